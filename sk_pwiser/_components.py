@@ -1,0 +1,45 @@
+"""Build the network, loss or weighting that a name or class stands for."""
+
+import inspect
+
+
+def build(registry, parameter, choice, params, *args, **context):
+    """Build a component, or say what its parameters are.
+
+    Parameters
+    ----------
+    registry : dict of str to type
+        Names and their classes.
+    parameter : str
+        Name of the estimator's parameter, such as "network", for messages.
+    choice : str or type
+        A name in the registry, or a class.
+    params : dict or None
+        The user's keyword parameters.
+    *args, **context : tuple, dict
+        What every component of the kind is given.
+
+    Raises
+    ------
+    ValueError
+        If `params` holds a key that the component does not take, or one that is
+        given by the estimator.
+    """
+    kind = resolve(registry, choice)
+    params = {} if params is None else dict(params)
+    signature = inspect.signature(kind).parameters.values()
+    known = [p.name for p in signature if p.kind in (p.POSITIONAL_OR_KEYWORD, p.KEYWORD_ONLY)]
+    known = [name for name in known[len(args) :] if name not in context]
+    takes_any = any(p.kind == p.VAR_KEYWORD for p in signature)
+    for key in params:
+        if key in context or not (takes_any or key in known):
+            raise ValueError(
+                f"{parameter}_params holds {key!r}, which {choice!r} does not take; "
+                f"it takes {known}."
+            )
+    return kind(*args, **context, **params)
+
+
+def resolve(registry, choice):
+    """Return the class that a name, or the class itself, stands for."""
+    return registry[choice] if isinstance(choice, str) else choice

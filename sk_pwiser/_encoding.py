@@ -1,0 +1,283 @@
+"""From a table to category codes and standardised numbers, by a schema kept from fit.
+
+Every category column has code 0 for missing values and code 1 for values that were
+not seen in fit; values too rare to learn from share code 1, so that it is trained.
+"""
+
+from numbers import Integral
+
+import numpy as np
+from sklearn.base import BaseEstimator
+from sklearn.utils.validation import check_is_fitted, validate_data
+
+from sk_pwiser._columns import (
+    column_of,
+    factorize,
+    has_category_dtype,
+    is_dataframe,
+    to_float,
+)
+
+MISSING, UNSEEN, FIRST_VALUE = 0, 1, 2
+
+# Standardised values beyond this many standard deviations are cut off there: one wild
+# value at prediction must not carry the logit away.
+LARGEST_DEVIATION = 10.0
+
+
+class CategoryColumn:
+    """Codes of one category column.
+
+    Parameters
+    ----------
+    name : str or int
+        Name of the column, for messages.
+    min_frequency : int
+        Values seen less often in fit share the code of unseen values.
+    """
+
+    def __init__(self, name, min_frequency):
+        self.name = name
+        self.min_frequency = min_frequency
+
+    @property
+    def cardinality(self):
+        """Number of codes, those for missing and unseen values included."""
+        return FIRST_VALUE + len(self.codes_)
+
+    def fit_transform(self, column):
+        """Learn the values of a column and return its codes."""
+        positions, values = self._factorize(column)
+        counts = np.bincount(positions[positions >= 0], minlength=len(values))
+        kept = np.flatnonzero(counts >= self.min_frequency).tolist()
+        self.codes_ = {values[p]: code for code, p in enumerate(kept, FIRST_VALUE)}
+        self.kinds_ = {_kind(values[p]) for p in np.flatnonzero(counts).tolist()}
+        # A code that no training row had would stay untrained.
+        self.missing_code_ = MISSING if (positions < 0).any() else UNSEEN
+        return self._encode(positions, values)
+
+    def transform(self, column):
+        """Return the codes of a column, int64 of shape (n_samples,)."""
+        positions, values = self._factorize(column)
+        kinds = {_kind(value) for value in values}
+        if kinds and self.kinds_ and kinds.isdisjoint(self.kinds_):
+            raise ValueError(
+                f"Column {self.name!r} held {' and '.join(sorted(self.kinds_))} when "
+                f"fitted; it now holds {' and '.join(sorted(kinds))}, such as "
+                f"{values[0]!r}, which can equal none of its categories."
+            )
+        return self._encode(positions, values)
+
+    def _factorize(self, column):
+        try:
+            return factorize(column)
+        except TypeError as error:
+            raise TypeError(
+                f"Column {self.name!r} cannot be read as categories: {error}."
+            ) from error
+
+    def _encode(self, positions, values):
+        codes = [self.codes_.get(value, UNSEEN) for value in values]
+        # Position -1, a missing value, takes the last entry.
+        return np.array([*codes, self.missing_code_], dtype=np.int64)[positions]
+
+
+def _kind(value):
+    if isinstance(value, str):
+        return "text"
+    return "numbers" if isinstance(value, int | float) else type(value).__name__
+
+
+class NumericColumn:
+    """A standardised numeric column, with an indicator where values were missing.
+
+    Parameters
+    ----------
+    name : str or int
+        Name of the column, for messages.
+    """
+
+    def __init__(self, name):
+        self.name = name
+
+    @property
+    def n_out(self):
+        """Number of numeric inputs that the column gives."""
+        return 1 + self.has_missing_
+
+    def fit_transform(self, column):
+        """Learn mean and standard deviation of a column and return its inputs."""
+        values = self._read(column)
+        known = values[~np.isnan(values)]
+        self.has_missing_ = len(known) < len(values)
+        self.mean_ = known.mean() if len(known) else 0.0
+        scale = known.std() if len(known) else 0.0
+        # Rounding gives a constant column a tiny deviation of its own.
+        tiny = 10 * np.finfo(np.float64).eps * abs(self.mean_)
+        self.scale_ = scale if scale > tiny else 1.0
+        return self._scale(values)
+
+    def transform(self, column):
+        """Return the inputs, a list of arrays of shape (n_samples,)."""
+        return self._scale(self._read(column))
+
+    def _read(self, column):
+        try:
+            values = to_float(column)
+        except (TypeError, ValueError) as error:
+            raise type(error)(
+                f"Column {self.name!r} cannot be read as numbers: {error}. Convert it, "
+                "or declare it in categorical_features."
+            ) from error
+        if np.isinf(values).any():
+            raise ValueError(
+                f"Input X contains infinity or a value too large for "
+                f"dtype('float64') in column {self.name!r}."
+            )
+        return values
+
+    def _scale(self, values):
+        missing = np.isnan(values)
+        scaled = (values - self.mean_) / self.scale_
+        np.clip(scaled, -LARGEST_DEVIATION, LARGEST_DEVIATION, out=scaled)
+        scaled[missing] = 0.0
+        scaled = scaled.astype(np.float32)
+        return [scaled, missing] if self.has_missing_ else [scaled]
+
+
+class TableEncoder(BaseEstimator):
+    """Encode DataFrames and arrays as category codes and numeric inputs.
+
+    Parameters
+    ----------
+    categorical_features : "from_dtype", array-like or None, default="from_dtype"
+        The category columns: by dtype, as a mask, by index or by name.
+    min_frequency : int, default=2
+        Category values seen less often in fit share the code of unseen values.
+    """
+
+    def __init__(self, categorical_features="from_dtype", min_frequency=2):
+        self.categorical_features = categorical_features
+        self.min_frequency = min_frequency
+
+    def fit_transform(self, X):
+        """Learn the schema of a table and encode it.
+
+        Returns
+        -------
+        codes : int64 ndarray of shape (n_samples, n_category_columns)
+        numeric : float32 ndarray of shape (n_samples, n_numeric)
+        """
+        X = self._read(X, reset=True)
+        names = getattr(self, "feature_names_in_", range(self.n_features_in_))
+        is_category = self._find_categories(X, list(names))
+        self.columns_ = [
+            CategoryColumn(name, self.min_frequency) if flag else NumericColumn(name)
+            for name, flag in zip(names, is_category, strict=True)
+        ]
+        return self._encode(X, "fit_transform")
+
+    def transform(self, X):
+        """Encode a table by the schema of the fitted one.
+
+        Returns
+        -------
+        codes : int64 ndarray of shape (n_samples, n_category_columns)
+        numeric : float32 ndarray of shape (n_samples, n_numeric)
+
+        Raises
+        ------
+        ValueError or TypeError
+            If columns are missing, new or in another order, or hold values that the
+            column cannot take. The message names the column.
+        """
+        check_is_fitted(self, "columns_")
+        return self._encode(self._read(X, reset=False), "transform")
+
+    @property
+    def cardinalities_(self):
+        """Number of codes of each category column."""
+        return [c.cardinality for c in self.columns_ if isinstance(c, CategoryColumn)]
+
+    @property
+    def n_numeric_(self):
+        """Number of numeric inputs, indicators of missing values included."""
+        return sum(c.n_out for c in self.columns_ if isinstance(c, NumericColumn))
+
+    def _read(self, X, reset):
+        if not is_dataframe(X):
+            return validate_data(
+                self, X, reset=reset, dtype=None, ensure_all_finite=False
+            )
+        validate_data(self, X, reset=reset, skip_check_array=True)
+        if X.shape[0] < 1 or X.shape[1] < 1:
+            raise ValueError(
+                f"X must have at least one row and one column; its shape is {X.shape}."
+            )
+        return X
+
+    def _encode(self, X, method):
+        codes, numeric = [], []
+        for index, encoder in enumerate(self.columns_):
+            encoded = getattr(encoder, method)(column_of(X, index))
+            if isinstance(encoder, CategoryColumn):
+                codes.append(encoded)
+            else:
+                numeric.extend(encoded)
+        n_samples = X.shape[0]
+        return (
+            _side_by_side(codes, n_samples, np.int64),
+            _side_by_side(numeric, n_samples, np.float32),
+        )
+
+    def _find_categories(self, X, names):
+        chosen = self.categorical_features
+        if chosen is None:
+            return [False] * len(names)
+        if isinstance(chosen, str):
+            if chosen != "from_dtype":
+                raise ValueError(
+                    "categorical_features must be 'from_dtype', None, or a list of "
+                    f"names, indices or booleans; got {chosen!r}."
+                )
+            return [has_category_dtype(column_of(X, j)) for j in range(len(names))]
+        return _chosen_columns(np.asarray(chosen).tolist(), names)
+
+
+def _side_by_side(columns, n_samples, dtype):
+    table = np.empty((n_samples, len(columns)), dtype=dtype)
+    for index, column in enumerate(columns):
+        table[:, index] = column
+    return table
+
+
+def _chosen_columns(chosen, names):
+    if not isinstance(chosen, list):
+        chosen = [chosen]
+    if chosen and all(isinstance(c, bool) for c in chosen):
+        if len(chosen) != len(names):
+            raise ValueError(
+                f"categorical_features as a mask must have one entry a column, "
+                f"{len(names)}; it has {len(chosen)}."
+            )
+        return chosen
+    flags = [False] * len(names)
+    for column in chosen:
+        flags[_column_index(column, names)] = True
+    return flags
+
+
+def _column_index(column, names):
+    if isinstance(column, str):
+        if column not in names:
+            raise ValueError(
+                f"categorical_features names {column!r}, which is no column of X; its "
+                f"columns are {names}."
+            )
+        return names.index(column)
+    if not isinstance(column, Integral) or not -len(names) <= column < len(names):
+        raise ValueError(
+            f"categorical_features holds {column!r}, which is no name or index of the "
+            f"{len(names)} columns of X."
+        )
+    return int(column)

@@ -1,0 +1,406 @@
+"""The estimator: its parameters, `fit` and its predictions."""
+
+from numbers import Integral, Real
+
+import numpy as np
+import torch
+from sklearn.base import BaseEstimator, ClassifierMixin, _fit_context
+from sklearn.utils._param_validation import Interval, StrOptions
+from sklearn.utils.validation import check_is_fitted
+
+from sk_pwiser._batches import Impressions
+from sk_pwiser._net import OPTIMIZERS
+from sk_pwiser._training import Trained, train
+from sk_pwiser.losses import LOSSES
+from sk_pwiser.metrics import mean_auc_scorer
+from sk_pwiser.networks import NETWORKS
+from sk_pwiser.weighting import WEIGHTINGS
+
+
+class MultiTaskCTRCVRClassifier(ClassifierMixin, BaseEstimator):
+    """Multi-task network for clicks (CTR) and conversions (CVR).
+
+    One network learns all tasks of a funnel, click first, from impressions: rows of a
+    DataFrame or array. Category columns are embedded, numeric columns standardised,
+    missing and unseen values handled, so that a raw DataFrame fits.
+
+    Parameters
+    ----------
+    network : {"shared_bottom", "mmoe", "single_task"} or class, default="shared_bottom"
+        The network: a name, or a subclass of
+        :class:`~sk_pwiser.networks.MultiTaskNetwork`.
+    network_params : dict, default=None
+        Parameters of the network, such as `n_experts`, `expert_units`,
+        `bottom_units`, `tower_units` and `dropout`.
+    loss : {"bce", "pwiser"} or class, default="pwiser"
+        The loss: binary cross-entropy, the same plus the pairwise ranking term of
+        PWiseR, or a subclass of :class:`~sk_pwiser.losses.MultiTaskLoss`.
+    loss_params : dict, default=None
+        Parameters of the loss, such as `surrogate`, `score`, `margins` and `tasks` of
+        :class:`~sk_pwiser.losses.PWiseR`.
+    pwiser_weight : float, default=0.01
+        Weight of the pairwise term, >= 0. Losses without the term ignore it.
+    weighting : {"equal", "fixed"} or class, default="equal"
+        How the tasks' losses are combined: a name, or a subclass of
+        :class:`~sk_pwiser.weighting.TaskWeighting`.
+    weighting_params : dict, default=None
+        Parameters of the weighting, such as `weights` of "fixed".
+    categorical_features : "from_dtype", array-like or None, default="from_dtype"
+        The category columns: those of category, string, object or bool dtype in a
+        pandas or polars DataFrame ("from_dtype"), a boolean mask, indices or names;
+        None for none.
+    embedding_dim : int, default=16
+        Width of a category value's embedding.
+    optimizer : {"adagrad", "adam", "adamw", "rmsprop", "sgd"} or class, default="adam"
+        The optimiser: a name, or a subclass of :class:`torch.optim.Optimizer`.
+    lr : float, default=0.001
+        Learning rate.
+    weight_decay : float, default=0.0
+        Weight decay of the optimiser; biases are spared.
+    batch_size : int, default=1024
+        Largest number of rows of a batch; the rows are spread evenly over batches.
+    max_epochs : int, default=50
+        Largest number of passes over the rows.
+    early_stopping : "auto", bool, "loss" or "auc", default="auto"
+        Whether to hold out `validation_fraction` of the rows, stratified by funnel
+        depth, and to stop once `n_iter_no_change` epochs brought no better validation
+        loss (True, "loss") or mean validation AUC ("auc"). "auto" is True above
+        10,000 rows. The weights of the best epoch are restored.
+    validation_fraction : float, default=0.1
+        Share of the rows to hold out for early stopping.
+    n_iter_no_change : int, default=3
+        Epochs without improvement before training stops.
+    device : str, default="auto"
+        "auto" takes CUDA where present; or a device of torch, such as "cpu" or
+        "cuda:1".
+    precision : {"float32", "bfloat16"}, default="float32"
+        Precision of the forward pass; "bfloat16" uses autocast.
+    callbacks : list, default=None
+        Callbacks of skorch, handed to the net.
+    warm_start : bool, default=False
+        Whether `fit` goes on from the earlier fit, with its encoding, weights,
+        optimiser state and history.
+    verbose : int, default=0
+        1 prints a line an epoch, 2 adds a progress bar over the batches.
+    random_state : int, RandomState instance or None, default=None
+        Seed of the initial weights, the holdout, the order of rows and dropout.
+        Global generators are left as found.
+    task_names : list of str, default=None
+        Names of the tasks, one a column of `Y`; by default the columns of a DataFrame
+        `Y`, or "click" and "conversion" for two tasks.
+
+    Attributes
+    ----------
+    net_ : skorch.NeuralNet
+        The trained net; `net_.module_` is the network.
+    history_ : skorch.history.History
+        One entry an epoch: `epoch`, `train_loss`, `dur` (seconds) and, with early
+        stopping, `valid_loss`, `valid_auc_<task>` and `valid_auc_mean`.
+    n_iter_ : int
+        Number of epochs trained, earlier ones of a warm start included.
+    classes_ : ndarray of shape (n_tasks, 2) or (2,)
+        The labels of each task; 1-D for a single task.
+    task_names_ : list of str
+        Names of the tasks.
+    n_tasks_ : int
+        Number of tasks.
+    n_features_in_ : int
+        Number of columns of `X`.
+    feature_names_in_ : ndarray of shape (n_features_in_,)
+        Names of the columns, where `X` had names that are all strings.
+
+    See Also
+    --------
+    sk_pwiser.metrics : Scorers for each task and for CVR.
+    sk_pwiser.model_selection.FunnelStratifiedKFold : Folds with equal shares of
+        clicks and conversions.
+
+    References
+    ----------
+    Durmus, Saribas, Aldemir, Yang and Cevikalp (2024). :arxiv:`2406.02163`
+
+    Examples
+    --------
+    >>> from sk_pwiser import MultiTaskCTRCVRClassifier
+    >>> from sk_pwiser.datasets import make_ctr_cvr
+    >>> data = make_ctr_cvr(2_000, ctr=0.3, random_state=0)
+    >>> model = MultiTaskCTRCVRClassifier(max_epochs=5, random_state=0)
+    >>> model.fit(data.data, data.target).predict_proba(data.data).shape
+    (2000, 2)
+    """
+
+    _parameter_constraints = {
+        "network": [StrOptions(set(NETWORKS)), type],
+        "network_params": [dict, None],
+        "loss": [StrOptions(set(LOSSES)), type],
+        "loss_params": [dict, None],
+        "pwiser_weight": [Interval(Real, 0, None, closed="left")],
+        "weighting": [StrOptions(set(WEIGHTINGS)), type],
+        "weighting_params": [dict, None],
+        "categorical_features": [StrOptions({"from_dtype"}), "array-like", None],
+        "embedding_dim": [Interval(Integral, 1, None, closed="left")],
+        "optimizer": [StrOptions(set(OPTIMIZERS)), type],
+        "lr": [Interval(Real, 0, None, closed="neither")],
+        "weight_decay": [Interval(Real, 0, None, closed="left")],
+        "batch_size": [Interval(Integral, 1, None, closed="left")],
+        "max_epochs": [Interval(Integral, 1, None, closed="left")],
+        "early_stopping": [StrOptions({"auto", "loss", "auc"}), "boolean"],
+        "validation_fraction": [Interval(Real, 0, 1, closed="neither")],
+        "n_iter_no_change": [Interval(Integral, 1, None, closed="left")],
+        "device": [str, torch.device],
+        "precision": [StrOptions({"float32", "bfloat16"})],
+        "callbacks": [list, tuple, None],
+        "warm_start": ["boolean"],
+        "verbose": ["verbose"],
+        "random_state": ["random_state"],
+        "task_names": ["array-like", None],
+    }
+
+    def __init__(
+        self,
+        *,
+        network="shared_bottom",
+        network_params=None,
+        loss="pwiser",
+        loss_params=None,
+        pwiser_weight=0.01,
+        weighting="equal",
+        weighting_params=None,
+        categorical_features="from_dtype",
+        embedding_dim=16,
+        optimizer="adam",
+        lr=1e-3,
+        weight_decay=0.0,
+        batch_size=1024,
+        max_epochs=50,
+        early_stopping="auto",
+        validation_fraction=0.1,
+        n_iter_no_change=3,
+        device="auto",
+        precision="float32",
+        callbacks=None,
+        warm_start=False,
+        verbose=0,
+        random_state=None,
+        task_names=None,
+    ):
+        self.network = network
+        self.network_params = network_params
+        self.loss = loss
+        self.loss_params = loss_params
+        self.pwiser_weight = pwiser_weight
+        self.weighting = weighting
+        self.weighting_params = weighting_params
+        self.categorical_features = categorical_features
+        self.embedding_dim = embedding_dim
+        self.optimizer = optimizer
+        self.lr = lr
+        self.weight_decay = weight_decay
+        self.batch_size = batch_size
+        self.max_epochs = max_epochs
+        self.early_stopping = early_stopping
+        self.validation_fraction = validation_fraction
+        self.n_iter_no_change = n_iter_no_change
+        self.device = device
+        self.precision = precision
+        self.callbacks = callbacks
+        self.warm_start = warm_start
+        self.verbose = verbose
+        self.random_state = random_state
+        self.task_names = task_names
+
+    @_fit_context(prefer_skip_nested_validation=True)
+    def fit(self, X, Y, sample_weight=None):
+        """Train the network.
+
+        Parameters
+        ----------
+        X : {DataFrame, array-like} of shape (n_samples, n_features)
+            Impressions. Missing values are allowed, infinite ones are not.
+        Y : array-like of shape (n_samples, n_tasks) or (n_samples,)
+            Labels: 0 or 1, tasks in the order of the funnel. With one task, any two
+            labels.
+        sample_weight : array-like of shape (n_samples,), default=None
+            Weights of the rows, >= 0; their scale does not matter.
+
+        Returns
+        -------
+        MultiTaskCTRCVRClassifier
+            The fitted estimator.
+
+        Raises
+        ------
+        ValueError, TypeError
+            If parameters or data are invalid. An earlier fit stays usable.
+        """
+        previous = self._trained if self.warm_start and self._is_trained() else None
+        return self._keep(train(self, X, Y, sample_weight, previous=previous))
+
+    @_fit_context(prefer_skip_nested_validation=True)
+    def partial_fit(self, X, Y, classes=None, sample_weight=None):
+        """Go through some rows once, on from what was learnt before.
+
+        The first call learns the encoding of columns; later calls keep it, and take
+        new category values as unseen. No rows are held out.
+
+        Parameters
+        ----------
+        X : {DataFrame, array-like} of shape (n_samples, n_features)
+            Impressions.
+        Y : array-like of shape (n_samples, n_tasks) or (n_samples,)
+            Labels: 0 or 1.
+        classes : array-like of shape (2,), default=None
+            The two labels of a single task, where the rows of the first call may
+            hold one alone. Several tasks have the labels 0 and 1.
+        sample_weight : array-like of shape (n_samples,), default=None
+            Weights of the rows, >= 0.
+
+        Returns
+        -------
+        MultiTaskCTRCVRClassifier
+            The fitted estimator.
+
+        Raises
+        ------
+        ValueError, TypeError
+            If parameters or data are invalid. What was learnt before stays usable.
+        """
+        previous = self._trained if self._is_trained() else None
+        if previous is not None and previous.targets.classes.ndim == 1:
+            classes = previous.targets.classes
+        return self._keep(
+            train(
+                self, X, Y, sample_weight, previous=previous, classes=classes, once=True
+            )
+        )
+
+    def _is_trained(self):
+        return hasattr(self, "_trained")
+
+    def _keep(self, trained: Trained):
+        """Take over what training left; nothing was set before it succeeded."""
+        self._trained = trained
+        self.net_ = trained.net
+        self.history_ = trained.net.history
+        self.n_iter_ = len(self.history_)
+        self.classes_ = trained.targets.classes
+        self.task_names_ = list(trained.targets.task_names)
+        self.n_tasks_ = len(self.task_names_)
+        self.n_features_in_ = trained.encoder.n_features_in_
+        if hasattr(trained.encoder, "feature_names_in_"):
+            self.feature_names_in_ = trained.encoder.feature_names_in_
+        elif hasattr(self, "feature_names_in_"):
+            del self.feature_names_in_
+        return self
+
+    def _predict_logits(self, X):
+        """Return the logits of a table, float32 Tensor of shape (n, n_tasks)."""
+        check_is_fitted(self)
+        codes, numeric = map(torch.from_numpy, self._trained.encoder.transform(X))
+        return self.net_.forward(Impressions(codes, numeric))
+
+    def _predict_positive(self, X):
+        """Return P(Y_k = 1), inside (0, 1): float32 of shape (n_samples, n_tasks)."""
+        probabilities = torch.sigmoid(self._predict_logits(X)).numpy()
+        limits = np.finfo(np.float32)
+        return np.clip(probabilities, limits.tiny, 1 - limits.epsneg)
+
+    def predict_proba(self, X):
+        """Predict probabilities over impressions.
+
+        Parameters
+        ----------
+        X : {DataFrame, array-like} of shape (n_samples, n_features)
+            Impressions.
+
+        Returns
+        -------
+        ndarray of shape (n_samples, n_tasks)
+            Column k is P(Y_k = 1 | impression). For a single task, the ordinary
+            `(n_samples, 2)` with the probabilities of both classes.
+
+        Raises
+        ------
+        ValueError, TypeError
+            If the columns of `X` are not those seen in fit.
+        """
+        positive = self._predict_positive(X)
+        if self.classes_.ndim == 1:
+            return np.hstack([1 - positive, positive])
+        return positive
+
+    def predict(self, X):
+        """Predict labels: 1 where the probability is at least 0.5.
+
+        Parameters
+        ----------
+        X : {DataFrame, array-like} of shape (n_samples, n_features)
+            Impressions.
+
+        Returns
+        -------
+        ndarray of shape (n_samples, n_tasks) or (n_samples,)
+            Labels, in the dtype of the fitted ones. At low base rates few rows, if
+            any, reach 0.5: rank by `predict_proba` instead.
+        """
+        positive = (self._predict_positive(X) >= 0.5).astype(int)
+        if self.classes_.ndim == 1:
+            return self.classes_[positive[:, 0]]
+        return np.take_along_axis(self.classes_, positive.T, axis=1).T
+
+    def predict_cvr(self, X):
+        """Predict P(last task | first task): the conversion rate of a click.
+
+        Parameters
+        ----------
+        X : {DataFrame, array-like} of shape (n_samples, n_features)
+            Impressions.
+
+        Returns
+        -------
+        ndarray of shape (n_samples,)
+            Probabilities: P(last) / P(first), at most 1.
+
+        Raises
+        ------
+        ValueError
+            If there is one task alone.
+        """
+        check_is_fitted(self)
+        if self.n_tasks_ < 2:
+            raise ValueError(
+                f"predict_cvr needs two tasks or more; this fit has {self.n_tasks_}."
+            )
+        log_p = torch.nn.functional.logsigmoid(self._predict_logits(X))
+        return (log_p[:, -1] - log_p[:, 0]).clamp(max=0).exp().numpy()
+
+    def score(self, X, Y, sample_weight=None):
+        """Compute the mean ROC AUC over the tasks.
+
+        Not the accuracy: at a rate of 1 %, predicting no click at all is 99 %
+        accurate.
+
+        Parameters
+        ----------
+        X : {DataFrame, array-like} of shape (n_samples, n_features)
+            Impressions.
+        Y : array-like of shape (n_samples, n_tasks) or (n_samples,)
+            True labels.
+        sample_weight : array-like of shape (n_samples,), default=None
+            Weights of the rows.
+
+        Returns
+        -------
+        float
+            Mean of the tasks' AUC; NaN, with a warning, where a task has one class
+            alone.
+        """
+        return mean_auc_scorer(self, X, Y, sample_weight=sample_weight)
+
+    def __sklearn_tags__(self):
+        tags = super().__sklearn_tags__()
+        tags.classifier_tags.multi_label = True
+        tags.classifier_tags.multi_class = False
+        tags.target_tags.multi_output = True
+        tags.input_tags.allow_nan = True
+        return tags

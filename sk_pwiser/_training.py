@@ -1,0 +1,245 @@
+"""From parameters and raw data to a trained net: what `fit` does."""
+
+from contextlib import contextmanager
+from copy import deepcopy
+from dataclasses import dataclass
+
+import numpy as np
+import torch
+from sklearn.utils import check_random_state
+
+from sk_pwiser._batches import Impressions
+from sk_pwiser._components import build, resolve
+from sk_pwiser._criterion import MultiTaskCriterion
+from sk_pwiser._encoding import TableEncoder
+from sk_pwiser._net import MultiTaskNet, TrainingData, make_net
+from sk_pwiser._targets import Targets, check_lengths, check_row_weights, check_targets
+from sk_pwiser.losses import LOSSES
+from sk_pwiser.model_selection import _funnel_holdout
+from sk_pwiser.networks import NETWORKS, NetworkSpec
+from sk_pwiser.weighting import WEIGHTINGS
+
+# As HistGradientBoostingClassifier: with fewer rows, a part held out costs more than
+# it saves.
+EARLY_STOPPING_ABOVE = 10_000
+
+
+@dataclass
+class Trained:
+    """What training leaves behind.
+
+    Parameters
+    ----------
+    net : MultiTaskNet
+        The trained net.
+    encoder : TableEncoder
+        The schema of the table.
+    targets : Targets
+        Classes and names of the tasks; its labels are dropped.
+    base_rates : ndarray of shape (n_tasks,)
+        Where the output biases started.
+    """
+
+    net: MultiTaskNet
+    encoder: TableEncoder
+    targets: Targets
+    base_rates: np.ndarray
+
+
+def train(estimator, X, Y, sample_weight, *, previous=None, classes=None, once=False):
+    """Train on a table as the estimator's parameters say.
+
+    Parameters
+    ----------
+    estimator : MultiTaskCTRCVRClassifier
+        Read for its parameters; nothing is set on it.
+    X, Y, sample_weight : array-like
+        As passed to `fit`.
+    previous : Trained, default=None
+        Where to go on from.
+    classes : array-like of shape (2,), default=None
+        The two labels of a single task.
+    once : bool, default=False
+        Whether to go through the rows once, all of them.
+
+    Returns
+    -------
+    Trained
+        New objects throughout: `previous` stays as it is.
+    """
+    device = find_device(estimator.device)
+    targets = check_targets(Y, estimator.task_names, classes)
+    if previous is not None:
+        _check_same_tasks(targets, previous.targets)
+    criterion = _make_criterion(estimator, targets.task_names)
+    encoder, codes, numeric = _encode(estimator, X, previous)
+    check_lengths(codes, targets.values, sample_weight)
+    weights = check_row_weights(sample_weight, len(codes))
+    impressions = Impressions(
+        torch.from_numpy(codes),
+        torch.from_numpy(numeric),
+        torch.from_numpy(targets.values),
+        None if weights is None else torch.from_numpy(weights),
+    )
+    random_state = check_random_state(estimator.random_state)
+    monitor = None if once else _monitored(estimator.early_stopping, targets)
+    data = _split(impressions, estimator.validation_fraction, random_state, monitor)
+    targets.warn_of_oddities(constant_tasks=not once)
+    if previous is None:
+        base_rates = _base_rates(targets.values, weights)
+    else:
+        base_rates = previous.base_rates
+    with _seeded(random_state.randint(np.iinfo(np.int32).max), device):
+        network = _make_network(estimator, encoder, base_rates)
+        net = make_net(
+            network,
+            criterion,
+            optimizer=estimator.optimizer,
+            lr=estimator.lr,
+            weight_decay=estimator.weight_decay,
+            batch_size=estimator.batch_size,
+            max_epochs=1 if once else estimator.max_epochs,
+            device=device,
+            callbacks=estimator.callbacks or [],
+            monitor=monitor,
+            patience=estimator.n_iter_no_change,
+            verbose=int(estimator.verbose),
+            task_names=targets.task_names,
+            precision=estimator.precision,
+        )
+        if previous is not None:
+            _continue_from(net, previous.net)
+        net.partial_fit(TrainingData(*(part and part.to(device) for part in data)))
+    return Trained(net, encoder, targets.without_labels(), base_rates)
+
+
+def find_device(name):
+    """Return the torch device; "auto" is CUDA where present.
+
+    Raises
+    ------
+    ValueError
+        If there is no such device on this machine.
+    """
+    if name == "auto":
+        return torch.device("cuda" if torch.cuda.is_available() else "cpu")
+    try:
+        device = torch.device(name)
+    except RuntimeError as error:
+        raise ValueError(f"device={name!r} is no device of torch: {error}") from error
+    if device.type == "cuda" and not torch.cuda.is_available():
+        raise ValueError(
+            f"device={str(name)!r}, but torch finds no CUDA here; device='auto' takes "
+            "CUDA where it is present."
+        )
+    return device
+
+
+def _check_same_tasks(targets, earlier):
+    if targets.task_names != earlier.task_names or not np.array_equal(
+        targets.classes, earlier.classes
+    ):
+        raise ValueError(
+            f"Training goes on with the tasks {list(earlier.task_names)} and classes "
+            f"{earlier.classes.tolist()}; Y has {list(targets.task_names)} and "
+            f"{targets.classes.tolist()}."
+        )
+
+
+def _encode(estimator, X, previous):
+    if previous is not None:
+        return previous.encoder, *previous.encoder.transform(X)
+    encoder = TableEncoder(estimator.categorical_features)
+    return encoder, *encoder.fit_transform(X)
+
+
+def _make_criterion(estimator, task_names):
+    given = resolve(LOSSES, estimator.loss).estimator_parameters
+    loss = build(
+        LOSSES,
+        "loss",
+        estimator.loss,
+        estimator.loss_params,
+        task_names,
+        **{name: getattr(estimator, name) for name in given},
+    )
+    weighting = build(
+        WEIGHTINGS,
+        "weighting",
+        estimator.weighting,
+        estimator.weighting_params,
+        len(task_names),
+    )
+    return MultiTaskCriterion(loss, weighting)
+
+
+def _make_network(estimator, encoder, base_rates):
+    spec = NetworkSpec(
+        encoder.cardinalities_,
+        encoder.n_numeric_,
+        estimator.embedding_dim,
+        base_rates.tolist(),
+    )
+    return build(
+        NETWORKS, "network", estimator.network, estimator.network_params, spec
+    )
+
+
+def _monitored(early_stopping, targets):
+    """Return the column of the history that early stopping watches, or None."""
+    if early_stopping == "auto":
+        early_stopping = len(targets.values) > EARLY_STOPPING_ABOVE
+    if early_stopping is False:
+        return None
+    if early_stopping != "auc":
+        return "valid_loss"
+    only = len(targets.task_names) == 1
+    return f"valid_auc_{targets.task_names[0]}" if only else "valid_auc_mean"
+
+
+def _split(impressions, validation_fraction, random_state, monitor):
+    if monitor is None:
+        return impressions, None
+    rows = _funnel_holdout(
+        impressions.y.numpy(),
+        test_size=validation_fraction,
+        random_state=random_state,
+    )
+    train, valid = (impressions.part(torch.from_numpy(part)) for part in rows)
+    return train, valid
+
+
+def _base_rates(y, weights):
+    """Return each task's rate of ones, kept off 0 and 1 by half a row each way."""
+    weights = np.ones(len(y)) if weights is None else weights
+    positives = (weights[:, np.newaxis] * y).sum(axis=0, dtype=np.float64)
+    return (positives + 0.5) / (weights.sum(dtype=np.float64) + 1.0)
+
+
+@contextmanager
+def _seeded(seed, device):
+    """Seed torch's generators, and leave them as found afterwards."""
+    with torch.random.fork_rng([device] if device.type == "cuda" else []):
+        torch.manual_seed(seed)
+        yield
+
+
+def _continue_from(net, previous):
+    """Take weights, optimiser state and history from a trained net of equal form."""
+    try:
+        net.module_.load_state_dict(previous.module_.state_dict())
+        net.criterion_.load_state_dict(previous.criterion_.state_dict())
+    except RuntimeError as error:
+        raise ValueError(
+            "Training cannot go on from the earlier fit, since the parameters now "
+            f"describe another network: {error}"
+        ) from error
+    if type(net.optimizer_) is type(previous.optimizer_):
+        now = [
+            {k: v for k, v in group.items() if k != "params"}
+            for group in net.optimizer_.param_groups
+        ]
+        net.optimizer_.load_state_dict(deepcopy(previous.optimizer_.state_dict()))
+        for group, settings in zip(net.optimizer_.param_groups, now, strict=True):
+            group.update(settings)
+    net.history = deepcopy(previous.history)

@@ -1,0 +1,15 @@
+"""Losses: from a batch of logits and labels to one loss a task.
+
+`LOSSES` maps the names that `MultiTaskCTRCVRClassifier(loss=...)` takes to classes.
+"""
+
+from sk_pwiser.losses._base import MultiTaskLoss
+from sk_pwiser.losses._bce import BCE
+from sk_pwiser.losses._pwiser import PWiseR, pwiser_loss
+
+LOSSES: dict[str, type[MultiTaskLoss]] = {
+    "bce": BCE,
+    "pwiser": PWiseR,
+}
+
+__all__ = ["BCE", "LOSSES", "MultiTaskLoss", "PWiseR", "pwiser_loss"]

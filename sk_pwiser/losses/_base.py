@@ -1,0 +1,53 @@
+"""What every loss is given and what it gives back."""
+
+from collections.abc import Sequence
+from typing import ClassVar
+
+from torch import Tensor, nn
+
+
+class MultiTaskLoss(nn.Module):
+    """Base class of the losses: from a batch of logits to one loss a task.
+
+    A subclass takes the tasks' names and its own keyword parameters and defines
+    `forward`. The class itself is then a valid `loss=` of
+    :class:`~sk_pwiser.MultiTaskCTRCVRClassifier`.
+
+    Parameters
+    ----------
+    task_names : sequence of str
+        Names of the tasks, in the order of the logits' columns.
+
+    Attributes
+    ----------
+    estimator_parameters : tuple of str
+        Parameters of the estimator itself that are handed to the loss as well, such
+        as `pwiser_weight`.
+    """
+
+    estimator_parameters: ClassVar[tuple[str, ...]] = ()
+
+    def __init__(self, task_names: Sequence[str]) -> None:
+        super().__init__()
+        self.task_names = tuple(task_names)
+
+    def forward(
+        self, logits: Tensor, y: Tensor, sample_weight: Tensor | None = None
+    ) -> Tensor:
+        """Compute the loss of each task.
+
+        Parameters
+        ----------
+        logits : Tensor of shape (batch, n_tasks)
+            Log-odds of P(Y_k = 1 | impression).
+        y : float Tensor of shape (batch, n_tasks)
+            Labels, 0 or 1.
+        sample_weight : Tensor of shape (batch,), default=None
+            Weights of the rows, with a mean of 1 over the training rows.
+
+        Returns
+        -------
+        Tensor of shape (n_tasks,)
+            Means over the rows of the batch.
+        """
+        raise NotImplementedError

@@ -1,0 +1,131 @@
+"""What every network is given and what it gives back."""
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from typing import NamedTuple
+
+import torch
+from torch import Tensor, nn
+
+from sk_pwiser.networks._layers import InputLayer
+
+
+@dataclass(frozen=True)
+class NetworkSpec:
+    """The table a network reads and the tasks that it learns.
+
+    Parameters
+    ----------
+    cardinalities : sequence of int
+        Number of codes of each category column, the codes for missing and unseen
+        values included. Empty without category columns.
+    n_numeric : int
+        Number of numeric inputs.
+    embedding_dim : int
+        Width of a category value's embedding.
+    base_rates : sequence of float
+        Mean of each task's labels, a probability; its length is the number of tasks.
+        Networks start their output biases there, so that training starts calibrated.
+    """
+
+    cardinalities: Sequence[int]
+    n_numeric: int
+    embedding_dim: int
+    base_rates: Sequence[float]
+
+    @property
+    def n_tasks(self) -> int:
+        """Number of tasks."""
+        return len(self.base_rates)
+
+    def base_logits(self) -> Tensor:
+        """Log-odds of the base rates, of shape `(n_tasks,)`, kept finite."""
+        rates = torch.tensor(list(self.base_rates), dtype=torch.float64)
+        return torch.logit(rates, eps=1e-9).float()
+
+
+class NetworkOutput(NamedTuple):
+    """What a network returns for a batch.
+
+    Parameters
+    ----------
+    logits : Tensor of shape (batch, n_tasks)
+        Log-odds of P(Y_k = 1 | impression), one column a task. Predictions are made
+        from these alone.
+    aux_logits : sequence of Tensor of shape (batch, n_tasks)
+        Logits of extra heads, each trained with the tasks' own losses.
+    penalties : mapping of str to Tensor of shape ()
+        Named terms added to the loss as they are, already weighted.
+    """
+
+    logits: Tensor
+    aux_logits: Sequence[Tensor] = ()
+    penalties: Mapping[str, Tensor] = {}
+
+
+class MultiTaskNetwork(nn.Module):
+    """Base class of the networks.
+
+    A subclass takes the specification and its own keyword parameters, builds its
+    layers on the `width` outputs of `input_layer`, and defines `forward`. The class
+    itself is then a valid `network=` of
+    :class:`~sk_pwiser.MultiTaskCTRCVRClassifier`.
+
+    Parameters
+    ----------
+    spec : NetworkSpec
+        The table and the tasks.
+    n_tables : int, default=1
+        Number of independent embedding tables. With more than one, `input_layer`
+        returns one input a table, of shape `(n_tables, batch, width)`.
+
+    Attributes
+    ----------
+    n_tasks : int
+        Number of tasks.
+    input_layer : module
+        Maps codes and numeric inputs to a dense input of shape `(batch, width)`.
+    width : int
+        Width of the dense input.
+
+    Examples
+    --------
+    >>> import torch
+    >>> from sk_pwiser.networks import MultiTaskNetwork, NetworkOutput, NetworkSpec
+    >>> class Linear(MultiTaskNetwork):
+    ...     def __init__(self, spec):
+    ...         super().__init__(spec)
+    ...         self.head = torch.nn.Linear(self.width, self.n_tasks)
+    ...     def forward(self, codes, numeric):
+    ...         return NetworkOutput(self.head(self.input_layer(codes, numeric)))
+    >>> spec = NetworkSpec([3, 5], n_numeric=2, embedding_dim=4, base_rates=[0.1, 0.01])
+    >>> codes, numeric = torch.tensor([[0, 1]]), torch.zeros(1, 2)
+    >>> tuple(Linear(spec)(codes, numeric).logits.shape)
+    (1, 2)
+    """
+
+    def __init__(self, spec: NetworkSpec, *, n_tables: int = 1) -> None:
+        super().__init__()
+        self.n_tasks = spec.n_tasks
+        self.input_layer = InputLayer(
+            spec.cardinalities, spec.n_numeric, spec.embedding_dim, n_tables=n_tables
+        )
+        self.width = self.input_layer.width
+
+    def forward(self, codes: Tensor, numeric: Tensor) -> NetworkOutput:
+        """Compute the logits of a batch.
+
+        Parameters
+        ----------
+        codes : int64 Tensor of shape (batch, n_category_columns)
+            Codes of the category columns, each below its column's cardinality.
+        numeric : float Tensor of shape (batch, n_numeric)
+            Standardised numeric inputs.
+
+        Returns
+        -------
+        NetworkOutput
+            Logits `(batch, n_tasks)` and, where the network has them, auxiliary
+            logits and penalties.
+        """
+        raise NotImplementedError

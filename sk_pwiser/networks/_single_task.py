@@ -1,0 +1,58 @@
+"""Single task: one network a task, nothing shared."""
+
+from collections.abc import Sequence
+
+from torch import Tensor
+
+from sk_pwiser.networks._base import MultiTaskNetwork, NetworkOutput, NetworkSpec
+from sk_pwiser.networks._checks import check_dropout, check_units
+from sk_pwiser.networks._layers import TaskTowers
+
+
+class SingleTask(MultiTaskNetwork):
+    """One independent network a task: the baseline without sharing.
+
+    .. math:: z_k = t_k(b_k(x_k))
+
+    with x_k the input from the task's own embeddings, b_k its bottom, t_k its tower
+    and z_k its logit. The tasks share the optimiser and early stopping alone.
+
+    Parameters
+    ----------
+    spec : NetworkSpec
+        The table and the tasks.
+    bottom_units : sequence of int, default=(128, 64)
+        Widths of the first layers of each task's network.
+    tower_units : sequence of int, default=(32,)
+        Widths of the layers after these.
+    dropout : float, default=0.1
+        Share of activations dropped in training.
+
+    Examples
+    --------
+    >>> import torch
+    >>> from sk_pwiser.networks import NetworkSpec, SingleTask
+    >>> spec = NetworkSpec([3, 5], n_numeric=2, embedding_dim=4, base_rates=[0.1, 0.01])
+    >>> codes, numeric = torch.tensor([[0, 1]]), torch.zeros(1, 2)
+    >>> tuple(SingleTask(spec)(codes, numeric).logits.shape)
+    (1, 2)
+    """
+
+    def __init__(
+        self,
+        spec: NetworkSpec,
+        *,
+        bottom_units: Sequence[int] = (128, 64),
+        tower_units: Sequence[int] = (32,),
+        dropout: float = 0.1,
+    ) -> None:
+        super().__init__(spec, n_tables=spec.n_tasks)
+        bottom = check_units("bottom_units", bottom_units)
+        units = bottom + check_units("tower_units", tower_units)
+        self.towers = TaskTowers(
+            self.width, units, spec.base_logits(), check_dropout(dropout)
+        )
+
+    def forward(self, codes: Tensor, numeric: Tensor) -> NetworkOutput:
+        """Compute the logits of a batch, of shape `(batch, n_tasks)`."""
+        return NetworkOutput(self.towers(self.input_layer(codes, numeric)))

@@ -1,0 +1,15 @@
+"""Weightings: how the losses of the tasks become the one that is minimised.
+
+`WEIGHTINGS` maps the names that `MultiTaskCTRCVRClassifier(weighting=...)` takes to
+classes.
+"""
+
+from sk_pwiser.weighting._base import TaskWeighting
+from sk_pwiser.weighting._fixed import Equal, Fixed
+
+WEIGHTINGS: dict[str, type[TaskWeighting]] = {
+    "equal": Equal,
+    "fixed": Fixed,
+}
+
+__all__ = ["WEIGHTINGS", "Equal", "Fixed", "TaskWeighting"]

@@ -1,0 +1,36 @@
+"""What every task weighting is given and what it gives back."""
+
+from torch import Tensor, nn
+
+
+class TaskWeighting(nn.Module):
+    """Base class of the weightings: from one loss a task to one loss.
+
+    A subclass takes the number of tasks and its own keyword parameters and defines
+    `forward`. The class itself is then a valid `weighting=` of
+    :class:`~sk_pwiser.MultiTaskCTRCVRClassifier`.
+
+    Parameters
+    ----------
+    n_tasks : int
+        Number of tasks.
+    """
+
+    def __init__(self, n_tasks: int) -> None:
+        super().__init__()
+        self.n_tasks = n_tasks
+
+    def forward(self, losses: Tensor) -> Tensor:
+        """Combine the losses of the tasks.
+
+        Parameters
+        ----------
+        losses : Tensor of shape (n_tasks,)
+            One loss a task.
+
+        Returns
+        -------
+        Tensor of shape ()
+            The loss to minimise.
+        """
+        raise NotImplementedError
