@@ -1,0 +1,7 @@
+"""Data sets of impressions: a generator with known truth, and readers of real logs."""
+
+from sk_pwiser.datasets._generated import make_ctr_cvr
+from sk_pwiser.datasets._hillstrom import load_hillstrom
+from sk_pwiser.datasets._kuairand import load_kuairand
+
+__all__ = ["load_hillstrom", "load_kuairand", "make_ctr_cvr"]

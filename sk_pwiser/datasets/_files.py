@@ -1,0 +1,109 @@
+"""What the readers of downloaded files share: imports, places, columns, labels."""
+
+from pathlib import Path
+
+
+def import_pandas(user, *, parquet=False):
+    """Import pandas, or say which extra brings it.
+
+    Parameters
+    ----------
+    user : str
+        What asks for it, for the message.
+    parquet : bool, default=False
+        Whether parquet files are to be read, which takes pyarrow too.
+
+    Returns
+    -------
+    module
+        The module pandas.
+
+    Raises
+    ------
+    ImportError
+        If a package is not installed.
+    """
+    try:
+        import pandas
+
+        if parquet:
+            import pyarrow  # noqa: F401
+    except ImportError as error:
+        needs = "pandas and pyarrow" if parquet else "pandas"
+        raise ImportError(
+            f'{user} needs {needs}: pip install "sk_pwiser[pandas]"'
+        ) from error
+    return pandas
+
+
+def find_file(folder, name, *, inside, download):
+    """Find a file in a folder or in its sub-folder of the conventional name.
+
+    Parameters
+    ----------
+    folder : str or os.PathLike
+        The folder that holds the file, or its parent.
+    name : str
+        Name of the file.
+    inside : str
+        Name of the sub-folder looked into when `folder` lacks the file.
+    download : str
+        Where the file comes from, for the message.
+
+    Returns
+    -------
+    pathlib.Path
+        The file.
+
+    Raises
+    ------
+    FileNotFoundError
+        If neither place holds the file.
+    """
+    folder = Path(folder).expanduser()
+    for candidate in (folder / name, folder / inside / name):
+        if candidate.is_file():
+            return candidate
+    raise FileNotFoundError(
+        f"{name!r} is neither in {str(folder)!r} nor in its folder {inside!r}. "
+        f"{download}"
+    )
+
+
+def check_columns(frame, columns, source):
+    """Raise ValueError naming the columns that `frame`, read from `source`, lacks."""
+    missing = [name for name in columns if name not in frame.columns]
+    if missing:
+        raise ValueError(f"{source} lacks the column(s) {missing}.")
+
+
+def binary_labels(frame, columns, source):
+    """Return the label columns as int64, or raise ValueError on another value.
+
+    Parameters
+    ----------
+    frame : DataFrame
+        Rows read from `source`.
+    columns : list of str
+        The label columns.
+    source : str
+        Name of the file, for the message.
+
+    Returns
+    -------
+    DataFrame of shape (n_samples, n_labels)
+        Labels, each 0 or 1.
+
+    Raises
+    ------
+    ValueError
+        If a label is missing or is not 0 or 1.
+    """
+    for name in columns:
+        wrong = ~frame[name].isin((0, 1))
+        if wrong.any():
+            raise ValueError(
+                f"Column {name!r} of {source} must hold 0 or 1, found "
+                f"{frame[name][wrong].iloc[0]!r} in {int(wrong.sum())} row(s)."
+            )
+    return frame[columns].astype("int64")

@@ -1,0 +1,269 @@
+"""Generator of impressions whose true probabilities are known."""
+
+from numbers import Integral, Real
+
+import numpy as np
+from scipy.optimize import brentq
+from scipy.special import expit, logit
+from sklearn.utils import Bunch, check_random_state
+from sklearn.utils._param_validation import Interval, validate_params
+
+from sk_pwiser.datasets._files import import_pandas
+
+TASK_NAMES = ["click", "conversion"]
+# Standard deviations of the scores of interest, conversion and accident. At low rates
+# the AUC of the true probability is about Phi(sd / sqrt(2)); these leave every task
+# learnable and none trivial.
+SCALES = np.array([0.95, 0.7, 1.0])
+
+
+@validate_params(
+    {
+        "n_samples": [Interval(Integral, 1, None, closed="left")],
+        "n_numeric": [Interval(Integral, 0, None, closed="left")],
+        "n_categorical": [Interval(Integral, 0, None, closed="left")],
+        "n_categories": [Interval(Integral, 1, None, closed="left"), "array-like"],
+        "ctr": [Interval(Real, 0, 1, closed="neither")],
+        "cvr": [Interval(Real, 0, 1, closed="neither")],
+        "click_noise": [Interval(Real, 0, 1, closed="left")],
+        "as_frame": ["boolean"],
+        "random_state": ["random_state"],
+    },
+    prefer_skip_nested_validation=True,
+)
+def make_ctr_cvr(
+    n_samples=10_000,
+    *,
+    n_numeric=8,
+    n_categorical=4,
+    n_categories=50,
+    ctr=0.05,
+    cvr=0.1,
+    click_noise=0.0,
+    as_frame=True,
+    random_state=None,
+):
+    """Generate impressions with clicks, conversions and their true probabilities.
+
+    An impression is clicked out of genuine interest or, failing that, by accident;
+    only a genuine click can convert. Interest and the propensity to convert are
+    logistic in scores that share a direction of the standard normal numeric features
+    and part of the effects of the categories; both have curved parts that a linear
+    model misses. Accidents follow a direction (given four numeric features or more)
+    and category effects of their own.
+
+    Parameters
+    ----------
+    n_samples : int, default=10_000
+        Number of impressions.
+    n_numeric : int, default=8
+        Number of numeric features.
+    n_categorical : int, default=4
+        Number of categorical features.
+    n_categories : int or array-like of int, default=50
+        Number of values of every categorical feature, or of each. The popularity of
+        the values is long-tailed: the value of code k has a share proportional to
+        1 / (k + 1).
+    ctr : float, default=0.05
+        Mean of the true click probability over the rows.
+    cvr : float, default=0.1
+        Expected conversions over expected clicks, accidental ones among them. Less
+        than `1 - click_noise`.
+    click_noise : float, default=0.0
+        Expected fraction of the clicks that are accidental, at least 0, less than 1.
+    as_frame : bool, default=True
+        Whether to return pandas objects.
+    random_state : int, RandomState instance or None, default=None
+        Seed of everything drawn. The features of a seed do not depend on `ctr`, `cvr`
+        and `click_noise`.
+
+    Returns
+    -------
+    sklearn.utils.Bunch
+        Dictionary-like object with the following attributes.
+
+        data : DataFrame or ndarray of shape (n_samples, n_features)
+            The features `numeric_0`, ... as floats, then `category_0`, ... as
+            `category` whose values are the codes. In an array all are floats, and the
+            last `n_categorical` columns hold the codes 0, 1, ...
+        target : DataFrame or ndarray of shape (n_samples, 2)
+            The labels 0 and 1, columns `click` and `conversion`. A conversion is
+            always a click.
+        ctr : ndarray of shape (n_samples,)
+            True probability P(click | row), accidents included.
+        cvr : ndarray of shape (n_samples,)
+            True probability P(conversion | click, row), so `ctr * cvr` is
+            P(conversion | row).
+        interest : ndarray of shape (n_samples,)
+            True probability of a genuine click, P(genuine click | row). Equal to
+            `ctr` without click noise, else less.
+        task_names : list of str
+            `["click", "conversion"]`.
+        feature_names : list of str
+            Names of the columns of `data`.
+
+    Raises
+    ------
+    ValueError
+        If a parameter is out of range, there is no feature at all, `n_categories` does
+        not give a number for each categorical feature, or `cvr` is not less than
+        `1 - click_noise`.
+    ImportError
+        If `as_frame=True` and pandas is not installed.
+
+    Notes
+    -----
+    Scales and intercepts are solved on the generated rows, so the mean probabilities
+    meet `ctr`, `cvr` and `click_noise` exactly, and the labels do up to the luck of
+    the draw. Two calls with different seeds give two unrelated worlds: split the rows
+    of one call for training and test data.
+
+    Examples
+    --------
+    >>> from sk_pwiser.datasets import make_ctr_cvr
+    >>> impressions = make_ctr_cvr(1000, ctr=0.2, as_frame=False, random_state=0)
+    >>> impressions.data.shape, impressions.target.shape
+    ((1000, 12), (1000, 2))
+    >>> round(float(impressions.ctr.mean()), 6)
+    0.2
+    """
+    sizes = _check_sizes(n_numeric, n_categorical, n_categories)
+    if cvr >= 1 - click_noise:
+        raise ValueError(
+            "cvr must be less than 1 - click_noise, since an accidental click never "
+            f"converts; got cvr={cvr!r} and click_noise={click_noise!r}."
+        )
+    pandas = import_pandas("as_frame=True") if as_frame else None
+    rng = check_random_state(random_state)
+    directions, popularities, effects = _draw_world(rng, n_numeric, sizes)
+    numeric = rng.standard_normal((n_samples, n_numeric))
+    codes = [rng.choice(len(share), n_samples, p=share) for share in popularities]
+    scores = _scores(numeric @ directions, codes, effects)
+    truth = _probabilities(*scores, ctr=ctr, cvr=cvr, click_noise=click_noise)
+    data, target, names = _tabulate(numeric, codes, sizes, _draw(rng, **truth), pandas)
+    click = truth["interest"] + truth["accident"]
+    return Bunch(
+        data=data,
+        target=target,
+        ctr=click,
+        cvr=truth["interest"] * truth["propensity"] / click,
+        interest=truth["interest"],
+        task_names=list(TASK_NAMES),
+        feature_names=names,
+    )
+
+
+def _check_sizes(n_numeric, n_categorical, n_categories):
+    """Return the number of values of each categorical feature."""
+    if n_numeric + n_categorical == 0:
+        raise ValueError("n_numeric and n_categorical must not both be 0.")
+    if isinstance(n_categories, Integral):
+        return [int(n_categories)] * n_categorical
+    sizes = list(n_categories)
+    if len(sizes) != n_categorical:
+        raise ValueError(
+            "n_categories must be an int or hold one int for each of the "
+            f"n_categorical={n_categorical} features; got {len(sizes)} value(s)."
+        )
+    for size in sizes:
+        if not isinstance(size, Integral) or size < 1:
+            raise ValueError(f"n_categories must hold ints >= 1; got {size!r}.")
+    return [int(size) for size in sizes]
+
+
+def _draw_world(rng, n_numeric, sizes):
+    """Draw what holds for all rows: directions, popularities and category effects."""
+    directions = np.zeros((n_numeric, 4))
+    if n_numeric:
+        # Orthogonal, as far as there are features for it: else directions repeat.
+        basis, _ = np.linalg.qr(rng.standard_normal((n_numeric, n_numeric)))
+        directions = basis[:, np.arange(4) % n_numeric]
+    popularities, effects = [], []
+    for size in sizes:
+        share = 1 / np.arange(1, size + 1)
+        share /= share.sum()
+        popularities.append(share)
+        effects.append(_draw_effects(rng, share))
+    return directions, popularities, effects
+
+
+def _draw_effects(rng, share):
+    """Draw what each value adds to interest, conversion and accident, sd 1 over rows.
+
+    The effects on interest and on conversion are correlated, at 0.5 before the chance
+    of a few popular values.
+    """
+    effect = rng.standard_normal((len(share), 3))
+    effect[:, 1] = 0.5 * effect[:, 0] + np.sqrt(0.75) * effect[:, 1]
+    effect -= share @ effect
+    deviation = np.sqrt(share @ effect**2)
+    # A single value has no deviation.
+    return effect / np.where(deviation > 0, deviation, 1)
+
+
+def _scores(latent, codes, effects):
+    """Return the scores of interest, conversion and accident, before intercepts."""
+    shared, own_interest, own_conversion, own_accident = latent.T
+    scores = np.column_stack(
+        [
+            0.7 * shared + 0.5 * own_interest + 0.5 * shared * own_interest,
+            0.6 * shared + 0.7 * own_conversion + 0.3 * own_conversion**2,
+            own_accident,
+        ]
+    )
+    for code, effect in zip(codes, effects, strict=True):
+        # Together the categories weigh a little less than the numeric features.
+        scores += 0.8 / np.sqrt(len(codes)) * effect[code]
+    deviation = scores.std(axis=0)
+    # Equal scores, those of a single row for one, deviate by rounding alone.
+    return (SCALES * scores / np.where(deviation > 1e-9, deviation, 1)).T
+
+
+def _solve(score, weight, total):
+    """Return expit(score + b), with b such that it sums to `total` under `weight`."""
+    target = total / weight.sum()
+
+    def excess(intercept):
+        return weight @ expit(score + intercept) / weight.sum() - target
+
+    # The margin of 1 keeps a change of sign when all scores are equal.
+    lowest, highest = logit(target) - score.max() - 1, logit(target) - score.min() + 1
+    return expit(score + brentq(excess, lowest, highest, xtol=1e-13))
+
+
+def _probabilities(interest, conversion, accident, *, ctr, cvr, click_noise):
+    """Turn the scores into probabilities with the wanted means."""
+    n_samples = len(interest)
+    one = np.ones(n_samples)
+    interest = _solve(interest, one, n_samples * ctr * (1 - click_noise))
+    if click_noise:
+        # An accident counts only where there was no genuine click.
+        rest = 1 - interest
+        accident = rest * _solve(accident, rest, n_samples * ctr * click_noise)
+    else:
+        accident = np.zeros(n_samples)
+    propensity = _solve(conversion, interest, n_samples * ctr * cvr)
+    return {"interest": interest, "accident": accident, "propensity": propensity}
+
+
+def _draw(rng, interest, accident, propensity):
+    """Draw clicks and conversions, an int64 array of shape (n_samples, 2)."""
+    # One number decides between genuine, accidental and no click.
+    chance = rng.uniform(size=len(interest))
+    genuine = chance < interest
+    click = chance < interest + accident
+    conversion = genuine & (rng.uniform(size=len(interest)) < propensity)
+    return np.column_stack([click, conversion]).astype(np.int64)
+
+
+def _tabulate(numeric, codes, sizes, labels, pandas):
+    """Return features, labels and the features' names, as frames if there is pandas."""
+    numeric_names = [f"numeric_{i}" for i in range(numeric.shape[1])]
+    category_names = [f"category_{i}" for i in range(len(codes))]
+    names = numeric_names + category_names
+    if pandas is None:
+        return np.column_stack([numeric, *codes]), labels, names
+    data = pandas.DataFrame(numeric, columns=numeric_names)
+    for name, code, size in zip(category_names, codes, sizes, strict=True):
+        data[name] = pandas.Categorical.from_codes(code, categories=range(size))
+    return data, pandas.DataFrame(labels, columns=TASK_NAMES), names

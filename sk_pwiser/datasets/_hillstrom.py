@@ -1,0 +1,157 @@
+"""Reader of the MineThatData e-mail campaign: visit, then purchase."""
+
+import os
+from pathlib import Path
+
+import numpy as np
+from sklearn.model_selection import train_test_split
+from sklearn.utils import Bunch
+from sklearn.utils._param_validation import StrOptions, validate_params
+
+from sk_pwiser.datasets._files import (
+    binary_labels,
+    check_columns,
+    find_file,
+    import_pandas,
+)
+
+FILE_NAME = (
+    "Kevin_Hillstrom_MineThatData_E-MailAnalytics_DataMiningChallenge_2008.03.20.csv"
+)
+DOWNLOAD = (
+    f"Download {FILE_NAME} from the MineThatData E-Mail Analytics And Data Mining "
+    "Challenge, https://blog.minethatdata.com/2008/03/"
+    "minethatdata-e-mail-analytics-and-data.html."
+)
+TASK_NAMES = ["visit", "conversion"]
+# False marks the columns that are amounts; the others are texts or flags.
+IS_CATEGORY = {
+    "recency": False,
+    "history_segment": True,
+    "history": False,
+    "mens": True,
+    "womens": True,
+    "zip_code": True,
+    "newbie": True,
+    "channel": True,
+    "segment": True,
+}
+DESCR = """Hillstrom's e-mail campaign
+
+64,000 customers of a shop who bought within the last year; each was mailed about
+men's goods, about women's goods, or not at all (`segment`). `visit` says whether the
+customer came to the web site in the two weeks after, `conversion` whether he or she
+bought there. What was spent is known only afterwards and is left out. The 30 % test
+rows are drawn at random, stratified on how far the customer went.
+
+Published openly by Kevin Hillstrom, The MineThatData E-Mail Analytics And Data
+Mining Challenge, 2008.
+"""
+
+
+@validate_params(
+    {
+        "path": [str, os.PathLike],
+        "subset": [StrOptions({"all", "train", "test"})],
+    },
+    prefer_skip_nested_validation=True,
+)
+def load_hillstrom(path, *, subset="all"):
+    """Read Hillstrom's e-mail campaign, a funnel of visit and purchase.
+
+    A row is a customer, the first task is a visit to the web site and the second a
+    purchase. The rows keep the order of the file; 30 % of them, drawn at random and
+    stratified on `visit + conversion` with seed 0, are the test rows.
+
+    Parameters
+    ----------
+    path : str or os.PathLike
+        The csv file, its folder, or the parent of a folder `hillstrom` that holds it.
+    subset : {"all", "train", "test"}, default="all"
+        Which rows to return.
+
+    Returns
+    -------
+    sklearn.utils.Bunch
+        Dictionary-like object with the following attributes.
+
+        data : DataFrame of shape (n_samples, 9)
+            The features: texts and flags as `category`, `recency` (months) and
+            `history` (dollars) as floats. `spend` is an outcome and is left out.
+        target : DataFrame of shape (n_samples, 2)
+            The labels 0 and 1, columns `visit` and `conversion`.
+        task_names : list of str
+            `["visit", "conversion"]`.
+        feature_names : list of str
+            Names of the columns of `data`.
+        is_test : ndarray of shape (n_samples,)
+            True in the test rows.
+        DESCR : str
+            Description and source of the data.
+
+    Raises
+    ------
+    FileNotFoundError
+        If the file is not there.
+    ValueError
+        If a column is missing, a label is not 0 or 1, or `subset` is none of the
+        options.
+    ImportError
+        If pandas is not installed.
+
+    References
+    ----------
+    Kevin Hillstrom, "The MineThatData E-Mail Analytics And Data Mining Challenge",
+    MineThatData blog, 2008.
+
+    Examples
+    --------
+    >>> import os
+    >>> from sk_pwiser.datasets import load_hillstrom
+    >>> folder = os.environ.get("SK_PWISER_DATA")  # where the downloaded files are
+    >>> if folder:
+    ...     train = load_hillstrom(folder, subset="train")
+    ...     X, Y = train.data, train.target
+    """
+    pandas = import_pandas("load_hillstrom")
+    file = Path(path).expanduser()
+    if not file.is_file():
+        file = find_file(path, FILE_NAME, inside="hillstrom", download=DOWNLOAD)
+    rows = pandas.read_csv(file)
+    check_columns(rows, [*IS_CATEGORY, *TASK_NAMES], file.name)
+    target = binary_labels(rows, TASK_NAMES, file.name)
+    is_test = _test_rows(target)
+    keep = _kept_rows(is_test, subset)
+    data = rows.loc[keep, list(IS_CATEGORY)].reset_index(drop=True)
+    dtypes = {
+        name: "category" if is_category else "float64"
+        for name, is_category in IS_CATEGORY.items()
+    }
+    return Bunch(
+        data=data.astype(dtypes),
+        target=target[keep].reset_index(drop=True),
+        task_names=list(TASK_NAMES),
+        feature_names=list(IS_CATEGORY),
+        is_test=is_test[keep],
+        DESCR=DESCR,
+    )
+
+
+def _test_rows(target):
+    """Mark the 30 % test rows."""
+    _, test = train_test_split(
+        np.arange(len(target)),
+        test_size=0.3,
+        stratify=target.sum(axis=1),
+        random_state=0,
+    )
+    is_test = np.zeros(len(target), dtype=bool)
+    is_test[test] = True
+    return is_test
+
+
+def _kept_rows(is_test, subset):
+    """Mark the rows of the subset."""
+    if subset == "all":
+        return np.ones_like(is_test)
+    return is_test if subset == "test" else ~is_test

@@ -1,0 +1,231 @@
+"""Reader of KuaiRand-Pure: short-video impressions, clicks and engagement."""
+
+import os
+
+import numpy as np
+from sklearn.utils import Bunch
+from sklearn.utils._param_validation import StrOptions, validate_params
+
+from sk_pwiser.datasets._files import (
+    binary_labels,
+    check_columns,
+    find_file,
+    import_pandas,
+)
+
+USER_FILE = "user_features_pure.csv"
+VIDEO_FILE = "video_features_basic_pure.csv"
+IMPRESSION_FILES = {
+    "train": "val_20220425_20220430.parquet",
+    "test": "test_20220501_20220508.parquet",
+}
+DOWNLOAD = (
+    "Download KuaiRand-Pure from https://zenodo.org/records/10439422: the tables "
+    f"{USER_FILE} and {VIDEO_FILE} are used as published, {IMPRESSION_FILES['train']} "
+    f"and {IMPRESSION_FILES['test']} are the impressions of those days in "
+    "log_standard_4_22_to_5_08_pure.csv."
+)
+# Each label is the click and at least one of these.
+SECOND_LABELS = {
+    "engage": [
+        "is_like",
+        "is_follow",
+        "is_comment",
+        "is_forward",
+        "is_profile_enter",
+    ],
+    "long": ["long_view"],
+}
+COUNT_FEATURES = [
+    "follow_user_num",
+    "fans_user_num",
+    "friend_user_num",
+    "register_days",
+    "video_duration",
+]
+USER_FEATURES = [
+    "user_active_degree",
+    "is_lowactive_period",
+    "is_live_streamer",
+    "is_video_author",
+    "follow_user_num",
+    "follow_user_num_range",
+    "fans_user_num",
+    "fans_user_num_range",
+    "friend_user_num",
+    "friend_user_num_range",
+    "register_days",
+    "register_days_range",
+    *(f"onehot_feat{number}" for number in range(18)),
+]
+VIDEO_FEATURES = [
+    "author_id",
+    "video_type",
+    "upload_type",
+    "visible_status",
+    "video_duration",
+    "music_id",
+    "tag",
+]
+DESCR = """KuaiRand-Pure
+
+Impressions of short videos in the Kuaishou app. The training rows were shown from
+2022-04-25 to 2022-04-30, the test rows from 2022-05-01 to 2022-05-08. The click is
+followed by a second label, which is 1 only where the video was also clicked:
+`engage` if the user liked, followed, commented, forwarded or entered the author's
+profile, `long` if the video was watched for long. Features are the ids, the tab and
+the hour of the impression and what the publisher tells of users and videos; all other
+feedback is left out, since it is known only after the impression. Some rows repeat
+exactly, as published.
+
+Chongming Gao, Shijun Li, Yuan Zhang, Jiawei Chen, Biao Li, Wenqiang Lei, Peng Jiang,
+Xiangnan He. KuaiRand: An Unbiased Sequential Recommendation Dataset with Randomly
+Exposed Videos. CIKM 2022. doi:10.1145/3511808.3557624
+
+Licence of the data: CC BY-SA 4.0.
+"""
+
+
+@validate_params(
+    {
+        "path": [str, os.PathLike],
+        "second": [StrOptions(set(SECOND_LABELS))],
+        "subset": [StrOptions({"all", "train", "test"})],
+    },
+    prefer_skip_nested_validation=True,
+)
+def load_kuairand(path, second="engage", *, subset="all"):
+    """Read the KuaiRand-Pure short-video impressions, a funnel of two tasks.
+
+    A row is an impression, the first task is the click and the second an engagement
+    or a long view after the click. Training and test rows are split by the date that
+    the publisher gives; at the split their times overlap by less than an hour.
+
+    Parameters
+    ----------
+    path : str or os.PathLike
+        The folder that holds the files, or the parent of a folder `kuairand_pure`
+        that holds them.
+    second : {"engage", "long"}, default="engage"
+        The second task: `engage` is a click with a like, follow, comment, forward or
+        visit of the author's profile; `long` is a click with a long view.
+    subset : {"all", "train", "test"}, default="all"
+        Which rows to return; `"all"` gives the training rows, then the test rows.
+
+    Returns
+    -------
+    sklearn.utils.Bunch
+        Dictionary-like object with the following attributes.
+
+        data : DataFrame of shape (n_samples, 41)
+            The features: ids, codes, texts and flags as `category` with the values
+            found in the rows returned, counts and durations as floats. A value that
+            the publisher does not know is missing.
+        target : DataFrame of shape (n_samples, 2)
+            The labels 0 and 1, columns `click` and the value of `second`.
+        task_names : list of str
+            Names of the columns of `target`.
+        feature_names : list of str
+            Names of the columns of `data`.
+        is_test : ndarray of shape (n_samples,)
+            True in the test rows.
+        time_ms : ndarray of shape (n_samples,)
+            Time of each impression in milliseconds since 1970, for splits by time.
+        DESCR : str
+            Description, source and licence of the data.
+
+    Raises
+    ------
+    FileNotFoundError
+        If a file is not there.
+    ValueError
+        If a column is missing, a label is not 0 or 1, or `second` or `subset` is none
+        of the options.
+    ImportError
+        If pandas or pyarrow is not installed.
+
+    References
+    ----------
+    Chongming Gao, Shijun Li, Yuan Zhang, Jiawei Chen, Biao Li, Wenqiang Lei, Peng
+    Jiang, Xiangnan He, "KuaiRand: An Unbiased Sequential Recommendation Dataset with
+    Randomly Exposed Videos", CIKM 2022, arXiv 2208.08696.
+
+    Examples
+    --------
+    >>> import os
+    >>> from sk_pwiser.datasets import load_kuairand
+    >>> folder = os.environ.get("SK_PWISER_DATA")  # where the downloaded files are
+    >>> if folder:
+    ...     train = load_kuairand(folder, "engage", subset="train")
+    ...     X, Y = train.data, train.target
+    """
+    pandas = import_pandas("load_kuairand", parquet=True)
+    parts = ["train", "test"] if subset == "all" else [subset]
+    names = [USER_FILE, VIDEO_FILE, *(IMPRESSION_FILES[part] for part in parts)]
+    # All files are found before the first is read.
+    files = [
+        find_file(path, name, inside="kuairand_pure", download=DOWNLOAD)
+        for name in names
+    ]
+    users = _read_table(pandas, files[0], "user_id", USER_FEATURES)
+    videos = _read_table(pandas, files[1], "video_id", VIDEO_FEATURES)
+    logs = [_read_impressions(pandas, file, second) for file in files[2:]]
+    rows = pandas.concat(logs, ignore_index=True)
+    data = _features(rows, users, videos)
+    return Bunch(
+        data=data,
+        target=rows[["click", second]].copy(),
+        task_names=["click", second],
+        feature_names=list(data.columns),
+        is_test=np.repeat([part == "test" for part in parts], [len(x) for x in logs]),
+        time_ms=rows["time_ms"].to_numpy(copy=True),
+        DESCR=DESCR,
+    )
+
+
+def _read_table(pandas, file, key, features):
+    """Read a table of features, typed once here rather than once an impression."""
+    # A tag such as "20,43" names several topics, so tags are texts everywhere.
+    table = pandas.read_csv(file, dtype={"tag": "object"})
+    check_columns(table, [key, *features], file.name)
+    typed = {
+        name: table[name].astype("float64")
+        if name in COUNT_FEATURES
+        else _as_category(table[name])
+        for name in features
+    }
+    return pandas.DataFrame({key: table[key], **typed})
+
+
+def _as_category(column):
+    """Return a column of codes as `category`, with whole numbers as integers."""
+    column = column.astype("category")
+    if column.cat.categories.dtype.kind == "f":
+        # A missing value has made floats of the codes.
+        column = column.cat.rename_categories(column.cat.categories.astype("int64"))
+    return column
+
+
+def _read_impressions(pandas, file, second):
+    """Read the keys, the context and the two nested labels of the impressions."""
+    rows = pandas.read_parquet(file, engine="pyarrow")
+    keys = ["user_id", "video_id", "tab", "hourmin", "time_ms"]
+    labels = ["is_click", *SECOND_LABELS[second]]
+    check_columns(rows, [*keys, *labels], file.name)
+    feedback = binary_labels(rows, labels, file.name)
+    rows = rows[keys].astype("int64")
+    rows["hour"] = rows["hourmin"] // 100
+    rows["click"] = feedback["is_click"]
+    rows[second] = feedback["is_click"] * feedback[SECOND_LABELS[second]].max(axis=1)
+    return rows
+
+
+def _features(rows, users, videos):
+    """Join the features of users and videos to the impressions."""
+    context = ["user_id", "video_id", "tab", "hour"]
+    data = rows[context].merge(users, on="user_id", how="left", validate="m:1")
+    data = data.merge(videos, on="video_id", how="left", validate="m:1")
+    data = data.astype(dict.fromkeys(context, "category"))
+    for name in data.columns.difference([*context, *COUNT_FEATURES]):
+        data[name] = data[name].cat.remove_unused_categories()
+    return data

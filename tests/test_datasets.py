@@ -1,0 +1,331 @@
+"""The generator's rates, probabilities and labels, checked against each other."""
+
+import sys
+
+import numpy as np
+import pytest
+from numpy.testing import assert_allclose, assert_array_equal
+from scipy.special import logit
+from sklearn.linear_model import LinearRegression
+from sklearn.metrics import roc_auc_score
+from sklearn.preprocessing import PolynomialFeatures
+
+from sk_pwiser.datasets import make_ctr_cvr
+
+pandas = pytest.importorskip("pandas")
+
+
+def largest_z(labels, probability, order, n_bins=20):
+    """Largest standardised gap between labels and probabilities over bins of rows."""
+    worst = 0.0
+    for rows in np.array_split(np.argsort(order, kind="stable"), n_bins):
+        p = probability[rows]
+        gap = labels[rows].sum() - p.sum()
+        worst = max(worst, abs(gap) / np.sqrt((p * (1 - p)).sum()))
+    return worst
+
+
+def test_default_layout():
+    bunch = make_ctr_cvr(500, random_state=0)
+    names = [f"numeric_{i}" for i in range(8)] + [f"category_{i}" for i in range(4)]
+    assert list(bunch.data.columns) == bunch.feature_names == names
+    assert list(bunch.target.columns) == bunch.task_names == ["click", "conversion"]
+    assert all(bunch.data.dtypes.iloc[:8] == "float64")
+    assert all(dtype == "category" for dtype in bunch.data.dtypes.iloc[8:])
+    assert all(bunch.target.dtypes == "int64")
+    assert len(bunch.data) == len(bunch.target) == 500
+    assert bunch.ctr.shape == bunch.cvr.shape == bunch.interest.shape == (500,)
+    # The default size is in the signature.
+    assert len(make_ctr_cvr(random_state=0).data) == 10_000
+
+
+def test_array_and_frame_hold_the_same():
+    frame = make_ctr_cvr(300, click_noise=0.2, random_state=3)
+    array = make_ctr_cvr(300, click_noise=0.2, random_state=3, as_frame=False)
+    assert array.data.dtype == np.float64
+    assert array.target.dtype.kind == "i"
+    codes = frame.data.iloc[:, 8:].apply(lambda column: column.cat.codes)
+    assert_array_equal(array.data[:, :8], frame.data.iloc[:, :8])
+    assert_array_equal(array.data[:, 8:], codes)
+    assert_array_equal(array.data[:, 8:], frame.data.iloc[:, 8:].astype("int64"))
+    assert_array_equal(array.target, frame.target)
+    for key in ("ctr", "cvr", "interest"):
+        assert_array_equal(array[key], frame[key])
+    assert array.feature_names == frame.feature_names
+
+
+@pytest.mark.parametrize(
+    ("ctr", "cvr", "click_noise"),
+    [(0.05, 0.1, 0.0), (0.3, 0.4, 0.5), (0.001, 0.002, 0.9), (0.97, 0.98, 0.0)],
+)
+def test_mean_probabilities_and_label_rates(ctr, cvr, click_noise):
+    n_samples = 20_000
+    bunch = make_ctr_cvr(
+        n_samples,
+        ctr=ctr,
+        cvr=cvr,
+        click_noise=click_noise,
+        as_frame=False,
+        random_state=1,
+    )
+    assert_allclose(bunch.ctr.mean(), ctr, rtol=1e-8)
+    assert_allclose((bunch.ctr * bunch.cvr).mean(), ctr * cvr, rtol=1e-8)
+    assert_allclose(bunch.interest.mean(), ctr * (1 - click_noise), rtol=1e-8)
+    for p in (bunch.ctr, bunch.cvr, bunch.interest):
+        assert np.all((p > 0) & (p < 1))
+    for labels, rate in zip(bunch.target.T, (ctr, ctr * cvr), strict=True):
+        deviation = np.sqrt(n_samples * rate * (1 - rate))
+        assert abs(labels.sum() - n_samples * rate) < 4.5 * deviation
+
+
+@pytest.mark.parametrize("click_noise", [0.0, 0.4])
+def test_true_probabilities_are_calibrated(click_noise):
+    bunch = make_ctr_cvr(
+        100_000,
+        ctr=0.2,
+        cvr=0.3,
+        click_noise=click_noise,
+        as_frame=False,
+        random_state=2,
+    )
+    click, conversion = bunch.target.T
+    joint = bunch.ctr * bunch.cvr
+    assert largest_z(click, bunch.ctr, bunch.ctr) < 4.5
+    assert largest_z(conversion, joint, joint) < 4.5
+    clicked = click == 1
+    cvr = bunch.cvr[clicked]
+    assert largest_z(conversion[clicked], cvr, cvr) < 4.5
+    # A wrong probability of the same mean does not pass.
+    assert largest_z(click, np.full(len(click), click.mean()), bunch.ctr) > 10
+
+
+@pytest.mark.parametrize("click_noise", [0.0, 0.7])
+def test_conversions_are_clicks(click_noise):
+    bunch = make_ctr_cvr(
+        20_000, ctr=0.3, cvr=0.2, click_noise=click_noise, random_state=0
+    )
+    assert set(np.unique(bunch.target)) == {0, 1}
+    assert (bunch.target["conversion"] <= bunch.target["click"]).all()
+
+
+def test_without_noise_all_clicks_are_genuine():
+    bunch = make_ctr_cvr(1000, random_state=0)
+    assert_array_equal(bunch.interest, bunch.ctr)
+
+
+def test_accidental_clicks_never_convert():
+    # Just below its bound, the conversion rate lets every genuine click convert, so
+    # that the clicks without conversion are the accidents.
+    bunch = make_ctr_cvr(
+        100_000,
+        ctr=0.4,
+        cvr=0.5 - 1e-7,
+        click_noise=0.5,
+        as_frame=False,
+        random_state=4,
+    )
+    click, conversion = bunch.target.T
+    assert_allclose(bunch.ctr * bunch.cvr, bunch.interest, atol=1e-4)
+    assert np.all(bunch.ctr * bunch.cvr <= bunch.interest)
+    accident = bunch.ctr - bunch.interest
+    assert largest_z(conversion, bunch.interest, accident) < 4.5
+    assert largest_z(click - conversion, accident, accident) < 4.5
+    assert roc_auc_score(click - conversion, accident) > 0.65
+
+
+def test_interest_ranks_conversions_better_than_accidents_do():
+    bunch = make_ctr_cvr(100_000, click_noise=0.4, as_frame=False, random_state=5)
+    conversion = bunch.target[:, 1]
+    by_interest = roc_auc_score(conversion, bunch.interest)
+    by_click = roc_auc_score(conversion, bunch.ctr)
+    by_accident = roc_auc_score(conversion, bunch.ctr - bunch.interest)
+    assert by_interest > by_click > by_accident
+    assert by_interest > by_accident + 0.2
+    # On the observed clicks it is the other way round: noise rewards its prediction.
+    click = bunch.target[:, 0]
+    assert roc_auc_score(click, bunch.ctr) > roc_auc_score(click, bunch.interest)
+
+
+@pytest.mark.parametrize("seed", range(3))
+def test_tasks_are_learnable_and_not_trivial(seed):
+    bunch = make_ctr_cvr(100_000, as_frame=False, random_state=seed)
+    click, conversion = bunch.target.T
+    assert 0.7 < roc_auc_score(click, bunch.ctr) < 0.85
+    assert 0.7 < roc_auc_score(conversion, bunch.ctr * bunch.cvr) < 0.87
+    clicked = click == 1
+    assert 0.6 < roc_auc_score(conversion[clicked], bunch.cvr[clicked]) < 0.8
+    assert 0.1 < np.corrcoef(logit(bunch.ctr), logit(bunch.cvr))[0, 1] < 0.7
+
+
+def test_scores_are_quadratic_in_the_numeric_features():
+    bunch = make_ctr_cvr(
+        3000, n_categorical=0, click_noise=0.3, as_frame=False, random_state=6
+    )
+    quadratic = PolynomialFeatures(2).fit_transform(bunch.data)
+    # No conversion without interest: the propensity is P(conversion | genuine click).
+    propensity = bunch.ctr * bunch.cvr / bunch.interest
+    accident = (bunch.ctr - bunch.interest) / (1 - bunch.interest)
+    slopes = {}
+    for name, p in [("interest", bunch.interest), ("conversion", propensity)]:
+        line = LinearRegression().fit(bunch.data, logit(p))
+        assert 0.5 < line.score(bunch.data, logit(p)) < 0.95
+        curve = LinearRegression().fit(quadratic, logit(p))
+        assert curve.score(quadratic, logit(p)) > 1 - 1e-9
+        slopes[name] = curve.coef_[1:9]
+    line = LinearRegression().fit(bunch.data, logit(accident))
+    assert line.score(bunch.data, logit(accident)) > 1 - 1e-9
+    unit = {name: slope / np.linalg.norm(slope) for name, slope in slopes.items()}
+    assert 0.2 < unit["interest"] @ unit["conversion"] < 0.9
+    for name in unit:
+        assert_allclose(unit[name] @ line.coef_, 0, atol=1e-6)
+
+
+def test_categories_bear_on_every_probability():
+    bunch = make_ctr_cvr(
+        5000,
+        n_numeric=0,
+        n_categorical=2,
+        n_categories=4,
+        click_noise=0.3,
+        random_state=7,
+    )
+    # Without numeric features, rows of equal categories have equal probabilities.
+    columns = list(bunch.data.columns)
+    rows = bunch.data.assign(ctr=bunch.ctr, cvr=bunch.cvr, interest=bunch.interest)
+    groups = rows.groupby(columns, observed=True)
+    assert len(groups) == 16
+    for name in ("ctr", "cvr", "interest"):
+        assert_allclose(groups[name].max(), groups[name].min(), rtol=1e-12)
+        assert groups[name].mean().std() > 0.1 * rows[name].mean()
+
+
+def test_categories_serve_interest_and_conversion_alike():
+    bunch = make_ctr_cvr(
+        50_000,
+        n_numeric=0,
+        n_categorical=1,
+        n_categories=1000,
+        click_noise=0.3,
+        as_frame=False,
+        random_state=7,
+    )
+    _, first = np.unique(bunch.data[:, 0], return_index=True)
+    interest, ctr, cvr = bunch.interest[first], bunch.ctr[first], bunch.cvr[first]
+    propensity = ctr * cvr / interest
+    accident = (ctr - interest) / (1 - interest)
+    correlation = np.corrcoef(logit([interest, propensity, accident]))
+    # The standard error over 1,000 values is about 0.03.
+    assert_allclose(correlation[0, 1], 0.5, atol=0.13)
+    assert_allclose(correlation[2, :2], 0, atol=0.13)
+
+
+def test_categories_are_long_tailed_and_declared_in_full():
+    n_samples, sizes = 50_000, [2, 10, 100_000]
+    bunch = make_ctr_cvr(n_samples, n_categorical=3, n_categories=sizes, random_state=8)
+    for i, size in enumerate(sizes):
+        column = bunch.data[f"category_{i}"]
+        assert_array_equal(column.cat.categories, np.arange(size))
+        harmonic = sum(1 / (k + 1) for k in range(size))
+        counts = np.bincount(column.cat.codes, minlength=size)
+        for k in range(min(size, 5)):
+            share = 1 / (k + 1) / harmonic
+            deviation = np.sqrt(n_samples * share * (1 - share))
+            assert abs(counts[k] - n_samples * share) < 4.5 * deviation
+    assert bunch.data["category_2"].nunique() < 20_000
+
+
+def test_same_seed_same_result():
+    first = make_ctr_cvr(200, click_noise=0.1, random_state=9)
+    again = make_ctr_cvr(200, click_noise=0.1, random_state=9)
+    state = make_ctr_cvr(200, click_noise=0.1, random_state=np.random.RandomState(9))
+    other = make_ctr_cvr(200, click_noise=0.1, random_state=10)
+    for same in (again, state):
+        pandas.testing.assert_frame_equal(first.data, same.data)
+        pandas.testing.assert_frame_equal(first.target, same.target)
+        assert_array_equal(first.ctr, same.ctr)
+        assert_array_equal(first.cvr, same.cvr)
+    assert not first.data.equals(other.data)
+
+
+def test_rates_leave_the_features_alone():
+    first = make_ctr_cvr(200, random_state=0)
+    other = make_ctr_cvr(200, ctr=0.3, cvr=0.3, click_noise=0.5, random_state=0)
+    pandas.testing.assert_frame_equal(first.data, other.data)
+
+
+def test_global_generator_is_left_alone():
+    before = np.random.get_state()[1].copy()  # noqa: NPY002, the state itself is tested
+    make_ctr_cvr(100, random_state=0)
+    assert_array_equal(np.random.get_state()[1], before)  # noqa: NPY002
+
+
+@pytest.mark.parametrize(
+    "parameters",
+    [
+        {"n_samples": 1},
+        {"n_numeric": 0},
+        {"n_categorical": 0},
+        {"n_numeric": 1},
+        {"n_numeric": 2, "n_categorical": 1, "n_categories": 1},
+        {"n_categories": np.array([1, 2, 3, 4])},
+    ],
+)
+@pytest.mark.parametrize("as_frame", [True, False])
+def test_small_sizes(parameters, as_frame):
+    parameters = {"n_samples": 50, "click_noise": 0.3, **parameters}
+    bunch = make_ctr_cvr(**parameters, as_frame=as_frame, random_state=0)
+    assert bunch.data.shape == (parameters["n_samples"], len(bunch.feature_names))
+    assert_allclose(bunch.ctr.mean(), 0.05, rtol=1e-8)
+    assert_allclose(bunch.interest.mean(), 0.035, rtol=1e-8)
+    assert_allclose((bunch.ctr * bunch.cvr).mean(), 0.005, rtol=1e-8)
+
+
+@pytest.mark.parametrize("seed", range(10))
+def test_rows_that_are_all_alike(seed):
+    # With two values, some of these draws give five equal rows.
+    bunch = make_ctr_cvr(
+        5,
+        n_numeric=0,
+        n_categorical=1,
+        n_categories=2,
+        as_frame=False,
+        random_state=seed,
+    )
+    if np.ptp(bunch.data) == 0:
+        assert_allclose(bunch.ctr, 0.05, rtol=1e-8)
+        assert_allclose(bunch.cvr, 0.1, rtol=1e-8)
+    assert_allclose(bunch.ctr.mean(), 0.05, rtol=1e-8)
+
+
+@pytest.mark.parametrize(
+    ("parameters", "message"),
+    [
+        ({"n_samples": 0}, "'n_samples'"),
+        ({"n_samples": 10.0}, "'n_samples'"),
+        ({"n_numeric": -1}, "'n_numeric'"),
+        ({"n_categorical": -1}, "'n_categorical'"),
+        ({"n_categories": 0}, "'n_categories'"),
+        ({"n_categories": [3, 4]}, r"n_categories .*n_categorical=4.* got 2"),
+        ({"n_categories": [3, 4, 0, 5]}, r"n_categories .* got 0"),
+        ({"n_categories": [3, 4, 2.5, 5]}, r"n_categories .* got 2\.5"),
+        ({"n_numeric": 0, "n_categorical": 0}, "n_numeric and n_categorical"),
+        ({"ctr": 0.0}, "'ctr'"),
+        ({"ctr": 1.0}, "'ctr'"),
+        ({"cvr": 1.0}, "'cvr'"),
+        ({"click_noise": 1.0}, "'click_noise'"),
+        ({"click_noise": -0.1}, "'click_noise'"),
+        ({"cvr": 0.5, "click_noise": 0.5}, r"cvr must .*cvr=0\.5.*click_noise=0\.5"),
+        ({"as_frame": "yes"}, "'as_frame'"),
+        ({"random_state": "seed"}, "'random_state'"),
+    ],
+)
+def test_generator_refuses(parameters, message):
+    with pytest.raises(ValueError, match=message):
+        make_ctr_cvr(**parameters)
+
+
+def test_generator_without_pandas(monkeypatch):
+    monkeypatch.setitem(sys.modules, "pandas", None)
+    with pytest.raises(ImportError, match=r"sk_pwiser\[pandas\]"):
+        make_ctr_cvr(10, random_state=0)
+    assert make_ctr_cvr(10, as_frame=False, random_state=0).data.shape == (10, 12)

@@ -1,0 +1,312 @@
+"""The reader of KuaiRand against a reading row by row, and the real files."""
+
+import os
+import sys
+from pathlib import Path
+
+import numpy as np
+import pytest
+from numpy.testing import assert_allclose, assert_array_equal
+
+from sk_pwiser.datasets import load_kuairand
+
+pandas = pytest.importorskip("pandas")
+pytest.importorskip("pyarrow")
+
+DATA = os.environ.get("SK_PWISER_DATA")
+needs_data = pytest.mark.skipif(
+    not DATA, reason="SK_PWISER_DATA does not point to the downloaded data"
+)
+TRAIN_FILE = "val_20220425_20220430.parquet"
+TEST_FILE = "test_20220501_20220508.parquet"
+USER_TEXTS = ["user_active_degree", "follow_user_num_range", "fans_user_num_range"]
+USER_TEXTS += ["friend_user_num_range", "register_days_range"]
+USER_FLAGS = ["is_lowactive_period", "is_live_streamer", "is_video_author"]
+COUNTS = ["follow_user_num", "fans_user_num", "friend_user_num", "register_days"]
+ENGAGEMENTS = ["is_like", "is_follow", "is_comment", "is_forward", "is_profile_enter"]
+
+
+def user_table(rng, n_users):
+    table = {"user_id": 100 + rng.permutation(n_users), "user_active_degree": None}
+    for name in USER_FLAGS:
+        table[name] = rng.integers(0, 2, n_users)
+    for name in COUNTS:
+        table[name] = rng.integers(0, 500, n_users)
+        table[f"{name}_range"] = None
+    for name in USER_TEXTS:
+        table[name] = rng.choice(["0", "[1,5)", "[5,30)", "UNKNOWN"], n_users)
+    for number in range(18):
+        table[f"onehot_feat{number}"] = rng.integers(0, 4, n_users).astype(float)
+    for number in (4, 12, 17):
+        table[f"onehot_feat{number}"][::3] = np.nan
+    return pandas.DataFrame(table)
+
+
+def video_table(rng, n_videos):
+    table = pandas.DataFrame(
+        {
+            "video_id": 900 + rng.permutation(n_videos),
+            "author_id": rng.integers(0, 5, n_videos),
+            "video_type": rng.choice(["NORMAL", "AD"], n_videos),
+            "upload_dt": "2022-04-10",
+            "upload_type": rng.choice(["Web", "Kmovie"], n_videos),
+            "visible_status": 0.0,
+            "video_duration": rng.uniform(1e3, 1e5, n_videos),
+            "server_width": 720.0,
+            "server_height": 1280.0,
+            "music_id": rng.integers(0, 5, n_videos),
+            "music_type": 9.0,
+            "tag": rng.choice(["39", "7", "20,43"], n_videos),
+        }
+    )
+    table.loc[1, "video_duration"] = np.nan
+    table.loc[2, "tag"] = np.nan
+    return table
+
+
+def impression_rows(rng, n_rows, users, videos, start):
+    rows = pandas.DataFrame(
+        {
+            "user_id": rng.choice(users["user_id"][1:], n_rows),
+            "video_id": rng.choice(videos["video_id"][1:], n_rows),
+            "date": 20220425,
+            "hourmin": (100 * rng.integers(0, 24, n_rows) + 30).astype("int32"),
+            "time_ms": start + np.arange(n_rows),
+        }
+    )
+    flags = ["is_click", *ENGAGEMENTS, "is_hate", "long_view", "is_rand"]
+    for name in flags:
+        rows[name] = pandas.array(rng.integers(0, 2, n_rows), dtype="Int64")
+    for name in ("play_time_ms", "duration_ms", "profile_stay_time"):
+        rows[name] = pandas.array(rng.integers(0, 9999, n_rows), dtype="Int64")
+    for name in ("comment_stay_time", "tab", "upload_date"):
+        rows[name] = pandas.array(rng.integers(0, 9, n_rows), dtype="Int64")
+    for name in ("finish", "like", "long_watch", "is_positive"):
+        rows[name] = rng.integers(0, 2, n_rows).astype("int8")
+    rows["watch_ratio"] = rng.uniform(size=n_rows).astype("float32")
+    rows["freshness_days"] = 1
+    rows["source_file"] = "log_standard.csv"
+    # Columns of the video table, with other values.
+    rows["author_id"] = -1
+    rows["tag"] = pandas.array(["unknown"] * n_rows, dtype="string")
+    rows["upload_dt"] = pandas.array(["2022-04-11"] * n_rows, dtype="string")
+    rows["video_duration"] = pandas.array([1.0] * n_rows, dtype="Float64")
+    return rows
+
+
+@pytest.fixture
+def kuairand(tmp_path):
+    """Tables in the published layout, and the folder that holds them as files."""
+    rng = np.random.default_rng(0)
+    folder = tmp_path / "kuairand_pure"
+    folder.mkdir()
+    users, videos = user_table(rng, 12), video_table(rng, 15)
+    train = impression_rows(rng, 40, users, videos, 1_650_812_741_436)
+    test = impression_rows(rng, 25, users, videos, 1_651_330_969_569)
+    users.to_csv(folder / "user_features_pure.csv", index=False)
+    videos.to_csv(folder / "video_features_basic_pure.csv", index=False)
+    train.to_parquet(folder / TRAIN_FILE)
+    test.to_parquet(folder / TEST_FILE)
+    return folder, users, videos, train, test
+
+
+def expected_row(row, users, videos):
+    """The features of one impression, looked up one by one."""
+    user = users[users["user_id"] == row["user_id"]].iloc[0]
+    video = videos[videos["video_id"] == row["video_id"]].iloc[0]
+    expected = {"user_id": row["user_id"], "video_id": row["video_id"]}
+    expected |= {"tab": row["tab"], "hour": row["hourmin"] // 100}
+    expected |= user.drop("user_id").to_dict()
+    names = ["author_id", "video_type", "upload_type", "visible_status"]
+    names += ["video_duration", "music_id", "tag"]
+    return expected | {name: video[name] for name in names}
+
+
+def test_kuairand_joins_every_row(kuairand):
+    folder, users, videos, train, test = kuairand
+    bunch = load_kuairand(folder)
+    log = pandas.concat([train, test], ignore_index=True)
+    assert bunch.data.shape == (65, 41)
+    assert list(bunch.data.index) == list(bunch.target.index) == list(range(65))
+    for position, row in log.iterrows():
+        expected = expected_row(row, users, videos)
+        assert list(bunch.data.columns) == bunch.feature_names == list(expected)
+        for name, value in expected.items():
+            found = bunch.data[name].iloc[position]
+            same = pandas.isna(found) if pandas.isna(value) else found == value
+            assert same, (position, name, found, value)
+    assert bunch.data.isna().to_numpy().any()
+    assert_array_equal(bunch.time_ms, log["time_ms"])
+    assert bunch.time_ms.dtype == np.int64
+    assert_array_equal(bunch.is_test, [False] * 40 + [True] * 25)
+    assert "CC BY-SA 4.0" in bunch.DESCR
+
+
+def test_kuairand_dtypes_and_categories(kuairand):
+    folder, users, *_ = kuairand
+    data = load_kuairand(folder, subset="test").data
+    amounts = [*COUNTS, "video_duration"]
+    for name in data.columns:
+        if name in amounts:
+            assert data[name].dtype == np.float64, name
+            continue
+        assert data[name].dtype == "category", name
+        # The values of the rows returned, not those of the tables.
+        assert set(data[name].cat.categories) == set(data[name].dropna()), name
+        codes = name.startswith(("onehot_feat", "is_")) or name.endswith("_id")
+        if codes or name in ("tab", "hour", "visible_status"):
+            assert data[name].cat.categories.dtype == np.int64, name
+    assert users["user_id"].iloc[0] not in set(data["user_id"].cat.categories)
+    assert "20,43" in set(data["tag"].cat.categories)
+
+
+@pytest.mark.parametrize("second", ["engage", "long"])
+def test_kuairand_labels_are_nested(kuairand, second):
+    folder, _, _, train, _ = kuairand
+    bunch = load_kuairand(folder, second, subset="train")
+    names = ENGAGEMENTS if second == "engage" else ["long_view"]
+    expected = [
+        [int(row["is_click"]), int(row["is_click"] and any(row[n] for n in names))]
+        for _, row in train.iterrows()
+    ]
+    assert list(bunch.target.columns) == bunch.task_names == ["click", second]
+    assert_array_equal(bunch.target, expected)
+    assert all(dtype.kind == "i" for dtype in bunch.target.dtypes)
+    # Without the nesting, the labels would differ.
+    assert (train[names].max(axis=1) > train["is_click"]).any()
+
+
+@pytest.mark.parametrize("name", ENGAGEMENTS)
+def test_kuairand_every_engagement_counts(kuairand, name):
+    folder, _, _, train, _ = kuairand
+    train[ENGAGEMENTS] = 0
+    train.loc[[3, 4], name] = 1
+    train["is_click"] = 1
+    train.loc[4, "is_click"] = 0
+    train.to_parquet(folder / TRAIN_FILE)
+    target = load_kuairand(folder, subset="train").target
+    assert list(np.flatnonzero(target["engage"])) == [3]
+
+
+def test_kuairand_tags_are_texts_though_all_are_numbers(kuairand):
+    folder, _, videos, *_ = kuairand
+    videos["tag"] = "39"
+    videos.to_csv(folder / "video_features_basic_pure.csv", index=False)
+    assert list(load_kuairand(folder).data["tag"].cat.categories) == ["39"]
+
+
+def test_kuairand_subsets_and_places(kuairand):
+    folder = kuairand[0]
+    whole = load_kuairand(folder.parent)
+    for subset, rows in [("train", ~whole.is_test), ("test", whole.is_test)]:
+        part = load_kuairand(str(folder), subset=subset)
+        assert set(part.is_test) == {subset == "test"}
+        assert_array_equal(part.time_ms, whole.time_ms[rows])
+        assert_array_equal(part.target, whole.target[rows])
+        pandas.testing.assert_frame_equal(
+            part.data.astype(object),
+            whole.data[rows].reset_index(drop=True).astype(object),
+        )
+
+
+def test_kuairand_needs_only_the_files_of_the_subset(kuairand):
+    folder = kuairand[0]
+    (folder / TEST_FILE).unlink()
+    assert len(load_kuairand(folder, subset="train").data) == 40
+    with pytest.raises(FileNotFoundError, match=rf"{TEST_FILE}.*Download KuaiRand"):
+        load_kuairand(folder)
+
+
+def test_kuairand_missing_folder(tmp_path):
+    with pytest.raises(FileNotFoundError, match=r"user_features_pure\.csv.*zenodo"):
+        load_kuairand(tmp_path / "nowhere")
+
+
+@pytest.mark.parametrize(
+    ("file", "column"),
+    [
+        ("user_features_pure.csv", "onehot_feat7"),
+        ("user_features_pure.csv", "user_id"),
+        ("video_features_basic_pure.csv", "music_id"),
+        (TRAIN_FILE, "is_click"),
+        (TRAIN_FILE, "is_comment"),
+        (TRAIN_FILE, "hourmin"),
+    ],
+)
+def test_kuairand_missing_column(kuairand, file, column):
+    path = kuairand[0] / file
+    if path.suffix == ".csv":
+        pandas.read_csv(path).drop(columns=column).to_csv(path, index=False)
+    else:
+        pandas.read_parquet(path).drop(columns=column).to_parquet(path)
+    with pytest.raises(ValueError, match=rf"{file} lacks .*'{column}'"):
+        load_kuairand(kuairand[0])
+
+
+@pytest.mark.parametrize("value", [2, None])
+def test_kuairand_refuses_labels(kuairand, value):
+    folder, _, _, train, _ = kuairand
+    train.loc[3, "is_like"] = value
+    train.to_parquet(folder / TRAIN_FILE)
+    with pytest.raises(ValueError, match=r"'is_like'.*must hold 0 or 1.*1 row"):
+        load_kuairand(folder)
+
+
+@pytest.mark.parametrize(
+    ("parameters", "message"),
+    [
+        ({"second": "like"}, "'second'.*'engage'.*'like'"),
+        ({"second": "like"}, "'second'.*'long'.*'like'"),
+        ({"subset": "valid"}, "'subset'.*'valid'"),
+        ({"path": 3}, "'path'"),
+    ],
+)
+def test_kuairand_refuses_options(parameters, message):
+    with pytest.raises(ValueError, match=message):
+        load_kuairand(**{"path": ".", **parameters})
+
+
+@pytest.mark.parametrize("package", ["pandas", "pyarrow"])
+def test_kuairand_names_the_extra(monkeypatch, package):
+    monkeypatch.setitem(sys.modules, package, None)
+    with pytest.raises(
+        ImportError, match=r"needs pandas and pyarrow: .*sk_pwiser\[pandas\]"
+    ):
+        load_kuairand(".")
+
+
+@needs_data
+def test_real_kuairand():
+    folder = Path(DATA) / "kuairand_pure"
+    bunch = load_kuairand(DATA)
+    assert bunch.data.shape == (94_784 + 133_545, 41)
+    assert bunch.is_test.sum() == 133_545
+    assert_allclose(bunch.target.mean(), [0.44, 0.033], atol=0.005)
+    # The publisher dates the last hour before midnight to the next day, mostly.
+    overlap = bunch.time_ms[~bunch.is_test].max() - bunch.time_ms[bunch.is_test].min()
+    assert overlap < 3_600_000
+    # Every id joins; what is missing is missing in the tables.
+    assert bunch.data[["user_active_degree", "author_id"]].notna().all(axis=None)
+    log = pandas.concat(
+        [pandas.read_parquet(folder / name) for name in (TRAIN_FILE, TEST_FILE)],
+        ignore_index=True,
+    )
+    users = pandas.read_csv(folder / "user_features_pure.csv")
+    videos = pandas.read_csv(
+        folder / "video_features_basic_pure.csv", dtype={"tag": "object"}
+    )
+    rng = np.random.default_rng(0)
+    for position in rng.choice(len(log), 30, replace=False):
+        expected = expected_row(log.iloc[position], users, videos)
+        for name, value in expected.items():
+            found = bunch.data[name].iloc[position]
+            same = pandas.isna(found) if pandas.isna(value) else found == value
+            assert same, (position, name, found, value)
+
+
+@needs_data
+def test_real_kuairand_long():
+    bunch = load_kuairand(DATA, "long", subset="train")
+    assert len(bunch.data) == 94_784
+    assert (bunch.target["long"] <= bunch.target["click"]).all()
+    assert_allclose(bunch.target["long"].mean(), 0.31, atol=0.02)
