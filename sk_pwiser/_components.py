@@ -28,7 +28,9 @@ def build(registry, parameter, choice, params, *args, **context):
     kind = resolve(registry, choice)
     params = {} if params is None else dict(params)
     signature = inspect.signature(kind).parameters.values()
-    known = [p.name for p in signature if p.kind in (p.POSITIONAL_OR_KEYWORD, p.KEYWORD_ONLY)]
+    known = [
+        p.name for p in signature if p.kind in (p.POSITIONAL_OR_KEYWORD, p.KEYWORD_ONLY)
+    ]
     known = [name for name in known[len(args) :] if name not in context]
     takes_any = any(p.kind == p.VAR_KEYWORD for p in signature)
     for key in params:

@@ -8,7 +8,7 @@ from numbers import Integral
 
 import numpy as np
 from sklearn.base import BaseEstimator
-from sklearn.utils.validation import check_is_fitted, validate_data
+from sklearn.utils.validation import validate_data
 
 from sk_pwiser._columns import (
     column_of,
@@ -191,7 +191,6 @@ class TableEncoder(BaseEstimator):
             If columns are missing, new or in another order, or hold values that the
             column cannot take. The message names the column.
         """
-        check_is_fitted(self, "columns_")
         return self._encode(self._read(X, reset=False), "transform")
 
     @property

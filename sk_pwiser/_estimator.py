@@ -1,20 +1,17 @@
 """The estimator: its parameters, `fit` and its predictions."""
 
-from numbers import Integral, Real
+from typing import ClassVar
 
 import numpy as np
 import torch
 from sklearn.base import BaseEstimator, ClassifierMixin, _fit_context
-from sklearn.utils._param_validation import Interval, StrOptions
 from sklearn.utils.validation import check_is_fitted
 
 from sk_pwiser._batches import Impressions
-from sk_pwiser._net import OPTIMIZERS
+from sk_pwiser._parameters import PARAMETER_CONSTRAINTS
+from sk_pwiser._targets import takes_lower_case_y
 from sk_pwiser._training import Trained, train
-from sk_pwiser.losses import LOSSES
 from sk_pwiser.metrics import mean_auc_scorer
-from sk_pwiser.networks import NETWORKS
-from sk_pwiser.weighting import WEIGHTINGS
 
 
 class MultiTaskCTRCVRClassifier(ClassifierMixin, BaseEstimator):
@@ -112,8 +109,7 @@ class MultiTaskCTRCVRClassifier(ClassifierMixin, BaseEstimator):
     See Also
     --------
     sk_pwiser.metrics : Scorers for each task and for CVR.
-    sk_pwiser.model_selection.FunnelStratifiedKFold : Folds with equal shares of
-        clicks and conversions.
+    sk_pwiser.model_selection : Folds with equal shares of clicks and conversions.
 
     References
     ----------
@@ -129,32 +125,7 @@ class MultiTaskCTRCVRClassifier(ClassifierMixin, BaseEstimator):
     (2000, 2)
     """
 
-    _parameter_constraints = {
-        "network": [StrOptions(set(NETWORKS)), type],
-        "network_params": [dict, None],
-        "loss": [StrOptions(set(LOSSES)), type],
-        "loss_params": [dict, None],
-        "pwiser_weight": [Interval(Real, 0, None, closed="left")],
-        "weighting": [StrOptions(set(WEIGHTINGS)), type],
-        "weighting_params": [dict, None],
-        "categorical_features": [StrOptions({"from_dtype"}), "array-like", None],
-        "embedding_dim": [Interval(Integral, 1, None, closed="left")],
-        "optimizer": [StrOptions(set(OPTIMIZERS)), type],
-        "lr": [Interval(Real, 0, None, closed="neither")],
-        "weight_decay": [Interval(Real, 0, None, closed="left")],
-        "batch_size": [Interval(Integral, 1, None, closed="left")],
-        "max_epochs": [Interval(Integral, 1, None, closed="left")],
-        "early_stopping": [StrOptions({"auto", "loss", "auc"}), "boolean"],
-        "validation_fraction": [Interval(Real, 0, 1, closed="neither")],
-        "n_iter_no_change": [Interval(Integral, 1, None, closed="left")],
-        "device": [str, torch.device],
-        "precision": [StrOptions({"float32", "bfloat16"})],
-        "callbacks": [list, tuple, None],
-        "warm_start": ["boolean"],
-        "verbose": ["verbose"],
-        "random_state": ["random_state"],
-        "task_names": ["array-like", None],
-    }
+    _parameter_constraints: ClassVar[dict] = PARAMETER_CONSTRAINTS
 
     def __init__(
         self,
@@ -209,6 +180,7 @@ class MultiTaskCTRCVRClassifier(ClassifierMixin, BaseEstimator):
         self.random_state = random_state
         self.task_names = task_names
 
+    @takes_lower_case_y
     @_fit_context(prefer_skip_nested_validation=True)
     def fit(self, X, Y, sample_weight=None):
         """Train the network.
@@ -233,9 +205,10 @@ class MultiTaskCTRCVRClassifier(ClassifierMixin, BaseEstimator):
         ValueError, TypeError
             If parameters or data are invalid. An earlier fit stays usable.
         """
-        previous = self._trained if self.warm_start and self._is_trained() else None
+        previous = getattr(self, "_trained", None) if self.warm_start else None
         return self._keep(train(self, X, Y, sample_weight, previous=previous))
 
+    @takes_lower_case_y
     @_fit_context(prefer_skip_nested_validation=True)
     def partial_fit(self, X, Y, classes=None, sample_weight=None):
         """Go through some rows once, on from what was learnt before.
@@ -265,7 +238,7 @@ class MultiTaskCTRCVRClassifier(ClassifierMixin, BaseEstimator):
         ValueError, TypeError
             If parameters or data are invalid. What was learnt before stays usable.
         """
-        previous = self._trained if self._is_trained() else None
+        previous = getattr(self, "_trained", None)
         if previous is not None and previous.targets.classes.ndim == 1:
             classes = previous.targets.classes
         return self._keep(
@@ -273,9 +246,6 @@ class MultiTaskCTRCVRClassifier(ClassifierMixin, BaseEstimator):
                 self, X, Y, sample_weight, previous=previous, classes=classes, once=True
             )
         )
-
-    def _is_trained(self):
-        return hasattr(self, "_trained")
 
     def _keep(self, trained: Trained):
         """Take over what training left; nothing was set before it succeeded."""
@@ -287,10 +257,9 @@ class MultiTaskCTRCVRClassifier(ClassifierMixin, BaseEstimator):
         self.task_names_ = list(trained.targets.task_names)
         self.n_tasks_ = len(self.task_names_)
         self.n_features_in_ = trained.encoder.n_features_in_
+        self.__dict__.pop("feature_names_in_", None)
         if hasattr(trained.encoder, "feature_names_in_"):
             self.feature_names_in_ = trained.encoder.feature_names_in_
-        elif hasattr(self, "feature_names_in_"):
-            del self.feature_names_in_
         return self
 
     def _predict_logits(self, X):
@@ -374,6 +343,7 @@ class MultiTaskCTRCVRClassifier(ClassifierMixin, BaseEstimator):
         log_p = torch.nn.functional.logsigmoid(self._predict_logits(X))
         return (log_p[:, -1] - log_p[:, 0]).clamp(max=0).exp().numpy()
 
+    @takes_lower_case_y
     def score(self, X, Y, sample_weight=None):
         """Compute the mean ROC AUC over the tasks.
 

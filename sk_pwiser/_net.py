@@ -141,11 +141,10 @@ class MultiTaskNet(NeuralNet):  # type: ignore[misc]
         self._record_best(f"{prefix}_loss", loss, lower_is_better=True)
 
     def _record_auc(self, impressions: Impressions, logits: Tensor) -> None:
-        y, weights = impressions.labels().cpu().numpy(), impressions.weights()
-        weights = None if weights is None else weights.cpu().numpy()
+        y, weights = impressions.labels(), impressions.weights()
         aucs = []
         for k, task in enumerate(self.task_names):
-            aucs.append(_auc(y[:, k], logits[:, k].cpu().numpy(), weights))
+            aucs.append(_auc(y[:, k], logits[:, k], weights))
             self._record_best(f"valid_auc_{task}", aucs[-1], lower_is_better=False)
         if len(aucs) > 1:
             known = [auc for auc in aucs if not np.isnan(auc)]
@@ -202,11 +201,17 @@ class MultiTaskNet(NeuralNet):  # type: ignore[misc]
         super()._zero_grad_optimizer(set_to_none=True)
 
 
-def _auc(y: np.ndarray, scores: np.ndarray, weights: np.ndarray | None) -> float:
+def _auc(y: Tensor, scores: Tensor, weights: Tensor | None) -> float:
     """Return the ROC AUC, or NaN where there is one class alone."""
     if y.min() == y.max():
         return float("nan")
-    return float(roc_auc_score(y, scores, sample_weight=weights))
+    return float(
+        roc_auc_score(
+            y.cpu().numpy(),
+            scores.cpu().numpy(),
+            sample_weight=None if weights is None else weights.cpu().numpy(),
+        )
+    )
 
 
 def make_net(

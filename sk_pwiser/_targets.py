@@ -2,6 +2,7 @@
 
 import warnings
 from dataclasses import dataclass, replace
+from functools import wraps
 
 import numpy as np
 from sklearn.utils import check_array, check_consistent_length, column_or_1d
@@ -56,7 +57,7 @@ class Targets:
                 )
 
 
-def check_targets(Y, task_names=None, classes=None):
+def check_targets(Y, task_names=None, *, default_names=None, classes=None):
     """Check labels and return them as :class:`Targets`.
 
     Parameters
@@ -65,6 +66,8 @@ def check_targets(Y, task_names=None, classes=None):
         Labels: 0 or 1; with one task, any two labels.
     task_names : sequence of str, default=None
         Names of the tasks; by default the columns of a DataFrame.
+    default_names : sequence of str, default=None
+        Names of the tasks where nothing else names them.
     classes : array-like of shape (2,), default=None
         The two labels of one task, where not both need be in `Y`.
 
@@ -75,7 +78,7 @@ def check_targets(Y, task_names=None, classes=None):
     """
     if Y is None:
         raise ValueError(
-            "This estimator requires Y to be passed, but the target Y is None."
+            "This estimator requires y to be passed, but the target y is None."
         )
     names = _names_of(Y)
     _check_known(Y)
@@ -90,8 +93,10 @@ def check_targets(Y, task_names=None, classes=None):
             f"Y has {n_tasks} columns, but task_names names {len(task_names)}: "
             f"{list(task_names)}."
         )
-    names = _default_names(n_tasks) if names is None else names
-    return Targets(values, classes, tuple(names if task_names is None else task_names))
+    for candidate in (task_names, names, default_names):
+        if candidate is not None:
+            return Targets(values, classes, tuple(map(str, candidate)))
+    return Targets(values, classes, tuple(_default_names(n_tasks)))
 
 
 def _names_of(Y):
@@ -182,3 +187,18 @@ def check_row_weights(sample_weight, n_samples):
 def check_lengths(X, Y, sample_weight):
     """Raise a ValueError where the numbers of rows differ."""
     check_consistent_length(X, Y, sample_weight)
+
+
+def takes_lower_case_y(method):
+    """Let a method with a parameter `Y` be called with `y=` as well.
+
+    Tools around scikit-learn pass labels by that name.
+    """
+
+    @wraps(method)
+    def call(self, *args, **kwargs):
+        if "y" in kwargs:
+            kwargs["Y"] = kwargs.pop("y")
+        return method(self, *args, **kwargs)
+
+    return call

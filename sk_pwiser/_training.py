@@ -2,7 +2,7 @@
 
 from contextlib import contextmanager
 from copy import deepcopy
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 import numpy as np
 import torch
@@ -68,9 +68,7 @@ def train(estimator, X, Y, sample_weight, *, previous=None, classes=None, once=F
         New objects throughout: `previous` stays as it is.
     """
     device = find_device(estimator.device)
-    targets = check_targets(Y, estimator.task_names, classes)
-    if previous is not None:
-        _check_same_tasks(targets, previous.targets)
+    targets = _check_targets(estimator, Y, previous, classes)
     criterion = _make_criterion(estimator, targets.task_names)
     encoder, codes, numeric = _encode(estimator, X, previous)
     check_lengths(codes, targets.values, sample_weight)
@@ -135,15 +133,25 @@ def find_device(name):
     return device
 
 
-def _check_same_tasks(targets, earlier):
-    if targets.task_names != earlier.task_names or not np.array_equal(
-        targets.classes, earlier.classes
-    ):
+def _check_targets(estimator, Y, previous, classes):
+    """Check the labels; where training goes on, they must be of the same tasks."""
+    if previous is None:
+        return check_targets(Y, estimator.task_names, classes=classes)
+    earlier = previous.targets
+    targets = check_targets(
+        Y, estimator.task_names, default_names=earlier.task_names, classes=classes
+    )
+    if targets.classes.shape == (2,) == earlier.classes.shape:
+        # A single task has no name that matters: a Series may bring any.
+        targets = replace(targets, task_names=earlier.task_names)
+    same = np.array_equal(targets.classes, earlier.classes)
+    if targets.task_names != earlier.task_names or not same:
         raise ValueError(
             f"Training goes on with the tasks {list(earlier.task_names)} and classes "
             f"{earlier.classes.tolist()}; Y has {list(targets.task_names)} and "
             f"{targets.classes.tolist()}."
         )
+    return targets
 
 
 def _encode(estimator, X, previous):
@@ -180,9 +188,7 @@ def _make_network(estimator, encoder, base_rates):
         estimator.embedding_dim,
         base_rates.tolist(),
     )
-    return build(
-        NETWORKS, "network", estimator.network, estimator.network_params, spec
-    )
+    return build(NETWORKS, "network", estimator.network, estimator.network_params, spec)
 
 
 def _monitored(early_stopping, targets):

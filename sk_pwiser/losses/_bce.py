@@ -7,9 +7,9 @@ from sk_pwiser.losses._base import MultiTaskLoss
 
 
 class BCE(MultiTaskLoss):
-    """Binary cross-entropy of each task over all impressions.
+    r"""Binary cross-entropy of each task over all impressions.
 
-    .. math:: L_k = \\frac{1}{n} \\sum_i w_i [\\log(1 + e^{z_{ik}}) - y_{ik} z_{ik}]
+    .. math:: L_k = \frac{1}{n} \sum_i w_i [\log(1 + e^{z_{ik}}) - y_{ik} z_{ik}]
 
     with z the logits, y the labels and w the sample weights.
 

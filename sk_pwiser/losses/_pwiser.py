@@ -1,5 +1,6 @@
 """PWiseR: cross-entropy and a pairwise term that trusts converted impressions."""
 
+import math
 from collections.abc import Sequence
 from numbers import Integral, Real
 
@@ -19,14 +20,14 @@ def pwiser_loss(
     surrogate: str = "hinge",
     sample_weight: Tensor | None = None,
 ) -> Tensor:
-    """Pairwise ranking term of PWiseR for one score an impression.
+    r"""Pairwise ranking term of PWiseR for one score an impression.
 
     For two tasks, with V the converted rows, C those clicked without conversion, N
     those not clicked, f the scores and h the surrogate:
 
     .. math::
-        \\underset{V \\times C}{mean}\\ h(m_{click} - (f_v - f_c))
-        + \\underset{V \\times N}{mean}\\ h(m_{no\\,click} - (f_v - f_n))
+        \underset{V \times C}{mean}\ h(m_{click} - (f_v - f_c))
+        + \underset{V \times N}{mean}\ h(m_{no\,click} - (f_v - f_n))
 
     With more tasks, the rows at the end of the funnel stand against the rows of each
     lower depth, one mean each; with one task, positives stand against negatives.
@@ -99,22 +100,28 @@ def pwiser_loss(
 
 
 def _check_margins(margins: float | Sequence[float], n_tasks: int) -> list[float]:
-    values = [margins] * n_tasks if isinstance(margins, Real) else list(margins)  # type: ignore[arg-type]
+    values = list(margins) if isinstance(margins, Sequence) else [margins] * n_tasks
     if len(values) != n_tasks:
         raise ValueError(
             f"margins must be a number or hold one a lower depth, {n_tasks} here; "
             f"got {margins!r}."
         )
-    for value in values:
-        if not isinstance(value, Real) or not abs(value) < float("inf"):
-            raise ValueError(f"margins must be finite numbers; got {margins!r}.")
-    return [float(value) for value in values]
+    return [_check_number("margins", value) for value in values]
+
+
+def _check_number(name: str, value: object, minimum: float = -math.inf) -> float:
+    if isinstance(value, Real) and minimum <= float(value) < math.inf:
+        number = float(value)
+        if number > -math.inf:
+            return number
+    rule = "finite" if minimum == -math.inf else f"finite and >= {minimum:g}"
+    raise ValueError(f"{name} must be {rule}; got {value!r}.")
 
 
 class PWiseR(MultiTaskLoss):
-    """Binary cross-entropy plus the pairwise ranking term of PWiseR.
+    r"""Binary cross-entropy plus the pairwise ranking term of PWiseR.
 
-    .. math:: L_k = BCE_k + \\lambda\\, PWiseR(f_k)
+    .. math:: L_k = BCE_k + \lambda\, PWiseR(f_k)
 
     for every task k whose head takes the term; :func:`pwiser_loss` defines it.
 
@@ -171,12 +178,8 @@ class PWiseR(MultiTaskLoss):
             raise ValueError(
                 f"surrogate must be one of {sorted(SURROGATES)}; got {surrogate!r}."
             )
-        if not isinstance(pwiser_weight, Real) or not 0 <= pwiser_weight < float("inf"):
-            raise ValueError(
-                f"pwiser_weight must be a number >= 0; got {pwiser_weight!r}."
-            )
         self.base = BCE(task_names)
-        self.pwiser_weight = float(pwiser_weight)
+        self.pwiser_weight = _check_number("pwiser_weight", pwiser_weight, 0.0)
         self.heads = self._find_heads(tasks)
         self.score = score
         self.surrogate = surrogate

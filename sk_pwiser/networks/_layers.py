@@ -26,6 +26,8 @@ class InputLayer(nn.Module):
         Number of independent embedding tables, held side by side.
     """
 
+    offsets: Tensor
+
     # Embeddings that start small leave a value seen a few times near its column's
     # neutral value: the network learns it only as far as the rows insist.
     initial_scale = 0.01
@@ -208,7 +210,8 @@ class Gates(nn.Module):
 
     def weights(self, inputs: Tensor) -> Tensor:
         """Return the gate weights, of shape `(batch, n_gates, n_experts)`."""
-        return self.linear(inputs).view(-1, *self.shape).softmax(dim=2)
+        logits: Tensor = self.linear(inputs)
+        return logits.view(-1, *self.shape).softmax(dim=2)
 
     def forward(self, inputs: Tensor, experts: Tensor) -> Tensor:
         """Mix `(n_experts, batch, width)` to `(n_gates, batch, width)`."""

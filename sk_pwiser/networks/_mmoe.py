@@ -10,9 +10,9 @@ from sk_pwiser.networks._layers import Gates, StackedMLP, TaskTowers
 
 
 class MMoE(MultiTaskNetwork):
-    """Multi-gate mixture of experts: shared experts, mixed by one gate a task.
+    r"""Multi-gate mixture of experts: shared experts, mixed by one gate a task.
 
-    .. math:: z_k = t_k(\\sum_j g_k(x)_j e_j(x)), \\quad g_k(x) = softmax(W_k x + c_k)
+    .. math:: z_k = t_k(\sum_j g_k(x)_j e_j(x)), \quad g_k(x) = softmax(W_k x + c_k)
 
     with x the input of embeddings and numeric values, e_j expert j, g_k the gate, t_k
     the tower and z_k the logit of task k.

@@ -54,7 +54,9 @@ class SharedBottom(MultiTaskNetwork):
     ) -> None:
         super().__init__(spec)
         dropout = check_dropout(dropout)
-        self.bottom = MLP(self.width, check_units("bottom_units", bottom_units), dropout)
+        self.bottom = MLP(
+            self.width, check_units("bottom_units", bottom_units), dropout
+        )
         units = check_units("tower_units", tower_units)
         self.towers = TaskTowers(self.bottom.n_out, units, spec.base_logits(), dropout)
 

@@ -1,0 +1,38 @@
+"""The values that each parameter of the estimator may take."""
+
+from numbers import Integral, Real
+
+import torch
+from sklearn.utils._param_validation import Interval, StrOptions
+
+from sk_pwiser._net import OPTIMIZERS
+from sk_pwiser.losses import LOSSES
+from sk_pwiser.networks import NETWORKS
+from sk_pwiser.weighting import WEIGHTINGS
+
+PARAMETER_CONSTRAINTS = {
+    "network": [StrOptions(set(NETWORKS)), type],
+    "network_params": [dict, None],
+    "loss": [StrOptions(set(LOSSES)), type],
+    "loss_params": [dict, None],
+    "pwiser_weight": [Interval(Real, 0, None, closed="left")],
+    "weighting": [StrOptions(set(WEIGHTINGS)), type],
+    "weighting_params": [dict, None],
+    "categorical_features": [StrOptions({"from_dtype"}), "array-like", None],
+    "embedding_dim": [Interval(Integral, 1, None, closed="left")],
+    "optimizer": [StrOptions(set(OPTIMIZERS)), type],
+    "lr": [Interval(Real, 0, None, closed="neither")],
+    "weight_decay": [Interval(Real, 0, None, closed="left")],
+    "batch_size": [Interval(Integral, 1, None, closed="left")],
+    "max_epochs": [Interval(Integral, 1, None, closed="left")],
+    "early_stopping": [StrOptions({"auto", "loss", "auc"}), "boolean"],
+    "validation_fraction": [Interval(Real, 0, 1, closed="neither")],
+    "n_iter_no_change": [Interval(Integral, 1, None, closed="left")],
+    "device": [str, torch.device],
+    "precision": [StrOptions({"float32", "bfloat16"})],
+    "callbacks": [list, tuple, None],
+    "warm_start": ["boolean"],
+    "verbose": ["verbose"],
+    "random_state": ["random_state"],
+    "task_names": ["array-like", None],
+}

@@ -1,0 +1,319 @@
+import pickle
+
+import numpy as np
+import polars as pl
+import pytest
+import torch
+from numpy.testing import assert_allclose, assert_array_equal
+from sklearn.base import clone
+from sklearn.compose import ColumnTransformer
+from sklearn.metrics import get_scorer, roc_auc_score
+from sklearn.model_selection import GridSearchCV, cross_val_predict, cross_validate
+from sklearn.pipeline import make_pipeline
+from sklearn.preprocessing import StandardScaler
+from skorch.callbacks import Callback, EpochScoring, LRScheduler
+
+from sk_pwiser import MultiTaskCTRCVRClassifier
+from sk_pwiser.datasets import make_ctr_cvr
+from sk_pwiser.metrics import ctcvr_auc_scorer, ctr_auc_scorer, cvr_auc_scorer
+from sk_pwiser.model_selection import FunnelStratifiedKFold
+
+
+@pytest.fixture(scope="module")
+def impressions():
+    return make_ctr_cvr(3_000, ctr=0.3, cvr=0.3, random_state=0)
+
+
+def small(**params):
+    defaults = {
+        "network_params": {"bottom_units": (16,), "tower_units": (8,)},
+        "batch_size": 256,
+        "max_epochs": 3,
+        "lr": 0.01,
+        "random_state": 0,
+    }
+    return MultiTaskCTRCVRClassifier(**{**defaults, **params})
+
+
+@pytest.fixture(scope="module")
+def fitted(impressions):
+    return small(max_epochs=10).fit(impressions.data, impressions.target)
+
+
+@pytest.mark.parametrize("loss", ["bce", "pwiser"])
+@pytest.mark.parametrize("network", ["shared_bottom", "mmoe", "single_task"])
+def test_learns_both_tasks_from_a_raw_dataframe(impressions, network, loss):
+    X, Y = impressions.data, impressions.target.to_numpy()
+    model = small(network=network, loss=loss, network_params=None, max_epochs=8)
+    model.fit(X[:2000], Y[:2000])
+    scores = model.predict_proba(X[2000:])
+    true = np.column_stack([impressions.ctr, impressions.ctr * impressions.cvr])[2000:]
+    for k in range(2):
+        best = roc_auc_score(Y[2000:, k], true[:, k])
+        assert roc_auc_score(Y[2000:, k], scores[:, k]) > best - 0.05
+    assert_allclose(scores.mean(axis=0), Y[2000:].mean(axis=0), rtol=0.25)
+
+
+def test_predictions_have_the_documented_shapes_and_scales(fitted, impressions):
+    X = impressions.data
+    p = fitted.predict_proba(X)
+    assert p.shape == (3000, 2)
+    assert p.dtype == np.float32
+    assert ((p > 0) & (p < 1)).all()
+    assert_array_equal(fitted.predict(X), (p >= 0.5).astype(int))
+    assert_allclose(fitted.predict_cvr(X), np.minimum(p[:, 1] / p[:, 0], 1), rtol=1e-5)
+    assert fitted.score(X, impressions.target) == pytest.approx(
+        roc_auc_score(impressions.target, p)
+    )
+    assert not hasattr(fitted, "decision_function")
+
+
+def test_fitted_attributes(fitted, impressions):
+    assert fitted.task_names_ == ["click", "conversion"]
+    assert fitted.n_tasks_ == 2
+    assert_array_equal(fitted.classes_, [[0, 1], [0, 1]])
+    assert_array_equal(fitted.feature_names_in_, impressions.data.columns)
+    assert fitted.n_features_in_ == impressions.data.shape[1]
+    assert fitted.n_iter_ == len(fitted.history_) == 10
+
+
+def test_one_task_is_an_ordinary_binary_classifier(impressions):
+    labels = np.where(impressions.target["click"], "yes", "no")
+    model = small().fit(impressions.data, labels)
+    p = model.predict_proba(impressions.data)
+    assert p.shape == (3000, 2)
+    assert_allclose(p.sum(axis=1), 1, rtol=1e-6)
+    assert_array_equal(model.classes_, ["no", "yes"])
+    assert_array_equal(model.predict(impressions.data) == "yes", p[:, 1] >= 0.5)
+    with pytest.raises(ValueError, match="two tasks"):
+        model.predict_cvr(impressions.data)
+
+
+def test_three_tasks(impressions):
+    paid = impressions.target["conversion"] * (np.arange(3000) % 2)
+    Y = impressions.target.assign(paid=paid)
+    model = small(loss="pwiser", loss_params={"margins": (1.0, 0.5, 2.0)})
+    assert model.fit(impressions.data, Y).predict_proba(impressions.data).shape[1] == 3
+    assert model.task_names_ == ["click", "conversion", "paid"]
+
+
+def test_built_in_scorers_do_not_take_two_tasks_for_two_classes(impressions):
+    # With classes_ = [0, 1] they would: the AUC scorers then fail or score one column.
+    model = small().fit(impressions.data, impressions.target)
+    Y, p = impressions.target.to_numpy(), model.predict_proba(impressions.data)
+    mean = np.mean([roc_auc_score(Y[:, k], p[:, k]) for k in range(2)])
+    assert get_scorer("roc_auc")(model, impressions.data, Y) == pytest.approx(mean)
+
+
+@pytest.mark.parametrize("early_stopping", [False, "loss", "auc"])
+def test_one_seed_gives_one_result_to_the_bit(impressions, early_stopping):
+    X, Y = impressions.data[:800], impressions.target[:800]
+    model = small(early_stopping=early_stopping)
+    state = torch.random.get_rng_state(), np.random.get_state()[1].copy()  # noqa: NPY002
+    first = model.fit(X, Y).predict_proba(X)
+    assert_array_equal(clone(model).fit(X, Y).predict_proba(X), first)
+    assert_array_equal(torch.random.get_rng_state(), state[0])
+    assert_array_equal(np.random.get_state()[1], state[1])  # noqa: NPY002
+    other = clone(model).set_params(random_state=1).fit(X, Y).predict_proba(X)
+    assert (other != first).any()
+
+
+def test_pickle_keeps_predictions_and_training(fitted, impressions):
+    copy = pickle.loads(pickle.dumps(fitted))
+    expected = fitted.predict_proba(impressions.data)
+    assert_array_equal(copy.predict_proba(impressions.data), expected)
+    copy.partial_fit(impressions.data, impressions.target)
+    assert copy.n_iter_ == fitted.n_iter_ + 1
+    assert_array_equal(fitted.predict_proba(impressions.data), expected)
+
+
+def test_two_estimators_share_no_tensors(impressions):
+    params = {"bottom_units": (16,)}
+    one, two = (small(network_params=params) for _ in range(2))
+    one.fit(impressions.data, impressions.target)
+    before = one.predict_proba(impressions.data)
+    two.fit(impressions.data, 1 - impressions.target[["click", "click"]].to_numpy())
+    assert_array_equal(one.predict_proba(impressions.data), before)
+    assert params == {"bottom_units": (16,)}
+
+
+def test_grid_search_over_pwiser_weight_with_several_scorers(impressions):
+    scoring = {
+        "ctr": ctr_auc_scorer,
+        "ctcvr": ctcvr_auc_scorer,
+        "cvr": cvr_auc_scorer,
+        "roc_auc": "roc_auc",
+    }
+    search = GridSearchCV(
+        small(max_epochs=2),
+        {"pwiser_weight": [0.0, 0.1, 1.0]},
+        scoring=scoring,
+        refit="ctcvr",
+        cv=FunnelStratifiedKFold(2, random_state=0),
+        n_jobs=2,
+    )
+    search.fit(impressions.data, impressions.target)
+    for name in scoring:
+        scores = search.cv_results_[f"mean_test_{name}"]
+        assert ((scores > 0.5) & (scores < 1)).all()
+        assert len(set(scores)) == 3
+    assert search.predict_proba(impressions.data).shape == (3000, 2)
+
+
+def test_pipeline_with_a_column_transformer(impressions):
+    numeric = [c for c in impressions.data if c.startswith("numeric")]
+    columns = ColumnTransformer(
+        [("scale", StandardScaler(), numeric)], remainder="passthrough"
+    ).set_output(transform="pandas")
+    pipeline = make_pipeline(columns, small(max_epochs=5))
+    scores = cross_validate(
+        pipeline,
+        impressions.data,
+        impressions.target,
+        scoring={"ctr": ctr_auc_scorer, "cvr": cvr_auc_scorer},
+        cv=FunnelStratifiedKFold(2, random_state=0),
+    )
+    assert scores["test_ctr"].min() > 0.6
+    pipeline.fit(impressions.data, impressions.target)
+    encoder = pipeline[-1]._trained.encoder
+    assert len(encoder.cardinalities_) == impressions.data.shape[1] - len(numeric)
+
+
+def test_cross_val_predict(impressions):
+    p = cross_val_predict(
+        small(),
+        impressions.data,
+        impressions.target,
+        cv=FunnelStratifiedKFold(2, random_state=0),
+        method="predict_proba",
+    )
+    assert p.shape == (3000, 2)
+
+
+def test_polars_and_pandas_give_the_same_model(impressions):
+    pandas_X = impressions.data.assign(
+        **{
+            c: impressions.data[c].astype(str)
+            for c in impressions.data.select_dtypes("category")
+        }
+    )
+    polars_X = pl.DataFrame({c: pandas_X[c].tolist() for c in pandas_X})
+    one = small().fit(pandas_X, impressions.target)
+    two = small().fit(polars_X, pl.DataFrame(impressions.target.to_dict("list")))
+    assert two.task_names_ == ["click", "conversion"]
+    assert_array_equal(two.feature_names_in_, polars_X.columns)
+    # Either numbers its categories in its own order, which draws other embeddings.
+    p, q = one.predict_proba(pandas_X), two.predict_proba(polars_X)
+    assert np.corrcoef(p[:, 0], q[:, 0])[0, 1] > 0.9
+    assert_array_equal(two.predict_proba(pandas_X), q)
+
+
+def test_warm_start_goes_on_and_a_cold_start_does_not(impressions):
+    X, Y = impressions.data, impressions.target
+    model = small(warm_start=True).fit(X, Y)
+    losses = model.history_[:, "train_loss"]
+    model.set_params(lr=0.005).fit(X, Y)
+    assert model.n_iter_ == 6
+    assert model.history_[:3, "train_loss"] == losses
+    assert model.history_[3, "train_loss"] < losses[0]
+    assert {g["lr"] for g in model.net_.optimizer_.param_groups} == {0.005}
+    model.set_params(warm_start=False).fit(X, Y)
+    assert model.n_iter_ == 3
+
+
+def test_warm_start_refuses_another_network_and_other_tasks(impressions):
+    X, Y = impressions.data, impressions.target
+    model = small(warm_start=True).fit(X, Y)
+    p = model.predict_proba(X)
+    model.set_params(network_params={"bottom_units": (8,)})
+    with pytest.raises(ValueError, match="another network"):
+        model.fit(X, Y)
+    with pytest.raises(ValueError, match="goes on with the tasks"):
+        model.fit(X, Y.rename(columns={"conversion": "sale"}))
+    assert_array_equal(model.predict_proba(X), p)
+
+
+def test_partial_fit_learns_from_batches_as_they_come(impressions):
+    X, Y = impressions.data, impressions.target
+    model = small()
+    for _ in range(4):
+        for start in range(0, 3000, 1000):
+            rows = slice(start, start + 1000)
+            model.partial_fit(X[rows], Y[rows])
+    assert model.n_iter_ == 12
+    assert model.score(X, Y) > 0.7
+    single = small().partial_fit(X[:50], np.zeros(50), classes=[0, 1])
+    assert single.partial_fit(X, Y["click"]).predict(X[:5]).shape == (5,)
+
+
+class StopAfterTwo(Callback):
+    def on_epoch_end(self, net, **kwargs):
+        if len(net.history) == 2:
+            net.stop_training_ = True
+
+
+def test_callbacks_of_skorch_are_handed_on(impressions):
+    model = small(
+        max_epochs=4,
+        early_stopping=True,
+        callbacks=[
+            LRScheduler("StepLR", step_size=1, gamma=0.1),
+            ("scored", EpochScoring(ctr_auc_scorer, name="ctr", lower_is_better=False)),
+            StopAfterTwo(),
+        ],
+    ).fit(impressions.data, impressions.target)
+    assert model.history_[:, "event_lr"] == pytest.approx([0.01, 0.001])
+    assert model.history_[:, "ctr"] == pytest.approx(
+        model.history_[:, "valid_auc_click"]
+    )
+
+
+@pytest.mark.parametrize("verbose", [0, 1, 2])
+def test_verbose(impressions, capsys, verbose):
+    small(verbose=verbose, early_stopping=True).fit(
+        impressions.data[:600], impressions.target[:600]
+    )
+    printed = capsys.readouterr()
+    lines = [line for line in printed.out.splitlines() if line.strip()[:1].isdigit()]
+    assert len(lines) == (3 if verbose else 0)
+    assert ("valid_auc_conversion" in printed.out) == bool(verbose)
+    assert ("it/s" in printed.err) == (verbose == 2)
+
+
+def test_bfloat16_comes_near_float32(impressions):
+    X, Y = impressions.data, impressions.target
+    models = [
+        small(precision=p, max_epochs=6).fit(X, Y) for p in ("float32", "bfloat16")
+    ]
+    assert models[0].score(X, Y) == pytest.approx(models[1].score(X, Y), abs=0.02)
+    assert models[1].predict_proba(X).dtype == np.float32
+
+
+def test_user_defined_network_needs_no_registration(impressions):
+    from sk_pwiser.networks import MultiTaskNetwork, NetworkOutput
+
+    class Linear(MultiTaskNetwork):
+        def __init__(self, spec, scale=1.0):
+            super().__init__(spec)
+            self.scale = scale
+            self.head = torch.nn.Linear(self.width, self.n_tasks)
+
+        def forward(self, codes, numeric):
+            hidden = self.input_layer(codes, numeric) * self.scale
+            return NetworkOutput(self.head(hidden))
+
+    model = small(network=Linear, network_params={"scale": 2.0}, max_epochs=5)
+    assert model.fit(impressions.data, impressions.target).net_.module_.scale == 2.0
+    assert model.score(impressions.data, impressions.target) > 0.7
+
+
+@pytest.mark.skipif(not torch.cuda.is_available(), reason="needs a CUDA device")
+@pytest.mark.parametrize("precision", ["float32", "bfloat16"])
+def test_cuda_agrees_with_cpu(impressions, precision):
+    X, Y = impressions.data, impressions.target
+    on_gpu = small(device="cuda", precision=precision, max_epochs=6).fit(X, Y)
+    on_cpu = small(device="cpu", max_epochs=6).fit(X, Y)
+    assert next(on_gpu.net_.module_.parameters()).device.type == "cuda"
+    assert on_gpu.score(X, Y) == pytest.approx(on_cpu.score(X, Y), abs=0.02)
+    copy = pickle.loads(pickle.dumps(on_gpu))
+    assert_allclose(copy.predict_proba(X), on_gpu.predict_proba(X), rtol=1e-5)
