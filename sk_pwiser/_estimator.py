@@ -48,13 +48,17 @@ class MultiTaskCTRCVRClassifier(ClassifierMixin, BaseEstimator):
         None for none.
     embedding_dim : int, default=16
         Width of a category value's embedding.
+    unseen_rate : float, default=0.05
+        Share of category values that training takes for unseen ones, in [0, 1). It
+        trains what stands for these, and keeps the network from leaning on single
+        values.
     optimizer : {"adagrad", "adam", "adamw", "rmsprop", "sgd"} or class, default="adam"
         The optimiser: a name, or a subclass of :class:`torch.optim.Optimizer`.
-    lr : float, default=0.001
+    lr : float, default=0.003
         Learning rate.
     weight_decay : float, default=0.0
         Weight decay of the optimiser; biases are spared.
-    batch_size : int, default=1024
+    batch_size : int, default=512
         Largest number of rows of a batch; the rows are spread evenly over batches.
     max_epochs : int, default=50
         Largest number of passes over the rows.
@@ -139,10 +143,11 @@ class MultiTaskCTRCVRClassifier(ClassifierMixin, BaseEstimator):
         weighting_params=None,
         categorical_features="from_dtype",
         embedding_dim=16,
+        unseen_rate=0.05,
         optimizer="adam",
-        lr=1e-3,
+        lr=3e-3,
         weight_decay=0.0,
-        batch_size=1024,
+        batch_size=512,
         max_epochs=50,
         early_stopping="auto",
         validation_fraction=0.1,
@@ -164,6 +169,7 @@ class MultiTaskCTRCVRClassifier(ClassifierMixin, BaseEstimator):
         self.weighting_params = weighting_params
         self.categorical_features = categorical_features
         self.embedding_dim = embedding_dim
+        self.unseen_rate = unseen_rate
         self.optimizer = optimizer
         self.lr = lr
         self.weight_decay = weight_decay

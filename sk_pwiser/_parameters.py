@@ -20,6 +20,7 @@ PARAMETER_CONSTRAINTS = {
     "weighting_params": [dict, None],
     "categorical_features": [StrOptions({"from_dtype"}), "array-like", None],
     "embedding_dim": [Interval(Integral, 1, None, closed="left")],
+    "unseen_rate": [Interval(Real, 0, 1, closed="left")],
     "optimizer": [StrOptions(set(OPTIMIZERS)), type],
     "lr": [Interval(Real, 0, None, closed="neither")],
     "weight_decay": [Interval(Real, 0, None, closed="left")],

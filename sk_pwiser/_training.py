@@ -6,14 +6,14 @@ from dataclasses import dataclass, replace
 
 import numpy as np
 import torch
-from sklearn.utils import check_random_state
+from sklearn.utils import _safe_indexing, check_consistent_length, check_random_state
 
 from sk_pwiser._batches import Impressions
 from sk_pwiser._components import build, resolve
 from sk_pwiser._criterion import MultiTaskCriterion
-from sk_pwiser._encoding import TableEncoder
+from sk_pwiser._encoding import UNSEEN, TableEncoder
 from sk_pwiser._net import MultiTaskNet, TrainingData, make_net
-from sk_pwiser._targets import Targets, check_lengths, check_row_weights, check_targets
+from sk_pwiser._targets import Targets, check_row_weights, check_targets
 from sk_pwiser.losses import LOSSES
 from sk_pwiser.model_selection import _funnel_holdout
 from sk_pwiser.networks import NETWORKS, NetworkSpec
@@ -70,9 +70,9 @@ def train(estimator, X, Y, sample_weight, *, previous=None, classes=None, once=F
     device = find_device(estimator.device)
     targets = _check_targets(estimator, Y, previous, classes)
     criterion = _make_criterion(estimator, targets.task_names)
+    targets, weights, X = _drop_weightless(targets, sample_weight, X)
     encoder, codes, numeric = _encode(estimator, X, previous)
-    check_lengths(codes, targets.values, sample_weight)
-    weights = check_row_weights(sample_weight, len(codes))
+    check_consistent_length(codes, targets.values)
     impressions = Impressions(
         torch.from_numpy(codes),
         torch.from_numpy(numeric),
@@ -89,22 +89,7 @@ def train(estimator, X, Y, sample_weight, *, previous=None, classes=None, once=F
         base_rates = previous.base_rates
     with _seeded(random_state.randint(np.iinfo(np.int32).max), device):
         network = _make_network(estimator, encoder, base_rates)
-        net = make_net(
-            network,
-            criterion,
-            optimizer=estimator.optimizer,
-            lr=estimator.lr,
-            weight_decay=estimator.weight_decay,
-            batch_size=estimator.batch_size,
-            max_epochs=1 if once else estimator.max_epochs,
-            device=device,
-            callbacks=estimator.callbacks or [],
-            monitor=monitor,
-            patience=estimator.n_iter_no_change,
-            verbose=int(estimator.verbose),
-            task_names=targets.task_names,
-            precision=estimator.precision,
-        )
+        net = _make_net(estimator, network, criterion, device, monitor, once)
         if previous is not None:
             _continue_from(net, previous.net)
         net.partial_fit(TrainingData(*(part and part.to(device) for part in data)))
@@ -154,6 +139,17 @@ def _check_targets(estimator, Y, previous, classes):
     return targets
 
 
+def _drop_weightless(targets, sample_weight, X):
+    """Leave out rows of weight 0, and scale the other weights to a mean of 1."""
+    weights = check_row_weights(sample_weight, len(targets.values))
+    if weights is None or weights.all():
+        return targets, weights, X
+    check_consistent_length(X, targets.values)
+    rows = np.flatnonzero(weights)
+    targets = replace(targets, values=targets.values[rows])
+    return targets, weights[rows] / weights[rows].mean(), _safe_indexing(X, rows)
+
+
 def _encode(estimator, X, previous):
     if previous is not None:
         return previous.encoder, *previous.encoder.transform(X)
@@ -187,8 +183,29 @@ def _make_network(estimator, encoder, base_rates):
         encoder.n_numeric_,
         estimator.embedding_dim,
         base_rates.tolist(),
+        unseen_code=UNSEEN,
+        unseen_rate=estimator.unseen_rate,
     )
     return build(NETWORKS, "network", estimator.network, estimator.network_params, spec)
+
+
+def _make_net(estimator, network, criterion, device, monitor, once):
+    return make_net(
+        network,
+        criterion,
+        optimizer=estimator.optimizer,
+        lr=estimator.lr,
+        weight_decay=estimator.weight_decay,
+        batch_size=estimator.batch_size,
+        max_epochs=1 if once else estimator.max_epochs,
+        device=device,
+        callbacks=estimator.callbacks or [],
+        monitor=monitor,
+        patience=estimator.n_iter_no_change,
+        verbose=int(estimator.verbose),
+        task_names=criterion.loss.task_names,
+        precision=estimator.precision,
+    )
 
 
 def _monitored(early_stopping, targets):

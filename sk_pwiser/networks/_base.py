@@ -26,12 +26,18 @@ class NetworkSpec:
     base_rates : sequence of float
         Mean of each task's labels, a probability; its length is the number of tasks.
         Networks start their output biases there, so that training starts calibrated.
+    unseen_code : int, default=1
+        Code of a category value that is not known, in every column.
+    unseen_rate : float, default=0.0
+        Share of category values that training replaces by `unseen_code`.
     """
 
     cardinalities: Sequence[int]
     n_numeric: int
     embedding_dim: int
     base_rates: Sequence[float]
+    unseen_code: int = 1
+    unseen_rate: float = 0.0
 
     @property
     def n_tasks(self) -> int:
@@ -108,7 +114,12 @@ class MultiTaskNetwork(nn.Module):
         super().__init__()
         self.n_tasks = spec.n_tasks
         self.input_layer = InputLayer(
-            spec.cardinalities, spec.n_numeric, spec.embedding_dim, n_tables=n_tables
+            spec.cardinalities,
+            spec.n_numeric,
+            spec.embedding_dim,
+            n_tables=n_tables,
+            unseen_code=spec.unseen_code,
+            unseen_rate=spec.unseen_rate,
         )
         self.width = self.input_layer.width
 

@@ -12,7 +12,8 @@ class InputLayer(nn.Module):
     """Category embeddings beside numeric inputs.
 
     All category columns share one embedding table, each from its own offset on, and
-    are looked up in one call.
+    are looked up in one call. In training some values are taken for unseen ones: this
+    trains the code of these, and keeps the network from leaning on single values.
 
     Parameters
     ----------
@@ -24,6 +25,10 @@ class InputLayer(nn.Module):
         Width of an embedding.
     n_tables : int, default=1
         Number of independent embedding tables, held side by side.
+    unseen_code : int, default=1
+        Code of an unseen value, in every column.
+    unseen_rate : float, default=0.0
+        Share of values taken for unseen ones in training.
     """
 
     offsets: Tensor
@@ -39,8 +44,12 @@ class InputLayer(nn.Module):
         embedding_dim: int,
         *,
         n_tables: int = 1,
+        unseen_code: int = 1,
+        unseen_rate: float = 0.0,
     ) -> None:
         super().__init__()
+        self.unseen_code = unseen_code
+        self.unseen_rate = unseen_rate
         self.n_tables = n_tables
         self.embedding_dim = embedding_dim
         self.width = len(cardinalities) * embedding_dim + n_numeric
@@ -51,6 +60,9 @@ class InputLayer(nn.Module):
 
     def forward(self, codes: Tensor, numeric: Tensor) -> Tensor:
         """Return `(batch, width)`, or `(n_tables, batch, width)` for several tables."""
+        if self.training and self.unseen_rate > 0:
+            unseen = torch.rand(codes.shape, device=codes.device) < self.unseen_rate
+            codes = codes.masked_fill(unseen, self.unseen_code)
         embedded = self.embedding(codes + self.offsets)
         if self.n_tables == 1:
             return torch.cat([embedded.flatten(1), numeric], dim=1)

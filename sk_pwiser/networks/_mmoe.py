@@ -27,7 +27,7 @@ class MMoE(MultiTaskNetwork):
         Widths of each expert's layers.
     tower_units : sequence of int, default=(32,)
         Widths of each tower's hidden layers.
-    dropout : float, default=0.1
+    dropout : float, default=0.0
         Share of activations dropped in experts and towers in training.
 
     Notes
@@ -57,7 +57,7 @@ class MMoE(MultiTaskNetwork):
         n_experts: int = 4,
         expert_units: Sequence[int] = (128, 64),
         tower_units: Sequence[int] = (32,),
-        dropout: float = 0.1,
+        dropout: float = 0.0,
     ) -> None:
         super().__init__(spec)
         n_experts, dropout = check_count("n_experts", n_experts), check_dropout(dropout)

@@ -25,7 +25,7 @@ class SharedBottom(MultiTaskNetwork):
         Widths of the bottom's layers.
     tower_units : sequence of int, default=(32,)
         Widths of each tower's hidden layers.
-    dropout : float, default=0.1
+    dropout : float, default=0.0
         Share of activations dropped in training.
 
     References
@@ -50,7 +50,7 @@ class SharedBottom(MultiTaskNetwork):
         *,
         bottom_units: Sequence[int] = (128, 64),
         tower_units: Sequence[int] = (32,),
-        dropout: float = 0.1,
+        dropout: float = 0.0,
     ) -> None:
         super().__init__(spec)
         dropout = check_dropout(dropout)

@@ -25,7 +25,7 @@ class SingleTask(MultiTaskNetwork):
         Widths of the first layers of each task's network.
     tower_units : sequence of int, default=(32,)
         Widths of the layers after these.
-    dropout : float, default=0.1
+    dropout : float, default=0.0
         Share of activations dropped in training.
 
     Examples
@@ -44,7 +44,7 @@ class SingleTask(MultiTaskNetwork):
         *,
         bottom_units: Sequence[int] = (128, 64),
         tower_units: Sequence[int] = (32,),
-        dropout: float = 0.1,
+        dropout: float = 0.0,
     ) -> None:
         super().__init__(spec, n_tables=spec.n_tasks)
         bottom = check_units("bottom_units", bottom_units)

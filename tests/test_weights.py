@@ -1,0 +1,57 @@
+"""What row weights mean: those of the rows left out, and of rows repeated."""
+
+import numpy as np
+import pytest
+from numpy.testing import assert_allclose, assert_array_equal
+
+from sk_pwiser import MultiTaskCTRCVRClassifier
+from sk_pwiser.datasets import make_ctr_cvr
+
+
+@pytest.fixture(scope="module")
+def impressions():
+    return make_ctr_cvr(600, ctr=0.4, cvr=0.4, n_categories=5, random_state=0)
+
+
+def make(**params):
+    # All rows in one batch, and nothing drawn for a row: the same gradients.
+    return MultiTaskCTRCVRClassifier(
+        network_params={"bottom_units": (16,), "tower_units": (8,)},
+        batch_size=10_000,
+        max_epochs=20,
+        unseen_rate=0.0,
+        random_state=0,
+        **params,
+    )
+
+
+@pytest.mark.parametrize("loss", ["bce", "pwiser"])
+def test_weight_zero_leaves_the_row_out(impressions, loss):
+    X, Y = impressions.data, impressions.target
+    weight = np.random.default_rng(0).integers(0, 2, len(X))
+    X_odd = X.assign(category_0=np.where(weight, X["category_0"].astype(str), "odd"))
+    left_out = make(loss=loss).fit(X_odd, Y, sample_weight=weight)
+    kept = make(loss=loss).fit(X_odd[weight == 1], Y[weight == 1])
+    assert_array_equal(left_out.predict_proba(X_odd), kept.predict_proba(X_odd))
+
+
+@pytest.mark.parametrize("loss", ["bce", "pwiser"])
+def test_weight_two_repeats_the_row(impressions, loss):
+    X, Y = impressions.data, impressions.target
+    weight = np.random.default_rng(0).integers(1, 3, len(X))
+    rows = np.repeat(np.arange(len(X)), weight)
+    weighted = make(loss=loss).fit(X, Y, sample_weight=10 * weight)
+    repeated = make(loss=loss).fit(X.iloc[rows], Y.iloc[rows])
+    unweighted = make(loss=loss).fit(X, Y)
+    expected = repeated.predict_proba(X)
+    assert_allclose(weighted.predict_proba(X), expected, rtol=0.01)
+    assert not np.allclose(unweighted.predict_proba(X), expected, rtol=0.03)
+
+
+def test_the_holdout_is_weighted(impressions):
+    X, Y = impressions.data, impressions.target
+    model = make(loss="bce", early_stopping=True)
+    even = model.fit(X, Y).history_[-1]
+    odd = model.fit(X, Y, sample_weight=1 + 9 * Y["conversion"]).history_[-1]
+    assert odd["valid_loss"] != even["valid_loss"]
+    assert odd["valid_auc_click"] != even["valid_auc_click"]
