@@ -9,7 +9,7 @@ from sklearn.utils.validation import check_is_fitted
 
 from sk_pwiser._batches import Impressions
 from sk_pwiser._parameters import PARAMETER_CONSTRAINTS
-from sk_pwiser._targets import takes_lower_case_y
+from sk_pwiser._targets import check_targets, takes_lower_case_y
 from sk_pwiser._training import Trained, train
 from sk_pwiser.metrics import mean_auc_scorer
 
@@ -35,7 +35,7 @@ class MultiTaskCTRCVRClassifier(ClassifierMixin, BaseEstimator):
     loss_params : dict, default=None
         Parameters of the loss, such as `surrogate`, `score`, `margins` and `tasks` of
         :class:`~sk_pwiser.losses.PWiseR`.
-    pwiser_weight : float, default=0.01
+    pwiser_weight : float, default=0.03
         Weight of the pairwise term, >= 0. Losses without the term ignore it.
     weighting : {"equal", "fixed"} or class, default="equal"
         How the tasks' losses are combined: a name, or a subclass of
@@ -138,7 +138,7 @@ class MultiTaskCTRCVRClassifier(ClassifierMixin, BaseEstimator):
         network_params=None,
         loss="pwiser",
         loss_params=None,
-        pwiser_weight=0.01,
+        pwiser_weight=0.03,
         weighting="equal",
         weighting_params=None,
         categorical_features="from_dtype",
@@ -371,6 +371,9 @@ class MultiTaskCTRCVRClassifier(ClassifierMixin, BaseEstimator):
             Mean of the tasks' AUC; NaN, with a warning, where a task has one class
             alone.
         """
+        check_is_fitted(self)
+        if self.classes_.ndim == 1:
+            Y = check_targets(Y, classes=self.classes_).values[:, 0]
         return mean_auc_scorer(self, X, Y, sample_weight=sample_weight)
 
     def __sklearn_tags__(self):

@@ -21,7 +21,7 @@ from sk_pwiser.model_selection import FunnelStratifiedKFold
 
 @pytest.fixture(scope="module")
 def impressions():
-    return make_ctr_cvr(3_000, ctr=0.3, cvr=0.3, random_state=0)
+    return make_ctr_cvr(6_000, ctr=0.3, cvr=0.4, n_categories=10, random_state=0)
 
 
 def small(**params):
@@ -29,7 +29,6 @@ def small(**params):
         "network_params": {"bottom_units": (16,), "tower_units": (8,)},
         "batch_size": 256,
         "max_epochs": 3,
-        "lr": 0.01,
         "random_state": 0,
     }
     return MultiTaskCTRCVRClassifier(**{**defaults, **params})
@@ -44,20 +43,20 @@ def fitted(impressions):
 @pytest.mark.parametrize("network", ["shared_bottom", "mmoe", "single_task"])
 def test_learns_both_tasks_from_a_raw_dataframe(impressions, network, loss):
     X, Y = impressions.data, impressions.target.to_numpy()
-    model = small(network=network, loss=loss, network_params=None, max_epochs=8)
-    model.fit(X[:2000], Y[:2000])
-    scores = model.predict_proba(X[2000:])
-    true = np.column_stack([impressions.ctr, impressions.ctr * impressions.cvr])[2000:]
+    model = small(network=network, loss=loss, network_params=None, early_stopping=True)
+    model.fit(X[:4000], Y[:4000])
+    scores = model.predict_proba(X[4000:])
+    true = np.column_stack([impressions.ctr, impressions.ctr * impressions.cvr])[4000:]
     for k in range(2):
-        best = roc_auc_score(Y[2000:, k], true[:, k])
-        assert roc_auc_score(Y[2000:, k], scores[:, k]) > best - 0.05
-    assert_allclose(scores.mean(axis=0), Y[2000:].mean(axis=0), rtol=0.25)
+        best = roc_auc_score(Y[4000:, k], true[:, k])
+        assert roc_auc_score(Y[4000:, k], scores[:, k]) > best - 0.07
+    assert_allclose(scores.mean(axis=0), Y[4000:].mean(axis=0), rtol=0.25)
 
 
 def test_predictions_have_the_documented_shapes_and_scales(fitted, impressions):
     X = impressions.data
     p = fitted.predict_proba(X)
-    assert p.shape == (3000, 2)
+    assert p.shape == (6000, 2)
     assert p.dtype == np.float32
     assert ((p > 0) & (p < 1)).all()
     assert_array_equal(fitted.predict(X), (p >= 0.5).astype(int))
@@ -81,16 +80,19 @@ def test_one_task_is_an_ordinary_binary_classifier(impressions):
     labels = np.where(impressions.target["click"], "yes", "no")
     model = small().fit(impressions.data, labels)
     p = model.predict_proba(impressions.data)
-    assert p.shape == (3000, 2)
+    assert p.shape == (6000, 2)
     assert_allclose(p.sum(axis=1), 1, rtol=1e-6)
     assert_array_equal(model.classes_, ["no", "yes"])
     assert_array_equal(model.predict(impressions.data) == "yes", p[:, 1] >= 0.5)
+    assert model.score(impressions.data, labels) == pytest.approx(
+        roc_auc_score(labels == "yes", p[:, 1])
+    )
     with pytest.raises(ValueError, match="two tasks"):
         model.predict_cvr(impressions.data)
 
 
 def test_three_tasks(impressions):
-    paid = impressions.target["conversion"] * (np.arange(3000) % 2)
+    paid = impressions.target["conversion"] * (np.arange(6000) % 2)
     Y = impressions.target.assign(paid=paid)
     model = small(loss="pwiser", loss_params={"margins": (1.0, 0.5, 2.0)})
     assert model.fit(impressions.data, Y).predict_proba(impressions.data).shape[1] == 3
@@ -157,7 +159,7 @@ def test_grid_search_over_pwiser_weight_with_several_scorers(impressions):
         scores = search.cv_results_[f"mean_test_{name}"]
         assert ((scores > 0.5) & (scores < 1)).all()
         assert len(set(scores)) == 3
-    assert search.predict_proba(impressions.data).shape == (3000, 2)
+    assert search.predict_proba(impressions.data).shape == (6000, 2)
 
 
 def test_pipeline_with_a_column_transformer(impressions):
@@ -187,7 +189,7 @@ def test_cross_val_predict(impressions):
         cv=FunnelStratifiedKFold(2, random_state=0),
         method="predict_proba",
     )
-    assert p.shape == (3000, 2)
+    assert p.shape == (6000, 2)
 
 
 def test_polars_and_pandas_give_the_same_model(impressions):
@@ -212,11 +214,11 @@ def test_warm_start_goes_on_and_a_cold_start_does_not(impressions):
     X, Y = impressions.data, impressions.target
     model = small(warm_start=True).fit(X, Y)
     losses = model.history_[:, "train_loss"]
-    model.set_params(lr=0.005).fit(X, Y)
+    model.set_params(lr=0.002).fit(X, Y)
     assert model.n_iter_ == 6
     assert model.history_[:3, "train_loss"] == losses
     assert model.history_[3, "train_loss"] < losses[0]
-    assert {g["lr"] for g in model.net_.optimizer_.param_groups} == {0.005}
+    assert {g["lr"] for g in model.net_.optimizer_.param_groups} == {0.002}
     model.set_params(warm_start=False).fit(X, Y)
     assert model.n_iter_ == 3
 
@@ -237,8 +239,8 @@ def test_partial_fit_learns_from_batches_as_they_come(impressions):
     X, Y = impressions.data, impressions.target
     model = small()
     for _ in range(4):
-        for start in range(0, 3000, 1000):
-            rows = slice(start, start + 1000)
+        for start in range(0, 6000, 2000):
+            rows = slice(start, start + 2000)
             model.partial_fit(X[rows], Y[rows])
     assert model.n_iter_ == 12
     assert model.score(X, Y) > 0.7
@@ -262,7 +264,7 @@ def test_callbacks_of_skorch_are_handed_on(impressions):
             StopAfterTwo(),
         ],
     ).fit(impressions.data, impressions.target)
-    assert model.history_[:, "event_lr"] == pytest.approx([0.01, 0.001])
+    assert model.history_[:, "event_lr"] == pytest.approx([0.003, 0.0003])
     assert model.history_[:, "ctr"] == pytest.approx(
         model.history_[:, "valid_auc_click"]
     )

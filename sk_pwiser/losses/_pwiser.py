@@ -129,10 +129,11 @@ class PWiseR(MultiTaskLoss):
     ----------
     task_names : sequence of str
         Names of the tasks, in the order of the logits' columns.
-    pwiser_weight : float, default=0.01
+    pwiser_weight : float, default=0.03
         The weight lambda of the term, >= 0.
-    tasks : "all" or sequence of (str or int), default="all"
-        The heads whose scores take the term, by name or index.
+    tasks : "all" or sequence of (str or int), default=(-1,)
+        The heads whose scores take the term, by name or index; by default that of the
+        last task.
     score : {"logit", "probability"}, default="logit"
         What the term ranks.
     surrogate : {"hinge", "squared_hinge", "logistic"}, default="hinge"
@@ -165,8 +166,8 @@ class PWiseR(MultiTaskLoss):
         self,
         task_names: Sequence[str],
         *,
-        pwiser_weight: float = 0.01,
-        tasks: str | Sequence[str | int] = "all",
+        pwiser_weight: float = 0.03,
+        tasks: str | Sequence[str | int] = (-1,),
         score: str = "logit",
         surrogate: str = "hinge",
         margins: float | Sequence[float] = 1.0,

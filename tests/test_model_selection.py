@@ -1,0 +1,394 @@
+"""Funnel splits by brute force, and the scorers inside scikit-learn's searches."""
+
+import copy
+import math
+import pickle
+
+import numpy as np
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+from hypothesis.extra.numpy import arrays
+from sklearn import config_context
+from sklearn.base import clone
+from sklearn.ensemble import RandomForestClassifier
+from sklearn.exceptions import UndefinedMetricWarning, UnsetMetadataPassedError
+from sklearn.metrics import check_scoring, log_loss, roc_auc_score
+from sklearn.model_selection import (
+    GridSearchCV,
+    KFold,
+    StratifiedKFold,
+    cross_val_score,
+)
+from sklearn.pipeline import make_pipeline
+from sklearn.preprocessing import FunctionTransformer
+
+from sk_pwiser.metrics import (
+    ctcvr_auc_scorer,
+    ctr_auc_scorer,
+    cvr_auc_scorer,
+    make_task_scorer,
+    mean_auc_scorer,
+    mean_log_loss_scorer,
+)
+from sk_pwiser.model_selection import (
+    FunnelStratifiedKFold,
+    _funnel_holdout,
+    funnel_depth,
+)
+
+SCORERS = {
+    "ctr": ctr_auc_scorer,
+    "ctcvr": ctcvr_auc_scorer,
+    "cvr": cvr_auc_scorer,
+    "mean": mean_auc_scorer,
+    "log_loss": mean_log_loss_scorer,
+}
+BAD_LABELS = [
+    ([[0, 2], [1, 0]], "must hold 0 and 1 only, but column 1 has 2"),
+    ([0, -1, 1], "must hold 0 and 1 only, but column 0 has -1"),
+    ([[0.0, np.nan], [1.0, 0.0]], "contains NaN"),
+    (np.zeros((2, 2, 2)), "dim 3"),
+    (None, "must hold the labels, got None"),
+]
+labels = st.tuples(st.integers(2, 40), st.integers(1, 4)).flatmap(
+    lambda shape: arrays(np.int64, shape, elements=st.integers(0, 1))
+)
+
+
+def rows_of_depths(counts, n_tasks):
+    """Labels with so many rows of each depth, shuffled."""
+    depth = np.repeat(list(counts), list(counts.values()))
+    depth = np.random.default_rng(0).permutation(depth)
+    return (np.arange(n_tasks) < depth[:, None]).astype(int)
+
+
+def slow_depth(row):
+    depth = 0
+    for label in row:
+        if label != 1:
+            break
+        depth += 1
+    return depth
+
+
+@given(labels)
+def test_depth_by_brute_force(Y):
+    expected = [slow_depth(row) for row in Y.tolist()]
+    for form in (Y, Y.astype(bool), Y.astype(np.float32), Y.tolist()):
+        depth = funnel_depth(form)
+        assert depth.dtype.kind == "i"
+        assert depth.tolist() == expected
+    assert funnel_depth(Y[:, 0]).tolist() == Y[:, 0].tolist()
+
+
+@pytest.mark.parametrize(("bad", "match"), BAD_LABELS)
+def test_bad_labels(bad, match):
+    with pytest.raises(ValueError, match=match):
+        funnel_depth(bad)
+    # At the call, not at the first fold.
+    with pytest.raises(ValueError, match=match):
+        FunnelStratifiedKFold().split(np.zeros((2, 1)), bad)
+
+
+def test_folds_keep_the_share_of_every_depth():
+    counts = {0: 61, 1: 23, 2: 12, 3: 7}
+    Y = rows_of_depths(counts, n_tasks=3)
+    cv = FunnelStratifiedKFold(n_splits=4, random_state=0)
+    tests = []
+    for train, test in cv.split(np.zeros((len(Y), 1)), Y):
+        assert sorted([*train, *test]) == list(range(len(Y)))
+        tests += test.tolist()
+        found = np.bincount([slow_depth(row) for row in Y[test]], minlength=4)
+        # By whole rows the share is met up to less than one row.
+        assert (np.abs(found - np.array([*counts.values()]) / 4) < 1).all()
+    assert sorted(tests) == list(range(len(Y)))
+
+
+@pytest.mark.parametrize("params", [{"random_state": 3}, {"shuffle": False}])
+def test_folds_are_those_of_stratified_k_fold(params):
+    Y = rows_of_depths({0: 30, 1: 9, 2: 6}, n_tasks=2)
+    X = np.zeros((len(Y), 1))
+    plain = StratifiedKFold(3, **{"shuffle": True, **params})
+    cv = FunnelStratifiedKFold(3, **params)
+    for y, depth in ((Y, Y.sum(axis=1)), (Y[:, 0], Y[:, 0]), (Y.tolist(), Y.sum(1))):
+        for found, expected in zip(cv.split(X, y), plain.split(X, depth), strict=True):
+            np.testing.assert_array_equal(found[0], expected[0])
+            np.testing.assert_array_equal(found[1], expected[1])
+
+
+def folds(cv, Y):
+    return [test.tolist() for _, test in cv.split(np.zeros((len(Y), 1)), Y)]
+
+
+def test_folds_of_data_frames():
+    pd, pl = pytest.importorskip("pandas"), pytest.importorskip("polars")
+    Y = rows_of_depths({0: 30, 1: 9, 2: 6}, n_tasks=2)
+    cv = FunnelStratifiedKFold(random_state=0)
+    columns = {"click": Y[:, 0], "buy": Y[:, 1]}
+    frame = pd.DataFrame(columns, index=np.arange(len(Y))[::-1])
+    assert folds(cv, frame) == folds(cv, Y)
+    assert folds(cv, frame.astype("boolean")) == folds(cv, Y)
+    assert folds(cv, pl.DataFrame(columns)) == folds(cv, Y)
+    with pytest.raises(ValueError, match=r"y must .* but column 'buy' has 5"):
+        folds(cv, frame * [1, 5])
+
+
+def test_random_state_and_shuffle():
+    Y = rows_of_depths({0: 30, 1: 9, 2: 6}, n_tasks=2)
+    cv = FunnelStratifiedKFold(3)
+    assert folds(cv, Y) != folds(cv, Y)
+    seeded = FunnelStratifiedKFold(3, random_state=1)
+    assert folds(seeded, Y) == folds(seeded, Y)
+    assert folds(seeded, Y) != folds(FunnelStratifiedKFold(3, random_state=2), Y)
+    with pytest.raises(ValueError, match="random_state"):
+        FunnelStratifiedKFold(shuffle=False, random_state=0)
+    with pytest.raises(ValueError, match="n_splits=1"):
+        FunnelStratifiedKFold(1)
+
+
+@pytest.mark.parametrize(
+    ("counts", "strata", "named"),
+    [
+        ({0: 40, 1: 10, 2: 3}, [[0], [1, 2]], "depth 2 (3 rows)"),
+        # Together as rare as one alone: on to the next.
+        ({0: 40, 1: 11, 2: 2, 3: 2}, [[0], [1, 2, 3]], "depth 2 (2 rows), depth 3 (2"),
+        # Together enough.
+        ({0: 40, 1: 11, 2: 3, 3: 4}, [[0], [1], [2, 3]], "depth 2 (3 rows), depth 3"),
+        # The next shallower one that has rows.
+        ({0: 40, 3: 1}, [[0, 3]], "depth 3 (1 rows)"),
+        # Nothing is shallower than depth 0.
+        ({0: 2, 1: 20, 2: 10}, [[0, 1], [2]], "depth 0 (2 rows)"),
+        ({0: 3, 1: 3}, [[0, 1]], "depth 0 (3 rows), depth 1 (3 rows)"),
+    ],
+)
+def test_rare_depths_are_merged_with_one_warning(counts, strata, named):
+    Y = rows_of_depths(counts, n_tasks=3)
+    cv = FunnelStratifiedKFold(n_splits=5, random_state=0)
+    with pytest.warns(UserWarning, match="Fewer rows than n_splits=5") as caught:
+        found = folds(cv, Y)
+    assert len(caught) == 1
+    assert named in str(caught[0].message)
+    assert caught[0].filename == __file__
+    depth = Y.sum(axis=1)
+    for stratum in strata:
+        inside = np.isin(depth, stratum)
+        sizes = [inside[test].sum() for test in found]
+        assert sum(sizes) == inside.sum()
+        assert max(sizes) - min(sizes) <= 1
+
+
+def test_fewer_rows_than_folds_is_refused_without_a_warning():
+    with pytest.raises(ValueError, match="n_splits=5"):
+        folds(FunnelStratifiedKFold(), rows_of_depths({0: 2, 2: 2}, n_tasks=2))
+
+
+def test_lengths_must_agree():
+    with pytest.raises(ValueError, match="inconsistent numbers of samples"):
+        list(FunnelStratifiedKFold().split(np.zeros((9, 1)), np.zeros((10, 2))))
+
+
+def test_is_a_splitter():
+    cv = FunnelStratifiedKFold(3, random_state=0)
+    assert repr(cv) == "FunnelStratifiedKFold(n_splits=3, random_state=0, shuffle=True)"
+    assert repr(FunnelStratifiedKFold()) == (
+        "FunnelStratifiedKFold(n_splits=5, random_state=None, shuffle=True)"
+    )
+    assert cv.get_n_splits() == 3
+    assert clone(cv, safe=False).random_state == 0
+
+
+@given(labels, st.floats(0.01, 0.99), st.integers(0, 2**32 - 1))
+def test_holdout_is_a_stratified_partition(Y, test_size, seed):
+    n = len(Y)
+    train, valid = _funnel_holdout(Y, test_size=test_size, random_state=seed)
+    assert len(valid) == min(math.ceil(test_size * n), n - 1)
+    assert sorted([*train, *valid]) == list(range(n))
+    assert (np.diff(train) > 0).all()
+    assert (np.diff(valid) > 0).all()
+    depth = np.array([slow_depth(row) for row in Y])
+    for d in np.unique(depth):
+        share = (depth == d).sum() * len(valid) / n
+        rare = (np.bincount(depth)[np.unique(depth)] < 2).any()
+        # A depth of one row was merged, which blurs the others by that row at most.
+        slack = 1 + (4 if rare else 0)
+        assert abs((depth[valid] == d).sum() - share) < slack
+    again = _funnel_holdout(Y, test_size=test_size, random_state=seed)
+    state = np.random.RandomState(seed)
+    other = _funnel_holdout(Y, test_size=test_size, random_state=state)
+    for found in (again, other):
+        assert [part.tolist() for part in found] == [train.tolist(), valid.tolist()]
+
+
+def test_holdout_by_largest_remainder():
+    # Of 20 rows 5: shares 3.25, 1.25, 0.5, so the deepest takes the row left over.
+    Y = rows_of_depths({0: 13, 1: 5, 2: 2}, n_tasks=2)
+    for seed in range(5):
+        _, valid = _funnel_holdout(Y, test_size=0.25, random_state=seed)
+        assert np.bincount(Y[valid].sum(axis=1)).tolist() == [3, 1, 1]
+    # Shares 1.5 and 0.5: an even remainder goes to the deeper.
+    _, valid = _funnel_holdout([[0], [0], [1], [0]] * 2, test_size=0.25, random_state=0)
+    assert valid.size == 2
+    assert (valid % 4 == 2).sum() == 1
+    # A lone conversion is dealt out among the clicks: on either side, in time.
+    Y = rows_of_depths({0: 6, 1: 3, 2: 1}, n_tasks=2)
+    sides = set()
+    for seed in range(20):
+        _, valid = _funnel_holdout(Y, test_size=0.5, random_state=seed)
+        assert Y[valid, 0].sum() == 2
+        sides.add(int(Y[valid, 1].sum()))
+    assert sides == {0, 1}
+
+
+def test_holdout_choice_is_random_and_uniform():
+    Y = np.zeros((10, 1), dtype=int)
+    state = np.random.RandomState(0)
+    counts = np.zeros(10)
+    for _ in range(500):
+        counts[_funnel_holdout(Y, test_size=0.2, random_state=state)[1]] += 1
+    # 100 expected a row, standard deviation 9.
+    assert (np.abs(counts - 100) < 45).all()
+
+
+@pytest.mark.parametrize("test_size", [0, 1, 0.0, 1.0, -0.1, 3, np.nan])
+def test_holdout_refuses_a_test_size(test_size):
+    with pytest.raises(ValueError, match=r"test_size must be in \(0, 1\), got"):
+        _funnel_holdout(np.zeros((9, 2)), test_size=test_size, random_state=0)
+
+
+def test_holdout_leaves_a_row_on_each_side():
+    for test_size in (0.01, 0.99):
+        train, valid = _funnel_holdout([0, 1], test_size=test_size, random_state=0)
+        assert (len(train), len(valid)) == (1, 1)
+    with pytest.raises(ValueError, match=r"at least 2 rows .* got 1"):
+        _funnel_holdout([[0, 1]], test_size=0.5, random_state=0)
+
+
+@pytest.fixture
+def data():
+    rng = np.random.default_rng(0)
+    X = rng.uniform(size=(160, 3))
+    click = rng.random(160) < X[:, 0]
+    return X, np.column_stack([click, click & (rng.random(160) < X[:, 1])]).astype(int)
+
+
+def forest():
+    return RandomForestClassifier(n_estimators=3, max_depth=3, random_state=0)
+
+
+def scores_by_hand(X, Y, train, test, weight=None):
+    """Every score of a forest fitted without weights, by scikit-learn's metrics."""
+    blocks = forest().fit(X[train], Y[train]).predict_proba(X[test])
+    click, buy = (block[:, 1] for block in blocks)
+    Y, weight = Y[test], np.ones(len(test)) if weight is None else weight[test]
+    k = Y[:, 0] == 1
+    ratio = np.divide(buy, click, out=np.zeros(len(buy)), where=click > 0)[k].clip(0, 1)
+    aucs = [
+        roc_auc_score(Y[:, 0], click, sample_weight=weight),
+        roc_auc_score(Y[:, 1], buy, sample_weight=weight),
+    ]
+    losses = [
+        log_loss(Y[:, 0], click, sample_weight=weight),
+        log_loss(Y[:, 1], buy, sample_weight=weight),
+    ]
+    cvr = roc_auc_score(Y[k, 1], ratio, sample_weight=weight[k])
+    values = (*aucs, cvr, np.mean(aucs), -np.mean(losses))
+    return dict(zip(SCORERS, values, strict=True))
+
+
+def test_multimetric_grid_search_in_processes(data):
+    X, Y = data
+    cv = FunnelStratifiedKFold(2, random_state=0)
+    grid = {"max_depth": [3, 1]}
+    search = GridSearchCV(
+        forest(), grid, scoring=SCORERS, refit="ctr", cv=cv, n_jobs=2
+    ).fit(X, Y)
+    for i, (train, test) in enumerate(cv.split(X, Y)):
+        for name, expected in scores_by_hand(X, Y, train, test).items():
+            found = search.cv_results_[f"split{i}_test_{name}"][0]
+            assert found == pytest.approx(expected)
+    assert search.score(X, Y) == ctr_auc_scorer(search, X, Y)
+
+
+def test_a_fold_with_one_class(data):
+    X, Y = data
+    order = np.argsort(Y[:, 1], kind="stable")  # conversions: in the last fold alone
+    X, Y = X[order], Y[order]
+    with pytest.warns(UndefinedMetricWarning, match="task 1 has only class") as caught:
+        scores = cross_val_score(forest(), X, Y, scoring=ctcvr_auc_scorer, cv=KFold(3))
+    assert np.isnan(scores).tolist() == [True, True, False]
+    assert len(caught) == 2
+    losses = cross_val_score(forest(), X, Y, scoring=mean_log_loss_scorer, cv=KFold(3))
+    assert np.isfinite(losses).all()
+
+
+def test_copies_of_scorers():
+    for scorer in SCORERS.values():
+        search = GridSearchCV(forest(), {}, scoring=scorer)
+        for other in (pickle.loads(pickle.dumps(scorer)), clone(search).scoring):
+            assert repr(other) == repr(scorer)
+            assert other is not scorer
+
+
+def test_weights_in_multimetric_scoring(data):
+    X, Y = data
+    weight = np.random.default_rng(3).random(len(Y))
+    rows = np.arange(len(Y))
+    multi = check_scoring(forest(), SCORERS)
+    found = multi(forest().fit(X, Y), X, Y, sample_weight=weight)
+    assert found == pytest.approx(scores_by_hand(X, Y, rows, rows, weight))
+
+
+@pytest.mark.parametrize("asked", ["sample_weight", "importance"])
+def test_metadata_routing(data, asked):
+    X, Y = data
+    weight = np.random.default_rng(4).random(len(Y))
+    with config_context(enable_metadata_routing=True):
+        scoring = {
+            name: copy.deepcopy(scorer).set_score_request(sample_weight=asked)
+            for name, scorer in SCORERS.items()
+        }
+        last = forest().set_fit_request(sample_weight=False)
+        model = make_pipeline(FunctionTransformer(), last)
+        search = GridSearchCV(model, {}, scoring=scoring, refit=False, cv=KFold(2))
+        search.fit(X, Y, **{asked: weight})
+        alone = GridSearchCV(model, {}, scoring=scoring["cvr"], cv=KFold(2))
+        alone.fit(X, Y, **{asked: weight})
+    for i, (train, test) in enumerate(KFold(2).split(X)):
+        expected = scores_by_hand(X, Y, train, test, weight)
+        for name in SCORERS:
+            found = search.cv_results_[f"split{i}_test_{name}"]
+            assert found == pytest.approx(expected[name])
+        found = alone.cv_results_[f"split{i}_test_score"]
+        assert found == pytest.approx(expected["cvr"])
+
+
+def plain_metric(y_true, y_pred):
+    return 7.0
+
+
+def test_metadata_must_be_requested(data):
+    X, Y = data
+    scorer = copy.deepcopy(ctr_auc_scorer)
+    plain = make_task_scorer(plain_metric, 0)
+    with pytest.raises(RuntimeError, match="enable_metadata_routing"):
+        scorer.set_score_request(sample_weight=True)
+    with config_context(enable_metadata_routing=True):
+        with pytest.raises(ValueError, match="alias"):
+            scorer.set_score_request(sample_weight="not an alias")
+        assert scorer.get_metadata_routing().score.requests == {"sample_weight": None}
+        scorer.set_score_request(sample_weight=True)
+        with pytest.raises(TypeError, match="takes no sample_weight"):
+            plain.set_score_request(sample_weight=True)
+        model = forest().set_fit_request(sample_weight=True)
+        params = {"params": {"sample_weight": np.ones(len(Y))}, "cv": 2}
+        # The scorer of the module did not change with its copy.
+        with pytest.raises(UnsetMetadataPassedError, match="sample_weight"):
+            cross_val_score(model, X, Y, scoring=ctr_auc_scorer, **params)
+        assert (cross_val_score(model, X, Y, scoring=plain, **params) == 7.0).all()
+        scorer.set_score_request(sample_weight=False)
+        params["params"]["sample_weight"] = 1.0 + Y[:, 1]
+        found = cross_val_score(model, X, Y, scoring=scorer, **params)
+    for score, (train, test) in zip(found, KFold(2).split(X), strict=True):
+        fitted = forest().fit(X[train], Y[train], sample_weight=1.0 + Y[train, 1])
+        assert score == pytest.approx(ctr_auc_scorer(fitted, X[test], Y[test]))
