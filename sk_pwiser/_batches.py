@@ -2,10 +2,13 @@
 
 from collections.abc import Iterator
 from dataclasses import dataclass, replace
+from itertools import pairwise
 
 import torch
 from torch import Tensor
 from torch.utils.data import Dataset
+
+from sk_pwiser._plans import Plan, as_they_are, grouped, shuffled, stratified
 
 Batch = tuple[dict[str, Tensor], Tensor]
 
@@ -24,6 +27,8 @@ class Impressions(Dataset[Batch]):
         Labels; None for rows to predict.
     sample_weight : float32 Tensor of shape (n_samples,), default=None
         Weights of the rows.
+    groups : int64 Tensor of shape (n_samples,), default=None
+        Numbers of the rows' groups.
     rows : int64 Tensor of shape (n_rows,), default=None
         The rows of this part; all of them by default. The tensors are shared.
     """
@@ -32,6 +37,7 @@ class Impressions(Dataset[Batch]):
     numeric: Tensor
     y: Tensor | None = None
     sample_weight: Tensor | None = None
+    groups: Tensor | None = None
     rows: Tensor | None = None
 
     def __len__(self) -> int:
@@ -43,6 +49,8 @@ class Impressions(Dataset[Batch]):
         inputs = {"codes": self.codes[rows], "numeric": self.numeric[rows]}
         if self.sample_weight is not None:
             inputs["sample_weight"] = self.sample_weight[rows]
+        if self.groups is not None:
+            inputs["groups"] = self.groups[rows]
         # Without labels the numeric inputs stand in for them: nobody reads them, and
         # every batch has the same form.
         return inputs, (self.numeric if self.y is None else self.y)[rows]
@@ -51,22 +59,24 @@ class Impressions(Dataset[Batch]):
         """Return a view of some rows."""
         return replace(self, rows=rows)
 
+    def select(self, tensor: Tensor) -> Tensor:
+        """Return the rows of this part of a tensor that has all rows."""
+        return tensor if self.rows is None else tensor[self.rows]
+
     def labels(self) -> Tensor:
         """Return the labels of the rows, of shape `(n_rows, n_tasks)`."""
         assert self.y is not None
-        return self.y if self.rows is None else self.y[self.rows]
+        return self.select(self.y)
 
     def weights(self) -> Tensor | None:
         """Return the weights of the rows, where there are any."""
-        if self.sample_weight is None or self.rows is None:
-            return self.sample_weight
-        return self.sample_weight[self.rows]
+        return None if self.sample_weight is None else self.select(self.sample_weight)
 
     def to(self, device: torch.device) -> "Impressions":
         """Move the tensors to a device where they fit there; else leave them."""
         tensors = {
             name: value
-            for name in ("codes", "numeric", "y", "sample_weight", "rows")
+            for name in ("codes", "numeric", "y", "sample_weight", "groups", "rows")
             if (value := getattr(self, name)) is not None
         }
         n_bytes = sum(tensor.nbytes for tensor in tensors.values())
@@ -81,10 +91,9 @@ def _free_memory(device: torch.device) -> int:
 
 
 class BatchIterator:
-    """Batches of impressions of nearly equal size, one indexing each.
+    """Batches of impressions, one indexing each.
 
-    The rows are spread evenly over the batches, so that no small remainder takes a
-    step of its own. The order comes from torch's global generator.
+    Random orders come from torch's global generator.
 
     Parameters
     ----------
@@ -92,8 +101,8 @@ class BatchIterator:
         The rows to go through.
     batch_size : int
         The largest number of rows of a batch.
-    shuffle : bool, default=False
-        Whether every pass takes the rows in a new random order.
+    plan : {"as_they_are", "shuffled", "grouped", "stratified"}, default="as_they_are"
+        Which rows make up a batch; every pass is planned anew.
     device : torch.device, default=None
         Where the batches are to be; by default where the tensors are.
     """
@@ -102,37 +111,47 @@ class BatchIterator:
         self,
         impressions: Impressions,
         batch_size: int,
-        shuffle: bool = False,
+        plan: str = "as_they_are",
         device: torch.device | None = None,
     ) -> None:
         self.dataset = impressions
         self.batch_size = batch_size
-        self.shuffle = shuffle
+        self.plan = plan
         self.device = impressions.codes.device if device is None else device
-
-    def __len__(self) -> int:
-        """Return the number of batches of a pass."""
-        return -(-len(self.dataset) // self.batch_size)
 
     def __iter__(self) -> Iterator[Batch]:
         """Go through the rows once."""
-        order = self._order()
-        for start, stop in self._bounds():
+        order, bounds, weight = self._make_plan()
+        for start, stop in pairwise(bounds):
             rows = slice(start, stop) if order is None else order[start:stop]
             inputs, y = self.dataset[rows]
+            if weight is not None:
+                own = inputs.get("sample_weight")
+                part = weight[start:stop]
+                inputs["sample_weight"] = part if own is None else own * part
             yield {k: self._move(v) for k, v in inputs.items()}, self._move(y)
 
-    def _order(self) -> Tensor | None:
-        rows, here = self.dataset.rows, self.dataset.codes.device
-        if not self.shuffle:
-            return rows
-        order = torch.randperm(len(self.dataset)).to(here)
-        return order if rows is None else rows[order]
+    def _make_plan(self) -> Plan:
+        data = self.dataset
+        if self.plan == "grouped" and data.groups is not None:
+            plan = grouped(data.select(data.groups), self.batch_size)
+        elif self.plan == "stratified":
+            converted = data.labels().amin(dim=1) == 1
+            plan = stratified(converted, self.batch_size)
+        elif self.plan == "as_they_are":
+            plan = as_they_are(len(data), self.batch_size)
+        else:
+            plan = shuffled(len(data), self.batch_size)
+        return self._place(plan)
 
-    def _bounds(self) -> Iterator[tuple[int, int]]:
-        n_rows, n_batches = len(self.dataset), len(self)
-        for batch in range(n_batches):
-            yield n_rows * batch // n_batches, n_rows * (batch + 1) // n_batches
+    def _place(self, plan: Plan) -> Plan:
+        """Point the plan at the rows of the part, on the device of the tensors."""
+        rows, here = self.dataset.rows, self.dataset.codes.device
+        order = None if plan.order is None else plan.order.to(here)
+        if rows is not None:
+            order = rows if order is None else rows[order]
+        weight = None if plan.weight is None else plan.weight.to(here)
+        return Plan(order, plan.bounds, weight)
 
     def _move(self, tensor: Tensor) -> Tensor:
         return tensor.to(self.device, non_blocking=True)

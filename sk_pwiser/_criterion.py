@@ -24,13 +24,21 @@ class MultiTaskCriterion(nn.Module):
         self.weighting = weighting
 
     def forward(
-        self, output: NetworkOutput, y: Tensor, sample_weight: Tensor | None = None
+        self,
+        output: NetworkOutput,
+        y: Tensor,
+        sample_weight: Tensor | None = None,
+        groups: Tensor | None = None,
     ) -> Tensor:
         """Compute the loss of a batch, a scalar, in float32 under mixed precision."""
-        losses = self.loss(output.logits.float(), y, sample_weight)
+        losses = self.loss(output.logits.float(), y, sample_weight, groups)
         for logits in output.aux_logits:
-            losses = losses + self.loss(logits.float(), y, sample_weight)
+            losses = losses + self.loss(logits.float(), y, sample_weight, groups)
         total: Tensor = self.weighting(losses)
         for penalty in output.penalties.values():
             total = total + penalty.float()
         return total
+
+    def pop_epoch_record(self) -> dict[str, float]:
+        """Return what the loss has to tell of the epoch that ends."""
+        return self.loss.pop_epoch_record()

@@ -60,6 +60,10 @@ class MultiTaskCTRCVRClassifier(ClassifierMixin, BaseEstimator):
         Weight decay of the optimiser; biases are spared.
     batch_size : int, default=512
         Largest number of rows of a batch; the rows are spread evenly over batches.
+    stratified_batches : bool, default=False
+        Whether every batch is to hold a row at the end of the funnel, a converted
+        one. Where these are fewer than batches they come more than once, with weights
+        that keep the loss unbiased.
     max_epochs : int, default=50
         Largest number of passes over the rows.
     early_stopping : "auto", bool, "loss" or "auc", default="auto"
@@ -110,11 +114,6 @@ class MultiTaskCTRCVRClassifier(ClassifierMixin, BaseEstimator):
     feature_names_in_ : ndarray of shape (n_features_in_,)
         Names of the columns, where `X` had names that are all strings.
 
-    See Also
-    --------
-    sk_pwiser.metrics : Scorers for each task and for CVR.
-    sk_pwiser.model_selection : Folds with equal shares of clicks and conversions.
-
     References
     ----------
     Durmus, Saribas, Aldemir, Yang and Cevikalp (2024). :arxiv:`2406.02163`
@@ -148,6 +147,7 @@ class MultiTaskCTRCVRClassifier(ClassifierMixin, BaseEstimator):
         lr=3e-3,
         weight_decay=0.0,
         batch_size=512,
+        stratified_batches=False,
         max_epochs=50,
         early_stopping="auto",
         validation_fraction=0.1,
@@ -174,6 +174,7 @@ class MultiTaskCTRCVRClassifier(ClassifierMixin, BaseEstimator):
         self.lr = lr
         self.weight_decay = weight_decay
         self.batch_size = batch_size
+        self.stratified_batches = stratified_batches
         self.max_epochs = max_epochs
         self.early_stopping = early_stopping
         self.validation_fraction = validation_fraction
@@ -188,7 +189,7 @@ class MultiTaskCTRCVRClassifier(ClassifierMixin, BaseEstimator):
 
     @takes_lower_case_y
     @_fit_context(prefer_skip_nested_validation=True)
-    def fit(self, X, Y, sample_weight=None):
+    def fit(self, X, Y, sample_weight=None, groups=None):
         """Train the network.
 
         Parameters
@@ -200,6 +201,9 @@ class MultiTaskCTRCVRClassifier(ClassifierMixin, BaseEstimator):
             labels.
         sample_weight : array-like of shape (n_samples,), default=None
             Weights of the rows, >= 0; their scale does not matter.
+        groups : array-like of shape (n_samples,), default=None
+            Group of each row, such as a session, for losses that compare rows within
+            groups; others do without.
 
         Returns
         -------
@@ -212,11 +216,11 @@ class MultiTaskCTRCVRClassifier(ClassifierMixin, BaseEstimator):
             If parameters or data are invalid. An earlier fit stays usable.
         """
         previous = getattr(self, "_trained", None) if self.warm_start else None
-        return self._keep(train(self, X, Y, sample_weight, previous=previous))
+        return self._keep(train(self, X, Y, sample_weight, groups, previous=previous))
 
     @takes_lower_case_y
     @_fit_context(prefer_skip_nested_validation=True)
-    def partial_fit(self, X, Y, classes=None, sample_weight=None):
+    def partial_fit(self, X, Y, classes=None, sample_weight=None, groups=None):
         """Go through some rows once, on from what was learnt before.
 
         The first call learns the encoding of columns; later calls keep it, and take
@@ -233,6 +237,8 @@ class MultiTaskCTRCVRClassifier(ClassifierMixin, BaseEstimator):
             hold one alone. Several tasks have the labels 0 and 1.
         sample_weight : array-like of shape (n_samples,), default=None
             Weights of the rows, >= 0.
+        groups : array-like of shape (n_samples,), default=None
+            Group of each row, as in `fit`.
 
         Returns
         -------
@@ -247,11 +253,17 @@ class MultiTaskCTRCVRClassifier(ClassifierMixin, BaseEstimator):
         previous = getattr(self, "_trained", None)
         if previous is not None and previous.targets.classes.ndim == 1:
             classes = previous.targets.classes
-        return self._keep(
-            train(
-                self, X, Y, sample_weight, previous=previous, classes=classes, once=True
-            )
+        trained = train(
+            self,
+            X,
+            Y,
+            sample_weight,
+            groups,
+            previous=previous,
+            classes=classes,
+            once=True,
         )
+        return self._keep(trained)
 
     def _keep(self, trained: Trained):
         """Take over what training left; nothing was set before it succeeded."""

@@ -120,15 +120,16 @@ class MultiTaskNet(NeuralNet):  # type: ignore[misc]
         """
         if iterator is None:
             return
-        total, logits = torch.zeros((), device=self.device), []
+        total, n_rows, logits = torch.zeros((), device=self.device), 0, []
         for batch in iterator:
             self.notify("on_batch_begin", batch=batch, training=training)
             step = step_fn(batch, **fit_params)
             total += step["loss"].detach() * len(batch[1])
+            n_rows += len(batch[1])
             if not training:
                 logits.append(step["y_pred"])
             self.notify("on_batch_end", batch=batch, training=training, **step)
-        self._record_loss(prefix, total.item() / len(iterator.dataset))
+        self._record_loss(prefix, total.item() / n_rows)
         if not training:
             self._record_auc(iterator.dataset, torch.cat(logits))
 
@@ -139,6 +140,8 @@ class MultiTaskNet(NeuralNet):  # type: ignore[misc]
                 f"loss is {loss}. Lower lr, which is {self.lr}."
             )
         self._record_best(f"{prefix}_loss", loss, lower_is_better=True)
+        for name, value in self.criterion_.pop_epoch_record().items():
+            self.history.record(f"{prefix}_{name}", value)
 
     def _record_auc(self, impressions: Impressions, logits: Tensor) -> None:
         y, weights = impressions.labels(), impressions.weights()
@@ -188,7 +191,10 @@ class MultiTaskNet(NeuralNet):  # type: ignore[misc]
     def _loss(self, batch: Batch) -> tuple[NetworkOutput, Tensor]:
         inputs, y = batch
         output = self.infer(inputs)
-        return output, self.criterion_(output, y, inputs.get("sample_weight"))
+        loss = self.criterion_(
+            output, y, inputs.get("sample_weight"), inputs.get("groups")
+        )
+        return output, loss
 
     def _autocast(self) -> AbstractContextManager[Any]:
         return torch.autocast(
@@ -225,6 +231,7 @@ def make_net(
     max_epochs: int,
     device: torch.device,
     callbacks: Sequence[Any],
+    batch_plan: str,
     monitor: str | None,
     patience: int,
     verbose: int,
@@ -247,7 +254,7 @@ def make_net(
         batch_size=batch_size,
         max_epochs=max_epochs,
         iterator_train=BatchIterator,
-        iterator_train__shuffle=True,
+        iterator_train__plan=batch_plan,
         iterator_train__device=device,
         iterator_valid=BatchIterator,
         iterator_valid__batch_size=max(batch_size, EVALUATION_BATCH_SIZE),

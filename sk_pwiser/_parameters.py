@@ -25,6 +25,7 @@ PARAMETER_CONSTRAINTS = {
     "lr": [Interval(Real, 0, None, closed="neither")],
     "weight_decay": [Interval(Real, 0, None, closed="left")],
     "batch_size": [Interval(Integral, 1, None, closed="left")],
+    "stratified_batches": ["boolean"],
     "max_epochs": [Interval(Integral, 1, None, closed="left")],
     "early_stopping": [StrOptions({"auto", "loss", "auc"}), "boolean"],
     "validation_fraction": [Interval(Real, 0, 1, closed="neither")],

@@ -5,7 +5,7 @@ from dataclasses import dataclass, replace
 from functools import wraps
 
 import numpy as np
-from sklearn.utils import check_array, check_consistent_length, column_or_1d
+from sklearn.utils import check_array, column_or_1d
 from sklearn.utils.multiclass import check_classification_targets, type_of_target
 
 from sk_pwiser.model_selection import funnel_depth
@@ -184,9 +184,20 @@ def check_row_weights(sample_weight, n_samples):
     return (weights / weights.mean()).astype(np.float32)
 
 
-def check_lengths(X, Y, sample_weight):
-    """Raise a ValueError where the numbers of rows differ."""
-    check_consistent_length(X, Y, sample_weight)
+def check_groups(groups, n_samples):
+    """Return a number a row for its group, int64 of shape (n_samples,), or None.
+
+    Raises
+    ------
+    ValueError
+        If they have another shape.
+    """
+    if groups is None:
+        return None
+    groups = column_or_1d(groups)
+    if groups.shape != (n_samples,):
+        raise ValueError(f"groups must have shape ({n_samples},); got {groups.shape}.")
+    return np.unique(groups, return_inverse=True)[1].astype(np.int64)
 
 
 def takes_lower_case_y(method):

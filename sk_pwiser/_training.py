@@ -13,7 +13,7 @@ from sk_pwiser._components import build, resolve
 from sk_pwiser._criterion import MultiTaskCriterion
 from sk_pwiser._encoding import UNSEEN, TableEncoder
 from sk_pwiser._net import MultiTaskNet, TrainingData, make_net
-from sk_pwiser._targets import Targets, check_row_weights, check_targets
+from sk_pwiser._targets import Targets, check_groups, check_row_weights, check_targets
 from sk_pwiser.losses import LOSSES
 from sk_pwiser.model_selection import _funnel_holdout
 from sk_pwiser.networks import NETWORKS, NetworkSpec
@@ -46,14 +46,16 @@ class Trained:
     base_rates: np.ndarray
 
 
-def train(estimator, X, Y, sample_weight, *, previous=None, classes=None, once=False):
+def train(
+    estimator, X, Y, sample_weight, groups, *, previous=None, classes=None, once=False
+):
     """Train on a table as the estimator's parameters say.
 
     Parameters
     ----------
     estimator : MultiTaskCTRCVRClassifier
         Read for its parameters; nothing is set on it.
-    X, Y, sample_weight : array-like
+    X, Y, sample_weight, groups : array-like
         As passed to `fit`.
     previous : Trained, default=None
         Where to go on from.
@@ -70,15 +72,18 @@ def train(estimator, X, Y, sample_weight, *, previous=None, classes=None, once=F
     device = find_device(estimator.device)
     targets = _check_targets(estimator, Y, previous, classes)
     criterion = _make_criterion(estimator, targets.task_names)
-    targets, weights, X = _drop_weightless(targets, sample_weight, X)
+    plan = _batch_plan(estimator, criterion.loss, groups)
+    groups = check_groups(groups, len(targets.values))
+    weights = check_row_weights(sample_weight, len(targets.values))
+    if weights is not None and not weights.all():
+        X, targets, weights, groups = _drop_weightless(X, targets, weights, groups)
     encoder, codes, numeric = _encode(estimator, X, previous)
     check_consistent_length(codes, targets.values)
-    impressions = Impressions(
-        torch.from_numpy(codes),
-        torch.from_numpy(numeric),
-        torch.from_numpy(targets.values),
-        None if weights is None else torch.from_numpy(weights),
+    tensors = (
+        None if array is None else torch.from_numpy(array)
+        for array in (codes, numeric, targets.values, weights, groups)
     )
+    impressions = Impressions(*tensors)
     random_state = check_random_state(estimator.random_state)
     monitor = None if once else _monitored(estimator.early_stopping, targets)
     data = _split(impressions, estimator.validation_fraction, random_state, monitor)
@@ -89,7 +94,7 @@ def train(estimator, X, Y, sample_weight, *, previous=None, classes=None, once=F
         base_rates = previous.base_rates
     with _seeded(random_state.randint(np.iinfo(np.int32).max), device):
         network = _make_network(estimator, encoder, base_rates)
-        net = _make_net(estimator, network, criterion, device, monitor, once)
+        net = _make_net(estimator, network, criterion, device, plan, monitor, once)
         if previous is not None:
             _continue_from(net, previous.net)
         net.partial_fit(TrainingData(*(part and part.to(device) for part in data)))
@@ -139,15 +144,32 @@ def _check_targets(estimator, Y, previous, classes):
     return targets
 
 
-def _drop_weightless(targets, sample_weight, X):
+def _batch_plan(estimator, loss, groups):
+    """Return how the rows are put into batches."""
+    together = loss.asks_for_groups and groups is not None
+    if not estimator.stratified_batches:
+        return "grouped" if together else "shuffled"
+    if together:
+        raise ValueError(
+            f"stratified_batches takes apart the groups that loss={estimator.loss!r} "
+            "compares within; pass no groups, or set stratified_batches=False."
+        )
+    if estimator.batch_size < 2:
+        raise ValueError(
+            "stratified_batches needs batch_size >= 2, room for a converted row and "
+            f"another; got {estimator.batch_size}."
+        )
+    return "stratified"
+
+
+def _drop_weightless(X, targets, weights, groups):
     """Leave out rows of weight 0, and scale the other weights to a mean of 1."""
-    weights = check_row_weights(sample_weight, len(targets.values))
-    if weights is None or weights.all():
-        return targets, weights, X
     check_consistent_length(X, targets.values)
     rows = np.flatnonzero(weights)
     targets = replace(targets, values=targets.values[rows])
-    return targets, weights[rows] / weights[rows].mean(), _safe_indexing(X, rows)
+    weights = weights[rows] / weights[rows].mean()
+    groups = None if groups is None else groups[rows]
+    return _safe_indexing(X, rows), targets, weights, groups
 
 
 def _encode(estimator, X, previous):
@@ -189,7 +211,7 @@ def _make_network(estimator, encoder, base_rates):
     return build(NETWORKS, "network", estimator.network, estimator.network_params, spec)
 
 
-def _make_net(estimator, network, criterion, device, monitor, once):
+def _make_net(estimator, network, criterion, device, batch_plan, monitor, once):
     return make_net(
         network,
         criterion,
@@ -200,6 +222,7 @@ def _make_net(estimator, network, criterion, device, monitor, once):
         max_epochs=1 if once else estimator.max_epochs,
         device=device,
         callbacks=estimator.callbacks or [],
+        batch_plan=batch_plan,
         monitor=monitor,
         patience=estimator.n_iter_no_change,
         verbose=int(estimator.verbose),

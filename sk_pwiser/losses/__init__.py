@@ -5,7 +5,8 @@
 
 from sk_pwiser.losses._base import MultiTaskLoss
 from sk_pwiser.losses._bce import BCE
-from sk_pwiser.losses._pwiser import PWiseR, pwiser_loss
+from sk_pwiser.losses._pwiser import PWiseR
+from sk_pwiser.losses._pwiser_term import pwiser_loss
 
 LOSSES: dict[str, type[MultiTaskLoss]] = {
     "bce": BCE,

@@ -23,16 +23,24 @@ class MultiTaskLoss(nn.Module):
     estimator_parameters : tuple of str
         Parameters of the estimator itself that are handed to the loss as well, such
         as `pwiser_weight`.
+    asks_for_groups : bool
+        Whether the loss compares rows of a group. Batches then keep the rows of a
+        group together.
     """
 
     estimator_parameters: ClassVar[tuple[str, ...]] = ()
+    asks_for_groups: bool = False
 
     def __init__(self, task_names: Sequence[str]) -> None:
         super().__init__()
         self.task_names = tuple(task_names)
 
     def forward(
-        self, logits: Tensor, y: Tensor, sample_weight: Tensor | None = None
+        self,
+        logits: Tensor,
+        y: Tensor,
+        sample_weight: Tensor | None = None,
+        groups: Tensor | None = None,
     ) -> Tensor:
         """Compute the loss of each task.
 
@@ -44,6 +52,8 @@ class MultiTaskLoss(nn.Module):
             Labels, 0 or 1.
         sample_weight : Tensor of shape (batch,), default=None
             Weights of the rows, with a mean of 1 over the training rows.
+        groups : int64 Tensor of shape (batch,), default=None
+            Group of each row, a number; None where `fit` was given no groups.
 
         Returns
         -------
@@ -51,3 +61,10 @@ class MultiTaskLoss(nn.Module):
             Means over the rows of the batch.
         """
         raise NotImplementedError
+
+    def pop_epoch_record(self) -> dict[str, float]:
+        """Return what the loss has to tell of the epoch that ends, and forget it.
+
+        The figures enter the history under these names.
+        """
+        return {}

@@ -28,7 +28,11 @@ class BCE(MultiTaskLoss):
     """
 
     def forward(
-        self, logits: Tensor, y: Tensor, sample_weight: Tensor | None = None
+        self,
+        logits: Tensor,
+        y: Tensor,
+        sample_weight: Tensor | None = None,
+        groups: Tensor | None = None,
     ) -> Tensor:
         """Compute the mean cross-entropy of each task, of shape `(n_tasks,)`."""
         losses = F.binary_cross_entropy_with_logits(logits, y, reduction="none")

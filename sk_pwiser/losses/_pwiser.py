@@ -1,121 +1,24 @@
-"""PWiseR: cross-entropy and a pairwise term that trusts converted impressions."""
+"""PWiseR: a loss a task, and a pairwise term that trusts converted impressions."""
 
-import math
-from collections.abc import Sequence
-from numbers import Integral, Real
+from collections.abc import Mapping, Sequence
+from numbers import Integral
+from typing import Any
 
 import torch
 from torch import Tensor
 
 from sk_pwiser.losses._base import MultiTaskLoss
-from sk_pwiser.losses._bce import BCE
-from sk_pwiser.losses._pairwise import SURROGATES, pairwise_mean
-
-
-def pwiser_loss(
-    scores: Tensor,
-    y: Tensor,
-    *,
-    margins: float | Sequence[float] = 1.0,
-    surrogate: str = "hinge",
-    sample_weight: Tensor | None = None,
-) -> Tensor:
-    r"""Pairwise ranking term of PWiseR for one score an impression.
-
-    For two tasks, with V the converted rows, C those clicked without conversion, N
-    those not clicked, f the scores and h the surrogate:
-
-    .. math::
-        \underset{V \times C}{mean}\ h(m_{click} - (f_v - f_c))
-        + \underset{V \times N}{mean}\ h(m_{no\,click} - (f_v - f_n))
-
-    With more tasks, the rows at the end of the funnel stand against the rows of each
-    lower depth, one mean each; with one task, positives stand against negatives.
-
-    Parameters
-    ----------
-    scores : Tensor of shape (batch,)
-        One task's scores: logits or probabilities.
-    y : Tensor of shape (batch, n_tasks)
-        Labels, 0 or 1, tasks in the order of the funnel. Rows that break it (a later
-        task 1 under an earlier 0) join no pair.
-    margins : float or sequence of float of length n_tasks, default=1.0
-        Margins in the unit of the scores, from the deepest lower depth down to depth
-        0: `(m_click, m_no_click)` for two tasks. A float serves for all.
-    surrogate : {"hinge", "squared_hinge", "logistic"}, default="hinge"
-        h(u) is `max(u, 0)`, its square, or `log(1 + exp(u))`.
-    sample_weight : Tensor of shape (batch,), default=None
-        Weights of the rows; a pair counts with the product of its rows' weights.
-
-    Returns
-    -------
-    Tensor of shape ()
-        The sum of the means. A mean over no pairs is 0 and has gradient 0.
-
-    Raises
-    ------
-    ValueError
-        If the shapes do not fit, the surrogate is unknown or a margin is not finite.
-
-    Notes
-    -----
-    The means are over pairs, so the term does not depend on the size of a batch. The
-    paper, as far as it can be read, squares the hinge of probabilities and divides
-    each sum by the number of its lower rows alone.
-
-    References
-    ----------
-    Durmus, Saribas, Aldemir, Yang and Cevikalp (2024). :arxiv:`2406.02163`
-
-    Examples
-    --------
-    >>> import torch
-    >>> from sk_pwiser.losses import pwiser_loss
-    >>> y = torch.tensor([[1, 1], [1, 0], [0, 0]])
-    >>> pwiser_loss(torch.tensor([2.0, 1.5, 0.0]), y)
-    tensor(0.5000)
-    """
-    if y.dim() != 2 or scores.shape != y.shape[:1]:
-        raise ValueError(
-            "scores must have shape (batch,) and y shape (batch, n_tasks); got "
-            f"{tuple(scores.shape)} and {tuple(y.shape)}."
-        )
-    n_tasks = y.shape[1]
-    margins = _check_margins(margins, n_tasks)
-    leading = y.cumprod(dim=1).sum(dim=1)
-    depth = torch.where(leading == y.sum(dim=1), leading, -1)
-
-    def part(level: int) -> tuple[Tensor, Tensor | None]:
-        rows = (depth == level).nonzero().squeeze(1)
-        return scores[rows], None if sample_weight is None else sample_weight[rows]
-
-    higher, higher_weight = part(n_tasks)
-    total = scores.new_zeros(())
-    for level, margin in zip(range(n_tasks - 1, -1, -1), margins, strict=True):
-        lower, lower_weight = part(level)
-        total = total + pairwise_mean(
-            higher, lower, margin, surrogate, higher_weight, lower_weight
-        )
-    return total
-
-
-def _check_margins(margins: float | Sequence[float], n_tasks: int) -> list[float]:
-    values = list(margins) if isinstance(margins, Sequence) else [margins] * n_tasks
-    if len(values) != n_tasks:
-        raise ValueError(
-            f"margins must be a number or hold one a lower depth, {n_tasks} here; "
-            f"got {margins!r}."
-        )
-    return [_check_number("margins", value) for value in values]
-
-
-def _check_number(name: str, value: object, minimum: float = -math.inf) -> float:
-    if isinstance(value, Real) and minimum <= float(value) < math.inf:
-        number = float(value)
-        if number > -math.inf:
-            return number
-    rule = "finite" if minimum == -math.inf else f"finite and >= {minimum:g}"
-    raise ValueError(f"{name} must be {rule}; got {value!r}.")
+from sk_pwiser.losses._pairwise import SURROGATES
+from sk_pwiser.losses._pwiser_term import (
+    Scores,
+    check_count,
+    check_margins,
+    check_number,
+    check_pairs,
+    pairs_of_depths,
+    ranking_term,
+    rows_by_depth,
+)
 
 
 class PWiseR(MultiTaskLoss):
@@ -140,6 +43,18 @@ class PWiseR(MultiTaskLoss):
         The surrogate of a pair in the wrong order.
     margins : float or sequence of float of length n_tasks, default=1.0
         Margins in the unit of the score, from the deepest lower depth to depth 0.
+    pairs : {"conversion", "funnel"}, default="conversion"
+        Whether converted rows alone stand against each lower depth, or the rows of
+        every depth against each depth below it.
+    memory : int, default=0
+        Number of converted rows of earlier batches whose scores, as they were then,
+        stand beside those of the batch. They take no gradient; rows of the batch are
+        still pushed below them. For conversions so rare that most batches hold none.
+    base : str or class, default="bce"
+        The loss under the term: a name of `LOSSES`, or a subclass of
+        :class:`MultiTaskLoss`.
+    base_params : dict, default=None
+        Parameters of that loss.
 
     References
     ----------
@@ -150,6 +65,8 @@ class PWiseR(MultiTaskLoss):
     The paper's form, as far as it can be read, is `surrogate="squared_hinge",
     score="probability"`; its weight is ours divided by the number of converted rows
     in a batch. The term moves scores, hence probabilities: watch the log loss.
+
+    The history counts `batches_without_pairs`.
 
     Examples
     --------
@@ -171,6 +88,10 @@ class PWiseR(MultiTaskLoss):
         score: str = "logit",
         surrogate: str = "hinge",
         margins: float | Sequence[float] = 1.0,
+        pairs: str = "conversion",
+        memory: int = 0,
+        base: str | type[MultiTaskLoss] = "bce",
+        base_params: Mapping[str, Any] | None = None,
     ) -> None:
         super().__init__(task_names)
         if score not in ("logit", "probability"):
@@ -179,12 +100,17 @@ class PWiseR(MultiTaskLoss):
             raise ValueError(
                 f"surrogate must be one of {sorted(SURROGATES)}; got {surrogate!r}."
             )
-        self.base = BCE(task_names)
-        self.pwiser_weight = _check_number("pwiser_weight", pwiser_weight, 0.0)
+        self.pwiser_weight = check_number("pwiser_weight", pwiser_weight, 0.0)
         self.heads = self._find_heads(tasks)
         self.score = score
         self.surrogate = surrogate
-        self.margins = _check_margins(margins, len(self.task_names))
+        self.margins = check_margins(margins, len(self.task_names))
+        self.pairs = check_pairs(pairs)
+        self.memory = check_count("memory", memory)
+        self.base = _make_base(base, self.task_names, dict(base_params or {}))
+        self.asks_for_groups = self.base.asks_for_groups
+        self._remembered: dict[int, Scores] = {}
+        self._batches_without_pairs = 0
 
     def _find_heads(self, tasks: str | Sequence[str | int]) -> list[int]:
         n_tasks = len(self.task_names)
@@ -204,20 +130,60 @@ class PWiseR(MultiTaskLoss):
         return sorted(heads)
 
     def forward(
-        self, logits: Tensor, y: Tensor, sample_weight: Tensor | None = None
+        self,
+        logits: Tensor,
+        y: Tensor,
+        sample_weight: Tensor | None = None,
+        groups: Tensor | None = None,
     ) -> Tensor:
-        """Compute cross-entropy plus the weighted term, of shape `(n_tasks,)`."""
-        losses: Tensor = self.base(logits, y, sample_weight)
+        """Compute the base loss plus the weighted term, of shape `(n_tasks,)`."""
+        losses: Tensor = self.base(logits, y, sample_weight, groups)
         if self.pwiser_weight == 0 or not self.heads:
             return losses
+        rows = rows_by_depth(y)
+        self._count(rows)
         scores = logits if self.score == "logit" else logits.sigmoid()
         terms = torch.zeros_like(losses)
         for head in self.heads:
-            terms[head] = pwiser_loss(
-                scores[:, head],
-                y,
-                margins=self.margins,
-                surrogate=self.surrogate,
-                sample_weight=sample_weight,
-            )
+            terms[head] = self._term(head, Scores(scores[:, head], sample_weight), rows)
         return losses + self.pwiser_weight * terms
+
+    def _term(self, head: int, scores: Scores, rows: list[Tensor]) -> Tensor:
+        remembered = self._remembered.get(head) if self.training else None
+        term = ranking_term(
+            scores, rows, self.margins, self.surrogate, self.pairs, remembered
+        )
+        if self.memory and self.training:
+            self._remember(head, scores.take(rows[-1]), remembered)
+        return term
+
+    def _remember(self, head: int, new: Scores, old: Scores | None) -> None:
+        kept = new.joined(old)
+        weight = None if kept.weight is None else kept.weight[: self.memory]
+        self._remembered[head] = Scores(kept.values[: self.memory].detach(), weight)
+
+    def _count(self, rows: list[Tensor]) -> None:
+        sizes = [len(r) for r in rows]
+        if self.training and self._remembered:
+            sizes[-1] += len(self._remembered[self.heads[0]].values)
+        depths = pairs_of_depths(len(sizes) - 1, self.pairs)
+        if not any(sizes[higher] and sizes[lower] for higher, lower in depths):
+            self._batches_without_pairs += 1
+
+    def pop_epoch_record(self) -> dict[str, float]:
+        """Return the number of batches without pairs, and what the base has to tell."""
+        count, self._batches_without_pairs = self._batches_without_pairs, 0
+        return {**self.base.pop_epoch_record(), "batches_without_pairs": count}
+
+
+def _make_base(
+    base: str | type[MultiTaskLoss], task_names: Sequence[str], params: dict[str, Any]
+) -> MultiTaskLoss:
+    from sk_pwiser.losses import LOSSES  # this module is part of it
+
+    if isinstance(base, str) and base not in LOSSES:
+        raise ValueError(f"base must be one of {sorted(LOSSES)}; got {base!r}.")
+    kind = LOSSES[base] if isinstance(base, str) else base
+    if issubclass(kind, PWiseR):
+        raise ValueError(f"base must be a loss without the term; got {base!r}.")
+    return kind(task_names, **params)

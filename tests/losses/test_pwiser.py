@@ -14,7 +14,7 @@ SURROGATES = {
 }
 
 
-def by_hand(scores, y, margins, h, weight):
+def by_hand(scores, y, margins, h, weight, pairs="conversion"):
     """The definition, pair by pair, in float64."""
     n, n_tasks = y.shape
     depth = np.full(n, -1)
@@ -25,16 +25,20 @@ def by_hand(scores, y, margins, h, weight):
         if y[i].sum() == leading:
             depth[i] = leading
     total = 0.0
-    for level, margin in zip(range(n_tasks - 1, -1, -1), margins, strict=True):
-        value, mass = 0.0, 0.0
-        for v in np.flatnonzero(depth == n_tasks):
-            for c in np.flatnonzero(depth == level):
-                value += weight[v] * weight[c] * h(margin - (scores[v] - scores[c]))
-                mass += weight[v] * weight[c]
-        total += value / mass if mass else 0.0
+    for top in range(1, n_tasks + 1) if pairs == "funnel" else [n_tasks]:
+        for level in range(top):
+            margin = margins[n_tasks - 1 - level]
+            value, mass = 0.0, 0.0
+            for v in np.flatnonzero(depth == top):
+                for c in np.flatnonzero(depth == level):
+                    u = margin - (scores[v] - scores[c])
+                    value += weight[v] * weight[c] * h(u)
+                    mass += weight[v] * weight[c]
+            total += value / mass if mass else 0.0
     return total
 
 
+@pytest.mark.parametrize("pairs", ["conversion", "funnel"])
 @pytest.mark.parametrize("surrogate", sorted(SURROGATES))
 @given(
     n=st.integers(1, 14),
@@ -43,7 +47,7 @@ def by_hand(scores, y, margins, h, weight):
     weighted=st.booleans(),
     ties=st.booleans(),
 )
-def test_equals_the_definition(surrogate, n, n_tasks, seed, weighted, ties):
+def test_equals_the_definition(surrogate, pairs, n, n_tasks, seed, weighted, ties):
     rng = np.random.default_rng(seed)
     scores = rng.normal(scale=2, size=n)
     scores = np.round(scores) if ties else scores
@@ -55,9 +59,10 @@ def test_equals_the_definition(surrogate, n, n_tasks, seed, weighted, ties):
         torch.from_numpy(y),
         margins=margins.tolist(),
         surrogate=surrogate,
+        pairs=pairs,
         sample_weight=torch.from_numpy(weight) if weighted else None,
     )
-    expected = by_hand(scores, y, margins, SURROGATES[surrogate], weight)
+    expected = by_hand(scores, y, margins, SURROGATES[surrogate], weight, pairs)
     assert_allclose(loss.item(), expected, rtol=1e-6, atol=1e-12)
 
 
@@ -120,6 +125,10 @@ def test_adds_the_weighted_term_to_the_chosen_heads(tasks, heads, score):
         ({"margins": float("nan")}, "margins must be finite; got nan"),
         ({"tasks": ["buy"]}, r"tasks .*\['click', 'conversion'\]; got 'buy'"),
         ({"tasks": [2]}, "tasks .* got 2"),
+        ({"pairs": "all"}, r"pairs .*\['conversion', 'funnel'\]; got 'all'"),
+        ({"memory": -1}, "memory must be an integer >= 0; got -1"),
+        ({"base": "pwiser"}, "base must be a loss without the term; got 'pwiser'"),
+        ({"base": "bcd"}, r"base must be one of .*'bce'.*; got 'bcd'"),
         ({"pwiser_weight": -1.0}, "pwiser_weight must be finite and >= 0; got -1.0"),
     ],
 )
@@ -131,3 +140,59 @@ def test_bad_parameters_are_named(params, message):
 def test_shapes_that_do_not_fit():
     with pytest.raises(ValueError, match=r"got \(3,\) and \(2, 2\)"):
         pwiser_loss(torch.zeros(3), torch.zeros(2, 2))
+
+
+FUNNEL = torch.tensor([[1.0, 1.0], [1.0, 0.0], [0.0, 0.0], [0.0, 0.0]])
+
+
+def term_of(loss, logits, y, sample_weight=None):
+    """The pairwise part of the last task's loss."""
+    both = loss(logits, y, sample_weight)[1]
+    return both - loss.base(logits, y, sample_weight)[1]
+
+
+def test_memory_lets_converted_rows_of_earlier_batches_take_part():
+    loss = PWiseR(["click", "conversion"], pwiser_weight=1.0, memory=3).train()
+    first = torch.tensor([[0.0, 1.0], [0.0, 0.5], [0.0, 0.0], [0.0, -1.0]])
+    assert term_of(loss, first, FUNNEL) == pytest.approx(0.5 + (0 + 0) / 2)
+    # No row converts here: the score 1 of the first batch stands against these.
+    later = torch.tensor([[0.0, 0.2], [0.0, 0.6]], requires_grad=True)
+    y = torch.tensor([[1.0, 0.0], [0.0, 0.0]])
+    term = term_of(loss, later, y)
+    assert term.item() == pytest.approx(0.2 + 0.6)
+    term.backward()
+    assert later.grad[:, 1].tolist() == pytest.approx([1.0, 1.0])
+    assert loss.pop_epoch_record() == {"batches_without_pairs": 0}
+
+
+def test_memory_is_bounded_keeps_the_newest_and_rests_in_evaluation():
+    loss = PWiseR(["click", "conversion"], pwiser_weight=1.0, memory=2).train()
+    converted = torch.ones(1, 2)
+    for score in (9.0, 3.0, 2.0):
+        loss(torch.full((1, 2), score), converted)
+    lower = torch.tensor([[1.0, 0.0]])
+    # Scores 2 and 3 are left: hinges of 1 - (2 - 1.5) and of 1 - (3 - 1.5).
+    term = term_of(loss, torch.full((1, 2), 1.5), lower)
+    assert term.item() == pytest.approx((0.5 + 0.0) / 2)
+    loss.eval()
+    assert term_of(loss, torch.full((1, 2), 1.5), lower).item() == 0
+    assert loss.pop_epoch_record() == {"batches_without_pairs": 4}
+
+
+def test_memory_keeps_weights():
+    loss = PWiseR(["click", "conversion"], pwiser_weight=1.0, memory=5).train()
+    y = torch.tensor([[1.0, 1.0], [1.0, 0.0]])
+    logits = torch.tensor([[0.0, 0.5], [0.0, 0.5]])
+    loss(logits, y, torch.tensor([3.0, 1.0]))
+    later = torch.tensor([[0.0, 1.0], [0.0, 0.5]])
+    # Hinges of 1 and 0.5 with the weights 3, from the memory, and 1.
+    term = term_of(loss, later, y, torch.tensor([1.0, 2.0]))
+    assert term.item() == pytest.approx((3 * 1.0 + 1 * 0.5) / 4)
+
+
+def test_batches_without_pairs_are_counted_until_asked():
+    loss = PWiseR(["click", "conversion"])
+    for rows in ([0, 1, 2], [1, 2], [0], [0, 3]):
+        loss(torch.zeros(len(rows), 2), FUNNEL[rows])
+    assert loss.pop_epoch_record() == {"batches_without_pairs": 2}
+    assert loss.pop_epoch_record() == {"batches_without_pairs": 0}

@@ -1,0 +1,120 @@
+"""Surrogates of the 0-1 ranking error, and the reference over all pairs."""
+
+from __future__ import annotations
+
+from typing import NamedTuple
+
+import torch
+from torch import Tensor
+
+SURROGATES: tuple[str, ...] = ("hinge", "squared_hinge", "logistic")
+CHUNK_PAIRS = 2**18  # pairs held at once where the matrix of pairs is walked through
+
+
+class PairSums(NamedTuple):
+    """The weighted sum over all pairs and its gradients, in float64."""
+
+    value: Tensor
+    higher_gradient: Tensor
+    lower_gradient: Tensor
+
+
+def check_surrogate(surrogate: str) -> None:
+    """Raise a ValueError that lists the surrogates unless `surrogate` is one."""
+    if surrogate not in SURROGATES:
+        raise ValueError(
+            f"surrogate must be one of {list(SURROGATES)}, got {surrogate!r}."
+        )
+
+
+def surrogate_value(violation: Tensor, surrogate: str) -> Tensor:
+    """Apply the surrogate h to u = margin - (higher score - lower score)."""
+    if surrogate == "hinge":
+        return torch.relu(violation)
+    if surrogate == "squared_hinge":
+        return torch.relu(violation).square()
+    # log(1 + exp(u)). torch's softplus turns linear at u = 20; this one is exact.
+    return -torch.nn.functional.logsigmoid(-violation)
+
+
+def result_dtype(higher: Tensor, lower: Tensor) -> torch.dtype:
+    """Return float64 where a score vector has it, float32 otherwise."""
+    dtype = torch.promote_types(higher.dtype, lower.dtype)
+    return dtype if dtype == torch.float64 else torch.float32
+
+
+def relative_weight(weight: Tensor | None, scores: Tensor) -> Tensor:
+    """Return float64 weights whose largest is 1 (all 0 where all weights are 0).
+
+    A mean does not see the scale, and with it gone neither a product of two weights
+    nor the total can underflow: the total is 0 or at least 1.
+    """
+    if weight is None or weight.numel() == 0:
+        return torch.ones_like(scores, dtype=torch.float64, requires_grad=False)
+    weight = weight.detach().double()
+    largest = weight.amax()
+    return weight / torch.where(largest > 0, largest, torch.ones_like(largest))
+
+
+def brute_force_sums(
+    higher: Tensor,
+    lower: Tensor,
+    margin: float,
+    higher_weight: Tensor,
+    lower_weight: Tensor,
+    surrogate: str,
+) -> PairSums:
+    """Sum over the pairs themselves, some higher scores at a time.
+
+    For few pairs the fastest way, and it needs memory for `CHUNK_PAIRS` pairs or
+    one row of them. All tensors are float64 and not empty.
+    """
+    value = higher.new_zeros(())
+    lower_gradient = torch.zeros_like(lower)
+    higher_gradients = []
+    n_rows = max(1, CHUNK_PAIRS // lower.numel())
+    for start in range(0, higher.numel(), n_rows):
+        rows = slice(start, start + n_rows)
+        weight = higher_weight[rows]
+        violation = margin - (higher[rows, None] - lower)
+        losses, slopes = _value_and_slope(violation, surrogate)
+        value += torch.dot(weight, losses @ lower_weight)
+        higher_gradients.append((slopes @ lower_weight).mul_(weight).neg_())
+        lower_gradient += weight @ slopes
+    return PairSums(
+        value, torch.cat(higher_gradients), lower_gradient.mul_(lower_weight)
+    )
+
+
+def _value_and_slope(violation: Tensor, surrogate: str) -> tuple[Tensor, Tensor]:
+    """Return h(u) and h'(u); the slope at a kink is 0."""
+    if surrogate == "logistic":
+        return surrogate_value(violation, surrogate), torch.sigmoid(violation)
+    active = violation.relu_()
+    if surrogate == "hinge":
+        return active, active.sign()
+    return active.square(), active.mul_(2)
+
+
+def pairwise_mean_brute_force(
+    higher: Tensor,
+    lower: Tensor,
+    margin: float,
+    surrogate: str = "hinge",
+    higher_weight: Tensor | None = None,
+    lower_weight: Tensor | None = None,
+) -> Tensor:
+    """Mean of the surrogate over all pairs, through the matrix of pairs in float64.
+
+    The reference: time and memory grow with n_higher * n_lower, and autograd
+    differentiates it any number of times. Parameters, result and errors are those
+    of `pairwise_mean`.
+    """
+    check_surrogate(surrogate)
+    w_higher = relative_weight(higher_weight, higher)
+    w_lower = relative_weight(lower_weight, lower)
+    violation = margin - (higher.double()[:, None] - lower.double()[None, :])
+    losses = surrogate_value(violation, surrogate)
+    total = (w_higher.sum() * w_lower.sum()).clamp(min=1.0)
+    mean = (losses * w_higher[:, None] * w_lower[None, :]).sum() / total
+    return mean.to(result_dtype(higher, lower))

@@ -1,0 +1,197 @@
+"""The pairwise ranking term of PWiseR, over all pairs of a batch."""
+
+import math
+from collections.abc import Iterator, Sequence
+from numbers import Integral, Real
+from typing import NamedTuple
+
+import torch
+from torch import Tensor
+
+from sk_pwiser.losses._pairwise import pairwise_mean
+
+PAIRS = ("conversion", "funnel")
+
+
+class Scores(NamedTuple):
+    """Scores of some rows, and their weights where there are any."""
+
+    values: Tensor
+    weight: Tensor | None = None
+
+    def take(self, rows: Tensor) -> "Scores":
+        """Return those of some rows."""
+        weight = None if self.weight is None else self.weight[rows]
+        return Scores(self.values[rows], weight)
+
+    def joined(self, others: "Scores | None") -> "Scores":
+        """Return these and the others, which have weights where these have."""
+        if others is None:
+            return self
+        weight = None
+        if self.weight is not None and others.weight is not None:
+            weight = torch.cat([self.weight, others.weight])
+        return Scores(torch.cat([self.values, others.values]), weight)
+
+
+def pwiser_loss(
+    scores: Tensor,
+    y: Tensor,
+    *,
+    margins: float | Sequence[float] = 1.0,
+    surrogate: str = "hinge",
+    pairs: str = "conversion",
+    sample_weight: Tensor | None = None,
+) -> Tensor:
+    r"""Pairwise ranking term of PWiseR for one score an impression.
+
+    For two tasks, with V the converted rows, C those clicked without conversion, N
+    those not clicked, f the scores and h the surrogate:
+
+    .. math::
+        \underset{V \times C}{mean}\ h(m_{click} - (f_v - f_c))
+        + \underset{V \times N}{mean}\ h(m_{no\,click} - (f_v - f_n))
+
+    With more tasks, the rows at the end of the funnel stand against the rows of each
+    lower depth, one mean each; with one task, positives stand against negatives.
+    Exact over all pairs, in near-linear time and linear memory.
+
+    Parameters
+    ----------
+    scores : Tensor of shape (batch,)
+        One task's scores: logits or probabilities.
+    y : Tensor of shape (batch, n_tasks)
+        Labels, 0 or 1, tasks in the order of the funnel. Rows that break it (a later
+        task 1 under an earlier 0) join no pair.
+    margins : float or sequence of float of length n_tasks, default=1.0
+        Margins in the unit of the scores, from the deepest lower depth down to depth
+        0: `(m_click, m_no_click)` for two tasks. A float serves for all.
+    surrogate : {"hinge", "squared_hinge", "logistic"}, default="hinge"
+        h(u) is `max(u, 0)`, its square, or `log(1 + exp(u))`.
+    pairs : {"conversion", "funnel"}, default="conversion"
+        Whether the deepest rows alone stand against each lower depth, or the rows of
+        every depth against each depth below it.
+    sample_weight : Tensor of shape (batch,), default=None
+        Weights of the rows; a pair counts with the product of its rows' weights.
+
+    Returns
+    -------
+    Tensor of shape ()
+        The sum of the means. A mean over no pairs is 0 and has gradient 0.
+
+    Raises
+    ------
+    ValueError
+        If the shapes do not fit, `surrogate` or `pairs` is unknown or a margin is not
+        finite.
+
+    Notes
+    -----
+    The means are over pairs, so the term does not depend on the size of a batch. The
+    paper, as far as it can be read, squares the hinge of probabilities and divides
+    each sum by the number of its lower rows alone.
+
+    References
+    ----------
+    Durmus, Saribas, Aldemir, Yang and Cevikalp (2024). :arxiv:`2406.02163`
+
+    Examples
+    --------
+    >>> import torch
+    >>> from sk_pwiser.losses import pwiser_loss
+    >>> y = torch.tensor([[1, 1], [1, 0], [0, 0]])
+    >>> pwiser_loss(torch.tensor([2.0, 1.5, 0.0]), y)
+    tensor(0.5000)
+    """
+    if y.dim() != 2 or scores.shape != y.shape[:1]:
+        raise ValueError(
+            "scores must have shape (batch,) and y shape (batch, n_tasks); got "
+            f"{tuple(scores.shape)} and {tuple(y.shape)}."
+        )
+    checked = check_margins(margins, y.shape[1])
+    check_pairs(pairs)
+    rows = rows_by_depth(y)
+    return ranking_term(Scores(scores, sample_weight), rows, checked, surrogate, pairs)
+
+
+def rows_by_depth(y: Tensor) -> list[Tensor]:
+    """Return the positions of the rows of each funnel depth, from 0 to n_tasks.
+
+    Rows that break the funnel are in none.
+    """
+    leading = y.cumprod(dim=1).sum(dim=1)
+    depth = torch.where(leading == y.sum(dim=1), leading, -1)
+    return [(depth == d).nonzero().squeeze(1) for d in range(y.shape[1] + 1)]
+
+
+def ranking_term(
+    scores: Scores,
+    rows: list[Tensor],
+    margins: Sequence[float],
+    surrogate: str,
+    pairs: str,
+    remembered: Scores | None = None,
+) -> Tensor:
+    """Return the sum of the means over pairs, for rows grouped by depth.
+
+    `remembered` scores stand beside those of the deepest rows.
+    """
+    parts = [scores.take(r) for r in rows]
+    parts[-1] = parts[-1].joined(remembered)
+    total = scores.values.new_zeros((), dtype=_float32_or_wider(scores.values))
+    for higher, lower in pairs_of_depths(len(rows) - 1, pairs):
+        # margins run from the deepest lower depth to depth 0.
+        total = total + pairwise_mean(
+            parts[higher].values,
+            parts[lower].values,
+            margins[len(margins) - 1 - lower],
+            surrogate,
+            parts[higher].weight,
+            parts[lower].weight,
+        )
+    return total
+
+
+def pairs_of_depths(n_tasks: int, pairs: str) -> Iterator[tuple[int, int]]:
+    """Yield the pairs of a higher and a lower depth that are compared."""
+    for higher in range(n_tasks, 0, -1) if pairs == "funnel" else (n_tasks,):
+        for lower in range(higher - 1, -1, -1):
+            yield higher, lower
+
+
+def _float32_or_wider(scores: Tensor) -> torch.dtype:
+    return torch.promote_types(scores.dtype, torch.float32)
+
+
+def check_margins(margins: float | Sequence[float], n_tasks: int) -> list[float]:
+    """Return one margin a lower depth; a ValueError tells what is wrong."""
+    values = list(margins) if isinstance(margins, Sequence) else [margins] * n_tasks
+    if len(values) != n_tasks:
+        raise ValueError(
+            f"margins must be a number or hold one a lower depth, {n_tasks} here; "
+            f"got {margins!r}."
+        )
+    return [check_number("margins", value) for value in values]
+
+
+def check_pairs(pairs: str) -> str:
+    """Return the kind of pairs; a ValueError where it is unknown."""
+    if pairs not in PAIRS:
+        raise ValueError(f"pairs must be one of {list(PAIRS)}; got {pairs!r}.")
+    return pairs
+
+
+def check_number(name: str, value: object, minimum: float = -math.inf) -> float:
+    """Return a finite number; a ValueError where it is none or below the minimum."""
+    number = float(value) if isinstance(value, Real) else math.nan
+    if math.isfinite(number) and number >= minimum:
+        return number
+    rule = "finite" if minimum == -math.inf else f"finite and >= {minimum:g}"
+    raise ValueError(f"{name} must be {rule}; got {value!r}.")
+
+
+def check_count(name: str, value: object) -> int:
+    """Return a count; a ValueError where it is not an integer >= 0."""
+    if isinstance(value, Integral) and int(value) >= 0:
+        return int(value)
+    raise ValueError(f"{name} must be an integer >= 0; got {value!r}.")

@@ -1,0 +1,453 @@
+"""Means over all pairs against the pairs themselves, in numpy's float64."""
+
+import math
+
+import numpy as np
+import pytest
+import torch
+from hypothesis import example, given, settings
+from hypothesis import strategies as st
+from numpy.testing import assert_allclose, assert_array_equal
+
+from sk_pwiser.losses import _pairwise
+from sk_pwiser.losses._pairwise import (
+    SURROGATES,
+    _logistic,
+    _surrogates,
+    pairwise_mean,
+    pairwise_mean_brute_force,
+)
+
+# Where the matrix of pairs is walked through, and where it never is.
+PATHS = {"pairs": 10**9, "near-linear": 0}
+
+every_surrogate = pytest.mark.parametrize("surrogate", SURROGATES)
+every_path = pytest.mark.parametrize("path", PATHS)
+
+
+def sigmoid(u):
+    return np.exp(-np.logaddexp(0, -u))
+
+
+def over_pairs(higher, lower, margin, surrogate, higher_weight=None, lower_weight=None):
+    """The mean and its two gradients by the definition, in float64."""
+    v, c = (np.asarray(s, dtype=np.float64) for s in (higher, lower))
+    weights = [
+        np.ones(len(scores)) if weight is None else np.asarray(weight)
+        for scores, weight in ((v, higher_weight), (c, lower_weight))
+    ]
+    # Weights of 1e-200 are weights, but their product would be none.
+    weight = np.outer(*(w / w.max() if w.any() else w for w in weights))
+    if not weight.sum() > 0:
+        return 0.0, np.zeros(len(v)), np.zeros(len(c))
+    weight = weight / weight.sum()
+    u = margin - (v[:, None] - c[None, :])
+    h, slope = {
+        "hinge": lambda: (np.maximum(u, 0), u > 0),
+        "squared_hinge": lambda: (np.maximum(u, 0) ** 2, 2 * np.maximum(u, 0)),
+        "logistic": lambda: (np.logaddexp(0, u), sigmoid(u)),
+    }[surrogate]()
+    slope = weight * slope
+    return math.fsum((weight * h).ravel()), -slope.sum(axis=1), slope.sum(axis=0)
+
+
+def evaluate(
+    higher,
+    lower,
+    margin,
+    surrogate,
+    higher_weight=None,
+    lower_weight=None,
+    *,
+    path=None,
+    function=pairwise_mean,
+    dtype=torch.float64,
+):
+    """The same three from the function under test."""
+    scores = [
+        torch.as_tensor(np.asarray(s, dtype=np.float64)).to(dtype).requires_grad_()
+        for s in (higher, lower)
+    ]
+    weights = [
+        None if w is None else torch.as_tensor(np.asarray(w, dtype=np.float64))
+        for w in (higher_weight, lower_weight)
+    ]
+    with pytest.MonkeyPatch.context() as patch:
+        if path is not None:
+            patch.setattr(_pairwise, "BRUTE_FORCE_PAIRS", PATHS[path])
+        mean = function(*scores, margin, surrogate, *weights)
+    mean.backward()
+    return mean.item(), *(s.grad.double().numpy() for s in scores)
+
+
+def assert_same(actual, expected, *, rtol=1e-9, atol=0.0):
+    for name, a, e in zip(("value", "higher", "lower"), actual, expected, strict=True):
+        assert_allclose(a, e, rtol=rtol, atol=atol, err_msg=name)
+
+
+# Ties and kinks are common among quarters; the others come close to them.
+SCORES = st.one_of(
+    st.integers(-12, 12).map(lambda i: i / 4),
+    st.sampled_from([0.1, 0.3, 0.7, 1e-20, -1e-20, 1 - 2**-53, 1 + 2**-52, 5e-324]),
+    st.floats(-30, 30),
+)
+MARGINS = st.one_of(st.sampled_from([0.0, 1.0, -1.0, 0.25, 0.1]), st.floats(-5, 5))
+WEIGHTS = st.one_of(st.sampled_from([0.0, 1.0]), st.floats(0, 5))
+
+
+@st.composite
+def sides(draw):
+    """Two sides' scores and their weights, if any."""
+    scores = [draw(st.lists(SCORES, min_size=1, max_size=9)) for _ in range(2)]
+    weights = [
+        draw(st.none() | st.lists(WEIGHTS, min_size=len(s), max_size=len(s)))
+        for s in scores
+    ]
+    return scores, weights
+
+
+@every_path
+@every_surrogate
+@settings(max_examples=60)
+@given(sides=sides(), margin=MARGINS)
+@example(sides=([[1.0], [1e-20, 0.0, -1e-20]], [None, None]), margin=1.0)
+@example(sides=([[0.0], [1.0, 0.0, -1.0]], [None, [0.0, 0.0, 0.0]]), margin=1.0)
+@example(sides=([[700.0] * 3, [-1.0, 0.0]], [None, None]), margin=0.0)
+def test_equals_all_pairs(surrogate, path, sides, margin):
+    scores, weights = sides
+    expected = over_pairs(*scores, margin, surrogate, *weights)
+    actual = evaluate(*scores, margin, surrogate, *weights, path=path)
+    # Rounding of one score, in a difference that may have cancelled to nothing.
+    assert_same(actual, expected, atol=1e-13)
+    reference = evaluate(
+        *scores, margin, surrogate, *weights, function=pairwise_mean_brute_force
+    )
+    assert_same(reference, expected, atol=1e-13)
+
+
+FINITE = st.floats(allow_nan=False, allow_infinity=False, width=64)
+
+
+@given(
+    higher=st.lists(SCORES | FINITE, min_size=1, max_size=5),
+    lower=st.lists(SCORES | FINITE, min_size=6, max_size=9),
+    margin=SCORES | FINITE,
+    mirrored=st.booleans(),
+)
+@example(
+    higher=[2.0**-53], lower=[-1.0, -1 - 2**-52] * 3, margin=1 + 2**-52, mirrored=0
+)
+@example(higher=[1.0], lower=[5e-324, 0.0, -5e-324] * 2, margin=1.0, mirrored=0)
+@example(higher=[0.0], lower=[5e-324, 0.0, -5e-324] * 2, margin=-5e-324, mirrored=1)
+@pytest.mark.filterwarnings("ignore:overflow encountered:RuntimeWarning")
+def test_the_kink_is_where_float64_has_it(higher, lower, margin, mirrored):
+    if mirrored:
+        higher, lower = [-c for c in lower], [-v for v in higher]
+    # The slopes are counts, which do not round: any pair decided otherwise shows.
+    active = margin - np.subtract.outer(higher, lower) > 0
+    _, higher_slope, lower_slope = evaluate(
+        higher, lower, margin, "hinge", path="near-linear"
+    )
+    assert_array_equal(higher_slope, -active.sum(axis=1) / active.size)
+    assert_array_equal(lower_slope, active.sum(axis=0) / active.size)
+
+
+@every_surrogate
+@pytest.mark.parametrize("n_higher", [30, 1_000, 100_000])
+@pytest.mark.parametrize("weighted", [False, True])
+def test_many_scores_equal_few_with_multiplicity(surrogate, n_higher, weighted):
+    rng = np.random.default_rng(n_higher)
+    values = rng.normal(scale=3, size=(2, 40))
+    kinds = [rng.integers(40, size=n) for n in (n_higher, 100_030 - n_higher)]
+    weights = [
+        rng.uniform(size=len(kind)) if weighted else np.ones(len(kind))
+        for kind in kinds
+    ]
+    mass = [
+        np.bincount(kind, weights=w, minlength=40)
+        for kind, w in zip(kinds, weights, strict=True)
+    ]
+    value, *slopes = over_pairs(*values, 0.5, surrogate, *mass)
+    each = [
+        np.divide(slope, m, out=np.zeros(40), where=m > 0)[kind] * w
+        for slope, m, kind, w in zip(slopes, mass, kinds, weights, strict=True)
+    ]
+    actual = evaluate(
+        *(v[kind] for v, kind in zip(values, kinds, strict=True)),
+        0.5,
+        surrogate,
+        *(weights if weighted else (None, None)),
+    )
+    assert_same(actual, (value, *each))
+
+
+@every_path
+@every_surrogate
+@pytest.mark.parametrize("weighted", [False, True])
+def test_gradients_by_finite_differences(surrogate, path, weighted, monkeypatch):
+    monkeypatch.setattr(_pairwise, "BRUTE_FORCE_PAIRS", PATHS[path])
+    generator = torch.Generator().manual_seed(0)
+    scores, weights = (
+        [torch.randn(n, generator=generator, dtype=torch.float64) for n in (5, 4)]
+        for _ in range(2)
+    )
+    weights = [w.abs() for w in weights] if weighted else [None, None]
+    assert torch.autograd.gradcheck(
+        lambda v, c: pairwise_mean(v, c, 0.3, surrogate, *weights),
+        [s.requires_grad_() for s in scores],
+    )
+
+
+@every_path
+@every_surrogate
+@pytest.mark.parametrize("function", [pairwise_mean, pairwise_mean_brute_force])
+@pytest.mark.parametrize(
+    ("higher", "lower", "weights"),
+    [
+        ([], [1.0, 2.0], (None, None)),
+        ([1.0, 2.0], [], (None, None)),
+        ([], [], ([], [])),
+        ([1.0, 2.0], [3.0], ([0.0, 0.0], None)),
+        ([1.0], [3.0, 4.0], ([1.0], [0.0, 0.0])),
+        ([1.0], [3.0, 4.0], ([0.0], [0.0, 0.0])),
+    ],
+)
+def test_without_pairs_or_weight_zero(
+    surrogate, path, function, higher, lower, weights
+):
+    actual = evaluate(
+        higher, lower, 1.0, surrogate, *weights, path=path, function=function
+    )
+    # `evaluate` has gone backward: the zero hangs in the graph.
+    assert actual[0] == 0
+    assert_array_equal(actual[1], np.zeros(len(higher)))
+    assert_array_equal(actual[2], np.zeros(len(lower)))
+
+
+@every_path
+@every_surrogate
+@pytest.mark.parametrize("scale", [1e-200, 1e-3, 1e200])
+def test_the_scale_of_the_weights_does_not_matter(surrogate, path, scale):
+    scores = [0.0, 1.0, 2.5], [0.5, 1.0]
+    weights = np.array([1.0, 2.0, 0.0]), np.array([3.0, 0.5])
+    expected = over_pairs(*scores, 1.0, surrogate, *weights)
+    scaled = [w * scale for w in weights]
+    for function in (pairwise_mean, pairwise_mean_brute_force):
+        actual = evaluate(
+            *scores, 1.0, surrogate, *scaled, path=path, function=function
+        )
+        assert_same(actual, expected)
+
+
+@every_path
+@every_surrogate
+@pytest.mark.parametrize("offset", [0.0, 1000.0, -1000.0])
+@pytest.mark.parametrize("spread", [1e-3, 1.0, 1000.0])
+def test_large_scores(surrogate, path, offset, spread):
+    rng = np.random.default_rng(1)
+    # Sixteen bits after the point: the differences are exact at any offset.
+    base = np.round(rng.normal(scale=spread, size=(2, 60)) * 2**16) / 2**16
+    higher, lower = base[0][:25] + offset, base[1] + offset
+    margin = spread / 4
+    expected = over_pairs(higher, lower, margin, surrogate)
+    assert_same(evaluate(higher, lower, margin, surrogate, path=path), expected)
+    if spread <= 1:  # the two sides far apart, in either order
+        for gap in (500.0, -2000.0):
+            actual = evaluate(higher, lower + gap, margin, surrogate, path=path)
+            expected = over_pairs(higher, lower + gap, margin, surrogate)
+            assert_same(actual, expected, atol=1e-300)
+
+
+@every_path
+@every_surrogate
+@pytest.mark.parametrize("dtype", [torch.float16, torch.bfloat16, torch.float32])
+@pytest.mark.parametrize("extreme", [1.0, 1000.0])
+def test_narrow_floats(surrogate, path, dtype, extreme, monkeypatch):
+    monkeypatch.setattr(_pairwise, "BRUTE_FORCE_PAIRS", PATHS[path])
+    rng = np.random.default_rng(2)
+    scores = [
+        torch.tensor(rng.normal(size=n) * extreme).to(dtype).requires_grad_()
+        for n in (7, 12)
+    ]
+    mean = pairwise_mean(*scores, 1.0, surrogate)
+    mean.backward()
+    assert mean.dtype == torch.float32
+    expected = over_pairs(*(s.detach().double().numpy() for s in scores), 1, surrogate)
+    assert_allclose(mean.item(), expected[0], rtol=1e-6)
+    for s, slope in zip(scores, expected[1:], strict=True):
+        assert s.grad.dtype == dtype
+        # The gradient in float32, rounded to the scores' own precision.
+        tiny = torch.finfo(dtype).smallest_normal
+        assert_allclose(
+            s.grad.double().numpy(), slope, rtol=torch.finfo(dtype).eps, atol=tiny
+        )
+
+
+def test_mixed_precision_takes_the_wider():
+    higher = torch.tensor([1.0], dtype=torch.float64)
+    lower = torch.tensor([0.5], dtype=torch.float16, requires_grad=True)
+    mean = pairwise_mean(higher, lower, 1.0)
+    mean.backward()
+    assert mean.dtype == torch.float64
+    assert lower.grad.dtype == torch.float16
+
+
+@every_path
+@every_surrogate
+@settings(max_examples=20)
+@given(
+    scores=st.lists(st.integers(-40, 40), min_size=2, max_size=12),
+    n_higher=st.integers(1, 11),
+    shift=st.sampled_from([3.0, -128.0, 4096.0]),
+)
+def test_translation_invariance(surrogate, path, scores, n_higher, shift):
+    scores = np.array(scores) / 8
+    n_higher = min(n_higher, len(scores) - 1)
+    higher, lower = scores[:n_higher], scores[n_higher:]
+    value, *slopes = evaluate(higher, lower, 0.5, surrogate, path=path)
+    moved = evaluate(higher + shift, lower + shift, 0.5, surrogate, path=path)
+    assert_same(moved, (value, *slopes), rtol=1e-9)
+    assert (slopes[0] <= 0).all()
+    assert (slopes[1] >= 0).all()
+    assert_allclose(slopes[0].sum(), -slopes[1].sum(), rtol=1e-9, atol=1e-300)
+
+
+@every_path
+@every_surrogate
+@pytest.mark.parametrize(("n_higher", "n_lower"), [(1, 1), (4, 7), (7, 4)])
+@pytest.mark.parametrize("margin", [0.0, 1.0, -2.0])
+def test_all_ties(surrogate, path, n_higher, n_lower, margin):
+    ties = [0.3] * n_higher, [0.3] * n_lower
+    # One pair's worth of loss and of slope, shared equally.
+    h, slope = {
+        "hinge": (max(margin, 0), float(margin > 0)),
+        "squared_hinge": (max(margin, 0) ** 2, 2 * max(margin, 0)),
+        "logistic": (np.logaddexp(0, margin), sigmoid(margin)),
+    }[surrogate]
+    assert_same(
+        evaluate(*ties, margin, surrogate, path=path),
+        (h, np.full(n_higher, -slope / n_higher), np.full(n_lower, slope / n_lower)),
+    )
+
+
+@pytest.mark.parametrize("spread", [1e6, 1e12, 1e30])
+def test_logistic_closes_wide_gaps(spread):
+    rng = np.random.default_rng(3)
+    higher = rng.normal(size=12) + np.repeat([0.0, -spread, spread], 4)
+    lower = rng.normal(size=15) + np.repeat([0.0, -spread, 3 * spread], 5)
+    for sides in ((higher, lower), (higher[4:8], lower[:5]), (higher[8:], lower[:10])):
+        actual = evaluate(*sides, 0.3, "logistic", path="near-linear")
+        assert_same(actual, over_pairs(*sides, 0.3, "logistic"), atol=1e-300)
+
+
+def test_logistic_walks_through_the_pairs_where_the_grid_would_be_huge(monkeypatch):
+    def no_grid(*args):
+        raise AssertionError
+
+    monkeypatch.setattr(_logistic, "MAX_BLOCKS", 8)
+    monkeypatch.setattr(_logistic, "_grid_sums", no_grid)
+    sides = np.linspace(0, 9000, 40), np.linspace(-3000, 4000, 30)
+    actual = evaluate(*sides, 1.0, "logistic", path="near-linear")
+    assert_same(actual, over_pairs(*sides, 1.0, "logistic"))
+
+
+@every_surrogate
+def test_small_chunks_make_no_difference(surrogate, monkeypatch):
+    rng = np.random.default_rng(4)
+    sides = rng.normal(scale=40, size=23), rng.normal(scale=40, size=19)
+    expected = over_pairs(*sides, 0.5, surrogate)
+    monkeypatch.setattr(_surrogates, "CHUNK_PAIRS", 41)
+    monkeypatch.setattr(_logistic, "CHUNK_SCORES", 5)
+    for path in PATHS:
+        assert_same(evaluate(*sides, 0.5, surrogate, path=path), expected)
+
+
+@every_surrogate
+def test_equal_calls_give_equal_bits(surrogate):
+    generator = torch.Generator().manual_seed(5)
+    higher, lower = (torch.randn(n, generator=generator) for n in (3_000, 40_000))
+    first = evaluate(higher, lower, 1.0, surrogate, dtype=torch.float32)
+    second = evaluate(higher, lower, 1.0, surrogate, dtype=torch.float32)
+    for a, b in zip(first, second, strict=True):
+        assert_array_equal(a, b)
+
+
+@every_path
+@every_surrogate
+def test_strided_scores(surrogate, path, monkeypatch):
+    monkeypatch.setattr(_pairwise, "BRUTE_FORCE_PAIRS", PATHS[path])
+    table = torch.arange(24, dtype=torch.float64).reshape(12, 2) / 8
+    mean = pairwise_mean(table[:5, 1], table[5:, 0], 1.0, surrogate)
+    expected = over_pairs(table[:5, 1].numpy(), table[5:, 0].numpy(), 1.0, surrogate)
+    assert_allclose(mean.item(), expected[0], rtol=1e-9)
+
+
+@every_path
+@every_surrogate
+def test_a_nan_shows(surrogate, path):
+    for sides in (([math.nan, 1.0], [0.5, 2.0]), ([0.5, 2.0], [0.1, math.nan, 1.0])):
+        assert math.isnan(evaluate(*sides, 1.0, surrogate, path=path)[0])
+
+
+@every_surrogate
+def test_second_derivatives_are_refused(surrogate):
+    higher, lower = (torch.tensor([s], requires_grad=True) for s in (0.0, 0.5))
+    mean = pairwise_mean(higher, lower, 1.0, surrogate)
+    (slope,) = torch.autograd.grad(mean, higher, create_graph=True)
+    with pytest.raises(RuntimeError, match="differentiated once"):
+        slope.sum().backward()
+
+
+def test_the_reference_has_second_derivatives():
+    higher, lower = (
+        torch.tensor([s], dtype=torch.float64, requires_grad=True) for s in (0.2, 0.5)
+    )
+    assert torch.autograd.gradgradcheck(
+        lambda v, c: pairwise_mean_brute_force(v, c, 1.0, "logistic"), (higher, lower)
+    )
+
+
+def test_weights_get_no_gradient():
+    scores = torch.tensor([0.0, 1.0], requires_grad=True)
+    weight = torch.tensor([1.0, 2.0], requires_grad=True)
+    for function in (pairwise_mean, pairwise_mean_brute_force):
+        function(scores, scores, 1.0, "hinge", weight, weight).backward()
+    assert weight.grad is None
+
+
+ONE = torch.ones(1)
+
+
+@pytest.mark.parametrize(
+    ("arguments", "message"),
+    [
+        ((ONE, ONE, 1.0, "ramp"), r"surrogate .*hinge.*squared_hinge.*logistic.*ramp"),
+        ((ONE, ONE, math.inf), "margin must be finite, got inf"),
+        ((ONE[None], ONE, 1.0), r"higher must be a 1-D .*\(1, 1\)"),
+        ((ONE, ONE.long(), 1.0), r"lower must be .* floats.*int64"),
+        ((ONE, ONE, 1.0, "hinge", torch.ones(2)), r"higher_weight .*\(1,\).*\(2,\)"),
+        ((ONE, ONE, 1.0, "hinge", None, ONE[None]), r"lower_weight .*\(1, 1\)"),
+    ],
+)
+def test_refused_arguments(arguments, message):
+    with pytest.raises(ValueError, match=message):
+        pairwise_mean(*arguments)
+
+
+def test_the_reference_refuses_unknown_surrogates():
+    with pytest.raises(ValueError, match="ramp"):
+        pairwise_mean_brute_force(ONE, ONE, 1.0, "ramp")
+
+
+@pytest.mark.skipif(not torch.cuda.is_available(), reason="needs a CUDA device")
+@every_surrogate
+def test_cuda_equals_cpu(surrogate):
+    generator = torch.Generator().manual_seed(6)
+    cpu = [torch.randn(n, generator=generator).double() for n in (700, 9_000)]
+    results = []
+    for device in ("cpu", "cuda"):
+        scores = [s.to(device).requires_grad_() for s in cpu]
+        mean = pairwise_mean(*scores, 1.0, surrogate)
+        mean.backward()
+        results.append((mean.item(), *(s.grad.cpu().numpy() for s in scores)))
+    assert_same(results[1], results[0])
