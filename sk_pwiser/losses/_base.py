@@ -26,6 +26,19 @@ class MultiTaskLoss(nn.Module):
     asks_for_groups : bool
         Whether the loss compares rows of a group. Batches then keep the rows of a
         group together.
+
+    Examples
+    --------
+    >>> import torch
+    >>> from sk_pwiser.losses import MultiTaskLoss
+    >>> class Brier(MultiTaskLoss):
+    ...     def forward(self, logits, y, sample_weight=None, groups=None):
+    ...         errors = (logits.sigmoid() - y) ** 2
+    ...         if sample_weight is not None:
+    ...             errors = errors * sample_weight.unsqueeze(1)
+    ...         return errors.mean(dim=0)
+    >>> Brier(["click", "conversion"])(torch.zeros(4, 2), torch.ones(4, 2))
+    tensor([0.2500, 0.2500])
     """
 
     estimator_parameters: ClassVar[tuple[str, ...]] = ()
@@ -65,6 +78,9 @@ class MultiTaskLoss(nn.Module):
     def pop_epoch_record(self) -> dict[str, float]:
         """Return what the loss has to tell of the epoch that ends, and forget it.
 
-        The figures enter the history under these names.
+        Returns
+        -------
+        dict of str to float
+            Figures for the history, under their names there.
         """
         return {}

@@ -56,10 +56,6 @@ class PWiseR(MultiTaskLoss):
     base_params : dict, default=None
         Parameters of that loss.
 
-    References
-    ----------
-    Durmus, Saribas, Aldemir, Yang and Cevikalp (2024). :arxiv:`2406.02163`
-
     Notes
     -----
     The paper's form, as far as it can be read, is `surrogate="squared_hinge",
@@ -67,6 +63,10 @@ class PWiseR(MultiTaskLoss):
     in a batch. The term moves scores, hence probabilities: watch the log loss.
 
     The history counts `batches_without_pairs`.
+
+    References
+    ----------
+    Durmus, Saribas, Aldemir, Yang and Cevikalp (2024). :arxiv:`2406.02163`
 
     Examples
     --------

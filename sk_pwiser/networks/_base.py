@@ -45,7 +45,13 @@ class NetworkSpec:
         return len(self.base_rates)
 
     def base_logits(self) -> Tensor:
-        """Log-odds of the base rates, of shape `(n_tasks,)`, kept finite."""
+        """Compute the log-odds of the base rates.
+
+        Returns
+        -------
+        Tensor of shape (n_tasks,)
+            Logits, kept finite where a rate is 0 or 1.
+        """
         rates = torch.tensor(list(self.base_rates), dtype=torch.float64)
         return torch.logit(rates, eps=1e-9).float()
 
@@ -58,9 +64,9 @@ class NetworkOutput(NamedTuple):
     logits : Tensor of shape (batch, n_tasks)
         Log-odds of P(Y_k = 1 | impression), one column a task. Predictions are made
         from these alone.
-    aux_logits : sequence of Tensor of shape (batch, n_tasks)
+    aux_logits : sequence of Tensor of shape (batch, n_tasks), default=()
         Logits of extra heads, each trained with the tasks' own losses.
-    penalties : mapping of str to Tensor of shape ()
+    penalties : mapping of str to Tensor of shape (), default={}
         Named terms added to the loss as they are, already weighted.
     """
 

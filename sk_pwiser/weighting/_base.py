@@ -14,6 +14,16 @@ class TaskWeighting(nn.Module):
     ----------
     n_tasks : int
         Number of tasks.
+
+    Examples
+    --------
+    >>> import torch
+    >>> from sk_pwiser.weighting import TaskWeighting
+    >>> class Worst(TaskWeighting):
+    ...     def forward(self, losses):
+    ...         return losses.max()
+    >>> Worst(2)(torch.tensor([0.5, 0.25]))
+    tensor(0.5000)
     """
 
     def __init__(self, n_tasks: int) -> None:
