@@ -85,7 +85,12 @@ class MultiTaskNet(NeuralNet):  # type: ignore[misc]
         if self.verbose >= 2:
             callbacks.append(("progress_bar", ProgressBar(postfix_keys=[])))
         if self.verbose:
-            callbacks.append(("print_log", PrintLog()))
+            # What a loss has to tell is kept, but would make the table too wide.
+            told = self.criterion.pop_epoch_record()
+            unprinted = [
+                f"{part}_{name}" for part in ("train", "valid") for name in told
+            ]
+            callbacks.append(("print_log", PrintLog(keys_ignored=unprinted)))
         return callbacks
 
     def fit_loop(

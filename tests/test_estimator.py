@@ -279,6 +279,7 @@ def test_verbose(impressions, capsys, verbose):
     lines = [line for line in printed.out.splitlines() if line.strip()[:1].isdigit()]
     assert len(lines) == (3 if verbose else 0)
     assert ("valid_auc_conversion" in printed.out) == bool(verbose)
+    assert "without_pairs" not in printed.out
     assert ("it/s" in printed.err) == (verbose == 2)
 
 
