@@ -1,0 +1,99 @@
+"""How Sphinx builds the documentation; `tox -e docs` runs it."""
+
+import os
+import sys
+from pathlib import Path
+
+import sk_pwiser
+
+DOCS = Path(__file__).parent
+sys.path.insert(0, str(DOCS))
+
+import api_reference  # noqa: E402
+
+api_reference.write(DOCS / "api_table.rst")
+
+# Project
+
+project = "sk_pwiser"
+author = "the sk_pwiser developers"
+copyright = f"2026, {author}"
+version = release = sk_pwiser.__version__
+
+# Build
+
+extensions = [
+    "numpydoc",
+    "sphinx.ext.autodoc",
+    "sphinx.ext.autosummary",
+    "sphinx.ext.extlinks",
+    "sphinx_copybutton",
+    "sphinx_gallery.gen_gallery",
+]
+exclude_patterns = ["_build", "_templates", "api_table.rst"]
+templates_path = ["_templates"]
+default_role = "code"
+maximum_signature_line_length = 88
+
+# API reference: one page an object of api_table.rst, which api.rst includes.
+
+autosummary_generate = ["api_table.rst"]
+autodoc_default_options = {
+    # Made by scikit-learn for metadata routing; their text refers to its user guide.
+    "exclude-members": "set_fit_request,set_partial_fit_request,set_score_request",
+}
+autodoc_typehints = "none"  # numpydoc's types say more
+numpydoc_show_class_members = False  # the template of a class lists them
+
+# References: :doi:`10.1145/3219819.3220007`, :arxiv:`2406.02163`.
+
+extlinks = {
+    "arxiv": ("https://arxiv.org/abs/%s", "arXiv:%s"),
+    "doi": ("https://doi.org/%s", "doi:%s"),
+}
+
+# Links into other projects' documentation need a network, so they are asked for.
+
+if os.environ.get("SK_PWISER_DOCS_INTERSPHINX"):
+    extensions.append("sphinx.ext.intersphinx")
+    intersphinx_mapping = {
+        "python": ("https://docs.python.org/3", None),
+        "numpy": ("https://numpy.org/doc/stable", None),
+        "pandas": ("https://pandas.pydata.org/docs", None),
+        "sklearn": ("https://scikit-learn.org/stable", None),
+        "skorch": ("https://skorch.readthedocs.io/en/stable", None),
+        "torch": ("https://docs.pytorch.org/docs/stable", None),
+    }
+
+# Gallery: every examples/**/plot_*.py is run, and a failure stops the build.
+
+sphinx_gallery_conf = {
+    "examples_dirs": "../examples",
+    "gallery_dirs": "auto_examples",
+    "backreferences_dir": "generated/backreferences",
+    "doc_module": ("sk_pwiser",),
+    "reference_url": {"sk_pwiser": None},
+    "subsection_order": ["../examples/quickstart", "*"],
+    "within_subsection_order": "FileNameSortKey",
+    "min_reported_time": 60,
+    "plot_gallery": True,
+    "show_memory": False,
+    "show_signature": False,
+    "write_computation_times": False,
+}
+
+# Copy buttons leave out prompts and output.
+
+copybutton_prompt_text = r">>> |\.\.\. |\$ "
+copybutton_prompt_is_regexp = True
+
+# Pages
+
+html_theme = "pydata_sphinx_theme"
+html_title = f"sk_pwiser {version}"
+html_show_sourcelink = False
+html_theme_options = {
+    "footer_start": ["copyright"],
+    "navigation_with_keys": False,
+    "show_prev_next": False,
+}

@@ -1,0 +1,267 @@
+"""Docstrings by numpydoc and by the signature, and the sizes of files and functions."""
+
+import ast
+import doctest
+import importlib
+import inspect
+import pkgutil
+import re
+import tomllib
+from pathlib import Path
+
+import pytest
+from numpydoc.docscrape import get_doc_object
+from numpydoc.validate import ERROR_MSGS, validate
+
+import sk_pwiser
+
+REPOSITORY = Path(__file__).parents[1]
+PACKAGE = Path(sk_pwiser.__file__).parent
+
+MAX_FILE_LINES = 400
+MAX_FUNCTION_LINES = 60
+
+# What has no example of its own, and where its use is shown.
+SHOWN_ELSEWHERE = {
+    "sk_pwiser.networks.NetworkOutput": "in MultiTaskNetwork",
+    "sk_pwiser.networks.NetworkSpec": "in MultiTaskNetwork",
+}
+
+
+def public_modules():
+    """The package and its public modules, one level down."""
+    names = [
+        info.name
+        for info in pkgutil.iter_modules(sk_pwiser.__path__)
+        if not info.name.startswith("_")
+    ]
+    return [sk_pwiser, *(importlib.import_module(f"sk_pwiser.{n}") for n in names)]
+
+
+def public_objects():
+    """Map dotted names to the public classes and functions."""
+    return {
+        f"{module.__name__}.{name}": getattr(module, name)
+        for module in public_modules()
+        for name in module.__all__
+        if inspect.isclass(getattr(module, name))
+        or inspect.isfunction(getattr(module, name))
+    }
+
+
+def public_members(name, cls):
+    """Map dotted names to a class's public methods and properties.
+
+    Those inherited from other packages are theirs to document.
+    """
+    return {
+        f"{name}.{attribute}": getattr(cls, attribute)
+        for owner in cls.__mro__
+        if owner.__module__.split(".")[0] == "sk_pwiser"
+        for attribute, value in vars(owner).items()
+        if not attribute.startswith("_")
+        and isinstance(
+            value, classmethod | staticmethod | property | type(public_members)
+        )
+    }
+
+
+OBJECTS = public_objects()
+MEMBERS = {
+    member: value
+    for name, cls in OBJECTS.items()
+    if inspect.isclass(cls)
+    for member, value in public_members(name, cls).items()
+}
+EVERYTHING = OBJECTS | MEMBERS
+CALLABLES = {n: o for n, o in EVERYTHING.items() if not isinstance(o, property)}
+
+
+def exempt_codes():
+    with open(REPOSITORY / "pyproject.toml", "rb") as file:
+        checks = tomllib.load(file)["tool"]["numpydoc_validation"]["checks"]
+    assert checks[0] == "all"
+    return set(checks[1:])
+
+
+def test_exempt_codes_are_known():
+    assert exempt_codes() <= set(ERROR_MSGS)
+
+
+def test_the_walk_finds_the_public_face():
+    expected = {
+        "sk_pwiser.MultiTaskCTRCVRClassifier",
+        "sk_pwiser.losses.pwiser_loss",
+        "sk_pwiser.networks.MMoE",
+        "sk_pwiser.datasets.make_ctr_cvr",
+        "sk_pwiser.MultiTaskCTRCVRClassifier.predict_cvr",
+    }
+    assert expected <= set(EVERYTHING)
+
+
+@pytest.mark.parametrize("module", public_modules(), ids=lambda m: m.__name__)
+def test_all_names_exist_and_have_a_module_docstring(module):
+    assert module.__doc__
+    assert all(isinstance(name, str) for name in module.__all__)
+    assert all(hasattr(module, name) for name in module.__all__)
+
+
+def is_documented_by_its_base(name):
+    """Whether a method overrides one with the same parameters in a public base class.
+
+    It then says in a line what it does otherwise, and does not repeat the contract.
+    """
+    owner, _, attribute = name.rpartition(".")
+    bases = inspect.getmro(OBJECTS[owner])[1:] if owner in OBJECTS else ()
+    overridden = [vars(b)[attribute] for b in bases if attribute in vars(b)]
+    return any(
+        value in MEMBERS.values()
+        and inspect.signature(value) == inspect.signature(MEMBERS[name])
+        for value in overridden
+    )
+
+
+@pytest.mark.parametrize("name", EVERYTHING)
+def test_numpydoc_finds_no_fault(name):
+    exempt = exempt_codes()
+    if is_documented_by_its_base(name):
+        exempt |= {"PR01", "RT01"}
+    errors = [e for e in validate(name)["errors"] if e[0] not in exempt]
+    assert errors == []
+
+
+@pytest.mark.parametrize("name", sorted(OBJECTS.keys() - SHOWN_ELSEWHERE.keys()))
+def test_an_example_can_be_run(name):
+    examples = doctest.DocTestParser().get_examples(inspect.getdoc(OBJECTS[name]))
+    assert examples
+    assert not any(e.options.get(doctest.SKIP) for e in examples)
+
+
+def default_faults(signature, documented):
+    """List where the documented types and defaults differ from the signature."""
+    faults = []
+    for name, parameter in signature.parameters.items():
+        text = documented.get(name)
+        if text is None:
+            continue  # numpydoc's PR01 tells of those that matter
+        said = re.search(r"default=(.+)$", text)
+        if parameter.default is inspect.Parameter.empty:
+            if said:
+                faults.append(f"{name}: {text!r}, but there is no default")
+        elif said is None:
+            faults.append(f"{name}: {text!r} names no default")
+        elif not is_same_default(said.group(1), parameter.default):
+            faults.append(f"{name}: {text!r}, but it is {parameter.default!r}")
+    return faults
+
+
+def is_same_default(text, value):
+    try:
+        said = ast.literal_eval(text)
+    except (ValueError, SyntaxError):
+        return text == getattr(value, "__name__", repr(value))
+    return said == value and type(said) is type(value)
+
+
+def shape_faults(documented):
+    """List the arrays and tensors that state no shape."""
+    is_array = re.compile(r"^(\w+ )?(array-like|ndarray|Tensor)\b")
+    return [
+        f"{name}: {text!r} states no shape"
+        for name, text in documented.items()
+        if is_array.match(text) and "of shape" not in text
+    ]
+
+
+@pytest.mark.parametrize("name", CALLABLES)
+def test_documented_defaults_and_shapes(name):
+    doc = get_doc_object(CALLABLES[name])
+    parameters = {n: p.type for p in doc["Parameters"] for n in p.name.split(", ")}
+    returns = {p.name or "returns": p.type for p in doc["Returns"]}
+    faults = default_faults(inspect.signature(CALLABLES[name]), parameters)
+    assert faults + shape_faults(parameters | returns) == []
+
+
+def test_the_checks_of_defaults_and_shapes_see_faults():
+    def function(a, b=1, c=(0.25, 0.75), d="x", e=None):
+        pass
+
+    signature = inspect.signature(function)
+    right = {
+        "a": "array-like of shape (n_samples,)",
+        "b": "int, default=1",
+        "c": "tuple of float, default=(0.25, 0.75)",
+        "d": '{"x", "y"}, default="x"',
+        "e": "Tensor of shape (batch,), default=None",
+    }
+    assert default_faults(signature, right) + shape_faults(right) == []
+    wrong = {
+        "a": "float, default=1",
+        "b": "int, default=1.0",
+        "c": "tuple of float, default=(25.0, 75.0)",
+        "d": "str",
+        "e": "float Tensor, default=None",
+    }
+    assert len(default_faults(signature, wrong)) == 4
+    assert len(shape_faults(wrong)) == 1
+
+
+# Sizes.
+
+
+def source_files():
+    folders = [PACKAGE, *(REPOSITORY / f for f in ("tests", "examples", "benchmarks"))]
+    files = [path for folder in folders for path in folder.rglob("*.py")]
+    return sorted([*files, REPOSITORY / "docs" / "conf.py"])
+
+
+def code_lines(function):
+    """Count the lines of a function without its docstring, comments and blanks."""
+    body = function.body
+    if ast.get_docstring(function) is not None:
+        body = body[1:]
+    lines = {line for node in body for line in lines_of(node)}
+    return len(lines | {function.lineno})
+
+
+def lines_of(node):
+    """Lines on which something of a node stands: not the gaps between its parts."""
+    whole = {node.lineno, node.end_lineno}
+    is_text = isinstance(node, ast.Constant | ast.JoinedStr)
+    if is_text:
+        whole = set(range(node.lineno, node.end_lineno + 1))
+    for part in ast.walk(node):
+        if part is not node and hasattr(part, "lineno"):
+            whole |= {part.lineno, part.end_lineno}
+    return whole
+
+
+def too_large(source):
+    """List what in a file is over the limits."""
+    faults = []
+    if (n_lines := source.count("\n")) > MAX_FILE_LINES:
+        faults.append(f"{n_lines} lines")
+    sizes = [
+        (node.name, code_lines(node))
+        for node in ast.walk(ast.parse(source))
+        if isinstance(node, ast.FunctionDef | ast.AsyncFunctionDef)
+    ]
+    long = [(name, n_lines) for name, n_lines in sizes if n_lines > MAX_FUNCTION_LINES]
+    return faults + [f"{name}: {n_lines} lines of code" for name, n_lines in long]
+
+
+def test_files_and_functions_are_small():
+    sizes = {p: too_large(p.read_text(encoding="utf-8")) for p in source_files()}
+    assert {str(path): faults for path, faults in sizes.items() if faults} == {}
+
+
+@pytest.mark.parametrize(("n_lines", "n_faults"), [(59, 0), (60, 1)])
+def test_the_size_check_counts_code_alone(n_lines, n_faults):
+    comment, statement = "    # why\n\n", "    x = 1\n"
+    source = 'def f():\n    """Text.\n\n    More.\n    """\n' + comment * 90
+    assert len(too_large(source + statement * n_lines)) == n_faults
+
+
+def test_the_size_check_sees_long_files():
+    assert too_large("x = 1\n" * MAX_FILE_LINES) == []
+    assert too_large("x = 1\n" * (MAX_FILE_LINES + 1)) == ["401 lines"]
