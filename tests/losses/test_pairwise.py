@@ -252,7 +252,7 @@ def test_large_scores(surrogate, path, offset, spread):
     expected = over_pairs(higher, lower, margin, surrogate)
     assert_same(evaluate(higher, lower, margin, surrogate, path=path), expected)
     if spread <= 1:  # the two sides far apart, in either order
-        for gap in (500.0, -2000.0):
+        for gap in (500.0, -200.0, -2000.0):
             actual = evaluate(higher, lower + gap, margin, surrogate, path=path)
             expected = over_pairs(higher, lower + gap, margin, surrogate)
             assert_same(actual, expected, atol=1e-300)

@@ -124,7 +124,8 @@ def pairwise_mean(
 
     The logistic surrogate is exact up to `BRUTE_FORCE_PAIRS` pairs. Beyond, it is
     interpolated on a grid, to within 1e-9 of the value and 2e-9 of each entry of the
-    gradient, relative (derived in `_logistic`).
+    gradient, relative (derived in `_logistic`). Where scores fill a range of more than
+    131072 units without wide gaps, the pairs are walked through after all, slowly.
 
     On a CPU equal calls give equal bits.
 
