@@ -5,12 +5,27 @@
 
 from sk_pwiser.losses._base import MultiTaskLoss
 from sk_pwiser.losses._bce import BCE
+from sk_pwiser.losses._combined_pair import CombinedPair
+from sk_pwiser.losses._focal import Focal
+from sk_pwiser.losses._jrc import JRC
 from sk_pwiser.losses._pwiser import PWiseR
 from sk_pwiser.losses._pwiser_term import pwiser_loss
 
 LOSSES: dict[str, type[MultiTaskLoss]] = {
     "bce": BCE,
+    "combined_pair": CombinedPair,
+    "focal": Focal,
+    "jrc": JRC,
     "pwiser": PWiseR,
 }
 
-__all__ = ["BCE", "LOSSES", "MultiTaskLoss", "PWiseR", "pwiser_loss"]
+__all__ = [
+    "BCE",
+    "JRC",
+    "LOSSES",
+    "CombinedPair",
+    "Focal",
+    "MultiTaskLoss",
+    "PWiseR",
+    "pwiser_loss",
+]
