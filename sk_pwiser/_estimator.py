@@ -29,9 +29,10 @@ class MultiTaskCTRCVRClassifier(ClassifierMixin, BaseEstimator):
     network_params : dict, default=None
         Parameters of the network, such as `n_experts`, `expert_units`,
         `bottom_units`, `tower_units` and `dropout`.
-    loss : {"bce", "pwiser"} or class, default="pwiser"
-        The loss: binary cross-entropy, the same plus the pairwise ranking term of
-        PWiseR, or a subclass of :class:`~sk_pwiser.losses.MultiTaskLoss`.
+    loss : {"pwiser", "bce", "combined_pair", "focal", "jrc"} or class, default="pwiser"
+        The loss: binary cross-entropy ("bce"), the same plus the pairwise ranking term
+        of PWiseR, another of :mod:`sk_pwiser.losses`, or a subclass of
+        :class:`~sk_pwiser.losses.MultiTaskLoss`.
     loss_params : dict, default=None
         Parameters of the loss, such as `surrogate`, `score`, `margins` and `tasks` of
         :class:`~sk_pwiser.losses.PWiseR`.
