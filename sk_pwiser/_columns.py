@@ -5,13 +5,10 @@ Nothing here imports pandas or polars: a column is asked through its own methods
 
 import numpy as np
 
-# Kinds of a pandas or numpy dtype that hold numbers.
-_NUMBER_KINDS = "iuf"
-
 
 def is_dataframe(X):
     """Tell whether `X` is a pandas or polars DataFrame."""
-    return hasattr(X, "iloc") or _is_polars(X)
+    return len(getattr(X, "shape", ())) == 2 and (hasattr(X, "iloc") or _is_polars(X))
 
 
 def _is_polars(X):
@@ -28,14 +25,25 @@ def column_of(X, index):
 def has_category_dtype(column):
     """Tell whether a column's dtype says that it holds categories.
 
-    These are category, string, object and bool of pandas and Categorical, Enum, String
-    and Boolean of polars. Arrays hold numbers, whatever their dtype.
+    These are category, string, object and bool of pandas, those of Arrow included, and
+    Categorical, Enum, String and Boolean of polars. Arrays hold numbers, whatever
+    their dtype.
     """
     if isinstance(column, np.ndarray):
         return False
     if _is_polars(column):
         return str(column.dtype).startswith(("Categorical", "Enum", "String", "Bool"))
-    return column.dtype.kind in "bOU" or column.dtype.name in ("category", "string")
+    return (
+        column.dtype.kind == "b"
+        or column.dtype == object
+        or column.dtype.name.startswith(("category", "dictionary"))
+        or _holds_text(column.dtype)
+    )
+
+
+def _holds_text(dtype):
+    """Tell whether a dtype of numpy or pandas is one of text."""
+    return dtype.kind in "SUT" or dtype.name in ("str", "string")
 
 
 def to_float(column):
@@ -46,14 +54,19 @@ def to_float(column):
     TypeError or ValueError
         If the column does not hold numbers.
     """
-    if isinstance(column, np.ndarray):
-        return column.astype(np.float64)
+    dtype = column.dtype
     if _is_polars(column):
-        if not (column.dtype.is_numeric() or str(column.dtype) in ("Boolean", "Null")):
-            raise TypeError(f"its dtype {column.dtype} holds no numbers")
+        if not (dtype.is_numeric() or str(dtype) in ("Boolean", "Null")):
+            raise TypeError(f"its dtype {dtype} holds no numbers")
         return column.cast(float).to_numpy().astype(np.float64)
-    if column.dtype.kind in "mMc":
-        raise TypeError(f"its dtype {column.dtype} holds no numbers")
+    # Both would be converted: dates to days or nanoseconds, and "7" to 7.
+    if dtype.kind in "mMc" or _holds_text(dtype):
+        raise TypeError(f"its dtype {dtype} holds no numbers")
+    if isinstance(column, np.ndarray):
+        if dtype.kind != "O":
+            return column.astype(np.float64)
+        known = (np.nan if _is_missing(value) else value for value in column)
+        return np.fromiter(known, dtype=np.float64, count=len(column))
     return column.to_numpy(dtype=np.float64, na_value=np.nan)
 
 
@@ -65,23 +78,42 @@ def factorize(column):
     codes : int64 ndarray of shape (n_samples,)
         Position of each row's value in `values`; -1 where it is missing.
     values : list
-        The distinct values, as Python objects that compare alike across libraries.
+        The distinct values in the column, as Python objects that compare alike across
+        libraries.
+
+    Raises
+    ------
+    TypeError, ValueError or NotImplementedError
+        If the column holds what cannot be told apart, such as lists.
     """
     if isinstance(column, np.ndarray):
         return _factorize_array(column)
     if _is_polars(column):
         return _factorize_polars(column)
     if column.dtype.name == "category":
-        return (
-            column.cat.codes.to_numpy().astype(np.int64),
-            column.cat.categories.tolist(),
-        )
+        return _factorize_pandas_categories(column.cat)
+    if column.dtype.kind == "f":
+        # To nullable dtypes NaN is not missing, and to Arrow -0.0 is not 0.0.
+        column = column.mask(column != column) + 0.0
     codes, values = column.factorize()
     return codes.astype(np.int64), values.tolist()
 
 
+def _factorize_pandas_categories(column):
+    codes = column.codes.to_numpy().astype(np.int64)
+    # A single row may come with the categories of millions.
+    used = np.zeros(len(column.categories), dtype=bool)
+    used[codes[codes >= 0]] = True
+    positions = np.append(used.cumsum() - 1, -1)
+    return positions[codes], column.categories[used].tolist()
+
+
 def _factorize_polars(column):
     name = str(column.dtype)
+    if name == "Object":
+        return _factorize_objects(column)
+    if column.dtype.is_nested():
+        raise TypeError(f"its dtype {name} holds no single values")
     if name.startswith(("Categorical", "Enum")):
         import polars as pl  # the caller holds a polars column, so it is there
 
@@ -89,21 +121,22 @@ def _factorize_polars(column):
     elif column.dtype.is_float():
         column = column.fill_nan(None)
     values = column.drop_nulls().unique().sort()
-    if name == "Boolean":
-        column = column.cast(int)
-    # The dense rank counts the distinct values in their order, from 1 on.
-    codes = column.rank("dense").fill_null(0).to_numpy().astype(np.int64) - 1
-    return codes, values.to_list()
+    codes = column.replace_strict(values, np.arange(len(values)), default=-1)
+    return codes.to_numpy().astype(np.int64), values.to_list()
 
 
 def _factorize_array(column):
-    if column.dtype.kind in "biufU":
-        values, codes = np.unique(column, return_inverse=True)
-        codes = codes.astype(np.int64)
-        if column.dtype.kind == "f" and len(values) and np.isnan(values[-1]):
-            codes[codes == len(values) - 1] = -1
-            values = values[:-1]
-        return codes, values.tolist()
+    if column.dtype.kind not in "biufU":
+        return _factorize_objects(column)
+    values, codes = np.unique(column, return_inverse=True)
+    codes = codes.astype(np.int64)
+    if column.dtype.kind == "f" and len(values) and np.isnan(values[-1]):
+        codes[codes == len(values) - 1] = -1
+        values = values[:-1]
+    return codes, values.tolist()
+
+
+def _factorize_objects(column):
     # Objects need not be sortable: hashing takes any mixture.
     positions = {}
     codes = np.fromiter(
@@ -121,5 +154,7 @@ def _is_missing(value):
     if value is None:
         return True
     different = value != value
-    # pandas.NA answers comparisons with itself, which is neither true nor false.
-    return different is value or different is True or different is np.True_
+    if isinstance(different, bool | np.bool_):
+        return bool(different)
+    # pandas.NA answers comparisons with itself.
+    return different is value

@@ -4,7 +4,7 @@ Every category column has code 0 for missing values and code 1 for values that w
 not seen in fit; values too rare to learn from share code 1, so that it is trained.
 """
 
-from numbers import Integral
+from numbers import Integral, Number
 
 import numpy as np
 from sklearn.base import BaseEstimator
@@ -23,6 +23,10 @@ MISSING, UNSEEN, FIRST_VALUE = 0, 1, 2
 # Standardised values beyond this many standard deviations are cut off there: one wild
 # value at prediction must not carry the logit away.
 LARGEST_DEVIATION = 10.0
+
+# Values beyond this are taken for it: squares, sums and quotients of larger ones may
+# overflow.
+LARGEST_VALUE = 1e100
 
 
 class CategoryColumn:
@@ -51,7 +55,7 @@ class CategoryColumn:
         counts = np.bincount(positions[positions >= 0], minlength=len(values))
         kept = np.flatnonzero(counts >= self.min_frequency).tolist()
         self.codes_ = {values[p]: code for code, p in enumerate(kept, FIRST_VALUE)}
-        self.kinds_ = {_kind(values[p]) for p in np.flatnonzero(counts).tolist()}
+        self.kinds_ = set(map(_kind, values))
         # A code that no training row had would stay untrained.
         self.missing_code_ = MISSING if (positions < 0).any() else UNSEEN
         return self._encode(positions, values)
@@ -59,7 +63,7 @@ class CategoryColumn:
     def transform(self, column):
         """Return the codes of a column, int64 of shape (n_samples,)."""
         positions, values = self._factorize(column)
-        kinds = {_kind(value) for value in values}
+        kinds = set(map(_kind, values))
         if kinds and self.kinds_ and kinds.isdisjoint(self.kinds_):
             raise ValueError(
                 f"Column {self.name!r} held {' and '.join(sorted(self.kinds_))} when "
@@ -70,11 +74,14 @@ class CategoryColumn:
 
     def _factorize(self, column):
         try:
-            return factorize(column)
-        except TypeError as error:
+            positions, values = factorize(column)
+        except (TypeError, ValueError, NotImplementedError) as error:
             raise TypeError(
                 f"Column {self.name!r} cannot be read as categories: {error}."
             ) from error
+        if np.inf in values or -np.inf in values:
+            raise _infinity_error(self.name)
+        return positions, values
 
     def _encode(self, positions, values):
         codes = [self.codes_.get(value, UNSEEN) for value in values]
@@ -85,7 +92,14 @@ class CategoryColumn:
 def _kind(value):
     if isinstance(value, str):
         return "text"
-    return "numbers" if isinstance(value, int | float) else type(value).__name__
+    return "numbers" if isinstance(value, Number | np.bool_) else "other objects"
+
+
+def _infinity_error(name):
+    return ValueError(
+        f"Input X contains infinity or a value too large for dtype('float64') in "
+        f"column {name!r}."
+    )
 
 
 class NumericColumn:
@@ -109,12 +123,12 @@ class NumericColumn:
         """Learn mean and standard deviation of a column and return its inputs."""
         values = self._read(column)
         known = values[~np.isnan(values)]
-        self.has_missing_ = len(known) < len(values)
-        self.mean_ = known.mean() if len(known) else 0.0
-        scale = known.std() if len(known) else 0.0
-        # Rounding gives a constant column a tiny deviation of its own.
-        tiny = 10 * np.finfo(np.float64).eps * abs(self.mean_)
-        self.scale_ = scale if scale > tiny else 1.0
+        self.has_missing_ = 0 < len(known) < len(values)
+        self.mean_, self.scale_ = 0.0, np.inf
+        # A column of one value teaches nothing, so it gives 0 for any other as well:
+        # what the network makes of an input that never moved is left to chance.
+        if len(known) and known.min() < known.max():
+            self.mean_, self.scale_ = known.mean(), known.std() or np.inf
         return self._scale(values)
 
     def transform(self, column):
@@ -124,17 +138,15 @@ class NumericColumn:
     def _read(self, column):
         try:
             values = to_float(column)
-        except (TypeError, ValueError) as error:
-            raise type(error)(
+        except (TypeError, ValueError, OverflowError) as error:
+            kind = TypeError if isinstance(error, TypeError) else ValueError
+            raise kind(
                 f"Column {self.name!r} cannot be read as numbers: {error}. Convert it, "
                 "or declare it in categorical_features."
             ) from error
         if np.isinf(values).any():
-            raise ValueError(
-                f"Input X contains infinity or a value too large for "
-                f"dtype('float64') in column {self.name!r}."
-            )
-        return values
+            raise _infinity_error(self.name)
+        return np.clip(values, -LARGEST_VALUE, LARGEST_VALUE)
 
     def _scale(self, values):
         missing = np.isnan(values)
@@ -205,8 +217,10 @@ class TableEncoder(BaseEstimator):
 
     def _read(self, X, reset):
         if not is_dataframe(X):
+            # In lists numbers may stand beside text, which numpy would make text too.
+            dtype = None if hasattr(X, "dtype") else object
             return validate_data(
-                self, X, reset=reset, dtype=None, ensure_all_finite=False
+                self, X, reset=reset, dtype=dtype, ensure_all_finite=False
             )
         validate_data(self, X, reset=reset, skip_check_array=True)
         if X.shape[0] < 1 or X.shape[1] < 1:

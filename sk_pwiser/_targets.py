@@ -42,18 +42,21 @@ class Targets:
                 "is 1 under an earlier 0. They train the tasks' own losses and join no "
                 "pair.",
                 UserWarning,
-                stacklevel=5,
+                stacklevel=6,
             )
         if not constant_tasks:
             return
-        rates = self.values.mean(axis=0)
-        for name, rate in zip(self.task_names, rates, strict=True):
-            if rate in (0.0, 1.0):
+        first = self.values[0]
+        constant = (self.values == first).all(axis=0)
+        for name, label, is_constant in zip(
+            self.task_names, first, constant, strict=True
+        ):
+            if is_constant:
                 warnings.warn(
-                    f"Task {name!r} is {int(rate)} in every row: its prediction is "
+                    f"Task {name!r} is {int(label)} in every row: its prediction is "
                     "that constant, as far as training lets it.",
                     UserWarning,
-                    stacklevel=5,
+                    stacklevel=6,
                 )
 
 
@@ -74,15 +77,19 @@ def check_targets(Y, task_names=None, *, default_names=None, classes=None):
     Raises
     ------
     ValueError
-        If labels are missing, of another value or another number than `task_names`.
+        If labels are missing, of another value or another number than `task_names`,
+        or if two tasks have one name.
+    TypeError
+        If `task_names` holds anything but strings.
     """
     if Y is None:
         raise ValueError(
             "This estimator requires y to be passed, but the target y is None."
         )
     names = _names_of(Y)
-    _check_known(Y)
-    labels = check_array(Y, ensure_2d=False, dtype=None, input_name="Y")
+    _check_names("The columns of Y", names)
+    _check_names("task_names", task_names)
+    labels = _read(Y, names)
     if labels.ndim == 1 or labels.shape[1] == 1:
         values, classes = _one_task(column_or_1d(labels), classes)
     else:
@@ -100,11 +107,14 @@ def check_targets(Y, task_names=None, *, default_names=None, classes=None):
 
 
 def _names_of(Y):
-    columns = getattr(Y, "columns", None)
-    if columns is None:
-        name = getattr(Y, "name", None)
-        return None if name in (None, "") else [str(name)]
-    return [str(column) for column in columns]
+    if _is_dataframe(Y):
+        return [str(column) for column in Y.columns]
+    name = getattr(Y, "name", None)
+    return None if name in (None, "") else [str(name)]
+
+
+def _is_dataframe(Y):
+    return hasattr(Y, "columns") and hasattr(Y, "dtypes")
 
 
 def _default_names(n_tasks):
@@ -113,16 +123,59 @@ def _default_names(n_tasks):
     return [f"task_{k}" for k in range(n_tasks)]
 
 
-def _check_known(Y):
-    """Name the first column of a DataFrame with missing labels."""
-    if not hasattr(Y, "columns") or not hasattr(Y, "isna"):
-        return
-    for column, count in Y.isna().sum().items():
-        if count:
-            raise ValueError(f"Input Y contains NaN: {count} in column {column!r}.")
+def _check_names(where, names):
+    names = [] if names is None else list(names)
+    if not all(isinstance(name, str) for name in names):
+        raise TypeError(f"{where} must be strings; got {names}.")
+    twice = [name for name in names if names.count(name) > 1]
+    if twice:
+        raise ValueError(f"{where} must differ, but {twice[0]!r} is there twice.")
+
+
+def _read(Y, names):
+    """Return labels as an array; refuse missing ones and name their column."""
+    labels = check_array(
+        Y,
+        ensure_2d=False,
+        dtype=None,
+        ensure_all_finite="allow-nan",
+        input_name="Y",
+        estimator="Y",
+    )
+    if labels.dtype == object:
+        known = np.frompyfunc(_is_known, 1, 1)(labels).astype(bool)
+    else:
+        known = labels == labels
+    if not known.all():
+        missing = (~known).reshape(len(labels), -1).sum(axis=0)
+        k = int(missing.argmax())
+        raise ValueError(
+            f"Input Y contains NaN: {missing[k]} in column "
+            f"{k if names is None else names[k]!r}."
+        )
+    return labels.astype(_dtype_of(Y, labels.dtype), copy=False)
+
+
+def _is_known(label):
+    if label is None:
+        return False
+    same = label == label
+    # pandas.NA answers comparisons with itself.
+    return isinstance(same, bool | np.bool_) and bool(same)
+
+
+def _dtype_of(Y, dtype):
+    """Return the dtype that labels came in: nullable ones arrive as floats."""
+    dtypes = Y.dtypes if _is_dataframe(Y) else [getattr(Y, "dtype", dtype)]
+    plain = [getattr(one, "numpy_dtype", one) for one in dtypes]
+    if all(isinstance(one, np.dtype) and one.kind in "iub" for one in plain):
+        return np.result_type(*plain)
+    return dtype
 
 
 def _one_task(labels, classes):
+    if labels.dtype == object:
+        labels = _plain(labels)
     check_classification_targets(labels)
     found = np.unique(labels)
     if classes is None:
@@ -134,7 +187,7 @@ def _one_task(labels, classes):
         if len(found) < 2:
             raise ValueError(
                 "This estimator needs both classes of its task; the data contains only "
-                f"one class: {found[0]!r}."
+                f"one class: {found.tolist()[0]!r}."
             )
         classes = found
     classes = np.unique(classes)
@@ -146,14 +199,28 @@ def _one_task(labels, classes):
     return (labels == classes[1]).astype(np.float32)[:, np.newaxis], classes
 
 
+def _plain(labels):
+    """Return Python objects in a dtype of their own; text stays as it is."""
+    is_text = [isinstance(label, str) for label in labels]
+    if all(is_text):
+        return labels
+    if any(is_text):
+        raise ValueError(
+            "Labels must be all text or all numbers; Y holds "
+            f"{labels[is_text.index(True)]!r} and {labels[is_text.index(False)]!r}."
+        )
+    return np.array(labels.tolist())
+
+
 def _several_tasks(labels, names):
     for k in range(labels.shape[1]):
         column = labels[:, k]
         wrong = ~np.isin(column, [0, 1])
         if wrong.any():
+            row = int(wrong.argmax())
             raise ValueError(
                 f"Labels must be 0 or 1; column {k if names is None else names[k]!r} "
-                f"of Y holds {column[wrong][0]!r} in row {int(wrong.argmax())}."
+                f"of Y holds {column[row : row + 1].tolist()[0]!r} in row {row}."
             )
     dtype = np.dtype(int) if labels.dtype == object else labels.dtype
     classes = np.tile(np.array([0, 1]), (labels.shape[1], 1)).astype(dtype)
@@ -170,9 +237,14 @@ def check_row_weights(sample_weight, n_samples):
     """
     if sample_weight is None:
         return None
-    weights = check_array(
-        sample_weight, ensure_2d=False, dtype=np.float64, input_name="sample_weight"
-    )
+    try:
+        weights = check_array(
+            sample_weight, ensure_2d=False, dtype=np.float64, input_name="sample_weight"
+        )
+    except (TypeError, ValueError) as error:
+        raise ValueError(
+            f"sample_weight must hold a finite number a row. {error}"
+        ) from error
     if weights.shape != (n_samples,):
         raise ValueError(
             f"sample_weight must have shape ({n_samples},); got {weights.shape}."
@@ -181,6 +253,7 @@ def check_row_weights(sample_weight, n_samples):
         raise ValueError(f"sample_weight must be >= 0; it holds {weights.min()}.")
     if not weights.any():
         raise ValueError("sample_weight must not be zero for every row.")
+    weights = weights / weights.max()  # the sum of the largest floats overflows
     return (weights / weights.mean()).astype(np.float32)
 
 

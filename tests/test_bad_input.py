@@ -1,0 +1,273 @@
+"""Tables, labels and weights that the estimator refuses, or takes with a warning.
+
+Every refusal comes before training and leaves an earlier fit as it was, to the bit.
+"""
+
+import copy
+import warnings
+
+import numpy as np
+import pandas as pd
+import polars as pl
+import pytest
+import scipy.sparse as sp
+from numpy.testing import assert_allclose, assert_array_equal
+from skorch.callbacks import Callback
+
+from sk_pwiser import MultiTaskCTRCVRClassifier
+from sk_pwiser.datasets import make_ctr_cvr
+from sk_pwiser.losses import LOSSES
+
+N = 300
+DATA = make_ctr_cvr(N, ctr=0.4, cvr=0.4, random_state=0)
+X, Y = DATA.data, DATA.target
+
+
+class TrainingBegan(Exception):
+    pass
+
+
+class Fuse(Callback):
+    """Blows as soon as training begins."""
+
+    def on_train_begin(self, net, **kwargs):
+        raise TrainingBegan
+
+    on_epoch_begin = on_train_begin
+
+
+def small(**params):
+    defaults = {
+        "network_params": {"bottom_units": (8,), "tower_units": (4,)},
+        "batch_size": 100,
+        "max_epochs": 2,
+        "random_state": 0,
+    }
+    return MultiTaskCTRCVRClassifier(**{**defaults, **params})
+
+
+@pytest.fixture(scope="module")
+def trained():
+    model = small().fit(X, Y)
+    return model, model.predict_proba(X)
+
+
+@pytest.fixture
+def fitted(trained):
+    """An earlier fit, which must come out of the test as it went in."""
+    earlier, predictions = trained
+    model = copy.deepcopy(earlier)
+    before = {name: value for name, value in vars(model).items() if name[-1] == "_"}
+    yield model
+    after = {name: value for name, value in vars(model).items() if name[-1] == "_"}
+    assert after.keys() == before.keys()
+    assert all(after[name] is before[name] for name in before)
+    assert_array_equal(model.predict_proba(X), predictions)
+    assert len(model.history_) == model.n_iter_ == 2
+
+
+def refuses(model, error, message, X=X, Y=Y, method="fit", **kwargs):
+    """Check that a method refuses its input before training, and says why."""
+    model.set_params(callbacks=[Fuse()])
+    with pytest.raises(error, match=message):
+        getattr(model, method)(X, Y, **kwargs)
+
+
+def test_the_fuse_blows(fitted):
+    for method in ("fit", "partial_fit"):
+        with pytest.raises(TrainingBegan):
+            getattr(fitted.set_params(callbacks=[Fuse()]), method)(X, Y)
+
+
+BOTH = pytest.mark.parametrize("method", ["fit", "partial_fit"])
+
+
+@BOTH
+@pytest.mark.parametrize(
+    ("labels", "message"),
+    [
+        (Y * 2, "Labels must be 0 or 1; column 'click' of Y holds 2 in row"),
+        (Y.to_numpy() * -1, "Labels must be 0 or 1; column 0 of Y holds -1 in row"),
+        (Y * 0.5, "Labels must be 0 or 1; column 'click' of Y holds 0.5 in row"),
+        (Y.astype(str), "Labels must be 0 or 1; column 'click' of Y holds '1' in"),
+        (
+            Y.assign(conversion=np.where(np.arange(N) < 3, np.nan, 0)),
+            "Y contains NaN: 3 in column 'conversion'",
+        ),
+        (Y.to_numpy() * np.nan, "Y contains NaN: 300 in column 0"),
+        (Y.replace(1, np.inf), "Y contains infinity"),
+        (Y[:-1], r"\[300, 299\]"),
+        (Y.to_numpy()[:, :, np.newaxis], "dim 3"),
+        (Y[:0], "0 sample"),
+        (None, "the target y is None"),
+    ],
+)
+def test_wrong_labels(fitted, labels, message, method):
+    refuses(fitted, ValueError, message, Y=labels, method=method)
+
+
+def test_wrong_labels_of_one_task(fitted):
+    refuses(fitted, ValueError, r"binary .* \[0, 1, 2\]", Y=Y.sum(axis=1))
+    refuses(fitted, ValueError, "both classes .* only one class: 0", Y=np.zeros(N))
+    refuses(fitted, ValueError, "Unknown label type: continuous", Y=Y["click"] / 2)
+    refuses(fitted, TypeError, "Sparse data was passed for Y", Y=sp.csr_array(Y))
+
+
+@pytest.mark.parametrize(
+    ("names", "error", "message"),
+    [
+        (
+            ["a", "b"],
+            ValueError,
+            r"Y has 3 columns, but task_names names 2: \['a', 'b'",
+        ),
+        (["a", "a", "b"], ValueError, "task_names must differ, but 'a' is there twice"),
+        ([0, 1, 2], TypeError, r"task_names must be strings; got \[0, 1, 2\]"),
+        ("abc", ValueError, "'task_names' parameter .* must be an array-like"),
+    ],
+)
+def test_wrong_task_names(fitted, names, error, message):
+    fitted.set_params(task_names=names)
+    refuses(fitted, error, message, Y=Y.assign(paid=Y["conversion"]))
+
+
+@BOTH
+@pytest.mark.parametrize(
+    ("weights", "message"),
+    [
+        (np.ones(N - 1), r"must have shape \(300,\); got \(299,\)"),
+        (np.ones((N, 1)), r"must have shape \(300,\); got \(300, 1\)"),
+        (np.r_[np.ones(N - 1), -2], "must be >= 0; it holds -2.0"),
+        (np.r_[np.ones(N - 1), np.nan], "NaN"),
+        (np.r_[np.ones(N - 1), np.inf], "infinity"),
+        (np.zeros(N), "must not be zero for every row"),
+        (["heavy"] * N, "'heavy'"),
+        (2.0, "a finite number a row"),
+    ],
+)
+def test_wrong_row_weights(fitted, weights, message, method):
+    match = f"sample_weight.*{message}"
+    refuses(fitted, ValueError, match, method=method, sample_weight=weights)
+
+
+NUMERIC = "numeric_0"
+CATEGORY = "category_0"
+
+
+@pytest.mark.parametrize(
+    ("table", "error", "message"),
+    [
+        (X.assign(**{NUMERIC: np.inf}), ValueError, f"infinity .* column '{NUMERIC}'"),
+        (
+            X.assign(**{NUMERIC: pd.Timestamp("2024-05-01")}),
+            TypeError,
+            f"Column '{NUMERIC}' cannot be read as numbers: its dtype datetime64",
+        ),
+        (sp.csr_array((N, len(X.columns))), TypeError, "Sparse data was passed for X"),
+        (np.zeros(N), ValueError, "Expected 2D array, got 1D"),
+        (np.zeros((N, 2, 2)), ValueError, "dim 3"),
+        (X[:0], ValueError, "at least one row"),
+        (X[[]], ValueError, "one column|X has 0 features"),
+        (None, ValueError, "Expected 2D array"),
+        (
+            X.set_axis([0, *X.columns[1:]], axis=1),
+            TypeError,
+            "names are only supported",
+        ),
+    ],
+)
+@pytest.mark.filterwarnings("ignore:X does not have valid feature names:UserWarning")
+def test_wrong_tables(fitted, table, error, message):
+    for method in ("fit", "partial_fit"):
+        refuses(fitted, error, message, X=table, method=method)
+    for method in ("predict_proba", "predict", "predict_cvr"):
+        with pytest.raises(error, match=message):
+            getattr(fitted, method)(table)
+
+
+@pytest.mark.parametrize(
+    "make", [lambda t: t, lambda t: pl.DataFrame(t.to_dict("list"))]
+)
+@pytest.mark.parametrize(
+    ("change", "message"),
+    [
+        (lambda t: t.drop(columns=NUMERIC), f"missing:\n- {NUMERIC}"),
+        (lambda t: t.assign(extra=1.0), "unseen at fit time:\n- extra"),
+        (lambda t: t.rename(columns={NUMERIC: "n"}), f"- n\n.*missing:\n- {NUMERIC}"),
+        (lambda t: t[t.columns[::-1]], "must be in the same order"),
+        (
+            lambda t: t.assign(**{CATEGORY: "text"}),
+            f"Column '{CATEGORY}' held .* 'text'",
+        ),
+        (lambda t: t.assign(**{NUMERIC: -np.inf}), f"infinity .* column '{NUMERIC}'"),
+        (
+            lambda t: t.assign(**{NUMERIC: "5"}),
+            f"Column '{NUMERIC}' cannot be read as n",
+        ),
+    ],
+)
+def test_tables_that_are_not_as_in_fit(fitted, make, change, message):
+    numbers = X.assign(**{c: X[c].astype(int) for c in X.columns if "category" in c})
+    changed = make(change(numbers))
+    fitted.predict_proba(make(numbers))
+    error = (ValueError, TypeError)
+    with pytest.raises(error, match=f"(?s){message}"):
+        fitted.predict_proba(changed)
+    refuses(fitted, error, f"(?s){message}", X=changed, method="partial_fit")
+    fitted.set_params(warm_start=True)
+    refuses(fitted, error, f"(?s){message}", X=changed)
+
+
+def test_too_few_rows_to_hold_some_out(fitted):
+    fitted.set_params(early_stopping=True)
+    message = "at least 2 rows to hold some out, got 1"
+    refuses(fitted, ValueError, message, X=X[:1], Y=Y[:1])
+
+
+def caught_in_fit(model, *args, **kwargs):
+    with warnings.catch_warnings(record=True) as caught:
+        warnings.simplefilter("always")
+        model.fit(*args, **kwargs)
+    # A warning that points into the package tells nobody whose labels are meant.
+    assert all(w.category is UserWarning and w.filename == __file__ for w in caught)
+    return [str(w.message) for w in caught]
+
+
+@pytest.mark.parametrize("loss", LOSSES)
+@pytest.mark.parametrize("early_stopping", [False, "loss", "auc"])
+def test_a_task_without_positives_is_predicted_at_its_base_rate(loss, early_stopping):
+    model = small(loss=loss, early_stopping=early_stopping)
+    [message] = caught_in_fit(model, X, Y.assign(conversion=0))
+    assert message.startswith("Task 'conversion' is 0 in every row")
+    predictions = model.predict_proba(X)
+    assert_allclose(predictions[:, 1], 0.0, atol=0.01)
+    assert predictions[:, 1].min() > 0
+    assert_allclose(predictions[:, 0].mean(), Y["click"].mean(), atol=0.1)
+    assert np.isfinite(model.predict_cvr(X)).all()
+
+
+def test_no_positives_and_no_negatives_at_all():
+    for label in (0, 1):
+        model = small(early_stopping="auc")
+        messages = caught_in_fit(model, X, np.full((N, 2), label))
+        assert [m[: m.index(" in every")] for m in messages] == [
+            f"Task 'click' is {label}",
+            f"Task 'conversion' is {label}",
+        ]
+        assert_allclose(model.predict_proba(X), label, atol=0.02)
+
+
+@pytest.mark.parametrize("loss", LOSSES)
+def test_conversions_without_a_click_are_counted_in_one_warning(loss):
+    broken = Y.to_numpy().copy()
+    unclicked = np.flatnonzero(broken[:, 0] == 0)[:7]
+    broken[unclicked, 1] = 1
+    model = small(loss=loss)
+    [message] = caught_in_fit(model, X, broken)
+    assert message.startswith("7 of 300 rows break the funnel")
+    assert model.predict_proba(X).shape == (N, 2)
+    # Rows of weight 0 are not learnt from, hence not counted.
+    weights = np.ones(N)
+    weights[unclicked[:5]] = 0
+    [message] = caught_in_fit(small(loss=loss), X, broken, sample_weight=weights)
+    assert message.startswith("2 of 295 rows break the funnel")

@@ -1,0 +1,399 @@
+"""Tables: which columns hold categories, what is refused, what stays in bounds."""
+
+import datetime
+import decimal
+
+import numpy as np
+import pandas as pd
+import polars as pl
+import pyarrow as pa
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+from numpy.testing import assert_allclose, assert_array_equal
+from pandas.testing import assert_frame_equal
+from sklearn.preprocessing import StandardScaler
+
+from sk_pwiser._encoding import (
+    LARGEST_DEVIATION,
+    MISSING,
+    UNSEEN,
+    CategoryColumn,
+    NumericColumn,
+    TableEncoder,
+)
+
+
+def arrow(dtype):
+    return lambda values: pd.Series(pd.array(values, dtype=pd.ArrowDtype(dtype)))
+
+
+def objects(values):
+    return np.array([*values, None], dtype=object)[:-1]
+
+
+def test_missing_and_unseen_values_have_codes_that_training_rows_had():
+    fitted = pd.DataFrame({"c": ["a", "a", "rare", None], "full": list("xxyz")})
+    encoder = TableEncoder(min_frequency=2)
+    codes, _ = encoder.fit_transform(fitted)
+    assert codes.tolist() == [[2, 2], [2, 2], [UNSEEN, UNSEEN], [MISSING, UNSEEN]]
+    assert encoder.cardinalities_ == [3, 3]
+    new = pd.DataFrame({"c": ["new", None, "a"], "full": ["new", None, "x"]})
+    codes, _ = encoder.transform(new)
+    # "full" was never missing in fit, so that nothing was learnt of its code 0.
+    assert codes.tolist() == [[UNSEEN, UNSEEN], [MISSING, UNSEEN], [2, 2]]
+
+
+def test_standardisation_of_many_rows_against_scikit_learn():
+    X = np.random.default_rng(0).lognormal(3, [0.1, 1, 2], size=(500, 3)) - 1e4
+    _, numeric = TableEncoder().fit_transform(X)
+    expected = np.clip(StandardScaler().fit_transform(X), -10, 10)
+    assert_allclose(numeric, expected, rtol=1e-5, atol=1e-6)
+
+
+def pandas_table():
+    text = ["a", "b", "a"]
+    return pd.DataFrame(
+        {
+            "category": pd.Categorical(text),
+            "category of integers": pd.Categorical([1, 2, 1]),
+            "str": text,
+            "string": pd.Series(text, dtype="string"),
+            "object": pd.Series(["a", 1, None], dtype=object),
+            "bool": [True, False, True],
+            "boolean": pd.Series([True, None, False], dtype="boolean"),
+            "arrow string": arrow(pa.large_string())(text),
+            "arrow dictionary": arrow(pa.dictionary(pa.int8(), pa.string()))(text),
+            "arrow bool": arrow(pa.bool_())([True, None, False]),
+            "-int": [1, 2, 3],
+            "-float": [1.0, None, 3.0],
+            "-Int64": pd.Series([1, None, 3], dtype="Int64"),
+            "-Float64": pd.Series([1, None, 3], dtype="Float64"),
+            "-arrow": arrow(pa.int16())([1, None, 3]),
+            "-arrow decimal": arrow(pa.decimal128(3, 1))([decimal.Decimal(1)] * 3),
+            "-arrow null": arrow(pa.null())([None] * 3),
+        }
+    )
+
+
+def polars_table():
+    return pl.DataFrame(
+        {
+            "String": ["a", "b", None],
+            "Categorical": pl.Series(["a", "b", None], dtype=pl.Categorical),
+            "Enum": pl.Series(["a", "b", None], dtype=pl.Enum(["b", "a"])),
+            "Boolean": [True, False, None],
+            "-Int64": [1, 2, None],
+            "-UInt8": pl.Series([1, 2, None], dtype=pl.UInt8),
+            "-Float64": [1.0, float("nan"), None],
+            "-Decimal": pl.Series([1, 2, None], dtype=pl.Decimal(5, 2)),
+            "-Null": [None, None, None],
+        }
+    )
+
+
+@pytest.mark.parametrize("make", [pandas_table, polars_table])
+def test_the_dtype_tells_category_columns(make):
+    encoder = TableEncoder()
+    encoder.fit_transform(make())
+    for column in encoder.columns_:
+        assert isinstance(column, NumericColumn) == column.name.startswith("-")
+
+
+@pytest.mark.parametrize("dtype", [np.float64, np.int64, bool, object])
+def test_columns_of_arrays_hold_numbers(dtype):
+    codes, numeric = TableEncoder().fit_transform(np.eye(3, dtype=dtype))
+    assert codes.shape == (3, 0)
+    assert codes.dtype == np.int64
+    assert numeric.shape == (3, 3)
+
+
+MIXED = pd.DataFrame(
+    {"n": [1, 2, 2], "c": pd.Categorical(["x", "y", "x"]), "f": [0.5, 1.5, 2.5]}
+)
+
+
+@pytest.mark.parametrize(
+    ("chosen", "expected"),
+    [
+        ("from_dtype", ["c"]),
+        (["c", "n"], ["n", "c"]),
+        (pd.Index(["c"]), ["c"]),
+        ([1], ["c"]),
+        ((0, 1), ["n", "c"]),
+        ([-2, -3], ["n", "c"]),
+        (np.array([1], dtype=np.uint8), ["c"]),
+        ([False, True, False], ["c"]),
+        (np.array([True, True, False]), ["n", "c"]),
+        (pd.Series([True, True, True]), ["n", "c", "f"]),
+    ],
+)
+def test_categorical_features(chosen, expected):
+    for X in (MIXED, pl.DataFrame(MIXED.astype({"c": str}).to_dict("list"))):
+        encoder = TableEncoder(chosen)
+        codes, numeric = encoder.fit_transform(X)
+        columns = encoder.columns_
+        found = [c.name for c in columns if isinstance(c, CategoryColumn)]
+        assert found == expected
+        assert codes.shape == (3, len(expected))
+        assert numeric.shape == (3, 3 - len(expected))
+
+
+@pytest.mark.parametrize("chosen", [None, []])
+def test_no_categorical_features(chosen):
+    _, numeric = TableEncoder(chosen).fit_transform(MIXED[["n", "f"]])
+    assert numeric.shape == (3, 2)
+    with pytest.raises((TypeError, ValueError), match="Column 'c' cannot be read"):
+        TableEncoder(chosen).fit_transform(MIXED)
+
+
+def test_categorical_features_of_arrays_are_indices():
+    X = np.array([["a", 1.5], ["b", 2.5], ["a", 1.5]], dtype=object)
+    codes, numeric = TableEncoder([0]).fit_transform(X)
+    assert codes.ravel().tolist() == [2, UNSEEN, 2]
+    assert_allclose(numeric[:, 0], [-(0.5**0.5), 2**0.5, -(0.5**0.5)], rtol=1e-6)
+    floats = np.array([[7.0, 1.0], [np.nan, 2.0], [7.0, 3.0]])
+    codes, _ = TableEncoder([True, False]).fit_transform(floats)
+    assert codes.ravel().tolist() == [2, MISSING, 2]
+    texts = np.array([["a", "x"], ["b", "x"], ["a", "y"]])
+    codes, _ = TableEncoder([0, 1]).fit_transform(texts)
+    assert codes.tolist() == [[2, 2], [UNSEEN, 2], [2, UNSEEN]]
+
+
+@pytest.mark.parametrize(
+    ("chosen", "message"),
+    [
+        (["nope"], r"names 'nope', which is no column of X; its columns are \['n'"),
+        ([3], "holds 3, which is no name or index of the 3 columns"),
+        ([-4], "holds -4, which is no name or index"),
+        ([0.5], "holds 0.5"),
+        ([None], "holds None"),
+        ([[0]], r"holds \[0\]"),
+        ([True], "must have one entry a column, 3; it has 1"),
+        ("by_name", "must be 'from_dtype', None, or a list .* got 'by_name'"),
+    ],
+)
+def test_wrong_categorical_features_are_named(chosen, message):
+    with pytest.raises(ValueError, match=f"categorical_features.*{message}"):
+        TableEncoder(chosen).fit_transform(MIXED)
+
+
+def test_lists_keep_the_types_of_their_values():
+    X = [[1, "a", 0.5], [2**53 + 1, None, 1.5], [1, "a", 2.5], [2**53, float("nan"), 0]]
+    encoder = TableEncoder([0, 1], min_frequency=1)
+    codes, numeric = encoder.fit_transform(X)
+    assert codes.tolist() == [[2, 2], [3, MISSING], [2, 2], [4, MISSING]]
+    assert numeric.shape == (4, 1)
+    frame = pd.DataFrame({"i": [2**53, 5], "c": ["a", "1"], "f": [0, 1]})
+    with pytest.warns(UserWarning, match="X has feature names, but"):
+        assert encoder.transform(frame)[0].tolist() == [[4, 2], [UNSEEN, UNSEEN]]
+
+
+def test_pandas_in_fit_and_polars_or_arrays_at_predict():
+    X = pd.DataFrame(
+        {
+            "id": [2**53, 2**53 + 1, 2**53, 2**53 + 1],
+            "text": ["a", "b", "b", "a"],
+            "flag": pd.Series([True, None, True, False], dtype="boolean"),
+            "number": pd.Series([1, None, 3, 4], dtype="Int64"),
+        }
+    )
+    encoder = TableEncoder(["id", "text", "flag"])
+    codes, numeric = encoder.fit_transform(X)
+    as_polars = pl.DataFrame(
+        {c: [None if v is pd.NA else v for v in X[c]] for c in X.columns}
+    )
+    assert_array_equal(encoder.transform(as_polars)[0], codes)
+    assert_array_equal(encoder.transform(as_polars)[1], numeric)
+    for array in (X.to_numpy(dtype=object), X.to_numpy(dtype=object).tolist()):
+        with pytest.warns(UserWarning, match="does not have valid feature names"):
+            result = encoder.transform(array)
+        assert_array_equal(result[0], codes)
+        assert_array_equal(result[1], numeric)
+
+
+def test_names_and_order_of_columns_are_checked():
+    encoder = TableEncoder()
+    encoder.fit_transform(MIXED)
+    for frame in (MIXED, pl.DataFrame(MIXED.astype({"c": str}).to_dict("list"))):
+        with pytest.raises(ValueError, match=r"missing:\n- c"):
+            encoder.transform(frame[["n", "f"]])
+        with pytest.raises(ValueError, match="must be in the same order"):
+            encoder.transform(frame[["f", "c", "n"]])
+    with pytest.raises(ValueError, match=r"unseen at fit time:\n- extra"):
+        encoder.transform(MIXED.assign(extra=1))
+    with (
+        pytest.raises(ValueError, match="2 features, but TableEncoder is expecting 3"),
+        pytest.warns(UserWarning, match="does not have valid feature names"),
+    ):
+        encoder.transform(np.zeros((1, 2)))
+
+
+def test_column_names_that_are_not_strings():
+    encoder = TableEncoder()
+    numbered = MIXED.set_axis([7, 8, 9], axis=1)
+    codes, _ = encoder.fit_transform(numbered)
+    assert not hasattr(encoder, "feature_names_in_")
+    assert_array_equal(codes, TableEncoder().fit_transform(MIXED)[0])
+    with pytest.raises(ValueError, match=r"infinity .* column 2"):
+        encoder.transform(numbered.replace({9: {0.5: np.inf}}))
+    with pytest.raises(TypeError, match="only supported if all input features"):
+        TableEncoder().fit_transform(MIXED.set_axis([7, "c", 9], axis=1))
+
+
+DAY = datetime.datetime(2024, 5, 1)
+
+
+@pytest.mark.parametrize(
+    "column",
+    [
+        pd.Series([DAY] * 2),
+        pd.Series([DAY] * 2).dt.tz_localize("UTC"),
+        pd.Series(pd.to_timedelta([1, None])),
+        pd.Series(pd.period_range("2024", periods=2, freq="M")),
+        arrow(pa.date32())([DAY.date(), None]),
+        arrow(pa.timestamp("us"))([DAY, None]),
+        pl.Series([DAY, None]),
+        pl.Series([DAY.date(), None]),
+        pl.Series([datetime.timedelta(1), None]),
+        pl.Series([DAY.time(), None]),
+    ],
+)
+def test_dates_are_refused_unless_they_are_declared(column):
+    make = pl.DataFrame if isinstance(column, pl.Series) else pd.DataFrame
+    X = make({"n": [1, 2], "when": column})
+    with pytest.raises(TypeError, match="Column 'when' cannot be read as numbers"):
+        TableEncoder().fit_transform(X)
+    codes, _ = TableEncoder(["when"], min_frequency=1).fit_transform(X)
+    assert codes.max() >= 2
+    encoder = TableEncoder()
+    encoder.fit_transform(make({"n": [1, 2], "when": [1, 2]}))
+    with pytest.raises(TypeError, match="Column 'when' cannot be read as numbers"):
+        encoder.transform(X)
+
+
+@pytest.mark.parametrize("dtype", ["datetime64[D]", "timedelta64[s]"])
+def test_arrays_of_dates_are_refused(dtype):
+    with pytest.raises(TypeError, match=f"Column 0 cannot .* its dtype {dtype[:8]}"):
+        TableEncoder().fit_transform(np.array([[1], [2]], dtype=dtype))
+
+
+@pytest.mark.parametrize("chosen", [["c"], None])
+@pytest.mark.parametrize("value", [np.inf, -np.inf])
+@pytest.mark.parametrize(
+    "make",
+    [
+        pd.DataFrame,
+        pl.DataFrame,
+        lambda d: pd.DataFrame(d).astype("Float64"),
+        lambda d: pd.DataFrame(d).astype(pd.ArrowDtype(pa.float64())),
+        lambda d: pd.DataFrame(d).astype("float32"),
+    ],
+)
+def test_infinity_is_refused_with_its_column(make, value, chosen):
+    encoder = TableEncoder(chosen)
+    match = "infinity .* in column 'c'"
+    with pytest.raises(ValueError, match=match):
+        encoder.fit_transform(make({"n": [1.0, 2.0], "c": [value, 1.0]}))
+    encoder.fit_transform(make({"n": [1.0, 2.0], "c": [1.0, 1.0]}))
+    with pytest.raises(ValueError, match=match):
+        encoder.transform(make({"n": [1.0, 2.0], "c": [value, 1.0]}))
+
+
+@pytest.mark.parametrize(
+    "X",
+    [
+        MIXED["n"],
+        pl.Series([1, 2]),
+        pl.LazyFrame({"n": [1, 2]}),
+        np.arange(3),
+        np.zeros((2, 2, 2)),
+        np.zeros((0, 2)),
+        np.zeros((2, 0)),
+        pd.DataFrame({"n": []}),
+        pd.DataFrame(index=[0, 1]),
+        pl.DataFrame({"n": []}),
+        [[1], [1, 2]],
+        [],
+        None,
+    ],
+)
+def test_what_is_no_table_is_refused(X):
+    match = "2D|2-dim|dim 3|0 sample|0 feature|at least one row and one column"
+    with pytest.raises(ValueError, match=match):
+        TableEncoder().fit_transform(X)
+
+
+def test_tables_are_left_as_they_are():
+    X = pandas_table()
+    before = X.copy(deep=True)
+    encoder = TableEncoder()
+    encoder.fit_transform(X)
+    encoder.transform(X)
+    assert_frame_equal(X, before)
+    array = np.array([[1.0, np.nan], [1e300, 2.0]])
+    array.flags.writeable = False
+    encoder = TableEncoder([1])
+    encoder.fit_transform(array)
+    encoder.transform(array)
+
+
+VALUES = st.one_of(
+    st.none(),
+    st.text("ab", max_size=2),
+    st.integers(-3, 3),
+    st.sampled_from([2**53, 2**53 + 1, 0.5, -0.0, float("nan"), True, False]),
+)
+NUMBERS_OR_NONE = st.one_of(
+    st.none(),
+    st.integers(-3, 3),
+    st.floats(allow_infinity=False, allow_subnormal=True),
+)
+
+
+@st.composite
+def tables(draw):
+    """A table and its category columns, the last rows to be kept from fit."""
+    n_rows = draw(st.integers(2, 12))
+    chosen = draw(st.lists(st.booleans(), min_size=1, max_size=4))
+    columns = [
+        draw(
+            st.lists(
+                VALUES if is_category else NUMBERS_OR_NONE,
+                min_size=n_rows,
+                max_size=n_rows,
+            )
+        )
+        for is_category in chosen
+    ]
+    return objects([v for row in zip(*columns, strict=True) for v in row]).reshape(
+        n_rows, -1
+    ), chosen
+
+
+@given(tables(), st.integers(1, 4), st.booleans())
+def test_codes_and_inputs_stay_in_their_bounds(table, min_frequency, as_frame):
+    X, chosen = table
+    if as_frame:
+        X = pd.DataFrame(X)
+    half = (len(X) + 1) // 2
+    encoder = TableEncoder(chosen, min_frequency=min_frequency)
+    codes, numeric = encoder.fit_transform(X[:half])
+    again = encoder.transform(X[:half])
+    assert_array_equal(again[0], codes)
+    assert_array_equal(again[1], numeric)
+    assert codes.shape == (half, len(encoder.cardinalities_))
+    assert numeric.shape == (half, encoder.n_numeric_)
+    try:
+        new = encoder.transform(X[half:])
+    except ValueError as error:
+        assert "can equal none of its categories" in str(error)  # noqa: PT017
+        new = codes, numeric
+    for part_codes, part_numeric in ((codes, numeric), new):
+        assert (part_codes >= 0).all()
+        assert (part_codes < np.array(encoder.cardinalities_, dtype=int)).all()
+        assert np.isfinite(part_numeric).all()
+        assert (np.abs(part_numeric) <= LARGEST_DEVIATION).all()
+    # Every code but those of missing and unseen values was there to learn from.
+    for column, size in zip(codes.T, encoder.cardinalities_, strict=True):
+        assert set(range(2, size)) <= set(column.tolist())
