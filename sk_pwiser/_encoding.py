@@ -49,8 +49,11 @@ class CategoryColumn:
         """Number of codes, those for missing and unseen values included."""
         return FIRST_VALUE + len(self.codes_)
 
-    def fit_transform(self, column):
-        """Learn the values of a column and return its codes."""
+    def fit_transform(self, column, sample_weight=None):
+        """Learn the values of a column and return its codes.
+
+        What counts as rare is a number of rows, whatever their weights.
+        """
         positions, values = self._factorize(column)
         counts = np.bincount(positions[positions >= 0], minlength=len(values))
         kept = np.flatnonzero(counts >= self.min_frequency).tolist()
@@ -119,16 +122,20 @@ class NumericColumn:
         """Number of numeric inputs that the column gives."""
         return 1 + self.has_missing_
 
-    def fit_transform(self, column):
+    def fit_transform(self, column, sample_weight=None):
         """Learn mean and standard deviation of a column and return its inputs."""
         values = self._read(column)
-        known = values[~np.isnan(values)]
+        is_known = ~np.isnan(values)
+        known = values[is_known]
         self.has_missing_ = 0 < len(known) < len(values)
         self.mean_, self.scale_ = 0.0, np.inf
         # A column of one value teaches nothing, so it gives 0 for any other as well:
         # what the network makes of an input that never moved is left to chance.
         if len(known) and known.min() < known.max():
-            self.mean_, self.scale_ = known.mean(), known.std() or np.inf
+            weight = None if sample_weight is None else sample_weight[is_known]
+            self.mean_ = np.average(known, weights=weight)
+            variance = np.average((known - self.mean_) ** 2, weights=weight)
+            self.scale_ = np.sqrt(variance) or np.inf
         return self._scale(values)
 
     def transform(self, column):
@@ -172,8 +179,15 @@ class TableEncoder(BaseEstimator):
         self.categorical_features = categorical_features
         self.min_frequency = min_frequency
 
-    def fit_transform(self, X):
+    def fit_transform(self, X, sample_weight=None):
         """Learn the schema of a table and encode it.
+
+        Parameters
+        ----------
+        X : {DataFrame, array-like} of shape (n_samples, n_features)
+            The table.
+        sample_weight : ndarray of shape (n_samples,), default=None
+            Weights of the rows in means and standard deviations.
 
         Returns
         -------
@@ -187,7 +201,7 @@ class TableEncoder(BaseEstimator):
             CategoryColumn(name, self.min_frequency) if flag else NumericColumn(name)
             for name, flag in zip(names, is_category, strict=True)
         ]
-        return self._encode(X, "fit_transform")
+        return self._encode(X, "fit_transform", sample_weight=sample_weight)
 
     def transform(self, X):
         """Encode a table by the schema of the fitted one.
@@ -229,10 +243,10 @@ class TableEncoder(BaseEstimator):
             )
         return X
 
-    def _encode(self, X, method):
+    def _encode(self, X, method, **weights):
         codes, numeric = [], []
         for index, encoder in enumerate(self.columns_):
-            encoded = getattr(encoder, method)(column_of(X, index))
+            encoded = getattr(encoder, method)(column_of(X, index), **weights)
             if isinstance(encoder, CategoryColumn):
                 codes.append(encoded)
             else:

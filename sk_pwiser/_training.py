@@ -75,9 +75,10 @@ def train(
     plan = _batch_plan(estimator, criterion.loss, groups)
     groups = check_groups(groups, len(targets.values))
     weights = check_row_weights(sample_weight, len(targets.values))
-    if weights is not None and not weights.all():
+    if weights is not None:
+        check_consistent_length(X, weights)
         X, targets, weights, groups = _drop_weightless(X, targets, weights, groups)
-    encoder, codes, numeric = _encode(estimator, X, previous)
+    encoder, codes, numeric = _encode(estimator, X, weights, previous)
     check_consistent_length(codes, targets.values)
     tensors = (
         None if array is None else torch.from_numpy(array)
@@ -164,7 +165,8 @@ def _batch_plan(estimator, loss, groups):
 
 def _drop_weightless(X, targets, weights, groups):
     """Leave out rows of weight 0, and scale the other weights to a mean of 1."""
-    check_consistent_length(X, targets.values)
+    if weights.all():
+        return X, targets, weights, groups
     rows = np.flatnonzero(weights)
     targets = replace(targets, values=targets.values[rows])
     weights = weights[rows] / weights[rows].mean()
@@ -172,11 +174,11 @@ def _drop_weightless(X, targets, weights, groups):
     return _safe_indexing(X, rows), targets, weights, groups
 
 
-def _encode(estimator, X, previous):
+def _encode(estimator, X, weights, previous):
     if previous is not None:
         return previous.encoder, *previous.encoder.transform(X)
     encoder = TableEncoder(estimator.categorical_features)
-    return encoder, *encoder.fit_transform(X)
+    return encoder, *encoder.fit_transform(X, weights)
 
 
 def _make_criterion(estimator, task_names):
