@@ -140,7 +140,7 @@ def print_row(label, results):
         if len(values) > 1 and cell != "-":
             cell += f" ({values.std(ddof=1):.{digits}f})"
         cells.append(f"{cell:>16}")
-    print(f"{label:<24}" + "".join(cells), flush=True)
+    print(f"{label:<30}" + "".join(cells), flush=True)
 
 
 def run(name, arguments, path):
@@ -150,7 +150,7 @@ def run(name, arguments, path):
     rates = ", ".join(f"{n} {r:.1%}" for n, r in zip(Y.columns, Y.mean(), strict=True))
     print(f"\n{name}: {len(X):,} rows, {len(X_test):,} held out, {X.shape[1]} columns;")
     print(f"{rates}; {arguments.seeds} seeds; part: {arguments.part}")
-    print(f"{'':<24}" + "".join(f"{column:>16}" for column in COLUMNS))
+    print(f"{'':<30}" + "".join(f"{column:>16}" for column in COLUMNS))
     for label in arguments.baselines:
         print_row(label, [evaluate(PerTask(BASELINES[label]), *data)])
     for network in arguments.networks:
@@ -191,7 +191,7 @@ def parse():
 def main():
     arguments = parse()
     path = os.environ.get("SK_PWISER_DATA")
-    if path is None:
+    if not path:
         raise SystemExit("Set SK_PWISER_DATA to the folder of the data sets.")
     device = "CUDA" if torch.cuda.is_available() else f"{os.cpu_count()} CPU cores"
     print(f"Python {platform.python_version()}, torch {torch.__version__}, {device}")

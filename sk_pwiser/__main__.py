@@ -50,7 +50,7 @@ def sources():
     """Yield a title and a function that returns the data, for each data set."""
     yield "generated impressions", generated
     path = os.environ.get("SK_PWISER_DATA")
-    if path is None:
+    if not path:
         print("SK_PWISER_DATA is not set: no real impressions.")
         return
     for second in ("engage", "long"):

@@ -112,7 +112,7 @@ class MultiTaskCTRCVRClassifier(ClassifierMixin, BaseEstimator):
         Number of tasks.
     n_features_in_ : int
         Number of columns of `X`.
-    feature_names_in_ : ndarray of shape (n_features_in_,)
+    feature_names_in_ : ndarray of shape (`n_features_in_`,)
         Names of the columns, where `X` had names that are all strings.
 
     References
