@@ -3,13 +3,15 @@
 import inspect
 
 
-def build(registry, parameter, choice, params, *args, **context):
+def build(registry, base, parameter, choice, params, *args, **context):
     """Build a component, or say what its parameters are.
 
     Parameters
     ----------
     registry : dict of str to type
         Names and their classes.
+    base : type
+        What every class of the kind is a subclass of.
     parameter : str
         Name of the estimator's parameter, such as "network", for messages.
     choice : str or type
@@ -22,10 +24,12 @@ def build(registry, parameter, choice, params, *args, **context):
     Raises
     ------
     ValueError
-        If `params` holds a key that the component does not take, or one that is
-        given by the estimator.
+        If `params` holds a key that the component does not take or that is given by
+        the estimator, or lacks one that the component needs.
+    TypeError
+        If the class is none of the kind.
     """
-    kind = resolve(registry, choice)
+    kind = resolve(registry, base, parameter, choice)
     params = {} if params is None else dict(params)
     signature = inspect.signature(kind).parameters.values()
     known = [
@@ -39,9 +43,20 @@ def build(registry, parameter, choice, params, *args, **context):
                 f"{parameter}_params holds {key!r}, which {choice!r} does not take; "
                 f"it takes {known}."
             )
+    try:
+        inspect.signature(kind).bind(*args, **context, **params)
+    except TypeError as error:
+        raise ValueError(
+            f"{parameter}_params lacks what {choice!r} needs: {error}."
+        ) from error
     return kind(*args, **context, **params)
 
 
-def resolve(registry, choice):
+def resolve(registry, base, parameter, choice):
     """Return the class that a name, or the class itself, stands for."""
-    return registry[choice] if isinstance(choice, str) else choice
+    kind = registry[choice] if isinstance(choice, str) else choice
+    if not issubclass(kind, base):
+        raise TypeError(
+            f"{parameter} must be a name or a subclass of {base.__name__}; got {kind}."
+        )
+    return kind

@@ -251,6 +251,8 @@ class MultiTaskCTRCVRClassifier(ClassifierMixin, BaseEstimator):
         ValueError, TypeError
             If parameters or data are invalid. What was learnt before stays usable.
         """
+        # scikit-learn's own check is made at the first call alone.
+        self._validate_params()
         previous = getattr(self, "_trained", None)
         if previous is not None and previous.targets.classes.ndim == 1:
             classes = previous.targets.classes

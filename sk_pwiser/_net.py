@@ -108,7 +108,18 @@ class MultiTaskNet(NeuralNet):  # type: ignore[misc]
             self.notify("on_epoch_end", **datasets)
             if self.stop_training_:
                 break
+        self._check_last_step(X.train)
         return self
+
+    def _check_last_step(self, impressions: Impressions) -> None:
+        """Refuse weights that the last step spoilt: its loss came before it."""
+        batch = next(iter(self.get_iterator(impressions)))
+        finite = [self.evaluation_step(batch), *self.module_.parameters()]
+        if not all(bool(values.isfinite().all()) for values in finite):
+            raise ValueError(
+                f"Training diverged in epoch {self.history[-1, 'epoch']}: its last "
+                f"step left no finite predictions. Lower lr, which is {self.lr}."
+            )
 
     def run_single_epoch(
         self,
@@ -248,6 +259,15 @@ def make_net(
     stopping after `patience` epochs without a better value; the best weights are
     restored in any case.
     """
+    for entry in callbacks:
+        _check_callback(entry)
+    if not isinstance(optimizer, str) and not issubclass(
+        optimizer, torch.optim.Optimizer
+    ):
+        raise TypeError(
+            "optimizer must be a name or a subclass of Optimizer of torch; got "
+            f"{optimizer}."
+        )
     stopping = [] if monitor is None else [_early_stopping(monitor, patience)]
     net = MultiTaskNet(
         network,
@@ -272,6 +292,15 @@ def make_net(
         **kwargs,
     )
     return net.initialize()
+
+
+def _check_callback(entry: Any) -> None:
+    """Refuse what skorch would stumble over, before it trains."""
+    is_named = isinstance(entry, tuple) and len(entry) == 2
+    callback = entry[1] if is_named else entry
+    kind = callback if isinstance(callback, type) else type(callback)
+    if not issubclass(kind, Callback):
+        raise TypeError(f"callbacks must hold callbacks of skorch; got {entry!r}.")
 
 
 def _early_stopping(monitor: str, patience: int) -> tuple[str, Callback]:

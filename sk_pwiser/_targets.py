@@ -8,6 +8,7 @@ import numpy as np
 from sklearn.utils import check_array, column_or_1d
 from sklearn.utils.multiclass import check_classification_targets, type_of_target
 
+from sk_pwiser._columns import factorize
 from sk_pwiser.model_selection import funnel_depth
 
 
@@ -263,14 +264,20 @@ def check_groups(groups, n_samples):
     Raises
     ------
     ValueError
-        If they have another shape.
+        If they have another shape or are missing.
     """
     if groups is None:
         return None
-    groups = column_or_1d(groups)
-    if groups.shape != (n_samples,):
-        raise ValueError(f"groups must have shape ({n_samples},); got {groups.shape}.")
-    return np.unique(groups, return_inverse=True)[1].astype(np.int64)
+    if np.shape(groups) != (n_samples,):
+        raise ValueError(
+            f"groups must have shape ({n_samples},); got {np.shape(groups)}."
+        )
+    numbers, _ = factorize(
+        groups if hasattr(groups, "to_numpy") else np.asarray(groups)
+    )
+    if numbers.min() < 0:
+        raise ValueError(f"groups must be known; {(numbers < 0).sum()} are missing.")
+    return numbers
 
 
 def takes_lower_case_y(method):

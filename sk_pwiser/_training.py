@@ -14,10 +14,10 @@ from sk_pwiser._criterion import MultiTaskCriterion
 from sk_pwiser._encoding import UNSEEN, TableEncoder
 from sk_pwiser._net import MultiTaskNet, TrainingData, make_net
 from sk_pwiser._targets import Targets, check_groups, check_row_weights, check_targets
-from sk_pwiser.losses import LOSSES
+from sk_pwiser.losses import LOSSES, MultiTaskLoss
 from sk_pwiser.model_selection import _funnel_holdout
-from sk_pwiser.networks import NETWORKS, NetworkSpec
-from sk_pwiser.weighting import WEIGHTINGS
+from sk_pwiser.networks import NETWORKS, MultiTaskNetwork, NetworkSpec
+from sk_pwiser.weighting import WEIGHTINGS, TaskWeighting
 
 # As HistGradientBoostingClassifier: with fewer rows, a part held out costs more than
 # it saves.
@@ -121,6 +121,12 @@ def find_device(name):
             f"device={str(name)!r}, but torch finds no CUDA here; device='auto' takes "
             "CUDA where it is present."
         )
+    try:
+        torch.zeros(1, device=device).item()
+    except (RuntimeError, AssertionError, ImportError) as error:
+        raise ValueError(
+            f"device={str(name)!r} cannot be used on this machine: {error}"
+        ) from error
     return device
 
 
@@ -182,9 +188,10 @@ def _encode(estimator, X, weights, previous):
 
 
 def _make_criterion(estimator, task_names):
-    given = resolve(LOSSES, estimator.loss).estimator_parameters
+    given = resolve(LOSSES, MultiTaskLoss, "loss", estimator.loss).estimator_parameters
     loss = build(
         LOSSES,
+        MultiTaskLoss,
         "loss",
         estimator.loss,
         estimator.loss_params,
@@ -193,6 +200,7 @@ def _make_criterion(estimator, task_names):
     )
     weighting = build(
         WEIGHTINGS,
+        TaskWeighting,
         "weighting",
         estimator.weighting,
         estimator.weighting_params,
@@ -210,7 +218,14 @@ def _make_network(estimator, encoder, base_rates):
         unseen_code=UNSEEN,
         unseen_rate=estimator.unseen_rate,
     )
-    return build(NETWORKS, "network", estimator.network, estimator.network_params, spec)
+    return build(
+        NETWORKS,
+        MultiTaskNetwork,
+        "network",
+        estimator.network,
+        estimator.network_params,
+        spec,
+    )
 
 
 def _make_net(estimator, network, criterion, device, batch_plan, monitor, once):

@@ -63,7 +63,7 @@ ROOMS = {
     "_batches": Room(("_plans",), ("numpy", *TORCH)),
     "_columns": Room((), ("numpy",), EXTRAS),
     "_encoding": Room(("_columns",), LEARN, EXTRAS),
-    "_targets": Room(("model_selection",), LEARN),
+    "_targets": Room(("_columns", "model_selection"), LEARN),
     "_net": Room(BELOW_NET, ("numpy", "sklearn", "skorch", *TORCH)),
     "_parameters": Room((*FAMILIES, "_net"), ("sklearn", *TORCH)),
     "_training": Room(BELOW_TRAINING, (*LEARN, *TORCH)),

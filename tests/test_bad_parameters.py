@@ -212,3 +212,62 @@ def test_training_that_diverges_keeps_the_earlier_fit(fitted, params):
 def test_partial_fit_that_diverges_keeps_what_was_learnt(fitted):
     with pytest.raises(ValueError, match=r"diverged .* Lower lr, which is 1e\+20"):
         fitted.set_params(lr=1e20).partial_fit(X, Y)
+
+
+@pytest.mark.parametrize("wrong", [int, dict, torch.nn.Linear])
+@pytest.mark.parametrize(
+    ("parameter", "base"),
+    [
+        ("network", "MultiTaskNetwork"),
+        ("loss", "MultiTaskLoss"),
+        ("weighting", "TaskWeighting"),
+        ("optimizer", "Optimizer"),
+    ],
+)
+def test_classes_of_another_kind(fitted, parameter, base, wrong):
+    fitted.set_params(**{parameter: wrong})
+    refuses(
+        fitted, TypeError, f"{parameter} must be .* subclass of {base}.* got <class"
+    )
+
+
+def test_a_weighting_without_what_it_needs(fitted):
+    for params in (None, {}):
+        fitted.set_params(weighting="fixed", weighting_params=params)
+        refuses(
+            fitted, ValueError, "weighting_params lacks what 'fixed' needs: .*'weights'"
+        )
+
+
+@pytest.mark.parametrize("device", ["meta", "hpu"])
+def test_devices_of_torch_that_this_machine_has_not(fitted, device):
+    fitted.set_params(device=device)
+    refuses(fitted, ValueError, f"device='{device}' cannot be used on this machine")
+
+
+@pytest.mark.parametrize("entry", [1, int, "early_stopping", ("name", 1)])
+def test_callbacks_that_are_none(fitted, entry):
+    fitted.set_params(callbacks=[Fuse(), entry])
+    message = f"callbacks must hold callbacks of skorch; got {re.escape(repr(entry))}"
+    with pytest.raises(TypeError, match=message):
+        fitted.fit(X, Y)
+
+
+@pytest.mark.parametrize(
+    ("parameter", "value"),
+    [("batch_size", 0), ("lr", np.nan), ("pwiser_weight", -1.0), ("optimizer", "lion")],
+)
+def test_wrong_parameters_of_a_later_partial_fit(fitted, parameter, value):
+    fitted.set_params(callbacks=[Fuse()]).set_params(**{parameter: value})
+    message = f"'{parameter}' parameter .* Got {re.escape(repr(value))} instead"
+    with pytest.raises(ValueError, match=message):
+        fitted.partial_fit(X, Y)
+
+
+@pytest.mark.parametrize("optimizer", ["adam", "sgd"])
+@pytest.mark.parametrize("method", ["fit", "partial_fit"])
+def test_a_last_step_that_diverges_is_seen(fitted, method, optimizer):
+    # One batch and one epoch: the only loss is that before the only step.
+    fitted.set_params(lr=1e20, batch_size=N, max_epochs=1, optimizer=optimizer)
+    with pytest.raises(ValueError, match=r"diverged .* Lower lr, which is 1e\+20"):
+        getattr(fitted, method)(X, Y)

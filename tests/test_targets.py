@@ -323,15 +323,45 @@ def test_wrong_row_weights(weights, message):
         check_row_weights(weights, 3)
 
 
-def test_groups_become_numbers():
-    assert check_groups(None, 3) is None
-    numbers = check_groups(pd.Series(["u", "v", "u"]), 3)
+FAR = [2**53, 2**53 + 1, 2**53]
+
+
+@pytest.mark.parametrize(
+    "groups",
+    [
+        FAR,
+        np.array(FAR),
+        pd.Series(FAR),
+        pd.Series(FAR, dtype="Int64"),
+        pl.Series(FAR),
+        ["u", "v", "u"],
+        pd.Series(["u", "v", "u"]),
+        pd.Series(["u", "v", "u"], dtype="category"),
+        pl.Series(["u", "v", "u"]),
+        np.array(["u", 1, "u"], dtype=object),
+    ],
+)
+def test_groups_become_numbers(groups):
+    numbers = check_groups(groups, 3)
     assert numbers.dtype == np.int64
     assert numbers[0] == numbers[2] != numbers[1]
-    far = check_groups([2**53, 2**53 + 1], 2)
-    assert far[0] != far[1]
-    with pytest.raises(ValueError, match=r"groups must have shape \(3,\); got \(2,\)"):
-        check_groups([1, 2], 3)
+
+
+def test_wrong_groups():
+    assert check_groups(None, 3) is None
+    for groups in ([1, 2], [[1], [2], [3]], 5, "abc", np.eye(3)):
+        shape = str(np.shape(groups)).replace("(", r"\(").replace(")", r"\)")
+        with pytest.raises(ValueError, match=rf"groups .* shape \(3,\); got {shape}"):
+            check_groups(groups, 3)
+    for groups in (
+        [1, np.nan, np.nan],
+        pd.Series(["u", None, None]),
+        pd.Series([1, None, None], dtype="Int64"),
+        pl.Series(["u", None, None]),
+        np.array([1, None, None]),
+    ):
+        with pytest.raises(ValueError, match="groups must be known; 2 are missing"):
+            check_groups(groups, 3)
 
 
 def test_labels_go_by_either_case():
