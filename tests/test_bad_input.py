@@ -3,7 +3,6 @@
 Every refusal comes before training and leaves an earlier fit as it was, to the bit.
 """
 
-import copy
 import warnings
 
 import numpy as np
@@ -11,72 +10,16 @@ import pandas as pd
 import polars as pl
 import pytest
 import scipy.sparse as sp
-from numpy.testing import assert_allclose, assert_array_equal
-from skorch.callbacks import Callback
+from numpy.testing import assert_allclose
+from refusals import Fuse, N, TrainingBegan, X, Y, refuses, small
 
-from sk_pwiser import MultiTaskCTRCVRClassifier
-from sk_pwiser.datasets import make_ctr_cvr
 from sk_pwiser.losses import LOSSES
 
-N = 300
-DATA = make_ctr_cvr(N, ctr=0.4, cvr=0.4, random_state=0)
-X, Y = DATA.data, DATA.target
 
-
-class TrainingBegan(Exception):
-    pass
-
-
-class Fuse(Callback):
-    """Blows as soon as training begins."""
-
-    def on_train_begin(self, net, **kwargs):
-        raise TrainingBegan
-
-    on_epoch_begin = on_train_begin
-
-
-def small(**params):
-    defaults = {
-        "network_params": {"bottom_units": (8,), "tower_units": (4,)},
-        "batch_size": 100,
-        "max_epochs": 2,
-        "random_state": 0,
-    }
-    return MultiTaskCTRCVRClassifier(**{**defaults, **params})
-
-
-@pytest.fixture(scope="module")
-def trained():
-    model = small().fit(X, Y)
-    return model, model.predict_proba(X)
-
-
-@pytest.fixture
-def fitted(trained):
-    """An earlier fit, which must come out of the test as it went in."""
-    earlier, predictions = trained
-    model = copy.deepcopy(earlier)
-    before = {name: value for name, value in vars(model).items() if name[-1] == "_"}
-    yield model
-    after = {name: value for name, value in vars(model).items() if name[-1] == "_"}
-    assert after.keys() == before.keys()
-    assert all(after[name] is before[name] for name in before)
-    assert_array_equal(model.predict_proba(X), predictions)
-    assert len(model.history_) == model.n_iter_ == 2
-
-
-def refuses(model, error, message, X=X, Y=Y, method="fit", **kwargs):
-    """Check that a method refuses its input before training, and says why."""
-    model.set_params(callbacks=[Fuse()])
-    with pytest.raises(error, match=message):
-        getattr(model, method)(X, Y, **kwargs)
-
-
-def test_the_fuse_blows(fitted):
+def test_the_fuse_blows(earlier):
     for method in ("fit", "partial_fit"):
         with pytest.raises(TrainingBegan):
-            getattr(fitted.set_params(callbacks=[Fuse()]), method)(X, Y)
+            getattr(earlier.set_params(callbacks=[Fuse()]), method)(X, Y)
 
 
 BOTH = pytest.mark.parametrize("method", ["fit", "partial_fit"])
@@ -102,15 +45,15 @@ BOTH = pytest.mark.parametrize("method", ["fit", "partial_fit"])
         (None, "the target y is None"),
     ],
 )
-def test_wrong_labels(fitted, labels, message, method):
-    refuses(fitted, ValueError, message, Y=labels, method=method)
+def test_wrong_labels(earlier, labels, message, method):
+    refuses(earlier, ValueError, message, Y=labels, method=method)
 
 
-def test_wrong_labels_of_one_task(fitted):
-    refuses(fitted, ValueError, r"binary .* \[0, 1, 2\]", Y=Y.sum(axis=1))
-    refuses(fitted, ValueError, "both classes .* only one class: 0", Y=np.zeros(N))
-    refuses(fitted, ValueError, "Unknown label type: continuous", Y=Y["click"] / 2)
-    refuses(fitted, TypeError, "Sparse data was passed for Y", Y=sp.csr_array(Y))
+def test_wrong_labels_of_one_task(earlier):
+    refuses(earlier, ValueError, r"binary .* \[0, 1, 2\]", Y=Y.sum(axis=1))
+    refuses(earlier, ValueError, "both classes .* only one class: 0", Y=np.zeros(N))
+    refuses(earlier, ValueError, "Unknown label type: continuous", Y=Y["click"] / 2)
+    refuses(earlier, TypeError, "Sparse data was passed for Y", Y=sp.csr_array(Y))
 
 
 @pytest.mark.parametrize(
@@ -126,9 +69,9 @@ def test_wrong_labels_of_one_task(fitted):
         ("abc", ValueError, "'task_names' parameter .* must be an array-like"),
     ],
 )
-def test_wrong_task_names(fitted, names, error, message):
-    fitted.set_params(task_names=names)
-    refuses(fitted, error, message, Y=Y.assign(paid=Y["conversion"]))
+def test_wrong_task_names(earlier, names, error, message):
+    earlier.set_params(task_names=names)
+    refuses(earlier, error, message, Y=Y.assign(paid=Y["conversion"]))
 
 
 @BOTH
@@ -145,9 +88,9 @@ def test_wrong_task_names(fitted, names, error, message):
         (2.0, "a finite number a row"),
     ],
 )
-def test_wrong_row_weights(fitted, weights, message, method):
+def test_wrong_row_weights(earlier, weights, message, method):
     match = f"sample_weight.*{message}"
-    refuses(fitted, ValueError, match, method=method, sample_weight=weights)
+    refuses(earlier, ValueError, match, method=method, sample_weight=weights)
 
 
 NUMERIC = "numeric_0"
@@ -177,12 +120,12 @@ CATEGORY = "category_0"
     ],
 )
 @pytest.mark.filterwarnings("ignore:X does not have valid feature names:UserWarning")
-def test_wrong_tables(fitted, table, error, message):
+def test_wrong_tables(earlier, table, error, message):
     for method in ("fit", "partial_fit"):
-        refuses(fitted, error, message, X=table, method=method)
+        refuses(earlier, error, message, X=table, method=method)
     for method in ("predict_proba", "predict", "predict_cvr"):
         with pytest.raises(error, match=message):
-            getattr(fitted, method)(table)
+            getattr(earlier, method)(table)
 
 
 @pytest.mark.parametrize(
@@ -206,22 +149,22 @@ def test_wrong_tables(fitted, table, error, message):
         ),
     ],
 )
-def test_tables_that_are_not_as_in_fit(fitted, make, change, message):
+def test_tables_that_are_not_as_in_fit(earlier, make, change, message):
     numbers = X.assign(**{c: X[c].astype(int) for c in X.columns if "category" in c})
     changed = make(change(numbers))
-    fitted.predict_proba(make(numbers))
+    earlier.predict_proba(make(numbers))
     error = (ValueError, TypeError)
     with pytest.raises(error, match=f"(?s){message}"):
-        fitted.predict_proba(changed)
-    refuses(fitted, error, f"(?s){message}", X=changed, method="partial_fit")
-    fitted.set_params(warm_start=True)
-    refuses(fitted, error, f"(?s){message}", X=changed)
+        earlier.predict_proba(changed)
+    refuses(earlier, error, f"(?s){message}", X=changed, method="partial_fit")
+    earlier.set_params(warm_start=True)
+    refuses(earlier, error, f"(?s){message}", X=changed)
 
 
-def test_too_few_rows_to_hold_some_out(fitted):
-    fitted.set_params(early_stopping=True)
+def test_too_few_rows_to_hold_some_out(earlier):
+    earlier.set_params(early_stopping=True)
     message = "at least 2 rows to hold some out, got 1"
-    refuses(fitted, ValueError, message, X=X[:1], Y=Y[:1])
+    refuses(earlier, ValueError, message, X=X[:1], Y=Y[:1])
 
 
 def caught_in_fit(model, *args, **kwargs):

@@ -1,0 +1,41 @@
+"""An earlier fit that a refusal must leave as it was, and how refusals are checked."""
+
+import pytest
+from skorch.callbacks import Callback
+
+from sk_pwiser import MultiTaskCTRCVRClassifier
+from sk_pwiser.datasets import make_ctr_cvr
+
+N = 300
+DATA = make_ctr_cvr(N, ctr=0.4, cvr=0.4, random_state=0)
+X, Y = DATA.data, DATA.target
+
+
+class TrainingBegan(Exception):
+    pass
+
+
+class Fuse(Callback):
+    """Blows as soon as training begins."""
+
+    def on_train_begin(self, net, **kwargs):
+        raise TrainingBegan
+
+    on_epoch_begin = on_train_begin
+
+
+def small(**params):
+    defaults = {
+        "network_params": {"bottom_units": (8,), "tower_units": (4,)},
+        "batch_size": 100,
+        "max_epochs": 2,
+        "random_state": 0,
+    }
+    return MultiTaskCTRCVRClassifier(**{**defaults, **params})
+
+
+def refuses(model, error, message, X=X, Y=Y, method="fit", **kwargs):
+    """Check that a method refuses its input before training, and says why."""
+    model.set_params(callbacks=[Fuse()])
+    with pytest.raises(error, match=message):
+        getattr(model, method)(X, Y, **kwargs)
