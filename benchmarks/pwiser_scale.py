@@ -3,7 +3,7 @@
     python benchmarks/pwiser_scale.py             # all of it, n = 10^3 .. 10^7
     python benchmarks/pwiser_scale.py --quick     # a smoke run
     python benchmarks/pwiser_scale.py --parts step --threads 2
-    python benchmarks/pwiser_scale.py --device cuda --output /tmp/cuda
+    python benchmarks/pwiser_scale.py --device cuda --output cuda
 
 Part `scale`: n scores in float32, of which 2 % converted and 18 % were clicked only, as
 a batch of PWiseR has them. One run is `pwiser_loss` from scores and labels, forward and

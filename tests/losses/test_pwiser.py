@@ -8,14 +8,14 @@ from numpy.testing import assert_allclose
 from sk_pwiser.losses import BCE, PWiseR, pwiser_loss
 
 SURROGATES = {
-    "hinge": lambda u: np.maximum(u, 0),
-    "squared_hinge": lambda u: np.maximum(u, 0) ** 2,
-    "logistic": lambda u: np.logaddexp(0, u),
+    "hinge": torch.relu,  # its gradient at the kink is 0, that of clamp is 1
+    "squared_hinge": lambda u: torch.relu(u) ** 2,
+    "logistic": lambda u: torch.logaddexp(u, torch.zeros_like(u)),
 }
 
 
 def by_hand(scores, y, margins, h, weight, pairs="conversion"):
-    """The definition, pair by pair, in float64."""
+    """The definition, with the matrix of pairs, in float64."""
     n, n_tasks = y.shape
     depth = np.full(n, -1)
     for i in range(n):
@@ -24,17 +24,14 @@ def by_hand(scores, y, margins, h, weight, pairs="conversion"):
             leading += 1
         if y[i].sum() == leading:
             depth[i] = leading
-    total = 0.0
+    total = 0 * scores.sum()
     for top in range(1, n_tasks + 1) if pairs == "funnel" else [n_tasks]:
         for level in range(top):
-            margin = margins[n_tasks - 1 - level]
-            value, mass = 0.0, 0.0
-            for v in np.flatnonzero(depth == top):
-                for c in np.flatnonzero(depth == level):
-                    u = margin - (scores[v] - scores[c])
-                    value += weight[v] * weight[c] * h(u)
-                    mass += weight[v] * weight[c]
-            total += value / mass if mass else 0.0
+            v, c = np.flatnonzero(depth == top), np.flatnonzero(depth == level)
+            if len(v) and len(c):
+                u = margins[n_tasks - 1 - level] - (scores[v][:, None] - scores[c])
+                mass = weight[v][:, None] * weight[c]
+                total = total + (mass * h(u)).sum() / mass.sum()
     return total
 
 
@@ -50,20 +47,23 @@ def by_hand(scores, y, margins, h, weight, pairs="conversion"):
 def test_equals_the_definition(surrogate, pairs, n, n_tasks, seed, weighted, ties):
     rng = np.random.default_rng(seed)
     scores = rng.normal(scale=2, size=n)
-    scores = np.round(scores) if ties else scores
+    scores = torch.from_numpy(np.round(scores) if ties else scores).requires_grad_()
     y = rng.integers(0, 2, size=(n, n_tasks))
-    margins = rng.normal(size=n_tasks)
-    weight = rng.uniform(0.1, 2, size=n) if weighted else np.ones(n)
+    margins = np.round(rng.normal(size=n_tasks)) if ties else rng.normal(size=n_tasks)
+    weight = torch.from_numpy(rng.uniform(0.1, 2, size=n))
     loss = pwiser_loss(
-        torch.from_numpy(scores),
+        scores,
         torch.from_numpy(y),
         margins=margins.tolist(),
         surrogate=surrogate,
         pairs=pairs,
-        sample_weight=torch.from_numpy(weight) if weighted else None,
+        sample_weight=weight if weighted else None,
     )
+    weight = weight if weighted else torch.ones(n, dtype=torch.float64)
     expected = by_hand(scores, y, margins, SURROGATES[surrogate], weight, pairs)
-    assert_allclose(loss.item(), expected, rtol=1e-6, atol=1e-12)
+    assert_allclose(loss.item(), expected.item(), rtol=1e-9, atol=1e-12)
+    gradients = [torch.autograd.grad(value, scores)[0] for value in (loss, expected)]
+    assert_allclose(*gradients, rtol=1e-9, atol=1e-12)
 
 
 @pytest.mark.parametrize("surrogate", sorted(SURROGATES))
@@ -71,8 +71,8 @@ def test_closed_form_where_a_depth_has_one_score(surrogate):
     y = torch.tensor([[1, 1]] * 3 + [[1, 0]] * 5 + [[0, 0]] * 7)
     scores = torch.tensor([0.3] * 3 + [0.1] * 5 + [-1.0] * 7, dtype=torch.float64)
     loss = pwiser_loss(scores, y, margins=(0.5, 2.0), surrogate=surrogate)
-    h = SURROGATES[surrogate]
-    assert loss.item() == pytest.approx(h(0.5 - 0.2) + h(2.0 - 1.3))
+    one, two = SURROGATES[surrogate](torch.tensor([0.5 - 0.2, 2.0 - 1.3]))
+    assert loss.item() == pytest.approx((one + two).item())
     twice = pwiser_loss(
         scores.repeat(2), y.repeat(2, 1), margins=(0.5, 2.0), surrogate=surrogate
     )
