@@ -43,7 +43,8 @@ def has_category_dtype(column):
 
 def _holds_text(dtype):
     """Tell whether a dtype of numpy or pandas is one of text."""
-    return dtype.kind in "SUT" or dtype.name in ("str", "string")
+    name = dtype.name  # Arrow's say more in brackets: string[pyarrow]
+    return dtype.kind in "SUT" or name == "str" or "string" in name.partition("[")[0]
 
 
 def to_float(column):
@@ -62,6 +63,10 @@ def to_float(column):
     # Both would be converted: dates to days or nanoseconds, and "7" to 7.
     if dtype.kind in "mMc" or _holds_text(dtype):
         raise TypeError(f"its dtype {dtype} holds no numbers")
+    if dtype.kind == "O":
+        text = next((value for value in column if isinstance(value, str | bytes)), None)
+        if text is not None:
+            raise TypeError(f"it holds text, such as {text!r}")
     if isinstance(column, np.ndarray):
         if dtype.kind != "O":
             return column.astype(np.float64)

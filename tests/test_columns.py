@@ -75,7 +75,6 @@ KINDS = {
         "object": series(object),
         "arrow int64": arrow(pa.int64()),
         "polars Int64": polars(pl.Int64),
-        "polars Int128": polars(pl.Int128),
         "numpy object": objects,
         "numpy scalars": numpy_scalars,
     },

@@ -318,6 +318,7 @@ def test_infinity_is_refused_with_its_column(make, value, chosen):
         None,
     ],
 )
+@pytest.mark.filterwarnings("ignore:Determining the data types of a LazyFrame")
 def test_what_is_no_table_is_refused(X):
     match = "2D|2-dim|dim 3|0 sample|0 feature|at least one row and one column"
     with pytest.raises(ValueError, match=match):

@@ -198,7 +198,7 @@ def test_missing_labels_are_named_and_counted(labels, column):
         (None, ValueError, "requires y to be passed, but the target y is None"),
         (np.where(Y, np.inf, 0), ValueError, "Input Y contains infinity"),
         ([0, 1, -np.inf], ValueError, "Input Y contains infinity"),
-        (np.zeros((2, 2, 2)), ValueError, "dim 3, while dim <= 2 is required by Y"),
+        (np.zeros((2, 2, 2)), ValueError, "dim 3"),
         (np.zeros((0, 2)), ValueError, r"0 sample\(s\) .* required by Y"),
         ([], ValueError, r"0 sample\(s\) .* required by Y"),
         (np.zeros((3, 0)), ValueError, r"0 feature\(s\) .* required by Y"),
