@@ -2,19 +2,15 @@
 
 from typing import ClassVar
 
-import numpy as np
-import torch
 from sklearn.base import BaseEstimator, ClassifierMixin, _fit_context
-from sklearn.utils.validation import check_is_fitted
 
-from sk_pwiser._batches import Impressions
 from sk_pwiser._parameters import PARAMETER_CONSTRAINTS
-from sk_pwiser._targets import check_targets, takes_lower_case_y
+from sk_pwiser._predictions import Predictions
+from sk_pwiser._targets import takes_lower_case_y
 from sk_pwiser._training import Trained, train
-from sk_pwiser.metrics import mean_auc_scorer
 
 
-class MultiTaskCTRCVRClassifier(ClassifierMixin, BaseEstimator):
+class MultiTaskCTRCVRClassifier(Predictions, ClassifierMixin, BaseEstimator):
     """Multi-task network for clicks (CTR) and conversions (CVR).
 
     One network learns all tasks of a funnel, click first, from impressions: rows of a
@@ -38,6 +34,10 @@ class MultiTaskCTRCVRClassifier(ClassifierMixin, BaseEstimator):
         :class:`~sk_pwiser.losses.PWiseR`.
     pwiser_weight : float, default=0.03
         Weight of the pairwise term, >= 0. Losses without the term ignore it.
+    calibrator_weight : float or None, default=None
+        Weight of :func:`~sk_pwiser.losses.funnel_calibrator`, which penalises a later
+        task's probability above an earlier one's. None takes the network's own, which
+        is 0 but for "aitm".
     weighting : {"equal", "fixed"} or class, default="equal"
         How the tasks' losses are combined: a name, or a subclass of
         :class:`~sk_pwiser.weighting.TaskWeighting`.
@@ -139,6 +139,7 @@ class MultiTaskCTRCVRClassifier(ClassifierMixin, BaseEstimator):
         loss="pwiser",
         loss_params=None,
         pwiser_weight=0.03,
+        calibrator_weight=None,
         weighting="equal",
         weighting_params=None,
         categorical_features="from_dtype",
@@ -166,6 +167,7 @@ class MultiTaskCTRCVRClassifier(ClassifierMixin, BaseEstimator):
         self.loss = loss
         self.loss_params = loss_params
         self.pwiser_weight = pwiser_weight
+        self.calibrator_weight = calibrator_weight
         self.weighting = weighting
         self.weighting_params = weighting_params
         self.categorical_features = categorical_features
@@ -282,114 +284,6 @@ class MultiTaskCTRCVRClassifier(ClassifierMixin, BaseEstimator):
         if hasattr(trained.encoder, "feature_names_in_"):
             self.feature_names_in_ = trained.encoder.feature_names_in_
         return self
-
-    def _predict_logits(self, X):
-        """Return the logits of a table, float32 Tensor of shape (n, n_tasks)."""
-        check_is_fitted(self)
-        codes, numeric = map(torch.from_numpy, self._trained.encoder.transform(X))
-        return self.net_.forward(Impressions(codes, numeric))
-
-    def _predict_positive(self, X):
-        """Return P(Y_k = 1), inside (0, 1): float32 of shape (n_samples, n_tasks)."""
-        probabilities = torch.sigmoid(self._predict_logits(X)).numpy()
-        limits = np.finfo(np.float32)
-        return np.clip(probabilities, limits.tiny, 1 - limits.epsneg)
-
-    def predict_proba(self, X):
-        """Predict probabilities over impressions.
-
-        Parameters
-        ----------
-        X : {DataFrame, array-like} of shape (n_samples, n_features)
-            Impressions.
-
-        Returns
-        -------
-        ndarray of shape (n_samples, n_tasks)
-            Column k is P(Y_k = 1 | impression). For a single task, the ordinary
-            `(n_samples, 2)` with the probabilities of both classes.
-
-        Raises
-        ------
-        ValueError, TypeError
-            If the columns of `X` are not those seen in fit.
-        """
-        positive = self._predict_positive(X)
-        if self.classes_.ndim == 1:
-            return np.hstack([1 - positive, positive])
-        return positive
-
-    def predict(self, X):
-        """Predict labels: 1 where the probability is at least 0.5.
-
-        Parameters
-        ----------
-        X : {DataFrame, array-like} of shape (n_samples, n_features)
-            Impressions.
-
-        Returns
-        -------
-        ndarray of shape (n_samples, n_tasks) or (n_samples,)
-            Labels, in the dtype of the fitted ones. At low base rates few rows, if
-            any, reach 0.5: rank by `predict_proba` instead.
-        """
-        positive = (self._predict_positive(X) >= 0.5).astype(int)
-        if self.classes_.ndim == 1:
-            return self.classes_[positive[:, 0]]
-        return np.take_along_axis(self.classes_, positive.T, axis=1).T
-
-    def predict_cvr(self, X):
-        """Predict P(last task | first task): the conversion rate of a click.
-
-        Parameters
-        ----------
-        X : {DataFrame, array-like} of shape (n_samples, n_features)
-            Impressions.
-
-        Returns
-        -------
-        ndarray of shape (n_samples,)
-            Probabilities: P(last) / P(first), at most 1.
-
-        Raises
-        ------
-        ValueError
-            If there is one task alone.
-        """
-        check_is_fitted(self)
-        if self.n_tasks_ < 2:
-            raise ValueError(
-                f"predict_cvr needs two tasks or more; this fit has {self.n_tasks_}."
-            )
-        log_p = torch.nn.functional.logsigmoid(self._predict_logits(X))
-        return (log_p[:, -1] - log_p[:, 0]).clamp(max=0).exp().numpy()
-
-    @takes_lower_case_y
-    def score(self, X, Y, sample_weight=None):
-        """Compute the mean ROC AUC over the tasks.
-
-        Not the accuracy: at a rate of 1 %, predicting no click at all is 99 %
-        accurate.
-
-        Parameters
-        ----------
-        X : {DataFrame, array-like} of shape (n_samples, n_features)
-            Impressions.
-        Y : array-like of shape (n_samples, n_tasks) or (n_samples,)
-            True labels.
-        sample_weight : array-like of shape (n_samples,), default=None
-            Weights of the rows.
-
-        Returns
-        -------
-        float
-            Mean of the tasks' AUC; NaN, with a warning, where a task has one class
-            alone.
-        """
-        check_is_fitted(self)
-        if self.classes_.ndim == 1:
-            Y = check_targets(Y, classes=self.classes_).values[:, 0]
-        return mean_auc_scorer(self, X, Y, sample_weight=sample_weight)
 
     def __sklearn_tags__(self):
         tags = super().__sklearn_tags__()

@@ -86,7 +86,7 @@ class MultiTaskNet(NeuralNet):  # type: ignore[misc]
             callbacks.append(("progress_bar", ProgressBar(postfix_keys=[])))
         if self.verbose:
             # What a loss has to tell is kept, but would make the table too wide.
-            told = self.criterion.pop_epoch_record()
+            told = [*self.criterion.pop_epoch_record(), *self.criterion.weight_names]
             unprinted = [
                 f"{part}_{name}" for part in ("train", "valid") for name in told
             ]
@@ -180,15 +180,26 @@ class MultiTaskNet(NeuralNet):  # type: ignore[misc]
     def train_step_single(self, batch: Batch, **fit_params: Any) -> dict[str, Tensor]:
         """Compute the loss of a batch and its gradients."""
         self._set_training(True)
-        output, loss = self._loss(batch)
-        loss.backward()  # type: ignore[no-untyped-call]
+        inputs, y = batch
+        output = self.infer(inputs)
+        loss = self.criterion_.backward(
+            output,
+            y,
+            inputs.get("sample_weight"),
+            inputs.get("groups"),
+            self.module_.parameters(),
+        )
         return {"loss": loss, "y_pred": output.logits}
 
     def validation_step(self, batch: Batch, **fit_params: Any) -> dict[str, Tensor]:
         """Compute the loss of a batch, and the logits, without gradients."""
         self._set_training(False)
+        inputs, y = batch
         with torch.no_grad():
-            output, loss = self._loss(batch)
+            output = self.infer(inputs)
+            loss = self.criterion_(
+                output, y, inputs.get("sample_weight"), inputs.get("groups")
+            )
         return {"loss": loss, "y_pred": output.logits.float()}
 
     def evaluation_step(self, batch: Batch, training: bool = False) -> Tensor:
@@ -203,14 +214,6 @@ class MultiTaskNet(NeuralNet):  # type: ignore[misc]
         with self._autocast():
             output: NetworkOutput = self.module_(x["codes"], x["numeric"])
         return output
-
-    def _loss(self, batch: Batch) -> tuple[NetworkOutput, Tensor]:
-        inputs, y = batch
-        output = self.infer(inputs)
-        loss = self.criterion_(
-            output, y, inputs.get("sample_weight"), inputs.get("groups")
-        )
-        return output, loss
 
     def _autocast(self) -> AbstractContextManager[Any]:
         return torch.autocast(

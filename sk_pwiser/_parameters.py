@@ -16,6 +16,7 @@ PARAMETER_CONSTRAINTS = {
     "loss": [StrOptions(set(LOSSES)), type],
     "loss_params": [dict, None],
     "pwiser_weight": [Interval(Real, 0, None, closed="left")],
+    "calibrator_weight": [Interval(Real, 0, None, closed="left"), None],
     "weighting": [StrOptions(set(WEIGHTINGS)), type],
     "weighting_params": [dict, None],
     "categorical_features": [StrOptions({"from_dtype"}), "array-like", None],

@@ -206,7 +206,11 @@ def _make_criterion(estimator, task_names):
         estimator.weighting_params,
         len(task_names),
     )
-    return MultiTaskCriterion(loss, weighting)
+    calibrator_weight = estimator.calibrator_weight
+    if calibrator_weight is None:
+        network = resolve(NETWORKS, MultiTaskNetwork, "network", estimator.network)
+        calibrator_weight = network.calibrator_weight
+    return MultiTaskCriterion(loss, weighting, calibrator_weight)
 
 
 def _make_network(estimator, encoder, base_rates):

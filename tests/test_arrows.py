@@ -67,8 +67,13 @@ ROOMS = {
     "_net": Room(BELOW_NET, ("numpy", "sklearn", "skorch", *TORCH)),
     "_parameters": Room((*FAMILIES, "_net"), ("sklearn", *TORCH)),
     "_training": Room(BELOW_TRAINING, (*LEARN, *TORCH)),
+    "_predictions": Room(
+        ("_batches", "_targets", "metrics"), ("numpy", "sklearn", *TORCH)
+    ),
     "_estimator": Room(
-        (*BELOW_TRAINING, "_parameters", "_training"), (*LEARN, *TORCH), EXTRAS
+        (*BELOW_TRAINING, "_parameters", "_predictions", "_training"),
+        (*LEARN, *TORCH),
+        EXTRAS,
     ),
     "calibration": TOOL,
     "datasets": TOOL,
@@ -80,7 +85,14 @@ ROOMS = {
 # These stand above all rooms.
 FREE = {"__init__", "__main__"}
 # These hold a network, a loss and a weighting and must not ask which.
-BLIND = {"_components", "_criterion", "_net", "_training", "_estimator"}
+BLIND = {
+    "_components",
+    "_criterion",
+    "_estimator",
+    "_net",
+    "_predictions",
+    "_training",
+}
 
 
 def room_of(parts):
@@ -304,14 +316,14 @@ def test_a_planted_fault_is_found(tmp_path, fault):
 # Registries.
 
 BASES = {
-    "networks": "MultiTaskNetwork",
-    "losses": "MultiTaskLoss",
-    "weighting": "TaskWeighting",
+    "networks": ("MultiTaskNetwork",),
+    "losses": ("MultiTaskLoss",),
+    "weighting": ("TaskWeighting", "GradientWeighting"),
 }
 
 
-def concrete_classes(folder, base):
-    """Classes of a folder that derive the base, private ones aside."""
+def concrete_classes(folder, base, *further_bases):
+    """Classes of a folder that derive the base, bases and private ones aside."""
     modules = [
         importlib.import_module(info.name)
         for info in pkgutil.walk_packages(folder.__path__, f"{folder.__name__}.")
@@ -321,7 +333,7 @@ def concrete_classes(folder, base):
         for module in modules
         for name, cls in inspect.getmembers(module, inspect.isclass)
         if issubclass(cls, base)
-        and cls is not base
+        and cls not in (base, *further_bases)
         and cls.__module__ == module.__name__
         and not name.startswith("_")
     }
@@ -331,10 +343,10 @@ def concrete_classes(folder, base):
 def test_every_class_of_a_family_is_registered_and_exported(family):
     folder = importlib.import_module(f"sk_pwiser.{family}")
     registry = getattr(folder, FAMILIES[family])
-    base = getattr(folder, BASES[family])
-    classes = concrete_classes(folder, base)
+    bases = [getattr(folder, name) for name in BASES[family]]
+    classes = concrete_classes(folder, *bases)
     assert set(registry.values()) == classes
-    assert {base.__name__, FAMILIES[family]} < set(folder.__all__)
+    assert {*BASES[family], FAMILIES[family]} < set(folder.__all__)
     assert {cls.__name__ for cls in classes} < set(folder.__all__)
     # The checker above reads the table from the source: both must see the same.
     written = registry_of(PACKAGE, family)

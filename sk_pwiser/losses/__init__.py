@@ -5,7 +5,9 @@
 
 from sk_pwiser.losses._base import MultiTaskLoss
 from sk_pwiser.losses._bce import BCE
+from sk_pwiser.losses._calibrator import funnel_calibrator
 from sk_pwiser.losses._combined_pair import CombinedPair
+from sk_pwiser.losses._entire_space import entire_space_loss
 from sk_pwiser.losses._focal import Focal
 from sk_pwiser.losses._jrc import JRC
 from sk_pwiser.losses._pwiser import PWiseR
@@ -27,5 +29,7 @@ __all__ = [
     "Focal",
     "MultiTaskLoss",
     "PWiseR",
+    "entire_space_loss",
+    "funnel_calibrator",
     "pwiser_loss",
 ]

@@ -5,7 +5,12 @@ A network reads a batch of category codes and numeric inputs and returns a
 `MultiTaskCTRCVRClassifier(network=...)` takes to classes.
 """
 
-from sk_pwiser.networks._base import MultiTaskNetwork, NetworkOutput, NetworkSpec
+from sk_pwiser.networks._base import (
+    Correction,
+    MultiTaskNetwork,
+    NetworkOutput,
+    NetworkSpec,
+)
 from sk_pwiser.networks._mmoe import MMoE
 from sk_pwiser.networks._shared_bottom import SharedBottom
 from sk_pwiser.networks._single_task import SingleTask
@@ -18,6 +23,7 @@ NETWORKS: dict[str, type[MultiTaskNetwork]] = {
 
 __all__ = [
     "NETWORKS",
+    "Correction",
     "MMoE",
     "MultiTaskNetwork",
     "NetworkOutput",

@@ -2,12 +2,12 @@
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
-from typing import NamedTuple
+from typing import ClassVar, NamedTuple
 
 import torch
 from torch import Tensor, nn
 
-from sk_pwiser.networks._layers import InputLayer
+from sk_pwiser.networks._input import InputLayer
 
 
 @dataclass(frozen=True)
@@ -56,6 +56,34 @@ class NetworkSpec:
         return torch.logit(rates, eps=1e-9).float()
 
 
+class Correction(NamedTuple):
+    """What a chain of conditional heads needs to learn from rows it has no labels of.
+
+    Parameters
+    ----------
+    logits : Tensor of shape (batch, n_tasks - 1)
+        Log-odds of P(Y_{k+1} = 1 | Y_k = 1, impression).
+    propensity : Tensor of shape (batch, n_tasks - 1)
+        P(Y_k = 1 | impression), kept off 0; no gradient is taken.
+    imputed : Tensor of shape (batch, n_tasks - 1) or None, default=None
+        Predicted cross-entropy of each head, for the doubly robust form.
+    weight : float, default=1.0
+        Weight of the corrected loss, which is added to the later task's own.
+
+    Examples
+    --------
+    >>> import torch
+    >>> from sk_pwiser.networks import Correction
+    >>> Correction(torch.zeros(3, 1), propensity=torch.full((3, 1), 0.1)).weight
+    1.0
+    """
+
+    logits: Tensor
+    propensity: Tensor
+    imputed: Tensor | None = None
+    weight: float = 1.0
+
+
 class NetworkOutput(NamedTuple):
     """What a network returns for a batch.
 
@@ -66,13 +94,20 @@ class NetworkOutput(NamedTuple):
         from these alone.
     aux_logits : sequence of Tensor of shape (batch, n_tasks), default=()
         Logits of extra heads, each trained with the tasks' own losses.
+    aux_weight : float, default=1.0
+        Weight of the extra heads' losses.
     penalties : mapping of str to Tensor of shape (), default={}
         Named terms added to the loss as they are, already weighted.
+    correction : Correction or None, default=None
+        Adds the loss of conditional heads over the entire space, by
+        :func:`~sk_pwiser.losses.entire_space_loss`.
     """
 
     logits: Tensor
     aux_logits: Sequence[Tensor] = ()
+    aux_weight: float = 1.0
     penalties: Mapping[str, Tensor] = {}
+    correction: Correction | None = None
 
 
 class MultiTaskNetwork(nn.Module):
@@ -93,6 +128,9 @@ class MultiTaskNetwork(nn.Module):
 
     Attributes
     ----------
+    calibrator_weight : float
+        Weight of :func:`~sk_pwiser.losses.funnel_calibrator` where the user asks for
+        none.
     n_tasks : int
         Number of tasks.
     input_layer : module
@@ -115,6 +153,8 @@ class MultiTaskNetwork(nn.Module):
     >>> tuple(Linear(spec)(codes, numeric).logits.shape)
     (1, 2)
     """
+
+    calibrator_weight: ClassVar[float] = 0.0
 
     def __init__(self, spec: NetworkSpec, *, n_tables: int = 1) -> None:
         super().__init__()

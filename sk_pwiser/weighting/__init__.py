@@ -6,10 +6,11 @@ classes.
 
 from sk_pwiser.weighting._base import TaskWeighting
 from sk_pwiser.weighting._fixed import Equal, Fixed
+from sk_pwiser.weighting._gradient import GradientWeighting
 
 WEIGHTINGS: dict[str, type[TaskWeighting]] = {
     "equal": Equal,
     "fixed": Fixed,
 }
 
-__all__ = ["WEIGHTINGS", "Equal", "Fixed", "TaskWeighting"]
+__all__ = ["WEIGHTINGS", "Equal", "Fixed", "GradientWeighting", "TaskWeighting"]

@@ -1,14 +1,20 @@
-"""What every task weighting is given and what it gives back."""
+"""What every task weighting is given and what it does."""
 
+from collections.abc import Iterable
+
+import torch
 from torch import Tensor, nn
 
 
 class TaskWeighting(nn.Module):
-    """Base class of the weightings: from one loss a task to one loss.
+    """Base class of the weightings: from one loss a task to one step.
 
     A subclass takes the number of tasks and its own keyword parameters and defines
     `forward`. The class itself is then a valid `weighting=` of
-    :class:`~sk_pwiser.MultiTaskCTRCVRClassifier`.
+    :class:`~sk_pwiser.MultiTaskCTRCVRClassifier`. Buffers and parameters are its state:
+    they are kept with the fitted estimator, and `partial_fit` goes on from them.
+
+    With one task there is nothing to weigh, and `forward` is not asked.
 
     Parameters
     ----------
@@ -29,6 +35,7 @@ class TaskWeighting(nn.Module):
     def __init__(self, n_tasks: int) -> None:
         super().__init__()
         self.n_tasks = n_tasks
+        self._weights: list[Tensor] = []
 
     def forward(self, losses: Tensor) -> Tensor:
         """Combine the losses of the tasks.
@@ -44,3 +51,68 @@ class TaskWeighting(nn.Module):
             The loss to minimise.
         """
         raise NotImplementedError
+
+    def backward(
+        self,
+        losses: Tensor,
+        penalty: Tensor | None,
+        parameters: Iterable[nn.Parameter],
+    ) -> None:
+        """Compute the gradients of a step and leave them in the parameters.
+
+        Parameters
+        ----------
+        losses : Tensor of shape (n_tasks,)
+            One loss a task, with its graph.
+        penalty : Tensor of shape () or None
+            What the network adds for no task in particular.
+        parameters : iterable of Parameter
+            The network's parameters.
+        """
+        if losses.requires_grad:
+            # The weight of a loss is the derivative of the whole by it.
+            losses.register_hook(self.record)  # type: ignore[no-untyped-call]
+        total: Tensor = self(losses) if self.n_tasks > 1 else losses.sum()
+        if penalty is not None:
+            total = total + penalty
+        total.backward()  # type: ignore[no-untyped-call]
+
+    def report(self, losses: Tensor) -> Tensor:
+        """Sum the losses up for the history and for early stopping.
+
+        Weights that move would make epochs incomparable, so they play no part.
+
+        Parameters
+        ----------
+        losses : Tensor of shape (n_tasks,)
+            One loss a task.
+
+        Returns
+        -------
+        Tensor of shape ()
+            Their sum.
+        """
+        return losses.sum()
+
+    def record(self, weights: Tensor) -> None:
+        """Keep the weights of a step for the history.
+
+        Parameters
+        ----------
+        weights : Tensor of shape (n_tasks,)
+            What each task's loss, or gradient, was multiplied by.
+        """
+        self._weights.append(weights.detach())
+
+    def end_epoch(self) -> list[float]:
+        """Return the mean weights of the epoch that ends, and forget them.
+
+        Methods that change between epochs do so here.
+
+        Returns
+        -------
+        list of float
+            One weight a task; empty where no step was made.
+        """
+        weights, self._weights = self._weights, []
+        return torch.stack(weights).mean(dim=0).tolist() if weights else []

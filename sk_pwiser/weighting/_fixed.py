@@ -67,3 +67,7 @@ class Fixed(TaskWeighting):
     def forward(self, losses: Tensor) -> Tensor:
         """Return the weighted sum of the losses, of shape `()`."""
         return (self.weights * losses).sum()
+
+    def report(self, losses: Tensor) -> Tensor:
+        """Return the weighted sum of the losses, of shape `()`."""
+        return (self.weights * losses).sum()
