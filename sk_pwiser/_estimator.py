@@ -19,8 +19,9 @@ class MultiTaskCTRCVRClassifier(Predictions, ClassifierMixin, BaseEstimator):
 
     Parameters
     ----------
-    network : {"shared_bottom", "mmoe", "single_task"} or class, default="shared_bottom"
-        The network: a name, or a subclass of
+    network : {"shared_bottom", "aitm", "escm2", "esmm", "fdn", "metaheac", "mmoe", \
+            "omoe", "ple", "single_task", "stem"} or class, default="shared_bottom"
+        The network: a name of :mod:`sk_pwiser.networks`, or a subclass of
         :class:`~sk_pwiser.networks.MultiTaskNetwork`.
     network_params : dict, default=None
         Parameters of the network, such as `n_experts`, `expert_units`,

@@ -29,8 +29,17 @@ EXPECTED_FAILURES = {
 SKIPPED_WEIGHTINGS = {"fixed"}
 
 # Networks as small as the checks' data.
+EXPERTS = {"expert_units": (16,), "tower_units": (8,)}
 SMALL = {
-    "mmoe": {"n_experts": 2, "expert_units": (16,), "tower_units": (8,)},
+    "aitm": {"tower_units": (16, 8)},
+    "escm2": {"tower_units": (16, 8), "variant": "dr"},
+    "esmm": {"tower_units": (16, 8)},
+    "fdn": {"expert_units": (16,), "n_pairs": 1},
+    "metaheac": {"n_experts": 2, "n_critics": 2, **EXPERTS},
+    "mmoe": {"n_experts": 2, **EXPERTS},
+    "omoe": {"n_experts": 2, **EXPERTS},
+    "ple": {"n_shared_experts": 1, **EXPERTS},
+    "stem": EXPERTS,
 }
 SMALL_BY_DEFAULT = {"bottom_units": (16,), "tower_units": (8,)}
 

@@ -5,29 +5,53 @@ A network reads a batch of category codes and numeric inputs and returns a
 `MultiTaskCTRCVRClassifier(network=...)` takes to classes.
 """
 
+from sk_pwiser.networks._aitm import AITM
 from sk_pwiser.networks._base import (
     Correction,
     MultiTaskNetwork,
     NetworkOutput,
     NetworkSpec,
 )
+from sk_pwiser.networks._escm2 import ESCM2
+from sk_pwiser.networks._esmm import ESMM
+from sk_pwiser.networks._fdn import FDN
+from sk_pwiser.networks._metaheac import MetaHeac
 from sk_pwiser.networks._mmoe import MMoE
+from sk_pwiser.networks._omoe import OMoE
+from sk_pwiser.networks._ple import PLE
 from sk_pwiser.networks._shared_bottom import SharedBottom
 from sk_pwiser.networks._single_task import SingleTask
+from sk_pwiser.networks._stem import STEM
 
 NETWORKS: dict[str, type[MultiTaskNetwork]] = {
+    "aitm": AITM,
+    "escm2": ESCM2,
+    "esmm": ESMM,
+    "fdn": FDN,
+    "metaheac": MetaHeac,
     "mmoe": MMoE,
+    "omoe": OMoE,
+    "ple": PLE,
     "shared_bottom": SharedBottom,
     "single_task": SingleTask,
+    "stem": STEM,
 }
 
 __all__ = [
+    "AITM",
+    "ESCM2",
+    "ESMM",
+    "FDN",
     "NETWORKS",
+    "PLE",
+    "STEM",
     "Correction",
     "MMoE",
+    "MetaHeac",
     "MultiTaskNetwork",
     "NetworkOutput",
     "NetworkSpec",
+    "OMoE",
     "SharedBottom",
     "SingleTask",
 ]

@@ -26,3 +26,17 @@ def check_count(name: str, count: int) -> int:
     if not isinstance(count, Integral) or count < 1:
         raise ValueError(f"{name} must be an integer >= 1; got {count!r}.")
     return int(count)
+
+
+def check_number(name: str, value: float) -> float:
+    """Return a weight; a ValueError where it is not a finite number >= 0."""
+    if not isinstance(value, Real) or not 0 <= value < float("inf"):
+        raise ValueError(f"{name} must be a finite number >= 0; got {value!r}.")
+    return float(value)
+
+
+def check_choice(name: str, value: str, choices: Sequence[str]) -> str:
+    """Return a choice; a ValueError where it is none of those there are."""
+    if value not in choices:
+        raise ValueError(f"{name} must be one of {list(choices)}; got {value!r}.")
+    return value

@@ -1,7 +1,7 @@
 """Layers that networks are built from; stacks of layers run as one batched product."""
 
 import math
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from itertools import pairwise
 
 import torch
@@ -44,8 +44,8 @@ class StackedLinear(nn.Module):
 class StackedMLP(nn.Module):
     """Independent multi-layer perceptrons of one shape, computed together.
 
-    Every layer is a linear map, ReLU and dropout. Without layers the inputs pass
-    through.
+    Every layer is a linear map, an activation and dropout. Without layers the inputs
+    pass through.
 
     Parameters
     ----------
@@ -57,13 +57,21 @@ class StackedMLP(nn.Module):
         Widths of the layers.
     dropout : float, default=0.0
         Share of activations dropped in training.
+    activation : callable, default=torch.relu
+        Applied after every linear map.
     """
 
     def __init__(
-        self, n_stacked: int, n_in: int, units: Sequence[int], dropout: float = 0.0
+        self,
+        n_stacked: int,
+        n_in: int,
+        units: Sequence[int],
+        dropout: float = 0.0,
+        activation: Callable[[Tensor], Tensor] = torch.relu,
     ) -> None:
         super().__init__()
         self.n_stacked = n_stacked
+        self.activation = activation
         self.n_out = [n_in, *units][-1]
         self.layers = nn.ModuleList(
             StackedLinear(n_stacked, a, b) for a, b in pairwise([n_in, *units])
@@ -74,7 +82,7 @@ class StackedMLP(nn.Module):
         """Map `(batch, n_in)` or `(n_stacked, batch, n_in)` to 3-D, one each."""
         hidden = inputs
         for layer in self.layers:
-            hidden = self.dropout(torch.relu(layer(hidden)))
+            hidden = self.dropout(self.activation(layer(hidden)))
         return hidden if hidden.dim() == 3 else hidden.expand(self.n_stacked, -1, -1)
 
 
@@ -136,12 +144,12 @@ class TaskTowers(nn.Module):
 
 
 class Gates(nn.Module):
-    """Softmax gates, one a task, that mix the outputs of experts.
+    """Softmax gates that mix the outputs of experts.
 
     Parameters
     ----------
     n_in : int
-        Width of the gates' input.
+        Width of a gate's input.
     n_gates : int
         Number of gates.
     n_experts : int
@@ -150,18 +158,43 @@ class Gates(nn.Module):
 
     def __init__(self, n_in: int, n_gates: int, n_experts: int) -> None:
         super().__init__()
-        self.shape = (n_gates, n_experts)
-        self.linear = nn.Linear(n_in, n_gates * n_experts)
+        self.linear = StackedLinear(n_gates, n_in, n_experts)
         # Gates start even: no expert is chosen before it has learnt anything.
         nn.init.zeros_(self.linear.weight)
-        nn.init.zeros_(self.linear.bias)
 
     def weights(self, inputs: Tensor) -> Tensor:
-        """Return the gate weights, of shape `(batch, n_gates, n_experts)`."""
+        """Return the gate weights, of shape `(batch, n_gates, n_experts)`.
+
+        `inputs` is `(batch, n_in)`, shared, or `(n_gates, batch, n_in)`, one each.
+        """
+        return self._logits(inputs).softmax(dim=2)
+
+    def log_weights(self, inputs: Tensor) -> Tensor:
+        """Return the logarithms of the gate weights, of the same shape."""
+        return self._logits(inputs).log_softmax(dim=2)
+
+    def _logits(self, inputs: Tensor) -> Tensor:
         logits: Tensor = self.linear(inputs)
-        return logits.view(-1, *self.shape).softmax(dim=2)
+        return logits.transpose(0, 1)
 
     def forward(self, inputs: Tensor, experts: Tensor) -> Tensor:
         """Mix `(n_experts, batch, width)` to `(n_gates, batch, width)`."""
-        mixed = torch.bmm(self.weights(inputs), experts.transpose(0, 1))
-        return mixed.transpose(0, 1)
+        return mix(self.weights(inputs), experts)
+
+
+def mix(weights: Tensor, experts: Tensor) -> Tensor:
+    """Sum experts up by weights.
+
+    Parameters
+    ----------
+    weights : Tensor of shape (batch, n_gates, n_experts)
+        Weights of the experts.
+    experts : Tensor of shape (n_experts, batch, width)
+        Their outputs.
+
+    Returns
+    -------
+    Tensor of shape (n_gates, batch, width)
+        One mixture a gate.
+    """
+    return torch.bmm(weights, experts.transpose(0, 1)).transpose(0, 1)

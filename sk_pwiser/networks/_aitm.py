@@ -1,0 +1,113 @@
+"""Adaptive information transfer along the funnel."""
+
+import math
+from collections.abc import Sequence
+from typing import ClassVar
+
+import torch
+from torch import Tensor, nn
+
+from sk_pwiser.networks._base import MultiTaskNetwork, NetworkOutput, NetworkSpec
+from sk_pwiser.networks._checks import check_dropout, check_units
+from sk_pwiser.networks._layers import StackedLinear, StackedMLP, TaskTowers
+
+
+class AITM(MultiTaskNetwork):
+    r"""Adaptive information transfer multi-task: each task learns from the one before.
+
+    Task k has a tower :math:`q_k` on the shared input. What the task before it found,
+    :math:`h_{k-1}`, comes as a vector :math:`i_k = ReLU(V_k h_{k-1} + d_k)`, and
+    attention weighs the two,
+
+    .. math:: h_1 = q_1, \quad h_k = \sum_{v \in \{q_k, i_k\}} a_k(v)\, W^3_k v, \quad
+        a_k(v) = softmax_v \frac{\langle W^1_k v, W^2_k v \rangle}{\sqrt{d}}
+
+    with d the width of a tower. The logit is linear in :math:`h_k`.
+
+    Unless `calibrator_weight` of the estimator says otherwise, training adds 0.6 times
+    :func:`~sk_pwiser.losses.funnel_calibrator`, which penalises a later task's
+    probability above an earlier one's.
+
+    Parameters
+    ----------
+    spec : NetworkSpec
+        The table and the tasks.
+    tower_units : sequence of int, default=(128, 64, 32)
+        Widths of each tower's layers, at least one.
+    dropout : float, default=0.0
+        Share of activations dropped in towers in training.
+
+    Notes
+    -----
+    Departures: the calibrator is a mean over rows, so that its weight does not depend
+    on the batch; the linear maps of a transfer have biases.
+
+    References
+    ----------
+    D. Xi, Z. Chen, P. Yan, Y. Zhang, Y. Zhu, F. Zhuang and Y. Chen (2021). Modeling
+    the Sequential Dependence among Audience Multi-step Conversions with Multi-task
+    Learning in Targeted Display Advertising. KDD. :arxiv:`2105.08489`
+
+    Examples
+    --------
+    >>> import torch
+    >>> from sk_pwiser.networks import AITM, NetworkSpec
+    >>> spec = NetworkSpec([3, 5], n_numeric=2, embedding_dim=4, base_rates=[0.1, 0.01])
+    >>> codes, numeric = torch.tensor([[0, 1]]), torch.zeros(1, 2)
+    >>> tuple(AITM(spec)(codes, numeric).logits.shape)
+    (1, 2)
+    """
+
+    calibrator_weight: ClassVar[float] = 0.6
+
+    def __init__(
+        self,
+        spec: NetworkSpec,
+        *,
+        tower_units: Sequence[int] = (128, 64, 32),
+        dropout: float = 0.0,
+    ) -> None:
+        super().__init__(spec)
+        units = check_units("tower_units", tower_units)
+        if not units:
+            raise ValueError("tower_units must hold at least one width; got ().")
+        self.bottoms = StackedMLP(
+            spec.n_tasks, self.width, units, check_dropout(dropout)
+        )
+        self.transfers = nn.ModuleList(
+            Transfer(units[-1]) for _ in range(spec.n_tasks - 1)
+        )
+        self.towers = TaskTowers(units[-1], (), spec.base_logits())
+
+    def forward(self, codes: Tensor, numeric: Tensor) -> NetworkOutput:
+        """Compute the logits of a batch, of shape `(batch, n_tasks)`."""
+        first, *others = self.bottoms(self.input_layer(codes, numeric))
+        found = [first]
+        for own, transfer in zip(others, self.transfers, strict=True):
+            found.append(transfer(own, found[-1]))
+        return NetworkOutput(self.towers(torch.stack(found)))
+
+
+class Transfer(nn.Module):
+    """What a task takes from its own tower and from the task before.
+
+    Parameters
+    ----------
+    width : int
+        Width of a tower's output.
+    """
+
+    def __init__(self, width: int) -> None:
+        super().__init__()
+        self.scale = 1 / math.sqrt(width)
+        self.information = nn.Linear(width, width)
+        self.attention = StackedLinear(3, width, width)
+
+    def forward(self, own: Tensor, before: Tensor) -> Tensor:
+        """Map two tensors of shape `(batch, width)` to one."""
+        passed = torch.relu(self.information(before))
+        candidates = torch.cat([own, passed])
+        keys, queries, values = self.attention(candidates).unflatten(1, (2, -1))
+        scores = (keys * queries).sum(dim=2) * self.scale
+        weights = scores.softmax(dim=0).unsqueeze(2)
+        return torch.sum(weights * values, dim=0)

@@ -1,0 +1,89 @@
+"""Entire space multi-task model."""
+
+from collections.abc import Sequence
+
+from torch import Tensor
+
+from sk_pwiser.networks._base import MultiTaskNetwork, NetworkOutput, NetworkSpec
+from sk_pwiser.networks._checks import check_dropout, check_units
+from sk_pwiser.networks._funnel import chain_logits, conditional_base_logits
+from sk_pwiser.networks._layers import TaskTowers
+
+
+class ESMM(MultiTaskNetwork):
+    r"""Entire space multi-task model: the funnel as a chain of conditional heads.
+
+    .. math:: P(Y_k = 1 \mid x) = \prod_{j \le k} \sigma(c_j), \quad c_j = t_j(x)
+
+    with x the input of shared embeddings and numeric values and t_j the tower of
+    conditional head j: for two tasks CTCVR = CTR x CVR. All heads learn from all
+    impressions, the CVR through the product. Computed in log space; a later task is
+    never likelier than an earlier one.
+
+    Parameters
+    ----------
+    spec : NetworkSpec
+        The table and the tasks.
+    tower_units : sequence of int, default=(128, 64, 32)
+        Widths of each tower's hidden layers.
+    dropout : float, default=0.0
+        Share of activations dropped in training.
+
+    Notes
+    -----
+    `predict_cvr` is the product of the heads after the first, the CVR head itself for
+    two tasks. Departures: any number of tasks, and numeric values beside embeddings.
+
+    References
+    ----------
+    X. Ma, L. Zhao, G. Huang, Z. Wang, Z. Hu, X. Zhu and K. Gai (2018). Entire Space
+    Multi-Task Model: An Effective Approach for Estimating Post-Click Conversion Rate.
+    SIGIR. :arxiv:`1804.07931`
+
+    Examples
+    --------
+    >>> import torch
+    >>> from sk_pwiser.networks import ESMM, NetworkSpec
+    >>> spec = NetworkSpec([3, 5], n_numeric=2, embedding_dim=4, base_rates=[0.1, 0.01])
+    >>> codes, numeric = torch.tensor([[0, 1]]), torch.zeros(1, 2)
+    >>> click, conversion = ESMM(spec)(codes, numeric).logits[0]
+    >>> bool(conversion < click)
+    True
+    """
+
+    def __init__(
+        self,
+        spec: NetworkSpec,
+        *,
+        tower_units: Sequence[int] = (128, 64, 32),
+        dropout: float = 0.0,
+    ) -> None:
+        super().__init__(spec)
+        self.towers = TaskTowers(
+            self.width,
+            check_units("tower_units", tower_units),
+            conditional_base_logits(spec),
+            check_dropout(dropout),
+        )
+
+    def conditional_logits(self, codes: Tensor, numeric: Tensor) -> Tensor:
+        """Compute the logits of the conditional heads.
+
+        Parameters
+        ----------
+        codes : int64 Tensor of shape (batch, n_category_columns)
+            Codes of the category columns.
+        numeric : float Tensor of shape (batch, n_numeric)
+            Standardised numeric inputs.
+
+        Returns
+        -------
+        Tensor of shape (batch, n_tasks)
+            Log-odds of P(Y_k = 1 | Y_{k-1} = 1, impression).
+        """
+        logits: Tensor = self.towers(self.input_layer(codes, numeric))
+        return logits.float()
+
+    def forward(self, codes: Tensor, numeric: Tensor) -> NetworkOutput:
+        """Compute the logits of a batch, of shape `(batch, n_tasks)`."""
+        return NetworkOutput(chain_logits(self.conditional_logits(codes, numeric)))

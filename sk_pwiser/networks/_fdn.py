@@ -1,0 +1,189 @@
+"""Feature decomposition network."""
+
+from collections.abc import Callable, Sequence
+
+import torch
+from torch import Tensor
+from torch.nn import functional as F
+
+from sk_pwiser.networks._base import MultiTaskNetwork, NetworkOutput, NetworkSpec
+from sk_pwiser.networks._checks import (
+    check_choice,
+    check_count,
+    check_dropout,
+    check_number,
+    check_units,
+)
+from sk_pwiser.networks._layers import StackedMLP, TaskTowers
+
+
+class FDN(MultiTaskNetwork):
+    r"""Feature decomposition network: pairs of specific and shared experts.
+
+    Task k owns pairs of a specific expert :math:`s_{kj}` and a shared expert
+    :math:`h_{kj}`, multi-layer perceptrons with ELU. Its tower reads its own specific
+    experts and the shared experts of all tasks,
+
+    .. math:: z_k = t_k([s_{k1}; \dots; s_{kn}; h_{11}; \dots; h_{Kn}]).
+
+    An auxiliary head :math:`a_{kj} = v_{kj}^\top s_{kj} + e_{kj}` on every specific
+    expert learns the task as well, and a penalty holds the two experts of a pair
+    orthogonal. Neither plays a part in predictions.
+
+    Parameters
+    ----------
+    spec : NetworkSpec
+        The table and the tasks.
+    n_pairs : int, default=2
+        Number of pairs of each task.
+    expert_units : sequence of int, default=(128, 64)
+        Widths of each expert's layers.
+    tower_units : sequence of int, default=()
+        Widths of each tower's hidden layers; none in the paper's code.
+    dropout : float, default=0.0
+        Share of activations dropped in experts and towers in training.
+    aux_weight : float, default=0.1
+        Weight of the auxiliary heads' losses, summed over pairs; 1 in the paper's code.
+    orthogonality : {"row", "batch", "norm_product"}, default="row"
+        The penalty of a pair: the squared cosine of its outputs, mean over rows
+        ("row"); the squared Frobenius norm of the product of the two centred,
+        row-normalised output matrices over the squared number of rows ("batch"); or
+        the mean product of the outputs' lengths ("norm_product"), which is what the
+        paper's code computes. The last shrinks lengths and does not orthogonalise.
+    orthogonality_weight : float, default=0.1
+        Weight of the penalty, summed over pairs; 1 in the paper's code.
+
+    Notes
+    -----
+    Departures: no class weights, since these spoil probabilities.
+
+    References
+    ----------
+    J. Zhou, Q. Yu, C. Luo and J. Zhang (2023). Feature Decomposition for Reducing
+    Negative Transfer: A Novel Multi-Task Learning Method for Recommender System. AAAI
+    (student abstract). :arxiv:`2302.05031`
+
+    Examples
+    --------
+    >>> import torch
+    >>> from sk_pwiser.networks import FDN, NetworkSpec
+    >>> spec = NetworkSpec([3, 5], n_numeric=2, embedding_dim=4, base_rates=[0.1, 0.01])
+    >>> codes, numeric = torch.tensor([[0, 1]]), torch.zeros(1, 2)
+    >>> output = FDN(spec, n_pairs=3)(codes, numeric)
+    >>> tuple(output.logits.shape), len(output.aux_logits)
+    ((1, 2), 3)
+    """
+
+    def __init__(
+        self,
+        spec: NetworkSpec,
+        *,
+        n_pairs: int = 2,
+        expert_units: Sequence[int] = (128, 64),
+        tower_units: Sequence[int] = (),
+        dropout: float = 0.0,
+        aux_weight: float = 0.1,
+        orthogonality: str = "row",
+        orthogonality_weight: float = 0.1,
+    ) -> None:
+        super().__init__(spec)
+        self.aux_weight = check_number("aux_weight", aux_weight)
+        self.orthogonality_weight = check_number(
+            "orthogonality_weight", orthogonality_weight
+        )
+        check_choice("orthogonality", orthogonality, tuple(PENALTIES))
+        self.penalty = PENALTIES[orthogonality]
+        self.n_pairs = check_count("n_pairs", n_pairs)
+        dropout = check_dropout(dropout)
+        units = check_units("expert_units", expert_units)
+        n_each = spec.n_tasks * n_pairs
+        # Specific experts, task by task, before the shared ones in the same order.
+        self.experts = StackedMLP(2 * n_each, self.width, units, dropout, F.elu)
+        n_read = (n_pairs + n_each) * self.experts.n_out
+        base_logits = spec.base_logits()
+        self.towers = TaskTowers(
+            n_read, check_units("tower_units", tower_units), base_logits, dropout
+        )
+        self.aux_heads = TaskTowers(
+            self.experts.n_out, (), base_logits.repeat_interleave(n_pairs)
+        )
+
+    def forward(self, codes: Tensor, numeric: Tensor) -> NetworkOutput:
+        """Compute the logits of a batch, of shape `(batch, n_tasks)`."""
+        experts = self.experts(self.input_layer(codes, numeric))
+        specific, shared = experts.chunk(2)
+        # (n_tasks, batch, n_pairs * width) beside (batch, n_tasks * n_pairs * width)
+        own = specific.unflatten(0, (self.n_tasks, self.n_pairs))
+        own = own.transpose(1, 2).flatten(2)
+        common = shared.transpose(0, 1).flatten(1).expand(self.n_tasks, -1, -1)
+        logits = self.towers(torch.cat([own, common], dim=2))
+        aux = self.aux_heads(specific).unflatten(1, (self.n_tasks, self.n_pairs))
+        penalty = self.penalty(specific.float(), shared.float()).sum()
+        return NetworkOutput(
+            logits,
+            aux_logits=aux.unbind(dim=2),
+            aux_weight=self.aux_weight,
+            penalties={"orthogonality": self.orthogonality_weight * penalty},
+        )
+
+
+def row_penalty(specific: Tensor, shared: Tensor) -> Tensor:
+    """Compute the mean squared cosine of each pair's outputs.
+
+    Parameters
+    ----------
+    specific, shared : Tensor of shape (n_pairs, batch, width)
+        Outputs of the experts.
+
+    Returns
+    -------
+    Tensor of shape (n_pairs,)
+        In [0, 1]; 0 where all rows are orthogonal.
+    """
+    return F.cosine_similarity(specific, shared, dim=2).square().mean(dim=1)
+
+
+def batch_penalty(specific: Tensor, shared: Tensor) -> Tensor:
+    """Compute the squared norm of the correlation of each pair's outputs.
+
+    Parameters
+    ----------
+    specific, shared : Tensor of shape (n_pairs, batch, width)
+        Outputs of the experts.
+
+    Returns
+    -------
+    Tensor of shape (n_pairs,)
+        In [0, 1]; 0 where no direction of one varies with one of the other.
+    """
+    s, h = (
+        F.normalize(outputs - outputs.mean(dim=1, keepdim=True), dim=2)
+        for outputs in (specific, shared)
+    )
+    products = torch.bmm(s.transpose(1, 2), h) / s.shape[1]
+    return products.square().sum(dim=(1, 2))
+
+
+def norm_product_penalty(specific: Tensor, shared: Tensor) -> Tensor:
+    """Compute the mean product of the lengths of each pair's outputs.
+
+    Parameters
+    ----------
+    specific, shared : Tensor of shape (n_pairs, batch, width)
+        Outputs of the experts.
+
+    Returns
+    -------
+    Tensor of shape (n_pairs,)
+        Whatever the angle between the two.
+    """
+    # The Frobenius norm of the outer product, without forming it.
+    lengths: Tensor = torch.linalg.vector_norm(torch.stack([specific, shared]), dim=3)
+    return torch.mean(lengths[0] * lengths[1], dim=1)
+
+
+PENALTIES: dict[str, Callable[[Tensor, Tensor], Tensor]] = {
+    "row": row_penalty,
+    "batch": batch_penalty,
+    "norm_product": norm_product_penalty,
+}

@@ -1,0 +1,78 @@
+"""One-gate mixture of experts."""
+
+from collections.abc import Sequence
+
+from torch import Tensor
+
+from sk_pwiser.networks._base import MultiTaskNetwork, NetworkOutput, NetworkSpec
+from sk_pwiser.networks._checks import check_count, check_dropout, check_units
+from sk_pwiser.networks._layers import Gates, StackedMLP, TaskTowers
+
+
+class OMoE(MultiTaskNetwork):
+    r"""One-gate mixture of experts: shared experts, mixed by one gate for all tasks.
+
+    .. math:: z_k = t_k(\sum_j g(x)_j e_j(x)), \quad g(x) = softmax(W x + c)
+
+    with x the input of embeddings and numeric values, e_j expert j, g the gate, t_k
+    the tower and z_k the logit of task k.
+
+    Parameters
+    ----------
+    spec : NetworkSpec
+        The table and the tasks.
+    n_experts : int, default=4
+        Number of experts.
+    expert_units : sequence of int, default=(128, 64)
+        Widths of each expert's layers.
+    tower_units : sequence of int, default=(32,)
+        Widths of each tower's hidden layers.
+    dropout : float, default=0.0
+        Share of activations dropped in experts and towers in training.
+
+    Notes
+    -----
+    Departures: the gate has a bias and starts even.
+
+    References
+    ----------
+    J. Ma, Z. Zhao, X. Yi, J. Chen, L. Hong and E. H. Chi (2018). Modeling Task
+    Relationships in Multi-task Learning with Multi-gate Mixture-of-Experts. KDD.
+    :doi:`10.1145/3219819.3220007`
+
+    Examples
+    --------
+    >>> import torch
+    >>> from sk_pwiser.networks import NetworkSpec, OMoE
+    >>> spec = NetworkSpec([3, 5], n_numeric=2, embedding_dim=4, base_rates=[0.1, 0.01])
+    >>> codes, numeric = torch.tensor([[0, 1]]), torch.zeros(1, 2)
+    >>> tuple(OMoE(spec, n_experts=3)(codes, numeric).logits.shape)
+    (1, 2)
+    """
+
+    def __init__(
+        self,
+        spec: NetworkSpec,
+        *,
+        n_experts: int = 4,
+        expert_units: Sequence[int] = (128, 64),
+        tower_units: Sequence[int] = (32,),
+        dropout: float = 0.0,
+    ) -> None:
+        super().__init__(spec)
+        n_experts, dropout = check_count("n_experts", n_experts), check_dropout(dropout)
+        units = check_units("expert_units", expert_units)
+        self.experts = StackedMLP(n_experts, self.width, units, dropout)
+        self.gates = Gates(self.width, 1, n_experts)
+        self.towers = TaskTowers(
+            self.experts.n_out,
+            check_units("tower_units", tower_units),
+            spec.base_logits(),
+            dropout,
+        )
+
+    def forward(self, codes: Tensor, numeric: Tensor) -> NetworkOutput:
+        """Compute the logits of a batch, of shape `(batch, n_tasks)`."""
+        inputs = self.input_layer(codes, numeric)
+        (mixed,) = self.gates(inputs, self.experts(inputs))
+        return NetworkOutput(self.towers(mixed))
