@@ -1,0 +1,17 @@
+"""The page on own networks, losses and weightings does what it says."""
+
+import doctest
+from pathlib import Path
+
+PAGE = Path(__file__).parents[1] / "docs" / "extending.rst"
+
+
+def test_the_page_runs():
+    failed, attempted = doctest.testfile(
+        str(PAGE),
+        module_relative=False,
+        encoding="utf-8",
+        optionflags=doctest.ELLIPSIS,
+    )
+    assert attempted > 15
+    assert failed == 0
