@@ -3,6 +3,7 @@
     python benchmarks/real_auc.py                    # all of it, 3 seeds
     python benchmarks/real_auc.py --networks shared_bottom --data engage long
     python benchmarks/real_auc.py --part validation --param lr=0.001
+    python benchmarks/real_auc.py --part validation --compare interaction=None,cross,fm
 
 reads the folder that SK_PWISER_DATA names. With `--part test` (the default) the models
 are trained on the training part and tested on the test part. With `--part validation`
@@ -20,6 +21,7 @@ import os
 import platform
 import time
 import warnings
+from itertools import product
 
 import numpy as np
 import torch
@@ -140,7 +142,7 @@ def print_row(label, results):
         if len(values) > 1 and cell != "-":
             cell += f" ({values.std(ddof=1):.{digits}f})"
         cells.append(f"{cell:>16}")
-    print(f"{label:<30}" + "".join(cells), flush=True)
+    print(f"{label:<40}" + "".join(cells), flush=True)
 
 
 def run(name, arguments, path):
@@ -150,18 +152,23 @@ def run(name, arguments, path):
     rates = ", ".join(f"{n} {r:.1%}" for n, r in zip(Y.columns, Y.mean(), strict=True))
     print(f"\n{name}: {len(X):,} rows, {len(X_test):,} held out, {X.shape[1]} columns;")
     print(f"{rates}; {arguments.seeds} seeds; part: {arguments.part}")
-    print(f"{'':<30}" + "".join(f"{column:>16}" for column in COLUMNS))
+    print(f"{'':<40}" + "".join(f"{column:>16}" for column in COLUMNS))
     for label in arguments.baselines:
         print_row(label, [evaluate(PerTask(BASELINES[label]), *data)])
-    for network in arguments.networks:
-        for loss in arguments.losses:
-            models = (
-                MultiTaskCTRCVRClassifier(
-                    network=network, loss=loss, random_state=seed, **arguments.param
-                )
-                for seed in range(arguments.seeds)
+    compared, values = arguments.compare
+    for network, loss, value in product(arguments.networks, arguments.losses, values):
+        params = arguments.param if compared is None else {compared: value}
+        models = (
+            MultiTaskCTRCVRClassifier(
+                network=network,
+                loss=loss,
+                random_state=seed,
+                **{**arguments.param, **params},
             )
-            print_row(f"{network}, {loss}", [evaluate(m, *data) for m in models])
+            for seed in range(arguments.seeds)
+        )
+        label = f"{network}, {loss}" + ("" if compared is None else f", {value}")
+        print_row(label, [evaluate(m, *data) for m in models])
 
 
 def parse():
@@ -180,12 +187,26 @@ def parse():
         nargs="*",
         default=[],
         metavar="NAME=VALUE",
-        help="parameters of the estimator, as Python literals",
+        help="parameters of the estimator, as Python literals or names",
+    )
+    parser.add_argument(
+        "--compare",
+        metavar="NAME=VALUE,VALUE...",
+        help="a parameter of the estimator and its values, a row each",
     )
     arguments = parser.parse_args()
     pairs = (pair.partition("=") for pair in arguments.param)
-    arguments.param = {name: ast.literal_eval(value) for name, _, value in pairs}
+    arguments.param = {name: literal(value) for name, _, value in pairs}
+    name, _, values = (arguments.compare or "").partition("=")
+    arguments.compare = (name or None), [literal(v) for v in values.split(",")]
     return arguments
+
+
+def literal(text):
+    try:
+        return ast.literal_eval(text)
+    except (ValueError, SyntaxError):
+        return text
 
 
 def main():

@@ -2,6 +2,7 @@
 
 from collections.abc import Iterable
 
+import torch
 from torch import Tensor, nn
 
 from sk_pwiser.losses import MultiTaskLoss, entire_space_loss, funnel_calibrator
@@ -22,6 +23,9 @@ class MultiTaskCriterion(nn.Module):
         Combines the tasks' losses, or their gradients.
     calibrator_weight : float, default=0.0
         Weight of the calibrator.
+    task_space : {"entire", "conditional"}, default="entire"
+        Whether a task learns from all rows, or from those where the task before it
+        happened.
     """
 
     def __init__(
@@ -29,8 +33,10 @@ class MultiTaskCriterion(nn.Module):
         loss: MultiTaskLoss,
         weighting: TaskWeighting,
         calibrator_weight: float = 0.0,
+        task_space: str = "entire",
     ) -> None:
         super().__init__()
+        self.is_conditional = task_space == "conditional"
         self.loss = loss
         self.weighting = weighting
         self.calibrator_weight = calibrator_weight
@@ -68,14 +74,22 @@ class MultiTaskCriterion(nn.Module):
         groups: Tensor | None,
     ) -> tuple[Tensor, Tensor | None]:
         """Return the losses, of shape `(n_tasks,)`, and the sum of the penalties."""
-        logits = output.logits.float()
-        losses: Tensor = self.loss(logits, y, sample_weight, groups)
+        logits = heads = output.logits.float()
+        if self.is_conditional and output.conditional_logits is not None:
+            heads = output.conditional_logits.float()
+        losses = self._losses(heads, y, sample_weight, groups)
         for aux in output.aux_logits:
-            extra = self.loss(aux.float(), y, sample_weight, groups)
+            extra = self._losses(aux.float(), y, sample_weight, groups)
             losses = losses + output.aux_weight * extra
-        if output.correction is not None:
-            known, propensity, imputed, weight = output.correction
-            corrected = entire_space_loss(known, y, propensity, imputed, sample_weight)
+        if output.correction is not None and output.conditional_logits is not None:
+            propensity, imputed, weight = output.correction
+            corrected = entire_space_loss(
+                output.conditional_logits[:, 1:].float(),
+                y,
+                propensity.float(),
+                None if imputed is None else imputed.float(),
+                sample_weight,
+            )
             losses = losses + weight * nn.functional.pad(corrected, (1, 0))
         penalties = [penalty.float() for penalty in output.penalties.values()]
         if self.calibrator_weight:
@@ -85,6 +99,29 @@ class MultiTaskCriterion(nn.Module):
         for penalty in penalties:
             total = penalty if total is None else total + penalty
         return losses, total
+
+    def _losses(
+        self,
+        logits: Tensor,
+        y: Tensor,
+        sample_weight: Tensor | None,
+        groups: Tensor | None,
+    ) -> Tensor:
+        """Return the loss of each task over the rows that it learns from."""
+        losses: Tensor = self.loss(logits, y, sample_weight, groups)
+        if not self.is_conditional:
+            return losses
+        parts = [losses[0]]
+        for task in range(1, y.shape[1]):
+            rows = y[:, task - 1].nonzero().squeeze(1)
+            if len(rows) == 0:
+                parts.append(torch.zeros_like(parts[0]))
+                continue
+            args = (None if a is None else a[rows] for a in (sample_weight, groups))
+            part = self.loss(logits[rows], y[rows], *args)[task]
+            # A mean over all rows: the losses add up to the funnel's log-likelihood.
+            parts.append(part * (len(rows) / len(y)))
+        return torch.stack(parts)
 
     def _report(self, losses: Tensor, penalty: Tensor | None) -> Tensor:
         reported = self.weighting.report(losses)

@@ -1,4 +1,4 @@
-"""From a table to category codes and standardised numbers, by a schema kept from fit.
+"""From a table to category codes and numeric inputs, by a schema kept from fit.
 
 Every category column has code 0 for missing values and code 1 for values that were
 not seen in fit; values too rare to learn from share code 1, so that it is trained.
@@ -15,18 +15,10 @@ from sk_pwiser._columns import (
     factorize,
     has_category_dtype,
     is_dataframe,
-    to_float,
 )
+from sk_pwiser._numeric import NUMERIC_ENCODINGS, NumericColumn, infinity_error
 
 MISSING, UNSEEN, FIRST_VALUE = 0, 1, 2
-
-# Standardised values beyond this many standard deviations are cut off there: one wild
-# value at prediction must not carry the logit away.
-LARGEST_DEVIATION = 10.0
-
-# Values beyond this are taken for it: squares, sums and quotients of larger ones may
-# overflow.
-LARGEST_VALUE = 1e100
 
 
 class CategoryColumn:
@@ -83,7 +75,7 @@ class CategoryColumn:
                 f"Column {self.name!r} cannot be read as categories: {error}."
             ) from error
         if np.inf in values or -np.inf in values:
-            raise _infinity_error(self.name)
+            raise infinity_error(self.name)
         return positions, values
 
     def _encode(self, positions, values):
@@ -98,72 +90,6 @@ def _kind(value):
     return "numbers" if isinstance(value, Number | np.bool_) else "other objects"
 
 
-def _infinity_error(name):
-    return ValueError(
-        f"Input X contains infinity or a value too large for dtype('float64') in "
-        f"column {name!r}."
-    )
-
-
-class NumericColumn:
-    """A standardised numeric column, with an indicator where values were missing.
-
-    Parameters
-    ----------
-    name : str or int
-        Name of the column, for messages.
-    """
-
-    def __init__(self, name):
-        self.name = name
-
-    @property
-    def n_out(self):
-        """Number of numeric inputs that the column gives."""
-        return 1 + self.has_missing_
-
-    def fit_transform(self, column, sample_weight=None):
-        """Learn mean and standard deviation of a column and return its inputs."""
-        values = self._read(column)
-        is_known = ~np.isnan(values)
-        known = values[is_known]
-        self.has_missing_ = 0 < len(known) < len(values)
-        self.mean_, self.scale_ = 0.0, np.inf
-        # A column of one value teaches nothing, so it gives 0 for any other as well:
-        # what the network makes of an input that never moved is left to chance.
-        if len(known) and known.min() < known.max():
-            weight = None if sample_weight is None else sample_weight[is_known]
-            self.mean_ = np.average(known, weights=weight)
-            variance = np.average((known - self.mean_) ** 2, weights=weight)
-            self.scale_ = np.sqrt(variance) or np.inf
-        return self._scale(values)
-
-    def transform(self, column):
-        """Return the inputs, a list of arrays of shape (n_samples,)."""
-        return self._scale(self._read(column))
-
-    def _read(self, column):
-        try:
-            values = to_float(column)
-        except (TypeError, ValueError, OverflowError) as error:
-            kind = TypeError if isinstance(error, TypeError) else ValueError
-            raise kind(
-                f"Column {self.name!r} cannot be read as numbers: {error}. Convert it, "
-                "or declare it in categorical_features."
-            ) from error
-        if np.isinf(values).any():
-            raise _infinity_error(self.name)
-        return np.clip(values, -LARGEST_VALUE, LARGEST_VALUE)
-
-    def _scale(self, values):
-        missing = np.isnan(values)
-        scaled = (values - self.mean_) / self.scale_
-        np.clip(scaled, -LARGEST_DEVIATION, LARGEST_DEVIATION, out=scaled)
-        scaled[missing] = 0.0
-        scaled = scaled.astype(np.float32)
-        return [scaled, missing] if self.has_missing_ else [scaled]
-
-
 class TableEncoder(BaseEstimator):
     """Encode DataFrames and arrays as category codes and numeric inputs.
 
@@ -173,11 +99,20 @@ class TableEncoder(BaseEstimator):
         The category columns: by dtype, as a mask, by index or by name.
     min_frequency : int, default=2
         Category values seen less often in fit share the code of unseen values.
+    numeric_encoding : {"standard", "quantile", "piecewise_linear"}, \
+            default="standard"
+        How the other columns become numeric inputs.
     """
 
-    def __init__(self, categorical_features="from_dtype", min_frequency=2):
+    def __init__(
+        self,
+        categorical_features="from_dtype",
+        min_frequency=2,
+        numeric_encoding="standard",
+    ):
         self.categorical_features = categorical_features
         self.min_frequency = min_frequency
+        self.numeric_encoding = numeric_encoding
 
     def fit_transform(self, X, sample_weight=None):
         """Learn the schema of a table and encode it.
@@ -187,7 +122,7 @@ class TableEncoder(BaseEstimator):
         X : {DataFrame, array-like} of shape (n_samples, n_features)
             The table.
         sample_weight : ndarray of shape (n_samples,), default=None
-            Weights of the rows in means and standard deviations.
+            Weights of the rows in the distributions of numeric columns.
 
         Returns
         -------
@@ -197,8 +132,9 @@ class TableEncoder(BaseEstimator):
         X = self._read(X, reset=True)
         names = getattr(self, "feature_names_in_", range(self.n_features_in_))
         is_category = self._find_categories(X, list(names))
+        make_numeric = NUMERIC_ENCODINGS[self.numeric_encoding]
         self.columns_ = [
-            CategoryColumn(name, self.min_frequency) if flag else NumericColumn(name)
+            CategoryColumn(name, self.min_frequency) if flag else make_numeric(name)
             for name, flag in zip(names, is_category, strict=True)
         ]
         return self._encode(X, "fit_transform", sample_weight=sample_weight)
@@ -225,9 +161,18 @@ class TableEncoder(BaseEstimator):
         return [c.cardinality for c in self.columns_ if isinstance(c, CategoryColumn)]
 
     @property
+    def numeric_bins_(self):
+        """Number of bins of each numeric input, 0 for those that are none's position.
+
+        Indicators of missing values are inputs as well.
+        """
+        columns = (c for c in self.columns_ if isinstance(c, NumericColumn))
+        return [n_bins for column in columns for n_bins in column.bins]
+
+    @property
     def n_numeric_(self):
         """Number of numeric inputs, indicators of missing values included."""
-        return sum(c.n_out for c in self.columns_ if isinstance(c, NumericColumn))
+        return len(self.numeric_bins_)
 
     def _read(self, X, reset):
         if not is_dataframe(X):

@@ -14,8 +14,8 @@ class MultiTaskCTRCVRClassifier(Predictions, ClassifierMixin, BaseEstimator):
     """Multi-task network for clicks (CTR) and conversions (CVR).
 
     One network learns all tasks of a funnel, click first, from impressions: rows of a
-    DataFrame or array. Category columns are embedded, numeric columns standardised,
-    missing and unseen values handled, so that a raw DataFrame fits.
+    DataFrame or array. Category columns are embedded, numeric columns scaled, missing
+    and unseen values handled, so that a raw DataFrame fits.
 
     Parameters
     ----------
@@ -39,17 +39,44 @@ class MultiTaskCTRCVRClassifier(Predictions, ClassifierMixin, BaseEstimator):
         Weight of :func:`~sk_pwiser.losses.funnel_calibrator`, which penalises a later
         task's probability above an earlier one's. None takes the network's own, which
         is 0 but for "aitm".
-    weighting : {"equal", "fixed"} or class, default="equal"
-        How the tasks' losses are combined: a name, or a subclass of
-        :class:`~sk_pwiser.weighting.TaskWeighting`.
+    weighting : {"equal", "cagrad", "dwa", "ema", "fixed", "gradcraft", "gradnorm", \
+            "metabalance", "nash", "pcgrad", "torchjd", "uncertainty"}, class or \
+            Module, default="equal"
+        How the tasks' losses, or their gradients, are combined: a name of
+        :mod:`sk_pwiser.weighting`, a subclass of
+        :class:`~sk_pwiser.weighting.TaskWeighting`, or an aggregator or scalarizer of
+        TorchJD.
     weighting_params : dict, default=None
         Parameters of the weighting, such as `weights` of "fixed".
+    task_space : {"entire", "conditional"}, default="entire"
+        What a task after the first learns from: "entire" takes all impressions, and a
+        head gives P(Y_k = 1 | impression); "conditional" takes those where the task
+        before it happened, and a head gives P(Y_k = 1 | Y_{k-1} = 1, impression).
+        Predictions are over impressions in both, by the product of the heads in the
+        latter.
     categorical_features : "from_dtype", array-like or None, default="from_dtype"
         The category columns: those of category, string, object or bool dtype in a
         pandas or polars DataFrame ("from_dtype"), a boolean mask, indices or names;
         None for none.
+    numeric_encoding : {"standard", "quantile", "piecewise_linear"}, \
+            default="standard"
+        How numeric columns are put in: "standard" subtracts the mean and divides by the
+        standard deviation; "quantile" does so with normal scores, the quantiles of the
+        normal distribution at the values' ranks, so that only their order counts;
+        "piecewise_linear" spreads a value over at most 16 inputs, one a quantile bin:
+        1 for bins below the value, 0 for those above, and between these in its own
+        (Gorishniy et al., 2022). Unlike there, values beyond those of `fit` count as
+        the nearest, and values that fill a bin alone leave the other bins to the rest.
+        In all three a missing value counts as the mean of the others, with an input
+        that says so.
     embedding_dim : int, default=16
         Width of a category value's embedding.
+    interaction : {"cross", "fm"} or None, default=None
+        Products of columns, put into any network's input: "cross" replaces the input x
+        by x * (W x + b) + x, one cross layer of DCN-v2 (Wang et al., 2021); "fm"
+        appends the second-order term of a factorisation machine (Rendle, 2010), the
+        sum over pairs of columns of the elementwise product of their embeddings, where
+        numeric inputs are a learnt vector times the input: `embedding_dim` inputs more.
     unseen_rate : float, default=0.05
         Share of category values that training takes for unseen ones, in [0, 1). It
         trains what stands for these, and keeps the network from leaning on single
@@ -59,7 +86,7 @@ class MultiTaskCTRCVRClassifier(Predictions, ClassifierMixin, BaseEstimator):
     lr : float, default=0.003
         Learning rate.
     weight_decay : float, default=0.0
-        Weight decay of the optimiser; biases are spared.
+        Weight decay of the optimiser; biases, and what a weighting learns, are spared.
     batch_size : int, default=512
         Largest number of rows of a batch; the rows are spread evenly over batches.
     stratified_batches : bool, default=False
@@ -120,6 +147,14 @@ class MultiTaskCTRCVRClassifier(Predictions, ClassifierMixin, BaseEstimator):
     ----------
     Durmus, Saribas, Aldemir, Yang and Cevikalp (2024). :arxiv:`2406.02163`
 
+    Gorishniy, Rubachev and Babenko (2022). "On Embeddings for Numerical Features in
+    Tabular Deep Learning." NeurIPS. :arxiv:`2203.05556`
+
+    Wang, Shivanna, Cheng, Jain, Lin, Hong and Chi (2021). "DCN V2: Improved Deep &
+    Cross Network." WWW. :arxiv:`2008.13535`
+
+    Rendle (2010). "Factorization Machines." ICDM.
+
     Examples
     --------
     >>> from sk_pwiser import MultiTaskCTRCVRClassifier
@@ -143,8 +178,11 @@ class MultiTaskCTRCVRClassifier(Predictions, ClassifierMixin, BaseEstimator):
         calibrator_weight=None,
         weighting="equal",
         weighting_params=None,
+        task_space="entire",
         categorical_features="from_dtype",
+        numeric_encoding="standard",
         embedding_dim=16,
+        interaction=None,
         unseen_rate=0.05,
         optimizer="adam",
         lr=3e-3,
@@ -171,8 +209,11 @@ class MultiTaskCTRCVRClassifier(Predictions, ClassifierMixin, BaseEstimator):
         self.calibrator_weight = calibrator_weight
         self.weighting = weighting
         self.weighting_params = weighting_params
+        self.task_space = task_space
         self.categorical_features = categorical_features
+        self.numeric_encoding = numeric_encoding
         self.embedding_dim = embedding_dim
+        self.interaction = interaction
         self.unseen_rate = unseen_rate
         self.optimizer = optimizer
         self.lr = lr

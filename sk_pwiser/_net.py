@@ -13,7 +13,7 @@ from skorch.utils import noop
 from torch import Tensor, nn
 
 from sk_pwiser._batches import Batch, BatchIterator, Impressions
-from sk_pwiser.networks import NetworkOutput
+from sk_pwiser.networks import NetworkOutput, as_funnel
 
 OPTIMIZERS: dict[str, type[torch.optim.Optimizer]] = {
     "adagrad": torch.optim.Adagrad,
@@ -62,6 +62,8 @@ class MultiTaskNet(NeuralNet):  # type: ignore[misc]
         Names of the tasks, for the history.
     precision : {"float32", "bfloat16"}
         Precision of the network's forward pass.
+    task_space : {"entire", "conditional"}
+        Whether the network's columns are tasks, or conditional heads of a chain.
     **kwargs : dict
         Parameters of :class:`skorch.NeuralNet`.
     """
@@ -73,11 +75,13 @@ class MultiTaskNet(NeuralNet):  # type: ignore[misc]
         *,
         task_names: Sequence[str] = (),
         precision: str = "float32",
+        task_space: str = "entire",
         **kwargs: Any,
     ) -> None:
         super().__init__(module, criterion=criterion, **kwargs)
         self.task_names = task_names
         self.precision = precision
+        self.task_space = task_space
 
     @property
     def _default_callbacks(self) -> list[tuple[str, Callback]]:
@@ -213,7 +217,7 @@ class MultiTaskNet(NeuralNet):  # type: ignore[misc]
         """Run the network on the inputs of a batch."""
         with self._autocast():
             output: NetworkOutput = self.module_(x["codes"], x["numeric"])
-        return output
+        return as_funnel(output) if self.task_space == "conditional" else output
 
     def _autocast(self) -> AbstractContextManager[Any]:
         return torch.autocast(
@@ -258,9 +262,9 @@ def make_net(
 ) -> MultiTaskNet:
     """Build an initialised net.
 
-    Weight decay spares biases. `monitor`, a column of the history, turns on early
-    stopping after `patience` epochs without a better value; the best weights are
-    restored in any case.
+    Weight decay spares biases and what a weighting learns. `monitor`, a column of the
+    history, turns on early stopping after `patience` epochs without a better value;
+    the best weights are restored in any case.
     """
     for entry in callbacks:
         _check_callback(entry)
@@ -277,7 +281,9 @@ def make_net(
         criterion,
         optimizer=OPTIMIZERS[optimizer] if isinstance(optimizer, str) else optimizer,
         optimizer__weight_decay=weight_decay,
-        optimizer__param_groups=[("*bias", {"weight_decay": 0.0})],
+        optimizer__param_groups=[
+            (pattern, {"weight_decay": 0.0}) for pattern in ("*bias", "weighting.*")
+        ],
         lr=lr,
         batch_size=batch_size,
         max_epochs=max_epochs,

@@ -17,7 +17,7 @@ from sk_pwiser._targets import Targets, check_groups, check_row_weights, check_t
 from sk_pwiser.losses import LOSSES, MultiTaskLoss
 from sk_pwiser.model_selection import _funnel_holdout
 from sk_pwiser.networks import NETWORKS, MultiTaskNetwork, NetworkSpec
-from sk_pwiser.weighting import WEIGHTINGS, TaskWeighting
+from sk_pwiser.weighting import WEIGHTINGS, TaskWeighting, as_weighting
 
 # As HistGradientBoostingClassifier: with fewer rows, a part held out costs more than
 # it saves.
@@ -183,7 +183,9 @@ def _drop_weightless(X, targets, weights, groups):
 def _encode(estimator, X, weights, previous):
     if previous is not None:
         return previous.encoder, *previous.encoder.transform(X)
-    encoder = TableEncoder(estimator.categorical_features)
+    encoder = TableEncoder(
+        estimator.categorical_features, numeric_encoding=estimator.numeric_encoding
+    )
     return encoder, *encoder.fit_transform(X, weights)
 
 
@@ -202,15 +204,14 @@ def _make_criterion(estimator, task_names):
         WEIGHTINGS,
         TaskWeighting,
         "weighting",
-        estimator.weighting,
-        estimator.weighting_params,
+        *as_weighting(estimator.weighting, estimator.weighting_params),
         len(task_names),
     )
     calibrator_weight = estimator.calibrator_weight
     if calibrator_weight is None:
         network = resolve(NETWORKS, MultiTaskNetwork, "network", estimator.network)
         calibrator_weight = network.calibrator_weight
-    return MultiTaskCriterion(loss, weighting, calibrator_weight)
+    return MultiTaskCriterion(loss, weighting, calibrator_weight, estimator.task_space)
 
 
 def _make_network(estimator, encoder, base_rates):
@@ -221,6 +222,9 @@ def _make_network(estimator, encoder, base_rates):
         base_rates.tolist(),
         unseen_code=UNSEEN,
         unseen_rate=estimator.unseen_rate,
+        numeric_bins=encoder.numeric_bins_,
+        interaction=estimator.interaction,
+        task_space=estimator.task_space,
     )
     return build(
         NETWORKS,
@@ -249,6 +253,7 @@ def _make_net(estimator, network, criterion, device, batch_plan, monitor, once):
         verbose=int(estimator.verbose),
         task_names=criterion.loss.task_names,
         precision=estimator.precision,
+        task_space=estimator.task_space,
     )
 
 

@@ -56,16 +56,17 @@ BELOW_TRAINING = (
 ROOMS = {
     "networks": Room((), TORCH),
     "losses": Room((), TORCH),
-    "weighting": Room((), TORCH),
+    "weighting": Room((), TORCH, ("torchjd",)),
     "_criterion": Room(tuple(FAMILIES), TORCH),
     "_components": Room(),
     "_plans": Room((), ("numpy", *TORCH)),
     "_batches": Room(("_plans",), ("numpy", *TORCH)),
     "_columns": Room((), ("numpy",), EXTRAS),
-    "_encoding": Room(("_columns",), LEARN, EXTRAS),
+    "_encoding": Room(("_columns", "_numeric"), LEARN, EXTRAS),
+    "_numeric": Room(("_columns",), ("numpy", "scipy")),
     "_targets": Room(("_columns", "model_selection"), LEARN),
     "_net": Room(BELOW_NET, ("numpy", "sklearn", "skorch", *TORCH)),
-    "_parameters": Room((*FAMILIES, "_net"), ("sklearn", *TORCH)),
+    "_parameters": Room((*FAMILIES, "_net", "_numeric"), ("sklearn", *TORCH)),
     "_training": Room(BELOW_TRAINING, (*LEARN, *TORCH)),
     "_predictions": Room(
         ("_batches", "_targets", "metrics"), ("numpy", "sklearn", *TORCH)

@@ -3,6 +3,8 @@
 One factor at a time: the others keep their defaults.
 """
 
+import importlib.util
+
 import pytest
 from sklearn.utils.estimator_checks import (
     check_dataframe_column_names_consistency,
@@ -11,8 +13,10 @@ from sklearn.utils.estimator_checks import (
 )
 
 from sk_pwiser import MultiTaskCTRCVRClassifier
+from sk_pwiser._numeric import NUMERIC_ENCODINGS
 from sk_pwiser.losses import LOSSES
 from sk_pwiser.networks import NETWORKS
+from sk_pwiser.networks._interaction import INTERACTIONS
 from sk_pwiser.weighting import WEIGHTINGS
 
 # The one exception that we declare. The check asks for equality to 1e-7, which
@@ -27,6 +31,8 @@ EXPECTED_FAILURES = {
 # A weighting that is told its weights fits one number of tasks alone, while the
 # checks have one, three and five.
 SKIPPED_WEIGHTINGS = {"fixed"}
+if importlib.util.find_spec("torchjd") is None:
+    SKIPPED_WEIGHTINGS |= {"torchjd"}
 
 # Networks as small as the checks' data.
 EXPERTS = {"expert_units": (16,), "tower_units": (8,)}
@@ -58,12 +64,15 @@ def estimators():
     yield "defaults", MultiTaskCTRCVRClassifier()
     for name in NETWORKS:
         yield f"network={name}", small(name, loss="bce")
-        yield f"network={name}, pwiser", small(name, loss="pwiser", pwiser_weight=0.1)
     for name in LOSSES:
         yield f"loss={name}", small(loss=name)
     for name in WEIGHTINGS:
         if name not in SKIPPED_WEIGHTINGS:
             yield f"weighting={name}", small(weighting=name)
+    for name in sorted(NUMERIC_ENCODINGS.keys() - {"standard"}):
+        yield f"numeric_encoding={name}", small(numeric_encoding=name)
+    for name in INTERACTIONS:
+        yield f"interaction={name}", small(interaction=name)
 
 
 def cases():

@@ -14,14 +14,8 @@ from numpy.testing import assert_allclose, assert_array_equal
 from pandas.testing import assert_frame_equal
 from sklearn.preprocessing import StandardScaler
 
-from sk_pwiser._encoding import (
-    LARGEST_DEVIATION,
-    MISSING,
-    UNSEEN,
-    CategoryColumn,
-    NumericColumn,
-    TableEncoder,
-)
+from sk_pwiser._encoding import MISSING, UNSEEN, CategoryColumn, TableEncoder
+from sk_pwiser._numeric import LARGEST_DEVIATION, NumericColumn
 
 
 def arrow(dtype):

@@ -36,7 +36,7 @@ def funnel_calibrator(logits: Tensor, sample_weight: Tensor | None = None) -> Te
     >>> funnel_calibrator(torch.logit(torch.tensor([[0.5, 0.25], [0.25, 0.75]])))
     tensor(0.2500)
     """
-    rises = logits.sigmoid().diff(dim=1).clamp(min=0).sum(dim=1)
+    rises = logits.sigmoid().diff(dim=1).relu().sum(dim=1)
     if sample_weight is not None:
         rises = rises * sample_weight
     return rises.mean()

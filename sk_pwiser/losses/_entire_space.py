@@ -23,9 +23,10 @@ def entire_space_loss(
         + \frac{o_i (\delta_i - \hat\delta_i)}{p_i}\Big]
         + \frac{1}{n} \sum_i \frac{o_i (\delta_i - \hat\delta_i)^2}{p_i},
 
-    without and with imputed losses :math:`\hat\delta`. The first sums estimate the
-    mean of :math:`\delta` over all rows without bias where the propensity is right;
-    the second form also where the imputed losses are. The last sum trains these.
+    without and with imputation, where :math:`\hat\delta` is the head's cross-entropy
+    against an imputed label in (0, 1). The first sums estimate the mean of
+    :math:`\delta` over all rows without bias where the propensity is right; the second
+    form also where the imputed labels are. The last sum trains these, and these alone.
 
     Parameters
     ----------
@@ -36,7 +37,7 @@ def entire_space_loss(
     propensity : Tensor of shape (batch, n_tasks - 1)
         P(Y_k = 1 | impression), above 0; no gradient is taken.
     imputed : Tensor of shape (batch, n_tasks - 1), default=None
-        Predicted cross-entropy of each head, >= 0.
+        Log-odds of the imputed labels.
     sample_weight : Tensor of shape (batch,), default=None
         Weights of the rows, with a mean of 1 over the training rows.
 
@@ -45,11 +46,19 @@ def entire_space_loss(
     Tensor of shape (n_tasks - 1,)
         One loss a conditional head.
 
+    Notes
+    -----
+    The paper imputes the loss itself. A number that does not depend on the head has no
+    gradient for it: rows without a label would teach it nothing, in either form.
+
     References
     ----------
     H. Wang, T.-W. Chang, T. Liu, J. Huang, Z. Chen, C. Yu, R. Li and W. Chu (2022).
     ESCM2: Entire Space Counterfactual Multi-Task Model for Post-Click Conversion Rate
     Estimation. SIGIR. :arxiv:`2204.05125`
+
+    X. Wang, R. Zhang, Y. Sun and J. Qi (2019). Doubly Robust Joint Learning for
+    Recommendation on Data Missing Not at Random. ICML.
 
     Examples
     --------
@@ -59,14 +68,18 @@ def entire_space_loss(
     >>> entire_space_loss(torch.zeros(2, 1), y, torch.full((2, 1), 0.5))
     tensor([0.6931])
     """
-    delta = F.binary_cross_entropy_with_logits(logits, y[:, 1:], reduction="none")
-    observed = y[:, :-1] / propensity.detach()
+    labels, observed = y[:, 1:], y[:, :-1] / propensity.detach()
+    delta = F.binary_cross_entropy_with_logits(logits, labels, reduction="none")
     if imputed is None:
         losses = observed * delta
     else:
-        # The imputation learns from the loss; the loss is not drawn to its imputation.
-        error = (delta.detach() - imputed) ** 2
-        losses = imputed + observed * (delta - imputed) + observed * error
+        guesses = imputed.sigmoid()
+        guessed = F.binary_cross_entropy_with_logits(
+            logits, guesses.detach(), reduction="none"
+        )
+        # The two cross-entropies differ by the logit times the labels' difference.
+        error = (logits.detach() * (labels - guesses)) ** 2
+        losses = guessed + observed * (delta - guessed) + observed * error
     if sample_weight is not None:
         losses = losses * sample_weight.unsqueeze(1)
     return torch.mean(losses, dim=0)

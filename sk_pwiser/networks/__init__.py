@@ -15,6 +15,7 @@ from sk_pwiser.networks._base import (
 from sk_pwiser.networks._escm2 import ESCM2
 from sk_pwiser.networks._esmm import ESMM
 from sk_pwiser.networks._fdn import FDN
+from sk_pwiser.networks._funnel import as_funnel
 from sk_pwiser.networks._metaheac import MetaHeac
 from sk_pwiser.networks._mmoe import MMoE
 from sk_pwiser.networks._omoe import OMoE
@@ -54,4 +55,5 @@ __all__ = [
     "OMoE",
     "SharedBottom",
     "SingleTask",
+    "as_funnel",
 ]

@@ -30,6 +30,27 @@ class NetworkSpec:
         Code of a category value that is not known, in every column.
     unseen_rate : float, default=0.0
         Share of category values that training replaces by `unseen_code`.
+    numeric_bins : sequence of int, default=()
+        Number of bins of each numeric input, or 0. An input with bins is a position
+        among their edges, in [0, bins], and becomes one component a bin. Empty where
+        none has bins.
+    interaction : {"cross", "fm"} or None, default=None
+        Products of columns in the dense input: one cross layer of DCN-v2 ("cross"), or
+        the second-order term of a factorisation machine ("fm").
+    task_space : {"entire", "conditional"}, default="entire"
+        Whether the columns of a network's logits are read as P(Y_k = 1 | impression)
+        or as P(Y_k = 1 | Y_{k-1} = 1, impression). Networks need this for their
+        initial biases alone, which `base_logits` gives.
+
+    References
+    ----------
+    Gorishniy, Rubachev and Babenko (2022). "On Embeddings for Numerical Features in
+    Tabular Deep Learning." NeurIPS. :arxiv:`2203.05556`
+
+    Wang, Shivanna, Cheng, Jain, Lin, Hong and Chi (2021). "DCN V2: Improved Deep &
+    Cross Network." WWW. :arxiv:`2008.13535`
+
+    Rendle (2010). "Factorization Machines." ICDM.
     """
 
     cardinalities: Sequence[int]
@@ -38,6 +59,9 @@ class NetworkSpec:
     base_rates: Sequence[float]
     unseen_code: int = 1
     unseen_rate: float = 0.0
+    numeric_bins: Sequence[int] = ()
+    interaction: str | None = None
+    task_space: str = "entire"
 
     @property
     def n_tasks(self) -> int:
@@ -45,28 +69,41 @@ class NetworkSpec:
         return len(self.base_rates)
 
     def base_logits(self) -> Tensor:
-        """Compute the log-odds of the base rates.
+        """Compute the log-odds of the base rates, in the space of the tasks.
 
         Returns
         -------
         Tensor of shape (n_tasks,)
             Logits, kept finite where a rate is 0 or 1.
         """
+        if self.task_space == "conditional":
+            return self.conditional_base_logits()
         rates = torch.tensor(list(self.base_rates), dtype=torch.float64)
         return torch.logit(rates, eps=1e-9).float()
 
+    def conditional_base_logits(self) -> Tensor:
+        """Compute the log-odds of each task's rate where the task before happened.
+
+        Returns
+        -------
+        Tensor of shape (n_tasks,)
+            Logits, finite also where labels break the funnel or a task has no ones.
+        """
+        rates = torch.tensor([1.0, *self.base_rates], dtype=torch.float64)
+        # Where there are no rows with the task before, nothing is known of this one.
+        conditional = (rates[1:] / rates[:-1]).nan_to_num(0.5).clamp(max=1.0)
+        return torch.logit(conditional, eps=1e-9).float()
+
 
 class Correction(NamedTuple):
-    """What a chain of conditional heads needs to learn from rows it has no labels of.
+    """What conditional heads need to learn from rows that they have no labels of.
 
     Parameters
     ----------
-    logits : Tensor of shape (batch, n_tasks - 1)
-        Log-odds of P(Y_{k+1} = 1 | Y_k = 1, impression).
     propensity : Tensor of shape (batch, n_tasks - 1)
         P(Y_k = 1 | impression), kept off 0; no gradient is taken.
     imputed : Tensor of shape (batch, n_tasks - 1) or None, default=None
-        Predicted cross-entropy of each head, for the doubly robust form.
+        Log-odds of imputed labels of the heads, for the doubly robust form.
     weight : float, default=1.0
         Weight of the corrected loss, which is added to the later task's own.
 
@@ -74,11 +111,10 @@ class Correction(NamedTuple):
     --------
     >>> import torch
     >>> from sk_pwiser.networks import Correction
-    >>> Correction(torch.zeros(3, 1), propensity=torch.full((3, 1), 0.1)).weight
+    >>> Correction(propensity=torch.full((3, 1), 0.1)).weight
     1.0
     """
 
-    logits: Tensor
     propensity: Tensor
     imputed: Tensor | None = None
     weight: float = 1.0
@@ -98,8 +134,11 @@ class NetworkOutput(NamedTuple):
         Weight of the extra heads' losses.
     penalties : mapping of str to Tensor of shape (), default={}
         Named terms added to the loss as they are, already weighted.
+    conditional_logits : Tensor of shape (batch, n_tasks) or None, default=None
+        Log-odds of P(Y_k = 1 | Y_{k-1} = 1, impression), where the network is a chain
+        of conditional heads.
     correction : Correction or None, default=None
-        Adds the loss of conditional heads over the entire space, by
+        Adds the loss of the conditional heads over the entire space, by
         :func:`~sk_pwiser.losses.entire_space_loss`.
     """
 
@@ -107,6 +146,7 @@ class NetworkOutput(NamedTuple):
     aux_logits: Sequence[Tensor] = ()
     aux_weight: float = 1.0
     penalties: Mapping[str, Tensor] = {}
+    conditional_logits: Tensor | None = None
     correction: Correction | None = None
 
 
@@ -166,6 +206,8 @@ class MultiTaskNetwork(nn.Module):
             n_tables=n_tables,
             unseen_code=spec.unseen_code,
             unseen_rate=spec.unseen_rate,
+            numeric_bins=spec.numeric_bins,
+            interaction=spec.interaction,
         )
         self.width = self.input_layer.width
 
@@ -177,7 +219,8 @@ class MultiTaskNetwork(nn.Module):
         codes : int64 Tensor of shape (batch, n_category_columns)
             Codes of the category columns, each below its column's cardinality.
         numeric : float Tensor of shape (batch, n_numeric)
-            Standardised numeric inputs.
+            Numeric inputs: scaled values, and positions where the specification has
+            bins.
 
         Returns
         -------

@@ -3,7 +3,6 @@
 from collections.abc import Sequence
 
 from torch import Tensor
-from torch.nn import functional as F
 
 from sk_pwiser.networks._base import (
     Correction,
@@ -17,7 +16,7 @@ from sk_pwiser.networks._checks import (
     check_number,
     check_units,
 )
-from sk_pwiser.networks._funnel import chain_logits, conditional_base_logits
+from sk_pwiser.networks._funnel import chain_logits
 from sk_pwiser.networks._layers import TaskTowers
 
 
@@ -32,8 +31,8 @@ class ESCM2(MultiTaskNetwork):
 
     .. math:: p_{ik} = \max(P(Y_k = 1 \mid x_i), p_{min}),
 
-    without gradient. The doubly robust form has further towers that predict the
-    cross-entropy of the heads.
+    without gradient. The doubly robust form has further towers that impute the labels
+    of rows where the task before did not happen.
 
     Parameters
     ----------
@@ -44,8 +43,8 @@ class ESCM2(MultiTaskNetwork):
     correction_weight : float, default=0.1
         Weight of the corrected losses beside the tasks' own, >= 0.
     min_propensity : float, default=0.05
-        Smallest propensity p_min, in (0, 1]: the bias of smaller values against the
-        variance of larger weights.
+        Smallest propensity p_min, in (0, 1]: no row counts more than 1 / p_min times.
+        Rows below count less than unbiased estimates ask for.
     tower_units : sequence of int, default=(128, 64, 32)
         Widths of each tower's hidden layers.
     dropout : float, default=0.0
@@ -54,8 +53,8 @@ class ESCM2(MultiTaskNetwork):
     Notes
     -----
     Departures: any number of tasks; the propensity takes no gradient and is clipped;
-    the loss that trains the imputed losses moves these alone; they are kept >= 0 by a
-    softplus, not squeezed into (0, 1).
+    the doubly robust form imputes labels in place of losses, so that rows without
+    labels reach the heads.
 
     References
     ----------
@@ -91,15 +90,11 @@ class ESCM2(MultiTaskNetwork):
         if not 0 < self.min_propensity <= 1:
             raise ValueError(f"min_propensity must be in (0, 1]; got {min_propensity}.")
         units, dropout = check_units("tower_units", tower_units), check_dropout(dropout)
-        base_logits = conditional_base_logits(spec)
+        base_logits = spec.conditional_base_logits()
         self.towers = TaskTowers(self.width, units, base_logits, dropout)
         self.imputation = None
         if variant == "dr" and spec.n_tasks > 1:
-            # Start at the cross-entropy that the heads start with.
-            rates = base_logits[1:].double().sigmoid()
-            entropy = F.binary_cross_entropy(rates, rates, reduction="none")
-            start = entropy.expm1().log().float()
-            self.imputation = TaskTowers(self.width, units, start, dropout)
+            self.imputation = TaskTowers(self.width, units, base_logits[1:], dropout)
 
     def forward(self, codes: Tensor, numeric: Tensor) -> NetworkOutput:
         """Compute the logits of a batch, `(batch, n_tasks)`, and the correction."""
@@ -107,12 +102,10 @@ class ESCM2(MultiTaskNetwork):
         conditional = self.towers(inputs).float()
         logits = chain_logits(conditional)
         if self.n_tasks == 1:
-            return NetworkOutput(logits)
+            return NetworkOutput(logits, conditional_logits=conditional)
         propensity = logits[:, :-1].detach().sigmoid().clamp(min=self.min_propensity)
-        imputed = None
-        if self.imputation is not None:
-            imputed = F.softplus(self.imputation(inputs).float())
-        correction = Correction(
-            conditional[:, 1:], propensity, imputed, self.correction_weight
+        imputed = None if self.imputation is None else self.imputation(inputs)
+        correction = Correction(propensity, imputed, self.correction_weight)
+        return NetworkOutput(
+            logits, conditional_logits=conditional, correction=correction
         )
-        return NetworkOutput(logits, correction=correction)

@@ -6,7 +6,7 @@ from torch import Tensor
 
 from sk_pwiser.networks._base import MultiTaskNetwork, NetworkOutput, NetworkSpec
 from sk_pwiser.networks._checks import check_dropout, check_units
-from sk_pwiser.networks._funnel import chain_logits, conditional_base_logits
+from sk_pwiser.networks._funnel import chain_logits
 from sk_pwiser.networks._layers import TaskTowers
 
 
@@ -62,28 +62,11 @@ class ESMM(MultiTaskNetwork):
         self.towers = TaskTowers(
             self.width,
             check_units("tower_units", tower_units),
-            conditional_base_logits(spec),
+            spec.conditional_base_logits(),
             check_dropout(dropout),
         )
 
-    def conditional_logits(self, codes: Tensor, numeric: Tensor) -> Tensor:
-        """Compute the logits of the conditional heads.
-
-        Parameters
-        ----------
-        codes : int64 Tensor of shape (batch, n_category_columns)
-            Codes of the category columns.
-        numeric : float Tensor of shape (batch, n_numeric)
-            Standardised numeric inputs.
-
-        Returns
-        -------
-        Tensor of shape (batch, n_tasks)
-            Log-odds of P(Y_k = 1 | Y_{k-1} = 1, impression).
-        """
-        logits: Tensor = self.towers(self.input_layer(codes, numeric))
-        return logits.float()
-
     def forward(self, codes: Tensor, numeric: Tensor) -> NetworkOutput:
         """Compute the logits of a batch, of shape `(batch, n_tasks)`."""
-        return NetworkOutput(chain_logits(self.conditional_logits(codes, numeric)))
+        heads = self.towers(self.input_layer(codes, numeric)).float()
+        return NetworkOutput(chain_logits(heads), conditional_logits=heads)

@@ -55,7 +55,8 @@ class FDN(MultiTaskNetwork):
 
     Notes
     -----
-    Departures: no class weights, since these spoil probabilities.
+    Departures: no class weights, since these spoil probabilities; no scale and shift
+    of the input; dropout; the same number of pairs for all tasks.
 
     References
     ----------
@@ -144,7 +145,7 @@ def row_penalty(specific: Tensor, shared: Tensor) -> Tensor:
 
 
 def batch_penalty(specific: Tensor, shared: Tensor) -> Tensor:
-    """Compute the squared norm of the correlation of each pair's outputs.
+    """Compute how far the directions of each pair's outputs vary together.
 
     Parameters
     ----------

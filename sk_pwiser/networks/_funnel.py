@@ -4,7 +4,7 @@ import torch
 from torch import Tensor
 from torch.nn import functional as F
 
-from sk_pwiser.networks._base import NetworkSpec
+from sk_pwiser.networks._base import NetworkOutput
 
 
 def chain_logits(conditional: Tensor) -> Tensor:
@@ -27,7 +27,8 @@ def chain_logits(conditional: Tensor) -> Tensor:
     log_passes = F.logsigmoid(conditional).unbind(dim=1)
     log_stops = F.logsigmoid(-conditional).unbind(dim=1)
     log_p, log_not = log_passes[0], log_stops[0]
-    logits = [conditional[:, 0]]
+    # Not the first column itself: rounding that all columns share keeps their order.
+    logits = [log_p - log_not]
     for passes, stops in zip(log_passes[1:], log_stops[1:], strict=True):
         log_not = torch.logaddexp(log_not, log_p + stops)
         log_p = log_p + passes
@@ -35,18 +36,28 @@ def chain_logits(conditional: Tensor) -> Tensor:
     return torch.stack(logits, dim=1)
 
 
-def conditional_base_logits(spec: NetworkSpec) -> Tensor:
-    """Compute the log-odds of each task's rate among rows with the task before it.
+def as_funnel(output: NetworkOutput) -> NetworkOutput:
+    """Read the columns of a network's logits as conditional heads.
 
     Parameters
     ----------
-    spec : NetworkSpec
-        The table and the tasks.
+    output : NetworkOutput
+        Output of a network; one that is a chain already is left as it is.
 
     Returns
     -------
-    Tensor of shape (n_tasks,)
-        Logits, finite also where labels break the funnel.
+    NetworkOutput
+        With logits over impressions, and the heads in `conditional_logits`.
+
+    Examples
+    --------
+    >>> import torch
+    >>> from sk_pwiser.networks import NetworkOutput, as_funnel
+    >>> heads = NetworkOutput(torch.zeros(1, 3))
+    >>> as_funnel(heads).logits.sigmoid()
+    tensor([[0.5000, 0.2500, 0.1250]])
     """
-    rates = torch.tensor([1.0, *spec.base_rates], dtype=torch.float64)
-    return torch.logit((rates[1:] / rates[:-1]).clamp(max=1.0), eps=1e-9).float()
+    if output.conditional_logits is not None:
+        return output
+    heads = output.logits.float()
+    return output._replace(logits=chain_logits(heads), conditional_logits=heads)

@@ -5,12 +5,49 @@ classes.
 """
 
 from sk_pwiser.weighting._base import TaskWeighting
+from sk_pwiser.weighting._cagrad import CAGrad
+from sk_pwiser.weighting._dwa import DynamicWeightAverage
+from sk_pwiser.weighting._ema import ExponentialMovingAverage
 from sk_pwiser.weighting._fixed import Equal, Fixed
+from sk_pwiser.weighting._gradcraft import GradCraft
 from sk_pwiser.weighting._gradient import GradientWeighting
+from sk_pwiser.weighting._gradnorm import GradNorm
+from sk_pwiser.weighting._metabalance import MetaBalance
+from sk_pwiser.weighting._nash import Nash
+from sk_pwiser.weighting._pcgrad import PCGrad
+from sk_pwiser.weighting._torchjd import TorchJD
+from sk_pwiser.weighting._torchjd import as_weighting as as_weighting
+from sk_pwiser.weighting._uncertainty import Uncertainty
 
 WEIGHTINGS: dict[str, type[TaskWeighting]] = {
+    "cagrad": CAGrad,
+    "dwa": DynamicWeightAverage,
+    "ema": ExponentialMovingAverage,
     "equal": Equal,
     "fixed": Fixed,
+    "gradcraft": GradCraft,
+    "gradnorm": GradNorm,
+    "metabalance": MetaBalance,
+    "nash": Nash,
+    "pcgrad": PCGrad,
+    "torchjd": TorchJD,
+    "uncertainty": Uncertainty,
 }
 
-__all__ = ["WEIGHTINGS", "Equal", "Fixed", "GradientWeighting", "TaskWeighting"]
+__all__ = [
+    "WEIGHTINGS",
+    "CAGrad",
+    "DynamicWeightAverage",
+    "Equal",
+    "ExponentialMovingAverage",
+    "Fixed",
+    "GradCraft",
+    "GradNorm",
+    "GradientWeighting",
+    "MetaBalance",
+    "Nash",
+    "PCGrad",
+    "TaskWeighting",
+    "TorchJD",
+    "Uncertainty",
+]

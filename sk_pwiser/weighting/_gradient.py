@@ -6,6 +6,7 @@ import torch
 from torch import Tensor, nn
 
 from sk_pwiser.weighting._base import TaskWeighting
+from sk_pwiser.weighting._entries import Entries
 
 
 class GradientWeighting(TaskWeighting):
@@ -13,7 +14,7 @@ class GradientWeighting(TaskWeighting):
 
     Entries of the parameters that two or more tasks have a gradient in are shared;
     their gradients go through `combine`. Other entries take the gradient of the one
-    task that has any.
+    task that has any. Penalties are added to the outcome as they are.
 
     A subclass defines `combine`, or, where the inner products of the gradients are all
     that it needs, `weigh`.
@@ -22,6 +23,12 @@ class GradientWeighting(TaskWeighting):
     ----------
     n_tasks : int
         Number of tasks.
+
+    Attributes
+    ----------
+    skips_rows : bool
+        Whether `combine` may do without the rows of embedding tables that no task has
+        a gradient in. Then the number of entries differs from step to step.
 
     Examples
     --------
@@ -34,8 +41,14 @@ class GradientWeighting(TaskWeighting):
     [tensor([1., 1.])]
     """
 
+    skips_rows: bool = True
+
     def combine(self, gradients: Sequence[Tensor]) -> list[Tensor]:
         """Combine the tasks' gradients of the shared parameters.
+
+        Where nothing is shared, `weigh` is not asked: the weights are 1. Gradients
+        that are not finite lead to weights that are NaN, so that the training loop
+        sees that training diverged.
 
         Parameters
         ----------
@@ -47,9 +60,18 @@ class GradientWeighting(TaskWeighting):
         list of Tensor of shape (n_entries,)
             The step's gradient of each tensor.
         """
-        weights = self.weigh(gram_matrix(gradients))
+        # The only time that a step waits for the device: small matrices are quicker
+        # on the CPU, and float64 is not to be had everywhere else.
+        gram = gram_matrix(gradients)
+        if not bool(gram.isfinite().all()):
+            weights = torch.full_like(gram[0], torch.nan)
+        elif not bool(gram.any()):
+            weights = torch.ones_like(gram[0])
+        else:
+            weights = self.weigh(gram)
         self.record(weights)
-        return [weights.to(gradient.dtype) @ gradient for gradient in gradients]
+        weights = weights.to(gradients[0])
+        return [weights @ gradient for gradient in gradients]
 
     def weigh(self, gram: Tensor) -> Tensor:
         """Compute the weights of the tasks' gradients.
@@ -57,7 +79,8 @@ class GradientWeighting(TaskWeighting):
         Parameters
         ----------
         gram : float64 Tensor of shape (n_tasks, n_tasks)
-            Inner products of the tasks' gradients over all shared parameters.
+            Inner products of the tasks' gradients over all shared parameters, on the
+            CPU: finite, and not all of them 0.
 
         Returns
         -------
@@ -77,47 +100,55 @@ class GradientWeighting(TaskWeighting):
             super().backward(losses, penalty, parameters)
             return
         trained = [p for p in parameters if p.requires_grad]
-        parts = list(losses.unbind()) + ([] if penalty is None else [penalty])
+        parts = list(losses.unbind())
+        if penalty is not None and penalty.requires_grad:
+            parts.append(penalty)
         gradients = [
             torch.autograd.grad(
                 part, trained, retain_graph=part is not parts[-1], allow_unused=True
             )
             for part in parts
         ]
-        by_task = [
-            _stack(of_parts[: self.n_tasks], p)
-            for p, *of_parts in zip(trained, *gradients, strict=True)
+        with torch.no_grad():
+            self._leave(trained, gradients[: self.n_tasks])
+            if len(parts) > self.n_tasks:
+                _add(trained, gradients[-1])
+
+    def _leave(
+        self,
+        trained: Sequence[nn.Parameter],
+        gradients: Sequence[Sequence[Tensor | None]],
+    ) -> None:
+        """Combine the gradients, one sequence a task, into those of the parameters."""
+        reached = [
+            (p, of_tasks)
+            for p, *of_tasks in zip(trained, *gradients, strict=True)
+            if any(g is not None for g in of_tasks)
         ]
-        totals = self._combine_shared(by_task)
-        for p, total in zip(trained, totals, strict=True):
-            p.grad = total.view_as(p)
-        if penalty is not None:
-            for p, gradient in zip(trained, gradients[-1], strict=True):
-                if gradient is not None:
-                    p.grad = gradient if p.grad is None else p.grad + gradient
-
-    def _combine_shared(self, by_task: list[Tensor]) -> list[Tensor]:
-        is_shared = [(g != 0).sum(dim=0) > 1 for g in by_task]
-        private = [g.sum(dim=0) for g in by_task]
-        shared = [g * mask for g, mask in zip(by_task, is_shared, strict=True)]
-        combined = self.combine(shared)
-        return [
-            torch.where(mask, ours, alone)
-            for mask, ours, alone in zip(is_shared, combined, private, strict=True)
-        ]
+        for p in trained:
+            p.grad = None
+        if not reached:
+            return
+        entries = Entries([of_tasks for _, of_tasks in reached], self.skips_rows)
+        n_reaching = (entries.matrix != 0).sum(dim=0, dtype=torch.int32)
+        is_shared = n_reaching > 1
+        shared = entries.matrix * is_shared
+        combined = torch.cat(self.combine(entries.split(shared)))
+        total = torch.where(is_shared, combined, entries.matrix.sum(dim=0))
+        for (p, _), gradient in zip(reached, entries.unfold(total), strict=True):
+            p.grad = gradient
 
 
-def _stack(gradients: Sequence[Tensor | None], parameter: nn.Parameter) -> Tensor:
-    """Return the tasks' gradients of one tensor, of shape `(n_tasks, n_entries)`."""
-    flat = [
-        torch.zeros_like(parameter).flatten() if g is None else g.flatten()
-        for g in gradients
-    ]
-    return torch.stack(flat)
+def _add(
+    parameters: Sequence[nn.Parameter], gradients: Sequence[Tensor | None]
+) -> None:
+    for p, gradient in zip(parameters, gradients, strict=True):
+        if gradient is not None:
+            p.grad = gradient if p.grad is None else p.grad.add_(gradient)
 
 
 def gram_matrix(gradients: Sequence[Tensor]) -> Tensor:
-    """Compute the inner products of the tasks' gradients, in float64.
+    """Compute the inner products of the tasks' gradients, in float64 on the CPU.
 
     Parameters
     ----------
@@ -129,4 +160,5 @@ def gram_matrix(gradients: Sequence[Tensor]) -> Tensor:
     float64 Tensor of shape (n_tasks, n_tasks)
         Sums over all entries of all tensors.
     """
-    return torch.stack([(g @ g.t()).double() for g in gradients]).sum(dim=0)
+    products = torch.stack([g @ g.t() for g in gradients])
+    return products.cpu().double().sum(dim=0)

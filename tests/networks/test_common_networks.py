@@ -29,10 +29,10 @@ def batch(n, n_numeric=4, cardinalities=CARDINALITIES):
 def parts(output):
     """List all tensors that training may take a gradient of."""
     found = [output.logits, *output.aux_logits, *output.penalties.values()]
-    if output.correction is not None:
-        found.append(output.correction.logits)
-        if output.correction.imputed is not None:
-            found.append(output.correction.imputed)
+    if output.conditional_logits is not None:
+        found.append(output.conditional_logits)
+    if output.correction is not None and output.correction.imputed is not None:
+        found.append(output.correction.imputed)
     return found
 
 

@@ -1,0 +1,77 @@
+"""Plots of what training did. They need matplotlib, the extra "plot"."""
+
+import numpy as np
+from sklearn.utils.validation import check_is_fitted
+
+__all__ = ["plot_task_weights"]
+
+
+def plot_task_weights(estimator, ax=None):
+    """Draw the weights of the tasks' losses, or gradients, epoch by epoch.
+
+    Parameters
+    ----------
+    estimator : MultiTaskCTRCVRClassifier
+        A fitted estimator. Its `history_` holds the mean weights of each epoch as
+        `train_weight_<task>`.
+    ax : matplotlib Axes, default=None
+        Where to draw; by default on a new figure.
+
+    Returns
+    -------
+    matplotlib Axes
+        The axes, with one line a task.
+
+    Raises
+    ------
+    NotFittedError
+        If the estimator is not fitted.
+    ValueError
+        If the history holds no weights.
+    ImportError
+        If matplotlib is not installed.
+
+    Examples
+    --------
+    >>> from sk_pwiser import MultiTaskCTRCVRClassifier
+    >>> from sk_pwiser.datasets import make_ctr_cvr
+    >>> from sk_pwiser.plotting import plot_task_weights
+    >>> data = make_ctr_cvr(1_000, ctr=0.3, random_state=0)
+    >>> model = MultiTaskCTRCVRClassifier(weighting="ema", max_epochs=3)
+    >>> ax = plot_task_weights(model.fit(data.data, data.target))
+    >>> [line.get_label() for line in ax.get_lines()]
+    ['click', 'conversion']
+    """
+    try:
+        from matplotlib import pyplot
+        from matplotlib.ticker import MaxNLocator
+    except ImportError as error:
+        raise ImportError(
+            'plot_task_weights needs matplotlib: pip install "sk_pwiser[plot]"'
+        ) from error
+    check_is_fitted(estimator)
+    epochs, weights = _weights_by_epoch(estimator)
+    if ax is None:
+        _, ax = pyplot.subplots()
+    for task, of_task in weights.items():
+        ax.plot(epochs, of_task, marker=".", label=task)
+    ax.set(xlabel="Epoch", ylabel="Weight")
+    ax.xaxis.set_major_locator(MaxNLocator(integer=True))
+    ax.legend(title="Task")
+    return ax
+
+
+def _weights_by_epoch(estimator):
+    """Return the epochs' numbers, and each task's weights, NaN where there is none."""
+    history = list(estimator.history_)
+    weights = {
+        task: [row.get(f"train_weight_{task}", np.nan) for row in history]
+        for task in estimator.task_names_
+    }
+    if np.isnan(list(weights.values())).all():
+        raise ValueError(
+            "estimator must have weights of its tasks in history_, as "
+            f"'train_weight_{estimator.task_names_[0]}'; its columns are "
+            f"{sorted(set().union(*history))}."
+        )
+    return [row["epoch"] for row in history], weights

@@ -1,0 +1,102 @@
+import numpy as np
+import pytest
+import torch
+from numpy.testing import assert_allclose
+from refusals import X, Y, small
+from rewrites import RATES, batch, dense_input, make, tower, weights_of
+from scipy.special import expit
+
+from sk_pwiser.networks import ESCM2, ESMM, NetworkSpec
+
+UNITS = {"tower_units": (8, 7)}
+
+
+@pytest.fixture(params=["ipw", "dr"])
+def variant(request):
+    return request.param
+
+
+@pytest.mark.parametrize("n_tasks", [2, 3])
+def test_equals_the_formula_written_out_in_numpy(variant, n_tasks):
+    params = {"min_propensity": 0.2, "correction_weight": 0.7, **UNITS}
+    network = make(ESCM2, n_tasks, variant=variant, scale=0.7, **params)
+    codes, numeric = batch(40)
+    p = weights_of(network)
+    x = dense_input(p, codes, numeric)
+    heads = np.stack([tower(x, p, k) for k in range(n_tasks)], 1)
+    chain = np.cumprod(expit(heads), axis=1)
+    output = network(codes, numeric)
+    correction = output.correction
+    assert_allclose(output.logits.sigmoid().detach(), chain, rtol=1e-4)
+    assert_allclose(output.conditional_logits.detach(), heads, rtol=1e-4, atol=1e-5)
+    clipped = np.maximum(chain[:, :-1], 0.2)
+    assert 0 < np.mean(clipped > 0.2) < 1
+    assert_allclose(correction.propensity, clipped, rtol=1e-4)
+    assert correction.weight == 0.7
+    if variant == "ipw":
+        assert correction.imputed is None
+        return
+    imputed = [tower(x, p, k, "imputation") for k in range(n_tasks - 1)]
+    imputed = np.stack(imputed, 1)
+    assert_allclose(correction.imputed.detach(), imputed, rtol=1e-4, atol=1e-5)
+
+
+def test_predicts_as_esmm_with_the_same_weights(variant):
+    plain = make(ESMM, 3, **UNITS)
+    corrected, inputs = make(ESCM2, 3, variant=variant, **UNITS), batch()
+    corrected.load_state_dict(plain.state_dict(), strict=variant == "ipw")
+    torch.testing.assert_close(corrected(*inputs).logits, plain(*inputs).logits)
+
+
+def test_propensity_takes_no_gradient(variant):
+    output = make(ESCM2, 3, variant=variant, **UNITS)(*batch())
+    correction = output.correction
+    assert not correction.propensity.requires_grad
+    assert output.conditional_logits.requires_grad
+    assert correction.imputed is None or correction.imputed.requires_grad
+
+
+def test_propensity_is_never_below_the_smallest(variant):
+    network = make(ESCM2, 3, variant=variant, scale=30, min_propensity=0.01, **UNITS)
+    propensity = network(*batch(200)).correction.propensity
+    assert propensity.min() == pytest.approx(0.01)
+    assert propensity.max() <= 1
+
+
+def test_one_task_has_nothing_to_correct(variant):
+    network = make(ESCM2, 1, variant=variant, **UNITS)
+    assert network.imputation is None
+    output = network(*batch())
+    assert output.correction is None
+    assert output.logits.shape == (9, 1)
+
+
+def test_imputed_labels_start_at_the_rates():
+    network = ESCM2(NetworkSpec([3], 2, 4, RATES), variant="dr")
+    output = network(torch.randint(3, (500, 1)), torch.randn(500, 2))
+    imputed = output.correction.imputed.detach().sigmoid()
+    rates = np.array([RATES[1] / RATES[0], RATES[2] / RATES[1]])
+    assert_allclose(imputed.mean(0), rates, rtol=0.1)
+
+
+def test_weight_of_zero_trains_as_esmm_does():
+    params = {"tower_units": (8,)}
+    plain = small(network="esmm", network_params=params).fit(X, Y).predict_proba(X)
+    for weight, is_same in [(0, True), (1, False)]:
+        network_params = {"correction_weight": weight, **params}
+        model = small(network="escm2", network_params=network_params).fit(X, Y)
+        assert np.allclose(model.predict_proba(X), plain, rtol=1e-5) == is_same
+
+
+@pytest.mark.parametrize(
+    ("params", "message"),
+    [
+        ({"variant": "ips"}, r"variant must be one of \['ipw', 'dr'\]; got 'ips'"),
+        ({"min_propensity": 0}, r"min_propensity must be in \(0, 1\]; got 0"),
+        ({"min_propensity": 1.5}, r"min_propensity must be in \(0, 1\]; got 1.5"),
+        ({"correction_weight": -1}, "correction_weight must be .* >= 0; got -1"),
+    ],
+)
+def test_bad_parameters_are_named(params, message):
+    with pytest.raises(ValueError, match=message):
+        make(ESCM2, **params)

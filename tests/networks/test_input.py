@@ -1,0 +1,220 @@
+"""The dense input: bins and products of columns, under every network."""
+
+import itertools
+
+import numpy as np
+import pytest
+import torch
+from numpy.testing import assert_allclose
+
+from sk_pwiser.networks import NETWORKS, NetworkSpec
+from sk_pwiser.networks._input import BinExpansion, InputLayer
+
+CARDINALITIES = [3, 5, 7]
+DIM = 4
+BINS = [0, 3, 0, 1]
+N_NUMERIC = 2 + 3 + 1  # inputs once bins are spread
+INTERACTIONS = ["cross", "fm"]
+
+
+def batch(n, bins=BINS, cardinalities=CARDINALITIES):
+    codes = [torch.randint(c, (n,)) for c in cardinalities]
+    codes = torch.stack(codes, 1) if codes else torch.empty(n, 0, dtype=torch.int64)
+    numeric = torch.randn(n, len(bins))
+    for column, n_bins in enumerate(bins):
+        if n_bins:
+            numeric[:, column] = torch.rand(n) * n_bins
+    return codes, numeric
+
+
+def layer(interaction=None, n_tables=1, bins=BINS, cardinalities=CARDINALITIES):
+    made = InputLayer(
+        cardinalities,
+        len(bins),
+        DIM,
+        n_tables=n_tables,
+        numeric_bins=bins,
+        interaction=interaction,
+    )
+    # Far from where training starts, so that every term counts.
+    for parameter in made.parameters():
+        torch.nn.init.normal_(parameter)
+    return made.double()
+
+
+def run(made, codes, numeric):
+    return made(codes, numeric.double()).detach().numpy()
+
+
+def component(value, low, high, is_first, is_last):
+    """One component as the paper writes it, Equation 1, but within [0, 1]."""
+    if value < low and not is_first:
+        return 0.0
+    if value >= high and not is_last:
+        return 1.0
+    return min(max((value - low) / (high - low), 0.0), 1.0)
+
+
+def test_bins_against_the_paper():
+    edges = np.array([0.0, 1.0, 10.0, 11.0])
+    values = np.append(np.linspace(-1, 12, 53), edges)
+    positions = torch.tensor(np.interp(values, edges, range(4))).float()
+    expected = [
+        [component(v, edges[t], edges[t + 1], t == 0, t == 2) for t in range(3)]
+        for v in values
+    ]
+    other = torch.randn(2, len(values))
+    numeric = torch.stack([other[0], positions, other[1]], dim=1)
+    expanded = BinExpansion([0, 3, 0])(numeric)
+    assert_allclose(expanded[:, 2:], expected, atol=1e-6)
+    torch.testing.assert_close(expanded[:, :2], other.t(), rtol=0, atol=0)
+
+
+def test_inputs_without_bins_are_left_as_they_are():
+    codes, numeric = batch(5, bins=[0, 0])
+    assert_allclose(run(layer(bins=[0, 0]), codes, numeric)[:, -2:], numeric)
+
+
+def dense_inputs(made, codes, numeric):
+    """What the layer joins, table by table, by loops over rows and columns."""
+    weight, offsets = made.embedding.weight.detach().numpy(), made.offsets
+    components = BinExpansion(BINS)(numeric.double()).numpy()
+    for table in range(made.n_tables):
+        own = weight[:, table * DIM : (table + 1) * DIM]
+        rows = []
+        for row, numbers in zip(codes, components, strict=True):
+            embedded = [own[c + o] for c, o in zip(row, offsets, strict=True)]
+            rows.append(np.concatenate([*embedded, numbers]))
+        yield np.array(rows)
+
+
+def results(made, codes, numeric):
+    out = run(made, codes, numeric)
+    assert out.shape[-1] == made.width
+    return out[np.newaxis] if made.n_tables == 1 else out
+
+
+@pytest.mark.parametrize("n_tables", [1, 3])
+def test_cross_layer_against_numpy(n_tables):
+    made, (codes, numeric) = layer("cross", n_tables), batch(6)
+    assert made.width == 3 * DIM + N_NUMERIC
+    out = results(made, codes, numeric)
+    assert len(out) == n_tables
+    for table, x in enumerate(dense_inputs(made, codes, numeric)):
+        w = made.interaction.weight[table].detach().numpy()
+        b = made.interaction.bias[table, 0].detach().numpy()
+        for row, expected in zip(out[table], x, strict=True):
+            assert_allclose(row, expected * (expected @ w + b) + expected, rtol=1e-10)
+
+
+@pytest.mark.parametrize("n_tables", [1, 3])
+def test_factorisation_machine_against_the_double_sum(n_tables):
+    made, (codes, numeric) = layer("fm", n_tables), batch(6)
+    n_in = 3 * DIM + N_NUMERIC
+    assert made.width == n_in + DIM
+    out = results(made, codes, numeric)
+    assert len(out) == n_tables
+    for table, x in enumerate(dense_inputs(made, codes, numeric)):
+        vectors = made.interaction.vectors[table].detach().numpy()
+        assert_allclose(out[table][:, :n_in], x, rtol=1e-12)
+        for row, values in zip(out[table], x, strict=True):
+            fields = [*values[: 3 * DIM].reshape(3, DIM)]
+            fields += [a * v for a, v in zip(values[3 * DIM :], vectors, strict=True)]
+            pairs = sum(a * b for a, b in itertools.combinations(fields, 2))
+            assert_allclose(row[n_in:], pairs, rtol=1e-9, atol=1e-12)
+
+
+@pytest.mark.parametrize("n_tables", [1, 2])
+def test_products_start_without_a_say(n_tables):
+    def start(interaction):
+        torch.manual_seed(0)
+        return InputLayer(
+            CARDINALITIES, 4, DIM, n_tables=n_tables, interaction=interaction
+        )
+
+    codes, numeric = batch(20, bins=[0] * 4)
+    plain = start(None)(codes, numeric)
+    torch.testing.assert_close(start("cross")(codes, numeric), plain, rtol=0, atol=0)
+    with_pairs = start("fm")(codes, numeric)
+    torch.testing.assert_close(with_pairs[..., :-DIM], plain, rtol=0, atol=0)
+    assert 0 < with_pairs[..., -DIM:].abs().max() < 0.01
+
+
+def test_pairs_keep_full_precision_under_autocast():
+    made, (codes, numeric) = layer("fm").float(), batch(20)
+    numeric[:, 0] += 100.0
+    expected = made(codes, numeric)
+    with torch.autocast("cpu", dtype=torch.bfloat16):
+        found = made(codes, numeric)
+    assert found.dtype == torch.float32
+    torch.testing.assert_close(found, expected, rtol=0, atol=0)
+
+
+@pytest.mark.parametrize("n_tables", [1, 2])
+@pytest.mark.parametrize("interaction", [None, *INTERACTIONS])
+@pytest.mark.parametrize(
+    ("bins", "cardinalities", "n"),
+    [([], [3, 4], 5), ([2, 0], [], 5), ([0], [], 5), ([2], [3], 1), ([2], [3], 0)],
+)
+def test_widths_of_any_table(interaction, n_tables, bins, cardinalities, n):
+    made = layer(interaction, n_tables, bins, cardinalities)
+    shape = (n, made.width) if n_tables == 1 else (n_tables, n, made.width)
+    assert run(made, *batch(n, bins, cardinalities)).shape == shape
+
+
+@pytest.mark.parametrize(
+    ("options", "message"),
+    [
+        ({"interaction": "dot"}, r"interaction .*\['cross', 'fm'\] or None; got 'dot'"),
+        ({"numeric_bins": [3]}, r"numeric_bins .* input, 2,.* got \[3\]"),
+        ({"numeric_bins": [3, -1]}, r"numeric_bins .* >= 0 .* got \[3, -1\]"),
+    ],
+)
+def test_bad_options_are_named(options, message):
+    spec = NetworkSpec([3], 2, DIM, [0.5, 0.1], **options)
+    with pytest.raises(ValueError, match=message):
+        NETWORKS["shared_bottom"](spec)
+
+
+OPTIONS = [
+    {"numeric_bins": BINS},
+    {"interaction": "cross"},
+    {"interaction": "fm"},
+    {"numeric_bins": BINS, "interaction": "cross"},
+    {"numeric_bins": BINS, "interaction": "fm"},
+]
+
+
+@pytest.fixture(params=sorted(NETWORKS))
+def name(request):
+    return request.param
+
+
+@pytest.fixture(params=OPTIONS, ids=lambda o: "-".join(map(str, o.values())))
+def network(request, name):
+    spec = NetworkSpec(CARDINALITIES, len(BINS), DIM, [0.3, 0.02], **request.param)
+    return NETWORKS[name](spec)
+
+
+def test_every_network_with_every_option(network):
+    network.eval()
+    codes, numeric = batch(20)
+    whole = network(codes, numeric).logits
+    assert whole.shape == (20, 2)
+    order = torch.randperm(20)
+    for rows in (order, order[:1]):
+        part = network(codes[rows], numeric[rows]).logits
+        torch.testing.assert_close(part, whole[rows])
+
+
+def test_gradients_reach_the_input_of_every_network(network):
+    codes, numeric = batch(200)
+    optimizer = torch.optim.SGD(network.parameters(), lr=0.1)
+    for _ in range(2):
+        optimizer.zero_grad()
+        network(codes, numeric).logits.square().sum().backward()
+        optimizer.step()
+    for parameter_name, parameter in network.input_layer.named_parameters():
+        assert parameter.grad.isfinite().all(), parameter_name
+        # Rows of the table that no code stands for have none.
+        assert (parameter.grad != 0).float().mean() > 0.9, parameter_name

@@ -1,0 +1,38 @@
+"""Two quadratic losses of two entries that pull apart, and descent on them."""
+
+import torch
+
+CURVATURES = torch.tensor(
+    [[[2.0, 0.5], [0.5, 1.0]], [[1.0, -0.3], [-0.3, 3.0]]], dtype=torch.float64
+)
+OPTIMA = torch.tensor([[1.0, 0.0], [-1.0, 0.5]], dtype=torch.float64)
+
+
+def losses_at(theta):
+    gaps = theta - OPTIMA
+    return torch.einsum("ki,kij,kj->k", gaps, CURVATURES, gaps) / 2
+
+
+def descend(weighting, scales=(1.0, 1.0), n_steps=300, lr=0.1, decay=0.0):
+    """Return the path of gradient descent, a row a step."""
+    # Here no entry of a gradient is 0.
+    theta = torch.nn.Parameter(torch.tensor([0.6, 1.9], dtype=torch.float64))
+    path = [theta.detach().clone()]
+    for i in range(n_steps):
+        losses = losses_at(theta) * torch.tensor(scales, dtype=torch.float64)
+        weighting.backward(losses, None, [theta])
+        with torch.no_grad():
+            theta -= lr / (1 + decay * i) * theta.grad
+        path.append(theta.detach().clone())
+    return torch.stack(path)
+
+
+def shortest_mean(theta):
+    """Length of the shortest mean of both gradients, by the length of the longer.
+
+    It is 0 where no step lowers both losses: at Pareto-stationary points.
+    """
+    gradients = torch.einsum("kij,kj->ki", CURVATURES, theta - OPTIMA)
+    shares = torch.linspace(0, 1, 100_001, dtype=torch.float64).unsqueeze(1)
+    means = shares * gradients[0] + (1 - shares) * gradients[1]
+    return (means.norm(dim=1).min() / gradients.norm(dim=1).max()).item()

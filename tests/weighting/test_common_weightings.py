@@ -1,0 +1,161 @@
+"""What holds for every weighting, by the registry alone."""
+
+import importlib.util
+import pickle
+
+import numpy as np
+import pytest
+import torch
+from numpy.testing import assert_allclose, assert_array_equal
+from refusals import X, Y, small
+from torch import nn
+
+from sk_pwiser._criterion import MultiTaskCriterion
+from sk_pwiser.losses import BCE
+from sk_pwiser.networks import NetworkOutput
+from sk_pwiser.weighting import WEIGHTINGS
+
+TASKS = ["click", "conversion"]
+COLUMNS = [f"train_weight_{task}" for task in TASKS]
+# Its sum is weighted by the user, and it needs the weights.
+SKIPPED = {"fixed"}
+if importlib.util.find_spec("torchjd") is None:
+    SKIPPED |= {"torchjd"}
+NAMES = sorted(WEIGHTINGS.keys() - SKIPPED)
+# One task is the target, the first one by default.
+TURNED = {"metabalance": {"target": 1}}
+
+
+@pytest.fixture(params=NAMES)
+def name(request):
+    return request.param
+
+
+def weights_in(model):
+    return np.array([model.history_[:, column] for column in COLUMNS])
+
+
+def state_of(module):
+    return dict([*module.named_parameters(), *module.named_buffers()])
+
+
+class Toy(nn.Module):
+    """Two losses that share two entries and have two more each."""
+
+    def __init__(self):
+        super().__init__()
+        self.shared = nn.Parameter(torch.tensor([1.0, -0.5]))
+        self.own = nn.Parameter(torch.tensor([[0.3, 0.7], [1.5, -0.2]]))
+
+    def forward(self):
+        pulled = (self.shared - torch.tensor([[2.0, 0.0], [0.5, 1.0]])) ** 2
+        return pulled.sum(dim=1) * torch.tensor([1.0, 8.0]) + (self.own**2).sum(dim=1)
+
+
+def descend(weighting, losses_of, n_steps=6):
+    """Train the toy; return all the values that its parameters took."""
+    toy = Toy()
+    optimizer = torch.optim.SGD([*toy.parameters(), *weighting.parameters()], lr=0.01)
+    path = []
+    for i in range(n_steps):
+        optimizer.zero_grad()
+        weighting.backward(losses_of(toy(), i), None, toy.parameters())
+        optimizer.step()
+        if i % 2:
+            weighting.end_epoch()
+        path.append(nn.utils.parameters_to_vector(toy.parameters()).detach())
+    return torch.stack(path)
+
+
+def test_the_order_of_two_tasks_does_not_matter(name):
+    kept = descend(WEIGHTINGS[name](2), lambda losses, i: losses)
+    weighting = WEIGHTINGS[name](2, **TURNED.get(name, {}))
+    turned = descend(weighting, lambda losses, i: losses.flip(0))
+    torch.testing.assert_close(turned, kept)
+    assert (kept[0] != kept[-1]).all()
+
+
+def test_steps_are_finite_where_a_task_has_no_signal(name):
+    def losses_of(losses, i):
+        # None at first, then on and off.
+        return losses * torch.tensor([1.0, i % 3 == 1])
+
+    weighting = WEIGHTINGS[name](2)
+    assert descend(weighting, losses_of, n_steps=12).isfinite().all()
+    assert all(value.isfinite().all() for value in state_of(weighting).values())
+
+
+def test_the_reported_loss_is_the_plain_sum_in_training_and_evaluation(name):
+    criterion = MultiTaskCriterion(BCE(TASKS), WEIGHTINGS[name](2))
+    layer = nn.Linear(3, 2)
+    x, y = torch.randn(40, 3), (torch.rand(40, 2) < 0.3).float()
+    for _ in range(5):
+        output = NetworkOutput(layer(x))
+        expected = BCE(TASKS)(output.logits, y).sum().detach()
+        step = criterion.backward(output, y, None, None, layer.parameters())
+        torch.testing.assert_close(step, expected, rtol=0, atol=0)
+        told = criterion.eval()(output, y).detach()
+        torch.testing.assert_close(told, expected, rtol=0, atol=0)
+        criterion.train()
+    record = criterion.pop_epoch_record()
+    assert list(record) == ["weight_click", "weight_conversion"]
+
+
+def test_the_validation_loss_does_not_depend_on_the_weights(name):
+    # At this learning rate the network stays as it is, whatever the weights.
+    params = {"lr": 1e-12, "optimizer": "sgd", "early_stopping": True, "max_epochs": 3}
+    model = small(weighting=name, **params).fit(X, Y)
+    equal = small(weighting="equal", **params).fit(X, Y)
+    assert_allclose(
+        model.history_[:, "valid_loss"], equal.history_[:, "valid_loss"], rtol=1e-6
+    )
+    if name == "ema":
+        assert weights_in(model).min() > 1.2
+
+
+def test_one_task_is_trained_as_with_equal_weights(name):
+    params = {"weight_decay": 0.01, "max_epochs": 3}
+    model = small(weighting=name, **params).fit(X, Y["click"])
+    equal = small(weighting="equal", **params).fit(X, Y["click"])
+    assert_array_equal(model.predict_proba(X), equal.predict_proba(X))
+    assert model.history_[:, "train_loss"] == equal.history_[:, "train_loss"]
+    assert model.history_[:, COLUMNS[0]] == [1, 1, 1]
+
+
+def test_every_epoch_has_the_weights_of_every_task_in_the_history(name):
+    model = small(weighting=name, max_epochs=3, early_stopping=True).fit(X, Y)
+    weights = weights_in(model)
+    assert weights.shape == (2, 3)
+    assert np.isfinite(weights).all()
+    assert not any("valid_weight" in key for row in model.history_ for key in row)
+
+
+# With all rows in one batch and nothing drawn for a row, epochs differ in the order
+# of their sums alone, so that training may be cut in two.
+WHOLE = {"batch_size": len(X), "unseen_rate": 0.0, "optimizer": "sgd", "lr": 0.05}
+
+
+def test_pickle_and_partial_fit_go_on_where_training_was(name):
+    at_once = small(weighting=name, max_epochs=5, **WHOLE).fit(X, Y)
+    halves = small(weighting=name, max_epochs=3, **WHOLE).fit(X, Y)
+    for _ in range(2):
+        halves = pickle.loads(pickle.dumps(halves)).partial_fit(X, Y)
+    assert_allclose(halves.predict_proba(X), at_once.predict_proba(X), rtol=1e-4)
+    assert_allclose(weights_in(halves), weights_in(at_once), rtol=1e-3)
+    states = [state_of(model.net_.criterion_) for model in (halves, at_once)]
+    torch.testing.assert_close(*states, rtol=1e-3, atol=1e-5)
+
+
+def test_fit_begins_anew(name):
+    model = small(weighting=name, max_epochs=3).fit(X, Y)
+    first, weights = model.predict_proba(X), weights_in(model)
+    model.fit(X, Y)
+    assert_array_equal(model.predict_proba(X), first)
+    assert_array_equal(weights_in(model), weights)
+
+
+def test_three_tasks(name):
+    Y3 = Y.assign(paid=Y["conversion"] * (np.arange(len(Y)) % 2))
+    model = small(weighting=name).fit(X, Y3)
+    assert np.isfinite(model.predict_proba(X)).all()
+    assert np.isfinite(model.history_[:, "train_weight_paid"]).all()

@@ -1,0 +1,170 @@
+import numpy as np
+import pytest
+import torch
+from numpy.testing import assert_allclose
+from refusals import X, Y, small
+
+from sk_pwiser.losses import BCE
+from sk_pwiser.weighting import WEIGHTINGS, ExponentialMovingAverage
+
+LOSSES = np.random.default_rng(0).lognormal(sigma=2, size=(30, 3))
+RATES = [None, "dwa", "plain"]
+
+
+def weights_of(weighting, losses):
+    """Train on losses, a row a step; return the weights of each step."""
+    found = []
+    for step in torch.as_tensor(losses, dtype=torch.float32):
+        step.requires_grad_()
+        weighting(step).backward()
+        found.append(step.grad.tolist())
+    return np.array(found)
+
+
+def averages(losses, beta):
+    """The average at each step, from its definition, in float64."""
+    found = []
+    for t in range(1, len(losses) + 1):
+        shares = (1 - beta) * beta ** np.arange(t)[::-1]
+        found.append(shares @ losses[:t] / (1 - beta**t))
+    return np.array(found)
+
+
+@pytest.mark.parametrize("beta", [0.0, 0.5, 0.9, 0.999])
+def test_weights_are_the_inverse_averages_without_a_gradient_through_them(beta):
+    weights = weights_of(ExponentialMovingAverage(3, beta=beta), LOSSES)
+    assert_allclose(weights, 1 / averages(LOSSES, beta), rtol=1e-5)
+
+
+def test_the_first_loss_and_a_constant_loss_count_1():
+    weighting = ExponentialMovingAverage(3)
+    losses = torch.tensor([3e-5, 0.7, 900.0])
+    for _ in range(50):
+        assert weighting(losses).item() == pytest.approx(3, rel=1e-6)
+
+
+def test_beta_0_descends_the_logarithms():
+    x = torch.tensor([0.3, -2.0], requires_grad=True)
+    losses = torch.stack([(x**2).sum(), 1e3 * (x - 1).exp().sum()])
+    total = ExponentialMovingAverage(2, beta=0)(losses)
+    (ours,) = torch.autograd.grad(total, x, retain_graph=True)
+    (theirs,) = torch.autograd.grad(losses.log().sum(), x)
+    torch.testing.assert_close(ours, theirs)
+
+
+def test_a_step_without_signal_does_not_count():
+    silent = LOSSES.copy()
+    silent[4:20:3, 1] = 0
+    weights = weights_of(ExponentialMovingAverage(3), silent)
+    seen = silent[:, 1] > 0
+    expected = 1 / averages(silent[seen][:, [1]], 0.9)[:, 0]
+    assert_allclose(weights[seen, 1], expected, rtol=1e-5)
+    assert_allclose(weights[~seen, 1], weights[np.flatnonzero(~seen) - 1, 1])
+    assert_allclose(weights[:, [0, 2]], 1 / averages(LOSSES, 0.9)[:, [0, 2]], 1e-5)
+
+
+def test_no_weight_before_the_first_signal():
+    weights = weights_of(ExponentialMovingAverage(2), [[0, 2], [0, 2], [4, 2]])
+    assert_allclose(weights, [[0, 0.5], [0, 0.5], [0.25, 0.5]])
+
+
+def test_evaluation_moves_nothing():
+    weighting = ExponentialMovingAverage(3, rate="plain")
+    weights_of(weighting, LOSSES)
+    before = {name: value.clone() for name, value in weighting.state_dict().items()}
+    weights = weights_of(weighting.eval(), LOSSES[:2])
+    assert_allclose(weights, np.tile(1 / averages(LOSSES, 0.9)[-1], (2, 1)), rtol=1e-5)
+    assert before.keys() == weighting.state_dict().keys()
+    for name, value in weighting.state_dict().items():
+        torch.testing.assert_close(value, before[name], rtol=0, atol=0)
+
+
+def test_the_averages_are_in_float32():
+    weighting = ExponentialMovingAverage(2)
+    total = weighting(torch.tensor([0.5, 2.0], dtype=torch.bfloat16))
+    assert total.dtype == torch.bfloat16
+    assert {value.dtype for value in weighting.buffers()} == {torch.float32}
+
+
+@pytest.mark.parametrize("rate", ["dwa", "plain"])
+def test_factors_of_the_training_rates(rate):
+    weighting = ExponentialMovingAverage(3, rate=rate, temperature=0.5)
+    epochs = np.split(LOSSES, 3)
+    weights = []
+    for losses in epochs:
+        weights.append(weights_of(weighting, losses))
+        weighting.end_epoch()
+    rates = epochs[1].mean(axis=0) / epochs[0].mean(axis=0)
+    expected = rates if rate == "plain" else np.exp(rates / 0.5)
+    factors = np.concatenate(weights) * averages(LOSSES, 0.9)
+    assert_allclose(factors[:20], 1, rtol=1e-5)
+    assert_allclose(
+        factors[20:], np.tile(expected / expected.mean(), (10, 1)), rtol=1e-5
+    )
+
+
+class Scaled(BCE):
+    """Cross-entropy, that of one task in another unit."""
+
+    def __init__(self, task_names, scale=1.0):
+        super().__init__(task_names)
+        self.scale = torch.ones(len(self.task_names))
+        self.scale[1] = scale
+
+    def forward(self, logits, y, sample_weight=None, groups=None):
+        return self.scale * super().forward(logits, y, sample_weight, groups)
+
+
+def fit(scale, weighting="ema", **params):
+    model = small(loss=Scaled, loss_params={"scale": scale}, max_epochs=4)
+    return model.set_params(weighting=weighting, weighting_params=params).fit(X, Y)
+
+
+def differ(one, two):
+    state = two.net_.module_.state_dict()
+    return [
+        n for n, v in one.net_.module_.state_dict().items() if (v != state[n]).any()
+    ]
+
+
+@pytest.mark.parametrize("rate", RATES)
+def test_powers_of_two_leave_the_network_the_same_to_the_bit(rate):
+    plain = fit(1.0, rate=rate)
+    assert differ(plain, fit(2.0**10, rate=rate)) == []
+    assert differ(plain, fit(2.0**-10, rate=rate)) == []
+
+
+def test_losses_of_all_scales_contribute_alike():
+    plain, large = fit(1.0), fit(1000.0)
+    assert_allclose(large.predict_proba(X), plain.predict_proba(X), rtol=1e-3)
+    assert_allclose(
+        1000 * np.array(large.history_[:, "train_weight_conversion"]),
+        plain.history_[:, "train_weight_conversion"],
+        rtol=1e-3,
+    )
+    # Where the sum of the losses is minimised, scales do matter.
+    equal, large = fit(1.0, "equal"), fit(1000.0, "equal")
+    assert differ(equal, large)
+    assert not np.allclose(large.predict_proba(X), equal.predict_proba(X), rtol=0.02)
+
+
+@pytest.mark.parametrize(
+    ("params", "error", "message"),
+    [
+        ({"beta": 1.0}, ValueError, r"beta must be finite and >= 0 and < 1; got 1\.0"),
+        ({"beta": -0.1}, ValueError, "beta must be .* got -0.1"),
+        ({"beta": float("nan")}, ValueError, "beta must be finite .* got nan"),
+        ({"beta": "0.9"}, TypeError, "beta must be a number; got '0.9'"),
+        ({"beta": True}, TypeError, "beta must be a number; got True"),
+        ({"rate": "rema"}, ValueError, "rate must be one of .* got 'rema'"),
+        ({"temperature": 0}, ValueError, "temperature must be finite and > 0; got 0"),
+        ({"temperature": None}, TypeError, "temperature must be a number; got None"),
+    ],
+)
+def test_bad_parameters_are_named(params, error, message):
+    with pytest.raises(error, match=message):
+        ExponentialMovingAverage(2, **params)
+
+
+def test_registry_holds_it():
+    assert WEIGHTINGS["ema"] is ExponentialMovingAverage

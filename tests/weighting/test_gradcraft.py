@@ -1,0 +1,73 @@
+import numpy as np
+import pytest
+import torch
+from numpy.testing import assert_allclose
+
+from sk_pwiser.weighting import GradCraft
+from sk_pwiser.weighting._gradcraft import without_conflicts
+
+
+def projected(g, k, epsilon):
+    """Task k's projected gradient, by the pseudo-inverse on the vectors themselves."""
+    conflicting = g[g @ g[k] < 0]
+    norms = np.linalg.norm(conflicting, axis=1)
+    wanted = epsilon * np.linalg.norm(g[k]) * norms
+    return g[k] + np.linalg.pinv(conflicting) @ (wanted - conflicting @ g[k])
+
+
+@pytest.mark.parametrize("epsilon", [0.0, 0.1])
+@pytest.mark.parametrize("n_tasks", [2, 3, 5])
+def test_the_step_is_the_sum_of_projected_gradients(n_tasks, epsilon):
+    g = np.random.default_rng(0).normal(size=(n_tasks, 8))
+    g -= 1.5 * g.mean(axis=0)
+    parts = [projected(g, k, epsilon) for k in range(n_tasks)]
+    n_conflicts = 0
+    for k, part in enumerate(parts):
+        for other in g[g @ g[k] < 0]:
+            n_conflicts += 1
+            wanted = epsilon * np.linalg.norm(g[k]) * np.linalg.norm(other)
+            assert_allclose(part @ other, wanted, atol=1e-12)
+    assert n_conflicts
+    weights = without_conflicts(torch.from_numpy(g @ g.T), epsilon)
+    assert_allclose(weights.numpy() @ g, np.sum(parts, axis=0))
+
+
+def test_parallel_gradients_among_the_conflicting():
+    # The second and third task are one; the matrix of both is singular.
+    g = np.array([[1.0, 0.0, 0.0], [-1.0, 1.0, 0.0], [-2.0, 2.0, 0.0]])
+    weights = without_conflicts(torch.from_numpy(g @ g.T), 0.0)
+    expected = np.sum([projected(g, k, 0.0) for k in range(3)], axis=0)
+    assert_allclose(weights.numpy() @ g, expected, atol=1e-12)
+
+
+def test_lengths_are_drawn_together():
+    g = torch.tensor([[4.0, 0.0], [0.0, 1.0]])
+    for relax, expected in [(0.0, [4, 1]), (0.5, [4, 2.5]), (1.0, [4, 4])]:
+        weighting = GradCraft(2, relax=relax, decay=0.0)
+        assert_allclose(weighting.combine([g])[0], expected)
+
+
+def test_lengths_move_with_the_decay():
+    weighting = GradCraft(2, relax=1.0, decay=0.9)
+    weighting.weigh(torch.tensor([[4.0, 0.0], [0.0, 1.0]]).double())
+    weights = weighting.weigh(torch.tensor([[1.0, 0.0], [0.0, 9.0]]).double())
+    # 0.9 * 0.1 * (2, 1) + 0.1 * (1, 3)
+    assert_allclose(weighting.lengths, [0.28, 0.39], rtol=1e-6)
+    assert_allclose(weights, [39 / 28, 1], rtol=1e-6)
+
+
+def test_a_task_that_never_had_a_gradient():
+    gram = torch.tensor([[4.0, 0.0], [0.0, 0.0]], dtype=torch.float64)
+    assert GradCraft(2).weigh(gram).tolist() == [1, 1]
+
+
+def test_without_conflict_and_relaxation_it_is_the_sum():
+    gram = torch.tensor([[2.0, 1.0], [1.0, 3.0]], dtype=torch.float64)
+    assert GradCraft(2, relax=0.0).weigh(gram).tolist() == [1, 1]
+
+
+@pytest.mark.parametrize("params", [{"relax": 1.1}, {"decay": 1.0}, {"epsilon": -1.0}])
+def test_bad_parameters_are_named(params):
+    (name,) = params
+    with pytest.raises(ValueError, match=rf"{name} must be .* got"):
+        GradCraft(2, **params)

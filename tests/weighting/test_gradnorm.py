@@ -1,0 +1,135 @@
+import numpy as np
+import pytest
+import torch
+from numpy.testing import assert_allclose
+from refusals import X, Y, small
+
+from sk_pwiser.weighting import WEIGHTINGS, GradNorm
+
+# Slopes of three linear losses by two shared entries: lengths 5, 13 and 0.1.
+SLOPES = torch.tensor([[3.0, 4.0], [-5.0, 12.0], [0.1, 0.0]])
+LENGTHS = np.array([5.0, 13.0, 0.1])
+
+
+def step(weighting, losses, slopes=SLOPES):
+    """Make a step at given values and gradients of the losses; return the step's."""
+    shared = torch.nn.Parameter(torch.zeros(slopes.shape[1]))
+    weighting.backward(slopes @ shared + torch.tensor(losses), None, [shared])
+    return shared.grad
+
+
+def test_the_first_step_is_the_plain_sum_and_the_next_takes_what_was_learnt():
+    weighting = GradNorm(3)
+    torch.testing.assert_close(step(weighting, [1.0, 1.0, 1.0]), SLOPES.sum(dim=0))
+    learnt = weighting.weights.clone()
+    assert (learnt - 1).abs().min() > 1e-3
+    torch.testing.assert_close(step(weighting, [1.0, 1.0, 1.0]), learnt @ SLOPES)
+    assert weighting.end_epoch() == pytest.approx(((1 + learnt) / 2).tolist())
+
+
+def test_a_step_goes_down_the_gradient_of_the_distance_to_the_targets():
+    weighting = GradNorm(3, alpha=0.7, lr=1e-3)
+    step(weighting, [2.0, 1.0, 4.0])
+    before = weighting.weights.double()
+    losses = np.array([1.5, 0.9, 1.0])
+    step(weighting, losses.astype(np.float32))
+
+    logarithms = before.log().requires_grad_()
+    lengths = logarithms.exp() * torch.tensor(LENGTHS)
+    rates = torch.tensor(losses / [2, 1, 4])
+    mean = lengths.detach().mean()
+    targets = mean * rates**0.7 / (rates**0.7).mean()
+    ((lengths - targets).abs().sum() / mean).backward()
+    after = (logarithms - 1e-3 * logarithms.grad).detach().exp()
+    after = 3 * after / after.sum()
+    torch.testing.assert_close(weighting.weights.double(), after, rtol=1e-6, atol=0)
+    assert (after - before).abs().min() > 1e-5
+
+
+@pytest.mark.parametrize("alpha", [0.0, 0.5, 1.5])
+def test_the_lengths_settle_in_proportion_to_the_rates(alpha):
+    weighting = GradNorm(3, alpha=alpha, lr=0.1)
+    step(weighting, [2.0, 1.0, 4.0])
+    for _ in range(300):
+        step(weighting, [1.0, 0.8, 3.6])
+    rates = np.array([0.5, 0.8, 0.9])
+    expected = rates**alpha / LENGTHS
+    assert_allclose(weighting.weights, 3 * expected / expected.sum(), rtol=1e-3)
+
+
+def test_weights_stay_above_0_with_the_number_of_tasks_as_their_sum():
+    weighting = GradNorm(3, lr=1.0)
+    generator = torch.Generator().manual_seed(0)
+    for _ in range(300):
+        slopes = 10 ** (10 * torch.rand(3, 1, generator=generator) - 5) * SLOPES
+        slopes *= torch.rand(3, 1, generator=generator) > 0.2
+        losses = torch.rand(3, generator=generator) + 1e-3
+        step(weighting, losses.tolist(), slopes)
+        assert (weighting.weights > 0).all()
+        assert weighting.weights.sum().item() == pytest.approx(3, rel=1e-4)
+
+
+@pytest.mark.parametrize("factor", [0.0, 1e-12])
+def test_a_vanished_gradient_keeps_its_weight_and_moves_no_other(factor):
+    weighting, pair = GradNorm(3), GradNorm(2)
+    slopes = SLOPES * torch.tensor([[1.0], [1.0], [factor]])
+    for _ in range(20):
+        step(weighting, [1.0, 2.0, 3.0], slopes)
+        step(pair, [1.0, 2.0], slopes[:2])
+    assert weighting.weights[2] == 1
+    torch.testing.assert_close(weighting.weights[:2], pair.weights)
+    assert (weighting.weights[:2] - 1).abs().min() > 0.1
+
+
+def test_a_loss_without_signal_is_no_start_and_no_progress():
+    weighting = GradNorm(3, alpha=1.0)
+    for _ in range(3):
+        step(weighting, [1.0, 0.0, 1.0])
+    assert weighting.initial_losses.tolist() == [1, 0, 1]
+    assert weighting.weights[1] == 1
+    step(weighting, [0.5, 4.0, 0.25])
+    step(weighting, [0.1, 8.0, 0.2])
+    assert weighting.initial_losses.tolist() == [1, 4, 1]
+
+
+def test_entries_of_one_task_take_its_plain_gradient():
+    weighting = GradNorm(2)
+    shared = torch.nn.Parameter(torch.tensor([1.0]))
+    tower = torch.nn.Parameter(torch.tensor([1.0]))
+    for _ in range(100):
+        losses = torch.stack([(2 * shared + 7 * tower).sum(), 6 * shared.sum()])
+        weighting.backward(losses, None, [shared, tower])
+    assert tower.grad.item() == 7
+    # Lengths of the shared entry alone: 2 and 6.
+    assert_allclose(weighting.weights, [1.5, 0.5], rtol=1e-3)
+    assert shared.grad.item() == pytest.approx(1.5 * 2 + 0.5 * 6, rel=1e-3)
+
+
+def test_an_estimator_tells_the_weights_that_it_used():
+    model = small(weighting="gradnorm", max_epochs=10, batch_size=len(X)).fit(X, Y)
+    columns = ["train_weight_click", "train_weight_conversion"]
+    weights = np.array([model.history_[:, column] for column in columns])
+    assert_allclose(weights[:, 0], 1)
+    assert_allclose(weights.sum(axis=0), 2, rtol=1e-5)
+    assert (np.abs(np.diff(weights)) > 1e-4).all()
+    initial = model.net_.criterion_.weighting.initial_losses
+    model.partial_fit(X, Y)
+    assert model.net_.criterion_.weighting.initial_losses.tolist() == initial.tolist()
+
+
+@pytest.mark.parametrize(
+    ("params", "error", "message"),
+    [
+        ({"alpha": -1}, ValueError, "alpha must be finite and >= 0; got -1"),
+        ({"alpha": "1"}, TypeError, "alpha must be a number; got '1'"),
+        ({"lr": 0.0}, ValueError, r"lr must be finite and > 0; got 0\.0"),
+        ({"lr": None}, TypeError, "lr must be a number; got None"),
+    ],
+)
+def test_bad_parameters_are_named(params, error, message):
+    with pytest.raises(error, match=message):
+        GradNorm(2, **params)
+
+
+def test_registry_holds_it():
+    assert WEIGHTINGS["gradnorm"] is GradNorm

@@ -1,0 +1,141 @@
+import numpy as np
+import pytest
+import torch
+from numpy.testing import assert_allclose
+from quadratics import descend, shortest_mean
+from refusals import X, Y, small
+
+from sk_pwiser.losses import BCE
+from sk_pwiser.weighting import WEIGHTINGS, Nash
+from sk_pwiser.weighting._nash import nash_weights
+
+
+def gradients(n_tasks, n_entries=40, spread=0.0):
+    scales = 10.0 ** torch.linspace(-spread, spread, n_tasks, dtype=torch.float64)
+    return torch.randn(n_tasks, n_entries, dtype=torch.float64) * scales.unsqueeze(1)
+
+
+@pytest.mark.parametrize("spread", [0.0, 3.0])
+@pytest.mark.parametrize("n_tasks", [2, 3, 5, 10])
+def test_it_solves_the_bargaining_equations(n_tasks, spread):
+    for _ in range(5):
+        g = gradients(n_tasks, n_entries=n_tasks, spread=spread)
+        gram = g @ g.t()
+        alpha = Nash(n_tasks, max_norm=None).weigh(gram)
+        assert (alpha > 0).all()
+        torch.testing.assert_close(
+            alpha * (gram @ alpha), torch.ones(n_tasks).double(), rtol=0, atol=1e-6
+        )
+        step = alpha @ g
+        assert_allclose(step @ step, n_tasks, rtol=1e-6)
+        # Each task gains the reciprocal of its weight.
+        assert_allclose(g @ step, 1 / alpha, rtol=1e-6)
+
+
+def test_two_tasks_by_hand():
+    # A right angle: unit vectors; an angle of 120 degrees: 1 / sqrt(1 - 1/2).
+    right = Nash(2, max_norm=None).weigh(torch.tensor([[4.0, 0.0], [0.0, 0.25]]))
+    assert_allclose(right, [0.5, 2.0])
+    obtuse = Nash(2, max_norm=None).weigh(torch.tensor([[4.0, -1.0], [-1.0, 1.0]]))
+    assert_allclose(obtuse, [np.sqrt(2) / 2, np.sqrt(2)])
+
+
+@pytest.mark.parametrize("cosine", [-0.999, -0.5, 0.0, 0.7, 1.0])
+def test_newton_finds_the_closed_form(cosine):
+    gram = torch.tensor([[1.0, cosine], [cosine, 1.0]], dtype=torch.float64)
+    found = nash_weights(gram, 1e-12, 100)
+    assert_allclose(found, np.full(2, (1 + cosine) ** -0.5), rtol=1e-9)
+
+
+@pytest.mark.parametrize("n_tasks", [2, 3, 6])
+def test_cvxpy_agrees(n_tasks):
+    cvxpy = pytest.importorskip("cvxpy")
+    g = gradients(n_tasks, n_entries=8, spread=0.5)
+    alpha = cvxpy.Variable(n_tasks)
+    objective = cvxpy.sum_squares(g.numpy().T @ alpha) / 2 - cvxpy.sum(cvxpy.log(alpha))
+    cvxpy.Problem(cvxpy.Minimize(objective)).solve(solver="CLARABEL")
+    found = Nash(n_tasks, max_norm=None).weigh(g @ g.t())
+    assert_allclose(found, alpha.value, rtol=1e-4)
+
+
+def test_max_norm_cuts_the_length_alone():
+    g = gradients(3)
+    free = Nash(3, max_norm=None).weigh(g @ g.t())
+    cut = Nash(3, max_norm=0.5).weigh(g @ g.t())
+    assert_allclose((cut @ g).norm(), 0.5)
+    assert_allclose(cut / cut.sum(), free / free.sum())
+    assert_allclose(Nash(3, max_norm=5.0).weigh(g @ g.t()), free)
+
+
+def test_opposite_gradients_are_kept_finite():
+    opposite = torch.tensor([[4.0, -2.0], [-2.0, 1.0]], dtype=torch.float64)
+    alpha = Nash(2, max_norm=None).weigh(opposite)
+    # As at a cosine of -1 + 1e-6.
+    assert_allclose(alpha, [0.5e3, 1e3])
+    # Three that add up to nothing, without an opposite pair.
+    g = torch.tensor([[1.0, 0.0], [-0.5, 0.75**0.5], [-0.5, -(0.75**0.5)]]).double()
+    alpha = Nash(3, max_norm=None).weigh(g @ g.t())
+    assert alpha.isfinite().all()
+    assert_allclose(alpha, np.full(3, alpha[0]), rtol=1e-6)
+
+
+def test_tasks_without_a_gradient_drop_out():
+    g = gradients(3)
+    g[1] = 0
+    alpha = Nash(3, max_norm=None).weigh(g @ g.t())
+    others = g[[0, 2]]
+    expected = Nash(2, max_norm=None).weigh(others @ others.t())
+    assert_allclose(alpha[[0, 2]], expected)
+    assert alpha[1] == 0
+    # One alone: its unit vector.
+    g[2] = 0
+    assert_allclose(Nash(3).weigh(g @ g.t()), [1 / g[0].norm(), 0, 0])
+
+
+def test_the_path_does_not_depend_on_the_scale_of_a_loss():
+    path = descend(Nash(2), decay=0.1, n_steps=100)
+    scaled = descend(Nash(2), (1.0, 1000.0), decay=0.1, n_steps=100)
+    torch.testing.assert_close(scaled, path, rtol=1e-8, atol=1e-8)
+    equal = descend(WEIGHTINGS["equal"](2), n_steps=20, lr=1e-4)
+    scaled = descend(WEIGHTINGS["equal"](2), (1.0, 1000.0), n_steps=20, lr=1e-4)
+    assert (equal - scaled).abs().max() > 0.1
+
+
+def test_it_reaches_a_pareto_stationary_point():
+    path = descend(Nash(2), lr=0.3, decay=0.2, n_steps=400)
+    assert shortest_mean(path[0]) > 0.1
+    assert shortest_mean(path[-1]) < 0.01
+
+
+class Scaled(BCE):
+    """The second task's loss in another unit."""
+
+    def forward(self, logits, y, sample_weight=None, groups=None):
+        losses = super().forward(logits, y, sample_weight, groups)
+        return losses * torch.tensor([1.0, 1000.0])
+
+
+def test_the_estimator_does_not_depend_on_the_scale_of_a_loss():
+    # Adam sees to the entries that are not shared, but for its epsilon. An embedding
+    # of a value that one row has may lack a task's gradient by chance.
+    numeric = X.select_dtypes("number")
+
+    def moved_by_the_scale(weighting):
+        params = {"weighting": weighting, "max_epochs": 10, "lr": 0.01}
+        p = [
+            small(loss=loss, **params).fit(numeric, Y).predict_proba(numeric)
+            for loss in ("bce", Scaled)
+        ]
+        return np.abs(p[1] - p[0]).max()
+
+    assert moved_by_the_scale("nash") < 1e-3
+    assert moved_by_the_scale("equal") > 0.05
+
+
+@pytest.mark.parametrize(
+    "params", [{"max_norm": 0}, {"tol": 0}, {"max_iter": 0}, {"tol": float("nan")}]
+)
+def test_bad_parameters_are_named(params):
+    (name,) = params
+    with pytest.raises(ValueError, match=rf"{name} must be .* got"):
+        Nash(2, **params)

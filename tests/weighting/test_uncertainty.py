@@ -1,0 +1,79 @@
+import numpy as np
+import pytest
+import torch
+from numpy.testing import assert_allclose
+from refusals import X, Y, small
+
+from sk_pwiser.losses import BCE
+from sk_pwiser.weighting import WEIGHTINGS, Uncertainty
+
+
+def test_value_and_gradients():
+    weighting = Uncertainty(3).double()
+    s = torch.tensor([0.3, -2.0, 5.0], dtype=torch.float64)
+    weighting.log_variances.data.copy_(s)
+    losses = torch.tensor([0.7, 0.01, 3.0], dtype=torch.float64, requires_grad=True)
+    total = weighting(losses)
+    # As in the paper: losses over variances, and the logarithms of the deviations.
+    sigma = s.div(2).exp()
+    torch.testing.assert_close(total, (losses / sigma**2 + sigma.log()).sum())
+    total.backward()
+    torch.testing.assert_close(losses.grad, sigma**-2)
+    slope = 0.5 - losses.detach() / sigma**2
+    torch.testing.assert_close(weighting.log_variances.grad, slope)
+
+
+@pytest.mark.parametrize("loss", [1e-6, 0.05, 0.5, 20.0])
+def test_the_optimum_is_reached_above_and_below_weight_1(loss):
+    weighting = Uncertainty(2)
+    losses = torch.tensor([loss, 0.5])
+    optimizer = torch.optim.LBFGS(
+        weighting.parameters(), max_iter=200, line_search_fn="strong_wolfe"
+    )
+
+    def closure():
+        optimizer.zero_grad()
+        total = weighting(losses)
+        total.backward()
+        return total
+
+    optimizer.step(closure)
+    s = weighting.log_variances.detach()
+    torch.testing.assert_close(s, (2 * losses).log(), rtol=1e-3, atol=1e-3)
+
+
+def test_a_step_without_signal_leaves_the_variance():
+    weighting = Uncertainty(2)
+    losses = torch.tensor([0.0, 0.25], requires_grad=True)
+    weighting(losses).backward()
+    assert weighting.log_variances.grad.tolist() == [0, 0.25]
+    assert losses.grad.tolist() == [1, 1]
+
+
+class Constant(BCE):
+    """Losses that no weight of the network changes."""
+
+    def forward(self, logits, y, sample_weight=None, groups=None):
+        return 0 * logits.sum(dim=0) + torch.tensor([0.05, 2.0])
+
+
+def test_the_optimiser_of_the_net_learns_the_variances():
+    model = small(loss=Constant, weighting="uncertainty", optimizer="sgd", lr=0.1)
+    model.set_params(batch_size=len(X), max_epochs=40).fit(X, Y)
+    s, expected = np.zeros(2), []
+    for _ in range(40):
+        expected.append(np.exp(-s))
+        s -= 0.1 * (0.5 - np.exp(-s) * [0.05, 2.0])
+    columns = ["train_weight_click", "train_weight_conversion"]
+    found = np.array([model.history_[:, column] for column in columns]).T
+    assert_allclose(found, expected, rtol=1e-4)
+    assert found[-1, 0] > 3
+    learnt = model.net_.criterion_.weighting.log_variances
+    assert_allclose(learnt.detach(), s, rtol=1e-4)
+    in_optimizer = [p for g in model.net_.optimizer_.param_groups for p in g["params"]]
+    assert any(p is learnt for p in in_optimizer)
+    assert model.history_[:, "train_loss"] == pytest.approx([2.05] * 40)
+
+
+def test_registry_holds_it():
+    assert WEIGHTINGS["uncertainty"] is Uncertainty
