@@ -276,10 +276,14 @@ def make_net(
             f"{optimizer}."
         )
     stopping = [] if monitor is None else [_early_stopping(monitor, patience)]
+    if isinstance(optimizer, str):
+        optimizer = OPTIMIZERS[optimizer]
+        if _can_fuse(optimizer, device):
+            kwargs["optimizer__fused"] = True
     net = MultiTaskNet(
         network,
         criterion,
-        optimizer=OPTIMIZERS[optimizer] if isinstance(optimizer, str) else optimizer,
+        optimizer=optimizer,
         optimizer__weight_decay=weight_decay,
         optimizer__param_groups=[
             (pattern, {"weight_decay": 0.0}) for pattern in ("*bias", "weighting.*")
@@ -301,6 +305,17 @@ def make_net(
         **kwargs,
     )
     return net.initialize()
+
+
+def _can_fuse(optimizer: type[torch.optim.Optimizer], device: torch.device) -> bool:
+    """Tell whether torch has the optimiser's step as one kernel on the device."""
+    parameter = nn.Parameter(torch.zeros(1, device=device))
+    parameter.grad = torch.zeros_like(parameter)
+    try:
+        optimizer([parameter], fused=True).step()  # type: ignore[call-arg]
+    except (TypeError, RuntimeError):
+        return False
+    return True
 
 
 def _check_callback(entry: Any) -> None:
