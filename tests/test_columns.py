@@ -13,13 +13,8 @@ from numpy.testing import assert_allclose, assert_array_equal
 from sklearn.preprocessing import StandardScaler
 
 from sk_pwiser._columns import factorize
-from sk_pwiser._encoding import (
-    LARGEST_DEVIATION,
-    MISSING,
-    UNSEEN,
-    CategoryColumn,
-    NumericColumn,
-)
+from sk_pwiser._encoding import MISSING, UNSEEN, CategoryColumn
+from sk_pwiser._numeric import LARGEST_DEVIATION, NumericColumn
 
 
 def series(dtype):
