@@ -14,7 +14,7 @@ from sklearn.preprocessing import StandardScaler
 
 from sk_pwiser._columns import factorize
 from sk_pwiser._encoding import MISSING, UNSEEN, CategoryColumn
-from sk_pwiser._numeric import LARGEST_DEVIATION, NumericColumn
+from sk_pwiser._numeric import LARGEST_DEVIATION, StandardColumn
 
 
 def series(dtype):
@@ -222,7 +222,7 @@ NUMERIC_KINDS = {
 
 @pytest.mark.parametrize("kind", NUMERIC_KINDS)
 def test_numeric_columns_are_standardised_from_every_kind_of_column(kind):
-    encoder = NumericColumn("column")
+    encoder = StandardColumn("column")
     scaled, missing = encoder.fit_transform(NUMERIC_KINDS[kind](NUMBERS))
     reference = StandardScaler().fit(np.array(NUMBERS, dtype=float)[:, None])
     expected = reference.transform(np.array(NUMBERS, dtype=float)[:, None])[:, 0]
@@ -252,7 +252,7 @@ def test_numeric_columns_are_standardised_from_every_kind_of_column(kind):
     ],
 )
 def test_numeric_columns_of_two_values(column):
-    [scaled] = NumericColumn("column").fit_transform(column)
+    [scaled] = StandardColumn("column").fit_transform(column)
     # By hand: mean 2/3 and deviation sqrt(2)/3 of the way from one to the other.
     assert_allclose(scaled, [0.5**0.5, -(2**0.5), 0.5**0.5], rtol=1e-3)
 
@@ -261,7 +261,7 @@ def test_numeric_columns_of_two_values(column):
     "column", [[5.0] * 12, [0.1] * 12, [None] * 12, [0.1, None] * 6]
 )
 def test_nothing_is_made_of_other_values_where_a_column_never_changed(column):
-    encoder = NumericColumn("column")
+    encoder = StandardColumn("column")
     values = np.array(column, dtype=float)
     scaled, *missing = encoder.fit_transform(values)
     assert_array_equal(scaled, np.zeros(12))
@@ -272,7 +272,7 @@ def test_nothing_is_made_of_other_values_where_a_column_never_changed(column):
 
 
 def test_a_missing_value_where_none_was_in_fit_is_the_mean():
-    encoder = NumericColumn("column")
+    encoder = StandardColumn("column")
     encoder.fit_transform(np.array([1.0, 3.0]))
     assert encoder.n_out == 1
     assert_array_equal(encoder.transform(np.array([np.nan, 2.0])), [[0.0, 0.0]])
@@ -283,7 +283,7 @@ def test_a_missing_value_where_none_was_in_fit_is_the_mean():
     [[1.0, 2.0], [1e308, -1e308, 0.0], [1.7e308] * 3, [1e-320, 2e-320], [1e-161, 0.0]],
 )
 def test_huge_values_give_finite_inputs_without_a_warning(fitted):
-    encoder = NumericColumn("column")
+    encoder = StandardColumn("column")
     [first] = encoder.fit_transform(np.array(fitted))
     [second] = encoder.transform(np.array([1.7e308, -1.7e308, 5e-324, 0.0]))
     for numeric in (first, second):
@@ -292,7 +292,7 @@ def test_huge_values_give_finite_inputs_without_a_warning(fitted):
 
 
 def test_a_wild_value_is_cut_off_and_an_ordinary_one_is_not():
-    encoder = NumericColumn("column")
+    encoder = StandardColumn("column")
     encoder.fit_transform(np.array([-1.0, 1.0]))
     [scaled] = encoder.transform(np.array([1e6, -1e6, 9.5]))
     assert scaled.tolist() == [10.0, -10.0, 9.5]
@@ -320,7 +320,7 @@ DAY = datetime.datetime(2024, 5, 1)
     ],
 )
 def test_a_numeric_column_refuses_what_holds_no_numbers(column):
-    encoder = NumericColumn("price")
+    encoder = StandardColumn("price")
     with pytest.raises((TypeError, ValueError), match="Column 'price' cannot be read"):
         encoder.fit_transform(column)
     encoder.fit_transform(np.array([1.0, 2.0]))
