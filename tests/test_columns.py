@@ -229,7 +229,7 @@ def test_numeric_columns_are_standardised_from_every_kind_of_column(kind):
     assert scaled.dtype == np.float32
     assert_allclose(scaled, np.nan_to_num(expected), rtol=1e-6)
     assert_array_equal(missing, np.isnan(expected))
-    assert encoder.n_out == 2
+    assert len(encoder.bins) == 2
     new = [4.0, None, 3.0]
     expected = reference.transform(np.array(new, dtype=float)[:, None])[:, 0]
     for make in NUMERIC_KINDS.values():
@@ -265,8 +265,8 @@ def test_nothing_is_made_of_other_values_where_a_column_never_changed(column):
     values = np.array(column, dtype=float)
     scaled, *missing = encoder.fit_transform(values)
     assert_array_equal(scaled, np.zeros(12))
-    assert encoder.n_out == 1 + (0 < np.isnan(values).sum() < 12)
-    assert_array_equal(missing, [np.isnan(values)] * (encoder.n_out - 1))
+    assert len(encoder.bins) == 1 + (0 < np.isnan(values).sum() < 12)
+    assert_array_equal(missing, [np.isnan(values)] * (len(encoder.bins) - 1))
     changed, *_ = encoder.transform(np.array([1e9, -1.0, np.nan]))
     assert_array_equal(changed, np.zeros(3))
 
@@ -274,7 +274,7 @@ def test_nothing_is_made_of_other_values_where_a_column_never_changed(column):
 def test_a_missing_value_where_none_was_in_fit_is_the_mean():
     encoder = StandardColumn("column")
     encoder.fit_transform(np.array([1.0, 3.0]))
-    assert encoder.n_out == 1
+    assert len(encoder.bins) == 1
     assert_array_equal(encoder.transform(np.array([np.nan, 2.0])), [[0.0, 0.0]])
 
 

@@ -1,0 +1,227 @@
+"""What the two extra terms of FDN do: auxiliary heads, and the form of the penalty.
+
+    python benchmarks/fdn_ablation.py --data synthetic     # needs no files
+    python benchmarks/fdn_ablation.py --data engage --seeds 3
+    python benchmarks/fdn_ablation.py --quick              # a smoke run
+
+`synthetic` is the generator that the authors of FDN test on, from its formulas: the
+features are sines of mixtures of two tasks' own sources and a shared one. The outcomes
+become labels of a funnel: a click where the first is in its top tenth, a conversion
+where the second is in its top third as well. Each seed draws a new world. `engage` and
+`long` are KuaiRand, from the folder that SK_PWISER_DATA names, split as in
+`real_auc.py`; the test part is not touched unless `--part test` asks for it.
+
+A row is one setting of `aux_weight` and of the penalty, on the same seeds. A cell is
+the mean over the seeds, with the standard deviation behind it:
+
+- "first AUC", "second AUC": on held-out rows.
+- "gain": of the mean AUC over the tasks, above the first row with the same seed.
+- "|cosine|", "joint", "lengths": what the pairs' outputs have in common on held-out
+  rows, mean over pairs: the mean absolute cosine of a row's two outputs; the squared
+  Frobenius norm of the product of the two centred, row-normalised output matrices over
+  the squared number of rows; the mean product of a row's two lengths. The first is 0.10
+  for random directions in 64 dimensions. "row" acts on the first, "batch" on the
+  second, and "norm_product" on the third.
+"""
+
+import argparse
+import os
+import platform
+
+import numpy as np
+import torch
+from real_auc import load
+from sklearn.metrics import roc_auc_score
+from torch.nn import functional as F
+
+from sk_pwiser import MultiTaskCTRCVRClassifier
+
+COLUMNS = {
+    "first AUC": 4,
+    "second AUC": 4,
+    "gain": 4,
+    "|cosine|": 3,
+    "joint": 3,
+    "lengths": 2,
+    "epochs": 1,
+}
+FORMS = ("row", "batch", "norm_product")
+SETTINGS = {
+    "ablation": [
+        (0.0, "row", 0.0),
+        (0.1, "row", 0.0),
+        *((aux, form, 0.1) for aux in (0.0, 0.1) for form in FORMS),
+    ],
+    "weights": [
+        (0.0, "row", 0.0),
+        (0.0, "row", 1.0),
+        (0.1, "row", 1.0),
+        *((1.0, "row", weight) for weight in (0.0, 0.1, 1.0)),
+        (1.0, "norm_product", 1.0),  # the code of the paper
+    ],
+}
+# On KuaiRand the first epoch is the best: more patience finds the same weights later.
+PATIENCE = {"synthetic": 3, "engage": 1, "long": 1}
+
+
+def unit_vectors(rng, n, width):
+    """Return `n` centred random vectors of unit length."""
+    u = rng.standard_normal((n, width))
+    u -= u.mean(axis=1, keepdims=True)
+    return u / np.linalg.norm(u, axis=1, keepdims=True)
+
+
+def make_synthetic(n, width, seed, n_waves=10):
+    """Draw features of shape (n, 3 * width) and the labels of two nested tasks."""
+    rng = np.random.default_rng(seed)
+    own, other, shared = unit_vectors(rng, 3, width)
+    slopes, phases = rng.standard_normal((2, n_waves, 1))
+    delta, gamma = rng.standard_normal((2, width))
+    means = {"own": -1.0, "other": 1.0, "shared": 0.0}
+    x = {name: rng.normal(mean, 1.0, (n, width)) for name, mean in means.items()}
+
+    def outcome(z):
+        return z + np.sin(slopes * z + phases).sum(axis=0)
+
+    common = outcome(x["shared"] @ shared)
+    noise = rng.normal(0.0, 0.01, (2, n))
+    first = common + outcome(x["own"] @ own) + noise[0]
+    second = common + outcome(x["other"] @ other) + noise[1]
+    parts = own * x["own"], other * x["other"], shared * x["shared"]
+    mixtures = parts[0] + parts[2], parts[1] + parts[2], sum(parts)
+    angles = np.concatenate([delta * mixture + gamma for mixture in mixtures], axis=1)
+    # One draw a row is added to all of its features.
+    X = np.sin(angles) + np.cos(angles) + rng.standard_normal((n, 1))
+    click = first > np.quantile(first, 0.9)
+    conversion = click & (second > np.quantile(second, 2 / 3))
+    return X.astype(np.float32), np.column_stack([click, conversion]).astype(int)
+
+
+def split_synthetic(arguments, seed):
+    X, Y = make_synthetic(arguments.rows, arguments.width, seed)
+    n_train = int(0.7 * len(X))
+    return X[:n_train], X[n_train:], Y[:n_train], Y[n_train:]
+
+
+def predict_and_watch(model, X):
+    """Return the probabilities, and what the outputs of pairs have in common."""
+    outputs = []
+    network = model.net_.module_
+    hook = network.experts.register_forward_hook(
+        lambda _module, _inputs, output: outputs.append(output.detach())
+    )
+    try:
+        p = model.predict_proba(X)
+    finally:
+        hook.remove()
+    # The specific experts come before the shared ones, in the order of the pairs.
+    specific, shared = torch.cat(outputs, dim=1).double().chunk(2)
+    cosine = F.cosine_similarity(specific, shared, dim=2).abs().mean()
+    lengths = (specific.norm(dim=2) * shared.norm(dim=2)).mean()
+    s, h = (F.normalize(o - o.mean(1, keepdim=True), dim=2) for o in (specific, shared))
+    products = s.transpose(1, 2) @ h / s.shape[1]
+    joint = products.square().sum(dim=(1, 2)).mean()
+    return p, [cosine.item(), joint.item(), lengths.item()]
+
+
+def evaluate(setting, data, arguments, patience, seed):
+    """Fit FDN and return the figures of `COLUMNS`, the mean AUC in place of a gain."""
+    aux_weight, form, weight = setting
+    X, X_test, Y, Y_test = data
+    model = MultiTaskCTRCVRClassifier(
+        network="fdn",
+        network_params={
+            "aux_weight": aux_weight,
+            "orthogonality": form,
+            "orthogonality_weight": weight,
+        },
+        loss=arguments.loss,
+        early_stopping=arguments.early_stopping,
+        n_iter_no_change=patience,
+        random_state=seed,
+    )
+    model.fit(X, Y)
+    p, common = predict_and_watch(model, X_test)
+    aucs = [roc_auc_score(np.asarray(Y_test)[:, k], p[:, k]) for k in range(2)]
+    return [*aucs, np.mean(aucs), *common, model.n_iter_]
+
+
+def label(setting):
+    aux_weight, form, weight = setting
+    terms = [f"aux {aux_weight:g}"] if aux_weight else []
+    terms += [f"{form} {weight:g}"] if weight else []
+    return " + ".join(terms) or "neither"
+
+
+def print_row(setting, results):
+    cells = []
+    for digits, values in zip(COLUMNS.values(), results.T, strict=True):
+        cell = f"{values.mean():.{digits}f}"
+        if len(values) > 1:
+            cell += f" ({values.std(ddof=1):.{digits}f})"
+        cells.append(f"{cell:>16}")
+    print(f"{label(setting):<26}" + "".join(cells).rstrip(), flush=True)
+
+
+def run(name, arguments):
+    """Print the table of one data set."""
+    path = os.environ.get("SK_PWISER_DATA")
+    if name != "synthetic" and not path:
+        raise SystemExit("Set SK_PWISER_DATA to the folder of the data sets.")
+    seeds = range(arguments.seeds)
+    if name == "synthetic":
+        data = [split_synthetic(arguments, seed) for seed in seeds]
+    else:
+        data = [load(name, path, arguments.part)] * len(seeds)
+    X, X_test, Y, _ = data[0]
+    rates = ", ".join(f"{rate:.1%}" for rate in np.asarray(Y).mean(axis=0))
+    part = "" if name == "synthetic" else f"; part: {arguments.part}"
+    print(f"\n{name}: {len(X):,} rows, {len(X_test):,} held out, {X.shape[1]} columns;")
+    print(f"ones {rates}; {arguments.seeds} seeds; loss: {arguments.loss}{part}")
+    print(f"{'':<26}" + "".join(f"{column:>16}" for column in COLUMNS))
+    settings = dict.fromkeys(s for group in arguments.parts for s in SETTINGS[group])
+    first = None
+    for setting in settings:
+        figures = [
+            evaluate(setting, data[seed], arguments, PATIENCE[name], seed)
+            for seed in seeds
+        ]
+        results = np.array(figures)
+        if first is None:
+            first = results[:, 2].copy()
+        results[:, 2] -= first
+        print_row(setting, results)
+
+
+def parse():
+    parser = argparse.ArgumentParser(
+        description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
+    )
+    sets = ["synthetic", "engage", "long"]
+    parser.add_argument("--data", nargs="+", choices=sets, default=sets[:1])
+    parser.add_argument("--parts", nargs="+", choices=SETTINGS, default=list(SETTINGS))
+    parser.add_argument("--part", choices=["test", "validation"], default="validation")
+    parser.add_argument("--loss", choices=["bce", "pwiser"], default="bce")
+    parser.add_argument("--early-stopping", choices=["loss", "auc"], default="loss")
+    parser.add_argument("--seeds", type=int, default=5)
+    parser.add_argument("--rows", type=int, default=10_000, help="of synthetic data")
+    parser.add_argument(
+        "--width", type=int, default=32, help="of a block of features; 512 originally"
+    )
+    parser.add_argument("--quick", action="store_true", help="few rows, one seed")
+    arguments = parser.parse_args()
+    if arguments.quick:
+        arguments.rows, arguments.width, arguments.seeds = 2_000, 16, 1
+    return arguments
+
+
+def main():
+    arguments = parse()
+    print(f"Python {platform.python_version()}, torch {torch.__version__}", end=", ")
+    print(f"{torch.get_num_threads()} thread(s)")
+    for name in arguments.data:
+        run(name, arguments)
+
+
+if __name__ == "__main__":
+    main()

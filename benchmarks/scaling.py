@@ -1,0 +1,175 @@
+"""How the time and memory of `fit` grow with rows, columns, vocabulary and batch.
+
+    python benchmarks/scaling.py                 # up to 10^6 rows
+    python benchmarks/scaling.py --quick
+    python benchmarks/scaling.py --parts rows --rows 1e5 1e6 1e7   # about 20 GiB
+
+The MMoE of `train_speed.py` with cross-entropy, one epoch, encoding included. Every fit
+has a process of its own, which first fits a small table, so that libraries are loaded.
+Sizes of one part follow each other within a round; `time` is the ratio to the first
+size, and `a row` what that makes of a row's time.
+
+Memory is the peak of `fit` above the table and its labels, over what cannot be done
+without: the encoded data (codes as `fit` keeps them, numbers and labels as float32) and
+the model's own, which is 16 bytes a parameter (weight, gradient and Adam's two moments)
+and what the steps of a small fit take beyond both.
+"""
+
+import gc
+import time
+
+import numpy as np
+from _tables import CARDINALITIES, N_NUMERIC, impressions
+from _timing import (
+    MIB,
+    PeakMemory,
+    Report,
+    at_most,
+    in_fresh_process,
+    make_parser,
+    start,
+    synchronize,
+)
+from train_speed import own_model
+
+from sk_pwiser._encoding import TableEncoder
+
+PARTS = ("rows", "columns", "vocabulary", "batch")
+
+
+def fit(X, Y, batch_size, device):
+    """Return the peak bytes and the seconds of a fit, and its number of parameters."""
+    model = own_model(batch_size, device)
+    gc.collect()
+    with PeakMemory(device) as memory:
+        started = time.perf_counter()
+        model.fit(X, Y)
+        synchronize(device)
+        seconds = time.perf_counter() - started
+    n_parameters = sum(p.numel() for p in model.net_.module_.parameters())
+    return memory.n_bytes, seconds, n_parameters
+
+
+def encoded_size(X, Y):
+    """Return the bytes of a table as `fit` keeps it."""
+    tables = TableEncoder().fit_transform(X)
+    return sum(table.nbytes for table in tables) + 4 * Y.size
+
+
+def measure(n, cardinalities, n_numeric, batch_size, device):
+    """Return the seconds, the peak bytes and those that cannot be done without."""
+    small = impressions(2 * batch_size, cardinalities, n_numeric)
+    fit(*small, batch_size, device)  # loads what is loaded lazily
+    peak, _, n_parameters = fit(*small, batch_size, device)
+    working = max(0, peak - encoded_size(*small) - 16 * n_parameters)
+    del small
+    X, Y = impressions(n, cardinalities, n_numeric)
+    peak, seconds, n_parameters = fit(X, Y, batch_size, device)
+    needed = encoded_size(X, Y) + 16 * n_parameters + working
+    return {"seconds": seconds, "peak": peak, "needed": needed}
+
+
+def cases(part, arguments):
+    """Return the arguments of `measure` for the sizes of one part, by label."""
+    n, batch = arguments.fixed_rows, 2048
+    if part == "rows":
+        return {
+            f"{rows:,} rows": (rows, CARDINALITIES, N_NUMERIC, batch)
+            for rows in arguments.rows
+        }
+    if part == "columns":
+        # A fifth of the columns are categories, as in the setting.
+        return {
+            f"{16 * k} + {63 * k} columns": (n, CARDINALITIES * k, 63 * k, batch)
+            for k in arguments.multiples
+        }
+    if part == "vocabulary":
+        return {
+            f"{size:,} values in the first column": (
+                n,
+                (size, *CARDINALITIES[1:]),
+                N_NUMERIC,
+                batch,
+            )
+            for size in arguments.vocabulary
+        }
+    return {
+        f"batch {size:,}": (n, CARDINALITIES, N_NUMERIC, size)
+        for size in arguments.batch
+    }
+
+
+def report_part(report, arguments, part):
+    """Measure the sizes of one part, round by round, and print the table."""
+    sizes = cases(part, arguments)
+    found = {label: [] for label in sizes}
+    for turn in range(arguments.rounds):
+        for label in list(sizes)[:: 1 if turn % 2 else -1]:
+            found[label].append(
+                in_fresh_process(
+                    measure,
+                    *sizes[label],
+                    arguments.device,
+                    threads=arguments.threads,
+                )
+            )
+    print_times(report, arguments, part, sizes, found)
+    report.section(f"Peak memory of fit beyond X, by {part}", "over what it needs")
+    for label, runs in found.items():
+        peaks = np.array([run["peak"] for run in runs])
+        ratios = peaks / [run["needed"] for run in runs]
+        is_large = part == "rows" and sizes[label][0] >= 100_000
+        report.line(
+            label,
+            ratios,
+            absolute=f"{np.median(peaks) / MIB:,.0f} MiB",
+            target=at_most(1.0) if is_large else None,
+        )
+
+
+def print_times(report, arguments, part, sizes, found):
+    first = next(iter(sizes))
+    seconds = {k: np.array([run["seconds"] for run in v]) for k, v in found.items()}
+    report.section(f"Time of fit, by {part}", f"over {first}")
+    for label, own in seconds.items():
+        rate = f"{1e6 * np.median(own) / sizes[label][0]:.1f} us a row"
+        report.line(label, own / seconds[first], absolute=rate)
+    if part != "rows":
+        return
+    for small, large in zip(arguments.rows, arguments.rows[1:], strict=False):
+        if large == 10 * small and small >= 10_000:
+            report.line(
+                f"{large:,} rows over {small:,}",
+                seconds[f"{large:,} rows"] / seconds[f"{small:,} rows"],
+                target=at_most(10.5) if small >= 100_000 else None,
+            )
+
+
+def main():
+    parser = make_parser(__doc__, rounds=3)
+    parser.add_argument("--parts", nargs="+", choices=PARTS, default=PARTS)
+    sizes = [1e4, 1e5, 1e6]
+    parser.add_argument("--rows", type=float, nargs="+", default=sizes)
+    parser.add_argument("--fixed-rows", type=float, default=1e5, help="of other parts")
+    parser.add_argument("--multiples", type=int, nargs="+", default=[1, 2, 4])
+    vocabulary = [1e2, 1e4, 1e5, 1e6]
+    parser.add_argument("--vocabulary", type=float, nargs="+", default=vocabulary)
+    batches = [256, 2048, 16_384]
+    parser.add_argument("--batch", type=int, nargs="+", default=batches)
+    arguments = parser.parse_args()
+    if arguments.quick:
+        arguments.rows, arguments.fixed_rows, arguments.rounds = [1e3, 1e4], 3e3, 1
+        arguments.multiples, arguments.vocabulary = [1, 2], [1e2, 1e4]
+        arguments.batch = [512, 2048]
+    arguments.rows = sorted(int(n) for n in arguments.rows)
+    arguments.vocabulary = [int(n) for n in arguments.vocabulary]
+    arguments.fixed_rows = int(arguments.fixed_rows)
+    start(arguments)
+    report = Report("scaling", arguments)
+    for part in arguments.parts:
+        report_part(report, arguments, part)
+    report.save()
+
+
+if __name__ == "__main__":
+    main()

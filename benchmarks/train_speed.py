@@ -1,0 +1,251 @@
+"""Rows a second in training, over a bare torch loop and over others' loops.
+
+    python benchmarks/train_speed.py                       # minutes on two cores
+    python benchmarks/train_speed.py --quick               # a smoke run
+    python benchmarks/train_speed.py --networks mmoe ple --threads 1
+    python benchmarks/train_speed.py --device cuda --rows 1e6 --batch 2048 65536
+    python benchmarks/train_speed.py --time-to-auc         # needs SK_PWISER_DATA
+
+An MMoE of 4 experts (128, 64) with towers of (64,) on 16 category columns, embedded 16
+wide, and 63 numeric columns; Adam, one epoch.
+
+- `bare torch loop` trains it on prepared tensors and does nothing else; see `_bare.py`.
+  It takes Adam as torch comes. `stacked, fused` is the fastest of that kind known here:
+  the experts as one product and Adam's fused step. On CUDA the tensors lie there, and
+  `CUDA graph` replays that loop's step.
+- `epochs of fit` are the rows over the seconds of the epoch in `history_`; `whole fit`
+  are those over the time of `fit` from a DataFrame, encoding included, on models and
+  encoders made anew. `encoding` is that part alone.
+- `skorch's own loop` is skorch as it comes, a row at a time, on the bare model.
+  torch-rechub (`pip install torch-rechub`) is trained by its own trainer and loader, a
+  feature a column as in its examples.
+- The other networks run in their default sizes, so that their rows say what they cost
+  and no more.
+
+`--time-to-auc` is on the real data of KuaiRand, see `_time_to_auc.py`.
+"""
+
+import numpy as np
+import torch
+from _bare import (
+    EMBEDDING_DIM,
+    EXPERT_UNITS,
+    N_EXPERTS,
+    TOWER_UNITS,
+    BareMMoE,
+    BareStackedMMoE,
+    GraphedLoop,
+    bare_run,
+)
+from _other_loops import rechub_run, rechub_version, skorch_run
+from _tables import CARDINALITIES, impressions, prepare
+from _time_to_auc import report_time_to_auc
+from _timing import Report, at_least, interleave, make_parser, start
+
+from sk_pwiser import MultiTaskCTRCVRClassifier
+from sk_pwiser._encoding import TableEncoder
+from sk_pwiser.networks import NETWORKS
+
+MMOE = {
+    "network": "mmoe",
+    "network_params": {
+        "n_experts": N_EXPERTS,
+        "expert_units": EXPERT_UNITS,
+        "tower_units": TOWER_UNITS,
+    },
+}
+BARE, STACKED = "bare torch loop", "bare, stacked, fused"
+BARE_HALF, GRAPHED = "bare, bfloat16", "bare, CUDA graph"
+SKORCH, RECHUB = "skorch's own loop", "torch-rechub"
+JOINED = "torch-rechub, numbers as one feature"
+BCE, ENCODING = "bce", "encoding"
+
+
+def own_model(batch_size, device, n_epochs=1, **params):
+    """Return the estimator of the setting, with some parameters changed."""
+    return MultiTaskCTRCVRClassifier(
+        **{
+            **MMOE,
+            "loss": "bce",
+            "embedding_dim": EMBEDDING_DIM,
+            "batch_size": batch_size,
+            "max_epochs": n_epochs,
+            "early_stopping": False,
+            "lr": 1e-3,
+            "device": device,
+            "random_state": 0,
+            **params,
+        }
+    )
+
+
+def own_run(X, Y, *args, **params):
+    """Return a function that fits anew and tells the seconds of the last epoch."""
+    model = own_model(*args, **params)
+
+    def run():
+        model.fit(X, Y)
+        return {"epoch": model.history_[-1, "dur"]}
+
+    return run
+
+
+def encoding_run(X):
+    """Return a function that encodes the table as `fit` does."""
+
+    def run():
+        TableEncoder().fit_transform(X)
+
+    return run
+
+
+def variants(arguments):
+    """Return the parameters of the estimator in each row."""
+    rows = {
+        BCE: {},
+        "pwiser": {"loss": "pwiser"},
+        "bfloat16": {"precision": "bfloat16"},
+    }
+    if "compile" in MultiTaskCTRCVRClassifier().get_params():
+        # The first epoch compiles; the last is what counts.
+        rows["compile"] = {"compile": True, "n_epochs": 3}
+    for name in arguments.networks:
+        rows[f"network {name}"] = {"network": name, "network_params": None}
+    return rows
+
+
+def loops(arguments, X, Y, data, batch_size):
+    """Return the runs that are compared by name, and why others cannot run."""
+    device = arguments.device
+    shape = (CARDINALITIES, data, batch_size)
+    runs = {
+        BARE: bare_run(BareMMoE, *shape),
+        STACKED: bare_run(BareStackedMMoE, *shape, fused=True),
+        BARE_HALF: bare_run(BareMMoE, *shape, precision="bfloat16"),
+        ENCODING: encoding_run(X),
+    }
+    if device == "cuda":
+        runs[GRAPHED] = GraphedLoop(*shape)
+    for name, params in variants(arguments).items():
+        runs[name] = own_run(X, Y, batch_size, device, **params)
+    if not arguments.no_peers:
+        runs[SKORCH] = skorch_run(*shape, device)
+        if rechub_version() is not None:
+            runs[RECHUB] = rechub_run(*shape, device)
+            runs[JOINED] = rechub_run(*shape, device, joined=True)
+    return drop_failing(runs)
+
+
+def drop_failing(runs):
+    """Run all once, so that one that cannot run here costs its own row alone."""
+    working, failed = {}, {}
+    for name, run in runs.items():
+        try:
+            run()
+        except (RuntimeError, ImportError, TypeError, ValueError) as error:
+            failed[name] = str(error).strip().partition("\n")[0]
+        else:
+            working[name] = run
+    return working, failed
+
+
+def report_loops(report, arguments, batch_size):
+    """Print the tables of one batch size."""
+    n = arguments.rows
+    X, Y = impressions(n)
+    data = prepare(X, Y).to(arguments.device)
+    runs, failed = loops(arguments, X, Y, data, batch_size)
+    times = interleave(runs, arguments.rounds, arguments.device, warm_ups=0)
+    report.section(f"Loops alone, {n:,} rows, batch {batch_size:,}", f"over {BARE}")
+    bare = times[BARE]["all"]
+    names = (BARE, STACKED, BARE_HALF, GRAPHED, ENCODING, SKORCH, RECHUB, JOINED)
+    for name in names:
+        if name in times:
+            report.line(name, **compared(n, bare, times[name]["all"]))
+    report_own(report, arguments, n, times, batch_size)
+    report_others(report, arguments, n, times, batch_size)
+    for name, why in failed.items():
+        report.note(f"{name} failed: {why}")
+    if rechub_version() is None and not arguments.no_peers:
+        report.note("torch-rechub is not installed: pip install torch-rechub")
+
+
+def compared(n, bare, seconds, target=None):
+    """Return what `Report.line` prints of one run."""
+    rate = f"{n / 1e3 / np.median(seconds):,.1f} krows/s"
+    return {"ratios": bare / seconds, "absolute": rate, "target": target}
+
+
+def report_own(report, arguments, n, times, batch_size):
+    """Print the rows of the estimator over the bare loop."""
+    targets = {BCE: at_least(0.9), "pwiser": at_least(0.86), "bfloat16": at_least(1.3)}
+    if arguments.device == "cuda":
+        targets = {}  # they are for CPUs
+    bare = times[BARE]["all"]
+    own = [name for name in variants(arguments) if name in times]
+    report.section(f"Epochs of fit, batch {batch_size:,}", f"over {BARE}")
+    for name in own:
+        epochs = times[name]["epoch"]
+        report.line(name, **compared(n, bare, epochs, targets.get(name)))
+    report.section(f"Whole fit of one epoch, batch {batch_size:,}", f"over {BARE}")
+    targets = {BCE: at_least(0.8)} if targets else {}
+    for name in own:
+        if variants(arguments)[name].get("n_epochs", 1) == 1:
+            whole = times[name]["all"]
+            report.line(name, **compared(n, bare, whole, targets.get(name)))
+
+
+def report_others(report, arguments, n, times, batch_size):
+    """Print the epochs of fit over each other loop."""
+    on_cuda = arguments.device == "cuda"
+    targets = {SKORCH: 2.3, RECHUB: 20 if on_cuda else 4, GRAPHED: 0.8}
+    if on_cuda:
+        del targets[SKORCH]
+    report.section(f"Epochs of fit with bce, batch {batch_size:,}", "over the loop")
+    best = {BCE: times[BCE]["epoch"]}
+    if on_cuda and "compile" in times:
+        best["compile"] = times["compile"]["epoch"]
+    for name in (STACKED, SKORCH, RECHUB, JOINED, GRAPHED):
+        if name not in times:
+            continue
+        target = at_least(targets[name]) if name in targets else None
+        for own, epochs in best.items():
+            # The graph leaves the rest of the rows out.
+            share = n // batch_size * batch_size / n if name == GRAPHED else 1.0
+            seconds = times[name]["all"] / share
+            report.line(f"{own}, over {name}", seconds / epochs, target=target)
+
+
+def main():
+    parser = make_parser(__doc__, rounds=5)
+    parser.add_argument("--rows", type=float, default=1e5)
+    parser.add_argument("--batch", type=int, nargs="+", default=[2048])
+    parser.add_argument("--networks", nargs="*", choices=NETWORKS, default=NETWORKS)
+    parser.add_argument("--no-peers", action="store_true", help="without other loops")
+    parser.add_argument("--time-to-auc", action="store_true")
+    parser.add_argument(
+        "--param",
+        nargs="*",
+        default=[],
+        metavar="NAME=VALUE",
+        help="parameters of the estimator in --time-to-auc",
+    )
+    arguments = parser.parse_args()
+    arguments.networks = list(arguments.networks)
+    if arguments.quick:
+        arguments.rows, arguments.rounds = 6_000, 2
+    arguments.rows = int(arguments.rows)
+    start(arguments)
+    torch.manual_seed(0)  # of the bare models and of the orders of their rows
+    if arguments.time_to_auc:
+        report = Report("time_to_auc", arguments)
+        report_time_to_auc(report, arguments)
+    else:
+        report = Report("train_speed", arguments)
+        for batch_size in arguments.batch:
+            report_loops(report, arguments, batch_size)
+    report.save()
+
+
+if __name__ == "__main__":
+    main()
