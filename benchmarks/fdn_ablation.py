@@ -159,7 +159,7 @@ def print_row(setting, results):
         cell = f"{values.mean():.{digits}f}"
         if len(values) > 1:
             cell += f" ({values.std(ddof=1):.{digits}f})"
-        cells.append(f"{cell:>16}")
+        cells.append(f"{cell:>17}")
     print(f"{label(setting):<26}" + "".join(cells).rstrip(), flush=True)
 
 
@@ -178,7 +178,7 @@ def run(name, arguments):
     part = "" if name == "synthetic" else f"; part: {arguments.part}"
     print(f"\n{name}: {len(X):,} rows, {len(X_test):,} held out, {X.shape[1]} columns;")
     print(f"ones {rates}; {arguments.seeds} seeds; loss: {arguments.loss}{part}")
-    print(f"{'':<26}" + "".join(f"{column:>16}" for column in COLUMNS))
+    print(f"{'':<26}" + "".join(f"{column:>17}" for column in COLUMNS))
     settings = dict.fromkeys(s for group in arguments.parts for s in SETTINGS[group])
     first = None
     for setting in settings:

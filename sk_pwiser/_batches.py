@@ -19,8 +19,8 @@ class Impressions(Dataset[Batch]):
 
     Parameters
     ----------
-    codes : int64 Tensor of shape (n_samples, n_category_columns)
-        Codes of the category columns.
+    codes : integer Tensor of shape (n_samples, n_category_columns)
+        Codes of the category columns, in any integer type that holds them.
     numeric : float32 Tensor of shape (n_samples, n_numeric)
         Standardised numeric inputs.
     y : float32 Tensor of shape (n_samples, n_tasks), default=None
@@ -46,14 +46,14 @@ class Impressions(Dataset[Batch]):
 
     def __getitem__(self, rows: Tensor | slice) -> Batch:
         """Return one batch: the inputs by name, and the labels."""
-        inputs = {"codes": self.codes[rows], "numeric": self.numeric[rows]}
-        if self.sample_weight is not None:
-            inputs["sample_weight"] = self.sample_weight[rows]
-        if self.groups is not None:
-            inputs["groups"] = self.groups[rows]
+        inputs = {
+            name: _take(tensor, rows)
+            for name in ("codes", "numeric", "sample_weight", "groups")
+            if (tensor := getattr(self, name)) is not None
+        }
         # Without labels the numeric inputs stand in for them: nobody reads them, and
         # every batch has the same form.
-        return inputs, (self.numeric if self.y is None else self.y)[rows]
+        return inputs, inputs["numeric"] if self.y is None else _take(self.y, rows)
 
     def part(self, rows: Tensor) -> "Impressions":
         """Return a view of some rows."""
@@ -83,6 +83,11 @@ class Impressions(Dataset[Batch]):
         if device.type == "cuda" and n_bytes > _free_memory(device) // 2:
             return self
         return replace(self, **{name: t.to(device) for name, t in tensors.items()})
+
+
+def _take(tensor: Tensor, rows: Tensor | slice) -> Tensor:
+    # Several times faster than indexing by a tensor, which has more cases to think of.
+    return tensor[rows] if isinstance(rows, slice) else tensor.index_select(0, rows)
 
 
 def _free_memory(device: torch.device) -> int:

@@ -22,6 +22,11 @@ def column_of(X, index):
     return X.to_series(index) if _is_polars(X) else X[:, index]
 
 
+def rows_of(column, start, stop):
+    """Return some rows of a column, without a copy."""
+    return column.iloc[start:stop] if hasattr(column, "iloc") else column[start:stop]
+
+
 def has_category_dtype(column):
     """Tell whether a column's dtype says that it holds categories.
 

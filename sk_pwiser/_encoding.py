@@ -15,10 +15,19 @@ from sk_pwiser._columns import (
     factorize,
     has_category_dtype,
     is_dataframe,
+    rows_of,
 )
 from sk_pwiser._numeric import NUMERIC_ENCODINGS, NumericColumn, infinity_error
 
 MISSING, UNSEEN, FIRST_VALUE = 0, 1, 2
+
+# Rows whose numeric inputs are made at a time: few enough that what is made on the way
+# takes no memory to speak of.
+ROWS_AT_A_TIME = 65_536
+
+# Rows whose columns are put side by side at a time: the part of the table that they
+# make up stays in the cache while its columns are filled in.
+ROWS_IN_CACHE = 2_048
 
 
 class CategoryColumn:
@@ -56,7 +65,7 @@ class CategoryColumn:
         return self._encode(positions, values)
 
     def transform(self, column):
-        """Return the codes of a column, int64 of shape (n_samples,)."""
+        """Return the codes of a column, an integer array of shape (n_samples,)."""
         positions, values = self._factorize(column)
         kinds = set(map(_kind, values))
         if kinds and self.kinds_ and kinds.isdisjoint(self.kinds_):
@@ -81,7 +90,8 @@ class CategoryColumn:
     def _encode(self, positions, values):
         codes = [self.codes_.get(value, UNSEEN) for value in values]
         # Position -1, a missing value, takes the last entry.
-        return np.array([*codes, self.missing_code_], dtype=np.int64)[positions]
+        dtype = np.min_scalar_type(-self.cardinality)
+        return np.array([*codes, self.missing_code_], dtype=dtype)[positions]
 
 
 def _kind(value):
@@ -126,7 +136,8 @@ class TableEncoder(BaseEstimator):
 
         Returns
         -------
-        codes : int64 ndarray of shape (n_samples, n_category_columns)
+        codes : ndarray of shape (n_samples, n_category_columns)
+            Of the smallest integer type that holds them all.
         numeric : float32 ndarray of shape (n_samples, n_numeric)
         """
         X = self._read(X, reset=True)
@@ -137,14 +148,20 @@ class TableEncoder(BaseEstimator):
             CategoryColumn(name, self.min_frequency) if flag else make_numeric(name)
             for name, flag in zip(names, is_category, strict=True)
         ]
-        return self._encode(X, "fit_transform", sample_weight=sample_weight)
+        codes = [
+            c.fit_transform(column_of(X, j)) for j, c in self._columns(CategoryColumn)
+        ]
+        for j, column in self._columns(NumericColumn):
+            column.fit(column_of(X, j), sample_weight)
+        return self._codes(codes, X.shape[0]), self._numbers(X)
 
     def transform(self, X):
         """Encode a table by the schema of the fitted one.
 
         Returns
         -------
-        codes : int64 ndarray of shape (n_samples, n_category_columns)
+        codes : ndarray of shape (n_samples, n_category_columns)
+            Of the smallest integer type that holds them all.
         numeric : float32 ndarray of shape (n_samples, n_numeric)
 
         Raises
@@ -153,12 +170,14 @@ class TableEncoder(BaseEstimator):
             If columns are missing, new or in another order, or hold values that the
             column cannot take. The message names the column.
         """
-        return self._encode(self._read(X, reset=False), "transform")
+        X = self._read(X, reset=False)
+        codes = [c.transform(column_of(X, j)) for j, c in self._columns(CategoryColumn)]
+        return self._codes(codes, X.shape[0]), self._numbers(X)
 
     @property
     def cardinalities_(self):
         """Number of codes of each category column."""
-        return [c.cardinality for c in self.columns_ if isinstance(c, CategoryColumn)]
+        return [column.cardinality for _, column in self._columns(CategoryColumn)]
 
     @property
     def numeric_bins_(self):
@@ -166,8 +185,8 @@ class TableEncoder(BaseEstimator):
 
         Indicators of missing values are inputs as well.
         """
-        columns = (c for c in self.columns_ if isinstance(c, NumericColumn))
-        return [n_bins for column in columns for n_bins in column.bins]
+        columns = self._columns(NumericColumn)
+        return [n_bins for _, column in columns for n_bins in column.bins]
 
     @property
     def n_numeric_(self):
@@ -188,19 +207,25 @@ class TableEncoder(BaseEstimator):
             )
         return X
 
-    def _encode(self, X, method, **weights):
-        codes, numeric = [], []
-        for index, encoder in enumerate(self.columns_):
-            encoded = getattr(encoder, method)(column_of(X, index), **weights)
-            if isinstance(encoder, CategoryColumn):
-                codes.append(encoded)
-            else:
-                numeric.extend(encoded)
-        n_samples = X.shape[0]
-        return (
-            _side_by_side(codes, n_samples, np.int64),
-            _side_by_side(numeric, n_samples, np.float32),
-        )
+    def _columns(self, kind):
+        """List the columns of a kind, each with its place in the table."""
+        return [(j, c) for j, c in enumerate(self.columns_) if isinstance(c, kind)]
+
+    def _codes(self, columns, n_samples):
+        dtype = np.min_scalar_type(-max(self.cardinalities_, default=1))
+        table = np.empty((n_samples, len(columns)), dtype=dtype)
+        _put_side_by_side(columns, table)
+        return table
+
+    def _numbers(self, X):
+        table = np.empty((X.shape[0], self.n_numeric_), dtype=np.float32)
+        columns = [(column_of(X, j), c) for j, c in self._columns(NumericColumn)]
+        for start in range(0, len(table), ROWS_AT_A_TIME):
+            part = table[start : start + ROWS_AT_A_TIME]
+            rows = start, start + len(part)
+            inputs = [c.transform(rows_of(values, *rows)) for values, c in columns]
+            _put_side_by_side([one for several in inputs for one in several], part)
+        return table
 
     def _find_categories(self, X, names):
         chosen = self.categorical_features
@@ -216,11 +241,11 @@ class TableEncoder(BaseEstimator):
         return _chosen_columns(np.asarray(chosen).tolist(), names)
 
 
-def _side_by_side(columns, n_samples, dtype):
-    table = np.empty((n_samples, len(columns)), dtype=dtype)
-    for index, column in enumerate(columns):
-        table[:, index] = column
-    return table
+def _put_side_by_side(columns, table):
+    for start in range(0, len(table), ROWS_IN_CACHE):
+        rows = slice(start, start + ROWS_IN_CACHE)
+        for index, column in enumerate(columns):
+            table[rows, index] = column[rows]
 
 
 def _chosen_columns(chosen, names):

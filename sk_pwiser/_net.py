@@ -215,8 +215,10 @@ class MultiTaskNet(NeuralNet):  # type: ignore[misc]
 
     def infer(self, x: dict[str, Tensor], **fit_params: Any) -> NetworkOutput:
         """Run the network on the inputs of a batch."""
+        # Codes lie in the smallest type that holds them until here.
+        codes = x["codes"].long()
         with self._autocast():
-            output: NetworkOutput = self.module_(x["codes"], x["numeric"])
+            output: NetworkOutput = self.module_(codes, x["numeric"])
         return as_funnel(output) if self.task_space == "conditional" else output
 
     def _autocast(self) -> AbstractContextManager[Any]:

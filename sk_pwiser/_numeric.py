@@ -58,21 +58,32 @@ class NumericColumn:
         """Number of bins of each input that the column gives, 0 without bins."""
         return [self.n_bins_, 0] if self.has_missing_ else [self.n_bins_]
 
-    def fit_transform(self, column, sample_weight=None):
-        """Learn the distribution of a column and return its inputs."""
+    def fit(self, column, sample_weight=None):
+        """Learn the distribution of a column."""
         values = self._read(column)
         is_known = ~np.isnan(values)
         known = values[is_known]
+        known[np.abs(known) < SMALLEST_VALUE] = 0.0
         self.has_missing_ = 0 < len(known) < len(values)
         self.is_constant_ = not len(known) or known.min() == known.max()
         if not self.is_constant_:
             weight = None if sample_weight is None else sample_weight[is_known]
             self._fit(known, weight)
-        return self._encode(values)
+        return self
+
+    def fit_transform(self, column, sample_weight=None):
+        """Learn the distribution of a column and return its inputs."""
+        return self.fit(column, sample_weight).transform(column)
 
     def transform(self, column):
         """Return the inputs, a list of arrays of shape (n_samples,)."""
-        return self._encode(self._read(column))
+        values = self._read(column)
+        placed = np.zeros(len(values)) if self.is_constant_ else self._place(values)
+        placed = placed.astype(np.float32)
+        missing = np.isnan(values)
+        if missing.any():
+            placed[missing] = self.neutral_
+        return [placed, missing] if self.has_missing_ else [placed]
 
     def _read(self, column):
         try:
@@ -83,18 +94,14 @@ class NumericColumn:
                 f"Column {self.name!r} cannot be read as numbers: {error}. Convert it, "
                 "or declare it in categorical_features."
             ) from error
-        if np.isinf(values).any():
+        # NaN is neither the least nor the greatest.
+        low = np.fmin.reduce(values, initial=0.0)
+        high = np.fmax.reduce(values, initial=0.0)
+        if np.isinf(low) or np.isinf(high):
             raise infinity_error(self.name)
-        values = np.clip(values, -LARGEST_VALUE, LARGEST_VALUE)
-        values[np.abs(values) < SMALLEST_VALUE] = 0.0
+        if low < -LARGEST_VALUE or high > LARGEST_VALUE:
+            values = np.clip(values, -LARGEST_VALUE, LARGEST_VALUE)
         return values
-
-    def _encode(self, values):
-        missing = np.isnan(values)
-        placed = np.zeros(len(values)) if self.is_constant_ else self._place(values)
-        placed[missing] = self.neutral_
-        placed = placed.astype(np.float32)
-        return [placed, missing] if self.has_missing_ else [placed]
 
 
 class StandardColumn(NumericColumn):

@@ -119,7 +119,7 @@ PAIRS = [(values, kind) for values in KINDS for kind in KINDS[values]]
 def check_codes(codes, values, fitted, seen, min_frequency=2):
     """Check codes against counting, and note the code of each value in `seen`."""
     counts = Counter(fitted)
-    assert codes.dtype == np.int64
+    assert codes.dtype == np.int8
     for code, value in zip(codes.tolist(), values, strict=True):
         if value is None:
             assert code == (MISSING if None in counts else UNSEEN)
