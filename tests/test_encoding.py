@@ -14,14 +14,7 @@ from numpy.testing import assert_allclose, assert_array_equal
 from pandas.testing import assert_frame_equal
 from sklearn.preprocessing import StandardScaler
 
-from sk_pwiser._encoding import (
-    MISSING,
-    ROWS_AT_A_TIME,
-    ROWS_IN_CACHE,
-    UNSEEN,
-    CategoryColumn,
-    TableEncoder,
-)
+from sk_pwiser._encoding import MISSING, UNSEEN, CategoryColumn, TableEncoder
 from sk_pwiser._numeric import LARGEST_DEVIATION, NumericColumn
 
 
@@ -399,27 +392,3 @@ def test_codes_and_inputs_stay_in_their_bounds(table, min_frequency, as_frame):
     # Every code but those of missing and unseen values was there to learn from.
     for column, size in zip(codes.T, encoder.cardinalities_, strict=True):
         assert set(range(2, size)) <= set(column.tolist())
-
-
-@pytest.mark.parametrize(
-    ("n_values", "dtype"),
-    [(126, np.int8), (127, np.int16), (32_766, np.int16), (32_767, np.int32)],
-)
-def test_codes_are_of_the_smallest_type_that_holds_them(n_values, dtype):
-    # The codes of missing and unseen values come before those of the values.
-    values = np.arange(n_values).repeat(2)
-    table = pd.DataFrame({"few": values % 2, "many": values}).astype("category")
-    codes, _ = TableEncoder().fit_transform(table)
-    assert codes.dtype == dtype
-    assert_array_equal(codes[:, 1], values + 2)
-
-
-def test_long_tables_are_encoded_in_parts_that_fit_together():
-    rng = np.random.default_rng(0)
-    values = rng.normal(size=(ROWS_AT_A_TIME + ROWS_IN_CACHE + 1, 3))
-    values[::7, 1] = np.nan
-    _, numeric = TableEncoder().fit_transform(values)
-    known = np.nan_to_num(values, nan=np.nanmean(values[:, 1]))
-    scaled = (known - known.mean(axis=0)) / np.nanstd(values, axis=0)
-    assert_allclose(numeric[:, [0, 1, 3]], scaled, rtol=1e-4, atol=1e-5)
-    assert_array_equal(numeric[:, 2], np.isnan(values[:, 1]))
