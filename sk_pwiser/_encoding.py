@@ -23,7 +23,7 @@ MISSING, UNSEEN, FIRST_VALUE = 0, 1, 2
 
 # Rows whose numeric inputs are made at a time: few enough that what is made on the way
 # takes no memory to speak of.
-ROWS_AT_A_TIME = 65_536
+ROWS_AT_A_TIME = 32_768
 
 # Rows whose columns are put side by side at a time: the part of the table that they
 # make up stays in the cache while its columns are filled in.

@@ -23,10 +23,6 @@ OPTIMIZERS: dict[str, type[torch.optim.Optimizer]] = {
     "sgd": torch.optim.SGD,
 }
 
-# Rows of a batch where no gradient is kept: large enough to use the machine, small
-# enough for the activations of wide experts.
-EVALUATION_BATCH_SIZE = 8192
-
 
 class TrainingData(NamedTuple):
     """The rows to learn from and those to watch, if any."""
@@ -117,7 +113,10 @@ class MultiTaskNet(NeuralNet):  # type: ignore[misc]
 
     def _check_last_step(self, impressions: Impressions) -> None:
         """Refuse weights that the last step spoilt: its loss came before it."""
-        batch = next(iter(self.get_iterator(impressions)))
+        rows = BatchIterator(
+            impressions, self.batch_size, device=torch.device(self.device)
+        )
+        batch = next(iter(rows))
         finite = [self.evaluation_step(batch), *self.module_.parameters()]
         if not all(bool(values.isfinite().all()) for values in finite):
             raise ValueError(
@@ -297,7 +296,7 @@ def make_net(
         iterator_train__plan=batch_plan,
         iterator_train__device=device,
         iterator_valid=BatchIterator,
-        iterator_valid__batch_size=max(batch_size, EVALUATION_BATCH_SIZE),
+        iterator_valid__batch_size=max(batch_size, _evaluation_batch_size(device)),
         iterator_valid__device=device,
         train_split=None,
         predict_nonlinearity=torch.sigmoid,
@@ -307,6 +306,15 @@ def make_net(
         **kwargs,
     )
     return net.initialize()
+
+
+def _evaluation_batch_size(device: torch.device) -> int:
+    """Return the number of rows of a batch where no gradient is kept.
+
+    On a CPU its activations should stay in the cache; other devices want to be kept
+    busy.
+    """
+    return 2_048 if device.type == "cpu" else 32_768
 
 
 def _can_fuse(optimizer: type[torch.optim.Optimizer], device: torch.device) -> bool:
