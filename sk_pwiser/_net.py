@@ -13,6 +13,7 @@ from skorch.utils import noop
 from torch import Tensor, nn
 
 from sk_pwiser._batches import Batch, BatchIterator, Impressions
+from sk_pwiser._device import can_fuse, evaluation_batch_size
 from sk_pwiser.networks import NetworkOutput, as_funnel
 
 OPTIMIZERS: dict[str, type[torch.optim.Optimizer]] = {
@@ -58,6 +59,8 @@ class MultiTaskNet(NeuralNet):  # type: ignore[misc]
         Names of the tasks, for the history.
     precision : {"float32", "bfloat16"}
         Precision of the network's forward pass.
+    compile_mode : str or None
+        Mode of torch.compile, by which training runs the network; None for not at all.
     task_space : {"entire", "conditional"}
         Whether the network's columns are tasks, or conditional heads of a chain.
     **kwargs : dict
@@ -71,12 +74,14 @@ class MultiTaskNet(NeuralNet):  # type: ignore[misc]
         *,
         task_names: Sequence[str] = (),
         precision: str = "float32",
+        compile_mode: str | None = None,
         task_space: str = "entire",
         **kwargs: Any,
     ) -> None:
         super().__init__(module, criterion=criterion, **kwargs)
         self.task_names = task_names
         self.precision = precision
+        self.compile_mode = compile_mode
         self.task_space = task_space
 
     @property
@@ -98,12 +103,19 @@ class MultiTaskNet(NeuralNet):  # type: ignore[misc]
     ) -> "MultiTaskNet":
         """Train for some epochs, or until a callback asks to stop."""
         self.stop_training_ = False
+        # For training alone: rows to predict come in any number, and each new one may
+        # compile anew.
+        network: Any = self.module_
+        if self.compile_mode is not None:
+            network = torch.compile(network, mode=self.compile_mode)
         train = self.get_iterator(X.train, training=True)
         valid = None if X.valid is None else self.get_iterator(X.valid)
         datasets = {"dataset_train": X.train, "dataset_valid": X.valid}
         for _epoch in range(self.max_epochs if epochs is None else epochs):
             self.notify("on_epoch_begin", **datasets)
-            self.run_single_epoch(train, True, "train", self.train_step)
+            self.run_single_epoch(
+                train, True, "train", self.train_step, network=network
+            )
             self.run_single_epoch(valid, False, "valid", self.validation_step)
             self.notify("on_epoch_end", **datasets)
             if self.stop_training_:
@@ -184,7 +196,7 @@ class MultiTaskNet(NeuralNet):  # type: ignore[misc]
         """Compute the loss of a batch and its gradients."""
         self._set_training(True)
         inputs, y = batch
-        output = self.infer(inputs)
+        output = self.infer(inputs, **fit_params)
         loss = self.criterion_.backward(
             output,
             y,
@@ -212,12 +224,15 @@ class MultiTaskNet(NeuralNet):  # type: ignore[misc]
             self._set_training(training)
             return self.infer(batch[0]).logits.float()
 
-    def infer(self, x: dict[str, Tensor], **fit_params: Any) -> NetworkOutput:
-        """Run the network on the inputs of a batch."""
+    def infer(
+        self, x: dict[str, Tensor], network: Any = None, **fit_params: Any
+    ) -> NetworkOutput:
+        """Run the network, by default `module_`, on the inputs of a batch."""
+        network = self.module_ if network is None else network
         # Codes lie in the smallest type that holds them until here.
         codes = x["codes"].long()
         with self._autocast():
-            output: NetworkOutput = self.module_(codes, x["numeric"])
+            output: NetworkOutput = network(codes, x["numeric"])
         return as_funnel(output) if self.task_space == "conditional" else output
 
     def _autocast(self) -> AbstractContextManager[Any]:
@@ -279,7 +294,7 @@ def make_net(
     stopping = [] if monitor is None else [_early_stopping(monitor, patience)]
     if isinstance(optimizer, str):
         optimizer = OPTIMIZERS[optimizer]
-        if _can_fuse(optimizer, device):
+        if can_fuse(optimizer, device):
             kwargs["optimizer__fused"] = True
     net = MultiTaskNet(
         network,
@@ -296,7 +311,7 @@ def make_net(
         iterator_train__plan=batch_plan,
         iterator_train__device=device,
         iterator_valid=BatchIterator,
-        iterator_valid__batch_size=max(batch_size, _evaluation_batch_size(device)),
+        iterator_valid__batch_size=max(batch_size, evaluation_batch_size(device)),
         iterator_valid__device=device,
         train_split=None,
         predict_nonlinearity=torch.sigmoid,
@@ -306,26 +321,6 @@ def make_net(
         **kwargs,
     )
     return net.initialize()
-
-
-def _evaluation_batch_size(device: torch.device) -> int:
-    """Return the number of rows of a batch where no gradient is kept.
-
-    On a CPU its activations should stay in the cache; other devices want to be kept
-    busy.
-    """
-    return 2_048 if device.type == "cpu" else 32_768
-
-
-def _can_fuse(optimizer: type[torch.optim.Optimizer], device: torch.device) -> bool:
-    """Tell whether torch has the optimiser's step as one kernel on the device."""
-    parameter = nn.Parameter(torch.zeros(1, device=device))
-    parameter.grad = torch.zeros_like(parameter)
-    try:
-        optimizer([parameter], fused=True).step()  # type: ignore[call-arg]
-    except (TypeError, RuntimeError):
-        return False
-    return True
 
 
 def _check_callback(entry: Any) -> None:

@@ -38,6 +38,7 @@ PARAMETER_CONSTRAINTS = {
     "n_iter_no_change": [Interval(Integral, 1, None, closed="left")],
     "device": [str, torch.device],
     "precision": [StrOptions({"float32", "bfloat16"})],
+    "compile": ["boolean", StrOptions({"default", "reduce-overhead", "max-autotune"})],
     "callbacks": [list, tuple, None],
     "warm_start": ["boolean"],
     "verbose": ["verbose"],

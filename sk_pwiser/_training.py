@@ -11,6 +11,7 @@ from sklearn.utils import _safe_indexing, check_consistent_length, check_random_
 from sk_pwiser._batches import Impressions
 from sk_pwiser._components import build, resolve
 from sk_pwiser._criterion import MultiTaskCriterion
+from sk_pwiser._device import check_compiler, find_device
 from sk_pwiser._encoding import UNSEEN, TableEncoder
 from sk_pwiser._net import MultiTaskNet, TrainingData, make_net
 from sk_pwiser._targets import Targets, check_groups, check_row_weights, check_targets
@@ -72,6 +73,7 @@ def train(
     device = find_device(estimator.device)
     targets = _check_targets(estimator, Y, previous, classes)
     criterion = _make_criterion(estimator, targets.task_names)
+    compile_mode = _compile_mode(estimator, criterion.weighting, device)
     plan = _batch_plan(estimator, criterion.loss, groups)
     groups = check_groups(groups, len(targets.values))
     weights = check_row_weights(sample_weight, len(targets.values))
@@ -95,39 +97,13 @@ def train(
         base_rates = previous.base_rates
     with _seeded(random_state.randint(np.iinfo(np.int32).max), device):
         network = _make_network(estimator, encoder, base_rates)
-        net = _make_net(estimator, network, criterion, device, plan, monitor, once)
+        net = _make_net(
+            estimator, network, criterion, device, compile_mode, plan, monitor, once
+        )
         if previous is not None:
             _continue_from(net, previous.net)
         net.partial_fit(TrainingData(*(part and part.to(device) for part in data)))
     return Trained(net, encoder, targets.without_labels(), base_rates)
-
-
-def find_device(name):
-    """Return the torch device; "auto" is CUDA where present.
-
-    Raises
-    ------
-    ValueError
-        If there is no such device on this machine.
-    """
-    if name == "auto":
-        return torch.device("cuda" if torch.cuda.is_available() else "cpu")
-    try:
-        device = torch.device(name)
-    except RuntimeError as error:
-        raise ValueError(f"device={name!r} is no device of torch: {error}") from error
-    if device.type == "cuda" and not torch.cuda.is_available():
-        raise ValueError(
-            f"device={str(name)!r}, but torch finds no CUDA here; device='auto' takes "
-            "CUDA where it is present."
-        )
-    try:
-        torch.zeros(1, device=device).item()
-    except (RuntimeError, AssertionError, ImportError) as error:
-        raise ValueError(
-            f"device={str(name)!r} cannot be used on this machine: {error}"
-        ) from error
-    return device
 
 
 def _check_targets(estimator, Y, previous, classes):
@@ -149,6 +125,20 @@ def _check_targets(estimator, Y, previous, classes):
             f"{targets.classes.tolist()}."
         )
     return targets
+
+
+def _compile_mode(estimator, weighting, device):
+    """Return the mode of torch.compile, or None where nothing is to be compiled."""
+    if not estimator.compile:
+        return None
+    if weighting.goes_backward_per_task and weighting.n_tasks > 1:
+        raise ValueError(
+            f"compile={estimator.compile!r} asks for a weighting of losses: "
+            f"weighting={estimator.weighting!r} goes backward once a task, which a "
+            "compiled network does not take."
+        )
+    check_compiler(device)
+    return "default" if estimator.compile is True else estimator.compile
 
 
 def _batch_plan(estimator, loss, groups):
@@ -236,7 +226,9 @@ def _make_network(estimator, encoder, base_rates):
     )
 
 
-def _make_net(estimator, network, criterion, device, batch_plan, monitor, once):
+def _make_net(
+    estimator, network, criterion, device, compile_mode, batch_plan, monitor, once
+):
     return make_net(
         network,
         criterion,
@@ -253,6 +245,7 @@ def _make_net(estimator, network, criterion, device, batch_plan, monitor, once):
         verbose=int(estimator.verbose),
         task_names=criterion.loss.task_names,
         precision=estimator.precision,
+        compile_mode=compile_mode,
         task_space=estimator.task_space,
     )
 

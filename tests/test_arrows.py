@@ -41,7 +41,7 @@ EXTRAS = ("lightgbm", "matplotlib", "pandas", "polars", "pyarrow")
 LEARN = ("joblib", "numpy", "scipy", "sklearn")
 TORCH = ("torch",)
 TOOL = Room((), LEARN, EXTRAS)
-BELOW_NET = (*FAMILIES, "_batches", "_criterion")
+BELOW_NET = (*FAMILIES, "_batches", "_criterion", "_device")
 BELOW_TRAINING = (
     *BELOW_NET,
     "_components",
@@ -59,6 +59,7 @@ ROOMS = {
     "weighting": Room((), TORCH, ("torchjd",)),
     "_criterion": Room(tuple(FAMILIES), TORCH),
     "_components": Room(),
+    "_device": Room((), TORCH),
     "_plans": Room((), ("numpy", *TORCH)),
     "_batches": Room(("_plans",), ("numpy", *TORCH)),
     "_columns": Room((), ("numpy",), EXTRAS),

@@ -114,6 +114,7 @@ def test_wrong_values_inside_parameters(earlier, params, error, message):
         ("n_iter_no_change", 0),
         ("device", 0),
         ("precision", "float16"),
+        ("compile", "fast"),
         ("callbacks", "EarlyStopping"),
         ("warm_start", "yes"),
         ("verbose", -1),

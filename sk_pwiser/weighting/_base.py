@@ -21,6 +21,12 @@ class TaskWeighting(nn.Module):
     n_tasks : int
         Number of tasks.
 
+    Attributes
+    ----------
+    goes_backward_per_task : bool
+        Whether a step with several tasks goes through the network's graph backward
+        once a task, in place of once.
+
     Examples
     --------
     >>> import torch
@@ -31,6 +37,8 @@ class TaskWeighting(nn.Module):
     >>> Worst(2)(torch.tensor([0.5, 0.25]))
     tensor(0.5000)
     """
+
+    goes_backward_per_task: bool = False
 
     def __init__(self, n_tasks: int) -> None:
         super().__init__()

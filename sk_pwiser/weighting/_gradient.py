@@ -41,6 +41,7 @@ class GradientWeighting(TaskWeighting):
     [tensor([1., 1.])]
     """
 
+    goes_backward_per_task: bool = True
     skips_rows: bool = True
 
     def combine(self, gradients: Sequence[Tensor]) -> list[Tensor]:

@@ -67,7 +67,7 @@ class TorchJD(GradientWeighting):
         super().__init__(n_tasks)
         self.aggregator: Any = _make(aggregator, n_tasks, params)
         scalarizer = _module("scalarization").Scalarizer
-        self.combines_losses = isinstance(self.aggregator, scalarizer)
+        self.goes_backward_per_task = not isinstance(self.aggregator, scalarizer)
         # Others may keep figures for every single entry.
         self.skips_rows = self._by_gram is not None
         self._at_first = deepcopy(self._attributes())
@@ -91,10 +91,10 @@ class TorchJD(GradientWeighting):
         parameters: Iterable[nn.Parameter],
     ) -> None:
         """Combine losses or gradients, and leave gradients in the parameters."""
-        if self.combines_losses:
-            TaskWeighting.backward(self, losses, penalty, parameters)
-        else:
+        if self.goes_backward_per_task:
             super().backward(losses, penalty, parameters)
+        else:
+            TaskWeighting.backward(self, losses, penalty, parameters)
 
     def combine(self, gradients: Sequence[Tensor]) -> list[Tensor]:
         """Return the aggregator's gradient of each tensor, of shape `(n_entries,)`."""

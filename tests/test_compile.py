@@ -1,0 +1,101 @@
+"""Training through torch.compile."""
+
+import pickle
+
+import pytest
+import torch
+from numpy.testing import assert_allclose
+from refusals import X, Y, refuses, small
+
+from sk_pwiser._device import check_compiler
+
+CPU = torch.device("cpu")
+
+
+@pytest.fixture
+def compiler():
+    try:
+        check_compiler(CPU)
+    except ValueError as error:
+        pytest.skip(str(error))
+
+
+@pytest.fixture
+def compilations(monkeypatch):
+    """Count what is compiled, and take the graph as it is in place of C++."""
+    compile_by_torch, asked = torch.compile, []
+
+    def compile_without_compiler(function, **kwargs):
+        asked.append((function, kwargs))
+        return compile_by_torch(function, backend="aot_eager")
+
+    monkeypatch.setattr(torch, "compile", compile_without_compiler)
+    return asked
+
+
+@pytest.mark.parametrize("network", ["shared_bottom", "stem"])
+def test_a_compiled_network_learns_the_same(compilations, network):
+    params = {"network": network, "network_params": None, "early_stopping": True}
+    eager = small(**params).fit(X, Y)
+    assert not compilations
+    model = small(compile=True, **params).fit(X, Y)
+    network, options = compilations[-1]
+    assert network is model.net_.module_
+    assert options == {"mode": "default"}
+    assert_allclose(model.predict_proba(X), eager.predict_proba(X), rtol=1e-5)
+    assert_allclose(
+        model.history_[:, "valid_loss"], eager.history_[:, "valid_loss"], rtol=1e-5
+    )
+
+
+def test_predictions_pickles_and_further_training(compilations):
+    model = small(compile="reduce-overhead").fit(X, Y)
+    assert compilations[-1][1] == {"mode": "reduce-overhead"}
+    copy = pickle.loads(pickle.dumps(model))
+    n_compiled = len(compilations)
+    assert_allclose(copy.predict_proba(X), model.predict_proba(X), rtol=0)
+    assert len(compilations) == n_compiled
+    copy.partial_fit(X, Y)
+    assert copy.n_iter_ == 3
+    assert compilations[-1][0] is copy.net_.module_
+
+
+# torch's own, as it looks for what it can compile.
+@pytest.mark.filterwarnings("ignore::DeprecationWarning")
+def test_the_real_compiler(compiler):
+    # Values taken for unseen ones are drawn otherwise in compiled code.
+    params = {"unseen_rate": 0.0, "max_epochs": 1}
+    eager = small(**params).fit(X, Y)
+    model = small(compile=True, **params).fit(X, Y)
+    assert_allclose(model.predict_proba(X), eager.predict_proba(X), rtol=1e-4)
+
+
+@pytest.mark.parametrize("weighting", ["nash", "pcgrad"])
+def test_weightings_of_gradients_are_refused(earlier, weighting):
+    earlier.set_params(compile=True, weighting=weighting)
+    message = f"compile=True asks for .* weighting='{weighting}' goes backward once a"
+    refuses(earlier, ValueError, message)
+
+
+def test_weightings_of_gradients_with_one_task(compilations):
+    model = small(compile=True, weighting="nash").fit(X, Y["click"])
+    assert model.n_iter_ == 2
+
+
+def test_a_machine_without_a_compiler(earlier, monkeypatch):
+    def fail(function, **kwargs):
+        raise RuntimeError("no C++ compiler was found\nlong explanation")
+
+    monkeypatch.setattr(torch, "compile", fail)
+    earlier.set_params(compile=True)
+    message = r"compile=True, but torch cannot compile for 'cpu' .*: no C\+\+ compiler"
+    refuses(earlier, ValueError, message)
+
+
+@pytest.mark.skipif(not torch.cuda.is_available(), reason="needs CUDA")
+@pytest.mark.parametrize("mode", ["default", "reduce-overhead"])
+def test_on_cuda(mode):
+    params = {"unseen_rate": 0.0, "device": "cuda", "early_stopping": True}
+    eager = small(**params).fit(X, Y)
+    model = small(compile=mode, **params).fit(X, Y)
+    assert_allclose(model.predict_proba(X), eager.predict_proba(X), rtol=1e-3)
