@@ -15,7 +15,7 @@ from sk_pwiser.losses._pwiser_term import (
     check_margins,
     check_number,
     check_pairs,
-    pairs_of_depths,
+    has_pairs,
     ranking_term,
     rows_by_depth,
 )
@@ -110,7 +110,7 @@ class PWiseR(MultiTaskLoss):
         self.base = _make_base(base, self.task_names, dict(base_params or {}))
         self.asks_for_groups = self.base.asks_for_groups
         self._remembered: dict[int, Scores] = {}
-        self._batches_without_pairs = 0
+        self._batches_without_pairs: int | Tensor = 0
 
     def _find_heads(self, tasks: str | Sequence[str | int]) -> list[int]:
         n_tasks = len(self.task_names)
@@ -140,21 +140,21 @@ class PWiseR(MultiTaskLoss):
         losses: Tensor = self.base(logits, y, sample_weight, groups)
         if self.pwiser_weight == 0 or not self.heads:
             return losses
-        rows = rows_by_depth(y)
-        self._count(rows)
+        at = rows_by_depth(y)
+        self._count(at)
         scores = logits if self.score == "logit" else logits.sigmoid()
         terms = torch.zeros_like(losses)
         for head in self.heads:
-            terms[head] = self._term(head, Scores(scores[:, head], sample_weight), rows)
+            terms[head] = self._term(head, Scores(scores[:, head], sample_weight), at)
         return losses + self.pwiser_weight * terms
 
-    def _term(self, head: int, scores: Scores, rows: list[Tensor]) -> Tensor:
+    def _term(self, head: int, scores: Scores, at: Tensor) -> Tensor:
         remembered = self._remembered.get(head) if self.training else None
         term = ranking_term(
-            scores, rows, self.margins, self.surrogate, self.pairs, remembered
+            scores, at, self.margins, self.surrogate, self.pairs, remembered
         )
         if self.memory and self.training:
-            self._remember(head, scores.take(rows[-1]), remembered)
+            self._remember(head, scores.take(at[-1]), remembered)
         return term
 
     def _remember(self, head: int, new: Scores, old: Scores | None) -> None:
@@ -162,18 +162,18 @@ class PWiseR(MultiTaskLoss):
         weight = None if kept.weight is None else kept.weight[: self.memory]
         self._remembered[head] = Scores(kept.values[: self.memory].detach(), weight)
 
-    def _count(self, rows: list[Tensor]) -> None:
-        sizes = [len(r) for r in rows]
+    def _count(self, at: Tensor) -> None:
+        is_present = at.any(dim=1)
         if self.training and self._remembered:
-            sizes[-1] += len(self._remembered[self.heads[0]].values)
-        depths = pairs_of_depths(len(sizes) - 1, self.pairs)
-        if not any(sizes[higher] and sizes[lower] for higher, lower in depths):
-            self._batches_without_pairs += 1
+            remembered = self._remembered[self.heads[0]].values
+            is_present[-1] |= len(remembered) > 0
+        lacks_pairs = ~has_pairs(is_present, self.pairs)
+        self._batches_without_pairs = self._batches_without_pairs + lacks_pairs.int()
 
     def pop_epoch_record(self) -> dict[str, float]:
         """Return the number of batches without pairs, and what the base has to tell."""
         count, self._batches_without_pairs = self._batches_without_pairs, 0
-        return {**self.base.pop_epoch_record(), "batches_without_pairs": count}
+        return {**self.base.pop_epoch_record(), "batches_without_pairs": int(count)}
 
 
 def _make_base(

@@ -1,7 +1,7 @@
 """The pairwise ranking term of PWiseR, over all pairs of a batch."""
 
 import math
-from collections.abc import Iterator, Sequence
+from collections.abc import Sequence
 from numbers import Integral, Real
 from typing import NamedTuple
 
@@ -19,19 +19,37 @@ class Scores(NamedTuple):
     values: Tensor
     weight: Tensor | None = None
 
-    def take(self, rows: Tensor) -> "Scores":
+    def take(self, is_taken: Tensor) -> "Scores":
         """Return those of some rows."""
-        weight = None if self.weight is None else self.weight[rows]
-        return Scores(self.values[rows], weight)
+        rows = is_taken.nonzero().squeeze(1)
+        weight = None if self.weight is None else self.weight.index_select(0, rows)
+        return Scores(self.values.index_select(0, rows), weight)
+
+    def among(self, is_chosen: Tensor) -> "Scores":
+        """Return those of some rows, or all of them, the others without weight."""
+        if host_knows(self.values.device):
+            return self.take(is_chosen)
+        return Scores(self.values, self.weights() * is_chosen)
+
+    def weights(self) -> Tensor:
+        """Return the weights, 1 where there are none."""
+        if self.weight is not None:
+            return self.weight
+        return torch.ones_like(self.values, requires_grad=False)
 
     def joined(self, others: "Scores | None") -> "Scores":
-        """Return these and the others, which have weights where these have."""
+        """Return these and the others."""
         if others is None:
             return self
         weight = None
-        if self.weight is not None and others.weight is not None:
-            weight = torch.cat([self.weight, others.weight])
+        if self.weight is not None or others.weight is not None:
+            weight = torch.cat([self.weights(), others.weights()])
         return Scores(torch.cat([self.values, others.values]), weight)
+
+
+def host_knows(device: torch.device) -> bool:
+    """Tell whether the host need not wait to be told how many rows a device chose."""
+    return device.type == "cpu"
 
 
 def pwiser_loss(
@@ -110,57 +128,72 @@ def pwiser_loss(
         )
     checked = check_margins(margins, y.shape[1])
     check_pairs(pairs)
-    rows = rows_by_depth(y)
-    return ranking_term(Scores(scores, sample_weight), rows, checked, surrogate, pairs)
+    at = rows_by_depth(y)
+    return ranking_term(Scores(scores, sample_weight), at, checked, surrogate, pairs)
 
 
-def rows_by_depth(y: Tensor) -> list[Tensor]:
-    """Return the positions of the rows of each funnel depth, from 0 to n_tasks.
+def rows_by_depth(y: Tensor) -> Tensor:
+    """Tell which rows are at each funnel depth, from 0 to n_tasks.
 
-    Rows that break the funnel are in none.
+    Returns
+    -------
+    bool Tensor of shape (n_tasks + 1, batch)
+        Rows that break the funnel are at none.
     """
     leading = y.cumprod(dim=1).sum(dim=1)
     depth = torch.where(leading == y.sum(dim=1), leading, -1)
-    return [(depth == d).nonzero().squeeze(1) for d in range(y.shape[1] + 1)]
+    return depth == torch.arange(y.shape[1] + 1, device=y.device).unsqueeze(1)
 
 
 def ranking_term(
     scores: Scores,
-    rows: list[Tensor],
+    at: Tensor,
     margins: Sequence[float],
     surrogate: str,
     pairs: str,
     remembered: Scores | None = None,
 ) -> Tensor:
-    """Return the sum of the means over pairs, for rows grouped by depth.
+    """Return the sum of the means over pairs, for rows whose depth `at` tells.
 
     `remembered` scores stand beside those of the deepest rows.
     """
-    parts = [scores.take(r) for r in rows]
+    parts = [scores.among(rows) for rows in at]
     parts[-1] = parts[-1].joined(remembered)
-    total = scores.values.new_zeros((), dtype=_float32_or_wider(scores.values))
-    for higher, lower in pairs_of_depths(len(rows) - 1, pairs):
-        # margins run from the deepest lower depth to depth 0.
-        total = total + pairwise_mean(
-            parts[higher].values,
-            parts[lower].values,
-            margins[len(margins) - 1 - lower],
-            surrogate,
-            parts[higher].weight,
-            parts[lower].weight,
-        )
+    dtype = torch.promote_types(scores.values.dtype, torch.float32)
+    total = scores.values.new_zeros((), dtype=dtype)
+    for higher in range(len(at) - 1, 0, -1):
+        for lower in range(higher):
+            total = total + pairwise_mean(
+                parts[higher].values,
+                parts[lower].values,
+                # They run from the deepest lower depth to depth 0.
+                margins[len(margins) - 1 - lower],
+                surrogate,
+                parts[higher].weight,
+                parts[lower].weight,
+            )
+        if pairs == "conversion":
+            break
     return total
 
 
-def pairs_of_depths(n_tasks: int, pairs: str) -> Iterator[tuple[int, int]]:
-    """Yield the pairs of a higher and a lower depth that are compared."""
-    for higher in range(n_tasks, 0, -1) if pairs == "funnel" else (n_tasks,):
-        for lower in range(higher - 1, -1, -1):
-            yield higher, lower
+def has_pairs(is_present: Tensor, pairs: str) -> Tensor:
+    """Tell whether there is any pair to compare.
 
+    Parameters
+    ----------
+    is_present : bool Tensor of shape (n_tasks + 1,)
+        Whether there are rows of each depth.
+    pairs : {"conversion", "funnel"}
+        Which depths are compared.
 
-def _float32_or_wider(scores: Tensor) -> torch.dtype:
-    return torch.promote_types(scores.dtype, torch.float32)
+    Returns
+    -------
+    bool Tensor of shape ()
+    """
+    if pairs == "funnel":
+        return is_present.sum() > 1
+    return is_present[-1] & is_present[:-1].any()
 
 
 def check_margins(margins: float | Sequence[float], n_tasks: int) -> list[float]:

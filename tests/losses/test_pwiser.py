@@ -66,6 +66,34 @@ def test_equals_the_definition(surrogate, pairs, n, n_tasks, seed, weighted, tie
     assert_allclose(*gradients, rtol=1e-9, atol=1e-12)
 
 
+@pytest.mark.parametrize("pairs", ["conversion", "funnel"])
+@pytest.mark.parametrize("surrogate", sorted(SURROGATES))
+@pytest.mark.parametrize("n", [3, 60, 800])
+def test_rows_are_weighted_in_place_of_chosen_where_the_host_would_wait(
+    monkeypatch, n, surrogate, pairs
+):
+    generator = np.random.default_rng(n)
+    y = torch.from_numpy(np.minimum.accumulate(generator.integers(0, 2, (n, 3)), 1))
+    scores = torch.from_numpy(generator.normal(size=n)).requires_grad_()
+    weight = torch.from_numpy(generator.uniform(0, 2, size=n))
+
+    def value_and_gradient(sample_weight):
+        params = {"margins": (1.0, 0.5, 1.0), "surrogate": surrogate, "pairs": pairs}
+        loss = pwiser_loss(scores, y, sample_weight=sample_weight, **params)
+        return loss.item(), torch.autograd.grad(loss, scores)[0]
+
+    chosen = [value_and_gradient(w) for w in (None, weight)]
+    monkeypatch.setattr(
+        "sk_pwiser.losses._pwiser_term.host_knows", lambda device: False
+    )
+    weighted = [value_and_gradient(w) for w in (None, weight)]
+    for (value, gradient), (expected, expected_gradient) in zip(
+        weighted, chosen, strict=True
+    ):
+        assert value == pytest.approx(expected, rel=1e-8)
+        assert_allclose(gradient, expected_gradient, rtol=1e-8, atol=1e-12)
+
+
 @pytest.mark.parametrize("surrogate", sorted(SURROGATES))
 def test_closed_form_where_a_depth_has_one_score(surrogate):
     y = torch.tensor([[1, 1]] * 3 + [[1, 0]] * 5 + [[0, 0]] * 7)
