@@ -4,6 +4,7 @@ Every category column has code 0 for missing values and code 1 for values that w
 not seen in fit; values too rare to learn from share code 1, so that it is trained.
 """
 
+from itertools import chain
 from numbers import Integral, Number
 
 import numpy as np
@@ -18,12 +19,9 @@ from sk_pwiser._columns import (
     rows_of,
 )
 from sk_pwiser._numeric import NUMERIC_ENCODINGS, NumericColumn, infinity_error
+from sk_pwiser._threads import Threads
 
 MISSING, UNSEEN, FIRST_VALUE = 0, 1, 2
-
-# Rows whose numeric inputs are made at a time: few enough that what is made on the way
-# takes no memory to speak of.
-ROWS_AT_A_TIME = 32_768
 
 # Rows whose columns are put side by side at a time: the part of the table that they
 # make up stays in the cache while its columns are filled in.
@@ -124,7 +122,7 @@ class TableEncoder(BaseEstimator):
         self.min_frequency = min_frequency
         self.numeric_encoding = numeric_encoding
 
-    def fit_transform(self, X, sample_weight=None):
+    def fit_transform(self, X, sample_weight=None, n_threads=1):
         """Learn the schema of a table and encode it.
 
         Parameters
@@ -133,6 +131,8 @@ class TableEncoder(BaseEstimator):
             The table.
         sample_weight : ndarray of shape (n_samples,), default=None
             Weights of the rows in the distributions of numeric columns.
+        n_threads : int, default=1
+            Number of threads; the result does not depend on it.
 
         Returns
         -------
@@ -148,15 +148,25 @@ class TableEncoder(BaseEstimator):
             CategoryColumn(name, self.min_frequency) if flag else make_numeric(name)
             for name, flag in zip(names, is_category, strict=True)
         ]
-        codes = [
-            c.fit_transform(column_of(X, j)) for j, c in self._columns(CategoryColumn)
-        ]
-        for j, column in self._columns(NumericColumn):
-            column.fit(column_of(X, j), sample_weight)
-        return self._codes(codes, X.shape[0]), self._numbers(X)
+        threads = Threads(n_threads, X.shape[0])
+        codes = threads.map(
+            lambda pair: pair[0].fit_transform(pair[1]), self._pairs(X, CategoryColumn)
+        )
+        threads.map(
+            lambda pair: pair[0].fit(pair[1], sample_weight),
+            self._pairs(X, NumericColumn),
+        )
+        return self._codes(codes, threads), self._numbers(X, threads)
 
-    def transform(self, X):
+    def transform(self, X, n_threads=1):
         """Encode a table by the schema of the fitted one.
+
+        Parameters
+        ----------
+        X : {DataFrame, array-like} of shape (n_samples, n_features)
+            The table.
+        n_threads : int, default=1
+            Number of threads; the result does not depend on it.
 
         Returns
         -------
@@ -171,13 +181,16 @@ class TableEncoder(BaseEstimator):
             column cannot take. The message names the column.
         """
         X = self._read(X, reset=False)
-        codes = [c.transform(column_of(X, j)) for j, c in self._columns(CategoryColumn)]
-        return self._codes(codes, X.shape[0]), self._numbers(X)
+        threads = Threads(n_threads, X.shape[0])
+        codes = threads.map(
+            lambda pair: pair[0].transform(pair[1]), self._pairs(X, CategoryColumn)
+        )
+        return self._codes(codes, threads), self._numbers(X, threads)
 
     @property
     def cardinalities_(self):
         """Number of codes of each category column."""
-        return [column.cardinality for _, column in self._columns(CategoryColumn)]
+        return [c.cardinality for c in self.columns_ if isinstance(c, CategoryColumn)]
 
     @property
     def numeric_bins_(self):
@@ -185,8 +198,8 @@ class TableEncoder(BaseEstimator):
 
         Indicators of missing values are inputs as well.
         """
-        columns = self._columns(NumericColumn)
-        return [n_bins for _, column in columns for n_bins in column.bins]
+        columns = (c for c in self.columns_ if isinstance(c, NumericColumn))
+        return [n_bins for column in columns for n_bins in column.bins]
 
     @property
     def n_numeric_(self):
@@ -207,24 +220,31 @@ class TableEncoder(BaseEstimator):
             )
         return X
 
-    def _columns(self, kind):
-        """List the columns of a kind, each with its place in the table."""
-        return [(j, c) for j, c in enumerate(self.columns_) if isinstance(c, kind)]
+    def _pairs(self, X, kind):
+        """List the columns of a kind, each with what the table holds of it."""
+        columns = enumerate(self.columns_)
+        return [(c, column_of(X, j)) for j, c in columns if isinstance(c, kind)]
 
-    def _codes(self, columns, n_samples):
+    def _codes(self, columns, threads):
         dtype = np.min_scalar_type(-max(self.cardinalities_, default=1))
-        table = np.empty((n_samples, len(columns)), dtype=dtype)
-        _put_side_by_side(columns, table)
+        table = np.empty((threads.n_rows, len(columns)), dtype=dtype)
+
+        def fill(start, stop):
+            rows = [column[start:stop] for column in columns]
+            _put_side_by_side(rows, table[start:stop])
+
+        threads.map_rows(fill)
         return table
 
-    def _numbers(self, X):
-        table = np.empty((X.shape[0], self.n_numeric_), dtype=np.float32)
-        columns = [(column_of(X, j), c) for j, c in self._columns(NumericColumn)]
-        for start in range(0, len(table), ROWS_AT_A_TIME):
-            part = table[start : start + ROWS_AT_A_TIME]
-            rows = start, start + len(part)
-            inputs = [c.transform(rows_of(values, *rows)) for values, c in columns]
-            _put_side_by_side([one for several in inputs for one in several], part)
+    def _numbers(self, X, threads):
+        table = np.empty((threads.n_rows, self.n_numeric_), dtype=np.float32)
+        pairs = self._pairs(X, NumericColumn)
+
+        def fill(start, stop):
+            inputs = [c.transform(rows_of(values, start, stop)) for c, values in pairs]
+            _put_side_by_side([*chain(*inputs)], table[start:stop])
+
+        threads.map_rows(fill)
         return table
 
     def _find_categories(self, X, names):

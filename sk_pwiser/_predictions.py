@@ -15,8 +15,8 @@ class Predictions:
     def _predict_logits(self, X):
         """Return the logits of a table, float32 Tensor of shape (n, n_tasks)."""
         check_is_fitted(self)
-        codes, numeric = map(torch.from_numpy, self._trained.encoder.transform(X))
-        return self.net_.forward(Impressions(codes, numeric))
+        table = self._trained.encoder.transform(X, torch.get_num_threads())
+        return self.net_.forward(Impressions(*map(torch.from_numpy, table)))
 
     def _predict_positive(self, X):
         """Return P(Y_k = 1), inside (0, 1): float32 of shape (n_samples, n_tasks)."""

@@ -171,12 +171,13 @@ def _drop_weightless(X, targets, weights, groups):
 
 
 def _encode(estimator, X, weights, previous):
+    n_threads = torch.get_num_threads()
     if previous is not None:
-        return previous.encoder, *previous.encoder.transform(X)
+        return previous.encoder, *previous.encoder.transform(X, n_threads)
     encoder = TableEncoder(
         estimator.categorical_features, numeric_encoding=estimator.numeric_encoding
     )
-    return encoder, *encoder.fit_transform(X, weights)
+    return encoder, *encoder.fit_transform(X, weights, n_threads)
 
 
 def _make_criterion(estimator, task_names):
