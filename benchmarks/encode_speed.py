@@ -6,9 +6,8 @@
 
 The table has the 41 columns of KuaiRand: 27 of numbered categories, four of them with
 thousands of values, 9 whose categories are text and 5 of counts, some with missing
-values. `TableEncoder`, which is what `fit` and `predict_proba` encode by, with as many
-threads as they take, is measured against a `ColumnTransformer` of `OrdinalEncoder` and
-`StandardScaler`, which takes one.
+values. `TableEncoder`, which is what `fit` and `predict_proba` encode by, is measured
+against a `ColumnTransformer` of `OrdinalEncoder` and `StandardScaler`.
 
 - `category`: all categories are of category dtype, as `load_kuairand` gives them.
 - `text`: all are text in object columns.
@@ -19,7 +18,6 @@ the size of what the encoder returns.
 """
 
 import numpy as np
-import torch
 from _tables import KINDS, kuairand_like
 from _timing import (
     MIB,
@@ -39,16 +37,6 @@ from sk_pwiser._encoding import TableEncoder
 OWN, OTHER = "TableEncoder", "ColumnTransformer"
 
 
-class OwnEncoder(TableEncoder):
-    """The encoder as `fit` and `predict_proba` use it."""
-
-    def fit_transform(self, X):
-        return super().fit_transform(X, n_threads=torch.get_num_threads())
-
-    def transform(self, X):
-        return super().transform(X, n_threads=torch.get_num_threads())
-
-
 def column_transformer():
     """Return what most would encode such a table by."""
     return make_column_transformer(
@@ -57,7 +45,7 @@ def column_transformer():
     )
 
 
-ENCODERS = {OWN: OwnEncoder, OTHER: column_transformer}
+ENCODERS = {OWN: TableEncoder, OTHER: column_transformer}
 
 
 def make_runs(X):

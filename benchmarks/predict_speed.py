@@ -46,13 +46,13 @@ def repeated(run, times):
 def make_runs(model, X, data, bare, batch_size=BATCH_SIZE):
     """Return the runs over some rows, and how often each repeats."""
     encoder = model._trained.encoder
-    threads = torch.get_num_threads()
-    rows = Impressions(*map(torch.from_numpy, encoder.transform(X, threads)))
+    codes, numeric = map(torch.from_numpy, encoder.transform(X))
+    rows = Impressions(codes, numeric)
     times = max(1, min(200, 2_000 // len(X)))
     runs = {
         BARE: lambda: predict_bare(bare, data, batch_size).cpu(),
         PREDICT: lambda: model.predict_proba(X),
-        ENCODE: lambda: encoder.transform(X, threads),
+        ENCODE: lambda: encoder.transform(X),
         NETWORK: lambda: model.net_.forward(rows),
     }
     return {name: repeated(run, times) for name, run in runs.items()}, times

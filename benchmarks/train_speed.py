@@ -94,7 +94,7 @@ def encoding_run(X):
     """Return a function that encodes the table as `fit` does."""
 
     def run():
-        TableEncoder().fit_transform(X, n_threads=torch.get_num_threads())
+        TableEncoder().fit_transform(X)
 
     return run
 

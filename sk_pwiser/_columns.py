@@ -5,6 +5,10 @@ Nothing here imports pandas or polars: a column is asked through its own methods
 
 import numpy as np
 
+# Rows gone through at a time: few enough that what is made on the way takes no memory
+# to speak of.
+ROWS_AT_A_TIME = 32_768
+
 
 def is_dataframe(X):
     """Tell whether `X` is a pandas or polars DataFrame."""
@@ -22,9 +26,9 @@ def column_of(X, index):
     return X.to_series(index) if _is_polars(X) else X[:, index]
 
 
-def rows_of(column, start, stop):
-    """Return some rows of a column, without a copy."""
-    return column.iloc[start:stop] if hasattr(column, "iloc") else column[start:stop]
+def rows_of(column, rows):
+    """Return some rows of a column, a slice, without a copy."""
+    return column.iloc[rows] if hasattr(column, "iloc") else column[rows]
 
 
 def has_category_dtype(column):
@@ -55,6 +59,8 @@ def _holds_text(dtype):
 def to_float(column):
     """Return a column of numbers as float64, missing values as NaN.
 
+    It may be the column's own memory.
+
     Raises
     ------
     TypeError or ValueError
@@ -72,9 +78,9 @@ def to_float(column):
         text = next((value for value in column if isinstance(value, str | bytes)), None)
         if text is not None:
             raise TypeError(f"it holds text, such as {text!r}")
+    if isinstance(dtype, np.dtype) and dtype.kind != "O":
+        return np.asarray(column, dtype=np.float64)
     if isinstance(column, np.ndarray):
-        if dtype.kind != "O":
-            return column.astype(np.float64)
         known = (np.nan if _is_missing(value) else value for value in column)
         return np.fromiter(known, dtype=np.float64, count=len(column))
     return column.to_numpy(dtype=np.float64, na_value=np.nan)
@@ -85,8 +91,9 @@ def factorize(column):
 
     Returns
     -------
-    codes : int64 ndarray of shape (n_samples,)
-        Position of each row's value in `values`; -1 where it is missing.
+    codes : integer ndarray of shape (n_samples,)
+        Position of each row's value in `values`; -1 where it is missing. It may be
+        the column's own memory.
     values : list
         The distinct values in the column, as Python objects that compare alike across
         libraries.
@@ -106,16 +113,57 @@ def factorize(column):
         # To nullable dtypes NaN is not missing, and to Arrow -0.0 is not 0.0.
         column = column.mask(column != column) + 0.0
     codes, values = column.factorize()
-    return codes.astype(np.int64), values.tolist()
+    return _compact(codes, len(values)), values.tolist()
+
+
+def _compact(codes, n_values):
+    """Return codes in the smallest integer type that holds them."""
+    return codes.astype(np.min_scalar_type(-max(1, n_values)), copy=False)
 
 
 def _factorize_pandas_categories(column):
-    codes = column.codes.to_numpy().astype(np.int64)
+    codes = column.codes.to_numpy()
     # A single row may come with the categories of millions.
-    used = np.zeros(len(column.categories), dtype=bool)
-    used[codes[codes >= 0]] = True
-    positions = np.append(used.cumsum() - 1, -1)
-    return positions[codes], column.categories[used].tolist()
+    is_used = count(codes, len(column.categories))[:-1] > 0
+    if is_used.all():
+        return codes, column.categories.tolist()
+    # Position -1, a missing value, takes the last entry.
+    positions = _compact(np.append(is_used.cumsum() - 1, -1), is_used.sum())
+    used = np.empty(len(codes), dtype=positions.dtype)
+    for rows in blocks(len(codes)):
+        used[rows] = positions[codes[rows]]
+    return used, column.categories[is_used].tolist()
+
+
+def count(codes, n_values):
+    """Count the rows of each value, and in the last place the missing ones.
+
+    Parameters
+    ----------
+    codes : integer ndarray of shape (n_samples,)
+        Positions of values; -1 where they are missing.
+    n_values : int
+        Number of values.
+
+    Returns
+    -------
+    int64 ndarray of shape (n_values + 1,)
+    """
+    counts = np.zeros(n_values + 1, dtype=np.int64)
+    for rows in blocks(len(codes), n_values):
+        # As many as int64, which is what numpy counts, the codes of a whole column
+        # would take more memory than all else that is made of it.
+        block = codes[rows].astype(np.int64)
+        block[block < 0] = n_values
+        counts += np.bincount(block, minlength=n_values + 1)
+    return counts
+
+
+def blocks(n_rows, smallest=0):
+    """Yield slices that go through the rows, `smallest` or more at a time."""
+    size = max(ROWS_AT_A_TIME, smallest)
+    for start in range(0, n_rows, size):
+        yield slice(start, start + size)
 
 
 def _factorize_polars(column):
@@ -132,14 +180,14 @@ def _factorize_polars(column):
         column = column.fill_nan(None)
     values = column.drop_nulls().unique().sort()
     codes = column.replace_strict(values, np.arange(len(values)), default=-1)
-    return codes.to_numpy().astype(np.int64), values.to_list()
+    return _compact(codes.to_numpy(), len(values)), values.to_list()
 
 
 def _factorize_array(column):
     if column.dtype.kind not in "biufU":
         return _factorize_objects(column)
     values, codes = np.unique(column, return_inverse=True)
-    codes = codes.astype(np.int64)
+    codes = _compact(codes, len(values))
     if column.dtype.kind == "f" and len(values) and np.isnan(values[-1]):
         codes[codes == len(values) - 1] = -1
         values = values[:-1]
@@ -157,7 +205,7 @@ def _factorize_objects(column):
         dtype=np.int64,
         count=len(column),
     )
-    return codes, list(positions)
+    return _compact(codes, len(positions)), list(positions)
 
 
 def _is_missing(value):

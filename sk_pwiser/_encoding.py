@@ -6,26 +6,47 @@ not seen in fit; values too rare to learn from share code 1, so that it is train
 
 from itertools import chain
 from numbers import Integral, Number
+from typing import NamedTuple
 
 import numpy as np
 from sklearn.base import BaseEstimator
 from sklearn.utils.validation import validate_data
 
 from sk_pwiser._columns import (
+    blocks,
     column_of,
+    count,
     factorize,
     has_category_dtype,
     is_dataframe,
     rows_of,
 )
 from sk_pwiser._numeric import NUMERIC_ENCODINGS, NumericColumn, infinity_error
-from sk_pwiser._threads import Threads
 
 MISSING, UNSEEN, FIRST_VALUE = 0, 1, 2
 
 # Rows whose columns are put side by side at a time: the part of the table that they
 # make up stays in the cache while its columns are filled in.
 ROWS_IN_CACHE = 2_048
+
+
+class Codes(NamedTuple):
+    """The codes of a category column, looked up when they are asked for.
+
+    Parameters
+    ----------
+    positions : integer ndarray of shape (n_samples,)
+        Where each row's code stands in `table`; -1 is the last entry.
+    table : integer ndarray
+        Codes.
+    """
+
+    positions: np.ndarray
+    table: np.ndarray
+
+    def of(self, rows):
+        """Return the codes of some rows, a slice."""
+        return self.table[self.positions[rows]]
 
 
 class CategoryColumn:
@@ -54,16 +75,18 @@ class CategoryColumn:
         What counts as rare is a number of rows, whatever their weights.
         """
         positions, values = self._factorize(column)
-        counts = np.bincount(positions[positions >= 0], minlength=len(values))
-        kept = np.flatnonzero(counts >= self.min_frequency).tolist()
-        self.codes_ = {values[p]: code for code, p in enumerate(kept, FIRST_VALUE)}
+        *counts, n_missing = count(positions, len(values)).tolist()
+        kept = (
+            v for v, n in zip(values, counts, strict=True) if n >= self.min_frequency
+        )
+        self.codes_ = {value: code for code, value in enumerate(kept, FIRST_VALUE)}
         self.kinds_ = set(map(_kind, values))
         # A code that no training row had would stay untrained.
-        self.missing_code_ = MISSING if (positions < 0).any() else UNSEEN
+        self.missing_code_ = MISSING if n_missing else UNSEEN
         return self._encode(positions, values)
 
     def transform(self, column):
-        """Return the codes of a column, an integer array of shape (n_samples,)."""
+        """Return the codes of a column."""
         positions, values = self._factorize(column)
         kinds = set(map(_kind, values))
         if kinds and self.kinds_ and kinds.isdisjoint(self.kinds_):
@@ -87,9 +110,8 @@ class CategoryColumn:
 
     def _encode(self, positions, values):
         codes = [self.codes_.get(value, UNSEEN) for value in values]
-        # Position -1, a missing value, takes the last entry.
         dtype = np.min_scalar_type(-self.cardinality)
-        return np.array([*codes, self.missing_code_], dtype=dtype)[positions]
+        return Codes(positions, np.array([*codes, self.missing_code_], dtype=dtype))
 
 
 def _kind(value):
@@ -122,7 +144,7 @@ class TableEncoder(BaseEstimator):
         self.min_frequency = min_frequency
         self.numeric_encoding = numeric_encoding
 
-    def fit_transform(self, X, sample_weight=None, n_threads=1):
+    def fit_transform(self, X, sample_weight=None):
         """Learn the schema of a table and encode it.
 
         Parameters
@@ -131,8 +153,6 @@ class TableEncoder(BaseEstimator):
             The table.
         sample_weight : ndarray of shape (n_samples,), default=None
             Weights of the rows in the distributions of numeric columns.
-        n_threads : int, default=1
-            Number of threads; the result does not depend on it.
 
         Returns
         -------
@@ -148,25 +168,18 @@ class TableEncoder(BaseEstimator):
             CategoryColumn(name, self.min_frequency) if flag else make_numeric(name)
             for name, flag in zip(names, is_category, strict=True)
         ]
-        threads = Threads(n_threads, X.shape[0])
-        codes = threads.map(
-            lambda pair: pair[0].fit_transform(pair[1]), self._pairs(X, CategoryColumn)
-        )
-        threads.map(
-            lambda pair: pair[0].fit(pair[1], sample_weight),
-            self._pairs(X, NumericColumn),
-        )
-        return self._codes(codes, threads), self._numbers(X, threads)
+        codes = [c.fit_transform(v) for c, v in self._pairs(X, CategoryColumn)]
+        for column, values in self._pairs(X, NumericColumn):
+            column.fit(values, sample_weight)
+        return self._codes(codes, X.shape[0]), self._numbers(X)
 
-    def transform(self, X, n_threads=1):
+    def transform(self, X):
         """Encode a table by the schema of the fitted one.
 
         Parameters
         ----------
         X : {DataFrame, array-like} of shape (n_samples, n_features)
             The table.
-        n_threads : int, default=1
-            Number of threads; the result does not depend on it.
 
         Returns
         -------
@@ -181,11 +194,8 @@ class TableEncoder(BaseEstimator):
             column cannot take. The message names the column.
         """
         X = self._read(X, reset=False)
-        threads = Threads(n_threads, X.shape[0])
-        codes = threads.map(
-            lambda pair: pair[0].transform(pair[1]), self._pairs(X, CategoryColumn)
-        )
-        return self._codes(codes, threads), self._numbers(X, threads)
+        codes = [c.transform(values) for c, values in self._pairs(X, CategoryColumn)]
+        return self._codes(codes, X.shape[0]), self._numbers(X)
 
     @property
     def cardinalities_(self):
@@ -225,26 +235,18 @@ class TableEncoder(BaseEstimator):
         columns = enumerate(self.columns_)
         return [(c, column_of(X, j)) for j, c in columns if isinstance(c, kind)]
 
-    def _codes(self, columns, threads):
+    def _codes(self, columns, n_samples):
         dtype = np.min_scalar_type(-max(self.cardinalities_, default=1))
-        table = np.empty((threads.n_rows, len(columns)), dtype=dtype)
-
-        def fill(start, stop):
-            rows = [column[start:stop] for column in columns]
-            _put_side_by_side(rows, table[start:stop])
-
-        threads.map_rows(fill)
+        table = np.empty((n_samples, len(columns)), dtype=dtype)
+        _put_side_by_side([column.of for column in columns], table)
         return table
 
-    def _numbers(self, X, threads):
-        table = np.empty((threads.n_rows, self.n_numeric_), dtype=np.float32)
+    def _numbers(self, X):
+        table = np.empty((X.shape[0], self.n_numeric_), dtype=np.float32)
         pairs = self._pairs(X, NumericColumn)
-
-        def fill(start, stop):
-            inputs = [c.transform(rows_of(values, start, stop)) for c, values in pairs]
-            _put_side_by_side([*chain(*inputs)], table[start:stop])
-
-        threads.map_rows(fill)
+        for rows in blocks(len(table)):
+            inputs = [c.transform(rows_of(values, rows)) for c, values in pairs]
+            _put_side_by_side([one.__getitem__ for one in chain(*inputs)], table[rows])
         return table
 
     def _find_categories(self, X, names):
@@ -262,10 +264,11 @@ class TableEncoder(BaseEstimator):
 
 
 def _put_side_by_side(columns, table):
+    """Fill a table with columns, functions that return the values of a slice."""
     for start in range(0, len(table), ROWS_IN_CACHE):
         rows = slice(start, start + ROWS_IN_CACHE)
         for index, column in enumerate(columns):
-            table[rows, index] = column[rows]
+            table[rows, index] = column(rows)
 
 
 def _chosen_columns(chosen, names):

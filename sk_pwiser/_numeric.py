@@ -3,7 +3,7 @@
 import numpy as np
 from scipy.special import ndtri
 
-from sk_pwiser._columns import to_float
+from sk_pwiser._columns import blocks, to_float
 
 # Inputs beyond this many standard deviations are cut off there: one wild value at
 # prediction must not carry the logit away.
@@ -62,8 +62,7 @@ class NumericColumn:
         """Learn the distribution of a column."""
         values = self._read(column)
         is_known = ~np.isnan(values)
-        known = values[is_known]
-        known[np.abs(known) < SMALLEST_VALUE] = 0.0
+        known = _without_smallest(values if is_known.all() else values[is_known])
         self.has_missing_ = 0 < len(known) < len(values)
         self.is_constant_ = not len(known) or known.min() == known.max()
         if not self.is_constant_:
@@ -109,7 +108,13 @@ class StandardColumn(NumericColumn):
 
     def _fit(self, known, weight):
         self.mean_ = np.average(known, weights=weight)
-        variance = np.average((known - self.mean_) ** 2, weights=weight)
+        squares = 0.0
+        for rows in blocks(len(known)):
+            deviations = (known[rows] - self.mean_) ** 2
+            squares += np.sum(
+                deviations if weight is None else deviations * weight[rows]
+            )
+        variance = squares / (len(known) if weight is None else weight.sum(dtype=float))
         self.scale_ = np.sqrt(variance) or np.inf
 
     def _place(self, values):
@@ -162,6 +167,15 @@ NUMERIC_ENCODINGS = {
     "quantile": QuantileColumn,
     "piecewise_linear": PiecewiseLinearColumn,
 }
+
+
+def _without_smallest(values):
+    """Return values, those that are too small for quotients as 0."""
+    for rows in blocks(len(values)):
+        block = values[rows]
+        if ((np.abs(block) < SMALLEST_VALUE) & (block != 0)).any():
+            return np.where(np.abs(values) < SMALLEST_VALUE, 0.0, values)
+    return values
 
 
 def _distinct(values, weight):

@@ -15,7 +15,7 @@ class Predictions:
     def _predict_logits(self, X):
         """Return the logits of a table, float32 Tensor of shape (n, n_tasks)."""
         check_is_fitted(self)
-        table = self._trained.encoder.transform(X, torch.get_num_threads())
+        table = self._trained.encoder.transform(X)
         return self.net_.forward(Impressions(*map(torch.from_numpy, table)))
 
     def _predict_positive(self, X):

@@ -277,7 +277,7 @@ def check_groups(groups, n_samples):
     )
     if numbers.min() < 0:
         raise ValueError(f"groups must be known; {(numbers < 0).sum()} are missing.")
-    return numbers
+    return numbers.astype(np.int64)
 
 
 def takes_lower_case_y(method):

@@ -171,13 +171,12 @@ def _drop_weightless(X, targets, weights, groups):
 
 
 def _encode(estimator, X, weights, previous):
-    n_threads = torch.get_num_threads()
     if previous is not None:
-        return previous.encoder, *previous.encoder.transform(X, n_threads)
+        return previous.encoder, *previous.encoder.transform(X)
     encoder = TableEncoder(
         estimator.categorical_features, numeric_encoding=estimator.numeric_encoding
     )
-    return encoder, *encoder.fit_transform(X, weights, n_threads)
+    return encoder, *encoder.fit_transform(X, weights)
 
 
 def _make_criterion(estimator, task_names):
@@ -277,9 +276,11 @@ def _split(impressions, validation_fraction, random_state, monitor):
 
 def _base_rates(y, weights):
     """Return each task's rate of ones, kept off 0 and 1 by half a row each way."""
-    weights = np.ones(len(y)) if weights is None else weights
-    positives = (weights[:, np.newaxis] * y).sum(axis=0, dtype=np.float64)
-    return (positives + 0.5) / (weights.sum(dtype=np.float64) + 1.0)
+    if weights is None:
+        n_rows, positives = len(y), y.sum(axis=0, dtype=np.float64)
+    else:
+        n_rows, positives = weights.sum(dtype=np.float64), weights.astype(float) @ y
+    return (positives + 0.5) / (n_rows + 1.0)
 
 
 @contextmanager
