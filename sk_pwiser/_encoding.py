@@ -45,7 +45,7 @@ class Codes(NamedTuple):
     table: np.ndarray
 
     def of(self, rows):
-        """Return the codes of some rows, a slice."""
+        """Return the codes of some rows, a slice or a position."""
         return self.table[self.positions[rows]]
 
 
@@ -69,8 +69,8 @@ class CategoryColumn:
         """Number of codes, those for missing and unseen values included."""
         return FIRST_VALUE + len(self.codes_)
 
-    def fit_transform(self, column, sample_weight=None):
-        """Learn the values of a column and return its codes.
+    def fit_transform(self, column):
+        """Learn the values of a column and return its `Codes`.
 
         What counts as rare is a number of rows, whatever their weights.
         """
@@ -86,7 +86,7 @@ class CategoryColumn:
         return self._encode(positions, values)
 
     def transform(self, column):
-        """Return the codes of a column."""
+        """Return the `Codes` of a column."""
         positions, values = self._factorize(column)
         kinds = set(map(_kind, values))
         if kinds and self.kinds_ and kinds.isdisjoint(self.kinds_):
