@@ -38,7 +38,12 @@ def build(registry, base, parameter, choice, params, *args, **context):
     known = [name for name in known[len(args) :] if name not in context]
     takes_any = any(p.kind == p.VAR_KEYWORD for p in signature)
     for key in params:
-        if key in context or not (takes_any or key in known):
+        if key in context:
+            raise ValueError(
+                f"{parameter}_params holds {key!r}, which is a parameter of the "
+                f"estimator: set {key}={params[key]!r} there."
+            )
+        if not (takes_any or key in known):
             raise ValueError(
                 f"{parameter}_params holds {key!r}, which {choice!r} does not take; "
                 f"it takes {known}."

@@ -74,6 +74,7 @@ class MultiTaskCriterion(nn.Module):
         groups: Tensor | None,
     ) -> tuple[Tensor, Tensor | None]:
         """Return the losses, of shape `(n_tasks,)`, and the sum of the penalties."""
+        _check_output(output, y.shape)
         logits = heads = output.logits.float()
         if self.is_conditional and output.conditional_logits is not None:
             heads = output.conditional_logits.float()
@@ -109,6 +110,11 @@ class MultiTaskCriterion(nn.Module):
     ) -> Tensor:
         """Return the loss of each task over the rows that it learns from."""
         losses: Tensor = self.loss(logits, y, sample_weight, groups)
+        if not isinstance(losses, Tensor) or losses.shape != y.shape[1:]:
+            raise ValueError(
+                f"loss {type(self.loss).__name__} must return one loss a task, a "
+                f"Tensor of shape {tuple(y.shape[1:])}; got {losses!r}."
+            )
         if not self.is_conditional:
             return losses
         parts = [losses[0]]
@@ -132,3 +138,21 @@ class MultiTaskCriterion(nn.Module):
         record = self.loss.pop_epoch_record()
         weights = self.weighting.end_epoch() if self.training else []
         return record | dict(zip(self.weight_names, weights, strict=False))
+
+
+def _check_output(output: NetworkOutput, shape: torch.Size) -> None:
+    """Raise where a network, a user's own say, returns what cannot be trained."""
+    if not hasattr(output, "logits"):
+        raise TypeError(
+            "network must return a NetworkOutput from forward; got "
+            f"{type(output).__name__}."
+        )
+    for name, logits in (
+        ("logits", output.logits),
+        *(("aux_logits", aux) for aux in output.aux_logits),
+    ):
+        if logits.shape != shape:
+            raise ValueError(
+                f"network must return {name} of shape (batch, n_tasks), {tuple(shape)} "
+                f"here; got {tuple(logits.shape)}."
+            )

@@ -172,6 +172,12 @@ def _drop_weightless(X, targets, weights, groups):
 
 def _encode(estimator, X, weights, previous):
     if previous is not None:
+        learnt = previous.encoder.numeric_encoding
+        if estimator.numeric_encoding != learnt:
+            raise ValueError(
+                "Training cannot go on with numeric_encoding="
+                f"{estimator.numeric_encoding!r}: the earlier fit learnt {learnt!r}."
+            )
         return previous.encoder, *previous.encoder.transform(X)
     encoder = TableEncoder(
         estimator.categorical_features, numeric_encoding=estimator.numeric_encoding
@@ -293,14 +299,22 @@ def _seeded(seed, device):
 
 def _continue_from(net, previous):
     """Take weights, optimiser state and history from a trained net of equal form."""
-    try:
-        net.module_.load_state_dict(previous.module_.state_dict())
-        net.criterion_.load_state_dict(previous.criterion_.state_dict())
-    except RuntimeError as error:
+    if net.task_space != previous.task_space:
         raise ValueError(
-            "Training cannot go on from the earlier fit, since the parameters now "
-            f"describe another network: {error}"
-        ) from error
+            f"Training cannot go on with task_space={net.task_space!r}: the earlier "
+            f"fit learnt heads for {previous.task_space!r}."
+        )
+    for kind, part, earlier in (
+        ("network", net.module_, previous.module_),
+        ("loss or weighting", net.criterion_, previous.criterion_),
+    ):
+        try:
+            part.load_state_dict(earlier.state_dict())
+        except RuntimeError as error:
+            raise ValueError(
+                "Training cannot go on from the earlier fit, since the parameters now "
+                f"describe another {kind}: {error}"
+            ) from error
     if type(net.optimizer_) is type(previous.optimizer_):
         now = [
             {k: v for k, v in group.items() if k != "params"}

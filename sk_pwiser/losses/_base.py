@@ -73,7 +73,7 @@ class MultiTaskLoss(nn.Module):
         Tensor of shape (n_tasks,)
             Means over the rows of the batch.
         """
-        raise NotImplementedError
+        raise NotImplementedError(f"{type(self).__name__} must define forward.")
 
     def pop_epoch_record(self) -> dict[str, float]:
         """Return what the loss has to tell of the epoch that ends, and forget it.

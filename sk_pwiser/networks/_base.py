@@ -228,4 +228,4 @@ class MultiTaskNetwork(nn.Module):
             Logits `(batch, n_tasks)` and, where the network has them, auxiliary
             logits and penalties.
         """
-        raise NotImplementedError
+        raise NotImplementedError(f"{type(self).__name__} must define forward.")

@@ -41,6 +41,26 @@ class StackedLinear(nn.Module):
         return flat.view(-1, n_stacked, n_out).transpose(0, 1)
 
 
+class OutputLayer(StackedLinear):
+    """The last linear maps, to logits: in float32 under mixed precision too.
+
+    Logits of half precision hold three digits, so that many rows would tie.
+    """
+
+    # A small output map leaves the first predictions at the base rates.
+    initial_scale = 0.1
+
+    def __init__(self, n_stacked: int, n_in: int) -> None:
+        super().__init__(n_stacked, n_in, 1)
+        with torch.no_grad():
+            self.weight.mul_(self.initial_scale)
+
+    def forward(self, inputs: Tensor) -> Tensor:
+        """Map `(n_stacked, batch, n_in)` to `(n_stacked, batch, 1)`."""
+        with torch.autocast(inputs.device.type, enabled=False):
+            return super().forward(inputs.to(self.weight.dtype))
+
+
 class StackedMLP(nn.Module):
     """Independent multi-layer perceptrons of one shape, computed together.
 
@@ -131,10 +151,8 @@ class TaskTowers(nn.Module):
         super().__init__()
         n_tasks = len(base_logits)
         self.hidden = StackedMLP(n_tasks, n_in, units, dropout)
-        self.output = StackedLinear(n_tasks, self.hidden.n_out, 1)
+        self.output = OutputLayer(n_tasks, self.hidden.n_out)
         with torch.no_grad():
-            # A small output map leaves the first predictions at the base rates.
-            self.output.weight.mul_(0.1)
             self.output.bias.copy_(base_logits.view(-1, 1, 1))
 
     def forward(self, inputs: Tensor) -> Tensor:

@@ -8,7 +8,7 @@ from torch.nn import functional as F
 
 from sk_pwiser.networks._base import MultiTaskNetwork, NetworkOutput, NetworkSpec
 from sk_pwiser.networks._checks import check_count, check_dropout, check_units
-from sk_pwiser.networks._layers import Gates, StackedLinear, StackedMLP
+from sk_pwiser.networks._layers import Gates, OutputLayer, StackedMLP
 
 
 class MetaHeac(MultiTaskNetwork):
@@ -80,11 +80,8 @@ class MetaHeac(MultiTaskNetwork):
         units = check_units("tower_units", tower_units)
         self.critics = StackedMLP(n_critics, self.experts.n_out, units, dropout)
         self.critic_gates = Gates(self.width, spec.n_tasks, n_critics)
-        self.output = StackedLinear(n_critics, self.critics.n_out, 1)
+        self.output = OutputLayer(n_critics, self.critics.n_out)
         self.task_bias = nn.Parameter(spec.base_logits())
-        with torch.no_grad():
-            # A small output map leaves the first predictions at the base rates.
-            self.output.weight.mul_(0.1)
 
     def forward(self, codes: Tensor, numeric: Tensor) -> NetworkOutput:
         """Compute the logits of a batch, of shape `(batch, n_tasks)`."""
@@ -93,7 +90,7 @@ class MetaHeac(MultiTaskNetwork):
         # Every critic reads every task's mixture: (n_critics, n_tasks, batch).
         judged = self.output(self.critics(mixed.flatten(0, 1)))
         judged = judged.view(-1, *mixed.shape[:2]).permute(2, 1, 0)
-        logits = judged.float() + self.task_bias.unsqueeze(1)
+        logits = judged + self.task_bias.unsqueeze(1)
         log_weights = self.critic_gates.log_weights(inputs)
         return NetworkOutput(mixture_logits(logits, log_weights.float()))
 

@@ -58,7 +58,7 @@ class TaskWeighting(nn.Module):
         Tensor of shape ()
             The loss to minimise.
         """
-        raise NotImplementedError
+        raise NotImplementedError(f"{type(self).__name__} must define forward.")
 
     def backward(
         self,
@@ -81,6 +81,11 @@ class TaskWeighting(nn.Module):
             # The weight of a loss is the derivative of the whole by it.
             losses.register_hook(self.record)  # type: ignore[no-untyped-call]
         total: Tensor = self(losses) if self.n_tasks > 1 else losses.sum()
+        if not isinstance(total, Tensor) or total.dim() != 0:
+            raise ValueError(
+                f"weighting {type(self).__name__} must combine the losses to a Tensor "
+                f"of shape (); got {total!r}."
+            )
         if penalty is not None:
             total = total + penalty
         total.backward()  # type: ignore[no-untyped-call]

@@ -1,6 +1,6 @@
 """Weights that stay as they are."""
 
-from collections.abc import Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from numbers import Real
 
 import torch
@@ -52,6 +52,11 @@ class Fixed(TaskWeighting):
 
     def __init__(self, n_tasks: int, *, weights: Sequence[float]) -> None:
         super().__init__(n_tasks)
+        if isinstance(weights, Mapping) or not isinstance(weights, Iterable):
+            raise TypeError(
+                "weights must be a sequence of numbers, one a task in their order; got "
+                f"{weights!r}."
+            )
         values = list(weights)
         if len(values) != n_tasks:
             raise ValueError(

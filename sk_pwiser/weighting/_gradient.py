@@ -70,6 +70,12 @@ class GradientWeighting(TaskWeighting):
             weights = torch.ones_like(gram[0])
         else:
             weights = self.weigh(gram)
+            if not isinstance(weights, Tensor) or weights.shape != gram.shape[:1]:
+                raise ValueError(
+                    f"weighting {type(self).__name__} must return one weight a task "
+                    f"from weigh, a Tensor of shape {tuple(gram.shape[:1])}; got "
+                    f"{weights!r}."
+                )
         self.record(weights)
         weights = weights.to(gradients[0])
         return [weights @ gradient for gradient in gradients]
@@ -88,7 +94,9 @@ class GradientWeighting(TaskWeighting):
         Tensor of shape (n_tasks,)
             Weights of the gradients in the step.
         """
-        raise NotImplementedError
+        raise NotImplementedError(
+            f"{type(self).__name__} must define weigh or combine."
+        )
 
     def backward(
         self,

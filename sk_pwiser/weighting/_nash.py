@@ -1,5 +1,7 @@
 """Nash-MTL: the weights on which bargaining tasks agree."""
 
+from numbers import Integral
+
 import torch
 from torch import Tensor
 
@@ -93,7 +95,9 @@ class Nash(GradientWeighting):
             check_number("max_norm", max_norm, above=0)
         self.max_norm = max_norm
         self.tol = check_number("tol", tol, above=0)
-        self.max_iter = int(check_number("max_iter", max_iter, at_least=1))
+        if not isinstance(max_iter, Integral):
+            raise TypeError(f"max_iter must be an integer; got {max_iter!r}.")
+        self.max_iter: int = int(check_number("max_iter", max_iter, at_least=1))
 
     def weigh(self, gram: Tensor) -> Tensor:
         """Return the bargaining weights, of shape `(n_tasks,)`."""

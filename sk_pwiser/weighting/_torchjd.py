@@ -197,8 +197,15 @@ def as_weighting(
     tuple of str or class, and dict or None
         A name or class, and its parameters.
     """
-    if isinstance(choice, nn.Module):
+    kind = choice if isinstance(choice, type) else type(choice)
+    if kind.__module__.partition(".")[0] == "torchjd":
         return TorchJD, {**(params or {}), "aggregator": choice}
+    if isinstance(choice, nn.Module):
+        raise TypeError(
+            "weighting must be a name, a class, or an aggregator or scalarizer of "
+            f"TorchJD; got an instance of {kind.__name__}. Pass the class, and its "
+            "parameters as weighting_params."
+        )
     return choice, params
 
 

@@ -10,7 +10,7 @@ from sklearn.base import clone
 from sklearn.model_selection import GridSearchCV
 from torch import nn
 
-from sk_pwiser.weighting import TorchJD
+from sk_pwiser.weighting import Fixed, TorchJD
 
 
 @pytest.fixture
@@ -161,8 +161,9 @@ def test_refusals(earlier, aggregation, params, error, message):
 
 
 def test_instances_that_are_refused(earlier, aggregation):
-    earlier.set_params(weighting=nn.Linear(2, 2))
-    refuses(earlier, TypeError, "must be an Aggregator.* got Linear")
+    for instance in (nn.Linear(2, 2), Fixed(2, weights=[1, 2])):
+        earlier.set_params(weighting=instance)
+        refuses(earlier, TypeError, "weighting .* TorchJD; got an instance of .* class")
     earlier.set_params(weighting=aggregation.MGDA(), weighting_params={"epsilon": 1})
     refuses(earlier, ValueError, r"weighting_params holds \['epsilon'\], but")
 
