@@ -24,8 +24,9 @@ class MultiTaskCTRCVRClassifier(Predictions, ClassifierMixin, BaseEstimator):
         The network: a name of :mod:`sk_pwiser.networks`, or a subclass of
         :class:`~sk_pwiser.networks.MultiTaskNetwork`.
     network_params : dict, default=None
-        Parameters of the network, such as `n_experts`, `expert_units`,
-        `bottom_units`, `tower_units` and `dropout`.
+        Parameters of the network, which its class tells: most take `tower_units` and
+        `dropout`, "shared_bottom" and "single_task" `bottom_units`, those with experts
+        `n_experts` and `expert_units`.
     loss : {"pwiser", "bce", "combined_pair", "focal", "jrc"} or class, default="pwiser"
         The loss: binary cross-entropy ("bce"), the same plus the pairwise ranking term
         of PWiseR, another of :mod:`sk_pwiser.losses`, or a subclass of
@@ -47,7 +48,8 @@ class MultiTaskCTRCVRClassifier(Predictions, ClassifierMixin, BaseEstimator):
         :class:`~sk_pwiser.weighting.TaskWeighting`, or an aggregator or scalarizer of
         TorchJD.
     weighting_params : dict, default=None
-        Parameters of the weighting, such as `weights` of "fixed".
+        Parameters of the weighting, which its class tells, such as `weights` of
+        "fixed".
     task_space : {"entire", "conditional"}, default="entire"
         What a task after the first learns from: "entire" takes all impressions, and a
         head gives P(Y_k = 1 | impression); "conditional" takes those where the task
@@ -115,10 +117,12 @@ class MultiTaskCTRCVRClassifier(Predictions, ClassifierMixin, BaseEstimator):
         to a minute, and on CPUs it gained nothing where it was measured. Weightings of
         gradients do without.
     callbacks : list, default=None
-        Callbacks of skorch, handed to the net.
+        Callbacks of skorch, handed to the net. Those that watch validation figures
+        need `early_stopping=True`, which holds rows out.
     warm_start : bool, default=False
         Whether `fit` goes on from the earlier fit, with its encoding, weights,
-        optimiser state and history.
+        optimiser state and history. The network, `task_space` and `numeric_encoding`
+        must be the same; `categorical_features` is not asked again.
     verbose : int, default=0
         1 prints a line an epoch, 2 adds a progress bar over the batches.
     random_state : int, RandomState instance or None, default=None
@@ -133,8 +137,10 @@ class MultiTaskCTRCVRClassifier(Predictions, ClassifierMixin, BaseEstimator):
     net_ : skorch.NeuralNet
         The trained net; `net_.module_` is the network.
     history_ : skorch.history.History
-        One entry an epoch: `epoch`, `train_loss`, `dur` (seconds) and, with early
-        stopping, `valid_loss`, `valid_auc_<task>` and `valid_auc_mean`.
+        One entry an epoch: `epoch`, `train_loss`, `dur` (seconds),
+        `train_weight_<task>` and, with early stopping, `valid_loss`,
+        `valid_auc_<task>` and `valid_auc_mean`; PWiseR adds
+        `train_batches_without_pairs`.
     n_iter_ : int
         Number of epochs trained, earlier ones of a warm start included.
     classes_ : ndarray of shape (n_tasks, 2) or (2,)
