@@ -6,6 +6,16 @@ import inspect
 def build(registry, base, parameter, choice, params, *args, **context):
     """Build a component, or say what its parameters are.
 
+    Parameters and errors are those of `check_names`, with what every component of the
+    kind is given in place of `n_args`.
+    """
+    kind = check_names(registry, base, parameter, choice, params, len(args), **context)
+    return kind(*args, **context, **(params or {}))
+
+
+def check_names(registry, base, parameter, choice, params, n_args, **context):
+    """Return a component's class, if it takes the parameters by their names.
+
     Parameters
     ----------
     registry : dict of str to type
@@ -18,8 +28,15 @@ def build(registry, base, parameter, choice, params, *args, **context):
         A name in the registry, or a class.
     params : dict or None
         The user's keyword parameters.
-    *args, **context : tuple, dict
-        What every component of the kind is given.
+    n_args : int
+        Number of positional arguments that every component of the kind is given.
+    **context : dict
+        What it is given by name.
+
+    Returns
+    -------
+    type
+        The class that is to be built.
 
     Raises
     ------
@@ -35,7 +52,7 @@ def build(registry, base, parameter, choice, params, *args, **context):
     known = [
         p.name for p in signature if p.kind in (p.POSITIONAL_OR_KEYWORD, p.KEYWORD_ONLY)
     ]
-    known = [name for name in known[len(args) :] if name not in context]
+    known = [name for name in known[n_args:] if name not in context]
     takes_any = any(p.kind == p.VAR_KEYWORD for p in signature)
     for key in params:
         if key in context:
@@ -49,12 +66,12 @@ def build(registry, base, parameter, choice, params, *args, **context):
                 f"it takes {known}."
             )
     try:
-        inspect.signature(kind).bind(*args, **context, **params)
+        inspect.signature(kind).bind(*[None] * n_args, **context, **params)
     except TypeError as error:
         raise ValueError(
             f"{parameter}_params lacks what {choice!r} needs: {error}."
         ) from error
-    return kind(*args, **context, **params)
+    return kind
 
 
 def resolve(registry, base, parameter, choice):

@@ -80,7 +80,7 @@ class MultiTaskCriterion(nn.Module):
             heads = output.conditional_logits.float()
         losses = self._losses(heads, y, sample_weight, groups)
         for aux in output.aux_logits:
-            extra = self._losses(aux.float(), y, sample_weight, groups)
+            extra = self._losses(aux.float(), y, sample_weight, groups, is_main=False)
             losses = losses + output.aux_weight * extra
         if output.correction is not None and output.conditional_logits is not None:
             propensity, imputed, weight = output.correction
@@ -107,27 +107,43 @@ class MultiTaskCriterion(nn.Module):
         y: Tensor,
         sample_weight: Tensor | None,
         groups: Tensor | None,
+        is_main: bool = True,
     ) -> Tensor:
         """Return the loss of each task over the rows that it learns from."""
+        if not self.is_conditional:
+            self.loss.counted = None if is_main else ()
+            return self._loss(logits, y, sample_weight, groups)
+        parts = []
+        for task in range(y.shape[1]):
+            self.loss.counted = [task] if is_main else ()
+            if task == 0:
+                parts.append(self._loss(logits, y, sample_weight, groups)[0])
+                continue
+            rows = y[:, task - 1].nonzero().squeeze(1)
+            if len(rows) == 0:
+                parts.append(torch.zeros_like(parts[0]))
+                continue
+            args = (None if a is None else a[rows] for a in (sample_weight, groups))
+            part = self._loss(logits[rows], y[rows], *args)[task]
+            # A mean over all rows: the losses add up to the funnel's log-likelihood.
+            parts.append(part * (len(rows) / len(y)))
+        return torch.stack(parts)
+
+    def _loss(
+        self,
+        logits: Tensor,
+        y: Tensor,
+        sample_weight: Tensor | None,
+        groups: Tensor | None,
+    ) -> Tensor:
+        """Return the loss of each task over some rows."""
         losses: Tensor = self.loss(logits, y, sample_weight, groups)
         if not isinstance(losses, Tensor) or losses.shape != y.shape[1:]:
             raise ValueError(
                 f"loss {type(self.loss).__name__} must return one loss a task, a "
                 f"Tensor of shape {tuple(y.shape[1:])}; got {losses!r}."
             )
-        if not self.is_conditional:
-            return losses
-        parts = [losses[0]]
-        for task in range(1, y.shape[1]):
-            rows = y[:, task - 1].nonzero().squeeze(1)
-            if len(rows) == 0:
-                parts.append(torch.zeros_like(parts[0]))
-                continue
-            args = (None if a is None else a[rows] for a in (sample_weight, groups))
-            part = self.loss(logits[rows], y[rows], *args)[task]
-            # A mean over all rows: the losses add up to the funnel's log-likelihood.
-            parts.append(part * (len(rows) / len(y)))
-        return torch.stack(parts)
+        return losses
 
     def _report(self, losses: Tensor, penalty: Tensor | None) -> Tensor:
         reported = self.weighting.report(losses)

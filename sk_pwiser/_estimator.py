@@ -115,7 +115,7 @@ class MultiTaskCTRCVRClassifier(Predictions, ClassifierMixin, BaseEstimator):
         Whether training runs the network through :func:`torch.compile`, and in which
         mode: "reduce-overhead" and "max-autotune" take CUDA graphs. Compiling takes up
         to a minute, and on CPUs it gained nothing where it was measured. Weightings of
-        gradients do without.
+        gradients are refused with it.
     callbacks : list, default=None
         Callbacks of skorch, handed to the net. Those that watch validation figures
         need `early_stopping=True`, which holds rows out.

@@ -84,6 +84,16 @@ class MultiTaskNet(NeuralNet):  # type: ignore[misc]
         self.compile_mode = compile_mode
         self.task_space = task_space
 
+    def __getstate__(self) -> dict[str, Any]:
+        """Leave out what is kept twice: skorch trains the very module it is given."""
+        state: dict[str, Any] = super().__getstate__()
+        return {k: v for k, v in state.items() if k not in ("module", "criterion")}
+
+    def __setstate__(self, state: dict[str, Any]) -> None:
+        """Take up a state, on the CPU where its device is not there."""
+        super().__setstate__(state)
+        self.__dict__.update(module=self.module_, criterion=self.criterion_)
+
     @property
     def _default_callbacks(self) -> list[tuple[str, Callback]]:
         callbacks: list[tuple[str, Callback]] = [("epoch_timer", EpochTimer())]
@@ -91,7 +101,8 @@ class MultiTaskNet(NeuralNet):  # type: ignore[misc]
             callbacks.append(("progress_bar", ProgressBar(postfix_keys=[])))
         if self.verbose:
             # What a loss has to tell is kept, but would make the table too wide.
-            told = [*self.criterion.pop_epoch_record(), *self.criterion.weight_names]
+            loss, weights = self.criterion.loss, self.criterion.weight_names
+            told = [*loss.pop_epoch_record(), *weights]
             unprinted = [
                 f"{part}_{name}" for part in ("train", "valid") for name in told
             ]
@@ -202,7 +213,7 @@ class MultiTaskNet(NeuralNet):  # type: ignore[misc]
             y,
             inputs.get("sample_weight"),
             inputs.get("groups"),
-            self.module_.parameters(),
+            [*self.module_.parameters(), *self.criterion_.loss.parameters()],
         )
         return {"loss": loss, "y_pred": output.logits}
 
@@ -282,15 +293,6 @@ def make_net(
     history, turns on early stopping after `patience` epochs without a better value;
     the best weights are restored in any case.
     """
-    for entry in callbacks:
-        _check_callback(entry)
-    if not isinstance(optimizer, str) and not issubclass(
-        optimizer, torch.optim.Optimizer
-    ):
-        raise TypeError(
-            "optimizer must be a name or a subclass of Optimizer of torch; got "
-            f"{optimizer}."
-        )
     stopping = [] if monitor is None else [_early_stopping(monitor, patience)]
     if isinstance(optimizer, str):
         optimizer = OPTIMIZERS[optimizer]
@@ -323,13 +325,29 @@ def make_net(
     return net.initialize()
 
 
-def _check_callback(entry: Any) -> None:
-    """Refuse what skorch would stumble over, before it trains."""
-    is_named = isinstance(entry, tuple) and len(entry) == 2
-    callback = entry[1] if is_named else entry
-    kind = callback if isinstance(callback, type) else type(callback)
-    if not issubclass(kind, Callback):
-        raise TypeError(f"callbacks must hold callbacks of skorch; got {entry!r}.")
+def check_loop(
+    optimizer: str | type[torch.optim.Optimizer], callbacks: Sequence[Any] | None
+) -> None:
+    """Refuse what the training loop would stumble over, before it begins.
+
+    Raises
+    ------
+    TypeError
+        If a class is no optimiser, or a callback none of skorch.
+    """
+    if not isinstance(optimizer, str) and not issubclass(
+        optimizer, torch.optim.Optimizer
+    ):
+        raise TypeError(
+            "optimizer must be a name or a subclass of Optimizer of torch; got "
+            f"{optimizer}."
+        )
+    for entry in callbacks or []:
+        is_named = isinstance(entry, tuple) and len(entry) == 2
+        callback = entry[1] if is_named else entry
+        kind = callback if isinstance(callback, type) else type(callback)
+        if not issubclass(kind, Callback):
+            raise TypeError(f"callbacks must hold callbacks of skorch; got {entry!r}.")
 
 
 def _early_stopping(monitor: str, patience: int) -> tuple[str, Callback]:

@@ -9,11 +9,11 @@ import torch
 from sklearn.utils import _safe_indexing, check_consistent_length, check_random_state
 
 from sk_pwiser._batches import Impressions
-from sk_pwiser._components import build, resolve
+from sk_pwiser._components import build, check_names, resolve
 from sk_pwiser._criterion import MultiTaskCriterion
 from sk_pwiser._device import check_compiler, find_device
 from sk_pwiser._encoding import UNSEEN, TableEncoder
-from sk_pwiser._net import MultiTaskNet, TrainingData, make_net
+from sk_pwiser._net import MultiTaskNet, TrainingData, check_loop, make_net
 from sk_pwiser._targets import Targets, check_groups, check_row_weights, check_targets
 from sk_pwiser.losses import LOSSES, MultiTaskLoss
 from sk_pwiser.model_selection import _funnel_holdout
@@ -23,6 +23,8 @@ from sk_pwiser.weighting import WEIGHTINGS, TaskWeighting, as_weighting
 # As HistGradientBoostingClassifier: with fewer rows, a part held out costs more than
 # it saves.
 EARLY_STOPPING_ABOVE = 10_000
+
+LARGEST_SEED = np.iinfo(np.int32).max
 
 
 @dataclass
@@ -72,7 +74,12 @@ def train(
     """
     device = find_device(estimator.device)
     targets = _check_targets(estimator, Y, previous, classes)
-    criterion = _make_criterion(estimator, targets.task_names)
+    random_state = check_random_state(estimator.random_state)
+    # With a seed that nothing is taken from: the draws of the network stay the same
+    # whatever a loss or weighting draws.
+    with _seeded(deepcopy(random_state).randint(LARGEST_SEED), device):
+        criterion = _make_criterion(estimator, targets.task_names)
+    _check_before_encoding(estimator)
     compile_mode = _compile_mode(estimator, criterion.weighting, device)
     plan = _batch_plan(estimator, criterion.loss, groups)
     groups = check_groups(groups, len(targets.values))
@@ -87,7 +94,6 @@ def train(
         for array in (codes, numeric, targets.values, weights, groups)
     )
     impressions = Impressions(*tensors)
-    random_state = check_random_state(estimator.random_state)
     monitor = None if once else _monitored(estimator.early_stopping, targets)
     data = _split(impressions, estimator.validation_fraction, random_state, monitor)
     targets.warn_of_oddities(constant_tasks=not once)
@@ -95,7 +101,7 @@ def train(
         base_rates = _base_rates(targets.values, weights)
     else:
         base_rates = previous.base_rates
-    with _seeded(random_state.randint(np.iinfo(np.int32).max), device):
+    with _seeded(random_state.randint(LARGEST_SEED), device):
         network = _make_network(estimator, encoder, base_rates)
         net = _make_net(
             estimator, network, criterion, device, compile_mode, plan, monitor, once
@@ -125,6 +131,19 @@ def _check_targets(estimator, Y, previous, classes):
             f"{targets.classes.tolist()}."
         )
     return targets
+
+
+def _check_before_encoding(estimator):
+    """Refuse what would otherwise show only once the table was encoded."""
+    check_loop(estimator.optimizer, estimator.callbacks)
+    check_names(
+        NETWORKS,
+        MultiTaskNetwork,
+        "network",
+        estimator.network,
+        estimator.network_params,
+        1,
+    )
 
 
 def _compile_mode(estimator, weighting, device):
@@ -281,12 +300,22 @@ def _split(impressions, validation_fraction, random_state, monitor):
 
 
 def _base_rates(y, weights):
-    """Return each task's rate of ones, kept off 0 and 1 by half a row each way."""
+    """Return each task's rate of ones, off 0 and off the rate of the task before.
+
+    Half a row each way keeps it there, of all rows and of those with the task before.
+    """
     if weights is None:
-        n_rows, positives = len(y), y.sum(axis=0, dtype=np.float64)
+        n_rows, positives = float(len(y)), y.sum(axis=0, dtype=np.float64)
     else:
         n_rows, positives = weights.sum(dtype=np.float64), weights.astype(float) @ y
-    return (positives + 0.5) / (n_rows + 1.0)
+    rates, before, rate = [], n_rows, 1.0
+    for ones in positives:
+        # Labels that break the funnel may have more of a later task.
+        of_rows, rate = (before, rate) if ones <= before else (n_rows, 1.0)
+        rate *= (ones + 0.5) / (of_rows + 1.0)
+        rates.append(rate)
+        before = ones
+    return np.array(rates)
 
 
 @contextmanager

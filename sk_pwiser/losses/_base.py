@@ -26,6 +26,11 @@ class MultiTaskLoss(nn.Module):
     asks_for_groups : bool
         Whether the loss compares rows of a group. Batches then keep the rows of a
         group together.
+    counted : sequence of int or None
+        The tasks that a loss with a memory, or one that counts batches, is to take
+        note of in the coming call, None for all. A batch may take several calls: one
+        for auxiliary heads, which are not counted, or one a task where tasks learn
+        from rows of their own.
 
     Examples
     --------
@@ -43,6 +48,7 @@ class MultiTaskLoss(nn.Module):
 
     estimator_parameters: ClassVar[tuple[str, ...]] = ()
     asks_for_groups: bool = False
+    counted: Sequence[int] | None = None
 
     def __init__(self, task_names: Sequence[str]) -> None:
         super().__init__()

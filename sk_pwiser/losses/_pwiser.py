@@ -50,6 +50,7 @@ class PWiseR(MultiTaskLoss):
         Number of converted rows of earlier batches whose scores, as they were then,
         stand beside those of the batch. They take no gradient; rows of the batch are
         still pushed below them. For conversions so rare that most batches hold none.
+        Every `fit` and `partial_fit` begins with an empty memory.
     base : str or class, default="bce"
         The loss under the term: a name of `LOSSES`, or a subclass of
         :class:`MultiTaskLoss`.
@@ -141,19 +142,24 @@ class PWiseR(MultiTaskLoss):
         if self.pwiser_weight == 0 or not self.heads:
             return losses
         at = rows_by_depth(y)
-        self._count(at)
+        if self._is_counted(self.heads[0]):
+            self._count(at)
         scores = logits if self.score == "logit" else logits.sigmoid()
         terms = torch.zeros_like(losses)
         for head in self.heads:
             terms[head] = self._term(head, Scores(scores[:, head], sample_weight), at)
         return losses + self.pwiser_weight * terms
 
+    def _is_counted(self, head: int) -> bool:
+        return self.counted is None or head in self.counted
+
     def _term(self, head: int, scores: Scores, at: Tensor) -> Tensor:
-        remembered = self._remembered.get(head) if self.training else None
+        has_memory = self.training and self._is_counted(head)
+        remembered = self._remembered.get(head) if has_memory else None
         term = ranking_term(
             scores, at, self.margins, self.surrogate, self.pairs, remembered
         )
-        if self.memory and self.training:
+        if self.memory and has_memory:
             self._remember(head, scores.take(at[-1]), remembered)
         return term
 

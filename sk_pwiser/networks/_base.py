@@ -9,6 +9,9 @@ from torch import Tensor, nn
 
 from sk_pwiser.networks._input import InputLayer
 
+# Where a task nearly always follows the one before, its conditional head starts here.
+HIGHEST_CONDITIONAL_RATE = 0.99
+
 
 @dataclass(frozen=True)
 class NetworkSpec:
@@ -91,7 +94,9 @@ class NetworkSpec:
         """
         rates = torch.tensor([1.0, *self.base_rates], dtype=torch.float64)
         # Where there are no rows with the task before, nothing is known of this one.
-        conditional = (rates[1:] / rates[:-1]).nan_to_num(0.5).clamp(max=1.0)
+        # A head that starts near 1 would have no gradient to come back by.
+        conditional = (rates[1:] / rates[:-1]).nan_to_num(0.5)
+        conditional[1:].clamp_(max=HIGHEST_CONDITIONAL_RATE)
         return torch.logit(conditional, eps=1e-9).float()
 
 

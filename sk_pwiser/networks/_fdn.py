@@ -119,7 +119,8 @@ class FDN(MultiTaskNetwork):
         common = shared.transpose(0, 1).flatten(1).expand(self.n_tasks, -1, -1)
         logits = self.towers(torch.cat([own, common], dim=2))
         aux = self.aux_heads(specific).unflatten(1, (self.n_tasks, self.n_pairs))
-        penalty = self.penalty(specific.float(), shared.float()).sum()
+        with torch.autocast(specific.device.type, enabled=False):
+            penalty = self.penalty(specific.float(), shared.float()).sum()
         return NetworkOutput(
             logits,
             aux_logits=aux.unbind(dim=2),

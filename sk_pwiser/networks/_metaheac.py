@@ -89,7 +89,7 @@ class MetaHeac(MultiTaskNetwork):
         mixed = self.gates(inputs, self.experts(inputs))
         # Every critic reads every task's mixture: (n_critics, n_tasks, batch).
         judged = self.output(self.critics(mixed.flatten(0, 1)))
-        judged = judged.view(-1, *mixed.shape[:2]).permute(2, 1, 0)
+        judged = judged.view(len(judged), *mixed.shape[:2]).permute(2, 1, 0)
         logits = judged + self.task_bias.unsqueeze(1)
         log_weights = self.critic_gates.log_weights(inputs)
         return NetworkOutput(mixture_logits(logits, log_weights.float()))

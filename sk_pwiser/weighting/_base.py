@@ -2,7 +2,6 @@
 
 from collections.abc import Iterable
 
-import torch
 from torch import Tensor, nn
 
 
@@ -11,8 +10,9 @@ class TaskWeighting(nn.Module):
 
     A subclass takes the number of tasks and its own keyword parameters and defines
     `forward`. The class itself is then a valid `weighting=` of
-    :class:`~sk_pwiser.MultiTaskCTRCVRClassifier`. Buffers and parameters are its state:
-    they are kept with the fitted estimator, and `partial_fit` goes on from them.
+    :class:`~sk_pwiser.MultiTaskCTRCVRClassifier`. Parameters and persistent buffers are
+    its state: they are kept with the fitted estimator, and `partial_fit` goes on from
+    them. What the user sets must not be among them.
 
     With one task there is nothing to weigh, and `forward` is not asked.
 
@@ -43,7 +43,8 @@ class TaskWeighting(nn.Module):
     def __init__(self, n_tasks: int) -> None:
         super().__init__()
         self.n_tasks = n_tasks
-        self._weights: list[Tensor] = []
+        self._weights: Tensor | None = None
+        self._n_steps = 0
 
     def forward(self, losses: Tensor) -> Tensor:
         """Combine the losses of the tasks.
@@ -115,7 +116,9 @@ class TaskWeighting(nn.Module):
         weights : Tensor of shape (n_tasks,)
             What each task's loss, or gradient, was multiplied by.
         """
-        self._weights.append(weights.detach())
+        weights = weights.detach()
+        self._weights = weights if self._weights is None else self._weights + weights
+        self._n_steps += 1
 
     def end_epoch(self) -> list[float]:
         """Return the mean weights of the epoch that ends, and forget them.
@@ -127,5 +130,6 @@ class TaskWeighting(nn.Module):
         list of float
             One weight a task; empty where no step was made.
         """
-        weights, self._weights = self._weights, []
-        return torch.stack(weights).mean(dim=0).tolist() if weights else []
+        weights, n_steps = self._weights, self._n_steps
+        self._weights, self._n_steps = None, 0
+        return [] if weights is None else (weights / n_steps).tolist()

@@ -83,6 +83,14 @@ class CAGrad(GradientWeighting):
     def weigh(self, gram: Tensor) -> Tensor:
         """Return the weights of the gradients in the step, of shape `(n_tasks,)`."""
         weights = torch.ones_like(gram[0])
+        # A task without a gradient has nothing to lose.
+        plays = gram.diagonal() > 0
+        weights[plays] = self._weigh(gram[plays][:, plays])
+        return weights
+
+    def _weigh(self, gram: Tensor) -> Tensor:
+        """Return the weights of tasks that all have gradients."""
+        weights = torch.ones_like(gram[0])
         gram = gram / gram.diagonal().mean()
         inner = gram.mean(dim=0)
         length = inner.mean().clamp(min=0).sqrt()
@@ -90,7 +98,7 @@ class CAGrad(GradientWeighting):
             w = dual_weights(gram, inner / length, self.c)
             length_w = (w @ gram @ w).clamp(min=0).sqrt()
             if length_w > VANISHED:
-                weights += self.n_tasks * self.c * length / length_w * w
+                weights += len(gram) * self.c * length / length_w * w
         return weights / self.divisor
 
 

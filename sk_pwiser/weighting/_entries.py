@@ -99,5 +99,7 @@ def touched_rows(gradients: Sequence[Tensor]) -> Tensor | None:
 def _has_bits(table: Tensor) -> Tensor:
     # Two float32 at a time: three times as quick. A negative zero counts as touched,
     # which does no harm.
-    by_twos = table.is_contiguous() and table.element_size() * table.shape[1] % 8 == 0
+    size = table.element_size()
+    starts_and_widths = size * table.storage_offset(), size * table.shape[1]
+    by_twos = table.is_contiguous() and not any(n % 8 for n in starts_and_widths)
     return (table.view(torch.int64) if by_twos else table).any(dim=1)

@@ -67,12 +67,14 @@ class Fixed(TaskWeighting):
             raise ValueError(
                 f"weights must be numbers >= 0, one of them above 0; got {weights!r}."
             )
-        self.register_buffer("weights", torch.tensor(values, dtype=torch.float32))
+        weights_as_given = torch.tensor(values, dtype=torch.float32)
+        # A parameter, no state: training that goes on may take others.
+        self.register_buffer("weights", weights_as_given, persistent=False)
 
     def forward(self, losses: Tensor) -> Tensor:
         """Return the weighted sum of the losses, of shape `()`."""
         return (self.weights * losses).sum()
 
     def report(self, losses: Tensor) -> Tensor:
-        """Return the weighted sum of the losses, of shape `()`."""
-        return (self.weights * losses).sum()
+        """Return what is minimised: the weighted sum, of shape `()`."""
+        return self(losses) if self.n_tasks > 1 else losses.sum()

@@ -29,6 +29,10 @@ class GradientWeighting(TaskWeighting):
     skips_rows : bool
         Whether `combine` may do without the rows of embedding tables that no task has
         a gradient in. Then the number of entries differs from step to step.
+    places : sequence of int or None
+        Where each of the tensors that `combine` is given stands among all that are
+        trained, for methods that keep something of each. A tensor that no task has a
+        gradient in is left out.
 
     Examples
     --------
@@ -43,6 +47,7 @@ class GradientWeighting(TaskWeighting):
 
     goes_backward_per_task: bool = True
     skips_rows: bool = True
+    places: Sequence[int] | None = None
 
     def combine(self, gradients: Sequence[Tensor]) -> list[Tensor]:
         """Combine the tasks' gradients of the shared parameters.
@@ -129,10 +134,14 @@ class GradientWeighting(TaskWeighting):
         gradients: Sequence[Sequence[Tensor | None]],
     ) -> None:
         """Combine the gradients, one sequence a task, into those of the parameters."""
-        reached = [
-            (p, of_tasks)
-            for p, *of_tasks in zip(trained, *gradients, strict=True)
+        of_all = list(zip(trained, *gradients, strict=True))
+        self.places = [
+            place
+            for place, (_, *of_tasks) in enumerate(of_all)
             if any(g is not None for g in of_tasks)
+        ]
+        reached = [
+            (p, of_tasks) for p, *of_tasks in map(of_all.__getitem__, self.places)
         ]
         for p in trained:
             p.grad = None

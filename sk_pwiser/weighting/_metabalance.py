@@ -79,22 +79,24 @@ class MetaBalance(GradientWeighting):
                 f"{target!r}."
             )
         self.target = target
-        # A row a tensor, once it is known how many there are. Lengths start at 0,
-        # which ratios do not see.
+        # A row a tensor, as far as they are known. Lengths start at 0, which ratios do
+        # not see.
         self.register_buffer("lengths", torch.zeros(0, n_tasks))
 
     def combine(self, gradients: Sequence[Tensor]) -> list[Tensor]:
         """Return the balanced sums of each tensor, of shape `(n_entries,)`."""
         now = torch.stack([torch.linalg.vector_norm(g, dim=1) for g in gradients])
-        if not len(self.lengths):
-            self.lengths = torch.zeros_like(now)
-        self.lengths.lerp_(now, 1 - self.decay)
-        has_any = self.lengths > 0
-        of_target = self.lengths[:, self.target].unsqueeze(1)
+        places = range(len(gradients)) if self.places is None else self.places
+        rows = torch.tensor(list(places), device=now.device)
+        n_missing = max(places) + 1 - len(self.lengths)
+        if n_missing > 0:
+            new = now.new_zeros(n_missing, self.n_tasks)
+            self.lengths = torch.cat([self.lengths.to(new), new])
+        self.lengths[rows] = lengths = self.lengths[rows].lerp(now, 1 - self.decay)
+        has_any = lengths > 0
+        of_target = lengths[:, self.target].unsqueeze(1)
         ratios = torch.where(
-            has_any & has_any[:, self.target].unsqueeze(1),
-            of_target / self.lengths,
-            1.0,
+            has_any & has_any[:, self.target].unsqueeze(1), of_target / lengths, 1.0
         )
         weights = self.relax * ratios + (1 - self.relax)
         mean = torch.where(has_any, weights, 0.0).sum(dim=0) / has_any.sum(dim=0)

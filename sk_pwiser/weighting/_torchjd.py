@@ -71,13 +71,38 @@ class TorchJD(GradientWeighting):
         # Others may keep figures for every single entry.
         self.skips_rows = self._by_gram is not None
         self._at_first = deepcopy(self._attributes())
+        self._try_out()
+
+    def _try_out(self) -> None:
+        """Combine something small, so that what does not fit is refused early."""
+        method, n = deepcopy(self.aggregator), self.n_tasks
+        with torch.random.fork_rng(devices=[]):
+            try:
+                method(torch.eye(n) if self.goes_backward_per_task else torch.ones(n))
+            except (RuntimeError, ValueError, IndexError, TypeError) as error:
+                raise ValueError(
+                    f"{type(method).__name__} of TorchJD cannot combine {n} tasks: "
+                    f"{error}"
+                ) from error
+
+    @property
+    def _is_weighting(self) -> bool:
+        """Whether the method returns weights in place of a combination."""
+        return isinstance(self.aggregator, _module("aggregation").Weighting)
 
     @property
     def _by_gram(self) -> Any:
         """What computes weights from inner products, if any."""
-        if isinstance(self.aggregator, _module("aggregation").Weighting):
-            return self.aggregator
-        return getattr(self.aggregator, "gramian_weighting", None)
+        if not self._is_weighting:
+            return getattr(self.aggregator, "gramian_weighting", None)
+        # TorchJD tells by a private base class what a weighting reads; one that wraps
+        # another reads what that does.
+        reads_products = any(
+            base.__name__ == "_GramianWeighting"
+            for module in self.aggregator.modules()
+            for base in type(module).__mro__
+        )
+        return self.aggregator if reads_products else None
 
     def forward(self, losses: Tensor) -> Tensor:
         """Return the scalarizer's combination of the losses, of shape `()`."""
@@ -104,13 +129,18 @@ class TorchJD(GradientWeighting):
         matrix = torch.cat(list(gradients), dim=1)
         if not bool(matrix.isfinite().all()):
             total = torch.full_like(matrix[0], torch.nan)
+        elif self._is_weighting:
+            weights = self.aggregator(matrix)
+            self.record(weights)
+            total = weights.to(matrix) @ matrix
         else:
             total = self.aggregator(matrix)
         return list(torch.split(total, sizes))
 
     def weigh(self, gram: Tensor) -> Tensor:
         """Return the weights that TorchJD gives the gradients, `(n_tasks,)`."""
-        weights: Tensor = self._by_gram(gram)
+        # Preferences and the like are given in float32.
+        weights: Tensor = self._by_gram(gram.float())
         return weights
 
     def end_epoch(self) -> list[float]:
@@ -198,7 +228,7 @@ def as_weighting(
         A name or class, and its parameters.
     """
     kind = choice if isinstance(choice, type) else type(choice)
-    if kind.__module__.partition(".")[0] == "torchjd":
+    if any(base.__module__.partition(".")[0] == "torchjd" for base in kind.__mro__):
         return TorchJD, {**(params or {}), "aggregator": choice}
     if isinstance(choice, nn.Module):
         raise TypeError(

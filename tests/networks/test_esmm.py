@@ -106,8 +106,12 @@ def test_equals_the_formula_written_out_in_numpy(n_tasks):
 def test_heads_start_at_the_rates_of_rows_with_the_task_before(rates):
     start = NetworkSpec([], 1, 1, rates).conditional_base_logits()
     assert start.isfinite().all()
-    # A rate above that of the task before is out of the chain's reach.
-    reachable = np.minimum.accumulate(rates)
+    # A rate above that of the task before is out of the chain's reach, and one that
+    # equals it out of a start's from which there is a way back.
+    before = np.array([1.0, *rates[:-1]])
+    ratios = np.divide(rates, before, out=np.full(3, 0.5), where=before > 0)
+    ratios[1:] = np.minimum(ratios[1:], 0.99)
+    reachable = np.cumprod(ratios)
     started = chain_logits(start.unsqueeze(0)).sigmoid()[0]
     assert_allclose(started, reachable, rtol=1e-5, atol=1e-8)
 
