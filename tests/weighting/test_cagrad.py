@@ -113,3 +113,10 @@ def test_bad_parameters_are_named(params):
     (name,) = params
     with pytest.raises(ValueError, match=rf"{name} must be .* got"):
         CAGrad(2, **params)
+
+
+def test_a_task_without_a_gradient_changes_nothing_for_the_others():
+    two = torch.tensor([[1.0, 0.2, 0.0], [-0.6, 0.1, 0.4]])
+    three = torch.cat([two, torch.zeros(1, 3)])
+    [expected], [found] = CAGrad(2).combine([two]), CAGrad(3).combine([three])
+    torch.testing.assert_close(found, expected)

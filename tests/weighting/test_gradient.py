@@ -6,7 +6,7 @@ from torch import nn
 
 from sk_pwiser.networks import NETWORKS, NetworkSpec
 from sk_pwiser.weighting import GradientWeighting
-from sk_pwiser.weighting._entries import LARGE_TABLE
+from sk_pwiser.weighting._entries import LARGE_TABLE, touched_rows
 
 
 class Given(GradientWeighting):
@@ -192,3 +192,10 @@ def test_one_task_is_a_plain_backward_pass():
     p = nn.Parameter(torch.ones(2))
     Untouched(1).backward((3 * p).sum().view(1), p.sum(), [p])
     assert p.grad.tolist() == [4, 4]
+
+
+def test_tables_that_begin_at_an_odd_place_in_memory():
+    memory = torch.zeros(1 + 2 * LARGE_TABLE)
+    table = memory[1:].view(LARGE_TABLE, 2)
+    table[7] = 1.0
+    assert touched_rows([table, torch.zeros_like(table)]).tolist() == [7]

@@ -3,6 +3,7 @@ import pytest
 import torch
 from numpy.testing import assert_allclose
 from refusals import X, Y, small
+from torch import nn
 
 from sk_pwiser.weighting import MetaBalance
 
@@ -79,3 +80,16 @@ def test_bad_parameters_are_named(params):
     (name,) = params
     with pytest.raises(ValueError, match=rf"{name} must be .* got"):
         MetaBalance(2, **params)
+
+
+def test_lengths_belong_to_their_tensors_where_some_are_left_out():
+    a, b = nn.Parameter(torch.ones(2)), nn.Parameter(torch.ones(2))
+    weighting = MetaBalance(2, relax=1.0, decay=0.5)
+    scale = torch.tensor([1.0, 3.0])
+    for parameters in ([a, b], [b], [a], [a, b]):
+        total = sum(p.sum() for p in parameters)
+        weighting.backward(total * scale, None, [a, b])
+        # The second task's gradient is brought to the first one's length.
+        for p in parameters:
+            torch.testing.assert_close(p.grad, torch.full((2,), 2.0))
+    assert weighting.lengths.shape == (2, 2)

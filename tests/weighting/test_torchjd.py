@@ -173,3 +173,34 @@ def test_without_torchjd_the_error_names_the_extra(earlier, monkeypatch):
     monkeypatch.setitem(sys.modules, "torchjd.scalarization", None)
     earlier.set_params(weighting="torchjd")
     refuses(earlier, ImportError, r'pip install "sk_pwiser\[torchjd\]"')
+
+
+@pytest.mark.parametrize("name", ["ExcessMTL", "Mean", "Sum"])
+def test_weightings_of_gradients_are_given_these(aggregation, name):
+    gradients = [torch.tensor([[1.0, 2.0, 0.5], [-0.3, 0.4, 2.0]])]
+    [expected] = TorchJD(2, aggregator=name).combine(gradients)
+    [found] = TorchJD(2, aggregator=f"{name}Weighting").combine(gradients)
+    torch.testing.assert_close(found, expected)
+
+
+def test_preferences_in_single_precision(aggregation):
+    preference = torch.tensor([1.0, 2.0])
+    method = aggregation.AlignedMTL(pref_vector=preference)
+    gradients = torch.tensor([[1.0, 2.0, 0.5], [-0.3, 0.4, 2.0]])
+    [found] = TorchJD(2, aggregator=method).combine([gradients])
+    torch.testing.assert_close(found, method(gradients), rtol=1e-4, atol=1e-5)
+
+
+def test_what_fits_another_number_of_tasks_is_refused_early(earlier, aggregation):
+    method = aggregation.AlignedMTL(pref_vector=torch.ones(3))
+    earlier.set_params(weighting=method)
+    refuses(earlier, ValueError, "AlignedMTL of TorchJD cannot combine 2 tasks")
+
+
+def test_classes_and_subclasses_of_torchjd(aggregation):
+    class Own(aggregation.UPGrad):
+        pass
+
+    for choice in (aggregation.UPGrad, Own, Own()):
+        model = small(weighting=choice).fit(X, Y)
+        assert np.isfinite(model.predict_proba(X)).all()
