@@ -7,6 +7,9 @@ quartiles behind it: what else the machine does then hits both sides.
 
 import argparse
 import ast
+import contextlib
+import ctypes
+import gc
 import json
 import multiprocessing
 import os
@@ -193,6 +196,7 @@ class PeakMemory:
             torch.cuda.reset_peak_memory_stats()
             self.before = torch.cuda.memory_allocated()
         else:
+            _give_back()
             _forget_peak()
             self.before = _peak()
         return self
@@ -200,6 +204,16 @@ class PeakMemory:
     def __exit__(self, *exception):
         peak = torch.cuda.max_memory_allocated() if self.is_cuda else _peak()
         self.n_bytes = peak - self.before
+
+
+def _give_back():
+    """Give memory that is free back to the system, where glibc can be asked to.
+
+    A block would use up what earlier ones left before its own shows.
+    """
+    gc.collect()
+    with contextlib.suppress(OSError, AttributeError):
+        ctypes.CDLL("libc.so.6").malloc_trim(0)
 
 
 def _forget_peak():

@@ -15,7 +15,6 @@ the model's own, which is 16 bytes a parameter (weight, gradient and Adam's two 
 and what the steps of a small fit take beyond both.
 """
 
-import gc
 import time
 
 import numpy as np
@@ -40,7 +39,6 @@ PARTS = ("rows", "columns", "vocabulary", "batch")
 def fit(X, Y, batch_size, device):
     """Return the peak bytes and the seconds of a fit, and its number of parameters."""
     model = own_model(batch_size, device)
-    gc.collect()
     with PeakMemory(device) as memory:
         started = time.perf_counter()
         model.fit(X, Y)
