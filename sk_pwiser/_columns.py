@@ -19,15 +19,17 @@ def _is_polars(X):
     return type(X).__module__.partition(".")[0] == "polars"
 
 
-def column_of(X, index):
-    """Return one column of a DataFrame or of a 2-D array."""
+def columns_of(X):
+    """Return the columns of a DataFrame or of a 2-D array, without copies."""
     if hasattr(X, "iloc"):
-        return X.iloc[:, index]
-    return X.to_series(index) if _is_polars(X) else X[:, index]
+        return [column for _, column in X.items()]
+    return X.get_columns() if _is_polars(X) else list(X.T)
 
 
 def rows_of(column, rows):
     """Return some rows of a column, a slice, without a copy."""
+    if rows.start == 0 and rows.stop >= len(column):
+        return column
     return column.iloc[rows] if hasattr(column, "iloc") else column[rows]
 
 

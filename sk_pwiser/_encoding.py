@@ -14,7 +14,7 @@ from sklearn.utils.validation import validate_data
 
 from sk_pwiser._columns import (
     blocks,
-    column_of,
+    columns_of,
     count,
     factorize,
     has_category_dtype,
@@ -232,8 +232,8 @@ class TableEncoder(BaseEstimator):
 
     def _pairs(self, X, kind):
         """List the columns of a kind, each with what the table holds of it."""
-        columns = enumerate(self.columns_)
-        return [(c, column_of(X, j)) for j, c in columns if isinstance(c, kind)]
+        pairs = zip(self.columns_, columns_of(X), strict=True)
+        return [pair for pair in pairs if isinstance(pair[0], kind)]
 
     def _codes(self, columns, n_samples):
         dtype = np.min_scalar_type(-max(self.cardinalities_, default=1))
@@ -259,7 +259,7 @@ class TableEncoder(BaseEstimator):
                     "categorical_features must be 'from_dtype', None, or a list of "
                     f"names, indices or booleans; got {chosen!r}."
                 )
-            return [has_category_dtype(column_of(X, j)) for j in range(len(names))]
+            return [has_category_dtype(column) for column in columns_of(X)]
         return _chosen_columns(np.asarray(chosen).tolist(), names)
 
 
