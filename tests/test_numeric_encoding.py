@@ -248,7 +248,8 @@ def test_estimators_learn_from_frames_go_on_and_are_stored(name, interaction):
     assert (layer.interaction is not None) == (interaction is not None)
     assert_array_equal(pickle.loads(pickle.dumps(model)).predict_proba(gaps), p)
     # Going on keeps the encoding that was learnt, whatever the new rows hold.
-    wider = gaps.map(lambda v: 10 * v if isinstance(v, float) else v)
+    numbers = gaps.select_dtypes("number")
+    wider = gaps.assign(**(10 * numbers))
     encoder = model._trained.encoder
     assert model.partial_fit(wider, Y)._trained.encoder is encoder
     assert not np.array_equal(model.predict_proba(gaps), p)
