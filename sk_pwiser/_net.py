@@ -2,6 +2,7 @@
 
 from collections.abc import Sequence
 from contextlib import AbstractContextManager
+from itertools import chain
 from typing import Any, NamedTuple
 
 import numpy as np
@@ -213,7 +214,8 @@ class MultiTaskNet(NeuralNet):  # type: ignore[misc]
             y,
             inputs.get("sample_weight"),
             inputs.get("groups"),
-            [*self.module_.parameters(), *self.criterion_.loss.parameters()],
+            # Lazily: most weightings never ask for them.
+            chain(self.module_.parameters(), self.criterion_.loss.parameters()),
         )
         return {"loss": loss, "y_pred": output.logits}
 
