@@ -32,7 +32,7 @@ from _timing import (
 from sklearn.compose import make_column_selector, make_column_transformer
 from sklearn.preprocessing import OrdinalEncoder, StandardScaler
 
-from sk_pwiser._encoding import TableEncoder
+from sk_pwiser._table._encoder import TableEncoder
 
 OWN, OTHER = "TableEncoder", "ColumnTransformer"
 

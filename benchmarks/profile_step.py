@@ -34,7 +34,7 @@ from _timing import Report, literal_pairs, make_parser, start, synchronize
 from skorch.callbacks import Callback
 from train_speed import own_model
 
-from sk_pwiser._encoding import TableEncoder
+from sk_pwiser._table._encoder import TableEncoder
 
 PACKAGES = ("sk_pwiser", "pandas", "numpy", "torch", "skorch", "sklearn", "pyarrow")
 PARTS = ("step", "operations", "encode", "predict")

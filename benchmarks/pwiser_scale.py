@@ -43,7 +43,7 @@ import numpy as np
 import torch
 from torch.nn import functional as F
 
-from sk_pwiser._criterion import MultiTaskCriterion
+from sk_pwiser._training._criterion import MultiTaskCriterion
 from sk_pwiser.losses import BCE, PWiseR, pwiser_loss
 from sk_pwiser.networks import NetworkSpec, SharedBottom
 from sk_pwiser.weighting import Equal

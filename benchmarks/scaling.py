@@ -31,7 +31,7 @@ from _timing import (
 )
 from train_speed import own_model
 
-from sk_pwiser._encoding import TableEncoder
+from sk_pwiser._table._encoder import TableEncoder
 
 PARTS = ("rows", "columns", "vocabulary", "batch")
 

@@ -43,7 +43,7 @@ from _time_to_auc import report_time_to_auc
 from _timing import Report, at_least, interleave, make_parser, start
 
 from sk_pwiser import MultiTaskCTRCVRClassifier
-from sk_pwiser._encoding import TableEncoder
+from sk_pwiser._table._encoder import TableEncoder
 from sk_pwiser.networks import NETWORKS
 
 MMOE = {

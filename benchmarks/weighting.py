@@ -22,7 +22,7 @@ from pathlib import Path
 import numpy as np
 import torch
 
-from sk_pwiser._criterion import MultiTaskCriterion
+from sk_pwiser._training._criterion import MultiTaskCriterion
 from sk_pwiser.losses import BCE
 from sk_pwiser.networks import NETWORKS, NetworkSpec
 from sk_pwiser.weighting import WEIGHTINGS

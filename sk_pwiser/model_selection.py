@@ -13,7 +13,7 @@ from sklearn.model_selection import StratifiedKFold
 from sklearn.utils import check_array, check_random_state
 from sklearn.utils.random import sample_without_replacement
 
-__all__ = ["FunnelStratifiedKFold", "funnel_depth"]
+__all__ = ["FunnelStratifiedKFold", "funnel_depth", "funnel_holdout"]
 
 
 def funnel_depth(Y):
@@ -130,7 +130,7 @@ class FunnelStratifiedKFold(StratifiedKFold):
         return super().split(X, strata, groups)
 
 
-def _funnel_holdout(Y, *, test_size, random_state):
+def funnel_holdout(Y, *, test_size, random_state):
     """Split once by funnel depth into sorted training and validation indices.
 
     Unlike ``StratifiedShuffleSplit`` it neither raises nor warns on rare depths, and

@@ -33,8 +33,8 @@ from sk_pwiser.metrics import (
 )
 from sk_pwiser.model_selection import (
     FunnelStratifiedKFold,
-    _funnel_holdout,
     funnel_depth,
+    funnel_holdout,
 )
 
 SCORERS = {
@@ -201,7 +201,7 @@ def test_is_a_splitter():
 @given(labels, st.floats(0.01, 0.99), st.integers(0, 2**32 - 1))
 def test_holdout_is_a_stratified_partition(Y, test_size, seed):
     n = len(Y)
-    train, valid = _funnel_holdout(Y, test_size=test_size, random_state=seed)
+    train, valid = funnel_holdout(Y, test_size=test_size, random_state=seed)
     assert len(valid) == min(math.ceil(test_size * n), n - 1)
     assert sorted([*train, *valid]) == list(range(n))
     assert (np.diff(train) > 0).all()
@@ -213,9 +213,9 @@ def test_holdout_is_a_stratified_partition(Y, test_size, seed):
         # A depth of one row was merged, which blurs the others by that row at most.
         slack = 1 + (4 if rare else 0)
         assert abs((depth[valid] == d).sum() - share) < slack
-    again = _funnel_holdout(Y, test_size=test_size, random_state=seed)
+    again = funnel_holdout(Y, test_size=test_size, random_state=seed)
     state = np.random.RandomState(seed)
-    other = _funnel_holdout(Y, test_size=test_size, random_state=state)
+    other = funnel_holdout(Y, test_size=test_size, random_state=state)
     for found in (again, other):
         assert [part.tolist() for part in found] == [train.tolist(), valid.tolist()]
 
@@ -224,17 +224,17 @@ def test_holdout_by_largest_remainder():
     # Of 20 rows 5: shares 3.25, 1.25, 0.5, so the deepest takes the row left over.
     Y = rows_of_depths({0: 13, 1: 5, 2: 2}, n_tasks=2)
     for seed in range(5):
-        _, valid = _funnel_holdout(Y, test_size=0.25, random_state=seed)
+        _, valid = funnel_holdout(Y, test_size=0.25, random_state=seed)
         assert np.bincount(Y[valid].sum(axis=1)).tolist() == [3, 1, 1]
     # Shares 1.5 and 0.5: an even remainder goes to the deeper.
-    _, valid = _funnel_holdout([[0], [0], [1], [0]] * 2, test_size=0.25, random_state=0)
+    _, valid = funnel_holdout([[0], [0], [1], [0]] * 2, test_size=0.25, random_state=0)
     assert valid.size == 2
     assert (valid % 4 == 2).sum() == 1
     # A lone conversion is dealt out among the clicks: on either side, in time.
     Y = rows_of_depths({0: 6, 1: 3, 2: 1}, n_tasks=2)
     sides = set()
     for seed in range(20):
-        _, valid = _funnel_holdout(Y, test_size=0.5, random_state=seed)
+        _, valid = funnel_holdout(Y, test_size=0.5, random_state=seed)
         assert Y[valid, 0].sum() == 2
         sides.add(int(Y[valid, 1].sum()))
     assert sides == {0, 1}
@@ -245,7 +245,7 @@ def test_holdout_choice_is_random_and_uniform():
     state = np.random.RandomState(0)
     counts = np.zeros(10)
     for _ in range(500):
-        counts[_funnel_holdout(Y, test_size=0.2, random_state=state)[1]] += 1
+        counts[funnel_holdout(Y, test_size=0.2, random_state=state)[1]] += 1
     # 100 expected a row, standard deviation 9.
     assert (np.abs(counts - 100) < 45).all()
 
@@ -253,15 +253,15 @@ def test_holdout_choice_is_random_and_uniform():
 @pytest.mark.parametrize("test_size", [0, 1, 0.0, 1.0, -0.1, 3, np.nan])
 def test_holdout_refuses_a_test_size(test_size):
     with pytest.raises(ValueError, match=r"test_size must be in \(0, 1\), got"):
-        _funnel_holdout(np.zeros((9, 2)), test_size=test_size, random_state=0)
+        funnel_holdout(np.zeros((9, 2)), test_size=test_size, random_state=0)
 
 
 def test_holdout_leaves_a_row_on_each_side():
     for test_size in (0.01, 0.99):
-        train, valid = _funnel_holdout([0, 1], test_size=test_size, random_state=0)
+        train, valid = funnel_holdout([0, 1], test_size=test_size, random_state=0)
         assert (len(train), len(valid)) == (1, 1)
     with pytest.raises(ValueError, match=r"at least 2 rows .* got 1"):
-        _funnel_holdout([[0, 1]], test_size=0.5, random_state=0)
+        funnel_holdout([[0, 1]], test_size=0.5, random_state=0)
 
 
 @pytest.fixture

@@ -19,8 +19,8 @@ from sklearn.metrics import roc_auc_score
 
 from sk_pwiser import MultiTaskCTRCVRClassifier
 from sk_pwiser.datasets import make_ctr_cvr
+from sk_pwiser.inspection import plot_task_weights
 from sk_pwiser.metrics import make_task_scorer
-from sk_pwiser.plotting import plot_task_weights
 
 data = make_ctr_cvr(60_000, ctr=0.05, cvr=0.05, random_state=0)
 train, test = slice(30_000), slice(30_000, None)

@@ -5,10 +5,10 @@ from collections.abc import Sequence
 import torch
 from torch import Tensor
 
+from sk_pwiser._utils import check_number
 from sk_pwiser.losses._base import MultiTaskLoss
 from sk_pwiser.losses._bce import BCE
 from sk_pwiser.losses._pairwise import pairwise_mean
-from sk_pwiser.losses._pwiser_term import check_number
 
 
 class CombinedPair(MultiTaskLoss):
@@ -70,9 +70,7 @@ class CombinedPair(MultiTaskLoss):
 
     def __init__(self, task_names: Sequence[str], *, alpha: float = 0.7) -> None:
         super().__init__(task_names)
-        self.alpha = check_number("alpha", alpha, 0.0)
-        if self.alpha > 1:
-            raise ValueError(f"alpha must be at most 1; got {alpha!r}.")
+        self.alpha = check_number("alpha", alpha, at_least=0, at_most=1)
         self.cross_entropy = BCE(task_names)
 
     def forward(

@@ -6,8 +6,8 @@ import torch
 from torch import Tensor
 from torch.nn.functional import logsigmoid
 
+from sk_pwiser._utils import check_number
 from sk_pwiser.losses._base import MultiTaskLoss
-from sk_pwiser.losses._pwiser_term import check_number
 
 
 class Focal(MultiTaskLoss):
@@ -72,10 +72,10 @@ class Focal(MultiTaskLoss):
         alpha: float | None = None,
     ) -> None:
         super().__init__(task_names)
-        self.gamma = check_number("gamma", gamma, 0.0)
-        self.alpha = None if alpha is None else check_number("alpha", alpha, 0.0)
-        if self.alpha is not None and not 0 < self.alpha < 1:
-            raise ValueError(f"alpha must be None or within (0, 1); got {alpha!r}.")
+        self.gamma = check_number("gamma", gamma, at_least=0)
+        self.alpha = alpha
+        if alpha is not None:
+            self.alpha = check_number("alpha", alpha, above=0, below=1)
 
     def forward(
         self,

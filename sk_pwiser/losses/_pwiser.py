@@ -7,13 +7,12 @@ from typing import Any
 import torch
 from torch import Tensor
 
+from sk_pwiser._utils import check_integer, check_number
 from sk_pwiser.losses._base import MultiTaskLoss
 from sk_pwiser.losses._pairwise import SURROGATES
 from sk_pwiser.losses._pwiser_term import (
     Scores,
-    check_count,
     check_margins,
-    check_number,
     check_pairs,
     has_pairs,
     ranking_term,
@@ -101,13 +100,13 @@ class PWiseR(MultiTaskLoss):
             raise ValueError(
                 f"surrogate must be one of {sorted(SURROGATES)}; got {surrogate!r}."
             )
-        self.pwiser_weight = check_number("pwiser_weight", pwiser_weight, 0.0)
+        self.pwiser_weight = check_number("pwiser_weight", pwiser_weight, at_least=0)
         self.heads = self._find_heads(tasks)
         self.score = score
         self.surrogate = surrogate
         self.margins = check_margins(margins, len(self.task_names))
         self.pairs = check_pairs(pairs)
-        self.memory = check_count("memory", memory)
+        self.memory = check_integer("memory", memory, at_least=0)
         self.base = _make_base(base, self.task_names, dict(base_params or {}))
         self.asks_for_groups = self.base.asks_for_groups
         self._remembered: dict[int, Scores] = {}

@@ -1,13 +1,12 @@
 """The pairwise ranking term of PWiseR, over all pairs of a batch."""
 
-import math
 from collections.abc import Sequence
-from numbers import Integral, Real
 from typing import NamedTuple
 
 import torch
 from torch import Tensor
 
+from sk_pwiser._utils import check_number
 from sk_pwiser.losses._pairwise import pairwise_mean
 
 PAIRS = ("conversion", "funnel")
@@ -212,19 +211,3 @@ def check_pairs(pairs: str) -> str:
     if pairs not in PAIRS:
         raise ValueError(f"pairs must be one of {list(PAIRS)}; got {pairs!r}.")
     return pairs
-
-
-def check_number(name: str, value: object, minimum: float = -math.inf) -> float:
-    """Return a finite number; a ValueError where it is none or below the minimum."""
-    number = float(value) if isinstance(value, Real) else math.nan
-    if math.isfinite(number) and number >= minimum:
-        return number
-    rule = "finite" if minimum == -math.inf else f"finite and >= {minimum:g}"
-    raise ValueError(f"{name} must be {rule}; got {value!r}.")
-
-
-def check_count(name: str, value: object) -> int:
-    """Return a count; a ValueError where it is not an integer >= 0."""
-    if isinstance(value, Integral) and int(value) >= 0:
-        return int(value)
-    raise ValueError(f"{name} must be an integer >= 0; got {value!r}.")

@@ -16,6 +16,7 @@ from sk_pwiser.networks._escm2 import ESCM2
 from sk_pwiser.networks._esmm import ESMM
 from sk_pwiser.networks._fdn import FDN
 from sk_pwiser.networks._funnel import as_funnel
+from sk_pwiser.networks._interaction import INTERACTIONS
 from sk_pwiser.networks._metaheac import MetaHeac
 from sk_pwiser.networks._mmoe import MMoE
 from sk_pwiser.networks._omoe import OMoE
@@ -43,6 +44,7 @@ __all__ = [
     "ESCM2",
     "ESMM",
     "FDN",
+    "INTERACTIONS",
     "NETWORKS",
     "PLE",
     "STEM",

@@ -4,18 +4,14 @@ from collections.abc import Sequence
 
 from torch import Tensor
 
+from sk_pwiser._utils import check_choice, check_number
 from sk_pwiser.networks._base import (
     Correction,
     MultiTaskNetwork,
     NetworkOutput,
     NetworkSpec,
 )
-from sk_pwiser.networks._checks import (
-    check_choice,
-    check_dropout,
-    check_number,
-    check_units,
-)
+from sk_pwiser.networks._checks import check_dropout, check_units
 from sk_pwiser.networks._funnel import chain_logits
 from sk_pwiser.networks._layers import TaskTowers
 
@@ -85,8 +81,10 @@ class ESCM2(MultiTaskNetwork):
     ) -> None:
         super().__init__(spec)
         variant = check_choice("variant", variant, ("ipw", "dr"))
-        self.correction_weight = check_number("correction_weight", correction_weight)
-        self.min_propensity = check_number("min_propensity", min_propensity)
+        self.correction_weight = check_number(
+            "correction_weight", correction_weight, at_least=0
+        )
+        self.min_propensity = check_number("min_propensity", min_propensity, at_least=0)
         if not 0 < self.min_propensity <= 1:
             raise ValueError(f"min_propensity must be in (0, 1]; got {min_propensity}.")
         units, dropout = check_units("tower_units", tower_units), check_dropout(dropout)

@@ -6,14 +6,9 @@ import torch
 from torch import Tensor
 from torch.nn import functional as F
 
+from sk_pwiser._utils import check_choice, check_integer, check_number
 from sk_pwiser.networks._base import MultiTaskNetwork, NetworkOutput, NetworkSpec
-from sk_pwiser.networks._checks import (
-    check_choice,
-    check_count,
-    check_dropout,
-    check_number,
-    check_units,
-)
+from sk_pwiser.networks._checks import check_dropout, check_units
 from sk_pwiser.networks._layers import StackedMLP, TaskTowers
 
 
@@ -88,13 +83,13 @@ class FDN(MultiTaskNetwork):
         orthogonality_weight: float = 0.1,
     ) -> None:
         super().__init__(spec)
-        self.aux_weight = check_number("aux_weight", aux_weight)
+        self.aux_weight = check_number("aux_weight", aux_weight, at_least=0)
         self.orthogonality_weight = check_number(
-            "orthogonality_weight", orthogonality_weight
+            "orthogonality_weight", orthogonality_weight, at_least=0
         )
         check_choice("orthogonality", orthogonality, tuple(PENALTIES))
         self.penalty = PENALTIES[orthogonality]
-        self.n_pairs = check_count("n_pairs", n_pairs)
+        self.n_pairs = check_integer("n_pairs", n_pairs, at_least=1)
         dropout = check_dropout(dropout)
         units = check_units("expert_units", expert_units)
         n_each = spec.n_tasks * n_pairs

@@ -6,8 +6,9 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 
+from sk_pwiser._utils import check_integer
 from sk_pwiser.networks._base import MultiTaskNetwork, NetworkOutput, NetworkSpec
-from sk_pwiser.networks._checks import check_count, check_dropout, check_units
+from sk_pwiser.networks._checks import check_dropout, check_units
 from sk_pwiser.networks._layers import Gates, OutputLayer, StackedMLP
 
 
@@ -71,8 +72,8 @@ class MetaHeac(MultiTaskNetwork):
         dropout: float = 0.0,
     ) -> None:
         super().__init__(spec)
-        n_experts = check_count("n_experts", n_experts)
-        n_critics = check_count("n_critics", n_critics)
+        n_experts = check_integer("n_experts", n_experts, at_least=1)
+        n_critics = check_integer("n_critics", n_critics, at_least=1)
         dropout = check_dropout(dropout)
         units = check_units("expert_units", expert_units)
         self.experts = StackedMLP(n_experts, self.width, units, dropout)

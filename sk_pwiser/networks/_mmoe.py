@@ -4,8 +4,9 @@ from collections.abc import Sequence
 
 from torch import Tensor
 
+from sk_pwiser._utils import check_integer
 from sk_pwiser.networks._base import MultiTaskNetwork, NetworkOutput, NetworkSpec
-from sk_pwiser.networks._checks import check_count, check_dropout, check_units
+from sk_pwiser.networks._checks import check_dropout, check_units
 from sk_pwiser.networks._layers import Gates, StackedMLP, TaskTowers
 
 
@@ -60,7 +61,10 @@ class MMoE(MultiTaskNetwork):
         dropout: float = 0.0,
     ) -> None:
         super().__init__(spec)
-        n_experts, dropout = check_count("n_experts", n_experts), check_dropout(dropout)
+        n_experts, dropout = (
+            check_integer("n_experts", n_experts, at_least=1),
+            check_dropout(dropout),
+        )
         units = check_units("expert_units", expert_units)
         self.experts = StackedMLP(n_experts, self.width, units, dropout)
         self.gates = Gates(self.width, spec.n_tasks, n_experts)

@@ -5,8 +5,9 @@ from collections.abc import Sequence
 import torch
 from torch import Tensor, nn
 
+from sk_pwiser._utils import check_integer
 from sk_pwiser.networks._base import MultiTaskNetwork, NetworkOutput, NetworkSpec
-from sk_pwiser.networks._checks import check_count, check_dropout, check_units
+from sk_pwiser.networks._checks import check_dropout, check_units
 from sk_pwiser.networks._layers import Gates, StackedMLP, TaskTowers, mix
 
 
@@ -76,12 +77,12 @@ class PLE(MultiTaskNetwork):
         super().__init__(spec)
         counts = (
             spec.n_tasks,
-            check_count("n_experts", n_experts),
-            check_count("n_shared_experts", n_shared_experts),
+            check_integer("n_experts", n_experts, at_least=1),
+            check_integer("n_shared_experts", n_shared_experts, at_least=1),
         )
         units = check_units("expert_units", expert_units)
         dropout = check_dropout(dropout)
-        n_levels = check_count("n_levels", n_levels)
+        n_levels = check_integer("n_levels", n_levels, at_least=1)
         width = self.width
         levels = []
         for level in range(n_levels):

@@ -5,8 +5,9 @@ from collections.abc import Sequence
 import torch
 from torch import Tensor
 
+from sk_pwiser._utils import check_integer
 from sk_pwiser.networks._base import MultiTaskNetwork, NetworkOutput, NetworkSpec
-from sk_pwiser.networks._checks import check_count, check_dropout, check_units
+from sk_pwiser.networks._checks import check_dropout, check_units
 from sk_pwiser.networks._layers import Gates, StackedMLP, TaskTowers, mix
 
 
@@ -76,8 +77,8 @@ class STEM(MultiTaskNetwork):
         dropout: float = 0.0,
     ) -> None:
         super().__init__(spec, n_tables=spec.n_tasks + 1)
-        n_own = check_count("n_experts", n_experts)
-        n_shared = check_count("n_shared_experts", n_shared_experts)
+        n_own = check_integer("n_experts", n_experts, at_least=1)
+        n_shared = check_integer("n_shared_experts", n_shared_experts, at_least=1)
         units = check_units("expert_units", expert_units)
         dropout = check_dropout(dropout)
         # The input that each expert reads: its task's, or the last, which is shared.

@@ -6,7 +6,7 @@ from operator import mul
 import torch
 from torch import Tensor
 
-from sk_pwiser.weighting._checks import check_number
+from sk_pwiser._utils import check_number
 from sk_pwiser.weighting._gradient import GradientWeighting
 
 # Shorter than this, beside the gradients, a mean of gradients has no direction.

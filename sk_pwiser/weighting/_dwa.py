@@ -2,8 +2,8 @@
 
 from torch import Tensor
 
+from sk_pwiser._utils import check_number
 from sk_pwiser.weighting._base import TaskWeighting
-from sk_pwiser.weighting._checks import check_number
 from sk_pwiser.weighting._rates import TrainingRates, softmax_weights
 
 

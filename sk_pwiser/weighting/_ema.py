@@ -3,8 +3,8 @@
 import torch
 from torch import Tensor
 
+from sk_pwiser._utils import check_number
 from sk_pwiser.weighting._base import TaskWeighting
-from sk_pwiser.weighting._checks import check_number
 from sk_pwiser.weighting._rates import TrainingRates, softmax_weights
 
 RATES = (None, "dwa", "plain")

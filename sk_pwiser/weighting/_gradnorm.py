@@ -5,7 +5,7 @@ from collections.abc import Iterable
 import torch
 from torch import Tensor, nn
 
-from sk_pwiser.weighting._checks import check_number
+from sk_pwiser._utils import check_number
 from sk_pwiser.weighting._gradient import GradientWeighting
 
 # A gradient that is shorter than this share of the longest one has vanished.

@@ -6,7 +6,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from sk_pwiser.weighting._checks import check_number
+from sk_pwiser._utils import check_number
 from sk_pwiser.weighting._gradient import GradientWeighting
 
 

@@ -1,11 +1,9 @@
 """Nash-MTL: the weights on which bargaining tasks agree."""
 
-from numbers import Integral
-
 import torch
 from torch import Tensor
 
-from sk_pwiser.weighting._checks import check_number
+from sk_pwiser._utils import check_integer, check_number
 from sk_pwiser.weighting._gradient import GradientWeighting
 
 # Below this, the lengths of directions in which all losses fall are rounding errors
@@ -95,9 +93,7 @@ class Nash(GradientWeighting):
             check_number("max_norm", max_norm, above=0)
         self.max_norm = max_norm
         self.tol = check_number("tol", tol, above=0)
-        if not isinstance(max_iter, Integral):
-            raise TypeError(f"max_iter must be an integer; got {max_iter!r}.")
-        self.max_iter: int = int(check_number("max_iter", max_iter, at_least=1))
+        self.max_iter = check_integer("max_iter", max_iter, at_least=1)
 
     def weigh(self, gram: Tensor) -> Tensor:
         """Return the bargaining weights, of shape `(n_tasks,)`."""

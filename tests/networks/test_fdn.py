@@ -200,7 +200,7 @@ def test_number_of_parameters(n_tasks, n_pairs):
     [
         ({"n_pairs": 0}, "n_pairs must be an integer >= 1; got 0"),
         ({"orthogonality": "rows"}, "orthogonality must be one of .* got 'rows'"),
-        ({"aux_weight": -1}, "aux_weight must be a finite number >= 0; got -1"),
+        ({"aux_weight": -1}, "aux_weight must be finite and >= 0; got -1"),
         ({"orthogonality_weight": float("nan")}, "orthogonality_weight .* got nan"),
     ],
 )

@@ -1,14 +1,10 @@
-"""Whole-tensor batches: a batch is one indexing of tensors, not a list of rows."""
+"""Encoded impressions as whole tensors: a batch is one indexing of them."""
 
-from collections.abc import Iterator
 from dataclasses import dataclass, replace
-from itertools import pairwise
 
 import torch
 from torch import Tensor
 from torch.utils.data import Dataset
-
-from sk_pwiser._plans import Plan, as_they_are, grouped, shuffled, stratified
 
 Batch = tuple[dict[str, Tensor], Tensor]
 
@@ -93,70 +89,3 @@ def _take(tensor: Tensor, rows: Tensor | slice) -> Tensor:
 def _free_memory(device: torch.device) -> int:
     free, _ = torch.cuda.mem_get_info(device)
     return free
-
-
-class BatchIterator:
-    """Batches of impressions, one indexing each.
-
-    Random orders come from torch's global generator.
-
-    Parameters
-    ----------
-    impressions : Impressions
-        The rows to go through.
-    batch_size : int
-        The largest number of rows of a batch.
-    plan : {"as_they_are", "shuffled", "grouped", "stratified"}, default="as_they_are"
-        Which rows make up a batch; every pass is planned anew.
-    device : torch.device, default=None
-        Where the batches are to be; by default where the tensors are.
-    """
-
-    def __init__(
-        self,
-        impressions: Impressions,
-        batch_size: int,
-        plan: str = "as_they_are",
-        device: torch.device | None = None,
-    ) -> None:
-        self.dataset = impressions
-        self.batch_size = batch_size
-        self.plan = plan
-        self.device = impressions.codes.device if device is None else device
-
-    def __iter__(self) -> Iterator[Batch]:
-        """Go through the rows once."""
-        order, bounds, weight = self._make_plan()
-        for start, stop in pairwise(bounds):
-            rows = slice(start, stop) if order is None else order[start:stop]
-            inputs, y = self.dataset[rows]
-            if weight is not None:
-                own = inputs.get("sample_weight")
-                part = weight[start:stop]
-                inputs["sample_weight"] = part if own is None else own * part
-            yield {k: self._move(v) for k, v in inputs.items()}, self._move(y)
-
-    def _make_plan(self) -> Plan:
-        data = self.dataset
-        if self.plan == "grouped" and data.groups is not None:
-            plan = grouped(data.select(data.groups), self.batch_size)
-        elif self.plan == "stratified":
-            converted = data.labels().amin(dim=1) == 1
-            plan = stratified(converted, self.batch_size)
-        elif self.plan == "as_they_are":
-            plan = as_they_are(len(data), self.batch_size)
-        else:
-            plan = shuffled(len(data), self.batch_size)
-        return self._place(plan)
-
-    def _place(self, plan: Plan) -> Plan:
-        """Point the plan at the rows of the part, on the device of the tensors."""
-        rows, here = self.dataset.rows, self.dataset.codes.device
-        order = None if plan.order is None else plan.order.to(here)
-        if rows is not None:
-            order = rows if order is None else rows[order]
-        weight = None if plan.weight is None else plan.weight.to(here)
-        return Plan(order, plan.bounds, weight)
-
-    def _move(self, tensor: Tensor) -> Tensor:
-        return tensor.to(self.device, non_blocking=True)

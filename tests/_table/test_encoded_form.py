@@ -5,8 +5,8 @@ import pandas as pd
 import pytest
 from numpy.testing import assert_allclose, assert_array_equal
 
-from sk_pwiser._columns import ROWS_AT_A_TIME
-from sk_pwiser._encoding import ROWS_IN_CACHE, TableEncoder
+from sk_pwiser._table._dataframe import ROWS_AT_A_TIME
+from sk_pwiser._table._encoder import ROWS_IN_CACHE, TableEncoder
 
 
 @pytest.mark.parametrize(

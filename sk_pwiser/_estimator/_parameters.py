@@ -5,11 +5,10 @@ from numbers import Integral, Real
 import torch
 from sklearn.utils._param_validation import Interval, StrOptions
 
-from sk_pwiser._net import OPTIMIZERS
-from sk_pwiser._numeric import NUMERIC_ENCODINGS
+from sk_pwiser._table import NUMERIC_ENCODINGS
+from sk_pwiser._training import OPTIMIZERS
 from sk_pwiser.losses import LOSSES
-from sk_pwiser.networks import NETWORKS
-from sk_pwiser.networks._interaction import INTERACTIONS
+from sk_pwiser.networks import INTERACTIONS, NETWORKS
 from sk_pwiser.weighting import WEIGHTINGS
 
 PARAMETER_CONSTRAINTS = {

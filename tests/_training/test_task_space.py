@@ -7,7 +7,7 @@ from numpy.testing import assert_allclose
 from scipy.special import expit
 
 from sk_pwiser import MultiTaskCTRCVRClassifier
-from sk_pwiser._criterion import MultiTaskCriterion
+from sk_pwiser._training._criterion import MultiTaskCriterion
 from sk_pwiser.datasets import make_ctr_cvr
 from sk_pwiser.losses import BCE, MultiTaskLoss, PWiseR
 from sk_pwiser.model_selection import funnel_depth

@@ -3,7 +3,7 @@ import pytest
 import torch
 from numpy.testing import assert_allclose
 
-from sk_pwiser._criterion import MultiTaskCriterion
+from sk_pwiser._training._criterion import MultiTaskCriterion
 from sk_pwiser.losses import BCE
 from sk_pwiser.networks import Correction, NetworkOutput
 from sk_pwiser.weighting import Equal, Fixed

@@ -14,8 +14,9 @@ from numpy.testing import assert_allclose, assert_array_equal
 from pandas.testing import assert_frame_equal
 from sklearn.preprocessing import StandardScaler
 
-from sk_pwiser._encoding import MISSING, UNSEEN, CategoryColumn, TableEncoder
-from sk_pwiser._numeric import LARGEST_DEVIATION, NumericColumn
+from sk_pwiser._table._categories import MISSING, UNSEEN, CategoryColumn
+from sk_pwiser._table._encoder import TableEncoder
+from sk_pwiser._table._numeric import LARGEST_DEVIATION, NumericColumn
 
 
 def arrow(dtype):

@@ -12,9 +12,9 @@ import pytest
 from numpy.testing import assert_allclose, assert_array_equal
 from sklearn.preprocessing import StandardScaler
 
-from sk_pwiser._columns import factorize
-from sk_pwiser._encoding import MISSING, UNSEEN, CategoryColumn
-from sk_pwiser._numeric import LARGEST_DEVIATION, StandardColumn
+from sk_pwiser._table._categories import MISSING, UNSEEN, CategoryColumn
+from sk_pwiser._table._dataframe import factorize
+from sk_pwiser._table._numeric import LARGEST_DEVIATION, StandardColumn
 
 
 def series(dtype):

@@ -8,7 +8,7 @@ import numpy as np
 from sklearn.utils import check_array, column_or_1d
 from sklearn.utils.multiclass import check_classification_targets, type_of_target
 
-from sk_pwiser._columns import factorize
+from sk_pwiser._table._dataframe import factorize
 from sk_pwiser.model_selection import funnel_depth
 
 

@@ -3,7 +3,7 @@
 import numpy as np
 from scipy.special import ndtri
 
-from sk_pwiser._columns import blocks, to_float
+from sk_pwiser._table._dataframe import blocks, to_float
 
 # Inputs beyond this many standard deviations are cut off there: one wild value at
 # prediction must not carry the logit away.

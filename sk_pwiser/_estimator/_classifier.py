@@ -4,9 +4,9 @@ from typing import ClassVar
 
 from sklearn.base import BaseEstimator, ClassifierMixin, _fit_context
 
-from sk_pwiser._parameters import PARAMETER_CONSTRAINTS
-from sk_pwiser._predictions import Predictions
-from sk_pwiser._targets import takes_lower_case_y
+from sk_pwiser._estimator._parameters import PARAMETER_CONSTRAINTS
+from sk_pwiser._estimator._predictions import Predictions
+from sk_pwiser._table import takes_lower_case_y
 from sk_pwiser._training import Trained, train
 
 

@@ -15,8 +15,8 @@ from scipy.special import ndtr, ndtri
 from scipy.stats import rankdata
 from sklearn.preprocessing import SplineTransformer
 
-from sk_pwiser._encoding import TableEncoder
-from sk_pwiser._numeric import (
+from sk_pwiser._table._encoder import TableEncoder
+from sk_pwiser._table._numeric import (
     LARGEST_DEVIATION,
     N_BINS,
     N_QUANTILES,

@@ -5,7 +5,7 @@ import pytest
 from refusals import X, Y, small
 from sklearn.exceptions import NotFittedError
 
-from sk_pwiser.plotting import plot_task_weights
+from sk_pwiser.inspection import plot_task_weights
 from sk_pwiser.weighting import TaskWeighting
 
 matplotlib = pytest.importorskip("matplotlib")

@@ -5,8 +5,8 @@ import torch
 from hypothesis import given
 from hypothesis import strategies as st
 
-from sk_pwiser._batches import BatchIterator, Impressions
-from sk_pwiser._plans import grouped, stratified
+from sk_pwiser._training._batch_samplers import BatchIterator, grouped, stratified
+from sk_pwiser._training._dataset import Impressions
 
 
 def impressions(n):

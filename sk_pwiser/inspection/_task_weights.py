@@ -1,9 +1,7 @@
-"""Plots of what training did. They need matplotlib, the extra "plot"."""
+"""The weights of the tasks, epoch by epoch."""
 
 import numpy as np
 from sklearn.utils.validation import check_is_fitted
-
-__all__ = ["plot_task_weights"]
 
 
 def plot_task_weights(estimator, ax=None):
@@ -35,7 +33,7 @@ def plot_task_weights(estimator, ax=None):
     --------
     >>> from sk_pwiser import MultiTaskCTRCVRClassifier
     >>> from sk_pwiser.datasets import make_ctr_cvr
-    >>> from sk_pwiser.plotting import plot_task_weights
+    >>> from sk_pwiser.inspection import plot_task_weights
     >>> data = make_ctr_cvr(1_000, ctr=0.3, random_state=0)
     >>> model = MultiTaskCTRCVRClassifier(weighting="ema", max_epochs=3)
     >>> ax = plot_task_weights(model.fit(data.data, data.target))

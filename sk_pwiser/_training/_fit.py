@@ -8,15 +8,21 @@ import numpy as np
 import torch
 from sklearn.utils import _safe_indexing, check_consistent_length, check_random_state
 
-from sk_pwiser._batches import Impressions
-from sk_pwiser._components import build, check_names, resolve
-from sk_pwiser._criterion import MultiTaskCriterion
-from sk_pwiser._device import check_compiler, find_device
-from sk_pwiser._encoding import UNSEEN, TableEncoder
-from sk_pwiser._net import MultiTaskNet, TrainingData, check_loop, make_net
-from sk_pwiser._targets import Targets, check_groups, check_row_weights, check_targets
+from sk_pwiser._table import (
+    UNSEEN,
+    TableEncoder,
+    Targets,
+    check_groups,
+    check_row_weights,
+    check_targets,
+)
+from sk_pwiser._training._criterion import MultiTaskCriterion
+from sk_pwiser._training._dataset import Impressions
+from sk_pwiser._training._device import check_compiler, find_device
+from sk_pwiser._training._net import MultiTaskNet, TrainingData, check_loop, make_net
+from sk_pwiser._utils import build, check_names, resolve
 from sk_pwiser.losses import LOSSES, MultiTaskLoss
-from sk_pwiser.model_selection import _funnel_holdout
+from sk_pwiser.model_selection import funnel_holdout
 from sk_pwiser.networks import NETWORKS, MultiTaskNetwork, NetworkSpec
 from sk_pwiser.weighting import WEIGHTINGS, TaskWeighting, as_weighting
 
@@ -290,7 +296,7 @@ def _monitored(early_stopping, targets):
 def _split(impressions, validation_fraction, random_state, monitor):
     if monitor is None:
         return impressions, None
-    rows = _funnel_holdout(
+    rows = funnel_holdout(
         impressions.y.numpy(),
         test_size=validation_fraction,
         random_state=random_state,

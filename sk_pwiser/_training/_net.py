@@ -13,8 +13,9 @@ from skorch.callbacks import Callback, EarlyStopping, EpochTimer, PrintLog, Prog
 from skorch.utils import noop
 from torch import Tensor, nn
 
-from sk_pwiser._batches import Batch, BatchIterator, Impressions
-from sk_pwiser._device import can_fuse, evaluation_batch_size
+from sk_pwiser._training._batch_samplers import BatchIterator
+from sk_pwiser._training._dataset import Batch, Impressions
+from sk_pwiser._training._device import can_fuse, evaluation_batch_size
 from sk_pwiser.networks import NetworkOutput, as_funnel
 
 OPTIMIZERS: dict[str, type[torch.optim.Optimizer]] = {

@@ -4,8 +4,8 @@ import numpy as np
 import torch
 from sklearn.utils.validation import check_is_fitted
 
-from sk_pwiser._batches import Impressions
-from sk_pwiser._targets import check_targets, takes_lower_case_y
+from sk_pwiser._table import check_targets, takes_lower_case_y
+from sk_pwiser._training import Impressions
 from sk_pwiser.metrics import mean_auc_scorer
 
 

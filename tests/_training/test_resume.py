@@ -8,7 +8,7 @@ import torch
 from numpy.testing import assert_allclose, assert_array_equal
 from refusals import X, Y, small
 
-from sk_pwiser._training import _base_rates
+from sk_pwiser._training._fit import _base_rates
 from sk_pwiser.losses import MultiTaskLoss, PWiseR
 from sk_pwiser.weighting import TaskWeighting
 

@@ -9,7 +9,7 @@ import scipy.sparse as sp
 import torch
 from numpy.testing import assert_allclose, assert_array_equal
 
-from sk_pwiser._targets import (
+from sk_pwiser._table._labels import (
     check_groups,
     check_row_weights,
     check_targets,

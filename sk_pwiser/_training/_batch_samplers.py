@@ -1,10 +1,14 @@
 """Plans of an epoch: which rows make up which batch."""
 
 from bisect import bisect_right
+from collections.abc import Iterator
+from itertools import pairwise
 from typing import NamedTuple
 
 import torch
 from torch import Tensor
+
+from sk_pwiser._training._dataset import Batch, Impressions
 
 
 class Plan(NamedTuple):
@@ -96,3 +100,70 @@ def _make_up(rows: Tensor, n_rows: int) -> Tensor | None:
         return None
     times = torch.bincount(rows, minlength=n_rows)[rows]
     return (len(rows) / n_rows) / times.float()
+
+
+class BatchIterator:
+    """Batches of impressions, one indexing each.
+
+    Random orders come from torch's global generator.
+
+    Parameters
+    ----------
+    impressions : Impressions
+        The rows to go through.
+    batch_size : int
+        The largest number of rows of a batch.
+    plan : {"as_they_are", "shuffled", "grouped", "stratified"}, default="as_they_are"
+        Which rows make up a batch; every pass is planned anew.
+    device : torch.device, default=None
+        Where the batches are to be; by default where the tensors are.
+    """
+
+    def __init__(
+        self,
+        impressions: Impressions,
+        batch_size: int,
+        plan: str = "as_they_are",
+        device: torch.device | None = None,
+    ) -> None:
+        self.dataset = impressions
+        self.batch_size = batch_size
+        self.plan = plan
+        self.device = impressions.codes.device if device is None else device
+
+    def __iter__(self) -> Iterator[Batch]:
+        """Go through the rows once."""
+        order, bounds, weight = self._make_plan()
+        for start, stop in pairwise(bounds):
+            rows = slice(start, stop) if order is None else order[start:stop]
+            inputs, y = self.dataset[rows]
+            if weight is not None:
+                own = inputs.get("sample_weight")
+                part = weight[start:stop]
+                inputs["sample_weight"] = part if own is None else own * part
+            yield {k: self._move(v) for k, v in inputs.items()}, self._move(y)
+
+    def _make_plan(self) -> Plan:
+        data = self.dataset
+        if self.plan == "grouped" and data.groups is not None:
+            plan = grouped(data.select(data.groups), self.batch_size)
+        elif self.plan == "stratified":
+            converted = data.labels().amin(dim=1) == 1
+            plan = stratified(converted, self.batch_size)
+        elif self.plan == "as_they_are":
+            plan = as_they_are(len(data), self.batch_size)
+        else:
+            plan = shuffled(len(data), self.batch_size)
+        return self._place(plan)
+
+    def _place(self, plan: Plan) -> Plan:
+        """Point the plan at the rows of the part, on the device of the tensors."""
+        rows, here = self.dataset.rows, self.dataset.codes.device
+        order = None if plan.order is None else plan.order.to(here)
+        if rows is not None:
+            order = rows if order is None else rows[order]
+        weight = None if plan.weight is None else plan.weight.to(here)
+        return Plan(order, plan.bounds, weight)
+
+    def _move(self, tensor: Tensor) -> Tensor:
+        return tensor.to(self.device, non_blocking=True)

@@ -1,0 +1,86 @@
+"""Checks of parameters: what every component says of a value that it cannot take."""
+
+from collections.abc import Collection
+from numbers import Integral, Real
+
+
+def check_number(
+    name: str,
+    value: object,
+    *,
+    above: float | None = None,
+    at_least: float | None = None,
+    below: float | None = None,
+    at_most: float | None = None,
+) -> float:
+    """Return a parameter as a float.
+
+    Parameters
+    ----------
+    name : str
+        Name of the parameter, for the message.
+    value : object
+        The value found.
+    above, at_least, below, at_most : float, default=None
+        Limits of the range; `above` and `below` themselves are outside of it.
+
+    Raises
+    ------
+    TypeError
+        If the value is not a real number. A bool is not one.
+    ValueError
+        If it is not finite, or out of range.
+    """
+    if not isinstance(value, Real) or isinstance(value, bool):
+        raise TypeError(f"{name} must be a number; got {value!r}.")
+    number = float(value)
+    limits = {
+        "> {}": (above, above is None or number > above),
+        ">= {}": (at_least, at_least is None or number >= at_least),
+        "< {}": (below, below is None or number < below),
+        "<= {}": (at_most, at_most is None or number <= at_most),
+    }
+    is_finite = abs(number) < float("inf")
+    if not is_finite or not all(holds for _, holds in limits.values()):
+        rules = [
+            rule.format(f"{limit:g}")
+            for rule, (limit, _) in limits.items()
+            if limit is not None
+        ]
+        raise ValueError(
+            f"{name} must be {' and '.join(['finite', *rules])}; got {value!r}."
+        )
+    return number
+
+
+def check_integer(name: str, value: object, *, at_least: int) -> int:
+    """Return a parameter as an int.
+
+    Raises
+    ------
+    TypeError
+        If the value is not an integer. A bool is not one.
+    ValueError
+        If it is below `at_least`.
+    """
+    if not isinstance(value, Integral) or isinstance(value, bool):
+        raise TypeError(f"{name} must be an integer >= {at_least}; got {value!r}.")
+    if value < at_least:
+        raise ValueError(f"{name} must be an integer >= {at_least}; got {value!r}.")
+    return int(value)
+
+
+def check_choice(name: str, value: object, choices: Collection[str | None]) -> str:
+    """Return a parameter that must be one of a few names.
+
+    Raises
+    ------
+    TypeError
+        If the value is neither a string nor one of the choices.
+    ValueError
+        If it is a string that is not among the choices.
+    """
+    if isinstance(value, str | None) and value in choices:
+        return value  # type: ignore[return-value]
+    kind = ValueError if isinstance(value, str) else TypeError
+    raise kind(f"{name} must be one of {list(choices)}; got {value!r}.")

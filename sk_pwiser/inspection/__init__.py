@@ -1,0 +1,5 @@
+"""Pictures of what training did. They need matplotlib, the extra "plot"."""
+
+from sk_pwiser.inspection._task_weights import plot_task_weights
+
+__all__ = ["plot_task_weights"]
