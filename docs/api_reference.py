@@ -1,8 +1,9 @@
-"""The table that the API reference is made from.
+"""Write the sections of the API reference.
 
-A line of `MODULES` gives a module its section. Its text is the module's docstring, and
-its entries are the classes and functions of `__all__`; those of a registry are listed
-by the names that the estimator's parameter takes. So a new network needs no line here.
+Each public module has a line in `MODULES` and a section of the page. The section shows
+the module's docstring and lists the classes and functions of its `__all__`. Members of
+a registry are listed with their names in the estimator's parameter, so a new network
+needs no line here.
 """
 
 import importlib
@@ -36,14 +37,14 @@ MODULES = [
 
 
 def public_modules():
-    """Names of the package and its public modules."""
+    """Return the names of the package and of its public modules."""
     found = pkgutil.iter_modules(sk_pwiser.__path__, "sk_pwiser.")
     names = [info.name for info in found if "._" not in info.name]
     return ["sk_pwiser", *names]
 
 
 def write(path):
-    """Write the sections of the modules that there are."""
+    """Write the sections of all public modules to a file."""
     found = public_modules()
     if unlisted := set(found) - {module.name for module in MODULES}:
         raise ValueError(f"MODULES of api_reference.py has no line for {unlisted}.")
@@ -54,7 +55,7 @@ def write(path):
 
 
 def section(module):
-    """reStructuredText of a section."""
+    """Return the reStructuredText of a section."""
     imported = importlib.import_module(module.name)
     registry = getattr(imported, module.registry, {})
     listed = [cls.__name__ for cls in registry.values()]
@@ -72,12 +73,12 @@ def section(module):
 
 
 def is_documented(value):
-    """Whether a public name gets a page: classes and functions do."""
+    """Return whether a public name gets a page: classes and functions do."""
     return inspect.isclass(value) or inspect.isfunction(value)
 
 
 def registry_table(module, registry):
-    """Table from the names that a parameter takes to classes."""
+    """Return a table of the names that a parameter takes and their classes."""
     rows = [
         f'   * - ``{module.parameter}="{name}"``\n     - :class:`{cls.__name__}`'
         for name, cls in registry.items()
@@ -86,6 +87,6 @@ def registry_table(module, registry):
 
 
 def autosummary(names):
-    """Directive that lists names and makes a page of each."""
+    """Return a directive that lists names and generates a page for each."""
     rows = [f"   {name}" for name in names]
     return "\n".join([".. autosummary::\n   :toctree: generated\n", *rows, ""])

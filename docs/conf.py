@@ -1,4 +1,4 @@
-"""How Sphinx builds the documentation; `tox -e docs` runs it."""
+"""Configuration of Sphinx; `tox -e docs` builds the documentation."""
 
 import os
 import sys
@@ -10,8 +10,10 @@ DOCS = Path(__file__).parent
 sys.path.insert(0, str(DOCS))
 
 import api_reference  # noqa: E402
+import architecture  # noqa: E402
 
 api_reference.write(DOCS / "api_table.rst")
+architecture.write(DOCS / "generated" / "architecture.svg")
 
 # Project
 
@@ -35,15 +37,15 @@ templates_path = ["_templates"]
 default_role = "code"
 maximum_signature_line_length = 88
 
-# API reference: one page an object of api_table.rst, which api.rst includes.
+# API reference: one page per object of api_table.rst, which api.rst includes.
 
 autosummary_generate = ["api_table.rst"]
 autodoc_default_options = {
-    # Made by scikit-learn for metadata routing; their text refers to its user guide.
+    # scikit-learn generates these for metadata routing; their text refers to its guide.
     "exclude-members": "set_fit_request,set_partial_fit_request,set_score_request",
 }
-autodoc_typehints = "none"  # numpydoc's types say more
-numpydoc_show_class_members = False  # the template of a class lists them
+autodoc_typehints = "none"  # the types in the docstrings say more
+numpydoc_show_class_members = False  # the template of a class page lists them
 
 # References: :doi:`10.1145/3219819.3220007`, :arxiv:`2406.02163`.
 
@@ -52,7 +54,7 @@ extlinks = {
     "doi": ("https://doi.org/%s", "doi:%s"),
 }
 
-# Links into other projects' documentation need a network, so they are asked for.
+# Links into other projects' documentation need a network, so they are off by default.
 
 if os.environ.get("SK_PWISER_DOCS_INTERSPHINX"):
     extensions.append("sphinx.ext.intersphinx")
@@ -65,7 +67,7 @@ if os.environ.get("SK_PWISER_DOCS_INTERSPHINX"):
         "torch": ("https://docs.pytorch.org/docs/stable", None),
     }
 
-# Gallery: every examples/**/plot_*.py is run, and a failure stops the build.
+# Gallery: the build runs every examples/**/plot_*.py and fails if one of them fails.
 
 sphinx_gallery_conf = {
     "examples_dirs": "../examples",
@@ -82,7 +84,7 @@ sphinx_gallery_conf = {
     "write_computation_times": False,
 }
 
-# Copy buttons leave out prompts and output.
+# Copied code holds neither prompts nor output.
 
 copybutton_prompt_text = r">>> |\.\.\. |\$ "
 copybutton_prompt_is_regexp = True
