@@ -1,0 +1,38 @@
+"""Scorers for one task of a funnel, for its CVR, or for the mean over its tasks.
+
+Pass them as ``scoring`` to :class:`~sklearn.model_selection.GridSearchCV`,
+:func:`~sklearn.model_selection.cross_validate` and similar tools:
+
+- ``ctr_auc_scorer``: ROC AUC of the first task.
+- ``ctcvr_auc_scorer``: ROC AUC of the last task, over all rows.
+- ``cvr_auc_scorer``: ROC AUC of P(last task | first task), over the rows where the
+  first task is 1.
+- ``mean_auc_scorer``: mean ROC AUC over the tasks.
+- ``mean_log_loss_scorer``: minus the mean binary log loss over the tasks, in nats.
+  Scikit-learn's ``"neg_log_loss"`` treats two tasks as two classes. This scorer
+  includes the rows without the event, and its scale does not depend on the number of
+  tasks.
+
+An AUC is NaN if the labels hold one class only, with an ``UndefinedMetricWarning``.
+:func:`make_task_scorer` builds other scorers. Several scorers in one ``scoring`` share
+their predictions, as scikit-learn's own scorers do: each method of the estimator runs
+once per fold and split.
+"""
+
+from sk_pwiser.metrics._scorers import (
+    ctcvr_auc_scorer,
+    ctr_auc_scorer,
+    cvr_auc_scorer,
+    mean_auc_scorer,
+    mean_log_loss_scorer,
+)
+from sk_pwiser.metrics._task_scorer import make_task_scorer
+
+__all__ = [
+    "ctcvr_auc_scorer",
+    "ctr_auc_scorer",
+    "cvr_auc_scorer",
+    "make_task_scorer",
+    "mean_auc_scorer",
+    "mean_log_loss_scorer",
+]

@@ -1,0 +1,249 @@
+"""A factory of scorers, each for one task, for the CVR or for the mean over tasks."""
+
+import inspect
+import warnings
+from numbers import Integral
+
+import numpy as np
+from sklearn import get_config
+from sklearn.exceptions import UndefinedMetricWarning
+from sklearn.metrics import average_precision_score, roc_auc_score
+from sklearn.metrics._scorer import _BaseScorer
+from sklearn.utils import check_consistent_length, column_or_1d
+from sklearn.utils.metadata_routing import MetadataRequest
+
+from sk_pwiser.metrics._predictions import Predictions, shared_cache
+from sk_pwiser.metrics._tasks import check_same_tasks, check_targets, find_task
+
+# Rankings need both classes, and not all of these metrics warn: without a negative,
+# the average precision is silently 1.
+_NEEDS_BOTH_CLASSES = (roc_auc_score, average_precision_score)
+
+
+def make_task_scorer(
+    metric, task, *, greater_is_better=True, response_method="predict_proba", **kwargs
+):
+    """Make a scorer of one task, of the CVR, or of the mean over tasks.
+
+    Parameters
+    ----------
+    metric : callable
+        ``metric(y_true, y_pred, **kwargs)`` on the labels and the predictions of one
+        task, both of shape (n_samples,). Pickling a scorer, which ``n_jobs`` requires,
+        needs an importable metric.
+    task : int or str
+        The task to score:
+
+        - an int: the column of ``Y`` with this index; negative indices count from the
+          end;
+        - ``"cvr"``: P(last task | first task) against the last task, over the rows
+          where the first task is 1;
+        - ``"mean"``: the mean of the metric over all tasks;
+        - any other str: the task with this name, looked up in the columns of a
+          DataFrame ``Y``, then in the ``task_names_`` of the estimator. Use the index
+          for a task whose name is "cvr" or "mean".
+    greater_is_better : bool, default=True
+        Whether a higher value of the metric is better. If False, the scorer returns
+        minus the metric.
+    response_method : {"predict_proba", "predict"}, default="predict_proba"
+        Whether the metric receives the probability of the event or the predicted
+        label. With ``task="cvr"`` it always receives a probability.
+    **kwargs : dict
+        Passed to the metric.
+
+    Returns
+    -------
+    scorer : callable
+        ``scorer(estimator, X, Y, sample_weight=None)`` returns a float.
+
+    Raises
+    ------
+    TypeError
+        If ``metric`` is not callable or ``task`` is neither an int nor a str.
+    ValueError
+        If ``response_method`` is unknown, or is "predict" with ``task="cvr"``.
+
+    Notes
+    -----
+    ``Y`` is of shape (n_samples, n_tasks) or (n_samples,) and holds 0 and 1.
+    ``predict_proba`` of the estimator may return an array (n_samples, n_tasks), a list
+    of ``n_tasks`` arrays (n_samples, 2), or for one task (n_samples, 2). The CVR comes
+    from ``predict_cvr`` of the estimator, also if it is inside a ``Pipeline`` or a
+    search. For other estimators it is the ratio of the last to the first probability,
+    clipped to [0, 1] (0 where both are 0). It needs at least two tasks.
+
+    A metric that is undefined because ``Y`` holds one class only (or, for the CVR,
+    because the first task is 0 in every row) is NaN, with one
+    ``UndefinedMetricWarning`` that names the task. This applies to ``roc_auc_score``,
+    ``average_precision_score`` and every metric that issues this warning or returns
+    NaN. The mean over tasks is NaN if one of them is.
+
+    In a ``scoring`` with several scorers, each of ``predict_proba``, ``predict`` and
+    ``predict_cvr`` is called once for all of them.
+
+    With metadata routing, ``set_score_request(sample_weight=True)`` works as on
+    scikit-learn's scorers, in place: use ``copy.deepcopy`` on a shared scorer first.
+
+    Examples
+    --------
+    >>> import numpy as np
+    >>> from sklearn.ensemble import RandomForestClassifier
+    >>> from sklearn.metrics import brier_score_loss
+    >>> from sk_pwiser.metrics import make_task_scorer
+    >>> X = np.array([[0.0], [1.0], [2.0], [3.0]])
+    >>> Y = np.array([[0, 0], [0, 0], [1, 0], [1, 1]])
+    >>> forest = RandomForestClassifier(bootstrap=False, random_state=0).fit(X, Y)
+    >>> scorer = make_task_scorer(brier_score_loss, -1, greater_is_better=False)
+    >>> scorer
+    make_task_scorer(brier_score_loss, -1, greater_is_better=False)
+    >>> abs(scorer(forest, X, Y))
+    0.0
+    """
+    if not callable(metric):
+        raise TypeError(f"metric must be callable, got {metric!r}.")
+    if isinstance(task, bool) or not isinstance(task, (Integral, str)):
+        raise TypeError(
+            "task must be a column index, a task name, 'cvr' or 'mean', got "
+            f"{task!r} of type {type(task).__name__}."
+        )
+    if response_method not in ("predict_proba", "predict"):
+        raise ValueError(
+            "response_method must be 'predict_proba' or 'predict', got "
+            f"{response_method!r}."
+        )
+    if task == "cvr" and response_method == "predict":
+        raise ValueError(
+            "response_method must be 'predict_proba' with task='cvr', which is a "
+            "probability, got 'predict'."
+        )
+    # An index prints and pickles as a plain int, whatever integer type it came in.
+    task = task if isinstance(task, str) else int(task)
+    return _TaskScorer(metric, task, greater_is_better, response_method, kwargs)
+
+
+# scikit-learn lets only instances of its private base class share predictions.
+class _TaskScorer(_BaseScorer):
+    """The scorer that :func:`make_task_scorer` returns."""
+
+    def __init__(self, metric, task, greater_is_better, response_method, kwargs):
+        super().__init__(
+            metric, 1 if greater_is_better else -1, kwargs, response_method
+        )
+        self._task = task
+        if task == "cvr":
+            # The methods among which the CVR needs the first that exists.
+            self._response_method = ("predict_cvr", "predict_proba")
+        # As with scikit-learn's scorers: None is an error once weights are passed.
+        self._weight_request = None
+
+    def __call__(self, estimator, X, y, sample_weight=None):
+        """Score a fitted estimator; see :func:`make_task_scorer`."""
+        return self._score(None, estimator, X, y, sample_weight)
+
+    def __repr__(self):
+        metric = self._score_func
+        parts = [getattr(metric, "__name__", repr(metric)), repr(self._task)]
+        if self._sign < 0:
+            parts.append("greater_is_better=False")
+        if self._response_method == "predict":
+            parts.append("response_method='predict'")
+        parts += [f"{name}={value!r}" for name, value in self._kwargs.items()]
+        return f"make_task_scorer({', '.join(parts)})"
+
+    def _score(self, method_caller, estimator, X, y, sample_weight=None):
+        """Score with the predictions of the other scorers of the same call."""
+        predictions = Predictions(estimator, X, shared_cache(method_caller))
+        targets, y_names = check_targets(y)
+        weight = self._check_weight(sample_weight, targets)
+        values, reasons = [], []
+        for label, rows, k, predicted in self._parts(predictions, targets, y_names):
+            used = None if weight is None else weight[rows]
+            value, reason = self._evaluate(targets[rows, k], predicted, used)
+            values.append(value)
+            if reason:
+                reasons.append(f"{label} has {reason}")
+        if reasons:
+            warnings.warn(
+                f"{self!r} is undefined and set to nan: {'; '.join(reasons)}.",
+                UndefinedMetricWarning,
+                stacklevel=3,
+            )
+        return float(np.mean(values)) * self._sign
+
+    def _parts(self, predictions, targets, y_names):
+        """Yield each scored task's label, rows, column of targets, and predictions."""
+        fitted_names = predictions.task_names()
+        n_tasks = targets.shape[1]
+        check_same_tasks(n_tasks, y_names, fitted_names)
+        if self._task == "cvr":
+            happened = targets[:, 0] == 1
+            yield "the CVR", happened, -1, predictions.cvr(targets)[happened]
+            return
+        names = y_names or fitted_names
+        columns = range(n_tasks)
+        if self._task != "mean":
+            columns = [find_task(self._task, n_tasks, y_names, fitted_names)]
+        for k in columns:
+            label = f"task {k} ({names[k]!r})" if names else f"task {k}"
+            predicted = predictions.of_task(k, targets, self._response_method)
+            yield label, slice(None), k, predicted
+
+    def _evaluate(self, y_true, y_pred, weight):
+        """Return the metric and, if it is undefined, the reason."""
+        weighted = y_true if weight is None else y_true[weight != 0]
+        kwargs = {} if weight is None else {"sample_weight": weight}
+        kwargs = {**self._kwargs, **kwargs}
+        if weighted.size == 0:
+            return np.nan, "no rows to score"
+        if weighted.min() != weighted.max():
+            return float(self._score_func(y_true, y_pred, **kwargs)), None
+        reason = f"only class {weighted[0]} in its {weighted.size} rows"
+        metric = getattr(self._score_func, "func", self._score_func)
+        if metric in _NEEDS_BOTH_CLASSES:
+            return np.nan, reason
+        # A metric that warns returns an arbitrary number in place of NaN.
+        with warnings.catch_warnings():
+            warnings.simplefilter("error", UndefinedMetricWarning)
+            try:
+                value = float(self._score_func(y_true, y_pred, **kwargs))
+            except UndefinedMetricWarning:
+                value = np.nan
+        return value, reason if np.isnan(value) else None
+
+    def _check_weight(self, sample_weight, targets):
+        if sample_weight is None:
+            return None
+        self._check_metric_takes_weight()
+        weight = column_or_1d(sample_weight)
+        check_consistent_length(targets, weight)
+        return weight
+
+    def _check_metric_takes_weight(self):
+        if not self._accept_sample_weight():
+            raise TypeError(f"The metric of {self!r} takes no sample_weight.")
+
+    def _accept_sample_weight(self):
+        # scikit-learn calls this method to decide whether to pass weights.
+        try:
+            return "sample_weight" in inspect.signature(self._score_func).parameters
+        except ValueError:  # some compiled functions have no signature
+            return False
+
+    def set_score_request(self, *, sample_weight):
+        """Set, in place, whether routing passes weights: a bool, None or an alias."""
+        if not get_config()["enable_metadata_routing"]:
+            raise RuntimeError("set_score_request needs enable_metadata_routing=True.")
+        self._check_metric_takes_weight()
+        self._request(sample_weight)  # raises on a bad alias before it is stored
+        self._weight_request = sample_weight
+        return self
+
+    def get_metadata_routing(self):
+        """Return the metadata that the scorer requests: ``sample_weight`` or none."""
+        return self._request(self._weight_request)
+
+    def _request(self, alias):
+        request = MetadataRequest(owner=repr(self))
+        if self._accept_sample_weight():
+            request.score.add_request(param="sample_weight", alias=alias)
+        return request

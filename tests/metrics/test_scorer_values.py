@@ -1,0 +1,206 @@
+"""Scorers against scikit-learn's metrics on columns selected by hand."""
+
+import numpy as np
+import pytest
+from fake_estimators import Fixed, ReadsFeatures
+from sklearn.ensemble import RandomForestClassifier
+from sklearn.metrics import brier_score_loss, f1_score, log_loss, roc_auc_score
+from sklearn.model_selection import GridSearchCV
+from sklearn.pipeline import Pipeline, make_pipeline
+from sklearn.preprocessing import FunctionTransformer
+
+from sk_pwiser.metrics import (
+    ctcvr_auc_scorer,
+    ctr_auc_scorer,
+    cvr_auc_scorer,
+    make_task_scorer,
+    mean_auc_scorer,
+    mean_log_loss_scorer,
+)
+
+AUC_SCORERS = (ctr_auc_scorer, ctcvr_auc_scorer, cvr_auc_scorer, mean_auc_scorer)
+ALL_SCORERS = (*AUC_SCORERS, mean_log_loss_scorer)
+FOUR_ROWS = np.array([[0, 0], [1, 0], [1, 1], [0, 0]])
+
+
+def pair_auc(y, score):
+    above = score[y == 1][:, None] - score[y == 0][None, :]
+    return np.mean((above > 0) + 0.5 * (above == 0))
+
+
+def mean_log_loss(Y, P):
+    P = P.astype(float)
+    return -np.mean(Y * np.log(P) + (1 - Y) * np.log1p(-P))
+
+
+@pytest.mark.parametrize("n_tasks", [2, 3])
+def test_values_of_the_named_scorers(n_tasks):
+    rng = np.random.default_rng(n_tasks)
+    X = rng.uniform(0.05, 0.95, size=(80, n_tasks + 1))
+    Y = rng.integers(0, 2, size=(80, n_tasks))
+    model = ReadsFeatures().fit(X, Y)
+    P = model.predict_proba(X)
+    aucs = [pair_auc(Y[:, k], P[:, k]) for k in range(n_tasks)]
+    first = Y[:, 0] == 1
+    cvr = pair_auc(Y[first, -1], X[first, -1])
+    expected = [aucs[0], aucs[-1], cvr, np.mean(aucs), -mean_log_loss(Y, P)]
+    found = [scorer(model, X, Y) for scorer in ALL_SCORERS]
+    assert found == pytest.approx(expected)
+    assert {type(score) for score in found} == {float}
+    for k in range(-n_tasks, n_tasks):
+        scorer = make_task_scorer(roc_auc_score, np.int64(k))
+        assert scorer(model, X, Y) == pytest.approx(aucs[k])
+    for k in (n_tasks, -n_tasks - 1):
+        with pytest.raises(ValueError, match=rf"index in \[-{n_tasks}, .* got {k}"):
+            make_task_scorer(roc_auc_score, k)(model, X, Y)
+
+
+def test_an_index_may_be_a_numpy_integer():
+    scorer = make_task_scorer(roc_auc_score, np.int64(1))
+    assert repr(scorer) == "make_task_scorer(roc_auc_score, 1)"
+    Y = np.array([[0, 0], [0, 1]])
+    assert scorer(Fixed(np.array([[0.5, 0.2], [0.5, 0.4]])), Y, Y) == 1.0
+
+
+def test_mean_log_loss_does_not_depend_on_the_number_of_tasks():
+    one, none = np.full((4, 1), 0.25), np.zeros((4, 1), dtype=int)
+    for n_tasks in (1, 2, 3):
+        model = Fixed(np.tile(one, n_tasks))
+        score = mean_log_loss_scorer(model, one, np.tile(none, n_tasks))
+        assert score == pytest.approx(np.log(0.75))
+
+
+def test_losses_are_negated_and_kwargs_reach_the_metric(data, model):
+    X, Y = data
+    P = model.predict_proba(X)
+    brier = make_task_scorer(brier_score_loss, 1, greater_is_better=False)
+    assert brier(model, X, Y) == pytest.approx(-np.mean((P[:, 1] - Y[:, 1]) ** 2))
+    of_zeros = make_task_scorer(f1_score, 0, pos_label=0, response_method="predict")
+    expected = f1_score(1 - Y[:, 0], 1 - model.predict(X)[:, 0])
+    assert of_zeros(model, X, Y) == pytest.approx(expected)
+
+
+def test_predicted_labels(data, model):
+    X, Y = data
+    predicted = model.predict(X)
+    expected = [f1_score(Y[:, k], predicted[:, k]) for k in range(2)]
+    mean = make_task_scorer(f1_score, "mean", response_method="predict")
+    assert mean(model, X, Y) == pytest.approx(np.mean(expected))
+    last = make_task_scorer(f1_score, -1, response_method="predict")
+    assert last(model, X, Y) == pytest.approx(expected[1])
+    one = small_forest().fit(X, Y[:, 0])
+    assert last(one, X, Y[:, 0]) == pytest.approx(f1_score(Y[:, 0], one.predict(X)))
+    with pytest.raises(ValueError, match=r"predict must return shape \(4, 2\)"):
+        last(Fixed(np.zeros((4, 3))), FOUR_ROWS, FOUR_ROWS)
+
+
+def small_forest():
+    return RandomForestClassifier(n_estimators=5, max_depth=3, random_state=0)
+
+
+def test_list_of_arrays(data):
+    X, Y = data
+    forest = small_forest().fit(X, Y)
+    clicked = Y[:, 0] == 1
+    click, buy = (block[:, 1] for block in forest.predict_proba(X))
+    aucs = roc_auc_score(Y[:, 0], click), roc_auc_score(Y[:, 1], buy)
+    cvr = roc_auc_score(Y[clicked, 1], (buy[clicked] / click[clicked]).clip(0, 1))
+    expected = [*aucs, cvr, np.mean(aucs)]
+    assert [s(forest, X, Y) for s in AUC_SCORERS] == pytest.approx(expected)
+
+
+@pytest.mark.parametrize("constant", [0, 1])
+def test_fitted_on_one_class(data, constant):
+    X, Y = data
+    seen = np.column_stack([Y[:, 0], np.full(len(Y), constant)])
+    brier = make_task_scorer(brier_score_loss, -1)
+    # The forest gives probability 1 to the only class it saw.
+    expected = pytest.approx(np.mean((Y[:, 1] - constant) ** 2))
+    two = make_pipeline(FunctionTransformer(), small_forest()).fit(X, seen)
+    assert [p.shape[1] for p in two.predict_proba(X)] == [2, 1]
+    assert brier(two, X, Y) == expected
+    assert brier(small_forest().fit(X, seen[:, 1]), X, Y[:, 1]) == expected
+
+
+@pytest.mark.parametrize("shape", [(-1,), (-1, 1)])
+def test_one_task(data, shape):
+    X, Y = data
+    y = Y[:, 0]
+    forest = small_forest().fit(X, y)
+    P = forest.predict_proba(X)
+    expected = pytest.approx(roc_auc_score(y, P[:, 1]))
+    for scorer in (ctr_auc_scorer, ctcvr_auc_scorer, mean_auc_scorer):
+        assert scorer(forest, X, y.reshape(shape)) == expected
+        # A single column is the probability of the event.
+        assert scorer(Fixed(P[:, 1:]), X, y.reshape(shape)) == expected
+    loss = pytest.approx(-log_loss(y, P))
+    assert mean_log_loss_scorer(forest, X, y.reshape(shape)) == loss
+    with pytest.raises(ValueError, match="task='cvr' must have at least two tasks"):
+        cvr_auc_scorer(forest, X, y.reshape(shape))
+
+
+@pytest.mark.parametrize("shape", [(4, 3), (4, 2, 2), (3, 2), (4,), [(4, 3)] * 2])
+def test_other_shapes_of_predict_proba_raise(shape):
+    proba = np.full(shape, 0.5) if isinstance(shape, tuple) else [*map(np.ones, shape)]
+    with pytest.raises(ValueError, match=r"predict_proba must return .* 2 tasks of Y"):
+        ctr_auc_scorer(Fixed(proba), FOUR_ROWS, FOUR_ROWS)
+
+
+def test_cvr_through_pipelines_and_searches(data, model):
+    X, Y = data
+    flip = FunctionTransformer(np.fliplr)  # else the model reads wrong columns
+    flipped = make_pipeline(flip, ReadsFeatures())
+    grid = {"readsfeatures__power": [1.0]}
+    search = GridSearchCV(flipped, grid, scoring=cvr_auc_scorer, cv=2)
+    expected = pytest.approx(cvr_auc_scorer(model, X, Y))
+    for estimator, features in [
+        (flipped, X[:, ::-1]),
+        (search, X[:, ::-1]),
+        (make_pipeline(flip, flipped), X),
+        (make_pipeline(flip, search), X),
+        (Pipeline([("model", ReadsFeatures())]), X),
+        (Pipeline([("skip", "passthrough"), ("model", ReadsFeatures())]), X),
+    ]:
+        estimator.fit(features, Y)
+        assert cvr_auc_scorer(estimator, features, Y) == expected
+
+
+def test_cvr_as_a_ratio_and_cvr_of_a_wrong_shape():
+    #                  0/0 -> 0    .2/0 -> 1  .4/.2 -> 1  .1/.4 -> .25
+    proba = np.array([[0.0, 0.0], [0.0, 0.2], [0.2, 0.4], [0.4, 0.1]])
+    Y = np.array([[1, 0], [1, 1], [1, 0], [1, 1]])
+    scorer = make_task_scorer(brier_score_loss, "cvr")
+    expected = np.mean([0.0, 0.0, 1.0, 0.75**2])
+    assert scorer(Fixed(proba), Y, Y) == pytest.approx(expected)
+    for shape, match in ((7, "inconsistent"), ((4, 2), "1d")):
+        with pytest.raises(ValueError, match=match):
+            scorer(Fixed(proba, cvr=np.ones(shape)), Y, Y)
+
+
+@pytest.mark.parametrize(
+    ("metric", "task", "method", "error", "match"),
+    [
+        ("roc_auc", 0, "predict", TypeError, "metric must be callable, got 'roc_auc'"),
+        (f1_score, True, "predict", TypeError, r"task must .* got True of type bool"),
+        (f1_score, 0.5, "predict", TypeError, r"task must .* got 0\.5 of type float"),
+        (f1_score, 0, "logit", ValueError, r"response_method must .* got 'logit'"),
+        (f1_score, "cvr", "predict", ValueError, "response_method must .*task='cvr'"),
+    ],
+)
+def test_make_task_scorer_raises(metric, task, method, error, match):
+    with pytest.raises(error, match=match):
+        make_task_scorer(metric, task, response_method=method)
+
+
+@pytest.mark.parametrize(
+    ("bad", "match"),
+    [
+        ([[0, 2], [1, 0]], "Y must hold 0 and 1 only, but column 1 has 2"),
+        ([-1, 1], "Y must hold 0 and 1 only, but column 0 has -1"),
+        ([[0.0, np.nan], [1, 0]], "Input Y contains NaN"),
+        (["no", "yes"], "dtype='numeric'"),
+    ],
+)
+def test_bad_labels(bad, match):
+    with pytest.raises(ValueError, match=match):
+        ctr_auc_scorer(Fixed(np.full((2, 2), 0.5)), np.zeros((2, 1)), bad)
