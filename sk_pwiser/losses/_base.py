@@ -1,4 +1,4 @@
-"""What every loss is given and what it gives back."""
+"""The interface of the losses."""
 
 from collections.abc import Sequence
 from typing import ClassVar
@@ -7,30 +7,27 @@ from torch import Tensor, nn
 
 
 class MultiTaskLoss(nn.Module):
-    """Base class of the losses: from a batch of logits to one loss a task.
+    """Base class of the losses: a batch of logits becomes one loss per task.
 
-    A subclass takes the tasks' names and its own keyword parameters and defines
+    A subclass takes the names of the tasks and its own keyword parameters, and defines
     `forward`. The class itself is then a valid `loss=` of
     :class:`~sk_pwiser.MultiTaskCTRCVRClassifier`.
 
     Parameters
     ----------
     task_names : sequence of str
-        Names of the tasks, in the order of the logits' columns.
+        Names of the tasks, in the order of the columns of the logits.
 
     Attributes
     ----------
     estimator_parameters : tuple of str
-        Parameters of the estimator itself that are handed to the loss as well, such
-        as `pwiser_weight`.
+        Parameters of the estimator that are passed to the loss as well, such as
+        `pwiser_weight`.
     asks_for_groups : bool
-        Whether the loss compares rows of a group. Batches then keep the rows of a
+        Whether the loss compares rows within groups. Batches then keep the rows of a
         group together.
-    counted : sequence of int or None
-        The tasks that a loss with a memory, or one that counts batches, is to take
-        note of in the coming call, None for all. A batch may take several calls: one
-        for auxiliary heads, which are not counted, or one a task where tasks learn
-        from rows of their own.
+    takes_task_weights : bool
+        Whether `sample_weight` may have shape `(batch, n_tasks)`.
 
     Examples
     --------
@@ -48,7 +45,7 @@ class MultiTaskLoss(nn.Module):
 
     estimator_parameters: ClassVar[tuple[str, ...]] = ()
     asks_for_groups: bool = False
-    counted: Sequence[int] | None = None
+    takes_task_weights: bool = False
 
     def __init__(self, task_names: Sequence[str]) -> None:
         super().__init__()
@@ -69,10 +66,13 @@ class MultiTaskLoss(nn.Module):
             Log-odds of P(Y_k = 1 | impression).
         y : float Tensor of shape (batch, n_tasks)
             Labels, 0 or 1.
-        sample_weight : Tensor of shape (batch,), default=None
-            Weights of the rows, with a mean of 1 over the training rows.
+        sample_weight : Tensor of shape (batch,) or (batch, n_tasks), default=None
+            Non-negative weights of the rows, with a mean of 1 over the training rows.
+            Weights per row and task are passed only if `takes_task_weights` is True. A
+            weight of 0 excludes the row from the task; the losses are still divided by
+            the number of rows of the batch.
         groups : int64 Tensor of shape (batch,), default=None
-            Group of each row, a number; None where `fit` was given no groups.
+            Group of each row, a number; None if `fit` was given no groups.
 
         Returns
         -------
@@ -81,12 +81,84 @@ class MultiTaskLoss(nn.Module):
         """
         raise NotImplementedError(f"{type(self).__name__} must define forward.")
 
+    def row_losses(self, logits: Tensor, targets: Tensor) -> Tensor:
+        """Compute the pointwise part of the loss per row and task.
+
+        Networks use it in extra losses of their own.
+
+        Parameters
+        ----------
+        logits : Tensor of shape (batch, n_tasks)
+            Log-odds of the targets.
+        targets : float Tensor of shape (batch, n_tasks)
+            Labels, or probabilities of the label 1, within [0, 1].
+
+        Returns
+        -------
+        Tensor of shape (batch, n_tasks)
+            Losses without weights, not reduced.
+
+        Raises
+        ------
+        NotImplementedError
+            If the loss has no pointwise part.
+        """
+        raise NotImplementedError(
+            f"{type(self).__name__} must define row_losses to be combined with a "
+            "network that uses them."
+        )
+
+    def observe(self, y: Tensor, sample_weight: Tensor | None = None) -> None:
+        """Update the figures for the history.
+
+        Called once per training or validation batch, whereas `forward` is called once
+        per set of heads. By default nothing is recorded.
+
+        Parameters
+        ----------
+        y : float Tensor of shape (batch, n_tasks)
+            Labels, 0 or 1.
+        sample_weight : Tensor of shape (batch,) or (batch, n_tasks), default=None
+            Weights of the rows.
+        """
+
     def pop_epoch_record(self) -> dict[str, float]:
-        """Return what the loss has to tell of the epoch that ends, and forget it.
+        """Return the epoch's figures for the history and reset them.
 
         Returns
         -------
         dict of str to float
-            Figures for the history, under their names there.
+            Figures, under their names in the history.
         """
         return {}
+
+
+def mean_over_rows(row_losses: Tensor, sample_weight: Tensor | None) -> Tensor:
+    """Divide the sums of weighted row losses by the number of rows of the batch.
+
+    Parameters
+    ----------
+    row_losses : Tensor of shape (batch, n_tasks)
+        Losses without weights.
+    sample_weight : Tensor of shape (batch,) or (batch, n_tasks) or None
+        Weights of the rows.
+
+    Returns
+    -------
+    Tensor of shape (n_tasks,)
+    """
+    if sample_weight is not None:
+        row_losses = row_losses * per_task(sample_weight)
+    return row_losses.mean(dim=0)
+
+
+def per_task(sample_weight: Tensor) -> Tensor:
+    """Return weights with one column per task, or one column for all tasks."""
+    return sample_weight.unsqueeze(1) if sample_weight.dim() == 1 else sample_weight
+
+
+def weights_of_task(sample_weight: Tensor | None, task: int) -> Tensor | None:
+    """Return the weights of the rows for one task, of shape `(batch,)`."""
+    if sample_weight is None or sample_weight.dim() == 1:
+        return sample_weight
+    return sample_weight[:, task]

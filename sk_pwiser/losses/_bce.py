@@ -3,7 +3,7 @@
 from torch import Tensor
 from torch.nn import functional as F
 
-from sk_pwiser.losses._base import MultiTaskLoss
+from sk_pwiser.losses._base import MultiTaskLoss, mean_over_rows
 
 
 class BCE(MultiTaskLoss):
@@ -11,12 +11,12 @@ class BCE(MultiTaskLoss):
 
     .. math:: L_k = \frac{1}{n} \sum_i w_i [\log(1 + e^{z_{ik}}) - y_{ik} z_{ik}]
 
-    with z the logits, y the labels and w the sample weights.
+    with the logits z, the labels y and the sample weights w.
 
     Parameters
     ----------
     task_names : sequence of str
-        Names of the tasks, in the order of the logits' columns.
+        Names of the tasks, in the order of the columns of the logits.
 
     Examples
     --------
@@ -27,6 +27,8 @@ class BCE(MultiTaskLoss):
     tensor([0.6931, 0.6931])
     """
 
+    takes_task_weights = True
+
     def forward(
         self,
         logits: Tensor,
@@ -35,7 +37,8 @@ class BCE(MultiTaskLoss):
         groups: Tensor | None = None,
     ) -> Tensor:
         """Compute the mean cross-entropy of each task, of shape `(n_tasks,)`."""
-        losses = F.binary_cross_entropy_with_logits(logits, y, reduction="none")
-        if sample_weight is not None:
-            losses = losses * sample_weight.unsqueeze(1)
-        return losses.mean(dim=0)
+        return mean_over_rows(self.row_losses(logits, y), sample_weight)
+
+    def row_losses(self, logits: Tensor, targets: Tensor) -> Tensor:
+        """Compute the cross-entropy per row and task; targets may be probabilities."""
+        return F.binary_cross_entropy_with_logits(logits, targets, reduction="none")

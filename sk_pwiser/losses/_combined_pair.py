@@ -1,4 +1,4 @@
-"""Combined pair: binary cross-entropy and RankNet, task by task."""
+"""Combined pair: binary cross-entropy and RankNet per task."""
 
 from collections.abc import Sequence
 
@@ -6,48 +6,51 @@ import torch
 from torch import Tensor
 
 from sk_pwiser._utils import check_number
-from sk_pwiser.losses._base import MultiTaskLoss
+from sk_pwiser.losses._base import MultiTaskLoss, weights_of_task
 from sk_pwiser.losses._bce import BCE
-from sk_pwiser.losses._pairwise import pairwise_mean
+from sk_pwiser.losses._weighted_scores import WeightedScores, weighted_pairwise_mean
 
 
 class CombinedPair(MultiTaskLoss):
     r"""Binary cross-entropy of each task combined with RankNet over its pairs.
 
     .. math::
-        L_k = \alpha\, BCE_k + (1 - \alpha)\,
+        L_k = \alpha\, BCE_k + (1 - \alpha)\, \bar w
         \underset{i \in P_k,\ j \in N_k}{mean} \log(1 + e^{-(z_{ik} - z_{jk})})
 
-    with z the logits, P and N the rows of the batch that are positive and negative in
-    task k. All pairs count, in near-linear time and linear memory. Where positives are
-    rare, cross-entropy hardly moves a negative whose probability is near 0; the pairs
-    do, as long as positives score no higher.
+    with the logits z, the positive rows P and negative rows N of the batch in task k,
+    and the mean sample weight of the batch, 1 without weights. The mean is over all
+    pairs; a pair has the product of the weights of its rows. Time is nearly linear and
+    memory linear in the rows. If positives are rare, cross-entropy has almost no
+    gradient for a negative with a probability near 0; the pairs have one as long as
+    positives score no higher.
 
     Parameters
     ----------
     task_names : sequence of str
-        Names of the tasks, in the order of the logits' columns.
+        Names of the tasks, in the order of the columns of the logits.
     alpha : float, default=0.7
-        Share of the cross-entropy, from 0 to 1; at 0 the level of the logits is left
-        free, and probabilities mean nothing.
+        Share of the cross-entropy, from 0 to 1. At 0 a constant added to all logits
+        changes nothing, so the probabilities have no meaning.
 
     Raises
     ------
+    TypeError
+        If alpha is not a number.
     ValueError
-        If alpha is not a number from 0 to 1.
+        If alpha is out of its range.
 
     Notes
     -----
     Calibrated probabilities minimise the expectation of both parts.
 
-    The paper is for one task; here each task has a loss of its own. Two things differ
-    from the authors' code: a batch without positives or without negatives keeps the
-    cross-entropy and its pair part is 0, and sample weights count inside the pairs, a
-    pair with the product of its rows' weights and the mean over the weight. The
-    default of alpha is that of the configuration from which their search starts.
+    The paper is for one task; here each task has its own loss. This implementation
+    differs from the authors' code in two ways: the pair part is 0 if a batch has no
+    positives or no negatives, and sample weights apply to the pairs too. The default
+    of alpha is that of the configuration at which the authors' search starts.
 
-    Like :func:`pwiser_loss` it can be differentiated once, not twice, unless alpha
-    is 1.
+    `row_losses` is the cross-entropy alone, without the factor alpha. Unless alpha is
+    1, the loss can be differentiated once, not twice.
 
     References
     ----------
@@ -68,6 +71,8 @@ class CombinedPair(MultiTaskLoss):
     tensor([0.3300, 0.3466])
     """
 
+    takes_task_weights = True
+
     def __init__(self, task_names: Sequence[str], *, alpha: float = 0.7) -> None:
         super().__init__(task_names)
         self.alpha = check_number("alpha", alpha, at_least=0, at_most=1)
@@ -87,21 +92,21 @@ class CombinedPair(MultiTaskLoss):
         if self.alpha == 1:
             return calibration
         ranking = [
-            _rank_net(z, labels, sample_weight)
-            for z, labels in zip(logits.unbind(1), y.unbind(1), strict=True)
+            _rank_net(logits[:, k], y[:, k], weights_of_task(sample_weight, k))
+            for k in range(y.shape[1])
         ]
         return self.alpha * calibration + (1 - self.alpha) * torch.stack(ranking)
 
+    def row_losses(self, logits: Tensor, targets: Tensor) -> Tensor:
+        """Compute the cross-entropy per row and task; targets may be probabilities."""
+        return self.cross_entropy.row_losses(logits, targets)
+
 
 def _rank_net(z: Tensor, y: Tensor, weight: Tensor | None) -> Tensor:
-    """Return the mean over the pairs of one task; 0 where there are none."""
+    """Return the mean over the pairs of one task times the mean weight of its rows."""
+    scores = WeightedScores(z, weight)
     positive = y == 1
-    negative = ~positive
-    return pairwise_mean(
-        z[positive],
-        z[negative],
-        margin=0.0,
-        surrogate="logistic",
-        higher_weight=None if weight is None else weight[positive],
-        lower_weight=None if weight is None else weight[negative],
+    mean = weighted_pairwise_mean(
+        scores.at(positive), scores.at(~positive), margin=0.0, surrogate="logistic"
     )
+    return (mean * scores.weight_per_row(len(z))).to(z.dtype)

@@ -7,44 +7,51 @@ from torch import Tensor
 from torch.nn.functional import logsigmoid
 
 from sk_pwiser._utils import check_number
-from sk_pwiser.losses._base import MultiTaskLoss
+from sk_pwiser.losses._base import MultiTaskLoss, mean_over_rows
 
 
 class Focal(MultiTaskLoss):
-    r"""Focal loss: cross-entropy that counts rows the less, the better they are told.
+    r"""Focal loss: cross-entropy that reduces the influence of well-classified rows.
 
     .. math::
         L_k = -\frac{1}{n} \sum_i w_i\, \alpha_{ik}\, (1 - q_{ik})^\gamma \log q_{ik}
 
-    with q the probability of the label that the row has, that is
-    :math:`\sigma(z_{ik})` for a positive and :math:`\sigma(-z_{ik})` for a negative,
-    z the logits, w the sample weights, and :math:`\alpha_{ik}` alpha for positives and
-    1 - alpha for negatives, or 1 for both.
+    where q is the predicted probability of the row's own label, that is
+    :math:`\sigma(z_{ik})` for a positive and :math:`\sigma(-z_{ik})` for a negative
+    row, z are the logits, w the sample weights, and :math:`\alpha_{ik}` is alpha for
+    positives and 1 - alpha for negatives, or 1 for both.
 
     Parameters
     ----------
     task_names : sequence of str
-        Names of the tasks, in the order of the logits' columns.
+        Names of the tasks, in the order of the columns of the logits.
     gamma : float, default=2.0
-        How strongly rows fade that are told well, >= 0; 0 is cross-entropy.
+        Focusing parameter, >= 0. The larger it is, the less well-classified rows
+        count; 0 is cross-entropy.
     alpha : float, default=None
-        Weight of the positives, within (0, 1); the negatives have 1 - alpha. None
-        leaves both at 1.
+        Weight of the positives, within (0, 1); the negatives have 1 - alpha. If None,
+        both have the weight 1.
 
     Raises
     ------
+    TypeError
+        If gamma or alpha is not a number.
     ValueError
         If gamma or alpha is out of its range.
 
     Notes
     -----
-    For a gamma above 0 the probabilities that minimise the expectation are not the
-    true ones: they lie nearer to 1/2 (Charoenphakdee et al. 2021), which makes rare
-    events look several times as frequent. Their order is right. Calibrate them where
-    their values matter. An alpha other than 1/2 shifts them as well.
+    For gamma above 0 the probabilities that minimise the expected loss are not the
+    true ones: they lie nearer to 1/2 (Charoenphakdee et al. 2021), so that rare events
+    are predicted several times too often. Their order is right. Calibrate the
+    probabilities if their values matter. An alpha other than 1/2 shifts them as well.
 
-    The paper divides the sum by the number of positive anchors; this is the mean over
-    the rows, which a batch without positives has, too. In the paper alpha is 0.25.
+    The paper divides the sum by the number of positive anchors. This implementation
+    divides it by the number of rows, which is defined for batches without positives
+    too. The paper sets alpha to 0.25.
+
+    `row_losses` with a probability t as target returns t times the loss of a positive
+    plus 1 - t times the loss of a negative row.
 
     References
     ----------
@@ -63,6 +70,8 @@ class Focal(MultiTaskLoss):
     >>> loss(torch.tensor([[0.0, 3.0]]), torch.tensor([[1.0, 0.0]]))
     tensor([0.1733, 2.7663])
     """
+
+    takes_task_weights = True
 
     def __init__(
         self,
@@ -85,16 +94,18 @@ class Focal(MultiTaskLoss):
         groups: Tensor | None = None,
     ) -> Tensor:
         """Compute the mean focal loss of each task, of shape `(n_tasks,)`."""
+        return mean_over_rows(self.row_losses(logits, y), sample_weight)
+
+    def row_losses(self, logits: Tensor, targets: Tensor) -> Tensor:
+        """Compute the focal loss per row and task; targets may be probabilities."""
         logits = logits.to(torch.promote_types(logits.dtype, torch.float32))
-        positive = y == 1
-        z = torch.where(positive, logits, -logits)  # the log-odds of the row's label
-        # log(1 - q) is at most 0, so the power cannot overflow, nor can its slope,
-        # which (1 - q) ** gamma has infinite at q = 1 for a gamma below 1.
-        losses = -(self.gamma * logsigmoid(-z)).exp() * logsigmoid(z)
+        targets = targets.to(logits.dtype)
+        log_p, log_not_p = logsigmoid(logits), logsigmoid(-logits)
+        # The logarithm of 1 - q is at most 0, so neither the power nor its derivative
+        # overflows. The derivative of (1 - q) ** gamma is infinite at q = 1 for a
+        # gamma below 1.
+        positive = -(self.gamma * log_not_p).exp() * log_p
+        negative = -(self.gamma * log_p).exp() * log_not_p
         if self.alpha is not None:
-            losses = torch.where(
-                positive, self.alpha * losses, (1 - self.alpha) * losses
-            )
-        if sample_weight is not None:
-            losses = losses * sample_weight.unsqueeze(1)
-        return losses.mean(dim=0)
+            positive, negative = self.alpha * positive, (1 - self.alpha) * negative
+        return targets * positive + (1 - targets) * negative

@@ -1,4 +1,4 @@
-"""JRC: cross-entropy across the labels, and a softmax down the rows of a context."""
+"""JRC: cross-entropy over the labels, and a softmax over the rows of a context."""
 
 from collections.abc import Sequence
 
@@ -7,7 +7,7 @@ from torch import Tensor
 from torch.nn.functional import logsigmoid
 
 from sk_pwiser._utils import check_number
-from sk_pwiser.losses._base import MultiTaskLoss
+from sk_pwiser.losses._base import MultiTaskLoss, mean_over_rows, per_task
 from sk_pwiser.losses._bce import BCE
 
 
@@ -19,43 +19,47 @@ class JRC(MultiTaskLoss):
         \log \frac{p_{ik}}{\sum_{j \in C(i)} v_j\, p_{jk}},
         \qquad p_{jk} = P_k(y_{ik} \mid x_j)
 
-    The second part asks, given the label of row i, which row of its context C(i) it
-    is: p_ik is the probability, by the logits z, of the label of row i at row i, p_jk
-    that of the same label at row j, so :math:`\sigma(z_{jk})` down the context of a
-    positive and :math:`\sigma(-z_{jk})` down that of a negative. The w are the sample
-    weights, and v the same divided by their mean in the context. Contexts are the
-    groups given to `fit`, such as users, sessions or requests, as far as they lie in
-    the batch; without groups the whole batch is one.
+    The second part is the cross-entropy of finding row i within its context C(i), given
+    the label of row i: p_jk is the predicted probability that row j has the label of
+    row i. With the logits z it is :math:`\sigma(z_{jk})` if that label is 1 and
+    :math:`\sigma(-z_{jk})` if it is 0. The w are the sample weights, and v are the same
+    divided by their mean in the context. Contexts are the groups passed to `fit`, such
+    as users, sessions or requests, restricted to the batch. Without groups the whole
+    batch is one context.
 
     Parameters
     ----------
     task_names : sequence of str
-        Names of the tasks, in the order of the logits' columns.
+        Names of the tasks, in the order of the columns of the logits.
     alpha : float, default=0.5
         Share of the cross-entropy, from 0 to 1.
 
     Raises
     ------
+    TypeError
+        If alpha is not a number.
     ValueError
-        If alpha is not a number from 0 to 1.
+        If alpha is out of its range.
 
     Notes
     -----
-    In the paper a row has two logits, f[0] and f[1], with P(1 | x) =
-    :math:`\sigma(f[1] - f[0])`, which stand for the joint distribution of row and
-    label; the softmax goes down f[y]. Networks here return one logit a task, z =
-    f[1] - f[0], so what remains free, the weight of the row itself, has to be set:
-    all rows of a context are equally likely, as they are in the data, which makes f[y]
-    the log-probability of the label. This departure treats both labels alike, and
-    calibrated probabilities minimise the expectation of both parts, in any context.
-    Halves, f = (-z/2, z/2), are symmetric as well, but where positives are rare they
-    draw the scores of the many negatives together, against the cross-entropy. Bai et
-    al. (2023) put probabilities in place of exponentials for the same reason.
+    This implementation differs from the paper, in which a row has two logits, f[0] and
+    f[1], for the joint distribution of row and label, with P(1 | x) =
+    :math:`\sigma(f[1] - f[0])`; the softmax over rows takes f[y]. Networks here return
+    one logit per task, z = f[1] - f[0], which leaves the marginal weight of each row
+    undetermined. All rows of a context are taken to be equally likely, as they are in
+    the data, so that f[y] is the log-probability of the label. This treats both labels
+    alike, and calibrated probabilities minimise the expectation of both parts, in any
+    context. Halves, f = (-z/2, z/2), are symmetric as well, but if positives are rare,
+    they pull the scores of the many negatives together, against the cross-entropy. Bai
+    et al. (2023) replace exponentials with probabilities for the same reason.
 
-    The second part is at least 0 and grows as the logarithm of the size of the
-    contexts: compare its values only between batches that are alike. A context of one
-    row adds 0. A row of weight 0 counts nowhere, and a weight of 2 has the gradient of
-    the row given twice. The paper has no weights.
+    The second part is non-negative and grows as the logarithm of the context size:
+    compare its values only between similar batches. A context of one row adds 0. A row
+    of weight 0 is excluded from its context too, and a weight of 2 has the gradient of
+    the same row given twice. The paper has no weights.
+
+    `row_losses` is the cross-entropy alone, without the factor alpha.
 
     References
     ----------
@@ -80,6 +84,7 @@ class JRC(MultiTaskLoss):
     """
 
     asks_for_groups = True
+    takes_task_weights = True
 
     def __init__(self, task_names: Sequence[str], *, alpha: float = 0.5) -> None:
         super().__init__(task_names)
@@ -100,62 +105,78 @@ class JRC(MultiTaskLoss):
         if self.alpha == 1:
             return calibration
         z = logits.double()
-        columns = torch.stack([logsigmoid(-z), logsigmoid(z)], dim=2)
-        ranking = _mean_over_rows(columns, y.double(), sample_weight, groups)
-        return self.alpha * calibration + (1 - self.alpha) * ranking.to(logits.dtype)
+        label_logits = torch.stack([logsigmoid(-z), logsigmoid(z)], dim=2)
+        weight = None
+        if sample_weight is not None:
+            weight = per_task(sample_weight.double()).expand_as(z)
+        losses = context_losses(label_logits, y.double(), weight, groups)
+        ranking = mean_over_rows(losses, weight).to(logits.dtype)
+        return self.alpha * calibration + (1 - self.alpha) * ranking
+
+    def row_losses(self, logits: Tensor, targets: Tensor) -> Tensor:
+        """Compute the cross-entropy per row and task; targets may be probabilities."""
+        return self.cross_entropy.row_losses(logits, targets)
 
 
-def _mean_over_rows(
-    columns: Tensor, y: Tensor, weight: Tensor | None, groups: Tensor | None
-) -> Tensor:
-    """Return the second part of each task; rows without weight only enlarge n."""
-    n_rows = len(y)
-    if weight is None:
-        return generative_losses(columns, y, None, groups).sum(dim=0) / n_rows
-    kept = weight > 0
-    columns, y, weight = columns[kept], y[kept], weight[kept].double()
-    groups = None if groups is None else groups[kept]
-    losses = generative_losses(columns, y, weight, groups)
-    return weight @ losses / n_rows
-
-
-def generative_losses(
-    columns: Tensor,
+def context_losses(
+    label_logits: Tensor,
     y: Tensor,
     weight: Tensor | None = None,
     groups: Tensor | None = None,
 ) -> Tensor:
-    """Take -log softmax of each row's own label down the rows of its context.
+    """Compute -log softmax of each row's own label over the rows of its context.
 
     Parameters
     ----------
-    columns : Tensor of shape (n_rows, n_tasks, 2)
+    label_logits : Tensor of shape (n_rows, n_tasks, 2)
         Logits of label 0 and of label 1.
     y : Tensor of shape (n_rows, n_tasks)
         Labels, 0 or 1.
-    weight : Tensor of shape (n_rows,), default=None
-        Weights in the sums, > 0; the mean in a context is brought to 1.
+    weight : float64 Tensor of shape (n_rows, n_tasks), default=None
+        Non-negative weights in the sums, divided by the mean of the positive weights
+        in the context. Rows of weight 0 get a loss too, which has no meaning.
     groups : int64 Tensor of shape (n_rows,), default=None
         Context of each row; None for one context.
 
     Returns
     -------
     Tensor of shape (n_rows, n_tasks)
-        One loss a row and task, not weighted.
+        Losses without weights.
     """
     if groups is None:
         context, n_contexts = torch.zeros_like(y[:, 0], dtype=torch.int64), 1
     else:
-        numbers, context = torch.unique(groups, return_inverse=True)
-        n_contexts = len(numbers)
-    scores = columns.flatten(1)
+        # At most one context per row: their true number would block the host of a GPU.
+        context, n_contexts = _number_from_0(groups), len(groups)
+    scores = label_logits
     if weight is not None:
-        zeros = weight.new_zeros(n_contexts)
-        means = zeros.scatter_reduce(0, context, weight, "mean", include_self=False)
-        scores = scores + (weight / means[context]).log().unsqueeze(1)
-    log_sums = _log_sum_exp(scores, context, n_contexts)
-    losses = log_sums[context].view_as(columns) - columns
+        scores = scores + _log_relative_weight(weight, context, n_contexts)
+    log_sums = _log_sum_exp(scores.flatten(1), context, n_contexts)
+    losses = log_sums[context].view_as(label_logits) - label_logits
     return y * losses[..., 1] + (1 - y) * losses[..., 0]
+
+
+def _number_from_0(groups: Tensor) -> Tensor:
+    """Replace the groups by consecutive integers, without blocking the host."""
+    ordered, order = groups.sort()
+    is_new = torch.zeros_like(ordered)
+    is_new[1:] = ordered[1:] != ordered[:-1]
+    return torch.empty_like(order).scatter_(0, order, is_new.cumsum(0))
+
+
+def _log_relative_weight(weight: Tensor, context: Tensor, n_contexts: int) -> Tensor:
+    """Return the logarithm of weight / mean in the context, with a last axis of 1.
+
+    In a context without weight all rows get the same weight, which keeps the losses
+    finite. They count for nothing, since every row of that context has the weight 0.
+    """
+    rows = context.unsqueeze(1).expand_as(weight)
+    zeros = weight.new_zeros(n_contexts, weight.shape[1])
+    total = zeros.scatter_add(0, rows, weight)[context]
+    n_weighted = zeros.scatter_add(0, rows, (weight > 0).to(weight.dtype))[context]
+    ones = torch.ones_like(weight)
+    relative = torch.where(total > 0, weight * n_weighted / total, ones)
+    return relative.log().unsqueeze(2)
 
 
 def _log_sum_exp(scores: Tensor, context: Tensor, n_contexts: int) -> Tensor:
@@ -166,4 +187,7 @@ def _log_sum_exp(scores: Tensor, context: Tensor, n_contexts: int) -> Tensor:
         lowest = scores.new_full(size, -torch.inf)
         maxima = lowest.scatter_reduce(0, rows, scores, "amax")
     shifted = (scores - maxima[context]).exp()
-    return scores.new_zeros(size).scatter_add(0, rows, shifted).log() + maxima
+    sums = scores.new_zeros(size).scatter_add(0, rows, shifted)
+    # Sums over rows are at least 1 by the shift. Unused contexts are bounded away from
+    # 0, where the logarithm has no finite gradient.
+    return sums.clamp(min=1.0).log() + maxima

@@ -1,68 +1,106 @@
-"""PWiseR: a loss a task, and a pairwise term that trusts converted impressions."""
+"""PWiseR: a loss per task plus a pairwise term that ranks conversions first."""
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from numbers import Integral
 from typing import Any
 
 import torch
 from torch import Tensor
 
-from sk_pwiser._utils import check_integer, check_number
-from sk_pwiser.losses._base import MultiTaskLoss
-from sk_pwiser.losses._pairwise import SURROGATES
-from sk_pwiser.losses._pwiser_term import (
-    Scores,
-    check_margins,
-    check_pairs,
+from sk_pwiser._utils import build, check_choice, check_number
+from sk_pwiser.losses._base import MultiTaskLoss, weights_of_task
+from sk_pwiser.losses._funnel_pairs import (
+    PAIRS,
     has_pairs,
-    ranking_term,
+    means_over_pairs,
     rows_by_depth,
 )
+from sk_pwiser.losses._pairwise import SURROGATES
+from sk_pwiser.losses._pwiser_loss import check_margins
+from sk_pwiser.losses._weighted_scores import WeightedScores
 
 
 class PWiseR(MultiTaskLoss):
     r"""Binary cross-entropy plus the pairwise ranking term of PWiseR.
 
-    .. math:: L_k = BCE_k + \lambda\, PWiseR(f_k)
+    For every task k in `tasks`, with the scores f of its head,
 
-    for every task k whose head takes the term; :func:`pwiser_loss` defines it.
+    .. math::
+        L_k = BCE_k + \lambda \sum_{d < K} \frac{\sum_{v \in V} w_v}{n}\,
+        \underset{v \in V,\ c \in C_d}{mean}\ h(m_d - (f_v - f_c))
+
+    where n is the number of rows of the batch, V its converted rows, :math:`C_d` its
+    rows at the lower depth d of the funnel, w the sample weights, 1 by default,
+    h the surrogate and m the margins. The means are those of :func:`pwiser_loss`; a
+    pair has the product of the weights of its rows. A mean over no pairs is 0. The
+    other tasks have the cross-entropy alone.
 
     Parameters
     ----------
     task_names : sequence of str
-        Names of the tasks, in the order of the logits' columns.
-    pwiser_weight : float, default=0.03
-        The weight lambda of the term, >= 0.
-    tasks : "all" or sequence of (str or int), default=(-1,)
-        The heads whose scores take the term, by name or index; by default that of the
-        last task.
+        Names of the tasks, in the order of the columns of the logits.
+    pwiser_weight : float, default=0.3
+        The weight lambda of the term, >= 0. Its effect does not depend on the
+        conversion rate or the batch size, see Notes.
+    tasks : "all", str, int or sequence of (str or int), default=(-1,)
+        Names or indices of the tasks whose heads take the term; by default the last
+        task.
     score : {"logit", "probability"}, default="logit"
-        What the term ranks.
+        The scores that the term ranks.
     surrogate : {"hinge", "squared_hinge", "logistic"}, default="hinge"
-        The surrogate of a pair in the wrong order.
-    margins : float or sequence of float of length n_tasks, default=1.0
-        Margins in the unit of the score, from the deepest lower depth to depth 0.
+        h(u) is `max(u, 0)`, its square, or `log(1 + exp(u))`.
+    margins : float or array-like of shape (n_tasks,), default=1.0
+        Margins in the unit of the score, from the deepest lower depth to depth 0. A
+        float applies to all depths.
     pairs : {"conversion", "funnel"}, default="conversion"
-        Whether converted rows alone stand against each lower depth, or the rows of
-        every depth against each depth below it.
-    memory : int, default=0
-        Number of converted rows of earlier batches whose scores, as they were then,
-        stand beside those of the batch. They take no gradient; rows of the batch are
-        still pushed below them. For conversions so rare that most batches hold none.
-        Every `fit` and `partial_fit` begins with an empty memory.
+        Whether only converted rows are compared with each lower depth, or the rows of
+        every depth with each depth below it. In the latter case V stands for the rows
+        of the greater depth.
     base : str or class, default="bce"
-        The loss under the term: a name of `LOSSES`, or a subclass of
+        The loss in place of the cross-entropy: a name of `LOSSES`, or a subclass of
         :class:`MultiTaskLoss`.
     base_params : dict, default=None
-        Parameters of that loss.
+        Keyword arguments of that loss.
+
+    Attributes
+    ----------
+    asks_for_groups : bool
+        Whether the base loss asks for groups.
+    takes_task_weights : bool
+        Whether the base loss takes weights per row and task.
+
+    Raises
+    ------
+    TypeError
+        If a parameter is of a wrong type.
+    ValueError
+        If a parameter is out of its range or unknown.
 
     Notes
     -----
-    The paper's form, as far as it can be read, is `surrogate="squared_hinge",
-    score="probability"`; its weight is ours divided by the number of converted rows
-    in a batch. The term moves scores, hence probabilities: watch the log loss.
+    The gradient of the term with respect to the score of a converted row v is
 
-    The history counts `batches_without_pairs`.
+    .. math::
+        -\lambda \frac{w_v}{n} \sum_{d < K}
+        \frac{\sum_{c \in C_d} w_c\, h'(m_d - (f_v - f_c))}{\sum_{c \in C_d} w_c}
+
+    For the hinge each lower depth contributes between :math:`-\lambda w_v / n` and 0,
+    and cross-entropy contributes between :math:`-w_v / n` and 0: lambda is the strength
+    of the term per lower depth relative to cross-entropy, for frequent and rare
+    conversions and for small and large batches.
+
+    The term is linear in the weights of the converted rows. If they are drawn more
+    often with proportionally smaller weights, as `stratified_batches` does, its
+    expected gradient does not change, as long as each batch has rows of every lower
+    depth. The number of `batches_without_pairs` is in the history.
+
+    The paper's form, as far as it can be read, is `surrogate="squared_hinge"` with
+    `score="probability"`. It divides each sum over pairs by the number of lower rows
+    alone, so the paper's weight is lambda / n. The term changes scores and thus
+    probabilities: check the log loss too.
+
+    `row_losses` is that of the base loss. The loss can be differentiated once, not
+    twice.
 
     References
     ----------
@@ -72,7 +110,7 @@ class PWiseR(MultiTaskLoss):
     --------
     >>> import torch
     >>> from sk_pwiser.losses import PWiseR
-    >>> loss = PWiseR(["click", "conversion"], pwiser_weight=0.1, tasks=["click"])
+    >>> loss = PWiseR(["click", "conversion"], pwiser_weight=0.3, tasks="click")
     >>> loss(torch.zeros(3, 2), torch.tensor([[1.0, 1.0], [1.0, 0.0], [0.0, 0.0]]))
     tensor([0.8931, 0.6931])
     """
@@ -83,51 +121,26 @@ class PWiseR(MultiTaskLoss):
         self,
         task_names: Sequence[str],
         *,
-        pwiser_weight: float = 0.03,
-        tasks: str | Sequence[str | int] = (-1,),
+        pwiser_weight: float = 0.3,
+        tasks: str | int | Sequence[str | int] = (-1,),
         score: str = "logit",
         surrogate: str = "hinge",
         margins: float | Sequence[float] = 1.0,
         pairs: str = "conversion",
-        memory: int = 0,
         base: str | type[MultiTaskLoss] = "bce",
         base_params: Mapping[str, Any] | None = None,
     ) -> None:
         super().__init__(task_names)
-        if score not in ("logit", "probability"):
-            raise ValueError(f"score must be 'logit' or 'probability'; got {score!r}.")
-        if surrogate not in SURROGATES:
-            raise ValueError(
-                f"surrogate must be one of {sorted(SURROGATES)}; got {surrogate!r}."
-            )
         self.pwiser_weight = check_number("pwiser_weight", pwiser_weight, at_least=0)
-        self.heads = self._find_heads(tasks)
-        self.score = score
-        self.surrogate = surrogate
+        self.heads = _find_heads(tasks, self.task_names)
+        self.score = check_choice("score", score, ("logit", "probability"))
+        self.surrogate = check_choice("surrogate", surrogate, SURROGATES)
         self.margins = check_margins(margins, len(self.task_names))
-        self.pairs = check_pairs(pairs)
-        self.memory = check_integer("memory", memory, at_least=0)
-        self.base = _make_base(base, self.task_names, dict(base_params or {}))
+        self.pairs = check_choice("pairs", pairs, PAIRS)
+        self.base = _build_base(base, base_params, self.task_names)
         self.asks_for_groups = self.base.asks_for_groups
-        self._remembered: dict[int, Scores] = {}
+        self.takes_task_weights = self.base.takes_task_weights
         self._batches_without_pairs: int | Tensor = 0
-
-    def _find_heads(self, tasks: str | Sequence[str | int]) -> list[int]:
-        n_tasks = len(self.task_names)
-        if isinstance(tasks, str) and tasks == "all":
-            return list(range(n_tasks))
-        heads = set()
-        for task in [tasks] if isinstance(tasks, str) else tasks:
-            if task in self.task_names:
-                heads.add(self.task_names.index(str(task)))
-            elif isinstance(task, Integral) and -n_tasks <= task < n_tasks:
-                heads.add(int(task) % n_tasks)
-            else:
-                raise ValueError(
-                    f"tasks must be 'all' or hold names or indices of the tasks "
-                    f"{list(self.task_names)}; got {task!r}."
-                )
-        return sorted(heads)
 
     def forward(
         self,
@@ -140,55 +153,98 @@ class PWiseR(MultiTaskLoss):
         losses: Tensor = self.base(logits, y, sample_weight, groups)
         if self.pwiser_weight == 0 or not self.heads:
             return losses
-        at = rows_by_depth(y)
-        if self._is_counted(self.heads[0]):
-            self._count(at)
         scores = logits if self.score == "logit" else logits.sigmoid()
+        is_at_depth = rows_by_depth(y)
         terms = torch.zeros_like(losses)
         for head in self.heads:
-            terms[head] = self._term(head, Scores(scores[:, head], sample_weight), at)
+            weight = weights_of_task(sample_weight, head)
+            terms[head] = self._term(
+                WeightedScores(scores[:, head], weight), is_at_depth
+            )
         return losses + self.pwiser_weight * terms
 
-    def _is_counted(self, head: int) -> bool:
-        return self.counted is None or head in self.counted
-
-    def _term(self, head: int, scores: Scores, at: Tensor) -> Tensor:
-        has_memory = self.training and self._is_counted(head)
-        remembered = self._remembered.get(head) if has_memory else None
-        term = ranking_term(
-            scores, at, self.margins, self.surrogate, self.pairs, remembered
+    def _term(self, scores: WeightedScores, is_at_depth: Tensor) -> Tensor:
+        """Sum the means over pairs, each times the share of its higher rows."""
+        n_rows = len(scores.values)
+        means = means_over_pairs(
+            scores, is_at_depth, self.margins, self.surrogate, self.pairs
         )
-        if self.memory and has_memory:
-            self._remember(head, scores.take(at[-1]), remembered)
-        return term
+        shares = [mean * higher.weight_per_row(n_rows) for higher, mean in means]
+        return torch.stack(shares).sum()
 
-    def _remember(self, head: int, new: Scores, old: Scores | None) -> None:
-        kept = new.joined(old)
-        weight = None if kept.weight is None else kept.weight[: self.memory]
-        self._remembered[head] = Scores(kept.values[: self.memory].detach(), weight)
+    def row_losses(self, logits: Tensor, targets: Tensor) -> Tensor:
+        """Compute the row losses of the base loss, of shape `(batch, n_tasks)`."""
+        return self.base.row_losses(logits, targets)
 
-    def _count(self, at: Tensor) -> None:
-        is_present = at.any(dim=1)
-        if self.training and self._remembered:
-            remembered = self._remembered[self.heads[0]].values
-            is_present[-1] |= len(remembered) > 0
-        lacks_pairs = ~has_pairs(is_present, self.pairs)
+    def observe(self, y: Tensor, sample_weight: Tensor | None = None) -> None:
+        """Count the batch if it has no pairs, and pass it to the base loss."""
+        self.base.observe(y, sample_weight)
+        if self.pwiser_weight == 0 or not self.heads:
+            return
+        is_at_depth = rows_by_depth(y)
+        if sample_weight is not None:
+            per_row = (
+                sample_weight if sample_weight.dim() == 1 else sample_weight.amax(1)
+            )
+            is_at_depth = is_at_depth & (per_row > 0)
+        lacks_pairs = ~has_pairs(is_at_depth.any(dim=1), self.pairs)
         self._batches_without_pairs = self._batches_without_pairs + lacks_pairs.int()
 
     def pop_epoch_record(self) -> dict[str, float]:
-        """Return the number of batches without pairs, and what the base has to tell."""
+        """Return the epoch's figures, with the batches without pairs; reset them."""
         count, self._batches_without_pairs = self._batches_without_pairs, 0
         return {**self.base.pop_epoch_record(), "batches_without_pairs": int(count)}
 
 
-def _make_base(
-    base: str | type[MultiTaskLoss], task_names: Sequence[str], params: dict[str, Any]
-) -> MultiTaskLoss:
-    from sk_pwiser.losses import LOSSES  # this module is part of it
+def _find_heads(tasks: Any, task_names: Sequence[str]) -> list[int]:
+    """Return the indices of the tasks that take the term, in ascending order."""
+    if isinstance(tasks, str) and tasks == "all":
+        return list(range(len(task_names)))
+    rule = (
+        f"tasks must be 'all', or names or indices of the tasks {list(task_names)}; "
+        f"got {tasks!r}."
+    )
+    if isinstance(tasks, str | Integral):
+        tasks = [tasks]
+    if not isinstance(tasks, Iterable):
+        raise TypeError(rule)
+    return sorted({_find_head(task, task_names, rule) for task in tasks})
 
-    if isinstance(base, str) and base not in LOSSES:
-        raise ValueError(f"base must be one of {sorted(LOSSES)}; got {base!r}.")
-    kind = LOSSES[base] if isinstance(base, str) else base
-    if issubclass(kind, PWiseR):
-        raise ValueError(f"base must be a loss without the term; got {base!r}.")
-    return kind(task_names, **params)
+
+def _find_head(task: object, task_names: Sequence[str], rule: str) -> int:
+    """Return the index of one task; `rule` is the message of the errors."""
+    n_tasks = len(task_names)
+    if isinstance(task, str):
+        index = task_names.index(task) if task in task_names else n_tasks
+    elif isinstance(task, Integral) and not isinstance(task, bool):
+        index = int(task)
+    else:
+        raise TypeError(rule)
+    if not -n_tasks <= index < n_tasks:
+        raise ValueError(rule)
+    return index % n_tasks
+
+
+def _build_base(
+    base: object, params: Mapping[str, Any] | None, task_names: Sequence[str]
+) -> MultiTaskLoss:
+    """Build the base loss that a name or class stands for."""
+    from sk_pwiser.losses import LOSSES  # not at the top: it imports this file
+
+    kind: object = LOSSES.get(base) if isinstance(base, str) else base
+    is_loss = isinstance(kind, type) and issubclass(kind, MultiTaskLoss)
+    has_term = isinstance(kind, type) and issubclass(kind, PWiseR)
+    if not is_loss or has_term:
+        names = [name for name, each in LOSSES.items() if not issubclass(each, PWiseR)]
+        error = ValueError if is_loss or isinstance(base, str) else TypeError
+        raise error(
+            f"base must be one of {names}, or a subclass of MultiTaskLoss other than "
+            f"PWiseR; got {base!r}."
+        )
+    if params is not None and not isinstance(params, Mapping):
+        raise TypeError(
+            "base_params must be a dict of keyword arguments of the base loss; "
+            f"got {params!r}."
+        )
+    construct: Callable[..., MultiTaskLoss] = build
+    return construct(LOSSES, MultiTaskLoss, "base", base, params, task_names)

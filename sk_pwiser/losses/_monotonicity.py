@@ -1,0 +1,50 @@
+"""Penalty for a later task with a higher probability than an earlier one."""
+
+from torch import Tensor
+
+
+def funnel_monotonicity_penalty(
+    logits: Tensor, sample_weight: Tensor | None = None
+) -> Tensor:
+    r"""Penalise probabilities that rise along the funnel.
+
+    .. math:: \frac{1}{n} \sum_i \sum_k w_{i,k+1} \max(p_{i,k+1} - p_{ik}, 0)
+
+    with the probabilities p and the sample weights w. In the paper of AITM this is the
+    behavioral expectation calibrator, there a sum over the rows. Here it is a mean, so
+    that its weight does not depend on the batch size.
+
+    Parameters
+    ----------
+    logits : Tensor of shape (batch, n_tasks)
+        Log-odds of P(Y_k = 1 | impression), tasks in the order of the funnel.
+    sample_weight : Tensor of shape (batch,) or (batch, n_tasks), default=None
+        Weights of the rows, with a mean of 1 over the training rows. Of weights per
+        row and task, those of the later task of each pair apply.
+
+    Returns
+    -------
+    Tensor of shape ()
+        The penalty on the scale of probabilities. It is 0 if no probability rises, and
+        if there is only one task.
+
+    References
+    ----------
+    D. Xi, Z. Chen, P. Yan, Y. Zhang, Y. Zhu, F. Zhuang and Y. Chen (2021). Modeling
+    the Sequential Dependence among Audience Multi-step Conversions with Multi-task
+    Learning in Targeted Display Advertising. KDD. :arxiv:`2105.08489`
+
+    Examples
+    --------
+    >>> import torch
+    >>> from sk_pwiser.losses import funnel_monotonicity_penalty
+    >>> logits = torch.logit(torch.tensor([[0.5, 0.25], [0.25, 0.75]]))
+    >>> funnel_monotonicity_penalty(logits)
+    tensor(0.2500)
+    """
+    rises = logits.sigmoid().diff(dim=1).relu()
+    if sample_weight is not None:
+        is_per_task = sample_weight.dim() == 2
+        weight = sample_weight[:, 1:] if is_per_task else sample_weight.unsqueeze(1)
+        rises = rises * weight
+    return rises.sum(dim=1).mean()
