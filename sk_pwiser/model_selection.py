@@ -1,8 +1,8 @@
-"""Splits that keep the share of every funnel depth.
+"""Splits with the same proportions of funnel depths in every part.
 
-A funnel with a conversion rate of one in ten thousand leaves folds without any
-conversion when it is split at random. :class:`FunnelStratifiedKFold` stratifies on
-how far each impression went, :func:`funnel_depth`.
+At a conversion rate of one in ten thousand, a random split leaves folds without any
+conversion. :class:`FunnelStratifiedKFold` and :func:`funnel_holdout` stratify on the
+:func:`funnel_depth`, the number of leading tasks that are 1.
 """
 
 import math
@@ -17,7 +17,7 @@ __all__ = ["FunnelStratifiedKFold", "funnel_depth", "funnel_holdout"]
 
 
 def funnel_depth(Y):
-    """Count the leading tasks that are 1 in every row.
+    """Count, for each row, the leading tasks that are 1.
 
     Parameters
     ----------
@@ -27,8 +27,8 @@ def funnel_depth(Y):
     Returns
     -------
     depth : ndarray of int of shape (n_samples,)
-        From 0 (the first task did not happen) to ``n_tasks`` (all the way). A label
-        behind a 0 does not count, so a conversion without a click has depth 0.
+        From 0 (the first task is 0) to ``n_tasks`` (all tasks are 1). A label after a 0
+        does not count, so a conversion without a click has depth 0.
 
     Raises
     ------
@@ -47,8 +47,8 @@ def funnel_depth(Y):
 class FunnelStratifiedKFold(StratifiedKFold):
     """Stratified K-fold over the funnel depth of a multi-task ``y``.
 
-    Every fold receives the same share of rows of each depth (see
-    :func:`funnel_depth`) as the whole, as nearly as whole rows allow.
+    Every fold has the same proportions of the depths (see :func:`funnel_depth`) as the
+    whole data, up to whole rows.
 
     Parameters
     ----------
@@ -56,13 +56,14 @@ class FunnelStratifiedKFold(StratifiedKFold):
         Number of folds, at least 2.
 
     shuffle : bool, default=True
-        Whether to shuffle the rows of each depth before they are dealt to the
-        folds. Logs are ordered by time or by user, hence the default, which
-        differs from that of :class:`~sklearn.model_selection.StratifiedKFold`.
+        Whether to shuffle the rows of each depth before splitting them into folds.
+        The default differs from that of
+        :class:`~sklearn.model_selection.StratifiedKFold`, because logs are ordered by
+        time or by user.
 
     random_state : int, RandomState instance or None, default=None
-        Seeds the shuffling; an int gives the same folds at every call. Must be
-        None when ``shuffle=False``.
+        Seed of the shuffling; an int gives the same folds at every call. Must be
+        None if ``shuffle=False``.
 
     See Also
     --------
@@ -70,9 +71,9 @@ class FunnelStratifiedKFold(StratifiedKFold):
 
     Notes
     -----
-    A depth with fewer rows than folds cannot be in every fold. It is stratified
-    together with the next shallower depth that has rows (the shallowest one with the
-    next deeper), and one ``UserWarning`` names it and its number of rows.
+    A depth with fewer rows than folds cannot occur in every fold. It is stratified
+    together with the next shallower depth that has rows, the shallowest one with the
+    next deeper. One ``UserWarning`` lists these depths and their numbers of rows.
 
     Examples
     --------
@@ -91,18 +92,18 @@ class FunnelStratifiedKFold(StratifiedKFold):
         super().__init__(n_splits=n_splits, shuffle=shuffle, random_state=random_state)
 
     def split(self, X, y, groups=None):
-        """Generate the row indices of every training and test set.
+        """Generate the row indices of the training and test set of each fold.
 
         Parameters
         ----------
         X : array-like of shape (n_samples, n_features)
-            Only its length is read; ``np.zeros(n_samples)`` will do.
+            Only its length is used; ``np.zeros(n_samples)`` is sufficient.
 
         y : array-like of shape (n_samples, n_tasks) or (n_samples,)
             Labels, 0 or 1; the tasks in funnel order.
 
         groups : object, default=None
-            Ignored; here for compatibility.
+            Ignored; exists for compatibility.
 
         Returns
         -------
@@ -115,47 +116,73 @@ class FunnelStratifiedKFold(StratifiedKFold):
             If ``y`` holds anything but 0 and 1, if its length differs from that of
             ``X``, or if there are fewer rows than folds.
         """
-        # Not a generator itself, so that a bad y is refused at the call.
+        # Not a generator itself, so that a bad y raises at the call.
         depth = _depth(y, input_name="y")
         strata, rare = _merge_rare(depth, min_rows=self.n_splits)
-        # With fewer rows than folds the parent class raises: no warning before it.
+        # With fewer rows than folds the parent class raises, so no warning is needed.
         if rare and len(depth) >= self.n_splits:
             counts = ", ".join(f"depth {d} ({n} rows)" for d, n in rare)
             warnings.warn(
-                f"Fewer rows than n_splits={self.n_splits} in {counts}: too few to be "
-                "in every fold, so stratified together with a neighbouring depth.",
+                f"Fewer rows than n_splits={self.n_splits} in {counts}: too few for "
+                "every fold, so stratified together with a neighbouring depth.",
                 UserWarning,
                 stacklevel=2,
             )
         return super().split(X, strata, groups)
 
 
-def funnel_holdout(Y, *, test_size, random_state):
-    """Split once by funnel depth into sorted training and validation indices.
+def funnel_holdout(Y, *, test_size=0.25, random_state=None):
+    """Split rows once into training and test indices, stratified by funnel depth.
 
-    Unlike ``StratifiedShuffleSplit`` it neither raises nor warns on rare depths, and
-    it makes no Python list of all rows. Each depth gives its share of the validation
-    rows, rounded by largest remainder; a depth of a single row joins its neighbour.
+    Every depth (see :func:`funnel_depth`) contributes its share of the test rows,
+    rounded by largest remainder. This is how the estimator selects its validation rows
+    for early stopping.
 
     Parameters
     ----------
     Y : array-like of shape (n_samples, n_tasks) or (n_samples,)
-        Labels, 0 or 1.
-    test_size : float
-        Fraction of validation rows in (0, 1), rounded up; at least one row stays on
-        each side.
-    random_state : int, RandomState instance or None
-        Seeds the choice.
+        Labels, 0 or 1; the tasks in funnel order, the click first.
+    test_size : float, default=0.25
+        Fraction of the rows in the test set, in (0, 1). Their number is rounded up, but
+        each set receives at least one row.
+    random_state : int, RandomState instance or None, default=None
+        Seed of the selection; an int gives the same split at every call.
 
     Returns
     -------
-    train, valid : ndarray of int
-        Sorted row indices.
+    train : ndarray of int of shape (n_train,)
+        Row indices of the training set, sorted.
+    test : ndarray of int of shape (n_test,)
+        Row indices of the test set, sorted.
 
     Raises
     ------
     ValueError
-        If ``test_size`` is outside (0, 1), or ``Y`` has fewer than two rows.
+        If ``test_size`` is outside (0, 1), or ``Y`` has fewer than two rows or holds
+        anything but 0 and 1.
+
+    See Also
+    --------
+    FunnelStratifiedKFold : Several splits, in which every row is tested once.
+    sklearn.model_selection.train_test_split : The same over the classes of a 1-D
+        ``stratify``.
+
+    Notes
+    -----
+    Unlike ``train_test_split``, this function accepts rare depths without an error or a
+    warning: a depth with a single row is stratified together with a neighbouring depth.
+    It creates no Python list of all rows.
+
+    Examples
+    --------
+    >>> import numpy as np
+    >>> from sk_pwiser.model_selection import funnel_holdout
+    >>> Y = np.array([[0, 0]] * 12 + [[1, 0]] * 4 + [[1, 1]] * 4)
+    >>> train, test = funnel_holdout(Y, test_size=0.25, random_state=0)
+    >>> len(train), len(test)
+    (15, 5)
+    >>> Y[test].sum(axis=0).tolist()
+    [2, 1]
     """
     if not 0.0 < test_size < 1.0:
         raise ValueError(f"test_size must be in (0, 1), got {test_size!r}.")
@@ -163,41 +190,41 @@ def funnel_holdout(Y, *, test_size, random_state):
     n_samples = len(strata)
     if n_samples < 2:
         raise ValueError(
-            f"Y must have at least 2 rows to hold some out, got {n_samples}."
+            f"Y must have at least 2 rows, one for each set, got {n_samples}."
         )
     rng = check_random_state(random_state)
-    n_valid = min(math.ceil(test_size * n_samples), n_samples - 1)
-    is_valid = np.zeros(n_samples, dtype=bool)
-    for stratum, n_rows in enumerate(_largest_remainder(np.bincount(strata), n_valid)):
+    n_test = min(math.ceil(test_size * n_samples), n_samples - 1)
+    is_test = np.zeros(n_samples, dtype=bool)
+    for stratum, n_rows in enumerate(_largest_remainder(np.bincount(strata), n_test)):
         rows = np.flatnonzero(strata == stratum)
         chosen = sample_without_replacement(len(rows), n_rows, random_state=rng)
-        is_valid[rows[chosen]] = True
-    return np.flatnonzero(~is_valid), np.flatnonzero(is_valid)
+        is_test[rows[chosen]] = True
+    return np.flatnonzero(~is_test), np.flatnonzero(is_test)
 
 
 def _largest_remainder(counts, total):
-    """Share out ``total`` over groups in proportion to their ``counts``.
+    """Divide ``total`` over groups in proportion to their ``counts``.
 
-    No group receives more than it has, as long as ``total <= counts.sum()``.
+    No group receives more than its count if ``total <= counts.sum()``.
     """
-    # In whole numbers, so that equal remainders are seen to be equal.
+    # Integer arithmetic, so that equal remainders compare equal.
     shares, remainders = np.divmod(counts * total, counts.sum())
     left = total - shares.sum()
-    # A tie goes to the deeper group, which is the rarer one.
+    # In a tie the deeper group wins, because it is usually the rarer one.
     winners = np.lexsort((np.arange(len(counts)), remainders))[::-1][:left]
     shares[winners] += 1
     return shares
 
 
 def _merge_rare(depth, *, min_rows):
-    """Return strata of rows: the depths, those under ``min_rows`` rows joined.
+    """Return the stratum of each row: its depth, rare depths being merged.
 
     Returns
     -------
     strata : ndarray of int of shape (n_samples,)
-        0, 1, ... from the shallowest stratum on, without gaps.
+        0, 1, ... from the shallowest stratum to the deepest, without gaps.
     rare : list of (int, int)
-        Depths, with their number of rows, that had too few.
+        The depths with fewer than ``min_rows`` rows, and their numbers of rows.
     """
     counts = np.bincount(depth)
     groups = [[d] for d in np.flatnonzero(counts).tolist()]
@@ -212,7 +239,7 @@ def _merge_rare(depth, *, min_rows):
     if len(groups) > 1 and is_rare(groups[0]):
         groups[0] += groups.pop(1)
 
-    # A narrow type: sorting and comparing 10^8 rows is several times faster.
+    # A narrow integer type makes sorting and comparing 10^8 rows much faster.
     stratum_of = np.zeros(len(counts), dtype=np.min_scalar_type(len(groups)))
     for stratum, group in enumerate(groups):
         stratum_of[group] = stratum
@@ -226,7 +253,7 @@ def _depth(Y, *, input_name):
     names = getattr(Y, "columns", None)
     labels = check_array(Y, ensure_2d=False, input_name=input_name)
     labels = labels.reshape(len(labels), -1)
-    # One pass a column: a cumulative product along short rows is far slower.
+    # One pass per column: a cumulative product along short rows is far slower.
     depth = np.zeros(len(labels), dtype=np.intp)
     reached = np.ones(len(labels), dtype=bool)
     for k in range(labels.shape[1]):

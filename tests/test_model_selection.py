@@ -29,7 +29,7 @@ labels = st.tuples(st.integers(2, 40), st.integers(1, 4)).flatmap(
 
 
 def rows_of_depths(counts, n_tasks):
-    """Labels with so many rows of each depth, shuffled."""
+    """Return labels with the given number of rows per depth, shuffled."""
     depth = np.repeat(list(counts), list(counts.values()))
     depth = np.random.default_rng(0).permutation(depth)
     return (np.arange(n_tasks) < depth[:, None]).astype(int)
@@ -58,7 +58,7 @@ def test_depth_by_brute_force(Y):
 def test_bad_labels(bad, match):
     with pytest.raises(ValueError, match=match):
         funnel_depth(bad)
-    # At the call, not at the first fold.
+    # The error comes at the call, not at the first fold.
     with pytest.raises(ValueError, match=match):
         FunnelStratifiedKFold().split(np.zeros((2, 1)), bad)
 
@@ -72,7 +72,7 @@ def test_folds_keep_the_share_of_every_depth():
         assert sorted([*train, *test]) == list(range(len(Y)))
         tests += test.tolist()
         found = np.bincount([slow_depth(row) for row in Y[test]], minlength=4)
-        # By whole rows the share is met up to less than one row.
+        # Rounding to whole rows changes each share by less than one row.
         assert (np.abs(found - np.array([*counts.values()]) / 4) < 1).all()
     assert sorted(tests) == list(range(len(Y)))
 
@@ -123,9 +123,9 @@ def test_random_state_and_shuffle():
     ("counts", "strata", "named"),
     [
         ({0: 40, 1: 10, 2: 3}, [[0], [1, 2]], "depth 2 (3 rows)"),
-        # Together as rare as one alone: on to the next.
+        # Still rare together: merged with the next depth too.
         ({0: 40, 1: 11, 2: 2, 3: 2}, [[0], [1, 2, 3]], "depth 2 (2 rows), depth 3 (2"),
-        # Together enough.
+        # Frequent enough together.
         ({0: 40, 1: 11, 2: 3, 3: 4}, [[0], [1], [2, 3]], "depth 2 (3 rows), depth 3"),
         # The next shallower one that has rows.
         ({0: 40, 3: 1}, [[0, 3]], "depth 3 (1 rows)"),
@@ -150,17 +150,17 @@ def test_rare_depths_are_merged_with_one_warning(counts, strata, named):
         assert max(sizes) - min(sizes) <= 1
 
 
-def test_fewer_rows_than_folds_is_refused_without_a_warning():
+def test_fewer_rows_than_folds_raises_without_a_warning():
     with pytest.raises(ValueError, match="n_splits=5"):
         folds(FunnelStratifiedKFold(), rows_of_depths({0: 2, 2: 2}, n_tasks=2))
 
 
-def test_lengths_must_agree():
+def test_lengths_of_x_and_y_must_agree():
     with pytest.raises(ValueError, match="inconsistent numbers of samples"):
         list(FunnelStratifiedKFold().split(np.zeros((9, 1)), np.zeros((10, 2))))
 
 
-def test_is_a_splitter():
+def test_repr_get_n_splits_and_clone():
     cv = FunnelStratifiedKFold(3, random_state=0)
     assert repr(cv) == "FunnelStratifiedKFold(n_splits=3, random_state=0, shuffle=True)"
     assert repr(FunnelStratifiedKFold()) == (
@@ -182,7 +182,7 @@ def test_holdout_is_a_stratified_partition(Y, test_size, seed):
     for d in np.unique(depth):
         share = (depth == d).sum() * len(valid) / n
         rare = (np.bincount(depth)[np.unique(depth)] < 2).any()
-        # A depth of one row was merged, which blurs the others by that row at most.
+        # A depth with one row is merged, which changes the other shares slightly.
         slack = 1 + (4 if rare else 0)
         assert abs((depth[valid] == d).sum() - share) < slack
     again = funnel_holdout(Y, test_size=test_size, random_state=seed)
@@ -193,16 +193,16 @@ def test_holdout_is_a_stratified_partition(Y, test_size, seed):
 
 
 def test_holdout_by_largest_remainder():
-    # Of 20 rows 5: shares 3.25, 1.25, 0.5, so the deepest takes the row left over.
+    # 5 of 20 rows: shares 3.25, 1.25, 0.5, so the deepest receives the last row.
     Y = rows_of_depths({0: 13, 1: 5, 2: 2}, n_tasks=2)
     for seed in range(5):
         _, valid = funnel_holdout(Y, test_size=0.25, random_state=seed)
         assert np.bincount(Y[valid].sum(axis=1)).tolist() == [3, 1, 1]
-    # Shares 1.5 and 0.5: an even remainder goes to the deeper.
+    # Shares 1.5 and 0.5: with equal remainders the deeper depth wins.
     _, valid = funnel_holdout([[0], [0], [1], [0]] * 2, test_size=0.25, random_state=0)
     assert valid.size == 2
     assert (valid % 4 == 2).sum() == 1
-    # A lone conversion is dealt out among the clicks: on either side, in time.
+    # A single conversion is sampled among the clicks: both sides occur over seeds.
     Y = rows_of_depths({0: 6, 1: 3, 2: 1}, n_tasks=2)
     sides = set()
     for seed in range(20):
@@ -218,19 +218,27 @@ def test_holdout_choice_is_random_and_uniform():
     counts = np.zeros(10)
     for _ in range(500):
         counts[funnel_holdout(Y, test_size=0.2, random_state=state)[1]] += 1
-    # 100 expected a row, standard deviation 9.
+    # 100 expected per row, standard deviation 9.
     assert (np.abs(counts - 100) < 45).all()
 
 
+def test_holdout_defaults():
+    Y = np.repeat([[0], [1]], 20, axis=0)
+    train, test = funnel_holdout(Y)
+    assert (len(train), len(test), Y[test].sum()) == (30, 10, 5)
+    # Without a seed the selection differs from call to call.
+    assert len({tuple(funnel_holdout(Y)[1]) for _ in range(5)}) > 1
+
+
 @pytest.mark.parametrize("test_size", [0, 1, 0.0, 1.0, -0.1, 3, np.nan])
-def test_holdout_refuses_a_test_size(test_size):
+def test_holdout_raises_on_a_bad_test_size(test_size):
     with pytest.raises(ValueError, match=r"test_size must be in \(0, 1\), got"):
         funnel_holdout(np.zeros((9, 2)), test_size=test_size, random_state=0)
 
 
-def test_holdout_leaves_a_row_on_each_side():
+def test_holdout_has_a_row_on_each_side():
     for test_size in (0.01, 0.99):
         train, valid = funnel_holdout([0, 1], test_size=test_size, random_state=0)
         assert (len(train), len(valid)) == (1, 1)
-    with pytest.raises(ValueError, match=r"at least 2 rows .* got 1"):
+    with pytest.raises(ValueError, match=r"at least 2 rows.* got 1"):
         funnel_holdout([[0, 1]], test_size=0.5, random_state=0)
