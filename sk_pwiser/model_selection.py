@@ -190,7 +190,7 @@ def funnel_holdout(Y, *, test_size=0.25, random_state=None):
     n_samples = len(strata)
     if n_samples < 2:
         raise ValueError(
-            f"Y must have at least 2 rows, one for each set, got {n_samples}."
+            f"Y must have at least 2 rows to hold some out, got {n_samples}."
         )
     rng = check_random_state(random_state)
     n_test = min(math.ceil(test_size * n_samples), n_samples - 1)

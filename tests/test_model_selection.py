@@ -240,5 +240,5 @@ def test_holdout_has_a_row_on_each_side():
     for test_size in (0.01, 0.99):
         train, valid = funnel_holdout([0, 1], test_size=test_size, random_state=0)
         assert (len(train), len(valid)) == (1, 1)
-    with pytest.raises(ValueError, match=r"at least 2 rows.* got 1"):
+    with pytest.raises(ValueError, match=r"at least 2 rows .* got 1"):
         funnel_holdout([[0, 1]], test_size=0.5, random_state=0)
