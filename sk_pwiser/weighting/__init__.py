@@ -1,6 +1,6 @@
-"""Weightings: how the losses of the tasks become the one that is minimised.
+"""Weightings, which combine the tasks' losses or gradients.
 
-`WEIGHTINGS` maps the names that `MultiTaskCTRCVRClassifier(weighting=...)` takes to
+`WEIGHTINGS` maps the names accepted by `MultiTaskCTRCVRClassifier(weighting=...)` to
 classes.
 """
 

@@ -1,4 +1,4 @@
-"""What every task weighting is given and what it does."""
+"""Base class of the task weightings."""
 
 from collections.abc import Iterable
 
@@ -6,15 +6,17 @@ from torch import Tensor, nn
 
 
 class TaskWeighting(nn.Module):
-    """Base class of the weightings: from one loss a task to one step.
+    """Base class of the weightings, which combine one loss per task.
 
-    A subclass takes the number of tasks and its own keyword parameters and defines
-    `forward`. The class itself is then a valid `weighting=` of
-    :class:`~sk_pwiser.MultiTaskCTRCVRClassifier`. Parameters and persistent buffers are
-    its state: they are kept with the fitted estimator, and `partial_fit` goes on from
-    them. What the user sets must not be among them.
+    A subclass takes the number of tasks and its own keyword parameters, and defines
+    `forward`. The class can then be passed as `weighting` to
+    :class:`~sk_pwiser.MultiTaskCTRCVRClassifier`.
 
-    With one task there is nothing to weigh, and `forward` is not asked.
+    Parameters and persistent buffers are the state of a weighting: they are stored
+    with the fitted estimator, and `partial_fit` continues from them. Settings of the
+    user must not be stored in them.
+
+    With one task there is nothing to combine, and `forward` is not called.
 
     Parameters
     ----------
@@ -23,9 +25,9 @@ class TaskWeighting(nn.Module):
 
     Attributes
     ----------
-    goes_backward_per_task : bool
-        Whether a step with several tasks goes through the network's graph backward
-        once a task, in place of once.
+    needs_task_gradients : bool
+        Whether the weighting combines the tasks' gradients instead of their losses. A
+        step then needs one backward pass per task.
 
     Examples
     --------
@@ -38,7 +40,7 @@ class TaskWeighting(nn.Module):
     tensor(0.5000)
     """
 
-    goes_backward_per_task: bool = False
+    needs_task_gradients: bool = False
 
     def __init__(self, n_tasks: int) -> None:
         super().__init__()
@@ -52,7 +54,7 @@ class TaskWeighting(nn.Module):
         Parameters
         ----------
         losses : Tensor of shape (n_tasks,)
-            One loss a task.
+            One loss per task.
 
         Returns
         -------
@@ -67,68 +69,71 @@ class TaskWeighting(nn.Module):
         penalty: Tensor | None,
         parameters: Iterable[nn.Parameter],
     ) -> None:
-        """Compute the gradients of a step and leave them in the parameters.
+        """Compute the gradients of a step and store them in the parameters.
 
         Parameters
         ----------
         losses : Tensor of shape (n_tasks,)
-            One loss a task, with its graph.
+            One loss per task, with its graph.
         penalty : Tensor of shape () or None
-            What the network adds for no task in particular.
+            Sum of the penalties, which belong to no task.
         parameters : iterable of Parameter
             The network's parameters.
         """
         if losses.requires_grad:
-            # The weight of a loss is the derivative of the whole by it.
+            # The weight of a loss is the derivative of the total with respect to it.
             losses.register_hook(self.record)  # type: ignore[no-untyped-call]
         total: Tensor = self(losses) if self.n_tasks > 1 else losses.sum()
         if not isinstance(total, Tensor) or total.dim() != 0:
             raise ValueError(
-                f"weighting {type(self).__name__} must combine the losses to a Tensor "
-                f"of shape (); got {total!r}."
+                f"weighting {type(self).__name__} must return a Tensor of shape () "
+                f"from forward; got {total!r}."
             )
         if penalty is not None:
             total = total + penalty
         total.backward()  # type: ignore[no-untyped-call]
 
     def report(self, losses: Tensor) -> Tensor:
-        """Sum the losses up for the history and for early stopping.
+        """Return the sum of the losses, for the history and for early stopping.
 
-        Weights that move would make epochs incomparable, so they play no part.
+        Weights that change during training would make epochs incomparable, so they
+        are ignored here.
 
         Parameters
         ----------
         losses : Tensor of shape (n_tasks,)
-            One loss a task.
+            One loss per task.
 
         Returns
         -------
         Tensor of shape ()
-            Their sum.
+            Sum of the losses.
         """
         return losses.sum()
 
     def record(self, weights: Tensor) -> None:
-        """Keep the weights of a step for the history.
+        """Add the weights of a step to the mean of the epoch.
 
         Parameters
         ----------
         weights : Tensor of shape (n_tasks,)
-            What each task's loss, or gradient, was multiplied by.
+            Factor of each task's loss or gradient in the step.
         """
         weights = weights.detach()
-        self._weights = weights if self._weights is None else self._weights + weights
+        if self._weights is not None:
+            weights = self._weights + weights.to(self._weights.device)
+        self._weights = weights
         self._n_steps += 1
 
     def end_epoch(self) -> list[float]:
-        """Return the mean weights of the epoch that ends, and forget them.
+        """Return the epoch's mean weights and reset them.
 
-        Methods that change between epochs do so here.
+        Methods whose weights change between epochs override this method.
 
         Returns
         -------
         list of float
-            One weight a task; empty where no step was made.
+            One weight per task, or an empty list if there was no step.
         """
         weights, n_steps = self._weights, self._n_steps
         self._weights, self._n_steps = None, 0

@@ -1,4 +1,4 @@
-"""CAGrad: the step near the mean gradient that helps the worst-off task most."""
+"""CAGrad: the step near the mean gradient with the largest gain of the worst task."""
 
 import math
 from operator import mul
@@ -6,54 +6,58 @@ from operator import mul
 import torch
 from torch import Tensor
 
-from sk_pwiser._utils import check_number
+from sk_pwiser._utils import check_integer, check_number
 from sk_pwiser.weighting._gradient import GradientWeighting
 
-# Shorter than this, beside the gradients, a mean of gradients has no direction.
+# A mean of gradients below this length, relative to theirs, is rounding error.
 VANISHED = 1e-6
 
 
 class CAGrad(GradientWeighting):
     r"""CAGrad: conflict-averse gradient descent.
 
-    Among the steps d in a ball around the mean gradient :math:`g_0`, it takes the one
-    that lowers the worst-off task's loss most:
+    Of all steps d in a ball around the mean gradient :math:`g_0`, the method takes the
+    step that maximises the smallest decrease of any task's loss:
 
     .. math::
         \max_d \min_k g_k^\top d
-        \quad \text{where} \quad \lVert d - g_0 \rVert \le c \lVert g_0 \rVert
+        \quad \text{subject to} \quad
+        \lVert d - g_0 \rVert \le c \lVert g_0 \rVert
 
-    which is :math:`d = g_0 + c \lVert g_0 \rVert\, g_w / \lVert g_w \rVert`, with
-    :math:`g_w = \sum_k w_k g_k` of the weights :math:`w \ge 0`, :math:`\sum_k w_k = 1`,
-    that minimise :math:`g_w^\top g_0 + c \lVert g_0 \rVert \lVert g_w \rVert`.
+    The solution is :math:`d = g_0 + c \lVert g_0 \rVert\, g_w / \lVert g_w \rVert`
+    with :math:`g_w = \sum_k w_k g_k`, where the weights :math:`w \ge 0` with
+    :math:`\sum_k w_k = 1` minimise
+    :math:`g_w^\top g_0 + c \lVert g_0 \rVert \lVert g_w \rVert`.
 
     Parameters
     ----------
     n_tasks : int
         Number of tasks.
     c : float, default=0.4
-        Radius of the ball by the length of :math:`g_0`, in [0, 1). 0 is the plain sum.
+        Radius of the ball, relative to the length of :math:`g_0`, in [0, 1). With 0,
+        the step is the plain sum of the gradients.
     rescale : {0, 1, 2}, default=1
-        What d is divided by, for a length like that of :math:`g_0`: 1 for 0,
-        :math:`1 + c^2` for 1, and :math:`1 + c` for 2.
+        Divisor of d, which brings its length closer to that of :math:`g_0`: 1 for
+        `rescale=0`, :math:`1 + c^2` for `rescale=1`, and :math:`1 + c` for `rescale=2`.
 
     Raises
     ------
     ValueError, TypeError
-        If c is no number in its range or rescale none of the three.
+        If `c` is not a number in its range, or `rescale` is not 0, 1 or 2.
 
     Notes
     -----
-    The weights are exact for two tasks. For more they come from exact moves between
-    two tasks at a time, until the objective is known to be within 1e-9 of its minimum,
-    in units of :math:`\lVert g_0 \rVert` times the gradients' root mean square length.
-    Where that minimum has :math:`g_w = 0`, no step helps all tasks, and d is
-    :math:`g_0`.
+    The weights are exact for two tasks. For more tasks, weight is moved between two
+    tasks at a time, until the objective is proved to be within 1e-9 of its minimum, in
+    units of :math:`\lVert g_0 \rVert` times the root mean square length of the
+    gradients. If :math:`g_w = 0` at the minimum, no step decreases all losses, and d
+    is :math:`g_0`.
 
-    Departures: d is multiplied by the number of tasks, since the other parameters
-    take the gradient of the sum of the losses, not of their mean; the authors' code
-    does so too. It solves for w by a general optimiser, to its tolerance, with
-    constants of 1e-8 inside the roots, which matter where gradients are small.
+    This implementation differs from the paper in the scale of the step: d is
+    multiplied by the number of tasks, because the other parameters take the gradient
+    of the sum of the losses, not of their mean. The authors' code does the same. That
+    code solves for w with a general optimiser, and adds 1e-8 inside the roots, which
+    changes the result if gradients are small.
 
     References
     ----------
@@ -74,22 +78,22 @@ class CAGrad(GradientWeighting):
     def __init__(self, n_tasks: int, *, c: float = 0.4, rescale: int = 1) -> None:
         super().__init__(n_tasks)
         self.c = check_number("c", c, at_least=0, below=1)
-        divisors = {0: 1.0, 1: 1 + self.c**2, 2: 1 + self.c}
-        if rescale not in divisors:
+        self.rescale = check_integer("rescale", rescale, at_least=0)
+        divisors = [1.0, 1 + self.c**2, 1 + self.c]
+        if self.rescale >= len(divisors):
             raise ValueError(f"rescale must be 0, 1 or 2; got {rescale!r}.")
-        self.rescale = rescale
-        self.divisor = divisors[rescale]
+        self.divisor = divisors[self.rescale]
 
     def weigh(self, gram: Tensor) -> Tensor:
         """Return the weights of the gradients in the step, of shape `(n_tasks,)`."""
         weights = torch.ones_like(gram[0])
-        # A task without a gradient has nothing to lose.
-        plays = gram.diagonal() > 0
-        weights[plays] = self._weigh(gram[plays][:, plays])
+        # No step changes the loss of a task whose gradient is 0.
+        is_active = gram.diagonal() > 0
+        weights[is_active] = self._weigh_active(gram[is_active][:, is_active])
         return weights
 
-    def _weigh(self, gram: Tensor) -> Tensor:
-        """Return the weights of tasks that all have gradients."""
+    def _weigh_active(self, gram: Tensor) -> Tensor:
+        """Return the weights of tasks whose gradients are not 0."""
         weights = torch.ones_like(gram[0])
         gram = gram / gram.diagonal().mean()
         inner = gram.mean(dim=0)
@@ -107,21 +111,21 @@ def dual_weights(
 ) -> Tensor:
     """Minimise `slopes @ w + c * sqrt(w @ gram @ w)` over the simplex.
 
-    Weight moves from the task with the largest derivative to that with the smallest,
-    as much as is best, until the derivatives show that no weights are better by more
-    than `tol`. For two tasks the first move is exact. Plain numbers: with a handful of
-    tasks, these are many times as quick as tensors.
+    In each iteration, the optimal amount of weight is moved from the task with the
+    largest derivative to the task with the smallest one, until the derivatives prove
+    that the objective is within `tol` of its minimum. For two tasks the first move is
+    exact. For a few tasks, Python floats are many times as fast as tensors.
 
     Parameters
     ----------
     gram : float64 Tensor of shape (n_tasks, n_tasks)
-        Positive semi-definite, with entries of about 1.
+        Positive semi-definite, with entries of magnitude about 1.
     slopes : float64 Tensor of shape (n_tasks,)
-        Of about 1 as well.
+        Linear coefficients, of magnitude about 1.
     c : float
-        Weight of the root, > 0.
+        Coefficient of the root, > 0.
     tol : float, default=1e-9
-        How far above the minimum the outcome may be.
+        Largest difference between the result and the minimum.
     max_iter : int, default=10000
         Largest number of moves.
 
@@ -137,33 +141,35 @@ def dual_weights(
     for _ in range(max_iter):
         squared = sum(map(mul, w, products))
         if squared <= VANISHED**2:
-            break  # a corner of the root, with a minimum of 0 nearby
+            break  # the root is not differentiable at its minimum of 0
         norm = math.sqrt(squared)
         derivatives = [q[k] + c * products[k] / norm for k in tasks]
-        to = min(tasks, key=derivatives.__getitem__)
-        if sum(map(mul, w, derivatives)) - derivatives[to] <= tol:
+        target = min(tasks, key=derivatives.__getitem__)
+        if sum(map(mul, w, derivatives)) - derivatives[target] <= tol:
             break
-        of = max((k for k in tasks if w[k] > 0), key=derivatives.__getitem__)
+        source = max((k for k in tasks if w[k] > 0), key=derivatives.__getitem__)
         move = _best_move(
-            q[to] - q[of],
+            q[target] - q[source],
             c,
             squared,
-            products[to] - products[of],
-            rows[to][to] - 2 * rows[to][of] + rows[of][of],
+            products[target] - products[source],
+            rows[target][target] - 2 * rows[target][source] + rows[source][source],
         )
-        move = min(move, w[of])
+        move = min(move, w[source])
         if move <= 0:
-            break  # less than the rounding error
-        w[to] += move
-        w[of] = 0.0 if move == w[of] else w[of] - move
-        products = [products[k] + move * (rows[k][to] - rows[k][of]) for k in tasks]
+            break  # the improvement is below the rounding error
+        w[target] += move
+        w[source] = 0.0 if move == w[source] else w[source] - move
+        products = [
+            products[k] + move * (rows[k][target] - rows[k][source]) for k in tasks
+        ]
     return gram.new_tensor(w)
 
 
 def _best_move(slope: float, c: float, a: float, b: float, curvature: float) -> float:
     """Minimise `slope * x + c * sqrt(a + 2 * b * x + curvature * x ** 2)` over x >= 0.
 
-    The root is that of `curvature * ((x - middle) ** 2 + height ** 2)`.
+    The radicand equals `curvature * ((x - middle) ** 2 + height ** 2)`.
     """
     if curvature <= 0:
         return math.inf if slope < 0 else 0.0  # equal gradients

@@ -8,37 +8,40 @@ from sk_pwiser.weighting._rates import TrainingRates, softmax_weights
 
 
 class DynamicWeightAverage(TaskWeighting):
-    r"""Dynamic weight average: tasks whose loss falls slowly weigh more.
+    r"""Dynamic weight average: tasks whose loss falls slowly get larger weights.
 
     .. math::
         L = \sum_k \lambda_k L_k, \qquad
         \lambda_k = \frac{K \exp(r_k / T)}{\sum_j \exp(r_j / T)}, \qquad
         r_k = \frac{\bar L_k(e - 1)}{\bar L_k(e - 2)}
 
-    in epoch e, with :math:`L_k` the loss of task k in the batch, :math:`\bar L_k` its
-    mean over the batches of an epoch, K the number of tasks and T the temperature. In
-    the first two epochs all weights are 1.
+    in epoch e, where :math:`L_k` is the loss of task k in the batch, :math:`\bar L_k`
+    its mean over the batches of an epoch, K the number of tasks and T the temperature.
+    All weights are 1 in the first two epochs.
 
     Parameters
     ----------
     n_tasks : int
         Number of tasks.
     temperature : float, default=2.0
-        How evenly the tasks are weighed, > 0: the higher, the more alike.
+        Temperature T of the softmax, > 0. The weights are more uniform for higher
+        values.
 
     Raises
     ------
     ValueError, TypeError
-        If the temperature is no number above 0.
+        If `temperature` is not a number > 0.
 
     Notes
     -----
-    The weights follow rates, not sizes: a task whose loss is a hundred times as large
-    as another's keeps that lead. "ema" with `rate="dwa"` takes it away.
+    The weights depend on the rates of the losses, not on their scale: a task whose
+    loss is a hundred times as large as the other losses still dominates the sum. The
+    weighting "ema" with `rate="dwa"` also removes the scale.
 
-    Batches in which a task has a loss of exactly 0, for want of a signal, do not count
-    in its mean; a task without a mean has the rate 1. The paper's losses always have
-    a signal. Every call of `partial_fit` is an epoch.
+    This implementation differs from the paper in batches in which the loss of a task
+    is exactly 0 because the batch has no rows for it: they do not enter the mean of
+    the task. A task without a mean has rate 1. Each call of `partial_fit` counts as
+    one epoch.
 
     References
     ----------
@@ -53,7 +56,7 @@ class DynamicWeightAverage(TaskWeighting):
     >>> for losses in ([1.0, 1.0], [0.5, 1.0], [0.5, 1.0]):
     ...     total = weighting(torch.tensor(losses))
     ...     weights = weighting.end_epoch()
-    >>> total  # as 0.5 * 0.8756 + 1.0 * 1.1244
+    >>> total  # 0.5 * 0.8756 + 1.0 * 1.1244
     tensor(1.5622)
     """
 
@@ -70,6 +73,6 @@ class DynamicWeightAverage(TaskWeighting):
         return (weights.to(losses.dtype) * losses).sum()
 
     def end_epoch(self) -> list[float]:
-        """Return the mean weights of the epoch, and take in its mean losses."""
+        """Return the epoch's mean weights and reset them; update the rates."""
         self.rates.end_epoch()
         return super().end_epoch()

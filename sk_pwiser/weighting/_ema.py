@@ -1,9 +1,9 @@
-"""Losses divided by moving averages of themselves."""
+"""Losses divided by their moving averages."""
 
 import torch
 from torch import Tensor
 
-from sk_pwiser._utils import check_number
+from sk_pwiser._utils import check_choice, check_number
 from sk_pwiser.weighting._base import TaskWeighting
 from sk_pwiser.weighting._rates import TrainingRates, softmax_weights
 
@@ -11,53 +11,53 @@ RATES = (None, "dwa", "plain")
 
 
 class ExponentialMovingAverage(TaskWeighting):
-    r"""Each loss divided by an exponential moving average of itself.
+    r"""Each loss divided by its exponential moving average.
 
     .. math::
         L = \sum_k \lambda_k \frac{L_k(t)}{E_k(t)}, \qquad
         E_k(t) = \frac{(1 - \beta) \sum_{s \le t} \beta^{t - s} L_k(s)}{1 - \beta^t}
 
-    at step t, with :math:`L_k` the loss of task k in the batch and :math:`E_k` its
-    average, which takes no gradient. So all tasks count alike whatever the scale of
-    their losses, from the first step on.
+    at step t, where :math:`L_k` is the loss of task k in the batch and :math:`E_k` its
+    average, through which no gradient flows. All tasks have the same influence from
+    the first step, regardless of the scale of their losses.
 
     Parameters
     ----------
     n_tasks : int
         Number of tasks.
     beta : float, default=0.9
-        Share that the average keeps at each step, in [0, 1). At 0 the gradient is that
-        of the sum of the logarithms of the losses.
+        Decay of the average, in [0, 1). With 0, the gradient is that of the sum of
+        the logarithms of the losses.
     rate : {None, "dwa", "plain"}, default=None
-        Further factor of each task by its training rate :math:`r_k`, the ratio of its
-        mean losses in the last two epochs:
+        Additional factor :math:`\lambda_k` of each task, from its training rate
+        :math:`r_k`, the ratio of its mean losses in the last two epochs:
 
         - None: :math:`\lambda_k = 1`;
-        - "dwa": :math:`\lambda_k = K \exp(r_k / T) / \sum_j \exp(r_j / T)`, with K the
-          number of tasks, as in "dwa";
+        - "dwa": :math:`\lambda_k = K \exp(r_k / T) / \sum_j \exp(r_j / T)`, where K is
+          the number of tasks, as in the weighting "dwa";
         - "plain": :math:`\lambda_k = r_k / \operatorname{mean}_j r_j`.
 
         The factors are 1 in the first two epochs.
     temperature : float, default=2.0
-        T, > 0, for `rate="dwa"`.
+        Temperature T for `rate="dwa"`, > 0.
 
     Raises
     ------
     ValueError, TypeError
-        If a parameter is none of its values.
+        If a parameter is not a valid number or choice.
 
     Notes
     -----
-    A loss of exactly 0, as of a batch without a signal for the task, leaves the
-    average as it was. Losses are meant to be above 0; others count as 0 there. Steps
-    in training alone move the averages.
+    Losses are expected to be > 0. A loss that is not, such as that of a batch without
+    rows for the task, does not change the average. The averages are updated in
+    training mode only.
 
-    The paper joins the averages with training rates in two ways, which it calls Rated
-    EMA and Dynamic Weighted EMA. Their formulas could not be read for this work, nor
-    could those that settle how the average starts and whether it holds the current
-    loss: `rate="plain"` and `rate="dwa"` are working definitions after the names, and
-    the correction of the start and the current loss within the average are choices
-    made here.
+    The paper combines the averages with training rates in two ways, called Rated EMA
+    and Dynamic Weighted EMA. The formulas of both were not available for this
+    implementation, and neither were the initial value of the average and whether it
+    includes the current loss. `rate="plain"` and `rate="dwa"` are therefore
+    definitions by the names of these methods, and the bias correction of the average
+    and the inclusion of the current loss are choices of this implementation.
 
     References
     ----------
@@ -92,13 +92,11 @@ class ExponentialMovingAverage(TaskWeighting):
     ) -> None:
         super().__init__(n_tasks)
         self.beta = check_number("beta", beta, at_least=0.0, below=1.0)
-        if rate not in RATES:
-            raise ValueError(f"rate must be one of {list(RATES)}; got {rate!r}.")
-        self.rate = rate
+        self.rate = check_choice("rate", rate, RATES)
         self.temperature = check_number("temperature", temperature, above=0.0)
         self.rates = None if rate is None else TrainingRates(n_tasks)
-        # The average as corrected, and the sum of the powers of beta that it holds, so
-        # that the newest loss has the share 1 / mass: of the first one, exactly 1.
+        # The bias-corrected average, and the sum of the powers of beta in it: the
+        # newest loss enters with the share 1 / mass, which is exactly 1 at first.
         self.register_buffer("average", torch.zeros(n_tasks, dtype=torch.float32))
         self.register_buffer("mass", torch.zeros(n_tasks, dtype=torch.float32))
 
@@ -106,8 +104,8 @@ class ExponentialMovingAverage(TaskWeighting):
         """Return the sum of the scaled losses, of shape `()`."""
         if self.training:
             self._observe(losses.detach())
-        # No small number is added to the average: it would tie the weights to the
-        # scale of the losses. Where there was no signal yet, there is no weight.
+        # A small constant in the denominator would make the weights depend on the
+        # scale of the losses. Instead, the weight is 0 before the first loss above 0.
         is_known = self.mass > 0
         weights = is_known / torch.where(is_known, self.average, 1.0)
         if self.rates is not None:
@@ -118,11 +116,11 @@ class ExponentialMovingAverage(TaskWeighting):
         if self.rates is not None:
             self.rates.observe(losses)
         losses = losses.float()
-        has_signal = losses > 0
+        is_positive = losses > 0
         mass = 1 + self.beta * self.mass
         moved = torch.lerp(self.average, losses, 1 / mass)
-        self.average.copy_(torch.where(has_signal, moved, self.average))
-        self.mass.copy_(torch.where(has_signal, mass, self.mass))
+        self.average.copy_(torch.where(is_positive, moved, self.average))
+        self.mass.copy_(torch.where(is_positive, mass, self.mass))
 
     def _factors(self, rates: Tensor) -> Tensor:
         if self.rate == "dwa":
@@ -130,7 +128,7 @@ class ExponentialMovingAverage(TaskWeighting):
         return rates / rates.mean()
 
     def end_epoch(self) -> list[float]:
-        """Return the mean weights of the epoch, and take in its mean losses."""
+        """Return the epoch's mean weights and reset them; update the rates."""
         if self.rates is not None:
             self.rates.end_epoch()
         return super().end_epoch()

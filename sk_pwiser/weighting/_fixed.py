@@ -1,11 +1,11 @@
-"""Weights that stay as they are."""
+"""Weights that are the same in all steps."""
 
 from collections.abc import Iterable, Mapping, Sequence
-from numbers import Real
 
 import torch
 from torch import Tensor
 
+from sk_pwiser._utils import check_number
 from sk_pwiser.weighting._base import TaskWeighting
 
 
@@ -31,14 +31,19 @@ class Equal(TaskWeighting):
 
 
 class Fixed(TaskWeighting):
-    """The sum of the tasks' losses, each times a weight given by the user.
+    """A weighted sum of the tasks' losses, with weights given by the user.
 
     Parameters
     ----------
     n_tasks : int
         Number of tasks.
     weights : sequence of float of length n_tasks
-        Weights >= 0, at least one of them above 0, taken as they are.
+        Weights >= 0, at least one of them > 0. They are not normalised.
+
+    Raises
+    ------
+    ValueError, TypeError
+        If `weights` is not a sequence of one number >= 0 per task, or if all are 0.
 
     Examples
     --------
@@ -52,29 +57,33 @@ class Fixed(TaskWeighting):
 
     def __init__(self, n_tasks: int, *, weights: Sequence[float]) -> None:
         super().__init__(n_tasks)
-        if isinstance(weights, Mapping) or not isinstance(weights, Iterable):
+        if isinstance(weights, str | Mapping) or not isinstance(weights, Iterable):
             raise TypeError(
-                "weights must be a sequence of numbers, one a task in their order; got "
-                f"{weights!r}."
+                f"weights must be a sequence of numbers, one per task; got {weights!r}."
             )
         values = list(weights)
         if len(values) != n_tasks:
             raise ValueError(
-                f"weights must hold one number a task, {n_tasks} here; got {weights!r}."
+                f"weights must hold one number per task, {n_tasks} in total; got "
+                f"{weights!r}."
             )
-        valid = all(isinstance(w, Real) and 0 <= w < float("inf") for w in values)
-        if not valid or not any(values):
+        values = [
+            check_number(f"weights[{k}]", value, at_least=0)
+            for k, value in enumerate(values)
+        ]
+        if not any(values):
             raise ValueError(
-                f"weights must be numbers >= 0, one of them above 0; got {weights!r}."
+                f"weights must hold at least one number > 0; got {weights!r}."
             )
-        weights_as_given = torch.tensor(values, dtype=torch.float32)
-        # A parameter, no state: training that goes on may take others.
-        self.register_buffer("weights", weights_as_given, persistent=False)
+        # A setting of the user is not part of the state: `partial_fit` may change it.
+        self.register_buffer(
+            "weights", torch.tensor(values, dtype=torch.float32), persistent=False
+        )
 
     def forward(self, losses: Tensor) -> Tensor:
         """Return the weighted sum of the losses, of shape `()`."""
         return (self.weights * losses).sum()
 
     def report(self, losses: Tensor) -> Tensor:
-        """Return what is minimised: the weighted sum, of shape `()`."""
+        """Return the loss that is minimised: the weighted sum, of shape `()`."""
         return self(losses) if self.n_tasks > 1 else losses.sum()

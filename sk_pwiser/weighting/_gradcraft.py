@@ -1,4 +1,4 @@
-"""GradCraft: gradients of like length that no longer conflict."""
+"""GradCraft: gradients of similar length without conflicts."""
 
 import torch
 from torch import Tensor
@@ -8,15 +8,16 @@ from sk_pwiser.weighting._gradient import GradientWeighting
 
 
 class GradCraft(GradientWeighting):
-    r"""GradCraft: gradients of like length, projected off all conflicts at once.
+    r"""GradCraft: gradients of similar length, with all conflicts removed jointly.
 
-    First the lengths are drawn together, by moving means :math:`m_k \leftarrow \beta
-    m_k + (1 - \beta) \lVert g_k \rVert`:
+    First the lengths of the gradients are brought closer together, by their moving
+    averages :math:`m_k \leftarrow \beta m_k + (1 - \beta) \lVert g_k \rVert`:
 
     .. math:: g_k \leftarrow r \frac{\max_j m_j}{m_k} g_k + (1 - r) g_k
 
-    Then every task k whose gradient has negative inner products with those of the
-    tasks in a set J gets the combination of theirs added that leaves
+    Then, for each task k, let J be the set of tasks whose gradients have a negative
+    inner product with :math:`g_k`. A linear combination of the gradients of J is
+    added to :math:`g_k`, such that
 
     .. math::
         \tilde g_k^\top g_j = \epsilon \lVert g_k \rVert \lVert g_j \rVert
@@ -29,29 +30,30 @@ class GradCraft(GradientWeighting):
     n_tasks : int
         Number of tasks.
     relax : float, default=0.5
-        The r above, in [0, 1]: 0 leaves the lengths as they are, 1 makes the moving
-        lengths equal.
+        The factor r, in [0, 1]. With 0 the lengths are unchanged, with 1 all moving
+        averages of the lengths become equal.
     decay : float, default=0.9
-        The decay :math:`\beta` of the moving lengths, in [0, 1).
+        Decay :math:`\beta` of the moving averages, in [0, 1).
     epsilon : float, default=1e-8
-        The cosine that conflicting gradients are left with, in [0, 1].
+        Cosine between conflicting gradients after the projection, in [0, 1].
 
     Raises
     ------
     ValueError, TypeError
-        If a parameter is no number in its range.
+        If a parameter is not a number in its range.
 
     Notes
     -----
-    PCGrad projects on one task after another, and a later projection may bring an
-    earlier conflict back; here all conflicts of a task are solved together, by least
-    squares where the gradients of J are not independent.
+    PCGrad projects onto one task after another, and a later projection may restore an
+    earlier conflict. GradCraft solves for all conflicts of a task jointly, by least
+    squares if the gradients of J are linearly dependent.
 
-    The authors search for r in [0, 1] and for :math:`\epsilon` in 1e-10 to 1e-8.
+    The authors search r in [0, 1] and :math:`\epsilon` between 1e-10 and 1e-8.
 
-    Departures: lengths and conflicts are those over the shared entries, where the
-    authors' code takes all parameters; and it averages over the tasks where this sums,
-    as with equal weights. A task whose gradient has always been 0 is left out.
+    This implementation differs from the authors' code in two points: lengths and
+    conflicts are computed over the shared parameters instead of all parameters, and
+    the step is the sum over the tasks instead of their mean, as with equal weights. A
+    task whose gradient was 0 in all steps so far is ignored.
 
     References
     ----------
@@ -81,7 +83,7 @@ class GradCraft(GradientWeighting):
         self.relax = check_number("relax", relax, at_least=0, at_most=1)
         self.decay = check_number("decay", decay, at_least=0, below=1)
         self.epsilon = check_number("epsilon", epsilon, at_least=0, at_most=1)
-        # They start at 0, which ratios do not see.
+        # No bias correction is needed, because only ratios of lengths are used.
         self.register_buffer("lengths", torch.zeros(n_tasks))
 
     def weigh(self, gram: Tensor) -> Tensor:
@@ -95,19 +97,19 @@ class GradCraft(GradientWeighting):
 
 
 def without_conflicts(gram: Tensor, epsilon: float) -> Tensor:
-    """Return the weights of the gradients in the sum of the projected ones.
+    """Return the weights of the gradients in the sum of the projected gradients.
 
     Parameters
     ----------
     gram : float64 Tensor of shape (n_tasks, n_tasks)
         Inner products of the gradients.
     epsilon : float
-        Cosine that conflicting gradients are left with.
+        Cosine between conflicting gradients after the projection.
 
     Returns
     -------
     float64 Tensor of shape (n_tasks,)
-        1 where there are no conflicts.
+        All 1 if there are no conflicts.
     """
     norms = gram.diagonal().sqrt()
     weights = torch.ones_like(norms)
@@ -117,7 +119,7 @@ def without_conflicts(gram: Tensor, epsilon: float) -> Tensor:
             continue
         among = gram[conflicting][:, conflicting]
         wanted = epsilon * norms[k] * norms[conflicting] - products[conflicting]
-        # "gelsd" takes the shortest solution where the matrix is singular.
+        # "gelsd" returns the shortest solution if the matrix is singular.
         solution = torch.linalg.lstsq(among, wanted.unsqueeze(1), driver="gelsd")
         weights[conflicting] += solution.solution.squeeze(1)
     return weights

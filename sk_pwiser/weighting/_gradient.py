@@ -1,4 +1,4 @@
-"""Methods that combine gradients in place of losses."""
+"""Methods that combine the tasks' gradients instead of their losses."""
 
 from collections.abc import Iterable, Sequence
 
@@ -6,18 +6,21 @@ import torch
 from torch import Tensor, nn
 
 from sk_pwiser.weighting._base import TaskWeighting
-from sk_pwiser.weighting._entries import Entries
+from sk_pwiser.weighting._dependencies import LossDependencies
+from sk_pwiser.weighting._gradient_matrix import GradientMatrix, copy_overlapping
 
 
 class GradientWeighting(TaskWeighting):
     """Base class of the weightings that combine the tasks' gradients.
 
-    Entries of the parameters that two or more tasks have a gradient in are shared;
-    their gradients go through `combine`. Other entries take the gradient of the one
-    task that has any. Penalties are added to the outcome as they are.
+    A parameter tensor is shared if the losses of two or more tasks depend on it. The
+    computational graph decides, not the values of the gradients, so the labels of a
+    batch have no influence. The gradients of shared tensors are passed to `combine`;
+    a tensor on which one task's loss depends takes the plain gradient of that task.
+    Gradients of penalties are added to the result.
 
-    A subclass defines `combine`, or, where the inner products of the gradients are all
-    that it needs, `weigh`.
+    A subclass defines `weigh` if the inner products of the gradients are all that it
+    needs, and `combine` otherwise.
 
     Parameters
     ----------
@@ -27,12 +30,12 @@ class GradientWeighting(TaskWeighting):
     Attributes
     ----------
     skips_rows : bool
-        Whether `combine` may do without the rows of embedding tables that no task has
-        a gradient in. Then the number of entries differs from step to step.
-    places : sequence of int or None
-        Where each of the tensors that `combine` is given stands among all that are
-        trained, for methods that keep something of each. A tensor that no task has a
-        gradient in is left out.
+        Whether the matrices for `combine` may lack the rows of large embedding tables
+        in which the gradients of all tasks are 0. The number of entries then differs
+        between steps.
+    indices : sequence of int or None
+        Position of each tensor that is passed to `combine` among all trained
+        parameters, for methods with a state per tensor. None before the first step.
 
     Examples
     --------
@@ -45,29 +48,33 @@ class GradientWeighting(TaskWeighting):
     [tensor([1., 1.])]
     """
 
-    goes_backward_per_task: bool = True
+    needs_task_gradients: bool = True
     skips_rows: bool = True
-    places: Sequence[int] | None = None
+    indices: Sequence[int] | None = None
+
+    def __init__(self, n_tasks: int) -> None:
+        super().__init__(n_tasks)
+        self._dependencies = LossDependencies()
 
     def combine(self, gradients: Sequence[Tensor]) -> list[Tensor]:
         """Combine the tasks' gradients of the shared parameters.
 
-        Where nothing is shared, `weigh` is not asked: the weights are 1. Gradients
-        that are not finite lead to weights that are NaN, so that the training loop
-        sees that training diverged.
+        This implementation multiplies them by the weights that `weigh` returns. The
+        weights are 1 if all gradients are 0, and NaN if a gradient is not finite, so
+        that the training loop can detect divergence.
 
         Parameters
         ----------
         gradients : sequence of Tensor of shape (n_tasks, n_entries)
-            One matrix a parameter tensor, 0 where an entry is not shared. Never empty.
+            One matrix per shared parameter tensor, at least one.
 
         Returns
         -------
         list of Tensor of shape (n_entries,)
-            The step's gradient of each tensor.
+            The combined gradient of each tensor.
         """
-        # The only time that a step waits for the device: small matrices are quicker
-        # on the CPU, and float64 is not to be had everywhere else.
+        # Here the host waits for the device. Small matrices are faster on the CPU, and
+        # some devices do not support float64.
         gram = gram_matrix(gradients)
         if not bool(gram.isfinite().all()):
             weights = torch.full_like(gram[0], torch.nan)
@@ -77,7 +84,7 @@ class GradientWeighting(TaskWeighting):
             weights = self.weigh(gram)
             if not isinstance(weights, Tensor) or weights.shape != gram.shape[:1]:
                 raise ValueError(
-                    f"weighting {type(self).__name__} must return one weight a task "
+                    f"weighting {type(self).__name__} must return one weight per task "
                     f"from weigh, a Tensor of shape {tuple(gram.shape[:1])}; got "
                     f"{weights!r}."
                 )
@@ -92,12 +99,12 @@ class GradientWeighting(TaskWeighting):
         ----------
         gram : float64 Tensor of shape (n_tasks, n_tasks)
             Inner products of the tasks' gradients over all shared parameters, on the
-            CPU: finite, and not all of them 0.
+            CPU. All entries are finite, and at least one is not 0.
 
         Returns
         -------
         Tensor of shape (n_tasks,)
-            Weights of the gradients in the step.
+            Weights of the tasks' gradients in this step.
         """
         raise NotImplementedError(
             f"{type(self).__name__} must define weigh or combine."
@@ -109,11 +116,22 @@ class GradientWeighting(TaskWeighting):
         penalty: Tensor | None,
         parameters: Iterable[nn.Parameter],
     ) -> None:
-        """Combine the gradients of the tasks and leave them in the parameters."""
+        """Combine the tasks' gradients and store the result in the parameters.
+
+        Parameters
+        ----------
+        losses : Tensor of shape (n_tasks,)
+            One loss per task, with its graph.
+        penalty : Tensor of shape () or None
+            Sum of the penalties, which belong to no task.
+        parameters : iterable of Parameter
+            The network's parameters.
+        """
         if self.n_tasks == 1:
             super().backward(losses, penalty, parameters)
             return
         trained = [p for p in parameters if p.requires_grad]
+        self._dependencies.find(losses, trained)
         parts = list(losses.unbind())
         if penalty is not None and penalty.requires_grad:
             parts.append(penalty)
@@ -124,40 +142,79 @@ class GradientWeighting(TaskWeighting):
             for part in parts
         ]
         with torch.no_grad():
-            self._leave(trained, gradients[: self.n_tasks])
+            self._set_gradients(trained, gradients[: self.n_tasks])
             if len(parts) > self.n_tasks:
-                _add(trained, gradients[-1])
+                _add_gradients(trained, gradients[-1])
 
-    def _leave(
+    def _set_gradients(
         self,
         trained: Sequence[nn.Parameter],
         gradients: Sequence[Sequence[Tensor | None]],
     ) -> None:
-        """Combine the gradients, one sequence a task, into those of the parameters."""
-        of_all = list(zip(trained, *gradients, strict=True))
-        self.places = [
-            place
-            for place, (_, *of_tasks) in enumerate(of_all)
-            if any(g is not None for g in of_tasks)
-        ]
-        reached = [
-            (p, of_tasks) for p, *of_tasks in map(of_all.__getitem__, self.places)
-        ]
-        for p in trained:
+        """Set the parameters' gradients from one sequence of gradients per task."""
+        self._dependencies.add_nonzero(gradients)
+        depends = list(zip(*self._dependencies.depends, strict=True))
+        by_tensor = list(zip(*gradients, strict=True))
+        plain: dict[int, Tensor] = {}
+        for i, p in enumerate(trained):
             p.grad = None
-        if not reached:
+            gradient = plain_gradient(by_tensor[i], depends[i])
+            if gradient is not None:
+                plain[i] = gradient
+        # Later steps, such as gradient clipping, change gradients in place.
+        plain = dict(zip(plain, copy_overlapping(list(plain.values())), strict=True))
+        for i, gradient in plain.items():
+            trained[i].grad = gradient
+        self.indices = shared = [i for i in plain if sum(depends[i]) > 1]
+        if not shared:
+            self.record(torch.ones(self.n_tasks, dtype=torch.float64))
             return
-        entries = Entries([of_tasks for _, of_tasks in reached], self.skips_rows)
-        n_reaching = (entries.matrix != 0).sum(dim=0, dtype=torch.int32)
-        is_shared = n_reaching > 1
-        shared = entries.matrix * is_shared
-        combined = torch.cat(self.combine(entries.split(shared)))
-        total = torch.where(is_shared, combined, entries.matrix.sum(dim=0))
-        for (p, _), gradient in zip(reached, entries.unfold(total), strict=True):
-            p.grad = gradient
+        matrix = GradientMatrix([by_tensor[i] for i in shared], self.skips_rows)
+        combined = self.combine(matrix.split())
+        self._check_combined(combined, matrix.sizes)
+        restored = matrix.restore(combined, [plain[i] for i in shared])
+        for i, gradient in zip(shared, restored, strict=True):
+            trained[i].grad = gradient
+
+    def _check_combined(self, combined: object, sizes: Sequence[int]) -> None:
+        """Raise an error if a subclass returns anything else than one gradient each."""
+        expected = [(size,) for size in sizes]
+        found: object = combined
+        if isinstance(combined, Sequence) and all(
+            isinstance(gradient, Tensor) for gradient in combined
+        ):
+            found = [tuple(gradient.shape) for gradient in combined]
+        if found != expected:
+            raise ValueError(
+                f"weighting {type(self).__name__} must return one Tensor per shared "
+                f"parameter tensor from combine, of the shapes {expected}; got "
+                f"{found!r}."
+            )
 
 
-def _add(
+def plain_gradient(
+    gradients: Sequence[Tensor | None], depends: Sequence[bool]
+) -> Tensor | None:
+    """Return the gradient of the first task whose loss depends on a tensor.
+
+    Parameters
+    ----------
+    gradients : sequence of Tensor or None
+        Gradients of one parameter tensor, one per task.
+    depends : sequence of bool
+        Whether each task's loss depends on it. The other gradients are 0 or None.
+
+    Returns
+    -------
+    Tensor or None
+        Zeros if no loss depends on the tensor, and None if it is in no graph.
+    """
+    in_graph = [g for g in gradients if g is not None]
+    dependent = [g for g, is_used in zip(gradients, depends, strict=True) if is_used]
+    return next((g for g in [*dependent, *in_graph] if g is not None), None)
+
+
+def _add_gradients(
     parameters: Sequence[nn.Parameter], gradients: Sequence[Tensor | None]
 ) -> None:
     for p, gradient in zip(parameters, gradients, strict=True):
@@ -171,7 +228,7 @@ def gram_matrix(gradients: Sequence[Tensor]) -> Tensor:
     Parameters
     ----------
     gradients : sequence of Tensor of shape (n_tasks, n_entries)
-        One matrix a parameter tensor.
+        One matrix per parameter tensor.
 
     Returns
     -------

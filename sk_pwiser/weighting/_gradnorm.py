@@ -1,4 +1,4 @@
-"""Weights that keep the norms of the tasks' gradients in proportion."""
+"""GradNorm: weights that balance the norms of the tasks' gradients."""
 
 from collections.abc import Iterable
 
@@ -8,60 +8,62 @@ from torch import Tensor, nn
 from sk_pwiser._utils import check_number
 from sk_pwiser.weighting._gradient import GradientWeighting
 
-# A gradient that is shorter than this share of the longest one has vanished.
+# A gradient counts as vanished below this length, relative to the longest one.
 VANISHED = 1e-8
 
 
 class GradNorm(GradientWeighting):
-    r"""GradNorm: weights learnt so that slow tasks get longer gradients.
+    r"""GradNorm: weights learned such that slow tasks get longer gradients.
 
-    The weights go down the gradient of
+    The weights are learned by gradient descent on
 
     .. math::
         \sum_k \left| w_k \lVert g_k \rVert - \bar G\, r_k^\alpha \right|, \qquad
         r_k = \frac{L_k(t) / L_k(0)}{\operatorname{mean}_j L_j(t) / L_j(0)}
 
-    with :math:`w_k` the weight of task k, :math:`g_k` the gradient of its loss
-    :math:`L_k` by the shared entries, :math:`\bar G` the mean of the
+    where :math:`w_k` is the weight of task k, :math:`g_k` the gradient of its loss
+    :math:`L_k` with respect to the shared parameters, :math:`\bar G` the mean of
     :math:`w_j \lVert g_j \rVert` over the tasks, and :math:`r_k` the relative inverse
-    training rate. The targets :math:`\bar G\, r_k^\alpha` are held constant. All
-    weights begin at 1 and stay above 0, with `n_tasks` as their sum. A step is made
-    with the weights that the steps before it left.
+    training rate. The targets :math:`\bar G\, r_k^\alpha` are treated as constants.
+    All weights start at 1 and remain positive, and their sum is `n_tasks`. A step uses
+    the weights before their update in that step.
 
     Parameters
     ----------
     n_tasks : int
         Number of tasks.
     alpha : float, default=1.5
-        How much longer the gradients of slow tasks are to be, >= 0. At 0 all are to be
-        equally long.
+        Exponent of the training rates, >= 0. The larger it is, the longer are the
+        gradients of slow tasks. With 0 all gradients are brought to the same length.
     lr : float, default=0.025
         Learning rate of the weights, > 0.
 
     Raises
     ------
     ValueError, TypeError
-        If alpha or lr is no number in its range.
+        If `alpha` or `lr` is not a number in its range.
 
     Notes
     -----
-    Departures from the paper:
+    This implementation differs from the paper in these points:
 
-    - The weights act on the shared entries alone. Entries that one task uses, such as
-      its tower, take that task's plain gradient, as with every
-      :class:`GradientWeighting`; in the paper the weight multiplies the whole loss.
-    - The norms are over all shared entries, not over those of the last shared layer.
-    - The targets are divided by the mean of the :math:`r_j^\alpha`, without which they
-      could not all be met by weights of a given sum.
-    - The descent is on the logarithms of the weights, with a learning rate of their
-      own, on the sum above divided by :math:`\bar G`, and no step goes beyond a
-      weight's target. So the weights stay above 0, whatever the scale of the losses.
-    - A task without a signal in the batch, that is with a loss that is not above 0 or
-      a gradient that has vanished beside the longest one, keeps its weight and plays
-      no part in the means.
+    - The weights multiply the gradients of the shared parameters only. Parameters of
+      one task, such as its tower, take the plain gradient of that task, as with all
+      subclasses of :class:`GradientWeighting`. In the paper the weight multiplies the
+      whole loss.
+    - The norms are computed over all shared parameters, not over the last shared
+      layer.
+    - The targets are divided by the mean of :math:`r_j^\alpha`. Otherwise weights with
+      a fixed sum could not reach all of them.
+    - The descent is on the logarithms of the weights, with its own learning rate `lr`
+      and with the sum above divided by :math:`\bar G`, and no step moves a weight
+      beyond its target. The weights therefore remain positive for losses of any scale.
+    - If the loss of a task is not above 0, or its gradient is negligible compared to
+      the longest one, the weight of the task is unchanged in this step, and the task
+      does not enter the means.
 
-    :math:`L_k(0)` is the first loss above 0 of the task, in one batch: larger batches
-    make it less of an accident.
+    :math:`L_k(0)` is the first loss above 0 of the task. It comes from one batch, so
+    that it is less noisy with larger batches.
 
     References
     ----------
@@ -91,9 +93,9 @@ class GradNorm(GradientWeighting):
         self.alpha = check_number("alpha", alpha, at_least=0.0)
         self.lr = check_number("lr", lr, above=0.0)
         self.register_buffer("weights", torch.ones(n_tasks))
-        # 0 where a task had no signal yet.
+        # 0 before the first loss of a task that is above 0.
         self.register_buffer("initial_losses", torch.zeros(n_tasks))
-        # Those of the step that is being made, which is no state to go on from.
+        # The losses of the current step, which later steps do not need.
         self.register_buffer("losses", torch.zeros(n_tasks), persistent=False)
 
     def backward(
@@ -102,7 +104,7 @@ class GradNorm(GradientWeighting):
         penalty: Tensor | None,
         parameters: Iterable[nn.Parameter],
     ) -> None:
-        """Combine the gradients of the tasks and leave them in the parameters."""
+        """Combine the tasks' gradients and store the result in the parameters."""
         self.losses.copy_(losses.detach())
         is_first = (self.initial_losses == 0) & (self.losses > 0)
         self.initial_losses.copy_(
@@ -111,25 +113,26 @@ class GradNorm(GradientWeighting):
         super().backward(losses, penalty, parameters)
 
     def weigh(self, gram: Tensor) -> Tensor:
-        """Return the weights of the step, of shape `(n_tasks,)`; learn the next."""
+        """Return the weights of the step, of shape `(n_tasks,)`, then update them."""
         weights = self.weights.to(gram)
         norms = gram.diagonal().sqrt()
         progress = self.losses.to(gram) / self.initial_losses.to(gram)
-        has_signal = (self.losses > 0).to(gram.device)
-        takes_part = has_signal & (norms > VANISHED * norms.max())
-        if takes_part.any():
-            self.weights[takes_part.to(self.weights.device)] = self._moved(
-                weights[takes_part], norms[takes_part], progress[takes_part]
+        is_positive = (self.losses > 0).to(gram.device)
+        is_active = is_positive & (norms > VANISHED * norms.max())
+        if is_active.any():
+            self.weights[is_active.to(self.weights.device)] = self._update(
+                weights[is_active], norms[is_active], progress[is_active]
             ).to(self.weights)
         return weights
 
-    def _moved(self, weights: Tensor, norms: Tensor, progress: Tensor) -> Tensor:
-        """Return the weights of the tasks that take part, after a step."""
+    def _update(self, weights: Tensor, norms: Tensor, progress: Tensor) -> Tensor:
+        """Return the weights of the active tasks after one step of the descent."""
         lengths = weights * norms
-        # In proportion to progress ** alpha, and with the sum of the lengths.
+        # The targets are proportional to progress ** alpha and sum to the same total.
         targets = lengths.sum() * (self.alpha * progress.log()).softmax(dim=0)
-        # The slope of |length - target| / mean by log w is the length over the mean.
-        most = self.lr * lengths / lengths.mean()
-        step = (targets / lengths).log().clamp(-most, most)
-        moved = weights * step.exp()
-        return moved * weights.sum() / moved.sum()
+        # The derivative of |length - target| / mean with respect to log w is
+        # length / mean, up to its sign.
+        limit = self.lr * lengths / lengths.mean()
+        step = (targets / lengths).log().clamp(-limit, limit)
+        updated = weights * step.exp()
+        return updated * weights.sum() / updated.sum()

@@ -1,4 +1,4 @@
-"""MetaBalance: the tasks' gradients of each tensor, brought to one length."""
+"""MetaBalance: gradients scaled to the length of a target task's gradient."""
 
 from collections.abc import Mapping, Sequence
 from typing import Any
@@ -6,15 +6,16 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from sk_pwiser._utils import check_number
+from sk_pwiser._utils import check_integer, check_number
 from sk_pwiser.weighting._gradient import GradientWeighting
 
 
 class MetaBalance(GradientWeighting):
-    r"""MetaBalance: other tasks' gradients are brought to the target task's length.
+    r"""MetaBalance: gradients scaled to the length of a target task's gradient.
 
-    For every parameter tensor by itself, with moving lengths :math:`n_k \leftarrow
-    \beta n_k + (1 - \beta) \lVert g_k \rVert` and the target task 0:
+    Each shared parameter tensor is treated separately. With moving averages
+    :math:`n_k \leftarrow \beta n_k + (1 - \beta) \lVert g_k \rVert` of the lengths of
+    the gradients and the target task 0:
 
     .. math:: g_k \leftarrow r \frac{n_0}{n_k} g_k + (1 - r) g_k
 
@@ -25,25 +26,25 @@ class MetaBalance(GradientWeighting):
     n_tasks : int
         Number of tasks.
     relax : float, default=0.7
-        The r above, in [0, 1]: 0 is the plain sum, 1 makes the moving lengths equal.
+        The factor r, in [0, 1]. With 0 the step is the plain sum, with 1 all moving
+        averages of the lengths become equal.
     decay : float, default=0.9
-        The decay :math:`\beta` of the moving lengths, in [0, 1).
+        Decay :math:`\beta` of the moving averages, in [0, 1).
     target : int, default=0
-        Position of the target task; the last one of a funnel is -1.
+        Index of the target task. A negative index counts from the last task.
 
     Raises
     ------
     ValueError, TypeError
-        If a parameter is no number in its range.
+        If a parameter is not a number in its range.
 
     Notes
     -----
-    The weights differ from tensor to tensor. The history holds each task's mean over
-    the tensors in which the task has a gradient.
+    The weights differ between tensors. The history contains the mean weight of each
+    task over the tensors in which its gradient is not 0.
 
-    Departures: lengths are those of the shared entries of a tensor. This is the
-    strategy of the paper that both raises and lowers lengths; it has two others, which
-    only do one of these.
+    The paper has three strategies. This is the one that both increases and decreases
+    lengths; the other two only increase or only decrease them.
 
     References
     ----------
@@ -73,40 +74,40 @@ class MetaBalance(GradientWeighting):
         super().__init__(n_tasks)
         self.relax = check_number("relax", relax, at_least=0, at_most=1)
         self.decay = check_number("decay", decay, at_least=0, below=1)
-        if not isinstance(target, int) or not -n_tasks <= target < n_tasks:
+        self.target = check_integer("target", target, at_least=-n_tasks)
+        if self.target >= n_tasks:
             raise ValueError(
-                f"target must be the position of one of {n_tasks} tasks; got "
-                f"{target!r}."
+                f"target must be the index of one of {n_tasks} tasks; got {target!r}."
             )
-        self.target = target
-        # A row a tensor, as far as they are known. Lengths start at 0, which ratios do
-        # not see.
+        # One row per trained tensor; rows are added when a tensor is first combined.
+        # No bias correction is needed, because only ratios of lengths are used.
         self.register_buffer("lengths", torch.zeros(0, n_tasks))
 
     def combine(self, gradients: Sequence[Tensor]) -> list[Tensor]:
-        """Return the balanced sums of each tensor, of shape `(n_entries,)`."""
-        now = torch.stack([torch.linalg.vector_norm(g, dim=1) for g in gradients])
-        places = range(len(gradients)) if self.places is None else self.places
-        rows = torch.tensor(list(places), device=now.device)
-        n_missing = max(places) + 1 - len(self.lengths)
+        """Return the weighted sum of each tensor, of shape `(n_entries,)`."""
+        current = torch.stack([torch.linalg.vector_norm(g, dim=1) for g in gradients])
+        indices = range(len(gradients)) if self.indices is None else self.indices
+        rows = torch.tensor(list(indices), device=current.device)
+        n_missing = max(indices) + 1 - len(self.lengths)
         if n_missing > 0:
-            new = now.new_zeros(n_missing, self.n_tasks)
+            new = current.new_zeros(n_missing, self.n_tasks)
             self.lengths = torch.cat([self.lengths.to(new), new])
-        self.lengths[rows] = lengths = self.lengths[rows].lerp(now, 1 - self.decay)
-        has_any = lengths > 0
-        of_target = lengths[:, self.target].unsqueeze(1)
+        lengths = self.lengths[rows].lerp(current, 1 - self.decay)
+        self.lengths[rows] = lengths
+        is_known = lengths > 0
+        target_lengths = lengths[:, self.target].unsqueeze(1)
         ratios = torch.where(
-            has_any & has_any[:, self.target].unsqueeze(1), of_target / lengths, 1.0
+            is_known & (target_lengths > 0), target_lengths / lengths, 1.0
         )
         weights = self.relax * ratios + (1 - self.relax)
-        mean = torch.where(has_any, weights, 0.0).sum(dim=0) / has_any.sum(dim=0)
+        mean = torch.where(is_known, weights, 0.0).sum(dim=0) / is_known.sum(dim=0)
         self.record(mean.nan_to_num(nan=1.0))
         return [w @ g for w, g in zip(weights, gradients, strict=True)]
 
     def _load_from_state_dict(
         self, state_dict: Mapping[str, Any], prefix: str, *args: Any, **kwargs: Any
     ) -> None:
-        # Before the first step, the number of tensors is not known.
+        # A new instance does not know the number of tensors.
         found = state_dict.get(f"{prefix}lengths")
         if found is not None and found.shape[1:] == self.lengths.shape[1:]:
             self.lengths = torch.zeros_like(found, device=self.lengths.device)

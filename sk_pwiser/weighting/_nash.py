@@ -1,4 +1,4 @@
-"""Nash-MTL: the weights on which bargaining tasks agree."""
+"""Nash-MTL: the weights of the Nash bargaining solution."""
 
 import torch
 from torch import Tensor
@@ -6,65 +6,65 @@ from torch import Tensor
 from sk_pwiser._utils import check_integer, check_number
 from sk_pwiser.weighting._gradient import GradientWeighting
 
-# Below this, the lengths of directions in which all losses fall are rounding errors
-# of gradients in float32.
+# Lower bound of 1 + cosine of two gradients; a smaller value is rounding error of
+# gradients in float32.
 NEARLY_OPPOSITE = 1e-6
-# Weights of unit vectors beyond this come from such directions.
+# Larger weights of unit vectors only occur below this bound.
 TOO_LARGE = NEARLY_OPPOSITE**-0.5
 
 
 class Nash(GradientWeighting):
     r"""Nash-MTL: the bargaining solution over the tasks' gradients.
 
-    Each task gains :math:`g_k^\top d` from a step d. Over steps of bounded length, the
-    product of the gains is largest for :math:`d = \sum_k \alpha_k g_k` with
+    The gain of task k from a step d is :math:`g_k^\top d`. Of all steps of bounded
+    length, the product of the gains is largest for :math:`d = \sum_k \alpha_k g_k` with
 
     .. math:: G G^\top \alpha = 1 / \alpha, \qquad \alpha > 0,
 
     where the rows of G are the gradients :math:`g_k` of the shared parameters and
-    :math:`1 / \alpha` is taken entry by entry. The step does not depend on the scale
-    of the losses; :math:`\lVert d \rVert^2` is the number of tasks, and task k gains
-    :math:`1 / \alpha_k > 0`.
+    :math:`1 / \alpha` is taken elementwise. The step does not depend on the scale of
+    the losses. :math:`\lVert d \rVert^2` is the number of tasks, and the gain of task k
+    is :math:`1 / \alpha_k > 0`.
 
     Parameters
     ----------
     n_tasks : int
         Number of tasks.
     max_norm : float or None, default=1.0
-        Largest length of the step's gradient of the shared parameters; a longer one is
-        scaled down. None leaves the length at the root of the number of tasks.
+        Largest length of the combined gradient of the shared parameters; a longer
+        gradient is scaled down. With None, the length is the square root of the
+        number of tasks.
     tol : float, default=1e-8
-        Largest entry of :math:`|\alpha \circ G G^\top \alpha - 1|` that is taken for
-        0.
+        Tolerance for the largest entry of :math:`|\alpha \circ G G^\top \alpha - 1|`.
     max_iter : int, default=100
         Largest number of Newton steps.
 
     Raises
     ------
     ValueError, TypeError
-        If a parameter is no number in its range.
+        If a parameter is not a number in its range.
 
     Notes
     -----
-    :math:`\alpha` is the only minimiser of :math:`\frac{1}{2} \alpha^\top G G^\top
-    \alpha - \sum_k \log \alpha_k`, found by damped Newton steps on the cosines of the
-    gradients; for two tasks of cosine c it is :math:`\alpha_k = 1 / (\lVert g_k \rVert
-    \sqrt{1 + c})`.
+    :math:`\alpha` is the unique minimiser of :math:`\frac{1}{2} \alpha^\top G G^\top
+    \alpha - \sum_k \log \alpha_k`, which is computed by damped Newton steps on the
+    cosines between the gradients. For two tasks with cosine c it is
+    :math:`\alpha_k = 1 / (\lVert g_k \rVert \sqrt{1 + c})`.
 
-    Where gradients are opposite, or some mean of them vanishes, there is no solution:
-    the cosines are then kept off that by 1e-6. A task without a gradient takes no part
-    in the bargaining, and has weight 0.
+    There is no solution if a convex combination of the gradients is 0, for example if
+    two gradients are opposite. The cosines are then bounded away from this case by
+    1e-6. A task whose gradient is 0 is ignored, and its weight is 0.
 
-    The length of the step does not shrink towards an optimum: use an optimiser that
-    divides by moving lengths of gradients, such as Adam, or a learning rate that
-    decreases.
+    The length of the step does not decrease near an optimum. Use an optimiser that
+    divides by a moving average of gradient magnitudes, such as Adam, or a decreasing
+    learning rate.
 
-    Departures: the authors' code solves a sequence of convex programmes to 1e-3, has a
-    step of a length that depends on the scale of the gradients before it is cut to
-    `max_norm`, and applies the weights to the parameters of single tasks as well,
-    which here keep their plain gradients. It also offers to reuse weights for several
-    steps to save the gradients of the tasks; these are needed in every step here, to
-    tell shared parameters from others.
+    This implementation differs from the authors' code, which solves a sequence of
+    convex programs to a tolerance of 1e-3. The length of its step depends on the scale
+    of the gradients before it is limited to `max_norm`. It also multiplies the
+    gradients of parameters of one task by the weights; here these parameters keep
+    their plain gradients. The option to reuse the weights for several steps is not
+    implemented.
 
     References
     ----------
@@ -89,9 +89,9 @@ class Nash(GradientWeighting):
         max_iter: int = 100,
     ) -> None:
         super().__init__(n_tasks)
-        if max_norm is not None:
-            check_number("max_norm", max_norm, above=0)
-        self.max_norm = max_norm
+        self.max_norm = (
+            None if max_norm is None else check_number("max_norm", max_norm, above=0)
+        )
         self.tol = check_number("tol", tol, above=0)
         self.max_iter = check_integer("max_iter", max_iter, at_least=1)
 
@@ -108,7 +108,7 @@ class Nash(GradientWeighting):
         return weights
 
     def _bargain(self, cosines: Tensor) -> Tensor:
-        """Return the weights of unit vectors with these cosines."""
+        """Return the weights of unit vectors with the given cosines."""
         if len(cosines) == 2:
             gap = (1 + cosines[0, 1]).clamp(min=NEARLY_OPPOSITE)
             return gap.rsqrt().expand(2)
@@ -124,34 +124,35 @@ class Nash(GradientWeighting):
 def nash_weights(gram: Tensor, tol: float, max_iter: int) -> Tensor:
     """Solve `gram @ weights = 1 / weights` by a damped Newton method.
 
-    The function that it minimises is self-concordant, for which steps of length
-    1 / (1 + decrement) stay positive and lead to the minimum from any start.
+    The minimised function is self-concordant. Newton steps damped by
+    1 / (1 + decrement) then keep the weights positive and converge from any start.
 
     Parameters
     ----------
     gram : float64 Tensor of shape (n_tasks, n_tasks)
         Positive semi-definite.
     tol : float
-        Largest entry of `|weights * (gram @ weights) - 1|` at the solution.
+        Tolerance for the largest entry of `|weights * (gram @ weights) - 1|`.
     max_iter : int
         Largest number of steps.
 
     Returns
     -------
     float64 Tensor of shape (n_tasks,)
-        Weights above 0; large ones, as far as they were followed, where there is no
-        solution.
+        Weights > 0. If there is no solution, the iteration is stopped at large weights.
     """
     n_tasks = len(gram)
     identity = torch.eye(n_tasks, dtype=gram.dtype)
-    # The best multiple of equal weights: the solution where all are alike.
+    # The optimal multiple of equal weights, which is the solution if all rows of the
+    # matrix have the same sum.
     total = gram.sum().clamp(min=0.1 * NEARLY_OPPOSITE * n_tasks)
     weights = (n_tasks / total).sqrt().expand(n_tasks)
     for _ in range(max_iter):
         residual = weights * (gram @ weights) - 1
         if residual.abs().max() <= tol or weights.max() > 10 * TOO_LARGE:
             break
-        # In units of the weights: the Hessian is then at least the identity.
+        # Variables are scaled by the weights, so that the smallest eigenvalue of the
+        # Hessian is at least 1.
         hessian = weights * gram * weights.unsqueeze(1) + identity
         step = torch.linalg.solve(hessian, -residual)
         decrement = (-residual @ step).clamp(min=0).sqrt()

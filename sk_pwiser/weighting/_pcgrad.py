@@ -1,22 +1,25 @@
-"""PCGrad: gradients without the parts that undo another task."""
+"""PCGrad: gradients without their components in conflict with other tasks."""
 
 import torch
 from torch import Tensor
 
+from sk_pwiser._utils import generator_on
 from sk_pwiser.weighting._gradient import GradientWeighting
 
 
 class PCGrad(GradientWeighting):
     r"""PCGrad: projecting conflicting gradients.
 
-    Each task's gradient, :math:`\tilde g_k = g_k` at first, goes through the other
-    tasks in random order and loses what works against them:
+    Starting from :math:`\tilde g_k = g_k`, each task's gradient is projected onto the
+    normal plane of the gradient of every other task with which it conflicts. The
+    other tasks j are visited in random order:
 
     .. math::
         \tilde g_k \leftarrow \tilde g_k - \frac{\min(\tilde g_k^\top g_j, 0)}
         {\lVert g_j \rVert^2}\, g_j
 
-    The step is :math:`\sum_k \tilde g_k`. Without conflicts it is the plain sum.
+    The step is :math:`\sum_k \tilde g_k`. Without conflicts it is the plain sum of the
+    gradients.
 
     Parameters
     ----------
@@ -25,12 +28,9 @@ class PCGrad(GradientWeighting):
 
     Notes
     -----
-    The projections are carried out on the inner products of the gradients. The order
-    of the tasks is drawn from torch's own generator, which `fit` seeds by
-    `random_state`; it matters from three tasks on.
-
-    Departures: none. What the paper calls shared parameters is found by entry here,
-    and other entries keep their plain gradients.
+    The projections are computed from the inner products of the gradients. The random
+    order, which has an effect with three or more tasks, depends on the `random_state`
+    of the estimator.
 
     References
     ----------
@@ -47,10 +47,11 @@ class PCGrad(GradientWeighting):
 
     def weigh(self, gram: Tensor) -> Tensor:
         """Return the weights of the original gradients in the step, `(n_tasks,)`."""
-        # Row k holds task k's projected gradient as a combination of all gradients.
+        generator = generator_on(torch.device("cpu"))
+        # Row k contains the coefficients of task k's projected gradient.
         rows = torch.eye(self.n_tasks, dtype=gram.dtype)
         for k, row in enumerate(rows):
-            for j in torch.randperm(self.n_tasks).tolist():
+            for j in torch.randperm(self.n_tasks, generator=generator).tolist():
                 product = row @ gram[j]
                 if j != k and product < 0:
                     row[j] -= product / gram[j, j]

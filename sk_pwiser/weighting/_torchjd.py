@@ -1,4 +1,4 @@
-"""The aggregators and scalarizers of TorchJD."""
+"""Aggregators and scalarizers of TorchJD."""
 
 import importlib
 import inspect
@@ -15,38 +15,39 @@ from sk_pwiser.weighting._gradient import GradientWeighting
 
 
 class TorchJD(GradientWeighting):
-    """A method of the package TorchJD, which is installed apart.
+    """A method of the package TorchJD, which is an optional dependency.
 
-    Its aggregators combine the tasks' gradients of the shared parameters, its
-    scalarizers combine the losses. An instance may also be handed to the estimator
-    itself: `weighting=UPGrad()`.
+    Aggregators of TorchJD combine the tasks' gradients of the shared parameters, and
+    its scalarizers combine the losses. The estimator also accepts an instance of
+    TorchJD, as in `weighting=UPGrad()`.
 
     Parameters
     ----------
     n_tasks : int
         Number of tasks.
     aggregator : str, class or instance, default="UPGrad"
-        What combines: an `Aggregator`, a `Weighting` of inner products, or a
-        `Scalarizer`; or the name of one in `torchjd.aggregation` or, where there is
-        none of that name, in `torchjd.scalarization`. An instance is copied.
+        An `Aggregator`, `Weighting` or `Scalarizer` of TorchJD: an instance, which is
+        copied, a class, or the name of a class. Names are looked up in
+        `torchjd.aggregation` first and in `torchjd.scalarization` second.
     **params : dict
-        Parameters of a class or of a named one. `n_tasks` and `shape` need not be
-        given.
+        Parameters of the class. `n_tasks` and `shape` are set to the number of tasks
+        by default.
 
     Raises
     ------
     ImportError
         If TorchJD is not installed.
     ValueError, TypeError
-        If TorchJD has no such method, or it does not take the parameters, or needs
-        more than the gradients or losses of a batch.
+        If TorchJD has no such method, or if the method does not accept the parameters
+        or needs more than the gradients or the losses of a batch.
 
     Notes
     -----
-    Several of its aggregators, such as UPGrad, have the length of a mean of gradients;
-    entries that are not shared take the gradient of the sum of the losses.
+    The result of several aggregators, such as UPGrad, has the scale of the mean of the
+    tasks' gradients, while parameters of one task take the gradient of its loss, which
+    has the scale of the sum.
 
-    Methods that compare several batches a step, such as MoDo, get one.
+    Methods that compare several batches in one step, such as MoDo, receive only one.
 
     References
     ----------
@@ -67,19 +68,25 @@ class TorchJD(GradientWeighting):
         super().__init__(n_tasks)
         self.aggregator: Any = _make(aggregator, n_tasks, params)
         scalarizer = _module("scalarization").Scalarizer
-        self.goes_backward_per_task = not isinstance(self.aggregator, scalarizer)
-        # Others may keep figures for every single entry.
-        self.skips_rows = self._by_gram is not None
-        self._at_first = deepcopy(self._attributes())
-        self._try_out()
+        self.needs_task_gradients = not isinstance(self.aggregator, scalarizer)
+        # Methods that read the gradients themselves may have a state per entry.
+        self.skips_rows = self._gram_weighting is not None
+        self._initial_attributes = deepcopy(self._attributes())
+        self._check_n_tasks()
 
-    def _try_out(self) -> None:
-        """Combine something small, so that what does not fit is refused early."""
+    def _check_n_tasks(self) -> None:
+        """Combine a small input, so that unsuitable methods raise before training."""
         method, n = deepcopy(self.aggregator), self.n_tasks
         with torch.random.fork_rng(devices=[]):
             try:
-                method(torch.eye(n) if self.goes_backward_per_task else torch.ones(n))
-            except (RuntimeError, ValueError, IndexError, TypeError) as error:
+                method(torch.eye(n) if self.needs_task_gradients else torch.ones(n))
+            except (
+                AttributeError,
+                IndexError,
+                RuntimeError,
+                TypeError,
+                ValueError,
+            ) as error:
                 raise ValueError(
                     f"{type(method).__name__} of TorchJD cannot combine {n} tasks: "
                     f"{error}"
@@ -87,22 +94,22 @@ class TorchJD(GradientWeighting):
 
     @property
     def _is_weighting(self) -> bool:
-        """Whether the method returns weights in place of a combination."""
+        """Whether the method returns weights instead of a combination."""
         return isinstance(self.aggregator, _module("aggregation").Weighting)
 
     @property
-    def _by_gram(self) -> Any:
-        """What computes weights from inner products, if any."""
+    def _gram_weighting(self) -> Any:
+        """The module that computes weights from inner products, or None."""
         if not self._is_weighting:
             return getattr(self.aggregator, "gramian_weighting", None)
-        # TorchJD tells by a private base class what a weighting reads; one that wraps
-        # another reads what that does.
-        reads_products = any(
+        # Weightings of inner products have a private base class of TorchJD. A weighting
+        # that wraps another one takes the same input as that one.
+        takes_products = any(
             base.__name__ == "_GramianWeighting"
             for module in self.aggregator.modules()
             for base in type(module).__mro__
         )
-        return self.aggregator if reads_products else None
+        return self.aggregator if takes_products else None
 
     def forward(self, losses: Tensor) -> Tensor:
         """Return the scalarizer's combination of the losses, of shape `()`."""
@@ -115,15 +122,15 @@ class TorchJD(GradientWeighting):
         penalty: Tensor | None,
         parameters: Iterable[nn.Parameter],
     ) -> None:
-        """Combine losses or gradients, and leave gradients in the parameters."""
-        if self.goes_backward_per_task:
+        """Combine losses or gradients and store the result in the parameters."""
+        if self.needs_task_gradients:
             super().backward(losses, penalty, parameters)
         else:
             TaskWeighting.backward(self, losses, penalty, parameters)
 
     def combine(self, gradients: Sequence[Tensor]) -> list[Tensor]:
-        """Return the aggregator's gradient of each tensor, of shape `(n_entries,)`."""
-        if self._by_gram is not None:
+        """Return the combined gradient of each tensor, of shape `(n_entries,)`."""
+        if self._gram_weighting is not None:
             return super().combine(gradients)
         sizes = [g.shape[1] for g in gradients]
         matrix = torch.cat(list(gradients), dim=1)
@@ -138,19 +145,19 @@ class TorchJD(GradientWeighting):
         return list(torch.split(total, sizes))
 
     def weigh(self, gram: Tensor) -> Tensor:
-        """Return the weights that TorchJD gives the gradients, `(n_tasks,)`."""
-        # Preferences and the like are given in float32.
-        weights: Tensor = self._by_gram(gram.float())
+        """Return the weights computed by TorchJD, of shape `(n_tasks,)`."""
+        # Parameters of TorchJD, such as preference vectors, are float32 tensors.
+        weights: Tensor = self._gram_weighting(gram.float())
         return weights
 
     def end_epoch(self) -> list[float]:
-        """Return the mean weights of the epoch; tell the scalarizer that it ends."""
+        """Return the epoch's mean weights and reset them; call the method's `step`."""
         if hasattr(self.aggregator, "step"):
             self.aggregator.step()
         return super().end_epoch()
 
-    # TorchJD keeps the state of its methods in buffers and in plain attributes, which
-    # torch's state_dict does not see.
+    # TorchJD stores the state of its methods in buffers and in plain attributes, which
+    # are not part of torch's state_dict.
 
     def _attributes(self) -> dict[str, dict[str, Any]]:
         internal = vars(nn.Module()).keys()
@@ -164,44 +171,51 @@ class TorchJD(GradientWeighting):
         }
 
     def get_extra_state(self) -> dict[str, Any]:
-        """Return what steps have changed in the aggregator.
+        """Return the attributes of the method that training has changed.
 
         Returns
         -------
         dict of str to object
-            The aggregator's class by name, and attributes by the names of the modules
-            that have them.
+            "class", the name of the method's class, and "changed", a dictionary of the
+            changed attributes of each module.
         """
         changed = {
             name: {
                 key: deepcopy(value)
                 for key, value in attributes.items()
-                if not _same(value, self._at_first[name].get(key))
+                if not _are_equal(value, self._initial_attributes[name].get(key))
             }
             for name, attributes in self._attributes().items()
         }
         return {"class": type(self.aggregator).__name__, "changed": changed}
 
     def set_extra_state(self, state: dict[str, Any]) -> None:
-        """Go on from what `get_extra_state` returned.
+        """Restore the attributes that `get_extra_state` returned.
 
         Parameters
         ----------
         state : dict of str to object
-            The aggregator's class by name, and attributes by the names of the modules
-            that have them.
+            "class", the name of the method's class, and "changed", a dictionary of the
+            changed attributes of each module.
+
+        Raises
+        ------
+        RuntimeError
+            If the state belongs to another class.
         """
         own = type(self.aggregator).__name__
         if state["class"] != own:
-            raise RuntimeError(f"{own} cannot go on from {state['class']} of TorchJD.")
+            raise RuntimeError(
+                f"{own} of TorchJD cannot continue from the state of {state['class']}."
+            )
         for name, module in self.aggregator.named_modules():
             vars(module).update(deepcopy(state["changed"].get(name, {})))
 
     def _load_from_state_dict(
         self, state_dict: Mapping[str, Any], prefix: str, *args: Any, **kwargs: Any
     ) -> None:
-        # Some of its buffers are None before the first step, which torch would not
-        # load into.
+        # Some buffers are None before the first step, and torch does not load values
+        # into these.
         for name, module in self.aggregator.named_modules(prefix=f"{prefix}aggregator"):
             for key, buffer in module._buffers.items():
                 found = state_dict.get(f"{name}.{key}")
@@ -213,7 +227,7 @@ class TorchJD(GradientWeighting):
 def as_weighting(
     choice: Any, params: dict[str, Any] | None
 ) -> tuple[Any, dict[str, Any] | None]:
-    """Take an object in place of a name or class for one of TorchJD.
+    """Replace a class or instance of TorchJD by `TorchJD` and its parameters.
 
     Parameters
     ----------
@@ -224,8 +238,14 @@ def as_weighting(
 
     Returns
     -------
-    tuple of str or class, and dict or None
-        A name or class, and its parameters.
+    tuple of (str or class) and (dict or None)
+        The name or class of a weighting, and its keyword arguments. Both are unchanged
+        if `choice` does not belong to TorchJD.
+
+    Raises
+    ------
+    TypeError
+        If `choice` is an instance of any other class.
     """
     kind = choice if isinstance(choice, type) else type(choice)
     if any(base.__module__.partition(".")[0] == "torchjd" for base in kind.__mro__):
@@ -233,8 +253,8 @@ def as_weighting(
     if isinstance(choice, nn.Module):
         raise TypeError(
             "weighting must be a name, a class, or an aggregator or scalarizer of "
-            f"TorchJD; got an instance of {kind.__name__}. Pass the class, and its "
-            "parameters as weighting_params."
+            f"TorchJD; got an instance of {kind.__name__}. Pass the class instead, and "
+            "its parameters as weighting_params."
         )
     return choice, params
 
@@ -254,7 +274,7 @@ def _kinds() -> tuple[type, ...]:
 
 
 def _make(choice: Any, n_tasks: int, params: dict[str, Any]) -> Any:
-    """Build what a name or class stands for, or copy an instance."""
+    """Build the class with the given name, or the given class; copy an instance."""
     kinds = _kinds()
     kind: Any = _find(choice) if isinstance(choice, str) else choice
     if isinstance(kind, type) and issubclass(kind, kinds):
@@ -262,17 +282,16 @@ def _make(choice: Any, n_tasks: int, params: dict[str, Any]) -> Any:
         context = {"n_tasks": n_tasks, "shape": n_tasks}
         given = {k: v for k, v in context.items() if k in takes and k not in params}
         try:
-            inspect.signature(kind).bind(**given, **params)
-        except TypeError as error:
+            made: Any = kind(**given, **params)
+        except (AttributeError, RuntimeError, TypeError, ValueError) as error:
             raise ValueError(
-                f"weighting_params do not fit {kind.__name__} of TorchJD: {error}."
+                f"weighting_params must fit {kind.__name__} of TorchJD: {error}"
             ) from error
-        made: Any = kind(**given, **params)
     elif isinstance(kind, kinds):
         if params:
             raise ValueError(
-                f"weighting_params holds {list(params)}, but aggregator is an instance "
-                "of TorchJD, which has its parameters already."
+                f"weighting_params must hold no parameters of an aggregator that is an "
+                f"instance; got {list(params)}. Pass the class instead."
             )
         made = deepcopy(kind)
     else:
@@ -282,8 +301,8 @@ def _make(choice: Any, n_tasks: int, params: dict[str, Any]) -> Any:
         )
     if hasattr(made, "update"):
         raise ValueError(
-            f"{type(made).__name__} of TorchJD needs the losses after the step as "
-            "well, which are not computed here."
+            f"aggregator must not need the losses after the step, which are not "
+            f"computed in training; got {type(made).__name__} of TorchJD."
         )
     return made
 
@@ -294,22 +313,22 @@ def _find(name: str) -> Any:
         if name in module.__all__:
             return getattr(module, name)
     known = sorted({n for module in modules for n in module.__all__})
-    raise ValueError(f"TorchJD has no {name!r}; aggregator may be one of {known}.")
+    raise ValueError(f"aggregator must be one of {known}; got {name!r}.")
 
 
 def _is_plain(value: Any) -> bool:
-    """Whether a value is data, and no object that the user configured."""
+    """Return whether a value is plain data, in contrast to a configured object."""
     if isinstance(value, list | tuple):
         return all(map(_is_plain, value))
     kinds = (Tensor, Number, str, torch.dtype, torch.device, type(None))
     return isinstance(value, kinds)
 
 
-def _same(one: Any, other: Any) -> bool:
+def _are_equal(one: Any, other: Any) -> bool:
     if type(one) is not type(other):
         return False
     if isinstance(one, Tensor):
         return one.shape == other.shape and bool((one == other).all())
     if isinstance(one, list | tuple):
-        return len(one) == len(other) and all(map(_same, one, other))
+        return len(one) == len(other) and all(map(_are_equal, one, other))
     return bool(one == other)

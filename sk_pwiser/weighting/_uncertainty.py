@@ -1,4 +1,4 @@
-"""Weights from the uncertainty that each task is left with."""
+"""Weights learned as the uncertainty of each task."""
 
 import torch
 from torch import Tensor, nn
@@ -7,15 +7,15 @@ from sk_pwiser.weighting._base import TaskWeighting
 
 
 class Uncertainty(TaskWeighting):
-    r"""Weights learnt as each task's homoscedastic uncertainty.
+    r"""Weights learned as the homoscedastic uncertainty of each task.
 
     .. math::
         L = \sum_k \left( e^{-s_k} L_k + \tfrac{1}{2} s_k \right)
 
     with :math:`L_k` the loss of task k and :math:`s_k = \log \sigma_k^2` its
-    log-variance, a parameter that the optimiser learns together with the network's,
-    from 0 on. At a loss that stays as it is the best one is
-    :math:`s_k = \log(2 L_k)`, a weight of :math:`1 / (2 L_k)`.
+    log-variance. The log-variances start at 0 and are learned by the optimiser
+    together with the network's parameters. For a constant loss, the optimum is
+    :math:`s_k = \log(2 L_k)`, which is a weight of :math:`1 / (2 L_k)`.
 
     Parameters
     ----------
@@ -24,14 +24,16 @@ class Uncertainty(TaskWeighting):
 
     Notes
     -----
-    This is the paper's form for classification losses, of which it says that it is an
-    approximation. The log-variances are free: a weight above 1, which a loss below
-    1/2 asks for, is in reach. Losses of rare events are far below that, so their
-    weights go on rising, as fast as the learning rate lets them. The weights are
-    learnt with the optimiser and learning rate of the network, without weight decay.
+    This is the paper's form for classification losses, which the paper itself calls
+    an approximation. The log-variances are not bounded, so that weights above 1 are
+    possible; the optimal weight is above 1 if the loss is below 1/2. The losses of
+    rare events are far below 1/2, so their weights rise during the whole training, at
+    a speed that is limited by the learning rate. The weights are learned with the
+    optimiser and the learning rate of the network, without weight decay.
 
-    A loss of exactly 0, as of a batch without a signal for the task, leaves its
-    log-variance as it is; the paper's losses always have a signal.
+    This implementation differs from the paper in batches in which the loss of a task
+    is exactly 0 because the batch has no rows for it: the log-variance of the task is
+    then unchanged.
 
     References
     ----------
@@ -58,7 +60,7 @@ class Uncertainty(TaskWeighting):
         self.log_variances = nn.Parameter(torch.zeros(n_tasks))
 
     def forward(self, losses: Tensor) -> Tensor:
-        """Return the weighted sum and what the variances cost, of shape `()`."""
+        """Return the weighted sum plus the log-variance terms, of shape `()`."""
         s = self.log_variances
-        cost = torch.where(losses.detach() != 0, s / 2, 0.0)
-        return ((-s).exp() * losses + cost).sum()
+        log_terms = torch.where(losses.detach() != 0, s / 2, 0.0)
+        return ((-s).exp() * losses + log_terms).sum()

@@ -1,0 +1,108 @@
+"""Which losses depend on which parameters."""
+
+from collections.abc import Sequence
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+
+
+class LossDependencies:
+    """Which tasks' losses depend on which parameter tensors.
+
+    The computational graph decides, not the values of the gradients: a task without
+    any signal in the batch still depends on the parameters that its loss was computed
+    from. The dependencies are found in the first step and kept for as long as the
+    parameters are the same.
+
+    Attributes
+    ----------
+    depends : list of lists of bool
+        One list per task, with one entry per parameter tensor.
+    """
+
+    def __init__(self) -> None:
+        self.depends: list[list[bool]] = []
+        self._parameter_ids: tuple[int, ...] = ()
+
+    def __reduce__(self) -> tuple[Any, ...]:
+        # The ids of objects mean nothing in a copy or in another process.
+        return type(self), ()
+
+    def find(self, losses: Tensor, parameters: Sequence[nn.Parameter]) -> None:
+        """Find the dependencies, if they are not known for these parameters yet.
+
+        Parameters
+        ----------
+        losses : Tensor of shape (n_tasks,)
+            One loss per task, with its graph, which is retained.
+        parameters : sequence of Parameter
+            Parameters that require a gradient.
+        """
+        ids = tuple(map(id, parameters))
+        if ids != self._parameter_ids:
+            self._parameter_ids = ids
+            self.depends = [
+                depends_on(losses, task, parameters) for task in range(len(losses))
+            ]
+
+    def add_nonzero(self, gradients: Sequence[Sequence[Tensor | None]]) -> None:
+        """Add the dependencies that nonzero gradients of a step prove.
+
+        The graph of the first step may lack some of them: if no unit of a ReLU layer
+        is active, or if a loss is a constant for a batch without its labels.
+
+        Parameters
+        ----------
+        gradients : sequence of sequences of Tensor or None
+            One sequence per task, with one gradient per parameter tensor.
+        """
+        unknown = [
+            (k, i, gradient)
+            for k, of_task in enumerate(gradients)
+            for i, gradient in enumerate(of_task)
+            if gradient is not None and not self.depends[k][i]
+        ]
+        if not unknown:
+            return
+        # All at once, so that the host waits for the device only once.
+        is_nonzero = torch.stack([gradient.any() for _, _, gradient in unknown])
+        for (k, i, _), found in zip(unknown, is_nonzero.tolist(), strict=True):
+            self.depends[k][i] |= found
+
+
+def depends_on(
+    losses: Tensor, task: int, parameters: Sequence[nn.Parameter]
+) -> list[bool]:
+    """Return whether the loss of a task depends on each parameter tensor.
+
+    Autograd itself cannot answer this: the losses of all tasks are entries of one
+    tensor, so every parameter is part of the graph of every loss, and the gradients of
+    towers of other tasks are zeros instead of None. Therefore NaN is passed backward
+    from the loss of the task, and 0 from the others. NaN times 0 is NaN, so NaN
+    arrives wherever the loss depends on a parameter, even if its gradient is 0 because
+    of the labels; 0 times any finite number is 0, so it arrives nowhere else.
+
+    Parameters
+    ----------
+    losses : Tensor of shape (n_tasks,)
+        One loss per task, with its graph, which is retained.
+    task : int
+        Index of the task.
+    parameters : sequence of Parameter
+        Parameters that require a gradient.
+
+    Returns
+    -------
+    list of bool
+        One entry per parameter tensor.
+    """
+    probe = torch.zeros_like(losses)
+    probe[task] = torch.nan
+    # Anomaly detection would raise on these intended NaN.
+    with torch.autograd.set_detect_anomaly(False):
+        gradients = torch.autograd.grad(
+            losses, parameters, probe, retain_graph=True, allow_unused=True
+        )
+    found = [False if g is None else g.isnan().any() for g in gradients]
+    return [bool(depends) for depends in found]
