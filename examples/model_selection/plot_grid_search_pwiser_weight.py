@@ -2,8 +2,8 @@
 Choosing the weight of the pairwise term
 ========================================
 
-`pwiser_weight` trades the ranking of conversions against that of clicks. A grid search
-with one scorer a task shows the trade, and takes the weight that serves best.
+`pwiser_weight` improves the ranking of conversions at the expense of that of clicks. A
+grid search with one scorer per task shows both, and selects the best weight.
 """
 
 # %%
@@ -14,8 +14,8 @@ from sk_pwiser.datasets import make_ctr_cvr
 impressions = make_ctr_cvr(20_000, ctr=0.3, cvr=0.2, click_noise=0.3, random_state=0)
 
 # %%
-# The folds are stratified by the depth of the funnel. Scorers that know the tasks go
-# into `scoring` by any name, and `refit` names the one that decides.
+# The folds are stratified by the depth of the funnel. `scoring` maps names to scorers,
+# and `refit` names the scorer that selects the best weight.
 
 import numpy as np
 from sklearn.model_selection import GridSearchCV
@@ -24,7 +24,7 @@ from sk_pwiser import MultiTaskCTRCVRClassifier
 from sk_pwiser.metrics import ctcvr_auc_scorer, ctr_auc_scorer, cvr_auc_scorer
 from sk_pwiser.model_selection import FunnelStratifiedKFold
 
-weights = [0.0, 0.01, 0.03, 0.1, 0.3, 1.0]
+weights = [0.0, 0.1, 0.3, 1.0, 3.0, 10.0]
 search = GridSearchCV(
     MultiTaskCTRCVRClassifier(
         loss="pwiser", early_stopping=True, max_epochs=15, random_state=0
@@ -42,8 +42,8 @@ search.fit(impressions.data, impressions.target)
 print(search.best_params_)
 
 # %%
-# AUC of each task against the weight; the bars are standard errors over the folds. A
-# weight of 0 is plain cross-entropy.
+# AUC of each task against the weight; the bars are standard errors over the folds. With
+# a weight of 0 the loss is the cross-entropy.
 
 import matplotlib.pyplot as plt
 

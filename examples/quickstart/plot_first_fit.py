@@ -2,16 +2,16 @@
 A first fit
 ===========
 
-Impressions go in as a DataFrame, with categories, numbers and gaps; the probabilities
-of a click and of a conversion come out.
+The estimator takes impressions as a DataFrame with categories, numbers and missing
+values, and predicts the probabilities of a click and of a conversion.
 """
 
 # %%
 # The data
 # --------
 #
-# Generated impressions bring the true probabilities along, to compare with. `Y` has a
-# column a task, in the order of the funnel: a conversion needs a click.
+# Generated impressions come with their true probabilities. `Y` has one column per task,
+# in the order of the funnel: a conversion needs a click.
 
 from sk_pwiser.datasets import make_ctr_cvr
 
@@ -25,9 +25,9 @@ print(Y.mean())
 # The fit
 # -------
 #
-# The test part is stratified by the depth of the funnel, so that both parts hold equal
-# shares of clicks and conversions. Above 10,000 rows, training holds out a part of its
-# own and stops once the validation loss has not improved for three epochs.
+# The split is stratified by the depth of the funnel, so that both parts have equal
+# shares of clicks and conversions. Above 10,000 rows, `fit` splits off validation rows
+# and stops if the validation loss has not improved for three epochs.
 
 from sklearn.model_selection import train_test_split
 
@@ -41,7 +41,7 @@ model = MultiTaskCTRCVRClassifier(loss="pwiser", verbose=1, random_state=0)
 model.fit(X.iloc[train], Y.iloc[train])
 
 # %%
-# `history_` keeps what was printed. The weights are those of the best epoch.
+# `history_` holds the printed figures. The network has the weights of the best epoch.
 
 import matplotlib.pyplot as plt
 
@@ -69,7 +69,7 @@ probabilities = model.predict_proba(X.iloc[test])
 print(pd.DataFrame(probabilities, columns=model.task_names_).describe())
 
 # %%
-# How near do they come to the best that any model could do, the true probabilities?
+# The true probabilities give the highest AUC that any model can expect.
 
 from sklearn.metrics import roc_auc_score
 
@@ -78,12 +78,13 @@ true = {
     "conversion": (impressions.ctr * impressions.cvr)[test],
 }
 for k, task in enumerate(model.task_names_):
-    found = roc_auc_score(Y[task].iloc[test], probabilities[:, k])
+    predicted = roc_auc_score(Y[task].iloc[test], probabilities[:, k])
     best = roc_auc_score(Y[task].iloc[test], true[task])
-    print(f"{task}: AUC {found:.3f}, of the true probabilities {best:.3f}")
+    print(f"{task}: AUC {predicted:.3f}, with the true probabilities {best:.3f}")
 
 # %%
-# And are they honest? Rows of like prediction should hold as many events as predicted.
+# The probabilities are calibrated if, among rows with similar predictions, the share of
+# events equals the mean prediction.
 
 from sklearn.calibration import CalibrationDisplay
 

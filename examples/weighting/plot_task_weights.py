@@ -1,18 +1,18 @@
 """
-Which task counts for how much
-==============================
+Weights of the tasks
+====================
 
-The loss of a rare event is a small number, so that a plain sum of losses listens to
-clicks. The methods of `weighting` shift that, each in its own way. This example draws
-the weights that they use, and what becomes of both tasks.
+The loss of a rare event is a small number, so that clicks dominate a plain sum of
+losses. The methods of `weighting` change that in different ways. This example draws the
+weights that they use, and compares the AUC of both tasks.
 """
 
 # %%
-# One fit a method
-# ----------------
+# One fit per method
+# ------------------
 #
-# Clicks at 5 % and conversions at 5 % of these: the two losses differ by a factor of
-# about 14.
+# 5 % of the impressions are clicked and 5 % of the clicks convert: the two losses differ
+# by a factor of about 14.
 
 import matplotlib.pyplot as plt
 from sklearn.metrics import roc_auc_score
@@ -35,20 +35,20 @@ for weighting in ["equal", "ema", "uncertainty", "nash"]:
 # The weights
 # -----------
 #
-# `ema` divides every loss by its own average, and `uncertainty` gets there slowly,
-# within what the learning rate allows. `nash` weighs gradients by their lengths and
-# their angle.
+# `ema` divides every loss by its moving average. `uncertainty` learns its weights, so
+# that they change slowly, as the learning rate allows. `nash` computes weights from the
+# lengths of the gradients and their angle.
 
 _, axes = plt.subplots(1, 4, figsize=(11, 3), layout="constrained")
 for ax, (weighting, model) in zip(axes, models.items(), strict=True):
     plot_task_weights(model, ax=ax).set(title=weighting, yscale="log")
 
 # %%
-# What it brings
-# --------------
+# The effect on AUC
+# -----------------
 #
-# One seed on generated data decides nothing: :doc:`/user_guide/weighting` has figures
-# on real impressions.
+# One seed on generated data is not enough for a decision: :doc:`/user_guide/weighting`
+# has figures on real impressions.
 
 for task in models["equal"].task_names_:
     scorer = make_task_scorer(roc_auc_score, task)
