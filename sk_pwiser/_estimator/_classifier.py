@@ -1,21 +1,25 @@
-"""The estimator: its parameters, `fit` and its predictions."""
+"""The estimator: its parameters and `fit`."""
 
 from typing import ClassVar
 
 from sklearn.base import BaseEstimator, ClassifierMixin, _fit_context
 
+from sk_pwiser._estimator._nested_params import NestedParams
 from sk_pwiser._estimator._parameters import PARAMETER_CONSTRAINTS
 from sk_pwiser._estimator._predictions import Predictions
-from sk_pwiser._table import takes_lower_case_y
-from sk_pwiser._training import Trained, train
+from sk_pwiser._training import TrainingResult, fit
+from sk_pwiser._utils import accept_lowercase_y
 
 
-class MultiTaskCTRCVRClassifier(Predictions, ClassifierMixin, BaseEstimator):
+class MultiTaskCTRCVRClassifier(
+    NestedParams, Predictions, ClassifierMixin, BaseEstimator
+):
     """Multi-task network for clicks (CTR) and conversions (CVR).
 
-    One network learns all tasks of a funnel, click first, from impressions: rows of a
-    DataFrame or array. Category columns are embedded, numeric columns scaled, missing
-    and unseen values handled, so that a raw DataFrame fits.
+    One network learns all tasks of a funnel, click first, from impressions: the rows
+    of a DataFrame or array. Category columns are embedded and numeric columns scaled;
+    missing values and unseen categories are handled, so that a raw DataFrame can be
+    passed to `fit`.
 
     Parameters
     ----------
@@ -24,22 +28,35 @@ class MultiTaskCTRCVRClassifier(Predictions, ClassifierMixin, BaseEstimator):
         The network: a name of :mod:`sk_pwiser.networks`, or a subclass of
         :class:`~sk_pwiser.networks.MultiTaskNetwork`.
     network_params : dict, default=None
-        Parameters of the network, which its class tells: most take `tower_units` and
-        `dropout`, "shared_bottom" and "single_task" `bottom_units`, those with experts
-        `n_experts` and `expert_units`.
+        Keyword arguments of the network class. Most networks take `tower_units` and
+        `dropout`; "shared_bottom" and "single_task" take `bottom_units`, those with
+        experts `n_experts` and `expert_units`. Every network takes
+
+        - `interaction`, None by default: products of columns in the network's input.
+          "cross" replaces the input x by x * (W x + b) + x, one cross layer of DCN-v2
+          (Wang et al., 2021); "fm" appends the second-order term of a factorisation
+          machine (Rendle, 2010), the sum over pairs of columns of the elementwise
+          products of their embeddings;
+        - `task_space`, "entire" by default: a task after the first learns from all
+          impressions, and its head gives P(Y_k = 1 | impression). With "conditional"
+          it learns from those where the task before it happened, and its head gives
+          P(Y_k = 1 | Y_{k-1} = 1, impression). Predictions are over impressions in
+          both cases, in the latter by the product of the heads;
+        - `monotonicity_weight`, 0 by default and 0.6 with "aitm": weight of
+          :func:`~sk_pwiser.losses.funnel_monotonicity_penalty`, which penalises a
+          later task's probability above an earlier one's.
     loss : {"pwiser", "bce", "combined_pair", "focal", "jrc"} or class, default="pwiser"
         The loss: binary cross-entropy ("bce"), the same plus the pairwise ranking term
         of PWiseR, another of :mod:`sk_pwiser.losses`, or a subclass of
         :class:`~sk_pwiser.losses.MultiTaskLoss`.
     loss_params : dict, default=None
-        Parameters of the loss, such as `surrogate`, `score`, `margins` and `tasks` of
-        :class:`~sk_pwiser.losses.PWiseR`.
-    pwiser_weight : float, default=0.03
-        Weight of the pairwise term, >= 0. Losses without the term ignore it.
-    calibrator_weight : float or None, default=None
-        Weight of :func:`~sk_pwiser.losses.funnel_calibrator`, which penalises a later
-        task's probability above an earlier one's. None takes the network's own, which
-        is 0 but for "aitm".
+        Keyword arguments of the loss class, such as `surrogate`, `score`, `margins` and
+        `tasks` of :class:`~sk_pwiser.losses.PWiseR`.
+    pwiser_weight : float, default=0.3
+        Weight of the pairwise term, >= 0: how strongly the term pulls the score of a
+        converted row, relative to the row's own cross-entropy and whatever the
+        conversion rate; see :class:`~sk_pwiser.losses.PWiseR`. Losses without the term
+        ignore it.
     weighting : {"equal", "cagrad", "dwa", "ema", "fixed", "gradcraft", "gradnorm", \
             "metabalance", "nash", "pcgrad", "torchjd", "uncertainty"}, class or \
             Module, default="equal"
@@ -48,88 +65,86 @@ class MultiTaskCTRCVRClassifier(Predictions, ClassifierMixin, BaseEstimator):
         :class:`~sk_pwiser.weighting.TaskWeighting`, or an aggregator or scalarizer of
         TorchJD.
     weighting_params : dict, default=None
-        Parameters of the weighting, which its class tells, such as `weights` of
-        "fixed".
-    task_space : {"entire", "conditional"}, default="entire"
-        What a task after the first learns from: "entire" takes all impressions, and a
-        head gives P(Y_k = 1 | impression); "conditional" takes those where the task
-        before it happened, and a head gives P(Y_k = 1 | Y_{k-1} = 1, impression).
-        Predictions are over impressions in both, by the product of the heads in the
-        latter.
+        Keyword arguments of the weighting class, such as `weights` of "fixed".
     categorical_features : "from_dtype", array-like or None, default="from_dtype"
         The category columns: those of category, string, object or bool dtype in a
         pandas or polars DataFrame ("from_dtype"), a boolean mask, indices or names;
-        None for none.
+        None for no category columns.
     numeric_encoding : {"standard", "quantile", "piecewise_linear"}, \
             default="standard"
-        How numeric columns are put in: "standard" subtracts the mean and divides by the
-        standard deviation; "quantile" does so with normal scores, the quantiles of the
-        normal distribution at the values' ranks, so that only their order counts;
-        "piecewise_linear" spreads a value over at most 16 inputs, one a quantile bin:
-        1 for bins below the value, 0 for those above, and between these in its own
-        (Gorishniy et al., 2022). Unlike there, values beyond those of `fit` count as
-        the nearest, and values that fill a bin alone leave the other bins to the rest.
-        In all three a missing value counts as the mean of the others, with an input
-        that says so.
+        How numeric columns are encoded: "standard" subtracts the mean and divides by
+        the standard deviation; "quantile" does so with normal scores, the quantiles of
+        the normal distribution at the values' ranks, so that only their order counts;
+        "piecewise_linear" spreads a value over at most 16 inputs, one per quantile bin:
+        1 for bins below the value, 0 for those above, and the position between 0 and 1
+        within its own bin (Gorishniy et al., 2022). Unlike in the paper, values outside
+        the range seen in `fit` count as the nearest value inside, and a value that
+        fills a bin alone leaves the other bins to the other values. In all three a
+        missing value counts as the mean of the known ones, with an input that
+        indicates it.
     embedding_dim : int, default=16
-        Width of a category value's embedding.
-    interaction : {"cross", "fm"} or None, default=None
-        Products of columns, put into any network's input: "cross" replaces the input x
-        by x * (W x + b) + x, one cross layer of DCN-v2 (Wang et al., 2021); "fm"
-        appends the second-order term of a factorisation machine (Rendle, 2010), the
-        sum over pairs of columns of the elementwise product of their embeddings, where
-        numeric inputs are a learnt vector times the input: `embedding_dim` inputs more.
-    unseen_rate : float, default=0.05
-        Share of category values that training takes for unseen ones, in [0, 1). It
-        trains what stands for these, and keeps the network from leaning on single
-        values.
+        Width of the embedding of a category value.
+    encoding_params : dict, default=None
+        Further settings of the encoding:
+
+        - `category_dropout`, 0.05 by default: share in [0, 1) of category values that
+          training replaces by the code of unseen values. It trains that code, and
+          regularises the network;
+        - `min_frequency`, 2 by default: values seen in fewer rows share the code of
+          unseen values.
     optimizer : {"adagrad", "adam", "adamw", "rmsprop", "sgd"} or class, default="adam"
         The optimiser: a name, or a subclass of :class:`torch.optim.Optimizer`.
+    optimizer_params : dict, default=None
+        Keyword arguments of the optimiser, such as `betas` or `momentum`.
     lr : float, default=0.003
         Learning rate.
     weight_decay : float, default=0.0
-        Weight decay of the optimiser; biases, and what a weighting learns, are spared.
+        Weight decay of the optimiser. It does not apply to biases and to the parameters
+        of a weighting.
     batch_size : int, default=512
-        Largest number of rows of a batch; the rows are spread evenly over batches.
+        Largest number of rows per batch; the rows are spread evenly over the batches.
     stratified_batches : bool, default=False
-        Whether every batch is to hold a row at the end of the funnel, a converted
-        one. Where these are fewer than batches they come more than once, with weights
-        that keep the loss unbiased.
+        Whether every batch has a row at the end of the funnel, a converted one. If
+        there are fewer converted rows than batches, they are drawn several times, with
+        weights that sum to one draw. The expected loss is that of shuffled batches,
+        also with the pairwise term of "pwiser", in which a converted row counts with
+        its weight. The pair terms of "combined_pair" and "jrc" are means over the pairs
+        of a batch, for which this does not hold.
     max_epochs : int, default=50
-        Largest number of passes over the rows.
+        Largest number of epochs.
     early_stopping : "auto", bool, "loss" or "auc", default="auto"
         Whether to hold out `validation_fraction` of the rows, stratified by funnel
-        depth, and to stop once `n_iter_no_change` epochs brought no better validation
-        loss (True, "loss") or mean validation AUC ("auc"). "auto" is True above
+        depth, and to stop if the validation loss (True, "loss") or the mean validation
+        AUC ("auc") has not improved for `n_iter_no_change` epochs. "auto" is True above
         10,000 rows. The weights of the best epoch are restored.
     validation_fraction : float, default=0.1
-        Share of the rows to hold out for early stopping.
+        Share of the rows held out for early stopping.
     n_iter_no_change : int, default=3
-        Epochs without improvement before training stops.
+        Number of epochs without improvement after which training stops.
     device : str, default="auto"
-        "auto" takes CUDA where present; or a device of torch, such as "cpu" or
+        "auto" uses CUDA if it is present; otherwise a device of torch, such as "cpu" or
         "cuda:1".
     precision : {"float32", "bfloat16"}, default="float32"
         Precision of the forward pass; "bfloat16" uses autocast.
     compile : bool or {"default", "reduce-overhead", "max-autotune"}, default=False
         Whether training runs the network through :func:`torch.compile`, and in which
-        mode: "reduce-overhead" and "max-autotune" take CUDA graphs. Compiling takes up
-        to a minute, and on CPUs it gained nothing where it was measured. Weightings of
-        gradients are refused with it.
+        mode: "reduce-overhead" and "max-autotune" use CUDA graphs. Compiling takes up
+        to a minute, and on CPUs it gained nothing where it was measured. It does not
+        support weightings of gradients.
     callbacks : list, default=None
-        Callbacks of skorch, handed to the net. Those that watch validation figures
-        need `early_stopping=True`, which holds rows out.
+        Callbacks of skorch for the net. Those that read validation figures require
+        early stopping, which holds rows out. The history has figures per epoch only.
     warm_start : bool, default=False
-        Whether `fit` goes on from the earlier fit, with its encoding, weights,
+        Whether `fit` continues from the earlier fit, with its encoding, weights,
         optimiser state and history. The network, `task_space` and `numeric_encoding`
-        must be the same; `categorical_features` is not asked again.
+        must be the same; `categorical_features` and `min_frequency` are ignored.
     verbose : int, default=0
-        1 prints a line an epoch, 2 adds a progress bar over the batches.
+        1 prints one line per epoch, 2 adds a progress bar over the batches.
     random_state : int, RandomState instance or None, default=None
         Seed of the initial weights, the holdout, the order of rows and dropout.
-        Global generators are left as found.
+        torch's global generators are left as they were found.
     task_names : list of str, default=None
-        Names of the tasks, one a column of `Y`; by default the columns of a DataFrame
+        Names of the tasks, one per column of `Y`; by default the columns of a DataFrame
         `Y`, or "click" and "conversion" for two tasks.
 
     Attributes
@@ -137,12 +152,12 @@ class MultiTaskCTRCVRClassifier(Predictions, ClassifierMixin, BaseEstimator):
     net_ : skorch.NeuralNet
         The trained net; `net_.module_` is the network.
     history_ : skorch.history.History
-        One entry an epoch: `epoch`, `train_loss`, `dur` (seconds),
+        One entry per epoch: `epoch`, `train_loss`, `dur` (seconds),
         `train_weight_<task>` and, with early stopping, `valid_loss`,
         `valid_auc_<task>` and `valid_auc_mean`; PWiseR adds
         `train_batches_without_pairs`.
     n_iter_ : int
-        Number of epochs trained, earlier ones of a warm start included.
+        Number of epochs trained, including those before a warm start.
     classes_ : ndarray of shape (n_tasks, 2) or (2,)
         The labels of each task; 1-D for a single task.
     task_names_ : list of str
@@ -152,7 +167,7 @@ class MultiTaskCTRCVRClassifier(Predictions, ClassifierMixin, BaseEstimator):
     n_features_in_ : int
         Number of columns of `X`.
     feature_names_in_ : ndarray of shape (`n_features_in_`,)
-        Names of the columns, where `X` had names that are all strings.
+        Names of the columns, if `X` has column names that are all strings.
 
     References
     ----------
@@ -185,17 +200,15 @@ class MultiTaskCTRCVRClassifier(Predictions, ClassifierMixin, BaseEstimator):
         network_params=None,
         loss="pwiser",
         loss_params=None,
-        pwiser_weight=0.03,
-        calibrator_weight=None,
+        pwiser_weight=0.3,
         weighting="equal",
         weighting_params=None,
-        task_space="entire",
         categorical_features="from_dtype",
         numeric_encoding="standard",
         embedding_dim=16,
-        interaction=None,
-        unseen_rate=0.05,
+        encoding_params=None,
         optimizer="adam",
+        optimizer_params=None,
         lr=3e-3,
         weight_decay=0.0,
         batch_size=512,
@@ -218,16 +231,14 @@ class MultiTaskCTRCVRClassifier(Predictions, ClassifierMixin, BaseEstimator):
         self.loss = loss
         self.loss_params = loss_params
         self.pwiser_weight = pwiser_weight
-        self.calibrator_weight = calibrator_weight
         self.weighting = weighting
         self.weighting_params = weighting_params
-        self.task_space = task_space
         self.categorical_features = categorical_features
         self.numeric_encoding = numeric_encoding
         self.embedding_dim = embedding_dim
-        self.interaction = interaction
-        self.unseen_rate = unseen_rate
+        self.encoding_params = encoding_params
         self.optimizer = optimizer
+        self.optimizer_params = optimizer_params
         self.lr = lr
         self.weight_decay = weight_decay
         self.batch_size = batch_size
@@ -245,7 +256,7 @@ class MultiTaskCTRCVRClassifier(Predictions, ClassifierMixin, BaseEstimator):
         self.random_state = random_state
         self.task_names = task_names
 
-    @takes_lower_case_y
+    @accept_lowercase_y
     @_fit_context(prefer_skip_nested_validation=True)
     def fit(self, X, Y, sample_weight=None, groups=None):
         """Train the network.
@@ -258,10 +269,10 @@ class MultiTaskCTRCVRClassifier(Predictions, ClassifierMixin, BaseEstimator):
             Labels: 0 or 1, tasks in the order of the funnel. With one task, any two
             labels.
         sample_weight : array-like of shape (n_samples,), default=None
-            Weights of the rows, >= 0; their scale does not matter.
+            Weights of the rows, >= 0. They are scaled to a mean of 1.
         groups : array-like of shape (n_samples,), default=None
             Group of each row, such as a session, for losses that compare rows within
-            groups; others do without.
+            groups. Other losses ignore it.
 
         Returns
         -------
@@ -273,16 +284,25 @@ class MultiTaskCTRCVRClassifier(Predictions, ClassifierMixin, BaseEstimator):
         ValueError, TypeError
             If parameters or data are invalid. An earlier fit stays usable.
         """
-        previous = getattr(self, "_trained", None) if self.warm_start else None
-        return self._keep(train(self, X, Y, sample_weight, groups, previous=previous))
+        earlier = getattr(self, "_result", None) if self.warm_start else None
+        result = fit(
+            self.get_params(deep=False),
+            X,
+            Y,
+            sample_weight,
+            groups,
+            earlier=earlier,
+        )
+        return self._set_result(result)
 
-    @takes_lower_case_y
+    @accept_lowercase_y
     @_fit_context(prefer_skip_nested_validation=True)
     def partial_fit(self, X, Y, classes=None, sample_weight=None, groups=None):
-        """Go through some rows once, on from what was learnt before.
+        """Update the network with one pass over some rows.
 
-        The first call learns the encoding of columns; later calls keep it, and take
-        new category values as unseen. No rows are held out.
+        The first call learns the encoding of the columns, and builds the network. Later
+        calls keep the encoding, take new category values as unseen, and update the
+        network in place. No rows are held out.
 
         Parameters
         ----------
@@ -291,8 +311,8 @@ class MultiTaskCTRCVRClassifier(Predictions, ClassifierMixin, BaseEstimator):
         Y : array-like of shape (n_samples, n_tasks) or (n_samples,)
             Labels: 0 or 1.
         classes : array-like of shape (2,), default=None
-            The two labels of a single task, where the rows of the first call may
-            hold one alone. Several tasks have the labels 0 and 1.
+            The two labels of a single task, if the rows of the first call may have
+            only one of them. Several tasks have the labels 0 and 1.
         sample_weight : array-like of shape (n_samples,), default=None
             Weights of the rows, >= 0.
         groups : array-like of shape (n_samples,), default=None
@@ -306,38 +326,40 @@ class MultiTaskCTRCVRClassifier(Predictions, ClassifierMixin, BaseEstimator):
         Raises
         ------
         ValueError, TypeError
-            If parameters or data are invalid. What was learnt before stays usable.
+            If parameters or data are invalid, or training diverges. The estimator is
+            then as it was before the call.
         """
-        # scikit-learn's own check is made at the first call alone.
+        # scikit-learn's decorator validates the parameters at the first call only.
         self._validate_params()
-        previous = getattr(self, "_trained", None)
-        if previous is not None and previous.targets.classes.ndim == 1:
-            classes = previous.targets.classes
-        trained = train(
-            self,
+        earlier = getattr(self, "_result", None)
+        if earlier is not None and earlier.schema.targets.classes.ndim == 1:
+            classes = earlier.schema.targets.classes
+        result = fit(
+            self.get_params(deep=False),
             X,
             Y,
             sample_weight,
             groups,
-            previous=previous,
+            earlier=earlier,
             classes=classes,
-            once=True,
+            single_pass=True,
         )
-        return self._keep(trained)
+        return self._set_result(result)
 
-    def _keep(self, trained: Trained):
-        """Take over what training left; nothing was set before it succeeded."""
-        self._trained = trained
-        self.net_ = trained.net
-        self.history_ = trained.net.history
+    def _set_result(self, result: TrainingResult):
+        """Set the fitted attributes; none was set before training succeeded."""
+        encoder, targets = result.schema.encoder, result.schema.targets
+        self._result = result
+        self.net_ = result.net
+        self.history_ = result.net.history
         self.n_iter_ = len(self.history_)
-        self.classes_ = trained.targets.classes
-        self.task_names_ = list(trained.targets.task_names)
+        self.classes_ = targets.classes
+        self.task_names_ = list(targets.task_names)
         self.n_tasks_ = len(self.task_names_)
-        self.n_features_in_ = trained.encoder.n_features_in_
+        self.n_features_in_ = encoder.n_features_in_
         self.__dict__.pop("feature_names_in_", None)
-        if hasattr(trained.encoder, "feature_names_in_"):
-            self.feature_names_in_ = trained.encoder.feature_names_in_
+        if hasattr(encoder, "feature_names_in_"):
+            self.feature_names_in_ = encoder.feature_names_in_
         return self
 
     def __sklearn_tags__(self):

@@ -8,7 +8,7 @@ from sklearn.utils._param_validation import Interval, StrOptions
 from sk_pwiser._table import NUMERIC_ENCODINGS
 from sk_pwiser._training import OPTIMIZERS
 from sk_pwiser.losses import LOSSES
-from sk_pwiser.networks import INTERACTIONS, NETWORKS
+from sk_pwiser.networks import NETWORKS
 from sk_pwiser.weighting import WEIGHTINGS
 
 PARAMETER_CONSTRAINTS = {
@@ -17,16 +17,14 @@ PARAMETER_CONSTRAINTS = {
     "loss": [StrOptions(set(LOSSES)), type],
     "loss_params": [dict, None],
     "pwiser_weight": [Interval(Real, 0, None, closed="left")],
-    "calibrator_weight": [Interval(Real, 0, None, closed="left"), None],
     "weighting": [StrOptions(set(WEIGHTINGS)), type, torch.nn.Module],
     "weighting_params": [dict, None],
-    "task_space": [StrOptions({"entire", "conditional"})],
     "categorical_features": [StrOptions({"from_dtype"}), "array-like", None],
     "numeric_encoding": [StrOptions(set(NUMERIC_ENCODINGS))],
     "embedding_dim": [Interval(Integral, 1, None, closed="left")],
-    "interaction": [StrOptions(set(INTERACTIONS)), None],
-    "unseen_rate": [Interval(Real, 0, 1, closed="left")],
+    "encoding_params": [dict, None],
     "optimizer": [StrOptions(set(OPTIMIZERS)), type],
+    "optimizer_params": [dict, None],
     "lr": [Interval(Real, 0, None, closed="neither")],
     "weight_decay": [Interval(Real, 0, None, closed="left")],
     "batch_size": [Interval(Integral, 1, None, closed="left")],

@@ -1,22 +1,25 @@
-"""From a trained net to probabilities, labels and a score."""
+"""Probabilities, labels and a score from a fitted network."""
 
 import numpy as np
 import torch
 from sklearn.utils.validation import check_is_fitted
 
-from sk_pwiser._table import check_targets, takes_lower_case_y
+from sk_pwiser._table import check_targets
 from sk_pwiser._training import Impressions
+from sk_pwiser._utils import accept_lowercase_y
 from sk_pwiser.metrics import mean_auc_scorer
 
 
 class Predictions:
-    """The estimator's predictions, from what its fit left behind."""
+    """The estimator's predictions, all from the one result of its last fit."""
 
     def _predict_logits(self, X):
         """Return the logits of a table, float32 Tensor of shape (n, n_tasks)."""
         check_is_fitted(self)
-        table = self._trained.encoder.transform(X)
-        return self.net_.forward(Impressions(*map(torch.from_numpy, table)))
+        # Read once: a fit in another thread may set another result meanwhile.
+        result = self._result
+        table = result.schema.encoder.transform(X)
+        return result.net.forward(Impressions(*map(torch.from_numpy, table)))
 
     def _predict_positive(self, X):
         """Return P(Y_k = 1), inside (0, 1): float32 of shape (n_samples, n_tasks)."""
@@ -59,8 +62,8 @@ class Predictions:
         Returns
         -------
         ndarray of shape (n_samples, n_tasks) or (n_samples,)
-            Labels, in the dtype of the fitted ones. At low base rates few rows, if
-            any, reach 0.5: rank by `predict_proba` instead.
+            Labels, in the dtype of those in `fit`. At low base rates few rows or none
+            reach 0.5; rank by `predict_proba` instead.
         """
         positive = (self._predict_positive(X) >= 0.5).astype(int)
         if self.classes_.ndim == 1:
@@ -83,7 +86,7 @@ class Predictions:
         Raises
         ------
         ValueError
-            If there is one task alone.
+            If the estimator was fitted with a single task.
         """
         check_is_fitted(self)
         if self.n_tasks_ < 2:
@@ -93,12 +96,12 @@ class Predictions:
         log_p = torch.nn.functional.logsigmoid(self._predict_logits(X))
         return (log_p[:, -1] - log_p[:, 0]).clamp(max=0).exp().numpy()
 
-    @takes_lower_case_y
+    @accept_lowercase_y
     def score(self, X, Y, sample_weight=None):
         """Compute the mean ROC AUC over the tasks.
 
-        Not the accuracy: at a rate of 1 %, predicting no click at all is 99 %
-        accurate.
+        Not the accuracy: at a click rate of 1 %, predicting no click at all has an
+        accuracy of 99 %.
 
         Parameters
         ----------
@@ -112,8 +115,7 @@ class Predictions:
         Returns
         -------
         float
-            Mean of the tasks' AUC; NaN, with a warning, where a task has one class
-            alone.
+            Mean of the tasks' AUC; NaN, with a warning, if a task has only one class.
         """
         check_is_fitted(self)
         if self.classes_.ndim == 1:

@@ -1,7 +1,7 @@
-"""Arrays become a fitted network: batches, criterion, the skorch net and its loop."""
+"""Tensors become a fitted network: batches, criterion, net, optimiser and the loop."""
 
 from sk_pwiser._training._dataset import Impressions
-from sk_pwiser._training._fit import Trained, train
-from sk_pwiser._training._net import OPTIMIZERS
+from sk_pwiser._training._fit import TrainingResult, fit
+from sk_pwiser._training._optimizer import OPTIMIZERS
 
-__all__ = ["OPTIMIZERS", "Impressions", "Trained", "train"]
+__all__ = ["OPTIMIZERS", "Impressions", "TrainingResult", "fit"]

@@ -1,4 +1,4 @@
-"""Plans of an epoch: which rows make up which batch."""
+"""Batch samplers: which rows make up which batch of an epoch."""
 
 from bisect import bisect_right
 from collections.abc import Iterator
@@ -9,19 +9,22 @@ import torch
 from torch import Tensor
 
 from sk_pwiser._training._dataset import Batch, Impressions
+from sk_pwiser._utils import generator_on
+
+CPU = torch.device("cpu")
 
 
-class Plan(NamedTuple):
-    """The batches of one pass.
+class BatchIndices(NamedTuple):
+    """The rows of the batches of one epoch.
 
     Parameters
     ----------
-    order : int64 Tensor of shape (n_planned,) or None
-        Positions of rows, one batch after the other; None for the order they have.
+    order : int64 Tensor of shape (n_drawn,) or None
+        Row indices, one batch after the other; None for all rows in their order.
     bounds : list of int
         Where each batch starts in `order`, and where the last one ends.
-    weight : float32 Tensor of shape (n_planned,) or None
-        Factors of the rows' weights that make up for rows that come more than once.
+    weight : float32 Tensor of shape (n_drawn,) or None
+        Factors of the sample weights, for rows that are drawn more than once.
     """
 
     order: Tensor | None
@@ -29,111 +32,118 @@ class Plan(NamedTuple):
     weight: Tensor | None = None
 
 
-def evenly(n_rows: int, batch_size: int) -> list[int]:
-    """Return bounds of batches whose sizes differ by one row at most.
+def even_bounds(n_rows: int, batch_size: int) -> list[int]:
+    """Return bounds of batches whose sizes differ by at most one row.
 
-    No small remainder takes a step of its own.
+    So there is no small last batch with a step of its own.
     """
     n_batches = -(-n_rows // batch_size)
     return [n_rows * batch // n_batches for batch in range(n_batches + 1)]
 
 
-def as_they_are(n_rows: int, batch_size: int) -> Plan:
-    """Take the rows in the order they have."""
-    return Plan(None, evenly(n_rows, batch_size))
+def sequential(n_rows: int, batch_size: int) -> BatchIndices:
+    """Sample all rows in their order."""
+    return BatchIndices(None, even_bounds(n_rows, batch_size))
 
 
-def shuffled(n_rows: int, batch_size: int) -> Plan:
-    """Take the rows in a random order."""
-    return Plan(torch.randperm(n_rows), evenly(n_rows, batch_size))
+def shuffled(n_rows: int, batch_size: int) -> BatchIndices:
+    """Sample all rows in a random order."""
+    return BatchIndices(_permutation(n_rows), even_bounds(n_rows, batch_size))
 
 
-def grouped(groups: Tensor, batch_size: int) -> Plan:
-    """Take the groups in a random order, each within one batch.
+def grouped(groups: Tensor, batch_size: int) -> BatchIndices:
+    """Sample the groups in a random order, each group within one batch.
 
-    A group of more than `batch_size` rows is cut.
+    A group of more than `batch_size` rows is split.
     """
     _, groups = groups.cpu().unique(return_inverse=True)
-    rank = torch.randperm(int(groups.max()) + 1)[groups]
+    rank = _permutation(int(groups.max()) + 1)[groups]
     order = torch.argsort(rank, stable=True)
     starts = [0, *torch.bincount(rank).cumsum(0).tolist()]
     bounds = [0]
     while bounds[-1] < len(groups):
         last = starts[bisect_right(starts, bounds[-1] + batch_size) - 1]
         bounds.append(last if last > bounds[-1] else bounds[-1] + batch_size)
-    return Plan(order, bounds)
+    return BatchIndices(order, bounds)
 
 
-def stratified(converted: Tensor, batch_size: int) -> Plan:
-    """Put a converted row into every batch.
+def stratified(converted: Tensor, batch_size: int) -> BatchIndices:
+    """Sample at least one converted row into every batch.
 
-    The converted rows are dealt out to the batches. Where they are fewer than these,
-    they come more than once, with weights that sum to those of one pass: with the
-    batches' means weighted by their sizes, the expected loss is that of all rows.
+    The converted rows are distributed evenly over the batches. If they are fewer than
+    the batches, they are drawn several times, with weights that sum to those of one
+    draw. Losses that are weighted sums over rows divided by the size of the batch, the
+    pairwise term of PWiseR among them, then have the same expectation as with shuffled
+    rows.
     """
     converted = converted.cpu()
-    n_rows, deep = len(converted), converted.nonzero().squeeze(1)
+    n_rows, deepest = len(converted), converted.nonzero().squeeze(1)
     others = (~converted).nonzero().squeeze(1)
     n_batches = -(-n_rows // batch_size)
-    if len(deep) < n_batches:
+    if len(deepest) < n_batches:
         n_batches = -(-len(others) // (batch_size - 1))
-    if len(deep) == 0 or len(others) < n_batches:
+    if len(deepest) == 0 or len(others) < n_batches:
         return shuffled(n_rows, batch_size)
-    rounds = -(-n_batches // len(deep))
-    dealt = torch.cat([deep[torch.randperm(len(deep))] for _ in range(rounds)])
-    dealt = dealt[: max(n_batches, len(deep))]
+    rounds = -(-n_batches // len(deepest))
+    dealt = torch.cat([deepest[_permutation(len(deepest))] for _ in range(rounds)])
+    dealt = dealt[: max(n_batches, len(deepest))]
     batch_of_dealt = torch.arange(len(dealt)) % n_batches
-    n_planned = len(dealt) + len(others)
-    # Batches with one converted row more are those with one row more in all.
-    sizes = torch.full((n_batches,), n_planned // n_batches)
-    sizes[: n_planned % n_batches] += 1
+    n_drawn = len(dealt) + len(others)
+    # The first batches, which may have one more converted row, have one more row.
+    sizes = torch.full((n_batches,), n_drawn // n_batches)
+    sizes[: n_drawn % n_batches] += 1
     n_others = sizes - torch.bincount(batch_of_dealt, minlength=n_batches)
     batch_of_others = torch.repeat_interleave(torch.arange(n_batches), n_others)
-    rows = torch.cat([dealt, others[torch.randperm(len(others))]])
+    rows = torch.cat([dealt, others[_permutation(len(others))]])
     order = torch.argsort(torch.cat([batch_of_dealt, batch_of_others]), stable=True)
     bounds = [0, *sizes.cumsum(0).tolist()]
-    return Plan(rows[order], bounds, _make_up(rows[order], n_rows))
+    return BatchIndices(rows[order], bounds, _draw_weights(rows[order], n_rows))
 
 
-def _make_up(rows: Tensor, n_rows: int) -> Tensor | None:
+def _draw_weights(rows: Tensor, n_rows: int) -> Tensor | None:
+    """Return the weights of rows that make up for repeated draws, if there are any."""
     if len(rows) == n_rows:
         return None
-    times = torch.bincount(rows, minlength=n_rows)[rows]
-    return (len(rows) / n_rows) / times.float()
+    n_draws = torch.bincount(rows, minlength=n_rows)[rows]
+    return (len(rows) / n_rows) / n_draws.float()
+
+
+def _permutation(n: int) -> Tensor:
+    # On the CPU for every device, so that they all train on the same batches.
+    return torch.randperm(n, generator=generator_on(CPU))
 
 
 class BatchIterator:
-    """Batches of impressions, one indexing each.
-
-    Random orders come from torch's global generator.
+    """Iterates over the batches of impressions, one indexing operation per batch.
 
     Parameters
     ----------
     impressions : Impressions
-        The rows to go through.
+        The rows.
     batch_size : int
-        The largest number of rows of a batch.
-    plan : {"as_they_are", "shuffled", "grouped", "stratified"}, default="as_they_are"
-        Which rows make up a batch; every pass is planned anew.
+        The largest number of rows per batch.
+    sampler : {"sequential", "shuffled", "grouped", "stratified"}, \
+            default="sequential"
+        Which rows make up a batch; drawn anew for every epoch.
     device : torch.device, default=None
-        Where the batches are to be; by default where the tensors are.
+        Device of the batches; by default that of the tensors.
     """
 
     def __init__(
         self,
         impressions: Impressions,
         batch_size: int,
-        plan: str = "as_they_are",
+        sampler: str = "sequential",
         device: torch.device | None = None,
     ) -> None:
         self.dataset = impressions
         self.batch_size = batch_size
-        self.plan = plan
+        self.sampler = sampler
         self.device = impressions.codes.device if device is None else device
 
     def __iter__(self) -> Iterator[Batch]:
-        """Go through the rows once."""
-        order, bounds, weight = self._make_plan()
+        """Iterate over the batches of one epoch."""
+        order, bounds, weight = self._sample()
         for start, stop in pairwise(bounds):
             rows = slice(start, stop) if order is None else order[start:stop]
             inputs, y = self.dataset[rows]
@@ -143,27 +153,27 @@ class BatchIterator:
                 inputs["sample_weight"] = part if own is None else own * part
             yield {k: self._move(v) for k, v in inputs.items()}, self._move(y)
 
-    def _make_plan(self) -> Plan:
+    def _sample(self) -> BatchIndices:
         data = self.dataset
-        if self.plan == "grouped" and data.groups is not None:
-            plan = grouped(data.select(data.groups), self.batch_size)
-        elif self.plan == "stratified":
+        if self.sampler == "grouped" and data.groups is not None:
+            indices = grouped(data.select(data.groups), self.batch_size)
+        elif self.sampler == "stratified":
             converted = data.labels().amin(dim=1) == 1
-            plan = stratified(converted, self.batch_size)
-        elif self.plan == "as_they_are":
-            plan = as_they_are(len(data), self.batch_size)
+            indices = stratified(converted, self.batch_size)
+        elif self.sampler == "sequential":
+            indices = sequential(len(data), self.batch_size)
         else:
-            plan = shuffled(len(data), self.batch_size)
-        return self._place(plan)
+            indices = shuffled(len(data), self.batch_size)
+        return self._of_dataset(indices)
 
-    def _place(self, plan: Plan) -> Plan:
-        """Point the plan at the rows of the part, on the device of the tensors."""
-        rows, here = self.dataset.rows, self.dataset.codes.device
-        order = None if plan.order is None else plan.order.to(here)
+    def _of_dataset(self, indices: BatchIndices) -> BatchIndices:
+        """Turn indices of selected rows into indices of the tensors, on their device."""
+        rows, device = self.dataset.rows, self.dataset.codes.device
+        order = None if indices.order is None else indices.order.to(device)
         if rows is not None:
             order = rows if order is None else rows[order]
-        weight = None if plan.weight is None else plan.weight.to(here)
-        return Plan(order, plan.bounds, weight)
+        weight = None if indices.weight is None else indices.weight.to(device)
+        return BatchIndices(order, indices.bounds, weight)
 
     def _move(self, tensor: Tensor) -> Tensor:
         return tensor.to(self.device, non_blocking=True)

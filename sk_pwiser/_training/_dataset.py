@@ -1,4 +1,4 @@
-"""Encoded impressions as whole tensors: a batch is one indexing of them."""
+"""Encoded impressions as whole tensors: a batch is one indexing operation."""
 
 from dataclasses import dataclass, replace
 
@@ -11,22 +11,22 @@ Batch = tuple[dict[str, Tensor], Tensor]
 
 @dataclass(frozen=True)
 class Impressions(Dataset[Batch]):
-    """Encoded impressions, or a part of them.
+    """Encoded impressions, or a selection of their rows.
 
     Parameters
     ----------
     codes : integer Tensor of shape (n_samples, n_category_columns)
         Codes of the category columns, in any integer type that holds them.
     numeric : float32 Tensor of shape (n_samples, n_numeric)
-        Standardised numeric inputs.
+        Numeric inputs.
     y : float32 Tensor of shape (n_samples, n_tasks), default=None
-        Labels; None for rows to predict.
+        Labels; None for prediction.
     sample_weight : float32 Tensor of shape (n_samples,), default=None
         Weights of the rows.
     groups : int64 Tensor of shape (n_samples,), default=None
         Numbers of the rows' groups.
     rows : int64 Tensor of shape (n_rows,), default=None
-        The rows of this part; all of them by default. The tensors are shared.
+        Indices of the selected rows; all rows by default. The tensors are shared.
     """
 
     codes: Tensor
@@ -37,39 +37,39 @@ class Impressions(Dataset[Batch]):
     rows: Tensor | None = None
 
     def __len__(self) -> int:
-        """Return the number of rows."""
+        """Return the number of selected rows."""
         return len(self.codes) if self.rows is None else len(self.rows)
 
     def __getitem__(self, rows: Tensor | slice) -> Batch:
         """Return one batch: the inputs by name, and the labels."""
         inputs = {
-            name: _take(tensor, rows)
+            name: _index(tensor, rows)
             for name in ("codes", "numeric", "sample_weight", "groups")
             if (tensor := getattr(self, name)) is not None
         }
-        # Without labels the numeric inputs stand in for them: nobody reads them, and
+        # Without labels the numeric inputs take their place: they are not read, and
         # every batch has the same form.
-        return inputs, inputs["numeric"] if self.y is None else _take(self.y, rows)
+        return inputs, inputs["numeric"] if self.y is None else _index(self.y, rows)
 
-    def part(self, rows: Tensor) -> "Impressions":
-        """Return a view of some rows."""
+    def at(self, rows: Tensor) -> "Impressions":
+        """Return the impressions with other selected rows."""
         return replace(self, rows=rows)
 
     def select(self, tensor: Tensor) -> Tensor:
-        """Return the rows of this part of a tensor that has all rows."""
+        """Return the selected rows of a tensor that has all rows."""
         return tensor if self.rows is None else tensor[self.rows]
 
     def labels(self) -> Tensor:
-        """Return the labels of the rows, of shape `(n_rows, n_tasks)`."""
+        """Return the labels of the selected rows, of shape `(n_rows, n_tasks)`."""
         assert self.y is not None
         return self.select(self.y)
 
     def weights(self) -> Tensor | None:
-        """Return the weights of the rows, where there are any."""
+        """Return the weights of the selected rows, or None."""
         return None if self.sample_weight is None else self.select(self.sample_weight)
 
     def to(self, device: torch.device) -> "Impressions":
-        """Move the tensors to a device where they fit there; else leave them."""
+        """Move the tensors to a device if half of its free memory holds them."""
         tensors = {
             name: value
             for name in ("codes", "numeric", "y", "sample_weight", "groups", "rows")
@@ -81,8 +81,8 @@ class Impressions(Dataset[Batch]):
         return replace(self, **{name: t.to(device) for name, t in tensors.items()})
 
 
-def _take(tensor: Tensor, rows: Tensor | slice) -> Tensor:
-    # Several times faster than indexing by a tensor, which has more cases to think of.
+def _index(tensor: Tensor, rows: Tensor | slice) -> Tensor:
+    # index_select is several times faster than general indexing by a tensor.
     return tensor[rows] if isinstance(rows, slice) else tensor.index_select(0, rows)
 
 

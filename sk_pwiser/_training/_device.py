@@ -1,10 +1,10 @@
-"""What the machine can do: its devices, and whether torch can compile for them."""
+"""The machine's devices, and whether torch can compile for them."""
 
 import torch
 
 
 def find_device(name: str | torch.device) -> torch.device:
-    """Return the torch device; "auto" is CUDA where present.
+    """Return the torch device; "auto" is CUDA if it is present.
 
     Raises
     ------
@@ -16,11 +16,11 @@ def find_device(name: str | torch.device) -> torch.device:
     try:
         device = torch.device(name)
     except RuntimeError as error:
-        raise ValueError(f"device={name!r} is no device of torch: {error}") from error
+        raise ValueError(f"device={name!r} is not a device of torch: {error}") from error
     if device.type == "cuda" and not torch.cuda.is_available():
         raise ValueError(
-            f"device={str(name)!r}, but torch finds no CUDA here; device='auto' takes "
-            "CUDA where it is present."
+            f"device={str(name)!r}, but torch finds no CUDA on this machine; "
+            "device='auto' uses CUDA if it is present."
         )
     try:
         torch.zeros(1, device=device).item()
@@ -31,39 +31,28 @@ def find_device(name: str | torch.device) -> torch.device:
     return device
 
 
-def check_compiler(device: torch.device) -> None:
-    """Compile something small.
+def check_compiler(device: torch.device, compile: bool | str) -> None:
+    """Compile a small function.
 
     Raises
     ------
     ValueError
-        If torch cannot compile for the device, for want of a compiler say.
+        If torch cannot compile for the device, for example without a compiler.
     """
     try:
         torch.compile(torch.square)(torch.zeros(2, device=device))
     except (RuntimeError, ImportError, OSError) as error:
         reason = str(error).strip().partition("\n")[0]
         raise ValueError(
-            f"compile=True, but torch cannot compile for {str(device)!r} on this "
-            f"machine: {reason}"
+            f"compile={compile!r}, but torch cannot compile for {str(device)!r} on "
+            f"this machine: {reason}"
         ) from error
 
 
-def can_fuse(optimizer: type[torch.optim.Optimizer], device: torch.device) -> bool:
-    """Tell whether torch has the optimiser's step as one kernel on the device."""
-    parameter = torch.nn.Parameter(torch.zeros(1, device=device))
-    parameter.grad = torch.zeros_like(parameter)
-    try:
-        optimizer([parameter], fused=True).step()  # type: ignore[call-arg]
-    except (TypeError, RuntimeError):
-        return False
-    return True
-
-
 def evaluation_batch_size(device: torch.device) -> int:
-    """Return the number of rows of a batch where no gradient is kept.
+    """Return the number of rows per batch if no gradient is kept.
 
-    On a CPU its activations should stay in the cache; other devices want to be kept
-    busy.
+    On a CPU the activations of a batch should stay in the cache; on other devices
+    larger batches use the device better.
     """
     return 2_048 if device.type == "cpu" else 32_768

@@ -1,6 +1,5 @@
-"""The private skorch net: the training loop, its history and its early stopping."""
+"""The private skorch net: the training loop and its history."""
 
-from collections.abc import Sequence
 from contextlib import AbstractContextManager
 from itertools import chain
 from typing import Any, NamedTuple
@@ -9,62 +8,50 @@ import numpy as np
 import torch
 from sklearn.metrics import roc_auc_score
 from skorch import NeuralNet
-from skorch.callbacks import Callback, EarlyStopping, EpochTimer, PrintLog, ProgressBar
-from skorch.utils import noop
+from skorch.callbacks import (
+    BatchScoring,
+    Callback,
+    EpochTimer,
+    PassthroughScoring,
+    PrintLog,
+    ProgressBar,
+)
 from torch import Tensor, nn
 
 from sk_pwiser._training._batch_samplers import BatchIterator
 from sk_pwiser._training._dataset import Batch, Impressions
-from sk_pwiser._training._device import can_fuse, evaluation_batch_size
-from sk_pwiser.networks import NetworkOutput, as_funnel
-
-OPTIMIZERS: dict[str, type[torch.optim.Optimizer]] = {
-    "adagrad": torch.optim.Adagrad,
-    "adam": torch.optim.Adam,
-    "adamw": torch.optim.AdamW,
-    "rmsprop": torch.optim.RMSprop,
-    "sgd": torch.optim.SGD,
-}
+from sk_pwiser.networks import NetworkOutput
 
 
 class TrainingData(NamedTuple):
-    """The rows to learn from and those to watch, if any."""
+    """The training rows and, with early stopping, the validation rows."""
 
     train: Impressions
     valid: Impressions | None = None
 
-
-class StopQuietly(EarlyStopping):
-    """Early stopping that lets the epoch's other callbacks have their turn.
-
-    skorch's own interrupts the epoch, so that its last line is never printed.
-    """
-
-    def on_epoch_end(self, net: NeuralNet, **kwargs: Any) -> None:
-        """Note that training is to stop, in place of interrupting it."""
-        try:
-            super().on_epoch_end(net, **kwargs)
-        except KeyboardInterrupt:
-            net.stop_training_ = True
+    def to(self, device: torch.device) -> "TrainingData":
+        """Move the tensors to a device if they fit."""
+        valid = None if self.valid is None else self.valid.to(device)
+        return TrainingData(self.train.to(device), valid)
 
 
 class MultiTaskNet(NeuralNet):  # type: ignore[misc]
     """A skorch net over impressions, with per-task validation AUC in its history.
+
+    The history has one row per epoch and no rows per batch.
 
     Parameters
     ----------
     module : MultiTaskNetwork
         The network.
     criterion : MultiTaskCriterion
-        What training minimises.
-    task_names : sequence of str
+        Computes the loss, and its gradients.
+    task_names : tuple of str
         Names of the tasks, for the history.
     precision : {"float32", "bfloat16"}
         Precision of the network's forward pass.
     compile_mode : str or None
-        Mode of torch.compile, by which training runs the network; None for not at all.
-    task_space : {"entire", "conditional"}
-        Whether the network's columns are tasks, or conditional heads of a chain.
+        Mode of torch.compile for the network in training; None for eager execution.
     **kwargs : dict
         Parameters of :class:`skorch.NeuralNet`.
     """
@@ -74,25 +61,23 @@ class MultiTaskNet(NeuralNet):  # type: ignore[misc]
         module: nn.Module,
         criterion: nn.Module,
         *,
-        task_names: Sequence[str] = (),
+        task_names: tuple[str, ...] = (),
         precision: str = "float32",
         compile_mode: str | None = None,
-        task_space: str = "entire",
         **kwargs: Any,
     ) -> None:
         super().__init__(module, criterion=criterion, **kwargs)
         self.task_names = task_names
         self.precision = precision
         self.compile_mode = compile_mode
-        self.task_space = task_space
 
     def __getstate__(self) -> dict[str, Any]:
-        """Leave out what is kept twice: skorch trains the very module it is given."""
+        """Leave out what is stored twice: skorch trains the module that it is given."""
         state: dict[str, Any] = super().__getstate__()
         return {k: v for k, v in state.items() if k not in ("module", "criterion")}
 
     def __setstate__(self, state: dict[str, Any]) -> None:
-        """Take up a state, on the CPU where its device is not there."""
+        """Restore a state, on the CPU if its device is not present."""
         super().__setstate__(state)
         self.__dict__.update(module=self.module_, criterion=self.criterion_)
 
@@ -102,22 +87,31 @@ class MultiTaskNet(NeuralNet):  # type: ignore[misc]
         if self.verbose >= 2:
             callbacks.append(("progress_bar", ProgressBar(postfix_keys=[])))
         if self.verbose:
-            # What a loss has to tell is kept, but would make the table too wide.
+            # Figures of the loss and weights would make the table too wide.
             loss, weights = self.criterion.loss, self.criterion.weight_names
-            told = [*loss.pop_epoch_record(), *weights]
+            names = [*loss.pop_epoch_record(), *weights]
             unprinted = [
-                f"{part}_{name}" for part in ("train", "valid") for name in told
+                f"{part}_{name}" for part in ("train", "valid") for name in names
             ]
             callbacks.append(("print_log", PrintLog(keys_ignored=unprinted)))
         return callbacks
+
+    def initialize_history(self) -> "MultiTaskNet":
+        """Initialize the history, and the best value of each of its columns."""
+        self.best_: dict[str, float] = {}
+        super().initialize_history()
+        return self
+
+    def on_batch_begin(self, net: NeuralNet, *args: Any, **kwargs: Any) -> None:
+        """Record nothing: skorch's own adds an empty row to the history per batch."""
 
     def fit_loop(
         self, X: TrainingData, y: None = None, epochs: int | None = None, **_: Any
     ) -> "MultiTaskNet":
         """Train for some epochs, or until a callback asks to stop."""
         self.stop_training_ = False
-        # For training alone: rows to predict come in any number, and each new one may
-        # compile anew.
+        # In training only: predictions come with any number of rows, and each number
+        # may be compiled anew.
         network: Any = self.module_
         if self.compile_mode is not None:
             network = torch.compile(network, mode=self.compile_mode)
@@ -133,11 +127,17 @@ class MultiTaskNet(NeuralNet):  # type: ignore[misc]
             self.notify("on_epoch_end", **datasets)
             if self.stop_training_:
                 break
-        self._check_last_step(X.train)
+        self._check_finite(X.train)
         return self
 
-    def _check_last_step(self, impressions: Impressions) -> None:
-        """Refuse weights that the last step spoilt: its loss came before it."""
+    def _check_finite(self, impressions: Impressions) -> None:
+        """Raise if the last step left non-finite weights: its loss was computed before.
+
+        Raises
+        ------
+        ValueError
+            If a weight, or a prediction for the first batch, is not finite.
+        """
         rows = BatchIterator(
             impressions, self.batch_size, device=torch.device(self.device)
         )
@@ -146,7 +146,8 @@ class MultiTaskNet(NeuralNet):  # type: ignore[misc]
         if not all(bool(values.isfinite().all()) for values in finite):
             raise ValueError(
                 f"Training diverged in epoch {self.history[-1, 'epoch']}: its last "
-                f"step left no finite predictions. Lower lr, which is {self.lr}."
+                "step left non-finite weights. Use a smaller lr; it is "
+                f"{self.lr}."
             )
 
     def run_single_epoch(
@@ -157,10 +158,10 @@ class MultiTaskNet(NeuralNet):  # type: ignore[misc]
         step_fn: Any,
         **fit_params: Any,
     ) -> None:
-        """Go through the rows once and record the mean loss and the AUC.
+        """Iterate over the rows once; record the mean loss and, in validation, AUC.
 
-        The losses add up on the device: reading each would stop the device at every
-        batch.
+        The losses are summed on the device: reading each one would make the device
+        wait at every batch.
         """
         if iterator is None:
             return
@@ -181,7 +182,7 @@ class MultiTaskNet(NeuralNet):  # type: ignore[misc]
         if not np.isfinite(loss):
             raise ValueError(
                 f"Training diverged in epoch {self.history[-1, 'epoch']}: the {prefix} "
-                f"loss is {loss}. Lower lr, which is {self.lr}."
+                f"loss is {loss}. Use a smaller lr; it is {self.lr}."
             )
         self._record_best(f"{prefix}_loss", loss, lower_is_better=True)
         for name, value in self.criterion_.pop_epoch_record().items():
@@ -199,11 +200,13 @@ class MultiTaskNet(NeuralNet):  # type: ignore[misc]
             self._record_best("valid_auc_mean", mean, lower_is_better=False)
 
     def _record_best(self, key: str, value: float, lower_is_better: bool) -> None:
-        # PrintLog marks a value as the best so far by its companion "_best".
+        """Record a figure, and whether it is the best so far, which PrintLog marks."""
         sign = 1 if lower_is_better else -1
-        earlier = [sign * row[key] for row in self.history[:-1] if key in row]
+        is_best = sign * value < sign * self.best_.get(key, sign * np.inf)
+        if is_best:
+            self.best_[key] = value
         self.history.record(key, value)
-        self.history.record(f"{key}_best", sign * value < min(earlier, default=np.inf))
+        self.history.record(f"{key}_best", is_best)
 
     def train_step_single(self, batch: Batch, **fit_params: Any) -> dict[str, Tensor]:
         """Compute the loss of a batch and its gradients."""
@@ -215,7 +218,7 @@ class MultiTaskNet(NeuralNet):  # type: ignore[misc]
             y,
             inputs.get("sample_weight"),
             inputs.get("groups"),
-            # Lazily: most weightings never ask for them.
+            # An iterator: most weightings do not read the parameters.
             chain(self.module_.parameters(), self.criterion_.loss.parameters()),
         )
         return {"loss": loss, "y_pred": output.logits}
@@ -243,11 +246,11 @@ class MultiTaskNet(NeuralNet):  # type: ignore[misc]
     ) -> NetworkOutput:
         """Run the network, by default `module_`, on the inputs of a batch."""
         network = self.module_ if network is None else network
-        # Codes lie in the smallest type that holds them until here.
+        # Until here codes are stored in the smallest type that holds them.
         codes = x["codes"].long()
         with self._autocast():
             output: NetworkOutput = network(codes, x["numeric"])
-        return as_funnel(output) if self.task_space == "conditional" else output
+        return output
 
     def _autocast(self) -> AbstractContextManager[Any]:
         return torch.autocast(
@@ -261,7 +264,7 @@ class MultiTaskNet(NeuralNet):  # type: ignore[misc]
 
 
 def _auc(y: Tensor, scores: Tensor, weights: Tensor | None) -> float:
-    """Return the ROC AUC, or NaN where there is one class alone."""
+    """Return the ROC AUC, or NaN if there is only one class."""
     if y.min() == y.max():
         return float("nan")
     return float(
@@ -273,93 +276,20 @@ def _auc(y: Tensor, scores: Tensor, weights: Tensor | None) -> float:
     )
 
 
-def make_net(
-    network: nn.Module,
-    criterion: nn.Module,
-    *,
-    optimizer: str | type[torch.optim.Optimizer],
-    lr: float,
-    weight_decay: float,
-    batch_size: int,
-    max_epochs: int,
-    device: torch.device,
-    callbacks: Sequence[Any],
-    batch_plan: str,
-    monitor: str | None,
-    patience: int,
-    verbose: int,
-    **kwargs: Any,
-) -> MultiTaskNet:
-    """Build an initialised net.
-
-    Weight decay spares biases and what a weighting learns. `monitor`, a column of the
-    history, turns on early stopping after `patience` epochs without a better value;
-    the best weights are restored in any case.
-    """
-    stopping = [] if monitor is None else [_early_stopping(monitor, patience)]
-    if isinstance(optimizer, str):
-        optimizer = OPTIMIZERS[optimizer]
-        if can_fuse(optimizer, device):
-            kwargs["optimizer__fused"] = True
-    net = MultiTaskNet(
-        network,
-        criterion,
-        optimizer=optimizer,
-        optimizer__weight_decay=weight_decay,
-        optimizer__param_groups=[
-            (pattern, {"weight_decay": 0.0}) for pattern in ("*bias", "weighting.*")
-        ],
-        lr=lr,
-        batch_size=batch_size,
-        max_epochs=max_epochs,
-        iterator_train=BatchIterator,
-        iterator_train__plan=batch_plan,
-        iterator_train__device=device,
-        iterator_valid=BatchIterator,
-        iterator_valid__batch_size=max(batch_size, evaluation_batch_size(device)),
-        iterator_valid__device=device,
-        train_split=None,
-        predict_nonlinearity=torch.sigmoid,
-        callbacks=[*stopping, *callbacks],
-        device=str(device),
-        verbose=verbose,
-        **kwargs,
-    )
-    return net.initialize()
-
-
-def check_loop(
-    optimizer: str | type[torch.optim.Optimizer], callbacks: Sequence[Any] | None
-) -> None:
-    """Refuse what the training loop would stumble over, before it begins.
-
-    Raises
-    ------
-    TypeError
-        If a class is no optimiser, or a callback none of skorch.
-    """
-    if not isinstance(optimizer, str) and not issubclass(
-        optimizer, torch.optim.Optimizer
-    ):
-        raise TypeError(
-            "optimizer must be a name or a subclass of Optimizer of torch; got "
-            f"{optimizer}."
-        )
+def check_callbacks(callbacks: Any) -> None:
+    """Raise a TypeError for what is not a skorch callback that the net can run."""
     for entry in callbacks or []:
         is_named = isinstance(entry, tuple) and len(entry) == 2
+        if is_named and not isinstance(entry[0], str):
+            raise TypeError(
+                f"callbacks must name callbacks by strings; got {entry[0]!r}."
+            )
         callback = entry[1] if is_named else entry
         kind = callback if isinstance(callback, type) else type(callback)
         if not issubclass(kind, Callback):
             raise TypeError(f"callbacks must hold callbacks of skorch; got {entry!r}.")
-
-
-def _early_stopping(monitor: str, patience: int) -> tuple[str, Callback]:
-    stopping = StopQuietly(
-        monitor,
-        patience=patience,
-        threshold=0.0,
-        lower_is_better=monitor == "valid_loss",
-        load_best=True,
-        sink=noop,
-    )
-    return "early_stopping", stopping
+        if issubclass(kind, BatchScoring | PassthroughScoring):
+            raise TypeError(
+                f"callbacks holds a {kind.__name__}, which averages figures of single "
+                "batches; the history has figures per epoch only. Use EpochScoring."
+            )

@@ -1,18 +1,29 @@
 """What every room may use: parameter checks, the registry, random generators."""
 
 from sk_pwiser._utils._checks import check_choice, check_integer, check_number
-from sk_pwiser._utils._random import Generators, active, dropout, generator_on
+from sk_pwiser._utils._random import (
+    Generators,
+    active,
+    draws_globally,
+    dropout,
+    generator_on,
+    seeded_globally,
+)
 from sk_pwiser._utils._registry import build, check_names, resolve
+from sk_pwiser._utils._y_keyword import accept_lowercase_y
 
 __all__ = [
     "Generators",
+    "accept_lowercase_y",
     "active",
     "build",
     "check_choice",
     "check_integer",
     "check_names",
     "check_number",
+    "draws_globally",
     "dropout",
     "generator_on",
     "resolve",
+    "seeded_globally",
 ]

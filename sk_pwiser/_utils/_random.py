@@ -8,9 +8,11 @@ and the layers of this package draw from these.
 from collections.abc import Iterator
 from contextlib import contextmanager
 from contextvars import ContextVar
+from threading import RLock
+from typing import Any
 
 import torch
-from torch import Tensor
+from torch import Tensor, nn
 from torch.nn import functional as F
 
 
@@ -33,6 +35,20 @@ class Generators:
             generator = torch.Generator(device)
             self._by_device[device] = generator.manual_seed(self.seed)
         return self._by_device[device]
+
+
+    def __getstate__(self) -> dict[str, Any]:
+        """Return the states of the generators as tensors, which can be pickled."""
+        states = {str(d): g.get_state() for d, g in self._by_device.items()}
+        return {"seed": self.seed, "states": states}
+
+    def __setstate__(self, state: dict[str, Any]) -> None:
+        """Restore the generators, those of devices that are present."""
+        self.__init__(state["seed"])  # type: ignore[misc]
+        for name, values in state["states"].items():
+            device = torch.device(name)
+            if device.type == "cpu" or torch.cuda.is_available():
+                self.on(device).set_state(values)
 
 
 _active: ContextVar[Generators | None] = ContextVar("generators", default=None)
@@ -72,3 +88,44 @@ def dropout(inputs: Tensor, p: float, training: bool) -> Tensor:
         return F.dropout(inputs, p)
     is_kept = torch.empty_like(inputs).bernoulli_(1 - p, generator=generator)
     return inputs * is_kept.div_(1 - p)
+
+
+_GLOBAL = RLock()
+
+
+@contextmanager
+def seeded_globally(seed: int, device: torch.device) -> Iterator[None]:
+    """Seed torch's global generators, and restore them afterwards.
+
+    For code that takes no generator, such as the initialisation of torch's own layers.
+    Other threads wait: two of them cannot use the same global generator.
+
+    Parameters
+    ----------
+    seed : int
+        Seed of the generators of the CPU and of `device`; those of other devices are
+        not touched.
+    device : torch.device
+        Device whose generator is seeded as well.
+    """
+    is_cuda = device.type == "cuda"
+    with _GLOBAL, torch.random.fork_rng([device] if is_cuda else []):
+        # torch.manual_seed would seed the generators of all devices.
+        torch.default_generator.manual_seed(seed)
+        if is_cuda:
+            with torch.cuda.device(device):
+                torch.cuda.manual_seed(seed)
+        yield
+
+
+def draws_globally(*modules: nn.Module) -> bool:
+    """Return whether modules may draw random numbers from torch's global generators.
+
+    Modules of this package draw from the active generators; of others this cannot be
+    known.
+    """
+    parts = (part for module in modules for part in module.modules())
+    return any(
+        not type(part).__module__.startswith(("sk_pwiser.", "torch.nn."))
+        for part in parts
+    )

@@ -1,50 +1,54 @@
-"""Build the network, loss or weighting that a name or class stands for."""
+"""The network, loss or weighting that a name or a class stands for."""
 
 import inspect
 
 
 def build(registry, base, parameter, choice, params, *args, **context):
-    """Build a component, or say what its parameters are.
+    """Build a component, or raise an error that lists its parameters.
 
-    Parameters and errors are those of `check_names`, with what every component of the
-    kind is given in place of `n_args`.
+    Parameters and errors are those of `check_names`, with `args`, the positional
+    arguments that every component of the kind takes, in place of `n_args`.
     """
     kind = check_names(registry, base, parameter, choice, params, len(args), **context)
     return kind(*args, **context, **(params or {}))
 
 
-def check_names(registry, base, parameter, choice, params, n_args, **context):
-    """Return a component's class, if it takes the parameters by their names.
+def check_names(
+    registry, base, parameter, choice, params, n_args, *, shared=(), **context
+):
+    """Return a component's class if it takes the parameters by their names.
 
     Parameters
     ----------
     registry : dict of str to type
         Names and their classes.
     base : type
-        What every class of the kind is a subclass of.
+        Base class of all components of the kind.
     parameter : str
         Name of the estimator's parameter, such as "network", for messages.
     choice : str or type
         A name in the registry, or a class.
     params : dict or None
-        The user's keyword parameters.
+        The user's keyword arguments.
     n_args : int
-        Number of positional arguments that every component of the kind is given.
+        Number of positional arguments that every component of the kind takes.
+    shared : sequence of str, default=()
+        Further names that the error lists, since all components of the kind take them.
     **context : dict
-        What it is given by name.
+        Keyword arguments that come from parameters of the estimator.
 
     Returns
     -------
     type
-        The class that is to be built.
+        The class to build.
 
     Raises
     ------
     ValueError
-        If `params` holds a key that the component does not take or that is given by
-        the estimator, or lacks one that the component needs.
+        If `params` has a key that the component does not take or that is a parameter
+        of the estimator, or lacks one that the component requires.
     TypeError
-        If the class is none of the kind.
+        If the class is not a subclass of the base, or `params` is not a dictionary.
     """
     kind = resolve(registry, base, parameter, choice)
     params = {} if params is None else dict(params)
@@ -63,22 +67,37 @@ def check_names(registry, base, parameter, choice, params, n_args, **context):
         if not (takes_any or key in known):
             raise ValueError(
                 f"{parameter}_params holds {key!r}, which {choice!r} does not take; "
-                f"it takes {known}."
+                f"it takes {[*known, *shared]}."
             )
     try:
         inspect.signature(kind).bind(*[None] * n_args, **context, **params)
     except TypeError as error:
         raise ValueError(
-            f"{parameter}_params lacks what {choice!r} needs: {error}."
+            f"{parameter}_params lacks an argument that {choice!r} requires: {error}."
         ) from error
     return kind
 
 
 def resolve(registry, base, parameter, choice):
-    """Return the class that a name, or the class itself, stands for."""
-    kind = registry[choice] if isinstance(choice, str) else choice
-    if not issubclass(kind, base):
+    """Return the class that a name, or the class itself, stands for.
+
+    Raises
+    ------
+    ValueError
+        If the registry has no such name.
+    TypeError
+        If the choice is neither a name nor a subclass of the base.
+    """
+    if isinstance(choice, str):
+        if choice not in registry:
+            raise ValueError(
+                f"{parameter} must be one of {sorted(registry)} or a subclass of "
+                f"{base.__name__}; got {choice!r}."
+            )
+        return registry[choice]
+    if not (isinstance(choice, type) and issubclass(choice, base)):
         raise TypeError(
-            f"{parameter} must be a name or a subclass of {base.__name__}; got {kind}."
+            f"{parameter} must be a name or a subclass of {base.__name__}; got "
+            f"{choice!r}."
         )
-    return kind
+    return choice

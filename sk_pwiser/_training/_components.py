@@ -1,0 +1,244 @@
+"""The parts of a net: checked before a table is encoded, built afterwards."""
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+from typing import Any
+
+import torch
+from torch import nn
+
+from sk_pwiser._training._batch_samplers import BatchIterator
+from sk_pwiser._training._criterion import MultiTaskCriterion
+from sk_pwiser._training._device import check_compiler, evaluation_batch_size
+from sk_pwiser._training._early_stopping import early_stopping_callback
+from sk_pwiser._training._net import MultiTaskNet, check_callbacks
+from sk_pwiser._training._optimizer import WITHOUT_DECAY, can_fuse, check_optimizer
+from sk_pwiser._training._settings import Settings
+from sk_pwiser._utils import build, check_names, resolve
+from sk_pwiser.losses import LOSSES, MultiTaskLoss
+from sk_pwiser.networks import (
+    NETWORKS,
+    SHARED_PARAMS,
+    MultiTaskNetwork,
+    NetworkSpec,
+)
+from sk_pwiser.weighting import WEIGHTINGS, TaskWeighting, as_weighting
+
+
+@dataclass(frozen=True)
+class Components:
+    """The parts of a net that do not depend on the table.
+
+    Parameters
+    ----------
+    loss, weighting : MultiTaskLoss, TaskWeighting
+        Parts of the criterion.
+    optimizer : tuple of type and dict
+        Class and keyword arguments of the optimiser, but for `lr`.
+    sampler : str
+        Name of the batch sampler.
+    compile_mode : str or None
+        Mode of torch.compile, if the network is compiled.
+    """
+
+    loss: MultiTaskLoss
+    weighting: TaskWeighting
+    optimizer: tuple[type[torch.optim.Optimizer], dict[str, Any]]
+    sampler: str
+    compile_mode: str | None
+
+
+def check_components(
+    settings: Settings,
+    task_names: tuple[str, ...],
+    device: torch.device,
+    has_groups: bool,
+) -> Components:
+    """Build what does not depend on the table, and check the network's parameters.
+
+    Raises
+    ------
+    ValueError, TypeError
+        If a parameter, or a value in one of the dictionaries, is invalid.
+    """
+    check_callbacks(settings.callbacks)
+    loss = _build_loss(settings, task_names)
+    weighting = build(
+        WEIGHTINGS,
+        TaskWeighting,
+        "weighting",
+        *as_weighting(settings.weighting, settings.weighting_params),
+        len(task_names),
+    )
+    _check_network(settings, loss, len(task_names))
+    return Components(
+        loss,
+        weighting,
+        check_optimizer(
+            settings.optimizer,
+            settings.lr,
+            settings.weight_decay,
+            settings.optimizer_params,
+        ),
+        _sampler(settings, loss, has_groups),
+        _compile_mode(settings, weighting, device),
+    )
+
+
+def _build_loss(settings: Settings, task_names: tuple[str, ...]) -> MultiTaskLoss:
+    kind = resolve(LOSSES, MultiTaskLoss, "loss", settings.loss)
+    given = {name: getattr(settings, name) for name in kind.estimator_parameters}
+    return build(
+        LOSSES,
+        MultiTaskLoss,
+        "loss",
+        settings.loss,
+        settings.loss_params,
+        task_names,
+        **given,
+    )
+
+
+def _check_network(settings: Settings, loss: MultiTaskLoss, n_tasks: int) -> None:
+    """Check names and values of `network_params`, by a network of a small table."""
+    own, shared = _split_params(settings.network_params)
+    kind = check_names(
+        NETWORKS,
+        MultiTaskNetwork,
+        "network",
+        settings.network,
+        own,
+        1,
+        shared=SHARED_PARAMS,
+    )
+    spec = NetworkSpec(
+        [3],
+        1,
+        settings.embedding_dim,
+        [0.5] * n_tasks,
+        category_dropout=settings.encoding_params["category_dropout"],
+        **shared,
+    )
+    if spec.task_space == "conditional" and not loss.takes_task_weights:
+        raise ValueError(
+            "task_space='conditional' requires a loss with weights per row and task; "
+            f"loss={settings.loss!r} takes weights per row only. Support them in its "
+            "forward, and set takes_task_weights = True."
+        )
+    # The constructors of users' classes may rely on the columns of their own table.
+    if kind in NETWORKS.values():
+        kind(spec, **own)
+
+
+def _split_params(
+    params: Mapping[str, Any],
+) -> tuple[dict[str, Any], dict[str, Any]]:
+    """Separate a network's own parameters from those that every network takes."""
+    own = {key: value for key, value in params.items() if key not in SHARED_PARAMS}
+    return own, {key: value for key, value in params.items() if key not in own}
+
+
+def _sampler(settings: Settings, loss: MultiTaskLoss, has_groups: bool) -> str:
+    """Return the name of the batch sampler."""
+    keeps_groups = loss.asks_for_groups and has_groups
+    if not settings.stratified_batches:
+        return "grouped" if keeps_groups else "shuffled"
+    if keeps_groups:
+        raise ValueError(
+            f"stratified_batches=True splits the groups within which loss="
+            f"{settings.loss!r} compares rows; pass no groups, or set "
+            "stratified_batches=False."
+        )
+    if settings.batch_size < 2:
+        raise ValueError(
+            "stratified_batches=True requires batch_size >= 2, for a converted row and "
+            f"another one; got {settings.batch_size}."
+        )
+    return "stratified"
+
+
+def _compile_mode(
+    settings: Settings, weighting: TaskWeighting, device: torch.device
+) -> str | None:
+    if not settings.compile:
+        return None
+    if weighting.needs_task_gradients and weighting.n_tasks > 1:
+        raise ValueError(
+            f"compile={settings.compile!r} requires a weighting of losses; weighting="
+            f"{settings.weighting!r} needs one backward pass per task, which a "
+            "compiled network does not support."
+        )
+    check_compiler(device, settings.compile)
+    return "default" if settings.compile is True else str(settings.compile)
+
+
+def build_network(settings: Settings, schema: Any) -> nn.Module:
+    """Build the network for the columns and tasks of a schema."""
+    own, shared = _split_params(settings.network_params)
+    spec = schema.spec(settings, **shared)
+    return build(NETWORKS, MultiTaskNetwork, "network", settings.network, own, spec)
+
+
+def build_net(
+    settings: Settings,
+    components: Components,
+    network: Any,
+    device: torch.device,
+    *,
+    monitor: str | None,
+    max_epochs: int,
+) -> MultiTaskNet:
+    """Build an initialised net around a network.
+
+    Parameters
+    ----------
+    settings : Settings
+        The estimator's parameters.
+    components : Components
+        The parts of the net beside the network.
+    network : MultiTaskNetwork
+        The network.
+    device : torch.device
+        Device of the network.
+    monitor : str or None
+        Column of the history that early stopping monitors; None for no early stopping.
+    max_epochs : int
+        Largest number of epochs.
+    """
+    criterion = MultiTaskCriterion(
+        components.loss, components.weighting, network.monotonicity_weight
+    )
+    stopping = []
+    if monitor is not None:
+        stopping.append(early_stopping_callback(monitor, settings.n_iter_no_change))
+    optimizer, optimizer_kwargs = components.optimizer
+    kwargs = {f"optimizer__{key}": value for key, value in optimizer_kwargs.items()}
+    if isinstance(settings.optimizer, str) and can_fuse(optimizer, device):
+        kwargs.setdefault("optimizer__fused", True)
+    net = MultiTaskNet(
+        network,
+        criterion,
+        task_names=components.loss.task_names,
+        precision=settings.precision,
+        compile_mode=components.compile_mode,
+        optimizer=optimizer,
+        optimizer__param_groups=[(p, {"weight_decay": 0.0}) for p in WITHOUT_DECAY],
+        lr=settings.lr,
+        batch_size=settings.batch_size,
+        max_epochs=max_epochs,
+        iterator_train=BatchIterator,
+        iterator_train__sampler=components.sampler,
+        iterator_train__device=device,
+        iterator_valid=BatchIterator,
+        iterator_valid__batch_size=max(
+            settings.batch_size, evaluation_batch_size(device)
+        ),
+        iterator_valid__device=device,
+        train_split=None,
+        predict_nonlinearity=torch.sigmoid,
+        callbacks=[*stopping, *(settings.callbacks or [])],
+        device=str(device),
+        verbose=int(settings.verbose),
+        **kwargs,
+    )
+    return net.initialize()

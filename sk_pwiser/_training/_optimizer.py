@@ -1,0 +1,98 @@
+"""The optimiser: its class, its arguments, and whether it can train a network."""
+
+import inspect
+from collections.abc import Mapping
+from typing import Any
+
+import torch
+from torch import nn
+
+OPTIMIZERS: dict[str, type[torch.optim.Optimizer]] = {
+    "adagrad": torch.optim.Adagrad,
+    "adam": torch.optim.Adam,
+    "adamw": torch.optim.AdamW,
+    "rmsprop": torch.optim.RMSprop,
+    "sgd": torch.optim.SGD,
+}
+
+# Parameters of the network and the weighting that are spared weight decay.
+WITHOUT_DECAY = ("*bias", "*bias.*", "weighting.*")
+
+# Arguments that the estimator has parameters of its own for.
+_OWN_PARAMETERS = ("lr", "weight_decay")
+
+
+def check_optimizer(
+    optimizer: str | type[torch.optim.Optimizer],
+    lr: float,
+    weight_decay: float,
+    params: Mapping[str, Any],
+) -> tuple[type[torch.optim.Optimizer], dict[str, Any]]:
+    """Return the optimiser's class and its keyword arguments, but for `lr`.
+
+    A step on two small tensors shows whether the optimiser takes them, with dense
+    gradients and without a closure, before a table is encoded.
+
+    Raises
+    ------
+    TypeError
+        If a class is not an optimiser.
+    ValueError
+        If `params` has a key that the optimiser does not take, or if the optimiser
+        cannot train a network with these arguments.
+    """
+    kind = OPTIMIZERS[optimizer] if isinstance(optimizer, str) else optimizer
+    if not issubclass(kind, torch.optim.Optimizer):
+        raise TypeError(
+            f"optimizer must be a name or a subclass of torch's Optimizer; got {kind}."
+        )
+    known = list(inspect.signature(kind).parameters)[1:]
+    for key in params:
+        if key in _OWN_PARAMETERS:
+            raise ValueError(
+                f"optimizer_params holds {key!r}, which is a parameter of the "
+                f"estimator: set {key}={params[key]!r} there."
+            )
+        if key not in known:
+            taken = [name for name in known if name not in _OWN_PARAMETERS]
+            raise ValueError(
+                f"optimizer_params holds {key!r}, which optimizer={optimizer!r} does "
+                f"not take; it takes {taken}."
+            )
+    kwargs = dict(params)
+    if "weight_decay" in known:
+        kwargs["weight_decay"] = weight_decay
+    elif weight_decay:
+        raise ValueError(
+            f"weight_decay={weight_decay!r}, but optimizer={optimizer!r} has no weight "
+            "decay; set weight_decay=0."
+        )
+    try:
+        _take_step(kind, lr, kwargs)
+    except Exception as error:
+        raise ValueError(
+            f"optimizer={optimizer!r} cannot train with lr={lr!r}, weight_decay="
+            f"{weight_decay!r} and optimizer_params={dict(params)!r}: {error}"
+        ) from error
+    return kind, kwargs
+
+
+def _take_step(
+    kind: type[torch.optim.Optimizer], lr: float, kwargs: Mapping[str, Any]
+) -> None:
+    weight, bias = nn.Parameter(torch.zeros(2, 2)), nn.Parameter(torch.zeros(2))
+    groups = [{"params": [weight]}, {"params": [bias], "weight_decay": 0.0}]
+    optimizer: Any = kind(groups, lr=lr, **kwargs)  # type: ignore[arg-type]
+    weight.grad, bias.grad = torch.ones_like(weight), torch.ones_like(bias)
+    optimizer.step(lambda: torch.zeros(()))
+
+
+def can_fuse(kind: type[torch.optim.Optimizer], device: torch.device) -> bool:
+    """Return whether torch has the optimiser's step as one kernel on the device."""
+    parameter = nn.Parameter(torch.zeros(1, device=device))
+    parameter.grad = torch.zeros_like(parameter)
+    try:
+        kind([parameter], fused=True).step()  # type: ignore[call-arg]
+    except (TypeError, RuntimeError):
+        return False
+    return True

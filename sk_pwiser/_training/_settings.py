@@ -1,0 +1,94 @@
+"""The estimator's parameters as training reads them."""
+
+from collections.abc import Mapping
+from dataclasses import dataclass, fields
+from typing import Any
+
+import numpy as np
+
+# Keys of `encoding_params` and their defaults.
+ENCODING_PARAMS: dict[str, Any] = {"category_dropout": 0.05, "min_frequency": 2}
+
+
+@dataclass(frozen=True)
+class Settings:
+    """Parameters of the estimator, under their own names.
+
+    The dictionaries are copies: an earlier fit can compare its settings with later
+    ones although a user has changed a dictionary in place.
+    """
+
+    network: Any
+    network_params: Mapping[str, Any]
+    loss: Any
+    loss_params: Mapping[str, Any]
+    pwiser_weight: float
+    weighting: Any
+    weighting_params: Mapping[str, Any]
+    categorical_features: Any
+    numeric_encoding: str
+    embedding_dim: int
+    encoding_params: Mapping[str, Any]
+    optimizer: Any
+    optimizer_params: Mapping[str, Any]
+    lr: float
+    weight_decay: float
+    batch_size: int
+    stratified_batches: bool
+    max_epochs: int
+    early_stopping: Any
+    validation_fraction: float
+    n_iter_no_change: int
+    device: Any
+    precision: str
+    compile: Any
+    callbacks: Any
+    warm_start: bool
+    verbose: int
+    random_state: Any
+    task_names: Any
+
+    @classmethod
+    def of(cls, params: Mapping[str, Any]) -> "Settings":
+        """Copy parameters, with an empty dictionary for None.
+
+        Raises
+        ------
+        ValueError
+            If `encoding_params` has an unknown key.
+        """
+        copies = {
+            name: dict(value or {}) if name.endswith("_params") else value
+            for name, value in params.items()
+        }
+        given = copies["encoding_params"]
+        for key in given:
+            if key not in ENCODING_PARAMS:
+                raise ValueError(
+                    f"encoding_params holds {key!r}; its keys are "
+                    f"{list(ENCODING_PARAMS)}."
+                )
+        return cls(**{**copies, "encoding_params": {**ENCODING_PARAMS, **given}})
+
+    def equals(self, other: "Settings") -> bool:
+        """Return whether all parameters have equal values."""
+        names = [field.name for field in fields(self)]
+        return all(_equal(getattr(self, n), getattr(other, n)) for n in names)
+
+
+def _equal(a: Any, b: Any) -> bool:
+    """Compare values, also dictionaries and sequences that hold arrays."""
+    if a is b:
+        return True
+    if type(a) is not type(b):
+        return False
+    if isinstance(a, Mapping):
+        return a.keys() == b.keys() and all(_equal(a[key], b[key]) for key in a)
+    if isinstance(a, list | tuple):
+        return len(a) == len(b) and all(map(_equal, a, b))
+    if isinstance(a, np.ndarray):
+        return np.array_equal(a, b)
+    try:
+        return bool(a == b)
+    except (TypeError, ValueError, RuntimeError):
+        return False
