@@ -1,227 +1,44 @@
-"""The rooms of the package, and the arrows between them.
-
-Read from the source by ast, so that imports inside functions count as well, and no
-import of a test changes what is found.
-"""
+"""The rooms of the package, the arrows between them, and their registries."""
 
 import ast
 import importlib
 import inspect
 import pkgutil
-import sys
-from dataclasses import dataclass
 from pathlib import Path
 
 import pytest
+from import_rules import (
+    BLIND,
+    FAMILIES,
+    JOINED_IN_ONE_FILE,
+    ROOMS,
+    find_violations,
+    imports_of,
+    registry_of,
+)
 
 import sk_pwiser
 
 PACKAGE = Path(sk_pwiser.__file__).parent
 
 
-@dataclass(frozen=True)
-class Room:
-    """What the files of a room may import beside the standard library.
-
-    `ours` are other rooms of the package, `others` further packages, and `lazily`
-    those that may be imported inside functions only.
-    """
-
-    ours: tuple[str, ...] = ()
-    others: tuple[str, ...] = ()
-    lazily: tuple[str, ...] = ()
-
-
-FAMILIES = {
-    "networks": "NETWORKS",
-    "losses": "LOSSES",
-    "weighting": "WEIGHTINGS",
-}
-EXTRAS = ("lightgbm", "matplotlib", "pandas", "polars", "pyarrow")
-LEARN = ("joblib", "numpy", "scipy", "sklearn")
-TORCH = ("torch",)
-TOOL = Room((), LEARN, EXTRAS)
-BELOW_NET = (*FAMILIES, "_batches", "_criterion", "_device")
-BELOW_TRAINING = (
-    *BELOW_NET,
-    "_components",
-    "_encoding",
-    "_net",
-    "_plans",
-    "_targets",
-    "metrics",
-    "model_selection",
-)
-
-ROOMS = {
-    "networks": Room((), TORCH),
-    "losses": Room((), TORCH),
-    "weighting": Room((), TORCH, ("torchjd",)),
-    "_criterion": Room(tuple(FAMILIES), TORCH),
-    "_components": Room(),
-    "_device": Room((), TORCH),
-    "_plans": Room((), ("numpy", *TORCH)),
-    "_batches": Room(("_plans",), ("numpy", *TORCH)),
-    "_columns": Room((), ("numpy",), EXTRAS),
-    "_encoding": Room(("_columns", "_numeric"), LEARN, EXTRAS),
-    "_numeric": Room(("_columns",), ("numpy", "scipy")),
-    "_targets": Room(("_columns", "model_selection"), LEARN),
-    "_net": Room(BELOW_NET, ("numpy", "sklearn", "skorch", *TORCH)),
-    "_parameters": Room((*FAMILIES, "_net", "_numeric"), ("sklearn", *TORCH)),
-    "_training": Room(BELOW_TRAINING, (*LEARN, *TORCH)),
-    "_predictions": Room(
-        ("_batches", "_targets", "metrics"), ("numpy", "sklearn", *TORCH)
-    ),
-    "_estimator": Room(
-        (*BELOW_TRAINING, "_parameters", "_predictions", "_training"),
-        (*LEARN, *TORCH),
-        EXTRAS,
-    ),
-    "calibration": TOOL,
-    "datasets": TOOL,
-    "metrics": TOOL,
-    "model_selection": TOOL,
-    "plotting": TOOL,
-    "_version": Room(),
-}
-# These stand above all rooms.
-FREE = {"__init__", "__main__"}
-# These hold a network, a loss and a weighting and must not ask which.
-BLIND = {
-    "_components",
-    "_criterion",
-    "_estimator",
-    "_net",
-    "_predictions",
-    "_training",
-}
-
-
-def room_of(parts):
-    """Room of a dotted path inside the package, such as ("networks", "_mmoe")."""
-    return parts[0] if parts else "__init__"
-
-
-def find_violations(package):
-    """List what breaks the arrows in a package folder, a line each."""
-    registered = {f: registry_of(package, f) for f in FAMILIES}
-    found = []
-    for path in sorted(package.rglob("*.py")):
-        relative = path.relative_to(package)
-        room = room_of(relative.with_suffix("").parts)
-        if room in FREE:
-            continue
-        tree = ast.parse(path.read_text(encoding="utf-8"))
-        if room not in ROOMS:
-            found.append(f"{relative}: no line in ROOMS for {room}")
-            continue
-        imports = list(imports_of(tree, package, relative))
-        found += [
-            f"{relative}:{line}: {room} imports {name}"
-            for line, name, lazy in imports
-            if not is_allowed(room, name, lazy, package.name)
-        ]
-        if room in BLIND:
-            found += [f"{relative}:{m}" for m in sights(tree, imports, registered)]
-    return found
-
-
-def imports_of(tree, package, relative):
-    """Yield (line, dotted name, whether inside a function) of every import."""
-    folder = [package.name, *relative.parts[:-1]]
-    lazy_lines = {
-        n.lineno
-        for f in ast.walk(tree)
-        if isinstance(f, ast.FunctionDef | ast.AsyncFunctionDef | ast.Lambda)
-        for n in ast.walk(f)
-        if hasattr(n, "lineno")
-    }
-    for node in ast.walk(tree):
-        for name in imported_names(node, folder):
-            yield node.lineno, name, node.lineno in lazy_lines
-
-
-def imported_names(node, folder):
-    """Dotted names that a node imports, "package.module.name" for a from-import."""
-    if isinstance(node, ast.Import):
-        return [alias.name for alias in node.names]
-    if isinstance(node, ast.ImportFrom):
-        base = folder[: len(folder) - node.level + 1] if node.level else []
-        module = [*base, *([node.module] if node.module else [])]
-        return [".".join([*module, alias.name]) for alias in node.names]
-    is_dynamic = (
-        isinstance(node, ast.Call)
-        and ast.unparse(node.func).split(".")[-1] in {"import_module", "__import__"}
-        and node.args
-        and isinstance(node.args[0], ast.Constant)
-    )
-    return [node.args[0].value] if is_dynamic else []
-
-
-def is_allowed(room, name, lazy, package_name):
-    top, *rest = name.split(".")
-    rule = ROOMS[room]
-    if top == package_name:
-        target = room_of(rest)
-        # A name that is no room comes from the package's own __init__.
-        return target == room or (target in ROOMS and target in rule.ours)
-    if top in sys.stdlib_module_names or top in rule.others:
-        return True
-    return lazy and top in rule.lazily
-
-
-def registry_of(package, family):
-    """Read a family's table of names and classes from its `__init__.py`."""
-    init = package / family / "__init__.py"
-    tree = ast.parse(init.read_text(encoding="utf-8") if init.exists() else "")
-    for node in tree.body:
-        targets = node.targets if isinstance(node, ast.Assign) else []
-        targets = [node.target] if isinstance(node, ast.AnnAssign) else targets
-        if any(ast.unparse(t) == FAMILIES[family] for t in targets):
-            pairs = zip(node.value.keys, node.value.values, strict=True)
-            return {k.value: ast.unparse(v) for k, v in pairs}
-    return {}
-
-
-def sights(tree, imports, registered):
-    """Yield where a file asks which network, loss or weighting it holds."""
-    concrete = {c for table in registered.values() for c in table.values()}
-    keys = {k for table in registered.values() for k in table}
-    family_names = {
-        name.split(".")[-1]
-        for _, name, _ in imports
-        if len(name.split(".")) > 2 and name.split(".")[1] in FAMILIES
-    }
-    for line, name, _ in imports:
-        if name.split(".")[-1] in concrete:
-            yield f"{line}: imports {name}, one of many"
-    for node in ast.walk(tree):
-        if isinstance(node, ast.Call) and ast.unparse(node.func) == "isinstance":
-            names = names_in(node.args[1])
-            if names & (family_names | concrete):
-                yield f"{node.lineno}: {ast.unparse(node)}"
-        if isinstance(node, ast.Compare | ast.match_case):
-            part = node.pattern if isinstance(node, ast.match_case) else node
-            if {c.value for c in ast.walk(part) if is_text(c)} & keys:
-                yield f"{part.lineno}: compares with {ast.unparse(part)}"
-
-
-def names_in(node):
-    names = {n.id for n in ast.walk(node) if isinstance(n, ast.Name)}
-    return names | {n.attr for n in ast.walk(node) if isinstance(n, ast.Attribute)}
-
-
-def is_text(node):
-    return isinstance(node, ast.Constant) and isinstance(node.value, str)
-
-
 def test_the_package_keeps_its_arrows():
     assert find_violations(PACKAGE) == []
 
 
-def test_skorch_is_imported_by_the_net_alone():
+def test_the_package_has_no_cycle_of_rooms():
+    """Rooms can be ordered so that each imports earlier ones only."""
+    rooms = dict(ROOMS)
+    while rooms:
+        lowest = [name for name, room in rooms.items() if not {*room.ours} & {*rooms}]
+        assert lowest, f"a cycle among {sorted(rooms)}"
+        for name in lowest:
+            del rooms[name]
+
+
+def test_training_is_the_only_room_that_imports_skorch():
     users = {
-        path.relative_to(PACKAGE).as_posix()
+        path.relative_to(PACKAGE).parts[0]
         for path in PACKAGE.rglob("*.py")
         for _, name, _ in imports_of(
             ast.parse(path.read_text(encoding="utf-8")),
@@ -230,68 +47,172 @@ def test_skorch_is_imported_by_the_net_alone():
         )
         if name.split(".")[0] == "skorch"
     }
-    assert users == {"_net.py"}
+    assert users == {"_training"}
 
 
-# A small package without a fault, and what is planted in it.
+# A small package without a violation, and faults to add to it.
 
 SOUND = {
-    "__init__.py": "from house._estimator import Estimator\n",
+    "__init__.py": "from house._estimator import Estimator\n"
+    "from house._version import __version__\n",
+    "__main__.py": "from house import Estimator\nfrom house.metrics import auc\n",
+    "_version.py": "__version__ = '0'\n",
+    "_utils/__init__.py": "from house._utils._checks import check\n",
+    "_utils/_checks.py": "import torch\nfrom numbers import Real\n",
     "networks/__init__.py": (
         "from house.networks._mmoe import MMoE\nNETWORKS: dict = {'mmoe': MMoE}\n"
     ),
-    "networks/_mmoe.py": "from torch import nn\nclass MMoE(nn.Module): ...\n",
+    "networks/_mmoe.py": (
+        "from torch import nn\nfrom house._utils import check\nclass MMoE: ...\n"
+    ),
     "losses/__init__.py": "from house.losses._bce import BCE\nLOSSES = {'bce': BCE}\n",
     "losses/_bce.py": "import math\nimport torch.nn.functional as F\nclass BCE: ...\n",
-    "_criterion.py": "from house.losses import MultiTaskLoss\n",
-    "_net.py": "import skorch\nfrom house._criterion import MultiTaskCriterion\n",
-    "_estimator.py": (
-        "import numpy as np\nfrom house import losses\n"
+    "weighting/__init__.py": "from .._utils import check\nWEIGHTINGS = {}\n",
+    "weighting/_torchjd.py": "def f():\n    import torchjd\n",
+    "_table/__init__.py": "import numpy\nfrom house.model_selection import depth\n",
+    "_training/__init__.py": "from house._training._net import Net\n",
+    "_training/_net.py": "import skorch\nfrom house.losses import MultiTaskLoss\n",
+    "_training/_data.py": "import house._table\nfrom house._table import encode\n",
+    "_estimator/__init__.py": (
+        "import numpy as np\nfrom house import losses, _training\n"
+        "from house._table import encode\n"
         "from house.networks import NETWORKS, MultiTaskNetwork\n"
         "def check(x):\n"
         "    if isinstance(x, np.ndarray): return 'mmoe'\n"
         "    if isinstance(x, type): return issubclass(x, MultiTaskNetwork)\n"
         "    return x == 'auto'\n"
     ),
-    "metrics.py": "import sklearn\ndef frame():\n    import pandas\n",
+    "metrics/__init__.py": "from house.metrics._auc import auc, _part\n",
+    "metrics/_auc.py": "import sklearn\ndef frame():\n    import pandas\n",
+    "model_selection.py": "from sklearn.utils import check_array\n",
+    "calibration.py": "import numpy as np\n",
+    "datasets/_files.py": "def read():\n    import pandas, pyarrow\n",
+    "inspection/__init__.py": "def plot():\n    from matplotlib import pyplot\n",
+    "linear_model/__init__.py": "import scipy\nfrom sklearn import linear_model\n",
+    "export/__init__.py": "from house import Estimator\ndef f():\n    import onnx\n",
+    "transfer/__init__.py": "import torch\nfrom house._estimator import Estimator\n",
+    "distributed/__init__.py": "def f():\n    import ray\n",
 }
 
+# (what is wrong, the file, the lines that are added to it), by room.
 FAULTS = {
-    "network imports a loss": ("networks/_mmoe.py", "import house.losses\n"),
-    "network imports sklearn": ("networks/_mmoe.py", "from sklearn import base\n"),
-    "network imports numpy": ("networks/_mmoe.py", "import numpy as np\n"),
-    "loss imports a network": ("losses/_bce.py", "from house.networks import MMoE\n"),
-    "loss imports a network's room": ("losses/_bce.py", "from house import networks\n"),
-    "loss imports skorch": ("losses/_bce.py", "import skorch.utils\n"),
-    "loss imports the package": ("losses/_bce.py", "import house\n"),
-    "relative import upwards": ("losses/_bce.py", "from ..networks import MMoE\n"),
-    "import inside a function": ("losses/_bce.py", "def f():\n    import sklearn\n"),
-    "import by name": (
-        "losses/_bce.py",
-        "import importlib\nimportlib.import_module('house.networks')\n",
-    ),
-    "criterion imports the net": ("_criterion.py", "from house._net import X\n"),
-    "estimator imports skorch": ("_estimator.py", "from skorch import NeuralNet\n"),
-    "metrics import the estimator": ("metrics.py", "from house import Estimator\n"),
-    "metrics import torch": ("metrics.py", "import torch\n"),
-    "metrics need pandas": ("metrics.py", "import pandas as pd\n"),
-    "net imports a network": ("_net.py", "from house.networks import MMoE\n"),
-    "net tests for the base class": (
-        "_net.py",
-        "from house.networks import Base\ndef f(x): return isinstance(x, Base)\n",
-    ),
-    "estimator tests for a loss": (
-        "_estimator.py",
-        "def f(x): return isinstance(x, (int, losses.BCE))\n",
-    ),
-    "estimator compares a name": ("_estimator.py", "def f(s): return s.n == 'mmoe'\n"),
-    "estimator looks up names": ("_estimator.py", "def f(s): return s in {'bce'}\n"),
-    "estimator matches a name": (
-        "_estimator.py",
-        "def f(s):\n    match s:\n        case 'bce': return 1\n",
-    ),
-    "room without a line": ("helpers.py", "import math\n"),
+    "_utils": [
+        ("imports a network", "_checks.py", "from house.networks import NETWORKS\n"),
+        ("imports a tool", "_checks.py", "from house import metrics\n"),
+        ("imports sklearn", "_checks.py", "import sklearn\n"),
+        ("looks up a name", "_checks.py", "def f(s): return s in {'bce'}\n"),
+    ],
+    "networks": [
+        ("imports a loss", "_mmoe.py", "import house.losses\n"),
+        ("imports sklearn", "_mmoe.py", "from sklearn import base\n"),
+        ("imports numpy", "_mmoe.py", "import numpy as np\n"),
+        ("imports a private module", "_mmoe.py", "import house._utils._checks\n"),
+        ("imports a private name", "_mmoe.py", "from house._utils import _real\n"),
+    ],
+    "losses": [
+        ("imports a network", "_bce.py", "from house.networks import MMoE\n"),
+        ("imports the networks", "_bce.py", "from house import networks\n"),
+        ("imports skorch", "_bce.py", "import skorch.utils\n"),
+        ("imports the package", "_bce.py", "import house\n"),
+        ("imports relatively", "_bce.py", "from ..networks import MMoE\n"),
+        ("imports in a function", "_bce.py", "def f():\n    import sklearn\n"),
+        (
+            "imports by name",
+            "_bce.py",
+            "import importlib\nimportlib.import_module('house.networks')\n",
+        ),
+        ("imports relatively private", "_bce.py", "from .._utils._checks import x\n"),
+    ],
+    "weighting": [
+        ("needs torchjd", "_torchjd.py", "import torchjd\n"),
+        ("imports a loss", "_torchjd.py", "from house.losses import BCE\n"),
+    ],
+    "_table": [
+        ("imports torch", "__init__.py", "import torch\n"),
+        ("imports training", "__init__.py", "from house._training import Net\n"),
+        ("needs polars", "__init__.py", "import polars as pl\n"),
+    ],
+    "_training": [
+        ("imports the estimator", "_net.py", "from house import _estimator\n"),
+        ("imports metrics", "_net.py", "from house.metrics import auc\n"),
+        ("imports a component", "_net.py", "from house.networks import MMoE\n"),
+        ("imports the table twice", "_net.py", "from house._table import encode\n"),
+        (
+            "imports the table twice, lazily",
+            "_net.py",
+            "def f():\n    from house import _table\n",
+        ),
+        (
+            "asks for the base class",
+            "_net.py",
+            "from house.networks import Base\ndef f(x): return isinstance(x, Base)\n",
+        ),
+        ("imports pandas", "_net.py", "def f():\n    import pandas\n"),
+    ],
+    "_estimator": [
+        ("imports skorch", "__init__.py", "from skorch import NeuralNet\n"),
+        ("imports datasets", "__init__.py", "from house.datasets import load\n"),
+        ("imports private", "__init__.py", "from house._training._net import Net\n"),
+        (
+            "asks for a loss",
+            "__init__.py",
+            "def f(x): return isinstance(x, (int, losses.BCE))\n",
+        ),
+        ("compares a name", "__init__.py", "def f(s): return s.n == 'mmoe'\n"),
+        ("looks up a name", "__init__.py", "def f(s): return s in {'bce'}\n"),
+        (
+            "matches a name",
+            "__init__.py",
+            "def f(s):\n    match s:\n        case 'bce': return 1\n",
+        ),
+    ],
+    "__init__": [
+        ("imports skorch", "", "import skorch\n"),
+        ("imports private", "", "from house._estimator._classifier import C\n"),
+    ],
+    "__main__": [
+        ("imports torch", "", "import torch\n"),
+        ("imports private", "", "from house.metrics import _auc\n"),
+        ("imports training", "", "from house import _training\n"),
+    ],
+    "_version": [("imports sklearn", "", "import sklearn\n")],
+    "calibration": [("imports the estimator", "", "from house import Estimator\n")],
+    "datasets": [
+        ("needs pandas", "_files.py", "import pandas\n"),
+        ("imports another tool", "_files.py", "from house.metrics import auc\n"),
+    ],
+    "inspection": [
+        ("needs matplotlib", "__init__.py", "from matplotlib import pyplot\n"),
+        ("imports the estimator", "__init__.py", "import house._estimator\n"),
+    ],
+    "metrics": [
+        ("imports the estimator", "_auc.py", "from house import Estimator\n"),
+        ("imports torch", "_auc.py", "import torch\n"),
+        ("needs pandas", "_auc.py", "import pandas as pd\n"),
+    ],
+    "model_selection": [("imports torch", "", "def f():\n    import torch\n")],
+    "linear_model": [
+        ("imports torch", "__init__.py", "import torch\n"),
+        ("imports checks", "__init__.py", "from house._utils import check\n"),
+    ],
+    "export": [
+        ("needs onnx", "__init__.py", "import onnx\n"),
+        ("imports skorch", "__init__.py", "import skorch\n"),
+    ],
+    "transfer": [
+        ("imports private", "__init__.py", "from house.networks._mmoe import M\n"),
+        ("imports export", "__init__.py", "from house import export\n"),
+    ],
+    "distributed": [
+        ("needs ray", "__init__.py", "import ray\n"),
+        ("imports private", "__init__.py", "from house._training import _net\n"),
+    ],
 }
+PLANTED = [
+    pytest.param(f"{room}/{file}" if file else f"{room}.py", text, id=f"{room} {what}")
+    for room, faults in FAULTS.items()
+    for what, file, text in faults
+]
 
 
 def build(folder, files):
@@ -302,17 +223,30 @@ def build(folder, files):
     return folder / "house"
 
 
+def test_every_room_has_a_planted_fault():
+    assert FAULTS.keys() == ROOMS.keys()
+    assert all(FAULTS.values())
+    assert {*BLIND, *sum(JOINED_IN_ONE_FILE, ())} <= ROOMS.keys()
+    # Otherwise a fault would be the first content of its room.
+    planted = {Path(param.values[0]).as_posix() for param in PLANTED}
+    assert planted <= SOUND.keys()
+
+
 def test_a_sound_package_has_no_violation(tmp_path):
     assert find_violations(build(tmp_path, SOUND)) == []
 
 
-@pytest.mark.parametrize("fault", FAULTS)
-def test_a_planted_fault_is_found(tmp_path, fault):
-    name, text = FAULTS[fault]
-    package = build(tmp_path, SOUND | {name: SOUND.get(name, "") + text})
+@pytest.mark.parametrize(("name", "text"), PLANTED)
+def test_a_planted_fault_is_found(tmp_path, name, text):
+    package = build(tmp_path, SOUND | {name: SOUND[name] + text})
     violations = find_violations(package)
     assert violations
-    assert all(v.startswith(name) for v in violations)
+    assert all(name in violation for violation in violations)
+
+
+def test_a_room_without_an_entry_is_found(tmp_path):
+    package = build(tmp_path, SOUND | {"helpers.py": "import math\n"})
+    assert find_violations(package) == ["helpers.py: no entry in ROOMS for helpers"]
 
 
 # Registries.
@@ -325,7 +259,7 @@ BASES = {
 
 
 def concrete_classes(folder, base, *further_bases):
-    """Classes of a folder that derive the base, bases and private ones aside."""
+    """Return the public classes in a folder that derive from its base."""
     modules = [
         importlib.import_module(info.name)
         for info in pkgutil.walk_packages(folder.__path__, f"{folder.__name__}.")
@@ -350,6 +284,6 @@ def test_every_class_of_a_family_is_registered_and_exported(family):
     assert set(registry.values()) == classes
     assert {*BASES[family], FAMILIES[family]} < set(folder.__all__)
     assert {cls.__name__ for cls in classes} < set(folder.__all__)
-    # The checker above reads the table from the source: both must see the same.
+    # The search for violations reads the registry from the source: both must agree.
     written = registry_of(PACKAGE, family)
     assert {k: v.__name__ for k, v in registry.items()} == written
