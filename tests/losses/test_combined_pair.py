@@ -1,4 +1,4 @@
-"""Combined pair against its definition, pair by pair, in numpy's float64."""
+"""CombinedPair against its definition with all pairs, in numpy's float64."""
 
 import numpy as np
 import pytest
@@ -13,7 +13,7 @@ NAMES = ["click", "conversion"]
 
 
 def by_hand(z, y, alpha, weight):
-    """The loss of each task, and its gradient, through the matrices of pairs."""
+    """Return the loss of each task and its gradient from the matrices of pairs."""
     values, slopes = [], []
     for scores, labels in zip(z.T, y.T, strict=True):
         p = 1 / (1 + np.exp(-scores))
@@ -23,9 +23,10 @@ def by_hand(z, y, alpha, weight):
         difference = scores[j] - scores[i][:, None]
         share = np.outer(weight[i], weight[j])
         share = share / share.sum() if share.sum() else share
-        pushed = (1 - alpha) * share / (1 + np.exp(-difference))
-        slope[i] -= pushed.sum(axis=1)
-        slope[j] += pushed.sum(axis=0)
+        share = share * weight.mean()
+        pair_slope = (1 - alpha) * share / (1 + np.exp(-difference))
+        slope[i] -= pair_slope.sum(axis=1)
+        slope[j] += pair_slope.sum(axis=0)
         pairs = (share * np.logaddexp(0, difference)).sum()
         values.append(alpha * np.mean(weight * entropy) + (1 - alpha) * pairs)
         slopes.append(slope)
@@ -64,7 +65,7 @@ def test_equals_the_definition(alpha, seed, n, weighted, ties):
         assert_allclose(a, e, rtol=1e-9, atol=1e-14)
 
 
-def test_equals_the_definition_where_pairs_are_many():
+def test_equals_the_definition_with_many_pairs():
     z, y, weight = random_batch(0, 1500)
     actual = evaluate(CombinedPair(NAMES), z, y, weight)
     for a, e in zip(actual, by_hand(z, y, 0.7, weight), strict=True):
@@ -78,7 +79,7 @@ def test_with_alpha_1_it_is_cross_entropy():
 
 @pytest.mark.parametrize("label", [0.0, 1.0])
 @pytest.mark.parametrize("n", [1, 7])
-def test_without_pairs_the_share_of_cross_entropy_is_left(label, n):
+def test_without_pairs_only_the_share_of_cross_entropy_remains(label, n):
     y = np.full((n, 2), label)
     z = random_batch(2, n)[0]
     values, slopes = evaluate(CombinedPair(NAMES, alpha=0.4), z, y)
@@ -87,14 +88,14 @@ def test_without_pairs_the_share_of_cross_entropy_is_left(label, n):
     assert_allclose(slopes, 0.4 * bce_slopes, rtol=1e-12)
 
 
-def test_with_alpha_0_the_level_is_free():
+def test_with_alpha_0_a_constant_shift_changes_nothing():
     z, y, weight = (torch.from_numpy(a) for a in random_batch(3, 20))
     loss = CombinedPair(NAMES, alpha=0)
     shifted = z + torch.tensor([5.0, -3.0])
     torch.testing.assert_close(loss(shifted, y, weight), loss(z, y, weight))
 
 
-def test_each_task_has_pairs_of_its_own():
+def test_tasks_do_not_share_pairs():
     z, y, _ = (torch.from_numpy(a) for a in random_batch(4, 20))
     both = CombinedPair(NAMES)(z, y)
     for k, name in enumerate(NAMES):
@@ -106,13 +107,14 @@ def test_rows_of_weight_0_join_no_pair():
     z, y, weight = (torch.from_numpy(a) for a in random_batch(5, 20))
     weight[::3] = 0
     kept, loss = weight > 0, CombinedPair(NAMES, alpha=0)
-    torch.testing.assert_close(loss(z, y, weight), loss(z[kept], y[kept], weight[kept]))
+    expected = loss(z[kept], y[kept], weight[kept]) * kept.sum() / 20
+    torch.testing.assert_close(loss(z, y, weight), expected)
 
 
 @pytest.mark.parametrize("alpha", [0.0, 0.5])
 def test_true_probabilities_are_stationary(alpha):
-    # Every row stands once as a positive and once as a negative, weighted by the
-    # chances of the two.
+    # Every row is given once as a positive and once as a negative, with the
+    # probabilities of the two as weights.
     rate = torch.tensor([0.001, 0.02, 0.3, 0.8], dtype=torch.float64)
     z = torch.logit(rate).unsqueeze(1).requires_grad_()
     y = torch.tensor([[1.0]] * 4 + [[0.0]] * 4, dtype=torch.float64)
@@ -121,20 +123,22 @@ def test_true_probabilities_are_stationary(alpha):
     assert_allclose(z.grad.numpy(), 0, atol=1e-15)
 
 
-def test_a_negative_told_well_still_gets_a_gradient():
-    # The paper's argument: cross-entropy gives it p = 0.0025, the pair sigmoid(0).
+def test_pairs_have_a_gradient_for_negatives_of_low_probability():
+    # The paper's argument: the gradient of cross-entropy is p = 0.0025, that of the
+    # pair sigmoid(0).
     z = np.array([[-6.0], [-6.0]])
     y = np.array([[1.0], [0.0]])
     assert evaluate(BCE(["click"]), z, y)[1][1] == pytest.approx(0.0025 / 2, rel=0.02)
     assert evaluate(CombinedPair(["click"], alpha=0), z, y)[1][1] == pytest.approx(0.5)
 
 
-def test_far_logits():
+def test_extreme_logits():
     logits = torch.tensor([[1e3], [-1e3], [1e3], [-1e3]], requires_grad=True)
     y = torch.tensor([[1.0], [1.0], [0.0], [0.0]])
     loss = CombinedPair(["click"], alpha=0.5)(logits, y)
     loss.sum().backward()
-    # Of four pairs one is right by 2000, two are ties, and one is wrong by 2000.
+    # Of four pairs one is in the right order by 2000, two are ties, and one is in the
+    # wrong order by 2000.
     expected = 0.5 * 2e3 / 4 + 0.5 * (2 * np.log(2) + 2e3) / 4
     assert loss.dtype == torch.float32
     assert loss.item() == pytest.approx(expected, rel=1e-6)
@@ -148,7 +152,7 @@ def test_half_precision_is_computed_in_float32():
     torch.testing.assert_close(loss(half, y.bfloat16()), loss(half.float(), y.float()))
 
 
-def test_it_can_stand_under_the_term_of_pwiser():
+def test_as_the_base_loss_of_pwiser():
     z, y, _ = (torch.from_numpy(a) for a in random_batch(7, 20))
     y[:, 1] *= y[:, 0]
     both = PWiseR(NAMES, base="combined_pair", base_params={"alpha": 0.3})
@@ -161,12 +165,12 @@ def test_it_can_stand_under_the_term_of_pwiser():
 @pytest.mark.parametrize(
     ("alpha", "message"),
     [
-        (-0.1, r"alpha must be .*>= 0; got -0\.1"),
+        (-0.1, r"alpha must be .*>= 0 .*got -0\.1"),
         (1.1, r"alpha must be .*<= 1; got 1\.1"),
         (np.nan, "alpha must be finite.*got nan"),
         ("0.5", "alpha must be.*got '0.5'"),
     ],
 )
-def test_alpha_out_of_range(alpha, message):
+def test_bad_values_of_alpha(alpha, message):
     with pytest.raises((ValueError, TypeError), match=message):
         CombinedPair(NAMES, alpha=alpha)

@@ -1,51 +1,208 @@
-"""What holds for every loss, by the registry alone."""
+"""Properties of every loss of the registry, and of PWiseR over every base loss."""
 
 import pytest
 import torch
-from torch.nn.functional import binary_cross_entropy_with_logits
 
-from sk_pwiser.losses import BCE, LOSSES
+from sk_pwiser.losses import BCE, LOSSES, CombinedPair, Focal, MultiTaskLoss, PWiseR
 
 NAMES = ["click", "conversion"]
+BASES = [name for name in sorted(LOSSES) if name not in ("bce", "pwiser")]
 
 
-@pytest.fixture(params=sorted(LOSSES))
+@pytest.fixture(params=[*sorted(LOSSES), *(f"pwiser over {base}" for base in BASES)])
 def loss(request):
-    return LOSSES[request.param](NAMES)
+    name, _, base = request.param.partition(" over ")
+    if base:
+        return PWiseR(NAMES, base=base, tasks="all", pairs="funnel")
+    return LOSSES[name](NAMES)
 
 
-def funnel(n):
-    click = (torch.rand(n) < 0.5).float()
-    return torch.stack([click, click * (torch.rand(n) < 0.5)], 1)
+def random_batch(n, rate=0.5):
+    """Logits, labels that respect the funnel, weights per row and task, and groups."""
+    click = (torch.rand(n) < rate).double()
+    y = torch.stack([click, click * (torch.rand(n) < rate)], 1)
+    logits = torch.randn(n, 2, dtype=torch.float64)
+    return logits, y, torch.rand(n, 2).double(), torch.randint(0, 5, (n,))
 
 
-def test_one_loss_a_task_with_finite_gradients_at_wild_logits(loss):
-    logits = torch.tensor([[1e3, -1e3], [-1e3, 1e3], [0.0, 0.0]], requires_grad=True)
-    losses = loss(logits, torch.tensor([[1.0, 1.0], [1.0, 0.0], [0.0, 0.0]]))
+def value_and_gradient(loss, logits, *rest):
+    logits = logits.clone().requires_grad_()
+    values = loss(logits, *rest)
+    values.sum().backward()
+    return values.detach(), logits.grad
+
+
+@pytest.mark.parametrize("weight", [None, torch.rand(3), torch.rand(3, 2)])
+def test_gradients_are_finite_at_extreme_logits(loss, weight):
+    logits = torch.tensor([[1e3, -1e3], [-1e3, 1e3], [0.0, 0.0]])
+    y = torch.tensor([[1.0, 1.0], [1.0, 0.0], [0.0, 0.0]])
+    losses, gradient = value_and_gradient(loss, logits, y, weight)
     assert losses.shape == (2,)
-    losses.sum().backward()
     assert losses.isfinite().all()
-    assert logits.grad.isfinite().all()
+    assert gradient.isfinite().all()
 
 
-def test_order_of_rows_does_not_matter(loss):
-    logits, y, order = torch.randn(50, 2), funnel(50), torch.randperm(50)
-    torch.testing.assert_close(loss(logits[order], y[order]), loss(logits, y))
-
-
-def test_equal_weights_are_no_weights(loss):
-    logits, y = torch.randn(50, 2), funnel(50)
-    torch.testing.assert_close(loss(logits, y, torch.ones(50)), loss(logits, y))
+def test_the_order_of_rows_does_not_matter(loss):
+    batch, order = random_batch(50), torch.randperm(50)
+    torch.testing.assert_close(loss(*(a[order] for a in batch)), loss(*batch))
 
 
 def test_gradcheck(loss):
-    logits = torch.randn(12, 2, dtype=torch.float64, requires_grad=True)
-    y = funnel(12).double()
-    assert torch.autograd.gradcheck(lambda z: loss(z, y), logits)
+    logits, y, weight, groups = random_batch(12)
+    logits.requires_grad_()
+    for w in (None, weight):
+        assert torch.autograd.gradcheck(lambda z, w=w: loss(z, y, w, groups), logits)
 
 
-def test_bce_is_the_mean_over_all_rows_weighted():
-    logits, y, weight = torch.randn(30, 2), funnel(30), torch.rand(30)
-    for k, value in enumerate(BCE(NAMES)(logits, y, weight)):
-        rows = binary_cross_entropy_with_logits(logits[:, k], y[:, k], reduction="none")
-        torch.testing.assert_close(value, (weight * rows).mean())
+# Weights.
+
+
+def test_weights_of_1_change_nothing(loss):
+    logits, y, _, groups = random_batch(50)
+    expected = loss(logits, y, None, groups)
+    for shape in (50, (50, 2)):
+        ones = torch.ones(shape, dtype=torch.float64)
+        torch.testing.assert_close(loss(logits, y, ones, groups), expected)
+
+
+def test_equal_columns_of_weights_are_weights_of_the_rows(loss):
+    assert loss.takes_task_weights
+    logits, y, weight, groups = random_batch(50)
+    both = weight[:, :1].expand(50, 2)
+    per_row = value_and_gradient(loss, logits, y, weight[:, 0], groups)
+    per_task = value_and_gradient(loss, logits, y, both, groups)
+    torch.testing.assert_close(per_task, per_row)
+
+
+def test_each_task_has_its_own_weights(loss):
+    logits, y, weight, groups = random_batch(50)
+    expected = [loss(logits, y, weight[:, k], groups)[k] for k in range(2)]
+    torch.testing.assert_close(loss(logits, y, weight, groups), torch.stack(expected))
+
+
+def test_the_scale_of_the_weights_scales_the_loss(loss):
+    logits, y, weight, groups = random_batch(50)
+    expected = 7 * loss(logits, y, weight, groups)
+    torch.testing.assert_close(loss(logits, y, 7 * weight, groups), expected)
+
+
+@pytest.mark.parametrize("n", [40, 1500])
+def test_a_weight_of_0_excludes_the_row_from_the_task(loss, n):
+    logits, y, weight, groups = random_batch(n)
+    weight *= torch.rand(n, 2) < 0.6
+    extreme = torch.where(weight > 0, logits, 1e3)
+    losses, gradient = value_and_gradient(loss, extreme, y, weight, groups)
+    assert not gradient[weight == 0].any()
+    for k in range(2):
+        kept = weight[:, k] > 0
+        rest = y[kept], weight[kept, k], groups[kept]
+        expected, slopes = value_and_gradient(loss, logits[kept], *rest)
+        # The sum over fewer rows is still divided by the size of the batch.
+        share = kept.sum() / n
+        torch.testing.assert_close(losses[k], expected[k] * share)
+        torch.testing.assert_close(gradient[kept, k], slopes[:, k] * share)
+
+
+@pytest.mark.parametrize("shape", [6, (6, 2)])
+def test_without_any_weight_losses_and_gradients_are_0(loss, shape):
+    logits, y, _, groups = random_batch(6)
+    weight = torch.zeros(shape, dtype=torch.float64)
+    losses, gradient = value_and_gradient(loss, logits, y, weight, groups)
+    assert losses.tolist() == [0.0, 0.0]
+    assert not gradient.any()
+
+
+# The host of a GPU.
+
+
+@pytest.mark.parametrize("with_groups", [False, True])
+@pytest.mark.parametrize("weight_shape", [None, (600,), (600, 2)])
+def test_the_host_waits_for_no_value_of_the_device(loss, with_groups, weight_shape):
+    # A tensor on the device "meta" has no values: an operation that reads one raises.
+    if any(isinstance(module, CombinedPair) for module in loss.modules()):
+        pytest.skip("the grid of the logistic surrogate depends on the scores")
+    on_meta = {"device": "meta"}
+    logits = torch.zeros(600, 2, **on_meta, requires_grad=True)
+    y = torch.zeros(600, 2, **on_meta)
+    weight = None if weight_shape is None else torch.ones(weight_shape, **on_meta)
+    groups = torch.zeros(600, dtype=torch.int64, **on_meta) if with_groups else None
+    losses = loss(logits, y, weight, groups)
+    losses.sum().backward()
+    loss.observe(y, weight)
+    assert losses.shape == (2,)
+    assert logits.grad.shape == (600, 2)
+
+
+def test_rows_may_be_weighted_in_place_of_selected(loss, monkeypatch):
+    batch = random_batch(600)
+    selected = value_and_gradient(loss, *batch)
+    monkeypatch.setattr(
+        "sk_pwiser.losses._weighted_scores.selects_without_sync", lambda device: False
+    )
+    tolerance = {"rtol": 1e-8, "atol": 1e-12}
+    torch.testing.assert_close(value_and_gradient(loss, *batch), selected, **tolerance)
+
+
+# The pointwise part.
+
+
+def test_row_losses_are_linear_in_the_targets(loss):
+    logits, *_ = random_batch(20)
+    targets = torch.rand(20, 2, dtype=torch.float64)
+    at_0, at_1 = (
+        loss.row_losses(logits, torch.full_like(targets, t)) for t in (0.0, 1.0)
+    )
+    rows = loss.row_losses(logits, targets)
+    assert rows.shape == (20, 2)
+    torch.testing.assert_close(rows, targets * at_1 + (1 - targets) * at_0)
+
+
+@pytest.mark.parametrize("kind", [BCE, Focal])
+def test_pointwise_losses_are_the_means_of_their_row_losses(kind):
+    logits, y, weight, _ = random_batch(20)
+    rows = kind(NAMES).row_losses(logits, y)
+    torch.testing.assert_close(kind(NAMES)(logits, y), rows.mean(0))
+    torch.testing.assert_close(kind(NAMES)(logits, y, weight), (weight * rows).mean(0))
+
+
+@pytest.mark.parametrize("name", ["combined_pair", "jrc", "pwiser"])
+def test_row_losses_of_losses_over_pairs_are_cross_entropy(name):
+    logits, *_ = random_batch(20)
+    targets = torch.rand(20, 2, dtype=torch.float64)
+    p = logits.sigmoid()
+    expected = -(targets * p.log() + (1 - targets) * (1 - p).log())
+    torch.testing.assert_close(
+        LOSSES[name](NAMES).row_losses(logits, targets), expected
+    )
+
+
+def test_row_losses_are_finite_at_extreme_logits(loss):
+    logits = torch.tensor([[1e3, -1e3], [-1e3, 1e3]], requires_grad=True)
+    rows = loss.row_losses(logits, torch.tensor([[0.0, 0.3], [1.0, 1.0]]))
+    rows.sum().backward()
+    assert rows.isfinite().all()
+    assert logits.grad.isfinite().all()
+
+
+# The base class.
+
+
+def test_defaults_of_the_base_class():
+    loss = MultiTaskLoss(NAMES)
+    logits, y, weight, _ = random_batch(5)
+    assert not loss.takes_task_weights
+    assert not loss.asks_for_groups
+    loss.observe(y, weight)
+    assert loss.pop_epoch_record() == {}
+    with pytest.raises(NotImplementedError, match=r"must define forward\."):
+        loss(logits, y)
+    with pytest.raises(NotImplementedError, match="must define row_losses"):
+        loss.row_losses(logits, y)
+
+
+def test_bce_equals_the_formula():
+    logits, y, weight, _ = random_batch(30)
+    p = logits.sigmoid()
+    rows = torch.where(y == 1, -p.log(), -(1 - p).log())
+    torch.testing.assert_close(BCE(NAMES)(logits, y), rows.mean(0))
+    torch.testing.assert_close(BCE(NAMES)(logits, y, weight), (weight * rows).mean(0))

@@ -21,7 +21,7 @@ def sigmoid(z):
 
 
 def by_hand(z, y, gamma, alpha, weight):
-    """The loss of each task, and its gradient as the paper's appendix gives it."""
+    """Return the loss of each task, and its gradient as in the paper's appendix."""
     sign = 2 * y - 1
     p = sigmoid(sign * z)
     factor = weight[:, None] / len(z)
@@ -55,7 +55,7 @@ def test_equals_the_formula(gamma, alpha, seed, n, weighted):
     assert_allclose(logits.grad.numpy(), slopes, rtol=1e-9, atol=1e-15)
 
 
-def test_without_gamma_it_is_cross_entropy():
+def test_gamma_0_is_cross_entropy():
     z, y, weight = (torch.from_numpy(a) for a in random_batch(0))
     expected = BCE(NAMES)(z, y, weight)
     exact = {"rtol": 1e-14, "atol": 0.0}
@@ -64,7 +64,7 @@ def test_without_gamma_it_is_cross_entropy():
     torch.testing.assert_close(half, expected / 2, **exact)
 
 
-def test_labels_are_symmetric():
+def test_labels_are_treated_symmetrically():
     z, y, weight = (torch.from_numpy(a) for a in random_batch(1))
     loss, mirrored = Focal(NAMES, alpha=0.2), Focal(NAMES, alpha=0.8)
     torch.testing.assert_close(loss(z, y, weight), mirrored(-z, 1 - y, weight))
@@ -73,23 +73,29 @@ def test_labels_are_symmetric():
 @every_gamma
 @every_alpha
 @pytest.mark.parametrize("label", [0.0, 1.0])
-def test_far_logits(gamma, alpha, label):
+def test_extreme_logits(gamma, alpha, label):
     logits = torch.tensor([[1e3], [-1e3], [0.0]], requires_grad=True)
     y = torch.full((3, 1), label)
     loss = Focal(["click"], gamma=gamma, alpha=alpha)(logits, y)
     loss.sum().backward()
     share = 1.0 if alpha is None else alpha if label else 1 - alpha
-    # One row costs its distance, one nothing, and one log(2) / 2^gamma.
+    # The losses of the rows are 1000, 0 and log(2) / 2^gamma.
     expected = share * (1e3 + 0.0 + np.log(2) / 2**gamma) / 3
     assert loss.item() == pytest.approx(expected, rel=1e-6)
     slope = -share / 3 if label else share / 3
-    far_wrong, far_right = (1, 0) if label else (0, 1)
-    assert logits.grad[far_wrong].item() == pytest.approx(slope, rel=1e-6)
-    assert logits.grad[far_right].item() == 0.0
+    wrong, right = (1, 0) if label else (0, 1)
+    assert logits.grad[wrong].item() == pytest.approx(slope, rel=1e-6)
+    assert logits.grad[right].item() == 0.0
+
+
+@pytest.mark.parametrize("kind", [np.float32, np.float64, np.int64])
+def test_numpy_scalars_are_numbers(kind):
+    loss = Focal(NAMES, gamma=kind(2), alpha=np.float32(0.25))
+    assert (loss.gamma, loss.alpha) == (2.0, 0.25)
 
 
 @pytest.mark.parametrize("z", [-17.0, -30.0, -60.0])
-def test_float32_keeps_the_digits_of_rows_told_well(z):
+def test_small_losses_are_precise_in_float32(z):
     # log(1 + e^z) from a difference of numbers near z would be 0 here.
     loss = Focal(["click"], gamma=0.25)(torch.tensor([[z]]), torch.zeros(1, 1))
     assert loss.dtype == torch.float32
@@ -103,7 +109,27 @@ def test_half_precision_is_computed_in_float32():
     torch.testing.assert_close(losses, Focal(NAMES)(half.float(), y.float()))
 
 
-def test_derivatives_of_second_order():
+@every_gamma
+@every_alpha
+def test_soft_targets_mix_the_losses_of_both_labels(gamma, alpha):
+    z, y, _ = random_batch(4)
+    targets = np.random.default_rng(4).uniform(size=y.shape)
+    loss = Focal(NAMES, gamma=gamma, alpha=alpha)
+    rows = loss.row_losses(torch.from_numpy(z), torch.from_numpy(targets))
+    ones = np.ones(len(z))
+    for k in range(2):
+        expected = 0
+        for label, share in ((1.0, targets[:, k]), (0.0, 1 - targets[:, k])):
+            # Of one row at a time, whose mean is its loss.
+            at_label = [
+                by_hand(z[[i]], np.full((1, 2), label), gamma, alpha, ones[:1])[0][k]
+                for i in range(len(z))
+            ]
+            expected = expected + share * np.array(at_label)
+        assert_allclose(rows[:, k].numpy(), expected, rtol=1e-9, atol=1e-15)
+
+
+def test_second_derivatives():
     z, y, weight = (torch.from_numpy(a) for a in random_batch(3, n=4))
     z.requires_grad_()
     loss = Focal(NAMES, gamma=1.5, alpha=0.3)
@@ -112,7 +138,7 @@ def test_derivatives_of_second_order():
 
 @pytest.mark.parametrize("p", [0.01, 0.2, 0.5, 0.9])
 def test_the_minimiser_lies_nearer_to_one_half(p):
-    # Charoenphakdee et al. (2021): where the loss predicts p, the rate is h(p) over
+    # Charoenphakdee et al. (2021): if the minimiser is p, the true rate is h(p) over
     # h(p) + h(1 - p), with h(v) = v / ((1-v)^gamma - gamma (1-v)^(gamma-1) v log v).
     gamma = 2.0
 
@@ -138,6 +164,6 @@ def test_the_minimiser_lies_nearer_to_one_half(p):
         ({"alpha": np.nan}, "alpha must be finite.*got nan"),
     ],
 )
-def test_parameters_out_of_range(parameters, message):
+def test_bad_parameters(parameters, message):
     with pytest.raises((ValueError, TypeError), match=message):
         Focal(NAMES, **parameters)

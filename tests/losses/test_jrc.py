@@ -1,4 +1,4 @@
-"""JRC against its definition, row by row, in numpy's float64, and its invariants."""
+"""JRC against its definition per row, in numpy's float64, and its invariants."""
 
 from itertools import product
 
@@ -10,13 +10,13 @@ from hypothesis import strategies as st
 from numpy.testing import assert_allclose
 
 from sk_pwiser.losses import BCE, JRC, PWiseR
-from sk_pwiser.losses._jrc import generative_losses
+from sk_pwiser.losses._jrc import context_losses
 
 NAMES = ["click", "conversion"]
 
 
 def by_hand(z, y, alpha, weight, groups):
-    """The loss of each task by the definition."""
+    """Return the loss of each task by the definition."""
     n, n_tasks = z.shape
     p = 1 / (1 + np.exp(-z))
     values = np.zeros(n_tasks)
@@ -34,7 +34,7 @@ def by_hand(z, y, alpha, weight, groups):
 
 
 def random_batch(seed, n=20, n_groups=5, rate=0.4):
-    """Logits, labels, weights (some 0) and groups, as tensors."""
+    """Return logits, labels, weights, some of them 0, and groups, as tensors."""
     rng = np.random.default_rng(seed)
     y = (rng.random((n, 2)) < rate).astype(float)
     weight = rng.uniform(0.1, 3, size=n) * (rng.random(n) < 0.8)
@@ -75,7 +75,7 @@ def test_equals_the_definition(alpha, seed, n, n_groups, weighted, grouped):
 
 @pytest.mark.parametrize("weighted", [False, True])
 @pytest.mark.parametrize("grouped", [False, True])
-def test_gradients_of_both_orders(weighted, grouped):
+def test_first_and_second_derivatives(weighted, grouped):
     z, y, weight, groups = random_batch(0, n=8, n_groups=3)
     rest = y, weight if weighted else None, groups if grouped else None
     loss, z = JRC(NAMES, alpha=0.3), z.requires_grad_()
@@ -83,7 +83,7 @@ def test_gradients_of_both_orders(weighted, grouped):
     assert torch.autograd.gradgradcheck(lambda z: loss(z, *rest), z)
 
 
-def test_groups_are_asked_for_also_under_the_term_of_pwiser():
+def test_as_the_base_loss_of_pwiser_it_gets_groups():
     assert JRC.asks_for_groups
     z, y, weight, groups = random_batch(1)
     y[:, 1] *= y[:, 0]
@@ -95,37 +95,37 @@ def test_groups_are_asked_for_also_under_the_term_of_pwiser():
     )
 
 
-# The form with two logits.
+# The form with two logits per row.
 
 
 @given(seed=st.integers(0, 10**6))
-def test_a_constant_on_a_column_of_a_context_changes_nothing(seed):
+def test_a_constant_added_to_one_label_in_a_context_changes_nothing(seed):
     _, y, _, groups = random_batch(seed)
     rng = np.random.default_rng(seed)
     columns = torch.from_numpy(rng.normal(size=(20, 2, 2)))
     constants = torch.from_numpy(rng.normal(scale=50, size=(5, 2, 2)))
     torch.testing.assert_close(
-        generative_losses(columns + constants[groups], y, None, groups),
-        generative_losses(columns, y, None, groups),
+        context_losses(columns + constants[groups], y, None, groups),
+        context_losses(columns, y, None, groups),
     )
 
 
-def test_a_constant_on_a_row_changes_it():
-    # It is what one logit leaves open, and cross-entropy cannot see.
+def test_a_constant_added_to_both_labels_of_a_row_changes_its_context():
+    # One logit per row does not determine it, and cross-entropy does not depend on it.
     _, y, _, groups = random_batch(2)
     columns = torch.zeros(20, 2, 2, dtype=torch.float64)
-    before = generative_losses(columns, y, None, groups)
+    before = context_losses(columns, y, None, groups)
     columns[0] += 1
     others = groups == groups[0]
-    changed = (generative_losses(columns, y, None, groups) != before).all(dim=1)
+    changed = (context_losses(columns, y, None, groups) != before).all(dim=1)
     assert others.sum() > 1
     assert changed.equal(others)
 
 
-def test_equal_logits_cost_the_logarithm_of_the_context():
+def test_equal_logits_give_the_logarithm_of_the_context_size():
     groups = torch.tensor([7, 7, 7, 3, 3, 9])
     y = torch.tensor([[1.0], [0.0], [0.0], [1.0], [1.0], [0.0]])
-    losses = generative_losses(torch.full((6, 1, 2), 4.0), y, None, groups)
+    losses = context_losses(torch.full((6, 1, 2), 4.0), y, None, groups)
     expected = np.log([3, 3, 3, 2, 2, 1])
     assert_allclose(losses.squeeze(1).numpy(), expected, rtol=1e-6)
 
@@ -135,7 +135,7 @@ def test_equal_logits_cost_the_logarithm_of_the_context():
 
 @settings(max_examples=50)
 @given(seed=st.integers(0, 10**6))
-def test_order_of_rows_and_names_of_groups_do_not_matter(seed):
+def test_the_order_of_rows_and_the_numbers_of_groups_do_not_matter(seed):
     z, y, weight, groups = random_batch(seed)
     rng = np.random.default_rng(seed)
     order = torch.from_numpy(rng.permutation(20))
@@ -147,18 +147,18 @@ def test_order_of_rows_and_names_of_groups_do_not_matter(seed):
     torch.testing.assert_close(gradient(loss, *renamed), slopes[order])
 
 
-def test_without_groups_the_batch_is_the_context():
+def test_without_groups_the_batch_is_one_context():
     z, y, weight, _ = random_batch(3)
     loss, one = JRC(NAMES), torch.full((20,), 42)
     torch.testing.assert_close(loss(z, y, weight), loss(z, y, weight, one))
 
 
-def test_contexts_do_not_see_each_other():
+def test_contexts_are_independent():
     z, y, weight, groups = random_batch(4)
     loss = JRC(NAMES)
     parts = [
-        loss(z[own], y[own], weight[own]) * own.sum() / 20
-        for own in (groups == g for g in groups.unique())
+        loss(z[rows], y[rows], weight[rows]) * rows.sum() / 20
+        for rows in (groups == g for g in groups.unique())
     ]
     torch.testing.assert_close(loss(z, y, weight, groups), sum(parts))
 
@@ -176,7 +176,7 @@ def test_contexts_of_one_row_add_nothing(weighted):
 # Labels, probabilities and weights.
 
 
-def test_labels_are_symmetric():
+def test_labels_are_treated_symmetrically():
     z, y, weight, groups = random_batch(6)
     loss = JRC(NAMES)
     torch.testing.assert_close(
@@ -203,14 +203,14 @@ def test_with_alpha_1_it_is_cross_entropy():
     assert JRC(NAMES, alpha=1)(z, y, weight, groups).equal(BCE(NAMES)(z, y, weight))
 
 
-def test_rows_of_weight_0_count_nowhere():
+def test_rows_of_weight_0_are_excluded_from_their_contexts():
     z, y, weight, groups = random_batch(8)
     kept, loss = weight > 0, JRC(NAMES)
     assert not kept.all()
-    wild = torch.where(kept.unsqueeze(1), z, 1e3)
+    extreme = torch.where(kept.unsqueeze(1), z, 1e3)
     expected = loss(z[kept], y[kept], weight[kept], groups[kept]) * kept.sum() / 20
-    torch.testing.assert_close(loss(wild, y, weight, groups), expected)
-    slopes = gradient(loss, wild, y, weight, groups)
+    torch.testing.assert_close(loss(extreme, y, weight, groups), expected)
+    slopes = gradient(loss, extreme, y, weight, groups)
     assert not slopes[~kept].any()
     assert slopes[kept].all()
 
@@ -237,22 +237,22 @@ def test_a_whole_weight_has_the_gradient_of_as_many_rows():
 @given(
     seed=st.integers(0, 10**6), n=st.integers(1, 8), rate=st.sampled_from([0, 1, 0.5])
 )
-def test_the_second_part_is_not_negative(seed, n, rate):
+def test_the_second_part_is_non_negative(seed, n, rate):
     z, y, weight, groups = random_batch(seed, n, n_groups=2, rate=rate)
     assert (JRC(NAMES, alpha=0)(z, y, weight, groups) >= -1e-12).all()
 
 
-# Numbers.
+# Precision.
 
 
 @pytest.mark.parametrize("labels", [(0, 0, 0), (1, 1, 1), (1, 0, 0), (0, 1, 0)])
 @pytest.mark.parametrize("groups", [None, torch.tensor([0, 0, 1])])
-def test_far_logits(labels, groups):
+def test_extreme_logits(labels, groups):
     logits = torch.tensor([[1e3], [-1e3], [1e3]], requires_grad=True)
     y = torch.tensor(labels, dtype=torch.float32).unsqueeze(1)
     loss = JRC(["click"], alpha=0)(logits, y, None, groups)
     loss.sum().backward()
-    # log p is 0 or -1000, so the log of a sum of p is that of how often it is 0.
+    # log p is 0 or -1000, so the sum of p is the number of rows with log p = 0.
     log_p = np.array([0.0, -1e3, 0.0])
     log_p = np.where(labels, log_p, -1e3 - log_p)
     n_rows = 3 if groups is None else 2
@@ -265,8 +265,8 @@ def test_far_logits(labels, groups):
     assert logits.grad.isfinite().all()
 
 
-def test_float32_with_many_rows():
-    # A sum of 200,000 equal terms in float32 would be off by more than that.
+def test_many_rows_in_float32():
+    # A running sum of 200,000 equal terms in float32 has a larger error.
     logits = torch.full((200_000, 1), -1.0)
     logits[0] = 30.0
     loss = JRC(["click"], alpha=0)(logits, torch.ones_like(logits))
@@ -285,7 +285,7 @@ def test_half_precision_is_computed_in_float32():
 
 
 @pytest.mark.parametrize("groups", [None, torch.tensor([0, 1, 1])])
-def test_no_weight_at_all(groups):
+def test_weights_that_are_all_0(groups):
     y, weight = torch.ones(3, 2), torch.zeros(3)
     loss, z = JRC(NAMES), torch.randn(3, 2)
     assert loss(z, y, weight, groups).tolist() == [0.0, 0.0]
@@ -295,12 +295,12 @@ def test_no_weight_at_all(groups):
 @pytest.mark.parametrize(
     ("alpha", "message"),
     [
-        (-0.1, r"alpha must be .*>= 0; got -0\.1"),
+        (-0.1, r"alpha must be .*>= 0 .*got -0\.1"),
         (1.1, r"alpha must be .*<= 1; got 1\.1"),
         (np.nan, "alpha must be finite.*got nan"),
         ("0.5", "alpha must be.*got '0.5'"),
     ],
 )
-def test_alpha_out_of_range(alpha, message):
+def test_bad_values_of_alpha(alpha, message):
     with pytest.raises((ValueError, TypeError), match=message):
         JRC(NAMES, alpha=alpha)

@@ -1,3 +1,7 @@
+"""The loss with the term: its value, strength, and independence of the sampling."""
+
+import itertools
+
 import numpy as np
 import pytest
 import torch
@@ -5,222 +9,336 @@ from hypothesis import given
 from hypothesis import strategies as st
 from numpy.testing import assert_allclose
 
-from sk_pwiser.losses import BCE, PWiseR, pwiser_loss
+from sk_pwiser.losses import BCE, MultiTaskLoss, PWiseR, pwiser_loss
 
+NAMES = ["click", "conversion"]
+
+# h(u) and its derivative.
 SURROGATES = {
-    "hinge": torch.relu,  # its gradient at the kink is 0, that of clamp is 1
-    "squared_hinge": lambda u: torch.relu(u) ** 2,
-    "logistic": lambda u: torch.logaddexp(u, torch.zeros_like(u)),
+    "hinge": (lambda u: np.maximum(u, 0), lambda u: (u > 0) * 1.0),
+    "squared_hinge": (lambda u: np.maximum(u, 0) ** 2, lambda u: 2 * np.maximum(u, 0)),
+    "logistic": (lambda u: np.logaddexp(0, u), lambda u: 1 / (1 + np.exp(-u))),
 }
 
+every_surrogate = pytest.mark.parametrize("surrogate", SURROGATES)
 
-def by_hand(scores, y, margins, h, weight, pairs="conversion"):
-    """The definition, with the matrix of pairs, in float64."""
-    n, n_tasks = y.shape
-    depth = np.full(n, -1)
-    for i in range(n):
-        leading = 0
-        while leading < n_tasks and y[i, leading]:
-            leading += 1
-        if y[i].sum() == leading:
-            depth[i] = leading
-    total = 0 * scores.sum()
+
+def random_labels(rng, n, n_tasks):
+    """Return labels and the depths of the rows; a few rows break the funnel."""
+    y = rng.integers(0, 2, size=(n, n_tasks))
+    keeps = rng.random(n) < 0.8
+    y[keeps] = np.minimum.accumulate(y[keeps], axis=1)
+    leading = np.cumprod(y, axis=1).sum(axis=1)
+    return y.astype(float), np.where(leading == y.sum(axis=1), leading, -1)
+
+
+def term_by_hand(f, depth, n_tasks, margins, weight, surrogate, pairs):
+    """Return the term and its gradient from the definition, a double sum over rows."""
+    h, slope = SURROGATES[surrogate]
+    n, value, gradient = len(f), 0.0, np.zeros(len(f))
     for top in range(1, n_tasks + 1) if pairs == "funnel" else [n_tasks]:
         for level in range(top):
-            v, c = np.flatnonzero(depth == top), np.flatnonzero(depth == level)
-            if len(v) and len(c):
-                u = margins[n_tasks - 1 - level] - (scores[v][:, None] - scores[c])
-                mass = weight[v][:, None] * weight[c]
-                total = total + (mass * h(u)).sum() / mass.sum()
-    return total
+            lower = np.flatnonzero(depth == level)
+            mass = weight[lower].sum()
+            if mass == 0:
+                continue
+            for v in np.flatnonzero(depth == top):
+                u = margins[n_tasks - 1 - level] - (f[v] - f[lower])
+                share = weight[v] / n * weight[lower] / mass
+                value += (share * h(u)).sum()
+                gradient[v] -= (share * slope(u)).sum()
+                gradient[lower] += share * slope(u)
+    return value, gradient
+
+
+def loss_and_gradient(loss, logits, y, weight=None):
+    logits = torch.as_tensor(logits).clone().requires_grad_()
+    losses = loss(logits, torch.as_tensor(y), weight)
+    losses.sum().backward()
+    return losses.detach().numpy(), logits.grad.numpy()
 
 
 @pytest.mark.parametrize("pairs", ["conversion", "funnel"])
-@pytest.mark.parametrize("surrogate", sorted(SURROGATES))
+@every_surrogate
 @given(
     n=st.integers(1, 14),
     n_tasks=st.integers(1, 3),
     seed=st.integers(0, 10**6),
-    weighted=st.booleans(),
-    ties=st.booleans(),
+    weights=st.sampled_from(["none", "per row", "per task"]),
 )
-def test_equals_the_definition(surrogate, pairs, n, n_tasks, seed, weighted, ties):
+def test_equals_the_definition(surrogate, pairs, n, n_tasks, seed, weights):
     rng = np.random.default_rng(seed)
-    scores = rng.normal(scale=2, size=n)
-    scores = torch.from_numpy(np.round(scores) if ties else scores).requires_grad_()
-    y = rng.integers(0, 2, size=(n, n_tasks))
-    margins = np.round(rng.normal(size=n_tasks)) if ties else rng.normal(size=n_tasks)
-    weight = torch.from_numpy(rng.uniform(0.1, 2, size=n))
-    loss = pwiser_loss(
-        scores,
-        torch.from_numpy(y),
-        margins=margins.tolist(),
-        surrogate=surrogate,
-        pairs=pairs,
-        sample_weight=weight if weighted else None,
-    )
-    weight = weight if weighted else torch.ones(n, dtype=torch.float64)
-    expected = by_hand(scores, y, margins, SURROGATES[surrogate], weight, pairs)
-    assert_allclose(loss.item(), expected.item(), rtol=1e-9, atol=1e-12)
-    gradients = [torch.autograd.grad(value, scores)[0] for value in (loss, expected)]
-    assert_allclose(*gradients, rtol=1e-9, atol=1e-12)
-
-
-@pytest.mark.parametrize("pairs", ["conversion", "funnel"])
-@pytest.mark.parametrize("surrogate", sorted(SURROGATES))
-@pytest.mark.parametrize("n", [3, 60, 800])
-def test_rows_are_weighted_in_place_of_chosen_where_the_host_would_wait(
-    monkeypatch, n, surrogate, pairs
-):
-    generator = np.random.default_rng(n)
-    y = torch.from_numpy(np.minimum.accumulate(generator.integers(0, 2, (n, 3)), 1))
-    scores = torch.from_numpy(generator.normal(size=n)).requires_grad_()
-    weight = torch.from_numpy(generator.uniform(0, 2, size=n))
-
-    def value_and_gradient(sample_weight):
-        params = {"margins": (1.0, 0.5, 1.0), "surrogate": surrogate, "pairs": pairs}
-        loss = pwiser_loss(scores, y, sample_weight=sample_weight, **params)
-        return loss.item(), torch.autograd.grad(loss, scores)[0]
-
-    chosen = [value_and_gradient(w) for w in (None, weight)]
-    monkeypatch.setattr(
-        "sk_pwiser.losses._pwiser_term.host_knows", lambda device: False
-    )
-    weighted = [value_and_gradient(w) for w in (None, weight)]
-    for (value, gradient), (expected, expected_gradient) in zip(
-        weighted, chosen, strict=True
-    ):
-        assert value == pytest.approx(expected, rel=1e-8)
-        assert_allclose(gradient, expected_gradient, rtol=1e-8, atol=1e-12)
-
-
-@pytest.mark.parametrize("surrogate", sorted(SURROGATES))
-def test_closed_form_where_a_depth_has_one_score(surrogate):
-    y = torch.tensor([[1, 1]] * 3 + [[1, 0]] * 5 + [[0, 0]] * 7)
-    scores = torch.tensor([0.3] * 3 + [0.1] * 5 + [-1.0] * 7, dtype=torch.float64)
-    loss = pwiser_loss(scores, y, margins=(0.5, 2.0), surrogate=surrogate)
-    one, two = SURROGATES[surrogate](torch.tensor([0.5 - 0.2, 2.0 - 1.3]))
-    assert loss.item() == pytest.approx((one + two).item())
-    twice = pwiser_loss(
-        scores.repeat(2), y.repeat(2, 1), margins=(0.5, 2.0), surrogate=surrogate
-    )
-    assert twice.item() == pytest.approx(loss.item())
-
-
-@pytest.mark.parametrize("rows", [[(0, 0), (1, 0)], [(1, 1)], [(0, 1), (0, 0)], []])
-def test_no_pairs_no_loss_no_gradient(rows):
-    scores = torch.randn(len(rows), requires_grad=True)
-    loss = pwiser_loss(scores, torch.tensor(rows).reshape(-1, 2))
-    loss.backward()
-    assert loss.item() == 0
-    assert (scores.grad == 0).all()
-
-
-def test_gradients_raise_converted_rows_and_lower_the_others():
-    y = torch.tensor([[1, 1], [1, 0], [0, 0], [0, 1]])
-    scores = torch.zeros(4, requires_grad=True)
-    pwiser_loss(scores, y).backward()
-    assert scores.grad.sum() == 0
-    assert scores.grad[0] < 0
-    assert (scores.grad[1:3] > 0).all()
-    assert scores.grad[3] == 0
+    y, depth = random_labels(rng, n, n_tasks)
+    logits, margins = rng.normal(scale=2, size=(n, n_tasks)), rng.normal(size=n_tasks)
+    weight = rng.uniform(0, 2, size=(n, n_tasks)) * (rng.random((n, n_tasks)) < 0.8)
+    if weights != "per task":
+        weight[:] = weight[:, [0]] if weights == "per row" else 1
+    given_weight = {"none": None, "per row": weight[:, 0], "per task": weight}[weights]
+    names = [f"task_{k}" for k in range(n_tasks)]
+    params = {"margins": margins, "surrogate": surrogate, "pairs": pairs}
+    loss = PWiseR(names, pwiser_weight=0.7, tasks="all", **params)
+    if given_weight is not None:
+        given_weight = torch.from_numpy(given_weight)
+    losses, gradient = loss_and_gradient(loss, logits, y, given_weight)
+    for k in range(n_tasks):
+        value, slope = term_by_hand(
+            logits[:, k], depth, n_tasks, margins, weight[:, k], surrogate, pairs
+        )
+        p = 1 / (1 + np.exp(-logits[:, k]))
+        entropy = -np.where(y[:, k] == 1, np.log(p), np.log1p(-p))
+        expected = (weight[:, k] * entropy).mean() + 0.7 * value
+        assert_allclose(losses[k], expected, rtol=1e-9, atol=1e-12)
+        expected = weight[:, k] * (p - y[:, k]) / n + 0.7 * slope
+        assert_allclose(gradient[:, k], expected, rtol=1e-9, atol=1e-12)
 
 
 @pytest.mark.parametrize("score", ["logit", "probability"])
 @pytest.mark.parametrize(
     ("tasks", "heads"),
-    [("all", [0, 1]), (["click"], [0]), ([-1], [1]), ("conversion", [1]), ([], [])],
+    [
+        ("all", [0, 1]),
+        (["click"], [0]),
+        ("conversion", [1]),
+        ([-1], [1]),
+        (-1, [1]),
+        (0, [0]),
+        (np.int64(1), [1]),
+        (np.array([0, -1]), [0, 1]),
+        ((-1, "conversion", 1), [1]),
+        ([], []),
+    ],
 )
-def test_adds_the_weighted_term_to_the_chosen_heads(tasks, heads, score):
-    names = ["click", "conversion"]
+def test_the_term_is_added_to_the_chosen_heads(tasks, heads, score):
     logits = torch.randn(40, 2)
     click = torch.arange(40) % 2
     y = torch.stack([click, click * (torch.arange(40) % 3 == 0)], 1).float()
-    loss = PWiseR(names, pwiser_weight=0.3, tasks=tasks, score=score, margins=(1, 2))
-    expected = BCE(names)(logits, y)
+    loss = PWiseR(NAMES, pwiser_weight=0.3, tasks=tasks, score=score, margins=(1, 2))
+    expected = BCE(NAMES)(logits, y)
     scores = logits if score == "logit" else logits.sigmoid()
+    share = y[:, 1].mean()
     for k in heads:
-        expected[k] += 0.3 * pwiser_loss(scores[:, k], y, margins=(1.0, 2.0))
+        mean = pwiser_loss(scores[:, k], y, margins=(1.0, 2.0))
+        expected[k] += 0.3 * share * mean
     torch.testing.assert_close(loss(logits, y), expected)
 
 
-@pytest.mark.parametrize(
-    ("params", "message"),
-    [
-        ({"surrogate": "exponential"}, "surrogate .*'hinge'.* got 'exponential'"),
-        ({"score": "rank"}, "score must be .* got 'rank'"),
-        ({"margins": (1.0,)}, r"margins .* 2 here; got \(1.0,\)"),
-        ({"margins": float("nan")}, "margins must be finite; got nan"),
-        ({"tasks": ["buy"]}, r"tasks .*\['click', 'conversion'\]; got 'buy'"),
-        ({"tasks": [2]}, "tasks .* got 2"),
-        ({"pairs": "all"}, r"pairs .*\['conversion', 'funnel'\]; got 'all'"),
-        ({"memory": -1}, "memory must be an integer >= 0; got -1"),
-        ({"base": "pwiser"}, "base must be a loss without the term; got 'pwiser'"),
-        ({"base": "bcd"}, r"base must be one of .*'bce'.*; got 'bcd'"),
-        ({"pwiser_weight": -1.0}, "pwiser_weight must be finite and >= 0; got -1.0"),
-    ],
-)
-def test_bad_parameters_are_named(params, message):
-    with pytest.raises(ValueError, match=message):
-        PWiseR(["click", "conversion"], **params)
+def test_weight_0_is_the_base_loss():
+    logits, y = torch.randn(20, 2), torch.ones(20, 2)
+    y[10:] = 0
+    loss = PWiseR(NAMES, pwiser_weight=0)
+    assert loss(logits, y).equal(BCE(NAMES)(logits, y))
 
 
-def test_shapes_that_do_not_fit():
-    with pytest.raises(ValueError, match=r"got \(3,\) and \(2, 2\)"):
-        pwiser_loss(torch.zeros(3), torch.zeros(2, 2))
+# The strength of the term.
+
+
+def pull_of_converted_rows(n, n_converted, weight=None, **params):
+    """Return the gradient of the last head's converted rows from term and from BCE.
+
+    All logits are 0, so that all pairs violate the margin.
+    """
+    y = torch.zeros(n, 2, dtype=torch.float64)
+    y[:n_converted] = 1
+    y[n_converted : n_converted + n // 4, 0] = 1
+    loss, gradients = PWiseR(NAMES, pwiser_weight=0.3, **params), []
+    for each in (loss, loss.base):
+        logits = torch.zeros(n, 2, dtype=torch.float64)
+        gradients.append(loss_and_gradient(each, logits, y, weight)[1])
+    both, base = (g[:n_converted, 1] for g in gradients)
+    return both - base, base
+
+
+@pytest.mark.parametrize("rate", [0.5, 0.05, 0.001])
+@pytest.mark.parametrize("n", [1000, 4000])
+def test_the_pull_on_a_converted_row_does_not_depend_on_rate_and_batch_size(rate, n):
+    term, cross_entropy = pull_of_converted_rows(n, round(n * rate))
+    # Two lower depths, each with pwiser_weight times the largest pull of
+    # cross-entropy, which is twice its pull at a probability of 1/2.
+    assert_allclose(term, 2 * 0.3 * -1 / n, rtol=1e-9)
+    assert_allclose(term, 2 * 0.3 * 2 * cross_entropy, rtol=1e-9)
+
+
+def test_the_pull_on_a_converted_row_is_proportional_to_its_weight():
+    weight = torch.rand(1000, dtype=torch.float64)
+    term, cross_entropy = pull_of_converted_rows(1000, 50, weight)
+    assert_allclose(term, 2 * 0.3 * -weight[:50] / 1000, rtol=1e-9)
+    assert_allclose(term, 2 * 0.3 * 2 * cross_entropy, rtol=1e-9)
+
+
+@given(seed=st.integers(0, 10**6), n_tasks=st.integers(1, 3))
+def test_the_pull_of_the_hinge_lies_between_its_bounds(seed, n_tasks):
+    rng = np.random.default_rng(seed)
+    y, depth = random_labels(rng, 30, n_tasks)
+    weight = torch.from_numpy(rng.uniform(size=30))
+    logits = rng.normal(scale=2, size=(30, n_tasks))
+    loss = PWiseR([f"task_{k}" for k in range(n_tasks)], pwiser_weight=0.3)
+    gradients = [
+        loss_and_gradient(each, logits, y, weight)[1] for each in (loss, loss.base)
+    ]
+    pull = (gradients[0] - gradients[1])[depth == n_tasks, -1]
+    n_lower = len(set(depth) - {-1, n_tasks})
+    largest = n_lower * 0.3 * weight.numpy()[depth == n_tasks] / 30
+    assert (pull <= 1e-15).all()
+    assert (pull >= -largest - 1e-15).all()
+
+
+def test_with_funnel_pairs_each_depth_has_its_own_share():
+    # Equal scores, so that each mean over pairs is the margin of 1.
+    n_rows = {3: 2, 2: 10, 1: 30, 0: 58}
+    y = torch.cat(
+        [torch.tensor([[1.0] * d + [0.0] * (3 - d)] * n) for d, n in n_rows.items()]
+    )
+    loss = PWiseR(["a", "b", "c"], pwiser_weight=1.0, pairs="funnel")
+    term = (loss(torch.zeros(100, 3), y) - loss.base(torch.zeros(100, 3), y))[2]
+    assert term.item() == pytest.approx(0.02 * 3 + 0.10 * 2 + 0.30 * 1, rel=1e-5)
+
+
+# Independence of how often converted rows are drawn.
+
+
+@every_surrogate
+def test_a_row_given_twice_with_half_the_weight_changes_nothing(surrogate):
+    rng = np.random.default_rng(0)
+    logits = rng.normal(size=(12, 2))
+    y = np.array([[1.0, 1.0]] * 4 + [[1.0, 0.0]] * 3 + [[0.0, 0.0]] * 5)
+    # In place of the last converted row the first one stands twice.
+    weight = np.array([1, 1, 1, 0] + [1] * 8, dtype=float)
+    expected = loss_and_gradient(
+        PWiseR(NAMES, surrogate=surrogate), logits, y, torch.from_numpy(weight)
+    )
+    repeated = logits.copy()
+    repeated[3] = logits[0]
+    weight[[0, 3]] = 0.5
+    losses, gradient = loss_and_gradient(
+        PWiseR(NAMES, surrogate=surrogate), repeated, y, torch.from_numpy(weight)
+    )
+    gradient[0] += gradient[3]
+    gradient[3] = 0
+    assert_allclose(losses, expected[0], rtol=1e-12)
+    assert_allclose(gradient, expected[1], rtol=1e-9, atol=1e-15)
+
+
+def batches(lower, converted, n, chances):
+    """Yield all batches of n rows with their probabilities.
+
+    A batch has v converted rows with probability `chances[v]`, drawn without
+    replacement like its other rows.
+    """
+    for n_converted, chance in chances.items():
+        choices = list(
+            itertools.product(
+                itertools.combinations(converted, n_converted),
+                itertools.combinations(lower, n - n_converted),
+            )
+        )
+        for v, c in choices:
+            yield [*v, *c], chance / len(choices)
+
+
+@every_surrogate
+def test_the_expected_gradient_does_not_depend_on_the_rate_in_the_batches(surrogate):
+    # Three rows convert and five do not; batches have four rows.
+    rng = np.random.default_rng(1)
+    logits = rng.normal(size=(8, 1))
+    y = np.array([[1.0]] * 3 + [[0.0]] * 5)
+    loss = PWiseR(["conversion"], pwiser_weight=1.0, surrogate=surrogate)
+
+    def expected_term(chances):
+        """Average the gradient of the term over all batches, weighted to be unbiased.
+
+        A converted row has the weight of its expected number of appearances in a
+        batch under uniform sampling, divided by that under `chances`.
+        """
+        rate = sum(v * chance for v, chance in chances.items()) / 4
+        weights = {1: (3 / 8) / rate, 0: (5 / 8) / (1 - rate)}
+        total = np.zeros((8, 1))
+        for rows, chance in batches(range(3, 8), range(3), 4, chances):
+            w = torch.tensor([weights[y[i, 0]] for i in rows], dtype=torch.float64)
+            both, base = (
+                loss_and_gradient(each, logits[rows], y[rows], w)[1]
+                for each in (loss, loss.base)
+            )
+            total[rows] += chance * (both - base)
+        return total
+
+    uniform = expected_term({0: 5 / 70, 1: 30 / 70, 2: 30 / 70, 3: 5 / 70})
+    assert abs(uniform).max() > 0.01
+    for chances in ({1: 1.0}, {2: 1.0}, {1: 0.5, 3: 0.5}, {0: 0.9, 1: 0.1}):
+        assert_allclose(expected_term(chances), uniform, rtol=1e-9, atol=1e-15)
+
+
+# The base loss, and the history.
 
 
 FUNNEL = torch.tensor([[1.0, 1.0], [1.0, 0.0], [0.0, 0.0], [0.0, 0.0]])
 
 
-def term_of(loss, logits, y, sample_weight=None):
-    """The pairwise part of the last task's loss."""
-    both = loss(logits, y, sample_weight)[1]
-    return both - loss.base(logits, y, sample_weight)[1]
+class Base(MultiTaskLoss):
+    """A loss that counts the batches it observes and takes no weights per task."""
+
+    n_observed = 0
+
+    def forward(self, logits, y, sample_weight=None, groups=None):
+        return (logits * 0).sum(0)
+
+    def row_losses(self, logits, targets):
+        return logits - targets
+
+    def observe(self, y, sample_weight=None):
+        assert sample_weight is not None
+        self.n_observed += 1
+
+    def pop_epoch_record(self):
+        count, self.n_observed = self.n_observed, 0
+        return {"observed": count}
 
 
-def test_memory_lets_converted_rows_of_earlier_batches_take_part():
-    loss = PWiseR(["click", "conversion"], pwiser_weight=1.0, memory=3).train()
-    first = torch.tensor([[0.0, 1.0], [0.0, 0.5], [0.0, 0.0], [0.0, -1.0]])
-    assert term_of(loss, first, FUNNEL) == pytest.approx(0.5 + (0 + 0) / 2)
-    # No row converts here: the score 1 of the first batch stands against these.
-    later = torch.tensor([[0.0, 0.2], [0.0, 0.6]], requires_grad=True)
-    y = torch.tensor([[1.0, 0.0], [0.0, 0.0]])
-    term = term_of(loss, later, y)
-    assert term.item() == pytest.approx(0.2 + 0.6)
-    term.backward()
-    assert later.grad[:, 1].tolist() == pytest.approx([1.0, 1.0])
-    assert loss.pop_epoch_record() == {"batches_without_pairs": 0}
+def test_the_base_loss_decides_on_weights_per_task_and_row_losses():
+    loss = PWiseR(NAMES, base=Base)
+    assert PWiseR(NAMES).takes_task_weights
+    assert not loss.takes_task_weights
+    assert not loss.asks_for_groups
+    logits, targets = torch.randn(4, 2), torch.rand(4, 2)
+    assert loss.row_losses(logits, targets).equal(logits - targets)
 
 
-def test_memory_is_bounded_keeps_the_newest_and_rests_in_evaluation():
-    loss = PWiseR(["click", "conversion"], pwiser_weight=1.0, memory=2).train()
-    converted = torch.ones(1, 2)
-    for score in (9.0, 3.0, 2.0):
-        loss(torch.full((1, 2), score), converted)
-    lower = torch.tensor([[1.0, 0.0]])
-    # Scores 2 and 3 are left: hinges of 1 - (2 - 1.5) and of 1 - (3 - 1.5).
-    term = term_of(loss, torch.full((1, 2), 1.5), lower)
-    assert term.item() == pytest.approx((0.5 + 0.0) / 2)
-    loss.eval()
-    assert term_of(loss, torch.full((1, 2), 1.5), lower).item() == 0
-    assert loss.pop_epoch_record() == {"batches_without_pairs": 4}
+def test_the_base_loss_observes_each_batch():
+    loss = PWiseR(NAMES, base=Base)
+    for _ in range(3):
+        loss.observe(FUNNEL, torch.ones(4))
+        loss(torch.zeros(4, 2), FUNNEL)
+    assert loss.pop_epoch_record() == {"observed": 3, "batches_without_pairs": 0}
+    assert loss.pop_epoch_record() == {"observed": 0, "batches_without_pairs": 0}
 
 
-def test_memory_keeps_weights():
-    loss = PWiseR(["click", "conversion"], pwiser_weight=1.0, memory=5).train()
-    y = torch.tensor([[1.0, 1.0], [1.0, 0.0]])
-    logits = torch.tensor([[0.0, 0.5], [0.0, 0.5]])
-    loss(logits, y, torch.tensor([3.0, 1.0]))
-    later = torch.tensor([[0.0, 1.0], [0.0, 0.5]])
-    # Hinges of 1 and 0.5 with the weights 3, from the memory, and 1.
-    term = term_of(loss, later, y, torch.tensor([1.0, 2.0]))
-    assert term.item() == pytest.approx((3 * 1.0 + 1 * 0.5) / 4)
-
-
-def test_batches_without_pairs_are_counted_until_asked():
-    loss = PWiseR(["click", "conversion"])
+def test_batches_without_pairs_are_counted_until_the_record_is_taken():
+    loss = PWiseR(NAMES)
     for rows in ([0, 1, 2], [1, 2], [0], [0, 3]):
+        loss.observe(FUNNEL[rows])
+        # Auxiliary heads call forward again, which does not count.
+        loss(torch.zeros(len(rows), 2), FUNNEL[rows])
         loss(torch.zeros(len(rows), 2), FUNNEL[rows])
     assert loss.pop_epoch_record() == {"batches_without_pairs": 2}
     assert loss.pop_epoch_record() == {"batches_without_pairs": 0}
+
+
+@pytest.mark.parametrize(
+    ("weight", "count"),
+    [
+        ([1.0, 1.0, 0.0, 0.0], 0),
+        ([0.0, 1.0, 1.0, 1.0], 1),
+        ([[0.0, 0.0], [1.0, 1.0], [1.0, 1.0], [1.0, 1.0]], 1),
+        ([[1.0, 0.0], [1.0, 1.0], [1.0, 1.0], [1.0, 1.0]], 0),
+    ],
+)
+def test_rows_of_weight_0_join_no_pairs(weight, count):
+    loss = PWiseR(NAMES)
+    loss.observe(FUNNEL, torch.tensor(weight))
+    assert loss.pop_epoch_record() == {"batches_without_pairs": count}
+
+
+def test_with_funnel_pairs_two_lower_depths_are_enough():
+    for pairs, count in (("conversion", 1), ("funnel", 0)):
+        loss = PWiseR(NAMES, pairs=pairs)
+        loss.observe(FUNNEL[1:])
+        assert loss.pop_epoch_record() == {"batches_without_pairs": count}
