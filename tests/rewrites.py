@@ -1,4 +1,6 @@
-"""What networks compute, written out in numpy float64 from their weights."""
+"""The computations of networks, written out in numpy float64 from their weights."""
+
+import re
 
 import numpy as np
 import torch
@@ -10,14 +12,15 @@ WIDTH = len(CARDINALITIES) * DIM + N_NUMERIC
 RATES = (0.3, 0.1, 0.02)
 
 
-def make(kind, n_tasks=2, *, scale=0.4, **params):
+def make(kind, n_tasks=2, *, scale=0.4, task_space="entire", **params):
     """Build a network for two category and three numeric columns.
 
-    All weights are drawn anew: gates that start even would hide what they read.
+    All parameters are drawn anew: uniform gates would not show what they read.
     """
-    network = kind(
-        NetworkSpec(CARDINALITIES, N_NUMERIC, DIM, RATES[:n_tasks]), **params
+    spec = NetworkSpec(
+        CARDINALITIES, N_NUMERIC, DIM, RATES[:n_tasks], task_space=task_space
     )
+    network = kind(spec, **params)
     for parameter in network.parameters():
         torch.nn.init.normal_(parameter, std=scale)
     return network.eval()
@@ -29,11 +32,16 @@ def batch(n=9):
 
 
 def weights_of(network):
-    return {name: v.double().numpy() for name, v in network.state_dict().items()}
+    """Return the parameters by name; the parts of a stack are joined to one array."""
+    parts = {}
+    for name, values in network.state_dict().items():
+        whole = re.sub(r"(weight|bias)\.\d+$", r"\1", name)
+        parts.setdefault(whole, []).append(values.double().numpy())
+    return {name: np.concatenate(arrays) for name, arrays in parts.items()}
 
 
 def dense_input(p, codes, numeric, table=0):
-    embedded = p["input_layer.embedding.weight"][:, DIM * table : DIM * (table + 1)]
+    embedded = p[f"input_layer.embeddings.{table}.weight"]
     first, second = codes.numpy().T
     columns = [embedded[first], embedded[CARDINALITIES[0] + second], numeric.numpy()]
     return np.hstack(columns)
@@ -71,7 +79,43 @@ def softmax(z, axis=1):
 
 
 def mixed(x, p, gate, index, experts):
-    """Mix experts by a gate that reads x."""
+    """Return the mixture of experts by a gate that reads x."""
     weights = softmax(affine(x, p, f"{gate}.linear", index))
     assert weights.shape[1] == len(experts)
     return sum(w[:, np.newaxis] * e for w, e in zip(weights.T, experts, strict=True))
+
+
+def dependencies(network, codes, numeric, columns=None):
+    """Return which entries of every parameter the logits of each task depend on.
+
+    NaN is passed backward from the column of a task and 0 from the others; NaN times 0
+    is NaN, so that NaN arrives at every entry that the column depends on.
+
+    Parameters
+    ----------
+    columns : callable, default=None
+        Maps the output to a tensor with one column per task; by default the logits.
+
+    Returns
+    -------
+    list of dict of str to Tensor
+        One dict per task, from the names of the parameters that the task depends on to
+        masks of their entries.
+    """
+    output = network(codes, numeric)
+    logits = output.logits if columns is None else columns(output)
+    found = []
+    for task in range(logits.shape[1]):
+        seed = torch.zeros_like(logits)
+        seed[:, task] = torch.nan
+        names, parameters = zip(*network.named_parameters(), strict=True)
+        gradients = torch.autograd.grad(
+            logits, parameters, seed, retain_graph=True, allow_unused=True
+        )
+        masks = {
+            name: gradient.isnan()
+            for name, gradient in zip(names, gradients, strict=True)
+            if gradient is not None
+        }
+        found.append({name: mask for name, mask in masks.items() if mask.any()})
+    return found

@@ -1,21 +1,16 @@
-"""Multi-task networks: from codes and numeric inputs to one logit a task.
+"""Multi-task networks: from codes and numeric inputs to one logit per task.
 
 A network reads a batch of category codes and numeric inputs and returns a
 :class:`NetworkOutput`; it never sees labels. `NETWORKS` maps the names that
-`MultiTaskCTRCVRClassifier(network=...)` takes to classes.
+`MultiTaskCTRCVRClassifier(network=...)` accepts to classes.
 """
 
 from sk_pwiser.networks._aitm import AITM
-from sk_pwiser.networks._base import (
-    Correction,
-    MultiTaskNetwork,
-    NetworkOutput,
-    NetworkSpec,
-)
+from sk_pwiser.networks._base import Labels, MultiTaskNetwork, NetworkOutput
 from sk_pwiser.networks._escm2 import ESCM2
 from sk_pwiser.networks._esmm import ESMM
 from sk_pwiser.networks._fdn import FDN
-from sk_pwiser.networks._funnel import as_funnel
+from sk_pwiser.networks._funnel import chain_logits
 from sk_pwiser.networks._interaction import INTERACTIONS
 from sk_pwiser.networks._metaheac import MetaHeac
 from sk_pwiser.networks._mmoe import MMoE
@@ -23,6 +18,7 @@ from sk_pwiser.networks._omoe import OMoE
 from sk_pwiser.networks._ple import PLE
 from sk_pwiser.networks._shared_bottom import SharedBottom
 from sk_pwiser.networks._single_task import SingleTask
+from sk_pwiser.networks._spec import SHARED_PARAMS, TASK_SPACES, NetworkSpec
 from sk_pwiser.networks._stem import STEM
 
 NETWORKS: dict[str, type[MultiTaskNetwork]] = {
@@ -47,8 +43,10 @@ __all__ = [
     "INTERACTIONS",
     "NETWORKS",
     "PLE",
+    "SHARED_PARAMS",
     "STEM",
-    "Correction",
+    "TASK_SPACES",
+    "Labels",
     "MMoE",
     "MetaHeac",
     "MultiTaskNetwork",
@@ -57,5 +55,5 @@ __all__ = [
     "OMoE",
     "SharedBottom",
     "SingleTask",
-    "as_funnel",
+    "chain_logits",
 ]

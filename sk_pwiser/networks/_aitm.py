@@ -2,45 +2,46 @@
 
 import math
 from collections.abc import Sequence
-from typing import ClassVar
 
 import torch
 from torch import Tensor, nn
 
-from sk_pwiser.networks._base import MultiTaskNetwork, NetworkOutput, NetworkSpec
+from sk_pwiser.networks._base import MultiTaskNetwork, NetworkOutput
 from sk_pwiser.networks._checks import check_dropout, check_units
 from sk_pwiser.networks._layers import StackedLinear, StackedMLP, TaskTowers
+from sk_pwiser.networks._spec import NetworkSpec
 
 
 class AITM(MultiTaskNetwork):
-    r"""Adaptive information transfer multi-task: each task learns from the one before.
+    r"""Adaptive information transfer multi-task: information passes along the funnel.
 
-    Task k has a tower :math:`q_k` on the shared input. What the task before it found,
-    :math:`h_{k-1}`, comes as a vector :math:`i_k = ReLU(V_k h_{k-1} + d_k)`, and
-    attention weighs the two,
+    Task k has a tower :math:`q_k` on the shared input. The representation of the
+    previous task, :math:`h_{k-1}`, is passed on as a vector
+    :math:`i_k = ReLU(V_k h_{k-1} + d_k)`, and attention weights the two,
 
     .. math:: h_1 = q_1, \quad h_k = \sum_{v \in \{q_k, i_k\}} a_k(v)\, W^3_k v, \quad
         a_k(v) = softmax_v \frac{\langle W^1_k v, W^2_k v \rangle}{\sqrt{d}}
 
     with d the width of a tower. The logit is linear in :math:`h_k`.
 
-    Unless `calibrator_weight` of the estimator says otherwise, training adds 0.6 times
-    :func:`~sk_pwiser.losses.funnel_calibrator`, which penalises a later task's
-    probability above an earlier one's.
+    Training adds 0.6 times :func:`~sk_pwiser.losses.funnel_monotonicity_penalty`, which
+    penalises a probability of a later task above that of an earlier task;
+    `monotonicity_weight` sets another weight.
 
     Parameters
     ----------
     spec : NetworkSpec
-        The table and the tasks.
+        The table, the tasks and the shared options.
     tower_units : sequence of int, default=(128, 64, 32)
         Widths of each tower's layers, at least one.
     dropout : float, default=0.0
-        Share of activations dropped in towers in training.
+        Share of activations that are dropped in towers in training.
 
     Notes
     -----
-    Departures: the calibrator is a mean over rows, so that its weight does not depend
-    on the batch; the linear maps of a transfer have biases.
+    This implementation differs from the paper in two points: the penalty, the
+    calibrator of the paper, is a mean over rows, so that its weight does not depend on
+    the batch size; and the linear maps of a transfer have biases.
 
     References
     ----------
@@ -58,7 +59,7 @@ class AITM(MultiTaskNetwork):
     (1, 2)
     """
 
-    calibrator_weight: ClassVar[float] = 0.6
+    monotonicity_weight: float = 0.6
 
     def __init__(
         self,
@@ -71,25 +72,24 @@ class AITM(MultiTaskNetwork):
         units = check_units("tower_units", tower_units)
         if not units:
             raise ValueError("tower_units must hold at least one width; got ().")
-        self.bottoms = StackedMLP(
-            spec.n_tasks, self.width, units, check_dropout(dropout)
-        )
+        parts = [1] * spec.n_tasks
+        self.bottoms = StackedMLP(parts, self.width, units, check_dropout(dropout))
         self.transfers = nn.ModuleList(
             Transfer(units[-1]) for _ in range(spec.n_tasks - 1)
         )
-        self.towers = TaskTowers(units[-1], (), spec.base_logits())
+        self.towers = TaskTowers(units[-1], (), self.base_logits)
 
     def forward(self, codes: Tensor, numeric: Tensor) -> NetworkOutput:
         """Compute the logits of a batch, of shape `(batch, n_tasks)`."""
         first, *others = self.bottoms(self.input_layer(codes, numeric))
-        found = [first]
+        hidden = [first]
         for own, transfer in zip(others, self.transfers, strict=True):
-            found.append(transfer(own, found[-1]))
-        return NetworkOutput(self.towers(torch.stack(found)))
+            hidden.append(transfer(own, hidden[-1]))
+        return NetworkOutput(self.towers(torch.stack(hidden)))
 
 
 class Transfer(nn.Module):
-    """What a task takes from its own tower and from the task before.
+    """Attention over the tower of a task and the vector from the previous task.
 
     Parameters
     ----------
@@ -101,11 +101,11 @@ class Transfer(nn.Module):
         super().__init__()
         self.scale = 1 / math.sqrt(width)
         self.information = nn.Linear(width, width)
-        self.attention = StackedLinear(3, width, width)
+        self.attention = StackedLinear([3], width, width)
 
-    def forward(self, own: Tensor, before: Tensor) -> Tensor:
+    def forward(self, own: Tensor, previous: Tensor) -> Tensor:
         """Map two tensors of shape `(batch, width)` to one."""
-        passed = torch.relu(self.information(before))
+        passed = torch.relu(self.information(previous))
         candidates = torch.cat([own, passed])
         keys, queries, values = self.attention(candidates).unflatten(1, (2, -1))
         scores = (keys * queries).sum(dim=2) * self.scale

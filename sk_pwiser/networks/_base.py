@@ -1,128 +1,39 @@
-"""What every network is given and what it gives back."""
+"""What every network returns, and the base class of the networks."""
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
-from typing import ClassVar, NamedTuple
+from typing import Any, NamedTuple
 
-import torch
 from torch import Tensor, nn
 
+from sk_pwiser.networks._funnel import (
+    base_logits,
+    chain_logits,
+    conditional_base_logits,
+)
 from sk_pwiser.networks._input import InputLayer
-
-# Where a task nearly always follows the one before, its conditional head starts here.
-HIGHEST_CONDITIONAL_RATE = 0.99
+from sk_pwiser.networks._spec import NetworkSpec
 
 
 @dataclass(frozen=True)
-class NetworkSpec:
-    """The table a network reads and the tasks that it learns.
+class Labels:
+    """What an extra loss of a network is computed from, beside the network's output.
 
     Parameters
     ----------
-    cardinalities : sequence of int
-        Number of codes of each category column, the codes for missing and unseen
-        values included. Empty without category columns.
-    n_numeric : int
-        Number of numeric inputs.
-    embedding_dim : int
-        Width of a category value's embedding.
-    base_rates : sequence of float
-        Mean of each task's labels, a probability; its length is the number of tasks.
-        Networks start their output biases there, so that training starts calibrated.
-    unseen_code : int, default=1
-        Code of a category value that is not known, in every column.
-    unseen_rate : float, default=0.0
-        Share of category values that training replaces by `unseen_code`.
-    numeric_bins : sequence of int, default=()
-        Number of bins of each numeric input, or 0. An input with bins is a position
-        among their edges, in [0, bins], and becomes one component a bin. Empty where
-        none has bins.
-    interaction : {"cross", "fm"} or None, default=None
-        Products of columns in the dense input: one cross layer of DCN-v2 ("cross"), or
-        the second-order term of a factorisation machine ("fm").
-    task_space : {"entire", "conditional"}, default="entire"
-        Whether the columns of a network's logits are read as P(Y_k = 1 | impression)
-        or as P(Y_k = 1 | Y_{k-1} = 1, impression). Networks need this for their
-        initial biases alone, which `base_logits` gives.
-
-    References
-    ----------
-    Gorishniy, Rubachev and Babenko (2022). "On Embeddings for Numerical Features in
-    Tabular Deep Learning." NeurIPS. :arxiv:`2203.05556`
-
-    Wang, Shivanna, Cheng, Jain, Lin, Hong and Chi (2021). "DCN V2: Improved Deep &
-    Cross Network." WWW. :arxiv:`2008.13535`
-
-    Rendle (2010). "Factorization Machines." ICDM.
+    y : float Tensor of shape (batch, n_tasks)
+        Labels, 0 or 1.
+    sample_weight : Tensor of shape (batch,) or (batch, n_tasks), or None
+        Weights of the rows, with a mean of 1 over the training rows.
+    row_losses : callable
+        The pointwise part of the loss that training minimises, without weights:
+        maps logits and targets in [0, 1], both of shape `(batch, n_tasks)`, to losses
+        of the same shape.
     """
 
-    cardinalities: Sequence[int]
-    n_numeric: int
-    embedding_dim: int
-    base_rates: Sequence[float]
-    unseen_code: int = 1
-    unseen_rate: float = 0.0
-    numeric_bins: Sequence[int] = ()
-    interaction: str | None = None
-    task_space: str = "entire"
-
-    @property
-    def n_tasks(self) -> int:
-        """Number of tasks."""
-        return len(self.base_rates)
-
-    def base_logits(self) -> Tensor:
-        """Compute the log-odds of the base rates, in the space of the tasks.
-
-        Returns
-        -------
-        Tensor of shape (n_tasks,)
-            Logits, kept finite where a rate is 0 or 1.
-        """
-        if self.task_space == "conditional":
-            return self.conditional_base_logits()
-        rates = torch.tensor(list(self.base_rates), dtype=torch.float64)
-        return torch.logit(rates, eps=1e-9).float()
-
-    def conditional_base_logits(self) -> Tensor:
-        """Compute the log-odds of each task's rate where the task before happened.
-
-        Returns
-        -------
-        Tensor of shape (n_tasks,)
-            Logits, finite also where labels break the funnel or a task has no ones.
-        """
-        rates = torch.tensor([1.0, *self.base_rates], dtype=torch.float64)
-        # Where there are no rows with the task before, nothing is known of this one.
-        # A head that starts near 1 would have no gradient to come back by.
-        conditional = (rates[1:] / rates[:-1]).nan_to_num(0.5)
-        conditional[1:].clamp_(max=HIGHEST_CONDITIONAL_RATE)
-        return torch.logit(conditional, eps=1e-9).float()
-
-
-class Correction(NamedTuple):
-    """What conditional heads need to learn from rows that they have no labels of.
-
-    Parameters
-    ----------
-    propensity : Tensor of shape (batch, n_tasks - 1)
-        P(Y_k = 1 | impression), kept off 0; no gradient is taken.
-    imputed : Tensor of shape (batch, n_tasks - 1) or None, default=None
-        Log-odds of imputed labels of the heads, for the doubly robust form.
-    weight : float, default=1.0
-        Weight of the corrected loss, which is added to the later task's own.
-
-    Examples
-    --------
-    >>> import torch
-    >>> from sk_pwiser.networks import Correction
-    >>> Correction(propensity=torch.full((3, 1), 0.1)).weight
-    1.0
-    """
-
-    propensity: Tensor
-    imputed: Tensor | None = None
-    weight: float = 1.0
+    y: Tensor
+    sample_weight: Tensor | None
+    row_losses: Callable[[Tensor, Tensor], Tensor]
 
 
 class NetworkOutput(NamedTuple):
@@ -131,28 +42,38 @@ class NetworkOutput(NamedTuple):
     Parameters
     ----------
     logits : Tensor of shape (batch, n_tasks)
-        Log-odds of P(Y_k = 1 | impression), one column a task. Predictions are made
-        from these alone.
+        Log-odds of P(Y_k = 1 | impression), one column per task; predictions depend on
+        these only. In conditional task space, a network may return log-odds of
+        P(Y_k = 1 | Y_{k-1} = 1, impression) here: the base class composes them.
     aux_logits : sequence of Tensor of shape (batch, n_tasks), default=()
-        Logits of extra heads, each trained with the tasks' own losses.
+        Logits of extra heads, each trained with the losses of the tasks, in the space
+        of the tasks.
     aux_weight : float, default=1.0
-        Weight of the extra heads' losses.
-    penalties : mapping of str to Tensor of shape (), default={}
-        Named terms added to the loss as they are, already weighted.
+        Weight of the losses of the extra heads.
+    extra_losses : mapping of str to Tensor or callable, default={}
+        Named terms of the loss, already weighted: a Tensor of shape (), a penalty; or
+        a callable that maps :class:`Labels` to a Tensor of shape (n_tasks,), which is
+        added to the losses of the tasks, or of shape (), a penalty.
     conditional_logits : Tensor of shape (batch, n_tasks) or None, default=None
-        Log-odds of P(Y_k = 1 | Y_{k-1} = 1, impression), where the network is a chain
-        of conditional heads.
-    correction : Correction or None, default=None
-        Adds the loss of the conditional heads over the entire space, by
-        :func:`~sk_pwiser.losses.entire_space_loss`.
+        Log-odds of P(Y_k = 1 | Y_{k-1} = 1, impression), if `logits` are composed of
+        conditional heads. Set in conditional task space, None in entire space.
+
+    Examples
+    --------
+    >>> import torch
+    >>> from sk_pwiser.networks import NetworkOutput
+    >>> logits = torch.zeros(3, 2)
+    >>> penalty = 0.1 * logits.square().mean()
+    >>> output = NetworkOutput(logits, extra_losses={"penalty": penalty})
+    >>> output.aux_logits
+    ()
     """
 
     logits: Tensor
     aux_logits: Sequence[Tensor] = ()
     aux_weight: float = 1.0
-    penalties: Mapping[str, Tensor] = {}
+    extra_losses: Mapping[str, Tensor | Callable[[Labels], Tensor]] = {}
     conditional_logits: Tensor | None = None
-    correction: Correction | None = None
 
 
 class MultiTaskNetwork(nn.Module):
@@ -163,25 +84,35 @@ class MultiTaskNetwork(nn.Module):
     itself is then a valid `network=` of
     :class:`~sk_pwiser.MultiTaskCTRCVRClassifier`.
 
+    The base class implements `task_space`. In conditional space, it reads the columns
+    of the logits that `forward` returns as conditional heads and composes them to
+    logits over impressions, unless `forward` returns `conditional_logits` as well.
+
+    Weightings of gradients decide per parameter tensor whether tasks share it. Layers
+    of different tasks should therefore have separate parameter tensors, and no gradient
+    should be multiplied by 0 on its way to another task's tensors.
+
     Parameters
     ----------
     spec : NetworkSpec
-        The table and the tasks.
+        The table, the tasks and the shared options.
     n_tables : int, default=1
         Number of independent embedding tables. With more than one, `input_layer`
-        returns one input a table, of shape `(n_tables, batch, width)`.
+        returns one input per table, of shape `(n_tables, batch, width)`.
 
     Attributes
     ----------
-    calibrator_weight : float
-        Weight of :func:`~sk_pwiser.losses.funnel_calibrator` where the user asks for
-        none.
+    spec : NetworkSpec
+        The specification.
     n_tasks : int
         Number of tasks.
     input_layer : module
         Maps codes and numeric inputs to a dense input of shape `(batch, width)`.
     width : int
         Width of the dense input.
+    monotonicity_weight : float
+        Weight of :func:`~sk_pwiser.losses.funnel_monotonicity_penalty`. A subclass may
+        set another default than 0 as a class attribute.
 
     Examples
     --------
@@ -199,22 +130,36 @@ class MultiTaskNetwork(nn.Module):
     (1, 2)
     """
 
-    calibrator_weight: ClassVar[float] = 0.0
+    monotonicity_weight: float = 0.0
 
     def __init__(self, spec: NetworkSpec, *, n_tables: int = 1) -> None:
         super().__init__()
+        self.spec = spec
         self.n_tasks = spec.n_tasks
-        self.input_layer = InputLayer(
-            spec.cardinalities,
-            spec.n_numeric,
-            spec.embedding_dim,
-            n_tables=n_tables,
-            unseen_code=spec.unseen_code,
-            unseen_rate=spec.unseen_rate,
-            numeric_bins=spec.numeric_bins,
-            interaction=spec.interaction,
-        )
+        self.input_layer = InputLayer(spec, n_tables=n_tables)
         self.width = self.input_layer.width
+        if spec.monotonicity_weight is not None:
+            self.monotonicity_weight = spec.monotonicity_weight
+        self.register_forward_hook(_apply_task_space)
+
+    @property
+    def base_logits(self) -> Tensor:
+        """Initial output biases: log-odds of the base rates in the task space.
+
+        A float32 Tensor of shape (n_tasks,), finite for all rates.
+        """
+        if self.spec.task_space == "conditional":
+            return self.conditional_base_logits
+        return base_logits(self.spec.base_rates)
+
+    @property
+    def conditional_base_logits(self) -> Tensor:
+        """Initial output biases of conditional heads, in either task space.
+
+        Log-odds of the rate of each task among rows with the previous task, a float32
+        Tensor of shape (n_tasks,), finite for all rates.
+        """
+        return conditional_base_logits(self.spec.base_rates)
 
     def forward(self, codes: Tensor, numeric: Tensor) -> NetworkOutput:
         """Compute the logits of a batch.
@@ -222,15 +167,32 @@ class MultiTaskNetwork(nn.Module):
         Parameters
         ----------
         codes : int64 Tensor of shape (batch, n_category_columns)
-            Codes of the category columns, each below its column's cardinality.
+            Codes of the category columns, each below the cardinality of its column.
         numeric : float Tensor of shape (batch, n_numeric)
-            Numeric inputs: scaled values, and positions where the specification has
-            bins.
+            Numeric inputs: scaled values, or positions for inputs with bins.
 
         Returns
         -------
         NetworkOutput
-            Logits `(batch, n_tasks)` and, where the network has them, auxiliary
-            logits and penalties.
+            Logits `(batch, n_tasks)` and, if the network has them, auxiliary logits
+            and extra losses.
         """
         raise NotImplementedError(f"{type(self).__name__} must define forward.")
+
+
+def _apply_task_space(
+    network: MultiTaskNetwork, args: tuple[Any, ...], output: NetworkOutput
+) -> NetworkOutput:
+    """Return the output of `forward` with logits over impressions; a forward hook."""
+    if not isinstance(output, NetworkOutput):
+        raise TypeError(
+            "network must return a NetworkOutput from forward; got "
+            f"{type(output).__name__}."
+        )
+    heads = output.conditional_logits
+    if network.spec.task_space == "entire":
+        return output if heads is None else output._replace(conditional_logits=None)
+    if heads is not None:
+        return output
+    heads = output.logits.float()
+    return output._replace(logits=chain_logits(heads), conditional_logits=heads)

@@ -1,56 +1,65 @@
 """Entire space counterfactual multi-task model."""
 
 from collections.abc import Sequence
+from functools import partial
 
 from torch import Tensor
 
 from sk_pwiser._utils import check_choice, check_number
-from sk_pwiser.networks._base import (
-    Correction,
-    MultiTaskNetwork,
-    NetworkOutput,
-    NetworkSpec,
-)
+from sk_pwiser.networks._base import MultiTaskNetwork, NetworkOutput
 from sk_pwiser.networks._checks import check_dropout, check_units
+from sk_pwiser.networks._entire_space import entire_space_loss
 from sk_pwiser.networks._funnel import chain_logits
 from sk_pwiser.networks._layers import TaskTowers
+from sk_pwiser.networks._spec import NetworkSpec
 
 
 class ESCM2(MultiTaskNetwork):
     r"""Entire space counterfactual multi-task model: ESMM with a corrected CVR.
 
-    The conditional heads of :class:`ESMM`, each after the first with a loss of its own
-    over all impressions: rows where the task before it happened stand for those where
-    it did not, by inverse propensity or doubly robust
-    (:func:`~sk_pwiser.losses.entire_space_loss`). The propensity is the network's own
-    probability of the task before,
+    The conditional heads are those of :class:`ESMM`. Each head after the first has an
+    additional loss over all impressions, although its label is known only if the
+    previous task happened, o = 1. With :math:`\delta` the head's own part of `loss=` in
+    a row, the loss weights the known rows by their inverse propensity p ("ipw"),
+
+    .. math:: \frac{1}{n} \sum_i \frac{o_i \delta_i}{p_i},
+
+    or is doubly robust ("dr"): further towers impute the labels of the other rows, and
+    with :math:`\hat\delta` the head's loss for an imputed label,
+
+    .. math:: \frac{1}{n} \sum_i \Big[\hat\delta_i
+        + \frac{o_i (\delta_i - \hat\delta_i)}{p_i}\Big]
+        + \frac{1}{n} \sum_i \frac{o_i (\delta_i - \hat\delta_i)^2}{p_i},
+
+    where the last sum trains only the imputation. The propensity is the network's
+    probability of the previous task,
 
     .. math:: p_{ik} = \max(P(Y_k = 1 \mid x_i), p_{min}),
 
-    without gradient. The doubly robust form has further towers that impute the labels
-    of rows where the task before did not happen.
+    without gradient.
 
     Parameters
     ----------
     spec : NetworkSpec
-        The table and the tasks.
+        The table, the tasks and the shared options.
     variant : {"ipw", "dr"}, default="ipw"
         Inverse propensity weighting, or the doubly robust form.
     correction_weight : float, default=0.1
-        Weight of the corrected losses beside the tasks' own, >= 0.
+        Weight of the additional losses, >= 0.
     min_propensity : float, default=0.05
-        Smallest propensity p_min, in (0, 1]: no row counts more than 1 / p_min times.
-        Rows below count less than unbiased estimates ask for.
+        Smallest propensity p_min, in (0, 1]: no row has a weight above 1 / p_min. Rows
+        with a smaller probability have a lower weight than an unbiased estimate needs.
     tower_units : sequence of int, default=(128, 64, 32)
         Widths of each tower's hidden layers.
     dropout : float, default=0.0
-        Share of activations dropped in training.
+        Share of activations that are dropped in training.
 
     Notes
     -----
-    Departures: any number of tasks; the propensity takes no gradient and is clipped;
-    the doubly robust form imputes labels in place of losses, so that rows without
-    labels reach the heads.
+    This implementation differs from the paper in four points: it takes any number of
+    tasks; the propensity takes no gradient and is clipped; the doubly robust form
+    imputes labels instead of losses, so that rows without labels train the heads; and
+    the additional losses are those of `loss=`, cross-entropy or not.
 
     References
     ----------
@@ -65,8 +74,8 @@ class ESCM2(MultiTaskNetwork):
     >>> spec = NetworkSpec([3, 5], n_numeric=2, embedding_dim=4, base_rates=[0.1, 0.01])
     >>> codes, numeric = torch.tensor([[0, 1]]), torch.zeros(1, 2)
     >>> output = ESCM2(spec, variant="dr")(codes, numeric)
-    >>> tuple(output.logits.shape), tuple(output.correction.imputed.shape)
-    ((1, 2), (1, 1))
+    >>> tuple(output.logits.shape), list(output.extra_losses)
+    ((1, 2), ['correction'])
     """
 
     def __init__(
@@ -84,11 +93,11 @@ class ESCM2(MultiTaskNetwork):
         self.correction_weight = check_number(
             "correction_weight", correction_weight, at_least=0
         )
-        self.min_propensity = check_number("min_propensity", min_propensity, at_least=0)
-        if not 0 < self.min_propensity <= 1:
-            raise ValueError(f"min_propensity must be in (0, 1]; got {min_propensity}.")
+        self.min_propensity = check_number(
+            "min_propensity", min_propensity, above=0, at_most=1
+        )
         units, dropout = check_units("tower_units", tower_units), check_dropout(dropout)
-        base_logits = spec.conditional_base_logits()
+        base_logits = self.conditional_base_logits
         self.towers = TaskTowers(self.width, units, base_logits, dropout)
         self.imputation = None
         if variant == "dr" and spec.n_tasks > 1:
@@ -97,13 +106,19 @@ class ESCM2(MultiTaskNetwork):
     def forward(self, codes: Tensor, numeric: Tensor) -> NetworkOutput:
         """Compute the logits of a batch, `(batch, n_tasks)`, and the correction."""
         inputs = self.input_layer(codes, numeric)
-        conditional = self.towers(inputs).float()
-        logits = chain_logits(conditional)
+        heads = self.towers(inputs).float()
+        logits = chain_logits(heads)
         if self.n_tasks == 1:
-            return NetworkOutput(logits, conditional_logits=conditional)
-        propensity = logits[:, :-1].detach().sigmoid().clamp(min=self.min_propensity)
-        imputed = None if self.imputation is None else self.imputation(inputs)
-        correction = Correction(propensity, imputed, self.correction_weight)
+            return NetworkOutput(logits, conditional_logits=heads)
+        correction = partial(
+            entire_space_loss,
+            conditional_logits=heads,
+            propensity=logits[:, :-1].detach().sigmoid().clamp(min=self.min_propensity),
+            imputed=None if self.imputation is None else self.imputation(inputs),
+            weight=self.correction_weight,
+        )
         return NetworkOutput(
-            logits, conditional_logits=conditional, correction=correction
+            logits,
+            extra_losses={"correction": correction},
+            conditional_logits=heads,
         )

@@ -4,10 +4,11 @@ from collections.abc import Sequence
 
 from torch import Tensor
 
-from sk_pwiser.networks._base import MultiTaskNetwork, NetworkOutput, NetworkSpec
+from sk_pwiser.networks._base import MultiTaskNetwork, NetworkOutput
 from sk_pwiser.networks._checks import check_dropout, check_units
 from sk_pwiser.networks._funnel import chain_logits
 from sk_pwiser.networks._layers import TaskTowers
+from sk_pwiser.networks._spec import NetworkSpec
 
 
 class ESMM(MultiTaskNetwork):
@@ -16,23 +17,24 @@ class ESMM(MultiTaskNetwork):
     .. math:: P(Y_k = 1 \mid x) = \prod_{j \le k} \sigma(c_j), \quad c_j = t_j(x)
 
     with x the input of shared embeddings and numeric values and t_j the tower of
-    conditional head j: for two tasks CTCVR = CTR x CVR. All heads learn from all
-    impressions, the CVR through the product. Computed in log space; a later task is
-    never likelier than an earlier one.
+    conditional head j: for two tasks CTCVR = CTR x CVR. All heads are trained on all
+    impressions, the CVR head through the product. The product is computed in log space.
+    The probability of a later task never exceeds that of an earlier task.
 
     Parameters
     ----------
     spec : NetworkSpec
-        The table and the tasks.
+        The table, the tasks and the shared options.
     tower_units : sequence of int, default=(128, 64, 32)
         Widths of each tower's hidden layers.
     dropout : float, default=0.0
-        Share of activations dropped in training.
+        Share of activations that are dropped in training.
 
     Notes
     -----
-    `predict_cvr` is the product of the heads after the first, the CVR head itself for
-    two tasks. Departures: any number of tasks, and numeric values beside embeddings.
+    `predict_cvr` is the product of the heads after the first, which is the CVR head for
+    two tasks. This implementation differs from the paper in that it takes any number of
+    tasks, and numeric values beside embeddings.
 
     References
     ----------
@@ -62,7 +64,7 @@ class ESMM(MultiTaskNetwork):
         self.towers = TaskTowers(
             self.width,
             check_units("tower_units", tower_units),
-            spec.conditional_base_logits(),
+            self.conditional_base_logits,
             check_dropout(dropout),
         )
 

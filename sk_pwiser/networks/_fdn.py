@@ -7,51 +7,54 @@ from torch import Tensor
 from torch.nn import functional as F
 
 from sk_pwiser._utils import check_choice, check_integer, check_number
-from sk_pwiser.networks._base import MultiTaskNetwork, NetworkOutput, NetworkSpec
+from sk_pwiser.networks._base import MultiTaskNetwork, NetworkOutput
 from sk_pwiser.networks._checks import check_dropout, check_units
 from sk_pwiser.networks._layers import StackedMLP, TaskTowers
+from sk_pwiser.networks._spec import NetworkSpec
 
 
 class FDN(MultiTaskNetwork):
     r"""Feature decomposition network: pairs of specific and shared experts.
 
-    Task k owns pairs of a specific expert :math:`s_{kj}` and a shared expert
+    Task k has pairs of a specific expert :math:`s_{kj}` and a shared expert
     :math:`h_{kj}`, multi-layer perceptrons with ELU. Its tower reads its own specific
     experts and the shared experts of all tasks,
 
     .. math:: z_k = t_k([s_{k1}; \dots; s_{kn}; h_{11}; \dots; h_{Kn}]).
 
     An auxiliary head :math:`a_{kj} = v_{kj}^\top s_{kj} + e_{kj}` on every specific
-    expert learns the task as well, and a penalty holds the two experts of a pair
-    orthogonal. Neither plays a part in predictions.
+    expert is trained with the loss of the task, and a penalty makes the outputs of a
+    pair orthogonal. Predictions depend on neither of them.
 
     Parameters
     ----------
     spec : NetworkSpec
-        The table and the tasks.
+        The table, the tasks and the shared options.
     n_pairs : int, default=2
         Number of pairs of each task.
     expert_units : sequence of int, default=(128, 64)
         Widths of each expert's layers.
     tower_units : sequence of int, default=()
-        Widths of each tower's hidden layers; none in the paper's code.
+        Widths of each tower's hidden layers; the paper's code has none.
     dropout : float, default=0.0
-        Share of activations dropped in experts and towers in training.
+        Share of activations that are dropped in experts and towers in training.
     aux_weight : float, default=0.1
         Weight of the auxiliary heads' losses, summed over pairs; 1 in the paper's code.
     orthogonality : {"row", "batch", "norm_product"}, default="row"
-        The penalty of a pair: the squared cosine of its outputs, mean over rows
+        The penalty of a pair: the squared cosine of its outputs, averaged over rows
         ("row"); the squared Frobenius norm of the product of the two centred,
-        row-normalised output matrices over the squared number of rows ("batch"); or
-        the mean product of the outputs' lengths ("norm_product"), which is what the
-        paper's code computes. The last shrinks lengths and does not orthogonalise.
+        row-normalised output matrices, divided by the squared number of rows
+        ("batch"); or the mean product of the lengths of the outputs ("norm_product"),
+        as computed by the paper's code. The last one reduces lengths and does not make
+        outputs orthogonal.
     orthogonality_weight : float, default=0.1
         Weight of the penalty, summed over pairs; 1 in the paper's code.
 
     Notes
     -----
-    Departures: no class weights, since these spoil probabilities; no scale and shift
-    of the input; dropout; the same number of pairs for all tasks.
+    This implementation differs from the paper in several points: there are no class
+    weights, since these bias probabilities; the input is not scaled and shifted; there
+    is dropout; and all tasks have the same number of pairs.
 
     References
     ----------
@@ -93,10 +96,12 @@ class FDN(MultiTaskNetwork):
         dropout = check_dropout(dropout)
         units = check_units("expert_units", expert_units)
         n_each = spec.n_tasks * n_pairs
-        # Specific experts, task by task, before the shared ones in the same order.
-        self.experts = StackedMLP(2 * n_each, self.width, units, dropout, F.elu)
+        # The specific experts, grouped by task, precede the shared experts, which are
+        # in the same order.
+        parts = [n_pairs] * spec.n_tasks + [n_each]
+        self.experts = StackedMLP(parts, self.width, units, dropout, F.elu)
         n_read = (n_pairs + n_each) * self.experts.n_out
-        base_logits = spec.base_logits()
+        base_logits = self.base_logits
         self.towers = TaskTowers(
             n_read, check_units("tower_units", tower_units), base_logits, dropout
         )
@@ -120,7 +125,7 @@ class FDN(MultiTaskNetwork):
             logits,
             aux_logits=aux.unbind(dim=2),
             aux_weight=self.aux_weight,
-            penalties={"orthogonality": self.orthogonality_weight * penalty},
+            extra_losses={"orthogonality": self.orthogonality_weight * penalty},
         )
 
 
@@ -135,13 +140,13 @@ def row_penalty(specific: Tensor, shared: Tensor) -> Tensor:
     Returns
     -------
     Tensor of shape (n_pairs,)
-        In [0, 1]; 0 where all rows are orthogonal.
+        In [0, 1]; 0 if all rows are orthogonal.
     """
     return F.cosine_similarity(specific, shared, dim=2).square().mean(dim=1)
 
 
 def batch_penalty(specific: Tensor, shared: Tensor) -> Tensor:
-    """Compute how far the directions of each pair's outputs vary together.
+    """Compute the dependence between the directions of each pair's outputs.
 
     Parameters
     ----------
@@ -151,7 +156,7 @@ def batch_penalty(specific: Tensor, shared: Tensor) -> Tensor:
     Returns
     -------
     Tensor of shape (n_pairs,)
-        In [0, 1]; 0 where no direction of one varies with one of the other.
+        In [0, 1]; 0 if no direction of one expert is correlated with one of the other.
     """
     s, h = (
         F.normalize(outputs - outputs.mean(dim=1, keepdim=True), dim=2)
@@ -172,7 +177,7 @@ def norm_product_penalty(specific: Tensor, shared: Tensor) -> Tensor:
     Returns
     -------
     Tensor of shape (n_pairs,)
-        Whatever the angle between the two.
+        The values do not depend on the angle between two outputs.
     """
     # The Frobenius norm of the outer product, without forming it.
     lengths: Tensor = torch.linalg.vector_norm(torch.stack([specific, shared]), dim=3)

@@ -1,63 +1,85 @@
-"""From a chain of conditional heads to the tasks of a funnel."""
+"""Logits along a funnel: initial output biases, and the chain of conditional heads."""
+
+from collections.abc import Sequence
 
 import torch
 from torch import Tensor
 from torch.nn import functional as F
 
-from sk_pwiser.networks._base import NetworkOutput
+# Upper limit of the initial rate of a conditional head: a head that starts near 1 has
+# almost no gradient.
+HIGHEST_CONDITIONAL_RATE = 0.99
 
 
-def chain_logits(conditional: Tensor) -> Tensor:
-    r"""Compose conditional heads to the logits of a funnel, in log space.
+def base_logits(base_rates: Sequence[float]) -> Tensor:
+    """Compute the log-odds of base rates.
+
+    Parameters
+    ----------
+    base_rates : sequence of float
+        Mean of the labels of each task.
+
+    Returns
+    -------
+    Tensor of shape (n_tasks,)
+        Logits, finite also for rates of 0 and 1.
+    """
+    rates = torch.tensor(list(base_rates), dtype=torch.float64)
+    return torch.logit(rates, eps=1e-9).float()
+
+
+def conditional_base_logits(base_rates: Sequence[float]) -> Tensor:
+    """Compute the log-odds of each task's rate among rows with the previous task.
+
+    Parameters
+    ----------
+    base_rates : sequence of float
+        Mean of the labels of each task, in the order of the funnel.
+
+    Returns
+    -------
+    Tensor of shape (n_tasks,)
+        Logits, finite also if labels break the funnel or a task has no ones.
+    """
+    rates = torch.tensor([1.0, *base_rates], dtype=torch.float64)
+    # Without rows that have the previous task, the conditional rate is unknown.
+    conditional = (rates[1:] / rates[:-1]).nan_to_num(0.5)
+    conditional[1:].clamp_(max=HIGHEST_CONDITIONAL_RATE)
+    return torch.logit(conditional, eps=1e-9).float()
+
+
+def chain_logits(conditional_logits: Tensor) -> Tensor:
+    r"""Compose conditional heads to logits over impressions, in log space.
 
     .. math:: P_k = \prod_{j \le k} \sigma(c_j), \quad
         \log(1 - P_k) = \log[(1 - P_{k-1}) + P_{k-1}\, \sigma(-c_k)]
 
     Parameters
     ----------
-    conditional : Tensor of shape (batch, n_tasks)
+    conditional_logits : Tensor of shape (batch, n_tasks)
         Log-odds of P(Y_k = 1 | Y_{k-1} = 1, impression); of P(Y_1 = 1 | impression)
         in the first column.
 
     Returns
     -------
     Tensor of shape (batch, n_tasks)
-        Log-odds of P(Y_k = 1 | impression). No column is above the one before it.
+        Log-odds of P(Y_k = 1 | impression). No column exceeds the previous one.
+
+    Examples
+    --------
+    >>> import torch
+    >>> from sk_pwiser.networks import chain_logits
+    >>> chain_logits(torch.zeros(1, 3)).sigmoid()
+    tensor([[0.5000, 0.2500, 0.1250]])
     """
-    log_passes = F.logsigmoid(conditional).unbind(dim=1)
-    log_stops = F.logsigmoid(-conditional).unbind(dim=1)
+    log_passes = F.logsigmoid(conditional_logits).unbind(dim=1)
+    log_stops = F.logsigmoid(-conditional_logits).unbind(dim=1)
     log_p, log_not = log_passes[0], log_stops[0]
-    # Not the first column itself: rounding that all columns share keeps their order.
+    # The first column is computed like the others, not copied from the input: all
+    # columns then have the same rounding errors, and their order is kept.
     logits = [log_p - log_not]
     for passes, stops in zip(log_passes[1:], log_stops[1:], strict=True):
         log_not = torch.logaddexp(log_not, log_p + stops)
         log_p = log_p + passes
         logits.append(log_p - log_not)
     return torch.stack(logits, dim=1)
-
-
-def as_funnel(output: NetworkOutput) -> NetworkOutput:
-    """Read the columns of a network's logits as conditional heads.
-
-    Parameters
-    ----------
-    output : NetworkOutput
-        Output of a network; one that is a chain already is left as it is.
-
-    Returns
-    -------
-    NetworkOutput
-        With logits over impressions, and the heads in `conditional_logits`.
-
-    Examples
-    --------
-    >>> import torch
-    >>> from sk_pwiser.networks import NetworkOutput, as_funnel
-    >>> heads = NetworkOutput(torch.zeros(1, 3))
-    >>> as_funnel(heads).logits.sigmoid()
-    tensor([[0.5000, 0.2500, 0.1250]])
-    """
-    if output.conditional_logits is not None:
-        return output
-    heads = output.logits.float()
-    return output._replace(logits=chain_logits(heads), conditional_logits=heads)

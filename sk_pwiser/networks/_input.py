@@ -5,20 +5,23 @@ from collections.abc import Sequence
 import torch
 from torch import Tensor, nn
 
+from sk_pwiser._utils import generator_on
 from sk_pwiser.networks._interaction import INTERACTIONS
+from sk_pwiser.networks._spec import NetworkSpec
 
 
 class BinExpansion(nn.Module):
-    """Spread positions among the edges of bins over one component a bin.
+    """Expand positions among the edges of bins to one component per bin.
 
-    Component t of a position u is u - t, kept in [0, 1]: 1 in bins below the value, 0
-    in those above, and its share of the way through its own bin. This is the piecewise
-    linear encoding, but for values beyond the outer edges, which count as the edge.
+    Component t of a position u is u - t, clipped to [0, 1]: 1 for bins below the value,
+    0 for bins above it, and the relative position inside its own bin. This is the
+    piecewise linear encoding, except that values beyond the outer edges are clipped to
+    these.
 
     Parameters
     ----------
     n_bins : sequence of int
-        Number of bins of each numeric input; inputs with 0 are left as they are, and
+        Number of bins of each numeric input. Inputs with 0 bins stay unchanged, and
         come first.
 
     References
@@ -55,96 +58,64 @@ class BinExpansion(nn.Module):
 class InputLayer(nn.Module):
     """Category embeddings beside numeric inputs.
 
-    All category columns share one embedding table, each from its own offset on, and
-    are looked up in one call. In training some values are taken for unseen ones: this
-    trains the code of these, and keeps the network from leaning on single values.
+    All category columns share one embedding table, in which each has an offset, and
+    are looked up in one call. Category dropout replaces random values by the code of
+    unseen values in training: it trains the embedding of this code, and regularises
+    the embeddings of the others.
 
     Parameters
     ----------
-    cardinalities : sequence of int
-        Number of codes of each category column.
-    n_numeric : int
-        Number of numeric inputs.
-    embedding_dim : int
-        Width of an embedding.
+    spec : NetworkSpec
+        The table and the options of its input.
     n_tables : int, default=1
-        Number of independent embedding tables, held side by side.
-    unseen_code : int, default=1
-        Code of an unseen value, in every column.
-    unseen_rate : float, default=0.0
-        Share of values taken for unseen ones in training.
-    numeric_bins : sequence of int, default=()
-        Number of bins of each numeric input, see `BinExpansion`; empty for none.
-    interaction : {"cross", "fm"} or None, default=None
-        Products of columns; each table has its own.
+        Number of independent embedding tables, each with its own interaction.
     """
 
     offsets: Tensor
 
-    # Embeddings that start small leave a value seen a few times near its column's
-    # neutral value: the network learns it only as far as the rows insist.
-    initial_scale = 0.01
+    # Standard deviation of initial embeddings. If it is small, the embedding of a rare
+    # value stays near 0: it departs only as far as the value's few rows require.
+    initial_std = 0.01
 
-    def __init__(
-        self,
-        cardinalities: Sequence[int],
-        n_numeric: int,
-        embedding_dim: int,
-        *,
-        n_tables: int = 1,
-        unseen_code: int = 1,
-        unseen_rate: float = 0.0,
-        numeric_bins: Sequence[int] = (),
-        interaction: str | None = None,
-    ) -> None:
+    def __init__(self, spec: NetworkSpec, *, n_tables: int = 1) -> None:
         super().__init__()
-        _check_options(n_numeric, numeric_bins, interaction)
-        self.unseen_code = unseen_code
-        self.unseen_rate = unseen_rate
-        self.n_tables = n_tables
-        self.embedding_dim = embedding_dim
-        sizes = torch.tensor([0, *cardinalities], dtype=torch.int64)
+        self.unseen_code = spec.unseen_code
+        self.category_dropout = spec.category_dropout
+        n_columns, dim = len(spec.cardinalities), spec.embedding_dim
+        sizes = torch.tensor([0, *spec.cardinalities], dtype=torch.int64)
         self.register_buffer("offsets", sizes.cumsum(0)[:-1], persistent=False)
-        self.embedding = nn.Embedding(int(sizes.sum()), n_tables * embedding_dim)
-        nn.init.normal_(self.embedding.weight, std=self.initial_scale)
-        self.bins = BinExpansion(numeric_bins) if any(numeric_bins) else None
-        n_numeric = n_numeric if self.bins is None else self.bins.n_out
-        self.width = len(cardinalities) * embedding_dim + n_numeric
-        self.interaction = None
-        if interaction is not None:
-            self.interaction = INTERACTIONS[interaction](
-                n_tables, len(cardinalities), embedding_dim, n_numeric
-            )
-            self.width = self.interaction.width
+        n_rows = int(sizes.sum())
+        tables = [nn.Embedding(n_rows, dim) for _ in range(n_tables)]
+        for table in tables:
+            nn.init.normal_(table.weight, std=self.initial_std)
+        self.embeddings = nn.ModuleList(tables)
+        self.bins = BinExpansion(spec.numeric_bins) if any(spec.numeric_bins) else None
+        n_numeric = spec.n_numeric if self.bins is None else self.bins.n_out
+        self.width = n_columns * dim + n_numeric
+        self.interactions: nn.ModuleList | None = None
+        if spec.interaction is not None:
+            kind = INTERACTIONS[spec.interaction]
+            layers = [kind(n_columns, dim, n_numeric) for _ in range(n_tables)]
+            self.interactions = nn.ModuleList(layers)
+            self.width = layers[0].width
 
     def forward(self, codes: Tensor, numeric: Tensor) -> Tensor:
         """Return `(batch, width)`, or `(n_tables, batch, width)` for several tables."""
-        if self.training and self.unseen_rate > 0:
-            unseen = torch.rand(codes.shape, device=codes.device) < self.unseen_rate
-            codes = codes.masked_fill(unseen, self.unseen_code)
+        places = self._drop(codes) + self.offsets
         numeric = numeric if self.bins is None else self.bins(numeric)
-        inputs = self._join(self.embedding(codes + self.offsets), numeric)
-        return inputs if self.interaction is None else self.interaction(inputs)
+        inputs = [
+            torch.cat([embedding(places).flatten(1), numeric], dim=1)
+            for embedding in self.embeddings
+        ]
+        if self.interactions is not None:
+            layers = zip(self.interactions, inputs, strict=True)
+            inputs = [interaction(columns) for interaction, columns in layers]
+        return inputs[0] if len(inputs) == 1 else torch.stack(inputs)
 
-    def _join(self, embedded: Tensor, numeric: Tensor) -> Tensor:
-        if self.n_tables == 1:
-            return torch.cat([embedded.flatten(1), numeric], dim=1)
-        batch, n_columns, _ = embedded.shape
-        embedded = embedded.view(batch, n_columns, self.n_tables, self.embedding_dim)
-        embedded = embedded.permute(2, 0, 1, 3).flatten(2)
-        return torch.cat([embedded, numeric.expand(self.n_tables, -1, -1)], dim=2)
-
-
-def _check_options(
-    n_numeric: int, numeric_bins: Sequence[int], interaction: str | None
-) -> None:
-    if len(numeric_bins) not in (0, n_numeric) or min(numeric_bins, default=0) < 0:
-        raise ValueError(
-            f"numeric_bins must hold one number >= 0 an input, {n_numeric}, or be "
-            f"empty; got {numeric_bins!r}."
-        )
-    if interaction is not None and interaction not in INTERACTIONS:
-        raise ValueError(
-            f"interaction must be one of {sorted(INTERACTIONS)} or None; got "
-            f"{interaction!r}."
-        )
+    def _drop(self, codes: Tensor) -> Tensor:
+        """Apply category dropout in training."""
+        if not self.training or self.category_dropout == 0:
+            return codes
+        generator = generator_on(codes.device)
+        drawn = torch.rand(codes.shape, generator=generator, device=codes.device)
+        return codes.masked_fill(drawn < self.category_dropout, self.unseen_code)

@@ -7,26 +7,27 @@ from torch import Tensor, nn
 from torch.nn import functional as F
 
 from sk_pwiser._utils import check_integer
-from sk_pwiser.networks._base import MultiTaskNetwork, NetworkOutput, NetworkSpec
+from sk_pwiser.networks._base import MultiTaskNetwork, NetworkOutput
 from sk_pwiser.networks._checks import check_dropout, check_units
 from sk_pwiser.networks._layers import Gates, OutputLayer, StackedMLP
+from sk_pwiser.networks._spec import NetworkSpec
 
 
 class MetaHeac(MultiTaskNetwork):
-    r"""Hybrid experts and critics: both are shared, and each task mixes its own.
+    r"""Hybrid experts and critics: both are shared, with one mixture per task.
 
     .. math:: u_k = \sum_j g_k(x)_j\, e_j(x), \quad
         P(Y_k = 1 \mid x) = \sum_m a_k(x)_m\, \sigma(c_m(u_k) + b_k)
 
     with x the input of embeddings and numeric values, e_j the experts, c_m the
-    critics, b_k a bias a task, and the gates :math:`g_k(x), a_k(x)` softmax functions
-    of x and of task k. Every critic gives a probability, and these are mixed by
-    weights that sum to 1, in log space.
+    critics, b_k one bias per task, and the gates :math:`g_k(x), a_k(x)` softmax
+    functions of x, one per task. Every critic returns a probability; these are mixed,
+    in log space, by weights that sum to 1.
 
     Parameters
     ----------
     spec : NetworkSpec
-        The table and the tasks.
+        The table, the tasks and the shared options.
     n_experts : int, default=4
         Number of experts.
     n_critics : int, default=3
@@ -36,14 +37,15 @@ class MetaHeac(MultiTaskNetwork):
     tower_units : sequence of int, default=(32,)
         Widths of each critic's hidden layers.
     dropout : float, default=0.0
-        Share of activations dropped in experts and critics in training.
+        Share of activations that are dropped in experts and critics in training.
 
     Notes
     -----
-    Departures: the tasks take the place of campaigns. A gate is linear in x with
-    weights of the task's own, in place of a network that reads the embedding of a
-    campaign; it starts even. The meta-learning of the paper, which asks for many
-    campaigns, is left out. A bias a task lets tasks of other base rates share critics.
+    This implementation differs from the paper in that the tasks replace the campaigns.
+    A gate is linear in x with separate weights per task, instead of a network that
+    reads the embedding of a campaign; it starts uniform. The meta-learning of the
+    paper, which needs many campaigns, is left out. One bias per task lets tasks with
+    different base rates share the critics.
 
     References
     ----------
@@ -76,13 +78,13 @@ class MetaHeac(MultiTaskNetwork):
         n_critics = check_integer("n_critics", n_critics, at_least=1)
         dropout = check_dropout(dropout)
         units = check_units("expert_units", expert_units)
-        self.experts = StackedMLP(n_experts, self.width, units, dropout)
+        self.experts = StackedMLP([n_experts], self.width, units, dropout)
         self.gates = Gates(self.width, spec.n_tasks, n_experts)
         units = check_units("tower_units", tower_units)
-        self.critics = StackedMLP(n_critics, self.experts.n_out, units, dropout)
+        self.critics = StackedMLP([n_critics], self.experts.n_out, units, dropout)
         self.critic_gates = Gates(self.width, spec.n_tasks, n_critics)
-        self.output = OutputLayer(n_critics, self.critics.n_out)
-        self.task_bias = nn.Parameter(spec.base_logits())
+        self.output = OutputLayer([n_critics], self.critics.n_out)
+        self.task_bias = nn.ParameterList(torch.split(self.base_logits, 1))
 
     def forward(self, codes: Tensor, numeric: Tensor) -> NetworkOutput:
         """Compute the logits of a batch, of shape `(batch, n_tasks)`."""
@@ -91,7 +93,7 @@ class MetaHeac(MultiTaskNetwork):
         # Every critic reads every task's mixture: (n_critics, n_tasks, batch).
         judged = self.output(self.critics(mixed.flatten(0, 1)))
         judged = judged.view(len(judged), *mixed.shape[:2]).permute(2, 1, 0)
-        logits = judged + self.task_bias.unsqueeze(1)
+        logits = judged + torch.stack(list(self.task_bias))
         log_weights = self.critic_gates.log_weights(inputs)
         return NetworkOutput(mixture_logits(logits, log_weights.float()))
 

@@ -5,13 +5,14 @@ from collections.abc import Sequence
 from torch import Tensor
 
 from sk_pwiser._utils import check_integer
-from sk_pwiser.networks._base import MultiTaskNetwork, NetworkOutput, NetworkSpec
+from sk_pwiser.networks._base import MultiTaskNetwork, NetworkOutput
 from sk_pwiser.networks._checks import check_dropout, check_units
 from sk_pwiser.networks._layers import Gates, StackedMLP, TaskTowers
+from sk_pwiser.networks._spec import NetworkSpec
 
 
 class MMoE(MultiTaskNetwork):
-    r"""Multi-gate mixture of experts: shared experts, mixed by one gate a task.
+    r"""Multi-gate mixture of experts: shared experts, mixed by one gate per task.
 
     .. math:: z_k = t_k(\sum_j g_k(x)_j e_j(x)), \quad g_k(x) = softmax(W_k x + c_k)
 
@@ -21,7 +22,7 @@ class MMoE(MultiTaskNetwork):
     Parameters
     ----------
     spec : NetworkSpec
-        The table and the tasks.
+        The table, the tasks and the shared options.
     n_experts : int, default=4
         Number of experts.
     expert_units : sequence of int, default=(128, 64)
@@ -29,11 +30,12 @@ class MMoE(MultiTaskNetwork):
     tower_units : sequence of int, default=(32,)
         Widths of each tower's hidden layers.
     dropout : float, default=0.0
-        Share of activations dropped in experts and towers in training.
+        Share of activations that are dropped in experts and towers in training.
 
     Notes
     -----
-    Departures: gates have a bias and start even.
+    This implementation differs from the paper in the gates, which have a bias and start
+    uniform.
 
     References
     ----------
@@ -61,17 +63,15 @@ class MMoE(MultiTaskNetwork):
         dropout: float = 0.0,
     ) -> None:
         super().__init__(spec)
-        n_experts, dropout = (
-            check_integer("n_experts", n_experts, at_least=1),
-            check_dropout(dropout),
-        )
+        n_experts = check_integer("n_experts", n_experts, at_least=1)
+        dropout = check_dropout(dropout)
         units = check_units("expert_units", expert_units)
-        self.experts = StackedMLP(n_experts, self.width, units, dropout)
+        self.experts = StackedMLP([n_experts], self.width, units, dropout)
         self.gates = Gates(self.width, spec.n_tasks, n_experts)
         self.towers = TaskTowers(
             self.experts.n_out,
             check_units("tower_units", tower_units),
-            spec.base_logits(),
+            self.base_logits,
             dropout,
         )
 

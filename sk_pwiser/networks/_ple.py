@@ -6,30 +6,31 @@ import torch
 from torch import Tensor, nn
 
 from sk_pwiser._utils import check_integer
-from sk_pwiser.networks._base import MultiTaskNetwork, NetworkOutput, NetworkSpec
+from sk_pwiser.networks._base import MultiTaskNetwork, NetworkOutput
 from sk_pwiser.networks._checks import check_dropout, check_units
 from sk_pwiser.networks._layers import Gates, StackedMLP, TaskTowers, mix
+from sk_pwiser.networks._spec import NetworkSpec
 
 
 class PLE(MultiTaskNetwork):
-    r"""Progressive layered extraction: shared experts beside those of each task.
+    r"""Progressive layered extraction: shared experts beside the experts of each task.
 
-    In every level the gate of task k mixes the task's own experts with the shared
-    ones, and a shared gate mixes all of them,
+    In every level, the gate of task k mixes the experts of the task and the shared
+    experts, and a shared gate mixes all experts,
 
     .. math:: x_k' = \sum_j g_k(x_k)_j\, e_j(x_{t(j)}), \quad
         g_k(x) = softmax(W_k x + c_k)
 
-    with j over the experts that the gate sees, t(j) the task, or the shared stream,
+    with j over the experts that the gate mixes, t(j) the task, or the shared stream,
     that expert j belongs to, and :math:`x_k = x`, the input of embeddings and numeric
-    values, in the first level. The last level has no shared gate, since nothing would
-    read it. The logit is :math:`z_k = t_k(x_k)` with t_k the tower. One level is the
-    CGC of the paper.
+    values, in the first level. The last level has no shared gate, since no layer would
+    read its output. The logit is :math:`z_k = t_k(x_k)` with t_k the tower. One level
+    is the CGC of the paper.
 
     Parameters
     ----------
     spec : NetworkSpec
-        The table and the tasks.
+        The table, the tasks and the shared options.
     n_experts : int, default=1
         Number of experts of each task in a level.
     n_shared_experts : int, default=2
@@ -41,11 +42,12 @@ class PLE(MultiTaskNetwork):
     tower_units : sequence of int, default=(32,)
         Widths of each tower's hidden layers.
     dropout : float, default=0.0
-        Share of activations dropped in experts and towers in training.
+        Share of activations that are dropped in experts and towers in training.
 
     Notes
     -----
-    Departures: gates have a bias and start even.
+    This implementation differs from the paper in the gates, which have a bias and start
+    uniform.
 
     References
     ----------
@@ -86,12 +88,12 @@ class PLE(MultiTaskNetwork):
         width = self.width
         levels = []
         for level in range(n_levels):
-            goes_on = level + 1 < n_levels
-            levels.append(ExtractionLevel(width, counts, units, dropout, goes_on))
+            is_last = level + 1 == n_levels
+            levels.append(ExtractionLevel(width, counts, units, dropout, is_last))
             width = levels[-1].n_out
         self.levels = nn.ModuleList(levels)
         self.towers = TaskTowers(
-            width, check_units("tower_units", tower_units), spec.base_logits(), dropout
+            width, check_units("tower_units", tower_units), self.base_logits, dropout
         )
 
     def forward(self, codes: Tensor, numeric: Tensor) -> NetworkOutput:
@@ -103,20 +105,20 @@ class PLE(MultiTaskNetwork):
 
 
 class ExtractionLevel(nn.Module):
-    """One level: the experts of each task, the shared ones, and the gates.
+    """One level: the experts of each task, the shared experts and the gates.
 
     Parameters
     ----------
     n_in : int
         Width of a stream.
     counts : tuple of int
-        Numbers of tasks, of experts a task, and of shared experts.
+        Numbers of tasks, of experts per task, and of shared experts.
     units : sequence of int
         Widths of each expert's layers.
     dropout : float
-        Share of activations dropped in training.
-    goes_on : bool
-        Whether there is a further level, which reads the shared stream.
+        Share of activations that are dropped in training.
+    is_last : bool
+        Whether the level is the last one, which has no shared stream.
     """
 
     source: Tensor
@@ -127,32 +129,32 @@ class ExtractionLevel(nn.Module):
         counts: tuple[int, int, int],
         units: Sequence[int],
         dropout: float,
-        goes_on: bool,
+        is_last: bool,
     ) -> None:
         super().__init__()
         self.counts = n_tasks, n_own, n_shared = counts
         n_all = n_tasks * n_own + n_shared
-        self.experts = StackedMLP(n_all, n_in, units, dropout)
+        parts = [n_own] * n_tasks + [n_shared]
+        self.experts = StackedMLP(parts, n_in, units, dropout)
         self.n_out = self.experts.n_out
         self.task_gates = Gates(n_in, n_tasks, n_own + n_shared)
-        self.shared_gate = Gates(n_in, 1, n_all) if goes_on else None
-        # The stream that each expert reads: its task's, or the last, which is shared.
-        repeats = torch.tensor([n_own] * n_tasks + [n_shared])
-        source = torch.arange(n_tasks + 1).repeat_interleave(repeats)
+        self.shared_gate = Gates(n_in, 1, n_all) if not is_last else None
+        # Each expert reads the stream of its task, or the last, shared stream.
+        source = torch.arange(n_tasks + 1).repeat_interleave(torch.tensor(parts))
         self.register_buffer("source", source, persistent=False)
 
     def forward(self, streams: Tensor) -> Tensor:
-        """Map the streams of the tasks, and the shared one, to the next ones.
+        """Map the streams of tasks and the shared stream to those of the next level.
 
         Parameters
         ----------
         streams : Tensor of shape (batch, n_in) or (n_tasks + 1, batch, n_in)
-            One input for all, or one a task and the shared one last.
+            One input for all, or one stream per task and the shared stream last.
 
         Returns
         -------
         Tensor of shape (n_tasks + 1, batch, n_out) or (n_tasks, batch, n_out)
-            The last level leaves the shared stream out.
+            The last level returns no shared stream.
         """
         n_tasks, n_own, _ = self.counts
         is_first = streams.dim() == 2

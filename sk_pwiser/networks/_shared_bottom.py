@@ -4,13 +4,14 @@ from collections.abc import Sequence
 
 from torch import Tensor
 
-from sk_pwiser.networks._base import MultiTaskNetwork, NetworkOutput, NetworkSpec
+from sk_pwiser.networks._base import MultiTaskNetwork, NetworkOutput
 from sk_pwiser.networks._checks import check_dropout, check_units
 from sk_pwiser.networks._layers import MLP, TaskTowers
+from sk_pwiser.networks._spec import NetworkSpec
 
 
 class SharedBottom(MultiTaskNetwork):
-    """One shared bottom and a tower a task.
+    """One shared bottom and one tower per task.
 
     .. math:: z_k = t_k(b(x))
 
@@ -20,13 +21,13 @@ class SharedBottom(MultiTaskNetwork):
     Parameters
     ----------
     spec : NetworkSpec
-        The table and the tasks.
+        The table, the tasks and the shared options.
     bottom_units : sequence of int, default=(128, 64)
         Widths of the bottom's layers.
     tower_units : sequence of int, default=(32,)
         Widths of each tower's hidden layers.
     dropout : float, default=0.0
-        Share of activations dropped in training.
+        Share of activations that are dropped in training.
 
     References
     ----------
@@ -58,7 +59,7 @@ class SharedBottom(MultiTaskNetwork):
             self.width, check_units("bottom_units", bottom_units), dropout
         )
         units = check_units("tower_units", tower_units)
-        self.towers = TaskTowers(self.bottom.n_out, units, spec.base_logits(), dropout)
+        self.towers = TaskTowers(self.bottom.n_out, units, self.base_logits, dropout)
 
     def forward(self, codes: Tensor, numeric: Tensor) -> NetworkOutput:
         """Compute the logits of a batch, of shape `(batch, n_tasks)`."""

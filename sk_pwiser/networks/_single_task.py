@@ -1,32 +1,33 @@
-"""Single task: one network a task, nothing shared."""
+"""Single task: one network per task, without sharing."""
 
 from collections.abc import Sequence
 
 from torch import Tensor
 
-from sk_pwiser.networks._base import MultiTaskNetwork, NetworkOutput, NetworkSpec
+from sk_pwiser.networks._base import MultiTaskNetwork, NetworkOutput
 from sk_pwiser.networks._checks import check_dropout, check_units
 from sk_pwiser.networks._layers import TaskTowers
+from sk_pwiser.networks._spec import NetworkSpec
 
 
 class SingleTask(MultiTaskNetwork):
-    """One independent network a task: the baseline without sharing.
+    """One independent network per task: the baseline without sharing.
 
     .. math:: z_k = t_k(b_k(x_k))
 
     with x_k the input from the task's own embeddings, b_k its bottom, t_k its tower
-    and z_k its logit. The tasks share the optimiser and early stopping alone.
+    and z_k its logit. The tasks share only the optimiser and early stopping.
 
     Parameters
     ----------
     spec : NetworkSpec
-        The table and the tasks.
+        The table, the tasks and the shared options.
     bottom_units : sequence of int, default=(128, 64)
         Widths of the first layers of each task's network.
     tower_units : sequence of int, default=(32,)
-        Widths of the layers after these.
+        Widths of the layers that follow.
     dropout : float, default=0.0
-        Share of activations dropped in training.
+        Share of activations that are dropped in training.
 
     Examples
     --------
@@ -50,7 +51,7 @@ class SingleTask(MultiTaskNetwork):
         bottom = check_units("bottom_units", bottom_units)
         units = bottom + check_units("tower_units", tower_units)
         self.towers = TaskTowers(
-            self.width, units, spec.base_logits(), check_dropout(dropout)
+            self.width, units, self.base_logits, check_dropout(dropout)
         )
 
     def forward(self, codes: Tensor, numeric: Tensor) -> NetworkOutput:

@@ -6,30 +6,31 @@ import torch
 from torch import Tensor
 
 from sk_pwiser._utils import check_integer
-from sk_pwiser.networks._base import MultiTaskNetwork, NetworkOutput, NetworkSpec
+from sk_pwiser.networks._base import MultiTaskNetwork, NetworkOutput
 from sk_pwiser.networks._checks import check_dropout, check_units
 from sk_pwiser.networks._layers import Gates, StackedMLP, TaskTowers, mix
+from sk_pwiser.networks._spec import NetworkSpec
 
 
 class STEM(MultiTaskNetwork):
-    r"""Shared and task-specific embeddings: a table a task, and one that is shared.
+    r"""Shared and task-specific embeddings: one table per task and a shared table.
 
-    With :math:`x_k` the input from the embeddings of task k, and :math:`x_0` that from
-    the shared ones, experts read one input each, and the gate of task k mixes all of
-    them without a gradient to those of other tasks,
+    With :math:`x_k` the input from the embeddings of task k, and :math:`x_0` the input
+    from the shared embeddings, every expert reads one of these inputs. The gate of task
+    k mixes all experts, without a gradient to those of other tasks,
 
     .. math:: u_k = \sum_{t(j) \in \{0, k\}} g_{kj}\, e_j(x_{t(j)})
         + \sum_{t(j) \notin \{0, k\}} g_{kj}\, sg[e_j(x_{t(j)})], \quad
         g_k = softmax(W_k \frac{x_0 + x_k}{2} + c_k)
 
     with t(j) the input that expert j reads and sg the stop of gradients. The logit is
-    :math:`z_k = t_k(u_k)` with t_k the tower. A task's loss moves no other task's
-    embeddings, while its predictions use them.
+    :math:`z_k = t_k(u_k)` with t_k the tower. Predictions of a task use the embeddings
+    of other tasks, but its loss does not change them.
 
     Parameters
     ----------
     spec : NetworkSpec
-        The table and the tasks.
+        The table, the tasks and the shared options.
     n_experts : int, default=1
         Number of experts of each task.
     n_shared_experts : int, default=1
@@ -39,13 +40,13 @@ class STEM(MultiTaskNetwork):
     tower_units : sequence of int, default=(32,)
         Widths of each tower's hidden layers.
     dropout : float, default=0.0
-        Share of activations dropped in experts and towers in training.
+        Share of activations that are dropped in experts and towers in training.
 
     Notes
     -----
-    Departures: gates are linear, have a bias, start even, and read the mean in place
-    of the sum of the two inputs, in which numeric values keep their size. There is one
-    layer of experts.
+    This implementation differs from the paper in the gates: they are linear, have a
+    bias, start uniform, and read the mean of the two inputs instead of their sum, so
+    that numeric values keep their scale. There is one layer of experts.
 
     References
     ----------
@@ -64,7 +65,7 @@ class STEM(MultiTaskNetwork):
     """
 
     source: Tensor
-    is_open: Tensor
+    is_other: Tensor
 
     def __init__(
         self,
@@ -77,23 +78,23 @@ class STEM(MultiTaskNetwork):
         dropout: float = 0.0,
     ) -> None:
         super().__init__(spec, n_tables=spec.n_tasks + 1)
-        n_own = check_integer("n_experts", n_experts, at_least=1)
+        self.n_experts = check_integer("n_experts", n_experts, at_least=1)
         n_shared = check_integer("n_shared_experts", n_shared_experts, at_least=1)
         units = check_units("expert_units", expert_units)
         dropout = check_dropout(dropout)
-        # The input that each expert reads: its task's, or the last, which is shared.
-        repeats = torch.tensor([n_own] * spec.n_tasks + [n_shared])
-        source = torch.arange(spec.n_tasks + 1).repeat_interleave(repeats)
+        # Each expert reads the input of its task, or the last input, which is shared.
+        parts = [self.n_experts] * spec.n_tasks + [n_shared]
+        source = torch.arange(spec.n_tasks + 1).repeat_interleave(torch.tensor(parts))
         tasks = torch.arange(spec.n_tasks).unsqueeze(1)
-        is_open = (source == tasks) | (source == spec.n_tasks)
+        is_other = (source != tasks) & (source != spec.n_tasks)
         self.register_buffer("source", source, persistent=False)
-        self.register_buffer("is_open", is_open.float(), persistent=False)
-        self.experts = StackedMLP(len(source), self.width, units, dropout)
+        self.register_buffer("is_other", is_other.float(), persistent=False)
+        self.experts = StackedMLP(parts, self.width, units, dropout)
         self.gates = Gates(self.width, spec.n_tasks, len(source))
         self.towers = TaskTowers(
             self.experts.n_out,
             check_units("tower_units", tower_units),
-            spec.base_logits(),
+            self.base_logits,
             dropout,
         )
 
@@ -102,6 +103,16 @@ class STEM(MultiTaskNetwork):
         inputs = self.input_layer(codes, numeric)
         experts = self.experts(inputs[self.source])
         weights = self.gates.weights((inputs[:-1] + inputs[-1:]) / 2)
-        learning = mix(weights * self.is_open, experts)
-        using = mix(weights * (1 - self.is_open), experts.detach())
-        return NetworkOutput(self.towers(learning + using))
+        others = mix(weights * self.is_other, experts.detach())
+        return NetworkOutput(self.towers(self._mix_trained(weights, experts) + others))
+
+    def _mix_trained(self, weights: Tensor, experts: Tensor) -> Tensor:
+        """Mix the experts that a task trains: its own and the shared experts."""
+        n_tasks, n_own = self.n_tasks, self.n_experts
+        own, shared = experts.tensor_split([n_tasks * n_own])
+        to_own, to_shared = weights.tensor_split([n_tasks * n_own], dim=2)
+        # The gate of each task for the experts of the same task. A product with zeros
+        # would make the experts of one task part of the losses of all tasks.
+        to_own = torch.unflatten(to_own, 2, (n_tasks, n_own)).diagonal(dim1=1, dim2=2)
+        own = torch.unflatten(own, 0, (n_tasks, n_own))
+        return torch.einsum("bjk,kjbw->kbw", to_own, own) + mix(to_shared, shared)

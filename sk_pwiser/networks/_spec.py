@@ -1,0 +1,104 @@
+"""What every network is given: the table, the tasks and the shared options."""
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+from sk_pwiser._utils import check_choice, check_number
+from sk_pwiser.networks._interaction import INTERACTIONS
+
+TASK_SPACES = ("entire", "conditional")
+
+# Fields of the specification that users set in `network_params`, for every network.
+SHARED_PARAMS = ("interaction", "monotonicity_weight", "task_space")
+
+
+@dataclass(frozen=True)
+class NetworkSpec:
+    """The table that a network reads, the tasks that it learns and shared options.
+
+    Parameters
+    ----------
+    cardinalities : sequence of int
+        Number of codes of each category column, including the codes for missing and
+        unseen values. Empty if there are no category columns.
+    n_numeric : int
+        Number of numeric inputs.
+    embedding_dim : int
+        Width of the embedding of a category value.
+    base_rates : sequence of float
+        Mean of the labels of each task, a probability; its length is the number of
+        tasks. Networks initialise their output biases from these rates, so that
+        training starts from calibrated predictions.
+    unseen_code : int, default=1
+        Code of an unknown category value, the same in every column.
+    category_dropout : float, default=0.0
+        Probability that a category value is replaced by `unseen_code` in training.
+    numeric_bins : sequence of int, default=()
+        Number of bins of each numeric input, or 0. An input with bins is a position
+        among their edges, in [0, n_bins], and becomes one component per bin. Empty if
+        no input has bins.
+    interaction : {"cross", "fm"} or None, default=None
+        Products of columns in the dense input: one cross layer of DCN-v2 ("cross"), or
+        the second-order term of a factorisation machine ("fm").
+    task_space : {"entire", "conditional"}, default="entire"
+        Whether the columns of the logits that `forward` returns are read as
+        P(Y_k = 1 | impression) or as P(Y_k = 1 | Y_{k-1} = 1, impression).
+        :class:`MultiTaskNetwork` composes the latter to logits over impressions.
+    monotonicity_weight : float or None, default=None
+        Weight of :func:`~sk_pwiser.losses.funnel_monotonicity_penalty`. None takes the
+        default of the network's class.
+
+    Raises
+    ------
+    TypeError
+        If an option has the wrong type.
+    ValueError
+        If an option is out of range.
+
+    References
+    ----------
+    Gorishniy, Rubachev and Babenko (2022). "On Embeddings for Numerical Features in
+    Tabular Deep Learning." NeurIPS. :arxiv:`2203.05556`
+
+    Wang, Shivanna, Cheng, Jain, Lin, Hong and Chi (2021). "DCN V2: Improved Deep &
+    Cross Network." WWW. :arxiv:`2008.13535`
+
+    Rendle (2010). "Factorization Machines." ICDM.
+
+    Examples
+    --------
+    >>> from sk_pwiser.networks import NetworkSpec
+    >>> spec = NetworkSpec([3, 5], n_numeric=2, embedding_dim=4, base_rates=[0.1, 0.01])
+    >>> spec.n_tasks
+    2
+    """
+
+    cardinalities: Sequence[int]
+    n_numeric: int
+    embedding_dim: int
+    base_rates: Sequence[float]
+    unseen_code: int = 1
+    category_dropout: float = 0.0
+    numeric_bins: Sequence[int] = ()
+    interaction: str | None = None
+    task_space: str = "entire"
+    monotonicity_weight: float | None = None
+
+    def __post_init__(self) -> None:
+        """Check the options."""
+        check_number("category_dropout", self.category_dropout, at_least=0, below=1)
+        n_bins, n_numeric = self.numeric_bins, self.n_numeric
+        if len(n_bins) not in (0, n_numeric) or min(n_bins, default=0) < 0:
+            raise ValueError(
+                "numeric_bins must be empty or hold one number >= 0 per numeric input, "
+                f"{n_numeric} in all; got {n_bins!r}."
+            )
+        check_choice("interaction", self.interaction, (*INTERACTIONS, None))
+        check_choice("task_space", self.task_space, TASK_SPACES)
+        if self.monotonicity_weight is not None:
+            check_number("monotonicity_weight", self.monotonicity_weight, at_least=0)
+
+    @property
+    def n_tasks(self) -> int:
+        """Number of tasks."""
+        return len(self.base_rates)

@@ -1,0 +1,133 @@
+"""Layers that belong to one task have parameter tensors of their own.
+
+Weightings of gradients decide per tensor whether tasks share it.
+"""
+
+import itertools
+import re
+from fnmatch import fnmatch
+
+import pytest
+import torch
+from rewrites import batch, dependencies, make
+
+from sk_pwiser.networks import NETWORKS, NetworkSpec
+from sk_pwiser.networks._layers import StackedMLP
+
+N_TASKS = 3
+
+TOWERS = r"towers\..*\.(weight|bias)\.{}"
+EXPERTS = r"experts\.layers\.\d\.(weight|bias)\.{}"
+GATES = r"gates\.linear\.(weight|bias)\.{}"
+TABLES = r"input_layer\.embeddings\.{}\.weight"
+
+# Patterns of the names of tensors that belong to task {} alone; tasks share all others.
+OF_ONE_TASK = {
+    "fdn": [EXPERTS, TOWERS],
+    "metaheac": [GATES, "critic_" + GATES, r"task_bias\.{}"],
+    "mmoe": [GATES, TOWERS],
+    "omoe": [TOWERS],
+    "ple": [r"levels\.1\." + EXPERTS, r"levels\.\d\.task_" + GATES, TOWERS],
+    "shared_bottom": [TOWERS],
+    "single_task": [TABLES, TOWERS],
+    "stem": [TABLES, EXPERTS, GATES, TOWERS],
+}
+
+# Networks in which a layer of a task reaches the logits of all later tasks.
+CHAINS = ["aitm", "escm2", "esmm"]
+
+
+def owner(name, parameter):
+    """Return the task that a tensor belongs to, or None."""
+    for task, pattern in itertools.product(range(N_TASKS), OF_ONE_TASK[name]):
+        if re.fullmatch(pattern.replace("{}", str(task)), parameter):
+            return task
+    return None
+
+
+@pytest.mark.parametrize("name", sorted(OF_ONE_TASK))
+def test_a_task_depends_on_no_tensor_of_another_task(name):
+    network = make(NETWORKS[name], N_TASKS)
+    found = dependencies(network, *batch(200))
+    for parameter, _ in network.named_parameters():
+        if parameter.startswith("aux_heads"):
+            continue
+        tasks = [task for task in range(N_TASKS) if parameter in found[task]]
+        task = owner(name, parameter)
+        assert tasks == (list(range(N_TASKS)) if task is None else [task]), parameter
+
+
+@pytest.mark.parametrize("name", CHAINS)
+def test_a_task_of_a_chain_depends_on_no_tensor_of_a_later_task(name):
+    found = dependencies(make(NETWORKS[name], N_TASKS), *batch(200))
+    for task, masks in enumerate(found):
+        heads = {int(n[-1]) for n in masks if n.startswith("towers")}
+        bottoms = {int(n[-1]) for n in masks if n.startswith("bottoms")}
+        so_far = set(range(task + 1))
+        assert (heads, bottoms) == (
+            ({task}, so_far) if name == "aitm" else (so_far, set())
+        )
+
+
+def test_auxiliary_heads_have_tensors_of_their_own():
+    network = make(NETWORKS["fdn"], N_TASKS, n_pairs=2)
+    for pair in range(2):
+        found = dependencies(network, *batch(200), lambda o, j=pair: o.aux_logits[j])
+        for task, masks in enumerate(found):
+            heads = {n for n in masks if n.startswith("aux_heads")}
+            index = 2 * task + pair
+            assert heads == {
+                f"aux_heads.output.{k}.{index}" for k in ("weight", "bias")
+            }
+
+
+@pytest.fixture(params=sorted({*OF_ONE_TASK, *CHAINS}))
+def name(request):
+    return request.param
+
+
+@pytest.mark.parametrize("task_space", ["entire", "conditional"])
+@pytest.mark.parametrize("interaction", [None, "cross", "fm"])
+def test_tasks_that_share_a_tensor_share_all_of_its_entries(
+    name, interaction, task_space
+):
+    rates = [0.3, 0.1, 0.02]
+    options = {"interaction": interaction, "task_space": task_space}
+    network = NETWORKS[name](NetworkSpec([4, 6], 3, 5, rates, **options)).eval()
+    for parameter in network.parameters():
+        torch.nn.init.normal_(parameter, std=0.4)
+    for module in network.modules():
+        if isinstance(module, StackedMLP):
+            # A ReLU may be inactive for one task and active for another.
+            module.activation = torch.nn.functional.softplus
+    found = dependencies(network, *batch(200))
+    for one, other in itertools.combinations(found, 2):
+        for parameter in one.keys() & other.keys():
+            assert torch.equal(one[parameter], other[parameter]), parameter
+
+
+def test_gradients_are_nonzero_where_dependencies_are_found(name):
+    network, inputs = make(NETWORKS[name], N_TASKS), batch(200)
+    found = dependencies(network, *inputs)
+    logits = network(*inputs).logits
+    names, parameters = zip(*network.named_parameters(), strict=True)
+    for task, masks in enumerate(found):
+        gradients = torch.autograd.grad(
+            logits[:, task].sum(), parameters, retain_graph=True, allow_unused=True
+        )
+        is_nonzero = {
+            name: gradient is not None and gradient.any()
+            for name, gradient in zip(names, gradients, strict=True)
+        }
+        assert {n for n, nonzero in is_nonzero.items() if nonzero} == masks.keys()
+
+
+def test_every_network_is_tested_here():
+    assert {*OF_ONE_TASK, *CHAINS} == NETWORKS.keys()
+
+
+def test_biases_have_names_by_which_weight_decay_spares_them(name):
+    network = make(NETWORKS[name], N_TASKS)
+    names = [n for n, _ in network.named_parameters() if "bias" in n]
+    assert names
+    assert all(fnmatch(n, "*bias") or fnmatch(n, "*bias.*") for n in names)
