@@ -56,7 +56,7 @@ def grouped(groups: Tensor, batch_size: int) -> BatchIndices:
 
     A group of more than `batch_size` rows is split.
     """
-    _, groups = groups.cpu().unique(return_inverse=True)
+    _, groups = torch.unique(groups.cpu(), return_inverse=True)
     rank = _permutation(int(groups.max()) + 1)[groups]
     order = torch.argsort(rank, stable=True)
     starts = [0, *torch.bincount(rank).cumsum(0).tolist()]
@@ -167,7 +167,7 @@ class BatchIterator:
         return self._of_dataset(indices)
 
     def _of_dataset(self, indices: BatchIndices) -> BatchIndices:
-        """Turn indices of selected rows into indices of the tensors, on their device."""
+        """Map indices of selected rows to indices of the tensors, on their device."""
         rows, device = self.dataset.rows, self.dataset.codes.device
         order = None if indices.order is None else indices.order.to(device)
         if rows is not None:

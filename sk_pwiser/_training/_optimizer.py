@@ -82,7 +82,8 @@ def _take_step(
 ) -> None:
     weight, bias = nn.Parameter(torch.zeros(2, 2)), nn.Parameter(torch.zeros(2))
     groups = [{"params": [weight]}, {"params": [bias], "weight_decay": 0.0}]
-    optimizer: Any = kind(groups, lr=lr, **kwargs)  # type: ignore[arg-type]
+    make: Any = kind
+    optimizer = make(groups, lr=lr, **kwargs)
     weight.grad, bias.grad = torch.ones_like(weight), torch.ones_like(bias)
     optimizer.step(lambda: torch.zeros(()))
 

@@ -19,18 +19,18 @@ class Settings:
     """
 
     network: Any
-    network_params: Mapping[str, Any]
+    network_params: dict[str, Any]
     loss: Any
-    loss_params: Mapping[str, Any]
+    loss_params: dict[str, Any]
     pwiser_weight: float
     weighting: Any
-    weighting_params: Mapping[str, Any]
+    weighting_params: dict[str, Any]
     categorical_features: Any
     numeric_encoding: str
     embedding_dim: int
-    encoding_params: Mapping[str, Any]
+    encoding_params: dict[str, Any]
     optimizer: Any
-    optimizer_params: Mapping[str, Any]
+    optimizer_params: dict[str, Any]
     lr: float
     weight_decay: float
     batch_size: int
@@ -57,7 +57,7 @@ class Settings:
         ValueError
             If `encoding_params` has an unknown key.
         """
-        copies = {
+        copies: dict[str, Any] = {
             name: dict(value or {}) if name.endswith("_params") else value
             for name, value in params.items()
         }
@@ -68,7 +68,8 @@ class Settings:
                     f"encoding_params holds {key!r}; its keys are "
                     f"{list(ENCODING_PARAMS)}."
                 )
-        return cls(**{**copies, "encoding_params": {**ENCODING_PARAMS, **given}})
+        copies["encoding_params"] = {**ENCODING_PARAMS, **given}
+        return cls(**copies)
 
     def equals(self, other: "Settings") -> bool:
         """Return whether all parameters have equal values."""
