@@ -47,8 +47,8 @@ class JRC(MultiTaskLoss):
     f[1], for the joint distribution of row and label, with P(1 | x) =
     :math:`\sigma(f[1] - f[0])`; the softmax over rows takes f[y]. Networks here return
     one logit per task, z = f[1] - f[0], which leaves the marginal weight of each row
-    undetermined. All rows of a context are taken to be equally likely, as they are in
-    the data, so that f[y] is the log-probability of the label. This treats both labels
+    undetermined. All rows of a context are taken to be equally likely, as in the data,
+    so that f[y] is the log-probability of the label. This treats both labels
     alike, and calibrated probabilities minimise the expectation of both parts, in any
     context. Halves, f = (-z/2, z/2), are symmetric as well, but if positives are rare,
     they pull the scores of the many negatives together, against the cross-entropy. Bai

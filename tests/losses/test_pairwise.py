@@ -1,4 +1,4 @@
-"""Means over all pairs against the pairs themselves, in numpy's float64."""
+"""Means over all pairs against the matrix of pairs, in numpy's float64."""
 
 import math
 
@@ -18,7 +18,7 @@ from sk_pwiser.losses._pairwise import (
     pairwise_mean_brute_force,
 )
 
-# Where the matrix of pairs is walked through, and where it never is.
+# The number of pairs up to which their matrix is used: always, and never.
 PATHS = {"pairs": 10**9, "near-linear": 0}
 
 every_surrogate = pytest.mark.parametrize("surrogate", SURROGATES)
@@ -30,13 +30,13 @@ def sigmoid(u):
 
 
 def over_pairs(higher, lower, margin, surrogate, higher_weight=None, lower_weight=None):
-    """The mean and its two gradients by the definition, in float64."""
+    """Return the mean and its two gradients by the definition, in float64."""
     v, c = (np.asarray(s, dtype=np.float64) for s in (higher, lower))
     weights = [
         np.ones(len(scores)) if weight is None else np.asarray(weight)
         for scores, weight in ((v, higher_weight), (c, lower_weight))
     ]
-    # Weights of 1e-200 are weights, but their product would be none.
+    # Weights of 1e-200 count, but their product would be 0.
     weight = np.outer(*(w / w.max() if w.any() else w for w in weights))
     if not weight.sum() > 0:
         return 0.0, np.zeros(len(v)), np.zeros(len(c))
@@ -63,7 +63,7 @@ def evaluate(
     function=pairwise_mean,
     dtype=torch.float64,
 ):
-    """The same three from the function under test."""
+    """Return the mean and its two gradients from the function under test."""
     scores = [
         torch.as_tensor(np.asarray(s, dtype=np.float64)).to(dtype).requires_grad_()
         for s in (higher, lower)
@@ -85,7 +85,7 @@ def assert_same(actual, expected, *, rtol=1e-9, atol=0.0):
         assert_allclose(a, e, rtol=rtol, atol=atol, err_msg=name)
 
 
-# Ties and kinks are common among quarters; the others come close to them.
+# Multiples of 1/4 often give ties and kinks; the others come close to these.
 SCORES = st.one_of(
     st.integers(-12, 12).map(lambda i: i / 4),
     st.sampled_from([0.1, 0.3, 0.7, 1e-20, -1e-20, 1 - 2**-53, 1 + 2**-52, 5e-324]),
@@ -97,7 +97,7 @@ WEIGHTS = st.one_of(st.sampled_from([0.0, 1.0]), st.floats(0, 5))
 
 @st.composite
 def sides(draw):
-    """Two sides' scores and their weights, if any."""
+    """Draw the scores of two sides, with or without weights."""
     scores = [draw(st.lists(SCORES, min_size=1, max_size=9)) for _ in range(2)]
     weights = [
         draw(st.none() | st.lists(WEIGHTS, min_size=len(s), max_size=len(s)))
@@ -117,7 +117,7 @@ def test_equals_all_pairs(surrogate, path, sides, margin):
     scores, weights = sides
     expected = over_pairs(*scores, margin, surrogate, *weights)
     actual = evaluate(*scores, margin, surrogate, *weights, path=path)
-    # Rounding of one score, in a difference that may have cancelled to nothing.
+    # The rounding error of one score, in a difference that may cancel to 0.
     assert_same(actual, expected, atol=1e-13)
     reference = evaluate(
         *scores, margin, surrogate, *weights, function=pairwise_mean_brute_force
@@ -140,10 +140,10 @@ FINITE = st.floats(allow_nan=False, allow_infinity=False, width=64)
 @example(higher=[1.0], lower=[5e-324, 0.0, -5e-324] * 2, margin=1.0, mirrored=0)
 @example(higher=[0.0], lower=[5e-324, 0.0, -5e-324] * 2, margin=-5e-324, mirrored=1)
 @pytest.mark.filterwarnings("ignore:overflow encountered:RuntimeWarning")
-def test_the_kink_is_where_float64_has_it(higher, lower, margin, mirrored):
+def test_the_kink_is_that_of_float64_arithmetic(higher, lower, margin, mirrored):
     if mirrored:
         higher, lower = [-c for c in lower], [-v for v in higher]
-    # The slopes are counts, which do not round: any pair decided otherwise shows.
+    # The slopes are counts, which are exact: each wrong pair changes them.
     active = margin - np.subtract.outer(higher, lower) > 0
     _, higher_slope, lower_slope = evaluate(
         higher, lower, margin, "hinge", path="near-linear"
@@ -155,7 +155,7 @@ def test_the_kink_is_where_float64_has_it(higher, lower, margin, mirrored):
 @every_surrogate
 @pytest.mark.parametrize("n_higher", [30, 1_000, 100_000])
 @pytest.mark.parametrize("weighted", [False, True])
-def test_many_scores_equal_few_with_multiplicity(surrogate, n_higher, weighted):
+def test_many_equal_scores_match_few_with_large_weights(surrogate, n_higher, weighted):
     rng = np.random.default_rng(n_higher)
     values = rng.normal(scale=3, size=(2, 40))
     kinds = [rng.integers(40, size=n) for n in (n_higher, 100_030 - n_higher)]
@@ -212,13 +212,13 @@ def test_gradients_by_finite_differences(surrogate, path, weighted, monkeypatch)
         ([1.0], [3.0, 4.0], ([0.0], [0.0, 0.0])),
     ],
 )
-def test_without_pairs_or_weight_zero(
+def test_without_pairs_or_weight_the_mean_is_0(
     surrogate, path, function, higher, lower, weights
 ):
     actual = evaluate(
         higher, lower, 1.0, surrogate, *weights, path=path, function=function
     )
-    # `evaluate` has gone backward: the zero hangs in the graph.
+    # `evaluate` has called backward, so the 0 is part of the graph.
     assert actual[0] == 0
     assert_array_equal(actual[1], np.zeros(len(higher)))
     assert_array_equal(actual[2], np.zeros(len(lower)))
@@ -245,7 +245,7 @@ def test_the_scale_of_the_weights_does_not_matter(surrogate, path, scale):
 @pytest.mark.parametrize("spread", [1e-3, 1.0, 1000.0])
 def test_large_scores(surrogate, path, offset, spread):
     rng = np.random.default_rng(1)
-    # Sixteen bits after the point: the differences are exact at any offset.
+    # With 16 fractional bits the differences are exact at any offset.
     base = np.round(rng.normal(scale=spread, size=(2, 60)) * 2**16) / 2**16
     higher, lower = base[0][:25] + offset, base[1] + offset
     margin = spread / 4
@@ -262,7 +262,7 @@ def test_large_scores(surrogate, path, offset, spread):
 @every_surrogate
 @pytest.mark.parametrize("dtype", [torch.float16, torch.bfloat16, torch.float32])
 @pytest.mark.parametrize("extreme", [1.0, 1000.0])
-def test_narrow_floats(surrogate, path, dtype, extreme, monkeypatch):
+def test_floats_of_lower_precision(surrogate, path, dtype, extreme, monkeypatch):
     monkeypatch.setattr(_pairwise, "BRUTE_FORCE_PAIRS", PATHS[path])
     rng = np.random.default_rng(2)
     scores = [
@@ -309,7 +309,7 @@ def test_translation_invariance(surrogate, path, scores, n_higher, shift):
 @pytest.mark.parametrize("margin", [0.0, 1.0, -2.0])
 def test_all_ties(surrogate, path, n_higher, n_lower, margin):
     ties = [0.3] * n_higher, [0.3] * n_lower
-    # One pair's worth of loss and of slope, shared equally.
+    # The loss and slope of one pair, divided equally.
     h, slope = {
         "hinge": (max(margin, 0), float(margin > 0)),
         "squared_hinge": (max(margin, 0) ** 2, 2 * max(margin, 0)),
@@ -331,7 +331,7 @@ def test_logistic_closes_wide_gaps(spread):
         assert_same(actual, over_pairs(*sides, 0.3, "logistic"), atol=1e-300)
 
 
-def test_logistic_walks_through_the_pairs_where_the_grid_would_be_huge(monkeypatch):
+def test_logistic_evaluates_all_pairs_if_the_grid_would_be_too_large(monkeypatch):
     def no_grid(*args):
         raise AssertionError
 
@@ -343,7 +343,7 @@ def test_logistic_walks_through_the_pairs_where_the_grid_would_be_huge(monkeypat
 
 
 @every_surrogate
-def test_small_chunks_make_no_difference(surrogate, monkeypatch):
+def test_the_size_of_chunks_does_not_matter(surrogate, monkeypatch):
     rng = np.random.default_rng(4)
     sides = rng.normal(scale=40, size=23), rng.normal(scale=40, size=19)
     expected = over_pairs(*sides, 0.5, surrogate)
@@ -354,7 +354,7 @@ def test_small_chunks_make_no_difference(surrogate, monkeypatch):
 
 
 @every_surrogate
-def test_equal_calls_give_equal_bits(surrogate):
+def test_equal_calls_give_bitwise_equal_results(surrogate):
     generator = torch.Generator().manual_seed(5)
     higher, lower = (torch.randn(n, generator=generator) for n in (3_000, 40_000))
     first = evaluate(higher, lower, 1.0, surrogate, dtype=torch.float32)
@@ -375,7 +375,7 @@ def test_strided_scores(surrogate, path, monkeypatch):
 
 @every_path
 @every_surrogate
-def test_a_nan_shows(surrogate, path):
+def test_nan_scores_give_nan(surrogate, path):
     for sides in (([math.nan, 1.0], [0.5, 2.0]), ([0.5, 2.0], [0.1, math.nan, 1.0])):
         assert math.isnan(evaluate(*sides, 1.0, surrogate, path=path)[0])
 

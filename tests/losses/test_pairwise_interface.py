@@ -1,4 +1,4 @@
-"""What the mean over pairs takes, refuses and can be asked for."""
+"""Dtypes, derivatives and bad arguments of the mean over pairs."""
 
 import math
 
@@ -14,7 +14,7 @@ from sk_pwiser.losses._pairwise import (
 every_surrogate = pytest.mark.parametrize("surrogate", SURROGATES)
 
 
-def test_mixed_precision_takes_the_wider():
+def test_of_two_dtypes_the_wider_one_is_used():
     higher = torch.tensor([1.0], dtype=torch.float64)
     lower = torch.tensor([0.5], dtype=torch.float16, requires_grad=True)
     mean = pairwise_mean(higher, lower, 1.0)
@@ -24,7 +24,7 @@ def test_mixed_precision_takes_the_wider():
 
 
 @every_surrogate
-def test_second_derivatives_are_refused(surrogate):
+def test_second_derivatives_raise(surrogate):
     higher, lower = (torch.tensor([s], requires_grad=True) for s in (0.0, 0.5))
     mean = pairwise_mean(higher, lower, 1.0, surrogate)
     (slope,) = torch.autograd.grad(mean, higher, create_graph=True)
@@ -56,18 +56,18 @@ ONE = torch.ones(1)
     ("arguments", "message"),
     [
         ((ONE, ONE, 1.0, "ramp"), r"surrogate .*hinge.*squared_hinge.*logistic.*ramp"),
-        ((ONE, ONE, math.inf), "margin must be finite, got inf"),
+        ((ONE, ONE, math.inf), "margin must be finite; got inf"),
         ((ONE[None], ONE, 1.0), r"higher must be a 1-D .*\(1, 1\)"),
         ((ONE, ONE.long(), 1.0), r"lower must be .* floats.*int64"),
         ((ONE, ONE, 1.0, "hinge", torch.ones(2)), r"higher_weight .*\(1,\).*\(2,\)"),
         ((ONE, ONE, 1.0, "hinge", None, ONE[None]), r"lower_weight .*\(1, 1\)"),
     ],
 )
-def test_refused_arguments(arguments, message):
+def test_bad_arguments(arguments, message):
     with pytest.raises(ValueError, match=message):
         pairwise_mean(*arguments)
 
 
-def test_the_reference_refuses_unknown_surrogates():
+def test_unknown_surrogates_of_the_reference():
     with pytest.raises(ValueError, match="ramp"):
         pairwise_mean_brute_force(ONE, ONE, 1.0, "ramp")

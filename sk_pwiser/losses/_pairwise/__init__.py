@@ -2,13 +2,13 @@
 
 from __future__ import annotations
 
-import math
 from collections.abc import Callable
 from typing import Any
 
 import torch
 from torch import Tensor
 
+from sk_pwiser._utils import check_choice, check_number
 from sk_pwiser.losses._pairwise._hinge import hinge_sums
 from sk_pwiser.losses._pairwise._logistic import logistic_sums
 from sk_pwiser.losses._pairwise._squared_hinge import squared_hinge_sums
@@ -16,7 +16,6 @@ from sk_pwiser.losses._pairwise._surrogates import (
     SURROGATES,
     PairSums,
     brute_force_sums,
-    check_surrogate,
     pairwise_mean_brute_force,
     relative_weight,
     result_dtype,
@@ -24,7 +23,7 @@ from sk_pwiser.losses._pairwise._surrogates import (
 
 __all__ = ["SURROGATES", "pairwise_mean", "pairwise_mean_brute_force"]
 
-# Up to here the matrix of pairs is faster than sorting or spreading the scores.
+# Up to this number of pairs their matrix is faster than sorting or a grid.
 BRUTE_FORCE_PAIRS = 2**17
 
 _SUMS: dict[str, Callable[[Tensor, Tensor, float, Tensor, Tensor], PairSums]] = {
@@ -35,7 +34,7 @@ _SUMS: dict[str, Callable[[Tensor, Tensor, float, Tensor, Tensor], PairSums]] = 
 
 
 class _WithGradients(torch.autograd.Function):
-    """Join a value and its gradients, known already, to the graph of the scores."""
+    """Attach a value with precomputed gradients to the graph of the scores."""
 
     @staticmethod
     def forward(ctx: Any, higher: Tensor, lower: Tensor, *mean: Tensor) -> Tensor:
@@ -56,7 +55,7 @@ class _WithGradients(torch.autograd.Function):
 
 
 class _DifferentiableOnce(torch.autograd.Function):
-    """Refuse to take gradients for constants in the scores, which would be silent."""
+    """Raise on a second backward pass, which would treat the gradients as constants."""
 
     @staticmethod
     def forward(ctx: Any, gradient: Tensor, higher: Tensor, lower: Tensor) -> Tensor:
@@ -87,53 +86,56 @@ def pairwise_mean(
     Parameters
     ----------
     higher : Tensor of shape (n_higher,)
-        Finite scores that ought to be the higher ones, logits or probabilities.
+        Finite scores that should be higher, logits or probabilities.
     lower : Tensor of shape (n_lower,)
-        Finite scores that ought to be the lower ones.
+        Finite scores that should be lower.
     margin : float
-        Difference from which on the hinges are 0, in the unit of the scores.
+        Least difference at which the hinges are 0, in the unit of the scores.
     surrogate : {"hinge", "squared_hinge", "logistic"}, default="hinge"
         h(u) is `max(u, 0)`, its square, or `log(1 + exp(u))`.
     higher_weight : Tensor of shape (n_higher,), default=None
-        Non-negative weights, which get no gradient. A pair weighs the product of its
-        two weights; the mean is over the weight.
+        Non-negative weights, which get no gradient. The weight of a pair is the product
+        of its two weights, and the mean is weighted.
     lower_weight : Tensor of shape (n_lower,), default=None
         The same for the lower scores.
 
     Returns
     -------
     Tensor of shape ()
-        The mean, in float64 if a score vector has it and in float32 otherwise. Over
-        no pairs, or pairs without weight, it is 0 and has gradient 0. It can be
-        differentiated once; twice raises a RuntimeError.
+        The mean, in float64 if a score vector has that dtype and in float32 otherwise.
+        Over no pairs, or pairs of weight 0, it is 0 and has gradient 0. It can be
+        differentiated once; a second derivative raises a RuntimeError.
 
     Raises
     ------
+    TypeError
+        If the surrogate is not a string or the margin is not a number.
     ValueError
         If the surrogate is unknown, the margin is not finite, a score vector is not
         1-D and floating point, or weights differ from their scores in shape.
 
     Notes
     -----
-    Scores of half precision are read as float32, and all is computed in float64.
+    Scores of half precision are converted to float32, and everything is computed in
+    float64.
 
-    The hinges are exact: a pair counts where float64 arithmetic on the scores as
-    given has `margin - (v - c) > 0`, ties and kinks included, and the gradient at the
-    kink is 0. Arithmetic in float32 rounds differences first and may decide otherwise
-    where margin and difference agree to within that rounding.
+    The hinges are exact: a pair is active if `margin - (v - c) > 0` in float64
+    arithmetic on the scores as passed, including ties and kinks, and the gradient at
+    the kink is 0. Arithmetic in float32 rounds the differences and may decide
+    differently if margin and difference agree to within that rounding.
 
-    The logistic surrogate is exact up to `BRUTE_FORCE_PAIRS` pairs. Beyond, it is
-    interpolated on a grid, to within 1e-9 of the value and 2e-9 of each entry of the
-    gradient, relative (derived in `_logistic`). Where scores fill a range of more than
-    131072 units without wide gaps, the pairs are walked through after all, slowly.
+    The logistic surrogate is exact up to `BRUTE_FORCE_PAIRS` pairs. For more pairs it
+    is interpolated on a grid, with a relative error below 1e-9 in the value and 2e-9 in
+    each entry of the gradient (derived in `_logistic`). If scores fill a range of more
+    than 131072 units without wide gaps, all pairs are evaluated, which is slow.
 
-    On a CPU equal calls give equal bits.
+    On a CPU equal calls give bitwise equal results.
 
     References
     ----------
     Rust and Hocking (2023), "A log-linear gradient descent algorithm for unbalanced
     binary classification using the all pairs squared hinge loss",
-    :arxiv:`2302.11062`, whose sorting the hinges share.
+    :arxiv:`2302.11062`. The hinges sort the scores in the same way.
 
     Examples
     --------
@@ -143,7 +145,10 @@ def pairwise_mean(
     >>> pairwise_mean(higher, lower, margin=1.0)
     tensor(0.3333)
     """
-    _check(higher, lower, margin, surrogate, higher_weight, lower_weight)
+    check_choice("surrogate", surrogate, SURROGATES)
+    margin = check_number("margin", margin)
+    _check_side("higher", higher, higher_weight)
+    _check_side("lower", lower, lower_weight)
     dtype = result_dtype(higher, lower)
     higher, lower = higher.to(dtype), lower.to(dtype)
     with torch.no_grad():
@@ -160,7 +165,7 @@ def _mean(
     higher_weight: Tensor | None,
     lower_weight: Tensor | None,
 ) -> PairSums:
-    """Divide the sums over the pairs by the total weight, in the scores' dtype."""
+    """Divide the sums over the pairs by their total weight, in the scores' dtype."""
     n_pairs = higher.numel() * lower.numel()
     if n_pairs == 0:
         return PairSums(
@@ -175,32 +180,20 @@ def _mean(
         sums = brute_force_sums(*scores, margin, *weights, surrogate)
     else:
         sums = _SUMS[surrogate](*scores, margin, *weights)
-    # Without weight the sums are 0, and any divisor but 0 gives 0.
+    # If all weights are 0, so are the sums; a divisor of 1 keeps them 0.
     total = (weights[0].sum() * weights[1].sum()).clamp(min=1.0)
     return PairSums(*((part / total).to(higher.dtype) for part in sums))
 
 
-def _check(
-    higher: Tensor,
-    lower: Tensor,
-    margin: float,
-    surrogate: str,
-    higher_weight: Tensor | None,
-    lower_weight: Tensor | None,
-) -> None:
-    """Raise a ValueError that names the argument, the rule and what was found."""
-    check_surrogate(surrogate)
-    if not math.isfinite(margin):
-        raise ValueError(f"margin must be finite, got {margin!r}.")
-    sides = (("higher", higher, higher_weight), ("lower", lower, lower_weight))
-    for name, scores, weight in sides:
-        if scores.ndim != 1 or not scores.is_floating_point():
-            raise ValueError(
-                f"{name} must be a 1-D tensor of floats, got shape "
-                f"{tuple(scores.shape)} and dtype {scores.dtype}."
-            )
-        if weight is not None and weight.shape != scores.shape:
-            raise ValueError(
-                f"{name}_weight must have the shape of {name}, "
-                f"{tuple(scores.shape)}, got {tuple(weight.shape)}."
-            )
+def _check_side(name: str, scores: Tensor, weight: Tensor | None) -> None:
+    """Raise a ValueError if the scores of one side or their weights do not fit."""
+    if scores.ndim != 1 or not scores.is_floating_point():
+        raise ValueError(
+            f"{name} must be a 1-D tensor of floats; got shape {tuple(scores.shape)} "
+            f"and dtype {scores.dtype}."
+        )
+    if weight is not None and weight.shape != scores.shape:
+        raise ValueError(
+            f"{name}_weight must have the shape of {name}, {tuple(scores.shape)}; got "
+            f"{tuple(weight.shape)}."
+        )

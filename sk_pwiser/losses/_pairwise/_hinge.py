@@ -1,18 +1,19 @@
 r"""Sum of the hinge over all pairs by one sort and running sums.
 
-A pair (v, c) is active where u = margin - (v - c) > 0. For fixed v that holds for
-all c above a bound that grows with v. So with the higher scores sorted, the active
-partners of a lower score are the first k of them, and k comes from a binary search.
-Only the smaller of the two sides is sorted; the larger one is searched and binned.
+A pair (v, c) is active if u = margin - (v - c) > 0. For fixed v that holds for all c
+above a bound that increases with v. If the higher scores are sorted, the active ones
+for a lower score c are therefore the first k of them, and a binary search finds k. Only
+the smaller of the two sides is sorted; the scores of the larger one are searched for
+and binned.
 
-With v_1 <= .. <= v_k the active ones of c and u_k the violation of v_k,
+With the active scores v_1 <= .. <= v_k of c and the violation u_k of v_k,
 
     sum_i w_i (margin - v_i + c) = S1_k + u_k S0_k,
     S0_k = sum_i w_i,    S1_k = sum_i w_i (v_k - v_i),
 
-and S1 is the running sum of gap * S0 (gap = v_{k+1} - v_k). Every term is
-non-negative and differences of scores are taken before they are summed, so nothing
-cancels however large the scores are.
+and S1 is the running sum of gap * S0 with gap = v_{k+1} - v_k. All terms are
+non-negative, and scores are subtracted from each other before anything is summed, so
+that large scores cause no cancellation.
 """
 
 from __future__ import annotations
@@ -27,25 +28,25 @@ from sk_pwiser.losses._pairwise._surrogates import PairSums
 
 
 class ActivePairs(NamedTuple):
-    """Which pairs are active: the sorted higher scores seen from each lower one."""
+    """The active pairs: for each lower score the first of the sorted higher scores."""
 
-    order: Tensor  # (n_higher,) positions that sort the higher scores
+    order: Tensor  # (n_higher,) indices that sort the higher scores
     gaps: Tensor  # (n_higher - 1,) between neighbours in that order
-    n_active: Tensor  # (n_lower,) active ones: the first of that order
-    violation: Tensor  # (n_lower,) u of the last active one; not positive if none
+    n_active: Tensor  # (n_lower,) number of active scores, the first in that order
+    violation: Tensor  # (n_lower,) u of the last active score; not positive if none
 
 
 def inactive_bound(higher: Tensor, margin: float) -> Tensor:
-    """Return the largest c with margin - (v - c) <= 0 as float64 rounds it, a v.
+    """Return for each v the largest c with margin - (v - c) <= 0 in float64.
 
-    Comparing c with the rounded v - margin would decide some pairs within rounding
-    of the kink otherwise than the formula does, e.g. v = margin = 1, c = 1e-20.
+    A comparison of c with the rounded v - margin would differ from the formula for some
+    pairs within rounding of the kink, such as v = margin = 1 and c = 1e-20.
     """
-    # fl(v - c) >= margin holds up to half a spacing below the margin.
+    # The rounded v - c reaches the margin from half a spacing below it.
     half_spacing = (margin - math.nextafter(margin, -math.inf)) / 2
     bound = higher - margin + half_spacing
-    # Two roundings leave it within a step or two of the answer, which lies on the
-    # side that the formula itself tells.
+    # After two roundings the bound is within two steps of the answer; the formula
+    # itself decides on which side.
     infinity = bound.new_tensor(math.inf)
     above = bound.nextafter(infinity)
     bound = torch.where(higher - above >= margin, above, bound)
@@ -56,11 +57,12 @@ def inactive_bound(higher: Tensor, margin: float) -> Tensor:
 
 
 def find_active_pairs(higher: Tensor, lower: Tensor, margin: float) -> ActivePairs:
-    """Sort the higher scores and count the active ones of each lower score."""
+    """Sort the higher scores and count the active ones for each lower score."""
     ordered, order = torch.sort(higher)
     bound = inactive_bound(ordered, margin)
     n_active = torch.searchsorted(bound, lower, out_int32=True)
-    # Entry k of the padded scores is the last of the first k (k = 0: any finite one).
+    # Entry k of the padded scores is the last of the first k; for k = 0 any finite
+    # score serves.
     last_active = torch.cat((ordered[:1], ordered)).index_select(0, n_active)
     violation = last_active.sub_(lower).neg_().add_(margin)
     return ActivePairs(order, ordered.diff(), n_active, violation)
@@ -74,25 +76,25 @@ def running_weight(weight: Tensor) -> Tensor:
 
 
 def running_distance(gaps: Tensor, step: Tensor) -> Tensor:
-    """Return the running sum of gap * step, k = 0..n, which starts at k = 2."""
+    """Return the running sum of gap * step for k = 0..n; it is 0 up to k = 1."""
     sums = gaps.new_zeros(gaps.numel() + 2)
     torch.cumsum(gaps * step[1:-1], 0, out=sums[2:])
     return sums
 
 
 def bin_sums(n_active: Tensor, values: Tensor, n_bins: int) -> Tensor:
-    """Sum the values of the lower scores that have as many active partners."""
+    """Sum the values of the lower scores with equal numbers of active pairs."""
     sums = torch.zeros(n_bins, dtype=torch.float64, device=values.device)
     return sums.index_add_(0, n_active, values)
 
 
 def sums_from_right(values: Tensor) -> Tensor:
-    """Return the running sum that starts at the last entry."""
+    """Return the running sum from the last entry to the first."""
     return values.flip(0).cumsum(0).flip(0)
 
 
 def unsort(values: Tensor, order: Tensor) -> Tensor:
-    """Undo the sorting that gave `order`."""
+    """Invert the sorting by `order`."""
     return torch.empty_like(values).index_copy_(0, order, values)
 
 
@@ -105,11 +107,11 @@ def hinge_sums(
 ) -> PairSums:
     """Sum w_v w_c max(margin - (v - c), 0) over all pairs, with its gradients.
 
-    O(n log n_small) time and O(n) memory for n scores of which n_small lie on the
+    Takes O(n log n_small) time and O(n) memory for n scores of which n_small are on the
     smaller side. All tensors are float64, contiguous and not empty.
     """
     if higher.numel() > lower.numel():
-        # v - c = (-c) - (-v): the same pairs with the sides changed.
+        # v - c = (-c) - (-v): the same pairs with the sides exchanged.
         mirror = hinge_sums(-lower, -higher, margin, lower_weight, higher_weight)
         return PairSums(
             mirror.value, mirror.lower_gradient.neg_(), mirror.higher_gradient.neg_()

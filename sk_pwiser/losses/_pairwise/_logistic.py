@@ -1,17 +1,19 @@
-r"""Sum of the logistic surrogate log(1 + exp(u)) over all pairs, without the pairs.
+r"""Sum of the logistic surrogate log(1 + exp(u)) over all pairs in linear time.
 
-With x = v - margin a pair costs k(y - x), k(z) = log(1 + exp(z)), and k is smooth:
-Lagrange's formula of order 8 carries it from the nodes of a grid of spacing 1/8 to
-any point between them. So the scores of both sides are spread onto one grid, its
-nodes are summed through the kernel matrix, and the sums of k' = sigmoid are
-interpolated back for the gradients. Time and memory are linear in the scores.
+With x = v - margin and y = c, the loss of a pair is k(y - x) with the smooth kernel
+k(z) = log(1 + exp(z)). Lagrange's formula of order 8 interpolates it between the nodes
+of a grid of spacing 1/8. The weights of both sides are therefore distributed to one
+grid, sums over its nodes are computed with the kernel matrix, and the sums of
+k' = sigmoid are interpolated at the scores for the gradients. Time and memory are
+linear in the number of scores.
 
-Error: in the middle of its eight nodes the formula errs by at most
-(1/8)^8 / 8! * (1*3*5*7 / 2^4)^2 = 6.4e-11 times the largest eighth derivative among
-them, which is below 3.7 k(z) for k and below 9.2 k'(z) for k'. It is applied to x and
-to y; the second time enlarges the error of the first at most 1.6 times. Relative to
-each single pair that makes 1e-9 in value and 2e-9 in slope at most (3e-10 and 8e-10
-were the largest found), hence no more in sums of them, which are of one sign.
+Error: between the two middle ones of its eight nodes, the error of the formula is at
+most (1/8)^8 / 8! * (1*3*5*7 / 2^4)^2 = 6.4e-11 times the largest eighth derivative
+among the nodes, which is below 3.7 k(z) for k and below 9.2 k'(z) for k'. The formula
+is applied to x and to y; the second application enlarges the error of the first at most
+1.6 times. Relative to a single pair the error is thus at most 1e-9 in the value and
+2e-9 in the slope (the largest found were 3e-10 and 8e-10), and at most the same in
+sums over pairs, since all terms have the same sign.
 """
 
 from __future__ import annotations
@@ -29,8 +31,8 @@ from sk_pwiser.losses._pairwise._surrogates import (
     surrogate_value,
 )
 
-# Scores spread or interpolated at once. On a CPU, ORDER times as many stay below the
-# 2**15 elements from which torch starts threads, which cost more than they bring here.
+# Scores processed at once. On a CPU, ORDER times as many stay below 2**15 elements:
+# beyond that torch starts threads, which are slower here.
 CHUNK_SCORES = 2**11
 CHUNK_SCORES_CUDA = 2**18
 NODES_PER_UNIT = 8
@@ -38,7 +40,7 @@ ORDER = 8
 BLOCK_NODES = 256
 BLOCK_UNITS = BLOCK_NODES // NODES_PER_UNIT
 MAX_BLOCKS = 4096
-# exp(-GAP) is 0 in float64: below the gap a pair costs nothing, above it is linear.
+# exp(-GAP) is 0 in float64: the kernel is 0 below -GAP and linear above GAP.
 GAP = 768.0
 
 
@@ -51,13 +53,13 @@ def logistic_sums(
 ) -> PairSums:
     """Sum w_v w_c log(1 + exp(margin - (v - c))) over all pairs, with its gradients.
 
-    Exact in the far tails too: scores that span more than MAX_BLOCKS blocks have the
-    gaps between them closed first, and only if those blocks are full as well (over
-    131072 units) are the pairs walked through. NaN if a score is not finite. All
+    It is as accurate in the far tails: if the scores span more than MAX_BLOCKS blocks,
+    wide gaps between them are closed first. Only if they still span more (over 131072
+    units) are all pairs evaluated. The result is NaN if a score is not finite. All
     tensors are float64, contiguous and not empty.
     """
     weights = higher_weight, lower_weight
-    # The margin comes off small numbers, lest large ones swallow it.
+    # The margin is subtracted from small numbers; large ones would absorb it.
     origin = torch.minimum(higher.amin(), lower.amin())
     x, y = higher - origin - margin, lower - origin
     n_blocks = _n_blocks(x, y)
@@ -70,13 +72,13 @@ def logistic_sums(
     if _n_blocks(x, y) > MAX_BLOCKS:
         return brute_force_sums(higher, lower, margin, *weights, "logistic")
     sums = _grid_sums(x, y, *weights)
-    # A pair with u > 0 across a gap costs its u, hence more by what was taken away.
+    # The loss of a pair with u > 0 across a gap is u: add what closing the gap removed.
     excess = hinge_sums(x_shift, y_shift, 0.0, *weights).value
     return sums._replace(value=sums.value + excess)
 
 
 def _n_blocks(x: Tensor, y: Tensor) -> float:
-    """Return how many blocks of the grid the scores span."""
+    """Return the number of blocks of the grid that the scores span."""
     spread = torch.maximum(x.amax(), y.amax()) - torch.minimum(x.amin(), y.amin())
     return float(spread) / BLOCK_UNITS
 
@@ -91,7 +93,7 @@ def _close_gaps(
 ) -> tuple[Tensor, Tensor, Tensor, Tensor]:
     """Move clusters of scores together until no gap is wider than `widest`.
 
-    Returns the scores on the shortened axis, and by how much each was moved.
+    Returns the scores of both sides on the shortened axis, and their shifts.
     """
     scores, order = torch.sort(torch.cat((higher, lower)))
     starts_cluster = torch.cat((scores.new_ones(1) > 0, scores.diff() > widest))
@@ -111,28 +113,28 @@ def _close_gaps(
 def _grid_sums(
     x: Tensor, y: Tensor, higher_weight: Tensor, lower_weight: Tensor
 ) -> PairSums:
-    """Spread the scores onto the grid, sum its nodes, interpolate back."""
+    """Distribute the weights to a grid, sum over its nodes, interpolate the slopes."""
     origin = torch.minimum(x.amin(), y.amin())
     x_nodes, y_nodes = ((s - origin).mul_(NODES_PER_UNIT) for s in (x, y))
     n_nodes = int(torch.maximum(x_nodes.amax(), y_nodes.amax())) + ORDER
     n_nodes = BLOCK_NODES * math.ceil(n_nodes / BLOCK_NODES)
-    x_mass = _spread(x_nodes, higher_weight, n_nodes)
-    y_mass = _spread(y_nodes, lower_weight, n_nodes)
-    costs, x_slopes = _node_sums(y_mass)
-    # y - x = (-x) - (-y): the other side sees the same kernel on the mirrored axis.
+    x_mass = _distribute(x_nodes, higher_weight, n_nodes)
+    y_mass = _distribute(y_nodes, lower_weight, n_nodes)
+    values, x_slopes = _node_sums(y_mass)
+    # y - x = (-x) - (-y): for the other side the kernel is the same on a mirrored axis.
     _, y_slopes = _node_sums(x_mass.flip(0))
     return PairSums(
-        torch.dot(x_mass, costs),
+        torch.dot(x_mass, values),
         _interpolate(x_slopes, x_nodes).mul_(higher_weight).neg_(),
         _interpolate(y_slopes.flip(0), y_nodes).mul_(lower_weight),
     )
 
 
 def _stencils(positions: Tensor) -> Iterator[tuple[slice, Tensor, Tensor]]:
-    """Yield for some positions at a time their ORDER nodes and Lagrange weights.
+    """Yield chunks of positions with their ORDER nodes and Lagrange weights.
 
-    Position p lies in the middle of the nodes floor(p) .. floor(p) + 7; that is, node
-    i stands at i - 3.
+    Position p lies between the two middle ones of the nodes floor(p) .. floor(p) + 7:
+    node i is at coordinate i - 3.
     """
     offsets = torch.arange(ORDER, device=positions.device)[:, None]
     ratios = (offsets - offsets.T).double()
@@ -150,8 +152,8 @@ def _stencils(positions: Tensor) -> Iterator[tuple[slice, Tensor, Tensor]]:
         yield chunk, cell + offsets, left.mul_(right).div_(scale)
 
 
-def _spread(positions: Tensor, weight: Tensor, n_nodes: int) -> Tensor:
-    """Give each score's weight to its neighbours on the grid."""
+def _distribute(positions: Tensor, weight: Tensor, n_nodes: int) -> Tensor:
+    """Distribute the weight of each score to its neighbours on the grid."""
     mass = positions.new_zeros(n_nodes)
     for chunk, nodes, lagrange in _stencils(positions):
         mass.index_add_(0, nodes.view(-1), lagrange.mul_(weight[chunk]).view(-1))
@@ -159,7 +161,7 @@ def _spread(positions: Tensor, weight: Tensor, n_nodes: int) -> Tensor:
 
 
 def _interpolate(node_values: Tensor, positions: Tensor) -> Tensor:
-    """Read a function of the grid at the positions."""
+    """Interpolate values at the nodes of the grid at the positions."""
     values = torch.empty_like(positions)
     for chunk, nodes, lagrange in _stencils(positions):
         near = node_values.index_select(0, nodes.view(-1)).view(nodes.shape)
@@ -170,44 +172,44 @@ def _interpolate(node_values: Tensor, positions: Tensor) -> Tensor:
 def _node_sums(mass: Tensor) -> tuple[Tensor, Tensor]:
     """Return at each node x the sums of mass * k(y - x) and of mass * k'(y - x).
 
-    Nodes in the same block of 32 units or in neighbouring ones meet through the
-    kernel. Beyond, z = y - x is over 32 in size and the kernel is z or exp(z) to
-    within 1e-14, sums of which need the blocks' moments only.
+    For nodes in the same or in neighbouring blocks of 32 units the kernel is evaluated.
+    For all others |z| = |y - x| is over 32, and the kernel is z or exp(z) to within
+    1e-14. Sums of these need only the moments of the blocks.
     """
     blocks = mass.view(-1, BLOCK_NODES)
-    # Each block with its two neighbours, and the kernel matrix between the two.
+    # Each block with its two neighbours, times the kernel matrix between them.
     zeros = mass.new_zeros(BLOCK_NODES)
     near = torch.cat((zeros, mass, zeros)).unfold(0, 3 * BLOCK_NODES, BLOCK_NODES)
-    z = _places(1 - 2 * BLOCK_NODES, 2 * BLOCK_NODES, mass)
-    costs, slopes = (
+    z = _coordinates(1 - 2 * BLOCK_NODES, 2 * BLOCK_NODES, mass)
+    values, slopes = (
         (near @ kernel.unfold(0, 3 * BLOCK_NODES, 1).T).flip(1)
         for kernel in (surrogate_value(z, "logistic"), torch.sigmoid(z))
     )
     if len(blocks) > 2:
-        _add_far_blocks(blocks, costs, slopes)
-    return costs.view(-1), slopes.view(-1)
+        _add_far_blocks(blocks, values, slopes)
+    return values.view(-1), slopes.view(-1)
 
 
-def _places(start: int, end: int, like: Tensor) -> Tensor:
-    """Return where the nodes start .. end - 1 stand, in units of the scores."""
+def _coordinates(start: int, end: int, like: Tensor) -> Tensor:
+    """Return the coordinates of the nodes start .. end - 1, in units of the scores."""
     nodes = torch.arange(start, end, dtype=like.dtype, device=like.device)
     return nodes.div_(NODES_PER_UNIT)
 
 
-def _add_far_blocks(blocks: Tensor, costs: Tensor, slopes: Tensor) -> None:
-    """Add what the blocks two or more away contribute."""
-    place = _places(0, BLOCK_NODES, blocks)
-    weight, moment = blocks.sum(1), blocks @ place
+def _add_far_blocks(blocks: Tensor, values: Tensor, slopes: Tensor) -> None:
+    """Add the contributions of blocks at a distance of two or more."""
+    coordinate = _coordinates(0, BLOCK_NODES, blocks)
+    weight, moment = blocks.sum(1), blocks @ coordinate
     weight_right = sums_from_right(weight)
-    # sum over J >= I + 2 of (J - I) weight_J, then of the place within the block.
+    # The sum over J >= I + 2 of (J - I) weight_J, then of the coordinate in the block.
     distance = weight_right + sums_from_right(weight_right)
     linear = distance.mul_(BLOCK_UNITS).add_(sums_from_right(moment))
-    costs[:-2] += linear[2:, None] - place * weight_right[2:, None]
+    values[:-2] += linear[2:, None] - coordinate * weight_right[2:, None]
     slopes[:-2] += weight_right[2:, None]
-    exponential = blocks @ place.exp()
+    exponential = blocks @ coordinate.exp()
     decayed = torch.zeros_like(exponential)
     for step in range(2, min(len(blocks), int(GAP) // BLOCK_UNITS)):
         decayed[step:] += exponential[:-step] * math.exp(-step * BLOCK_UNITS)
-    tail = torch.exp(-place) * decayed[:, None]
-    costs += tail
+    tail = torch.exp(-coordinate) * decayed[:, None]
+    values += tail
     slopes += tail

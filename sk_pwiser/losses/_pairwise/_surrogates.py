@@ -1,4 +1,4 @@
-"""Surrogates of the 0-1 ranking error, and the reference over all pairs."""
+"""Surrogates of the 0-1 ranking error, and the reference that forms all pairs."""
 
 from __future__ import annotations
 
@@ -7,8 +7,10 @@ from typing import NamedTuple
 import torch
 from torch import Tensor
 
+from sk_pwiser._utils import check_choice
+
 SURROGATES: tuple[str, ...] = ("hinge", "squared_hinge", "logistic")
-CHUNK_PAIRS = 2**18  # pairs held at once where the matrix of pairs is walked through
+CHUNK_PAIRS = 2**18  # largest part of the matrix of pairs held in memory
 
 
 class PairSums(NamedTuple):
@@ -19,35 +21,27 @@ class PairSums(NamedTuple):
     lower_gradient: Tensor
 
 
-def check_surrogate(surrogate: str) -> None:
-    """Raise a ValueError that lists the surrogates unless `surrogate` is one."""
-    if surrogate not in SURROGATES:
-        raise ValueError(
-            f"surrogate must be one of {list(SURROGATES)}, got {surrogate!r}."
-        )
-
-
 def surrogate_value(violation: Tensor, surrogate: str) -> Tensor:
     """Apply the surrogate h to u = margin - (higher score - lower score)."""
     if surrogate == "hinge":
         return torch.relu(violation)
     if surrogate == "squared_hinge":
         return torch.relu(violation).square()
-    # log(1 + exp(u)). torch's softplus turns linear at u = 20; this one is exact.
+    # log(1 + exp(u)); torch's softplus is linear above u = 20, this is exact.
     return -torch.nn.functional.logsigmoid(-violation)
 
 
 def result_dtype(higher: Tensor, lower: Tensor) -> torch.dtype:
-    """Return float64 where a score vector has it, float32 otherwise."""
+    """Return float64 if a score vector has it, float32 otherwise."""
     dtype = torch.promote_types(higher.dtype, lower.dtype)
     return dtype if dtype == torch.float64 else torch.float32
 
 
 def relative_weight(weight: Tensor | None, scores: Tensor) -> Tensor:
-    """Return float64 weights whose largest is 1 (all 0 where all weights are 0).
+    """Return float64 weights with a maximum of 1, or all 0 if all weights are 0.
 
-    A mean does not see the scale, and with it gone neither a product of two weights
-    nor the total can underflow: the total is 0 or at least 1.
+    A mean does not depend on the scale of the weights. After rescaling, neither a
+    product of two weights nor their total can underflow: the total is 0 or at least 1.
     """
     if weight is None or weight.numel() == 0:
         return torch.ones_like(scores, dtype=torch.float64, requires_grad=False)
@@ -64,10 +58,10 @@ def brute_force_sums(
     lower_weight: Tensor,
     surrogate: str,
 ) -> PairSums:
-    """Sum over the pairs themselves, some higher scores at a time.
+    """Sum over the matrix of pairs, a block of rows at a time.
 
-    For few pairs the fastest way, and it needs memory for `CHUNK_PAIRS` pairs or
-    one row of them. All tensors are float64 and not empty.
+    This is fastest for few pairs. The memory is that of `CHUNK_PAIRS` pairs, or of one
+    row of the matrix. All tensors are float64 and not empty.
     """
     value = higher.new_zeros(())
     lower_gradient = torch.zeros_like(lower)
@@ -104,13 +98,13 @@ def pairwise_mean_brute_force(
     higher_weight: Tensor | None = None,
     lower_weight: Tensor | None = None,
 ) -> Tensor:
-    """Mean of the surrogate over all pairs, through the matrix of pairs in float64.
+    """Mean of the surrogate over all pairs, from the matrix of pairs in float64.
 
-    The reference: time and memory grow with n_higher * n_lower, and autograd
-    differentiates it any number of times. Parameters, result and errors are those
-    of `pairwise_mean`.
+    A reference for tests: time and memory grow as n_higher * n_lower, and it can be
+    differentiated any number of times. Parameters and result are those of
+    `pairwise_mean`.
     """
-    check_surrogate(surrogate)
+    check_choice("surrogate", surrogate, SURROGATES)
     w_higher = relative_weight(higher_weight, higher)
     w_lower = relative_weight(lower_weight, lower)
     violation = margin - (higher.double()[:, None] - lower.double()[None, :])
