@@ -1,9 +1,10 @@
-"""The same MMoE in a bare torch loop, on prepared tensors: what the rest is held to.
+"""An MMoE in a bare torch loop on prepared tensors: the reference of the comparisons.
 
-`BareMMoE` is written as most would write it: a module an expert, a gate and a tower.
-`BareStackedMMoE` has the same sizes, but computes experts, and towers, as one product
-each. `train_bare` is a loop of gathers, forward, loss, backward and Adam and nothing
-else; on CUDA, `GraphedLoop` replays a step that was captured once.
+`BareMMoE` is written in the usual way, with one module per expert, gate and tower.
+`BareStackedMMoE` has the same sizes, but computes all experts of a layer, and all
+towers, as one product. `train_bare` is a loop of indexing, forward pass, loss, backward
+pass and Adam, and nothing else; on CUDA, `GraphedLoop` replays a step that was captured
+once.
 """
 
 from itertools import pairwise
@@ -24,7 +25,7 @@ def perceptron(n_in, units):
 
 
 class BareMMoE(nn.Module):
-    """Embeddings, experts, a gate and a tower a task; returns logits.
+    """Embeddings, experts, one gate and one tower per task; returns logits.
 
     Parameters
     ----------
@@ -66,7 +67,7 @@ class BareMMoE(nn.Module):
 
 
 class BareStackedMMoE(BareMMoE):
-    """The same, with one product for all experts, and for all towers, of a layer."""
+    """The same network, with one product for all experts or towers of a layer."""
 
     def build(self):
         (first, second), n_gates = EXPERT_UNITS, N_TASKS * N_EXPERTS
@@ -106,7 +107,7 @@ def bare_loss(logits, y):
 
 
 def train_bare(model, optimizer, data, batch_size, precision="float32"):
-    """Go through the rows once, in random order; all of it is on one device."""
+    """Train for one epoch, in random order, with all tensors on one device."""
     device = data.y.device
     model.train()
     order = torch.randperm(len(data.y), device=device)
@@ -146,7 +147,8 @@ class GraphedLoop:
     data : Prepared
         Tensors on CUDA.
     batch_size : int
-        Rows of a batch, no more than there are; a smaller rest is left out.
+        Number of rows per batch, at most that of all rows. A last batch with fewer
+        rows is left out.
     """
 
     def __init__(self, cardinalities, data, batch_size):
@@ -159,7 +161,7 @@ class GraphedLoop:
         self.rows = torch.arange(batch_size, device=data.y.device)
         side = torch.cuda.Stream()
         side.wait_stream(torch.cuda.current_stream())
-        with torch.cuda.stream(side):  # warm-up, as torch asks before a capture
+        with torch.cuda.stream(side):  # torch requires a warm-up
             for _ in range(3):
                 self._step()
         torch.cuda.current_stream().wait_stream(side)
@@ -176,11 +178,11 @@ class GraphedLoop:
 
     @property
     def n_rows(self) -> int:
-        """Number of rows that a pass goes through."""
+        """Number of rows of an epoch."""
         return len(self.data.y) // self.batch_size * self.batch_size
 
     def __call__(self) -> None:
-        """Go through the rows once, in random order."""
+        """Train for one epoch, in random order."""
         order: Tensor = torch.randperm(len(self.data.y), device=self.rows.device)
         for rows in order[: self.n_rows].split(self.batch_size):
             self.rows.copy_(rows)

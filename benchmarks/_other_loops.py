@@ -1,4 +1,4 @@
-"""The training loops of skorch and of torch-rechub, as their users run them."""
+"""The training loops of skorch and of torch-rechub, in the form their users run."""
 
 import contextlib
 import importlib.metadata
@@ -19,17 +19,16 @@ from torch import nn
 
 
 class BareLoss(nn.Module):
-    """The bare loop's loss, as skorch takes it."""
+    """The loss of the bare loop, as a module for skorch."""
 
     def forward(self, logits, y):
         return bare_loss(logits, y)
 
 
 def skorch_run(cardinalities, data, batch_size, device):
-    """Return a function that trains the bare model by skorch for one more epoch.
+    """Return a function that trains the bare model with skorch for one more epoch.
 
-    skorch's own data set hands over one row at a time and its loader, torch's default,
-    puts them together.
+    skorch's own data set returns single rows, and torch's default loader collates them.
     """
     net = NeuralNet(
         BareMMoE,
@@ -55,7 +54,7 @@ def skorch_run(cardinalities, data, batch_size, device):
 
 
 def rechub_version():
-    """Return the version of torch-rechub, or None without it."""
+    """Return the version of torch-rechub, or None if it is not installed."""
     try:
         return importlib.metadata.version("torch-rechub")
     except importlib.metadata.PackageNotFoundError:
@@ -65,9 +64,10 @@ def rechub_version():
 def rechub_run(cardinalities, data, batch_size, device, joined=False):
     """Return a function that trains torch-rechub's MMoE for one more epoch.
 
-    By its `MTLTrainer.train_one_epoch` and the loader of its `DataGenerator`, with a
-    feature a column, as in its examples. `joined` hands the numeric columns over as one
-    feature, which is faster. torch-rechub normalises batches in every layer.
+    It uses `MTLTrainer.train_one_epoch` and the loader of `DataGenerator` of
+    torch-rechub, with one feature per column, as in its examples. `joined` passes the
+    numeric columns as one feature, which is faster. The networks of torch-rechub have
+    batch normalisation in every layer.
     """
     from torch_rechub.basic.features import DenseFeature, SparseFeature
     from torch_rechub.models.multi_task import MMOE
@@ -105,7 +105,7 @@ def rechub_run(cardinalities, data, batch_size, device, joined=False):
         )
 
     def run():
-        # It prints a progress bar and its losses.
+        # The trainer prints a progress bar and its losses.
         silent = io.StringIO()
         with contextlib.redirect_stdout(silent), contextlib.redirect_stderr(silent):
             trainer.train_one_epoch(loader)

@@ -1,4 +1,4 @@
-"""Tables for the benchmarks of speed: impressions without meaning, but of real form."""
+"""Tables for the benchmarks of speed: random impressions of a realistic form."""
 
 from typing import NamedTuple
 
@@ -7,7 +7,7 @@ import pandas as pd
 import torch
 from torch import Tensor
 
-# 16 category columns as ad logs have them: a few of many values, many of few.
+# 16 category columns as in ad logs: a few with many values, many with few.
 CARDINALITIES = (16_000, 4_500, 4_300, 4_100, 1_200, 400, 100, 50, *(12,) * 8)
 N_NUMERIC = 63
 
@@ -25,12 +25,12 @@ KINDS = ("mixed", "category", "text")
 
 
 class Prepared(NamedTuple):
-    """A table as a bare loop wants it.
+    """A table as tensors, for a bare loop.
 
     Parameters
     ----------
     codes : int64 Tensor of shape (n_samples, n_category_columns)
-        Codes, each column from its own offset on.
+        Codes; each column has its own range, without overlap.
     numeric : float32 Tensor of shape (n_samples, n_numeric)
         Standardised values.
     y : float32 Tensor of shape (n_samples, 2)
@@ -46,7 +46,7 @@ class Prepared(NamedTuple):
 
 
 def draw_codes(n, cardinality, generator):
-    """Draw codes of which low ones are far more frequent, as ids are."""
+    """Draw codes with frequencies as uneven as those of ids: low codes are frequent."""
     codes = generator.random(n)
     return (cardinality * codes**3).astype(np.int32)
 
@@ -58,12 +58,12 @@ def draw_labels(n, generator):
 
 
 def impressions(n, cardinalities=CARDINALITIES, n_numeric=N_NUMERIC, seed=0):
-    """Return a DataFrame, its labels, and what draws them alike for `prepared`."""
+    """Return a DataFrame of impressions and its labels."""
     generator = np.random.default_rng(seed)
     columns = {}
     for j, cardinality in enumerate(cardinalities):
         codes = draw_codes(n, cardinality, generator)
-        # Ids are numbers in every other column and text in the others.
+        # Ids are numbers in every second column and text in the others.
         values = range(cardinality)
         values = list(values) if j % 2 else [f"value {v}" for v in values]
         columns[f"category_{j}"] = pd.Categorical.from_codes(codes, values)
@@ -73,7 +73,7 @@ def impressions(n, cardinalities=CARDINALITIES, n_numeric=N_NUMERIC, seed=0):
 
 
 def prepare(X, Y, cardinalities=CARDINALITIES):
-    """Return the tensors of a table that `impressions` made."""
+    """Return the tensors of a table made by `impressions`."""
     n_categories, n = len(cardinalities), len(X)
     codes = np.empty((n, n_categories), dtype=np.int64)
     offsets = np.cumsum([0, *cardinalities])
@@ -86,17 +86,18 @@ def prepare(X, Y, cardinalities=CARDINALITIES):
 
 
 def kuairand_like(n, kind="mixed", seed=0):
-    """Return a table with KuaiRand's 41 columns: 36 of categories and 5 of counts.
+    """Return a table with columns like KuaiRand's: 36 of categories and 5 of counts.
 
     Parameters
     ----------
     n : int
         Number of rows.
     kind : {"mixed", "category", "text"}, default="mixed"
-        Categories of category dtype, as its reader gives them; of text in object
-        columns; or "mixed": text in object columns, numbers of category dtype.
+        The dtype of the categories: category dtype, as the reader of KuaiRand returns
+        them; text in object columns; or "mixed": category dtype for numbered
+        categories and object columns for text.
     seed : int, default=0
-        Of the generator.
+        Seed of the generator.
 
     Returns
     -------

@@ -1,15 +1,16 @@
 """Time to LightGBM's test AUC on the second task of KuaiRand.
 
-The clock of an estimator runs from the call of `fit` on, encoding and validation
-included, and stands still while its weights are copied aside: after every epoch and
-`SHOTS` times within one. The copies are tested after training, and the time is that of
-the first one whose test AUC is at least LightGBM's of the same round. It is a
-measurement of time: nothing is chosen by what it finds.
+The clock of an estimator starts with the call of `fit` and includes encoding and
+validation. It is stopped while the weights are copied, after every epoch and `SHOTS`
+times within each. The copies are tested after training; the result is the time of the
+first copy whose test AUC is at least that of LightGBM in the same round. This measures
+time only: the results are not used to choose anything.
 
-LightGBM is fitted to the second task alone, as it comes (100 trees), and with early
-stopping as in `real_auc.py`. scikit-learn's MLPClassifier learns that task from one-hot
-columns, an epoch a call of `partial_fit`; making the columns counts. A round has a seed
-of its own; LightGBM's models differ by the rows held out for early stopping alone.
+LightGBM is fitted to the second task only, with its default parameters (100 trees) and
+with early stopping as in `real_auc.py`. scikit-learn's MLPClassifier learns that task
+from one-hot columns, with one call of `partial_fit` per epoch; its time includes the
+one-hot encoding. Each round has its own seed; the seed changes LightGBM's models only
+through the validation rows of early stopping.
 """
 
 import os
@@ -37,7 +38,7 @@ OWN = {"defaults": {}, "bce": {"loss": "bce"}, "batch of 2,048": {"batch_size": 
 
 
 class Snapshots(Callback):
-    """Keep the weights as training goes on, with the seconds since `begin`."""
+    """Keep copies of the weights during training, with the seconds since `begin`."""
 
     def begin(self):
         self.paused, self.kept, self.batches = 0.0, [], 0
@@ -113,7 +114,7 @@ def fit_boosting(data, seed, threads, stop_early):
         import lightgbm
     except ImportError as error:
         raise ImportError(
-            'this needs LightGBM: pip install "sk_pwiser[benchmark]"'
+            'the comparison needs LightGBM: pip install "sk_pwiser[benchmark]"'
         ) from error
     X, X_test, Y, y_test = data
     y, params, options = Y.iloc[:, 1].to_numpy(), {}, {}
@@ -127,7 +128,7 @@ def fit_boosting(data, seed, threads, stop_early):
         options["callbacks"] = [lightgbm.early_stopping(20, verbose=False)]
     model = lightgbm.LGBMClassifier(n_jobs=threads, verbose=-1, **params)
     with warnings.catch_warnings():
-        # `eval_set` became two parameters in LightGBM 4.7; it serves older ones too.
+        # LightGBM 4.7 deprecates `eval_set`, which older versions need.
         warnings.simplefilter("ignore")
         model.fit(X, y, **options)
     seconds = time.perf_counter() - started
@@ -135,7 +136,7 @@ def fit_boosting(data, seed, threads, stop_early):
 
 
 def time_to(auc, seconds, aucs):
-    """Return the seconds until an AUC was reached; infinity where it was not."""
+    """Return the seconds until an AUC was reached, or infinity if it was not."""
     reached = seconds[aucs >= auc]
     return reached[0] if len(reached) else np.inf
 
@@ -178,8 +179,8 @@ def print_goal(report, goal, fits, followed):
     """Print the times to the test AUC of one LightGBM."""
     seconds, aucs = fits.T
     report.section(f"Time to the test AUC of {goal}", "over its time to fit")
-    told = f"{np.median(seconds):.1f} s"
-    report.line(f"{goal}, test AUC {np.median(aucs):.4f}", absolute=told)
+    absolute = f"{np.median(seconds):.1f} s"
+    report.line(f"{goal}, test AUC {np.median(aucs):.4f}", absolute=absolute)
     for name, follows in followed.items():
         times = np.array(
             [time_to(auc, *f) for auc, f in zip(aucs, follows, strict=True)]

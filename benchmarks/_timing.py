@@ -1,8 +1,8 @@
-"""What the benchmarks of speed share: timing, peak memory, tables and JSON files.
+"""Shared code of the benchmarks of speed: timing, peak memory, tables and JSON files.
 
-Runs that are compared follow each other within a round, in an order drawn anew each
-round, and a figure is the median over the rounds of the ratio within a round, with the
-quartiles behind it: what else the machine does then hits both sides.
+The runs of a comparison alternate within a round, in a random order for each round. A
+figure is the median over the rounds of the ratio within a round, followed by the
+quartiles, so that other load on the machine affects both sides equally.
 """
 
 import argparse
@@ -35,7 +35,7 @@ PACKAGES = ("torch", "numpy", "scikit-learn", "skorch", "pandas")
 
 
 class Target(NamedTuple):
-    """What a figure is to reach."""
+    """The target of a figure."""
 
     sign: str  # "at least" or "at most"
     value: float
@@ -61,12 +61,12 @@ def at_most(value):
 
 
 def make_parser(description, rounds):
-    """Return a parser with the options that every benchmark of speed has."""
+    """Return a parser with the options of all benchmarks of speed."""
     parser = argparse.ArgumentParser(
         description=description, formatter_class=argparse.RawDescriptionHelpFormatter
     )
     parser.add_argument("--device", choices=["cpu", "cuda"], default="cpu")
-    parser.add_argument("--threads", type=int, help="by default those torch takes")
+    parser.add_argument("--threads", type=int, help="default: those of torch")
     parser.add_argument("--rounds", type=int, default=rounds)
     parser.add_argument("--quick", action="store_true", help="a smoke run")
     parser.add_argument("--json", type=Path, metavar="FILE", help="save the figures")
@@ -74,7 +74,7 @@ def make_parser(description, rounds):
 
 
 def start(arguments):
-    """Refuse what cannot run, and settle the number of threads."""
+    """Exit if the device is missing; set the number of threads."""
     if arguments.device == "cuda" and not torch.cuda.is_available():
         raise SystemExit("--device cuda, but torch finds no CUDA here.")
     if arguments.threads is None:
@@ -83,13 +83,13 @@ def start(arguments):
 
 
 def limit_threads(threads):
-    """Give torch, the products of numpy and OpenMP this many threads."""
+    """Set the number of threads of torch, numpy's matrix products and OpenMP."""
     torch.set_num_threads(threads)
     threadpool_limits(threads)
 
 
 def describe(arguments):
-    """Return what the figures were measured with, for the table and the file."""
+    """Return the device, load and versions, for the table and the file."""
     versions = {}
     for package in PACKAGES:
         try:
@@ -110,7 +110,7 @@ def describe(arguments):
 
 
 def cpu_name():
-    """Return the name of the processor, as far as the system tells it."""
+    """Return the name of the processor, or its architecture if it is unknown."""
     try:
         text = Path("/proc/cpuinfo").read_text()
     except OSError:
@@ -123,30 +123,30 @@ def cpu_name():
 
 
 def synchronize(device):
-    """Wait until the device has done what it was given."""
+    """Wait until the device has finished its work."""
     if str(device).startswith("cuda"):
         torch.cuda.synchronize()
 
 
 def interleave(runs, rounds, device="cpu", warm_ups=1):
-    """Time runs that follow each other within a round, in random order.
+    """Time runs that alternate within a round, in random order.
 
     Parameters
     ----------
     runs : dict of str to callable
-        Each runs once. What it returns, if anything, is a dict of its own seconds by
-        the part of the run that they belong to.
+        Functions that run once. They return None, or a dict of the seconds of parts of
+        the run.
     rounds : int
-        Rounds that count.
+        Number of rounds that are measured.
     device : str, default="cpu"
-        Whose work is waited for.
+        Device to synchronise with before and after a run.
     warm_ups : int, default=1
-        Rounds before those that count.
+        Number of rounds before those.
 
     Returns
     -------
     dict of str to dict of str to ndarray of shape (rounds,)
-        The seconds of each run by part; "all" is the whole of it.
+        The seconds of each run by part; "all" is the whole run.
     """
     times = {name: [] for name in runs}
     for turn in range(rounds + warm_ups):
@@ -168,9 +168,9 @@ def interleave(runs, rounds, device="cpu", warm_ups=1):
 
 
 def in_fresh_process(function, *arguments, threads):
-    """Call a function in a new process, with this many threads.
+    """Call a function in a new process with a given number of threads.
 
-    A process that is killed, for memory say, raises here.
+    It raises if the process is killed, for example because memory ran out.
     """
     context = multiprocessing.get_context("spawn")
     with ProcessPoolExecutor(
@@ -180,11 +180,11 @@ def in_fresh_process(function, *arguments, threads):
 
 
 class PeakMemory:
-    """The most memory held at once inside a `with` block, above what was held before.
+    """Measure the peak of memory in a `with` block, above the memory held before it.
 
-    On CUDA this is torch's own count; on a CPU it is that of resident memory, which
-    Linux can start anew at the block. Elsewhere it is the peak of the whole process,
-    so that a block has a process of its own and holds the largest part of its work.
+    On CUDA this is torch's own count. On a CPU it is the peak of resident memory, which
+    Linux can reset before the block. On other systems it is the peak of the whole
+    process; run the block in a new process and let it hold most of the work.
     """
 
     def __init__(self, device="cpu"):
@@ -196,8 +196,8 @@ class PeakMemory:
             torch.cuda.reset_peak_memory_stats()
             self.before = torch.cuda.memory_allocated()
         else:
-            _give_back()
-            _forget_peak()
+            _release_free_memory()
+            _reset_peak()
             self.before = _peak()
         return self
 
@@ -206,21 +206,22 @@ class PeakMemory:
         self.n_bytes = peak - self.before
 
 
-def _give_back():
-    """Give memory that is free back to the system, where glibc can be asked to.
+def _release_free_memory():
+    """Return free memory to the system, if glibc is used.
 
-    A block would use up what earlier ones left before its own shows.
+    Otherwise a block could reuse memory of earlier blocks, and its peak would be
+    hidden.
     """
     gc.collect()
     with contextlib.suppress(OSError, AttributeError):
         ctypes.CDLL("libc.so.6").malloc_trim(0)
 
 
-def _forget_peak():
+def _reset_peak():
     try:
         Path("/proc/self/clear_refs").write_text("5")
     except OSError:
-        return  # not Linux, or not allowed: the peak is that of the process
+        return  # not Linux, or no permission: the peak is that of the process
 
 
 def _peak():
@@ -243,7 +244,7 @@ class Report:
     name : str
         Name of the benchmark.
     arguments : Namespace
-        Those of the command line.
+        Arguments of the command line.
     """
 
     def __init__(self, name, arguments):
@@ -258,13 +259,13 @@ class Report:
             "figures": [],
         }
         self.heading = ""
-        told = self.content["about"]
-        print(", ".join(f"{key} {value}" for key, value in told.items()))
+        about = self.content["about"]
+        print(", ".join(f"{key} {value}" for key, value in about.items()))
         if arguments.quick:
-            print("a smoke run: its figures say nothing")
+            print("a smoke run: its figures are not meaningful")
 
     def section(self, heading, over=""):
-        """Open a part of the table."""
+        """Start a section of the table."""
         self.heading = heading
         print(f"\n{heading}")
         print(f"  {'':<44}{'':>18}{over:>28}", flush=True)
@@ -275,15 +276,15 @@ class Report:
         Parameters
         ----------
         what : str
-            What it is of.
+            Label of the figure.
         ratios : array-like of shape (rounds,), default=None
-            Ratios to what the heading names, one a round.
+            Ratios to the reference that the heading names, one per round.
         absolute : str, default=""
-            The same in units of its own.
+            The absolute value with its unit.
         digits : int, default=2
-            Digits to print.
+            Number of digits.
         target : Target, default=None
-            What the median is to reach.
+            Target of the median.
         """
         figure = {"section": self.heading, "what": what, "absolute": absolute}
         cell, verdict = "", ""
@@ -300,12 +301,12 @@ class Report:
         print(f"  {what:<44}{absolute:>18}{cell:>28}{verdict}", flush=True)
 
     def note(self, text):
-        """Print a remark, such as why a row is not there."""
+        """Print a remark, such as the reason for a missing row."""
         self.content["figures"].append({"section": self.heading, "note": text})
         print(f"  {text}", flush=True)
 
     def save(self):
-        """Write the JSON file, where one was asked for."""
+        """Write the JSON file, if one was requested."""
         path = self.arguments.json
         if path is not None:
             path.parent.mkdir(parents=True, exist_ok=True)
@@ -313,7 +314,7 @@ class Report:
 
 
 def literal_pairs(texts):
-    """Read NAME=VALUE, with Python literals or bare words for values."""
+    """Read NAME=VALUE pairs; values are Python literals or words."""
     pairs = {}
     for text in texts:
         name, _, value = text.partition("=")

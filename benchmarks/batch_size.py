@@ -1,21 +1,22 @@
-"""What larger batches cost in AUC on real impressions, and what makes up for it.
+"""AUC on real impressions for larger batches, with several rules for the learning rate.
 
     python benchmarks/batch_size.py                       # KuaiRand, both labels
     python benchmarks/batch_size.py --data long --batches 512 4096 --seeds 5
     python benchmarks/batch_size.py --network mmoe --loss bce
 
-reads the folder that SK_PWISER_DATA names, and the training part alone: it is split by
-time once more, as `real_auc.py --part validation` does.
+The data are read from the folder that SK_PWISER_DATA names. Only the training part is
+used; it is split by time once more, as by `real_auc.py --part validation`.
 
-A batch that is k times as large takes one step in place of k. Three rules raise the
-learning rate for that: `kept` leaves it as it is, `root` multiplies it by the root of
-k, `linear` by k; the sizes are counted from the estimator's own. With `warm-up` it
-rises in even steps over the first half of the first epoch, by skorch's `LRScheduler`
-among the `callbacks`. All else is as the estimator comes, early stopping included.
+With batches k times as large, an epoch has a k-th of the steps. Three rules set the
+learning rate: `kept` leaves it unchanged, `root` multiplies it by the square root of k,
+`linear` by k, relative to the default batch size of the estimator. With `warm-up` it
+rises linearly over the first half of the first epoch, through skorch's `LRScheduler` in
+`callbacks`. All other parameters have their defaults, early stopping included.
 
-A cell is the mean over the seeds, with the standard deviation behind it; `time` is that
-of an epoch over one of the estimator's own batch size, the median over the seeds. The
-fits of a seed follow each other, so that what else the machine does hits all of them.
+A cell is the mean over the seeds, followed by the standard deviation. `time` is the
+time of an epoch relative to that with the default batch size, the median over the
+seeds. The fits of a seed run in succession, so that other load affects all of them
+equally.
 """
 
 import argparse
@@ -39,7 +40,7 @@ COLUMNS = ("first AUC", "second AUC", "log loss", "epochs")
 
 
 def warm_up(n_steps):
-    """Return the callback that raises the learning rate over some steps."""
+    """Return a callback that raises the learning rate linearly over some steps."""
     return LRScheduler(
         LambdaLR,
         lr_lambda=lambda step: min(1.0, (step + 1) / n_steps),
@@ -48,7 +49,7 @@ def warm_up(n_steps):
 
 
 def cases(batches):
-    """Yield the batch sizes, rules and warm-ups that differ."""
+    """Yield the combinations of batch size, rule and warm-up that differ."""
     for size, rule, warms_up in product(batches, RULES, (False, True)):
         if size != OWN.batch_size or rule == "kept":
             yield size, rule, warms_up

@@ -1,20 +1,20 @@
-"""Seconds and memory of encoding a table, over scikit-learn's column transformers.
+"""Time and memory of encoding a table, compared with scikit-learn's transformers.
 
     python benchmarks/encode_speed.py                   # 10^6 rows
     python benchmarks/encode_speed.py --quick
     python benchmarks/encode_speed.py --rows 1e5 --kinds category text
 
-The table has the 41 columns of KuaiRand: 27 of numbered categories, four of them with
-thousands of values, 9 whose categories are text and 5 of counts, some with missing
-values. `TableEncoder`, which is what `fit` and `predict_proba` encode by, is measured
-against a `ColumnTransformer` of `OrdinalEncoder` and `StandardScaler`.
+The table has columns like the 41 of KuaiRand: 27 of numbered categories, four of them
+with thousands of values, 9 of text categories and 5 of counts, some with missing
+values. `TableEncoder`, the encoder of `fit` and `predict_proba`, is compared with a
+`ColumnTransformer` of `OrdinalEncoder` and `StandardScaler`.
 
-- `category`: all categories are of category dtype, as `load_kuairand` gives them.
+- `category`: all category columns have category dtype, as `load_kuairand` returns them.
 - `text`: all are text in object columns.
-- `mixed`: numbers are of category dtype and text is in object columns.
+- `mixed`: numbered categories have category dtype, text is in object columns.
 
-Memory is the peak above the table, measured once, in a process of its own. `result` is
-the size of what the encoder returns.
+Memory is the peak above the table, measured once in a new process. `result` is the size
+of the encoder's output.
 """
 
 import numpy as np
@@ -38,7 +38,7 @@ OWN, OTHER = "TableEncoder", "ColumnTransformer"
 
 
 def column_transformer():
-    """Return what most would encode such a table by."""
+    """Return the usual encoder of such a table."""
     return make_column_transformer(
         (StandardScaler(), make_column_selector(dtype_include="number")),
         remainder=OrdinalEncoder(handle_unknown="use_encoded_value", unknown_value=-1),
@@ -49,7 +49,7 @@ ENCODERS = {OWN: TableEncoder, OTHER: column_transformer}
 
 
 def make_runs(X):
-    """Return the runs of both encoders: `fit_transform`, and `transform` alone."""
+    """Return the runs of both encoders: `fit_transform` and `transform`."""
     runs = {}
     for name, make in ENCODERS.items():
         fitted = make()
@@ -74,7 +74,7 @@ def transform(fitted, X):
 
 
 def measure_memory(name, kind, n):
-    """Return the bytes that encoding takes at its peak, and those of its result."""
+    """Return the peak of memory during encoding and the size of its result."""
     ENCODERS[name]().fit_transform(kuairand_like(1_000, kind))
     X = kuairand_like(n, kind)
     with PeakMemory() as memory:

@@ -1,27 +1,27 @@
-"""What the two extra terms of FDN do: auxiliary heads, and the form of the penalty.
+"""The effect of the two extra terms of FDN: auxiliary heads and form of the penalty.
 
     python benchmarks/fdn_ablation.py --data synthetic     # needs no files
     python benchmarks/fdn_ablation.py --data engage --seeds 3
     python benchmarks/fdn_ablation.py --quick              # a smoke run
 
-`synthetic` is the generator that the authors of FDN test on, from its formulas: the
-features are sines of mixtures of two tasks' own sources and a shared one. The outcomes
-become labels of a funnel: a click where the first is in its top tenth, a conversion
-where the second is in its top third as well. Each seed draws a new world. `engage` and
-`long` are KuaiRand, from the folder that SK_PWISER_DATA names, split as in
-`real_auc.py`; the test part is not touched unless `--part test` asks for it.
+`synthetic` is the generator of the authors of FDN, written from its formulas: the
+features are sines of mixtures of one source per task and a shared source. The outcomes
+are turned into labels of a funnel: a row is clicked if the first outcome is in its top
+tenth, and converts if the second is also in its top third. Each seed draws new data.
+`engage` and `long` are KuaiRand, from the folder that SK_PWISER_DATA names, split as in
+`real_auc.py`; the test part is used with `--part test` only.
 
 A row is one setting of `aux_weight` and of the penalty, on the same seeds. A cell is
-the mean over the seeds, with the standard deviation behind it:
+the mean over the seeds, followed by the standard deviation:
 
 - "first AUC", "second AUC": on held-out rows.
 - "gain": of the mean AUC over the tasks, above the first row with the same seed.
-- "|cosine|", "joint", "lengths": what the pairs' outputs have in common on held-out
-  rows, mean over pairs: the mean absolute cosine of a row's two outputs; the squared
-  Frobenius norm of the product of the two centred, row-normalised output matrices over
-  the squared number of rows; the mean product of a row's two lengths. The first is 0.10
-  for random directions in 64 dimensions. "row" acts on the first, "batch" on the
-  second, and "norm_product" on the third.
+- "|cosine|", "joint", "lengths": similarity of the two outputs of a pair of experts on
+  held-out rows, mean over pairs: the mean absolute cosine of the two outputs of a row;
+  the squared Frobenius norm of the product of the two centred, row-normalised output
+  matrices over the squared number of rows; the mean product of the two lengths in a
+  row. The first is 0.10 for random directions in 64 dimensions. "row" acts on the
+  first, "batch" on the second, and "norm_product" on the third.
 """
 
 import argparse
@@ -60,7 +60,7 @@ SETTINGS = {
         (1.0, "norm_product", 1.0),  # the code of the paper
     ],
 }
-# On KuaiRand the first epoch is the best: more patience finds the same weights later.
+# On KuaiRand the first epoch is the best: more patience gives the same weights.
 PATIENCE = {"synthetic": 3, "engage": 1, "long": 1}
 
 
@@ -90,7 +90,7 @@ def make_synthetic(n, width, seed, n_waves=10):
     parts = own * x["own"], other * x["other"], shared * x["shared"]
     mixtures = parts[0] + parts[2], parts[1] + parts[2], sum(parts)
     angles = np.concatenate([delta * mixture + gamma for mixture in mixtures], axis=1)
-    # One draw a row is added to all of its features.
+    # One noise value per row is added to all features of the row.
     X = np.sin(angles) + np.cos(angles) + rng.standard_normal((n, 1))
     click = first > np.quantile(first, 0.9)
     conversion = click & (second > np.quantile(second, 2 / 3))
@@ -103,8 +103,8 @@ def split_synthetic(arguments, seed):
     return X[:n_train], X[n_train:], Y[:n_train], Y[n_train:]
 
 
-def predict_and_watch(model, X):
-    """Return the probabilities, and what the outputs of pairs have in common."""
+def predict_with_similarity(model, X):
+    """Return the probabilities and the similarities of the outputs of pairs."""
     outputs = []
     network = model.net_.module_
     hook = network.experts.register_forward_hook(
@@ -125,7 +125,7 @@ def predict_and_watch(model, X):
 
 
 def evaluate(setting, data, arguments, patience, seed):
-    """Fit FDN and return the figures of `COLUMNS`, the mean AUC in place of a gain."""
+    """Fit FDN and return the figures of `COLUMNS`, with the mean AUC as the gain."""
     aux_weight, form, weight = setting
     X, X_test, Y, Y_test = data
     model = MultiTaskCTRCVRClassifier(
@@ -141,7 +141,7 @@ def evaluate(setting, data, arguments, patience, seed):
         random_state=seed,
     )
     model.fit(X, Y)
-    p, common = predict_and_watch(model, X_test)
+    p, common = predict_with_similarity(model, X_test)
     aucs = [roc_auc_score(np.asarray(Y_test)[:, k], p[:, k]) for k in range(2)]
     return [*aucs, np.mean(aucs), *common, model.n_iter_]
 
@@ -206,7 +206,10 @@ def parse():
     parser.add_argument("--seeds", type=int, default=5)
     parser.add_argument("--rows", type=int, default=10_000, help="of synthetic data")
     parser.add_argument(
-        "--width", type=int, default=32, help="of a block of features; 512 originally"
+        "--width",
+        type=int,
+        default=32,
+        help="of a feature block; in the paper 512",
     )
     parser.add_argument("--quick", action="store_true", help="few rows, one seed")
     arguments = parser.parse_args()

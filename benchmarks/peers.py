@@ -1,42 +1,46 @@
-"""AUC on real impressions beside torch-rechub, network by network, of the same shape.
+"""AUC on real impressions compared with torch-rechub, for networks of the same shape.
 
     pip install "sk_pwiser[benchmark]"
-    python benchmarks/peers.py                          # all of it, 3 seeds
+    python benchmarks/peers.py                          # everything, 3 seeds
     python benchmarks/peers.py --networks mmoe --data engage
     python benchmarks/peers.py --part validation --lr 0.003 0.01 --epochs 1 2
 
-reads the folder that SK_PWISER_DATA names. The first two rows of a network differ in
-nothing but the package:
+The data are read from the folder that SK_PWISER_DATA names. The first two rows of a
+network differ in the package only. Both have
 
-- the same codes and standardised numbers, by the encoder of this package, and the same
-  plan of batches;
+- the same codes and standardised numbers, from the encoder of this package, and the
+  same batch sampler;
 - the same widths, numbers of experts and levels, and embeddings; no dropout;
-- cross-entropy, tasks weighted equally; Adam at one learning rate without weight decay;
-- a fixed number of epochs, no early stopping;
-- on this side no values taken for unseen ones and no calibrator, which the peer lacks.
+- cross-entropy, equal weights of the tasks, and Adam at one learning rate without
+  weight decay;
+- a fixed number of epochs, without early stopping;
+- neither category dropout nor a monotonicity penalty, which torch-rechub does not have.
 
-The numbers of parameters are equal then but for those of batch normalisation and 192
-biases in AITM. What is left is what the packages make of that shape: torch-rechub has
-batch normalisation in every layer, gates included, and embeddings that start at a scale
-of 0.0001; this package has neither normalisation nor gates that start uneven, starts
-embeddings at 0.01 and output biases at the base rates. ESMM of torch-rechub takes no
-numeric columns, so that there they are cut at their quantiles for both sides.
+The numbers of parameters are then equal, except for batch normalisation and 192 biases
+in AITM. The remaining differences are: torch-rechub has batch normalisation in every
+layer, gates included, and initialises embeddings with a scale of 0.0001; this package
+has no normalisation, gates with uniform initial weights, embeddings with a scale of
+0.01 and output biases at the base rates. ESMM of torch-rechub takes no numeric columns,
+so that for ESMM they are cut at their quantiles for both packages.
 
-Then follow `unseen values`, the same with this package's `unseen_rate`, and `defaults`,
-its estimator as it comes but for the widths: PWiseR, its own learning rate, early
-stopping. Learning rate and number of epochs come from a later part of the training days
-(`--part validation`), not from the test part: those of the best mean AUC of the peer's
-shared bottom come first; where those of this package's differ, they follow.
+Two more rows follow: `unseen values` adds this package's category dropout, and
+`defaults` is its estimator with default parameters except for the widths: PWiseR, its
+own learning rate, early stopping. Learning rates and numbers of epochs were chosen on a
+later part of the training days (`--part validation`), not on the test part: first those
+with the best mean AUC of torch-rechub's shared bottom, then those of this package if
+they differ.
 
-torch-rechub is trained by its own `MTLTrainer.train_one_epoch`. Its `fit` is left out,
-as are the weight decay of 0.00001 that the trainer adds by default and its per-row
-data loader: `fit` asks for validation data, stops by them and writes weights to disk.
+torch-rechub is trained with its `MTLTrainer.train_one_epoch`. Its `fit` is not used,
+since it requires validation data, stops early on them and writes weights to disk. The
+default weight decay of 0.00001 of the trainer and the data loader of torch-rechub are
+not used either.
 
-A cell is the mean over the seeds, with the standard deviation behind it. `+-` is the
-difference to torch-rechub with its standard error, which knows of the noise of the
-seeds alone, not of that of the rows, and is itself rough with few seeds: what counts
-is far above twice of it. The seconds are those of the training loops. They are no
-benchmark: torch-rechub is fed whole batches here, which it does not do itself.
+A cell is the mean over the seeds, followed by the standard deviation. `+-` is the
+difference to torch-rechub with its standard error. The error covers the noise of the
+seeds, not that of the rows, and is imprecise for few seeds: only differences far above
+twice the error are meaningful. The seconds are those of the training loops; they are
+not a benchmark, because torch-rechub receives whole batches here, unlike in its own
+loader.
 """
 
 import argparse
@@ -71,11 +75,12 @@ except ImportError as error:
         'the comparison needs torch-rechub: pip install "sk_pwiser[benchmark]"'
     ) from error
 
+NO_CATEGORY_DROPOUT = {"encoding_params": {"category_dropout": 0.0}}
 PEER = f"torch-rechub {importlib.metadata.version('torch-rechub')}"
 EXPERT_UNITS, TOWER_UNITS = (128, 64), (32,)
 N_BINS = 20
-# Learning rates and numbers of epochs: the best for the peer, then those for our own,
-# from 0.0005 (0.001 for our own) to 0.01 and from 1 to 5 (to 3).
+# Learning rates and numbers of epochs: the best ones for torch-rechub (of 0.0005 to 0.01
+# and 1 to 5), then those for this package (of 0.001 to 0.01 and 1 to 3).
 SETTINGS = {"engage": [(0.01, 2), (0.003, 2)], "long": [(0.003, 1)]}
 
 
@@ -88,7 +93,7 @@ TOWERS = [layers(TOWER_UNITS)] * 2
 
 
 class Pairing(NamedTuple):
-    """Parameters of a network of this package, and how the peer builds its own."""
+    """Parameters of a network of this package, and a builder of the peer's network."""
 
     own: dict
     build: Callable
@@ -116,7 +121,7 @@ PAIRINGS = {
     ),
     "esmm": Pairing(
         {"tower_units": (*EXPERT_UNITS, *TOWER_UNITS)},
-        # It lays the features of users and items side by side, whichever they are.
+        # It concatenates the features of users and items; the division is arbitrary.
         lambda features: ESMM(
             features[:1],
             features[1:],
@@ -127,14 +132,14 @@ PAIRINGS = {
     ),
     "aitm": Pairing(
         {"tower_units": EXPERT_UNITS},
-        # What is a tower here is a bottom there; behind the attention a linear map.
+        # Its bottoms are the towers of this package, its towers are linear maps.
         lambda features: AITM(features, 2, layers(EXPERT_UNITS), [layers(())] * 2),
     ),
 }
 
 
 class Encoded(NamedTuple):
-    """A data set as the networks read it."""
+    """An encoded data set."""
 
     train: Impressions
     test: Impressions
@@ -164,7 +169,7 @@ def cut_numbers(X, X_test):
 
 
 def peer_features(data, embedding_dim):
-    """Describe the columns: anew a model, as the peer keeps embeddings on these."""
+    """Describe the columns, once per model: the peer stores embeddings on them."""
     features = [
         SparseFeature(f"column {j}", vocab_size=size, embed_dim=embedding_dim)
         for j, size in enumerate(data.cardinalities)
@@ -175,7 +180,7 @@ def peer_features(data, embedding_dim):
 
 
 class PeerBatches:
-    """Batches in the peer's form; a list of rows each would take far longer."""
+    """Whole batches in the peer's form, which are faster than lists of rows."""
 
     def __init__(self, batches, label_columns):
         self.batches, self.label_columns = batches, label_columns
@@ -188,11 +193,11 @@ class PeerBatches:
 
 
 def fit_peer(pairing, data, arguments, lr, n_epochs, seed):
-    """Train a network of the peer; return probabilities of the test rows, and time."""
+    """Train a network of the peer; return test probabilities and seconds."""
     with torch.random.fork_rng(), contextlib.redirect_stdout(io.StringIO()):
         torch.manual_seed(seed)
         model = pairing.build(peer_features(data, arguments.embedding_dim))
-        # ESMM's outputs are CVR, CTR and CTCVR; it is trained by the last two.
+        # ESMM returns CVR, CTR and CTCVR and is trained on the last two.
         is_chain = isinstance(model, ESMM)
         outputs = [1, 2] if is_chain else [0, 1]
         trainer = MTLTrainer(
@@ -215,7 +220,7 @@ def fit_peer(pairing, data, arguments, lr, n_epochs, seed):
 
 
 def fit_own(network, params, X, X_test, Y, seed):
-    """Train a network of this package, as `fit_peer` does the peer's."""
+    """Train a network of this package; return test probabilities and seconds."""
     model = MultiTaskCTRCVRClassifier(network=network, random_state=seed, **params)
     model.fit(X, Y)
     seconds = sum(row["dur"] for row in model.history_)
@@ -232,7 +237,7 @@ def figures(p, seconds, Y_test):
 
 
 def print_row(label, results, peer=None):
-    """Print means and deviations, and differences to the peer where it has run."""
+    """Print means and deviations, and differences to the peer if it was run."""
     results, line = np.array(results), f"  {label:<28}"
     for k in range(2):
         line += f"{results[:, k].mean():>10.4f} ({deviation(results[:, k]):.4f})"
@@ -260,9 +265,8 @@ def compare(network, tables, arguments, lr, n_epochs):
         X, X_test = cut_numbers(X, X_test)
     data = encode(X, X_test, Y, Y_test)
     same = {
-        "network_params": pairing.own,
+        "network_params": pairing.own | {"monotonicity_weight": 0.0},
         "loss": "bce",
-        "calibrator_weight": 0.0,
         "embedding_dim": arguments.embedding_dim,
         "batch_size": arguments.batch_size,
         "lr": lr,
@@ -271,7 +275,7 @@ def compare(network, tables, arguments, lr, n_epochs):
         "device": "cpu",
     }
     own = {
-        "same": ("sk_pwiser, the same", same | {"unseen_rate": 0.0}),
+        "same": ("sk_pwiser, the same", same | NO_CATEGORY_DROPOUT),
         "unseen": ("sk_pwiser, unseen values", same),
         "defaults": ("sk_pwiser, defaults", {"network_params": pairing.own}),
     }
@@ -316,9 +320,9 @@ def parse():
     parser.add_argument("--networks", nargs="+", choices=PAIRINGS, default=PAIRINGS)
     parser.add_argument("--rows", nargs="+", choices=rows, default=rows)
     parser.add_argument("--seeds", type=int, default=3)
-    parser.add_argument("--lr", type=float, nargs="+", help="instead of the settings")
+    parser.add_argument("--lr", type=float, nargs="+", help="replaces the settings")
     parser.add_argument(
-        "--epochs", type=int, nargs="+", default=[2], help="beside --lr"
+        "--epochs", type=int, nargs="+", default=[2], help="used with --lr"
     )
     parser.add_argument("--batch-size", type=int, default=512)
     parser.add_argument("--embedding-dim", type=int, default=16)

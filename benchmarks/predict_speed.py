@@ -1,17 +1,17 @@
-"""Rows a second in prediction, over the bare forward pass on prepared tensors.
+"""Throughput of predictions, relative to the bare forward pass on prepared tensors.
 
     python benchmarks/predict_speed.py
     python benchmarks/predict_speed.py --quick
     python benchmarks/predict_speed.py --device cuda --rows 1 1e4 1e6
 
-The MMoE of `train_speed.py`, fitted for one epoch. `predict_proba` reads a DataFrame,
-as a service would; the bare pass runs a torch MMoE of the same shape on codes and
-standardised numbers that are ready, in batches of 8,192, sigmoid included. Of the parts
-of `predict_proba`, `encoding` is from the DataFrame to tensors and `network` from
-tensors to logits; both have rows of their own, over the same bare pass.
+The MMoE of `train_speed.py` is fitted for one epoch. `predict_proba` reads a DataFrame,
+as in a service. The bare pass runs a torch MMoE of the same shape on prepared codes and
+standardised numbers, in batches of 8,192, sigmoid included. Of the parts of
+`predict_proba`, `encoding` is from the DataFrame to tensors and `network` from tensors
+to logits; both are listed separately, relative to the same bare pass.
 
-For few rows a figure is the mean of many calls. Their milliseconds are what a request
-waits for.
+For few rows a figure is the mean of many calls; the milliseconds are the latency of a
+request.
 """
 
 import numpy as np
@@ -28,7 +28,7 @@ BATCH_SIZE = 8192
 
 
 def as_text(X):
-    """Return a table with its categories as text, in columns of the default dtype."""
+    """Return the table with its categories as text, in columns of the default dtype."""
     names = X.select_dtypes("category").columns
     return X.assign(**{name: X[name].astype(str) for name in names})
 
@@ -44,8 +44,8 @@ def repeated(run, times):
 
 
 def make_runs(model, X, data, bare, batch_size=BATCH_SIZE):
-    """Return the runs over some rows, and how often each repeats."""
-    encoder = model._trained.encoder
+    """Return the runs over some rows, and the number of repetitions of each."""
+    encoder = model._result.schema.encoder
     codes, numeric = map(torch.from_numpy, encoder.transform(X))
     rows = Impressions(codes, numeric)
     times = max(1, min(200, 2_000 // len(X)))
@@ -90,7 +90,7 @@ def report_batches(report, arguments, model, X, data, bare):
     """Print the figures for batches of several sizes."""
     own = model.net_.iterator_valid__batch_size
     for batch_size in arguments.batch:
-        # skorch's `set_params` sets up anew whatever it touches, or refuses.
+        # skorch's `set_params` would initialise parts of the net again.
         model.net_.iterator_valid__batch_size = batch_size
         runs, times = make_runs(model, X, data, bare, batch_size)
         found = interleave(runs, arguments.rounds, arguments.device)

@@ -7,15 +7,15 @@
 
 The MMoE of `train_speed.py`, or the estimator with the parameters of `--param`.
 
-- `step`: the time of a step by what it is for, beside the same of the bare loop.
-  Watches are put around the batches, the modules of the network, the loss, the pass
-  backward and the optimiser of a `fit`; `all else` is what an epoch takes besides: the
-  loop of skorch and this package's own. On CUDA the device is waited for at every
-  watch, so that the parts are right and their sum is too long.
-- `operations`: the operators of torch that take longest, by torch.profiler.
-- `encode`, `predict`: the functions that take longest in `TableEncoder.fit_transform`
-  and in `predict_proba`, on the table of `train_speed.py`, by cProfile, which makes
-  functions that are called often look dearer than they are.
+- `step`: the time of the parts of a step, compared with the bare loop. Timers run
+  around the batches, the modules of the network, the loss, the backward pass and the
+  optimiser of a `fit`; `all else` is the rest of an epoch: the loops of skorch and of
+  this package. On CUDA every timer waits for the device, so that the parts are right
+  and their sum is longer than a step.
+- `operations`: the operators of torch with the most time, from torch.profiler.
+- `encode`, `predict`: the functions with the most time in `TableEncoder.fit_transform`
+  and in `predict_proba`, on the table of `train_speed.py`, from cProfile, which
+  overestimates functions with many calls.
 """
 
 import cProfile
@@ -42,8 +42,8 @@ GATHER, FORWARD, LOSS = "gather the batch", "forward", "loss"
 BACKWARD, OPTIMIZER, ELSE = "backward", "optimiser", "all else"
 
 
-class Watch:
-    """Seconds by part; one that runs within another takes its time from it."""
+class PartTimer:
+    """Seconds by part; the time of a nested part counts for the inner one only."""
 
     def __init__(self, device):
         self.device = device
@@ -66,66 +66,66 @@ class Watch:
         self.last = now
 
     def around(self, part, function):
-        """Return the function with a watch around it."""
+        """Return the function with a timer around it."""
 
-        def watched(*args, **kwargs):
+        def timed(*args, **kwargs):
             self.begin(part)
             try:
                 return function(*args, **kwargs)
             finally:
                 self.end()
 
-        return watched
+        return timed
 
     def follow(self, part, module):
-        """Put a watch around the calls of a module; return what takes it away."""
+        """Time the calls of a module; return the handles that remove the timer."""
         return [
             module.register_forward_pre_hook(lambda *_: self.begin(part)),
             module.register_forward_hook(lambda *_: self.end()),
         ]
 
 
-class WatchedBatches:
-    """A net's batches, with a watch around each."""
+class TimedBatches:
+    """Batches of a net, with a timer around each."""
 
-    def __init__(self, iterator, watch):
-        self.iterator, self.watch = iterator, watch
+    def __init__(self, iterator, timer):
+        self.iterator, self.timer = iterator, timer
 
     def __getattr__(self, name):
         return getattr(self.iterator, name)
 
     def __iter__(self):
-        self.watch.begin(GATHER)
+        self.timer.begin(GATHER)
         batches = iter(self.iterator)
-        self.watch.end()
-        following = self.watch.around(GATHER, lambda: next(batches, None))
+        self.timer.end()
+        following = self.timer.around(GATHER, lambda: next(batches, None))
         while (batch := following()) is not None:
             yield batch
 
 
-class PutWatches(Callback):
-    """Put watches into a net when its training begins, and take them away after."""
+class AddTimers(Callback):
+    """Add timers to a net when training begins, and remove them when it ends."""
 
-    def __init__(self, watch):
-        self.watch = watch
+    def __init__(self, timer):
+        self.timer = timer
 
     def on_train_begin(self, net, **kwargs):
-        watch, network = self.watch, net.module_
-        self.handles = watch.follow(f"{FORWARD}: the rest", network)
+        timer, network = self.timer, net.module_
+        self.handles = timer.follow(f"{FORWARD}: the rest", network)
         for name, module in network.named_children():
-            self.handles += watch.follow(f"{FORWARD}: {name}", module)
-        self.handles += watch.follow(LOSS, net.criterion_.loss)
-        net.optimizer_.step = watch.around(OPTIMIZER, net.optimizer_.step)
+            self.handles += timer.follow(f"{FORWARD}: {name}", module)
+        self.handles += timer.follow(LOSS, net.criterion_.loss)
+        net.optimizer_.step = timer.around(OPTIMIZER, net.optimizer_.step)
         get_iterator = net.get_iterator
-        net.get_iterator = lambda *args, **kwargs: WatchedBatches(
-            get_iterator(*args, **kwargs), watch
+        net.get_iterator = lambda *args, **kwargs: TimedBatches(
+            get_iterator(*args, **kwargs), timer
         )
 
     def on_epoch_begin(self, net, **kwargs):
-        self.watch.seconds.clear()
+        self.timer.seconds.clear()
 
     def on_epoch_end(self, net, **kwargs):
-        self.parts = dict(self.watch.seconds)
+        self.parts = dict(self.timer.seconds)
 
     def on_train_end(self, net, **kwargs):
         for handle in self.handles:
@@ -134,31 +134,31 @@ class PutWatches(Callback):
 
 
 @contextmanager
-def watched_backward(watch):
-    """Put a watch around what runs the pass backward."""
+def timed_backward(timer):
+    """Time the backward pass."""
     engine = torch.autograd
     names = ("backward", "grad")
     with ExitStack() as stack:
         for name in names:
-            watched = watch.around(BACKWARD, getattr(engine, name))
-            stack.enter_context(mock.patch.object(engine, name, watched))
+            timed = timer.around(BACKWARD, getattr(engine, name))
+            stack.enter_context(mock.patch.object(engine, name, timed))
         yield
 
 
 def time_own(X, Y, arguments):
-    """Return the seconds of a step of a fit's last epoch by part, and of it all."""
+    """Return the seconds of a step in the last epoch, by part and in total."""
     n_steps = -(-len(X) // arguments.batch)
     plain = own_model(arguments.batch, arguments.device, 2, **arguments.own)
     whole = plain.fit(X, Y).history_[-1, "dur"]
-    watch = Watch(arguments.device)
-    callback = PutWatches(watch)
+    timer = PartTimer(arguments.device)
+    callback = AddTimers(timer)
     model = own_model(
         arguments.batch,
         arguments.device,
         2,
         **{**arguments.own, "callbacks": [callback]},
     )
-    with watched_backward(watch):
+    with timed_backward(timer):
         model.fit(X, Y)
     parts = callback.parts
     parts[ELSE] = model.history_[-1, "dur"] - sum(parts.values())
@@ -166,36 +166,36 @@ def time_own(X, Y, arguments):
 
 
 def time_bare(data, arguments):
-    """Return the same of the bare loop's second epoch."""
+    """Return the same for the second epoch of the bare loop."""
     device, batch_size = arguments.device, arguments.batch
-    watch = Watch(device)
+    timer = PartTimer(device)
     model = BareMMoE(CARDINALITIES, data.numeric.shape[1]).to(device)
-    model.inputs = watch.around(f"{FORWARD}: input_layer", model.inputs)
+    model.inputs = timer.around(f"{FORWARD}: input_layer", model.inputs)
     for part in [*model.experts, *model.gates, *model.towers, *model.outputs]:
-        watch.follow(bare_part(model, part), part)
+        timer.follow(bare_part(model, part), part)
     optimizer = torch.optim.Adam(model.parameters(), lr=1e-3)
     for _ in range(2):
-        watch.seconds.clear()
+        timer.seconds.clear()
         started = time.perf_counter()
         order = torch.randperm(len(data.y), device=data.y.device)
         for rows in order.split(batch_size):
             optimizer.zero_grad(set_to_none=True)
-            watch.begin(GATHER)
+            timer.begin(GATHER)
             codes, numeric, y = (tensor[rows] for tensor in data)
-            watch.end()
-            logits = watch.around(f"{FORWARD}: the rest", model)(codes, numeric)
-            loss = watch.around(LOSS, bare_loss)(logits, y)
-            watch.around(BACKWARD, loss.backward)()
-            watch.around(OPTIMIZER, optimizer.step)()
+            timer.end()
+            logits = timer.around(f"{FORWARD}: the rest", model)(codes, numeric)
+            loss = timer.around(LOSS, bare_loss)(logits, y)
+            timer.around(BACKWARD, loss.backward)()
+            timer.around(OPTIMIZER, optimizer.step)()
         whole = time.perf_counter() - started
-    parts = dict(watch.seconds)
+    parts = dict(timer.seconds)
     parts[ELSE] = whole - sum(parts.values())
     n_steps = -(-len(data.y) // batch_size)
     return {part: value / n_steps for part, value in parts.items()}, whole / n_steps
 
 
 def bare_part(model, part):
-    """Name a part of the bare model as this package does."""
+    """Return the name that this package uses for a part of the bare model."""
     for name in ("experts", "gates"):
         if any(part is module for module in getattr(model, name)):
             return f"{FORWARD}: {name}"
@@ -203,7 +203,7 @@ def bare_part(model, part):
 
 
 def report_step(report, arguments):
-    """Print the parts of a step, of both loops."""
+    """Print the parts of a step for both loops."""
     X, Y = impressions(arguments.rows)
     data = prepare(X, Y).to(arguments.device)
     own, bare = [], []
@@ -211,7 +211,7 @@ def report_step(report, arguments):
         own.append(time_own(X, Y, arguments))
         bare.append(time_bare(data, arguments))
     heading = f"A step, batch {arguments.batch:,}, {arguments.own or 'bce'}"
-    report.section(heading, "% of the step; the bare loop's")
+    report.section(heading, "% of the step; bare loop")
     wholes = np.array([whole for _, whole in own])
     bare_wholes = np.array([whole for _, whole in bare])
     parts = sorted({part for step, _ in [*own, *bare] for part in step})
@@ -219,14 +219,14 @@ def report_step(report, arguments):
         ours = np.array([step.get(part, 0.0) for step, _ in own])
         theirs = np.array([step.get(part, 0.0) for step, _ in bare])
         share = 100 * ours / [sum(step.values()) for step, _ in own]
-        told = f"{1e3 * np.median(ours):.2f}; {1e3 * np.median(theirs):.2f} ms"
-        report.line(part, share, absolute=told, digits=1)
-    told = f"{1e3 * np.median(wholes):.2f}; {1e3 * np.median(bare_wholes):.2f} ms"
-    report.line("all, ours without watches; bare", absolute=told)
+        times = f"{1e3 * np.median(ours):.2f}; {1e3 * np.median(theirs):.2f} ms"
+        report.line(part, share, absolute=times, digits=1)
+    times = f"{1e3 * np.median(wholes):.2f}; {1e3 * np.median(bare_wholes):.2f} ms"
+    report.line("total without timers; bare loop", absolute=times)
 
 
 def report_operations(report, arguments):
-    """Print the operators of torch that take longest in an epoch of `fit`."""
+    """Print the operators of torch with the most time in `fit`."""
     X, Y = impressions(min(arguments.rows, 10 * arguments.batch))
     model = own_model(arguments.batch, arguments.device, 2, **arguments.own)
     activities = [torch.profiler.ProfilerActivity.CPU]
@@ -238,21 +238,20 @@ def report_operations(report, arguments):
         model.fit(X, Y)
     found = profiler.key_averages()
     total = sum(getattr(event, key) for event in found)
-    report.section("Operators of torch", "% of them all")
+    report.section("Operators of torch", "% of all")
     for event in sorted(found, key=lambda event: -getattr(event, key))[:15]:
-        time_of_it = getattr(event, key)
-        told = f"{event.count:,} calls"
-        label = event.key[:44]
-        report.line(label, [100 * time_of_it / total], absolute=told, digits=1)
+        share = [100 * getattr(event, key) / total]
+        calls = f"{event.count:,} calls"
+        report.line(event.key[:44], share, absolute=calls, digits=1)
 
 
 def report_functions(report, heading, run):
-    """Print the functions that take longest in a run, their callees left out."""
+    """Print the functions with the most time in a run, without their callees."""
     run()
     profiler = cProfile.Profile()
     profiler.runcall(run)
     stats = pstats.Stats(profiler)
-    report.section(f"{heading}: {stats.total_tt:.2f} s", "% of it")
+    report.section(f"{heading}: {stats.total_tt:.2f} s", "% of the run")
     for package, seconds in by_package(stats).items():
         share = [100 * seconds / stats.total_tt]
         report.line(f"all of {package}", share, digits=1)
@@ -265,17 +264,17 @@ def report_functions(report, heading, run):
 
 
 def by_package(stats):
-    """Return the seconds spent in the functions of each package, most first."""
+    """Return the seconds spent in the functions of each package, in falling order."""
     seconds = defaultdict(float)
     for (file, _, _), (_, _, own, _, _) in stats.stats.items():
         path = Path(file).parts
         known = [name for name in PACKAGES if name in path]
-        seconds[known[-1] if known else "what is built in, and the rest"] += own
+        seconds[known[-1] if known else "built-in functions and others"] += own
     return dict(sorted(seconds.items(), key=lambda item: -item[1]))
 
 
 def report_predict(report, arguments):
-    """Print what a prediction of all rows, and many of one, spend their time on."""
+    """Print the functions with the most time in predictions of many rows and of one."""
     X, Y = impressions(arguments.rows)
     model = own_model(arguments.batch, arguments.device, **arguments.own).fit(X, Y)
     heading = f"predict_proba, {len(X):,} rows"

@@ -1,21 +1,25 @@
-"""What each parameter of PWiseR does to AUC and to calibration, on generated data.
+"""The effect of each parameter of PWiseR on AUC and calibration, on generated data.
 
-    python benchmarks/pwiser_parameters.py            # all of it, 5 seeds
+    python benchmarks/pwiser_parameters.py            # everything, 5 seeds
     python benchmarks/pwiser_parameters.py --tables rare --seeds 3
     python benchmarks/pwiser_parameters.py --quick    # a smoke run
 
-A seed is a world of impressions of its own with 30 % accidental clicks, half of them to
-train on. All models of a seed see the same rows and start from the same weights, and
-train to convergence: a tenth of the rows is held out, and the epoch with the least loss
-on it is kept.
+Each seed generates new impressions, 30 % of whose clicks are accidental; half of them
+are for training. All models of a seed are trained on the same rows from the same
+initial weights, to convergence: a tenth of the rows is held out, and the weights of the
+epoch with the lowest loss on it are kept.
 
-Generated impressions know their probabilities, so that a test needs no luck: AUC and
-log loss are expectations, over what each row might have done. `interest` is the AUC of
-the click head against genuine clicks, accidents left out.
+The true probabilities of generated impressions are known: AUC and log loss are
+expectations over the labels that each row could have had. `interest` is the AUC of the
+click head against genuine clicks.
 
-The first line of a table is BCE: means over the seeds. The others are differences to
-it, seed by seed: mean (standard deviation), AUC and log loss in thousandths. The last
-two columns are no differences: mean prediction over true rate, where 1 is right.
+The first line of a table is BCE: means over the seeds. The others are differences to it
+with the same seed: mean (standard deviation), AUC and log loss in thousandths. The last
+two columns are not differences: they are the mean prediction over the true rate, and 1
+is right.
+
+Weights in the labels are weights of the mean over pairs, `pwiser_loss`. Divided by the
+conversion rate they are values of `pwiser_weight`.
 """
 
 import argparse
@@ -26,6 +30,7 @@ from pathlib import Path
 import numpy as np
 import torch
 from sklearn.metrics import log_loss, roc_auc_score
+from skorch.callbacks import Callback
 
 from sk_pwiser import MultiTaskCTRCVRClassifier
 from sk_pwiser.datasets import make_ctr_cvr
@@ -33,23 +38,31 @@ from sk_pwiser.datasets import make_ctr_cvr
 DOCS = Path(__file__).resolve().parents[1] / "docs"
 
 
-OF_THE_ESTIMATOR = ("pwiser_weight", "stratified_batches")
+# Conversion rates of the generated impressions.
+RATE, RARE_RATE = 0.04, 0.001
 
 
-def pwiser(**params):
-    """Return parameters of the estimator; those of the loss are told apart."""
-    own = {name: params.pop(name) for name in OF_THE_ESTIMATOR if name in params}
-    return {"loss": "pwiser", "loss_params": params, **own}
+def pwiser(weight=0.03, rate=RATE, stratified_batches=False, **loss_params):
+    """Return parameters of the estimator for a weight of the mean over pairs."""
+    return {
+        "loss": "pwiser",
+        "loss_params": loss_params,
+        "pwiser_weight": weight / rate,
+        "stratified_batches": stratified_batches,
+    }
+
+
+def rare(weight=0.03, **params):
+    """Return the same for the impressions with rare conversions."""
+    return pwiser(weight, RARE_RATE, **params)
 
 
 BCE = {"BCE": {"loss": "bce"}}
 PAPER = {"surrogate": "squared_hinge", "score": "probability"}
 
-# The default is weight 0.03, hinge, logits, margin 1 and the head of the last task.
+# By default: weight 0.03, hinge, logits, margin 1 and the head of the last task.
 HEADS = BCE | {
-    f"{head}, weight {weight}": pwiser(
-        pwiser_weight=weight, tasks="all" if head == "all" else [head]
-    )
+    f"{head}, weight {weight}": pwiser(weight, tasks="all" if head == "all" else [head])
     for head in ("conversion", "click", "all")
     for weight in (0.01, 0.03, 0.1, 0.3)
 }
@@ -65,9 +78,9 @@ def one_factor_at_a_time(head):
         "margin 3": {"margins": 3.0},
         "margins 0.5 and 2": {"margins": (0.5, 2.0)},
         "probability": {"score": "probability"},
-        "probability, weight 0.3": {"score": "probability", "pwiser_weight": 0.3},
+        "probability, weight 0.3": {"score": "probability", "weight": 0.3},
         "paper's form": PAPER,
-        "paper's, weight 0.3": {**PAPER, "pwiser_weight": 0.3},
+        "paper's, weight 0.3": {**PAPER, "weight": 0.3},
     }
     return BCE | {name: pwiser(tasks=[head], **c) for name, c in changes.items()}
 
@@ -79,32 +92,30 @@ FUNNEL = BCE | {
 }
 FAMILY = {
     **BCE,
-    "pwiser": pwiser(),
+    "pwiser": {"loss": "pwiser"},
     "combined_pair": {"loss": "combined_pair"},
     "jrc": {"loss": "jrc"},
     "focal": {"loss": "focal"},
-    "pwiser, base focal": pwiser(base="focal"),
+    "pwiser, base focal": {"loss": "pwiser", "loss_params": {"base": "focal"}},
 }
 RARE = {
     **BCE,
     "BCE, stratified": {"loss": "bce", "stratified_batches": True},
-    "weight 0.03": pwiser(),
-    "weight 0.003": pwiser(pwiser_weight=0.003),
-    "weight 0.001": pwiser(pwiser_weight=0.001),
-    "memory 64, 0.03": pwiser(memory=64),
-    "memory 64, 0.001": pwiser(memory=64, pwiser_weight=0.001),
-    "stratified, 0.03": pwiser(stratified_batches=True),
-    "stratified, 0.001": pwiser(stratified_batches=True, pwiser_weight=0.001),
+    "weight 0.03": rare(0.03),
+    "weight 0.003": rare(0.003),
+    "weight 0.001": rare(0.001),
+    "stratified, 0.03": rare(0.03, stratified_batches=True),
+    "stratified, 0.001": rare(0.001, stratified_batches=True),
 }
 
 
 def two_tasks(n_samples, seed):
-    """Return impressions of which 20 % are clicked and 4 % convert."""
+    """Return impressions; 20 % of them are clicked and 4 % convert."""
     return make_ctr_cvr(n_samples, ctr=0.2, cvr=0.2, click_noise=0.3, random_state=seed)
 
 
 def rare_conversions(n_samples, seed):
-    """Return impressions of which one in a thousand converts."""
+    """Return impressions; one in a thousand converts."""
     return make_ctr_cvr(
         3 * n_samples, ctr=0.05, cvr=0.02, click_noise=0.3, random_state=seed
     )
@@ -113,11 +124,11 @@ def rare_conversions(n_samples, seed):
 def three_tasks(n_samples, seed):
     """Return impressions with a visit between click and conversion.
 
-    The genuine clicks, of which the conversions are a part, are the visits.
+    The visits are the genuine clicks, which include the conversions.
     """
     data = two_tasks(n_samples, seed)
-    genuine = data.interest / data.ctr  # of a click
-    chance = (genuine - data.cvr) / (1 - data.cvr)  # of one without conversion
+    genuine = data.interest / data.ctr  # probability that a click is genuine
+    chance = (genuine - data.cvr) / (1 - data.cvr)  # if it did not convert
     click, conversion = data.target.to_numpy().T
     drawn = np.random.default_rng(seed).uniform(size=n_samples) < chance
     data.target.insert(1, "visit", click * np.maximum(conversion, drawn))
@@ -153,19 +164,31 @@ COLUMNS = {
 
 
 def expected(metric, probability, prediction):
-    """Return a metric's expectation over the labels of rows with known probability."""
+    """Return the expectation of a metric over the labels, given their probability."""
     labels = np.repeat([1, 0], len(probability))
     weight = np.concatenate([probability, 1 - probability])
     return metric(labels, np.tile(prediction, 2), sample_weight=weight)
 
 
+class BatchCounter(Callback):
+    """Count the training batches."""
+
+    n_batches = 0
+
+    def on_batch_end(self, net, training=False, **kwargs):
+        self.n_batches += training
+
+
 def evaluate(params, data, seed):
     """Train on the first half of the rows; return the figures of the second half.
 
-    The last figure is the share of the batches that had no pairs.
+    The last figure is the share of training batches without pairs.
     """
     half = len(data.ctr) // 2
-    model = MultiTaskCTRCVRClassifier(early_stopping=True, random_state=seed, **params)
+    counter = BatchCounter()
+    model = MultiTaskCTRCVRClassifier(
+        early_stopping=True, random_state=seed, callbacks=[counter], **params
+    )
     model.fit(data.data[:half], data.target[:half])
     click, *_, conversion = model.predict_proba(data.data[half:]).T.astype(float)
     ctr, interest = data.ctr[half:], data.interest[half:]
@@ -179,12 +202,12 @@ def evaluate(params, data, seed):
         expected(log_loss, ctcvr, conversion),
         click.mean() / ctr.mean(),
         conversion.mean() / ctcvr.mean(),
-        sum(empty) / sum(len(row["batches"]) for row in model.history_),
+        sum(empty) / counter.n_batches,
     )
 
 
 class Report:
-    """Prints lines, and keeps them for a file."""
+    """Print lines and keep them for a file."""
 
     def __init__(self):
         self.lines = []
@@ -195,7 +218,7 @@ class Report:
 
 
 def cells(figures, reference):
-    """Yield the cells of a row; `reference` is None in the row of BCE itself."""
+    """Yield the cells of a row; `reference` is None in the row of BCE."""
     for column, scale in enumerate(COLUMNS.values()):
         values = figures[:, column]
         if scale is None:
@@ -209,28 +232,28 @@ def cells(figures, reference):
 
 
 def run(report, name, n_samples, seeds, known):
-    """Report one table; `known` keeps what several of them show."""
+    """Report one table; `known` holds the figures that several tables share."""
     title, generate, models = TABLES[name]
-    worlds = [generate(n_samples, seed) for seed in range(seeds)]
-    rates = np.mean([world.target.mean() for world in worlds], axis=0)
+    data_sets = [generate(n_samples, seed) for seed in range(seeds)]
+    rates = np.mean([data_set.target.mean() for data_set in data_sets], axis=0)
     rates = ", ".join(
-        f"{t} {r:.2%}" for t, r in zip(worlds[0].target.columns, rates, strict=True)
+        f"{t} {r:.2%}" for t, r in zip(data_sets[0].target.columns, rates, strict=True)
     )
     report(title)
-    report(f"{len(worlds[0].ctr) // 2:,} rows to train on; {rates}; {seeds} seeds")
+    report(f"{len(data_sets[0].ctr) // 2:,} rows to train on; {rates}; {seeds} seeds")
     heads = [f"{c:>{7 if s is None else 13}}" for c, s in COLUMNS.items()]
-    rare = name == "rare"
-    report(f"{'':<24}" + "".join(heads) + rare * "   no pairs")
+    is_rare = name == "rare"
+    report(f"{'':<24}" + "".join(heads) + is_rare * "   no pairs")
     reference = None
     for label, params in models.items():
         key = generate.__name__, repr(params)
         if key not in known:
             known[key] = np.array(
-                [evaluate(params, data, seed) for seed, data in enumerate(worlds)]
+                [evaluate(params, data, seed) for seed, data in enumerate(data_sets)]
             )
         figures = known[key]
         line = f"{label:<24}" + "".join(cells(figures, reference))
-        if rare and params["loss"] == "pwiser":
+        if is_rare and params["loss"] == "pwiser":
             line += f"{figures[:, -1].mean():>11.0%}"
         report(line)
         reference = figures if reference is None else reference
@@ -243,11 +266,16 @@ def parse():
     parser.add_argument("--tables", nargs="+", choices=TABLES, default=list(TABLES))
     parser.add_argument("--seeds", type=int, default=5)
     parser.add_argument(
-        "--rows", type=int, default=40_000, help="half of them to train"
+        "--rows",
+        type=int,
+        default=40_000,
+        help="half of them for training",
     )
     parser.add_argument("--threads", type=int, default=1)
     parser.add_argument(
-        "--output", type=Path, help="folder; docs/ by default, nowhere with --quick"
+        "--output",
+        type=Path,
+        help="folder; default: docs/, none with --quick",
     )
     parser.add_argument("--quick", action="store_true", help="few rows, one seed")
     arguments = parser.parse_args()

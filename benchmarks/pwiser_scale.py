@@ -1,28 +1,28 @@
-"""Time and memory of PWiseR's pairwise term, and what it adds to a training step.
+"""Time and memory of PWiseR's pairwise term, and its share of a training step.
 
-    python benchmarks/pwiser_scale.py             # all of it, n = 10^3 .. 10^7
+    python benchmarks/pwiser_scale.py             # everything, n = 10^3 .. 10^7
     python benchmarks/pwiser_scale.py --quick     # a smoke run
     python benchmarks/pwiser_scale.py --parts step --threads 2
     python benchmarks/pwiser_scale.py --device cuda --output cuda
 
-Part `scale`: n scores in float32, of which 2 % converted and 18 % were clicked only, as
-a batch of PWiseR has them. One run is `pwiser_loss` from scores and labels, forward and
-backward. Beside it run one `torch.sort` of the same scores and, up to `--pairs` pairs,
-the same term through matrices of all pairs.
+Part `scale`: n scores in float32; 2 % of the rows converted and 18 % were clicked only.
+One run is `pwiser_loss` from scores and labels, forward and backward. It is compared
+with one `torch.sort` of the same scores and, up to `--pairs` pairs, with the same term
+computed through matrices of all pairs.
 
-- Time: the runs of a round follow each other in random order, and the figure is the
-  median over the rounds of the ratio within a round, with the quartiles behind it. What
-  else the machine does then hits both sides. One thread by default, since the sort of
-  a vector takes one.
-- Memory: each run has a process of its own. After the import, the inputs, which are
-  made in place, and a small run that loads what is loaded lazily, the peak of the
-  resident memory is noted; it is noted again after the run. The difference holds all
-  that the run allocated at once, the gradient included, to within about 1 MiB. On CUDA
-  it is torch's own peak of allocated memory.
-- Error: value and gradient in float64, against all pairs of float64 scores, walked
-  through in parts; beyond `--pairs` pairs for as many of the converted rows as fit, and
-  all lower rows. The larger of the two relative errors; that of the gradient is in the
-  maximum norm.
+- Time: the runs of a round are in random order, and the figure is the median over the
+  rounds of the ratio within a round, followed by the quartiles, so that other load on
+  the machine affects both sides equally. One thread by default, since sorting a vector
+  uses one.
+- Memory: each run has a new process. The peak of resident memory is read after the
+  imports, the inputs, which are made in place, and a small run for lazy imports; it is
+  read again after the run. The difference is the peak of the memory that the run
+  allocated, the gradient included, to within about 1 MiB. On CUDA it is torch's own
+  peak of allocated memory.
+- Error: value and gradient in float64, compared with all pairs of float64 scores, which
+  are visited in parts; beyond `--pairs` pairs only as many converted rows as fit, and
+  all lower rows. It is the larger of the two relative errors; that of the gradient is
+  in the maximum norm.
 
 Part `step`: forward, loss, backward and optimiser step of `shared_bottom` in its
 default size on a table like KuaiRand's, with BCE and with PWiseR, interleaved.
@@ -55,11 +55,11 @@ SURROGATES = {
     "logistic": lambda u: F.softplus(u, threshold=40),
 }
 MIB = 2**20
-SMALL = 50_000  # up to here resident memory cannot tell what a run took
+SMALL = 50_000  # up to here resident memory is too coarse to measure a run
 
-# A table like KuaiRand's, embedded as the estimator does by default.
+# A table like that of KuaiRand, with the default embeddings of the estimator.
 CARDINALITIES = [16_000, 4_500, 4_300, 4_100, 1_200, 400, 100, 50, *[12] * 30]
-TABLE = NetworkSpec(CARDINALITIES, 3, 16, base_rates=[0.2, 0.02], unseen_rate=0.05)
+TABLE = NetworkSpec(CARDINALITIES, 3, 16, base_rates=[0.2, 0.02], category_dropout=0.05)
 LOSSES = {
     "bce": (BCE, {}),
     "pwiser": (PWiseR, {}),
@@ -70,7 +70,7 @@ LOSSES = {
 
 
 def impressions(n, device):
-    """Return scores and labels, made in place so that the peak of memory is theirs."""
+    """Return scores and labels, made in place so that they determine the peak."""
     generator = torch.Generator().manual_seed(0)
     y = torch.empty(n, 2).uniform_(generator=generator)
     click, conversion = y.unbind(1)
@@ -82,13 +82,13 @@ def impressions(n, device):
 
 
 def split(y):
-    """Return the rows that converted, and the clicked and not clicked lower ones."""
+    """Return the converted rows, the clicked-only rows and the rows without click."""
     depth = y.sum(1)
     return [(depth == d).nonzero().squeeze(1) for d in (2, 1, 0)]
 
 
 def all_pairs(scores, y, surrogate):
-    """Return the term as it is mostly written: through matrices of all pairs."""
+    """Return the term in its usual form: through matrices of all pairs."""
     higher, *lower = (scores[rows] for rows in split(y))
     h = SURROGATES[surrogate]
     return sum(h(1 - (higher[:, None] - part)).mean() for part in lower)
@@ -110,7 +110,7 @@ def make_run(case, scores, y):
 
 
 def in_fresh_process(function, *arguments):
-    """Call a function in a new process; one killed for memory raises here."""
+    """Call a function in a new process; raise if it is killed."""
     context = multiprocessing.get_context("spawn")
     with ProcessPoolExecutor(1, mp_context=context) as pool:
         return pool.submit(function, *arguments).result()
@@ -125,7 +125,7 @@ def seconds(run, device):
 
 
 def measure_times(n, rounds, pairs, threads, device):
-    """Return the seconds of each case, one a round."""
+    """Return the seconds of each case, one per round."""
     torch.set_num_threads(threads)
     scores, y = impressions(n, device)
     higher, *lower = map(len, split(y))
@@ -136,18 +136,18 @@ def measure_times(n, rounds, pairs, threads, device):
     for turn in range(rounds + 1):
         for case in random.Random(turn).sample(cases, len(cases)):
             if case[0] == "all pairs" and n > SMALL and turn > 3:
-                continue  # these take most of the time
+                continue  # all pairs take most of the time
             elapsed = seconds(runs[case], device)
-            if turn:  # the first one warms up
+            if turn:  # the first round is the warm-up
                 times[case].append(elapsed)
     return {case: np.array(values) for case, values in times.items()}
 
 
 def measure_memory(case, n, threads, device):
-    """Return the bytes that one run takes above its inputs, at its peak."""
+    """Return the peak of memory of one run above its inputs, in bytes."""
     torch.set_num_threads(threads)
     make_run(case, *impressions(10_000, device))()
-    inputs = impressions(n, device)  # held, so that the run finds no room they left
+    inputs = impressions(n, device)  # kept, so that their memory is not reused
     run = make_run(case, *inputs)
     if device == "cuda":
         torch.cuda.reset_peak_memory_stats()
@@ -165,7 +165,7 @@ def peak_rss():
 
 
 def measure_errors(n, pairs, threads, device):
-    """Return the relative error of each surrogate, of value or gradient."""
+    """Return the larger relative error of value and gradient, for each surrogate."""
     torch.set_num_threads(threads)
     scores, y = impressions(n, device)
     higher, *lower = split(y)
@@ -176,14 +176,14 @@ def measure_errors(n, pairs, threads, device):
     for surrogate in SURROGATES:
         value = pwiser_loss(scores, y, surrogate=surrogate)
         (gradient,) = torch.autograd.grad(value, scores)
-        expected, slopes = walk_through_pairs(scores, y, surrogate)
+        expected, slopes = visit_pairs(scores, y, surrogate)
         error = (gradient - slopes).abs().max() / slopes.abs().max()
         errors[surrogate] = max(error.item(), abs(value.item() / expected - 1))
     return errors
 
 
-def walk_through_pairs(scores, y, surrogate, at_once=2_000_000):
-    """Return the value over all pairs and its gradient, some rows at a time."""
+def visit_pairs(scores, y, surrogate, at_once=2_000_000):
+    """Return the value over all pairs and its gradient, computed in parts."""
     higher, *lower = split(y)
     value, gradient = 0.0, torch.zeros_like(scores)
     for part in lower:
@@ -196,12 +196,12 @@ def walk_through_pairs(scores, y, surrogate, at_once=2_000_000):
 
 
 def scale_report(arguments, results):
-    """Yield the lines of the table, and put what they show into `results`."""
+    """Yield the lines of the table, and append their figures to `results`."""
     yield about(arguments)
     yield SCALE_HEADER
     pairs, common = arguments.pairs, (arguments.threads, arguments.device)
     for n in arguments.sizes:
-        # About equal time for all sizes, within limits.
+        # About the same time for all sizes, within limits.
         rounds = max(3, min(arguments.repeats * 10**6 // n, 3 * arguments.repeats))
         times = in_fresh_process(measure_times, n, rounds, pairs, *common)
         memory = {
@@ -265,7 +265,7 @@ def draw(results, path):
 
 
 def draw_lines(ax, results, value, smallest):
-    """Draw a line a case, and that of all pairs on, as it would grow."""
+    """Draw one line per case, and extrapolate that of all pairs."""
     lines = {("sort", None): ("torch.sort", "--o", "grey")}
     for i, (surrogate, marker) in enumerate(zip(SURROGATES, "os^", strict=True)):
         lines["pwiser", surrogate] = (surrogate, f"-{marker}", f"C{i}")
@@ -277,14 +277,14 @@ def draw_lines(ax, results, value, smallest):
             n, values = zip(*points, strict=True)
             ax.plot(n, values, style, color=color, mfc="none", label=label)
     largest = results[-1][0]
-    if points and n[-1] < largest:  # of all pairs, which come last
+    if points and n[-1] < largest:  # the last line is that of all pairs
         grown = values[-1] * (largest / n[-1]) ** 2
-        label = "the same, had there been time and room"
+        label = "all pairs, extrapolated"
         ax.plot([n[-1], largest], [values[-1], grown], ":", color="black", label=label)
 
 
 def make_step(loss, params, batch_size, device):
-    """Return a function that trains one step on one batch."""
+    """Return a function that makes one training step on one batch."""
     torch.manual_seed(0)
     network = SharedBottom(TABLE).to(device)
     criterion = MultiTaskCriterion(loss(["click", "conversion"], **params), Equal(2))
@@ -317,7 +317,7 @@ def step_report(arguments):
 
 
 def measure_steps(batch_size, rounds, device):
-    """Return the seconds of a step with each loss, one a round."""
+    """Return the seconds of a step with each loss, one per round."""
     steps = {
         name: make_step(*loss, batch_size, device) for name, loss in LOSSES.items()
     }
@@ -325,7 +325,7 @@ def measure_steps(batch_size, rounds, device):
     for turn in range(rounds + 2):
         for name in random.Random(turn).sample(list(steps), len(steps)):
             elapsed = seconds(steps[name], device)
-            if turn > 1:  # the first two warm up
+            if turn > 1:  # the first two rounds are the warm-up
                 times[name].append(elapsed)
     return {name: np.array(values) for name, values in times.items()}
 
@@ -342,15 +342,20 @@ def parse():
         "--batch-sizes", nargs="+", type=int, default=[512, 2048, 65_536]
     )
     parser.add_argument(
-        "--repeats", type=int, default=15, help="rounds at n = 10^6, fewer beyond"
+        "--repeats",
+        type=int,
+        default=15,
+        help="rounds at n = 10^6, fewer beyond",
     )
     parser.add_argument(
-        "--pairs", type=float, default=2e8, help="the most pairs to walk through"
+        "--pairs", type=float, default=2e8, help="largest number of pairs to visit"
     )
     parser.add_argument("--threads", type=int, default=1)
     parser.add_argument("--device", choices=["cpu", "cuda"], default="cpu")
     parser.add_argument(
-        "--output", type=Path, help="folder; docs/ by default, nowhere with --quick"
+        "--output",
+        type=Path,
+        help="folder; default: docs/, none with --quick",
     )
     parser.add_argument("--quick", action="store_true", help="small sizes, few rounds")
     arguments = parser.parse_args()
@@ -372,7 +377,7 @@ def about(arguments):
 
 
 def write(arguments, name, lines):
-    """Print the lines as they come; then save them, if there is a folder for it."""
+    """Print the lines; then save them, if there is an output folder."""
     kept = []
     for line in lines:
         print(line, flush=True)

@@ -1,18 +1,20 @@
-"""AUC on real impressions: every network and loss, beside two common baselines.
+"""AUC on real impressions: every network and loss, and two common baselines.
 
-    python benchmarks/real_auc.py                    # all of it, 3 seeds
+    python benchmarks/real_auc.py                    # everything, 3 seeds
     python benchmarks/real_auc.py --networks shared_bottom --data engage long
     python benchmarks/real_auc.py --part validation --param lr=0.001
-    python benchmarks/real_auc.py --part validation --compare interaction=None,cross,fm
+    python benchmarks/real_auc.py --part validation \\
+        --compare network_params__interaction=None,cross,fm
 
-reads the folder that SK_PWISER_DATA names. With `--part test` (the default) the models
-are trained on the training part and tested on the test part. With `--part validation`
-the test part is not touched: the training part is split once more, by time for
-KuaiRand, at random for Hillstrom. The estimator's defaults were chosen there.
+The data are read from the folder that SK_PWISER_DATA names. With `--part test` (the
+default) the models are trained on the training part and tested on the test part. With
+`--part validation` the test part is not used: the training part is split once more, by
+time for KuaiRand, at random for Hillstrom. The defaults of the estimator were chosen
+there.
 
-A cell is the mean over the seeds, with the standard deviation behind it. The baselines
-are one model a task, on the same rows; their CVR is the ratio of their probabilities.
-They are deterministic, so that they run once.
+A cell is the mean over the seeds, followed by the standard deviation. The baselines are
+one model per task, on the same rows; their CVR is the ratio of their probabilities.
+They are deterministic and run once.
 """
 
 import argparse
@@ -61,13 +63,13 @@ def load(name, path, part):
         return train_test_split(
             bunch.data, bunch.target, test_size=0.3, stratify=depth, random_state=1
         )
-    # The last third of the time, as the test part follows the training part.
+    # The last third of the time: the test part follows the training part, too.
     late = bunch.time_ms >= np.quantile(bunch.time_ms, 0.61)
     return bunch.data[~late], bunch.data[late], bunch.target[~late], bunch.target[late]
 
 
 class PerTask:
-    """One scikit-learn classifier a task, read as a multi-task model."""
+    """One scikit-learn classifier per task, used like a multi-task model."""
 
     def __init__(self, fit_one):
         self.fit_one = fit_one
@@ -108,7 +110,7 @@ def fit_lightgbm(X, y):
     model = lightgbm.LGBMClassifier(n_estimators=500, learning_rate=0.05, verbose=-1)
     stop = lightgbm.early_stopping(20, verbose=False)
     with warnings.catch_warnings():
-        # `eval_set` became two parameters in LightGBM 4.7; it serves older ones too.
+        # LightGBM 4.7 deprecates `eval_set`, which older versions need.
         warnings.simplefilter("ignore")
         return model.fit(X, y, eval_set=[(X_valid, y_valid)], callbacks=[stop])
 
@@ -160,11 +162,8 @@ def run(name, arguments, path):
         params = arguments.param if compared is None else {compared: value}
         models = (
             MultiTaskCTRCVRClassifier(
-                network=network,
-                loss=loss,
-                random_state=seed,
-                **{**arguments.param, **params},
-            )
+                network=network, loss=loss, random_state=seed
+            ).set_params(**{**arguments.param, **params})
             for seed in range(arguments.seeds)
         )
         label = f"{network}, {loss}" + ("" if compared is None else f", {value}")
@@ -187,12 +186,12 @@ def parse():
         nargs="*",
         default=[],
         metavar="NAME=VALUE",
-        help="parameters of the estimator, as Python literals or names",
+        help="parameters of the estimator, Python literals or words",
     )
     parser.add_argument(
         "--compare",
         metavar="NAME=VALUE,VALUE...",
-        help="a parameter of the estimator and its values, a row each",
+        help="a parameter of the estimator and its values, one row per value",
     )
     arguments = parser.parse_args()
     pairs = (pair.partition("=") for pair in arguments.param)

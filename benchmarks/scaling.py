@@ -1,18 +1,17 @@
-"""How the time and memory of `fit` grow with rows, columns, vocabulary and batch.
+"""Growth of the time and memory of `fit` with rows, columns, vocabulary and batch.
 
     python benchmarks/scaling.py                 # up to 10^6 rows
     python benchmarks/scaling.py --quick
     python benchmarks/scaling.py --parts rows --rows 1e5 1e6 1e7   # about 20 GiB
 
 The MMoE of `train_speed.py` with cross-entropy, one epoch, encoding included. Every fit
-has a process of its own, which first fits a small table, so that libraries are loaded.
-Sizes of one part follow each other within a round; `time` is the ratio to the first
-size, and `a row` what that makes of a row's time.
+has a new process, which first fits a small table to load all libraries. The sizes of
+one part alternate within a round; the ratio is that to the first size.
 
-Memory is the peak of `fit` above the table and its labels, over what cannot be done
-without: the encoded data (codes as `fit` keeps them, numbers and labels as float32) and
-the model's own, which is 16 bytes a parameter (weight, gradient and Adam's two moments)
-and what the steps of a small fit take beyond both.
+Memory is the peak of `fit` above the table and its labels, relative to the memory that
+is needed: the encoded data (codes in the types of `fit`, numbers and labels as float32)
+and the memory of the model, which is 16 bytes per parameter (weight, gradient and the
+two moments of Adam) and the working memory of the steps of a small fit.
 """
 
 import time
@@ -49,15 +48,15 @@ def fit(X, Y, batch_size, device):
 
 
 def encoded_size(X, Y):
-    """Return the bytes of a table as `fit` keeps it."""
+    """Return the size of the encoded table in bytes."""
     tables = TableEncoder().fit_transform(X)
     return sum(table.nbytes for table in tables) + 4 * Y.size
 
 
 def measure(n, cardinalities, n_numeric, batch_size, device):
-    """Return the seconds, the peak bytes and those that cannot be done without."""
+    """Return the seconds, the peak of memory and the memory that is needed."""
     small = impressions(2 * batch_size, cardinalities, n_numeric)
-    fit(*small, batch_size, device)  # loads what is loaded lazily
+    fit(*small, batch_size, device)  # for lazy imports
     peak, _, n_parameters = fit(*small, batch_size, device)
     working = max(0, peak - encoded_size(*small) - 16 * n_parameters)
     del small
@@ -76,7 +75,7 @@ def cases(part, arguments):
             for rows in arguments.rows
         }
     if part == "columns":
-        # A fifth of the columns are categories, as in the setting.
+        # A fifth of the columns are categories, as in `train_speed.py`.
         return {
             f"{16 * k} + {63 * k} columns": (n, CARDINALITIES * k, 63 * k, batch)
             for k in arguments.multiples
@@ -112,7 +111,7 @@ def report_part(report, arguments, part):
                 )
             )
     print_times(report, arguments, part, sizes, found)
-    report.section(f"Peak memory of fit beyond X, by {part}", "over what it needs")
+    report.section(f"Peak memory of fit beyond X, by {part}", "over the needed memory")
     for label, runs in found.items():
         peaks = np.array([run["peak"] for run in runs])
         ratios = peaks / [run["needed"] for run in runs]
@@ -130,7 +129,7 @@ def print_times(report, arguments, part, sizes, found):
     seconds = {k: np.array([run["seconds"] for run in v]) for k, v in found.items()}
     report.section(f"Time of fit, by {part}", f"over {first}")
     for label, own in seconds.items():
-        rate = f"{1e6 * np.median(own) / sizes[label][0]:.1f} us a row"
+        rate = f"{1e6 * np.median(own) / sizes[label][0]:.1f} us per row"
         report.line(label, own / seconds[first], absolute=rate)
     if part != "rows":
         return
@@ -148,7 +147,12 @@ def main():
     parser.add_argument("--parts", nargs="+", choices=PARTS, default=PARTS)
     sizes = [1e4, 1e5, 1e6]
     parser.add_argument("--rows", type=float, nargs="+", default=sizes)
-    parser.add_argument("--fixed-rows", type=float, default=1e5, help="of other parts")
+    parser.add_argument(
+        "--fixed-rows",
+        type=float,
+        default=1e5,
+        help="in the other parts",
+    )
     parser.add_argument("--multiples", type=int, nargs="+", default=[1, 2, 4])
     vocabulary = [1e2, 1e4, 1e5, 1e6]
     parser.add_argument("--vocabulary", type=float, nargs="+", default=vocabulary)

@@ -1,4 +1,4 @@
-"""Rows a second in training, over a bare torch loop and over others' loops.
+"""Training throughput, relative to a bare torch loop and to loops of other packages.
 
     python benchmarks/train_speed.py                       # minutes on two cores
     python benchmarks/train_speed.py --quick               # a smoke run
@@ -6,23 +6,22 @@
     python benchmarks/train_speed.py --device cuda --rows 1e6 --batch 2048 65536
     python benchmarks/train_speed.py --time-to-auc         # needs SK_PWISER_DATA
 
-An MMoE of 4 experts (128, 64) with towers of (64,) on 16 category columns, embedded 16
-wide, and 63 numeric columns; Adam, one epoch.
+The setting is an MMoE with 4 experts (128, 64) and towers of (64,) on 16 category
+columns, with embeddings of width 16, and 63 numeric columns; Adam, one epoch.
 
 - `bare torch loop` trains it on prepared tensors and does nothing else; see `_bare.py`.
-  It takes Adam as torch comes. `stacked, fused` is the fastest of that kind known here:
-  the experts as one product and Adam's fused step. On CUDA the tensors lie there, and
-  `CUDA graph` replays that loop's step.
-- `epochs of fit` are the rows over the seconds of the epoch in `history_`; `whole fit`
-  are those over the time of `fit` from a DataFrame, encoding included, on models and
-  encoders made anew. `encoding` is that part alone.
-- `skorch's own loop` is skorch as it comes, a row at a time, on the bare model.
-  torch-rechub (`pip install torch-rechub`) is trained by its own trainer and loader, a
-  feature a column as in its examples.
-- The other networks run in their default sizes, so that their rows say what they cost
-  and no more.
+  It uses Adam with default parameters. `stacked, fused` is the fastest loop of that
+  kind: the experts as one product and the fused step of Adam. On CUDA the tensors are
+  on the device, and `CUDA graph` replays the step of that loop.
+- `epochs of fit` is the number of rows over the seconds of the epoch in `history_`;
+  `whole fit` is the same over the time of `fit` from a DataFrame, encoding included,
+  with a new model and encoder. `encoding` is that part only.
+- `skorch's own loop` is skorch with its default data set, which returns single rows, on
+  the bare model. torch-rechub (`pip install torch-rechub`) is trained with its own
+  trainer and loader, with one feature per column as in its examples.
+- The other networks have their default sizes; their rows show their cost only.
 
-`--time-to-auc` is on the real data of KuaiRand, see `_time_to_auc.py`.
+`--time-to-auc` uses the real data of KuaiRand, see `_time_to_auc.py`.
 """
 
 import numpy as np
@@ -80,7 +79,7 @@ def own_model(batch_size, device, n_epochs=1, **params):
 
 
 def own_run(X, Y, *args, **params):
-    """Return a function that fits anew and tells the seconds of the last epoch."""
+    """Return a function that fits and returns the seconds of the last epoch."""
     model = own_model(*args, **params)
 
     def run():
@@ -106,7 +105,7 @@ def variants(arguments):
         "pwiser": {"loss": "pwiser"},
         "bfloat16": {"precision": "bfloat16"},
     }
-    # The first epoch compiles; the last is what counts.
+    # The first epoch compiles; the last one is measured.
     rows["compile"] = {"compile": True, "n_epochs": 3}
     if arguments.device == "cuda":
         rows["compile, CUDA graphs"] = {"compile": "reduce-overhead", "n_epochs": 3}
@@ -116,7 +115,7 @@ def variants(arguments):
 
 
 def loops(arguments, X, Y, data, batch_size):
-    """Return the runs that are compared by name, and why others cannot run."""
+    """Return the runs by name, and the errors of those that cannot run."""
     device = arguments.device
     shape = (CARDINALITIES, data, batch_size)
     runs = {
@@ -138,7 +137,7 @@ def loops(arguments, X, Y, data, batch_size):
 
 
 def drop_failing(runs):
-    """Run all once, so that one that cannot run here costs its own row alone."""
+    """Run all once; a run that fails is left out of the table."""
     working, failed = {}, {}
     for name, run in runs.items():
         try:
@@ -172,16 +171,16 @@ def report_loops(report, arguments, batch_size):
 
 
 def compared(n, bare, seconds, target=None):
-    """Return what `Report.line` prints of one run."""
+    """Return the arguments of `Report.line` for one run."""
     rate = f"{n / 1e3 / np.median(seconds):,.1f} krows/s"
     return {"ratios": bare / seconds, "absolute": rate, "target": target}
 
 
 def report_own(report, arguments, n, times, batch_size):
-    """Print the rows of the estimator over the bare loop."""
+    """Print the rows of the estimator, relative to the bare loop."""
     targets = {BCE: at_least(0.9), "pwiser": at_least(0.86), "bfloat16": at_least(1.3)}
     if arguments.device == "cuda":
-        targets = {}  # they are for CPUs
+        targets = {}  # the targets are for CPUs
     bare = times[BARE]["all"]
     own = [name for name in variants(arguments) if name in times]
     report.section(f"Epochs of fit, batch {batch_size:,}", f"over {BARE}")
@@ -197,7 +196,7 @@ def report_own(report, arguments, n, times, batch_size):
 
 
 def report_others(report, arguments, n, times, batch_size):
-    """Print the epochs of fit over each other loop."""
+    """Print the epochs of fit, relative to each other loop."""
     on_cuda = arguments.device == "cuda"
     targets = {SKORCH: 2.3, RECHUB: 20 if on_cuda else 4, GRAPHED: 0.8}
     if on_cuda:
@@ -212,7 +211,7 @@ def report_others(report, arguments, n, times, batch_size):
             continue
         target = at_least(targets[name]) if name in targets else None
         for own, epochs in best.items():
-            # The graph leaves the rest of the rows out.
+            # The graph leaves out the rows of the last, smaller batch.
             share = n // batch_size * batch_size / n if name == GRAPHED else 1.0
             seconds = times[name]["all"] / share
             report.line(f"{own}, over {name}", seconds / epochs, target=target)
@@ -238,7 +237,7 @@ def main():
         arguments.rows, arguments.rounds = 6_000, 2
     arguments.rows = int(arguments.rows)
     start(arguments)
-    torch.manual_seed(0)  # of the bare models and of the orders of their rows
+    torch.manual_seed(0)  # for the bare models and the order of their rows
     if arguments.time_to_auc:
         report = Report("time_to_auc", arguments)
         report_time_to_auc(report, arguments)

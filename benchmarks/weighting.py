@@ -1,15 +1,15 @@
-"""What each weighting of the tasks adds to a training step.
+"""The cost of each weighting of the tasks in a training step.
 
     python benchmarks/weighting.py                # all weightings, both networks
     python benchmarks/weighting.py --quick        # a smoke run
     python benchmarks/weighting.py --device cuda --output cuda
 
-A step is the forward pass, the losses, the weighting's backward pass and Adam, for two
-tasks, on a batch of a generated table with category and numeric columns; networks have
-their default sizes. The steps of a round, one a weighting, follow each other in random
-order, and the figure is the median over the rounds of the ratio to "equal" within a
-round, with the quartiles behind it. What else the machine does then hits both sides.
-Every weighting has a network of its own, begun alike.
+A step consists of the forward pass, the losses, the backward pass of the weighting and
+Adam, for two tasks, on a batch of a generated table with category and numeric columns;
+networks have their default sizes. Each round has one step per weighting, in random
+order. The figure is the median over the rounds of the ratio to "equal" within a round,
+followed by the quartiles, so that other load on the machine affects both sides equally.
+Every weighting has its own network with the same initial weights.
 """
 
 import argparse
@@ -32,13 +32,13 @@ CARDINALITIES = [100_000, 20_000, 5_000, 2_000, 1_000, 500, 200, 100, *[20] * 8]
 N_NUMERIC = 63
 TASKS = ["click", "conversion"]
 RATES = [0.2, 0.02]
-TABLE = NetworkSpec(CARDINALITIES, N_NUMERIC, 16, RATES, unseen_rate=0.05)
+TABLE = NetworkSpec(CARDINALITIES, N_NUMERIC, 16, RATES, category_dropout=0.05)
 
 PARAMETERS = {"fixed": {"weights": [1.0, 2.0]}}
 
 
 def available():
-    """Return the weightings that can be built here."""
+    """Return the weightings whose packages are installed."""
     has_torchjd = importlib.util.find_spec("torchjd") is not None
     return [name for name in WEIGHTINGS if name != "torchjd" or has_torchjd]
 
@@ -54,7 +54,7 @@ def make_batch(n, device):
 
 
 def make_step(weighting, network, batch, device):
-    """Return a function that trains one step."""
+    """Return a function that makes one training step."""
     torch.manual_seed(0)
     module = NETWORKS[network](TABLE).to(device)
     combined = WEIGHTINGS[weighting](len(TASKS), **PARAMETERS.get(weighting, {}))
@@ -81,14 +81,14 @@ def seconds(run, device):
 
 
 def measure(weightings, network, arguments):
-    """Return the seconds of a step with each weighting, one a round."""
+    """Return the seconds of a step with each weighting, one per round."""
     batch = make_batch(arguments.batch_size, arguments.device)
     steps = {w: make_step(w, network, batch, arguments.device) for w in weightings}
     times = {name: [] for name in steps}
     for turn in range(arguments.repeats + 2):
         for name in random.Random(turn).sample(list(steps), len(steps)):
             elapsed = seconds(steps[name], arguments.device)
-            if turn > 1:  # the first two warm up
+            if turn > 1:  # the first two rounds are the warm-up
                 times[name].append(elapsed)
     return {name: np.array(values) for name, values in times.items()}
 
@@ -131,12 +131,10 @@ def parse():
         default=["shared_bottom", "mmoe"],
     )
     parser.add_argument("--batch-size", type=int, default=2048)
-    parser.add_argument("--repeats", type=int, default=50, help="rounds")
+    parser.add_argument("--repeats", type=int, default=50, help="number of rounds")
     parser.add_argument("--threads", type=int, default=1)
     parser.add_argument("--device", choices=["cpu", "cuda"], default="cpu")
-    parser.add_argument(
-        "--output", type=Path, help="folder in which to save the table as well"
-    )
+    parser.add_argument("--output", type=Path, help="folder in which to save the table")
     parser.add_argument("--quick", action="store_true", help="small batch, few rounds")
     arguments = parser.parse_args()
     if arguments.quick:

@@ -11,8 +11,8 @@ weights that they use, and compares the AUC of both tasks.
 # One fit per method
 # ------------------
 #
-# 5 % of the impressions are clicked and 5 % of the clicks convert: the two losses differ
-# by a factor of about 14.
+# 5 % of the impressions are clicked, and 5 % of the clicks convert: the two losses
+# differ by a factor of about 14.
 
 import matplotlib.pyplot as plt
 from sklearn.metrics import roc_auc_score
