@@ -292,6 +292,7 @@ class MultiTaskCTRCVRClassifier(
             sample_weight,
             groups,
             earlier=earlier,
+            estimator_name=type(self).__name__,
         )
         return self._set_result(result)
 
@@ -343,6 +344,7 @@ class MultiTaskCTRCVRClassifier(
             earlier=earlier,
             classes=classes,
             single_pass=True,
+            estimator_name=type(self).__name__,
         )
         return self._set_result(result)
 

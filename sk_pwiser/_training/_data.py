@@ -104,11 +104,10 @@ def check_rows(
     """
     targets = _check_tasks(settings, Y, earlier, classes)
     n_samples = len(targets.values)
-    if X is None or n_rows(X) != n_samples:
-        found = "None" if X is None else f"{n_rows(X)} rows"
+    if n_rows(X) != n_samples:
         raise ValueError(
             "X and Y have inconsistent numbers of samples: X has "
-            f"{found}, Y has {n_samples}."
+            f"{n_rows(X)} rows, Y has {n_samples}."
         )
     weights = check_row_weights(sample_weight, n_samples)
     rows = Rows(X, targets, weights, check_groups(groups, n_samples))
@@ -157,6 +156,7 @@ def encode(
     earlier: Schema | None,
     holds_out: bool,
     random_state: np.random.RandomState,
+    estimator_name: str,
 ) -> EncodedData:
     """Encode the table, by the earlier schema if there is one, and hold rows out.
 
@@ -170,18 +170,13 @@ def encode(
             settings.categorical_features,
             min_frequency=settings.encoding_params["min_frequency"],
             numeric_encoding=settings.numeric_encoding,
+            estimator_name=estimator_name,
         )
         codes, numeric = encoder.fit_transform(rows.X, rows.weights)
         rates = base_rates(rows.targets.values, rows.weights)
         schema = Schema(encoder, rows.targets.without_labels(), rates)
     else:
         schema = earlier
-        fitted = schema.encoder.numeric_encoding
-        if settings.numeric_encoding != fitted:
-            raise ValueError(
-                "Training cannot continue with numeric_encoding="
-                f"{settings.numeric_encoding!r}: the earlier fit used {fitted!r}."
-            )
         codes, numeric = schema.encoder.transform(rows.X)
     tensors = (
         None if array is None else torch.from_numpy(array)

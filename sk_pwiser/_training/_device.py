@@ -16,7 +16,9 @@ def find_device(name: str | torch.device) -> torch.device:
     try:
         device = torch.device(name)
     except RuntimeError as error:
-        raise ValueError(f"device={name!r} is not a device of torch: {error}") from error
+        raise ValueError(
+            f"device={name!r} is not a device of torch: {error}"
+        ) from error
     if device.type == "cuda" and not torch.cuda.is_available():
         raise ValueError(
             f"device={str(name)!r}, but torch finds no CUDA on this machine; "

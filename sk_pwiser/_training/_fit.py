@@ -26,7 +26,7 @@ from sk_pwiser._training._data import (
 from sk_pwiser._training._device import find_device
 from sk_pwiser._training._early_stopping import monitored_column
 from sk_pwiser._training._net import MultiTaskNet
-from sk_pwiser._training._resume import Snapshot, continue_from
+from sk_pwiser._training._resume import Snapshot, check_same_model, continue_from
 from sk_pwiser._training._settings import Settings
 from sk_pwiser._utils import Generators, active, draws_globally, seeded_globally
 
@@ -91,6 +91,7 @@ def fit(
     earlier: TrainingResult | None = None,
     classes: Any = None,
     single_pass: bool = False,
+    estimator_name: str,
 ) -> TrainingResult:
     """Train on a table.
 
@@ -106,6 +107,8 @@ def fit(
         The two labels of a single task.
     single_pass : bool, default=False
         Whether to iterate over all rows once, as `partial_fit` does.
+    estimator_name : str
+        Name of the estimator, for messages.
 
     Returns
     -------
@@ -118,7 +121,12 @@ def fit(
         settings, X, Y, sample_weight, groups, earlier, classes, single_pass
     )
     data = encode(
-        settings, plan.rows, plan.schema, plan.monitor is not None, plan.random_state
+        settings,
+        plan.rows,
+        plan.schema,
+        plan.monitor is not None,
+        plan.random_state,
+        estimator_name,
     )
     net = build(plan, data.schema)
     return optimise(plan, data, net)
@@ -136,6 +144,8 @@ def validate(
 ) -> Plan:
     """Check all parameters and rows before any work is done; only X is not read."""
     schema = None if earlier is None else earlier.schema
+    if earlier is not None:
+        check_same_model(settings, earlier.settings)
     is_update = (
         single_pass
         and earlier is not None
@@ -198,9 +208,7 @@ def optimise(plan: Plan, data: EncodedData, net: MultiTaskNet) -> TrainingResult
         if snapshot is not None:
             snapshot.restore()
         raise
-    return TrainingResult(
-        net, data.schema, generators, plan.settings, plan.single_pass
-    )
+    return TrainingResult(net, data.schema, generators, plan.settings, plan.single_pass)
 
 
 @contextmanager
@@ -214,9 +222,7 @@ def _random_numbers(
     draw from others. Such fits in several threads run one after the other.
     """
     with active(generators):
-        if net.compile_mode is None and not draws_globally(
-            net.module_, net.criterion_
-        ):
+        if net.compile_mode is None and not draws_globally(net.module_, net.criterion_):
             yield
             return
         seed = torch.randint(

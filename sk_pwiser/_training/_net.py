@@ -14,12 +14,12 @@ from skorch.callbacks import (
     EpochTimer,
     PassthroughScoring,
     PrintLog,
-    ProgressBar,
 )
 from torch import Tensor, nn
 
 from sk_pwiser._training._batch_samplers import BatchIterator
 from sk_pwiser._training._dataset import Batch, Impressions
+from sk_pwiser._training._progress_bar import BatchProgressBar
 from sk_pwiser.networks import NetworkOutput
 
 
@@ -85,7 +85,7 @@ class MultiTaskNet(NeuralNet):  # type: ignore[misc]
     def _default_callbacks(self) -> list[tuple[str, Callback]]:
         callbacks: list[tuple[str, Callback]] = [("epoch_timer", EpochTimer())]
         if self.verbose >= 2:
-            callbacks.append(("progress_bar", ProgressBar(postfix_keys=[])))
+            callbacks.append(("progress_bar", BatchProgressBar()))
         if self.verbose:
             # Figures of the loss and weights would make the table too wide.
             loss, weights = self.criterion.loss, self.criterion.weight_names
@@ -105,11 +105,24 @@ class MultiTaskNet(NeuralNet):  # type: ignore[misc]
     def on_batch_begin(self, net: NeuralNet, *args: Any, **kwargs: Any) -> None:
         """Record nothing: skorch's own adds an empty row to the history per batch."""
 
+    def partial_fit(
+        self, X: TrainingData, y: None = None, classes: None = None, **_: Any
+    ) -> "MultiTaskNet":
+        """Train; unlike in skorch, `fit_loop` decides what an interrupt does."""
+        self.notify("on_train_begin", X=X, y=y)
+        self.fit_loop(X)
+        self.notify("on_train_end", X=X, y=y)
+        return self
+
     def fit_loop(
         self, X: TrainingData, y: None = None, epochs: int | None = None, **_: Any
     ) -> "MultiTaskNet":
-        """Train for some epochs, or until a callback asks to stop."""
-        self.stop_training_ = False
+        """Train for some epochs, or until a callback asks to stop.
+
+        A KeyboardInterrupt ends training, too, as in skorch, whose callbacks raise it
+        to stop. It propagates if no epoch is complete.
+        """
+        self.stop_training_, n_earlier = False, len(self.history)
         # In training only: predictions come with any number of rows, and each number
         # may be compiled anew.
         network: Any = self.module_
@@ -118,17 +131,29 @@ class MultiTaskNet(NeuralNet):  # type: ignore[misc]
         train = self.get_iterator(X.train, training=True)
         valid = None if X.valid is None else self.get_iterator(X.valid)
         datasets = {"dataset_train": X.train, "dataset_valid": X.valid}
-        for _epoch in range(self.max_epochs if epochs is None else epochs):
-            self.notify("on_epoch_begin", **datasets)
-            self.run_single_epoch(
-                train, True, "train", self.train_step, network=network
-            )
-            self.run_single_epoch(valid, False, "valid", self.validation_step)
-            self.notify("on_epoch_end", **datasets)
-            if self.stop_training_:
-                break
+        n_complete = 0
+        try:
+            for _epoch in range(self.max_epochs if epochs is None else epochs):
+                self.notify("on_epoch_begin", **datasets)
+                self.run_single_epoch(
+                    train, True, "train", self.train_step, network=network
+                )
+                self.run_single_epoch(valid, False, "valid", self.validation_step)
+                n_complete += 1
+                self.notify("on_epoch_end", **datasets)
+                if self.stop_training_:
+                    break
+        except KeyboardInterrupt:
+            if n_complete == 0:
+                raise
+            self._drop_rows(n_earlier + n_complete)
         self._check_finite(X.train)
         return self
+
+    def _drop_rows(self, n_epochs: int) -> None:
+        """Leave an incomplete epoch out of the history and of the next figures."""
+        del self.history[n_epochs:]
+        self.criterion_.train().pop_epoch_record()
 
     def _check_finite(self, impressions: Impressions) -> None:
         """Raise if the last step left non-finite weights: its loss was computed before.

@@ -1,12 +1,38 @@
 """Continuing an earlier fit: in a new net, or in place with a way back."""
 
 from copy import deepcopy
+from itertools import chain
 from typing import Any
 
 import torch
 from torch import Tensor
 
 from sk_pwiser._training._net import MultiTaskNet
+from sk_pwiser._training._settings import Settings
+
+
+def check_same_model(settings: Settings, earlier: Settings) -> None:
+    """Raise if continuing an earlier fit would change what its weights mean.
+
+    Other changes of the network show in the shapes of its parameters.
+
+    Raises
+    ------
+    ValueError
+        If the numeric encoding, the task space or the interaction differs.
+    """
+    for name, now, before in (
+        ("numeric_encoding", settings.numeric_encoding, earlier.numeric_encoding),
+        *(
+            (name, settings.shared_param(name), earlier.shared_param(name))
+            for name in ("task_space", "interaction")
+        ),
+    ):
+        if now != before:
+            raise ValueError(
+                f"Training cannot continue with {name}={now!r}: the earlier fit used "
+                f"{before!r}."
+            )
 
 
 def continue_from(net: MultiTaskNet, earlier: MultiTaskNet) -> None:
@@ -48,18 +74,24 @@ class Snapshot:
     Parameters
     ----------
     net : MultiTaskNet
-        The net. Its weights and the optimiser's state are copied.
+        The net. Its weights, its criterion and the optimiser's state are copied.
     """
 
     def __init__(self, net: MultiTaskNet) -> None:
         self.net = net
-        self.parts = [
+        parameters = [*net.module_.parameters(), *net.criterion_.parameters()]
+        self.tensors = [
             (tensor, tensor.detach().clone())
-            for part in (net.module_, net.criterion_)
-            for tensor in part.state_dict(keep_vars=True).values()
-            if isinstance(tensor, Tensor)
+            for tensor in chain(parameters, net.module_.buffers())
         ]
-        self.optimizer = {
+        # A weighting may replace its buffers by others of another shape. The copy has
+        # the parameters themselves, to which the optimiser refers.
+        self.criterion = deepcopy(net.criterion_, {id(p): p for p in parameters})
+        self.optimizer_arguments = [
+            {key: value for key, value in group.items() if key != "params"}
+            for group in net.optimizer_.param_groups
+        ]
+        self.optimizer_state = {
             parameter: {key: _copy(value) for key, value in state.items()}
             for parameter, state in net.optimizer_.state.items()
         }
@@ -70,11 +102,14 @@ class Snapshot:
         """Bring the net back to the state of the snapshot."""
         net = self.net
         with torch.no_grad():
-            for tensor, value in self.parts:
+            for tensor, value in self.tensors:
                 tensor.copy_(value)
+        net.criterion = net.criterion_ = self.criterion
+        groups = zip(net.optimizer_.param_groups, self.optimizer_arguments, strict=True)
+        for group, arguments in groups:
+            group.update(arguments)
         net.optimizer_.state.clear()
-        net.optimizer_.state.update(self.optimizer)
-        net.criterion_.pop_epoch_record()
+        net.optimizer_.state.update(self.optimizer_state)
         del net.history[self.n_epochs :]
         net.best_ = self.best
 

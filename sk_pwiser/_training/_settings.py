@@ -6,8 +6,17 @@ from typing import Any
 
 import numpy as np
 
+from sk_pwiser.networks import SHARED_PARAMS, NetworkSpec
+
 # Keys of `encoding_params` and their defaults.
 ENCODING_PARAMS: dict[str, Any] = {"category_dropout": 0.05, "min_frequency": 2}
+
+# Defaults of the entries of `network_params` that every network takes.
+SHARED_DEFAULTS: dict[str, Any] = {
+    field.name: field.default
+    for field in fields(NetworkSpec)
+    if field.name in SHARED_PARAMS
+}
 
 
 @dataclass(frozen=True)
@@ -70,6 +79,10 @@ class Settings:
                 )
         copies["encoding_params"] = {**ENCODING_PARAMS, **given}
         return cls(**copies)
+
+    def shared_param(self, name: str) -> Any:
+        """Return one of the entries of `network_params` that every network takes."""
+        return self.network_params.get(name, SHARED_DEFAULTS[name])
 
     def equals(self, other: "Settings") -> bool:
         """Return whether all parameters have equal values."""

@@ -36,7 +36,6 @@ class Generators:
             self._by_device[device] = generator.manual_seed(self.seed)
         return self._by_device[device]
 
-
     def __getstate__(self) -> dict[str, Any]:
         """Return the states of the generators as tensors, which can be pickled."""
         states = {str(d): g.get_state() for d, g in self._by_device.items()}
