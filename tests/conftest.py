@@ -6,35 +6,70 @@ import hypothesis
 import numpy as np
 import pytest
 import torch
+from devices import auto_device, requested_device
 from numpy.testing import assert_array_equal
 from refusals import X, Y, small
 
-# A slow machine is not a defect, and a failure in CI must be one that repeats.
+# A slow machine is not a defect, and a failure in CI must be reproducible.
 hypothesis.settings.register_profile("sk_pwiser", deadline=None)
 hypothesis.settings.register_profile("ci", deadline=None, derandomize=True)
 hypothesis.settings.load_profile("ci" if os.environ.get("CI") else "sk_pwiser")
 
-# The sums of several threads differ from run to run in their last bits.
+# Sums over several threads differ from run to run in their last bits.
 torch.set_num_threads(1)
+
+DEVICE = requested_device(os.environ)
+
+
+@pytest.fixture(scope="session")
+def device():
+    """The torch device of this run, from the variable SK_PWISER_TEST_DEVICE.
+
+    The default is "cpu", also on machines with CUDA, so that results do not depend on
+    the machine. `SK_PWISER_TEST_DEVICE=cuda python -m pytest` runs the suite on CUDA:
+
+    - All estimators with `device="auto"`, their default, train and predict on it.
+    - A test that creates tensors or modules itself passes them `device`, or creates
+      all of them there by ``@pytest.mark.usefixtures("tensors_on_device")``. It must
+      then call `.cpu()` before `.numpy()`.
+    """
+    return DEVICE
+
+
+@pytest.fixture(scope="session", autouse=True)
+def _estimators_on_device():
+    # Not through the fixture `device`, a name that tests may use for a parameter.
+    with auto_device(DEVICE):
+        yield
+
+
+@pytest.fixture
+def tensors_on_device(device):
+    """Create the tensors and modules of a test on `device` if it names no other.
+
+    Not for tests that fit an estimator, which must choose the device itself.
+    """
+    with device:
+        yield
 
 
 @pytest.fixture(autouse=True)
 def _seeded_global_generators():
-    # The package leaves these alone; tests that build bare layers or tensors do not.
+    # The package does not use them in training; tests that create tensors do.
     random.seed(0)
     np.random.seed(0)  # noqa: NPY002
     torch.manual_seed(0)
 
 
 @pytest.fixture(scope="session")
-def trained_once():
+def trained_once(_estimators_on_device):
     model = small().fit(X, Y)
     return model, model.predict_proba(X)
 
 
 @pytest.fixture
 def earlier(trained_once):
-    """An earlier fit, which must come out of the test as it went in."""
+    """A fitted estimator, which the test must leave unchanged."""
     first, predictions = trained_once
     model = copy.deepcopy(first)
     before = {name: value for name, value in vars(model).items() if name[-1] == "_"}

@@ -1,4 +1,4 @@
-"""An earlier fit that a refusal must leave as it was, and how refusals are checked."""
+"""A small estimator with its data, and a check that it raises before training."""
 
 import pytest
 from skorch.callbacks import Callback
@@ -16,7 +16,7 @@ class TrainingBegan(Exception):
 
 
 class Fuse(Callback):
-    """Blows as soon as training begins."""
+    """Raises as soon as training begins."""
 
     def on_train_begin(self, net, **kwargs):
         raise TrainingBegan
@@ -25,6 +25,7 @@ class Fuse(Callback):
 
 
 def small(**params):
+    """Return an estimator that trains within a moment, on the device of the tests."""
     defaults = {
         "network_params": {"bottom_units": (8,), "tower_units": (4,)},
         "batch_size": 100,
@@ -35,7 +36,7 @@ def small(**params):
 
 
 def refuses(model, error, message, X=X, Y=Y, method="fit", **kwargs):
-    """Check that a method refuses its input before training, and says why."""
+    """Check that a method raises this error with this message before training."""
     model.set_params(callbacks=[Fuse()])
     with pytest.raises(error, match=message):
         getattr(model, method)(X, Y, **kwargs)

@@ -1,0 +1,54 @@
+"""The device of the test run, which an environment variable chooses."""
+
+import pytest
+import torch
+from devices import VARIABLE, auto_device, requested_device
+from refusals import X, Y, small
+
+META = torch.device("meta")
+
+
+def test_requested_device():
+    assert requested_device({}) == torch.device("cpu")
+    assert requested_device({VARIABLE: ""}) == torch.device("cpu")
+    assert requested_device({VARIABLE: "cpu:0"}) == torch.device("cpu:0")
+    # A device without values cannot run the tests.
+    for name in ("meta", "gpu"):
+        with pytest.raises(pytest.UsageError, match=f"{VARIABLE}='{name}' cannot"):
+            requested_device({VARIABLE: name})
+
+
+def test_estimators_run_on_the_device_of_the_fixture(device):
+    model = small(max_epochs=1).fit(X, Y)
+    found = {p.device.type for p in model.net_.module_.parameters()}
+    assert found == {device.type}
+    assert model.predict_proba(X).shape == (len(X), 2)
+
+
+def test_auto_is_the_given_device():
+    from sk_pwiser._training import _fit
+
+    before = _fit.find_device
+    with auto_device(META):
+        assert _fit.find_device("auto") == META
+        assert _fit.find_device("cpu") == torch.device("cpu")
+        with pytest.raises(ValueError, match="device='gpu'"):
+            _fit.find_device("gpu")
+    assert _fit.find_device is before
+
+
+def test_the_package_prefers_cuda_for_auto():
+    from sk_pwiser._training import _fit
+
+    kind = "cuda" if torch.cuda.is_available() else "cpu"
+    assert _fit.find_device.__wrapped__("auto") == torch.device(kind)
+
+
+@pytest.mark.usefixtures("tensors_on_device")
+def test_tensors_and_modules_on_the_device(device):
+    assert torch.zeros(1).device.type == device.type
+    assert torch.nn.Linear(1, 1).weight.device.type == device.type
+
+
+def test_tensors_are_on_the_cpu_by_default():
+    assert torch.zeros(1).device.type == "cpu"
