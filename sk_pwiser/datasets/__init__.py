@@ -1,4 +1,4 @@
-"""Data sets of impressions: a generator with known truth, and readers of real logs."""
+"""Impressions: a generator with known probabilities, and readers of real logs."""
 
 from sk_pwiser.datasets._generated import make_ctr_cvr
 from sk_pwiser.datasets._hillstrom import load_hillstrom

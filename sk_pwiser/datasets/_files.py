@@ -1,17 +1,17 @@
-"""What the readers of downloaded files share: imports, places, columns, labels."""
+"""Helpers of the readers of downloaded files: imports, paths, columns, labels."""
 
 from pathlib import Path
 
 
 def import_pandas(user, *, parquet=False):
-    """Import pandas, or say which extra brings it.
+    """Import pandas, or raise an error that names the extra.
 
     Parameters
     ----------
     user : str
-        What asks for it, for the message.
+        The function or parameter that needs pandas, for the message.
     parquet : bool, default=False
-        Whether parquet files are to be read, which takes pyarrow too.
+        Whether to import pyarrow too, which reading parquet files needs.
 
     Returns
     -------
@@ -37,7 +37,7 @@ def import_pandas(user, *, parquet=False):
 
 
 def find_file(folder, name, *, inside, download):
-    """Find a file in a folder or in its sub-folder of the conventional name.
+    """Find a file in a folder or in its sub-folder with the conventional name.
 
     Parameters
     ----------
@@ -46,9 +46,9 @@ def find_file(folder, name, *, inside, download):
     name : str
         Name of the file.
     inside : str
-        Name of the sub-folder looked into when `folder` lacks the file.
+        Name of the sub-folder to search if `folder` does not contain the file.
     download : str
-        Where the file comes from, for the message.
+        Where to download the file, for the message.
 
     Returns
     -------
@@ -58,27 +58,27 @@ def find_file(folder, name, *, inside, download):
     Raises
     ------
     FileNotFoundError
-        If neither place holds the file.
+        If neither folder contains the file.
     """
     folder = Path(folder).expanduser()
     for candidate in (folder / name, folder / inside / name):
         if candidate.is_file():
             return candidate
     raise FileNotFoundError(
-        f"{name!r} is neither in {str(folder)!r} nor in its folder {inside!r}. "
+        f"{name!r} is neither in {str(folder)!r} nor in its sub-folder {inside!r}. "
         f"{download}"
     )
 
 
 def check_columns(frame, columns, source):
-    """Raise ValueError naming the columns that `frame`, read from `source`, lacks."""
+    """Raise ValueError if `frame`, read from the file `source`, lacks columns."""
     missing = [name for name in columns if name not in frame.columns]
     if missing:
         raise ValueError(f"{source} lacks the column(s) {missing}.")
 
 
 def binary_labels(frame, columns, source):
-    """Return the label columns as int64, or raise ValueError on another value.
+    """Return the label columns as int64 after checking that they hold 0 and 1.
 
     Parameters
     ----------

@@ -1,4 +1,4 @@
-"""Generator of impressions whose true probabilities are known."""
+"""Generator of impressions with known true probabilities."""
 
 from numbers import Integral, Real
 
@@ -12,8 +12,8 @@ from sk_pwiser.datasets._files import import_pandas
 
 TASK_NAMES = ["click", "conversion"]
 # Standard deviations of the scores of interest, conversion and accident. At low rates
-# the AUC of the true probability is about Phi(sd / sqrt(2)); these leave every task
-# learnable and none trivial.
+# the AUC of the true probability is about Phi(sd / sqrt(2)): with these values every
+# task can be learnt and none is trivial.
 SCALES = np.array([0.95, 0.7, 1.0])
 
 
@@ -45,12 +45,13 @@ def make_ctr_cvr(
 ):
     """Generate impressions with clicks, conversions and their true probabilities.
 
-    An impression is clicked out of genuine interest or, failing that, by accident;
-    only a genuine click can convert. Interest and the propensity to convert are
-    logistic in scores that share a direction of the standard normal numeric features
-    and part of the effects of the categories; both have curved parts that a linear
-    model misses. Accidents follow a direction (given four numeric features or more)
-    and category effects of their own.
+    An impression is clicked out of genuine interest or, if there is none, by accident;
+    only a genuine click can convert. The probabilities of interest and of conversion
+    are logistic functions of two scores. Both scores depend on one common direction of
+    the standard normal numeric features and on correlated effects of the categories,
+    and both contain quadratic terms, which a linear model misses. Accidents depend on
+    another direction (with at least four numeric features) and on independent category
+    effects.
 
     Parameters
     ----------
@@ -61,21 +62,21 @@ def make_ctr_cvr(
     n_categorical : int, default=4
         Number of categorical features.
     n_categories : int or array-like of int, default=50
-        Number of values of every categorical feature, or of each. The popularity of
-        the values is long-tailed: the value of code k has a share proportional to
+        Number of values of every categorical feature, or one number per feature. The
+        popularity of the values is long-tailed: the share of code k is proportional to
         1 / (k + 1).
     ctr : float, default=0.05
         Mean of the true click probability over the rows.
     cvr : float, default=0.1
-        Expected conversions over expected clicks, accidental ones among them. Less
-        than `1 - click_noise`.
+        Expected conversions divided by expected clicks, including accidental ones.
+        Less than `1 - click_noise`.
     click_noise : float, default=0.0
-        Expected fraction of the clicks that are accidental, at least 0, less than 1.
+        Expected fraction of accidental clicks among the clicks, in [0, 1).
     as_frame : bool, default=True
         Whether to return pandas objects.
     random_state : int, RandomState instance or None, default=None
-        Seed of everything drawn. The features of a seed do not depend on `ctr`, `cvr`
-        and `click_noise`.
+        Seed of all random numbers. The features depend on the seed and the sizes only,
+        not on `ctr`, `cvr` and `click_noise`.
 
     Returns
     -------
@@ -84,19 +85,19 @@ def make_ctr_cvr(
 
         data : DataFrame or ndarray of shape (n_samples, n_features)
             The features `numeric_0`, ... as floats, then `category_0`, ... as
-            `category` whose values are the codes. In an array all are floats, and the
-            last `n_categorical` columns hold the codes 0, 1, ...
+            `category`, whose values are the codes. In an array all columns are floats,
+            and the last `n_categorical` columns hold the codes 0, 1, ...
         target : DataFrame or ndarray of shape (n_samples, 2)
-            The labels 0 and 1, columns `click` and `conversion`. A conversion is
-            always a click.
+            The labels 0 and 1, columns `click` and `conversion`. Every converted row
+            is also clicked.
         ctr : ndarray of shape (n_samples,)
-            True probability P(click | row), accidents included.
+            True probability P(click | row), including accidents.
         cvr : ndarray of shape (n_samples,)
             True probability P(conversion | click, row), so `ctr * cvr` is
             P(conversion | row).
         interest : ndarray of shape (n_samples,)
             True probability of a genuine click, P(genuine click | row). Equal to
-            `ctr` without click noise, else less.
+            `ctr` without click noise, otherwise less.
         task_names : list of str
             `["click", "conversion"]`.
         feature_names : list of str
@@ -105,18 +106,18 @@ def make_ctr_cvr(
     Raises
     ------
     ValueError
-        If a parameter is out of range, there is no feature at all, `n_categories` does
-        not give a number for each categorical feature, or `cvr` is not less than
+        If a parameter is out of range, there is no feature, `n_categories` does not
+        hold one number per categorical feature, or `cvr` is not less than
         `1 - click_noise`.
     ImportError
         If `as_frame=True` and pandas is not installed.
 
     Notes
     -----
-    Scales and intercepts are solved on the generated rows, so the mean probabilities
-    meet `ctr`, `cvr` and `click_noise` exactly, and the labels do up to the luck of
-    the draw. Two calls with different seeds give two unrelated worlds: split the rows
-    of one call for training and test data.
+    Scales and intercepts are solved for the generated rows, so that the mean
+    probabilities equal `ctr`, `cvr` and `click_noise` exactly; the rates of the labels
+    differ from them by sampling noise. Two calls with different seeds use two unrelated
+    models of users: split the rows of one call into training and test data.
 
     Examples
     --------
@@ -154,7 +155,7 @@ def make_ctr_cvr(
 
 
 def _check_sizes(n_numeric, n_categorical, n_categories):
-    """Return the number of values of each categorical feature."""
+    """Check the sizes and return the number of values per categorical feature."""
     if n_numeric + n_categorical == 0:
         raise ValueError("n_numeric and n_categorical must not both be 0.")
     if isinstance(n_categories, Integral):
@@ -162,8 +163,8 @@ def _check_sizes(n_numeric, n_categorical, n_categories):
     sizes = list(n_categories)
     if len(sizes) != n_categorical:
         raise ValueError(
-            "n_categories must be an int or hold one int for each of the "
-            f"n_categorical={n_categorical} features; got {len(sizes)} value(s)."
+            "n_categories must be an int or hold one int per categorical feature, "
+            f"n_categorical={n_categorical}; got {len(sizes)} value(s)."
         )
     for size in sizes:
         if not isinstance(size, Integral) or size < 1:
@@ -172,10 +173,10 @@ def _check_sizes(n_numeric, n_categorical, n_categories):
 
 
 def _draw_world(rng, n_numeric, sizes):
-    """Draw what holds for all rows: directions, popularities and category effects."""
+    """Draw the model of all rows: directions, popularities and category effects."""
     directions = np.zeros((n_numeric, 4))
     if n_numeric:
-        # Orthogonal, as far as there are features for it: else directions repeat.
+        # Orthogonal; with fewer than four features, directions repeat.
         basis, _ = np.linalg.qr(rng.standard_normal((n_numeric, n_numeric)))
         directions = basis[:, np.arange(4) % n_numeric]
     popularities, effects = [], []
@@ -188,10 +189,10 @@ def _draw_world(rng, n_numeric, sizes):
 
 
 def _draw_effects(rng, share):
-    """Draw what each value adds to interest, conversion and accident, sd 1 over rows.
+    """Draw the effect of each value on interest, conversion and accident.
 
-    The effects on interest and on conversion are correlated, at 0.5 before the chance
-    of a few popular values.
+    The effects have standard deviation 1 over rows. The correlation between those on
+    interest and on conversion is about 0.5 with many values.
     """
     effect = rng.standard_normal((len(share), 3))
     effect[:, 1] = 0.5 * effect[:, 0] + np.sqrt(0.75) * effect[:, 1]
@@ -212,32 +213,32 @@ def _scores(latent, codes, effects):
         ]
     )
     for code, effect in zip(codes, effects, strict=True):
-        # Together the categories weigh a little less than the numeric features.
+        # All categories together weigh slightly less than the numeric features.
         scores += 0.8 / np.sqrt(len(codes)) * effect[code]
     deviation = scores.std(axis=0)
-    # Equal scores, those of a single row for one, deviate by rounding alone.
+    # Equal scores, such as that of a single row, differ by rounding errors only.
     return (SCALES * scores / np.where(deviation > 1e-9, deviation, 1)).T
 
 
 def _solve(score, weight, total):
-    """Return expit(score + b), with b such that it sums to `total` under `weight`."""
+    """Return expit(score + b), with b such that its weighted sum equals `total`."""
     target = total / weight.sum()
 
     def excess(intercept):
         return weight @ expit(score + intercept) / weight.sum() - target
 
-    # The margin of 1 keeps a change of sign when all scores are equal.
+    # The margin of 1 guarantees a change of sign if all scores are equal.
     lowest, highest = logit(target) - score.max() - 1, logit(target) - score.min() + 1
     return expit(score + brentq(excess, lowest, highest, xtol=1e-13))
 
 
 def _probabilities(interest, conversion, accident, *, ctr, cvr, click_noise):
-    """Turn the scores into probabilities with the wanted means."""
+    """Turn the scores into probabilities with the requested means."""
     n_samples = len(interest)
     one = np.ones(n_samples)
     interest = _solve(interest, one, n_samples * ctr * (1 - click_noise))
     if click_noise:
-        # An accident counts only where there was no genuine click.
+        # An accident is a click only if there is no genuine click.
         rest = 1 - interest
         accident = rest * _solve(accident, rest, n_samples * ctr * click_noise)
     else:
@@ -248,7 +249,7 @@ def _probabilities(interest, conversion, accident, *, ctr, cvr, click_noise):
 
 def _draw(rng, interest, accident, propensity):
     """Draw clicks and conversions, an int64 array of shape (n_samples, 2)."""
-    # One number decides between genuine, accidental and no click.
+    # One random number decides between genuine, accidental and no click.
     chance = rng.uniform(size=len(interest))
     genuine = chance < interest
     click = chance < interest + accident
@@ -257,7 +258,7 @@ def _draw(rng, interest, accident, propensity):
 
 
 def _tabulate(numeric, codes, sizes, labels, pandas):
-    """Return features, labels and the features' names, as frames if there is pandas."""
+    """Return features, labels and feature names, as frames if pandas is given."""
     numeric_names = [f"numeric_{i}" for i in range(numeric.shape[1])]
     category_names = [f"category_{i}" for i in range(len(codes))]
     names = numeric_names + category_names

@@ -1,4 +1,4 @@
-"""Reader of the MineThatData e-mail campaign: visit, then purchase."""
+"""Loader of the MineThatData e-mail campaign: visit, then purchase."""
 
 import os
 from pathlib import Path
@@ -24,7 +24,7 @@ DOWNLOAD = (
     "minethatdata-e-mail-analytics-and-data.html."
 )
 TASK_NAMES = ["visit", "conversion"]
-# False marks the columns that are amounts; the others are texts or flags.
+# False for amounts, True for texts and flags.
 IS_CATEGORY = {
     "recency": False,
     "history_segment": True,
@@ -38,11 +38,12 @@ IS_CATEGORY = {
 }
 DESCR = """Hillstrom's e-mail campaign
 
-64,000 customers of a shop who bought within the last year; each was mailed about
-men's goods, about women's goods, or not at all (`segment`). `visit` says whether the
-customer came to the web site in the two weeks after, `conversion` whether he or she
-bought there. What was spent is known only afterwards and is left out. The 30 % test
-rows are drawn at random, stratified on how far the customer went.
+64,000 customers of a shop who bought within the last year. Each received an e-mail
+about men's merchandise, an e-mail about women's merchandise, or none (`segment`).
+`visit` is 1 if the customer visited the web site in the following two weeks,
+`conversion` if the customer bought there. The amount spent is an outcome and is left
+out. The 30 % test rows are selected at random, stratified on the number of labels
+that are 1.
 
 Published openly by Kevin Hillstrom, The MineThatData E-Mail Analytics And Data
 Mining Challenge, 2008.
@@ -57,16 +58,16 @@ Mining Challenge, 2008.
     prefer_skip_nested_validation=True,
 )
 def load_hillstrom(path, *, subset="all"):
-    """Read Hillstrom's e-mail campaign, a funnel of visit and purchase.
+    """Load Hillstrom's e-mail campaign, a funnel of visit and purchase.
 
-    A row is a customer, the first task is a visit to the web site and the second a
-    purchase. The rows keep the order of the file; 30 % of them, drawn at random and
-    stratified on `visit + conversion` with seed 0, are the test rows.
+    Each row is a customer. The first task is a visit to the web site, the second a
+    purchase. The rows keep the order of the file; 30 % of them are test rows, selected
+    at random and stratified on `visit + conversion` with seed 0.
 
     Parameters
     ----------
     path : str or os.PathLike
-        The csv file, its folder, or the parent of a folder `hillstrom` that holds it.
+        The csv file, its folder, or the parent of a folder `hillstrom` with the file.
     subset : {"all", "train", "test"}, default="all"
         Which rows to return.
 
@@ -77,7 +78,7 @@ def load_hillstrom(path, *, subset="all"):
 
         data : DataFrame of shape (n_samples, 9)
             The features: texts and flags as `category`, `recency` (months) and
-            `history` (dollars) as floats. `spend` is an outcome and is left out.
+            `history` (US dollars) as floats. `spend` is an outcome and is left out.
         target : DataFrame of shape (n_samples, 2)
             The labels 0 and 1, columns `visit` and `conversion`.
         task_names : list of str
@@ -92,10 +93,9 @@ def load_hillstrom(path, *, subset="all"):
     Raises
     ------
     FileNotFoundError
-        If the file is not there.
+        If the file is not found.
     ValueError
-        If a column is missing, a label is not 0 or 1, or `subset` is none of the
-        options.
+        If a column is missing, a label is not 0 or 1, or `subset` is unknown.
     ImportError
         If pandas is not installed.
 
@@ -108,7 +108,7 @@ def load_hillstrom(path, *, subset="all"):
     --------
     >>> import os
     >>> from sk_pwiser.datasets import load_hillstrom
-    >>> folder = os.environ.get("SK_PWISER_DATA")  # where the downloaded files are
+    >>> folder = os.environ.get("SK_PWISER_DATA")  # contains the downloaded files
     >>> if folder:
     ...     train = load_hillstrom(folder, subset="train")
     ...     X, Y = train.data, train.target
@@ -138,7 +138,7 @@ def load_hillstrom(path, *, subset="all"):
 
 
 def _test_rows(target):
-    """Mark the 30 % test rows."""
+    """Return a mask of the 30 % test rows."""
     _, test = train_test_split(
         np.arange(len(target)),
         test_size=0.3,
@@ -151,7 +151,7 @@ def _test_rows(target):
 
 
 def _kept_rows(is_test, subset):
-    """Mark the rows of the subset."""
+    """Return a mask of the rows in the subset."""
     if subset == "all":
         return np.ones_like(is_test)
     return is_test if subset == "test" else ~is_test

@@ -1,4 +1,4 @@
-"""Reader of KuaiRand-Pure: short-video impressions, clicks and engagement."""
+"""Loader of KuaiRand-Pure: short-video impressions, clicks and engagement."""
 
 import os
 
@@ -25,7 +25,7 @@ DOWNLOAD = (
     f"and {IMPRESSION_FILES['test']} are the impressions of those days in "
     "log_standard_4_22_to_5_08_pure.csv."
 )
-# Each label is the click and at least one of these.
+# The second label is 1 if the click and at least one of these columns are 1.
 SECOND_LABELS = {
     "engage": [
         "is_like",
@@ -71,12 +71,12 @@ DESCR = """KuaiRand-Pure
 
 Impressions of short videos in the Kuaishou app. The training rows were shown from
 2022-04-25 to 2022-04-30, the test rows from 2022-05-01 to 2022-05-08. The click is
-followed by a second label, which is 1 only where the video was also clicked:
-`engage` if the user liked, followed, commented, forwarded or entered the author's
-profile, `long` if the video was watched for long. Features are the ids, the tab and
-the hour of the impression and what the publisher tells of users and videos; all other
-feedback is left out, since it is known only after the impression. Some rows repeat
-exactly, as published.
+followed by a second label, which is 1 only if the video was also clicked: `engage` if
+the user liked, followed, commented, forwarded or visited the author's profile, `long`
+if the publisher marks a long view. The features are the ids, the tab and the hour of
+the impression and the published attributes of users and videos. All other feedback is
+left out, because it is known only after the impression. Some rows occur more than
+once, as published.
 
 Chongming Gao, Shijun Li, Yuan Zhang, Jiawei Chen, Biao Li, Wenqiang Lei, Peng Jiang,
 Xiangnan He. KuaiRand: An Unbiased Sequential Recommendation Dataset with Randomly
@@ -95,22 +95,22 @@ Licence of the data: CC BY-SA 4.0.
     prefer_skip_nested_validation=True,
 )
 def load_kuairand(path, second="engage", *, subset="all"):
-    """Read the KuaiRand-Pure short-video impressions, a funnel of two tasks.
+    """Load the KuaiRand-Pure short-video impressions, a funnel of two tasks.
 
-    A row is an impression, the first task is the click and the second an engagement
-    or a long view after the click. Training and test rows are split by the date that
-    the publisher gives; at the split their times overlap by less than an hour.
+    Each row is an impression. The first task is the click, the second an engagement or
+    a long view after the click. Training and test rows are split by the published
+    date; at the split their times overlap by less than an hour.
 
     Parameters
     ----------
     path : str or os.PathLike
-        The folder that holds the files, or the parent of a folder `kuairand_pure`
-        that holds them.
+        The folder with the files, or the parent of a folder `kuairand_pure` with
+        them.
     second : {"engage", "long"}, default="engage"
         The second task: `engage` is a click with a like, follow, comment, forward or
         visit of the author's profile; `long` is a click with a long view.
     subset : {"all", "train", "test"}, default="all"
-        Which rows to return; `"all"` gives the training rows, then the test rows.
+        Which rows to return; `"all"` returns the training rows, then the test rows.
 
     Returns
     -------
@@ -118,9 +118,9 @@ def load_kuairand(path, second="engage", *, subset="all"):
         Dictionary-like object with the following attributes.
 
         data : DataFrame of shape (n_samples, 41)
-            The features: ids, codes, texts and flags as `category` with the values
-            found in the rows returned, counts and durations as floats. A value that
-            the publisher does not know is missing.
+            The features: ids, codes, texts and flags as `category`, whose categories
+            are the values in the returned rows; counts and durations as floats. Values
+            unknown to the publisher are missing.
         target : DataFrame of shape (n_samples, 2)
             The labels 0 and 1, columns `click` and the value of `second`.
         task_names : list of str
@@ -130,17 +130,18 @@ def load_kuairand(path, second="engage", *, subset="all"):
         is_test : ndarray of shape (n_samples,)
             True in the test rows.
         time_ms : ndarray of shape (n_samples,)
-            Time of each impression in milliseconds since 1970, for splits by time.
+            Time of each impression in milliseconds since 1970-01-01 UTC, for splits by
+            time.
         DESCR : str
             Description, source and licence of the data.
 
     Raises
     ------
     FileNotFoundError
-        If a file is not there.
+        If a file is not found.
     ValueError
-        If a column is missing, a label is not 0 or 1, or `second` or `subset` is none
-        of the options.
+        If a column is missing, a label is not 0 or 1, or `second` or `subset` is
+        unknown.
     ImportError
         If pandas or pyarrow is not installed.
 
@@ -154,7 +155,7 @@ def load_kuairand(path, second="engage", *, subset="all"):
     --------
     >>> import os
     >>> from sk_pwiser.datasets import load_kuairand
-    >>> folder = os.environ.get("SK_PWISER_DATA")  # where the downloaded files are
+    >>> folder = os.environ.get("SK_PWISER_DATA")  # contains the downloaded files
     >>> if folder:
     ...     train = load_kuairand(folder, "engage", subset="train")
     ...     X, Y = train.data, train.target
@@ -162,7 +163,7 @@ def load_kuairand(path, second="engage", *, subset="all"):
     pandas = import_pandas("load_kuairand", parquet=True)
     parts = ["train", "test"] if subset == "all" else [subset]
     names = [USER_FILE, VIDEO_FILE, *(IMPRESSION_FILES[part] for part in parts)]
-    # All files are found before the first is read.
+    # A missing file raises before the first file is read.
     files = [
         find_file(path, name, inside="kuairand_pure", download=DOWNLOAD)
         for name in names
@@ -184,8 +185,8 @@ def load_kuairand(path, second="engage", *, subset="all"):
 
 
 def _read_table(pandas, file, key, features):
-    """Read a table of features, typed once here rather than once an impression."""
-    # A tag such as "20,43" names several topics, so tags are texts everywhere.
+    """Read a table of features and convert its columns, before it is joined."""
+    # A tag such as "20,43" lists several topics, so tags are texts in every file.
     table = pandas.read_csv(file, dtype={"tag": "object"})
     check_columns(table, [key, *features], file.name)
     typed = {
@@ -198,10 +199,10 @@ def _read_table(pandas, file, key, features):
 
 
 def _as_category(column):
-    """Return a column of codes as `category`, with whole numbers as integers."""
+    """Return a column of codes as `category`, with integers for whole numbers."""
     column = column.astype("category")
     if column.cat.categories.dtype.kind == "f":
-        # A missing value has made floats of the codes.
+        # Codes of a column with missing values are read as floats.
         column = column.cat.rename_categories(column.cat.categories.astype("int64"))
     return column
 

@@ -1,4 +1,4 @@
-"""Pictures of what training did. They need matplotlib, the extra "plot"."""
+"""Plots of the training history. They need matplotlib, the extra "plot"."""
 
 from sk_pwiser.inspection._task_weights import plot_task_weights
 

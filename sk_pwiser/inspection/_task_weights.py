@@ -1,31 +1,31 @@
-"""The weights of the tasks, epoch by epoch."""
+"""The weights of the tasks over the epochs."""
 
 import numpy as np
 from sklearn.utils.validation import check_is_fitted
 
 
 def plot_task_weights(estimator, ax=None):
-    """Draw the weights of the tasks' losses, or gradients, epoch by epoch.
+    """Plot the weights of the tasks' losses, or gradients, over the epochs.
 
     Parameters
     ----------
     estimator : MultiTaskCTRCVRClassifier
-        A fitted estimator. Its `history_` holds the mean weights of each epoch as
+        A fitted estimator. Its `history_` contains the mean weights per epoch as
         `train_weight_<task>`.
     ax : matplotlib Axes, default=None
-        Where to draw; by default on a new figure.
+        The axes to draw on; None creates a new figure.
 
     Returns
     -------
     matplotlib Axes
-        The axes, with one line a task.
+        The axes, with one line per task.
 
     Raises
     ------
     NotFittedError
         If the estimator is not fitted.
     ValueError
-        If the history holds no weights.
+        If the history contains no weights.
     ImportError
         If matplotlib is not installed.
 
@@ -60,7 +60,7 @@ def plot_task_weights(estimator, ax=None):
 
 
 def _weights_by_epoch(estimator):
-    """Return the epochs' numbers, and each task's weights, NaN where there is none."""
+    """Return the epoch numbers and the weights by task, NaN if an epoch has none."""
     history = list(estimator.history_)
     weights = {
         task: [row.get(f"train_weight_{task}", np.nan) for row in history]
@@ -68,7 +68,7 @@ def _weights_by_epoch(estimator):
     }
     if np.isnan(list(weights.values())).all():
         raise ValueError(
-            "estimator must have weights of its tasks in history_, as "
+            "history_ of the estimator must contain the weights of the tasks, such as "
             f"'train_weight_{estimator.task_names_[0]}'; its columns are "
             f"{sorted(set().union(*history))}."
         )

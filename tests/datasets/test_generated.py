@@ -1,4 +1,4 @@
-"""The generator's rates, probabilities and labels, checked against each other."""
+"""Rates, probabilities and labels of the generator, checked against each other."""
 
 import sys
 
@@ -16,7 +16,7 @@ pandas = pytest.importorskip("pandas")
 
 
 def largest_z(labels, probability, order, n_bins=20):
-    """Largest standardised gap between labels and probabilities over bins of rows."""
+    """Return the largest standardised gap of labels and probabilities over bins."""
     worst = 0.0
     for rows in np.array_split(np.argsort(order, kind="stable"), n_bins):
         p = probability[rows]
@@ -35,7 +35,7 @@ def test_default_layout():
     assert all(bunch.target.dtypes == "int64")
     assert len(bunch.data) == len(bunch.target) == 500
     assert bunch.ctr.shape == bunch.cvr.shape == bunch.interest.shape == (500,)
-    # The default size is in the signature.
+    # The default size, as in the signature.
     assert len(make_ctr_cvr(random_state=0).data) == 10_000
 
 
@@ -95,7 +95,7 @@ def test_true_probabilities_are_calibrated(click_noise):
     clicked = click == 1
     cvr = bunch.cvr[clicked]
     assert largest_z(conversion[clicked], cvr, cvr) < 4.5
-    # A wrong probability of the same mean does not pass.
+    # A wrong probability with the same mean fails this check.
     assert largest_z(click, np.full(len(click), click.mean()), bunch.ctr) > 10
 
 
@@ -114,8 +114,8 @@ def test_without_noise_all_clicks_are_genuine():
 
 
 def test_accidental_clicks_never_convert():
-    # Just below its bound, the conversion rate lets every genuine click convert, so
-    # that the clicks without conversion are the accidents.
+    # With `cvr` just below its bound every genuine click converts, so that the clicks
+    # without conversion are the accidents.
     bunch = make_ctr_cvr(
         100_000,
         ctr=0.4,
@@ -141,7 +141,7 @@ def test_interest_ranks_conversions_better_than_accidents_do():
     by_accident = roc_auc_score(conversion, bunch.ctr - bunch.interest)
     assert by_interest > by_click > by_accident
     assert by_interest > by_accident + 0.2
-    # On the observed clicks it is the other way round: noise rewards its prediction.
+    # On the observed clicks the order is reversed, because they contain the noise.
     click = bunch.target[:, 0]
     assert roc_auc_score(click, bunch.ctr) > roc_auc_score(click, bunch.interest)
 
@@ -180,7 +180,7 @@ def test_scores_are_quadratic_in_the_numeric_features():
         assert_allclose(unit[name] @ line.coef_, 0, atol=1e-6)
 
 
-def test_categories_bear_on_every_probability():
+def test_categories_influence_every_probability():
     bunch = make_ctr_cvr(
         5000,
         n_numeric=0,
@@ -199,7 +199,7 @@ def test_categories_bear_on_every_probability():
         assert groups[name].mean().std() > 0.1 * rows[name].mean()
 
 
-def test_categories_serve_interest_and_conversion_alike():
+def test_category_effects_on_interest_and_conversion_are_correlated():
     bunch = make_ctr_cvr(
         50_000,
         n_numeric=0,
@@ -247,13 +247,13 @@ def test_same_seed_same_result():
     assert not first.data.equals(other.data)
 
 
-def test_rates_leave_the_features_alone():
+def test_features_do_not_depend_on_the_rates():
     first = make_ctr_cvr(200, random_state=0)
     other = make_ctr_cvr(200, ctr=0.3, cvr=0.3, click_noise=0.5, random_state=0)
     pandas.testing.assert_frame_equal(first.data, other.data)
 
 
-def test_global_generator_is_left_alone():
+def test_global_generator_is_unchanged():
     before = np.random.get_state()[1].copy()  # noqa: NPY002, the state itself is tested
     make_ctr_cvr(100, random_state=0)
     assert_array_equal(np.random.get_state()[1], before)  # noqa: NPY002
@@ -280,8 +280,25 @@ def test_small_sizes(parameters, as_frame):
     assert_allclose((bunch.ctr * bunch.cvr).mean(), 0.005, rtol=1e-8)
 
 
+def test_numpy_numbers_are_accepted():
+    expected = make_ctr_cvr(
+        50, n_numeric=2, n_categorical=1, n_categories=3, ctr=0.25, random_state=0
+    )
+    found = make_ctr_cvr(
+        np.int64(50),
+        n_numeric=np.int32(2),
+        n_categorical=np.uint8(1),
+        n_categories=np.int64(3),
+        ctr=np.float32(0.25),
+        as_frame=np.True_,
+        random_state=np.int64(0),
+    )
+    pandas.testing.assert_frame_equal(found.data, expected.data)
+    pandas.testing.assert_frame_equal(found.target, expected.target)
+
+
 @pytest.mark.parametrize("seed", range(10))
-def test_rows_that_are_all_alike(seed):
+def test_equal_rows(seed):
     # With two values, some of these draws give five equal rows.
     bunch = make_ctr_cvr(
         5,
@@ -319,7 +336,7 @@ def test_rows_that_are_all_alike(seed):
         ({"random_state": "seed"}, "'random_state'"),
     ],
 )
-def test_generator_refuses(parameters, message):
+def test_generator_raises(parameters, message):
     with pytest.raises(ValueError, match=message):
         make_ctr_cvr(**parameters)
 

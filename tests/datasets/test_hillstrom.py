@@ -1,4 +1,4 @@
-"""The reader of Hillstrom's campaign against its file, and the real file."""
+"""The loader of Hillstrom's campaign on a generated file and on the real one."""
 
 import os
 import sys
@@ -25,7 +25,7 @@ HILLSTROM_FEATURES += ["zip_code", "newbie", "channel", "segment"]
 
 @pytest.fixture
 def hillstrom(tmp_path):
-    """A table in the published layout, and the file that holds it."""
+    """Return a file in the published layout, and its table."""
     rng = np.random.default_rng(0)
     n_rows = 200
     depth = rng.choice(3, n_rows, p=[0.7, 0.2, 0.1])
@@ -81,7 +81,7 @@ def test_hillstrom_split(hillstrom):
         assert len(part.is_test) == len(rows)
 
 
-def test_hillstrom_places(hillstrom):
+def test_hillstrom_paths(hillstrom):
     file, _ = hillstrom
     expected = load_hillstrom(file).data
     for path in (str(file), file.parent, str(file.parent.parent)):
@@ -101,7 +101,7 @@ def test_hillstrom_missing_column(hillstrom, column):
         load_hillstrom(file)
 
 
-def test_hillstrom_refuses_labels(hillstrom):
+def test_hillstrom_raises_on_bad_labels(hillstrom):
     file, table = hillstrom
     table.loc[[5, 6], "conversion"] = 7
     table.to_csv(file, index=False)
@@ -109,7 +109,7 @@ def test_hillstrom_refuses_labels(hillstrom):
         load_hillstrom(file)
 
 
-def test_hillstrom_refuses_options(hillstrom):
+def test_hillstrom_raises_on_bad_options(hillstrom):
     with pytest.raises(ValueError, match=r"'subset'.*'all'|'subset'.*'train'"):
         load_hillstrom(hillstrom[0], subset="valid")
     with pytest.raises(ValueError, match="'path'"):

@@ -1,4 +1,4 @@
-"""The reader of KuaiRand against a reading row by row, and the real files."""
+"""The loader of KuaiRand against a join row by row, and on the real files."""
 
 import os
 import sys
@@ -86,7 +86,7 @@ def impression_rows(rng, n_rows, users, videos, start):
     rows["watch_ratio"] = rng.uniform(size=n_rows).astype("float32")
     rows["freshness_days"] = 1
     rows["source_file"] = "log_standard.csv"
-    # Columns of the video table, with other values.
+    # Columns that the video table has too, with other values.
     rows["author_id"] = -1
     rows["tag"] = pandas.array(["unknown"] * n_rows, dtype="string")
     rows["upload_dt"] = pandas.array(["2022-04-11"] * n_rows, dtype="string")
@@ -96,7 +96,7 @@ def impression_rows(rng, n_rows, users, videos, start):
 
 @pytest.fixture
 def kuairand(tmp_path):
-    """Tables in the published layout, and the folder that holds them as files."""
+    """Return a folder with files in the published layout, and their tables."""
     rng = np.random.default_rng(0)
     folder = tmp_path / "kuairand_pure"
     folder.mkdir()
@@ -111,7 +111,7 @@ def kuairand(tmp_path):
 
 
 def expected_row(row, users, videos):
-    """The features of one impression, looked up one by one."""
+    """Return the features of one impression, looked up one by one."""
     user = users[users["user_id"] == row["user_id"]].iloc[0]
     video = videos[videos["video_id"] == row["video_id"]].iloc[0]
     expected = {"user_id": row["user_id"], "video_id": row["video_id"]}
@@ -151,7 +151,7 @@ def test_kuairand_dtypes_and_categories(kuairand):
             assert data[name].dtype == np.float64, name
             continue
         assert data[name].dtype == "category", name
-        # The values of the rows returned, not those of the tables.
+        # The values in the returned rows, not all values in the tables.
         assert set(data[name].cat.categories) == set(data[name].dropna()), name
         codes = name.startswith(("onehot_feat", "is_")) or name.endswith("_id")
         if codes or name in ("tab", "hour", "visible_status"):
@@ -172,12 +172,12 @@ def test_kuairand_labels_are_nested(kuairand, second):
     assert list(bunch.target.columns) == bunch.task_names == ["click", second]
     assert_array_equal(bunch.target, expected)
     assert all(dtype.kind == "i" for dtype in bunch.target.dtypes)
-    # Without the nesting, the labels would differ.
+    # Labels that are not nested would differ.
     assert (train[names].max(axis=1) > train["is_click"]).any()
 
 
 @pytest.mark.parametrize("name", ENGAGEMENTS)
-def test_kuairand_every_engagement_counts(kuairand, name):
+def test_kuairand_every_engagement_is_used(kuairand, name):
     folder, _, _, train, _ = kuairand
     train[ENGAGEMENTS] = 0
     train.loc[[3, 4], name] = 1
@@ -188,14 +188,14 @@ def test_kuairand_every_engagement_counts(kuairand, name):
     assert list(np.flatnonzero(target["engage"])) == [3]
 
 
-def test_kuairand_tags_are_texts_though_all_are_numbers(kuairand):
+def test_kuairand_tags_are_texts_even_if_all_look_like_numbers(kuairand):
     folder, _, videos, *_ = kuairand
     videos["tag"] = "39"
     videos.to_csv(folder / "video_features_basic_pure.csv", index=False)
     assert list(load_kuairand(folder).data["tag"].cat.categories) == ["39"]
 
 
-def test_kuairand_subsets_and_places(kuairand):
+def test_kuairand_subsets_and_paths(kuairand):
     folder = kuairand[0]
     whole = load_kuairand(folder.parent)
     for subset, rows in [("train", ~whole.is_test), ("test", whole.is_test)]:
@@ -244,7 +244,7 @@ def test_kuairand_missing_column(kuairand, file, column):
 
 
 @pytest.mark.parametrize("value", [2, None])
-def test_kuairand_refuses_labels(kuairand, value):
+def test_kuairand_raises_on_bad_labels(kuairand, value):
     folder, _, _, train, _ = kuairand
     train.loc[3, "is_like"] = value
     train.to_parquet(folder / TRAIN_FILE)
@@ -261,7 +261,7 @@ def test_kuairand_refuses_labels(kuairand, value):
         ({"path": 3}, "'path'"),
     ],
 )
-def test_kuairand_refuses_options(parameters, message):
+def test_kuairand_raises_on_bad_options(parameters, message):
     with pytest.raises(ValueError, match=message):
         load_kuairand(**{"path": ".", **parameters})
 
@@ -282,10 +282,10 @@ def test_real_kuairand():
     assert bunch.data.shape == (94_784 + 133_545, 41)
     assert bunch.is_test.sum() == 133_545
     assert_allclose(bunch.target.mean(), [0.44, 0.033], atol=0.005)
-    # The publisher dates the last hour before midnight to the next day, mostly.
+    # Most impressions of the hour before midnight have the date of the next day.
     overlap = bunch.time_ms[~bunch.is_test].max() - bunch.time_ms[bunch.is_test].min()
     assert overlap < 3_600_000
-    # Every id joins; what is missing is missing in the tables.
+    # Every id is found; missing values are missing in the tables.
     assert bunch.data[["user_active_degree", "author_id"]].notna().all(axis=None)
     log = pandas.concat(
         [pandas.read_parquet(folder / name) for name in (TRAIN_FILE, TEST_FILE)],

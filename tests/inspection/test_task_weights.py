@@ -1,3 +1,5 @@
+"""The plot of the task weights against the history."""
+
 import sys
 
 import numpy as np
@@ -25,7 +27,7 @@ def weighted():
     return small(weighting="ema", max_epochs=3).fit(X, Y)
 
 
-def test_one_line_a_task_through_the_weights_of_the_epochs(weighted):
+def test_one_line_per_task_through_the_weights_of_the_epochs(weighted):
     ax = plot_task_weights(weighted)
     lines = {line.get_label(): line for line in ax.get_lines()}
     assert list(lines) == ["click", "conversion"]
@@ -36,14 +38,14 @@ def test_one_line_a_task_through_the_weights_of_the_epochs(weighted):
     assert [t.get_text() for t in ax.get_legend().get_texts()] == list(lines)
 
 
-def test_the_axes_given_are_drawn_on(weighted, pyplot):
+def test_given_axes_are_used(weighted, pyplot):
     _, ax = pyplot.subplots()
     assert plot_task_weights(weighted, ax=ax) is ax
     assert plot_task_weights(weighted) is not ax
     assert len(ax.get_lines()) == 2
 
 
-def test_epochs_of_one_task_and_those_without_weights():
+def test_one_task_and_an_epoch_without_weights():
     model = small(max_epochs=1).fit(X, Y["click"])
     model.partial_fit(X, Y["click"])
     del model.history_[0]["train_weight_click"]
@@ -52,7 +54,7 @@ def test_epochs_of_one_task_and_those_without_weights():
     np.testing.assert_array_equal(line.get_ydata(), [np.nan, 1])
 
 
-class Silent(TaskWeighting):
+class WithoutRecord(TaskWeighting):
     def forward(self, losses):
         return losses.sum()
 
@@ -60,10 +62,10 @@ class Silent(TaskWeighting):
         pass
 
 
-def test_what_cannot_be_drawn_is_refused(monkeypatch):
+def test_errors(monkeypatch):
     with pytest.raises(NotFittedError):
         plot_task_weights(small())
-    model = small(weighting=Silent, max_epochs=1).fit(X, Y)
+    model = small(weighting=WithoutRecord, max_epochs=1).fit(X, Y)
     with pytest.raises(ValueError, match="'train_weight_click'; its columns are"):
         plot_task_weights(model)
     monkeypatch.setitem(sys.modules, "matplotlib", None)
