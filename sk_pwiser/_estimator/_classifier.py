@@ -282,7 +282,11 @@ class MultiTaskCTRCVRClassifier(
         Raises
         ------
         ValueError, TypeError
-            If parameters or data are invalid. An earlier fit stays usable.
+            If parameters or data are invalid, or training diverges. An earlier fit stays
+            usable.
+        KeyboardInterrupt
+            If training is interrupted in its first epoch. Later, an interrupt ends
+            training, and the weights at that moment are kept.
         """
         earlier = getattr(self, "_result", None) if self.warm_start else None
         result = fit(
@@ -329,6 +333,8 @@ class MultiTaskCTRCVRClassifier(
         ValueError, TypeError
             If parameters or data are invalid, or training diverges. The estimator is
             then as it was before the call.
+        KeyboardInterrupt
+            If training is interrupted. The estimator is then as it was before the call.
         """
         # scikit-learn's decorator validates the parameters at the first call only.
         self._validate_params()

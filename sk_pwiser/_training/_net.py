@@ -152,8 +152,9 @@ class MultiTaskNet(NeuralNet):  # type: ignore[misc]
 
     def _drop_rows(self, n_epochs: int) -> None:
         """Leave an incomplete epoch out of the history and of the next figures."""
-        del self.history[n_epochs:]
-        self.criterion_.train().pop_epoch_record()
+        if len(self.history) > n_epochs:
+            del self.history[n_epochs:]
+            self.criterion_.train().pop_epoch_record()
 
     def _check_finite(self, impressions: Impressions) -> None:
         """Raise if the last step left non-finite weights: its loss was computed before.

@@ -1,11 +1,13 @@
+"""The value and the gradients of the criterion against numpy in float64."""
+
 import numpy as np
 import pytest
 import torch
 from numpy.testing import assert_allclose
 
 from sk_pwiser._training._criterion import MultiTaskCriterion
-from sk_pwiser.losses import BCE
-from sk_pwiser.networks import Correction, NetworkOutput
+from sk_pwiser.losses import BCE, Focal, MultiTaskLoss, PWiseR
+from sk_pwiser.networks import ESCM2, NetworkOutput, NetworkSpec
 from sk_pwiser.weighting import Equal, Fixed
 
 N = 12
@@ -21,7 +23,7 @@ def sigmoid(z):
 
 @pytest.fixture
 def parts():
-    """What a network with everything might return, as arrays."""
+    """All that a network may return in entire space, as arrays."""
     rng = np.random.default_rng(0)
     y = np.logical_and.accumulate(rng.random((N, 2)) < 0.6, axis=1).astype(float)
     return {
@@ -31,64 +33,65 @@ def parts():
         "aux": rng.normal(size=(3, N, 2)),
         "penalties": np.array([0.3, 0.1]),
         "heads": rng.normal(size=(N, 2)),
-        "propensity": rng.uniform(0.2, 0.9, (N, 1)),
-        "imputed": rng.normal(size=(N, 1)),
     }
 
 
-def by_hand(parts, task_weights=(1, 1), calibrator=0.0):
-    """The criterion's value in float64, as the docstrings define it."""
+def expected_value(parts, task_weights=(1, 1), monotonicity_weight=0.0):
+    """Compute the criterion in float64, as the docstrings define it."""
     y, w = parts["y"], parts["weight"][:, np.newaxis]
     losses = (w * cross_entropy(parts["logits"], y)).mean(axis=0)
     for aux in parts["aux"]:
         losses += 0.3 * (w * cross_entropy(aux, y)).mean(axis=0)
-    head = parts["heads"][:, 1:]
-    guessed = cross_entropy(head, sigmoid(parts["imputed"]))
-    error = cross_entropy(head, y[:, 1:]) - guessed
-    corrected = guessed + y[:, :1] / parts["propensity"] * (error + error**2)
-    losses[1] += 0.7 * (w * corrected).mean()
+    losses += 0.7 * (w * cross_entropy(parts["heads"], 0.5 * y)).mean(axis=0)
     rises = np.maximum(np.diff(sigmoid(parts["logits"]), axis=1), 0)
     return (
         task_weights @ losses
         + parts["penalties"].sum()
-        + calibrator * np.mean(w * rises)
+        + monotonicity_weight * np.mean(w * rises)
     )
 
 
 def tensors(parts, dtype=torch.float32):
-    """The network's part as leaves, and the output that they make."""
+    """Return the network's part as leaves, its output, the labels and the weights."""
     leaf = {
         name: torch.tensor(values, dtype=dtype, requires_grad=True)
         for name, values in parts.items()
         if name not in ("y", "weight")
     }
-    correction = Correction(leaf["propensity"].detach(), leaf["imputed"], weight=0.7)
+
+    def per_task(labels):
+        rows = labels.row_losses(leaf["heads"].float(), 0.5 * labels.y)
+        return 0.7 * (labels.sample_weight.unsqueeze(1) * rows).mean(dim=0)
+
     output = NetworkOutput(
         leaf["logits"],
         aux_logits=leaf["aux"].unbind(0),
         aux_weight=0.3,
-        penalties={"one": leaf["penalties"][0], "two": leaf["penalties"][1]},
-        conditional_logits=leaf["heads"],
-        correction=correction,
+        extra_losses={
+            "tensor": leaf["penalties"][0],
+            "function": lambda labels: leaf["penalties"][1],
+            "per_task": per_task,
+        },
     )
     given = (torch.tensor(parts[name], dtype=torch.float32) for name in ("y", "weight"))
     return leaf, output, *given
 
 
-def criterion(weighting=None, calibrator=0.0):
+def criterion(weighting=None, monotonicity_weight=0.0, loss=BCE, **params):
     weighting = Equal(2) if weighting is None else weighting
-    return MultiTaskCriterion(BCE(["click", "conversion"]), weighting, calibrator)
+    loss = loss(["click", "conversion"], **params)
+    return MultiTaskCriterion(loss, weighting, monotonicity_weight)
 
 
-@pytest.mark.parametrize("calibrator", [0.0, 0.6])
+@pytest.mark.parametrize("monotonicity_weight", [0.0, 0.6])
 @pytest.mark.parametrize("task_weights", [(1, 1), (0.5, 3)])
-def test_value_and_gradients(parts, task_weights, calibrator):
-    # A task's weight takes its auxiliary heads and its correction with it, but no
-    # penalty.
-    weighting = Equal(2) if task_weights == (1, 1) else Fixed(2, weights=task_weights)
-    joined = criterion(weighting, calibrator)
+def test_value_and_gradients(parts, task_weights, monotonicity_weight):
+    # The weight of a task applies to its auxiliary heads and its extra losses, but not
+    # to penalties.
+    weighting = Fixed(2, weights=task_weights)
+    joined = criterion(weighting, monotonicity_weight)
     leaf, output, y, weight = tensors(parts)
-    expected = by_hand(parts, task_weights, calibrator)
+    expected = expected_value(parts, task_weights, monotonicity_weight)
     assert joined(output, y, weight).item() == pytest.approx(expected, rel=1e-5)
     reported = joined.backward(output, y, weight, None, leaf.values())
     assert not reported.requires_grad
@@ -96,33 +99,30 @@ def test_value_and_gradients(parts, task_weights, calibrator):
     assert leaf["penalties"].grad.tolist() == [1.0, 1.0]
     w, p = parts["weight"][:, np.newaxis] / N, sigmoid(parts["logits"])
     slope = w * (p - parts["y"]) * task_weights
-    slope += calibrator * w * p * (1 - p) * [-1, 1] * (p[:, 1:] > p[:, :1])
+    slope += monotonicity_weight * w * p * (1 - p) * [-1, 1] * (p[:, 1:] > p[:, :1])
     assert_allclose(leaf["logits"].grad, slope, rtol=1e-4, atol=1e-7)
     slope = 0.3 * w * (sigmoid(parts["aux"]) - parts["y"]) * task_weights
     assert_allclose(leaf["aux"].grad, slope, rtol=1e-4, atol=1e-7)
-    label, guess = parts["y"][:, 1:], sigmoid(parts["imputed"])
-    slope = sigmoid(parts["heads"][:, 1:]) - guess
-    slope += parts["y"][:, :1] / parts["propensity"] * (guess - label)
-    slope *= 0.7 * task_weights[1] * w
-    assert_allclose(leaf["heads"].grad[:, 1:], slope, rtol=1e-4, atol=1e-7)
-    assert (leaf["heads"].grad[:, :1] == 0).all()
+    slope = 0.7 * w * (sigmoid(parts["heads"]) - 0.5 * parts["y"]) * task_weights
+    assert_allclose(leaf["heads"].grad, slope, rtol=1e-4, atol=1e-7)
 
 
-def test_bare_logits_are_the_sum_of_the_losses(parts):
+def test_logits_alone_give_the_sum_of_the_losses(parts):
     _, output, y, _ = tensors(parts)
     value = criterion()(NetworkOutput(output.logits), y).item()
     expected = cross_entropy(parts["logits"], parts["y"]).mean(axis=0).sum()
     assert value == pytest.approx(expected, rel=1e-6)
 
 
-def test_no_weights_are_weights_of_one(parts):
+def test_no_weights_equal_weights_of_one(parts):
     _, output, y, _ = tensors(parts)
-    joined = criterion(calibrator=0.6)
+    output = NetworkOutput(output.logits, output.aux_logits)
+    joined = criterion(monotonicity_weight=0.6)
     assert joined(output, y).item() == joined(output, y, torch.ones(N)).item()
 
 
 def test_bfloat16_outputs_are_computed_in_float32(parts):
-    # What mixed precision hands over holds three digits; the loss of it has seven.
+    # bfloat16 outputs have three digits; the loss computed from them has seven.
     rounded = {
         name: torch.tensor(values).bfloat16().double().numpy()
         if name not in ("y", "weight")
@@ -130,6 +130,79 @@ def test_bfloat16_outputs_are_computed_in_float32(parts):
         for name, values in parts.items()
     }
     _, output, y, weight = tensors(parts, torch.bfloat16)
-    value = criterion(calibrator=0.6)(output, y, weight)
+    value = criterion(monotonicity_weight=0.6)(output, y, weight)
     assert value.dtype == torch.float32
-    assert value.item() == pytest.approx(by_hand(rounded, calibrator=0.6), rel=1e-6)
+    expected = expected_value(rounded, monotonicity_weight=0.6)
+    assert value.item() == pytest.approx(expected, rel=1e-6)
+
+
+@pytest.mark.parametrize("shape", [(1,), (3,), (1, 2), (N, 2)])
+@pytest.mark.parametrize("as_function", [False, True])
+def test_extra_losses_of_another_shape_are_refused(parts, shape, as_function):
+    _, output, y, weight = tensors(parts)
+    term = torch.ones(shape)
+    extra = {"odd": (lambda labels: term) if as_function else term}
+    found = str(shape).replace("(", r"\(").replace(")", r"\)")
+    message = rf"extra_losses\['odd'\] must have the shape \(\) .* \(2,\) .* {found}"
+    with pytest.raises(ValueError, match=message):
+        criterion()(output._replace(extra_losses=extra), y, weight)
+
+
+class WithoutRowLosses(MultiTaskLoss):
+    def forward(self, logits, y, sample_weight=None, groups=None):
+        return ((logits.sigmoid() - y) ** 2).mean(dim=0)
+
+
+def test_an_extra_loss_that_needs_row_losses_of_a_loss_without_them(parts):
+    _, output, y, weight = tensors(parts)
+    message = "WithoutRowLosses must define row_losses"
+    with pytest.raises(NotImplementedError, match=message):
+        criterion(loss=WithoutRowLosses)(output, y, weight)
+
+
+def escm2_output():
+    torch.manual_seed(0)
+    spec = NetworkSpec([5], 1, 4, [0.5, 0.2])
+    network = ESCM2(spec, variant="ipw", correction_weight=1.0, min_propensity=0.05)
+    output = network(torch.randint(5, (N, 1)), torch.randn(N, 1))
+    return network, output
+
+
+@pytest.mark.parametrize(
+    ("loss", "rows"),
+    [
+        (BCE, cross_entropy),
+        # The focal loss with gamma = 2.
+        (Focal, lambda z, y: abs(y - sigmoid(z)) ** 2 * cross_entropy(z, y)),
+    ],
+)
+def test_the_correction_of_escm2_is_of_the_chosen_loss(parts, loss, rows):
+    _, output = escm2_output()
+    _, _, y, weight = tensors(parts)
+    params = {"gamma": 2.0} if loss is Focal else {}
+    joined = criterion(loss=loss, **params)
+    corrected = joined(output, y, weight) - joined(
+        output._replace(extra_losses={}), y, weight
+    )
+    # In entire space the hook of the base class removes the conditional logits.
+    correction = output.extra_losses["correction"].keywords
+    heads = correction["conditional_logits"].detach().double().numpy()
+    propensity = correction["propensity"].double().numpy()[:, 0]
+    losses = rows(heads, parts["y"])[:, 1] * parts["y"][:, 0] / propensity
+    expected = np.mean(parts["weight"] * losses)
+    assert corrected.item() == pytest.approx(expected, rel=1e-4)
+
+
+@pytest.mark.parametrize("conditional", [False, True])
+@pytest.mark.parametrize("loss", [BCE, PWiseR])
+def test_the_loss_is_called_once_per_set_of_heads(parts, loss, conditional):
+    _, output, y, weight = tensors(parts)
+    if conditional:
+        output = output._replace(conditional_logits=output.logits)
+    joined, calls = criterion(loss=loss), []
+    joined.loss.register_forward_pre_hook(lambda *_: calls.append(1))
+    joined(output, y, weight)
+    assert len(calls) == 1 + len(output.aux_logits)
+    calls.clear()
+    joined(output._replace(aux_logits=()), y, weight)
+    assert len(calls) == 1

@@ -1,0 +1,22 @@
+import pytest
+
+from sk_pwiser._table import TableEncoder
+
+
+@pytest.fixture
+def encodings(monkeypatch):
+    """Return a list with the name of each method of the encoder that was called."""
+    calls = []
+
+    def counted(name):
+        method = getattr(TableEncoder, name)
+
+        def call(self, *args, **kwargs):
+            calls.append(name)
+            return method(self, *args, **kwargs)
+
+        return call
+
+    for name in ("fit_transform", "transform"):
+        monkeypatch.setattr(TableEncoder, name, counted(name))
+    return calls
