@@ -1,4 +1,4 @@
-"""Two quadratic losses of two entries that pull apart, and descent on them."""
+"""Two quadratic losses of two variables with different optima, and descent on them."""
 
 import torch
 
@@ -14,8 +14,7 @@ def losses_at(theta):
 
 
 def descend(weighting, scales=(1.0, 1.0), n_steps=300, lr=0.1, decay=0.0):
-    """Return the path of gradient descent, a row a step."""
-    # Here no entry of a gradient is 0.
+    """Return the path of gradient descent, one row per step."""
     theta = torch.nn.Parameter(torch.tensor([0.6, 1.9], dtype=torch.float64))
     path = [theta.detach().clone()]
     for i in range(n_steps):
@@ -28,9 +27,10 @@ def descend(weighting, scales=(1.0, 1.0), n_steps=300, lr=0.1, decay=0.0):
 
 
 def shortest_mean(theta):
-    """Length of the shortest mean of both gradients, by the length of the longer.
+    """Return the length of the shortest convex combination of both gradients.
 
-    It is 0 where no step lowers both losses: at Pareto-stationary points.
+    The unit is the length of the longer gradient. The value is 0 at Pareto-stationary
+    points, at which no step decreases both losses.
     """
     gradients = torch.einsum("kij,kj->ki", CURVATURES, theta - OPTIMA)
     shares = torch.linspace(0, 1, 100_001, dtype=torch.float64).unsqueeze(1)

@@ -9,14 +9,14 @@ from sk_pwiser.weighting import CAGrad
 
 
 def step_of(g, **params):
-    """The step at the scale of the mean gradient."""
+    """Return the step at the scale of the mean gradient."""
     weighting = CAGrad(len(g), rescale=0, **params)
     (step,) = weighting.combine([torch.as_tensor(g)])
     return step.numpy() / len(g)
 
 
 def primal(g, c):
-    """The largest gain of the worst-off task within the ball, by another solver."""
+    """Return the largest minimal gain in the ball, by another solver."""
     g0 = g.mean(axis=0)
     result = minimize(
         lambda x: -x[-1],
@@ -35,7 +35,7 @@ def primal(g, c):
 
 @pytest.mark.parametrize("c", [0.1, 0.4, 0.9])
 @pytest.mark.parametrize("n_tasks", [2, 3, 5])
-def test_no_step_in_the_ball_helps_the_worst_off_task_more(n_tasks, c):
+def test_no_step_in_the_ball_has_a_larger_minimal_gain(n_tasks, c):
     rng = np.random.default_rng(n_tasks)
     for shift in (0.0, 1.3):
         g = rng.normal(size=(n_tasks, 4)) * rng.uniform(0.3, 3, size=(n_tasks, 1))
@@ -47,13 +47,14 @@ def test_no_step_in_the_ball_helps_the_worst_off_task_more(n_tasks, c):
         assert_allclose((g @ step).min(), primal(g, c), rtol=1e-4, atol=1e-6)
 
 
-def test_a_case_by_hand():
-    # The second task gains less wherever the ball reaches: straight towards it.
+def test_two_cases_computed_by_hand():
+    # The second task gains less everywhere in the ball: the step moves in the direction
+    # of its gradient.
     assert_allclose(
         step_of(np.array([[3.0, 0.0], [0.0, 1.0]]), c=0.4),
         [1.5, 0.5 + 0.4 * np.sqrt(2.5)],
     )
-    # By symmetry, along the mean.
+    # By symmetry, the step is a multiple of the mean gradient.
     assert_allclose(step_of(np.eye(2), c=0.5), [0.75, 0.75])
 
 
@@ -91,14 +92,14 @@ def test_degenerate_gradients(gradients):
     g = np.array(gradients)
     step = step_of(g, c=0.4)
     g0 = g.mean(axis=0)
-    # In the ball, and no task is worse off than by the mean gradient's worst.
+    # The step is in the ball, and its minimal gain is at least that of the mean.
     slack = 1e-6 * np.linalg.norm(g)
     assert np.linalg.norm(step - g0) <= 0.4 * np.linalg.norm(g0) + slack
     assert (g @ step).min() >= (g @ g0).min() - slack
 
 
 def test_it_reaches_the_minimum_of_the_mean_loss():
-    # The theorem for c < 1; such a point is Pareto-stationary.
+    # Guaranteed by the paper for c < 1. The minimum is a Pareto-stationary point.
     path = descend(CAGrad(2), n_steps=400, lr=0.3)
     optimum = torch.linalg.solve(
         CURVATURES.sum(0), torch.einsum("kij,kj->i", CURVATURES, OPTIMA)
@@ -108,14 +109,22 @@ def test_it_reaches_the_minimum_of_the_mean_loss():
     assert shortest_mean(path[-1]) < 1e-3
 
 
-@pytest.mark.parametrize("params", [{"c": 1.0}, {"c": -0.1}, {"rescale": 3}])
-def test_bad_parameters_are_named(params):
-    (name,) = params
-    with pytest.raises(ValueError, match=rf"{name} must be .* got"):
+@pytest.mark.parametrize(
+    ("params", "error", "message"),
+    [
+        ({"c": 1.0}, ValueError, r"c must be finite and >= 0 and < 1; got 1\.0"),
+        ({"c": -0.1}, ValueError, r"c must be finite and >= 0 and < 1; got -0\.1"),
+        ({"rescale": 3}, ValueError, "rescale must be 0, 1 or 2; got 3"),
+        ({"rescale": [1]}, TypeError, r"rescale must be an integer .* got \[1\]"),
+        ({"rescale": True}, TypeError, "rescale must be an integer .* got True"),
+    ],
+)
+def test_invalid_parameters_are_named(params, error, message):
+    with pytest.raises(error, match=message):
         CAGrad(2, **params)
 
 
-def test_a_task_without_a_gradient_changes_nothing_for_the_others():
+def test_a_task_whose_gradient_is_0_does_not_change_the_step():
     two = torch.tensor([[1.0, 0.2, 0.0], [-0.6, 0.1, 0.4]])
     three = torch.cat([two, torch.zeros(1, 3)])
     [expected], [found] = CAGrad(2).combine([two]), CAGrad(3).combine([three])

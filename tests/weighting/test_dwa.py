@@ -17,7 +17,7 @@ def softmaxed(rates, temperature=2.0):
 
 
 def weights_of(weighting, epochs):
-    """Train on losses; return what each epoch used, and what it reported."""
+    """Train on given losses; return the weights of all steps and of all epochs."""
     used, reported = [], []
     for epoch in torch.as_tensor(epochs, dtype=torch.float32):
         for losses in epoch:
@@ -43,7 +43,7 @@ def test_weights_follow_the_rates_of_the_last_two_epochs(temperature):
     assert_allclose(used, np.repeat(expected, 5, axis=0), rtol=1e-5)
 
 
-def test_steps_without_signal_do_not_count():
+def test_losses_of_0_do_not_enter_the_means():
     epochs = EPOCHS.copy()
     epochs[1, 1:4, 0] = 0
     epochs[2, :, 1] = 0
@@ -56,7 +56,7 @@ def test_steps_without_signal_do_not_count():
     assert_allclose(reported[3], softmaxed(rates), rtol=1e-5)
 
 
-def test_an_epoch_without_steps_is_none():
+def test_an_epoch_without_steps_is_ignored():
     weighting, other = DynamicWeightAverage(3), DynamicWeightAverage(3)
     for epoch in EPOCHS[:3]:
         weights_of(weighting, epoch[np.newaxis])
@@ -65,7 +65,7 @@ def test_an_epoch_without_steps_is_none():
     torch.testing.assert_close(weighting.rates(), other.rates(), rtol=0, atol=0)
 
 
-def test_evaluation_moves_nothing():
+def test_evaluation_changes_no_state():
     weighting = DynamicWeightAverage(3)
     weights_of(weighting, EPOCHS[:2])
     rates = weighting.rates()
@@ -75,8 +75,8 @@ def test_evaluation_moves_nothing():
     torch.testing.assert_close(weighting.rates(), rates, rtol=0, atol=0)
 
 
-class Told(BCE):
-    """Cross-entropy that tells the history each task's mean over the batches."""
+class Recorded(BCE):
+    """Cross-entropy that adds each task's mean over the batches to the history."""
 
     def __init__(self, task_names):
         super().__init__(task_names)
@@ -96,8 +96,8 @@ class Told(BCE):
 
 
 def test_the_history_of_an_estimator_has_the_weights():
-    model = small(loss=Told, weighting="dwa", max_epochs=5, lr=0.05).fit(X, Y)
-    model.partial_fit(X, Y).partial_fit(X, Y)  # two epochs more
+    model = small(loss=Recorded, weighting="dwa", max_epochs=5, lr=0.05).fit(X, Y)
+    model.partial_fit(X, Y).partial_fit(X, Y)  # two further epochs
     columns = ["click", "conversion"]
     means = np.array([model.history_[:, f"train_of_{c}"] for c in columns]).T
     weights = np.array([model.history_[:, f"train_weight_{c}"] for c in columns]).T
@@ -109,7 +109,7 @@ def test_the_history_of_an_estimator_has_the_weights():
 
 
 @pytest.mark.parametrize("value", [0.0, -1, float("inf")])
-def test_bad_temperatures_are_named(value):
+def test_invalid_temperatures_are_named(value):
     message = f"temperature must be finite and > 0; got {value!r}"
     with pytest.raises(ValueError, match=message):
         DynamicWeightAverage(2, temperature=value)

@@ -12,7 +12,7 @@ RATES = [None, "dwa", "plain"]
 
 
 def weights_of(weighting, losses):
-    """Train on losses, a row a step; return the weights of each step."""
+    """Train on one row of losses per step; return the weights of all steps."""
     found = []
     for step in torch.as_tensor(losses, dtype=torch.float32):
         step.requires_grad_()
@@ -22,7 +22,7 @@ def weights_of(weighting, losses):
 
 
 def averages(losses, beta):
-    """The average at each step, from its definition, in float64."""
+    """Return the average of each step by its definition, in float64."""
     found = []
     for t in range(1, len(losses) + 1):
         shares = (1 - beta) * beta ** np.arange(t)[::-1]
@@ -31,19 +31,19 @@ def averages(losses, beta):
 
 
 @pytest.mark.parametrize("beta", [0.0, 0.5, 0.9, 0.999])
-def test_weights_are_the_inverse_averages_without_a_gradient_through_them(beta):
+def test_weights_are_the_inverse_averages_and_have_no_gradient(beta):
     weights = weights_of(ExponentialMovingAverage(3, beta=beta), LOSSES)
     assert_allclose(weights, 1 / averages(LOSSES, beta), rtol=1e-5)
 
 
-def test_the_first_loss_and_a_constant_loss_count_1():
+def test_the_first_loss_and_constant_losses_are_scaled_to_1():
     weighting = ExponentialMovingAverage(3)
     losses = torch.tensor([3e-5, 0.7, 900.0])
     for _ in range(50):
         assert weighting(losses).item() == pytest.approx(3, rel=1e-6)
 
 
-def test_beta_0_descends_the_logarithms():
+def test_beta_of_0_is_descent_on_the_logarithms():
     x = torch.tensor([0.3, -2.0], requires_grad=True)
     losses = torch.stack([(x**2).sum(), 1e3 * (x - 1).exp().sum()])
     total = ExponentialMovingAverage(2, beta=0)(losses)
@@ -52,23 +52,23 @@ def test_beta_0_descends_the_logarithms():
     torch.testing.assert_close(ours, theirs)
 
 
-def test_a_step_without_signal_does_not_count():
-    silent = LOSSES.copy()
-    silent[4:20:3, 1] = 0
-    weights = weights_of(ExponentialMovingAverage(3), silent)
-    seen = silent[:, 1] > 0
-    expected = 1 / averages(silent[seen][:, [1]], 0.9)[:, 0]
+def test_losses_of_0_do_not_enter_the_average():
+    sparse = LOSSES.copy()
+    sparse[4:20:3, 1] = 0
+    weights = weights_of(ExponentialMovingAverage(3), sparse)
+    seen = sparse[:, 1] > 0
+    expected = 1 / averages(sparse[seen][:, [1]], 0.9)[:, 0]
     assert_allclose(weights[seen, 1], expected, rtol=1e-5)
     assert_allclose(weights[~seen, 1], weights[np.flatnonzero(~seen) - 1, 1])
     assert_allclose(weights[:, [0, 2]], 1 / averages(LOSSES, 0.9)[:, [0, 2]], 1e-5)
 
 
-def test_no_weight_before_the_first_signal():
+def test_the_weight_is_0_before_the_first_loss_above_0():
     weights = weights_of(ExponentialMovingAverage(2), [[0, 2], [0, 2], [4, 2]])
     assert_allclose(weights, [[0, 0.5], [0, 0.5], [0.25, 0.5]])
 
 
-def test_evaluation_moves_nothing():
+def test_evaluation_changes_no_state():
     weighting = ExponentialMovingAverage(3, rate="plain")
     weights_of(weighting, LOSSES)
     before = {name: value.clone() for name, value in weighting.state_dict().items()}
@@ -104,12 +104,13 @@ def test_factors_of_the_training_rates(rate):
 
 
 class Scaled(BCE):
-    """Cross-entropy, that of one task in another unit."""
+    """Cross-entropy with a factor on the loss of the second task."""
 
     def __init__(self, task_names, scale=1.0):
         super().__init__(task_names)
-        self.scale = torch.ones(len(self.task_names))
-        self.scale[1] = scale
+        factors = torch.ones(len(self.task_names))
+        factors[1] = scale
+        self.register_buffer("scale", factors)
 
     def forward(self, logits, y, sample_weight=None, groups=None):
         return self.scale * super().forward(logits, y, sample_weight, groups)
@@ -120,7 +121,7 @@ def fit(scale, weighting="ema", **params):
     return model.set_params(weighting=weighting, weighting_params=params).fit(X, Y)
 
 
-def differ(one, two):
+def changed_names(one, two):
     state = two.net_.module_.state_dict()
     return [
         n for n, v in one.net_.module_.state_dict().items() if (v != state[n]).any()
@@ -128,13 +129,13 @@ def differ(one, two):
 
 
 @pytest.mark.parametrize("rate", RATES)
-def test_powers_of_two_leave_the_network_the_same_to_the_bit(rate):
+def test_powers_of_two_do_not_change_a_bit_of_the_network(rate):
     plain = fit(1.0, rate=rate)
-    assert differ(plain, fit(2.0**10, rate=rate)) == []
-    assert differ(plain, fit(2.0**-10, rate=rate)) == []
+    assert changed_names(plain, fit(2.0**10, rate=rate)) == []
+    assert changed_names(plain, fit(2.0**-10, rate=rate)) == []
 
 
-def test_losses_of_all_scales_contribute_alike():
+def test_the_scale_of_a_loss_has_no_influence():
     plain, large = fit(1.0), fit(1000.0)
     assert_allclose(large.predict_proba(X), plain.predict_proba(X), rtol=1e-3)
     assert_allclose(
@@ -142,9 +143,9 @@ def test_losses_of_all_scales_contribute_alike():
         plain.history_[:, "train_weight_conversion"],
         rtol=1e-3,
     )
-    # Where the sum of the losses is minimised, scales do matter.
+    # It has one if the plain sum of the losses is minimised.
     equal, large = fit(1.0, "equal"), fit(1000.0, "equal")
-    assert differ(equal, large)
+    assert changed_names(equal, large)
     assert not np.allclose(large.predict_proba(X), equal.predict_proba(X), rtol=0.02)
 
 
@@ -157,11 +158,12 @@ def test_losses_of_all_scales_contribute_alike():
         ({"beta": "0.9"}, TypeError, "beta must be a number; got '0.9'"),
         ({"beta": True}, TypeError, "beta must be a number; got True"),
         ({"rate": "rema"}, ValueError, "rate must be one of .* got 'rema'"),
+        ({"rate": [1]}, TypeError, r"rate must be one of .* got \[1\]"),
         ({"temperature": 0}, ValueError, "temperature must be finite and > 0; got 0"),
         ({"temperature": None}, TypeError, "temperature must be a number; got None"),
     ],
 )
-def test_bad_parameters_are_named(params, error, message):
+def test_invalid_parameters_are_named(params, error, message):
     with pytest.raises(error, match=message):
         ExponentialMovingAverage(2, **params)
 

@@ -8,7 +8,7 @@ from sk_pwiser.weighting._gradcraft import without_conflicts
 
 
 def projected(g, k, epsilon):
-    """Task k's projected gradient, by the pseudo-inverse on the vectors themselves."""
+    """Return task k's projected gradient, by the pseudo-inverse of the gradients."""
     conflicting = g[g @ g[k] < 0]
     norms = np.linalg.norm(conflicting, axis=1)
     wanted = epsilon * np.linalg.norm(g[k]) * norms
@@ -33,21 +33,21 @@ def test_the_step_is_the_sum_of_projected_gradients(n_tasks, epsilon):
 
 
 def test_parallel_gradients_among_the_conflicting():
-    # The second and third task are one; the matrix of both is singular.
+    # The last two gradients are parallel, so that their Gram matrix is singular.
     g = np.array([[1.0, 0.0, 0.0], [-1.0, 1.0, 0.0], [-2.0, 2.0, 0.0]])
     weights = without_conflicts(torch.from_numpy(g @ g.T), 0.0)
     expected = np.sum([projected(g, k, 0.0) for k in range(3)], axis=0)
     assert_allclose(weights.numpy() @ g, expected, atol=1e-12)
 
 
-def test_lengths_are_drawn_together():
+def test_lengths_are_brought_closer_together():
     g = torch.tensor([[4.0, 0.0], [0.0, 1.0]])
     for relax, expected in [(0.0, [4, 1]), (0.5, [4, 2.5]), (1.0, [4, 4])]:
         weighting = GradCraft(2, relax=relax, decay=0.0)
         assert_allclose(weighting.combine([g])[0], expected)
 
 
-def test_lengths_move_with_the_decay():
+def test_the_moving_averages_of_the_lengths():
     weighting = GradCraft(2, relax=1.0, decay=0.9)
     weighting.weigh(torch.tensor([[4.0, 0.0], [0.0, 1.0]]).double())
     weights = weighting.weigh(torch.tensor([[1.0, 0.0], [0.0, 9.0]]).double())
@@ -56,7 +56,7 @@ def test_lengths_move_with_the_decay():
     assert_allclose(weights, [39 / 28, 1], rtol=1e-6)
 
 
-def test_a_task_that_never_had_a_gradient():
+def test_a_task_whose_gradient_was_always_0():
     gram = torch.tensor([[4.0, 0.0], [0.0, 0.0]], dtype=torch.float64)
     assert GradCraft(2).weigh(gram).tolist() == [1, 1]
 
@@ -66,8 +66,15 @@ def test_without_conflict_and_relaxation_it_is_the_sum():
     assert GradCraft(2, relax=0.0).weigh(gram).tolist() == [1, 1]
 
 
-@pytest.mark.parametrize("params", [{"relax": 1.1}, {"decay": 1.0}, {"epsilon": -1.0}])
-def test_bad_parameters_are_named(params):
-    (name,) = params
-    with pytest.raises(ValueError, match=rf"{name} must be .* got"):
+@pytest.mark.parametrize(
+    ("params", "error", "message"),
+    [
+        ({"relax": 1.1}, ValueError, r"relax must be .* >= 0 and <= 1; got 1\.1"),
+        ({"decay": 1.0}, ValueError, r"decay must be .* >= 0 and < 1; got 1\.0"),
+        ({"epsilon": -1.0}, ValueError, r"epsilon must be .* >= 0 and <= 1; got -1\.0"),
+        ({"epsilon": "0"}, TypeError, "epsilon must be a number; got '0'"),
+    ],
+)
+def test_invalid_parameters_are_named(params, error, message):
+    with pytest.raises(error, match=message):
         GradCraft(2, **params)

@@ -1,25 +1,25 @@
-"""The base class: which entries are shared, and what becomes of the others."""
+"""The base class: which parameters are combined, and the gradients of the others."""
 
 import pytest
 import torch
 from torch import nn
 
 from sk_pwiser.networks import NETWORKS, NetworkSpec
-from sk_pwiser.weighting import GradientWeighting
-from sk_pwiser.weighting._entries import LARGE_TABLE, touched_rows
+from sk_pwiser.weighting import GradientWeighting, PCGrad
+from sk_pwiser.weighting._gradient_matrix import LARGE_TABLE
 
 
 class Given(GradientWeighting):
-    """Fixed weights of the gradients; keeps what it was asked."""
+    """Fixed weights of the gradients; stores the arguments of its methods."""
 
     def __init__(self, n_tasks, weights):
         super().__init__(n_tasks)
         self.weights = torch.tensor(weights, dtype=torch.float64)
-        self.asked = []
+        self.combined = []
         self.grams = []
 
     def combine(self, gradients):
-        self.asked.append([g.clone() for g in gradients])
+        self.combined.append([g.clone() for g in gradients])
         return super().combine(gradients)
 
     def weigh(self, gram):
@@ -27,7 +27,7 @@ class Given(GradientWeighting):
         return self.weights
 
 
-class Untouched(GradientWeighting):
+class NeverWeighs(GradientWeighting):
     def weigh(self, gram):
         raise AssertionError
 
@@ -36,36 +36,64 @@ def gradients_of(loss, parameters):
     return torch.autograd.grad(loss, parameters, retain_graph=True, allow_unused=True)
 
 
-def test_shared_entries_are_found_one_by_one():
-    p = nn.Parameter(torch.tensor([1.0, 2.0, 3.0, 4.0]))
-    q = nn.Parameter(torch.tensor([[1.0, 1.0]]))
-    losses = torch.stack([p[0] + 2 * p[1], 3 * p[1] + 5 * p[2] + q.sum()])
+def test_the_docstring_example_of_pcgrad():
+    # The second entry is combined, although the first task's gradient is 0 there.
+    p = nn.Parameter(torch.zeros(2))
+    slopes = torch.tensor([[1.0, 0.0], [-1.0, 1.0]])
+    PCGrad(2).backward(slopes @ p, None, [p])
+    assert p.grad.tolist() == [0.5, 1.5]
+
+
+def test_a_parameter_of_one_task_takes_its_plain_gradient():
+    p, q, r = (nn.Parameter(torch.tensor([1.0, 2.0])) for _ in range(3))
+    losses = torch.stack([(2 * p).sum() + 5 * q[0], (3 * p).sum() + (r**2).sum()])
     weighting = Given(2, [10.0, 100.0])
-    weighting.backward(losses, None, [p, q])
-    # Entry 0 is the first task's, 1 is shared, 2 is the second's, 3 is nobody's.
-    assert p.grad.tolist() == [1.0, 10 * 2 + 100 * 3, 5.0, 0.0]
-    assert q.grad.tolist() == [[1.0, 1.0]]
-    (asked,) = weighting.asked
-    assert asked[0].tolist() == [[0, 2, 0, 0], [0, 3, 0, 0]]
-    assert asked[1].tolist() == [[0, 0], [0, 0]]
+    weighting.backward(losses, None, [q, p, r])
+    assert p.grad.tolist() == [320, 320]
+    assert q.grad.tolist() == [5, 0]
+    assert r.grad.tolist() == [2, 4]
+    # Only the shared parameter is combined.
+    ((matrix,),) = weighting.combined
+    assert matrix.tolist() == [[2, 2], [3, 3]]
+    assert weighting.indices == [1]
     (gram,) = weighting.grams
     assert gram.dtype == torch.float64
-    assert gram.tolist() == [[4, 6], [6, 9]]
+    assert gram.tolist() == [[8, 12], [12, 18]]
 
 
-def test_entries_of_two_tasks_among_three_are_shared():
-    p = nn.Parameter(torch.ones(3))
-    losses = torch.stack([p[0] + p[1], p[0] + p[2], p[0]])
-    Given(3, [1.0, 10.0, 100.0]).backward(losses, None, [p])
-    assert p.grad.tolist() == [111, 1, 1]
+@pytest.mark.parametrize("labels", [[1.0, 0.0], [0.0, 1.0], [0.0, 0.0]])
+def test_labels_do_not_decide_which_parameters_are_shared(labels):
+    # Rows of an embedding table; the second task learns from labelled rows alone.
+    table = nn.Parameter(torch.ones(2, 2))
+    values = table.sum(dim=1)
+    losses = torch.stack([values.sum(), (values * torch.tensor(labels)).sum()])
+    Given(2, [10.0, 100.0]).backward(losses, None, [table])
+    for row, label in zip(table.grad, labels, strict=True):
+        assert row.tolist() == [10 + 100 * label] * 2
 
 
-def network_and_losses(name, seed=0, cardinalities=(2 * LARGE_TABLE, 3)):
-    torch.manual_seed(seed)
-    network = NETWORKS[name](NetworkSpec(cardinalities, 4, 4, [0.2, 0.02, 0.01]))
+def test_two_of_three_tasks_share_a_parameter():
+    p, q, r = (nn.Parameter(torch.ones(1)) for _ in range(3))
+    losses = torch.cat([p + q, p + q + r, p])
+    Given(3, [1.0, 10.0, 100.0]).backward(losses, None, [p, q, r])
+    assert [x.grad.item() for x in (p, q, r)] == [111, 11, 1]
+
+
+def test_a_parameter_outside_the_graph_has_no_gradient():
+    p, q = (nn.Parameter(torch.ones(1)) for _ in range(2))
+    weighting = Given(2, [1.0, 10.0])
+    for used, unused in ((p, q), (q, p)):
+        weighting.backward(torch.cat([2 * used, 3 * used]), None, [p, q])
+        assert used.grad.item() == 32
+        assert unused.grad is None
+
+
+def network_and_losses(name, device, cardinalities=(2 * LARGE_TABLE, 3)):
+    spec = NetworkSpec(cardinalities, 4, 4, (0.2, 0.02, 0.01))
+    network = NETWORKS[name](spec).to(device)
     codes = torch.stack([torch.randint(c, (30,)) for c in cardinalities], dim=1)
-    output = network(codes, torch.randn(30, 4))
-    y = (torch.rand(30, 3) < 0.4).float()
+    output = network(codes.to(device), torch.randn(30, 4, device=device))
+    y = (torch.rand(30, 3, device=device) < 0.4).float()
     losses = nn.functional.binary_cross_entropy_with_logits(
         output.logits, y, reduction="none"
     )
@@ -74,8 +102,8 @@ def network_and_losses(name, seed=0, cardinalities=(2 * LARGE_TABLE, 3)):
 
 @pytest.mark.parametrize("name", ["shared_bottom", "mmoe", "single_task"])
 @pytest.mark.parametrize("skips_rows", [True, False])
-def test_weights_of_1_are_the_plain_backward_pass(name, skips_rows):
-    network, losses = network_and_losses(name)
+def test_weights_of_1_are_the_plain_backward_pass(name, skips_rows, device):
+    network, losses = network_and_losses(name, device)
     parameters = list(network.parameters())
     expected = gradients_of(losses.sum(), parameters)
     weighting = Given(3, [1.0, 1.0, 1.0])
@@ -87,35 +115,36 @@ def test_weights_of_1_are_the_plain_backward_pass(name, skips_rows):
 
 
 @pytest.mark.parametrize("skips_rows", [True, False])
-def test_a_network_entry_by_entry(skips_rows):
-    network, losses = network_and_losses("mmoe")
-    parameters = list(network.parameters())
+def test_a_network_tensor_by_tensor(skips_rows, device):
+    network, losses = network_and_losses("shared_bottom", device)
+    names, parameters = zip(*network.named_parameters(), strict=True)
     by_task = [gradients_of(loss, parameters) for loss in losses]
-    weights = [2.0, 3.0, 5.0]
-    weighting = Given(3, weights)
+    weights = torch.tensor([2.0, 3.0, 5.0], dtype=torch.float64)
+    weighting = Given(3, weights.tolist())
     weighting.skips_rows = skips_rows
     weighting.backward(losses, None, parameters)
     gram = torch.zeros(3, 3, dtype=torch.float64)
-    n_private = n_shared = 0
-    for p, *tasks in zip(parameters, *by_task, strict=True):
-        g = torch.stack(tasks).double()
-        is_shared = (g != 0).sum(dim=0) > 1
-        n_shared += is_shared.sum()
-        n_private += (~is_shared & (g != 0).any(dim=0)).sum()
-        weighted = torch.einsum("k,k...->...", torch.tensor(weights).double(), g)
-        expected = torch.where(is_shared, weighted, g.sum(dim=0))
-        torch.testing.assert_close(p.grad.double(), expected, rtol=1e-5, atol=1e-7)
-        shared = (g * is_shared).flatten(1)
-        gram += shared @ shared.t()
-    assert n_private
-    assert n_shared
+    n_shared = n_entries = 0
+    for name, p, *tasks in zip(names, parameters, *by_task, strict=True):
+        g = torch.stack(tasks).double().cpu()
+        expected = g.sum(dim=0)
+        if not name.startswith("towers"):
+            n_shared += 1
+            n_entries += p.numel()
+            expected = torch.einsum("k,k...->...", weights, g)
+            gram += g.flatten(1) @ g.flatten(1).t()
+        found = p.grad.double().cpu()
+        torch.testing.assert_close(found, expected, rtol=1e-5, atol=1e-7)
+    (matrices,) = weighting.combined
+    assert 0 < len(matrices) == n_shared < len(parameters)
     torch.testing.assert_close(weighting.grams[0], gram, rtol=1e-4, atol=1e-8)
-    n_entries = sum(g.shape[1] for g in weighting.asked[0])
-    assert (n_entries < sum(p.numel() for p in parameters)) == skips_rows
+    is_shorter = sum(matrix.shape[1] for matrix in matrices) < n_entries
+    assert is_shorter == (skips_rows and device.type == "cpu")
 
 
 def test_two_parameters_with_the_same_gradient():
-    # Their gradients may lie in the same memory, which must not be written twice.
+    # Autograd may return the same memory for both gradients, which must not be written
+    # twice.
     tables = [nn.Parameter(torch.randn(LARGE_TABLE, 2)) for _ in range(2)]
     rows = torch.tensor([0, 5, 7])
     picked = (tables[0] + tables[1])[rows]
@@ -127,13 +156,22 @@ def test_two_parameters_with_the_same_gradient():
     assert tables[0].grad.data_ptr() != tables[1].grad.data_ptr()
 
 
-def test_penalties_are_added_as_they_are():
+def test_penalties_are_added_without_weights():
     p, q, r = (nn.Parameter(torch.tensor([1.0, 2.0])) for _ in range(3))
     losses = torch.stack([p.sum(), 3 * p.sum()])
     Given(2, [1.0, 10.0]).backward(losses, (p**2).sum() + q.sum(), [p, q, r])
     assert p.grad.tolist() == [31 + 2, 31 + 4]
     assert q.grad.tolist() == [1, 1]
     assert r.grad is None
+
+
+def test_a_penalty_of_two_parameters_with_the_same_gradient():
+    # The plain gradients of p and q lie in the same memory.
+    p, q, r = (nn.Parameter(torch.ones(2, 2)) for _ in range(3))
+    losses = torch.stack([((p + q) ** 2).sum() + r.sum(), r.sum()])
+    Given(2, [1.0, 1.0]).backward(losses, p.sum(), [p, q, r])
+    assert p.grad.unique().tolist() == [5]
+    assert q.grad.unique().tolist() == [4]
 
 
 def test_a_penalty_that_is_a_constant():
@@ -159,11 +197,11 @@ def test_earlier_gradients_are_replaced():
     assert p.grad.tolist() == [2, 2]
 
 
-def test_where_nothing_is_shared_the_weights_are_1():
-    network, losses = network_and_losses("single_task")
+def test_the_weights_are_1_if_nothing_is_shared():
+    network, losses = network_and_losses("single_task", "cpu")
     parameters = list(network.parameters())
     expected = gradients_of(losses.sum(), parameters)
-    weighting = Untouched(3)
+    weighting = NeverWeighs(3)
     weighting.backward(losses, None, parameters)
     for p, gradient in zip(parameters, expected, strict=True):
         assert torch.equal(p.grad, gradient)
@@ -173,7 +211,7 @@ def test_where_nothing_is_shared_the_weights_are_1():
 def test_gradients_that_are_not_finite_make_the_step_nan():
     p = nn.Parameter(torch.ones(2))
     losses = torch.stack([p.sum() * float("inf"), p.sum()])
-    weighting = Untouched(2)
+    weighting = NeverWeighs(2)
     weighting.backward(losses, None, [p])
     assert p.grad.isnan().all()
 
@@ -190,12 +228,36 @@ def test_the_weights_of_an_epoch_are_recorded():
 
 def test_one_task_is_a_plain_backward_pass():
     p = nn.Parameter(torch.ones(2))
-    Untouched(1).backward((3 * p).sum().view(1), p.sum(), [p])
+    NeverWeighs(1).backward((3 * p).sum().view(1), p.sum(), [p])
     assert p.grad.tolist() == [4, 4]
 
 
-def test_tables_that_begin_at_an_odd_place_in_memory():
-    memory = torch.zeros(1 + 2 * LARGE_TABLE)
-    table = memory[1:].view(LARGE_TABLE, 2)
-    table[7] = 1.0
-    assert touched_rows([table, torch.zeros_like(table)]).tolist() == [7]
+@pytest.mark.parametrize(
+    ("combined", "message"),
+    [
+        (None, r"\[\(2,\)\]; got None"),
+        ([torch.ones(3)], r"\[\(2,\)\]; got \[\(3,\)\]"),
+        ([torch.ones(2), torch.ones(2)], r"\[\(2,\)\]; got \[\(2,\), \(2,\)\]"),
+        ([[1.0, 1.0]], r"\[\(2,\)\]; got \[\[1.0, 1.0\]\]"),
+    ],
+)
+def test_combine_must_return_one_gradient_per_tensor(combined, message):
+    class Wrong(GradientWeighting):
+        def combine(self, gradients):
+            return combined
+
+    p = nn.Parameter(torch.ones(2))
+    with pytest.raises(ValueError, match=f"weighting Wrong must return .* {message}"):
+        Wrong(2).backward(torch.stack([p.sum(), p.sum()]), None, [p])
+
+
+@pytest.mark.parametrize("weights", [1.0, torch.ones(3), torch.ones(2, 1)])
+def test_weigh_must_return_one_weight_per_task(weights):
+    class Wrong(GradientWeighting):
+        def weigh(self, gram):
+            return weights
+
+    with pytest.raises(
+        ValueError, match=r"Wrong must return one weight per task .* got"
+    ):
+        Wrong(2).combine([torch.eye(2)])

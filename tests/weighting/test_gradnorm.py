@@ -6,28 +6,28 @@ from refusals import X, Y, small
 
 from sk_pwiser.weighting import WEIGHTINGS, GradNorm
 
-# Slopes of three linear losses by two shared entries: lengths 5, 13 and 0.1.
+# Gradients of three linear losses of two variables, with lengths 5, 13 and 0.1.
 SLOPES = torch.tensor([[3.0, 4.0], [-5.0, 12.0], [0.1, 0.0]])
 LENGTHS = np.array([5.0, 13.0, 0.1])
 
 
 def step(weighting, losses, slopes=SLOPES):
-    """Make a step at given values and gradients of the losses; return the step's."""
+    """Make a step with given losses and gradients; return the combined gradient."""
     shared = torch.nn.Parameter(torch.zeros(slopes.shape[1]))
     weighting.backward(slopes @ shared + torch.tensor(losses), None, [shared])
     return shared.grad
 
 
-def test_the_first_step_is_the_plain_sum_and_the_next_takes_what_was_learnt():
+def test_the_first_step_is_the_plain_sum_and_the_next_uses_the_learned_weights():
     weighting = GradNorm(3)
     torch.testing.assert_close(step(weighting, [1.0, 1.0, 1.0]), SLOPES.sum(dim=0))
-    learnt = weighting.weights.clone()
-    assert (learnt - 1).abs().min() > 1e-3
-    torch.testing.assert_close(step(weighting, [1.0, 1.0, 1.0]), learnt @ SLOPES)
-    assert weighting.end_epoch() == pytest.approx(((1 + learnt) / 2).tolist())
+    learned = weighting.weights.clone()
+    assert (learned - 1).abs().min() > 1e-3
+    torch.testing.assert_close(step(weighting, [1.0, 1.0, 1.0]), learned @ SLOPES)
+    assert weighting.end_epoch() == pytest.approx(((1 + learned) / 2).tolist())
 
 
-def test_a_step_goes_down_the_gradient_of_the_distance_to_the_targets():
+def test_the_weights_follow_the_gradient_of_the_distance_to_the_targets():
     weighting = GradNorm(3, alpha=0.7, lr=1e-3)
     step(weighting, [2.0, 1.0, 4.0])
     before = weighting.weights.double()
@@ -47,7 +47,7 @@ def test_a_step_goes_down_the_gradient_of_the_distance_to_the_targets():
 
 
 @pytest.mark.parametrize("alpha", [0.0, 0.5, 1.5])
-def test_the_lengths_settle_in_proportion_to_the_rates(alpha):
+def test_the_lengths_converge_in_proportion_to_the_rates(alpha):
     weighting = GradNorm(3, alpha=alpha, lr=0.1)
     step(weighting, [2.0, 1.0, 4.0])
     for _ in range(300):
@@ -57,7 +57,7 @@ def test_the_lengths_settle_in_proportion_to_the_rates(alpha):
     assert_allclose(weighting.weights, 3 * expected / expected.sum(), rtol=1e-3)
 
 
-def test_weights_stay_above_0_with_the_number_of_tasks_as_their_sum():
+def test_weights_remain_positive_and_their_sum_is_the_number_of_tasks():
     weighting = GradNorm(3, lr=1.0)
     generator = torch.Generator().manual_seed(0)
     for _ in range(300):
@@ -70,7 +70,7 @@ def test_weights_stay_above_0_with_the_number_of_tasks_as_their_sum():
 
 
 @pytest.mark.parametrize("factor", [0.0, 1e-12])
-def test_a_vanished_gradient_keeps_its_weight_and_moves_no_other(factor):
+def test_a_vanished_gradient_keeps_its_weight_and_changes_no_other(factor):
     weighting, pair = GradNorm(3), GradNorm(2)
     slopes = SLOPES * torch.tensor([[1.0], [1.0], [factor]])
     for _ in range(20):
@@ -81,7 +81,7 @@ def test_a_vanished_gradient_keeps_its_weight_and_moves_no_other(factor):
     assert (weighting.weights[:2] - 1).abs().min() > 0.1
 
 
-def test_a_loss_without_signal_is_no_start_and_no_progress():
+def test_losses_of_0_are_no_initial_losses_and_change_no_weight():
     weighting = GradNorm(3, alpha=1.0)
     for _ in range(3):
         step(weighting, [1.0, 0.0, 1.0])
@@ -92,7 +92,7 @@ def test_a_loss_without_signal_is_no_start_and_no_progress():
     assert weighting.initial_losses.tolist() == [1, 4, 1]
 
 
-def test_entries_of_one_task_take_its_plain_gradient():
+def test_parameters_of_one_task_take_its_plain_gradient():
     weighting = GradNorm(2)
     shared = torch.nn.Parameter(torch.tensor([1.0]))
     tower = torch.nn.Parameter(torch.tensor([1.0]))
@@ -100,12 +100,12 @@ def test_entries_of_one_task_take_its_plain_gradient():
         losses = torch.stack([(2 * shared + 7 * tower).sum(), 6 * shared.sum()])
         weighting.backward(losses, None, [shared, tower])
     assert tower.grad.item() == 7
-    # Lengths of the shared entry alone: 2 and 6.
+    # The lengths of the gradients of the shared parameter are 2 and 6.
     assert_allclose(weighting.weights, [1.5, 0.5], rtol=1e-3)
     assert shared.grad.item() == pytest.approx(1.5 * 2 + 0.5 * 6, rel=1e-3)
 
 
-def test_an_estimator_tells_the_weights_that_it_used():
+def test_the_history_of_an_estimator_contains_the_weights():
     model = small(weighting="gradnorm", max_epochs=10, batch_size=len(X)).fit(X, Y)
     columns = ["train_weight_click", "train_weight_conversion"]
     weights = np.array([model.history_[:, column] for column in columns])
@@ -126,7 +126,7 @@ def test_an_estimator_tells_the_weights_that_it_used():
         ({"lr": None}, TypeError, "lr must be a number; got None"),
     ],
 )
-def test_bad_parameters_are_named(params, error, message):
+def test_invalid_parameters_are_named(params, error, message):
     with pytest.raises(error, match=message):
         GradNorm(2, **params)
 

@@ -20,13 +20,13 @@ def test_a_relaxation_of_0_is_the_sum():
     ("target", "expected"),
     [(0, [[3, 4 + 5], [1, 1, 0]]), (-1, [[0.6, 0.8 + 1], [2, 2, 0]])],
 )
-def test_all_are_of_the_targets_length_in_every_tensor(target, expected):
+def test_all_gradients_of_a_tensor_get_the_length_of_the_target(target, expected):
     weighting = MetaBalance(2, relax=1.0, decay=0.0, target=target)
     for step, values in zip(weighting.combine([FIRST, SECOND]), expected, strict=True):
         assert_allclose(step, values, rtol=1e-6)
 
 
-def test_several_steps_by_hand():
+def test_several_steps_in_numpy():
     rng = np.random.default_rng(0)
     weighting = MetaBalance(3, relax=0.7, decay=0.9)
     lengths, means = np.zeros((2, 3)), []
@@ -41,18 +41,18 @@ def test_several_steps_by_hand():
     assert_allclose(weighting.end_epoch(), np.mean(means, axis=0), rtol=1e-5)
 
 
-def test_tensors_and_tasks_without_a_gradient():
+def test_gradients_of_0():
     nothing = torch.zeros(2, 3)
     half = torch.tensor([[0.0, 0.0], [3.0, 4.0]])
     weighting = MetaBalance(2, relax=1.0)
     steps = weighting.combine([FIRST, nothing, half])
     assert steps[1].tolist() == [0, 0, 0]
     assert steps[2].tolist() == [3, 4]
-    # The means go over what has a gradient: 1 and 1 / 5, 5 and 1.
+    # Weights per tensor, without gradients of 0: [1], and 5 and 1.
     assert_allclose(weighting.end_epoch(), [1, 3])
 
 
-def test_its_state_is_taken_over_by_a_new_one():
+def test_a_new_instance_continues_from_the_state():
     old = MetaBalance(2)
     old.combine([FIRST, SECOND])
     new = MetaBalance(2)
@@ -65,7 +65,7 @@ def test_its_state_is_taken_over_by_a_new_one():
     assert not torch.equal(fresh[0], MetaBalance.combine(new, [SECOND, FIRST])[0])
 
 
-def test_training_goes_on_from_its_state():
+def test_partial_fit_continues_from_the_state():
     model = small(weighting="metabalance").fit(X, Y).partial_fit(X, Y)
     lengths = model.net_.criterion_.weighting.lengths
     assert lengths.shape[1] == 2
@@ -74,22 +74,37 @@ def test_training_goes_on_from_its_state():
 
 
 @pytest.mark.parametrize(
-    "params", [{"relax": 1.1}, {"decay": 1.0}, {"target": 2}, {"target": "click"}]
+    ("params", "error", "message"),
+    [
+        ({"relax": 1.1}, ValueError, r"relax must be .* >= 0 and <= 1; got 1\.1"),
+        ({"decay": 1.0}, ValueError, r"decay must be .* >= 0 and < 1; got 1\.0"),
+        (
+            {"target": 2},
+            ValueError,
+            "target must be .* one of 2 tasks; got 2",
+        ),
+        ({"target": -3}, ValueError, "target must be an integer >= -2; got -3"),
+        ({"target": "click"}, TypeError, "target must be an integer .* got 'click'"),
+        ({"target": True}, TypeError, "target must be an integer .* got True"),
+    ],
 )
-def test_bad_parameters_are_named(params):
-    (name,) = params
-    with pytest.raises(ValueError, match=rf"{name} must be .* got"):
+def test_invalid_parameters_are_named(params, error, message):
+    with pytest.raises(error, match=message):
         MetaBalance(2, **params)
 
 
-def test_lengths_belong_to_their_tensors_where_some_are_left_out():
+def test_the_target_may_be_an_integer_of_numpy():
+    assert MetaBalance(2, target=np.int64(1)).target == 1
+
+
+def test_lengths_belong_to_their_tensors_if_some_are_not_in_the_graph():
     a, b = nn.Parameter(torch.ones(2)), nn.Parameter(torch.ones(2))
     weighting = MetaBalance(2, relax=1.0, decay=0.5)
     scale = torch.tensor([1.0, 3.0])
     for parameters in ([a, b], [b], [a], [a, b]):
         total = sum(p.sum() for p in parameters)
         weighting.backward(total * scale, None, [a, b])
-        # The second task's gradient is brought to the first one's length.
+        # The second task's gradient is scaled to the length of the first one.
         for p in parameters:
             torch.testing.assert_close(p.grad, torch.full((2,), 2.0))
     assert weighting.lengths.shape == (2, 2)

@@ -28,12 +28,13 @@ def test_it_solves_the_bargaining_equations(n_tasks, spread):
         )
         step = alpha @ g
         assert_allclose(step @ step, n_tasks, rtol=1e-6)
-        # Each task gains the reciprocal of its weight.
+        # The gain of each task is the reciprocal of its weight.
         assert_allclose(g @ step, 1 / alpha, rtol=1e-6)
 
 
-def test_two_tasks_by_hand():
-    # A right angle: unit vectors; an angle of 120 degrees: 1 / sqrt(1 - 1/2).
+def test_two_tasks_computed_by_hand():
+    # Orthogonal gradients give weights of 1 / length. At an angle of 120 degrees they
+    # are multiplied by 1 / sqrt(1 - 1 / 2).
     right = Nash(2, max_norm=None).weigh(torch.tensor([[4.0, 0.0], [0.0, 0.25]]))
     assert_allclose(right, [0.5, 2.0])
     obtuse = Nash(2, max_norm=None).weigh(torch.tensor([[4.0, -1.0], [-1.0, 1.0]]))
@@ -58,7 +59,7 @@ def test_cvxpy_agrees(n_tasks):
     assert_allclose(found, alpha.value, rtol=1e-4)
 
 
-def test_max_norm_cuts_the_length_alone():
+def test_max_norm_limits_only_the_length():
     g = gradients(3)
     free = Nash(3, max_norm=None).weigh(g @ g.t())
     cut = Nash(3, max_norm=0.5).weigh(g @ g.t())
@@ -67,19 +68,19 @@ def test_max_norm_cuts_the_length_alone():
     assert_allclose(Nash(3, max_norm=5.0).weigh(g @ g.t()), free)
 
 
-def test_opposite_gradients_are_kept_finite():
+def test_weights_of_opposite_gradients_are_finite():
     opposite = torch.tensor([[4.0, -2.0], [-2.0, 1.0]], dtype=torch.float64)
     alpha = Nash(2, max_norm=None).weigh(opposite)
-    # As at a cosine of -1 + 1e-6.
+    # The solution for a cosine of -1 + 1e-6.
     assert_allclose(alpha, [0.5e3, 1e3])
-    # Three that add up to nothing, without an opposite pair.
+    # Three gradients with a sum of 0, without an opposite pair.
     g = torch.tensor([[1.0, 0.0], [-0.5, 0.75**0.5], [-0.5, -(0.75**0.5)]]).double()
     alpha = Nash(3, max_norm=None).weigh(g @ g.t())
     assert alpha.isfinite().all()
     assert_allclose(alpha, np.full(3, alpha[0]), rtol=1e-6)
 
 
-def test_tasks_without_a_gradient_drop_out():
+def test_tasks_whose_gradients_are_0_are_ignored():
     g = gradients(3)
     g[1] = 0
     alpha = Nash(3, max_norm=None).weigh(g @ g.t())
@@ -87,7 +88,7 @@ def test_tasks_without_a_gradient_drop_out():
     expected = Nash(2, max_norm=None).weigh(others @ others.t())
     assert_allclose(alpha[[0, 2]], expected)
     assert alpha[1] == 0
-    # One alone: its unit vector.
+    # With one task left, the step is a unit vector.
     g[2] = 0
     assert_allclose(Nash(3).weigh(g @ g.t()), [1 / g[0].norm(), 0, 0])
 
@@ -108,34 +109,43 @@ def test_it_reaches_a_pareto_stationary_point():
 
 
 class Scaled(BCE):
-    """The second task's loss in another unit."""
+    """Cross-entropy with a factor on the loss of the second task."""
+
+    def __init__(self, task_names, scale=1.0):
+        super().__init__(task_names)
+        self.register_buffer("scale", torch.tensor([1.0, scale]))
 
     def forward(self, logits, y, sample_weight=None, groups=None):
-        losses = super().forward(logits, y, sample_weight, groups)
-        return losses * torch.tensor([1.0, 1000.0])
+        return self.scale * super().forward(logits, y, sample_weight, groups)
 
 
 def test_the_estimator_does_not_depend_on_the_scale_of_a_loss():
-    # Adam sees to the entries that are not shared, but for its epsilon. An embedding
-    # of a value that one row has may lack a task's gradient by chance.
-    numeric = X.select_dtypes("number")
-
-    def moved_by_the_scale(weighting):
+    # Parameters of one task do not depend on it either, because Adam scales their
+    # gradients, up to its epsilon.
+    def change_by_the_scale(weighting):
         params = {"weighting": weighting, "max_epochs": 10, "lr": 0.01}
-        p = [
-            small(loss=loss, **params).fit(numeric, Y).predict_proba(numeric)
-            for loss in ("bce", Scaled)
-        ]
-        return np.abs(p[1] - p[0]).max()
+        one, other = (
+            small(loss=Scaled, loss_params={"scale": scale}, **params)
+            .fit(X, Y)
+            .predict_proba(X)
+            for scale in (1.0, 1000.0)
+        )
+        return np.abs(other - one).max()
 
-    assert moved_by_the_scale("nash") < 1e-3
-    assert moved_by_the_scale("equal") > 0.05
+    assert change_by_the_scale("nash") < 1e-3
+    assert change_by_the_scale("equal") > 0.05
 
 
 @pytest.mark.parametrize(
-    "params", [{"max_norm": 0}, {"tol": 0}, {"max_iter": 0}, {"tol": float("nan")}]
+    ("params", "error", "message"),
+    [
+        ({"max_norm": 0}, ValueError, "max_norm must be finite and > 0; got 0"),
+        ({"max_norm": "1"}, TypeError, "max_norm must be a number; got '1'"),
+        ({"tol": float("nan")}, ValueError, "tol must be finite and > 0; got nan"),
+        ({"max_iter": 0}, ValueError, "max_iter must be an integer >= 1; got 0"),
+        ({"max_iter": 1.5}, TypeError, r"max_iter must be an integer >= 1; got 1\.5"),
+    ],
 )
-def test_bad_parameters_are_named(params):
-    (name,) = params
-    with pytest.raises(ValueError, match=rf"{name} must be .* got"):
+def test_invalid_parameters_are_named(params, error, message):
+    with pytest.raises(error, match=message):
         Nash(2, **params)

@@ -6,11 +6,12 @@ import torch
 from numpy.testing import assert_allclose
 from quadratics import descend, shortest_mean
 
+from sk_pwiser._utils import Generators, active
 from sk_pwiser.weighting import PCGrad
 
 
 def project(g, orders):
-    """The paper's algorithm on the vectors themselves."""
+    """The paper's algorithm, on the gradients instead of their inner products."""
     total = np.zeros(g.shape[1])
     for k, order in enumerate(orders):
         mine = g[k].copy()
@@ -26,7 +27,7 @@ def project(g, orders):
 def test_two_tasks_have_a_closed_form(seed):
     rng = np.random.default_rng(seed)
     g = rng.normal(size=(2, 5))
-    g[1] -= 2 * g[0]  # into conflict
+    g[1] -= 2 * g[0]  # makes the product negative
     (step,) = PCGrad(2).combine([torch.from_numpy(g)])
     product = g[0] @ g[1]
     assert product < 0
@@ -52,7 +53,7 @@ def conflicting(n_tasks):
     return g - 1.2 * g.mean(axis=0)
 
 
-def test_all_orders_of_three_tasks_are_drawn_and_no_other_step():
+def test_the_steps_of_three_tasks_are_those_of_all_orders():
     g = conflicting(3)
     orders = list(itertools.permutations(range(3)))
     possible = [project(g, three) for three in itertools.product(orders, repeat=3)]
@@ -66,13 +67,16 @@ def test_all_orders_of_three_tasks_are_drawn_and_no_other_step():
     assert len(seen) > 1
 
 
-def test_the_order_comes_from_torchs_generator():
+def test_the_order_is_drawn_from_the_active_generators():
     g = [torch.from_numpy(conflicting(4))]
     steps = []
-    for _ in range(2):
-        torch.manual_seed(7)
-        steps.append(torch.stack([PCGrad(4).combine(g)[0] for _ in range(10)]))
-    assert torch.equal(*steps)
+    state = torch.get_rng_state()
+    for seed in (7, 7, 8):
+        with active(Generators(seed)):
+            steps.append(torch.stack([PCGrad(4).combine(g)[0] for _ in range(10)]))
+    assert torch.equal(steps[0], steps[1])
+    assert not torch.equal(steps[0], steps[2])
+    assert torch.equal(torch.get_rng_state(), state)
 
 
 def test_torchjd_agrees():

@@ -23,69 +23,73 @@ def scalarization():
     return pytest.importorskip("torchjd.scalarization")
 
 
-def losses_of(p):
-    return torch.stack(
-        [(p * torch.tensor([1.0, 2.0, -1.0])).sum(), -(p[:2] ** 2).sum()]
-    )
+def losses_of(shared, own):
+    """Two losses of a shared parameter, and of one parameter of the first task."""
+    return torch.stack([shared[0] + 2 * shared[1] - own, -(shared**2).sum()])
 
 
-def gradient_by(weighting):
-    p = nn.Parameter(torch.tensor([0.5, 1.5, 2.0]))
-    weighting.backward(losses_of(p), None, [p])
-    return p.grad
+def make_parameters():
+    return nn.Parameter(torch.tensor([0.5, 1.5])), nn.Parameter(torch.tensor(2.0))
+
+
+def gradients_by(weighting):
+    shared, own = make_parameters()
+    weighting.backward(losses_of(shared, own), None, [shared, own])
+    return shared.grad, own.grad
 
 
 SHARED = torch.tensor([[1.0, 2.0], [-1.0, -3.0]])
 
 
 @pytest.mark.parametrize("name", ["UPGrad", "MGDA", "AlignedMTL", "Random", "ConFIG"])
-def test_aggregators_get_the_shared_entries(aggregation, name):
+def test_aggregators_combine_the_shared_parameters(aggregation, name):
     torch.manual_seed(3)
-    found = gradient_by(TorchJD(2, aggregator=name))
+    shared, own = gradients_by(TorchJD(2, aggregator=name))
     torch.manual_seed(3)
     expected = getattr(aggregation, name)()(SHARED)
-    torch.testing.assert_close(found[:2], expected, rtol=1e-4, atol=1e-5)
-    assert found[2] == -1
+    torch.testing.assert_close(shared, expected, rtol=1e-4, atol=1e-5)
+    assert own == -1
 
 
 def test_weightings_of_inner_products(aggregation):
-    found = gradient_by(TorchJD(2, aggregator=aggregation.UPGradWeighting()))
-    torch.testing.assert_close(found[:2], aggregation.UPGrad()(SHARED))
+    shared, _ = gradients_by(TorchJD(2, aggregator=aggregation.UPGradWeighting()))
+    torch.testing.assert_close(shared, aggregation.UPGrad()(SHARED))
 
 
-def test_parameters_go_to_a_named_or_given_class(aggregation):
+def test_parameters_are_passed_to_a_class_and_to_a_named_class(aggregation):
     expected = aggregation.AlignedMTL(scale_mode="rmse")(SHARED)
     for aggregator in ("AlignedMTL", aggregation.AlignedMTL):
         weighting = TorchJD(2, aggregator=aggregator, scale_mode="rmse")
-        torch.testing.assert_close(gradient_by(weighting)[:2], expected)
-    other = gradient_by(TorchJD(2, aggregator="AlignedMTL"))[:2]
+        torch.testing.assert_close(gradients_by(weighting)[0], expected)
+    other, _ = gradients_by(TorchJD(2, aggregator="AlignedMTL"))
     assert (other - expected).abs().max() > 0.01
 
 
-def test_scalarizers_get_the_losses(scalarization):
+def test_scalarizers_combine_the_losses(scalarization):
     weighting = TorchJD(2, aggregator="UW")
-    p = nn.Parameter(torch.tensor([0.5, 1.5, 2.0]))
-    expected = torch.autograd.grad(scalarization.UW(2)(losses_of(p)), p)[0]
-    torch.testing.assert_close(gradient_by(weighting), expected)
-    # The weights that it learns are learnt by the net's own optimiser.
-    learnt = list(weighting.parameters())
-    assert learnt
-    assert all(w.grad is not None for w in learnt)
+    parameters = make_parameters()
+    total = scalarization.UW(2)(losses_of(*parameters))
+    expected = torch.autograd.grad(total, parameters)
+    torch.testing.assert_close(gradients_by(weighting), expected)
+    # The parameters of a scalarizer are learned by the optimiser of the network.
+    learned = list(weighting.parameters())
+    assert learned
+    assert all(w.grad is not None for w in learned)
 
 
-def test_a_scalarizer_is_told_of_epochs(scalarization):
+def test_the_end_of_an_epoch_is_passed_on_to_a_scalarizer(scalarization):
     weighting = TorchJD(2, aggregator=scalarization.DWA(temperature=1.0))
     for losses in ([4.0, 4.0], [1.0, 2.0]):
         weighting(torch.tensor(losses))
         weighting.end_epoch()
-    # Rates of 1/4 and 1/2.
+    # The rates are 1 / 4 and 1 / 2.
     weights = 2 * torch.softmax(torch.tensor([0.25, 0.5]), dim=0)
     torch.testing.assert_close(
         weighting(torch.tensor([1.0, 10.0])), weights @ torch.tensor([1.0, 10.0])
     )
 
 
-def test_the_estimator_takes_instances(aggregation):
+def test_the_estimator_accepts_instances(aggregation):
     instance = aggregation.UPGrad()
     model = small(weighting=instance)
     assert model.get_params()["weighting"] is instance
@@ -107,7 +111,7 @@ def test_grid_search_over_instances(aggregation):
     assert len(set(search.cv_results_["mean_test_score"])) == 3
 
 
-def test_a_fit_leaves_a_stateful_instance_as_it_was(aggregation):
+def test_fit_does_not_change_an_instance_with_a_state(aggregation):
     instance = aggregation.GradVac()
     model = small(weighting=instance)
     first = model.fit(X, Y).predict_proba(X)
@@ -115,26 +119,26 @@ def test_a_fit_leaves_a_stateful_instance_as_it_was(aggregation):
     assert_array_equal(model.fit(X, Y).predict_proba(X), first)
 
 
-def test_state_is_gone_on_from(aggregation):
+def test_a_new_instance_continues_from_the_state(aggregation):
     old = TorchJD(2, aggregator="GradVac", beta=0.3)
     for _ in range(3):
-        gradient_by(old)
+        gradients_by(old)
     new = TorchJD(2, aggregator="GradVac", beta=0.3)
-    before = gradient_by(TorchJD(2, aggregator="GradVac", beta=0.3))
+    before, _ = gradients_by(TorchJD(2, aggregator="GradVac", beta=0.3))
     new.load_state_dict(old.state_dict())
-    after = gradient_by(new)
-    assert torch.equal(after, gradient_by(old))
+    after, _ = gradients_by(new)
+    assert torch.equal(after, gradients_by(old)[0])
     assert not torch.equal(after, before)
-    # Parameters are no state.
+    # Settings of the user are not part of the state.
     changed = TorchJD(2, aggregator="GradVac", beta=0.7)
     changed.load_state_dict(old.state_dict())
     assert changed.aggregator.beta == 0.7
 
 
-def test_training_does_not_go_on_with_another_method(aggregation):
+def test_training_does_not_continue_with_another_method(aggregation):
     model = small(weighting=aggregation.GradVac()).fit(X, Y)
     model.set_params(weighting=aggregation.UPGrad())
-    with pytest.raises(ValueError, match=r"Training cannot go on .* UPGrad cannot"):
+    with pytest.raises(ValueError, match="UPGrad of TorchJD cannot continue from"):
         model.partial_fit(X, Y)
 
 
@@ -147,25 +151,25 @@ def test_gradients_that_are_not_finite(aggregation):
 @pytest.mark.parametrize(
     ("params", "error", "message"),
     [
-        ({"aggregator": "Upgrad"}, ValueError, "no 'Upgrad'; .*'UPGrad'"),
+        ({"aggregator": "Upgrad"}, ValueError, "one of .*'UPGrad'.*; got 'Upgrad'"),
         ({"aggregator": 5}, TypeError, "aggregator must be an Aggregator.* got 5"),
         ({"aggregator": nn.Linear}, TypeError, "aggregator must be .* got <class"),
-        ({"aggregator": "Krum"}, ValueError, "do not fit Krum .*'n_byzantine'"),
-        ({"aggregator": "MGDA", "c": 1}, ValueError, "do not fit MGDA .*'c'"),
-        ({"aggregator": "FAMO"}, ValueError, "FAMO .* losses after the step"),
+        ({"aggregator": "Krum"}, ValueError, "must fit Krum .*'n_byzantine'"),
+        ({"aggregator": "MGDA", "c": 1}, ValueError, "must fit MGDA .*'c'"),
+        ({"aggregator": "FAMO"}, ValueError, "losses after the step.* got FAMO"),
     ],
 )
-def test_refusals(earlier, aggregation, params, error, message):
+def test_invalid_aggregators_are_named(earlier, aggregation, params, error, message):
     earlier.set_params(weighting="torchjd", weighting_params=params)
     refuses(earlier, error, message)
 
 
-def test_instances_that_are_refused(earlier, aggregation):
+def test_invalid_instances_are_named(earlier, aggregation):
     for instance in (nn.Linear(2, 2), Fixed(2, weights=[1, 2])):
         earlier.set_params(weighting=instance)
         refuses(earlier, TypeError, "weighting .* TorchJD; got an instance of .* class")
     earlier.set_params(weighting=aggregation.MGDA(), weighting_params={"epsilon": 1})
-    refuses(earlier, ValueError, r"weighting_params holds \['epsilon'\], but")
+    refuses(earlier, ValueError, r"weighting_params must .* got \['epsilon'\]")
 
 
 def test_without_torchjd_the_error_names_the_extra(earlier, monkeypatch):
@@ -176,14 +180,14 @@ def test_without_torchjd_the_error_names_the_extra(earlier, monkeypatch):
 
 
 @pytest.mark.parametrize("name", ["ExcessMTL", "Mean", "Sum"])
-def test_weightings_of_gradients_are_given_these(aggregation, name):
+def test_weightings_of_gradients_are_called_with_the_gradients(aggregation, name):
     gradients = [torch.tensor([[1.0, 2.0, 0.5], [-0.3, 0.4, 2.0]])]
     [expected] = TorchJD(2, aggregator=name).combine(gradients)
     [found] = TorchJD(2, aggregator=f"{name}Weighting").combine(gradients)
     torch.testing.assert_close(found, expected)
 
 
-def test_preferences_in_single_precision(aggregation):
+def test_preference_vectors_are_float32(aggregation):
     preference = torch.tensor([1.0, 2.0])
     method = aggregation.AlignedMTL(pref_vector=preference)
     gradients = torch.tensor([[1.0, 2.0, 0.5], [-0.3, 0.4, 2.0]])
@@ -191,7 +195,7 @@ def test_preferences_in_single_precision(aggregation):
     torch.testing.assert_close(found, method(gradients), rtol=1e-4, atol=1e-5)
 
 
-def test_what_fits_another_number_of_tasks_is_refused_early(earlier, aggregation):
+def test_methods_for_another_number_of_tasks_are_refused(earlier, aggregation):
     method = aggregation.AlignedMTL(pref_vector=torch.ones(3))
     earlier.set_params(weighting=method)
     refuses(earlier, ValueError, "AlignedMTL of TorchJD cannot combine 2 tasks")

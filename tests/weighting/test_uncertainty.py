@@ -14,7 +14,8 @@ def test_value_and_gradients():
     weighting.log_variances.data.copy_(s)
     losses = torch.tensor([0.7, 0.01, 3.0], dtype=torch.float64, requires_grad=True)
     total = weighting(losses)
-    # As in the paper: losses over variances, and the logarithms of the deviations.
+    # As in the paper: losses divided by the variances, plus the logarithms of the
+    # standard deviations.
     sigma = s.div(2).exp()
     torch.testing.assert_close(total, (losses / sigma**2 + sigma.log()).sum())
     total.backward()
@@ -42,7 +43,7 @@ def test_the_optimum_is_reached_above_and_below_weight_1(loss):
     torch.testing.assert_close(s, (2 * losses).log(), rtol=1e-3, atol=1e-3)
 
 
-def test_a_step_without_signal_leaves_the_variance():
+def test_a_loss_of_0_does_not_change_the_variance():
     weighting = Uncertainty(2)
     losses = torch.tensor([0.0, 0.25], requires_grad=True)
     weighting(losses).backward()
@@ -51,13 +52,13 @@ def test_a_step_without_signal_leaves_the_variance():
 
 
 class Constant(BCE):
-    """Losses that no weight of the network changes."""
+    """Losses that do not depend on the network."""
 
     def forward(self, logits, y, sample_weight=None, groups=None):
-        return 0 * logits.sum(dim=0) + torch.tensor([0.05, 2.0])
+        return 0 * logits.sum(dim=0) + logits.new_tensor([0.05, 2.0])
 
 
-def test_the_optimiser_of_the_net_learns_the_variances():
+def test_the_optimiser_of_the_network_learns_the_variances():
     model = small(loss=Constant, weighting="uncertainty", optimizer="sgd", lr=0.1)
     model.set_params(batch_size=len(X), max_epochs=40).fit(X, Y)
     s, expected = np.zeros(2), []
@@ -68,10 +69,10 @@ def test_the_optimiser_of_the_net_learns_the_variances():
     found = np.array([model.history_[:, column] for column in columns]).T
     assert_allclose(found, expected, rtol=1e-4)
     assert found[-1, 0] > 3
-    learnt = model.net_.criterion_.weighting.log_variances
-    assert_allclose(learnt.detach(), s, rtol=1e-4)
+    learned = model.net_.criterion_.weighting.log_variances
+    assert_allclose(learned.detach().cpu(), s, rtol=1e-4)
     in_optimizer = [p for g in model.net_.optimizer_.param_groups for p in g["params"]]
-    assert any(p is learnt for p in in_optimizer)
+    assert any(p is learned for p in in_optimizer)
     assert model.history_[:, "train_loss"] == pytest.approx([2.05] * 40)
 
 
