@@ -1,7 +1,8 @@
 """Compare the losses on impressions: `python -m sk_pwiser`.
 
-Fits on generated impressions and, with the environment variable SK_PWISER_DATA set to
-a folder that holds KuaiRand-Pure, on real ones; prints the AUC of each task.
+Fits the estimator with "bce" and "pwiser" on generated impressions and, if the
+environment variable SK_PWISER_DATA names a folder with KuaiRand-Pure, on real ones.
+Prints the AUC of each task.
 """
 
 import argparse
@@ -9,7 +10,6 @@ import os
 import time
 
 import numpy as np
-from sklearn.model_selection import train_test_split
 
 from sk_pwiser import MultiTaskCTRCVRClassifier
 from sk_pwiser.datasets import load_kuairand, make_ctr_cvr
@@ -19,8 +19,9 @@ from sk_pwiser.metrics import (
     cvr_auc_scorer,
     mean_log_loss_scorer,
 )
-from sk_pwiser.model_selection import funnel_depth
+from sk_pwiser.model_selection import funnel_holdout
 
+LOSSES = ("bce", "pwiser")
 SCORERS = {
     "click AUC": ctr_auc_scorer,
     "conversion AUC": ctcvr_auc_scorer,
@@ -30,16 +31,15 @@ SCORERS = {
 
 
 def generated():
-    """Return train and test parts of generated impressions with noisy clicks."""
+    """Return training and test parts of generated impressions with noisy clicks."""
     bunch = make_ctr_cvr(60_000, ctr=0.2, cvr=0.2, click_noise=0.3, random_state=0)
-    depth = funnel_depth(bunch.target)
-    return train_test_split(
-        bunch.data, bunch.target, test_size=0.5, stratify=depth, random_state=0
-    )
+    train, test = funnel_holdout(bunch.target, test_size=0.5, random_state=0)
+    X, Y = bunch.data, bunch.target
+    return X.iloc[train], X.iloc[test], Y.iloc[train], Y.iloc[test]
 
 
 def kuairand(path, second):
-    """Return the train and test files of KuaiRand-Pure."""
+    """Return the training and test rows of KuaiRand-Pure."""
     train, test = (
         load_kuairand(path, second, subset=subset) for subset in ("train", "test")
     )
@@ -51,25 +51,24 @@ def sources():
     yield "generated impressions", generated
     path = os.environ.get("SK_PWISER_DATA")
     if not path:
-        print("SK_PWISER_DATA is not set: no real impressions.")
+        print("\nSK_PWISER_DATA is not set, so real impressions are left out.")
         return
     for second in ("engage", "long"):
         yield f"KuaiRand, click and {second}", lambda s=second: kuairand(path, s)
 
 
-def compare(title, load, seeds):
-    """Fit with each loss and print a table of mean scores over the seeds."""
+def compare(title, load, seeds, params):
+    """Fit with each loss and print the mean scores over the seeds as a table."""
     X, X_test, Y, Y_test = load()
-    tasks = ", ".join(f"{n} {r:.1%}" for n, r in zip(Y.columns, Y.mean(), strict=True))
-    print(
-        f"\n{title}: {len(X):,} rows to train on, {len(X_test):,} to test on; {tasks}"
-    )
+    rates = ", ".join(f"{n} {r:.1%}" for n, r in zip(Y.columns, Y.mean(), strict=True))
+    print(f"\n{title}: {len(X):,} training rows, {len(X_test):,} test rows; {rates}")
     rows = {}
-    for loss in ("bce", "pwiser"):
+    for loss in LOSSES:
         rows[loss] = []
         for seed in range(seeds):
             started = time.perf_counter()
-            model = MultiTaskCTRCVRClassifier(loss=loss, random_state=seed).fit(X, Y)
+            model = MultiTaskCTRCVRClassifier(loss=loss, random_state=seed, **params)
+            model.fit(X, Y)
             seconds = time.perf_counter() - started
             print(
                 f"  {loss}, seed {seed}: {model.n_iter_} epochs in {seconds:.1f} s",
@@ -84,13 +83,25 @@ def compare(title, load, seeds):
         print(f"{loss:<8}{means}{seconds:>19.1f}", flush=True)
 
 
-def main():
+def main(argv=None):
     """Run the comparison."""
-    parser = argparse.ArgumentParser(prog="python -m sk_pwiser", description=__doc__)
-    parser.add_argument("--seeds", type=int, default=1, help="fits a loss (default 1)")
-    arguments = parser.parse_args()
+    parser = argparse.ArgumentParser(
+        prog="python -m sk_pwiser",
+        description=__doc__,
+        formatter_class=argparse.RawDescriptionHelpFormatter,
+    )
+    parser.add_argument(
+        "--seeds", type=int, default=1, help="number of fits per loss (default: 1)"
+    )
+    parser.add_argument(
+        "--max-epochs", type=int, help="epochs per fit (default: that of the estimator)"
+    )
+    arguments = parser.parse_args(argv)
+    params = {}
+    if arguments.max_epochs is not None:
+        params["max_epochs"] = arguments.max_epochs
     for title, load in sources():
-        compare(title, load, arguments.seeds)
+        compare(title, load, arguments.seeds, params)
 
 
 if __name__ == "__main__":
