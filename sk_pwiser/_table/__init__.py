@@ -1,18 +1,12 @@
-"""X and Y become tensors' arrays: columns, encodings, labels and row weights."""
+"""Tables and labels become arrays: column encodings, labels, row weights, groups."""
 
-from sk_pwiser._table._categories import MISSING, UNSEEN
+from sk_pwiser._table._categories import UNSEEN
 from sk_pwiser._table._encoder import TableEncoder
-from sk_pwiser._table._labels import (
-    Targets,
-    check_groups,
-    check_row_weights,
-    check_targets,
-    takes_lower_case_y,
-)
+from sk_pwiser._table._labels import Targets, check_targets
 from sk_pwiser._table._numeric import NUMERIC_ENCODINGS
+from sk_pwiser._table._rows import check_groups, check_row_weights, n_rows
 
 __all__ = [
-    "MISSING",
     "NUMERIC_ENCODINGS",
     "UNSEEN",
     "TableEncoder",
@@ -20,5 +14,5 @@ __all__ = [
     "check_groups",
     "check_row_weights",
     "check_targets",
-    "takes_lower_case_y",
+    "n_rows",
 ]

@@ -1,48 +1,54 @@
-"""Category columns: codes of values, missing values and values not seen in fit.
+"""Category columns: codes of values, of missing values and of unseen values.
 
-Every category column has code 0 for missing values and code 1 for values that were
-not seen in fit; values too rare to learn from share code 1, so that it is trained.
+In every category column, code 0 stands for missing values and code 1 for values that
+were not seen in fit. Rare values share code 1, so that its embedding is trained.
 """
 
-from numbers import Number
+from decimal import Decimal
+from itertools import chain
+from numbers import Real
 from typing import NamedTuple
 
 import numpy as np
 
-from sk_pwiser._table._dataframe import count, factorize
+from sk_pwiser._table._factorize import count_values, factorize
 from sk_pwiser._table._numeric import infinity_error
 
 MISSING, UNSEEN, FIRST_VALUE = 0, 1, 2
 
 
 class Codes(NamedTuple):
-    """The codes of a category column, looked up when they are asked for.
+    """The codes of a category column, stored as a lookup table.
 
     Parameters
     ----------
-    positions : integer ndarray of shape (n_samples,)
-        Where each row's code stands in `table`; -1 is the last entry.
+    indices : integer ndarray of shape (n_samples,)
+        Index into `table` for each row; -1 selects the last entry.
     table : integer ndarray
         Codes.
     """
 
-    positions: np.ndarray
+    indices: np.ndarray
     table: np.ndarray
 
-    def of(self, rows):
-        """Return the codes of some rows, a slice or a position."""
-        return self.table[self.positions[rows]]
+    def take(self, rows):
+        """Return the codes of the rows in a slice."""
+        return self.table[self.indices[rows]]
 
 
 class CategoryColumn:
     """Codes of one category column.
+
+    The codes depend on the distinct values and their frequencies alone (see
+    `sort_values`). The order of the rows, the library, the dtype of the column and the
+    declared order of its categories do not matter.
 
     Parameters
     ----------
     name : str or int
         Name of the column, for messages.
     min_frequency : int
-        Values seen less often in fit share the code of unseen values.
+        Values that occur in fewer rows in fit share the code of unseen values.
     """
 
     def __init__(self, name, min_frequency):
@@ -51,55 +57,115 @@ class CategoryColumn:
 
     @property
     def cardinality(self):
-        """Number of codes, those for missing and unseen values included."""
+        """Number of codes, including those of missing and unseen values."""
         return FIRST_VALUE + len(self.codes_)
 
     def fit_transform(self, column):
         """Learn the values of a column and return its `Codes`.
 
-        What counts as rare is a number of rows, whatever their weights.
+        The frequency of a value is its number of rows, whatever their weights.
         """
-        positions, values = self._factorize(column)
-        *counts, n_missing = count(positions, len(values)).tolist()
-        kept = (
+        indices, values = self._factorize(column)
+        *counts, n_missing = count_values(indices, len(values)).tolist()
+        frequent = [
             v for v, n in zip(values, counts, strict=True) if n >= self.min_frequency
-        )
-        self.codes_ = {value: code for code, value in enumerate(kept, FIRST_VALUE)}
-        self.kinds_ = set(map(_kind, values))
-        # A code that no training row had would stay untrained.
+        ]
+        self.codes_ = {
+            value: code for code, value in enumerate(sort_values(frequent), FIRST_VALUE)
+        }
+        self.kinds_ = _kinds(values)
+        # Without missing values in fit, the embedding of their code is not trained.
         self.missing_code_ = MISSING if n_missing else UNSEEN
-        return self._encode(positions, values)
+        return self._encode(indices, values)
 
     def transform(self, column):
-        """Return the `Codes` of a column."""
-        positions, values = self._factorize(column)
-        kinds = set(map(_kind, values))
+        """Return the `Codes` of a column.
+
+        Raises
+        ------
+        ValueError
+            If all values are of another kind than in fit, for example text instead of
+            numbers.
+        """
+        indices, values = self._factorize(column)
+        kinds = _kinds(values)
         if kinds and self.kinds_ and kinds.isdisjoint(self.kinds_):
             raise ValueError(
-                f"Column {self.name!r} held {' and '.join(sorted(self.kinds_))} when "
-                f"fitted; it now holds {' and '.join(sorted(kinds))}, such as "
-                f"{values[0]!r}, which can equal none of its categories."
+                f"Column {self.name!r} contained {' and '.join(sorted(self.kinds_))} "
+                f"in fit; it now contains {' and '.join(sorted(kinds))}, such as "
+                f"{values[0]!r}, which cannot equal any of its categories."
             )
-        return self._encode(positions, values)
+        return self._encode(indices, values)
 
     def _factorize(self, column):
         try:
-            positions, values = factorize(column)
+            indices, values = factorize(column)
         except (TypeError, ValueError, NotImplementedError) as error:
             raise TypeError(
                 f"Column {self.name!r} cannot be read as categories: {error}."
             ) from error
         if np.inf in values or -np.inf in values:
             raise infinity_error(self.name)
-        return positions, values
+        return indices, values
 
-    def _encode(self, positions, values):
+    def _encode(self, indices, values):
         codes = [self.codes_.get(value, UNSEEN) for value in values]
         dtype = np.min_scalar_type(-self.cardinality)
-        return Codes(positions, np.array([*codes, self.missing_code_], dtype=dtype))
+        return Codes(indices, np.array([*codes, self.missing_code_], dtype=dtype))
 
 
-def _kind(value):
-    if isinstance(value, str):
+def sort_values(values):
+    """Sort distinct category values by an order that depends on the values alone.
+
+    Numbers, including bools, come first, in increasing order. Text follows, in the
+    order of its code points. Other objects come last, by the name of their type and
+    then in increasing order. There is one exception: if not all of these values are
+    comparable with each other, as tuples of mixed types or frozensets are not, their
+    order also depends on the order in which they occur.
+
+    Parameters
+    ----------
+    values : list
+        Distinct values, none of them missing.
+
+    Returns
+    -------
+    list
+    """
+    ranks = {cls: _rank(cls) for cls in set(map(type, values))}
+    groups: dict[tuple, list] = {rank: [] for rank in sorted(set(ranks.values()))}
+    for value in values:
+        groups[ranks[type(value)]].append(value)
+    return list(chain.from_iterable(map(_sort_if_comparable, groups.values())))
+
+
+def _rank(cls):
+    kind = _kind(cls)
+    if kind == "other objects":
+        return 2, f"{cls.__module__}.{cls.__qualname__}"
+    return ("numbers", "text").index(kind), ""
+
+
+def _sort_if_comparable(values):
+    # Decimals are not comparable with numpy's scalars.
+    has_scalars = any(issubclass(cls, np.number) for cls in set(map(type, values)))
+    try:
+        return sorted(values, key=_python_number if has_scalars else None)
+    except TypeError:
+        return values
+
+
+def _python_number(value):
+    return value.item() if isinstance(value, np.number) else value
+
+
+def _kinds(values):
+    """Return the kinds of values in a list, as words for messages."""
+    return {_kind(cls) for cls in set(map(type, values))}
+
+
+def _kind(cls):
+    if issubclass(cls, str):
         return "text"
-    return "numbers" if isinstance(value, Number | np.bool_) else "other objects"
+    # Decimal and numpy's bool are comparable with numbers but not registered as Real.
+    return "numbers" if issubclass(cls, Real | Decimal | np.bool_) else "other objects"

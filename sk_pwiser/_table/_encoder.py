@@ -1,39 +1,52 @@
-"""From a table to category codes and numeric inputs, by a schema kept from fit."""
+"""The encoder of tables: a schema learnt in fit gives category codes and inputs."""
 
+from functools import cache
 from itertools import chain
-from numbers import Integral
 
 import numpy as np
 from sklearn.base import BaseEstimator
 from sklearn.utils.validation import validate_data
 
+from sk_pwiser._table._categorical_features import find_category_columns
 from sk_pwiser._table._categories import CategoryColumn
 from sk_pwiser._table._dataframe import (
-    blocks,
-    columns_of,
-    has_category_dtype,
     is_dataframe,
-    rows_of,
+    list_columns,
+    row_chunks,
+    slice_rows,
 )
 from sk_pwiser._table._numeric import NUMERIC_ENCODINGS, NumericColumn
+from sk_pwiser._utils import check_choice, check_integer
 
-# Rows whose columns are put side by side at a time: the part of the table that they
-# make up stays in the cache while its columns are filled in.
-ROWS_IN_CACHE = 2_048
+# Number of rows whose columns are copied into the result at a time: this part of the
+# result stays in the processor's cache while it is filled column by column.
+CACHE_ROWS = 2_048
+
+# What scikit-learn records about a table in fit and compares with later ones.
+SCHEMA = ("n_features_in_", "feature_names_in_")
 
 
 class TableEncoder(BaseEstimator):
     """Encode DataFrames and arrays as category codes and numeric inputs.
 
+    The encoded arrays depend on the values in the table alone: the same table gives the
+    same arrays as a pandas DataFrame, as a polars DataFrame and, if the category
+    columns are given by index or as a mask, as an array.
+
     Parameters
     ----------
     categorical_features : "from_dtype", array-like or None, default="from_dtype"
-        The category columns: by dtype, as a mask, by index or by name.
+        The category columns: "from_dtype" selects them by dtype, an array-like is a
+        boolean mask, indices or names, and None stands for no column.
     min_frequency : int, default=2
-        Category values seen less often in fit share the code of unseen values.
+        Category values that occur in fewer rows in fit share the code of unseen
+        values; at least 1.
     numeric_encoding : {"standard", "quantile", "piecewise_linear"}, \
             default="standard"
-        How the other columns become numeric inputs.
+        How the other columns are encoded.
+    estimator_name : str, default=None
+        Name of the estimator in messages about the number and the names of the
+        columns; by default that of this class.
     """
 
     def __init__(
@@ -41,13 +54,28 @@ class TableEncoder(BaseEstimator):
         categorical_features="from_dtype",
         min_frequency=2,
         numeric_encoding="standard",
+        estimator_name=None,
     ):
         self.categorical_features = categorical_features
         self.min_frequency = min_frequency
         self.numeric_encoding = numeric_encoding
+        self.estimator_name = estimator_name
+
+    def check_parameters(self):
+        """Raise if a parameter is invalid for every table.
+
+        `fit_transform` does so first; callers may do so before other work.
+
+        Raises
+        ------
+        TypeError or ValueError
+            If `min_frequency` is not an integer >= 1 or `numeric_encoding` is unknown.
+        """
+        check_integer("min_frequency", self.min_frequency, at_least=1)
+        check_choice("numeric_encoding", self.numeric_encoding, NUMERIC_ENCODINGS)
 
     def fit_transform(self, X, sample_weight=None):
-        """Learn the schema of a table and encode it.
+        """Learn the schema of a table and encode the table.
 
         Parameters
         ----------
@@ -59,24 +87,36 @@ class TableEncoder(BaseEstimator):
         Returns
         -------
         codes : ndarray of shape (n_samples, n_category_columns)
-            Of the smallest integer type that holds them all.
+            Codes, in the smallest integer type that can represent all of them.
         numeric : float32 ndarray of shape (n_samples, n_numeric)
+            Inputs of the numeric columns.
+
+        Raises
+        ------
+        TypeError or ValueError
+            If a parameter is invalid, if `X` is not a table with at least one row and
+            one column, or if a column contains values that cannot be encoded. The
+            message contains the name of the parameter or column.
         """
-        X = self._read(X, reset=True)
-        names = getattr(self, "feature_names_in_", range(self.n_features_in_))
-        is_category = self._find_categories(X, list(names))
+        self.check_parameters()
+        X = self._validate(X, reset=True)
+        names = list(getattr(self, "feature_names_in_", range(self.n_features_in_)))
+        is_category = find_category_columns(self.categorical_features, X, names)
         make_numeric = NUMERIC_ENCODINGS[self.numeric_encoding]
         self.columns_ = [
             CategoryColumn(name, self.min_frequency) if flag else make_numeric(name)
             for name, flag in zip(names, is_category, strict=True)
         ]
-        codes = [c.fit_transform(v) for c, v in self._pairs(X, CategoryColumn)]
-        for column, values in self._pairs(X, NumericColumn):
-            column.fit(values, sample_weight)
-        return self._codes(codes, X.shape[0]), self._numbers(X)
+        codes = [
+            encoder.fit_transform(column)
+            for encoder, column in self._pair_columns(X, CategoryColumn)
+        ]
+        for encoder, column in self._pair_columns(X, NumericColumn):
+            encoder.fit(column, sample_weight)
+        return self._stack_codes(codes, X.shape[0]), self._encode_numeric(X)
 
     def transform(self, X):
-        """Encode a table by the schema of the fitted one.
+        """Encode a table with the schema learnt in fit.
 
         Parameters
         ----------
@@ -86,18 +126,22 @@ class TableEncoder(BaseEstimator):
         Returns
         -------
         codes : ndarray of shape (n_samples, n_category_columns)
-            Of the smallest integer type that holds them all.
+            Codes, in the smallest integer type that can represent all of them.
         numeric : float32 ndarray of shape (n_samples, n_numeric)
+            Inputs of the numeric columns.
 
         Raises
         ------
         ValueError or TypeError
-            If columns are missing, new or in another order, or hold values that the
-            column cannot take. The message names the column.
+            If columns are missing, new or in another order, or if a column contains
+            values that cannot be encoded. The message contains the name of the column.
         """
-        X = self._read(X, reset=False)
-        codes = [c.transform(values) for c, values in self._pairs(X, CategoryColumn)]
-        return self._codes(codes, X.shape[0]), self._numbers(X)
+        X = self._validate(X, reset=False)
+        codes = [
+            encoder.transform(column)
+            for encoder, column in self._pair_columns(X, CategoryColumn)
+        ]
+        return self._stack_codes(codes, X.shape[0]), self._encode_numeric(X)
 
     @property
     def cardinalities_(self):
@@ -106,100 +150,76 @@ class TableEncoder(BaseEstimator):
 
     @property
     def numeric_bins_(self):
-        """Number of bins of each numeric input, 0 for those that are none's position.
+        """Number of bins of each numeric input, 0 for inputs that have no bins.
 
-        Indicators of missing values are inputs as well.
+        The indicators of missing values are numeric inputs, too.
         """
         columns = (c for c in self.columns_ if isinstance(c, NumericColumn))
         return [n_bins for column in columns for n_bins in column.bins]
 
     @property
     def n_numeric_(self):
-        """Number of numeric inputs, indicators of missing values included."""
+        """Number of numeric inputs, including the indicators of missing values."""
         return len(self.numeric_bins_)
 
-    def _read(self, X, reset):
-        if not is_dataframe(X):
-            # In lists numbers may stand beside text, which numpy would make text too.
+    def _validate(self, X, reset):
+        """Check the form of a table, and in transform its columns' number and names."""
+        validator = _estimator_class(self.estimator_name or type(self).__name__)()
+        if not reset:
+            vars(validator).update(self._schema())
+        if is_dataframe(X):
+            validate_data(validator, X, reset=reset, skip_check_array=True)
+            if X.shape[0] < 1 or X.shape[1] < 1:
+                raise ValueError(
+                    "X must have at least one row and one column; its shape is "
+                    f"{X.shape}."
+                )
+        else:
+            # Lists may mix numbers and text, all of which numpy would convert to text.
             dtype = None if hasattr(X, "dtype") else object
-            return validate_data(
-                self, X, reset=reset, dtype=dtype, ensure_all_finite=False
+            X = validate_data(
+                validator, X, reset=reset, dtype=dtype, ensure_all_finite=False
             )
-        validate_data(self, X, reset=reset, skip_check_array=True)
-        if X.shape[0] < 1 or X.shape[1] < 1:
-            raise ValueError(
-                f"X must have at least one row and one column; its shape is {X.shape}."
-            )
+        if reset:
+            for name in self._schema():
+                delattr(self, name)
+            vars(self).update(vars(validator))
         return X
 
-    def _pairs(self, X, kind):
-        """List the columns of a kind, each with what the table holds of it."""
-        pairs = zip(self.columns_, columns_of(X), strict=True)
+    def _schema(self):
+        return {name: getattr(self, name) for name in SCHEMA if hasattr(self, name)}
+
+    def _pair_columns(self, X, kind):
+        """Return the column encoders of one class, each with its column of `X`."""
+        pairs = zip(self.columns_, list_columns(X), strict=True)
         return [pair for pair in pairs if isinstance(pair[0], kind)]
 
-    def _codes(self, columns, n_samples):
+    def _stack_codes(self, columns, n_samples):
         dtype = np.min_scalar_type(-max(self.cardinalities_, default=1))
         table = np.empty((n_samples, len(columns)), dtype=dtype)
-        _put_side_by_side([column.of for column in columns], table)
+        _fill_columns(table, [column.take for column in columns])
         return table
 
-    def _numbers(self, X):
+    def _encode_numeric(self, X):
         table = np.empty((X.shape[0], self.n_numeric_), dtype=np.float32)
-        pairs = self._pairs(X, NumericColumn)
-        for rows in blocks(len(table)):
-            inputs = [c.transform(rows_of(values, rows)) for c, values in pairs]
-            _put_side_by_side([one.__getitem__ for one in chain(*inputs)], table[rows])
+        pairs = self._pair_columns(X, NumericColumn)
+        for rows in row_chunks(len(table)):
+            inputs = chain.from_iterable(
+                encoder.transform(slice_rows(column, rows)) for encoder, column in pairs
+            )
+            _fill_columns(table[rows], [column.__getitem__ for column in inputs])
         return table
 
-    def _find_categories(self, X, names):
-        chosen = self.categorical_features
-        if chosen is None:
-            return [False] * len(names)
-        if isinstance(chosen, str):
-            if chosen != "from_dtype":
-                raise ValueError(
-                    "categorical_features must be 'from_dtype', None, or a list of "
-                    f"names, indices or booleans; got {chosen!r}."
-                )
-            return [has_category_dtype(column) for column in columns_of(X)]
-        return _chosen_columns(np.asarray(chosen).tolist(), names)
+
+@cache
+def _estimator_class(name):
+    """Return an estimator class of a given name, which scikit-learn's messages use."""
+    return type(name, (BaseEstimator,), {})
 
 
-def _put_side_by_side(columns, table):
-    """Fill a table with columns, functions that return the values of a slice."""
-    for start in range(0, len(table), ROWS_IN_CACHE):
-        rows = slice(start, start + ROWS_IN_CACHE)
-        for index, column in enumerate(columns):
-            table[rows, index] = column(rows)
-
-
-def _chosen_columns(chosen, names):
-    if not isinstance(chosen, list):
-        chosen = [chosen]
-    if chosen and all(isinstance(c, bool) for c in chosen):
-        if len(chosen) != len(names):
-            raise ValueError(
-                f"categorical_features as a mask must have one entry a column, "
-                f"{len(names)}; it has {len(chosen)}."
-            )
-        return chosen
-    flags = [False] * len(names)
-    for column in chosen:
-        flags[_column_index(column, names)] = True
-    return flags
-
-
-def _column_index(column, names):
-    if isinstance(column, str):
-        if column not in names:
-            raise ValueError(
-                f"categorical_features names {column!r}, which is no column of X; its "
-                f"columns are {names}."
-            )
-        return names.index(column)
-    if not isinstance(column, Integral) or not -len(names) <= column < len(names):
-        raise ValueError(
-            f"categorical_features holds {column!r}, which is no name or index of the "
-            f"{len(names)} columns of X."
-        )
-    return int(column)
+def _fill_columns(table, columns):
+    """Fill a table from functions that return the values of a column in a slice."""
+    for start in range(0, len(table), CACHE_ROWS):
+        rows = slice(start, start + CACHE_ROWS)
+        for index, take in enumerate(columns):
+            table[rows, index] = take(rows)

@@ -1,15 +1,19 @@
-"""Labels and row weights: checked before training, and what they say of the tasks."""
+"""Labels of the tasks: checked and converted before training."""
 
+import sys
 import warnings
 from dataclasses import dataclass, replace
-from functools import wraps
 
 import numpy as np
 from sklearn.utils import check_array, column_or_1d
 from sklearn.utils.multiclass import check_classification_targets, type_of_target
 
-from sk_pwiser._table._dataframe import factorize
+from sk_pwiser._table._dataframe import is_dataframe, is_missing
+from sk_pwiser._table._task_names import choose_task_names, names_of_columns
 from sk_pwiser.model_selection import funnel_depth
+
+# Packages whose frames lie between the user's call and a warning.
+CALLING_PACKAGES = ("sk_pwiser", "sklearn", "joblib")
 
 
 @dataclass
@@ -21,7 +25,7 @@ class Targets:
     values : float32 ndarray of shape (n_samples, n_tasks)
         Labels, 0 or 1.
     classes : ndarray of shape (n_tasks, 2) or (2,)
-        The labels as the user wrote them; 1-D for 1-D labels.
+        The two labels of each task, in the user's dtype; 1-D for 1-D labels.
     task_names : tuple of str
         Names of the tasks.
     """
@@ -31,34 +35,51 @@ class Targets:
     task_names: tuple
 
     def without_labels(self):
-        """Return what is to be kept after training."""
+        """Return the classes and names alone, which are kept after training."""
         return replace(self, values=self.values[:0])
 
-    def warn_of_oddities(self, constant_tasks=True):
-        """Warn, once each, of broken funnels and of tasks with one class alone."""
-        broken = int((self.values.sum(axis=1) != funnel_depth(self.values)).sum())
-        if broken:
-            warnings.warn(
-                f"{broken} of {len(self.values)} rows break the funnel: a later task "
-                "is 1 under an earlier 0. They train the tasks' own losses and join no "
-                "pair.",
-                UserWarning,
-                stacklevel=6,
+    def warn_about_labels(self, constant_tasks=True):
+        """Warn about rows that break the funnel and about tasks with a single label.
+
+        Parameters
+        ----------
+        constant_tasks : bool, default=True
+            Whether to warn about tasks with a single label, which is usual in a small
+            batch of rows.
+        """
+        messages = list(self._broken_funnel_messages())
+        if constant_tasks:
+            messages += self._constant_task_messages()
+        for message in messages:
+            warnings.warn(message, UserWarning, stacklevel=_stacklevel_of_user())
+
+    def _broken_funnel_messages(self):
+        n_broken = int((self.values.sum(axis=1) != funnel_depth(self.values)).sum())
+        if n_broken:
+            yield (
+                f"{n_broken} of {len(self.values)} rows break the funnel: a later task "
+                "is 1 although an earlier one is 0. These rows contribute to the loss "
+                "of each task but not to the pairwise term."
             )
-        if not constant_tasks:
-            return
-        first = self.values[0]
-        constant = (self.values == first).all(axis=0)
-        for name, label, is_constant in zip(
-            self.task_names, first, constant, strict=True
-        ):
-            if is_constant:
-                warnings.warn(
-                    f"Task {name!r} is {int(label)} in every row: its prediction is "
-                    "that constant, as far as training lets it.",
-                    UserWarning,
-                    stacklevel=6,
-                )
+
+    def _constant_task_messages(self):
+        first_row = self.values[0]
+        is_constant = (self.values == first_row).all(axis=0)
+        for k in np.flatnonzero(is_constant):
+            yield (
+                f"Task {self.task_names[k]!r} is {int(first_row[k])} in every row: the "
+                "network can learn nothing but this constant."
+            )
+
+
+def _stacklevel_of_user():
+    """Return the stack level at which the caller's warning points to user code."""
+    frame, level = sys._getframe(1), 1
+    while frame.f_back is not None:
+        if frame.f_globals.get("__name__", "").split(".")[0] not in CALLING_PACKAGES:
+            break
+        frame, level = frame.f_back, level + 1
+    return level
 
 
 def check_targets(Y, task_names=None, *, default_names=None, classes=None):
@@ -67,229 +88,139 @@ def check_targets(Y, task_names=None, *, default_names=None, classes=None):
     Parameters
     ----------
     Y : array-like of shape (n_samples, n_tasks) or (n_samples,)
-        Labels: 0 or 1; with one task, any two labels.
+        Labels: 0 or 1 for several tasks, any two labels for a single task.
     task_names : sequence of str, default=None
-        Names of the tasks; by default the columns of a DataFrame.
+        Names of the tasks; by default the column names of a DataFrame.
     default_names : sequence of str, default=None
-        Names of the tasks where nothing else names them.
+        Names of the tasks if neither `task_names` nor `Y` contains any.
     classes : array-like of shape (2,), default=None
-        The two labels of one task, where not both need be in `Y`.
+        The two labels of a single task, needed if `Y` may contain only one of them.
+
+    Returns
+    -------
+    Targets
 
     Raises
     ------
     ValueError
-        If labels are missing, of another value or another number than `task_names`,
-        or if two tasks have one name.
+        If labels are missing or not allowed, if the number of `task_names` differs from
+        the number of tasks, or if two tasks have the same name.
     TypeError
-        If `task_names` holds anything but strings.
+        If `Y` is sparse or a scalar, or if a name in `task_names` is not a string.
     """
     if Y is None:
         raise ValueError(
             "This estimator requires y to be passed, but the target y is None."
         )
-    names = _names_of(Y)
-    _check_names("The columns of Y", names)
-    _check_names("task_names", task_names)
-    labels = _read(Y, names)
+    columns = names_of_columns(Y)
+    labels = _read(Y, columns)
     if labels.ndim == 1 or labels.shape[1] == 1:
-        values, classes = _one_task(column_or_1d(labels), classes)
+        name = 0 if columns is None else columns[0]
+        values, classes = _one_task(column_or_1d(labels), classes, name)
     else:
-        values, classes = _several_tasks(labels, names)
-    n_tasks = values.shape[1]
-    if task_names is not None and len(task_names) != n_tasks:
-        raise ValueError(
-            f"Y has {n_tasks} columns, but task_names names {len(task_names)}: "
-            f"{list(task_names)}."
+        values, classes = _several_tasks(labels, columns)
+    names = choose_task_names(values.shape[1], task_names, columns, default_names)
+    return Targets(values, classes, names)
+
+
+def _read(Y, columns):
+    """Return labels as an array; raise if any is missing or infinite."""
+    try:
+        labels = check_array(
+            Y, ensure_2d=False, dtype=None, ensure_all_finite=False, input_name="Y"
         )
-    for candidate in (task_names, names, default_names):
-        if candidate is not None:
-            return Targets(values, classes, tuple(map(str, candidate)))
-    return Targets(values, classes, tuple(_default_names(n_tasks)))
-
-
-def _names_of(Y):
-    if _is_dataframe(Y):
-        return [str(column) for column in Y.columns]
-    name = getattr(Y, "name", None)
-    return None if name in (None, "") else [str(name)]
-
-
-def _is_dataframe(Y):
-    return hasattr(Y, "columns") and hasattr(Y, "dtypes")
-
-
-def _default_names(n_tasks):
-    if n_tasks == 2:
-        return ["click", "conversion"]
-    return [f"task_{k}" for k in range(n_tasks)]
-
-
-def _check_names(where, names):
-    names = [] if names is None else list(names)
-    if not all(isinstance(name, str) for name in names):
-        raise TypeError(f"{where} must be strings; got {names}.")
-    twice = [name for name in names if names.count(name) > 1]
-    if twice:
-        raise ValueError(f"{where} must differ, but {twice[0]!r} is there twice.")
-
-
-def _read(Y, names):
-    """Return labels as an array; refuse missing ones and name their column."""
-    labels = check_array(
-        Y,
-        ensure_2d=False,
-        dtype=None,
-        ensure_all_finite="allow-nan",
-        input_name="Y",
-        estimator="Y",
-    )
+    except (TypeError, ValueError) as error:
+        kind = TypeError if isinstance(error, TypeError) else ValueError
+        raise kind(f"Y cannot be read as labels: {error}") from error
     if labels.dtype == object:
-        known = np.frompyfunc(_is_known, 1, 1)(labels).astype(bool)
+        missing = np.frompyfunc(is_missing, 1, 1)(labels).astype(bool)
     else:
-        known = labels == labels
-    if not known.all():
-        missing = (~known).reshape(len(labels), -1).sum(axis=0)
-        k = int(missing.argmax())
-        raise ValueError(
-            f"Input Y contains NaN: {missing[k]} in column "
-            f"{k if names is None else names[k]!r}."
-        )
-    return labels.astype(_dtype_of(Y, labels.dtype), copy=False)
+        missing = labels != labels
+    _raise_for_first(missing, columns, "NaN")
+    _raise_if_infinite(labels, columns)
+    return labels.astype(_original_dtype(Y, labels.dtype), copy=False)
 
 
-def _is_known(label):
-    if label is None:
-        return False
-    same = label == label
-    # pandas.NA answers comparisons with itself.
-    return isinstance(same, bool | np.bool_) and bool(same)
+def _raise_if_infinite(labels, columns):
+    if labels.dtype.kind == "f":
+        what = "infinity or a value too large for dtype('float64')"
+        _raise_for_first(np.isinf(labels), columns, what)
 
 
-def _dtype_of(Y, dtype):
-    """Return the dtype that labels came in: nullable ones arrive as floats."""
-    dtypes = Y.dtypes if _is_dataframe(Y) else [getattr(Y, "dtype", dtype)]
+def _raise_for_first(is_wrong, columns, what):
+    """Raise for the column with the most wrong labels, if there is any."""
+    if is_wrong.any():
+        counts = is_wrong.reshape(len(is_wrong), -1).sum(axis=0)
+        k = int(counts.argmax())
+        name = k if columns is None else columns[k]
+        raise ValueError(f"Input Y contains {what}: {counts[k]} in column {name!r}.")
+
+
+def _original_dtype(Y, dtype):
+    """Return the dtype of the user's labels: nullable integers arrive as floats."""
+    dtypes = Y.dtypes if is_dataframe(Y) else [getattr(Y, "dtype", dtype)]
     plain = [getattr(one, "numpy_dtype", one) for one in dtypes]
     if all(isinstance(one, np.dtype) and one.kind in "iub" for one in plain):
         return np.result_type(*plain)
     return dtype
 
 
-def _one_task(labels, classes):
+def _one_task(labels, classes, name):
     if labels.dtype == object:
-        labels = _plain(labels)
-    check_classification_targets(labels)
+        labels = _without_object_dtype(labels, name)
+        _raise_if_infinite(labels, [name])
+    try:
+        check_classification_targets(labels)
+    except ValueError as error:
+        raise ValueError(f"{error} Found in column {name!r} of Y.") from error
     found = np.unique(labels)
     if classes is None:
         if len(found) > 2:
             raise ValueError(
                 "Only binary classification is supported. The type of the target is "
-                f"{type_of_target(labels)}, with the labels {found[:5].tolist()}."
+                f"{type_of_target(labels)}: column {name!r} of Y contains the labels "
+                f"{found[:5].tolist()}."
             )
         if len(found) < 2:
             raise ValueError(
-                "This estimator needs both classes of its task; the data contains only "
-                f"one class: {found.tolist()[0]!r}."
+                "This estimator needs both classes of a single task; the data contains "
+                f"only one class: {found.tolist()[0]!r}, in column {name!r} of Y."
             )
         classes = found
     classes = np.unique(classes)
     if len(classes) != 2 or not np.isin(found, classes).all():
         raise ValueError(
             "Only binary classification is supported: expected the classes "
-            f"{classes.tolist()}, got the labels {found[:5].tolist()}."
+            f"{classes.tolist()}, got the labels {found[:5].tolist()} in column "
+            f"{name!r} of Y."
         )
     return (labels == classes[1]).astype(np.float32)[:, np.newaxis], classes
 
 
-def _plain(labels):
-    """Return Python objects in a dtype of their own; text stays as it is."""
+def _without_object_dtype(labels, name):
+    """Return Python objects in a dtype of numbers or dates; text is left unchanged."""
     is_text = [isinstance(label, str) for label in labels]
     if all(is_text):
         return labels
     if any(is_text):
         raise ValueError(
-            "Labels must be all text or all numbers; Y holds "
+            f"Labels must be all text or all numbers; column {name!r} of Y contains "
             f"{labels[is_text.index(True)]!r} and {labels[is_text.index(False)]!r}."
         )
     return np.array(labels.tolist())
 
 
-def _several_tasks(labels, names):
+def _several_tasks(labels, columns):
     for k in range(labels.shape[1]):
         column = labels[:, k]
-        wrong = ~np.isin(column, [0, 1])
-        if wrong.any():
-            row = int(wrong.argmax())
+        is_wrong = ~np.isin(column, [0, 1])
+        if is_wrong.any():
+            row = int(is_wrong.argmax())
+            name = k if columns is None else columns[k]
             raise ValueError(
-                f"Labels must be 0 or 1; column {k if names is None else names[k]!r} "
-                f"of Y holds {column[row : row + 1].tolist()[0]!r} in row {row}."
+                f"Labels must be 0 or 1; column {name!r} of Y contains "
+                f"{column[row : row + 1].tolist()[0]!r} in row {row}."
             )
     dtype = np.dtype(int) if labels.dtype == object else labels.dtype
     classes = np.tile(np.array([0, 1]), (labels.shape[1], 1)).astype(dtype)
     return labels.astype(np.float32), classes
-
-
-def check_row_weights(sample_weight, n_samples):
-    """Return row weights of mean 1, float32 of shape (n_samples,), or None.
-
-    Raises
-    ------
-    ValueError
-        If they have another shape, are negative or not finite, or are all zero.
-    """
-    if sample_weight is None:
-        return None
-    try:
-        weights = check_array(
-            sample_weight, ensure_2d=False, dtype=np.float64, input_name="sample_weight"
-        )
-    except (TypeError, ValueError) as error:
-        raise ValueError(
-            f"sample_weight must hold a finite number a row. {error}"
-        ) from error
-    if weights.shape != (n_samples,):
-        raise ValueError(
-            f"sample_weight must have shape ({n_samples},); got {weights.shape}."
-        )
-    if weights.min() < 0:
-        raise ValueError(f"sample_weight must be >= 0; it holds {weights.min()}.")
-    if not weights.any():
-        raise ValueError("sample_weight must not be zero for every row.")
-    weights = weights / weights.max()  # the sum of the largest floats overflows
-    return (weights / weights.mean()).astype(np.float32)
-
-
-def check_groups(groups, n_samples):
-    """Return a number a row for its group, int64 of shape (n_samples,), or None.
-
-    Raises
-    ------
-    ValueError
-        If they have another shape or are missing.
-    """
-    if groups is None:
-        return None
-    if np.shape(groups) != (n_samples,):
-        raise ValueError(
-            f"groups must have shape ({n_samples},); got {np.shape(groups)}."
-        )
-    numbers, _ = factorize(
-        groups if hasattr(groups, "to_numpy") else np.asarray(groups)
-    )
-    if numbers.min() < 0:
-        raise ValueError(f"groups must be known; {(numbers < 0).sum()} are missing.")
-    return numbers.astype(np.int64)
-
-
-def takes_lower_case_y(method):
-    """Let a method with a parameter `Y` be called with `y=` as well.
-
-    Tools around scikit-learn pass labels by that name.
-    """
-
-    @wraps(method)
-    def call(self, *args, **kwargs):
-        if "y" in kwargs:
-            kwargs["Y"] = kwargs.pop("y")
-        return method(self, *args, **kwargs)
-
-    return call

@@ -1,0 +1,222 @@
+"""Target statistics: how often each task happened per category value, as inputs."""
+
+from collections.abc import Sequence
+
+import numpy as np
+
+from sk_pwiser._table._categories import FIRST_VALUE
+from sk_pwiser._table._numeric import LARGEST_DEVIATION
+
+# Strength of shrinkage if a column has too few values to estimate it.
+DEFAULT_STRENGTH, MIN_VALUES_FOR_STRENGTH = 100.0, 5
+# Range of the estimated strength, in rows.
+STRENGTHS = 1.0, 1e5
+# Smallest variance of the rates between values.
+MIN_VARIANCE = 1e-7
+
+
+class TargetStatistics:
+    r"""Rates of the tasks per value of category columns, shrunk to the base rate.
+
+    A value with n rows of which k are positive gives, for each task,
+
+    .. math:: \operatorname{logit} \frac{k + a p}{n + a} - \operatorname{logit} p
+
+    with p the base rate and a the strength of shrinkage, estimated per column and task
+    by the method of moments. Beside these, each column gives log(1 + n). Missing and
+    unseen values give 0. All inputs are standardised.
+
+    Parameters
+    ----------
+    columns : sequence of int
+        Indices of the encoded columns among the category columns.
+    cardinalities : sequence of int
+        Number of codes of each of them.
+
+    References
+    ----------
+    Micci-Barreca (2001). "A preprocessing scheme for high-cardinality categorical
+    attributes in classification and prediction problems." SIGKDD Explorations 3(1).
+    """
+
+    def __init__(self, columns: Sequence[int], cardinalities: Sequence[int]):
+        self.columns = list(columns)
+        self.cardinalities = list(cardinalities)
+
+    @property
+    def n_outputs(self):
+        """Number of inputs that the statistics add to the numeric ones."""
+        return len(self.columns) * (self.n_tasks_ + 1)
+
+    def fit_transform(self, codes, y, weight, block, others):
+        """Learn statistics and encode the rows that they are learnt from.
+
+        The statistics of a row leave out the rows of its own block, and those of
+        `others` are taken over all other rows. Afterwards the object holds the
+        statistics over both.
+
+        Parameters
+        ----------
+        codes : integer ndarray of shape (n_samples, n_category_columns)
+            Codes of the category columns.
+        y : ndarray of shape (n_samples, n_tasks)
+            Labels, 0 or 1.
+        weight : ndarray of shape (n_samples, n_tasks)
+            Weights of the rows per task; 0 leaves a row out of the task's rates.
+        block : integer ndarray of shape (n_samples,)
+            Block of each row; not read for `others`.
+        others : bool ndarray of shape (n_samples,)
+            Rows that are encoded like new ones: the validation rows.
+
+        Returns
+        -------
+        float32 ndarray of shape (n_samples, n_outputs)
+        """
+        self.n_tasks_ = y.shape[1]
+        used = ~others
+        y_used, weight_used, block_used = y[used], weight[used], block[used]
+        total = weight_used.sum(axis=0)
+        ones = (weight_used * y_used).sum(axis=0)
+        self.rates_ = (ones + 0.5) / (total + 1.0)
+        n_blocks = int(block_used.max(initial=0)) + 1
+        inputs = np.empty((len(codes), self.n_outputs), dtype=np.float32)
+        self.counts_, self.strengths_, self.means_, self.scales_ = [], [], [], []
+        for j, (column, size) in enumerate(
+            zip(self.columns, self.cardinalities, strict=True)
+        ):
+            of_rows = codes[:, column].astype(np.intp)
+            in_column = of_rows[used]
+            counts = _count(in_column, y_used, weight_used, size)
+            strengths = self._estimate_strengths(counts)
+            values = np.empty((len(codes), self.n_tasks_ + 1))
+            values[others] = self._rates(counts, strengths)[of_rows[others]]
+            encoded = np.empty((len(in_column), self.n_tasks_ + 1))
+            for b in range(n_blocks):
+                rows = np.flatnonzero(block_used == b)
+                own = _count(in_column[rows], y_used[rows], weight_used[rows], size)
+                present = np.unique(in_column[rows])
+                table = np.zeros((size, self.n_tasks_ + 1))
+                rest = counts[..., present] - own[..., present]
+                table[present] = self._rates(rest, strengths)
+                encoded[rows] = table[in_column[rows]]
+            values[used] = encoded
+            mean, scale = encoded.mean(axis=0), encoded.std(axis=0)
+            scale[scale < 1e-9] = np.inf
+            self.strengths_.append(strengths)
+            self.means_.append(mean)
+            self.scales_.append(scale)
+            inputs[:, self._slice(j)] = _standardise(values, mean, scale)
+            if others.any():
+                counts += _count(of_rows[others], y[others], weight[others], size)
+            self.counts_.append(counts)
+        self.tables_ = [self._table(j, slice(None)) for j in range(len(self.columns))]
+        return inputs
+
+    def transform(self, codes):
+        """Encode rows by the statistics over all rows seen so far.
+
+        Parameters
+        ----------
+        codes : integer ndarray of shape (n_samples, n_category_columns)
+            Codes of the category columns.
+
+        Returns
+        -------
+        float32 ndarray of shape (n_samples, n_outputs)
+        """
+        inputs = np.empty((len(codes), self.n_outputs), dtype=np.float32)
+        for j, column in enumerate(self.columns):
+            inputs[:, self._slice(j)] = self.tables_[j][codes[:, column]]
+        return inputs
+
+    def update(self, codes, y, weight):
+        """Add rows to the statistics; base rates, strengths and scales stay.
+
+        The cost depends on the number of rows alone.
+        """
+        for j, column in enumerate(self.columns):
+            present, positions = np.unique(codes[:, column], return_inverse=True)
+            added = _count(positions, y, weight, len(present), first=0)
+            is_value = present >= FIRST_VALUE
+            present = present[is_value].astype(np.intp)
+            self.counts_[j][..., present] += added[..., is_value]
+            self.tables_[j][present] = self._table(j, present)
+
+    def _slice(self, j):
+        width = self.n_tasks_ + 1
+        return slice(j * width, (j + 1) * width)
+
+    def _table(self, j, codes):
+        """Return the standardised inputs of some codes of the j-th column."""
+        values = self._rates(self.counts_[j][..., codes], self.strengths_[j])
+        return _standardise(values, self.means_[j], self.scales_[j])
+
+    def _rates(self, counts, strengths):
+        """Return the inputs of values with these counts, `(n_values, n_tasks + 1)`."""
+        n, k = counts
+        p, a = self.rates_[:, np.newaxis], strengths[:, np.newaxis]
+        # Differences of counts may be off 0 by rounding if weights are not integers.
+        negatives, k = np.maximum(n - k, 0.0), np.maximum(k, 0.0)
+        rates = np.log(k + a * p) - np.log(negatives + a * (1 - p))
+        rates -= np.log(p) - np.log1p(-p)
+        # The first task has all rows.
+        return np.vstack([rates, np.log1p(np.maximum(n[:1], 0.0))]).T
+
+    def _estimate_strengths(self, counts):
+        strengths = np.full(self.n_tasks_, DEFAULT_STRENGTH)
+        for task, (n, k) in enumerate(zip(*counts, strict=True)):
+            known = n > 1
+            if known.sum() < MIN_VALUES_FOR_STRENGTH:
+                continue
+            n, k, p = n[known], k[known], self.rates_[task]
+            noise = p * (1 - p) * np.average(1 / n, weights=n)
+            variance = np.average((k / n - p) ** 2, weights=n) - noise
+            strength = p * (1 - p) / max(variance, MIN_VARIANCE) - 1
+            strengths[task] = np.clip(strength, *STRENGTHS)
+        return strengths
+
+
+def _standardise(values, mean, scale):
+    scaled = np.clip((values - mean) / scale, -LARGEST_DEVIATION, LARGEST_DEVIATION)
+    return scaled.astype(np.float32)
+
+
+def _count(codes, y, weight, size, first=FIRST_VALUE):
+    """Count rows and positives per task and code: `(2, n_tasks, size)`.
+
+    Codes below `first`, those of missing and unseen values, count 0.
+    """
+    counts = np.empty((2, y.shape[1], size))
+    for task in range(y.shape[1]):
+        w = weight[:, task]
+        counts[0, task] = np.bincount(codes, weights=w, minlength=size)
+        counts[1, task] = np.bincount(codes, weights=w * y[:, task], minlength=size)
+    counts[..., :first] = 0.0
+    return counts
+
+
+def assign_blocks(n_samples, n_blocks, times=None, groups=None):
+    """Assign rows to blocks of consecutive rows.
+
+    Parameters
+    ----------
+    n_samples, n_blocks : int
+        Numbers of rows and of blocks.
+    times : ndarray of shape (n_samples,), default=None
+        Times by which the rows are ordered; by default they are in order.
+    groups : int64 ndarray of shape (n_samples,), default=None
+        Groups of rows, each of which goes into the block of its first row.
+
+    Returns
+    -------
+    int64 ndarray of shape (n_samples,)
+    """
+    rank = np.arange(n_samples)
+    if times is not None:
+        rank[np.argsort(times, kind="stable")] = np.arange(n_samples)
+    if groups is not None:
+        _, number = np.unique(groups, return_inverse=True)
+        first = np.full(number.max() + 1, n_samples)
+        np.minimum.at(first, number, rank)
+        rank = first[number]
+    return rank * n_blocks // n_samples

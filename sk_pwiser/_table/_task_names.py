@@ -1,0 +1,64 @@
+"""Names of the tasks: given by the user, by the columns of Y, or by default."""
+
+from sk_pwiser._table._dataframe import is_dataframe
+
+
+def names_of_columns(Y):
+    """Return the column names of labels as strings, or None if they have none."""
+    if is_dataframe(Y):
+        return [str(column) for column in Y.columns]
+    name = getattr(Y, "name", None)
+    return None if name in (None, "") else [str(name)]
+
+
+def choose_task_names(n_tasks, task_names, columns, default_names):
+    """Return the names of the tasks: the first of three lists that is not None.
+
+    Parameters
+    ----------
+    n_tasks : int
+        Number of tasks.
+    task_names : sequence of str or None
+        Names given by the user.
+    columns : list of str or None
+        Names of the columns of the labels.
+    default_names : sequence of str or None
+        Names to use if there are no others; None stands for "click" and "conversion"
+        for two tasks, and "task_0", "task_1", ... otherwise.
+
+    Returns
+    -------
+    tuple of str
+
+    Raises
+    ------
+    ValueError
+        If `task_names` has another length than `n_tasks`, or if two names are equal.
+    TypeError
+        If a name is not a string.
+    """
+    if task_names is not None and len(task_names) != n_tasks:
+        raise ValueError(
+            f"Y has {n_tasks} columns, but task_names has {len(task_names)} names: "
+            f"{list(task_names)}."
+        )
+    _check_distinct_strings("The columns of Y", columns)
+    _check_distinct_strings("task_names", task_names)
+    for names in (task_names, columns, default_names):
+        if names is not None:
+            return tuple(map(str, names))
+    if n_tasks == 2:
+        return ("click", "conversion")
+    return tuple(f"task_{k}" for k in range(n_tasks))
+
+
+def _check_distinct_strings(label, names):
+    names = [] if names is None else list(names)
+    if not all(isinstance(name, str) for name in names):
+        raise TypeError(f"{label} must be strings; got {names}.")
+    repeated = [name for name in names if names.count(name) > 1]
+    if repeated:
+        raise ValueError(
+            f"{label} must be distinct; {repeated[0]!r} occurs "
+            f"{names.count(repeated[0])} times."
+        )

@@ -1,0 +1,318 @@
+"""Category columns: the codes of values, whatever kind of column contains them."""
+
+import datetime
+import decimal
+from collections import Counter
+
+import numpy as np
+import pandas as pd
+import polars as pl
+import pyarrow as pa
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+from numpy.testing import assert_array_equal
+
+from sk_pwiser._table._categories import (
+    MISSING,
+    UNSEEN,
+    CategoryColumn,
+    sort_values,
+)
+from sk_pwiser._table._factorize import factorize
+
+
+def series(dtype):
+    return lambda values: pd.Series(values, dtype=dtype)
+
+
+def arrow(dtype):
+    return lambda values: pd.Series(pd.array(values, dtype=pd.ArrowDtype(dtype)))
+
+
+def polars(dtype):
+    return lambda values: pl.Series("column", values, dtype=dtype)
+
+
+def categories(*unused):
+    """Make a category column whose declared order is not that of the values."""
+
+    def make(values):
+        known = sorted({v for v in values if v is not None}, reverse=True)
+        return pd.Series(pd.Categorical(values, categories=[*unused, *known]))
+
+    return make
+
+
+def objects(values):
+    return np.array([*values, None], dtype=object)[:-1]
+
+
+def numpy_scalars(values):
+    scalars = [v if v is None else np.array(v)[()] for v in values]
+    return objects(scalars)
+
+
+# Kinds of columns that can contain the same values; None stands for a missing value.
+KINDS = {
+    "text": {
+        "category": categories("unused", "never"),
+        "str": series("str"),
+        "string": series("string"),
+        "string[python]": series("string[python]"),
+        "object": series(object),
+        "arrow string": arrow(pa.string()),
+        "arrow large_string": arrow(pa.large_string()),
+        "arrow dictionary": arrow(pa.dictionary(pa.int32(), pa.string())),
+        "polars String": polars(pl.String),
+        "polars Categorical": polars(pl.Categorical),
+        "polars Enum": polars(pl.Enum(["unused", "d", "c", "b", "a", "new"])),
+        "polars Object": polars(pl.Object),
+        "numpy object": objects,
+        "numpy scalars": numpy_scalars,
+    },
+    "integers": {
+        "category": categories(-1, 7),
+        "Int64": series("Int64"),
+        "object": series(object),
+        "arrow int64": arrow(pa.int64()),
+        "polars Int64": polars(pl.Int64),
+        "numpy object": objects,
+        "numpy scalars": numpy_scalars,
+    },
+    "booleans": {
+        "category": categories(),
+        "boolean": series("boolean"),
+        "object": series(object),
+        "arrow bool": arrow(pa.bool_()),
+        "polars Boolean": polars(pl.Boolean),
+        "polars Int8": lambda v: pl.Series(v, dtype=pl.Boolean).cast(pl.Int8),
+        "float": lambda v: pd.Series(v, dtype="boolean").astype(float),
+        "numpy object": objects,
+        "numpy scalars": numpy_scalars,
+    },
+    "floats": {
+        "category": categories(0.125),
+        "float64": series("float64"),
+        "float32": series("float32"),
+        "Float64": series("Float64"),
+        "arrow double": arrow(pa.float64()),
+        "arrow decimal": lambda values: arrow(pa.decimal128(5, 2))(
+            [None if v is None else decimal.Decimal(v) for v in values]
+        ),
+        "polars Float64": polars(pl.Float64),
+        "polars Float32": polars(pl.Float32),
+        "numpy float64": lambda values: np.array(values, dtype=np.float64),
+        "numpy object": objects,
+    },
+}
+FITTED = {
+    "text": ["b", "a", None, "b", "c", "a", "c", "d"],
+    # Neighbours that are equal in float32 and in float64.
+    "integers": [2**53, 2**53 + 1, 2**24, 2**24 + 1, None, 5] * 2 + [9],
+    "booleans": [True, False, None, True, False],
+    "floats": [1.5, 0.0, None, -0.0, 1.5, 2.25, 2.25, 0.5],
+}
+PREDICTED = {
+    "text": ["new", None, "a", "d", "b", "c"],
+    "integers": [2**53 + 1, 2**53, 2**53 - 1, None, 9, 5, 2**24 + 1, 2**24],
+    "booleans": [False, None, True],
+    "floats": [0.0, 2.25, None, 0.5, 1.5, 3.5, -0.0],
+}
+ALL = slice(None)
+NO_MASK = np.zeros(3, dtype=bool)
+PAIRS = [(values, kind) for values in KINDS for kind in KINDS[values]]
+
+
+def expected_codes(values, fitted, min_frequency):
+    """Return codes and their number by counting and sorting: numbers, then text."""
+    counts = Counter(fitted)
+    frequent = [v for v, n in counts.items() if v is not None and n >= min_frequency]
+    numbers = sorted(v for v in frequent if not isinstance(v, str))
+    text = sorted(v for v in frequent if isinstance(v, str))
+    codes = {value: code for code, value in enumerate(numbers + text, 2)}
+    codes[None] = MISSING if None in counts else UNSEEN
+    return [codes.get(v, UNSEEN) for v in values], 2 + len(frequent)
+
+
+@pytest.mark.parametrize(("values", "kind"), PAIRS)
+def test_codes_are_the_same_for_every_kind_of_column(values, kind):
+    fitted, new = FITTED[values], PREDICTED[values]
+    encoder = CategoryColumn("column", min_frequency=2)
+    codes = encoder.fit_transform(KINDS[values][kind](fitted)).take(ALL)
+    expected, cardinality = expected_codes(fitted, fitted, 2)
+    assert codes.tolist() == expected
+    assert codes.dtype == np.int8
+    assert encoder.cardinality == cardinality
+    for make in KINDS[values].values():
+        codes = encoder.transform(make(new)).take(ALL)
+        assert codes.tolist() == expected_codes(new, fitted, 2)[0]
+        assert codes.dtype == np.int8
+
+
+@pytest.mark.parametrize(
+    ("column", "values"),
+    [
+        (np.array(["b", "a", "b"]), ["b", "a", "b"]),
+        (np.array([2**53, 2**53 + 1] * 2), [2**53, 2**53 + 1] * 2),
+        (np.array([2**63, 2**63 + 1] * 2, dtype=np.uint64), [2**63, 2**63 + 1] * 2),
+        (pl.Series([2**63, 2**63 + 1] * 2, dtype=pl.UInt64), [2**63, 2**63 + 1] * 2),
+        (np.array([True, False, True]), [True, False, True]),
+        (pd.Series([True, False, True]), [True, False, True]),
+        (pd.Series([2**53, 2**53 + 1] * 2), [2**53, 2**53 + 1] * 2),
+        # Several missing values and values of several types.
+        (
+            pd.Series(["a", 1, None, np.nan, pd.NA, False, 1.0, 0, "a"], dtype=object),
+            ["a", 1, None, None, None, 0, 1, 0, "a"],
+        ),
+        (
+            np.array(["a", 1, None, np.nan, pd.NA, pd.NaT, False, np.False_], object),
+            ["a", 1, None, None, None, None, 0, 0],
+        ),
+        # NaN that the mask does not mark as missing.
+        (
+            pd.Series(pd.arrays.FloatingArray(np.array([np.nan, 1, 1]), NO_MASK)),
+            [None, 1, 1],
+        ),
+        (
+            pd.Series(pd.arrays.ArrowExtensionArray(pa.array([np.nan, 1.0, 1.0]))),
+            [None, 1, 1],
+        ),
+        (pl.Series([float("nan"), None, 1.0, 1.0]), [None, None, 1, 1]),
+        (np.array([np.nan, 1.0, 1.0], dtype=np.longdouble), [None, 1, 1]),
+        (pd.cut(pd.Series([1, 9, np.nan, 9]), [0, 5, 10]), ["low", "up", None, "up"]),
+        (pd.Series([None, None], dtype=object), [None, None]),
+        (pl.Series([None, None], dtype=pl.String), [None, None]),
+        (pl.Series([None, None]), [None, None]),
+    ],
+)
+def test_codes_of_further_columns(column, values):
+    encoder = CategoryColumn("column", min_frequency=1)
+    for encode in (encoder.fit_transform, encoder.transform):
+        codes = encode(column).take(ALL).tolist()
+        assert codes == expected_codes(values, values, 1)[0]
+
+
+def test_only_values_that_occur_are_values_of_a_category_column():
+    # A single row to predict may have the categories of a whole table.
+    column = pd.Series(pd.Categorical(["b", None], categories=["a", "b", "c"]))
+    indices, values = factorize(column)
+    assert (indices.tolist(), values) == ([0, -1], ["b"])
+    numbers = CategoryColumn("column", 1)
+    numbers.fit_transform(pd.Series([1, 2]))
+    nothing = pd.Series(pd.Categorical([None], categories=["text"]))
+    assert numbers.transform(nothing).take(ALL).tolist() == [UNSEEN]
+
+
+DAY = datetime.datetime(2024, 5, 1)
+
+
+def test_order_of_mixed_values():
+    values = [
+        "b",
+        DAY,
+        "10",
+        (2,),
+        10,
+        b"z",
+        2.5,
+        True,
+        DAY.date(),
+        (1, "a"),
+        "B",
+        decimal.Decimal("2.25"),
+        np.int8(-3),
+        np.str_("\u00e9"),
+    ]
+    expected = [
+        *(np.int8(-3), True, decimal.Decimal("2.25"), 2.5, 10),
+        *("10", "B", "b", "\u00e9"),
+        # By the names of their types: bytes, tuple, date, datetime.
+        *(b"z", (1, "a"), (2,), DAY.date(), DAY),
+    ]
+    assert sort_values(values) == expected
+    assert sort_values(values[::-1]) == expected
+    assert sort_values([]) == []
+
+
+def test_objects_that_cannot_be_compared_keep_their_order():
+    values = [("a",), 5, (1,), "text", ("b",)]
+    assert sort_values(values) == [5, "text", ("a",), (1,), ("b",)]
+
+
+VALUES = st.one_of(
+    st.none(),
+    st.text(max_size=3),
+    st.integers(-(2**70), 2**70),
+    st.booleans(),
+    st.floats(allow_nan=True, allow_infinity=False),
+    st.decimals(allow_nan=False, allow_infinity=False),
+    st.dates(),
+    st.datetimes(),
+    st.binary(max_size=2),
+)
+
+
+@given(st.lists(VALUES, min_size=1, max_size=30), st.data(), st.integers(1, 2))
+def test_codes_do_not_depend_on_the_order_of_rows(values, data, min_frequency):
+    column = objects(values)
+    order = np.array(data.draw(st.permutations(range(len(values)))))
+    codes = [
+        CategoryColumn("c", min_frequency).fit_transform(make(rows)).take(ALL)
+        for make in (objects, lambda rows: pd.Series(rows, dtype=object))
+        for rows in (column, column[order])
+    ]
+    assert_array_equal(codes[1], codes[0][order])
+    assert_array_equal(codes[2], codes[0])
+    assert_array_equal(codes[3], codes[0][order])
+
+
+@pytest.mark.parametrize(
+    ("fitted", "new", "message"),
+    [
+        (
+            ["a", "b"],
+            [5, 6],
+            "contained text in fit; .* numbers, such as 5",
+        ),
+        (
+            [5, 6],
+            ["5", "6"],
+            "contained numbers in fit; .* text, such as '5'",
+        ),
+        (
+            [True, False],
+            ["True"],
+            "contained numbers .* text, such as 'True'",
+        ),
+        (
+            ["a", 1],
+            [DAY],
+            "contained numbers and text in .* other objects",
+        ),
+    ],
+)
+@pytest.mark.parametrize("make", [pd.Series, pl.Series, objects])
+def test_values_of_another_kind_than_in_fit_are_an_error(make, fitted, new, message):
+    encoder = CategoryColumn("c", 1)
+    encoder.fit_transform(make(fitted) if "a" not in fitted else objects(fitted))
+    with pytest.raises(ValueError, match=f"Column 'c' {message}"):
+        encoder.transform(make(new))
+    # Columns without values, or with some values of the same kind, are accepted.
+    assert encoder.transform(objects([None])).take(ALL).tolist() == [UNSEEN]
+    assert encoder.transform(objects([fitted[0], *new])).take(ALL)[0] >= 2
+
+
+@pytest.mark.parametrize(
+    "column",
+    [
+        pd.Series([[1], [2]], dtype=object),
+        arrow(pa.list_(pa.int64()))([[1], None]),
+        pl.Series([[1], [2]]),
+        pl.Series([{"a": 1}]),
+        objects([{}, 1]),
+    ],
+)
+def test_nested_values_are_an_error(column):
+    with pytest.raises(TypeError, match="Column 'c' cannot be read as categories"):
+        CategoryColumn("c", 1).fit_transform(column)
