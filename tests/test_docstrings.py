@@ -1,4 +1,4 @@
-"""Docstrings by numpydoc and by the signature, and the sizes of files and functions."""
+"""Docstrings against numpydoc and signatures; the sizes of files and functions."""
 
 import ast
 import doctest
@@ -21,15 +21,14 @@ PACKAGE = Path(sk_pwiser.__file__).parent
 MAX_FILE_LINES = 400
 MAX_FUNCTION_LINES = 60
 
-# What has no example of its own, and where its use is shown.
+# Objects without an example of their own, and the object whose example shows them.
 SHOWN_ELSEWHERE = {
-    "sk_pwiser.networks.NetworkOutput": "in MultiTaskNetwork",
-    "sk_pwiser.networks.NetworkSpec": "in MultiTaskNetwork",
+    "sk_pwiser.networks.NetworkSpec": "sk_pwiser.networks.MultiTaskNetwork",
 }
 
 
 def public_modules():
-    """The package and its public modules, one level down."""
+    """Return the package and its public modules, one level down."""
     names = [
         info.name
         for info in pkgutil.iter_modules(sk_pwiser.__path__)
@@ -50,9 +49,9 @@ def public_objects():
 
 
 def public_members(name, cls):
-    """Map dotted names to a class's public methods and properties.
+    """Map dotted names to the public methods and properties of a class.
 
-    Those inherited from other packages are theirs to document.
+    Those inherited from other packages are documented there.
     """
     return {
         f"{name}.{attribute}": getattr(cls, attribute)
@@ -88,15 +87,29 @@ def test_exempt_codes_are_known():
     assert exempt_codes() <= set(ERROR_MSGS)
 
 
-def test_the_walk_finds_the_public_face():
+def test_the_walk_finds_public_objects():
     expected = {
         "sk_pwiser.MultiTaskCTRCVRClassifier",
         "sk_pwiser.losses.pwiser_loss",
         "sk_pwiser.networks.MMoE",
+        "sk_pwiser.weighting.GradNorm.forward",
         "sk_pwiser.datasets.make_ctr_cvr",
+        "sk_pwiser.inspection.plot_task_weights",
+        "sk_pwiser.metrics.make_task_scorer",
+        "sk_pwiser.model_selection.FunnelStratifiedKFold.split",
+        "sk_pwiser.model_selection.funnel_holdout",
         "sk_pwiser.MultiTaskCTRCVRClassifier.predict_cvr",
     }
     assert expected <= set(EVERYTHING)
+
+
+def test_the_walk_visits_every_public_file():
+    public = {
+        path.relative_to(PACKAGE).parts[0].removesuffix(".py")
+        for path in PACKAGE.rglob("*.py")
+    }
+    public = {f"sk_pwiser.{name}" for name in public if not name.startswith("_")}
+    assert {module.__name__ for module in public_modules()} == {"sk_pwiser", *public}
 
 
 @pytest.mark.parametrize("module", public_modules(), ids=lambda m: m.__name__)
@@ -106,17 +119,21 @@ def test_all_names_exist_and_have_a_module_docstring(module):
     assert all(hasattr(module, name) for name in module.__all__)
 
 
-def is_documented_by_its_base(name):
-    """Whether a method overrides one with the same parameters in a public base class.
+def signature_of(member):
+    return inspect.signature(member.fget if isinstance(member, property) else member)
 
-    It then says in a line what it does otherwise, and does not repeat the contract.
+
+def is_documented_by_its_base(name):
+    """Return whether a method overrides one of a public base class.
+
+    If it has the same parameters, its docstring describes the difference only and does
+    not repeat parameters and return values.
     """
     owner, _, attribute = name.rpartition(".")
     bases = inspect.getmro(OBJECTS[owner])[1:] if owner in OBJECTS else ()
     overridden = [vars(b)[attribute] for b in bases if attribute in vars(b)]
     return any(
-        value in MEMBERS.values()
-        and inspect.signature(value) == inspect.signature(MEMBERS[name])
+        value in MEMBERS.values() and signature_of(value) == signature_of(MEMBERS[name])
         for value in overridden
     )
 
@@ -137,34 +154,40 @@ def test_an_example_can_be_run(name):
     assert not any(e.options.get(doctest.SKIP) for e in examples)
 
 
+@pytest.mark.parametrize(("name", "place"), SHOWN_ELSEWHERE.items())
+def test_objects_without_an_example_are_shown_elsewhere(name, place):
+    examples = doctest.DocTestParser().get_examples(inspect.getdoc(OBJECTS[place]))
+    assert any(name.rpartition(".")[2] in example.source for example in examples)
+
+
 def default_faults(signature, documented):
-    """List where the documented types and defaults differ from the signature."""
+    """List the differences between documented defaults and the signature."""
     faults = []
     for name, parameter in signature.parameters.items():
         text = documented.get(name)
         if text is None:
-            continue  # numpydoc's PR01 tells of those that matter
-        said = re.search(r"default=(.+)$", text)
+            continue  # numpydoc's PR01 reports undocumented parameters
+        stated = re.search(r"default=(.+)$", text)
         if parameter.default is inspect.Parameter.empty:
-            if said:
+            if stated:
                 faults.append(f"{name}: {text!r}, but there is no default")
-        elif said is None:
-            faults.append(f"{name}: {text!r} names no default")
-        elif not is_same_default(said.group(1), parameter.default):
+        elif stated is None:
+            faults.append(f"{name}: {text!r} states no default")
+        elif not is_same_default(stated.group(1), parameter.default):
             faults.append(f"{name}: {text!r}, but it is {parameter.default!r}")
     return faults
 
 
 def is_same_default(text, value):
     try:
-        said = ast.literal_eval(text)
+        stated = ast.literal_eval(text)
     except (ValueError, SyntaxError):
         return text == getattr(value, "__name__", repr(value))
-    return said == value and type(said) is type(value)
+    return stated == value and type(stated) is type(value)
 
 
 def shape_faults(documented):
-    """List the arrays and tensors that state no shape."""
+    """List the arrays and tensors without a shape."""
     is_array = re.compile(r"^(\w+ )?(array-like|ndarray|Tensor)\b")
     return [
         f"{name}: {text!r} states no shape"
@@ -182,7 +205,7 @@ def test_documented_defaults_and_shapes(name):
     assert faults + shape_faults(parameters | returns) == []
 
 
-def test_the_checks_of_defaults_and_shapes_see_faults():
+def test_the_checks_of_defaults_and_shapes_find_faults():
     def function(a, b=1, c=(0.25, 0.75), d="x", e=None):
         pass
 
@@ -216,7 +239,7 @@ def source_files():
 
 
 def code_lines(function):
-    """Count the lines of a function without its docstring, comments and blanks."""
+    """Count the lines of a function without docstring, comments and blank lines."""
     body = function.body
     if ast.get_docstring(function) is not None:
         body = body[1:]
@@ -225,7 +248,7 @@ def code_lines(function):
 
 
 def lines_of(node):
-    """Lines on which something of a node stands: not the gaps between its parts."""
+    """Return the lines that a node occupies, without gaps between its parts."""
     whole = {node.lineno, node.end_lineno}
     is_text = isinstance(node, ast.Constant | ast.JoinedStr)
     if is_text:
@@ -237,7 +260,7 @@ def lines_of(node):
 
 
 def too_large(source):
-    """List what in a file is over the limits."""
+    """List the sizes in a file that exceed the limits."""
     faults = []
     if (n_lines := source.count("\n")) > MAX_FILE_LINES:
         faults.append(f"{n_lines} lines")
@@ -256,12 +279,12 @@ def test_files_and_functions_are_small():
 
 
 @pytest.mark.parametrize(("n_lines", "n_faults"), [(59, 0), (60, 1)])
-def test_the_size_check_counts_code_alone(n_lines, n_faults):
+def test_the_size_check_counts_only_code(n_lines, n_faults):
     comment, statement = "    # why\n\n", "    x = 1\n"
     source = 'def f():\n    """Text.\n\n    More.\n    """\n' + comment * 90
     assert len(too_large(source + statement * n_lines)) == n_faults
 
 
-def test_the_size_check_sees_long_files():
+def test_the_size_check_finds_long_files():
     assert too_large("x = 1\n" * MAX_FILE_LINES) == []
     assert too_large("x = 1\n" * (MAX_FILE_LINES + 1)) == ["401 lines"]

@@ -1,4 +1,4 @@
-"""The page on own networks, losses and weightings does what it says."""
+"""The examples of the page about own networks, losses and weightings."""
 
 import doctest
 from pathlib import Path
@@ -6,7 +6,7 @@ from pathlib import Path
 PAGE = Path(__file__).parents[1] / "docs" / "extending.rst"
 
 
-def test_the_page_runs():
+def test_the_examples_of_the_page_run():
     failed, attempted = doctest.testfile(
         str(PAGE),
         module_relative=False,
