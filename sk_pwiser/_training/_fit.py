@@ -1,7 +1,7 @@
 """What `fit` does: validate, encode, build, optimise."""
 
 from collections.abc import Iterator, Mapping
-from contextlib import contextmanager
+from contextlib import ExitStack, contextmanager
 from copy import deepcopy
 from dataclasses import dataclass
 from typing import Any
@@ -221,12 +221,10 @@ def _random_numbers(
     `torch.nn.Dropout`, which draw from the global generators, and compiled code cannot
     draw from others. Such fits in several threads run one after the other.
     """
-    with active(generators):
-        if net.compile_mode is None and not draws_globally(net.module_, net.criterion_):
-            yield
-            return
-        seed = torch.randint(
-            LARGEST_SEED, (), generator=generators.on(torch.device("cpu"))
-        )
-        with seeded_globally(int(seed), plan.device):
-            yield
+    with active(generators), ExitStack() as stack:
+        # Drawn in any case: the order of rows does not depend on the components.
+        cpu = generators.on(torch.device("cpu"))
+        seed = int(torch.randint(LARGEST_SEED, (), generator=cpu))
+        if net.compile_mode is not None or draws_globally(net.module_, net.criterion_):
+            stack.enter_context(seeded_globally(seed, plan.device))
+        yield
