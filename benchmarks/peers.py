@@ -79,7 +79,7 @@ NO_CATEGORY_DROPOUT = {"encoding_params": {"category_dropout": 0.0}}
 PEER = f"torch-rechub {importlib.metadata.version('torch-rechub')}"
 EXPERT_UNITS, TOWER_UNITS = (128, 64), (32,)
 N_BINS = 20
-# Learning rates and numbers of epochs: the best ones for torch-rechub (of 0.0005 to 0.01
+# Learning rates and numbers of epochs: the best for torch-rechub (of 0.0005 to 0.01
 # and 1 to 5), then those for this package (of 0.001 to 0.01 and 1 to 3).
 SETTINGS = {"engage": [(0.01, 2), (0.003, 2)], "long": [(0.003, 1)]}
 
