@@ -1,9 +1,11 @@
 """Several scorers in one `scoring` share the predictions of the estimator."""
 
 from collections import Counter
+from functools import wraps
 
 import numpy as np
 import pytest
+import refusals
 from fake_estimators import ReadsFeatures
 from sklearn.ensemble import RandomForestClassifier
 from sklearn.metrics import check_scoring, f1_score, recall_score
@@ -89,6 +91,25 @@ def test_four_scorers_predict_once_per_fold_and_split(data, make, n_splits_score
                 assert scores[f"train_{name}"][fold] == expected
 
 
+@pytest.mark.parametrize("in_pipeline", [False, True])
+def test_the_classifier_predicts_once_per_fold(monkeypatch, in_pipeline):
+    def counted(method):
+        @wraps(method)
+        def counting(*args):
+            calls[method.__name__] += 1
+            return method(*args)
+
+        return counting
+
+    model = refusals.small(max_epochs=1)
+    for name in ("predict_proba", "predict_cvr"):
+        monkeypatch.setattr(type(model), name, counted(getattr(type(model), name)))
+    if in_pipeline:
+        model = make_pipeline(FunctionTransformer(), model)
+    cross_validate(model, refusals.X, refusals.Y, scoring=FOUR, cv=CV)
+    assert calls == {"predict_proba": 2, "predict_cvr": 2}
+
+
 def test_a_fitted_search_predicts_once(data):
     search = in_a_search().fit(*data)
     calls.clear()
@@ -120,7 +141,7 @@ def test_labels_and_probabilities_are_not_mixed_up(data):
     assert found["recall_score"] == recall_score(Y[:, 0], labels)
 
 
-def test_scorers_of_scikit_learn_beside_ours(data):
+def test_scorers_of_scikit_learn_in_the_same_scoring(data):
     X, y = data[0], data[1][:, 0]
     forest = CountingForest(n_estimators=3, max_depth=3, random_state=0).fit(X, y)
     scoring = {
@@ -132,7 +153,7 @@ def test_scorers_of_scikit_learn_beside_ours(data):
     found = check_scoring(
         forest, {k: check_scoring(forest, v) for k, v in scoring.items()}
     )(forest, X, y)
-    # scikit-learn keeps one column of the probabilities: theirs and ours are apart.
+    # scikit-learn stores one column of the probabilities, so nothing is shared with it.
     assert calls == {"predict_proba": 2}
     assert found["ctr"] == found["mean"] == pytest.approx(found["roc_auc"])
 
