@@ -1,3 +1,5 @@
+"""Which rows make up which batch, and their weights."""
+
 from itertools import pairwise
 
 import pytest
@@ -5,8 +7,17 @@ import torch
 from hypothesis import given
 from hypothesis import strategies as st
 
-from sk_pwiser._training._batch_samplers import BatchIterator, grouped, stratified
+from sk_pwiser._training._batch_samplers import (
+    BatchIterator,
+    grouped,
+    stratified,
+)
+from sk_pwiser._training._criterion import MultiTaskCriterion
 from sk_pwiser._training._dataset import Impressions
+from sk_pwiser._utils import Generators, active
+from sk_pwiser.losses import PWiseR
+from sk_pwiser.networks import NetworkOutput
+from sk_pwiser.weighting import Equal
 
 
 def impressions(n):
@@ -20,9 +31,9 @@ def impressions(n):
 
 
 @pytest.mark.parametrize(("n", "size"), [(10, 3), (10, 10), (10, 100), (1, 1), (7, 2)])
-@pytest.mark.parametrize("plan", ["as_they_are", "shuffled"])
-def test_every_row_once_in_batches_of_nearly_one_size(n, size, plan):
-    batches = list(BatchIterator(impressions(n), size, plan))
+@pytest.mark.parametrize("sampler", ["sequential", "shuffled"])
+def test_every_row_occurs_once_in_batches_of_nearly_equal_size(n, size, sampler):
+    batches = list(BatchIterator(impressions(n), size, sampler))
     sizes = [len(y) for _, y in batches]
     assert len(sizes) == -(-n // size)
     assert max(sizes) - min(sizes) <= 1
@@ -36,8 +47,8 @@ def test_every_row_once_in_batches_of_nearly_one_size(n, size, plan):
         assert torch.equal(y[:, 0], (row % 2).float())
 
 
-def test_shuffling_takes_a_new_order_a_pass_and_keeps_to_the_part():
-    part = impressions(100).part(torch.arange(0, 100, 2))
+def test_every_pass_has_a_new_order_of_the_selected_rows():
+    part = impressions(100).at(torch.arange(0, 100, 2))
     iterator = BatchIterator(part, 16, "shuffled")
     first, second = (
         torch.cat([inputs["codes"][:, 0] for inputs, _ in iterator]) for _ in range(2)
@@ -52,18 +63,18 @@ def test_shuffling_takes_a_new_order_a_pass_and_keeps_to_the_part():
 @given(
     sizes=st.lists(st.integers(1, 9), min_size=1, max_size=30), batch=st.integers(1, 12)
 )
-def test_grouped_batches_cut_no_group_that_fits(sizes, batch):
+def test_grouped_batches_split_no_group_that_fits(sizes, batch):
     groups = torch.repeat_interleave(torch.arange(len(sizes)), torch.tensor(sizes))
     groups = groups[torch.randperm(len(groups))] * 7
-    plan = grouped(groups, batch)
-    assert plan.order.sort().values.tolist() == list(range(len(groups)))
-    where = {}
-    for number, (start, stop) in enumerate(pairwise(plan.bounds)):
+    indices = grouped(groups, batch)
+    assert indices.order.sort().values.tolist() == list(range(len(groups)))
+    batches_of = {}
+    for number, (start, stop) in enumerate(pairwise(indices.bounds)):
         assert 0 < stop - start <= batch
-        for group in groups[plan.order[start:stop]].tolist():
-            where.setdefault(group // 7, set()).add(number)
+        for group in groups[indices.order[start:stop]].tolist():
+            batches_of.setdefault(group // 7, set()).add(number)
     for group, size in enumerate(sizes):
-        assert size > batch or len(where[group]) == 1
+        assert size > batch or len(batches_of[group]) == 1
 
 
 @given(
@@ -72,33 +83,34 @@ def test_grouped_batches_cut_no_group_that_fits(sizes, batch):
     batch=st.integers(2, 40),
     seed=st.integers(0, 10**6),
 )
-def test_stratified_batches_hold_a_converted_row_and_count_every_row_once(
+def test_stratified_batches_have_a_converted_row_and_an_unbiased_mean(
     n, rate, batch, seed
 ):
     generator = torch.Generator().manual_seed(seed)
     converted = torch.rand(n, generator=generator) < rate
-    plan = stratified(converted, batch)
-    sizes = [stop - start for start, stop in pairwise(plan.bounds)]
+    indices = stratified(converted, batch)
+    sizes = [stop - start for start, stop in pairwise(indices.bounds)]
     assert max(sizes) <= batch
     assert max(sizes) - min(sizes) <= 1
     if 0 < converted.sum() < n - len(sizes):
-        for start, stop in pairwise(plan.bounds):
-            assert converted[plan.order[start:stop]].any()
+        for start, stop in pairwise(indices.bounds):
+            assert converted[indices.order[start:stop]].any()
     # The batches' means, weighted by their sizes, are the mean over all rows.
     loss = torch.rand(n, generator=generator, dtype=torch.float64)
-    weight = torch.ones(len(plan.order)) if plan.weight is None else plan.weight
-    weighted = weight * loss[plan.order]
+    weight = indices.weight
+    weight = torch.ones(len(indices.order)) if weight is None else weight
+    weighted = weight * loss[indices.order]
     total = sum(
         (stop - start) * weighted[start:stop].mean()
-        for start, stop in pairwise(plan.bounds)
+        for start, stop in pairwise(indices.bounds)
     )
     expected = loss.mean().item()
-    assert total.item() / len(plan.order) == pytest.approx(expected, rel=1e-6)
+    assert total.item() / len(indices.order) == pytest.approx(expected, rel=1e-6)
 
 
-def test_stratified_batches_weight_repeated_rows_down():
+def test_the_weights_of_repeated_rows_sum_to_those_of_one_draw():
     data = impressions(60)
-    # Row 59 alone is at the end of the funnel.
+    # Only row 59 is at the end of the funnel.
     deep = Impressions(data.codes, data.numeric, (data.codes == 59).float())
     weight = torch.zeros(60, dtype=torch.float64)
     batches = list(BatchIterator(deep, 10, "stratified"))
@@ -115,3 +127,43 @@ def test_rows_without_labels():
     assert set(inputs) == {"codes", "numeric"}
     assert rows.weights() is None
     assert rows.to(torch.device("cpu")).numeric.shape == (3, 2)
+
+
+def mean_term(data, logits, sampler, weight, seeds):
+    """Return the pairwise term and its standard error, both by mean over epochs."""
+    names = ["click", "conversion"]
+    with_term, without = (
+        MultiTaskCriterion(PWiseR(names, pwiser_weight=w), Equal(2))
+        for w in (weight, 0.0)
+    )
+    epochs = []
+    for seed in range(seeds):
+        with active(Generators(seed)):
+            batches = list(BatchIterator(data, 64, sampler))
+        terms = []
+        for inputs, y in batches:
+            rows = inputs["codes"][:, 0].long()
+            output, w = NetworkOutput(logits[rows]), inputs.get("sample_weight")
+            terms.append((with_term(output, y, w) - without(output, y, w)).item())
+        epochs.append(sum(terms) / len(terms))
+    epochs = torch.tensor(epochs)
+    return epochs.mean().item(), (epochs.std() / seeds**0.5).item()
+
+
+@pytest.mark.parametrize("weighted", [False, True])
+def test_stratified_batches_do_not_change_the_expected_term(weighted):
+    # 4 conversions, fewer than the 64 batches: each is drawn some 16 times per epoch.
+    n, seeds = 4_096, 30
+    generator = torch.Generator().manual_seed(1)
+    y = torch.zeros(n, 2)
+    y[:, 0] = torch.rand(n, generator=generator) < 0.4
+    y[y[:, 0].nonzero()[:4, 0], 1] = 1
+    logits = torch.randn(n, 2, generator=generator).double()
+    weight = torch.rand(n, generator=generator) + 0.5 if weighted else None
+    data = Impressions(torch.arange(n)[:, None], torch.zeros(n, 1), y, weight)
+    shuffled, error = mean_term(data, logits, "shuffled", 0.3, seeds)
+    stratified, other_error = mean_term(data, logits, "stratified", 0.3, seeds)
+    assert shuffled > 1e-4
+    # The errors are small enough to find a change by a few per cent.
+    assert (error**2 + other_error**2) ** 0.5 < 0.02 * shuffled
+    assert abs(stratified - shuffled) < 4 * (error**2 + other_error**2) ** 0.5

@@ -11,31 +11,39 @@ from sk_pwiser._training._device import check_compiler
 
 CPU = torch.device("cpu")
 
+# Compiled code draws other random numbers than eager code.
+WITHOUT_DROPOUT = {"category_dropout": 0.0}
+
 
 @pytest.fixture
 def compiler():
     try:
-        check_compiler(CPU)
+        check_compiler(CPU, True)
     except ValueError as error:
         pytest.skip(str(error))
 
 
 @pytest.fixture
 def compilations(monkeypatch):
-    """Count what is compiled, and take the graph as it is in place of C++."""
-    compile_by_torch, asked = torch.compile, []
+    """Record what is compiled, and run the graphs without C++ or Triton code."""
+    compile_by_torch, recorded = torch.compile, []
 
     def compile_without_compiler(function, **kwargs):
-        asked.append((function, kwargs))
+        recorded.append((function, kwargs))
         return compile_by_torch(function, backend="aot_eager")
 
     monkeypatch.setattr(torch, "compile", compile_without_compiler)
-    return asked
+    return recorded
 
 
 @pytest.mark.parametrize("network", ["shared_bottom", "stem"])
-def test_a_compiled_network_learns_the_same(compilations, network):
-    params = {"network": network, "network_params": None, "early_stopping": True}
+def test_compiled_training_gives_the_same_network(compilations, network):
+    params = {
+        "network": network,
+        "network_params": None,
+        "early_stopping": True,
+        "encoding_params": WITHOUT_DROPOUT,
+    }
     eager = small(**params).fit(X, Y)
     assert not compilations
     model = small(compile=True, **params).fit(X, Y)
@@ -60,11 +68,10 @@ def test_predictions_pickles_and_further_training(compilations):
     assert compilations[-1][0] is copy.net_.module_
 
 
-# torch's own, as it looks for what it can compile.
+# torch raises it while it looks for compilers.
 @pytest.mark.filterwarnings("ignore::DeprecationWarning")
 def test_the_real_compiler(compiler):
-    # Values taken for unseen ones are drawn otherwise in compiled code.
-    params = {"unseen_rate": 0.0, "max_epochs": 1}
+    params = {"encoding_params": WITHOUT_DROPOUT, "max_epochs": 1}
     eager = small(**params).fit(X, Y)
     model = small(compile=True, **params).fit(X, Y)
     assert_allclose(model.predict_proba(X), eager.predict_proba(X), rtol=1e-4)
@@ -73,7 +80,10 @@ def test_the_real_compiler(compiler):
 @pytest.mark.parametrize("weighting", ["nash", "pcgrad"])
 def test_weightings_of_gradients_are_refused(earlier, weighting):
     earlier.set_params(compile=True, weighting=weighting)
-    message = f"compile=True asks for .* weighting='{weighting}' goes backward once a"
+    message = (
+        f"compile=True requires .* weighting='{weighting}' needs one backward pass per "
+        "task"
+    )
     refuses(earlier, ValueError, message)
 
 
@@ -95,7 +105,11 @@ def test_a_machine_without_a_compiler(earlier, monkeypatch):
 @pytest.mark.skipif(not torch.cuda.is_available(), reason="needs CUDA")
 @pytest.mark.parametrize("mode", ["default", "reduce-overhead"])
 def test_on_cuda(mode):
-    params = {"unseen_rate": 0.0, "device": "cuda", "early_stopping": True}
+    params = {
+        "encoding_params": WITHOUT_DROPOUT,
+        "device": "cuda",
+        "early_stopping": True,
+    }
     eager = small(**params).fit(X, Y)
     model = small(compile=mode, **params).fit(X, Y)
     assert_allclose(model.predict_proba(X), eager.predict_proba(X), rtol=1e-3)

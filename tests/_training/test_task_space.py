@@ -98,9 +98,7 @@ def test_one_call_with_weights_equals_one_call_per_task(heads, loss):
     y = funnel(200)
     kind = LOSSES[loss](NAMES)
     happened = torch.cat([torch.ones(200, 1), y[:, :-1]], dim=1)
-    expected = sum(
-        kind(heads, y, happened[:, k])[k].item() for k in range(3)
-    )
+    expected = sum(kind(heads, y, happened[:, k])[k].item() for k in range(3))
     value = MultiTaskCriterion(kind, Equal(3))(output_of(heads), y).item()
     assert value == pytest.approx(expected, rel=1e-5)
 
