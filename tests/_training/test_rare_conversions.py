@@ -1,4 +1,4 @@
-"""What the estimator offers where most batches hold no converted row."""
+"""Settings of the estimator for data in which most batches have no converted row."""
 
 import numpy as np
 import pytest
@@ -29,27 +29,18 @@ def without_pairs(model):
     return model.history_[:, "train_batches_without_pairs"]
 
 
-def test_batches_without_pairs_stand_in_the_history(rare):
+def test_batches_without_pairs_are_in_the_history(rare):
     assert 0 < rare.target["conversion"].sum() < 4000 / 64
     assert min(without_pairs(fit(rare))) > 20
 
 
-def test_stratified_batches_leave_none_without_pairs(rare):
+def test_stratified_batches_all_have_pairs(rare):
     assert without_pairs(fit(rare, stratified_batches=True)) == [0, 0]
 
 
-def test_memory_leaves_few_without_pairs_and_starts_afresh_with_a_fit(rare):
-    model = fit(rare, loss_params={"memory": 100})
-    first, second = without_pairs(model)
-    assert first < 20
-    assert second == 0
-    model.fit(rare.data, rare.target)
-    assert without_pairs(model)[0] == first
-
-
 def test_stratified_batches_stay_calibrated(rare):
-    # Converted rows come more than twice as often: without weights the mean
-    # prediction would, too.
+    # Converted rows are drawn more than twice as often: without weights, the mean
+    # prediction would be more than twice as large.
     model = MultiTaskCTRCVRClassifier(
         loss="bce",
         network_params={"bottom_units": (), "tower_units": ()},
@@ -67,22 +58,22 @@ def test_stratified_batches_stay_calibrated(rare):
 @pytest.mark.parametrize(
     ("params", "message"),
     [
-        ({"batch_size": 1}, "stratified_batches needs batch_size >= 2.* got 1"),
-        ({"loss": "jrc"}, "stratified_batches takes apart the groups that loss='jrc'"),
+        ({"batch_size": 1}, "stratified_batches=True requires batch_size >= 2.* got 1"),
+        ({"loss": "jrc"}, "stratified_batches=True splits the groups .*loss='jrc'"),
     ],
 )
-def test_stratified_batches_refuse_what_they_cannot_do(rare, params, message):
+def test_stratified_batches_that_are_impossible(rare, params, message):
     model = MultiTaskCTRCVRClassifier(stratified_batches=True, **params)
     with pytest.raises(ValueError, match=message):
         model.fit(rare.data, rare.target, groups=np.arange(4000) // 4)
 
 
-def test_groups_reach_losses_that_ask_for_them(rare):
+def test_groups_are_passed_to_losses_that_ask_for_them(rare):
     groups = np.repeat([f"session {i}" for i in range(1000)], 4)
     params = {"max_epochs": 2, "random_state": 0}
-    alone = MultiTaskCTRCVRClassifier(loss="jrc", **params)
-    p = alone.fit(rare.data, rare.target).predict_proba(rare.data)
-    alone.fit(rare.data, rare.target, groups=groups)
-    assert not np.allclose(alone.predict_proba(rare.data), p, rtol=0.01)
+    model = MultiTaskCTRCVRClassifier(loss="jrc", **params)
+    p = model.fit(rare.data, rare.target).predict_proba(rare.data)
+    model.fit(rare.data, rare.target, groups=groups)
+    assert not np.allclose(model.predict_proba(rare.data), p, rtol=0.01)
     with pytest.raises(ValueError, match=r"groups must have shape \(4000,\)"):
-        alone.fit(rare.data, rare.target, groups=groups[:10])
+        model.fit(rare.data, rare.target, groups=groups[:10])

@@ -1,41 +1,84 @@
-"""What is kept between calls, what is drawn, and what counts once a batch."""
+"""Continuing an earlier fit: what is kept, and what is refused."""
 
 import pickle
 
-import numpy as np
 import pytest
 import torch
 from numpy.testing import assert_allclose, assert_array_equal
-from refusals import X, Y, small
+from refusals import X, Y, refuses, small
 
-from sk_pwiser._training._fit import _base_rates
-from sk_pwiser.losses import MultiTaskLoss, PWiseR
+from sk_pwiser.losses import MultiTaskLoss
 from sk_pwiser.weighting import TaskWeighting
 
+BOTH = pytest.mark.parametrize("method", ["fit", "partial_fit"])
 
+
+@BOTH
 @pytest.mark.parametrize(
-    "rows",
+    ("now", "message"),
     [
-        [(0, 0, 0)] * 90 + [(1, 0, 0)] * 10,  # nothing went on
-        [(0, 0, 0)] * 90 + [(1, 1, 1)] * 10,  # all of it did
-        [(0, 0, 0)] * 20,
-        [(1, 1, 1)] * 20,
+        (
+            {"network_params__task_space": "conditional"},
+            "with task_space='conditional': the earlier fit used 'entire'",
+        ),
+        (
+            {"network_params__interaction": "cross"},
+            "with interaction='cross': the earlier fit used None",
+        ),
+        (
+            {"network_params__interaction": "fm"},
+            "with interaction='fm': the earlier fit used None",
+        ),
+        (
+            {"numeric_encoding": "quantile"},
+            "with numeric_encoding='quantile': the earlier fit used 'standard'",
+        ),
     ],
 )
-def test_starts_are_off_the_rate_of_the_task_before(rows):
-    y = np.array(rows, dtype=np.float32)
-    before = [len(y), *y.sum(axis=0)[:-1]]
-    expected = np.cumprod((y.sum(axis=0) + 0.5) / (np.array(before) + 1.0))
-    assert_allclose(_base_rates(y, None), expected)
-    assert_allclose(_base_rates(y, np.ones(len(y), np.float32)), expected)
+def test_another_model_is_refused_before_encoding(
+    earlier, encodings, method, now, message
+):
+    earlier.set_params(warm_start=True, **now)
+    with pytest.raises(ValueError, match=f"Training cannot continue {message}"):
+        getattr(earlier, method)(X, Y)
+    assert encodings == []
 
 
-def test_starts_with_labels_that_break_the_funnel():
-    y = np.array([[0, 1]] * 30 + [[1, 0]] * 10 + [[0, 0]] * 60, dtype=np.float32)
-    assert_allclose(_base_rates(y, None), [10.5 / 101, 30.5 / 101])
+@BOTH
+@pytest.mark.parametrize(
+    ("now", "part"),
+    [
+        ({"weighting": "ema"}, "loss or weighting"),
+        ({"embedding_dim": 3}, "network"),
+        ({"network_params__bottom_units": (9,)}, "network"),
+        ({"network": "esmm", "network_params": None}, "network"),
+    ],
+)
+def test_components_with_other_parameters_are_refused(earlier, method, now, part):
+    earlier.set_params(warm_start=True, **now)
+    message = f"Training cannot continue .* a different {part}: .*"
+    refuses(earlier, ValueError, message, method=method)
 
 
-def test_a_chain_learns_what_its_first_rows_had_none_of():
+@BOTH
+def test_defaults_may_be_spelt_out(method):
+    model = small(warm_start=True).fit(X, Y)
+    model.set_params(network_params__task_space="entire")
+    model.set_params(network_params__interaction=None, encoding_params=None)
+    assert getattr(model, method)(X, Y).n_iter_ > 2
+
+
+@BOTH
+def test_other_tasks_are_refused(earlier, method):
+    earlier.set_params(warm_start=True)
+    message = (
+        r"continues with the tasks \['click', 'conversion'\].* Y has \['click', 's"
+    )
+    renamed = Y.rename(columns={"conversion": "sale"})
+    refuses(earlier, ValueError, message, Y=renamed, method=method)
+
+
+def test_a_network_of_a_funnel_learns_a_task_absent_from_the_first_rows():
     model = small(network="esmm", network_params=None, lr=0.03)
     model.partial_fit(X[:50], Y[:50].assign(conversion=0))
     for _ in range(20):
@@ -45,34 +88,25 @@ def test_a_chain_learns_what_its_first_rows_had_none_of():
 
 @pytest.mark.parametrize("task_space", ["entire", "conditional"])
 @pytest.mark.parametrize("network", ["shared_bottom", "fdn"])
-def test_a_batch_without_pairs_counts_once(network, task_space):
+def test_a_batch_without_pairs_is_counted_once(network, task_space):
     clicks = Y.assign(conversion=0)
-    model = small(network=network, network_params=None, task_space=task_space)
+    model = small(network=network, network_params={"task_space": task_space})
     with pytest.warns(UserWarning, match="'conversion' is 0 in every row"):
         model.fit(X, clicks)
     assert model.history_[:, "train_batches_without_pairs"] == [3, 3]
 
 
-def test_calls_that_do_not_count_leave_the_memory_alone():
-    loss = PWiseR(["click", "conversion"], memory=4).train()
-    converted = torch.ones(1, 2)
-    for score, counted in [(1.0, None), (2.0, ()), (3.0, [0]), (4.0, [1])]:
-        loss.counted = counted
-        loss(torch.full((1, 2), score), converted)
-    assert loss._remembered[1].values.tolist() == [4.0, 1.0]
-
-
-@pytest.mark.parametrize("go_on", ["partial_fit", "fit"])
-def test_fixed_weights_are_a_parameter_and_no_state(go_on):
+@pytest.mark.parametrize("again", ["partial_fit", "fit"])
+def test_fixed_weights_are_a_parameter_and_no_state(again):
     model = small(weighting="fixed", weighting_params={"weights": [1, 2]})
     model.set_params(warm_start=True).fit(X, Y)
     model.set_params(weighting_params={"weights": [1, 5]})
-    getattr(model, go_on)(X, Y)
+    getattr(model, again)(X, Y)
     assert model.history_[:, "train_weight_conversion"][1:3] in ([2, 5], [2, 5, 5])
 
 
 class Epochs(TaskWeighting):
-    """Counts the epochs that end, and draws where it starts."""
+    """Counts the epochs that end, from a random start."""
 
     def __init__(self, n_tasks):
         super().__init__(n_tasks)
@@ -87,14 +121,14 @@ class Epochs(TaskWeighting):
         return super().end_epoch()
 
 
-def test_printing_changes_nothing(capsys):
+def test_printing_does_not_change_the_weights(capsys):
     fits = [small(weighting=Epochs, verbose=verbose).fit(X, Y) for verbose in (0, 1)]
     weights = [model.history_[:, "train_weight_click"] for model in fits]
     assert weights[0] == weights[1]
     assert capsys.readouterr().out
 
 
-def test_what_a_weighting_draws_comes_from_random_state():
+def test_random_numbers_of_a_weighting_depend_on_random_state():
     state = torch.random.get_rng_state()
     one, other = (small(weighting=Epochs).fit(X, Y).predict_proba(X) for _ in range(2))
     assert_array_equal(one, other)
@@ -102,7 +136,7 @@ def test_what_a_weighting_draws_comes_from_random_state():
 
 
 class Shifted(MultiTaskLoss):
-    """A loss that learns a parameter of its own."""
+    """A loss with a parameter that is trained."""
 
     def __init__(self, task_names):
         super().__init__(task_names)
@@ -113,18 +147,18 @@ class Shifted(MultiTaskLoss):
 
 
 @pytest.mark.parametrize("weighting", ["equal", "pcgrad"])
-def test_parameters_of_a_loss_are_learnt(weighting):
+def test_parameters_of_a_loss_are_trained(weighting):
     model = small(loss=Shifted, weighting=weighting).fit(X, Y)
     assert model.net_.criterion_.loss.shift != 0
 
 
-def test_a_pickle_holds_the_network_once():
+def test_a_pickle_has_the_network_once():
     model = small(network_params={"bottom_units": (256,)}).fit(X, Y)
     again = pickle.loads(pickle.dumps(model))
     net = again.net_
     assert net.module is net.module_
     assert net.criterion is net.criterion_
     n_bytes = sum(4 * p.numel() for p in net.module_.parameters())
-    # The weights and Adam's two moments.
+    # The weights and the two moments of Adam.
     assert len(pickle.dumps(model)) < 3.5 * n_bytes + 200_000
     assert_array_equal(again.predict_proba(X), model.predict_proba(X))

@@ -1,4 +1,4 @@
-"""Searches in parallel take no more threads than there are cores."""
+"""Parallel searches use no more threads than there are cores."""
 
 import os
 import subprocess
@@ -30,7 +30,7 @@ if __name__ == "__main__":
 def test_processes_share_the_cores(tmp_path):
     script = tmp_path / "search.py"
     script.write_text(SEARCH)
-    # Both would settle the number before joblib does.
-    settled = ("OMP_NUM_THREADS", "MKL_NUM_THREADS")
-    environment = {k: v for k, v in os.environ.items() if k not in settled}
+    # joblib does not change the number of threads if one of these is set.
+    limits = ("OMP_NUM_THREADS", "MKL_NUM_THREADS")
+    environment = {k: v for k, v in os.environ.items() if k not in limits}
     subprocess.run([sys.executable, str(script)], env=environment, check=True)

@@ -1,4 +1,4 @@
-"""What row weights mean: those of the rows left out, and of rows repeated."""
+"""Row weights: 0 leaves a row out, and 2 repeats it."""
 
 import numpy as np
 import pytest
@@ -14,12 +14,12 @@ def impressions():
 
 
 def make(**params):
-    # All rows in one batch, and nothing drawn for a row: the same gradients.
+    # With all rows in one batch and without dropout, the gradients are the same.
     return MultiTaskCTRCVRClassifier(
         network_params={"bottom_units": (16,), "tower_units": (8,)},
         batch_size=10_000,
         max_epochs=20,
-        unseen_rate=0.0,
+        encoding_params={"category_dropout": 0.0},
         random_state=0,
         **params,
     )
@@ -48,10 +48,10 @@ def test_weight_two_repeats_the_row(impressions, loss):
     assert not np.allclose(unweighted.predict_proba(X), expected, rtol=0.03)
 
 
-def test_the_holdout_is_weighted(impressions):
+def test_validation_rows_are_weighted(impressions):
     X, Y = impressions.data, impressions.target
     model = make(loss="bce", early_stopping=True)
-    even = model.fit(X, Y).history_[-1]
-    odd = model.fit(X, Y, sample_weight=1 + 9 * Y["conversion"]).history_[-1]
-    assert odd["valid_loss"] != even["valid_loss"]
-    assert odd["valid_auc_click"] != even["valid_auc_click"]
+    equal = model.fit(X, Y).history_[-1]
+    weighted = model.fit(X, Y, sample_weight=1 + 9 * Y["conversion"]).history_[-1]
+    assert weighted["valid_loss"] != equal["valid_loss"]
+    assert weighted["valid_auc_click"] != equal["valid_auc_click"]
