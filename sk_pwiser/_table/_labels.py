@@ -9,7 +9,11 @@ from sklearn.utils import check_array, column_or_1d
 from sklearn.utils.multiclass import check_classification_targets, type_of_target
 
 from sk_pwiser._table._dataframe import is_dataframe, is_missing
-from sk_pwiser._table._task_names import choose_task_names, names_of_columns
+from sk_pwiser._table._task_names import (
+    check_distinct,
+    choose_task_names,
+    names_of_columns,
+)
 from sk_pwiser.model_selection import funnel_depth
 
 # Packages whose frames lie between the user's call and a warning.
@@ -113,6 +117,8 @@ def check_targets(Y, task_names=None, *, default_names=None, classes=None):
             "This estimator requires y to be passed, but the target y is None."
         )
     columns = names_of_columns(Y)
+    check_distinct("The columns of Y", columns)
+    check_distinct("task_names", task_names)
     labels = _read(Y, columns)
     if labels.ndim == 1 or labels.shape[1] == 1:
         name = 0 if columns is None else columns[0]

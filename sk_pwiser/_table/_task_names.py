@@ -11,6 +11,34 @@ def names_of_columns(Y):
     return None if name in (None, "") else [str(name)]
 
 
+def check_distinct(label, names):
+    """Raise if names of tasks are not strings or not distinct.
+
+    Parameters
+    ----------
+    label : str
+        Description of the names, for messages.
+    names : sequence of str or None
+        The names.
+
+    Raises
+    ------
+    TypeError
+        If a name is not a string.
+    ValueError
+        If two names are equal.
+    """
+    names = [] if names is None else list(names)
+    if not all(isinstance(name, str) for name in names):
+        raise TypeError(f"{label} must be strings; got {names}.")
+    repeated = [name for name in names if names.count(name) > 1]
+    if repeated:
+        raise ValueError(
+            f"{label} must be distinct; {repeated[0]!r} occurs "
+            f"{names.count(repeated[0])} times."
+        )
+
+
 def choose_task_names(n_tasks, task_names, columns, default_names):
     """Return the names of the tasks: the first of three lists that is not None.
 
@@ -33,32 +61,16 @@ def choose_task_names(n_tasks, task_names, columns, default_names):
     Raises
     ------
     ValueError
-        If `task_names` has another length than `n_tasks`, or if two names are equal.
-    TypeError
-        If a name is not a string.
+        If `task_names` has another length than `n_tasks`.
     """
     if task_names is not None and len(task_names) != n_tasks:
         raise ValueError(
             f"Y has {n_tasks} columns, but task_names has {len(task_names)} names: "
             f"{list(task_names)}."
         )
-    _check_distinct_strings("The columns of Y", columns)
-    _check_distinct_strings("task_names", task_names)
     for names in (task_names, columns, default_names):
         if names is not None:
             return tuple(map(str, names))
     if n_tasks == 2:
         return ("click", "conversion")
     return tuple(f"task_{k}" for k in range(n_tasks))
-
-
-def _check_distinct_strings(label, names):
-    names = [] if names is None else list(names)
-    if not all(isinstance(name, str) for name in names):
-        raise TypeError(f"{label} must be strings; got {names}.")
-    repeated = [name for name in names if names.count(name) > 1]
-    if repeated:
-        raise ValueError(
-            f"{label} must be distinct; {repeated[0]!r} occurs "
-            f"{names.count(repeated[0])} times."
-        )

@@ -1,20 +1,20 @@
-"""The form of encoded tables: small, and made in parts."""
+"""Encoded tables: the smallest integer type, and encoding in chunks of rows."""
 
 import numpy as np
 import pandas as pd
 import pytest
 from numpy.testing import assert_allclose, assert_array_equal
 
-from sk_pwiser._table._dataframe import ROWS_AT_A_TIME
-from sk_pwiser._table._encoder import ROWS_IN_CACHE, TableEncoder
+from sk_pwiser._table._dataframe import CHUNK_ROWS
+from sk_pwiser._table._encoder import CACHE_ROWS, TableEncoder
 
 
 @pytest.mark.parametrize(
     ("n_values", "dtype"),
     [(126, np.int8), (127, np.int16), (32_766, np.int16), (32_767, np.int32)],
 )
-def test_codes_are_of_the_smallest_type_that_holds_them(n_values, dtype):
-    # The codes of missing and unseen values come before those of the values.
+def test_codes_have_the_smallest_integer_type(n_values, dtype):
+    # The first two codes stand for missing and unseen values.
     values = np.arange(n_values).repeat(2)
     table = pd.DataFrame({"few": values % 2, "many": values}).astype("category")
     codes, _ = TableEncoder().fit_transform(table)
@@ -22,9 +22,9 @@ def test_codes_are_of_the_smallest_type_that_holds_them(n_values, dtype):
     assert_array_equal(codes[:, 1], values + 2)
 
 
-def test_long_tables_are_encoded_in_parts_that_fit_together():
+def test_chunks_of_long_tables_fit_together():
     rng = np.random.default_rng(0)
-    values = rng.normal(size=(ROWS_AT_A_TIME + ROWS_IN_CACHE + 1, 3))
+    values = rng.normal(size=(CHUNK_ROWS + CACHE_ROWS + 1, 3))
     values[::7, 1] = np.nan
     _, numeric = TableEncoder().fit_transform(values)
     known = np.nan_to_num(values, nan=np.nanmean(values[:, 1]))

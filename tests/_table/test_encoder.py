@@ -1,7 +1,8 @@
-"""Tables: which columns hold categories, what is refused, what stays in bounds."""
+"""The table encoder: its results, parameters, and errors for tables."""
 
 import datetime
-import decimal
+import pickle
+import re
 
 import numpy as np
 import pandas as pd
@@ -14,9 +15,9 @@ from numpy.testing import assert_allclose, assert_array_equal
 from pandas.testing import assert_frame_equal
 from sklearn.preprocessing import StandardScaler
 
-from sk_pwiser._table._categories import MISSING, UNSEEN, CategoryColumn
+from sk_pwiser._table._categories import MISSING, UNSEEN
 from sk_pwiser._table._encoder import TableEncoder
-from sk_pwiser._table._numeric import LARGEST_DEVIATION, NumericColumn
+from sk_pwiser._table._numeric import LARGEST_DEVIATION
 
 
 def arrow(dtype):
@@ -35,7 +36,7 @@ def test_missing_and_unseen_values_have_codes_that_training_rows_had():
     assert encoder.cardinalities_ == [3, 3]
     new = pd.DataFrame({"c": ["new", None, "a"], "full": ["new", None, "x"]})
     codes, _ = encoder.transform(new)
-    # "full" was never missing in fit, so that nothing was learnt of its code 0.
+    # Without missing values in fit, "full" has no trained embedding of code 0.
     assert codes.tolist() == [[UNSEEN, UNSEEN], [MISSING, UNSEEN], [2, 2]]
 
 
@@ -46,142 +47,20 @@ def test_standardisation_of_many_rows_against_scikit_learn():
     assert_allclose(numeric, expected, rtol=1e-5, atol=1e-6)
 
 
-def pandas_table():
-    text = ["a", "b", "a"]
-    return pd.DataFrame(
-        {
-            "category": pd.Categorical(text),
-            "category of integers": pd.Categorical([1, 2, 1]),
-            "str": text,
-            "string": pd.Series(text, dtype="string"),
-            "object": pd.Series(["a", 1, None], dtype=object),
-            "bool": [True, False, True],
-            "boolean": pd.Series([True, None, False], dtype="boolean"),
-            "arrow string": arrow(pa.large_string())(text),
-            "arrow dictionary": arrow(pa.dictionary(pa.int8(), pa.string()))(text),
-            "arrow bool": arrow(pa.bool_())([True, None, False]),
-            "-int": [1, 2, 3],
-            "-float": [1.0, None, 3.0],
-            "-Int64": pd.Series([1, None, 3], dtype="Int64"),
-            "-Float64": pd.Series([1, None, 3], dtype="Float64"),
-            "-arrow": arrow(pa.int16())([1, None, 3]),
-            "-arrow decimal": arrow(pa.decimal128(3, 1))([decimal.Decimal(1)] * 3),
-            "-arrow null": arrow(pa.null())([None] * 3),
-        }
-    )
-
-
-def polars_table():
-    return pl.DataFrame(
-        {
-            "String": ["a", "b", None],
-            "Categorical": pl.Series(["a", "b", None], dtype=pl.Categorical),
-            "Enum": pl.Series(["a", "b", None], dtype=pl.Enum(["b", "a"])),
-            "Boolean": [True, False, None],
-            "-Int64": [1, 2, None],
-            "-UInt8": pl.Series([1, 2, None], dtype=pl.UInt8),
-            "-Float64": [1.0, float("nan"), None],
-            "-Decimal": pl.Series([1, 2, None], dtype=pl.Decimal(5, 2)),
-            "-Null": [None, None, None],
-        }
-    )
-
-
-@pytest.mark.parametrize("make", [pandas_table, polars_table])
-def test_the_dtype_tells_category_columns(make):
-    encoder = TableEncoder()
-    encoder.fit_transform(make())
-    for column in encoder.columns_:
-        assert isinstance(column, NumericColumn) == column.name.startswith("-")
-
-
-@pytest.mark.parametrize("dtype", [np.float64, np.int64, bool, object])
-def test_columns_of_arrays_hold_numbers(dtype):
-    codes, numeric = TableEncoder().fit_transform(np.eye(3, dtype=dtype))
-    assert codes.shape == (3, 0)
-    assert codes.dtype == np.int8
-    assert numeric.shape == (3, 3)
-
-
 MIXED = pd.DataFrame(
     {"n": [1, 2, 2], "c": pd.Categorical(["x", "y", "x"]), "f": [0.5, 1.5, 2.5]}
 )
-
-
-@pytest.mark.parametrize(
-    ("chosen", "expected"),
-    [
-        ("from_dtype", ["c"]),
-        (["c", "n"], ["n", "c"]),
-        (pd.Index(["c"]), ["c"]),
-        ([1], ["c"]),
-        ((0, 1), ["n", "c"]),
-        ([-2, -3], ["n", "c"]),
-        (np.array([1], dtype=np.uint8), ["c"]),
-        ([False, True, False], ["c"]),
-        (np.array([True, True, False]), ["n", "c"]),
-        (pd.Series([True, True, True]), ["n", "c", "f"]),
-    ],
-)
-def test_categorical_features(chosen, expected):
-    for X in (MIXED, pl.DataFrame(MIXED.astype({"c": str}).to_dict("list"))):
-        encoder = TableEncoder(chosen)
-        codes, numeric = encoder.fit_transform(X)
-        columns = encoder.columns_
-        found = [c.name for c in columns if isinstance(c, CategoryColumn)]
-        assert found == expected
-        assert codes.shape == (3, len(expected))
-        assert numeric.shape == (3, 3 - len(expected))
-
-
-@pytest.mark.parametrize("chosen", [None, []])
-def test_no_categorical_features(chosen):
-    _, numeric = TableEncoder(chosen).fit_transform(MIXED[["n", "f"]])
-    assert numeric.shape == (3, 2)
-    with pytest.raises((TypeError, ValueError), match="Column 'c' cannot be read"):
-        TableEncoder(chosen).fit_transform(MIXED)
-
-
-def test_categorical_features_of_arrays_are_indices():
-    X = np.array([["a", 1.5], ["b", 2.5], ["a", 1.5]], dtype=object)
-    codes, numeric = TableEncoder([0]).fit_transform(X)
-    assert codes.ravel().tolist() == [2, UNSEEN, 2]
-    assert_allclose(numeric[:, 0], [-(0.5**0.5), 2**0.5, -(0.5**0.5)], rtol=1e-6)
-    floats = np.array([[7.0, 1.0], [np.nan, 2.0], [7.0, 3.0]])
-    codes, _ = TableEncoder([True, False]).fit_transform(floats)
-    assert codes.ravel().tolist() == [2, MISSING, 2]
-    texts = np.array([["a", "x"], ["b", "x"], ["a", "y"]])
-    codes, _ = TableEncoder([0, 1]).fit_transform(texts)
-    assert codes.tolist() == [[2, 2], [UNSEEN, 2], [2, UNSEEN]]
-
-
-@pytest.mark.parametrize(
-    ("chosen", "message"),
-    [
-        (["nope"], r"names 'nope', which is no column of X; its columns are \['n'"),
-        ([3], "holds 3, which is no name or index of the 3 columns"),
-        ([-4], "holds -4, which is no name or index"),
-        ([0.5], "holds 0.5"),
-        ([None], "holds None"),
-        ([[0]], r"holds \[0\]"),
-        ([True], "must have one entry a column, 3; it has 1"),
-        ("by_name", "must be 'from_dtype', None, or a list .* got 'by_name'"),
-    ],
-)
-def test_wrong_categorical_features_are_named(chosen, message):
-    with pytest.raises(ValueError, match=f"categorical_features.*{message}"):
-        TableEncoder(chosen).fit_transform(MIXED)
 
 
 def test_lists_keep_the_types_of_their_values():
     X = [[1, "a", 0.5], [2**53 + 1, None, 1.5], [1, "a", 2.5], [2**53, float("nan"), 0]]
     encoder = TableEncoder([0, 1], min_frequency=1)
     codes, numeric = encoder.fit_transform(X)
-    assert codes.tolist() == [[2, 2], [3, MISSING], [2, 2], [4, MISSING]]
+    assert codes.tolist() == [[2, 2], [4, MISSING], [2, 2], [3, MISSING]]
     assert numeric.shape == (4, 1)
     frame = pd.DataFrame({"i": [2**53, 5], "c": ["a", "1"], "f": [0, 1]})
     with pytest.warns(UserWarning, match="X has feature names, but"):
-        assert encoder.transform(frame)[0].tolist() == [[4, 2], [UNSEEN, UNSEEN]]
+        assert encoder.transform(frame)[0].tolist() == [[3, 2], [UNSEEN, UNSEEN]]
 
 
 def test_pandas_in_fit_and_polars_or_arrays_at_predict():
@@ -217,11 +96,81 @@ def test_names_and_order_of_columns_are_checked():
             encoder.transform(frame[["f", "c", "n"]])
     with pytest.raises(ValueError, match=r"unseen at fit time:\n- extra"):
         encoder.transform(MIXED.assign(extra=1))
-    with (
-        pytest.raises(ValueError, match="2 features, but TableEncoder is expecting 3"),
-        pytest.warns(UserWarning, match="does not have valid feature names"),
-    ):
-        encoder.transform(np.zeros((1, 2)))
+
+
+@pytest.mark.parametrize("name", [None, "SomeClassifier"])
+def test_messages_contain_the_name_of_the_estimator(name):
+    encoder = TableEncoder(estimator_name=name)
+    expected = name or "TableEncoder"
+    frame = pd.DataFrame({"a": [1.0, 2.0], "b": [3.0, 4.0]})
+    encoder.fit_transform(frame)
+    message = f"valid feature names, but {expected} was fitted with feature names"
+    with pytest.warns(UserWarning, match=message):
+        encoder.transform(frame.to_numpy())
+    encoder.fit_transform(frame.to_numpy())
+    message = f"X has feature names, but {expected} was fitted without feature names"
+    with pytest.warns(UserWarning, match=message):
+        encoder.transform(frame)
+    message = f"X has 1 features, but {expected} is expecting 2 features as input"
+    with pytest.raises(ValueError, match=message):
+        encoder.transform(np.zeros((3, 1)))
+    for empty in (np.zeros((0, 2)), np.zeros((3, 0))):
+        with pytest.raises(ValueError, match=f"minimum of 1 is required by {expected}"):
+            encoder.fit_transform(empty)
+    assert encoder.get_params()["estimator_name"] == name
+    assert pickle.loads(pickle.dumps(encoder)).n_features_in_ == 2
+
+
+def test_a_failed_fit_keeps_the_schema_and_a_new_fit_replaces_it():
+    encoder = TableEncoder()
+    encoder.fit_transform(MIXED)
+    with pytest.raises(ValueError, match="at least one row"):
+        encoder.fit_transform(MIXED[:0])
+    assert encoder.feature_names_in_.tolist() == ["n", "c", "f"]
+    encoder.fit_transform(np.zeros((2, 2)))
+    assert encoder.n_features_in_ == 2
+    assert not hasattr(encoder, "feature_names_in_")
+
+
+@pytest.mark.parametrize(
+    ("value", "error"),
+    [
+        (0, ValueError),
+        (-1, ValueError),
+        (1.0, TypeError),
+        ("2", TypeError),
+        (True, TypeError),
+        (None, TypeError),
+    ],
+)
+def test_wrong_min_frequency(value, error):
+    encoder = TableEncoder(min_frequency=value)
+    message = re.escape(f"min_frequency must be an integer >= 1; got {value!r}")
+    with pytest.raises(error, match=message):
+        encoder.check_parameters()
+    # No column is read before the check.
+    with pytest.raises(error, match=message):
+        encoder.fit_transform(None)
+
+
+def test_min_frequency_counts_rows():
+    X = pd.DataFrame({"c": ["a", "b", "b", "c", "c", "c", None]})
+    for min_frequency, kept in ((1, "abc"), (np.int64(2), "bc"), (3, "c"), (4, "")):
+        encoder = TableEncoder(min_frequency=min_frequency)
+        codes, _ = encoder.fit_transform(X, np.full(7, 5.0))
+        expected = [2 + kept.find(v) if v in kept else UNSEEN for v in X["c"][:-1]]
+        assert codes[:-1, 0].tolist() == expected
+        assert codes[-1, 0] == MISSING
+        assert encoder.cardinalities_ == [2 + len(kept)]
+
+
+@pytest.mark.parametrize(
+    ("value", "error"), [("deep", ValueError), (5, TypeError), (None, TypeError)]
+)
+def test_wrong_numeric_encoding(value, error):
+    message = rf"numeric_encoding must be one of \['standard', .* got {value!r}"
+    with pytest.raises(error, match=message):
+        TableEncoder(numeric_encoding=value).fit_transform(MIXED)
 
 
 def test_column_names_that_are_not_strings():
@@ -254,7 +203,7 @@ DAY = datetime.datetime(2024, 5, 1)
         pl.Series([DAY.time(), None]),
     ],
 )
-def test_dates_are_refused_unless_they_are_declared(column):
+def test_dates_are_an_error_unless_they_are_categories(column):
     make = pl.DataFrame if isinstance(column, pl.Series) else pd.DataFrame
     X = make({"n": [1, 2], "when": column})
     with pytest.raises(TypeError, match="Column 'when' cannot be read as numbers"):
@@ -268,8 +217,8 @@ def test_dates_are_refused_unless_they_are_declared(column):
 
 
 @pytest.mark.parametrize("dtype", ["datetime64[D]", "timedelta64[s]"])
-def test_arrays_of_dates_are_refused(dtype):
-    with pytest.raises(TypeError, match=f"Column 0 cannot .* its dtype {dtype[:8]}"):
+def test_arrays_of_dates_are_an_error(dtype):
+    with pytest.raises(TypeError, match=f"Column 0 cannot .* its dtype is {dtype[:8]}"):
         TableEncoder().fit_transform(np.array([[1], [2]], dtype=dtype))
 
 
@@ -285,7 +234,7 @@ def test_arrays_of_dates_are_refused(dtype):
         lambda d: pd.DataFrame(d).astype("float32"),
     ],
 )
-def test_infinity_is_refused_with_its_column(make, value, chosen):
+def test_errors_for_infinity_contain_the_column(make, value, chosen):
     encoder = TableEncoder(chosen)
     match = "infinity .* in column 'c'"
     with pytest.raises(ValueError, match=match):
@@ -314,14 +263,18 @@ def test_infinity_is_refused_with_its_column(make, value, chosen):
     ],
 )
 @pytest.mark.filterwarnings("ignore:Determining the data types of a LazyFrame")
-def test_what_is_no_table_is_refused(X):
+def test_objects_that_are_not_tables_are_an_error(X):
     match = "2D|2-dim|dim 3|0 sample|0 feature|at least one row and one column"
     with pytest.raises(ValueError, match=match):
         TableEncoder().fit_transform(X)
 
 
-def test_tables_are_left_as_they_are():
-    X = pandas_table()
+def test_tables_are_not_changed():
+    X = MIXED.assign(
+        object=pd.Series(["a", 1, None], dtype=object),
+        nullable=pd.Series([1, None, 3], dtype="Int64"),
+        arrow=arrow(pa.float64())([1.0, None, 3.0]),
+    )
     before = X.copy(deep=True)
     encoder = TableEncoder()
     encoder.fit_transform(X)
@@ -349,7 +302,7 @@ NUMBERS_OR_NONE = st.one_of(
 
 @st.composite
 def tables(draw):
-    """A table and its category columns, the last rows to be kept from fit."""
+    """Draw a table and a mask of its category columns."""
     n_rows = draw(st.integers(2, 12))
     chosen = draw(st.lists(st.booleans(), min_size=1, max_size=4))
     columns = [
@@ -368,7 +321,7 @@ def tables(draw):
 
 
 @given(tables(), st.integers(1, 4), st.booleans())
-def test_codes_and_inputs_stay_in_their_bounds(table, min_frequency, as_frame):
+def test_codes_and_inputs_are_within_their_bounds(table, min_frequency, as_frame):
     X, chosen = table
     if as_frame:
         X = pd.DataFrame(X)
@@ -383,13 +336,13 @@ def test_codes_and_inputs_stay_in_their_bounds(table, min_frequency, as_frame):
     try:
         new = encoder.transform(X[half:])
     except ValueError as error:
-        assert "can equal none of its categories" in str(error)  # noqa: PT017
+        assert "cannot equal any of its categories" in str(error)  # noqa: PT017
         new = codes, numeric
     for part_codes, part_numeric in ((codes, numeric), new):
         assert (part_codes >= 0).all()
         assert (part_codes < np.array(encoder.cardinalities_, dtype=int)).all()
         assert np.isfinite(part_numeric).all()
         assert (np.abs(part_numeric) <= LARGEST_DEVIATION).all()
-    # Every code but those of missing and unseen values was there to learn from.
+    # Every code of a value occurs in fit, so that its embedding is trained.
     for column, size in zip(codes.T, encoder.cardinalities_, strict=True):
         assert set(range(2, size)) <= set(column.tolist())

@@ -1,4 +1,4 @@
-"""Numeric columns: the three encodings against other ways to compute them."""
+"""The three encodings of numeric columns, compared with independent computations."""
 
 import pickle
 import re
@@ -16,12 +16,8 @@ from scipy.stats import rankdata
 from sklearn.preprocessing import SplineTransformer
 
 from sk_pwiser._table._encoder import TableEncoder
-from sk_pwiser._table._numeric import (
-    LARGEST_DEVIATION,
-    N_BINS,
-    N_QUANTILES,
-    NUMERIC_ENCODINGS,
-)
+from sk_pwiser._table._numeric import LARGEST_DEVIATION, NUMERIC_ENCODINGS
+from sk_pwiser._table._quantiles import N_BINS, N_QUANTILES
 from sk_pwiser.networks._input import BinExpansion
 
 NAMES = sorted(NUMERIC_ENCODINGS)
@@ -29,13 +25,13 @@ every_encoding = pytest.mark.parametrize("name", NAMES)
 
 
 def fit(name, values, weight=None):
-    """Return an encoder of one column and what it made of it."""
+    """Return an encoder that is fitted to one column, and its encoded values."""
     encoder = TableEncoder(None, numeric_encoding=name)
     table = np.asarray(values, dtype=float).reshape(-1, 1)
     return encoder, encoder.fit_transform(table, weight)[1]
 
 
-def place(encoder, values):
+def encode(encoder, values):
     return encoder.transform(np.asarray(values, dtype=float).reshape(-1, 1))[1][:, 0]
 
 
@@ -51,7 +47,7 @@ def test_quantile_encoding_against_ranks():
     assert_allclose(encoded[:, 0], (scores - mean) / deviation, rtol=1e-5, atol=1e-6)
 
 
-def test_quantile_encoding_of_many_values_keeps_their_ranks():
+def test_quantile_encoding_of_many_values_approximates_their_ranks():
     rng = np.random.default_rng(0)
     values = rng.lognormal(0, 3, size=20_000)
     values[rng.random(20_000) < 0.4] = 1.0
@@ -96,34 +92,34 @@ def test_piecewise_linear_encoding_against_splines_between_quantiles():
     assert encoder.numeric_bins_ == [N_BINS]
     beyond = [*new, -1.0, train.max() + 1, *edges]
     assert_allclose(
-        expand(place(encoder, beyond), N_BINS),
+        expand(encode(encoder, beyond), N_BINS),
         linear_splines(beyond, edges),
         rtol=0,
         atol=2e-6,
     )
 
 
-def test_few_values_are_told_apart_by_one_bin_a_step():
+def test_few_distinct_values_have_one_bin_between_neighbours():
     encoder, _ = fit("piecewise_linear", [5, 1, 1, 2, 5, 5, 5, 5])
     assert encoder.numeric_bins_ == [2]
-    assert place(encoder, [1, 2, 5]).tolist() == [0, 1, 2]
-    assert_allclose(place(encoder, [0, 1.5, 3, 9]), [0, 0.5, 1 + 1 / 3, 2], rtol=1e-6)
+    assert encode(encoder, [1, 2, 5]).tolist() == [0, 1, 2]
+    assert_allclose(encode(encoder, [0, 1.5, 3, 9]), [0, 0.5, 1 + 1 / 3, 2], rtol=1e-6)
 
 
-def test_bins_are_left_to_values_beside_a_frequent_one():
+def test_a_frequent_value_leaves_bins_for_the_others():
     rare = np.random.default_rng(0).normal(size=150)
     encoder, _ = fit("piecewise_linear", np.append(rare, np.zeros(10_000)))
     edges = encoder.columns_[0].edges_
     assert 0 in edges
     assert len(edges) == N_BINS + 1
     counts, _ = np.histogram(rare, edges)
-    # One bin of 16 is the zeros'; the bin that they end holds fewer of the others.
+    # The zeros fill one of the 16 bins, and part of the bin that ends at 0.
     assert sorted(counts)[1:] == pytest.approx([10] * (N_BINS - 1), abs=1)
 
 
 @every_encoding
 @given(st.integers(0, 2**32 - 1))
-def test_weights_act_as_repetitions(name, seed):
+def test_weights_are_equivalent_to_repeated_rows(name, seed):
     rng = np.random.default_rng(seed)
     values = rng.integers(0, rng.choice([5, 40, 1000]), size=60).astype(float)
     values[rng.random(60) < 0.1] = np.nan
@@ -133,11 +129,11 @@ def test_weights_act_as_repetitions(name, seed):
     for scale in (1, 0.3, 1e6):
         weighted, _ = fit(name, values, weight * scale)
         assert weighted.numeric_bins_ == repeated.numeric_bins_
-        assert_allclose(place(weighted, new), place(repeated, new), rtol=0, atol=1e-5)
+        assert_allclose(encode(weighted, new), encode(repeated, new), rtol=0, atol=1e-5)
 
 
 @every_encoding
-def test_missing_values_take_the_mean_and_have_an_indicator(name):
+def test_missing_values_give_the_mean_and_an_indicator(name):
     values = np.array([3, np.nan, 1, 2, 2, 8, np.nan])
     encoder, encoded = fit(name, values)
     known = ~np.isnan(values)
@@ -147,10 +143,10 @@ def test_missing_values_take_the_mean_and_have_an_indicator(name):
     assert encoder.n_numeric_ == 2
     mean = encoded[known, 0].mean()
     assert_allclose(encoded[~known, 0], mean, rtol=1e-6, atol=1e-6)
-    # Values that were never missing in fit have no indicator, but a mean.
+    # Without missing values in fit there is no indicator, but the same mean.
     encoder, encoded = fit(name, values[known])
     assert encoder.n_numeric_ == 1
-    assert place(encoder, [np.nan])[0] == pytest.approx(mean, abs=1e-6)
+    assert encode(encoder, [np.nan])[0] == pytest.approx(mean, abs=1e-6)
 
 
 @every_encoding
@@ -158,30 +154,30 @@ def test_missing_values_take_the_mean_and_have_an_indicator(name):
 def test_columns_of_one_value_give_0(name, value):
     encoder, encoded = fit(name, [value] * 3)
     assert_array_equal(encoded, np.zeros((3, 1)))
-    assert_array_equal(place(encoder, [7, -1, np.nan, 1e300]), np.zeros(4))
+    assert_array_equal(encode(encoder, [7, -1, np.nan, 1e300]), np.zeros(4))
 
 
 @every_encoding
-def test_wild_values_count_as_the_outermost(name):
+def test_extreme_values_give_the_outermost_inputs(name):
     train = np.random.default_rng(0).normal(size=100)
     encoder, encoded = fit(name, train)
-    low, high = place(encoder, [-1e300, 1e300])
+    low, high = encode(encoder, [-1e300, 1e300])
     if name == "standard":
         assert (low, high) == (-LARGEST_DEVIATION, LARGEST_DEVIATION)
     else:
         assert (low, high) == (encoded.min(), encoded.max())
-    # A single value among many is far off in every encoding, but not without end.
+    # A value that differs from all others is far from them, but within the bounds.
     _, encoded = fit(name, np.append(np.zeros(100_000), 1.0))
     assert 0 < encoded[-1, 0] - encoded[0, 0] <= LARGEST_DEVIATION + 0.1
 
 
 @every_encoding
-def test_weights_of_any_size_leave_inputs_finite(name):
+def test_inputs_are_finite_for_weights_of_any_size(name):
     values = [1.0, 2.0, 3.0, 4.0]
     for weight in ([1e-300, 1, 1, 1], [1, 1, 1e300, 1], [1e-20, 1e-20, 1, 1e20]):
         encoder, encoded = fit(name, values, np.array(weight))
         assert np.isfinite(encoded).all()
-        assert np.isfinite(place(encoder, [1.5, np.nan])).all()
+        assert np.isfinite(encode(encoder, [1.5, np.nan])).all()
 
 
 FLOATS = st.floats(allow_infinity=False, allow_nan=False, allow_subnormal=True)
@@ -190,25 +186,25 @@ CLOSE = st.sampled_from([0.0, 5e-324, 1e-310, 1e-300, 1.0, 1 + 2**-52, -1e308, 1
 
 @every_encoding
 @given(st.lists(FLOATS | CLOSE, min_size=1, max_size=60), st.lists(FLOATS | CLOSE))
-def test_inputs_follow_the_order_of_values_within_bounds(name, train, new):
+def test_inputs_are_monotonic_and_bounded(name, train, new):
     encoder, encoded = fit(name, train)
-    assert_array_equal(place(encoder, train), encoded[:, 0])
+    assert_array_equal(encode(encoder, train), encoded[:, 0])
     everything = np.sort([*train, *new])
-    placed = place(encoder, everything)
-    assert np.isfinite(placed).all()
-    rounding = 1e-6  # interpolation is exact at either end of a step, not within
-    assert (np.diff(placed) >= -rounding).all()
+    encoded = encode(encoder, everything)
+    assert np.isfinite(encoded).all()
+    rounding = 1e-6  # interpolation is exact only at the ends of a step
+    assert (np.diff(encoded) >= -rounding).all()
     (n_bins,) = encoder.numeric_bins_
     if name == "piecewise_linear":
         assert 1 <= n_bins <= N_BINS
-        assert -rounding <= placed[0] <= placed[-1] <= n_bins + rounding
+        assert -rounding <= encoded[0] <= encoded[-1] <= n_bins + rounding
     else:
         assert n_bins == 0
-        assert np.abs(placed).max() <= LARGEST_DEVIATION + rounding
+        assert np.abs(encoded).max() <= LARGEST_DEVIATION + rounding
 
 
 @every_encoding
-def test_what_is_no_number_is_refused(name):
+def test_text_and_infinity_are_errors(name):
     encoder = TableEncoder(None, numeric_encoding=name)
     with pytest.raises(TypeError, match="Column 'n' cannot be read as numbers"):
         encoder.fit_transform(pd.DataFrame({"n": ["a", "b"]}))
@@ -218,7 +214,7 @@ def test_what_is_no_number_is_refused(name):
 
 
 @every_encoding
-def test_columns_stand_side_by_side(name):
+def test_several_columns_are_encoded_as_each_one_alone(name):
     rng = np.random.default_rng(0)
     table = pd.DataFrame(
         {
@@ -237,33 +233,18 @@ def test_columns_stand_side_by_side(name):
 
 
 @every_encoding
-@pytest.mark.parametrize("interaction", [None, "cross", "fm"])
-def test_estimators_learn_from_frames_go_on_and_are_stored(name, interaction):
+def test_estimators_learn_with_every_encoding_and_are_pickled(name):
     gaps = X.mask(np.random.default_rng(0).random(X.shape) < 0.1)
-    model = small(numeric_encoding=name, interaction=interaction, max_epochs=10)
+    model = small(numeric_encoding=name, max_epochs=10)
     p = model.fit(gaps, Y).predict_proba(gaps)
     assert model.score(gaps, Y) > 0.6
     layer = model.net_.module_.input_layer
     assert (layer.bins is not None) == (name == "piecewise_linear")
-    assert (layer.interaction is not None) == (interaction is not None)
     assert_array_equal(pickle.loads(pickle.dumps(model)).predict_proba(gaps), p)
-    # Going on keeps the encoding that was learnt, whatever the new rows hold.
-    numbers = gaps.select_dtypes("number")
-    wider = gaps.assign(**(10 * numbers))
-    encoder = model._trained.encoder
-    assert model.partial_fit(wider, Y)._trained.encoder is encoder
-    assert not np.array_equal(model.predict_proba(gaps), p)
 
 
-@pytest.mark.parametrize("parameter", ["numeric_encoding", "interaction"])
-def test_unknown_values_are_refused(earlier, parameter):
-    for unknown in ("deep", 5, True, ["cross"]):
-        earlier.set_params(**{parameter: unknown})
-        message = f"'{parameter}' parameter .* Got {re.escape(repr(unknown))}"
+def test_unknown_encodings_are_an_error_before_training(earlier):
+    for unknown in ("deep", 5, True, ["standard"]):
+        earlier.set_params(numeric_encoding=unknown)
+        message = f"'numeric_encoding' parameter .* Got {re.escape(repr(unknown))}"
         refuses(earlier, ValueError, message)
-
-
-def test_training_goes_on_with_the_same_interaction_alone(earlier):
-    earlier.set_params(warm_start=True, interaction="fm")
-    with pytest.raises(ValueError, match="parameters now describe another network"):
-        earlier.fit(X, Y)

@@ -1,0 +1,149 @@
+"""The parameter `categorical_features`: columns by dtype, index, name or mask."""
+
+import decimal
+
+import numpy as np
+import pandas as pd
+import polars as pl
+import pyarrow as pa
+import pytest
+from numpy.testing import assert_allclose
+
+from sk_pwiser._table._categories import MISSING, UNSEEN, CategoryColumn
+from sk_pwiser._table._encoder import TableEncoder
+from sk_pwiser._table._numeric import NumericColumn
+
+
+def arrow(dtype):
+    return lambda values: pd.Series(pd.array(values, dtype=pd.ArrowDtype(dtype)))
+
+
+def pandas_table():
+    """Return columns of many dtypes; the names of numeric ones start with "-"."""
+    text = ["a", "b", "a"]
+    return pd.DataFrame(
+        {
+            "category": pd.Categorical(text),
+            "category of integers": pd.Categorical([1, 2, 1]),
+            "str": text,
+            "string": pd.Series(text, dtype="string"),
+            "object": pd.Series(["a", 1, None], dtype=object),
+            "bool": [True, False, True],
+            "boolean": pd.Series([True, None, False], dtype="boolean"),
+            "arrow string": arrow(pa.large_string())(text),
+            "arrow dictionary": arrow(pa.dictionary(pa.int8(), pa.string()))(text),
+            "arrow bool": arrow(pa.bool_())([True, None, False]),
+            "-int": [1, 2, 3],
+            "-float": [1.0, None, 3.0],
+            "-Int64": pd.Series([1, None, 3], dtype="Int64"),
+            "-Float64": pd.Series([1, None, 3], dtype="Float64"),
+            "-arrow": arrow(pa.int16())([1, None, 3]),
+            "-arrow decimal": arrow(pa.decimal128(3, 1))([decimal.Decimal(1)] * 3),
+            "-arrow null": arrow(pa.null())([None] * 3),
+        }
+    )
+
+
+def polars_table():
+    return pl.DataFrame(
+        {
+            "String": ["a", "b", None],
+            "Categorical": pl.Series(["a", "b", None], dtype=pl.Categorical),
+            "Enum": pl.Series(["a", "b", None], dtype=pl.Enum(["b", "a"])),
+            "Boolean": [True, False, None],
+            "-Int64": [1, 2, None],
+            "-UInt8": pl.Series([1, 2, None], dtype=pl.UInt8),
+            "-Float64": [1.0, float("nan"), None],
+            "-Decimal": pl.Series([1, 2, None], dtype=pl.Decimal(5, 2)),
+            "-Null": [None, None, None],
+        }
+    )
+
+
+@pytest.mark.parametrize("make", [pandas_table, polars_table])
+def test_category_columns_by_dtype(make):
+    encoder = TableEncoder()
+    encoder.fit_transform(make())
+    for column in encoder.columns_:
+        assert isinstance(column, NumericColumn) == column.name.startswith("-")
+
+
+@pytest.mark.parametrize("dtype", [np.float64, np.int64, bool, object])
+def test_columns_of_arrays_are_numeric(dtype):
+    codes, numeric = TableEncoder().fit_transform(np.eye(3, dtype=dtype))
+    assert codes.shape == (3, 0)
+    assert codes.dtype == np.int8
+    assert numeric.shape == (3, 3)
+
+
+MIXED = pd.DataFrame(
+    {"n": [1, 2, 2], "c": pd.Categorical(["x", "y", "x"]), "f": [0.5, 1.5, 2.5]}
+)
+
+
+@pytest.mark.parametrize(
+    ("chosen", "expected"),
+    [
+        ("from_dtype", ["c"]),
+        (["c", "n"], ["n", "c"]),
+        (pd.Index(["c"]), ["c"]),
+        ([1], ["c"]),
+        ((0, 1), ["n", "c"]),
+        ([-2, -3], ["n", "c"]),
+        (np.array([1], dtype=np.uint8), ["c"]),
+        ([False, True, False], ["c"]),
+        (np.array([True, True, False]), ["n", "c"]),
+        (pd.Series([True, True, True]), ["n", "c", "f"]),
+    ],
+)
+def test_categorical_features(chosen, expected):
+    for X in (MIXED, pl.DataFrame(MIXED.astype({"c": str}).to_dict("list"))):
+        encoder = TableEncoder(chosen)
+        codes, numeric = encoder.fit_transform(X)
+        columns = encoder.columns_
+        found = [c.name for c in columns if isinstance(c, CategoryColumn)]
+        assert found == expected
+        assert codes.shape == (3, len(expected))
+        assert numeric.shape == (3, 3 - len(expected))
+
+
+@pytest.mark.parametrize("chosen", [None, []])
+def test_no_categorical_features(chosen):
+    _, numeric = TableEncoder(chosen).fit_transform(MIXED[["n", "f"]])
+    assert numeric.shape == (3, 2)
+    with pytest.raises((TypeError, ValueError), match="Column 'c' cannot be read"):
+        TableEncoder(chosen).fit_transform(MIXED)
+
+
+def test_categorical_features_of_arrays_are_indices():
+    X = np.array([["a", 1.5], ["b", 2.5], ["a", 1.5]], dtype=object)
+    codes, numeric = TableEncoder([0]).fit_transform(X)
+    assert codes.ravel().tolist() == [2, UNSEEN, 2]
+    assert_allclose(numeric[:, 0], [-(0.5**0.5), 2**0.5, -(0.5**0.5)], rtol=1e-6)
+    floats = np.array([[7.0, 1.0], [np.nan, 2.0], [7.0, 3.0]])
+    codes, _ = TableEncoder([True, False]).fit_transform(floats)
+    assert codes.ravel().tolist() == [2, MISSING, 2]
+    texts = np.array([["a", "x"], ["b", "x"], ["a", "y"]])
+    codes, _ = TableEncoder([0, 1]).fit_transform(texts)
+    assert codes.tolist() == [[2, 2], [UNSEEN, 2], [2, UNSEEN]]
+
+
+@pytest.mark.parametrize(
+    ("chosen", "message"),
+    [
+        (
+            ["nope"],
+            r"contains 'nope', .* not a column of X; its columns are \['n'",
+        ),
+        ([3], "contains 3, which is neither a name nor an index of the 3 columns"),
+        ([-4], "contains -4, which is neither"),
+        ([0.5], r"contains 0\.5"),
+        ([None], "contains None"),
+        ([[0]], r"contains \[0\]"),
+        ([True], "must have one entry per column of X, 3; it has 1"),
+        ("by_name", "must be 'from_dtype', None, or a list .* got 'by_name'"),
+    ],
+)
+def test_wrong_categorical_features(chosen, message):
+    with pytest.raises(ValueError, match=f"categorical_features.*{message}"):
+        TableEncoder(chosen).fit_transform(MIXED)
