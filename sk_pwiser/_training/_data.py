@@ -111,7 +111,9 @@ def check_rows(
         )
     weights = check_row_weights(sample_weight, n_samples)
     rows = Rows(X, targets, weights, check_groups(groups, n_samples))
-    return rows if weights is None or weights.all() else _with_weight(rows)
+    if weights is not None and not weights.all():
+        rows = _with_weight(rows)
+    return _without_equal_weights(rows)
 
 
 def _check_tasks(
@@ -148,6 +150,14 @@ def _with_weight(rows: Rows) -> Rows:
         weights / weights.mean(),
         None if rows.groups is None else rows.groups[kept],
     )
+
+
+def _without_equal_weights(rows: Rows) -> Rows:
+    """Drop weights that are all equal, for the result without them, to the bit."""
+    weights = rows.weights
+    if weights is None or (weights != weights[0]).any():
+        return rows
+    return replace(rows, weights=None)
 
 
 def encode(

@@ -1,6 +1,6 @@
-"""Tables, labels and weights that the estimator refuses, or takes with a warning.
+"""Tables, labels and weights that raise an error or a warning.
 
-Every refusal comes before training and leaves an earlier fit as it was, to the bit.
+Errors are raised before training, and an earlier fit stays unchanged, to the bit.
 """
 
 import warnings
@@ -16,7 +16,7 @@ from refusals import Fuse, N, TrainingBegan, X, Y, refuses, small
 from sk_pwiser.losses import LOSSES
 
 
-def test_the_fuse_blows(earlier):
+def test_the_fuse_raises_in_training(earlier):
     for method in ("fit", "partial_fit"):
         with pytest.raises(TrainingBegan):
             getattr(earlier.set_params(callbacks=[Fuse()]), method)(X, Y)
@@ -29,17 +29,17 @@ BOTH = pytest.mark.parametrize("method", ["fit", "partial_fit"])
 @pytest.mark.parametrize(
     ("labels", "message"),
     [
-        (Y * 2, "Labels must be 0 or 1; column 'click' of Y holds 2 in row"),
-        (Y.to_numpy() * -1, "Labels must be 0 or 1; column 0 of Y holds -1 in row"),
-        (Y * 0.5, "Labels must be 0 or 1; column 'click' of Y holds 0.5 in row"),
-        (Y.astype(str), "Labels must be 0 or 1; column 'click' of Y holds '1' in"),
+        (Y * 2, "Labels must be 0 or 1; column 'click' of Y contains 2 in row"),
+        (Y.to_numpy() * -1, "Labels must be 0 or 1; column 0 of Y contains -1 in row"),
+        (Y * 0.5, "Labels must be 0 or 1; column 'click' of Y contains 0.5 in row"),
+        (Y.astype(str), "Labels must be 0 or 1; column 'click' of Y contains '1' in"),
         (
             Y.assign(conversion=np.where(np.arange(N) < 3, np.nan, 0)),
             "Y contains NaN: 3 in column 'conversion'",
         ),
         (Y.to_numpy() * np.nan, "Y contains NaN: 300 in column 0"),
         (Y.replace(1, np.inf), "Y contains infinity"),
-        (Y[:-1], r"\[300, 299\]"),
+        (Y[:-1], "inconsistent numbers of samples: X has 300 rows, Y has 299"),
         (Y.to_numpy()[:, :, np.newaxis], "dim 3"),
         (Y[:0], "0 sample"),
         (None, "the target y is None"),
@@ -62,9 +62,13 @@ def test_wrong_labels_of_one_task(earlier):
         (
             ["a", "b"],
             ValueError,
-            r"Y has 3 columns, but task_names names 2: \['a', 'b'",
+            r"Y has 3 columns, but task_names has 2 names: \['a', 'b'",
         ),
-        (["a", "a", "b"], ValueError, "task_names must differ, but 'a' is there twice"),
+        (
+            ["a", "a", "b"],
+            ValueError,
+            "task_names must be distinct; 'a' occurs 2 times",
+        ),
         ([0, 1, 2], TypeError, r"task_names must be strings; got \[0, 1, 2\]"),
         ("abc", ValueError, "'task_names' parameter .* must be an array-like"),
     ],
@@ -80,12 +84,12 @@ def test_wrong_task_names(earlier, names, error, message):
     [
         (np.ones(N - 1), r"must have shape \(300,\); got \(299,\)"),
         (np.ones((N, 1)), r"must have shape \(300,\); got \(300, 1\)"),
-        (np.r_[np.ones(N - 1), -2], "must be >= 0; it holds -2.0"),
+        (np.r_[np.ones(N - 1), -2], "must be >= 0; it is -2.0 in row 299"),
         (np.r_[np.ones(N - 1), np.nan], "NaN"),
         (np.r_[np.ones(N - 1), np.inf], "infinity"),
-        (np.zeros(N), "must not be zero for every row"),
+        (np.zeros(N), "must not be zero"),
         (["heavy"] * N, "'heavy'"),
-        (2.0, "a finite number a row"),
+        (2.0, "must contain one finite number per row"),
     ],
 )
 def test_wrong_row_weights(earlier, weights, message, method):
@@ -104,14 +108,14 @@ CATEGORY = "category_0"
         (
             X.assign(**{NUMERIC: pd.Timestamp("2024-05-01")}),
             TypeError,
-            f"Column '{NUMERIC}' cannot be read as numbers: its dtype datetime64",
+            f"Column '{NUMERIC}' cannot be read as numbers: its dtype is datetime64",
         ),
         (sp.csr_array((N, len(X.columns))), TypeError, "Sparse data was passed for X"),
         (np.zeros(N), ValueError, "Expected 2D array, got 1D"),
         (np.zeros((N, 2, 2)), ValueError, "dim 3"),
-        (X[:0], ValueError, "at least one row"),
+        (X[:0], ValueError, "X has 0 rows, Y has 300|at least one row"),
         (X[[]], ValueError, "one column|X has 0 features"),
-        (None, ValueError, "Expected 2D array"),
+        (None, ValueError, "Expected 2D array .* got NoneType|Expected 2D array"),
         (
             X.set_axis([0, *X.columns[1:]], axis=1),
             TypeError,
@@ -140,7 +144,7 @@ def test_wrong_tables(earlier, table, error, message):
         (lambda t: t[t.columns[::-1]], "must be in the same order"),
         (
             lambda t: t.assign(**{CATEGORY: "text"}),
-            f"Column '{CATEGORY}' held .* 'text'",
+            f"Column '{CATEGORY}' contained numbers in fit; .* 'text'",
         ),
         (lambda t: t.assign(**{NUMERIC: -np.inf}), f"infinity .* column '{NUMERIC}'"),
         (
@@ -149,7 +153,7 @@ def test_wrong_tables(earlier, table, error, message):
         ),
     ],
 )
-def test_tables_that_are_not_as_in_fit(earlier, make, change, message):
+def test_tables_that_differ_from_those_of_fit(earlier, make, change, message):
     numbers = X.assign(**{c: X[c].astype(int) for c in X.columns if "category" in c})
     changed = make(change(numbers))
     earlier.predict_proba(make(numbers))
@@ -161,7 +165,9 @@ def test_tables_that_are_not_as_in_fit(earlier, make, change, message):
     refuses(earlier, error, f"(?s){message}", X=changed)
 
 
-def test_too_few_rows_to_hold_some_out(earlier):
+# A single row has one label per task.
+@pytest.mark.filterwarnings("ignore:Task .* in every row:UserWarning")
+def test_too_few_rows_for_validation_rows(earlier):
     earlier.set_params(early_stopping=True)
     message = "at least 2 rows to hold some out, got 1"
     refuses(earlier, ValueError, message, X=X[:1], Y=Y[:1])
@@ -171,7 +177,7 @@ def caught_in_fit(model, *args, **kwargs):
     with warnings.catch_warnings(record=True) as caught:
         warnings.simplefilter("always")
         model.fit(*args, **kwargs)
-    # A warning that points into the package tells nobody whose labels are meant.
+    # A warning must point to the call of fit, since it is about the labels there.
     assert all(w.category is UserWarning and w.filename == __file__ for w in caught)
     return [str(w.message) for w in caught]
 
@@ -189,7 +195,7 @@ def test_a_task_without_positives_is_predicted_at_its_base_rate(loss, early_stop
     assert np.isfinite(model.predict_cvr(X)).all()
 
 
-def test_no_positives_and_no_negatives_at_all():
+def test_labels_without_ones_or_without_zeros():
     for label in (0, 1):
         model = small(early_stopping="auc")
         messages = caught_in_fit(model, X, np.full((N, 2), label))
@@ -209,7 +215,7 @@ def test_conversions_without_a_click_are_counted_in_one_warning(loss):
     [message] = caught_in_fit(model, X, broken)
     assert message.startswith("7 of 300 rows break the funnel")
     assert model.predict_proba(X).shape == (N, 2)
-    # Rows of weight 0 are not learnt from, hence not counted.
+    # Rows of weight 0 are left out, and therefore not counted.
     weights = np.ones(N)
     weights[unclicked[:5]] = 0
     [message] = caught_in_fit(small(loss=loss), X, broken, sample_weight=weights)

@@ -36,6 +36,14 @@ def test_weight_zero_leaves_the_row_out(impressions, loss):
 
 
 @pytest.mark.parametrize("loss", ["bce", "pwiser"])
+def test_equal_weights_are_no_weights(impressions, loss):
+    X, Y = impressions.data, impressions.target
+    weighted = make(loss=loss).fit(X, Y, sample_weight=np.full(len(X), 0.3))
+    plain = make(loss=loss).fit(X, Y)
+    assert_array_equal(weighted.predict_proba(X), plain.predict_proba(X))
+
+
+@pytest.mark.parametrize("loss", ["bce", "pwiser"])
 def test_weight_two_repeats_the_row(impressions, loss):
     X, Y = impressions.data, impressions.target
     weight = np.random.default_rng(0).integers(1, 3, len(X))
