@@ -11,7 +11,7 @@ from sk_pwiser._table import NUMERIC_ENCODINGS, TableEncoder
 from sk_pwiser._table._dataframe import CHUNK_ROWS
 
 N_ROWS = CHUNK_ROWS + 1_000
-# Neither the order of appearance nor the reversed one is the sorted one.
+# In an order that is neither sorted nor the reverse of it.
 WORDS = ["pear", "Apple", "10", "9", "\u00e4pfel", "zoo", "apple", "\U0001f34e", ""]
 IDS = [7, 2**53 + 1, -3, 2**53, 100, 20]
 
