@@ -156,7 +156,9 @@ def report_loops(report, arguments, batch_size):
     data = prepare(X, Y).to(arguments.device)
     runs, failed = loops(arguments, X, Y, data, batch_size)
     times = interleave(runs, arguments.rounds, arguments.device, warm_ups=0)
-    report.section(f"Loops alone, {n:,} rows, batch {batch_size:,}", f"over {BARE}")
+    report.section(
+        f"Loops without fit, {n:,} rows, batch {batch_size:,}", f"over {BARE}"
+    )
     bare = times[BARE]["all"]
     names = (BARE, STACKED, BARE_HALF, GRAPHED, ENCODING, SKORCH, RECHUB, JOINED)
     for name in names:

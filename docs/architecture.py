@@ -11,7 +11,7 @@ from pathlib import Path
 from typing import NamedTuple
 from xml.sax.saxutils import escape
 
-# Found, not imported: the picture needs the source alone.
+# The package is located and not imported: the picture needs its source only.
 PACKAGE = Path(importlib.util.find_spec("sk_pwiser").origin).parent
 TOP = "sk_pwiser"  # __init__.py and __main__.py
 
