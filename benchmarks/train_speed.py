@@ -156,9 +156,7 @@ def report_loops(report, arguments, batch_size):
     data = prepare(X, Y).to(arguments.device)
     runs, failed = loops(arguments, X, Y, data, batch_size)
     times = interleave(runs, arguments.rounds, arguments.device, warm_ups=0)
-    report.section(
-        f"Bare loops, {n:,} rows, batch {batch_size:,}", f"over {BARE}"
-    )
+    report.section(f"Other loops, {n:,} rows, batch {batch_size:,}", f"over {BARE}")
     bare = times[BARE]["all"]
     names = (BARE, STACKED, BARE_HALF, GRAPHED, ENCODING, SKORCH, RECHUB, JOINED)
     for name in names:
