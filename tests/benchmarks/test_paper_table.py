@@ -1,0 +1,249 @@
+"""The table of the paper: its summary, its figures and its readers of files."""
+
+import importlib
+import sys
+from pathlib import Path
+
+import numpy as np
+import pytest
+from scipy import stats
+from sklearn.metrics import log_loss, roc_auc_score
+
+pd = pytest.importorskip("pandas")
+
+BENCHMARKS = Path(__file__).parents[2] / "benchmarks"
+
+
+@pytest.fixture
+def module(monkeypatch):
+    """Return a function that imports a script of the benchmarks."""
+    monkeypatch.syspath_prepend(str(BENCHMARKS))
+    return importlib.import_module
+
+
+HEADER = (
+    "block,part,data,network,loss,weight,seed,default_weight,ctr_auc,cvr_auc,"
+    "ctcvr_auc,mean_auc,ctr_log_loss,ctcvr_log_loss,ctr_ece,ctcvr_ece,"
+    "ctr_grouped_auc,ctcvr_grouped_auc,epochs,seconds,settings"
+)
+
+
+def line(part, data, network, weight, seed, ctr, ctcvr, block="embeddings"):
+    loss = "pwiser" if weight else "bce"
+    mean = (ctr + ctcvr) / 2
+    return (
+        f"{block},{part},{data},{network},{loss},{weight},{seed},0.1,{ctr},0.6,"
+        f"{ctcvr},{mean},0.3,0.1,0.01,0.02,nan,nan,3,1.0,abc"
+    )
+
+
+@pytest.fixture
+def results(tmp_path, module):
+    """Two data sets with one network each, and one more cell without BCE."""
+    lines = [HEADER]
+    # Weight 0.3 is best on the first data set, the default 0.1 on the second.
+    for data, best in (("first", "0.3"), ("second", "0.1")):
+        for weight in ("0.1", "0.3", "1"):
+            value = 0.8 if weight == best else 0.7
+            lines.append(
+                line("validation", data, "shared_bottom", weight, 0, 0.7, value)
+            )
+    for seed, gain in enumerate((0.010, 0.014)):
+        lines += [
+            line("test", "first", "mmoe", "", seed, 0.70, 0.80),
+            line("test", "first", "mmoe", "0.3", seed, 0.699, 0.80 + gain),
+            line("test", "first", "mmoe", "0.1", seed, 0.701, 0.801),
+            line("test", "second", "mmoe", "", seed, 0.70, 0.80),
+            line("test", "second", "mmoe", "0.1", seed, 0.698, 0.796),
+        ]
+    # A row that a later run replaced, and a cell without its counterpart.
+    lines.insert(1, line("test", "first", "mmoe", "0.3", 0, 0.1, 0.1))
+    lines.append(line("test", "second", "stem", "0.1", 0, 0.9, 0.9))
+    path = tmp_path / "results.csv"
+    path.write_text("\n".join(lines) + "\n")
+    return module("_paper_results").read(path)
+
+
+def test_the_last_line_summarises_the_first_block(results, module):
+    blocks = ("embeddings", "target-encoding")
+    *_, before, last = module("_paper_results").format_table(results, blocks)
+    # CTCVR: +.012 and -.004; CTR: -.001 and -.002; the default is lowest at -.004.
+    assert last == (
+        "CTCVR: pwiser ahead in 1 of 2 cells, mean +0.0040; CTR: mean -0.0015; "
+        "default never below -0.0040"
+    )
+    assert before == "  second, mmoe: -0.0040"
+
+
+def test_rows_of_the_second_block_do_not_change_the_last_line(results, module):
+    blocks = ("embeddings", "target-encoding")
+    tools = module("_paper_results")
+    *_, expected = tools.format_table(results, blocks)
+    other = results.assign(block="target-encoding", ctcvr_auc=0.5)
+    *_, last = tools.format_table(pd.concat([results, other]), blocks)
+    assert last == expected
+
+
+def test_the_weight_is_chosen_on_validation_rows(results, module):
+    chosen_weight = module("_paper_results").chosen_weight
+    assert chosen_weight(results, "embeddings", "first") == "0.3"
+    assert chosen_weight(results, "embeddings", "second") == "0.1"
+    assert chosen_weight(results, "target-encoding", "first") is None
+
+
+def test_differences_are_paired_and_have_student_intervals(results, module):
+    tools = module("_paper_results")
+    found = tools.Comparison(results, "embeddings", "first", "mmoe")
+    values = found.differences("ctcvr_auc", "tuned")
+    np.testing.assert_allclose(values, [0.010, 0.014])
+    mean, half_width = tools.interval(values)
+    low, high = stats.t.interval(0.95, 1, loc=mean, scale=stats.sem(values))
+    np.testing.assert_allclose([mean - half_width, mean + half_width], [low, high])
+
+
+def test_a_run_appends_the_missing_cells_only(results, tmp_path, module, monkeypatch):
+    path = tmp_path / "results.csv"
+    table = module("paper_table")
+    cells = [
+        table.Cell("embeddings", "test", "second", "mmoe", "bce", "", seed)
+        for seed in range(3)
+    ]
+    called = []
+
+    def run_cell(cell, *args):
+        called.append(cell)
+        values = line("test", "second", "mmoe", "", cell.seed, 0.7, 0.8).split(",")
+        return dict(zip(HEADER.split(","), values, strict=True))
+
+    monkeypatch.setattr(table, "run_cell", run_cell)
+    monkeypatch.setattr(sys, "argv", ["paper_table.py", "--run", "--output", str(path)])
+    arguments = table.parse()
+    table.run(cells, arguments, None)
+    assert called == cells[2:]
+    table.run(cells, arguments, None)
+    assert called == cells[2:]
+
+
+def test_a_row_with_other_columns_is_not_appended(tmp_path, module):
+    append = module("_paper_results").append
+    path = tmp_path / "results.csv"
+    append(path, {"seed": 0, "ctr_auc": 0.7})
+    with pytest.raises(ValueError, match=r"results\.csv has other columns"):
+        append(path, {"seed": 0, "auc": 0.7})
+    assert path.read_text() == "seed,ctr_auc\n0,0.7\n"
+
+
+def test_grouped_auc_skips_users_of_one_class(module):
+    generator = np.random.default_rng(0)
+    y = generator.integers(0, 2, 500)
+    p = generator.random(500).round(1)  # with ties
+    users = generator.integers(0, 150, 500)
+    aucs, sizes = [], []
+    for user in np.unique(users):
+        rows = users == user
+        if len(np.unique(y[rows])) == 2:
+            aucs.append(roc_auc_score(y[rows], p[rows]))
+            sizes.append(rows.sum())
+    assert len(aucs) < len(np.unique(users))
+    grouped_auc = module("_figures").grouped_auc
+    assert grouped_auc(y, p, users) == pytest.approx(np.average(aucs, weights=sizes))
+    assert np.isnan(grouped_auc(np.ones(500), p, users))
+
+
+def test_figures_of_labels_and_of_probabilities(module):
+    figures = module("_figures")
+    generator = np.random.default_rng(0)
+    probability, p = generator.random((2, 400))
+    labels = np.repeat([1, 0], 400)
+    weights = np.concatenate([probability, 1 - probability])
+    expected = roc_auc_score(labels, np.tile(p, 2), sample_weight=weights)
+    assert figures.auc(probability, p) == pytest.approx(expected)
+    y = (generator.random(400) < probability).astype(int)
+    assert figures.auc(y, p) == pytest.approx(roc_auc_score(y, p))
+    assert figures.binary_log_loss(y, p) == pytest.approx(log_loss(y, p))
+
+
+def test_calibration_error_of_constant_and_of_right_predictions(module):
+    ece = module("_figures").expected_calibration_error
+    y = np.tile([0.0, 0.0, 0.0, 1.0], 50)
+    constant = np.full(200, 0.5)
+    assert ece(y, constant) == pytest.approx(0.25)
+    assert ece(y, np.full(200, 0.25), n_bins=10) == pytest.approx(0.0)
+
+
+def make_aliexpress(n_rows):
+    """Return a table in the layout of the publisher, with random values."""
+    generator = np.random.default_rng(n_rows)
+    columns = {"search_id": np.arange(n_rows)}
+    for number in range(1, 17):
+        columns[f"categorical_{number}"] = generator.integers(0, n_rows, n_rows)
+    for number in range(1, 64):
+        columns[f"numerical_{number}"] = generator.random(n_rows).round(4)
+    click = generator.integers(0, 2, n_rows)
+    columns["click"] = click
+    columns["conversion"] = click * generator.integers(0, 2, n_rows)
+    return pd.DataFrame(columns)
+
+
+def test_aliexpress_is_read_in_its_processed_form(tmp_path, module):
+    folder = tmp_path / "AliExpress_FR"
+    folder.mkdir()
+    tables = {name: make_aliexpress(n) for name, n in [("train", 40), ("test", 60)]}
+    for name, table in tables.items():
+        table.to_csv(folder / f"{name}.csv", index=False)
+    found = module("_real_tables").load_tables("aliexpress-fr", tmp_path)
+    assert found.X.shape == (40, 79)
+    assert found.X_test.shape == (60, 79)
+    assert "search_id" not in found.X
+    assert (found.X.dtypes.iloc[:16] == "category").all()
+    assert (found.X.dtypes.iloc[16:] == np.float32).all()
+    for name, X, Y in (
+        ("train", found.X, found.Y),
+        ("test", found.X_test, found.Y_test),
+    ):
+        np.testing.assert_allclose(
+            X.astype(float), tables[name].iloc[:, 1:-2].astype(float), rtol=1e-6
+        )
+        np.testing.assert_array_equal(Y, tables[name][["click", "conversion"]])
+
+
+ALI_CCP = "click,purchase,101,121,122,124,125,126,127,128,129,205,206,207,216,508,509,\
+702,853,301"
+
+
+def test_ali_ccp_keeps_rows_of_a_purchase_without_a_click(tmp_path, module, capsys):
+    folder = tmp_path / "ali_ccp"
+    folder.mkdir()
+    codes = ",".join(str(code) for code in range(18))
+    labels = ["0,0", "1,0", "1,1", "0,1"]
+    for name in ("train", "test"):
+        rows = "\n".join(f"{label},{codes}" for label in labels)
+        (folder / f"{name}.csv").write_text(f"{ALI_CCP}\n{rows}\n")
+    found = module("_real_tables").load_tables("ali-ccp", tmp_path)
+    assert found.X.shape == (4, 18)
+    assert (found.X.dtypes == "category").all()
+    assert found.X.iloc[0].tolist() == list(range(18))
+    np.testing.assert_array_equal(found.Y, [[0, 0], [1, 0], [1, 1], [0, 0]])
+    assert "1 rows with purchase = 1 and click = 0" in capsys.readouterr().out
+
+
+def test_absent_and_incomplete_files_raise(tmp_path, module):
+    load_tables = module("_real_tables").load_tables
+    with pytest.raises(FileNotFoundError, match="AliExpress_NL/train"):
+        load_tables("aliexpress-nl", tmp_path)
+    folder = tmp_path / "ali_ccp"
+    folder.mkdir()
+    (folder / "train.csv").write_text("click,101\n1,2\n")
+    with pytest.raises(ValueError, match="lacks the columns 121"):
+        load_tables("ali-ccp", tmp_path)
+
+
+def test_the_validation_part_splits_the_training_rows(tmp_path, module):
+    table = make_aliexpress(100)
+    folder = tmp_path / "aliexpress" / "AliExpress_US"
+    folder.mkdir(parents=True)
+    table.to_csv(folder / "train.csv", index=False)
+    table.iloc[:0].to_csv(folder / "test.csv", index=False)
+    found = module("_real_tables").load_tables("aliexpress-us", tmp_path, "validation")
+    assert len(found.X) == 70
+    assert len(found.X_test) == 30
