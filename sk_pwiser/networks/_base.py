@@ -2,7 +2,7 @@
 
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
-from typing import Any, NamedTuple
+from typing import NamedTuple
 
 from torch import Tensor, nn
 
@@ -140,7 +140,23 @@ class MultiTaskNetwork(nn.Module):
         self.width = self.input_layer.width
         if spec.monotonicity_weight is not None:
             self.monotonicity_weight = spec.monotonicity_weight
-        self.register_forward_hook(_apply_task_space)
+
+    def __call__(self, codes: Tensor, numeric: Tensor) -> NetworkOutput:
+        """Run `forward`, and compose its logits to logits over impressions."""
+        # Not a forward hook: torch.compile would compile it apart from `forward`.
+        output = super().__call__(codes, numeric)
+        if not isinstance(output, NetworkOutput):
+            raise TypeError(
+                "network must return a NetworkOutput from forward; got "
+                f"{type(output).__name__}."
+            )
+        heads = output.conditional_logits
+        if self.spec.task_space == "entire":
+            return output if heads is None else output._replace(conditional_logits=None)
+        if heads is not None:
+            return output
+        heads = output.logits.float()
+        return output._replace(logits=chain_logits(heads), conditional_logits=heads)
 
     @property
     def base_logits(self) -> Tensor:
@@ -178,21 +194,3 @@ class MultiTaskNetwork(nn.Module):
             and extra losses.
         """
         raise NotImplementedError(f"{type(self).__name__} must define forward.")
-
-
-def _apply_task_space(
-    network: MultiTaskNetwork, args: tuple[Any, ...], output: NetworkOutput
-) -> NetworkOutput:
-    """Return the output of `forward` with logits over impressions; a forward hook."""
-    if not isinstance(output, NetworkOutput):
-        raise TypeError(
-            "network must return a NetworkOutput from forward; got "
-            f"{type(output).__name__}."
-        )
-    heads = output.conditional_logits
-    if network.spec.task_space == "entire":
-        return output if heads is None else output._replace(conditional_logits=None)
-    if heads is not None:
-        return output
-    heads = output.logits.float()
-    return output._replace(logits=chain_logits(heads), conditional_logits=heads)

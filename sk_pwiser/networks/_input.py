@@ -116,6 +116,7 @@ class InputLayer(nn.Module):
         """Apply category dropout in training."""
         if not self.training or self.category_dropout == 0:
             return codes
-        generator = generator_on(codes.device)
-        drawn = torch.rand(codes.shape, generator=generator, device=codes.device)
+        # Not torch.rand, which torch.compile cannot call with `generator`.
+        drawn = torch.empty(codes.shape, device=codes.device)
+        drawn.uniform_(generator=generator_on(codes.device))
         return codes.masked_fill(drawn < self.category_dropout, self.unseen_code)

@@ -2,15 +2,25 @@ import numpy as np
 import pytest
 import torch
 from numpy.testing import assert_allclose
-from rewrites import batch, dense_input, make, mlp, relu, softmax, tower, weights_of
+from rewrites import (
+    batch,
+    dense_input,
+    dependencies,
+    make,
+    mlp,
+    relu,
+    softmax,
+    tower,
+    weights_of,
+)
 
-from sk_pwiser.networks import AITM
+from sk_pwiser.networks import AITM, NetworkSpec
 from sk_pwiser.networks._aitm import Transfer
 
 
-def transfer(p, name, own, before):
+def transfer(p, name, own, previous):
     weight, bias = p[f"{name}.information.weight"], p[f"{name}.information.bias"]
-    vectors = np.stack([own, relu(before @ weight.T + bias)])
+    vectors = np.stack([own, relu(previous @ weight.T + bias)])
     w1, w2, w3 = (
         vectors @ p[f"{name}.attention.weight"][i] + p[f"{name}.attention.bias"][i]
         for i in range(3)
@@ -24,52 +34,42 @@ def test_equals_the_formula_written_out_in_numpy(n_tasks):
     network, (codes, numeric) = make(AITM, n_tasks, tower_units=(8, 7)), batch()
     p = weights_of(network)
     x = dense_input(p, codes, numeric)
-    found = mlp(x, p, "bottoms", 0)
-    expected = [tower(found, p, 0)]
+    hidden = mlp(x, p, "bottoms", 0)
+    expected = [tower(hidden, p, 0)]
     for k in range(1, n_tasks):
-        found = transfer(p, f"transfers.{k - 1}", mlp(x, p, "bottoms", k), found)
-        expected.append(tower(found, p, k))
+        hidden = transfer(p, f"transfers.{k - 1}", mlp(x, p, "bottoms", k), hidden)
+        expected.append(tower(hidden, p, k))
     logits = network(codes, numeric).logits.detach()
     assert_allclose(logits, np.stack(expected, 1), rtol=1e-4, atol=1e-5)
 
 
-def test_equal_vectors_give_their_value():
-    # The weights of two equal vectors do not matter: what is left is W3 v.
-    unit = Transfer(6)
-    torch.nn.init.eye_(unit.information.weight)
-    torch.nn.init.zeros_(unit.information.bias)
-    torch.nn.init.normal_(unit.attention.bias)
+def test_attention_over_two_equal_vectors_is_their_value():
+    # The attention weights of two equal vectors v do not matter: the sum is W3 v.
+    layer = Transfer(6)
+    torch.nn.init.eye_(layer.information.weight)
+    torch.nn.init.zeros_(layer.information.bias)
+    torch.nn.init.normal_(layer.attention.bias[0])
     v = torch.rand(11, 6)
-    value = v @ unit.attention.weight[2] + unit.attention.bias[2]
-    torch.testing.assert_close(unit(v, v), value)
-    assert not torch.allclose(unit(v, torch.rand(11, 6)), value)
+    value = v @ layer.attention.weight[0][2] + layer.attention.bias[0][2]
+    torch.testing.assert_close(layer(v, v), value)
+    assert not torch.allclose(layer(v, torch.rand(11, 6)), value)
 
 
-def test_every_hop_has_a_transfer_of_its_own_and_none_reads_later_tasks():
-    network, inputs = make(AITM, 3, tower_units=(8,)), batch(50)
-
-    def reached(task):
-        network.zero_grad()
-        network(*inputs).logits[:, task].sum().backward()
-        return {
-            name
-            for name, parameter in network.named_parameters()
-            if name.startswith("transfers")
-            and parameter.grad is not None
-            and parameter.grad.any()
-        }, network.bottoms.layers[0].weight.grad.flatten(1).any(dim=1).tolist()
-
-    first = {
-        f"transfers.0.{part}.{kind}"
-        for part in ("information", "attention")
-        for kind in ("weight", "bias")
-    }
-    second = {name.replace("0", "1") for name in first}
-    assert reached(0) == (set(), [True, False, False])
-    assert reached(1) == (first, [True, True, False])
-    assert reached(2) == (first | second, [True, True, True])
+def test_every_pair_of_neighbours_has_its_own_transfer():
+    found = dependencies(make(AITM, 3, tower_units=(8,)), *batch(50))
+    transfers = [
+        {n[:11] for n in masks if n.startswith("transfers")} for masks in found
+    ]
+    first, second = "transfers.0", "transfers.1"
+    assert transfers == [set(), {first}, {first, second}]
 
 
-def test_towers_need_a_layer():
+def test_the_penalty_has_a_weight_by_default():
+    assert make(AITM).monotonicity_weight == 0.6
+    spec = NetworkSpec([3], 1, 2, [0.5, 0.1], monotonicity_weight=0.0)
+    assert AITM(spec).monotonicity_weight == 0.0
+
+
+def test_towers_without_layers_are_refused():
     with pytest.raises(ValueError, match="tower_units must hold at least one width"):
         make(AITM, tower_units=())

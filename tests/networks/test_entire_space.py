@@ -1,18 +1,22 @@
+"""The loss of conditional heads over rows with and without a label."""
+
 import itertools
 
 import numpy as np
 import pytest
 import torch
 from numpy.testing import assert_allclose
+from torch.nn.functional import binary_cross_entropy_with_logits
 
-from sk_pwiser.losses import entire_space_loss
+from sk_pwiser.networks import Labels
+from sk_pwiser.networks._entire_space import entire_space_loss
 
 N = 7
 
 
 @pytest.fixture
 def table():
-    """Logits, labels on all rows, propensities and imputed labels of one head."""
+    """Return logits, labels of all rows, propensities and imputed labels."""
     rng = np.random.default_rng(0)
     labels = rng.integers(0, 2, N)
     p, imputed = rng.uniform(0.1, 0.9, N), rng.uniform(0.1, 0.9, N)
@@ -27,6 +31,20 @@ def cross_entropy(z, y):
     return np.logaddexp(0, z) - y * z
 
 
+def row_losses(logits, targets):
+    return binary_cross_entropy_with_logits(logits, targets, reduction="none")
+
+
+def head_losses(heads, y, *args, sample_weight=None, row_losses=row_losses, **kwargs):
+    """Return the losses of the heads after the first, whose own has no part in them."""
+    first = torch.full_like(y[:, :1], 7.0)
+    labels = Labels(y, sample_weight, row_losses)
+    losses = entire_space_loss(labels, torch.cat([first, heads], 1), *args, **kwargs)
+    assert losses.shape == y.shape[1:]
+    assert losses[0] == 0
+    return losses[1:]
+
+
 def expectation(table, clicked_at, propensity, imputed=None):
     """Average the loss over all 2^n patterns of clicks, by their probabilities."""
     z, labels, *_ = table
@@ -34,29 +52,29 @@ def expectation(table, clicked_at, propensity, imputed=None):
     for pattern in itertools.product([0, 1], repeat=N):
         o = np.array(pattern)
         probability = np.prod(np.where(o == 1, clicked_at, 1 - clicked_at))
-        # The label is known where the row was clicked, and 0 elsewhere.
+        # The label of a clicked row is known; that of other rows is 0.
         y = torch.from_numpy(np.stack([o, o * labels], 1).astype(np.float64))
         given = None if imputed is None else column(imputed).logit()
-        loss = entire_space_loss(column(z), y, column(propensity), given)
+        loss = head_losses(column(z), y, column(propensity), given)
         total += probability * loss.item()
         mass += probability
     assert mass == pytest.approx(1)
     return total
 
 
-def test_inverse_propensity_is_unbiased_where_the_propensity_is_right(table):
+def test_inverse_propensity_is_unbiased_if_the_propensity_is_right(table):
     z, labels, p, _ = table
     truth = cross_entropy(z, labels).mean()
     assert expectation(table, p, p) == pytest.approx(truth, rel=1e-12)
     assert expectation(table, p, p / 2) == pytest.approx(2 * truth, rel=1e-12)
-    # And what clicked rows alone would give.
+    # The clicked rows without weights.
     assert expectation(table, p, np.ones(N)) < 0.9 * truth
 
 
-def test_doubly_robust_is_unbiased_where_either_is_right(table):
+def test_doubly_robust_is_unbiased_if_either_is_right(table):
     z, labels, p, wrong = table
     delta = cross_entropy(z, labels)
-    # The term that trains the imputed labels is on top, and 0 where they are right.
+    # The term that trains the imputation is added; it is 0 if the labels are right.
     for propensity, imputed, is_right in [
         (p, wrong, True),
         (p[::-1], labels, True),
@@ -76,12 +94,12 @@ def test_gradients(table, doubly_robust):
     y = torch.from_numpy(np.stack([o, o * labels], 1).astype(np.float64))
     tensors = [column(values).requires_grad_() for values in (z, p, imputed)]
     given = tensors[2].logit() if doubly_robust else None
-    entire_space_loss(tensors[0], y, tensors[1], given).sum().backward()
+    head_losses(tensors[0], y, tensors[1], given).sum().backward()
     of_logits, of_propensity, of_imputed = (tensor.grad for tensor in tensors)
     assert of_propensity is None
     predicted = 1 / (1 + np.exp(-z))
     if doubly_robust:
-        # Rows without a label pull the head as well, towards the imputed one.
+        # Rows without a label move the head towards the imputed label.
         expected = predicted - imputed + o / p * (imputed - labels)
         pull = -2 * o / p * z**2 * (labels - imputed) / N
         assert_allclose(of_imputed[:, 0], pull, rtol=1e-12)
@@ -99,24 +117,24 @@ def several_heads(n, n_tasks, doubly_robust):
 
 
 @pytest.mark.parametrize("doubly_robust", [False, True])
-def test_every_head_reads_the_task_before_and_its_own(doubly_robust):
+def test_every_head_reads_the_previous_task_and_its_own(doubly_robust):
     z, y, p, imputed = several_heads(20, 4, doubly_robust)
-    losses = entire_space_loss(z, y, p, imputed)
+    losses = head_losses(z, y, p, imputed)
     assert losses.shape == (3,)
     for k in range(3):
         one = None if imputed is None else imputed[:, [k]]
-        alone = entire_space_loss(z[:, [k]], y[:, k : k + 2], p[:, [k]], one)
+        alone = head_losses(z[:, [k]], y[:, k : k + 2], p[:, [k]], one)
         torch.testing.assert_close(losses[[k]], alone)
 
 
 @pytest.mark.parametrize("doubly_robust", [False, True])
-def test_weights_stand_for_repeated_rows(doubly_robust):
+def test_weights_count_as_repetitions_of_rows(doubly_robust):
     tensors = several_heads(12, 3, doubly_robust)
     counts = torch.randint(0, 4, (12,))
     repeated = [t if t is None else t.repeat_interleave(counts, 0) for t in tensors]
     weights = counts.double() / counts.double().mean()
-    weighted = entire_space_loss(*tensors, sample_weight=weights)
-    torch.testing.assert_close(weighted, entire_space_loss(*repeated))
+    weighted = head_losses(*tensors, sample_weight=weights)
+    torch.testing.assert_close(weighted, head_losses(*repeated))
 
 
 @pytest.mark.parametrize("doubly_robust", [False, True])
@@ -125,11 +143,55 @@ def test_finite_at_extreme_logits(doubly_robust, z):
     y = torch.tensor([[0.0, 0.0], [1.0, 0.0], [1.0, 1.0], [0.0, 1.0]])
     logits = torch.full((4, 1), z, requires_grad=True)
     imputed = torch.full((4, 1), 0.3, requires_grad=True) if doubly_robust else None
-    loss = entire_space_loss(logits, y, torch.full((4, 1), 1e-3), imputed)
+    loss = head_losses(logits, y, torch.full((4, 1), 1e-3), imputed)
     loss.sum().backward()
     assert loss.isfinite().all()
     assert logits.grad.isfinite().all()
     if imputed is None:
-        # Rows without the task before teach the head nothing.
+        # Rows without the previous task have no gradient.
         assert logits.grad[[0, 3]].tolist() == [[0.0], [0.0]]
     assert imputed is None or imputed.grad.isfinite().all()
+
+
+@pytest.mark.parametrize("doubly_robust", [False, True])
+def test_weights_per_task_are_those_of_the_later_task(doubly_robust):
+    z, y, p, imputed = several_heads(12, 3, doubly_robust)
+    weights = torch.rand(12, 3).double()
+    losses = head_losses(z, y, p, imputed, sample_weight=weights)
+    for k in range(2):
+        per_row = head_losses(z, y, p, imputed, sample_weight=weights[:, k + 1])
+        torch.testing.assert_close(losses[k], per_row[k])
+
+
+def test_the_weight_multiplies_the_losses():
+    z, y, p, imputed = several_heads(12, 3, True)
+    expected = 0.3 * head_losses(z, y, p, imputed)
+    torch.testing.assert_close(head_losses(z, y, p, imputed, weight=0.3), expected)
+
+
+def brier(logits, targets):
+    return (logits.sigmoid() - targets) ** 2
+
+
+@pytest.mark.parametrize("doubly_robust", [False, True])
+def test_the_loss_of_a_row_may_be_any(table, doubly_robust):
+    z, labels, p, imputed = table
+    o = np.array([1, 0, 1, 1, 0, 1, 0])
+    y = torch.from_numpy(np.stack([o, o * labels], 1).astype(np.float64))
+    tensors = [column(values).requires_grad_() for values in (z, p, imputed)]
+    given = tensors[2].logit() if doubly_robust else None
+    loss = head_losses(tensors[0], y, tensors[1], given, row_losses=brier).sum()
+    loss.backward()
+    f = 1 / (1 + np.exp(-z))
+    delta, guessed = (f - labels) ** 2, (f - imputed) ** 2
+    pull, guessed_pull = (2 * (f - v) * f * (1 - f) for v in (labels, imputed))
+    if doubly_robust:
+        error = delta - guessed
+        expected = guessed + o / p * error + o / p * error**2
+        slope = guessed_pull + o / p * (pull - guessed_pull)
+        of_imputed = o / p * 2 * error * 2 * (f - imputed)
+        assert_allclose(tensors[2].grad[:, 0], of_imputed / N, rtol=1e-10, atol=1e-15)
+    else:
+        expected, slope = o / p * delta, o / p * pull
+    assert loss.item() == pytest.approx(expected.mean(), rel=1e-12)
+    assert_allclose(tensors[0].grad[:, 0], slope / N, rtol=1e-10)

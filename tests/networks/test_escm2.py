@@ -1,3 +1,6 @@
+import gc
+import weakref
+
 import numpy as np
 import pytest
 import torch
@@ -5,8 +8,9 @@ from numpy.testing import assert_allclose
 from refusals import X, Y, small
 from rewrites import RATES, batch, dense_input, make, tower, weights_of
 from scipy.special import expit
+from torch.nn.functional import binary_cross_entropy_with_logits
 
-from sk_pwiser.networks import ESCM2, ESMM, NetworkSpec
+from sk_pwiser.networks import ESCM2, ESMM, Labels, NetworkSpec
 
 UNITS = {"tower_units": (8, 7)}
 
@@ -16,29 +20,51 @@ def variant(request):
     return request.param
 
 
+def correction(output):
+    """Return the arguments of the correction, a partial function."""
+    return output.extra_losses["correction"].keywords
+
+
+def row_losses(logits, targets):
+    return binary_cross_entropy_with_logits(logits, targets, reduction="none")
+
+
 @pytest.mark.parametrize("n_tasks", [2, 3])
 def test_equals_the_formula_written_out_in_numpy(variant, n_tasks):
-    params = {"min_propensity": 0.2, "correction_weight": 0.7, **UNITS}
-    network = make(ESCM2, n_tasks, variant=variant, scale=0.7, **params)
+    params = {"correction_weight": 0.7, "task_space": "conditional", **UNITS}
+    network = make(ESCM2, n_tasks, variant=variant, **params)
     codes, numeric = batch(40)
     p = weights_of(network)
     x = dense_input(p, codes, numeric)
     heads = np.stack([tower(x, p, k) for k in range(n_tasks)], 1)
     chain = np.cumprod(expit(heads), axis=1)
+    # Half of the propensities are clipped.
+    network.min_propensity = smallest = float(np.median(chain[:, :-1]))
     output = network(codes, numeric)
-    correction = output.correction
     assert_allclose(output.logits.sigmoid().detach(), chain, rtol=1e-4)
     assert_allclose(output.conditional_logits.detach(), heads, rtol=1e-4, atol=1e-5)
-    clipped = np.maximum(chain[:, :-1], 0.2)
-    assert 0 < np.mean(clipped > 0.2) < 1
-    assert_allclose(correction.propensity, clipped, rtol=1e-4)
-    assert correction.weight == 0.7
-    if variant == "ipw":
-        assert correction.imputed is None
-        return
-    imputed = [tower(x, p, k, "imputation") for k in range(n_tasks - 1)]
-    imputed = np.stack(imputed, 1)
-    assert_allclose(correction.imputed.detach(), imputed, rtol=1e-4, atol=1e-5)
+    clipped = np.maximum(chain[:, :-1], smallest)
+    assert_allclose(correction(output)["propensity"], clipped, rtol=1e-4)
+    y = (torch.rand(40, n_tasks) < 0.7).float().cumprod(dim=1)
+    losses = output.extra_losses["correction"](Labels(y, None, row_losses))
+    labels, z, o = y[:, 1:].numpy(), heads[:, 1:], y[:, :-1].numpy() / clipped
+    delta = np.logaddexp(0, z) - labels * z
+    expected = o * delta
+    if variant == "dr":
+        imputed = [tower(x, p, k, "imputation") for k in range(n_tasks - 1)]
+        guessed = np.logaddexp(0, z) - expit(np.stack(imputed, 1)) * z
+        expected = guessed + o * (delta - guessed) + o * (delta - guessed) ** 2
+    expected = 0.7 * np.append(0, expected.mean(axis=0))
+    assert_allclose(losses.detach(), expected, rtol=1e-4)
+
+
+def test_the_correction_is_not_kept_by_the_network(variant):
+    network = make(ESCM2, 3, variant=variant, **UNITS)
+    output = network(*batch())
+    heads = weakref.ref(correction(output)["conditional_logits"])
+    del output
+    gc.collect()
+    assert heads() is None
 
 
 def test_predicts_as_esmm_with_the_same_weights(variant):
@@ -49,37 +75,37 @@ def test_predicts_as_esmm_with_the_same_weights(variant):
 
 
 def test_propensity_takes_no_gradient(variant):
-    output = make(ESCM2, 3, variant=variant, **UNITS)(*batch())
-    correction = output.correction
-    assert not correction.propensity.requires_grad
-    assert output.conditional_logits.requires_grad
-    assert correction.imputed is None or correction.imputed.requires_grad
+    parts = correction(make(ESCM2, 3, variant=variant, **UNITS)(*batch()))
+    assert not parts["propensity"].requires_grad
+    assert parts["conditional_logits"].requires_grad
+    assert (parts["imputed"] is None) == (variant == "ipw")
+    assert parts["imputed"] is None or parts["imputed"].requires_grad
 
 
 def test_propensity_is_never_below_the_smallest(variant):
     network = make(ESCM2, 3, variant=variant, scale=30, min_propensity=0.01, **UNITS)
-    propensity = network(*batch(200)).correction.propensity
+    propensity = correction(network(*batch(200)))["propensity"]
     assert propensity.min() == pytest.approx(0.01)
     assert propensity.max() <= 1
 
 
-def test_one_task_has_nothing_to_correct(variant):
+def test_one_task_needs_no_correction(variant):
     network = make(ESCM2, 1, variant=variant, **UNITS)
     assert network.imputation is None
     output = network(*batch())
-    assert output.correction is None
+    assert output.extra_losses == {}
     assert output.logits.shape == (9, 1)
 
 
 def test_imputed_labels_start_at_the_rates():
     network = ESCM2(NetworkSpec([3], 2, 4, RATES), variant="dr")
     output = network(torch.randint(3, (500, 1)), torch.randn(500, 2))
-    imputed = output.correction.imputed.detach().sigmoid()
+    imputed = correction(output)["imputed"].detach().sigmoid()
     rates = np.array([RATES[1] / RATES[0], RATES[2] / RATES[1]])
     assert_allclose(imputed.mean(0), rates, rtol=0.1)
 
 
-def test_weight_of_zero_trains_as_esmm_does():
+def test_weight_of_zero_trains_like_esmm():
     params = {"tower_units": (8,)}
     plain = small(network="esmm", network_params=params).fit(X, Y).predict_proba(X)
     for weight, is_same in [(0, True), (1, False)]:
@@ -92,8 +118,8 @@ def test_weight_of_zero_trains_as_esmm_does():
     ("params", "message"),
     [
         ({"variant": "ips"}, r"variant must be one of \['ipw', 'dr'\]; got 'ips'"),
-        ({"min_propensity": 0}, r"min_propensity must be in \(0, 1\]; got 0"),
-        ({"min_propensity": 1.5}, r"min_propensity must be in \(0, 1\]; got 1.5"),
+        ({"min_propensity": 0}, "min_propensity must be .* > 0 and <= 1; got 0"),
+        ({"min_propensity": 1.5}, "min_propensity must be .* > 0 and <= 1; got 1.5"),
         ({"correction_weight": -1}, "correction_weight must be .* >= 0; got -1"),
     ],
 )

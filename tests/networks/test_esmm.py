@@ -20,13 +20,13 @@ HEADS = hnp.arrays(
 
 
 def funnel(n, n_tasks, rate=0.7):
-    """Labels of a funnel, each step of which some rows pass."""
+    """Return labels of a funnel; a share `rate` of the rows passes each step."""
     steps = np.random.default_rng(0).random((n, n_tasks)) < rate
     return np.logical_and.accumulate(steps, axis=1).astype(int)
 
 
 def log_odds(conditional):
-    """log P - log(1 - P) of the product, in float64 by log1p and expm1."""
+    """Return log P - log(1 - P) of the product, in float64 by log1p and expm1."""
     log_p = np.cumsum(log_expit(conditional.astype(np.float64)), axis=1)
     return log_p - np.log(-np.expm1(log_p))
 
@@ -75,8 +75,8 @@ def test_gradient_of_the_chain():
     ("head", "label", "loss", "gradient"), [(20, 0, 19.3068528, 0.5), (-20, 1, 40, -1)]
 )
 def test_loss_of_a_product_is_not_capped(head, label, loss, gradient):
-    # From probabilities, float32 gives a loss of 100 without gradient in the first
-    # case, -log(1 - (1 - 2e-9)^2) in truth; and almost no gradient in the second.
+    # Computed from probabilities in float32, the first loss would be 100, without a
+    # gradient, instead of -log(1 - (1 - 2e-9)^2); the second would have almost none.
     heads = torch.full((1, 2), float(head), requires_grad=True)
     product = chain_logits(heads)[:, 1]
     value = torch.nn.functional.binary_cross_entropy_with_logits(
@@ -89,7 +89,8 @@ def test_loss_of_a_product_is_not_capped(head, label, loss, gradient):
 
 @pytest.mark.parametrize("n_tasks", [1, 2, 3])
 def test_equals_the_formula_written_out_in_numpy(n_tasks):
-    network, (codes, numeric) = make(ESMM, n_tasks, tower_units=(8, 7)), batch()
+    network = make(ESMM, n_tasks, task_space="conditional", tower_units=(8, 7))
+    codes, numeric = batch()
     p = weights_of(network)
     x = dense_input(p, codes, numeric)
     heads = np.stack([tower(x, p, k) for k in range(n_tasks)], 1)
@@ -103,13 +104,13 @@ def test_equals_the_formula_written_out_in_numpy(n_tasks):
 @pytest.mark.parametrize(
     "rates", [[0.3, 0.1, 0.02], [0.0, 0.0, 0.0], [1.0, 1.0, 1.0], [0.1, 0.2, 0.2]]
 )
-def test_heads_start_at_the_rates_of_rows_with_the_task_before(rates):
-    start = NetworkSpec([], 1, 1, rates).conditional_base_logits()
+def test_heads_start_at_the_rates_of_rows_with_the_previous_task(rates):
+    start = ESMM(NetworkSpec([], 1, 1, rates)).conditional_base_logits
     assert start.isfinite().all()
-    # A rate above that of the task before is out of the chain's reach, and one that
-    # equals it out of a start's from which there is a way back.
-    before = np.array([1.0, *rates[:-1]])
-    ratios = np.divide(rates, before, out=np.full(3, 0.5), where=before > 0)
+    # A chain cannot represent a rate above that of the previous task. An equal rate
+    # would need a head near 1, which has almost no gradient: it starts at 0.99.
+    previous = np.array([1.0, *rates[:-1]])
+    ratios = np.divide(rates, previous, out=np.full(3, 0.5), where=previous > 0)
     ratios[1:] = np.minimum(ratios[1:], 0.99)
     reachable = np.cumprod(ratios)
     started = chain_logits(start.unsqueeze(0)).sigmoid()[0]
@@ -123,10 +124,12 @@ def test_estimator_predicts_the_conditional_heads(n_tasks):
     params = {"tower_units": (8,)}
     model = small(network="esmm", network_params=params, task_names=names).fit(X, Y)
     assert (np.diff(model.predict_proba(X), axis=1) <= 0).all()
-    codes, numeric = map(torch.from_numpy, model._trained.encoder.transform(X))
     network = model.net_.module_.eval()
-    heads = network(codes, numeric).conditional_logits.detach().double().sigmoid()
-    heads = heads.numpy()
+    seen = []
+    hook = network.towers.register_forward_hook(lambda *args: seen.append(args[2]))
+    model.predict_proba(X)
+    hook.remove()
+    heads = torch.cat(seen).detach().double().sigmoid().numpy()
     assert_allclose(model.predict_cvr(X), heads[:, 1:].prod(axis=1), rtol=1e-5)
     assert_allclose(model.predict_proba(X), np.cumprod(heads, axis=1), rtol=1e-5)
     assert heads[:, 1:].std() > 1e-3

@@ -1,4 +1,4 @@
-"""The dense input: bins and products of columns, under every network."""
+"""The dense input: bins and products of columns, in every network."""
 
 import itertools
 
@@ -13,7 +13,7 @@ from sk_pwiser.networks._input import BinExpansion, InputLayer
 CARDINALITIES = [3, 5, 7]
 DIM = 4
 BINS = [0, 3, 0, 1]
-N_NUMERIC = 2 + 3 + 1  # inputs once bins are spread
+N_NUMERIC = 2 + 3 + 1  # after the expansion of bins
 INTERACTIONS = ["cross", "fm"]
 
 
@@ -28,15 +28,10 @@ def batch(n, bins=BINS, cardinalities=CARDINALITIES):
 
 
 def layer(interaction=None, n_tables=1, bins=BINS, cardinalities=CARDINALITIES):
-    made = InputLayer(
-        cardinalities,
-        len(bins),
-        DIM,
-        n_tables=n_tables,
-        numeric_bins=bins,
-        interaction=interaction,
-    )
-    # Far from where training starts, so that every term counts.
+    options = {"numeric_bins": bins, "interaction": interaction}
+    spec = NetworkSpec(cardinalities, len(bins), DIM, [0.5], **options)
+    made = InputLayer(spec, n_tables=n_tables)
+    # Larger values than the initial ones, so that every term contributes.
     for parameter in made.parameters():
         torch.nn.init.normal_(parameter)
     return made.double()
@@ -47,7 +42,7 @@ def run(made, codes, numeric):
 
 
 def component(value, low, high, is_first, is_last):
-    """One component as the paper writes it, Equation 1, but within [0, 1]."""
+    """Return one component by Equation 1 of the paper, clipped to [0, 1]."""
     if value < low and not is_first:
         return 0.0
     if value >= high and not is_last:
@@ -70,20 +65,20 @@ def test_bins_against_the_paper():
     torch.testing.assert_close(expanded[:, :2], other.t(), rtol=0, atol=0)
 
 
-def test_inputs_without_bins_are_left_as_they_are():
+def test_inputs_without_bins_are_unchanged():
     codes, numeric = batch(5, bins=[0, 0])
     assert_allclose(run(layer(bins=[0, 0]), codes, numeric)[:, -2:], numeric)
 
 
 def dense_inputs(made, codes, numeric):
-    """What the layer joins, table by table, by loops over rows and columns."""
-    weight, offsets = made.embedding.weight.detach().numpy(), made.offsets
+    """Yield the input of each table, by loops over rows and columns."""
     components = BinExpansion(BINS)(numeric.double()).numpy()
-    for table in range(made.n_tables):
-        own = weight[:, table * DIM : (table + 1) * DIM]
+    for embedding in made.embeddings:
+        weight = embedding.weight.detach().numpy()
         rows = []
         for row, numbers in zip(codes, components, strict=True):
-            embedded = [own[c + o] for c, o in zip(row, offsets, strict=True)]
+            places = zip(row, made.offsets, strict=True)
+            embedded = [weight[code + offset] for code, offset in places]
             rows.append(np.concatenate([*embedded, numbers]))
         yield np.array(rows)
 
@@ -91,7 +86,7 @@ def dense_inputs(made, codes, numeric):
 def results(made, codes, numeric):
     out = run(made, codes, numeric)
     assert out.shape[-1] == made.width
-    return out[np.newaxis] if made.n_tables == 1 else out
+    return out[np.newaxis] if len(made.embeddings) == 1 else out
 
 
 @pytest.mark.parametrize("n_tables", [1, 3])
@@ -101,8 +96,8 @@ def test_cross_layer_against_numpy(n_tables):
     out = results(made, codes, numeric)
     assert len(out) == n_tables
     for table, x in enumerate(dense_inputs(made, codes, numeric)):
-        w = made.interaction.weight[table].detach().numpy()
-        b = made.interaction.bias[table, 0].detach().numpy()
+        w = made.interactions[table].weight.detach().numpy()
+        b = made.interactions[table].bias.detach().numpy()
         for row, expected in zip(out[table], x, strict=True):
             assert_allclose(row, expected * (expected @ w + b) + expected, rtol=1e-10)
 
@@ -115,7 +110,7 @@ def test_factorisation_machine_against_the_double_sum(n_tables):
     out = results(made, codes, numeric)
     assert len(out) == n_tables
     for table, x in enumerate(dense_inputs(made, codes, numeric)):
-        vectors = made.interaction.vectors[table].detach().numpy()
+        vectors = made.interactions[table].vectors.detach().numpy()
         assert_allclose(out[table][:, :n_in], x, rtol=1e-12)
         for row, values in zip(out[table], x, strict=True):
             fields = [*values[: 3 * DIM].reshape(3, DIM)]
@@ -125,12 +120,11 @@ def test_factorisation_machine_against_the_double_sum(n_tables):
 
 
 @pytest.mark.parametrize("n_tables", [1, 2])
-def test_products_start_without_a_say(n_tables):
+def test_products_start_near_zero(n_tables):
     def start(interaction):
         torch.manual_seed(0)
-        return InputLayer(
-            CARDINALITIES, 4, DIM, n_tables=n_tables, interaction=interaction
-        )
+        spec = NetworkSpec(CARDINALITIES, 4, DIM, [0.5], interaction=interaction)
+        return InputLayer(spec, n_tables=n_tables)
 
     codes, numeric = batch(20, bins=[0] * 4)
     plain = start(None)(codes, numeric)
@@ -165,15 +159,40 @@ def test_widths_of_any_table(interaction, n_tables, bins, cardinalities, n):
 @pytest.mark.parametrize(
     ("options", "message"),
     [
-        ({"interaction": "dot"}, r"interaction .*\['cross', 'fm'\] or None; got 'dot'"),
-        ({"numeric_bins": [3]}, r"numeric_bins .* input, 2,.* got \[3\]"),
+        ({"interaction": "dot"}, r"interaction .*\['cross', 'fm', None\]; got 'dot'"),
+        ({"numeric_bins": [3]}, r"numeric_bins .* per numeric input, 2 .* got \[3\]"),
         ({"numeric_bins": [3, -1]}, r"numeric_bins .* >= 0 .* got \[3, -1\]"),
+        ({"category_dropout": 1.0}, "category_dropout must be .* < 1; got 1.0"),
+        (
+            {"task_space": "clicked"},
+            r"task_space .*\['entire', .*; got 'clicked'",
+        ),
+        ({"monotonicity_weight": -1}, "monotonicity_weight must be .* >= 0; got -1"),
     ],
 )
 def test_bad_options_are_named(options, message):
-    spec = NetworkSpec([3], 2, DIM, [0.5, 0.1], **options)
     with pytest.raises(ValueError, match=message):
-        NETWORKS["shared_bottom"](spec)
+        NetworkSpec([3], 2, DIM, [0.5, 0.1], **options)
+
+
+@pytest.mark.parametrize("option", ["interaction", "task_space", "monotonicity_weight"])
+def test_options_of_a_wrong_type_are_named(option):
+    with pytest.raises(TypeError, match=f"{option} must be .*; got True"):
+        NetworkSpec([3], 2, DIM, [0.5, 0.1], **{option: True})
+
+
+def test_category_dropout_replaces_its_share_of_values_in_training_only():
+    spec = NetworkSpec([9, 9], 0, 1, [0.5], unseen_code=3, category_dropout=0.3)
+    made = InputLayer(spec)
+    with torch.no_grad():
+        made.embeddings[0].weight.copy_(torch.arange(18.0).unsqueeze(1))
+    codes = torch.full((5000, 2), 7)
+    dropped = made(codes, torch.empty(5000, 0)) - torch.tensor([0.0, 9.0])
+    assert set(dropped.flatten().tolist()) == {3.0, 7.0}
+    # A binomial share of 10,000 values: its standard deviation is 0.0046.
+    assert (dropped == 3).float().mean().item() == pytest.approx(0.3, abs=0.02)
+    kept = made.eval()(codes, torch.empty(5000, 0))
+    assert torch.equal(kept, torch.tensor([[7.0, 16.0]]).expand(5000, 2))
 
 
 OPTIONS = [
@@ -216,5 +235,5 @@ def test_gradients_reach_the_input_of_every_network(network):
         optimizer.step()
     for parameter_name, parameter in network.input_layer.named_parameters():
         assert parameter.grad.isfinite().all(), parameter_name
-        # Rows of the table that no code stands for have none.
+        # Some rows of the table may not be in the batch; their gradient is 0.
         assert (parameter.grad != 0).float().mean() > 0.9, parameter_name

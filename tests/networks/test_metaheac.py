@@ -62,7 +62,7 @@ def test_mixture_equals_the_log_odds_of_the_mean_probability(n_critics, scale, s
     tensors = torch.from_numpy(logits), torch.from_numpy(np.log(weights))
     found = mixture_logits(*tensors).numpy()
     assert_allclose(found, ones - zeros, rtol=1e-9, atol=1e-9)
-    # And, as far as float64 can hold them, the probabilities themselves.
+    # Also the probabilities, within the range of float64.
     assert_allclose(expit(found), (weights * expit(logits)).sum(axis=2), rtol=1e-9)
     single = mixture_logits(*(tensor.float() for tensor in tensors))
     assert_allclose(single, ones - zeros, rtol=1e-4, atol=1e-5)
@@ -70,14 +70,14 @@ def test_mixture_equals_the_log_odds_of_the_mean_probability(n_critics, scale, s
 
 @pytest.mark.parametrize("n_critics", [1, 5])
 @pytest.mark.parametrize("z", [-1000.0, -7.0, 0.0, 7.0, 1000.0])
-def test_equal_critics_give_their_logit_whatever_their_number(n_critics, z):
-    # A mean where weights sum to 1 already would end at 1 / n_critics.
+def test_equal_critics_give_their_logit_for_any_number(n_critics, z):
+    # The weights sum to 1: dividing by the number of critics would be wrong.
     logits = torch.full((4, 2, n_critics), z, requires_grad=True)
     log_weights = torch.randn(4, 2, n_critics).log_softmax(2)
     found = mixture_logits(logits, log_weights)
     torch.testing.assert_close(found, torch.full((4, 2), z))
     found.sum().backward()
-    # float32 holds -1000 to 6e-5.
+    # The spacing of float32 numbers near -1000 is 6e-5.
     assert_allclose(logits.grad.sum(2), 1, rtol=1e-4)
 
 
@@ -85,10 +85,11 @@ def test_tasks_share_critics_but_not_gates():
     network = make(MetaHeac, 3, **UNITS)
     network(*batch(50)).logits[:, 1].sum().backward()
     for gates in (network.gates, network.critic_gates):
-        moved = gates.linear.weight.grad.flatten(1).any(dim=1)
-        assert moved.tolist() == [False, True, False]
-    assert network.critics.layers[0].weight.grad.flatten(1).any(dim=1).all()
-    assert network.experts.layers[0].weight.grad.flatten(1).any(dim=1).all()
+        is_trained = [bool(weight.grad.any()) for weight in gates.linear.weight]
+        assert is_trained == [False, True, False]
+    for shared in (network.critics, network.experts):
+        (weight,) = shared.layers[0].weight
+        assert weight.grad.flatten(1).any(dim=1).all()
 
 
 @pytest.mark.parametrize("name", ["n_experts", "n_critics"])

@@ -2,6 +2,7 @@ import numpy as np
 import pytest
 import torch
 from numpy.testing import assert_allclose
+from rewrites import weights_of
 
 from sk_pwiser.networks import MMoE, NetworkSpec
 
@@ -11,15 +12,16 @@ def network():
     torch.manual_seed(0)
     spec = NetworkSpec([4, 6], 3, 5, [0.2, 0.01])
     network = MMoE(spec, n_experts=3, expert_units=(8, 7), tower_units=(6,)).eval()
-    torch.nn.init.normal_(network.gates.linear.weight)
+    for weight in network.gates.linear.weight:
+        torch.nn.init.normal_(weight)
     return network
 
 
 def test_equals_the_formula_written_out_in_numpy(network):
     codes = torch.stack([torch.randint(4, (9,)), torch.randint(6, (9,))], 1)
     numeric = torch.randn(9, 3)
-    p = {k: v.double().numpy() for k, v in network.state_dict().items()}
-    table = p["input_layer.embedding.weight"]
+    p = weights_of(network)
+    table = p["input_layer.embeddings.0.weight"]
     x = np.hstack([table[codes[:, 0]], table[4 + codes[:, 1]], numeric.numpy()])
 
     def mlp(x, prefix, index):

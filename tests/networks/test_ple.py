@@ -49,34 +49,35 @@ def test_equals_the_formula_written_out_in_numpy(n_tasks, n_own, n_shared, n_lev
     assert_allclose(logits, expected, rtol=1e-4, atol=1e-5)
 
 
-def experts_reached(network, task, level):
-    """Say which experts of a level the gradient of a task's logit reaches."""
+def trained_experts(network, task, level):
+    """Return which experts of a level have a gradient from the logit of a task."""
     network.zero_grad()
     network(*batch(50)).logits[:, task].sum().backward()
-    gradient = network.levels[level].experts.layers[0].weight.grad
+    weights = network.levels[level].experts.layers[0].weight
+    gradient = torch.cat([weight.grad for weight in weights])
     return gradient.flatten(1).any(dim=1).tolist()
 
 
 @pytest.mark.parametrize("n_levels", [1, 2])
-def test_a_task_sees_its_own_and_the_shared_experts_in_the_last_level(n_levels):
+def test_a_task_trains_its_own_and_the_shared_experts_of_the_last_level(n_levels):
     network = make(PLE, n_experts=2, n_shared_experts=3, n_levels=n_levels)
     own, other, shared = [True] * 2, [False] * 2, [True] * 3
-    assert experts_reached(network, 0, -1) == own + other + shared
-    assert experts_reached(network, 1, -1) == other + own + shared
+    assert trained_experts(network, 0, -1) == own + other + shared
+    assert trained_experts(network, 1, -1) == other + own + shared
 
 
-def test_the_shared_stream_carries_the_experts_of_all_tasks_on():
+def test_the_shared_stream_passes_on_the_experts_of_all_tasks():
     network = make(PLE, n_experts=2, n_shared_experts=3, n_levels=2)
-    assert all(experts_reached(network, 0, 0))
-    assert all(experts_reached(network, 1, 0))
+    assert all(trained_experts(network, 0, 0))
+    assert all(trained_experts(network, 1, 0))
 
 
 def test_the_last_level_has_no_shared_gate():
-    # Nothing would read it. Earlier ones mix the experts of all tasks.
+    # No layer would read its output. Those of earlier levels mix all experts.
     levels = make(PLE, 3, n_experts=2, n_shared_experts=1, n_levels=3).levels
     assert levels[-1].shared_gate is None
     for level in levels[:-1]:
-        assert level.shared_gate.linear.weight.shape[2] == 3 * 2 + 1
+        assert level.shared_gate.linear.weight[0].shape[2] == 3 * 2 + 1
     streams = torch.randn(4, 5, levels[1].n_out)
     assert levels[1](streams).shape[0] == 4
     assert levels[2](streams).shape[0] == 3

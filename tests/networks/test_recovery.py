@@ -1,4 +1,4 @@
-"""Given enough rows, every network finds the probabilities that made the labels."""
+"""With enough rows, every network learns the true probabilities."""
 
 import pytest
 from sklearn.metrics import roc_auc_score

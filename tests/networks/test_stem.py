@@ -2,7 +2,16 @@ import numpy as np
 import pytest
 import torch
 from numpy.testing import assert_allclose
-from rewrites import DIM, batch, dense_input, make, mixed, mlp, tower, weights_of
+from rewrites import (
+    batch,
+    dense_input,
+    dependencies,
+    make,
+    mixed,
+    mlp,
+    tower,
+    weights_of,
+)
 
 from sk_pwiser.networks import STEM
 
@@ -31,31 +40,30 @@ def test_equals_the_formula_written_out_in_numpy(n_tasks, n_own, n_shared):
     assert_allclose(logits, expected, rtol=1e-4, atol=1e-5)
 
 
-def test_a_task_leaves_the_tables_of_others_alone_but_reads_them():
+def test_a_task_reads_all_tables_and_trains_its_own_and_the_shared_one():
     network, (codes, numeric) = make(STEM, 3), batch(50)
-    weight = network.input_layer.embedding.weight
+    logits = network(codes, numeric).logits
+    found = dependencies(network, codes, numeric)
     for task in range(3):
-        network.zero_grad()
-        logits = network(codes, numeric).logits[:, task]
-        logits.square().sum().backward()
-        moved = weight.grad.unflatten(1, (4, DIM)).any(dim=2).any(dim=0)
-        assert moved.tolist() == [table in (task, 3) for table in range(4)]
-        for table in range(4):
-            before = weight.detach().clone()
+        for table, embedding in enumerate(network.input_layer.embeddings):
+            is_trained = f"input_layer.embeddings.{table}.weight" in found[task]
+            assert is_trained == (table in (task, 3))
+            before = embedding.weight.detach().clone()
             with torch.no_grad():
-                weight[:, DIM * table : DIM * (table + 1)] += 1
-                assert not torch.allclose(
-                    network(codes, numeric).logits[:, task], logits
-                )
-                weight.copy_(before)
+                embedding.weight += 1
+                changed = network(codes, numeric).logits
+                embedding.weight.copy_(before)
+            assert not torch.allclose(changed[:, task], logits[:, task])
 
 
 def test_a_task_trains_its_own_and_the_shared_experts():
     network = make(STEM, n_experts=2, n_shared_experts=3)
+    masks = dependencies(network, *batch(50))[1]
+    experts = {n for n in masks if n.startswith("experts.layers.0.weight")}
+    assert experts == {"experts.layers.0.weight.1", "experts.layers.0.weight.2"}
+    assert [len(part) for part in network.experts.layers[0].weight] == [2, 2, 3]
+    # The gate of the task has a gradient for the weights of all experts.
     network(*batch(50)).logits[:, 1].sum().backward()
-    gradient = network.experts.layers[0].weight.grad.flatten(1).any(dim=1)
-    assert gradient.tolist() == [False] * 2 + [True] * 5
-    # Its gate weighs all of them, and learns to.
-    gates = network.gates.linear.weight.grad
-    assert not gates[0].any()
-    assert gates[1].any(dim=0).all()
+    other, own = network.gates.linear.weight
+    assert not other.grad.any()
+    assert own.grad[0].any(dim=0).tolist() == [True] * 7
