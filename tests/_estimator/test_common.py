@@ -21,8 +21,8 @@ from sk_pwiser.weighting import WEIGHTINGS
 
 # The only declared exception. The check compares a fit with weights 0 to 4 and one on
 # repeated rows, to a relative error of 1e-7. Their batches and sums differ, so that the
-# fits agree in a few digits only; tests/_training/test_weights.py checks the equivalence
-# to that precision. The seed is fixed, so the check fails in every run.
+# fits agree in a few digits only; tests/_training/test_weights.py checks this. The seed
+# is fixed, so the check fails in every run.
 EXPECTED_FAILURES = {
     "check_sample_weight_equivalence_on_dense_data": (
         "batches and dropout differ if rows are left out or repeated"
@@ -52,10 +52,13 @@ SMALL_BY_DEFAULT = {"bottom_units": (16,), "tower_units": (8,)}
 
 
 def estimators():
-    def small(network="shared_bottom", shared={}, **params):
+    def small(network="shared_bottom", interaction=None, **params):
         return MultiTaskCTRCVRClassifier(
             network=network,
-            network_params=SMALL.get(network, SMALL_BY_DEFAULT) | shared,
+            network_params={
+                **SMALL.get(network, SMALL_BY_DEFAULT),
+                "interaction": interaction,
+            },
             batch_size=64,
             max_epochs=30,
             lr=0.01,
@@ -73,7 +76,7 @@ def estimators():
     for name in sorted(NUMERIC_ENCODINGS.keys() - {"standard"}):
         yield f"numeric_encoding={name}", small(numeric_encoding=name)
     for name in INTERACTIONS:
-        yield f"interaction={name}", small(shared={"interaction": name})
+        yield f"interaction={name}", small(interaction=name)
 
 
 def cases():

@@ -1,0 +1,118 @@
+"""Entries of dictionary parameters in searches, clones and representations."""
+
+import pytest
+from numpy.testing import assert_array_equal
+from refusals import X, Y, refuses, small
+from sklearn.base import clone
+from sklearn.model_selection import GridSearchCV
+from sklearn.pipeline import make_pipeline
+from sklearn.preprocessing import FunctionTransformer
+
+from sk_pwiser import MultiTaskCTRCVRClassifier
+from sk_pwiser.model_selection import FunnelStratifiedKFold
+
+GRID = {"network_params__n_experts": [2, 8], "loss_params__margins": [0.5, 1.0]}
+MMOE = {"expert_units": (8,), "tower_units": (4,)}
+
+
+def mmoe(**params):
+    return small(network="mmoe", network_params=MMOE, max_epochs=1, **params)
+
+
+@pytest.mark.parametrize("in_pipeline", [False, True])
+def test_a_search_varies_entries(in_pipeline):
+    # The hinge has the same gradient for both margins while all pairs are within them.
+    model, prefix = mmoe(loss_params={"surrogate": "squared_hinge"}), ""
+    if in_pipeline:
+        model = make_pipeline(FunctionTransformer(), model)
+        prefix = "multitaskctrcvrclassifier__"
+    grid = {prefix + name: values for name, values in GRID.items()}
+    cv = FunnelStratifiedKFold(2, random_state=0)
+    search = GridSearchCV(model, grid, cv=cv, error_score="raise").fit(X, Y)
+    assert len(set(search.cv_results_["mean_test_score"])) == 4
+    best = search.best_estimator_[-1] if in_pipeline else search.best_estimator_
+    chosen = {name.removeprefix(prefix): v for name, v in search.best_params_.items()}
+    network = best.net_.module_
+    assert network.experts.n_stacked == chosen["network_params__n_experts"]
+    assert set(best.net_.criterion_.loss.margins) == {chosen["loss_params__margins"]}
+    assert MMOE == {"expert_units": (8,), "tower_units": (4,)}
+
+
+def test_entries_are_set_in_a_copy_of_the_dictionary():
+    own = {"tower_units": (4,)}
+    model = MultiTaskCTRCVRClassifier(network_params=own)
+    assert model.network_params is own
+    model.set_params(network_params__tower_units=(8,), network_params__dropout=0.1)
+    assert own == {"tower_units": (4,)}
+    assert model.network_params == {"tower_units": (8,), "dropout": 0.1}
+
+
+def test_entries_of_a_dictionary_in_a_dictionary():
+    own = {"base": "focal", "base_params": {"gamma": 1.0}}
+    model = small(loss_params=own)
+    model.set_params(loss_params__base_params__gamma=3.0)
+    assert own == {"base": "focal", "base_params": {"gamma": 1.0}}
+    assert model.loss_params == {"base": "focal", "base_params": {"gamma": 3.0}}
+    assert model.fit(X, Y).net_.criterion_.loss.base.gamma == 3.0
+    assert small().set_params(loss_params__base_params__gamma=3.0).loss_params == {
+        "base_params": {"gamma": 3.0}
+    }
+
+
+def test_a_dictionary_and_its_entry_in_one_call():
+    model = MultiTaskCTRCVRClassifier()
+    for order in (1, -1):
+        params = [
+            ("network_params__dropout", 0.2),
+            ("network_params", {"tower_units": (4,)}),
+        ]
+        model.set_params(**dict(params[::order]))
+        assert model.network_params == {"tower_units": (4,), "dropout": 0.2}
+
+
+def test_get_params_returns_entries_if_deep():
+    model = MultiTaskCTRCVRClassifier(encoding_params={"min_frequency": 3})
+    assert model.get_params()["encoding_params__min_frequency"] == 3
+    assert model.get_params()["encoding_params"] == {"min_frequency": 3}
+    assert not [name for name in model.get_params(deep=False) if "__" in name]
+    copy = MultiTaskCTRCVRClassifier().set_params(**model.get_params())
+    assert copy.get_params() == model.get_params()
+
+
+def test_clones_and_representations():
+    model = mmoe(loss_params={"margins": 0.5}).set_params(network_params__n_experts=3)
+    copy = clone(model)
+    assert copy.get_params() == model.get_params()
+    assert copy.network_params is not model.network_params
+    printed = repr(model).replace("\n", " ")
+    assert "loss_params={'margins': 0.5}" in printed
+    assert "'n_experts': 3" in printed
+    assert "__" not in printed
+    drawn = model._repr_html_()
+    assert "n_experts" in drawn
+    first = model.fit(X, Y).predict_proba(X)
+    assert_array_equal(copy.fit(X, Y).predict_proba(X), first)
+
+
+def test_unknown_dictionaries_are_refused_at_once():
+    for name in ("net_params__n_experts", "net_params", "net_params__a__b"):
+        with pytest.raises(ValueError, match="Invalid parameter 'net_params"):
+            MultiTaskCTRCVRClassifier().set_params(**{name: 1})
+
+
+@pytest.mark.parametrize(
+    ("entry", "known"),
+    [
+        ("network_params__n_expert", "'bottom_units'.*'task_space'"),
+        ("loss_params__margin", "'margins'"),
+        ("weighting_params__temperature", r"it takes \[\]"),
+        ("encoding_params__min_freq", r"\['category_dropout', 'min_frequency'"),
+        ("optimizer_params__beta", r"'betas'"),
+    ],
+)
+@pytest.mark.parametrize("method", ["fit", "partial_fit"])
+def test_unknown_entries_are_refused_in_fit(earlier, entry, known, method):
+    earlier.set_params(**{entry: 1})
+    name, _, key = entry.partition("__")
+    message = f"{name} (holds|contains) '{key}'.*{known}"
+    refuses(earlier, ValueError, message, method=method)

@@ -1,0 +1,114 @@
+"""Invalid parameters and labels raise an error before the table is encoded."""
+
+import numpy as np
+import pytest
+import torch
+from refusals import N, X, Y, small
+
+from sk_pwiser import MultiTaskCTRCVRClassifier
+
+
+@pytest.mark.parametrize(
+    ("params", "error", "message"),
+    [
+        ({"network_params": {"dropout": 2.0}}, ValueError, "dropout .* got 2"),
+        ({"network_params": {"tower_units": (0,)}}, ValueError, r"tower_units\[0\]"),
+        ({"network_params": {"interaction": "dot"}}, ValueError, "interaction .*'dot'"),
+        ({"network_params": {"task_space": "all"}}, ValueError, "task_space .* 'all'"),
+        (
+            {"network_params": {"monotonicity_weight": -1}},
+            ValueError,
+            "monotonicity_weight .* got -1",
+        ),
+        (
+            {"network": "mmoe", "network_params": {"n_experts": 0}},
+            ValueError,
+            "n_experts .* got 0",
+        ),
+        ({"encoding_params": {"category_dropout": 1}}, ValueError, "dropout .* got 1"),
+        ({"loss_params": {"margins": -np.inf}}, ValueError, "margins.*inf"),
+        ({"optimizer_params": {"beta": 0.9}}, ValueError, r"'beta'.*'betas', 'eps'"),
+        ({"optimizer_params": {"lr": 0.1}}, ValueError, "estimator: set lr=0.1"),
+        ({"optimizer_params": {"betas": (0.9, 2)}}, ValueError, r"betas.*\(0.9, 2\)"),
+        ({"optimizer_params": {"betas": 0.9}}, ValueError, "'betas': 0.9"),
+        ({"optimizer": torch.optim.LBFGS}, ValueError, "LBFGS.* cannot train|LBFGS"),
+        (
+            {"optimizer": torch.optim.SparseAdam},
+            ValueError,
+            "SparseAdam.* cannot train .*dense gradients",
+        ),
+        ({"optimizer": dict}, TypeError, "optimizer must be .* <class 'dict'>"),
+        ({"optimizer": torch.optim.Optimizer}, ValueError, "Optimizer"),
+        ({"optimizer": "sgd", "optimizer_params": {"betas": 1}}, ValueError, "'betas'"),
+    ],
+)
+@pytest.mark.parametrize("method", ["fit", "partial_fit"])
+def test_values_of_parameters(encodings, params, error, message, method):
+    with pytest.raises(error, match=message):
+        getattr(small(**params), method)(X, Y)
+    assert encodings == []
+
+
+@pytest.mark.parametrize("params", [{"weight_decay": 0.1}, {}])
+def test_optimizers_without_weight_decay(encodings, params):
+    model = small(optimizer=torch.optim.Rprop, **params)
+    if params:
+        with pytest.raises(ValueError, match=r"weight_decay=0.1, but .* set weight_d"):
+            model.fit(X, Y)
+        assert encodings == []
+    else:
+        assert model.fit(X, Y).n_iter_ == 2
+
+
+def test_optimizer_params_reach_the_optimizer():
+    model = small(optimizer_params={"betas": (0.8, 0.9)}, weight_decay=0.1).fit(X, Y)
+    groups = model.net_.optimizer_.param_groups
+    assert {group["betas"] for group in groups} == {(0.8, 0.9)}
+    # Biases have no weight decay.
+    decay = {group["weight_decay"] for group in groups if group["params"]}
+    assert decay == {0.0, 0.1}
+
+
+@pytest.mark.parametrize(
+    ("kwargs", "message"),
+    [
+        ({"Y": Y[:-1]}, "X has 300 rows, Y has 299"),
+        ({"X": X[:-1]}, "X has 299 rows, Y has 300"),
+        ({"X": X.iloc[:0]}, "X has 0 rows, Y has 300"),
+        ({"X": None}, "Expected 2D array or DataFrame as X.* got NoneType"),
+        ({"Y": None}, "target y is None"),
+        ({"sample_weight": np.ones(N + 1)}, r"sample_weight must have shape \(300,\)"),
+        ({"groups": np.ones(N + 1)}, r"groups must have shape \(300,\)"),
+    ],
+)
+@pytest.mark.parametrize("method", ["fit", "partial_fit"])
+def test_numbers_of_rows(encodings, kwargs, message, method):
+    data = {"X": X, "Y": Y, **kwargs}
+    with pytest.raises(ValueError, match=message):
+        getattr(small(), method)(**data)
+    assert encodings == []
+
+
+@pytest.mark.parametrize("kind", ["table", "array"])
+def test_errors_about_columns_name_the_estimator(kind):
+    class Named(MultiTaskCTRCVRClassifier):
+        pass
+
+    table = X.select_dtypes("number")
+    table = table if kind == "table" else table.to_numpy()
+    few = table.iloc[:, 1:] if kind == "table" else table[:, 1:]
+    for estimator in (MultiTaskCTRCVRClassifier, Named):
+        name = estimator.__name__
+        model = estimator(max_epochs=1, random_state=0).fit(table, Y)
+        expected = (
+            "Feature names seen at fit time, yet now missing"
+            if kind == "table"
+            else f"{name} is expecting {table.shape[1]} features"
+        )
+        for call in (
+            lambda model=model: model.predict_proba(few),
+            lambda model=model: model.partial_fit(few, Y),
+        ):
+            with pytest.raises(ValueError, match=expected) as caught:
+                call()
+            assert "TableEncoder" not in str(caught.value)

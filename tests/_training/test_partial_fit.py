@@ -1,0 +1,276 @@
+"""Updates by partial_fit: in place, and without effect if they fail."""
+
+import copy
+import warnings
+from itertools import chain
+
+import numpy as np
+import pytest
+import torch
+from numpy.testing import assert_array_equal
+from refusals import X, Y, small
+from skorch.callbacks import Callback, LRScheduler
+
+from sk_pwiser._training import _fit
+from sk_pwiser.weighting import WEIGHTINGS
+
+
+def updated(**params):
+    return small(**params).partial_fit(X, Y)
+
+
+def state(model):
+    """Return copies of all that an update changes."""
+    net = model.net_
+    return copy.deepcopy(
+        {
+            "network": net.module_.state_dict(),
+            "criterion": net.criterion_.state_dict(),
+            "optimizer": net.optimizer_.state_dict(),
+            # "dur" is the time that an epoch took.
+            "history": [
+                {k: v for k, v in row.items() if k != "dur"} for row in net.history
+            ],
+            "best": net.best_,
+            "generators": model._result.generators.__getstate__(),
+            "n_iter": model.n_iter_,
+        }
+    )
+
+
+def assert_same(one, other):
+    assert type(one) is type(other)
+    if isinstance(one, dict):
+        assert one.keys() == other.keys()
+        for key in one:
+            assert_same(one[key], other[key])
+    elif isinstance(one, list | tuple):
+        assert len(one) == len(other)
+        for a, b in zip(one, other, strict=True):
+            assert_same(a, b)
+    elif isinstance(one, torch.Tensor):
+        assert torch.equal(one.nan_to_num(), other.nan_to_num())
+    elif isinstance(one, float):
+        assert_array_equal(one, other)
+    else:
+        assert one == other
+
+
+def test_an_update_keeps_the_objects():
+    model = updated()
+    kept = [
+        model.net_,
+        model.net_.module_,
+        model.net_.optimizer_,
+        model.history_,
+        *model.net_.module_.parameters(),
+    ]
+    rows = list(model.history_)
+    model.partial_fit(X, Y)
+    now = [
+        model.net_,
+        model.net_.module_,
+        model.net_.optimizer_,
+        model.history_,
+        *model.net_.module_.parameters(),
+    ]
+    assert all(a is b for a, b in zip(kept, now, strict=True))
+    # Rows of earlier calls are not copied.
+    assert model.history_[0] is rows[0]
+    assert len(model.history_) == model.n_iter_ == 2
+
+
+@pytest.mark.parametrize("method", ["fit", "partial_fit"])
+def test_the_history_has_no_rows_per_batch(method):
+    model = small(early_stopping=method == "fit")
+    getattr(model, method)(X, Y)
+    getattr(model, method)(X, Y)
+    assert [row["batches"] for row in model.history_] == [[]] * model.n_iter_
+
+
+def test_an_update_builds_no_network(monkeypatch):
+    model = updated()
+
+    def fail(*args, **kwargs):
+        raise AssertionError("a network was built")
+
+    for name in ("build_network", "build_net", "check_components", "continue_from"):
+        monkeypatch.setattr(_fit, name, fail)
+    assert model.partial_fit(X, Y).n_iter_ == 2
+    with pytest.raises(AssertionError, match="a network was built"):
+        model.set_params(lr=0.1).partial_fit(X, Y)
+
+
+def test_changed_parameters_take_effect():
+    model = updated()
+    net, before = model.net_, model.net_.optimizer_.state_dict()["state"]
+    model.set_params(lr=0.1).partial_fit(X, Y)
+    assert model.net_ is not net
+    assert {group["lr"] for group in model.net_.optimizer_.param_groups} == {0.1}
+    steps = [state["step"] for state in model.net_.optimizer_.state.values()]
+    # 3 batches per call: the optimiser's state is kept.
+    assert {int(step) for step in steps} == {6}
+    assert {int(state["step"]) for state in before.values()} == {3}
+    assert model.n_iter_ == 2
+    net = model.net_
+    assert model.partial_fit(X, Y).net_ is net
+
+
+def test_a_dictionary_changed_in_place_takes_effect():
+    params = {"pairs": "conversion"}
+    model = updated(loss_params=params)
+    params["pairs"] = "funnel"
+    assert model.partial_fit(X, Y).net_.criterion_.loss.pairs == "funnel"
+
+
+def test_an_update_after_fit_has_a_new_net():
+    model = small(early_stopping=True).fit(X, Y)
+    net, p = model.net_, model.predict_proba(X)
+    model.partial_fit(X, Y)
+    assert model.net_ is not net
+    assert model.n_iter_ == 3
+    assert (model.predict_proba(X) != p).any()
+    # The net of fit is unchanged, whoever still holds it.
+    assert len(net.history) == 2
+    net = model.net_
+    assert model.partial_fit(X, Y).net_ is net
+
+
+def test_one_update_equals_an_epoch_of_fit():
+    fitted = small(max_epochs=1).fit(X, Y)
+    p = updated(max_epochs=1).predict_proba(X)
+    assert_array_equal(p, fitted.predict_proba(X))
+
+
+class Orders(Callback):
+    """Records the labels of each batch."""
+
+    def __init__(self):
+        self.seen = []
+
+    def on_batch_end(self, net, batch, **kwargs):
+        self.seen.append(batch[0]["numeric"][:, 0].tolist())
+
+
+def test_consecutive_updates_have_different_orders_of_the_rows():
+    orders = Orders()
+    model = small(callbacks=[orders])
+    for _ in range(3):
+        model.partial_fit(X, Y)
+    passes = [list(chain(*orders.seen[start : start + 3])) for start in (0, 3, 6)]
+    assert sorted(passes[0]) == sorted(passes[1]) == sorted(passes[2])
+    assert passes[0] != passes[1] != passes[2] != passes[0]
+
+
+def test_updates_are_reproducible_from_the_seed():
+    models = [updated().partial_fit(X, Y) for _ in range(2)]
+    assert_same(state(models[0]), state(models[1]))
+
+
+class Fails(Callback):
+    """Raises an error at some event of a later call."""
+
+    def __init__(self, event, error):
+        self.event, self.error, self.armed = event, error, False
+
+    def _maybe_raise(self, event):
+        if self.armed and event == self.event:
+            raise self.error
+
+    def on_epoch_begin(self, net, **kwargs):
+        self._maybe_raise("on_epoch_begin")
+
+    def on_batch_end(self, net, **kwargs):
+        self._maybe_raise("on_batch_end")
+
+    def on_epoch_end(self, net, **kwargs):
+        self._maybe_raise("on_epoch_end")
+
+    def on_train_end(self, net, **kwargs):
+        self._maybe_raise("on_train_end")
+
+
+@pytest.mark.parametrize(
+    ("event", "error"),
+    [
+        ("on_epoch_begin", RuntimeError),
+        ("on_batch_end", RuntimeError),
+        ("on_epoch_end", RuntimeError),
+        ("on_train_end", RuntimeError),
+        ("on_epoch_begin", KeyboardInterrupt),
+        ("on_batch_end", KeyboardInterrupt),
+    ],
+)
+@pytest.mark.parametrize("weighting", WEIGHTINGS)
+def test_a_failing_update_changes_nothing(weighting, event, error):
+    if weighting == "torchjd":
+        pytest.importorskip("torchjd")
+    fails = Fails(event, error)
+    params = {"weights": [1, 2]} if weighting == "fixed" else None
+    params = {"weighting": weighting, "weighting_params": params, "callbacks": [fails]}
+    model = updated(**params).partial_fit(X, Y)
+    before, p = state(model), model.predict_proba(X)
+    fails.armed = True
+    with pytest.raises(error):
+        model.partial_fit(X, Y)
+    assert_same(state(model), before)
+    assert_array_equal(model.predict_proba(X), p)
+    # The next update gives the same as without the failure.
+    fails.armed = False
+    model.partial_fit(X, Y)
+    assert model.net_.criterion is model.net_.criterion_
+    expected = updated(**params).partial_fit(X, Y).partial_fit(X, Y)
+    assert_same(state(model)["history"], state(expected)["history"])
+    assert_array_equal(model.predict_proba(X), expected.predict_proba(X))
+
+
+class Spoils(Callback):
+    """Sets a weight to NaN in one batch of the second call."""
+
+    def __init__(self, batch):
+        self.batch, self.n_seen = batch, 0
+
+    def on_batch_end(self, net, **kwargs):
+        self.n_seen += 1
+        if self.n_seen == self.batch:
+            with torch.no_grad():
+                next(net.module_.parameters())[:] = np.nan
+
+
+@pytest.mark.parametrize(
+    ("batch", "message"),
+    [(4, "the train loss is nan"), (6, "last step left non-finite weights")],
+)
+def test_an_update_that_diverges_changes_nothing(batch, message):
+    model = updated(callbacks=[Spoils(batch)])
+    before, p = state(model), model.predict_proba(X)
+    with pytest.raises(ValueError, match=f"diverged in epoch 2: .*{message}"):
+        model.partial_fit(X, Y)
+    assert_same(state(model), before)
+    assert_array_equal(model.predict_proba(X), p)
+
+
+def test_learning_rates_that_a_callback_changed_are_restored():
+    fails = Fails("on_train_end", RuntimeError)
+    schedule = LRScheduler("StepLR", step_size=1, gamma=0.1)
+    model = updated(callbacks=[schedule, fails])
+    before = state(model)
+    fails.armed = True
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore")
+        with pytest.raises(RuntimeError):
+            model.partial_fit(X, Y)
+    assert_same(state(model), before)
+
+
+def test_an_invalid_update_changes_nothing():
+    model = updated()
+    before = state(model)
+    for kwargs in (
+        {"Y": Y * 2},
+        {"X": X.assign(numeric_0=np.inf)},
+        {"sample_weight": -np.ones(len(X))},
+    ):
+        with pytest.raises(ValueError, match=r"0 or 1|infinity|>= 0"):
+            model.partial_fit(**{"X": X, "Y": Y, **kwargs})
+    assert_same(state(model), before)

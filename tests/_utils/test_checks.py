@@ -1,0 +1,74 @@
+"""Checks of parameters: what is accepted, and the messages."""
+
+from decimal import Decimal
+from fractions import Fraction
+
+import numpy as np
+import pytest
+
+from sk_pwiser._utils import check_choice, check_integer, check_number
+
+
+@pytest.mark.parametrize(
+    "value", [1, 0.5, np.float32(0.5), np.int64(1), Fraction(1, 2), np.float64(1)]
+)
+def test_numbers_are_returned_as_floats(value):
+    number = check_number("rate", value, above=0, at_most=1)
+    assert type(number) is float
+    assert number == value
+
+
+@pytest.mark.parametrize("value", [True, np.True_, "1", None, [1.0], 1j, Decimal(1)])
+def test_values_that_are_not_numbers(value):
+    with pytest.raises(TypeError, match="rate must be a number; got "):
+        check_number("rate", value)
+
+
+@pytest.mark.parametrize(
+    ("limits", "value", "rule"),
+    [
+        ({}, np.nan, "finite"),
+        ({}, -np.inf, "finite"),
+        ({"above": 0}, 0, "finite and > 0"),
+        ({"at_least": 0}, -1, "finite and >= 0"),
+        ({"below": 1}, 1.0, "finite and < 1"),
+        ({"at_most": 0.5}, 0.75, "finite and <= 0.5"),
+        ({"at_least": 0, "below": 1}, 1, "finite and >= 0 and < 1"),
+    ],
+)
+def test_numbers_out_of_range(limits, value, rule):
+    with pytest.raises(ValueError, match=rf"^rate must be {rule}; got {value}\.$"):
+        check_number("rate", value, **limits)
+
+
+def test_limits_of_the_range():
+    assert check_number("rate", 0, at_least=0, at_most=1) == 0.0
+    assert check_number("rate", 1, at_least=0, at_most=1) == 1.0
+
+
+@pytest.mark.parametrize("value", [2, np.int8(2), np.uint64(2)])
+def test_integers_are_returned_as_ints(value):
+    number = check_integer("units", value, at_least=2)
+    assert type(number) is int
+    assert number == 2
+
+
+@pytest.mark.parametrize(
+    ("value", "error"),
+    [(1, ValueError), (2.0, TypeError), (True, TypeError), ("2", TypeError)],
+)
+def test_values_that_are_not_such_integers(value, error):
+    with pytest.raises(error, match=r"^units must be an integer >= 2; got "):
+        check_integer("units", value, at_least=2)
+
+
+@pytest.mark.parametrize(
+    ("value", "error"), [("c", ValueError), (1, TypeError), (["a"], TypeError)]
+)
+def test_values_that_are_not_choices(value, error):
+    assert check_choice("kind", "a", ("a", None)) == "a"
+    assert check_choice("kind", None, ("a", None)) is None
+    with pytest.raises(error, match=r"^kind must be one of \['a', None\]; got "):
+        check_choice("kind", value, ("a", None))
+    with pytest.raises(TypeError, match="got None"):
+        check_choice("kind", None, ("a",))
