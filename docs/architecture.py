@@ -45,19 +45,18 @@ ROOMS = {
     "_training": Room(2, 565, 200, "2", "tensors to network"),
     "_table": Room(3, 100, 160, "1", "table to tensors"),
     "model_selection": Room(4, 57, 106),
-    "metrics": Room(4, 171, 106),
     "networks": Room(4, 285, 106, "3"),
     "losses": Room(4, 400, 106, "3"),
     "weighting": Room(4, 515, 106, "3"),
     "datasets": Room(4, 629, 106),
     "inspection": Room(4, 743, 106),
-    "_utils": Room(5, 400, 784, "", "parameter checks, registry, random numbers"),
+    "metrics": Room(5, 171, 106),
+    "_utils": Room(6, 400, 784, "", "parameter checks, registry, random numbers"),
 }
 # Where an arrow between a box and a bar as wide as the picture runs, if the middle of
 # the box would lead it through other boxes.
 LANES = {
     (TOP, "datasets"): 674,
-    (TOP, "metrics"): 186,
     (TOP, "model_selection"): 13,
     ("_estimator", "_utils"): 342.5,
     ("_training", "_utils"): 572,

@@ -55,7 +55,7 @@ def test_training_is_the_only_room_that_imports_skorch():
 SOUND = {
     "__init__.py": "from house._estimator import Estimator\n"
     "from house._version import __version__\n",
-    "__main__.py": "from house import Estimator\nfrom house.metrics import auc\n",
+    "__main__.py": "from house import Estimator\ndef read():\n    import pandas\n",
     "_version.py": "__version__ = '0'\n",
     "_utils/__init__.py": "from house._utils._checks import check\n",
     "_utils/_checks.py": "import torch\nfrom numbers import Real\n",
@@ -84,7 +84,7 @@ SOUND = {
     ),
     "metrics/__init__.py": "from house.metrics._auc import auc, _part\n",
     "metrics/_auc.py": "import sklearn\ndef frame():\n    import pandas\n",
-    "model_selection.py": "from sklearn.utils import check_array\n",
+    "model_selection/__init__.py": "import joblib\nfrom house.metrics import auc\n",
     "calibration.py": "import numpy as np\n",
     "datasets/_files.py": "def read():\n    import pandas, pyarrow\n",
     "inspection/__init__.py": "def plot():\n    from matplotlib import pyplot\n",
@@ -172,7 +172,8 @@ FAULTS = {
     ],
     "__main__": [
         ("imports torch", "", "import torch\n"),
-        ("imports private", "", "from house.metrics import _auc\n"),
+        ("imports private", "", "from house.model_selection import _folds\n"),
+        ("needs pandas", "", "import pandas\n"),
         ("imports training", "", "from house import _training\n"),
     ],
     "_version": [("imports sklearn", "", "import sklearn\n")],
@@ -190,7 +191,12 @@ FAULTS = {
         ("imports torch", "_auc.py", "import torch\n"),
         ("needs pandas", "_auc.py", "import pandas as pd\n"),
     ],
-    "model_selection": [("imports torch", "", "def f():\n    import torch\n")],
+    "model_selection": [
+        ("imports torch", "__init__.py", "def f():\n    import torch\n"),
+        ("imports the estimator", "__init__.py", "from house import Estimator\n"),
+        ("imports a loss", "__init__.py", "from house.losses import LOSSES\n"),
+        ("imports private", "__init__.py", "from house.metrics import _auc\n"),
+    ],
     "linear_model": [
         ("imports torch", "__init__.py", "import torch\n"),
         ("imports checks", "__init__.py", "from house._utils import check\n"),

@@ -13,8 +13,6 @@ from sklearn.model_selection import StratifiedKFold
 from sklearn.utils import check_array, check_random_state
 from sklearn.utils.random import sample_without_replacement
 
-__all__ = ["FunnelStratifiedKFold", "funnel_depth", "funnel_holdout"]
-
 
 def funnel_depth(Y):
     """Count, for each row, the leading tasks that are 1.

@@ -1,0 +1,340 @@
+"""The result of a comparison of losses: differences, intervals and verdicts."""
+
+from numbers import Real
+
+import numpy as np
+from scipy import stats
+
+CONFIDENCE = 0.95
+
+
+class LossComparison:
+    r"""Scores of several candidates on the same folds, compared with the first one.
+
+    :func:`compare_losses` returns this object; it can also be built from scores that
+    were computed elsewhere. ``print`` shows a table and one verdict for each metric.
+
+    Parameters
+    ----------
+    candidates : list of str
+        Names of the candidates, at least two. The first one is the baseline.
+    scores : dict of str to array-like
+        For each metric, the scores of shape (n_candidates, n_splits), larger is better.
+        A column holds the scores on one fold. NaN stands for an undefined score.
+    test_train_ratio : float
+        Number of test rows divided by the number of training rows, for example 1 / 4
+        with five folds.
+    params : list of dict, default=None
+        For each candidate, the parameters that define it.
+    seeds : array-like of shape (n_splits,), default=None
+        For each fold, the ``random_state`` of the fits.
+    fit_times : array-like of shape (n_candidates, n_splits), default=None
+        Duration of each fit, in seconds.
+
+    Attributes
+    ----------
+    candidates : list of str
+        As above.
+    scores : dict of str to ndarray
+        As above.
+    test_train_ratio : float
+        As above.
+    params : list of dict or None
+        As above; ``estimator.set_params(**params[i])`` sets up candidate ``i``.
+    seeds : ndarray of shape (n_splits,) or None
+        As above.
+    fit_times : ndarray of shape (n_candidates, n_splits) or None
+        As above.
+
+    Raises
+    ------
+    ValueError
+        If there are fewer than two candidates or names occur twice, if the scores of a
+        metric have another shape, or if ``test_train_ratio`` is negative.
+
+    See Also
+    --------
+    compare_losses : Fits the candidates and returns a comparison.
+
+    Notes
+    -----
+    The interval is that of a paired Student t-test. Let :math:`d_j` be the difference
+    to the baseline on fold :math:`j` of :math:`J`, and :math:`s^2` the sample variance
+    of these differences. Because training sets overlap, the differences are not
+    independent, and :math:`s^2 / J` underestimates the variance of their mean. The
+    corrected variance of Nadeau and Bengio is used for folds, repeated folds and random
+    splits alike:
+
+    .. math:: \left(\frac{1}{J} + \frac{n_{test}}{n_{train}}\right) s^2
+
+    The interval is the mean difference, plus and minus the square root of this variance
+    times the 97.5 % quantile of Student's t distribution with :math:`J - 1` degrees of
+    freedom. Folds on which the score of either candidate is not finite are left out.
+
+    Each interval is valid by itself. Among 20 comparisons of equally good candidates,
+    about one interval excludes 0 by chance.
+
+    References
+    ----------
+    Nadeau and Bengio (2003). "Inference for the Generalization Error." Machine Learning
+    52. :doi:`10.1023/A:1024068626366`
+
+    Bouckaert and Frank (2004). "Evaluating the Replicability of Significance Tests for
+    Comparing Learning Algorithms." PAKDD. :doi:`10.1007/978-3-540-24775-3_3`
+
+    Examples
+    --------
+    >>> from sk_pwiser.model_selection import LossComparison
+    >>> scores = {
+    ...     "click AUC": [[0.70, 0.73, 0.71], [0.71, 0.72, 0.71]],
+    ...     "conversion AUC": [[0.80, 0.81, 0.79], [0.85, 0.87, 0.84]],
+    ... }
+    >>> comparison = LossComparison(["bce", "pwiser"], scores, test_train_ratio=0.5)
+    >>> print(comparison)
+    Differences to bce over 3 folds, with 95 % intervals; larger scores are better.
+    metric          candidate    mean  difference            interval
+    click AUC       bce        0.7133
+    click AUC       pwiser     0.7133     +0.0000  [-0.0393, +0.0393]
+    conversion AUC  bce        0.8000
+    conversion AUC  pwiser     0.8533     +0.0533  [+0.0307, +0.0760]
+    click AUC: no difference between bce and pwiser that these folds can show.
+    conversion AUC: pwiser is ahead of bce by 0.0533 [0.0307, 0.0760].
+    """
+
+    def __init__(
+        self,
+        candidates,
+        scores,
+        *,
+        test_train_ratio,
+        params=None,
+        seeds=None,
+        fit_times=None,
+    ):
+        self.candidates = [str(name) for name in candidates]
+        self.scores = {name: np.asarray(s, dtype=float) for name, s in scores.items()}
+        self.test_train_ratio = test_train_ratio
+        self.params = params
+        self.seeds = None if seeds is None else np.asarray(seeds)
+        self.fit_times = None if fit_times is None else np.asarray(fit_times)
+        self._check()
+
+    def _check(self):
+        n_distinct = len(set(self.candidates))
+        if n_distinct < 2 or n_distinct < len(self.candidates):
+            raise ValueError(
+                "candidates must hold at least two distinct names, got "
+                f"{self.candidates}."
+            )
+        shapes = {name: values.shape for name, values in self.scores.items()}
+        expected = (len(self.candidates), *next(iter(shapes.values()), ())[1:])
+        if len(expected) != 2 or set(shapes.values()) != {expected}:
+            raise ValueError(
+                "scores must map each metric to an array of shape (n_candidates, "
+                f"n_splits) with n_candidates={len(self.candidates)}, got {shapes}."
+            )
+        ratio = self.test_train_ratio
+        if not isinstance(ratio, Real) or not 0 <= ratio < np.inf:
+            raise ValueError(
+                f"test_train_ratio must be a finite number >= 0, got {ratio!r}."
+            )
+
+    @property
+    def table(self):
+        """The comparison in tidy form, one row per metric and candidate.
+
+        Returns
+        -------
+        pandas.DataFrame or dict of str to ndarray
+            A DataFrame if pandas is installed, otherwise a dict of the same columns:
+            ``metric``, ``candidate``, ``mean`` (mean score), ``difference`` (mean
+            difference to the baseline), ``std_error`` (its standard error), ``low`` and
+            ``high`` (its 95 % interval) and ``n_splits`` (number of folds with a finite
+            difference). Undefined numbers are NaN.
+        """
+        rows = self._rows()
+        columns = {name: np.array([row[name] for row in rows]) for name in rows[0]}
+        try:
+            import pandas
+        except ImportError:
+            return columns
+        return pandas.DataFrame(columns)
+
+    @property
+    def verdicts(self):
+        """The result in words.
+
+        Returns
+        -------
+        dict of str to str
+            For each metric, whether each candidate is ahead of the baseline, behind it,
+            or not distinguishable from it on these folds.
+        """
+        by_metric = {name: [] for name in self.scores}
+        for row in self._rows():
+            if row["candidate"] != self.candidates[0]:
+                by_metric[row["metric"]].append(row)
+        return {n: _verdict(rows, self.candidates[0]) for n, rows in by_metric.items()}
+
+    def plot(self, ax=None):
+        """Plot the differences to the baseline with their intervals.
+
+        Parameters
+        ----------
+        ax : matplotlib Axes, default=None
+            The axes to draw on; None creates a new figure.
+
+        Returns
+        -------
+        matplotlib Axes
+            The axes. Each metric has one group of horizontal intervals, one interval
+            for each candidate other than the baseline. A vertical line marks 0.
+
+        Raises
+        ------
+        ImportError
+            If matplotlib is not installed.
+        """
+        try:
+            from matplotlib import pyplot
+        except ImportError as error:
+            raise ImportError(
+                'LossComparison.plot needs matplotlib: pip install "sk_pwiser[plot]"'
+            ) from error
+        if ax is None:
+            _, ax = pyplot.subplots()
+        baseline, *others = self.candidates
+        offsets = (np.arange(len(others)) - (len(others) - 1) / 2) * 0.6 / len(others)
+        places = np.arange(len(self.scores))
+        for candidate, offset in zip(others, offsets, strict=True):
+            rows = [row for row in self._rows() if row["candidate"] == candidate]
+            difference = np.array([row["difference"] for row in rows])
+            reach = np.array([row["high"] for row in rows]) - difference
+            ax.errorbar(
+                difference,
+                places + offset,
+                xerr=reach,
+                fmt="o",
+                capsize=3,
+                label=candidate,
+            )
+        ax.axvline(0, color="gray", linewidth=1, zorder=0)
+        ax.set_yticks(places, list(self.scores))
+        ax.set_ylim(len(places) - 0.5, -0.5)  # the first metric at the top
+        ax.set_xlabel(f"Difference to {baseline} (95 % interval)")
+        ax.legend()
+        return ax
+
+    def __repr__(self):
+        n_splits = next(iter(self.scores.values())).shape[1]
+        title = (
+            f"Differences to {self.candidates[0]} over {n_splits} folds, with 95 % "
+            "intervals; larger scores are better."
+        )
+        verdicts = [f"{name}: {text}." for name, text in self.verdicts.items()]
+        return "\n".join([title, *self._lines(), *verdicts])
+
+    def _lines(self):
+        """Return the lines of the printed table."""
+        cells = [("metric", "candidate", "mean", "difference", "interval")]
+        for row in self._rows():
+            compared = ("", "")
+            if row["candidate"] != self.candidates[0]:
+                compared = (_number(row["difference"], "+"), _interval(row, "+"))
+            mean = _number(row["mean"])
+            cells.append((row["metric"], row["candidate"], mean, *compared))
+        widths = [max(map(len, column)) for column in zip(*cells, strict=True)]
+        lines = []
+        for texts in cells:
+            left = [t.ljust(w) for t, w in zip(texts[:2], widths[:2], strict=True)]
+            right = [t.rjust(w) for t, w in zip(texts[2:], widths[2:], strict=True)]
+            lines.append("  ".join([*left, *right]).rstrip())
+        return lines
+
+    def _rows(self):
+        """Return the rows of the table as dicts."""
+        return [
+            {
+                "metric": metric,
+                "candidate": candidate,
+                "mean": _finite_mean(of_candidate),
+                **paired_interval(of_candidate - values[0], self.test_train_ratio),
+            }
+            for metric, values in self.scores.items()
+            for candidate, of_candidate in zip(self.candidates, values, strict=True)
+        ]
+
+
+def paired_interval(differences, test_train_ratio):
+    """Return the mean of paired differences with its corrected 95 % interval.
+
+    Parameters
+    ----------
+    differences : ndarray of shape (n_splits,)
+        Differences on the folds; those that are not finite are left out.
+    test_train_ratio : float
+        Number of test rows divided by the number of training rows.
+
+    Returns
+    -------
+    dict
+        With the keys ``difference``, ``std_error``, ``low``, ``high``, ``n_splits``.
+    """
+    finite = differences[np.isfinite(differences)]
+    n_splits = len(finite)
+    mean = _finite_mean(finite)
+    error = half = np.nan
+    if n_splits >= 2:
+        # Nadeau and Bengio (2003), section 4.1: training sets overlap.
+        error = np.sqrt((1 / n_splits + test_train_ratio) * finite.var(ddof=1))
+        half = stats.t.ppf((1 + CONFIDENCE) / 2, n_splits - 1) * error
+    return {
+        "difference": mean,
+        "std_error": float(error),
+        "low": float(mean - half),
+        "high": float(mean + half),
+        "n_splits": n_splits,
+    }
+
+
+def _finite_mean(values):
+    finite = values[np.isfinite(values)]
+    return float(finite.mean()) if len(finite) else np.nan
+
+
+def _verdict(rows, baseline):
+    """Return the results of the candidates in one metric, in words."""
+    sentences, similar, undefined = [], [], []
+    for row in rows:
+        candidate, low, high = row["candidate"], row["low"], row["high"]
+        if np.isnan(low):
+            undefined.append(candidate)
+        elif low > 0:
+            amount = f"{_number(row['difference'])} {_interval(row)}"
+            sentences.append(f"{candidate} is ahead of {baseline} by {amount}")
+        elif high < 0:
+            turned = {"low": -high, "high": -low}
+            amount = f"{_number(-row['difference'])} {_interval(turned)}"
+            sentences.append(f"{candidate} is behind {baseline} by {amount}")
+        else:
+            similar.append(candidate)
+    if similar:
+        sentences.append(
+            f"no difference between {baseline} and {' or '.join(similar)} that these "
+            "folds can show"
+        )
+    if undefined:
+        sentences.append(
+            f"no interval for {' and '.join(undefined)}, because fewer than two folds "
+            "have a score"
+        )
+    return "; ".join(sentences)
+
+
+def _interval(row, sign=""):
+    return f"[{_number(row['low'], sign)}, {_number(row['high'], sign)}]"
+
+
+def _number(value, sign=""):
+    # Adding 0 turns the negative zero of a rounded number into a positive one.
+    return f"{round(value, 4) + 0.0:{sign}.4f}"

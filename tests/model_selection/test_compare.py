@@ -1,0 +1,322 @@
+"""The comparison of losses against loops that are written by hand."""
+
+import copy
+import warnings
+
+import joblib
+import numpy as np
+import pytest
+from fake_losses import ByLoss, OwnLoss, assumed_finite, rate, rows
+from numpy.testing import assert_allclose, assert_array_equal
+from refusals import X as IMPRESSIONS
+from refusals import Y as LABELS
+from refusals import small
+from sklearn import config_context
+from sklearn.exceptions import UndefinedMetricWarning
+from sklearn.model_selection import (
+    GridSearchCV,
+    GroupKFold,
+    RepeatedKFold,
+    cross_validate,
+)
+from sklearn.pipeline import make_pipeline
+from sklearn.preprocessing import StandardScaler
+
+from sk_pwiser.metrics import (
+    ctcvr_auc_scorer,
+    ctr_auc_scorer,
+    cvr_auc_scorer,
+    mean_log_loss_scorer,
+)
+from sk_pwiser.model_selection import FunnelStratifiedKFold, compare_losses
+
+X, Y = rows()
+SCORERS = {
+    "click AUC": ctr_auc_scorer,
+    "conversion AUC": ctcvr_auc_scorer,
+    "CVR AUC": cvr_auc_scorer,
+    "neg log loss": mean_log_loss_scorer,
+}
+
+
+def scores_by_hand(models, cv, seeds, X, Y):
+    """Return the scores (n_candidates, n_splits) of each metric."""
+    found = {name: np.zeros((len(models), len(seeds))) for name in SCORERS}
+    for j, split in enumerate(cv.split(X, Y)):
+        for i, model in enumerate(models):
+            model.set_params(random_state=seeds[j])
+            scores = cross_validate(model, X, Y, cv=[split], scoring=SCORERS)
+            for name in SCORERS:
+                found[name][i, j] = scores[f"test_{name}"][0]
+    return found
+
+
+def assert_same_scores(found, expected):
+    assert list(found) == list(expected)
+    for name in expected:
+        assert_allclose(found[name], expected[name], rtol=1e-12)
+
+
+def test_scores_and_differences_are_those_of_a_loop_by_hand():
+    X, Y = rows(720)
+    comparison = compare_losses(ByLoss(), X, Y, weights=[0.0, 3.5], cv=4)
+    assert comparison.candidates == [
+        "bce",
+        "pwiser (weight 0)",
+        "pwiser (weight 3.5)",
+    ]
+    models = [
+        ByLoss("bce"),
+        ByLoss(pwiser_weight=0.0),
+        ByLoss(pwiser_weight=3.5),
+    ]
+    cv = FunnelStratifiedKFold(4, random_state=0)
+    expected = scores_by_hand(models, cv, comparison.seeds, X, Y)
+    assert_same_scores(comparison.scores, expected)
+    pytest.importorskip("pandas")
+    table = comparison.table.set_index(["metric", "candidate"])
+    for name, values in expected.items():
+        differences = values[2] - values[0]
+        row = table.loc[name, "pwiser (weight 3.5)"]
+        assert row.difference == pytest.approx(differences.mean())
+        # 180 test rows and 540 training rows per fold.
+        variance = (1 / 4 + 180 / 540) * differences.var(ddof=1)
+        assert row.std_error == pytest.approx(np.sqrt(variance))
+    # Without the informative column, and with the same seeds, nothing differs.
+    assert_array_equal(expected["conversion AUC"][1], expected["conversion AUC"][0])
+    assert "no difference" in comparison.verdicts["click AUC"]
+    assert "(weight 3.5) is ahead of bce by" in comparison.verdicts["conversion AUC"]
+
+
+@pytest.mark.parametrize("frame", ["pandas", "polars"])
+def test_the_classifier_on_data_frames_equals_the_loop_by_hand(frame):
+    pytest.importorskip(frame)
+    inputs, labels = IMPRESSIONS, LABELS
+    if frame == "polars":
+        import polars as pl
+
+        inputs, labels = pl.from_pandas(inputs), pl.from_pandas(labels)
+    comparison = compare_losses(small(), inputs, labels, cv=2)
+    assert comparison.candidates == ["bce", "pwiser (weight 0.3)"]
+    cv = FunnelStratifiedKFold(2, random_state=0)
+    models = [small(loss="bce"), small(loss="pwiser")]
+    expected = scores_by_hand(models, cv, comparison.seeds, inputs, labels)
+    assert_same_scores(comparison.scores, expected)
+
+
+@pytest.mark.parametrize("wrap", ["pipeline", "search"])
+def test_parameters_are_found_inside_other_estimators(wrap):
+    plain = compare_losses(ByLoss(), X, Y, weights=[1.0], cv=3)
+    if wrap == "pipeline":
+        identity = StandardScaler(with_mean=False, with_std=False)
+        model, prefix = make_pipeline(identity, ByLoss()), "byloss__"
+    else:
+        model = GridSearchCV(ByLoss(), {"loss_params": [None]}, scoring=rate, cv=2)
+        prefix = "estimator__"
+    comparison = compare_losses(model, X, Y, weights=[1.0], cv=3)
+    assert_same_scores(comparison.scores, plain.scores)
+    assert comparison.params[1] == {
+        f"{prefix}loss": "pwiser",
+        f"{prefix}pwiser_weight": 1,
+    }
+    assert model.set_params(**comparison.params[1]) is model
+
+
+def test_the_shallowest_parameter_is_used():
+    selector = GridSearchCV(ByLoss(), {})
+
+    class Outer(ByLoss):
+        def __init__(self, selector=None, loss="pwiser", random_state=None):
+            self.selector = selector
+            super().__init__(loss, random_state=random_state)
+
+    comparison = compare_losses(Outer(selector), X, Y, losses=("bce", "pwiser"), cv=2)
+    assert comparison.params == [{"loss": "bce"}, {"loss": "pwiser"}]
+    pair = make_pipeline(ByLoss(), ByLoss())
+    with pytest.raises(ValueError, match=r"found \['byloss-1__loss', 'byloss-2__loss'"):
+        compare_losses(pair, X, Y)
+
+
+def test_loss_params_belong_to_the_loss_of_the_estimator():
+    model = ByLoss(loss_params={"margins": 2.0})
+    comparison = compare_losses(model, X, Y, cv=2)
+    bce, pwiser = comparison.params
+    assert bce == {"loss": "bce", "loss_params": None}
+    assert pwiser == {"loss": "pwiser", "pwiser_weight": 0.3}
+    assert model.get_params() == ByLoss(loss_params={"margins": 2.0}).get_params()
+
+
+def test_classes_and_their_weights_are_candidates():
+    comparison = compare_losses(
+        ByLoss(), X, Y, losses=["pwiser", OwnLoss, "bce"], weights=(0.1, 1), cv=2
+    )
+    assert comparison.candidates == [
+        "pwiser (weight 0.1)",
+        "pwiser (weight 1)",
+        "OwnLoss (weight 0.1)",
+        "OwnLoss (weight 1)",
+        "bce",
+    ]
+    assert_array_equal(comparison.scores["CVR AUC"][0], comparison.scores["CVR AUC"][2])
+
+
+# 240 rows, in folds whose sizes differ by a few rows at most; six are two times three.
+TEST_TRAIN_RATIO = {5: 1 / 4, 3: 1 / 2, 2: 1, 6: 1 / 2}
+
+
+@pytest.mark.parametrize(
+    ("cv", "n_splits"),
+    [
+        (None, 5),
+        (3, 3),
+        (np.int64(2), 2),
+        (RepeatedKFold(n_splits=3, n_repeats=2, random_state=0), 6),
+        (
+            [
+                (np.arange(160), np.arange(160, 240)),
+                (np.arange(80), np.arange(80, 240)),
+            ],
+            2,
+        ),
+    ],
+)
+def test_forms_of_cv(cv, n_splits):
+    comparison = compare_losses(ByLoss(), X, Y, cv=cv)
+    assert comparison.scores["click AUC"].shape == (2, n_splits)
+    assert comparison.fit_times.shape == (2, n_splits)
+    assert comparison.seeds.shape == (n_splits,)
+    if isinstance(cv, list):
+        assert comparison.test_train_ratio == pytest.approx((80 / 160 + 160 / 80) / 2)
+    else:
+        assert comparison.test_train_ratio == pytest.approx(TEST_TRAIN_RATIO[n_splits])
+
+
+def test_groups_and_parameters_of_fit_follow_the_rows():
+    groups = np.arange(len(X)) // 80
+    weight = np.where(groups == 0, 1.0, 3.0)
+    comparison = compare_losses(
+        ByLoss(),
+        X,
+        Y,
+        cv=GroupKFold(3),
+        groups=groups,
+        params={"sample_weight": weight},
+        scoring={"rate": rate},
+    )
+    expected = [
+        np.average(Y[train, 0], weights=weight[train])
+        for train, _ in GroupKFold(3).split(X, Y, groups)
+    ]
+    assert_allclose(comparison.scores["rate"], [expected, expected])
+
+
+@pytest.mark.parametrize(
+    ("scoring", "names"),
+    [
+        (ctr_auc_scorer, ["score"]),
+        ("roc_auc", ["roc_auc"]),
+        (["average_precision", "roc_auc"], ["average_precision", "roc_auc"]),
+        ({"a": ctr_auc_scorer, "b": cvr_auc_scorer}, ["a", "b"]),
+    ],
+)
+def test_forms_of_scoring(scoring, names):
+    comparison = compare_losses(small(), IMPRESSIONS, LABELS, cv=2, scoring=scoring)
+    assert list(comparison.scores) == names
+
+
+@pytest.mark.parametrize(
+    ("labels", "params", "names"),
+    [
+        (LABELS.to_numpy(), {}, ["click AUC", "conversion AUC", "CVR AUC"]),
+        (LABELS["click"], {}, ["click AUC"]),
+        (LABELS["click"].to_numpy(), {}, ["task_0 AUC"]),
+        (
+            LABELS,
+            {"task_names": ["seen", "CVR"]},
+            ["seen AUC", "CVR AUC", "AUC of CVR given seen"],
+        ),
+        (
+            np.column_stack([LABELS, LABELS.iloc[:, 1]]),
+            {},
+            ["task_0 AUC", "task_1 AUC", "task_2 AUC", "CVR AUC"],
+        ),
+    ],
+)
+def test_default_metrics_are_named_after_the_tasks(labels, params, names):
+    model = small(**params)
+    comparison = compare_losses(model, IMPRESSIONS, labels, cv=2)
+    assert list(comparison.scores) == [*names, "neg log loss"]
+
+
+def test_random_state():
+    def seeds(random_state):
+        comparison = compare_losses(ByLoss(), X, Y, cv=2, random_state=random_state)
+        return comparison.seeds.tolist()
+
+    assert seeds(0) == seeds(0)
+    assert seeds(0) != seeds(1)
+    assert seeds(None) != seeds(None)
+    assert seeds(np.random.RandomState(3)) == seeds(np.random.RandomState(3))
+    # With weight 0 the candidates are equal if their seeds are.
+    for random_state in (None, np.random.RandomState(0)):
+        model = ByLoss(pwiser_weight=0.0)
+        comparison = compare_losses(model, X, Y, cv=2, random_state=random_state)
+        for bce, pwiser in comparison.scores.values():
+            assert_array_equal(bce, pwiser)
+
+
+@pytest.mark.parametrize("backend", ["loky", "threading"])
+def test_parallel_fits_give_the_same_scores(backend):
+    serial = compare_losses(ByLoss(), X, Y, cv=2)
+    with joblib.parallel_config(backend, n_jobs=2):
+        parallel = compare_losses(ByLoss(), X, Y, cv=2)
+        with config_context(assume_finite=True):
+            config = compare_losses(ByLoss(), X, Y, cv=2, scoring=assumed_finite)
+    assert_same_scores(parallel.scores, serial.scores)
+    assert (config.scores["score"] == 1).all()
+    assert compare_losses(ByLoss(), X, Y, cv=2, n_jobs=1).candidates
+
+
+@pytest.mark.parametrize("n_jobs", [None, 2])
+def test_progress(capsys, n_jobs):
+    with joblib.parallel_config("threading"):
+        compare_losses(ByLoss(), X, Y, cv=2, n_jobs=n_jobs)
+        assert capsys.readouterr().out == ""
+        comparison = compare_losses(ByLoss(), X, Y, cv=2, n_jobs=n_jobs, verbose=1)
+    lines = capsys.readouterr().out.splitlines()
+    assert len(lines) == 4
+    assert lines[1].startswith("fold 1 of 2, pwiser (weight 0.3): click AUC 0.")
+    assert f"CVR AUC {comparison.scores['CVR AUC'][1, 1]:.4f}, neg log" in lines[3]
+
+
+def test_folds_without_a_conversion_are_left_out_with_one_warning():
+    rare = LABELS.copy()
+    rare["conversion"] = 0
+    # All conversions are in the first half of the rows.
+    first = rare.index[rare["click"] == 1][:4]
+    rare.loc[first, "conversion"] = 1
+    half = len(rare) // 2
+    order = np.arange(len(rare))
+    thirds = np.array_split(order[half:], 2)
+    tests = [order[:half], *thirds]
+    cv = [(np.setdiff1d(order, test), test) for test in tests]
+    with warnings.catch_warnings(record=True) as caught:
+        warnings.simplefilter("always")
+        comparison = compare_losses(small(), IMPRESSIONS, rare, cv=cv)
+    (warning,) = (w for w in caught if w.category is UndefinedMetricWarning)
+    assert "of the 3 folds" in str(warning.message)
+    assert "conversion AUC on 2, CVR AUC on 2." in str(warning.message)
+    assert warning.filename == __file__
+    assert_array_equal(
+        np.isnan(comparison.scores["conversion AUC"]), [[False, True, True]] * 2
+    )
+    assert np.isfinite(comparison.scores["click AUC"]).all()
+    assert "fewer than two folds" in comparison.verdicts["conversion AUC"]
+
+
+def test_the_estimator_is_not_changed():
+    model = ByLoss(loss="bce", random_state=5)
+    before = copy.deepcopy(model.get_params())
+    compare_losses(model, X, Y, cv=2)
+    assert model.get_params() == before
+    assert not hasattr(model, "rate_")

@@ -1,0 +1,207 @@
+"""Intervals, verdicts, table and plot of a comparison against scipy."""
+
+import sys
+
+import numpy as np
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+from hypothesis.extra.numpy import arrays
+from scipy import stats
+
+from sk_pwiser.model_selection import LossComparison
+
+BCE = [0.70, 0.72, 0.71, 0.69, 0.73]
+SCORES = {
+    "ahead": [BCE, [0.75, 0.78, 0.75, 0.74, 0.78]],
+    "behind": [BCE, [0.65, 0.66, 0.67, 0.64, 0.68]],
+    "equal": [BCE, [0.71, 0.71, 0.72, 0.68, 0.73]],
+}
+values = st.floats(-10, 10).map(lambda x: round(x, 3))
+
+
+def table_of(scores, ratio, candidates=("bce", "pwiser")):
+    pytest.importorskip("pandas")
+    comparison = LossComparison(list(candidates), scores, test_train_ratio=ratio)
+    return comparison.table.set_index(["metric", "candidate"])
+
+
+@given(st.integers(2, 12).flatmap(lambda n: arrays(float, (3, n), elements=values)))
+def test_without_overlap_the_interval_is_that_of_the_paired_t_test(scores):
+    table = table_of({"m": scores}, 0.0, ("a", "b", "c"))
+    for candidate, of_candidate in zip("abc", scores, strict=True):
+        row = table.loc["m", candidate]
+        differences = of_candidate - scores[0]
+        np.testing.assert_allclose(row["mean"], of_candidate.mean(), atol=1e-12)
+        np.testing.assert_allclose(row.difference, differences.mean(), atol=1e-12)
+        np.testing.assert_allclose(row.std_error, stats.sem(differences), atol=1e-12)
+        if differences.std() > 1e-9:
+            interval = stats.ttest_rel(of_candidate, scores[0]).confidence_interval()
+            np.testing.assert_allclose([row.low, row.high], interval, atol=1e-9)
+
+
+@pytest.mark.parametrize(("n_folds", "n_repeats"), [(5, 1), (10, 1), (5, 4)])
+def test_the_correction_of_nadeau_and_bengio(n_folds, n_repeats):
+    n = n_folds * n_repeats
+    scores = np.random.default_rng(0).normal(size=(2, n))
+    ratio = 1 / (n_folds - 1)
+    plain = table_of({"m": scores}, 0.0).loc["m", "pwiser"]
+    row = table_of({"m": scores}, ratio).loc["m", "pwiser"]
+    # Bouckaert and Frank (2004): the variance grows from 1/n to 1/n + n_test/n_train.
+    factor = np.sqrt(1 + n * ratio)
+    assert row.difference == plain.difference
+    assert row.std_error == pytest.approx(plain.std_error * factor)
+    assert row.high - row.low == pytest.approx((plain.high - plain.low) * factor)
+
+
+def test_the_baseline_has_no_difference_and_orders_are_kept():
+    table = table_of(SCORES, 0.25)
+    assert list(table.index) == [(m, c) for m in SCORES for c in ("bce", "pwiser")]
+    assert list(table.columns) == [
+        "mean",
+        "difference",
+        "std_error",
+        "low",
+        "high",
+        "n_splits",
+    ]
+    of_baseline = table.xs("bce", level="candidate")
+    assert (of_baseline[["difference", "std_error", "low", "high"]] == 0).all(axis=None)
+    assert (table["n_splits"] == 5).all()
+
+
+def test_folds_without_a_finite_score_are_left_out():
+    with_gaps = [[*BCE, np.nan, 0.5], [0.71, 0.75, 0.70, 0.69, 0.77, np.nan, np.inf]]
+    without = [BCE, [0.71, 0.75, 0.70, 0.69, 0.77]]
+    columns = ["difference", "std_error", "low", "high", "n_splits"]
+    found = table_of({"m": with_gaps}, 0.25).loc["m", "pwiser"][columns]
+    assert found.equals(table_of({"m": without}, 0.25).loc["m", "pwiser"][columns])
+
+
+def test_one_or_no_fold_gives_no_interval():
+    nan = np.nan
+    scores = {"one": [[0.5, nan], [0.75, nan]], "none": [[nan, nan], [1, nan]]}
+    comparison = LossComparison(["a", "b"], scores, test_train_ratio=1)
+    table = table_of(scores, 1, ("a", "b"))
+    assert table.loc[("one", "b"), "difference"] == 0.25
+    assert np.isnan(table.loc[("none", "b"), "difference"])
+    assert table.loc[:, ["std_error", "low", "high"]].isna().all(axis=None)
+    assert table["n_splits"].tolist() == [1, 1, 0, 0]
+    assert set(comparison.verdicts.values()) == {
+        "no interval for b, because fewer than two folds have a score"
+    }
+    assert "+0.2500  [+nan, +nan]" in str(comparison)
+
+
+def test_verdicts_follow_the_intervals():
+    comparison = LossComparison(["bce", "pwiser"], SCORES, test_train_ratio=0.25)
+    rows = table_of(SCORES, 0.25).xs("pwiser", level="candidate")
+    ahead, behind = rows.loc["ahead"], rows.loc["behind"]
+    assert ahead.low > 0 > behind.high
+    assert comparison.verdicts == {
+        "ahead": "pwiser is ahead of bce by "
+        f"{ahead.difference:.4f} [{ahead.low:.4f}, {ahead.high:.4f}]",
+        "behind": "pwiser is behind bce by "
+        f"{-behind.difference:.4f} [{-behind.high:.4f}, {-behind.low:.4f}]",
+        "equal": "no difference between bce and pwiser that these folds can show",
+    }
+
+
+def test_a_verdict_lists_every_candidate():
+    equal, ahead = SCORES["equal"][1], SCORES["ahead"][1]
+    missing = [np.nan] * 5
+    comparison = LossComparison(
+        ["a", "b", "c", "d", "e"],
+        {"m": [BCE, equal, ahead, equal[::-1], missing]},
+        test_train_ratio=0.25,
+    )
+    first, second, third = comparison.verdicts["m"].split("; ")
+    assert first.startswith("c is ahead of a by")
+    assert second == "no difference between a and b or d that these folds can show"
+    assert third.startswith("no interval for e, because")
+
+
+def test_the_text_holds_title_table_and_verdicts():
+    comparison = LossComparison(["bce", "pwiser"], SCORES, test_train_ratio=0.25)
+    lines = str(comparison).splitlines()
+    assert repr(comparison) == str(comparison)
+    assert len(lines) == 1 + 1 + 6 + 3
+    assert lines[0].startswith("Differences to bce over 5 folds, with 95 % intervals")
+    assert lines[1].split() == ["metric", "candidate", "mean", "difference", "interval"]
+    assert lines[2].split() == ["ahead", "bce", "0.7100"]
+    assert lines[3].split()[:4] == ["ahead", "pwiser", "0.7600", "+0.0500"]
+    # The ends of the columns of numbers are aligned.
+    assert len({len(line) for line in lines[1:8:2]}) == 1
+    assert lines[8:] == [f"{m}: {text}." for m, text in comparison.verdicts.items()]
+
+
+def test_a_rounded_zero_has_no_minus_sign():
+    scores = {"m": [[0.5, 0.5], [0.5, 0.5 - 1e-9]]}
+    text = str(LossComparison(["a", "b"], scores, test_train_ratio=1))
+    assert "+0.0000  [+0.0000, +0.0000]" in text
+
+
+def test_without_pandas_the_table_is_a_dict_of_the_same_columns(monkeypatch):
+    pytest.importorskip("pandas")
+    comparison = LossComparison(["bce", "pwiser"], SCORES, test_train_ratio=0.25)
+    frame = comparison.table
+    monkeypatch.setitem(sys.modules, "pandas", None)
+    columns = comparison.table
+    assert isinstance(columns, dict)
+    assert list(columns) == list(frame.columns)
+    for name, column in columns.items():
+        np.testing.assert_array_equal(column, frame[name])
+
+
+def test_the_plot_shows_the_intervals():
+    matplotlib = pytest.importorskip("matplotlib")
+    matplotlib.use("Agg")
+    from matplotlib import pyplot
+
+    scores = {name: [a, b, b[::-1]] for name, (a, b) in SCORES.items()}
+    comparison = LossComparison(["bce", "p", "q"], scores, test_train_ratio=0.25)
+    table = table_of(scores, 0.25, ("bce", "p", "q"))
+    _, ax = pyplot.subplots()
+    assert comparison.plot(ax=ax) is ax
+    assert comparison.plot() is not ax
+    assert [t.get_text() for t in ax.get_yticklabels()] == list(scores)
+    assert [t.get_text() for t in ax.get_legend().get_texts()] == ["p", "q"]
+    assert ax.get_xlabel() == "Difference to bce (95 % interval)"
+    heights = []
+    for candidate, container in zip("pq", ax.containers, strict=True):
+        points, _, (bars,) = container
+        rows = table.xs(candidate, level="candidate")
+        np.testing.assert_array_equal(points.get_xdata(), rows["difference"])
+        ends = [segment[:, 0] for segment in bars.get_segments()]
+        np.testing.assert_allclose(ends, rows[["low", "high"]])
+        heights.append(points.get_ydata())
+    # The intervals of one metric stand beside its label, without overlap.
+    assert (heights[0] < [0, 1, 2]).all()
+    assert (heights[1] > [0, 1, 2]).all()
+    pyplot.close("all")
+
+
+def test_the_plot_needs_matplotlib(monkeypatch):
+    monkeypatch.setitem(sys.modules, "matplotlib", None)
+    comparison = LossComparison(["bce", "pwiser"], SCORES, test_train_ratio=0.25)
+    with pytest.raises(ImportError, match=r'pip install "sk_pwiser\[plot\]"'):
+        comparison.plot()
+
+
+@pytest.mark.parametrize(
+    ("candidates", "scores", "ratio", "match"),
+    [
+        (["a"], {"m": [[1, 2]]}, 1, r"two distinct names, got \['a'\]"),
+        (["a", "a"], {"m": [[1, 2], [1, 2]]}, 1, "two distinct names"),
+        (["a", "b"], {"m": [[1, 2]]}, 1, r"n_candidates=2, got {'m': \(1, 2\)}"),
+        (["a", "b"], {"m": [1, 2]}, 1, "must map each metric"),
+        (["a", "b"], {"m": [[1], [2]], "n": [[1, 2], [2, 3]]}, 1, "must map each"),
+        (["a", "b"], {}, 1, "must map each metric"),
+        (["a", "b"], {"m": [[1], [2]]}, -0.1, "finite number >= 0, got -0.1"),
+        (["a", "b"], {"m": [[1], [2]]}, np.nan, "finite number >= 0, got nan"),
+        (["a", "b"], {"m": [[1], [2]]}, "1", "finite number >= 0, got '1'"),
+    ],
+)
+def test_bad_input(candidates, scores, ratio, match):
+    with pytest.raises(ValueError, match=match):
+        LossComparison(candidates, scores, test_train_ratio=ratio)
