@@ -82,6 +82,17 @@ class MultiTaskCTRCVRClassifier(
         fills a bin alone leaves the other bins to the other values. In all three a
         missing value counts as the mean of the known ones, with an input that
         indicates it.
+    target_encoding : "auto", bool or array-like of (str or int), default="auto"
+        The category columns whose values also give target statistics: for each task
+        the share of rows in which it happened, shrunk to the base rate, as log-odds
+        minus the base log-odds, and the logarithm of the number of rows. "auto" and
+        True select the columns with at least 50 distinct values
+        (`target_encoding_min_values`), False none; otherwise names or indices.
+
+        The statistics of a training row are taken over the other blocks of training
+        rows, so that its own label is not in them; validation rows are encoded like new
+        ones. Predictions use all rows of `fit`. In `partial_fit` rows are encoded
+        before they are added. See :ref:`target_encoding`.
     embedding_dim : int, default=16
         Width of the embedding of a category value.
     encoding_params : dict, default=None
@@ -91,11 +102,24 @@ class MultiTaskCTRCVRClassifier(
           training replaces by the code of unseen values. It trains that code, and
           regularises the network;
         - `min_frequency`, 2 by default: values seen in fewer rows share the code of
-          unseen values.
+          unseen values. Target statistics distinguish them all the same;
+        - `target_encoding_blocks`, 10 by default: number of blocks of consecutive rows
+          for the target statistics of the training rows. Logs are in the order of time,
+          so that a block is a span of time. With `groups`, a group is in one block;
+        - `target_encoding_min_values`, 50 by default: smallest number of distinct
+          values of columns that `target_encoding="auto"` selects;
+        - `time_column`, None by default: name of a numeric column that orders the rows
+          for the blocks, if they are not in the order of time. It stays a feature.
     optimizer : {"adagrad", "adam", "adamw", "rmsprop", "sgd"} or class, default="adam"
         The optimiser: a name, or a subclass of :class:`torch.optim.Optimizer`.
     optimizer_params : dict, default=None
-        Keyword arguments of the optimiser, such as `betas` or `momentum`.
+        Keyword arguments of the optimiser, such as `betas` or `momentum`, and
+
+        - `average_decay`, 0.99 by default: decay in [0, 1) of an exponential moving
+          average of the weights over the steps of `fit`. Validation figures and
+          predictions are those of the averaged network. 0 or None for no average;
+        - `clip_grad_norm`, None by default: largest norm of the gradient of all
+          parameters; longer ones are scaled down.
     lr : float, default=0.003
         Learning rate.
     weight_decay : float, default=0.0
@@ -133,7 +157,8 @@ class MultiTaskCTRCVRClassifier(
         support weightings of gradients.
     callbacks : list, default=None
         Callbacks of skorch for the net. Those that read validation figures require
-        early stopping, which holds rows out. The history has figures per epoch only.
+        early stopping, which holds rows out. The history has figures per epoch only,
+        and `EpochScoring` requires its default `use_caching=True`.
     warm_start : bool, default=False
         Whether `fit` continues from the earlier fit, with its encoding, weights,
         optimiser state and history. The network, `task_space` and `numeric_encoding`
@@ -205,6 +230,7 @@ class MultiTaskCTRCVRClassifier(
         weighting_params=None,
         categorical_features="from_dtype",
         numeric_encoding="standard",
+        target_encoding="auto",
         embedding_dim=16,
         encoding_params=None,
         optimizer="adam",
@@ -235,6 +261,7 @@ class MultiTaskCTRCVRClassifier(
         self.weighting_params = weighting_params
         self.categorical_features = categorical_features
         self.numeric_encoding = numeric_encoding
+        self.target_encoding = target_encoding
         self.embedding_dim = embedding_dim
         self.encoding_params = encoding_params
         self.optimizer = optimizer
@@ -282,8 +309,8 @@ class MultiTaskCTRCVRClassifier(
         Raises
         ------
         ValueError, TypeError
-            If parameters or data are invalid, or training diverges. An earlier fit stays
-            usable.
+            If parameters or data are invalid, or training diverges. An earlier fit
+            stays usable.
         KeyboardInterrupt
             If training is interrupted in its first epoch. Later, an interrupt ends
             training, and the weights at that moment are kept.

@@ -21,6 +21,7 @@ PARAMETER_CONSTRAINTS = {
     "weighting_params": [dict, None],
     "categorical_features": [StrOptions({"from_dtype"}), "array-like", None],
     "numeric_encoding": [StrOptions(set(NUMERIC_ENCODINGS))],
+    "target_encoding": [StrOptions({"auto"}), "boolean", "array-like"],
     "embedding_dim": [Interval(Integral, 1, None, closed="left")],
     "encoding_params": [dict, None],
     "optimizer": [StrOptions(set(OPTIMIZERS)), type],

@@ -18,7 +18,7 @@ class Predictions:
         check_is_fitted(self)
         # Read once: a fit in another thread may set another result meanwhile.
         result = self._result
-        table = result.schema.encoder.transform(X)
+        table = result.schema.transform(X)
         return result.net.forward(Impressions(*map(torch.from_numpy, table)))
 
     def _predict_positive(self, X):

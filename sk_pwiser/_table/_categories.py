@@ -48,16 +48,25 @@ class CategoryColumn:
     name : str or int
         Name of the column, for messages.
     min_frequency : int
-        Values that occur in fewer rows in fit share the code of unseen values.
+        Values that occur in fewer rows in fit are rare.
+    keeps_rare : bool, default=False
+        Whether rare values have codes of their own, from `cardinality` on, in place of
+        the code of unseen values.
     """
 
-    def __init__(self, name, min_frequency):
+    def __init__(self, name, min_frequency, keeps_rare=False):
         self.name = name
         self.min_frequency = min_frequency
+        self.keeps_rare = keeps_rare
 
     @property
     def cardinality(self):
-        """Number of codes, including those of missing and unseen values."""
+        """Number of codes of missing, unseen and frequent values."""
+        return FIRST_VALUE + self.n_frequent_
+
+    @property
+    def n_codes(self):
+        """Number of all codes, those of rare values included."""
         return FIRST_VALUE + len(self.codes_)
 
     def fit_transform(self, column):
@@ -67,12 +76,14 @@ class CategoryColumn:
         """
         indices, values = self._factorize(column)
         *counts, n_missing = count_values(indices, len(values)).tolist()
-        frequent = [
-            v for v, n in zip(values, counts, strict=True) if n >= self.min_frequency
-        ]
-        self.codes_ = {
-            value: code for code, value in enumerate(sort_values(frequent), FIRST_VALUE)
-        }
+        frequent, rare = [], []
+        for value, n_rows in zip(values, counts, strict=True):
+            (frequent if n_rows >= self.min_frequency else rare).append(value)
+        self.n_frequent_ = len(frequent)
+        kept = sort_values(frequent)
+        if self.keeps_rare:
+            kept += sort_values(rare)
+        self.codes_ = {value: code for code, value in enumerate(kept, FIRST_VALUE)}
         self.kinds_ = _kinds(values)
         # Without missing values in fit, the embedding of their code is not trained.
         self.missing_code_ = MISSING if n_missing else UNSEEN
@@ -110,7 +121,7 @@ class CategoryColumn:
 
     def _encode(self, indices, values):
         codes = [self.codes_.get(value, UNSEEN) for value in values]
-        dtype = np.min_scalar_type(-self.cardinality)
+        dtype = np.min_scalar_type(-self.n_codes)
         return Codes(indices, np.array([*codes, self.missing_code_], dtype=dtype))
 
 
@@ -133,7 +144,7 @@ def sort_values(values):
     list
     """
     ranks = {cls: _rank(cls) for cls in set(map(type, values))}
-    groups = {rank: [] for rank in sorted(set(ranks.values()))}
+    groups: dict[tuple, list] = {rank: [] for rank in sorted(set(ranks.values()))}
     for value in values:
         groups[ranks[type(value)]].append(value)
     return list(chain.from_iterable(map(_sort_if_comparable, groups.values())))

@@ -47,6 +47,9 @@ class TableEncoder(BaseEstimator):
     estimator_name : str, default=None
         Name of the estimator in messages about the number and the names of the
         columns; by default that of this class.
+    keeps_rare : bool, default=False
+        Whether values that occur in fewer than `min_frequency` rows have codes of their
+        own, from the cardinality of their column on.
     """
 
     def __init__(
@@ -55,11 +58,13 @@ class TableEncoder(BaseEstimator):
         min_frequency=2,
         numeric_encoding="standard",
         estimator_name=None,
+        keeps_rare=False,
     ):
         self.categorical_features = categorical_features
         self.min_frequency = min_frequency
         self.numeric_encoding = numeric_encoding
         self.estimator_name = estimator_name
+        self.keeps_rare = keeps_rare
 
     def check_parameters(self):
         """Raise if a parameter is invalid for every table.
@@ -104,7 +109,9 @@ class TableEncoder(BaseEstimator):
         is_category = find_category_columns(self.categorical_features, X, names)
         make_numeric = NUMERIC_ENCODINGS[self.numeric_encoding]
         self.columns_ = [
-            CategoryColumn(name, self.min_frequency) if flag else make_numeric(name)
+            CategoryColumn(name, self.min_frequency, self.keeps_rare)
+            if flag
+            else make_numeric(name)
             for name, flag in zip(names, is_category, strict=True)
         ]
         codes = [
@@ -147,6 +154,11 @@ class TableEncoder(BaseEstimator):
     def cardinalities_(self):
         """Number of codes of each category column."""
         return [c.cardinality for c in self.columns_ if isinstance(c, CategoryColumn)]
+
+    @property
+    def n_codes_(self):
+        """Number of codes of each category column, those of rare values included."""
+        return [c.n_codes for c in self.columns_ if isinstance(c, CategoryColumn)]
 
     @property
     def numeric_bins_(self):
@@ -195,7 +207,7 @@ class TableEncoder(BaseEstimator):
         return [pair for pair in pairs if isinstance(pair[0], kind)]
 
     def _stack_codes(self, columns, n_samples):
-        dtype = np.min_scalar_type(-max(self.cardinalities_, default=1))
+        dtype = np.min_scalar_type(-max(self.n_codes_, default=1))
         table = np.empty((n_samples, len(columns)), dtype=dtype)
         _fill_columns(table, [column.take for column in columns])
         return table

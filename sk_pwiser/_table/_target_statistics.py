@@ -7,12 +7,11 @@ import numpy as np
 from sk_pwiser._table._categories import FIRST_VALUE
 from sk_pwiser._table._numeric import LARGEST_DEVIATION
 
-# Strength of shrinkage if a column has too few values to estimate it.
-DEFAULT_STRENGTH, MIN_VALUES_FOR_STRENGTH = 100.0, 5
-# Range of the estimated strength, in rows.
+# Range of the estimated strength of shrinkage, in rows.
 STRENGTHS = 1.0, 1e5
-# Smallest variance of the rates between values.
-MIN_VARIANCE = 1e-7
+# The rates of a task must vary between values by more than chance explains, in standard
+# errors of the estimated variance.
+MIN_Z = 2.0
 
 
 class TargetStatistics:
@@ -23,8 +22,11 @@ class TargetStatistics:
     .. math:: \operatorname{logit} \frac{k + a p}{n + a} - \operatorname{logit} p
 
     with p the base rate and a the strength of shrinkage, estimated per column and task
-    by the method of moments. Beside these, each column gives log(1 + n). Missing and
-    unseen values give 0. All inputs are standardised.
+    by the method of moments. If the rates of a task do not vary more between the values
+    than chance explains, its input is 0: a network would learn noise from it, such as
+    that rows with a positive label have lower rates without it. Beside these, each
+    column gives log(1 + n). Missing and unseen values have n = k = 0. All inputs are
+    standardised.
 
     Parameters
     ----------
@@ -101,7 +103,7 @@ class TargetStatistics:
                 encoded[rows] = table[in_column[rows]]
             values[used] = encoded
             mean, scale = encoded.mean(axis=0), encoded.std(axis=0)
-            scale[scale < 1e-9] = np.inf
+            scale[(scale < 1e-9) | ~np.append(np.isfinite(strengths), True)] = np.inf
             self.strengths_.append(strengths)
             self.means_.append(mean)
             self.scales_.append(scale)
@@ -156,6 +158,7 @@ class TargetStatistics:
         n, k = counts
         p, a = self.rates_[:, np.newaxis], strengths[:, np.newaxis]
         # Differences of counts may be off 0 by rounding if weights are not integers.
+        a = np.minimum(a, STRENGTHS[1])
         negatives, k = np.maximum(n - k, 0.0), np.maximum(k, 0.0)
         rates = np.log(k + a * p) - np.log(negatives + a * (1 - p))
         rates -= np.log(p) - np.log1p(-p)
@@ -163,16 +166,20 @@ class TargetStatistics:
         return np.vstack([rates, np.log1p(np.maximum(n[:1], 0.0))]).T
 
     def _estimate_strengths(self, counts):
-        strengths = np.full(self.n_tasks_, DEFAULT_STRENGTH)
+        """Return the strength per task, infinite if the rates vary by chance alone."""
+        strengths = np.full(self.n_tasks_, np.inf)
         for task, (n, k) in enumerate(zip(*counts, strict=True)):
             known = n > 1
-            if known.sum() < MIN_VALUES_FOR_STRENGTH:
-                continue
             n, k, p = n[known], k[known], self.rates_[task]
-            noise = p * (1 - p) * np.average(1 / n, weights=n)
-            variance = np.average((k / n - p) ** 2, weights=n) - noise
-            strength = p * (1 - p) / max(variance, MIN_VARIANCE) - 1
-            strengths[task] = np.clip(strength, *STRENGTHS)
+            if len(n) == 0:
+                continue
+            # By chance, n (k / n - p)^2 has the mean p (1 - p) and this variance.
+            binomial = p * (1 - p)
+            by_chance = binomial**2 * (2 + (1 - 6 * binomial) / (n * binomial))
+            error = np.sqrt(by_chance.sum()) / n.sum()
+            excess = np.sum((k - n * p) ** 2 / n - binomial) / n.sum()
+            if excess > MIN_Z * error:
+                strengths[task] = np.clip(binomial / excess - 1, *STRENGTHS)
         return strengths
 
 

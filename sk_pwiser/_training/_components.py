@@ -5,6 +5,7 @@ from dataclasses import dataclass
 from typing import Any
 
 import torch
+from skorch.callbacks import GradientNormClipping
 from torch import nn
 
 from sk_pwiser._training._batch_samplers import BatchIterator
@@ -187,6 +188,7 @@ def build_net(
     *,
     monitor: str | None,
     max_epochs: int,
+    average_decay: float,
 ) -> MultiTaskNet:
     """Build an initialised net around a network.
 
@@ -204,13 +206,20 @@ def build_net(
         Column of the history that early stopping monitors; None for no early stopping.
     max_epochs : int
         Largest number of epochs.
+    average_decay : float
+        Decay of the average of the weights; 0 for no average.
     """
     criterion = MultiTaskCriterion(
         components.loss, components.weighting, network.monotonicity_weight
     )
-    stopping = []
+    own_callbacks = []
     if monitor is not None:
-        stopping.append(early_stopping_callback(monitor, settings.n_iter_no_change))
+        own_callbacks.append(
+            early_stopping_callback(monitor, settings.n_iter_no_change)
+        )
+    clip = settings.optimizer_params["clip_grad_norm"]
+    if clip is not None:
+        own_callbacks.append(("clip_grad_norm", GradientNormClipping(clip)))
     optimizer, optimizer_kwargs = components.optimizer
     kwargs = {f"optimizer__{key}": value for key, value in optimizer_kwargs.items()}
     if isinstance(settings.optimizer, str) and can_fuse(optimizer, device):
@@ -221,6 +230,7 @@ def build_net(
         task_names=components.loss.task_names,
         precision=settings.precision,
         compile_mode=components.compile_mode,
+        average_decay=average_decay,
         optimizer=optimizer,
         optimizer__param_groups=[(p, {"weight_decay": 0.0}) for p in WITHOUT_DECAY],
         lr=settings.lr,
@@ -236,7 +246,7 @@ def build_net(
         iterator_valid__device=device,
         train_split=None,
         predict_nonlinearity=torch.sigmoid,
-        callbacks=[*stopping, *(settings.callbacks or [])],
+        callbacks=[*own_callbacks, *(settings.callbacks or [])],
         device=str(device),
         verbose=int(settings.verbose),
         **kwargs,

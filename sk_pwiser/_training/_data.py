@@ -11,10 +11,15 @@ from sk_pwiser._table import (
     UNSEEN,
     TableEncoder,
     Targets,
+    TargetStatistics,
+    assign_blocks,
     check_groups,
     check_row_weights,
+    check_target_encoding,
     check_targets,
+    make_target_statistics,
     n_rows,
+    read_times,
 )
 from sk_pwiser._training._dataset import Impressions
 from sk_pwiser._training._net import TrainingData
@@ -57,32 +62,70 @@ class Schema:
         Classes and names of the tasks, without labels.
     base_rates : ndarray of shape (n_tasks,)
         Rates of ones, where the output biases started.
+    statistics : TargetStatistics, default=None
+        Target statistics of category columns, which follow the encoder's numeric
+        inputs.
     """
 
     encoder: TableEncoder
     targets: Targets
     base_rates: np.ndarray
+    statistics: TargetStatistics | None = None
+
+    def transform(self, X: Any) -> tuple[np.ndarray, np.ndarray]:
+        """Return the codes and the numeric inputs of a table."""
+        codes, numeric = self.encoder.transform(X)
+        if self.statistics is not None:
+            numeric = np.hstack([numeric, self.statistics.transform(codes)])
+        return self.without_rare(codes), numeric
+
+    def without_rare(self, codes: np.ndarray) -> np.ndarray:
+        """Replace the codes of rare values by that of unseen values, in place."""
+        sizes = zip(self.encoder.cardinalities_, self.encoder.n_codes_, strict=True)
+        for column, (cardinality, n_codes) in enumerate(sizes):
+            if n_codes > cardinality:
+                of_rows = codes[:, column]
+                of_rows[of_rows >= cardinality] = UNSEEN
+        return codes
 
     def spec(self, settings: Settings, **shared: Any) -> NetworkSpec:
         """Describe the table to a network."""
+        n_statistics = 0 if self.statistics is None else self.statistics.n_outputs
         return NetworkSpec(
             self.encoder.cardinalities_,
-            self.encoder.n_numeric_,
+            self.encoder.n_numeric_ + n_statistics,
             settings.embedding_dim,
             self.base_rates.tolist(),
             unseen_code=UNSEEN,
             category_dropout=settings.encoding_params["category_dropout"],
-            numeric_bins=self.encoder.numeric_bins_,
+            numeric_bins=[*self.encoder.numeric_bins_, *[0] * n_statistics],
             **shared,
         )
 
 
 @dataclass(frozen=True)
 class EncodedData:
-    """The rows as tensors, and the schema that they were encoded by."""
+    """The rows as tensors, and the schema that they were encoded by.
+
+    Parameters
+    ----------
+    rows : TrainingData
+        Training and validation rows.
+    schema : Schema
+        The encoding of the table.
+    labelled : tuple of ndarray, default=None
+        Codes, labels and task weights of rows that the target statistics do not
+        include yet.
+    """
 
     rows: TrainingData
     schema: Schema
+    labelled: tuple[np.ndarray, np.ndarray, np.ndarray] | None = None
+
+    def update_statistics(self) -> None:
+        """Add the rows of an update to the statistics that they were encoded by."""
+        if self.labelled is not None and self.schema.statistics is not None:
+            self.schema.statistics.update(*self.labelled)
 
 
 def check_rows(
@@ -102,6 +145,7 @@ def check_rows(
         If labels, weights or groups are invalid, differ in length from `X`, or do not
         have the tasks of the earlier fit.
     """
+    check_target_encoding(settings.encoding_params)
     targets = _check_tasks(settings, Y, earlier, classes)
     n_samples = len(targets.values)
     if n_rows(X) != n_samples:
@@ -164,44 +208,126 @@ def encode(
     settings: Settings,
     rows: Rows,
     earlier: Schema | None,
-    holds_out: bool,
     random_state: np.random.RandomState,
+    *,
+    holds_out: bool,
+    is_update: bool,
     estimator_name: str,
 ) -> EncodedData:
     """Encode the table, by the earlier schema if there is one, and hold rows out.
+
+    Parameters
+    ----------
+    settings : Settings
+        The estimator's parameters.
+    rows : Rows
+        The table and its checked labels.
+    earlier : Schema or None
+        Schema of the fit that training continues from.
+    random_state : RandomState
+        Draws the validation rows.
+    holds_out : bool
+        Whether there are validation rows.
+    is_update : bool
+        Whether the rows are added to those of the earlier fit. Their inputs are then
+        the statistics before them, and otherwise those of the other blocks.
+    estimator_name : str
+        Name of the estimator, for messages.
 
     Raises
     ------
     ValueError, TypeError
         If a column cannot be encoded, or differs from those of the earlier fit.
     """
-    if earlier is None:
-        encoder = TableEncoder(
-            settings.categorical_features,
-            min_frequency=settings.encoding_params["min_frequency"],
-            numeric_encoding=settings.numeric_encoding,
-            estimator_name=estimator_name,
+    schema, codes, numeric = _encode_columns(settings, rows, earlier, estimator_name)
+    y = rows.targets.values
+    train, valid = np.arange(len(y)), None
+    if holds_out:
+        train, valid = funnel_holdout(
+            y, test_size=settings.validation_fraction, random_state=random_state
         )
-        codes, numeric = encoder.fit_transform(rows.X, rows.weights)
-        rates = base_rates(rows.targets.values, rows.weights)
-        schema = Schema(encoder, rows.targets.without_labels(), rates)
+    labelled = None
+    if is_update and earlier is not None:
+        if schema.statistics is not None:
+            inputs = schema.statistics.transform(codes)
+            numeric = np.hstack([numeric, inputs])
+            labelled = (codes.copy(), y, _task_weights(settings, rows))
     else:
-        schema = earlier
-        codes, numeric = schema.encoder.transform(rows.X)
+        statistics = make_target_statistics(
+            settings.target_encoding,
+            schema.encoder,
+            len(y),
+            settings.encoding_params,
+        )
+        schema = replace(schema, statistics=statistics)
+        if statistics is not None:
+            inputs = _fit_statistics(settings, rows, schema, codes, valid)
+            numeric = np.hstack([numeric, inputs])
+    codes = schema.without_rare(codes)
     tensors = (
         None if array is None else torch.from_numpy(array)
-        for array in (codes, numeric, rows.targets.values, rows.weights, rows.groups)
+        for array in (codes, numeric, y, rows.weights, rows.groups)
     )
     impressions = Impressions(*tensors)  # type: ignore[arg-type]
-    if not holds_out:
-        return EncodedData(TrainingData(impressions), schema)
-    parts = funnel_holdout(
-        rows.targets.values,
-        test_size=settings.validation_fraction,
-        random_state=random_state,
+    if valid is None:
+        return EncodedData(TrainingData(impressions), schema, labelled)
+    parts = (impressions.at(torch.from_numpy(part)) for part in (train, valid))
+    return EncodedData(TrainingData(*parts), schema, labelled)
+
+
+def _encode_columns(
+    settings: Settings, rows: Rows, earlier: Schema | None, estimator_name: str
+) -> tuple[Schema, np.ndarray, np.ndarray]:
+    """Return the schema, the codes, those of rare values included, and the numbers."""
+    if earlier is not None:
+        return earlier, *earlier.encoder.transform(rows.X)
+    encoder = TableEncoder(
+        settings.categorical_features,
+        min_frequency=settings.encoding_params["min_frequency"],
+        numeric_encoding=settings.numeric_encoding,
+        estimator_name=estimator_name,
+        keeps_rare=settings.target_encoding is not False,
     )
-    train, valid = (impressions.at(torch.from_numpy(part)) for part in parts)
-    return EncodedData(TrainingData(train, valid), schema)
+    codes, numeric = encoder.fit_transform(rows.X, rows.weights)
+    rates = base_rates(rows.targets.values, rows.weights)
+    return Schema(encoder, rows.targets.without_labels(), rates), codes, numeric
+
+
+def _fit_statistics(
+    settings: Settings,
+    rows: Rows,
+    schema: Schema,
+    codes: np.ndarray,
+    valid: np.ndarray | None,
+) -> np.ndarray:
+    """Fit the target statistics; return the inputs of training and validation rows."""
+    assert schema.statistics is not None
+    n_samples = len(codes)
+    is_valid = np.zeros(n_samples, dtype=bool)
+    if valid is not None:
+        is_valid[valid] = True
+    names = [column.name for column in schema.encoder.columns_]
+    block = assign_blocks(
+        n_samples,
+        settings.encoding_params["target_encoding_blocks"],
+        times=read_times(rows.X, settings.encoding_params["time_column"], names),
+        groups=rows.groups,
+    )
+    weights = _task_weights(settings, rows)
+    return schema.statistics.fit_transform(
+        codes, rows.targets.values, weights, block, is_valid
+    )
+
+
+def _task_weights(settings: Settings, rows: Rows) -> np.ndarray:
+    """Return the weights of the rows that each task's rates are taken over."""
+    y = rows.targets.values
+    weights = np.ones_like(y)
+    if settings.network_params.get("task_space") == "conditional":
+        weights[:, 1:] = y[:, :-1]
+    if rows.weights is not None:
+        weights *= rows.weights[:, np.newaxis]
+    return weights
 
 
 def base_rates(y: np.ndarray, weights: np.ndarray | None) -> np.ndarray:

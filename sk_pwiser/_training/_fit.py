@@ -124,9 +124,10 @@ def fit(
         settings,
         plan.rows,
         plan.schema,
-        plan.monitor is not None,
         plan.random_state,
-        estimator_name,
+        holds_out=plan.monitor is not None,
+        is_update=single_pass,
+        estimator_name=estimator_name,
     )
     net = build(plan, data.schema)
     return optimise(plan, data, net)
@@ -188,6 +189,7 @@ def build(plan: Plan, schema: Schema) -> MultiTaskNet:
             plan.device,
             monitor=plan.monitor,
             max_epochs=1 if plan.single_pass else plan.settings.max_epochs,
+            average_decay=0.0 if plan.single_pass else plan.settings.average_decay,
         )
     if plan.earlier is not None:
         continue_from(net, plan.earlier.net)
@@ -208,6 +210,7 @@ def optimise(plan: Plan, data: EncodedData, net: MultiTaskNet) -> TrainingResult
         if snapshot is not None:
             snapshot.restore()
         raise
+    data.update_statistics()
     return TrainingResult(net, data.schema, generators, plan.settings, plan.single_pass)
 
 

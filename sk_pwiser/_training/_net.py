@@ -20,6 +20,7 @@ from torch import Tensor, nn
 from sk_pwiser._training._batch_samplers import BatchIterator
 from sk_pwiser._training._dataset import Batch, Impressions
 from sk_pwiser._training._progress_bar import BatchProgressBar
+from sk_pwiser._training._weight_average import WeightAverage
 from sk_pwiser.networks import NetworkOutput
 
 
@@ -52,6 +53,8 @@ class MultiTaskNet(NeuralNet):  # type: ignore[misc]
         Precision of the network's forward pass.
     compile_mode : str or None
         Mode of torch.compile for the network in training; None for eager execution.
+    average_decay : float
+        Decay of the average of the weights that evaluation uses; 0 for no average.
     **kwargs : dict
         Parameters of :class:`skorch.NeuralNet`.
     """
@@ -64,12 +67,14 @@ class MultiTaskNet(NeuralNet):  # type: ignore[misc]
         task_names: tuple[str, ...] = (),
         precision: str = "float32",
         compile_mode: str | None = None,
+        average_decay: float = 0.0,
         **kwargs: Any,
     ) -> None:
         super().__init__(module, criterion=criterion, **kwargs)
         self.task_names = task_names
         self.precision = precision
         self.compile_mode = compile_mode
+        self.average_decay = average_decay
 
     def __getstate__(self) -> dict[str, Any]:
         """Leave out what is stored twice: skorch trains the module that it is given."""
@@ -130,14 +135,26 @@ class MultiTaskNet(NeuralNet):  # type: ignore[misc]
             network = torch.compile(network, mode=self.compile_mode)
         train = self.get_iterator(X.train, training=True)
         valid = None if X.valid is None else self.get_iterator(X.valid)
+        average = None
+        if self.average_decay:
+            average = WeightAverage(self.module_, self.average_decay)
         datasets = {"dataset_train": X.train, "dataset_valid": X.valid}
         n_complete = 0
         try:
             for _epoch in range(self.max_epochs if epochs is None else epochs):
                 self.notify("on_epoch_begin", **datasets)
+                if average is not None:
+                    average.swap_out()
                 self.run_single_epoch(
-                    train, True, "train", self.train_step, network=network
+                    train,
+                    True,
+                    "train",
+                    self.train_step,
+                    network=network,
+                    average=average,
                 )
+                if average is not None:
+                    average.swap_in()
                 self.run_single_epoch(valid, False, "valid", self.validation_step)
                 n_complete += 1
                 self.notify("on_epoch_end", **datasets)
@@ -147,6 +164,8 @@ class MultiTaskNet(NeuralNet):  # type: ignore[misc]
             if n_complete == 0:
                 raise
             self._drop_rows(n_earlier + n_complete)
+            if average is not None:
+                average.swap_in()
         self._check_finite(X.train)
         return self
 
@@ -186,6 +205,7 @@ class MultiTaskNet(NeuralNet):  # type: ignore[misc]
         training: bool,
         prefix: str,
         step_fn: Any,
+        average: WeightAverage | None = None,
         **fit_params: Any,
     ) -> None:
         """Iterate over the rows once; record the mean loss and, in validation, AUC.
@@ -199,6 +219,8 @@ class MultiTaskNet(NeuralNet):  # type: ignore[misc]
         for batch in iterator:
             self.notify("on_batch_begin", batch=batch, training=training)
             step = step_fn(batch, **fit_params)
+            if average is not None:
+                average.step()
             total += step["loss"].detach() * len(batch[1])
             n_rows += len(batch[1])
             if not training:

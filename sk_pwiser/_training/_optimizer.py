@@ -7,6 +7,9 @@ from typing import Any
 import torch
 from torch import nn
 
+from sk_pwiser._training._settings import LOOP_PARAMS
+from sk_pwiser._utils import check_number
+
 OPTIMIZERS: dict[str, type[torch.optim.Optimizer]] = {
     "adagrad": torch.optim.Adagrad,
     "adam": torch.optim.Adam,
@@ -46,6 +49,8 @@ def check_optimizer(
         raise TypeError(
             f"optimizer must be a name or a subclass of torch's Optimizer; got {kind}."
         )
+    _check_loop_params(params)
+    params = {k: v for k, v in params.items() if k not in LOOP_PARAMS}
     known = list(inspect.signature(kind).parameters)[1:]
     for key in params:
         if key in _OWN_PARAMETERS:
@@ -57,7 +62,7 @@ def check_optimizer(
             taken = [name for name in known if name not in _OWN_PARAMETERS]
             raise ValueError(
                 f"optimizer_params holds {key!r}, which optimizer={optimizer!r} does "
-                f"not take; it takes {taken}."
+                f"not take; the keys are {[*LOOP_PARAMS, *taken]}."
             )
     kwargs = dict(params)
     if "weight_decay" in known:
@@ -75,6 +80,13 @@ def check_optimizer(
             f"{weight_decay!r} and optimizer_params={dict(params)!r}: {error}"
         ) from error
     return kind, kwargs
+
+
+def _check_loop_params(params: Mapping[str, Any]) -> None:
+    if params["average_decay"] is not None:
+        check_number("average_decay", params["average_decay"], at_least=0, below=1)
+    if params["clip_grad_norm"] is not None:
+        check_number("clip_grad_norm", params["clip_grad_norm"], above=0)
 
 
 def _take_step(

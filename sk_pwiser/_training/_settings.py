@@ -9,7 +9,17 @@ import numpy as np
 from sk_pwiser.networks import SHARED_PARAMS, NetworkSpec
 
 # Keys of `encoding_params` and their defaults.
-ENCODING_PARAMS: dict[str, Any] = {"category_dropout": 0.05, "min_frequency": 2}
+ENCODING_PARAMS: dict[str, Any] = {
+    "category_dropout": 0.05,
+    "min_frequency": 2,
+    "target_encoding_blocks": 10,
+    "target_encoding_min_values": 50,
+    "time_column": None,
+}
+
+# Keys of `optimizer_params` that are not arguments of the optimiser, and their
+# defaults.
+LOOP_PARAMS: dict[str, Any] = {"average_decay": 0.99, "clip_grad_norm": None}
 
 # Defaults of the entries of `network_params` that every network takes.
 SHARED_DEFAULTS: dict[str, Any] = {
@@ -36,6 +46,7 @@ class Settings:
     weighting_params: dict[str, Any]
     categorical_features: Any
     numeric_encoding: str
+    target_encoding: Any
     embedding_dim: int
     encoding_params: dict[str, Any]
     optimizer: Any
@@ -78,11 +89,17 @@ class Settings:
                     f"{list(ENCODING_PARAMS)}."
                 )
         copies["encoding_params"] = {**ENCODING_PARAMS, **given}
+        copies["optimizer_params"] = {**LOOP_PARAMS, **copies["optimizer_params"]}
         return cls(**copies)
 
     def shared_param(self, name: str) -> Any:
         """Return one of the entries of `network_params` that every network takes."""
         return self.network_params.get(name, SHARED_DEFAULTS[name])
+
+    @property
+    def average_decay(self) -> float:
+        """Decay of the average of the weights, 0 for no average."""
+        return float(self.optimizer_params["average_decay"] or 0.0)
 
     def equals(self, other: "Settings") -> bool:
         """Return whether all parameters have equal values."""

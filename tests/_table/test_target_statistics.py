@@ -1,0 +1,143 @@
+"""Target statistics against their formula, computed row by row in Python."""
+
+import numpy as np
+import pytest
+from numpy.testing import assert_allclose, assert_array_equal
+
+from sk_pwiser._table import TargetStatistics, assign_blocks
+from sk_pwiser._table._categories import FIRST_VALUE
+
+
+def rows(n=600, n_values=12, seed=0):
+    """Return codes of two columns, labels whose rates differ by value, and blocks."""
+    rng = np.random.default_rng(seed)
+    codes = rng.integers(0, n_values + FIRST_VALUE, size=(n, 2))
+    click = rng.random(n) < codes[:, 0] / (n_values + 4)
+    conversion = click & (rng.random(n) < codes[:, 0] / (n_values + 2))
+    return codes, np.c_[click, conversion].astype(float), assign_blocks(n, 5)
+
+
+def formula(codes, y, weight, own, others, statistics, j):
+    """Compute the standardised inputs of one row from the rows in `others`."""
+    column, expected = statistics.columns[j], []
+    same = others & (codes[:, column] == own)
+    if own < FIRST_VALUE:
+        same[:] = False
+    for task in range(y.shape[1]):
+        p, a = statistics.rates_[task], statistics.strengths_[j][task]
+        n, k = weight[same, task].sum(), (weight * y)[same, task].sum()
+        rate = (k + a * p) / (n + a)
+        expected.append(np.log(rate / (1 - rate)) - np.log(p / (1 - p)))
+    expected.append(np.log1p(weight[same, 0].sum()))
+    return (np.array(expected) - statistics.means_[j]) / statistics.scales_[j]
+
+
+def fit(codes, y, block, others=None, weight=None, n_values=12):
+    statistics = TargetStatistics([0], [n_values + FIRST_VALUE])
+    weight = np.ones_like(y) if weight is None else weight
+    others = np.zeros(len(y), dtype=bool) if others is None else others
+    return statistics, statistics.fit_transform(codes, y, weight, block, others)
+
+
+@pytest.mark.parametrize("is_weighted", [False, True])
+def test_inputs_follow_the_formula(is_weighted):
+    codes, y, block = rows()
+    others = np.arange(len(y)) % 7 == 0
+    weight = np.ones_like(y)
+    if is_weighted:
+        weight[:, 1] = y[:, 0]  # conditional: the second task over clicked rows
+    statistics, inputs = fit(codes, y, block, others, weight)
+    assert np.isfinite(statistics.strengths_).all()
+    for row in range(0, len(y), 5):
+        known = ~others if others[row] else ~others & (block != block[row])
+        own = codes[row, 0]
+        expected = formula(codes, y, weight, own, known, statistics, 0)
+        assert_allclose(inputs[row], expected, rtol=1e-4, atol=1e-5)
+    # New rows are encoded by all rows.
+    everything = np.ones(len(y), dtype=bool)
+    expected = [
+        formula(codes, y, weight, own, everything, statistics, 0)
+        for own in range(codes.max() + 1)
+    ]
+    new = np.arange(codes.max() + 1)[:, np.newaxis]
+    assert_allclose(statistics.transform(new), expected, rtol=1e-4, atol=1e-5)
+
+
+def test_labels_of_a_block_are_in_no_input_of_its_rows(monkeypatch):
+    def fixed(self, counts):
+        return np.full(self.n_tasks_, 10.0)
+
+    monkeypatch.setattr(TargetStatistics, "_estimate_strengths", fixed)
+    codes, y, block = rows()
+    # In another order within the block, so that the base rates stay.
+    changed = y.copy()
+    changed[block == 2] = y[block == 2][::-1]
+    raw = []
+    for labels in (y, changed):
+        statistics, inputs = fit(codes, labels, block)
+        raw.append(inputs * statistics.scales_[0] + statistics.means_[0])
+    assert_allclose(raw[0][block == 2], raw[1][block == 2], rtol=1e-4, atol=1e-5)
+    assert np.abs(raw[0] - raw[1])[block != 2].max() > 0.05
+
+
+def test_strength_is_that_of_the_method_of_moments():
+    rng = np.random.default_rng(0)
+    a, p, n_values, n_each = 20.0, 0.1, 3000, 40
+    rates = rng.beta(a * p, a * (1 - p), size=n_values)
+    codes = np.repeat(np.arange(n_values), n_each)[:, np.newaxis] + FIRST_VALUE
+    y = (rng.random(len(codes)) < np.repeat(rates, n_each)).astype(float)[:, np.newaxis]
+    statistics, _ = fit(codes, y, assign_blocks(len(y), 5), n_values=n_values)
+    assert_allclose(statistics.strengths_[0], a, rtol=0.15)
+
+
+@pytest.mark.parametrize("rate", [0.5, 0.02, 0.001])
+def test_noise_gives_no_rates(rate):
+    shares = []
+    for seed in range(20):
+        rng = np.random.default_rng(seed)
+        codes = rng.integers(FIRST_VALUE, 202, size=(4000, 1))
+        y = (rng.random((4000, 1)) < rate).astype(float)
+        statistics, inputs = fit(codes, y, assign_blocks(4000, 5), n_values=200)
+        shares.append(np.isfinite(statistics.strengths_[0]).mean())
+        if not shares[-1]:
+            assert_array_equal(inputs[:, 0], 0.0)
+    assert np.mean(shares) <= 0.15
+
+
+def test_a_column_of_unique_values_gives_nothing():
+    codes = np.arange(500)[:, np.newaxis] + FIRST_VALUE
+    y = (np.random.default_rng(0).random((500, 1)) < 0.3).astype(float)
+    statistics, inputs = fit(codes, y, assign_blocks(500, 5), n_values=500)
+    assert_array_equal(inputs, 0.0)
+    assert_array_equal(statistics.transform(codes), 0.0)
+
+
+def test_missing_and_unseen_values_have_the_inputs_of_no_rows():
+    codes, y, block = rows()
+    statistics, _ = fit(codes, y, block)
+    missing, unseen = statistics.transform(np.array([[0], [1]]))
+    expected = -statistics.means_[0] / statistics.scales_[0]
+    assert_allclose(missing, expected, rtol=1e-5)
+    assert_array_equal(missing, unseen)
+
+
+def test_an_update_adds_rows():
+    codes, y, block = rows()
+    statistics, _ = fit(codes[:400], y[:400], block[:400])
+    counts = statistics.counts_[0].copy()
+    statistics.update(codes[400:], y[400:], np.ones_like(y[400:]))
+    for code in range(FIRST_VALUE, codes.max() + 1):
+        new = codes[400:, 0] == code
+        added = statistics.counts_[0][..., code] - counts[..., code]
+        assert_array_equal(added, [[new.sum()] * 2, y[400:][new].sum(axis=0)])
+    table = statistics.tables_[0]
+    assert_allclose(table, statistics._table(0, slice(None)), rtol=1e-6)
+    assert_array_equal(statistics.counts_[0][..., :FIRST_VALUE], 0.0)
+
+
+def test_blocks_are_spans_of_time_and_keep_groups_together():
+    assert assign_blocks(6, 3).tolist() == [0, 0, 1, 1, 2, 2]
+    times = np.array([5.0, 4.0, 3.0, 2.0, 1.0, 0.0])
+    assert assign_blocks(6, 3, times=times).tolist() == [2, 2, 1, 1, 0, 0]
+    groups = np.array([7, 3, 3, 7, 5, 7])
+    assert assign_blocks(6, 3, groups=groups).tolist() == [0, 0, 0, 0, 2, 0]
