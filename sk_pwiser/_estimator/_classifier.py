@@ -153,8 +153,8 @@ class MultiTaskCTRCVRClassifier(
     compile : bool or {"default", "reduce-overhead", "max-autotune"}, default=False
         Whether training runs the network through :func:`torch.compile`, and in which
         mode: "reduce-overhead" and "max-autotune" use CUDA graphs. Compiling takes up
-        to a minute, and on CPUs it gained nothing where it was measured. It does not
-        support weightings of gradients.
+        to a minute, and did not speed up training on the CPUs that were measured. It
+        does not support weightings of gradients.
     callbacks : list, default=None
         Callbacks of skorch for the net. Those that read validation figures require
         early stopping, which holds rows out. The history has figures per epoch only,
@@ -167,7 +167,7 @@ class MultiTaskCTRCVRClassifier(
         1 prints one line per epoch, 2 adds a progress bar over the batches.
     random_state : int, RandomState instance or None, default=None
         Seed of the initial weights, the holdout, the order of rows and dropout.
-        torch's global generators are left as they were found.
+        torch's global generators are left unchanged.
     task_names : list of str, default=None
         Names of the tasks, one per column of `Y`; by default the columns of a DataFrame
         `Y`, or "click" and "conversion" for two tasks.

@@ -35,7 +35,7 @@ class BatchIndices(NamedTuple):
 def even_bounds(n_rows: int, batch_size: int) -> list[int]:
     """Return bounds of batches whose sizes differ by at most one row.
 
-    So there is no small last batch with a step of its own.
+    This avoids a small last batch, whose step would have the weight of a full one.
     """
     n_batches = -(-n_rows // batch_size)
     return [n_rows * batch // n_batches for batch in range(n_batches + 1)]
@@ -85,17 +85,17 @@ def stratified(converted: Tensor, batch_size: int) -> BatchIndices:
     if len(deepest) == 0 or len(others) < n_batches:
         return shuffled(n_rows, batch_size)
     rounds = -(-n_batches // len(deepest))
-    dealt = torch.cat([deepest[_permutation(len(deepest))] for _ in range(rounds)])
-    dealt = dealt[: max(n_batches, len(deepest))]
-    batch_of_dealt = torch.arange(len(dealt)) % n_batches
-    n_drawn = len(dealt) + len(others)
+    drawn = torch.cat([deepest[_permutation(len(deepest))] for _ in range(rounds)])
+    drawn = drawn[: max(n_batches, len(deepest))]
+    batch_of_drawn = torch.arange(len(drawn)) % n_batches
+    n_drawn = len(drawn) + len(others)
     # The first batches, which may have one more converted row, have one more row.
     sizes = torch.full((n_batches,), n_drawn // n_batches)
     sizes[: n_drawn % n_batches] += 1
-    n_others = sizes - torch.bincount(batch_of_dealt, minlength=n_batches)
+    n_others = sizes - torch.bincount(batch_of_drawn, minlength=n_batches)
     batch_of_others = torch.repeat_interleave(torch.arange(n_batches), n_others)
-    rows = torch.cat([dealt, others[_permutation(len(others))]])
-    order = torch.argsort(torch.cat([batch_of_dealt, batch_of_others]), stable=True)
+    rows = torch.cat([drawn, others[_permutation(len(others))]])
+    order = torch.argsort(torch.cat([batch_of_drawn, batch_of_others]), stable=True)
     bounds = [0, *sizes.cumsum(0).tolist()]
     return BatchIndices(rows[order], bounds, _draw_weights(rows[order], n_rows))
 

@@ -52,7 +52,7 @@ class Rows:
 
 @dataclass(frozen=True)
 class Schema:
-    """What a fitted network needs to know of the table and the tasks.
+    """The encoding of the table and the tasks, as predictions and later fits use it.
 
     Parameters
     ----------

@@ -35,7 +35,7 @@ LARGEST_SEED = np.iinfo(np.int32).max
 
 @dataclass(frozen=True)
 class TrainingResult:
-    """A fitted network, with all that predicting and continuing need.
+    """A fitted network, with everything that predictions and later fits use.
 
     Parameters
     ----------
@@ -44,7 +44,7 @@ class TrainingResult:
     schema : Schema
         The encoding of the table, and the tasks.
     generators : Generators
-        The random generators of training, from which a continued fit draws on.
+        The random generators of training, which a continued fit continues to use.
     settings : Settings
         The estimator's parameters at this fit.
     single_pass : bool
@@ -60,7 +60,7 @@ class TrainingResult:
 
 @dataclass(frozen=True)
 class Plan:
-    """What is to be trained, on what, and how; everything in it was checked."""
+    """What to train, on which rows and how, after all checks but those of `X`."""
 
     settings: Settings
     device: torch.device
@@ -143,7 +143,7 @@ def validate(
     classes: Any,
     single_pass: bool,
 ) -> Plan:
-    """Check all parameters and rows before any work is done; only X is not read."""
+    """Check all parameters and rows before any work is done, except the values of X."""
     schema = None if earlier is None else earlier.schema
     if earlier is not None:
         check_same_model(settings, earlier.settings)

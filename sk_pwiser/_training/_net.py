@@ -122,7 +122,7 @@ class MultiTaskNet(NeuralNet):  # type: ignore[misc]
     def fit_loop(
         self, X: TrainingData, y: None = None, epochs: int | None = None, **_: Any
     ) -> "MultiTaskNet":
-        """Train for some epochs, or until a callback asks to stop.
+        """Train for some epochs, or until a callback requests a stop.
 
         A KeyboardInterrupt ends training, too, as in skorch, whose callbacks raise it
         to stop. It propagates if no epoch is complete.
@@ -210,8 +210,8 @@ class MultiTaskNet(NeuralNet):  # type: ignore[misc]
     ) -> None:
         """Iterate over the rows once; record the mean loss and, in validation, AUC.
 
-        The losses are summed on the device: reading each one would make the device
-        wait at every batch.
+        The losses are summed on the device: reading each of them would synchronise with
+        the device in every batch.
         """
         if iterator is None:
             return

@@ -18,10 +18,10 @@ OPTIMIZERS: dict[str, type[torch.optim.Optimizer]] = {
     "sgd": torch.optim.SGD,
 }
 
-# Parameters of the network and the weighting that are spared weight decay.
+# Parameters of the network and the weighting that have no weight decay.
 WITHOUT_DECAY = ("*bias", "*bias.*", "weighting.*")
 
-# Arguments that the estimator has parameters of its own for.
+# Arguments that are parameters of the estimator.
 _OWN_PARAMETERS = ("lr", "weight_decay")
 
 
@@ -33,8 +33,8 @@ def check_optimizer(
 ) -> tuple[type[torch.optim.Optimizer], dict[str, Any]]:
     """Return the optimiser's class and its keyword arguments, but for `lr`.
 
-    A step on two small tensors shows whether the optimiser takes them, with dense
-    gradients and without a closure, before a table is encoded.
+    A step on two small tensors checks that the optimiser accepts them and works with
+    dense gradients and without a closure, before a table is encoded.
 
     Raises
     ------

@@ -1,4 +1,4 @@
-"""Continuing an earlier fit: in a new net, or in place with a way back."""
+"""Continuing an earlier fit: in a new net, or in place with a snapshot to restore."""
 
 from copy import deepcopy
 from itertools import chain

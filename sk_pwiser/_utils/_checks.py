@@ -1,4 +1,4 @@
-"""Checks of parameters: what every component says of a value that it cannot take."""
+"""Checks of parameter values, with the same messages in all components."""
 
 from collections.abc import Collection
 from numbers import Integral, Real

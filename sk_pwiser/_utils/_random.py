@@ -55,7 +55,7 @@ _active: ContextVar[Generators | None] = ContextVar("generators", default=None)
 
 @contextmanager
 def active(generators: Generators) -> Iterator[None]:
-    """Let random numbers come from `generators` inside a `with` block."""
+    """Draw random numbers from `generators` inside a `with` block."""
     token = _active.set(generators)
     try:
         yield
@@ -120,8 +120,8 @@ def seeded_globally(seed: int, device: torch.device) -> Iterator[None]:
 def draws_globally(*modules: nn.Module) -> bool:
     """Return whether modules may draw random numbers from torch's global generators.
 
-    Modules of this package draw from the active generators; of others this cannot be
-    known.
+    Modules of this package draw from the active generators. Others may contain any
+    code.
     """
     parts = (part for module in modules for part in module.modules())
     return any(
