@@ -7,6 +7,7 @@ import warnings
 from functools import lru_cache
 from typing import NamedTuple
 
+import numpy as np
 import torch
 from _figures import funnel_figures
 from _real_tables import ALIEXPRESS, GENERATED, KUAIRAND, load_tables
@@ -129,12 +130,10 @@ def run_cell(cell, path, max_epochs, threads=1):
         estimator.fit(tables.X, tables.Y)
     seconds = time.perf_counter() - started
     y = tables.probabilities if tables.probabilities is not None else tables.Y_test
-    figures = funnel_figures(
-        y,
-        estimator.predict_proba(tables.X_test),
-        estimator.predict_cvr(tables.X_test),
-        tables.users,
-    )
+    p = estimator.predict_proba(tables.X_test).astype(float)
+    # As `predict_cvr`, which would encode the rows once more.
+    cvr = np.minimum(p[:, -1] / p[:, 0], 1)
+    figures = funnel_figures(y, p, cvr, tables.users)
     return {
         **cell._asdict(),
         "default_weight": default_weight(),

