@@ -32,10 +32,11 @@ def batch(n=9):
 
 
 def weights_of(network):
-    """Return the parameters by name; the parts of a stack are joined to one array."""
+    """Return the parameters by name; groups of experts are joined to one stack."""
     parts = {}
     for name, values in network.state_dict().items():
-        whole = re.sub(r"(weight|bias)\.\d+$", r"\1", name)
+        whole = re.sub(r"(experts)\.\d+\.(layers)", r"\1.\2", name)
+        whole = re.sub(r"(task_bias)\.\d+$", r"\1", whole)
         parts.setdefault(whole, []).append(values.double().numpy())
     return {name: np.concatenate(arrays) for name, arrays in parts.items()}
 
@@ -55,11 +56,13 @@ def elu(x):
     return np.where(x > 0, x, np.expm1(np.minimum(x, 0)))
 
 
-def affine(x, p, name, index):
-    return x @ p[f"{name}.weight"][index] + p[f"{name}.bias"][index]
+def affine(x, p, name, index=None):
+    """Return a linear map of x, a single one or one of a stack."""
+    weight, bias = p[f"{name}.weight"], p[f"{name}.bias"]
+    return x @ weight.T + bias if index is None else x @ weight[index] + bias[index]
 
 
-def mlp(x, p, name, index, activation=relu):
+def mlp(x, p, name, index=None, activation=relu):
     layer = 0
     while f"{name}.layers.{layer}.weight" in p:
         x = activation(affine(x, p, f"{name}.layers.{layer}", index))
@@ -69,8 +72,8 @@ def mlp(x, p, name, index, activation=relu):
 
 def tower(x, p, index, name="towers"):
     """Return the logit of one task, of shape (batch,)."""
-    hidden = mlp(x, p, f"{name}.hidden", index)
-    return affine(hidden, p, f"{name}.output", index)[:, 0]
+    hidden = mlp(x, p, f"{name}.{index}.hidden")
+    return affine(hidden, p, f"{name}.{index}.output.linear")[:, 0]
 
 
 def softmax(z, axis=1):
@@ -80,7 +83,7 @@ def softmax(z, axis=1):
 
 def mixed(x, p, gate, index, experts):
     """Return the mixture of experts by a gate that reads x."""
-    weights = softmax(affine(x, p, f"{gate}.linear", index))
+    weights = softmax(affine(x, p, f"{gate}.{index}"))
     assert weights.shape[1] == len(experts)
     return sum(w[:, np.newaxis] * e for w, e in zip(weights.T, experts, strict=True))
 

@@ -8,8 +8,9 @@ from torch import Tensor, nn
 
 from sk_pwiser.networks._base import MultiTaskNetwork, NetworkOutput
 from sk_pwiser.networks._checks import check_dropout, check_units
-from sk_pwiser.networks._layers import StackedLinear, StackedMLP, TaskTowers
+from sk_pwiser.networks._layers import MLP, StackedLinear
 from sk_pwiser.networks._spec import NetworkSpec
+from sk_pwiser.networks._towers import TaskTowers
 
 
 class AITM(MultiTaskNetwork):
@@ -72,8 +73,10 @@ class AITM(MultiTaskNetwork):
         units = check_units("tower_units", tower_units)
         if not units:
             raise ValueError("tower_units must hold at least one width; got ().")
-        parts = [1] * spec.n_tasks
-        self.bottoms = StackedMLP(parts, self.width, units, check_dropout(dropout))
+        dropout = check_dropout(dropout)
+        self.bottoms = nn.ModuleList(
+            MLP(self.width, units, dropout) for _ in range(spec.n_tasks)
+        )
         self.transfers = nn.ModuleList(
             Transfer(units[-1]) for _ in range(spec.n_tasks - 1)
         )
@@ -81,7 +84,8 @@ class AITM(MultiTaskNetwork):
 
     def forward(self, codes: Tensor, numeric: Tensor) -> NetworkOutput:
         """Compute the logits of a batch, of shape `(batch, n_tasks)`."""
-        first, *others = self.bottoms(self.input_layer(codes, numeric))
+        inputs = self.input_layer(codes, numeric)
+        first, *others = (bottom(inputs) for bottom in self.bottoms)
         hidden = [first]
         for own, transfer in zip(others, self.transfers, strict=True):
             hidden.append(transfer(own, hidden[-1]))
@@ -101,7 +105,7 @@ class Transfer(nn.Module):
         super().__init__()
         self.scale = 1 / math.sqrt(width)
         self.information = nn.Linear(width, width)
-        self.attention = StackedLinear([3], width, width)
+        self.attention = StackedLinear(3, width, width)
 
     def forward(self, own: Tensor, previous: Tensor) -> Tensor:
         """Map two tensors of shape `(batch, width)` to one."""

@@ -10,8 +10,8 @@ from sk_pwiser.networks._base import MultiTaskNetwork, NetworkOutput
 from sk_pwiser.networks._checks import check_dropout, check_units
 from sk_pwiser.networks._entire_space import entire_space_loss
 from sk_pwiser.networks._funnel import chain_logits
-from sk_pwiser.networks._layers import TaskTowers
 from sk_pwiser.networks._spec import NetworkSpec
+from sk_pwiser.networks._towers import TaskTowers
 
 
 class ESCM2(MultiTaskNetwork):

@@ -9,8 +9,9 @@ from torch.nn import functional as F
 from sk_pwiser._utils import check_choice, check_integer, check_number
 from sk_pwiser.networks._base import MultiTaskNetwork, NetworkOutput
 from sk_pwiser.networks._checks import check_dropout, check_units
-from sk_pwiser.networks._layers import StackedMLP, TaskTowers
+from sk_pwiser.networks._experts import ExpertGroups
 from sk_pwiser.networks._spec import NetworkSpec
+from sk_pwiser.networks._towers import TaskTowers
 
 
 class FDN(MultiTaskNetwork):
@@ -98,8 +99,8 @@ class FDN(MultiTaskNetwork):
         n_each = spec.n_tasks * n_pairs
         # The specific experts, grouped by task, precede the shared experts, which are
         # in the same order.
-        parts = [n_pairs] * spec.n_tasks + [n_each]
-        self.experts = StackedMLP(parts, self.width, units, dropout, F.elu)
+        sizes = [n_pairs] * spec.n_tasks + [n_each]
+        self.experts = ExpertGroups(sizes, self.width, units, dropout, F.elu)
         n_read = (n_pairs + n_each) * self.experts.n_out
         base_logits = self.base_logits
         self.towers = TaskTowers(

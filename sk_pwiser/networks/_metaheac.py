@@ -9,8 +9,10 @@ from torch.nn import functional as F
 from sk_pwiser._utils import check_integer
 from sk_pwiser.networks._base import MultiTaskNetwork, NetworkOutput
 from sk_pwiser.networks._checks import check_dropout, check_units
-from sk_pwiser.networks._layers import Gates, OutputLayer, StackedMLP
+from sk_pwiser.networks._experts import Gates
+from sk_pwiser.networks._layers import StackedLinear, StackedMLP
 from sk_pwiser.networks._spec import NetworkSpec
+from sk_pwiser.networks._towers import OutputLayer
 
 
 class MetaHeac(MultiTaskNetwork):
@@ -78,12 +80,12 @@ class MetaHeac(MultiTaskNetwork):
         n_critics = check_integer("n_critics", n_critics, at_least=1)
         dropout = check_dropout(dropout)
         units = check_units("expert_units", expert_units)
-        self.experts = StackedMLP([n_experts], self.width, units, dropout)
+        self.experts = StackedMLP(n_experts, self.width, units, dropout)
         self.gates = Gates(self.width, spec.n_tasks, n_experts)
         units = check_units("tower_units", tower_units)
-        self.critics = StackedMLP([n_critics], self.experts.n_out, units, dropout)
+        self.critics = StackedMLP(n_critics, self.experts.n_out, units, dropout)
         self.critic_gates = Gates(self.width, spec.n_tasks, n_critics)
-        self.output = OutputLayer([n_critics], self.critics.n_out)
+        self.output = OutputLayer(StackedLinear(n_critics, self.critics.n_out, 1))
         self.task_bias = nn.ParameterList(torch.split(self.base_logits, 1))
 
     def forward(self, codes: Tensor, numeric: Tensor) -> NetworkOutput:

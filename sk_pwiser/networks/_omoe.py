@@ -7,8 +7,10 @@ from torch import Tensor
 from sk_pwiser._utils import check_integer
 from sk_pwiser.networks._base import MultiTaskNetwork, NetworkOutput
 from sk_pwiser.networks._checks import check_dropout, check_units
-from sk_pwiser.networks._layers import Gates, StackedMLP, TaskTowers
+from sk_pwiser.networks._experts import Gates
+from sk_pwiser.networks._layers import StackedMLP
 from sk_pwiser.networks._spec import NetworkSpec
+from sk_pwiser.networks._towers import TaskTowers
 
 
 class OMoE(MultiTaskNetwork):
@@ -66,7 +68,7 @@ class OMoE(MultiTaskNetwork):
         n_experts = check_integer("n_experts", n_experts, at_least=1)
         dropout = check_dropout(dropout)
         units = check_units("expert_units", expert_units)
-        self.experts = StackedMLP([n_experts], self.width, units, dropout)
+        self.experts = StackedMLP(n_experts, self.width, units, dropout)
         self.gates = Gates(self.width, 1, n_experts)
         self.towers = TaskTowers(
             self.experts.n_out,

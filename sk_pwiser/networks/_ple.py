@@ -8,8 +8,9 @@ from torch import Tensor, nn
 from sk_pwiser._utils import check_integer
 from sk_pwiser.networks._base import MultiTaskNetwork, NetworkOutput
 from sk_pwiser.networks._checks import check_dropout, check_units
-from sk_pwiser.networks._layers import Gates, StackedMLP, TaskTowers, mix
+from sk_pwiser.networks._experts import ExpertGroups, Gates, mix
 from sk_pwiser.networks._spec import NetworkSpec
+from sk_pwiser.networks._towers import TaskTowers
 
 
 class PLE(MultiTaskNetwork):
@@ -121,8 +122,6 @@ class ExtractionLevel(nn.Module):
         Whether the level is the last one, which has no shared stream.
     """
 
-    source: Tensor
-
     def __init__(
         self,
         n_in: int,
@@ -134,14 +133,11 @@ class ExtractionLevel(nn.Module):
         super().__init__()
         self.counts = n_tasks, n_own, n_shared = counts
         n_all = n_tasks * n_own + n_shared
-        parts = [n_own] * n_tasks + [n_shared]
-        self.experts = StackedMLP(parts, n_in, units, dropout)
+        sizes = [n_own] * n_tasks + [n_shared]
+        self.experts = ExpertGroups(sizes, n_in, units, dropout)
         self.n_out = self.experts.n_out
         self.task_gates = Gates(n_in, n_tasks, n_own + n_shared)
         self.shared_gate = Gates(n_in, 1, n_all) if not is_last else None
-        # Each expert reads the stream of its task, or the last, shared stream.
-        source = torch.arange(n_tasks + 1).repeat_interleave(torch.tensor(parts))
-        self.register_buffer("source", source, persistent=False)
 
     def forward(self, streams: Tensor) -> Tensor:
         """Map the streams of tasks and the shared stream to those of the next level.
@@ -158,11 +154,11 @@ class ExtractionLevel(nn.Module):
         """
         n_tasks, n_own, _ = self.counts
         is_first = streams.dim() == 2
-        experts = self.experts(streams if is_first else streams[self.source])
+        experts = self.experts(streams)
         own, shared = experts.tensor_split([n_tasks * n_own])
         weights = self.task_gates.weights(streams if is_first else streams[:n_tasks])
         mixed = mix(weights[:, :, n_own:], shared)
-        own = own.unflatten(0, (n_tasks, n_own))
+        own = torch.unflatten(own, 0, (n_tasks, n_own))
         mixed = mixed + torch.einsum("bkj,kjbw->kbw", weights[:, :, :n_own], own)
         if self.shared_gate is None:
             return mixed

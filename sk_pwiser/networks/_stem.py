@@ -8,8 +8,9 @@ from torch import Tensor
 from sk_pwiser._utils import check_integer
 from sk_pwiser.networks._base import MultiTaskNetwork, NetworkOutput
 from sk_pwiser.networks._checks import check_dropout, check_units
-from sk_pwiser.networks._layers import Gates, StackedMLP, TaskTowers, mix
+from sk_pwiser.networks._experts import ExpertGroups, Gates, mix
 from sk_pwiser.networks._spec import NetworkSpec
+from sk_pwiser.networks._towers import TaskTowers
 
 
 class STEM(MultiTaskNetwork):
@@ -64,7 +65,6 @@ class STEM(MultiTaskNetwork):
     (1, 2)
     """
 
-    source: Tensor
     is_other: Tensor
 
     def __init__(
@@ -82,15 +82,14 @@ class STEM(MultiTaskNetwork):
         n_shared = check_integer("n_shared_experts", n_shared_experts, at_least=1)
         units = check_units("expert_units", expert_units)
         dropout = check_dropout(dropout)
-        # Each expert reads the input of its task, or the last input, which is shared.
-        parts = [self.n_experts] * spec.n_tasks + [n_shared]
-        source = torch.arange(spec.n_tasks + 1).repeat_interleave(torch.tensor(parts))
-        tasks = torch.arange(spec.n_tasks).unsqueeze(1)
-        is_other = (source != tasks) & (source != spec.n_tasks)
-        self.register_buffer("source", source, persistent=False)
+        sizes = [self.n_experts] * spec.n_tasks + [n_shared]
+        self.experts = ExpertGroups(sizes, self.width, units, dropout)
+        # The task that each expert belongs to; n_tasks for shared experts.
+        owner = torch.arange(len(sizes)).repeat_interleave(torch.tensor(sizes))
+        is_other = owner != torch.arange(spec.n_tasks).unsqueeze(1)
+        is_other &= owner != spec.n_tasks
         self.register_buffer("is_other", is_other.float(), persistent=False)
-        self.experts = StackedMLP(parts, self.width, units, dropout)
-        self.gates = Gates(self.width, spec.n_tasks, len(source))
+        self.gates = Gates(self.width, spec.n_tasks, len(owner))
         self.towers = TaskTowers(
             self.experts.n_out,
             check_units("tower_units", tower_units),
@@ -101,7 +100,7 @@ class STEM(MultiTaskNetwork):
     def forward(self, codes: Tensor, numeric: Tensor) -> NetworkOutput:
         """Compute the logits of a batch, of shape `(batch, n_tasks)`."""
         inputs = self.input_layer(codes, numeric)
-        experts = self.experts(inputs[self.source])
+        experts = self.experts(inputs)
         weights = self.gates.weights((inputs[:-1] + inputs[-1:]) / 2)
         others = mix(weights * self.is_other, experts.detach())
         return NetworkOutput(self.towers(self._mix_trained(weights, experts) + others))

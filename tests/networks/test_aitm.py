@@ -34,10 +34,10 @@ def test_equals_the_formula_written_out_in_numpy(n_tasks):
     network, (codes, numeric) = make(AITM, n_tasks, tower_units=(8, 7)), batch()
     p = weights_of(network)
     x = dense_input(p, codes, numeric)
-    hidden = mlp(x, p, "bottoms", 0)
+    hidden = mlp(x, p, "bottoms.0")
     expected = [tower(hidden, p, 0)]
     for k in range(1, n_tasks):
-        hidden = transfer(p, f"transfers.{k - 1}", mlp(x, p, "bottoms", k), hidden)
+        hidden = transfer(p, f"transfers.{k - 1}", mlp(x, p, f"bottoms.{k}"), hidden)
         expected.append(tower(hidden, p, k))
     logits = network(codes, numeric).logits.detach()
     assert_allclose(logits, np.stack(expected, 1), rtol=1e-4, atol=1e-5)
@@ -48,9 +48,9 @@ def test_attention_over_two_equal_vectors_is_their_value():
     layer = Transfer(6)
     torch.nn.init.eye_(layer.information.weight)
     torch.nn.init.zeros_(layer.information.bias)
-    torch.nn.init.normal_(layer.attention.bias[0])
+    torch.nn.init.normal_(layer.attention.bias)
     v = torch.rand(11, 6)
-    value = v @ layer.attention.weight[0][2] + layer.attention.bias[0][2]
+    value = v @ layer.attention.weight[2] + layer.attention.bias[2]
     torch.testing.assert_close(layer(v, v), value)
     assert not torch.allclose(layer(v, torch.rand(11, 6)), value)
 

@@ -16,9 +16,9 @@ from sk_pwiser.networks._layers import StackedMLP
 
 N_TASKS = 3
 
-TOWERS = r"towers\..*\.(weight|bias)\.{}"
-EXPERTS = r"experts\.layers\.\d\.(weight|bias)\.{}"
-GATES = r"gates\.linear\.(weight|bias)\.{}"
+TOWERS = r"towers\.{}\..*"
+EXPERTS = r"experts\.{}\..*"
+GATES = r"gates\.{}\.(weight|bias)"
 TABLES = r"input_layer\.embeddings\.{}\.weight"
 
 # Patterns of the names of tensors that belong to task {} alone; tasks share all others.
@@ -61,8 +61,8 @@ def test_a_task_depends_on_no_tensor_of_another_task(name):
 def test_a_task_of_a_chain_depends_on_no_tensor_of_a_later_task(name):
     found = dependencies(make(NETWORKS[name], N_TASKS), *batch(200))
     for task, masks in enumerate(found):
-        heads = {int(n[-1]) for n in masks if n.startswith("towers")}
-        bottoms = {int(n[-1]) for n in masks if n.startswith("bottoms")}
+        heads = {int(n.split(".")[1]) for n in masks if n.startswith("towers")}
+        bottoms = {int(n.split(".")[1]) for n in masks if n.startswith("bottoms")}
         so_far = set(range(task + 1))
         assert (heads, bottoms) == (
             ({task}, so_far) if name == "aitm" else (so_far, set())
@@ -74,11 +74,8 @@ def test_auxiliary_heads_have_tensors_of_their_own():
     for pair in range(2):
         found = dependencies(network, *batch(200), lambda o, j=pair: o.aux_logits[j])
         for task, masks in enumerate(found):
-            heads = {n for n in masks if n.startswith("aux_heads")}
-            index = 2 * task + pair
-            assert heads == {
-                f"aux_heads.output.{k}.{index}" for k in ("weight", "bias")
-            }
+            heads = {n.split(".")[1] for n in masks if n.startswith("aux_heads")}
+            assert heads == {str(2 * task + pair)}
 
 
 @pytest.fixture(params=sorted({*OF_ONE_TASK, *CHAINS}))

@@ -5,13 +5,13 @@ from numpy.testing import assert_allclose
 from refusals import X, Y, small
 from rewrites import (
     WIDTH,
-    affine,
     batch,
     dense_input,
     dependencies,
     elu,
     make,
     mlp,
+    tower,
     weights_of,
 )
 
@@ -67,11 +67,10 @@ def test_equals_the_formula_written_out_in_numpy(
     logits, aux = output.logits, output.aux_logits
     for k in range(n_tasks):
         own = specific[k * n_pairs : (k + 1) * n_pairs]
-        hidden = mlp(np.hstack([*own, *shared]), p, "towers.hidden", k)
-        expected = affine(hidden, p, "towers.output", k)[:, 0]
+        expected = tower(np.hstack([*own, *shared]), p, k)
         assert_allclose(logits[:, k].detach(), expected, rtol=1e-4, atol=1e-5)
         for j, s in enumerate(own):
-            expected = affine(s, p, "aux_heads.output", k * n_pairs + j)[:, 0]
+            expected = tower(s, p, k * n_pairs + j, "aux_heads")
             assert_allclose(aux[j][:, k].detach(), expected, rtol=1e-4, atol=1e-5)
     assert len(aux) == n_pairs
     assert output.aux_weight == 0.7
@@ -153,22 +152,21 @@ def test_an_auxiliary_loss_trains_only_its_expert_and_head():
         for task, masks in enumerate(found):
             assert masks.keys() == {
                 "input_layer.embeddings.0.weight",
-                *(f"experts.layers.0.{kind}.{task}" for kind in ("weight", "bias")),
-                *(
-                    f"aux_heads.output.{kind}.{2 * task + pair}"
-                    for kind in ("weight", "bias")
-                ),
+                f"experts.{task}.layers.0.weight",
+                f"experts.{task}.layers.0.bias",
+                f"aux_heads.{2 * task + pair}.output.linear.weight",
+                f"aux_heads.{2 * task + pair}.output.linear.bias",
             }
             # Of the two experts of the task, the one of the pair.
-            experts = masks[f"experts.layers.0.bias.{task}"].flatten(1).any(dim=1)
+            experts = masks[f"experts.{task}.layers.0.bias"].flatten(1).any(dim=1)
             assert experts.tolist() == [pair == 0, pair == 1]
 
 
 def test_a_task_reads_its_own_specific_and_all_shared_experts():
     network = make(FDN, n_pairs=2, expert_units=(8,))
     network(*batch(50)).logits[:, 0].sum().backward()
-    weights = torch.cat([weight.grad for weight in network.experts.layers[0].weight])
-    experts = weights.flatten(1).any(dim=1).nonzero().flatten()
+    weights = [group.layers[0].weight.grad for group in network.experts]
+    experts = torch.cat(weights).flatten(1).any(dim=1).nonzero().flatten()
     assert experts.tolist() == [0, 1, 4, 5, 6, 7]
 
 
@@ -180,7 +178,7 @@ def test_predictions_do_not_depend_on_auxiliary_heads():
     for parameter in network.aux_heads.parameters():
         torch.nn.init.normal_(parameter)
     assert np.array_equal(model.predict_proba(X), predictions)
-    torch.nn.init.normal_(network.towers.output.weight[0])
+    torch.nn.init.normal_(network.towers[0].output.linear.weight)
     assert not np.allclose(model.predict_proba(X), predictions)
 
 

@@ -15,7 +15,7 @@ UNITS = {"expert_units": (8, 7), "tower_units": (6,)}
 
 def critic(u, p, index):
     hidden = mlp(u, p, "critics", index)
-    return affine(hidden, p, "output", index)[:, 0]
+    return affine(hidden, p, "output.linear", index)[:, 0]
 
 
 @pytest.mark.parametrize("n_tasks", [1, 2, 3])
@@ -30,7 +30,7 @@ def test_equals_the_formula_written_out_in_numpy(n_tasks, n_experts, n_critics):
     for k in range(n_tasks):
         u = mixed(x, p, "gates", k, experts)
         judged = [critic(u, p, m) + p["task_bias"][k] for m in range(n_critics)]
-        weights = softmax(affine(x, p, "critic_gates.linear", k))
+        weights = softmax(affine(x, p, f"critic_gates.{k}"))
         expected[:, k] = (weights * expit(np.stack(judged, 1))).sum(axis=1)
     probabilities = network(codes, numeric).logits.sigmoid().detach()
     assert_allclose(probabilities, expected, rtol=1e-4)
@@ -85,11 +85,10 @@ def test_tasks_share_critics_but_not_gates():
     network = make(MetaHeac, 3, **UNITS)
     network(*batch(50)).logits[:, 1].sum().backward()
     for gates in (network.gates, network.critic_gates):
-        is_trained = [bool(weight.grad.any()) for weight in gates.linear.weight]
+        is_trained = [bool(gate.weight.grad.any()) for gate in gates]
         assert is_trained == [False, True, False]
     for shared in (network.critics, network.experts):
-        (weight,) = shared.layers[0].weight
-        assert weight.grad.flatten(1).any(dim=1).all()
+        assert shared.layers[0].weight.grad.flatten(1).any(dim=1).all()
 
 
 @pytest.mark.parametrize("name", ["n_experts", "n_critics"])

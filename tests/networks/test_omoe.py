@@ -21,7 +21,7 @@ def test_equals_the_formula_written_out_in_numpy():
 def test_is_mmoe_with_equal_gates():
     one, many, inputs = make(OMoE, **PARAMS), make(MMoE, **PARAMS), batch()
     state = one.state_dict()
-    for name in ("gates.linear.weight", "gates.linear.bias"):
-        state[f"{name}.1"] = state[f"{name}.0"]
+    for name in ("weight", "bias"):
+        state[f"gates.1.{name}"] = state[f"gates.0.{name}"]
     many.load_state_dict(state)
     torch.testing.assert_close(one(*inputs).logits, many(*inputs).logits)

@@ -53,8 +53,8 @@ def trained_experts(network, task, level):
     """Return which experts of a level have a gradient from the logit of a task."""
     network.zero_grad()
     network(*batch(50)).logits[:, task].sum().backward()
-    weights = network.levels[level].experts.layers[0].weight
-    gradient = torch.cat([weight.grad for weight in weights])
+    groups = network.levels[level].experts
+    gradient = torch.cat([group.layers[0].weight.grad for group in groups])
     return gradient.flatten(1).any(dim=1).tolist()
 
 
@@ -77,7 +77,7 @@ def test_the_last_level_has_no_shared_gate():
     levels = make(PLE, 3, n_experts=2, n_shared_experts=1, n_levels=3).levels
     assert levels[-1].shared_gate is None
     for level in levels[:-1]:
-        assert level.shared_gate.linear.weight[0].shape[2] == 3 * 2 + 1
+        assert level.shared_gate[0].out_features == 3 * 2 + 1
     streams = torch.randn(4, 5, levels[1].n_out)
     assert levels[1](streams).shape[0] == 4
     assert levels[2](streams).shape[0] == 3

@@ -59,11 +59,10 @@ def test_a_task_reads_all_tables_and_trains_its_own_and_the_shared_one():
 def test_a_task_trains_its_own_and_the_shared_experts():
     network = make(STEM, n_experts=2, n_shared_experts=3)
     masks = dependencies(network, *batch(50))[1]
-    experts = {n for n in masks if n.startswith("experts.layers.0.weight")}
-    assert experts == {"experts.layers.0.weight.1", "experts.layers.0.weight.2"}
-    assert [len(part) for part in network.experts.layers[0].weight] == [2, 2, 3]
+    assert {n.split(".")[1] for n in masks if n.startswith("experts")} == {"1", "2"}
+    assert [group.n_stacked for group in network.experts] == [2, 2, 3]
     # The gate of the task has a gradient for the weights of all experts.
     network(*batch(50)).logits[:, 1].sum().backward()
-    other, own = network.gates.linear.weight
-    assert not other.grad.any()
-    assert own.grad[0].any(dim=0).tolist() == [True] * 7
+    other, own = network.gates
+    assert not other.weight.grad.any()
+    assert own.weight.grad.any(dim=1).tolist() == [True] * 7
