@@ -70,8 +70,8 @@ class MultiTaskCTRCVRClassifier(
         The category columns: those of category, string, object or bool dtype in a
         pandas or polars DataFrame ("from_dtype"), a boolean mask, indices or names;
         None for no category columns.
-    numeric_encoding : {"standard", "quantile", "piecewise_linear"}, \
-            default="standard"
+    numeric_encoding : {"piecewise_linear", "standard", "quantile"}, \
+            default="piecewise_linear"
         How numeric columns are encoded: "standard" subtracts the mean and divides by
         the standard deviation; "quantile" does so with normal scores, the quantiles of
         the normal distribution at the values' ranks, so that only their order counts;
@@ -119,10 +119,14 @@ class MultiTaskCTRCVRClassifier(
           average of the weights over the steps of `fit`. Validation figures and
           predictions are those of the averaged network. 0 or None for no average;
         - `clip_grad_norm`, None by default: largest norm of the gradient of all
-          parameters; longer ones are scaled down.
+          parameters; longer ones are scaled down;
+        - `lazy_embeddings`, "auto" by default: whether a step of "adam" updates only
+          the embeddings of values in the batch, and only their moments, so that its
+          cost does not depend on the number of values. "auto" does so for tables of
+          2**20 weights or more, if the other parameters support it.
     lr : float, default=0.003
         Learning rate.
-    weight_decay : float, default=0.0
+    weight_decay : float, default=0.0001
         Weight decay of the optimiser. It does not apply to biases and to the parameters
         of a weighting.
     batch_size : int, default=512
@@ -229,14 +233,14 @@ class MultiTaskCTRCVRClassifier(
         weighting="equal",
         weighting_params=None,
         categorical_features="from_dtype",
-        numeric_encoding="standard",
+        numeric_encoding="piecewise_linear",
         target_encoding="auto",
         embedding_dim=16,
         encoding_params=None,
         optimizer="adam",
         optimizer_params=None,
         lr=3e-3,
-        weight_decay=0.0,
+        weight_decay=1e-4,
         batch_size=512,
         stratified_batches=False,
         max_epochs=50,

@@ -12,6 +12,12 @@ from sk_pwiser._training._batch_samplers import BatchIterator
 from sk_pwiser._training._criterion import MultiTaskCriterion
 from sk_pwiser._training._device import check_compiler, evaluation_batch_size
 from sk_pwiser._training._early_stopping import early_stopping_callback
+from sk_pwiser._training._lazy_adam import (
+    LARGE_TABLE,
+    LazyAdam,
+    sparse_tables,
+    use_sparse_gradients,
+)
 from sk_pwiser._training._net import MultiTaskNet, check_callbacks
 from sk_pwiser._training._optimizer import WITHOUT_DECAY, can_fuse, check_optimizer
 from sk_pwiser._training._settings import Settings
@@ -180,6 +186,43 @@ def build_network(settings: Settings, schema: Any) -> nn.Module:
     return build(NETWORKS, MultiTaskNetwork, "network", settings.network, own, spec)
 
 
+def is_lazy(settings: Settings, components: Components, network: nn.Module) -> bool:
+    """Give large embedding tables sparse gradients, if all else supports them.
+
+    Returns
+    -------
+    bool
+        Whether there are such tables.
+
+    Raises
+    ------
+    ValueError
+        If `lazy_embeddings=True` and something does not support sparse gradients.
+    """
+    wanted = settings.optimizer_params["lazy_embeddings"]
+    optimizer, kwargs = components.optimizer
+    weighting = components.weighting
+    obstacles = {
+        f"optimizer={settings.optimizer!r}": optimizer is not torch.optim.Adam,
+        f"optimizer_params={settings.optimizer_params!r}": bool(
+            kwargs.keys() - {"betas", "eps", "weight_decay"}
+        )
+        or settings.optimizer_params["clip_grad_norm"] is not None,
+        f"weighting={settings.weighting!r}": weighting.needs_task_gradients
+        and weighting.n_tasks > 1,
+        f"compile={settings.compile!r}": components.compile_mode is not None,
+    }
+    found = [name for name, is_obstacle in obstacles.items() if is_obstacle]
+    if wanted is True and found:
+        raise ValueError(
+            f"lazy_embeddings=True is not supported with {' and '.join(found)}."
+        )
+    if wanted is False or found:
+        return False
+    use_sparse_gradients(network, 0 if wanted is True else LARGE_TABLE)
+    return any(True for _ in sparse_tables(network))
+
+
 def build_net(
     settings: Settings,
     components: Components,
@@ -221,6 +264,8 @@ def build_net(
     if clip is not None:
         own_callbacks.append(("clip_grad_norm", GradientNormClipping(clip)))
     optimizer, optimizer_kwargs = components.optimizer
+    if is_lazy(settings, components, network):
+        optimizer = LazyAdam
     kwargs = {f"optimizer__{key}": value for key, value in optimizer_kwargs.items()}
     if isinstance(settings.optimizer, str) and can_fuse(optimizer, device):
         kwargs.setdefault("optimizer__fused", True)

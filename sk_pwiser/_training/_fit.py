@@ -210,6 +210,8 @@ def optimise(plan: Plan, data: EncodedData, net: MultiTaskNet) -> TrainingResult
         if snapshot is not None:
             snapshot.restore()
         raise
+    if snapshot is not None:
+        snapshot.discard()
     data.update_statistics()
     return TrainingResult(net, data.schema, generators, plan.settings, plan.single_pass)
 

@@ -1,5 +1,6 @@
 """The private skorch net: the training loop and its history."""
 
+from collections.abc import Iterator
 from contextlib import AbstractContextManager
 from itertools import chain
 from typing import Any, NamedTuple
@@ -19,6 +20,7 @@ from torch import Tensor, nn
 
 from sk_pwiser._training._batch_samplers import BatchIterator
 from sk_pwiser._training._dataset import Batch, Impressions
+from sk_pwiser._training._lazy_adam import sparse_tables
 from sk_pwiser._training._progress_bar import BatchProgressBar
 from sk_pwiser._training._weight_average import WeightAverage
 from sk_pwiser.networks import NetworkOutput
@@ -137,7 +139,8 @@ class MultiTaskNet(NeuralNet):  # type: ignore[misc]
         valid = None if X.valid is None else self.get_iterator(X.valid)
         average = None
         if self.average_decay:
-            average = WeightAverage(self.module_, self.average_decay)
+            tables = sparse_tables(self.module_)
+            average = WeightAverage(self.module_, self.average_decay, tables)
         datasets = {"dataset_train": X.train, "dataset_valid": X.valid}
         n_complete = 0
         try:
@@ -191,13 +194,23 @@ class MultiTaskNet(NeuralNet):  # type: ignore[misc]
             logits = self.evaluation_step(batch)
             # A sum is not finite if an entry is not, and several times faster to
             # compute than isfinite of every entry.
-            sums = [values.sum() for values in (logits, *self.module_.parameters())]
+            sums = [values.sum() for values in (logits, *self._changed_weights())]
         if not bool(torch.stack(sums).isfinite().all()):
             raise ValueError(
                 f"Training diverged in epoch {self.history[-1, 'epoch']}: its last "
                 "step left non-finite weights. Use a smaller lr; it is "
                 f"{self.lr}."
             )
+
+    def _changed_weights(self) -> Iterator[Tensor]:
+        """Yield what training may have changed: in an update, only rows of tables."""
+        undo_log = getattr(self.optimizer_, "undo_log", None)
+        if undo_log is None:
+            yield from self.module_.parameters()
+            return
+        tables = set(sparse_tables(self.module_))
+        yield from (p for p in self.module_.parameters() if p not in tables)
+        yield from (table[rows] for table, rows, *_ in undo_log)
 
     def run_single_epoch(
         self,

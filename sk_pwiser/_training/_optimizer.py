@@ -87,6 +87,11 @@ def _check_loop_params(params: Mapping[str, Any]) -> None:
         check_number("average_decay", params["average_decay"], at_least=0, below=1)
     if params["clip_grad_norm"] is not None:
         check_number("clip_grad_norm", params["clip_grad_norm"], above=0)
+    if params["lazy_embeddings"] not in ("auto", True, False):
+        raise ValueError(
+            "lazy_embeddings must be 'auto', True or False; got "
+            f"{params['lazy_embeddings']!r}."
+        )
 
 
 def _take_step(

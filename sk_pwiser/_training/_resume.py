@@ -7,6 +7,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
+from sk_pwiser._training._lazy_adam import LazyAdam, sparse_tables
 from sk_pwiser._training._net import MultiTaskNet
 from sk_pwiser._training._settings import Settings
 
@@ -74,15 +75,21 @@ class Snapshot:
     Parameters
     ----------
     net : MultiTaskNet
-        The net. Its weights, its criterion and the optimiser's state are copied.
+        The net. Its weights, its criterion and the optimiser's state are copied, but
+        for large embedding tables, of which the optimiser records the replaced rows.
     """
 
     def __init__(self, net: MultiTaskNet) -> None:
         self.net = net
+        # Rows of large tables are recorded by the optimiser as it replaces them.
+        tables = set(sparse_tables(net.module_))
+        if isinstance(net.optimizer_, LazyAdam):
+            net.optimizer_.undo_log = []
         parameters = [*net.module_.parameters(), *net.criterion_.parameters()]
         self.tensors = [
             (tensor, tensor.detach().clone())
             for tensor in chain(parameters, net.module_.buffers())
+            if tensor not in tables
         ]
         # A weighting may replace its buffers by others of another shape. The copy has
         # the parameters themselves, to which the optimiser refers.
@@ -92,15 +99,25 @@ class Snapshot:
             for group in net.optimizer_.param_groups
         ]
         self.optimizer_state = {
-            parameter: {key: _copy(value) for key, value in state.items()}
+            parameter: state
+            if parameter in tables
+            else {key: _copy(value) for key, value in state.items()}
             for parameter, state in net.optimizer_.state.items()
         }
         self.n_epochs = len(net.history)
         self.best = dict(net.best_)
 
+    def discard(self) -> None:
+        """Keep the update."""
+        if isinstance(self.net.optimizer_, LazyAdam):
+            self.net.optimizer_.undo_log = None
+
     def restore(self) -> None:
         """Bring the net back to the state of the snapshot."""
         net = self.net
+        if isinstance(net.optimizer_, LazyAdam):
+            net.optimizer_.undo()
+        self.discard()
         with torch.no_grad():
             for tensor, value in self.tensors:
                 tensor.copy_(value)

@@ -19,7 +19,11 @@ ENCODING_PARAMS: dict[str, Any] = {
 
 # Keys of `optimizer_params` that are not arguments of the optimiser, and their
 # defaults.
-LOOP_PARAMS: dict[str, Any] = {"average_decay": 0.99, "clip_grad_norm": None}
+LOOP_PARAMS: dict[str, Any] = {
+    "average_decay": 0.99,
+    "clip_grad_norm": None,
+    "lazy_embeddings": "auto",
+}
 
 # Defaults of the entries of `network_params` that every network takes.
 SHARED_DEFAULTS: dict[str, Any] = {

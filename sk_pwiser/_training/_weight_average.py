@@ -1,11 +1,14 @@
 """Exponential moving average of the network's weights."""
 
-import torch
-from torch import nn
+from collections.abc import Iterable
 
-# Steps between two updates of the average after the first `EVERY_STEP`: an update per
-# step would cost about as much as the optimiser's own step on large embedding tables.
-INTERVAL, EVERY_STEP = 8, 64
+import torch
+from torch import Tensor, nn
+
+# Number of first steps that update the average each. Afterwards it is updated every few
+# steps, those of large embedding tables less often: an update per step would cost as
+# much as the optimiser's own step.
+EVERY_STEP, INTERVAL, TABLE_INTERVAL = 64, 8, 64
 
 
 class WeightAverage:
@@ -20,35 +23,45 @@ class WeightAverage:
         The network.
     decay : float
         Largest share of the average that a step of the optimiser keeps, in (0, 1).
+    tables : iterable of Parameter, default=()
+        Large embedding tables, whose average is updated less often.
     """
 
-    def __init__(self, module: nn.Module, decay: float) -> None:
-        self.parameters = [p for p in module.parameters() if p.requires_grad]
-        self.average = [p.detach().clone() for p in self.parameters]
+    def __init__(
+        self, module: nn.Module, decay: float, tables: Iterable[Tensor] = ()
+    ) -> None:
+        large = set(tables)
+        trained = [p for p in module.parameters() if p.requires_grad]
+        self.parts = [
+            _Part([p for p in trained if p not in large], INTERVAL),
+            _Part([p for p in trained if p in large], TABLE_INTERVAL),
+        ]
         self.decay = decay
         self.n_steps = 0
-        self.n_pending = 0
         self.is_in_module = False
 
     def step(self) -> None:
-        """Count a step of the optimiser, and update the average if it is due."""
+        """Count a step of the optimiser, and update the averages that are due."""
         self.n_steps += 1
-        self.n_pending += 1
-        if self.n_steps <= EVERY_STEP or self.n_pending == INTERVAL:
-            self._update()
+        for part in self.parts:
+            part.n_pending += 1
+            if self.n_steps <= EVERY_STEP or part.n_pending == part.interval:
+                self._update(part)
 
     @torch.no_grad()
-    def _update(self) -> None:
+    def _update(self, part: "_Part") -> None:
         decay = min(self.decay, (1 + self.n_steps) / (10 + self.n_steps))
-        weights = [p.detach() for p in self.parameters]
-        torch._foreach_lerp_(self.average, weights, 1 - decay**self.n_pending)
-        self.n_pending = 0
+        share = 1 - decay**part.n_pending
+        for average, parameter in zip(part.averages, part.parameters, strict=True):
+            average.lerp_(parameter, share)
+        part.n_pending = 0
 
     def swap_in(self) -> None:
         """Put the average into the module."""
         if not self.is_in_module:
-            if self.n_pending:
-                self._update()
+            for part in self.parts:
+                if part.n_pending:
+                    self._update(part)
             self._swap()
 
     def swap_out(self) -> None:
@@ -58,6 +71,19 @@ class WeightAverage:
 
     def _swap(self) -> None:
         # Exchanges the tensors and copies nothing.
-        for index, parameter in enumerate(self.parameters):
-            parameter.data, self.average[index] = self.average[index], parameter.data
+        for part in self.parts:
+            for index, parameter in enumerate(part.parameters):
+                average = part.averages[index]
+                part.averages[index] = parameter.data
+                parameter.data = average
         self.is_in_module = not self.is_in_module
+
+
+class _Part:
+    """Parameters whose averages are updated in the same steps."""
+
+    def __init__(self, parameters: list[nn.Parameter], interval: int) -> None:
+        self.parameters = parameters
+        self.averages = [p.detach().clone() for p in parameters]
+        self.interval = interval
+        self.n_pending = 0

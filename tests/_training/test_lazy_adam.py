@@ -1,0 +1,139 @@
+"""Adam by rows against torch's own Adam and SparseAdam."""
+
+import copy
+
+import numpy as np
+import pandas as pd
+import pytest
+import torch
+from numpy.testing import assert_allclose, assert_array_equal
+from sklearn.metrics import roc_auc_score
+from torch import nn
+
+from sk_pwiser import MultiTaskCTRCVRClassifier
+from sk_pwiser._training._lazy_adam import LazyAdam
+from sk_pwiser.datasets import make_ctr_cvr
+
+
+def steps(kind, batches, sparse, trains_head=True, **kwargs):
+    """Train an embedding and, unless it stays as it is, a linear layer."""
+    torch.manual_seed(0)
+    table, head = nn.Embedding(20, 3, sparse=sparse), nn.Linear(3, 1)
+    parameters = [*table.parameters(), *(head.parameters() if trains_head else ())]
+    optimizer = kind(parameters, lr=0.05, **kwargs)
+    for rows in batches:
+        optimizer.zero_grad()
+        (head(table(rows)).exp().mean() + table(rows).square().sum()).backward()
+        optimizer.step()
+    return table, head, optimizer
+
+
+ALL = [torch.arange(20)] * 5
+SOME = [torch.tensor(rows) for rows in ([1, 2, 2], [2, 5], [1, 19], [2, 5])]
+
+
+@pytest.mark.parametrize("weight_decay", [0.0, 0.1])
+def test_rows_in_every_batch_are_updated_as_by_adam(weight_decay):
+    lazy = steps(LazyAdam, ALL, True, weight_decay=weight_decay)
+    dense = steps(torch.optim.Adam, ALL, False, weight_decay=weight_decay)
+    for one, other in zip(lazy[:2], dense[:2], strict=True):
+        torch.testing.assert_close(one.weight, other.weight)
+
+
+def test_rows_in_some_batches_are_updated_as_by_sparse_adam():
+    lazy, _, _ = steps(LazyAdam, SOME, True, trains_head=False)
+    sparse, _, _ = steps(torch.optim.SparseAdam, SOME, True, trains_head=False)
+    torch.testing.assert_close(lazy.weight, sparse.weight)
+    torch.manual_seed(0)
+    initial = nn.Embedding(20, 3).weight
+    untouched = [k for k in range(20) if k not in (1, 2, 5, 19)]
+    assert torch.equal(lazy.weight[untouched], initial[untouched])
+
+
+def test_undo_restores_rows_moments_and_steps_to_the_bit():
+    table, _, optimizer = steps(LazyAdam, SOME, True)
+    weight = table.weight.detach().clone()
+    state = copy.deepcopy(optimizer.state[table.weight])
+    optimizer.undo_log = []
+    for rows in SOME:
+        optimizer.zero_grad()
+        table(rows).sum().backward()
+        optimizer.step()
+    assert not torch.equal(table.weight, weight)
+    optimizer.undo()
+    assert torch.equal(table.weight, weight)
+    for key, value in optimizer.state[table.weight].items():
+        assert torch.equal(value, state[key])
+
+
+def fitted(data, lazy, **params):
+    model = MultiTaskCTRCVRClassifier(
+        loss="bce",
+        max_epochs=4,
+        early_stopping=False,
+        optimizer_params={"lazy_embeddings": lazy},
+        random_state=0,
+    )
+    return model.set_params(**params).fit(data.data, data.target)
+
+
+def test_lazy_fits_predict_as_well_as_dense_ones():
+    data = make_ctr_cvr(6000, ctr=0.3, cvr=0.3, n_categories=30, random_state=0)
+    test = make_ctr_cvr(6000, ctr=0.3, cvr=0.3, n_categories=30, random_state=0)
+    aucs = []
+    for lazy in (True, False):
+        model = fitted(data, lazy)
+        assert isinstance(model.net_.optimizer_, LazyAdam) == lazy
+        p = model.predict_proba(test.data)
+        aucs.append(roc_auc_score(test.target.to_numpy(), p, average=None))
+    assert_allclose(*aucs, atol=0.01)
+
+
+def test_large_tables_alone_are_lazy_by_default():
+    data = make_ctr_cvr(2000, ctr=0.3, random_state=0)
+    assert not isinstance(fitted(data, "auto").net_.optimizer_, LazyAdam)
+    X = pd.DataFrame({"id": np.repeat(np.arange(9000), 2)})
+    Y = np.c_[np.arange(18000) % 3 == 0, np.arange(18000) % 6 == 0].astype(int)
+    model = MultiTaskCTRCVRClassifier(
+        loss="bce", categorical_features=["id"], embedding_dim=128, max_epochs=1
+    ).fit(X, Y)
+    assert isinstance(model.net_.optimizer_, LazyAdam)
+
+
+def test_a_failed_update_restores_the_large_table():
+    data = make_ctr_cvr(2000, ctr=0.3, random_state=0)
+    model = MultiTaskCTRCVRClassifier(
+        loss="bce", optimizer_params={"lazy_embeddings": True}, random_state=0
+    )
+    X, Y = data.data, data.target
+    for _ in range(2):
+        model.partial_fit(X, Y)
+    before = model.predict_proba(X)
+    n_steps = [float(s["step"]) for s in model.net_.optimizer_.state.values()]
+
+    def fail(*args, **kwargs):
+        raise RuntimeError("after the steps")
+
+    model.net_._check_finite, check = fail, model.net_._check_finite
+    with pytest.raises(RuntimeError, match="after the steps"):
+        model.partial_fit(X, Y)
+    model.net_._check_finite = check
+    assert_array_equal(model.predict_proba(X), before)
+    after = [float(s["step"]) for s in model.net_.optimizer_.state.values()]
+    assert after == n_steps
+    assert len(model.history_) == 2
+
+
+@pytest.mark.parametrize(
+    ("params", "message"),
+    [
+        ({"optimizer": "sgd"}, "optimizer='sgd'"),
+        ({"weighting": "pcgrad"}, "weighting='pcgrad'"),
+        ({"optimizer_params__clip_grad_norm": 1.0}, "clip_grad_norm"),
+        ({"optimizer_params__lazy_embeddings": 3}, "'auto', True or False; got 3"),
+    ],
+)
+def test_what_does_not_support_lazy_embeddings(params, message):
+    data = make_ctr_cvr(500, ctr=0.3, random_state=0)
+    with pytest.raises(ValueError, match=f"lazy_embeddings.*{message}"):
+        fitted(data, True, **params)
