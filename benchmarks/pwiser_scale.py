@@ -15,14 +15,12 @@ computed through matrices of all pairs.
   the machine affects both sides equally. One thread by default, since sorting a vector
   uses one.
 - Memory: each run has a new process. The peak of resident memory is read after the
-  imports, the inputs, which are made in place, and a small run for lazy imports; it is
-  read again after the run. The difference is the peak of the memory that the run
-  allocated, the gradient included, to within about 1 MiB. On CUDA it is torch's own
-  peak of allocated memory.
-- Error: value and gradient in float64, compared with all pairs of float64 scores, which
-  are visited in parts; beyond `--pairs` pairs only as many converted rows as fit, and
-  all lower rows. It is the larger of the two relative errors; that of the gradient is
-  in the maximum norm.
+  imports, the inputs and a small run for lazy imports, and again after the run. The
+  difference is the peak of the memory that the run allocated, to within about 1 MiB. On
+  CUDA it is torch's own peak of allocated memory.
+- Error: the larger relative error of value and gradient (in the maximum norm) in
+  float64, compared with all pairs, which are visited in parts; beyond `--pairs` pairs
+  only as many converted rows as fit, and all lower rows.
 
 Part `step`: forward, loss, backward and optimiser step of `shared_bottom` in its
 default size on a table like KuaiRand's, with BCE and with PWiseR, interleaved.
@@ -56,7 +54,6 @@ SURROGATES = {
 }
 MIB = 2**20
 SMALL = 50_000  # up to here resident memory is too coarse to measure a run
-
 # A table like that of KuaiRand, with the default embeddings of the estimator.
 CARDINALITIES = [16_000, 4_500, 4_300, 4_100, 1_200, 400, 100, 50, *[12] * 30]
 TABLE = NetworkSpec(CARDINALITIES, 3, 16, base_rates=[0.2, 0.02], category_dropout=0.05)

@@ -54,9 +54,8 @@ class MultiTaskCTRCVRClassifier(
         `tasks` of :class:`~sk_pwiser.losses.PWiseR`.
     pwiser_weight : float, default=0.3
         Weight of the pairwise term, >= 0: how strongly the term pulls the score of a
-        converted row, relative to the row's own cross-entropy and whatever the
-        conversion rate; see :class:`~sk_pwiser.losses.PWiseR`. Losses without the term
-        ignore it.
+        converted row, relative to its own cross-entropy, at any conversion rate; see
+        :class:`~sk_pwiser.losses.PWiseR`. Losses without the term ignore it.
     weighting : {"equal", "cagrad", "dwa", "ema", "fixed", "gradcraft", "gradnorm", \
             "metabalance", "nash", "pcgrad", "torchjd", "uncertainty"}, class or \
             Module, default="equal"
@@ -78,21 +77,15 @@ class MultiTaskCTRCVRClassifier(
         "piecewise_linear" spreads a value over at most 16 inputs, one per quantile bin:
         1 for bins below the value, 0 for those above, and the position between 0 and 1
         within its own bin (Gorishniy et al., 2022). Unlike in the paper, values outside
-        the range seen in `fit` count as the nearest value inside, and a value that
-        fills a bin alone leaves the other bins to the other values. In all three a
-        missing value counts as the mean of the known ones, with an input that
-        indicates it.
+        the range seen in `fit` count as the nearest inside, and a value that fills a
+        bin alone leaves the other bins to the others. In all three a missing value
+        counts as the mean of the known ones, with an input that indicates it.
     target_encoding : "auto", bool or array-like of (str or int), default="auto"
         The category columns whose values also give target statistics: for each task
         the share of rows in which it happened, shrunk to the base rate, as log-odds
-        minus the base log-odds, and the logarithm of the number of rows. "auto" and
-        True select the columns with at least 50 distinct values
-        (`target_encoding_min_values`), False none; otherwise names or indices.
-
-        The statistics of a training row are taken over the other blocks of training
-        rows, so that its own label is not in them; validation rows are encoded like new
-        ones. Predictions use all rows of `fit`. In `partial_fit` rows are encoded
-        before they are added. See :ref:`target_encoding`.
+        minus the base log-odds, and the logarithm of the number of rows; see
+        :ref:`target_encoding`. "auto" and True select the columns with at least 50
+        distinct values, False none; otherwise names or indices.
     embedding_dim : int, default=16
         Width of the embedding of a category value.
     encoding_params : dict, default=None
@@ -103,13 +96,12 @@ class MultiTaskCTRCVRClassifier(
           regularises the network;
         - `min_frequency`, 2 by default: values seen in fewer rows share the code of
           unseen values. Target statistics distinguish them all the same;
-        - `target_encoding_blocks`, 10 by default: number of blocks of consecutive rows
-          for the target statistics of the training rows. Logs are in the order of time,
-          so that a block is a span of time. With `groups`, a group is in one block;
+        - `target_encoding_blocks`, 10 by default: number of blocks of consecutive rows.
+          The target statistics of a training row leave out its own block;
         - `target_encoding_min_values`, 50 by default: smallest number of distinct
           values of columns that `target_encoding="auto"` selects;
-        - `time_column`, None by default: name of a numeric column that orders the rows
-          for the blocks, if they are not in the order of time. It stays a feature.
+        - `time_column`, None by default: a numeric column that orders the rows for the
+          blocks, if they are not in the order of time. It stays a feature.
     optimizer : {"adagrad", "adam", "adamw", "rmsprop", "sgd"} or class, default="adam"
         The optimiser: a name, or a subclass of :class:`torch.optim.Optimizer`.
     optimizer_params : dict, default=None
@@ -127,8 +119,8 @@ class MultiTaskCTRCVRClassifier(
     lr : float, default=0.003
         Learning rate.
     weight_decay : float, default=0.0001
-        Weight decay of the optimiser. It does not apply to biases and to the parameters
-        of a weighting.
+        Weight decay of the optimiser, but for biases and the parameters of a weighting.
+        Optimisers without weight decay ignore the default.
     batch_size : int, default=512
         Largest number of rows per batch; the rows are spread evenly over the batches.
     stratified_batches : bool, default=False
@@ -157,12 +149,12 @@ class MultiTaskCTRCVRClassifier(
     compile : bool or {"default", "reduce-overhead", "max-autotune"}, default=False
         Whether training runs the network through :func:`torch.compile`, and in which
         mode: "reduce-overhead" and "max-autotune" use CUDA graphs. Compiling takes up
-        to a minute, and did not speed up training on the CPUs that were measured. It
-        does not support weightings of gradients.
+        to a minute, and did not speed up training on CPUs. It does not support
+        weightings of gradients.
     callbacks : list, default=None
-        Callbacks of skorch for the net. Those that read validation figures require
-        early stopping, which holds rows out. The history has figures per epoch only,
-        and `EpochScoring` requires its default `use_caching=True`.
+        Callbacks of skorch. Those that read validation figures require early stopping.
+        The history has no figures per batch; `EpochScoring` requires its default
+        `use_caching=True`.
     warm_start : bool, default=False
         Whether `fit` continues from the earlier fit, with its encoding, weights,
         optimiser state and history. The network, `task_space` and `numeric_encoding`
@@ -170,8 +162,7 @@ class MultiTaskCTRCVRClassifier(
     verbose : int, default=0
         1 prints one line per epoch, 2 adds a progress bar over the batches.
     random_state : int, RandomState instance or None, default=None
-        Seed of the initial weights, the holdout, the order of rows and dropout.
-        torch's global generators are left unchanged.
+        Seed of all random numbers. torch's global generators are left unchanged.
     task_names : list of str, default=None
         Names of the tasks, one per column of `Y`; by default the columns of a DataFrame
         `Y`, or "click" and "conversion" for two tasks.
@@ -205,8 +196,7 @@ class MultiTaskCTRCVRClassifier(
     Gorishniy, Rubachev and Babenko (2022). "On Embeddings for Numerical Features in
     Tabular Deep Learning." NeurIPS. :arxiv:`2203.05556`
 
-    Wang, Shivanna, Cheng, Jain, Lin, Hong and Chi (2021). "DCN V2: Improved Deep &
-    Cross Network." WWW. :arxiv:`2008.13535`
+    Wang et al. (2021). "DCN V2." WWW. :arxiv:`2008.13535`
 
     Rendle (2010). "Factorization Machines." ICDM.
 

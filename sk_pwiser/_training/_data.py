@@ -323,7 +323,7 @@ def _task_weights(settings: Settings, rows: Rows) -> np.ndarray:
     """Return the weights of the rows that each task's rates are taken over."""
     y = rows.targets.values
     weights = np.ones_like(y)
-    if settings.network_params.get("task_space") == "conditional":
+    if settings.shared_param("task_space") == "conditional":
         weights[:, 1:] = y[:, :-1]
     if rows.weights is not None:
         weights *= rows.weights[:, np.newaxis]

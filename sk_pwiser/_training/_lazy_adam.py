@@ -30,9 +30,9 @@ class LazyAdam(torch.optim.Adam):
 
     Parameters with dense gradients are updated as in :class:`torch.optim.Adam`. Of one
     with a sparse gradient, only the rows in the gradient are updated, and only their
-    moments decay, as in :class:`torch.optim.SparseAdam`. Rows that are not in a batch
-    stay as they are, whereas Adam moves them on by their decaying moments. Weight decay
-    applies to the rows in the gradient.
+    moments decay, as in :class:`torch.optim.SparseAdam`. Other rows are not changed,
+    whereas Adam continues to move them by their decaying moments. Weight decay applies
+    to the rows in the gradient.
 
     Attributes
     ----------

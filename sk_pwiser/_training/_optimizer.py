@@ -22,6 +22,7 @@ OPTIMIZERS: dict[str, type[torch.optim.Optimizer]] = {
 WITHOUT_DECAY = ("*bias", "*bias.*", "weighting.*")
 
 # Arguments that are parameters of the estimator.
+DEFAULT_WEIGHT_DECAY = 1e-4  # which optimisers without weight decay ignore
 _OWN_PARAMETERS = ("lr", "weight_decay")
 
 
@@ -67,7 +68,7 @@ def check_optimizer(
     kwargs = dict(params)
     if "weight_decay" in known:
         kwargs["weight_decay"] = weight_decay
-    elif weight_decay:
+    elif weight_decay not in (0.0, DEFAULT_WEIGHT_DECAY):
         raise ValueError(
             f"weight_decay={weight_decay!r}, but optimizer={optimizer!r} has no weight "
             "decay; set weight_decay=0."

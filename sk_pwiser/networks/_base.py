@@ -29,6 +29,16 @@ class Labels:
         The pointwise part of the loss that training minimises, without weights:
         maps logits and targets in [0, 1], both of shape `(batch, n_tasks)`, to losses
         of the same shape.
+
+    Examples
+    --------
+    >>> import torch
+    >>> from sk_pwiser.losses import BCE
+    >>> from sk_pwiser.networks import Labels
+    >>> y = torch.tensor([[1.0, 0.0]])
+    >>> labels = Labels(y, None, BCE(["click", "conversion"]).row_losses)
+    >>> labels.row_losses(torch.zeros(1, 2), labels.y)
+    tensor([[0.6931, 0.6931]])
     """
 
     y: Tensor

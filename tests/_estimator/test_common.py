@@ -21,8 +21,9 @@ from sk_pwiser.weighting import WEIGHTINGS
 
 # The only declared exception. The check compares a fit with weights 0 to 4 and one on
 # repeated rows, to a relative error of 1e-7. Their batches and sums differ, so that the
-# fits agree in a few digits only; tests/_training/test_weights.py checks this. The seed
-# is fixed, so the check fails in every run.
+# fits agree in a few digits only; tests/_training/test_weights.py checks this. With
+# the defaults this fails in every run; small networks may fit the check's data so well
+# that all predictions agree by rounding.
 EXPECTED_FAILURES = {
     "check_sample_weight_equivalence_on_dense_data": (
         "batches and dropout differ if rows are left out or repeated"
@@ -73,7 +74,7 @@ def estimators():
     for name in WEIGHTINGS:
         if name not in SKIPPED_WEIGHTINGS:
             yield f"weighting={name}", small(weighting=name)
-    for name in sorted(NUMERIC_ENCODINGS.keys() - {"standard"}):
+    for name in sorted(NUMERIC_ENCODINGS.keys() - {"piecewise_linear"}):
         yield f"numeric_encoding={name}", small(numeric_encoding=name)
     for name in INTERACTIONS:
         yield f"interaction={name}", small(interaction=name)
@@ -87,7 +88,11 @@ def cases():
             name = getattr(check, "func", check).__name__
             marks = []
             if name in EXPECTED_FAILURES:
-                marks = [pytest.mark.xfail(reason=EXPECTED_FAILURES[name], strict=True)]
+                marks = [
+                    pytest.mark.xfail(
+                        reason=EXPECTED_FAILURES[name], strict=label == "defaults"
+                    )
+                ]
             yield pytest.param(instance, check, id=f"{label}-{name}", marks=marks)
 
 

@@ -121,7 +121,9 @@ def test_fixed_weights_of_another_form(earlier, weights):
 
 
 def test_half_precision_gives_distinct_probabilities():
-    model = small(precision="bfloat16", max_epochs=10).fit(X, Y)
+    # In bfloat16, positions within bins have fewer digits than standardised numbers.
+    params = {"max_epochs": 10, "numeric_encoding": "standard"}
+    model = small(precision="bfloat16", **params).fit(X, Y)
     p = model.predict_proba(X)
     n_distinct = len(X.drop_duplicates())
-    assert min(len(set(column)) for column in p.T.tolist()) > 0.9 * n_distinct
+    assert min(len(set(column)) for column in p.T.tolist()) > 0.8 * n_distinct

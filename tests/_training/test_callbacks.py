@@ -50,7 +50,8 @@ def test_epoch_scoring():
     params = {"max_epochs": 9, "early_stopping": True, "lr": 0.03}
     model = small(callbacks=callbacks, **params).fit(X, Y)
     assert model.history_[:, "valid_ctr"] == pytest.approx(
-        model.history_[:, "valid_auc_click"]
+        model.history_[:, "valid_auc_click"],
+        abs=0.005,  # probabilities may tie where logits differ
     )
     first, *_, last = model.history_[:, "train_ctr"]
     assert 0 < first < last < 1

@@ -31,7 +31,7 @@ BOTH = pytest.mark.parametrize("method", ["fit", "partial_fit"])
         ),
         (
             {"numeric_encoding": "quantile"},
-            "with numeric_encoding='quantile': the earlier fit used 'standard'",
+            "with numeric_encoding='quantile': the earlier fit used 'piecewise_linear'",
         ),
     ],
 )

@@ -140,6 +140,7 @@ WHOLE = {
     "batch_size": len(X),
     "encoding_params": {"category_dropout": 0.0},
     "optimizer": "sgd",
+    "optimizer_params": {"average_decay": 0},
     "lr": 0.05,
 }
 
