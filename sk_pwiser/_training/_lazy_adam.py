@@ -44,7 +44,7 @@ class LazyAdam(torch.optim.Adam):
     undo_log: list[tuple[nn.Parameter, Tensor, Tensor, Tensor, Tensor]] | None = None
 
     @torch.no_grad()
-    def step(self, closure: Callable[[], Any] | None = None) -> Any:  # type: ignore[override]
+    def step(self, closure: Callable[[], Any] | None = None) -> Any:
         """Perform one step of the optimiser."""
         loss = None
         if closure is not None:
