@@ -4,11 +4,11 @@
     python benchmarks/default_differences.py numeric_encoding --data flights --seeds 3
 
 The first setting of a comparison is the reference. Each other setting is fitted on the
-same rows with the same seeds. A line shows the mean difference in thousandths of AUC per
-task (log loss in thousandths of a nat), followed by its standard error over the seeds.
-The defaults of the estimator were chosen by these comparisons. No test row is read: the
-held-out rows are a part of the training rows, on KuaiRand their last day. Generated
-impressions, and the sample of the flights, are new for each seed.
+same rows with the same seeds. A line shows the mean difference in thousandths of AUC
+per task (log loss in thousandths of a nat), followed by its standard error over the
+seeds. The defaults of the estimator were chosen by these comparisons. No test row is
+read: the held-out rows are a part of the training rows, on KuaiRand their last day.
+Generated impressions, and the sample of the flights, are new for each seed.
 """
 
 import argparse
