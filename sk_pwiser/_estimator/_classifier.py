@@ -328,7 +328,8 @@ class MultiTaskCTRCVRClassifier(
 
         The first call learns the encoding of the columns, and builds the network. Later
         calls keep the encoding, take new category values as unseen, and update the
-        network in place. No rows are held out.
+        network in place, so that no other thread may predict before the call returns.
+        No rows are held out.
 
         Parameters
         ----------
@@ -338,7 +339,8 @@ class MultiTaskCTRCVRClassifier(
             Labels: 0 or 1.
         classes : array-like of shape (2,), default=None
             The two labels of a single task, if the rows of the first call may have
-            only one of them. Several tasks have the labels 0 and 1.
+            only one of them; the same in later calls. Several tasks have the labels 0
+            and 1.
         sample_weight : array-like of shape (n_samples,), default=None
             Weights of the rows, >= 0.
         groups : array-like of shape (n_samples,), default=None
@@ -360,8 +362,6 @@ class MultiTaskCTRCVRClassifier(
         # scikit-learn's decorator validates the parameters at the first call only.
         self._validate_params()
         earlier = getattr(self, "_result", None)
-        if earlier is not None and earlier.schema.targets.classes.ndim == 1:
-            classes = earlier.schema.targets.classes
         result = fit(
             self.get_params(deep=False),
             X,

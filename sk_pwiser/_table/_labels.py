@@ -99,6 +99,7 @@ def check_targets(Y, task_names=None, *, default_names=None, classes=None):
         Names of the tasks if neither `task_names` nor `Y` contains any.
     classes : array-like of shape (2,), default=None
         The two labels of a single task, needed if `Y` may contain only one of them.
+        Several tasks have the labels 0 and 1.
 
     Returns
     -------
@@ -124,6 +125,11 @@ def check_targets(Y, task_names=None, *, default_names=None, classes=None):
         name = 0 if columns is None else columns[0]
         values, classes = _one_task(column_or_1d(labels), classes, name)
     else:
+        if classes is not None and not np.array_equal(np.unique(classes), [0, 1]):
+            raise ValueError(
+                "classes must be 0 and 1 for several tasks; got "
+                f"{np.unique(classes).tolist()}."
+            )
         values, classes = _several_tasks(labels, columns)
     names = choose_task_names(values.shape[1], task_names, columns, default_names)
     return Targets(values, classes, names)

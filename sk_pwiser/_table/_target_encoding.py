@@ -31,6 +31,8 @@ def find_target_columns(target_encoding, columns, min_values):
     ------
     ValueError
         If a column is named that is not a category column of the table.
+    TypeError
+        If a column is given by a bool, as in a mask.
     """
     categories = [c for c in columns if isinstance(c, CategoryColumn)]
     if isinstance(target_encoding, bool | np.bool_ | str):
@@ -42,6 +44,12 @@ def find_target_columns(target_encoding, columns, min_values):
     names = [column.name for column in columns]
     chosen = set()
     for column in target_encoding:
+        # A mask would otherwise select the columns 0 and 1.
+        if isinstance(column, bool | np.bool_):
+            raise TypeError(
+                "target_encoding must contain names or indices of columns; got "
+                f"{column!r}."
+            )
         if isinstance(column, str) and column in names:
             found = columns[names.index(column)]
         elif isinstance(column, Integral) and -len(columns) <= column < len(columns):
@@ -133,7 +141,8 @@ def read_times(X, column, names):
             f"time_column={column!r} is not a column of X; its columns are {names}."
         )
     try:
-        table = X if is_dataframe(X) else np.asarray(X, dtype=object)
+        # Lists may mix numbers and text, all of which numpy would convert to text.
+        table = X if hasattr(X, "dtype") or is_dataframe(X) else np.array(X, object)
         values = list_columns(table)[names.index(column)]
         times = np.asarray(to_float(values))
     except (TypeError, ValueError) as error:

@@ -136,6 +136,7 @@ def check_rows(
     groups: Any,
     earlier: Schema | None,
     classes: Any,
+    single_pass: bool,
 ) -> Rows:
     """Check all but the table itself, and leave out the rows of weight 0.
 
@@ -146,7 +147,7 @@ def check_rows(
         have the tasks of the earlier fit.
     """
     check_target_encoding(settings.encoding_params)
-    targets = _check_tasks(settings, Y, earlier, classes)
+    targets = _check_tasks(settings, Y, earlier, classes, single_pass)
     n_samples = len(targets.values)
     if n_rows(X) != n_samples:
         raise ValueError(
@@ -161,12 +162,25 @@ def check_rows(
 
 
 def _check_tasks(
-    settings: Settings, Y: Any, earlier: Schema | None, classes: Any
+    settings: Settings,
+    Y: Any,
+    earlier: Schema | None,
+    classes: Any,
+    single_pass: bool,
 ) -> Targets:
     """Check the labels; a continued fit must have the tasks of the earlier one."""
     if earlier is None:
         return check_targets(Y, settings.task_names, classes=classes)
     expected = earlier.targets
+    if single_pass and expected.classes.ndim == 1:
+        if classes is not None and not np.array_equal(
+            np.unique(classes), expected.classes
+        ):
+            raise ValueError(
+                f"classes must be {expected.classes.tolist()}, those of the earlier "
+                f"fit; got {np.unique(classes).tolist()}."
+            )
+        classes = expected.classes  # these rows may have only one of them
     targets = check_targets(
         Y, settings.task_names, default_names=expected.task_names, classes=classes
     )
@@ -260,8 +274,9 @@ def encode(
             settings.encoding_params,
         )
         schema = replace(schema, statistics=statistics)
+        times = _read_times(settings, rows, schema)
         if statistics is not None:
-            inputs = _fit_statistics(settings, rows, schema, codes, valid)
+            inputs = _fit_statistics(settings, rows, schema, codes, valid, times)
             numeric = np.hstack([numeric, inputs])
     codes = schema.without_rare(codes)
     tensors = (
@@ -293,12 +308,21 @@ def _encode_columns(
     return Schema(encoder, rows.targets.without_labels(), rates), codes, numeric
 
 
+def _read_times(settings: Settings, rows: Rows, schema: Schema) -> np.ndarray | None:
+    names = [column.name for column in schema.encoder.columns_]
+    times: np.ndarray | None = read_times(
+        rows.X, settings.encoding_params["time_column"], names
+    )
+    return times
+
+
 def _fit_statistics(
     settings: Settings,
     rows: Rows,
     schema: Schema,
     codes: np.ndarray,
     valid: np.ndarray | None,
+    times: np.ndarray | None,
 ) -> np.ndarray:
     """Fit the target statistics; return the inputs of training and validation rows."""
     assert schema.statistics is not None
@@ -306,11 +330,10 @@ def _fit_statistics(
     is_valid = np.zeros(n_samples, dtype=bool)
     if valid is not None:
         is_valid[valid] = True
-    names = [column.name for column in schema.encoder.columns_]
     block = assign_blocks(
         n_samples,
         settings.encoding_params["target_encoding_blocks"],
-        times=read_times(rows.X, settings.encoding_params["time_column"], names),
+        times=times,
         groups=rows.groups,
     )
     weights = _task_weights(settings, rows)

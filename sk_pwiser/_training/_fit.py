@@ -155,7 +155,9 @@ def validate(
     )
     device = find_device(settings.device)
     random_state = check_random_state(settings.random_state)
-    rows = check_rows(settings, X, Y, sample_weight, groups, schema, classes)
+    rows = check_rows(
+        settings, X, Y, sample_weight, groups, schema, classes, single_pass
+    )
     task_names = rows.targets.task_names
     components = None
     if not is_update:

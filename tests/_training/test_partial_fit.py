@@ -276,3 +276,19 @@ def test_an_invalid_update_changes_nothing():
         with pytest.raises(ValueError, match=r"0 or 1|infinity|>= 0"):
             model.partial_fit(**{"X": X, "Y": Y, **kwargs})
     assert_same(state(model), before)
+
+
+def test_classes_of_later_calls_are_those_of_the_first():
+    y = Y.iloc[:, 0]
+    model = small().partial_fit(X, y, classes=[0, 1])
+    before = state(model)
+    with pytest.raises(ValueError, match=r"classes must be \[0, 1\].*\['a', 'b'\]"):
+        model.partial_fit(X, y, classes=["a", "b"])
+    assert_same(state(model), before)
+    assert_array_equal(model.partial_fit(X, y, classes=[1, 0]).classes_, [0, 1])
+
+
+def test_several_tasks_have_the_classes_0_and_1():
+    with pytest.raises(ValueError, match=r"classes must be 0 and 1.*\['a', 'b'\]"):
+        small().partial_fit(X, Y, classes=["a", "b"])
+    small().partial_fit(X, Y, classes=[[0, 1], [0, 1]])
