@@ -311,7 +311,7 @@ class MultiTaskCTRCVRClassifier(
         """
         earlier = getattr(self, "_result", None) if self.warm_start else None
         result = fit(
-            self.get_params(deep=False),
+            vars(self),
             X,
             Y,
             sample_weight,
@@ -363,7 +363,7 @@ class MultiTaskCTRCVRClassifier(
         self._validate_params()
         earlier = getattr(self, "_result", None)
         result = fit(
-            self.get_params(deep=False),
+            vars(self),
             X,
             Y,
             sample_weight,

@@ -47,7 +47,8 @@ class NestedParams:
         Raises
         ------
         ValueError
-            If the estimator has no such parameter.
+            If the estimator has no such parameter, or if an entry is to be set in a
+            value that is not a dictionary.
         """
         entries = {
             key: params.pop(key)
@@ -60,13 +61,20 @@ class NestedParams:
             name, _, entry = key.partition("__")
             if name not in self.get_params(deep=False):
                 super().set_params(**{key: value})  # raises, listing the parameters
-            setattr(self, name, _with_entry(getattr(self, name), entry, value))
+            setattr(self, name, _with_entry(getattr(self, name), entry, value, name))
         return self
 
 
-def _with_entry(dictionary, entry, value):
+def _with_entry(dictionary, entry, value, name):
     """Return a copy of a dictionary with one entry set, `__` leading into others."""
+    if not (dictionary is None or isinstance(dictionary, dict)):
+        raise ValueError(
+            f"{name}__{entry} sets an entry of {name}, which is not a dictionary but "
+            f"{dictionary!r}."
+        )
     key, _, rest = entry.partition("__")
     copy = dict(dictionary or {})
-    copy[key] = _with_entry(copy.get(key), rest, value) if rest else value
+    if rest:
+        value = _with_entry(copy.get(key), rest, value, f"{name}__{key}")
+    copy[key] = value
     return copy

@@ -46,6 +46,9 @@ class Components:
         Name of the batch sampler.
     compile_mode : str or None
         Mode of torch.compile, if the network is compiled.
+    min_lazy_size : int or None
+        Smallest number of weights of embedding tables that are updated by rows; None
+        if none are.
     """
 
     loss: MultiTaskLoss
@@ -53,6 +56,7 @@ class Components:
     optimizer: tuple[type[torch.optim.Optimizer], dict[str, Any]]
     sampler: str
     compile_mode: str | None
+    min_lazy_size: int | None
 
 
 def check_components(
@@ -78,17 +82,19 @@ def check_components(
         len(task_names),
     )
     _check_network(settings, loss, len(task_names))
+    optimizer = check_optimizer(
+        settings.optimizer,
+        settings.lr,
+        settings.weight_decay,
+        settings.optimizer_params,
+    )
     return Components(
         loss,
         weighting,
-        check_optimizer(
-            settings.optimizer,
-            settings.lr,
-            settings.weight_decay,
-            settings.optimizer_params,
-        ),
+        optimizer,
         _sampler(settings, loss, has_groups),
         _compile_mode(settings, weighting, device),
+        _min_lazy_size(settings, weighting, *optimizer),
     )
 
 
@@ -179,48 +185,46 @@ def _compile_mode(
     return "default" if settings.compile is True else str(settings.compile)
 
 
-def build_network(settings: Settings, schema: Any) -> nn.Module:
-    """Build the network for the columns and tasks of a schema."""
-    own, shared = _split_params(settings.network_params)
-    spec = schema.spec(settings, **shared)
-    return build(NETWORKS, MultiTaskNetwork, "network", settings.network, own, spec)
-
-
-def is_lazy(settings: Settings, components: Components, network: nn.Module) -> bool:
-    """Give large embedding tables sparse gradients, if all else supports them.
-
-    Returns
-    -------
-    bool
-        Whether there are such tables.
+def _min_lazy_size(
+    settings: Settings,
+    weighting: TaskWeighting,
+    optimizer: type[torch.optim.Optimizer],
+    kwargs: Mapping[str, Any],
+) -> int | None:
+    """Return the smallest size of tables that are updated by rows, None for no table.
 
     Raises
     ------
     ValueError
         If `lazy_embeddings=True` and something does not support sparse gradients.
     """
-    wanted = settings.optimizer_params["lazy_embeddings"]
-    optimizer, kwargs = components.optimizer
-    weighting = components.weighting
+    params = settings.optimizer_params
     obstacles = {
         f"optimizer={settings.optimizer!r}": optimizer is not torch.optim.Adam,
-        f"optimizer_params={settings.optimizer_params!r}": bool(
+        f"optimizer_params={params!r}": bool(
             kwargs.keys() - {"betas", "eps", "weight_decay"}
         )
-        or settings.optimizer_params["clip_grad_norm"] is not None,
+        or params["clip_grad_norm"] is not None,
         f"weighting={settings.weighting!r}": weighting.needs_task_gradients
         and weighting.n_tasks > 1,
-        f"compile={settings.compile!r}": components.compile_mode is not None,
+        f"compile={settings.compile!r}": bool(settings.compile),
     }
     found = [name for name, is_obstacle in obstacles.items() if is_obstacle]
+    wanted = params["lazy_embeddings"]
     if wanted is True and found:
         raise ValueError(
             f"lazy_embeddings=True is not supported with {' and '.join(found)}."
         )
-    if wanted is False or found:
-        return False
-    use_sparse_gradients(network, 0 if wanted is True else LARGE_TABLE)
-    return any(True for _ in sparse_tables(network))
+    if not wanted or found:
+        return None
+    return 0 if wanted is True else LARGE_TABLE
+
+
+def build_network(settings: Settings, schema: Any) -> nn.Module:
+    """Build the network for the columns and tasks of a schema."""
+    own, shared = _split_params(settings.network_params)
+    spec = schema.spec(settings, **shared)
+    return build(NETWORKS, MultiTaskNetwork, "network", settings.network, own, spec)
 
 
 def build_net(
@@ -264,10 +268,14 @@ def build_net(
     if clip is not None:
         own_callbacks.append(("clip_grad_norm", GradientNormClipping(clip)))
     optimizer, optimizer_kwargs = components.optimizer
-    if is_lazy(settings, components, network):
-        optimizer = LazyAdam
+    if components.min_lazy_size is not None:
+        use_sparse_gradients(network, components.min_lazy_size)
+        if any(True for _ in sparse_tables(network)):
+            optimizer = LazyAdam
     kwargs = {f"optimizer__{key}": value for key, value in optimizer_kwargs.items()}
-    if isinstance(settings.optimizer, str) and can_fuse(optimizer, device):
+    if isinstance(settings.optimizer, str) and can_fuse(
+        optimizer, optimizer_kwargs, device
+    ):
         kwargs.setdefault("optimizer__fused", True)
     net = MultiTaskNet(
         network,

@@ -88,10 +88,10 @@ def _check_loop_params(params: Mapping[str, Any]) -> None:
         check_number("average_decay", params["average_decay"], at_least=0, below=1)
     if params["clip_grad_norm"] is not None:
         check_number("clip_grad_norm", params["clip_grad_norm"], above=0)
-    if params["lazy_embeddings"] not in ("auto", True, False):
+    lazy = params["lazy_embeddings"]
+    if not isinstance(lazy, bool) and lazy != "auto":
         raise ValueError(
-            "lazy_embeddings must be 'auto', True or False; got "
-            f"{params['lazy_embeddings']!r}."
+            f"lazy_embeddings must be 'auto', True or False; got {lazy!r}."
         )
 
 
@@ -106,12 +106,15 @@ def _take_step(
     optimizer.step(lambda: torch.zeros(()))
 
 
-def can_fuse(kind: type[torch.optim.Optimizer], device: torch.device) -> bool:
-    """Return whether torch has the optimiser's step as one kernel on the device."""
+def can_fuse(
+    kind: type[torch.optim.Optimizer], kwargs: Mapping[str, Any], device: torch.device
+) -> bool:
+    """Return whether torch has the step with these arguments as one kernel."""
     parameter = nn.Parameter(torch.zeros(1, device=device))
     parameter.grad = torch.zeros_like(parameter)
+    make: Any = kind
     try:
-        kind([parameter], fused=True).step()  # type: ignore[call-arg]
+        make([parameter], **{**kwargs, "fused": True}).step()
     except (TypeError, RuntimeError):
         return False
     return True

@@ -37,8 +37,8 @@ SHARED_DEFAULTS: dict[str, Any] = {
 class Settings:
     """Parameters of the estimator, under their own names.
 
-    The dictionaries are copies: an earlier fit can compare its settings with later
-    ones although a user has changed a dictionary in place.
+    Dictionaries and lists are copies: an earlier fit can compare its settings with
+    later ones although a user has changed a dictionary in place.
     """
 
     network: Any
@@ -76,15 +76,19 @@ class Settings:
     def of(cls, params: Mapping[str, Any]) -> "Settings":
         """Copy parameters, with an empty dictionary for None.
 
+        Further parameters, which a subclass of the estimator may have, are left out.
+
         Raises
         ------
         ValueError
             If `encoding_params` has an unknown key.
         """
         copies: dict[str, Any] = {
-            name: dict(value or {}) if name.endswith("_params") else value
-            for name, value in params.items()
+            field.name: _copy(params[field.name]) for field in fields(cls)
         }
+        for name in copies:
+            if name.endswith("_params") and copies[name] is None:
+                copies[name] = {}
         given = copies["encoding_params"]
         for key in given:
             if key not in ENCODING_PARAMS:
@@ -109,6 +113,15 @@ class Settings:
         """Return whether all parameters have equal values."""
         names = [field.name for field in fields(self)]
         return all(_equal(getattr(self, n), getattr(other, n)) for n in names)
+
+
+def _copy(value: Any) -> Any:
+    """Copy dictionaries, lists and arrays, also within each other."""
+    if isinstance(value, dict):
+        return {key: _copy(each) for key, each in value.items()}
+    if isinstance(value, list):
+        return [_copy(each) for each in value]
+    return value.copy() if isinstance(value, np.ndarray) else value
 
 
 def _equal(a: Any, b: Any) -> bool:

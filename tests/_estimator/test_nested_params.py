@@ -116,3 +116,10 @@ def test_unknown_entries_are_refused_in_fit(earlier, entry, known, method):
     name, _, key = entry.partition("__")
     message = f"{name} (holds|contains) '{key}'.*{known}"
     refuses(earlier, ValueError, message, method=method)
+
+
+def test_entries_of_what_is_no_dictionary_are_refused():
+    model = small(loss_params={"margins": 1.0})
+    with pytest.raises(ValueError, match=r"of loss_params__margins, .* but 1\.0"):
+        model.set_params(loss_params__margins__first=2.0)
+    assert model.loss_params == {"margins": 1.0}

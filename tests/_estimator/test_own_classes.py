@@ -1,9 +1,11 @@
-"""Errors about what a user's own network, loss or weighting returns."""
+"""Networks, losses, weightings and estimator classes of the user's own."""
 
 import pytest
 import torch
+from numpy.testing import assert_array_equal
 from refusals import X, Y, small
 
+from sk_pwiser import MultiTaskCTRCVRClassifier
 from sk_pwiser.losses import MultiTaskLoss
 from sk_pwiser.networks import MultiTaskNetwork, NetworkOutput
 from sk_pwiser.weighting import GradientWeighting, TaskWeighting
@@ -127,3 +129,19 @@ def test_half_precision_gives_distinct_probabilities():
     p = model.predict_proba(X)
     n_distinct = len(X.drop_duplicates())
     assert min(len(set(column)) for column in p.T.tolist()) > 0.8 * n_distinct
+
+
+class WithFewerAndMore(MultiTaskCTRCVRClassifier):
+    def __init__(self, *, note="", random_state=None):
+        super().__init__(max_epochs=1, early_stopping=False, random_state=random_state)
+        self.note = note
+
+
+def test_a_subclass_of_the_estimator_has_parameters_of_its_own():
+    model = WithFewerAndMore(note="mine", random_state=0).fit(X, Y)
+    plain = MultiTaskCTRCVRClassifier(
+        max_epochs=1, early_stopping=False, random_state=0
+    )
+    expected = plain.fit(X, Y).predict_proba(X)
+    assert_array_equal(model.predict_proba(X), expected)
+    assert model.partial_fit(X, Y).n_iter_ == 2

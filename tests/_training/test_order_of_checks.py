@@ -37,6 +37,11 @@ from sk_pwiser import MultiTaskCTRCVRClassifier
             ValueError,
             "SparseAdam.* cannot train .*dense gradients",
         ),
+        (
+            {"optimizer": "sgd", "optimizer_params": {"lazy_embeddings": True}},
+            ValueError,
+            "lazy_embeddings=True is not supported with optimizer='sgd'",
+        ),
         ({"optimizer": dict}, TypeError, "optimizer must be .* <class 'dict'>"),
         ({"optimizer": torch.optim.Optimizer}, ValueError, "Optimizer"),
         ({"optimizer": "sgd", "optimizer_params": {"betas": 1}}, ValueError, "'betas'"),
@@ -112,3 +117,8 @@ def test_errors_about_columns_name_the_estimator(kind):
             with pytest.raises(ValueError, match=expected) as caught:
                 call()
             assert "TableEncoder" not in str(caught.value)
+
+
+@pytest.mark.parametrize("params", [{"foreach": True}, {"fused": False}])
+def test_arguments_that_exclude_a_fused_step(params):
+    assert small(optimizer_params=params).fit(X, Y).n_iter_ == 2

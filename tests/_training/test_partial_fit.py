@@ -292,3 +292,21 @@ def test_several_tasks_have_the_classes_0_and_1():
     with pytest.raises(ValueError, match=r"classes must be 0 and 1.*\['a', 'b'\]"):
         small().partial_fit(X, Y, classes=["a", "b"])
     small().partial_fit(X, Y, classes=[[0, 1], [0, 1]])
+
+
+def test_parameters_changed_in_place_have_an_effect():
+    class Counter(Callback):
+        n_calls = 0
+
+        def on_train_begin(self, *args, **kwargs):
+            self.n_calls += 1
+
+    counter = Counter()
+    params = {"callbacks": [], "loss_params": {"base_params": {}}}
+    model = small(**params).partial_fit(X, Y)
+    model.callbacks.append(counter)
+    model.partial_fit(X, Y)
+    assert counter.n_calls == 1
+    model.loss_params["base_params"]["unknown"] = 1
+    with pytest.raises(ValueError, match="base_params holds 'unknown'"):
+        model.partial_fit(X, Y)
