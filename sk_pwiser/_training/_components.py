@@ -291,12 +291,10 @@ def build_net(
         max_epochs=max_epochs,
         iterator_train=BatchIterator,
         iterator_train__sampler=components.sampler,
-        iterator_train__device=device,
         iterator_valid=BatchIterator,
         iterator_valid__batch_size=max(
             settings.batch_size, evaluation_batch_size(device)
         ),
-        iterator_valid__device=device,
         train_split=None,
         predict_nonlinearity=torch.sigmoid,
         callbacks=[*own_callbacks, *(settings.callbacks or [])],

@@ -82,6 +82,10 @@ class MultiTaskCriterion(nn.Module):
         penalties = []
         for name, term in output.extra_losses.items():
             value = term(labels) if callable(term) else term
+            if not isinstance(value, Tensor):
+                raise TypeError(
+                    f"extra_losses[{name!r}] must be a Tensor; got {value}."
+                )
             if value.shape == losses.shape:
                 losses = losses + value.float()
             elif value.dim() == 0:
@@ -136,17 +140,13 @@ def happened_before(y: Tensor, sample_weight: Tensor | None) -> Tensor:
 
 
 def _check_output(output: NetworkOutput, shape: torch.Size) -> None:
-    """Raise if the output of a network cannot be trained."""
-    if not hasattr(output, "logits"):
-        raise TypeError(
-            "network must return a NetworkOutput from forward; got "
-            f"{type(output).__name__}."
-        )
+    """Raise if the logits of a network have a wrong shape."""
     for name, logits in (
         ("logits", output.logits),
         *(("aux_logits", aux) for aux in output.aux_logits),
+        ("conditional_logits", output.conditional_logits),
     ):
-        if logits.shape != shape:
+        if logits is not None and logits.shape != shape:
             raise ValueError(
                 f"network must return {name} of shape (batch, n_tasks), here "
                 f"{tuple(shape)}; got {tuple(logits.shape)}."

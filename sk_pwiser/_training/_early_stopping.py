@@ -50,3 +50,8 @@ class EpochEndStopping(EarlyStopping):  # type: ignore[misc]
             super().on_epoch_end(net, **kwargs)
         except KeyboardInterrupt:
             net.stop_training_ = True
+
+    def on_train_end(self, net: NeuralNet, **kwargs: Any) -> None:
+        """Restore the weights of the best epoch, and free the memory of their copy."""
+        super().on_train_end(net, **kwargs)
+        self.best_model_weights_ = None

@@ -207,14 +207,15 @@ def optimise(plan: Plan, data: EncodedData, net: MultiTaskNet) -> TrainingResult
     snapshot = Snapshot(net) if plan.components is None else None
     try:
         with _random_numbers(plan, net, generators):
-            net.partial_fit(data.rows.to(plan.device))
+            # An update in place keeps the device of the net.
+            net.partial_fit(data.rows.to(torch.device(net.device)))
+        data.update_statistics()
     except BaseException:
         if snapshot is not None:
             snapshot.restore()
         raise
     if snapshot is not None:
         snapshot.discard()
-    data.update_statistics()
     return TrainingResult(net, data.schema, generators, plan.settings, plan.single_pass)
 
 
@@ -224,7 +225,7 @@ def _random_numbers(
 ) -> Iterator[None]:
     """Activate the fit's generators; seed torch's own if they may be used.
 
-    A network, loss or weighting of the user's own may hold layers such as
+    A network, loss, weighting or optimiser of the user's own may hold layers such as
     `torch.nn.Dropout`, which draw from the global generators, and compiled code cannot
     draw from others. Such fits in several threads run one after the other.
     """
@@ -232,6 +233,7 @@ def _random_numbers(
         # Drawn in any case: the order of rows does not depend on the components.
         cpu = generators.on(torch.device("cpu"))
         seed = int(torch.randint(LARGEST_SEED, (), generator=cpu))
-        if net.compile_mode is not None or draws_globally(net.module_, net.criterion_):
+        parts = net.module_, net.criterion_, net.optimizer_
+        if net.compile_mode is not None or draws_globally(*parts):
             stack.enter_context(seeded_globally(seed, plan.device))
         yield

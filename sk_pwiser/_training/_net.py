@@ -1,5 +1,6 @@
 """The private skorch net: the training loop and its history."""
 
+import warnings
 from collections.abc import Iterator
 from contextlib import AbstractContextManager
 from itertools import chain
@@ -16,6 +17,7 @@ from skorch.callbacks import (
     PassthroughScoring,
     PrintLog,
 )
+from skorch.exceptions import DeviceWarning
 from torch import Tensor, nn
 
 from sk_pwiser._training._batch_samplers import BatchIterator
@@ -34,8 +36,13 @@ class TrainingData(NamedTuple):
 
     def to(self, device: torch.device) -> "TrainingData":
         """Move the tensors to a device if they fit."""
-        valid = None if self.valid is None else self.valid.to(device)
-        return TrainingData(self.train.to(device), valid)
+        train = self.train.to(device)
+        if self.valid is None:
+            return TrainingData(train)
+        # Both select rows of the same tensors, which are moved once.
+        assert self.valid.rows is not None
+        rows = self.valid.rows.to(train.codes.device)
+        return TrainingData(train, train.at(rows))
 
 
 class MultiTaskNet(NeuralNet):  # type: ignore[misc]
@@ -85,6 +92,14 @@ class MultiTaskNet(NeuralNet):  # type: ignore[misc]
 
     def __setstate__(self, state: dict[str, Any]) -> None:
         """Restore a state, on the CPU if its device is not present."""
+        # skorch itself checks only whether there is any CUDA device.
+        if 0 < torch.cuda.device_count() <= (torch.device(state["device"]).index or 0):
+            warnings.warn(
+                f"There is no device {state['device']!r}; loading on the CPU instead.",
+                DeviceWarning,
+                stacklevel=2,
+            )
+            state = {**state, "device": "cpu"}
         super().__setstate__(state)
         self.__dict__.update(module=self.module_, criterion=self.criterion_)
 
@@ -112,6 +127,12 @@ class MultiTaskNet(NeuralNet):  # type: ignore[misc]
     def on_batch_begin(self, net: NeuralNet, *args: Any, **kwargs: Any) -> None:
         """Record nothing: skorch's own adds an empty row to the history per batch."""
 
+    def get_iterator(self, dataset: Impressions, training: bool = False) -> Any:
+        """Return an iterator over batches on the device of the network."""
+        iterator = super().get_iterator(dataset, training=training)
+        iterator.device = torch.device(self.device)
+        return iterator
+
     def partial_fit(
         self, X: TrainingData, y: None = None, classes: None = None, **_: Any
     ) -> "MultiTaskNet":
@@ -119,6 +140,7 @@ class MultiTaskNet(NeuralNet):  # type: ignore[misc]
         self.notify("on_train_begin", X=X, y=y)
         self.fit_loop(X)
         self.notify("on_train_end", X=X, y=y)
+        self._zero_grad_optimizer()  # the gradients' memory is free for others
         return self
 
     def fit_loop(

@@ -8,6 +8,7 @@ and the layers of this package draw from these.
 from collections.abc import Iterator
 from contextlib import contextmanager
 from contextvars import ContextVar
+from itertools import chain
 from threading import RLock
 from typing import Any
 
@@ -46,7 +47,8 @@ class Generators:
         self.__init__(state["seed"])  # type: ignore[misc]
         for name, values in state["states"].items():
             device = torch.device(name)
-            if device.type == "cpu" or torch.cuda.is_available():
+            index = device.index or 0
+            if device.type == "cpu" or index < torch.cuda.device_count():
                 self.on(device).set_state(values)
 
 
@@ -117,14 +119,15 @@ def seeded_globally(seed: int, device: torch.device) -> Iterator[None]:
         yield
 
 
-def draws_globally(*modules: nn.Module) -> bool:
-    """Return whether modules may draw random numbers from torch's global generators.
+def draws_globally(*components: object) -> bool:
+    """Return whether components may draw random numbers from torch's global generators.
 
     Modules of this package draw from the active generators. Others may contain any
-    code.
+    code, and so may optimisers other than those of torch.
     """
-    parts = (part for module in modules for part in module.modules())
-    return any(
-        not type(part).__module__.startswith(("sk_pwiser.", "torch.nn."))
-        for part in parts
+    parts = chain.from_iterable(
+        component.modules() if isinstance(component, nn.Module) else [component]
+        for component in components
     )
+    known = ("sk_pwiser.", "torch.nn.", "torch.optim.")
+    return any(not type(part).__module__.startswith(known) for part in parts)

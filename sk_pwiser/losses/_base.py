@@ -125,6 +125,8 @@ class MultiTaskLoss(nn.Module):
     def pop_epoch_record(self) -> dict[str, float]:
         """Return the epoch's figures for the history and reset them.
 
+        Also called before the first batch, for the names of the figures.
+
         Returns
         -------
         dict of str to float

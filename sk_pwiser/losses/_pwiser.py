@@ -8,7 +8,7 @@ import torch
 from torch import Tensor
 
 from sk_pwiser._utils import build, check_choice, check_number
-from sk_pwiser.losses._base import MultiTaskLoss, weights_of_task
+from sk_pwiser.losses._base import MultiTaskLoss, per_task, weights_of_task
 from sk_pwiser.losses._funnel_pairs import (
     PAIRS,
     has_pairs,
@@ -177,16 +177,17 @@ class PWiseR(MultiTaskLoss):
         return self.base.row_losses(logits, targets)
 
     def observe(self, y: Tensor, sample_weight: Tensor | None = None) -> None:
-        """Count the batch if it has no pairs, and pass it to the base loss."""
+        """Count a batch without pairs, and pass the batch to the base loss.
+
+        Only weights for the heads with the term decide whether there are pairs.
+        """
         self.base.observe(y, sample_weight)
         if self.pwiser_weight == 0 or not self.heads:
             return
         is_at_depth = rows_by_depth(y)
         if sample_weight is not None:
-            per_row = (
-                sample_weight if sample_weight.dim() == 1 else sample_weight.amax(1)
-            )
-            is_at_depth = is_at_depth & (per_row > 0)
+            of_heads = per_task(sample_weight).expand(len(y), y.shape[1])[:, self.heads]
+            is_at_depth = is_at_depth & (of_heads.amax(dim=1) > 0)
         lacks_pairs = ~has_pairs(is_at_depth.any(dim=1), self.pairs)
         self._batches_without_pairs = self._batches_without_pairs + lacks_pairs.int()
 

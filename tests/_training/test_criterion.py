@@ -148,6 +148,19 @@ def test_extra_losses_of_another_shape_are_refused(parts, shape, as_function):
         criterion()(output._replace(extra_losses=extra), y, weight)
 
 
+def test_extra_losses_are_tensors(parts):
+    _, output, y, _ = tensors(parts)
+    with pytest.raises(TypeError, match=r"extra_losses\['zero'\] .* Tensor; got 0.5"):
+        criterion()(output._replace(extra_losses={"zero": lambda _: 0.5}), y)
+
+
+def test_conditional_logits_of_a_wrong_shape_are_refused(parts):
+    _, output, y, weight = tensors(parts)
+    output = output._replace(conditional_logits=output.logits[:, :1])
+    with pytest.raises(ValueError, match=r"conditional_logits .* got \(12, 1\)"):
+        criterion()(output, y, weight)
+
+
 class WithoutRowLosses(MultiTaskLoss):
     def forward(self, logits, y, sample_weight=None, groups=None):
         return ((logits.sigmoid() - y) ** 2).mean(dim=0)

@@ -197,3 +197,24 @@ def test_generators_of_a_pickle_continue():
         copy.partial_fit(X, Y).predict_proba(X),
         model.partial_fit(X, Y).predict_proba(X),
     )
+
+
+class NoisySGD(torch.optim.SGD):
+    def step(self, closure=None):
+        super().step(closure)
+        with torch.no_grad():
+            for group in self.param_groups:
+                for p in group["params"]:
+                    p.add_(torch.randn(p.shape).to(p), alpha=1e-3)
+
+
+def test_an_optimizer_that_draws_from_the_global_generator():
+    def predictions():
+        return small(optimizer=NoisySGD).fit(X, Y).predict_proba(X)
+
+    first, before = predictions(), torch.get_rng_state()
+    torch.manual_seed(1)
+    assert_array_equal(predictions(), first)
+    torch.set_rng_state(before)
+    predictions()
+    assert torch.equal(torch.get_rng_state(), before)

@@ -6,7 +6,10 @@ import pytest
 import torch
 from numpy.testing import assert_allclose, assert_array_equal
 from refusals import X, Y, refuses, small
+from skorch.exceptions import DeviceWarning
 
+from sk_pwiser._training import Impressions
+from sk_pwiser._training._net import TrainingData
 from sk_pwiser.losses import MultiTaskLoss
 from sk_pwiser.weighting import TaskWeighting
 
@@ -162,3 +165,43 @@ def test_a_pickle_has_the_network_once():
     # The weights and the two moments of Adam.
     assert len(pickle.dumps(model)) < 3.5 * n_bytes + 200_000
     assert_array_equal(again.predict_proba(X), model.predict_proba(X))
+
+
+@pytest.mark.parametrize("n_devices", [0, 1])
+def test_a_pickle_of_a_device_that_is_not_present(monkeypatch, n_devices):
+    model = small(device="cpu").fit(X, Y)
+    expected = model.predict_proba(X)
+    net = model.net_
+    state = net.__getstate__() | {"device": "cuda:1"}
+    monkeypatch.setattr(torch.cuda, "is_available", lambda: n_devices > 0)
+    monkeypatch.setattr(torch.cuda, "device_count", lambda: n_devices)
+    with pytest.warns(DeviceWarning):
+        net.__setstate__(state)
+    assert str(net.device) == "cpu"
+    assert_array_equal(model.predict_proba(X), expected)
+    model.set_params(warm_start=True).fit(X, Y)
+
+
+def test_batches_are_on_the_device_of_the_network():
+    net = small(device="cpu").fit(X, Y).net_
+    net.device = "meta"
+    for training in (True, False):
+        rows = Impressions(torch.zeros(3, 1, dtype=torch.int64), torch.zeros(3, 2))
+        inputs, _ = next(iter(net.get_iterator(rows, training=training)))
+        assert inputs["codes"].device.type == "meta"
+
+
+def test_training_and_validation_rows_are_moved_once():
+    rows = Impressions(torch.zeros(3, 1), torch.zeros(3, 2), torch.zeros(3, 2))
+    parts = TrainingData(rows.at(torch.tensor([0, 2])), rows.at(torch.tensor([1])))
+    moved = parts.to(torch.device("meta"))
+    assert moved.train.codes.device.type == "meta"
+    assert moved.valid.codes is moved.train.codes
+    assert (len(moved.train), len(moved.valid)) == (2, 1)
+
+
+def test_a_fitted_net_keeps_no_gradients_and_no_second_copy_of_its_weights():
+    net = small(early_stopping=True, n_iter_no_change=1, max_epochs=5).fit(X, Y).net_
+    assert all(p.grad is None for p in net.module_.parameters())
+    stopping = dict(net.callbacks_)["early_stopping"]
+    assert stopping.best_model_weights_ is None

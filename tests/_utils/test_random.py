@@ -122,3 +122,13 @@ def test_modules_that_may_draw_from_global_generators():
     assert not draws_globally(network, PCGrad(2))
     assert draws_globally(network, Own())
     assert draws_globally(torch.nn.Sequential(Own()))
+
+
+def test_a_pickle_may_name_devices_that_are_not_present(monkeypatch):
+    state = Generators(0).__getstate__()
+    state["states"]["cuda:7"] = torch.get_rng_state()
+    monkeypatch.setattr(torch.cuda, "is_available", lambda: True)
+    monkeypatch.setattr(torch.cuda, "device_count", lambda: 1)
+    generators = Generators(1)
+    generators.__setstate__(state)
+    assert generators.seed == 0

@@ -323,16 +323,18 @@ def test_batches_without_pairs_are_counted_until_the_record_is_taken():
 
 
 @pytest.mark.parametrize(
-    ("weight", "count"),
+    ("tasks", "weight", "count"),
     [
-        ([1.0, 1.0, 0.0, 0.0], 0),
-        ([0.0, 1.0, 1.0, 1.0], 1),
-        ([[0.0, 0.0], [1.0, 1.0], [1.0, 1.0], [1.0, 1.0]], 1),
-        ([[1.0, 0.0], [1.0, 1.0], [1.0, 1.0], [1.0, 1.0]], 0),
+        ("conversion", [1.0, 1.0, 0.0, 0.0], 0),
+        ("conversion", [0.0, 1.0, 1.0, 1.0], 1),
+        ("conversion", [[0.0, 0.0], [1.0, 1.0], [1.0, 1.0], [1.0, 1.0]], 1),
+        # The term is that of one head, which leaves the converted row out.
+        ("conversion", [[1.0, 0.0], [1.0, 1.0], [1.0, 1.0], [1.0, 1.0]], 1),
+        ("all", [[1.0, 0.0], [1.0, 1.0], [1.0, 1.0], [1.0, 1.0]], 0),
     ],
 )
-def test_rows_of_weight_0_join_no_pairs(weight, count):
-    loss = PWiseR(NAMES)
+def test_rows_of_weight_0_join_no_pairs(tasks, weight, count):
+    loss = PWiseR(NAMES, tasks=tasks)
     loss.observe(FUNNEL, torch.tensor(weight))
     assert loss.pop_epoch_record() == {"batches_without_pairs": count}
 
