@@ -157,8 +157,9 @@ class MultiTaskCTRCVRClassifier(
         `use_caching=True`.
     warm_start : bool, default=False
         Whether `fit` continues from the earlier fit, with its encoding, weights,
-        optimiser state and history. The network, `task_space` and `numeric_encoding`
-        must be the same; `categorical_features` and `min_frequency` are ignored.
+        optimiser state and history. The network, `task_space`, `numeric_encoding` and
+        the columns of `target_encoding` must be the same; `categorical_features` and
+        `min_frequency` are ignored.
     verbose : int, default=0
         1 prints one line per epoch, 2 adds a progress bar over the batches.
     random_state : int, RandomState instance or None, default=None
@@ -307,7 +308,7 @@ class MultiTaskCTRCVRClassifier(
             stays usable.
         KeyboardInterrupt
             If training is interrupted in its first epoch. Later, an interrupt ends
-            training, and the weights at that moment are kept.
+            training and keeps the weights, with early stopping those of the best epoch.
         """
         earlier = getattr(self, "_result", None) if self.warm_start else None
         result = fit(
@@ -339,8 +340,7 @@ class MultiTaskCTRCVRClassifier(
             Labels: 0 or 1.
         classes : array-like of shape (2,), default=None
             The two labels of a single task, if the rows of the first call may have
-            only one of them; the same in later calls. Several tasks have the labels 0
-            and 1.
+            only one; the same in later calls. Several tasks have the labels 0 and 1.
         sample_weight : array-like of shape (n_samples,), default=None
             Weights of the rows, >= 0.
         groups : array-like of shape (n_samples,), default=None

@@ -273,6 +273,8 @@ def encode(
             len(y),
             settings.encoding_params,
         )
+        if earlier is not None:
+            _check_same_statistics(settings, earlier, statistics)
         schema = replace(schema, statistics=statistics)
         times = _read_times(settings, rows, schema)
         if statistics is not None:
@@ -306,6 +308,23 @@ def _encode_columns(
     codes, numeric = encoder.fit_transform(rows.X, rows.weights)
     rates = base_rates(rows.targets.values, rows.weights)
     return Schema(encoder, rows.targets.without_labels(), rates), codes, numeric
+
+
+def _check_same_statistics(
+    settings: Settings, earlier: Schema, statistics: TargetStatistics | None
+) -> None:
+    """Raise if a continued fit selects other columns for target statistics."""
+    found, expected = (
+        [] if one is None else one.columns for one in (statistics, earlier.statistics)
+    )
+    if found != expected:
+        columns = [c.name for c in earlier.encoder.columns_ if hasattr(c, "n_codes")]
+        raise ValueError(
+            f"Training cannot continue with target_encoding="
+            f"{settings.target_encoding!r}: it selects the columns "
+            f"{[columns[i] for i in found]}, the earlier fit those of "
+            f"{[columns[i] for i in expected]}."
+        )
 
 
 def _read_times(settings: Settings, rows: Rows, schema: Schema) -> np.ndarray | None:

@@ -44,6 +44,8 @@ class EpochEndStopping(EarlyStopping):  # type: ignore[misc]
     the line of the last epoch is never printed.
     """
 
+    best_model_weights_: dict[str, Any] | None
+
     def on_epoch_end(self, net: NeuralNet, **kwargs: Any) -> None:
         """Set a flag on the net, which the training loop reads after the epoch."""
         try:
@@ -52,6 +54,11 @@ class EpochEndStopping(EarlyStopping):  # type: ignore[misc]
             net.stop_training_ = True
 
     def on_train_end(self, net: NeuralNet, **kwargs: Any) -> None:
-        """Restore the weights of the best epoch, and free the memory of their copy."""
-        super().on_train_end(net, **kwargs)
+        """Restore the weights of the best epoch, and free the memory of their copy.
+
+        skorch's own class does not if the last complete epoch is the best one, although
+        an interrupt may have left weights of the next epoch.
+        """
+        if self.best_model_weights_ is not None:
+            net.module_.load_state_dict(self.best_model_weights_)
         self.best_model_weights_ = None

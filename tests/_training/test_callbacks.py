@@ -1,6 +1,9 @@
 """Callbacks of skorch: which run, which are refused, and interrupts."""
 
+import copy
+
 import pytest
+import torch
 from refusals import X, Y, refuses, small
 from skorch.callbacks import (
     BatchScoring,
@@ -99,6 +102,25 @@ def test_a_later_interrupt_keeps_complete_epochs(early_stopping):
     # Batches of the incomplete epoch do not count in the next one.
     assert model.history_[:, "train_batches_without_pairs"] == [0, 0, 0]
     assert model.history_[:, "train_weight_click"] == [1, 1, 1]
+
+
+def test_an_interrupt_restores_the_weights_of_the_best_epoch():
+    weights = []
+
+    class Records(Callback):
+        def on_epoch_end(self, net, **kwargs):
+            weights.append(copy.deepcopy(net.module_.state_dict()))
+
+    model = small(
+        callbacks=[Records(), Interrupts(3)],
+        max_epochs=9,
+        early_stopping="loss",
+        optimizer_params={"average_decay": 0},
+    )
+    net = model.fit(X, Y).net_
+    best = weights[int(net.history[-1, "valid_loss_best"])]
+    for name, value in net.module_.state_dict().items():
+        assert torch.equal(value, best[name])
 
 
 @pytest.mark.parametrize("method", ["fit", "partial_fit"])

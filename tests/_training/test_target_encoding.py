@@ -178,3 +178,13 @@ def test_bad_input(params, error, message):
     X.loc[5, "x"] = np.nan
     with pytest.raises(error, match=message):
         small(**params).fit(X, Y)
+
+
+def test_a_warm_start_has_the_columns_of_the_earlier_fit():
+    X, Y = table()
+    model = small(warm_start=True, max_epochs=1).fit(X, Y)
+    before = model.predict_proba(X)
+    with pytest.raises(ValueError, match=r"encoding=False: .*\[\], .*\['user'\]"):
+        model.set_params(target_encoding=False).fit(X, Y)
+    assert_array_equal(model.predict_proba(X), before)
+    assert model.set_params(target_encoding=["user"]).fit(X, Y).n_iter_ == 2
