@@ -21,6 +21,14 @@ KUAIRAND = (
     ("text", 107, 0.01),
     *((("count", 0, missing)) for missing in (0.0, 0.0, 0.0, 0.0, 0.02)),
 )
+# Settings without target statistics, bins of numbers, weight decay and average of the
+# weights: what a plain loop, or another package, does with the same network.
+PLAIN = {
+    "target_encoding": False,
+    "numeric_encoding": "standard",
+    "weight_decay": 0.0,
+    "optimizer_params": {"average_decay": 0.0},
+}
 KINDS = ("mixed", "category", "text")
 
 

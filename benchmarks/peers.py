@@ -57,6 +57,7 @@ from typing import NamedTuple
 import numpy as np
 import pandas as pd
 import torch
+from _tables import PLAIN
 from real_auc import load
 from sklearn.metrics import log_loss, roc_auc_score
 
@@ -221,6 +222,7 @@ def fit_peer(pairing, data, arguments, lr, n_epochs, seed):
 
 def fit_own(network, params, X, X_test, Y, seed):
     """Train a network of this package; return test probabilities and seconds."""
+    params = {**PLAIN, **params}
     model = MultiTaskCTRCVRClassifier(network=network, random_state=seed, **params)
     model.fit(X, Y)
     seconds = sum(row["dur"] for row in model.history_)

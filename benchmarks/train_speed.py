@@ -37,7 +37,7 @@ from _bare import (
     bare_run,
 )
 from _other_loops import rechub_run, rechub_version, skorch_run
-from _tables import CARDINALITIES, impressions, prepare
+from _tables import CARDINALITIES, PLAIN, impressions, prepare
 from _time_to_auc import report_time_to_auc
 from _timing import Report, at_least, interleave, make_parser, start
 
@@ -65,6 +65,7 @@ def own_model(batch_size, device, n_epochs=1, **params):
     return MultiTaskCTRCVRClassifier(
         **{
             **MMOE,
+            **PLAIN,
             "loss": "bce",
             "embedding_dim": EMBEDDING_DIM,
             "batch_size": batch_size,
