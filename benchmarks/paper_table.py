@@ -15,7 +15,7 @@ three networks.
 
 A cell is a network on a data set. BCE and PWiseR have the same rows, seeds and
 settings: the defaults of the estimator, except for at most 15 epochs and a patience of
-2 epochs, which bound the time. KuaiRand has all networks and three second tasks:
+one epoch, which bound the time. KuaiRand has all networks and three second tasks:
 `engage` (3.3 %), `long` (31 %) and `rare`, a follow, comment or forward (0.4 %). The
 other data sets have three networks. The seed selects the initial weights, the rows of
 early stopping and the order of the rows; the split is fixed, so that intervals on real
