@@ -84,7 +84,7 @@ class MultiTaskCTRCVRClassifier(
         The category columns whose values also give target statistics: for each task
         the share of rows in which it happened, shrunk to the base rate, as log-odds
         minus the base log-odds, and the logarithm of the number of rows; see
-        :ref:`target_encoding`. "auto" and True select the columns with at least 50
+        :ref:`target_encoding`. "auto" and True select the columns with at least 100
         distinct values, False none; otherwise names or indices.
     embedding_dim : int, default=16
         Width of the embedding of a category value.
@@ -98,7 +98,7 @@ class MultiTaskCTRCVRClassifier(
           unseen values. Target statistics distinguish them all the same;
         - `target_encoding_blocks`, 10 by default: number of blocks of consecutive rows.
           The target statistics of a training row leave out its own block;
-        - `target_encoding_min_values`, 50 by default: smallest number of distinct
+        - `target_encoding_min_values`, 100 by default: smallest number of distinct
           values of columns that `target_encoding="auto"` selects;
         - `time_column`, None by default: a numeric column that orders the rows for the
           blocks, if they are not in the order of time. It stays a feature.

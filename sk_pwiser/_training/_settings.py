@@ -13,7 +13,7 @@ ENCODING_PARAMS: dict[str, Any] = {
     "category_dropout": 0.05,
     "min_frequency": 2,
     "target_encoding_blocks": 10,
-    "target_encoding_min_values": 50,
+    "target_encoding_min_values": 100,
     "time_column": None,
 }
 
