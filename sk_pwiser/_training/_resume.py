@@ -57,7 +57,9 @@ def continue_from(net: MultiTaskNet, earlier: MultiTaskNet) -> None:
                 "Training cannot continue from the earlier fit, since the parameters "
                 f"now describe a different {kind}: {error}"
             ) from error
-    if type(net.optimizer_) is type(earlier.optimizer_):
+    # Adam and LazyAdam have the same state.
+    kinds = type(net.optimizer_), type(earlier.optimizer_)
+    if issubclass(*kinds) or issubclass(*reversed(kinds)):
         arguments = [
             {k: v for k, v in group.items() if k != "params"}
             for group in net.optimizer_.param_groups

@@ -137,3 +137,15 @@ def test_what_does_not_support_lazy_embeddings(params, message):
     data = make_ctr_cvr(500, ctr=0.3, random_state=0)
     with pytest.raises(ValueError, match=f"lazy_embeddings.*{message}"):
         fitted(data, True, **params)
+
+
+@pytest.mark.parametrize("lazy", [True, False])
+def test_a_warm_start_keeps_the_state_if_only_laziness_changes(lazy):
+    data = make_ctr_cvr(500, ctr=0.3, random_state=0)
+    model = fitted(data, lazy, warm_start=True)
+    table = model.net_.module_.input_layer.embeddings[0].weight
+    n_steps = float(model.net_.optimizer_.state[table]["step"])
+    model.set_params(optimizer_params__lazy_embeddings=not lazy, max_epochs=1)
+    model.fit(data.data, data.target)
+    table = model.net_.module_.input_layer.embeddings[0].weight
+    assert float(model.net_.optimizer_.state[table]["step"]) == n_steps * 5 / 4
