@@ -45,8 +45,8 @@ COMPARISONS = {
     },
     "average_decay": {
         "0": {"optimizer_params": {"average_decay": 0}, "loss": "bce"},
+        "0.9": {"optimizer_params": {"average_decay": 0.9}, "loss": "bce"},
         "0.99": {"optimizer_params": {"average_decay": 0.99}, "loss": "bce"},
-        "0.999": {"optimizer_params": {"average_decay": 0.999}, "loss": "bce"},
     },
     "target_encoding": {
         "False": {"target_encoding": False, "loss": "bce"},
