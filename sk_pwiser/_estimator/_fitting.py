@@ -1,0 +1,123 @@
+"""`fit` and `partial_fit`, and the attributes that they set."""
+
+from sklearn.base import _fit_context
+
+from sk_pwiser._training import TrainingResult, fit
+from sk_pwiser._utils import accept_lowercase_y
+
+
+class Fitting:
+    """The estimator's training; every call sets one result at its end."""
+
+    @accept_lowercase_y
+    @_fit_context(prefer_skip_nested_validation=True)
+    def fit(self, X, Y, sample_weight=None, groups=None):
+        """Train the network.
+
+        Parameters
+        ----------
+        X : {DataFrame, array-like} of shape (n_samples, n_features)
+            Impressions. Missing values are allowed, infinite ones are not.
+        Y : array-like of shape (n_samples, n_tasks) or (n_samples,)
+            Labels: 0 or 1, tasks in the order of the funnel. With one task, any two
+            labels.
+        sample_weight : array-like of shape (n_samples,), default=None
+            Weights of the rows, >= 0. They are scaled to a mean of 1.
+        groups : array-like of shape (n_samples,), default=None
+            Group of each row, such as a session, for losses that compare rows within
+            groups. Other losses ignore it.
+
+        Returns
+        -------
+        MultiTaskCTRCVRClassifier
+            The fitted estimator.
+
+        Raises
+        ------
+        ValueError, TypeError
+            If parameters or data are invalid, or training diverges. An earlier fit
+            stays usable.
+        KeyboardInterrupt
+            If training is interrupted in its first epoch. Later, an interrupt ends
+            training and keeps the weights, with early stopping those of the best epoch.
+        """
+        earlier = getattr(self, "_result", None) if self.warm_start else None
+        result = fit(
+            vars(self),
+            X,
+            Y,
+            sample_weight,
+            groups,
+            earlier=earlier,
+            estimator_name=type(self).__name__,
+        )
+        return self._set_result(result)
+
+    @accept_lowercase_y
+    @_fit_context(prefer_skip_nested_validation=True)
+    def partial_fit(self, X, Y, classes=None, sample_weight=None, groups=None):
+        """Update the network with one pass over some rows.
+
+        The first call learns the encoding of the columns, and builds the network. Later
+        calls keep the encoding, take new category values as unseen, and update the
+        network in place, so that no other thread may predict before the call returns.
+        No rows are held out.
+
+        Parameters
+        ----------
+        X : {DataFrame, array-like} of shape (n_samples, n_features)
+            Impressions.
+        Y : array-like of shape (n_samples, n_tasks) or (n_samples,)
+            Labels: 0 or 1.
+        classes : array-like of shape (2,), default=None
+            The two labels of a single task, if the rows of the first call may have
+            only one; the same in later calls. Several tasks have the labels 0 and 1.
+        sample_weight : array-like of shape (n_samples,), default=None
+            Weights of the rows, >= 0.
+        groups : array-like of shape (n_samples,), default=None
+            Group of each row, as in `fit`.
+
+        Returns
+        -------
+        MultiTaskCTRCVRClassifier
+            The fitted estimator.
+
+        Raises
+        ------
+        ValueError, TypeError
+            If parameters or data are invalid, or training diverges. The estimator is
+            then as it was before the call.
+        KeyboardInterrupt
+            If training is interrupted. The estimator is then as it was before the call.
+        """
+        # scikit-learn's decorator validates the parameters at the first call only.
+        self._validate_params()
+        earlier = getattr(self, "_result", None)
+        result = fit(
+            vars(self),
+            X,
+            Y,
+            sample_weight,
+            groups,
+            earlier=earlier,
+            classes=classes,
+            single_pass=True,
+            estimator_name=type(self).__name__,
+        )
+        return self._set_result(result)
+
+    def _set_result(self, result: TrainingResult):
+        """Set the fitted attributes; none was set before training succeeded."""
+        encoder, targets = result.schema.encoder, result.schema.targets
+        self._result = result
+        self.net_ = result.net
+        self.history_ = result.net.history
+        self.n_iter_ = len(self.history_)
+        self.classes_ = targets.classes
+        self.task_names_ = list(targets.task_names)
+        self.n_tasks_ = len(self.task_names_)
+        self.n_features_in_ = encoder.n_features_in_
+        self.__dict__.pop("feature_names_in_", None)
+        if hasattr(encoder, "feature_names_in_"):
+            self.feature_names_in_ = encoder.feature_names_in_
+        return self
