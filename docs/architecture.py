@@ -41,17 +41,18 @@ class Room(NamedTuple):
 WIDTH, ROW_HEIGHT, BOX_HEIGHT, MARGIN = 800, 92, 46, 12
 ROOMS = {
     TOP: Room(0, 400, 784, "", "the public names and python -m sk_pwiser"),
-    "_estimator": Room(1, 300, 200, "4", "a scikit-learn classifier"),
-    "_training": Room(2, 565, 200, "2", "tensors to network"),
-    "_table": Room(3, 100, 160, "1", "table to tensors"),
-    "model_selection": Room(4, 57, 106),
-    "networks": Room(4, 285, 106, "3"),
-    "losses": Room(4, 400, 106, "3"),
-    "weighting": Room(4, 515, 106, "3"),
-    "datasets": Room(4, 629, 106),
-    "inspection": Room(4, 743, 106),
-    "metrics": Room(5, 171, 106),
-    "_utils": Room(6, 400, 784, "", "parameter checks, registry, random numbers"),
+    "transfer": Room(1, 110, 170, "", "several markets"),
+    "_estimator": Room(2, 300, 200, "4", "a scikit-learn classifier"),
+    "_training": Room(3, 565, 200, "2", "tensors to network"),
+    "_table": Room(4, 100, 160, "1", "table to tensors"),
+    "model_selection": Room(5, 57, 106),
+    "networks": Room(5, 285, 106, "3"),
+    "losses": Room(5, 400, 106, "3"),
+    "weighting": Room(5, 515, 106, "3"),
+    "datasets": Room(5, 629, 106),
+    "inspection": Room(5, 743, 106),
+    "metrics": Room(6, 171, 106),
+    "_utils": Room(7, 400, 784, "", "parameter checks, registry, random numbers"),
 }
 # Where an arrow between a box and a bar as wide as the picture runs, if the middle of
 # the box would lead it through other boxes.

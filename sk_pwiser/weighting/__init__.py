@@ -6,6 +6,7 @@ classes.
 
 from sk_pwiser.weighting._base import TaskWeighting
 from sk_pwiser.weighting._cagrad import CAGrad
+from sk_pwiser.weighting._dependencies import depends_on as depends_on
 from sk_pwiser.weighting._dwa import DynamicWeightAverage
 from sk_pwiser.weighting._ema import ExponentialMovingAverage
 from sk_pwiser.weighting._fixed import Equal, Fixed

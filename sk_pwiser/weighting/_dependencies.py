@@ -104,5 +104,7 @@ def depends_on(
         gradients = torch.autograd.grad(
             losses, parameters, probe, retain_graph=True, allow_unused=True
         )
-    found = [False if g is None else g.isnan().any() for g in gradients]
+    # Large embedding tables may have sparse gradients.
+    values = [g._values() if g is not None and g.is_sparse else g for g in gradients]
+    found = [False if g is None else g.isnan().any() for g in values]
     return [bool(depends) for depends in found]

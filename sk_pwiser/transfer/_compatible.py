@@ -1,0 +1,317 @@
+"""What functions over several fitted estimators require, and the parts of a network."""
+
+import inspect
+
+import numpy as np
+import torch
+from sklearn.utils.validation import check_is_fitted
+
+from sk_pwiser._estimator import MultiTaskCTRCVRClassifier
+from sk_pwiser.networks import SHARED_PARAMS
+from sk_pwiser.weighting import depends_on
+
+# Rows of random inputs that show which parameters a task depends on: in one row, all
+# units of a layer may be inactive.
+N_PROBES = 64
+
+
+def check_fitted(name, estimator):
+    """Raise unless a value is a fitted estimator of this package.
+
+    Parameters
+    ----------
+    name : str
+        Name of the parameter, for the message.
+    estimator : object
+        The value found.
+
+    Raises
+    ------
+    TypeError
+        If it is not a :class:`~sk_pwiser.MultiTaskCTRCVRClassifier`.
+    NotFittedError
+        If it is not fitted.
+    """
+    if not isinstance(estimator, MultiTaskCTRCVRClassifier):
+        raise TypeError(
+            f"{name} must be a fitted MultiTaskCTRCVRClassifier; got {estimator!r}."
+        )
+    check_is_fitted(
+        estimator, "_result", msg=f"{name}, a %(name)s, is not fitted: call fit first."
+    )
+
+
+def check_compatible(estimators):
+    """Raise unless fitted estimators have equal networks, tasks and encoders.
+
+    Weights of two networks can be combined only if each weight has the same meaning in
+    both: the networks must have the same form, the tasks must be the same, and each
+    category value and each number must be encoded alike. :func:`fine_tune` and
+    :func:`fit_like` train estimators with the encoder of another one.
+
+    Parameters
+    ----------
+    estimators : sequence of MultiTaskCTRCVRClassifier
+        Fitted estimators. Each is compared with the first.
+
+    Raises
+    ------
+    TypeError
+        If `estimators` is not a sequence of
+        :class:`~sk_pwiser.MultiTaskCTRCVRClassifier`.
+    NotFittedError
+        If one of them is not fitted.
+    ValueError
+        If there is none, or if one differs from the first. The message contains its
+        index and the first difference: in the network's class or parameters, the
+        tasks, the columns, a vocabulary, a numeric column, the target statistics, or
+        the shape of a tensor.
+
+    Examples
+    --------
+    >>> from sk_pwiser import MultiTaskCTRCVRClassifier
+    >>> from sk_pwiser.datasets import make_ctr_cvr
+    >>> from sk_pwiser.transfer import check_compatible
+    >>> data = make_ctr_cvr(400, ctr=0.3, random_state=0)
+    >>> first, second = (
+    ...     MultiTaskCTRCVRClassifier(max_epochs=1, network_params={"dropout": dropout})
+    ...     for dropout in (0.0, 0.1)
+    ... )
+    >>> models = [model.fit(data.data, data.target) for model in (first, second)]
+    >>> check_compatible(models[:1])
+    >>> check_compatible(models)
+    Traceback (most recent call last):
+        ...
+    ValueError: estimators[1] differs from estimators[0] in the parameter dropout of
+    the network: 0.1, not 0.0.
+    """
+    try:
+        estimators = list(estimators)
+    except TypeError as error:
+        raise TypeError(
+            f"estimators must be a sequence of fitted estimators; got {estimators!r}."
+        ) from error
+    if not estimators:
+        raise ValueError("estimators must hold at least one estimator; it is empty.")
+    for index, estimator in enumerate(estimators):
+        check_fitted(f"estimators[{index}]", estimator)
+    first, *others = estimators
+    for index, other in enumerate(others, 1):
+        difference = find_difference(first, other)
+        if difference is not None:
+            raise ValueError(
+                f"estimators[{index}] differs from estimators[0] in {difference}."
+            )
+
+
+def find_difference(first, other):
+    """Describe the first difference between two fitted estimators, None without one."""
+    checks = (_networks, _tasks, _encoders, _statistics, _shapes)
+    found = (check(first._result, other._result) for check in checks)
+    return next((difference for difference in found if difference), None)
+
+
+def _networks(first, other):
+    kinds = [type(result.net.module_) for result in (first, other)]
+    if kinds[0] is not kinds[1]:
+        return f"the network: {kinds[1].__name__}, not {kinds[0].__name__}"
+    of_first, of_other = (_network_params(result) for result in (first, other))
+    for name in sorted(of_first.keys() | of_other.keys()):
+        a, b = of_first.get(name), of_other.get(name)
+        if not _equal(a, b):
+            return f"the parameter {name} of the network: {b!r}, not {a!r}"
+    return None
+
+
+def _network_params(result):
+    """Return all parameters of the network, the defaults included."""
+    settings, kind = result.settings, type(result.net.module_)
+    own = {
+        name: parameter.default
+        for name, parameter in inspect.signature(kind).parameters.items()
+        if parameter.kind is parameter.KEYWORD_ONLY
+    }
+    params = {
+        **own,
+        **{name: settings.shared_param(name) for name in SHARED_PARAMS},
+        **settings.network_params,
+        "embedding_dim": settings.embedding_dim,
+    }
+    # Widths may be given as a list or as a tuple.
+    return {k: tuple(v) if isinstance(v, list) else v for k, v in params.items()}
+
+
+def _tasks(first, other):
+    a, b = first.schema.targets, other.schema.targets
+    # The name of a single task is that of a Series, if it has one.
+    if a.task_names != b.task_names and a.classes.ndim == 2:
+        return f"the tasks: {list(b.task_names)}, not {list(a.task_names)}"
+    if not np.array_equal(a.classes, b.classes):
+        return f"the classes: {b.classes.tolist()}, not {a.classes.tolist()}"
+    return None
+
+
+def _encoders(first, other):
+    a, b = first.schema.encoder, other.schema.encoder
+    if a is b:
+        return None
+    names = [[column.name for column in encoder.columns_] for encoder in (a, b)]
+    if names[0] != names[1]:
+        return f"the columns: {names[1]}, not {names[0]}"
+    for one, two in zip(a.columns_, b.columns_, strict=True):
+        if type(one) is not type(two):
+            kinds = type(two).__name__, type(one).__name__
+            return f"the encoding of column {one.name!r}: {kinds[0]}, not {kinds[1]}"
+        difference = _columns(one, two)
+        if difference:
+            return difference
+    return None
+
+
+def _columns(one, two):
+    """Describe the first difference between two column encoders of one class."""
+    states = [
+        {name: value for name, value in vars(column).items() if name[-1] == "_"}
+        for column in (one, two)
+    ]
+    names = sorted(states[0].keys() | states[1].keys())
+    unequal = [n for n in names if not _equal(*(state.get(n) for state in states))]
+    if not unequal:
+        return None
+    if "codes_" not in names:
+        return f"the numeric column {one.name!r}: {unequal[0]} is another one"
+    if "codes_" not in unequal:
+        return f"the vocabulary of column {one.name!r}: other values are rare"
+    items = one.codes_.items() ^ two.codes_.items()
+    value, _ = min(items, key=lambda item: item[1])
+    codes = [column.codes_.get(value, "none") for column in (two, one)]
+    return (
+        f"the vocabulary of column {one.name!r}: the value {value!r} has the code "
+        f"{codes[0]}, not {codes[1]}"
+    )
+
+
+def _statistics(first, other):
+    a, b = first.schema.statistics, other.schema.statistics
+    if a is b:
+        return None
+    if a is None or b is None:
+        return "the target statistics: only one of the two has them"
+    if a.columns != b.columns:
+        return f"the target statistics: columns {b.columns}, not {a.columns}"
+    if not _equal(vars(a), vars(b)):
+        return "the target statistics: they were learnt from other rows"
+    return None
+
+
+def _shapes(first, other):
+    a, b = (result.net.module_.state_dict() for result in (first, other))
+    if a.keys() != b.keys():
+        return f"the tensors of the network: {sorted(a.keys() ^ b.keys())}"
+    for name in a:
+        if a[name].shape != b[name].shape:
+            shapes = tuple(b[name].shape), tuple(a[name].shape)
+            return f"the shape of {name}: {shapes[0]}, not {shapes[1]}"
+    return None
+
+
+def _equal(a, b):
+    """Compare values, also containers that hold arrays."""
+    if a is b:
+        return True
+    if type(a) is not type(b):
+        return False
+    if isinstance(a, dict):
+        return a.keys() == b.keys() and all(_equal(a[key], b[key]) for key in a)
+    if isinstance(a, list | tuple):
+        return len(a) == len(b) and all(map(_equal, a, b))
+    return bool(np.array_equal(a, b))
+
+
+def named_parts(estimator):
+    """Return the names of the network's tensors by the part that they belong to.
+
+    A part is what the network's module calls it, such as "bottom", "experts", "gates"
+    or "towers"; "embedding" are the tables of category embeddings, and "input_layer" is
+    what else the input layer holds. The tensors of a part that only one task depends on
+    form a part of their own, with the name of the task: "towers.click". The
+    computational graph decides, so that this holds for networks of a user, too.
+
+    Parameters
+    ----------
+    estimator : MultiTaskCTRCVRClassifier
+        A fitted estimator.
+
+    Returns
+    -------
+    dict of str to list of str
+        Names of the parts, and the names of their tensors in
+        `estimator.net_.module_.state_dict()`. Each tensor is in exactly one part.
+
+    Raises
+    ------
+    TypeError
+        If `estimator` is not a :class:`~sk_pwiser.MultiTaskCTRCVRClassifier`.
+    NotFittedError
+        If it is not fitted.
+
+    Examples
+    --------
+    >>> from sk_pwiser import MultiTaskCTRCVRClassifier
+    >>> from sk_pwiser.datasets import make_ctr_cvr
+    >>> from sk_pwiser.transfer import named_parts
+    >>> data = make_ctr_cvr(400, ctr=0.3, random_state=0)
+    >>> model = MultiTaskCTRCVRClassifier(max_epochs=1).fit(data.data, data.target)
+    >>> list(named_parts(model))
+    ['embedding', 'bottom', 'towers.click', 'towers.conversion']
+    """
+    check_fitted("estimator", estimator)
+    network = estimator.net_.module_
+    owners = _only_tasks(network, estimator.task_names_)
+    tables = {
+        f"{name}.weight"
+        for name, module in network.input_layer.named_modules(prefix="input_layer")
+        if isinstance(module, torch.nn.Embedding)
+    }
+    parts = {}
+    for name in network.state_dict():
+        part = "embedding" if name in tables else name.partition(".")[0]
+        if name in owners:
+            part = f"{part}.{owners[name]}"
+        parts.setdefault(part, []).append(name)
+    return parts
+
+
+def _only_tasks(network, task_names):
+    """Map the names of parameters that one task alone depends on to this task."""
+    if len(task_names) < 2:
+        return {}
+    trained = {n: p for n, p in network.named_parameters() if p.requires_grad}
+    names, parameters = list(trained), list(trained.values())
+    was_training = network.training
+    network.eval()
+    try:
+        with torch.enable_grad():
+            # Not __call__, which composes the heads of a chain.
+            output = network.forward(*_probes(network))
+    finally:
+        network.train(was_training)
+    heads = output.conditional_logits
+    sums = (output.logits if heads is None else heads).float().sum(dim=0)
+    depends = [depends_on(sums, task, parameters) for task in range(len(task_names))]
+    return {
+        name: task_names[of_tasks.index(True)]
+        for name, *of_tasks in zip(names, *depends, strict=True)
+        if sum(of_tasks) == 1
+    }
+
+
+def _probes(network):
+    """Return random codes and numeric inputs on the device of the network."""
+    spec, random = network.spec, np.random.default_rng(0)
+    codes = random.integers(
+        spec.cardinalities, size=(N_PROBES, len(spec.cardinalities))
+    )
+    numeric = random.standard_normal((N_PROBES, spec.n_numeric), dtype=np.float32)
+    device = next(network.parameters()).device
+    return torch.from_numpy(codes).to(device), torch.from_numpy(numeric).to(device)

@@ -1,0 +1,217 @@
+"""Checks of estimators that are combined, and the parts of their networks."""
+
+import copy
+
+import numpy as np
+import pytest
+import torch
+from refusals import X, Y, small
+from sklearn.exceptions import NotFittedError
+
+from sk_pwiser.networks import NETWORKS
+from sk_pwiser.transfer import check_compatible, named_parts
+
+
+@pytest.fixture(scope="module")
+def fitted():
+    return small(encoding_params={"target_encoding_min_values": 20}).fit(X, Y)
+
+
+def changed(model, path, change):
+    """Return a copy of an estimator whose object at `path` is changed."""
+    model = copy.deepcopy(model)
+    part = model._result
+    for name in path.split("."):
+        part = part[int(name)] if name.isdigit() else getattr(part, name)
+    change(part)
+    return model
+
+
+def test_equal_estimators_pass(fitted):
+    other = small(
+        encoding_params={"target_encoding_min_values": 20},
+        network_params={"bottom_units": [8], "tower_units": (4,), "dropout": 0.0},
+        random_state=1,
+        lr=0.1,
+        loss="bce",
+    ).fit(X, Y)
+    check_compatible([fitted])
+    check_compatible((fitted, other, copy.deepcopy(fitted)))
+
+
+@pytest.mark.parametrize(
+    ("path", "change", "message"),
+    [
+        (
+            "schema.encoder.columns_.8.codes_",
+            lambda codes: codes.update({"new": len(codes) + 2}),
+            "the vocabulary of column 'category_0': the value 'new' has the code",
+        ),
+        (
+            "schema.encoder.columns_.8",
+            lambda column: setattr(column, "n_frequent_", column.n_frequent_ - 1),
+            "the vocabulary of column 'category_0': other values are rare",
+        ),
+        (
+            "schema.encoder.columns_.3.edges_",
+            lambda edges: edges.__setitem__(0, -9),
+            "the numeric column 'numeric_3': edges_ is another one",
+        ),
+        (
+            "schema.encoder.columns_",
+            lambda columns: setattr(columns[0], "name", "age"),
+            r"the columns: \['age', .*\], not \['numeric_0', ",
+        ),
+        (
+            "schema.encoder.columns_",
+            lambda columns: columns.__setitem__(0, renamed(columns[8], "numeric_0")),
+            "the encoding of column 'numeric_0': CategoryColumn, not PiecewiseLinear",
+        ),
+        (
+            "schema.statistics.counts_.0",
+            lambda counts: counts.__setitem__((0, 0, 3), 77),
+            "the target statistics: they were learnt from other rows",
+        ),
+        (
+            "schema.statistics.columns",
+            lambda columns: columns.pop(),
+            r"the target statistics: columns \[0, 1, 2\], not \[0, 1, 2, 3\]",
+        ),
+        (
+            "net.module_.bottom.layers.0",
+            lambda layer: setattr(layer, "bias", torch.nn.Parameter(torch.zeros(3))),
+            r"the shape of bottom.layers.0.bias: \(3,\), not \(8,\)",
+        ),
+        (
+            "net.module_",
+            lambda module: module.register_buffer("extra", torch.zeros(1)),
+            r"the tensors of the network: \['extra'\]",
+        ),
+    ],
+)
+def test_the_first_difference_is_named(fitted, path, change, message):
+    other = changed(fitted, path, change)
+    with pytest.raises(ValueError, match=rf"estimators\[2\] differs .* in {message}"):
+        check_compatible([fitted, fitted, other])
+
+
+def renamed(column, name):
+    column = copy.copy(column)
+    column.name = name
+    return column
+
+
+@pytest.mark.parametrize(
+    ("params", "target", "message"),
+    [
+        ({"network": "single_task"}, Y, "the network: SingleTask, not SharedBottom"),
+        (
+            {"network_params": {"bottom_units": (8,), "tower_units": (5,)}},
+            Y,
+            r"the parameter tower_units of the network: \(5,\), not \(4,\)",
+        ),
+        ({"embedding_dim": 3}, Y, "the parameter embedding_dim of the network: 3, not"),
+        (
+            {"task_names": ["view", "order"]},
+            Y.to_numpy(),
+            r"the tasks: \['view', 'order'\], not \['click', 'conversion'\]",
+        ),
+        (
+            {"encoding_params": {"target_encoding_min_values": 999}},
+            Y,
+            "the target statistics: only one of the two has them",
+        ),
+        (
+            {"categorical_features": ["category_0"]},
+            Y,
+            "the encoding of column 'category_1': Piecewise.*, not CategoryColumn",
+        ),
+    ],
+)
+def test_differences_of_parameters_are_named(fitted, params, target, message):
+    kept = {"encoding_params": {"target_encoding_min_values": 20}}
+    other = small(**{**kept, **params}).fit(X, target)
+    with pytest.raises(ValueError, match=rf"estimators\[1\] differs .* in {message}"):
+        check_compatible([fitted, other])
+
+
+def test_the_labels_of_a_single_task_are_compared():
+    first = small().fit(X, Y["click"])
+    check_compatible([first, small().fit(X, Y["click"].to_numpy())])
+    second = small().fit(X, np.where(Y["click"], "yes", "no"))
+    with pytest.raises(ValueError, match=r"the classes: \['no', 'yes'\], not \[0, 1\]"):
+        check_compatible([first, second])
+
+
+def test_what_is_not_a_fitted_estimator_is_refused(fitted):
+    with pytest.raises(NotFittedError, match=r"estimators\[1\].* is not fitted"):
+        check_compatible([fitted, small()])
+    with pytest.raises(TypeError, match=r"estimators\[1\] must be .* got None"):
+        check_compatible([fitted, None])
+    with pytest.raises(TypeError, match="must be a sequence of fitted estimators"):
+        check_compatible(fitted)
+    with pytest.raises(ValueError, match="at least one estimator"):
+        check_compatible([])
+    with pytest.raises(NotFittedError, match=r"estimator.* is not fitted"):
+        named_parts(small())
+    with pytest.raises(TypeError, match=r"estimator must be .* got 'model'"):
+        named_parts("model")
+
+
+def network_of(name):
+    params = small().network_params if name == "shared_bottom" else None
+    return small(network=name, network_params=params, max_epochs=1).fit(X, Y)
+
+
+@pytest.mark.parametrize("name", NETWORKS)
+def test_each_tensor_is_in_one_part(name):
+    model = network_of(name)
+    parts = named_parts(model)
+    tensors = [tensor for names in parts.values() for tensor in names]
+    assert sorted(tensors) == sorted(model.net_.module_.state_dict())
+
+
+TOWERS = ["towers.click", "towers.conversion"]
+
+
+@pytest.mark.parametrize(
+    ("name", "expected"),
+    [
+        ("shared_bottom", ["embedding", "bottom", *TOWERS]),
+        ("esmm", ["embedding", *TOWERS]),
+        ("omoe", ["embedding", "experts", "gates", *TOWERS]),
+        ("mmoe", ["embedding", "experts", "gates.click", "gates.conversion", *TOWERS]),
+        ("single_task", ["embedding.click", "embedding.conversion", *TOWERS]),
+    ],
+)
+def test_the_parts_of_networks(name, expected):
+    assert sorted(named_parts(network_of(name))) == sorted(expected)
+
+
+def test_parts_leave_the_network_unchanged(fitted):
+    module = fitted.net_.module_
+    before = copy.deepcopy(module.state_dict())
+    generators = torch.get_rng_state(), np.random.get_state()[1]  # noqa: NPY002
+    module.train()
+    assert named_parts(fitted) == named_parts(fitted)
+    assert module.training
+    assert all(p.grad is None for p in module.parameters())
+    assert all(torch.equal(v, before[k]) for k, v in module.state_dict().items())
+    assert torch.equal(generators[0], torch.get_rng_state())
+    assert np.array_equal(generators[1], np.random.get_state()[1])  # noqa: NPY002
+
+
+def test_a_single_task_has_no_parts_per_task():
+    parts = named_parts(small().fit(X, Y["click"]))
+    assert list(parts) == ["embedding", "bottom", "towers"]
+
+
+def test_tables_with_sparse_gradients_are_embeddings():
+    model = small(optimizer_params={"lazy_embeddings": True}).fit(X, Y)
+    assert model.net_.module_.input_layer.embeddings[0].sparse
+    parts = named_parts(model)
+    assert parts["embedding"] == ["input_layer.embeddings.0.weight"]
+    cross = small(network_params={"interaction": "cross"}).fit(X, Y)
+    assert all(
+        n.startswith("input_layer.inter") for n in named_parts(cross)["input_layer"]
+    )
