@@ -135,9 +135,10 @@ class MultiTaskCTRCVRClassifier(
         Whether to hold out `validation_fraction` of the rows, stratified by funnel
         depth, and to stop if the validation loss (True, "loss") or the mean validation
         AUC ("auc") has not improved for `n_iter_no_change` epochs. "auto" is True above
-        10,000 rows. The weights of the best epoch are restored.
+        10,000 rows, or with an `eval_set`. The weights of the best epoch are restored.
     validation_fraction : float, default=0.1
-        Share of the rows held out for early stopping.
+        Share of the rows held out for early stopping; not used if `fit` receives an
+        `eval_set`.
     n_iter_no_change : int, default=3
         Number of epochs without improvement after which training stops.
     device : str, default="auto"
@@ -173,11 +174,14 @@ class MultiTaskCTRCVRClassifier(
         The trained net; `net_.module_` is the network.
     history_ : skorch.history.History
         One entry per epoch: `epoch`, `train_loss`, `dur` (seconds),
-        `train_weight_<task>` and, with early stopping, `valid_loss`,
+        `train_weight_<task>` and, with validation rows, `valid_loss`,
         `valid_auc_<task>` and `valid_auc_mean`; PWiseR adds
         `train_batches_without_pairs`.
     n_iter_ : int
         Number of epochs trained, including those before a warm start.
+    best_epoch_ : int
+        The epoch in `history_` whose weights the network has: the best one with early
+        stopping, otherwise the last.
     classes_ : ndarray of shape (n_tasks, 2) or (2,)
         The labels of each task; 1-D for a single task.
     task_names_ : list of str

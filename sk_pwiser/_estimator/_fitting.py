@@ -11,7 +11,7 @@ class Fitting:
 
     @accept_lowercase_y
     @_fit_context(prefer_skip_nested_validation=True)
-    def fit(self, X, Y, sample_weight=None, groups=None):
+    def fit(self, X, Y, sample_weight=None, groups=None, eval_set=None):
         """Train the network.
 
         Parameters
@@ -26,6 +26,11 @@ class Fitting:
         groups : array-like of shape (n_samples,), default=None
             Group of each row, such as a session, for losses that compare rows within
             groups. Other losses ignore it.
+        eval_set : tuple of (X, Y), default=None
+            Validation rows, such as a later day: their figures go into `history_`, and
+            early stopping uses them in place of a random part of the rows. They take
+            no part in the encoding, and have no weights and no groups. With
+            `early_stopping="auto"` they turn it on; with False every epoch is trained.
 
         Returns
         -------
@@ -48,6 +53,7 @@ class Fitting:
             Y,
             sample_weight,
             groups,
+            eval_set,
             earlier=earlier,
             estimator_name=type(self).__name__,
         )
@@ -113,6 +119,7 @@ class Fitting:
         self.net_ = result.net
         self.history_ = result.net.history
         self.n_iter_ = len(self.history_)
+        self.best_epoch_ = result.best_epoch
         self.classes_ = targets.classes
         self.task_names_ = list(targets.task_names)
         self.n_tasks_ = len(self.task_names_)

@@ -134,11 +134,13 @@ def check_rows(
     Y: Any,
     sample_weight: Any,
     groups: Any,
-    earlier: Schema | None,
+    expected: Targets | None,
     classes: Any,
     single_pass: bool,
 ) -> Rows:
     """Check all but the table itself, and leave out the rows of weight 0.
+
+    `expected` has the tasks of the earlier fit, or of the training rows.
 
     Raises
     ------
@@ -147,7 +149,7 @@ def check_rows(
         have the tasks of the earlier fit.
     """
     check_target_encoding(settings.encoding_params)
-    targets = _check_tasks(settings, Y, earlier, classes, single_pass)
+    targets = _check_tasks(settings, Y, expected, classes, single_pass)
     n_samples = len(targets.values)
     if n_rows(X) != n_samples:
         raise ValueError(
@@ -164,14 +166,13 @@ def check_rows(
 def _check_tasks(
     settings: Settings,
     Y: Any,
-    earlier: Schema | None,
+    expected: Targets | None,
     classes: Any,
     single_pass: bool,
 ) -> Targets:
-    """Check the labels; a continued fit must have the tasks of the earlier one."""
-    if earlier is None:
+    """Check the labels; their tasks must be the expected ones."""
+    if expected is None:
         return check_targets(Y, settings.task_names, classes=classes)
-    expected = earlier.targets
     if single_pass and expected.classes.ndim == 1:
         if classes is not None and not np.array_equal(
             np.unique(classes), expected.classes
@@ -190,9 +191,9 @@ def _check_tasks(
     is_same = np.array_equal(targets.classes, expected.classes)
     if targets.task_names != expected.task_names or not is_same:
         raise ValueError(
-            f"Training continues with the tasks {list(expected.task_names)} and the "
-            f"classes {expected.classes.tolist()}; Y has {list(targets.task_names)} "
-            f"and {targets.classes.tolist()}."
+            f"Training uses the tasks {list(expected.task_names)} and the classes "
+            f"{expected.classes.tolist()}; Y has {list(targets.task_names)} and "
+            f"{targets.classes.tolist()}."
         )
     return targets
 

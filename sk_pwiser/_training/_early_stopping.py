@@ -12,11 +12,14 @@ MIN_ROWS = 10_000
 
 
 def monitored_column(
-    early_stopping: bool | str, n_rows: int, task_names: tuple[str, ...]
+    early_stopping: bool | str,
+    n_rows: int,
+    task_names: tuple[str, ...],
+    has_eval_set: bool = False,
 ) -> str | None:
     """Return the column of the history that early stopping monitors, or None."""
     if early_stopping == "auto":
-        early_stopping = n_rows > MIN_ROWS
+        early_stopping = has_eval_set or n_rows > MIN_ROWS
     if not early_stopping:
         return None
     if early_stopping != "auc":
@@ -37,6 +40,15 @@ def early_stopping_callback(monitor: str, patience: int) -> tuple[str, Callback]
     return "early_stopping", stopping
 
 
+def best_epoch(net: NeuralNet) -> int:
+    """Return the epoch whose weights a trained net has, as numbered in its history."""
+    for _, callback in net.callbacks_:
+        # 0 if no epoch was better than another, for example if all figures are NaN.
+        if isinstance(callback, EpochEndStopping) and callback.best_epoch_:
+            return int(callback.best_epoch_)
+    return int(net.history[-1, "epoch"])
+
+
 class EpochEndStopping(EarlyStopping):  # type: ignore[misc]
     """Early stopping that leaves the epoch's other callbacks to run.
 
@@ -44,6 +56,7 @@ class EpochEndStopping(EarlyStopping):  # type: ignore[misc]
     the line of the last epoch is never printed.
     """
 
+    best_epoch_: int
     best_model_weights_: dict[str, Any] | None
 
     def on_epoch_end(self, net: NeuralNet, **kwargs: Any) -> None:

@@ -24,7 +24,8 @@ from sk_pwiser._training._data import (
     encode,
 )
 from sk_pwiser._training._device import find_device
-from sk_pwiser._training._early_stopping import monitored_column
+from sk_pwiser._training._early_stopping import best_epoch, monitored_column
+from sk_pwiser._training._eval_set import check_eval_set, with_eval_rows
 from sk_pwiser._training._net import MultiTaskNet
 from sk_pwiser._training._resume import Snapshot, check_same_model, continue_from
 from sk_pwiser._training._settings import Settings
@@ -49,6 +50,8 @@ class TrainingResult:
         The estimator's parameters at this fit.
     single_pass : bool
         Whether this was `partial_fit`.
+    best_epoch : int
+        The epoch whose weights the network has.
     """
 
     net: MultiTaskNet
@@ -56,6 +59,7 @@ class TrainingResult:
     generators: Generators
     settings: Settings
     single_pass: bool
+    best_epoch: int
 
 
 @dataclass(frozen=True)
@@ -65,6 +69,7 @@ class Plan:
     settings: Settings
     device: torch.device
     rows: Rows
+    eval_rows: Rows | None
     components: Components | None  # None: the earlier net is updated in place
     monitor: str | None
     random_state: np.random.RandomState
@@ -87,6 +92,7 @@ def fit(
     Y: Any,
     sample_weight: Any = None,
     groups: Any = None,
+    eval_set: Any = None,
     *,
     earlier: TrainingResult | None = None,
     classes: Any = None,
@@ -99,7 +105,7 @@ def fit(
     ----------
     params : mapping
         The estimator's parameters.
-    X, Y, sample_weight, groups : array-like
+    X, Y, sample_weight, groups, eval_set : array-like
         As passed to `fit`.
     earlier : TrainingResult, default=None
         The fit to continue from.
@@ -118,17 +124,19 @@ def fit(
     """
     settings = Settings.of(params)
     plan = validate(
-        settings, X, Y, sample_weight, groups, earlier, classes, single_pass
+        settings, X, Y, sample_weight, groups, eval_set, earlier, classes, single_pass
     )
     data = encode(
         settings,
         plan.rows,
         plan.schema,
         plan.random_state,
-        holds_out=plan.monitor is not None,
+        holds_out=plan.monitor is not None and plan.eval_rows is None,
         is_update=single_pass,
         estimator_name=estimator_name,
     )
+    if plan.eval_rows is not None:
+        data = with_eval_rows(data, plan.eval_rows)
     net = build(plan, data.schema)
     return optimise(plan, data, net)
 
@@ -139,12 +147,12 @@ def validate(
     Y: Any,
     sample_weight: Any,
     groups: Any,
+    eval_set: Any,
     earlier: TrainingResult | None,
     classes: Any,
     single_pass: bool,
 ) -> Plan:
     """Check all parameters and rows before any work is done, except the values of X."""
-    schema = None if earlier is None else earlier.schema
     if earlier is not None:
         check_same_model(settings, earlier.settings)
     is_update = (
@@ -155,9 +163,11 @@ def validate(
     )
     device = find_device(settings.device)
     random_state = check_random_state(settings.random_state)
+    tasks = None if earlier is None else earlier.schema.targets
     rows = check_rows(
-        settings, X, Y, sample_weight, groups, schema, classes, single_pass
+        settings, X, Y, sample_weight, groups, tasks, classes, single_pass
     )
+    eval_rows = check_eval_set(settings, eval_set, rows.targets)
     task_names = rows.targets.task_names
     components = None
     if not is_update:
@@ -170,11 +180,22 @@ def validate(
     monitor = None
     if not single_pass:
         monitor = monitored_column(
-            settings.early_stopping, len(rows.targets.values), task_names
+            settings.early_stopping,
+            len(rows.targets.values),
+            task_names,
+            has_eval_set=eval_rows is not None,
         )
     rows.targets.warn_about_labels(constant_tasks=not single_pass)
     return Plan(
-        settings, device, rows, components, monitor, random_state, earlier, single_pass
+        settings,
+        device,
+        rows,
+        eval_rows,
+        components,
+        monitor,
+        random_state,
+        earlier,
+        single_pass,
     )
 
 
@@ -216,7 +237,14 @@ def optimise(plan: Plan, data: EncodedData, net: MultiTaskNet) -> TrainingResult
         raise
     if snapshot is not None:
         snapshot.discard()
-    return TrainingResult(net, data.schema, generators, plan.settings, plan.single_pass)
+    return TrainingResult(
+        net,
+        data.schema,
+        generators,
+        plan.settings,
+        plan.single_pass,
+        best_epoch(net),
+    )
 
 
 @contextmanager

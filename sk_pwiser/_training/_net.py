@@ -39,8 +39,9 @@ class TrainingData(NamedTuple):
         train = self.train.to(device)
         if self.valid is None:
             return TrainingData(train)
+        if self.valid.rows is None:
+            return TrainingData(train, self.valid.to(device))
         # Both select rows of the same tensors, which are moved once.
-        assert self.valid.rows is not None
         rows = self.valid.rows.to(train.codes.device)
         return TrainingData(train, train.at(rows))
 

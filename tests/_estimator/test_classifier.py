@@ -253,7 +253,7 @@ def test_a_warm_start_with_another_network_or_other_tasks_is_refused(impressions
     model.set_params(network_params={"bottom_units": (8,)})
     with pytest.raises(ValueError, match="a different network"):
         model.fit(X, Y)
-    with pytest.raises(ValueError, match="continues with the tasks"):
+    with pytest.raises(ValueError, match="uses the tasks"):
         model.fit(X, Y.rename(columns={"conversion": "sale"}))
     assert_array_equal(model.predict_proba(X), p)
 

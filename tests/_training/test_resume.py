@@ -74,9 +74,7 @@ def test_defaults_may_be_spelt_out(method):
 @BOTH
 def test_other_tasks_are_refused(earlier, method):
     earlier.set_params(warm_start=True)
-    message = (
-        r"continues with the tasks \['click', 'conversion'\].* Y has \['click', 's"
-    )
+    message = r"uses the tasks \['click', 'conversion'\].* Y has \['click', 's"
     renamed = Y.rename(columns={"conversion": "sale"})
     refuses(earlier, ValueError, message, Y=renamed, method=method)
 

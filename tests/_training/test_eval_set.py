@@ -1,0 +1,109 @@
+"""Validation rows of the user's own: what they decide and what they do not."""
+
+import numpy as np
+import pytest
+from numpy.testing import assert_allclose, assert_array_equal
+from refusals import refuses
+from sklearn.metrics import log_loss, roc_auc_score
+
+from sk_pwiser import MultiTaskCTRCVRClassifier
+from sk_pwiser.datasets import make_ctr_cvr
+
+DATA = make_ctr_cvr(1_500, ctr=0.3, cvr=0.4, n_categories=300, random_state=0)
+X, Y = DATA.data[:1_000], DATA.target[:1_000]
+X_LATE, Y_LATE = DATA.data[1_000:], DATA.target[1_000:]
+
+
+def make(**params):
+    defaults = {
+        "network_params": {"bottom_units": (8,), "tower_units": (4,)},
+        "loss": "bce",
+        "lr": 0.02,
+        "batch_size": 100,
+        "max_epochs": 4,
+        "random_state": 0,
+    }
+    return MultiTaskCTRCVRClassifier(**defaults | params)
+
+
+@pytest.fixture(scope="module")
+def stopped(_estimators_on_device):
+    model = make(max_epochs=60, n_iter_no_change=2)
+    return model.fit(X, Y, eval_set=(X_LATE, Y_LATE))
+
+
+def test_figures_of_the_best_epoch_are_those_of_the_predictions(stopped):
+    best = stopped.history_[stopped.best_epoch_ - 1]
+    p = stopped.predict_proba(X_LATE).astype(float)
+    losses = [log_loss(Y_LATE.iloc[:, k], p[:, k]) for k in range(2)]
+    for k, task in enumerate(["click", "conversion"]):
+        auc = roc_auc_score(Y_LATE.iloc[:, k], p[:, k])
+        assert_allclose(best[f"valid_auc_{task}"], auc, atol=1e-6)
+    assert_allclose(best["valid_loss"], sum(losses), rtol=1e-5)
+
+
+def test_training_stops_after_the_epoch_of_the_smallest_validation_loss(stopped):
+    losses = stopped.history_[:, "valid_loss"]
+    assert stopped.best_epoch_ == 1 + np.argmin(losses)
+    assert stopped.n_iter_ == stopped.best_epoch_ + 2 < 60
+
+
+def test_all_rows_of_fit_are_trained_on(stopped):
+    """The result is that of a fit without validation rows that ends after the epoch."""
+    other = make(max_epochs=stopped.best_epoch_).fit(X, Y)
+    assert_array_equal(other.predict_proba(X_LATE), stopped.predict_proba(X_LATE))
+    assert other.best_epoch_ == other.n_iter_
+
+
+def test_validation_rows_do_not_influence_the_encoding():
+    """Without early stopping they are measured only; target statistics are used."""
+    without = make().fit(X, Y)
+    assert without.net_.module_.spec.n_numeric > X.shape[1]
+    for labels in (Y_LATE, 1 - Y_LATE[["click", "conversion"]]):
+        model = make(early_stopping=False).fit(X, Y, eval_set=(X_LATE, labels))
+        assert model.n_iter_ == len(model.history_[:, "valid_loss"]) == 4
+        assert_array_equal(model.predict_proba(X), without.predict_proba(X))
+
+
+def test_auc_may_decide():
+    model = make(early_stopping="auc", max_epochs=8).fit(
+        X, Y, eval_set=[X_LATE, Y_LATE]
+    )
+    assert model.best_epoch_ == 1 + np.argmax(model.history_[:, "valid_auc_mean"])
+
+
+def test_the_best_epoch_of_a_warm_start_is_counted_from_the_first_fit():
+    model = make(warm_start=True).fit(X, Y, eval_set=(X_LATE, Y_LATE))
+    model.fit(X, Y, eval_set=(X_LATE, Y_LATE))
+    losses = model.history_[:, "valid_loss"]
+    assert len(losses) > 4
+    assert model.best_epoch_ == 5 + np.argmin(losses[4:])
+
+
+def test_one_class_in_the_validation_rows_of_a_single_task():
+    click = np.where(Y["click"], "yes", "no")
+    model = make().fit(X, click, eval_set=(X_LATE[:20], np.repeat("no", 20)))
+    assert np.isnan(model.history_[:, f"valid_auc_{model.task_names_[0]}"]).all()
+    assert np.isfinite(model.history_[:, "valid_loss"]).all()
+
+
+@pytest.mark.parametrize(
+    ("eval_set", "error", "message"),
+    [
+        ((X_LATE,), TypeError, r"eval_set must be a pair \(X, Y\); got 1 entries"),
+        (X_LATE, TypeError, "eval_set must be a pair .*; got DataFrame"),
+        ((X_LATE, Y), ValueError, "In eval_set: X and Y .* 500 rows, Y has 1000"),
+        (
+            (X_LATE, Y_LATE[["conversion", "click"]]),
+            ValueError,
+            r"In eval_set: Training uses the tasks \['click', 'conversion'\]",
+        ),
+        ((X_LATE, Y_LATE["click"]), ValueError, "In eval_set: "),
+        ((X_LATE, Y_LATE + 1), ValueError, "In eval_set: Labels must be 0 or 1"),
+        ((X_LATE.iloc[:, 1:], Y_LATE), ValueError, "feature names"),
+    ],
+)
+def test_a_wrong_eval_set_is_an_error_and_keeps_the_fit(
+    earlier, eval_set, error, message
+):
+    refuses(earlier, error, message, X=X, Y=Y, eval_set=eval_set)
