@@ -4,6 +4,7 @@ from typing import ClassVar
 
 from sklearn.base import BaseEstimator, ClassifierMixin
 
+from sk_pwiser._estimator._access import Access
 from sk_pwiser._estimator._fitting import Fitting
 from sk_pwiser._estimator._nested_params import NestedParams
 from sk_pwiser._estimator._parameters import PARAMETER_CONSTRAINTS
@@ -11,7 +12,7 @@ from sk_pwiser._estimator._predictions import Predictions
 
 
 class MultiTaskCTRCVRClassifier(
-    NestedParams, Fitting, Predictions, ClassifierMixin, BaseEstimator
+    NestedParams, Fitting, Predictions, Access, ClassifierMixin, BaseEstimator
 ):
     """Multi-task network for clicks (CTR) and conversions (CVR).
 

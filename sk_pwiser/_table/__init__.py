@@ -11,6 +11,7 @@ from sk_pwiser._table._target_encoding import (
     read_times,
 )
 from sk_pwiser._table._target_statistics import TargetStatistics, assign_blocks
+from sk_pwiser._table._task_names import choose_task_names, names_of_columns
 
 __all__ = [
     "NUMERIC_ENCODINGS",
@@ -23,7 +24,9 @@ __all__ = [
     "check_row_weights",
     "check_target_encoding",
     "check_targets",
+    "choose_task_names",
     "make_target_statistics",
     "n_rows",
+    "names_of_columns",
     "read_times",
 ]

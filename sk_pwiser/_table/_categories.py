@@ -69,6 +69,14 @@ class CategoryColumn:
         """Number of all codes, those of rare values included."""
         return FIRST_VALUE + len(self.codes_)
 
+    @property
+    def own_values_(self):
+        """Values with a code of their own mapped to it; None stands for missing."""
+        frequent = {v: c for v, c in self.codes_.items() if c < self.cardinality}
+        if self.missing_code_ == MISSING:
+            frequent[None] = MISSING
+        return frequent
+
     def fit_transform(self, column):
         """Learn the values of a column and return its `Codes`.
 

@@ -174,6 +174,26 @@ class TableEncoder(BaseEstimator):
         """Number of numeric inputs, including the indicators of missing values."""
         return len(self.numeric_bins_)
 
+    @property
+    def category_names_(self):
+        """Names of the category columns, in the order of the codes."""
+        return [c.name for c in self.columns_ if isinstance(c, CategoryColumn)]
+
+    @property
+    def numeric_names_(self):
+        """Names of the numeric inputs; those of indicators end with "_missing"."""
+        columns = (c for c in self.columns_ if isinstance(c, NumericColumn))
+        suffixes = "", "_missing"
+        return [
+            f"{column.name}{suffix}"
+            for column in columns
+            for suffix, _ in zip(suffixes, column.bins, strict=False)
+        ]
+
+    def category_values(self, name):
+        """Return a dict from the values of a category column to their own codes."""
+        return self.columns_[[c.name for c in self.columns_].index(name)].own_values_
+
     def _validate(self, X, reset):
         """Check the form of a table, and in transform its columns' number and names."""
         validator = _estimator_class(self.estimator_name or type(self).__name__)()

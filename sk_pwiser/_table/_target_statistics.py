@@ -50,6 +50,12 @@ class TargetStatistics:
         """Number of inputs that the statistics add to the numeric ones."""
         return len(self.columns) * (self.n_tasks_ + 1)
 
+    def names(self, category_names, task_names):
+        """Return the names of the inputs, given those of columns and tasks."""
+        suffixes = [*(f"{task}_rate" for task in task_names), "frequency"]
+        columns = [category_names[column] for column in self.columns]
+        return [f"{column}_{suffix}" for column in columns for suffix in suffixes]
+
     def fit_transform(self, codes, y, weight, block, others):
         """Learn statistics and encode the rows that they are learnt from.
 

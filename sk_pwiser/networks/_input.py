@@ -81,6 +81,7 @@ class InputLayer(nn.Module):
         super().__init__()
         self.unseen_code = spec.unseen_code
         self.category_dropout = spec.category_dropout
+        self.cardinalities = list(spec.cardinalities)
         n_columns, dim = len(spec.cardinalities), spec.embedding_dim
         sizes = torch.tensor([0, *spec.cardinalities], dtype=torch.int64)
         self.register_buffer("offsets", sizes.cumsum(0)[:-1], persistent=False)
@@ -111,6 +112,26 @@ class InputLayer(nn.Module):
             layers = zip(self.interactions, inputs, strict=True)
             inputs = [interaction(columns) for interaction, columns in layers]
         return inputs[0] if len(inputs) == 1 else torch.stack(inputs)
+
+    def column_embeddings(self, column: int) -> Tensor:
+        """Return the embeddings of a category column, those of all tables side by side.
+
+        Parameters
+        ----------
+        column : int
+            Index of the column.
+
+        Returns
+        -------
+        Tensor of shape (n_codes, n_tables * embedding_dim)
+            One row per code.
+        """
+        start, size = int(self.offsets[column]), self.cardinalities[column]
+        tables = [
+            table.get_parameter("weight")[start : start + size]
+            for table in self.embeddings
+        ]
+        return torch.cat(tables, dim=1).detach()
 
     def _drop(self, codes: Tensor) -> Tensor:
         """Apply category dropout in training."""

@@ -1,0 +1,333 @@
+"""One task as a binary classifier: its values, and the tools that take it."""
+
+import pickle
+
+import numpy as np
+import pytest
+import sklearn
+from numpy.testing import assert_allclose, assert_array_equal
+from refusals import small
+from scipy.special import expit
+from sklearn.base import clone, is_classifier
+from sklearn.calibration import CalibratedClassifierCV, CalibrationDisplay
+from sklearn.ensemble import RandomForestClassifier, StackingClassifier
+from sklearn.exceptions import NotFittedError
+from sklearn.frozen import FrozenEstimator
+from sklearn.inspection import partial_dependence, permutation_importance
+from sklearn.linear_model import LogisticRegression
+from sklearn.metrics import RocCurveDisplay, get_scorer, log_loss, roc_auc_score
+from sklearn.model_selection import GridSearchCV, cross_val_predict, cross_val_score
+from sklearn.pipeline import make_pipeline
+from sklearn.utils import get_tags
+from sklearn.utils.estimator_checks import estimator_checks_generator
+from sklearn.utils.validation import check_is_fitted
+
+from sk_pwiser import MultiTaskCTRCVRClassifier, TaskView
+from sk_pwiser.datasets import make_ctr_cvr
+
+DATA = make_ctr_cvr(600, ctr=0.5, cvr=0.5, random_state=0)
+X, Y = DATA.data, DATA.target
+CONVERSION = Y["conversion"]
+
+
+@pytest.fixture(scope="module")
+def model(_estimators_on_device):
+    return small().fit(X, Y)
+
+
+@pytest.fixture
+def view(model):
+    return model.task("conversion")
+
+
+# A view of a fitted estimator.
+
+
+@pytest.mark.parametrize(
+    ("task", "column"), [("click", 0), ("conversion", 1), (0, 0), (-1, 1), (1, 1)]
+)
+def test_values_are_those_of_the_column(model, task, column):
+    view, positive = model.task(task), model.predict_proba(X)[:, column]
+    assert_array_equal(view.predict_proba(X), np.column_stack([1 - positive, positive]))
+    assert_allclose(expit(view.decision_function(X)), positive, rtol=1e-5)
+    assert_array_equal(view.predict(X), model.predict(X)[:, column])
+    assert_array_equal(view.predict(X), view.decision_function(X) >= 0)
+    assert_array_equal(view.classes_, [0, 1])
+    expected = roc_auc_score(Y.iloc[:, column], positive)
+    assert view.score(X, Y) == view.score(X, Y.iloc[:, column]) == expected
+
+
+def test_cvr(model):
+    view, cvr = model.task("cvr"), model.predict_cvr(X)
+    assert_array_equal(view.predict_proba(X)[:, 1], cvr)
+    assert_allclose(expit(view.decision_function(X)), cvr, rtol=1e-6)
+    clicked = (Y["click"] == 1).to_numpy()
+    expected = roc_auc_score(CONVERSION[clicked], cvr[clicked])
+    assert view.score(X, Y) == expected
+    assert view.score(X[clicked], CONVERSION[clicked]) == expected
+
+
+def test_it_is_an_ordinary_fitted_classifier(view, model):
+    check_is_fitted(view)
+    assert is_classifier(view)
+    assert view.n_features_in_ == X.shape[1]
+    assert_array_equal(view.feature_names_in_, X.columns)
+    tags = get_tags(view)
+    assert tags.classifier_tags.multi_label is False
+    assert tags.classifier_tags.multi_class is False
+    assert tags.target_tags.multi_output is False
+    assert tags.input_tags.allow_nan is True
+    copy = pickle.loads(pickle.dumps(view))
+    assert_array_equal(copy.predict_proba(X), view.predict_proba(X))
+    assert not hasattr(small().fit(X.to_numpy(float), Y).task(0), "feature_names_in_")
+
+
+def test_a_single_task_keeps_its_labels():
+    labels = np.where(Y["click"], "yes", "no")
+    model = small().fit(X, labels)
+    view = model.task(0)
+    assert_array_equal(view.classes_, ["no", "yes"])
+    assert_array_equal(view.predict_proba(X), model.predict_proba(X))
+    assert_array_equal(view.decision_function(X), model.predict_logits(X))
+    assert_array_equal(view.predict(X), model.predict(X))
+    assert view.score(X, labels) == model.score(X, labels)
+    with pytest.raises(ValueError, match=r"\['task_0'\], an index in \[-1, 1\); got"):
+        model.task("cvr")
+
+
+@pytest.mark.parametrize("task", ["sale", "mean", 2, -3])
+def test_an_unknown_task_lists_the_names(model, task):
+    message = (
+        r"one of \['click', 'conversion'\], an index in \[-2, 2\), or 'cvr'; got "
+        f"{task!r}"
+    )
+    with pytest.raises(ValueError, match=message):
+        model.task(task)
+    with pytest.raises(ValueError, match=message):
+        small().task(task).fit(X, Y)
+
+
+@pytest.mark.parametrize("task", [1.0, True, None])
+def test_a_task_is_an_index_or_a_name(task):
+    with pytest.raises(TypeError, match="index or the name of a task"):
+        small().task(task)
+
+
+def test_a_view_of_a_fitted_estimator_cannot_be_fitted(model, view):
+    before = model.predict_proba(X)
+    for labels in (CONVERSION, Y):
+        with pytest.raises(ValueError, match="Fit the MultiTaskCTRCVRClassifier on"):
+            view.fit(X, labels)
+    assert_array_equal(view.predict_proba(X)[:, 1], before[:, 1])
+
+
+# A view that trains.
+
+
+def test_an_unfitted_view_says_so_and_follows_its_estimator():
+    estimator = small()
+    view = estimator.task("conversion")
+    assert not hasattr(view, "classes_")
+    assert not hasattr(view, "n_features_in_")
+    with pytest.raises(NotFittedError):
+        view.predict_proba(X)
+    with pytest.raises(NotFittedError):
+        view.score(X, Y)
+    estimator.fit(X, Y)
+    assert_array_equal(view.predict_proba(X)[:, 1], estimator.predict_proba(X)[:, 1])
+
+
+@pytest.mark.parametrize(
+    "make", [lambda m: small().task(1), lambda m: clone(m.task(1))]
+)
+@pytest.mark.parametrize("form", ["all labels", "one column"])
+def test_fit_trains_a_clone_on_all_tasks(model, make, form):
+    view = make(model)
+    estimator = view.estimator
+    if form == "all labels":
+        fitted = view.fit(X, Y)
+    else:
+        fitted = view.fit(X, CONVERSION, tasks=Y)
+    assert fitted is view
+    assert not hasattr(estimator, "classes_")
+    expected = model.predict_proba(X)[:, 1]
+    assert_array_equal(view.predict_proba(X)[:, 1], expected)
+    view.fit(X[:300], Y[:300])  # once more
+    assert (view.predict_proba(X)[:, 1] != expected).any()
+
+
+def test_arguments_of_fit_are_passed_on():
+    weight = np.linspace(0, 2, len(X))
+    arguments = {"sample_weight": weight, "eval_set": (X[:100], Y[:100])}
+    expected = small().fit(X, Y, **arguments)
+    view = small().task(1).fit(X, Y, **arguments)
+    assert_array_equal(view.predict_proba(X)[:, 1], expected.predict_proba(X)[:, 1])
+
+
+@pytest.mark.parametrize(
+    ("y", "tasks", "message"),
+    [
+        (CONVERSION, None, r"labels of all tasks.*cross_val_score\(view, X, y, params"),
+        (Y["click"], Y, "y must be the column 'conversion' of tasks"),
+        (CONVERSION[:-1], Y, "y must be the column 'conversion' of tasks"),
+        (CONVERSION, CONVERSION, r"tasks must be of shape .*; got \(600,\)"),
+    ],
+)
+def test_labels_of_the_other_tasks_are_required(y, tasks, message):
+    with pytest.raises(ValueError, match=message):
+        small().task("conversion").fit(X, y, tasks=tasks)
+
+
+class _OneTask(TaskView):
+    """A view of the first and only task, whose labels may be 1-D."""
+
+    def fit(self, X, y, sample_weight=None):
+        if y is None:
+            raise ValueError("requires y to be passed, but the target y is None")
+        return super().fit(X, np.asarray(y).reshape(-1, 1), sample_weight)
+
+
+# Checks that do not apply, and why.
+LEFT_OUT = {
+    "check_sample_weight_equivalence_on_dense_data": "see test_common.py",
+    "check_supervised_y_2d": "asks for a warning, but a column is a table of one task",
+}
+
+
+def checks():
+    estimator = MultiTaskCTRCVRClassifier(
+        network_params={"bottom_units": (16,), "tower_units": (8,)},
+        batch_size=64,
+        lr=0.01,
+        random_state=0,
+    )
+    view = _OneTask(estimator, 0)
+    for instance, check in estimator_checks_generator(view):
+        name = getattr(check, "func", check).__name__
+        if name not in LEFT_OUT:
+            yield pytest.param(instance, check, id=name)
+
+
+@pytest.mark.filterwarnings("ignore:Task .* in every row:UserWarning")
+@pytest.mark.filterwarnings("ignore::sklearn.exceptions.SkipTestWarning")
+@pytest.mark.parametrize(("view", "check"), checks())
+def test_check_estimator(view, check):
+    check(view)
+
+
+# Tools of scikit-learn.
+
+
+def test_scorers(view):
+    positive = view.predict_proba(X)[:, 1]
+    assert get_scorer("roc_auc")(view, X, CONVERSION) == pytest.approx(
+        roc_auc_score(CONVERSION, positive)
+    )
+    assert get_scorer("neg_log_loss")(view, X, CONVERSION) == pytest.approx(
+        -log_loss(CONVERSION, positive.astype(float)), rel=1e-5
+    )
+
+
+def test_cross_validation_splits_the_labels_of_all_tasks():
+    view, splits = small().task("conversion"), [(range(400), range(400, 600))]
+    expected = small().fit(X[:400], Y[:400]).predict_proba(X[400:])[:, 1]
+    auc = roc_auc_score(CONVERSION[400:], expected)
+    by_column = cross_val_score(
+        view, X, CONVERSION, params={"tasks": Y}, scoring="roc_auc", cv=splits
+    )
+    by_all = cross_val_score(view, X, Y, cv=splits)
+    assert_allclose([*by_column, *by_all], auc)
+
+
+def test_grid_search_reaches_the_estimator():
+    grid = {"estimator__pwiser_weight": [0.0, 1.0]}
+    search = GridSearchCV(small().task("conversion"), grid, cv=2, scoring="roc_auc")
+    search.fit(X, CONVERSION, tasks=Y)
+    assert set(search.best_params_) == set(grid)
+    assert search.predict_proba(X).shape == (600, 2)
+
+
+@pytest.mark.parametrize("task", ["conversion", "cvr"])
+def test_calibrated_classifier_of_a_fitted_view(model, task):
+    view = model.task(task)
+    calibrated = CalibratedClassifierCV(FrozenEstimator(view), method="isotonic")
+    p = calibrated.fit(X, CONVERSION).predict_proba(X)[:, 1]
+    # Isotonic regression keeps the mean of the labels.
+    assert p.mean() == pytest.approx(CONVERSION.mean())
+
+
+def test_calibrated_classifier_of_an_unfitted_view():
+    calibrated = CalibratedClassifierCV(small().task("conversion"), cv=2)
+    calibrated.fit(X, CONVERSION, tasks=Y)
+    assert calibrated.predict_proba(X).shape == (600, 2)
+    assert len(calibrated.calibrated_classifiers_) == 2
+
+
+def test_stacking_of_unfitted_views_takes_the_labels_of_all_tasks(model):
+    views = [(task, small().task(task)) for task in ("conversion", "cvr")]
+    final = RandomForestClassifier(n_estimators=5, random_state=0)
+    stack = StackingClassifier(views, final, cv=2).fit(X, Y.to_numpy())
+    inputs = stack.transform(X)
+    assert_array_equal(inputs[:, 0], model.predict_proba(X)[:, 1])
+    assert_array_equal(inputs[:, 1], model.predict_cvr(X))
+    assert stack.predict_proba(X).shape == (600, 2)
+
+
+def test_metadata_routing_passes_the_labels_of_all_tasks():
+    with sklearn.config_context(enable_metadata_routing=True):
+        view = small().task("conversion").set_fit_request(tasks=True)
+        calibrated = CalibratedClassifierCV(view, cv=2)
+        calibrated.fit(X, CONVERSION, tasks=Y)
+    assert calibrated.predict_proba(X).shape == (600, 2)
+
+
+def test_stacking_of_fitted_views(model):
+    views = [(task, model.task(task)) for task in ("click", "conversion")]
+    stack = StackingClassifier(views, LogisticRegression(), cv="prefit")
+    stack.fit(X, CONVERSION)
+    assert_array_equal(stack.transform(X), model.predict_proba(X))
+
+
+def test_pipeline_and_cross_val_predict():
+    numbers = X.select_dtypes("number")
+    pipeline = make_pipeline("passthrough", small().task("click"))
+    p = cross_val_predict(pipeline, numbers, Y, cv=2, method="predict_proba")
+    assert p.shape == (600, 2)
+
+
+def test_partial_dependence(view):
+    grid = np.array([-1.0, 1.0])
+    found = partial_dependence(
+        view, X, ["numeric_0"], custom_values={"numeric_0": grid}, method="brute"
+    )
+    # One array of scores per class, of which "brute" keeps the positive.
+    expected = [view.predict_proba(X.assign(numeric_0=v))[:, 1].mean() for v in grid]
+    assert_allclose(found["average"][0], expected, rtol=1e-5)
+
+
+def test_permutation_importance(view):
+    result = permutation_importance(view, X, CONVERSION, n_repeats=2, random_state=0)
+    assert result.importances.shape == (X.shape[1], 2)
+    assert np.any(result.importances_mean != 0)
+
+
+def test_displays(view):
+    pytest.importorskip("matplotlib")
+    curve = RocCurveDisplay.from_estimator(view, X, CONVERSION)
+    assert curve.roc_auc == pytest.approx(view.score(X, Y))
+    display = CalibrationDisplay.from_estimator(view, X, CONVERSION, n_bins=3)
+    assert_array_equal(display.y_prob, view.predict_proba(X)[:, 1])
+
+
+@pytest.mark.filterwarnings("ignore::DeprecationWarning")
+@pytest.mark.filterwarnings("ignore::FutureWarning")
+def test_shap_explains_the_logit():
+    shap = pytest.importorskip("shap")
+    numbers = X[["numeric_0", "numeric_1", "numeric_2"]].to_numpy()
+    view = small().fit(numbers, Y).task("conversion")
+    background, rows = numbers[:20], numbers[20:24]
+    explainer = shap.explainers.Exact(view.decision_function, background)
+    values = explainer(rows)
+    # The values of a row sum up to its logit minus the mean over the background.
+    expected = view.decision_function(rows) - view.decision_function(background).mean()
+    assert_allclose(values.values.sum(axis=1), expected, atol=1e-4)
