@@ -45,6 +45,7 @@ ROOMS = {
     "_estimator": Room(2, 300, 200, "4", "a scikit-learn classifier"),
     "_training": Room(3, 565, 200, "2", "tensors to network"),
     "_table": Room(4, 100, 160, "1", "table to tensors"),
+    "linear_model": Room(4, 238, 92),
     "model_selection": Room(5, 57, 106),
     "networks": Room(5, 285, 106, "3"),
     "losses": Room(5, 400, 106, "3"),

@@ -55,7 +55,7 @@ ROOMS = {
     "inspection": TOOL,
     "metrics": TOOL,
     "model_selection": Room(("metrics",), (*LEARN, "joblib"), EXTRAS),
-    "linear_model": Room((), LEARN),
+    "linear_model": Room(("model_selection",), LEARN),
     "export": Room(ABOVE_ESTIMATOR, (*LEARN, *TORCH), (*ONNX, "skops")),
     "transfer": Room(ABOVE_ESTIMATOR, (*LEARN, *TORCH), EXTRAS),
     "distributed": Room(ABOVE_ESTIMATOR, (*LEARN, *TORCH), (*EXTRAS, "ray")),

@@ -1,0 +1,266 @@
+"""Joint feature selection for binary and regression tasks."""
+
+from numbers import Integral, Real
+from typing import ClassVar
+
+import numpy as np
+from scipy import sparse
+from sklearn.base import BaseEstimator, _fit_context
+from sklearn.utils import ClassifierTags, RegressorTags
+from sklearn.utils._param_validation import Interval, StrOptions
+from sklearn.utils.validation import validate_data
+
+from sk_pwiser.linear_model._predictions import TaskPredictions
+from sk_pwiser.linear_model._sparse_path import Settings, SparseProblem
+from sk_pwiser.linear_model._targets import (
+    TASK_TYPES,
+    check_targets,
+    check_weights,
+)
+
+NOT_NEGATIVE = Interval(Real, 0, None, closed="left")
+SPARSE_CONSTRAINTS = {
+    "task_types": [StrOptions(set(TASK_TYPES)), "array-like"],
+    "l2": [NOT_NEGATIVE],
+    "mean_reg": [NOT_NEGATIVE],
+    "fit_intercept": ["boolean"],
+    "scale_targets": ["boolean"],
+    "max_iter": [Interval(Integral, 1, None, closed="left")],
+    "tol": [Interval(Real, 0, None, closed="neither")],
+}
+
+
+class SparseLinearBase(TaskPredictions, BaseEstimator):
+    """What the estimator with a given alpha and the cross-validated one share."""
+
+    def _task_types(self):
+        return self.task_types
+
+    def _check_data(self, X, y, sample_weight, min_samples=1):
+        X = validate_data(
+            self,
+            X,
+            accept_sparse="csc",
+            dtype=np.float64,
+            ensure_min_samples=min_samples,
+        )
+        targets = check_targets(y, self.task_types)
+        if len(targets.values) != X.shape[0]:
+            raise ValueError(
+                f"X has {X.shape[0]} rows, but y has {len(targets.values)}."
+            )
+        return X, targets, check_weights(sample_weight, X, targets.values)
+
+    def _settings(self):
+        names = ("l2", "mean_reg", "fit_intercept", "scale_targets", "max_iter", "tol")
+        return Settings(**{name: getattr(self, name) for name in names})
+
+    def _set_solution(self, targets, coef, intercept, n_iter):
+        """Set the fitted attributes; none was set before the fit succeeded."""
+        self._is_binary, self._is_single = targets.is_binary, targets.is_single
+        self.task_names_ = targets.task_names
+        self.n_tasks_ = len(targets.task_names)
+        if targets.classes is not None:
+            self.classes_ = targets.classes
+        else:
+            self.__dict__.pop("classes_", None)
+        self.coef_, self.intercept_ = coef, intercept
+        self.n_iter_ = max(n_iter, 1)
+        return self
+
+    def _linear_predictors(self, X):
+        X = validate_data(
+            self, X, accept_sparse=("csr", "csc"), dtype=np.float64, reset=False
+        )
+        linear = X @ self.coef_.T
+        linear = linear.toarray() if sparse.issparse(linear) else linear
+        return linear + self.intercept_
+
+    def __sklearn_tags__(self):
+        tags = super().__sklearn_tags__()
+        tags.input_tags.sparse = True
+        tags.target_tags.required = True
+        tags.target_tags.multi_output = True
+        types = self._task_types()
+        types = {types} if isinstance(types, str) else set(types)
+        if types == {"binary"}:
+            tags.estimator_type = "classifier"
+            tags.classifier_tags = ClassifierTags(multi_class=False, multi_label=True)
+        elif types == {"regression"}:
+            tags.estimator_type = "regressor"
+            tags.regressor_tags = RegressorTags()
+        return tags
+
+
+class MultiTaskSparseLinear(SparseLinearBase):
+    """Linear model of several tasks that use the same few features.
+
+    Binary tasks, such as click and conversion, have logistic losses, and regression
+    tasks, such as the order value, squared errors. A feature has a coefficient for
+    every task or for none, since the penalty is the sum over the features of the
+    Euclidean norm of their coefficients. With w_k the coefficients of task k, n_k its
+    number of labelled rows and w^j the coefficients of feature j, the objective is
+
+        sum over binary k of (2 / n_k) sum_i log(1 + exp(-y_ik x_i'w_k))
+        + sum over regression k of (1 / (2 n_k)) sum_i (y_ik - x_i'w_k)^2
+        + alpha sum_j ||w^j|| + (mean_reg / 2) sum_k ||w_k - mean_l w_l||^2
+        + (l2 / 2) sum_k ||w_k||^2,
+
+    where y is -1 or 1 in the logistic loss. The factors 2 and 1/2 let features of both
+    types of task enter at the same alpha. Intercepts are not penalised.
+
+    Parameters
+    ----------
+    alpha : float, default=0.01
+        Strength of the penalty that selects features, >= 0. Above a limit all
+        coefficients are 0; :func:`multi_task_sparse_path` starts there.
+    task_types : {"binary", "regression"} or sequence of str, default="binary"
+        Type of all tasks, or of each task.
+    l2 : float, default=0.0
+        Strength of the squared penalty, >= 0.
+    mean_reg : float, default=0.0
+        Strength of the penalty on differences between the tasks, >= 0.
+    fit_intercept : bool, default=True
+        Whether the tasks have intercepts.
+    scale_targets : bool, default=False
+        Whether the values of regression tasks are divided by their standard deviation
+        during the fit. Without it the choice of features depends on the units of the
+        values: an order value in cents outweighs all binary tasks. Coefficients and
+        predictions are in the units of `y` in both cases.
+    max_iter : int, default=2000
+        Largest number of steps of the solver.
+    tol : float, default=1e-4
+        Largest violation of the optimality conditions, relative to the gradient at
+        coefficients of 0.
+
+    Attributes
+    ----------
+    coef_ : ndarray of shape (n_tasks, n_features)
+        Coefficients, for logits of binary tasks and values of regression tasks.
+        Features that are not selected have exact zeros.
+    intercept_ : ndarray of shape (n_tasks,)
+        Intercepts.
+    n_iter_ : int
+        Number of steps of the solver.
+    classes_ : ndarray of shape (n_binary_tasks, 2) or (2,)
+        The labels of the binary tasks; 1-D for a single task. Absent without any.
+    task_names_ : list of str
+        Names of the tasks: the columns of a DataFrame `y`.
+    n_tasks_ : int
+        Number of tasks.
+    n_features_in_ : int
+        Number of columns of `X`.
+    feature_names_in_ : ndarray of shape (`n_features_in_`,)
+        Names of the columns, if `X` has column names that are all strings.
+
+    See Also
+    --------
+    MultiTaskSparseLinearCV : Chooses alpha by cross-validation.
+    sklearn.linear_model.MultiTaskLasso : The same for regression tasks only, all of
+        whose rows have values.
+
+    Notes
+    -----
+    Differences to the paper: intercepts are not penalised, so that they do not depend
+    on the coding of the features, and tasks may have rows of their own within one
+    table, by NaN in `y`.
+
+    Columns should have similar scales, as for any penalised model: use
+    :class:`~sklearn.preprocessing.StandardScaler`, or
+    :class:`~sklearn.preprocessing.MaxAbsScaler` for sparse matrices. Inside
+    :class:`~sklearn.feature_selection.SelectFromModel`, pass ``threshold=1e-10``; its
+    default drops features below the mean norm.
+
+    With tasks of both types, scorers that expect one column of probabilities per task
+    do not apply: `predict_proba` has the columns of the binary tasks.
+
+    References
+    ----------
+    Cao et al. (2024). "MTLComb: multi-task learning combining regression and
+    classification tasks for joint feature selection." :arxiv:`2405.09886`
+
+    Beck and Teboulle (2009). "A Fast Iterative Shrinkage-Thresholding Algorithm for
+    Linear Inverse Problems." SIAM Journal on Imaging Sciences 2(1).
+    :doi:`10.1137/080716542`
+
+    Examples
+    --------
+    Click and conversion on all rows, the order value on converted rows:
+
+    >>> import numpy as np
+    >>> from sk_pwiser.linear_model import MultiTaskSparseLinear
+    >>> rng = np.random.default_rng(0)
+    >>> X = rng.standard_normal((1000, 20))
+    >>> click = X[:, 0] + rng.standard_normal(1000) > 0
+    >>> conversion = click & (X[:, 0] + rng.standard_normal(1000) > 1)
+    >>> value = 50 + 5 * X[:, 1] + rng.standard_normal(1000)
+    >>> value[~conversion] = np.nan
+    >>> model = MultiTaskSparseLinear(
+    ...     alpha=0.3,
+    ...     task_types=["binary", "binary", "regression"],
+    ...     scale_targets=True,
+    ... )
+    >>> model.fit(X, np.column_stack([click, conversion, value])).coef_.any(axis=0)[:5]
+    array([ True,  True, False, False, False])
+    >>> model.predict_proba(X).shape
+    (1000, 2)
+    """
+
+    _parameter_constraints: ClassVar[dict] = {
+        "alpha": [NOT_NEGATIVE],
+        **SPARSE_CONSTRAINTS,
+    }
+
+    def __init__(
+        self,
+        *,
+        alpha=0.01,
+        task_types="binary",
+        l2=0.0,
+        mean_reg=0.0,
+        fit_intercept=True,
+        scale_targets=False,
+        max_iter=2000,
+        tol=1e-4,
+    ):
+        self.alpha = alpha
+        self.task_types = task_types
+        self.l2 = l2
+        self.mean_reg = mean_reg
+        self.fit_intercept = fit_intercept
+        self.scale_targets = scale_targets
+        self.max_iter = max_iter
+        self.tol = tol
+
+    @_fit_context(prefer_skip_nested_validation=True)
+    def fit(self, X, y, sample_weight=None):
+        """Fit the coefficients of all tasks.
+
+        Parameters
+        ----------
+        X : {array-like, sparse matrix} of shape (n_samples, n_features)
+            Features.
+        y : array-like of shape (n_samples, n_tasks) or (n_samples,)
+            Labels 0 and 1 of binary tasks, or any two labels of a single one; values of
+            regression tasks. NaN where one of several tasks has no label.
+        sample_weight : array-like of shape (n_samples,), default=None
+            Weights of the rows, >= 0.
+
+        Returns
+        -------
+        MultiTaskSparseLinear
+            The fitted estimator.
+
+        Raises
+        ------
+        ValueError
+            If data or parameters are invalid. An earlier fit stays usable.
+
+        Warns
+        -----
+        ConvergenceWarning
+            If `max_iter` is reached.
+        """
+        X, targets, weights = self._check_data(X, y, sample_weight)
+        problem = SparseProblem(X, targets, weights, self._settings())
+        return self._set_solution(targets, *problem.solve(self.alpha))

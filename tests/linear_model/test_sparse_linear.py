@@ -1,0 +1,325 @@
+"""The solution against optimality conditions, scikit-learn and closed forms."""
+
+import numpy as np
+import pytest
+from linear_problems import MIXED, least_empty_alpha, mixed_problem, smooth_gradient
+from numpy.testing import assert_allclose, assert_array_equal
+from scipy import sparse
+from sklearn.base import clone
+from sklearn.exceptions import ConvergenceWarning
+from sklearn.feature_selection import SelectFromModel
+from sklearn.linear_model import LogisticRegression, MultiTaskLasso
+from sklearn.metrics import r2_score, roc_auc_score
+from sklearn.pipeline import make_pipeline
+from sklearn.preprocessing import OneHotEncoder
+
+from sk_pwiser.linear_model import MultiTaskSparseLinear, multi_task_sparse_path
+from sk_pwiser.metrics import cvr_auc_scorer, make_task_scorer, mean_auc_scorer
+
+
+def exact(**params):
+    return MultiTaskSparseLinear(tol=1e-11, max_iter=100_000, **params)
+
+
+@pytest.mark.parametrize("seed", range(3))
+def test_features_of_both_types_enter_at_the_same_alpha(seed):
+    X, y = mixed_problem(seed=seed)
+    limit = least_empty_alpha(X, y, MIXED)
+    model = exact(alpha=1.001 * limit, task_types=MIXED).fit(X, y)
+    assert_array_equal(model.coef_, 0)
+    model.set_params(alpha=0.999 * limit).fit(X, y)
+    assert model.coef_.any(axis=0).sum() == 1
+
+
+@pytest.mark.parametrize("storage", [np.asarray, sparse.csr_matrix, sparse.csc_array])
+@pytest.mark.parametrize(("l2", "mean_reg"), [(0, 0), (0.3, 0), (0, 0.5), (0.2, 0.1)])
+@pytest.mark.parametrize("fit_intercept", [True, False])
+def test_the_optimality_conditions_hold(storage, l2, mean_reg, fit_intercept):
+    X, y = mixed_problem()
+    weight = np.random.default_rng(1).uniform(0, 2, len(X))
+    alpha = 0.3
+    model = exact(
+        alpha=alpha,
+        l2=l2,
+        mean_reg=mean_reg,
+        fit_intercept=fit_intercept,
+        task_types=MIXED,
+    ).fit(storage(X), y, sample_weight=weight)
+    W = model.coef_.T
+    gradient, by_intercept = smooth_gradient(
+        X, y, model.coef_, model.intercept_, MIXED, weight
+    )
+    gradient += l2 * W + mean_reg * (W - W.mean(axis=1, keepdims=True))
+    norms = np.linalg.norm(W, axis=1)
+    active = norms > 0
+    assert 0 < active.sum() < len(norms)
+    direction = W[active] / norms[active, np.newaxis]
+    assert_allclose(gradient[active] + alpha * direction, 0, atol=1e-9)
+    assert np.linalg.norm(gradient[~active], axis=1).max() <= alpha * (1 + 1e-9)
+    if fit_intercept:
+        assert_allclose(by_intercept, 0, atol=1e-9)
+    else:
+        assert_array_equal(model.intercept_, 0)
+
+
+@pytest.mark.parametrize("fit_intercept", [True, False])
+def test_regression_tasks_give_the_multi_task_lasso(fit_intercept):
+    rng = np.random.default_rng(0)
+    X = rng.standard_normal((80, 30)) + 3.0
+    y = X[:, :3] @ rng.standard_normal((3, 4)) + rng.standard_normal((80, 4))
+    expected = MultiTaskLasso(
+        alpha=0.4, fit_intercept=fit_intercept, tol=1e-12, max_iter=100_000
+    ).fit(X, y)
+    model = exact(alpha=0.4, task_types="regression", fit_intercept=fit_intercept)
+    model.fit(X, y)
+    assert_allclose(model.coef_, expected.coef_, atol=1e-8)
+    assert_allclose(model.predict(X), expected.predict(X), atol=1e-7)
+    assert 0 < model.coef_.any(axis=0).sum() < 30
+
+
+def test_one_binary_task_gives_an_l1_logistic_regression():
+    X, y = mixed_problem(n=200, p=15)
+    y, alpha = y[:, 0], 0.12
+    # liblinear penalises the intercept, so that neither has one.
+    expected = LogisticRegression(
+        l1_ratio=1.0,
+        C=2 / (alpha * len(X)),
+        solver="liblinear",
+        fit_intercept=False,
+        tol=1e-10,
+        max_iter=10_000,
+    ).fit(X, y)
+    model = exact(alpha=alpha, fit_intercept=False).fit(X, y)
+    assert_allclose(model.coef_, expected.coef_, atol=1e-6)
+    assert 0 < (model.coef_ == 0).sum() < 15
+
+
+def test_without_penalty_it_is_logistic_regression_per_task():
+    X, y = mixed_problem()
+    model = exact(alpha=0.0, l2=0.05).fit(X, y[:, :2])
+    for k in range(2):
+        # 2 * mean loss + l2 / 2 |w|^2 is sum of losses + n l2 / 4 |w|^2.
+        single = LogisticRegression(C=2 / (0.05 * len(X)), tol=1e-10, max_iter=10_000)
+        single.fit(X, y[:, k])
+        assert_allclose(model.coef_[k], single.coef_[0], atol=1e-5)
+        assert_allclose(model.intercept_[k], single.intercept_[0], atol=1e-5)
+
+
+def test_strong_mean_regularisation_makes_tasks_equal():
+    X, y = mixed_problem()
+    apart = exact(alpha=0.05).fit(X, y[:, :2]).coef_
+    equal = exact(alpha=0.05, mean_reg=1e4).fit(X, y[:, :2]).coef_
+    assert np.abs(apart[0] - apart[1]).max() > 0.3
+    assert_allclose(equal[0], equal[1], atol=1e-3)
+    assert equal.any()
+
+
+def test_the_order_of_tasks_does_not_matter():
+    X, y = mixed_problem()
+    model = exact(alpha=0.1, task_types=MIXED).fit(X, y)
+    order = [2, 0, 1]
+    types = [MIXED[k] for k in order]
+    permuted = exact(alpha=0.1, task_types=types).fit(X, y[:, order])
+    assert_allclose(permuted.coef_, model.coef_[order], atol=1e-9)
+    assert_allclose(permuted.intercept_, model.intercept_[order], atol=1e-9)
+
+
+def test_rows_without_a_label_do_not_influence_their_task():
+    """The value is fitted as by itself, if it is the only task with a signal."""
+    X, y = mixed_problem(observed=0.5)
+    rows = ~np.isnan(y[:, 2])
+    alone = exact(alpha=0.0, task_types="regression").fit(X[rows], y[rows, 2])
+    joint = exact(alpha=0.0, l2=1e-12, task_types=MIXED).fit(X, y)
+    assert_allclose(joint.coef_[2], alone.coef_[0], atol=1e-6)
+
+
+def test_many_features_are_solved_on_few_of_them(monkeypatch):
+    """More features than the first working set holds, dense and sparse."""
+    rng = np.random.default_rng(0)
+    X = rng.standard_normal((200, 600)) * (rng.random((200, 600)) < 0.2)
+    linear = X[:, :20] @ rng.standard_normal((20, 2))
+    y = (linear + rng.standard_normal((200, 2)) > 0).astype(int)
+    model = exact(alpha=0.03).fit(sparse.csr_array(X), y)
+    gradient, _ = smooth_gradient(
+        X, y, model.coef_, model.intercept_, ["binary", "binary"]
+    )
+    active = model.coef_.any(axis=0)
+    assert 64 < active.sum() < 300
+    assert_allclose(np.linalg.norm(gradient[active], axis=1), 0.03, rtol=1e-7)
+    assert np.linalg.norm(gradient[~active], axis=1).max() <= 0.03
+
+
+def test_centring_leaves_a_large_offset_without_effect():
+    X, y = mixed_problem()
+    model = exact(alpha=0.1, task_types=MIXED).fit(X, y)
+    moved = exact(alpha=0.1, task_types=MIXED).fit(X + 1000.0, y)
+    assert_allclose(moved.coef_, model.coef_, atol=1e-6)
+
+
+def test_scaled_targets_do_not_depend_on_the_unit():
+    X, y = mixed_problem()
+    cents = y * [1, 1, 100]
+    params = {"alpha": 0.1, "task_types": MIXED, "scale_targets": True}
+    euro = exact(**params).fit(X, y)
+    cent = exact(**params).fit(X, cents)
+    assert_allclose(cent.coef_[:2], euro.coef_[:2], atol=1e-9)
+    assert_allclose(cent.coef_[2], 100 * euro.coef_[2], atol=1e-7)
+    assert_allclose(cent.predict(X)[:, 2], 100 * euro.predict(X)[:, 2])
+    plain = exact(alpha=0.1, task_types=MIXED).fit(X, cents)
+    assert not np.allclose(plain.coef_[:2], euro.coef_[:2], atol=0.01)
+
+
+def test_weights_are_repeated_rows():
+    X, y = mixed_problem()
+    weight = np.random.default_rng(0).integers(0, 4, len(X))
+    model = exact(alpha=0.1, task_types=MIXED)
+    weighted = model.fit(X, y, sample_weight=weight).coef_
+    repeated = clone(model).fit(
+        np.repeat(X, weight, axis=0), np.repeat(y, weight, axis=0)
+    )
+    assert_allclose(weighted, repeated.coef_, atol=1e-9)
+
+
+def test_a_path_holds_the_models_of_its_alphas():
+    X, y = mixed_problem()
+    alphas, coefs, intercepts = multi_task_sparse_path(
+        X, y, alphas=6, eps=0.02, task_types=MIXED, tol=1e-11, max_iter=100_000
+    )
+    limit = least_empty_alpha(X, y, MIXED)
+    assert_allclose(alphas, np.geomspace(limit, 0.02 * limit, 6))
+    assert_array_equal(coefs[..., 0], 0)
+    for i in (2, 5):
+        model = exact(alpha=alphas[i], task_types=MIXED).fit(X, y)
+        assert_allclose(coefs[..., i], model.coef_, atol=1e-8)
+        assert_allclose(intercepts[:, i], model.intercept_, atol=1e-8)
+
+
+def test_given_alphas_are_sorted():
+    X, y = mixed_problem()
+    alphas, coefs, _ = multi_task_sparse_path(
+        X, y, alphas=[0.05, 0.5], task_types=MIXED
+    )
+    assert_array_equal(alphas, [0.5, 0.05])
+    assert coefs[..., 0].any(axis=0).sum() < coefs[..., 1].any(axis=0).sum()
+
+
+def test_it_selects_features_in_a_pipeline():
+    rng = np.random.default_rng(0)
+    codes = rng.integers(0, 5, (400, 3))
+    y = (codes[:, :1] + rng.standard_normal((400, 2)) > 2).astype(int)
+    model = exact(alpha=0.1)
+    pipeline = make_pipeline(
+        OneHotEncoder(), SelectFromModel(model, threshold=1e-10), exact(alpha=0.01)
+    ).fit(codes, y)
+    selected = pipeline[1].get_support()
+    assert_array_equal(selected, pipeline[1].estimator_.coef_.any(axis=0))
+    assert selected[:5].any()
+    assert not selected[5:].any()
+    assert pipeline.predict_proba(codes).shape == (400, 2)
+
+
+def test_predictions_and_scores_of_mixed_tasks():
+    pandas = pytest.importorskip("pandas")
+    X, y = mixed_problem()
+    labels = pandas.DataFrame(y, columns=["click", "conversion", "value"])
+    model = exact(alpha=0.05, task_types=MIXED).fit(X, labels)
+    assert model.task_names_ == ["click", "conversion", "value"]
+    linear = X @ model.coef_.T + model.intercept_
+    p = 1 / (1 + np.exp(-linear[:, :2]))
+    assert_allclose(model.predict_proba(X), p)
+    assert_allclose(
+        model.predict(X), np.column_stack([linear[:, :2] > 0, linear[:, 2]])
+    )
+    assert_allclose(model.predict_cvr(X), np.minimum(p[:, 1] / p[:, 0], 1))
+    seen = ~np.isnan(y[:, 2])
+    scores = [roc_auc_score(y[:, k], p[:, k]) for k in range(2)]
+    scores.append(r2_score(y[seen, 2], linear[seen, 2]))
+    assert_allclose(model.score(X, labels), np.mean(scores))
+
+
+def test_scorers_of_the_package_apply_to_binary_tasks():
+    X, y = mixed_problem()
+    model = exact(alpha=0.05).fit(X, y[:, :2])
+    p = model.predict_proba(X)
+    by_task = [roc_auc_score(y[:, k], p[:, k]) for k in range(2)]
+    assert_allclose(mean_auc_scorer(model, X, y[:, :2]), np.mean(by_task))
+    scorer = make_task_scorer(roc_auc_score, "conversion")
+    assert_allclose(scorer(model, X, y[:, :2]), by_task[1])
+    assert cvr_auc_scorer(model, X, y[:, :2]) > 0.5
+
+
+def test_labels_keep_their_dtype_and_text_is_possible():
+    X, y = mixed_problem()
+    model = MultiTaskSparseLinear().fit(X, y[:, :2].astype(np.int8))
+    assert model.predict(X).dtype == np.int8
+    assert_array_equal(model.classes_, [[0, 1], [0, 1]])
+    text = np.where(y[:, 0] == 1, "yes", "no")
+    single = MultiTaskSparseLinear().fit(X, text)
+    assert set(single.predict(X)) == {"yes", "no"}
+    assert_allclose(single.score(X, text), roc_auc_score(y[:, 0], X @ single.coef_[0]))
+
+
+def test_regression_has_no_probabilities():
+    X, _ = mixed_problem()
+    model = MultiTaskSparseLinear(task_types="regression").fit(X, X[:, 0])
+    assert not hasattr(model, "predict_proba")
+    assert not hasattr(model, "predict_cvr")
+    assert model.predict(X).shape == (len(X),)
+
+
+def test_a_constant_task_is_constant_and_leaves_the_others_alone():
+    X, y = mixed_problem()
+    y = y[:, :2].copy()
+    y[:, 1] = 0
+    model = exact(alpha=0.1)
+    with pytest.warns(UserWarning, match="Task 'conversion' is 0 in every row"):
+        model.fit(X, y)
+    assert_array_equal(model.coef_[1], 0)
+    assert_allclose(model.predict_proba(X)[:, 1], 0.5 / (len(X) + 1))
+    alone = exact(alpha=0.1).fit(X, y[:, 0])
+    assert_allclose(model.coef_[0], alone.coef_[0], atol=1e-9)
+
+
+REFUSED = {
+    "two labels": ({}, lambda y: y * 2, r"column 'task_0' of y contains 2"),
+    "no label": ({}, lambda y: y * [1, np.nan, 1], "Task 'task_1' has no label"),
+    "number of types": ({"task_types": ["binary"]}, None, "has 1 entries"),
+    "name of a type": ({"task_types": ["binary", "x", "binary"]}, None, "got 'x'"),
+    "rows": ({}, lambda y: y[:-1], "rows"),
+    "infinite": ({}, lambda y: y / 0.0, "infinity"),
+    "penalty": ({"alpha": -1.0}, None, "alpha"),
+    "single NaN": ({}, lambda y: np.where(y[:, 0] == 1, np.nan, 0), "NaN"),
+}
+
+
+@pytest.mark.parametrize(
+    ("params", "change", "message"), REFUSED.values(), ids=REFUSED.keys()
+)
+def test_bad_input_is_refused_and_the_earlier_fit_stays(params, change, message):
+    X, y = mixed_problem()
+    y = (y > 0).astype(float)
+    model = MultiTaskSparseLinear().fit(X, y)
+    before = model.predict_proba(X)
+    with np.errstate(all="ignore"):
+        bad = y if change is None else change(y)
+    with pytest.raises(ValueError, match=message):
+        clone(model).set_params(**params).fit(X, bad)
+    if not params:
+        with pytest.raises(ValueError, match=message):
+            model.fit(X, bad)
+    assert_array_equal(model.predict_proba(X), before)
+
+
+@pytest.mark.parametrize(
+    ("weight", "message"), [(-1.0, "must not be negative"), (0.0, "zero")]
+)
+def test_bad_weights_are_refused(weight, message):
+    X, y = mixed_problem()
+    with pytest.raises(ValueError, match=message):
+        MultiTaskSparseLinear().fit(X, y[:, :2], sample_weight=np.full(len(X), weight))
+
+
+def test_too_few_steps_are_reported():
+    X, y = mixed_problem()
+    with pytest.warns(ConvergenceWarning, match="max_iter=2"):
+        MultiTaskSparseLinear(alpha=0.001, max_iter=2).fit(X, y[:, :2])

@@ -1,0 +1,88 @@
+"""The choice of alpha against a loop over folds and alphas."""
+
+import numpy as np
+import pytest
+from linear_problems import MIXED, least_empty_alpha, mixed_problem
+from numpy.testing import assert_allclose, assert_array_equal
+from scipy import sparse
+from sklearn.metrics import r2_score, roc_auc_score
+from sklearn.model_selection import KFold
+
+from sk_pwiser.linear_model import MultiTaskSparseLinear, MultiTaskSparseLinearCV
+
+TIGHT = {"tol": 1e-9, "max_iter": 50_000}
+
+
+def test_scores_and_the_choice_equal_a_loop():
+    X, y = mixed_problem(n=200)
+    cv = KFold(4)
+    model = MultiTaskSparseLinearCV(alphas=5, cv=cv, task_types=MIXED, **TIGHT)
+    model.fit(X, y)
+    limit = least_empty_alpha(X, y, MIXED)
+    assert_allclose(model.alphas_, np.geomspace(limit, 0.01 * limit, 5))
+    scores = np.empty((5, 4, 3))
+    for i, alpha in enumerate(model.alphas_):
+        for fold, (train, test) in enumerate(cv.split(X)):
+            single = MultiTaskSparseLinear(alpha=alpha, task_types=MIXED, **TIGHT)
+            single.fit(X[train], y[train])
+            p, values = single.predict_proba(X[test]), single.predict(X[test])[:, 2]
+            for k in range(2):
+                scores[i, fold, k] = roc_auc_score(y[test, k], p[:, k])
+            seen = ~np.isnan(y[test, 2])
+            scores[i, fold, 2] = r2_score(y[test, 2][seen], values[seen])
+    assert_allclose(model.scores_, scores, atol=0.01)
+    assert_allclose(model.scores_[..., 2], scores[..., 2], atol=1e-5)
+    mean = scores.mean(axis=1)
+    binary = model.alphas_[mean[:, :2].mean(axis=1).argmax()]
+    regression = model.alphas_[mean[:, 2].argmax()]
+    assert model.best_alphas_ == {"binary": binary, "regression": regression}
+    assert_allclose(model.alpha_, (2 * binary + regression) / 3)
+
+
+def test_the_last_fit_is_that_of_the_chosen_alpha():
+    X, y = mixed_problem(n=200)
+    model = MultiTaskSparseLinearCV(task_types=MIXED, random_state=0, **TIGHT)
+    model.fit(sparse.csr_matrix(X), y)
+    plain = MultiTaskSparseLinear(alpha=model.alpha_, task_types=MIXED, **TIGHT)
+    assert_allclose(model.coef_, plain.fit(X, y).coef_, atol=1e-7)
+
+
+def test_it_finds_more_than_a_single_large_penalty():
+    X, y = mixed_problem(n=300)
+    model = MultiTaskSparseLinearCV(task_types=MIXED, random_state=0).fit(X, y)
+    assert model.alpha_ < model.alphas_[0]
+    assert model.coef_[:, :3].all()
+    assert model.score(X, y) > 0.6
+
+
+def test_folds_depend_on_the_seed_only():
+    X, y = mixed_problem(n=200)
+    fits = [
+        MultiTaskSparseLinearCV(task_types=MIXED, random_state=seed).fit(X, y).scores_
+        for seed in (0, 0, 1)
+    ]
+    assert_array_equal(fits[0], fits[1])
+    assert not np.array_equal(fits[0], fits[2])
+
+
+def test_rare_conversions_are_in_every_fold():
+    """Without stratification ten conversions are often missing from a fold."""
+    rng = np.random.default_rng(0)
+    X = rng.standard_normal((500, 4))
+    y = np.zeros((500, 2), dtype=int)
+    y[:100, 0] = y[:10, 1] = 1
+    model = MultiTaskSparseLinearCV(cv=5, random_state=0).fit(X, y)
+    assert not np.isnan(model.scores_).any()
+
+
+def test_a_task_without_any_score_is_an_error():
+    X, y = mixed_problem(n=100)
+    y = y[:, :2].copy()
+    y[:, 1] = 0
+    y[:50, 1] = 1
+    halves = [(np.arange(50, 100), np.arange(50)), (np.arange(50), np.arange(50, 100))]
+    with (
+        pytest.warns(UserWarning, match="Task 'conversion'"),
+        pytest.raises(ValueError, match="Task 'conversion' has no score in any fold"),
+    ):
+        MultiTaskSparseLinearCV(cv=halves).fit(X, y)
