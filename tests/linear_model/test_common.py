@@ -7,9 +7,15 @@ from sklearn.utils.estimator_checks import (
     estimator_checks_generator,
 )
 
-from sk_pwiser.linear_model import MultiTaskSparseLinear, MultiTaskSparseLinearCV
+from sk_pwiser.linear_model import (
+    CPMultiTaskLogistic,
+    MultiTaskSparseLinear,
+    MultiTaskSparseLinearCV,
+)
 
 ESTIMATORS = {
+    "cp": CPMultiTaskLogistic(),
+    "cp als": CPMultiTaskLogistic(loss="squared_error", solver="als"),
     "sparse": MultiTaskSparseLinear(),
     "sparse regression": MultiTaskSparseLinear(task_types="regression"),
     "sparse cv": MultiTaskSparseLinearCV(alphas=4, cv=3, random_state=0),

@@ -1,0 +1,265 @@
+"""The estimator: its grid of cells, and what it equals in special cases."""
+
+import numpy as np
+import pytest
+from numpy.testing import assert_allclose, assert_array_equal
+from scipy import sparse
+from sklearn.base import clone
+from sklearn.exceptions import ConvergenceWarning
+from sklearn.linear_model import LogisticRegression, Ridge
+from sklearn.metrics import roc_auc_score
+
+from sk_pwiser.linear_model import CPMultiTaskLogistic
+from sk_pwiser.metrics import mean_auc_scorer
+
+MARKETS = np.array(["DE", "ES", "FR", "NL"])
+
+
+def grid_data(n=800, p=6, seed=0):
+    """Return features, markets and labels of two events; true rank 2."""
+    rng = np.random.default_rng(seed)
+    X = rng.standard_normal((n, p))
+    market = rng.integers(0, 4, n)
+    L = rng.standard_normal((p, 2)) * 1.5
+    event, level = rng.uniform(0.3, 1, (2, 2)), rng.uniform(-1, 1, (4, 2))
+    logits = ((X @ L) * level[market]) @ event.T + level[market, :1]
+    return X, market, (rng.random((n, 2)) < 1 / (1 + np.exp(-logits))).astype(int)
+
+
+def table(X, market, names=MARKETS):
+    pandas = pytest.importorskip("pandas")
+    data = pandas.DataFrame(X, columns=[f"x{j}" for j in range(X.shape[1])])
+    data.insert(2, "market", names[market])
+    return data
+
+
+def exact(**params):
+    params = {"tol": 1e-9, "max_iter": 10_000, "random_state": 0, **params}
+    return CPMultiTaskLogistic(**params)
+
+
+def test_predictions_are_those_of_the_cells():
+    X, market, Y = grid_data()
+    data = table(X, market)
+    model = CPMultiTaskLogistic(group_modes=["market"], random_state=0).fit(data, Y)
+    assert model.coef_.shape == (2, 4, 6)
+    assert model.intercept_.shape == (2, 4)
+    assert_array_equal(model.levels_["market"], MARKETS)
+    assert model.n_features_in_ == 7
+    U, M = model.factors_["event"], model.factors_["market"]
+    assert_allclose(
+        model.coef_, np.einsum("pr,kr,mr->kmp", model.loadings_, U, M), atol=1e-12
+    )
+    logits = np.einsum("np,knp->nk", X, model.coef_[:, market])
+    logits += model.intercept_[:, market].T
+    assert_allclose(model.predict_proba(data), 1 / (1 + np.exp(-logits)))
+    scores = [roc_auc_score(Y[:, k], logits[:, k]) for k in range(2)]
+    assert_allclose(model.score(data, Y), np.mean(scores))
+    assert_allclose(mean_auc_scorer(model, data, Y), np.mean(scores))
+
+
+def test_names_positions_and_sparse_matrices_give_the_same():
+    X, market, Y = grid_data()
+    by_name = exact(group_modes=["market"]).fit(table(X, market), Y)
+    array = np.column_stack([X, market])
+    for stored in (array, sparse.csr_array(array), sparse.csr_matrix(array)):
+        model = exact(group_modes=[6]).fit(stored, Y)
+        assert_allclose(model.coef_, by_name.coef_, atol=1e-6)
+        p = by_name.predict_proba(table(X, market))
+        assert_allclose(model.predict_proba(stored), p, atol=1e-6)
+
+
+def test_two_group_modes():
+    X, market, Y = grid_data()
+    device = np.arange(len(X)) % 3
+    data = table(X, market).assign(device=device)
+    model = CPMultiTaskLogistic(group_modes=("device", "market"), random_state=0)
+    model.fit(data, Y)
+    assert model.coef_.shape == (2, 3, 4, 6)
+    logits = np.einsum("np,knp->nk", X, model.coef_[:, device, market])
+    logits += model.intercept_[:, device, market].T
+    assert_allclose(model.predict_proba(data), 1 / (1 + np.exp(-logits)))
+
+
+def test_unseen_and_missing_levels_take_the_mean():
+    X, market, Y = grid_data()
+    data = table(X, market)
+    model = CPMultiTaskLogistic(group_modes=["market"], random_state=0).fit(data, Y)
+    coef, intercept = model.coef_.mean(axis=1), model.intercept_.mean(axis=1)
+    expected = 1 / (1 + np.exp(-X @ coef.T - intercept))
+    assert_allclose(model.predict_proba(data.assign(market="US")), expected)
+    assert_allclose(model.predict_proba(data.assign(market=None)), expected)
+
+
+def test_the_scale_of_the_factors_does_not_matter():
+    X, market, Y = grid_data()
+    data = table(X, market)
+    model = CPMultiTaskLogistic(group_modes=["market"], random_state=0).fit(data, Y)
+    before = model.predict_proba(data)
+    c = np.array([2.0, -0.3])
+    model.loadings_ = model.loadings_ * c
+    model.factors_["market"] = model.factors_["market"] / c
+    assert_allclose(model.predict_proba(data), before)
+
+
+@pytest.mark.parametrize("solver", ["als", "lbfgs"])
+def test_one_cell_is_a_ridge_regression(solver):
+    """L u with |L|^2 + |u|^2 penalised is ridge with alpha / |u|^2, given u."""
+    X, _, Y = grid_data(n=200)
+    model = exact(loss="squared_error", solver=solver, intercept_alpha=0, rank=1)
+    model.fit(X, Y[:, 0])
+    square = (model.factors_["event"] ** 2).sum()
+    ridge = Ridge(alpha=1.0 / square).fit(X, 2 * Y[:, 0] - 1)
+    assert_allclose(model.coef_, ridge.coef_[np.newaxis], atol=1e-5)
+    assert_allclose(model.intercept_, [ridge.intercept_], atol=1e-5)
+
+
+def test_full_rank_and_weak_penalty_are_separate_regressions():
+    X, _, Y = grid_data(n=400)
+    model = exact(rank=2, alpha=1e-4, intercept_alpha=0).fit(X, Y)
+    for k in range(2):
+        single = LogisticRegression(C=np.inf, tol=1e-9, max_iter=1000).fit(X, Y[:, k])
+        assert_allclose(model.coef_[k], single.coef_[0], atol=1e-3)
+        assert_allclose(model.intercept_[k], single.intercept_[0], atol=1e-3)
+
+
+def best_on_validation_rows(make, X, y):
+    """Return the fit with the best score on rows 600 to 1200, of several alphas."""
+    fits = [make(alpha).fit(X[:600], y[:600]) for alpha in (0.3, 1.0, 3.0, 10.0)]
+    return max(fits, key=lambda fit: fit.score(X[600:1200], y[600:1200]))
+
+
+@pytest.mark.parametrize("seed", range(2))
+def test_low_rank_beats_pooling_with_few_rows(seed):
+    X, market, Y = grid_data(n=4000, p=30, seed=seed)
+    data = np.column_stack([X, market])
+
+    def low_rank(alpha):
+        return CPMultiTaskLogistic(alpha=alpha, group_modes=[30], random_state=0)
+
+    def pooled(alpha):
+        return CPMultiTaskLogistic(alpha=alpha, random_state=0)
+
+    by_cell = best_on_validation_rows(low_rank, data, Y).score(data[1200:], Y[1200:])
+    by_event = best_on_validation_rows(pooled, X, Y).score(X[1200:], Y[1200:])
+    assert by_cell > by_event + 0.02
+
+
+def test_weights_are_repeated_rows():
+    X, market, Y = grid_data(n=300)
+    data = np.column_stack([X, market])
+    weight = np.random.default_rng(0).integers(0, 3, 300)
+    model = exact(group_modes=[6])
+    weighted = clone(model).fit(data, Y, sample_weight=weight)
+    repeated = clone(model).fit(
+        np.repeat(data, weight, axis=0), np.repeat(Y, weight, axis=0)
+    )
+    assert_allclose(weighted.coef_, repeated.coef_, atol=1e-5)
+
+
+def test_a_missing_label_is_a_label_without_effect():
+    """Rows whose second label is missing, against a first task of these rows alone."""
+    X, market, Y = grid_data(n=300)
+    data = np.column_stack([X, market])
+    labels = np.vstack([Y, Y[:100]]).astype(float)
+    labels[300:, 1] = np.nan
+    labels[:100, 0] = np.nan
+    # Each label occurs once, in one of two copies of its row.
+    split = exact(group_modes=[6]).fit(np.vstack([data, data[:100]]), labels)
+    whole = exact(group_modes=[6]).fit(data, Y)
+    p = whole.predict_proba(data)
+    assert_allclose(split.predict_proba(data), p, atol=1e-3)
+
+
+def test_cells_with_one_label_or_no_row_have_finite_intercepts():
+    X, market, Y = grid_data()
+    Y = Y.copy()
+    Y[market == 1, 1] = 0
+    device = np.where(market == 2, 0, np.arange(len(X)) % 2)
+    data = table(X, market).assign(device=device)
+    model = CPMultiTaskLogistic(group_modes=["market", "device"], random_state=0)
+    model.fit(data, Y)
+    assert np.abs(model.intercept_).max() < 10
+    # Without rows the cell keeps the log-odds of its event, at the mean of X.
+    centre = model.intercept_ + model.coef_ @ X.mean(axis=0)
+    odds = np.log((Y.sum(axis=0) + 0.5) / (len(Y) - Y.sum(axis=0) + 0.5))
+    assert_allclose(centre[:, 2, 1], odds)
+
+
+def test_more_starts_keep_the_best():
+    X, market, Y = grid_data()
+    data = np.column_stack([X, market])
+    one, more = (exact(rank=1, group_modes=[6], n_init=n) for n in (1, 5))
+    assert more.fit(data, Y).objective_ <= one.fit(data, Y).objective_
+
+
+def test_the_seed_decides_and_global_generators_stay():
+    X, market, Y = grid_data()
+    data = np.column_stack([X, market])
+    state = np.random.get_state()[1].copy()  # noqa: NPY002
+    fits = [
+        CPMultiTaskLogistic(group_modes=[6], random_state=s).fit(data, Y).loadings_
+        for s in (0, 0, 1)
+    ]
+    assert_array_equal(fits[0], fits[1])
+    assert not np.array_equal(fits[0], fits[2])
+    assert_array_equal(np.random.get_state()[1], state)  # noqa: NPY002
+
+
+def test_bad_metadata_is_refused_and_the_earlier_fit_stays():
+    X, market, Y = grid_data()
+    data = table(X, market)
+    model = CPMultiTaskLogistic(group_modes=["market"], random_state=0).fit(data, Y)
+    before = model.predict_proba(data)
+    with pytest.raises(ValueError, match=r"'market', which X does not have"):
+        model.fit(data.drop(columns="market"), Y)
+    with pytest.raises(ValueError, match=r"'market' .* has one, 'NL'"):
+        model.fit(data.assign(market="NL"), Y)
+    gaps = data.assign(market=data["market"].where(data["market"] != "ES"))
+    n_missing = int((market == 1).sum())
+    with pytest.raises(ValueError, match=f"'market' .* {n_missing} missing"):
+        model.fit(gaps, Y)
+    with pytest.raises(ValueError, match="'market', but X has no column names"):
+        model.fit(X, Y)
+    with pytest.raises(ValueError, match="could not convert string"):
+        CPMultiTaskLogistic().fit(data, Y)
+    assert_array_equal(model.predict_proba(data), before)
+
+
+REFUSED = [
+    ({"solver": "als"}, ValueError, "requires loss='squared_error'"),
+    ({"group_modes": [9]}, ValueError, "position 9, but X has 7 columns"),
+    ({"group_modes": [6, -1]}, ValueError, "distinct"),
+    ({"group_modes": [1.5]}, TypeError, "got 1.5"),
+    ({"group_modes": ["event"]}, ValueError, "both 'event'"),
+    ({"rank": 0}, ValueError, "rank"),
+]
+
+
+@pytest.mark.parametrize(("params", "error", "message"), REFUSED)
+def test_bad_parameters_are_refused(params, error, message):
+    X, market, Y = grid_data(n=50)
+    with pytest.raises(error, match=message):
+        CPMultiTaskLogistic(**params).fit(np.column_stack([X, market]), Y)
+
+
+@pytest.mark.parametrize(
+    "params", [{}, {"loss": "squared_error", "solver": "als"}], ids=["lbfgs", "als"]
+)
+def test_too_few_iterations_are_reported(params):
+    X, market, Y = grid_data()
+    model = CPMultiTaskLogistic(group_modes=[6], max_iter=2, **params)
+    with pytest.warns(ConvergenceWarning, match="max_iter=2"):
+        model.fit(np.column_stack([X, market]), Y)
+
+
+def test_the_least_squares_form_gives_probabilities():
+    X, market, Y = grid_data()
+    data = np.column_stack([X, market])
+    model = exact(loss="squared_error", solver="als", group_modes=[6]).fit(data, Y)
+    linear = np.einsum("np,knp->nk", X, model.coef_[:, market])
+    linear += model.intercept_[:, market].T
+    p = model.predict_proba(data)
+    assert_allclose(p, np.clip((1 + linear) / 2, 1e-300, 1 - 1.2e-16), atol=1e-12)
+    assert_array_equal(model.predict(data), (linear > 0).astype(int))
+    assert abs(p.mean() - Y.mean()) < 0.02

@@ -1,0 +1,194 @@
+"""Objective, gradient and least-squares steps against loops and the dual form."""
+
+import numpy as np
+import pytest
+from numpy.testing import assert_allclose
+from scipy import sparse
+from scipy.optimize import check_grad
+
+from sk_pwiser.linear_model._columns import Columns
+from sk_pwiser.linear_model._cp_problem import CPProblem, Factors
+from sk_pwiser.linear_model._cp_solvers import minimise_blocks, solve_als, solve_lbfgs
+
+N, P, RANK, LEVELS = 60, 5, 2, (3, 2)
+
+
+def make_problem(
+    loss="squared_error", *, intercept_alpha=0.5, levels=LEVELS, storage=np.asarray
+):
+    rng = np.random.default_rng(0)
+    X = rng.standard_normal((N, P))
+    codes = np.column_stack([rng.integers(0, n, N) for n in levels]).astype(int)
+    labels = (X[:, :2] + rng.standard_normal((N, 2)) > 0).astype(float)
+    weights = rng.uniform(0.5, 2.0, (N, 2))
+    weights[rng.random((N, 2)) < 0.2] = 0.0
+    return CPProblem(
+        Columns(storage(X), X.mean(axis=0), np.ones(P)),
+        np.where(weights > 0, labels, np.nan),
+        weights,
+        codes,
+        levels,
+        np.array([0.2, -0.3]),
+        loss=loss,
+        alpha=0.7,
+        intercept_alpha=intercept_alpha,
+    )
+
+
+def make_factors(levels=LEVELS, seed=1):
+    rng = np.random.default_rng(seed)
+    return Factors(
+        rng.standard_normal((P, RANK)),
+        [rng.uniform(size=(n, RANK)) for n in (2, *levels)],
+        rng.standard_normal((2, int(np.prod(levels)))),
+    )
+
+
+def loop_value(problem, factors):
+    """Return the objective by a loop over rows, tasks and components."""
+    X = np.asarray(problem.columns.X) - problem.columns.mean
+    total = 0.0
+    for i in range(N):
+        for k in range(2):
+            weight = problem.weights[i, k]
+            if weight == 0:
+                continue
+            m, device = problem.codes[i]
+            f = problem.offsets[k] + factors.intercepts[k, m * LEVELS[1] + device]
+            for r in range(RANK):
+                u = factors.modes[0][k, r] * factors.modes[1][m, r]
+                f += X[i] @ factors.loadings[:, r] * u * factors.modes[2][device, r]
+            s = 2 * problem.labels[i, k] - 1
+            log_loss = np.log1p(np.exp(-s * f))
+            total += weight * (
+                log_loss if problem.loss == "log_loss" else (s - f) ** 2 / 2
+            )
+    squares = [(block**2).sum() for block in factors.blocks]
+    return total + 0.35 * sum(squares[:-1]) + 0.25 * squares[-1]
+
+
+@pytest.mark.parametrize("loss", ["log_loss", "squared_error"])
+def test_the_objective_equals_a_loop(loss):
+    problem, factors = make_problem(loss), make_factors()
+    value = problem.value(factors, problem.linear(factors))
+    assert_allclose(value, loop_value(problem, factors))
+
+
+@pytest.mark.parametrize("loss", ["log_loss", "squared_error"])
+@pytest.mark.parametrize("storage", [np.asarray, sparse.csc_array])
+def test_the_gradient_is_that_of_the_objective(loss, storage):
+    problem, factors = make_problem(loss, storage=storage), make_factors()
+
+    def value(vector):
+        current = factors.unflatten(vector)
+        return problem.value(current, problem.linear(current))
+
+    def gradient(vector):
+        current = factors.unflatten(vector)
+        return problem.gradient(current, problem.linear(current))
+
+    start = factors.flatten()
+    scale = np.linalg.norm(gradient(start))
+    assert check_grad(value, gradient, start) < 1e-5 * scale
+
+
+def dual_predictions(problem, factors):
+    """Return the predictors of the loadings' step by the paper's dual system.
+
+    One intercept per cell: (K + I / gamma) a + A b = y, A'a = 0, and f = K a + A b.
+    """
+    rows, tasks = np.nonzero(problem.weights)
+    X = np.asarray(problem.columns.X) - problem.columns.mean
+    u = factors.modes[0][tasks]
+    for d, U in enumerate(factors.modes[1:]):
+        u = u * U[problem.codes[rows, d]]
+    kernel = (X[rows] @ X[rows].T) * (u @ u.T)
+    n_cells = factors.intercepts.shape[1]
+    cells = tasks * n_cells + problem.cells[rows]
+    A = np.eye(2 * n_cells)[cells]
+    A = A[:, A.any(axis=0)]
+    y = 2 * problem.labels[rows, tasks] - 1
+    # The row's penalty 1 / gamma is alpha over its weight.
+    ridge = np.diag(problem.penalties[0] / problem.weights[rows, tasks])
+    eta, nu = np.split(
+        np.linalg.solve(kernel + ridge, np.column_stack([A, y])), [-1], 1
+    )
+    b = np.linalg.solve(A.T @ eta, eta.T @ y)
+    a = nu[:, 0] - eta @ b
+    return rows, tasks, kernel @ a + A @ b, a, u, X
+
+
+def test_the_step_of_the_loadings_equals_the_dual():
+    problem, factors = make_problem(intercept_alpha=0.0), make_factors()
+    step = minimise_blocks(problem, factors, (0, len(factors.blocks) - 1))
+    rows, tasks, expected, a, u, X = dual_predictions(problem, factors)
+    assert_allclose(problem.linear(step)[rows, tasks], expected, atol=1e-8)
+    assert_allclose(step.loadings, X[rows].T @ (a[:, np.newaxis] * u), atol=1e-8)
+
+
+@pytest.mark.parametrize("position", [1, 2, 3])
+def test_the_step_of_a_mode_is_a_ridge_regression(position):
+    """Against normal equations of the level's rows, with fixed intercepts."""
+    problem, factors = make_problem(), make_factors()
+    step = minimise_blocks(problem, factors, (position,)).modes[position - 1]
+    X = np.asarray(problem.columns.X) - problem.columns.mean
+    for level in range(len(step)):
+        rows, tasks = np.nonzero(problem.weights)
+        of_mode = [tasks, *(problem.codes[rows, d] for d in range(2))]
+        at = of_mode[position - 1] == level
+        rows, tasks = rows[at], tasks[at]
+        z = X[rows] @ factors.loadings
+        for d, U in enumerate(factors.modes):
+            if d != position - 1:
+                z = z * U[of_mode[d][at]]
+        w = problem.weights[rows, tasks]
+        target = 2 * problem.labels[rows, tasks] - 1 - problem.offsets[tasks]
+        target -= factors.intercepts[tasks, problem.cells[rows]]
+        left = z.T @ (w[:, np.newaxis] * z) + 0.7 * np.eye(RANK)
+        assert_allclose(step[level], np.linalg.solve(left, z.T @ (w * target)))
+
+
+def test_no_step_raises_the_objective():
+    problem = make_problem()
+    factors, values, n_iter = solve_als(problem, make_factors(), max_iter=200, tol=1e-6)
+    assert len(values) == 1 + 4 * n_iter
+    assert np.diff(values).max() <= 1e-9 * values[0]
+    assert values[-1] < 0.8 * values[0]
+    gradient = problem.gradient(factors, problem.linear(factors))
+    assert np.abs(gradient).max() < 1e-3
+
+
+def test_both_solvers_find_the_same_minimum():
+    problem = make_problem()
+    by_steps, values, _ = solve_als(problem, make_factors(), max_iter=5000, tol=1e-9)
+    at_once, other, _ = solve_lbfgs(problem, by_steps, max_iter=5000, tol=1e-10)
+    assert_allclose(values[-1], other[-1], rtol=1e-9)
+    assert_allclose(problem.linear(at_once), problem.linear(by_steps), atol=1e-4)
+
+
+def test_renamed_levels_permute_the_factors():
+    problem, factors = make_problem("log_loss"), make_factors()
+    renamed = make_problem("log_loss")
+    order = np.array([2, 0, 1])  # new level j was level order[j]
+    codes = problem.codes.copy()
+    codes[:, 0] = np.argsort(order)[codes[:, 0]]
+    renamed = CPProblem(
+        problem.columns,
+        problem.labels,
+        problem.weights,
+        codes,
+        LEVELS,
+        problem.offsets,
+        loss="log_loss",
+        alpha=0.7,
+        intercept_alpha=0.5,
+    )
+    start = Factors(
+        factors.loadings,
+        [factors.modes[0], factors.modes[1][order], factors.modes[2]],
+        factors.intercepts.reshape(2, *LEVELS)[:, order].reshape(2, -1),
+    )
+    plain, _, _ = solve_lbfgs(problem, factors, max_iter=5000, tol=1e-9)
+    permuted, _, _ = solve_lbfgs(renamed, start, max_iter=5000, tol=1e-9)
+    assert_allclose(permuted.modes[1], plain.modes[1][order], atol=1e-5)
+    assert_allclose(permuted.loadings, plain.loadings, atol=1e-5)
