@@ -315,9 +315,13 @@ class CPMultiTaskLogistic(TaskPredictions, ClassifierMixin, BaseEstimator):
         return self._centred_intercept - self.coef_ @ self._mean
 
     def _linear_predictors(self, X):
+        # The names of all columns come before the values, their number after the shape.
+        is_table = hasattr(X, "columns")
+        if is_table:
+            validate_data(self, X, skip_check_array=True, reset=False)
         levels, features = self._split(X)
-        # The names and the number of all columns.
-        validate_data(self, X, skip_check_array=True, reset=False)
+        if not is_table:
+            validate_data(self, X, skip_check_array=True, reset=False)
         codes = self._modes.encode(levels, features.shape[0])
         tasks, *groups = self.factors_.values()
         projected = features @ self.loadings_ - self._mean @ self.loadings_
