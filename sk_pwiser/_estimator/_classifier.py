@@ -89,13 +89,25 @@ class MultiTaskCTRCVRClassifier(
     embedding_dim : int, default=16
         Width of the embedding of a category value.
     encoding_params : dict, default=None
-        Further settings of the encoding:
+        Further settings of the encoding. `min_frequency`, `max_categories` and
+        `n_hash_buckets` are a number for all category columns, or a dict of names or
+        indices of columns to numbers; see :ref:`vocabularies`.
 
         - `category_dropout`, 0.05 by default: share in [0, 1) of category values that
           training replaces by the code of unseen values. It trains that code, and
           regularises the network;
+        - `max_categories`, None by default: largest number of codes of a column's
+          values, as in scikit-learn's OneHotEncoder. The most frequent values have
+          codes of their own, the others share the code of unseen values, which counts
+          as one of them. Target statistics distinguish them all the same;
         - `min_frequency`, 2 by default: values seen in fewer rows share the code of
           unseen values. Target statistics distinguish them all the same;
+        - `n_hash_buckets`, None by default: number of codes over which values are
+          distributed by a hash, unseen values included. It replaces the vocabulary: no
+          value has a code of its own, whatever `min_frequency`, unless
+          `max_categories` is given for the column, too; then only the rest is hashed.
+          The hash is the same in every process and for every kind of column. Missing
+          values keep their code, and target statistics are those of the buckets;
         - `target_encoding_blocks`, 10 by default: number of blocks of consecutive rows.
           The target statistics of a training row leave out its own block;
         - `target_encoding_min_values`, 100 by default: smallest number of distinct
@@ -159,8 +171,8 @@ class MultiTaskCTRCVRClassifier(
     warm_start : bool, default=False
         Whether `fit` continues from the earlier fit, with its encoding, weights,
         optimiser state and history. The network, `task_space`, `numeric_encoding` and
-        the columns of `target_encoding` must be the same; `categorical_features` and
-        `min_frequency` are ignored.
+        the columns of `target_encoding` must be the same; `categorical_features`,
+        `min_frequency`, `max_categories` and `n_hash_buckets` are ignored.
     verbose : int, default=0
         1 prints one line per epoch, 2 adds a progress bar over the batches.
     random_state : int, RandomState instance or None, default=None

@@ -12,6 +12,7 @@ from sk_pwiser._table._target_encoding import (
 )
 from sk_pwiser._table._target_statistics import TargetStatistics, assign_blocks
 from sk_pwiser._table._task_names import choose_task_names, names_of_columns
+from sk_pwiser._table._vocabulary import check_vocabulary
 
 __all__ = [
     "NUMERIC_ENCODINGS",
@@ -24,6 +25,7 @@ __all__ = [
     "check_row_weights",
     "check_target_encoding",
     "check_targets",
+    "check_vocabulary",
     "choose_task_names",
     "make_target_statistics",
     "n_rows",

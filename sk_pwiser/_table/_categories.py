@@ -1,20 +1,24 @@
 """Category columns: codes of values, of missing values and of unseen values.
 
 In every category column, code 0 stands for missing values and code 1 for values that
-were not seen in fit. Rare values share code 1, so that its embedding is trained.
+were not seen in fit. Rare values share code 1, so that its embedding is trained. With
+hash buckets, both rare and unseen values have the code of their bucket instead.
 """
 
 from decimal import Decimal
-from itertools import chain
+from itertools import chain, compress
 from numbers import Real
 from typing import NamedTuple
 
 import numpy as np
 
 from sk_pwiser._table._factorize import count_values, factorize
+from sk_pwiser._table._hashing import hash_values
 from sk_pwiser._table._numeric import infinity_error
+from sk_pwiser._table._vocabulary import Vocabulary
 
 MISSING, UNSEEN, FIRST_VALUE = 0, 1, 2
+DEFAULT = Vocabulary()
 
 
 class Codes(NamedTuple):
@@ -47,27 +51,32 @@ class CategoryColumn:
     ----------
     name : str or int
         Name of the column, for messages.
-    min_frequency : int
-        Values that occur in fewer rows in fit are rare.
+    vocabulary : Vocabulary, default=Vocabulary()
+        Which values have codes of their own.
     keeps_rare : bool, default=False
-        Whether rare values have codes of their own, from `cardinality` on, in place of
-        the code of unseen values.
+        Whether the other values of fit also have codes of their own, from
+        `cardinality` on, in place of the code of unseen values. Values in hash buckets
+        do not.
     """
 
-    def __init__(self, name, min_frequency, keeps_rare=False):
+    def __init__(self, name, vocabulary=DEFAULT, keeps_rare=False):
         self.name = name
-        self.min_frequency = min_frequency
+        self.vocabulary = vocabulary
         self.keeps_rare = keeps_rare
 
     @property
     def cardinality(self):
-        """Number of codes of missing, unseen and frequent values."""
-        return FIRST_VALUE + self.n_frequent_
+        """Number of codes of missing, unseen and frequent values and of buckets."""
+        return self._first_bucket + (self.vocabulary.n_hash_buckets or 0)
 
     @property
     def n_codes(self):
         """Number of all codes, those of rare values included."""
-        return FIRST_VALUE + len(self.codes_)
+        return self.cardinality + len(self.codes_) - self.n_frequent_
+
+    @property
+    def _first_bucket(self):
+        return FIRST_VALUE + self.n_frequent_
 
     @property
     def own_values_(self):
@@ -84,18 +93,38 @@ class CategoryColumn:
         """
         indices, values = self._factorize(column)
         *counts, n_missing = count_values(indices, len(values)).tolist()
-        frequent, rare = [], []
-        for value, n_rows in zip(values, counts, strict=True):
-            (frequent if n_rows >= self.min_frequency else rare).append(value)
+        frequent, rare = self._split(values, counts)
         self.n_frequent_ = len(frequent)
-        kept = sort_values(frequent)
-        if self.keeps_rare:
-            kept += sort_values(rare)
-        self.codes_ = {value: code for code, value in enumerate(kept, FIRST_VALUE)}
+        self.codes_ = {value: code for code, value in enumerate(frequent, FIRST_VALUE)}
+        if self.keeps_rare and self.vocabulary.n_hash_buckets is None:
+            self.codes_.update(
+                (value, code)
+                for code, value in enumerate(sort_values(rare), self.cardinality)
+            )
         self.kinds_ = _kinds(values)
         # Without missing values in fit, the embedding of their code is not trained.
         self.missing_code_ = MISSING if n_missing else UNSEEN
         return self._encode(indices, values)
+
+    def _split(self, values, counts):
+        """Return the values with codes of their own, sorted, and the others."""
+        frequent, rare = [], []
+        for value, n_rows in zip(values, counts, strict=True):
+            is_frequent = n_rows >= self.vocabulary.min_frequency
+            (frequent if is_frequent else rare).append(value)
+        limit = self.vocabulary.max_values
+        if limit == 0:
+            return [], frequent + rare
+        frequent = sort_values(frequent)
+        if limit is None or len(frequent) <= limit:
+            return frequent, rare
+        # Of equally frequent values, the last ones stay, as in scikit-learn.
+        n_rows = dict(zip(values, counts, strict=True))
+        order = np.argsort([n_rows[value] for value in frequent], kind="stable")
+        is_kept = np.zeros(len(frequent), dtype=bool)
+        is_kept[order[-limit:]] = True
+        kept = list(compress(frequent, is_kept))
+        return kept, rare + list(compress(frequent, ~is_kept))
 
     def transform(self, column):
         """Return the `Codes` of a column.
@@ -128,9 +157,31 @@ class CategoryColumn:
         return indices, values
 
     def _encode(self, indices, values):
-        codes = [self.codes_.get(value, UNSEEN) for value in values]
         dtype = np.min_scalar_type(-self.n_codes)
-        return Codes(indices, np.array([*codes, self.missing_code_], dtype=dtype))
+        table = np.empty(len(values) + 1, dtype=dtype)
+        if self.vocabulary.n_hash_buckets is None:
+            table[:-1] = [self.codes_.get(value, UNSEEN) for value in values]
+        else:
+            table[:-1] = self._hash(values)
+        table[-1] = self.missing_code_
+        return Codes(indices, table)
+
+    def _hash(self, values):
+        """Return the codes of a column with hash buckets."""
+        try:
+            hashes = hash_values(values)
+        except TypeError as error:
+            raise TypeError(
+                f"Column {self.name!r} cannot have n_hash_buckets: {error}. Convert it "
+                "to text."
+            ) from error
+        codes = self._first_bucket + hashes.astype(np.int64) % (
+            self.vocabulary.n_hash_buckets
+        )
+        if self.codes_:
+            own = [self.codes_.get(value, -1) for value in values]
+            codes = np.where(np.array(own) < 0, codes, own)
+        return codes
 
 
 def sort_values(values):

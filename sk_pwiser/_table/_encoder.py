@@ -16,7 +16,12 @@ from sk_pwiser._table._dataframe import (
     slice_rows,
 )
 from sk_pwiser._table._numeric import NUMERIC_ENCODINGS, NumericColumn
-from sk_pwiser._utils import check_choice, check_integer
+from sk_pwiser._table._vocabulary import (
+    MIN_FREQUENCY,
+    check_vocabulary,
+    read_vocabularies,
+)
+from sk_pwiser._utils import check_choice
 
 # Number of rows whose columns are copied into the result at a time: this part of the
 # result stays in the processor's cache while it is filled column by column.
@@ -38,9 +43,13 @@ class TableEncoder(BaseEstimator):
     categorical_features : "from_dtype", array-like or None, default="from_dtype"
         The category columns: "from_dtype" selects them by dtype, an array-like is a
         boolean mask, indices or names, and None stands for no column.
-    min_frequency : int, default=2
+    min_frequency : int or dict, default=2
         Category values that occur in fewer rows in fit share the code of unseen
-        values; at least 1.
+        values; at least 1, for all category columns or by name or index.
+    max_categories : int, dict or None, default=None
+        Largest number of codes of values of a column, that of rare values included.
+    n_hash_buckets : int, dict or None, default=None
+        Number of codes over which values without their own are distributed by hash.
     numeric_encoding : {"standard", "quantile", "piecewise_linear"}, \
             default="standard"
         How the other columns are encoded.
@@ -48,20 +57,24 @@ class TableEncoder(BaseEstimator):
         Name of the estimator in messages about the number and the names of the
         columns; by default that of this class.
     keeps_rare : bool, default=False
-        Whether values that occur in fewer than `min_frequency` rows have codes of their
-        own, from the cardinality of their column on.
+        Whether values that share the code of unseen values have codes of their own,
+        from the cardinality of their column on.
     """
 
     def __init__(
         self,
         categorical_features="from_dtype",
-        min_frequency=2,
+        min_frequency=MIN_FREQUENCY,
+        max_categories=None,
+        n_hash_buckets=None,
         numeric_encoding="standard",
         estimator_name=None,
         keeps_rare=False,
     ):
         self.categorical_features = categorical_features
         self.min_frequency = min_frequency
+        self.max_categories = max_categories
+        self.n_hash_buckets = n_hash_buckets
         self.numeric_encoding = numeric_encoding
         self.estimator_name = estimator_name
         self.keeps_rare = keeps_rare
@@ -74,9 +87,9 @@ class TableEncoder(BaseEstimator):
         Raises
         ------
         TypeError or ValueError
-            If `min_frequency` is not an integer >= 1 or `numeric_encoding` is unknown.
+            If a number is not an integer >= 1 or `numeric_encoding` is unknown.
         """
-        check_integer("min_frequency", self.min_frequency, at_least=1)
+        check_vocabulary(vars(self))
         check_choice("numeric_encoding", self.numeric_encoding, NUMERIC_ENCODINGS)
 
     def fit_transform(self, X, sample_weight=None):
@@ -107,12 +120,15 @@ class TableEncoder(BaseEstimator):
         X = self._validate(X, reset=True)
         names = list(getattr(self, "feature_names_in_", range(self.n_features_in_)))
         is_category = find_category_columns(self.categorical_features, X, names)
+        vocabularies = read_vocabularies(vars(self), names, is_category)
         make_numeric = NUMERIC_ENCODINGS[self.numeric_encoding]
         self.columns_ = [
-            CategoryColumn(name, self.min_frequency, self.keeps_rare)
+            CategoryColumn(name, vocabulary, self.keeps_rare)
             if flag
             else make_numeric(name)
-            for name, flag in zip(names, is_category, strict=True)
+            for name, flag, vocabulary in zip(
+                names, is_category, vocabularies, strict=True
+            )
         ]
         codes = [
             encoder.fit_transform(column)

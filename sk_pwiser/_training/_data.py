@@ -17,6 +17,7 @@ from sk_pwiser._table import (
     check_row_weights,
     check_target_encoding,
     check_targets,
+    check_vocabulary,
     make_target_statistics,
     n_rows,
     read_times,
@@ -149,6 +150,7 @@ def check_rows(
         have the tasks of the earlier fit.
     """
     check_target_encoding(settings.encoding_params)
+    check_vocabulary(settings.encoding_params)
     targets = _check_tasks(settings, Y, expected, classes, single_pass)
     n_samples = len(targets.values)
     if n_rows(X) != n_samples:
@@ -299,9 +301,12 @@ def _encode_columns(
     """Return the schema, the codes, those of rare values included, and the numbers."""
     if earlier is not None:
         return earlier, *earlier.encoder.transform(rows.X)
+    params = settings.encoding_params
     encoder = TableEncoder(
         settings.categorical_features,
-        min_frequency=settings.encoding_params["min_frequency"],
+        min_frequency=params["min_frequency"],
+        max_categories=params["max_categories"],
+        n_hash_buckets=params["n_hash_buckets"],
         numeric_encoding=settings.numeric_encoding,
         estimator_name=estimator_name,
         keeps_rare=settings.target_encoding is not False,

@@ -11,7 +11,9 @@ from sk_pwiser.networks import SHARED_PARAMS, NetworkSpec
 # Keys of `encoding_params` and their defaults.
 ENCODING_PARAMS: dict[str, Any] = {
     "category_dropout": 0.05,
+    "max_categories": None,
     "min_frequency": 2,
+    "n_hash_buckets": None,
     "target_encoding_blocks": 10,
     "target_encoding_min_values": 100,
     "time_column": None,

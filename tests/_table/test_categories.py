@@ -9,6 +9,7 @@ import pandas as pd
 import polars as pl
 import pyarrow as pa
 import pytest
+from column_kinds import KINDS, arrow, objects
 from hypothesis import given
 from hypothesis import strategies as st
 from numpy.testing import assert_array_equal
@@ -20,92 +21,8 @@ from sk_pwiser._table._categories import (
     sort_values,
 )
 from sk_pwiser._table._factorize import factorize
+from sk_pwiser._table._vocabulary import Vocabulary
 
-
-def series(dtype):
-    return lambda values: pd.Series(values, dtype=dtype)
-
-
-def arrow(dtype):
-    return lambda values: pd.Series(pd.array(values, dtype=pd.ArrowDtype(dtype)))
-
-
-def polars(dtype):
-    return lambda values: pl.Series("column", values, dtype=dtype)
-
-
-def categories(*unused):
-    """Make a category column whose declared order is not that of the values."""
-
-    def make(values):
-        known = sorted({v for v in values if v is not None}, reverse=True)
-        return pd.Series(pd.Categorical(values, categories=[*unused, *known]))
-
-    return make
-
-
-def objects(values):
-    return np.array([*values, None], dtype=object)[:-1]
-
-
-def numpy_scalars(values):
-    scalars = [v if v is None else np.array(v)[()] for v in values]
-    return objects(scalars)
-
-
-# Kinds of columns that can contain the same values; None stands for a missing value.
-KINDS = {
-    "text": {
-        "category": categories("unused", "never"),
-        "str": series("str"),
-        "string": series("string"),
-        "string[python]": series("string[python]"),
-        "object": series(object),
-        "arrow string": arrow(pa.string()),
-        "arrow large_string": arrow(pa.large_string()),
-        "arrow dictionary": arrow(pa.dictionary(pa.int32(), pa.string())),
-        "polars String": polars(pl.String),
-        "polars Categorical": polars(pl.Categorical),
-        "polars Enum": polars(pl.Enum(["unused", "d", "c", "b", "a", "new"])),
-        "polars Object": polars(pl.Object),
-        "numpy object": objects,
-        "numpy scalars": numpy_scalars,
-    },
-    "integers": {
-        "category": categories(-1, 7),
-        "Int64": series("Int64"),
-        "object": series(object),
-        "arrow int64": arrow(pa.int64()),
-        "polars Int64": polars(pl.Int64),
-        "numpy object": objects,
-        "numpy scalars": numpy_scalars,
-    },
-    "booleans": {
-        "category": categories(),
-        "boolean": series("boolean"),
-        "object": series(object),
-        "arrow bool": arrow(pa.bool_()),
-        "polars Boolean": polars(pl.Boolean),
-        "polars Int8": lambda v: pl.Series(v, dtype=pl.Boolean).cast(pl.Int8),
-        "float": lambda v: pd.Series(v, dtype="boolean").astype(float),
-        "numpy object": objects,
-        "numpy scalars": numpy_scalars,
-    },
-    "floats": {
-        "category": categories(0.125),
-        "float64": series("float64"),
-        "float32": series("float32"),
-        "Float64": series("Float64"),
-        "arrow double": arrow(pa.float64()),
-        "arrow decimal": lambda values: arrow(pa.decimal128(5, 2))(
-            [None if v is None else decimal.Decimal(v) for v in values]
-        ),
-        "polars Float64": polars(pl.Float64),
-        "polars Float32": polars(pl.Float32),
-        "numpy float64": lambda values: np.array(values, dtype=np.float64),
-        "numpy object": objects,
-    },
-}
 FITTED = {
     "text": ["b", "a", None, "b", "c", "a", "c", "d"],
     # Neighbours that are equal in float32 and in float64.
@@ -138,7 +55,7 @@ def expected_codes(values, fitted, min_frequency):
 @pytest.mark.parametrize(("values", "kind"), PAIRS)
 def test_codes_are_the_same_for_every_kind_of_column(values, kind):
     fitted, new = FITTED[values], PREDICTED[values]
-    encoder = CategoryColumn("column", min_frequency=2)
+    encoder = CategoryColumn("column", Vocabulary(2))
     codes = encoder.fit_transform(KINDS[values][kind](fitted)).take(ALL)
     expected, cardinality = expected_codes(fitted, fitted, 2)
     assert codes.tolist() == expected
@@ -187,7 +104,7 @@ def test_codes_are_the_same_for_every_kind_of_column(values, kind):
     ],
 )
 def test_codes_of_further_columns(column, values):
-    encoder = CategoryColumn("column", min_frequency=1)
+    encoder = CategoryColumn("column", Vocabulary(1))
     for encode in (encoder.fit_transform, encoder.transform):
         codes = encode(column).take(ALL).tolist()
         assert codes == expected_codes(values, values, 1)[0]
@@ -198,7 +115,7 @@ def test_only_values_that_occur_are_values_of_a_category_column():
     column = pd.Series(pd.Categorical(["b", None], categories=["a", "b", "c"]))
     indices, values = factorize(column)
     assert (indices.tolist(), values) == ([0, -1], ["b"])
-    numbers = CategoryColumn("column", 1)
+    numbers = CategoryColumn("column", Vocabulary(1))
     numbers.fit_transform(pd.Series([1, 2]))
     nothing = pd.Series(pd.Categorical([None], categories=["text"]))
     assert numbers.transform(nothing).take(ALL).tolist() == [UNSEEN]
@@ -258,7 +175,9 @@ def test_codes_do_not_depend_on_the_order_of_rows(values, data, min_frequency):
     column = objects(values)
     order = np.array(data.draw(st.permutations(range(len(values)))))
     codes = [
-        CategoryColumn("c", min_frequency).fit_transform(make(rows)).take(ALL)
+        CategoryColumn("c", Vocabulary(min_frequency))
+        .fit_transform(make(rows))
+        .take(ALL)
         for make in (objects, lambda rows: pd.Series(rows, dtype=object))
         for rows in (column, column[order])
     ]
@@ -294,7 +213,7 @@ def test_codes_do_not_depend_on_the_order_of_rows(values, data, min_frequency):
 )
 @pytest.mark.parametrize("make", [pd.Series, pl.Series, objects])
 def test_values_of_another_kind_than_in_fit_are_an_error(make, fitted, new, message):
-    encoder = CategoryColumn("c", 1)
+    encoder = CategoryColumn("c", Vocabulary(1))
     encoder.fit_transform(make(fitted) if "a" not in fitted else objects(fitted))
     with pytest.raises(ValueError, match=f"Column 'c' {message}"):
         encoder.transform(make(new))
@@ -315,4 +234,4 @@ def test_values_of_another_kind_than_in_fit_are_an_error(make, fitted, new, mess
 )
 def test_nested_values_are_an_error(column):
     with pytest.raises(TypeError, match="Column 'c' cannot be read as categories"):
-        CategoryColumn("c", 1).fit_transform(column)
+        CategoryColumn("c", Vocabulary(1)).fit_transform(column)

@@ -1,0 +1,299 @@
+"""Vocabularies: the largest number of codes, hash buckets, and settings by column."""
+
+import subprocess
+import sys
+from decimal import Decimal
+from fractions import Fraction
+
+import numpy as np
+import pandas as pd
+import pytest
+from column_kinds import KINDS
+from hypothesis import given
+from hypothesis import strategies as st
+from numpy.testing import assert_array_equal
+from refusals import X as IMPRESSIONS
+from refusals import Y as LABELS
+from refusals import refuses, small
+from sklearn.preprocessing import OrdinalEncoder
+
+from sk_pwiser._table._categories import (
+    FIRST_VALUE,
+    MISSING,
+    UNSEEN,
+    CategoryColumn,
+)
+from sk_pwiser._table._encoder import TableEncoder
+from sk_pwiser._table._hashing import hash_values
+from sk_pwiser._table._vocabulary import Vocabulary
+
+ALL = slice(None)
+KEYS = ("min_frequency", "max_categories", "n_hash_buckets")
+
+
+def murmurhash3(data):
+    """Return MurmurHash3 (32 bits, seed 0) of bytes, in plain Python."""
+
+    def mixed(block):
+        block = block * 0xCC9E2D51 & 0xFFFFFFFF
+        block = (block << 15 | block >> 17) & 0xFFFFFFFF
+        return block * 0x1B873593 & 0xFFFFFFFF
+
+    h, n_whole = 0, len(data) // 4 * 4
+    for start in range(0, n_whole, 4):
+        h ^= mixed(int.from_bytes(data[start : start + 4], "little"))
+        h = ((h << 13 | h >> 19) * 5 + 0xE6546B64) & 0xFFFFFFFF
+    if data[n_whole:]:
+        h ^= mixed(int.from_bytes(data[n_whole:], "little"))
+    h ^= len(data)
+    h = (h ^ h >> 16) * 0x85EBCA6B & 0xFFFFFFFF
+    h = (h ^ h >> 13) * 0xC2B2AE35 & 0xFFFFFFFF
+    return h ^ h >> 16
+
+
+def integer_hash(value):
+    bits = (value % 2**64).to_bytes(8, "little")
+    high = murmurhash3(bits[4:])
+    low = int.from_bytes(bits[:4], "little") ^ high
+    return murmurhash3(low.to_bytes(4, "little"))
+
+
+def encode(values, vocabulary, **kwargs):
+    column = CategoryColumn("c", vocabulary, **kwargs)
+    return column, column.fit_transform(np.array(values)).take(ALL)
+
+
+# ---------------------------------------------------------------- most frequent values
+
+
+@given(
+    st.lists(st.integers(0, 8), min_size=1, max_size=40),
+    st.integers(1, 6),
+    st.integers(1, 10),
+)
+def test_max_categories_keeps_the_values_that_scikit_learn_keeps(
+    values, min_frequency, max_categories
+):
+    column, codes = encode(values, Vocabulary(min_frequency, max_categories))
+    theirs = OrdinalEncoder(min_frequency=min_frequency, max_categories=max_categories)
+    expected = theirs.fit_transform(np.array(values)[:, np.newaxis])[:, 0]
+    infrequent = theirs.infrequent_categories_[0]
+    rare = set() if infrequent is None else set(infrequent)
+    n_kept = len(set(values)) - len(rare)
+    expected = np.where(np.isin(values, list(rare)), UNSEEN, FIRST_VALUE + expected)
+    assert column.cardinality == FIRST_VALUE + n_kept
+    # scikit-learn has no limit of its own if no value is rare: the shared code of
+    # unseen values exists here in any case.
+    assert_array_equal(codes, expected)
+
+
+def test_the_most_frequent_values_keep_codes_in_the_order_of_the_values():
+    values = ["b"] * 5 + ["a"] * 4 + ["d"] * 3 + ["c"] * 3 + ["e"]
+    _, codes = encode(values, Vocabulary(2, 4))
+    assert dict(zip(values, codes.tolist(), strict=True)) == {
+        "a": 2,
+        "b": 3,
+        "d": 4,  # as frequent as "c", but later in the order
+        "c": UNSEEN,
+        "e": UNSEEN,
+    }
+    column, codes = encode(values, Vocabulary(2, 4), keeps_rare=True)
+    assert dict(zip(values, codes.tolist(), strict=True))["c"] == column.cardinality
+    assert column.n_codes == 7
+
+
+# ---------------------------------------------------------------- hash buckets
+
+
+def test_hashes_are_murmurhash3_of_text_and_of_integers():
+    texts = ["", "a", "straße", "value 12345", "\ud800"]
+    expected = [murmurhash3(t.encode("utf-8", "surrogatepass")) for t in texts]
+    assert hash_values(texts).tolist() == expected
+    integers = [0, 1, -1, 2**31, 2**40 + 7, -(2**63), 2**63 - 1]
+    expected = [integer_hash(value) for value in integers]
+    assert hash_values(integers).tolist() == expected
+    assert hash_values([1.5]).tolist() == [
+        integer_hash(int(np.array(1.5).view(np.int64)))
+    ]
+
+
+def test_hashes_are_the_same_in_another_process():
+    code = "from sk_pwiser._table._hashing import hash_values\n"
+    code += "print(hash_values(['a', 'b', 1, 2.5, True]).tolist())"
+    found = {
+        subprocess.run(
+            [sys.executable, "-c", code],
+            env={"PYTHONHASHSEED": seed, "PYTHONPATH": ":".join(sys.path)},
+            capture_output=True,
+            text=True,
+            check=True,
+        ).stdout
+        for seed in ("1", "2")
+    }
+    assert found == {f"{hash_values(['a', 'b', 1, 2.5, True]).tolist()}\n"}
+
+
+@pytest.mark.parametrize(
+    "equal",
+    [
+        [1, 1.0, True, Decimal("1.00"), np.int8(1), np.float32(1), np.True_],
+        [0, -0.0, False, Fraction(0)],
+        [0.5, Decimal("0.50"), Fraction(1, 2), np.float16(0.5)],
+        [2**70, float(2**70), Decimal(2**70)],
+        [2**63, float(2**63), np.uint64(2**63)],
+        [Decimal("0.1"), Decimal("0.10")],
+        ["a", np.str_("a")],
+    ],
+)
+def test_equal_values_have_equal_hashes_alone_and_among_others(equal):
+    hashes = {int(hash_values([value])[0]) for value in equal}
+    hashes |= {int(hash_values([value, "x", 3])[0]) for value in equal}
+    hashes |= {int(hash_values([value, 7.25])[0]) for value in equal}
+    assert len(hashes) == 1
+
+
+@pytest.mark.parametrize(
+    ("values", "fitted", "new"),
+    [
+        ("text", ["b", "a", None], ["new", None, "a"]),
+        ("integers", [2**53 + 1, 1, None], [0, None, 2**53]),
+        ("booleans", [True, False, None], [False, None, True]),
+        ("floats", [1.5, 0.0, None], [7.75, None, 0.0]),
+    ],
+)
+def test_buckets_are_the_same_for_every_kind_of_column(values, fitted, new):
+    kinds, found = list(KINDS[values].values()), set()
+    for fit_kind, new_kind in zip(kinds, reversed(kinds), strict=True):
+        column = CategoryColumn("c", Vocabulary(n_hash_buckets=1000))
+        codes = column.fit_transform(fit_kind(fitted)).take(ALL)
+        others = column.transform(new_kind(new)).take(ALL)
+        found.add((tuple(codes.tolist()), tuple(others.tolist())))
+    assert len(found) == 1
+    codes, others = found.pop()
+    assert codes[-1] == others[1] == MISSING
+    assert min(codes[:-1]) >= FIRST_VALUE
+    known = [value for value in new if value is not None]
+    expected = (FIRST_VALUE + hash_values(known) % 1000).tolist()
+    assert [code for code in others if code != MISSING] == expected
+
+
+def test_values_are_spread_over_the_buckets_by_their_hash():
+    values = [f"user {k}" for k in range(1000)]
+    column, codes = encode(values, Vocabulary(n_hash_buckets=50), keeps_rare=True)
+    expected = [FIRST_VALUE + murmurhash3(v.encode()) % 50 for v in values]
+    assert codes.tolist() == expected
+    assert column.cardinality == column.n_codes == 52
+    counts = np.bincount(codes, minlength=52)[2:]
+    # The variance of the counts is that of a multinomial draw: chi-squared of 49.
+    assert 20 < ((counts - 20) ** 2 / 20).sum() < 90
+
+
+def test_large_integers_are_spread_over_the_buckets():
+    for step in (1, 2**20, 2**32, 2**45 + 1):
+        hashes = hash_values([k * step for k in range(-4000, 4000)])
+        counts = np.bincount(hashes % 64, minlength=64)
+        assert 25 < ((counts - 125) ** 2 / 125).sum() < 115, step
+
+
+def test_frequent_values_have_codes_beside_the_buckets():
+    values = ["a"] * 5 + ["b"] * 4 + ["c"] * 3 + ["d"]
+    column, codes = encode(values, Vocabulary(2, 3, 10))
+    buckets = {v: 4 + murmurhash3(v.encode()) % 10 for v in "cdz"}
+    expected = {"a": 2, "b": 3, "c": buckets["c"], "d": buckets["d"]}
+    assert dict(zip(values, codes.tolist(), strict=True)) == expected
+    assert column.cardinality == 14
+    new = column.transform(np.array(["z", "b"])).take(ALL)
+    assert new.tolist() == [buckets["z"], 3]
+
+
+def test_columns_that_cannot_be_hashed_are_named():
+    dates = pd.DataFrame({"when": pd.to_datetime(["2024-01-01"] * 4)})
+    encoder = TableEncoder(["when"], n_hash_buckets=5)
+    message = "Column 'when' cannot have n_hash_buckets: .*Timestamp.*Convert it to"
+    with pytest.raises(TypeError, match=message):
+        encoder.fit_transform(dates)
+
+
+# ---------------------------------------------------------------- by column
+
+TABLE = pd.DataFrame(
+    {"a": list("xxyyz") * 4, "n": np.arange(20.0), "b": list("pqrst") * 4}
+)
+
+
+def test_numbers_by_name_and_by_index():
+    numbers = {"min_frequency": {"a": 5}, "n_hash_buckets": {2: 7}}
+    for key in ("a", 0, -3, np.int64(0)):
+        encoder = TableEncoder(**{**numbers, "min_frequency": {key: 5}})
+        encoder.fit_transform(TABLE)
+        assert encoder.cardinalities_ == [4, 9]
+    assert TableEncoder(max_categories=3).fit_transform(TABLE)[0].max() == 3
+
+
+@pytest.mark.parametrize("key", KEYS)
+@pytest.mark.parametrize(
+    ("value", "error", "message"),
+    [
+        (0, ValueError, "{} must be an integer >= 1; got 0"),
+        (2.0, TypeError, "{} must be an integer >= 1; got 2.0"),
+        (True, TypeError, "{} must be an integer >= 1; got True"),
+        ({"a": 0}, ValueError, r"{}\['a'\] must be an integer >= 1; got 0"),
+        ({"a": None}, TypeError, r"{}\['a'\] must be an integer >= 1; got None"),
+        ({"zz": 5}, ValueError, "{} contains 'zz', which is not a column of X.*'n'"),
+        ({9: 5}, ValueError, "{} contains 9, which is not a column of X"),
+        ({True: 5}, ValueError, "{} contains True, which is not a column of X"),
+        ({"n": 5}, ValueError, r"{} contains 'n', which is not a category.*\['a', 'b'"),
+        ({"a": 5, 0: 3}, ValueError, "{} contains the column 'a' twice"),
+    ],
+)
+def test_wrong_numbers_are_named(key, value, error, message):
+    with pytest.raises(error, match=message.format(key)):
+        TableEncoder(**{key: value}).fit_transform(TABLE)
+
+
+@pytest.mark.parametrize("key", KEYS)
+def test_the_estimator_refuses_wrong_numbers_before_training(key):
+    for value, error, message in (
+        (0, ValueError, f"{key} must be an integer >= 1; got 0"),
+        ({"nope": 3}, ValueError, f"{key} contains 'nope'"),
+    ):
+        refuses(small(encoding_params={key: value}), error, message)
+
+
+# ---------------------------------------------------------------- in the estimator
+
+
+def test_target_statistics_of_buckets():
+    X = IMPRESSIONS.assign(user=[f"user {k % 140}" for k in range(len(IMPRESSIONS))])
+    Y = np.zeros((len(X), 2), dtype=int)
+    Y[::2, 0] = Y[::4, 1] = 1
+    params = {"n_hash_buckets": {"user": 120}, "target_encoding_blocks": 2}
+    model = small(encoding_params=params, target_encoding=["user"]).fit(X, Y)
+    statistics = model._result.schema.statistics
+    assert statistics.cardinalities == [122]
+    buckets = [murmurhash3(f"user {k % 140}".encode()) % 120 for k in range(len(X))]
+    expected = np.bincount(buckets, minlength=120)
+    assert_array_equal(statistics.counts_[0][0, 0, 2:], expected)
+    # New users have the statistics and the embedding of their bucket.
+    new = X.assign(user="a new user")
+    same = X.assign(
+        user=next(
+            f"user {k}"
+            for k in range(10_000)
+            if murmurhash3(f"user {k}".encode()) % 120
+            == murmurhash3(b"a new user") % 120
+        )
+    )
+    assert_array_equal(model.predict_proba(new), model.predict_proba(same))
+
+
+def test_a_refused_setting_keeps_the_earlier_fit():
+    X = IMPRESSIONS
+    model = small().fit(X, LABELS)
+    p = model.predict_proba(X)
+    refuses(
+        model.set_params(encoding_params={"n_hash_buckets": {"numeric_0": 5}}),
+        ValueError,
+        "n_hash_buckets contains 'numeric_0', which is not a category column",
+    )
+    assert_array_equal(model.predict_proba(X), p)
