@@ -52,8 +52,9 @@ ROOMS = {
     "weighting": Room(5, 515, 106, "3"),
     "datasets": Room(5, 629, 106),
     "inspection": Room(5, 743, 106),
-    "metrics": Room(6, 171, 106),
-    "_utils": Room(7, 400, 784, "", "parameter checks, registry, random numbers"),
+    "metrics": Room(6, 180, 106),
+    "_labels": Room(7, 130, 160, "", "read and checked"),
+    "_utils": Room(8, 400, 784, "", "parameter checks, registry, random numbers"),
 }
 # Where an arrow between a box and a bar as wide as the picture runs, if the middle of
 # the box would lead it through other boxes.

@@ -33,16 +33,18 @@ LEARN = ("numpy", "scipy", "sklearn")
 TORCH = ("torch",)
 ONNX = ("onnx", "onnxruntime", "onnxscript")
 TOOL = Room((), LEARN, EXTRAS)
-BELOW_ESTIMATOR = (*FAMILIES, "_table", "_training", "_utils", "metrics")
+READS_LABELS = Room(("_labels",), LEARN, EXTRAS)
+BELOW_ESTIMATOR = (*FAMILIES, "_labels", "_table", "_training", "_utils", "metrics")
 ABOVE_ESTIMATOR = ("__init__", "_estimator", *BELOW_ESTIMATOR, "model_selection")
 
 # The rooms from the lowest to the highest, then those beside them.
 ROOMS = {
     "_utils": Room((), TORCH),
+    "_labels": Room((), LEARN),
     "networks": Room(("_utils",), TORCH),
     "losses": Room(("_utils",), TORCH),
     "weighting": Room(("_utils",), TORCH, ("torchjd",)),
-    "_table": Room(("_utils", "model_selection"), LEARN, EXTRAS),
+    "_table": Room(("_labels", "_utils"), LEARN, EXTRAS),
     "_training": Room(
         (*FAMILIES, "_table", "_utils", "model_selection"),
         (*LEARN, *TORCH, "skorch"),
@@ -53,8 +55,8 @@ ROOMS = {
     "calibration": TOOL,
     "datasets": TOOL,
     "inspection": TOOL,
-    "metrics": TOOL,
-    "model_selection": Room(("metrics",), (*LEARN, "joblib"), EXTRAS),
+    "metrics": READS_LABELS,
+    "model_selection": Room(("_labels", "metrics"), (*LEARN, "joblib"), EXTRAS),
     "linear_model": Room(("model_selection",), LEARN),
     "export": Room(ABOVE_ESTIMATOR, (*LEARN, *TORCH), (*ONNX, "skops")),
     "transfer": Room(ABOVE_ESTIMATOR, (*LEARN, *TORCH), EXTRAS),

@@ -69,7 +69,8 @@ SOUND = {
     "losses/_bce.py": "import math\nimport torch.nn.functional as F\nclass BCE: ...\n",
     "weighting/__init__.py": "from .._utils import check\nWEIGHTINGS = {}\n",
     "weighting/_torchjd.py": "def f():\n    import torchjd\n",
-    "_table/__init__.py": "import numpy\nfrom house.model_selection import depth\n",
+    "_labels/__init__.py": "import numpy\nimport sklearn\n",
+    "_table/__init__.py": "import numpy\nfrom house._labels import read_labels\n",
     "_training/__init__.py": "from house._training._net import Net\n",
     "_training/_net.py": "import skorch\nfrom house.losses import MultiTaskLoss\n",
     "_training/_data.py": "import house._table\nfrom house._table import encode\n",
@@ -101,6 +102,10 @@ FAULTS = {
         ("imports a tool", "_checks.py", "from house import metrics\n"),
         ("imports sklearn", "_checks.py", "import sklearn\n"),
         ("looks up a name", "_checks.py", "def f(s): return s in {'bce'}\n"),
+    ],
+    "_labels": [
+        ("imports torch", "__init__.py", "import torch\n"),
+        ("imports the table", "__init__.py", "from house._table import encode\n"),
     ],
     "networks": [
         ("imports a loss", "_mmoe.py", "import house.losses\n"),

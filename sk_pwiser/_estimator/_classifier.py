@@ -114,6 +114,12 @@ class MultiTaskCTRCVRClassifier(
           values of columns that `target_encoding="auto"` selects;
         - `time_column`, None by default: a numeric column that orders the rows for the
           blocks, if they are not in the order of time. It stays a feature.
+    missing_labels : {"error", "ignore"}, default="error"
+        Whether labels of tasks after the first may be missing (NaN, None, pandas.NA or
+        null in `Y`), such as a conversion that may still come. With "ignore", they take
+        no part in the loss, the pairs, the AUC and the rates of their task, and the row
+        keeps its other labels; see :ref:`missing_labels`. The loss must take weights
+        per row and task, as those of the package do.
     optimizer : {"adagrad", "adam", "adamw", "rmsprop", "sgd"} or class, default="adam"
         The optimiser: a name, or a subclass of :class:`torch.optim.Optimizer`.
     optimizer_params : dict, default=None
@@ -189,7 +195,8 @@ class MultiTaskCTRCVRClassifier(
         One entry per epoch: `epoch`, `train_loss`, `dur` (seconds),
         `train_weight_<task>` and, with validation rows, `valid_loss`,
         `valid_auc_<task>` and `valid_auc_mean`; PWiseR adds
-        `train_batches_without_pairs`.
+        `train_batches_without_pairs`, and missing labels `train_missing_<task>`, the
+        number of rows without that label.
     n_iter_ : int
         Number of epochs trained, including those before a warm start.
     best_epoch_ : int
@@ -244,6 +251,7 @@ class MultiTaskCTRCVRClassifier(
         target_encoding="auto",
         embedding_dim=16,
         encoding_params=None,
+        missing_labels="error",
         optimizer="adam",
         optimizer_params=None,
         lr=3e-3,
@@ -275,6 +283,7 @@ class MultiTaskCTRCVRClassifier(
         self.target_encoding = target_encoding
         self.embedding_dim = embedding_dim
         self.encoding_params = encoding_params
+        self.missing_labels = missing_labels
         self.optimizer = optimizer
         self.optimizer_params = optimizer_params
         self.lr = lr

@@ -20,9 +20,14 @@ class Fitting:
             Impressions. Missing values are allowed, infinite ones are not.
         Y : array-like of shape (n_samples, n_tasks) or (n_samples,)
             Labels: 0 or 1, tasks in the order of the funnel. With one task, any two
-            labels.
-        sample_weight : array-like of shape (n_samples,), default=None
-            Weights of the rows, >= 0. They are scaled to a mean of 1.
+            labels. Those of tasks after the first may be missing if
+            `missing_labels="ignore"`.
+        sample_weight : array-like of shape (n_samples,) or (n_samples, n_tasks), \
+                default=None
+            Weights of the rows, or of the rows and tasks, >= 0; those above 0 are
+            scaled to a mean of 1. A weight of 0 for a task after the first makes the
+            label missing, as NaN does with `missing_labels="ignore"`; for the first
+            task, it leaves the row out of that task's loss and AUC only.
         groups : array-like of shape (n_samples,), default=None
             Group of each row, such as a session, for losses that compare rows within
             groups. Other losses ignore it.
@@ -78,8 +83,9 @@ class Fitting:
         classes : array-like of shape (2,), default=None
             The two labels of a single task, if the rows of the first call may have
             only one; the same in later calls. Several tasks have the labels 0 and 1.
-        sample_weight : array-like of shape (n_samples,), default=None
-            Weights of the rows, >= 0.
+        sample_weight : array-like of shape (n_samples,) or (n_samples, n_tasks), \
+                default=None
+            Weights of the rows, or of the rows and tasks, as in `fit`.
         groups : array-like of shape (n_samples,), default=None
             Group of each row, as in `fit`.
 

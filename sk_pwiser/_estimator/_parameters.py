@@ -24,6 +24,7 @@ PARAMETER_CONSTRAINTS = {
     "target_encoding": [StrOptions({"auto"}), "boolean", "array-like"],
     "embedding_dim": [Interval(Integral, 1, None, closed="left")],
     "encoding_params": [dict, None],
+    "missing_labels": [StrOptions({"error", "ignore"})],
     "optimizer": [StrOptions(set(OPTIMIZERS)), type],
     "optimizer_params": [dict, None],
     "lr": [Interval(Real, 0, None, closed="neither")],

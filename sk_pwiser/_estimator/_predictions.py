@@ -108,14 +108,21 @@ class Predictions:
         X : {DataFrame, array-like} of shape (n_samples, n_features)
             Impressions.
         Y : array-like of shape (n_samples, n_tasks) or (n_samples,)
-            True labels.
-        sample_weight : array-like of shape (n_samples,), default=None
-            Weights of the rows.
+            True labels. With `missing_labels="ignore"`, those of tasks after the first
+            may be missing, and the row takes no part in the AUC of that task.
+        sample_weight : array-like of shape (n_samples,) or (n_samples, n_tasks), \
+                default=None
+            Weights of the rows, or of the rows and tasks, >= 0.
 
         Returns
         -------
         float
             Mean of the tasks' AUC; NaN, with a warning, if a task has only one class.
+
+        Raises
+        ------
+        ValueError, TypeError
+            If labels or weights are invalid, as in `fit`.
         """
         check_is_fitted(self)
         if self.classes_.ndim == 1:

@@ -10,7 +10,8 @@ from sklearn.metrics import roc_auc_score
 from sklearn.utils import get_tags
 from sklearn.utils.validation import check_is_fitted
 
-from sk_pwiser._table import choose_task_names, names_of_columns
+from sk_pwiser._labels import names_of_columns
+from sk_pwiser._table import check_targets, choose_task_names
 from sk_pwiser.metrics import make_task_scorer
 
 
@@ -83,8 +84,9 @@ class TaskView(ClassifierMixin, MetaEstimatorMixin, BaseEstimator):
         y : array-like of shape (n_samples, n_tasks) or (n_samples,)
             Labels of all tasks; or the labels of this task, if `tasks` has those of
             all.
-        sample_weight : array-like of shape (n_samples,), default=None
-            Weights of the rows.
+        sample_weight : array-like of shape (n_samples,) or (n_samples, n_tasks), \
+                default=None
+            Weights of the rows, or of the rows and tasks.
         tasks : array-like of shape (n_samples, n_tasks), default=None
             Labels of all tasks. Tools of scikit-learn that take one column of labels
             pass it on as a parameter of `fit`, and split it like the rows.
@@ -267,7 +269,8 @@ class TaskView(ClassifierMixin, MetaEstimatorMixin, BaseEstimator):
         y : array-like of shape (n_samples,) or (n_samples, n_tasks)
             Labels of the task, or of all tasks. From the latter, "cvr" selects the
             rows of the first task; with the former, all rows count as clicked.
-        sample_weight : array-like of shape (n_samples,), default=None
+        sample_weight : array-like of shape (n_samples,) or, with the labels of all \
+                tasks, (n_samples, n_tasks), default=None
             Weights of the rows.
 
         Returns
@@ -279,7 +282,7 @@ class TaskView(ClassifierMixin, MetaEstimatorMixin, BaseEstimator):
         if np.ndim(y) > 1 and np.shape(y)[1] > 1:
             scorer = make_task_scorer(roc_auc_score, self.task)
             return scorer(self._fitted, X, y, sample_weight=sample_weight)
-        labels = (np.ravel(y) == self.classes_[1]).astype(int)
+        labels = check_targets(y, classes=self.classes_).values[:, 0]
         scorer = make_task_scorer(roc_auc_score, 0)
         return scorer(self, X, labels, sample_weight=sample_weight)
 

@@ -1,18 +1,20 @@
 """Tables and labels become arrays: column encodings, labels, row weights, groups."""
 
+from sk_pwiser._table._base_rates import base_rates
 from sk_pwiser._table._categories import UNSEEN
 from sk_pwiser._table._encoder import TableEncoder
 from sk_pwiser._table._labels import Targets, check_targets
 from sk_pwiser._table._numeric import NUMERIC_ENCODINGS
-from sk_pwiser._table._rows import check_groups, check_row_weights, n_rows
+from sk_pwiser._table._rows import check_groups, n_rows
 from sk_pwiser._table._target_encoding import (
     check_target_encoding,
     make_target_statistics,
     read_times,
 )
 from sk_pwiser._table._target_statistics import TargetStatistics, assign_blocks
-from sk_pwiser._table._task_names import choose_task_names, names_of_columns
+from sk_pwiser._table._task_names import choose_task_names
 from sk_pwiser._table._vocabulary import check_vocabulary
+from sk_pwiser._table._weights import combine_weights, row_weights, scale_weights
 
 __all__ = [
     "NUMERIC_ENCODINGS",
@@ -21,14 +23,16 @@ __all__ = [
     "TargetStatistics",
     "Targets",
     "assign_blocks",
+    "base_rates",
     "check_groups",
-    "check_row_weights",
     "check_target_encoding",
     "check_targets",
     "check_vocabulary",
     "choose_task_names",
+    "combine_weights",
     "make_target_statistics",
     "n_rows",
-    "names_of_columns",
     "read_times",
+    "row_weights",
+    "scale_weights",
 ]

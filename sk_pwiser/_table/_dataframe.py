@@ -5,6 +5,8 @@ Neither pandas nor polars is imported here: columns are read through their own m
 
 import numpy as np
 
+from sk_pwiser._labels import is_missing
+
 # Number of rows that are processed at a time: few enough that temporary arrays need
 # little memory.
 CHUNK_ROWS = 32_768
@@ -94,14 +96,3 @@ def to_float(column):
         numbers = (np.nan if is_missing(value) else value for value in column)
         return np.fromiter(numbers, dtype=np.float64, count=len(column))
     return column.to_numpy(dtype=np.float64, na_value=np.nan)
-
-
-def is_missing(value):
-    """Return whether a Python object is None, NaN, NaT or pandas.NA."""
-    if value is None:
-        return True
-    differs_from_itself = value != value
-    if isinstance(differs_from_itself, bool | np.bool_):
-        return bool(differs_from_itself)
-    # A comparison with pandas.NA returns pandas.NA.
-    return differs_from_itself is value

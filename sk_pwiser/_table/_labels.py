@@ -5,19 +5,22 @@ import warnings
 from dataclasses import dataclass, replace
 
 import numpy as np
-from sklearn.utils import check_array, column_or_1d
+from sklearn.utils import column_or_1d
 from sklearn.utils.multiclass import check_classification_targets, type_of_target
 
-from sk_pwiser._table._dataframe import is_dataframe, is_missing
-from sk_pwiser._table._task_names import (
-    check_distinct,
-    choose_task_names,
+from sk_pwiser._labels import (
     names_of_columns,
+    raise_if_infinite,
+    read_labels,
+    zero_one_labels,
 )
-from sk_pwiser.model_selection import funnel_depth
+from sk_pwiser._table._task_names import check_distinct, choose_task_names
 
 # Packages whose frames lie between the user's call and a warning.
 CALLING_PACKAGES = ("sk_pwiser", "sklearn", "joblib")
+
+# Largest error of a task's rate, by the selection of its labels, without a warning.
+MAX_BIAS = 0.1
 
 
 @dataclass
@@ -27,39 +30,80 @@ class Targets:
     Parameters
     ----------
     values : float32 ndarray of shape (n_samples, n_tasks)
-        Labels, 0 or 1.
+        Labels, 0 or 1; 0 where they are missing.
     classes : ndarray of shape (n_tasks, 2) or (2,)
         The two labels of each task, in the user's dtype; 1-D for 1-D labels.
     task_names : tuple of str
         Names of the tasks.
+    missing : bool ndarray of shape (n_samples, n_tasks), default=None
+        Which labels are missing, never those of the first task; None if none is.
     """
 
     values: np.ndarray
     classes: np.ndarray
     task_names: tuple
+    missing: np.ndarray | None = None
 
     def without_labels(self):
         """Return the classes and names alone, which are kept after training."""
-        return replace(self, values=self.values[:0])
+        return replace(self, values=self.values[:0], missing=None)
 
-    def warn_about_labels(self, constant_tasks=True):
-        """Warn about rows that break the funnel and about tasks with a single label.
+    def at(self, rows):
+        """Return the targets of some rows."""
+        missing = None if self.missing is None else self.missing[rows]
+        return replace(self, values=self.values[rows], missing=missing)
+
+    def without(self, left_out):
+        """Return the targets with further labels of later tasks taken as missing.
+
+        Parameters
+        ----------
+        left_out : bool ndarray of shape (n_samples, n_tasks)
+            The labels. Those of the first task are kept: they decide which rows the
+            next task is possible in.
+        """
+        missing = left_out if self.missing is None else left_out | self.missing
+        missing = missing.copy()
+        missing[:, 0] = False
+        if not missing.any():
+            return self
+        return replace(self, values=np.where(missing, 0, self.values), missing=missing)
+
+    def with_nan(self):
+        """Return the labels with NaN where they are missing."""
+        if self.missing is None:
+            return self.values
+        return np.where(self.missing, np.float32(np.nan), self.values)
+
+    def warn_about_labels(self, constant_tasks=True, selection=True):
+        """Warn about labels that break the funnel, are constant, or lack by selection.
 
         Parameters
         ----------
         constant_tasks : bool, default=True
             Whether to warn about tasks with a single label, which is usual in a small
             batch of rows.
+        selection : bool, default=True
+            Whether to warn about tasks whose labels lack more often if the task before
+            happened, which biases what is learnt from all rows.
         """
         messages = list(self._broken_funnel_messages())
         if constant_tasks:
             messages += self._constant_task_messages()
+        if selection and self.missing is not None:
+            messages += self._selection_messages()
         for message in messages:
             warnings.warn(message, UserWarning, stacklevel=_stacklevel_of_user())
 
     def _broken_funnel_messages(self):
-        n_broken = int((self.values.sum(axis=1) != funnel_depth(self.values)).sum())
-        if n_broken:
+        # One pass per column: an accumulation along short rows is far slower.
+        stopped = np.zeros(len(self.values), dtype=bool)
+        broken = np.zeros(len(self.values), dtype=bool)
+        for k in range(self.values.shape[1]):
+            is_one = self.values[:, k] == 1
+            broken |= stopped & is_one
+            stopped |= ~is_one if self.missing is None else ~is_one & self._known(k)
+        if n_broken := int(broken.sum()):
             yield (
                 f"{n_broken} of {len(self.values)} rows break the funnel: a later task "
                 "is 1 although an earlier one is 0. These rows contribute to the loss "
@@ -67,13 +111,43 @@ class Targets:
             )
 
     def _constant_task_messages(self):
-        first_row = self.values[0]
-        is_constant = (self.values == first_row).all(axis=0)
-        for k in np.flatnonzero(is_constant):
-            yield (
-                f"Task {self.task_names[k]!r} is {int(first_row[k])} in every row: the "
-                "network can learn nothing but this constant."
-            )
+        for k, name in enumerate(self.task_names):
+            known = self.values[self._known(k), k]
+            if len(known) == 0:
+                yield (
+                    f"Task {name!r} has no label in any row: the network learns "
+                    "nothing about it."
+                )
+            elif (known == known[0]).all():
+                yield (
+                    f"Task {name!r} is {int(known[0])} in every row: the network can "
+                    "learn nothing but this constant."
+                )
+
+    def _selection_messages(self):
+        for k in range(1, len(self.task_names)):
+            before = self.values[self._known(k - 1), k - 1] == 1
+            known = ~self.missing[self._known(k - 1), k]
+            n_before, n_others = before.sum(), (~before).sum()
+            if not n_before or not n_others or not known.any():
+                continue
+            share, of_before = known.mean(), known[before].mean()
+            of_others = known[~before].mean()
+            error = np.sqrt(share * (1 - share) * (1 / n_before + 1 / n_others))
+            ratio = of_before / share
+            if abs(ratio - 1) > MAX_BIAS and abs(of_before - of_others) > 4 * error:
+                name, previous = self.task_names[k], self.task_names[k - 1]
+                yield (
+                    f"Task {name!r} has a label in {of_before:.0%} of the rows with "
+                    f"{previous!r} and in {of_others:.0%} of the others. In entire "
+                    "task space, its mean probability then comes out about "
+                    f"{ratio:.2f} times as high as its rate. Set network_params="
+                    "{'task_space': 'conditional'}, or remove the labels of rows "
+                    "with and without the task before alike, such as all recent ones."
+                )
+
+    def _known(self, k):
+        return slice(None) if self.missing is None else ~self.missing[:, k]
 
 
 def _stacklevel_of_user():
@@ -86,7 +160,9 @@ def _stacklevel_of_user():
     return level
 
 
-def check_targets(Y, task_names=None, *, default_names=None, classes=None):
+def check_targets(
+    Y, task_names=None, *, default_names=None, classes=None, missing_labels="error"
+):
     """Check labels and return them as :class:`Targets`.
 
     Parameters
@@ -100,6 +176,8 @@ def check_targets(Y, task_names=None, *, default_names=None, classes=None):
     classes : array-like of shape (2,), default=None
         The two labels of a single task, needed if `Y` may contain only one of them.
         Several tasks have the labels 0 and 1.
+    missing_labels : {"error", "ignore"}, default="error"
+        Whether labels of tasks after the first may be missing.
 
     Returns
     -------
@@ -113,14 +191,9 @@ def check_targets(Y, task_names=None, *, default_names=None, classes=None):
     TypeError
         If `Y` is sparse or a scalar, or if a name in `task_names` is not a string.
     """
-    if Y is None:
-        raise ValueError(
-            "This estimator requires y to be passed, but the target y is None."
-        )
-    columns = names_of_columns(Y)
-    check_distinct("The columns of Y", columns)
+    check_distinct("The columns of Y", names_of_columns(Y))
     check_distinct("task_names", task_names)
-    labels = _read(Y, columns)
+    labels, missing, columns = read_labels(Y, missing_labels)
     if labels.ndim == 1 or labels.shape[1] == 1:
         name = 0 if columns is None else columns[0]
         values, classes = _one_task(column_or_1d(labels), classes, name)
@@ -132,55 +205,13 @@ def check_targets(Y, task_names=None, *, default_names=None, classes=None):
             )
         values, classes = _several_tasks(labels, columns)
     names = choose_task_names(values.shape[1], task_names, columns, default_names)
-    return Targets(values, classes, names)
-
-
-def _read(Y, columns):
-    """Return labels as an array; raise if any is missing or infinite."""
-    try:
-        labels = check_array(
-            Y, ensure_2d=False, dtype=None, ensure_all_finite=False, input_name="Y"
-        )
-    except (TypeError, ValueError) as error:
-        kind = TypeError if isinstance(error, TypeError) else ValueError
-        raise kind(f"Y cannot be read as labels: {error}") from error
-    if labels.dtype == object:
-        missing = np.frompyfunc(is_missing, 1, 1)(labels).astype(bool)
-    else:
-        missing = labels != labels
-    _raise_for_first(missing, columns, "NaN")
-    _raise_if_infinite(labels, columns)
-    return labels.astype(_original_dtype(Y, labels.dtype), copy=False)
-
-
-def _raise_if_infinite(labels, columns):
-    if labels.dtype.kind == "f":
-        what = "infinity or a value too large for dtype('float64')"
-        _raise_for_first(np.isinf(labels), columns, what)
-
-
-def _raise_for_first(is_wrong, columns, what):
-    """Raise for the column with the most wrong labels, if there is any."""
-    if is_wrong.any():
-        counts = is_wrong.reshape(len(is_wrong), -1).sum(axis=0)
-        k = int(counts.argmax())
-        name = k if columns is None else columns[k]
-        raise ValueError(f"Input Y contains {what}: {counts[k]} in column {name!r}.")
-
-
-def _original_dtype(Y, dtype):
-    """Return the dtype of the user's labels: nullable integers arrive as floats."""
-    dtypes = Y.dtypes if is_dataframe(Y) else [getattr(Y, "dtype", dtype)]
-    plain = [getattr(one, "numpy_dtype", one) for one in dtypes]
-    if all(isinstance(one, np.dtype) and one.kind in "iub" for one in plain):
-        return np.result_type(*plain)
-    return dtype
+    return Targets(values, classes, names, missing)
 
 
 def _one_task(labels, classes, name):
     if labels.dtype == object:
         labels = _without_object_dtype(labels, name)
-        _raise_if_infinite(labels, [name])
+        raise_if_infinite(labels, [name])
     try:
         check_classification_targets(labels)
     except ValueError as error:
@@ -223,16 +254,7 @@ def _without_object_dtype(labels, name):
 
 
 def _several_tasks(labels, columns):
-    for k in range(labels.shape[1]):
-        column = labels[:, k]
-        is_wrong = ~np.isin(column, [0, 1])
-        if is_wrong.any():
-            row = int(is_wrong.argmax())
-            name = k if columns is None else columns[k]
-            raise ValueError(
-                f"Labels must be 0 or 1; column {name!r} of Y contains "
-                f"{column[row : row + 1].tolist()[0]!r} in row {row}."
-            )
+    values = zero_one_labels(labels, columns)
     dtype = np.dtype(int) if labels.dtype == object else labels.dtype
     classes = np.tile(np.array([0, 1]), (labels.shape[1], 1)).astype(dtype)
-    return labels.astype(np.float32), classes
+    return values, classes

@@ -1,7 +1,6 @@
-"""Values per row besides labels: their number, sample weights and groups."""
+"""The number of rows of a table, and their groups."""
 
 import numpy as np
-from sklearn.utils import check_array
 
 from sk_pwiser._table._factorize import factorize
 
@@ -35,50 +34,6 @@ def n_rows(X):
             "Expected 2D array or DataFrame as X, of shape (n_samples, n_features); "
             f"got {type(X).__name__}."
         ) from error
-
-
-def check_row_weights(sample_weight, n_samples):
-    """Return row weights of mean 1, or None if there are none.
-
-    Parameters
-    ----------
-    sample_weight : array-like of shape (n_samples,) or None
-        Weights >= 0.
-    n_samples : int
-        Number of rows.
-
-    Returns
-    -------
-    float32 ndarray of shape (n_samples,) or None
-
-    Raises
-    ------
-    ValueError
-        If the weights have another shape, are negative or not finite, or are all zero.
-    """
-    if sample_weight is None:
-        return None
-    try:
-        weights = check_array(
-            sample_weight, ensure_2d=False, dtype=np.float64, input_name="sample_weight"
-        )
-    except (TypeError, ValueError) as error:
-        raise ValueError(
-            f"sample_weight must contain one finite number per row. {error}"
-        ) from error
-    if weights.shape != (n_samples,):
-        raise ValueError(
-            f"sample_weight must have shape ({n_samples},); got {weights.shape}."
-        )
-    row = int(weights.argmin())
-    if weights[row] < 0:
-        raise ValueError(
-            f"sample_weight must be >= 0; it is {weights[row]} in row {row}."
-        )
-    if not weights.any():
-        raise ValueError("sample_weight must not be zero for every row.")
-    weights = weights / weights.max()  # the sum of very large weights would overflow
-    return (weights / weights.mean()).astype(np.float32)
 
 
 def check_groups(groups, n_samples):

@@ -1,15 +1,5 @@
 """Names of the tasks: given by the user, by the columns of Y, or by default."""
 
-from sk_pwiser._table._dataframe import is_dataframe
-
-
-def names_of_columns(Y):
-    """Return the column names of labels as strings, or None if they have none."""
-    if is_dataframe(Y):
-        return [str(column) for column in Y.columns]
-    name = getattr(Y, "name", None)
-    return None if name in (None, "") else [str(name)]
-
 
 def check_distinct(label, names):
     """Raise if names of tasks are not strings or not distinct.

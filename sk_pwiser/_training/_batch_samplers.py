@@ -150,7 +150,9 @@ class BatchIterator:
             if weight is not None:
                 own = inputs.get("sample_weight")
                 part = weight[start:stop]
-                inputs["sample_weight"] = part if own is None else own * part
+                if own is not None:
+                    part = own * part.view(-1, *[1] * (own.dim() - 1))
+                inputs["sample_weight"] = part
             yield {k: self._move(v) for k, v in inputs.items()}, self._move(y)
 
     def _sample(self) -> BatchIndices:

@@ -98,6 +98,23 @@ def check_components(
     )
 
 
+def check_task_weights(loss: MultiTaskLoss) -> None:
+    """Raise if a loss does not take weights per row and task.
+
+    Raises
+    ------
+    ValueError
+        If so; missing labels are such weights, too.
+    """
+    if not loss.takes_task_weights:
+        raise ValueError(
+            "Missing labels and sample_weight of shape (n_samples, n_tasks) require a "
+            f"loss with weights per row and task; {type(loss).__name__} takes weights "
+            "per row only. Support them in its forward, and set takes_task_weights = "
+            "True."
+        )
+
+
 def _build_loss(settings: Settings, task_names: tuple[str, ...]) -> MultiTaskLoss:
     kind = resolve(LOSSES, MultiTaskLoss, "loss", settings.loss)
     given = {name: getattr(settings, name) for name in kind.estimator_parameters}

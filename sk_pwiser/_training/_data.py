@@ -13,14 +13,17 @@ from sk_pwiser._table import (
     Targets,
     TargetStatistics,
     assign_blocks,
+    base_rates,
     check_groups,
-    check_row_weights,
     check_target_encoding,
     check_targets,
     check_vocabulary,
+    combine_weights,
     make_target_statistics,
     n_rows,
     read_times,
+    row_weights,
+    scale_weights,
 )
 from sk_pwiser._training._dataset import Impressions
 from sk_pwiser._training._net import TrainingData
@@ -39,8 +42,9 @@ class Rows:
         The table.
     targets : Targets
         Labels of the tasks.
-    weights : float32 ndarray of shape (n_samples,) or None
-        Row weights > 0 with mean 1.
+    weights : float ndarray of shape (n_samples,) or (n_samples, n_tasks), or None
+        Weights of the rows, or of the rows and tasks, where 0 stands for a label that
+        takes no part.
     groups : int64 ndarray of shape (n_samples,) or None
         Numbers of the rows' groups.
     """
@@ -49,6 +53,11 @@ class Rows:
     targets: Targets
     weights: np.ndarray | None
     groups: np.ndarray | None
+
+    @property
+    def has_task_weights(self) -> bool:
+        """Whether the weights of a row differ between its tasks."""
+        return self.weights is not None and self.weights.ndim == 2
 
 
 @dataclass(frozen=True)
@@ -158,11 +167,9 @@ def check_rows(
             "X and Y have inconsistent numbers of samples: X has "
             f"{n_rows(X)} rows, Y has {n_samples}."
         )
-    weights = check_row_weights(sample_weight, n_samples)
+    targets, weights = combine_weights(targets, sample_weight)
     rows = Rows(X, targets, weights, check_groups(groups, n_samples))
-    if weights is not None and not weights.all():
-        rows = _with_weight(rows)
-    return _without_equal_weights(rows)
+    return _with_weight(rows)
 
 
 def _check_tasks(
@@ -174,7 +181,12 @@ def _check_tasks(
 ) -> Targets:
     """Check the labels; their tasks must be the expected ones."""
     if expected is None:
-        return check_targets(Y, settings.task_names, classes=classes)
+        return check_targets(
+            Y,
+            settings.task_names,
+            classes=classes,
+            missing_labels=settings.missing_labels,
+        )
     if single_pass and expected.classes.ndim == 1:
         if classes is not None and not np.array_equal(
             np.unique(classes), expected.classes
@@ -185,7 +197,11 @@ def _check_tasks(
             )
         classes = expected.classes  # these rows may have only one of them
     targets = check_targets(
-        Y, settings.task_names, default_names=expected.task_names, classes=classes
+        Y,
+        settings.task_names,
+        default_names=expected.task_names,
+        classes=classes,
+        missing_labels=settings.missing_labels,
     )
     if targets.classes.shape == (2,) == expected.classes.shape:
         # The name of a single task is not checked: a Series may have any.
@@ -202,23 +218,17 @@ def _check_tasks(
 
 def _with_weight(rows: Rows) -> Rows:
     """Leave out rows of weight 0, and scale the other weights to a mean of 1."""
-    assert rows.weights is not None
-    kept = np.flatnonzero(rows.weights)
-    weights = rows.weights[kept]
-    return Rows(
-        _safe_indexing(rows.X, kept),
-        replace(rows.targets, values=rows.targets.values[kept]),
-        weights / weights.mean(),
-        None if rows.groups is None else rows.groups[kept],
-    )
-
-
-def _without_equal_weights(rows: Rows) -> Rows:
-    """Drop weights that are all equal, for the result without them, to the bit."""
-    weights = rows.weights
-    if weights is None or (weights != weights[0]).any():
+    if rows.weights is None:
         return rows
-    return replace(rows, weights=None)
+    kept = np.flatnonzero(rows.weights.reshape(len(rows.weights), -1).any(axis=1))
+    if len(kept) < len(rows.weights):
+        rows = Rows(
+            _safe_indexing(rows.X, kept),
+            rows.targets.at(kept),
+            rows.weights[kept],
+            None if rows.groups is None else rows.groups[kept],
+        )
+    return replace(rows, weights=scale_weights(rows.weights))
 
 
 def encode(
@@ -261,7 +271,9 @@ def encode(
     train, valid = np.arange(len(y)), None
     if holds_out:
         train, valid = funnel_holdout(
-            y, test_size=settings.validation_fraction, random_state=random_state
+            rows.targets.with_nan(),
+            test_size=settings.validation_fraction,
+            random_state=random_state,
         )
     labelled = None
     if is_update and earlier is not None:
@@ -311,7 +323,7 @@ def _encode_columns(
         estimator_name=estimator_name,
         keeps_rare=settings.target_encoding is not False,
     )
-    codes, numeric = encoder.fit_transform(rows.X, rows.weights)
+    codes, numeric = encoder.fit_transform(rows.X, row_weights(rows.weights))
     rates = base_rates(rows.targets.values, rows.weights)
     return Schema(encoder, rows.targets.without_labels(), rates), codes, numeric
 
@@ -374,26 +386,5 @@ def _task_weights(settings: Settings, rows: Rows) -> np.ndarray:
     if settings.shared_param("task_space") == "conditional":
         weights[:, 1:] = y[:, :-1]
     if rows.weights is not None:
-        weights *= rows.weights[:, np.newaxis]
+        weights *= rows.weights.reshape(len(y), -1)
     return weights
-
-
-def base_rates(y: np.ndarray, weights: np.ndarray | None) -> np.ndarray:
-    """Return each task's rate of ones, above 0 and below the rate of the task before.
-
-    Half a row is added to the ones and to the zeros, both of all rows and of the rows
-    where the task before happened.
-    """
-    if weights is None:
-        n_samples, positives = float(len(y)), y.sum(axis=0, dtype=np.float64)
-    else:
-        n_samples = weights.sum(dtype=np.float64)
-        positives = weights.astype(float) @ y
-    rates, before, rate = [], n_samples, 1.0
-    for ones in positives:
-        # Labels that break the funnel may have more ones in a later task.
-        total, rate = (before, rate) if ones <= before else (n_samples, 1.0)
-        rate *= (ones + 0.5) / (total + 1.0)
-        rates.append(rate)
-        before = ones
-    return np.array(rates)

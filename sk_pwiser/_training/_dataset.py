@@ -1,6 +1,7 @@
 """Encoded impressions as whole tensors: a batch is one indexing operation."""
 
 from dataclasses import dataclass, replace
+from functools import cached_property
 
 import torch
 from torch import Tensor
@@ -21,8 +22,10 @@ class Impressions(Dataset[Batch]):
         Numeric inputs.
     y : float32 Tensor of shape (n_samples, n_tasks), default=None
         Labels; None for prediction.
-    sample_weight : float32 Tensor of shape (n_samples,), default=None
-        Weights of the rows.
+    sample_weight : float32 Tensor of shape (n_samples,) or (n_samples, n_tasks), \
+            default=None
+        Weights of the rows, or of the rows and tasks. Of the latter, 0 stands for a
+        label that is missing.
     groups : int64 Tensor of shape (n_samples,), default=None
         Numbers of the rows' groups.
     rows : int64 Tensor of shape (n_rows,), default=None
@@ -67,6 +70,14 @@ class Impressions(Dataset[Batch]):
     def weights(self) -> Tensor | None:
         """Return the weights of the selected rows, or None."""
         return None if self.sample_weight is None else self.select(self.sample_weight)
+
+    @cached_property
+    def n_missing(self) -> list[int] | None:
+        """Numbers of missing labels of the tasks after the first, or None."""
+        weights = self.weights()
+        if weights is None or weights.dim() == 1:
+            return None
+        return (weights[:, 1:] == 0).sum(dim=0).tolist()
 
     def to(self, device: torch.device) -> "Impressions":
         """Move the tensors to a device if half of its free memory holds them."""

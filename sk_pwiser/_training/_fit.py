@@ -15,6 +15,7 @@ from sk_pwiser._training._components import (
     build_net,
     build_network,
     check_components,
+    check_task_weights,
 )
 from sk_pwiser._training._data import (
     EncodedData,
@@ -30,6 +31,7 @@ from sk_pwiser._training._net import MultiTaskNet
 from sk_pwiser._training._resume import Snapshot, check_same_model, continue_from
 from sk_pwiser._training._settings import Settings
 from sk_pwiser._utils import Generators, active, draws_globally, seeded_globally
+from sk_pwiser.losses import MultiTaskLoss
 
 LARGEST_SEED = np.iinfo(np.int32).max
 
@@ -177,6 +179,8 @@ def validate(
             components = check_components(
                 settings, task_names, device, rows.groups is not None
             )
+    if any(part and part.has_task_weights for part in (rows, eval_rows)):
+        check_task_weights(components.loss if components else _loss_of(earlier))
     monitor = None
     if not single_pass:
         monitor = monitored_column(
@@ -185,7 +189,10 @@ def validate(
             task_names,
             has_eval_set=eval_rows is not None,
         )
-    rows.targets.warn_about_labels(constant_tasks=not single_pass)
+    rows.targets.warn_about_labels(
+        constant_tasks=not single_pass,
+        selection=settings.shared_param("task_space") == "entire",
+    )
     return Plan(
         settings,
         device,
@@ -197,6 +204,13 @@ def validate(
         earlier,
         single_pass,
     )
+
+
+def _loss_of(earlier: TrainingResult | None) -> MultiTaskLoss:
+    """Return the loss of a net that is updated in place."""
+    assert earlier is not None
+    loss: MultiTaskLoss = earlier.net.criterion_.loss
+    return loss
 
 
 def build(plan: Plan, schema: Schema) -> MultiTaskNet:

@@ -8,7 +8,6 @@ from typing import Any, NamedTuple
 
 import numpy as np
 import torch
-from sklearn.metrics import roc_auc_score
 from skorch import NeuralNet
 from skorch.callbacks import (
     BatchScoring,
@@ -20,6 +19,7 @@ from skorch.callbacks import (
 from skorch.exceptions import DeviceWarning
 from torch import Tensor, nn
 
+from sk_pwiser._training._auc import task_aucs
 from sk_pwiser._training._batch_samplers import BatchIterator
 from sk_pwiser._training._dataset import Batch, Impressions
 from sk_pwiser._training._lazy_adam import sparse_tables
@@ -263,6 +263,7 @@ class MultiTaskNet(NeuralNet):  # type: ignore[misc]
                 logits.append(step["y_pred"])
             self.notify("on_batch_end", batch=batch, training=training, **step)
         self._record_loss(prefix, total.item() / n_rows)
+        self._record_missing(prefix, iterator.dataset)
         if not training:
             self._record_auc(iterator.dataset, torch.cat(logits))
 
@@ -276,12 +277,18 @@ class MultiTaskNet(NeuralNet):  # type: ignore[misc]
         for name, value in self.criterion_.pop_epoch_record().items():
             self.history.record(f"{prefix}_{name}", value)
 
+    def _record_missing(self, prefix: str, impressions: Impressions) -> None:
+        """Record how many rows lack the label of a task, if any does."""
+        if impressions.n_missing is not None:
+            for task, count in zip(
+                self.task_names[1:], impressions.n_missing, strict=True
+            ):
+                self.history.record(f"{prefix}_missing_{task}", count)
+
     def _record_auc(self, impressions: Impressions, logits: Tensor) -> None:
-        y, weights = impressions.labels(), impressions.weights()
-        aucs = []
-        for k, task in enumerate(self.task_names):
-            aucs.append(_auc(y[:, k], logits[:, k], weights))
-            self._record_best(f"valid_auc_{task}", aucs[-1], lower_is_better=False)
+        aucs = list(task_aucs(impressions.labels(), logits, impressions.weights()))
+        for task, auc in zip(self.task_names, aucs, strict=True):
+            self._record_best(f"valid_auc_{task}", auc, lower_is_better=False)
         if len(aucs) > 1:
             known = [auc for auc in aucs if not np.isnan(auc)]
             mean = float(np.mean(known)) if known else np.nan
@@ -349,19 +356,6 @@ class MultiTaskNet(NeuralNet):  # type: ignore[misc]
 
     def _zero_grad_optimizer(self, set_to_none: bool | None = None) -> None:
         super()._zero_grad_optimizer(set_to_none=True)
-
-
-def _auc(y: Tensor, scores: Tensor, weights: Tensor | None) -> float:
-    """Return the ROC AUC, or NaN if there is only one class."""
-    if y.min() == y.max():
-        return float("nan")
-    return float(
-        roc_auc_score(
-            y.cpu().numpy(),
-            scores.cpu().numpy(),
-            sample_weight=None if weights is None else weights.cpu().numpy(),
-        )
-    )
 
 
 def check_callbacks(callbacks: Any) -> None:

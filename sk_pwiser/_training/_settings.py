@@ -55,6 +55,7 @@ class Settings:
     target_encoding: Any
     embedding_dim: int
     encoding_params: dict[str, Any]
+    missing_labels: str
     optimizer: Any
     optimizer_params: dict[str, Any]
     lr: float

@@ -65,7 +65,7 @@ class MultiTaskLoss(nn.Module):
         logits : Tensor of shape (batch, n_tasks)
             Log-odds of P(Y_k = 1 | impression).
         y : float Tensor of shape (batch, n_tasks)
-            Labels, 0 or 1.
+            Labels, 0 or 1; 0 where they are missing, with a weight of 0 for the task.
         sample_weight : Tensor of shape (batch,) or (batch, n_tasks), default=None
             Non-negative weights of the rows, with a mean of 1 over the training rows.
             Weights per row and task are passed only if `takes_task_weights` is True. A

@@ -10,22 +10,31 @@ from sk_pwiser.losses._weighted_scores import WeightedScores, weighted_pairwise_
 PAIRS = ("conversion", "funnel")
 
 
-def rows_by_depth(y: Tensor) -> Tensor:
+def rows_by_depth(y: Tensor, sample_weight: Tensor | None = None) -> Tensor:
     """Find the rows at each depth of the funnel, from 0 to n_tasks.
 
     Parameters
     ----------
     y : Tensor of shape (batch, n_tasks)
         Labels, 0 or 1, tasks in the order of the funnel.
+    sample_weight : Tensor of shape (batch,) or (batch, n_tasks), default=None
+        Weights of the rows. Of weights per row and task, a weight of 0 for a task after
+        the first stands for a label that is missing.
 
     Returns
     -------
     bool Tensor of shape (n_tasks + 1, batch)
         Row d marks the impressions of depth d. Rows whose labels break the funnel are
-        at no depth.
+        at no depth, nor are those of unknown depth: with a label that is missing before
+        the first 0.
     """
     leading = y.cumprod(dim=1).sum(dim=1)
     depth = torch.where(leading == y.sum(dim=1), leading, -1)
+    if sample_weight is not None and sample_weight.dim() == 2:
+        later = (sample_weight[:, 1:] > 0).cumprod(dim=1)
+        n_known = 1 + later.sum(dim=1)
+        is_known = (leading < n_known) | (n_known == y.shape[1])
+        depth = torch.where(is_known, depth, -1)
     return depth == torch.arange(y.shape[1] + 1, device=y.device).unsqueeze(1)
 
 

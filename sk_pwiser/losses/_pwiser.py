@@ -33,7 +33,10 @@ class PWiseR(MultiTaskLoss):
     rows at the lower depth d of the funnel, w the sample weights, 1 by default,
     h the surrogate and m the margins. The means are those of :func:`pwiser_loss`; a
     pair has the product of the weights of its rows. A mean over no pairs is 0. The
-    other tasks have the cross-entropy alone.
+    other tasks have the cross-entropy alone. A row with a missing label, which has the
+    weight 0 for that task, joins no pair of that task's head. If its depth is unknown,
+    as that of a clicked row without a label of the conversion, it joins no pair of any
+    head.
 
     Parameters
     ----------
@@ -154,7 +157,7 @@ class PWiseR(MultiTaskLoss):
         if self.pwiser_weight == 0 or not self.heads:
             return losses
         scores = logits if self.score == "logit" else logits.sigmoid()
-        is_at_depth = rows_by_depth(y)
+        is_at_depth = rows_by_depth(y, sample_weight)
         terms = torch.zeros_like(losses)
         for head in self.heads:
             weight = weights_of_task(sample_weight, head)
@@ -184,7 +187,7 @@ class PWiseR(MultiTaskLoss):
         self.base.observe(y, sample_weight)
         if self.pwiser_weight == 0 or not self.heads:
             return
-        is_at_depth = rows_by_depth(y)
+        is_at_depth = rows_by_depth(y, sample_weight)
         if sample_weight is not None:
             of_heads = per_task(sample_weight).expand(len(y), y.shape[1])[:, self.heads]
             is_at_depth = is_at_depth & (of_heads.amax(dim=1) > 0)

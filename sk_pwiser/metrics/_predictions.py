@@ -31,6 +31,13 @@ class Predictions:
                 return [str(name) for name in layer.task_names_]
         return []
 
+    def missing_labels(self):
+        """Return what a missing label is to the estimator: "error" or "ignore"."""
+        for layer in _layers(self._estimator):
+            if hasattr(layer, "missing_labels"):
+                return layer.missing_labels
+        return "error"
+
     def of_task(self, k, targets, method):
         """Return the predicted labels or probabilities of the task in column ``k``."""
         if method == "predict":

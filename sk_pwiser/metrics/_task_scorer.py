@@ -9,9 +9,10 @@ from sklearn import get_config
 from sklearn.exceptions import UndefinedMetricWarning
 from sklearn.metrics import average_precision_score, roc_auc_score
 from sklearn.metrics._scorer import _BaseScorer
-from sklearn.utils import check_consistent_length, column_or_1d
+from sklearn.utils import check_consistent_length
 from sklearn.utils.metadata_routing import MetadataRequest
 
+from sk_pwiser._labels import check_weights
 from sk_pwiser.metrics._predictions import Predictions, shared_cache
 from sk_pwiser.metrics._tasks import check_same_tasks, check_targets, find_task
 
@@ -54,7 +55,8 @@ def make_task_scorer(
     Returns
     -------
     scorer : callable
-        ``scorer(estimator, X, Y, sample_weight=None)`` returns a float.
+        ``scorer(estimator, X, Y, sample_weight=None)`` returns a float. Weights are of
+        shape (n_samples,), or (n_samples, n_tasks) for weights per task.
 
     Raises
     ------
@@ -65,7 +67,10 @@ def make_task_scorer(
 
     Notes
     -----
-    ``Y`` is of shape (n_samples, n_tasks) or (n_samples,) and holds 0 and 1.
+    ``Y`` is of shape (n_samples, n_tasks) or (n_samples,) and holds 0 and 1. If the
+    estimator has ``missing_labels="ignore"``, labels of tasks after the first may be
+    missing, and such a row takes no part in the score of that task. Labels and weights
+    are checked as in ``fit``, with the same errors.
     ``predict_proba`` of the estimator may return an array (n_samples, n_tasks), a list
     of ``n_tasks`` arrays (n_samples, 2), or for one task (n_samples, 2). The CVR comes
     from ``predict_cvr`` of the estimator, also if it is inside a ``Pipeline`` or a
@@ -153,12 +158,17 @@ class _TaskScorer(_BaseScorer):
     def _score(self, method_caller, estimator, X, y, sample_weight=None):
         """Score with the predictions of the other scorers of the same call."""
         predictions = Predictions(estimator, X, shared_cache(method_caller))
-        targets, y_names = check_targets(y)
-        weight = self._check_weight(sample_weight, targets)
+        targets, known, y_names = check_targets(y, predictions.missing_labels())
+        check_consistent_length(X, targets)
+        names = y_names or predictions.task_names()
+        weight = self._check_weight(sample_weight, targets, names or None)
         values, reasons = [], []
         for label, rows, k, predicted in self._parts(predictions, targets, y_names):
-            used = None if weight is None else weight[rows]
-            value, reason = self._evaluate(targets[rows, k], predicted, used)
+            rows = rows & known[:, k]
+            used = None
+            if weight is not None:
+                used = (weight if weight.ndim == 1 else weight[:, k])[rows]
+            value, reason = self._evaluate(targets[rows, k], predicted[rows], used)
             values.append(value)
             if reason:
                 reasons.append(f"{label} has {reason}")
@@ -177,7 +187,7 @@ class _TaskScorer(_BaseScorer):
         check_same_tasks(n_tasks, y_names, fitted_names)
         if self._task == "cvr":
             happened = targets[:, 0] == 1
-            yield "the CVR", happened, -1, predictions.cvr(targets)[happened]
+            yield "the CVR", happened, -1, predictions.cvr(targets)
             return
         names = y_names or fitted_names
         columns = range(n_tasks)
@@ -186,7 +196,7 @@ class _TaskScorer(_BaseScorer):
         for k in columns:
             label = f"task {k} ({names[k]!r})" if names else f"task {k}"
             predicted = predictions.of_task(k, targets, self._response_method)
-            yield label, slice(None), k, predicted
+            yield label, np.ones(len(targets), dtype=bool), k, predicted
 
     def _evaluate(self, y_true, y_pred, weight):
         """Return the metric and, if it is undefined, the reason."""
@@ -210,13 +220,11 @@ class _TaskScorer(_BaseScorer):
                 value = np.nan
         return value, reason if np.isnan(value) else None
 
-    def _check_weight(self, sample_weight, targets):
+    def _check_weight(self, sample_weight, targets, names):
         if sample_weight is None:
             return None
         self._check_metric_takes_weight()
-        weight = column_or_1d(sample_weight)
-        check_consistent_length(targets, weight)
-        return weight
+        return check_weights(sample_weight, *targets.shape, names)
 
     def _check_metric_takes_weight(self):
         if not self._accept_sample_weight():

@@ -1,26 +1,36 @@
 """Labels and names of the tasks that a scorer evaluates."""
 
 import numpy as np
-from sklearn.utils import check_array
+
+from sk_pwiser._labels import read_labels, zero_one_labels
 
 
-def check_targets(Y):
-    """Return ``Y`` as 0/1 integers (n_samples, n_tasks), and its column names."""
-    names = getattr(Y, "columns", None)
-    if names is None:
-        names = [Y.name] if getattr(Y, "name", None) else []
-    names = [str(name) for name in names]
-    targets = check_array(Y, ensure_2d=False, input_name="Y")
-    targets = targets.reshape(len(targets), -1)
-    bad = (targets != 0) & (targets != 1)
-    if bad.any():
-        row, k = np.argwhere(bad)[0]
-        name = repr(names[k]) if names else k
-        raise ValueError(
-            f"Y must hold 0 and 1 only, but column {name} has "
-            f"{targets[row, k].item()!r}."
-        )
-    return targets.astype(np.int64), names
+def check_targets(Y, missing_labels="error"):
+    """Check labels as ``fit`` does.
+
+    Parameters
+    ----------
+    Y : array-like of shape (n_samples, n_tasks) or (n_samples,)
+        Labels, 0 or 1.
+    missing_labels : {"error", "ignore"}, default="error"
+        Whether labels of tasks after the first may be missing.
+
+    Returns
+    -------
+    targets : int64 ndarray of shape (n_samples, n_tasks)
+        The labels, 0 where they are missing.
+    known : bool ndarray of shape (n_samples, n_tasks)
+        Which labels are not missing.
+    names : list of str
+        Names of the columns, empty if they have none.
+    """
+    labels, missing, names = read_labels(Y, missing_labels)
+    labels = labels.reshape(len(labels), -1)
+    targets = zero_one_labels(labels, names).astype(np.int64)
+    known = np.ones(targets.shape, dtype=bool)
+    if missing is not None:
+        known = ~missing.reshape(targets.shape)
+    return targets, known, names or []
 
 
 def find_task(task, n_tasks, *names_by_source):

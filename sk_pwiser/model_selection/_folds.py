@@ -10,8 +10,10 @@ import warnings
 
 import numpy as np
 from sklearn.model_selection import StratifiedKFold
-from sklearn.utils import check_array, check_random_state
+from sklearn.utils import check_random_state
 from sklearn.utils.random import sample_without_replacement
+
+from sk_pwiser._labels import read_labels, zero_one_labels
 
 
 def funnel_depth(Y):
@@ -20,26 +22,34 @@ def funnel_depth(Y):
     Parameters
     ----------
     Y : array-like of shape (n_samples, n_tasks) or (n_samples,)
-        Labels, 0 or 1; the tasks in funnel order, the click first.
+        Labels, 0 or 1; the tasks in funnel order, the click first. Labels of tasks
+        after the first may be missing.
 
     Returns
     -------
     depth : ndarray of int of shape (n_samples,)
         From 0 (the first task is 0) to ``n_tasks`` (all tasks are 1). A label after a 0
-        does not count, so a conversion without a click has depth 0.
+        does not count, so a conversion without a click has depth 0. A row with a label
+        that is missing before the first 0 has the depth -1, unknown: a click without a
+        label of the conversion may have converted or not.
 
     Raises
     ------
     ValueError
-        If ``Y`` is neither 1-D nor 2-D, or holds anything but 0 and 1.
+        If ``Y`` is neither 1-D nor 2-D, if a label is neither 0 nor 1, or if one of
+        the first task is missing.
 
     Examples
     --------
     >>> from sk_pwiser.model_selection import funnel_depth
     >>> funnel_depth([[0, 0], [1, 0], [1, 1], [0, 1]]).tolist()
     [0, 1, 2, 0]
+    >>> funnel_depth([[0, None], [1, None]]).tolist()
+    [0, -1]
     """
-    return _depth(Y, input_name="Y")
+    depth, is_unknown = _depth(Y, input_name="Y")
+    depth[is_unknown] = -1
+    return depth
 
 
 class FunnelStratifiedKFold(StratifiedKFold):
@@ -73,6 +83,10 @@ class FunnelStratifiedKFold(StratifiedKFold):
     together with the next shallower depth that has rows, the shallowest one with the
     next deeper. One ``UserWarning`` lists these depths and their numbers of rows.
 
+    Labels of tasks after the first may be missing. Rows of unknown depth are strata of
+    their own, one per number of tasks that are known to be 1, so that every fold has
+    the same share of them.
+
     Examples
     --------
     >>> import numpy as np
@@ -98,7 +112,8 @@ class FunnelStratifiedKFold(StratifiedKFold):
             Only its length is used; ``np.zeros(n_samples)`` is sufficient.
 
         y : array-like of shape (n_samples, n_tasks) or (n_samples,)
-            Labels, 0 or 1; the tasks in funnel order.
+            Labels, 0 or 1; the tasks in funnel order. Those of tasks after the first
+            may be missing.
 
         groups : object, default=None
             Ignored; exists for compatibility.
@@ -111,15 +126,15 @@ class FunnelStratifiedKFold(StratifiedKFold):
         Raises
         ------
         ValueError
-            If ``y`` holds anything but 0 and 1, if its length differs from that of
-            ``X``, or if there are fewer rows than folds.
+            If a label is neither 0 nor 1, or one of the first task is missing, if the
+            length of ``y`` differs from that of ``X``, or if there are fewer rows than
+            folds.
         """
         # Not a generator itself, so that a bad y raises at the call.
-        depth = _depth(y, input_name="y")
-        strata, rare = _merge_rare(depth, min_rows=self.n_splits)
+        strata, rare = _merge_rare(_strata(y, "y"), min_rows=self.n_splits)
         # With fewer rows than folds the parent class raises, so no warning is needed.
-        if rare and len(depth) >= self.n_splits:
-            counts = ", ".join(f"depth {d} ({n} rows)" for d, n in rare)
+        if rare and len(strata) >= self.n_splits:
+            counts = ", ".join(f"{_describe(s)} ({n} rows)" for s, n in rare)
             warnings.warn(
                 f"Fewer rows than n_splits={self.n_splits} in {counts}: too few for "
                 "every fold, so stratified together with a neighbouring depth.",
@@ -139,7 +154,9 @@ def funnel_holdout(Y, *, test_size=0.25, random_state=None):
     Parameters
     ----------
     Y : array-like of shape (n_samples, n_tasks) or (n_samples,)
-        Labels, 0 or 1; the tasks in funnel order, the click first.
+        Labels, 0 or 1; the tasks in funnel order, the click first. Those of tasks after
+        the first may be missing; such rows are strata of their own, as in
+        :class:`FunnelStratifiedKFold`.
     test_size : float, default=0.25
         Fraction of the rows in the test set, in (0, 1). Their number is rounded up, but
         each set receives at least one row.
@@ -156,8 +173,8 @@ def funnel_holdout(Y, *, test_size=0.25, random_state=None):
     Raises
     ------
     ValueError
-        If ``test_size`` is outside (0, 1), or ``Y`` has fewer than two rows or holds
-        anything but 0 and 1.
+        If ``test_size`` is outside (0, 1), if ``Y`` has fewer than two rows, or if a
+        label is neither 0 nor 1, or one of the first task is missing.
 
     See Also
     --------
@@ -184,7 +201,7 @@ def funnel_holdout(Y, *, test_size=0.25, random_state=None):
     """
     if not 0.0 < test_size < 1.0:
         raise ValueError(f"test_size must be in (0, 1), got {test_size!r}.")
-    strata, _ = _merge_rare(_depth(Y, input_name="Y"), min_rows=2)
+    strata, _ = _merge_rare(_strata(Y, "Y"), min_rows=2)
     n_samples = len(strata)
     if n_samples < 2:
         raise ValueError(
@@ -214,17 +231,17 @@ def _largest_remainder(counts, total):
     return shares
 
 
-def _merge_rare(depth, *, min_rows):
-    """Return the stratum of each row: its depth, rare depths being merged.
+def _merge_rare(strata, *, min_rows):
+    """Return the stratum of each row, rare ones being merged with a neighbour.
 
     Returns
     -------
     strata : ndarray of int of shape (n_samples,)
         0, 1, ... from the shallowest stratum to the deepest, without gaps.
     rare : list of (int, int)
-        The depths with fewer than ``min_rows`` rows, and their numbers of rows.
+        The given strata with fewer than ``min_rows`` rows, and their numbers of rows.
     """
-    counts = np.bincount(depth)
+    counts = np.bincount(strata)
     groups = [[d] for d in np.flatnonzero(counts).tolist()]
     rare = [(d, int(counts[d])) for [d] in groups if counts[d] < min_rows]
 
@@ -241,28 +258,35 @@ def _merge_rare(depth, *, min_rows):
     stratum_of = np.zeros(len(counts), dtype=np.min_scalar_type(len(groups)))
     for stratum, group in enumerate(groups):
         stratum_of[group] = stratum
-    return stratum_of[depth], rare
+    return stratum_of[strata], rare
+
+
+def _strata(Y, input_name):
+    """Return 2 d for rows of depth d, and 2 d + 1 for unknown depths of d or more."""
+    depth, is_unknown = _depth(Y, input_name=input_name)
+    return 2 * depth + is_unknown
+
+
+def _describe(stratum):
+    depth, is_unknown = divmod(stratum, 2)
+    return f"depth {depth} or more, unknown" if is_unknown else f"depth {depth}"
 
 
 def _depth(Y, *, input_name):
-    """Check that ``Y`` holds 0 and 1 only, and return each row's funnel depth."""
+    """Count each row's leading tasks that are 1, and find those of unknown depth."""
     if Y is None:
         raise ValueError(f"{input_name} must hold the labels, got None.")
-    names = getattr(Y, "columns", None)
-    labels = check_array(Y, ensure_2d=False, input_name=input_name)
-    labels = labels.reshape(len(labels), -1)
+    labels, missing, columns = read_labels(Y, "ignore", input_name=input_name)
+    labels = zero_one_labels(
+        labels.reshape(len(labels), -1), columns, input_name=input_name
+    )
     # One pass per column: a cumulative product along short rows is far slower.
     depth = np.zeros(len(labels), dtype=np.intp)
+    is_unknown = np.zeros(len(labels), dtype=bool)
     reached = np.ones(len(labels), dtype=bool)
     for k in range(labels.shape[1]):
-        happened = labels[:, k] == 1
-        other = ~happened & (labels[:, k] != 0)
-        if other.any():
-            name = k if names is None else repr(names[k])
-            raise ValueError(
-                f"{input_name} must hold 0 and 1 only, but column {name} has "
-                f"{labels[other.argmax(), k].item()!r}."
-            )
-        reached &= happened
+        if missing is not None and k:
+            is_unknown |= reached & missing[:, k]
+        reached &= labels[:, k] == 1
         depth += reached
-    return depth
+    return depth, is_unknown

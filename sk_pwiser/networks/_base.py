@@ -24,7 +24,8 @@ class Labels:
     y : float Tensor of shape (batch, n_tasks)
         Labels, 0 or 1.
     sample_weight : Tensor of shape (batch,) or (batch, n_tasks), or None
-        Weights of the rows, with a mean of 1 over the training rows.
+        Weights of the rows, with a mean of 1 over the training rows. Of weights per row
+        and task, 0 stands for a label that is missing; `y` is 0 there.
     row_losses : callable
         The pointwise part of the loss that training minimises, without weights:
         maps logits and targets in [0, 1], both of shape `(batch, n_tasks)`, to losses

@@ -82,11 +82,24 @@ def test_wrong_task_names(earlier, names, error, message):
 @pytest.mark.parametrize(
     ("weights", "message"),
     [
-        (np.ones(N - 1), r"must have shape \(300,\); got \(299,\)"),
-        (np.ones((N, 1)), r"must have shape \(300,\); got \(300, 1\)"),
+        (np.ones(N - 1), r"must have shape \(300,\), or .*; got \(299,\)"),
+        (np.ones((N, 1)), r"must have shape .*; got \(300, 1\)"),
+        (np.ones((N, 3)), r"or \(300, 2\) for weights per task; got \(300, 3\)"),
         (np.r_[np.ones(N - 1), -2], "must be >= 0; it is -2.0 in row 299"),
-        (np.r_[np.ones(N - 1), np.nan], "NaN"),
-        (np.r_[np.ones(N - 1), np.inf], "infinity"),
+        (np.r_[np.ones(N - 1), np.nan], "one finite number .* nan in row 299"),
+        (np.r_[np.ones(N - 1), np.inf], "one finite number .* inf in row 299"),
+        (
+            np.c_[np.ones(N), np.r_[1, -3, np.ones(N - 2)]],
+            "must be >= 0; it is -3.0 in row 1 for task 'conversion'",
+        ),
+        (
+            np.c_[np.full(N, np.nan), np.ones(N)],
+            "one finite number .* nan in row 0 for task 'click'",
+        ),
+        (
+            pd.DataFrame({"conversion": np.ones(N), "click": np.ones(N)}),
+            "must be in the order of the tasks",
+        ),
         (np.zeros(N), "must not be zero"),
         (["heavy"] * N, "'heavy'"),
         (2.0, "must contain one finite number per row"),

@@ -1,4 +1,4 @@
-"""Values per row besides labels: their number, sample weights, groups."""
+"""The number of rows of a table, and their groups."""
 
 import numpy as np
 import pandas as pd
@@ -6,9 +6,8 @@ import polars as pl
 import pytest
 import scipy.sparse as sp
 import torch
-from numpy.testing import assert_allclose
 
-from sk_pwiser._table import check_groups, check_row_weights, n_rows
+from sk_pwiser._table import check_groups, n_rows
 
 
 class OnlyArray:
@@ -52,56 +51,6 @@ def test_objects_without_rows_are_an_error(X):
     message = rf"Expected 2D array .* as X, .*; got {type(X).__name__}\."
     with pytest.raises(ValueError, match=message):
         n_rows(X)
-
-
-@pytest.mark.parametrize(
-    "weights",
-    [
-        [1, 2, 3, 2],
-        np.array([0.5, 1.0, 1.5, 1.0], dtype=np.float32),
-        pd.Series([1, 2, 3, 2], index=[9, 8, 7, 6]),
-        pd.Series([1, 2, 3, 2], dtype="Int64"),
-        pl.Series([1, 2, 3, 2]),
-        np.array([5e307, 1e308, 1.5e308, 1e308]),
-        np.array([1, 2, 3, 2]) * 1e-310,
-    ],
-)
-def test_row_weights_have_mean_1_whatever_their_scale(weights):
-    result = check_row_weights(weights, 4)
-    assert result.dtype == np.float32
-    assert_allclose(result, [0.5, 1.0, 1.5, 1.0], rtol=1e-5)
-
-
-def test_row_weights_may_be_none_bool_or_partly_zero():
-    assert check_row_weights(None, 3) is None
-    assert check_row_weights([True, False, True], 3).tolist() == [1.5, 0.0, 1.5]
-    assert check_row_weights([0, 0, 3], 3).tolist() == [0.0, 0.0, 3.0]
-
-
-@pytest.mark.parametrize(
-    ("weights", "message"),
-    [
-        ([1, 1], r"must have shape \(3,\); got \(2,\)"),
-        ([[1], [1], [1]], r"must have shape \(3,\); got \(3, 1\)"),
-        (pd.DataFrame({"w": [1, 1, 1]}), r"must have shape \(3,\); got \(3, 1\)"),
-        ([1, -0.5, 1], "must be >= 0; it is -0.5 in row 1"),
-        ([0, 0, 0], "must not be zero for every row"),
-        ([1, np.nan, 1], "must contain one finite number per row.* NaN"),
-        ([1, None, 1], "must contain one finite number per row.* NaN"),
-        (
-            pd.Series([1, None, 1], dtype="Float64"),
-            "must contain one finite number per row.* NaN",
-        ),
-        ([1, np.inf, 1], "must contain one finite number per row.* infinity"),
-        (["a", "b", "c"], "must contain one finite number per row.* 'a'"),
-        ("balanced", "must contain one finite number per row.* 'balanced'"),
-        (2.0, "must contain one finite number per row"),
-        ([1j, 1, 1], "must contain one finite number per row"),
-    ],
-)
-def test_wrong_row_weights(weights, message):
-    with pytest.raises(ValueError, match=f"sample_weight {message}"):
-        check_row_weights(weights, 3)
 
 
 # Neighbours that are equal in float64.

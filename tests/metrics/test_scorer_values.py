@@ -195,10 +195,13 @@ def test_make_task_scorer_raises(metric, task, method, error, match):
 @pytest.mark.parametrize(
     ("bad", "match"),
     [
-        ([[0, 2], [1, 0]], "Y must hold 0 and 1 only, but column 1 has 2"),
-        ([-1, 1], "Y must hold 0 and 1 only, but column 0 has -1"),
-        ([[0.0, np.nan], [1, 0]], "Input Y contains NaN"),
-        (["no", "yes"], "dtype='numeric'"),
+        ([[0, 2], [1, 0]], "must be 0 or 1; column 1 of Y contains 2 in row 0"),
+        ([-1, 1], "must be 0 or 1; column 0 of Y contains -1 in row 0"),
+        (
+            [[0.0, np.nan], [1, 0]],
+            "Input Y contains NaN: 1 in column 1, the first in row 0",
+        ),
+        (["no", "yes"], "must be 0 or 1; column 0 of Y contains 'no' in row 0"),
     ],
 )
 def test_bad_labels(bad, match):

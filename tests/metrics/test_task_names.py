@@ -31,7 +31,7 @@ def test_names_from_pandas(data, model):
     assert mean_auc_scorer(model, X, nullable) == mean_auc_scorer(model, X, Y)
     with pytest.raises(ValueError, match=r"one of \['click', 'name'\].*got 'buy'"):
         named("buy")(model, X, frame)
-    with pytest.raises(ValueError, match="column 'name' has 3"):
+    with pytest.raises(ValueError, match="column 'name' of Y contains 3"):
         ctr_auc_scorer(model, X, frame * [1, 3])
     model_1d, y = GaussianNB().fit(X, Y[:, 1]), frame["name"]
     assert named("name")(model_1d, X, y) == ctr_auc_scorer(model_1d, X, Y[:, 1])

@@ -110,8 +110,19 @@ def test_zero_weights_and_bad_weights(data, model):
         assert_undefined(scorer, model, X, Y, match="only class 0", **weights)
     weights = {"sample_weight": np.zeros(len(Y))}
     assert_undefined(ctr_auc_scorer, model, X, Y, match="no rows to score", **weights)
-    for shape, match in ((3, "inconsistent numbers of samples"), ((200, 2), "1d")):
-        with pytest.raises(ValueError, match=match):
-            ctr_auc_scorer(model, *data, sample_weight=np.ones(shape))
+    for bad, match in (
+        (np.ones(3), r"must have shape \(200,\), or \(200, 2\) for .*; got \(3,\)"),
+        (np.ones((200, 3)), r"must have shape .* got \(200, 3\)"),
+        (1.0, "must contain one finite number per row"),
+        ("balanced", "must contain one finite number per row.* 'balanced'"),
+        (np.r_[np.ones(199), -1], r"must be >= 0; it is -1\.0 in row 199"),
+        (np.r_[np.nan, np.ones(199)], "must contain one finite .* it is nan in row 0"),
+        (
+            np.c_[np.ones(200), -np.ones(200)],
+            r"must be >= 0; it is -1\.0 in row 0 for task 1",
+        ),
+    ):
+        with pytest.raises(ValueError, match=f"sample_weight {match}"):
+            ctr_auc_scorer(model, *data, sample_weight=bad)
     with pytest.raises(TypeError, match=r"undefined, 0\) takes no sample_weight"):
         make_task_scorer(always_undefined, 0)(model, X, Y, sample_weight=np.ones(200))

@@ -17,9 +17,12 @@ from sk_pwiser.model_selection import (
 )
 
 BAD_LABELS = [
-    ([[0, 2], [1, 0]], "must hold 0 and 1 only, but column 1 has 2"),
-    ([0, -1, 1], "must hold 0 and 1 only, but column 0 has -1"),
-    ([[0.0, np.nan], [1.0, 0.0]], "contains NaN"),
+    ([[0, 2], [1, 0]], "must be 0 or 1; column 1 of [yY] contains 2 in row 0"),
+    ([0, -1, 1], "must be 0 or 1; column 0 of [yY] contains -1 in row 1"),
+    (
+        [[0.0, 1.0], [np.nan, 0.0]],
+        "[yY] contains NaN: 1 in column 0, the first in row 1",
+    ),
     (np.zeros((2, 2, 2)), "dim 3"),
     (None, "must hold the labels, got None"),
 ]
@@ -102,7 +105,9 @@ def test_folds_of_data_frames():
     assert folds(cv, frame) == folds(cv, Y)
     assert folds(cv, frame.astype("boolean")) == folds(cv, Y)
     assert folds(cv, pl.DataFrame(columns)) == folds(cv, Y)
-    with pytest.raises(ValueError, match=r"y must .* but column 'buy' has 5"):
+    with pytest.raises(
+        ValueError, match=r"must be 0 or 1; column 'buy' of y contains 5"
+    ):
         folds(cv, frame * [1, 5])
 
 

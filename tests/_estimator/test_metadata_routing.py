@@ -1,0 +1,142 @@
+"""Weights and groups, passed by scikit-learn's metadata routing and without it."""
+
+import copy
+
+import numpy as np
+import pytest
+import sklearn
+from numpy.testing import assert_array_equal
+from refusals import N, X, Y, small
+from sklearn.exceptions import UnsetMetadataPassedError
+from sklearn.metrics import roc_auc_score
+from sklearn.model_selection import GridSearchCV, GroupKFold, cross_validate
+from sklearn.pipeline import make_pipeline
+
+from sk_pwiser.metrics import make_task_scorer, mean_auc_scorer
+from sk_pwiser.model_selection import FunnelStratifiedKFold
+
+GROUPS = np.random.default_rng(0).integers(0, 60, N)
+PER_ROW = np.random.default_rng(1).uniform(0.5, 2.0, N)
+PER_TASK = np.random.default_rng(2).uniform(0.5, 2.0, (N, 2))
+PER_TASK[:50, 1] = 0
+WEIGHTS = pytest.mark.parametrize("weight", [PER_ROW, PER_TASK])
+
+
+@pytest.fixture
+def routing():
+    with sklearn.config_context(enable_metadata_routing=True):
+        yield
+
+
+def fold_scores(cv, weight, groups=None, **params):
+    """Fit and score every fold by hand."""
+    scores = []
+    for train, test in cv.split(X, Y, groups):
+        model = small(**params).fit(
+            X.iloc[train],
+            Y.iloc[train],
+            sample_weight=weight[train],
+            groups=None if groups is None else groups[train],
+        )
+        scores.append(model.score(X.iloc[test], Y.iloc[test], weight[test]))
+    return scores
+
+
+@WEIGHTS
+@pytest.mark.usefixtures("routing")
+def test_cross_validation_routes_weights_to_fit_and_score(weight):
+    model = small().set_fit_request(sample_weight=True)
+    model.set_score_request(sample_weight=True)
+    cv = FunnelStratifiedKFold(2, random_state=0)
+    params = {"sample_weight": weight}
+    found = cross_validate(model, X, Y, cv=cv, params=params, error_score="raise")
+    assert_array_equal(found["test_score"], fold_scores(cv, weight))
+
+
+@WEIGHTS
+@pytest.mark.usefixtures("routing")
+def test_a_scorer_takes_weights(weight):
+    scorer = copy.deepcopy(mean_auc_scorer).set_score_request(sample_weight=True)
+    model = small().set_fit_request(sample_weight=True)
+    cv = FunnelStratifiedKFold(2, random_state=0)
+    found = cross_validate(
+        model, X, Y, cv=cv, scoring=scorer, params={"sample_weight": weight}
+    )
+    assert_array_equal(found["test_score"], fold_scores(cv, weight))
+
+
+@pytest.mark.usefixtures("routing")
+def test_groups_reach_the_splitter_and_the_loss():
+    model = small(loss="jrc").set_fit_request(sample_weight=True, groups=True)
+    model.set_score_request(sample_weight=True)
+    params = {"sample_weight": PER_ROW, "groups": GROUPS}
+    cv = GroupKFold(2)
+    found = cross_validate(model, X, Y, cv=cv, params=params, error_score="raise")
+    expected = fold_scores(cv, PER_ROW, GROUPS, loss="jrc")
+    assert_array_equal(found["test_score"], expected)
+    model.set_fit_request(groups=False)  # the splitter alone
+    found = cross_validate(model, X, Y, cv=cv, params=params, error_score="raise")
+    assert found["test_score"].tolist() != expected
+
+
+@WEIGHTS
+@pytest.mark.usefixtures("routing")
+def test_a_search_through_a_pipeline(weight):
+    model = small().set_fit_request(sample_weight=True)
+    model.set_score_request(sample_weight=True)
+    grid = {"multitaskctrcvrclassifier__lr": [0.003]}
+    cv = FunnelStratifiedKFold(2, random_state=0)
+    search = GridSearchCV(make_pipeline("passthrough", model), grid, cv=cv)
+    search.fit(X, Y, sample_weight=weight)
+    assert search.best_score_ == np.mean(fold_scores(cv, weight))
+    direct = small().fit(X, Y, sample_weight=weight)
+    assert_array_equal(search.predict_proba(X), direct.predict_proba(X))
+
+
+@pytest.mark.usefixtures("routing")
+def test_weights_that_were_not_requested_are_an_error():
+    with pytest.raises(UnsetMetadataPassedError, match="sample_weight"):
+        cross_validate(small(), X, Y, cv=2, params={"sample_weight": PER_ROW})
+
+
+@pytest.mark.usefixtures("routing")
+def test_requests_of_every_method():
+    model = small().set_fit_request(sample_weight="w", groups=True)
+    model.set_partial_fit_request(sample_weight=True, groups=False, classes=False)
+    model.set_score_request(sample_weight=True)
+    requests = model.get_metadata_routing()
+    expected = {"eval_set": None, "groups": True, "sample_weight": "w"}
+    assert requests.fit.requests == expected
+    expected = {"classes": False, "groups": False, "sample_weight": True}
+    assert requests.partial_fit.requests == expected
+    assert requests.score.requests == {"sample_weight": True}
+
+
+@WEIGHTS
+def test_a_search_without_routing(weight):
+    cv = FunnelStratifiedKFold(2, random_state=0)
+    search = GridSearchCV(small(), {"lr": [0.003]}, cv=cv)
+    search.fit(X, Y, sample_weight=weight)
+    direct = small().fit(X, Y, sample_weight=weight)
+    assert_array_equal(search.predict_proba(X), direct.predict_proba(X))
+
+
+def test_scores_per_task_use_the_weights_of_the_task():
+    model = small().fit(X, Y)
+    p = model.predict_proba(X)
+    expected = [
+        roc_auc_score(Y.iloc[:, k], p[:, k], sample_weight=PER_TASK[:, k])
+        for k in range(2)
+    ]
+    for k, auc in enumerate(expected):
+        scorer = make_task_scorer(roc_auc_score, k)
+        assert scorer(model, X, Y, sample_weight=PER_TASK) == pytest.approx(auc)
+    assert model.score(X, Y, PER_TASK) == pytest.approx(np.mean(expected))
+    clicked = Y["click"] == 1
+    cvr = roc_auc_score(
+        Y["conversion"][clicked],
+        model.predict_cvr(X)[clicked],
+        sample_weight=PER_TASK[clicked, 1],
+    )
+    scorer = make_task_scorer(roc_auc_score, "cvr")
+    assert scorer(model, X, Y, sample_weight=PER_TASK) == pytest.approx(cvr)
