@@ -53,9 +53,8 @@ def with_eval_rows(data: EncodedData, rows: Rows) -> EncodedData:
     They are in no target statistic and in no distribution of a column.
     """
     codes, numeric = data.schema.transform(rows.X)
-    valid = Impressions(
-        *map(torch.from_numpy, (codes, numeric, rows.targets.values)),
-        # Validation rows have weights only if labels are missing.
-        None if rows.weights is None else torch.from_numpy(rows.weights),
-    )
+    arrays = [codes, numeric, rows.targets.values]
+    if rows.weights is not None:  # only if labels are missing
+        arrays.append(rows.weights)
+    valid = Impressions(*map(torch.from_numpy, arrays))
     return replace(data, rows=TrainingData(data.rows.train, valid))
