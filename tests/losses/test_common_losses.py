@@ -95,7 +95,8 @@ def test_a_weight_of_0_excludes_the_row_from_the_task(loss, n):
     assert not gradient[weight == 0].any()
     for k in range(2):
         kept = weight[:, k] > 0
-        rest = y[kept], weight[kept, k], groups[kept]
+        # The weights of the other tasks decide which depths are known.
+        rest = y[kept], weight[kept], groups[kept]
         expected, slopes = value_and_gradient(loss, logits[kept], *rest)
         # The sum over fewer rows is still divided by the size of the batch.
         share = kept.sum() / n

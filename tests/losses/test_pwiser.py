@@ -58,6 +58,16 @@ def loss_and_gradient(loss, logits, y, weight=None):
     return losses.detach().numpy(), logits.grad.numpy()
 
 
+def depth_is_known(labels, weights):
+    """Return whether no label before the first 0, or at it, has a weight of 0."""
+    for k, (label, weight) in enumerate(zip(labels, weights, strict=True)):
+        if k and weight == 0:
+            return False
+        if label == 0:
+            break
+    return True
+
+
 @pytest.mark.parametrize("pairs", ["conversion", "funnel"])
 @every_surrogate
 @given(
@@ -73,6 +83,9 @@ def test_equals_the_definition(surrogate, pairs, n, n_tasks, seed, weights):
     weight = rng.uniform(0, 2, size=(n, n_tasks)) * (rng.random((n, n_tasks)) < 0.8)
     if weights != "per task":
         weight[:] = weight[:, [0]] if weights == "per row" else 1
+    if weights == "per task":
+        known = [depth_is_known(*row) for row in zip(y, weight, strict=True)]
+        depth = np.where(known, depth, -1)
     given_weight = {"none": None, "per row": weight[:, 0], "per task": weight}[weights]
     names = [f"task_{k}" for k in range(n_tasks)]
     params = {"margins": margins, "surrogate": surrogate, "pairs": pairs}
@@ -330,7 +343,9 @@ def test_batches_without_pairs_are_counted_until_the_record_is_taken():
         ("conversion", [[0.0, 0.0], [1.0, 1.0], [1.0, 1.0], [1.0, 1.0]], 1),
         # The term is that of one head, which leaves the converted row out.
         ("conversion", [[1.0, 0.0], [1.0, 1.0], [1.0, 1.0], [1.0, 1.0]], 1),
-        ("all", [[1.0, 0.0], [1.0, 1.0], [1.0, 1.0], [1.0, 1.0]], 0),
+        # Without the label of the conversion, its depth is unknown to every head.
+        ("all", [[1.0, 0.0], [1.0, 1.0], [1.0, 1.0], [1.0, 1.0]], 1),
+        ("all", [[0.0, 1.0], [1.0, 1.0], [1.0, 1.0], [1.0, 1.0]], 0),
     ],
 )
 def test_rows_of_weight_0_join_no_pairs(tasks, weight, count):
