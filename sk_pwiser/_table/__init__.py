@@ -3,6 +3,8 @@
 from sk_pwiser._table._base_rates import base_rates
 from sk_pwiser._table._categories import UNSEEN
 from sk_pwiser._table._encoder import TableEncoder
+from sk_pwiser._table._extended_statistics import ExtendedStatistics
+from sk_pwiser._table._growth import grow_encoder
 from sk_pwiser._table._labels import Targets, check_targets
 from sk_pwiser._table._numeric import NUMERIC_ENCODINGS
 from sk_pwiser._table._rows import check_groups, n_rows
@@ -19,6 +21,7 @@ from sk_pwiser._table._weights import combine_weights, row_weights, scale_weight
 __all__ = [
     "NUMERIC_ENCODINGS",
     "UNSEEN",
+    "ExtendedStatistics",
     "TableEncoder",
     "TargetStatistics",
     "Targets",
@@ -30,6 +33,7 @@ __all__ = [
     "check_vocabulary",
     "choose_task_names",
     "combine_weights",
+    "grow_encoder",
     "make_target_statistics",
     "n_rows",
     "read_times",

@@ -145,6 +145,12 @@ class CategoryColumn:
             )
         return self._encode(indices, values)
 
+    def count(self, column):
+        """Return the distinct values of a column, their numbers of rows and kinds."""
+        indices, values = self._factorize(column)
+        *counts, _ = count_values(indices, len(values)).tolist()
+        return values, counts, _kinds(values)
+
     def _factorize(self, column):
         try:
             indices, values = factorize(column)

@@ -166,6 +166,16 @@ class TableEncoder(BaseEstimator):
         ]
         return self._stack_codes(codes, X.shape[0]), self._encode_numeric(X)
 
+    def category_columns(self, X):
+        """Return the encoders of the category columns, each with its column of `X`.
+
+        Raises
+        ------
+        ValueError or TypeError
+            If columns are missing, new or in another order.
+        """
+        return self._pair_columns(self._validate(X, reset=False), CategoryColumn)
+
     @property
     def cardinalities_(self):
         """Number of codes of each category column."""

@@ -82,43 +82,56 @@ class TargetStatistics:
         """
         self.n_tasks_ = y.shape[1]
         used = ~others
-        y_used, weight_used, block_used = y[used], weight[used], block[used]
+        y_used, weight_used = y[used], weight[used]
         total = weight_used.sum(axis=0)
         ones = (weight_used * y_used).sum(axis=0)
         self.rates_ = (ones + 0.5) / (total + 1.0)
-        n_blocks = int(block_used.max(initial=0)) + 1
         inputs = np.empty((len(codes), self.n_outputs), dtype=np.float32)
         self.counts_, self.strengths_, self.means_, self.scales_ = [], [], [], []
         for j, (column, size) in enumerate(
             zip(self.columns, self.cardinalities, strict=True)
         ):
             of_rows = codes[:, column].astype(np.intp)
-            in_column = of_rows[used]
-            counts = _count(in_column, y_used, weight_used, size)
+            counts = count(of_rows[used], y_used, weight_used, size)
             strengths = self._estimate_strengths(counts)
-            values = np.empty((len(codes), self.n_tasks_ + 1))
-            values[others] = self._rates(counts, strengths)[of_rows[others]]
-            encoded = np.empty((len(in_column), self.n_tasks_ + 1))
-            for b in range(n_blocks):
-                rows = np.flatnonzero(block_used == b)
-                own = _count(in_column[rows], y_used[rows], weight_used[rows], size)
-                present = np.unique(in_column[rows])
-                table = np.zeros((size, self.n_tasks_ + 1))
-                rest = counts[..., present] - own[..., present]
-                table[present] = self._rates(rest, strengths)
-                encoded[rows] = table[in_column[rows]]
-            values[used] = encoded
+            values = self._leave_out_blocks(
+                np.zeros_like(counts), of_rows, y, weight, block, others, strengths
+            )
+            encoded = values[used]
             mean, scale = encoded.mean(axis=0), encoded.std(axis=0)
             scale[(scale < 1e-9) | ~np.append(np.isfinite(strengths), True)] = np.inf
             self.strengths_.append(strengths)
             self.means_.append(mean)
             self.scales_.append(scale)
-            inputs[:, self._slice(j)] = _standardise(values, mean, scale)
+            inputs[:, self._slice(j)] = standardise(values, mean, scale)
             if others.any():
-                counts += _count(of_rows[others], y[others], weight[others], size)
+                counts += count(of_rows[others], y[others], weight[others], size)
             self.counts_.append(counts)
-        self.tables_ = [self._table(j, slice(None)) for j in range(len(self.columns))]
+        self._update_tables()
         return inputs
+
+    def _leave_out_blocks(self, base, codes, y, weight, block, others, strengths):
+        """Return the rates of the rows of a column, `(n_samples, n_tasks + 1)`.
+
+        Those of a row are over `base` and the rows of the other blocks, without
+        `others`; those of `others` are over `base` and all other rows.
+        """
+        used, size = ~others, base.shape[-1]
+        in_column, y, weight, block = codes[used], y[used], weight[used], block[used]
+        counts = base + count(in_column, y, weight, size)
+        values = np.empty((len(codes), self.n_tasks_ + 1))
+        values[others] = self._rates(counts, strengths)[codes[others]]
+        encoded = np.empty((len(in_column), self.n_tasks_ + 1))
+        for b in range(int(block.max(initial=0)) + 1):
+            rows = np.flatnonzero(block == b)
+            own = count(in_column[rows], y[rows], weight[rows], size)
+            present = np.unique(in_column[rows])
+            table = np.zeros((size, self.n_tasks_ + 1))
+            rest = counts[..., present] - own[..., present]
+            table[present] = self._rates(rest, strengths)
+            encoded[rows] = table[in_column[rows]]
+        values[used] = encoded
+        return values
 
     def transform(self, codes):
         """Encode rows by the statistics over all rows seen so far.
@@ -144,7 +157,7 @@ class TargetStatistics:
         """
         for j, column in enumerate(self.columns):
             present, positions = np.unique(codes[:, column], return_inverse=True)
-            added = _count(positions, y, weight, len(present), first=0)
+            added = count(positions, y, weight, len(present), first=0)
             is_value = present >= FIRST_VALUE
             present = present[is_value].astype(np.intp)
             self.counts_[j][..., present] += added[..., is_value]
@@ -154,10 +167,13 @@ class TargetStatistics:
         width = self.n_tasks_ + 1
         return slice(j * width, (j + 1) * width)
 
+    def _update_tables(self):
+        self.tables_ = [self._table(j, slice(None)) for j in range(len(self.columns))]
+
     def _table(self, j, codes):
         """Return the standardised inputs of some codes of the j-th column."""
         values = self._rates(self.counts_[j][..., codes], self.strengths_[j])
-        return _standardise(values, self.means_[j], self.scales_[j])
+        return standardise(values, self.means_[j], self.scales_[j])
 
     def _rates(self, counts, strengths):
         """Return the inputs of values with these counts, `(n_values, n_tasks + 1)`."""
@@ -189,12 +205,13 @@ class TargetStatistics:
         return strengths
 
 
-def _standardise(values, mean, scale):
+def standardise(values, mean, scale):
+    """Return float32 inputs with the mean 0 and the deviation 1, clipped."""
     scaled = np.clip((values - mean) / scale, -LARGEST_DEVIATION, LARGEST_DEVIATION)
     return scaled.astype(np.float32)
 
 
-def _count(codes, y, weight, size, first=FIRST_VALUE):
+def count(codes, y, weight, size, first=FIRST_VALUE):
     """Count rows and positives per task and code: `(2, n_tasks, size)`.
 
     Codes below `first`, those of missing and unseen values, count 0.
