@@ -2,6 +2,7 @@
 
 from sk_pwiser._training._dataset import Impressions
 from sk_pwiser._training._fit import TrainingResult, fit
+from sk_pwiser._training._fit_from import fit_from
 from sk_pwiser._training._optimizer import OPTIMIZERS
 
-__all__ = ["OPTIMIZERS", "Impressions", "TrainingResult", "fit"]
+__all__ = ["OPTIMIZERS", "Impressions", "TrainingResult", "fit", "fit_from"]

@@ -240,6 +240,7 @@ def encode(
     holds_out: bool,
     is_update: bool,
     estimator_name: str,
+    extends: bool = False,
 ) -> EncodedData:
     """Encode the table, by the earlier schema if there is one, and hold rows out.
 
@@ -260,6 +261,8 @@ def encode(
         the statistics before them, and otherwise those of the other blocks.
     estimator_name : str
         Name of the estimator, for messages.
+    extends : bool, default=False
+        Whether the statistics of `earlier` encode the rows, instead of new ones.
 
     Raises
     ------
@@ -282,17 +285,18 @@ def encode(
             numeric = np.hstack([numeric, inputs])
             labelled = (codes.copy(), y, _task_weights(settings, rows))
     else:
-        statistics = make_target_statistics(
-            settings.target_encoding,
-            schema.encoder,
-            len(y),
-            settings.encoding_params,
-        )
-        if earlier is not None:
-            _check_same_statistics(settings, earlier, statistics)
-        schema = replace(schema, statistics=statistics)
+        if not extends:
+            statistics = make_target_statistics(
+                settings.target_encoding,
+                schema.encoder,
+                len(y),
+                settings.encoding_params,
+            )
+            if earlier is not None:
+                _check_same_statistics(settings, earlier, statistics)
+            schema = replace(schema, statistics=statistics)
         times = _read_times(settings, rows, schema)
-        if statistics is not None:
+        if schema.statistics is not None:
             inputs = _fit_statistics(settings, rows, schema, codes, valid, times)
             numeric = np.hstack([numeric, inputs])
     codes = schema.without_rare(codes)

@@ -142,6 +142,7 @@ class MultiTaskNetwork(nn.Module):
     """
 
     monotonicity_weight: float = 0.0
+    towers_name: str = "towers"
 
     def __init__(self, spec: NetworkSpec, *, n_tables: int = 1) -> None:
         super().__init__()

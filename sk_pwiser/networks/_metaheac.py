@@ -65,6 +65,8 @@ class MetaHeac(MultiTaskNetwork):
     (1, 2)
     """
 
+    towers_name = "critics"
+
     def __init__(
         self,
         spec: NetworkSpec,

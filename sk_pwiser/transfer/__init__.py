@@ -6,5 +6,7 @@ unchanged.
 """
 
 from sk_pwiser.transfer._compatible import check_compatible, named_parts
+from sk_pwiser.transfer._encoding import fit_like
+from sk_pwiser.transfer._fine_tune import fine_tune
 
-__all__ = ["check_compatible", "named_parts"]
+__all__ = ["check_compatible", "fine_tune", "fit_like", "named_parts"]

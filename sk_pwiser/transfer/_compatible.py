@@ -170,10 +170,7 @@ def _encoders(first, other):
 
 def _columns(one, two):
     """Describe the first difference between two column encoders of one class."""
-    states = [
-        {name: value for name, value in vars(column).items() if name[-1] == "_"}
-        for column in (one, two)
-    ]
+    states = _learnt(one), _learnt(two)
     names = sorted(states[0].keys() | states[1].keys())
     unequal = [n for n in names if not _equal(*(state.get(n) for state in states))]
     if not unequal:
@@ -191,6 +188,11 @@ def _columns(one, two):
     )
 
 
+def _learnt(part):
+    """Return the attributes of a part of the encoder that come from rows."""
+    return {name: value for name, value in vars(part).items() if name[-1] == "_"}
+
+
 def _statistics(first, other):
     a, b = first.schema.statistics, other.schema.statistics
     if a is b:
@@ -199,7 +201,7 @@ def _statistics(first, other):
         return "the target statistics: only one of the two has them"
     if a.columns != b.columns:
         return f"the target statistics: columns {b.columns}, not {a.columns}"
-    if not _equal(vars(a), vars(b)):
+    if not _equal(_learnt(a), _learnt(b)):
         return "the target statistics: they were learnt from other rows"
     return None
 

@@ -1,0 +1,218 @@
+"""Fits with the encoder of another estimator: all markets in the same terms."""
+
+from contextlib import contextmanager
+from dataclasses import replace
+
+import numpy as np
+import torch
+from sklearn.base import clone
+
+from sk_pwiser._estimator import MultiTaskCTRCVRClassifier
+from sk_pwiser._table import UNSEEN, ExtendedStatistics, grow_encoder
+from sk_pwiser._training import fit_from
+from sk_pwiser.transfer._compatible import check_fitted
+
+
+def fit_like(
+    estimator,
+    source,
+    X,
+    Y,
+    sample_weight=None,
+    *,
+    groups=None,
+    eval_set=None,
+    seen=True,
+):
+    """Fit a new network on one market, with the encoder of a fit on all markets.
+
+    An encoder that is learnt on one market has codes, bins of numbers and target
+    statistics of its own, so that the weights of networks of two markets have different
+    meanings. This function takes those of `source`, with all category values that
+    occurred in its fit. Everything else is as in `estimator.fit`: the network starts
+    from random weights, and its output biases from the rates of this market.
+
+    The embeddings of values without a training row are those of unseen values, since
+    nothing has trained their own.
+
+    Parameters
+    ----------
+    estimator : MultiTaskCTRCVRClassifier
+        The parameters of the fit. It is not changed, and need not be fitted.
+        `numeric_encoding`, `task_space` and `interaction` must be those of `source`;
+        `categorical_features`, `target_encoding` and the entries of `encoding_params`
+        about columns and values are ignored.
+    source : MultiTaskCTRCVRClassifier
+        The fitted estimator whose encoder is taken. It is not changed. One epoch is
+        enough to learn an encoder.
+    X : {DataFrame, array-like} of shape (n_samples, n_features)
+        Impressions of the market.
+    Y : array-like of shape (n_samples, n_tasks) or (n_samples,)
+        Labels, the tasks of `source`.
+    sample_weight : array-like of shape (n_samples,), default=None
+        Weights of the rows, >= 0. With `seen=True`, not supported if there are target
+        statistics.
+    groups : array-like of shape (n_samples,), default=None
+        Group of each row, as in `fit`.
+    eval_set : tuple of (X, Y), default=None
+        Rows for early stopping, as in `fit`.
+    seen : bool, default=True
+        Whether `source` was fitted on the rows of `X`, too. The target statistics of a
+        training row then leave out its block of rows, so that its own label is not
+        among its inputs. False is for rows that are new to `source`, which are encoded
+        by its statistics as they would be in a prediction.
+
+    Returns
+    -------
+    MultiTaskCTRCVRClassifier
+        A new fitted estimator with the parameters of `estimator` and the encoder of
+        `source`, which :func:`check_compatible` accepts together.
+
+    Raises
+    ------
+    TypeError
+        If `estimator` or `source` is of another type.
+    NotFittedError
+        If `source` is not fitted.
+    ValueError
+        If parameters, tasks or columns are not those of `source`, or if `seen=True` and
+        there are rows that `source` was not fitted on.
+
+    See Also
+    --------
+    fine_tune : Starts from the weights of the source.
+
+    Examples
+    --------
+    >>> from sk_pwiser import MultiTaskCTRCVRClassifier
+    >>> from sk_pwiser.datasets import make_ctr_cvr
+    >>> from sk_pwiser.transfer import check_compatible, fit_like
+    >>> data = make_ctr_cvr(1_000, ctr=0.3, random_state=0)
+    >>> X, Y = data.data, data.target
+    >>> model = MultiTaskCTRCVRClassifier(max_epochs=1, random_state=0)
+    >>> source = model.fit(X, Y)
+    >>> markets = [fit_like(model, source, X[m], Y[m]) for m in (X.index < 500,)]
+    >>> check_compatible([source, *markets])
+    """
+    check_type("estimator", estimator)
+    check_fitted("source", source)
+    schema = source._result.schema
+    origins = [np.arange(n) for n in schema.encoder.n_codes_]
+    return train_like(
+        clone(estimator),
+        source,
+        (X, Y, sample_weight, groups, eval_set),
+        lambda rows: take_schema(schema, schema.encoder, origins, rows, seen, False),
+        lambda net, rows, seed: _filling_untrained(net, rows.train),
+    )
+
+
+def check_type(name, estimator):
+    """Raise a TypeError unless a value is an estimator of this package."""
+    if not isinstance(estimator, MultiTaskCTRCVRClassifier):
+        raise TypeError(
+            f"{name} must be a MultiTaskCTRCVRClassifier; got {estimator!r}."
+        )
+
+
+def train_like(estimator, source, data, share, prepare):
+    """Train an unfitted estimator with a schema that comes from a fitted one.
+
+    Parameters
+    ----------
+    estimator : MultiTaskCTRCVRClassifier
+        The estimator, which is fitted in place.
+    source : MultiTaskCTRCVRClassifier
+        The fitted estimator.
+    data : tuple
+        X, Y, sample_weight, groups and eval_set.
+    share, prepare : callable
+        See `sk_pwiser._training.fit_from`.
+    """
+    estimator._validate_params()
+    result = fit_from(
+        vars(estimator),
+        *data,
+        source=source._result,
+        share=share,
+        prepare=prepare,
+        estimator_name=type(estimator).__name__,
+    )
+    return estimator._set_result(result)
+
+
+def take_schema(schema, encoder, origins, rows, seen, adds):
+    """Return a schema for further rows: an encoder, and statistics that match it."""
+    statistics = schema.statistics
+    if statistics is None:
+        return replace(schema, encoder=encoder)
+    if seen and rows.weights is not None:
+        raise ValueError(
+            "sample_weight must be None with seen=True: weights are scaled in each "
+            "fit, so that the rows cannot be left out of the target statistics of the "
+            "source."
+        )
+    kind = "seen" if seen else "new"
+    statistics = ExtendedStatistics(statistics, origins, kind, adds)
+    return replace(schema, encoder=encoder, statistics=statistics)
+
+
+def grow_schema(schema, rows, seen, extends):
+    """Return a schema for further rows, with codes of their new values if it extends.
+
+    Returns
+    -------
+    schema : Schema
+        The new schema.
+    origins : list of int64 ndarray of shape (n_codes,)
+        One array per category column: the code that each code had before, -1 for new
+        values.
+    """
+    encoder = schema.encoder
+    if extends:
+        encoder, origins = grow_encoder(encoder, rows.X)
+    else:
+        origins = [np.arange(n) for n in encoder.n_codes_]
+    return take_schema(schema, encoder, origins, rows, seen, extends), origins
+
+
+def embedding_tables(network):
+    """Map names of parameters to the embedding tables with one row per code."""
+    n_rows = sum(network.spec.cardinalities)
+    return {
+        f"{name}.weight": module.weight
+        for name, module in network.named_modules()
+        if isinstance(module, torch.nn.Embedding) and module.num_embeddings == n_rows
+    }
+
+
+def offsets_of(cardinalities):
+    """Return the first row of each category column in an embedding table."""
+    return np.cumsum([0, *cardinalities])[:-1]
+
+
+def find_present(network, rows):
+    """Return which rows of the embedding tables occur in training, a bool Tensor.
+
+    The codes of unseen values are among them: category dropout trains them.
+    """
+    sizes = network.spec.cardinalities
+    offsets = offsets_of(sizes)
+    present = np.zeros(sum(sizes), dtype=bool)
+    present[offsets + UNSEEN] = True
+    codes = rows.select(rows.codes).cpu().numpy().astype(np.int64)
+    present[np.unique(codes + offsets)] = True
+    return torch.from_numpy(present)
+
+
+@contextmanager
+def _filling_untrained(net, rows):
+    """Give values without a training row the embedding of unseen values afterwards."""
+    yield
+    network = net.module_
+    sizes = network.spec.cardinalities
+    absent = (~find_present(network, rows)).nonzero().squeeze(1)
+    unseen = torch.from_numpy(np.repeat(offsets_of(sizes) + UNSEEN, sizes))[absent]
+    with torch.no_grad():
+        for table in embedding_tables(network).values():
+            table[absent.to(table.device)] = table[unseen.to(table.device)]

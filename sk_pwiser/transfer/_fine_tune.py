@@ -1,0 +1,279 @@
+"""Training that starts from the weights of an estimator fitted on other markets."""
+
+from contextlib import contextmanager
+
+import numpy as np
+import torch
+from sklearn.base import clone
+
+from sk_pwiser._table import UNSEEN
+from sk_pwiser._utils import check_choice, check_number
+from sk_pwiser.transfer._compatible import check_fitted
+from sk_pwiser.transfer._encoding import (
+    embedding_tables,
+    find_present,
+    grow_schema,
+    offsets_of,
+    train_like,
+)
+from sk_pwiser.transfer._regularizers import DEFAULT_WEIGHTS, REGULARIZERS
+
+
+def fine_tune(
+    source,
+    X,
+    Y,
+    sample_weight=None,
+    *,
+    groups=None,
+    eval_set=None,
+    regularizer=None,
+    regularizer_weight=None,
+    seen=False,
+    extend=True,
+    **params,
+):
+    r"""Train a copy of a fitted estimator on the impressions of a new market.
+
+    The network starts from the weights of `source`, with a new optimiser. A regulariser
+    keeps it near `source`, which helps if the market has few rows:
+
+    - "l2_sp" penalises the distance of the weights from those of the source,
+      :math:`\frac{\omega}{2} \lVert w - w_0 \rVert^2`. Embeddings of category values
+      that do not occur in `X`, or that are new, are left out;
+    - "delta" penalises the distance of the features,
+      :math:`\omega\, E \lVert \varphi(x) - \varphi_0(x) \rVert^2`, where features are
+      the input of the network's towers;
+    - "bss" penalises the smallest singular value of the features of a batch,
+      :math:`\omega\, \sigma_{\min}^2`, so that features which do not transfer vanish;
+    - "tred" first separates the source's features into a part that matters in the new
+      market and the rest, and penalises the distance from the former,
+      :math:`\omega\, E \lVert \varphi(x) - g \circ \varphi_0(x) \rVert^2` with gates
+      g in (0, 1).
+
+    Parameters
+    ----------
+    source : MultiTaskCTRCVRClassifier
+        The fitted estimator. It is not changed.
+    X : {DataFrame, array-like} of shape (n_samples, n_features)
+        Impressions of the new market, with the columns of the source.
+    Y : array-like of shape (n_samples, n_tasks) or (n_samples,)
+        Labels, the tasks of the source.
+    sample_weight : array-like of shape (n_samples,), default=None
+        Weights of the rows, >= 0. With `seen=True`, not supported if there are target
+        statistics.
+    groups : array-like of shape (n_samples,), default=None
+        Group of each row, as in `fit`.
+    eval_set : tuple of (X, Y), default=None
+        Rows for early stopping, as in `fit`.
+    regularizer : {"l2_sp", "delta", "bss", "tred"} or None, default=None
+        The penalty; None for none.
+    regularizer_weight : float, default=None
+        Its weight, >= 0; by default 0.001 with "bss" and 0.01 with the others.
+    seen : bool, default=False
+        Whether the source was fitted on the rows of `X`, too, as if its fit was on all
+        markets. The target statistics of a training row then leave out its block of
+        rows; those of the source would contain its own label.
+    extend : bool, default=True
+        Whether the encoder learns from the rows. Category values that the source has
+        no embedding for get one if they occur in `min_frequency` rows, which starts
+        from that of unseen values, and the target statistics include the rows. False
+        keeps the encoder of the source, as :func:`merge_estimators` requires.
+    **params : dict
+        Parameters of the new estimator that differ from those of the source, such as
+        `lr`, `max_epochs`, `early_stopping` or `random_state`.
+
+    Returns
+    -------
+    MultiTaskCTRCVRClassifier
+        A new fitted estimator. Its `history_` begins with the first epoch of this
+        training. The training loss in it includes the penalty, the validation loss does
+        not.
+
+    Raises
+    ------
+    TypeError
+        If `source` is of another type.
+    NotFittedError
+        If `source` is not fitted.
+    ValueError
+        If a parameter is invalid, if the network or its encoding would differ from
+        those of the source, or if `seen=True` and there are rows that the source was
+        not fitted on.
+
+    See Also
+    --------
+    fit_like : Starts from random weights, with the encoder of the source.
+
+    Notes
+    -----
+    Embedding tables have no weight decay here: it would shrink the embeddings of values
+    that do not occur in `X`, which only the source has learnt.
+
+    Departures from the papers: L2-SP treats the output layer apart, since the task is a
+    new one there; here the tasks are the same, and all weights are kept near the
+    source. DELTA weights channels by their importance; here all have the same weight.
+    BSS penalises k singular values; here k = 1. The equations of TRED could not be
+    read, only that the two parts of the features are to have a large maximum mean
+    discrepancy. Here the parts are :math:`g \circ \varphi_0` and
+    :math:`(1 - g) \circ \varphi_0`, and the gates minimise the cross-entropy of a
+    linear model on the first part, minus 0.05 times the discrepancy, with a small
+    penalty on the gates and a larger one on the linear model. The discrepancy alone
+    would put all features into one of the parts.
+
+    References
+    ----------
+    X. Li, Grandvalet and Davoine (2018). "Explicit Inductive Bias for Transfer Learning
+    with Convolutional Networks." ICML. :arxiv:`1802.01483`
+
+    X. Li, Xiong, Wang, Rao, Liu and Huan (2019). "DELTA: Deep Learning Transfer using
+    Feature Map with Attention for Convolutional Networks." ICLR. :arxiv:`1901.09229`
+
+    X. Chen, Wang, Fu, Long and Wang (2019). "Catastrophic Forgetting Meets Negative
+    Transfer: Batch Spectral Shrinkage for Safe Transfer Learning." NeurIPS.
+
+    Li, Hu, Li, Xiong, Xu and Dou (2024). "Towards accurate knowledge transfer via
+    target-awareness representation disentanglement." Machine Learning 113(2), 699-723.
+    :arxiv:`2010.08532`
+
+    Examples
+    --------
+    >>> from sk_pwiser import MultiTaskCTRCVRClassifier
+    >>> from sk_pwiser.datasets import make_ctr_cvr
+    >>> from sk_pwiser.transfer import fine_tune
+    >>> data = make_ctr_cvr(1_000, ctr=0.3, random_state=0)
+    >>> X, Y = data.data, data.target
+    >>> source = MultiTaskCTRCVRClassifier(max_epochs=2, random_state=0)
+    >>> source = source.fit(X[:800], Y[:800])
+    >>> model = fine_tune(source, X[800:], Y[800:], regularizer="l2_sp", max_epochs=3)
+    >>> model.n_iter_, source.n_iter_
+    (3, 2)
+    """
+    check_fitted("source", source)
+    make_penalty = _check_regularizer(regularizer, regularizer_weight)
+    estimator = clone(source).set_params(**params)
+    if make_penalty is not None and estimator.compile:
+        raise ValueError(
+            f"regularizer={regularizer!r} requires compile=False; got "
+            f"{estimator.compile!r}."
+        )
+    _check_same_network(source, estimator)
+    result = source._result
+    found = {}
+
+    def share(rows):
+        schema, found["origins"] = grow_schema(result.schema, rows, seen, extend)
+        return schema
+
+    @contextmanager
+    def prepare(net, rows, seed):
+        is_known = load_weights(
+            net.module_, result.net.module_, result.schema.encoder, found["origins"]
+        )
+        is_known &= find_present(net.module_, rows.train)
+        penalty = make_penalty or _no_penalty
+        with _tables_without_decay(net), penalty(net, rows.train, is_known, seed):
+            yield
+
+    data = X, Y, sample_weight, groups, eval_set
+    return train_like(estimator, source, data, share, prepare)
+
+
+@contextmanager
+def _no_penalty(*_arguments):
+    yield
+
+
+def _check_regularizer(regularizer, weight):
+    """Return a function that attaches the penalty, None without one."""
+    check_choice("regularizer", regularizer, (*REGULARIZERS, None))
+    if weight is not None:
+        check_number("regularizer_weight", weight, at_least=0)
+    if regularizer is None:
+        if weight is not None:
+            raise ValueError(
+                f"regularizer_weight={weight!r} has no effect without a regularizer; "
+                f"choose one of {list(REGULARIZERS)}."
+            )
+        return None
+    weight = DEFAULT_WEIGHTS[regularizer] if weight is None else float(weight)
+    if weight == 0:
+        return None
+    attach = REGULARIZERS[regularizer]
+    return lambda *args: attach(weight, *args)
+
+
+def _check_same_network(source, estimator):
+    """Raise if parameters describe another network than that of the source."""
+    settings = source._result.settings
+    for name in ("network", "network_params", "embedding_dim"):
+        now, before = getattr(estimator, name), getattr(settings, name)
+        if (now or {}) != (before or {}):
+            raise ValueError(
+                f"{name} must be that of the source, {before!r}; got {now!r}."
+            )
+
+
+def load_weights(network, source, encoder, origins):
+    """Copy the weights of a network into one that may have further embeddings.
+
+    Parameters
+    ----------
+    network, source : MultiTaskNetwork
+        The new network, and the one with the weights.
+    encoder : TableEncoder
+        The encoder of `source`.
+    origins : list of int64 ndarray of shape (n_codes,)
+        Code in `source` of each code, -1 for new values.
+
+    Returns
+    -------
+    bool Tensor of shape (n_embeddings,)
+        The rows of the embedding tables that `source` has, too.
+
+    Raises
+    ------
+    ValueError
+        If the networks differ in other tensors than the embedding tables.
+    """
+    sizes, before = network.spec.cardinalities, encoder.cardinalities_
+    rows, known = [], []
+    for origin, n_new, n_old, first in zip(
+        origins, sizes, before, offsets_of(before), strict=True
+    ):
+        has_embedding = (origin[:n_new] >= 0) & (origin[:n_new] < n_old)
+        rows.append(first + np.where(has_embedding, origin[:n_new], UNSEEN))
+        known.append(has_embedding)
+    empty = [np.zeros(0, dtype=np.int64)]
+    places = torch.from_numpy(np.concatenate([*rows, *empty]).astype(np.int64))
+    state, tables = dict(source.state_dict()), embedding_tables(source)
+    for name in tables:
+        state[name] = state[name][places.to(state[name].device)]
+    try:
+        network.load_state_dict(state)
+    except RuntimeError as error:
+        raise ValueError(
+            "the weights of the source do not fit the network: besides the embedding "
+            f"tables of the input layer, no tensor may depend on the columns. {error}"
+        ) from error
+    return torch.from_numpy(np.concatenate([*known, *empty]).astype(bool))
+
+
+@contextmanager
+def _tables_without_decay(net):
+    """Exempt the embedding tables from weight decay for a training run."""
+    tables = {id(table) for table in embedding_tables(net.module_).values()}
+    groups = net.optimizer_.param_groups
+    before = [list(group["params"]) for group in groups]
+    for group in list(groups):
+        exempt = [p for p in group["params"] if id(p) in tables]
+        if exempt and group.get("weight_decay"):
+            group["params"] = [p for p in group["params"] if id(p) not in tables]
+            net.optimizer_.add_param_group(
+                {**group, "params": exempt, "weight_decay": 0.0}
+            )
+    yield
+    # A continued fit has an optimiser with the groups of any other.
+    del groups[len(before) :]
+    for group, params in zip(groups, before, strict=True):
+        group["params"] = params

@@ -1,0 +1,265 @@
+"""Penalties that keep a network near the one that its training started from.
+
+Each of `REGULARIZERS` is a context manager that adds a penalty to the extra losses of
+a network in training. Its arguments are the weight, the net with the initial weights,
+the training rows, which embeddings the penalty includes, and a seed.
+"""
+
+from contextlib import contextmanager
+from copy import deepcopy
+
+import torch
+from torch.nn import functional as F
+
+from sk_pwiser.transfer._encoding import embedding_tables
+
+DEFAULT_WEIGHTS = {"l2_sp": 0.01, "delta": 0.01, "bss": 0.001, "tred": 0.01}
+
+# The separation of features in "tred": weights of its terms, steps and batch size.
+DISCREPANCY_WEIGHT, GATE_PENALTY, HEAD_PENALTY = 0.05, 0.003, 0.03
+N_STEPS, STEP_SIZE, N_ROWS = 200, 0.05, 128
+
+
+@contextmanager
+def l2_sp(weight, net, rows, included, seed):
+    """Penalise half the squared distance of the weights from the initial ones."""
+    network = net.module_
+    start = {n: p.detach().clone() for n, p in network.named_parameters()}
+    included = included.to(next(network.parameters()).device).unsqueeze(1)
+    masks = dict.fromkeys(embedding_tables(network), included)
+
+    def penalty(_inputs, _features):
+        parameters = dict(network.named_parameters())
+        return weight * l2_sp_penalty(parameters, start, masks)
+
+    with _penalised(network, penalty, reads_features=False):
+        yield
+
+
+@contextmanager
+def delta(weight, net, rows, included, seed):
+    """Penalise the distance of the features from those of the initial network."""
+    initial = deepcopy(net.module_).eval()
+
+    def penalty(inputs, features):
+        return weight * distance_penalty(features, features_of(initial, inputs))
+
+    with _penalised(net.module_, penalty):
+        yield
+
+
+@contextmanager
+def bss(weight, net, rows, included, seed):
+    """Penalise the smallest singular value of the features of a batch."""
+
+    def penalty(_inputs, features):
+        return weight * spectral_penalty(features)
+
+    with _penalised(net.module_, penalty):
+        yield
+
+
+@contextmanager
+def tred(weight, net, rows, included, seed):
+    """Penalise the distance from the relevant part of the initial features."""
+    initial = deepcopy(net.module_).eval()
+    batches = [
+        features_of(initial, (inputs["codes"].long(), inputs["numeric"]))
+        for inputs, _ in net.get_iterator(rows)
+    ]
+    labels = rows.labels().to(batches[0].device)
+    gates = separate(torch.cat(batches), labels, rows.weights(), seed)
+
+    def penalty(inputs, features):
+        reference = gates * features_of(initial, inputs)
+        return weight * distance_penalty(features, reference)
+
+    with _penalised(net.module_, penalty):
+        yield
+
+
+REGULARIZERS = {"l2_sp": l2_sp, "delta": delta, "bss": bss, "tred": tred}
+
+
+def l2_sp_penalty(parameters, start, masks):
+    """Compute half the squared distance of parameters from their start.
+
+    Parameters
+    ----------
+    parameters, start : dict of str to Tensor
+        The parameters, and their values at the start.
+    masks : dict of str to bool Tensor
+        Which entries of a parameter count, for parameters of which not all do.
+
+    Returns
+    -------
+    Tensor of shape ()
+        The sum over all parameters.
+    """
+    total = torch.zeros((), device=next(iter(start.values())).device)
+    for name, parameter in parameters.items():
+        difference = parameter - start[name]
+        if name in masks:
+            difference = difference * masks[name]
+        total = total + difference.square().sum()
+    return total / 2
+
+
+def distance_penalty(features, reference):
+    """Compute the mean over rows of the squared distance, both `(batch, width)`."""
+    return (features - reference).square().sum(dim=1).mean()
+
+
+def spectral_penalty(features, n_values=1):
+    """Compute the sum of the smallest squared singular values of `(batch, width)`."""
+    return torch.linalg.svdvals(features)[-n_values:].square().sum()
+
+
+def squared_discrepancy(x, y, n_kernels=5):
+    """Compute the squared maximum mean discrepancy of two samples.
+
+    The kernel is the mean of Gaussian kernels exp(-d^2 / w), with widths w spread by
+    factors of 2 around the mean squared distance d^2 between different points of both
+    samples together.
+
+    Parameters
+    ----------
+    x, y : Tensor of shape (n_x, width) or (n_y, width)
+        The samples.
+    n_kernels : int, default=5
+        Number of kernels.
+
+    Returns
+    -------
+    Tensor of shape ()
+        The estimate that includes the pairs of a point with itself, >= 0.
+    """
+    points = torch.cat([x, y])
+    distances = _squared_distances(points)
+    n, n_x = len(points), len(x)
+    mean = distances.detach().sum() / (n * (n - 1))
+    scale = mean.clamp(min=torch.finfo(points.dtype).tiny)
+    widths = [scale * 2.0 ** (i - n_kernels // 2) for i in range(n_kernels)]
+    kernel = torch.stack([torch.exp(-distances / w) for w in widths]).mean(dim=0)
+    within = kernel[:n_x, :n_x].mean() + kernel[n_x:, n_x:].mean()
+    return within - 2 * kernel[:n_x, n_x:].mean()
+
+
+def _squared_distances(points):
+    # Not torch.cdist, whose gradient is not finite for equal points after a root.
+    squares = points.square().sum(dim=1)
+    distances = squares.unsqueeze(0) + squares.unsqueeze(1) - 2 * points @ points.T
+    return distances.clamp(min=0)
+
+
+def separate(features, y, sample_weight, seed):
+    """Find which features matter for the labels: gates in (0, 1), near 1 if they do.
+
+    Parameters
+    ----------
+    features : Tensor of shape (n_samples, width)
+        Features of the initial network.
+    y : Tensor of shape (n_samples, n_tasks)
+        Labels, 0 or 1.
+    sample_weight : Tensor of shape (n_samples,) or None
+        Weights of the rows.
+    seed : int
+        Seed of the rows of the steps.
+
+    Returns
+    -------
+    Tensor of shape (width,)
+        The gates.
+    """
+    generator = torch.Generator().manual_seed(seed)
+    # Constant features carry nothing: they stay 0.
+    deviation = features.std(dim=0)
+    x = torch.where(deviation > 1e-6, features / deviation.clamp(min=1e-6), 0.0)
+    weight = torch.ones_like(y)
+    if sample_weight is not None:
+        weight = weight * sample_weight.to(y.device).view(len(y), -1)
+    # Labels that are not known count nothing.
+    weight, y = weight.masked_fill(y.isnan(), 0.0), y.nan_to_num(0.0)
+    logits, bias = (torch.zeros(n, device=x.device) for n in (x.shape[1], y.shape[1]))
+    head = torch.zeros(x.shape[1], y.shape[1], device=x.device)
+    parts = [tensor.requires_grad_() for tensor in (logits, head, bias)]
+    optimizer = torch.optim.Adam(parts, lr=STEP_SIZE)
+    for _step in range(N_STEPS):
+        rows = torch.randint(len(x), (N_ROWS,), generator=generator).to(x.device)
+        gates = torch.sigmoid(logits)
+        relevant, rest = gates * x[rows], (1 - gates) * x[rows]
+        loss = F.binary_cross_entropy_with_logits(
+            relevant @ head + bias, y[rows], weight=weight[rows]
+        )
+        loss = loss - DISCREPANCY_WEIGHT * squared_discrepancy(relevant, rest)
+        loss = loss + GATE_PENALTY * gates.square().sum()
+        loss = loss + HEAD_PENALTY * head.square().sum()
+        optimizer.zero_grad()
+        loss.backward()
+        optimizer.step()
+    return torch.sigmoid(logits.detach())
+
+
+def features_of(network, inputs):
+    """Return the features of a network, without a gradient, `(batch, width)`."""
+    with torch.no_grad(), _recording(network) as recorded:
+        network(*inputs)
+    return _flat(recorded[-1], len(inputs[0]))
+
+
+@contextmanager
+def _recording(network):
+    """Record the inputs of the towers."""
+    towers = getattr(network, network.towers_name, None)
+    if towers is None:
+        raise ValueError(
+            f"network {type(network).__name__} has no module {network.towers_name!r}, "
+            "whose input the regularizer compares. Set the class attribute "
+            "towers_name to the module that maps features to logits."
+        )
+    recorded = []
+    hook = towers.register_forward_pre_hook(
+        lambda _module, inputs: recorded.append(inputs[0])
+    )
+    try:
+        yield recorded
+    finally:
+        hook.remove()
+
+
+def _flat(features, n_rows):
+    """Return the features as one float32 vector per row, `(batch, width)`.
+
+    Features of several towers are `(n, batch, width)` or `(n * batch, width)`.
+    """
+    features = features.float()
+    return features.reshape(-1, n_rows, features.shape[-1]).movedim(0, 1).flatten(1)
+
+
+@contextmanager
+def _penalised(network, penalty, reads_features=True):
+    """Add a penalty to the extra losses of a network in training."""
+
+    def add(module, inputs, output):
+        n_rows = len(inputs[0])
+        features = _flat(recorded[-1], n_rows) if reads_features else None
+        recorded.clear()
+        if not module.training:
+            return output
+        with torch.autocast(inputs[0].device.type, enabled=False):
+            value = penalty(inputs, features)
+        extra = {**output.extra_losses, "regularizer": value}
+        return output._replace(extra_losses=extra)
+
+    recorder = _recording(network) if reads_features else _nothing()
+    with recorder as recorded:
+        hook = network.register_forward_hook(add)
+        try:
+            yield
+        finally:
+            hook.remove()
+
+
+@contextmanager
+def _nothing():
+    yield []

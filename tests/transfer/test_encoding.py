@@ -1,0 +1,127 @@
+"""Fits with the encoder of another estimator."""
+
+import copy
+
+import numpy as np
+import pandas as pd
+import pytest
+import torch
+from markets import DATA, PARAMS, SECOND, assert_same_weights, fit_source, rows, weights
+from numpy.testing import assert_array_equal
+from refusals import small
+from sklearn.exceptions import NotFittedError
+
+from sk_pwiser.transfer import check_compatible, fit_like
+
+
+@pytest.fixture(scope="module")
+def pooled():
+    return small(**PARAMS).fit(DATA.data, DATA.target)
+
+
+def like(source, X, Y, **kwargs):
+    return fit_like(small(**PARAMS, random_state=3), source, X, Y, **kwargs)
+
+
+def test_markets_have_the_encoder_of_the_source(pooled):
+    markets = [like(pooled, *rows(slice(0, 500))), like(pooled, *rows(SECOND))]
+    check_compatible([pooled, *markets])
+    for market in markets:
+        assert market.n_iter_ == 2
+        for one, two in zip(
+            market._result.schema.transform(DATA.data),
+            pooled._result.schema.transform(DATA.data),
+            strict=True,
+        ):
+            assert_array_equal(one, two)
+    # The fits themselves differ, and so do the rates that the biases start from.
+    first, second = (market.predict_proba(DATA.data) for market in markets)
+    assert not np.allclose(first, second, atol=1e-3)
+    rates = [market._result.schema.base_rates for market in markets]
+    assert not np.allclose(*rates, rtol=1e-3)
+    # An ordinary fit has an encoder of its own: the check can fail.
+    with pytest.raises(ValueError, match="differs"):
+        check_compatible([pooled, small(**PARAMS).fit(*rows(SECOND))])
+
+
+def test_nothing_else_changes(pooled):
+    before, p = copy.deepcopy(pooled), pooled.predict_proba(DATA.data)
+    estimator = small(**PARAMS)
+    generator = torch.get_rng_state()
+    one = fit_like(estimator, pooled, *rows(SECOND))
+    assert not hasattr(estimator, "net_")
+    assert torch.equal(torch.get_rng_state(), generator)
+    assert_same_weights(pooled, before)
+    assert_array_equal(pooled.predict_proba(DATA.data), p)
+    check_compatible([pooled, before])
+    assert_same_weights(one, fit_like(estimator, pooled, *rows(SECOND)))
+
+
+def test_without_statistics_it_is_an_ordinary_fit_of_the_same_codes():
+    """On the source's own rows, the encoder is that of an ordinary fit."""
+    params = {**PARAMS, "target_encoding": False, "max_epochs": 2}
+    X, Y = rows(SECOND)
+    source = small(**params).fit(X, Y)
+    model = fit_like(small(**params), source, X, Y)
+    assert_array_equal(model.predict_proba(X), source.predict_proba(X))
+
+
+def test_values_without_training_rows_count_as_unseen(pooled):
+    X, Y = rows(SECOND)
+    kept = (X["category_0"] != 3).to_numpy()
+    model = like(pooled, X[kept], Y[kept])
+    column = model._result.schema.encoder.columns_[8]
+    table = weights(model)["input_layer.embeddings.0.weight"]
+    assert column.name == "category_0"
+    assert 3 in column.codes_
+    assert_array_equal(table[column.codes_[3]], table[1])
+    assert not np.array_equal(table[column.codes_[4]], table[1])
+
+
+def test_early_stopping_and_single_tasks(pooled):
+    X, Y = rows(SECOND)
+    stopped = fit_like(
+        small(**PARAMS, early_stopping=True), pooled, X, Y, eval_set=(X[:50], Y[:50])
+    )
+    assert "valid_auc_mean" in stopped.history_[0]
+    click = small(**PARAMS).fit(X, Y["click"])
+    assert like(click, X, Y["click"]).predict_proba(X).shape == (400, 2)
+
+
+def test_arrays_have_the_tasks_of_the_source():
+    source = small(**PARAMS, task_names=["view", "order"]).fit(
+        DATA.data, DATA.target.to_numpy()
+    )
+    X, Y = rows(SECOND)
+    assert like(source, X, Y.to_numpy()).task_names_ == ["view", "order"]
+    with pytest.raises(ValueError, match=r"the tasks \['view', 'order'\]"):
+        like(source, X, Y)
+
+
+def test_errors_name_the_parameter(pooled):
+    X, Y = rows(SECOND)
+    with pytest.raises(TypeError, match=r"estimator must be a MultiTask.* got None"):
+        fit_like(None, pooled, X, Y)
+    with pytest.raises(NotFittedError, match=r"source.* is not fitted"):
+        fit_like(small(), small(), X, Y)
+    with pytest.raises(ValueError, match="sample_weight must be None with seen=True"):
+        like(pooled, X, Y, sample_weight=np.arange(400.0))
+    assert like(pooled, X, Y, sample_weight=np.arange(400.0), seen=False).n_iter_ == 2
+    twice = pd.concat([DATA.data] * 2), pd.concat([DATA.target] * 2)
+    with pytest.raises(ValueError, match="seen=True, but the source was not fitted"):
+        like(pooled, *twice)
+    with pytest.raises(ValueError, match="numeric_encoding='standard'"):
+        fit_like(small(numeric_encoding="standard"), pooled, X, Y)
+    with pytest.raises(ValueError, match="'lr' parameter"):
+        fit_like(small(lr=-1.0), pooled, X, Y)
+    with pytest.raises(ValueError, match="feature names"):
+        like(pooled, X.rename(columns={"category_0": "item"}), Y)
+
+
+def test_a_source_without_categories():
+    X, Y = rows(SECOND)
+    X = X.iloc[:, :3]
+    model = like(fit_source(), *rows(SECOND), seen=False)
+    assert model.n_features_in_ == 12
+    numeric = like(small(**PARAMS).fit(X, Y), X, Y)
+    assert numeric.predict_proba(X).shape == (400, 2)

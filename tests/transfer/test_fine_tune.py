@@ -1,0 +1,256 @@
+"""Training from the weights of another estimator."""
+
+import copy
+
+import numpy as np
+import pytest
+import torch
+from markets import SECOND, assert_same_weights, fit_source, rows, weights
+from numpy.testing import assert_allclose, assert_array_equal
+from refusals import X as OTHER
+from refusals import small
+from sklearn.exceptions import NotFittedError
+
+from sk_pwiser.networks import NETWORKS, MultiTaskNetwork, NetworkOutput
+from sk_pwiser.transfer import check_compatible, fine_tune
+from sk_pwiser.transfer._regularizers import REGULARIZERS, features_of
+
+X, Y = rows(SECOND)
+TABLE = "input_layer.embeddings.0.weight"
+# So small that no float32 weight changes.
+STILL = {"lr": 1e-30, "max_epochs": 1}
+
+
+@pytest.fixture(scope="module")
+def source():
+    return fit_source()
+
+
+def features(model, of=None):
+    """Return features of the network of `model`, of rows encoded by `of`."""
+    codes, numeric = (of or model)._result.schema.transform(X)
+    inputs = torch.from_numpy(codes).long(), torch.from_numpy(numeric)
+    device = next(model.net_.module_.parameters()).device
+    network = model.net_.module_.eval()
+    return features_of(network, tuple(i.to(device) for i in inputs)).cpu().numpy()
+
+
+@pytest.mark.parametrize("regularizer", [None, *REGULARIZERS])
+def test_the_source_stays_the_same_to_the_bit(source, regularizer):
+    before, p = copy.deepcopy(source), source.predict_proba(OTHER)
+    history, generator = list(source.history_), torch.get_rng_state()
+    model = fine_tune(source, X, Y, regularizer=regularizer, max_epochs=1)
+    assert_same_weights(source, before)
+    check_compatible([source, before])
+    assert_array_equal(source.predict_proba(OTHER), p)
+    assert list(source.history_) == history
+    assert torch.equal(torch.get_rng_state(), generator)
+    state = source.net_.optimizer_.state_dict()["state"]
+    expected = before.net_.optimizer_.state_dict()["state"]
+    for key, entries in expected.items():
+        for name, value in entries.items():
+            assert torch.equal(
+                torch.as_tensor(state[key][name]), torch.as_tensor(value)
+            )
+    # Another model with the same result if it is trained again.
+    assert not np.array_equal(model.predict_proba(X), source.predict_proba(X))
+    again = fine_tune(source, X, Y, regularizer=regularizer, max_epochs=1)
+    assert_same_weights(model, again)
+    assert model.n_iter_ == 1
+    assert not model.net_.module_._forward_hooks
+
+
+def test_training_starts_from_the_weights_of_the_source(source):
+    model = fine_tune(source, X, Y, extend=False, **STILL)
+    assert_allclose(model.predict_proba(X), source.predict_proba(X), rtol=1e-5)
+    check_compatible([source, model])
+    assert_same_weights(source, model)
+
+
+@pytest.mark.parametrize("regularizer", REGULARIZERS)
+def test_a_weight_of_0_is_a_plain_warm_start(source, regularizer):
+    plain = fine_tune(source, X, Y)
+    model = fine_tune(source, X, Y, regularizer=regularizer, regularizer_weight=0)
+    assert_same_weights(plain, model)
+    other = fine_tune(source, X, Y, regularizer=regularizer, regularizer_weight=1)
+    assert not np.array_equal(other.predict_proba(X), plain.predict_proba(X))
+
+
+def drift(source, **params):
+    """Return the distances of weights and of features from those of the source."""
+    kept = {"extend": False, "max_epochs": 20, "lr": 0.002}
+    model = fine_tune(source, X, Y, **{**kept, **params})
+    start = weights(source)
+    distance = max(abs(w - start[name]).max() for name, w in weights(model).items())
+    return distance, abs(features(model) - features(source)).max()
+
+
+def test_a_large_weight_returns_the_weights_or_the_features(source):
+    # Adam's steps are as long as lr at any weight: the distance stays near lr.
+    plain, plain_features = drift(source)
+    kept, _ = drift(source, regularizer="l2_sp", regularizer_weight=100.0)
+    assert plain > 0.1
+    assert kept < 0.002
+    _, kept_features = drift(source, regularizer="delta", regularizer_weight=1.0)
+    assert plain_features > 1
+    assert kept_features < 0.1 * plain_features
+
+
+def test_embeddings_of_absent_values_stay(source):
+    kept = (X["category_1"] != 2).to_numpy()
+    column = source._result.schema.encoder.columns_[9]
+    place = source._result.schema.encoder.cardinalities_[0] + column.codes_[2]
+    model = fine_tune(source, X[kept], Y[kept], weight_decay=0.1, extend=False)
+    before, after = weights(source)[TABLE], weights(model)[TABLE]
+    assert_array_equal(after[place], before[place])
+    assert not np.array_equal(after[place + 1], before[place + 1])
+
+
+def test_new_values_get_embeddings_that_start_from_the_unseen_one(source):
+    new, _ = rows(SECOND, new_value="new")
+    # The values are then of two kinds, text beside numbers.
+    model = fine_tune(source, new, Y, **STILL)
+    old, column = (m._result.schema.encoder.columns_[8] for m in (source, model))
+    assert set(column.codes_) - set(old.codes_) == {"new"}
+    before, after = weights(source)[TABLE], weights(model)[TABLE]
+    first, grown = old.cardinality, column.cardinality
+    assert grown == first + 1
+    assert_array_equal(after[:first], before[:first])
+    assert_array_equal(after[column.codes_["new"]], before[1])
+    assert_array_equal(after[grown:], before[first:])
+    trained = fine_tune(source, new, Y)
+    table = weights(trained)[TABLE]
+    assert not np.allclose(table[column.codes_["new"]], table[1])
+    assert np.isfinite(trained.predict_proba(new)).all()
+    # The penalty does not hold a new row at its start: nobody has learnt it.
+    free = fine_tune(
+        source, new, Y, regularizer="l2_sp", regularizer_weight=1e4, max_epochs=5
+    )
+    moved = abs(weights(free)[TABLE] - after).max(axis=1)
+    assert moved[column.codes_["new"]] > 10 * moved[column.codes_[1]]
+    # Without extension the new value stays an unseen one.
+    kept = fine_tune(source, new, Y, extend=False)
+    check_compatible([source, kept])
+
+
+def test_statistics_include_new_rows_and_leave_out_seen_ones(source):
+    new = fine_tune(source, X, Y)
+    seen = fine_tune(source, *rows(slice(100, 300)), seen=True)
+    counts = [m._result.schema.statistics.counts_[1] for m in (source, new, seen)]
+    assert counts[1][0, 0, 2:].sum() == 900
+    assert counts[0][0, 0, 2:].sum() == 500
+    assert_array_equal(counts[2], counts[0])
+    check_compatible([source, seen])
+    with pytest.raises(ValueError, match=r"estimators\[1\] differs .* vocabulary|stat"):
+        check_compatible([source, new])
+
+
+@pytest.mark.parametrize("network", NETWORKS)
+def test_every_network_has_features(network):
+    source = small(network=network, network_params=None, max_epochs=1).fit(X, Y)
+    model = fine_tune(source, X[:150], Y[:150], regularizer="tred", extend=False)
+    assert features(model).shape[0] == len(X)
+    assert not np.array_equal(model.predict_proba(X), source.predict_proba(X))
+
+
+def test_other_settings_of_training(source):
+    model = fine_tune(
+        source,
+        X,
+        Y,
+        np.linspace(0.5, 1.5, len(X)),
+        regularizer="tred",
+        early_stopping=True,
+        weighting="pcgrad",
+        eval_set=(X[:80], Y[:80]),
+        max_epochs=3,
+    )
+    assert "valid_auc_mean" in model.history_[0]
+    assert model.get_params()["max_epochs"] == 3
+    lazy = fit_source(optimizer_params={"lazy_embeddings": True})
+    tuned = fine_tune(lazy, X, Y, regularizer="l2_sp")
+    assert tuned.predict_proba(X).shape == (len(X), 2)
+    half = fine_tune(source, X, Y, regularizer="delta", precision="bfloat16")
+    assert np.isfinite(half.predict_proba(X)).all()
+    updated = half.partial_fit(X, Y)
+    assert updated.n_iter_ == half.n_iter_
+
+
+class WithoutTowers(MultiTaskNetwork):
+    def __init__(self, spec):
+        super().__init__(spec)
+        self.head = torch.nn.Linear(self.width, self.n_tasks)
+
+    def forward(self, codes, numeric):
+        return NetworkOutput(self.head(self.input_layer(codes, numeric)))
+
+
+class Named(WithoutTowers):
+    towers_name = "head"
+
+
+class Counting(Named):
+    """A network with a tensor that depends on the columns in its own way."""
+
+    def __init__(self, spec):
+        super().__init__(spec)
+        self.bias = torch.nn.Parameter(torch.zeros(sum(spec.cardinalities)))
+
+
+def test_networks_of_users():
+    params = {"network_params": None, "max_epochs": 1}
+    model = small(network=WithoutTowers, **params).fit(X, Y)
+    with pytest.raises(ValueError, match="WithoutTowers has no module 'towers'"):
+        fine_tune(model, X, Y, regularizer="delta")
+    assert fine_tune(model, X, Y, regularizer="l2_sp").n_iter_ == 1
+    model = small(network=Named, **params).fit(X, Y)
+    assert fine_tune(model, X, Y, regularizer="delta").n_iter_ == 1
+    model = small(network=Counting, **params).fit(X, Y)
+    new, _ = rows(SECOND, new_value="new")
+    with pytest.raises(ValueError, match="weights of the source do not fit"):
+        fine_tune(model, new, Y)
+
+
+@pytest.mark.parametrize(
+    ("params", "error", "message"),
+    [
+        ({"regularizer": "l3"}, ValueError, r"regularizer must be one of \['l2_sp'"),
+        ({"regularizer": 2}, TypeError, "regularizer must be one of"),
+        (
+            {"regularizer": "bss", "regularizer_weight": -1},
+            ValueError,
+            "regularizer_weight must be finite and >= 0; got -1",
+        ),
+        (
+            {"regularizer_weight": 0.1},
+            ValueError,
+            "regularizer_weight=0.1 has no effect without a regularizer",
+        ),
+        ({"network": "mmoe"}, ValueError, "network must be that of the source, 'sha"),
+        ({"embedding_dim": 3}, ValueError, "embedding_dim must be that of the source"),
+        ({"numeric_encoding": "standard"}, ValueError, "numeric_encoding='standard'"),
+        ({"lr": 0}, ValueError, "The 'lr' parameter"),
+        ({"epochs": 3}, ValueError, "Invalid parameter 'epochs'"),
+        (
+            {"regularizer": "bss", "compile": True},
+            ValueError,
+            "regularizer='bss' requires compile=False; got True",
+        ),
+        (
+            {"seen": True},
+            ValueError,
+            "seen=True, but the source was not fitted on all rows",
+        ),
+    ],
+)
+def test_errors_name_the_parameter(source, params, error, message):
+    many = (np.tile(np.arange(len(X)), 3),)
+    with pytest.raises(error, match=message):
+        fine_tune(source, X.iloc[many], Y.iloc[many], **params)
+
+
+def test_the_source_must_be_fitted():
+    with pytest.raises(NotFittedError, match=r"source.* is not fitted"):
+        fine_tune(small(), X, Y)
+    with pytest.raises(TypeError, match="source must be a fitted MultiTask"):
+        fine_tune("source", X, Y)

@@ -1,0 +1,172 @@
+"""Penalties against closed forms and numpy, and the separation of features."""
+
+import numpy as np
+import pytest
+import torch
+from markets import SECOND, fit_source, rows
+from numpy.testing import assert_allclose
+
+from sk_pwiser.transfer import fine_tune
+from sk_pwiser.transfer._regularizers import (
+    distance_penalty,
+    l2_sp_penalty,
+    separate,
+    spectral_penalty,
+    squared_discrepancy,
+)
+
+RNG = np.random.default_rng(0)
+
+
+def tensor(array):
+    return torch.from_numpy(np.asarray(array))
+
+
+def test_l2_sp_is_half_the_squared_distance_of_what_counts():
+    a, b = RNG.standard_normal((2, 3)), RNG.standard_normal((2, 5, 4))
+    mask = np.array([True, False, True, True, False])
+    penalty = l2_sp_penalty(
+        {"bias": tensor(a[0]), "table": tensor(b[0]).requires_grad_()},
+        {"bias": tensor(a[1]), "table": tensor(b[1])},
+        {"table": tensor(mask).unsqueeze(1)},
+    )
+    expected = ((a[0] - a[1]) ** 2).sum() + ((b[0] - b[1])[mask] ** 2).sum()
+    assert_allclose(penalty.item(), expected / 2, rtol=1e-12)
+
+
+def test_l2_sp_has_the_difference_as_its_gradient():
+    w, w0 = RNG.standard_normal((2, 5, 4))
+    mask = np.array([True, False, True, True, False])[:, None]
+    parameter = tensor(w).requires_grad_()
+    masks = {"w": tensor(mask)}
+    l2_sp_penalty({"w": parameter}, {"w": tensor(w0)}, masks).backward()
+    assert_allclose(parameter.grad, (w - w0) * mask, rtol=1e-12)
+
+
+def test_delta_is_the_mean_squared_distance():
+    x, y = RNG.standard_normal((2, 7, 3))
+    expected = np.mean([sum((a - b) ** 2) for a, b in zip(x, y, strict=True)])
+    assert_allclose(distance_penalty(tensor(x), tensor(y)).item(), expected)
+
+
+@pytest.mark.parametrize("shape", [(9, 4), (3, 6)])
+@pytest.mark.parametrize("k", [1, 2])
+def test_bss_is_the_sum_of_the_smallest_eigenvalues_of_the_gram_matrix(shape, k):
+    x = RNG.standard_normal(shape)
+    gram = x.T @ x if shape[0] > shape[1] else x @ x.T
+    expected = np.sort(np.linalg.eigvalsh(gram))[:k].sum()
+    features = tensor(x).requires_grad_()
+    penalty = spectral_penalty(features, k)
+    assert_allclose(penalty.item(), expected, rtol=1e-10)
+    # The derivative of s^2 = u' X X' u is 2 s u v'.
+    penalty.backward()
+    u, s, vt = np.linalg.svd(x, full_matrices=False)
+    gradient = sum(2 * s[-i] * np.outer(u[:, -i], vt[-i]) for i in range(1, k + 1))
+    assert_allclose(features.grad, gradient, atol=1e-10)
+
+
+def test_the_discrepancy_of_a_sample_with_itself_is_0():
+    x = tensor(RNG.standard_normal((50, 3)))
+    assert abs(squared_discrepancy(x, x).item()) < 1e-12
+
+
+def test_the_discrepancy_equals_a_loop_over_pairs():
+    x, y = RNG.standard_normal((6, 2)), 1 + RNG.standard_normal((4, 2))
+    z = np.vstack([x, y])
+    squared = [[np.sum((a - b) ** 2) for b in z] for a in z]
+    width = np.sum(squared) / (10 * 9)
+
+    def kernel(a, b):
+        d = np.sum((a - b) ** 2)
+        return np.mean([np.exp(-d / (width * f)) for f in (0.25, 0.5, 1, 2, 4)])
+
+    def mean(one, two):
+        return np.mean([kernel(a, b) for a in one for b in two])
+
+    expected = mean(x, x) + mean(y, y) - 2 * mean(x, y)
+    assert_allclose(squared_discrepancy(tensor(x), tensor(y)).item(), expected)
+
+
+def test_the_discrepancy_of_two_gaussians_is_near_its_closed_form():
+    n, dim, shift = 1_500, 3, 1.0
+    x = RNG.standard_normal((n, dim))
+    y = shift + RNG.standard_normal((n, dim))
+    # One kernel: its width is the mean squared distance of all points, in expectation
+    # 2 per dimension, and shift^2 more for the half of the pairs between the samples.
+    width = dim * (2 + shift**2 / 2)
+
+    def expectation(delta):
+        # E exp(-|d|^2 / w) for d ~ N(delta, 2 I).
+        spread = 1 + 4 / width
+        return spread ** (-dim / 2) * np.exp(-dim * delta**2 / (width + 4))
+
+    expected = 2 * expectation(0) - 2 * expectation(shift)
+    found = squared_discrepancy(tensor(x), tensor(y), n_kernels=1).item()
+    assert_allclose(found, expected, rtol=0.1)
+
+
+@pytest.mark.parametrize("scale", [1e-30, 0.0, 1e15])
+def test_the_discrepancy_is_finite(scale):
+    points = tensor((scale * RNG.standard_normal((8, 2))).astype(np.float32))
+    x = points.requires_grad_()
+    squared_discrepancy(x[:4], x[4:]).backward()
+    assert x.grad.isfinite().all()
+
+
+def draw_features(n, seed):
+    """Return four features that decide the label, four of noise, and labels."""
+    rng = np.random.default_rng(seed)
+    features = np.maximum(rng.standard_normal((n, 8)), 0).astype(np.float32)
+    score = (features[:, :4] - 0.4) @ [1.0, -1.0, 1.0, -1.0]
+    labels = rng.random(n) < 1 / (1 + np.exp(-2 * score))
+    return tensor(features), tensor(labels[:, None].astype(np.float32))
+
+
+def test_the_separation_keeps_what_matters_and_loses_noise():
+    features, labels = draw_features(2_000, 0)
+    gates = separate(features, labels, None, seed=0).numpy()
+    assert gates[:4].min() > 0.8
+    assert gates[4:].max() < 0.1
+    # R^2 of the relevant part as a prediction of each feature.
+    kept, x = (gates * features.numpy()), features.numpy()
+    r2 = 1 - ((x - kept) ** 2).mean(axis=0) / x.var(axis=0)
+    assert r2[:4].min() > 0.9
+    assert r2[4:].max() < 0.2
+
+
+def test_the_separation_follows_weights_and_known_labels():
+    features, labels = draw_features(2_000, 0)
+    other = features[:, [4, 5, 6, 7, 0, 1, 2, 3]]
+    both, y = torch.cat([features, other]), labels.repeat(2, 1)
+    weight = torch.cat([torch.ones(2_000), torch.full((2_000,), 1e-6)])
+    gates = separate(both, y, weight, seed=0).numpy()
+    assert gates[:4].min() > 0.5 > 0.1 > gates[4:].max()
+    y[2_000:] = torch.nan
+    gates = separate(both, y, None, seed=0).numpy()
+    assert gates[:4].min() > 0.5 > 0.1 > gates[4:].max()
+
+
+def test_the_separation_repeats_and_copes_with_dead_features():
+    features, labels = draw_features(300, 1)
+    features[:, 2] = 0
+    gates = separate(features, labels, None, seed=5)
+    assert torch.equal(gates, separate(features, labels, None, seed=5))
+    assert gates.isfinite().all()
+    assert not torch.equal(gates, separate(features, labels, None, seed=6))
+
+
+def test_the_training_loss_includes_the_penalty_and_the_validation_loss_does_not():
+    source, (X, Y) = fit_source(), rows(SECOND)
+    params = {"max_epochs": 1, "lr": 1e-30, "eval_set": (X[:90], Y[:90])}
+    plain = fine_tune(source, X, Y, early_stopping=True, **params)
+    bss = fine_tune(
+        source,
+        X,
+        Y,
+        early_stopping=True,
+        regularizer="bss",
+        regularizer_weight=1e6,
+        **params,
+    )
+    assert bss.history_[0]["train_loss"] > plain.history_[0]["train_loss"] + 1e-3
+    assert bss.history_[0]["valid_loss"] == plain.history_[0]["valid_loss"]
