@@ -12,7 +12,7 @@ def grow_encoder(encoder, X):
 
     A value is new if it has no embedding: it did not occur in fit, or was rare. It gets
     one if it occurs in `min_frequency` rows of `X` or more. Codes that have an
-    embedding stay.
+    embedding stay. Columns with `max_categories` or `n_hash_buckets` do not grow.
 
     Parameters
     ----------
@@ -48,12 +48,14 @@ def grow_encoder(encoder, X):
 def grow_column(column, data):
     """Return a category column with codes for new values, and the codes before."""
     column.transform(data)  # raises if the values are of another kind
+    if column.vocabulary.max_values is not None:
+        return column, np.arange(column.n_codes)
     values, counts, kinds = column.count(data)
     known, limit = column.codes_, column.cardinality
     promoted, rare = [], []
     for value, n_rows in zip(values, counts, strict=True):
         if known.get(value, limit) >= limit:
-            is_frequent = n_rows >= column.min_frequency
+            is_frequent = n_rows >= column.vocabulary.min_frequency
             (promoted if is_frequent else rare).append(value)
     promoted, old_rare = sort_values(promoted), list(known)[column.n_frequent_ :]
     frequent = [*list(known)[: column.n_frequent_], *promoted]

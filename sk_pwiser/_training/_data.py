@@ -262,7 +262,8 @@ def encode(
     estimator_name : str
         Name of the estimator, for messages.
     extends : bool, default=False
-        Whether the statistics of `earlier` encode the rows, instead of new ones.
+        Whether the statistics of `earlier` encode the rows, instead of new ones. Base
+        rates are those of the rows.
 
     Raises
     ------
@@ -285,7 +286,9 @@ def encode(
             numeric = np.hstack([numeric, inputs])
             labelled = (codes.copy(), y, _task_weights(settings, rows))
     else:
-        if not extends:
+        if extends:
+            schema = replace(schema, base_rates=base_rates(y, rows.weights))
+        else:
             statistics = make_target_statistics(
                 settings.target_encoding,
                 schema.encoder,

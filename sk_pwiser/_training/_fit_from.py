@@ -6,7 +6,7 @@ from copy import deepcopy
 from dataclasses import replace
 from typing import Any
 
-from sk_pwiser._training._data import Rows, Schema, base_rates, encode
+from sk_pwiser._training._data import Rows, Schema, encode
 from sk_pwiser._training._eval_set import with_eval_rows
 from sk_pwiser._training._fit import (
     LARGEST_SEED,
@@ -60,11 +60,10 @@ def fit_from(
         settings, X, Y, sample_weight, groups, eval_set, source, None, False
     )
     plan = replace(plan, earlier=None)
-    rates = base_rates(plan.rows.targets.values, plan.rows.weights)
     data = encode(
         settings,
         plan.rows,
-        replace(share(plan.rows), base_rates=rates),
+        share(plan.rows),
         plan.random_state,
         holds_out=plan.monitor is not None and plan.eval_rows is None,
         is_update=False,

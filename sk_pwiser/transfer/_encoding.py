@@ -148,9 +148,9 @@ def take_schema(schema, encoder, origins, rows, seen, adds):
         return replace(schema, encoder=encoder)
     if seen and rows.weights is not None:
         raise ValueError(
-            "sample_weight must be None with seen=True: weights are scaled in each "
-            "fit, so that the rows cannot be left out of the target statistics of the "
-            "source."
+            "sample_weight must be None with seen=True, and no label may be missing: "
+            "weights are scaled in each fit, so that the rows cannot be left out of "
+            "the target statistics of the source."
         )
     kind = "seen" if seen else "new"
     statistics = ExtendedStatistics(statistics, origins, kind, adds)

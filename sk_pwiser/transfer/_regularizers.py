@@ -161,8 +161,8 @@ def separate(features, y, sample_weight, seed):
         Features of the initial network.
     y : Tensor of shape (n_samples, n_tasks)
         Labels, 0 or 1.
-    sample_weight : Tensor of shape (n_samples,) or None
-        Weights of the rows.
+    sample_weight : Tensor of shape (n_samples,) or (n_samples, n_tasks), or None
+        Weights of the rows; 0 for labels that are missing.
     seed : int
         Seed of the rows of the steps.
 
@@ -178,8 +178,6 @@ def separate(features, y, sample_weight, seed):
     weight = torch.ones_like(y)
     if sample_weight is not None:
         weight = weight * sample_weight.to(y.device).view(len(y), -1)
-    # Labels that are not known count nothing.
-    weight, y = weight.masked_fill(y.isnan(), 0.0), y.nan_to_num(0.0)
     logits, bias = (torch.zeros(n, device=x.device) for n in (x.shape[1], y.shape[1]))
     head = torch.zeros(x.shape[1], y.shape[1], device=x.device)
     parts = [tensor.requires_grad_() for tensor in (logits, head, bias)]

@@ -56,6 +56,15 @@ def test_without_new_values_nothing_changes():
     assert codes[:, 0].tolist() == [2, UNSEEN, UNSEEN]
 
 
+@pytest.mark.parametrize("limit", [{"max_categories": 4}, {"n_hash_buckets": 3}])
+def test_columns_of_a_limited_size_do_not_grow(limit):
+    encoder = TableEncoder(categorical_features=["item"], keeps_rare=True, **limit)
+    encoder.fit_transform(FIRST)
+    grown, (origin,) = grow_encoder(encoder, SECOND)
+    assert_array_equal(origin, np.arange(encoder.n_codes_[0]))
+    assert_array_equal(grown.transform(SECOND)[0], encoder.transform(SECOND)[0])
+
+
 def test_the_columns_are_checked():
     with pytest.raises(ValueError, match="feature names should match"):
         grow_encoder(fit(False), SECOND.rename(columns={"item": "id"}))

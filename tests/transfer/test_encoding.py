@@ -107,6 +107,10 @@ def test_errors_name_the_parameter(pooled):
     with pytest.raises(ValueError, match="sample_weight must be None with seen=True"):
         like(pooled, X, Y, sample_weight=np.arange(400.0))
     assert like(pooled, X, Y, sample_weight=np.arange(400.0), seen=False).n_iter_ == 2
+    unknown = Y.astype(float)
+    unknown.iloc[3, 1] = np.nan
+    with pytest.raises(ValueError, match="no label may be missing"):
+        fit_like(small(**PARAMS, missing_labels="ignore"), pooled, X, unknown)
     twice = pd.concat([DATA.data] * 2), pd.concat([DATA.target] * 2)
     with pytest.raises(ValueError, match="seen=True, but the source was not fitted"):
         like(pooled, *twice)

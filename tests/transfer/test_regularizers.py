@@ -134,15 +134,15 @@ def test_the_separation_keeps_what_matters_and_loses_noise():
     assert r2[4:].max() < 0.2
 
 
-def test_the_separation_follows_weights_and_known_labels():
+def test_the_separation_follows_weights_of_rows_and_labels():
     features, labels = draw_features(2_000, 0)
     other = features[:, [4, 5, 6, 7, 0, 1, 2, 3]]
     both, y = torch.cat([features, other]), labels.repeat(2, 1)
     weight = torch.cat([torch.ones(2_000), torch.full((2_000,), 1e-6)])
     gates = separate(both, y, weight, seed=0).numpy()
     assert gates[:4].min() > 0.5 > 0.1 > gates[4:].max()
-    y[2_000:] = torch.nan
-    gates = separate(both, y, None, seed=0).numpy()
+    weight[2_000:] = 0
+    gates = separate(both, y, weight.unsqueeze(1), seed=0).numpy()
     assert gates[:4].min() > 0.5 > 0.1 > gates[4:].max()
 
 
