@@ -23,8 +23,9 @@ class MultiTaskCTRCVRClassifier(
 
     Parameters
     ----------
-    network : {"shared_bottom", "aitm", "escm2", "esmm", "fdn", "metaheac", "mmoe", \
-            "omoe", "ple", "single_task", "stem"} or class, default="shared_bottom"
+    network : {"shared_bottom", "aitm", "ctcl", "dcmt", "ddpo", "escm2", "esmm", \
+            "fdn", "metaheac", "mmoe", "omoe", "ple", "single_task", "stem"} or class, \
+            default="shared_bottom"
         The network: a name of :mod:`sk_pwiser.networks`, or a subclass of
         :class:`~sk_pwiser.networks.MultiTaskNetwork`.
     network_params : dict, default=None

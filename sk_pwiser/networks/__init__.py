@@ -7,6 +7,9 @@ A network reads a batch of category codes and numeric inputs and returns a
 
 from sk_pwiser.networks._aitm import AITM
 from sk_pwiser.networks._base import Labels, MultiTaskNetwork, NetworkOutput
+from sk_pwiser.networks._ctcl import CTCL
+from sk_pwiser.networks._dcmt import DCMT
+from sk_pwiser.networks._ddpo import DDPO
 from sk_pwiser.networks._escm2 import ESCM2
 from sk_pwiser.networks._esmm import ESMM
 from sk_pwiser.networks._fdn import FDN
@@ -23,6 +26,9 @@ from sk_pwiser.networks._stem import STEM
 
 NETWORKS: dict[str, type[MultiTaskNetwork]] = {
     "aitm": AITM,
+    "ctcl": CTCL,
+    "dcmt": DCMT,
+    "ddpo": DDPO,
     "escm2": ESCM2,
     "esmm": ESMM,
     "fdn": FDN,
@@ -37,6 +43,9 @@ NETWORKS: dict[str, type[MultiTaskNetwork]] = {
 
 __all__ = [
     "AITM",
+    "CTCL",
+    "DCMT",
+    "DDPO",
     "ESCM2",
     "ESMM",
     "FDN",

@@ -1,4 +1,8 @@
-"""The loss of conditional heads over all rows, including those without a label."""
+"""Losses of conditional heads over all rows, including those without a label.
+
+The functions take the heads after the first, whose labels are known only in the rows in
+which the previous task happened.
+"""
 
 import torch
 from torch import Tensor
@@ -74,8 +78,68 @@ def entire_space_loss(
         fixed_head = row_losses(conditional_logits.detach(), targets)[:, 1:]
         error = (delta.detach() - fixed_head) ** 2
         losses = guessed + observed * (delta - guessed) + observed * error
-    if labels.sample_weight is not None:
-        # One weight per row, or one per row and task: the last columns are the heads'.
-        weights = labels.sample_weight.view(len(y), -1)
-        losses = losses * weights[:, -losses.shape[1] :]
+    losses = losses * later_weights(labels)
     return weight * F.pad(losses.mean(dim=0), (1, 0))
+
+
+def later_losses(labels: Labels, logits: Tensor, targets: Tensor) -> Tensor:
+    """Compute the pointwise losses of heads after the first.
+
+    Parameters
+    ----------
+    labels : Labels
+        Labels of the rows, and the loss per row.
+    logits, targets : Tensor of shape (batch, n_tasks - 1)
+        Logits of the heads, and targets in [0, 1].
+
+    Returns
+    -------
+    Tensor of shape (batch, n_tasks - 1)
+        Losses without weights.
+    """
+    # The loss takes one column per task; that of the first is not used.
+    logits = torch.cat([logits.new_zeros(len(logits), 1), logits], dim=1)
+    targets = torch.cat([labels.y[:, :1], targets], dim=1)
+    return labels.row_losses(logits, targets)[:, 1:]
+
+
+def later_weights(labels: Labels) -> Tensor:
+    """Return the weights of the rows for heads after the first.
+
+    Returns
+    -------
+    Tensor of shape (batch, 1) or (batch, n_tasks - 1)
+        Ones if the rows have no weights.
+    """
+    if labels.sample_weight is None:
+        return labels.y.new_ones(len(labels.y), 1)
+    weights = labels.sample_weight.view(len(labels.y), -1)
+    return weights if weights.shape[1] == 1 else weights[:, 1:]
+
+
+def weighted_mean(losses: Tensor, weights: Tensor) -> Tensor:
+    """Average losses of shape `(batch, n)` over the rows, by weights of this shape.
+
+    Returns a tensor of shape `(n,)`; 0 where all weights are 0.
+    """
+    tiny = torch.finfo(losses.dtype).tiny
+    return (losses * weights).sum(dim=0) / weights.sum(dim=0).clamp(min=tiny)
+
+
+def both_propensities(logits: Tensor, smallest: float) -> tuple[Tensor, Tensor]:
+    """Return the probabilities that the previous task happened, and that it did not.
+
+    Parameters
+    ----------
+    logits : Tensor of shape (batch, n_tasks)
+        Log-odds of P(Y_k = 1 | impression).
+    smallest : float
+        Smallest value of both.
+
+    Returns
+    -------
+    two Tensors of shape (batch, n_tasks - 1)
+        One per head after the first, without gradient.
+    """
+    p = logits[:, :-1].detach().sigmoid()
+    return p.clamp(min=smallest), (1 - p).clamp(min=smallest)

@@ -23,6 +23,7 @@ TABLES = r"input_layer\.embeddings\.{}\.weight"
 
 # Patterns of the names of tensors that belong to task {} alone; tasks share all others.
 OF_ONE_TASK = {
+    "ctcl": [TOWERS],
     "fdn": [EXPERTS, TOWERS],
     "metaheac": [GATES, "critic_" + GATES, r"task_bias\.{}"],
     "mmoe": [GATES, TOWERS],
@@ -34,7 +35,10 @@ OF_ONE_TASK = {
 }
 
 # Networks in which a layer of a task reaches the logits of all later tasks.
-CHAINS = ["aitm", "escm2", "esmm"]
+CHAINS = ["aitm", "dcmt", "ddpo", "escm2", "esmm"]
+
+# Beginnings of the names of tensors that only extra losses depend on.
+FOR_TRAINING_ONLY = ("aux_heads", "to_next", "to_previous")
 
 
 def owner(name, parameter):
@@ -50,7 +54,7 @@ def test_a_task_depends_on_no_tensor_of_another_task(name):
     network = make(NETWORKS[name], N_TASKS)
     found = dependencies(network, *batch(200))
     for parameter, _ in network.named_parameters():
-        if parameter.startswith("aux_heads"):
+        if parameter.startswith(FOR_TRAINING_ONLY):
             continue
         tasks = [task for task in range(N_TASKS) if parameter in found[task]]
         task = owner(name, parameter)

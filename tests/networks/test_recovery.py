@@ -12,6 +12,9 @@ BOTTOM = {"bottom_units": (32,), "tower_units": (16,)}
 TOWERS = {"tower_units": (32, 16)}
 SMALL = {
     "aitm": TOWERS,
+    "ctcl": BOTTOM,
+    "dcmt": TOWERS,
+    "ddpo": TOWERS,
     "escm2": TOWERS,
     "esmm": TOWERS,
     "fdn": {"expert_units": (32,)},

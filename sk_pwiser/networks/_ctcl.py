@@ -1,0 +1,181 @@
+"""Cross-task consistency learning."""
+
+from collections.abc import Sequence
+from functools import partial
+from typing import cast
+
+import torch
+from torch import Tensor
+from torch.nn import functional as F
+
+from sk_pwiser._utils import check_choice, check_number
+from sk_pwiser.networks._base import Labels, MultiTaskNetwork, NetworkOutput
+from sk_pwiser.networks._checks import check_dropout, check_units
+from sk_pwiser.networks._funnel import base_logits, chain_logits
+from sk_pwiser.networks._layers import MLP
+from sk_pwiser.networks._spec import NetworkSpec
+from sk_pwiser.networks._towers import TaskTowers, Tower
+
+
+class CTCL(MultiTaskNetwork):
+    r"""Cross-task consistency learning: each task also predicts its neighbours.
+
+    The network is :class:`SharedBottom`, with transfer nets beside it. For neighbours j
+    and k in the funnel, :math:`T_{jk}` maps the last hidden vector :math:`h_j` of the
+    tower of task j to a logit of task k. Its loss compares this logit with the
+    network's own probability of task k, without gradient ("prediction"), or with the
+    label ("label"),
+
+    .. math:: X_{jk} = \delta(T_{jk}(h_j), \mathrm{sg}(p_k))
+        \quad\text{or}\quad X_{jk} = \delta(T_{jk}(h_j), y_k),
+
+    with :math:`\delta` the pointwise part of `loss=`, averaged over rows. The loss of
+    task j increases by `consistency_weight` times the mean of :math:`X_{jk}` over its
+    neighbours k. Predictions do not depend on the transfer nets.
+
+    Parameters
+    ----------
+    spec : NetworkSpec
+        The table, the tasks and the shared options.
+    consistency : {"prediction", "label"}, default="prediction"
+        What the transfer nets learn.
+    consistency_weight : float, default=0.01
+        Weight of their losses, >= 0.
+    transfer_units : sequence of int, default=(16,)
+        Widths of each transfer net's hidden layers.
+    bottom_units : sequence of int, default=(128, 64)
+        Widths of the bottom's layers.
+    tower_units : sequence of int, default=(32,)
+        Widths of each tower's hidden layers. Without layers, the transfer nets read the
+        bottom, and change nothing that belongs to a single task.
+    dropout : float, default=0.0
+        Share of activations that are dropped in training.
+
+    Notes
+    -----
+    The probability of a task is no function of another's, so that a transfer net cannot
+    become exact. Its loss is smallest at the mean of p_k given :math:`h_j`, and what is
+    above this floor is what :math:`h_j` lacks. Large weights therefore make the towers
+    alike.
+
+    This implementation differs from the paper in five points. The transfer nets read
+    the last hidden vector of a tower instead of its prediction, which is a single
+    number here, and are perceptrons. The network's own probabilities are soft targets:
+    the most probable class of a rare task is always 0. The paper minimises
+    :math:`(1 - \lambda) L_j + \lambda X_{jk}`; apart from a factor, this is a weight of
+    :math:`\lambda / (1 - \lambda)`. There are any number of tasks. Uncertainty weights
+    are a weighting of the tasks, `weighting="uncertainty"`, and not a part of the
+    network. In the authors' code "prediction" is called xtsc, and "label" xtc.
+
+    References
+    ----------
+    A. Nakano, S. Chen and K. Demachi (2021). Cross-Task Consistency Learning Framework
+    for Multi-Task Learning. :arxiv:`2111.14122`
+
+    Examples
+    --------
+    >>> import torch
+    >>> from sk_pwiser.networks import CTCL, NetworkSpec
+    >>> spec = NetworkSpec([3, 5], n_numeric=2, embedding_dim=4, base_rates=[0.1, 0.01])
+    >>> codes, numeric = torch.tensor([[0, 1]]), torch.zeros(1, 2)
+    >>> output = CTCL(spec, consistency="label")(codes, numeric)
+    >>> tuple(output.logits.shape), list(output.extra_losses)
+    ((1, 2), ['consistency'])
+    """
+
+    def __init__(
+        self,
+        spec: NetworkSpec,
+        *,
+        consistency: str = "prediction",
+        consistency_weight: float = 0.01,
+        transfer_units: Sequence[int] = (16,),
+        bottom_units: Sequence[int] = (128, 64),
+        tower_units: Sequence[int] = (32,),
+        dropout: float = 0.0,
+    ) -> None:
+        super().__init__(spec)
+        choices = ("prediction", "label")
+        consistency = check_choice("consistency", consistency, choices)
+        self.reads_predictions = consistency == "prediction"
+        self.consistency_weight = check_number(
+            "consistency_weight", consistency_weight, at_least=0
+        )
+        dropout = check_dropout(dropout)
+        self.bottom = MLP(
+            self.width, check_units("bottom_units", bottom_units), dropout
+        )
+        units = check_units("tower_units", tower_units)
+        self.towers = TaskTowers(self.bottom.n_out, units, self.base_logits, dropout)
+        n_hidden = [self.bottom.n_out, *units][-1]
+        units = check_units("transfer_units", transfer_units)
+        # Probabilities over impressions, in either task space.
+        logits = base_logits(spec.base_rates)
+        self.to_next = TaskTowers(n_hidden, units, logits[1:], dropout)
+        self.to_previous = TaskTowers(n_hidden, units, logits[:-1], dropout)
+
+    def forward(self, codes: Tensor, numeric: Tensor) -> NetworkOutput:
+        """Compute the logits of a batch, `(batch, n_tasks)`, and the extra loss."""
+        inputs = self.bottom(self.input_layer(codes, numeric))
+        towers = cast(list[Tower], list(self.towers))
+        hidden = [tower.hidden(inputs) for tower in towers]
+        heads = [tower.output(h) for tower, h in zip(towers, hidden, strict=True)]
+        logits = torch.cat(heads, dim=1)
+        if self.n_tasks == 1:
+            return NetworkOutput(logits)
+        targets = None
+        if self.reads_predictions:
+            known = logits.detach().float()
+            if self.spec.task_space == "conditional":
+                known = chain_logits(known)
+            targets = known.sigmoid()
+        consistency = partial(
+            consistency_loss,
+            to_next=self.to_next(torch.stack(hidden[:-1])),
+            to_previous=self.to_previous(torch.stack(hidden[1:])),
+            targets=targets,
+            weight=self.consistency_weight,
+        )
+        return NetworkOutput(logits, extra_losses={"consistency": consistency})
+
+
+def consistency_loss(
+    labels: Labels,
+    to_next: Tensor,
+    to_previous: Tensor,
+    targets: Tensor | None = None,
+    weight: float = 1.0,
+) -> Tensor:
+    """Compute the losses of the transfers between neighbouring tasks.
+
+    Parameters
+    ----------
+    labels : Labels
+        Labels and weights of the rows, and the loss per row.
+    to_next : Tensor of shape (batch, n_tasks - 1)
+        Logits of tasks 2 to K that the tasks before them predict.
+    to_previous : Tensor of shape (batch, n_tasks - 1)
+        Logits of tasks 1 to K - 1 that the tasks after them predict.
+    targets : Tensor of shape (batch, n_tasks), default=None
+        Targets in [0, 1]; by default the labels.
+    weight : float, default=1.0
+        Factor of the losses.
+
+    Returns
+    -------
+    Tensor of shape (n_tasks,)
+        For each task, the mean loss of the transfers from it. Rows are weighted as for
+        the task that is predicted.
+    """
+    targets = labels.y if targets is None else targets
+    # The loss takes one column per task. The first task is no "next" task and the last
+    # one no "previous" task: their columns are filled and cut off.
+    filled = F.pad(to_next.float(), (1, 0)), F.pad(to_previous.float(), (0, 1))
+    losses = torch.stack([labels.row_losses(logits, targets) for logits in filled])
+    if labels.sample_weight is not None:
+        losses = losses * labels.sample_weight.view(len(targets), -1)
+    forward, backward = losses.mean(dim=1)
+    total = F.pad(forward[1:], (0, 1)) + F.pad(backward[:-1], (1, 0))
+    n_transfers = torch.full_like(total, 2.0)
+    n_transfers[[0, -1]] = 1.0
+    return weight * total / n_transfers

@@ -1,0 +1,208 @@
+"""Direct entire-space causal multi-task framework."""
+
+from collections.abc import Sequence
+from functools import partial
+
+from torch import Tensor
+from torch.nn import functional as F
+
+from sk_pwiser._utils import check_choice, check_number
+from sk_pwiser.networks._base import Labels, MultiTaskNetwork, NetworkOutput
+from sk_pwiser.networks._checks import check_dropout, check_units
+from sk_pwiser.networks._entire_space import (
+    both_propensities,
+    later_losses,
+    later_weights,
+    weighted_mean,
+)
+from sk_pwiser.networks._funnel import chain_logits
+from sk_pwiser.networks._spec import NetworkSpec
+from sk_pwiser.networks._towers import TaskTowers
+
+
+class DCMT(MultiTaskNetwork):
+    r"""Entire-space causal multi-task framework: a CVR with a counterfactual twin.
+
+    The conditional heads are those of :class:`ESMM`. Each head after the first, with
+    probability q, has a counterfactual twin with probability :math:`q^*`, a tower on
+    the same input. The head learns from the rows in which the previous task happened,
+    o = 1, and the twin from the others. Both losses are averages by inverse
+    propensities,
+
+    .. math:: \frac{\sum_i w_i\, \delta(q_i, r_i)}{\sum_i w_i}
+        + \frac{\sum_i w^*_i\, \delta(q^*_i, r^*_i)}{\sum_i w^*_i}, \quad
+        w_i = \frac{o_i}{p_i}, \quad w^*_i = \frac{1 - o_i}{1 - p_i},
+
+    with r the label of the task, :math:`\delta` the part of `loss=` that belongs to a
+    row, and p the network's probability of the previous task, without gradient. A
+    prior ties the two together: the mean over all rows of :math:`|1 - q_i - q^*_i|`.
+    Predictions do not depend on the twins.
+
+    Parameters
+    ----------
+    spec : NetworkSpec
+        The table, the tasks and the shared options.
+    counterfactual_label : {"mirrored", "observed"}, default="mirrored"
+        The label r* of the twin: 1 - r ("mirrored"), or r itself ("observed").
+    correction_weight : float, default=0.1
+        Weight of the two averages, >= 0.
+    prior_weight : float, default=0.001
+        Weight of the prior, >= 0.
+    min_propensity : float, default=0.05
+        Smallest value of p and of 1 - p, in (0, 0.5].
+    tower_units : sequence of int, default=(128, 64, 32)
+        Widths of each tower's hidden layers.
+    dropout : float, default=0.0
+        Share of activations that are dropped in training.
+
+    Notes
+    -----
+    Where the previous task did not happen, r is 0, so that r* is the same in all rows
+    that the twin learns from: 1 if mirrored, 0 if observed. The twin alone therefore
+    learns a constant, and acts on the CVR through the prior and the shared embeddings:
+    mirrored, it lowers the CVR of rows like those; observed, it raises it.
+
+    Only the abstract of the paper could be read. The losses follow a re-implementation
+    by other authors. It uses "observed" labels, whereas the prior in the abstract, by
+    which the two probabilities add up to 1, suggests "mirrored" ones. This
+    implementation differs from it in four points: it divides by the sum of the weights
+    once, not by the number of rows as well; the weights of the terms and the limit of
+    the propensity, 0.001 there, are parameters; it takes any number of tasks; and the
+    losses are those of `loss=`, cross-entropy or not.
+
+    References
+    ----------
+    F. Zhu, M. Zhong, X. Yang, L. Li, L. Yu, T. Zhang, J. Zhou, C. Chen, F. Wu, G. Liu
+    and Y. Wang (2023). DCMT: A Direct Entire-Space Causal Multi-Task Framework for
+    Post-Click Conversion Estimation. ICDE. :arxiv:`2302.06141`
+
+    Examples
+    --------
+    >>> import torch
+    >>> from sk_pwiser.networks import DCMT, NetworkSpec
+    >>> spec = NetworkSpec([3, 5], n_numeric=2, embedding_dim=4, base_rates=[0.1, 0.01])
+    >>> codes, numeric = torch.tensor([[0, 1]]), torch.zeros(1, 2)
+    >>> output = DCMT(spec)(codes, numeric)
+    >>> tuple(output.logits.shape), list(output.extra_losses)
+    ((1, 2), ['correction', 'prior'])
+    """
+
+    def __init__(
+        self,
+        spec: NetworkSpec,
+        *,
+        counterfactual_label: str = "mirrored",
+        correction_weight: float = 0.1,
+        prior_weight: float = 0.001,
+        min_propensity: float = 0.05,
+        tower_units: Sequence[int] = (128, 64, 32),
+        dropout: float = 0.0,
+    ) -> None:
+        super().__init__(spec)
+        choices = ("mirrored", "observed")
+        label = check_choice("counterfactual_label", counterfactual_label, choices)
+        self.is_mirrored = label == "mirrored"
+        self.correction_weight = check_number(
+            "correction_weight", correction_weight, at_least=0
+        )
+        self.prior_weight = check_number("prior_weight", prior_weight, at_least=0)
+        self.min_propensity = check_number(
+            "min_propensity", min_propensity, above=0, at_most=0.5
+        )
+        units, dropout = check_units("tower_units", tower_units), check_dropout(dropout)
+        base_logits = self.conditional_base_logits
+        self.towers = TaskTowers(self.width, units, base_logits, dropout)
+        self.twins = None
+        if spec.n_tasks > 1:
+            # The probabilities of a head and its twin add up to 1 at the start.
+            self.twins = TaskTowers(self.width, units, -base_logits[1:], dropout)
+
+    def forward(self, codes: Tensor, numeric: Tensor) -> NetworkOutput:
+        """Compute the logits of a batch, `(batch, n_tasks)`, and the extra losses."""
+        inputs = self.input_layer(codes, numeric)
+        heads = self.towers(inputs).float()
+        logits = chain_logits(heads)
+        if self.twins is None:
+            return NetworkOutput(logits, conditional_logits=heads)
+        twins = self.twins(inputs).float()
+        correction = partial(
+            counterfactual_loss,
+            heads=heads[:, 1:],
+            twins=twins,
+            propensities=both_propensities(logits, self.min_propensity),
+            is_mirrored=self.is_mirrored,
+            weight=self.correction_weight,
+        )
+        prior = partial(
+            prior_loss, heads=heads[:, 1:], twins=twins, weight=self.prior_weight
+        )
+        return NetworkOutput(
+            logits,
+            extra_losses={"correction": correction, "prior": prior},
+            conditional_logits=heads,
+        )
+
+
+def counterfactual_loss(
+    labels: Labels,
+    heads: Tensor,
+    twins: Tensor,
+    propensities: tuple[Tensor, Tensor],
+    is_mirrored: bool = True,
+    weight: float = 1.0,
+) -> Tensor:
+    """Compute the losses of heads and of their counterfactual twins.
+
+    Parameters
+    ----------
+    labels : Labels
+        Labels and weights of the rows, and the loss per row.
+    heads, twins : Tensor of shape (batch, n_tasks - 1)
+        Logits of the heads after the first, and of their twins.
+    propensities : two Tensors of shape (batch, n_tasks - 1)
+        Probabilities that the previous task happened, and that it did not.
+    is_mirrored : bool, default=True
+        Whether the twins learn 1 minus the label.
+    weight : float, default=1.0
+        Factor of the losses.
+
+    Returns
+    -------
+    Tensor of shape (n_tasks,)
+        One loss per task; 0 for the first.
+    """
+    happened, target = labels.y[:, :-1], labels.y[:, 1:]
+    mirrored = 1 - target if is_mirrored else target
+    weights = later_weights(labels)
+    factual = weighted_mean(
+        later_losses(labels, heads, target), weights * happened / propensities[0]
+    )
+    counterfactual = weighted_mean(
+        later_losses(labels, twins, mirrored),
+        weights * (1 - happened) / propensities[1],
+    )
+    return weight * F.pad(factual + counterfactual, (1, 0))
+
+
+def prior_loss(
+    labels: Labels, heads: Tensor, twins: Tensor, weight: float = 1.0
+) -> Tensor:
+    """Compute by how much the probabilities of head and twin miss a sum of 1.
+
+    Parameters
+    ----------
+    labels : Labels
+        Weights of the rows; labels are not used.
+    heads, twins : Tensor of shape (batch, n_tasks - 1)
+        Logits of the heads after the first, and of their twins.
+    weight : float, default=1.0
+        Factor of the losses.
+
+    Returns
+    -------
+    Tensor of shape (n_tasks,)
+        Means of the absolute differences; 0 for the first task.
+    """
+    # 1 - q - q* as a difference of two probabilities, exact also if q is near 1.
+    gap = ((-heads).sigmoid() - twins.sigmoid()).abs() * later_weights(labels)
+    return weight * F.pad(gap.mean(dim=0), (1, 0))

@@ -1,0 +1,182 @@
+"""Direct dual propensity optimisation."""
+
+from collections.abc import Sequence
+from functools import partial
+
+from torch import Tensor
+from torch.nn import functional as F
+
+from sk_pwiser._utils import check_number
+from sk_pwiser.networks._base import Labels, MultiTaskNetwork, NetworkOutput
+from sk_pwiser.networks._checks import check_dropout, check_units
+from sk_pwiser.networks._entire_space import (
+    both_propensities,
+    later_losses,
+    later_weights,
+    weighted_mean,
+)
+from sk_pwiser.networks._funnel import chain_logits
+from sk_pwiser.networks._spec import NetworkSpec
+from sk_pwiser.networks._towers import TaskTowers
+
+
+class DDPO(MultiTaskNetwork):
+    r"""Direct dual propensity optimisation: a teacher labels rows without a click.
+
+    The conditional heads are those of :class:`ESMM`. Each head after the first, with
+    probability q, has a teacher with probability :math:`\tilde q`, a tower on the same
+    input that learns only from the rows in which the previous task happened, o = 1. The
+    head learns from all rows: from the label r where it is known, and from the teacher
+    elsewhere, each weighted by its inverse propensity,
+
+    .. math:: \frac{1}{n} \sum_i \Big[\frac{o_i\, \delta(q_i, r_i)}{p_i}
+        + \frac{(1 - o_i)\, \delta(q_i, \tilde q_i)}{1 - p_i}\Big]
+
+    with :math:`\delta` the part of `loss=` that belongs to a row and p the network's
+    probability of the previous task. Neither p nor the teacher takes a gradient from
+    this loss. Predictions do not depend on the teachers.
+
+    Parameters
+    ----------
+    spec : NetworkSpec
+        The table, the tasks and the shared options.
+    correction_weight : float, default=0.1
+        Weight of the loss above, >= 0.
+    teacher_weight : float, default=0.1
+        Weight of the teachers' losses, means over the rows in which the previous task
+        happened, >= 0.
+    min_propensity : float, default=0.05
+        Smallest value of p and of 1 - p, in (0, 0.5].
+    tower_units : sequence of int, default=(128, 64, 32)
+        Widths of each tower's hidden layers.
+    dropout : float, default=0.0
+        Share of activations that are dropped in training.
+
+    Notes
+    -----
+    Only the abstract of the paper could be read; the losses follow a re-implementation
+    by other authors. The two modules of the paper that transfer between the networks by
+    attention are absent, because their form could not be read. The weights are not
+    those of the paper. There is no separate network for the propensity: it is the head
+    of the previous task. This implementation takes any number of tasks, and the losses
+    are those of `loss=`, cross-entropy or not.
+
+    References
+    ----------
+    H. Su, L. Meng, L. Zhu, K. Lu and J. Li (2024). DDPO: Direct Dual Propensity
+    Optimization for Post-Click Conversion Rate Estimation. SIGIR.
+    :doi:`10.1145/3626772.3657817`
+
+    Examples
+    --------
+    >>> import torch
+    >>> from sk_pwiser.networks import DDPO, NetworkSpec
+    >>> spec = NetworkSpec([3, 5], n_numeric=2, embedding_dim=4, base_rates=[0.1, 0.01])
+    >>> codes, numeric = torch.tensor([[0, 1]]), torch.zeros(1, 2)
+    >>> output = DDPO(spec)(codes, numeric)
+    >>> tuple(output.logits.shape), list(output.extra_losses)
+    ((1, 2), ['teacher', 'correction'])
+    """
+
+    def __init__(
+        self,
+        spec: NetworkSpec,
+        *,
+        correction_weight: float = 0.1,
+        teacher_weight: float = 0.1,
+        min_propensity: float = 0.05,
+        tower_units: Sequence[int] = (128, 64, 32),
+        dropout: float = 0.0,
+    ) -> None:
+        super().__init__(spec)
+        self.correction_weight = check_number(
+            "correction_weight", correction_weight, at_least=0
+        )
+        self.teacher_weight = check_number("teacher_weight", teacher_weight, at_least=0)
+        self.min_propensity = check_number(
+            "min_propensity", min_propensity, above=0, at_most=0.5
+        )
+        units, dropout = check_units("tower_units", tower_units), check_dropout(dropout)
+        base_logits = self.conditional_base_logits
+        self.towers = TaskTowers(self.width, units, base_logits, dropout)
+        self.teachers = None
+        if spec.n_tasks > 1:
+            self.teachers = TaskTowers(self.width, units, base_logits[1:], dropout)
+
+    def forward(self, codes: Tensor, numeric: Tensor) -> NetworkOutput:
+        """Compute the logits of a batch, `(batch, n_tasks)`, and the extra losses."""
+        inputs = self.input_layer(codes, numeric)
+        heads = self.towers(inputs).float()
+        logits = chain_logits(heads)
+        if self.teachers is None:
+            return NetworkOutput(logits, conditional_logits=heads)
+        teachers = self.teachers(inputs).float()
+        teacher = partial(teacher_loss, teachers=teachers, weight=self.teacher_weight)
+        correction = partial(
+            dual_propensity_loss,
+            heads=heads[:, 1:],
+            teachers=teachers,
+            propensities=both_propensities(logits, self.min_propensity),
+            weight=self.correction_weight,
+        )
+        return NetworkOutput(
+            logits,
+            extra_losses={"teacher": teacher, "correction": correction},
+            conditional_logits=heads,
+        )
+
+
+def teacher_loss(labels: Labels, teachers: Tensor, weight: float = 1.0) -> Tensor:
+    """Compute the losses of teachers where the previous task happened.
+
+    Parameters
+    ----------
+    labels : Labels
+        Labels and weights of the rows, and the loss per row.
+    teachers : Tensor of shape (batch, n_tasks - 1)
+        Logits of the teachers of the heads after the first.
+    weight : float, default=1.0
+        Factor of the losses.
+
+    Returns
+    -------
+    Tensor of shape (n_tasks,)
+        Means over the rows in which the previous task happened; 0 for the first task.
+    """
+    losses = later_losses(labels, teachers, labels.y[:, 1:])
+    means = weighted_mean(losses, later_weights(labels) * labels.y[:, :-1])
+    return weight * F.pad(means, (1, 0))
+
+
+def dual_propensity_loss(
+    labels: Labels,
+    heads: Tensor,
+    teachers: Tensor,
+    propensities: tuple[Tensor, Tensor],
+    weight: float = 1.0,
+) -> Tensor:
+    """Compute the losses of heads for labels, and for the teachers' probabilities.
+
+    Parameters
+    ----------
+    labels : Labels
+        Labels and weights of the rows, and the loss per row.
+    heads, teachers : Tensor of shape (batch, n_tasks - 1)
+        Logits of the heads after the first, and of their teachers; no gradient is
+        taken of the latter.
+    propensities : two Tensors of shape (batch, n_tasks - 1)
+        Probabilities that the previous task happened, and that it did not.
+    weight : float, default=1.0
+        Factor of the losses.
+
+    Returns
+    -------
+    Tensor of shape (n_tasks,)
+        Means over all rows; 0 for the first task.
+    """
+    happened, target = labels.y[:, :-1], labels.y[:, 1:]
+    known = later_losses(labels, heads, target) * happened / propensities[0]
+    guess = teachers.detach().sigmoid()
+    guessed = later_losses(labels, heads, guess) * (1 - happened) / propensities[1]
+    losses = (known + guessed) * later_weights(labels)
+    return weight * F.pad(losses.mean(dim=0), (1, 0))

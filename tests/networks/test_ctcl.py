@@ -1,0 +1,230 @@
+import numpy as np
+import pytest
+import torch
+from numpy.testing import assert_allclose
+from refusals import X, Y, small
+from rewrites import batch, dense_input, dependencies, make, mlp, tower, weights_of
+from scipy.special import expit
+from sklearn.metrics import roc_auc_score
+from torch.nn.functional import binary_cross_entropy_with_logits
+
+from sk_pwiser._training._criterion import MultiTaskCriterion
+from sk_pwiser.losses import BCE
+from sk_pwiser.networks import CTCL, Labels, NetworkSpec, SharedBottom
+from sk_pwiser.networks._ctcl import consistency_loss
+from sk_pwiser.weighting import Equal
+
+UNITS = {"bottom_units": (9,), "tower_units": (8, 7)}
+
+
+@pytest.fixture(params=["prediction", "label"])
+def consistency(request):
+    return request.param
+
+
+def row_losses(logits, targets):
+    return binary_cross_entropy_with_logits(logits, targets, reduction="none")
+
+
+def funnel(n, n_tasks):
+    return (torch.rand(n, n_tasks) < 0.7).float().cumprod(dim=1)
+
+
+def extra_loss(output, y, sample_weight=None):
+    return output.extra_losses["consistency"](Labels(y, sample_weight, row_losses))
+
+
+def cross_entropy(z, y):
+    return np.logaddexp(0, z) - y * z
+
+
+@pytest.mark.parametrize("n_tasks", [2, 3])
+@pytest.mark.parametrize("task_space", ["entire", "conditional"])
+def test_equals_the_formula_written_out_in_numpy(consistency, n_tasks, task_space):
+    params = {"consistency": consistency, "consistency_weight": 0.7, **UNITS}
+    network = make(CTCL, n_tasks, task_space=task_space, **params)
+    codes, numeric = batch(40)
+    p = weights_of(network)
+    bottom = mlp(dense_input(p, codes, numeric), p, "bottom")
+    hidden = [mlp(bottom, p, f"towers.{k}.hidden") for k in range(n_tasks)]
+    heads = expit(np.stack([tower(bottom, p, k) for k in range(n_tasks)], 1))
+    probabilities = np.cumprod(heads, 1) if task_space == "conditional" else heads
+    output, y = network(codes, numeric), funnel(40, n_tasks)
+    assert_allclose(output.logits.sigmoid().detach(), probabilities, rtol=1e-4)
+    targets = probabilities if consistency == "prediction" else y.double().numpy()
+    expected = []
+    for j in range(n_tasks):
+        losses = []
+        if j > 0:
+            z = tower(hidden[j], p, j - 1, "to_previous")
+            losses.append(cross_entropy(z, targets[:, j - 1]).mean())
+        if j < n_tasks - 1:
+            z = tower(hidden[j], p, j, "to_next")
+            losses.append(cross_entropy(z, targets[:, j + 1]).mean())
+        expected.append(0.7 * np.mean(losses))
+    assert_allclose(extra_loss(output, y).detach(), expected, rtol=1e-4)
+
+
+def test_the_transfer_from_a_task_trains_nothing_of_the_other_task(consistency):
+    network = make(CTCL, 3, consistency=consistency, **UNITS)
+    y = funnel(200, 3)
+    found = dependencies(network, *batch(200), lambda o: extra_loss(o, y)[None])
+    shared = {"input_layer", "bottom"}
+    owners = [{"to_next.0"}, {"to_next.1", "to_previous.0"}, {"to_previous.1"}]
+    for task, masks in enumerate(found):
+        parts = {".".join(n.split(".")[:2]) for n in masks}
+        own = {f"towers.{task}"} | owners[task]
+        assert {p for p in parts if p.split(".")[0] not in shared} == own
+        # The last layer of a tower is behind the hidden vector that is read.
+        assert not any("towers" in n and "output" in n for n in masks)
+
+
+def test_weight_of_zero_trains_like_a_shared_bottom(consistency):
+    plain = small(network_params=UNITS).fit(X, Y).predict_proba(X)
+    for weight, is_same in [(0, True), (1, False)]:
+        params = {"consistency": consistency, "consistency_weight": weight, **UNITS}
+        model = small(network="ctcl", network_params=params).fit(X, Y)
+        assert np.allclose(model.predict_proba(X), plain, rtol=1e-5) == is_same
+
+
+def test_the_total_is_the_convex_combination_of_the_paper_apart_from_a_factor():
+    weight = 0.25  # lambda = 0.2
+    network = make(CTCL, consistency="label", consistency_weight=weight, **UNITS)
+    y, output = funnel(30, 2), network(*batch(30))
+    total = MultiTaskCriterion(BCE(["a", "b"]), Equal(2))(output, y)
+    direct = row_losses(output.logits, y).mean(dim=0)
+    transfer = extra_loss(output, y) / weight
+    expected = (0.8 * direct + 0.2 * transfer).sum() / 0.8
+    torch.testing.assert_close(total, expected)
+
+
+@pytest.mark.parametrize("is_a_function", [True, False])
+def test_the_loss_reaches_its_entropy_floor_if_one_task_is_a_function_of_the_other(
+    is_a_function,
+):
+    torch.manual_seed(0)
+    network = make(CTCL, transfer_units=(), **UNITS)
+    if is_a_function:
+        network.towers[1].load_state_dict(network.towers[0].state_dict())
+    inputs, y = batch(200), funnel(200, 2)
+    q = network(*inputs).logits.detach().double().sigmoid()
+    floor = -(q * q.log() + (1 - q) * (1 - q).log()).mean(dim=0).flip(0)
+    transfers = [*network.to_next.parameters(), *network.to_previous.parameters()]
+    optimizer = torch.optim.LBFGS(transfers, max_iter=200, tolerance_change=1e-10)
+
+    def excess():
+        return extra_loss(network(*inputs), y) / network.consistency_weight - floor
+
+    def closure():
+        optimizer.zero_grad()
+        total = excess().sum()
+        total.backward()
+        return total
+
+    optimizer.step(closure)
+    assert (excess() > -1e-6).all()
+    assert (excess() < 1e-4).all() == is_a_function
+
+
+@pytest.mark.parametrize("given", [True, False])
+def test_weights_count_as_repetitions_of_rows(given):
+    up, down, y = torch.randn(12, 2), torch.randn(12, 2), funnel(12, 3)
+    targets = torch.rand(12, 3) if given else None
+    counts = torch.randint(0, 4, (12,))
+    weights = counts / counts.float().mean()
+    weighted = consistency_loss(Labels(y, weights, row_losses), up, down, targets)
+    up, down, y, targets = (
+        t if t is None else t.repeat_interleave(counts, 0)
+        for t in (up, down, y, targets)
+    )
+    repeated = consistency_loss(Labels(y, None, row_losses), up, down, targets)
+    torch.testing.assert_close(weighted, repeated)
+
+
+def test_weights_per_task_are_those_of_the_predicted_task():
+    up, down, y = torch.randn(12, 1), torch.randn(12, 1), funnel(12, 2)
+    weights = torch.rand(12, 2)
+    losses = consistency_loss(Labels(y, weights, row_losses), up, down)
+    for task, other in [(0, 1), (1, 0)]:
+        per_row = Labels(y, weights[:, other], row_losses)
+        torch.testing.assert_close(
+            losses[task], consistency_loss(per_row, up, down)[task]
+        )
+
+
+@pytest.mark.parametrize("z", [-1000.0, 1000.0])
+def test_finite_at_extreme_logits(z):
+    logits = torch.full((4, 1), z, requires_grad=True)
+    loss = consistency_loss(Labels(funnel(4, 2), None, row_losses), logits, logits)
+    loss.sum().backward()
+    assert loss.isfinite().all()
+    assert logits.grad.isfinite().all()
+
+
+def test_one_task_has_no_neighbour(consistency):
+    output = make(CTCL, 1, consistency=consistency, **UNITS)(*batch())
+    assert output.extra_losses == {}
+    assert output.logits.shape == (9, 1)
+
+
+def test_predictions_do_not_depend_on_the_transfer_nets():
+    network, inputs = make(CTCL, 3, **UNITS), batch()
+    plain = SharedBottom(network.spec, **UNITS).eval()
+    plain.load_state_dict(network.state_dict(), strict=False)
+    assert torch.equal(plain(*inputs).logits, network(*inputs).logits)
+
+
+def auc_of_the_task_with_few_labels(seed, **params):
+    """Train on 2000 labels of one task and 30 of another, its monotone function."""
+    torch.manual_seed(seed)
+    direction, codes = torch.randn(20), torch.empty(2000, 0, dtype=torch.int64)
+
+    def draw():
+        x = torch.randn(2000, 20)
+        z = 2 * x @ direction / direction.norm() + 1.5 * torch.sin(2 * x[:, 0])
+        p = torch.stack([z, 1.5 * z - 1], dim=1).sigmoid()
+        return x, (torch.rand(2000, 2) < p).float()
+
+    (x, y), (x_test, y_test) = draw(), draw()
+    weights = torch.ones(2000, 2)
+    weights[30:, 1] = 0
+    spec = NetworkSpec([], 20, 1, [0.5, 0.35])
+    units = {"bottom_units": (32,), "tower_units": (16,), "transfer_units": (8,)}
+    network = CTCL(spec, **units, **params)
+    criterion = MultiTaskCriterion(BCE(["a", "b"]), Equal(2))
+    optimizer = torch.optim.Adam(network.parameters(), lr=0.005)
+    for _ in range(60):
+        optimizer.zero_grad()
+        output = network(codes, x)
+        criterion.backward(output, y, weights, None, network.parameters())
+        optimizer.step()
+    logits = network.eval()(codes, x_test).logits.detach()
+    return roc_auc_score(y_test[:, 1], logits[:, 1])
+
+
+def test_consistency_helps_a_task_with_few_labels(consistency):
+    plain, helped = (
+        np.mean(
+            [
+                auc_of_the_task_with_few_labels(
+                    seed, consistency=consistency, consistency_weight=weight
+                )
+                for seed in range(4)
+            ]
+        )
+        for weight in (0, 1)
+    )
+    assert helped > plain + 0.02
+
+
+@pytest.mark.parametrize(
+    ("params", "message"),
+    [
+        ({"consistency": "xtsc"}, r"consistency must be one of .* got 'xtsc'"),
+        ({"consistency_weight": -1}, "consistency_weight must be .* >= 0; got -1"),
+        ({"transfer_units": (0,)}, r"transfer_units\[0\] must be .* got 0"),
+    ],
+)
+def test_bad_parameters_are_named(params, message):
+    with pytest.raises(ValueError, match=message):
+        make(CTCL, **params)

@@ -1,0 +1,194 @@
+import itertools
+
+import numpy as np
+import pytest
+import torch
+from numpy.testing import assert_allclose
+from refusals import X, Y, small
+from rewrites import batch, dense_input, dependencies, make, tower, weights_of
+from scipy.special import expit
+from torch.nn.functional import binary_cross_entropy_with_logits
+
+from sk_pwiser.networks import DDPO, ESMM, Labels
+from sk_pwiser.networks._ddpo import dual_propensity_loss, teacher_loss
+
+UNITS = {"tower_units": (8, 7)}
+
+
+def row_losses(logits, targets):
+    return binary_cross_entropy_with_logits(logits, targets, reduction="none")
+
+
+def funnel(n, n_tasks):
+    return (torch.rand(n, n_tasks) < 0.7).float().cumprod(dim=1)
+
+
+def cross_entropy(z, y):
+    return np.logaddexp(0, z) - y * z
+
+
+@pytest.mark.parametrize("n_tasks", [2, 3])
+def test_equals_the_formula_written_out_in_numpy(n_tasks):
+    network = make(
+        DDPO,
+        n_tasks,
+        correction_weight=0.7,
+        teacher_weight=0.3,
+        task_space="conditional",
+        **UNITS,
+    )
+    codes, numeric = batch(40)
+    p = weights_of(network)
+    x = dense_input(p, codes, numeric)
+    heads = np.stack([tower(x, p, k) for k in range(n_tasks)], 1)
+    chain = np.cumprod(expit(heads), axis=1)
+    teachers = np.stack([tower(x, p, k, "teachers") for k in range(n_tasks - 1)], 1)
+    # Some of the propensities are clipped.
+    network.min_propensity = smallest = float(np.quantile(chain[:, :-1], 0.3))
+    output, y = network(codes, numeric), funnel(40, n_tasks)
+    assert_allclose(output.conditional_logits.detach(), heads, rtol=1e-4, atol=1e-5)
+    o, r, q = y[:, :-1].numpy(), y[:, 1:].numpy(), heads[:, 1:]
+    a = o / np.maximum(chain[:, :-1], smallest)
+    b = (1 - o) / np.maximum(1 - chain[:, :-1], smallest)
+    expected = a * cross_entropy(q, r) + b * cross_entropy(q, expit(teachers))
+    labels = Labels(y, None, row_losses)
+    losses = {name: term(labels) for name, term in output.extra_losses.items()}
+    found = losses["correction"].detach()
+    assert_allclose(found, np.append(0, 0.7 * expected.mean(0)), rtol=1e-4)
+    of_teacher = (o * cross_entropy(teachers, r)).sum(0) / o.sum(0)
+    found = losses["teacher"].detach()
+    assert_allclose(found, np.append(0, 0.3 * of_teacher), rtol=1e-4)
+
+
+@pytest.mark.parametrize("teacher_is_right", [True, False])
+def test_each_half_is_an_unbiased_estimate_of_the_mean_loss(teacher_is_right):
+    # Over all patterns of clicks. The half of the unclicked rows needs a right teacher.
+    rng = np.random.default_rng(0)
+    n = 6
+    z, labels, p = rng.normal(size=n), rng.integers(0, 2, n), rng.uniform(0.2, 0.8, n)
+    teacher = np.where(labels == 1, 1000.0, -1000.0)
+    if not teacher_is_right:
+        teacher = -teacher
+    column = [torch.from_numpy(v).unsqueeze(1) for v in (z, teacher, p, 1 - p)]
+    total = 0.0
+    for pattern in itertools.product([0, 1], repeat=n):
+        o = np.array(pattern)
+        y = torch.from_numpy(np.stack([o, o * labels], 1).astype(float))
+        loss = dual_propensity_loss(
+            Labels(y, None, row_losses), column[0], column[1], (column[2], column[3])
+        )
+        total += np.prod(np.where(o == 1, p, 1 - p)) * loss[1].item()
+    right, wrong = (cross_entropy(z, y).mean() for y in (labels, 1 - labels))
+    expected = right + (right if teacher_is_right else wrong)
+    assert total == pytest.approx(expected, rel=1e-12)
+
+
+def test_the_losses_train_what_they_should():
+    network, y = make(DDPO, 3, **UNITS), funnel(200, 3)
+    labels = Labels(y, None, row_losses)
+
+    def parts(name):
+        found = dependencies(
+            network, *batch(200), lambda o: o.extra_losses[name](labels)[None]
+        )
+        names = [{".".join(n.split(".")[:2]) for n in masks} for masks in found]
+        return [{n for n in each if "input" not in n} for each in names]
+
+    # The correction trains no teacher and, through the propensity, no earlier head.
+    assert parts("correction") == [set(), {"towers.1"}, {"towers.2"}]
+    assert parts("teacher") == [set(), {"teachers.0"}, {"teachers.1"}]
+
+
+def test_gradient_of_the_head_is_the_difference_to_label_or_teacher():
+    z = torch.randn(20, 1, dtype=torch.float64, requires_grad=True)
+    teacher, y = torch.randn(20, 1, dtype=torch.float64), funnel(20, 2).double()
+    p = 0.1 + 0.8 * torch.rand(20, 1, dtype=torch.float64)
+    labels = Labels(y, None, row_losses)
+    dual_propensity_loss(labels, z, teacher, (p, 1 - p)).sum().backward()
+    o, r = y[:, :1], y[:, 1:]
+    q, guess = z.detach().sigmoid(), teacher.sigmoid()
+    expected = (o * (q - r) / p + (1 - o) * (q - guess) / (1 - p)) / 20
+    torch.testing.assert_close(z.grad, expected)
+
+
+def test_propensities_are_limited_and_take_no_gradient():
+    network = make(DDPO, 3, scale=30, min_propensity=0.01, **UNITS)
+    keywords = network(*batch(200)).extra_losses["correction"].keywords
+    for propensity in keywords["propensities"]:
+        assert not propensity.requires_grad
+        assert propensity.min() == pytest.approx(0.01)
+        assert propensity.max() <= 1
+
+
+def test_predicts_as_esmm_with_the_same_weights_and_ignores_teachers():
+    plain, network, inputs = make(ESMM, 3, **UNITS), make(DDPO, 3, **UNITS), batch()
+    plain.load_state_dict(network.state_dict(), strict=False)
+    assert torch.equal(plain(*inputs).logits, network(*inputs).logits)
+
+
+def test_weights_of_zero_train_like_esmm():
+    params = {"tower_units": (8,)}
+    plain = small(network="esmm", network_params=params).fit(X, Y).predict_proba(X)
+    for weight, is_same in [(0, True), (1, False)]:
+        params = {"correction_weight": weight, "teacher_weight": 0, "tower_units": (8,)}
+        model = small(network="ddpo", network_params=params).fit(X, Y)
+        assert np.allclose(model.predict_proba(X), plain, rtol=1e-5) == is_same
+
+
+def test_weights_count_as_repetitions_of_rows():
+    heads, teachers, p = torch.randn(12, 2), torch.randn(12, 2), torch.rand(12, 2)
+    p, y, counts = 0.1 + 0.8 * p, funnel(12, 3), torch.randint(0, 4, (12,))
+    weights = counts / counts.float().mean()
+
+    def both(labels, heads, teachers, p):
+        correction = dual_propensity_loss(labels, heads, teachers, (p, 1 - p))
+        return correction, teacher_loss(labels, teachers)
+
+    weighted = both(Labels(y, weights, row_losses), heads, teachers, p)
+    rows = [t.repeat_interleave(counts, 0) for t in (y, heads, teachers, p)]
+    repeated = both(Labels(rows[0], None, row_losses), *rows[1:])
+    torch.testing.assert_close(weighted, repeated)
+
+
+def test_weights_per_task_are_those_of_the_later_task():
+    heads, teachers, y = torch.randn(12, 2), torch.randn(12, 2), funnel(12, 3)
+    half, weights = torch.full((12, 2), 0.5), torch.rand(12, 3)
+    args = heads, teachers, (half, half)
+    losses = dual_propensity_loss(Labels(y, weights, row_losses), *args)
+    for k in (1, 2):
+        labels = Labels(y, weights[:, k], row_losses)
+        torch.testing.assert_close(losses[k], dual_propensity_loss(labels, *args)[k])
+
+
+@pytest.mark.parametrize("z", [-1000.0, 1000.0])
+@pytest.mark.parametrize("y", [0.0, 1.0])
+def test_finite_at_extreme_logits_and_without_rows_of_a_kind(z, y):
+    heads = torch.full((4, 1), z, requires_grad=True)
+    teachers = torch.full((4, 1), -z, requires_grad=True)
+    labels = Labels(torch.full((4, 2), y), None, row_losses)
+    p = torch.full((4, 1), 0.05), torch.full((4, 1), 0.95)
+    losses = dual_propensity_loss(labels, heads, teachers, p)
+    losses = losses + teacher_loss(labels, teachers)
+    losses.sum().backward()
+    assert losses.isfinite().all()
+    assert heads.grad.isfinite().all()
+    assert teachers.grad.isfinite().all()
+
+
+def test_one_task_needs_no_correction():
+    network = make(DDPO, 1, **UNITS)
+    assert network.teachers is None
+    assert network(*batch()).extra_losses == {}
+
+
+@pytest.mark.parametrize(
+    ("params", "message"),
+    [
+        ({"min_propensity": 0.6}, "min_propensity must be .* <= 0.5; got 0.6"),
+        ({"correction_weight": -1}, "correction_weight must be .* >= 0; got -1"),
+        ({"teacher_weight": -1}, "teacher_weight must be .* >= 0; got -1"),
+    ],
+)
+def test_bad_parameters_are_named(params, message):
+    with pytest.raises(ValueError, match=message):
+        make(DDPO, **params)
