@@ -53,6 +53,7 @@ ROOMS = {
     "datasets": Room(5, 629, 106),
     "inspection": Room(5, 743, 106),
     "metrics": Room(6, 180, 106),
+    "_row_weights": Room(6, 500, 96),
     "_labels": Room(7, 130, 160, "", "read and checked"),
     "_utils": Room(8, 400, 784, "", "parameter checks, registry, random numbers"),
 }
@@ -63,6 +64,7 @@ LANES = {
     (TOP, "model_selection"): 13,
     ("_estimator", "_utils"): 342.5,
     ("_training", "_utils"): 572,
+    ("weighting", "_utils"): 558,
     ("_table", "_utils"): 114,
 }
 

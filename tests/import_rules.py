@@ -43,7 +43,8 @@ ROOMS = {
     "_labels": Room((), LEARN),
     "networks": Room(("_utils",), TORCH),
     "losses": Room(("_utils",), TORCH),
-    "weighting": Room(("_utils",), TORCH, ("torchjd",)),
+    "_row_weights": Room(("_utils",), LEARN),
+    "weighting": Room(("_utils", "_row_weights"), TORCH, ("torchjd",)),
     "_table": Room(("_labels", "_utils"), LEARN, EXTRAS),
     "_training": Room(
         (*FAMILIES, "_table", "_utils", "model_selection"),

@@ -67,6 +67,7 @@ SOUND = {
     ),
     "losses/__init__.py": "from house.losses._bce import BCE\nLOSSES = {'bce': BCE}\n",
     "losses/_bce.py": "import math\nimport torch.nn.functional as F\nclass BCE: ...\n",
+    "_row_weights/__init__.py": "import sklearn\nfrom house._utils import check\n",
     "weighting/__init__.py": "from .._utils import check\nWEIGHTINGS = {}\n",
     "weighting/_torchjd.py": "def f():\n    import torchjd\n",
     "_labels/__init__.py": "import numpy\nimport sklearn\n",
@@ -127,6 +128,11 @@ FAULTS = {
             "import importlib\nimportlib.import_module('house.networks')\n",
         ),
         ("imports relatively private", "_bce.py", "from .._utils._checks import x\n"),
+    ],
+    "_row_weights": [
+        ("imports torch", "__init__.py", "import torch\n"),
+        ("imports the estimator", "__init__.py", "from house import Estimator\n"),
+        ("imports a weighting", "__init__.py", "import house.weighting\n"),
     ],
     "weighting": [
         ("needs torchjd", "_torchjd.py", "import torchjd\n"),

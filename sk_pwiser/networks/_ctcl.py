@@ -29,7 +29,10 @@ class CTCL(MultiTaskNetwork):
     .. math:: X_{jk} = \delta(T_{jk}(h_j), \mathrm{sg}(p_k))
         \quad\text{or}\quad X_{jk} = \delta(T_{jk}(h_j), y_k),
 
-    with :math:`\delta` the pointwise part of `loss=`, averaged over rows. The loss of
+    with :math:`\delta` the pointwise part of `loss=`, averaged over rows. Of the first
+    form the value at :math:`T_{jk} = p_k` is subtracted, which makes it a divergence
+    and leaves its gradient unchanged: a validation loss does not fall because
+    predictions become more certain. The loss of
     task j increases by `consistency_weight` times the mean of :math:`X_{jk}` over its
     neighbours k. Predictions do not depend on the transfer nets.
 
@@ -55,17 +58,17 @@ class CTCL(MultiTaskNetwork):
     -----
     The probability of a task is no function of another's, so that a transfer net cannot
     become exact. Its loss is smallest at the mean of p_k given :math:`h_j`, and what is
-    above this floor is what :math:`h_j` lacks. Large weights therefore make the towers
-    alike.
+    left there is what :math:`h_j` lacks. Large weights therefore make the towers alike.
 
-    This implementation differs from the paper in five points. The transfer nets read
-    the last hidden vector of a tower instead of its prediction, which is a single
-    number here, and are perceptrons. The network's own probabilities are soft targets:
-    the most probable class of a rare task is always 0. The paper minimises
-    :math:`(1 - \lambda) L_j + \lambda X_{jk}`; apart from a factor, this is a weight of
-    :math:`\lambda / (1 - \lambda)`. There are any number of tasks. Uncertainty weights
-    are a weighting of the tasks, `weighting="uncertainty"`, and not a part of the
-    network. In the authors' code "prediction" is called xtsc, and "label" xtc.
+    This implementation differs from the paper in six points. The value above is
+    subtracted. The transfer nets read the last hidden vector of a tower instead of its
+    prediction, which is a single number here, and are perceptrons. The network's own
+    probabilities are soft targets: the most probable class of a rare task is always 0.
+    The paper minimises :math:`(1 - \lambda) L_j + \lambda X_{jk}`; apart from a factor,
+    this is a weight of :math:`\lambda / (1 - \lambda)`. There are any number of tasks.
+    Uncertainty weights are a weighting of the tasks, `weighting="uncertainty"`, and not
+    a part of the network. In the authors' code "prediction" is called xtsc, and "label"
+    xtc.
 
     References
     ----------
@@ -123,17 +126,16 @@ class CTCL(MultiTaskNetwork):
         logits = torch.cat(heads, dim=1)
         if self.n_tasks == 1:
             return NetworkOutput(logits)
-        targets = None
+        known = None
         if self.reads_predictions:
             known = logits.detach().float()
             if self.spec.task_space == "conditional":
                 known = chain_logits(known)
-            targets = known.sigmoid()
         consistency = partial(
             consistency_loss,
             to_next=self.to_next(torch.stack(hidden[:-1])),
             to_previous=self.to_previous(torch.stack(hidden[1:])),
-            targets=targets,
+            known=known,
             weight=self.consistency_weight,
         )
         return NetworkOutput(logits, extra_losses={"consistency": consistency})
@@ -143,7 +145,7 @@ def consistency_loss(
     labels: Labels,
     to_next: Tensor,
     to_previous: Tensor,
-    targets: Tensor | None = None,
+    known: Tensor | None = None,
     weight: float = 1.0,
 ) -> Tensor:
     """Compute the losses of the transfers between neighbouring tasks.
@@ -156,8 +158,9 @@ def consistency_loss(
         Logits of tasks 2 to K that the tasks before them predict.
     to_previous : Tensor of shape (batch, n_tasks - 1)
         Logits of tasks 1 to K - 1 that the tasks after them predict.
-    targets : Tensor of shape (batch, n_tasks), default=None
-        Targets in [0, 1]; by default the labels.
+    known : Tensor of shape (batch, n_tasks), default=None
+        Logits of the tasks, whose probabilities are the targets; no gradient is taken.
+        By default the labels are the targets.
     weight : float, default=1.0
         Factor of the losses.
 
@@ -167,11 +170,13 @@ def consistency_loss(
         For each task, the mean loss of the transfers from it. Rows are weighted as for
         the task that is predicted.
     """
-    targets = labels.y if targets is None else targets
+    targets = labels.y if known is None else known.sigmoid()
     # The loss takes one column per task. The first task is no "next" task and the last
     # one no "previous" task: their columns are filled and cut off.
     filled = F.pad(to_next.float(), (1, 0)), F.pad(to_previous.float(), (0, 1))
     losses = torch.stack([labels.row_losses(logits, targets) for logits in filled])
+    if known is not None:
+        losses = losses - labels.row_losses(known, targets)
     if labels.sample_weight is not None:
         losses = losses * labels.sample_weight.view(len(targets), -1)
     forward, backward = losses.mean(dim=1)

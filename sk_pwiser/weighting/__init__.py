@@ -2,8 +2,11 @@
 
 `WEIGHTINGS` maps the names accepted by `MultiTaskCTRCVRClassifier(weighting=...)` to
 classes.
+:class:`SessionCriticWeights` is none of them: it makes weights per row and task, which
+are passed to `fit` as `sample_weight`.
 """
 
+from sk_pwiser._row_weights import SessionCriticWeights
 from sk_pwiser.weighting._base import TaskWeighting
 from sk_pwiser.weighting._cagrad import CAGrad
 from sk_pwiser.weighting._dependencies import depends_on as depends_on
@@ -48,6 +51,7 @@ __all__ = [
     "MetaBalance",
     "Nash",
     "PCGrad",
+    "SessionCriticWeights",
     "TaskWeighting",
     "TorchJD",
     "Uncertainty",

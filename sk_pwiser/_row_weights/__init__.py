@@ -1,0 +1,8 @@
+"""Weights per row and task, which a first model and the order of rows give.
+
+The class is public as :class:`sk_pwiser.weighting.SessionCriticWeights`.
+"""
+
+from sk_pwiser._row_weights._session_critic import SessionCriticWeights
+
+__all__ = ["SessionCriticWeights"]

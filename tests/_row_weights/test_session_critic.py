@@ -1,0 +1,306 @@
+"""Weights from critics, against closed forms on finite sets of states."""
+
+import numpy as np
+import pandas as pd
+import pytest
+from numpy.testing import assert_allclose, assert_array_equal
+from refusals import small
+from sklearn.base import BaseEstimator, ClassifierMixin, clone
+from sklearn.dummy import DummyClassifier
+from sklearn.ensemble import RandomForestClassifier
+from sklearn.exceptions import ConvergenceWarning, NotFittedError
+from sklearn.linear_model import LinearRegression, LogisticRegression
+from sklearn.multioutput import MultiOutputClassifier
+from sklearn.tree import DecisionTreeRegressor
+
+from sk_pwiser.weighting import SessionCriticWeights
+
+
+class Known(ClassifierMixin, BaseEstimator):
+    """Predicts given probabilities per state; the state is the first column of X."""
+
+    def __init__(self, p):
+        self.p = p
+
+    def fit(self, X, Y):
+        self.classes_ = np.array([[0, 1]] * Y.shape[1])
+        return self
+
+    def predict_proba(self, X):
+        return np.asarray(self.p)[np.asarray(X)[:, 0].astype(int)]
+
+
+P = np.array([[0.2, 0.1], [0.7, 0.4], [0.5, 0.02]])  # per state and task
+
+
+def cross_entropy(q, p):
+    return -(q * np.log(p) + (1 - q) * np.log1p(-p))
+
+
+def chains(n_sessions=400, seed=0):
+    """Return sessions that move among three states: X, Y and the sessions."""
+    rng = np.random.default_rng(seed)
+    lengths = rng.integers(1, 6, n_sessions)
+    groups = np.repeat(np.arange(n_sessions), lengths)
+    state = rng.integers(0, 3, len(groups))
+    # A state is more probable after itself.
+    for i in range(1, len(state)):
+        if groups[i] == groups[i - 1] and rng.random() < 0.5:
+            state[i] = state[i - 1]
+    Y = (rng.random((len(state), 2)) < P[state] * 0.8).astype(int)
+    return state[:, np.newaxis].astype(float), Y, groups
+
+
+def exact(**params):
+    """Return a maker of weights whose critics are exact on a finite set of states."""
+    defaults = {
+        "critic": DecisionTreeRegressor(random_state=0),
+        "max_iter": 500,
+        "tol": 1e-13,
+    }
+    return SessionCriticWeights(Known(P), **{**defaults, **params})
+
+
+def means_by_state(values, state):
+    return np.array([values[state == s].mean(axis=0) for s in range(3)])
+
+
+@pytest.mark.parametrize("target", ["bootstrap", "return"])
+def test_without_discounted_future_the_value_is_minus_the_cross_entropy(target):
+    X, Y, groups = chains()
+    maker = exact(gamma=0, lam=0.7, target=target).fit(X, Y, groups=groups)
+    shares = means_by_state(Y, X[:, 0])
+    expected = cross_entropy(shares, P)
+    states = np.arange(3.0)[:, np.newaxis]
+    assert_allclose(maker.values(states), -expected, rtol=1e-10)
+    assert_allclose(maker.weights(states), 1 + 0.7 * expected, rtol=1e-10)
+    assert maker.n_iter_ == 1
+
+
+def test_a_chain_of_two_states_has_the_values_of_the_closed_form():
+    # Every session visits state 0, then state 1.
+    X = np.tile([[0.0], [1.0]], (50, 1))
+    Y = np.random.default_rng(0).integers(0, 2, (100, 2))
+    groups = np.arange(100) // 2
+    loss = cross_entropy(np.array([Y[s::2].mean(axis=0) for s in (0, 1)]), P[:2])
+    expected = -np.array([loss[0] + 0.9 * loss[1], loss[1]])
+    for target in ("bootstrap", "return"):
+        maker = exact(target=target).fit(X, Y, groups=groups)
+        assert_allclose(maker.values(X[:2]), expected, rtol=1e-10)
+        # Sessions of one row end with it.
+        alone = exact(target=target).fit(X, Y, groups=np.arange(100))
+        assert_allclose(alone.values(X[:2]), -loss, rtol=1e-10)
+
+
+@pytest.mark.parametrize("gamma", [0.5, 0.9, 1.0])
+def test_targets_on_a_markov_chain(gamma):
+    X, Y, groups = chains()
+    state = X[:, 0].astype(int)
+    rewards = -cross_entropy(Y, P[state])
+    # Transitions that were seen: from a state to another, or to the end.
+    moves = np.zeros((3, 3))
+    follows = groups[1:] == groups[:-1]
+    np.add.at(moves, (state[:-1][follows], state[1:][follows]), 1)
+    moves /= np.bincount(state)[:, np.newaxis]
+    solved = np.linalg.solve(np.eye(3) - gamma * moves, means_by_state(rewards, state))
+    states = np.arange(3.0)[:, np.newaxis]
+    bootstrap = exact(gamma=gamma).fit(X, Y, groups=groups)
+    assert_allclose(bootstrap.values(states), solved, rtol=1e-9)
+    sums = rewards.copy()
+    for i in range(len(sums) - 2, -1, -1):
+        if follows[i]:
+            sums[i] += gamma * sums[i + 1]
+    observed = exact(gamma=gamma, target="return").fit(X, Y, groups=groups)
+    assert_allclose(observed.values(states), means_by_state(sums, state), rtol=1e-10)
+    assert not np.allclose(observed.values(states), solved, rtol=1e-3)
+
+
+def linear(**params):
+    return SessionCriticWeights(
+        MultiOutputClassifier(LogisticRegression()),
+        critic=LinearRegression(),
+        **{"tol": 1e-10, "max_iter": 200, **params},
+    )
+
+
+@pytest.fixture
+def table():
+    rng = np.random.default_rng(0)
+    X = rng.normal(size=(300, 3))
+    Y = (rng.random((300, 2)) < 0.3).astype(int)
+    groups = np.repeat(np.arange(100), 3)
+    return X, Y, groups, np.tile([2, 0, 1], 100)
+
+
+@pytest.mark.parametrize("target", ["bootstrap", "return"])
+def test_only_the_order_within_sessions_counts(table, target):
+    X, Y, groups, order = table
+    expected = linear(target=target).fit(X, Y, groups=groups, order=order).values(X)
+    shuffled = np.random.default_rng(1).permutation(300)
+    names = np.array([f"session {g}" for g in groups[::-1]])
+    found = linear(target=target).fit(
+        X[shuffled], Y[shuffled], groups=names[shuffled], order=order[shuffled] * 7.5
+    )
+    # The sessions have other names and are mixed; rows keep their place within them.
+    assert_allclose(found.values(X), expected, rtol=1e-6)
+    times = np.datetime64("2022-04-25") + order * np.timedelta64(1, "h")
+    dated = linear(target=target).fit(X, Y, groups=groups, order=times)
+    assert_array_equal(dated.values(X), expected)
+    for other in (None, -order):
+        changed = linear(target=target).fit(X, Y, groups=groups, order=other)
+        assert not np.allclose(changed.values(X), expected, rtol=1e-3)
+
+
+def test_rows_without_an_order_are_in_the_order_given(table):
+    X, Y, groups, _ = table
+    expected = linear().fit(X, Y, groups=groups, order=np.arange(300)).values(X)
+    assert_array_equal(linear().fit(X, Y, groups=groups).values(X), expected)
+    # Equal values keep the order given, too.
+    ties = linear().fit(X, Y, groups=groups, order=np.zeros(300)).values(X)
+    assert_array_equal(ties, expected)
+
+
+def test_weights_are_at_least_one_and_all_one_without_strength(table):
+    X, Y, groups, order = table
+    X = X * 5  # a linear critic then predicts positive values somewhere
+    maker = linear(lam=2.0).fit(X, Y, groups=groups, order=order)
+    raw = maker.critics_[0].predict(
+        np.column_stack([X, maker.base_estimator_.estimators_[0].decision_function(X)])
+    )
+    weights = maker.weights(X)
+    assert weights.shape == (300, 2)
+    assert (weights >= 1).all()
+    assert_allclose(weights[:, 0], 1 + 2 * np.maximum(-raw, 0), rtol=1e-6)
+    assert (
+        clone(maker).set_params(lam=0).fit(X, Y, groups=groups).weights(X) == 1
+    ).all()
+
+
+def test_forms_of_predict_proba(table):
+    X, Y, groups, _ = table
+    forest = RandomForestClassifier(5, max_depth=3, random_state=0)
+    both = SessionCriticWeights(forest, critic=LinearRegression(), target="return")
+    both = both.fit(X, Y, groups=groups).values(X)
+    assert both.shape == (300, 2)
+    one = SessionCriticWeights(
+        DummyClassifier(), critic=LinearRegression(), target="return", gamma=0
+    ).fit(X, Y[:, 0], groups=groups)
+    rate = Y[:, 0].mean()
+    assert one.values(X).shape == (300, 1)
+    assert one.values(X).mean() == pytest.approx(-cross_entropy(rate, rate))
+
+
+def test_certain_and_wrong_predictions_have_finite_rewards(table):
+    X, Y, groups, _ = table
+    # Nobody converts in training, but the model was asked to be certain anyhow.
+    certain = np.ones((3, 2))
+    maker = SessionCriticWeights(
+        Known(certain), critic=LinearRegression(), gamma=0, min_probability=0.01
+    )
+    values = maker.fit(np.abs(X) % 3, Y * 0, groups=groups).values(np.abs(X) % 3)
+    assert_allclose(values, np.log(0.01), rtol=1e-6)
+
+
+def frame(n=400, seed=0):
+    rng = np.random.default_rng(seed)
+    user = rng.integers(0, 20, n)
+    X = pd.DataFrame(
+        {
+            "hour": rng.integers(0, 24, n),
+            "user": pd.Categorical(user),
+            "price": pd.array(rng.normal(size=n)).astype("Float64"),
+            "page": rng.choice(["home", "search"], n),
+        }
+    )
+    X.loc[rng.random(n) < 0.1, "price"] = pd.NA
+    Y = (rng.random((n, 2)) < np.where(user < 10, 0.5, 0.02)[:, np.newaxis]).astype(int)
+    return X, Y * Y[:, :1], user
+
+
+@pytest.mark.parametrize("target", ["bootstrap", "return"])
+def test_default_critic_reads_categories_and_missing_values(target):
+    X, Y, user = frame()
+    maker = SessionCriticWeights(
+        small(), target=target, gamma=0, max_iter=3, random_state=0
+    )
+    weights = maker.fit(X, Y, groups=user).weights(X)
+    # Users with uncertain outcomes weigh more than those with almost certain ones.
+    assert weights[user < 10, 0].mean() > weights[user >= 10, 0].mean() + 0.1
+    again = clone(maker).fit(X, Y, groups=user).weights(X)
+    assert_array_equal(again, weights)
+    unseen = X.head().assign(user=pd.Categorical([99] * 5), page=["new"] * 5)
+    assert np.isfinite(maker.weights(unseen)).all()
+
+
+def test_polars_gives_the_same_as_pandas():
+    polars = pytest.importorskip("polars")
+    X, Y, user = frame()
+    X = X.assign(user=X["user"].astype(str), price=X["price"].astype(float))
+    columns = {name: X[name].to_list() for name in X}
+    other = polars.DataFrame(columns)
+    other = other.with_columns(polars.col("price").fill_nan(None))
+    maker = SessionCriticWeights(small(), target="return", random_state=0)
+    X["user"], X["page"] = X["user"].astype("category"), X["page"].astype("category")
+    expected = maker.fit(X, Y, groups=user).weights(X)
+    assert_array_equal(clone(maker).fit(other, Y, groups=user).weights(other), expected)
+
+
+def test_parameters_are_stored_untouched_and_global_generators_left_alone(table):
+    X, Y, groups, _ = table
+    base, critic = Known(P), DecisionTreeRegressor(random_state=0)
+    maker = SessionCriticWeights(base, critic=critic, gamma=0.5, lam=2)
+    before = np.random.get_state()[1].copy()  # noqa: NPY002
+    maker.fit(np.abs(X) % 3, Y, groups=groups)
+    assert_array_equal(np.random.get_state()[1], before)  # noqa: NPY002
+    assert maker.base_estimator is base
+    assert not hasattr(base, "classes_")
+    assert not hasattr(critic, "tree_")
+    copied = clone(maker).get_params(deep=False)
+    assert copied.keys() == maker.get_params(deep=False).keys()
+    assert copied["gamma"] == 0.5
+    assert maker.n_features_in_ == 3
+
+
+def test_a_critic_that_does_not_settle_gives_a_warning():
+    X, Y, groups = chains()
+    maker = exact(max_iter=2)
+    with pytest.warns(ConvergenceWarning, match="max_iter=2"):
+        maker.fit(X, Y, groups=groups)
+
+
+@pytest.mark.parametrize(
+    ("params", "error", "message"),
+    [
+        ({"gamma": 1.1}, ValueError, "gamma must be .* <= 1; got 1.1"),
+        ({"lam": -1}, ValueError, "lam must be .* >= 0; got -1"),
+        ({"target": "td"}, ValueError, "target must be one of .* got 'td'"),
+        ({"max_iter": 0}, ValueError, "max_iter must be an integer >= 1; got 0"),
+        ({"tol": "x"}, TypeError, "tol must be a number; got 'x'"),
+        ({"min_probability": 0}, ValueError, "min_probability must be .* got 0"),
+    ],
+)
+def test_bad_parameters_are_named(params, error, message):
+    X, Y, groups = chains(20)
+    with pytest.raises(error, match=message):
+        exact(**params).fit(X, Y, groups=groups)
+
+
+def test_bad_data_are_refused_and_an_earlier_fit_stays():
+    X, Y, groups = chains()
+    maker = exact().fit(X, Y, groups=groups)
+    expected = maker.weights(X)
+    with pytest.raises(ValueError, match="Y must hold 0 and 1 only"):
+        maker.fit(X, Y * 2, groups=groups)
+    with pytest.raises(ValueError, match="inconsistent numbers of samples"):
+        maker.fit(X, Y, groups=groups[1:])
+    with pytest.raises(ValueError, match="inconsistent numbers of samples"):
+        maker.fit(X, Y, groups=groups, order=groups[1:])
+    with pytest.raises(
+        ValueError, match=r"base_estimator must predict .* got \(\d+, 2"
+    ):
+        maker.fit(X, Y[:, [0, 1, 1]], groups=groups)
+    assert_array_equal(maker.weights(X), expected)
+    with pytest.raises(ValueError, match="2 features"):
+        maker.weights(np.hstack([X, X]))
+    with pytest.raises(NotFittedError):
+        exact().weights(X)
