@@ -57,12 +57,14 @@ class SessionCriticWeights(BaseEstimator):
         A regressor of scikit-learn, cloned per task. It reads a float array: codes of
         the category columns, then the numeric columns, then the log-odds of p_k.
         Missing values, and categories that were not in `fit`, are NaN. By default,
-        gradient boosting on the mean targets of categories and on the other columns.
+        gradient boosting with small trees, on the mean targets of categories and on the
+        other columns.
     max_iter : int, default=20
         Largest number of fits of each critic with `target="bootstrap"`.
-    tol : float, default=0.01
-        A critic is not fitted again if its targets have changed by less than this,
-        relative to their size: both are means of absolute values.
+    tol : float, default=0.1
+        The critics are not fitted again if their targets have changed by at most this,
+        relative to their size: both are means of absolute values. Regressors that
+        depend on single rows do not settle at much smaller values.
     min_probability : float, default=0.0001
         Smallest value of p_k and of 1 - p_k, in (0, 0.5].
     random_state : int, RandomState instance or None, default=None
@@ -136,7 +138,7 @@ class SessionCriticWeights(BaseEstimator):
         target="bootstrap",
         critic=None,
         max_iter=20,
-        tol=0.01,
+        tol=0.1,
         min_probability=1e-4,
         random_state=None,
     ):
@@ -260,7 +262,14 @@ class SessionCriticWeights(BaseEstimator):
         columns = list(range(n_categories))
         return make_pipeline(
             ColumnTransformer([("means", means, columns)], remainder="passthrough"),
-            HistGradientBoostingRegressor(random_state=seed),
+            # Small trees: a critic that fits noise passes it on to its next targets.
+            HistGradientBoostingRegressor(
+                max_iter=50,
+                max_leaf_nodes=8,
+                min_samples_leaf=50,
+                early_stopping=False,
+                random_state=seed,
+            ),
         )
 
     def _fit_critics(self, critic, states, p, rewards, sessions):

@@ -40,6 +40,8 @@ if importlib.util.find_spec("torchjd") is None:
 EXPERTS = {"expert_units": (16,), "tower_units": (8,)}
 SMALL = {
     "aitm": {"tower_units": (16, 8)},
+    "dcmt": {"tower_units": (16, 8)},
+    "ddpo": {"tower_units": (16, 8)},
     "escm2": {"tower_units": (16, 8), "variant": "dr"},
     "esmm": {"tower_units": (16, 8)},
     "fdn": {"expert_units": (16,), "n_pairs": 1},
