@@ -43,7 +43,7 @@ ROOMS = {
     "_labels": Room((), LEARN),
     "networks": Room(("_utils",), TORCH),
     "losses": Room(("_utils",), TORCH),
-    "_row_weights": Room(("_utils",), LEARN),
+    "_row_weights": Room(("_labels", "_utils"), LEARN),
     "weighting": Room(("_utils", "_row_weights"), TORCH, ("torchjd",)),
     "_table": Room(("_labels", "_utils"), LEARN, EXTRAS),
     "_training": Room(

@@ -11,9 +11,10 @@ from sklearn.exceptions import ConvergenceWarning
 from sklearn.model_selection import KFold
 from sklearn.pipeline import make_pipeline
 from sklearn.preprocessing import TargetEncoder
-from sklearn.utils import check_array, check_consistent_length, check_random_state
+from sklearn.utils import check_consistent_length, check_random_state
 from sklearn.utils.validation import check_is_fitted, validate_data
 
+from sk_pwiser._labels import read_labels, zero_one_labels
 from sk_pwiser._row_weights._sessions import Sessions
 from sk_pwiser._row_weights._states import StateEncoder
 from sk_pwiser._utils import check_choice, check_integer, check_number
@@ -177,14 +178,15 @@ class SessionCriticWeights(BaseEstimator):
         TypeError
             If a parameter has the wrong type.
         ValueError
-            If a parameter is out of range, labels are not 0 and 1, lengths differ, or
+            If a parameter is out of range, labels are missing or not 0 and 1, lengths
+            differ, or
             `predict_proba` of the first model has another shape than `Y`.
         """
         self._check_parameters()
-        labels = check_array(Y, ensure_2d=False, dtype=np.float64, input_name="Y")
-        labels = labels.reshape(len(labels), -1)
-        if not np.isin(labels, (0, 1)).all():
-            raise ValueError(f"Y must hold 0 and 1 only; got {np.unique(labels)}.")
+        read = read_labels(Y)
+        labels = zero_one_labels(
+            read.values.reshape(len(read.values), -1), read.columns
+        ).astype(np.float64)
         check_consistent_length(X, labels, groups)
         sessions = Sessions(groups, order)
         model = clone(self.base_estimator).fit(X, Y)

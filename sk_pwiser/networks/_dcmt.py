@@ -11,6 +11,7 @@ from sk_pwiser.networks._base import Labels, MultiTaskNetwork, NetworkOutput
 from sk_pwiser.networks._checks import check_dropout, check_units
 from sk_pwiser.networks._entire_space import (
     both_propensities,
+    earlier_weights,
     later_losses,
     later_weights,
     weighted_mean,
@@ -169,17 +170,18 @@ def counterfactual_loss(
     Returns
     -------
     Tensor of shape (n_tasks,)
-        One loss per task; 0 for the first.
+        One loss per task; 0 for the first. Rows have the weight of the task if the
+        previous one happened, and that of the previous one otherwise.
     """
     happened, target = labels.y[:, :-1], labels.y[:, 1:]
     mirrored = 1 - target if is_mirrored else target
-    weights = later_weights(labels)
     factual = weighted_mean(
-        later_losses(labels, heads, target), weights * happened / propensities[0]
+        later_losses(labels, heads, target),
+        later_weights(labels) * happened / propensities[0],
     )
     counterfactual = weighted_mean(
         later_losses(labels, twins, mirrored),
-        weights * (1 - happened) / propensities[1],
+        earlier_weights(labels) * (1 - happened) / propensities[1],
     )
     return weight * F.pad(factual + counterfactual, (1, 0))
 
@@ -201,8 +203,9 @@ def prior_loss(
     Returns
     -------
     Tensor of shape (n_tasks,)
-        Means of the absolute differences; 0 for the first task.
+        Means of the absolute differences, weighted as for the previous task; 0 for the
+        first task.
     """
     # 1 - q - q* as a difference of two probabilities, exact also if q is near 1.
-    gap = ((-heads).sigmoid() - twins.sigmoid()).abs() * later_weights(labels)
+    gap = ((-heads).sigmoid() - twins.sigmoid()).abs() * earlier_weights(labels)
     return weight * F.pad(gap.mean(dim=0), (1, 0))

@@ -11,6 +11,7 @@ from sk_pwiser.networks._base import Labels, MultiTaskNetwork, NetworkOutput
 from sk_pwiser.networks._checks import check_dropout, check_units
 from sk_pwiser.networks._entire_space import (
     both_propensities,
+    earlier_weights,
     later_losses,
     later_weights,
     weighted_mean,
@@ -172,11 +173,12 @@ def dual_propensity_loss(
     Returns
     -------
     Tensor of shape (n_tasks,)
-        Means over all rows; 0 for the first task.
+        Means over all rows; 0 for the first task. Rows have the weight of the task if
+        the previous one happened, and that of the previous one otherwise.
     """
     happened, target = labels.y[:, :-1], labels.y[:, 1:]
     known = later_losses(labels, heads, target) * happened / propensities[0]
     guess = teachers.detach().sigmoid()
     guessed = later_losses(labels, heads, guess) * (1 - happened) / propensities[1]
-    losses = (known + guessed) * later_weights(labels)
+    losses = known * later_weights(labels) + guessed * earlier_weights(labels)
     return weight * F.pad(losses.mean(dim=0), (1, 0))

@@ -104,17 +104,34 @@ def later_losses(labels: Labels, logits: Tensor, targets: Tensor) -> Tensor:
 
 
 def later_weights(labels: Labels) -> Tensor:
-    """Return the weights of the rows for heads after the first.
+    """Return the weights of the rows for tasks after the first.
 
     Returns
     -------
-    Tensor of shape (batch, 1) or (batch, n_tasks - 1)
+    Tensor of shape (batch, n_tasks - 1)
         Ones if the rows have no weights.
     """
+    return _weights(labels)[:, 1:]
+
+
+def earlier_weights(labels: Labels) -> Tensor:
+    """Return the weights of the rows for the task before each task after the first.
+
+    These are the weights of losses that use the label of the previous task only: a
+    missing label has the weight 0.
+
+    Returns
+    -------
+    Tensor of shape (batch, n_tasks - 1)
+        Ones if the rows have no weights.
+    """
+    return _weights(labels)[:, :-1]
+
+
+def _weights(labels: Labels) -> Tensor:
     if labels.sample_weight is None:
-        return labels.y.new_ones(len(labels.y), 1)
-    weights = labels.sample_weight.view(len(labels.y), -1)
-    return weights if weights.shape[1] == 1 else weights[:, 1:]
+        return torch.ones_like(labels.y)
+    return labels.sample_weight.view(len(labels.y), -1).expand_as(labels.y)
 
 
 def weighted_mean(losses: Tensor, weights: Tensor) -> Tensor:

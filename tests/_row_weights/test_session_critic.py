@@ -232,6 +232,19 @@ def test_default_critic_reads_categories_and_missing_values(target):
     assert np.isfinite(maker.weights(unseen)).all()
 
 
+def test_weights_without_strength_reproduce_the_plain_fit_to_the_bit():
+    X, Y, user = frame()
+    maker = SessionCriticWeights(small(), lam=0, target="return", random_state=0)
+    weights = maker.fit(X, Y, groups=user).weights(X)
+    plain = small().fit(X, Y).predict_proba(X)
+    weighted = small().fit(X, Y, sample_weight=weights).predict_proba(X)
+    assert_array_equal(weighted, plain)
+    assert_array_equal(maker.base_estimator_.predict_proba(X), plain)
+    weights = maker.set_params(lam=2).weights(X)
+    changed = small().fit(X, Y, sample_weight=weights).predict_proba(X)
+    assert not np.allclose(changed, plain, rtol=1e-3)
+
+
 def test_polars_gives_the_same_as_pandas():
     polars = pytest.importorskip("polars")
     X, Y, user = frame()
@@ -289,7 +302,7 @@ def test_bad_data_are_refused_and_an_earlier_fit_stays():
     X, Y, groups = chains()
     maker = exact().fit(X, Y, groups=groups)
     expected = maker.weights(X)
-    with pytest.raises(ValueError, match="Y must hold 0 and 1 only"):
+    with pytest.raises(ValueError, match="Labels must be 0 or 1; column 0 of Y"):
         maker.fit(X, Y * 2, groups=groups)
     with pytest.raises(ValueError, match="inconsistent numbers of samples"):
         maker.fit(X, Y, groups=groups[1:])

@@ -150,14 +150,16 @@ def test_weights_count_as_repetitions_of_rows():
     torch.testing.assert_close(weighted, repeated)
 
 
-def test_weights_per_task_are_those_of_the_later_task():
-    heads, teachers, y = torch.randn(12, 2), torch.randn(12, 2), funnel(12, 3)
-    half, weights = torch.full((12, 2), 0.5), torch.rand(12, 3)
+def test_weights_per_task_are_those_of_the_label_that_is_used():
+    heads, teachers, y = torch.randn(40, 2), torch.randn(40, 2), funnel(40, 3)
+    half, weights = torch.full((40, 2), 0.5), torch.rand(40, 3)
     args = heads, teachers, (half, half)
     losses = dual_propensity_loss(Labels(y, weights, row_losses), *args)
     for k in (1, 2):
-        labels = Labels(y, weights[:, k], row_losses)
-        torch.testing.assert_close(losses[k], dual_propensity_loss(labels, *args)[k])
+        # The label of the task where the previous one happened, and else that label.
+        used = torch.where(y[:, k - 1] == 1, weights[:, k], weights[:, k - 1])
+        expected = dual_propensity_loss(Labels(y, used, row_losses), *args)
+        torch.testing.assert_close(losses[k], expected[k])
 
 
 @pytest.mark.parametrize("z", [-1000.0, 1000.0])
