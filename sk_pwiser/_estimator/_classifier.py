@@ -68,8 +68,8 @@ class MultiTaskCTRCVRClassifier(
         Keyword arguments of the weighting class, such as `weights` of "fixed".
     categorical_features : "from_dtype", array-like or None, default="from_dtype"
         The category columns: those of category, string, object or bool dtype in a
-        pandas or polars DataFrame ("from_dtype"), a boolean mask, indices or names;
-        None for no category columns.
+        DataFrame and those with text in an array ("from_dtype"), a boolean mask,
+        indices or names; None for no category columns.
     numeric_encoding : {"piecewise_linear", "standard", "quantile"}, \
             default="piecewise_linear"
         How numeric columns are encoded: "standard" subtracts the mean and divides by

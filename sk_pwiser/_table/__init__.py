@@ -2,6 +2,7 @@
 
 from sk_pwiser._table._base_rates import base_rates
 from sk_pwiser._table._categories import UNSEEN
+from sk_pwiser._table._containers import as_table
 from sk_pwiser._table._encoder import TableEncoder
 from sk_pwiser._table._extended_statistics import ExtendedStatistics
 from sk_pwiser._table._growth import grow_encoder
@@ -25,6 +26,7 @@ __all__ = [
     "TableEncoder",
     "TargetStatistics",
     "Targets",
+    "as_table",
     "assign_blocks",
     "base_rates",
     "check_groups",

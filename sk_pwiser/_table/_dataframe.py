@@ -6,6 +6,14 @@ Neither pandas nor polars is imported here: columns are read through their own m
 import numpy as np
 
 from sk_pwiser._labels import is_missing
+from sk_pwiser._table._cells import (
+    ADVICE_FOR_DATES,
+    DATES,
+    check_numbers,
+    contains_text,
+    first_known,
+    has_date_dtype,
+)
 
 # Number of rows that are processed at a time: few enough that temporary arrays need
 # little memory.
@@ -47,16 +55,18 @@ def has_category_dtype(column):
     """Return whether the dtype of a column stands for categories.
 
     These dtypes are category, string, object and bool of pandas, including those of
-    Arrow, and Categorical, Enum, String and Boolean of polars. The columns of arrays
-    are numeric, whatever their dtype.
+    Arrow, and Categorical, Enum, String and Boolean of polars. Columns of objects that
+    begin with a date do not count, and a column of an array counts if it has text.
     """
     if isinstance(column, np.ndarray):
-        return False
+        is_object = column.dtype == object
+        return contains_text(column) if is_object else _is_text_dtype(column.dtype)
     if is_polars(column):
         return str(column.dtype).startswith(("Categorical", "Enum", "String", "Bool"))
+    if column.dtype == object:
+        return not isinstance(first_known(column), DATES)
     return (
         column.dtype.kind == "b"
-        or column.dtype == object
         or column.dtype.name.startswith(("category", "dictionary"))
         or _is_text_dtype(column.dtype)
     )
@@ -79,17 +89,19 @@ def to_float(column):
         If the column is not numeric.
     """
     dtype = column.dtype
+    if has_date_dtype(column):
+        raise TypeError(
+            f"its dtype is {dtype}, which is not numeric. {ADVICE_FOR_DATES}"
+        )
     if is_polars(column):
         if not (dtype.is_numeric() or str(dtype) in ("Boolean", "Null")):
             raise TypeError(f"its dtype is {dtype}, which is not numeric")
         return column.cast(float).to_numpy().astype(np.float64)
-    # numpy would convert dates to days or nanoseconds, and "7" to 7.
-    if dtype.kind in "mMc" or _is_text_dtype(dtype):
+    # numpy would convert "7" to 7.
+    if dtype.kind == "c" or _is_text_dtype(dtype):
         raise TypeError(f"its dtype is {dtype}, which is not numeric")
     if dtype.kind == "O":
-        text = next((value for value in column if isinstance(value, str | bytes)), None)
-        if text is not None:
-            raise TypeError(f"it contains text, such as {text!r}")
+        check_numbers(column)
     if isinstance(dtype, np.dtype) and dtype.kind != "O":
         return np.asarray(column, dtype=np.float64)
     if isinstance(column, np.ndarray):

@@ -9,6 +9,7 @@ from sklearn.utils.validation import validate_data
 
 from sk_pwiser._table._categorical_features import find_category_columns
 from sk_pwiser._table._categories import CategoryColumn
+from sk_pwiser._table._containers import as_table
 from sk_pwiser._table._dataframe import (
     is_dataframe,
     list_columns,
@@ -225,6 +226,7 @@ class TableEncoder(BaseEstimator):
         validator = _estimator_class(self.estimator_name or type(self).__name__)()
         if not reset:
             vars(validator).update(self._schema())
+        X = as_table(X)
         if is_dataframe(X):
             validate_data(validator, X, reset=reset, skip_check_array=True)
             if X.shape[0] < 1 or X.shape[1] < 1:

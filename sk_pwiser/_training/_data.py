@@ -12,6 +12,7 @@ from sk_pwiser._table import (
     TableEncoder,
     Targets,
     TargetStatistics,
+    as_table,
     assign_blocks,
     base_rates,
     check_groups,
@@ -161,6 +162,7 @@ def check_rows(
     check_target_encoding(settings.encoding_params)
     check_vocabulary(settings.encoding_params)
     targets = _check_tasks(settings, Y, expected, classes, single_pass)
+    X = as_table(X)
     n_samples = len(targets.values)
     if n_rows(X) != n_samples:
         raise ValueError(

@@ -249,7 +249,6 @@ def test_errors_for_infinity_contain_the_column(make, value, chosen):
     [
         MIXED["n"],
         pl.Series([1, 2]),
-        pl.LazyFrame({"n": [1, 2]}),
         np.arange(3),
         np.zeros((2, 2, 2)),
         np.zeros((0, 2)),
@@ -262,7 +261,6 @@ def test_errors_for_infinity_contain_the_column(make, value, chosen):
         None,
     ],
 )
-@pytest.mark.filterwarnings("ignore:Determining the data types of a LazyFrame")
 def test_objects_that_are_not_tables_are_an_error(X):
     match = "2D|2-dim|dim 3|0 sample|0 feature|at least one row and one column"
     with pytest.raises(ValueError, match=match):
