@@ -37,6 +37,12 @@ COMPARISONS = {
         "quantile": {"numeric_encoding": "quantile", "loss": "bce"},
         "piecewise_linear": {"numeric_encoding": "piecewise_linear", "loss": "bce"},
     },
+    "embedding_dim": {
+        "16": {"embedding_dim": 16, "loss": "bce"},
+        "auto": {"embedding_dim": "auto", "loss": "bce"},
+        "8": {"embedding_dim": 8, "loss": "bce"},
+        "32": {"embedding_dim": 32, "loss": "bce"},
+    },
     "weight_decay": {
         "0": {"weight_decay": 0.0, "loss": "bce"},
         "1e-5": {"weight_decay": 1e-5, "loss": "bce"},

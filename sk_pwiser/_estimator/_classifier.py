@@ -87,8 +87,10 @@ class MultiTaskCTRCVRClassifier(
         minus the base log-odds, and the logarithm of the number of rows; see
         :ref:`target_encoding`. "auto" and True select the columns with at least 100
         distinct values, False none; otherwise names or indices.
-    embedding_dim : int, default=16
-        Width of the embedding of a category value.
+    embedding_dim : int or "auto", default=16
+        Width of the embedding of a category value. With "auto" it depends on the number
+        n of the column's codes: min(16, round(1.6 * n**0.56)), so that columns with
+        fewer than 60 values have narrower embeddings.
     encoding_params : dict, default=None
         Further settings of the encoding. `min_frequency`, `max_categories` and
         `n_hash_buckets` are a number for all category columns, or a dict of names or

@@ -22,7 +22,7 @@ PARAMETER_CONSTRAINTS = {
     "categorical_features": [StrOptions({"from_dtype"}), "array-like", None],
     "numeric_encoding": [StrOptions(set(NUMERIC_ENCODINGS))],
     "target_encoding": [StrOptions({"auto"}), "boolean", "array-like"],
-    "embedding_dim": [Interval(Integral, 1, None, closed="left")],
+    "embedding_dim": [Interval(Integral, 1, None, closed="left"), StrOptions({"auto"})],
     "encoding_params": [dict, None],
     "missing_labels": [StrOptions({"error", "ignore"})],
     "optimizer": [StrOptions(set(OPTIMIZERS)), type],

@@ -141,12 +141,14 @@ def _check_network(settings: Settings, loss: MultiTaskLoss, n_tasks: int) -> Non
         1,
         shared=SHARED_PARAMS,
     )
+    is_automatic = settings.embedding_dim == "auto"
     spec = NetworkSpec(
         [3],
         1,
-        settings.embedding_dim,
+        1 if is_automatic else settings.embedding_dim,
         [0.5] * n_tasks,
         category_dropout=settings.encoding_params["category_dropout"],
+        embedding_dims=[1] if is_automatic else (),
         **shared,
     )
     if spec.task_space == "conditional" and not loss.takes_task_weights:

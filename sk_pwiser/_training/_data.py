@@ -27,6 +27,7 @@ from sk_pwiser._table import (
     scale_weights,
 )
 from sk_pwiser._training._dataset import Impressions
+from sk_pwiser._training._embedding_dims import automatic_dims
 from sk_pwiser._training._net import TrainingData
 from sk_pwiser._training._settings import Settings
 from sk_pwiser.model_selection import funnel_holdout
@@ -101,15 +102,18 @@ class Schema:
 
     def spec(self, settings: Settings, **shared: Any) -> NetworkSpec:
         """Describe the table to a network."""
+        is_automatic = settings.embedding_dim == "auto"
+        dims = automatic_dims(self.encoder.cardinalities_) if is_automatic else ()
         n_statistics = 0 if self.statistics is None else self.statistics.n_outputs
         return NetworkSpec(
             self.encoder.cardinalities_,
             self.encoder.n_numeric_ + n_statistics,
-            settings.embedding_dim,
+            max(dims, default=1) if is_automatic else settings.embedding_dim,
             self.base_rates.tolist(),
             unseen_code=UNSEEN,
             category_dropout=settings.encoding_params["category_dropout"],
             numeric_bins=[*self.encoder.numeric_bins_, *[0] * n_statistics],
+            embedding_dims=dims,
             **shared,
         )
 

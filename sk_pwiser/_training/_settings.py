@@ -53,7 +53,7 @@ class Settings:
     categorical_features: Any
     numeric_encoding: str
     target_encoding: Any
-    embedding_dim: int
+    embedding_dim: Any
     encoding_params: dict[str, Any]
     missing_labels: str
     optimizer: Any

@@ -59,9 +59,10 @@ class InputLayer(nn.Module):
     """Category embeddings beside numeric inputs.
 
     All category columns share one embedding table, in which each has an offset, and
-    are looked up in one call. Category dropout replaces random values by the code of
-    unseen values in training: it trains the embedding of this code, and regularises
-    the embeddings of the others.
+    are looked up in one call. If their embeddings differ in width, the table has the
+    largest width, and of narrower ones the first components are used. Category dropout
+    replaces random values by the code of unseen values in training: it trains the
+    embedding of this code, and regularises the embeddings of the others.
 
     Parameters
     ----------
@@ -72,6 +73,7 @@ class InputLayer(nn.Module):
     """
 
     offsets: Tensor
+    used: Tensor | None
 
     # Standard deviation of initial embeddings. If it is small, the embedding of a rare
     # value stays near 0: it departs only as far as the value's few rows require.
@@ -92,11 +94,16 @@ class InputLayer(nn.Module):
         self.embeddings = nn.ModuleList(tables)
         self.bins = BinExpansion(spec.numeric_bins) if any(spec.numeric_bins) else None
         n_numeric = spec.n_numeric if self.bins is None else self.bins.n_out
-        self.width = n_columns * dim + n_numeric
+        self.width = sum(spec.widths) + n_numeric
+        used = None
+        if sum(spec.widths) < n_columns * dim:
+            components = torch.arange(dim) < torch.tensor(spec.widths).unsqueeze(1)
+            used = components.flatten().nonzero().squeeze(1)
+        self.register_buffer("used", used, persistent=False)
         self.interactions: nn.ModuleList | None = None
         if spec.interaction is not None:
             kind = INTERACTIONS[spec.interaction]
-            layers = [kind(n_columns, dim, n_numeric) for _ in range(n_tables)]
+            layers = [kind(spec.widths, dim, n_numeric) for _ in range(n_tables)]
             self.interactions = nn.ModuleList(layers)
             self.width = layers[0].width
 
@@ -105,7 +112,7 @@ class InputLayer(nn.Module):
         places = self._drop(codes) + self.offsets
         numeric = numeric if self.bins is None else self.bins(numeric)
         inputs = [
-            torch.cat([embedding(places).flatten(1), numeric], dim=1)
+            torch.cat([self._use(embedding(places).flatten(1)), numeric], dim=1)
             for embedding in self.embeddings
         ]
         if self.interactions is not None:
@@ -132,6 +139,10 @@ class InputLayer(nn.Module):
             for table in self.embeddings
         ]
         return torch.cat(tables, dim=1).detach()
+
+    def _use(self, embedded: Tensor) -> Tensor:
+        """Select the components that the columns use."""
+        return embedded if self.used is None else embedded.index_select(1, self.used)
 
     def _drop(self, codes: Tensor) -> Tensor:
         """Apply category dropout in training."""

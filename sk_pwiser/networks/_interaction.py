@@ -1,5 +1,7 @@
 """Products of columns, for the dense input of any network."""
 
+from collections.abc import Sequence
+
 import torch
 from torch import Tensor, nn
 
@@ -12,17 +14,20 @@ class Interaction(nn.Module):
 
     Parameters
     ----------
-    n_columns : int
-        Number of category columns.
+    widths : sequence of int
+        Width of the embedding of each category column.
     embedding_dim : int
-        Width of an embedding.
+        Largest width of an embedding.
     n_numeric : int
         Number of numeric inputs, after the expansion of bins.
     """
 
     width: int
+    needs_equal_widths = False
 
-    def __init__(self, n_columns: int, embedding_dim: int, n_numeric: int) -> None:
+    def __init__(
+        self, widths: Sequence[int], embedding_dim: int, n_numeric: int
+    ) -> None:
         super().__init__()
 
     def forward(self, inputs: Tensor) -> Tensor:
@@ -42,9 +47,11 @@ class CrossLayer(Interaction):
     Cross Network." WWW. :arxiv:`2008.13535`. Equation 1, for the first layer.
     """
 
-    def __init__(self, n_columns: int, embedding_dim: int, n_numeric: int) -> None:
-        super().__init__(n_columns, embedding_dim, n_numeric)
-        self.width = n_columns * embedding_dim + n_numeric
+    def __init__(
+        self, widths: Sequence[int], embedding_dim: int, n_numeric: int
+    ) -> None:
+        super().__init__(widths, embedding_dim, n_numeric)
+        self.width = sum(widths) + n_numeric
         self.weight = nn.Parameter(torch.zeros(self.width, self.width))
         self.bias = nn.Parameter(torch.zeros(self.width))
 
@@ -70,11 +77,14 @@ class FactorizationMachine(Interaction):
     # Standard deviation of initial vectors, the same as that of embeddings: products
     # start near 0.
     initial_std = 0.01
+    needs_equal_widths = True
 
-    def __init__(self, n_columns: int, embedding_dim: int, n_numeric: int) -> None:
-        super().__init__(n_columns, embedding_dim, n_numeric)
-        self.fields = (n_columns, embedding_dim)
-        self.n_embedded = n_columns * embedding_dim
+    def __init__(
+        self, widths: Sequence[int], embedding_dim: int, n_numeric: int
+    ) -> None:
+        super().__init__(widths, embedding_dim, n_numeric)
+        self.fields = (len(widths), embedding_dim)
+        self.n_embedded = len(widths) * embedding_dim
         self.width = self.n_embedded + n_numeric + embedding_dim
         vectors = torch.randn(n_numeric, embedding_dim)
         self.vectors = nn.Parameter(vectors * self.initial_std)

@@ -24,7 +24,8 @@ class NetworkSpec:
     n_numeric : int
         Number of numeric inputs.
     embedding_dim : int
-        Width of the embedding of a category value.
+        Width of the embedding of a category value, the largest one if
+        `embedding_dims` is given.
     base_rates : sequence of float
         Mean of the labels of each task, a probability; its length is the number of
         tasks. Networks initialise their output biases from these rates, so that
@@ -47,6 +48,9 @@ class NetworkSpec:
     monotonicity_weight : float or None, default=None
         Weight of :func:`~sk_pwiser.losses.funnel_monotonicity_penalty`. None takes the
         default of the network's class.
+    embedding_dims : sequence of int, default=()
+        Width of the embeddings of each category column, at most `embedding_dim`. Empty
+        if all have this width.
 
     Raises
     ------
@@ -83,6 +87,7 @@ class NetworkSpec:
     interaction: str | None = None
     task_space: str = "entire"
     monotonicity_weight: float | None = None
+    embedding_dims: Sequence[int] = ()
 
     def __post_init__(self) -> None:
         """Check the options."""
@@ -94,9 +99,33 @@ class NetworkSpec:
                 f"{n_numeric} in all; got {n_bins!r}."
             )
         check_choice("interaction", self.interaction, (*INTERACTIONS, None))
+        self._check_embedding_dims()
         check_choice("task_space", self.task_space, TASK_SPACES)
         if self.monotonicity_weight is not None:
             check_number("monotonicity_weight", self.monotonicity_weight, at_least=0)
+
+    def _check_embedding_dims(self) -> None:
+        dims, largest = self.embedding_dims, self.embedding_dim
+        if not dims:
+            return
+        n_columns = len(self.cardinalities)
+        if len(dims) != n_columns or min(dims) < 1 or max(dims) > largest:
+            raise ValueError(
+                "embedding_dims must be empty or hold one width from 1 to "
+                f"embedding_dim={largest} per category column, {n_columns} in all; got "
+                f"{dims!r}."
+            )
+        kind = INTERACTIONS.get(self.interaction or "")
+        if kind is not None and kind.needs_equal_widths:
+            raise ValueError(
+                f"interaction={self.interaction!r} requires embeddings of equal width; "
+                "set embedding_dim to a number."
+            )
+
+    @property
+    def widths(self) -> list[int]:
+        """Width of the embeddings of each category column."""
+        return [*self.embedding_dims] or [self.embedding_dim] * len(self.cardinalities)
 
     @property
     def n_tasks(self) -> int:

@@ -90,6 +90,47 @@ def results(made, codes, numeric):
 
 
 @pytest.mark.parametrize("n_tables", [1, 3])
+@pytest.mark.parametrize("interaction", [None, "cross"])
+def test_unequal_widths_are_the_first_components_of_the_table(n_tables, interaction):
+    dims = [1, 4, 2]
+    spec = NetworkSpec(
+        CARDINALITIES,
+        len(BINS),
+        DIM,
+        [0.5],
+        numeric_bins=BINS,
+        interaction=interaction,
+        embedding_dims=dims,
+    )
+    made = InputLayer(spec, n_tables=n_tables).double()
+    codes, numeric = batch(6)
+    assert made.width == sum(dims) + N_NUMERIC
+    # The cross layer starts as the identity.
+    for out, full in zip(
+        results(made, codes, numeric), dense_inputs(made, codes, numeric), strict=True
+    ):
+        expected = [full[:, :1], full[:, 4:8], full[:, 8:10], full[:, 12:]]
+        assert_allclose(out, np.hstack(expected))
+
+
+@pytest.mark.parametrize(
+    ("options", "message"),
+    [
+        ({"embedding_dims": [1, 2]}, r"embedding_dims.*3 in all; got \[1, 2\]"),
+        ({"embedding_dims": [1, 5, 2]}, r"from 1 to embedding_dim=4.*got \[1, 5, 2\]"),
+        ({"embedding_dims": [0, 1, 2]}, r"from 1 to embedding_dim=4.*got \[0, 1, 2\]"),
+        (
+            {"embedding_dims": [4, 4, 4], "interaction": "fm"},
+            "interaction='fm' requires embeddings of equal width",
+        ),
+    ],
+)
+def test_wrong_widths(options, message):
+    with pytest.raises(ValueError, match=message):
+        NetworkSpec(CARDINALITIES, 0, DIM, [0.5], **options)
+
+
+@pytest.mark.parametrize("n_tables", [1, 3])
 def test_cross_layer_against_numpy(n_tables):
     made, (codes, numeric) = layer("cross", n_tables), batch(6)
     assert made.width == 3 * DIM + N_NUMERIC
