@@ -8,11 +8,10 @@ Every value occurs in the rows: the number of values is checked against the embe
 table of the fitted network, which is printed.
 
 - `epoch`: the time of an epoch over the same number of rows, batches of 2,048 and
-  embeddings of width 16, for columns of more and more values, in two tables: one with
-  15 further category columns and 63 numeric ones, as in `train_speed.py`, and one with
-  a single numeric column, in which nearly all work is done on the table. The fits
-  alternate. The first epoch is shown apart: the average of the weights is updated more
-  often in it.
+  embeddings of width 16, for columns of few and of many values. "narrow" has one more
+  column, a numeric one, so that much of the work is done on the embedding table; "wide"
+  has 15 further category columns and 63 numeric ones, as in `train_speed.py`. The fits
+  alternate. The first epoch is shown apart from the later ones.
 - `memory`: the peak of resident memory of a whole process, with its rows, that fits a
   column of the largest size with the defaults of the estimator.
 - `encoder`: time and peak memory of encoding a column of distinct values.
@@ -93,7 +92,7 @@ def measure_epochs(n, n_values, wide, n_epochs):
 
 def report_epochs(report, arguments):
     """Compare epochs over the same rows for vocabularies of several sizes."""
-    for wide in (False, True):
+    for wide in (name == "wide" for name in arguments.tables):
         found = {n_values: [] for n_values in arguments.values}
         for turn in range(arguments.rounds):
             for n_values in arguments.values[:: 1 if turn % 2 else -1]:
@@ -188,6 +187,8 @@ def report_encoder(report, arguments):
 def main():
     parser = make_parser(__doc__, rounds=3)
     parser.add_argument("--parts", nargs="+", choices=PARTS, default=PARTS)
+    tables = ("narrow", "wide")
+    parser.add_argument("--tables", nargs="+", choices=tables, default=["narrow"])
     parser.add_argument("--rows", type=float, default=1e6)
     parser.add_argument("--values", type=float, nargs="+", default=[1e3, 1e6])
     parser.add_argument("--largest", type=float, default=1e7)

@@ -6,8 +6,9 @@ import torch
 from torch import Tensor, nn
 
 # Number of first steps that update the average each. Afterwards it is updated every few
-# steps, those of large embedding tables less often: an update per step would cost as
-# much as the optimiser's own step.
+# steps, that of large embedding tables less often and from the beginning: an update
+# costs as much as the optimiser's own step, and that of a table as much as many steps
+# that change a few of its rows.
 EVERY_STEP, INTERVAL, TABLE_INTERVAL = 64, 8, 64
 
 
@@ -33,8 +34,8 @@ class WeightAverage:
         large = set(tables)
         trained = [p for p in module.parameters() if p.requires_grad]
         self.parts = [
-            _Part([p for p in trained if p not in large], INTERVAL),
-            _Part([p for p in trained if p in large], TABLE_INTERVAL),
+            _Part([p for p in trained if p not in large], INTERVAL, EVERY_STEP),
+            _Part([p for p in trained if p in large], TABLE_INTERVAL, 0),
         ]
         self.decay = decay
         self.n_steps = 0
@@ -45,7 +46,7 @@ class WeightAverage:
         self.n_steps += 1
         for part in self.parts:
             part.n_pending += 1
-            if self.n_steps <= EVERY_STEP or part.n_pending == part.interval:
+            if self.n_steps <= part.n_single or part.n_pending == part.interval:
                 self._update(part)
 
     @torch.no_grad()
@@ -82,8 +83,11 @@ class WeightAverage:
 class _Part:
     """Parameters whose averages are updated in the same steps."""
 
-    def __init__(self, parameters: list[nn.Parameter], interval: int) -> None:
+    def __init__(
+        self, parameters: list[nn.Parameter], interval: int, n_single: int
+    ) -> None:
         self.parameters = parameters
         self.averages = [p.detach().clone() for p in parameters]
         self.interval = interval
+        self.n_single = n_single
         self.n_pending = 0
