@@ -69,7 +69,8 @@ class MultiTaskCTRCVRClassifier(
     categorical_features : "from_dtype", array-like or None, default="from_dtype"
         The category columns: those of category, string, object or bool dtype in a
         DataFrame and those with text in an array ("from_dtype"), a boolean mask,
-        indices or names; None for no category columns.
+        indices or names; None for no category columns. With "from_dtype", a warning
+        names whole numbers that look like codes or ids; see :ref:`vocabularies`.
     numeric_encoding : {"piecewise_linear", "standard", "quantile"}, \
             default="piecewise_linear"
         How numeric columns are encoded: "standard" subtracts the mean and divides by

@@ -9,6 +9,7 @@ from sklearn.utils.validation import validate_data
 
 from sk_pwiser._table._categorical_features import find_category_columns
 from sk_pwiser._table._categories import CategoryColumn
+from sk_pwiser._table._code_like import warn_about_codes
 from sk_pwiser._table._containers import as_table
 from sk_pwiser._table._dataframe import (
     is_dataframe,
@@ -137,6 +138,9 @@ class TableEncoder(BaseEstimator):
         ]
         for encoder, column in self._pair_columns(X, NumericColumn):
             encoder.fit(column, sample_weight)
+        if isinstance(self.categorical_features, str):  # no column was named
+            numeric = self._pair_columns(X, NumericColumn)
+            warn_about_codes([(encoder.name, column) for encoder, column in numeric])
         return self._stack_codes(codes, X.shape[0]), self._encode_numeric(X)
 
     def transform(self, X):

@@ -93,7 +93,7 @@ class Targets:
         if selection and self.missing is not None:
             messages += self._selection_messages()
         for message in messages:
-            warnings.warn(message, UserWarning, stacklevel=_stacklevel_of_user())
+            warnings.warn(message, UserWarning, stacklevel=stacklevel_of_user())
 
     def _broken_funnel_messages(self):
         # One pass per column: an accumulation along short rows is far slower.
@@ -150,7 +150,7 @@ class Targets:
         return slice(None) if self.missing is None else ~self.missing[:, k]
 
 
-def _stacklevel_of_user():
+def stacklevel_of_user():
     """Return the stack level at which the caller's warning points to user code."""
     frame, level = sys._getframe(1), 1
     while frame.f_back is not None:

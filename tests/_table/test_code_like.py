@@ -1,0 +1,146 @@
+"""The warning about numeric columns that look like codes or ids."""
+
+import os
+import warnings
+from pathlib import Path
+
+import numpy as np
+import pandas as pd
+import polars as pl
+import pytest
+from refusals import X as IMPRESSIONS
+from refusals import Y as LABELS
+from refusals import small
+from sklearn.preprocessing import OrdinalEncoder
+
+from sk_pwiser._table._code_like import looks_like_codes
+from sk_pwiser._table._encoder import TableEncoder
+from sk_pwiser.datasets import make_ctr_cvr
+
+RNG = np.random.default_rng(0)
+N = 20_000
+
+
+def popularity(n_values):
+    weights = np.exp(RNG.normal(size=n_values))
+    return weights / weights.sum()
+
+
+IDS = RNG.choice(2000, N, p=popularity(2000))
+NUMBERS = {
+    "age": RNG.normal(40, 12, N).clip(0).round(),
+    "hour": RNG.integers(0, 24, N),
+    "hour and minute": RNG.integers(0, 24, N) * 100 + RNG.integers(0, 60, N),
+    "minute of the day": (RNG.beta(5, 2, N) * 1440) // 1,
+    "count": RNG.geometric(0.01, N),
+    "count with many zeros": RNG.geometric(0.01, N) * RNG.integers(0, 2, N),
+    "count with a long tail": np.exp(RNG.normal(4, 2, N)) // 1,
+    "price in cents": np.exp(RNG.normal(3, 1, N)) * 100 // 1,
+    "price": RNG.integers(1, 1000, N),
+    "price below a round one": np.exp(RNG.normal(3, 1, N)) // 1 * 100 + 99,
+    "row number": np.arange(N),
+    "ids from a large range": RNG.integers(0, 2**40, N),
+    "negative": -IDS,
+    "fractions": IDS + 0.5,
+    "flag": RNG.integers(0, 2, N),
+    "constant": np.zeros(N),
+    "missing": np.full(N, np.nan),
+}
+
+
+@pytest.mark.parametrize("name", NUMBERS)
+def test_numbers_do_not_look_like_codes(name):
+    for values in (NUMBERS[name], NUMBERS[name].astype(float)):
+        assert not looks_like_codes(np.asarray(values))
+
+
+@pytest.mark.parametrize(
+    "kind", ["array", "float", "from 1", "pandas", "Int64", "polars"]
+)
+def test_ids_look_like_codes(kind):
+    column = {
+        "array": IDS,
+        "float": np.where(np.arange(N) % 9, IDS, np.nan),
+        "from 1": IDS + 1,
+        "pandas": pd.Series(IDS),
+        "Int64": pd.Series(IDS, dtype="Int64").mask(IDS == 3),
+        "polars": pl.Series(IDS),
+    }[kind]
+    assert looks_like_codes(column)
+
+
+def test_generated_impressions_do_not_look_like_codes():
+    for n_categories in (20, 500):
+        X = make_ctr_cvr(N, n_categories=n_categories, random_state=0).data
+        TableEncoder().fit_transform(X)  # warnings are errors
+
+
+TABLE = pd.DataFrame(
+    {"n": RNG.normal(size=N), "id": IDS, "text": list("ab") * (N // 2)}
+)
+
+
+def test_one_warning_names_the_columns():
+    X = TABLE.assign(other=RNG.permutation(IDS))
+    with pytest.warns(UserWarning, match=r"columns \['id', 'other'\]") as found:
+        TableEncoder().fit_transform(X)
+    assert len(found) == 1
+    encoded = OrdinalEncoder().fit_transform(X[["text", "id"]])
+    with pytest.warns(UserWarning, match=r"columns \[1\].*look like codes or ids"):
+        TableEncoder().fit_transform(encoded)
+
+
+@pytest.mark.parametrize(
+    "named", [["id"], [1], [False, True], [False, False], [], None]
+)
+def test_any_list_silences_the_warning(named):
+    TableEncoder(named).fit_transform(TABLE[["n", "id"]])  # warnings are errors
+
+
+def test_the_warning_of_fit_points_to_the_caller():
+    X = IMPRESSIONS.loc[np.arange(N) % len(IMPRESSIONS)].assign(user=IDS)
+    Y = LABELS.loc[np.arange(N) % len(LABELS)]
+    model = small(early_stopping=False, max_epochs=1, batch_size=N)
+    with pytest.warns(UserWarning, match="'user'") as found:
+        model.fit(X, Y)
+    assert found[0].filename == __file__
+    with warnings.catch_warnings():
+        warnings.simplefilter("error")
+        model.predict_proba(X)
+
+
+def test_real_tables():
+    folder = os.environ.get("SK_PWISER_DATA")
+    if not folder:
+        pytest.skip("SK_PWISER_DATA is not set")
+    pytest.importorskip("pyarrow")
+    kuairand = Path(folder, "kuairand_pure")
+    X = pd.read_parquet(next(kuairand.glob("val*.parquet")))
+    for file, key in (
+        ("user_features_pure", "user_id"),
+        ("video_features_basic_pure", "video_id"),
+    ):
+        table = pd.read_csv(kuairand / f"{file}.csv")
+        new = [key, *table.columns.difference(X.columns)]
+        X = X.merge(table[new], on=key, how="left")
+    tables = [
+        X,
+        pd.read_csv(next(Path(folder, "hillstrom").glob("*.csv"))),
+        pd.read_csv(next(Path(folder, "oulad").glob("*.gz"))),
+    ]
+    found = {
+        name
+        for table in tables
+        for name, column in table.items()
+        if column.dtype.kind in "iuf" and looks_like_codes(column)
+    }
+    # The one-hot features are codes of encrypted values. Counts, durations, days since
+    # registration, times and small codes are not found, and neither are the ids of
+    # authors and students, which are spread over large ranges.
+    assert found == {
+        "user_id",
+        "video_id",
+        "onehot_feat3",
+        "onehot_feat7",
+        "onehot_feat8",
+    }
