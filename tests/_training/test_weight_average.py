@@ -28,7 +28,9 @@ def test_averages_are_updated_in_their_steps(n_steps):
         for parameter, steps in due.items():
             if step in steps or step == n_steps:
                 kept = min(0.9, (1 + step) / (10 + step)) ** (step - last[parameter])
-                expected[parameter] = kept * expected[parameter] + (1 - kept) * step**0.5
+                expected[parameter] = (
+                    kept * expected[parameter] + (1 - kept) * step**0.5
+                )
                 last[parameter] = step
     average.swap_in()
     for parameter, value in expected.items():
