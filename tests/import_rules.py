@@ -53,7 +53,7 @@ ROOMS = {
     "_estimator": Room(BELOW_ESTIMATOR, (*LEARN, *TORCH), EXTRAS),
     "__init__": Room(("_estimator", "_version")),
     "__main__": Room(("__init__", "datasets", "model_selection"), LEARN, EXTRAS),
-    "calibration": TOOL,
+    "calibration": Room(("metrics", "model_selection"), LEARN),
     "datasets": TOOL,
     "inspection": TOOL,
     "metrics": READS_LABELS,

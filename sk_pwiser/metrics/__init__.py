@@ -8,20 +8,37 @@ Pass them as ``scoring`` to :class:`~sklearn.model_selection.GridSearchCV`,
 - ``cvr_auc_scorer``: ROC AUC of P(last task | first task), over the rows where the
   first task is 1.
 - ``mean_auc_scorer``: mean ROC AUC over the tasks.
+- ``ctr_average_precision_scorer``, ``ctcvr_average_precision_scorer``: average
+  precision of the first and of the last task, over all rows.
+- ``ctr_log_loss_scorer``, ``ctcvr_log_loss_scorer``: minus the binary log loss of the
+  first and of the last task, in nats.
 - ``mean_log_loss_scorer``: minus the mean binary log loss over the tasks, in nats.
   Scikit-learn's ``"neg_log_loss"`` treats two tasks as two classes. This scorer
   includes the rows without the event, and its scale does not depend on the number of
   tasks.
 
 An AUC is NaN if the labels hold one class only, with an ``UndefinedMetricWarning``.
-:func:`make_task_scorer` builds other scorers. Several scorers in one ``scoring`` share
+:func:`make_task_scorer` builds other scorers, also of the metrics of this module:
+:func:`normalized_entropy`, :func:`expected_calibration_error` and
+:func:`predicted_over_observed`. :func:`grouped_auc` needs a group per row and is called
+with the predictions. Several scorers in one ``scoring`` share
 their predictions, as scikit-learn's own scorers do: each method of the estimator runs
 once per fold and split.
 """
 
+from sk_pwiser.metrics._calibration import (
+    expected_calibration_error,
+    normalized_entropy,
+    predicted_over_observed,
+)
+from sk_pwiser.metrics._grouped_auc import grouped_auc
 from sk_pwiser.metrics._scorers import (
     ctcvr_auc_scorer,
+    ctcvr_average_precision_scorer,
+    ctcvr_log_loss_scorer,
     ctr_auc_scorer,
+    ctr_average_precision_scorer,
+    ctr_log_loss_scorer,
     cvr_auc_scorer,
     mean_auc_scorer,
     mean_log_loss_scorer,
@@ -30,9 +47,17 @@ from sk_pwiser.metrics._task_scorer import make_task_scorer
 
 __all__ = [
     "ctcvr_auc_scorer",
+    "ctcvr_average_precision_scorer",
+    "ctcvr_log_loss_scorer",
     "ctr_auc_scorer",
+    "ctr_average_precision_scorer",
+    "ctr_log_loss_scorer",
     "cvr_auc_scorer",
+    "expected_calibration_error",
+    "grouped_auc",
     "make_task_scorer",
     "mean_auc_scorer",
     "mean_log_loss_scorer",
+    "normalized_entropy",
+    "predicted_over_observed",
 ]

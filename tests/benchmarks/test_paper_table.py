@@ -133,23 +133,6 @@ def test_a_row_with_other_columns_is_not_appended(tmp_path, module):
     assert path.read_text() == "seed,ctr_auc\n0,0.7\n"
 
 
-def test_grouped_auc_skips_users_of_one_class(module):
-    generator = np.random.default_rng(0)
-    y = generator.integers(0, 2, 500)
-    p = generator.random(500).round(1)  # with ties
-    users = generator.integers(0, 150, 500)
-    aucs, sizes = [], []
-    for user in np.unique(users):
-        rows = users == user
-        if len(np.unique(y[rows])) == 2:
-            aucs.append(roc_auc_score(y[rows], p[rows]))
-            sizes.append(rows.sum())
-    assert len(aucs) < len(np.unique(users))
-    grouped_auc = module("_figures").grouped_auc
-    assert grouped_auc(y, p, users) == pytest.approx(np.average(aucs, weights=sizes))
-    assert np.isnan(grouped_auc(np.ones(500), p, users))
-
-
 def test_figures_of_labels_and_of_probabilities(module):
     figures = module("_figures")
     generator = np.random.default_rng(0)
@@ -161,14 +144,6 @@ def test_figures_of_labels_and_of_probabilities(module):
     y = (generator.random(400) < probability).astype(int)
     assert figures.auc(y, p) == pytest.approx(roc_auc_score(y, p))
     assert figures.binary_log_loss(y, p) == pytest.approx(log_loss(y, p))
-
-
-def test_calibration_error_of_constant_and_of_right_predictions(module):
-    ece = module("_figures").expected_calibration_error
-    y = np.tile([0.0, 0.0, 0.0, 1.0], 50)
-    constant = np.full(200, 0.5)
-    assert ece(y, constant) == pytest.approx(0.25)
-    assert ece(y, np.full(200, 0.25), n_bins=10) == pytest.approx(0.0)
 
 
 def make_aliexpress(n_rows):

@@ -1,0 +1,199 @@
+"""Metrics of probabilities: entropy, calibration error, predicted over observed."""
+
+import warnings
+
+import numpy as np
+from sklearn.exceptions import UndefinedMetricWarning
+from sklearn.utils import check_consistent_length, column_or_1d
+
+STRATEGIES = ("quantile", "uniform")
+
+
+def normalized_entropy(y_true, y_prob, *, sample_weight=None):
+    """Compute the log loss divided by that of always predicting the base rate.
+
+    Below 1, the predictions are better than the base rate. Unlike the log loss, the
+    value can be compared between tasks of different rates.
+
+    Parameters
+    ----------
+    y_true : array-like of shape (n_samples,)
+        Labels, 0 or 1; or known probabilities of the labels, of generated rows.
+    y_prob : array-like of shape (n_samples,)
+        Predicted probabilities of label 1.
+    sample_weight : array-like of shape (n_samples,), default=None
+        Weights of the rows.
+
+    Returns
+    -------
+    float
+        NaN, with an ``UndefinedMetricWarning``, if the labels have one class only.
+
+    Raises
+    ------
+    ValueError
+        If lengths differ, or a label or a probability is outside [0, 1].
+
+    References
+    ----------
+    He et al. (2014). "Practical lessons from predicting clicks on ads at Facebook."
+    ADKDD. :doi:`10.1145/2648584.2648589`
+
+    Examples
+    --------
+    >>> from sk_pwiser.metrics import normalized_entropy
+    >>> round(normalized_entropy([0, 0, 0, 1], [0.1, 0.1, 0.2, 0.6]), 3)
+    0.42
+    >>> normalized_entropy([0, 0, 0, 1], [0.25, 0.25, 0.25, 0.25])
+    1.0
+    """
+    y, p, weight = _check(y_true, y_prob, sample_weight)
+    base_rate = np.average(y, weights=weight)
+    if base_rate in (0, 1):
+        return _undefined("normalized_entropy", base_rate)
+    entropy = _cross_entropy(base_rate, base_rate)
+    return float(np.average(_cross_entropy(y, p), weights=weight) / entropy)
+
+
+def expected_calibration_error(
+    y_true, y_prob, *, n_bins=20, strategy="quantile", sample_weight=None
+):
+    """Compute the mean distance of predicted and observed rates over bins of rows.
+
+    Parameters
+    ----------
+    y_true : array-like of shape (n_samples,)
+        Labels, 0 or 1; or known probabilities of the labels, of generated rows.
+    y_prob : array-like of shape (n_samples,)
+        Predicted probabilities of label 1.
+    n_bins : int, default=20
+        Number of bins. Equal predictions are always in the same bin, so that there may
+        be fewer.
+    strategy : {"quantile", "uniform"}, default="quantile"
+        Whether the bins have equal shares of the rows, or equal widths. At low rates
+        nearly all rows would be in the first bin of equal widths.
+    sample_weight : array-like of shape (n_samples,), default=None
+        Weights of the rows.
+
+    Returns
+    -------
+    float
+        Sum over the bins of the share of the rows times the distance of their mean
+        prediction and mean label; 0 is best. Noise alone gives a positive value, the
+        larger the fewer rows a bin has.
+
+    Raises
+    ------
+    ValueError
+        If a parameter is invalid, lengths differ, or a label or a probability is
+        outside [0, 1].
+
+    References
+    ----------
+    Naeini, Cooper and Hauskrecht (2015). "Obtaining well calibrated probabilities using
+    Bayesian binning." AAAI. They use bins of equal widths.
+
+    Examples
+    --------
+    >>> from sk_pwiser.metrics import expected_calibration_error
+    >>> y, p = [0, 0, 0, 1], [0.5, 0.5, 0.5, 0.5]
+    >>> expected_calibration_error(y, p)
+    0.25
+    """
+    if not isinstance(n_bins, int | np.integer) or n_bins < 1:
+        raise ValueError(f"n_bins must be an integer >= 1, got {n_bins!r}.")
+    if strategy not in STRATEGIES:
+        raise ValueError(f"strategy must be one of {STRATEGIES}, got {strategy!r}.")
+    y, p, weight = _check(y_true, y_prob, sample_weight)
+    order = np.argsort(p, kind="stable")
+    y, p = y[order], p[order]
+    weight = np.ones(len(y)) if weight is None else weight[order]
+    if strategy == "quantile":
+        share = np.cumsum(weight) / weight.sum()
+        # The smallest prediction of each bin; a run of equal ones is not split.
+        first = np.searchsorted(share, np.arange(1, n_bins) / n_bins, side="right")
+        edges = p[np.minimum(first, len(p) - 1)]
+    else:
+        edges = np.arange(1, n_bins) / n_bins
+    bins = np.searchsorted(edges, p, side="right")
+    gaps = np.bincount(bins, weights=weight * (p - y))
+    return float(np.abs(gaps).sum() / weight.sum())
+
+
+def predicted_over_observed(y_true, y_prob, *, sample_weight=None):
+    """Compute the predicted number of events divided by the observed one.
+
+    Parameters
+    ----------
+    y_true : array-like of shape (n_samples,)
+        Labels, 0 or 1; or known probabilities of the labels, of generated rows.
+    y_prob : array-like of shape (n_samples,)
+        Predicted probabilities of label 1.
+    sample_weight : array-like of shape (n_samples,), default=None
+        Weights of the rows.
+
+    Returns
+    -------
+    float
+        1 is best; above 1, the events are overestimated. NaN, with an
+        ``UndefinedMetricWarning``, if there are none.
+
+    Raises
+    ------
+    ValueError
+        If lengths differ, or a label or a probability is outside [0, 1].
+
+    Notes
+    -----
+    As the ``metric`` of :func:`make_task_scorer` it describes, but cannot select: the
+    best value is neither the largest nor the smallest.
+
+    Examples
+    --------
+    >>> from sk_pwiser.metrics import predicted_over_observed
+    >>> predicted_over_observed([0, 0, 0, 1], [0.5, 0.25, 0.25, 0.5])
+    1.5
+    """
+    y, p, weight = _check(y_true, y_prob, sample_weight)
+    observed = np.average(y, weights=weight)
+    if observed == 0:
+        return _undefined("predicted_over_observed", 0)
+    return float(np.average(p, weights=weight) / observed)
+
+
+def _cross_entropy(y, p):
+    """Return the cross-entropy of labels and probabilities, in nats."""
+    limit = np.finfo(np.float64).eps
+    p = np.clip(p, limit, 1 - limit)
+    return -(y * np.log(p) + (1 - y) * np.log1p(-p))
+
+
+def _undefined(name, label):
+    warnings.warn(
+        f"{name} is undefined and set to nan: all labels are {label:g}.",
+        UndefinedMetricWarning,
+        stacklevel=3,
+    )
+    return np.nan
+
+
+def _check(y_true, y_prob, sample_weight):
+    """Return labels, probabilities and weights as arrays of float64."""
+    arrays = {"y_true": y_true, "y_prob": y_prob}
+    for name, values in arrays.items():
+        arrays[name] = values = column_or_1d(values, dtype=np.float64)
+        is_wrong = ~((values >= 0) & (values <= 1))
+        if is_wrong.any():
+            row = int(is_wrong.argmax())
+            raise ValueError(
+                f"{name} must be in [0, 1], got {values[row]:g} in row {row}."
+            )
+    if len(arrays["y_true"]) == 0:
+        raise ValueError("y_true must have at least one row, got 0.")
+    weight = sample_weight
+    if weight is not None:
+        weight = column_or_1d(weight, dtype=np.float64)
+        if not (weight >= 0).all() or weight.sum() == 0:
+            raise ValueError("sample_weight must be >= 0, and > 0 for one row.")
+    check_consistent_length(*arrays.values(), weight)
+    return *arrays.values(), weight
