@@ -5,10 +5,14 @@
 
 The last days of the training rows are held out. The estimator is trained on the days
 before them, with cross-entropy and with PWiseR, and `FunnelCalibrator` is fitted to the
-predictions of PWiseR for the days held out. All figures are of the test rows, the eight
-days after the training days: the expected calibration error in 20 bins of equally many
-rows, the predicted divided by the observed number of events, the log loss, and the AUC.
-Cells are means over the seeds, followed by the standard deviation.
+predictions of PWiseR for the days held out.
+
+The figures are those of the test rows, the eight days after the training days: the
+expected calibration error in 20 bins of equally many rows, the predicted divided by the
+observed number of events, the log loss, and the AUC. Cells are means over the seeds,
+followed by the standard deviation. For comparison the last lines give the calibration
+error without a change of days: the calibrator is fitted to a random half of the rows
+held out and measured on the other half.
 """
 
 import argparse
@@ -53,9 +57,19 @@ def split_days(train, n_days):
     return ~late, late
 
 
+def random_halves(mask, seed):
+    """Return two masks that split the rows of a mask at random."""
+    is_first = np.random.default_rng(seed).random(len(mask)) < 0.5
+    return mask & is_first, mask & ~is_first
+
+
 def run(train, test, n_days, seed, max_epochs):
-    """Yield the name and the figures of each model of one seed."""
+    """Yield the name and the figures of each model of one seed.
+
+    The figures of the same days have names that end with "same days".
+    """
     early, late = split_days(train, n_days)
+    half, other = random_halves(late, seed)
     X, Y = train.data[early], train.target[early]
     for loss in ("bce", "pwiser"):
         model = MultiTaskCTRCVRClassifier(
@@ -70,11 +84,16 @@ def run(train, test, n_days, seed, max_epochs):
         calibrated.fit(train.data[late], train.target[late])
         p = calibrated.predict_proba(test.data)
         yield f"pwiser, {method}", figures_of(test.target, p)
+        calibrated.fit(train.data[half], train.target[half])
+        p = calibrated.predict_proba(train.data[other])
+        yield f"{method}, same days", figures_of(train.target[other], p)
+    p = model.predict_proba(train.data[other])
+    yield "uncalibrated, same days", figures_of(train.target[other], p)
 
 
 def format_cells(rows):
     """Return the lines of a table: one per model, one column per figure."""
-    models = list(dict.fromkeys(name for name, _ in rows))
+    models = [n for n in dict.fromkeys(n for n, _ in rows) if "same days" not in n]
     width = max(map(len, models))
     lines = [" " * width + "".join(f"{name:>22}" for name in FIGURES)]
     for task in dict.fromkeys(task for task, _ in rows[0][1]):
@@ -102,6 +121,11 @@ def differences(rows):
                 f"{method:<12}{task:<8} log loss {loss:+.2%} relative to bce, AUC "
                 f"{auc:+.5f} relative to pwiser, ECE {one[task, 'ECE']:.4f}"
             )
+    for name in mean.index[mean.index.str.endswith("same days")]:
+        eces = [
+            f"{task} {e:.4f}" for (task, f), e in mean.loc[name].items() if f == "ECE"
+        ]
+        lines.append(f"{name:<25}ECE {', '.join(eces)}")
     return lines
 
 

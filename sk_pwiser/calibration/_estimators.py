@@ -50,13 +50,13 @@ def classes_of(estimator):
     return classes if is_known else None
 
 
-def task_names_of(estimator, Y, n_tasks):
+def task_names_of(estimator, y, n_tasks):
     """Return the names of the tasks: the estimator's, or those of the columns."""
     names = getattr(estimator, "task_names_", None)
     if names is None:
-        names = getattr(Y, "columns", [f"task_{k}" for k in range(n_tasks)])
+        names = getattr(y, "columns", [f"task_{k}" for k in range(n_tasks)])
     if len(names) != n_tasks:
         raise ValueError(
-            f"Y must have the {len(names)} tasks of the estimator, got {n_tasks}."
+            f"y must have the {len(names)} tasks of the estimator, got {n_tasks}."
         )
     return [str(name) for name in names]

@@ -12,7 +12,7 @@ from sklearn.base import (
 )
 from sklearn.exceptions import NotFittedError
 from sklearn.model_selection import check_cv
-from sklearn.utils import _safe_indexing, check_consistent_length, get_tags
+from sklearn.utils import _safe_indexing, get_tags, indexable
 from sklearn.utils._param_validation import HasMethods, StrOptions
 from sklearn.utils.validation import _check_sample_weight, check_is_fitted
 
@@ -123,16 +123,16 @@ class FunnelCalibrator(ClassifierMixin, MetaEstimatorMixin, BaseEstimator):
         self.cv = cv
 
     @_fit_context(prefer_skip_nested_validation=False)
-    def fit(self, X, Y, sample_weight=None):
+    def fit(self, X, y, sample_weight=None):
         """Fit the curves and, unless `cv=None`, the estimator.
 
         Parameters
         ----------
         X : {DataFrame, array-like} of shape (n_samples, n_features)
             Impressions. With `cv=None`, rows that the estimator was not trained on.
-        Y : array-like of shape (n_samples, n_tasks) or (n_samples,)
-            Labels: 0 or 1; any two labels for a single task. Missing labels (NaN) are
-            left out of the curve of their task.
+        y : array-like of shape (n_samples, n_tasks) or (n_samples,)
+            Labels: 0 or 1; any two labels for a single task. With several tasks,
+            missing labels (NaN) are left out of the curve of their task.
         sample_weight : array-like of shape (n_samples,), default=None
             Weights of the rows, >= 0, in the curves and in the fits.
 
@@ -154,15 +154,15 @@ class FunnelCalibrator(ClassifierMixin, MetaEstimatorMixin, BaseEstimator):
             If a task has one class only in these rows: its probabilities stay those of
             the estimator. One warning names all such tasks.
         """
+        X, y, sample_weight = indexable(X, y, sample_weight)
         if self.cv is None:
             check_is_fitted(
                 self.estimator,
                 msg="estimator must be fitted if cv=None: fit the %(name)s, or set cv.",
             )
-            labels, classes = read_labels(Y, classes_of(self.estimator))
+            labels, classes = read_labels(y, classes_of(self.estimator))
         else:
-            labels, classes = read_labels(Y)
-        check_consistent_length(X, labels)
+            labels, classes = read_labels(y)
         weight = np.ones(len(labels))
         if sample_weight is not None:
             weight = _check_sample_weight(
@@ -172,8 +172,8 @@ class FunnelCalibrator(ClassifierMixin, MetaEstimatorMixin, BaseEstimator):
             estimator, known = self.estimator, np.ones(len(labels), dtype=bool)
             p = positive_probabilities(estimator.predict_proba(X), labels.shape[1])
         else:
-            estimator, p, known = self._cross_fit(X, Y, labels, sample_weight)
-        names = task_names_of(estimator, Y, labels.shape[1])
+            estimator, p, known = self._cross_fit(X, y, labels, sample_weight)
+        names = task_names_of(estimator, y, labels.shape[1])
         known &= weight > 0
         curves = self._fit_curves(logits_of(p[known]), labels[known], weight[known])
         warn_about_constant_tasks(curves, labels[known], names)
@@ -182,18 +182,18 @@ class FunnelCalibrator(ClassifierMixin, MetaEstimatorMixin, BaseEstimator):
         self.n_tasks_ = len(names)
         return self
 
-    def _cross_fit(self, X, Y, labels, sample_weight):
+    def _cross_fit(self, X, y, labels, sample_weight):
         """Return the final estimator, predictions for left-out rows, and their mask."""
         is_known = np.zeros(len(labels), dtype=bool)
         p = np.full(labels.shape, np.nan)
-        for train, test in self._splits(X, Y, labels):
-            model = self._fit_clone(X, Y, sample_weight, train)
+        for train, test in self._splits(X, labels):
+            model = self._fit_clone(X, y, sample_weight, train)
             proba = model.predict_proba(_safe_indexing(X, test))
             p[test] = positive_probabilities(proba, labels.shape[1])
             is_known[test] = True
-        return self._fit_clone(X, Y, sample_weight), p, is_known
+        return self._fit_clone(X, y, sample_weight), p, is_known
 
-    def _splits(self, X, Y, labels):
+    def _splits(self, X, labels):
         known = np.nan_to_num(labels)
         cv = self.cv
         if isinstance(cv, int | np.integer):
@@ -201,18 +201,15 @@ class FunnelCalibrator(ClassifierMixin, MetaEstimatorMixin, BaseEstimator):
         cv = check_cv(cv, known[:, 0], classifier=True)
         return list(cv.split(X, known if labels.shape[1] > 1 else known[:, 0]))
 
-    def _fit_clone(self, X, Y, sample_weight, rows=None):
+    def _fit_clone(self, X, y, sample_weight, rows=None):
         """Fit a clone of the estimator to some rows, by default all."""
-        parts = {"X": X, "Y": Y, "sample_weight": sample_weight}
         if rows is not None:
-            parts = {
-                name: None if part is None else _safe_indexing(part, rows)
-                for name, part in parts.items()
-            }
-        weights = {}
-        if sample_weight is not None:
-            weights["sample_weight"] = parts["sample_weight"]
-        return clone(self.estimator).fit(parts["X"], parts["Y"], **weights)
+            X, y = _safe_indexing(X, rows), _safe_indexing(y, rows)
+        if sample_weight is None:
+            return clone(self.estimator).fit(X, y)
+        if rows is not None:
+            sample_weight = _safe_indexing(sample_weight, rows)
+        return clone(self.estimator).fit(X, y, sample_weight=sample_weight)
 
     def _fit_curves(self, logits, labels, weight):
         """Return the curve of each task, None for a task with one class only."""
@@ -303,14 +300,14 @@ class FunnelCalibrator(ClassifierMixin, MetaEstimatorMixin, BaseEstimator):
         positive = self._predict_positive(X)
         return positive[:, -1] / positive[:, 0]
 
-    def score(self, X, Y, sample_weight=None):
+    def score(self, X, y, sample_weight=None):
         """Compute the mean ROC AUC over the tasks.
 
         Parameters
         ----------
         X : {DataFrame, array-like} of shape (n_samples, n_features)
             Impressions.
-        Y : array-like of shape (n_samples, n_tasks) or (n_samples,)
+        y : array-like of shape (n_samples, n_tasks) or (n_samples,)
             True labels.
         sample_weight : array-like of shape (n_samples,), default=None
             Weights of the rows.
@@ -322,8 +319,8 @@ class FunnelCalibrator(ClassifierMixin, MetaEstimatorMixin, BaseEstimator):
         """
         check_is_fitted(self)
         if self.classes_.ndim == 1:
-            Y = read_labels(Y, self.classes_)[0][:, 0].astype(int)
-        return mean_auc_scorer(self, X, Y, sample_weight=sample_weight)
+            y = read_labels(y, self.classes_)[0][:, 0].astype(int)
+        return mean_auc_scorer(self, X, y, sample_weight=sample_weight)
 
     @property
     def n_features_in_(self):

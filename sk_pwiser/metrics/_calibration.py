@@ -79,8 +79,8 @@ def expected_calibration_error(
     -------
     float
         Sum over the bins of the share of the rows times the distance of their mean
-        prediction and mean label; 0 is best. Noise alone gives a positive value, the
-        larger the fewer rows a bin has.
+        prediction and mean label; 0 is best. Noise alone gives a positive value, which
+        grows if the bins have fewer rows.
 
     Raises
     ------
