@@ -18,7 +18,14 @@ import time
 
 import numpy as np
 import torch
-from _real_tables import load_tables
+from _pwiser_forms import (
+    ConditionalHead,
+    HalvedWeight,
+    HardPairs,
+    Memory,
+    WithinGroups,
+)
+from _real_tables import KUAIRAND, load_tables
 from sklearn.metrics import log_loss, roc_auc_score
 
 from sk_pwiser import MultiTaskCTRCVRClassifier
@@ -31,6 +38,17 @@ COMPARISONS = {
         "pwiser 0.3": {"pwiser_weight": 0.3},
         "pwiser 1": {"pwiser_weight": 1.0},
         "paper's form 0.3": {"pwiser_weight": 0.3, "loss_params": PAPER},
+    },
+    "pwiser_forms": {
+        "bce": {"loss": "bce"},
+        "pwiser": {},
+        "all depths": {"loss_params": {"pairs": "funnel"}},
+        "hard pairs": {"loss": HardPairs},
+        "same user": {"loss": WithinGroups},
+        "conditional": {"loss": ConditionalHead},
+        "memory": {"loss": Memory},
+        "weight halved": {"callbacks": [HalvedWeight(0.3)]},
+        "weight 1 halved": {"callbacks": [HalvedWeight(1.0)]},
     },
     "numeric_encoding": {
         "standard": {"numeric_encoding": "standard", "loss": "bce"},
@@ -48,6 +66,23 @@ COMPARISONS = {
         "1e-5": {"weight_decay": 1e-5, "loss": "bce"},
         "1e-4": {"weight_decay": 1e-4, "loss": "bce"},
         "1e-3": {"weight_decay": 1e-3, "loss": "bce"},
+    },
+    "embedding_weight_decay": {
+        "1e-4": {"loss": "bce"},
+        "3e-4": {"loss": "bce", "weight_decay": 3e-4},
+        "embeddings 3e-4": {
+            "loss": "bce",
+            "optimizer_params": {"embedding_weight_decay": 3e-4},
+        },
+        "embeddings 1e-3": {
+            "loss": "bce",
+            "optimizer_params": {"embedding_weight_decay": 1e-3},
+        },
+        "others 1e-3": {
+            "loss": "bce",
+            "weight_decay": 1e-3,
+            "optimizer_params": {"embedding_weight_decay": 1e-4},
+        },
     },
     "average_decay": {
         "0": {"optimizer_params": {"average_decay": 0}, "loss": "bce"},
@@ -72,10 +107,10 @@ DATA = (
 )
 
 
-def figures(tables, params, seed):
+def figures(tables, params, seed, groups):
     """Fit once; return the AUC of each task and the mean log loss."""
     model = MultiTaskCTRCVRClassifier(random_state=seed, **params)
-    p = model.fit(tables.X, tables.Y).predict_proba(tables.X_test)
+    p = model.fit(tables.X, tables.Y, groups=groups).predict_proba(tables.X_test)
     y = tables.Y_test.to_numpy()
     losses = [log_loss(y[:, k], p[:, k], labels=[0, 1]) for k in range(y.shape[1])]
     aucs = [roc_auc_score(y[:, k], p[:, k]) for k in range(y.shape[1])]
@@ -84,12 +119,21 @@ def figures(tables, params, seed):
 
 def run(name, settings, n_seeds, path):
     """Print the differences on one data set."""
+    compares_groups = any(s.get("loss") is WithinGroups for s in settings.values())
+    if compares_groups and name not in KUAIRAND:
+        settings = {
+            label: s
+            for label, s in settings.items()
+            if s.get("loss") is not WithinGroups
+        }
     results = {label: [] for label in settings}
     started = time.perf_counter()
     for seed in range(n_seeds):
         tables = load_tables(name, path, "validation", seed=seed)
         for label, params in settings.items():
-            results[label].append(figures(tables, params, seed))
+            in_groups = params.get("loss") is WithinGroups
+            groups = tables.X["user_id"] if in_groups else None
+            results[label].append(figures(tables, params, seed, groups))
     seconds = time.perf_counter() - started
     rates = ", ".join(f"{c} {r:.2%}" for c, r in tables.Y.mean().items())
     print(f"\n{name}: {len(tables.X):,} rows, {len(tables.X_test):,} held out; {rates}")

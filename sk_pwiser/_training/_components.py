@@ -19,7 +19,7 @@ from sk_pwiser._training._lazy_adam import (
     use_sparse_gradients,
 )
 from sk_pwiser._training._net import MultiTaskNet, check_callbacks
-from sk_pwiser._training._optimizer import WITHOUT_DECAY, can_fuse, check_optimizer
+from sk_pwiser._training._optimizer import can_fuse, check_optimizer, parameter_groups
 from sk_pwiser._training._settings import Settings
 from sk_pwiser._utils import build, check_names, resolve
 from sk_pwiser.losses import LOSSES, MultiTaskLoss
@@ -304,7 +304,7 @@ def build_net(
         compile_mode=components.compile_mode,
         average_decay=average_decay,
         optimizer=optimizer,
-        optimizer__param_groups=[(p, {"weight_decay": 0.0}) for p in WITHOUT_DECAY],
+        optimizer__param_groups=parameter_groups(settings.optimizer_params),
         lr=settings.lr,
         batch_size=settings.batch_size,
         max_epochs=max_epochs,

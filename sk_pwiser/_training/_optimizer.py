@@ -19,7 +19,8 @@ OPTIMIZERS: dict[str, type[torch.optim.Optimizer]] = {
 }
 
 # Parameters of the network and the weighting that have no weight decay.
-WITHOUT_DECAY = ("*bias", "*bias.*", "weighting.*")
+_WITHOUT_DECAY = ("*bias", "*bias.*", "weighting.*")
+_EMBEDDINGS = "*embeddings.*.weight"
 
 # Arguments that are parameters of the estimator.
 DEFAULT_WEIGHT_DECAY = 1e-4  # which optimisers without weight decay ignore
@@ -51,6 +52,7 @@ def check_optimizer(
             f"optimizer must be a name or a subclass of torch's Optimizer; got {kind}."
         )
     _check_loop_params(params)
+    embedding_decay = params["embedding_weight_decay"]
     params = {k: v for k, v in params.items() if k not in LOOP_PARAMS}
     known = list(inspect.signature(kind).parameters)[1:]
     for key in params:
@@ -73,6 +75,11 @@ def check_optimizer(
             f"weight_decay={weight_decay!r}, but optimizer={optimizer!r} has no weight "
             "decay; set weight_decay=0."
         )
+    if embedding_decay and "weight_decay" not in known:
+        raise ValueError(
+            f"embedding_weight_decay={embedding_decay!r}, but optimizer={optimizer!r} "
+            "has no weight decay."
+        )
     try:
         _take_step(kind, lr, kwargs)
     except Exception as error:
@@ -83,11 +90,27 @@ def check_optimizer(
     return kind, kwargs
 
 
+def parameter_groups(params: Mapping[str, Any]) -> list[tuple[str, dict[str, float]]]:
+    """Return patterns of parameter names with their own arguments, for skorch."""
+    groups = [(pattern, {"weight_decay": 0.0}) for pattern in _WITHOUT_DECAY]
+    of_embeddings = {
+        name: float(params[f"embedding_{name}"])
+        for name in _OWN_PARAMETERS
+        if params[f"embedding_{name}"] is not None
+    }
+    return [*groups, (_EMBEDDINGS, of_embeddings)] if of_embeddings else groups
+
+
 def _check_loop_params(params: Mapping[str, Any]) -> None:
     if params["average_decay"] is not None:
         check_number("average_decay", params["average_decay"], at_least=0, below=1)
     if params["clip_grad_norm"] is not None:
         check_number("clip_grad_norm", params["clip_grad_norm"], above=0)
+    if params["embedding_lr"] is not None:
+        check_number("embedding_lr", params["embedding_lr"], above=0)
+    decay = params["embedding_weight_decay"]
+    if decay is not None:
+        check_number("embedding_weight_decay", decay, at_least=0)
     lazy = params["lazy_embeddings"]
     if not isinstance(lazy, bool) and lazy != "auto":
         raise ValueError(

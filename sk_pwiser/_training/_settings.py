@@ -24,6 +24,8 @@ ENCODING_PARAMS: dict[str, Any] = {
 LOOP_PARAMS: dict[str, Any] = {
     "average_decay": 0.99,
     "clip_grad_norm": None,
+    "embedding_lr": None,
+    "embedding_weight_decay": None,
     "lazy_embeddings": "auto",
 }
 
