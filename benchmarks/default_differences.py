@@ -74,6 +74,10 @@ COMPARISONS = {
             "loss": "bce",
             "optimizer_params": {"embedding_weight_decay": 3e-4},
         },
+        "embeddings 6e-4": {
+            "loss": "bce",
+            "optimizer_params": {"embedding_weight_decay": 6e-4},
+        },
         "embeddings 1e-3": {
             "loss": "bce",
             "optimizer_params": {"embedding_weight_decay": 1e-3},

@@ -134,6 +134,10 @@ class MultiTaskCTRCVRClassifier(
           predictions are those of the averaged network. 0 or None for no average;
         - `clip_grad_norm`, None by default: largest norm of the gradient of all
           parameters; longer ones are scaled down;
+        - `embedding_lr`, None by default: learning rate of the embeddings; None for
+          `lr`;
+        - `embedding_weight_decay`, None by default: weight decay of the embeddings;
+          None for `weight_decay`;
         - `lazy_embeddings`, "auto" by default: whether a step of "adam" updates only
           the embeddings of values in the batch, and only their moments, so that its
           cost does not depend on the number of values. "auto" does so for tables of

@@ -108,6 +108,21 @@ class MultiTaskLoss(nn.Module):
             "network that uses them."
         )
 
+    def cautions(self, base_rates: Sequence[float]) -> list[str]:
+        """Return warnings about parameters that do not suit the rates of the tasks.
+
+        Parameters
+        ----------
+        base_rates : sequence of float of length n_tasks
+            Share of ones of each task in the training rows.
+
+        Returns
+        -------
+        list of str
+            Messages, by default none.
+        """
+        return []
+
     def observe(self, y: Tensor, sample_weight: Tensor | None = None) -> None:
         """Update the figures for the history.
 

@@ -20,6 +20,10 @@ from sk_pwiser.losses._pwiser_loss import check_margins
 from sk_pwiser.losses._weighted_scores import WeightedScores
 
 
+# Beyond this weight, and below this rate, the pairs outweigh the few labels.
+LARGE_WEIGHT, LOW_RATE = 5.0, 0.01
+
+
 class PWiseR(MultiTaskLoss):
     r"""Binary cross-entropy plus the pairwise ranking term of PWiseR.
 
@@ -174,6 +178,20 @@ class PWiseR(MultiTaskLoss):
         )
         shares = [mean * higher.weight_per_row(n_rows) for higher, mean in means]
         return torch.stack(shares).sum()
+
+    def cautions(self, base_rates: Sequence[float]) -> list[str]:
+        """Return a message if the weight is large and conversions are rare."""
+        messages = self.base.cautions(base_rates)
+        rate = base_rates[-1]
+        if self.heads and self.pwiser_weight > LARGE_WEIGHT and rate < LOW_RATE:
+            messages.append(
+                f"pwiser_weight={self.pwiser_weight:g} with a conversion rate of "
+                f"{rate:.2%}: per lower depth, the term pulls the score of each "
+                f"converted row up to {self.pwiser_weight:g} times as strongly as its "
+                "cross-entropy. Few rows then decide the ranking, and probabilities "
+                "are too high. Weights up to 1 are usual."
+            )
+        return messages
 
     def row_losses(self, logits: Tensor, targets: Tensor) -> Tensor:
         """Compute the row losses of the base loss, of shape `(batch, n_tasks)`."""
