@@ -1,11 +1,9 @@
 """A warning about numeric columns whose values look like codes or ids."""
 
-import warnings
-
 import numpy as np
 
 from sk_pwiser._table._dataframe import row_chunks, slice_rows, to_float
-from sk_pwiser._table._labels import stacklevel_of_user
+from sk_pwiser._utils import warn_user
 
 # Ages, hours and other small ranges have fewer values.
 MIN_VALUES = 100
@@ -28,13 +26,11 @@ def warn_about_codes(columns):
     """
     names = [name for name, column in columns if looks_like_codes(column)]
     if names:
-        warnings.warn(
+        warn_user(
             f"The numeric columns {names} contain whole numbers that look like codes "
             "or ids, but are encoded by their size. List the category columns in "
             "categorical_features, with these columns if they are codes; any such "
             "list, also one without them, silences this warning.",
-            UserWarning,
-            stacklevel=stacklevel_of_user(),
         )
 
 

@@ -1,7 +1,5 @@
 """Labels of the tasks: checked and converted before training."""
 
-import sys
-import warnings
 from dataclasses import dataclass, replace
 
 import numpy as np
@@ -15,9 +13,7 @@ from sk_pwiser._labels import (
     zero_one_labels,
 )
 from sk_pwiser._table._task_names import check_distinct, choose_task_names
-
-# Packages whose frames lie between the user's call and a warning.
-CALLING_PACKAGES = ("sk_pwiser", "sklearn", "joblib")
+from sk_pwiser._utils import warn_user
 
 # Largest error of a task's rate, by the selection of its labels, without a warning.
 MAX_BIAS = 0.1
@@ -93,7 +89,7 @@ class Targets:
         if selection and self.missing is not None:
             messages += self._selection_messages()
         for message in messages:
-            warnings.warn(message, UserWarning, stacklevel=stacklevel_of_user())
+            warn_user(message)
 
     def _broken_funnel_messages(self):
         # One pass per column: an accumulation along short rows is far slower.
@@ -148,16 +144,6 @@ class Targets:
 
     def _known(self, k):
         return slice(None) if self.missing is None else ~self.missing[:, k]
-
-
-def stacklevel_of_user():
-    """Return the stack level at which the caller's warning points to user code."""
-    frame, level = sys._getframe(1), 1
-    while frame.f_back is not None:
-        if frame.f_globals.get("__name__", "").split(".")[0] not in CALLING_PACKAGES:
-            break
-        frame, level = frame.f_back, level + 1
-    return level
 
 
 def check_targets(

@@ -30,7 +30,13 @@ from sk_pwiser._training._eval_set import check_eval_set, with_eval_rows
 from sk_pwiser._training._net import MultiTaskNet
 from sk_pwiser._training._resume import Snapshot, check_same_model, continue_from
 from sk_pwiser._training._settings import Settings
-from sk_pwiser._utils import Generators, active, draws_globally, seeded_globally
+from sk_pwiser._utils import (
+    Generators,
+    active,
+    draws_globally,
+    seeded_globally,
+    warn_user,
+)
 from sk_pwiser.losses import MultiTaskLoss
 
 LARGEST_SEED = np.iinfo(np.int32).max

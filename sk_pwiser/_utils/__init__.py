@@ -10,6 +10,7 @@ from sk_pwiser._utils._random import (
     seeded_globally,
 )
 from sk_pwiser._utils._registry import build, check_names, resolve
+from sk_pwiser._utils._warn import warn_user
 from sk_pwiser._utils._y_keyword import accept_lowercase_y
 
 __all__ = [
@@ -26,4 +27,5 @@ __all__ = [
     "generator_on",
     "resolve",
     "seeded_globally",
+    "warn_user",
 ]

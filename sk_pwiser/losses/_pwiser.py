@@ -19,7 +19,6 @@ from sk_pwiser.losses._pairwise import SURROGATES
 from sk_pwiser.losses._pwiser_loss import check_margins
 from sk_pwiser.losses._weighted_scores import WeightedScores
 
-
 # Beyond this weight, and below this rate, the pairs outweigh the few labels.
 LARGE_WEIGHT, LOW_RATE = 5.0, 0.01
 

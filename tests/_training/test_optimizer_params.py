@@ -1,0 +1,78 @@
+"""Entries of `optimizer_params` that are not arguments of the optimiser."""
+
+import pytest
+import torch
+
+from sk_pwiser import MultiTaskCTRCVRClassifier
+from sk_pwiser.datasets import make_ctr_cvr
+
+
+@pytest.fixture(scope="module")
+def impressions():
+    return make_ctr_cvr(300, ctr=0.4, cvr=0.4, random_state=0)
+
+
+def fitted(impressions, **params):
+    model = MultiTaskCTRCVRClassifier(max_epochs=1, random_state=0, **params)
+    return model.fit(impressions.data, impressions.target)
+
+
+@pytest.mark.parametrize("network", ["shared_bottom", "stem"])
+def test_embeddings_have_a_learning_rate_and_decay_of_their_own(impressions, network):
+    model = fitted(
+        impressions,
+        network=network,
+        optimizer_params={"embedding_lr": 0.1, "embedding_weight_decay": 0.5},
+    )
+    tables = {
+        id(module.weight)
+        for module in model.net_.module_.modules()
+        if isinstance(module, torch.nn.Embedding)
+    }
+    groups = model.net_.optimizer_.param_groups
+    of_tables = {
+        (group["lr"], group["weight_decay"])
+        for group in groups
+        for parameter in group["params"]
+        if id(parameter) in tables
+    }
+    of_others = {
+        group["lr"]
+        for group in groups
+        for parameter in group["params"]
+        if id(parameter) not in tables
+    }
+    assert of_tables == {(0.1, 0.5)}
+    assert of_others == {model.lr}
+
+
+def test_the_values_of_the_estimator_are_the_defaults_of_the_embeddings(impressions):
+    plain = fitted(impressions)
+    same = fitted(
+        impressions,
+        optimizer_params={
+            "embedding_lr": plain.lr,
+            "embedding_weight_decay": plain.weight_decay,
+        },
+    )
+    expected = plain.predict_proba(impressions.data)
+    assert (same.predict_proba(impressions.data) == expected).all()
+
+
+@pytest.mark.parametrize(
+    ("params", "message"),
+    [
+        ({"optimizer_params": {"embedding_lr": 0.0}}, "embedding_lr"),
+        ({"optimizer_params": {"embedding_weight_decay": -1.0}}, "embedding_weight"),
+        (
+            {
+                "optimizer": torch.optim.Rprop,
+                "optimizer_params": {"embedding_weight_decay": 0.1},
+            },
+            "has no weight decay",
+        ),
+    ],
+)
+def test_bad_values_are_refused(impressions, params, message):
+    with pytest.raises(ValueError, match=message):
+        fitted(impressions, **params)
