@@ -9,6 +9,7 @@ from sk_pwiser._table._growth import grow_encoder
 from sk_pwiser._table._labels import Targets, check_targets
 from sk_pwiser._table._numeric import NUMERIC_ENCODINGS
 from sk_pwiser._table._rows import check_groups, n_rows
+from sk_pwiser._table._soft_targets import SoftTargets
 from sk_pwiser._table._target_encoding import (
     check_target_encoding,
     make_target_statistics,
@@ -23,6 +24,7 @@ __all__ = [
     "NUMERIC_ENCODINGS",
     "UNSEEN",
     "ExtendedStatistics",
+    "SoftTargets",
     "TableEncoder",
     "TargetStatistics",
     "Targets",

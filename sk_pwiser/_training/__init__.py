@@ -1,8 +1,19 @@
 """Tensors become a fitted network: batches, criterion, net, optimiser and the loop."""
 
+from skorch.callbacks import Freezer
+
 from sk_pwiser._training._dataset import Impressions
 from sk_pwiser._training._fit import TrainingResult, fit
 from sk_pwiser._training._fit_from import fit_from
+from sk_pwiser._training._input_mixup import InputMixup
 from sk_pwiser._training._optimizer import OPTIMIZERS
 
-__all__ = ["OPTIMIZERS", "Impressions", "TrainingResult", "fit", "fit_from"]
+__all__ = [
+    "OPTIMIZERS",
+    "Freezer",
+    "Impressions",
+    "InputMixup",
+    "TrainingResult",
+    "fit",
+    "fit_from",
+]

@@ -5,6 +5,7 @@ from collections.abc import Iterable
 import torch
 from torch import Tensor, nn
 
+from sk_pwiser._utils import conditional_labels
 from sk_pwiser.losses import MultiTaskLoss, funnel_monotonicity_penalty
 from sk_pwiser.networks import Labels, NetworkOutput
 from sk_pwiser.weighting import TaskWeighting
@@ -70,12 +71,13 @@ class MultiTaskCriterion(nn.Module):
     ) -> tuple[Tensor, Tensor | None]:
         """Return the losses, of shape `(n_tasks,)`, and the sum of the penalties."""
         _check_output(output, y.shape)
-        heads, weights = output.logits, sample_weight
+        heads, weights, targets = output.logits, sample_weight, y
         if output.conditional_logits is not None:
             heads, weights = output.conditional_logits, happened_before(y, weights)
-        losses = self._losses(heads.float(), y, weights, groups)
+            targets = conditional_labels(y)
+        losses = self._losses(heads.float(), targets, weights, groups)
         for aux in output.aux_logits:
-            extra = self._losses(aux.float(), y, weights, groups)
+            extra = self._losses(aux.float(), targets, weights, groups)
             losses = losses + output.aux_weight * extra
         self.loss.observe(y, weights)
         labels = Labels(y, sample_weight, self.loss.row_losses)

@@ -9,6 +9,7 @@ from sklearn.utils import _safe_indexing
 
 from sk_pwiser._table import (
     UNSEEN,
+    SoftTargets,
     TableEncoder,
     Targets,
     TargetStatistics,
@@ -30,6 +31,7 @@ from sk_pwiser._training._dataset import Impressions
 from sk_pwiser._training._embedding_dims import automatic_dims
 from sk_pwiser._training._net import TrainingData
 from sk_pwiser._training._settings import Settings
+from sk_pwiser._training._task_labels import task_labels
 from sk_pwiser.model_selection import funnel_holdout
 from sk_pwiser.networks import NetworkSpec
 
@@ -165,7 +167,9 @@ def check_rows(
     """
     check_target_encoding(settings.encoding_params)
     check_vocabulary(settings.encoding_params)
-    targets = _check_tasks(settings, Y, expected, classes, single_pass)
+    targets = Y
+    if not isinstance(Y, SoftTargets):
+        targets = _check_tasks(settings, Y, expected, classes, single_pass)
     X = as_table(X)
     n_samples = len(targets.values)
     if n_rows(X) != n_samples:
@@ -290,7 +294,7 @@ def encode(
         if schema.statistics is not None:
             inputs = schema.statistics.transform(codes)
             numeric = np.hstack([numeric, inputs])
-            labelled = (codes.copy(), y, _task_weights(settings, rows))
+            labelled = (codes.copy(), *_task_labels(settings, rows))
     else:
         if extends:
             schema = replace(schema, base_rates=base_rates(y, rows.weights))
@@ -386,18 +390,11 @@ def _fit_statistics(
         times=times,
         groups=rows.groups,
     )
-    weights = _task_weights(settings, rows)
-    return schema.statistics.fit_transform(
-        codes, rows.targets.values, weights, block, is_valid
-    )
+    y, weights = _task_labels(settings, rows)
+    return schema.statistics.fit_transform(codes, y, weights, block, is_valid)
 
 
-def _task_weights(settings: Settings, rows: Rows) -> np.ndarray:
-    """Return the weights of the rows that each task's rates are taken over."""
-    y = rows.targets.values
-    weights = np.ones_like(y)
-    if settings.shared_param("task_space") == "conditional":
-        weights[:, 1:] = y[:, :-1]
-    if rows.weights is not None:
-        weights *= rows.weights.reshape(len(y), -1)
-    return weights
+def _task_labels(settings: Settings, rows: Rows) -> tuple[np.ndarray, np.ndarray]:
+    """Return the labels that each task's rates are taken of, and their weights."""
+    is_conditional = settings.shared_param("task_space") == "conditional"
+    return task_labels(rows.targets.values, rows.weights, conditional=is_conditional)

@@ -1,6 +1,7 @@
 """What every room may use: parameter checks, the registry, random generators."""
 
 from sk_pwiser._utils._checks import check_choice, check_integer, check_number
+from sk_pwiser._utils._conditional_labels import conditional_labels
 from sk_pwiser._utils._random import (
     Generators,
     active,
@@ -22,6 +23,7 @@ __all__ = [
     "check_integer",
     "check_names",
     "check_number",
+    "conditional_labels",
     "draws_globally",
     "dropout",
     "generator_on",

@@ -8,6 +8,7 @@ import torch
 from torch import Tensor
 from torch.nn import functional as F
 
+from sk_pwiser._utils import conditional_labels
 from sk_pwiser.networks._base import Labels
 
 
@@ -68,7 +69,7 @@ def entire_space_loss(
     """
     y, row_losses = labels.y, labels.row_losses
     observed = y[:, :-1] / propensity.detach()
-    delta = row_losses(conditional_logits, y)[:, 1:]
+    delta = row_losses(conditional_logits, conditional_labels(y))[:, 1:]
     if imputed is None:
         losses = observed * delta
     else:

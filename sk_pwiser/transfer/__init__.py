@@ -6,7 +6,22 @@ unchanged.
 """
 
 from sk_pwiser.transfer._compatible import check_compatible, named_parts
+from sk_pwiser.transfer._distill import distill
 from sk_pwiser.transfer._encoding import fit_like
 from sk_pwiser.transfer._fine_tune import fine_tune
+from sk_pwiser.transfer._interference import merge_interference
+from sk_pwiser.transfer._merge import merge_estimators
+from sk_pwiser.transfer._mixup import market_mixup
+from sk_pwiser.transfer._select import select_estimators
 
-__all__ = ["check_compatible", "fine_tune", "fit_like", "named_parts"]
+__all__ = [
+    "check_compatible",
+    "distill",
+    "fine_tune",
+    "fit_like",
+    "market_mixup",
+    "merge_estimators",
+    "merge_interference",
+    "named_parts",
+    "select_estimators",
+]

@@ -1,0 +1,153 @@
+"""Distillation: a network learns the predictions of several others."""
+
+import numpy as np
+from sklearn.base import clone
+
+from sk_pwiser._estimator import MultiTaskCTRCVRClassifier
+from sk_pwiser._table import SoftTargets
+from sk_pwiser._training import fit
+from sk_pwiser.transfer._fine_tune import fine_tune
+from sk_pwiser.transfer._pool import (
+    check_pool,
+    check_rows,
+    check_same_tasks,
+    check_weights,
+    predict_each,
+)
+
+
+def distill(estimators, X, *, weights=None, student):
+    r"""Train an estimator on the predictions of others, without their data.
+
+    The student minimises the weighted sum of its cross-entropies with the estimators'
+    probabilities p on unlabelled impressions, averaged over the rows and summed over
+    the tasks,
+
+    .. math:: \sum_m w_m \mathrm{BCE}(q, p_m) = \mathrm{BCE}(q, \sum_m w_m p_m),
+
+    with its own probabilities q. It is least where q is the weighted mean of the
+    estimators' probabilities.
+
+    Parameters
+    ----------
+    estimators : sequence of MultiTaskCTRCVRClassifier
+        Fitted estimators with equal tasks. Their networks and encoders may differ.
+    X : {DataFrame, array-like} of shape (n_samples, n_features)
+        Impressions, labels are not needed.
+    weights : array-like of shape (n_estimators,), default=None
+        Weights of the estimators, >= 0, scaled to a sum of 1; those of
+        :func:`select_estimators`, for example. None for equal weights.
+    student : MultiTaskCTRCVRClassifier
+        An unfitted estimator, which learns its encoding on `X`; or a fitted one, whose
+        encoding is kept, and from whose weights training starts. Its parameters apply,
+        but for `loss`, `loss_params` and `stratified_batches`.
+
+    Returns
+    -------
+    MultiTaskCTRCVRClassifier
+        A new fitted estimator with the parameters of the student.
+
+    Raises
+    ------
+    ValueError, TypeError
+        If the pool is empty, if the tasks of estimators or student differ, if there is
+        no row, or if another argument is invalid.
+
+    Notes
+    -----
+    Early stopping monitors the cross-entropy with the estimators' probabilities, or the
+    expected AUC of labels that are drawn from them. Target statistics are rates of
+    these probabilities.
+
+    References
+    ----------
+    Hinton, Vinyals and Dean (2015). "Distilling the Knowledge in a Neural Network."
+    :arxiv:`1503.02531`
+
+    Examples
+    --------
+    >>> from sk_pwiser import MultiTaskCTRCVRClassifier
+    >>> from sk_pwiser.datasets import make_ctr_cvr
+    >>> from sk_pwiser.transfer import distill
+    >>> data = make_ctr_cvr(900, ctr=0.3, random_state=0)
+    >>> X, Y = data.data, data.target
+    >>> networks = ("mmoe", "aitm")
+    >>> models = [MultiTaskCTRCVRClassifier(network=n, max_epochs=3) for n in networks]
+    >>> teachers = [model.fit(X[:600], Y[:600]) for model in models]
+    >>> student = MultiTaskCTRCVRClassifier(max_epochs=3, random_state=0)
+    >>> distill(teachers, X[600:], student=student).predict_proba(X).shape
+    (900, 2)
+    """
+    pool = check_pool(estimators)
+    check_student(student, pool[0])
+    check_rows(X)
+    values = check_weights(weights, len(pool))
+    used = np.flatnonzero(values)
+    each = predict_each([pool[index] for index in used], X)
+    targets = np.tensordot(values[used], each, axes=1)
+    return train_on_probabilities(student, pool[0], X, targets)
+
+
+def check_student(student, teacher):
+    """Raise unless a student can learn the tasks of a teacher."""
+    if not isinstance(student, MultiTaskCTRCVRClassifier):
+        raise TypeError(
+            f"student must be a MultiTaskCTRCVRClassifier; got {student!r}."
+        )
+    student._validate_params()
+    if hasattr(student, "_result"):
+        check_same_tasks("student", student, "estimators[0]", teacher)
+    given = student.task_names
+    if given is not None and list(given) != list(teacher.task_names_):
+        raise ValueError(
+            f"student must have task_names={teacher.task_names_}, the tasks of the "
+            f"estimators, or None; got {given!r}."
+        )
+
+
+def train_on_probabilities(
+    student, teacher, X, targets, sample_weight=None, callbacks=()
+):
+    """Train a copy of a student by cross-entropy with probabilities.
+
+    Parameters
+    ----------
+    student : MultiTaskCTRCVRClassifier
+        An unfitted or fitted estimator; it is not changed.
+    teacher : MultiTaskCTRCVRClassifier
+        A fitted estimator with the tasks of `targets`.
+    X : {DataFrame, array-like} of shape (n_samples, n_features)
+        Impressions.
+    targets : ndarray of shape (n_samples, n_tasks)
+        Probabilities.
+    sample_weight : ndarray of shape (n_samples,), default=None
+        Weights of the rows.
+    callbacks : sequence of skorch.callbacks.Callback, default=()
+        Callbacks beside those of the student.
+
+    Returns
+    -------
+    MultiTaskCTRCVRClassifier
+    """
+    changed = {
+        "loss": "bce",
+        "loss_params": None,
+        "stratified_batches": False,
+        "callbacks": [*(student.callbacks or ()), *callbacks],
+    }
+    labels = SoftTargets(
+        targets.astype(np.float32),
+        teacher.classes_,
+        tuple(teacher.task_names_),
+    )
+    if hasattr(student, "_result"):
+        trained = fine_tune(student, X, labels, sample_weight, extend=False, **changed)
+        return trained.set_params(**{name: getattr(student, name) for name in changed})
+    result = fit(
+        {**vars(student), **changed},
+        X,
+        labels,
+        sample_weight,
+        estimator_name=type(student).__name__,
+    )
+    return clone(student)._set_result(result)

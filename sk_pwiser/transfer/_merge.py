@@ -1,0 +1,234 @@
+"""Merging: one network from the weights of several that had a common start."""
+
+import numpy as np
+from scipy.optimize import Bounds, minimize
+
+from sk_pwiser._utils import check_choice, check_number
+from sk_pwiser.transfer._compatible import named_parts
+from sk_pwiser.transfer._copies import with_state
+from sk_pwiser.transfer._merge_objective import OBJECTIVES, MergeObjective
+from sk_pwiser.transfer._pool import check_labels, check_members, check_rows, encode
+from sk_pwiser.transfer._realign import check_realign
+from sk_pwiser.transfer._task_vectors import combine, read_state, trim_vectors
+
+GRANULARITIES = ("task", "layer")
+# The objective is computed in float32, whose rounding limits what can be gained.
+TOLERANCES = {"ftol": 1e-10, "gtol": 1e-8, "maxiter": 300}
+
+
+def merge_estimators(
+    base,
+    estimators,
+    X,
+    Y=None,
+    *,
+    objective="log_loss",
+    granularity="task",
+    prior=0.3,
+    bounds=(0.0, 1.0),
+    trim=None,
+    freeze=(),
+    realign=False,
+    return_coefficients=False,
+    random_state=None,
+):
+    r"""Merge estimators that were trained from one start into a single one.
+
+    .. math:: \theta = \theta_0 + \sum_m \lambda_m (\theta_m - \theta_0)
+
+    with the weights :math:`\theta_0` of the base and :math:`\theta_m` of the
+    estimators. The coefficients :math:`\lambda` are those that minimise the objective
+    on the rows passed, which should not be those of training.
+
+    Parameters
+    ----------
+    base : MultiTaskCTRCVRClassifier
+        The fitted common start, of which the estimators are fine-tuned copies.
+    estimators : sequence of MultiTaskCTRCVRClassifier
+        Fitted estimators with the network, tasks and encoder of the base; see
+        :func:`check_compatible`.
+    X : {DataFrame, array-like} of shape (n_samples, n_features)
+        Held-out impressions of all markets.
+    Y : array-like of shape (n_samples, n_tasks) or (n_samples,), default=None
+        Their labels, required by `objective="log_loss"` and `realign=True`.
+    objective : {"log_loss", "entropy"} or None, default="log_loss"
+        What is minimised: the mean over rows and tasks of the log loss, or of the
+        entropy of the predictions, which needs no labels but is unsafe at low base
+        rates (see Notes). None keeps the coefficients of `prior`.
+    granularity : {"task", "layer"}, default="task"
+        One coefficient per estimator, or one per estimator and tensor of weights.
+    prior : float or array-like of shape (n_estimators,), default=0.3
+        Coefficients from which the search starts, within `bounds`.
+    bounds : tuple of float, default=(0.0, 1.0)
+        Lower and upper bound of all coefficients.
+    trim : float, default=None
+        Share in [0, 1) of the entries of each task vector that are left out, those of
+        the smallest magnitude. Of the others, those remain whose sign is that of the
+        sum over the estimators. None keeps all entries.
+    freeze : str or sequence of str, default=()
+        Parts of the network that are those of the base, such as "embedding": names of
+        :func:`named_parts`, or their beginnings, such as "towers" for all towers.
+    realign : bool or dict, default=False
+        Whether to train the merged estimator on `X` and `Y` for one epoch. A dict may
+        contain `X` and `Y`, other rows for this, and `max_epochs`. Without rows,
+        nothing is trained. Frozen parts stay those of the base.
+    return_coefficients : bool, default=False
+        Whether to return the coefficients, too.
+    random_state : int, RandomState instance or None, default=None
+        Seed of the order of the rows in realignment.
+
+    Returns
+    -------
+    merged : MultiTaskCTRCVRClassifier
+        A new fitted estimator with the parameters, encoder and history of the base.
+    coefficients : ndarray of shape (n_estimators,) or dict of str to ndarray
+        The coefficients, with `granularity="layer"` by the names of the tensors. Only
+        with `return_coefficients=True`.
+
+    Raises
+    ------
+    ValueError, TypeError
+        If a parameter is invalid, if an estimator differs from the base, in which case
+        the first difference is named, or if rows or labels are missing.
+
+    Notes
+    -----
+    The derivative of the entropy with respect to a logit z is -z p (1 - p): it pushes
+    every logit away from 0. At low base rates nearly all logits are negative, so that
+    the entropy is smallest where all probabilities are too low, and the coefficients
+    run to their bounds.
+
+    The methods differ from the papers in these points. AdaMerging minimises the entropy
+    with Adam over batches; here the default is the log loss on labelled rows, and
+    L-BFGS-B minimises it on all rows. AdaMerging merges the encoder only, and each task
+    keeps its head; here the markets share the tasks, and the heads are merged, too.
+    Statistics of batch normalisation are computed anew on `X`. Of R-MTLLMF, the frozen
+    parts and the realignment are implemented; its radio channel has no counterpart.
+
+    References
+    ----------
+    Yang et al. (2024). "AdaMerging: Adaptive Model Merging
+    for Multi-Task Learning." ICLR. :arxiv:`2310.02575`
+
+    Yadav et al. (2023). "TIES-Merging: Resolving Interference
+    When Merging Models." NeurIPS. :arxiv:`2306.01708`
+
+    Djuhera et al. (2024). "R-MTLLMF: Resilient Multi-Task
+    Large Language Model Fusion at the Wireless Edge." :arxiv:`2411.18220`
+
+    Examples
+    --------
+    >>> from sk_pwiser import MultiTaskCTRCVRClassifier
+    >>> from sk_pwiser.datasets import make_ctr_cvr
+    >>> from sk_pwiser.transfer import fine_tune, merge_estimators
+    >>> data = make_ctr_cvr(1_200, ctr=0.3, random_state=0)
+    >>> X, Y = data.data, data.target
+    >>> base = MultiTaskCTRCVRClassifier(max_epochs=2, random_state=0)
+    >>> base.fit(X[:400], Y[:400]).n_iter_
+    2
+    >>> markets = [slice(400, 700), slice(700, 1_000)]
+    >>> models = [fine_tune(base, X[m], Y[m], max_epochs=1) for m in markets]
+    >>> merged, coefficients = merge_estimators(
+    ...     base, models, X[1_000:], Y[1_000:], return_coefficients=True
+    ... )
+    >>> merged.predict_proba(X).shape, coefficients.shape
+    ((1200, 2), (2,))
+    """
+    members = check_members(base, estimators)
+    objective = check_choice("objective", objective, (*OBJECTIVES, None))
+    granularity = check_choice("granularity", granularity, GRANULARITIES)
+    low, high = _check_bounds(bounds)
+    start = _check_prior(prior, len(members), low, high)
+    if trim is not None:
+        trim = check_number("trim", trim, at_least=0, below=1)
+    frozen = _frozen_names(base, freeze)
+    check_rows(X)
+    if objective == "log_loss" and Y is None:
+        raise ValueError("Y must not be None with objective='log_loss'.")
+    y = None if Y is None else check_labels(base, X, Y)
+    realignment = check_realign(realign, base, X, Y)
+    rows = encode(base, X, y)
+
+    first = read_state(base)
+    names = [name for name in first if name not in frozen]
+    if not names:
+        raise ValueError(f"freeze must leave a part to merge; got {freeze!r}.")
+    states = [read_state(member) for member in members]
+    if trim is not None:
+        states = trim_vectors(first, states, trim, names)
+    found = np.tile(start, (len(names), 1))
+    if objective is not None:
+        mean = MergeObjective(base.net_, first, states, names, rows, objective)
+        found = _minimise(mean, found, granularity, Bounds(low, high))
+    by_name = dict(zip(names, found, strict=True))
+    merged = with_state(base, combine(first, states, by_name), rows)
+    if realignment is not None:
+        merged = realignment.train(merged, frozen, random_state)
+    if not return_coefficients:
+        return merged
+    return merged, found[0] if granularity == "task" else by_name
+
+
+def _minimise(objective, start, granularity, bounds):
+    """Return the coefficients, `(n_merged_tensors, n_members)`, of the minimum."""
+    is_shared = granularity == "task"
+
+    def expand(values):
+        return values.reshape(-1, start.shape[1]) + np.zeros_like(start)
+
+    def evaluate(values):
+        value, gradient = objective(expand(values))
+        return value, gradient.sum(axis=0) if is_shared else gradient.ravel()
+
+    initial = start[0] if is_shared else start.ravel()
+    result = minimize(
+        evaluate,
+        initial,
+        jac=True,
+        bounds=bounds,
+        method="L-BFGS-B",
+        options=TOLERANCES,
+    )
+    return expand(result.x)
+
+
+def _check_bounds(bounds):
+    """Return the lower and the upper bound."""
+    if not isinstance(bounds, tuple | list) or len(bounds) != 2:
+        raise ValueError(f"bounds must be a pair of numbers; got {bounds!r}.")
+    low, high = (check_number("bounds", bound) for bound in bounds)
+    if low > high:
+        raise ValueError(f"bounds must be in ascending order; got {bounds!r}.")
+    return low, high
+
+
+def _check_prior(prior, n_members, low, high):
+    """Return the initial coefficients, one per member."""
+    values = np.asarray(prior, dtype=float)
+    if values.shape not in ((), (n_members,)):
+        raise ValueError(
+            f"prior must be a number, or one per estimator, {n_members}; its shape is "
+            f"{values.shape}."
+        )
+    if not ((values >= low) & (values <= high)).all():
+        raise ValueError(
+            f"prior must be within the bounds ({low:g}, {high:g}); got {prior!r}."
+        )
+    return np.broadcast_to(values, (n_members,))
+
+
+def _frozen_names(base, freeze):
+    """Return the names of the tensors of frozen parts."""
+    wanted, parts = (
+        [freeze] if isinstance(freeze, str) else list(freeze),
+        named_parts(base),
+    )
+    frozen = set()
+    for name in wanted:
+        found = [part for part in parts if part == name or part.startswith(f"{name}.")]
+        if not found:
+            raise ValueError(
+                f"freeze holds {name!r}; the parts of the network are {list(parts)}."
+            )
+        frozen.update(*(parts[part] for part in found))
+    return frozen

@@ -1,0 +1,242 @@
+"""Selection: which estimators of a pool predict best together."""
+
+from itertools import combinations
+from math import comb
+
+import numpy as np
+from sklearn.base import BaseEstimator, ClassifierMixin
+from sklearn.utils import Bunch, check_random_state
+
+from sk_pwiser._utils import check_choice, check_integer
+from sk_pwiser.metrics import mean_log_loss_scorer
+from sk_pwiser.transfer._policy import learn_policy
+from sk_pwiser.transfer._pool import check_labels, check_pool, predict_each
+
+LEARNING_RATE = 0.1
+MAX_SUBSETS = 100_000
+
+
+def select_estimators(
+    estimators,
+    X,
+    Y,
+    *,
+    n_select,
+    scoring=None,
+    method="policy",
+    n_iter=300,
+    random_state=None,
+):
+    """Select the estimators of a pool whose mean prediction scores best.
+
+    A set of estimators is scored by the mean of their probabilities on labelled rows.
+    Estimators that were trained on corrupted data, or for traffic that differs too
+    much, are left out.
+
+    Parameters
+    ----------
+    estimators : sequence of MultiTaskCTRCVRClassifier
+        Fitted estimators with equal tasks. Their networks and encoders may differ.
+    X : {DataFrame, array-like} of shape (n_samples, n_features)
+        Impressions that no estimator was trained on.
+    Y : array-like of shape (n_samples, n_tasks) or (n_samples,)
+        Their labels.
+    n_select : int
+        Number of estimators to select.
+    scoring : callable, default=None
+        ``scoring(estimator, X, Y)`` returns a number, higher is better: a scorer of
+        :mod:`sk_pwiser.metrics`, for example. The estimator passed has `predict_proba`
+        for these rows. None for minus the mean log loss over the tasks.
+    method : {"policy", "greedy", "exhaustive"}, default="policy"
+        How sets are found:
+
+        - "policy" learns a probability per estimator from the scores of drawn sets;
+        - "greedy" adds the estimator that improves the score most, one after the other;
+        - "exhaustive" scores all sets, at most 100,000.
+    n_iter : int, default=300
+        Number of sets that "policy" draws.
+    random_state : int, RandomState instance or None, default=None
+        Seed of the draws of "policy".
+
+    Returns
+    -------
+    sklearn.utils.Bunch
+        Dictionary-like object with the following attributes.
+
+        indices : ndarray of int of shape (n_select,)
+            The selected estimators, in ascending order.
+        weights : ndarray of shape (n_estimators,)
+            Weights that sum to 1: the probabilities of "policy"; otherwise equal
+            weights of the selected estimators, and 0. :func:`distill` takes them.
+        score : float
+            Score of the mean prediction of the selected estimators.
+
+    Raises
+    ------
+    ValueError, TypeError
+        If the pool is empty or smaller than `n_select`, if the tasks of the estimators
+        or labels differ, if there are too many sets for "exhaustive", if a score is not
+        finite, or if another parameter is invalid.
+
+    Notes
+    -----
+    In the paper the reward of a set of models is the validation accuracy of a
+    meta-learner that was trained with them. Here it is the score of their mean
+    prediction, which needs no training. The gradient of the policy is that of the
+    probability of a draw without replacement; the paper sums the logarithms of the
+    models' own probabilities. For sets of one estimator the two are equal.
+
+    References
+    ----------
+    Hu, Shen, Wang, Liu, Yuan and Tao. "Task-Distributionally Robust Data-Free
+    Meta-Learning." :arxiv:`2311.14756`
+
+    Examples
+    --------
+    >>> from sk_pwiser import MultiTaskCTRCVRClassifier
+    >>> from sk_pwiser.datasets import make_ctr_cvr
+    >>> from sk_pwiser.transfer import select_estimators
+    >>> data = make_ctr_cvr(1_200, ctr=0.3, random_state=0)
+    >>> X, Y = data.data, data.target.to_numpy()
+    >>> model = MultiTaskCTRCVRClassifier(max_epochs=3, random_state=0)
+    >>> good = model.fit(X[:800], Y[:800])
+    >>> corrupted = MultiTaskCTRCVRClassifier(max_epochs=3, random_state=0)
+    >>> pool = [good, corrupted.fit(X[:800], Y[799::-1])]
+    >>> found = select_estimators(pool, X[800:], Y[800:], n_select=1, random_state=0)
+    >>> found.indices.tolist(), bool(found.weights[1] < 0.05)
+    ([0], True)
+    """
+    pool = check_pool(estimators)
+    n_select = check_integer("n_select", n_select, at_least=1)
+    if n_select > len(pool):
+        raise ValueError(
+            f"n_select must be at most the number of estimators, {len(pool)}; got "
+            f"{n_select}."
+        )
+    method = check_choice("method", method, METHODS)
+    n_iter = check_integer("n_iter", n_iter, at_least=1)
+    if scoring is not None and not callable(scoring):
+        raise TypeError(f"scoring must be callable or None; got {scoring!r}.")
+    y = check_labels(pool[0], X, Y)
+    score = SubsetScores(predict_each(pool, X), pool[0], X, y, scoring)
+    indices, weights = METHODS[method](
+        score, len(pool), n_select, n_iter, check_random_state(random_state)
+    )
+    return Bunch(indices=np.array(indices), weights=weights, score=score(indices))
+
+
+class SubsetScores:
+    """Scores of the mean predictions of subsets, each computed once.
+
+    Parameters
+    ----------
+    probabilities : ndarray of shape (n_estimators, n_samples, n_tasks)
+        Predictions of the estimators.
+    like : MultiTaskCTRCVRClassifier
+        An estimator with the tasks of all.
+    X : {DataFrame, array-like} of shape (n_samples, n_features)
+        The rows.
+    y : ndarray of shape (n_samples, n_tasks)
+        Labels, 0 or 1.
+    scoring : callable or None
+        The scorer.
+    """
+
+    def __init__(self, probabilities, like, X, y, scoring):
+        self.probabilities = probabilities
+        self.task_names = like.task_names_
+        self.X = X
+        self.Y = y[:, 0].astype(int) if like.classes_.ndim == 1 else y.astype(int)
+        self.scoring = mean_log_loss_scorer if scoring is None else scoring
+        self._known = {}
+
+    def __call__(self, members):
+        """Return the score of a sorted tuple of members."""
+        members = tuple(int(member) for member in members)
+        if members not in self._known:
+            mean = self.probabilities[list(members)].mean(axis=0)
+            model = MeanPrediction(mean, self.task_names)
+            value = float(self.scoring(model, self.X, self.Y))
+            if not np.isfinite(value):
+                raise ValueError(
+                    f"scoring must return a finite number; it returned {value} for the "
+                    f"estimators {list(members)}."
+                )
+            self._known[members] = value
+        return self._known[members]
+
+
+class MeanPrediction(ClassifierMixin, BaseEstimator):
+    """A classifier with known probabilities of certain rows, for scorers.
+
+    The labels of a single task are 0 and 1.
+    """
+
+    def __init__(self, positive, task_names):
+        self.positive = positive
+        self.task_names = task_names
+
+    def __sklearn_is_fitted__(self):
+        return True
+
+    @property
+    def classes_(self):
+        """The labels of each task; 1-D for a single task."""
+        n_tasks = self.positive.shape[1]
+        return np.array([0, 1]) if n_tasks == 1 else np.tile([0, 1], (n_tasks, 1))
+
+    @property
+    def task_names_(self):
+        """Names of the tasks."""
+        return self.task_names
+
+    def predict_proba(self, _X):
+        """Return the probabilities, `(n_samples, 2)` for a single task."""
+        if self.positive.shape[1] == 1:
+            return np.hstack([1 - self.positive, self.positive])
+        return self.positive
+
+
+def _equal_weights(indices, n_members):
+    weights = np.zeros(n_members)
+    weights[list(indices)] = 1 / len(indices)
+    return weights
+
+
+def _policy(score, n_members, size, n_iter, random_state):
+    weights = learn_policy(
+        score,
+        n_members,
+        size,
+        lr=LEARNING_RATE,
+        n_iter=n_iter,
+        random_state=random_state,
+    )
+    best = np.argsort(-weights, kind="stable")[:size]
+    return tuple(sorted(best.tolist())), weights
+
+
+def _greedy(score, n_members, size, *_):
+    chosen = ()
+    for _step in range(size):
+        larger = [
+            tuple(sorted((*chosen, each)))
+            for each in range(n_members)
+            if each not in chosen
+        ]
+        chosen = max(larger, key=score)
+    return chosen, _equal_weights(chosen, n_members)
+
+
+def _exhaustive(score, n_members, size, *_):
+    n_subsets = comb(n_members, size)
+    if n_subsets > MAX_SUBSETS:
+        raise ValueError(
+            f"method='exhaustive' scores at most {MAX_SUBSETS:,} sets; there are "
+            f"{n_subsets:,} of n_select={size} among {n_members} estimators."
+        )
+    chosen = max(combinations(range(n_members), size), key=score)
+    return chosen, _equal_weights(chosen, n_members)
+
+
+METHODS = {"policy": _policy, "greedy": _greedy, "exhaustive": _exhaustive}

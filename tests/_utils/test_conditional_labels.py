@@ -1,0 +1,22 @@
+"""Labels among the rows where the task before happened."""
+
+import torch
+from numpy.testing import assert_allclose, assert_array_equal
+
+from sk_pwiser._utils import conditional_labels
+
+
+def test_labels_of_0_and_1_stay_as_they_are():
+    y = torch.cartesian_prod(*[torch.tensor([0.0, 1.0])] * 3)
+    assert_array_equal(conditional_labels(y), y)
+
+
+def test_probabilities_are_divided_by_those_of_the_task_before():
+    y = torch.tensor([[0.5, 0.1, 0.02], [0.2, 0.3, 0.0], [0.0, 0.0, 0.0]])
+    expected = [[0.5, 0.2, 0.2], [0.2, 1.0, 0.0], [0.0, 0.0, 0.0]]
+    assert_allclose(conditional_labels(y), expected, rtol=1e-6)
+
+
+def test_a_single_task():
+    y = torch.tensor([[0.5], [1.0]])
+    assert_array_equal(conditional_labels(y), y)

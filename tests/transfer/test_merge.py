@@ -1,0 +1,466 @@
+"""Merged estimators: their weights, their coefficients and what they predict."""
+
+import numpy as np
+import pytest
+import torch
+from numpy.testing import assert_allclose, assert_array_equal
+from pools import (
+    Linear,
+    frozen_bytes,
+    linear_estimator,
+    linear_market,
+    weights_of,
+    with_noise,
+    with_weights,
+)
+from refusals import X, Y, small
+from scipy.optimize import minimize
+from scipy.special import expit
+from sklearn.metrics import log_loss
+from torch import nn
+
+from sk_pwiser.networks import MultiTaskNetwork, NetworkOutput
+from sk_pwiser.transfer import fine_tune, merge_estimators, named_parts
+
+GRANULARITIES = ("task", "layer")
+
+
+@pytest.fixture(scope="module")
+def base():
+    return small(max_epochs=3).fit(X, Y)
+
+
+@pytest.fixture(scope="module")
+def members(base):
+    return [with_noise(base, 0.05, seed) for seed in range(3)]
+
+
+def mean_log_loss(model, X, Y):
+    p, y = model.predict_proba(X).astype(float), np.asarray(Y)
+    return np.mean(
+        [log_loss(y[:, k], p[:, k], labels=[0, 1]) for k in range(y.shape[1])]
+    )
+
+
+# Fixed coefficients.
+
+
+def assert_same_weights(first, second):
+    first, second = weights_of(first), weights_of(second)
+    assert first.keys() == second.keys()
+    for name in first:
+        assert_array_equal(first[name], second[name], err_msg=name)
+
+
+@pytest.mark.parametrize("index", range(3))
+def test_a_single_coefficient_of_1_gives_the_estimator_to_the_bit(base, members, index):
+    merged = merge_estimators(base, members, X, objective=None, prior=np.eye(3)[index])
+    assert_same_weights(merged, members[index])
+    assert_array_equal(merged.predict_proba(X), members[index].predict_proba(X))
+
+
+@pytest.mark.parametrize("granularity", GRANULARITIES)
+def test_bounds_of_0_give_the_base_to_the_bit(base, members, granularity):
+    merged = merge_estimators(
+        base, members, X, Y, granularity=granularity, prior=0, bounds=(0, 0)
+    )
+    assert_same_weights(merged, base)
+    assert merged is not base
+
+
+@pytest.mark.parametrize("granularity", GRANULARITIES)
+def test_one_estimator_with_a_coefficient_of_1_stays_as_it_is(
+    base, members, granularity
+):
+    merged = merge_estimators(
+        base, members[:1], X, Y, granularity=granularity, prior=1, bounds=(1, 1)
+    )
+    assert_same_weights(merged, members[0])
+
+
+def test_unit_coefficients_give_the_sum_of_task_arithmetic_to_the_bit(base, members):
+    merged = merge_estimators(base, members, X, Y, prior=1, bounds=(1, 1))
+    start = {n: w.astype(np.float64) for n, w in weights_of(base).items()}
+    total = {n: w.copy() for n, w in start.items()}
+    for member in members:
+        for name, w in weights_of(member).items():
+            total[name] += w.astype(np.float64) - start[name]
+    for name, w in weights_of(merged).items():
+        assert_array_equal(w, total[name].astype(np.float32))
+
+
+def test_a_merged_estimator_is_an_ordinary_fitted_one(base, members):
+    merged = merge_estimators(base, members, X, Y)
+    assert merged.get_params() == base.get_params()
+    assert merged.task_names_ == base.task_names_
+    assert merged.n_iter_ == base.n_iter_
+    assert not merged.net_.optimizer_.state
+    merged.partial_fit(X, Y)
+
+
+# Coefficients that are searched.
+
+
+def linear_pool(seed=0, n_members=3):
+    """Return a linear base, members, and rows of both."""
+    rng = np.random.default_rng(seed)
+    weights = rng.normal(0, 0.7, (2, 4))
+    rows, labels = linear_market(4_000, weights, [-2.0, -3.0], seed)
+    base = linear_estimator(rows, labels)
+    members = [
+        with_weights(base, lambda _n, w: (w + rng.normal(0, 0.5, w.shape)).astype("f4"))
+        for _ in range(n_members)
+    ]
+    return base, members, rows, labels
+
+
+def linear_logits(estimator, rows):
+    """Compute the logits of a linear estimator in float64."""
+    weights = weights_of(estimator)
+    return rows @ weights["head.weight"].T.astype(float) + weights["head.bias"]
+
+
+def test_the_coefficients_of_a_linear_model_are_those_of_scipy():
+    base, members, rows, labels = linear_pool()
+    merged, found = merge_estimators(
+        base, members, rows, labels, bounds=(-2, 2), return_coefficients=True
+    )
+    start = linear_logits(base, rows)
+    vectors = np.array([linear_logits(member, rows) - start for member in members])
+
+    def objective(coefficients):
+        z = start + np.tensordot(coefficients, vectors, axes=1)
+        return np.mean(np.logaddexp(0, z) - labels * z)
+
+    expected = minimize(objective, np.zeros(3), method="Nelder-Mead", tol=1e-10)
+    assert_allclose(found, expected.x, atol=2e-3)
+    assert_allclose(mean_log_loss(merged, rows, labels), expected.fun, rtol=1e-5)
+    assert np.abs(found).min() > 0.02  # none of them is trivial
+
+
+def test_the_bounds_hold():
+    base, members, rows, labels = linear_pool()
+    _, free = merge_estimators(
+        base, members, rows, labels, bounds=(-2, 2), return_coefficients=True
+    )
+    _, found = merge_estimators(
+        base,
+        members,
+        rows,
+        labels,
+        prior=0.1,
+        bounds=(0, 0.2),
+        return_coefficients=True,
+    )
+    assert found.min() >= 0
+    assert found.max() <= 0.2
+    assert free.min() < 0 or free.max() > 0.2
+
+
+@pytest.mark.parametrize("objective", ["log_loss", "entropy"])
+@pytest.mark.parametrize("granularity", GRANULARITIES)
+def test_the_search_is_never_worse_than_its_start(
+    base, members, objective, granularity
+):
+    start, found = (
+        merge_estimators(base, members, X, Y, objective=each, granularity=granularity)
+        for each in (None, objective)
+    )
+    if objective == "log_loss":
+        values = [mean_log_loss(model, X, Y) for model in (start, found)]
+    else:
+        p = [model.predict_proba(X).astype(float) for model in (start, found)]
+        values = [-np.mean(q * np.log(q) + (1 - q) * np.log(1 - q)) for q in p]
+    assert values[1] < values[0]
+
+
+def test_layers_have_coefficients_of_their_own(base, members):
+    losses = {}
+    for granularity in GRANULARITIES:
+        merged, found = merge_estimators(
+            base, members, X, Y, granularity=granularity, return_coefficients=True
+        )
+        losses[granularity] = mean_log_loss(merged, X, Y)
+    assert found.keys() == weights_of(base).keys()
+    assert all(values.shape == (3,) for values in found.values())
+    assert losses["layer"] < losses["task"]
+
+
+def test_a_merge_of_two_markets_beats_both_on_the_pooled_rows():
+    """Fine-tuning on few rows added opposite noise to the truth."""
+    rng = np.random.default_rng(1)
+    truth, noise = rng.normal(0, 0.8, (2, 5)), rng.normal(0, 0.6, (2, 5))
+    rows, labels = linear_market(6_000, truth, [-1.0, -2.0], 1)
+    model = linear_estimator(rows, labels)
+    states = [truth * 0.3, truth + noise, truth - noise]
+    base, *members = (
+        with_weights(
+            model,
+            lambda name, w, state=state: (
+                np.float32(state if name == "head.weight" else [-1.0, -2.0]).reshape(
+                    w.shape
+                )
+                if name.startswith("head")
+                else w
+            ),
+        )
+        for state in states
+    )
+    half = slice(3_000), slice(3_000, None)
+    merged, found = merge_estimators(
+        base, members, rows[half[0]], labels[half[0]], return_coefficients=True
+    )
+    losses = [
+        mean_log_loss(each, rows[half[1]], labels[half[1]])
+        for each in (merged, base, *members)
+    ]
+    assert losses[0] < min(losses[1:])
+    assert_allclose(found, 0.5, atol=0.15)
+
+
+def test_the_entropy_drives_probabilities_below_a_low_base_rate():
+    """Two markets at 2 %, and a common start that predicts too much."""
+    weights = np.array([[0.6, 0.6]])
+    rows, labels = linear_market(20_000, weights, [-4.4], 0)
+    model = linear_estimator(rows, labels[:, 0])
+
+    def with_head(w, b):
+        values = {"head.weight": [w], "head.bias": [b]}
+        return with_weights(
+            model,
+            lambda name, old: np.float32(values.get(name, old)).reshape(old.shape),
+        )
+
+    base = with_head([0.0, 0.0], -3.3)
+    members = [with_head([1.0, 0.0], -4.4), with_head([0.0, 1.0], -4.4)]
+    results = {}
+    for objective in (None, "entropy", "log_loss"):
+        merged, found = merge_estimators(
+            base,
+            members,
+            rows,
+            labels[:, 0],
+            objective=objective,
+            return_coefficients=True,
+        )
+        p = merged.predict_proba(rows)[:, 1].astype(float)
+        results[objective] = found, p.mean() / labels.mean(), log_loss(labels, p)
+    assert_allclose(results["entropy"][0], 1)
+    assert (results["log_loss"][0] < 0.9).all()
+    assert results["entropy"][1] < 0.7
+    assert_allclose(results["log_loss"][1], 1, atol=0.2)
+    assert results["log_loss"][2] < results[None][2] < results["entropy"][2]
+
+
+# Trimming, frozen parts, realignment.
+
+
+def test_trimming_leaves_most_weights_at_the_base(base, members):
+    merged = merge_estimators(base, members, X, Y, prior=1, bounds=(1, 1), trim=0.9)
+    pairs = zip(weights_of(merged).values(), weights_of(base).values(), strict=True)
+    share = np.mean(np.concatenate([(a == b).ravel() for a, b in pairs]))
+    # At most 10 % per member, less those that lose the election.
+    assert 0.7 < share < 0.95
+
+
+@pytest.mark.parametrize("freeze", ["embedding", ("towers", "embedding")])
+def test_frozen_parts_are_those_of_the_base_to_the_bit(base, members, freeze):
+    merged, found = merge_estimators(
+        base,
+        members,
+        X,
+        Y,
+        granularity="layer",
+        freeze=freeze,
+        realign=True,
+        return_coefficients=True,
+    )
+    wanted = [freeze] if isinstance(freeze, str) else freeze
+    frozen = [
+        name
+        for part, names in named_parts(base).items()
+        for name in names
+        if part.partition(".")[0] in wanted
+    ]
+    first, second = weights_of(base), weights_of(merged)
+    for name in first:
+        assert np.array_equal(first[name], second[name]) == (name in frozen), name
+        assert (name in found) != (name in frozen)
+    assert all(p.requires_grad for p in merged.net_.module_.parameters())
+
+
+def test_realignment_lowers_the_held_out_loss_of_a_disturbed_merge():
+    rows, held_out = slice(200), slice(200, None)
+    base = small(max_epochs=10).fit(X[rows], Y[rows])
+    members = [
+        fine_tune(base, X[rows], Y[rows], extend=False, max_epochs=1, random_state=0),
+        with_noise(base, 0.5, 0),
+    ]
+    losses = []
+    for realign in (False, True, {"max_epochs": 5}):
+        merged = merge_estimators(
+            base,
+            members,
+            X[rows],
+            Y[rows],
+            objective=None,
+            prior=0.5,
+            realign=realign,
+            random_state=0,
+        )
+        assert merged.get_params() == base.get_params()
+        losses.append(mean_log_loss(merged, X[held_out], Y[held_out]))
+    assert losses[0] > losses[1] > losses[2]
+
+
+def test_no_rows_for_realignment_give_the_plain_merge(base, members):
+    plain = merge_estimators(base, members, X, Y)
+    for realign in (False, {"X": X[:0], "Y": Y[:0]}, {"max_epochs": 0}):
+        assert_same_weights(
+            plain, merge_estimators(base, members, X, Y, realign=realign)
+        )
+
+
+def test_realignment_depends_on_the_seed_only(base, members):
+    first, second, other = (
+        merge_estimators(base, members, X, Y, realign=True, random_state=seed)
+        for seed in (0, 0, 1)
+    )
+    assert_same_weights(first, second)
+    with pytest.raises(AssertionError):
+        assert_same_weights(first, other)
+
+
+def test_a_corrupted_estimator_has_the_smallest_coefficient():
+    base, _, rows, labels = linear_pool(n_members=1)
+    # The weights that the labels were drawn with.
+    weights = {
+        "head.weight": np.random.default_rng(0).normal(0, 0.7, (2, 4)),
+        "head.bias": [-2.0, -3.0],
+    }
+    truth = with_weights(base, lambda name, w: np.float32(weights.get(name, w)))
+    corrupted = with_weights(base, lambda _n, w: -2 * w)
+    merged, found = merge_estimators(
+        base,
+        [truth, corrupted],
+        rows,
+        labels,
+        return_coefficients=True,
+        bounds=(0, 1.5),
+    )
+    assert found[1] < 0.05
+    assert mean_log_loss(merged, rows, labels) <= mean_log_loss(truth, rows, labels)
+
+
+class Normalised(MultiTaskNetwork):
+    """A network with batch normalisation."""
+
+    def __init__(self, spec):
+        super().__init__(spec)
+        self.hidden = nn.Linear(self.width, 8)
+        self.norm = nn.BatchNorm1d(8)
+        self.head = nn.Linear(8, self.n_tasks)
+
+    def forward(self, codes, numeric):
+        hidden = self.norm(self.hidden(self.input_layer(codes, numeric)))
+        return NetworkOutput(self.head(torch.relu(hidden)))
+
+
+def test_statistics_of_batch_normalisation_are_those_of_the_rows():
+    base = small(network=Normalised, network_params=None).fit(X, Y)
+    members = [with_noise(base, 0.2, seed) for seed in range(2)]
+    merged = merge_estimators(base, members, X, objective=None, prior=0.5)
+    network = merged.net_.module_
+    codes, numeric = map(torch.from_numpy, merged._result.schema.transform(X))
+    with torch.no_grad():
+        hidden = network.hidden(network.input_layer(codes.long(), numeric)).numpy()
+    assert_allclose(
+        network.norm.running_mean, hidden.mean(axis=0), rtol=1e-4, atol=1e-5
+    )
+    assert_allclose(network.norm.running_var, hidden.var(axis=0, ddof=1), rtol=1e-3)
+    assert network.norm.momentum == base.net_.module_.norm.momentum
+    assert not network.training
+
+
+# What stays as it was, and what is refused.
+
+
+def test_the_estimators_are_not_changed(base, members):
+    before = [frozen_bytes(each) for each in (base, *members)]
+    states = torch.get_rng_state(), np.random.get_state()[1].copy()  # noqa: NPY002
+    merge_estimators(
+        base,
+        members,
+        X,
+        Y,
+        granularity="layer",
+        trim=0.2,
+        freeze="embedding",
+        realign=True,
+        random_state=0,
+    )
+    assert [frozen_bytes(each) for each in (base, *members)] == before
+    assert_array_equal(torch.get_rng_state(), states[0])
+    assert_array_equal(np.random.get_state()[1], states[1])  # noqa: NPY002
+
+
+@pytest.mark.parametrize(
+    ("change", "error", "message"),
+    [
+        ({"estimators": []}, ValueError, "it is empty"),
+        ({"base": small()}, ValueError, "base, a MultiTask.*is not fitted"),
+        ({"X": X[:0], "Y": Y[:0]}, ValueError, "X must have at least one row"),
+        ({"Y": None}, ValueError, "Y must not be None with objective='log_loss'"),
+        (
+            {"Y": None, "objective": "entropy", "realign": True},
+            ValueError,
+            "Y must not be None with realign",
+        ),
+        ({"Y": Y[:-1]}, ValueError, "X has 300 rows, Y has 299"),
+        ({"objective": "auc"}, ValueError, "objective must be one of.*'auc'"),
+        ({"granularity": "row"}, ValueError, "granularity must be one of.*'row'"),
+        ({"prior": [0.3, 0.3]}, ValueError, r"one per estimator, 3.*\(2,\)"),
+        ({"prior": 2.0}, ValueError, r"within the bounds \(0, 1\); got 2.0"),
+        ({"prior": np.nan}, ValueError, "within the bounds"),
+        ({"bounds": (1, 0)}, ValueError, "ascending order"),
+        ({"bounds": 1.0}, ValueError, "pair of numbers; got 1.0"),
+        ({"bounds": ("a", 1)}, TypeError, "bounds must be a number; got 'a'"),
+        ({"trim": 1.0}, ValueError, "trim must be finite and >= 0 and < 1"),
+        ({"freeze": "tower"}, ValueError, r"'tower'; the parts .*'towers.click'"),
+        (
+            {"freeze": ("embedding", "bottom", "towers")},
+            ValueError,
+            "freeze must leave a part",
+        ),
+        ({"realign": 3}, TypeError, "realign must be a bool or a dict; got 3"),
+        ({"realign": {"lr": 1}}, ValueError, "realign holds 'lr'; its keys are"),
+        ({"realign": {"X": X}}, ValueError, "both X and Y"),
+        ({"realign": {"max_epochs": -1}}, ValueError, "max_epochs in realign"),
+    ],
+)
+def test_invalid_arguments_are_refused(base, members, change, error, message):
+    arguments = {"base": base, "estimators": members, "X": X, "Y": Y, **change}
+    with pytest.raises(error, match=message):
+        merge_estimators(**arguments)
+
+
+def test_the_first_difference_to_the_base_is_named(base, members):
+    wider = small(network_params={"bottom_units": (9,), "tower_units": (4,)}).fit(X, Y)
+    message = r"estimators\[3\] differs from base in the parameter bottom_units.*\(9,\)"
+    with pytest.raises(ValueError, match=message):
+        merge_estimators(base, [*members, wider], X, Y)
+    other = small().fit(X[:200], Y[:200])
+    with pytest.raises(ValueError, match=r"estimators\[0\] differs from base in the"):
+        merge_estimators(base, [other], X, Y)
+
+
+def test_a_linear_network_has_a_head_only():
+    """The closed forms above rely on it."""
+    base, *_ = linear_pool(n_members=1)
+    assert isinstance(base.net_.module_, Linear)
+    weights = weights_of(base)
+    assert weights["head.weight"].shape == (2, 4)
+    rows = np.random.default_rng(0).standard_normal((5, 4))
+    scale = base._result.schema.encoder.transform(rows)[1]
+    z = scale @ weights["head.weight"].T + weights["head.bias"]
+    assert_allclose(base.predict_proba(rows), expit(z), rtol=1e-5)

@@ -1,0 +1,153 @@
+"""Selection of estimators, with a corrupted one in the pool."""
+
+import numpy as np
+import pytest
+from numpy.testing import assert_allclose, assert_array_equal
+from pools import frozen_bytes, with_noise
+from refusals import small
+from sklearn.metrics import get_scorer, log_loss
+
+from sk_pwiser.datasets import make_ctr_cvr
+from sk_pwiser.metrics import ctr_auc_scorer, cvr_auc_scorer, mean_auc_scorer
+from sk_pwiser.transfer import distill, market_mixup, select_estimators
+
+DATA = make_ctr_cvr(2_000, ctr=0.4, cvr=0.4, random_state=0)
+X, Y = DATA.data[1_000:], DATA.target[1_000:]
+
+
+@pytest.fixture(scope="module")
+def pool():
+    """Three estimators, of which the second was fitted with flipped labels."""
+    rows, labels = DATA.data[:1_000], DATA.target[:1_000]
+    flipped = np.column_stack([1 - labels["click"], np.zeros(1_000, dtype=int)])
+    flipped[:, 1] = flipped[:, 0] * np.random.default_rng(0).integers(0, 2, 1_000)
+    return [
+        small(max_epochs=10, random_state=seed).fit(rows, y)
+        for seed, y in enumerate([labels.to_numpy(), flipped, labels.to_numpy()])
+    ]
+
+
+@pytest.mark.parametrize("n_select", [1, 2])
+@pytest.mark.parametrize("seed", [0, 1, 2])
+def test_a_corrupted_estimator_ends_with_a_weight_below_5_percent(pool, n_select, seed):
+    found = select_estimators(pool, X, Y, n_select=n_select, random_state=seed)
+    expected = select_estimators(pool, X, Y, n_select=n_select, method="exhaustive")
+    assert found.weights[1] < 0.05
+    assert_allclose(found.weights.sum(), 1)
+    assert_array_equal(found.indices, expected.indices)
+    assert found.score == expected.score
+
+
+def test_equal_estimators_keep_equal_weights(pool):
+    equal = [with_noise(pool[0], 0.0, 0) for _ in range(4)]
+    found = select_estimators(equal, X, Y, n_select=2, random_state=0)
+    assert_allclose(found.weights, 0.25)
+
+
+@pytest.mark.parametrize("scoring", [None, mean_auc_scorer, cvr_auc_scorer])
+def test_the_exhaustive_choice_is_that_of_all_sets(pool, scoring):
+    found = select_estimators(
+        pool, X, Y, n_select=2, method="exhaustive", scoring=scoring
+    )
+    p = np.array([model.predict_proba(X).astype(float) for model in pool])
+    y = Y.to_numpy()
+    sets = [(0, 1), (0, 2), (1, 2)]
+    if scoring is None:
+        scores = [
+            -np.mean([log_loss(y[:, k], p[list(s)].mean(axis=0)[:, k]) for k in (0, 1)])
+            for s in sets
+        ]
+        assert_allclose(found.score, max(scores))
+    else:
+        scores = [1.0 * (1 not in s) for s in sets]  # without the corrupted one
+    assert tuple(found.indices) == sets[int(np.argmax(scores))]
+    assert found.weights.tolist() == [0.5, 0, 0.5]
+
+
+def test_greedy_adds_the_estimator_that_improves_most(pool):
+    larger = [*pool, with_noise(pool[0], 0.3, 0)]
+    first = select_estimators(larger, X, Y, n_select=1, method="exhaustive").indices[0]
+    found = select_estimators(larger, X, Y, n_select=2, method="greedy")
+    p = np.array([model.predict_proba(X).astype(float) for model in larger])
+    y = Y.to_numpy()
+    losses = {
+        other: np.mean(
+            [log_loss(y[:, k], p[[first, other]].mean(axis=0)[:, k]) for k in (0, 1)]
+        )
+        for other in range(4)
+        if other != first
+    }
+    assert set(found.indices) == {first, min(losses, key=losses.get)}
+    assert_allclose(found.score, -min(losses.values()))
+
+
+def test_all_estimators_may_be_selected(pool):
+    for method in ("policy", "greedy", "exhaustive"):
+        found = select_estimators(pool, X, Y, n_select=3, method=method, n_iter=5)
+        assert found.indices.tolist() == [0, 1, 2]
+
+
+def test_a_single_task_and_scorers_of_scikit_learn(pool):
+    target = np.where(DATA.target["click"] == 1, "yes", "no")
+    models = [
+        small(max_epochs=5).fit(DATA.data[:1_000], labels)
+        for labels in (target[:1_000], target[999::-1])
+    ]
+    for scoring in (None, ctr_auc_scorer, get_scorer("roc_auc")):
+        found = select_estimators(
+            models, X, target[1_000:], n_select=1, scoring=scoring, method="greedy"
+        )
+        assert found.indices.tolist() == [0]
+
+
+def test_networks_and_encoders_may_differ(pool):
+    other = small(network="mmoe", network_params=None, embedding_dim=4)
+    other.fit(DATA.data[:1_000], DATA.target[:1_000])
+    found = select_estimators([other, pool[1]], X, Y, n_select=1, random_state=0)
+    assert found.indices.tolist() == [0]
+
+
+def test_weights_of_the_selection_protect_the_student(pool):
+    found = select_estimators(pool, X, Y, n_select=2, random_state=0)
+    student = small(max_epochs=10, random_state=0)
+    for train in (distill, market_mixup):
+        protected = train(pool, X, weights=found.weights, student=student)
+        plain = train(pool, X, student=student)
+        assert protected.score(X, Y) > plain.score(X, Y)
+
+
+def test_the_estimators_are_not_changed(pool):
+    before = [frozen_bytes(each) for each in pool]
+    state = np.random.get_state()[1].copy()  # noqa: NPY002
+    select_estimators(pool, X, Y, n_select=2, random_state=0)
+    assert [frozen_bytes(each) for each in pool] == before
+    assert_array_equal(np.random.get_state()[1], state)  # noqa: NPY002
+
+
+@pytest.mark.parametrize(
+    ("change", "error", "message"),
+    [
+        ({"estimators": []}, ValueError, "it is empty"),
+        ({"n_select": 4}, ValueError, "at most the number of estimators, 3; got 4"),
+        ({"n_select": 0}, ValueError, "n_select must be an integer >= 1; got 0"),
+        ({"n_select": 1.5}, TypeError, "n_select must be an integer"),
+        ({"method": "best"}, ValueError, "method must be one of.*'best'"),
+        ({"scoring": "roc_auc"}, TypeError, "scoring must be callable or None"),
+        ({"scoring": lambda *_: np.nan}, ValueError, "finite number; it returned nan"),
+        ({"X": X[:0], "Y": Y[:0]}, ValueError, "X must have at least one row"),
+        ({"Y": Y[:-1]}, ValueError, "X has 1000 rows, Y has 999"),
+        ({"Y": Y.to_numpy()[:, :1]}, ValueError, r"must have the tasks \['click', 'c"),
+        ({"n_iter": 0}, ValueError, "n_iter must be an integer >= 1"),
+    ],
+)
+def test_invalid_arguments_are_refused(pool, change, error, message):
+    arguments = {"estimators": pool, "X": X, "Y": Y, "n_select": 1, **change}
+    with pytest.raises(error, match=message):
+        select_estimators(**arguments)
+
+
+def test_too_many_sets_are_refused(pool):
+    many = pool[:1] * 30
+    message = "at most 100,000 sets; there are 142,506 of n_select=5 among 30"
+    with pytest.raises(ValueError, match=message):
+        select_estimators(many, X, Y, n_select=5, method="exhaustive")
