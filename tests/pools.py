@@ -6,6 +6,7 @@ import io
 import numpy as np
 import torch
 from scipy.special import expit
+from sklearn.metrics import log_loss
 from sklearn.utils import Bunch
 from torch import nn
 
@@ -25,7 +26,7 @@ class Linear(MultiTaskNetwork):
 
 
 def linear_estimator(X, Y):
-    """Fit a linear estimator, whose inputs are the columns of `X` as they are given.
+    """Fit a linear estimator, whose inputs are the columns of `X`.
 
     The columns must have the mean 0 and the variance 1.
     """
@@ -103,3 +104,10 @@ def linear_market(n_samples, weights, intercepts, seed):
     X = (X - X.mean(axis=0)) / X.std(axis=0)
     p = expit(X @ weights.T + np.asarray(intercepts))
     return X, (rng.random(p.shape) < p).astype(int)
+
+
+def mean_log_loss(estimator, X, Y):
+    """Return the mean log loss over the tasks."""
+    p, y = estimator.predict_proba(X).astype(float), np.asarray(Y)
+    tasks = range(y.shape[1])
+    return np.mean([log_loss(y[:, k], p[:, k], labels=[0, 1]) for k in tasks])

@@ -15,8 +15,8 @@ def conditional_labels(y: Tensor) -> Tensor:
     Returns
     -------
     Tensor of shape (batch, n_tasks)
-        P(Y_k = 1 | Y_{k-1} = 1, impression), at most 1. Labels of 0 and 1 stay as they
-        are, also where the task before did not happen.
+        P(Y_k = 1 | Y_{k-1} = 1, impression), at most 1. Labels of 0 and 1 are not
+        changed, also where the task before did not happen.
     """
     before = torch.where(y[:, :-1] > 0, y[:, :-1], 1.0)
     return torch.cat([y[:, :1], (y[:, 1:] / before).clamp(max=1)], dim=1)

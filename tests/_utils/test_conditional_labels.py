@@ -6,7 +6,7 @@ from numpy.testing import assert_allclose, assert_array_equal
 from sk_pwiser._utils import conditional_labels
 
 
-def test_labels_of_0_and_1_stay_as_they_are():
+def test_labels_of_0_and_1_are_not_changed():
     y = torch.cartesian_prod(*[torch.tensor([0.0, 1.0])] * 3)
     assert_array_equal(conditional_labels(y), y)
 

@@ -1,0 +1,172 @@
+"""Coefficients of linear models, where the best ones are known."""
+
+import numpy as np
+from numpy.testing import assert_allclose
+from pools import (
+    Linear,
+    linear_estimator,
+    linear_market,
+    mean_log_loss,
+    weights_of,
+    with_weights,
+)
+from scipy.optimize import minimize
+from scipy.special import expit
+from sklearn.metrics import log_loss
+
+from sk_pwiser.transfer import merge_estimators
+
+
+def linear_pool(seed=0, n_members=3):
+    """Return a linear base, members, and rows of both."""
+    rng = np.random.default_rng(seed)
+    weights = rng.normal(0, 0.7, (2, 4))
+    rows, labels = linear_market(4_000, weights, [-2.0, -3.0], seed)
+    base = linear_estimator(rows, labels)
+    members = [
+        with_weights(base, lambda _n, w: (w + rng.normal(0, 0.5, w.shape)).astype("f4"))
+        for _ in range(n_members)
+    ]
+    return base, members, rows, labels
+
+
+def linear_logits(estimator, rows):
+    """Compute the logits of a linear estimator in float64."""
+    weights = weights_of(estimator)
+    return rows @ weights["head.weight"].T.astype(float) + weights["head.bias"]
+
+
+def test_the_coefficients_of_a_linear_model_are_those_of_scipy():
+    base, members, rows, labels = linear_pool()
+    merged, found = merge_estimators(
+        base, members, rows, labels, bounds=(-2, 2), return_coefficients=True
+    )
+    start = linear_logits(base, rows)
+    vectors = np.array([linear_logits(member, rows) - start for member in members])
+
+    def objective(coefficients):
+        z = start + np.tensordot(coefficients, vectors, axes=1)
+        return np.mean(np.logaddexp(0, z) - labels * z)
+
+    expected = minimize(objective, np.zeros(3), method="Nelder-Mead", tol=1e-10)
+    assert_allclose(found, expected.x, atol=2e-3)
+    assert_allclose(mean_log_loss(merged, rows, labels), expected.fun, rtol=1e-5)
+    assert np.abs(found).min() > 0.02  # none of them is trivial
+
+
+def test_the_bounds_hold():
+    base, members, rows, labels = linear_pool()
+    _, free = merge_estimators(
+        base, members, rows, labels, bounds=(-2, 2), return_coefficients=True
+    )
+    _, found = merge_estimators(
+        base,
+        members,
+        rows,
+        labels,
+        prior=0.1,
+        bounds=(0, 0.2),
+        return_coefficients=True,
+    )
+    assert found.min() >= 0
+    assert found.max() <= 0.2
+    assert free.min() < 0 or free.max() > 0.2
+
+
+def test_a_merge_of_two_markets_beats_both_on_the_pooled_rows():
+    """Fine-tuning on few rows added opposite noise to the truth."""
+    rng = np.random.default_rng(1)
+    truth, noise = rng.normal(0, 0.8, (2, 5)), rng.normal(0, 0.6, (2, 5))
+    rows, labels = linear_market(6_000, truth, [-1.0, -2.0], 1)
+    model = linear_estimator(rows, labels)
+    states = [truth * 0.3, truth + noise, truth - noise]
+    base, *members = (
+        with_weights(
+            model,
+            lambda name, w, state=state: (
+                np.float32(state if name == "head.weight" else [-1.0, -2.0]).reshape(
+                    w.shape
+                )
+                if name.startswith("head")
+                else w
+            ),
+        )
+        for state in states
+    )
+    half = slice(3_000), slice(3_000, None)
+    merged, found = merge_estimators(
+        base, members, rows[half[0]], labels[half[0]], return_coefficients=True
+    )
+    losses = [
+        mean_log_loss(each, rows[half[1]], labels[half[1]])
+        for each in (merged, base, *members)
+    ]
+    assert losses[0] < min(losses[1:])
+    assert_allclose(found, 0.5, atol=0.15)
+
+
+def test_the_entropy_drives_probabilities_below_a_low_base_rate():
+    """Two markets at 2 %, and a common start that predicts too much."""
+    weights = np.array([[0.6, 0.6]])
+    rows, labels = linear_market(20_000, weights, [-4.4], 0)
+    model = linear_estimator(rows, labels[:, 0])
+
+    def with_head(w, b):
+        values = {"head.weight": [w], "head.bias": [b]}
+        return with_weights(
+            model,
+            lambda name, old: np.float32(values.get(name, old)).reshape(old.shape),
+        )
+
+    base = with_head([0.0, 0.0], -3.3)
+    members = [with_head([1.0, 0.0], -4.4), with_head([0.0, 1.0], -4.4)]
+    results = {}
+    for objective in (None, "entropy", "log_loss"):
+        merged, found = merge_estimators(
+            base,
+            members,
+            rows,
+            labels[:, 0],
+            objective=objective,
+            return_coefficients=True,
+        )
+        p = merged.predict_proba(rows)[:, 1].astype(float)
+        results[objective] = found, p.mean() / labels.mean(), log_loss(labels, p)
+    assert_allclose(results["entropy"][0], 1)
+    assert (results["log_loss"][0] < 0.9).all()
+    assert results["entropy"][1] < 0.7
+    assert_allclose(results["log_loss"][1], 1, atol=0.2)
+    assert results["log_loss"][2] < results[None][2] < results["entropy"][2]
+
+
+def test_a_corrupted_estimator_has_the_smallest_coefficient():
+    base, _, rows, labels = linear_pool(n_members=1)
+    # The weights that the labels were drawn with.
+    weights = {
+        "head.weight": np.random.default_rng(0).normal(0, 0.7, (2, 4)),
+        "head.bias": [-2.0, -3.0],
+    }
+    truth = with_weights(base, lambda name, w: np.float32(weights.get(name, w)))
+    corrupted = with_weights(base, lambda _n, w: -2 * w)
+    merged, found = merge_estimators(
+        base,
+        [truth, corrupted],
+        rows,
+        labels,
+        return_coefficients=True,
+        bounds=(0, 1.5),
+    )
+    assert found[1] < 0.05
+    assert mean_log_loss(merged, rows, labels) <= mean_log_loss(truth, rows, labels)
+
+
+def test_a_linear_network_has_a_head_only():
+    """The closed forms above rely on it."""
+    base, *_ = linear_pool(n_members=1)
+    assert isinstance(base.net_.module_, Linear)
+    weights = weights_of(base)
+    assert weights["head.weight"].shape == (2, 4)
+    rows = np.random.default_rng(0).standard_normal((5, 4))
+    scale = base._result.schema.encoder.transform(rows)[1]
+    z = scale @ weights["head.weight"].T + weights["head.bias"]
+    assert_allclose(base.predict_proba(rows), expit(z), rtol=1e-5)
