@@ -9,8 +9,8 @@ from sk_pwiser._training import fit
 from sk_pwiser.transfer._fine_tune import fine_tune
 from sk_pwiser.transfer._pool import (
     check_pool,
-    check_rows,
     check_same_tasks,
+    check_table,
     check_weights,
     predict_each,
 )
@@ -80,7 +80,7 @@ def distill(estimators, X, *, weights=None, student):
     """
     pool = check_pool(estimators)
     check_student(student, pool[0])
-    check_rows(X)
+    X = check_table(X)
     values = check_weights(weights, len(pool))
     used = np.flatnonzero(values)
     each = predict_each([pool[index] for index in used], X)

@@ -4,7 +4,8 @@ import numpy as np
 import torch
 from torch.func import functional_call
 
-from sk_pwiser.transfer._pool import check_markets, check_members, check_rows, encode
+from sk_pwiser._table import n_rows
+from sk_pwiser.transfer._pool import check_markets, check_members, check_table, encode
 from sk_pwiser.transfer._task_vectors import combine, read_state
 
 
@@ -77,7 +78,7 @@ def merge_interference(base, estimators, X, *, coefficients=1.0, markets=None):
     True
     """
     members = check_members(base, estimators)
-    n_samples = check_rows(X)
+    X = check_table(X)
     values = np.asarray(coefficients, dtype=float)
     if values.shape not in ((), (len(members),)) or not np.isfinite(values).all():
         raise ValueError(
@@ -85,7 +86,7 @@ def merge_interference(base, estimators, X, *, coefficients=1.0, markets=None):
             f"{len(members)}; got {coefficients!r}."
         )
     values = np.broadcast_to(values, (len(members),))
-    markets = check_markets(markets, n_samples, len(members))
+    markets = check_markets(markets, n_rows(X), len(members))
     rows = encode(base, X)
     first, states = read_state(base), [read_state(member) for member in members]
 

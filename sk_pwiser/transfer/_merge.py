@@ -7,7 +7,7 @@ from sk_pwiser._utils import check_choice, check_number
 from sk_pwiser.transfer._compatible import named_parts
 from sk_pwiser.transfer._copies import with_state
 from sk_pwiser.transfer._merge_objective import OBJECTIVES, MergeObjective
-from sk_pwiser.transfer._pool import check_labels, check_members, check_rows, encode
+from sk_pwiser.transfer._pool import check_labels, check_members, check_table, encode
 from sk_pwiser.transfer._realign import check_realign
 from sk_pwiser.transfer._task_vectors import combine, read_state, trim_vectors
 
@@ -142,7 +142,7 @@ def merge_estimators(
     if trim is not None:
         trim = check_number("trim", trim, at_least=0, below=1)
     frozen = _frozen_names(base, freeze)
-    check_rows(X)
+    X = check_table(X)
     if objective == "log_loss" and Y is None:
         raise ValueError("Y must not be None with objective='log_loss'.")
     y = None if Y is None else check_labels(base, X, Y)

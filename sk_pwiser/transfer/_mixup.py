@@ -2,13 +2,14 @@
 
 import numpy as np
 
+from sk_pwiser._table import n_rows
 from sk_pwiser._training import InputMixup
 from sk_pwiser._utils import check_number
 from sk_pwiser.transfer._distill import check_student, train_on_probabilities
 from sk_pwiser.transfer._pool import (
     check_markets,
     check_pool,
-    check_rows,
+    check_table,
     check_weights,
     predict_each,
 )
@@ -95,7 +96,8 @@ def market_mixup(
             f"compiled network does not support; set compile=False, not "
             f"{student.compile!r}, in student."
         )
-    n_samples = check_rows(X)
+    X = check_table(X)
+    n_samples = n_rows(X)
     values = check_weights(weights, len(pool))
     indices = check_markets(markets, n_samples, len(pool))
     mixup = InputMixup(

@@ -3,7 +3,7 @@
 import numpy as np
 import torch
 
-from sk_pwiser._table import check_targets, n_rows
+from sk_pwiser._table import as_table, check_targets, n_rows
 from sk_pwiser._training import Impressions
 from sk_pwiser.transfer._compatible import check_fitted, find_difference
 
@@ -65,12 +65,12 @@ def check_members(base, estimators):
     return members
 
 
-def check_rows(X):
-    """Return the number of rows of a table, at least 1."""
-    found = n_rows(X)
-    if found < 1:
+def check_table(X):
+    """Return a table that can be read several times, with at least one row."""
+    X = as_table(X)
+    if n_rows(X) < 1:
         raise ValueError("X must have at least one row; it has none.")
-    return found
+    return X
 
 
 def check_labels(estimator, X, Y):
@@ -82,7 +82,7 @@ def check_labels(estimator, X, Y):
         If the labels are invalid, their number is not that of the rows, or their tasks
         are not those of the estimator.
     """
-    found, names = check_rows(X), estimator.task_names_
+    found, names = n_rows(X), estimator.task_names_
     is_single = estimator.classes_.ndim == 1
     targets = check_targets(
         Y,

@@ -7,7 +7,7 @@ import numpy as np
 import torch
 from sklearn.utils import check_random_state
 
-from sk_pwiser._table import n_rows
+from sk_pwiser._table import as_table, n_rows
 from sk_pwiser._training import Freezer
 from sk_pwiser._utils import check_integer
 from sk_pwiser.transfer._fine_tune import fine_tune
@@ -83,6 +83,7 @@ def check_realign(realign, base, X, Y):
     max_epochs = check_integer(
         "max_epochs in realign", realign.get("max_epochs", 1), at_least=0
     )
+    X = as_table(X)
     if max_epochs == 0 or n_rows(X) == 0:
         return None
     if Y is None:

@@ -10,7 +10,7 @@ from sklearn.utils import Bunch, check_random_state
 from sk_pwiser._utils import check_choice, check_integer
 from sk_pwiser.metrics import mean_log_loss_scorer
 from sk_pwiser.transfer._policy import learn_policy
-from sk_pwiser.transfer._pool import check_labels, check_pool, predict_each
+from sk_pwiser.transfer._pool import check_labels, check_pool, check_table, predict_each
 
 LEARNING_RATE = 0.1
 MAX_SUBSETS = 100_000
@@ -117,6 +117,7 @@ def select_estimators(
     n_iter = check_integer("n_iter", n_iter, at_least=1)
     if scoring is not None and not callable(scoring):
         raise TypeError(f"scoring must be callable or None; got {scoring!r}.")
+    X = check_table(X)
     y = check_labels(pool[0], X, Y)
     score = SubsetScores(predict_each(pool, X), pool[0], X, y, scoring)
     indices, weights = METHODS[method](

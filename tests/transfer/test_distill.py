@@ -125,6 +125,18 @@ def test_the_validation_auc_is_that_of_drawn_labels(teacher):
     assert_allclose(found, expected, atol=0.05)  # of 300 of the 3,000 rows
 
 
+def test_a_lazy_frame_is_collected_once():
+    polars = pytest.importorskip("polars")
+    rows = make_ctr_cvr(200, n_categorical=0, ctr=0.4, random_state=0)
+    teacher, student = small().fit(rows.data, rows.target), small(random_state=1)
+    lazy = polars.LazyFrame({name: rows.data[name].to_numpy() for name in rows.data})
+    first, second = (
+        weights_of(distill([teacher], X, student=student)) for X in (rows.data, lazy)
+    )
+    for name in first:
+        assert_array_equal(first[name], second[name])
+
+
 def test_a_single_task():
     target = np.where(Y["click"] == 1, "yes", "no")
     teacher = small(max_epochs=5).fit(X, target)
