@@ -46,8 +46,8 @@ class FunnelCalibrator(ClassifierMixin, MetaEstimatorMixin, BaseEstimator):
     method : {"isotonic", "sigmoid", "temperature"}, default="isotonic"
         The curves: an increasing function ("isotonic", for some hundred events or
         more), a sigmoid of a linear function of the logit ("sigmoid", Platt's method,
-        for fewer), or the logit divided by one number ("temperature"), which cannot
-        correct a rate that is too high or too low.
+        for fewer), or the logit divided by one number ("temperature"), which corrects
+        the spread of the logits and the rate together, not each by itself.
     cv : int, cross-validation generator or iterable, default=None
         None takes `estimator` as fitted, and `fit` fits the curves alone. Otherwise
         `fit` trains a clone of the estimator per split, fits the curves to the

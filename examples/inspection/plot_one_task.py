@@ -1,0 +1,105 @@
+"""
+One task for the tools of scikit-learn
+======================================
+
+Tools that draw or explain a classifier expect one column of labels. `task` returns one
+task of a fitted estimator in this form: a view, which trains and copies nothing.
+"""
+
+# %%
+# A view
+# ------
+#
+# The conversion as a binary classifier: `predict_proba` has two columns, those of
+# 1 - P(conversion) and of P(conversion).
+
+from sk_pwiser import MultiTaskCTRCVRClassifier
+from sk_pwiser.datasets import make_ctr_cvr
+
+data = make_ctr_cvr(30_000, ctr=0.2, cvr=0.3, random_state=0)
+X, Y = data.data[:20_000], data.target[:20_000]
+X_test, Y_test = data.data[20_000:], data.target[20_000:]
+
+model = MultiTaskCTRCVRClassifier(max_epochs=6, random_state=0).fit(X, Y)
+conversion = model.task("conversion")
+print(conversion.predict_proba(X_test[:3]))
+
+# %%
+# Curves
+# ------
+#
+# Both displays call the view for its predictions. "cvr" is P(conversion | click), for
+# rows that were clicked.
+
+import matplotlib.pyplot as plt
+from sklearn.calibration import CalibrationDisplay
+from sklearn.metrics import RocCurveDisplay
+
+clicked = (Y_test["click"] == 1).to_numpy()
+_, (left, right) = plt.subplots(1, 2, figsize=(9, 4), layout="constrained")
+RocCurveDisplay.from_estimator(
+    conversion, X_test, Y_test["conversion"], name="conversion", ax=left
+)
+RocCurveDisplay.from_estimator(
+    model.task("cvr"),
+    X_test[clicked],
+    Y_test["conversion"][clicked],
+    name="conversion of clicks",
+    ax=left,
+)
+CalibrationDisplay.from_estimator(
+    conversion,
+    X_test,
+    Y_test["conversion"],
+    n_bins=8,
+    strategy="quantile",
+    name="conversion",
+    ax=right,
+)
+right.set(xlim=(0, 0.3), ylim=(0, 0.3))
+
+# %%
+# Effects of columns
+# ------------------
+#
+# Partial dependence shows how the mean prediction changes with one column. A view of
+# another task shows whether the same column acts on it in the same way.
+
+from sklearn.inspection import PartialDependenceDisplay
+
+_, axes = plt.subplots(1, 2, figsize=(9, 3.5), layout="constrained")
+for task, ax in zip(["click", "conversion"], axes, strict=True):
+    PartialDependenceDisplay.from_estimator(
+        model.task(task), X_test[:500], ["numeric_0"], grid_resolution=15, ax=ax
+    )
+    ax.set_title(task)
+
+# %%
+# Permutation importance is the loss of AUC if the values of a column are shuffled;
+# `score` of a view is the AUC of its task.
+
+import pandas as pd
+from sklearn.inspection import permutation_importance
+
+importances = {}
+for task in model.task_names_:
+    result = permutation_importance(
+        model.task(task),
+        X_test[:4_000],
+        Y_test[task][:4_000],
+        n_repeats=2,
+        random_state=0,
+    )
+    importances[task] = result.importances_mean
+print(pd.DataFrame(importances, index=X.columns).round(4))
+
+# %%
+# Embeddings
+# ----------
+#
+# `category_embeddings` returns the learnt vectors of the values of a category column,
+# for example to find similar values.
+
+embeddings = model.category_embeddings("category_0")
+print(embeddings.iloc[:3, :4])
+plt.show()
