@@ -102,6 +102,14 @@ class CategoryColumn:
                 for code, value in enumerate(sort_values(rare), self.cardinality)
             )
         self.kinds_ = _kinds(values)
+        # The share of rows of a further table whose values are new is about that of
+        # the rows with a value of their own (Good, 1953).
+        unusual = sum(
+            n_rows
+            for value, n_rows in zip(values, counts, strict=True)
+            if n_rows == 1 or value not in self.codes_
+        )
+        self.usual_share_ = unusual / max(sum(counts), 1)
         # Without missing values in fit, the embedding of their code is not trained.
         self.missing_code_ = MISSING if n_missing else UNSEEN
         return self._encode(indices, values)

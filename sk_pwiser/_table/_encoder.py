@@ -17,6 +17,7 @@ from sk_pwiser._table._dataframe import (
     row_chunks,
     slice_rows,
 )
+from sk_pwiser._table._layout import align_columns, warn_about_unseen
 from sk_pwiser._table._numeric import NUMERIC_ENCODINGS, NumericColumn
 from sk_pwiser._table._vocabulary import (
     MIN_FREQUENCY,
@@ -161,14 +162,20 @@ class TableEncoder(BaseEstimator):
         Raises
         ------
         ValueError or TypeError
-            If columns are missing, new or in another order, or if a column contains
-            values that cannot be encoded. The message contains the name of the column.
+            If columns are missing, or if a column contains values that cannot be
+            encoded. The message contains the name of the column.
+
+        Warns
+        -----
+        UserWarning
+            If a DataFrame has further columns, or if almost all values of a category
+            column were not seen in fit.
         """
-        X = self._validate(X, reset=False)
-        codes = [
-            encoder.transform(column)
-            for encoder, column in self._pair_columns(X, CategoryColumn)
-        ]
+        X = self._validate(self.align(X), reset=False)
+        pairs = self._pair_columns(X, CategoryColumn)
+        codes = [encoder.transform(column) for encoder, column in pairs]
+        encoders = (encoder for encoder, _ in pairs)
+        warn_about_unseen(zip(encoders, codes, strict=True))
         return self._stack_codes(codes, X.shape[0]), self._encode_numeric(X)
 
     def category_columns(self, X):
@@ -220,6 +227,10 @@ class TableEncoder(BaseEstimator):
             for column in columns
             for suffix, _ in zip(suffixes, column.bins, strict=False)
         ]
+
+    def align(self, X):
+        """Return a DataFrame with the columns of fit, in their order."""
+        return align_columns(X, getattr(self, "feature_names_in_", None))
 
     def category_values(self, name):
         """Return a dict from the values of a category column to their own codes."""

@@ -280,6 +280,8 @@ def encode(
     ValueError, TypeError
         If a column cannot be encoded, or differs from those of the earlier fit.
     """
+    if earlier is not None:
+        rows = replace(rows, X=earlier.encoder.align(rows.X))
     schema, codes, numeric = _encode_columns(settings, rows, earlier, estimator_name)
     y = rows.targets.values
     train, valid = np.arange(len(y)), None

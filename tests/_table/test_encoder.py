@@ -86,16 +86,24 @@ def test_pandas_in_fit_and_polars_or_arrays_at_predict():
         assert_array_equal(result[1], numeric)
 
 
-def test_names_and_order_of_columns_are_checked():
+def test_columns_are_found_by_name():
     encoder = TableEncoder()
     encoder.fit_transform(MIXED)
+    expected = encoder.transform(MIXED)
     for frame in (MIXED, pl.DataFrame(MIXED.astype({"c": str}).to_dict("list"))):
         with pytest.raises(ValueError, match=r"missing:\n- c"):
             encoder.transform(frame[["n", "f"]])
-        with pytest.raises(ValueError, match="must be in the same order"):
-            encoder.transform(frame[["f", "c", "n"]])
-    with pytest.raises(ValueError, match=r"unseen at fit time:\n- extra"):
-        encoder.transform(MIXED.assign(extra=1))
+        for found, array in zip(
+            encoder.transform(frame[["f", "c", "n"]]), expected, strict=True
+        ):
+            assert_array_equal(found, array)
+    with pytest.warns(UserWarning, match="1 columns .* ignored: 'extra'") as caught:
+        found = encoder.transform(MIXED.assign(extra=1)[["extra", "f", "c", "n"]])
+    assert len(caught) == 1
+    assert_array_equal(found[1], expected[1])
+    # With a column missing, both are named.
+    with pytest.raises(ValueError, match=r"(?s)unseen .*\n- extra.*missing:\n- n"):
+        encoder.transform(MIXED.assign(extra=1).drop(columns="n"))
 
 
 @pytest.mark.parametrize("name", [None, "SomeClassifier"])

@@ -1,0 +1,116 @@
+"""Tables of another layout than in fit, and columns whose values are all unseen."""
+
+import warnings
+
+import numpy as np
+import pandas as pd
+import polars as pl
+import pytest
+from numpy.testing import assert_array_equal
+from refusals import X, Y, small
+
+NAMES = list(X.columns)
+
+
+@pytest.fixture(scope="module")
+def fitted():
+    model = small().fit(X, Y)
+    return model, model.predict_proba(X)
+
+
+def messages(function):
+    with warnings.catch_warnings(record=True) as caught:
+        warnings.simplefilter("always")
+        function()
+    assert {(w.category, w.filename) for w in caught} <= {(UserWarning, __file__)}
+    return [str(w.message) for w in caught]
+
+
+def test_columns_in_another_order_are_found_by_name(fitted):
+    model, expected = fitted
+    assert_array_equal(model.predict_proba(X[NAMES[::-1]]), expected)
+    assert model.score(X[NAMES[::-1]], Y) == model.score(X, Y)
+    assert_array_equal(
+        pl_model().predict_proba(pl_table().select(NAMES[::-1])),
+        pl_model().predict_proba(pl_table()),
+    )
+
+
+def pl_table():
+    return pl.from_pandas(X.astype({c: str for c in NAMES if "category" in c}))
+
+
+def pl_model():
+    return small().fit(pl_table(), Y)
+
+
+def test_further_columns_are_ignored_with_one_warning(fitted):
+    model, expected = fitted
+    further = X.assign(day=1, hour=2)[["hour", *NAMES[::-1], "day"]]
+    found = []
+    [message] = messages(lambda: found.append(model.predict_proba(further)))
+    assert message == (
+        "X has 2 columns that were not seen in fit and are ignored: 'hour', 'day'."
+    )
+    assert_array_equal(found[0], expected)
+
+
+def test_missing_columns_are_named(fitted):
+    model, _ = fitted
+    for table in (X.drop(columns=NAMES[0]), X.drop(columns=NAMES[0]).assign(new=1)):
+        for predict in (model.predict_proba, model.predict, model.predict_cvr):
+            with pytest.raises(ValueError, match=f"(?s)missing:\n- {NAMES[0]}"):
+                predict(table)
+
+
+def test_later_fits_find_columns_by_name():
+    times = {"encoding_params": {"time_column": NAMES[0]}, "target_encoding": True}
+    times["encoding_params"]["target_encoding_min_values"] = 2
+    in_order, by_name = (
+        small(warm_start=True, **times)
+        .fit(X, Y)
+        .fit(X[names], Y)
+        .partial_fit(X[names], Y)
+        .predict_proba(X)
+        for names in (NAMES, NAMES[::-1])
+    )
+    assert_array_equal(in_order, by_name)
+
+
+# Values that were not seen in fit.
+
+N = 400
+RNG = np.random.default_rng(0)
+DEVICES = RNG.choice(["phone", "tablet", "tv"], N)
+TABLE = pd.DataFrame({"device": DEVICES, "user": RNG.integers(0, 10_000, N)})
+TABLE["user"] = TABLE["user"].astype(str)
+LABELS = pd.DataFrame({"click": RNG.integers(0, 2, N), "conversion": 0})
+LABELS["conversion"] = LABELS["click"] * RNG.integers(0, 2, N)
+
+
+@pytest.fixture(scope="module", params=[False, ["device", "user"]])
+def by_device(request):
+    return small(target_encoding=request.param).fit(TABLE, LABELS)
+
+
+@pytest.mark.parametrize("change", [lambda v: v + " ", str.upper])
+def test_a_column_with_another_spelling_is_named(by_device, change):
+    changed = TABLE.assign(device=TABLE["device"].map(change))
+    [message] = messages(lambda: by_device.predict_proba(changed))
+    assert "not seen in fit in 'device' (100%): check the spelling" in message
+    # A few known values are not enough to be sure.
+    mostly = changed.assign(device=changed["device"].where(np.arange(N) > 15, "phone"))
+    [message] = messages(lambda: by_device.predict_proba(mostly))
+    assert "'device' (96%)" in message
+
+
+def test_no_warning_in_ordinary_use(by_device):
+    new_users = TABLE.assign(user=[f"new {i}" for i in range(N)])
+    one_value = TABLE.assign(device="console")
+    few_rows = TABLE.assign(device=TABLE["device"] + " ").head(19)
+    missing = TABLE.assign(device=None)
+    part = TABLE.assign(
+        device=TABLE["device"].where(np.arange(N) % 10 == 0, TABLE["device"] + " ")
+    )
+    for table in (TABLE, new_users, one_value, few_rows, missing, part):
+        assert messages(lambda t=table: by_device.predict_proba(t)) == []
