@@ -124,6 +124,11 @@ class MultiTaskCTRCVRClassifier(
         no part in the loss, the pairs, the AUC and the rates of their task, and the row
         keeps its other labels; see :ref:`missing_labels`. The loss must take weights
         per row and task, as those of the package do.
+    negative_sampling_rate : float, default=1.0
+        Share of the rows without a click (the first task) that the log has kept, in
+        (0, 1], drawn at random. Training uses the rows of the sampled log, without
+        weights, and the probabilities of all tasks are corrected to the full log; see
+        :ref:`downsampling`.
     optimizer : {"adagrad", "adam", "adamw", "rmsprop", "sgd"} or class, default="adam"
         The optimiser: a name, or a subclass of :class:`torch.optim.Optimizer`.
     optimizer_params : dict, default=None
@@ -184,9 +189,10 @@ class MultiTaskCTRCVRClassifier(
         `use_caching=True`.
     warm_start : bool, default=False
         Whether `fit` continues from the earlier fit, with its encoding, weights,
-        optimiser state and history. The network, `task_space`, `numeric_encoding` and
-        the columns of `target_encoding` must be the same; `categorical_features`,
-        `min_frequency`, `max_categories` and `n_hash_buckets` are ignored.
+        optimiser state and history. The network, `task_space`, `numeric_encoding`,
+        `negative_sampling_rate` and the columns of `target_encoding` must be the same;
+        `categorical_features`, `min_frequency`, `max_categories` and `n_hash_buckets`
+        are ignored.
     verbose : int, default=0
         1 prints one line per epoch, 2 adds a progress bar over the batches.
     random_state : int, RandomState instance or None, default=None
@@ -260,6 +266,7 @@ class MultiTaskCTRCVRClassifier(
         embedding_dim=16,
         encoding_params=None,
         missing_labels="error",
+        negative_sampling_rate=1.0,
         optimizer="adam",
         optimizer_params=None,
         lr=3e-3,
@@ -292,6 +299,7 @@ class MultiTaskCTRCVRClassifier(
         self.embedding_dim = embedding_dim
         self.encoding_params = encoding_params
         self.missing_labels = missing_labels
+        self.negative_sampling_rate = negative_sampling_rate
         self.optimizer = optimizer
         self.optimizer_params = optimizer_params
         self.lr = lr

@@ -25,6 +25,7 @@ PARAMETER_CONSTRAINTS = {
     "embedding_dim": [Interval(Integral, 1, None, closed="left"), StrOptions({"auto"})],
     "encoding_params": [dict, None],
     "missing_labels": [StrOptions({"error", "ignore"})],
+    "negative_sampling_rate": [Interval(Real, 0, 1, closed="right")],
     "optimizer": [StrOptions(set(OPTIMIZERS)), type],
     "optimizer_params": [dict, None],
     "lr": [Interval(Real, 0, None, closed="neither")],

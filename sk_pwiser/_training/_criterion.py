@@ -72,6 +72,8 @@ class MultiTaskCriterion(nn.Module):
         """Return the losses, of shape `(n_tasks,)`, and the sum of the penalties."""
         _check_output(output, y.shape)
         heads, weights, targets = output.logits, sample_weight, y
+        if output.sampled_logits is not None:
+            heads = output.sampled_logits
         if output.conditional_logits is not None:
             heads, weights = output.conditional_logits, happened_before(y, weights)
             targets = conditional_labels(y)
@@ -147,6 +149,7 @@ def _check_output(output: NetworkOutput, shape: torch.Size) -> None:
         ("logits", output.logits),
         *(("aux_logits", aux) for aux in output.aux_logits),
         ("conditional_logits", output.conditional_logits),
+        ("sampled_logits", output.sampled_logits),
     ):
         if logits is not None and logits.shape != shape:
             raise ValueError(

@@ -116,6 +116,7 @@ class Schema:
             category_dropout=settings.encoding_params["category_dropout"],
             numeric_bins=[*self.encoder.numeric_bins_, *[0] * n_statistics],
             embedding_dims=dims,
+            negative_sampling_rate=settings.negative_sampling_rate,
             **shared,
         )
 

@@ -20,10 +20,14 @@ def check_same_model(settings: Settings, earlier: Settings) -> None:
     Raises
     ------
     ValueError
-        If the numeric encoding, the task space or the interaction differs.
+        If the numeric encoding, the sampling rate, the task space or the interaction
+        differs.
     """
     for name, now, before in (
-        ("numeric_encoding", settings.numeric_encoding, earlier.numeric_encoding),
+        *(
+            (name, getattr(settings, name), getattr(earlier, name))
+            for name in ("numeric_encoding", "negative_sampling_rate")
+        ),
         *(
             (name, settings.shared_param(name), earlier.shared_param(name))
             for name in ("task_space", "interaction")

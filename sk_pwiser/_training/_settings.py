@@ -58,6 +58,7 @@ class Settings:
     embedding_dim: Any
     encoding_params: dict[str, Any]
     missing_labels: str
+    negative_sampling_rate: float
     optimizer: Any
     optimizer_params: dict[str, Any]
     lr: float

@@ -13,7 +13,7 @@ from sk_pwiser.networks._ddpo import DDPO
 from sk_pwiser.networks._escm2 import ESCM2
 from sk_pwiser.networks._esmm import ESMM
 from sk_pwiser.networks._fdn import FDN
-from sk_pwiser.networks._funnel import chain_logits
+from sk_pwiser.networks._funnel import chain_logits, full_log_logits
 from sk_pwiser.networks._interaction import INTERACTIONS
 from sk_pwiser.networks._metaheac import MetaHeac
 from sk_pwiser.networks._mmoe import MMoE
@@ -65,4 +65,5 @@ __all__ = [
     "SharedBottom",
     "SingleTask",
     "chain_logits",
+    "full_log_logits",
 ]

@@ -10,6 +10,7 @@ from sk_pwiser.networks._funnel import (
     base_logits,
     chain_logits,
     conditional_base_logits,
+    full_log_logits,
 )
 from sk_pwiser.networks._input import InputLayer
 from sk_pwiser.networks._spec import NetworkSpec
@@ -68,6 +69,10 @@ class NetworkOutput(NamedTuple):
     conditional_logits : Tensor of shape (batch, n_tasks) or None, default=None
         Log-odds of P(Y_k = 1 | Y_{k-1} = 1, impression), if `logits` are composed of
         conditional heads. Set in conditional task space, None in entire space.
+    sampled_logits : Tensor of shape (batch, n_tasks) or None, default=None
+        Log-odds of P(Y_k = 1 | impression) in the sampled log, which the losses are
+        computed from in entire space, if `logits` were corrected to the full log. Set
+        by the base class.
 
     Examples
     --------
@@ -85,6 +90,7 @@ class NetworkOutput(NamedTuple):
     aux_weight: float = 1.0
     extra_losses: Mapping[str, Tensor | Callable[[Labels], Tensor]] = {}
     conditional_logits: Tensor | None = None
+    sampled_logits: Tensor | None = None
 
 
 class MultiTaskNetwork(nn.Module):
@@ -162,6 +168,9 @@ class MultiTaskNetwork(nn.Module):
                 "network must return a NetworkOutput from forward; got "
                 f"{type(output).__name__}."
             )
+        return self._of_full_log(self._in_task_space(output))
+
+    def _in_task_space(self, output: NetworkOutput) -> NetworkOutput:
         heads = output.conditional_logits
         if self.spec.task_space == "entire":
             return output if heads is None else output._replace(conditional_logits=None)
@@ -169,6 +178,15 @@ class MultiTaskNetwork(nn.Module):
             return output
         heads = output.logits.float()
         return output._replace(logits=chain_logits(heads), conditional_logits=heads)
+
+    def _of_full_log(self, output: NetworkOutput) -> NetworkOutput:
+        rate = self.spec.negative_sampling_rate
+        if rate == 1:
+            return output
+        logits = output.logits.float()
+        return output._replace(
+            logits=full_log_logits(logits, rate), sampled_logits=logits
+        )
 
     @property
     def base_logits(self) -> Tensor:

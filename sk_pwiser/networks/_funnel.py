@@ -1,5 +1,6 @@
 """Logits along a funnel: initial output biases, and the chain of conditional heads."""
 
+import math
 from collections.abc import Sequence
 
 import torch
@@ -46,6 +47,53 @@ def conditional_base_logits(base_rates: Sequence[float]) -> Tensor:
     conditional = (rates[1:] / rates[:-1]).nan_to_num(0.5)
     conditional[1:].clamp_(max=HIGHEST_CONDITIONAL_RATE)
     return torch.logit(conditional, eps=1e-9).float()
+
+
+def full_log_logits(sampled_logits: Tensor, rate: float) -> Tensor:
+    r"""Correct logits for rows without the first task that were left out of the log.
+
+    If such rows were kept with the probability r, independently of all else, and P is
+    the probability in the sampled log, Bayes' rule gives that in the full log,
+
+    .. math:: P^{full}_k = \frac{r\, P_k}{1 - P_1 + r\, P_1}
+        \quad\text{and}\quad
+        1 - P^{full}_k = \frac{(1 - r)(1 - P_1) + r\,(1 - P_k)}{1 - P_1 + r\, P_1}.
+
+    For the first task the log-odds change by log r. The probability of a later task
+    given an earlier one does not change.
+
+    Parameters
+    ----------
+    sampled_logits : Tensor of shape (batch, n_tasks)
+        Log-odds of P(Y_k = 1 | impression) in the sampled log.
+    rate : float
+        The share r of the rows without the first task that was kept, in (0, 1].
+
+    Returns
+    -------
+    Tensor of shape (batch, n_tasks)
+        Log-odds in the full log.
+
+    References
+    ----------
+    King and Zeng (2001), "Logistic regression in rare events data", Political Analysis
+    9(2), section 4.1: the correction of the intercept, for one task.
+
+    Examples
+    --------
+    >>> import torch
+    >>> from sk_pwiser.networks import full_log_logits
+    >>> full_log_logits(torch.logit(torch.tensor([[0.5, 0.25]])), 0.1).sigmoid()
+    tensor([[0.0909, 0.0455]])
+    """
+    if rate == 1:
+        return sampled_logits
+    log_rate, log_rest = math.log(rate), math.log1p(-rate)
+    log_not_first = F.logsigmoid(-sampled_logits[:, :1])
+    log_not = torch.logaddexp(
+        log_rest + log_not_first, log_rate + F.logsigmoid(-sampled_logits)
+    )
+    return log_rate + F.logsigmoid(sampled_logits) - log_not
 
 
 def chain_logits(conditional_logits: Tensor) -> Tensor:

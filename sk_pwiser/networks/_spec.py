@@ -45,6 +45,9 @@ class NetworkSpec:
         Whether the columns of the logits that `forward` returns are read as
         P(Y_k = 1 | impression) or as P(Y_k = 1 | Y_{k-1} = 1, impression).
         :class:`MultiTaskNetwork` composes the latter to logits over impressions.
+    negative_sampling_rate : float, default=1.0
+        Share of the rows without the first task that the log has kept, in (0, 1].
+        :class:`MultiTaskNetwork` corrects the logits to those of the full log.
     monotonicity_weight : float or None, default=None
         Weight of :func:`~sk_pwiser.losses.funnel_monotonicity_penalty`. None takes the
         default of the network's class.
@@ -88,6 +91,7 @@ class NetworkSpec:
     task_space: str = "entire"
     monotonicity_weight: float | None = None
     embedding_dims: Sequence[int] = ()
+    negative_sampling_rate: float = 1.0
 
     def __post_init__(self) -> None:
         """Check the options."""
@@ -101,6 +105,9 @@ class NetworkSpec:
         check_choice("interaction", self.interaction, (*INTERACTIONS, None))
         self._check_embedding_dims()
         check_choice("task_space", self.task_space, TASK_SPACES)
+        check_number(
+            "negative_sampling_rate", self.negative_sampling_rate, above=0, at_most=1
+        )
         if self.monotonicity_weight is not None:
             check_number("monotonicity_weight", self.monotonicity_weight, at_least=0)
 
