@@ -30,6 +30,7 @@ MODULES = [
     Module("sk_pwiser.weighting", "Weightings", "weighting", "WEIGHTINGS"),
     Module("sk_pwiser.metrics", "Metrics"),
     Module("sk_pwiser.model_selection", "Model selection"),
+    Module("sk_pwiser.delayed_feedback", "Delayed conversions"),
     Module("sk_pwiser.calibration", "Calibration"),
     Module("sk_pwiser.transfer", "Transfer between markets"),
     Module("sk_pwiser.linear_model", "Linear models"),

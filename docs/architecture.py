@@ -55,6 +55,7 @@ ROOMS = {
     "inspection": Room(5, 743, 106),
     "metrics": Room(6, 180, 106),
     "_row_weights": Room(6, 500, 96),
+    "delayed_feedback": Room(6, 640, 108),
     "_labels": Room(7, 130, 160, "", "read and checked"),
     "_utils": Room(8, 400, 784, "", "parameter checks, registry, random numbers"),
 }

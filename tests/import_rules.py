@@ -55,6 +55,7 @@ ROOMS = {
     "__main__": Room(("__init__", "datasets", "model_selection"), LEARN, EXTRAS),
     "calibration": Room(("metrics", "model_selection"), LEARN),
     "datasets": TOOL,
+    "delayed_feedback": READS_LABELS,
     "inspection": TOOL,
     "metrics": READS_LABELS,
     "model_selection": Room(("_labels", "metrics"), (*LEARN, "joblib"), EXTRAS),

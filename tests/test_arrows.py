@@ -88,6 +88,7 @@ SOUND = {
     "metrics/_auc.py": "import sklearn\ndef frame():\n    import pandas\n",
     "model_selection/__init__.py": "import joblib\nfrom house.metrics import auc\n",
     "calibration.py": "import numpy as np\n",
+    "delayed_feedback.py": "from house._labels import read_labels\n",
     "datasets/_files.py": "def read():\n    import pandas, pyarrow\n",
     "inspection/__init__.py": "def plot():\n    from matplotlib import pyplot\n",
     "linear_model/__init__.py": "import scipy\nfrom sklearn import linear_model\n",
@@ -189,6 +190,10 @@ FAULTS = {
     ],
     "_version": [("imports sklearn", "", "import sklearn\n")],
     "calibration": [("imports the estimator", "", "from house import Estimator\n")],
+    "delayed_feedback": [
+        ("imports torch", "", "import torch\n"),
+        ("imports the table", "", "from house._table import encode\n"),
+    ],
     "datasets": [
         ("needs pandas", "_files.py", "import pandas\n"),
         ("imports another tool", "_files.py", "from house.metrics import auc\n"),

@@ -1,7 +1,10 @@
 """`fit` and `partial_fit`, and the attributes that they set."""
 
+import warnings
+
 from sklearn.base import _fit_context
 
+from sk_pwiser._table import stacklevel_of_user
 from sk_pwiser._training import TrainingResult, fit
 from sk_pwiser._utils import accept_lowercase_y
 
@@ -42,6 +45,14 @@ class Fitting:
         MultiTaskCTRCVRClassifier
             The fitted estimator.
 
+        Warns
+        -----
+        UserWarning
+            If labels break the funnel, or a task has one label only; if labels are
+            missing such that probabilities are biased; if a later task comes out
+            likelier than the one before it in 10 % of the training rows or more, by a
+            sample of them, see :ref:`coherent_funnels`.
+
         Raises
         ------
         ValueError, TypeError
@@ -62,7 +73,23 @@ class Fitting:
             earlier=earlier,
             estimator_name=type(self).__name__,
         )
-        return self._set_result(result)
+        self._set_result(result)
+        self._warn_about_rises(result)
+        return self
+
+    def _warn_about_rises(self, result):
+        """Warn if a later task is likelier than an earlier one in many rows."""
+        if result.rises is not None:
+            task, share = result.rises
+            later, earlier = self.task_names_[task], self.task_names_[task - 1]
+            warnings.warn(
+                f"Task {later!r} comes out likelier than {earlier!r} in {share:.0%} of "
+                "the training rows, by a sample, although it is possible only after "
+                "it. network_params={'task_space': 'conditional'} prevents this, and "
+                "{'monotonicity_weight': 1.0} reduces it.",
+                UserWarning,
+                stacklevel=stacklevel_of_user(),
+            )
 
     @accept_lowercase_y
     @_fit_context(prefer_skip_nested_validation=True)

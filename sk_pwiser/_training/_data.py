@@ -5,7 +5,6 @@ from typing import Any
 
 import numpy as np
 import torch
-from sklearn.utils import _safe_indexing
 
 from sk_pwiser._table import (
     UNSEEN,
@@ -30,38 +29,11 @@ from sk_pwiser._table import (
 from sk_pwiser._training._dataset import Impressions
 from sk_pwiser._training._embedding_dims import automatic_dims
 from sk_pwiser._training._net import TrainingData
+from sk_pwiser._training._rows import Rows
 from sk_pwiser._training._settings import Settings
 from sk_pwiser._training._task_labels import task_labels
 from sk_pwiser.model_selection import funnel_holdout
 from sk_pwiser.networks import NetworkSpec
-
-
-@dataclass(frozen=True)
-class Rows:
-    """Labels, weights and groups that were checked, with a table not yet encoded.
-
-    Parameters
-    ----------
-    X : DataFrame or array-like of shape (n_samples, n_features)
-        The table.
-    targets : Targets
-        Labels of the tasks.
-    weights : float ndarray of shape (n_samples,) or (n_samples, n_tasks), or None
-        Weights of the rows, or of the rows and tasks, where 0 stands for a label that
-        takes no part.
-    groups : int64 ndarray of shape (n_samples,) or None
-        Numbers of the rows' groups.
-    """
-
-    X: Any
-    targets: Targets
-    weights: np.ndarray | None
-    groups: np.ndarray | None
-
-    @property
-    def has_task_weights(self) -> bool:
-        """Whether the weights of a row differ between its tasks."""
-        return self.weights is not None and self.weights.ndim == 2
 
 
 @dataclass(frozen=True)
@@ -233,12 +205,7 @@ def _with_weight(rows: Rows) -> Rows:
         return rows
     kept = np.flatnonzero(rows.weights.reshape(len(rows.weights), -1).any(axis=1))
     if len(kept) < len(rows.weights):
-        rows = Rows(
-            _safe_indexing(rows.X, kept),
-            rows.targets.at(kept),
-            rows.weights[kept],
-            None if rows.groups is None else rows.groups[kept],
-        )
+        rows = rows.at(kept)
     return replace(rows, weights=scale_weights(rows.weights))
 
 

@@ -5,9 +5,10 @@ from typing import Any
 
 import torch
 
-from sk_pwiser._training._data import EncodedData, Rows, check_rows
+from sk_pwiser._training._data import EncodedData, check_rows
 from sk_pwiser._training._dataset import Impressions
 from sk_pwiser._training._net import TrainingData
+from sk_pwiser._training._rows import Rows
 from sk_pwiser._training._settings import Settings
 
 

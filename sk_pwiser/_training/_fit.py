@@ -10,6 +10,7 @@ import numpy as np
 import torch
 from sklearn.utils import check_random_state
 
+from sk_pwiser._training._coherence import Rises, find_rises
 from sk_pwiser._training._components import (
     Components,
     build_net,
@@ -19,7 +20,6 @@ from sk_pwiser._training._components import (
 )
 from sk_pwiser._training._data import (
     EncodedData,
-    Rows,
     Schema,
     check_rows,
     encode,
@@ -29,6 +29,7 @@ from sk_pwiser._training._early_stopping import best_epoch, monitored_column
 from sk_pwiser._training._eval_set import check_eval_set, with_eval_rows
 from sk_pwiser._training._net import MultiTaskNet
 from sk_pwiser._training._resume import Snapshot, check_same_model, continue_from
+from sk_pwiser._training._rows import Rows
 from sk_pwiser._training._settings import Settings
 from sk_pwiser._utils import (
     Generators,
@@ -60,6 +61,8 @@ class TrainingResult:
         Whether this was `partial_fit`.
     best_epoch : int
         The epoch whose weights the network has.
+    rises : Rises or None
+        Neighbouring tasks of which the later one is likelier in many rows.
     """
 
     net: MultiTaskNet
@@ -68,6 +71,7 @@ class TrainingResult:
     settings: Settings
     single_pass: bool
     best_epoch: int
+    rises: Rises | None = None
 
 
 @dataclass(frozen=True)
@@ -248,6 +252,7 @@ def optimise(plan: Plan, data: EncodedData, net: MultiTaskNet) -> TrainingResult
         generators = Generators(plan.draw_seed())
     else:
         generators = deepcopy(plan.earlier.generators)
+    n_earlier = len(net.history)
     snapshot = Snapshot(net) if plan.components is None else None
     try:
         with _random_numbers(plan, net, generators):
@@ -260,6 +265,10 @@ def optimise(plan: Plan, data: EncodedData, net: MultiTaskNet) -> TrainingResult
         raise
     if snapshot is not None:
         snapshot.discard()
+    rises = None
+    if not plan.single_pass:
+        n_epochs = len(net.history) - n_earlier
+        rises = find_rises(net, data.rows.train, n_epochs)
     return TrainingResult(
         net,
         data.schema,
@@ -267,6 +276,7 @@ def optimise(plan: Plan, data: EncodedData, net: MultiTaskNet) -> TrainingResult
         plan.settings,
         plan.single_pass,
         best_epoch(net),
+        rises,
     )
 
 

@@ -6,7 +6,7 @@ from copy import deepcopy
 from dataclasses import replace
 from typing import Any
 
-from sk_pwiser._training._data import Rows, Schema, encode
+from sk_pwiser._training._data import Schema, encode
 from sk_pwiser._training._eval_set import with_eval_rows
 from sk_pwiser._training._fit import (
     LARGEST_SEED,
@@ -16,6 +16,7 @@ from sk_pwiser._training._fit import (
     validate,
 )
 from sk_pwiser._training._net import MultiTaskNet, TrainingData
+from sk_pwiser._training._rows import Rows
 from sk_pwiser._training._settings import Settings
 
 

@@ -45,15 +45,15 @@ class NetworkSpec:
         Whether the columns of the logits that `forward` returns are read as
         P(Y_k = 1 | impression) or as P(Y_k = 1 | Y_{k-1} = 1, impression).
         :class:`MultiTaskNetwork` composes the latter to logits over impressions.
-    negative_sampling_rate : float, default=1.0
-        Share of the rows without the first task that the log has kept, in (0, 1].
-        :class:`MultiTaskNetwork` corrects the logits to those of the full log.
     monotonicity_weight : float or None, default=None
         Weight of :func:`~sk_pwiser.losses.funnel_monotonicity_penalty`. None takes the
         default of the network's class.
     embedding_dims : sequence of int, default=()
         Width of the embeddings of each category column, at most `embedding_dim`. Empty
         if all have this width.
+    negative_sampling_rate : float, default=1.0
+        Share of the rows without the first task that the log has kept, in (0, 1].
+        :class:`MultiTaskNetwork` corrects the logits to those of the full log.
 
     Raises
     ------

@@ -39,7 +39,6 @@ def test_probabilities_are_those_of_the_full_log(log, task_space):
     p = model.predict_proba(data.data)
     true_rates = [data.ctr.mean(), (data.ctr * data.cvr).mean()]
     assert_allclose(p.mean(axis=0), true_rates, rtol=0.12)
-    assert_allclose(model.predict_cvr(data.data).mean(), data.cvr.mean(), rtol=0.15)
     # Uncorrected, the rates are those of the sampled log, several times as high.
     sampled = data.target[kept].mean()
     assert (sampled / true_rates > 5).all()

@@ -1,0 +1,228 @@
+"""Weights for logs in which conversions of recent impressions are still to come."""
+
+import numpy as np
+from sklearn.utils import check_array
+
+from sk_pwiser._labels import read_labels, zero_one_labels
+
+__all__ = ["delay_distribution", "delayed_feedback_weights"]
+
+
+def delay_distribution(delay, elapsed):
+    r"""Estimate the distribution of the delay of conversions.
+
+    A conversion is in the log only if its delay d is at most the time e that has
+    elapsed since its impression, so that short delays are too frequent. The
+    product-limit estimate for such data is
+
+    .. math:: F(t) = \prod_{d_j > t} \Big(1 - \frac{n_j}{R_j}\Big), \qquad
+        R_j = \#\{i : d_i \le d_j \le e_i\}
+
+    with the number :math:`n_j` of conversions of delay :math:`d_j`. It is 1 from the
+    largest delay in the log on: later conversions count as none.
+
+    Parameters
+    ----------
+    delay : array-like of shape (n_conversions,)
+        Time from the impression to the conversion, in any unit.
+    elapsed : array-like of shape (n_conversions,)
+        Time from the impression to the end of the log, in the same unit, at least the
+        delay.
+
+    Returns
+    -------
+    delays : float64 ndarray of shape (n_delays,)
+        The distinct delays, in increasing order.
+    probabilities : float64 ndarray of shape (n_delays,)
+        F at these delays.
+
+    Raises
+    ------
+    ValueError
+        If the shapes differ, if there is no conversion, or if a delay is negative or
+        above its elapsed time.
+
+    References
+    ----------
+    Lynden-Bell (1971), "A method of allowing for known observational selection in small
+    samples applied to 3CR quasars", Monthly Notices of the Royal Astronomical Society
+    155. :doi:`10.1093/mnras/155.1.95`
+
+    Examples
+    --------
+    >>> from sk_pwiser.delayed_feedback import delay_distribution
+    >>> delays, probabilities = delay_distribution([1, 1, 2], [1, 3, 3])
+    >>> delays.tolist(), probabilities.tolist()
+    ([1.0, 2.0], [0.5, 1.0])
+    """
+    delay, elapsed = _column("delay", delay), _column("elapsed", elapsed)
+    if delay.shape != elapsed.shape:
+        raise ValueError(
+            "delay and elapsed must have equal shapes; got "
+            f"{delay.shape} and {elapsed.shape}."
+        )
+    wrong = (delay < 0) | (delay > elapsed)
+    if wrong.any():
+        row = int(wrong.argmax())
+        raise ValueError(
+            "delay must be within 0 and elapsed; it is "
+            f"{delay[row]} in row {row}, with elapsed {elapsed[row]}."
+        )
+    delays, counts = np.unique(delay, return_counts=True)
+    shorter = np.searchsorted(np.sort(delay), delays, side="right")
+    # Those that had ended before, which could not have had this delay.
+    ended = np.searchsorted(np.sort(elapsed), delays, side="left")
+    factors = 1 - counts / (shorter - ended)
+    above = np.append(factors[1:], 1.0)
+    return delays, np.cumprod(above[::-1])[::-1]
+
+
+def delayed_feedback_weights(Y, elapsed, delay, *, cvr=None, min_probability=0.05):
+    r"""Weights that remove the bias of conversions that are still to come.
+
+    In a log that ends now, a label of 0 of the last task may become 1. With the
+    probability F(e) that a conversion is seen within the elapsed time e, the weights of
+    the last task are
+
+    .. math:: w = \frac{1}{F(e)} \ \text{(converted)}, \quad
+        w = \frac{1 - p}{1 - p\,F(e)} \ \text{(clicked, not converted)}, \quad
+        w = 1 \ \text{(others)}
+
+    with the conversion rate p of clicks, or of the previous task in a longer funnel.
+    The expected loss is then that of a log with all conversions. Rows with F(e) below
+    `min_probability`, clicked or not, get the weight 0: their label is missing.
+
+    Parameters
+    ----------
+    Y : array-like of shape (n_samples, n_tasks)
+        Labels, 0 or 1, at least two tasks. The labels of the last one are those at the
+        end of the log.
+    elapsed : array-like of shape (n_samples,)
+        Time from the impression to the end of the log, in any unit.
+    delay : array-like of shape (n_samples,)
+        Time from the impression to the conversion, in the same unit; read for the
+        converted rows only, NaN elsewhere.
+    cvr : array-like of shape (n_samples,), default=None
+        The conversion rate p of each row, such as `predict_cvr` of an earlier fit. By
+        default one rate for all rows, the sum of 1 / F(e) over the converted rows
+        divided by the number of clicks.
+    min_probability : float, default=0.05
+        Smallest F(e) of a row with a label, in (0, 1].
+
+    Returns
+    -------
+    float64 ndarray of shape (n_samples, n_tasks)
+        Weights for `sample_weight` of
+        :class:`~sk_pwiser.MultiTaskCTRCVRClassifier`; 1 for the tasks before the last.
+
+    Raises
+    ------
+    ValueError
+        If the labels, times or rates are invalid.
+
+    See Also
+    --------
+    delay_distribution : The estimate of F.
+
+    Notes
+    -----
+    F is taken to be the same for all rows, and delays above the longest one in the log
+    to be none. With `cvr=None`, the weight of a row that has not converted is exact if
+    all clicks have the same conversion rate, and close to it if rates are small, since
+    the weight is then close to 1.
+
+    The weights are those of the feedback shift correction (Yasui et al. 2020), with F
+    and p by the estimates above in place of two further models. The delayed feedback
+    model (Chapelle 2014) has the same likelihood with exponential delays; it learns a
+    delay per row with a head of its own, which no network here has. The fake negative
+    weighted loss (Ktena et al. 2019) is for streams in which a conversion repeats its
+    impression, and needs no delays.
+
+    References
+    ----------
+    Yasui, Morishita, Fujita and Shibata (2020), "A feedback shift correction in
+    predicting conversion rates under delayed feedback", WWW.
+    :doi:`10.1145/3366423.3380032`
+
+    Chapelle (2014), "Modeling delayed feedback in display advertising", KDD.
+    :doi:`10.1145/2623330.2623634`
+
+    Ktena et al. (2019), "Addressing delayed feedback for continuous training with
+    neural networks in CTR prediction", RecSys. :arxiv:`1907.06558`
+
+    Examples
+    --------
+    >>> import numpy as np
+    >>> from sk_pwiser.delayed_feedback import delayed_feedback_weights
+    >>> Y = np.array([[1, 1], [1, 1], [1, 1], [1, 0], [0, 0]])
+    >>> elapsed = np.array([1, 3, 3, 1, 1])
+    >>> delay = np.array([1, 1, 2, np.nan, np.nan])
+    >>> weights = delayed_feedback_weights(Y, elapsed, delay, cvr=np.full(5, 0.4))
+    >>> weights.round(2).tolist()
+    [[1.0, 2.0], [1.0, 1.0], [1.0, 1.0], [1.0, 0.75], [1.0, 1.0]]
+    """
+    values, _, columns = read_labels(Y)
+    if values.ndim != 2 or values.shape[1] < 2:
+        raise ValueError(
+            f"Y must have shape (n_samples, n_tasks) with at least two tasks; got "
+            f"{values.shape}."
+        )
+    labels = zero_one_labels(values, columns)
+    n_samples = len(labels)
+    elapsed = _column("elapsed", elapsed, n_samples)
+    delay = _column("delay", delay, n_samples, allows_nan=True)
+    if not 0 < min_probability <= 1:
+        raise ValueError(f"min_probability must be in (0, 1]; got {min_probability!r}.")
+    clicked, converted = labels[:, -2] == 1, labels[:, -1] == 1
+    if converted.any() and np.isnan(delay[converted]).any():
+        row = int(np.flatnonzero(converted & np.isnan(delay))[0])
+        raise ValueError(
+            f"delay must be known for converted rows; it is nan in row {row}."
+        )
+    seen = np.ones(n_samples)
+    if converted.any():
+        delays, probabilities = delay_distribution(delay[converted], elapsed[converted])
+        position = np.searchsorted(delays, elapsed, side="right")
+        seen = np.append(0.0, probabilities)[position]
+    is_known = seen >= min_probability
+    seen = np.where(is_known, seen, 1.0)
+    rate = _rates(cvr, clicked & is_known, converted & is_known, seen)
+    weights = np.ones(labels.shape)
+    unconverted = (1 - rate) / (1 - rate * seen)
+    weights[:, -1] = np.where(clicked, unconverted, 1.0)
+    weights[converted, -1] = 1 / seen[converted]
+    weights[~is_known, -1] = 0.0
+    return weights
+
+
+def _rates(cvr, clicked, converted, seen):
+    """Return the conversion rate of each row, below 1."""
+    if cvr is not None:
+        rate = _column("cvr", cvr, len(seen))
+        wrong = (rate < 0) | (rate > 1)
+        if wrong.any():
+            row = int(wrong.argmax())
+            raise ValueError(f"cvr must be in [0, 1]; it is {rate[row]} in row {row}.")
+    else:
+        expected = (1 / seen[converted]).sum()
+        rate = np.full(len(seen), expected / max(clicked.sum(), 1))
+    return np.minimum(rate, 1 - 1e-6)
+
+
+def _column(name, values, n_samples=None, allows_nan=False):
+    """Return numbers, one per row."""
+    finite = "allow-nan" if allows_nan else True
+    try:
+        column = check_array(
+            values,
+            ensure_2d=False,
+            dtype=np.float64,
+            ensure_all_finite=finite,
+            input_name=name,
+        )
+    except (TypeError, ValueError) as error:
+        raise ValueError(f"{name} must contain one number per row. {error}") from error
+    n_samples = len(column) if n_samples is None else n_samples
+    if column.shape != (n_samples,):
+        raise ValueError(f"{name} must have shape ({n_samples},); got {column.shape}.")
+    return column

@@ -1,0 +1,128 @@
+"""Weights against conversions that are still to come."""
+
+import numpy as np
+import pytest
+from numpy.testing import assert_allclose, assert_array_equal
+
+from sk_pwiser import MultiTaskCTRCVRClassifier
+from sk_pwiser.datasets import make_ctr_cvr
+from sk_pwiser.delayed_feedback import delay_distribution, delayed_feedback_weights
+
+
+def test_distribution_without_truncation_is_the_empirical_one():
+    delay = np.array([3.0, 1, 2, 2, 5])
+    delays, probabilities = delay_distribution(delay, np.full(5, 10.0))
+    assert_array_equal(delays, [1, 2, 3, 5])
+    assert_allclose(probabilities, [0.2, 0.6, 0.8, 1.0])
+
+
+def test_distribution_by_brute_force():
+    rng = np.random.default_rng(0)
+    elapsed = rng.integers(1, 20, 200).astype(float)
+    delay = rng.integers(0, 15, 200).astype(float)
+    delay, elapsed = delay[delay <= elapsed], elapsed[delay <= elapsed]
+    delays, probabilities = delay_distribution(delay, elapsed)
+    for t, found in zip(delays, probabilities, strict=True):
+        expected = 1.0
+        for d in np.unique(delay[delay > t]):
+            at_risk = ((delay <= d) & (d <= elapsed)).sum()
+            expected *= 1 - (delay == d).sum() / at_risk
+        assert found == pytest.approx(expected)
+
+
+def test_distribution_of_truncated_exponential_delays():
+    rng = np.random.default_rng(0)
+    elapsed, delay = rng.uniform(0, 6, 100_000), rng.exponential(1.0, 100_000)
+    kept = delay <= elapsed
+    delays, probabilities = delay_distribution(delay[kept], elapsed[kept])
+    for t in (0.2, 1.0, 3.0):
+        found = probabilities[np.searchsorted(delays, t) - 1]
+        assert found == pytest.approx(-np.expm1(-t), abs=0.02)
+        # The empirical distribution is biased.
+        assert (delay[kept] <= t).mean() > -np.expm1(-t) + 0.01 * (t < 2)
+
+
+def censored(n_samples, ctr, cvr, rng, mean_delay=1.0):
+    """Return true and seen labels, elapsed times and delays."""
+    click = rng.random(n_samples) < ctr
+    conversion = click & (rng.random(n_samples) < cvr)
+    elapsed = rng.uniform(0, 4, n_samples)
+    delay = rng.exponential(mean_delay, n_samples)
+    seen = conversion & (delay <= elapsed)
+    Y = np.column_stack([click, conversion]).astype(int)
+    delay = np.where(seen, delay, np.nan)
+    return Y, np.column_stack([click, seen]).astype(int), elapsed, delay
+
+
+@pytest.mark.parametrize("space", ["entire", "conditional"])
+def test_weighted_rates_are_those_of_all_conversions(space):
+    """The rates that minimise the weighted cross-entropy, in closed form."""
+    rng = np.random.default_rng(0)
+    Y, seen, elapsed, delay = censored(400_000, 0.3, 0.3, rng)
+    weight = delayed_feedback_weights(seen, elapsed, delay)
+    assert_array_equal(weight[:, 0], 1)
+    rows = slice(None) if space == "entire" else Y[:, 0] == 1
+    w, y = weight[rows, 1], seen[rows, 1]
+    truth = Y[rows, 1].mean()
+    assert (w * y).sum() / w.sum() == pytest.approx(truth, rel=0.03)
+    assert y.mean() < 0.8 * truth
+    # The weights of rows of one age have the same property.
+    for low in (0.5, 1.0, 3.0):
+        age = (elapsed[rows] > low) & (elapsed[rows] < low + 0.5)
+        found = (w[age] * y[age]).sum() / w[age].sum()
+        assert found == pytest.approx(truth, rel=0.06)
+
+
+def test_a_fit_with_the_weights_has_the_rates_of_all_conversions():
+    data = make_ctr_cvr(20_000, ctr=0.3, cvr=0.3, random_state=1)
+    rng = np.random.default_rng(1)
+    Y, seen, elapsed, delay = censored(20_000, data.ctr, data.cvr, rng)
+    times = {"elapsed": elapsed, "delay": delay, "min_probability": 0.2}
+    model = MultiTaskCTRCVRClassifier(
+        loss="bce",
+        network_params={"bottom_units": (16,), "tower_units": (8,)},
+        max_epochs=8,
+        early_stopping=False,
+        random_state=0,
+    )
+
+    def rate(labels, weight=None):
+        model.fit(data.data, labels, sample_weight=weight)
+        return model.predict_proba(data.data)[:, 1].mean()
+
+    complete = rate(Y)
+    assert rate(seen) < 0.8 * complete
+    weight = delayed_feedback_weights(seen, **times)
+    assert 0 < (weight[:, 1] == 0).mean() < 0.1  # the youngest rows have no label
+    assert rate(seen, weight) == pytest.approx(complete, rel=0.06)
+    weight = delayed_feedback_weights(seen, cvr=model.predict_cvr(data.data), **times)
+    assert rate(seen, weight) == pytest.approx(complete, rel=0.06)
+
+
+def test_without_conversions_all_weights_are_1():
+    Y = np.array([[1, 0], [0, 0]])
+    weight = delayed_feedback_weights(Y, [1.0, 2.0], [np.nan, np.nan])
+    assert_array_equal(weight, np.ones((2, 2)))
+
+
+LABELS = np.array([[1, 1], [1, 0], [0, 0]])
+TIMES = {"elapsed": [3.0, 1.0, 2.0], "delay": [1.0, np.nan, np.nan]}
+
+
+@pytest.mark.parametrize(
+    ("change", "message"),
+    [
+        ({"Y": LABELS[:, 0]}, r"at least two tasks; got \(3,\)"),
+        ({"Y": LABELS * 2}, "must be 0 or 1; column 0 of Y contains 2 in row 0"),
+        ({"elapsed": [1.0, 2.0]}, r"elapsed must have shape \(3,\); got \(2,\)"),
+        ({"elapsed": ["a", "b", "c"]}, "elapsed must contain one number per row"),
+        ({"elapsed": [0.5, 1.0, 2.0]}, "delay must be within 0 and elapsed; it is 1.0"),
+        ({"delay": [-1.0, np.nan, 0]}, "delay must be within 0 and elapsed; it is -1"),
+        ({"delay": [np.nan, 1.0, 1.0]}, "known for converted rows; it is nan in row 0"),
+        ({"cvr": [0.1, 0.2, 1.5]}, r"cvr must be in \[0, 1\]; it is 1.5 in row 2"),
+        ({"min_probability": 0}, r"min_probability must be in \(0, 1\]; got 0"),
+    ],
+)
+def test_errors(change, message):
+    with pytest.raises(ValueError, match=message):
+        delayed_feedback_weights(**{"Y": LABELS, **TIMES, **change})
