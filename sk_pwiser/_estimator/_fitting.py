@@ -45,14 +45,6 @@ class Fitting:
         MultiTaskCTRCVRClassifier
             The fitted estimator.
 
-        Warns
-        -----
-        UserWarning
-            If labels break the funnel, or a task has one label only; if labels are
-            missing such that probabilities are biased; if a later task comes out
-            likelier than the one before it in 10 % of the training rows or more, by a
-            sample of them, see :ref:`coherent_funnels`.
-
         Raises
         ------
         ValueError, TypeError
@@ -61,6 +53,14 @@ class Fitting:
         KeyboardInterrupt
             If training is interrupted in its first epoch. Later, an interrupt ends
             training and keeps the weights, with early stopping those of the best epoch.
+
+        Warns
+        -----
+        UserWarning
+            If labels break the funnel, or a task has one label only; if labels are
+            missing such that probabilities are biased; if a later task comes out
+            likelier than the one before it in 10 % of the training rows or more, by a
+            sample of them, see :ref:`coherent_funnels`.
         """
         earlier = getattr(self, "_result", None) if self.warm_start else None
         result = fit(
