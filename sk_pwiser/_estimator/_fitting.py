@@ -1,12 +1,9 @@
 """`fit` and `partial_fit`, and the attributes that they set."""
 
-import warnings
-
 from sklearn.base import _fit_context
 
-from sk_pwiser._table import stacklevel_of_user
 from sk_pwiser._training import TrainingResult, fit
-from sk_pwiser._utils import accept_lowercase_y
+from sk_pwiser._utils import accept_lowercase_y, warn_user
 
 
 class Fitting:
@@ -82,13 +79,11 @@ class Fitting:
         if result.rises is not None:
             task, share = result.rises
             later, earlier = self.task_names_[task], self.task_names_[task - 1]
-            warnings.warn(
+            warn_user(
                 f"Task {later!r} comes out likelier than {earlier!r} in {share:.0%} of "
                 "the training rows, by a sample, although it is possible only after "
                 "it. network_params={'task_space': 'conditional'} prevents this, and "
-                "{'monotonicity_weight': 1.0} reduces it.",
-                UserWarning,
-                stacklevel=stacklevel_of_user(),
+                "{'monotonicity_weight': 1.0} reduces it."
             )
 
     @accept_lowercase_y

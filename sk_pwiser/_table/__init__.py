@@ -6,7 +6,7 @@ from sk_pwiser._table._containers import as_table
 from sk_pwiser._table._encoder import TableEncoder
 from sk_pwiser._table._extended_statistics import ExtendedStatistics
 from sk_pwiser._table._growth import grow_encoder
-from sk_pwiser._table._labels import Targets, check_targets, stacklevel_of_user
+from sk_pwiser._table._labels import Targets, check_targets
 from sk_pwiser._table._numeric import NUMERIC_ENCODINGS
 from sk_pwiser._table._rows import check_groups, n_rows
 from sk_pwiser._table._soft_targets import SoftTargets
@@ -43,5 +43,4 @@ __all__ = [
     "read_times",
     "row_weights",
     "scale_weights",
-    "stacklevel_of_user",
 ]

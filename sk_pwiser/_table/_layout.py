@@ -1,13 +1,11 @@
 """Tables of another layout than in fit: columns by name, and values never seen."""
 
-import warnings
-
 import numpy as np
 
 from sk_pwiser._table._categories import UNSEEN
 from sk_pwiser._table._dataframe import is_dataframe
 from sk_pwiser._table._factorize import count_values
-from sk_pwiser._table._labels import stacklevel_of_user
+from sk_pwiser._utils import warn_user
 
 # A warning about values that were not seen in fit needs this share of the rows with a
 # value, this many rows, and this many distinct values ...
@@ -40,11 +38,9 @@ def align_columns(X, names):
         return X
     extra = [column for column in found if column not in set(names)]
     if extra:
-        warnings.warn(
+        warn_user(
             f"X has {len(extra)} columns that were not seen in fit and are ignored: "
-            f"{', '.join(map(repr, extra[:5]))}{', ...' if len(extra) > 5 else ''}.",
-            UserWarning,
-            stacklevel=stacklevel_of_user(),
+            f"{', '.join(map(repr, extra[:5]))}{', ...' if len(extra) > 5 else ''}."
         )
     return X.select(names) if hasattr(X, "select") else X[names]
 
@@ -64,12 +60,10 @@ def warn_about_unseen(columns):
         and (share := _unseen_share(codes)) >= UNSEEN_SHARE
     ]
     if found:
-        warnings.warn(
+        warn_user(
             "Almost all rows have a value that was not seen in fit in "
             f"{', '.join(found)}: check the spelling, blanks and the case of the "
-            "values. They count as unseen values.",
-            UserWarning,
-            stacklevel=stacklevel_of_user(),
+            "values. They count as unseen values."
         )
 
 

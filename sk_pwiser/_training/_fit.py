@@ -150,7 +150,7 @@ def fit(
     if plan.eval_rows is not None:
         data = with_eval_rows(data, plan.eval_rows)
     if plan.components is not None:
-        for message in plan.components.loss.cautions(data.schema.base_rates):
+        for message in plan.components.loss.cautions(data.schema.base_rates.tolist()):
             warn_user(message)
     net = build(plan, data.schema)
     return optimise(plan, data, net)
