@@ -16,7 +16,7 @@ from sk_pwiser.transfer._encoding import embedding_tables
 DEFAULT_WEIGHTS = {"l2_sp": 0.01, "delta": 0.01, "bss": 0.001, "tred": 0.01}
 
 # The separation of features in "tred": weights of its terms, steps and batch size.
-DISCREPANCY_WEIGHT, GATE_PENALTY, HEAD_PENALTY = 0.05, 0.003, 0.03
+DISCREPANCY_WEIGHT, GATE_PENALTY, HEAD_PENALTY = 0.05, 0.024, 0.03
 N_STEPS, STEP_SIZE, N_ROWS = 200, 0.05, 128
 
 
@@ -190,7 +190,7 @@ def separate(features, y, sample_weight, seed):
             relevant @ head + bias, y[rows], weight=weight[rows]
         )
         loss = loss - DISCREPANCY_WEIGHT * squared_discrepancy(relevant, rest)
-        loss = loss + GATE_PENALTY * gates.square().sum()
+        loss = loss + GATE_PENALTY * gates.square().mean()
         loss = loss + HEAD_PENALTY * head.square().sum()
         optimizer.zero_grad()
         loss.backward()

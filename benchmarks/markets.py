@@ -1,0 +1,265 @@
+"""AUC in a new market: from scratch, pooled, fine-tuned, merged and distilled.
+
+    python benchmarks/markets.py                        # both data sets
+    python benchmarks/markets.py --data generated --seeds 3
+    python benchmarks/markets.py --part validation --scales 0.1 1 10
+    python benchmarks/markets.py --quick                # a smoke run
+
+All markets but the last give the source, one fit on their rows. Then 500, 5,000 and all
+training rows of the last market become available, and each method predicts its test
+rows:
+
+- "source": the source itself, without the new rows;
+- "scratch": a fit on the new rows alone;
+- "pooled": one fit on the rows of all markets;
+- "fine-tuned": `fine_tune` of the source on the new rows, by regulariser;
+- "merged": the source, fine-tuned on each market, merged with coefficients that
+  minimise the log loss of a fifth of the new rows, which the members have not seen;
+- "distilled": a student of these members, on the new rows.
+
+`generated` has three markets of equal size from one call of `make_ctr_cvr`. In the last
+market numeric_0 has the opposite sign and the values of category_0 are permuted: what
+the other markets teach about these two columns is wrong there, and what they teach
+about the other ten is right. `tabs` are the surfaces of the app in KuaiRand (label
+`engage`), from the folder that SK_PWISER_DATA names: the last market is tab 4, the
+others are tabs 1 and 0. Its test rows are those of later days.
+
+A cell is the mean AUC over the seeds (standard deviation), and the mean difference to
+"pooled" with the same seed, in thousandths (standard error). Seeds draw the new rows,
+all random numbers of training, and the generated data. All fits have early stopping,
+and those on the new rows alone batches of 64 rows; the other settings are the defaults.
+With `--part validation` the test rows are a part of the training rows of the last
+market, and generated data has other seeds. `--scales` multiplies the weights of the
+regularisers.
+"""
+
+import argparse
+import os
+import time
+from typing import NamedTuple
+
+import numpy as np
+import pandas as pd
+from sklearn.metrics import roc_auc_score
+
+from sk_pwiser import MultiTaskCTRCVRClassifier, transfer
+from sk_pwiser.datasets import load_kuairand, make_ctr_cvr
+from sk_pwiser.model_selection import FunnelStratifiedKFold
+from sk_pwiser.transfer import fine_tune
+
+REGULARIZERS = (None, "l2_sp", "delta", "bss", "tred")
+WEIGHTS = {"l2_sp": 0.01, "delta": 0.01, "bss": 0.001, "tred": 0.01}
+SOURCE_TABS, LAST_TAB = (1, 0), 4
+# The largest number stands for all rows.
+SIZES = (500, 5_000, 10**9)
+ROWS_PER_MARKET = 20_000
+BATCH_SIZE = 64  # of fits on the new rows alone
+VALIDATION_SEED = 1_000
+
+
+class Markets(NamedTuple):
+    """Training rows of the markets, the last one apart, and its test rows.
+
+    Parameters
+    ----------
+    others : list of (DataFrame, DataFrame)
+        Features and labels of each other market.
+    X, Y, X_test, Y_test : DataFrame
+        Rows of the last market.
+    """
+
+    others: list
+    X: pd.DataFrame
+    Y: pd.DataFrame
+    X_test: pd.DataFrame
+    Y_test: pd.DataFrame
+
+    def pool(self, rows=()):
+        """Return the rows of the other markets, and some rows of the last."""
+        parts = [*self.others, (self.X.iloc[list(rows)], self.Y.iloc[list(rows)])]
+        return tuple(
+            pd.concat(tables, ignore_index=True) for tables in zip(*parts, strict=True)
+        )
+
+
+def generated(part, seed, quick):
+    """Generate three markets, of which the last has a shift."""
+    n = 1_000 if quick else ROWS_PER_MARKET
+    seed += VALIDATION_SEED if part == "validation" else 0
+    data = make_ctr_cvr(4 * n, ctr=0.2, cvr=0.2, n_categories=100, random_state=seed)
+    X, Y = data.data, data.target
+    last = X.index >= 2 * n
+    order = np.random.default_rng(seed).permutation(100)
+    codes = X["category_0"].cat.codes.to_numpy()
+    moved = np.where(last, order[codes], codes)
+    X = X.assign(
+        numeric_0=np.where(last, -X["numeric_0"], X["numeric_0"]),
+        category_0=pd.Categorical.from_codes(moved, categories=range(100)),
+    )
+    parts = [(X[a:b], Y[a:b]) for a, b in ((0, n), (n, 2 * n), (2 * n, 3 * n))]
+    return Markets(parts[:2], *parts[2], X[3 * n :], Y[3 * n :])
+
+
+def tabs(part, seed, quick):
+    """Read the tabs of KuaiRand."""
+    path = os.environ["SK_PWISER_DATA"]
+    data = load_kuairand(path, "engage")
+    tab, X = data.data["tab"].to_numpy(), data.data.drop(columns="tab")
+    step = 20 if quick else 1
+
+    def rows(which, is_test):
+        chosen = np.flatnonzero((tab == which) & (data.is_test == is_test))[::step]
+        return X.iloc[chosen], data.target.iloc[chosen]
+
+    others = [rows(which, False) for which in SOURCE_TABS]
+    X_last, Y_last = rows(LAST_TAB, False)
+    if part == "test":
+        return Markets(others, X_last, Y_last, *rows(LAST_TAB, True))
+    folds = FunnelStratifiedKFold(3, random_state=seed)
+    train, valid = next(folds.split(X_last, Y_last))
+    return Markets(
+        others,
+        X_last.iloc[train],
+        Y_last.iloc[train],
+        X_last.iloc[valid],
+        Y_last.iloc[valid],
+    )
+
+
+DATA = {"generated": generated, "tabs": tabs}
+
+
+def estimator(seed, **params):
+    return MultiTaskCTRCVRClassifier(early_stopping=True, random_state=seed, **params)
+
+
+def draw_rows(markets, n, seed):
+    """Return indices of new rows with the shares of each depth in the market."""
+    if n >= len(markets.X):
+        return np.arange(len(markets.X))
+    order = np.random.default_rng(seed).permutation(len(markets.X))
+    depth = markets.Y.iloc[order].sum(axis=1).to_numpy()
+    ranks = np.argsort(np.argsort(depth, kind="stable"), kind="stable")
+    chosen = np.linspace(0, len(order) - 1, n).astype(int)
+    return np.sort(order[np.isin(ranks, chosen)])
+
+
+def methods(markets, source, members, rows, seed, scales):
+    """Yield the name of each method and a function that returns its estimator."""
+    X, Y = markets.X.iloc[rows], markets.Y.iloc[rows]
+    yield "pooled", lambda: estimator(seed).fit(*markets.pool(rows))
+    yield "source", lambda: source
+    yield "scratch", lambda: estimator(seed, batch_size=BATCH_SIZE).fit(X, Y)
+    for name in REGULARIZERS:
+        for scale in scales if name else (None,):
+            weight = scale and scale * WEIGHTS[name]
+            label = f"fine-tuned, {name or 'no penalty'}"
+            label += "" if scale in (None, 1) else f" x{scale:g}"
+            yield (
+                label,
+                lambda name=name, weight=weight: fine_tune(
+                    source,
+                    X,
+                    Y,
+                    regularizer=name,
+                    regularizer_weight=weight,
+                    batch_size=BATCH_SIZE,
+                ),
+            )
+    fold = FunnelStratifiedKFold(5, random_state=seed)
+    train, held_out = next(fold.split(X, Y))
+    if hasattr(transfer, "merge_estimators"):
+        tuned = [*members(), fine_tune_part(source, X, Y, train)]
+        yield (
+            "merged",
+            lambda: transfer.merge_estimators(
+                source, tuned, X.iloc[held_out], Y.iloc[held_out]
+            ),
+        )
+        if hasattr(transfer, "distill"):
+            student = estimator(seed, batch_size=BATCH_SIZE)
+            yield (
+                "distilled",
+                lambda: transfer.distill(tuned, X, weights=None, student=student),
+            )
+
+
+def fine_tune_part(source, X, Y, rows):
+    """Fine-tune on some rows with the encoder of the source, as merging requires."""
+    return fine_tune(
+        source, X.iloc[rows], Y.iloc[rows], extend=False, batch_size=BATCH_SIZE
+    )
+
+
+def evaluate(model, markets):
+    """Return the AUC of each task on the test rows of the last market."""
+    p, y = model.predict_proba(markets.X_test), markets.Y_test.to_numpy()
+    return [roc_auc_score(y[:, k], p[:, k]) for k in range(y.shape[1])]
+
+
+def run_seed(markets, seed, sizes, scales, results):
+    """Run all methods with one seed; add their AUC by number of rows and method."""
+    source = estimator(seed).fit(*markets.pool())
+    cache = []
+
+    def members():
+        if not cache:
+            cache.extend(fine_tune(source, X, Y, seen=True) for X, Y in markets.others)
+        return cache
+
+    for n in sizes:
+        rows = draw_rows(markets, n, seed)
+        for name, fit in methods(markets, source, members, rows, seed, scales):
+            by_name = results.setdefault(len(rows), {})
+            by_name.setdefault(name, []).append(evaluate(fit(), markets))
+
+
+def print_table(results, tasks):
+    print(f"{'':<28}" + "".join(f"{task:>18}{'to pooled':>14}" for task in tasks))
+    for n, by_name in results.items():
+        print(f"{n:,} rows of the last market")
+        pooled = np.array(by_name["pooled"])
+        for name, values in by_name.items():
+            aucs = np.array(values)
+            gain, cells = 1000 * (aucs - pooled), ""
+            for k in range(len(tasks)):
+                deviation = aucs[:, k].std(ddof=1) if len(aucs) > 1 else 0.0
+                error = (
+                    gain[:, k].std(ddof=1) / len(aucs) ** 0.5 if len(aucs) > 1 else 0
+                )
+                cells += f"{f'{aucs[:, k].mean():.4f} ({deviation:.4f})':>18}"
+                cells += f"{f'{gain[:, k].mean():+.1f} ({error:.1f})':>14}"
+            print(f"  {name:<26}{cells}", flush=True)
+
+
+def main():
+    parser = argparse.ArgumentParser(
+        description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
+    )
+    parser.add_argument("--data", nargs="+", choices=DATA, default=[*DATA])
+    parser.add_argument("--seeds", type=int, default=5)
+    parser.add_argument("--part", choices=["test", "validation"], default="test")
+    parser.add_argument("--scales", type=float, nargs="+", default=[1])
+    parser.add_argument("--sizes", type=int, nargs="+", default=SIZES)
+    parser.add_argument("--quick", action="store_true", help="few rows and one seed")
+    arguments = parser.parse_args()
+    n_seeds = 1 if arguments.quick else arguments.seeds
+    for name in arguments.data:
+        results, started = {}, time.process_time()
+        for seed in range(n_seeds):
+            markets = DATA[name](arguments.part, seed, arguments.quick)
+            run_seed(markets, seed, arguments.sizes, arguments.scales, results)
+        print(
+            f"\n{name}: {len(markets.pool()[0]):,} rows of {len(markets.others)} other "
+            f"markets, {len(markets.X_test):,} test rows of the last; {n_seeds} seeds; "
+            f"part: {arguments.part}"
+        )
+        rates = markets.Y_test.mean()
+        print(", ".join(f"{task} {rate:.1%}" for task, rate in rates.items()))
+        print_table(results, [f"{task} AUC" for task in markets.Y_test.columns])
+        seconds = time.process_time() - started
+        print(f"{seconds / n_seeds:.0f} s of CPU time per seed")
+
+
+if __name__ == "__main__":
+    main()
