@@ -12,7 +12,7 @@ from refusals import small
 from sklearn.exceptions import NotFittedError
 
 from sk_pwiser.networks import NETWORKS, MultiTaskNetwork, NetworkOutput
-from sk_pwiser.transfer import check_compatible, fine_tune
+from sk_pwiser.transfer import _regularizers, check_compatible, fine_tune
 from sk_pwiser.transfer._regularizers import REGULARIZERS, features_of
 
 X, Y = rows(SECOND)
@@ -94,6 +94,20 @@ def test_a_large_weight_returns_the_weights_or_the_features(source):
     _, kept_features = drift(source, regularizer="delta", regularizer_weight=1.0)
     assert plain_features > 1
     assert kept_features < 0.1 * plain_features
+
+
+def test_tred_pulls_features_to_the_relevant_part(source, monkeypatch):
+    start = features(source)
+    gates = np.where(np.arange(start.shape[1]) % 2, 0.0, 1.0).astype(np.float32)
+    monkeypatch.setattr(_regularizers, "separate", lambda *_: torch.from_numpy(gates))
+    params = {"extend": False, "max_epochs": 20, "lr": 0.002}
+    plain = features(fine_tune(source, X, Y, **params))
+    tred = features(
+        fine_tune(source, X, Y, regularizer="tred", regularizer_weight=1.0, **params)
+    )
+    assert abs(plain - gates * start).mean() > 0.2
+    assert abs(tred - gates * start).mean() < 0.02
+    assert abs(start[:, 1::2]).mean() > 0.1
 
 
 def test_embeddings_of_absent_values_stay(source):
