@@ -46,8 +46,8 @@ def check_compatible(estimators):
 
     Weights of two networks can be combined only if each weight has the same meaning in
     both: the networks must have the same form, the tasks must be the same, and each
-    category value and each number must be encoded alike. :func:`fine_tune` and
-    :func:`fit_like` train estimators with the encoder of another one.
+    category value and each number must be encoded alike. :func:`fit_like`, and
+    :func:`fine_tune` with `extend=False`, train with the encoder of another estimator.
 
     Parameters
     ----------

@@ -71,7 +71,8 @@ def merge_interference(base, estimators, X, *, coefficients=1.0, markets=None):
     >>> base.fit(X[:300], Y[:300]).n_iter_
     2
     >>> markets = [slice(300, 600), slice(600, 900)]
-    >>> models = [fine_tune(base, X[m], Y[m], max_epochs=1) for m in markets]
+    >>> params = {"max_epochs": 1, "extend": False}
+    >>> models = [fine_tune(base, X[m], Y[m], **params) for m in markets]
     >>> merge_interference(base, models[:1], X)
     0.0
     >>> merge_interference(base, models, X) > 0

@@ -127,7 +127,8 @@ def merge_estimators(
     >>> base.fit(X[:400], Y[:400]).n_iter_
     2
     >>> markets = [slice(400, 700), slice(700, 1_000)]
-    >>> models = [fine_tune(base, X[m], Y[m], max_epochs=1) for m in markets]
+    >>> params = {"max_epochs": 1, "extend": False}
+    >>> models = [fine_tune(base, X[m], Y[m], **params) for m in markets]
     >>> merged, coefficients = merge_estimators(
     ...     base, models, X[1_000:], Y[1_000:], return_coefficients=True
     ... )
