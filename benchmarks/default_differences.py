@@ -68,24 +68,17 @@ COMPARISONS = {
         "1e-3": {"weight_decay": 1e-3, "loss": "bce"},
     },
     "embedding_weight_decay": {
-        "1e-4": {"loss": "bce"},
-        "3e-4": {"loss": "bce", "weight_decay": 3e-4},
-        "embeddings 3e-4": {
+        "embeddings 1e-4": {
             "loss": "bce",
-            "optimizer_params": {"embedding_weight_decay": 3e-4},
+            "optimizer_params": {"embedding_weight_decay": 1e-4},
         },
-        "embeddings 6e-4": {
+        "embeddings 5e-4": {
             "loss": "bce",
-            "optimizer_params": {"embedding_weight_decay": 6e-4},
+            "optimizer_params": {"embedding_weight_decay": 5e-4},
         },
         "embeddings 1e-3": {
             "loss": "bce",
             "optimizer_params": {"embedding_weight_decay": 1e-3},
-        },
-        "others 1e-3": {
-            "loss": "bce",
-            "weight_decay": 1e-3,
-            "optimizer_params": {"embedding_weight_decay": 1e-4},
         },
     },
     "average_decay": {

@@ -142,7 +142,7 @@ class MultiTaskCTRCVRClassifier(
         - `embedding_lr`, None by default: learning rate of the embeddings; None for
           `lr`;
         - `embedding_weight_decay`, None by default: weight decay of the embeddings;
-          None for `weight_decay`;
+          None for five times `weight_decay`;
         - `lazy_embeddings`, "auto" by default: whether a step of "adam" updates only
           the embeddings of values in the batch, and only their moments, so that its
           cost does not depend on the number of values. "auto" does so for tables of
@@ -150,8 +150,9 @@ class MultiTaskCTRCVRClassifier(
     lr : float, default=0.003
         Learning rate.
     weight_decay : float, default=0.0001
-        Weight decay of the optimiser, but for biases and the parameters of a weighting.
-        Optimisers without weight decay ignore the default.
+        Weight decay of the optimiser; embeddings have five times as much, biases and the
+        parameters of a weighting none. Optimisers without weight decay ignore the
+        default.
     batch_size : int, default=512
         Largest number of rows per batch; the rows are spread evenly over the batches.
     stratified_batches : bool, default=False

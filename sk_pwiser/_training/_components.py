@@ -304,7 +304,9 @@ def build_net(
         compile_mode=components.compile_mode,
         average_decay=average_decay,
         optimizer=optimizer,
-        optimizer__param_groups=parameter_groups(settings.optimizer_params),
+        optimizer__param_groups=parameter_groups(
+            settings.weight_decay, settings.optimizer_params
+        ),
         lr=settings.lr,
         batch_size=settings.batch_size,
         max_epochs=max_epochs,

@@ -22,6 +22,9 @@ OPTIMIZERS: dict[str, type[torch.optim.Optimizer]] = {
 _WITHOUT_DECAY = ("*bias", "*bias.*", "weighting.*")
 _EMBEDDINGS = "*embeddings.*.weight"
 
+# Weight decay of the embeddings over that of the other parameters: each sees few rows.
+EMBEDDING_DECAY_RATIO = 5.0
+
 # Arguments that are parameters of the estimator.
 DEFAULT_WEIGHT_DECAY = 1e-4  # which optimisers without weight decay ignore
 _OWN_PARAMETERS = ("lr", "weight_decay")
@@ -90,15 +93,18 @@ def check_optimizer(
     return kind, kwargs
 
 
-def parameter_groups(params: Mapping[str, Any]) -> list[tuple[str, dict[str, float]]]:
+def parameter_groups(
+    weight_decay: float, params: Mapping[str, Any]
+) -> list[tuple[str, dict[str, float]]]:
     """Return patterns of parameter names with their own arguments, for skorch."""
     groups = [(pattern, {"weight_decay": 0.0}) for pattern in _WITHOUT_DECAY]
-    of_embeddings = {
-        name: float(params[f"embedding_{name}"])
-        for name in _OWN_PARAMETERS
-        if params[f"embedding_{name}"] is not None
-    }
-    return [*groups, (_EMBEDDINGS, of_embeddings)] if of_embeddings else groups
+    lr, decay = params["embedding_lr"], params["embedding_weight_decay"]
+    if decay is None:
+        decay = EMBEDDING_DECAY_RATIO * weight_decay
+    of_embeddings = {"weight_decay": float(decay)}
+    if lr is not None:
+        of_embeddings["lr"] = float(lr)
+    return [*groups, (_EMBEDDINGS, of_embeddings)]
 
 
 def _check_loop_params(params: Mapping[str, Any]) -> None:

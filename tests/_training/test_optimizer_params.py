@@ -52,7 +52,7 @@ def test_the_values_of_the_estimator_are_the_defaults_of_the_embeddings(impressi
         impressions,
         optimizer_params={
             "embedding_lr": plain.lr,
-            "embedding_weight_decay": plain.weight_decay,
+            "embedding_weight_decay": 5 * plain.weight_decay,
         },
     )
     expected = plain.predict_proba(impressions.data)
