@@ -14,6 +14,10 @@ MIN_COVERAGE = 0.5
 # and not by chance. It was 0.23 or more for the ids of real impressions, and below 0.05
 # for ages, counts, prices and times, whose frequencies change gradually.
 MIN_UNEQUAL = 0.1
+# Rounded amounts, such as times of the day, are frequent at multiples of five or ten:
+# numbers at these distances are more alike than neighbours, those of codes are not.
+ROUNDING = (5, 10)
+MIN_RATIO = 0.8
 
 
 def warn_about_codes(columns):
@@ -40,7 +44,8 @@ def looks_like_codes(column):
     They do if they are whole numbers from 0 or 1 on, if at least 100 of them and half
     of the numbers up to the largest one occur, and if neighbouring numbers have
     unrelated frequencies: in a tenth of the pairs one is at least twice as frequent as
-    the other, by more than two standard errors.
+    the other, by more than two standard errors. Numbers that are frequent at multiples
+    of five or ten are taken for rounded amounts.
     """
     for rows in row_chunks(len(column)):  # most columns end at the first chunk
         values = _known(slice_rows(column, rows))
@@ -54,9 +59,18 @@ def looks_like_codes(column):
     n_values = np.count_nonzero(counts)
     if n_values < max(MIN_VALUES, MIN_COVERAGE * len(counts)):
         return False
-    fewer, more = np.sort([counts[1:], counts[:-1]], axis=0)
+    of_neighbours = _share_unequal(counts, 1)
+    at_distances = min(_share_unequal(counts, distance) for distance in ROUNDING)
+    is_rounded = at_distances < MIN_RATIO * of_neighbours
+    return of_neighbours >= MIN_UNEQUAL and not is_rounded
+
+
+def _share_unequal(counts, distance):
+    """Return the share of pairs at a distance with clearly unequal frequencies."""
+    pairs = [counts[distance:], counts[:-distance]]
+    fewer, more = np.sort(pairs, axis=0)
     is_unequal = (more >= 2 * fewer) & (more - fewer > 2 * np.sqrt(more + fewer))
-    return bool(is_unequal.mean() >= MIN_UNEQUAL)
+    return float(is_unequal.mean())
 
 
 def _known(column):

@@ -32,6 +32,11 @@ NUMBERS = {
     "hour": RNG.integers(0, 24, N),
     "hour and minute": RNG.integers(0, 24, N) * 100 + RNG.integers(0, 60, N),
     "minute of the day": (RNG.beta(5, 2, N) * 1440) // 1,
+    "scheduled minute": np.where(
+        RNG.random(N) < 0.6,
+        RNG.choice(288, N, p=popularity(288)) * 5,
+        RNG.integers(0, 1440, N),
+    ),
     "count": RNG.geometric(0.01, N),
     "count with many zeros": RNG.geometric(0.01, N) * RNG.integers(0, 2, N),
     "count with a long tail": np.exp(RNG.normal(4, 2, N)) // 1,
