@@ -42,6 +42,7 @@ WIDTH, ROW_HEIGHT, BOX_HEIGHT, MARGIN = 800, 92, 46, 12
 ROOMS = {
     TOP: Room(0, 400, 784, "", "the public names and python -m sk_pwiser"),
     "transfer": Room(1, 110, 170, "", "several markets"),
+    "export": Room(1, 330, 170, "", "files that serve"),
     "_estimator": Room(2, 300, 200, "4", "a scikit-learn classifier"),
     "_training": Room(3, 565, 200, "2", "tensors to network"),
     "calibration": Room(4, 66, 80),

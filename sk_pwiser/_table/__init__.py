@@ -1,13 +1,14 @@
 """Tables and labels become arrays: column encodings, labels, row weights, groups."""
 
 from sk_pwiser._table._base_rates import base_rates
-from sk_pwiser._table._categories import UNSEEN
+from sk_pwiser._table._categories import UNSEEN, CategoryColumn
 from sk_pwiser._table._containers import as_table
+from sk_pwiser._table._dataframe import to_float
 from sk_pwiser._table._encoder import TableEncoder
 from sk_pwiser._table._extended_statistics import ExtendedStatistics
 from sk_pwiser._table._growth import grow_encoder
 from sk_pwiser._table._labels import Targets, check_targets
-from sk_pwiser._table._numeric import NUMERIC_ENCODINGS
+from sk_pwiser._table._numeric import NUMERIC_ENCODINGS, NumericColumn
 from sk_pwiser._table._rows import check_groups, n_rows
 from sk_pwiser._table._soft_targets import SoftTargets
 from sk_pwiser._table._target_encoding import (
@@ -23,7 +24,9 @@ from sk_pwiser._table._weights import combine_weights, row_weights, scale_weight
 __all__ = [
     "NUMERIC_ENCODINGS",
     "UNSEEN",
+    "CategoryColumn",
     "ExtendedStatistics",
+    "NumericColumn",
     "SoftTargets",
     "TableEncoder",
     "TargetStatistics",
@@ -43,4 +46,5 @@ __all__ = [
     "read_times",
     "row_weights",
     "scale_weights",
+    "to_float",
 ]

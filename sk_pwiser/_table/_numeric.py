@@ -34,8 +34,8 @@ def infinity_error(name):
 class NumericColumn:
     """A numeric column, with an indicator if it had missing values in fit.
 
-    A subclass defines `_fit`, which learns from the values that are not missing, and
-    `_encode`, which maps values to inputs. If a column had one distinct value in fit,
+    A subclass defines `_fit`, which learns from the values that are not missing,
+    `_encode`, which maps values to inputs, and `_nodes`, the same map as points. If a column had one distinct value in fit,
     every value is encoded as 0: the network's weights for an input that never changed
     in training would be arbitrary.
 
@@ -92,6 +92,17 @@ class NumericColumn:
             inputs[missing] = self.fill_value_
         return [inputs, missing] if self.has_missing_ else [inputs]
 
+    @property
+    def nodes(self):
+        """The points between which the inputs are linear, outside of which constant.
+
+        Returns
+        -------
+        tuple of (float64 ndarray, float64 ndarray)
+            Values of the column, in increasing order, and their inputs.
+        """
+        return (np.zeros(1), np.zeros(1)) if self.is_constant_ else self._nodes()
+
     def _read(self, column):
         try:
             values = to_float(column)
@@ -129,6 +140,12 @@ class StandardColumn(NumericColumn):
         scaled = (values - self.mean_) / self.scale_
         return np.clip(scaled, -LARGEST_DEVIATION, LARGEST_DEVIATION, out=scaled)
 
+    def _nodes(self):
+        if np.isinf(self.scale_):
+            return np.zeros(1), np.zeros(1)
+        ends = np.array([-LARGEST_DEVIATION, LARGEST_DEVIATION])
+        return self.mean_ + ends * self.scale_, ends
+
 
 class QuantileColumn(NumericColumn):
     """Normal scores: a function of the ranks, with mean 0 and standard deviation 1."""
@@ -148,7 +165,10 @@ class QuantileColumn(NumericColumn):
         self.scores_ = np.clip(scores, -LARGEST_DEVIATION, LARGEST_DEVIATION)
 
     def _encode(self, values):
-        return np.interp(values, self.values_, self.scores_)
+        return np.interp(values, *self._nodes())
+
+    def _nodes(self):
+        return self.values_, self.scores_
 
 
 class PiecewiseLinearColumn(NumericColumn):
@@ -169,7 +189,10 @@ class PiecewiseLinearColumn(NumericColumn):
         self.fill_value_ = shares @ self._encode(distinct)
 
     def _encode(self, values):
-        return np.interp(values, self.edges_, np.arange(len(self.edges_)))
+        return np.interp(values, *self._nodes())
+
+    def _nodes(self):
+        return self.edges_, np.arange(len(self.edges_), dtype=float)
 
 
 NUMERIC_ENCODINGS = {

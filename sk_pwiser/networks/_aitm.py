@@ -111,7 +111,8 @@ class Transfer(nn.Module):
         """Map two tensors of shape `(batch, width)` to one."""
         passed = torch.relu(self.information(previous))
         candidates = torch.cat([own, passed])
-        keys, queries, values = self.attention(candidates).unflatten(1, (2, -1))
+        projected = self.attention(candidates).unflatten(1, (2, -1))
+        keys, queries, values = projected.unbind()
         scores = (keys * queries).sum(dim=2) * self.scale
         weights = scores.softmax(dim=0).unsqueeze(2)
         return torch.sum(weights * values, dim=0)

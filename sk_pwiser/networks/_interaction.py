@@ -91,7 +91,7 @@ class FactorizationMachine(Interaction):
 
     def forward(self, inputs: Tensor) -> Tensor:
         """Map `(batch, n_in)` to `(batch, width)`."""
-        embedded = inputs[:, : self.n_embedded].reshape(len(inputs), *self.fields)
+        embedded = inputs[:, : self.n_embedded].reshape(inputs.shape[0], *self.fields)
         numeric = inputs[:, self.n_embedded :]
         # The difference of two large sums: half precision would lose most digits.
         with torch.autocast(inputs.device.type, enabled=False):

@@ -61,7 +61,7 @@ class StackedLinear(nn.Module):
         n_stacked, n_in, n_out = self.weight.shape
         weight = self.weight.transpose(0, 1).reshape(n_in, n_stacked * n_out)
         flat = torch.addmm(self.bias.view(-1), inputs, weight)
-        return flat.view(len(inputs), n_stacked, n_out).transpose(0, 1)
+        return flat.view(inputs.shape[0], n_stacked, n_out).transpose(0, 1)
 
 
 class MLP(nn.Module):

@@ -96,7 +96,7 @@ class MetaHeac(MultiTaskNetwork):
         mixed = self.gates(inputs, self.experts(inputs))
         # Every critic reads every task's mixture: (n_critics, n_tasks, batch).
         judged = self.output(self.critics(mixed.flatten(0, 1)))
-        judged = judged.view(len(judged), *mixed.shape[:2]).permute(2, 1, 0)
+        judged = judged.view(judged.shape[0], *mixed.shape[:2]).permute(2, 1, 0)
         logits = judged + torch.stack(list(self.task_bias))
         log_weights = self.critic_gates.log_weights(inputs)
         return NetworkOutput(mixture_logits(logits, log_weights.float()))

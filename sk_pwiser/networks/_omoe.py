@@ -80,5 +80,5 @@ class OMoE(MultiTaskNetwork):
     def forward(self, codes: Tensor, numeric: Tensor) -> NetworkOutput:
         """Compute the logits of a batch, of shape `(batch, n_tasks)`."""
         inputs = self.input_layer(codes, numeric)
-        (mixed,) = self.gates(inputs, self.experts(inputs))
+        (mixed,) = self.gates(inputs, self.experts(inputs)).unbind()
         return NetworkOutput(self.towers(mixed))

@@ -1,0 +1,200 @@
+import pickle
+import subprocess
+import sys
+
+import numpy as np
+import pandas as pd
+import pytest
+from numpy.testing import assert_allclose, assert_array_equal
+from refusals import small
+from sklearn.exceptions import NotFittedError
+
+from sk_pwiser.export import Scorer
+from sk_pwiser.networks import NETWORKS
+
+N = 240
+
+
+def make_rows(seed=0):
+    """Rows with rare, missing and numeric categories, and numbers of several kinds."""
+    rng = np.random.default_rng(seed)
+    shop = rng.choice([f"shop {i}" for i in range(40)], N).astype(object)
+    shop[::11] = None
+    return pd.DataFrame(
+        {
+            "shop": pd.Categorical(shop),
+            "hour": rng.integers(0, 24, N),
+            "price": np.where(rng.random(N) < 0.1, np.nan, rng.lognormal(3, 2, N)),
+            "area": pd.Categorical(rng.integers(0, 5, N)),
+            "same": np.ones(N),
+            "time": 1.7e9 + rng.integers(0, 10**6, N),
+        }
+    )
+
+
+def make_labels(seed=1):
+    rng = np.random.default_rng(seed)
+    click = rng.random(N) < 0.4
+    return np.column_stack([click, click & (rng.random(N) < 0.5)]).astype(int)
+
+
+def records(X):
+    """Return rows of Python values, None where they are missing."""
+    return X.astype(object).where(X.notna(), None).to_dict("records")
+
+
+X, Y = make_rows(), make_labels()
+# Also values that were not seen in fit, and numbers beyond those of fit.
+OTHER = make_rows(2).assign(
+    shop=[*["new"] * 5, *["shop 1"] * (N - 5)], price=np.linspace(-5, 1e9, N)
+)
+PARAMS = {
+    "standard": {"numeric_encoding": "standard", "target_encoding": False},
+    "quantile": {"numeric_encoding": "quantile"},
+    "piecewise_linear": {"numeric_encoding": "piecewise_linear"},
+    "statistics": {
+        "target_encoding": ["shop", "area"],
+        "encoding_params": {"min_frequency": {"shop": 6}},
+    },
+    "hashed": {
+        "encoding_params": {"n_hash_buckets": {"shop": 7, "area": 3}},
+        "target_encoding": True,
+    },
+    "some hashed": {
+        "encoding_params": {"n_hash_buckets": {"shop": 7}, "max_categories": 10}
+    },
+}
+
+
+@pytest.fixture(scope="module")
+def model():
+    return small(**PARAMS["statistics"]).fit(X, Y)
+
+
+@pytest.mark.parametrize("params", PARAMS.values(), ids=PARAMS.keys())
+def test_all_forms_of_rows_give_the_probabilities_of_the_table(params):
+    model = small(**params).fit(X, Y)
+    scorer = Scorer(model)
+    for table in (X, OTHER):
+        expected = model.predict_proba(table)
+        rows = records(table)
+        assert_allclose(scorer(rows), expected, atol=1e-6, rtol=0)
+        one_by_one = [scorer.predict_proba(row) for row in rows[:40]]
+        assert_allclose(np.vstack(one_by_one), expected[:40], atol=1e-6, rtol=0)
+        columns = {name: column.to_numpy() for name, column in table.items()}
+        assert_allclose(scorer(columns), expected, atol=1e-6, rtol=0)
+        lists = {name: list(column) for name, column in table.items()}
+        assert_allclose(scorer(lists), expected, atol=1e-6, rtol=0)
+
+
+@pytest.mark.parametrize("network", ["mmoe", "stem", "dcmt"])
+def test_of_other_networks(network):
+    assert network in NETWORKS
+    model = small(network=network, network_params=None, max_epochs=1).fit(X, Y)
+    expected = model.predict_proba(X)[:20]
+    assert_allclose(Scorer(model)(records(X[:20])), expected, atol=1e-6, rtol=0)
+
+
+def test_of_one_task_has_both_classes_as_predict_proba():
+    model = small(max_epochs=1).fit(X, Y[:, 0])
+    scorer = Scorer(model)
+    expected = model.predict_proba(X)
+    assert expected.shape == (N, 2)
+    assert_allclose(scorer(records(X)), expected, atol=1e-6, rtol=0)
+    assert scorer.task_names == list(model.task_names_)
+
+
+def test_of_a_fit_on_an_array_has_indices_as_fields():
+    numbers = X[["hour", "price", "time"]].to_numpy()
+    model = small(max_epochs=1, categorical_features=[0]).fit(numbers, Y)
+    scorer = Scorer(model)
+    assert scorer.field_names == [0, 1, 2]
+    row = dict(enumerate(numbers[3].tolist()))
+    expected = model.predict_proba(numbers[3:4])
+    assert_allclose(scorer(row), expected, atol=1e-6, rtol=0)
+
+
+def test_order_of_fields_and_further_fields_do_not_matter(model):
+    scorer = Scorer(model)
+    row = records(X)[0]
+    other = {"session": [1, 2], **dict(reversed(row.items()))}
+    assert_array_equal(scorer(other), scorer(row))
+
+
+def test_does_not_change_with_the_estimator(model):
+    model = pickle.loads(pickle.dumps(model))
+    scorer, rows = Scorer(model), records(X)
+    before = scorer(rows)
+    model.partial_fit(X, Y)
+    assert_array_equal(scorer(rows), before)
+    assert not np.array_equal(model.predict_proba(X), before)
+
+
+def test_pickle_predicts_the_same_without_pandas(model, tmp_path):
+    scorer, rows = Scorer(model), records(X[:3])
+    path = tmp_path / "scorer.pickle"
+    path.write_bytes(pickle.dumps((scorer, rows)))
+    assert_array_equal(pickle.loads(path.read_bytes())[0](rows), scorer(rows))
+    code = (
+        "import pickle, sys; sys.modules['pandas'] = None\n"
+        "scorer, rows = pickle.load(open(sys.argv[1], 'rb'))\n"
+        "print(scorer(rows).tolist())"
+    )
+    command = [sys.executable, "-c", code, str(path)]
+    output = subprocess.run(command, capture_output=True, text=True, check=True).stdout
+    # The sums of a batch may differ by rounding between processes.
+    assert_allclose(np.array(eval(output)), scorer(rows), atol=1e-6, rtol=0)
+
+
+def broken(**values):
+    """Return valid rows, the second of them with other values."""
+    rows = records(X[:3])
+    rows[1].update(values)
+    return rows
+
+
+def without(name):
+    rows = records(X[:3])
+    del rows[1][name]
+    return rows
+
+
+COLUMNS = {name: list(column) for name, column in X[:3].items()}
+BAD_ROWS = {
+    "absent category": (without("shop"), ValueError, "Row 1 has no field 'shop'"),
+    "absent number": (without("price"), ValueError, "Row 1 has no field 'price'"),
+    "text": (broken(price="7"), TypeError, "Row 1, field 'price'.* text, such as '7'"),
+    "list": (broken(price=[7.0]), TypeError, "Row 1, field 'price'.*lists"),
+    "huge": (broken(price=10**400), ValueError, "Row 1, field 'price'"),
+    "infinite": (broken(price=-np.inf), ValueError, "Row 1, field 'price'.*finite"),
+    "number": (broken(shop=3), ValueError, "Row 1, field 'shop'.*text.*numbers"),
+    "text of number": (broken(area="3"), ValueError, "Row 1, field 'area'.*numbers"),
+    "list as category": (broken(shop=["a"]), TypeError, "Row 1, field 'shop'.*'a'"),
+    "infinite category": (broken(area=np.inf), ValueError, "Row 1.*'area'.*infinity"),
+    "no dict": ([*records(X[:1]), 7], TypeError, "Row 1 must be a dictionary; got int"),
+    "no rows": ([], ValueError, "at least one row"),
+    "a table": (X, TypeError, "dictionary or a list of dictionaries; got DataFrame"),
+    "absent column": ({"shop": ["a"]}, ValueError, "no field 'hour'"),
+    "scalar column": ({**COLUMNS, "price": 1.0}, ValueError, "'price' must be a list"),
+    "short column": ({**COLUMNS, "price": [1.0]}, ValueError, "'price' has 1 values"),
+}
+
+
+@pytest.mark.parametrize(("rows", "error", "message"), BAD_ROWS.values(), ids=BAD_ROWS)
+def test_errors_name_the_row_and_the_field(model, rows, error, message):
+    with pytest.raises(error, match=message):
+        Scorer(model)(rows)
+
+
+def test_a_value_of_another_kind_in_an_array_is_named(model):
+    columns = {name: np.array(values) for name, values in COLUMNS.items()}
+    columns["price"] = np.array([1.0, np.inf, 2.0])
+    with pytest.raises(ValueError, match="Row 1, field 'price'"):
+        Scorer(model)(columns)
+
+
+def test_refuses_what_is_not_a_fitted_estimator():
+    with pytest.raises(TypeError, match="estimator must be a fitted Multi"):
+        Scorer("model")
+    with pytest.raises(NotFittedError):
+        Scorer(small())
