@@ -35,9 +35,9 @@ class NumericColumn:
     """A numeric column, with an indicator if it had missing values in fit.
 
     A subclass defines `_fit`, which learns from the values that are not missing,
-    `_encode`, which maps values to inputs, and `_nodes`, the same map as points. If a column had one distinct value in fit,
-    every value is encoded as 0: the network's weights for an input that never changed
-    in training would be arbitrary.
+    `_encode`, which maps values to inputs, and `_nodes`, the same map as points. If a
+    column had one distinct value in fit, every value is encoded as 0: the network's
+    weights for an input that never changed in training would be arbitrary.
 
     Parameters
     ----------

@@ -53,10 +53,10 @@ class Scorer:
     >>> from sk_pwiser import MultiTaskCTRCVRClassifier
     >>> from sk_pwiser.datasets import make_ctr_cvr
     >>> from sk_pwiser.export import Scorer
-    >>> X, Y = make_ctr_cvr(500, random_state=0, return_X_y=True)
-    >>> model = MultiTaskCTRCVRClassifier(max_epochs=1, random_state=0).fit(X, Y)
-    >>> scorer = Scorer(model)
-    >>> row = X.iloc[0].to_dict()
+    >>> data = make_ctr_cvr(500, random_state=0)
+    >>> model = MultiTaskCTRCVRClassifier(max_epochs=1, random_state=0)
+    >>> scorer = Scorer(model.fit(data.data, data.target))
+    >>> row = data.data.iloc[0].to_dict()
     >>> scorer(row).shape
     (1, 2)
     """

@@ -248,3 +248,18 @@ def test_unknown_encodings_are_an_error_before_training(earlier):
         earlier.set_params(numeric_encoding=unknown)
         message = f"'numeric_encoding' parameter .* Got {re.escape(repr(unknown))}"
         refuses(earlier, ValueError, message)
+
+
+@pytest.mark.parametrize("name", NUMERIC_ENCODINGS)
+def test_inputs_are_linear_between_the_nodes(name):
+    rng = np.random.default_rng(0)
+    values = rng.lognormal(size=400)
+    column = NUMERIC_ENCODINGS[name]("price").fit(values)
+    others = np.concatenate([values, [-1e100, 0, 1e100], np.linspace(-9, 99, 50)])
+    (expected,) = column.transform(others)
+    assert_allclose(np.interp(others, *column.nodes), expected, atol=1e-6)
+
+
+def test_nodes_of_a_constant_column_give_0():
+    column = NUMERIC_ENCODINGS["quantile"]("price").fit(np.ones(5))
+    assert_array_equal(np.interp([0.0, 1.0, 2.0], *column.nodes), np.zeros(3))
