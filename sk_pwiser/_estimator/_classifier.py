@@ -100,6 +100,11 @@ class MultiTaskCTRCVRClassifier(
         - `category_dropout`, 0.05 by default: share in [0, 1) of category values that
           training replaces by the code of unseen values. It trains that code, and
           regularises the network;
+        - `grow_vocabulary`, False by default: whether `partial_fit` gives new values
+          codes of their own, if they occur in `min_frequency` of its rows. Their
+          embeddings start as that of unseen values. Columns with `max_categories` or
+          `n_hash_buckets` do not grow. Without it, new values are counted in a warning
+          and encoded as unseen;
         - `max_categories`, None by default: largest number of codes of a column's
           values, as in scikit-learn's OneHotEncoder. The most frequent values have
           codes of their own, the others share the code of unseen values, which counts

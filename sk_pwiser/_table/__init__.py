@@ -8,6 +8,7 @@ from sk_pwiser._table._encoder import TableEncoder
 from sk_pwiser._table._extended_statistics import ExtendedStatistics
 from sk_pwiser._table._growth import grow_encoder
 from sk_pwiser._table._labels import Targets, check_targets
+from sk_pwiser._table._new_values import warn_about_new_values
 from sk_pwiser._table._numeric import NUMERIC_ENCODINGS, NumericColumn
 from sk_pwiser._table._rows import check_groups, n_rows
 from sk_pwiser._table._soft_targets import SoftTargets
@@ -47,4 +48,5 @@ __all__ = [
     "row_weights",
     "scale_weights",
     "to_float",
+    "warn_about_new_values",
 ]

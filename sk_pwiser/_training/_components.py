@@ -236,7 +236,8 @@ def _min_lazy_size(
         )
     if not wanted or found:
         return None
-    return 0 if wanted is True else LARGE_TABLE
+    # A table that grows may become large.
+    return 0 if wanted is True or settings.grows else LARGE_TABLE
 
 
 def build_network(settings: Settings, schema: Any) -> nn.Module:

@@ -8,23 +8,15 @@ import torch
 
 from sk_pwiser._table import (
     UNSEEN,
-    SoftTargets,
     TableEncoder,
     Targets,
     TargetStatistics,
-    as_table,
     assign_blocks,
     base_rates,
-    check_groups,
-    check_target_encoding,
-    check_targets,
-    check_vocabulary,
-    combine_weights,
     make_target_statistics,
-    n_rows,
     read_times,
     row_weights,
-    scale_weights,
+    warn_about_new_values,
 )
 from sk_pwiser._training._dataset import Impressions
 from sk_pwiser._training._embedding_dims import automatic_dims
@@ -51,12 +43,16 @@ class Schema:
     statistics : TargetStatistics, default=None
         Target statistics of category columns, which follow the encoder's numeric
         inputs.
+    automatic_dims : tuple of int, default=()
+        Widths of the columns' embeddings with `embedding_dim="auto"`, by the number of
+        values in the first fit.
     """
 
     encoder: TableEncoder
     targets: Targets
     base_rates: np.ndarray
     statistics: TargetStatistics | None = None
+    automatic_dims: tuple[int, ...] = ()
 
     def transform(self, X: Any) -> tuple[np.ndarray, np.ndarray]:
         """Return the codes and the numeric inputs of a table."""
@@ -77,7 +73,7 @@ class Schema:
     def spec(self, settings: Settings, **shared: Any) -> NetworkSpec:
         """Describe the table to a network."""
         is_automatic = settings.embedding_dim == "auto"
-        dims = automatic_dims(self.encoder.cardinalities_) if is_automatic else ()
+        dims = self.automatic_dims if is_automatic else ()
         n_statistics = 0 if self.statistics is None else self.statistics.n_outputs
         return NetworkSpec(
             self.encoder.cardinalities_,
@@ -116,97 +112,6 @@ class EncodedData:
         """Add the rows of an update to the statistics that they were encoded by."""
         if self.labelled is not None and self.schema.statistics is not None:
             self.schema.statistics.update(*self.labelled)
-
-
-def check_rows(
-    settings: Settings,
-    X: Any,
-    Y: Any,
-    sample_weight: Any,
-    groups: Any,
-    expected: Targets | None,
-    classes: Any,
-    single_pass: bool,
-) -> Rows:
-    """Check all but the table itself, and leave out the rows of weight 0.
-
-    `expected` has the tasks of the earlier fit, or of the training rows.
-
-    Raises
-    ------
-    ValueError, TypeError
-        If labels, weights or groups are invalid, differ in length from `X`, or do not
-        have the tasks of the earlier fit.
-    """
-    check_target_encoding(settings.encoding_params)
-    check_vocabulary(settings.encoding_params)
-    targets = Y
-    if not isinstance(Y, SoftTargets):
-        targets = _check_tasks(settings, Y, expected, classes, single_pass)
-    X = as_table(X)
-    n_samples = len(targets.values)
-    if n_rows(X) != n_samples:
-        raise ValueError(
-            "X and Y have inconsistent numbers of samples: X has "
-            f"{n_rows(X)} rows, Y has {n_samples}."
-        )
-    targets, weights = combine_weights(targets, sample_weight)
-    rows = Rows(X, targets, weights, check_groups(groups, n_samples))
-    return _with_weight(rows)
-
-
-def _check_tasks(
-    settings: Settings,
-    Y: Any,
-    expected: Targets | None,
-    classes: Any,
-    single_pass: bool,
-) -> Targets:
-    """Check the labels; their tasks must be the expected ones."""
-    if expected is None:
-        return check_targets(
-            Y,
-            settings.task_names,
-            classes=classes,
-            missing_labels=settings.missing_labels,
-        )
-    if single_pass and expected.classes.ndim == 1:
-        if classes is not None and not np.array_equal(
-            np.unique(classes), expected.classes
-        ):
-            raise ValueError(
-                f"classes must be {expected.classes.tolist()}, those of the earlier "
-                f"fit; got {np.unique(classes).tolist()}."
-            )
-        classes = expected.classes  # these rows may have only one of them
-    targets = check_targets(
-        Y,
-        settings.task_names,
-        default_names=expected.task_names,
-        classes=classes,
-        missing_labels=settings.missing_labels,
-    )
-    if targets.classes.shape == (2,) == expected.classes.shape:
-        # The name of a single task is not checked: a Series may have any.
-        targets = replace(targets, task_names=expected.task_names)
-    is_same = np.array_equal(targets.classes, expected.classes)
-    if targets.task_names != expected.task_names or not is_same:
-        raise ValueError(
-            f"Training uses the tasks {list(expected.task_names)} and the classes "
-            f"{expected.classes.tolist()}; Y has {list(targets.task_names)} and "
-            f"{targets.classes.tolist()}."
-        )
-    return targets
-
-
-def _with_weight(rows: Rows) -> Rows:
-    """Leave out rows of weight 0, and scale the other weights to a mean of 1."""
-    if rows.weights is None:
-        return rows
-    kept = np.flatnonzero(rows.weights.reshape(len(rows.weights), -1).any(axis=1))
-    if len(kept) < len(rows.weights):
-        rows = rows.at(kept)
-    return replace(rows, weights=scale_weights(rows.weights))
 
 
 def encode(
@@ -251,6 +156,8 @@ def encode(
     if earlier is not None:
         rows = replace(rows, X=earlier.encoder.align(rows.X))
     schema, codes, numeric = _encode_columns(settings, rows, earlier, estimator_name)
+    if is_update and earlier is not None and not settings.grows:
+        warn_about_new_values(schema.encoder, codes, rows.X)
     y = rows.targets.values
     train, valid = np.arange(len(y)), None
     if holds_out:
@@ -308,11 +215,17 @@ def _encode_columns(
         n_hash_buckets=params["n_hash_buckets"],
         numeric_encoding=settings.numeric_encoding,
         estimator_name=estimator_name,
-        keeps_rare=settings.target_encoding is not False,
+        keeps_rare=True,  # for target statistics, and to tell rare from new values
     )
     codes, numeric = encoder.fit_transform(rows.X, row_weights(rows.weights))
     rates = base_rates(rows.targets.values, rows.weights)
-    return Schema(encoder, rows.targets.without_labels(), rates), codes, numeric
+    schema = Schema(
+        encoder,
+        rows.targets.without_labels(),
+        rates,
+        automatic_dims=automatic_dims(encoder.cardinalities_),
+    )
+    return schema, codes, numeric
 
 
 def _check_same_statistics(

@@ -10,6 +10,7 @@ import numpy as np
 import torch
 from sklearn.utils import check_random_state
 
+from sk_pwiser._training._check_rows import check_rows
 from sk_pwiser._training._coherence import Rises, find_rises
 from sk_pwiser._training._components import (
     Components,
@@ -21,12 +22,12 @@ from sk_pwiser._training._components import (
 from sk_pwiser._training._data import (
     EncodedData,
     Schema,
-    check_rows,
     encode,
 )
 from sk_pwiser._training._device import find_device
 from sk_pwiser._training._early_stopping import best_epoch, monitored_column
 from sk_pwiser._training._eval_set import check_eval_set, with_eval_rows
+from sk_pwiser._training._growth import Growth, grow_schema
 from sk_pwiser._training._net import MultiTaskNet
 from sk_pwiser._training._resume import Snapshot, check_same_model, continue_from
 from sk_pwiser._training._rows import Rows
@@ -138,10 +139,13 @@ def fit(
     plan = validate(
         settings, X, Y, sample_weight, groups, eval_set, earlier, classes, single_pass
     )
+    schema, origins = plan.schema, None
+    if single_pass and schema is not None and settings.grows:
+        schema, origins = grow_schema(schema, plan.rows.X)
     data = encode(
         settings,
         plan.rows,
-        plan.schema,
+        schema,
         plan.random_state,
         holds_out=plan.monitor is not None and plan.eval_rows is None,
         is_update=single_pass,
@@ -152,8 +156,10 @@ def fit(
     if plan.components is not None:
         for message in plan.components.loss.cautions(data.schema.base_rates.tolist()):
             warn_user(message)
-    net = build(plan, data.schema)
-    return optimise(plan, data, net)
+    # New rows of the embedding tables are added to the weights of the earlier fit.
+    built = data.schema if origins is None else plan.schema
+    assert built is not None
+    return optimise(plan, data, build(plan, built), origins)
 
 
 def validate(
@@ -246,15 +252,26 @@ def build(plan: Plan, schema: Schema) -> MultiTaskNet:
     return net
 
 
-def optimise(plan: Plan, data: EncodedData, net: MultiTaskNet) -> TrainingResult:
-    """Train the net, or raise with the earlier fit unchanged."""
+def optimise(
+    plan: Plan,
+    data: EncodedData,
+    net: MultiTaskNet,
+    origins: np.ndarray | None = None,
+) -> TrainingResult:
+    """Train the net, or raise with the earlier fit unchanged.
+
+    With `origins` its embedding tables get further rows first; see `Growth`.
+    """
     if plan.earlier is None:
         generators = Generators(plan.draw_seed())
     else:
         generators = deepcopy(plan.earlier.generators)
     n_earlier = len(net.history)
-    snapshot = Snapshot(net) if plan.components is None else None
+    growth = snapshot = None
     try:
+        if origins is not None:
+            growth = Growth(net, data.schema.encoder.cardinalities_, origins)
+        snapshot = Snapshot(net) if plan.components is None else None
         with _random_numbers(plan, net, generators):
             # An update in place keeps the device of the net.
             net.partial_fit(data.rows.to(torch.device(net.device)))
@@ -262,6 +279,8 @@ def optimise(plan: Plan, data: EncodedData, net: MultiTaskNet) -> TrainingResult
     except BaseException:
         if snapshot is not None:
             snapshot.restore()
+        if growth is not None:
+            growth.undo()
         raise
     if snapshot is not None:
         snapshot.discard()

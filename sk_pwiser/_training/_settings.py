@@ -11,6 +11,7 @@ from sk_pwiser.networks import SHARED_PARAMS, NetworkSpec
 # Keys of `encoding_params` and their defaults.
 ENCODING_PARAMS: dict[str, Any] = {
     "category_dropout": 0.05,
+    "grow_vocabulary": False,
     "max_categories": None,
     "min_frequency": 2,
     "n_hash_buckets": None,
@@ -109,6 +110,11 @@ class Settings:
     def shared_param(self, name: str) -> Any:
         """Return one of the entries of `network_params` that every network takes."""
         return self.network_params.get(name, SHARED_DEFAULTS[name])
+
+    @property
+    def grows(self) -> bool:
+        """Whether updates add new category values to the vocabulary."""
+        return bool(self.encoding_params["grow_vocabulary"])
 
     @property
     def average_decay(self) -> float:

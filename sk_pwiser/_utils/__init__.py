@@ -1,6 +1,11 @@
 """What every room may use: parameter checks, the registry, random generators."""
 
-from sk_pwiser._utils._checks import check_choice, check_integer, check_number
+from sk_pwiser._utils._checks import (
+    check_boolean,
+    check_choice,
+    check_integer,
+    check_number,
+)
 from sk_pwiser._utils._conditional_labels import conditional_labels
 from sk_pwiser._utils._random import (
     Generators,
@@ -19,6 +24,7 @@ __all__ = [
     "accept_lowercase_y",
     "active",
     "build",
+    "check_boolean",
     "check_choice",
     "check_integer",
     "check_names",

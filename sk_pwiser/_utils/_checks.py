@@ -3,6 +3,8 @@
 from collections.abc import Collection
 from numbers import Integral, Real
 
+import numpy as np
+
 
 def check_number(
     name: str,
@@ -68,6 +70,19 @@ def check_integer(name: str, value: object, *, at_least: int) -> int:
     if value < at_least:
         raise ValueError(f"{name} must be an integer >= {at_least}; got {value!r}.")
     return int(value)
+
+
+def check_boolean(name: str, value: object) -> bool:
+    """Return a parameter that must be True or False.
+
+    Raises
+    ------
+    TypeError
+        If the value is not a bool.
+    """
+    if not isinstance(value, bool | np.bool_):
+        raise TypeError(f"{name} must be True or False; got {value!r}.")
+    return bool(value)
 
 
 def check_choice(name: str, value: object, choices: Collection[str | None]) -> str:

@@ -1,7 +1,7 @@
 """What every network returns, and the base class of the networks."""
 
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import NamedTuple
 
 from torch import Tensor, nn
@@ -187,6 +187,21 @@ class MultiTaskNetwork(nn.Module):
         return output._replace(
             logits=full_log_logits(logits, rate), sampled_logits=logits
         )
+
+    def set_tables(
+        self, cardinalities: Sequence[int], weights: Sequence[Tensor]
+    ) -> None:
+        """Replace the embedding tables of the input layer, in place.
+
+        Parameters
+        ----------
+        cardinalities : sequence of int
+            The new numbers of codes of the category columns.
+        weights : sequence of Tensor of shape (sum(cardinalities), embedding_dim)
+            The new tables.
+        """
+        self.spec = replace(self.spec, cardinalities=list(cardinalities))
+        self.input_layer.set_tables(cardinalities, weights)
 
     @property
     def base_logits(self) -> Tensor:

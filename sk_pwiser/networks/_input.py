@@ -120,6 +120,22 @@ class InputLayer(nn.Module):
             inputs = [interaction(columns) for interaction, columns in layers]
         return inputs[0] if len(inputs) == 1 else torch.stack(inputs)
 
+    @property
+    def tables(self) -> list[nn.Parameter]:
+        """The weights of the embedding tables, one row per code of each column."""
+        return [table.get_parameter("weight") for table in self.embeddings]
+
+    def set_tables(
+        self, cardinalities: Sequence[int], weights: Sequence[Tensor]
+    ) -> None:
+        """Replace the embedding tables, in place, by those of other cardinalities."""
+        self.cardinalities = list(cardinalities)
+        offsets = torch.tensor([0, *cardinalities]).cumsum(0)[:-1]
+        self.offsets = offsets.to(self.offsets.device)
+        for embedding, weight in zip(self.embeddings, weights, strict=True):
+            embedding.get_parameter("weight").data = weight
+            embedding.num_embeddings = len(weight)  # type: ignore[assignment]
+
     def column_embeddings(self, column: int) -> Tensor:
         """Return the embeddings of a category column, those of all tables side by side.
 

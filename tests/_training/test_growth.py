@@ -1,0 +1,212 @@
+"""Updates with new category values: a warning, or a larger vocabulary."""
+
+import copy
+import pickle
+
+import numpy as np
+import pandas as pd
+import pytest
+import torch
+from numpy.testing import assert_array_equal
+from refusals import X, Y, refuses, small
+from skorch.callbacks import Callback
+
+from sk_pwiser._training._lazy_adam import LazyAdam
+
+GROWS = {"grow_vocabulary": True, "min_frequency": 2}
+
+
+def with_ids(first, last, n_rare=0):
+    """Return impressions with ids of a range in random order, some of them once."""
+    rng = np.random.default_rng(first)
+    ids = first + np.arange(len(X)) % (last - first)
+    ids[:n_rare] = 10_000 + np.arange(n_rare)
+    column = pd.Series(rng.permutation(ids), index=X.index, dtype="category")
+    return X.assign(id=column)
+
+
+OLD, NEW = with_ids(0, 120), with_ids(60, 160, n_rare=3)
+
+
+class Watch(Callback):
+    """Records the tables at the begin of training, and raises in a batch if armed."""
+
+    armed = False
+
+    def on_train_begin(self, net, **kwargs):
+        tables = net.module_.input_layer.tables
+        self.weights = [table.detach().clone() for table in tables]
+        self.states = [copy.deepcopy(dict(net.optimizer_.state[t])) for t in tables]
+
+    def on_batch_end(self, net, **kwargs):
+        if self.armed:
+            raise RuntimeError("in a batch")
+
+
+def growing(network="shared_bottom", **params):
+    model = small(
+        network=network,
+        network_params=None,
+        encoding_params=GROWS,
+        callbacks=[Watch()],
+    )
+    return model.set_params(**params).partial_fit(OLD, Y)
+
+
+def state(model):
+    net = model.net_
+    return copy.deepcopy(
+        {
+            "network": net.module_.state_dict(),
+            "optimizer": net.optimizer_.state_dict(),
+            "encoder": vars(model._result.schema.encoder.columns_[-1]),
+            "offsets": net.module_.input_layer.offsets,
+            "cardinalities": list(net.module_.spec.cardinalities),
+            "n_rows": [e.num_embeddings for e in net.module_.input_layer.embeddings],
+        }
+    )
+
+
+def assert_same(one, other):
+    assert pickle.dumps(list(one)) == pickle.dumps(list(other))
+    for key in one:
+        if isinstance(one[key], dict):
+            assert_same(one[key], other[key])
+        elif isinstance(one[key], torch.Tensor):
+            assert torch.equal(one[key], other[key])
+        else:
+            assert one[key] == other[key]
+
+
+@pytest.mark.parametrize(
+    "params",
+    [
+        {},
+        {"network": "stem"},
+        {"optimizer_params": {"lazy_embeddings": False}},
+        {"optimizer": "sgd", "optimizer_params": {"momentum": 0.9}},
+        {"optimizer": "adagrad"},
+        {"embedding_dim": "auto"},
+        {"target_encoding": False},
+        {"lr": 0.01, "weighting": "uncertainty"},
+    ],
+)
+@pytest.mark.parametrize("changes", [False, True])
+def test_new_values_get_rows_like_that_of_unseen_values(params, changes):
+    model = growing(**params)
+    before = state(model)
+    layer = model.net_.module_.input_layer
+    old = {
+        column: layer.column_embeddings(column).clone()
+        for column in range(len(layer.cardinalities))
+    }
+    old_states = [
+        copy.deepcopy(model.net_.optimizer_.state.get(table, {}))
+        for table in layer.tables
+    ]
+    if changes:  # the update builds a new net
+        model.set_params(batch_size=90)
+    model.partial_fit(NEW, Y)
+    sizes = model._result.schema.encoder.cardinalities_
+    assert sizes == [*before["cardinalities"][:-1], 162]
+    layer = model.net_.module_.input_layer
+    assert layer.cardinalities == list(model.net_.module_.spec.cardinalities) == sizes
+    assert_array_equal(layer.offsets, np.cumsum([0, *sizes])[:-1])
+    watch = model.callbacks[0]
+    n_tables = len(layer.tables)
+    for table, (weight, now) in enumerate(
+        zip(watch.weights, watch.states, strict=True)
+    ):
+        assert len(weight) == sum(sizes)
+        dim = weight.shape[1]
+        part = slice(table * dim, (table + 1) * dim)
+        assert old[0].shape[1] == n_tables * dim
+        expected = [old[column][:, part] for column in range(len(sizes))]
+        expected.append(expected[-1][1].expand(40, dim))
+        assert torch.equal(weight, torch.cat(expected))
+        for key, value in old_states[table].items():
+            if torch.is_tensor(value) and value.ndim == 2:
+                assert torch.equal(now[key][:-40], value)
+                assert not now[key][-40:].any()
+            else:
+                assert now[key] == value
+    codes = dict(model._result.schema.encoder.category_values("id"))
+    assert [codes[v] for v in range(160)] == list(range(2, 162))
+    assert not set(codes) & {10_000, 10_001, 10_002}
+    # Known and new values are trained.
+    for table, weight in zip(layer.tables, watch.weights, strict=True):
+        assert (table[-40:] != weight[-40:]).any(dim=1).all()
+        assert torch.isfinite(table).all()
+    is_lazy = not any(name.startswith("optimizer") for name in params)
+    assert isinstance(model.net_.optimizer_, LazyAdam) == is_lazy
+    n_statistics = model._result.schema.statistics
+    if n_statistics is not None:
+        ids = OLD["id"].astype(int).tolist() + NEW["id"].astype(int).tolist()
+        counts = n_statistics.counts_[-1][0, 0]
+        assert [counts[codes[v]] for v in (5, 100, 150)] == [
+            ids.count(v) for v in (5, 100, 150)
+        ]
+    # Predictions, copies and later updates work.
+    p = model.predict_proba(NEW)
+    assert_array_equal(pickle.loads(pickle.dumps(model)).predict_proba(NEW), p)
+    model.partial_fit(with_ids(150, 200), Y)
+    assert model._result.schema.encoder.cardinalities_[-1] == 202
+
+
+@pytest.mark.parametrize("lazy", ["auto", False])
+def test_a_failing_update_leaves_everything_as_it_was(lazy):
+    models = [growing(optimizer_params={"lazy_embeddings": lazy}) for _ in range(2)]
+    model, other = models
+    before, p = state(model), model.predict_proba(OLD)
+    net, parameters = model.net_, list(model.net_.module_.parameters())
+    model.callbacks[0].armed = True
+    with pytest.raises(RuntimeError, match="in a batch"):
+        model.partial_fit(NEW, Y)
+    assert_same(state(model), before)
+    assert_array_equal(model.predict_proba(OLD), p)
+    assert model.net_ is net
+    model.callbacks[0].armed = False
+    for each in models:
+        each.partial_fit(NEW, Y)
+    assert_array_equal(model.predict_proba(NEW), other.predict_proba(NEW))
+    # The update was in place.
+    now = model.net_.module_.parameters()
+    assert all(a is b for a, b in zip(parameters, now, strict=True))
+
+
+def test_without_new_values_nothing_grows():
+    model = growing()
+    size = len(model.net_.module_.input_layer.tables[0])
+    schema = model._result.schema
+    model.partial_fit(OLD, Y)
+    assert len(model.net_.module_.input_layer.tables[0]) == size
+    assert model._result.schema.encoder is schema.encoder
+
+
+@pytest.mark.parametrize("target_encoding", ["auto", False])
+def test_a_warning_counts_new_values(target_encoding):
+    missing = NEW.copy()
+    missing.loc[:3, "id"] = None
+    n_new = int((missing["id"].astype(float) >= 120).sum())
+    model = small(target_encoding=target_encoding).partial_fit(OLD, Y)
+    share = f"{n_new / len(X):.1%}".replace(".", r"\.")
+    message = rf"'id' in {n_new} of {len(X)} \({share}\)\. .*'grow_vocabulary': True"
+    with pytest.warns(UserWarning, match=message) as found:
+        model.partial_fit(missing, Y)
+    assert len(found) == 1
+    assert found[0].filename == __file__
+    model.partial_fit(OLD, Y)  # without a warning, which would be an error
+    # Fit had no missing value.
+    missing = OLD.copy()
+    missing.loc[:3, "id"] = None
+    model.partial_fit(missing, Y)
+
+
+def test_hashed_columns_have_no_new_values():
+    model = small(encoding_params={"n_hash_buckets": {"id": 200}})
+    model.partial_fit(OLD, Y).partial_fit(NEW, Y)
+
+
+def test_wrong_values_are_refused():
+    message = "grow_vocabulary must be True or False; got 1"
+    refuses(small(encoding_params={"grow_vocabulary": 1}), TypeError, message)
