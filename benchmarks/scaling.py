@@ -1,4 +1,4 @@
-"""Growth of the time and memory of `fit` with rows, columns, vocabulary and batch.
+"""Growth of the time and memory of `fit` with rows, columns and batch.
 
     python benchmarks/scaling.py                 # up to 10^6 rows
     python benchmarks/scaling.py --quick
@@ -6,7 +6,8 @@
 
 The MMoE of `train_speed.py` with cross-entropy, one epoch, encoding included. Every fit
 has a new process, which first fits a small table to load all libraries. The sizes of
-one part alternate within a round; the ratio is that to the first size.
+one part alternate within a round; the ratio is that to the first size. The growth with
+the number of category values is measured by `large_vocabulary.py`.
 
 Memory is the peak of `fit` above the table and its labels, relative to the memory that
 is needed: the encoded data (codes in the types of `fit`, numbers and labels as float32)
@@ -32,7 +33,7 @@ from train_speed import own_model
 
 from sk_pwiser._table._encoder import TableEncoder
 
-PARTS = ("rows", "columns", "vocabulary", "batch")
+PARTS = ("rows", "columns", "batch")
 
 
 def fit(X, Y, batch_size, device):
@@ -79,16 +80,6 @@ def cases(part, arguments):
         return {
             f"{16 * k} + {63 * k} columns": (n, CARDINALITIES * k, 63 * k, batch)
             for k in arguments.multiples
-        }
-    if part == "vocabulary":
-        return {
-            f"{size:,} values in the first column": (
-                n,
-                (size, *CARDINALITIES[1:]),
-                N_NUMERIC,
-                batch,
-            )
-            for size in arguments.vocabulary
         }
     return {
         f"batch {size:,}": (n, CARDINALITIES, N_NUMERIC, size)
@@ -154,17 +145,13 @@ def main():
         help="in the other parts",
     )
     parser.add_argument("--multiples", type=int, nargs="+", default=[1, 2, 4])
-    vocabulary = [1e2, 1e4, 1e5, 1e6]
-    parser.add_argument("--vocabulary", type=float, nargs="+", default=vocabulary)
     batches = [256, 2048, 16_384]
     parser.add_argument("--batch", type=int, nargs="+", default=batches)
     arguments = parser.parse_args()
     if arguments.quick:
         arguments.rows, arguments.fixed_rows, arguments.rounds = [1e3, 1e4], 3e3, 1
-        arguments.multiples, arguments.vocabulary = [1, 2], [1e2, 1e4]
-        arguments.batch = [512, 2048]
+        arguments.multiples, arguments.batch = [1, 2], [512, 2048]
     arguments.rows = sorted(int(n) for n in arguments.rows)
-    arguments.vocabulary = [int(n) for n in arguments.vocabulary]
     arguments.fixed_rows = int(arguments.fixed_rows)
     start(arguments)
     report = Report("scaling", arguments)

@@ -258,6 +258,7 @@ def test_a_warm_start_with_another_network_or_other_tasks_is_refused(impressions
     assert_array_equal(model.predict_proba(X), p)
 
 
+@pytest.mark.filterwarnings("ignore:Rows with new category values")
 def test_partial_fit_learns_from_consecutive_parts(impressions):
     X, Y = impressions.data, impressions.target
     model = small()
