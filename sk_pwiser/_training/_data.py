@@ -8,22 +8,35 @@ import torch
 
 from sk_pwiser._table import (
     UNSEEN,
+    ExtendedStatistics,
+    SoftTargets,
     TableEncoder,
     Targets,
     TargetStatistics,
+    as_table,
     assign_blocks,
     base_rates,
+    check_groups,
+    check_target_encoding,
+    check_targets,
+    check_vocabulary,
+    combine_weights,
+    grow_encoder,
     make_target_statistics,
+    n_rows,
     read_times,
     row_weights,
+    scale_weights,
     warn_about_new_values,
 )
 from sk_pwiser._training._dataset import Impressions
 from sk_pwiser._training._embedding_dims import automatic_dims
 from sk_pwiser._training._net import TrainingData
+from sk_pwiser._training._resume import check_same_statistics
 from sk_pwiser._training._rows import Rows
 from sk_pwiser._training._settings import Settings
 from sk_pwiser._training._task_labels import task_labels
+from sk_pwiser._utils import check_boolean
 from sk_pwiser.model_selection import funnel_holdout
 from sk_pwiser.networks import NetworkSpec
 
@@ -114,6 +127,98 @@ class EncodedData:
             self.schema.statistics.update(*self.labelled)
 
 
+def check_rows(
+    settings: Settings,
+    X: Any,
+    Y: Any,
+    sample_weight: Any,
+    groups: Any,
+    expected: Targets | None,
+    classes: Any,
+    single_pass: bool,
+) -> Rows:
+    """Check all but the table itself, and leave out the rows of weight 0.
+
+    `expected` has the tasks of the earlier fit, or of the training rows.
+
+    Raises
+    ------
+    ValueError, TypeError
+        If labels, weights or groups are invalid, differ in length from `X`, or do not
+        have the tasks of the earlier fit.
+    """
+    check_target_encoding(settings.encoding_params)
+    check_vocabulary(settings.encoding_params)
+    check_boolean("grow_vocabulary", settings.encoding_params["grow_vocabulary"])
+    targets = Y
+    if not isinstance(Y, SoftTargets):
+        targets = _check_tasks(settings, Y, expected, classes, single_pass)
+    X = as_table(X)
+    n_samples = len(targets.values)
+    if n_rows(X) != n_samples:
+        raise ValueError(
+            "X and Y have inconsistent numbers of samples: X has "
+            f"{n_rows(X)} rows, Y has {n_samples}."
+        )
+    targets, weights = combine_weights(targets, sample_weight)
+    rows = Rows(X, targets, weights, check_groups(groups, n_samples))
+    return _with_weight(rows)
+
+
+def _check_tasks(
+    settings: Settings,
+    Y: Any,
+    expected: Targets | None,
+    classes: Any,
+    single_pass: bool,
+) -> Targets:
+    """Check the labels; their tasks must be the expected ones."""
+    if expected is None:
+        return check_targets(
+            Y,
+            settings.task_names,
+            classes=classes,
+            missing_labels=settings.missing_labels,
+        )
+    if single_pass and expected.classes.ndim == 1:
+        if classes is not None and not np.array_equal(
+            np.unique(classes), expected.classes
+        ):
+            raise ValueError(
+                f"classes must be {expected.classes.tolist()}, those of the earlier "
+                f"fit; got {np.unique(classes).tolist()}."
+            )
+        classes = expected.classes  # these rows may have only one of them
+    targets = check_targets(
+        Y,
+        settings.task_names,
+        default_names=expected.task_names,
+        classes=classes,
+        missing_labels=settings.missing_labels,
+    )
+    if targets.classes.shape == (2,) == expected.classes.shape:
+        # The name of a single task is not checked: a Series may have any.
+        targets = replace(targets, task_names=expected.task_names)
+    is_same = np.array_equal(targets.classes, expected.classes)
+    if targets.task_names != expected.task_names or not is_same:
+        raise ValueError(
+            f"Training uses the tasks {list(expected.task_names)} and the classes "
+            f"{expected.classes.tolist()}; Y has {list(targets.task_names)} and "
+            f"{targets.classes.tolist()}."
+        )
+    return targets
+
+
+def _with_weight(rows: Rows) -> Rows:
+    """Leave out rows of weight 0, and scale the other weights to a mean of 1."""
+    if rows.weights is None:
+        return rows
+    kept = np.flatnonzero(rows.weights.reshape(len(rows.weights), -1).any(axis=1))
+    if len(kept) < len(rows.weights):
+        rows = rows.at(kept)
+    return replace(rows, weights=scale_weights(rows.weights))
+
+
 def encode(
     settings: Settings,
     rows: Rows,
@@ -183,7 +288,7 @@ def encode(
                 settings.encoding_params,
             )
             if earlier is not None:
-                _check_same_statistics(settings, earlier, statistics)
+                check_same_statistics(settings, earlier, statistics)
             schema = replace(schema, statistics=statistics)
         times = _read_times(settings, rows, schema)
         if schema.statistics is not None:
@@ -228,23 +333,6 @@ def _encode_columns(
     return schema, codes, numeric
 
 
-def _check_same_statistics(
-    settings: Settings, earlier: Schema, statistics: TargetStatistics | None
-) -> None:
-    """Raise if a continued fit selects other columns for target statistics."""
-    found, expected = (
-        [] if one is None else one.columns for one in (statistics, earlier.statistics)
-    )
-    if found != expected:
-        columns = [c.name for c in earlier.encoder.columns_ if hasattr(c, "n_codes")]
-        raise ValueError(
-            f"Training cannot continue with target_encoding="
-            f"{settings.target_encoding!r}: it selects the columns "
-            f"{[columns[i] for i in found]}, the earlier fit those of "
-            f"{[columns[i] for i in expected]}."
-        )
-
-
 def _read_times(settings: Settings, rows: Rows, schema: Schema) -> np.ndarray | None:
     names = [column.name for column in schema.encoder.columns_]
     times: np.ndarray | None = read_times(
@@ -281,3 +369,33 @@ def _task_labels(settings: Settings, rows: Rows) -> tuple[np.ndarray, np.ndarray
     """Return the labels that each task's rates are taken of, and their weights."""
     is_conditional = settings.shared_param("task_space") == "conditional"
     return task_labels(rows.targets.values, rows.weights, conditional=is_conditional)
+
+
+def grow_schema(schema: Schema, X: Any) -> tuple[Schema, np.ndarray | None]:
+    """Return a schema with codes for the frequent new values of a table.
+
+    Returns
+    -------
+    schema : Schema
+        A new schema, or the same one if no value is new and frequent.
+    origins : int64 ndarray of shape (n_embeddings,) or None
+        The row of the earlier embedding tables for each row of the new ones, -1 for
+        those of new values; None if there are none.
+    """
+    before = schema.encoder.cardinalities_
+    encoder, origins = grow_encoder(schema.encoder, schema.encoder.align(X))
+    if encoder.cardinalities_ == before:
+        return schema, None
+    statistics = schema.statistics
+    if statistics is not None:
+        statistics = ExtendedStatistics(statistics, origins, "new", adds=True)
+    rows, first = [], 0
+    for origin, n_old, n_new in zip(
+        origins, before, encoder.cardinalities_, strict=True
+    ):
+        # A value that was rare has a code, but no embedding.
+        is_known = (origin[:n_new] >= 0) & (origin[:n_new] < n_old)
+        rows.append(np.where(is_known, first + origin[:n_new], -1))
+        first += n_old
+    grown = replace(schema, encoder=encoder, statistics=statistics)
+    return grown, np.concatenate(rows)

@@ -5,8 +5,7 @@ from typing import Any
 
 import torch
 
-from sk_pwiser._training._check_rows import check_rows
-from sk_pwiser._training._data import EncodedData
+from sk_pwiser._training._data import EncodedData, check_rows
 from sk_pwiser._training._dataset import Impressions
 from sk_pwiser._training._net import TrainingData
 from sk_pwiser._training._rows import Rows

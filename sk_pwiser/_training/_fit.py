@@ -10,7 +10,6 @@ import numpy as np
 import torch
 from sklearn.utils import check_random_state
 
-from sk_pwiser._training._check_rows import check_rows
 from sk_pwiser._training._coherence import Rises, find_rises
 from sk_pwiser._training._components import (
     Components,
@@ -22,12 +21,14 @@ from sk_pwiser._training._components import (
 from sk_pwiser._training._data import (
     EncodedData,
     Schema,
+    check_rows,
     encode,
+    grow_schema,
 )
 from sk_pwiser._training._device import find_device
 from sk_pwiser._training._early_stopping import best_epoch, monitored_column
 from sk_pwiser._training._eval_set import check_eval_set, with_eval_rows
-from sk_pwiser._training._growth import Growth, grow_schema
+from sk_pwiser._training._growth import Growth
 from sk_pwiser._training._net import MultiTaskNet
 from sk_pwiser._training._resume import Snapshot, check_same_model, continue_from
 from sk_pwiser._training._rows import Rows

@@ -1,46 +1,13 @@
-"""Updates with new category values: a larger vocabulary, and rows of tables for it."""
+"""Further rows of embedding tables, for new category values."""
 
 from copy import deepcopy
-from dataclasses import replace
 from typing import Any
 
 import numpy as np
 import torch
 from torch import Tensor
 
-from sk_pwiser._table import UNSEEN, ExtendedStatistics, grow_encoder
-from sk_pwiser._training._data import Schema
 from sk_pwiser._training._net import MultiTaskNet
-
-
-def grow_schema(schema: Schema, X: Any) -> tuple[Schema, np.ndarray | None]:
-    """Return a schema with codes for the frequent new values of a table.
-
-    Returns
-    -------
-    schema : Schema
-        A new schema, or the same one if no value is new and frequent.
-    origins : int64 ndarray of shape (n_embeddings,) or None
-        The row of the earlier embedding tables for each row of the new ones, -1 for
-        those of new values; None if there are none.
-    """
-    before = schema.encoder.cardinalities_
-    encoder, origins = grow_encoder(schema.encoder, schema.encoder.align(X))
-    if encoder.cardinalities_ == before:
-        return schema, None
-    statistics = schema.statistics
-    if statistics is not None:
-        statistics = ExtendedStatistics(statistics, origins, "new", adds=True)
-    rows, first = [], 0
-    for origin, n_old, n_new in zip(
-        origins, before, encoder.cardinalities_, strict=True
-    ):
-        # A value that was rare has a code, but no embedding.
-        is_known = (origin[:n_new] >= 0) & (origin[:n_new] < n_old)
-        rows.append(np.where(is_known, first + origin[:n_new], -1))
-        first += n_old
-    grown = replace(schema, encoder=encoder, statistics=statistics)
-    return grown, np.concatenate(rows)
 
 
 class Growth:
@@ -70,7 +37,9 @@ class Growth:
         ]
         self.weights = [table.detach() for table in self.tables]
         is_new = torch.from_numpy(origins < 0)
-        unseen = np.cumsum([0, *self.cardinalities])[:-1] + UNSEEN
+        unseen = (
+            np.cumsum([0, *self.cardinalities])[:-1] + self.network.spec.unseen_code
+        )
         places = np.where(origins < 0, np.repeat(unseen, cardinalities), origins)
         rows = torch.from_numpy(places).to(net.device)
         is_new = is_new.to(net.device)

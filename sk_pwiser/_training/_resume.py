@@ -40,6 +40,21 @@ def check_same_model(settings: Settings, earlier: Settings) -> None:
             )
 
 
+def check_same_statistics(settings: Settings, earlier: Any, statistics: Any) -> None:
+    """Raise if a continued fit selects other columns for target statistics."""
+    found, expected = (
+        [] if one is None else one.columns for one in (statistics, earlier.statistics)
+    )
+    if found != expected:
+        columns = [c.name for c in earlier.encoder.columns_ if hasattr(c, "n_codes")]
+        raise ValueError(
+            f"Training cannot continue with target_encoding="
+            f"{settings.target_encoding!r}: it selects the columns "
+            f"{[columns[i] for i in found]}, the earlier fit those of "
+            f"{[columns[i] for i in expected]}."
+        )
+
+
 def continue_from(net: MultiTaskNet, earlier: MultiTaskNet) -> None:
     """Copy weights, optimiser state and history of an earlier net into a new one.
 

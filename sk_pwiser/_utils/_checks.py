@@ -3,8 +3,6 @@
 from collections.abc import Collection
 from numbers import Integral, Real
 
-import numpy as np
-
 
 def check_number(
     name: str,
@@ -80,9 +78,9 @@ def check_boolean(name: str, value: object) -> bool:
     TypeError
         If the value is not a bool.
     """
-    if not isinstance(value, bool | np.bool_):
+    if not isinstance(value, bool):
         raise TypeError(f"{name} must be True or False; got {value!r}.")
-    return bool(value)
+    return value
 
 
 def check_choice(name: str, value: object, choices: Collection[str | None]) -> str:
