@@ -390,9 +390,8 @@ def grow_schema(schema: Schema, X: Any) -> tuple[Schema, np.ndarray | None]:
     if statistics is not None:
         statistics = ExtendedStatistics(statistics, origins, "new", adds=True)
     rows, first = [], 0
-    for origin, n_old, n_new in zip(
-        origins, before, encoder.cardinalities_, strict=True
-    ):
+    sizes = zip(before, encoder.cardinalities_, strict=True)
+    for origin, (n_old, n_new) in zip(origins, sizes, strict=True):
         # A value that was rare has a code, but no embedding.
         is_known = (origin[:n_new] >= 0) & (origin[:n_new] < n_old)
         rows.append(np.where(is_known, first + origin[:n_new], -1))
