@@ -22,7 +22,8 @@ market numeric_0 has the opposite sign and the values of category_0 are permuted
 the other markets teach about these two columns is wrong there, and what they teach
 about the other ten is right. `tabs` are the surfaces of the app in KuaiRand (label
 `engage`), from the folder that SK_PWISER_DATA names: the last market is tab 4, the
-others are tabs 1 and 0. Its test rows are those of later days.
+others are tabs 1 and 0, of which at most 20,000 rows each are drawn. The test rows are
+those of later days.
 
 A cell is the mean AUC over the seeds (standard deviation), and the mean difference to
 "pooled" with the same seed, in thousandths (standard error). Seeds draw the new rows,
@@ -52,7 +53,7 @@ WEIGHTS = {"l2_sp": 0.01, "delta": 0.01, "bss": 0.001, "tred": 0.01}
 SOURCE_TABS, LAST_TAB = (1, 0), 4
 # The largest number stands for all rows.
 SIZES = (500, 5_000, 10**9)
-ROWS_PER_MARKET = 20_000
+ROWS_PER_MARKET, ROWS_PER_TAB = 10_000, 20_000
 BATCH_SIZE = 64  # of fits on the new rows alone
 VALIDATION_SEED = 1_000
 
@@ -111,7 +112,13 @@ def tabs(part, seed, quick):
         chosen = np.flatnonzero((tab == which) & (data.is_test == is_test))[::step]
         return X.iloc[chosen], data.target.iloc[chosen]
 
-    others = [rows(which, False) for which in SOURCE_TABS]
+    others = [
+        [
+            table.sample(min(ROWS_PER_TAB, len(table)), random_state=seed).sort_index()
+            for table in rows(which, False)
+        ]
+        for which in SOURCE_TABS
+    ]
     X_last, Y_last = rows(LAST_TAB, False)
     if part == "test":
         return Markets(others, X_last, Y_last, *rows(LAST_TAB, True))
