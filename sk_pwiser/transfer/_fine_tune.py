@@ -254,7 +254,9 @@ def load_weights(network, source, encoder, origins):
     except RuntimeError as error:
         raise ValueError(
             "the weights of the source do not fit the network: besides the embedding "
-            f"tables of the input layer, no tensor may depend on the columns. {error}"
+            "tables of the input layer, no tensor may depend on the category values, "
+            'as with embedding_dim="auto" if a column gets wider embeddings. Pass '
+            f"extend=False to keep the values of the source. {error}"
         ) from error
     return torch.from_numpy(np.concatenate([*known, *empty]).astype(bool))
 

@@ -202,12 +202,12 @@ def features_of(network, inputs):
     """Return the features of a network, without a gradient, `(batch, width)`."""
     with torch.no_grad(), _recording(network) as recorded:
         network(*inputs)
-    return _flat(recorded[-1], len(inputs[0]))
+    return _flat(recorded[0], len(inputs[0]))
 
 
 @contextmanager
 def _recording(network):
-    """Record the inputs of the towers."""
+    """Record the input of the towers, until the list is cleared."""
     towers = getattr(network, network.towers_name, None)
     if towers is None:
         raise ValueError(
@@ -216,13 +216,18 @@ def _recording(network):
             "towers_name to the module that maps features to logits."
         )
     recorded = []
-    hook = towers.register_forward_pre_hook(
-        lambda _module, inputs: recorded.append(inputs[0])
-    )
+
+    def record(_module, inputs):
+        if not recorded:
+            recorded.append(inputs[0])
+
+    # A network may call the towers one by one: the first call counts.
+    hooks = [module.register_forward_pre_hook(record) for module in towers.modules()]
     try:
         yield recorded
     finally:
-        hook.remove()
+        for hook in hooks:
+            hook.remove()
 
 
 def _flat(features, n_rows):
@@ -240,7 +245,7 @@ def _penalised(network, penalty, reads_features=True):
 
     def add(module, inputs, output):
         n_rows = len(inputs[0])
-        features = _flat(recorded[-1], n_rows) if reads_features else None
+        features = _flat(recorded[0], n_rows) if reads_features else None
         recorded.clear()
         if not module.training:
             return output

@@ -221,8 +221,15 @@ def test_networks_of_users():
     assert fine_tune(model, X, Y, regularizer="delta").n_iter_ == 1
     model = small(network=Counting, **params).fit(X, Y)
     new, _ = rows(SECOND, new_value="new")
-    with pytest.raises(ValueError, match="weights of the source do not fit"):
+    with pytest.raises(ValueError, match=r"weights of the source do not fit.* extend="):
         fine_tune(model, new, Y)
+    assert fine_tune(model, new, Y, extend=False).n_iter_ == 1
+
+
+def test_automatic_widths_of_embeddings():
+    model = fit_source(embedding_dim="auto")
+    p = fine_tune(model, X, Y, extend=False, **STILL).predict_proba(X)
+    assert_allclose(p, model.predict_proba(X), rtol=1e-5)
 
 
 @pytest.mark.parametrize(
