@@ -1,0 +1,235 @@
+import numpy as np
+import pandas as pd
+import pytest
+from numpy.testing import assert_allclose
+from refusals import small
+from serving_rows import OTHER, N, X, Y
+from sklearn.exceptions import NotFittedError
+from torch import nn
+
+from sk_pwiser.export import to_onnx
+from sk_pwiser.networks import NETWORKS, MultiTaskNetwork, NetworkOutput
+
+onnx = pytest.importorskip("onnx")
+onnxruntime = pytest.importorskip("onnxruntime")
+
+ENCODINGS = ["standard", "quantile", "piecewise_linear"]
+
+
+def train(**params):
+    defaults = {"network_params": None, "max_epochs": 1}
+    return small(**{**defaults, **params}).fit(X, Y)
+
+
+def run(path, inputs):
+    (output,) = onnxruntime.InferenceSession(path).run(["probabilities"], inputs)
+    return output
+
+
+def run_encoded(path, model, table):
+    found = model.encode(table)
+    codes = found.codes.astype(np.int64)
+    return run(path, {"codes": codes, "numeric": found.numeric})
+
+
+def raw_inputs(table, text=("shop",)):
+    """Return one array per column, of shape (n_samples, 1)."""
+    arrays = {}
+    for name, column in table.items():
+        if name in text:
+            values = column.astype(object).where(column.notna(), "")
+        else:
+            values = column.astype(float)
+        arrays[str(name)] = values.to_numpy(copy=True).reshape(-1, 1)
+    return arrays
+
+
+def assert_equal(found, expected):
+    assert found.dtype == expected.dtype
+    assert_allclose(found, expected, atol=1e-5, rtol=0)
+
+
+@pytest.fixture(scope="module", params=NETWORKS)
+def models(request):
+    """One network with every numeric encoding."""
+    return [train(network=request.param, numeric_encoding=name) for name in ENCODINGS]
+
+
+def test_of_every_network_and_encoding(models, tmp_path):
+    path = tmp_path / "model.onnx"
+    for model in models:
+        to_onnx(model, path)
+        for table in (X, OTHER[:1]):
+            expected = model.predict_proba(table)
+            assert_equal(run_encoded(path, model, table), expected)
+        to_onnx(model, path, inputs="raw")
+        for table in (X, OTHER, OTHER[:1]):
+            assert_equal(run(path, raw_inputs(table)), model.predict_proba(table))
+
+
+PARAMS = {
+    "statistics": {
+        "target_encoding": ["shop", "area"],
+        "encoding_params": {"min_frequency": {"shop": 6}},
+    },
+    "fm": {"network_params": {"interaction": "fm"}},
+    "cross": {"network_params": {"interaction": "cross"}},
+    "conditional": {
+        "network_params": {"task_space": "conditional"},
+        "negative_sampling_rate": 0.5,
+    },
+    "auto": {"embedding_dim": "auto"},
+    "limited": {"encoding_params": {"max_categories": 3}},
+    "one task": {},
+}
+
+
+@pytest.mark.parametrize("name", PARAMS)
+def test_of_further_parameters(name, tmp_path):
+    model = small(**PARAMS[name]).fit(X, Y[:, 0] if name == "one task" else Y)
+    path = tmp_path / "model.onnx"
+    to_onnx(model, path)
+    assert_equal(run_encoded(path, model, OTHER), model.predict_proba(OTHER))
+    to_onnx(model, path, inputs="raw")
+    assert_equal(run(path, raw_inputs(OTHER)), model.predict_proba(OTHER))
+
+
+@pytest.mark.parametrize("columns", [["price", "same", "time"], ["shop", "area"]])
+def test_of_columns_of_one_kind(columns, tmp_path):
+    model = small().fit(X[columns], Y)
+    path, table = tmp_path / "model.onnx", OTHER[columns]
+    to_onnx(model, path)
+    assert_equal(run_encoded(path, model, table), model.predict_proba(table))
+    to_onnx(model, path, inputs="raw")
+    assert_equal(run(path, raw_inputs(table)), model.predict_proba(table))
+
+
+def test_extreme_values_and_categories_of_every_kind(tmp_path):
+    table = pd.DataFrame(
+        {
+            "flag": pd.Categorical(np.arange(N) % 2 == 0),
+            "share": pd.Categorical(np.where(np.arange(N) % 5, 0.1, np.nan)),
+            "text": pd.Categorical(np.where(np.arange(N) % 3, "", "é")),
+            "probabilities": np.geomspace(1e-12, 1e12, N),
+            "codes": pd.Categorical(np.full(N, None, dtype=object)),
+        }
+    )
+    model = small().fit(table, Y)
+    path = tmp_path / "model.onnx"
+    message = "'probabilities' cannot be exported.*name of the output"
+    with pytest.raises(ValueError, match=message):
+        to_onnx(model, path, inputs="raw")
+    table = table.rename(columns={"probabilities": "numeric"})
+    model = small().fit(table, Y)
+    to_onnx(model, path, inputs="raw")
+    table.loc[:3, "numeric"] = [-1e300, 1e300, np.nan, -0.0]
+    inputs = raw_inputs(table, text=("text", "codes"))
+    assert_equal(run(path, inputs), model.predict_proba(table))
+    inputs["numeric"][:2] = [[-np.inf], [np.inf]]
+    assert_equal(run(path, inputs), model.predict_proba(table))
+
+
+def test_of_a_fit_on_an_array_names_inputs_by_index(tmp_path):
+    numbers = X[["hour", "price"]].to_numpy()
+    model = small(categorical_features=[0]).fit(numbers, Y)
+    path = tmp_path / "model.onnx"
+    to_onnx(model, str(path), inputs="raw")
+    inputs = {"0": numbers[:, :1], "1": numbers[:, 1:]}
+    assert_equal(run(path, inputs), model.predict_proba(numbers))
+
+
+def test_the_file_names_tasks_and_inputs(tmp_path):
+    model = small(**PARAMS["statistics"]).fit(X, Y)
+    path = tmp_path / "model.onnx"
+    to_onnx(model, path)
+    found = onnxruntime.InferenceSession(path).get_modelmeta().custom_metadata_map
+    encoded = model.encode(X)
+    for name in ("category_names", "numeric_names"):
+        assert eval(found[name]) == encoded[name]
+    assert eval(found["task_names"]) == list(model.task_names_)
+
+
+class Counting(MultiTaskNetwork):
+    """Its output depends on the number of rows as a Python number."""
+
+    def __init__(self, spec):
+        super().__init__(spec)
+        self.head = nn.Linear(self.width, spec.n_tasks)
+
+    def forward(self, codes, numeric):
+        inputs = self.input_layer(codes, numeric)
+        return NetworkOutput(self.head(inputs) * len(codes))
+
+
+def mixed():
+    table = X.assign(shop=pd.Categorical([1, "one"] * (N // 2)))
+    return small().fit(table, Y)
+
+
+def dates():
+    days = pd.to_datetime(["2024-01-01", "2024-01-02"] * (N // 2)).date
+    return small(categorical_features=["shop"]).fit(X[["price"]].assign(shop=days), Y)
+
+
+def empty_text():
+    shop = ["", None, "a"] * (N // 3)
+    return small().fit(X.assign(shop=pd.Categorical(shop)), Y)
+
+
+REFUSED = {
+    "network": (
+        lambda: small(network=Counting, network_params=None).fit(X, Y),
+        "encoded",
+        "The network Counting cannot be exported: .*len",
+    ),
+    "hash": (
+        lambda: small(encoding_params={"n_hash_buckets": {"shop": 3}}).fit(X, Y),
+        "raw",
+        "Column 'shop' cannot be exported: it has hash buckets",
+    ),
+    "mixed": (mixed, "raw", "Column 'shop'.*numbers and text"),
+    "dates": (dates, "raw", "Column 'shop'.*other objects"),
+    "empty text": (empty_text, "raw", "Column 'shop'.*empty text"),
+    "large": (
+        lambda: small().fit(X.assign(area=pd.Categorical([2**53 + 1] * N)), Y),
+        "raw",
+        "Column 'area'.*9007199254740993",
+    ),
+    "inputs": (lambda: small().fit(X, Y), "table", "inputs must be .*'table'"),
+}
+
+
+@pytest.mark.parametrize(("make", "inputs", "message"), REFUSED.values(), ids=REFUSED)
+def test_what_cannot_be_exported_is_named_and_no_file_written(
+    make, inputs, message, tmp_path
+):
+    model = make()
+    path = tmp_path / "model.onnx"
+    path.write_text("earlier")
+    with pytest.raises(ValueError, match=message):
+        to_onnx(model, path, inputs=inputs)
+    assert [p.name for p in tmp_path.iterdir()] == ["model.onnx"]
+    assert path.read_text() == "earlier"
+
+
+def test_weights_beyond_the_size_of_a_file_are_refused(tmp_path, monkeypatch):
+    model = small().fit(X, Y)
+    monkeypatch.setattr("sk_pwiser.export._onnx.LARGEST_FILE", 1000)
+    with pytest.raises(ValueError, match="The network cannot be exported: its weights"):
+        to_onnx(model, tmp_path / "model.onnx")
+    assert not list(tmp_path.iterdir())
+
+
+def test_a_file_that_cannot_be_written_leaves_no_other(tmp_path):
+    model = small().fit(X, Y)
+    (tmp_path / "folder").mkdir()
+    with pytest.raises(OSError, match="folder"):
+        to_onnx(model, tmp_path / "folder")
+    assert [p.name for p in tmp_path.iterdir()] == ["folder"]
+
+
+def test_refuses_what_is_not_a_fitted_estimator(tmp_path):
+    with pytest.raises(TypeError, match="estimator must be a fitted Multi"):
+        to_onnx("model", tmp_path / "model.onnx")
+    with pytest.raises(NotFittedError):
+        to_onnx(small(), tmp_path / "model.onnx")
