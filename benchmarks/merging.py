@@ -141,9 +141,8 @@ def merges(base, members, held_out):
         yield name, *merge(base, members, held_out, **params)
 
 
-def rate_methods(parts, seed):
+def rate_methods(base, members, parts, _seed):
     """Yield the methods of the part "rates"."""
-    base, members = fit_members(parts, seed)
     yield "base", base, None
     yield "mean of predictions", MeanOf(members), None
     yield from merges(base, members, pool(parts["held_out"]))
@@ -165,9 +164,8 @@ def corrupt(base, parts, seed):
     }
 
 
-def corrupted_methods(parts, seed):
+def corrupted_methods(base, members, parts, seed):
     """Yield the methods of the part "corrupted"; numbers are those of all members."""
-    base, members = fit_members(parts, seed)
     held_out = pool(parts["held_out"])
     unlabelled = held_out[0]
     n_good = len(members)
@@ -193,9 +191,8 @@ def corrupted_methods(parts, seed):
             yield f"{kind}: distilled, {name}", model, None
 
 
-def tab_methods(parts, seed):
+def tab_methods(base, members, parts, seed):
     """Yield the methods of the part "tabs"."""
-    base, members = fit_members(parts, seed)
     held_out = pool(parts["held_out"])
     everything = pool(parts["base"], parts["member"], parts["held_out"])
     yield "base", base, None
@@ -209,9 +206,10 @@ def tab_methods(parts, seed):
     X = pd.concat([X for X, _ in parts["member"]], ignore_index=True)
     sizes = [len(X) for X, _ in parts["member"]]
     markets = np.repeat(np.arange(len(members)), sizes)
-    yield "distilled", distill(members, X, student=base), None
-    mixed = market_mixup(members, X, markets=markets, student=base)
-    yield "market_mixup", mixed, None
+    yield "distilled, mean of members", distill(members, X, student=base), None
+    for share in (0.0, 0.5):
+        mixed = market_mixup(members, X, markets=markets, share=share, student=base)
+        yield f"market_mixup, share {share:.1f}", mixed, None
 
 
 def figures(model, X, Y):
@@ -228,11 +226,11 @@ def print_table(title, make_parts, methods, seeds):
     for seed in range(seeds):
         parts = make_parts(seed)
         test = pool(parts["test"])
-        for name, model, found in methods(parts, seed):
-            results.setdefault(name, []).append(figures(model, *test))
-            numbers.setdefault(name, []).append(found)
         base, members = fit_members(parts, seed)
         disturbance.append(merge_interference(base, members, test[0]))
+        for name, model, found in methods(base, members, parts, seed):
+            results.setdefault(name, []).append(figures(model, *test))
+            numbers.setdefault(name, []).append(found)
     print(f"\n{title}")
     print(f"interference of the sound members: {cell(disturbance, 3)}")
     heads = "".join(f"{column:>17}" for column in COLUMNS)
