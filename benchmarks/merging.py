@@ -1,7 +1,7 @@
 """Merged networks: entropy and log loss, a corrupted member, and markets of KuaiRand.
 
     python benchmarks/merging.py                    # all three parts, 5 seeds
-    python benchmarks/merging.py --parts rates --seeds 2
+    python benchmarks/merging.py --parts rates --rates 0.01 --seeds 2
     python benchmarks/merging.py --quick            # a smoke run
 
 "rates" and "corrupted" generate three markets with `make_ctr_cvr`: in market m the
@@ -43,12 +43,12 @@ from sk_pwiser.transfer import (
     select_estimators,
 )
 
-RATES = (0.3, 0.1, 0.03, 0.01)
+RATES = (0.3, 0.1, 0.03)
 N_MARKETS = 3
-ROWS = {"base": 2_000, "member": 4_000, "held_out": 1_500, "test": 5_000}  # per market
+ROWS = {"base": 1_500, "member": 2_500, "held_out": 1_000, "test": 5_000}  # per market
 TABS = (1, 0, 4, 6)
 TAB_ROWS = {"base": 2_000, "member": 3_000, "held_out": 700}  # at most, per tab
-TEST_ROWS = 40_000
+TEST_ROWS = 20_000
 BASE_EPOCHS, MEMBER_EPOCHS = 8, 4
 NOISE = 0.3
 COLUMNS = ("log loss", "click AUC", "conversion AUC", "rate")
@@ -249,11 +249,11 @@ def cell(values, digits):
     return f"{values.mean():.{digits}f}{spread}"
 
 
-def run(part, seeds, divisor):
+def run(part, rates, seeds, divisor):
     """Print the tables of one part."""
     sizes = ", ".join(f"{n // divisor:,} {name}" for name, n in ROWS.items())
     if part == "rates":
-        for rate in RATES:
+        for rate in rates:
             print_table(
                 f"click rate {rate:.0%}; rows per market: {sizes}; {seeds} seeds",
                 lambda seed, rate=rate: generate(rate, seed, divisor),
@@ -287,13 +287,14 @@ def main():
     parser = argparse.ArgumentParser(description=__doc__.split("\n")[0])
     names = ("rates", "corrupted", "tabs")
     parser.add_argument("--parts", nargs="+", choices=names, default=names)
+    parser.add_argument("--rates", type=float, nargs="+", default=RATES)
     parser.add_argument("--seeds", type=int, default=5)
     parser.add_argument("--quick", action="store_true", help="one seed, few rows")
     arguments = parser.parse_args()
     seeds, divisor = (1, 10) if arguments.quick else (arguments.seeds, 1)
     print("Merged networks; cells are means over seeds (standard deviation)")
     for part in arguments.parts:
-        run(part, seeds, divisor)
+        run(part, arguments.rates, seeds, divisor)
 
 
 if __name__ == "__main__":

@@ -89,7 +89,8 @@ def merge_interference(base, estimators, X, *, coefficients=1.0, markets=None):
     values = np.broadcast_to(values, (len(members),))
     markets = check_markets(markets, n_rows(X), len(members))
     rows = encode(base, X)
-    first, states = read_state(base), [read_state(member) for member in members]
+    first = read_state(base)
+    states = [read_state(member, base.net_.device) for member in members]
 
     def predict(used):
         """Predict with the task vectors of some members."""

@@ -13,7 +13,7 @@ from sk_pwiser.transfer._task_vectors import combine, read_state, trim_vectors
 
 GRANULARITIES = ("task", "layer")
 # The objective is computed in float32, whose rounding limits what can be gained.
-TOLERANCES = {"ftol": 1e-10, "gtol": 1e-8, "maxiter": 300}
+TOLERANCES = {"ftol": 1e-8, "gtol": 1e-8, "maxiter": 200}
 
 
 def merge_estimators(
@@ -154,7 +154,7 @@ def merge_estimators(
     names = [name for name in first if name not in frozen]
     if not names:
         raise ValueError(f"freeze must leave a part to merge; got {freeze!r}.")
-    states = [read_state(member) for member in members]
+    states = [read_state(member, base.net_.device) for member in members]
     if trim is not None:
         states = trim_vectors(first, states, trim, names)
     found = np.tile(start, (len(names), 1))

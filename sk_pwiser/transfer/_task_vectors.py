@@ -9,10 +9,13 @@ import numpy as np
 import torch
 
 
-def read_state(estimator):
-    """Return the parameters of a fitted network by name, without copies."""
+def read_state(estimator, device=None):
+    """Return the parameters of a fitted network by name, on a device if one is given.
+
+    They are copied only if they are on another device.
+    """
     parameters = estimator.net_.module_.named_parameters()
-    return {name: parameter.detach() for name, parameter in parameters}
+    return {name: parameter.detach().to(device) for name, parameter in parameters}
 
 
 def combine(base, members, coefficients):
