@@ -25,7 +25,7 @@ class Linear(MultiTaskNetwork):
         return NetworkOutput(self.head(self.input_layer(codes, numeric)))
 
 
-def linear_estimator(X, Y):
+def linear_estimator(X, Y, **params):
     """Fit a linear estimator, whose inputs are the columns of `X`.
 
     The columns must have the mean 0 and the variance 1.
@@ -37,6 +37,7 @@ def linear_estimator(X, Y):
         categorical_features=None,
         max_epochs=1,
         random_state=0,
+        **params,
     )
     # The tasks of these markets are no funnel, of which `fit` would warn.
     return model.fit(X, np.minimum.accumulate(Y, axis=1) if Y.ndim == 2 else Y)

@@ -136,6 +136,7 @@ def _network_params(result):
         **{name: settings.shared_param(name) for name in SHARED_PARAMS},
         **settings.network_params,
         "embedding_dim": settings.embedding_dim,
+        "negative_sampling_rate": settings.negative_sampling_rate,
     }
     # Widths may be given as a list or as a tuple.
     return {k: tuple(v) if isinstance(v, list) else v for k, v in params.items()}

@@ -105,6 +105,16 @@ def check_student(student, teacher):
         )
 
 
+def _of_sampled_log(p, rate):
+    """Return the probabilities in a log without some of the rows without a click.
+
+    A network with a `negative_sampling_rate` below 1 learns these, and predicts those
+    in the full log.
+    """
+    first = p[:, :1]
+    return p / (first + rate * (1 - first))
+
+
 def train_on_probabilities(
     student, teacher, X, targets, sample_weight=None, callbacks=()
 ):
@@ -136,7 +146,7 @@ def train_on_probabilities(
         "callbacks": [*(student.callbacks or ()), *callbacks],
     }
     labels = SoftTargets(
-        targets.astype(np.float32),
+        _of_sampled_log(targets, student.negative_sampling_rate).astype(np.float32),
         teacher.classes_,
         tuple(teacher.task_names_),
     )

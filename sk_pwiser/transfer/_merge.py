@@ -48,7 +48,8 @@ def merge_estimators(
         Fitted estimators with the network, tasks and encoder of the base; see
         :func:`check_compatible`.
     X : {DataFrame, array-like} of shape (n_samples, n_features)
-        Held-out impressions of all markets.
+        Held-out impressions of all markets. With a `negative_sampling_rate` below 1,
+        they are rows of the sampled log, like those of `fit`.
     Y : array-like of shape (n_samples, n_tasks) or (n_samples,), default=None
         Their labels, required by `objective="log_loss"` and `realign=True`.
     objective : {"log_loss", "entropy"} or None, default="log_loss"

@@ -95,7 +95,7 @@ class MergeObjective:
         self.net._set_training(False)
         for inputs, y in self.net.get_iterator(self.rows):
             with torch.enable_grad():
-                logits = self.net.infer(inputs, network=run).logits.double()
+                logits = _training_logits(self.net.infer(inputs, network=run))
                 values = self.row_values(logits, y.double())
                 part = values.sum() / (len(self.rows) * logits.shape[1])
             if part.requires_grad:
@@ -114,3 +114,12 @@ class MergeObjective:
             (rows,) = gradient.indices()
             new, old, gradient = new[rows], old[rows], gradient.values()
         return float((gradient.double() * (new.double() - old.double())).sum())
+
+
+def _training_logits(output):
+    """Return the logits that training compares with labels, in float64.
+
+    Labels of a log without some negatives are those of the sampled log.
+    """
+    is_sampled = output.sampled_logits is not None
+    return (output.sampled_logits if is_sampled else output.logits).double()

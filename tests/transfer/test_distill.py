@@ -33,9 +33,10 @@ def teacher():
         {},
         {"network_params": {"task_space": "conditional"}},
         {"network": "escm2"},
+        {"negative_sampling_rate": 0.2},
         {"early_stopping": "auc", "target_encoding": True},
     ],
-    ids=["entire", "conditional", "escm2", "auc"],
+    ids=["entire", "conditional", "escm2", "sampled", "auc"],
 )
 def test_a_student_of_one_teacher_learns_its_predictions(teacher, params):
     p = teacher.predict_proba(DATA.data)

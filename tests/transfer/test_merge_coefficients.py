@@ -170,3 +170,26 @@ def test_a_linear_network_has_a_head_only():
     scale = base._result.schema.encoder.transform(rows)[1]
     z = scale @ weights["head.weight"].T + weights["head.bias"]
     assert_allclose(base.predict_proba(rows), expit(z), rtol=1e-5)
+
+
+def test_rows_of_a_sampled_log_are_compared_with_its_probabilities():
+    """The merge that fits the sampled rows has the logits of a log with all of them."""
+    rng = np.random.default_rng(0)
+    rows, labels = linear_market(6_000, [[1.0, -1.0]], [-2.0], 0)
+    kept = (labels[:, 0] == 1) | (rng.random(6_000) < 0.25)
+    rows, labels = rows[kept], labels[kept, 0]
+    mean, scale = rows.mean(axis=0), rows.std(axis=0)
+    rows = (rows - mean) / scale
+    base = linear_estimator(rows, labels, negative_sampling_rate=0.25)
+    zero = with_weights(base, lambda _n, w: 0 * w)
+    shift = {"head.weight": [[1.0, -1.0]], "head.bias": [-0.6]}
+    member = with_weights(zero, lambda n, w: np.float32(shift.get(n, w)))
+    merged, found = merge_estimators(
+        zero, [member], rows, labels, bounds=(0, 3), return_coefficients=True
+    )
+    z = rows @ [1.0, -1.0] - 0.6
+    grid = np.linspace(0, 3, 3_001)
+    losses = [np.mean(np.logaddexp(0, c * z) - labels * c * z) for c in grid]
+    assert_allclose(found[0], grid[int(np.argmin(losses))], atol=2e-3)
+    odds = np.exp(found[0] * z) * 0.25
+    assert_allclose(merged.predict_proba(rows)[:, 1], odds / (1 + odds), rtol=1e-4)
