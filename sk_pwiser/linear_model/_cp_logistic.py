@@ -245,12 +245,15 @@ class CPMultiTaskLogistic(TaskPredictions, ClassifierMixin, BaseEstimator):
         return levels, features
 
     def _problem(self, features, targets, weights, codes, modes):
-        mean, _ = weighted_moments(features, weights.sum(axis=1) + np.finfo(float).tiny)
+        mean, variances = weighted_moments(
+            features, weights.sum(axis=1) + np.finfo(float).tiny
+        )
         offsets = smoothed_log_odds(targets, weights)
         if self.loss == "squared_error":
             offsets = np.tanh(offsets / 2)  # 2 p - 1
         return CPProblem(
             Columns(features, mean, np.ones_like(mean)),
+            variances,
             targets.values,
             weights,
             codes,

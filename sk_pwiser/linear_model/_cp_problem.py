@@ -9,7 +9,7 @@ the others fixed, f is a linear map of the block plus a constant. `block_map` re
 this map and its transpose, which give gradients and least-squares steps alike.
 """
 
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 
 import numpy as np
 from scipy import sparse
@@ -29,11 +29,14 @@ class Factors:
     intercepts : ndarray of shape (n_tasks, n_cells)
         b, how the cells differ from the offset of their task; a cell is a combination
         of levels of the group modes.
+    projected : ndarray of shape (n_samples, rank), default=None
+        The features times the loadings, once they were needed.
     """
 
     loadings: np.ndarray
-    modes: list = field(default_factory=list)
-    intercepts: np.ndarray | None = None
+    modes: list
+    intercepts: np.ndarray
+    projected: np.ndarray | None = None
 
     @property
     def blocks(self):
@@ -44,7 +47,22 @@ class Factors:
         """Return factors in which one block is another."""
         blocks = self.blocks
         blocks[position] = block
-        return Factors(blocks[0], blocks[1:-1], blocks[-1])
+        projected = self.projected if position > 0 else None
+        return Factors(blocks[0], blocks[1:-1], blocks[-1], projected)
+
+    def balanced(self):
+        """Return factors with equal predictions and the smallest sum of squares.
+
+        Loadings and modes can be multiplied by numbers per component whose product is
+        1. The sum of squares is smallest if their norms are equal.
+        """
+        parts = [self.loadings, *self.modes]
+        norms = np.array([np.linalg.norm(part, axis=0) for part in parts])
+        is_used = (norms > 0).all(axis=0)
+        norms[:, ~is_used] = 1.0
+        mean = np.exp(np.log(norms).mean(axis=0))
+        parts = [part * (mean / norm) for part, norm in zip(parts, norms, strict=True)]
+        return Factors(parts[0], parts[1:], self.intercepts)
 
     def flatten(self):
         """Return all numbers in one vector."""
@@ -68,6 +86,8 @@ class CPProblem:
     ----------
     columns : Columns
         The centred features.
+    variances : ndarray of shape (n_features,)
+        The variances of the features.
     labels : ndarray of shape (n_samples, n_tasks)
         Labels 0 and 1; NaN where the weight is 0.
     weights : ndarray of shape (n_samples, n_tasks)
@@ -88,6 +108,7 @@ class CPProblem:
     def __init__(
         self,
         columns,
+        variances,
         labels,
         weights,
         codes,
@@ -98,7 +119,8 @@ class CPProblem:
         alpha,
         intercept_alpha,
     ):
-        self.columns, self.weights, self.codes = columns, weights, codes
+        self.columns, self.variances = columns, variances
+        self.weights, self.codes = weights, codes
         self.labels = np.nan_to_num(labels)
         self.offsets, self.loss = offsets, loss
         self.n_levels = tuple(n_levels)
@@ -116,8 +138,9 @@ class CPProblem:
 
     def linear(self, factors):
         """Return the linear predictors, (n_samples, n_tasks)."""
-        apply, _ = self.block_map(factors, 0)
-        return self._constants(factors) + apply(factors.loadings)
+        apply, _ = self.block_map(factors, 1)
+        constants = self.offsets + factors.intercepts[:, self.cells].T
+        return constants + apply(factors.modes[0])
 
     def value(self, factors, linear):
         """Return the objective, where `linear` is ``linear(factors)``."""
@@ -149,6 +172,30 @@ class CPProblem:
             parts.append(part.ravel())
         return np.concatenate(parts)
 
+    def curvatures(self, factors):
+        """Return rough second derivatives of the objective, as a vector.
+
+        They serve as a scale of the parameters, which differ by orders of magnitude if
+        some columns are rare. The logistic loss has a curvature of at most 1/4.
+        """
+        alpha, intercept_alpha = self.penalties
+        of_loss = 0.25 if self.loss == "log_loss" else 1.0
+        # Sums over the tasks of weight times squared factor, (n_samples, rank).
+        by_row = self.weights @ factors.modes[0] ** 2
+        product, projected = self._product(factors), self._projected(factors)
+        blocks = [
+            np.outer(self.variances, (by_row * product**2).sum(axis=0)),
+            self.weights.T @ (projected * product) ** 2,
+        ]
+        for d, sums in enumerate(self._sum_levels):
+            inputs = projected * self._product(factors, without=d)
+            blocks.append(sums @ (by_row * inputs**2))
+        blocks = [alpha + of_loss * block for block in blocks]
+        blocks.append(intercept_alpha + of_loss * (self._sum_cells @ self.weights).T)
+        curvatures = np.concatenate([block.ravel() for block in blocks])
+        # Intercepts without rows and penalty do not move.
+        return np.where(curvatures > 0, curvatures, 1.0)
+
     def block_map(self, factors, position):
         """Return the linear map of a block to the predictors, and its transpose."""
         if position == len(factors.blocks) - 1:
@@ -163,7 +210,7 @@ class CPProblem:
                 lambda L: (self.columns.dot(L) * product) @ tasks.T,
                 lambda r: self.columns.transposed_dot((r @ tasks) * product),
             )
-        projected = self.columns.dot(factors.loadings)
+        projected = self._projected(factors)
         if position == 1:
             inputs = projected * self._product(factors)
             return (lambda U: inputs @ U.T, lambda r: r.T @ inputs)
@@ -175,6 +222,11 @@ class CPProblem:
             lambda r: sums @ (inputs * (r @ tasks)),
         )
 
+    def _projected(self, factors):
+        if factors.projected is None:
+            factors.projected = self.columns.dot(factors.loadings)
+        return factors.projected
+
     def _product(self, factors, without=None):
         """Return the product of the group modes' factors, (n_samples, rank)."""
         product = np.ones((len(self.labels), factors.loadings.shape[1]))
@@ -182,9 +234,6 @@ class CPProblem:
             if d != without:
                 product *= U[self.codes[:, d]]
         return product
-
-    def _constants(self, factors):
-        return self.offsets + factors.intercepts[:, self.cells].T
 
 
 def cell_of(codes, n_levels):

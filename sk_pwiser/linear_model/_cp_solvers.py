@@ -9,17 +9,22 @@ from sklearn.exceptions import ConvergenceWarning
 
 # Conjugate gradients end at this relative residual: the steps are exact in effect.
 CG_TOLERANCE = 1e-12
+# Steps of L-BFGS until the factors are balanced and scaled anew, doubled every time.
+FIRST_ROUND = 20
 
 
 def solve_lbfgs(problem, factors, *, max_iter, tol):
     """Minimise over all factors at once by L-BFGS.
+
+    Between rounds of steps the norms of the factors are made equal: they are so at a
+    minimum, but steps along curved valleys of equal predictions are short.
 
     Returns
     -------
     factors : Factors
         The minimiser, a local one.
     values : list of float
-        The objective at the start and at the end.
+        The objective at the start and after every round.
     n_iter : int
         Number of iterations.
 
@@ -28,27 +33,46 @@ def solve_lbfgs(problem, factors, *, max_iter, tol):
     ConvergenceWarning
         If `max_iter` is reached.
     """
-    # Means over the rows, so that `tol` does not depend on their number.
+    values = [problem.value(factors, problem.linear(factors))]
+    n_iter, n_steps = 0, FIRST_ROUND
+    while n_iter < max_iter:
+        factors, value, n_done, has_converged = lbfgs_round(
+            problem, factors.balanced(), min(n_steps, max_iter - n_iter), tol
+        )
+        values.append(value)
+        n_iter += n_done
+        n_steps *= 2
+        if has_converged:
+            return factors, values, n_iter
+    warn_not_converged(max_iter)
+    return factors, values, n_iter
+
+
+def lbfgs_round(problem, factors, max_iter, tol):
+    """Take some steps of L-BFGS in parameters whose second derivatives are near 1.
+
+    In these parameters rare columns take no longer than frequent ones, and `tol` is a
+    distance. The scale is that of the factors at the start of the round.
+    """
     total = problem.weights.sum()
+    scale = np.sqrt(problem.curvatures(factors) / total)
 
     def evaluate(vector):
-        current = factors.unflatten(vector)
+        current = factors.unflatten(vector / scale)
         linear = problem.linear(current)
-        gradient = problem.gradient(current, linear)
+        gradient = problem.gradient(current, linear) / scale
         return problem.value(current, linear) / total, gradient / total
 
-    start = factors.flatten()
     result = minimize(
         evaluate,
-        start,
+        factors.flatten() * scale,
         jac=True,
         method="L-BFGS-B",
         options={"maxiter": max_iter, "maxfun": 10 * max_iter, "gtol": tol, "ftol": 0},
     )
-    if result.nit >= max_iter:
-        warn_not_converged(max_iter)
-    values = [evaluate(start)[0] * total, result.fun * total]
-    return factors.unflatten(result.x), values, result.nit
+    # Status 1 is the end of the iterations; others leave nothing to gain.
+    factors = factors.unflatten(result.x / scale)
+    return factors, result.fun * total, max(result.nit, 1), result.status != 1
 
 
 def solve_als(problem, factors, *, max_iter, tol):

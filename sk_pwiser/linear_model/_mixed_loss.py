@@ -28,22 +28,29 @@ class MixedLoss:
         self.weights = weights / np.where(totals > 0, totals, 1.0)
         self.values = np.nan_to_num(values)
         self.is_binary = is_binary
+        self._by_type = [
+            (function, columns, self.values[:, columns], self.weights[:, columns])
+            for function, columns in (
+                (log_loss, _columns_where(is_binary)),
+                (half_squares, _columns_where(~is_binary)),
+            )
+            if columns is not None
+        ]
 
     def value(self, linear):
         """Return the loss of logits or predicted values, (n_samples, n_tasks)."""
-        b, r = self.is_binary, ~self.is_binary
-        logistic = np.logaddexp(0.0, linear[:, b]) - self.values[:, b] * linear[:, b]
-        squared = (linear[:, r] - self.values[:, r]) ** 2
-        return 2.0 * np.vdot(self.weights[:, b], logistic) + 0.5 * np.vdot(
-            self.weights[:, r], squared
+        return sum(
+            np.vdot(weights, function(linear[:, columns], values))
+            for function, columns, values, weights in self._by_type
         )
 
     def gradient(self, linear):
         """Return the derivative in `linear`, of the same shape."""
-        residual = linear - self.values
-        b = self.is_binary
-        residual[:, b] = 2.0 * (expit(linear[:, b]) - self.values[:, b])
-        return self.weights * residual
+        residual = np.empty_like(linear)
+        for function, columns, values, weights in self._by_type:
+            part = DERIVATIVES[function](linear[:, columns], values)
+            residual[:, columns] = part * weights
+        return residual
 
     def best_constants(self):
         """Return the logits or values that minimise the loss without features."""
@@ -53,3 +60,35 @@ class MixedLoss:
         with np.errstate(divide="ignore"):
             constants[b] = np.log(mean[b]) - np.log1p(-mean[b])
         return constants
+
+
+def log_loss(logits, labels):
+    """Return twice the logistic loss."""
+    # As fast as possible: half of the time of a fit. log1p(exp(-|z|)) + max(z, 0) is
+    # log(1 + exp(z)), without overflow.
+    losses = np.abs(logits)
+    np.negative(losses, out=losses)
+    np.exp(losses, out=losses)
+    np.log1p(losses, out=losses)
+    losses += np.maximum(logits, 0.0)
+    losses -= labels * logits
+    losses *= 2.0
+    return losses
+
+
+def half_squares(predicted, values):
+    """Return half the squared errors."""
+    return 0.5 * (predicted - values) ** 2
+
+
+DERIVATIVES = {
+    log_loss: lambda logits, labels: 2.0 * (expit(logits) - labels),
+    half_squares: lambda predicted, values: predicted - values,
+}
+
+
+def _columns_where(chosen):
+    """Return what selects columns, a slice without a copy for all, None for none."""
+    if chosen.all():
+        return slice(None)
+    return np.flatnonzero(chosen) if chosen.any() else None

@@ -24,6 +24,7 @@ def make_problem(
     weights[rng.random((N, 2)) < 0.2] = 0.0
     return CPProblem(
         Columns(storage(X), X.mean(axis=0), np.ones(P)),
+        X.var(axis=0),
         np.where(weights > 0, labels, np.nan),
         weights,
         codes,
@@ -174,6 +175,7 @@ def test_renamed_levels_permute_the_factors():
     codes[:, 0] = np.argsort(order)[codes[:, 0]]
     renamed = CPProblem(
         problem.columns,
+        problem.variances,
         problem.labels,
         problem.weights,
         codes,

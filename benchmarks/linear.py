@@ -1,0 +1,339 @@
+"""Linear models of several tasks: AUC on real tables, and two experiments.
+
+    SK_PWISER_DATA=/path/to/data python benchmarks/linear.py
+    python benchmarks/linear.py --only recovery low_rank    # needs no files
+    python benchmarks/linear.py --quick                     # a smoke run
+
+`tables`: all models receive the same one-hot columns, without values of a single row,
+and standardised numbers. The strength of the penalty of every model is chosen by the
+mean AUC over the tasks on validation rows, which are held out of the training rows (the
+last day on KuaiRand, a random part elsewhere); then the model is fitted to all training
+rows. The table shows the AUC of the test rows, the CVR AUC among rows of the first
+task, the number of columns with coefficients, and the seconds of the last fit, for the
+sparse model of its path from the largest penalty to the chosen one. The group mode of
+`CPMultiTaskLogistic` is one of the table's columns, which the other models have as
+one-hot columns; so has this one. There is one fit per model, without spread.
+
+`recovery`: 100 features, of which 6 act on two binary tasks and one regression task,
+with effects that differ by task, and 120 rows. The figure is the share of the 6 that
+are among the 6 features with the largest norm of coefficients: the mean over 20 seeds,
+followed by the standard error, for the best penalty of a path of 12 of each method.
+Features are selected jointly, per task, and jointly with the values of the regression
+task multiplied by 10, with and without `scale_targets`.
+
+`low_rank`: clicks and conversions in 4 markets, 30 features, coefficients of rank 2 and
+150 training rows per market. Every method chooses its penalty on 150 further rows per
+market. The AUC on 1,000 test rows per market is the mean over events and markets, its
+mean over 10 seeds followed by the standard error.
+"""
+
+import argparse
+import os
+import platform
+import time
+
+import numpy as np
+import sklearn
+from _real_tables import load_tables
+from scipy import sparse
+from scipy.special import expit
+from sklearn.compose import make_column_selector, make_column_transformer
+from sklearn.impute import SimpleImputer
+from sklearn.linear_model import LogisticRegression
+from sklearn.metrics import roc_auc_score
+from sklearn.pipeline import make_pipeline
+from sklearn.preprocessing import OneHotEncoder, OrdinalEncoder, StandardScaler
+
+from sk_pwiser.linear_model import CPMultiTaskLogistic, multi_task_sparse_path
+
+# The group mode of each table.
+GROUP_MODES = {"engage": "tab", "hillstrom": "channel", "oulad": "code_module"}
+PENALTIES = (3.0, 10.0, 30.0, 100.0, 300.0)
+# Of the sparse model, relative to the smallest alpha without any column.
+SHARES = np.geomspace(1.0, 1e-3, 12)
+MARKETS, FEATURES, ROWS = 4, 30, 150
+
+
+class Linear:
+    """Logits from coefficients and intercepts of all tasks."""
+
+    def __init__(self, coef, intercept):
+        self.coef_, self.intercept_ = coef, intercept
+
+    def predict_proba(self, X):
+        return expit(X[:, : self.coef_.shape[1]] @ self.coef_.T + self.intercept_)
+
+
+def fit_per_task(X, Y, penalties):
+    """Yield one logistic regression per task and penalty."""
+    for penalty in penalties:
+        models = [
+            LogisticRegression(C=1.0 / penalty, max_iter=500).fit(X[:, :-1], y)
+            for y in Y.T
+        ]
+        yield Linear(
+            np.vstack([model.coef_ for model in models]),
+            np.concatenate([model.intercept_ for model in models]),
+        )
+
+
+def fit_sparse(X, Y, shares):
+    """Yield the models along the path of the sparse model."""
+    X = X[:, :-1]
+    largest = multi_task_sparse_path(X, Y, alphas=1)[0][0]
+    _, coefs, intercepts = multi_task_sparse_path(X, Y, alphas=largest * shares)
+    for i in range(len(shares)):
+        yield Linear(coefs[..., i], intercepts[:, i])
+
+
+def fit_events(X, Y, penalties):
+    """Yield low-rank models whose only mode is the event."""
+    for alpha in penalties:
+        model = CPMultiTaskLogistic(alpha=alpha, tol=1e-4, random_state=0)
+        model.fit(X[:, :-1], Y)
+        yield Linear(model.coef_, model.intercept_)
+
+
+def fit_grid(X, Y, penalties):
+    """Yield low-rank models of event x mode, the last column of X."""
+    for alpha in penalties:
+        yield CPMultiTaskLogistic(
+            alpha=alpha, group_modes=[-1], tol=1e-4, random_state=0
+        ).fit(X, Y)
+
+
+METHODS = {
+    "LogisticRegression per task": (fit_per_task, PENALTIES),
+    "MultiTaskSparseLinear": (fit_sparse, SHARES),
+    "CPMultiTaskLogistic, event": (fit_events, PENALTIES),
+    "CPMultiTaskLogistic, event x mode": (fit_grid, PENALTIES),
+}
+
+
+def mean_auc(Y, p):
+    return np.mean([roc_auc_score(y, q) for y, q in zip(Y.T, p.T, strict=True)])
+
+
+# Real tables.
+
+
+def encode(tables, mode):
+    """Return one-hot columns of both parts, and the codes of the mode behind them."""
+    columns = make_column_transformer(
+        (
+            OneHotEncoder(handle_unknown="ignore", min_frequency=2),
+            make_column_selector(dtype_include="category"),
+        ),
+        remainder=make_pipeline(SimpleImputer(), StandardScaler()),
+        sparse_threshold=1.0,
+    )
+    codes = OrdinalEncoder(handle_unknown="use_encoded_value", unknown_value=-1)
+    X, X_test = columns.fit_transform(tables.X), columns.transform(tables.X_test)
+    # Text, so that a missing value is a level.
+    c = codes.fit_transform(tables.X[[mode]].astype(str))
+    c_test = codes.transform(tables.X_test[[mode]].astype(str))
+    return sparse.hstack([X, c]).tocsr(), sparse.hstack([X_test, c_test]).tocsr()
+
+
+def load_part(name, path, part, n_rows):
+    tables = load_tables(name, path, part)
+    X, X_held_out = encode(tables, GROUP_MODES[name])
+    Y, Y_held_out = tables.Y.to_numpy(), tables.Y_test.to_numpy()
+    return X[:n_rows], Y[:n_rows], X_held_out, Y_held_out, list(tables.Y.columns)
+
+
+def run_table(name, path, n_rows):
+    X, Y, X_valid, Y_valid, tasks = load_part(name, path, "validation", n_rows)
+    X_train, Y_train, X_test, Y_test, _ = load_part(name, path, "test", n_rows)
+    print(
+        f"\n{name}: {X_train.shape[0]:,} training rows, {X_test.shape[0]:,} test rows, "
+        f"{X_train.shape[1] - 1:,} columns; mode: {GROUP_MODES[name]}"
+    )
+    headers = [*(f"{task} AUC" for task in tasks), "CVR AUC", "penalty", "columns"]
+    print(f"{'':<36}" + "".join(f"{h:>16}" for h in [*headers, "seconds"]))
+    for label, (fit, penalties) in METHODS.items():
+        scores = [
+            mean_auc(Y_valid, m.predict_proba(X_valid)) for m in fit(X, Y, penalties)
+        ]
+        best = int(np.argmax(scores))
+        is_path = fit is fit_sparse
+        started = time.perf_counter()
+        *_, model = fit(X_train, Y_train, penalties[0 if is_path else best : best + 1])
+        seconds = time.perf_counter() - started
+        cells = table_cells(model, X_test, Y_test)
+        coef = model.coef_.reshape(-1, model.coef_.shape[-1])
+        cells += [f"{penalties[best]:.3g}", f"{coef.any(axis=0).sum():,}"]
+        cells.append(f"{seconds:.1f}")
+        print(f"{label:<36}" + "".join(f"{cell:>16}" for cell in cells), flush=True)
+
+
+def table_cells(model, X, Y):
+    """Return the AUC of each task and of the CVR."""
+    p, clicked = model.predict_proba(X), Y[:, 0] == 1
+    aucs = [roc_auc_score(y, q) for y, q in zip(Y.T, p.T, strict=True)]
+    aucs.append(roc_auc_score(Y[clicked, -1], p[clicked, -1] / p[clicked, 0]))
+    return [f"{value:.4f}" for value in aucs]
+
+
+# Support recovery.
+
+
+def recovery_data(seed):
+    """Return X, and labels of two binary tasks and a regression task."""
+    rng = np.random.default_rng(seed)
+    X = rng.standard_normal((120, 100))
+    W = np.zeros((100, 3))
+    W[:6] = rng.choice([-1.0, 1.0], (6, 3)) * rng.uniform(0.2, 0.6, (6, 3))
+    linear = X @ W
+    labels = rng.random((120, 2)) < expit(2.0 * linear[:, :2])
+    return X, np.column_stack([labels, linear[:, 2] + rng.standard_normal(120)])
+
+
+def recovered(coefs):
+    """Return, per alpha, the share of the true features among the six largest."""
+    norms = np.linalg.norm(coefs, axis=0)
+    top = np.argsort(-norms, axis=0, kind="stable")[:6]
+    is_selected = np.take_along_axis(norms, top, axis=0) > 0
+    return ((top < 6) & is_selected).mean(axis=0)
+
+
+def recover(X, Y):
+    """Return the shares of the methods along their paths."""
+    types = ["binary", "binary", "regression"]
+    grid = {"alphas": 12, "eps": 0.02}
+
+    def joint(Y, **params):
+        return multi_task_sparse_path(X, Y, task_types=types, **grid, **params)[1]
+
+    apart = [
+        multi_task_sparse_path(X, y, task_types=kind, **grid)[1]
+        for y, kind in zip(Y.T, types, strict=True)
+    ]
+    ten = Y * [1.0, 1.0, 10.0]
+    return {
+        "jointly": recovered(joint(Y)),
+        "per task": recovered(np.concatenate(apart)),
+        "jointly, values x 10": recovered(joint(ten)),
+        "jointly, values x 10, scaled": recovered(joint(ten, scale_targets=True)),
+    }
+
+
+def run_recovery(n_seeds):
+    print(f"\nrecovery: share of the true features, {n_seeds} seeds")
+    results = [recover(*recovery_data(seed)) for seed in range(n_seeds)]
+    for label in results[0]:
+        shares = np.array([result[label] for result in results])
+        print_mean(label, shares[:, shares.mean(axis=0).argmax()])
+
+
+def print_mean(label, values):
+    error = np.std(values, ddof=1) / np.sqrt(len(values)) if len(values) > 1 else 0.0
+    print(f"{label:<36}{np.mean(values):>8.3f} ({error:.3f})", flush=True)
+
+
+# Coefficients of low rank.
+
+
+def grid_data(seed):
+    """Return X with the market behind the features, labels, and true logits."""
+    rng = np.random.default_rng(seed)
+    n = MARKETS * (2 * ROWS + 1_000)
+    X = rng.standard_normal((n, FEATURES))
+    market = np.arange(n) % MARKETS
+    L = rng.standard_normal((FEATURES, 2)) / np.sqrt(FEATURES)
+    event, level = rng.standard_normal((2, 2)), rng.standard_normal((MARKETS, 2))
+    logits = 2.0 * ((X @ L) * level[market]) @ event.T - 0.5
+    Y = (rng.random((n, 2)) < expit(logits)).astype(int)
+    return np.column_stack([X, market]), Y, logits
+
+
+def fit_cells(X, Y, penalties):
+    """Yield one logistic regression per event, market and penalty."""
+    market = X[:, -1].astype(int)
+    for penalty in penalties:
+        by_market = [
+            next(fit_per_task(X[market == m], Y[market == m], [penalty]))
+            for m in range(MARKETS)
+        ]
+        yield Cells(by_market)
+
+
+class Cells:
+    """One model per market."""
+
+    def __init__(self, by_market):
+        self.by_market = by_market
+
+    def predict_proba(self, X):
+        p = np.empty((len(X), 2))
+        for m, model in enumerate(self.by_market):
+            rows = X[:, -1] == m
+            p[rows] = model.predict_proba(X[rows])
+        return p
+
+
+def cell_auc(X, Y, p):
+    """Return the mean AUC over events and markets."""
+    return np.mean([mean_auc(Y[rows], p[rows]) for rows in market_rows(X)])
+
+
+def market_rows(X):
+    return [X[:, -1] == m for m in range(MARKETS)]
+
+
+def run_low_rank(n_seeds):
+    print(f"\nlow_rank: AUC within events and markets, {n_seeds} seeds")
+    methods = {
+        "CPMultiTaskLogistic, rank 2": fit_grid,
+        "LogisticRegression per cell": fit_cells,
+        "LogisticRegression per event": fit_per_task,
+    }
+    penalties = (0.3, 1.0, 3.0, 10.0, 30.0, 100.0)
+    results = {label: [] for label in [*methods, "true logits"]}
+    for seed in range(n_seeds):
+        X, Y, logits = grid_data(seed)
+        train, valid, test = np.split(
+            np.arange(len(X)), MARKETS * ROWS * np.array([1, 2])
+        )
+        for label, fit in methods.items():
+            fits = list(fit(X[train], Y[train], penalties))
+            scores = [
+                cell_auc(X[valid], Y[valid], m.predict_proba(X[valid])) for m in fits
+            ]
+            best = fits[int(np.argmax(scores))]
+            p = best.predict_proba(X[test])
+            results[label].append(cell_auc(X[test], Y[test], p))
+        results["true logits"].append(cell_auc(X[test], Y[test], logits[test]))
+    for label, values in results.items():
+        print_mean(label, values)
+
+
+def parse():
+    parser = argparse.ArgumentParser(
+        description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
+    )
+    parts = ["tables", "recovery", "low_rank"]
+    parser.add_argument("--only", nargs="+", choices=parts, default=parts)
+    parser.add_argument("--data", nargs="+", choices=GROUP_MODES, default=GROUP_MODES)
+    parser.add_argument("--quick", action="store_true", help="few rows and seeds")
+    return parser.parse_args()
+
+
+def main():
+    arguments = parse()
+    versions = f"scikit-learn {sklearn.__version__}, {os.cpu_count()} CPU cores"
+    print(f"Python {platform.python_version()}, {versions}")
+    if "tables" in arguments.only:
+        path = os.environ.get("SK_PWISER_DATA")
+        if not path:
+            raise SystemExit("Set SK_PWISER_DATA to the folder of the data sets.")
+        for name in arguments.data:
+            run_table(name, path, 3_000 if arguments.quick else None)
+    if "recovery" in arguments.only:
+        run_recovery(2 if arguments.quick else 20)
+    if "low_rank" in arguments.only:
+        run_low_rank(2 if arguments.quick else 10)
+
+
+if __name__ == "__main__":
+    main()
