@@ -14,6 +14,7 @@ from sklearn.pipeline import make_pipeline
 from sklearn.preprocessing import OneHotEncoder
 
 from sk_pwiser.linear_model import MultiTaskSparseLinear, multi_task_sparse_path
+from sk_pwiser.linear_model._mixed_loss import MixedLoss
 from sk_pwiser.metrics import cvr_auc_scorer, make_task_scorer, mean_auc_scorer
 
 
@@ -323,3 +324,33 @@ def test_too_few_steps_are_reported():
     X, y = mixed_problem()
     with pytest.warns(ConvergenceWarning, match="max_iter=2"):
         MultiTaskSparseLinear(alpha=0.001, max_iter=2).fit(X, y[:, :2])
+
+
+class UnweightedLoss(MixedLoss):
+    """Plain means of the losses, without the factors 2 and 1/2."""
+
+    def value(self, linear):
+        return super().value(linear) - 0.5 * self._binary_part().value(linear)
+
+    def gradient(self, linear):
+        return super().gradient(linear) - 0.5 * self._binary_part().gradient(linear)
+
+    def _binary_part(self):
+        return MixedLoss(self.values, self.weights * self.is_binary, self.is_binary)
+
+
+def test_without_the_factors_binary_tasks_enter_too_late(monkeypatch):
+    """A feature of binary tasks and an equally strong one of values."""
+    rng = np.random.default_rng(0)
+    X = rng.standard_normal((2000, 2))
+    click = X[:, 0] + rng.standard_normal(2000) > 0
+    value = X[:, 1] + rng.standard_normal(2000)
+    y = np.column_stack([click, value])
+    types = ["binary", "regression"]
+    # The same mean product of feature and target for both.
+    y[:, 1] *= abs(X[:, 0] @ (2 * click - 1)) / abs(X[:, 1] @ value)
+    limit = least_empty_alpha(X, y, types)
+    model = exact(alpha=0.9 * limit, task_types=types)
+    assert model.fit(X, y).coef_.any(axis=0).tolist() == [True, True]
+    monkeypatch.setattr("sk_pwiser.linear_model._sparse_path.MixedLoss", UnweightedLoss)
+    assert model.fit(X, y).coef_.any(axis=0).tolist() == [False, True]
