@@ -28,6 +28,7 @@ MODULES = [
     Module("sk_pwiser.networks", "Networks", "network", "NETWORKS"),
     Module("sk_pwiser.losses", "Losses", "loss", "LOSSES"),
     Module("sk_pwiser.weighting", "Weightings", "weighting", "WEIGHTINGS"),
+    Module("sk_pwiser.callbacks", "Callbacks"),
     Module("sk_pwiser.metrics", "Metrics"),
     Module("sk_pwiser.model_selection", "Model selection"),
     Module("sk_pwiser.delayed_feedback", "Delayed conversions"),

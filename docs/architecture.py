@@ -44,6 +44,7 @@ ROOMS = {
     "transfer": Room(1, 110, 170, "", "several markets"),
     "export": Room(1, 330, 170, "", "files that serve"),
     "_estimator": Room(2, 300, 200, "4", "a scikit-learn classifier"),
+    "callbacks": Room(2, 700, 92),
     "_training": Room(3, 565, 200, "2", "tensors to network"),
     "calibration": Room(4, 66, 80),
     "_table": Room(4, 160, 100, "1", "table to tensors"),

@@ -53,6 +53,7 @@ ROOMS = {
     "_estimator": Room(BELOW_ESTIMATOR, (*LEARN, *TORCH), EXTRAS),
     "__init__": Room(("_estimator", "_version")),
     "__main__": Room(("__init__", "datasets", "model_selection"), LEARN, EXTRAS),
+    "callbacks": Room(("_training",)),
     "calibration": Room(("metrics", "model_selection"), LEARN),
     "datasets": TOOL,
     "delayed_feedback": READS_LABELS,

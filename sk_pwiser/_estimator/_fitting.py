@@ -48,8 +48,9 @@ class Fitting:
             If parameters or data are invalid, or training diverges. An earlier fit
             stays usable.
         KeyboardInterrupt
-            If training is interrupted in its first epoch. Later, an interrupt ends
-            training and keeps the weights, with early stopping those of the best epoch.
+            If training is interrupted, by Ctrl-C for example. An earlier fit stays
+            usable. To keep the epochs trained so far instead, put
+            :class:`~sk_pwiser.callbacks.KeepOnInterrupt` into `callbacks`.
 
         Warns
         -----

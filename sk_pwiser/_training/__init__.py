@@ -2,6 +2,7 @@
 
 from skorch.callbacks import Freezer
 
+from sk_pwiser._training._callbacks import KeepOnInterrupt
 from sk_pwiser._training._dataset import Impressions
 from sk_pwiser._training._fit import TrainingResult, fit
 from sk_pwiser._training._fit_from import fit_from
@@ -13,6 +14,7 @@ __all__ = [
     "Freezer",
     "Impressions",
     "InputMixup",
+    "KeepOnInterrupt",
     "TrainingResult",
     "fit",
     "fit_from",

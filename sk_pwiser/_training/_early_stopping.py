@@ -29,7 +29,7 @@ def monitored_column(
 
 def early_stopping_callback(monitor: str, patience: int) -> tuple[str, Callback]:
     """Make the callback that stops training and restores the best epoch's weights."""
-    stopping = EpochEndStopping(
+    stopping = BestEpochStopping(
         monitor,
         patience=patience,
         threshold=0.0,
@@ -44,34 +44,19 @@ def best_epoch(net: NeuralNet) -> int:
     """Return the epoch whose weights a trained net has, as numbered in its history."""
     for _, callback in net.callbacks_:
         # 0 if no epoch was better than another, for example if all figures are NaN.
-        if isinstance(callback, EpochEndStopping) and callback.best_epoch_:
+        if isinstance(callback, BestEpochStopping) and callback.best_epoch_:
             return int(callback.best_epoch_)
     return int(net.history[-1, "epoch"])
 
 
-class EpochEndStopping(EarlyStopping):  # type: ignore[misc]
-    """Early stopping that leaves the epoch's other callbacks to run.
-
-    skorch's own class raises KeyboardInterrupt in the middle of the callbacks, so that
-    the line of the last epoch is never printed.
-    """
+class BestEpochStopping(EarlyStopping):  # type: ignore[misc]
+    """Early stopping that restores the best epoch's weights in any case."""
 
     best_epoch_: int
     best_model_weights_: dict[str, Any] | None
 
-    def on_epoch_end(self, net: NeuralNet, **kwargs: Any) -> None:
-        """Set a flag on the net, which the training loop reads after the epoch."""
-        try:
-            super().on_epoch_end(net, **kwargs)
-        except KeyboardInterrupt:
-            net.stop_training_ = True
-
     def on_train_end(self, net: NeuralNet, **kwargs: Any) -> None:
-        """Restore the weights of the best epoch, and free the memory of their copy.
-
-        skorch's own class does not if the last complete epoch is the best one, although
-        an interrupt may have left weights of the next epoch.
-        """
+        """Restore the weights of the best epoch, and free the memory of their copy."""
         if self.best_model_weights_ is not None:
             net.module_.load_state_dict(self.best_model_weights_)
         self.best_model_weights_ = None

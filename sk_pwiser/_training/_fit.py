@@ -38,6 +38,7 @@ from sk_pwiser._utils import (
     active,
     draws_globally,
     seeded_globally,
+    uninterrupted,
     warn_user,
 )
 from sk_pwiser.losses import MultiTaskLoss
@@ -276,15 +277,18 @@ def optimise(
         with _random_numbers(plan, net, generators):
             # An update in place keeps the device of the net.
             net.partial_fit(data.rows.to(torch.device(net.device)))
-        data.update_statistics()
+        with uninterrupted():
+            data.update_statistics()
+            if snapshot is not None:
+                snapshot.discard()
+            snapshot = growth = None
     except BaseException:
-        if snapshot is not None:
-            snapshot.restore()
-        if growth is not None:
-            growth.undo()
+        with uninterrupted():
+            if snapshot is not None:
+                snapshot.restore()
+            if growth is not None:
+                growth.undo()
         raise
-    if snapshot is not None:
-        snapshot.discard()
     rises = None
     if not plan.single_pass:
         n_epochs = len(net.history) - n_earlier

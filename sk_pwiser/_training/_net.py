@@ -9,22 +9,18 @@ from typing import Any, NamedTuple
 import numpy as np
 import torch
 from skorch import NeuralNet
-from skorch.callbacks import (
-    BatchScoring,
-    Callback,
-    EpochTimer,
-    PassthroughScoring,
-    PrintLog,
-)
+from skorch.callbacks import Callback, EpochTimer, PrintLog
 from skorch.exceptions import DeviceWarning
 from torch import Tensor, nn
 
 from sk_pwiser._training._auc import task_aucs
 from sk_pwiser._training._batch_samplers import BatchIterator
+from sk_pwiser._training._callbacks import KeepOnInterrupt, asks_to_stop
 from sk_pwiser._training._dataset import Batch, Impressions
 from sk_pwiser._training._lazy_adam import sparse_tables
 from sk_pwiser._training._progress_bar import BatchProgressBar
 from sk_pwiser._training._weight_average import WeightAverage
+from sk_pwiser._utils import warn_user
 from sk_pwiser.networks import NetworkOutput
 
 
@@ -137,7 +133,7 @@ class MultiTaskNet(NeuralNet):  # type: ignore[misc]
     def partial_fit(
         self, X: TrainingData, y: None = None, classes: None = None, **_: Any
     ) -> "MultiTaskNet":
-        """Train; unlike in skorch, `fit_loop` decides what an interrupt does."""
+        """Train; unlike in skorch, an interrupt propagates."""
         self.notify("on_train_begin", X=X, y=y)
         self.fit_loop(X)
         self.notify("on_train_end", X=X, y=y)
@@ -149,8 +145,8 @@ class MultiTaskNet(NeuralNet):  # type: ignore[misc]
     ) -> "MultiTaskNet":
         """Train for some epochs, or until a callback requests a stop.
 
-        A KeyboardInterrupt ends training, too, as in skorch, whose callbacks raise it
-        to stop. It propagates if no epoch is complete.
+        An interrupt propagates, unlike in skorch, unless `KeepOnInterrupt` is among
+        the callbacks and an epoch is complete.
         """
         self.stop_training_, n_earlier = False, len(self.history)
         # In training only: predictions come with any number of rows, and each number
@@ -165,6 +161,7 @@ class MultiTaskNet(NeuralNet):  # type: ignore[misc]
             tables = sparse_tables(self.module_)
             average = WeightAverage(self.module_, self.average_decay, tables)
         datasets = {"dataset_train": X.train, "dataset_valid": X.valid}
+        keeper = self._keeper()
         n_complete = 0
         try:
             for _epoch in range(self.max_epochs if epochs is None else epochs):
@@ -182,18 +179,43 @@ class MultiTaskNet(NeuralNet):  # type: ignore[misc]
                 if average is not None:
                     average.swap_in()
                 self.run_single_epoch(valid, False, "valid", self.validation_step)
+                if keeper is not None:
+                    keeper.keep(self)
                 n_complete += 1
                 self.notify("on_epoch_end", **datasets)
                 if self.stop_training_:
                     break
         except KeyboardInterrupt:
-            if n_complete == 0:
+            if keeper is None or not keeper.restore(self):
                 raise
             self._drop_rows(n_earlier + n_complete)
-            if average is not None:
-                average.swap_in()
+            warn_user(
+                "Training was interrupted. callbacks holds KeepOnInterrupt: the "
+                f"{n_complete} complete epochs are kept, and fit returns."
+            )
         self._check_finite(X.train)
         return self
+
+    def notify(self, method_name: str, **kwargs: Any) -> None:
+        """Run the callbacks.
+
+        skorch's early stopping raises KeyboardInterrupt to stop. It sets a flag here,
+        which the training loop reads after the epoch, so that the callbacks after it
+        run, too.
+        """
+        getattr(self, method_name)(self, **kwargs)
+        for _, callback in self.callbacks_:
+            try:
+                getattr(callback, method_name)(self, **kwargs)
+            except KeyboardInterrupt:
+                if method_name != "on_epoch_end" or not asks_to_stop(callback):
+                    raise
+                self.stop_training_ = True
+
+    def _keeper(self) -> KeepOnInterrupt | None:
+        """Return the callback that keeps complete epochs on interrupts, if any."""
+        callbacks = (callback for _, callback in self.callbacks_)
+        return next((c for c in callbacks if isinstance(c, KeepOnInterrupt)), None)
 
     def _drop_rows(self, n_epochs: int) -> None:
         """Leave an incomplete epoch out of the history and of the next figures."""
@@ -356,22 +378,3 @@ class MultiTaskNet(NeuralNet):  # type: ignore[misc]
 
     def _zero_grad_optimizer(self, set_to_none: bool | None = None) -> None:
         super()._zero_grad_optimizer(set_to_none=True)
-
-
-def check_callbacks(callbacks: Any) -> None:
-    """Raise a TypeError for what is not a skorch callback that the net can run."""
-    for entry in callbacks or []:
-        is_named = isinstance(entry, tuple) and len(entry) == 2
-        if is_named and not isinstance(entry[0], str):
-            raise TypeError(
-                f"callbacks must name callbacks by strings; got {entry[0]!r}."
-            )
-        callback = entry[1] if is_named else entry
-        kind = callback if isinstance(callback, type) else type(callback)
-        if not issubclass(kind, Callback):
-            raise TypeError(f"callbacks must hold callbacks of skorch; got {entry!r}.")
-        if issubclass(kind, BatchScoring | PassthroughScoring):
-            raise TypeError(
-                f"callbacks holds a {kind.__name__}, which averages figures of single "
-                "batches; the history has figures per epoch only. Use EpochScoring."
-            )

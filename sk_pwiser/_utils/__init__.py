@@ -7,6 +7,7 @@ from sk_pwiser._utils._checks import (
     check_number,
 )
 from sk_pwiser._utils._conditional_labels import conditional_labels
+from sk_pwiser._utils._interrupts import uninterrupted
 from sk_pwiser._utils._random import (
     Generators,
     active,
@@ -35,5 +36,6 @@ __all__ = [
     "generator_on",
     "resolve",
     "seeded_globally",
+    "uninterrupted",
     "warn_user",
 ]

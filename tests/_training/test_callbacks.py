@@ -1,10 +1,13 @@
 """Callbacks of skorch: which run, which are refused, and interrupts."""
 
 import copy
+import signal
 
 import pytest
 import torch
+from numpy.testing import assert_array_equal
 from refusals import X, Y, refuses, small
+from sklearn.model_selection import GridSearchCV
 from skorch.callbacks import (
     BatchScoring,
     Callback,
@@ -13,6 +16,7 @@ from skorch.callbacks import (
     PassthroughScoring,
 )
 
+from sk_pwiser.callbacks import KeepOnInterrupt
 from sk_pwiser.metrics import ctr_auc_scorer
 
 
@@ -72,55 +76,132 @@ def test_early_stopping_of_skorch_stops_after_the_epoch():
 
 
 class Interrupts(Callback):
-    """Stands for a user who interrupts training in a batch of some epoch."""
+    """Sends the signal of Ctrl-C at an event of some epoch of a training."""
 
-    def __init__(self, epoch):
-        self.epoch = epoch
+    def __init__(self, epoch, event="on_batch_end"):
+        self.epoch, self.event = epoch, event
 
-    def on_batch_end(self, net, **kwargs):
-        if len(net.history) == self.epoch:
-            raise KeyboardInterrupt
+    def on_train_begin(self, net, **kwargs):
+        self.n_earlier = len(net.history)
+
+    def _at(self, event, net):
+        if event == self.event and len(net.history) - self.n_earlier == self.epoch:
+            signal.raise_signal(signal.SIGINT)
+
+    def on_epoch_begin(self, net, **kwargs):
+        self._at("on_epoch_begin", net)
+
+    def on_batch_end(self, net, training, **kwargs):
+        self._at("on_batch_end" if training else "in_validation", net)
+
+    def on_epoch_end(self, net, **kwargs):
+        self._at("on_epoch_end", net)
+
+    def on_train_end(self, net, **kwargs):
+        self._at("on_train_end", net)
 
 
-def test_an_interrupt_in_the_first_epoch_propagates(earlier):
-    earlier.set_params(callbacks=[Interrupts(1)])
+@pytest.mark.parametrize("warm_start", [False, True])
+@pytest.mark.parametrize(
+    ("epoch", "event"),
+    [
+        (1, "on_batch_end"),
+        (3, "on_epoch_begin"),
+        (3, "on_batch_end"),
+        (3, "in_validation"),
+        (3, "on_epoch_end"),
+        (4, "on_train_end"),
+    ],
+)
+def test_an_interrupt_propagates_and_the_earlier_fit_stays(epoch, event, warm_start):
+    model = small(early_stopping=True, warm_start=warm_start).fit(X, Y)
+    before, net = model.predict_proba(X), model.net_
+    model.set_params(callbacks=[Interrupts(epoch, event)], max_epochs=4)
+    model.set_params(n_iter_no_change=9)
     with pytest.raises(KeyboardInterrupt):
-        earlier.fit(X, Y)
-    earlier.set_params(callbacks=[Interrupts(3)], warm_start=True)
-    with pytest.raises(KeyboardInterrupt):
-        earlier.fit(X, Y)
-
-
-@pytest.mark.parametrize("early_stopping", [False, True])
-def test_a_later_interrupt_keeps_complete_epochs(early_stopping):
-    model = small(
-        callbacks=[Interrupts(3)], max_epochs=9, early_stopping=early_stopping
-    )
-    model.fit(X, Y)
+        model.fit(X, Y)
+    assert model.net_ is net
     assert model.n_iter_ == len(model.history_[:, "train_loss"]) == 2
+    assert_array_equal(model.predict_proba(X), before)
+    # Training goes on as if nothing had happened.
+    model.set_params(callbacks=None).fit(X, Y)
+    expected = small(early_stopping=True, warm_start=warm_start).fit(X, Y)
+    expected.set_params(max_epochs=4, n_iter_no_change=9).fit(X, Y)
+    assert_array_equal(model.predict_proba(X), expected.predict_proba(X))
+
+
+@pytest.mark.parametrize("event", ["on_batch_end", "on_epoch_end", "on_train_end"])
+def test_an_interrupted_update_changes_nothing(event):
+    model = small().partial_fit(X, Y)
+    model.set_params(callbacks=[Interrupts(1, event)])
+    interrupting = model.callbacks[0]
+    interrupting.epoch = None
+    model.partial_fit(X, Y)  # builds a net with the callback
+    before = model.predict_proba(X)
+    interrupting.epoch = 1
+    with pytest.raises(KeyboardInterrupt):
+        model.partial_fit(X, Y)
+    assert model.n_iter_ == len(model.history_)
+    assert_array_equal(model.predict_proba(X), before)
+
+
+def test_an_interrupt_ends_a_search():
+    search = GridSearchCV(
+        small(callbacks=[Interrupts(2)]), {"lr": [0.01, 0.02]}, cv=2, error_score=0.0
+    )
+    with pytest.raises(KeyboardInterrupt):
+        search.fit(X, Y)
+
+
+class Records(Callback):
+    """Keeps the weights of all epochs."""
+
+    def on_train_begin(self, net, **kwargs):
+        self.weights = []
+
+    def on_epoch_end(self, net, **kwargs):
+        self.weights.append(copy.deepcopy(net.module_.state_dict()))
+
+
+@pytest.mark.parametrize(
+    ("event", "early_stopping"),
+    [
+        ("on_epoch_begin", False),
+        ("on_batch_end", False),
+        ("on_batch_end", "loss"),
+        ("in_validation", "loss"),
+    ],
+)
+@pytest.mark.parametrize("average_decay", [0, 0.9])
+def test_keep_on_interrupt_keeps_complete_epochs(event, early_stopping, average_decay):
+    records = Records()
+    model = small(
+        callbacks=[KeepOnInterrupt(), records, Interrupts(3, event)],
+        max_epochs=9,
+        early_stopping=early_stopping,
+        lr=0.05,
+        optimizer_params={"average_decay": average_decay},
+    )
+    with pytest.warns(UserWarning, match="interrupted.* 2 complete epochs are kept"):
+        net = model.fit(X, Y).net_
+    assert model.n_iter_ == len(model.history_[:, "train_loss"]) == 2
+    expected = records.weights[model.best_epoch_ - 1]
+    for name, value in net.module_.state_dict().items():
+        assert torch.equal(value, expected[name])
+    assert model.callbacks[0].weights_ is None
     model.set_params(callbacks=None, warm_start=True, max_epochs=1).fit(X, Y)
     # Batches of the incomplete epoch do not count in the next one.
     assert model.history_[:, "train_batches_without_pairs"] == [0, 0, 0]
     assert model.history_[:, "train_weight_click"] == [1, 1, 1]
 
 
-def test_an_interrupt_restores_the_weights_of_the_best_epoch():
-    weights = []
-
-    class Records(Callback):
-        def on_epoch_end(self, net, **kwargs):
-            weights.append(copy.deepcopy(net.module_.state_dict()))
-
-    model = small(
-        callbacks=[Records(), Interrupts(3)],
-        max_epochs=9,
-        early_stopping="loss",
-        optimizer_params={"average_decay": 0},
-    )
-    net = model.fit(X, Y).net_
-    best = weights[int(net.history[-1, "valid_loss_best"])]
-    for name, value in net.module_.state_dict().items():
-        assert torch.equal(value, best[name])
+@pytest.mark.parametrize("method", ["fit", "partial_fit"])
+def test_keep_on_interrupt_needs_a_complete_epoch(earlier, method):
+    before = earlier.predict_proba(X)
+    earlier.set_params(callbacks=[KeepOnInterrupt(), Interrupts(1)])
+    with pytest.raises(KeyboardInterrupt):
+        getattr(earlier, method)(X, Y)
+    assert_array_equal(earlier.predict_proba(X), before)
 
 
 @pytest.mark.parametrize("method", ["fit", "partial_fit"])
