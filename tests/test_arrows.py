@@ -87,6 +87,7 @@ SOUND = {
     "metrics/__init__.py": "from house.metrics._auc import auc, _part\n",
     "metrics/_auc.py": "import sklearn\ndef frame():\n    import pandas\n",
     "model_selection/__init__.py": "import joblib\nfrom house.metrics import auc\n",
+    "callbacks.py": "from house._training import fit\n",
     "calibration.py": "import numpy as np\n",
     "delayed_feedback.py": "from house._labels import read_labels\n",
     "datasets/_files.py": "def read():\n    import pandas, pyarrow\n",
@@ -189,6 +190,7 @@ FAULTS = {
         ("imports training", "", "from house import _training\n"),
     ],
     "_version": [("imports sklearn", "", "import sklearn\n")],
+    "callbacks": [("imports torch", "", "import torch\n")],
     "calibration": [("imports the estimator", "", "from house import Estimator\n")],
     "delayed_feedback": [
         ("imports torch", "", "import torch\n"),

@@ -45,7 +45,9 @@ class Fitting:
         Raises
         ------
         ValueError, TypeError
-            If parameters or data are invalid, or training diverges. An earlier fit
+            If parameters or data are invalid, or training diverges: a loss or weight is
+            not finite, or the training loss is more than 1,000 times the one that
+            training starts from in the first epoch, or 10 times later. An earlier fit
             stays usable.
         KeyboardInterrupt
             If training is interrupted, by Ctrl-C for example. An earlier fit stays

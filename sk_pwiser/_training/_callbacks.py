@@ -39,22 +39,55 @@ class KeepOnInterrupt(Callback):  # type: ignore[misc]
     weights_: dict[str, Any] | None = None
 
     def on_train_begin(self, net: NeuralNet, **kwargs: Any) -> None:
-        """Forget the weights of an earlier training."""
+        """Forget the weights of an earlier training.
+
+        Parameters
+        ----------
+        net : NeuralNet
+            The net that is trained.
+        **kwargs : dict
+            What skorch passes further.
+        """
         self.weights_ = None
 
     def keep(self, net: NeuralNet) -> None:
-        """Copy the weights at the end of an epoch."""
+        """Copy the weights at the end of an epoch.
+
+        Parameters
+        ----------
+        net : NeuralNet
+            The net that is trained.
+        """
         self.weights_ = deepcopy(net.module_.state_dict())
 
     def restore(self, net: NeuralNet) -> bool:
-        """Restore the weights of the last complete epoch; return False without one."""
+        """Restore the weights of the last complete epoch.
+
+        Parameters
+        ----------
+        net : NeuralNet
+            The net that is trained.
+
+        Returns
+        -------
+        bool
+            Whether there is a complete epoch.
+        """
         if self.weights_ is None:
             return False
         net.module_.load_state_dict(self.weights_)
         return True
 
     def on_train_end(self, net: NeuralNet, **kwargs: Any) -> None:
-        """Free the memory of the copy."""
+        """Free the memory of the copy.
+
+        Parameters
+        ----------
+        net : NeuralNet
+            The net that is trained.
+        **kwargs : dict
+            What skorch passes further.
+        """
         self.weights_ = None
 
 

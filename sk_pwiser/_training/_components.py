@@ -12,6 +12,7 @@ from sk_pwiser._training._batch_samplers import BatchIterator
 from sk_pwiser._training._callbacks import check_callbacks
 from sk_pwiser._training._criterion import MultiTaskCriterion
 from sk_pwiser._training._device import check_compiler, evaluation_batch_size
+from sk_pwiser._training._divergence import advice
 from sk_pwiser._training._early_stopping import early_stopping_callback
 from sk_pwiser._training._lazy_adam import (
     LARGE_TABLE,
@@ -305,6 +306,7 @@ def build_net(
         precision=settings.precision,
         compile_mode=components.compile_mode,
         average_decay=average_decay,
+        advice=advice(settings),
         optimizer=optimizer,
         optimizer__param_groups=parameter_groups(
             settings.weight_decay, settings.optimizer_params

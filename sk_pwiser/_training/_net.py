@@ -17,6 +17,7 @@ from sk_pwiser._training._auc import task_aucs
 from sk_pwiser._training._batch_samplers import BatchIterator
 from sk_pwiser._training._callbacks import KeepOnInterrupt, asks_to_stop
 from sk_pwiser._training._dataset import Batch, Impressions
+from sk_pwiser._training._divergence import LAST_ROWS, LossCheck
 from sk_pwiser._training._lazy_adam import sparse_tables
 from sk_pwiser._training._progress_bar import BatchProgressBar
 from sk_pwiser._training._weight_average import WeightAverage
@@ -61,6 +62,8 @@ class MultiTaskNet(NeuralNet):  # type: ignore[misc]
         Mode of torch.compile for the network in training; None for eager execution.
     average_decay : float
         Decay of the average of the weights that evaluation uses; 0 for no average.
+    advice : str
+        What to change if training diverges, for messages.
     **kwargs : dict
         Parameters of :class:`skorch.NeuralNet`.
     """
@@ -74,6 +77,7 @@ class MultiTaskNet(NeuralNet):  # type: ignore[misc]
         precision: str = "float32",
         compile_mode: str | None = None,
         average_decay: float = 0.0,
+        advice: str = "",
         **kwargs: Any,
     ) -> None:
         super().__init__(module, criterion=criterion, **kwargs)
@@ -81,6 +85,7 @@ class MultiTaskNet(NeuralNet):  # type: ignore[misc]
         self.precision = precision
         self.compile_mode = compile_mode
         self.average_decay = average_decay
+        self.advice = advice
 
     def __getstate__(self) -> dict[str, Any]:
         """Leave out what is stored twice: skorch trains the module that it is given."""
@@ -161,6 +166,7 @@ class MultiTaskNet(NeuralNet):  # type: ignore[misc]
             tables = sparse_tables(self.module_)
             average = WeightAverage(self.module_, self.average_decay, tables)
         datasets = {"dataset_train": X.train, "dataset_valid": X.valid}
+        check = LossCheck(self.criterion_, X.train, torch.device(self.device))
         keeper = self._keeper()
         n_complete = 0
         try:
@@ -175,6 +181,7 @@ class MultiTaskNet(NeuralNet):  # type: ignore[misc]
                     self.train_step,
                     network=network,
                     average=average,
+                    check=check,
                 )
                 if average is not None:
                     average.swap_in()
@@ -193,7 +200,7 @@ class MultiTaskNet(NeuralNet):  # type: ignore[misc]
                 "Training was interrupted. callbacks holds KeepOnInterrupt: the "
                 f"{n_complete} complete epochs are kept, and fit returns."
             )
-        self._check_finite(X.train)
+        self._check_last_step(X.train, check)
         return self
 
     def notify(self, method_name: str, **kwargs: Any) -> None:
@@ -223,29 +230,33 @@ class MultiTaskNet(NeuralNet):  # type: ignore[misc]
             del self.history[n_epochs:]
             self.criterion_.train().pop_epoch_record()
 
-    def _check_finite(self, impressions: Impressions) -> None:
-        """Raise if the last step left non-finite weights: its loss was computed before.
+    def _check_last_step(self, impressions: Impressions, check: LossCheck) -> None:
+        """Raise if training diverged in the last step: its loss was computed before.
 
         Raises
         ------
         ValueError
-            If a weight, or a prediction for the first batch, is not finite.
+            If a weight, or a prediction for the first rows, is not finite, or if the
+            loss of these rows is far above the one that training started from.
         """
-        rows = BatchIterator(
-            impressions, self.batch_size, device=torch.device(self.device)
-        )
-        batch = next(iter(rows))
+        n_rows = max(self.batch_size, LAST_ROWS)
+        rows = BatchIterator(impressions, n_rows, device=torch.device(self.device))
+        step = self.validation_step(next(iter(rows)))
+        self.criterion_.pop_epoch_record()
         with torch.no_grad():
-            logits = self.evaluation_step(batch)
             # A sum is not finite if an entry is not, and several times faster to
             # compute than isfinite of every entry.
-            sums = [values.sum() for values in (logits, *self._changed_weights())]
+            weights = self._changed_weights()
+            sums = [values.sum() for values in (step["y_pred"], *weights)]
         if not bool(torch.stack(sums).isfinite().all()):
-            raise ValueError(
-                f"Training diverged in epoch {self.history[-1, 'epoch']}: its last "
-                "step left non-finite weights. Use a smaller lr; it is "
-                f"{self.lr}."
-            )
+            raise self._diverged("its last step left non-finite weights")
+        excess = check.excess(step["loss"].item(), is_last=True)
+        if excess is not None:
+            raise self._diverged(f"the loss after the last step is {excess}")
+
+    def _diverged(self, what: str) -> ValueError:
+        epoch = self.history[-1, "epoch"]
+        return ValueError(f"Training diverged in epoch {epoch}: {what}. {self.advice}")
 
     def _changed_weights(self) -> Iterator[Tensor]:
         """Yield what training may have changed: in an update, only rows of tables."""
@@ -264,6 +275,7 @@ class MultiTaskNet(NeuralNet):  # type: ignore[misc]
         prefix: str,
         step_fn: Any,
         average: WeightAverage | None = None,
+        check: LossCheck | None = None,
         **fit_params: Any,
     ) -> None:
         """Iterate over the rows once; record the mean loss and, in validation, AUC.
@@ -279,22 +291,24 @@ class MultiTaskNet(NeuralNet):  # type: ignore[misc]
             step = step_fn(batch, **fit_params)
             if average is not None:
                 average.step()
+            if check is not None:
+                check.observe(step["loss"])
             total += step["loss"].detach() * len(batch[1])
             n_rows += len(batch[1])
             if not training:
                 logits.append(step["y_pred"])
             self.notify("on_batch_end", batch=batch, training=training, **step)
-        self._record_loss(prefix, total.item() / n_rows)
+        self._record_loss(prefix, total.item() / n_rows, check)
         self._record_missing(prefix, iterator.dataset)
         if not training:
             self._record_auc(iterator.dataset, torch.cat(logits))
 
-    def _record_loss(self, prefix: str, loss: float) -> None:
+    def _record_loss(self, prefix: str, loss: float, check: LossCheck | None) -> None:
         if not np.isfinite(loss):
-            raise ValueError(
-                f"Training diverged in epoch {self.history[-1, 'epoch']}: the {prefix} "
-                f"loss is {loss}. Use a smaller lr; it is {self.lr}."
-            )
+            raise self._diverged(f"the {prefix} loss is {loss}")
+        excess = None if check is None else check.excess(loss)
+        if excess is not None:
+            raise self._diverged(f"the {prefix} loss is {excess}")
         self._record_best(f"{prefix}_loss", loss, lower_is_better=True)
         for name, value in self.criterion_.pop_epoch_record().items():
             self.history.record(f"{prefix}_{name}", value)

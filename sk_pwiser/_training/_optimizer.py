@@ -55,6 +55,7 @@ def check_optimizer(
             f"optimizer must be a name or a subclass of torch's Optimizer; got {kind}."
         )
     _check_loop_params(params)
+    embedding_lr = params["embedding_lr"]
     embedding_decay = params["embedding_weight_decay"]
     params = {k: v for k, v in params.items() if k not in LOOP_PARAMS}
     known = list(inspect.signature(kind).parameters)[1:]
@@ -84,11 +85,13 @@ def check_optimizer(
             "has no weight decay."
         )
     try:
-        _take_step(kind, lr, kwargs)
+        for each in (lr, lr if embedding_lr is None else embedding_lr):
+            _take_step(kind, each, kwargs)
     except Exception as error:
         raise ValueError(
-            f"optimizer={optimizer!r} cannot train with lr={lr!r}, weight_decay="
-            f"{weight_decay!r} and optimizer_params={dict(params)!r}: {error}"
+            f"optimizer={optimizer!r} cannot train with lr={lr!r}, embedding_lr="
+            f"{embedding_lr!r}, weight_decay={weight_decay!r} and "
+            f"optimizer_params={dict(params)!r}: {error}"
         ) from error
     return kind, kwargs
 

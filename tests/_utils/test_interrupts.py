@@ -10,9 +10,14 @@ from sk_pwiser._utils import uninterrupted
 
 def test_an_interrupt_is_delayed_to_the_end_of_the_block():
     steps, handler = [], signal.getsignal(signal.SIGINT)
-    with pytest.raises(KeyboardInterrupt), uninterrupted():
-        signal.raise_signal(signal.SIGINT)
-        steps.append("done")
+
+    def block():
+        with uninterrupted():
+            signal.raise_signal(signal.SIGINT)
+            steps.append("done")
+
+    with pytest.raises(KeyboardInterrupt):
+        block()
     assert steps == ["done"]
     assert signal.getsignal(signal.SIGINT) is handler
 

@@ -1,0 +1,150 @@
+"""Losses far above those that training starts from, and what may cause them."""
+
+from collections.abc import Iterator, Mapping
+from copy import deepcopy
+from numbers import Real
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+
+from sk_pwiser._training._batch_samplers import BatchIterator
+from sk_pwiser._training._dataset import Impressions
+from sk_pwiser._training._settings import Settings
+from sk_pwiser.networks import NetworkOutput
+
+# Largest ratios of a loss to the loss that training starts from. The first steps of
+# Adam and RMSprop may overshoot: with lr=0.1 and Adam the first epoch's mean is 15
+# times as large, with lr=0.03 and RMSprop 600 times, and both recover in the second.
+# Runs whose first epoch is 10,000 times as large, or whose second is still 40 times,
+# do not: they rank at random.
+FIRST_EPOCH, LATER = 1_000.0, 10.0
+
+# Rows on which the loss after the last step is computed, and those on which that of
+# constant probabilities is.
+LAST_ROWS, CONSTANT_ROWS = 1_024, 16_384
+
+# Largest usual values of parameters, and of learning rates by optimiser.
+USUAL_LR, USUAL_LR_OF = 0.03, {"sgd": 1.0, "adagrad": 0.3}
+USUAL = {
+    "weight_decay": 0.1,
+    "embedding_weight_decay": 0.1,
+    "momentum": 0.999,
+    "pwiser_weight": 10.0,
+}
+USUAL_WEIGHT = 100.0
+
+
+class LossCheck:
+    """Compares losses with that of the first batch and of constant probabilities.
+
+    Parameters
+    ----------
+    criterion : MultiTaskCriterion
+        The criterion; a copy of it computes the loss of constant probabilities.
+    impressions : Impressions
+        The training rows.
+    device : torch.device
+        Device of the criterion.
+    """
+
+    def __init__(
+        self, criterion: nn.Module, impressions: Impressions, device: torch.device
+    ) -> None:
+        self.criterion = criterion
+        self.impressions = impressions
+        self.device = device
+        self.first: Tensor | None = None
+        self.n_epochs = 0
+
+    def observe(self, loss: Tensor) -> None:
+        """Remember the loss of the first batch, before the first step."""
+        if self.first is None:
+            self.first = loss.detach()
+
+    def excess(self, loss: float, *, is_last: bool = False) -> str | None:
+        """Describe a loss that is far too large; return None for another one.
+
+        Parameters
+        ----------
+        loss : float
+            Mean loss of an epoch, or that after the last step.
+        is_last : bool, default=False
+            Whether it is that after the last step, over the first `LAST_ROWS` rows.
+        """
+        self.n_epochs += not is_last
+        ratio = LATER if is_last or self.n_epochs > 1 else FIRST_EPOCH
+        assert self.first is not None
+        start = self.first.item()
+        # The first batch may have no pairs, or no converted row.
+        if 0 <= loss <= ratio * start or loss < 0:
+            return None
+        start = max(start, self._constant_loss(CONSTANT_ROWS))
+        if is_last:
+            start = max(start, self._constant_loss(1))  # of the same rows
+        if loss <= ratio * start:
+            return None
+        return f"{loss:.4g}, where training starts from {start:.3g}"
+
+    @torch.no_grad()
+    def _constant_loss(self, n_rows: int) -> float:
+        """Return the loss of the first rows, or more, if all have the tasks' rates."""
+        criterion = deepcopy(self.criterion).eval()
+        labels, weights = self.impressions.labels(), self.impressions.weights()
+        if weights is None:
+            weights = torch.ones_like(labels)
+        weights = weights.view(len(labels), -1).expand_as(labels).double()
+        ones, total = (weights * labels).sum(0), weights.sum(0)
+        rates = (ones + 0.5) / (total + 1.0)
+        logits = rates.logit().float().to(self.device)
+        rows = BatchIterator(self.impressions, LAST_ROWS, device=self.device)
+        loss, n_seen = 0.0, 0
+        for inputs, y in rows:
+            output = NetworkOutput(logits.expand(len(y), -1))
+            value = criterion(
+                output, y, inputs.get("sample_weight"), inputs.get("groups")
+            )
+            loss += value.item() * len(y)
+            n_seen += len(y)
+            if n_seen >= n_rows:
+                break
+        return loss / n_seen
+
+
+def advice(settings: Settings) -> str:
+    """Return what to change if training diverges: what is far above usual values."""
+    found = [f"Use a smaller {name}; it is {value}." for name, value in _far(settings)]
+    return " ".join(found) or (
+        "No parameter is far above its usual values; a smaller lr, which is "
+        f"{settings.lr}, or clip_grad_norm in optimizer_params may help."
+    )
+
+
+def _far(settings: Settings) -> Iterator[tuple[str, Any]]:
+    """Yield the names and values of parameters that are far above usual values."""
+    usual_lr = USUAL_LR
+    if isinstance(settings.optimizer, str):
+        usual_lr = USUAL_LR_OF.get(settings.optimizer, USUAL_LR)
+    usual = {**USUAL, "lr": usual_lr, "embedding_lr": usual_lr}
+    own = ("lr", "weight_decay", "pwiser_weight")
+    values: dict[str, Any] = {name: getattr(settings, name) for name in own}
+    values |= {k: v for k, v in settings.optimizer_params.items() if k in usual}
+    values |= _weights(settings.network_params)
+    values |= {**settings.loss_params, **settings.weighting_params}
+    for name, value in values.items():
+        limit = usual.get(name, USUAL_WEIGHT)
+        if any(abs(number) > limit for number in _numbers(value)):
+            yield name, value
+
+
+def _weights(params: Mapping[str, Any]) -> dict[str, Any]:
+    """Return the weights of penalties among a network's parameters."""
+    return {k: v for k, v in params.items() if k.endswith(("weight", "weights"))}
+
+
+def _numbers(value: Any) -> Iterator[float]:
+    if isinstance(value, Real):
+        yield float(value)
+    elif isinstance(value, list | tuple):
+        for each in value:
+            yield from _numbers(each)
