@@ -3,7 +3,7 @@
 import numpy as np
 
 from sk_pwiser._table import UNSEEN
-from sk_pwiser.export._fields import CategoryField, make_field
+from sk_pwiser.export._fields import CategoryField, make_fields
 
 
 class RowEncoder:
@@ -16,7 +16,7 @@ class RowEncoder:
     """
 
     def __init__(self, schema):
-        self.fields = [make_field(column) for column in schema.encoder.columns_]
+        self.fields = make_fields(schema.encoder)
         self._cardinalities = np.array(schema.encoder.cardinalities_, dtype=np.int64)
         self._statistics = []
         if schema.statistics is not None:

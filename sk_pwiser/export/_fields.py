@@ -7,7 +7,7 @@ from bisect import bisect_right
 import numpy as np
 
 from sk_pwiser._labels import is_missing
-from sk_pwiser._table import UNSEEN, CategoryColumn, NumericColumn, to_float
+from sk_pwiser._table import NUMERIC_ENCODINGS, UNSEEN, CategoryColumn, to_float
 
 # Beyond this number of rows, one vectorised call costs less than a loop.
 FEW_ROWS = 8
@@ -15,20 +15,30 @@ FEW_ROWS = 8
 LARGEST = np.finfo(np.float64).max.item()
 
 
-def make_field(column):
-    """Return the field of a fitted column of the table.
+def make_fields(encoder):
+    """Return the field of each column of a fitted encoder of tables.
 
     Raises
     ------
-    TypeError
-        If the column is of another kind than categories or numbers.
+    ValueError
+        If a column has cells other than one category value or one number.
     """
-    for kind, field in ((CategoryColumn, CategoryField), (NumericColumn, NumericField)):
-        if isinstance(column, kind):
-            return field(column)
-    raise TypeError(
-        f"Column {column.name!r} is a {type(column).__name__}; only category and "
-        "numeric columns can be served."
+    if len(encoder.columns_) != encoder.n_features_in_:
+        raise ValueError(
+            "The estimator was fitted on a sparse table, whose columns cannot be "
+            "exported; only category columns and numeric columns can."
+        )
+    return [_make_field(column) for column in encoder.columns_]
+
+
+def _make_field(column):
+    if isinstance(column, CategoryColumn):
+        return CategoryField(column)
+    if type(column) in NUMERIC_ENCODINGS.values():
+        return NumericField(column)
+    raise ValueError(
+        f"Column {column.name!r} cannot be exported: its cells hold more than one "
+        "value, such as lists; only category columns and numeric columns can be."
     )
 
 

@@ -12,6 +12,7 @@ from pathlib import Path
 import torch
 
 from sk_pwiser._utils import check_choice
+from sk_pwiser.export._fields import make_fields
 from sk_pwiser.export._network import fitted_result, probability_network
 from sk_pwiser.export._onnx_encoding import OUTPUT, encoding_model
 
@@ -54,9 +55,10 @@ def to_onnx(estimator, path, *, inputs="encoded"):
         If it is not fitted.
     ValueError
         If `inputs` is unknown, or if a part cannot be exported. The message names the
-        part: the network, or with "raw" a column with hash buckets, with both text and
-        numbers, with values that are neither, with both missing values and the empty
-        string, or with the name "probabilities". No file is written then.
+        part: the network, a column with lists, or with "raw" a column with hash
+        buckets, with both text and numbers, with values that are neither, with both
+        missing values and the empty string, or with the name "probabilities". No file
+        is written then.
 
     Notes
     -----
@@ -90,6 +92,7 @@ def to_onnx(estimator, path, *, inputs="encoded"):
     """
     schema = fitted_result(estimator).schema
     check_choice("inputs", inputs, ("encoded", "raw"))
+    make_fields(schema.encoder)  # refuses columns of other kinds
     onnx = _import_onnx()
     network = probability_network(estimator)
     _check_size(network)

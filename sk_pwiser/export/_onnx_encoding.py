@@ -3,7 +3,7 @@
 import numpy as np
 
 from sk_pwiser._table import UNSEEN
-from sk_pwiser.export._fields import CategoryField, make_field
+from sk_pwiser.export._fields import CategoryField, make_fields
 
 OUTPUT = "probabilities"
 
@@ -60,10 +60,11 @@ def encoding_model(schema, opset):
 
     graph = GraphBuilder()
     codes, numeric = [], []
-    for column in schema.encoder.columns_:
+    columns = schema.encoder.columns_
+    for field, column in zip(make_fields(schema.encoder), columns, strict=True):
         if column.name == OUTPUT:
             raise _refusal(column, "it has the name of the output")
-        if isinstance(make_field(column), CategoryField):
+        if isinstance(field, CategoryField):
             codes.append(_add_categories(graph, column))
         else:
             numeric += _add_numbers(graph, column)

@@ -34,9 +34,10 @@ class Scorer:
     Raises
     ------
     TypeError
-        If `estimator` is not a :class:`~sk_pwiser.MultiTaskCTRCVRClassifier`, or has
-        columns of other kinds than categories and numbers. The message names the
-        column.
+        If `estimator` is not a :class:`~sk_pwiser.MultiTaskCTRCVRClassifier`.
+    ValueError
+        If a column is of another kind than categories and numbers, such as lists. The
+        message names the column.
     NotFittedError
         If it is not fitted.
 
