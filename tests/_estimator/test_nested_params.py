@@ -106,7 +106,7 @@ def test_unknown_dictionaries_are_refused_at_once():
         ("network_params__n_expert", "'bottom_units'.*'task_space'"),
         ("loss_params__margin", "'margins'"),
         ("weighting_params__temperature", r"it takes \[\]"),
-        ("encoding_params__min_freq", r"\['category_dropout', 'min_frequency'"),
+        ("encoding_params__min_freq", r"\['category_dropout', 'grow_vocabulary'"),
         ("optimizer_params__beta", r"'betas'"),
     ],
 )
