@@ -56,6 +56,7 @@ ROOMS = {
     "datasets": Room(5, 629, 106),
     "inspection": Room(5, 743, 106),
     "metrics": Room(6, 180, 106),
+    "_files": Room(6, 330, 80),
     "_row_weights": Room(6, 500, 96),
     "delayed_feedback": Room(6, 640, 108),
     "_labels": Room(7, 130, 160, "", "read and checked"),

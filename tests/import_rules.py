@@ -34,12 +34,21 @@ TORCH = ("torch",)
 ONNX = ("onnx", "onnxruntime", "onnxscript")
 TOOL = Room((), LEARN, EXTRAS)
 READS_LABELS = Room(("_labels",), LEARN, EXTRAS)
-BELOW_ESTIMATOR = (*FAMILIES, "_labels", "_table", "_training", "_utils", "metrics")
+BELOW_ESTIMATOR = (
+    *FAMILIES,
+    "_files",
+    "_labels",
+    "_table",
+    "_training",
+    "_utils",
+    "metrics",
+)
 ABOVE_ESTIMATOR = ("__init__", "_estimator", *BELOW_ESTIMATOR, "model_selection")
 
 # The rooms from the lowest to the highest, then those beside them.
 ROOMS = {
     "_utils": Room((), TORCH),
+    "_files": Room((), ("numpy",), ("safetensors",)),
     "_labels": Room((), LEARN),
     "networks": Room(("_utils",), TORCH),
     "losses": Room(("_utils",), TORCH),
@@ -50,7 +59,7 @@ ROOMS = {
         (*FAMILIES, "_table", "_utils", "model_selection"),
         (*LEARN, *TORCH, "skorch"),
     ),
-    "_estimator": Room(BELOW_ESTIMATOR, (*LEARN, *TORCH), EXTRAS),
+    "_estimator": Room((*BELOW_ESTIMATOR, "_version"), (*LEARN, *TORCH), EXTRAS),
     "__init__": Room(("_estimator", "_version")),
     "__main__": Room(("__init__", "datasets", "model_selection"), LEARN, EXTRAS),
     "callbacks": Room(("_training",)),

@@ -9,10 +9,11 @@ from sk_pwiser._estimator._fitting import Fitting
 from sk_pwiser._estimator._nested_params import NestedParams
 from sk_pwiser._estimator._parameters import PARAMETER_CONSTRAINTS
 from sk_pwiser._estimator._predictions import Predictions
+from sk_pwiser._estimator._saving import Saving
 
 
 class MultiTaskCTRCVRClassifier(
-    NestedParams, Fitting, Predictions, Access, ClassifierMixin, BaseEstimator
+    NestedParams, Fitting, Predictions, Saving, Access, ClassifierMixin, BaseEstimator
 ):
     """Multi-task network for clicks (CTR) and conversions (CVR).
 

@@ -19,11 +19,23 @@ from sk_pwiser._table._target_encoding import (
 )
 from sk_pwiser._table._target_statistics import TargetStatistics, assign_blocks
 from sk_pwiser._table._task_names import choose_task_names
-from sk_pwiser._table._vocabulary import check_vocabulary
+from sk_pwiser._table._vocabulary import Vocabulary, check_vocabulary
 from sk_pwiser._table._weights import combine_weights, row_weights, scale_weights
+
+# What an encoding consists of, for files.
+STATE_CLASSES = (
+    CategoryColumn,
+    ExtendedStatistics,
+    TableEncoder,
+    Targets,
+    TargetStatistics,
+    Vocabulary,
+    *NUMERIC_ENCODINGS.values(),
+)
 
 __all__ = [
     "NUMERIC_ENCODINGS",
+    "STATE_CLASSES",
     "UNSEEN",
     "CategoryColumn",
     "ExtendedStatistics",

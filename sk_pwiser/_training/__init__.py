@@ -8,9 +8,11 @@ from sk_pwiser._training._fit import TrainingResult, fit
 from sk_pwiser._training._fit_from import fit_from
 from sk_pwiser._training._input_mixup import InputMixup
 from sk_pwiser._training._optimizer import OPTIMIZERS
+from sk_pwiser._training._state import STATE_CLASSES, from_state, to_state
 
 __all__ = [
     "OPTIMIZERS",
+    "STATE_CLASSES",
     "Freezer",
     "Impressions",
     "InputMixup",
@@ -18,4 +20,6 @@ __all__ = [
     "TrainingResult",
     "fit",
     "fit_from",
+    "from_state",
+    "to_state",
 ]

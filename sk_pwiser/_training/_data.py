@@ -7,6 +7,9 @@ import numpy as np
 import torch
 
 from sk_pwiser._table import (
+    STATE_CLASSES as TABLE_CLASSES,
+)
+from sk_pwiser._table import (
     UNSEEN,
     ExtendedStatistics,
     SoftTargets,
@@ -100,6 +103,10 @@ class Schema:
             negative_sampling_rate=settings.negative_sampling_rate,
             **shared,
         )
+
+
+# What a schema consists of, for files.
+STATE_CLASSES = (Schema, *TABLE_CLASSES)
 
 
 @dataclass(frozen=True)

@@ -1,0 +1,147 @@
+"""The container: a file of safetensors with a version, JSON and a checksum.
+
+Its metadata hold the checksum of the whole file, taken with zeros in its own place.
+"""
+
+import hashlib
+import json
+import os
+import uuid
+from pathlib import Path
+
+import numpy as np
+
+FORMAT, FORMAT_VERSION = "sk_pwiser", "1"
+# Name of the JSON among the arrays: the header may not be larger than 100 MB.
+VALUES = "json"
+BLANK = "0" * 64
+
+
+def write_file(path, values, arrays):
+    """Write a file so that it is complete or absent, whatever happens meanwhile.
+
+    Parameters
+    ----------
+    path : str or path-like
+        The file. One that exists is replaced at the end.
+    values : object
+        What JSON can represent.
+    arrays : dict of str to ndarray
+        Arrays of numbers; none is named "json".
+    """
+    content = to_bytes(values, arrays)
+    path = Path(path)
+    # In the same folder: a rename is atomic within a file system only.
+    temporary = path.with_name(f".{path.name}.{uuid.uuid4().hex}.tmp")
+    try:
+        with open(temporary, "xb") as file:
+            file.write(content)
+            file.flush()
+            os.fsync(file.fileno())
+        os.replace(temporary, path)
+    except BaseException:
+        temporary.unlink(missing_ok=True)
+        raise
+    _sync_folder(path.parent)
+
+
+def to_bytes(values, arrays):
+    """Return the content of a file."""
+    safetensors, _ = _import_safetensors()
+    metadata = {
+        "format": FORMAT,
+        "version": FORMAT_VERSION,
+        "checksum": BLANK,
+    }
+    text = np.frombuffer(json.dumps(values).encode("ascii"), dtype=np.uint8)
+    content = safetensors.save({**arrays, VALUES: text}, metadata=metadata)
+    field = _checksum_field(BLANK)
+    return content.replace(field, _checksum_field(_digest(content)), 1)
+
+
+def read_file(path):
+    """Read a file and check that it is whole.
+
+    Parameters
+    ----------
+    path : str or path-like
+        The file.
+
+    Returns
+    -------
+    values : object
+        What was passed to `write_file`.
+    arrays : dict of str to ndarray
+
+    Raises
+    ------
+    ValueError
+        If the file is not of this format or version, or was damaged or altered.
+    """
+    safetensors, error_class = _import_safetensors()
+    content = Path(path).read_bytes()
+    metadata = _read_metadata(content, path)
+    found = metadata.get("checksum")
+    version = metadata.get("version")
+    if version != FORMAT_VERSION:
+        raise ValueError(
+            f"{str(path)!r} has version {version!r} of the format; this version of "
+            f"sk_pwiser reads version {FORMAT_VERSION!r}."
+        )
+    blank = content
+    if isinstance(found, str):
+        blank = content.replace(_checksum_field(found), _checksum_field(BLANK), 1)
+    if found != _digest(blank):
+        raise ValueError(
+            f"{str(path)!r} is damaged or was altered: its checksum does not match its "
+            "content."
+        )
+    try:
+        arrays = dict(safetensors.load(content))
+        return json.loads(arrays.pop(VALUES).tobytes()), arrays
+    except (error_class, ValueError, KeyError, TypeError, RecursionError) as error:
+        raise ValueError(f"{str(path)!r} cannot be read: {error}") from error
+
+
+def _read_metadata(content, path):
+    """Return the metadata of the header, if it is one of this format."""
+    size = int.from_bytes(content[:8], "little")
+    try:
+        if len(content) < 8 or size > len(content) - 8:
+            raise ValueError("it is truncated")
+        metadata = json.loads(content[8 : 8 + size])["__metadata__"]
+        if metadata["format"] != FORMAT:
+            raise ValueError(f"its format is {metadata['format']!r}")
+    except (ValueError, KeyError, TypeError, RecursionError) as error:
+        raise ValueError(
+            f"{str(path)!r} is no model file of sk_pwiser, or damaged: {error}."
+        ) from error
+    return metadata
+
+
+def _checksum_field(digest):
+    return f'"checksum":"{digest}"'.encode()
+
+
+def _digest(content):
+    return hashlib.sha256(content).hexdigest()
+
+
+def _sync_folder(folder):
+    """Make a rename last: on POSIX the folder itself must be written."""
+    if os.name == "posix":
+        descriptor = os.open(folder, os.O_RDONLY)
+        try:
+            os.fsync(descriptor)
+        finally:
+            os.close(descriptor)
+
+
+def _import_safetensors():
+    try:
+        import safetensors.numpy
+    except ImportError as error:
+        raise ImportError(
+            'Model files need safetensors: pip install "sk_pwiser[files]"'
+        ) from error
+    return safetensors.numpy, safetensors.SafetensorError
