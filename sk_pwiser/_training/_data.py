@@ -7,9 +7,7 @@ import numpy as np
 import torch
 
 from sk_pwiser._table import (
-    STATE_CLASSES as TABLE_CLASSES,
-)
-from sk_pwiser._table import (
+    STATE_CLASSES,  # noqa: F401
     UNSEEN,
     ExtendedStatistics,
     SoftTargets,
@@ -103,10 +101,6 @@ class Schema:
             negative_sampling_rate=settings.negative_sampling_rate,
             **shared,
         )
-
-
-# What a schema consists of, for files.
-STATE_CLASSES = (Schema, *TABLE_CLASSES)
 
 
 @dataclass(frozen=True)
@@ -342,9 +336,8 @@ def _encode_columns(
 
 def _read_times(settings: Settings, rows: Rows, schema: Schema) -> np.ndarray | None:
     names = [column.name for column in schema.encoder.columns_]
-    times: np.ndarray | None = read_times(
-        rows.X, settings.encoding_params["time_column"], names
-    )
+    column = settings.encoding_params["time_column"]
+    times: np.ndarray | None = read_times(rows.X, column, names)
     return times
 
 

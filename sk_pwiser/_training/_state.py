@@ -11,7 +11,8 @@ from torch import Tensor
 
 from sk_pwiser._training._coherence import Rises
 from sk_pwiser._training._components import build_net, build_network, check_components
-from sk_pwiser._training._data import STATE_CLASSES as SCHEMA_CLASSES
+from sk_pwiser._training._data import STATE_CLASSES as TABLE_CLASSES
+from sk_pwiser._training._data import Schema
 from sk_pwiser._training._device import find_device
 from sk_pwiser._training._fit import TrainingResult
 from sk_pwiser._training._net import MultiTaskNet
@@ -19,7 +20,7 @@ from sk_pwiser._training._settings import Settings
 from sk_pwiser._utils import Generators, seeded_globally, warn_user
 
 # Classes of the pieces, beside plain values and arrays.
-STATE_CLASSES = (*SCHEMA_CLASSES, Rises, Settings)
+STATE_CLASSES = (*TABLE_CLASSES, Rises, Schema, Settings)
 
 # Attributes of the net that are no settings of the estimator.
 _OF_NET = ("max_epochs", "average_decay", "compile_mode")

@@ -1,0 +1,213 @@
+"""Model files: what comes back, what is refused, and what nothing may execute."""
+
+import json
+import os
+
+import numpy as np
+import pytest
+import torch
+from numpy.testing import assert_array_equal
+from refusals import X, Y, small
+from sklearn.base import clone
+from sklearn.exceptions import NotFittedError
+
+from sk_pwiser import MultiTaskCTRCVRClassifier
+from sk_pwiser._files import read_file, write_file
+from sk_pwiser.callbacks import KeepOnInterrupt
+from sk_pwiser.losses import BCE
+from sk_pwiser.networks import NETWORKS
+from sk_pwiser.weighting import WEIGHTINGS
+
+pytest.importorskip("safetensors")
+
+load = MultiTaskCTRCVRClassifier.load
+MODELS = [
+    {"network": name, "network_params": None}
+    for name in NETWORKS
+    if name != "shared_bottom"
+]
+MODELS += [
+    {
+        "weighting": name,
+        "weighting_params": {"weights": [1, 2]} if name == "fixed" else None,
+    }
+    for name in WEIGHTINGS
+    if name not in ("equal", "torchjd")
+]
+MODELS += [
+    {},
+    {"weighting": "fixed", "weighting_params": {"weights": [1, 2]}},
+    {"numeric_encoding": "quantile", "embedding_dim": "auto"},
+    {"numeric_encoding": "standard", "random_state": np.int64(3)},
+    {"target_encoding": True, "encoding_params": {"max_categories": 4}},
+    {"encoding_params": {"n_hash_buckets": {"category_0": 3}}, "device": "cpu"},
+    {"optimizer_params": {"lazy_embeddings": True}, "loss_params": {"margins": (1, 2)}},
+    {"optimizer": "sgd", "optimizer_params": {"momentum": 0.9}, "early_stopping": True},
+]
+
+
+@pytest.mark.parametrize("params", MODELS, ids=str)
+@pytest.mark.parametrize("method", ["fit", "partial_fit"])
+def test_a_loaded_estimator_predicts_and_continues_to_the_bit(params, method, tmp_path):
+    model = getattr(small(**params), method)(X, Y)
+    model.save(tmp_path / "model")
+    again = load(tmp_path / "model")
+    assert again.get_params() == model.get_params()
+    for name in [n for n in vars(model) if n.endswith("_") and n != "net_"]:
+        assert_array_equal(getattr(again, name), getattr(model, name), strict=False)
+        assert type(getattr(again, name)) is type(getattr(model, name))
+    assert_array_equal(again.predict_proba(X), model.predict_proba(X))
+    assert not hasattr(clone(again), "net_")
+    for each in (model, again):
+        each.partial_fit(X[:99], Y[:99]).partial_fit(X, Y)
+    assert_array_equal(again.predict_proba(X), model.predict_proba(X))
+    for each in (model, again):
+        each.set_params(warm_start=True).fit(X, Y)
+    assert_array_equal(again.predict_proba(X), model.predict_proba(X))
+    losses = [each.history_[:, "train_loss"] for each in (model, again)]
+    assert losses[0] == losses[1]
+
+
+@pytest.mark.parametrize("dtype", ["int64", "object", "category", "string"])
+def test_columns_and_classes_of_all_kinds(dtype, tmp_path):
+    values = ["a", "b", None, "ü"] if dtype != "int64" else [1, 2, 3, 4]
+    x = X.assign(kind=np.resize(np.array(values, dtype=object), len(X)))
+    x["kind"] = x["kind"].astype(dtype)
+    y = np.where(Y.iloc[:, 0] == 1, "yes", "no")
+    model = small(categorical_features=["kind", *X.columns[-4:]]).fit(x, y)
+    model.save(tmp_path / "model")
+    again = load(tmp_path / "model")
+    assert_array_equal(again.predict_proba(x), model.predict_proba(x))
+    assert_array_equal(again.predict(x), model.predict(x))
+    assert_array_equal(again.classes_, ["no", "yes"])
+
+
+def test_no_random_number_is_drawn(tmp_path):
+    small().fit(X, Y).save(tmp_path / "model")
+    state = torch.random.get_rng_state()
+    load(tmp_path / "model")
+    assert torch.equal(torch.random.get_rng_state(), state)
+
+
+class Own(BCE):
+    pass
+
+
+@pytest.mark.parametrize(
+    ("params", "message"),
+    [
+        ({"loss": Own}, "A model with loss=.*Own.* cannot be saved"),
+        ({"optimizer": torch.optim.Adam}, "A model with optimizer="),
+        ({"callbacks": [KeepOnInterrupt()]}, "callbacks cannot be saved"),
+        ({"random_state": np.random.RandomState(0)}, "random_state=RandomState"),
+    ],
+)
+def test_what_needs_code_is_refused_before_writing(params, message, tmp_path):
+    model = small(**params).fit(X, Y)
+    with pytest.raises(TypeError, match=message):
+        model.save(tmp_path / "model")
+    assert os.listdir(tmp_path) == []
+    if "callbacks" in params:
+        model.set_params(callbacks=None).save(tmp_path / "model")
+        again = load(tmp_path / "model")
+        assert_array_equal(again.predict_proba(X), model.predict_proba(X))
+
+
+def test_an_estimator_that_is_not_fitted(tmp_path):
+    with pytest.raises(NotFittedError):
+        small().save(tmp_path / "model")
+
+
+def test_category_values_of_other_classes_are_named(tmp_path):
+    x = X.assign(
+        day=np.array(["2020-01-01", "2020-01-02"] * 150, dtype="datetime64[D]")
+    )
+    x["day"] = x["day"].dt.date
+    model = small(categorical_features=["day"]).fit(x, Y)
+    with pytest.raises(TypeError, match=r"holds datetime\.date.* cannot be saved"):
+        model.save(tmp_path / "model")
+
+
+class Other(MultiTaskCTRCVRClassifier):
+    pass
+
+
+def test_files_of_another_class(tmp_path):
+    small().fit(X, Y).save(tmp_path / "model")
+    with pytest.raises(ValueError, match="of a Other: it is a model of 'MultiTask"):
+        Other.load(tmp_path / "model")
+
+
+def _alter(values, path, new):
+    *parents, last = path
+    for key in parents:
+        values = values[key]
+    values[last] = new
+
+
+SETTINGS = ("result", "settings", "items")
+
+
+@pytest.mark.parametrize(
+    ("path", "new"),
+    [
+        (("class",), ["MultiTaskCTRCVRClassifier"]),
+        (("params", "unknown"), 1),
+        (("params",), None),
+        (("result", "schema"), None),
+        (("result", "schema", "class"), "Popen"),
+        (("result", "settings"), {}),
+        ((*SETTINGS, "network"), "os.system"),
+        ((*SETTINGS, "network"), "mmoe"),
+        ((*SETTINGS, "lr"), "__import__('os')"),
+        ((*SETTINGS, "embedding_dim"), 3),
+        (("result", "network"), {}),
+        (("result", "optimizer"), []),
+        (("result", "generators"), {"seed": "x"}),
+    ],
+    ids=str,
+)
+def test_hostile_contents_with_a_right_checksum_are_refused(path, new, tmp_path):
+    file = tmp_path / "model"
+    small().fit(X, Y).save(file)
+    values, arrays = read_file(file)
+    values = json.loads(json.dumps(values))
+    _alter(values, path, new)
+    write_file(file, values, arrays)
+    with pytest.raises(ValueError, match=r"model' is no valid file of a MultiTask"):
+        load(file)
+
+
+def test_weights_of_another_shape_are_refused(tmp_path):
+    file = tmp_path / "model"
+    small().fit(X, Y).save(file)
+    values, arrays = read_file(file)
+    name = next(n for n in arrays if n.startswith("model.result.network."))
+    write_file(file, values, {**arrays, name: arrays[name][:-1]})
+    with pytest.raises(ValueError, match="its weights do not fit its parameters"):
+        load(file)
+
+
+@pytest.mark.parametrize("where", [0.001, 0.02, 0.5, 0.999])
+def test_a_damaged_file_is_refused(where, tmp_path):
+    file = tmp_path / "model"
+    small().fit(X, Y).save(file)
+    content = bytearray(file.read_bytes())
+    content[int(where * len(content))] ^= 1
+    file.write_bytes(content)
+    with pytest.raises(ValueError, match="damaged"):
+        load(file)
+
+
+def test_a_device_that_is_not_present(tmp_path):
+    if torch.cuda.is_available():
+        pytest.skip("CUDA is present")
+    file = tmp_path / "model"
+    model = small().fit(X, Y)
+    model.save(file)
+    values, arrays = read_file(file)
+    _alter(values, (*SETTINGS, "device"), "cuda:1")
+    write_file(file, values, arrays)
+    with pytest.warns(UserWarning, match="Loading on the CPU instead"):
+        again = load(file)
+    assert_array_equal(again.predict_proba(X), model.predict_proba(X))
