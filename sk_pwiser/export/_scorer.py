@@ -46,8 +46,8 @@ class Scorer:
     The scorer computes on the CPU in float32. It differs by rounding from an estimator
     on another device, and by more from one with `precision="bfloat16"`.
 
-    PyTorch uses several threads, which do not help with single rows; a server with one
-    worker per core calls ``torch.set_num_threads(1)``.
+    PyTorch uses several threads. In a server with one worker per core, call
+    ``torch.set_num_threads(1)``, so that the workers do not compete for the cores.
 
     Examples
     --------
