@@ -94,6 +94,8 @@ copybutton_prompt_is_regexp = True
 html_theme = "pydata_sphinx_theme"
 html_title = f"sk_pwiser {version}"
 html_show_sourcelink = False
+# Pages without others below them have nothing to list beside the text.
+html_sidebars = {page: [] for page in ("index", "install", "benchmarks")}
 html_theme_options = {
     "footer_start": ["copyright"],
     "navigation_with_keys": False,
