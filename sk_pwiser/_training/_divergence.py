@@ -55,6 +55,8 @@ class LossCheck:
         self.impressions = impressions
         self.device = device
         self.first: Tensor | None = None
+        # Set if a penalty that starts at 0 may grow, such as that of a fine-tuning.
+        self.has_penalty = False
         self.n_epochs = 0
 
     def observe(self, loss: Tensor) -> None:
@@ -72,6 +74,8 @@ class LossCheck:
         is_last : bool, default=False
             Whether it is that after the last step, over the first `LAST_ROWS` rows.
         """
+        if self.has_penalty:
+            return None
         self.n_epochs += not is_last
         ratio = LATER if is_last or self.n_epochs > 1 else FIRST_EPOCH
         assert self.first is not None

@@ -167,6 +167,7 @@ class MultiTaskNet(NeuralNet):  # type: ignore[misc]
             average = WeightAverage(self.module_, self.average_decay, tables)
         datasets = {"dataset_train": X.train, "dataset_valid": X.valid}
         check = LossCheck(self.criterion_, X.train, torch.device(self.device))
+        check.has_penalty = bool(self.module_._forward_hooks)
         keeper = self._keeper()
         n_complete = 0
         try:
