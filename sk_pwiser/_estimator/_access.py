@@ -116,6 +116,9 @@ class Access:
                 "piecewise_linear" the position among the edges of the bins), followed
                 by a 0/1 indicator if values were missing in fit; then the target
                 statistics, per column one per task and one of the frequency.
+            bags : scipy.sparse.csr_array of shape (n_samples, n_vectors), or None
+                Weights of the entries of a sparse `X` and of lists, one column per
+                vector of the network; None if there are none.
             category_names, numeric_names : list
                 Names of the columns of `codes` and of `numeric`.
 
@@ -126,14 +129,15 @@ class Access:
         """
         check_is_fitted(self)
         schema = self._result.schema
-        codes, numeric = schema.transform(X)
+        inputs = schema.transform(X)
         categories = schema.encoder.category_names_
         numbers = schema.encoder.numeric_names_
         if schema.statistics is not None:
             numbers += schema.statistics.names(categories, self.task_names_)
         return Bunch(
-            codes=codes,
-            numeric=numeric,
+            codes=inputs.codes,
+            numeric=inputs.numeric,
+            bags=inputs.bag_matrix(schema.encoder.bags_),
             category_names=categories,
             numeric_names=numbers,
         )

@@ -335,4 +335,5 @@ class MultiTaskCTRCVRClassifier(
         tags.classifier_tags.multi_class = False
         tags.target_tags.multi_output = True
         tags.input_tags.allow_nan = True
+        tags.input_tags.sparse = True
         return tags

@@ -5,7 +5,6 @@ import torch
 from sklearn.utils.validation import check_is_fitted
 
 from sk_pwiser._table import check_targets
-from sk_pwiser._training import Impressions
 from sk_pwiser._utils import accept_lowercase_y
 from sk_pwiser.metrics import mean_auc_scorer
 
@@ -18,8 +17,7 @@ class Predictions:
         check_is_fitted(self)
         # Read once: a fit in another thread may set another result meanwhile.
         result = self._result
-        table = result.schema.transform(X)
-        return result.net.forward(Impressions(*map(torch.from_numpy, table)))
+        return result.net.forward(result.schema.transform(X).impressions())
 
     def _predict_positive(self, X):
         """Return P(Y_k = 1), inside (0, 1): float32 of shape (n_samples, n_tasks)."""

@@ -37,6 +37,22 @@ def find_category_columns(categorical_features, X, names):
     return _as_mask(chosen if isinstance(chosen, list) else [chosen], names)
 
 
+def refuse_chosen_columns(categorical_features):
+    """Raise if the parameter selects columns of a sparse table.
+
+    Raises
+    ------
+    ValueError
+        If it does.
+    """
+    is_default = categorical_features is None or isinstance(categorical_features, str)
+    if not is_default and len(categorical_features):
+        raise ValueError(
+            "categorical_features must be 'from_dtype' or None if X is sparse, since "
+            f"its columns are numbers; got {categorical_features!r}."
+        )
+
+
 def _as_mask(chosen, names):
     if chosen and all(isinstance(c, bool) for c in chosen):
         if len(chosen) != len(names):

@@ -1,6 +1,7 @@
 """What users pass as X: lazy frames and Arrow tables become DataFrames."""
 
 import numpy as np
+import scipy.sparse as sp
 
 from sk_pwiser._table._dataframe import is_polars
 
@@ -9,7 +10,8 @@ def as_table(X):
     """Return a table that can be read by columns or, if it is sparse, by rows.
 
     A polars LazyFrame is collected. An Arrow table becomes a pandas or, without pandas,
-    a polars DataFrame that shares its memory. Other objects are returned unchanged.
+    a polars DataFrame that shares its memory. A sparse matrix becomes one in CSR form.
+    Other objects are returned unchanged.
 
     Raises
     ------
@@ -24,7 +26,17 @@ def as_table(X):
         return _read_arrow(X)
     if getattr(getattr(X, "dtype", None), "kind", "") == "c":
         _refuse_complex(X)
-    return X
+    return X.tocsr() if sp.issparse(X) else X
+
+
+def is_sparse(X):
+    """Return whether a table is a sparse matrix, or a DataFrame of sparse columns."""
+    if sp.issparse(X):
+        return True
+    dtypes = list(X.dtypes) if hasattr(X, "iloc") and hasattr(X, "dtypes") else []
+    return bool(dtypes) and all(
+        str(dtype).startswith("Sparse[") and dtype.fill_value == 0 for dtype in dtypes
+    )
 
 
 def _read_arrow(X):
@@ -50,10 +62,15 @@ def _read_arrow(X):
 
 
 def _refuse_complex(X):
-    values = np.atleast_1d(X)
-    position = tuple(int(i) for i in np.argwhere(values.imag != 0)[:1].ravel())
-    position = position or (0,) * values.ndim
-    where = f" in row {position[0]}" if values.size else ""
-    where += f" of column {position[1]}" if len(position) > 1 else ""
-    found = f"; it contains {values[position]}{where}" if values.size else ""
+    if sp.issparse(X):
+        X = X.tocoo()
+        values, places = X.data, np.transpose([X.row, X.col])
+    else:
+        values, places = np.ravel(X), np.argwhere(np.ones_like(X, dtype=bool))
+    found = ""
+    if values.size:
+        entry = int(np.argmax(values.imag != 0))
+        row, *column = places[entry]
+        found = f"; it contains {values[entry]} in row {row}"
+        found += f" of column {column[0]}" if column else ""
     raise ValueError(f"Complex data not supported: X has dtype {X.dtype}{found}.")

@@ -4,13 +4,17 @@ from functools import cache
 from itertools import chain
 
 import numpy as np
+from scipy.sparse import issparse
 from sklearn.base import BaseEstimator
 from sklearn.utils.validation import validate_data
 
-from sk_pwiser._table._categorical_features import find_category_columns
+from sk_pwiser._table._categorical_features import (
+    find_category_columns,
+    refuse_chosen_columns,
+)
 from sk_pwiser._table._categories import CategoryColumn
 from sk_pwiser._table._code_like import warn_about_codes
-from sk_pwiser._table._containers import as_table
+from sk_pwiser._table._containers import as_table, is_sparse
 from sk_pwiser._table._dataframe import (
     is_dataframe,
     list_columns,
@@ -19,6 +23,7 @@ from sk_pwiser._table._dataframe import (
 )
 from sk_pwiser._table._layout import align_columns, warn_about_unseen
 from sk_pwiser._table._numeric import NUMERIC_ENCODINGS, NumericColumn
+from sk_pwiser._table._sparse import SparseColumns, as_csr
 from sk_pwiser._table._vocabulary import (
     MIN_FREQUENCY,
     check_vocabulary,
@@ -111,6 +116,8 @@ class TableEncoder(BaseEstimator):
             Codes, in the smallest integer type that can represent all of them.
         numeric : float32 ndarray of shape (n_samples, n_numeric)
             Inputs of the numeric columns.
+        bags : Bags
+            Entries of a sparse table. Other tables give two arrays.
 
         Raises
         ------
@@ -121,6 +128,10 @@ class TableEncoder(BaseEstimator):
         """
         self.check_parameters()
         X = self._validate(X, reset=True)
+        if self.sparse_ is not None:
+            self.columns_ = []
+            refuse_chosen_columns(self.categorical_features)
+            return *self._no_columns(X), self.sparse_.fit(X, sample_weight)
         names = list(getattr(self, "feature_names_in_", range(self.n_features_in_)))
         is_category = find_category_columns(self.categorical_features, X, names)
         vocabularies = read_vocabularies(vars(self), names, is_category)
@@ -158,6 +169,8 @@ class TableEncoder(BaseEstimator):
             Codes, in the smallest integer type that can represent all of them.
         numeric : float32 ndarray of shape (n_samples, n_numeric)
             Inputs of the numeric columns.
+        bags : Bags
+            Entries of a sparse table. Other tables give two arrays.
 
         Raises
         ------
@@ -172,6 +185,8 @@ class TableEncoder(BaseEstimator):
             column were not seen in fit.
         """
         X = self._validate(self.align(X), reset=False)
+        if self.sparse_ is not None:
+            return *self._no_columns(X), self.sparse_.transform(X)
         pairs = self._pair_columns(X, CategoryColumn)
         codes = [encoder.transform(column) for encoder, column in pairs]
         encoders = (encoder for encoder, _ in pairs)
@@ -230,7 +245,12 @@ class TableEncoder(BaseEstimator):
 
     def align(self, X):
         """Return a DataFrame with the columns of fit, in their order."""
-        return align_columns(X, getattr(self, "feature_names_in_", None))
+        return align_columns(as_table(X), getattr(self, "feature_names_in_", None))
+
+    @property
+    def bags_(self):
+        """The bags: the number of vectors, and whether one stands for unseen values."""
+        return [] if self.sparse_ is None else [(self.sparse_.n_vectors, False)]
 
     def category_values(self, name):
         """Return a dict from the values of a category column to their own codes."""
@@ -242,13 +262,29 @@ class TableEncoder(BaseEstimator):
         if not reset:
             vars(validator).update(self._schema())
         X = as_table(X)
-        if is_dataframe(X):
+        reads_sparse = is_sparse(X) if reset else self.sparse_ is not None
+        if issparse(X) and not reads_sparse:
+            raise TypeError(
+                "Sparse data was passed for X, but X was dense in fit; pass "
+                "X.toarray()."
+            )
+        if is_dataframe(X) and not reads_sparse:
             validate_data(validator, X, reset=reset, skip_check_array=True)
             if X.shape[0] < 1 or X.shape[1] < 1:
                 raise ValueError(
                     "X must have at least one row and one column; its shape is "
                     f"{X.shape}."
                 )
+        elif reads_sparse:
+            X = as_csr(
+                validate_data(
+                    validator,
+                    X,
+                    reset=reset,
+                    accept_sparse="csr",
+                    ensure_all_finite=False,
+                )
+            )
         else:
             # Lists may mix numbers and text, all of which numpy would convert to text.
             dtype = None if hasattr(X, "dtype") else object
@@ -259,6 +295,7 @@ class TableEncoder(BaseEstimator):
             for name in self._schema():
                 delattr(self, name)
             vars(self).update(vars(validator))
+            self.sparse_ = SparseColumns() if reads_sparse else None
         return X
 
     def _schema(self):
@@ -266,8 +303,13 @@ class TableEncoder(BaseEstimator):
 
     def _pair_columns(self, X, kind):
         """Return the column encoders of one class, each with its column of `X`."""
-        pairs = zip(self.columns_, list_columns(X), strict=True)
+        columns = [] if self.sparse_ is not None else list_columns(X)
+        pairs = zip(self.columns_, columns, strict=True)
         return [pair for pair in pairs if isinstance(pair[0], kind)]
+
+    def _no_columns(self, X):
+        """Return codes and numeric inputs without columns."""
+        return self._stack_codes([], X.shape[0]), self._encode_numeric(X)
 
     def _stack_codes(self, columns, n_samples):
         dtype = np.min_scalar_type(-max(self.n_codes_, default=1))

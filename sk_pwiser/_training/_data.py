@@ -30,8 +30,8 @@ from sk_pwiser._table import (
     scale_weights,
     warn_about_new_values,
 )
-from sk_pwiser._training._dataset import Impressions
-from sk_pwiser._training._embedding_dims import automatic_dims
+from sk_pwiser._training._embedding_dims import automatic_dims, embedding_widths
+from sk_pwiser._training._inputs import Inputs
 from sk_pwiser._training._net import TrainingData
 from sk_pwiser._training._resume import check_same_statistics
 from sk_pwiser._training._rows import Rows
@@ -39,7 +39,7 @@ from sk_pwiser._training._settings import Settings
 from sk_pwiser._training._task_labels import task_labels
 from sk_pwiser._utils import check_boolean
 from sk_pwiser.model_selection import funnel_holdout
-from sk_pwiser.networks import NetworkSpec
+from sk_pwiser.networks import BagSpec, NetworkSpec
 
 
 @dataclass(frozen=True)
@@ -68,12 +68,12 @@ class Schema:
     statistics: TargetStatistics | None = None
     automatic_dims: tuple[int, ...] = ()
 
-    def transform(self, X: Any) -> tuple[np.ndarray, np.ndarray]:
-        """Return the codes and the numeric inputs of a table."""
-        codes, numeric = self.encoder.transform(X)
+    def transform(self, X: Any) -> Inputs:
+        """Return the codes, the numeric inputs and the bags of a table."""
+        codes, numeric, *bags = self.encoder.transform(X)
         if self.statistics is not None:
             numeric = np.hstack([numeric, self.statistics.transform(codes)])
-        return self.without_rare(codes), numeric
+        return Inputs(self.without_rare(codes), numeric, *bags)
 
     def without_rare(self, codes: np.ndarray) -> np.ndarray:
         """Replace the codes of rare values by that of unseen values, in place."""
@@ -86,19 +86,24 @@ class Schema:
 
     def spec(self, settings: Settings, **shared: Any) -> NetworkSpec:
         """Describe the table to a network."""
-        is_automatic = settings.embedding_dim == "auto"
-        dims = self.automatic_dims if is_automatic else ()
+        bags = [BagSpec(*bag) for bag in self.encoder.bags_]
+        largest, dims = embedding_widths(
+            settings.embedding_dim,
+            self.automatic_dims,
+            [bag.n_vectors for bag in bags],
+        )
         n_statistics = 0 if self.statistics is None else self.statistics.n_outputs
         return NetworkSpec(
             self.encoder.cardinalities_,
             self.encoder.n_numeric_ + n_statistics,
-            max(dims, default=1) if is_automatic else settings.embedding_dim,
+            largest,
             self.base_rates.tolist(),
             unseen_code=UNSEEN,
             category_dropout=settings.encoding_params["category_dropout"],
             numeric_bins=[*self.encoder.numeric_bins_, *[0] * n_statistics],
             embedding_dims=dims,
             negative_sampling_rate=settings.negative_sampling_rate,
+            bags=bags,
             **shared,
         )
 
@@ -261,7 +266,9 @@ def encode(
     """
     if earlier is not None:
         rows = replace(rows, X=earlier.encoder.align(rows.X))
-    schema, codes, numeric = _encode_columns(settings, rows, earlier, estimator_name)
+    schema, (codes, numeric, *bags) = _encode_columns(
+        settings, rows, earlier, estimator_name
+    )
     if is_update and earlier is not None and not settings.grows:
         warn_about_new_values(schema.encoder, codes, rows.X)
     y = rows.targets.values
@@ -275,8 +282,7 @@ def encode(
     labelled = None
     if is_update and earlier is not None:
         if schema.statistics is not None:
-            inputs = schema.statistics.transform(codes)
-            numeric = np.hstack([numeric, inputs])
+            numeric = np.hstack([numeric, schema.statistics.transform(codes)])
             labelled = (codes.copy(), *_task_labels(settings, rows))
     else:
         if extends:
@@ -291,16 +297,14 @@ def encode(
             if earlier is not None:
                 check_same_statistics(settings, earlier, statistics)
             schema = replace(schema, statistics=statistics)
-        times = _read_times(settings, rows, schema)
+        names = [column.name for column in schema.encoder.columns_]
+        times = read_times(rows.X, settings.encoding_params["time_column"], names)
         if schema.statistics is not None:
-            inputs = _fit_statistics(settings, rows, schema, codes, valid, times)
-            numeric = np.hstack([numeric, inputs])
+            rates = _fit_statistics(settings, rows, schema, codes, valid, times)
+            numeric = np.hstack([numeric, rates])
     codes = schema.without_rare(codes)
-    tensors = (
-        None if array is None else torch.from_numpy(array)
-        for array in (codes, numeric, y, rows.weights, rows.groups)
-    )
-    impressions = Impressions(*tensors)  # type: ignore[arg-type]
+    inputs = Inputs(codes, numeric, *bags)
+    impressions = inputs.impressions(y, rows.weights, rows.groups)
     if valid is None:
         return EncodedData(TrainingData(impressions), schema, labelled)
     parts = (impressions.at(torch.from_numpy(part)) for part in (train, valid))
@@ -309,10 +313,10 @@ def encode(
 
 def _encode_columns(
     settings: Settings, rows: Rows, earlier: Schema | None, estimator_name: str
-) -> tuple[Schema, np.ndarray, np.ndarray]:
-    """Return the schema, the codes, those of rare values included, and the numbers."""
+) -> tuple[Schema, tuple[Any, ...]]:
+    """Return the schema and the encoded table, with the codes of rare values."""
     if earlier is not None:
-        return earlier, *earlier.encoder.transform(rows.X)
+        return earlier, earlier.encoder.transform(rows.X)
     params = settings.encoding_params
     encoder = TableEncoder(
         settings.categorical_features,
@@ -323,7 +327,7 @@ def _encode_columns(
         estimator_name=estimator_name,
         keeps_rare=True,  # for target statistics, and to tell rare from new values
     )
-    codes, numeric = encoder.fit_transform(rows.X, row_weights(rows.weights))
+    encoded = encoder.fit_transform(rows.X, row_weights(rows.weights))
     rates = base_rates(rows.targets.values, rows.weights)
     schema = Schema(
         encoder,
@@ -331,14 +335,7 @@ def _encode_columns(
         rates,
         automatic_dims=automatic_dims(encoder.cardinalities_),
     )
-    return schema, codes, numeric
-
-
-def _read_times(settings: Settings, rows: Rows, schema: Schema) -> np.ndarray | None:
-    names = [column.name for column in schema.encoder.columns_]
-    column = settings.encoding_params["time_column"]
-    times: np.ndarray | None = read_times(rows.X, column, names)
-    return times
+    return schema, encoded
 
 
 def _fit_statistics(

@@ -2,10 +2,14 @@
 
 from dataclasses import dataclass, replace
 from functools import cached_property
+from typing import Any
 
 import torch
 from torch import Tensor
 from torch.utils.data import Dataset
+
+from sk_pwiser._training._bag_rows import gather_bags
+from sk_pwiser.networks import Bags
 
 Batch = tuple[dict[str, Tensor], Tensor]
 
@@ -30,6 +34,8 @@ class Impressions(Dataset[Batch]):
         Numbers of the rows' groups.
     rows : int64 Tensor of shape (n_rows,), default=None
         Indices of the selected rows; all rows by default. The tensors are shared.
+    bags : Bags, default=None
+        Inputs with any number of entries per row.
     """
 
     codes: Tensor
@@ -38,6 +44,7 @@ class Impressions(Dataset[Batch]):
     sample_weight: Tensor | None = None
     groups: Tensor | None = None
     rows: Tensor | None = None
+    bags: Bags | None = None
 
     def __len__(self) -> int:
         """Return the number of selected rows."""
@@ -50,6 +57,10 @@ class Impressions(Dataset[Batch]):
             for name in ("codes", "numeric", "sample_weight", "groups")
             if (tensor := getattr(self, name)) is not None
         }
+        if self.bags is not None:
+            n_bags = (len(self.bags.offsets) - 1) // len(self.codes)
+            gathered = gather_bags(self.bags, rows, n_bags)
+            inputs |= {f"bag_{k}": tensor for k, tensor in gathered.tensors.items()}
         # Without labels the numeric inputs take their place: they are not read, and
         # every batch has the same form.
         return inputs, inputs["numeric"] if self.y is None else _index(self.y, rows)
@@ -86,10 +97,16 @@ class Impressions(Dataset[Batch]):
             for name in ("codes", "numeric", "y", "sample_weight", "groups", "rows")
             if (value := getattr(self, name)) is not None
         }
-        n_bytes = sum(tensor.nbytes for tensor in tensors.values())
+        of_bags = {} if self.bags is None else self.bags.tensors
+        n_bytes = sum(
+            tensor.nbytes for tensor in [*tensors.values(), *of_bags.values()]
+        )
         if device.type == "cuda" and n_bytes > _free_memory(device) // 2:
             return self
-        return replace(self, **{name: t.to(device) for name, t in tensors.items()})
+        moved: dict[str, Any] = {name: t.to(device) for name, t in tensors.items()}
+        if self.bags is not None:
+            moved["bags"] = self.bags.to(device)
+        return replace(self, **moved)
 
 
 def _index(tensor: Tensor, rows: Tensor | slice) -> Tensor:

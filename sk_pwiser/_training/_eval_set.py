@@ -3,10 +3,7 @@
 from dataclasses import replace
 from typing import Any
 
-import torch
-
 from sk_pwiser._training._data import EncodedData, check_rows
-from sk_pwiser._training._dataset import Impressions
 from sk_pwiser._training._net import TrainingData
 from sk_pwiser._training._rows import Rows
 from sk_pwiser._training._settings import Settings
@@ -53,9 +50,7 @@ def with_eval_rows(data: EncodedData, rows: Rows) -> EncodedData:
 
     They are in no target statistic and in no distribution of a column.
     """
-    codes, numeric = data.schema.transform(rows.X)
-    arrays = [codes, numeric, rows.targets.values]
-    if rows.weights is not None:  # only if labels are missing
-        arrays.append(rows.weights)
-    valid = Impressions(*map(torch.from_numpy, arrays))
+    inputs = data.schema.transform(rows.X)
+    # There are weights only if labels are missing.
+    valid = inputs.impressions(rows.targets.values, rows.weights)
     return replace(data, rows=TrainingData(data.rows.train, valid))

@@ -10,18 +10,20 @@ from torch import Tensor, nn
 # found no faster than the whole table is updated.
 LARGE_TABLE = 2**20
 
+TABLES = nn.Embedding, nn.EmbeddingBag
+
 
 def use_sparse_gradients(network: nn.Module, min_size: int = LARGE_TABLE) -> None:
     """Let the large embedding tables of a network have sparse gradients."""
     for module in network.modules():
-        if isinstance(module, nn.Embedding) and module.weight.numel() >= min_size:
+        if isinstance(module, TABLES) and module.weight.numel() >= min_size:
             module.sparse = True
 
 
 def sparse_tables(network: nn.Module) -> Iterator[Tensor]:
     """Yield the embedding tables of a network that have sparse gradients."""
     for module in network.modules():
-        if isinstance(module, nn.Embedding) and module.sparse:
+        if isinstance(module, TABLES) and module.sparse:
             yield module.weight
 
 

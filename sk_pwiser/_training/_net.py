@@ -22,7 +22,7 @@ from sk_pwiser._training._lazy_adam import sparse_tables
 from sk_pwiser._training._progress_bar import BatchProgressBar
 from sk_pwiser._training._weight_average import WeightAverage
 from sk_pwiser._utils import warn_user
-from sk_pwiser.networks import NetworkOutput
+from sk_pwiser.networks import Bags, NetworkOutput
 
 
 class TrainingData(NamedTuple):
@@ -380,8 +380,12 @@ class MultiTaskNet(NeuralNet):  # type: ignore[misc]
         network = self.module_ if network is None else network
         # Until here codes are stored in the smallest type that holds them.
         codes = x["codes"].long()
+        bags: tuple[Bags, ...] = ()
+        if "bag_indices" in x:
+            indices, weights = x["bag_indices"].long(), x.get("bag_weights")
+            bags = (Bags(x["bag_offsets"], indices, weights),)
         with self._autocast():
-            output: NetworkOutput = network(codes, x["numeric"])
+            output: NetworkOutput = network(codes, x["numeric"], *bags)
         return output
 
     def _autocast(self) -> AbstractContextManager[Any]:

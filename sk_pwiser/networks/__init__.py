@@ -6,6 +6,7 @@ A network reads a batch of category codes and numeric inputs and returns a
 """
 
 from sk_pwiser.networks._aitm import AITM
+from sk_pwiser.networks._bags import Bags, BagSpec
 from sk_pwiser.networks._base import Labels, MultiTaskNetwork, NetworkOutput
 from sk_pwiser.networks._ctcl import CTCL
 from sk_pwiser.networks._dcmt import DCMT
@@ -55,6 +56,8 @@ __all__ = [
     "SHARED_PARAMS",
     "STEM",
     "TASK_SPACES",
+    "BagSpec",
+    "Bags",
     "Labels",
     "MMoE",
     "MetaHeac",

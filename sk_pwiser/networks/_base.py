@@ -6,6 +6,7 @@ from typing import NamedTuple
 
 from torch import Tensor, nn
 
+from sk_pwiser.networks._bags import Bags
 from sk_pwiser.networks._funnel import (
     base_logits,
     chain_logits,
@@ -159,8 +160,16 @@ class MultiTaskNetwork(nn.Module):
         if spec.monotonicity_weight is not None:
             self.monotonicity_weight = spec.monotonicity_weight
 
-    def __call__(self, codes: Tensor, numeric: Tensor) -> NetworkOutput:
-        """Run `forward`, and compose its logits to logits over impressions."""
+    def __call__(
+        self, codes: Tensor, numeric: Tensor, bags: Bags | None = None
+    ) -> NetworkOutput:
+        """Run `forward`, and compose its logits to logits over impressions.
+
+        If the table has bags, the numeric inputs that `forward` receives begin with the
+        sums over the bags, which `input_layer` expects there.
+        """
+        if bags is not None:
+            numeric = self.input_layer.with_sums(numeric, bags)
         # Not a forward hook: torch.compile would compile it apart from `forward`.
         output = super().__call__(codes, numeric)
         if not isinstance(output, NetworkOutput):

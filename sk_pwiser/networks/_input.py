@@ -6,6 +6,7 @@ import torch
 from torch import Tensor, nn
 
 from sk_pwiser._utils import generator_on
+from sk_pwiser.networks._bags import BagEmbeddings, Bags
 from sk_pwiser.networks._interaction import INTERACTIONS
 from sk_pwiser.networks._spec import NetworkSpec
 
@@ -56,7 +57,7 @@ class BinExpansion(nn.Module):
 
 
 class InputLayer(nn.Module):
-    """Category embeddings beside numeric inputs.
+    """Category embeddings and sums over bags beside numeric inputs.
 
     All category columns share one embedding table, in which each has an offset, and
     are looked up in one call. If their embeddings differ in width, the table has the
@@ -100,20 +101,35 @@ class InputLayer(nn.Module):
             components = torch.arange(dim) < torch.tensor(spec.widths).unsqueeze(1)
             used = components.flatten().nonzero().squeeze(1)
         self.register_buffer("used", used, persistent=False)
+        self.bags: BagEmbeddings | None = None
+        if spec.bags:
+            self.bags = BagEmbeddings(
+                spec.bags,
+                dim,
+                n_tables,
+                initial_std=self.initial_std,
+                unseen_code=spec.unseen_code,
+                dropout=spec.category_dropout,
+            )
+            self.width += self.bags.width
         self.interactions: nn.ModuleList | None = None
         if spec.interaction is not None:
             kind = INTERACTIONS[spec.interaction]
-            layers = [kind(spec.widths, dim, n_numeric) for _ in range(n_tables)]
+            widths = [*spec.widths, *[dim] * len(spec.bags)]
+            layers = [kind(widths, dim, n_numeric) for _ in range(n_tables)]
             self.interactions = nn.ModuleList(layers)
             self.width = layers[0].width
 
     def forward(self, codes: Tensor, numeric: Tensor) -> Tensor:
         """Return `(batch, width)`, or `(n_tables, batch, width)` for several tables."""
         places = self._drop(codes) + self.offsets
+        sums, numeric = self._split(numeric)
         numeric = numeric if self.bins is None else self.bins(numeric)
         inputs = [
-            torch.cat([self._use(embedding(places).flatten(1)), numeric], dim=1)
-            for embedding in self.embeddings
+            torch.cat(
+                [self._use(embedding(places).flatten(1)), *of_table, numeric], dim=1
+            )
+            for embedding, of_table in zip(self.embeddings, sums, strict=True)
         ]
         if self.interactions is not None:
             layers = zip(self.interactions, inputs, strict=True)
@@ -135,6 +151,23 @@ class InputLayer(nn.Module):
         for embedding, weight in zip(self.embeddings, weights, strict=True):
             embedding.get_parameter("weight").data = weight
             embedding.num_embeddings = len(weight)  # type: ignore[assignment]
+
+    def with_sums(self, numeric: Tensor, bags: Bags) -> Tensor:
+        """Put the sums over bags before the numeric inputs, as `forward` reads them.
+
+        Networks pass numeric inputs to this layer unchanged, and need not know of bags.
+        """
+        assert self.bags is not None
+        return torch.cat([self.bags(bags), numeric], dim=1)
+
+    def _split(self, numeric: Tensor) -> tuple[list[tuple[Tensor, ...]], Tensor]:
+        """Separate the sums over bags, per table, from the numeric inputs."""
+        n_tables = len(self.embeddings)
+        if self.bags is None:
+            return [()] * n_tables, numeric
+        n_sums = n_tables * self.bags.width
+        sums = numeric[:, :n_sums].chunk(n_tables, dim=1)
+        return [(each,) for each in sums], numeric[:, n_sums:]
 
     def column_embeddings(self, column: int) -> Tensor:
         """Return the embeddings of a category column, those of all tables side by side.

@@ -10,7 +10,7 @@ class Interaction(nn.Module):
     """Base class: maps a dense input to one of `width` columns.
 
     The columns of the input are the embeddings of the category columns, followed by
-    the numeric inputs.
+    the sums over bags, which count as category columns, and the numeric inputs.
 
     Parameters
     ----------

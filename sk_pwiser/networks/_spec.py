@@ -4,6 +4,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 
 from sk_pwiser._utils import check_choice, check_number
+from sk_pwiser.networks._bags import BagSpec
 from sk_pwiser.networks._interaction import INTERACTIONS
 
 TASK_SPACES = ("entire", "conditional")
@@ -54,6 +55,9 @@ class NetworkSpec:
     negative_sampling_rate : float, default=1.0
         Share of the rows without the first task that the log has kept, in (0, 1].
         :class:`MultiTaskNetwork` corrects the logits to those of the full log.
+    bags : sequence of BagSpec, default=()
+        Inputs with any number of entries per row: lists of categories, or the columns
+        of a sparse matrix.
 
     Raises
     ------
@@ -92,6 +96,7 @@ class NetworkSpec:
     monotonicity_weight: float | None = None
     embedding_dims: Sequence[int] = ()
     negative_sampling_rate: float = 1.0
+    bags: Sequence[BagSpec] = ()
 
     def __post_init__(self) -> None:
         """Check the options."""

@@ -123,7 +123,6 @@ CATEGORY = "category_0"
             TypeError,
             f"Column '{NUMERIC}' cannot be read as numbers: its dtype is datetime64",
         ),
-        (sp.csr_array((N, len(X.columns))), TypeError, "Sparse data was passed for X"),
         (np.zeros(N), ValueError, "Expected 2D array, got 1D"),
         (np.zeros((N, 2, 2)), ValueError, "dim 3"),
         (X[:0], ValueError, "X has 0 rows, Y has 300|at least one row"),
@@ -142,6 +141,16 @@ def test_wrong_tables(earlier, table, error, message):
         refuses(earlier, error, message, X=table, method=method)
     for method in ("predict_proba", "predict", "predict_cvr"):
         with pytest.raises(error, match=message):
+            getattr(earlier, method)(table)
+
+
+@pytest.mark.filterwarnings("ignore:X does not have valid feature names:UserWarning")
+def test_sparse_tables_after_a_fit_on_a_dense_one(earlier):
+    table = sp.csr_array((N, len(X.columns)))
+    message = r"Sparse data was passed for X, .* pass X\.toarray\(\)"
+    refuses(earlier, TypeError, message, X=table, method="partial_fit")
+    for method in ("predict_proba", "predict", "predict_cvr"):
+        with pytest.raises(TypeError, match=message):
             getattr(earlier, method)(table)
 
 
