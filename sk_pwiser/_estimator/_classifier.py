@@ -106,6 +106,10 @@ class MultiTaskCTRCVRClassifier(
           embeddings start as that of unseen values. Columns with `max_categories` or
           `n_hash_buckets` do not grow. Without it, new values are counted in a warning
           and encoded as unseen;
+        - `list_pooling`, "mean" by default: how the vectors of the elements of a list
+          are pooled, by their "mean" or "sum"; see :ref:`inputs`;
+        - `list_weights`, None by default: a dict of names of list columns to names of
+          columns with one weight >= 0 per element, for a weighted mean or sum;
         - `max_categories`, None by default: largest number of codes of a column's
           values, as in scikit-learn's OneHotEncoder. The most frequent values have
           codes of their own, the others share the code of unseen values, which counts

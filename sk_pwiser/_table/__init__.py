@@ -2,6 +2,7 @@
 
 from sk_pwiser._table._base_rates import base_rates
 from sk_pwiser._table._categories import UNSEEN, CategoryColumn
+from sk_pwiser._table._columns import check_encoding_params
 from sk_pwiser._table._containers import as_table
 from sk_pwiser._table._dataframe import to_float
 from sk_pwiser._table._encoder import TableEncoder
@@ -47,6 +48,7 @@ __all__ = [
     "as_table",
     "assign_blocks",
     "base_rates",
+    "check_encoding_params",
     "check_groups",
     "check_target_encoding",
     "check_targets",

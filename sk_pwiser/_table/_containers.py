@@ -33,7 +33,7 @@ def is_sparse(X):
     """Return whether a table is a sparse matrix, or a DataFrame of sparse columns."""
     if sp.issparse(X):
         return True
-    dtypes = list(X.dtypes) if hasattr(X, "iloc") and hasattr(X, "dtypes") else []
+    dtypes = list(X.dtypes) if hasattr(X, "iloc") and X.ndim == 2 else []
     return bool(dtypes) and all(
         str(dtype).startswith("Sparse[") and dtype.fill_value == 0 for dtype in dtypes
     )

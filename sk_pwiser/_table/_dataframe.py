@@ -14,6 +14,7 @@ from sk_pwiser._table._cells import (
     first_known,
     has_date_dtype,
 )
+from sk_pwiser._table._read_lists import has_lists, has_numeric_lists
 
 # Number of rows that are processed at a time: few enough that temporary arrays need
 # little memory.
@@ -57,7 +58,10 @@ def has_category_dtype(column):
     These dtypes are category, string, object and bool of pandas, including those of
     Arrow, and Categorical, Enum, String and Boolean of polars. Columns of objects that
     begin with a date do not count, and a column of an array counts if it has text.
+    Lists count, except those of floats and arrays of numbers of a fixed size.
     """
+    if has_lists(column):
+        return not has_numeric_lists(column)
     if isinstance(column, np.ndarray):
         is_object = column.dtype == object
         return contains_text(column) if is_object else _is_text_dtype(column.dtype)

@@ -8,12 +8,10 @@ from scipy.sparse import issparse
 from sklearn.base import BaseEstimator
 from sklearn.utils.validation import validate_data
 
-from sk_pwiser._table._categorical_features import (
-    find_category_columns,
-    refuse_chosen_columns,
-)
+from sk_pwiser._table._categorical_features import refuse_chosen_columns
 from sk_pwiser._table._categories import CategoryColumn
 from sk_pwiser._table._code_like import warn_about_codes
+from sk_pwiser._table._columns import make_columns
 from sk_pwiser._table._containers import as_table, is_sparse
 from sk_pwiser._table._dataframe import (
     is_dataframe,
@@ -22,12 +20,12 @@ from sk_pwiser._table._dataframe import (
     slice_rows,
 )
 from sk_pwiser._table._layout import align_columns, warn_about_unseen
+from sk_pwiser._table._lists import ListColumn, check_lists, combine_bags
 from sk_pwiser._table._numeric import NUMERIC_ENCODINGS, NumericColumn
 from sk_pwiser._table._sparse import SparseColumns, as_csr
 from sk_pwiser._table._vocabulary import (
     MIN_FREQUENCY,
     check_vocabulary,
-    read_vocabularies,
 )
 from sk_pwiser._utils import check_choice
 
@@ -40,7 +38,7 @@ SCHEMA = ("n_features_in_", "feature_names_in_")
 
 
 class TableEncoder(BaseEstimator):
-    """Encode DataFrames and arrays as category codes and numeric inputs.
+    """Encode tables as category codes, numeric inputs and, if there are any, bags.
 
     The encoded arrays depend on the values in the table alone: the same table gives the
     same arrays as a pandas DataFrame, as a polars DataFrame and, if the category
@@ -61,6 +59,10 @@ class TableEncoder(BaseEstimator):
     numeric_encoding : {"standard", "quantile", "piecewise_linear"}, \
             default="standard"
         How the other columns are encoded.
+    list_pooling : {"mean", "sum"}, default="mean"
+        How the vectors of the elements of a list are pooled.
+    list_weights : dict, default=None
+        Names of list columns, and those of the columns of their weights.
     estimator_name : str, default=None
         Name of the estimator in messages about the number and the names of the
         columns; by default that of this class.
@@ -76,6 +78,8 @@ class TableEncoder(BaseEstimator):
         max_categories=None,
         n_hash_buckets=None,
         numeric_encoding="standard",
+        list_pooling="mean",
+        list_weights=None,
         estimator_name=None,
         keeps_rare=False,
     ):
@@ -84,6 +88,8 @@ class TableEncoder(BaseEstimator):
         self.max_categories = max_categories
         self.n_hash_buckets = n_hash_buckets
         self.numeric_encoding = numeric_encoding
+        self.list_pooling = list_pooling
+        self.list_weights = list_weights
         self.estimator_name = estimator_name
         self.keeps_rare = keeps_rare
 
@@ -98,6 +104,7 @@ class TableEncoder(BaseEstimator):
             If a number is not an integer >= 1 or `numeric_encoding` is unknown.
         """
         check_vocabulary(vars(self))
+        check_lists(vars(self))
         check_choice("numeric_encoding", self.numeric_encoding, NUMERIC_ENCODINGS)
 
     def fit_transform(self, X, sample_weight=None):
@@ -117,7 +124,7 @@ class TableEncoder(BaseEstimator):
         numeric : float32 ndarray of shape (n_samples, n_numeric)
             Inputs of the numeric columns.
         bags : Bags
-            Entries of a sparse table. Other tables give two arrays.
+            Entries of a sparse table or of list columns. Other tables give two arrays.
 
         Raises
         ------
@@ -131,19 +138,9 @@ class TableEncoder(BaseEstimator):
         if self.sparse_ is not None:
             self.columns_ = []
             refuse_chosen_columns(self.categorical_features)
-            return *self._no_columns(X), self.sparse_.fit(X, sample_weight)
+            return *self._stack(X, [], []), self.sparse_.fit(X, sample_weight)
         names = list(getattr(self, "feature_names_in_", range(self.n_features_in_)))
-        is_category = find_category_columns(self.categorical_features, X, names)
-        vocabularies = read_vocabularies(vars(self), names, is_category)
-        make_numeric = NUMERIC_ENCODINGS[self.numeric_encoding]
-        self.columns_ = [
-            CategoryColumn(name, vocabulary, self.keeps_rare)
-            if flag
-            else make_numeric(name)
-            for name, flag, vocabulary in zip(
-                names, is_category, vocabularies, strict=True
-            )
-        ]
+        self.columns_ = make_columns(vars(self), X, names)
         codes = [
             encoder.fit_transform(column)
             for encoder, column in self._pair_columns(X, CategoryColumn)
@@ -152,8 +149,12 @@ class TableEncoder(BaseEstimator):
             encoder.fit(column, sample_weight)
         if isinstance(self.categorical_features, str):  # no column was named
             numeric = self._pair_columns(X, NumericColumn)
-            warn_about_codes([(encoder.name, column) for encoder, column in numeric])
-        return self._stack_codes(codes, X.shape[0]), self._encode_numeric(X)
+            warn_about_codes([(c.name, column) for c, column in numeric if c.is_scalar])
+        bags = [
+            encoder.fit_transform(column, weights)
+            for encoder, column, weights in self._list_columns(X)
+        ]
+        return self._stack(X, codes, bags)
 
     def transform(self, X):
         """Encode a table with the schema learnt in fit.
@@ -170,7 +171,7 @@ class TableEncoder(BaseEstimator):
         numeric : float32 ndarray of shape (n_samples, n_numeric)
             Inputs of the numeric columns.
         bags : Bags
-            Entries of a sparse table. Other tables give two arrays.
+            Entries of a sparse table or of list columns. Other tables give two arrays.
 
         Raises
         ------
@@ -186,12 +187,16 @@ class TableEncoder(BaseEstimator):
         """
         X = self._validate(self.align(X), reset=False)
         if self.sparse_ is not None:
-            return *self._no_columns(X), self.sparse_.transform(X)
+            return *self._stack(X, [], []), self.sparse_.transform(X)
         pairs = self._pair_columns(X, CategoryColumn)
         codes = [encoder.transform(column) for encoder, column in pairs]
         encoders = (encoder for encoder, _ in pairs)
         warn_about_unseen(zip(encoders, codes, strict=True))
-        return self._stack_codes(codes, X.shape[0]), self._encode_numeric(X)
+        bags = [
+            encoder.transform(column, weights)
+            for encoder, column, weights in self._list_columns(X)
+        ]
+        return self._stack(X, codes, bags)
 
     def category_columns(self, X):
         """Return the encoders of the category columns, each with its column of `X`.
@@ -236,12 +241,7 @@ class TableEncoder(BaseEstimator):
     def numeric_names_(self):
         """Names of the numeric inputs; those of indicators end with "_missing"."""
         columns = (c for c in self.columns_ if isinstance(c, NumericColumn))
-        suffixes = "", "_missing"
-        return [
-            f"{column.name}{suffix}"
-            for column in columns
-            for suffix, _ in zip(suffixes, column.bins, strict=False)
-        ]
+        return [name for column in columns for name in column.input_names]
 
     def align(self, X):
         """Return a DataFrame with the columns of fit, in their order."""
@@ -250,7 +250,10 @@ class TableEncoder(BaseEstimator):
     @property
     def bags_(self):
         """The bags: the number of vectors, and whether one stands for unseen values."""
-        return [] if self.sparse_ is None else [(self.sparse_.n_vectors, False)]
+        if self.sparse_ is not None:
+            return [(self.sparse_.n_vectors, False)]
+        lists = [c for c in self.columns_ if isinstance(c, ListColumn)]
+        return [(column.n_vectors, True) for column in lists]
 
     def category_values(self, name):
         """Return a dict from the values of a category column to their own codes."""
@@ -307,9 +310,21 @@ class TableEncoder(BaseEstimator):
         pairs = zip(self.columns_, columns, strict=True)
         return [pair for pair in pairs if isinstance(pair[0], kind)]
 
-    def _no_columns(self, X):
-        """Return codes and numeric inputs without columns."""
-        return self._stack_codes([], X.shape[0]), self._encode_numeric(X)
+    def _list_columns(self, X):
+        """Return the encoders of list columns, with their columns and weights."""
+        columns = {encoder.name: c for encoder, c in self._pair_columns(X, object)}
+        return [
+            (encoder, columns[encoder.name], columns.get(encoder.weights_name))
+            for encoder in self.columns_
+            if isinstance(encoder, ListColumn)
+        ]
+
+    def _stack(self, X, codes, bags):
+        """Return the encoded columns as arrays, with bags if there are any."""
+        arrays = self._stack_codes(codes, X.shape[0]), self._encode_numeric(X)
+        if not bags:
+            return arrays
+        return *arrays, combine_bags(bags, [n for n, _ in self.bags_])
 
     def _stack_codes(self, columns, n_samples):
         dtype = np.min_scalar_type(-max(self.n_codes_, default=1))
@@ -319,7 +334,10 @@ class TableEncoder(BaseEstimator):
 
     def _encode_numeric(self, X):
         table = np.empty((X.shape[0], self.n_numeric_), dtype=np.float32)
-        pairs = self._pair_columns(X, NumericColumn)
+        pairs = [
+            (encoder, encoder.load(column))
+            for encoder, column in self._pair_columns(X, NumericColumn)
+        ]
         for rows in row_chunks(len(table)):
             inputs = chain.from_iterable(
                 encoder.transform(slice_rows(column, rows)) for encoder, column in pairs

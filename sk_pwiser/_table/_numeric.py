@@ -48,6 +48,9 @@ class NumericColumn:
     # Input of a missing value: the mean of the other inputs.
     fill_value_ = 0.0
 
+    # Whether the column has one number per row.
+    is_scalar = True
+
     # Number of components over which the network spreads the input; 0 for none.
     n_bins_ = 0
 
@@ -58,6 +61,16 @@ class NumericColumn:
     def bins(self):
         """Number of bins of each input of the column, 0 for inputs without bins."""
         return [self.n_bins_, 0] if self.has_missing_ else [self.n_bins_]
+
+    @property
+    def input_names(self):
+        """Names of the inputs of the column; that of the indicator ends "_missing"."""
+        names = [f"{self.name}", f"{self.name}_missing"]
+        return names if self.has_missing_ else names[:1]
+
+    def load(self, column):
+        """Return a column in the form that `transform` reads slices of."""
+        return column
 
     def fit(self, column, sample_weight=None):
         """Learn the distribution of a column."""

@@ -17,10 +17,9 @@ from sk_pwiser._table import (
     as_table,
     assign_blocks,
     base_rates,
+    check_encoding_params,
     check_groups,
-    check_target_encoding,
     check_targets,
-    check_vocabulary,
     combine_weights,
     grow_encoder,
     make_target_statistics,
@@ -153,8 +152,7 @@ def check_rows(
         If labels, weights or groups are invalid, differ in length from `X`, or do not
         have the tasks of the earlier fit.
     """
-    check_target_encoding(settings.encoding_params)
-    check_vocabulary(settings.encoding_params)
+    check_encoding_params(settings.encoding_params)
     check_boolean("grow_vocabulary", settings.encoding_params["grow_vocabulary"])
     targets = Y
     if not isinstance(Y, SoftTargets):
@@ -323,6 +321,8 @@ def _encode_columns(
         min_frequency=params["min_frequency"],
         max_categories=params["max_categories"],
         n_hash_buckets=params["n_hash_buckets"],
+        list_pooling=params["list_pooling"],
+        list_weights=params["list_weights"],
         numeric_encoding=settings.numeric_encoding,
         estimator_name=estimator_name,
         keeps_rare=True,  # for target statistics, and to tell rare from new values

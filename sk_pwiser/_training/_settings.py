@@ -12,6 +12,8 @@ from sk_pwiser.networks import SHARED_PARAMS, NetworkSpec
 ENCODING_PARAMS: dict[str, Any] = {
     "category_dropout": 0.05,
     "grow_vocabulary": False,
+    "list_pooling": "mean",
+    "list_weights": None,
     "max_categories": None,
     "min_frequency": 2,
     "n_hash_buckets": None,

@@ -38,7 +38,18 @@ class Bags(NamedTuple):
     weights: Tensor | None = None
 
     def to(self, device: torch.device) -> "Bags":
-        """Move the tensors to a device."""
+        """Move the tensors to a device.
+
+        Parameters
+        ----------
+        device : torch.device
+            The device.
+
+        Returns
+        -------
+        Bags
+            The same entries there.
+        """
         weights = None if self.weights is None else self.weights.to(device)
         return Bags(self.offsets.to(device), self.indices.to(device), weights)
 
