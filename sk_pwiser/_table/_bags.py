@@ -28,13 +28,7 @@ def make_bags(offsets, indices, weights):
     """Return bags in the form that training reads, without copies where possible."""
     is_one = weights is None or bool((weights == 1).all())
     return Bags(
-        _writeable(offsets.astype(np.int64, copy=False)),
-        _writeable(indices),
+        offsets.astype(np.int64, copy=False),
+        indices,
         None if is_one else weights,
     )
-
-
-def _writeable(array):
-    # torch warns about tensors of arrays that it must not write, such as those that
-    # joblib maps into the memory of several processes.
-    return array if array.flags.writeable else array.copy()

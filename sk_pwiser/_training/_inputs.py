@@ -58,4 +58,8 @@ class Inputs(NamedTuple):
 
 
 def _as_tensor(array: np.ndarray | None) -> Any:
-    return None if array is None else torch.from_numpy(array)
+    if array is None:
+        return None
+    # torch warns about arrays that it must not write, such as those that joblib maps
+    # into the memory of several processes.
+    return torch.from_numpy(array if array.flags.writeable else array.copy())

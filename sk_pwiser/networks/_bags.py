@@ -124,11 +124,11 @@ class BagEmbeddings(nn.Module):
         unseen = torch.where(has_unseen, starts + unseen_code, -1)
         self.register_buffer("starts", starts, persistent=False)
         self.register_buffer("unseen", unseen, persistent=False)
-        self.tables = nn.ModuleList(
+        self.embeddings = nn.ModuleList(
             nn.EmbeddingBag(int(ends[-1]), dim, mode="sum", include_last_offset=True)
             for _ in range(n_tables)
         )
-        for table in self.tables:
+        for table in self.embeddings:
             nn.init.normal_(table.get_parameter("weight"), std=initial_std)
 
     def forward(self, bags: Bags) -> Tensor:
@@ -146,7 +146,7 @@ class BagEmbeddings(nn.Module):
         indices = self._drop(bags.indices)
         sums = [
             table(indices, bags.offsets, bags.weights).reshape(-1, self.width)
-            for table in self.tables
+            for table in self.embeddings
         ]
         return torch.cat(sums, dim=1)
 

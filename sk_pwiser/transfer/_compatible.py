@@ -7,7 +7,7 @@ import torch
 from sklearn.utils.validation import check_is_fitted
 
 from sk_pwiser._estimator import MultiTaskCTRCVRClassifier
-from sk_pwiser.networks import SHARED_PARAMS
+from sk_pwiser.networks import SHARED_PARAMS, Bags
 from sk_pwiser.weighting import depends_on
 
 # Rows of random inputs that show which parameters a task depends on: in one row, all
@@ -274,7 +274,7 @@ def named_parts(estimator):
     tables = {
         f"{name}.weight"
         for name, module in network.input_layer.named_modules(prefix="input_layer")
-        if isinstance(module, torch.nn.Embedding)
+        if isinstance(module, torch.nn.Embedding | torch.nn.EmbeddingBag)
     }
     parts = {}
     for name in network.state_dict():
@@ -317,4 +317,11 @@ def _probes(network):
     )
     numeric = random.standard_normal((N_PROBES, spec.n_numeric), dtype=np.float32)
     device = next(network.parameters()).device
-    return torch.from_numpy(codes).to(device), torch.from_numpy(numeric).to(device)
+    codes = torch.from_numpy(codes).to(device)
+    numeric = torch.from_numpy(numeric).to(device)
+    if spec.bags:
+        n_entries = N_PROBES * len(spec.bags)
+        starts = np.cumsum([0, *(bag.n_vectors for bag in spec.bags)])[:-1]
+        bags = Bags(torch.arange(n_entries + 1), torch.tensor(starts).repeat(N_PROBES))
+        numeric = network.input_layer.with_sums(numeric, bags.to(device))
+    return codes, numeric

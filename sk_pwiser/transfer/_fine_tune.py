@@ -16,7 +16,11 @@ from sk_pwiser.transfer._encoding import (
     offsets_of,
     train_like,
 )
-from sk_pwiser.transfer._regularizers import DEFAULT_WEIGHTS, REGULARIZERS
+from sk_pwiser.transfer._regularizers import (
+    DEFAULT_WEIGHTS,
+    OF_FEATURES,
+    REGULARIZERS,
+)
 
 
 def fine_tune(
@@ -158,6 +162,11 @@ def fine_tune(
             f"{estimator.compile!r}."
         )
     _check_same_network(source, estimator)
+    if regularizer in OF_FEATURES and source.net_.module_.spec.bags:
+        raise ValueError(
+            f"regularizer={regularizer!r} does not support sparse X and lists of "
+            "categories; use 'l2_sp', 'bss' or None."
+        )
     result = source._result
     found = {}
 

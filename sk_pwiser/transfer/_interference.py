@@ -110,8 +110,8 @@ def merge_interference(base, estimators, X, *, coefficients=1.0, markets=None):
 def probabilities(net, state, rows):
     """Predict with other weights: float64 array of shape (n_samples, n_tasks)."""
 
-    def run(codes, numeric):
-        return functional_call(net.module_, state, (codes, numeric))
+    def run(*inputs):
+        return functional_call(net.module_, state, inputs)
 
     net._set_training(False)
     with torch.no_grad():

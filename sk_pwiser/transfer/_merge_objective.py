@@ -89,8 +89,8 @@ class MergeObjective:
         """Sum the objective over batches, and its gradient in the merged tensors."""
         total, network = 0.0, self.net.module_
 
-        def run(codes, numeric):
-            return functional_call(network, merged, (codes, numeric))
+        def run(*inputs):
+            return functional_call(network, merged, inputs)
 
         self.net._set_training(False)
         for inputs, y in self.net.get_iterator(self.rows):

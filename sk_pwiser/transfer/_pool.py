@@ -1,10 +1,8 @@
 """Checks of a pool of fitted estimators, and of the rows that it is applied to."""
 
 import numpy as np
-import torch
 
 from sk_pwiser._table import as_table, check_targets, n_rows
-from sk_pwiser._training import Impressions
 from sk_pwiser.transfer._compatible import check_fitted, find_difference
 
 
@@ -106,8 +104,7 @@ def check_labels(estimator, X, Y):
 
 def encode(estimator, X, y=None):
     """Return rows in the encoding of a fitted estimator."""
-    codes, numeric = map(torch.from_numpy, estimator._result.schema.transform(X))
-    return Impressions(codes, numeric, None if y is None else torch.tensor(y))
+    return estimator._result.schema.transform(X).impressions(y)
 
 
 def check_weights(weights, n_estimators):

@@ -79,6 +79,8 @@ def tred(weight, net, rows, included, seed):
 
 
 REGULARIZERS = {"l2_sp": l2_sp, "delta": delta, "bss": bss, "tred": tred}
+# Those that compare features with those of the source.
+OF_FEATURES = "delta", "tred"
 
 
 def l2_sp_penalty(parameters, start, masks):

@@ -182,7 +182,7 @@ def test_a_one_hot_column_is_a_category_column():
         for k, v in start.net_.module_.state_dict().items()
         if "input_layer" not in k
     }
-    table = start.net_.module_.input_layer.bags.tables[0].weight
+    table = start.net_.module_.input_layer.bags.embeddings[0].weight
     dense.net_.module_.load_state_dict(weights, strict=False)
     dense.net_.module_.input_layer.embeddings[0].weight.data[2:] = table.data
     for model in (start, dense):
@@ -239,7 +239,7 @@ def test_large_tables_are_updated_by_rows():
     wide = sp.hstack([X, sp.csr_array((N, 2**16))]).tocsr()
     model = fitted(wide)
     model.partial_fit(wide, Y)
-    table = model.net_.module_.input_layer.bags.tables[0]
+    table = model.net_.module_.input_layer.bags.embeddings[0]
     assert table.sparse
     before = table.weight.detach().clone()
     model.partial_fit(wide[:5], Y[:5])

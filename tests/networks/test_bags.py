@@ -48,7 +48,7 @@ def test_sums_equal_a_dense_linear_layer(seed, n_bags, n_rows, n_tables):
     without.embeddings.load_state_dict(layer.embeddings.state_dict())
     expected = without(codes, numeric).detach()
     for t in range(n_tables):
-        table = layer.bags.tables[t].weight.detach().numpy()
+        table = layer.bags.embeddings[t].weight.detach().numpy()
         ends = np.cumsum([spec.n_vectors for spec in specs])[:-1]
         parts = zip(dense, np.split(table, ends), strict=True)
         sums = torch.from_numpy(np.hstack([x @ vectors for x, vectors in parts]))
@@ -78,7 +78,7 @@ def test_every_network_reads_bags(name, interaction):
     assert logits.shape == (8, 2)
     logits.sum().backward()
     used = torch.bincount(bags.indices, minlength=12) > 0
-    gradients = [t.weight.grad for t in network.input_layer.bags.tables]
+    gradients = [t.weight.grad for t in network.input_layer.bags.embeddings]
     assert any(torch.equal(g.abs().sum(1) > 0, used) for g in gradients)
 
 

@@ -28,7 +28,7 @@ def source():
 
 def features(model, of=None):
     """Return features of the network of `model`, of rows encoded by `of`."""
-    codes, numeric = (of or model)._result.schema.transform(X)
+    codes, numeric, _ = (of or model)._result.schema.transform(X)
     inputs = torch.from_numpy(codes).long(), torch.from_numpy(numeric)
     device = next(model.net_.module_.parameters()).device
     network = model.net_.module_.eval()

@@ -210,7 +210,8 @@ def test_statistics_of_batch_normalisation_are_those_of_the_rows():
     members = [with_noise(base, 0.2, seed) for seed in range(2)]
     merged = merge_estimators(base, members, X, objective=None, prior=0.5)
     network = merged.net_.module_
-    codes, numeric = map(torch.from_numpy, merged._result.schema.transform(X))
+    arrays = merged._result.schema.transform(X)[:2]
+    codes, numeric = map(torch.from_numpy, arrays)
     with torch.no_grad():
         hidden = network.hidden(network.input_layer(codes.long(), numeric)).numpy()
     assert_allclose(
