@@ -1,85 +1,46 @@
-"""Readers of AliExpress and Ali-CCP in the processed form of earlier publications.
+"""AliExpress and Ali-CCP as training and test rows of the benchmarks."""
 
-Both are csv files with a header. AliExpress: a folder `AliExpress_XX` per country with
-`train.csv` and `test.csv`, columns `search_id`, `categorical_1` to `categorical_16`,
-`numerical_1` to `numerical_63`, `click` and `conversion`. Ali-CCP: a folder `ali_ccp`
-with `train.csv` and `test.csv`, columns `click`, `purchase` and the fields of the
-publisher that have one value per row.
-"""
+import warnings
 
-from pathlib import Path
-
-import numpy as np
-import pandas as pd
+from sk_pwiser.datasets import _ali_ccp, _aliexpress, load_ali_ccp, load_aliexpress
 
 ALI_COUNTRIES = ("FR", "NL", "ES", "US")
-CATEGORICAL = [f"categorical_{number}" for number in range(1, 17)]
-NUMERICAL = [f"numerical_{number}" for number in range(1, 64)]
-# Fields of the user, of the item, of their combination and of the context.
-FIELDS = [
-    *("101", "121", "122", "124", "125", "126", "127", "128", "129"),
-    *("205", "206", "207", "216"),
-    *("508", "509", "702", "853"),
-    "301",
-]
 
 
-def load_aliexpress(path, country):
+def aliexpress_tables(path, country):
     """Return `X, Y, X_test, Y_test` of a country; the search is not a feature."""
-    labels = ["click", "conversion"]
-    columns = {
-        **dict.fromkeys(CATEGORICAL, np.int32),
-        **dict.fromkeys(NUMERICAL, np.float32),
-        **dict.fromkeys(labels, np.int8),
-    }
-    return _load(path, f"AliExpress_{country}", columns, CATEGORICAL, labels)
+    parts = ("train", "test")
+    read = (load_aliexpress(path or ".", country, subset=part) for part in parts)
+    return _tables(f"AliExpress {country}", read)
 
 
-def load_ali_ccp(path):
-    """Return `X, Y, X_test, Y_test`; the code 0 stands for rare and missing values."""
-    labels = ["click", "purchase"]
-    columns = {**dict.fromkeys(FIELDS, np.int32), **dict.fromkeys(labels, np.int8)}
-    return _load(path, "ali_ccp", columns, FIELDS, labels)
+def ali_ccp_tables(path):
+    """Return `X, Y, X_test, Y_test` of the fields with one value per row."""
+    read = (load_ali_ccp(path or ".", subset=part) for part in ("train", "test"))
+    return _tables("Ali-CCP", read)
 
 
-def _load(path, folder, columns, categories, labels):
-    parts = []
+def check_files(path, country=None):
+    """Raise FileNotFoundError if the files of a country, or of Ali-CCP, are absent."""
     for part in ("train", "test"):
-        file = find(path, folder, f"{part}.csv")
-        parts += _read(file, columns, categories, labels)
-    return tuple(parts)
+        if country is None:
+            _ali_ccp.find_files(path or ".", part)
+        else:
+            _aliexpress.find_files(path or ".", country, part)
 
 
-def find(path, folder, name):
-    """Return the file in the folder, which may also stand inside `aliexpress`."""
-    root = Path(path or ".").expanduser()
-    for parent in (root, root / "aliexpress"):
-        file = parent / folder / name
-        if file.is_file():
-            return file
-    raise FileNotFoundError(f"{folder}/{name} is not in the folder of the data sets")
+def _tables(name, parts):
+    """Return features and labels of the parts.
 
-
-def _read(file, columns, categories, labels):
-    """Return features and labels of a file.
-
-    A purchase without a click is no conversion after a click: the row is kept, its
+    A conversion without a click is no conversion after a click: the row is kept, its
     second label becomes 0, and the number of such rows is printed.
     """
-    header = pd.read_csv(file, nrows=0).columns
-    missing = [name for name in columns if name not in header]
-    if missing:
-        raise ValueError(f"{file} lacks the columns {', '.join(missing)}")
-    rows = pd.read_csv(file, usecols=list(columns), dtype=columns)
-    Y = pd.DataFrame({name: rows.pop(name).astype(np.int64) for name in labels})
-    if not Y.isin([0, 1]).all(axis=None):
-        raise ValueError(f"{file}: the columns {' and '.join(labels)} must be 0 or 1")
-    click, deeper = labels
-    broken = int((Y[deeper] > Y[click]).sum())
-    if broken:
-        print(f"{file}: {broken:,} rows with {deeper} = 1 and {click} = 0")
-        Y[deeper] *= Y[click]
-    # The order of the file must not decide the order of the features.
-    features = [name for name in columns if name not in labels]
-    X = rows[features].astype(dict.fromkeys(categories, "category"))
-    return X, Y
+    tables = []
+    with warnings.catch_warnings():
+        warnings.filterwarnings("ignore", ".* rows have a conversion and no click")
+        for bunch in parts:
+            if broken := bunch.n_unclicked_conversions:
+                print(f"{name}: {broken:,} rows with conversion = 1 and click = 0")
+                bunch.target["conversion"] *= bunch.target["click"]
+            tables += [bunch.data, bunch.target]
+    return tuple(tables)

@@ -10,7 +10,7 @@ from typing import NamedTuple
 
 import numpy as np
 import pandas as pd
-from _ali_tables import ALI_COUNTRIES, load_ali_ccp, load_aliexpress
+from _ali_tables import ALI_COUNTRIES, ali_ccp_tables, aliexpress_tables
 from sklearn.model_selection import train_test_split
 
 from sk_pwiser.datasets import load_hillstrom, load_kuairand, make_ctr_cvr
@@ -90,10 +90,10 @@ def load_tables(name, path, part="test", seed=0):
         "hillstrom": _hillstrom,
         "oulad": _oulad,
         "flights": _flights,
-        "ali-ccp": load_ali_ccp,
+        "ali-ccp": ali_ccp_tables,
     }
     if name in ALIEXPRESS:
-        X, Y, X_test, Y_test = load_aliexpress(path, ALIEXPRESS[name])
+        X, Y, X_test, Y_test = aliexpress_tables(path, ALIEXPRESS[name])
     else:
         X, Y, X_test, Y_test = readers[name](path)
     if part == "test":

@@ -143,12 +143,10 @@ def present_data(names, path):
 
 
 def _check_large(name, path):
-    from _ali_tables import find
+    from _ali_tables import check_files
     from _real_tables import ALIEXPRESS
 
-    folder = f"AliExpress_{ALIEXPRESS[name]}" if name in ALIEXPRESS else "ali_ccp"
-    for part in ("train", "test"):
-        find(path, folder, f"{part}.csv")
+    check_files(path, ALIEXPRESS.get(name))
 
 
 def run_all(arguments):

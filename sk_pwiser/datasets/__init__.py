@@ -1,7 +1,15 @@
 """Impressions: a generator with known probabilities, and readers of real logs."""
 
+from sk_pwiser.datasets._ali_ccp import load_ali_ccp
+from sk_pwiser.datasets._aliexpress import load_aliexpress
 from sk_pwiser.datasets._generated import make_ctr_cvr
 from sk_pwiser.datasets._hillstrom import load_hillstrom
 from sk_pwiser.datasets._kuairand import load_kuairand
 
-__all__ = ["load_hillstrom", "load_kuairand", "make_ctr_cvr"]
+__all__ = [
+    "load_ali_ccp",
+    "load_aliexpress",
+    "load_hillstrom",
+    "load_kuairand",
+    "make_ctr_cvr",
+]

@@ -1,5 +1,6 @@
 """Helpers of the readers of downloaded files: imports, paths, columns, labels."""
 
+import warnings
 from pathlib import Path
 
 
@@ -68,6 +69,52 @@ def find_file(folder, name, *, inside, download):
         f"{name!r} is neither in {str(folder)!r} nor in its sub-folder {inside!r}. "
         f"{download}"
     )
+
+
+def find_first(path, candidates):
+    """Return the first of some files that exists in a folder, None if none does.
+
+    Parameters
+    ----------
+    path : str or os.PathLike
+        The folder.
+    candidates : iterable of str
+        Paths relative to the folder.
+
+    Returns
+    -------
+    pathlib.Path or None
+        The file.
+    """
+    folder = Path(path).expanduser()
+    return next((folder / c for c in candidates if (folder / c).is_file()), None)
+
+
+def warn_unclicked(target, user):
+    """Count and report the rows with a conversion and without a click.
+
+    Parameters
+    ----------
+    target : DataFrame of shape (n_samples, 2)
+        Labels, columns `click` and `conversion`.
+    user : str
+        The public function that calls this one, for the message.
+
+    Returns
+    -------
+    int
+        Number of such rows.
+    """
+    n_unclicked = int((target["conversion"] > target["click"]).sum())
+    if n_unclicked:
+        # Above the loader is the frame of `validate_params`, then the user's.
+        warnings.warn(
+            f"{user}: {n_unclicked} rows have a conversion and no click. They are "
+            "kept with these labels.",
+            UserWarning,
+            stacklevel=4,
+        )
+    return n_unclicked
 
 
 def check_columns(frame, columns, source):

@@ -1,0 +1,222 @@
+"""Loader of Ali-CCP: impressions of Taobao's recommendations, clicks, conversions."""
+
+import os
+from array import array
+from numbers import Integral
+
+import numpy as np
+from sklearn.utils import Bunch
+from sklearn.utils._param_validation import Interval, StrOptions, validate_params
+
+from sk_pwiser.datasets._ali_ccp_fields import (
+    FIELDS,
+    FieldTable,
+    as_category,
+    read_part,
+)
+from sk_pwiser.datasets._csv import check_flags, read_csv
+from sk_pwiser.datasets._files import find_first, import_pandas, warn_unclicked
+
+TASK_NAMES = ["click", "conversion"]
+MULTI_VALUED = ("109_14", "110_14", "127_14", "150_14", "210")
+# The processed form has the fields with one value per row.
+PROCESSED = [name for name in FIELDS if name not in MULTI_VALUED]
+DOWNLOAD = (
+    "Download Ali-CCP from https://tianchi.aliyun.com/dataset/408 (the files "
+    "sample_skeleton_train.csv, common_features_train.csv, sample_skeleton_test.csv "
+    "and common_features_test.csv), or use a processed form, train.csv and test.csv."
+)
+DESCR = """Ali-CCP (Alibaba Click and Conversion Prediction)
+
+Impressions of recommended items in the shop Taobao. `click` is 1 if the user clicked
+the item, `conversion` if the user bought it. Training and test rows are split by time.
+The features are ids of the user and of the user's attributes (101, 121 to 129), of
+earlier behaviour (109_14, 110_14, 127_14, 150_14), of the item (205 to 216), of user
+and item together (508, 509, 702, 853) and of the context (301). The publisher's files
+have some conversions without a click.
+
+Xiao Ma, Liqin Zhao, Guan Huang, Zhi Wang, Zelin Hu, Xiaoqiang Zhu, Kun Gai. Entire
+Space Multi-Task Model: An Effective Approach for Estimating Post-Click Conversion
+Rate. SIGIR 2018. doi:10.1145/3209978.3210104
+"""
+
+
+@validate_params(
+    {
+        "path": [str, os.PathLike],
+        "subset": [StrOptions({"all", "train", "test"})],
+        "multi_valued": ["array-like"],
+        "n_rows": [Interval(Integral, 1, None, closed="left"), None],
+    },
+    prefer_skip_nested_validation=True,
+)
+def load_ali_ccp(path, *, subset="all", multi_valued=MULTI_VALUED, n_rows=None):
+    """Load the Ali-CCP impressions of recommended items, a funnel of two tasks.
+
+    Each row is an impression. The first task is the click, the second the conversion.
+    Both the publisher's files and a processed form that many publications use are read;
+    if the folder contains both, the processed form is.
+
+    Parameters
+    ----------
+    path : str or os.PathLike
+        The folder with the files, or the parent of a folder `ali_ccp` with them. The
+        processed form is `train.csv` and `test.csv` with a header, the columns `click`
+        and `purchase` and the fields with one value per row. The publisher's files are
+        `sample_skeleton_train.csv`, `common_features_train.csv` and the same for
+        `test`.
+    subset : {"all", "train", "test"}, default="all"
+        Which rows to return; `"all"` returns the training rows, then the test rows.
+    multi_valued : sequence of str, default=("109_14", "110_14", "127_14", "150_14", \
+"210")
+        Fields of the publisher's files that may have several values in a row. A further
+        value of another field is an error. Not used for the processed form.
+    n_rows : int, default=None
+        Number of rows to read from the start of each part; None reads all, some 42
+        million per part.
+
+    Returns
+    -------
+    sklearn.utils.Bunch
+        Dictionary-like object with the following attributes.
+
+        data : DataFrame of shape (n_samples, n_features)
+            The fields with one value per row, as `category`. A field that a row of the
+            publisher's files lacks is missing; in the processed form 0 stands for rare
+            and missing ids.
+        lists : DataFrame of shape (n_samples, n_fields)
+            The fields with several values: an integer array of ids per row, empty if
+            the row lacks the field. Rows with the same common features share one array,
+            which must not be changed. Without columns for the processed form.
+        target : DataFrame of shape (n_samples, 2)
+            The labels 0 and 1, columns `click` and `conversion`.
+        task_names : list of str
+            `["click", "conversion"]`.
+        feature_names : list of str
+            Names of the columns of `data`.
+        is_test : ndarray of shape (n_samples,)
+            True in the test rows.
+        n_unclicked_conversions : int
+            Number of rows with a conversion and without a click. They are kept.
+        DESCR : str
+            Description and source of the data.
+
+    Raises
+    ------
+    FileNotFoundError
+        If a file is not found.
+    ValueError
+        If a line cannot be read (the message names the file, the line and the field),
+        a field occurs twice in a row without being named in `multi_valued`, a label is
+        not 0 or 1, or a parameter has an unknown value.
+    ImportError
+        If pandas is not installed.
+
+    Warns
+    -----
+    UserWarning
+        If rows have a conversion without a click.
+
+    Notes
+    -----
+    The publisher's files have a value beside each id, such as a logarithm of a count,
+    which is left out.
+
+    The publisher's files are read line by line. The ids, and the common features of
+    the rows that are read, are in memory until the end.
+
+    References
+    ----------
+    Xiao Ma, Liqin Zhao, Guan Huang, Zhi Wang, Zelin Hu, Xiaoqiang Zhu, Kun Gai, "Entire
+    Space Multi-Task Model: An Effective Approach for Estimating Post-Click Conversion
+    Rate", SIGIR 2018, arXiv 1804.07931.
+
+    Examples
+    --------
+    >>> import os
+    >>> from pathlib import Path
+    >>> from sk_pwiser.datasets import load_ali_ccp
+    >>> folder = Path(os.environ.get("SK_PWISER_DATA", ".")) / "ali_ccp"
+    >>> if folder.is_dir():  # contains the downloaded files
+    ...     train = load_ali_ccp(folder, subset="train", n_rows=10**6)
+    ...     X, Y = train.data, train.target
+    """
+    pandas = import_pandas("load_ali_ccp")
+    multi_valued = [str(name) for name in multi_valued]
+    if unknown := sorted(set(multi_valued) - set(FIELDS)):
+        raise ValueError(
+            f"multi_valued must hold fields of Ali-CCP, {FIELDS}; got {unknown}."
+        )
+    parts = ["train", "test"] if subset == "all" else [subset]
+    # A missing file raises before the first file is read.
+    files = [find_files(path, part) for part in parts]
+    if len({len(found) for found in files}) > 1:
+        raise ValueError(
+            f"The parts of Ali-CCP in {str(path)!r} have different forms: "
+            f"{', '.join(str(found[0]) for found in files)}. Read one subset at a time."
+        )
+    if len(files[0]) == 1:
+        data, lists, target, sizes = _read_processed(pandas, files, n_rows)
+    else:
+        data, lists, target, sizes = _read_raw(pandas, files, multi_valued, n_rows)
+    return Bunch(
+        data=data,
+        lists=lists,
+        target=target,
+        task_names=list(TASK_NAMES),
+        feature_names=list(data.columns),
+        is_test=np.repeat([part == "test" for part in parts], sizes),
+        n_unclicked_conversions=warn_unclicked(target, "load_ali_ccp"),
+        DESCR=DESCR,
+    )
+
+
+def find_files(path, part):
+    """Return the processed file of a part, or the publisher's two files."""
+    folders = ("", "ali_ccp/")
+    processed = find_first(path, [f"{folder}{part}.csv" for folder in folders])
+    if processed:
+        return [processed]
+    files = []
+    for name in (f"sample_skeleton_{part}.csv", f"common_features_{part}.csv"):
+        files.append(find_first(path, [f"{folder}{name}" for folder in folders]))
+        if files[-1] is None:
+            raise FileNotFoundError(
+                f"Neither {part}.csv nor {name} is in {str(path)!r} or its sub-folder "
+                f"'ali_ccp'. {DOWNLOAD}"
+            )
+    return files
+
+
+def _read_processed(pandas, files, n_rows):
+    """Return data, lists, target and the numbers of rows of the processed form."""
+    labels = ["click", "purchase"]
+    tables = []
+    for [file] in files:
+        columns = dict.fromkeys([*labels, *PROCESSED], "int64")
+        tables.append(read_csv(pandas, file, columns, n_rows=n_rows))
+        check_flags(tables[-1], labels, file)
+    rows = pandas.concat(tables, ignore_index=True) if len(tables) > 1 else tables[0]
+    target = rows[labels].rename(columns={"purchase": "conversion"})
+    data = rows[PROCESSED].astype("category")
+    return data, pandas.DataFrame(index=data.index), target, list(map(len, tables))
+
+
+def _read_raw(pandas, files, multi_valued, n_rows):
+    """Return data, lists, target and the numbers of rows of the publisher's files."""
+    table, labels = FieldTable(multi_valued), array("b")
+    sizes = [
+        read_part(skeleton, common, table, labels, n_rows=n_rows)
+        for skeleton, common in files
+    ]
+    data = pandas.DataFrame(
+        {name: as_category(pandas, ids) for name, ids in table.ids.items()}
+    )
+    lists = {
+        name: pandas.Series(cells, dtype=object, index=data.index)
+        for name, cells in table.lists.items()
+    }
+    target = pandas.DataFrame(
+        np.array(labels, dtype=np.int64).reshape(-1, 2), columns=TASK_NAMES
+    )
+    return data, pandas.DataFrame(lists, index=data.index), target, sizes

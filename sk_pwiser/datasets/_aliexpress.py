@@ -1,0 +1,235 @@
+"""Loader of AliExpress: search results, clicks and conversions in five countries."""
+
+import os
+import warnings
+
+import numpy as np
+from sklearn.utils import Bunch
+from sklearn.utils._param_validation import StrOptions, validate_params
+
+from sk_pwiser.datasets._csv import check_flags, read_csv
+from sk_pwiser.datasets._files import find_first, import_pandas, warn_unclicked
+
+COUNTRIES = ("ES", "FR", "NL", "RU", "US")
+TASK_NAMES = ["click", "conversion"]
+CATEGORICAL = [f"categorical_{number}" for number in range(1, 17)]
+NUMERICAL = [f"numerical_{number}" for number in range(1, 64)]
+FEATURES = [*CATEGORICAL, *NUMERICAL]
+# Positions in the publisher's files, from 1, of the columns that hold categories.
+USER_COLUMNS, USER_CATEGORIES = 33, (*range(2, 9), 32, 33)
+ITEM_COLUMNS, ITEM_CATEGORIES = 49, (19, 34, 35, 36, 40, 41, 42)
+DOWNLOAD = (
+    "Download AliExpress from https://tianchi.aliyun.com/dataset/74690 (files "
+    "XX_user_train, XX_item_train, XX_user_test and XX_item_test for the country XX), "
+    "or its processed form (a folder AliExpress_XX with train.csv and test.csv) from "
+    "https://github.com/easezyc/Multitask-Recommendation-Library."
+)
+DESCR = """AliExpress
+
+Results of searches in the shop AliExpress, one data set per country. `click` is 1 if
+the user clicked the result, `conversion` if the user also bought the item. Training and
+test rows are split by time. 16 features are categories and 63 are numbers; their
+meaning is not published.
+
+Pengcheng Li, Runze Li, Qing Da, An-Xiang Zeng, Lijun Zhang. Improving Multi-Scenario
+Learning to Rank in E-commerce by Exploiting Task Relationships in the Label Space.
+CIKM 2020. doi:10.1145/3340531.3412713
+"""
+
+
+@validate_params(
+    {
+        "path": [str, os.PathLike],
+        "country": [StrOptions(set(COUNTRIES))],
+        "subset": [StrOptions({"all", "train", "test"})],
+    },
+    prefer_skip_nested_validation=True,
+)
+def load_aliexpress(path, country, *, subset="all"):
+    """Load the AliExpress search results of a country, a funnel of two tasks.
+
+    Each row is an item in the results of a search. The first task is the click, the
+    second the conversion. Both the publisher's files and the processed form that most
+    publications use are read; if the folder contains both, the processed form is.
+
+    Parameters
+    ----------
+    path : str or os.PathLike
+        The folder of the country, or its parent. The processed form is `train.csv` and
+        `test.csv`, in a folder `AliExpress_NL` (or another country) or in
+        `aliexpress/AliExpress_NL`. The publisher's files are `NL_user_train` and so on,
+        as `.csv` or `.zip`.
+    country : {"ES", "FR", "NL", "RU", "US"}
+        The country.
+    subset : {"all", "train", "test"}, default="all"
+        Which rows to return; `"all"` returns the training rows, then the test rows.
+
+    Returns
+    -------
+    sklearn.utils.Bunch
+        Dictionary-like object with the following attributes.
+
+        data : DataFrame of shape (n_samples, 79)
+            The features: `categorical_1`, ... as `category`, `numerical_1`, ... as
+            float32. The search is not among them.
+        target : DataFrame of shape (n_samples, 2)
+            The labels 0 and 1, columns `click` and `conversion`.
+        task_names : list of str
+            `["click", "conversion"]`.
+        feature_names : list of str
+            Names of the columns of `data`.
+        is_test : ndarray of shape (n_samples,)
+            True in the test rows.
+        search_id : ndarray of shape (n_samples,)
+            The search of each row, for groups. The training and the test rows may use
+            the same number for different searches.
+        n_unclicked_conversions : int
+            Number of rows with a conversion and without a click.
+        DESCR : str
+            Description and source of the data.
+
+    Raises
+    ------
+    FileNotFoundError
+        If a file is not found.
+    ValueError
+        If a column is missing, a field cannot be read (the message names the file, the
+        line and the column), a label is not 0 or 1, or `country` or `subset` is
+        unknown.
+    ImportError
+        If pandas is not installed.
+
+    Warns
+    -----
+    UserWarning
+        If rows have a conversion without a click, which are kept, or if rows of an
+        item file are left out because the user file lacks their search.
+
+    Notes
+    -----
+    Categories of the processed form are integers, those of the publisher's files are
+    texts, and there empty fields are missing values. The publisher's columns are
+    numbered in the order of the files, user before item; the processed form may number
+    them differently.
+
+    References
+    ----------
+    Pengcheng Li, Runze Li, Qing Da, An-Xiang Zeng, Lijun Zhang, "Improving
+    Multi-Scenario Learning to Rank in E-commerce by Exploiting Task Relationships in
+    the Label Space", CIKM 2020, doi 10.1145/3340531.3412713.
+
+    Examples
+    --------
+    >>> import os
+    >>> from pathlib import Path
+    >>> from sk_pwiser.datasets import load_aliexpress
+    >>> folder = Path(os.environ.get("SK_PWISER_DATA", ".")) / "AliExpress_NL"
+    >>> if folder.is_dir():  # contains the downloaded files
+    ...     train = load_aliexpress(folder, "NL", subset="train")
+    ...     X, Y = train.data, train.target
+    """
+    pandas = import_pandas("load_aliexpress")
+    parts = ["train", "test"] if subset == "all" else [subset]
+    # A missing file raises before the first file is read.
+    files = [find_files(path, country, part) for part in parts]
+    tables = []
+    for found in files:
+        tables.append(_read(pandas, found))
+    sizes = [len(table) for table in tables]
+    rows = pandas.concat(tables, ignore_index=True) if len(tables) > 1 else tables[0]
+    del tables
+    target = rows[TASK_NAMES].copy()
+    data = rows[FEATURES].astype(dict.fromkeys(CATEGORICAL, "category"))
+    return Bunch(
+        data=data,
+        target=target,
+        task_names=list(TASK_NAMES),
+        feature_names=list(FEATURES),
+        is_test=np.repeat([part == "test" for part in parts], sizes),
+        search_id=rows["search_id"].to_numpy(copy=True),
+        n_unclicked_conversions=warn_unclicked(target, "load_aliexpress"),
+        DESCR=DESCR,
+    )
+
+
+def find_files(path, country, part):
+    """Return the processed file of a part, or the publisher's user and item files."""
+    folders = (f"AliExpress_{country}/", f"aliexpress/AliExpress_{country}/", "")
+    processed = find_first(path, [f"{folder}{part}.csv" for folder in folders])
+    if processed:
+        return [processed]
+    files = []
+    for table in ("user", "item"):
+        stems = [f"{code}_{table}_{part}" for code in (country, country.lower())]
+        names = [f"{s}.{suffix}" for s in stems for suffix in ("csv", "zip")]
+        files.append(find_first(path, [f + name for f in folders for name in names]))
+        if files[-1] is None:
+            raise FileNotFoundError(
+                f"Neither {folders[0]}{part}.csv nor {names[0]} is in {str(path)!r}. "
+                f"{DOWNLOAD}"
+            )
+    return files
+
+
+def _read(pandas, files):
+    """Return the search, the features and the labels of a part."""
+    if len(files) > 1:
+        return _read_raw(pandas, *files)
+    columns = {
+        "search_id": "int64",
+        **dict.fromkeys(CATEGORICAL, "int64"),
+        **dict.fromkeys(NUMERICAL, "float32"),
+        **dict.fromkeys(TASK_NAMES, "int64"),
+    }
+    rows = read_csv(pandas, files[0], columns)
+    check_flags(rows, TASK_NAMES, files[0])
+    return rows
+
+
+def _read_raw(pandas, user_file, item_file):
+    """Join the items to the searches of their users."""
+    n_user = len(USER_CATEGORIES)
+    n_numbers = USER_COLUMNS - 1 - n_user
+    users = _read_raw_table(
+        pandas, user_file, USER_COLUMNS, USER_CATEGORIES, (0, 0), has_label=False
+    )
+    items = _read_raw_table(
+        pandas, item_file, ITEM_COLUMNS, ITEM_CATEGORIES, (n_user, n_numbers)
+    )
+    repeated = users["search_id"].duplicated()
+    if repeated.any():
+        line = int(repeated.argmax()) + 1
+        raise ValueError(
+            f"{user_file}, line {line}: the search {users['search_id'][line - 1]!r} "
+            "occurs in an earlier line."
+        )
+    check_flags(items, ["label"], item_file, n_header_lines=0, values=(0, 1, 2))
+    rows = items.merge(users, on="search_id", how="inner", validate="m:1")
+    if lost := len(items) - len(rows):
+        # Four frames below the user's: `_read`, the loader and `validate_params`.
+        warnings.warn(
+            f"{lost} rows of {item_file} are left out, because {user_file} lacks their "
+            "search.",
+            UserWarning,
+            stacklevel=5,
+        )
+    label = rows.pop("label")
+    rows["click"] = (label >= 1).astype("int64")
+    rows["conversion"] = (label == 2).astype("int64")
+    return rows
+
+
+def _read_raw_table(pandas, file, n_columns, categories, counted, has_label=True):
+    """Read a file without a header, its features numbered on from `counted`."""
+    n_categories, n_numbers = counted
+    columns = {"search_id": "str"}
+    for position in range(2, n_columns + (not has_label)):
+        if position in categories:
+            n_categories += 1
+            columns[f"categorical_{n_categories}"] = "str"
+        else:
+            n_numbers += 1
+            columns[f"numerical_{n_numbers}"] = "float32"
+    if has_label:
+        columns["label"] = "int64"
+    return read_csv(pandas, file, columns, has_header=False, may_be_missing=True)
