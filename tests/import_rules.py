@@ -58,6 +58,7 @@ ROOMS = {
     "_training": Room(
         (*FAMILIES, "_table", "_utils", "model_selection"),
         (*LEARN, *TORCH, "skorch"),
+        ("optuna",),
     ),
     "_estimator": Room((*BELOW_ESTIMATOR, "_version"), (*LEARN, *TORCH), EXTRAS),
     "__init__": Room(("_estimator", "_version")),

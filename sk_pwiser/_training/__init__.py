@@ -8,6 +8,7 @@ from sk_pwiser._training._fit import TrainingResult, fit
 from sk_pwiser._training._fit_from import fit_from
 from sk_pwiser._training._input_mixup import InputMixup
 from sk_pwiser._training._optimizer import OPTIMIZERS
+from sk_pwiser._training._optuna_pruning import OptunaPruning
 from sk_pwiser._training._state import STATE_CLASSES, from_state, to_state
 
 __all__ = [
@@ -17,6 +18,7 @@ __all__ = [
     "Impressions",
     "InputMixup",
     "KeepOnInterrupt",
+    "OptunaPruning",
     "TrainingResult",
     "fit",
     "fit_from",

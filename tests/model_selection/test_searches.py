@@ -1,0 +1,203 @@
+"""Searches of scikit-learn and of Optuna over the estimator."""
+
+import sys
+
+import numpy as np
+import pytest
+from refusals import X, Y, small
+from scipy.stats import loguniform
+from sklearn.base import clone
+from sklearn.experimental import enable_halving_search_cv  # noqa: F401
+from sklearn.model_selection import (
+    GridSearchCV,
+    HalvingGridSearchCV,
+    RandomizedSearchCV,
+    StratifiedKFold,
+)
+
+from sk_pwiser.callbacks import OptunaPruning
+from sk_pwiser.metrics import ctcvr_auc_scorer, mean_auc_scorer
+from sk_pwiser.model_selection import FunnelStratifiedKFold
+
+FOLDS = FunnelStratifiedKFold(n_splits=2, random_state=0)
+
+
+def mean_score(params):
+    """Return the mean score over the folds, computed without a search."""
+    scores = []
+    for train, test in FOLDS.split(X, Y):
+        model = small(**params).fit(X.iloc[train], Y.iloc[train])
+        scores.append(model.score(X.iloc[test], Y.iloc[test]))
+    return np.mean(scores)
+
+
+def test_grid_search_scores_each_candidate_as_a_loop_does():
+    grid = {"lr": [0.001, 0.03], "network_params__bottom_units": [(4,)]}
+    search = GridSearchCV(
+        small(), grid, cv=FOLDS, scoring={"mean": mean_auc_scorer}, refit="mean"
+    ).fit(X, Y)
+    network_params = {"bottom_units": (4,), "tower_units": (4,)}
+    expected = [
+        mean_score({"lr": lr, "network_params": network_params}) for lr in grid["lr"]
+    ]
+    assert search.cv_results_["mean_test_mean"] == pytest.approx(expected, abs=1e-12)
+    assert search.best_params_["lr"] == grid["lr"][int(np.argmax(expected))]
+    assert search.predict_proba(X).shape == (len(X), 2)
+
+
+def test_randomized_search_draws_the_weight():
+    search = RandomizedSearchCV(
+        small(loss="pwiser"),
+        {"pwiser_weight": loguniform(0.01, 1.0)},
+        n_iter=2,
+        cv=FOLDS,
+        scoring=ctcvr_auc_scorer,
+        random_state=0,
+    ).fit(X, Y)
+    drawn = [params["pwiser_weight"] for params in search.cv_results_["params"]]
+    assert len(set(drawn)) == 2
+    assert search.best_estimator_.pwiser_weight == search.best_params_["pwiser_weight"]
+    assert np.isfinite(search.cv_results_["mean_test_score"]).all()
+
+
+def halving(cv, **params):
+    options = {"resource": "max_epochs", "min_resources": 1, "max_resources": 4}
+    return HalvingGridSearchCV(
+        small(),
+        {"lr": [0.0001, 0.001, 0.01, 0.03]},
+        factor=2,
+        cv=cv,
+        random_state=0,
+        **{**options, **params},
+    )
+
+
+def test_halving_over_epochs():
+    search = halving(FOLDS).fit(X, Y)
+    assert search.n_resources_ == [1, 2, 4]
+    assert search.n_candidates_ == [4, 2, 1]
+    assert search.best_estimator_.n_iter_ == 4
+    results = search.cv_results_
+    for lr, epochs, score in zip(
+        results["param_lr"],
+        results["n_resources"],
+        results["mean_test_score"],
+        strict=True,
+    ):
+        if epochs == 1:
+            expected = mean_score({"lr": lr, "max_epochs": 1})
+            assert score == pytest.approx(expected, abs=1e-12)
+
+
+@pytest.mark.parametrize("cv", [FunnelStratifiedKFold(2, shuffle=False), 2])
+def test_halving_without_a_seed_of_the_folds(cv):
+    first, second = (halving(cv, max_resources=2).fit(X, Y) for _ in range(2))
+    assert first.n_resources_ == [1, 2]
+    scores = [s.cv_results_["mean_test_score"] for s in (first, second)]
+    assert scores[0].tolist() == scores[1].tolist()
+
+
+def test_halving_over_rows():
+    search = halving(
+        FOLDS, resource="n_samples", min_resources=150, max_resources=300
+    ).fit(X, Y)
+    assert search.n_resources_ == [150, 300]
+
+
+@pytest.mark.parametrize("splitter", [FunnelStratifiedKFold, StratifiedKFold])
+def test_halving_refuses_folds_that_change(splitter):
+    with pytest.raises(ValueError, match="must yield consistent folds"):
+        halving(splitter(2, shuffle=True)).fit(X, Y)
+
+
+class Trial:
+    """Records the reported figures and prunes at an epoch."""
+
+    def __init__(self, prune_at=None):
+        self.reported, self.prune_at = [], prune_at
+
+    def report(self, value, step):
+        self.reported.append((step, value))
+
+    def should_prune(self):
+        return len(self.reported) == self.prune_at
+
+
+VALIDATED = {"early_stopping": "auc", "max_epochs": 4, "n_iter_no_change": 9}
+
+
+@pytest.mark.parametrize("monitor", ["valid_auc_mean", "valid_auc_click", "valid_loss"])
+def test_pruning_reports_the_figures_of_the_history(monitor):
+    pytest.importorskip("optuna")
+    trial = Trial()
+    callback = OptunaPruning(trial, monitor=monitor)
+    model = small(**VALIDATED, callbacks=[callback]).fit(X, Y)
+    figures = model.history_[:, monitor]
+    assert trial.reported == list(enumerate(figures, start=1))
+    assert callback.n_reported_ == len(figures) == 4
+    plain = small(**VALIDATED).fit(X, Y)
+    assert plain.predict_proba(X).tolist() == model.predict_proba(X).tolist()
+
+
+def test_a_pruned_fit_raises_and_the_earlier_fit_stays():
+    optuna = pytest.importorskip("optuna")
+    model = small(**VALIDATED).fit(X, Y)
+    before = model.predict_proba(X)
+    trial = Trial(prune_at=2)
+    model.set_params(callbacks=[OptunaPruning(trial)])
+    with pytest.raises(optuna.TrialPruned, match="epoch 2: valid_auc_mean is 0"):
+        model.fit(X, Y)
+    assert [step for step, _ in trial.reported] == [1, 2]
+    assert model.predict_proba(X).tolist() == before.tolist()
+
+
+@pytest.mark.parametrize(
+    ("params", "monitor"),
+    [(VALIDATED, "valid_auc"), ({}, "valid_auc_mean"), (VALIDATED, "epoch_")],
+)
+def test_the_monitored_column_must_exist(params, monitor):
+    pytest.importorskip("optuna")
+    model = small(**params, callbacks=[OptunaPruning(Trial(), monitor)])
+    match = f"monitor must be a column of the history, got '{monitor}'.*train_loss"
+    with pytest.raises(ValueError, match=match):
+        model.fit(X, Y)
+
+
+def test_the_extra_is_named(monkeypatch):
+    monkeypatch.setitem(sys.modules, "optuna", None)
+    model = small(**VALIDATED, callbacks=[OptunaPruning(Trial())])
+    with pytest.raises(ImportError, match=r"sk_pwiser\[optuna\]"):
+        model.fit(X, Y)
+
+
+def test_a_study_prunes_bad_trials():
+    optuna = pytest.importorskip("optuna")
+    optuna.logging.set_verbosity(optuna.logging.ERROR)
+
+    def objective(trial):
+        lr = trial.suggest_categorical("lr", [0.03, 1e-7])
+        model = small(**VALIDATED, lr=lr, callbacks=[OptunaPruning(trial)])
+        return max(model.fit(X, Y).history_[:, "valid_auc_mean"])
+
+    # With one trial to compare with, the median is that trial's figure.
+    pruner = optuna.pruners.MedianPruner(n_startup_trials=1)
+    sampler = optuna.samplers.GridSampler({"lr": [0.03, 1e-7]}, seed=0)
+    study = optuna.create_study(direction="maximize", pruner=pruner, sampler=sampler)
+    for lr in (0.03, 1e-7):
+        study.enqueue_trial({"lr": lr})
+    study.optimize(objective, n_trials=2)
+    good, bad = study.trials
+    assert good.state == optuna.trial.TrialState.COMPLETE
+    assert len(good.intermediate_values) == 4
+    assert good.value == max(good.intermediate_values.values())
+    assert bad.state == optuna.trial.TrialState.PRUNED
+    assert 1 <= len(bad.intermediate_values) <= 4
+    assert study.best_params == {"lr": 0.03}
+
+
+def test_a_clone_reports_to_the_same_trial():
+    pytest.importorskip("optuna")
+    trial = Trial()
+    model = clone(small(**VALIDATED, callbacks=[OptunaPruning(trial)]))
+    model.fit(X, Y)
+    assert len(trial.reported) == 4
