@@ -1,15 +1,17 @@
 """Loader of KuaiRand-Pure: short-video impressions, clicks and engagement."""
 
 import os
+from pathlib import Path
 
 import numpy as np
 from sklearn.utils import Bunch
 from sklearn.utils._param_validation import StrOptions, validate_params
 
+from sk_pwiser.datasets._csv import check_flags, read_csv
 from sk_pwiser.datasets._files import (
     binary_labels,
     check_columns,
-    find_file,
+    find_first,
     import_pandas,
 )
 
@@ -19,11 +21,14 @@ IMPRESSION_FILES = {
     "train": "val_20220425_20220430.parquet",
     "test": "test_20220501_20220508.parquet",
 }
+# The publisher's file with the impressions of both parts, and the dates of the parts.
+LOG_FILE = "log_standard_4_22_to_5_08_pure.csv"
+DATES = {"train": (20220425, 20220430), "test": (20220501, 20220508)}
 DOWNLOAD = (
-    "Download KuaiRand-Pure from https://zenodo.org/records/10439422: the tables "
-    f"{USER_FILE} and {VIDEO_FILE} are used as published, {IMPRESSION_FILES['train']} "
-    f"and {IMPRESSION_FILES['test']} are the impressions of those days in "
-    "log_standard_4_22_to_5_08_pure.csv."
+    "Download KuaiRand-Pure from https://zenodo.org/records/10439422; the files "
+    f"{LOG_FILE}, {USER_FILE} and {VIDEO_FILE} are used as published. The impressions "
+    f"may also be Parquet files, {IMPRESSION_FILES['train']} and "
+    f"{IMPRESSION_FILES['test']}."
 )
 # The second label is 1 if the click and at least one of these columns are 1.
 SECOND_LABELS = {
@@ -104,8 +109,10 @@ def load_kuairand(path, second="engage", *, subset="all"):
     Parameters
     ----------
     path : str or os.PathLike
-        The folder with the files, or the parent of a folder `kuairand_pure` with
-        them.
+        The folder with the files, or the parent of a folder `kuairand_pure`, `data` or
+        `KuaiRand-Pure/data` with them. The impressions are read from the publisher's
+        csv file `log_standard_4_22_to_5_08_pure.csv`, or from Parquet files with the
+        impressions of a part; if a folder has both, from the Parquet files.
     second : {"engage", "long"}, default="engage"
         The second task: `engage` is a click with a like, follow, comment, forward or
         visit of the author's profile; `long` is a click with a long view.
@@ -145,6 +152,12 @@ def load_kuairand(path, second="engage", *, subset="all"):
     ImportError
         If pandas or pyarrow is not installed.
 
+    Notes
+    -----
+    The parts are selected by the publisher's `date`: 2022-04-25 to 2022-04-30 are
+    training rows, 2022-05-01 to 2022-05-08 test rows. Earlier days of the csv file are
+    left out. Its rows are returned in the order of their time.
+
     References
     ----------
     Chongming Gao, Shijun Li, Yuan Zhang, Jiawei Chen, Biao Li, Wenqiang Lei, Peng
@@ -162,15 +175,14 @@ def load_kuairand(path, second="engage", *, subset="all"):
     """
     pandas = import_pandas("load_kuairand", parquet=True)
     parts = ["train", "test"] if subset == "all" else [subset]
-    names = [USER_FILE, VIDEO_FILE, *(IMPRESSION_FILES[part] for part in parts)]
     # A missing file raises before the first file is read.
-    files = [
-        find_file(path, name, inside="kuairand_pure", download=DOWNLOAD)
-        for name in names
+    folder, *logs = _find_files(path, parts)
+    users = _read_table(pandas, folder / USER_FILE, "user_id", USER_FEATURES)
+    videos = _read_table(pandas, folder / VIDEO_FILE, "video_id", VIDEO_FEATURES)
+    logs = [
+        _read_impressions(pandas, log, second, part)
+        for log, part in zip(logs, parts, strict=True)
     ]
-    users = _read_table(pandas, files[0], "user_id", USER_FEATURES)
-    videos = _read_table(pandas, files[1], "video_id", VIDEO_FEATURES)
-    logs = [_read_impressions(pandas, file, second) for file in files[2:]]
     rows = pandas.concat(logs, ignore_index=True)
     data = _features(rows, users, videos)
     return Bunch(
@@ -182,6 +194,22 @@ def load_kuairand(path, second="engage", *, subset="all"):
         time_ms=rows["time_ms"].to_numpy(copy=True),
         DESCR=DESCR,
     )
+
+
+def _find_files(path, parts):
+    """Return the folder with the tables, and the file with each part's impressions."""
+    folders = ("", "kuairand_pure/", "data/", "KuaiRand-Pure/data/")
+    users = find_first(path, [folder + USER_FILE for folder in folders])
+    folder = Path(path).expanduser() if users is None else users.parent
+    logs = [find_first(folder, [IMPRESSION_FILES[part], LOG_FILE]) for part in parts]
+    required = [USER_FILE, VIDEO_FILE]
+    required += [
+        IMPRESSION_FILES[p] for p, log in zip(parts, logs, strict=True) if not log
+    ]
+    for name in required:
+        if not (folder / name).is_file():
+            raise FileNotFoundError(f"{name!r} is not in {str(folder)!r}. {DOWNLOAD}")
+    return [folder, *logs]
 
 
 def _read_table(pandas, file, key, features):
@@ -207,12 +235,18 @@ def _as_category(column):
     return column
 
 
-def _read_impressions(pandas, file, second):
+def _read_impressions(pandas, file, second, part):
     """Read the keys, the context and the two nested labels of the impressions."""
-    rows = pandas.read_parquet(file, engine="pyarrow")
     keys = ["user_id", "video_id", "tab", "hourmin", "time_ms"]
     labels = ["is_click", *SECOND_LABELS[second]]
-    check_columns(rows, [*keys, *labels], file.name)
+    if file.name == LOG_FILE:
+        rows = read_csv(pandas, file, dict.fromkeys(["date", *keys, *labels], "int64"))
+        check_flags(rows, labels, file)
+        rows = rows[rows["date"].between(*DATES[part])]
+        rows = rows.sort_values("time_ms", kind="stable", ignore_index=True)
+    else:
+        rows = pandas.read_parquet(file, engine="pyarrow")
+        check_columns(rows, [*keys, *labels], file.name)
     feedback = binary_labels(rows, labels, file.name)
     rows = rows[keys].astype("int64")
     rows["hour"] = rows["hourmin"] // 100

@@ -266,6 +266,62 @@ def test_kuairand_raises_on_bad_options(parameters, message):
         load_kuairand(**{"path": ".", **parameters})
 
 
+LOG_FILE = "log_standard_4_22_to_5_08_pure.csv"
+
+
+@pytest.fixture
+def published(kuairand):
+    """Return a folder with the publisher's csv file, its rows, and the result."""
+    folder, _, _, train, test = kuairand
+    train["date"] = 20220425 + np.arange(len(train)) % 6
+    test["date"] = 20220501 + np.arange(len(test)) % 8
+    early = train.iloc[:7].assign(date=20220424)
+    for name, rows in [(TRAIN_FILE, train), (TEST_FILE, test)]:
+        rows.to_parquet(folder / name)
+    expected = load_kuairand(folder)
+    for name in (TRAIN_FILE, TEST_FILE):
+        (folder / name).unlink()
+    names = ["user_id", "video_id", "date", "hourmin", "time_ms", "is_click"]
+    names += [*ENGAGEMENTS, "long_view", "tab", "is_rand"]
+    log = pandas.concat([test, early, train])[names].sample(frac=1, random_state=0)
+    log = log.reset_index(drop=True)
+    log.to_csv(folder / LOG_FILE, index=False)
+    return folder, log, expected
+
+
+def test_kuairand_splits_the_published_file_by_date(published, tmp_path):
+    folder, _, expected = published
+    bunch = load_kuairand(folder)
+    pandas.testing.assert_frame_equal(bunch.data, expected.data)
+    pandas.testing.assert_frame_equal(bunch.target, expected.target)
+    assert_array_equal(bunch.time_ms, expected.time_ms)
+    assert_array_equal(bunch.is_test, expected.is_test)
+    test = load_kuairand(folder, subset="test")
+    assert_array_equal(test.time_ms, expected.time_ms[expected.is_test])
+    # The folders in which the archive of the publisher unpacks.
+    (tmp_path / "KuaiRand-Pure").mkdir()
+    folder.rename(tmp_path / "KuaiRand-Pure" / "data")
+    for path in (tmp_path, tmp_path / "KuaiRand-Pure"):
+        assert len(load_kuairand(path).data) == 65
+
+
+@pytest.mark.parametrize(
+    ("column", "value", "message"),
+    [
+        ("is_like", "2", "line 6: column 'is_like' must hold 0 or 1, found .*2"),
+        ("tab", "x", "line 6: column 'tab' must hold a whole number, found 'x'"),
+        ("time_ms", "", "line 6: column 'time_ms' must hold a whole number, found ''"),
+    ],
+)
+def test_kuairand_faults_name_file_and_line(published, column, value, message):
+    folder, log, _ = published
+    log = log.astype(str)
+    log.loc[4, column] = value
+    log.to_csv(folder / LOG_FILE, index=False)
+    with pytest.raises(ValueError, match=rf"{LOG_FILE}, {message}"):
+        load_kuairand(folder)
+
+
 @pytest.mark.parametrize("package", ["pandas", "pyarrow"])
 def test_kuairand_names_the_extra(monkeypatch, package):
     monkeypatch.setitem(sys.modules, package, None)
