@@ -36,8 +36,7 @@ class OptunaPruning(Callback):  # type: ignore[misc]
     ImportError
         If Optuna is not installed.
     ValueError
-        In `fit`, if the history has no column `monitor`, or if the estimator is cloned
-        with this callback.
+        In `fit`, if the history has no column `monitor`.
 
     Notes
     -----

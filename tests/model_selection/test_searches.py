@@ -61,10 +61,10 @@ def test_randomized_search_draws_the_weight():
 
 
 def halving(cv, **params):
-    options = {"resource": "max_epochs", "min_resources": 1, "max_resources": 4}
+    options = {"resource": "max_epochs", "min_resources": 1, "max_resources": 2}
     return HalvingGridSearchCV(
         small(),
-        {"lr": [0.0001, 0.001, 0.01, 0.03]},
+        {"lr": [0.001, 0.03]},
         factor=2,
         cv=cv,
         random_state=0,
@@ -74,9 +74,9 @@ def halving(cv, **params):
 
 def test_halving_over_epochs():
     search = halving(FOLDS).fit(X, Y)
-    assert search.n_resources_ == [1, 2, 4]
-    assert search.n_candidates_ == [4, 2, 1]
-    assert search.best_estimator_.n_iter_ == 4
+    assert search.n_resources_ == [1, 2]
+    assert search.n_candidates_ == [2, 1]
+    assert search.best_estimator_.n_iter_ == 2
     results = search.cv_results_
     for lr, epochs, score in zip(
         results["param_lr"],
@@ -91,7 +91,7 @@ def test_halving_over_epochs():
 
 @pytest.mark.parametrize("cv", [FunnelStratifiedKFold(2, shuffle=False), 2])
 def test_halving_without_a_seed_of_the_folds(cv):
-    first, second = (halving(cv, max_resources=2).fit(X, Y) for _ in range(2))
+    first, second = (halving(cv).fit(X, Y) for _ in range(2))
     assert first.n_resources_ == [1, 2]
     scores = [s.cv_results_["mean_test_score"] for s in (first, second)]
     assert scores[0].tolist() == scores[1].tolist()
