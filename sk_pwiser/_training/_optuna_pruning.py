@@ -40,8 +40,9 @@ class OptunaPruning(Callback):  # type: ignore[misc]
 
     Notes
     -----
-    A trial has one sequence of figures. In a cross-validation within a trial, give the
-    callback to the first fold only, or report the means of the folds without it.
+    A clone of the estimator reports to the same trial. A trial has one sequence of
+    figures. In a cross-validation within a trial, give the callback to the first fold
+    only, or report the means of the folds without it.
 
     References
     ----------
@@ -67,6 +68,14 @@ class OptunaPruning(Callback):  # type: ignore[misc]
     def __init__(self, trial: Any, monitor: str = "valid_auc_mean") -> None:
         self.trial = trial
         self.monitor = monitor
+
+    def __deepcopy__(self, memo: dict[int, Any]) -> "OptunaPruning":
+        # A copied trial would report to a copy of the study, whose pruner sees no
+        # figures of other trials.
+        return self.__sklearn_clone__()
+
+    def __sklearn_clone__(self) -> "OptunaPruning":
+        return type(self)(self.trial, self.monitor)
 
     def on_train_begin(self, net: NeuralNet, **kwargs: Any) -> None:
         """Check that Optuna is installed.

@@ -1,5 +1,6 @@
 """Searches of scikit-learn and of Optuna over the estimator."""
 
+import copy
 import sys
 
 import numpy as np
@@ -195,9 +196,10 @@ def test_a_study_prunes_bad_trials():
     assert study.best_params == {"lr": 0.03}
 
 
-def test_a_clone_reports_to_the_same_trial():
+@pytest.mark.parametrize("copy_of", [clone, copy.deepcopy])
+def test_a_copy_reports_to_the_same_trial(copy_of):
     pytest.importorskip("optuna")
     trial = Trial()
-    model = clone(small(**VALIDATED, callbacks=[OptunaPruning(trial)]))
+    model = copy_of(small(**VALIDATED, callbacks=[OptunaPruning(trial)]))
     model.fit(X, Y)
     assert len(trial.reported) == 4
