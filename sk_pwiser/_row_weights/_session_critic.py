@@ -40,7 +40,8 @@ class SessionCriticWeights(BaseEstimator):
     Parameters
     ----------
     base_estimator : estimator
-        The first model, with `fit(X, Y)` and `predict_proba`. A clone of it is fitted.
+        The first model, with `fit(X, Y)` and `predict_proba`. A clone of it is fitted;
+        a model that is fitted already, in scikit-learn's `FrozenEstimator`, is not.
         `predict_proba` returns an array of shape `(n_samples, n_tasks)`, or what
         scikit-learn's classifiers return: `(n_samples, 2)` for 1-D labels, or a list of
         such arrays.

@@ -9,6 +9,7 @@ from sklearn.base import BaseEstimator, ClassifierMixin, clone
 from sklearn.dummy import DummyClassifier
 from sklearn.ensemble import RandomForestClassifier
 from sklearn.exceptions import ConvergenceWarning, NotFittedError
+from sklearn.frozen import FrozenEstimator
 from sklearn.linear_model import LinearRegression, LogisticRegression
 from sklearn.multioutput import MultiOutputClassifier
 from sklearn.tree import DecisionTreeRegressor
@@ -243,6 +244,15 @@ def test_weights_without_strength_reproduce_the_plain_fit_to_the_bit():
     weights = maker.set_params(lam=2).weights(X)
     changed = small().fit(X, Y, sample_weight=weights).predict_proba(X)
     assert not np.allclose(changed, plain, rtol=1e-3)
+
+
+def test_a_frozen_first_model_is_not_fitted_again():
+    X, Y, user = frame()
+    first = small().fit(X, Y)
+    maker = SessionCriticWeights(small(), target="return", random_state=0)
+    expected = maker.fit(X, Y, groups=user).weights(X)
+    maker.set_params(base_estimator=FrozenEstimator(first.set_params(max_epochs=9)))
+    assert_array_equal(maker.fit(X, Y, groups=user).weights(X), expected)
 
 
 def test_polars_gives_the_same_as_pandas():
