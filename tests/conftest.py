@@ -1,6 +1,7 @@
 import copy
 import os
 import random
+import signal
 
 import hypothesis
 import numpy as np
@@ -34,6 +35,13 @@ def device():
       then call `.cpu()` before `.numpy()`.
     """
     return DEVICE
+
+
+@pytest.fixture(scope="session", autouse=True)
+def _interrupts():
+    """Let tests raise interrupts, which a job in the background of a shell ignores."""
+    if signal.getsignal(signal.SIGINT) is signal.SIG_IGN:
+        signal.signal(signal.SIGINT, signal.default_int_handler)
 
 
 @pytest.fixture(scope="session", autouse=True)

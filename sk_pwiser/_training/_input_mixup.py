@@ -83,6 +83,10 @@ class InputMixup(Callback):  # type: ignore[misc]
         inputs["sample_weight"] = weight.lerp(weight[self.partners], self.lam)
         y.copy_(weighted / inputs["sample_weight"].unsqueeze(1))
 
+    def on_batch_end(self, net: NeuralNet, **kwargs: Any) -> None:
+        """Mix no inputs that are computed between the batches."""
+        self.partners = None
+
     def mix_inputs(self, _module: nn.Module, _args: Any, inputs: Tensor) -> Tensor:
         """Return mixed inputs, `(batch, width)` or `(n_tables, batch, width)`."""
         if self.partners is None:

@@ -190,6 +190,7 @@ class _OneTask(TaskView):
 # Checks that do not apply, and why.
 LEFT_OUT = {
     "check_sample_weight_equivalence_on_dense_data": "see test_common.py",
+    "check_sample_weight_equivalence_on_sparse_data": "see test_common.py",
     "check_supervised_y_2d": "asks for a warning, but a column is a table of one task",
 }
 

@@ -114,10 +114,10 @@ def test_a_failed_update_restores_the_large_table():
     def fail(*args, **kwargs):
         raise RuntimeError("after the steps")
 
-    model.net_._check_finite, check = fail, model.net_._check_finite
+    model.net_._check_last_step, check = fail, model.net_._check_last_step
     with pytest.raises(RuntimeError, match="after the steps"):
         model.partial_fit(X, Y)
-    model.net_._check_finite = check
+    model.net_._check_last_step = check
     assert_array_equal(model.predict_proba(X), before)
     after = [float(s["step"]) for s in model.net_.optimizer_.state.values()]
     assert after == n_steps
