@@ -44,7 +44,7 @@ class Access:
 
         Parameters
         ----------
-        X : {DataFrame, array-like} of shape (n_samples, n_features)
+        X : {DataFrame, array-like, sparse matrix} of shape (n_samples, n_features)
             Impressions.
 
         Returns
@@ -70,7 +70,7 @@ class Access:
 
         Parameters
         ----------
-        X : {DataFrame, array-like} of shape (n_samples, n_features)
+        X : {DataFrame, array-like, sparse matrix} of shape (n_samples, n_features)
             Impressions.
 
         Returns
@@ -99,7 +99,7 @@ class Access:
 
         Parameters
         ----------
-        X : {DataFrame, array-like} of shape (n_samples, n_features)
+        X : {DataFrame, array-like, sparse matrix} of shape (n_samples, n_features)
             Impressions.
 
         Returns

@@ -16,8 +16,11 @@ class Fitting:
 
         Parameters
         ----------
-        X : {DataFrame, array-like} of shape (n_samples, n_features)
-            Impressions. Missing values are allowed, infinite ones are not.
+        X : {DataFrame, array-like, sparse matrix} of shape (n_samples, n_features)
+            Impressions: a pandas or polars DataFrame, a polars LazyFrame, a
+            `pyarrow.Table`, an array, or a sparse matrix of SciPy; see :ref:`inputs`
+            for how their columns are read. Missing values are allowed, infinite ones
+            are not.
         Y : array-like of shape (n_samples, n_tasks) or (n_samples,)
             Labels: 0 or 1, tasks in the order of the funnel. With one task, any two
             labels. Those of tasks after the first may be missing if
@@ -101,7 +104,7 @@ class Fitting:
 
         Parameters
         ----------
-        X : {DataFrame, array-like} of shape (n_samples, n_features)
+        X : {DataFrame, array-like, sparse matrix} of shape (n_samples, n_features)
             Impressions.
         Y : array-like of shape (n_samples, n_tasks) or (n_samples,)
             Labels: 0 or 1.

@@ -30,7 +30,7 @@ class Predictions:
 
         Parameters
         ----------
-        X : {DataFrame, array-like} of shape (n_samples, n_features)
+        X : {DataFrame, array-like, sparse matrix} of shape (n_samples, n_features)
             Impressions.
 
         Returns
@@ -54,7 +54,7 @@ class Predictions:
 
         Parameters
         ----------
-        X : {DataFrame, array-like} of shape (n_samples, n_features)
+        X : {DataFrame, array-like, sparse matrix} of shape (n_samples, n_features)
             Impressions.
 
         Returns
@@ -73,7 +73,7 @@ class Predictions:
 
         Parameters
         ----------
-        X : {DataFrame, array-like} of shape (n_samples, n_features)
+        X : {DataFrame, array-like, sparse matrix} of shape (n_samples, n_features)
             Impressions.
 
         Returns
@@ -103,7 +103,7 @@ class Predictions:
 
         Parameters
         ----------
-        X : {DataFrame, array-like} of shape (n_samples, n_features)
+        X : {DataFrame, array-like, sparse matrix} of shape (n_samples, n_features)
             Impressions.
         Y : array-like of shape (n_samples, n_tasks) or (n_samples,)
             True labels. With `missing_labels="ignore"`, those of tasks after the first

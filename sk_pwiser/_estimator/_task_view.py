@@ -79,7 +79,7 @@ class TaskView(ClassifierMixin, MetaEstimatorMixin, BaseEstimator):
 
         Parameters
         ----------
-        X : {DataFrame, array-like} of shape (n_samples, n_features)
+        X : {DataFrame, array-like, sparse matrix} of shape (n_samples, n_features)
             Impressions.
         y : array-like of shape (n_samples, n_tasks) or (n_samples,)
             Labels of all tasks; or the labels of this task, if `tasks` has those of
@@ -209,7 +209,7 @@ class TaskView(ClassifierMixin, MetaEstimatorMixin, BaseEstimator):
 
         Parameters
         ----------
-        X : {DataFrame, array-like} of shape (n_samples, n_features)
+        X : {DataFrame, array-like, sparse matrix} of shape (n_samples, n_features)
             Impressions.
 
         Returns
@@ -226,7 +226,7 @@ class TaskView(ClassifierMixin, MetaEstimatorMixin, BaseEstimator):
 
         Parameters
         ----------
-        X : {DataFrame, array-like} of shape (n_samples, n_features)
+        X : {DataFrame, array-like, sparse matrix} of shape (n_samples, n_features)
             Impressions.
 
         Returns
@@ -248,7 +248,7 @@ class TaskView(ClassifierMixin, MetaEstimatorMixin, BaseEstimator):
 
         Parameters
         ----------
-        X : {DataFrame, array-like} of shape (n_samples, n_features)
+        X : {DataFrame, array-like, sparse matrix} of shape (n_samples, n_features)
             Impressions.
 
         Returns
@@ -264,7 +264,7 @@ class TaskView(ClassifierMixin, MetaEstimatorMixin, BaseEstimator):
 
         Parameters
         ----------
-        X : {DataFrame, array-like} of shape (n_samples, n_features)
+        X : {DataFrame, array-like, sparse matrix} of shape (n_samples, n_features)
             Impressions.
         y : array-like of shape (n_samples,) or (n_samples, n_tasks)
             Labels of the task, or of all tasks. From the latter, "cvr" selects the
