@@ -7,8 +7,8 @@ import torch
 from sk_pwiser._training._dataset import Impressions
 from sk_pwiser._training._net import MultiTaskNet
 
-# Rows that are looked at: few enough that their cost is below 1 % of training, at about
-# a third of a step's cost per row, and enough to tell the share from noise.
+# Rows that are looked at: few beside those that training has seen, and enough to tell
+# the share from noise.
 MAX_ROWS, MIN_ROWS = 2_000, 200
 ROWS_PER_TRAINED_ROW = 0.02
 

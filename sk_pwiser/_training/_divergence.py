@@ -10,6 +10,7 @@ from torch import Tensor, nn
 
 from sk_pwiser._training._batch_samplers import BatchIterator
 from sk_pwiser._training._dataset import Impressions
+from sk_pwiser._training._lazy_adam import sparse_tables
 from sk_pwiser._training._settings import Settings
 from sk_pwiser.networks import NetworkOutput
 
@@ -55,8 +56,6 @@ class LossCheck:
         self.impressions = impressions
         self.device = device
         self.first: Tensor | None = None
-        # Set if a penalty that starts at 0 may grow, such as that of a fine-tuning.
-        self.has_penalty = False
         self.n_epochs = 0
 
     def observe(self, loss: Tensor) -> None:
@@ -74,8 +73,6 @@ class LossCheck:
         is_last : bool, default=False
             Whether it is that after the last step, over the first `LAST_ROWS` rows.
         """
-        if self.has_penalty:
-            return None
         self.n_epochs += not is_last
         ratio = LATER if is_last or self.n_epochs > 1 else FIRST_EPOCH
         assert self.first is not None
@@ -113,6 +110,19 @@ class LossCheck:
             if n_seen >= n_rows:
                 break
         return loss / n_seen
+
+
+def changed_weights(
+    network: nn.Module, optimizer: torch.optim.Optimizer
+) -> Iterator[Tensor]:
+    """Yield what training may have changed: in an update, only rows of tables."""
+    undo_log = getattr(optimizer, "undo_log", None)
+    if undo_log is None:
+        yield from network.parameters()
+        return
+    tables = set(sparse_tables(network))
+    yield from (p for p in network.parameters() if p not in tables)
+    yield from (table[rows] for table, rows, *_ in undo_log)
 
 
 def advice(settings: Settings) -> str:

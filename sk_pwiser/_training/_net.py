@@ -1,7 +1,6 @@
 """The private skorch net: the training loop and its history."""
 
 import warnings
-from collections.abc import Iterator
 from contextlib import AbstractContextManager
 from itertools import chain
 from typing import Any, NamedTuple
@@ -17,7 +16,7 @@ from sk_pwiser._training._auc import task_aucs
 from sk_pwiser._training._batch_samplers import BatchIterator
 from sk_pwiser._training._callbacks import KeepOnInterrupt, asks_to_stop
 from sk_pwiser._training._dataset import Batch, Impressions
-from sk_pwiser._training._divergence import LAST_ROWS, LossCheck
+from sk_pwiser._training._divergence import LAST_ROWS, LossCheck, changed_weights
 from sk_pwiser._training._lazy_adam import sparse_tables
 from sk_pwiser._training._progress_bar import BatchProgressBar
 from sk_pwiser._training._weight_average import WeightAverage
@@ -67,6 +66,9 @@ class MultiTaskNet(NeuralNet):  # type: ignore[misc]
     **kwargs : dict
         Parameters of :class:`skorch.NeuralNet`.
     """
+
+    # Whether training raises if a finite loss is far above the one that it starts from.
+    checks_losses = True
 
     def __init__(
         self,
@@ -166,8 +168,9 @@ class MultiTaskNet(NeuralNet):  # type: ignore[misc]
             tables = sparse_tables(self.module_)
             average = WeightAverage(self.module_, self.average_decay, tables)
         datasets = {"dataset_train": X.train, "dataset_valid": X.valid}
-        check = LossCheck(self.criterion_, X.train, torch.device(self.device))
-        check.has_penalty = bool(self.module_._forward_hooks)
+        check = None
+        if self.checks_losses:
+            check = LossCheck(self.criterion_, X.train, torch.device(self.device))
         keeper = self._keeper()
         n_complete = 0
         try:
@@ -231,7 +234,9 @@ class MultiTaskNet(NeuralNet):  # type: ignore[misc]
             del self.history[n_epochs:]
             self.criterion_.train().pop_epoch_record()
 
-    def _check_last_step(self, impressions: Impressions, check: LossCheck) -> None:
+    def _check_last_step(
+        self, impressions: Impressions, check: LossCheck | None
+    ) -> None:
         """Raise if training diverged in the last step: its loss was computed before.
 
         Raises
@@ -247,27 +252,18 @@ class MultiTaskNet(NeuralNet):  # type: ignore[misc]
         with torch.no_grad():
             # A sum is not finite if an entry is not, and several times faster to
             # compute than isfinite of every entry.
-            weights = self._changed_weights()
+            weights = changed_weights(self.module_, self.optimizer_)
             sums = [values.sum() for values in (step["y_pred"], *weights)]
         if not bool(torch.stack(sums).isfinite().all()):
             raise self._diverged("its last step left non-finite weights")
-        excess = check.excess(step["loss"].item(), is_last=True)
+        loss = step["loss"].item()
+        excess = None if check is None else check.excess(loss, is_last=True)
         if excess is not None:
             raise self._diverged(f"the loss after the last step is {excess}")
 
     def _diverged(self, what: str) -> ValueError:
         epoch = self.history[-1, "epoch"]
         return ValueError(f"Training diverged in epoch {epoch}: {what}. {self.advice}")
-
-    def _changed_weights(self) -> Iterator[Tensor]:
-        """Yield what training may have changed: in an update, only rows of tables."""
-        undo_log = getattr(self.optimizer_, "undo_log", None)
-        if undo_log is None:
-            yield from self.module_.parameters()
-            return
-        tables = set(sparse_tables(self.module_))
-        yield from (p for p in self.module_.parameters() if p not in tables)
-        yield from (table[rows] for table, rows, *_ in undo_log)
 
     def run_single_epoch(
         self,

@@ -63,8 +63,7 @@ def to_onnx(estimator, path, *, inputs="encoded"):
     Notes
     -----
     The network is exported by the TorchScript-based exporter of PyTorch. PyTorch has
-    deprecated it, but it needs no package beside onnx, and is available in every
-    version of PyTorch that this package supports.
+    deprecated it, but it needs no package beside onnx.
 
     The graph computes in float32, also if `precision="bfloat16"` was used in training.
 

@@ -12,11 +12,11 @@ from sk_pwiser.export._network import fitted_result, probability_network
 class Scorer:
     """Probabilities of rows that are dictionaries, as a server receives them.
 
-    A prediction for a DataFrame with one row spends most of its time on the DataFrame.
     A scorer looks category values up in dictionaries, and calls the network with no
-    training loop around it. It is a copy: later fits of the estimator do not change it.
-    It can be pickled, and contains no training data and no optimiser. Like every
-    pickle, its file must come from a trusted source.
+    training loop around it, which is faster than a DataFrame with one row. It is a
+    copy: later fits of the estimator do not change it. It can be pickled, and contains
+    no training data and no optimiser. Like every pickle, its file must come from a
+    trusted source.
 
     Parameters
     ----------

@@ -32,7 +32,7 @@ def l2_sp(weight, net, rows, included, seed):
         parameters = dict(network.named_parameters())
         return weight * l2_sp_penalty(parameters, start, masks)
 
-    with _penalised(network, penalty, reads_features=False):
+    with _penalised(net, penalty, reads_features=False):
         yield
 
 
@@ -44,7 +44,7 @@ def delta(weight, net, rows, included, seed):
     def penalty(inputs, features):
         return weight * distance_penalty(features, features_of(initial, inputs))
 
-    with _penalised(net.module_, penalty):
+    with _penalised(net, penalty):
         yield
 
 
@@ -55,7 +55,7 @@ def bss(weight, net, rows, included, seed):
     def penalty(_inputs, features):
         return weight * spectral_penalty(features)
 
-    with _penalised(net.module_, penalty):
+    with _penalised(net, penalty):
         yield
 
 
@@ -74,7 +74,7 @@ def tred(weight, net, rows, included, seed):
         reference = gates * features_of(initial, inputs)
         return weight * distance_penalty(features, reference)
 
-    with _penalised(net.module_, penalty):
+    with _penalised(net, penalty):
         yield
 
 
@@ -242,8 +242,12 @@ def _flat(features, n_rows):
 
 
 @contextmanager
-def _penalised(network, penalty, reads_features=True):
-    """Add a penalty to the extra losses of a network in training."""
+def _penalised(net, penalty, reads_features=True):
+    """Add a penalty to the extra losses of the network in training.
+
+    The penalty starts at 0 and grows, which is no divergence.
+    """
+    network = net.module_
 
     def add(module, inputs, output):
         n_rows = len(inputs[0])
@@ -259,9 +263,11 @@ def _penalised(network, penalty, reads_features=True):
     recorder = _recording(network) if reads_features else _nothing()
     with recorder as recorded:
         hook = network.register_forward_hook(add)
+        net.checks_losses = False
         try:
             yield
         finally:
+            net.checks_losses = True
             hook.remove()
 
 
