@@ -11,8 +11,7 @@ MIN_VALUES = 100
 # prices have a long tail with large gaps.
 MIN_COVERAGE = 0.5
 # Share of neighbouring numbers of which one is at least twice as frequent as the other,
-# and not by chance. It was 0.23 or more for the ids of real impressions, and below 0.05
-# for ages, counts, prices and times, whose frequencies change gradually.
+# and not by chance. The frequencies of ages, counts and prices change gradually.
 MIN_UNEQUAL = 0.1
 # Rounded amounts, such as times of the day, are frequent at multiples of five or ten:
 # numbers at these distances are more alike than neighbours, those of codes are not.

@@ -15,10 +15,8 @@ from sk_pwiser._training._settings import Settings
 from sk_pwiser.networks import NetworkOutput
 
 # Largest ratios of a loss to the loss that training starts from. The first steps of
-# Adam and RMSprop may overshoot: with lr=0.1 and Adam the first epoch's mean is 15
-# times as large, with lr=0.03 and RMSprop 600 times, and both recover in the second.
-# Runs whose first epoch is 10,000 times as large, or whose second is still 40 times,
-# do not: they rank at random.
+# Adam and RMSprop may overshoot by orders of magnitude and recover within the first
+# epoch, whose mean they raise. Training that has not recovered after it does not.
 FIRST_EPOCH, LATER = 1_000.0, 10.0
 
 # Rows on which the loss after the last step is computed, and those on which that of
