@@ -43,10 +43,10 @@ import numpy as np
 import pandas as pd
 from sklearn.metrics import roc_auc_score
 
-from sk_pwiser import MultiTaskCTRCVRClassifier, transfer
+from sk_pwiser import MultiTaskCTRCVRClassifier
 from sk_pwiser.datasets import load_kuairand, make_ctr_cvr
 from sk_pwiser.model_selection import FunnelStratifiedKFold
-from sk_pwiser.transfer import fine_tune
+from sk_pwiser.transfer import distill, fine_tune, merge_estimators
 
 REGULARIZERS = (None, "l2_sp", "delta", "bss", "tred")
 WEIGHTS = {"l2_sp": 0.01, "delta": 0.01, "bss": 0.001, "tred": 0.01}
@@ -175,20 +175,13 @@ def methods(markets, source, members, rows, seed, scales):
             )
     fold = FunnelStratifiedKFold(5, random_state=seed)
     train, held_out = next(fold.split(X, Y))
-    if hasattr(transfer, "merge_estimators"):
-        tuned = [*members(), fine_tune_part(source, X, Y, train)]
-        yield (
-            "merged",
-            lambda: transfer.merge_estimators(
-                source, tuned, X.iloc[held_out], Y.iloc[held_out]
-            ),
-        )
-        if hasattr(transfer, "distill"):
-            student = estimator(seed, batch_size=BATCH_SIZE)
-            yield (
-                "distilled",
-                lambda: transfer.distill(tuned, X, weights=None, student=student),
-            )
+    tuned = [*members(), fine_tune_part(source, X, Y, train)]
+    yield (
+        "merged",
+        lambda: merge_estimators(source, tuned, X.iloc[held_out], Y.iloc[held_out]),
+    )
+    student = estimator(seed, batch_size=BATCH_SIZE)
+    yield "distilled", lambda: distill(tuned, X, weights=None, student=student)
 
 
 def fine_tune_part(source, X, Y, rows):
