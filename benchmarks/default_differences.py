@@ -55,6 +55,10 @@ COMPARISONS = {
         "weight halved": {"callbacks": [HalvedWeight(0.3)]},
         "weight 1 halved": {"callbacks": [HalvedWeight(1.0)]},
     },
+    "network": {
+        name: {"network": name, "loss": "bce"}
+        for name in ("shared_bottom", "mmoe", "ple", "aitm", "stem")
+    },
     "numeric_encoding": {
         "standard": {"numeric_encoding": "standard", "loss": "bce"},
         "quantile": {"numeric_encoding": "quantile", "loss": "bce"},
