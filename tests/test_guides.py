@@ -1,0 +1,61 @@
+"""The Python code of the user guide, of the front page and of the README runs.
+
+The blocks of a page run one after the other in one namespace, with at most two epochs
+per fit.
+"""
+
+import os
+import re
+import textwrap
+from pathlib import Path
+
+import pytest
+from guide_names import names_for
+
+from sk_pwiser import MultiTaskCTRCVRClassifier
+
+ROOT = Path(__file__).parents[1]
+PAGES = [
+    ROOT / "README.md",
+    ROOT / "docs" / "index.rst",
+    *sorted((ROOT / "docs" / "user_guide").glob("*.rst")),
+]
+MARKDOWN_BLOCK = re.compile(r"^```python\n(.*?)^```", re.DOTALL | re.MULTILINE)
+# A directive, or a paragraph that ends with two colons, and the indented lines below.
+RST_BLOCK = re.compile(
+    r"^(?P<indent> *)(?:\.\. code-block:: python|(?!\.\. ).*[^:\n]::)\n"
+    r"(?:(?P=indent) +:.*\n)*\n(?P<code>(?:(?P=indent) +.*\n|\n)+)",
+    re.MULTILINE,
+)
+
+
+def code_of(page):
+    """Return the Python code of a page, with the line numbers of the page."""
+    text = page.read_text(encoding="utf-8")
+    is_markdown = page.suffix == ".md"
+    pattern = MARKDOWN_BLOCK if is_markdown else RST_BLOCK
+    lines = []
+    for match in pattern.finditer(text):
+        group = 1 if is_markdown else "code"
+        first = text.count("\n", 0, match.start(group))
+        lines += [""] * (first - len(lines))
+        lines += textwrap.dedent(match[group]).rstrip("\n").split("\n")
+    return "\n".join(lines)
+
+
+# Pages whose code reads KuaiRand.
+READS_FILES = ("datasets",)
+WITH_CODE = [page for page in PAGES if code_of(page).strip()]
+
+
+@pytest.mark.parametrize("page", WITH_CODE, ids=lambda page: page.stem)
+def test_the_code_of_the_page_runs(page, monkeypatch, tmp_path):
+    if page.stem in READS_FILES:
+        data = os.environ.get("SK_PWISER_DATA")
+        if not data:
+            pytest.skip("SK_PWISER_DATA does not name a folder with real data")
+        (tmp_path / "folder").symlink_to(Path(data).resolve())
+    defaults = MultiTaskCTRCVRClassifier.__init__.__kwdefaults__
+    monkeypatch.setitem(defaults, "max_epochs", 2)
+    monkeypatch.chdir(tmp_path)
+    exec(compile(code_of(page), page, "exec"), names_for(page.stem))
