@@ -19,7 +19,7 @@ from sk_pwiser._table._dataframe import (
     row_chunks,
     slice_rows,
 )
-from sk_pwiser._table._layout import align_columns, warn_about_unseen
+from sk_pwiser._table._layout import align_columns, has_columns, warn_about_unseen
 from sk_pwiser._table._lists import ListColumn, check_lists, combine_bags
 from sk_pwiser._table._numeric import NUMERIC_ENCODINGS, NumericColumn
 from sk_pwiser._table._sparse import SparseColumns, as_csr
@@ -138,23 +138,24 @@ class TableEncoder(BaseEstimator):
         if self.sparse_ is not None:
             self.columns_ = []
             refuse_chosen_columns(self.categorical_features)
-            return *self._stack(X, [], []), self.sparse_.fit(X, sample_weight)
+            return *self._stack([], X.shape[0]), self.sparse_.fit(X, sample_weight)
         names = list(getattr(self, "feature_names_in_", range(self.n_features_in_)))
         self.columns_ = make_columns(vars(self), X, names)
+        columns = list_columns(X)
         codes = [
             encoder.fit_transform(column)
-            for encoder, column in self._pair_columns(X, CategoryColumn)
+            for encoder, column in self._pair(columns, CategoryColumn)
         ]
-        for encoder, column in self._pair_columns(X, NumericColumn):
+        numeric = self._pair(columns, NumericColumn)
+        for encoder, column in numeric:
             encoder.fit(column, sample_weight)
         if isinstance(self.categorical_features, str):  # no column was named
-            numeric = self._pair_columns(X, NumericColumn)
             warn_about_codes([(c.name, column) for c, column in numeric if c.is_scalar])
         bags = [
             encoder.fit_transform(column, weights)
-            for encoder, column, weights in self._list_columns(X)
+            for encoder, column, weights in self._pair_lists(columns)
         ]
-        return self._stack(X, codes, bags)
+        return self._stack(columns, X.shape[0], codes, bags)
 
     def transform(self, X):
         """Encode a table with the schema learnt in fit.
@@ -187,16 +188,17 @@ class TableEncoder(BaseEstimator):
         """
         X = self._validate(self.align(X), reset=False)
         if self.sparse_ is not None:
-            return *self._stack(X, [], []), self.sparse_.transform(X)
-        pairs = self._pair_columns(X, CategoryColumn)
+            return *self._stack([], X.shape[0]), self.sparse_.transform(X)
+        columns = list_columns(X)
+        pairs = self._pair(columns, CategoryColumn)
         codes = [encoder.transform(column) for encoder, column in pairs]
         encoders = (encoder for encoder, _ in pairs)
         warn_about_unseen(zip(encoders, codes, strict=True))
         bags = [
             encoder.transform(column, weights)
-            for encoder, column, weights in self._list_columns(X)
+            for encoder, column, weights in self._pair_lists(columns)
         ]
-        return self._stack(X, codes, bags)
+        return self._stack(columns, X.shape[0], codes, bags)
 
     def category_columns(self, X):
         """Return the encoders of the category columns, each with its column of `X`.
@@ -206,7 +208,9 @@ class TableEncoder(BaseEstimator):
         ValueError or TypeError
             If columns are missing, new or in another order.
         """
-        return self._pair_columns(self._validate(X, reset=False), CategoryColumn)
+        X = self._validate(X, reset=False)
+        columns = [] if self.sparse_ is not None else list_columns(X)
+        return self._pair(columns, CategoryColumn)
 
     @property
     def cardinalities_(self):
@@ -272,7 +276,8 @@ class TableEncoder(BaseEstimator):
                 "X.toarray()."
             )
         if is_dataframe(X) and not reads_sparse:
-            validate_data(validator, X, reset=reset, skip_check_array=True)
+            if reset or not has_columns(X, getattr(self, "feature_names_in_", None)):
+                validate_data(validator, X, reset=reset, skip_check_array=True)
             if X.shape[0] < 1 or X.shape[1] < 1:
                 raise ValueError(
                     "X must have at least one row and one column; its shape is "
@@ -304,24 +309,24 @@ class TableEncoder(BaseEstimator):
     def _schema(self):
         return {name: getattr(self, name) for name in SCHEMA if hasattr(self, name)}
 
-    def _pair_columns(self, X, kind):
-        """Return the column encoders of one class, each with its column of `X`."""
-        columns = [] if self.sparse_ is not None else list_columns(X)
+    def _pair(self, columns, kind):
+        """Return the column encoders of one class, each with its column."""
         pairs = zip(self.columns_, columns, strict=True)
         return [pair for pair in pairs if isinstance(pair[0], kind)]
 
-    def _list_columns(self, X):
+    def _pair_lists(self, columns):
         """Return the encoders of list columns, with their columns and weights."""
-        columns = {encoder.name: c for encoder, c in self._pair_columns(X, object)}
-        return [
-            (encoder, columns[encoder.name], columns.get(encoder.weights_name))
-            for encoder in self.columns_
-            if isinstance(encoder, ListColumn)
-        ]
+        lists = [c for c in self.columns_ if isinstance(c, ListColumn)]
+        if not lists:
+            return []
+        names = [encoder.name for encoder in self.columns_]
+        of_name = dict(zip(names, columns, strict=True))
+        return [(c, of_name[c.name], of_name.get(c.weights_name)) for c in lists]
 
-    def _stack(self, X, codes, bags):
+    def _stack(self, columns, n_samples, codes=(), bags=()):
         """Return the encoded columns as arrays, with bags if there are any."""
-        arrays = self._stack_codes(codes, X.shape[0]), self._encode_numeric(X)
+        numeric = self._encode_numeric(columns, n_samples)
+        arrays = self._stack_codes(codes, n_samples), numeric
         if not bags:
             return arrays
         return *arrays, combine_bags(bags, [n for n, _ in self.bags_])
@@ -332,11 +337,11 @@ class TableEncoder(BaseEstimator):
         _fill_columns(table, [column.take for column in columns])
         return table
 
-    def _encode_numeric(self, X):
-        table = np.empty((X.shape[0], self.n_numeric_), dtype=np.float32)
+    def _encode_numeric(self, columns, n_samples):
+        table = np.empty((n_samples, self.n_numeric_), dtype=np.float32)
         pairs = [
             (encoder, encoder.load(column))
-            for encoder, column in self._pair_columns(X, NumericColumn)
+            for encoder, column in self._pair(columns, NumericColumn)
         ]
         for rows in row_chunks(len(table)):
             inputs = chain.from_iterable(

@@ -4,6 +4,9 @@ import numpy as np
 
 from sk_pwiser._table._dataframe import is_missing, is_polars, row_chunks
 
+# Up to this number of rows, a dict is faster than expressions of polars.
+FEW_ROWS = 64
+
 
 def factorize(column):
     """Return the distinct values of a column and their index in every row.
@@ -27,7 +30,7 @@ def factorize(column):
     if is_polars(column):
         return _factorize_polars(column)
     if column.dtype.name == "category":
-        return _factorize_pandas_categories(column.cat)
+        return _factorize_pandas_categories(column.array)
     if column.dtype.kind == "f":
         # Nullable dtypes do not treat NaN as missing; Arrow treats -0.0 and 0.0 as two
         # values.
@@ -66,8 +69,13 @@ def _compact(indices, n_values):
 
 
 def _factorize_pandas_categories(column):
-    codes = column.codes.to_numpy()
+    codes = column.codes
     # A single row may have a dtype with millions of categories.
+    if len(codes) < len(column.categories):
+        used, indices = np.unique(codes, return_inverse=True)
+        if len(used) and used[0] < 0:  # a missing value
+            used, indices = used[1:], indices - 1
+        return _compact(indices, len(used)), column.categories[used].tolist()
     is_used = count_values(codes, len(column.categories))[:-1] > 0
     if is_used.all():
         return codes, column.categories.tolist()
@@ -91,6 +99,8 @@ def _factorize_polars(column):
         column = column.cast(pl.String)
     elif column.dtype.is_float():
         column = column.fill_nan(None)
+    if len(column) <= FEW_ROWS:
+        return _factorize_objects(column.to_list())
     # `unique` alone returns the values in random order.
     values = column.drop_nulls().unique().sort()
     indices = column.replace_strict(values, np.arange(len(values)), default=-1)

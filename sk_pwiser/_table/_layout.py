@@ -30,11 +30,10 @@ def align_columns(X, names):
     {DataFrame, array-like}
         The same object if it is not a DataFrame or if a column is missing.
     """
-    if names is None or not is_dataframe(X):
+    if names is None or not is_dataframe(X) or has_columns(X, names):
         return X
     found, names = list(X.columns), list(names)
-    is_distinct = len(set(found)) == len(found)
-    if found == names or not is_distinct or not set(names) <= set(found):
+    if len(set(found)) < len(found) or not set(names) <= set(found):
         return X
     extra = [column for column in found if column not in set(names)]
     if extra:
@@ -43,6 +42,11 @@ def align_columns(X, names):
             f"{', '.join(map(repr, extra[:5]))}{', ...' if len(extra) > 5 else ''}."
         )
     return X.select(names) if hasattr(X, "select") else X[names]
+
+
+def has_columns(X, names):
+    """Return whether a DataFrame has exactly some columns, in their order."""
+    return names is not None and list(X.columns) == names.tolist()
 
 
 def warn_about_unseen(columns):

@@ -384,6 +384,11 @@ class MultiTaskNet(NeuralNet):  # type: ignore[misc]
             output: NetworkOutput = network(codes, x["numeric"], *bags)
         return output
 
+    def _set_training(self, training: bool = True) -> None:
+        """Set the mode of all modules if it changes; a single row takes longer."""
+        if not self.module_.training == self.criterion_.training == training:
+            super()._set_training(training)
+
     def _autocast(self) -> AbstractContextManager[Any]:
         return torch.autocast(
             torch.device(self.device).type,
