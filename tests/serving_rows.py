@@ -33,3 +33,20 @@ X, Y = make_rows(), make_labels()
 OTHER = make_rows(2).assign(
     shop=[*["new"] * 5, *["shop 1"] * (N - 5)], price=np.linspace(-5, 1e9, N)
 )
+
+
+def one_row_each(table):
+    """Return rows of Python values, None where they are missing."""
+    return table.astype(object).where(table.notna(), None).to_dict("records")
+
+
+def raw_inputs(table, text=("shop",)):
+    """Return the inputs of a graph: an array per column, of shape (n_samples, 1)."""
+    arrays = {}
+    for name, column in table.items():
+        if name in text:
+            values = column.astype(object).where(column.notna(), "")
+        else:
+            values = column.astype(float)
+        arrays[str(name)] = values.to_numpy(copy=True).reshape(-1, 1)
+    return arrays

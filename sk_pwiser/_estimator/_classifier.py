@@ -5,6 +5,7 @@ from typing import ClassVar
 from sklearn.base import BaseEstimator, ClassifierMixin
 
 from sk_pwiser._estimator._access import Access
+from sk_pwiser._estimator._copies import Copies
 from sk_pwiser._estimator._fitting import Fitting
 from sk_pwiser._estimator._nested_params import NestedParams
 from sk_pwiser._estimator._parameters import PARAMETER_CONSTRAINTS
@@ -13,7 +14,14 @@ from sk_pwiser._estimator._saving import Saving
 
 
 class MultiTaskCTRCVRClassifier(
-    NestedParams, Fitting, Predictions, Saving, Access, ClassifierMixin, BaseEstimator
+    NestedParams,
+    Fitting,
+    Predictions,
+    Saving,
+    Copies,
+    Access,
+    ClassifierMixin,
+    BaseEstimator,
 ):
     """Multi-task network for clicks (CTR) and conversions (CVR).
 

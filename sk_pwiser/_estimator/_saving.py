@@ -2,11 +2,15 @@
 
 from numbers import Integral
 
+from sklearn import config_context
 from sklearn.utils.validation import check_is_fitted
 
 from sk_pwiser._files import PlainForm, read_file, write_file
 from sk_pwiser._training import STATE_CLASSES, from_state, to_state
 from sk_pwiser._version import __version__
+
+# Methods that scikit-learn's metadata routing passes weights and groups to.
+ROUTED = ("fit", "partial_fit", "score")
 
 
 class Saving:
@@ -40,18 +44,7 @@ class Saving:
         >>> model.save("model.safetensors")  # doctest: +SKIP
         """
         check_is_fitted(self)
-        state = to_state(self._result)
-        params = self.get_params(deep=False)
-        _check_params("", params)
-        _check_params(" at the last fit", vars(state["settings"]))
-        params["device"] = str(params["device"])
-        content = {
-            "class": type(self).__name__,
-            "sk_pwiser": __version__,
-            "params": params,
-            "result": state,
-        }
-        write_file(path, *PlainForm(STATE_CLASSES).encode(content, "model"))
+        write_file(path, *self._to_plain())
 
     @classmethod
     def load(cls, path):
@@ -86,13 +79,43 @@ class Saving:
         ...     "model.safetensors"
         ... )  # doctest: +SKIP
         """
-        values, arrays = read_file(path)
+        return cls._from_plain(*read_file(path), repr(str(path)))
+
+    def _to_plain(self):
+        """Return the estimator, fitted or not, as values of JSON and arrays."""
+        params = self.get_params(deep=False)
+        _check_params("", params)
+        result = getattr(self, "_result", None)
+        if result is not None:
+            result = to_state(result)
+            _check_params(" at the last fit", vars(result["settings"]))
+        params["device"] = str(params["device"])
+        content = {
+            "class": type(self).__name__,
+            "sk_pwiser": __version__,
+            "params": params,
+            "requests": _read_requests(self),
+            "result": result,
+        }
+        return PlainForm(STATE_CLASSES).encode(content, "model")
+
+    @classmethod
+    def _from_plain(cls, values, arrays, name):
+        """Build an estimator from its plain form; `name` is the file's, for messages.
+
+        Raises
+        ------
+        ValueError
+            If it is no plain form of an estimator of this class.
+        """
         try:
             content = PlainForm(STATE_CLASSES).decode(values, arrays)
             if content["class"] != cls.__name__:
                 raise ValueError(f"it is a model of {content['class']!r}")
             estimator = cls(**content["params"])
-            return estimator._set_result(from_state(content["result"]))
+            _set_requests(estimator, content.get("requests", {}))
+            if content["result"] is not None:
+                estimator._set_result(from_state(content["result"]))
         except (
             ArithmeticError,
             AttributeError,
@@ -102,8 +125,23 @@ class Saving:
             ValueError,
         ) as error:
             raise ValueError(
-                f"{str(path)!r} is no valid file of a {cls.__name__}: {error}"
+                f"{name} is no valid file of a {cls.__name__}: {error}"
             ) from error
+        return estimator
+
+
+def _read_requests(estimator):
+    """Return what was requested by `set_fit_request` and the like."""
+    routing = estimator.get_metadata_routing()
+    return {method: dict(getattr(routing, method).requests) for method in ROUTED}
+
+
+def _set_requests(estimator, requests):
+    with config_context(enable_metadata_routing=True):
+        for method in ROUTED:
+            made = {k: v for k, v in requests.get(method, {}).items() if v is not None}
+            if made:
+                getattr(estimator, f"set_{method}_request")(**made)
 
 
 def _check_params(when, params):

@@ -9,11 +9,9 @@ import os
 import uuid
 from pathlib import Path
 
-import numpy as np
+from sk_pwiser._files._joined import FORMAT_VERSION, check_version, join, split
 
-FORMAT, FORMAT_VERSION = "sk_pwiser", "1"
-# Name of the JSON among the arrays: the header may not be larger than 100 MB.
-VALUES = "json"
+FORMAT = "sk_pwiser"
 BLANK = "0" * 64
 
 
@@ -53,8 +51,7 @@ def to_bytes(values, arrays):
         "version": FORMAT_VERSION,
         "checksum": BLANK,
     }
-    text = np.frombuffer(json.dumps(values).encode("ascii"), dtype=np.uint8)
-    content = safetensors.save({**arrays, VALUES: text}, metadata=metadata)
+    content = safetensors.save(join(values, arrays), metadata=metadata)
     field = _checksum_field(BLANK)
     return content.replace(field, _checksum_field(_digest(content)), 1)
 
@@ -82,12 +79,7 @@ def read_file(path):
     content = Path(path).read_bytes()
     metadata = _read_metadata(content, path)
     found = metadata.get("checksum")
-    version = metadata.get("version")
-    if version != FORMAT_VERSION:
-        raise ValueError(
-            f"{str(path)!r} has version {version!r} of the format; this version of "
-            f"sk_pwiser reads version {FORMAT_VERSION!r}."
-        )
+    check_version(metadata.get("version"), repr(str(path)))
     blank = content
     if isinstance(found, str):
         blank = content.replace(_checksum_field(found), _checksum_field(BLANK), 1)
@@ -97,9 +89,8 @@ def read_file(path):
             "content."
         )
     try:
-        arrays = dict(safetensors.load(content))
-        return json.loads(arrays.pop(VALUES).tobytes()), arrays
-    except (error_class, ValueError, KeyError, TypeError, RecursionError) as error:
+        return split(safetensors.load(content))
+    except (error_class, ValueError) as error:
         raise ValueError(f"{str(path)!r} cannot be read: {error}") from error
 
 

@@ -3,17 +3,15 @@ import pandas as pd
 import pytest
 from numpy.testing import assert_allclose
 from refusals import small
-from serving_rows import OTHER, N, X, Y
+from serving_rows import OTHER, N, X, Y, raw_inputs
 from sklearn.exceptions import NotFittedError
 from torch import nn
 
 from sk_pwiser.export import to_onnx
-from sk_pwiser.networks import NETWORKS, MultiTaskNetwork, NetworkOutput
+from sk_pwiser.networks import MultiTaskNetwork, NetworkOutput
 
 onnx = pytest.importorskip("onnx")
 onnxruntime = pytest.importorskip("onnxruntime")
-
-ENCODINGS = ["standard", "quantile", "piecewise_linear"]
 
 
 def train(**params):
@@ -32,39 +30,9 @@ def run_encoded(path, model, table):
     return run(path, {"codes": codes, "numeric": found.numeric})
 
 
-def raw_inputs(table, text=("shop",)):
-    """Return one array per column, of shape (n_samples, 1)."""
-    arrays = {}
-    for name, column in table.items():
-        if name in text:
-            values = column.astype(object).where(column.notna(), "")
-        else:
-            values = column.astype(float)
-        arrays[str(name)] = values.to_numpy(copy=True).reshape(-1, 1)
-    return arrays
-
-
 def assert_equal(found, expected):
     assert found.dtype == expected.dtype
     assert_allclose(found, expected, atol=1e-5, rtol=0)
-
-
-@pytest.fixture(scope="module", params=NETWORKS)
-def models(request):
-    """One network with every numeric encoding."""
-    return [train(network=request.param, numeric_encoding=name) for name in ENCODINGS]
-
-
-def test_of_every_network_and_encoding(models, tmp_path):
-    path = tmp_path / "model.onnx"
-    for model in models:
-        to_onnx(model, path)
-        for table in (X, OTHER[:1]):
-            expected = model.predict_proba(table)
-            assert_equal(run_encoded(path, model, table), expected)
-        to_onnx(model, path, inputs="raw")
-        for table in (X, OTHER, OTHER[:1]):
-            assert_equal(run(path, raw_inputs(table)), model.predict_proba(table))
 
 
 PARAMS = {

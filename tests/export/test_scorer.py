@@ -7,16 +7,10 @@ import pytest
 from numpy.testing import assert_allclose, assert_array_equal
 from refusals import small
 from serving_rows import OTHER, N, X, Y
+from serving_rows import one_row_each as records
 from sklearn.exceptions import NotFittedError
 
 from sk_pwiser.export import Scorer
-from sk_pwiser.networks import NETWORKS
-
-
-def records(X):
-    """Return rows of Python values, None where they are missing."""
-    return X.astype(object).where(X.notna(), None).to_dict("records")
-
 
 PARAMS = {
     "standard": {"numeric_encoding": "standard", "target_encoding": False},
@@ -55,14 +49,6 @@ def test_all_forms_of_rows_give_the_probabilities_of_the_table(params):
         assert_allclose(scorer(columns), expected, atol=1e-6, rtol=0)
         lists = {name: list(column) for name, column in table.items()}
         assert_allclose(scorer(lists), expected, atol=1e-6, rtol=0)
-
-
-@pytest.mark.parametrize("network", ["mmoe", "stem", "dcmt"])
-def test_of_other_networks(network):
-    assert network in NETWORKS
-    model = small(network=network, network_params=None, max_epochs=1).fit(X, Y)
-    expected = model.predict_proba(X)[:20]
-    assert_allclose(Scorer(model)(records(X[:20])), expected, atol=1e-6, rtol=0)
 
 
 def test_of_one_task_has_both_classes_as_predict_proba():
