@@ -47,7 +47,7 @@ ABOVE_ESTIMATOR = ("__init__", "_estimator", *BELOW_ESTIMATOR, "model_selection"
 
 # The rooms from the lowest to the highest, then those beside them.
 ROOMS = {
-    "_utils": Room((), TORCH),
+    "_utils": Room((), (*TORCH, "joblib")),
     "_files": Room((), ("numpy",), ("safetensors",)),
     "_labels": Room((), LEARN),
     "networks": Room(("_utils",), TORCH),

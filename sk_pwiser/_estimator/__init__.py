@@ -2,5 +2,6 @@
 
 from sk_pwiser._estimator._classifier import MultiTaskCTRCVRClassifier
 from sk_pwiser._estimator._task_view import TaskView
+from sk_pwiser._utils import num_threads
 
-__all__ = ["MultiTaskCTRCVRClassifier", "TaskView"]
+__all__ = ["MultiTaskCTRCVRClassifier", "TaskView", "num_threads"]

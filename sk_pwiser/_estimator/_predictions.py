@@ -5,8 +5,11 @@ import torch
 from sklearn.utils.validation import check_is_fitted
 
 from sk_pwiser._table import check_targets
-from sk_pwiser._utils import accept_lowercase_y
+from sk_pwiser._utils import accept_lowercase_y, controlled_threads
 from sk_pwiser.metrics import mean_auc_scorer
+
+# Predictions of this many rows use as many threads as there are free cores.
+MANY_ROWS = 10_000
 
 
 class Predictions:
@@ -17,7 +20,13 @@ class Predictions:
         check_is_fitted(self)
         # Read once: a fit in another thread may set another result meanwhile.
         result = self._result
-        return result.net.forward(result.schema.transform(X).impressions())
+        rows = result.schema.transform(X).impressions()
+        # Few rows are predicted before a measurement ends.
+        is_long = (
+            len(rows) >= MANY_ROWS and torch.device(result.net.device).type == "cpu"
+        )
+        with controlled_threads(is_long):
+            return result.net.forward(rows)
 
     def _predict_positive(self, X):
         """Return P(Y_k = 1), inside (0, 1): float32 of shape (n_samples, n_tasks)."""

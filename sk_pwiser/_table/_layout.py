@@ -38,7 +38,7 @@ def align_columns(X, names):
     extra = [column for column in found if column not in set(names)]
     if extra:
         warn_user(
-            f"X has {len(extra)} columns that were not seen in fit and are ignored: "
+            f"X has {len(extra)} column(s) not seen in fit, which are ignored: "
             f"{', '.join(map(repr, extra[:5]))}{', ...' if len(extra) > 5 else ''}."
         )
     return X.select(names) if hasattr(X, "select") else X[names]

@@ -36,6 +36,7 @@ from sk_pwiser._training._settings import Settings
 from sk_pwiser._utils import (
     Generators,
     active,
+    controlled_threads,
     draws_globally,
     seeded_globally,
     uninterrupted,
@@ -161,7 +162,8 @@ def fit(
     # New rows of the embedding tables are added to the weights of the earlier fit.
     built = data.schema if origins is None else plan.schema
     assert built is not None
-    return optimise(plan, data, build(plan, built), origins)
+    with controlled_threads(plan.device.type == "cpu"):
+        return optimise(plan, data, build(plan, built), origins)
 
 
 def validate(

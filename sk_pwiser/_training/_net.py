@@ -20,7 +20,7 @@ from sk_pwiser._training._divergence import LAST_ROWS, LossCheck, changed_weight
 from sk_pwiser._training._lazy_adam import sparse_tables
 from sk_pwiser._training._progress_bar import BatchProgressBar
 from sk_pwiser._training._weight_average import WeightAverage
-from sk_pwiser._utils import warn_user
+from sk_pwiser._utils import update_threads, warn_user
 from sk_pwiser.networks import Bags, NetworkOutput
 
 
@@ -130,6 +130,7 @@ class MultiTaskNet(NeuralNet):  # type: ignore[misc]
 
     def on_batch_begin(self, net: NeuralNet, *args: Any, **kwargs: Any) -> None:
         """Record nothing: skorch's own adds an empty row to the history per batch."""
+        update_threads()
 
     def get_iterator(self, dataset: Impressions, training: bool = False) -> Any:
         """Return an iterator over batches on the device of the network."""
@@ -250,8 +251,7 @@ class MultiTaskNet(NeuralNet):  # type: ignore[misc]
         step = self.validation_step(next(iter(rows)))
         self.criterion_.pop_epoch_record()
         with torch.no_grad():
-            # A sum is not finite if an entry is not, and several times faster to
-            # compute than isfinite of every entry.
+            # A sum is not finite if an entry is not, and is faster to compute.
             weights = changed_weights(self.module_, self.optimizer_)
             sums = [values.sum() for values in (step["y_pred"], *weights)]
         if not bool(torch.stack(sums).isfinite().all()):
@@ -364,7 +364,7 @@ class MultiTaskNet(NeuralNet):  # type: ignore[misc]
 
     def evaluation_step(self, batch: Batch, training: bool = False) -> Tensor:
         """Compute the logits of a batch, of shape `(batch, n_tasks)`."""
-        self.check_is_fitted()
+        update_threads()
         with torch.set_grad_enabled(training):
             self._set_training(training)
             return self.infer(batch[0]).logits.float()

@@ -17,6 +17,11 @@ from sk_pwiser._utils._random import (
     seeded_globally,
 )
 from sk_pwiser._utils._registry import build, check_names, resolve
+from sk_pwiser._utils._threads import (
+    controlled_threads,
+    num_threads,
+    update_threads,
+)
 from sk_pwiser._utils._warn import warn_user
 from sk_pwiser._utils._y_keyword import accept_lowercase_y
 
@@ -31,11 +36,14 @@ __all__ = [
     "check_names",
     "check_number",
     "conditional_labels",
+    "controlled_threads",
     "draws_globally",
     "dropout",
     "generator_on",
+    "num_threads",
     "resolve",
     "seeded_globally",
     "uninterrupted",
+    "update_threads",
     "warn_user",
 ]

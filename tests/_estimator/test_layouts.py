@@ -50,7 +50,7 @@ def test_further_columns_are_ignored_with_one_warning(fitted):
     found = []
     [message] = messages(lambda: found.append(model.predict_proba(further)))
     assert message == (
-        "X has 2 columns that were not seen in fit and are ignored: 'hour', 'day'."
+        "X has 2 column(s) not seen in fit, which are ignored: 'hour', 'day'."
     )
     assert_array_equal(found[0], expected)
 
