@@ -1,15 +1,18 @@
 """Write the sections of the API reference.
 
 Each public module has a line in `MODULES` and a section of the page. The section shows
-the module's docstring and lists the classes and functions of its `__all__`. Members of
-a registry are listed with their names in the estimator's parameter, so a new network
-needs no line here.
+the module's docstring and lists the classes, functions and scorers of its `__all__`.
+Members of a registry are listed with their names in the estimator's parameter and with
+their own parameters, so a new network needs no line here. `own_members` names what the
+page of a class documents.
 """
 
 import importlib
 import inspect
 import pkgutil
 from typing import NamedTuple
+
+from parameter_tables import component_parameters, list_table
 
 import sk_pwiser
 
@@ -73,22 +76,76 @@ def section(module):
     if registry:
         parts += [registry_table(module, registry), autosummary(listed)]
         parts += [".. rubric:: Base classes and functions\n"]
-    parts += [autosummary(name for name in entries if name not in listed)]
+    others = [name for name in entries if name not in listed]
+    objects = [name for name in others if not is_definition(getattr(imported, name))]
+    parts += [autosummary(name for name in others if name not in objects)]
+    if objects:
+        parts += [".. rubric:: Ready-made objects\n", autosummary(objects)]
     return "\n".join(parts)
 
 
 def is_documented(value):
-    """Return whether a public name gets a page: classes and functions do."""
+    """Return whether a public name gets a page: classes, functions and scorers do."""
+    return callable(value)
+
+
+def is_definition(value):
+    """Return whether a public object is a class or function, and no instance."""
     return inspect.isclass(value) or inspect.isfunction(value)
 
 
+def members_by_class():
+    """Map the names of all public classes to what their pages document."""
+    modules = [importlib.import_module(module.name) for module in MODULES]
+    return {
+        f"{module.__name__}.{name}": own_members(getattr(module, name))
+        for module in modules
+        for name in module.__all__
+        if inspect.isclass(getattr(module, name))
+    }
+
+
+def own_members(cls):
+    """Return the public methods and properties of a class, in alphabetical order.
+
+    They include those of the package's private mixins and base classes. What comes from
+    another package is documented there, and so are the methods that scikit-learn
+    generates for metadata routing.
+    """
+    return sorted(
+        {
+            member
+            for owner in cls.__mro__
+            if owner.__module__.split(".")[0] == "sk_pwiser"
+            for member, value in vars(owner).items()
+            if not member.startswith("_") and is_member(value)
+        }
+    )
+
+
+def is_member(value):
+    """Return whether an attribute of a class is a method or a property."""
+    if isinstance(value, classmethod | staticmethod | property):
+        return True
+    # `available_if` of scikit-learn wraps a method in a descriptor that keeps its
+    # module, and the generated methods have scikit-learn's.
+    is_method = inspect.isfunction(value) or hasattr(value, "attribute_name")
+    return is_method and value.__module__.split(".")[0] == "sk_pwiser"
+
+
 def registry_table(module, registry):
-    """Return a table of the names that a parameter takes and their classes."""
+    """Return a table of a parameter's names, with their classes and parameters."""
     rows = [
-        f'   * - ``{module.parameter}="{name}"``\n     - :class:`{cls.__name__}`'
+        (f'`{module.parameter}="{name}"`', f":class:`{cls.__name__}`", parameters(cls))
         for name, cls in registry.items()
     ]
-    return "\n".join([".. list-table::\n", *rows, ""])
+    head = (f"`{module.parameter}=`", "Class", f"`{module.parameter}_params`")
+    return list_table(head, rows, (28, 22, 50))
+
+
+def parameters(cls):
+    """Return the parameters of a component as text, or that it has none."""
+    return component_parameters(cls) or "none"
 
 
 def autosummary(names):

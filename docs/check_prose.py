@@ -25,7 +25,13 @@ SEARCHED = (
 )
 SUFFIXES = (".py", ".rst", ".md")
 # Made by a build of the documentation.
-GENERATED = ("_build", "auto_examples", "generated", "api_table.rst")
+GENERATED = (
+    "_build",
+    "auto_examples",
+    "generated",
+    "api_table.rst",
+    "parameter_table.rst",
+)
 
 # Nouns that are counted, and the units by which they are counted: "one X per Y". Nouns
 # that are verbs as well ("name", "call", "pass") count only after a number.

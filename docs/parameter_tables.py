@@ -1,0 +1,148 @@
+"""Write the tables of parameters: the estimator's by subject, and those of components.
+
+The estimator's parameters stand in `GROUPS`, which `check_groups` compares with its
+signature. Defaults are read from the signatures, and the text of a parameter is the
+first sentence of its description, so that no table is kept by hand.
+"""
+
+import inspect
+import re
+
+from numpydoc.docscrape import ClassDoc
+
+from sk_pwiser import MultiTaskCTRCVRClassifier
+from sk_pwiser._training import _settings
+
+GROUPS = {
+    "Data": (
+        "categorical_features",
+        "numeric_encoding",
+        "target_encoding",
+        "embedding_dim",
+        "encoding_params",
+        "missing_labels",
+        "negative_sampling_rate",
+        "task_names",
+    ),
+    "Network": ("network", "network_params"),
+    "Loss": ("loss", "loss_params", "pwiser_weight"),
+    "Weighting of the tasks": ("weighting", "weighting_params"),
+    "Optimisation": (
+        "optimizer",
+        "optimizer_params",
+        "lr",
+        "weight_decay",
+        "batch_size",
+        "stratified_batches",
+        "max_epochs",
+        "early_stopping",
+        "validation_fraction",
+        "n_iter_no_change",
+    ),
+    "Running": (
+        "device",
+        "precision",
+        "compile",
+        "callbacks",
+        "warm_start",
+        "verbose",
+        "random_state",
+    ),
+}
+
+# Entries of the dictionaries that no component's signature holds.
+ENTRIES = {
+    "network_params": _settings.SHARED_DEFAULTS,
+    "encoding_params": _settings.ENCODING_PARAMS,
+    "optimizer_params": _settings.LOOP_PARAMS,
+}
+
+
+def check_groups(names):
+    """Raise an error if a parameter has no group, or a group holds another name."""
+    grouped = [name for group in GROUPS.values() for name in group]
+    if missing := set(names) - set(grouped):
+        raise ValueError(
+            f"GROUPS of parameter_tables.py lacks the parameters {sorted(missing)}."
+        )
+    if unknown := set(grouped) - set(names):
+        raise ValueError(
+            f"GROUPS of parameter_tables.py holds {sorted(unknown)}, which are no "
+            "parameters of the estimator."
+        )
+
+
+def write(path):
+    """Write the sections of the estimator's parameters to a file."""
+    text = estimator_tables()
+    # An unchanged file keeps its time, so that Sphinx rebuilds no page for it.
+    if not path.exists() or path.read_text(encoding="utf-8") != text:
+        path.write_text(text, encoding="utf-8")
+
+
+def estimator_tables():
+    """Return one section of reStructuredText per group of parameters."""
+    defaults = parameter_defaults(MultiTaskCTRCVRClassifier)
+    check_groups(defaults)
+    documented = ClassDoc(MultiTaskCTRCVRClassifier)["Parameters"]
+    texts = {name: first_sentence(text) for name, _, text in documented}
+    parts = []
+    for title, names in GROUPS.items():
+        rows = [
+            (f"`{name}`", f"`{defaults[name]!r}`", texts[name] + entries(name))
+            for name in names
+        ]
+        table = list_table(("Parameter", "Default", "Meaning"), rows, (24, 20, 56))
+        parts.append(f"{title}\n{'-' * len(title)}\n\n{table}")
+    return "\n".join(parts)
+
+
+def entries(name):
+    """Return a sentence with the entries of a dictionary, "" for other parameters."""
+    if name not in ENTRIES:
+        return ""
+    found = ", ".join(f"`{key}={value!r}`" for key, value in ENTRIES[name].items())
+    return f" Entries with their defaults: {found}."
+
+
+def parameter_defaults(cls, n_skipped=0):
+    """Map a class's keyword parameters to their defaults.
+
+    The first `n_skipped` are those that every component of its kind takes.
+    """
+    parameters = list(inspect.signature(cls).parameters.values())[n_skipped:]
+    return {p.name: p.default for p in parameters if p.kind != p.VAR_KEYWORD}
+
+
+def component_parameters(cls):
+    """Return the parameters of a component as text, with their defaults.
+
+    Parameters that belong to the estimator itself are left out.
+    """
+    of_estimator = getattr(cls, "estimator_parameters", ())
+    return ", ".join(
+        f"`{name}`" if default is inspect.Parameter.empty else f"`{name}={default!r}`"
+        for name, default in parameter_defaults(cls, n_skipped=1).items()
+        if name not in of_estimator
+    )
+
+
+def first_sentence(lines):
+    """Return the first sentence of a description; of a long one, its first clause."""
+    paragraph = " ".join(inspect.cleandoc("\n".join(lines)).split("\n\n")[0].split())
+    sentence = re.split(r"\. (?=[A-Z`\"\d])|; see |, and$", paragraph)[0]
+    if len(sentence) > 240:
+        sentence = sentence.split(": ")[0]
+    return sentence.rstrip(".:") + "."
+
+
+def list_table(head, rows, widths=None):
+    """Return a table in reStructuredText."""
+    lines = [".. list-table::", "   :header-rows: 1"]
+    if widths:
+        lines.append(f"   :widths: {' '.join(map(str, widths))}")
+    for row in (head, *rows):
+        cells = [f"     - {cell}" for cell in row]
+        cells[0] = "   *" + cells[0][4:]
+        lines += ["", *cells]
+    return "\n".join([*lines, "", ""])
