@@ -11,8 +11,10 @@ sys.path.insert(0, str(DOCS))
 
 import api_reference  # noqa: E402
 import architecture  # noqa: E402
+import parameter_tables  # noqa: E402
 
 api_reference.write(DOCS / "api_table.rst")
+parameter_tables.write(DOCS / "parameter_table.rst")
 architecture.write(DOCS / "generated" / "architecture.svg")
 
 # Project
@@ -31,8 +33,12 @@ extensions = [
     "sphinx.ext.extlinks",
     "sphinx_copybutton",
     "sphinx_gallery.gen_gallery",
+    "math_svg",
+    "results_chart",
+    "results_table",
+    "sphinx_design",
 ]
-exclude_patterns = ["_build", "_templates", "api_table.rst"]
+exclude_patterns = ["_build", "_templates", "api_table.rst", "parameter_table.rst"]
 templates_path = ["_templates"]
 default_role = "code"
 maximum_signature_line_length = 88
@@ -40,10 +46,7 @@ maximum_signature_line_length = 88
 # API reference: one page per object of api_table.rst, which api.rst includes.
 
 autosummary_generate = ["api_table.rst"]
-autodoc_default_options = {
-    # scikit-learn generates these for metadata routing; their text refers to its guide.
-    "exclude-members": "set_fit_request,set_partial_fit_request,set_score_request",
-}
+autosummary_context = {"own_members": api_reference.members_by_class()}
 autodoc_typehints = "none"  # the types in the docstrings say more
 numpydoc_show_class_members = False  # the template of a class page lists them
 
@@ -92,6 +95,9 @@ copybutton_prompt_is_regexp = True
 # Pages
 
 html_theme = "pydata_sphinx_theme"
+html_math_renderer = "svg"
+html_static_path = ["_static"]
+html_css_files = ["site.css"]
 html_title = f"sk_pwiser {version}"
 html_show_sourcelink = False
 # Pages without others below them have nothing to list beside the text.
