@@ -74,11 +74,13 @@ def section(module):
         f".. currentmodule:: {module.name}\n",
     ]
     if registry:
-        parts += [registry_table(module, registry), autosummary(listed)]
+        parts += [registry_table(module, registry)]
+        parts += [autosummary(listed, caption=module.title)]
         parts += [".. rubric:: Base classes and functions\n"]
     others = [name for name in entries if name not in listed]
     objects = [name for name in others if not is_definition(getattr(imported, name))]
-    parts += [autosummary(name for name in others if name not in objects)]
+    caption = "" if registry else module.title
+    parts += [autosummary((n for n in others if n not in objects), caption)]
     if objects:
         parts += [".. rubric:: Ready-made objects\n", autosummary(objects)]
     return "\n".join(parts)
@@ -136,11 +138,11 @@ def is_member(value):
 def registry_table(module, registry):
     """Return a table of a parameter's names, with their classes and parameters."""
     rows = [
-        (f'`{module.parameter}="{name}"`', f":class:`{cls.__name__}`", parameters(cls))
+        (f'`{module.parameter}="{name}"`: :class:`{cls.__name__}`', parameters(cls))
         for name, cls in registry.items()
     ]
-    head = (f"`{module.parameter}=`", "Class", f"`{module.parameter}_params`")
-    return list_table(head, rows, (28, 22, 50))
+    head = (f"`{module.parameter}=`", f"`{module.parameter}_params`")
+    return list_table(head, rows, (40, 60))
 
 
 def parameters(cls):
@@ -148,7 +150,12 @@ def parameters(cls):
     return component_parameters(cls) or "none"
 
 
-def autosummary(names):
-    """Return a directive that lists names and generates a page for each."""
+def autosummary(names, caption=""):
+    """Return a directive that lists names and generates a page for each.
+
+    The caption stands above the names in the navigation.
+    """
+    options = [f"   :caption: {caption}"] if caption else []
     rows = [f"   {name}" for name in names]
-    return "\n".join([".. autosummary::\n   :toctree: generated\n", *rows, ""])
+    head = [".. autosummary::", "   :toctree: generated", *options]
+    return "\n".join([*head, "", *rows, ""])

@@ -12,8 +12,10 @@ sys.path.insert(0, str(DOCS))
 import api_reference  # noqa: E402
 import architecture  # noqa: E402
 import parameter_tables  # noqa: E402
+import pwiser_picture  # noqa: E402
 
 api_reference.write(DOCS / "api_table.rst")
+pwiser_picture.write(DOCS / "generated" / "pwiser.svg")
 parameter_tables.write(DOCS / "parameter_table.rst")
 architecture.write(DOCS / "generated" / "architecture.svg")
 
@@ -42,6 +44,7 @@ exclude_patterns = ["_build", "_templates", "api_table.rst", "parameter_table.rs
 templates_path = ["_templates"]
 default_role = "code"
 maximum_signature_line_length = 88
+toc_object_entries_show_parents = "hide"
 
 # API reference: one page per object of api_table.rst, which api.rst includes.
 
@@ -101,7 +104,9 @@ html_css_files = ["site.css"]
 html_title = f"sk_pwiser {version}"
 html_show_sourcelink = False
 # Pages without others below them have nothing to list beside the text.
-html_sidebars = {page: [] for page in ("index", "install", "benchmarks")}
+html_sidebars = {
+    page: [] for page in ("index", "install", "benchmarks", "search", "genindex")
+}
 html_theme_options = {
     "footer_start": ["copyright"],
     "navigation_with_keys": False,

@@ -12,11 +12,11 @@ from docutils.nodes import SkipNode
 from sphinx.errors import ExtensionError
 
 SIZE = 24  # of the font, in units of the pictures
+ziamath.config.svg2 = False  # outlines in place of ids, which a page would repeat
 
 
 def setup(app):
     """Register the renderer under the name "svg"."""
-    ziamath.config.svg2 = False  # outlines in place of ids, which pages would repeat
     app.add_html_math_renderer("svg", (visit_inline, None), (visit_block, None))
     return {"parallel_read_safe": True, "parallel_write_safe": True}
 

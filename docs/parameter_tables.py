@@ -89,10 +89,10 @@ def estimator_tables():
     parts = []
     for title, names in GROUPS.items():
         rows = [
-            (f"`{name}`", f"`{defaults[name]!r}`", texts[name] + entries(name))
+            (f"`{name}={defaults[name]!r}`", texts[name] + entries(name))
             for name in names
         ]
-        table = list_table(("Parameter", "Default", "Meaning"), rows, (24, 20, 56))
+        table = list_table(("Parameter and default", "Meaning"), rows, (40, 60))
         parts.append(f"{title}\n{'-' * len(title)}\n\n{table}")
     return "\n".join(parts)
 

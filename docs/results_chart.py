@@ -28,7 +28,11 @@ PAGE_COLOURS = {
     MUTED: "var(--pst-color-text-muted)",
     ACCENT: "var(--pst-color-primary)",
 }
-CELL = re.compile(r"^([-+]?[\d.]+)(?: \(([\d.]+)\)| \+- ([\d.]+))?")
+CELL = re.compile(
+    r"^(?P<value>[-+]?[\d.]+)"
+    r"(?: \((?P<deviation>[\d.]+)\)| \((?P<low>[\d.]+)-(?P<high>[\d.]+)\)"
+    r"| \+- (?P<error>[\d.]+))?"
+)
 
 
 class Point(NamedTuple):
@@ -36,7 +40,8 @@ class Point(NamedTuple):
 
     label: str
     value: float
-    spread: float
+    below: float = 0.0
+    above: float = 0.0
 
 
 class ResultsChart(Directive):
@@ -87,13 +92,28 @@ def read_points(text, column, caption=""):
         if is_meant and " ".join(table.caption).startswith(caption):
             j = table.head.index(column)
             rows = [row.cells for row in table.rows if not row.is_text]
-            matches = [(cells[0], CELL.match(cells[j])) for cells in rows]
-            points += [
-                Point(label, float(match[1]), float(match[2] or match[3] or 0))
-                for label, match in matches
-                if match
-            ]
+            points += read_column([(cells[0], cells[j]) for cells in rows])
     return points
+
+
+def read_column(cells):
+    """Return the points of labels and cells; the first line of differences is 0."""
+    found = [(label, CELL.match(cell)) for label, cell in cells]
+    points = [read_cell(label, match) for label, match in found if match]
+    signs = [match["value"][0] in "+-" for _, match in found if match]
+    if len(signs) > 1 and all(signs[1:]) and not signs[0]:
+        points[0] = Point(points[0].label, 0.0)
+    return points
+
+
+def read_cell(label, match):
+    """Return the point of a cell: a deviation goes to both sides, a range from-to."""
+    value = float(match["value"])
+    if match["low"]:
+        below, above = value - float(match["low"]), float(match["high"]) - value
+        return Point(label, value, max(below, 0.0), max(above, 0.0))
+    spread = float(match["deviation"] or match["error"] or 0)
+    return Point(label, value, spread, spread)
 
 
 def draw(points, title, highlight):
@@ -115,7 +135,7 @@ def draw(points, title, highlight):
             axes.errorbar(
                 point.value,
                 y,
-                xerr=point.spread or None,
+                xerr=[[point.below], [point.above]],
                 fmt="o",
                 color=ACCENT if is_highlighted else MUTED,
             )

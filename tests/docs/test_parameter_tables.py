@@ -29,8 +29,8 @@ def test_a_group_of_a_removed_parameter_is_an_error():
 def test_the_tables_state_defaults_texts_and_entries():
     text = parameter_tables.estimator_tables()
     for name in NAMES:
-        assert f"   * - `{name}`\n" in text
-    assert "     - `0.003`\n     - Learning rate.\n" in text
+        assert f"   * - `{name}=" in text
+    assert "   * - `lr=0.003`\n     - Learning rate.\n" in text
     assert "`category_dropout=0.05`" in text
     assert "`average_decay=0.99`" in text
     assert "`task_space='entire'`" in text

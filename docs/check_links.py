@@ -1,0 +1,161 @@
+"""Check the built pages without a browser or a network.
+
+    python docs/check_links.py docs/_build/html
+
+prints what is wrong and exits with status 1 if there is anything: a link to a page or a
+place in a page that does not exist, a page without a link in the navigation of the
+others, a public name or method without an entry, TeX in the text, and scripts, styles
+or pictures that come from another host.
+"""
+
+import importlib
+import re
+import sys
+from dataclasses import dataclass, field
+from html.parser import HTMLParser
+from pathlib import Path
+from urllib.parse import unquote, urlsplit
+
+from api_reference import MODULES, is_documented, members_by_class
+
+# Pages that no page needs to link to: those of the search and of the index of names.
+WITHOUT_LINK = {"search.html", "genindex.html", "py-modindex.html", "index.html"}
+SOURCES = {"script": "src", "img": "src", "link": "href", "iframe": "src"}
+VOID = {"area", "base", "br", "col", "embed", "hr", "img", "input", "link", "meta"}
+TEX = re.compile(r"\\(?:frac|sum|mathrm|operatorname|lVert|text|sigma|lambda)\b|\\\(")
+
+
+@dataclass
+class Page(HTMLParser):
+    """What the checks need of a page."""
+
+    links: list[str] = field(default_factory=list)
+    navigation: set[str] = field(default_factory=set)
+    ids: set[str] = field(default_factory=set)
+    loaded: list[str] = field(default_factory=list)
+    text: list[str] = field(default_factory=list)
+
+    def __post_init__(self):
+        super().__init__()
+        self.open = []
+
+    def handle_starttag(self, tag, attributes):
+        attributes = dict(attributes)
+        self.ids |= {attributes.get("id"), attributes.get("name")} - {None}
+        if tag not in VOID:
+            self.open.append(tag)
+        if tag == "a" and "href" in attributes:
+            self.links.append(attributes["href"])
+            if "nav" in self.open:
+                self.navigation.add(attributes["href"])
+        if address := attributes.get(SOURCES.get(tag, "")):
+            self.loaded.append(address)
+
+    def handle_endtag(self, tag):
+        if tag in self.open:
+            while self.open.pop() != tag:
+                pass
+
+    def handle_data(self, data):
+        # Code may hold TeX.
+        if not {"script", "style", "pre", "code"} & set(self.open):
+            self.text.append(data)
+
+
+def read(folder):
+    """Map the paths of the pages below a folder to their contents."""
+    pages = {}
+    for path in sorted(folder.rglob("*.html")):
+        if "_static" not in path.parts:
+            page = Page()
+            page.feed(path.read_text(encoding="utf-8"))
+            pages[path.relative_to(folder).as_posix()] = page
+    return pages
+
+
+def resolve(name, address):
+    """Return the page and the place that a link of a page means; None if outside."""
+    parts = urlsplit(address)
+    if parts.scheme or parts.netloc:
+        return None
+    path = Path("/", name).parent / unquote(parts.path) if parts.path else Path(name)
+    target = Path("/", *path.parts).resolve().relative_to("/").as_posix()
+    return target, unquote(parts.fragment)
+
+
+def check_links(folder, pages):
+    """Yield the links to pages and places that do not exist."""
+    for name, page in pages.items():
+        for address in page.links:
+            if (target := resolve(name, address)) is None:
+                continue
+            path, place = target
+            if not (folder / path).is_file():
+                yield f"{name}: links to {address}, which does not exist"
+            elif place and path in pages and place not in pages[path].ids:
+                yield f"{name}: links to {address}, a page without this place"
+
+
+def check_navigation(pages):
+    """Yield the pages that no other page has in its navigation."""
+    reached = {
+        target[0]
+        for name, page in pages.items()
+        for address in page.navigation
+        if (target := resolve(name, address)) and target[0] != name
+    }
+    for name in pages.keys() - reached - WITHOUT_LINK:
+        yield f"{name}: in the navigation of no other page"
+
+
+def check_entries(pages):
+    """Yield the public names and methods without an entry."""
+    ids = {identifier for page in pages.values() for identifier in page.ids}
+    for name in public_names():
+        if name not in ids:
+            yield f"{name}: no entry in the API reference"
+
+
+def public_names():
+    """Yield the dotted names of public objects and of the members of classes."""
+    for module in MODULES:
+        imported = importlib.import_module(module.name)
+        for name in imported.__all__:
+            if is_documented(getattr(imported, name)):
+                yield f"{module.name}.{name}"
+    for name, members in members_by_class().items():
+        yield from (f"{name}.{member}" for member in members)
+
+
+def check_text(pages):
+    """Yield the pages with TeX in their text."""
+    for name, page in pages.items():
+        if match := TEX.search(" ".join(page.text)):
+            yield f"{name}: shows {match.group()!r}"
+
+
+def check_loaded(pages):
+    """Yield what pages load from other hosts."""
+    for name, page in pages.items():
+        for address in page.loaded:
+            if urlsplit(address).netloc:
+                yield f"{name}: loads {address}"
+
+
+def find_faults(folder):
+    """Return what is wrong with the pages below a folder."""
+    pages = read(folder)
+    checks = (
+        check_links(folder, pages),
+        check_navigation(pages),
+        check_entries(pages),
+        check_text(pages),
+        check_loaded(pages),
+    )
+    return sorted(fault for check in checks for fault in check)
+
+
+if __name__ == "__main__":
+    found = find_faults(Path(sys.argv[1]))
+    print("\n".join(found) or "All links, names and formulas are right.")
+    sys.exit(bool(found))

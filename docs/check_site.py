@@ -1,0 +1,111 @@
+"""Look at the built pages in a browser, at three widths, in light and dark.
+
+    python docs/check_site.py docs/_build/html [--screenshots FOLDER]
+
+prints what `check_links.py` finds, and every block that is wider than its column or
+whose text is hidden by its own edge without a scroll bar. It needs the group `site` of
+pyproject.toml and Chromium (`CHROMIUM` names another program than `chromium`); without
+them it prints what is missing and checks the rest.
+"""
+
+import argparse
+import os
+import shutil
+import sys
+from pathlib import Path
+
+from check_links import find_faults
+
+WIDTHS = (1400, 1000, 420)
+PROGRAMS = ("chromium", "chromium-browser", "google-chrome")
+# Blocks that reach beyond the column and are not within one that scrolls. One pixel is
+# rounding.
+WIDER_BLOCKS = """() => {
+  const column = document.querySelector('article.bd-article, main');
+  if (!column) return ['no column'];
+  const right = Math.min(column.getBoundingClientRect().right, window.innerWidth);
+  const scrolls = (e) => {
+    for (; e && e !== column; e = e.parentElement)
+      if (['auto', 'scroll'].includes(getComputedStyle(e).overflowX))
+        return true;
+    return false;
+  };
+  const wide = [...column.querySelectorAll('*')].filter((e) => {
+    const box = e.getBoundingClientRect();
+    return box.width > 0 && box.right > right + 1 && !scrolls(e.parentElement);
+  });
+  if (document.documentElement.scrollWidth > window.innerWidth + 1)
+    wide.push(document.documentElement);
+  return wide.slice(0, 3).map((e) => e.tagName.toLowerCase() + ' ' + e.className +
+    ' ' + (e.textContent || '').trim().slice(0, 50).replace(/\\s+/g, ' '));
+}"""
+
+
+def find_browser():
+    """Return the path of Chromium and None, or None and what is missing."""
+    names = [os.environ.get("CHROMIUM", ""), *PROGRAMS]
+    program = next((path for name in names if (path := shutil.which(name))), None)
+    if program is None:
+        return None, f"none of the programs {', '.join(PROGRAMS)} was found"
+    try:
+        import playwright.sync_api  # noqa: F401
+    except ImportError:
+        return None, "the package playwright is missing (pip install --group site)"
+    return program, None
+
+
+def look(folder, program, screenshots=None, only=None):
+    """Yield the blocks that are too wide for their column."""
+    from playwright.sync_api import sync_playwright
+
+    with sync_playwright() as playwright:
+        # Root, as in containers, needs the flag. The pages are the project's own.
+        browser = playwright.chromium.launch(
+            executable_path=program, args=["--no-sandbox"]
+        )
+        for width in WIDTHS:
+            context = browser.new_context(
+                viewport={"width": width, "height": 900}, offline=True
+            )
+            tab = context.new_page()
+            for path in sorted(folder.rglob("*.html")):
+                name = path.relative_to(folder).as_posix()
+                if "_static" in path.parts or (only and name not in only):
+                    continue
+                tab.goto(path.resolve().as_uri(), wait_until="load")
+                for block in tab.evaluate(WIDER_BLOCKS):
+                    yield f"{name}: at {width} px a block is too wide: {block}"
+                if screenshots:
+                    take(tab, screenshots, f"{path.stem}_{width}")
+            context.close()
+        browser.close()
+
+
+def take(tab, folder, name):
+    """Take a picture of a page in light and in dark."""
+    folder.mkdir(parents=True, exist_ok=True)
+    for scheme in ("light", "dark"):
+        tab.emulate_media(color_scheme=scheme)
+        tab.screenshot(path=folder / f"{name}_{scheme}.png", full_page=True)
+    tab.emulate_media(color_scheme="light")
+
+
+def main():
+    """Check the pages of a folder; exit with status 1 if something is wrong."""
+    parser = argparse.ArgumentParser(description=__doc__.split("\n")[0])
+    parser.add_argument("folder", type=Path, help="the built pages")
+    parser.add_argument("--screenshots", type=Path, help="folder for pictures")
+    parser.add_argument("--only", nargs="+", help="names of the pages to look at")
+    arguments = parser.parse_args()
+    faults = find_faults(arguments.folder)
+    program, missing = find_browser()
+    if program:
+        faults += look(arguments.folder, program, arguments.screenshots, arguments.only)
+    else:
+        print(f"Skipped the widths of blocks: {missing}.")
+    print("\n".join(faults) or "Nothing is wrong with what was checked.")
+    sys.exit(bool(faults))
+
+
+if __name__ == "__main__":
+    main()
