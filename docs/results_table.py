@@ -59,7 +59,7 @@ def paragraphs(lines):
 
 
 def literal(lines, language):
-    """Return lines as they are."""
+    """Return a block of unchanged lines."""
     text = "\n".join(lines)
     return nodes.literal_block(text, text, language=language)
 

@@ -21,7 +21,7 @@ def test_the_session_prints_what_the_page_shows(monkeypatch):
     defaults = MultiTaskCTRCVRClassifier.__init__.__kwdefaults__
     monkeypatch.setitem(defaults, "max_epochs", 2)
     text = (DOCS / "index.rst").read_text(encoding="utf-8")
-    block = text.split(".. code-block:: pycon\n")[1].split("\n\n", 2)[1]
+    block = text.split(".. code-block:: pycon\n\n")[1].split("\n\n")[0]
     test = doctest.DocTestParser().get_doctest(block, {}, "index", "index.rst", 0)
     assert len(test.examples) == 9
     namespace = {}
