@@ -6,7 +6,7 @@ from sk_pwiser.metrics._task_scorer import make_task_scorer
 
 
 def _make(description, *args, **kwargs):
-    """Make a scorer with a docstring of its own, for `?` of IPython and the API page."""
+    """Make a scorer with its own docstring, which IPython and the API page show."""
     scorer = make_task_scorer(*args, **kwargs)
     scorer.__doc__ = f"""{description}
 
