@@ -137,8 +137,8 @@ def first_sentence(lines):
 
 
 def list_table(head, rows, widths=None):
-    """Return a table in reStructuredText."""
-    lines = [".. list-table::", "   :header-rows: 1"]
+    """Return a table in reStructuredText, whose cells stack on narrow screens."""
+    lines = [".. list-table::", "   :class: stacks", "   :header-rows: 1"]
     if widths:
         lines.append(f"   :widths: {' '.join(map(str, widths))}")
     for row in (head, *rows):
