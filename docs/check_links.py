@@ -158,4 +158,4 @@ def find_faults(folder):
 if __name__ == "__main__":
     found = find_faults(Path(sys.argv[1]))
     print("\n".join(found) or "All links, names and formulas are right.")
-    sys.exit(bool(found))
+    sys.exit(1 if found else 0)

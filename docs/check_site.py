@@ -21,7 +21,8 @@ PROGRAMS = ("chromium", "chromium-browser", "google-chrome")
 # Blocks that reach beyond the column and are not within one that scrolls. One pixel is
 # rounding.
 WIDER_BLOCKS = """() => {
-  const column = document.querySelector('article.bd-article, main');
+  const column = document.querySelector('article.bd-article') ||
+    document.querySelector('main');
   if (!column) return ['no column'];
   const right = Math.min(column.getBoundingClientRect().right, window.innerWidth);
   const scrolls = (e) => {
@@ -104,7 +105,7 @@ def main():
     else:
         print(f"Skipped the widths of blocks: {missing}.")
     print("\n".join(faults) or "Nothing is wrong with what was checked.")
-    sys.exit(bool(faults))
+    sys.exit(1 if faults else 0)
 
 
 if __name__ == "__main__":
