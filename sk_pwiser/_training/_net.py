@@ -8,7 +8,7 @@ from typing import Any, NamedTuple
 import numpy as np
 import torch
 from skorch import NeuralNet
-from skorch.callbacks import Callback, EpochTimer, PrintLog
+from skorch.callbacks import Callback, EpochTimer
 from skorch.exceptions import DeviceWarning
 from torch import Tensor, nn
 
@@ -18,6 +18,7 @@ from sk_pwiser._training._callbacks import KeepOnInterrupt, asks_to_stop
 from sk_pwiser._training._dataset import Batch, Impressions
 from sk_pwiser._training._divergence import LAST_ROWS, LossCheck, changed_weights
 from sk_pwiser._training._lazy_adam import sparse_tables
+from sk_pwiser._training._print_log import epoch_table
 from sk_pwiser._training._progress_bar import BatchProgressBar
 from sk_pwiser._training._weight_average import WeightAverage
 from sk_pwiser._utils import update_threads, warn_user
@@ -113,13 +114,8 @@ class MultiTaskNet(NeuralNet):  # type: ignore[misc]
         if self.verbose >= 2:
             callbacks.append(("progress_bar", BatchProgressBar()))
         if self.verbose:
-            # Figures of the loss and weights would make the table too wide.
-            loss, weights = self.criterion.loss, self.criterion.weight_names
-            names = [*loss.pop_epoch_record(), *weights]
-            unprinted = [
-                f"{part}_{name}" for part in ("train", "valid") for name in names
-            ]
-            callbacks.append(("print_log", PrintLog(keys_ignored=unprinted)))
+            table = epoch_table(self.criterion, self.task_names)
+            callbacks.append(("print_log", table))
         return callbacks
 
     def initialize_history(self) -> "MultiTaskNet":

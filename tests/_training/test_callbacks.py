@@ -204,16 +204,6 @@ def test_keep_on_interrupt_needs_a_complete_epoch(earlier, method):
     assert_array_equal(earlier.predict_proba(X), before)
 
 
-@pytest.mark.parametrize("method", ["fit", "partial_fit"])
-def test_progress_bars(method, capsys):
-    model = small(verbose=2, early_stopping=method == "fit")
-    getattr(model, method)(X, Y)
-    printed = capsys.readouterr()
-    assert "it/s" in printed.err or "/3 [" in printed.err or "/4 [" in printed.err
-    assert "train_loss" in printed.out
-    assert [row["batches"] for row in model.history_] == [[]] * model.n_iter_
-
-
 def test_a_callback_that_raises_keeps_the_earlier_fit(earlier):
     # `refuses` adds a callback that raises at the first event.
     for warm_start in (False, True):

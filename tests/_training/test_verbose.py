@@ -1,0 +1,112 @@
+"""What training prints: the table of the epochs and the progress bars."""
+
+import io
+import re
+import sys
+
+import numpy as np
+import pytest
+from refusals import X, Y, small
+from skorch.callbacks import Callback, EpochScoring
+
+from sk_pwiser.metrics import ctr_auc_scorer
+
+ANSI = re.compile(r"\x1b\[")
+
+
+class Terminal(io.StringIO):
+    def isatty(self):
+        return True
+
+    def screen(self):
+        """Return the last line that a reader sees, after carriage returns."""
+        line = ""
+        for part in self.getvalue().rpartition("\n")[2].split("\r"):
+            line = part + line[len(part) :]
+        return line
+
+
+def columns_of(printed):
+    return printed.splitlines()[0].split()
+
+
+def test_tasks_are_printed_in_the_order_of_the_funnel_then_their_mean(capsys):
+    # The names are sorted against the order of the funnel, "mean" between them.
+    names = ["view", "order", "buy"]
+    labels = np.column_stack([Y["click"], Y["conversion"], Y["conversion"]])
+    labels[::2, 2] = 0
+    small(verbose=1, early_stopping=True, task_names=names).fit(X, labels)
+    printed = capsys.readouterr().out
+    aucs = [f"valid_auc_{name}" for name in [*names, "mean"]]
+    assert columns_of(printed) == ["epoch", "train_loss", "valid_loss", *aucs, "dur"]
+
+
+def test_figures_of_callbacks_follow_and_the_duration_is_last(capsys):
+    scoring = EpochScoring(ctr_auc_scorer, name="auc_again", lower_is_better=False)
+    model = small(verbose=1, early_stopping=True, callbacks=[scoring])
+    model.fit(X, Y)
+    assert columns_of(capsys.readouterr().out)[-3:] == [
+        "valid_auc_mean",
+        "auc_again",
+        "dur",
+    ]
+
+
+def test_the_figures_are_those_of_the_history(capsys):
+    model = small(verbose=1, early_stopping=True).fit(X, Y)
+    header, _, *lines = capsys.readouterr().out.splitlines()
+    assert len(lines) == model.n_iter_
+    for line, row in zip(lines, model.history_, strict=True):
+        shown = dict(zip(header.split(), line.split(), strict=True))
+        for name in header.split():
+            assert float(shown[name]) == pytest.approx(row[name], abs=1e-4)
+
+
+def test_one_task_has_no_mean(capsys):
+    small(verbose=1, early_stopping=True).fit(X, Y["click"])
+    assert columns_of(capsys.readouterr().out)[1:-1] == [
+        "train_loss",
+        "valid_loss",
+        "valid_auc_click",
+    ]
+
+
+@pytest.mark.parametrize("verbose", [1, 2])
+def test_a_file_gets_neither_colours_nor_bars(capsys, verbose):
+    small(verbose=verbose, early_stopping=True).fit(X, Y)
+    printed = capsys.readouterr()
+    assert printed.out
+    assert not ANSI.search(printed.out)
+    assert printed.err == ""
+
+
+def test_a_terminal_gets_colours_for_the_best_figures(monkeypatch):
+    monkeypatch.setattr(sys, "stdout", Terminal())
+    small(verbose=1, early_stopping=True).fit(X, Y)
+    assert ANSI.search(sys.stdout.getvalue())
+
+
+@pytest.mark.parametrize("method", ["fit", "partial_fit"])
+def test_bars_are_erased(monkeypatch, capsys, method):
+    monkeypatch.setattr(sys, "stderr", Terminal())
+    getattr(small(verbose=2, early_stopping=method == "fit"), method)(X, Y)
+    drawn = sys.stderr.getvalue()
+    assert "%|" in drawn
+    assert "\n" not in drawn
+    assert sys.stderr.screen().strip() == ""
+    assert columns_of(capsys.readouterr().out)[0] == "epoch"
+
+
+class Fails(Callback):
+    def on_batch_end(self, net, **kwargs):
+        raise ZeroDivisionError
+
+
+@pytest.mark.parametrize("method", ["fit", "partial_fit"])
+def test_bars_are_erased_if_training_fails(monkeypatch, method):
+    monkeypatch.setattr(sys, "stderr", Terminal())
+    with pytest.raises(ZeroDivisionError) as caught:
+        getattr(small(verbose=2, callbacks=[Fails()]), method)(X, Y)
+    assert caught.tb is not None  # holds the net, so that nothing is collected
+    assert "%|" in sys.stderr.getvalue()
+    assert sys.stderr.screen().strip() == ""
