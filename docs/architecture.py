@@ -46,21 +46,22 @@ ROOMS = {
     "_estimator": Room(2, 300, 200, "4", "a scikit-learn classifier"),
     "callbacks": Room(2, 700, 92),
     "_training": Room(3, 565, 200, "2", "tensors to network"),
-    "calibration": Room(4, 66, 80),
-    "_table": Room(4, 160, 100, "1", "table to tensors"),
-    "linear_model": Room(4, 260, 92),
+    "inspection": Room(4, 52, 80),
+    "calibration": Room(4, 155, 80),
+    "_table": Room(4, 254, 106, "1", "table to tensors"),
+    "linear_model": Room(4, 743, 92),
     "model_selection": Room(5, 55, 102),
     "networks": Room(5, 285, 106, "3"),
     "losses": Room(5, 400, 106, "3"),
     "weighting": Room(5, 515, 106, "3"),
     "datasets": Room(5, 629, 106),
-    "inspection": Room(5, 743, 106),
-    "metrics": Room(6, 180, 106),
+    "metrics": Room(6, 168, 104),
     "_files": Room(6, 330, 80),
     "_row_weights": Room(6, 500, 96),
     "delayed_feedback": Room(6, 640, 108),
-    "_labels": Room(7, 130, 160, "", "read and checked"),
-    "_utils": Room(8, 400, 784, "", "parameter checks, registry, random numbers"),
+    "_responses": Room(7, 165, 90),
+    "_labels": Room(8, 130, 160, "", "read and checked"),
+    "_utils": Room(9, 400, 784, "", "parameter checks, registry, random numbers"),
 }
 # Where an arrow between a box and a bar as wide as the picture runs, if the middle of
 # the box would lead it through other boxes.
@@ -70,7 +71,7 @@ LANES = {
     ("_estimator", "_utils"): 342.5,
     ("_training", "_utils"): 572,
     ("weighting", "_utils"): 558,
-    ("_table", "_utils"): 114,
+    ("_table", "_utils"): 225,
 }
 
 # Colours that can be read on a light and on a dark page.

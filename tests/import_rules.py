@@ -34,6 +34,7 @@ TORCH = ("torch",)
 ONNX = ("onnx", "onnxruntime", "onnxscript")
 TOOL = Room((), LEARN, EXTRAS)
 READS_LABELS = Room(("_labels",), LEARN, EXTRAS)
+READS_RESPONSES = Room(("_labels", "_responses"), LEARN, EXTRAS)
 BELOW_ESTIMATOR = (
     *FAMILIES,
     "_files",
@@ -50,6 +51,7 @@ ROOMS = {
     "_utils": Room((), (*TORCH, "joblib")),
     "_files": Room((), ("numpy",), ("safetensors",)),
     "_labels": Room((), LEARN),
+    "_responses": Room(("_labels",), LEARN),
     "networks": Room(("_utils",), TORCH),
     "losses": Room(("_utils",), TORCH),
     "_row_weights": Room(("_labels", "_utils"), LEARN),
@@ -67,8 +69,10 @@ ROOMS = {
     "calibration": Room(("metrics", "model_selection"), LEARN),
     "datasets": TOOL,
     "delayed_feedback": READS_LABELS,
-    "inspection": TOOL,
-    "metrics": READS_LABELS,
+    "inspection": Room(
+        ("_labels", "_responses", "metrics", "model_selection"), LEARN, EXTRAS
+    ),
+    "metrics": READS_RESPONSES,
     "model_selection": Room(("_labels", "metrics"), (*LEARN, "joblib"), EXTRAS),
     "linear_model": Room(("model_selection",), LEARN),
     "export": Room(ABOVE_ESTIMATOR, (*LEARN, *TORCH), (*ONNX, "skops")),

@@ -67,6 +67,7 @@ SOUND = {
     ),
     "losses/__init__.py": "from house.losses._bce import BCE\nLOSSES = {'bce': BCE}\n",
     "losses/_bce.py": "import math\nimport torch.nn.functional as F\nclass BCE: ...\n",
+    "_responses/__init__.py": "from house._labels import read_labels\n",
     "_row_weights/__init__.py": "import sklearn\nfrom house._utils import check\n",
     "weighting/__init__.py": "from .._utils import check\nWEIGHTINGS = {}\n",
     "weighting/_torchjd.py": "def f():\n    import torchjd\n",
@@ -131,6 +132,10 @@ FAULTS = {
             "import importlib\nimportlib.import_module('house.networks')\n",
         ),
         ("imports relatively private", "_bce.py", "from .._utils._checks import x\n"),
+    ],
+    "_responses": [
+        ("imports torch", "__init__.py", "import torch\n"),
+        ("imports a scorer", "__init__.py", "from house.metrics import auc\n"),
     ],
     "_row_weights": [
         ("imports torch", "__init__.py", "import torch\n"),
@@ -205,6 +210,7 @@ FAULTS = {
     "inspection": [
         ("needs matplotlib", "__init__.py", "from matplotlib import pyplot\n"),
         ("imports the estimator", "__init__.py", "import house._estimator\n"),
+        ("imports private", "__init__.py", "from house.metrics import _auc\n"),
     ],
     "metrics": [
         ("imports the estimator", "_auc.py", "from house import Estimator\n"),

@@ -21,15 +21,16 @@ An AUC is NaN if the labels hold one class only, with an ``UndefinedMetricWarnin
 :func:`make_task_scorer` builds other scorers, also of the metrics of this module:
 :func:`normalized_entropy`, :func:`expected_calibration_error` and
 :func:`predicted_over_observed`. :func:`grouped_auc` needs a group per row and is called
-with the predictions. Several scorers in one ``scoring`` share
-their predictions, as scikit-learn's own scorers do: each method of the estimator runs
-once per fold and split.
+with the predictions, as is :func:`reliability_curve`, the rates behind the calibration
+error. Several scorers in one ``scoring`` share their predictions, as scikit-learn's own
+scorers do: each method of the estimator runs once per fold and split.
 """
 
 from sk_pwiser.metrics._calibration import (
     expected_calibration_error,
     normalized_entropy,
     predicted_over_observed,
+    reliability_curve,
 )
 from sk_pwiser.metrics._grouped_auc import grouped_auc
 from sk_pwiser.metrics._scorers import (
@@ -60,4 +61,5 @@ __all__ = [
     "mean_log_loss_scorer",
     "normalized_entropy",
     "predicted_over_observed",
+    "reliability_curve",
 ]

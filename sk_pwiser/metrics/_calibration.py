@@ -4,7 +4,7 @@ import warnings
 
 import numpy as np
 from sklearn.exceptions import UndefinedMetricWarning
-from sklearn.utils import check_consistent_length, column_or_1d
+from sklearn.utils import Bunch, check_consistent_length, column_or_1d
 
 STRATEGIES = ("quantile", "uniform")
 
@@ -100,6 +100,67 @@ def expected_calibration_error(
     >>> expected_calibration_error(y, p)
     0.25
     """
+    curve = reliability_curve(
+        y_true, y_prob, n_bins=n_bins, strategy=strategy, sample_weight=sample_weight
+    )
+    gaps = np.abs(curve.predicted - curve.observed)
+    return float(np.average(gaps, weights=curve.weight))
+
+
+def reliability_curve(
+    y_true, y_prob, *, n_bins=20, strategy="quantile", sample_weight=None
+):
+    """Compute predicted and observed rates over bins of rows.
+
+    Unlike :func:`sklearn.calibration.calibration_curve` it takes weights of the rows,
+    keeps rows of equal predictions in one bin, and returns the size of the bins.
+
+    Parameters
+    ----------
+    y_true : array-like of shape (n_samples,)
+        Labels, 0 or 1; or known probabilities of the labels, of generated rows.
+    y_prob : array-like of shape (n_samples,)
+        Predicted probabilities of label 1.
+    n_bins : int, default=20
+        Number of bins. Equal predictions are always in the same bin, so that there may
+        be fewer.
+    strategy : {"quantile", "uniform"}, default="quantile"
+        Whether the bins have equal shares of the rows, or equal widths.
+    sample_weight : array-like of shape (n_samples,), default=None
+        Weights of the rows.
+
+    Returns
+    -------
+    sklearn.utils.Bunch
+        Dictionary-like object with one entry per bin that has rows, in increasing
+        order of the predictions.
+
+        predicted, observed : ndarray of shape (n_bins,)
+            Mean prediction and mean label.
+        weight : ndarray of shape (n_bins,)
+            Sum of the weights; the number of rows without weights.
+        n_effective : ndarray of shape (n_bins,)
+            Number of rows that would make the mean as precise without weights:
+            the squared sum of the weights divided by the sum of their squares.
+
+    Raises
+    ------
+    ValueError
+        If a parameter is invalid, lengths differ, or a label or a probability is
+        outside [0, 1].
+
+    See Also
+    --------
+    expected_calibration_error : The mean distance of the two rates.
+    sk_pwiser.inspection.TaskCalibrationDisplay : A picture of the curve per task.
+
+    Examples
+    --------
+    >>> from sk_pwiser.metrics import reliability_curve
+    >>> curve = reliability_curve([0, 1, 0, 1], [0.1, 0.3, 0.6, 0.8], n_bins=2)
+    >>> curve.predicted.round(2).tolist(), curve.observed.tolist()
+    ([0.2, 0.7], [0.5, 0.5])
+    """
     if not isinstance(n_bins, int | np.integer) or n_bins < 1:
         raise ValueError(f"n_bins must be an integer >= 1, got {n_bins!r}.")
     if strategy not in STRATEGIES:
@@ -116,8 +177,19 @@ def expected_calibration_error(
     else:
         edges = np.arange(1, n_bins) / n_bins
     bins = np.searchsorted(edges, p, side="right")
-    gaps = np.bincount(bins, weights=weight * (p - y))
-    return float(np.abs(gaps).sum() / weight.sum())
+    totals = np.bincount(bins, weights=weight)
+    used = totals > 0
+    totals = totals[used]
+    predicted, observed, squares = (
+        np.bincount(bins, weights=values)[used]
+        for values in (weight * p, weight * y, weight**2)
+    )
+    return Bunch(
+        predicted=predicted / totals,
+        observed=observed / totals,
+        weight=totals,
+        n_effective=totals**2 / squares,
+    )
 
 
 def predicted_over_observed(y_true, y_prob, *, sample_weight=None):

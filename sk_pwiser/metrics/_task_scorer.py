@@ -13,8 +13,13 @@ from sklearn.utils import check_consistent_length
 from sklearn.utils.metadata_routing import MetadataRequest
 
 from sk_pwiser._labels import check_weights
-from sk_pwiser.metrics._predictions import Predictions, shared_cache
-from sk_pwiser.metrics._tasks import check_same_tasks, check_targets, find_task
+from sk_pwiser._responses import (
+    Predictions,
+    check_same_tasks,
+    check_targets,
+    find_task,
+)
+from sk_pwiser.metrics._shared_cache import shared_cache
 
 # Rankings need both classes, and not all of these metrics warn: without a negative,
 # the average precision is silently 1.

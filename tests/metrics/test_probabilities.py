@@ -17,6 +17,7 @@ from sk_pwiser.metrics import (
     make_task_scorer,
     normalized_entropy,
     predicted_over_observed,
+    reliability_curve,
 )
 
 METRICS = [normalized_entropy, expected_calibration_error, predicted_over_observed]
@@ -183,3 +184,35 @@ def test_scorers_of_one_task(data, model, name, column):
         assert scorer(model, X, Y) == pytest.approx(expected[key])
     found = cross_validate(model, X, Y, scoring=scorers, cv=2)
     assert_allclose(found["test_log_loss"].mean(), expected["log_loss"], rtol=0.2)
+
+
+@pytest.mark.parametrize("strategy", ["quantile", "uniform"])
+def test_reliability_curve_by_brute_force(rows, strategy):
+    y, p, weight = rows
+    curve = reliability_curve(y, p, n_bins=6, strategy=strategy, sample_weight=weight)
+    assert curve.weight.sum() == weight.sum()
+    assert (np.diff(curve.predicted) > 0).all()
+    if strategy == "uniform":
+        for k, of_bin in enumerate(np.unique(np.floor(p[weight > 0] * 6))):
+            inside = (np.floor(p * 6) == of_bin) & (weight > 0)
+            w = weight[inside]
+            assert curve.predicted[k] == pytest.approx(np.average(p[inside], weights=w))
+            assert curve.observed[k] == pytest.approx(np.average(y[inside], weights=w))
+            assert curve.n_effective[k] == pytest.approx(w.sum() ** 2 / (w**2).sum())
+    else:
+        # Each bin has its share of the weights, up to one row.
+        assert np.abs(curve.weight - weight.sum() / 6).max() <= weight.max()
+    error = np.average(np.abs(curve.predicted - curve.observed), weights=curve.weight)
+    assert error == pytest.approx(
+        expected_calibration_error(
+            y, p, n_bins=6, strategy=strategy, sample_weight=weight
+        )
+    )
+
+
+def test_reliability_curve_leaves_out_bins_without_rows():
+    curve = reliability_curve([0, 1, 1], [0.1, 0.1, 0.9], n_bins=10, strategy="uniform")
+    assert_allclose(curve.predicted, [0.1, 0.9])
+    assert_allclose(curve.observed, [0.5, 1.0])
+    assert_allclose(curve.weight, [2, 1])
+    assert_allclose(curve.n_effective, [2, 1])

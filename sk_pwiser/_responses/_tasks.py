@@ -1,4 +1,4 @@
-"""Labels and names of the tasks that a scorer evaluates."""
+"""Labels and names of the tasks that are evaluated."""
 
 import numpy as np
 

@@ -1,4 +1,4 @@
-"""Predictions that scorers of the same estimator and rows share."""
+"""Predictions of an estimator in the form of each task."""
 
 import numpy as np
 from sklearn.pipeline import Pipeline
@@ -26,14 +26,14 @@ class Predictions:
 
     def task_names(self):
         """Return the ``task_names_`` of the fitted estimator, or an empty list."""
-        for layer in _layers(self._estimator):
+        for layer in nested_estimators(self._estimator):
             if hasattr(layer, "task_names_"):
                 return [str(name) for name in layer.task_names_]
         return []
 
     def missing_labels(self):
         """Return what a missing label is to the estimator: "error" or "ignore"."""
-        for layer in _layers(self._estimator):
+        for layer in nested_estimators(self._estimator):
             if hasattr(layer, "missing_labels"):
                 return layer.missing_labels
         return "error"
@@ -73,20 +73,7 @@ class Predictions:
         return self._cache[key]
 
 
-def shared_cache(method_caller):
-    """Return the dict that the scorers of one call share, or a new one.
-
-    ``method_caller`` is what scikit-learn's scorer of several metrics passes to each of
-    its scorers: ``partial(_cached_call, cache)``. The function itself cannot be used,
-    because it reduces the probabilities of several tasks to one column. The cache is
-    None if no method would be called twice.
-    """
-    arguments = getattr(method_caller, "args", ())
-    is_shared = len(arguments) == 1 and isinstance(arguments[0], dict)
-    return arguments[0] if is_shared else {}
-
-
-def _layers(estimator):
+def nested_estimators(estimator):
     """Yield the estimator and, one inside the other, the estimators that it wraps.
 
     A search wraps its best estimator, a pipeline its last step.
@@ -101,7 +88,7 @@ def _layers(estimator):
 
 def _predict_cvr(estimator, X):
     """Return ``predict_cvr`` of the outermost layer that has it, else None."""
-    layers = list(_layers(estimator))
+    layers = list(nested_estimators(estimator))
     for i, layer in enumerate(layers):
         if not hasattr(layer, "predict_cvr"):
             continue

@@ -1,0 +1,16 @@
+"""Labels and predictions of any fitted estimator, task by task.
+
+Scorers and displays import this room, so that both read the predictions of an
+estimator, a pipeline or a search in the same way and with the same errors.
+"""
+
+from sk_pwiser._responses._predictions import Predictions, nested_estimators
+from sk_pwiser._responses._tasks import check_same_tasks, check_targets, find_task
+
+__all__ = [
+    "Predictions",
+    "check_same_tasks",
+    "check_targets",
+    "find_task",
+    "nested_estimators",
+]
