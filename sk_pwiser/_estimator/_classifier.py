@@ -7,6 +7,7 @@ from sklearn.base import BaseEstimator, ClassifierMixin
 from sk_pwiser._estimator._access import Access
 from sk_pwiser._estimator._copies import Copies
 from sk_pwiser._estimator._fitting import Fitting
+from sk_pwiser._estimator._html import HTML
 from sk_pwiser._estimator._nested_params import NestedParams
 from sk_pwiser._estimator._parameters import PARAMETER_CONSTRAINTS
 from sk_pwiser._estimator._predictions import Predictions
@@ -20,6 +21,7 @@ class MultiTaskCTRCVRClassifier(
     Saving,
     Copies,
     Access,
+    HTML,
     ClassifierMixin,
     BaseEstimator,
 ):
@@ -216,7 +218,9 @@ class MultiTaskCTRCVRClassifier(
         `categorical_features`, `min_frequency`, `max_categories` and `n_hash_buckets`
         are ignored.
     verbose : int, default=0
-        1 prints one line per epoch, 2 adds a progress bar over the batches.
+        1 prints one line per epoch: the losses, the validation AUC of the tasks in the
+        order of the funnel, and their mean. 2 adds, in a terminal or a notebook, a
+        progress bar over the batches.
     random_state : int, RandomState instance or None, default=None
         Seed of all random numbers. torch's global generators are left unchanged.
     task_names : list of str, default=None

@@ -2,6 +2,7 @@
 
 from sk_pwiser._table._base_rates import base_rates
 from sk_pwiser._table._categories import UNSEEN, CategoryColumn
+from sk_pwiser._table._column_kinds import column_kinds, vector_counts
 from sk_pwiser._table._columns import check_encoding_params
 from sk_pwiser._table._containers import as_table
 from sk_pwiser._table._dataframe import to_float
@@ -54,6 +55,7 @@ __all__ = [
     "check_targets",
     "check_vocabulary",
     "choose_task_names",
+    "column_kinds",
     "combine_weights",
     "grow_encoder",
     "make_target_statistics",
@@ -62,5 +64,6 @@ __all__ = [
     "row_weights",
     "scale_weights",
     "to_float",
+    "vector_counts",
     "warn_about_new_values",
 ]

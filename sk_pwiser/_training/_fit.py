@@ -30,6 +30,7 @@ from sk_pwiser._training._early_stopping import best_epoch, monitored_column
 from sk_pwiser._training._eval_set import check_eval_set, with_eval_rows
 from sk_pwiser._training._growth import Growth
 from sk_pwiser._training._net import MultiTaskNet
+from sk_pwiser._training._progress_bar import close_bars
 from sk_pwiser._training._resume import Snapshot, check_same_model, continue_from
 from sk_pwiser._training._rows import Rows
 from sk_pwiser._training._settings import Settings
@@ -65,6 +66,8 @@ class TrainingResult:
         Whether this was `partial_fit`.
     best_epoch : int
         The epoch whose weights the network has.
+    n_rows : tuple of int
+        Numbers of training and of validation rows.
     rises : Rises or None
         Neighbouring tasks of which the later one is likelier in many rows.
     """
@@ -75,6 +78,7 @@ class TrainingResult:
     settings: Settings
     single_pass: bool
     best_epoch: int
+    n_rows: tuple[int, int]
     rises: Rises | None = None
 
 
@@ -285,6 +289,7 @@ def optimise(
                 snapshot.discard()
             snapshot = growth = None
     except BaseException:
+        close_bars(net)
         with uninterrupted():
             if snapshot is not None:
                 snapshot.restore()
@@ -295,6 +300,7 @@ def optimise(
     if not plan.single_pass:
         n_epochs = len(net.history) - n_earlier
         rises = find_rises(net, data.rows.train, n_epochs)
+    valid = data.rows.valid
     return TrainingResult(
         net,
         data.schema,
@@ -302,6 +308,7 @@ def optimise(
         plan.settings,
         plan.single_pass,
         best_epoch(net),
+        (len(data.rows.train), 0 if valid is None else len(valid)),
         rises,
     )
 

@@ -40,6 +40,7 @@ def to_state(result: TrainingResult) -> dict[str, Any]:
         "generators": result.generators.__getstate__(),
         "single_pass": result.single_pass,
         "best_epoch": result.best_epoch,
+        "n_rows": result.n_rows,
         "rises": result.rises,
         "net": {name: getattr(net, name) for name in _OF_NET},
         "sampler": net.iterator_train__sampler,
@@ -92,6 +93,7 @@ def from_state(state: Mapping[str, Any]) -> TrainingResult:
         settings,
         state["single_pass"],
         state["best_epoch"],
+        state["n_rows"],
         state["rises"],
     )
 

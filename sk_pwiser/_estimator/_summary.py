@@ -1,0 +1,129 @@
+"""A summary of a fit in HTML: the network, the rows and columns, tasks and tables."""
+
+import re
+from html import escape
+
+from sk_pwiser._table import column_kinds, vector_counts
+
+# Longer tables end with the number of rows left out.
+MAX_ROWS = 30
+MAX_NAMES = 8
+
+STYLE = (
+    "<style>"
+    ".sk-pwiser-summary{font-family:monospace;margin:.3em 0}"
+    ".sk-pwiser-summary summary{cursor:pointer;padding:.2em 0}"
+    ".sk-pwiser-summary table{border-collapse:collapse;margin:.2em 1em}"
+    ".sk-pwiser-summary :is(td,th){border:1px solid rgba(128,128,128,.4);"
+    "padding:.15em .6em;text-align:left}"
+    "</style>"
+)
+
+
+def summary_html(result):
+    """Return the summary of a `TrainingResult`, without scripts.
+
+    The names of columns and tasks are escaped.
+    """
+    schema, network = result.schema, result.net.module_
+    n_parameters = sum(p.numel() for p in network.parameters())
+    kinds, counts = column_kinds(schema.encoder), vector_counts(schema.encoder)
+    widths = network.spec.widths + [network.spec.embedding_dim] * len(network.spec.bags)
+    n_columns = schema.encoder.n_features_in_
+    sections = [
+        _section(
+            f"Network: {type(network).__name__}, {n_parameters:,} parameters",
+            ("Layer", "Kind", "Shape", "Parameters"),
+            layer_rows(network),
+        ),
+        _section(
+            f"{_rows(result)}; {n_columns:,} columns",
+            ("Kind of column", "Number", "Names"),
+            [(kind, f"{len(of):,}", _list(of)) for kind, of in kinds.items()],
+        ),
+        _section(
+            f"Tasks: {len(schema.targets.task_names)}",
+            ("Task", "Base rate"),
+            [
+                (name, f"{rate:.4g}")
+                for name, rate in zip(
+                    schema.targets.task_names, schema.base_rates, strict=True
+                )
+            ],
+        ),
+    ]
+    if counts:
+        table_rows = [
+            (name, f"{n:,}", width)
+            for (name, n), width in zip(counts.items(), widths, strict=True)
+        ]
+        sections.append(
+            _section(
+                f"Embeddings: {sum(counts.values()):,} vectors",
+                ("Column", "Vectors", "Width"),
+                table_rows,
+            )
+        )
+    return f'{STYLE}<div class="sk-pwiser-summary">{"".join(sections)}</div>'
+
+
+def _rows(result):
+    """Return the numbers of rows in words."""
+    n_train, n_valid = result.n_rows
+    if result.single_pass:
+        return f"Rows: {n_train:,} in the last call of partial_fit"
+    return f"Rows: {n_train:,} for training, {n_valid:,} for validation"
+
+
+def layer_rows(network):
+    """Return path, kind, shape and number of parameters of the layers of a network.
+
+    Equal layers at the same place, such as those of the towers, are one row, with "*"
+    for the part of the path that differs.
+    """
+    groups = {}
+    for path, layer in network.named_modules():
+        own = dict(layer.named_parameters(recurse=False))
+        if own:
+            key = (re.sub(r"\d+", "*", path), type(layer).__name__, _shape(layer, own))
+            groups.setdefault(key, []).append(
+                (path, sum(p.numel() for p in own.values()))
+            )
+    rows = []
+    for (_, kind, shape), members in groups.items():
+        paths = [path.split(".") for path, _ in members]
+        places = zip(*paths, strict=True)
+        common = [parts[0] if len({*parts}) == 1 else "*" for parts in places]
+        times = f"{len(members)} x ({shape})" if len(members) > 1 else shape
+        rows.append((".".join(common), kind, times, f"{sum(n for _, n in members):,}"))
+    return rows
+
+
+def _shape(layer, own):
+    """Return the widths of a linear map, or the shape of the largest parameter."""
+    if hasattr(layer, "in_features"):
+        return f"{layer.in_features:,} → {layer.out_features:,}"
+    largest = max(own.values(), key=lambda p: p.numel())
+    return " x ".join(f"{n:,}" for n in largest.shape) or "1"
+
+
+def _list(names):
+    """Return the first names of a list, and the number of the others."""
+    shown = ", ".join(map(str, names[:MAX_NAMES]))
+    more = len(names) - MAX_NAMES
+    return shown if more <= 0 else f"{shown} and {more:,} more"
+
+
+def _section(title, header, rows):
+    """Return a table that opens on a click, its cells escaped."""
+    body = [f"<tr>{''.join(f'<th>{escape(each)}</th>' for each in header)}</tr>"]
+    for row in rows[:MAX_ROWS]:
+        cells = "".join(f"<td>{escape(str(cell))}</td>" for cell in row)
+        body.append(f"<tr>{cells}</tr>")
+    if len(rows) > MAX_ROWS:
+        more = f"and {len(rows) - MAX_ROWS:,} more"
+        body.append(f'<tr><td colspan="{len(header)}">{more}</td></tr>')
+    return (
+        f"<details><summary>{escape(title)}</summary>"
+        f"<table>{''.join(body)}</table></details>"
+    )
