@@ -40,7 +40,7 @@ MODULES = [
     Module("sk_pwiser.export", "Serving"),
     Module("sk_pwiser.linear_model", "Linear models"),
     Module("sk_pwiser.datasets", "Data sets"),
-    Module("sk_pwiser.inspection", "Plots"),
+    Module("sk_pwiser.inspection", "Displays"),
 ]
 
 

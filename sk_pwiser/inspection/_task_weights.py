@@ -3,6 +3,13 @@
 import numpy as np
 from sklearn.utils.validation import check_is_fitted
 
+from sk_pwiser.inspection._axes import (
+    axes_or_new,
+    import_pyplot,
+    task_color,
+    whole_ticks,
+)
+
 
 def plot_task_weights(estimator, ax=None):
     """Plot the weights of the tasks' losses, or gradients, over the epochs.
@@ -40,21 +47,14 @@ def plot_task_weights(estimator, ax=None):
     >>> [line.get_label() for line in ax.get_lines()]
     ['click', 'conversion']
     """
-    try:
-        from matplotlib import pyplot
-        from matplotlib.ticker import MaxNLocator
-    except ImportError as error:
-        raise ImportError(
-            'plot_task_weights needs matplotlib: pip install "sk_pwiser[plot]"'
-        ) from error
+    import_pyplot("plot_task_weights")
     check_is_fitted(estimator)
     epochs, weights = _weights_by_epoch(estimator)
-    if ax is None:
-        _, ax = pyplot.subplots()
-    for task, of_task in weights.items():
-        ax.plot(epochs, of_task, marker=".", label=task)
+    ax = axes_or_new(ax, "plot_task_weights")
+    for k, (task, of_task) in enumerate(weights.items()):
+        ax.plot(epochs, of_task, marker=".", color=task_color(k), label=task)
     ax.set(xlabel="Epoch", ylabel="Weight")
-    ax.xaxis.set_major_locator(MaxNLocator(integer=True))
+    whole_ticks(ax.xaxis)
     ax.legend(title="Task")
     return ax
 

@@ -10,17 +10,6 @@ from sklearn.exceptions import NotFittedError
 from sk_pwiser.inspection import plot_task_weights
 from sk_pwiser.weighting import TaskWeighting
 
-matplotlib = pytest.importorskip("matplotlib")
-
-
-@pytest.fixture(autouse=True)
-def pyplot():
-    matplotlib.use("Agg")
-    from matplotlib import pyplot
-
-    yield pyplot
-    pyplot.close("all")
-
 
 @pytest.fixture(scope="module")
 def weighted():

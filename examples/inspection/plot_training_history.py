@@ -1,0 +1,65 @@
+"""
+The history of a training
+=========================
+
+`history_` holds the losses and the validation AUC of every epoch.
+`TrainingHistoryDisplay` draws all of it or a part, and marks the epoch whose weights
+the estimator has.
+"""
+
+# %%
+# Loss and AUC
+# ------------
+#
+# With early stopping, training ends when the validation loss has not improved for
+# `n_iter_no_change` epochs, and the weights of the best epoch are restored.
+
+import matplotlib.pyplot as plt
+
+from sk_pwiser import MultiTaskCTRCVRClassifier
+from sk_pwiser.datasets import make_ctr_cvr
+from sk_pwiser.inspection import TrainingHistoryDisplay
+
+data = make_ctr_cvr(20_000, ctr=0.2, cvr=0.2, random_state=0)
+X, Y = data.data, data.target
+
+model = MultiTaskCTRCVRClassifier(
+    early_stopping=True, n_iter_no_change=6, max_epochs=20, random_state=0
+)
+model.fit(X, Y)
+TrainingHistoryDisplay.from_estimator(model)
+plt.show()
+
+# %%
+# A part of the history
+# ---------------------
+#
+# `kind` selects one of the two pictures, for example to compare the learning rates in
+# one row.
+
+_, axes = plt.subplots(1, 3, figsize=(10.5, 3.6), layout="constrained", sharey=True)
+for lr, ax in zip([0.001, 0.003, 0.01], axes, strict=True):
+    model = MultiTaskCTRCVRClassifier(
+        lr=lr, early_stopping=True, max_epochs=8, random_state=0
+    )
+    model.fit(X, Y)
+    TrainingHistoryDisplay.from_estimator(model, kind="auc", ax=ax)
+    ax.set_xlabel(f"Epoch (lr={lr})")
+    ax.label_outer()
+plt.show()
+
+# %%
+# The table behind the picture
+# ----------------------------
+#
+# Every row of `history_` is a dictionary. A tuple of names selects columns.
+
+for epoch, loss, auc in model.history_[
+    :, ("epoch", "valid_loss", "valid_auc_conversion")
+]:
+    mark = "  <- weights kept" if epoch == model.best_epoch_ else ""
+    print(f"epoch {epoch}: loss {loss:.4f}, AUC of the conversion {auc:.3f}{mark}")
+
+# %%
+# The training loss keeps falling, while the validation loss has its minimum at the
+# epoch that is kept: later epochs learn what holds for the training rows only.

@@ -1,0 +1,133 @@
+"""What all pictures share: matplotlib, the colours of the tasks, axes and legends."""
+
+import numpy as np
+
+# The palette of Okabe and Ito, which is distinct for colour-blind readers, without the
+# yellow, which is hardly visible on white.
+PALETTE = ("#0072B2", "#D55E00", "#009E73", "#CC79A7", "#E69F00", "#56B4E9")
+GREY = "#7F7F7F"
+DOTTED = (0, (1, 2))  # reference lines
+
+# The lines and markers of several models in one picture.
+LINE_STYLES = ("-", "--", ":", "-.")
+MARKERS = ("o", "s", "^", "D")
+
+# Scales of an axis, and the base rate below which "auto" is "log".
+SCALES = ("auto", "linear", "log")
+RARE = 0.1
+
+
+def import_pyplot(user):
+    """Return `matplotlib.pyplot`, or raise an ImportError that names the extra."""
+    try:
+        from matplotlib import pyplot
+    except ImportError as error:
+        raise ImportError(
+            f'{user} needs matplotlib: pip install "sk_pwiser[plot]"'
+        ) from error
+    return pyplot
+
+
+def axes_or_new(ax, user):
+    """Return the axes to draw on: the given ones, or those of a new figure."""
+    pyplot = import_pyplot(user)
+    return pyplot.subplots(layout="constrained")[1] if ax is None else ax
+
+
+def row_of_axes(ax, n_axes, user):
+    """Return an array of axes: those given, or a row in a new figure.
+
+    Raises
+    ------
+    ValueError
+        If another number of axes is given.
+    """
+    pyplot = import_pyplot(user)
+    if ax is None:
+        size = (4.2 * n_axes + 0.6, 3.6)
+        _, axes = pyplot.subplots(
+            1, n_axes, figsize=size, layout="constrained", squeeze=False
+        )
+        return axes[0]
+    axes = np.ravel(np.array(ax, dtype=object))
+    if len(axes) != n_axes:
+        raise ValueError(
+            f"ax must hold {n_axes} axes, one per picture, got {len(axes)}."
+        )
+    return axes
+
+
+def task_color(index):
+    """Return the colour of the task with this index, the same in all pictures."""
+    return PALETTE[index % len(PALETTE)]
+
+
+def looks_of_curves(task_names, model_names):
+    """Return colour, line style and marker per curve: of its task, and of its model."""
+    tasks, models = list(dict.fromkeys(task_names)), list(dict.fromkeys(model_names))
+    looks = []
+    for task, model in zip(task_names, model_names, strict=True):
+        m = models.index(model)
+        looks.append(
+            {
+                "color": task_color(tasks.index(task)),
+                "linestyle": LINE_STYLES[m % len(LINE_STYLES)],
+                "marker": MARKERS[m % len(MARKERS)],
+            }
+        )
+    return looks
+
+
+def curve_label(task, model, figure=None):
+    """Return the entry of a curve in the legend."""
+    name = task if model is None else f"{task}, {model}"
+    return name if figure is None else f"{name} ({figure})"
+
+
+def is_log(scale, base_rates):
+    """Return whether an axis of rates is logarithmic.
+
+    Raises
+    ------
+    ValueError
+        If `scale` is unknown.
+    """
+    if scale not in SCALES:
+        raise ValueError(f"scale must be one of {SCALES}, got {scale!r}.")
+    rates = [rate for rate in base_rates if rate > 0]
+    return scale == "log" or (scale == "auto" and min(rates, default=1.0) < RARE)
+
+
+def set_log_axis(axis, low, high):
+    """Make an axis logarithmic, with plain numbers and enough of them as ticks."""
+    from matplotlib.ticker import FuncFormatter, LogLocator, NullFormatter
+
+    getattr(axis.axes, f"set_{axis.axis_name}scale")("log", nonpositive="mask")
+    n_decades = np.log10(high / low)
+    subs = (1.0, 2.0, 5.0) if n_decades < 2 else (1.0, 3.0) if n_decades < 3 else (1.0,)
+    axis.set_major_locator(LogLocator(subs=subs, numticks=15))
+    axis.set_major_formatter(FuncFormatter(lambda value, _: f"{value:g}"))
+    axis.set_minor_formatter(NullFormatter())
+
+
+def legend_above(ax):
+    """Put the legend above axes that curves may fill from edge to edge."""
+    ax.legend(loc="lower center", bbox_to_anchor=(0.5, 1.0), ncols=2, frameon=False)
+
+
+def whole_ticks(axis):
+    """Put the ticks of an axis, such as one of epochs, at whole numbers."""
+    from matplotlib.ticker import MaxNLocator
+
+    axis.set_major_locator(MaxNLocator(integer=True))
+
+
+def style(kwargs, **defaults):
+    """Return keyword arguments of a line: the defaults, replaced by those given.
+
+    matplotlib refuses two spellings of one property, such as `c` and `color`.
+    """
+    from matplotlib.cbook import normalize_kwargs
+    from matplotlib.lines import Line2D
+
+    return {**defaults, **normalize_kwargs(kwargs, Line2D)}

@@ -1,0 +1,319 @@
+"""Reliability curves of all tasks."""
+
+import numpy as np
+from scipy.stats import beta
+
+from sk_pwiser.inspection._axes import (
+    DOTTED,
+    GREY,
+    axes_or_new,
+    curve_label,
+    import_pyplot,
+    is_log,
+    looks_of_curves,
+    set_log_axis,
+    style,
+)
+from sk_pwiser.inspection._task_rows import (
+    read_estimators,
+    read_predictions,
+    warn_about_one_class,
+)
+from sk_pwiser.metrics import reliability_curve
+
+# Coverage of the intervals of the observed rates.
+COVERAGE = 0.95
+
+
+class TaskCalibrationDisplay:
+    """Reliability curves: observed against predicted rates, one curve per task.
+
+    `from_estimator` and `from_predictions` create the display. A task has the same
+    colour in all displays. The vertical lines are intervals of the observed rates with
+    a coverage of 95 %, by Clopper and Pearson: differences within them may be chance.
+
+    Parameters
+    ----------
+    curves : list of Bunch
+        Predicted and observed rates of each curve, as
+        :func:`~sk_pwiser.metrics.reliability_curve` returns them.
+    base_rates : list of float
+        Rate of the positives of each curve.
+    task_names : list of str
+        Task of each curve.
+    model_names : list of str, default=None
+        Model of each curve, if there are several.
+
+    Attributes
+    ----------
+    lines_ : list of matplotlib Line2D
+        The curves.
+    intervals_ : list of matplotlib LineCollection
+        The intervals of the observed rates; empty if they are not drawn.
+    ax_ : matplotlib Axes
+        The axes.
+    figure_ : matplotlib Figure
+        The figure.
+
+    See Also
+    --------
+    sklearn.calibration.CalibrationDisplay : For one task.
+    sk_pwiser.calibration.FunnelCalibrator : Calibrates the tasks of a funnel.
+
+    Examples
+    --------
+    >>> from sk_pwiser import MultiTaskCTRCVRClassifier
+    >>> from sk_pwiser.calibration import FunnelCalibrator
+    >>> from sk_pwiser.datasets import make_ctr_cvr
+    >>> from sk_pwiser.inspection import TaskCalibrationDisplay
+    >>> data = make_ctr_cvr(3_000, ctr=0.3, random_state=0)
+    >>> X, Y = data.data, data.target
+    >>> before = MultiTaskCTRCVRClassifier(max_epochs=3, random_state=0)
+    >>> before = before.fit(X[:1000], Y[:1000])
+    >>> after = FunnelCalibrator(before).fit(X[1000:2000], Y[1000:2000])
+    >>> display = TaskCalibrationDisplay.from_estimator(
+    ...     {"before": before, "after": after}, X[2000:], Y[2000:], n_bins=5
+    ... )
+    >>> display.model_names
+    ['before', 'before', 'after', 'after']
+    """
+
+    def __init__(self, *, curves, base_rates, task_names, model_names=None):
+        self.curves = curves
+        self.base_rates = base_rates
+        self.task_names = task_names
+        self.model_names = model_names
+
+    @classmethod
+    def from_estimator(
+        cls,
+        estimator,
+        X,
+        Y,
+        *,
+        n_bins=10,
+        strategy="quantile",
+        sample_weight=None,
+        cvr=False,
+        ax=None,
+        **kwargs,
+    ):
+        """Draw the curves of the predictions of fitted estimators.
+
+        Parameters
+        ----------
+        estimator : estimator object or dict
+            A fitted estimator of several tasks. A dict from names to estimators, such
+            as one before and one after calibration, draws each with a line style of
+            its own.
+        X : {DataFrame, array-like, sparse matrix} of shape (n_samples, n_features)
+            Impressions that the estimators were not trained on.
+        Y : array-like of shape (n_samples, n_tasks) or (n_samples,)
+            Labels, 0 or 1.
+        n_bins : int, default=10
+            Number of bins per curve.
+        strategy : {"quantile", "uniform"}, default="quantile"
+            Whether the bins have equal shares of the rows, or equal widths.
+        sample_weight : array-like of shape (n_samples,) or (n_samples, n_tasks), \
+                default=None
+            Weights of the rows, or of the rows and tasks.
+        cvr : bool, default=False
+            Whether to add a curve of P(last task | first task), over the rows in which
+            the first task is 1.
+        ax : matplotlib Axes, default=None
+            The axes to draw on; None creates a new figure.
+        **kwargs : dict
+            Passed to `plot`.
+
+        Returns
+        -------
+        TaskCalibrationDisplay
+            The display, drawn.
+
+        Raises
+        ------
+        ValueError
+            If labels or weights are invalid, or are not of the estimator's tasks.
+        sklearn.exceptions.NotFittedError
+            If an estimator is not fitted.
+        ImportError
+            If matplotlib is not installed.
+
+        Warns
+        -----
+        UndefinedMetricWarning
+            If a task has one class only: its curve is empty.
+        """
+        import_pyplot(cls.__name__)
+        rows = read_estimators(estimator, X, Y, cvr=cvr, sample_weight=sample_weight)
+        return cls._from_rows(rows, n_bins, strategy).plot(ax, **kwargs)
+
+    @classmethod
+    def from_predictions(
+        cls,
+        Y,
+        P,
+        *,
+        task_names=None,
+        n_bins=10,
+        strategy="quantile",
+        sample_weight=None,
+        cvr=False,
+        ax=None,
+        **kwargs,
+    ):
+        """Draw the curves of given probabilities.
+
+        Parameters
+        ----------
+        Y : array-like of shape (n_samples, n_tasks) or (n_samples,)
+            Labels, 0 or 1. Those of tasks after the first may be missing.
+        P : array-like of shape (n_samples, n_tasks) or (n_samples,), list or dict
+            Probabilities over impressions as `predict_proba` returns them: an array,
+            or a list of arrays of shape (n_samples, 2). A dict from names of models to
+            probabilities draws each model with a line style of its own.
+        task_names : list of str, default=None
+            Names of the tasks; by default the columns of `Y`.
+        n_bins : int, default=10
+            Number of bins per curve.
+        strategy : {"quantile", "uniform"}, default="quantile"
+            Whether the bins have equal shares of the rows, or equal widths.
+        sample_weight : array-like of shape (n_samples,) or (n_samples, n_tasks), \
+                default=None
+            Weights of the rows, or of the rows and tasks.
+        cvr : bool, default=False
+            Whether to add a curve of P(last task | first task), the quotient of the
+            probabilities, over the rows in which the first task is 1.
+        ax : matplotlib Axes, default=None
+            The axes to draw on; None creates a new figure.
+        **kwargs : dict
+            Passed to `plot`.
+
+        Returns
+        -------
+        TaskCalibrationDisplay
+            The display, drawn.
+
+        Raises
+        ------
+        ValueError
+            If labels, probabilities, names or weights are invalid, or do not fit
+            together.
+        ImportError
+            If matplotlib is not installed.
+
+        Warns
+        -----
+        UndefinedMetricWarning
+            If a task has one class only: its curve is empty.
+        """
+        import_pyplot(cls.__name__)
+        rows = read_predictions(
+            Y, P, task_names=task_names, cvr=cvr, sample_weight=sample_weight
+        )
+        return cls._from_rows(rows, n_bins, strategy).plot(ax, **kwargs)
+
+    @classmethod
+    def _from_rows(cls, rows, n_bins, strategy):
+        warn_about_one_class(rows, "The reliability curve")
+        curves = []
+        for each in rows:
+            curve = reliability_curve(
+                each.y if each.has_both_classes else [0],
+                each.p if each.has_both_classes else [0],
+                n_bins=n_bins,
+                strategy=strategy,
+                sample_weight=each.weight if each.has_both_classes else None,
+            )
+            if not each.has_both_classes:
+                curve.update({key: values[:0] for key, values in curve.items()})
+            curves.append(curve)
+        return cls(
+            curves=curves,
+            base_rates=[each.base_rate for each in rows],
+            task_names=[each.task for each in rows],
+            model_names=[each.model for each in rows],
+        )
+
+    def plot(self, ax=None, *, ref_line=True, intervals=True, scale="auto", **kwargs):
+        """Draw the curves.
+
+        Parameters
+        ----------
+        ax : matplotlib Axes, default=None
+            The axes to draw on; None creates a new figure.
+        ref_line : bool, default=True
+            Whether to draw the diagonal: probabilities that agree with the rates.
+        intervals : bool, default=True
+            Whether to draw intervals of the observed rates.
+        scale : {"auto", "linear", "log"}, default="auto"
+            Scale of both axes. "auto" is "log" if a base rate is below 10 %. On a
+            logarithmic scale a bin without positives has an interval, and no point.
+        **kwargs : dict
+            Properties of all curves, passed to matplotlib's `plot`.
+
+        Returns
+        -------
+        TaskCalibrationDisplay
+            The display.
+        """
+        logarithmic = is_log(scale, self.base_rates)
+        ax = axes_or_new(ax, "TaskCalibrationDisplay")
+        low, high = self._limits(logarithmic)
+        if ax.has_data():  # of an earlier display
+            low, high = min(low, ax.get_xlim()[0]), max(high, ax.get_xlim()[1])
+        if ref_line:
+            ends = [low, high]
+            ax.plot(ends, ends, color=GREY, linestyle=DOTTED, label="calibrated")
+        models = self.model_names or [None] * len(self.task_names)
+        self.lines_, self.intervals_ = [], []
+        for k, look in enumerate(looks_of_curves(self.task_names, models)):
+            curve = self.curves[k]
+            look = style(
+                kwargs,
+                **look,
+                markersize=4,
+                label=curve_label(self.task_names[k], models[k]),
+            )
+            self.lines_ += ax.plot(curve.predicted, curve.observed, **look)
+            if intervals:
+                ends = np.clip(_intervals(curve), low, high)
+                self.intervals_.append(
+                    ax.vlines(
+                        curve.predicted, *ends, color=look["color"], alpha=0.4, lw=1
+                    )
+                )
+        if logarithmic:
+            for axis in (ax.xaxis, ax.yaxis):
+                set_log_axis(axis, low, high)
+        ax.set(
+            xlabel="Mean predicted probability",
+            ylabel="Observed rate",
+            xlim=(low, high),
+            ylim=(low, high),
+            aspect="equal",
+        )
+        ax.legend(loc="best")
+        self.ax_, self.figure_ = ax, ax.figure
+        return self
+
+    def _limits(self, logarithmic):
+        """Return limits of both axes that hold all points."""
+        points = [(curve.predicted, curve.observed) for curve in self.curves]
+        rates = np.concatenate([np.ravel(both) for both in points])
+        rates = rates[rates > 0]
+        if len(rates) == 0:
+            return (0.001, 1.0) if logarithmic else (0.0, 1.0)
+        if logarithmic:
+            return rates.min() / 1.5, min(rates.max() * 1.5, 1.0)
+        return 0.0, min(rates.max() * 1.1, 1.0)
+
+
+def _intervals(curve):
+    """Return the ends of the intervals of the observed rates, `(2, n_bins)`."""
+    tail, n = (1 - COVERAGE) / 2, curve.n_effective
+    k = curve.observed * n
+    # At the ends of the range, beta has no quantile, and the interval ends there.
+    low = np.nan_to_num(beta.ppf(tail, k, n - k + 1), nan=0.0)
+    high = np.nan_to_num(beta.ppf(1 - tail, k + 1, n - k), nan=1.0)
+    return np.stack([low, high])

@@ -1,0 +1,224 @@
+"""Distributions of the scores of a task by depth of the funnel."""
+
+from itertools import pairwise
+
+import numpy as np
+from scipy.special import logit
+from scipy.stats import gaussian_kde
+
+from sk_pwiser._responses import find_task
+from sk_pwiser.inspection._axes import (
+    GREY,
+    axes_or_new,
+    import_pyplot,
+    style,
+    task_color,
+)
+from sk_pwiser.inspection._task_rows import GivenPredictions, read_responses
+from sk_pwiser.model_selection import funnel_depth
+
+LIMITS = np.finfo(np.float32)
+# The density is estimated from the counts of this many bins, so that its cost does not
+# depend on the number of rows, and drawn at this many points.
+N_BINS, N_POINTS = 512, 256
+
+
+class FunnelScoreDisplay:
+    """Densities of the predicted log-odds of a task, by depth of the funnel.
+
+    The depth of a row is the number of leading tasks that are 1. PWiseR raises the
+    scores of the rows at the end of the funnel above those of the other rows: the more
+    the densities differ, the better the ranking. Every density has the area 1, however
+    few rows it is of.
+
+    `from_estimator` and `from_predictions` create the display. The rows that reach a
+    task have the colour of the task in all displays; those without the first task are
+    grey.
+
+    Parameters
+    ----------
+    log_odds : ndarray of shape (n_samples,)
+        Predicted log-odds of the task.
+    depth : int ndarray of shape (n_samples,)
+        Depth of each row, as :func:`~sk_pwiser.model_selection.funnel_depth` returns
+        it. Rows of unknown depth, -1, are left out.
+    task_name : str
+        The task that the log-odds are of.
+    task_names : list of str
+        Names of all tasks, in the order of the funnel.
+
+    Attributes
+    ----------
+    lines_ : list of matplotlib Line2D
+        The densities, from depth 0 on, without depths that have no two scores.
+    ax_ : matplotlib Axes
+        The axes.
+    figure_ : matplotlib Figure
+        The figure.
+
+    Examples
+    --------
+    >>> from sk_pwiser import MultiTaskCTRCVRClassifier
+    >>> from sk_pwiser.datasets import make_ctr_cvr
+    >>> from sk_pwiser.inspection import FunnelScoreDisplay
+    >>> data = make_ctr_cvr(2_000, ctr=0.3, random_state=0)
+    >>> model = MultiTaskCTRCVRClassifier(max_epochs=3, random_state=0)
+    >>> model.fit(data.data[:1000], data.target[:1000])
+    MultiTaskCTRCVRClassifier(...)
+    >>> display = FunnelScoreDisplay.from_estimator(
+    ...     model, data.data[1000:], data.target[1000:], task="conversion"
+    ... )
+    >>> len(display.lines_)
+    3
+    """
+
+    def __init__(self, *, log_odds, depth, task_name, task_names):
+        self.log_odds = log_odds
+        self.depth = depth
+        self.task_name = task_name
+        self.task_names = task_names
+
+    @classmethod
+    def from_estimator(cls, estimator, X, Y, *, task=-1, ax=None, **kwargs):
+        """Draw the densities of the predictions of a fitted estimator.
+
+        Parameters
+        ----------
+        estimator : estimator object
+            A fitted estimator of several tasks.
+        X : {DataFrame, array-like, sparse matrix} of shape (n_samples, n_features)
+            Impressions.
+        Y : array-like of shape (n_samples, n_tasks) or (n_samples,)
+            Labels, 0 or 1.
+        task : int or str, default=-1
+            The task whose log-odds are drawn: its index or its name.
+        ax : matplotlib Axes, default=None
+            The axes to draw on; None creates a new figure.
+        **kwargs : dict
+            Passed to `plot`.
+
+        Returns
+        -------
+        FunnelScoreDisplay
+            The display, drawn.
+
+        Raises
+        ------
+        ValueError
+            If the labels are invalid or not of the estimator's tasks, or there is no
+            such task.
+        sklearn.exceptions.NotFittedError
+            If the estimator is not fitted.
+        ImportError
+            If matplotlib is not installed.
+        """
+        import_pyplot(cls.__name__)
+        read = read_responses(estimator, X, Y)
+        return cls._from_responses(read, Y, task).plot(ax, **kwargs)
+
+    @classmethod
+    def from_predictions(cls, Y, P, *, task=-1, task_names=None, ax=None, **kwargs):
+        """Draw the densities of given probabilities.
+
+        Parameters
+        ----------
+        Y : array-like of shape (n_samples, n_tasks) or (n_samples,)
+            Labels, 0 or 1. Those of tasks after the first may be missing.
+        P : array-like of shape (n_samples, n_tasks) or (n_samples,), or list
+            Probabilities over impressions, as `predict_proba` returns them.
+        task : int or str, default=-1
+            The task whose log-odds are drawn: its index or its name.
+        task_names : list of str, default=None
+            Names of the tasks; by default the columns of `Y`.
+        ax : matplotlib Axes, default=None
+            The axes to draw on; None creates a new figure.
+        **kwargs : dict
+            Passed to `plot`.
+
+        Returns
+        -------
+        FunnelScoreDisplay
+            The display, drawn.
+
+        Raises
+        ------
+        ValueError
+            If labels, probabilities or names are invalid, do not fit together, or
+            there is no such task.
+        ImportError
+            If matplotlib is not installed.
+        """
+        import_pyplot(cls.__name__)
+        read = read_responses(GivenPredictions(P), None, Y, task_names)
+        return cls._from_responses(read, Y, task).plot(ax, **kwargs)
+
+    @classmethod
+    def _from_responses(cls, read, Y, task):
+        k = find_task(task, len(read.names), read.names)
+        p = np.clip(read.p[:, k], LIMITS.tiny, 1 - LIMITS.epsneg)
+        return cls(
+            log_odds=logit(p),
+            depth=funnel_depth(Y),
+            task_name=read.names[k],
+            task_names=read.names,
+        )
+
+    def plot(self, ax=None, *, fill=True, **kwargs):
+        """Draw the densities.
+
+        Parameters
+        ----------
+        ax : matplotlib Axes, default=None
+            The axes to draw on; None creates a new figure.
+        fill : bool, default=True
+            Whether to fill the area under the densities.
+        **kwargs : dict
+            Properties of all lines, passed to matplotlib's `plot`.
+
+        Returns
+        -------
+        FunnelScoreDisplay
+            The display.
+        """
+        ax = axes_or_new(ax, "FunnelScoreDisplay")
+        # Displays may share their axis of densities, as two models side by side.
+        shared = ax.get_shared_y_axes().get_siblings(ax)
+        top = ax.get_ylim()[1] if any(one.has_data() for one in shared) else 0.0
+        self.lines_ = []
+        for depth, label in enumerate(_depth_labels(self.task_names)):
+            values = self.log_odds[self.depth == depth]
+            if len(values) == 0 or values.min() == values.max():
+                continue  # no density
+            at, density = _estimate_density(values)
+            color = GREY if depth == 0 else task_color(depth - 1)
+            label = f"{label} ({len(values):,} rows)"
+            (line,) = ax.plot(at, density, **style(kwargs, color=color, label=label))
+            if fill:
+                ax.fill_between(at, density, color=line.get_color(), alpha=0.15, lw=0)
+            self.lines_.append(line)
+        ax.set(xlabel=f"Predicted log-odds of {self.task_name}", ylabel="Density")
+        peak = max((line.get_ydata().max() for line in self.lines_), default=1.0)
+        # Room for the legend above the densities.
+        ax.set_ylim(0, max(top, peak * (1.15 + 0.1 * len(self.lines_))))
+        ax.legend(loc="upper right")
+        self.ax_, self.figure_ = ax, ax.figure
+        return self
+
+
+def _depth_labels(names):
+    """Return what the rows of each depth are, from depth 0 on."""
+    between = [f"{done}, no {next_}" for done, next_ in pairwise(names)]
+    return [f"no {names[0]}", *between, names[-1]]
+
+
+def _estimate_density(values):
+    """Return points and a Gaussian kernel density estimate at them."""
+    counts, edges = np.histogram(values, N_BINS)
+    centres, used = (edges[:-1] + edges[1:]) / 2, counts > 0
+    bandwidth = len(values) ** -0.2  # Scott's, which would count bins and not rows
+    kernel = gaussian_kde(
+        centres[used], bw_method=bandwidth, weights=counts[used].astype(float)
+    )
+    reach = 3 * np.sqrt(kernel.covariance[0, 0])  # beyond, the density is nearly 0
+    at = np.linspace(edges[0] - reach, edges[-1] + reach, N_POINTS)
+    return at, kernel(at)

@@ -1,0 +1,221 @@
+"""Labels and predictions of every task and model, as displays draw them."""
+
+import warnings
+from collections.abc import Mapping
+from typing import NamedTuple
+
+import numpy as np
+from sklearn.exceptions import UndefinedMetricWarning
+from sklearn.utils import check_consistent_length
+
+from sk_pwiser._labels import check_weights
+from sk_pwiser._responses import Predictions, check_same_tasks, check_targets
+
+
+class TaskRows(NamedTuple):
+    """The rows of one task, with the predictions of one model.
+
+    Parameters
+    ----------
+    task : str
+        Name of the task; "<last> | <first>" for the CVR.
+    model : str or None
+        Name of the model; None if there is only one, without a name.
+    y : int64 ndarray of shape (n_samples,)
+        Labels of the rows whose label is known.
+    p : float64 ndarray of shape (n_samples,)
+        Predicted probabilities.
+    weight : float64 ndarray of shape (n_samples,), or None
+        Weights of the rows.
+    """
+
+    task: str
+    model: str | None
+    y: np.ndarray
+    p: np.ndarray
+    weight: np.ndarray | None
+
+    @property
+    def has_both_classes(self):
+        """Whether both labels occur among the rows with a weight above 0."""
+        y = self.y if self.weight is None else self.y[self.weight > 0]
+        return len(y) > 0 and y.min() != y.max()
+
+    @property
+    def base_rate(self):
+        """The rate of label 1, NaN without rows."""
+        has_rows = len(self.y) > 0 and (self.weight is None or self.weight.any())
+        return float(np.average(self.y, weights=self.weight)) if has_rows else np.nan
+
+
+class GivenPredictions:
+    """Probabilities in the place of an estimator."""
+
+    missing_labels = "ignore"
+
+    def __init__(self, P):
+        if not isinstance(P, list):
+            P = np.asarray(P)
+            P = P[:, np.newaxis] if P.ndim == 1 else P
+        self._P = P
+
+    def predict_proba(self, X):
+        """Return the probabilities, whatever `X` is."""
+        return self._P
+
+
+class Responses(NamedTuple):
+    """Labels and predictions of all tasks by one model.
+
+    Parameters
+    ----------
+    names : list of str
+        Names of the tasks.
+    targets : int64 ndarray of shape (n_samples, n_tasks)
+        Labels, 0 where they are missing.
+    known : bool ndarray of shape (n_samples, n_tasks)
+        Which labels are not missing.
+    p : float64 ndarray of shape (n_samples, n_tasks)
+        Predicted probabilities.
+    predictions : Predictions
+        Where they are from.
+    """
+
+    names: list
+    targets: np.ndarray
+    known: np.ndarray
+    p: np.ndarray
+    predictions: Predictions
+
+
+def read_responses(estimator, X, Y, task_names=None):
+    """Return the `Responses` of a fitted estimator or of `GivenPredictions`.
+
+    Raises
+    ------
+    ValueError
+        If labels, names or predictions are invalid, or do not fit together.
+    """
+    predictions = Predictions(estimator, X, {})
+    targets, known, y_names = check_targets(Y, predictions.missing_labels())
+    n_tasks, fitted = targets.shape[1], predictions.task_names()
+    check_same_tasks(n_tasks, y_names, fitted)
+    names = _choose_names(n_tasks, task_names, y_names, fitted)
+    if X is not None:
+        check_consistent_length(X, targets)
+    columns = [predictions.of_task(k, targets, "predict_proba") for k in range(n_tasks)]
+    for name, p in zip(names, columns, strict=True):
+        _check_probabilities(p, name)
+    return Responses(names, targets, known, np.column_stack(columns), predictions)
+
+
+def read_estimators(estimator, X, Y, *, cvr=False, sample_weight=None):
+    """Return the `TaskRows` of every task of one estimator or of several.
+
+    Parameters
+    ----------
+    estimator : estimator object or dict
+        A fitted estimator, or names of models and fitted estimators.
+    X, Y, sample_weight : array-like
+        As passed to a display.
+    cvr : bool, default=False
+        Whether to append P(last task | first task), over the rows of the first task.
+
+    Returns
+    -------
+    list of TaskRows
+        The tasks of the first model, then those of the next one.
+
+    Raises
+    ------
+    ValueError
+        If labels, weights or predictions are invalid, or do not fit together.
+    """
+    return [
+        rows
+        for name, model in _named(estimator, "estimator").items()
+        for rows in _read(name, model, X, Y, None, cvr, sample_weight)
+    ]
+
+
+def read_predictions(Y, P, *, task_names=None, cvr=False, sample_weight=None):
+    """Return the `TaskRows` of given probabilities, an array or a dict of arrays."""
+    return [
+        rows
+        for name, given in _named(P, "P").items()
+        for rows in _read(
+            name, GivenPredictions(given), None, Y, task_names, cvr, sample_weight
+        )
+    ]
+
+
+def warn_about_one_class(rows, what):
+    """Warn once about all tasks with one class only, at the caller's caller."""
+    constant = [
+        f"{each.task!r} has only class {each.y[0]}"
+        if len(each.y)
+        else f"{each.task!r} has no rows"
+        for each in rows
+        if not each.has_both_classes
+    ]
+    if constant:
+        warnings.warn(
+            f"{what} is undefined, and its curve empty: "
+            f"task {', task '.join(dict.fromkeys(constant))}.",
+            UndefinedMetricWarning,
+            stacklevel=4,
+        )
+
+
+def _named(models, parameter):
+    if not isinstance(models, Mapping):
+        return {None: models}
+    if not models:
+        raise ValueError(f"{parameter} must hold at least one model, got {models!r}.")
+    return models
+
+
+def _read(model, estimator, X, Y, task_names, cvr, sample_weight):
+    read = read_responses(estimator, X, Y, task_names)
+    names, n_tasks = read.names, len(read.names)
+    weight = None
+    if sample_weight is not None:
+        weight = check_weights(sample_weight, *read.targets.shape, names)
+    rows = [
+        _select(read, name, model, read.p[:, k], k, read.known[:, k], weight)
+        for k, name in enumerate(names)
+    ]
+    if cvr:
+        p = read.predictions.cvr(read.targets)
+        clicked = read.known[:, -1] & (read.targets[:, 0] == 1)
+        name = f"{names[-1]} | {names[0]}"
+        rows.append(_select(read, name, model, p, n_tasks - 1, clicked, weight))
+    return rows
+
+
+def _choose_names(n_tasks, task_names, *found):
+    if task_names is None:
+        numbered = [f"task {k}" for k in range(n_tasks)]
+        return next((names for names in found if names), numbered)
+    if len(task_names) != n_tasks or len(set(task_names)) != n_tasks:
+        raise ValueError(
+            f"task_names must hold {n_tasks} distinct names, one per column of Y, got "
+            f"{list(task_names)!r}."
+        )
+    return [str(name) for name in task_names]
+
+
+def _select(read, name, model, p, k, rows, weight):
+    if weight is not None:
+        weight = (weight if weight.ndim == 1 else weight[:, k])[rows]
+    return TaskRows(name, model, read.targets[rows, k], p[rows], weight)
+
+
+def _check_probabilities(p, task):
+    is_wrong = ~((p >= 0) & (p <= 1))
+    if is_wrong.any():
+        row = int(is_wrong.argmax())
+        raise ValueError(
+            f"Predictions must be probabilities in [0, 1], got {p[row]:g} for task "
+            f"{task!r} in row {row}."
+        )

@@ -1,0 +1,272 @@
+"""Scores of a search against a numeric parameter, such as the weight of PWiseR."""
+
+from numbers import Real
+
+import numpy as np
+from sklearn.utils.validation import check_is_fitted
+
+from sk_pwiser._responses import nested_estimators
+from sk_pwiser.inspection._axes import (
+    DOTTED,
+    GREY,
+    import_pyplot,
+    row_of_axes,
+    style,
+    task_color,
+)
+
+# The axis is logarithmic if the values above 0 differ by this factor or more.
+WIDE = 10
+
+
+class WeightSearchDisplay:
+    """Cross-validated scores against `pwiser_weight`, with standard errors.
+
+    `from_search` creates the display, with one picture per scorer: their scores differ
+    more from each other than they change with the weight. A vertical line marks the
+    value that the search has selected. A weight of 0, plain cross-entropy, has its
+    place at the left of a logarithmic axis.
+
+    Parameters
+    ----------
+    param_name : str
+        Name of the parameter.
+    values : ndarray of shape (n_values,)
+        Its values, in increasing order.
+    scores, standard_errors : dict of str to ndarray of shape (n_values,)
+        Mean over the folds and its standard error, by scorer.
+    best_value : float, default=None
+        The selected value.
+    task_names : list of str, default=()
+        Names of the tasks. A scorer with the name of a task has the colour of the task.
+
+    Attributes
+    ----------
+    containers_ : list of matplotlib ErrorbarContainer
+        The scores, one per scorer.
+    axes_ : ndarray of matplotlib Axes
+        The axes, one per scorer.
+    figure_ : matplotlib Figure
+        The figure.
+
+    See Also
+    --------
+    sk_pwiser.model_selection.compare_losses : Differences to a baseline on the same
+        folds, which are more precise than the standard errors here.
+
+    Notes
+    -----
+    The standard error is the standard deviation over the folds divided by the square
+    root of their number. Folds share training rows, so that it is a rough measure; and
+    the folds that are hard for one weight are hard for another, so that a difference
+    between weights may be certain although their intervals overlap.
+
+    Examples
+    --------
+    >>> from sklearn.model_selection import GridSearchCV
+    >>> from sk_pwiser import MultiTaskCTRCVRClassifier
+    >>> from sk_pwiser.datasets import make_ctr_cvr
+    >>> from sk_pwiser.inspection import WeightSearchDisplay
+    >>> from sk_pwiser.metrics import ctcvr_auc_scorer, ctr_auc_scorer
+    >>> data = make_ctr_cvr(2_000, ctr=0.3, cvr=0.3, random_state=0)
+    >>> search = GridSearchCV(
+    ...     MultiTaskCTRCVRClassifier(max_epochs=1, random_state=0),
+    ...     {"pwiser_weight": [0, 0.3, 3]},
+    ...     scoring={"click": ctr_auc_scorer, "conversion": ctcvr_auc_scorer},
+    ...     refit="conversion",
+    ...     cv=2,
+    ... )
+    >>> display = WeightSearchDisplay.from_search(search.fit(data.data, data.target))
+    >>> display.values.tolist(), list(display.scores)
+    ([0.0, 0.3, 3.0], ['click', 'conversion'])
+    """
+
+    def __init__(
+        self,
+        *,
+        param_name,
+        values,
+        scores,
+        standard_errors,
+        best_value=None,
+        task_names=(),
+    ):
+        self.param_name = param_name
+        self.values = values
+        self.scores = scores
+        self.standard_errors = standard_errors
+        self.best_value = best_value
+        self.task_names = task_names
+
+    @classmethod
+    def from_search(
+        cls, search, *, param="pwiser_weight", scoring=None, ax=None, **kwargs
+    ):
+        """Draw the scores of a fitted search.
+
+        Parameters
+        ----------
+        search : estimator object
+            A fitted :class:`~sklearn.model_selection.GridSearchCV` or similar. Of
+            several parameters, those other than `param` have their selected values.
+        param : str, default="pwiser_weight"
+            A numeric parameter of the search. Its name inside a pipeline, such as
+            "classifier__pwiser_weight", may be shortened to the last part.
+        scoring : str or list of str, default=None
+            Names of the scorers to draw; None draws all.
+        ax : matplotlib Axes or array-like of Axes, default=None
+            The axes to draw on, one per scorer; None creates a new figure.
+        **kwargs : dict
+            Passed to `plot`.
+
+        Returns
+        -------
+        WeightSearchDisplay
+            The display, drawn.
+
+        Raises
+        ------
+        ValueError
+            If the search has no such parameter or scorer, if the parameter is not
+            numeric, or if the search has several parameters and selected none.
+        sklearn.exceptions.NotFittedError
+            If the search is not fitted.
+        ImportError
+            If matplotlib is not installed.
+        """
+        import_pyplot(cls.__name__)
+        check_is_fitted(search, "cv_results_")
+        results = search.cv_results_
+        param_name = _find_param(results, param)
+        names = _find_scorers(results, scoring)
+        best = getattr(search, "best_index_", None)
+        rows, values = _slice(results["params"], param_name, best)
+        scores, errors = {}, {}
+        for name in names:
+            scores[name] = np.asarray(results[f"mean_test_{name}"])[rows]
+            deviation = np.asarray(results[f"std_test_{name}"])[rows]
+            errors[name] = deviation / np.sqrt(search.n_splits_)
+        display = cls(
+            param_name=param_name.rpartition("__")[2],
+            values=values,
+            scores=scores,
+            standard_errors=errors,
+            best_value=None if best is None else results["params"][best][param_name],
+            task_names=_task_names(search),
+        )
+        return display.plot(ax, **kwargs)
+
+    def plot(self, ax=None, **kwargs):
+        """Draw the scores.
+
+        Parameters
+        ----------
+        ax : matplotlib Axes or array-like of Axes, default=None
+            The axes to draw on, one per scorer; None creates a new figure.
+        **kwargs : dict
+            Properties of all curves, passed to matplotlib's `errorbar`.
+
+        Returns
+        -------
+        WeightSearchDisplay
+            The display.
+
+        Raises
+        ------
+        ValueError
+            If `ax` has another number of axes than there are scorers.
+        """
+        self.axes_ = row_of_axes(ax, len(self.scores), "WeightSearchDisplay")
+        self.containers_ = []
+        others = [name for name in self.scores if name not in self.task_names]
+        for one, (name, scores) in zip(self.axes_, self.scores.items(), strict=True):
+            order = [*self.task_names, *others]
+            look = style(kwargs, color=task_color(order.index(name)), marker="o")
+            error = self.standard_errors[name]
+            drawn = one.errorbar(self.values, scores, error, **{"capsize": 3, **look})
+            self.containers_.append(drawn)
+            if self.best_value is not None:
+                one.axvline(self.best_value, color=GREY, linestyle=DOTTED)
+            one.set(title=name, xlabel=self.param_name, ylabel="Score")
+            _set_scale(one, self.values)
+        self.figure_ = self.axes_[0].figure
+        return self
+
+
+def _find_param(results, param):
+    """Return the full name of a parameter of the search."""
+    names = [key.removeprefix("param_") for key in results if key.startswith("param_")]
+    found = [name for name in names if name == param] or [
+        name for name in names if name.endswith(f"__{param}")
+    ]
+    if len(found) != 1:
+        raise ValueError(f"param must be one of {names}, got {param!r}.")
+    return found[0]
+
+
+def _find_scorers(results, scoring):
+    """Return the names of the scorers to draw."""
+    prefix = "mean_test_"
+    names = [key.removeprefix(prefix) for key in results if key.startswith(prefix)]
+    chosen = [scoring] if isinstance(scoring, str) else scoring or names
+    if unknown := [name for name in chosen if name not in names]:
+        raise ValueError(f"scoring must be among {names}, got {unknown[0]!r}.")
+    return list(chosen)
+
+
+def _slice(candidates, param_name, best):
+    """Return the candidates that have the other parameters of the best one.
+
+    Returns
+    -------
+    rows : int ndarray of shape (n_values,)
+        Their indices, in the order of the values.
+    values : float ndarray of shape (n_values,)
+    """
+    others = [
+        {name: value for name, value in params.items() if name != param_name}
+        for params in candidates
+    ]
+    if best is None and any(each != others[0] for each in others):
+        raise ValueError(
+            "search must select a candidate if it has several parameters: set refit."
+        )
+    reference = others[0 if best is None else best]
+    rows = [
+        i
+        for i, params in enumerate(candidates)
+        if param_name in params and others[i] == reference
+    ]
+    values = [candidates[i][param_name] for i in rows]
+    for value in values:
+        if not isinstance(value, Real) or isinstance(value, bool):
+            raise ValueError(
+                f"param must be numeric, but {param_name!r} has the value {value!r}."
+            )
+    order = np.argsort(values, kind="stable")
+    return np.array(rows)[order], np.array(values, dtype=float)[order]
+
+
+def _task_names(search):
+    """Return the task names of the refitted estimator, if there is one."""
+    for estimator in nested_estimators(search):
+        if hasattr(estimator, "task_names_"):
+            return list(estimator.task_names_)
+    return []
+
+
+def _set_scale(ax, values):
+    """Choose a scale on which all values can be told apart; ticks at the values."""
+    from matplotlib.ticker import NullLocator
+
+    above = values[values > 0]
+    if len(above) and above[-1] >= WIDE * above[0] and values[0] >= 0:
+        if len(above) == len(values):
+            ax.set_xscale("log")
+        else:
+            ax.set_xscale("symlog", linthresh=above[0], linscale=0.5)
+            ax.set_xlim(left=-0.3 * above[0])
+        ax.set_xlim(right=1.4 * above[-1])
+    ticks = values if len(values) <= 8 else values[:: -(-len(values) // 8)]
+    ax.set_xticks(ticks, [f"{value:g}" for value in ticks])
+    ax.xaxis.set_minor_locator(NullLocator())

@@ -1,0 +1,96 @@
+"""Densities of scores by depth: their rows, areas and places."""
+
+import numpy as np
+import pytest
+from numpy.testing import assert_allclose
+from refusals import X, Y, small
+from scipy.special import expit, logit
+from scipy.stats import gaussian_kde
+from sklearn.exceptions import NotFittedError
+
+from sk_pwiser.inspection import FunnelScoreDisplay
+from sk_pwiser.inspection._axes import GREY, task_color
+
+
+@pytest.fixture
+def rows():
+    """Scores around the depth of each of 900 rows of a funnel of three tasks."""
+    rng = np.random.default_rng(0)
+    depth = np.repeat([0, 1, 2, 3], [500, 200, 150, 50])
+    labels = (depth[:, np.newaxis] > np.arange(3)).astype(int)
+    scores = 2.0 * depth - 3 + rng.normal(size=900)
+    return labels, np.column_stack([expit(scores)] * 3), depth, scores
+
+
+def test_one_density_per_depth_with_the_area_1(rows):
+    labels, P, depth, scores = rows
+    display = FunnelScoreDisplay.from_predictions(
+        labels, P, task_names=["view", "click", "buy"]
+    )
+    assert len(display.lines_) == 4
+    for k, line in enumerate(display.lines_):
+        x, density = line.get_data()
+        assert np.trapezoid(density, x) == pytest.approx(1, abs=0.01)
+        expected = gaussian_kde(scores[depth == k])(x)
+        assert_allclose(density, expected, atol=0.05 * expected.max())
+    assert [line.get_label() for line in display.lines_] == [
+        "no view (500 rows)",
+        "view, no click (200 rows)",
+        "click, no buy (150 rows)",
+        "buy (50 rows)",
+    ]
+    colors = [line.get_color() for line in display.lines_]
+    assert colors == [GREY, *(task_color(k) for k in range(3))]
+    assert display.ax_.get_xlabel() == "Predicted log-odds of buy"
+
+
+def test_depths_that_are_unknown_empty_or_constant_have_no_density(rows):
+    labels, P, depth, _ = rows
+    labels = labels.astype(float)
+    labels[depth == 3, 2] = np.nan
+    P[depth == 1] = 0.5
+    display = FunnelScoreDisplay.from_predictions(labels, P)
+    assert [line.get_label() for line in display.lines_] == [
+        "no task 0 (500 rows)",
+        "task 1, no task 2 (150 rows)",
+    ]
+
+
+def test_probabilities_of_0_and_1_are_finite(rows):
+    labels, P, *_ = rows
+    P[:2], P[-2:] = 0.0, 1.0
+    display = FunnelScoreDisplay.from_predictions(labels, P)
+    assert np.isfinite(display.log_odds).all()
+
+
+@pytest.mark.parametrize("task", ["click", 0, -2])
+def test_log_odds_of_an_estimator(task):
+    model = small().fit(X, Y)
+    display = FunnelScoreDisplay.from_estimator(model, X, Y, task=task, fill=False)
+    assert display.task_name == "click"
+    assert_allclose(display.log_odds, logit(model.predict_proba(X)[:, 0].astype(float)))
+    assert not display.ax_.collections
+
+
+def test_errors(rows):
+    labels, P, *_ = rows
+    with pytest.raises(NotFittedError):
+        FunnelScoreDisplay.from_estimator(small(), X, Y)
+    with pytest.raises(ValueError, match="task must be"):
+        FunnelScoreDisplay.from_predictions(labels, P, task=3)
+    with pytest.raises(ValueError, match=r"task must be one of .* got 'sale'"):
+        FunnelScoreDisplay.from_predictions(labels, P, task="sale")
+    with pytest.raises(ValueError, match="predict_proba must return"):
+        FunnelScoreDisplay.from_predictions(labels, P[:, :2])
+
+
+def test_the_axes_leave_room_for_the_legend_and_for_a_shared_neighbour(rows, pyplot):
+    labels, P, *_ = rows
+    _, (left, right) = pyplot.subplots(1, 2, sharey=True)
+    narrow = FunnelScoreDisplay.from_predictions(labels, P**0.1, ax=left)
+    FunnelScoreDisplay.from_predictions(labels, P, ax=right)
+    peaks = [line.get_ydata().max() for line in narrow.lines_]
+    low, high = left.get_ylim()
+    assert low == 0
+    assert high > 1.3 * max(peaks)
+    assert right.get_ylim() == (low, high)

@@ -1,0 +1,279 @@
+"""ROC, precision-recall and reliability curves against scikit-learn."""
+
+import sys
+
+import numpy as np
+import pandas as pd
+import pytest
+from fake_estimators import ReadsFeatures
+from numpy.testing import assert_allclose, assert_array_equal
+from refusals import X as REAL_X
+from refusals import small
+from scipy.stats import binomtest
+from sklearn.calibration import calibration_curve
+from sklearn.ensemble import RandomForestClassifier
+from sklearn.exceptions import NotFittedError, UndefinedMetricWarning
+from sklearn.metrics import (
+    average_precision_score,
+    precision_recall_curve,
+    roc_auc_score,
+    roc_curve,
+)
+from sklearn.pipeline import make_pipeline
+from sklearn.preprocessing import FunctionTransformer
+
+from sk_pwiser.inspection import (
+    TaskCalibrationDisplay,
+    TaskPrecisionRecallDisplay,
+    TaskRocCurveDisplay,
+)
+
+DISPLAYS = [TaskRocCurveDisplay, TaskPrecisionRecallDisplay, TaskCalibrationDisplay]
+N = 400
+
+
+@pytest.fixture(scope="module")
+def rows():
+    """Labels as a DataFrame, and probabilities of two tasks and of the CVR."""
+    rng = np.random.default_rng(0)
+    click = rng.beta(2, 4, size=N)
+    cvr = rng.beta(2, 3, size=N)
+    y = rng.random(N) < click
+    labels = np.column_stack([y, y & (rng.random(N) < cvr)]).astype(int)
+    P = np.column_stack([click, click * cvr]).astype(np.float32)
+    return pd.DataFrame(labels, columns=["click", "buy"]), P
+
+
+@pytest.fixture(scope="module")
+def fitted(rows):
+    Y, _ = rows
+    return ReadsFeatures(names=["click", "buy"]).fit(None, Y)
+
+
+def features(P):
+    """Return a table from which `ReadsFeatures` reads the predictions."""
+    return np.column_stack([P, P[:, 1] / P[:, 0]])
+
+
+def tasks_of(Y, P):
+    """Yield labels and probabilities of the click, the purchase, and its CVR."""
+    y = np.asarray(Y)
+    clicked = y[:, 0] == 1
+    yield y[:, 0], P[:, 0]
+    yield y[:, 1], P[:, 1]
+    yield y[clicked, 1], (P[:, 1] / P[:, 0])[clicked]
+
+
+def test_roc_curves_are_those_of_scikit_learn(rows):
+    Y, P = rows
+    display = TaskRocCurveDisplay.from_predictions(Y, P, cvr=True)
+    assert display.task_names == ["click", "buy", "buy | click"]
+    for k, (y, p) in enumerate(tasks_of(Y, P)):
+        fpr, tpr, _ = roc_curve(y, p)
+        assert_allclose(display.lines_[k].get_xydata(), np.column_stack([fpr, tpr]))
+        assert display.roc_auc[k] == pytest.approx(roc_auc_score(y, p))
+        label = display.lines_[k].get_label()
+        assert label == f"{display.task_names[k]} (AUC = {roc_auc_score(y, p):.3f})"
+    assert display.ax_.get_xlabel() == "False positive rate"
+    assert display.figure_ is display.ax_.figure
+
+
+def area_under_steps(recall, precision):
+    return -np.sum(np.diff(recall) * precision[:-1])
+
+
+def test_precision_recall_curves_are_those_of_scikit_learn(rows):
+    Y, P = rows
+    display = TaskPrecisionRecallDisplay.from_predictions(Y, P, cvr=True)
+    for k, (y, p) in enumerate(tasks_of(Y, P)):
+        precision, recall, _ = precision_recall_curve(y, p, drop_intermediate=True)
+        data = display.lines_[k].get_xydata()
+        assert_allclose(data, np.column_stack([recall, precision]))
+        assert display.lines_[k].get_drawstyle() == "steps-post"
+        average = average_precision_score(y, p)
+        assert display.average_precision[k] == pytest.approx(average)
+        assert area_under_steps(recall, precision) == pytest.approx(average)
+        assert display.chance_levels_[k].get_ydata()[0] == pytest.approx(y.mean())
+    assert "AP = " in display.ax_.get_legend().get_texts()[0].get_text()
+
+
+@pytest.mark.parametrize("strategy", ["quantile", "uniform"])
+def test_reliability_curves_are_those_of_scikit_learn(rows, strategy):
+    Y, P = rows
+    display = TaskCalibrationDisplay.from_predictions(
+        Y, P, n_bins=8, strategy=strategy, scale="linear"
+    )
+    for line, (y, p) in zip(display.lines_, tasks_of(Y, P), strict=False):
+        observed, predicted = calibration_curve(y, p, n_bins=8, strategy=strategy)
+        assert_allclose(line.get_xdata(), predicted, rtol=1e-5)
+        assert_allclose(line.get_ydata(), observed, rtol=1e-5)
+
+
+def test_intervals_are_those_of_clopper_and_pearson(rows):
+    Y, P = rows
+    display = TaskCalibrationDisplay.from_predictions(Y, P, n_bins=5, scale="linear")
+    _, high = display.ax_.get_ylim()
+    for curve, collection in zip(display.curves, display.intervals_, strict=True):
+        for k, segment in enumerate(collection.get_segments()):
+            n = int(curve.weight[k])
+            test = binomtest(round(curve.observed[k] * n), n)
+            low_end, high_end = test.proportion_ci(0.95, "exact")
+            assert_allclose(segment[:, 1], [low_end, min(high_end, high)], rtol=1e-6)
+
+
+@pytest.mark.parametrize("display_class", DISPLAYS)
+def test_integer_weights_are_repeated_rows(rows, display_class):
+    Y, P = rows
+    weight = np.random.default_rng(1).integers(0, 4, size=N)
+    repeated = np.repeat(np.arange(N), weight)
+    weighted = display_class.from_predictions(Y, P, sample_weight=weight, cvr=True)
+    plain = display_class.from_predictions(Y.iloc[repeated], P[repeated], cvr=True)
+    for one, other in zip(weighted.lines_, plain.lines_, strict=True):
+        if display_class is TaskCalibrationDisplay:
+            # Bins may end inside a repeated row, which is not split with weights.
+            continue
+        assert_allclose(one.get_xydata(), other.get_xydata(), atol=1e-6)
+    if display_class is TaskCalibrationDisplay:
+        for one in (weighted, plain):
+            means = [np.average(c.observed, weights=c.weight) for c in one.curves]
+            assert_allclose(means, one.base_rates)
+
+
+@pytest.mark.parametrize("display_class", DISPLAYS)
+def test_estimators_and_their_predictions_give_the_same_picture(
+    rows, fitted, display_class
+):
+    Y, P = rows
+    given = display_class.from_predictions(Y, P, cvr=True)
+    pipeline = make_pipeline(FunctionTransformer(), fitted)
+    for estimator in (fitted, pipeline):
+        found = display_class.from_estimator(estimator, features(P), Y, cvr=True)
+        assert found.task_names == given.task_names
+        for one, other in zip(found.lines_, given.lines_, strict=True):
+            assert_allclose(one.get_xydata(), other.get_xydata(), rtol=1e-4, atol=1e-6)
+
+
+def test_a_list_of_arrays_per_task_is_read(rows):
+    Y, P = rows
+    forest = RandomForestClassifier(5, max_depth=3, random_state=0).fit(P, Y)
+    display = TaskRocCurveDisplay.from_estimator(forest, P, Y)
+    proba = forest.predict_proba(P)
+    expected = [roc_auc_score(Y.iloc[:, k], proba[k][:, 1]) for k in range(2)]
+    assert display.roc_auc == pytest.approx(expected)
+    again = TaskRocCurveDisplay.from_predictions(Y, proba)
+    assert again.roc_auc == pytest.approx(expected)
+
+
+@pytest.mark.parametrize("display_class", DISPLAYS)
+def test_a_task_has_one_colour_and_a_model_one_line_style(rows, display_class):
+    Y, P = rows
+    display = display_class.from_predictions(Y, {"before": P, "after": P**2})
+    looks = [(line.get_color(), line.get_linestyle()) for line in display.lines_]
+    (blue, solid), (red, _), (_, dashed), _ = looks
+    assert looks == [(blue, solid), (red, solid), (blue, dashed), (red, dashed)]
+    assert len({blue, red}) == len({solid, dashed}) == 2
+    labels = [line.get_label() for line in display.lines_]
+    assert [label.partition(" (")[0] for label in labels] == [
+        "click, before",
+        "buy, before",
+        "click, after",
+        "buy, after",
+    ]
+    single = display_class.from_predictions(Y[["buy"]], P[:, 1])
+    assert single.lines_[0].get_color() == blue  # the first task of its own model
+
+
+@pytest.mark.parametrize("display_class", DISPLAYS)
+def test_plot_draws_on_given_axes_with_given_properties(rows, pyplot, display_class):
+    Y, P = rows
+    _, ax = pyplot.subplots()
+    display = display_class.from_predictions(Y, P, ax=ax, lw=5)
+    assert display.ax_ is ax
+    assert [line.get_linewidth() for line in display.lines_] == [5, 5]
+    assert display.plot() is display
+    assert display.ax_ is not ax
+
+
+@pytest.mark.parametrize("display_class", DISPLAYS[1:])
+def test_the_scale_is_logarithmic_for_rare_tasks(rows, display_class):
+    Y, P = rows
+    rare = Y.copy()
+    rare.iloc[np.flatnonzero(Y["buy"])[5:], 1] = 0
+    for labels, kwargs, expected in [
+        (Y, {}, "linear"),
+        (rare, {}, "log"),
+        (rare, {"scale": "linear"}, "linear"),
+        (Y, {"scale": "log"}, "log"),
+    ]:
+        display = display_class.from_predictions(labels, P, **kwargs)
+        assert display.ax_.get_yscale() == expected
+    with pytest.raises(ValueError, match=r"scale must be one of .*'lin'"):
+        display_class.from_predictions(Y, P, scale="lin")
+
+
+def test_a_bin_without_positives_has_an_interval_on_a_logarithmic_axis(rows):
+    Y, P = rows
+    rare = Y.copy()
+    rare.iloc[np.flatnonzero(Y["buy"])[5:], 1] = 0
+    display = TaskCalibrationDisplay.from_predictions(rare, P)
+    assert (display.curves[1].observed == 0).any()
+    assert len(display.intervals_[1].get_segments()) == 10
+    display.figure_.canvas.draw()  # without a warning about zeros
+
+
+@pytest.mark.parametrize("display_class", DISPLAYS)
+def test_one_class_is_a_warning_that_names_the_task(rows, display_class):
+    Y, P = rows
+    with pytest.warns(UndefinedMetricWarning, match="task 'buy' has only class 0") as w:
+        display = display_class.from_predictions(Y.assign(buy=0), P)
+    assert w[0].filename == __file__
+    click, buy = display.lines_
+    assert len(click.get_xdata()) > 2
+    assert len(buy.get_xdata()) == 0
+    display.figure_.canvas.draw()
+    with pytest.warns(UndefinedMetricWarning, match=r"task 'b . a' has no rows"):
+        display_class.from_predictions(
+            [[0, 1], [0, 0]], P[:2], cvr=True, task_names=["a", "b"]
+        )
+
+
+@pytest.mark.parametrize("display_class", DISPLAYS)
+def test_missing_labels_take_no_part_in_their_task(rows, display_class):
+    Y, P = rows
+    some = Y.astype(float)
+    some.iloc[::3, 1] = np.nan
+    known = some["buy"].notna().to_numpy()
+    found = display_class.from_predictions(some, P)
+    expected = display_class.from_predictions(Y[known], P[known])
+    full = display_class.from_predictions(Y, P)
+    assert_array_equal(found.lines_[0].get_xydata(), full.lines_[0].get_xydata())
+    assert_array_equal(found.lines_[1].get_xydata(), expected.lines_[1].get_xydata())
+
+
+@pytest.mark.parametrize("display_class", DISPLAYS)
+def test_errors(rows, fitted, monkeypatch, display_class):
+    Y, P = rows
+    with pytest.raises(NotFittedError):
+        display_class.from_estimator(small(), REAL_X[:N], Y[: len(REAL_X)])
+    for error, kwargs in [
+        ("predict_proba must return an array", {"P": P[:, :1]}),
+        ("predict_proba must return an array", {"P": P[:5]}),
+        (r"Predictions must be probabilities in .* for task 'buy' in row 3", {"P": 2}),
+        ("task_names must hold 2 distinct names", {"task_names": ["a", "a"]}),
+        ("P must hold at least one model", {"P": {}}),
+        ("Labels must be 0 or 1", {"Y": Y + 1}),
+        ("sample_weight must have shape", {"sample_weight": [1.0]}),
+    ]:
+        if isinstance(kwargs.get("P"), int):
+            wrong = P.copy()
+            wrong[3, 1] = kwargs["P"]
+            kwargs = {"P": wrong}
+        with pytest.raises(ValueError, match=error):
+            display_class.from_predictions(**{"Y": Y, "P": P, **kwargs})
+    with pytest.raises(ValueError, match="must be in the order"):
+        display_class.from_estimator(fitted, features(P), Y[["buy", "click"]])
+    with pytest.raises(ValueError, match="inconsistent numbers of samples"):
+        display_class.from_estimator(fitted, features(P)[:5], Y)
+    monkeypatch.setitem(sys.modules, "matplotlib", None)
+    with pytest.raises(ImportError, match=r'Display needs .*"sk_pwiser\[plot\]"'):
+        display_class.from_predictions(Y, P)

@@ -1,0 +1,128 @@
+"""The picture of a search against its cv_results_."""
+
+import numpy as np
+import pytest
+from fake_estimators import ReadsFeatures
+from numpy.testing import assert_allclose, assert_array_equal
+from sklearn.exceptions import NotFittedError
+from sklearn.model_selection import GridSearchCV
+from sklearn.pipeline import Pipeline
+
+from sk_pwiser.inspection import WeightSearchDisplay
+from sk_pwiser.inspection._axes import task_color
+from sk_pwiser.metrics import mean_auc_scorer, mean_log_loss_scorer
+
+POWERS = [10.0, 0.0, 0.1, 1.0]
+
+
+class Noisy(ReadsFeatures):
+    """The names and the values of a search, without the cost of training."""
+
+    def __init__(self, pwiser_weight=1.0, other=1.0):
+        super().__init__(pwiser_weight + 0.1 * other, ["click", "buy"])
+        self.pwiser_weight = pwiser_weight
+        self.other = other
+
+
+@pytest.fixture(scope="module")
+def rows():
+    rng = np.random.default_rng(0)
+    X = rng.random((90, 3))
+    Y = (rng.random((90, 2)) < X[:, :2]).astype(int)
+    return X, Y
+
+
+def search_of(rows, grid, refit="loss", estimator=None):
+    scoring = {"buy": mean_auc_scorer, "loss": mean_log_loss_scorer}
+    estimator = Noisy() if estimator is None else estimator
+    return GridSearchCV(estimator, grid, scoring=scoring, refit=refit, cv=3).fit(*rows)
+
+
+def errorbar_values(container):
+    line, _, (bars,) = container
+    halves = [np.ptp(segment[:, 1]) / 2 for segment in bars.get_segments()]
+    return line.get_xydata(), np.array(halves)
+
+
+def test_scores_and_standard_errors_are_those_of_the_folds(rows):
+    search = search_of(rows, {"pwiser_weight": POWERS})
+    display = WeightSearchDisplay.from_search(search)
+    results, order = search.cv_results_, np.argsort(POWERS)
+    assert [ax.get_title() for ax in display.axes_] == ["buy", "loss"]
+    for name, container in zip(["buy", "loss"], display.containers_, strict=True):
+        folds = np.array([results[f"split{k}_test_{name}"] for k in range(3)])[:, order]
+        points, errors = errorbar_values(container)
+        assert_array_equal(points[:, 0], np.sort(POWERS))
+        assert_allclose(points[:, 1], folds.mean(axis=0))
+        assert_allclose(errors, folds.std(axis=0) / np.sqrt(3), atol=1e-12)
+    assert display.best_value == search.best_params_["pwiser_weight"]
+
+
+def test_a_weight_of_0_has_a_place_and_a_tick(rows):
+    search = search_of(rows, {"pwiser_weight": POWERS})
+    ax = WeightSearchDisplay.from_search(search).axes_[0]
+    assert ax.get_xscale() == "symlog"
+    texts = [label.get_text() for label in ax.get_xticklabels()]
+    assert texts == ["0", "0.1", "1", "10"]
+    low, high = ax.get_xlim()
+    assert low < 0 < 10 < high
+    pixels = ax.transData.transform([[value, 0] for value in sorted(POWERS)])[:, 0]
+    assert (np.diff(pixels) > 20).all()
+
+
+@pytest.mark.parametrize(
+    ("values", "scale"), [([0.1, 1, 10], "log"), ([0, 1, 2], "linear")]
+)
+def test_the_scale_depends_on_the_values(rows, values, scale):
+    search = search_of(rows, {"pwiser_weight": values})
+    ax = WeightSearchDisplay.from_search(search).axes_[0]
+    assert ax.get_xscale() == scale
+
+
+def test_other_parameters_have_their_selected_values(rows):
+    grid = {"pwiser_weight": POWERS, "other": [3.0, 1.0, 2.0]}
+    search = search_of(rows, grid)
+    display = WeightSearchDisplay.from_search(search, scoring="loss")
+    best = search.best_params_["other"]
+    for value, score in zip(display.values, display.scores["loss"], strict=True):
+        i = search.cv_results_["params"].index({"pwiser_weight": value, "other": best})
+        assert score == search.cv_results_["mean_test_loss"][i]
+    other = WeightSearchDisplay.from_search(search, param="other", scoring=["loss"])
+    assert_array_equal(other.values, [1, 2, 3])
+
+
+def test_a_parameter_inside_a_pipeline_and_the_default_scorer(rows):
+    pipeline = Pipeline([("model", Noisy())])
+    grid = {"model__pwiser_weight": POWERS}
+    search = GridSearchCV(pipeline, grid, scoring=mean_auc_scorer, cv=3).fit(*rows)
+    display = WeightSearchDisplay.from_search(search)
+    assert list(display.scores) == ["score"]
+    assert display.param_name == "pwiser_weight"
+
+
+def test_scorers_of_a_task_have_its_colour(rows):
+    display = WeightSearchDisplay.from_search(
+        search_of(rows, {"pwiser_weight": POWERS})
+    )
+    colors = [container[0].get_color() for container in display.containers_]
+    assert colors == [task_color(1), task_color(2)]
+
+
+def test_errors(rows, pyplot):
+    with pytest.raises(NotFittedError):
+        WeightSearchDisplay.from_search(GridSearchCV(Noisy(), {}))
+    search = search_of(rows, {"pwiser_weight": POWERS, "other": [1.0, 2.0]}, False)
+    for message, kwargs in [
+        ("search must select a candidate", {}),
+        (r"param must be one of .* got 'lr'", {"param": "lr"}),
+        (r"scoring must be among .* got 'cvr'", {"scoring": ["loss", "cvr"]}),
+    ]:
+        with pytest.raises(ValueError, match=message):
+            WeightSearchDisplay.from_search(search, **kwargs)
+    named = search_of(rows, {"other": [1.0, True]}, refit="loss")
+    with pytest.raises(ValueError, match=r"must be numeric, but 'other' has .* True"):
+        WeightSearchDisplay.from_search(named, param="other")
+    _, ax = pyplot.subplots()
+    plain = search_of(rows, {"pwiser_weight": POWERS})
+    with pytest.raises(ValueError, match=r"ax must hold 2 axes, .* got 1"):
+        WeightSearchDisplay.from_search(plain, ax=ax)
