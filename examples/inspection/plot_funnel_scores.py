@@ -7,6 +7,8 @@ the conversions, above clicks without conversion and above rows without a click.
 example draws the scores by depth of the funnel, without and with the term.
 """
 
+# sphinx_gallery_thumbnail_number = 2
+
 # %%
 # Two losses
 # ----------

@@ -7,6 +7,8 @@ badly, or give one honest probabilities and not the other. The displays of `insp
 draw all tasks in one picture, before and after calibration.
 """
 
+# sphinx_gallery_thumbnail_number = 2
+
 # %%
 # A model and its calibration
 # ---------------------------

@@ -33,8 +33,11 @@ def check_targets(Y, missing_labels="error"):
     return targets, known, names or []
 
 
-def find_task(task, n_tasks, *names_by_source):
-    """Return the column of the task with this index or name."""
+def find_task(task, n_tasks, *names_by_source, others=", 'cvr' or 'mean'"):
+    """Return the column of the task with this index or name.
+
+    `others` ends the list of names in the message, with what the caller takes besides.
+    """
     if not isinstance(task, str):
         if not -n_tasks <= task < n_tasks:
             raise ValueError(
@@ -52,7 +55,7 @@ def find_task(task, n_tasks, *names_by_source):
             f"task_names_, got {task!r}."
         )
     listed = " or ".join(str(names) for names in known)
-    raise ValueError(f"task must be one of {listed}, 'cvr' or 'mean', got {task!r}.")
+    raise ValueError(f"task must be one of {listed}{others}, got {task!r}.")
 
 
 def check_same_tasks(n_tasks, y_names, fitted_names):

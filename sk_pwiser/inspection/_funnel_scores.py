@@ -1,6 +1,7 @@
 """Distributions of the scores of a task by depth of the funnel."""
 
 from itertools import pairwise
+from numbers import Integral
 
 import numpy as np
 from scipy.special import logit
@@ -107,6 +108,8 @@ class FunnelScoreDisplay:
         ValueError
             If the labels are invalid or not of the estimator's tasks, or there is no
             such task.
+        TypeError
+            If `task` is neither an int nor a str.
         sklearn.exceptions.NotFittedError
             If the estimator is not fitted.
         ImportError
@@ -145,6 +148,8 @@ class FunnelScoreDisplay:
         ValueError
             If labels, probabilities or names are invalid, do not fit together, or
             there is no such task.
+        TypeError
+            If `task` is neither an int nor a str.
         ImportError
             If matplotlib is not installed.
         """
@@ -154,7 +159,9 @@ class FunnelScoreDisplay:
 
     @classmethod
     def _from_responses(cls, read, Y, task):
-        k = find_task(task, len(read.names), read.names)
+        if isinstance(task, bool) or not isinstance(task, Integral | str):
+            raise TypeError(f"task must be an index or a name, got {task!r}.")
+        k = find_task(task, len(read.names), read.names, others="")
         p = np.clip(read.p[:, k], LIMITS.tiny, 1 - LIMITS.epsneg)
         return cls(
             log_odds=logit(p),

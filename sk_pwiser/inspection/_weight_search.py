@@ -140,7 +140,7 @@ class WeightSearchDisplay:
         param_name = _find_param(results, param)
         names = _find_scorers(results, scoring)
         best = getattr(search, "best_index_", None)
-        rows, values = _slice(results["params"], param_name, best)
+        rows, values = _slice(results, param_name, best)
         scores, errors = {}, {}
         for name in names:
             scores[name] = np.asarray(results[f"mean_test_{name}"])[rows]
@@ -214,8 +214,11 @@ def _find_scorers(results, scoring):
     return list(chosen)
 
 
-def _slice(candidates, param_name, best):
+def _slice(results, param_name, best):
     """Return the candidates that have the other parameters of the best one.
+
+    Successive halving repeats candidates with more rows or epochs: those with the
+    resources of the best one count.
 
     Returns
     -------
@@ -223,9 +226,11 @@ def _slice(candidates, param_name, best):
         Their indices, in the order of the values.
     values : float ndarray of shape (n_values,)
     """
+    candidates = results["params"]
+    resources = results.get("n_resources", [None] * len(candidates))
     others = [
-        {name: value for name, value in params.items() if name != param_name}
-        for params in candidates
+        ({name: v for name, v in params.items() if name != param_name}, resource)
+        for params, resource in zip(candidates, resources, strict=True)
     ]
     if best is None and any(each != others[0] for each in others):
         raise ValueError(

@@ -121,7 +121,7 @@ def test_sparse_columns_arrays_lists_and_many_names():
     assert kinds["numeric"][1].endswith("number 7 and 2 more")
     # Vectors for two elements, missing and unseen ones, and the empty list.
     assert kinds["list"] == ["5", "16"]
-    sparse = sp.random_array((300, 50), density=0.1, rng=0, format="csr")
+    sparse = sp.random(300, 50, density=0.1, random_state=0, format="csr")
     rows = Tables(small().fit(sparse, Y)._repr_html_()).rows
     assert ["sparse columns", "50", "16"] in rows
 

@@ -4,6 +4,7 @@ import numpy as np
 import pytest
 from numpy.testing import assert_allclose
 from refusals import X, Y, small
+from scipy.integrate import trapezoid
 from scipy.special import expit, logit
 from scipy.stats import gaussian_kde
 from sklearn.exceptions import NotFittedError
@@ -30,7 +31,7 @@ def test_one_density_per_depth_with_the_area_1(rows):
     assert len(display.lines_) == 4
     for k, line in enumerate(display.lines_):
         x, density = line.get_data()
-        assert np.trapezoid(density, x) == pytest.approx(1, abs=0.01)
+        assert trapezoid(density, x) == pytest.approx(1, abs=0.01)
         expected = gaussian_kde(scores[depth == k])(x)
         assert_allclose(density, expected, atol=0.05 * expected.max())
     assert [line.get_label() for line in display.lines_] == [
@@ -78,8 +79,10 @@ def test_errors(rows):
         FunnelScoreDisplay.from_estimator(small(), X, Y)
     with pytest.raises(ValueError, match="task must be"):
         FunnelScoreDisplay.from_predictions(labels, P, task=3)
-    with pytest.raises(ValueError, match=r"task must be one of .* got 'sale'"):
-        FunnelScoreDisplay.from_predictions(labels, P, task="sale")
+    with pytest.raises(ValueError, match=r"one of \['task 0', .*\], got 'cvr'"):
+        FunnelScoreDisplay.from_predictions(labels, P, task="cvr")
+    with pytest.raises(TypeError, match="task must be an index or a name, got None"):
+        FunnelScoreDisplay.from_predictions(labels, P, task=None)
     with pytest.raises(ValueError, match="predict_proba must return"):
         FunnelScoreDisplay.from_predictions(labels, P[:, :2])
 

@@ -5,12 +5,14 @@ import pytest
 from fake_estimators import ReadsFeatures
 from numpy.testing import assert_allclose, assert_array_equal
 from sklearn.exceptions import NotFittedError
-from sklearn.model_selection import GridSearchCV
+from sklearn.experimental import enable_halving_search_cv  # noqa: F401
+from sklearn.model_selection import GridSearchCV, HalvingGridSearchCV
 from sklearn.pipeline import Pipeline
 
 from sk_pwiser.inspection import WeightSearchDisplay
 from sk_pwiser.inspection._axes import task_color
 from sk_pwiser.metrics import mean_auc_scorer, mean_log_loss_scorer
+from sk_pwiser.model_selection import FunnelStratifiedKFold
 
 POWERS = [10.0, 0.0, 0.1, 1.0]
 
@@ -89,6 +91,23 @@ def test_other_parameters_have_their_selected_values(rows):
         assert score == search.cv_results_["mean_test_loss"][i]
     other = WeightSearchDisplay.from_search(search, param="other", scoring=["loss"])
     assert_array_equal(other.values, [1, 2, 3])
+
+
+def test_successive_halving_counts_the_last_round(rows):
+    search = HalvingGridSearchCV(
+        Noisy(),
+        {"pwiser_weight": POWERS},
+        scoring=mean_log_loss_scorer,
+        min_resources=40,
+        factor=2,
+        cv=FunnelStratifiedKFold(3, shuffle=False),
+        random_state=0,
+    ).fit(*rows)
+    display = WeightSearchDisplay.from_search(search)
+    is_last = search.cv_results_["iter"] == search.n_iterations_ - 1
+    expected = sorted(search.cv_results_["param_pwiser_weight"][is_last])
+    assert 1 < len(expected) < len(POWERS)
+    assert_array_equal(display.values, np.array(expected, dtype=float))
 
 
 def test_a_parameter_inside_a_pipeline_and_the_default_scorer(rows):
