@@ -1,5 +1,6 @@
 """The values that each parameter of the estimator may take."""
 
+from fractions import Fraction
 from numbers import Integral, Real
 
 import torch
@@ -11,31 +12,44 @@ from sk_pwiser.losses import LOSSES
 from sk_pwiser.networks import NETWORKS
 from sk_pwiser.weighting import WEIGHTINGS
 
+
+class Limits(Interval):
+    """An interval of numbers that torch computes with.
+
+    scikit-learn's own raises an error without the parameter's name for fractions, which
+    numpy cannot compare with NaN.
+    """
+
+    def is_satisfied_by(self, val):
+        """Return whether a value is a number in the interval."""
+        return not isinstance(val, Fraction) and super().is_satisfied_by(val)
+
+
 PARAMETER_CONSTRAINTS = {
     "network": [StrOptions(set(NETWORKS)), type],
     "network_params": [dict, None],
     "loss": [StrOptions(set(LOSSES)), type],
     "loss_params": [dict, None],
-    "pwiser_weight": [Interval(Real, 0, None, closed="left")],
+    "pwiser_weight": [Limits(Real, 0, None, closed="left")],
     "weighting": [StrOptions(set(WEIGHTINGS)), type, torch.nn.Module],
     "weighting_params": [dict, None],
     "categorical_features": [StrOptions({"from_dtype"}), "array-like", None],
     "numeric_encoding": [StrOptions(set(NUMERIC_ENCODINGS))],
     "target_encoding": [StrOptions({"auto"}), "boolean", "array-like"],
-    "embedding_dim": [Interval(Integral, 1, None, closed="left"), StrOptions({"auto"})],
+    "embedding_dim": [Limits(Integral, 1, None, closed="left"), StrOptions({"auto"})],
     "encoding_params": [dict, None],
     "missing_labels": [StrOptions({"error", "ignore"})],
-    "negative_sampling_rate": [Interval(Real, 0, 1, closed="right")],
+    "negative_sampling_rate": [Limits(Real, 0, 1, closed="right")],
     "optimizer": [StrOptions(set(OPTIMIZERS)), type],
     "optimizer_params": [dict, None],
-    "lr": [Interval(Real, 0, None, closed="neither")],
-    "weight_decay": [Interval(Real, 0, None, closed="left")],
-    "batch_size": [Interval(Integral, 1, None, closed="left")],
+    "lr": [Limits(Real, 0, None, closed="neither")],
+    "weight_decay": [Limits(Real, 0, None, closed="left")],
+    "batch_size": [Limits(Integral, 1, None, closed="left")],
     "stratified_batches": ["boolean"],
-    "max_epochs": [Interval(Integral, 1, None, closed="left")],
+    "max_epochs": [Limits(Integral, 1, None, closed="left")],
     "early_stopping": [StrOptions({"auto", "loss", "auc"}), "boolean"],
-    "validation_fraction": [Interval(Real, 0, 1, closed="neither")],
-    "n_iter_no_change": [Interval(Integral, 1, None, closed="left")],
+    "validation_fraction": [Limits(Real, 0, 1, closed="neither")],
+    "n_iter_no_change": [Limits(Integral, 1, None, closed="left")],
     "device": [str, torch.device],
     "precision": [StrOptions({"float32", "bfloat16"})],
     "compile": ["boolean", StrOptions({"default", "reduce-overhead", "max-autotune"})],

@@ -1,5 +1,6 @@
 """Callbacks: which can run, and which of them end training on an interrupt."""
 
+import inspect
 from copy import deepcopy
 from typing import Any
 
@@ -103,12 +104,11 @@ def asks_to_stop(callback: Callback) -> bool:
 def check_callbacks(callbacks: Any) -> None:
     """Raise a TypeError for what is not a skorch callback that the net can run."""
     for entry in callbacks or []:
-        is_named = isinstance(entry, tuple) and len(entry) == 2
-        if is_named and not isinstance(entry[0], str):
+        if _is_named(entry) and not isinstance(entry[0], str):
             raise TypeError(
                 f"callbacks must name callbacks by strings; got {entry[0]!r}."
             )
-        callback = entry[1] if is_named else entry
+        callback = _without_name(entry)
         kind = callback if isinstance(callback, type) else type(callback)
         if not issubclass(kind, Callback):
             raise TypeError(f"callbacks must hold callbacks of skorch; got {entry!r}.")
@@ -117,3 +117,40 @@ def check_callbacks(callbacks: Any) -> None:
                 f"callbacks holds a {kind.__name__}, which averages figures of single "
                 "batches; the history has figures per epoch only. Use EpochScoring."
             )
+
+
+def check_monitors(callbacks: Any) -> None:
+    """Raise for callbacks that read validation figures, if there are none.
+
+    Raises
+    ------
+    ValueError
+        If the `monitor` of a callback is such a figure.
+    """
+    for entry in map(_without_name, callbacks or []):
+        monitor = _monitor_of(entry)
+        if monitor.startswith(("valid_loss", "valid_auc")):
+            kind = entry if isinstance(entry, type) else type(entry)
+            raise ValueError(
+                f"callbacks holds {kind.__name__}, whose monitor is {monitor!r}, but "
+                "there are no validation rows. Set early_stopping to True, or pass an "
+                "eval_set to fit; partial_fit has none."
+            )
+
+
+def _is_named(entry: Any) -> bool:
+    return isinstance(entry, tuple) and len(entry) == 2
+
+
+def _without_name(entry: Any) -> Any:
+    return entry[1] if _is_named(entry) else entry
+
+
+def _monitor_of(callback: Any) -> str:
+    """Return the column of the history that a callback of skorch reads, or ""."""
+    if not isinstance(callback, type):
+        monitor = getattr(callback, "monitor", "")
+    else:
+        parameter = inspect.signature(callback).parameters.get("monitor")
+        monitor = "" if parameter is None else parameter.default
+    return monitor if isinstance(monitor, str) else ""

@@ -1,6 +1,7 @@
 """The parts of a net: checked before a table is encoded, built afterwards."""
 
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
 from dataclasses import dataclass
 from typing import Any
 
@@ -161,7 +162,29 @@ def _check_network(settings: Settings, loss: MultiTaskLoss, n_tasks: int) -> Non
         )
     # The constructors of users' classes may rely on the columns of their own table.
     if kind in NETWORKS.values():
-        kind(spec, **own)
+        with _named_allocations(settings):
+            kind(spec, **own)
+
+
+@contextmanager
+def _named_allocations(settings: Settings) -> Iterator[None]:
+    """Name the parameters that set the size of a network in errors about its memory.
+
+    torch raises RuntimeError if there is no memory, and TypeError or OverflowError for
+    sizes that it cannot count.
+    """
+    try:
+        yield
+    except (MemoryError, OverflowError, RuntimeError, TypeError) as error:
+        reason = str(error).partition("\n")[0]
+        sized = ("memory", "overflow", "storage size", "invalid size")
+        if not any(word in reason.lower() for word in sized):
+            raise
+        raise ValueError(
+            "The network is too large: it cannot be built with embedding_dim="
+            f"{settings.embedding_dim} and network_params={settings.network_params}: "
+            f"{reason}"
+        ) from error
 
 
 def _split_params(
@@ -246,7 +269,8 @@ def build_network(settings: Settings, schema: Any) -> nn.Module:
     """Build the network for the columns and tasks of a schema."""
     own, shared = _split_params(settings.network_params)
     spec = schema.spec(settings, **shared)
-    return build(NETWORKS, MultiTaskNetwork, "network", settings.network, own, spec)
+    with _named_allocations(settings):
+        return build(NETWORKS, MultiTaskNetwork, "network", settings.network, own, spec)
 
 
 def build_net(

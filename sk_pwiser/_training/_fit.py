@@ -10,6 +10,7 @@ import numpy as np
 import torch
 from sklearn.utils import check_random_state
 
+from sk_pwiser._training._callbacks import check_monitors
 from sk_pwiser._training._coherence import Rises, find_rises
 from sk_pwiser._training._components import (
     Components,
@@ -216,6 +217,8 @@ def validate(
             task_names,
             has_eval_set=eval_rows is not None,
         )
+    if monitor is None and eval_rows is None:
+        check_monitors(settings.callbacks)
     rows.targets.warn_about_labels(
         constant_tasks=not single_pass,
         selection=settings.shared_param("task_space") == "entire",

@@ -25,6 +25,15 @@ _EMBEDDINGS = "*embeddings.*.weight"
 # Weight decay of the embeddings over that of the other parameters: each sees few rows.
 EMBEDDING_DECAY_RATIO = 5.0
 
+# Why some optimisers of torch cannot train a network, where their own errors do not
+# say it; by the names of their classes, since older versions of torch lack some.
+_UNSUITABLE = {
+    "LBFGS": "evaluates the loss of a batch several times per step",
+    "Muon": "takes two-dimensional parameters only, and a network has biases",
+    "SparseAdam": "takes sparse gradients only, not dense gradients such as those of "
+    'layers; optimizer="adam" updates large embedding tables by their rows',
+}
+
 # Arguments that are parameters of the estimator.
 DEFAULT_WEIGHT_DECAY = 1e-4  # which optimisers without weight decay ignore
 _OWN_PARAMETERS = ("lr", "weight_decay")
@@ -38,7 +47,7 @@ def check_optimizer(
 ) -> tuple[type[torch.optim.Optimizer], dict[str, Any]]:
     """Return the optimiser's class and its keyword arguments, but for `lr`.
 
-    A step on two small tensors checks that the optimiser accepts them and works with
+    A step on three small tensors checks that the optimiser accepts them and works with
     dense gradients and without a closure, before a table is encoded.
 
     Raises
@@ -54,6 +63,7 @@ def check_optimizer(
         raise TypeError(
             f"optimizer must be a name or a subclass of torch's Optimizer; got {kind}."
         )
+    _check_suitable(kind)
     _check_loop_params(params)
     embedding_lr = params["embedding_lr"]
     embedding_decay = params["embedding_weight_decay"]
@@ -84,16 +94,42 @@ def check_optimizer(
             f"embedding_weight_decay={embedding_decay!r}, but optimizer={optimizer!r} "
             "has no weight decay."
         )
+    given = {
+        "lr": lr,
+        "embedding_lr": embedding_lr,
+        "weight_decay": weight_decay,
+        "embedding_weight_decay": embedding_decay,
+    }
+    _check_in_float32(given)
     try:
-        for each in (lr, lr if embedding_lr is None else embedding_lr):
-            _take_step(kind, each, kwargs)
+        _take_step(kind, given, kwargs)
     except Exception as error:
+        found = [f"{key}={value!r}" for key, value in given.items()]
         raise ValueError(
-            f"optimizer={optimizer!r} cannot train with lr={lr!r}, embedding_lr="
-            f"{embedding_lr!r}, weight_decay={weight_decay!r} and "
+            f"optimizer={optimizer!r} cannot train with {', '.join(found)} and "
             f"optimizer_params={dict(params)!r}: {error}"
         ) from error
     return kind, kwargs
+
+
+def _check_suitable(kind: type[torch.optim.Optimizer]) -> None:
+    """Raise for optimisers of torch, and subclasses of them, that cannot train."""
+    for name, reason in _UNSUITABLE.items():
+        unsuitable = getattr(torch.optim, name, None)
+        if unsuitable is not None and issubclass(kind, unsuitable):
+            raise ValueError(
+                f"optimizer={kind!r} cannot train a network: {name} {reason}."
+            )
+
+
+def _check_in_float32(given: Mapping[str, float | None]) -> None:
+    """Raise if a number is above those of the weights, so that no step is finite."""
+    for name, value in given.items():
+        if value is not None and value > torch.finfo(torch.float32).max:
+            raise ValueError(
+                f"Training would diverge in its first step: {name} is above the "
+                f"largest number of float32. Use a smaller {name}; it is {value}."
+            )
 
 
 def parameter_groups(
@@ -102,12 +138,16 @@ def parameter_groups(
     """Return patterns of parameter names with their own arguments, for skorch."""
     groups = [(pattern, {"weight_decay": 0.0}) for pattern in _WITHOUT_DECAY]
     lr, decay = params["embedding_lr"], params["embedding_weight_decay"]
+    return [*groups, (_EMBEDDINGS, _of_embeddings(lr, weight_decay, decay))]
+
+
+def _of_embeddings(
+    lr: float | None, weight_decay: float, decay: float | None
+) -> dict[str, float]:
+    """Return the arguments of the embeddings that differ from those of the others."""
     if decay is None:
         decay = EMBEDDING_DECAY_RATIO * weight_decay
-    of_embeddings = {"weight_decay": float(decay)}
-    if lr is not None:
-        of_embeddings["lr"] = float(lr)
-    return [*groups, (_EMBEDDINGS, of_embeddings)]
+    return {"weight_decay": float(decay)} | ({} if lr is None else {"lr": float(lr)})
 
 
 def _check_loop_params(params: Mapping[str, Any]) -> None:
@@ -128,13 +168,25 @@ def _check_loop_params(params: Mapping[str, Any]) -> None:
 
 
 def _take_step(
-    kind: type[torch.optim.Optimizer], lr: float, kwargs: Mapping[str, Any]
+    kind: type[torch.optim.Optimizer],
+    given: Mapping[str, Any],
+    kwargs: Mapping[str, Any],
 ) -> None:
+    """Take a step on a matrix, a bias and an embedding table, each in its group."""
     weight, bias = nn.Parameter(torch.zeros(2, 2)), nn.Parameter(torch.zeros(2))
-    groups = [{"params": [weight]}, {"params": [bias], "weight_decay": 0.0}]
+    table = nn.Parameter(torch.zeros(2, 2))
+    of_table = _of_embeddings(
+        given["embedding_lr"], given["weight_decay"], given["embedding_weight_decay"]
+    )
+    groups = [
+        {"params": [weight]},
+        {"params": [bias], "weight_decay": 0.0},
+        {"params": [table], **of_table},
+    ]
     make: Any = kind
-    optimizer = make(groups, lr=lr, **kwargs)
-    weight.grad, bias.grad = torch.ones_like(weight), torch.ones_like(bias)
+    optimizer = make(groups, lr=given["lr"], **kwargs)
+    for parameter in (weight, bias, table):
+        parameter.grad = torch.ones_like(parameter)
     optimizer.step(lambda: torch.zeros(()))
 
 

@@ -1,7 +1,8 @@
 """Checks of parameter values, with the same messages in all components."""
 
+import math
 from collections.abc import Collection
-from numbers import Integral, Real
+from numbers import Integral, Rational, Real
 
 
 def check_number(
@@ -27,13 +28,18 @@ def check_number(
     Raises
     ------
     TypeError
-        If the value is not a real number. A bool is not one.
+        If the value is not a real number that torch computes with: neither a bool nor a
+        fraction.
     ValueError
         If it is not finite, or out of range.
     """
-    if not isinstance(value, Real) or isinstance(value, bool):
+    is_fraction = isinstance(value, Rational) and not isinstance(value, Integral)
+    if not isinstance(value, Real) or isinstance(value, bool) or is_fraction:
         raise TypeError(f"{name} must be a number; got {value!r}.")
-    number = float(value)
+    try:
+        number = float(value)
+    except OverflowError:  # an int
+        number = math.inf if value > 0 else -math.inf
     limits = {
         "> {}": (above, above is None or number > above),
         ">= {}": (at_least, at_least is None or number >= at_least),

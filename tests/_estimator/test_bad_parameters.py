@@ -4,6 +4,7 @@ Errors are raised before training, and an earlier fit stays unchanged, to the bi
 """
 
 import re
+from fractions import Fraction
 
 import numpy as np
 import pytest
@@ -63,6 +64,8 @@ def test_errors_about_unknown_keys_list_the_known_ones(earlier, parameter, name,
             "surrogate.* got 'cubic'",
         ),
         ({"loss_params": {"margins": (1.0,)}}, ValueError, r"margins.* got \(1.0,\)"),
+        ({"loss_params": {"tasks": 7}}, ValueError, "tasks.* got 7"),
+        ({"loss_params": {"tasks": 1.5}}, TypeError, "tasks.* got 1.5"),
         ({"loss_params": {"tasks": ["buy"]}}, ValueError, r"tasks.* got \[\'buy\'\]"),
         (
             {"weighting": "fixed", "weighting_params": {"weights": [1, -1]}},
@@ -108,6 +111,9 @@ def test_wrong_values_inside_parameters(earlier, params, error, message):
         ("optimizer", "lion"),
         ("lr", 0.0),
         ("lr", np.nan),
+        ("lr", Fraction(1, 3)),
+        ("weight_decay", Fraction(1, 3)),
+        ("validation_fraction", Fraction(1, 3)),
         ("weight_decay", -1e-3),
         ("max_epochs", 0),
         ("early_stopping", "accuracy"),
@@ -162,6 +168,55 @@ def test_an_earlier_fit_survives_training_that_diverges(earlier, params):
 def test_an_earlier_fit_survives_a_partial_fit_that_diverges(earlier):
     with pytest.raises(ValueError, match=r"diverged .* Use a smaller lr; it is 1e\+20"):
         earlier.set_params(lr=1e20).partial_fit(X, Y)
+
+
+@pytest.mark.parametrize("optimizer", ["rmsprop", "sgd", "adamw", torch.optim.NAdam])
+@pytest.mark.parametrize("name", ["lr", "weight_decay", "embedding_lr"])
+@pytest.mark.parametrize("value", [1e300, 10**400])
+def test_numbers_above_those_of_float32(earlier, optimizer, name, value):
+    params = {name: value}
+    if name == "embedding_lr":
+        params = {"optimizer_params": params}
+    earlier.set_params(optimizer=optimizer, **params)
+    message = f"would diverge .*largest number .*float32. Use a smaller {name}; it is"
+    if name == "embedding_lr" and value == 10**400:
+        message = "embedding_lr must be finite"
+    refuses(earlier, ValueError, message)
+
+
+def test_steps_that_overflow_are_found_before_training(earlier):
+    # Embeddings have five times the weight decay, which float32 does not represent.
+    earlier.set_params(optimizer=torch.optim.SGD, weight_decay=1e38)
+    message = r"optimizer=.* cannot train with .*weight_decay=1e\+38.*overflow"
+    refuses(earlier, ValueError, message)
+
+
+@pytest.mark.parametrize("size", [10**12, 2**62, 10**30])
+@pytest.mark.parametrize("name", ["embedding_dim", "tower_units"])
+def test_networks_that_no_memory_holds(earlier, size, name):
+    params = {name: size}
+    if name == "tower_units":
+        params = {"network_params": {name: (size,)}}
+    message = rf"too large: it cannot be built with embedding_dim=.*{size}"
+    with pytest.raises(ValueError, match=message) as caught:
+        earlier.set_params(callbacks=[Fuse()], **params).fit(X, Y)
+    assert "\n" not in str(caught.value)
+
+
+@pytest.mark.parametrize(
+    "params",
+    [
+        {"network_params": {"monotonicity_weight": Fraction(1, 3)}},
+        {"network_params": {"dropout": Fraction(1, 3)}},
+        {"encoding_params": {"category_dropout": Fraction(1, 3)}},
+        {"loss_params": {"margins": Fraction(1, 3)}},
+        {"optimizer_params": {"clip_grad_norm": Fraction(1, 3)}},
+    ],
+)
+def test_fractions_in_dictionaries(earlier, params):
+    [[name]] = params.values()
+    message = rf"{name}.* got .*Fraction\(1, 3\)"
+    refuses(earlier.set_params(**params), (TypeError, ValueError), message)
 
 
 @pytest.mark.parametrize("wrong", [int, dict, torch.nn.Linear])

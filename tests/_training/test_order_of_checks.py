@@ -4,6 +4,7 @@ import numpy as np
 import pytest
 import torch
 from refusals import N, X, Y, small
+from skorch.callbacks import EarlyStopping
 
 from sk_pwiser import MultiTaskCTRCVRClassifier
 
@@ -31,11 +32,32 @@ from sk_pwiser import MultiTaskCTRCVRClassifier
         ({"optimizer_params": {"lr": 0.1}}, ValueError, "estimator: set lr=0.1"),
         ({"optimizer_params": {"betas": (0.9, 2)}}, ValueError, r"betas.*\(0.9, 2\)"),
         ({"optimizer_params": {"betas": 0.9}}, ValueError, "'betas': 0.9"),
-        ({"optimizer": torch.optim.LBFGS}, ValueError, "LBFGS.* cannot train|LBFGS"),
+        (
+            {"optimizer": torch.optim.LBFGS},
+            ValueError,
+            "LBFGS.* cannot train .*LBFGS evaluates the loss .*several times per step",
+        ),
         (
             {"optimizer": torch.optim.SparseAdam},
             ValueError,
             "SparseAdam.* cannot train .*dense gradients",
+        ),
+        *(
+            (
+                {"optimizer": torch.optim.Muon},
+                ValueError,
+                "Muon.* cannot train .*Muon takes two-dimensional parameters only",
+            )
+            for _ in range(hasattr(torch.optim, "Muon"))  # from torch 2.9 on
+        ),
+        *(
+            (
+                {"callbacks": [callback]},
+                ValueError,
+                "holds EarlyStopping, whose monitor is 'valid_loss', .* no validation "
+                "rows. Set early_stopping .* eval_set",
+            )
+            for callback in (EarlyStopping(), EarlyStopping, ("name", EarlyStopping()))
         ),
         (
             {"optimizer": "sgd", "optimizer_params": {"lazy_embeddings": True}},
@@ -52,6 +74,26 @@ def test_values_of_parameters(encodings, params, error, message, method):
     with pytest.raises(error, match=message):
         getattr(small(**params), method)(X, Y)
     assert encodings == []
+
+
+SUITABLE = {
+    kind
+    for kind in vars(torch.optim).values()
+    if isinstance(kind, type)
+    and issubclass(kind, torch.optim.Optimizer)
+    and kind.__name__ not in ("LBFGS", "Muon", "Optimizer", "SparseAdam")
+}
+
+
+@pytest.mark.parametrize("kind", sorted(SUITABLE, key=lambda kind: kind.__name__))
+def test_the_other_optimizers_of_torch_train(kind):
+    assert np.isfinite(small(optimizer=kind).fit(X, Y).predict_proba(X)).all()
+
+
+def test_callbacks_that_monitor_validation_rows_take_those_of_an_eval_set():
+    for params, given in (({"early_stopping": True}, {}), ({}, {"eval_set": (X, Y)})):
+        model = small(callbacks=[EarlyStopping(sink=len)], **params)
+        assert model.fit(X, Y, **given).n_iter_ == 2
 
 
 @pytest.mark.parametrize("params", [{"weight_decay": 0.1}, {}])

@@ -154,12 +154,19 @@ def test_a_pruned_fit_raises_and_the_earlier_fit_stays():
 
 @pytest.mark.parametrize(
     ("params", "monitor"),
-    [(VALIDATED, "valid_auc"), ({}, "valid_auc_mean"), (VALIDATED, "epoch_")],
+    [(VALIDATED, "valid_auc"), ({}, "train_auc_mean"), (VALIDATED, "epoch_")],
 )
 def test_the_monitored_column_must_exist(params, monitor):
     pytest.importorskip("optuna")
     model = small(**params, callbacks=[OptunaPruning(Trial(), monitor)])
     match = f"monitor must be a column of the history, got '{monitor}'.*train_loss"
+    with pytest.raises(ValueError, match=match):
+        model.fit(X, Y)
+
+
+def test_pruning_by_validation_figures_needs_validation_rows():
+    model = small(callbacks=[OptunaPruning(Trial())])
+    match = "OptunaPruning, whose monitor is 'valid_auc_mean', but .* no validation"
     with pytest.raises(ValueError, match=match):
         model.fit(X, Y)
 
