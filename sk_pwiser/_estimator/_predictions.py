@@ -4,7 +4,6 @@ import numpy as np
 import torch
 from sklearn.utils.validation import check_is_fitted
 
-from sk_pwiser._table import check_targets
 from sk_pwiser._utils import accept_lowercase_y, controlled_threads
 from sk_pwiser.metrics import mean_auc_scorer
 
@@ -132,6 +131,4 @@ class Predictions:
             If labels or weights are invalid, as in `fit`.
         """
         check_is_fitted(self)
-        if self.classes_.ndim == 1:
-            Y = check_targets(Y, classes=self.classes_).values[:, 0]
         return mean_auc_scorer(self, X, Y, sample_weight=sample_weight)

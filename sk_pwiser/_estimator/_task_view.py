@@ -11,7 +11,7 @@ from sklearn.utils import get_tags
 from sklearn.utils.validation import check_is_fitted
 
 from sk_pwiser._labels import names_of_columns
-from sk_pwiser._table import check_targets, choose_task_names
+from sk_pwiser._table import choose_task_names
 from sk_pwiser.metrics import make_task_scorer
 
 
@@ -282,9 +282,8 @@ class TaskView(ClassifierMixin, MetaEstimatorMixin, BaseEstimator):
         if np.ndim(y) > 1 and np.shape(y)[1] > 1:
             scorer = make_task_scorer(roc_auc_score, self.task)
             return scorer(self._fitted, X, y, sample_weight=sample_weight)
-        labels = check_targets(y, classes=self.classes_).values[:, 0]
         scorer = make_task_scorer(roc_auc_score, 0)
-        return scorer(self, X, labels, sample_weight=sample_weight)
+        return scorer(self, X, y, sample_weight=sample_weight)
 
 
 def find_column(task, names):

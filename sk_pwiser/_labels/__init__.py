@@ -4,12 +4,13 @@ Training, scorers and splitters import this room, so that what `fit` rejects is 
 with the same message by a scorer.
 """
 
+from sk_pwiser._labels._arrays import refuse_unreadable
+from sk_pwiser._labels._one_task import one_task_labels
 from sk_pwiser._labels._reading import (
     MISSING_LABELS,
     ReadLabels,
     is_missing,
     names_of_columns,
-    raise_if_infinite,
     read_labels,
     zero_one_labels,
 )
@@ -21,7 +22,8 @@ __all__ = [
     "check_weights",
     "is_missing",
     "names_of_columns",
-    "raise_if_infinite",
+    "one_task_labels",
     "read_labels",
+    "refuse_unreadable",
     "zero_one_labels",
 ]

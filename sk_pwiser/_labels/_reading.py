@@ -3,7 +3,8 @@
 from typing import NamedTuple
 
 import numpy as np
-from sklearn.utils import check_array
+
+from sk_pwiser._labels._arrays import read_array
 
 # What a missing label is: an error, or a label that takes no part in its task.
 MISSING_LABELS = ("error", "ignore")
@@ -43,7 +44,8 @@ def names_of_columns(Y):
     if _is_frame(Y):
         return [str(column) for column in Y.columns]
     name = getattr(Y, "name", None)
-    return None if name in (None, "") else [str(name)]
+    # A name may be pandas.NA, which has no truth value.
+    return None if is_missing(name) or str(name) == "" else [str(name)]
 
 
 def _is_frame(Y):
@@ -80,13 +82,7 @@ def read_labels(Y, missing_labels="error", *, input_name="Y"):
             "This estimator requires y to be passed, but the target y is None."
         )
     columns = names_of_columns(Y)
-    try:
-        labels = check_array(
-            Y, ensure_2d=False, dtype=None, ensure_all_finite=False, input_name="Y"
-        )
-    except (TypeError, ValueError) as error:
-        kind = TypeError if isinstance(error, TypeError) else ValueError
-        raise kind(f"{input_name} cannot be read as labels: {error}") from error
+    labels = read_array(Y, input_name, "cannot be read as labels:")
     missing = _find_missing(labels)
     if missing is not None:
         _check_missing(missing, columns, missing_labels, input_name)

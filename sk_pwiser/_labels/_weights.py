@@ -1,8 +1,8 @@
 """Weights of the rows, or of the rows and tasks."""
 
 import numpy as np
-from sklearn.utils import check_array
 
+from sk_pwiser._labels._arrays import read_array
 from sk_pwiser._labels._reading import names_of_columns
 
 
@@ -28,21 +28,24 @@ def check_weights(sample_weight, n_samples, n_tasks=1, task_names=None):
     Raises
     ------
     ValueError
-        If the weights have another shape, are negative or not finite, or have the
-        names of the tasks in another order. The message contains row and column.
+        If the weights are not numbers, have another shape, are negative or not finite,
+        or have the names of the tasks in another order. The message contains row and
+        column.
+    TypeError
+        If the weights are a tensor that numpy cannot read.
     """
-    try:
-        weights = check_array(
-            sample_weight,
-            ensure_2d=False,
-            dtype=np.float64,
-            ensure_all_finite=False,
-            input_name="sample_weight",
-        )
-    except (TypeError, ValueError) as error:
+    if getattr(getattr(sample_weight, "dtype", None), "kind", "") in ("m", "M"):
         raise ValueError(
-            f"sample_weight must contain one finite number per row. {error}"
-        ) from error
+            "sample_weight must contain one finite number per row; its dtype is "
+            f"{sample_weight.dtype}."
+        )
+    weights = read_array(
+        sample_weight,
+        "sample_weight",
+        "must contain one finite number per row.",
+        dtype=np.float64,
+        error=ValueError,
+    )
     if weights.shape not in ((n_samples,), (n_samples, n_tasks)):
         allowed = f"({n_samples},)"
         if n_tasks > 1:

@@ -5,10 +5,16 @@ estimator, a pipeline or a search in the same way and with the same errors.
 """
 
 from sk_pwiser._responses._predictions import Predictions, nested_estimators
-from sk_pwiser._responses._tasks import check_same_tasks, check_targets, find_task
+from sk_pwiser._responses._tasks import (
+    check_lengths,
+    check_same_tasks,
+    check_targets,
+    find_task,
+)
 
 __all__ = [
     "Predictions",
+    "check_lengths",
     "check_same_tasks",
     "check_targets",
     "find_task",

@@ -38,10 +38,25 @@ class Predictions:
                 return layer.missing_labels
         return "error"
 
+    def classes(self):
+        """Return the two classes of an estimator with a single task, else None."""
+        for layer in nested_estimators(self._estimator):
+            classes = getattr(layer, "classes_", None)
+            if isinstance(classes, np.ndarray) and classes.shape == (2,):
+                return classes
+        return None
+
     def of_task(self, k, targets, method):
-        """Return the predicted labels or probabilities of the task in column ``k``."""
+        """Return the predicted labels or probabilities of the task in column ``k``.
+
+        Labels of a single task are 1 for the second class, as in ``targets``.
+        """
         if method == "predict":
-            return _predicted_labels(self._call(method), k, targets)
+            labels = _predicted_labels(self._call(method), k, targets)
+            classes = self.classes()
+            if targets.shape[1] > 1 or classes is None:
+                return labels
+            return (labels == classes[1]).astype(np.int64)
         return _event_probability(self._call(method), k, targets, self._estimator)
 
     def cvr(self, targets):

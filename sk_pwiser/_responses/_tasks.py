@@ -2,23 +2,25 @@
 
 import numpy as np
 
-from sk_pwiser._labels import read_labels, zero_one_labels
+from sk_pwiser._labels import one_task_labels, read_labels, zero_one_labels
 
 
-def check_targets(Y, missing_labels="error"):
+def check_targets(Y, missing_labels="error", classes=None):
     """Check labels as ``fit`` does.
 
     Parameters
     ----------
     Y : array-like of shape (n_samples, n_tasks) or (n_samples,)
-        Labels, 0 or 1.
+        Labels, 0 or 1; of a single task those in `classes`.
     missing_labels : {"error", "ignore"}, default="error"
         Whether labels of tasks after the first may be missing.
+    classes : array-like of shape (2,), default=None
+        The classes of an estimator with a single task, if it has any.
 
     Returns
     -------
     targets : int64 ndarray of shape (n_samples, n_tasks)
-        The labels, 0 where they are missing.
+        The labels, 1 for the second class, and 0 where they are missing.
     known : bool ndarray of shape (n_samples, n_tasks)
         Which labels are not missing.
     names : list of str
@@ -26,11 +28,32 @@ def check_targets(Y, missing_labels="error"):
     """
     labels, missing, names = read_labels(Y, missing_labels)
     labels = labels.reshape(len(labels), -1)
-    targets = zero_one_labels(labels, names).astype(np.int64)
+    if classes is not None and labels.shape[1] == 1:
+        targets, _ = one_task_labels(labels[:, 0], names, classes)
+    else:
+        targets = zero_one_labels(labels, names)
+    targets = targets.astype(np.int64)
     known = np.ones(targets.shape, dtype=bool)
     if missing is not None:
         known = ~missing.reshape(targets.shape)
     return targets, known, names or []
+
+
+def check_lengths(X, targets):
+    """Raise if the table has another number of rows than the labels.
+
+    Only the estimator can count the rows of a table that has no length, such as a
+    LazyFrame of polars.
+    """
+    shape = getattr(X, "shape", None)
+    if not shape and not hasattr(X, "__len__"):
+        return
+    n_rows = shape[0] if shape else len(X)
+    if n_rows != len(targets):
+        raise ValueError(
+            f"X and Y have inconsistent numbers of samples: X has {n_rows} rows, Y has "
+            f"{len(targets)}."
+        )
 
 
 def find_task(task, n_tasks, *names_by_source, others=", 'cvr' or 'mean'"):

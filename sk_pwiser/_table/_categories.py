@@ -12,6 +12,7 @@ from typing import NamedTuple
 
 import numpy as np
 
+from sk_pwiser._table._dataframe import describe
 from sk_pwiser._table._factorize import count_values, factorize
 from sk_pwiser._table._hashing import hash_values
 from sk_pwiser._table._numeric import infinity_error
@@ -147,9 +148,10 @@ class CategoryColumn:
         kinds = _kinds(values)
         if kinds and self.kinds_ and kinds.isdisjoint(self.kinds_):
             raise ValueError(
-                f"Column {self.name!r} contained {' and '.join(sorted(self.kinds_))} "
-                f"in fit; it now contains {' and '.join(sorted(kinds))}, such as "
-                f"{values[0]!r}, which cannot equal any of its categories."
+                f"Column {describe(self.name, column)} contained "
+                f"{' and '.join(sorted(self.kinds_))} in fit; it now contains "
+                f"{' and '.join(sorted(kinds))}, such as {values[0]!r}, which cannot "
+                "equal any of its categories."
             )
         return self._encode(indices, values)
 
@@ -164,10 +166,11 @@ class CategoryColumn:
             indices, values = factorize(column)
         except (TypeError, ValueError, NotImplementedError) as error:
             raise TypeError(
-                f"Column {self.name!r} cannot be read as categories: {error}."
+                f"Column {describe(self.name, column)} cannot be read as categories: "
+                f"{error}."
             ) from error
         if np.inf in values or -np.inf in values:
-            raise infinity_error(self.name)
+            raise infinity_error(self.name, column)
         return indices, values
 
     def _encode(self, indices, values):

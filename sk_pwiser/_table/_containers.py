@@ -1,8 +1,8 @@
 """What users pass as X: lazy frames and Arrow tables become DataFrames."""
 
-import numpy as np
 import scipy.sparse as sp
 
+from sk_pwiser._labels import refuse_unreadable
 from sk_pwiser._table._dataframe import is_polars
 
 
@@ -19,13 +19,14 @@ def as_table(X):
         If an Arrow table is passed and neither pandas nor polars is installed.
     ValueError
         If `X` is an array of complex numbers.
+    TypeError
+        If `X` is a tensor that numpy cannot read.
     """
     if is_polars(X) and type(X).__name__ == "LazyFrame":
         return X.collect()
     if type(X).__module__.partition(".")[0] == "pyarrow":
         return _read_arrow(X)
-    if getattr(getattr(X, "dtype", None), "kind", "") == "c":
-        _refuse_complex(X)
+    refuse_unreadable(X, "X")
     return X.tocsr() if sp.issparse(X) else X
 
 
@@ -59,18 +60,3 @@ def _read_arrow(X):
         return pl.from_arrow(X)
     # Metadata of pandas may declare a column as the index.
     return X.to_pandas(types_mapper=pd.ArrowDtype, ignore_metadata=True)
-
-
-def _refuse_complex(X):
-    if sp.issparse(X):
-        X = X.tocoo()
-        values, places = X.data, np.transpose([X.row, X.col])
-    else:
-        values, places = np.ravel(X), np.argwhere(np.ones_like(X, dtype=bool))
-    found = ""
-    if values.size:
-        entry = int(np.argmax(values.imag != 0))
-        row, *column = places[entry]
-        found = f"; it contains {values[entry]} in row {row}"
-        found += f" of column {column[0]}" if column else ""
-    raise ValueError(f"Complex data not supported: X has dtype {X.dtype}{found}.")

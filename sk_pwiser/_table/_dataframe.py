@@ -31,6 +31,18 @@ def is_polars(X):
     return type(X).__module__.partition(".")[0] == "polars"
 
 
+def describe(name, column):
+    """Return the name of a column for messages.
+
+    A column of a DataFrame whose names are not all text goes by its index. The label,
+    which may be a tuple or a number, then follows.
+    """
+    label = getattr(column, "name", None)
+    if isinstance(name, str) or label is None or not hasattr(column, "iloc"):
+        return repr(name)
+    return f"{name!r} (labelled {label!r})"
+
+
 def list_columns(X):
     """Return the columns of a DataFrame or of a 2-D array, without copies."""
     if hasattr(X, "iloc"):

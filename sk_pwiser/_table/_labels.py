@@ -4,11 +4,10 @@ from dataclasses import dataclass, replace
 
 import numpy as np
 from sklearn.utils import column_or_1d
-from sklearn.utils.multiclass import check_classification_targets, type_of_target
 
 from sk_pwiser._labels import (
     names_of_columns,
-    raise_if_infinite,
+    one_task_labels,
     read_labels,
     zero_one_labels,
 )
@@ -181,8 +180,7 @@ def check_targets(
     check_distinct("task_names", task_names)
     labels, missing, columns = read_labels(Y, missing_labels)
     if labels.ndim == 1 or labels.shape[1] == 1:
-        name = 0 if columns is None else columns[0]
-        values, classes = _one_task(column_or_1d(labels), classes, name)
+        values, classes = one_task_labels(column_or_1d(labels), columns, classes)
     else:
         if classes is not None and not np.array_equal(np.unique(classes), [0, 1]):
             raise ValueError(
@@ -192,51 +190,6 @@ def check_targets(
         values, classes = _several_tasks(labels, columns)
     names = choose_task_names(values.shape[1], task_names, columns, default_names)
     return Targets(values, classes, names, missing)
-
-
-def _one_task(labels, classes, name):
-    if labels.dtype == object:
-        labels = _without_object_dtype(labels, name)
-        raise_if_infinite(labels, [name])
-    try:
-        check_classification_targets(labels)
-    except ValueError as error:
-        raise ValueError(f"{error} Found in column {name!r} of Y.") from error
-    found = np.unique(labels)
-    if classes is None:
-        if len(found) > 2:
-            raise ValueError(
-                "Only binary classification is supported. The type of the target is "
-                f"{type_of_target(labels)}: column {name!r} of Y contains the labels "
-                f"{found[:5].tolist()}."
-            )
-        if len(found) < 2:
-            raise ValueError(
-                "This estimator needs both classes of a single task; the data contains "
-                f"only one class: {found.tolist()[0]!r}, in column {name!r} of Y."
-            )
-        classes = found
-    classes = np.unique(classes)
-    if len(classes) != 2 or not np.isin(found, classes).all():
-        raise ValueError(
-            "Only binary classification is supported: expected the classes "
-            f"{classes.tolist()}, got the labels {found[:5].tolist()} in column "
-            f"{name!r} of Y."
-        )
-    return (labels == classes[1]).astype(np.float32)[:, np.newaxis], classes
-
-
-def _without_object_dtype(labels, name):
-    """Return Python objects in a dtype of numbers or dates; text is left unchanged."""
-    is_text = [isinstance(label, str) for label in labels]
-    if all(is_text):
-        return labels
-    if any(is_text):
-        raise ValueError(
-            f"Labels must be all text or all numbers; column {name!r} of Y contains "
-            f"{labels[is_text.index(True)]!r} and {labels[is_text.index(False)]!r}."
-        )
-    return np.array(labels.tolist())
 
 
 def _several_tasks(labels, columns):

@@ -1,7 +1,11 @@
 """The number of rows of a table, and their groups."""
 
+from collections.abc import Hashable
+from reprlib import repr as short_repr
+
 import numpy as np
 
+from sk_pwiser._labels import refuse_unreadable
 from sk_pwiser._table._factorize import factorize
 
 
@@ -65,8 +69,10 @@ def check_groups(groups, n_samples):
         raise ValueError(f"groups must have shape ({n_samples},); got {groups.shape}.")
     try:
         indices, _ = factorize(groups)
-    except (TypeError, ValueError, NotImplementedError) as error:
-        raise TypeError(f"groups must contain one value per row: {error}.") from error
+    except Exception as error:
+        raise TypeError(
+            f"groups must contain one value per row: {error}{_first_list(groups)}."
+        ) from error
     is_missing = indices < 0
     if is_missing.any():
         raise ValueError(
@@ -77,7 +83,20 @@ def check_groups(groups, n_samples):
 
 
 def _as_array(groups):
+    refuse_unreadable(groups, "groups")
     try:
         return np.asarray(groups)
     except ValueError as error:
-        raise ValueError(f"groups must contain one value per row: {error}") from error
+        rows = groups if isinstance(groups, list | tuple) else ()
+        raise ValueError(
+            f"groups must contain one value per row: {error}{_first_list(rows)}"
+        ) from error
+
+
+def _first_list(groups):
+    """Describe the first group that is a list or something like it."""
+    for row, value in enumerate(groups):
+        if not isinstance(value, Hashable):
+            value = getattr(value, "to_list", lambda value=value: value)()
+            return f"; row {row} contains {short_repr(value)}"
+    return ""

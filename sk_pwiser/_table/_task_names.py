@@ -51,7 +51,8 @@ def choose_task_names(n_tasks, task_names, columns, default_names):
     Raises
     ------
     ValueError
-        If `task_names` has another length than `n_tasks`.
+        If `task_names` has another length than `n_tasks`, or if a name is that of
+        another column of the history.
     """
     if task_names is not None and len(task_names) != n_tasks:
         raise ValueError(
@@ -60,7 +61,27 @@ def choose_task_names(n_tasks, task_names, columns, default_names):
         )
     for names in (task_names, columns, default_names):
         if names is not None:
-            return tuple(map(str, names))
+            names = tuple(map(str, names))
+            _check_unreserved(names)
+            return names
     if n_tasks == 2:
         return ("click", "conversion")
     return tuple(f"task_{k}" for k in range(n_tasks))
+
+
+def _check_unreserved(names):
+    """Raise if the figures of two tasks would have the same name in the history.
+
+    It has the columns "valid_auc_mean" and "valid_auc_<task>" and, for each of them,
+    one that ends with "_best".
+    """
+    if len(names) == 1:
+        return
+    reserved = {"mean", "mean_best", *(f"{name}_best" for name in names)}
+    for name in names:
+        if name in reserved:
+            raise ValueError(
+                f"A task must not have the name {name!r}: the column "
+                f"'valid_auc_{name}' of the history is another figure. Rename the "
+                "column of Y, or pass other task_names."
+            )

@@ -3,6 +3,7 @@
 import numpy as np
 
 from sk_pwiser._labels import check_weights
+from sk_pwiser._utils import warn_user
 
 
 def combine_weights(targets, sample_weight):
@@ -19,7 +20,8 @@ def combine_weights(targets, sample_weight):
     -------
     targets : Targets
         The labels, of which those with a weight of 0 for a task after the first are
-        missing.
+        missing. Weights below 1e-38 times the largest one count as 0, with a warning:
+        float32 does not represent both.
     weights : float64 ndarray of shape (n_samples,) or (n_samples, n_tasks), or None
         The weights; one per row and task if labels are missing.
 
@@ -35,6 +37,7 @@ def combine_weights(targets, sample_weight):
         )
         if not weights.any():
             raise ValueError("sample_weight must not be zero for every row.")
+        weights = _without_smallest(weights)
         if weights.ndim == 2:
             targets = targets.without(weights == 0)
     if targets.missing is not None:
@@ -80,6 +83,20 @@ def row_weights(weights):
         return weights
     largest = weights.max(axis=1)
     return None if (largest == largest[0]).all() else largest
+
+
+def _without_smallest(weights):
+    """Replace weights by 0 that float32 cannot represent beside the largest one."""
+    largest = weights.max()
+    is_lost = (weights > 0) & (weights / largest < np.finfo(np.float32).tiny)
+    if not is_lost.any():
+        return weights
+    row, *_ = np.argwhere(weights == largest)[0]
+    warn_user(
+        f"sample_weight is {largest:g} in row {row}, more than 1e37 times as much as "
+        f"{is_lost.sum()} of the other weights above 0, which count as 0."
+    )
+    return np.where(is_lost, 0.0, weights)
 
 
 def _per_task(weights):

@@ -9,12 +9,12 @@ from sklearn import get_config
 from sklearn.exceptions import UndefinedMetricWarning
 from sklearn.metrics import average_precision_score, roc_auc_score
 from sklearn.metrics._scorer import _BaseScorer
-from sklearn.utils import check_consistent_length
 from sklearn.utils.metadata_routing import MetadataRequest
 
 from sk_pwiser._labels import check_weights
 from sk_pwiser._responses import (
     Predictions,
+    check_lengths,
     check_same_tasks,
     check_targets,
     find_task,
@@ -72,10 +72,12 @@ def make_task_scorer(
 
     Notes
     -----
-    ``Y`` is of shape (n_samples, n_tasks) or (n_samples,) and holds 0 and 1. If the
-    estimator has ``missing_labels="ignore"``, labels of tasks after the first may be
-    missing, and such a row takes no part in the score of that task. Labels and weights
-    are checked as in ``fit``, with the same errors.
+    ``Y`` is of shape (n_samples, n_tasks) or (n_samples,) and holds 0 and 1, or for a
+    single task the two ``classes_`` of the estimator; the event is the second one, and
+    the metric receives 0 and 1. If the estimator has ``missing_labels="ignore"``,
+    labels of tasks after the first may be missing, and such a row takes no part in the
+    score of that task. Labels and weights are checked as in ``fit``, with the same
+    errors.
     ``predict_proba`` of the estimator may return an array (n_samples, n_tasks), a list
     of ``n_tasks`` arrays (n_samples, 2), or for one task (n_samples, 2). The CVR comes
     from ``predict_cvr`` of the estimator, also if it is inside a ``Pipeline`` or a
@@ -163,8 +165,10 @@ class _TaskScorer(_BaseScorer):
     def _score(self, method_caller, estimator, X, y, sample_weight=None):
         """Score with the predictions of the other scorers of the same call."""
         predictions = Predictions(estimator, X, shared_cache(method_caller))
-        targets, known, y_names = check_targets(y, predictions.missing_labels())
-        check_consistent_length(X, targets)
+        targets, known, y_names = check_targets(
+            y, predictions.missing_labels(), predictions.classes()
+        )
+        check_lengths(X, targets)
         names = y_names or predictions.task_names()
         weight = self._check_weight(sample_weight, targets, names or None)
         values, reasons = [], []

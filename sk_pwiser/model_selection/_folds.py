@@ -13,7 +13,7 @@ from sklearn.model_selection import StratifiedKFold
 from sklearn.utils import check_random_state
 from sklearn.utils.random import sample_without_replacement
 
-from sk_pwiser._labels import read_labels, zero_one_labels
+from sk_pwiser._labels import one_task_labels, read_labels, zero_one_labels
 
 
 def funnel_depth(Y):
@@ -23,7 +23,8 @@ def funnel_depth(Y):
     ----------
     Y : array-like of shape (n_samples, n_tasks) or (n_samples,)
         Labels, 0 or 1; the tasks in funnel order, the click first. Labels of tasks
-        after the first may be missing.
+        after the first may be missing. With one task, any two labels, of which the
+        second in increasing order counts as 1.
 
     Returns
     -------
@@ -113,7 +114,7 @@ class FunnelStratifiedKFold(StratifiedKFold):
 
         y : array-like of shape (n_samples, n_tasks) or (n_samples,)
             Labels, 0 or 1; the tasks in funnel order. Those of tasks after the first
-            may be missing.
+            may be missing. With one task, any two labels.
 
         groups : object, default=None
             Ignored; exists for compatibility.
@@ -156,7 +157,7 @@ def funnel_holdout(Y, *, test_size=0.25, random_state=None):
     Y : array-like of shape (n_samples, n_tasks) or (n_samples,)
         Labels, 0 or 1; the tasks in funnel order, the click first. Those of tasks after
         the first may be missing; such rows are strata of their own, as in
-        :class:`FunnelStratifiedKFold`.
+        :class:`FunnelStratifiedKFold`. With one task, any two labels.
     test_size : float, default=0.25
         Fraction of the rows in the test set, in (0, 1). Their number is rounded up, but
         each set receives at least one row.
@@ -277,9 +278,7 @@ def _depth(Y, *, input_name):
     if Y is None:
         raise ValueError(f"{input_name} must hold the labels, got None.")
     labels, missing, columns = read_labels(Y, "ignore", input_name=input_name)
-    labels = zero_one_labels(
-        labels.reshape(len(labels), -1), columns, input_name=input_name
-    )
+    labels = _zero_one(labels.reshape(len(labels), -1), columns, input_name)
     # One pass per column: a cumulative product along short rows is far slower.
     depth = np.zeros(len(labels), dtype=np.intp)
     is_unknown = np.zeros(len(labels), dtype=bool)
@@ -290,3 +289,13 @@ def _depth(Y, *, input_name):
         reached &= labels[:, k] == 1
         depth += reached
     return depth, is_unknown
+
+
+def _zero_one(labels, columns, input_name):
+    """Return labels as 0 and 1; a single task may have any two labels."""
+    if labels.shape[1] == 1 and not np.isin(labels, [0, 1]).all():
+        labels_of_rows = labels[:, 0]
+        if len(set(labels_of_rows.tolist())) == 2:
+            values, _ = one_task_labels(labels_of_rows, columns, input_name=input_name)
+            return values
+    return zero_one_labels(labels, columns, input_name=input_name)

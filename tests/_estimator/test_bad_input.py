@@ -10,7 +10,8 @@ import pandas as pd
 import polars as pl
 import pytest
 import scipy.sparse as sp
-from numpy.testing import assert_allclose
+import torch
+from numpy.testing import assert_allclose, assert_array_equal
 from refusals import Fuse, N, TrainingBegan, X, Y, refuses, small
 
 from sk_pwiser.losses import LOSSES
@@ -71,6 +72,8 @@ def test_wrong_labels_of_one_task(earlier):
         ),
         ([0, 1, 2], TypeError, r"task_names must be strings; got \[0, 1, 2\]"),
         ("abc", ValueError, "'task_names' parameter .* must be an array-like"),
+        (["a", "mean", "b"], ValueError, "not have the name 'mean': .*valid_auc_mean"),
+        (["a", "b", "a_best"], ValueError, "not have the name 'a_best'.* task_names"),
     ],
 )
 def test_wrong_task_names(earlier, names, error, message):
@@ -108,6 +111,69 @@ def test_wrong_task_names(earlier, names, error, message):
 def test_wrong_row_weights(earlier, weights, message, method):
     match = f"sample_weight.*{message}"
     refuses(earlier, ValueError, match, method=method, sample_weight=weights)
+
+
+@BOTH
+@pytest.mark.parametrize(
+    ("groups", "error", "message"),
+    [
+        (pd.Series([[1, 2]] * N), TypeError, r"per row: .*row 0 contains \[1, 2\]"),
+        (pl.Series([[1, 2]] * N), TypeError, r"per row: .*row 0 contains \[1, 2\]"),
+        ([1, [1, 2]] * (N // 2), ValueError, r"row 1 contains \[1, 2\]"),
+        (np.ones(N - 1), ValueError, r"must have shape \(300,\); got \(299,\)"),
+        ([None] * N, ValueError, "must not be missing; 300 are, the first in row 0"),
+        (torch.ones(N).bfloat16(), TypeError, r"Pass groups\.detach"),
+        ({}, ValueError, r"must have shape \(300,\); got \(\)"),
+    ],
+)
+def test_wrong_groups(earlier, groups, error, message, method):
+    refuses(earlier, error, f"groups .*{message}", method=method, groups=groups)
+
+
+@BOTH
+@pytest.mark.parametrize(
+    ("change", "message"),
+    [
+        (lambda t: t.bfloat16(), "BFloat16"),
+        (lambda t: t.requires_grad_(), "requires grad"),
+        (lambda t: t.to_sparse(), "Sparse"),
+    ],
+)
+@pytest.mark.filterwarnings("ignore:X does not have valid feature names:UserWarning")
+def test_tensors_that_numpy_cannot_read(earlier, change, message, method):
+    table = change(torch.ones((N, len(X.columns))))
+    message = rf"X is a tensor .*{message}.* Pass X\.detach\(\)\.cpu\(\)\.float\(\)"
+    refuses(earlier, TypeError, message, X=table, method=method)
+    with pytest.raises(TypeError, match=message):
+        earlier.predict_proba(table)
+
+
+def test_errors_contain_labels_of_columns_that_are_not_text(earlier):
+    table = X.set_axis(pd.MultiIndex.from_product([["log"], X.columns]), axis=1)
+    label = ("log", "numeric_0")
+    for value, message in ((np.inf, "infinity .*"), ("2026", "cannot be read .*|")):
+        column = table[label].astype(object if value == "2026" else float)
+        column[3] = value
+        wrong = table.copy()
+        wrong[label] = column
+        model = earlier.set_params(categorical_features=[8])
+        message = rf"{message}olumn 0 \(labelled \('log', 'numeric_0'\)\)"
+        refuses(model, (ValueError, TypeError), message, X=wrong)
+
+
+@pytest.mark.parametrize("name", [pd.NA, None, np.nan, "", ("a", 1), 3])
+def test_names_of_a_series_of_labels(name):
+    assert small().fit(X, Y["click"].rename(name)).n_tasks_ == 1
+
+
+def test_weights_too_small_for_float32_count_as_0():
+    heavy = np.r_[1e60, 1e58, np.ones(N - 2)]
+    model, alone = small(), small()
+    first, *others = caught_in_fit(model, X, Y, sample_weight=heavy)
+    assert first.startswith("sample_weight is 1e+60 in row 0")
+    assert first.endswith("298 of the other weights above 0, which count as 0.")
+    assert caught_in_fit(alone, X[:2], Y[:2], sample_weight=heavy[:2]) == others
+    assert_array_equal(model.predict_proba(X), alone.predict_proba(X))
 
 
 NUMERIC = "numeric_0"

@@ -223,7 +223,7 @@ def test_missing_labels_are_named_and_counted(labels, column):
         ([], ValueError, r"Y cannot be read .* 0 sample\(s\)"),
         (np.zeros((3, 0)), ValueError, r"Y cannot be read .* 0 feature\(s\)"),
         (sp.csr_array(Y), TypeError, "Y cannot be read .* Sparse data"),
-        (Y * 1j, ValueError, "Y cannot be read .* Complex data"),
+        (Y * 1j, ValueError, "Complex data .*: Y .* in row . of column"),
         ([[0], [0, 1]], ValueError, "Y cannot be read .* inhomogeneous"),
         (1, TypeError, "Y cannot be read .* at least 1 dimension"),
         ("click", TypeError, "Y cannot be read .* at least 1 dimension"),

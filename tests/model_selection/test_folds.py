@@ -7,6 +7,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 from hypothesis.extra.numpy import arrays
+from numpy.testing import assert_array_equal
 from sklearn.base import clone
 from sklearn.model_selection import StratifiedKFold
 
@@ -247,3 +248,21 @@ def test_holdout_has_a_row_on_each_side():
         assert (len(train), len(valid)) == (1, 1)
     with pytest.raises(ValueError, match=r"at least 2 rows .* got 1"):
         funnel_holdout([[0, 1]], test_size=0.5, random_state=0)
+
+
+@pytest.mark.parametrize("labels", [["no", "yes"], [-1, 1], [2.0, 7.0]])
+@pytest.mark.parametrize("dtype", [None, object])
+def test_any_two_labels_of_a_single_task(labels, dtype):
+    click = (np.arange(40) % 4 == 0).astype(int)
+    y = np.array(labels, dtype=dtype)[click]
+    assert_array_equal(funnel_depth(y), click)
+    cv = FunnelStratifiedKFold(4, random_state=0)
+    expected = list(cv.split(np.zeros(40), click))
+    for made, other in zip(cv.split(np.zeros(40), y), expected, strict=True):
+        assert_array_equal(made[1], other[1])
+    for made, other in zip(
+        funnel_holdout(y, random_state=0),
+        funnel_holdout(click, random_state=0),
+        strict=True,
+    ):
+        assert_array_equal(made, other)
