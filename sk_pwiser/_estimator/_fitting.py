@@ -28,7 +28,8 @@ class Fitting:
         sample_weight : array-like of shape (n_samples,) or (n_samples, n_tasks), \
                 default=None
             Weights of the rows, or of the rows and tasks, >= 0; those above 0 are
-            scaled to a mean of 1. A weight of 0 for a task after the first makes the
+            scaled to a mean of 1. Those below 1e-38 times the largest one count as 0,
+            with a warning. A weight of 0 for a task after the first makes the
             label missing, as NaN does with `missing_labels="ignore"`; for the first
             task, it leaves the row out of that task's loss and AUC only.
         groups : array-like of shape (n_samples,), default=None
@@ -100,7 +101,8 @@ class Fitting:
         The first call learns the encoding of the columns, and builds the network. Later
         calls keep the encoding, take new category values as unseen, and update the
         network in place, so that no other thread may predict before the call returns.
-        No rows are held out.
+        A numeric column that was constant so far is learnt from the first rows in which
+        it varies. No rows are held out.
 
         Parameters
         ----------

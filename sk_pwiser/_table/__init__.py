@@ -1,5 +1,6 @@
 """Tables and labels become arrays: column encodings, labels, row weights, groups."""
 
+from sk_pwiser._table._awakening import awaken_columns
 from sk_pwiser._table._base_rates import base_rates
 from sk_pwiser._table._categories import UNSEEN, CategoryColumn
 from sk_pwiser._table._column_kinds import column_kinds, vector_counts
@@ -48,6 +49,7 @@ __all__ = [
     "Targets",
     "as_table",
     "assign_blocks",
+    "awaken_columns",
     "base_rates",
     "check_encoding_params",
     "check_groups",

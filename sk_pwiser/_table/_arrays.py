@@ -1,5 +1,7 @@
 """Columns of numeric arrays of one size, such as embeddings from elsewhere."""
 
+from copy import copy
+
 import numpy as np
 
 from sk_pwiser._labels import is_missing
@@ -41,6 +43,21 @@ class ArrayColumn(NumericColumn):
             for index, element in enumerate(values.T)
         ]
         return self
+
+    @property
+    def can_awaken(self):
+        """Whether an element was constant so far."""
+        return any(element.can_awaken for element in self.elements_)
+
+    def awaken(self, column, sample_weight=None):
+        """Return a column that has learnt elements that vary now, or this one."""
+        pairs = zip(self.elements_, self.load(column).T, strict=True)
+        elements = [each.awaken(of_rows, sample_weight) for each, of_rows in pairs]
+        if all(new is old for new, old in zip(elements, self.elements_, strict=True)):
+            return self
+        learnt = copy(self)
+        learnt.elements_ = elements
+        return learnt
 
     def transform(self, column):
         """Return the inputs of a column, or of what `load` returned for it."""

@@ -212,6 +212,16 @@ class TableEncoder(BaseEstimator):
         columns = [] if self.sparse_ is not None else list_columns(X)
         return self._pair(columns, CategoryColumn)
 
+    def numeric_columns(self, X):
+        """Return the encoders of the numeric columns, each with its column of `X`.
+
+        Raises
+        ------
+        ValueError or TypeError
+            If columns are missing, new or in another order.
+        """
+        return self._pair_columns(self._validate(X, reset=False), NumericColumn)
+
     @property
     def cardinalities_(self):
         """Number of codes of each category column."""

@@ -3,10 +3,12 @@
 All arithmetic is done in float64; the inputs are float32.
 """
 
+from copy import copy
+
 import numpy as np
 from scipy.special import ndtri
 
-from sk_pwiser._table._dataframe import row_chunks, to_float
+from sk_pwiser._table._dataframe import describe, row_chunks, to_float
 from sk_pwiser._table._quantiles import (
     bin_edges,
     distinct_shares,
@@ -23,11 +25,11 @@ LARGEST_DEVIATION = 10.0
 LARGEST_VALUE, SMALLEST_VALUE = 1e100, 1e-100
 
 
-def infinity_error(name):
+def infinity_error(name, column=None):
     """Return the error to raise for an infinite value in a column."""
     return ValueError(
         f"Input X contains infinity or a value too large for dtype('float64') in "
-        f"column {name!r}."
+        f"column {describe(name, column)}."
     )
 
 
@@ -37,7 +39,8 @@ class NumericColumn:
     A subclass defines `_fit`, which learns from the values that are not missing,
     `_encode`, which maps values to inputs, and `_nodes`, the same map as points. If a
     column had one distinct value in fit, every value is encoded as 0: the network's
-    weights for an input that never changed in training would be arbitrary.
+    weights for an input that never changed in training would be arbitrary. `awaken`
+    learns such a column from later rows of training.
 
     Parameters
     ----------
@@ -84,6 +87,23 @@ class NumericColumn:
             self._fit(known, weight)
         return self
 
+    @property
+    def can_awaken(self):
+        """Whether the column, or an element of its arrays, was constant so far."""
+        return self.is_constant_
+
+    def awaken(self, column, sample_weight=None):
+        """Return a column that has learnt its distribution, or this one.
+
+        The new column has the same inputs and bins, and an indicator only if this one
+        has it. This one is returned if the values do not vary.
+        """
+        learnt = copy(self).fit(column, sample_weight)
+        if not self.is_constant_ or learnt.is_constant_:
+            return self
+        learnt.has_missing_ = self.has_missing_
+        return learnt
+
     def fit_transform(self, column, sample_weight=None):
         """Learn the distribution of a column and return its inputs."""
         return self.fit(column, sample_weight).transform(column)
@@ -122,14 +142,14 @@ class NumericColumn:
         except (TypeError, ValueError, OverflowError) as error:
             kind = TypeError if isinstance(error, TypeError) else ValueError
             raise kind(
-                f"Column {self.name!r} cannot be read as numbers: {error}. Convert it "
-                "to numbers or include it in categorical_features."
+                f"Column {describe(self.name, column)} cannot be read as numbers: "
+                f"{error}. Convert it to numbers or include it in categorical_features."
             ) from error
         # fmin and fmax ignore NaN.
         low = np.fmin.reduce(values, initial=0.0)
         high = np.fmax.reduce(values, initial=0.0)
         if np.isinf(low) or np.isinf(high):
-            raise infinity_error(self.name)
+            raise infinity_error(self.name, column)
         if low < -LARGEST_VALUE or high > LARGEST_VALUE:
             values = np.clip(values, -LARGEST_VALUE, LARGEST_VALUE)
         return values
@@ -195,6 +215,18 @@ class PiecewiseLinearColumn(NumericColumn):
 
     n_bins_ = 1
 
+    def awaken(self, column, sample_weight=None):
+        """Return a column that has learnt its distribution, or this one.
+
+        The network has a single component for a column that was constant: the position
+        among all edges is scaled to [0, 1], which is the share of the rows below.
+        """
+        learnt = super().awaken(column, sample_weight)
+        if learnt is not self:
+            learnt.fill_value_ *= self.n_bins_ / learnt.n_bins_
+            learnt.n_bins_ = self.n_bins_
+        return learnt
+
     def _fit(self, known, weight):
         distinct, shares = distinct_shares(known, weight)
         self.edges_ = distinct[bin_edges(shares)]
@@ -205,7 +237,7 @@ class PiecewiseLinearColumn(NumericColumn):
         return np.interp(values, *self._nodes())
 
     def _nodes(self):
-        return self.edges_, np.arange(len(self.edges_), dtype=float)
+        return self.edges_, np.linspace(0.0, self.n_bins_, len(self.edges_))
 
 
 NUMERIC_ENCODINGS = {

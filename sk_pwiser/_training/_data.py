@@ -16,6 +16,7 @@ from sk_pwiser._table import (
     TargetStatistics,
     as_table,
     assign_blocks,
+    awaken_columns,
     base_rates,
     check_encoding_params,
     check_groups,
@@ -118,8 +119,7 @@ class EncodedData:
     schema : Schema
         The encoding of the table.
     labelled : tuple of ndarray, default=None
-        Codes, labels and task weights of rows that the target statistics do not
-        include yet.
+        Codes, labels and task weights of rows not in the target statistics yet.
     """
 
     rows: TrainingData
@@ -254,8 +254,8 @@ def encode(
     estimator_name : str
         Name of the estimator, for messages.
     extends : bool, default=False
-        Whether the statistics of `earlier` encode the rows, instead of new ones. Base
-        rates are those of the rows.
+        Whether the statistics of `earlier` encode the rows, instead of new ones, and
+        its constant columns stay. Base rates are those of the rows.
 
     Raises
     ------
@@ -265,7 +265,7 @@ def encode(
     if earlier is not None:
         rows = replace(rows, X=earlier.encoder.align(rows.X))
     schema, (codes, numeric, *bags) = _encode_columns(
-        settings, rows, earlier, estimator_name
+        settings, rows, earlier, estimator_name, extends
     )
     if is_update and earlier is not None and not settings.grows:
         warn_about_new_values(schema.encoder, codes, rows.X)
@@ -310,11 +310,14 @@ def encode(
 
 
 def _encode_columns(
-    settings: Settings, rows: Rows, earlier: Schema | None, estimator_name: str
+    settings: Settings, rows: Rows, earlier: Schema | None, name: str, extends: bool
 ) -> tuple[Schema, tuple[Any, ...]]:
     """Return the schema and the encoded table, with the codes of rare values."""
     if earlier is not None:
-        return earlier, earlier.encoder.transform(rows.X)
+        encoder = earlier.encoder
+        if not extends:
+            encoder = awaken_columns(encoder, rows.X, row_weights(rows.weights))
+        return replace(earlier, encoder=encoder), encoder.transform(rows.X)
     params = settings.encoding_params
     encoder = TableEncoder(
         settings.categorical_features,
@@ -324,7 +327,7 @@ def _encode_columns(
         list_pooling=params["list_pooling"],
         list_weights=params["list_weights"],
         numeric_encoding=settings.numeric_encoding,
-        estimator_name=estimator_name,
+        estimator_name=name,
         keeps_rare=True,  # for target statistics, and to tell rare from new values
     )
     encoded = encoder.fit_transform(rows.X, row_weights(rows.weights))

@@ -11,6 +11,7 @@ from numpy.testing import assert_array_equal
 from refusals import X, Y, small
 from skorch.callbacks import Callback, LRScheduler
 
+from sk_pwiser._table import NUMERIC_ENCODINGS
 from sk_pwiser._training import _fit
 from sk_pwiser.weighting import WEIGHTINGS
 
@@ -310,3 +311,27 @@ def test_parameters_changed_in_place_have_an_effect():
     model.loss_params["base_params"]["unknown"] = 1
     with pytest.raises(ValueError, match="base_params holds 'unknown'"):
         model.partial_fit(X, Y)
+
+
+VARIES = X["numeric_0"]
+CONSTANT = X.assign(numeric_0=1.0)
+
+
+@pytest.mark.parametrize("encoding", NUMERIC_ENCODINGS)
+@pytest.mark.parametrize("method", ["partial_fit", "fit"])
+def test_a_column_that_was_constant_is_learnt_once_it_varies(encoding, method):
+    model = small(numeric_encoding=encoding, warm_start=True)
+    getattr(model, method)(CONSTANT, Y)
+    changed = X.assign(numeric_0=VARIES + 1)
+    assert_array_equal(model.predict_proba(changed), model.predict_proba(CONSTANT))
+    getattr(model, method)(X, Y)
+    assert np.ptp(model.encode(X).numeric[:, 0]) > 0.5
+    assert (model.predict_proba(changed) != model.predict_proba(X)).any()
+
+
+def test_a_refused_update_leaves_a_constant_column_as_it_was():
+    model = small().partial_fit(CONSTANT, Y)
+    before = model.encode(X).numeric
+    with pytest.raises(ValueError, match="diverged"):
+        model.set_params(lr=1e20).partial_fit(X, Y)
+    assert_array_equal(model.encode(X).numeric, before)
