@@ -150,8 +150,8 @@ class MultiTaskCTRCVRClassifier(
         weights, and the probabilities of all tasks are corrected to the full log; see
         :ref:`downsampling`.
     optimizer : {"adagrad", "adam", "adamw", "rmsprop", "sgd"} or class, default="adam"
-        The optimiser: a name, or a subclass of :class:`torch.optim.Optimizer` that takes
-        one dense gradient per step, of parameters of any shape. LBFGS, Muon and
+        The optimiser: a name, or a subclass of :class:`torch.optim.Optimizer` that
+        takes one dense gradient per step, of parameters of any shape. LBFGS, Muon and
         SparseAdam do not.
     optimizer_params : dict, default=None
         Keyword arguments of the optimiser, such as `betas` or `momentum`, and
@@ -227,7 +227,8 @@ class MultiTaskCTRCVRClassifier(
         Seed of all random numbers. torch's global generators are left unchanged.
     task_names : list of str, default=None
         Names of the tasks, one per column of `Y`; by default the columns of a DataFrame
-        `Y`, or "click" and "conversion" for two tasks. Not "mean", which `history_` has.
+        `Y`, or "click" and "conversion" for two tasks. "mean" names a column of
+        `history_`, and no task.
 
     Attributes
     ----------

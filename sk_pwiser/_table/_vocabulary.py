@@ -1,5 +1,6 @@
 """Settings of vocabularies: one number for all category columns, or one by name."""
 
+import math
 from collections.abc import Mapping
 from numbers import Integral
 from typing import NamedTuple
@@ -7,6 +8,13 @@ from typing import NamedTuple
 from sk_pwiser._utils import check_integer
 
 MIN_FREQUENCY = 2
+
+# Largest values of the settings. Every bucket has a code, in use or not.
+LARGEST = {
+    "min_frequency": math.inf,
+    "max_categories": math.inf,
+    "n_hash_buckets": 2**31 - 1,
+}
 
 
 class Vocabulary(NamedTuple):
@@ -43,15 +51,21 @@ def check_vocabulary(params):
     Raises
     ------
     TypeError or ValueError
-        If a number, or one in a dict by column, is not an integer >= 1.
+        If a number, or one in a dict by column, is not an integer >= 1, or if there
+        are too many buckets for codes.
     """
     for name in Vocabulary._fields:
         value = params[name]
         if isinstance(value, Mapping):
             for column, number in value.items():
-                check_integer(f"{name}[{column!r}]", number, at_least=1)
+                _check_count(f"{name}[{column!r}]", number, LARGEST[name])
         elif value is not None or name == "min_frequency":
-            check_integer(name, value, at_least=1)
+            _check_count(name, value, LARGEST[name])
+
+
+def _check_count(name, value, largest):
+    if check_integer(name, value, at_least=1) > largest:
+        raise ValueError(f"{name} must be at most {largest}; got {value}.")
 
 
 def read_vocabularies(params, names, is_category):

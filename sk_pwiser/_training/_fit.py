@@ -32,7 +32,12 @@ from sk_pwiser._training._eval_set import check_eval_set, with_eval_rows
 from sk_pwiser._training._growth import Growth
 from sk_pwiser._training._net import MultiTaskNet
 from sk_pwiser._training._progress_bar import close_bars
-from sk_pwiser._training._resume import Snapshot, check_same_model, continue_from
+from sk_pwiser._training._resume import (
+    Snapshot,
+    changed_parts,
+    check_same_model,
+    continue_from,
+)
 from sk_pwiser._training._rows import Rows
 from sk_pwiser._training._settings import Settings
 from sk_pwiser._utils import (
@@ -259,7 +264,8 @@ def build(plan: Plan, schema: Schema) -> MultiTaskNet:
             average_decay=0.0 if plan.single_pass else plan.settings.average_decay,
         )
     if plan.earlier is not None:
-        continue_from(net, plan.earlier.net)
+        changed = changed_parts(plan.settings, plan.earlier.settings)
+        continue_from(net, plan.earlier.net, changed)
     return net
 
 

@@ -9,7 +9,10 @@ from torch import Tensor
 
 from sk_pwiser._training._lazy_adam import LazyAdam, sparse_tables
 from sk_pwiser._training._net import MultiTaskNet
-from sk_pwiser._training._settings import Settings
+from sk_pwiser._training._settings import Settings, equal
+
+# Arguments of torch's optimisers that add entries to their state if they are not 0.
+_OF_STATE = ("amsgrad", "centered", "momentum")
 
 
 def check_same_model(settings: Settings, earlier: Settings) -> None:
@@ -55,10 +58,25 @@ def check_same_statistics(settings: Settings, earlier: Any, statistics: Any) -> 
         )
 
 
-def continue_from(net: MultiTaskNet, earlier: MultiTaskNet) -> None:
+def changed_parts(settings: Settings, earlier: Settings) -> str:
+    """Describe which parameters that shape a net have changed since the earlier fit."""
+    names = [
+        name
+        for part in ("network", "loss", "weighting")
+        for name in (part, f"{part}_params")
+    ]
+    return "; ".join(
+        f"{name}={now!r}, before {before!r}"
+        for name in [*names, "embedding_dim"]
+        if not equal(now := getattr(settings, name), before := getattr(earlier, name))
+    )
+
+
+def continue_from(net: MultiTaskNet, earlier: MultiTaskNet, changed: str = "") -> None:
     """Copy weights, optimiser state and history of an earlier net into a new one.
 
     The arguments of the optimiser, such as its learning rate, are those of the new net.
+    Its state starts anew if they ask for another state.
 
     Raises
     ------
@@ -74,11 +92,9 @@ def continue_from(net: MultiTaskNet, earlier: MultiTaskNet) -> None:
         except RuntimeError as error:
             raise ValueError(
                 "Training cannot continue from the earlier fit, since the parameters "
-                f"now describe a different {kind}: {error}"
+                f"now describe a different {kind}: {changed or error}."
             ) from error
-    # Adam and LazyAdam have the same state.
-    kinds = type(net.optimizer_), type(earlier.optimizer_)
-    if issubclass(*kinds) or issubclass(*reversed(kinds)):
+    if _have_same_state(net.optimizer_, earlier.optimizer_):
         arguments = [
             {k: v for k, v in group.items() if k != "params"}
             for group in net.optimizer_.param_groups
@@ -88,6 +104,22 @@ def continue_from(net: MultiTaskNet, earlier: MultiTaskNet) -> None:
             group.update(kept)
     net.history = deepcopy(earlier.history)
     net.best_ = dict(earlier.best_)
+
+
+def _have_same_state(
+    optimizer: torch.optim.Optimizer, earlier: torch.optim.Optimizer
+) -> bool:
+    """Return whether one optimiser can continue from the state of the other."""
+    # Adam and LazyAdam have the same state.
+    kinds = type(optimizer), type(earlier)
+    if not (issubclass(*kinds) or issubclass(*reversed(kinds))):
+        return False
+    groups = zip(optimizer.param_groups, earlier.param_groups, strict=True)
+    return all(
+        bool(now.get(name)) == bool(before.get(name))
+        for now, before in groups
+        for name in _OF_STATE
+    )
 
 
 class Snapshot:

@@ -126,7 +126,7 @@ class Settings:
     def equals(self, other: "Settings") -> bool:
         """Return whether all parameters have equal values."""
         names = [field.name for field in fields(self)]
-        return all(_equal(getattr(self, n), getattr(other, n)) for n in names)
+        return all(equal(getattr(self, n), getattr(other, n)) for n in names)
 
 
 def _copy(value: Any) -> Any:
@@ -138,16 +138,16 @@ def _copy(value: Any) -> Any:
     return value.copy() if isinstance(value, np.ndarray) else value
 
 
-def _equal(a: Any, b: Any) -> bool:
+def equal(a: Any, b: Any) -> bool:
     """Compare values, also dictionaries and sequences that hold arrays."""
     if a is b:
         return True
     if type(a) is not type(b):
         return False
     if isinstance(a, Mapping):
-        return a.keys() == b.keys() and all(_equal(a[key], b[key]) for key in a)
+        return a.keys() == b.keys() and all(equal(a[key], b[key]) for key in a)
     if isinstance(a, list | tuple):
-        return len(a) == len(b) and all(map(_equal, a, b))
+        return len(a) == len(b) and all(map(equal, a, b))
     if isinstance(a, np.ndarray):
         return np.array_equal(a, b)
     try:

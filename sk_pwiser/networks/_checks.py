@@ -15,11 +15,16 @@ def check_units(name: str, units: Sequence[int]) -> tuple[int, ...]:
     ValueError
         If a width is below 1.
     """
+    rule = f"{name} must be a sequence of layer widths; got {units!r}."
     if isinstance(units, str) or not isinstance(units, Iterable):
-        raise TypeError(f"{name} must be a sequence of layer widths; got {units!r}.")
+        raise TypeError(rule)
+    try:
+        widths = list(units)
+    except TypeError as error:  # an array or tensor without dimensions
+        raise TypeError(rule) from error
     return tuple(
         check_integer(f"{name}[{index}]", width, at_least=1)
-        for index, width in enumerate(units)
+        for index, width in enumerate(widths)
     )
 
 
