@@ -1,5 +1,6 @@
 """Tables and labels become arrays: column encodings, labels, row weights, groups."""
 
+from sk_pwiser._table._arrays import ArrayColumn
 from sk_pwiser._table._awakening import awaken_columns
 from sk_pwiser._table._base_rates import base_rates
 from sk_pwiser._table._categories import UNSEEN, CategoryColumn
@@ -11,10 +12,12 @@ from sk_pwiser._table._encoder import TableEncoder
 from sk_pwiser._table._extended_statistics import ExtendedStatistics
 from sk_pwiser._table._growth import grow_encoder
 from sk_pwiser._table._labels import Targets, check_targets
+from sk_pwiser._table._lists import ListColumn, ListWeights
 from sk_pwiser._table._new_values import warn_about_new_values
 from sk_pwiser._table._numeric import NUMERIC_ENCODINGS, NumericColumn
 from sk_pwiser._table._rows import check_groups, n_rows
 from sk_pwiser._table._soft_targets import SoftTargets
+from sk_pwiser._table._sparse import SparseColumns
 from sk_pwiser._table._target_encoding import (
     check_target_encoding,
     make_target_statistics,
@@ -27,8 +30,12 @@ from sk_pwiser._table._weights import combine_weights, row_weights, scale_weight
 
 # What an encoding consists of, for files.
 STATE_CLASSES = (
+    ArrayColumn,
     CategoryColumn,
     ExtendedStatistics,
+    ListColumn,
+    ListWeights,
+    SparseColumns,
     TableEncoder,
     Targets,
     TargetStatistics,

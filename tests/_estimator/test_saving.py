@@ -5,6 +5,7 @@ import os
 
 import numpy as np
 import pytest
+import scipy.sparse as sp
 import torch
 from numpy.testing import assert_array_equal
 from refusals import X, Y, small
@@ -66,6 +67,36 @@ def test_a_loaded_estimator_predicts_and_continues_to_the_bit(params, method, tm
     assert_array_equal(again.predict_proba(X), model.predict_proba(X))
     losses = [each.history_[:, "train_loss"] for each in (model, again)]
     assert losses[0] == losses[1]
+
+
+def lists_and_arrays():
+    sizes = np.arange(len(X)) % 3
+    return X.assign(
+        last=[["a", "b", "ü"][:size] or None for size in sizes],
+        recency=[[1.0, 0.5, 0.25][:size] or None for size in sizes],
+        vector=[np.array([size, 1.5]) for size in sizes],
+    )
+
+
+WITH_WEIGHTS = {"encoding_params": {"list_weights": {"last": "recency"}}}
+
+
+@pytest.mark.parametrize(
+    ("table", "params"),
+    [
+        (lists_and_arrays().drop(columns="recency"), {}),
+        (lists_and_arrays(), WITH_WEIGHTS),
+        (sp.csr_array(X.select_dtypes("number").fillna(0)), {}),
+    ],
+    ids=["lists", "weights of lists", "sparse"],
+)
+def test_lists_arrays_and_sparse_tables(table, params, tmp_path):
+    model = small(**params).partial_fit(table, Y)
+    model.save(tmp_path / "model")
+    again = load(tmp_path / "model")
+    for each in (model, again):
+        each.partial_fit(table, Y)
+    assert_array_equal(again.predict_proba(table), model.predict_proba(table))
 
 
 @pytest.mark.parametrize("dtype", ["int64", "object", "category", "string"])
