@@ -208,9 +208,7 @@ class TableEncoder(BaseEstimator):
         ValueError or TypeError
             If columns are missing, new or in another order.
         """
-        X = self._validate(X, reset=False)
-        columns = [] if self.sparse_ is not None else list_columns(X)
-        return self._pair(columns, CategoryColumn)
+        return self._columns_of(X, CategoryColumn)
 
     def numeric_columns(self, X):
         """Return the encoders of the numeric columns, each with its column of `X`.
@@ -220,7 +218,12 @@ class TableEncoder(BaseEstimator):
         ValueError or TypeError
             If columns are missing, new or in another order.
         """
-        return self._pair_columns(self._validate(X, reset=False), NumericColumn)
+        return self._columns_of(X, NumericColumn)
+
+    def _columns_of(self, X, kind):
+        X = self._validate(X, reset=False)
+        columns = [] if self.sparse_ is not None else list_columns(X)
+        return self._pair(columns, kind)
 
     @property
     def cardinalities_(self):

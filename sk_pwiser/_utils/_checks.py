@@ -39,7 +39,7 @@ def check_number(
     try:
         number = float(value)
     except OverflowError:  # an int
-        number = math.inf if math.trunc(value) > 0 else -math.inf
+        number = math.inf if value == abs(value) else -math.inf
     limits = {
         "> {}": (above, above is None or number > above),
         ">= {}": (at_least, at_least is None or number >= at_least),
