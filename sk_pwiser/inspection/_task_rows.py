@@ -97,7 +97,9 @@ def read_responses(estimator, X, Y, task_names=None):
         If labels, names or predictions are invalid, or do not fit together.
     """
     predictions = Predictions(estimator, X, {})
-    targets, known, y_names = check_targets(Y, predictions.missing_labels())
+    targets, known, y_names = check_targets(
+        Y, predictions.missing_labels(), predictions.classes()
+    )
     n_tasks, fitted = targets.shape[1], predictions.task_names()
     check_same_tasks(n_tasks, y_names, fitted)
     names = _choose_names(n_tasks, task_names, y_names, fitted)
