@@ -2,7 +2,8 @@
 
 from sklearn.base import _fit_context
 
-from sk_pwiser._training import TrainingResult, fit
+from sk_pwiser._table import reads_in_parts
+from sk_pwiser._training import TrainingResult, fit, fit_dataset
 from sk_pwiser._utils import accept_lowercase_y, warn_user
 
 
@@ -11,20 +12,23 @@ class Fitting:
 
     @accept_lowercase_y
     @_fit_context(prefer_skip_nested_validation=True)
-    def fit(self, X, Y, sample_weight=None, groups=None, eval_set=None):
+    def fit(self, X, Y=None, sample_weight=None, groups=None, eval_set=None):
         """Train the network.
 
         Parameters
         ----------
-        X : {DataFrame, array-like, sparse matrix} of shape (n_samples, n_features)
+        X : {DataFrame, array-like, sparse matrix, ParquetImpressions} of shape \
+                (n_samples, n_features)
             Impressions: a pandas or polars DataFrame, a polars LazyFrame, a
             `pyarrow.Table`, an array, or a sparse matrix of SciPy; see :ref:`inputs`
             for how their columns are read. Missing values are allowed, infinite ones
-            are not.
-        Y : array-like of shape (n_samples, n_tasks) or (n_samples,)
+            are not. A :class:`~sk_pwiser.datasets.ParquetImpressions` may be larger
+            than memory, see :ref:`larger_than_memory`.
+        Y : array-like of shape (n_samples, n_tasks) or (n_samples,), default=None
             Labels: 0 or 1, tasks in the order of the funnel. With one task, any two
             labels. Those of tasks after the first may be missing if
-            `missing_labels="ignore"`.
+            `missing_labels="ignore"`. None for a ParquetImpressions, which has labels,
+            weights and groups itself.
         sample_weight : array-like of shape (n_samples,) or (n_samples, n_tasks), \
                 default=None
             Weights of the rows, or of the rows and tasks, >= 0; those above 0 are
@@ -35,8 +39,9 @@ class Fitting:
         groups : array-like of shape (n_samples,), default=None
             Group of each row, such as a session, for losses that compare rows within
             groups. Other losses ignore it.
-        eval_set : tuple of (X, Y), default=None
-            Validation rows, such as a later day: their figures go into `history_`, and
+        eval_set : tuple of (X, Y) or ParquetImpressions, default=None
+            Validation rows, such as a later day, a ParquetImpressions only if `X` is
+            one, too. Their figures go into `history_`, and
             early stopping uses them in place of a random part of the rows. They take
             no part in the encoding, and have no weights and no groups. With
             `early_stopping="auto"` they turn it on; with False every epoch is trained.
@@ -67,7 +72,8 @@ class Fitting:
             sample of them, see :ref:`coherent_funnels`.
         """
         earlier = getattr(self, "_result", None) if self.warm_start else None
-        result = fit(
+        train = fit_dataset if reads_in_parts(X) else fit
+        result = train(
             vars(self),
             X,
             Y,

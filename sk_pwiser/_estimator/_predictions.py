@@ -4,6 +4,12 @@ import numpy as np
 import torch
 from sklearn.utils.validation import check_is_fitted
 
+from sk_pwiser._estimator._dataset_predictions import (
+    iter_logits,
+    probabilities,
+    write_predictions,
+)
+from sk_pwiser._table import reads_in_parts
 from sk_pwiser._utils import accept_lowercase_y, controlled_threads
 from sk_pwiser.metrics import mean_auc_scorer
 
@@ -19,6 +25,8 @@ class Predictions:
         check_is_fitted(self)
         # Read once: a fit in another thread may set another result meanwhile.
         result = self._result
+        if reads_in_parts(X):
+            return torch.cat(list(iter_logits(result, X)))
         rows = result.schema.transform(X).impressions()
         # Few rows are predicted before a measurement ends.
         is_long = (
@@ -29,29 +37,39 @@ class Predictions:
 
     def _predict_positive(self, X):
         """Return P(Y_k = 1), inside (0, 1): float32 of shape (n_samples, n_tasks)."""
-        probabilities = torch.sigmoid(self._predict_logits(X)).numpy()
-        limits = np.finfo(np.float32)
-        return np.clip(probabilities, limits.tiny, 1 - limits.epsneg)
+        return probabilities(self._predict_logits(X))
 
-    def predict_proba(self, X):
+    def predict_proba(self, X, *, output=None):
         """Predict probabilities over impressions.
 
         Parameters
         ----------
-        X : {DataFrame, array-like, sparse matrix} of shape (n_samples, n_features)
-            Impressions.
+        X : {DataFrame, array-like, sparse matrix, ParquetImpressions} of shape \
+                (n_samples, n_features)
+            Impressions. The rows of a
+            :class:`~sk_pwiser.datasets.ParquetImpressions` are read in parts.
+        output : str or os.PathLike, default=None
+            Folder for the probabilities of a dataset that is read in parts: one Parquet
+            file per file, under the same name and with the same order of rows, with
+            one column of P(Y_k = 1 | impression) per task. A file appears when it is
+            complete. Files that are there already, from the same fit and rows, are
+            kept, so that an interrupted call can be repeated; others are replaced.
 
         Returns
         -------
         ndarray of shape (n_samples, n_tasks)
             Column k is P(Y_k = 1 | impression). For a single task, the ordinary
-            `(n_samples, 2)` with the probabilities of both classes.
+            `(n_samples, 2)` with the probabilities of both classes. With `output`, the
+            `pathlib.Path` of the folder instead.
 
         Raises
         ------
         ValueError, TypeError
             If the columns of `X` are not those seen in fit.
         """
+        if output is not None:
+            check_is_fitted(self)
+            return write_predictions(self._result, X, output)
         positive = self._predict_positive(X)
         if self.classes_.ndim == 1:
             return np.hstack([1 - positive, positive])

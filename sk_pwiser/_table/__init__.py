@@ -1,12 +1,13 @@
 """Tables and labels become arrays: column encodings, labels, row weights, groups."""
 
+from sk_pwiser._table import _in_parts as in_parts
 from sk_pwiser._table._arrays import ArrayColumn
 from sk_pwiser._table._awakening import awaken_columns
 from sk_pwiser._table._base_rates import base_rates
 from sk_pwiser._table._categories import UNSEEN, CategoryColumn
 from sk_pwiser._table._column_kinds import column_kinds, vector_counts
 from sk_pwiser._table._columns import check_encoding_params
-from sk_pwiser._table._containers import as_table
+from sk_pwiser._table._containers import as_table, reads_in_parts, refuse_parts
 from sk_pwiser._table._dataframe import to_float
 from sk_pwiser._table._encoder import TableEncoder
 from sk_pwiser._table._extended_statistics import ExtendedStatistics
@@ -67,9 +68,12 @@ __all__ = [
     "column_kinds",
     "combine_weights",
     "grow_encoder",
+    "in_parts",
     "make_target_statistics",
     "n_rows",
     "read_times",
+    "reads_in_parts",
+    "refuse_parts",
     "row_weights",
     "scale_weights",
     "to_float",

@@ -94,6 +94,25 @@ class CategoryColumn:
         """
         indices, values = self._factorize(column)
         *counts, n_missing = count_values(indices, len(values)).tolist()
+        self.learn(values, counts, n_missing > 0)
+        return self._encode(indices, values)
+
+    def learn(self, values, counts, has_missing, kinds=None, n_others=0):
+        """Learn distinct values and their numbers of rows.
+
+        Parameters
+        ----------
+        values : list
+            Distinct values.
+        counts : list of int
+            Their numbers of rows.
+        has_missing : bool
+            Whether there are missing values.
+        kinds : set of str, default=None
+            Kinds of all values, for messages; by default those of `values`.
+        n_others : int, default=0
+            Number of rows of further values, which get no codes.
+        """
         frequent, rare = self._split(values, counts)
         self.n_frequent_ = len(frequent)
         self.codes_ = {value: code for code, value in enumerate(frequent, FIRST_VALUE)}
@@ -102,7 +121,7 @@ class CategoryColumn:
                 (value, code)
                 for code, value in enumerate(sort_values(rare), self.cardinality)
             )
-        self.kinds_ = _kinds(values)
+        self.kinds_ = _kinds(values) if kinds is None else kinds
         # The share of rows of a further table whose values are new is about that of
         # the rows with a value of their own (Good, 1953).
         unusual = sum(
@@ -110,10 +129,9 @@ class CategoryColumn:
             for value, n_rows in zip(values, counts, strict=True)
             if n_rows == 1 or value not in self.codes_
         )
-        self.usual_share_ = unusual / max(sum(counts), 1)
+        self.usual_share_ = (unusual + n_others) / max(sum(counts) + n_others, 1)
         # Without missing values in fit, the embedding of their code is not trained.
-        self.missing_code_ = MISSING if n_missing else UNSEEN
-        return self._encode(indices, values)
+        self.missing_code_ = MISSING if has_missing else UNSEEN
 
     def _split(self, values, counts):
         """Return the values with codes of their own, sorted, and the others."""
@@ -156,10 +174,22 @@ class CategoryColumn:
         return self._encode(indices, values)
 
     def count(self, column):
-        """Return the distinct values of a column, their numbers of rows and kinds."""
+        """Count the rows of a column by value.
+
+        Returns
+        -------
+        values : list
+            The distinct values.
+        counts : list of int
+            Their numbers of rows.
+        kinds : set of str
+            Kinds of the values, as words for messages.
+        n_missing : int
+            Number of rows without a value.
+        """
         indices, values = self._factorize(column)
-        *counts, _ = count_values(indices, len(values)).tolist()
-        return values, counts, _kinds(values)
+        *counts, n_missing = count_values(indices, len(values)).tolist()
+        return values, counts, _kinds(values), n_missing
 
     def _factorize(self, column):
         try:

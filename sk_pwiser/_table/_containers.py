@@ -20,14 +20,31 @@ def as_table(X):
     ValueError
         If `X` is an array of complex numbers.
     TypeError
-        If `X` is a tensor that numpy cannot read.
+        If `X` is a tensor that numpy cannot read, or a dataset that is
+        read in parts.
     """
+    refuse_parts(X)
     if is_polars(X) and type(X).__name__ == "LazyFrame":
         return X.collect()
     if type(X).__module__.partition(".")[0] == "pyarrow":
         return _read_arrow(X)
     refuse_unreadable(X, "X")
     return X.tocsr() if sp.issparse(X) else X
+
+
+def reads_in_parts(X):
+    """Return whether `X` is a dataset that is read in parts, not a table."""
+    return getattr(X, "reads_in_parts", False) is True
+
+
+def refuse_parts(X):
+    """Raise a TypeError if `X` is a dataset that is read in parts."""
+    if reads_in_parts(X):
+        raise TypeError(
+            f"{type(X).__name__} is read in parts, which only fit and the predictions "
+            "of MultiTaskCTRCVRClassifier support. Pass a table, such as some of its "
+            "rows as a DataFrame."
+        )
 
 
 def is_sparse(X):

@@ -133,29 +133,45 @@ class TableEncoder(BaseEstimator):
             one column, or if a column contains values that cannot be encoded. The
             message contains the name of the parameter or column.
         """
-        self.check_parameters()
-        X = self._validate(X, reset=True)
+        X = self.begin(X)
         if self.sparse_ is not None:
-            self.columns_ = []
-            refuse_chosen_columns(self.categorical_features)
             return *self._stack([], X.shape[0]), self.sparse_.fit(X, sample_weight)
-        names = list(getattr(self, "feature_names_in_", range(self.n_features_in_)))
-        self.columns_ = make_columns(vars(self), X, names)
         columns = list_columns(X)
         codes = [
             encoder.fit_transform(column)
             for encoder, column in self._pair(columns, CategoryColumn)
         ]
-        numeric = self._pair(columns, NumericColumn)
-        for encoder, column in numeric:
-            encoder.fit(column, sample_weight)
-        if isinstance(self.categorical_features, str):  # no column was named
-            warn_about_codes([(c.name, column) for c, column in numeric if c.is_scalar])
+        self.learn_numbers(self._pair(columns, NumericColumn), sample_weight)
         bags = [
             encoder.fit_transform(column, weights)
             for encoder, column, weights in self._pair_lists(columns)
         ]
         return self._stack(columns, X.shape[0], codes, bags)
+
+    def begin(self, X):
+        """Learn the names of the columns and how each is read, but not their values.
+
+        Returns
+        -------
+        DataFrame, ndarray or CSR matrix
+            The table, checked.
+        """
+        self.check_parameters()
+        X = self._validate(X, reset=True)
+        if self.sparse_ is not None:
+            self.columns_ = []
+            refuse_chosen_columns(self.categorical_features)
+            return X
+        names = list(getattr(self, "feature_names_in_", range(self.n_features_in_)))
+        self.columns_ = make_columns(vars(self), X, names)
+        return X
+
+    def learn_numbers(self, pairs, sample_weight):
+        """Learn numeric columns, each given with its encoder."""
+        for encoder, column in pairs:
+            encoder.fit(column, sample_weight)
+        if isinstance(self.categorical_features, str):  # no column was named
+            warn_about_codes([(c.name, column) for c, column in pairs if c.is_scalar])
 
     def transform(self, X):
         """Encode a table with the schema learnt in fit.

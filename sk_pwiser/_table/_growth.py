@@ -50,7 +50,7 @@ def grow_column(column, data):
     column.transform(data)  # raises if the values are of another kind
     if column.vocabulary.max_values is not None:
         return column, np.arange(column.n_codes)
-    values, counts, kinds = column.count(data)
+    values, counts, kinds, _ = column.count(data)
     known, limit = column.codes_, column.cardinality
     promoted, rare = [], []
     for value, n_rows in zip(values, counts, strict=True):

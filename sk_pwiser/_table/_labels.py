@@ -32,16 +32,19 @@ class Targets:
         Names of the tasks.
     missing : bool ndarray of shape (n_samples, n_tasks), default=None
         Which labels are missing, never those of the first task; None if none is.
+    counts : ndarray of shape (n_samples,), default=None
+        Number of rows that each of these stands for; None for one.
     """
 
     values: np.ndarray
     classes: np.ndarray
     task_names: tuple
     missing: np.ndarray | None = None
+    counts: np.ndarray | None = None
 
     def without_labels(self):
         """Return the classes and names alone, which are kept after training."""
-        return replace(self, values=self.values[:0], missing=None)
+        return replace(self, values=self.values[:0], missing=None, counts=None)
 
     def at(self, rows):
         """Return the targets of some rows."""
@@ -98,9 +101,11 @@ class Targets:
             is_one = self.values[:, k] == 1
             broken |= stopped & is_one
             stopped |= ~is_one if self.missing is None else ~is_one & self._known(k)
-        if n_broken := int(broken.sum()):
+        n_rows = self._n_rows()
+        n_broken, total = int(n_rows[broken].sum()), int(n_rows.sum())
+        if n_broken:
             yield (
-                f"{n_broken} of {len(self.values)} rows break the funnel: a later task "
+                f"{n_broken} of {total} rows break the funnel: a later task "
                 "is 1 although an earlier one is 0. These rows contribute to the loss "
                 "of each task but not to the pairwise term."
             )
@@ -121,13 +126,15 @@ class Targets:
 
     def _selection_messages(self):
         for k in range(1, len(self.task_names)):
+            n_rows = self._n_rows()[self._known(k - 1)]
             before = self.values[self._known(k - 1), k - 1] == 1
             known = ~self.missing[self._known(k - 1), k]
-            n_before, n_others = before.sum(), (~before).sum()
+            n_before, n_others = n_rows[before].sum(), n_rows[~before].sum()
             if not n_before or not n_others or not known.any():
                 continue
-            share, of_before = known.mean(), known[before].mean()
-            of_others = known[~before].mean()
+            share = n_rows[known].sum() / n_rows.sum()
+            of_before = n_rows[known & before].sum() / n_before
+            of_others = n_rows[known & ~before].sum() / n_others
             error = np.sqrt(share * (1 - share) * (1 / n_before + 1 / n_others))
             ratio = of_before / share
             if abs(ratio - 1) > MAX_BIAS and abs(of_before - of_others) > 4 * error:
@@ -140,6 +147,9 @@ class Targets:
                     "{'task_space': 'conditional'}, or remove the labels of rows "
                     "with and without the task before alike, such as all recent ones."
                 )
+
+    def _n_rows(self):
+        return np.ones(len(self.values), int) if self.counts is None else self.counts
 
     def _known(self, k):
         return slice(None) if self.missing is None else ~self.missing[:, k]

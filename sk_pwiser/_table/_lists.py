@@ -53,10 +53,13 @@ class ListColumn:
         """Learn the elements of the lists, and return the `Bags` of the column."""
         lists = read_lists(column, self.name)
         codes = self.items_.fit_transform(lists.elements)
-        self.missing_code_ = MISSING if (lists.sizes < 0).any() else UNSEEN
-        has_empty = (lists.sizes == 0).any()
-        self.empty_code_ = self.items_.cardinality if has_empty else UNSEEN
+        self.learn_special((lists.sizes < 0).any(), (lists.sizes == 0).any())
         return self._encode(lists, codes, weights)
+
+    def learn_special(self, has_missing, has_empty):
+        """Learn whether there are missing and empty lists."""
+        self.missing_code_ = MISSING if has_missing else UNSEEN
+        self.empty_code_ = self.items_.cardinality if has_empty else UNSEEN
 
     def transform(self, column, weights=None):
         """Return the `Bags` of a column."""

@@ -99,14 +99,10 @@ class TargetStatistics:
             )
             encoded = values[used]
             mean, scale = encoded.mean(axis=0), encoded.std(axis=0)
-            scale[(scale < 1e-9) | ~np.append(np.isfinite(strengths), True)] = np.inf
-            self.strengths_.append(strengths)
-            self.means_.append(mean)
-            self.scales_.append(scale)
-            inputs[:, self._slice(j)] = standardise(values, mean, scale)
             if others.any():
                 counts += count(of_rows[others], y[others], weight[others], size)
-            self.counts_.append(counts)
+            self._keep(counts, strengths, mean, scale)
+            inputs[:, self._slice(j)] = standardise(values, mean, scale)
         self._update_tables()
         return inputs
 
@@ -132,6 +128,52 @@ class TargetStatistics:
             encoded[rows] = table[in_column[rows]]
         values[used] = encoded
         return values
+
+    def fit_blocks(self, total, ones, own, n_rows, others):
+        """Learn statistics from the counts of blocks, for rows that are not in memory.
+
+        Parameters
+        ----------
+        total, ones : ndarray of shape (n_tasks,)
+            Weights of the rows per task, and those of the rows with label 1, without
+            `others`.
+        own : list of ndarray of shape (n_blocks, 2, n_tasks, n_codes)
+            Counts per encoded column and block, see `count`; they are released.
+        n_rows : list of ndarray of shape (n_blocks, n_codes)
+            Numbers of rows.
+        others : list of ndarray of shape (2, n_tasks, n_codes)
+            Counts of the validation rows.
+
+        Returns
+        -------
+        list of float32 ndarray of shape (n_blocks + 1, n_codes, n_tasks + 1)
+            Inputs per column, block and code; the last block is that of `others`.
+        """
+        self.n_tasks_ = len(total)
+        self.rates_ = (ones + 0.5) / (total + 1.0)
+        self.counts_, self.strengths_, self.means_, self.scales_ = [], [], [], []
+        tables = []
+        for j in range(len(self.columns)):
+            blocks, own[j] = own[j], None
+            counts = blocks.sum(axis=0)
+            strengths = self._estimate_strengths(counts)
+            rest = [counts - block for block in blocks]
+            values = np.stack([self._rates(n, strengths) for n in (*rest, counts)])
+            share = n_rows[j][..., np.newaxis] / n_rows[j].sum()
+            mean = (values[:-1] * share).sum(axis=(0, 1))
+            scale = np.sqrt(((values[:-1] - mean) ** 2 * share).sum(axis=(0, 1)))
+            self._keep(counts + others[j], strengths, mean, scale)
+            tables.append(standardise(values, self.means_[j], self.scales_[j]))
+        self._update_tables()
+        return tables
+
+    def _keep(self, counts, strengths, mean, scale):
+        """Keep the statistics of a further column."""
+        scale[(scale < 1e-9) | ~np.append(np.isfinite(strengths), True)] = np.inf
+        self.counts_.append(counts)
+        self.strengths_.append(strengths)
+        self.means_.append(mean)
+        self.scales_.append(scale)
 
     def transform(self, codes):
         """Encode rows by the statistics over all rows seen so far.

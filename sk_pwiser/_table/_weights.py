@@ -6,7 +6,7 @@ from sk_pwiser._labels import check_weights
 from sk_pwiser._utils import warn_user
 
 
-def combine_weights(targets, sample_weight):
+def combine_weights(targets, sample_weight, *, is_part=False):
     """Check weights, and give the missing labels the weight 0.
 
     Parameters
@@ -15,6 +15,8 @@ def combine_weights(targets, sample_weight):
         The labels.
     sample_weight : array-like of shape (n_samples,) or (n_samples, n_tasks), or None
         Weights >= 0.
+    is_part : bool, default=False
+        Whether there are further rows, so that the weights of these may all be 0.
 
     Returns
     -------
@@ -35,7 +37,7 @@ def combine_weights(targets, sample_weight):
         weights = check_weights(
             sample_weight, *targets.values.shape, targets.task_names
         )
-        if not weights.any():
+        if not is_part and not weights.any():
             raise ValueError("sample_weight must not be zero for every row.")
         weights = _without_smallest(weights)
         if weights.ndim == 2:
@@ -43,7 +45,7 @@ def combine_weights(targets, sample_weight):
     if targets.missing is not None:
         known = (~targets.missing).astype(np.float64)
         weights = known if weights is None else known * _per_task(weights)
-        if not weights.any():
+        if not is_part and not weights.any():
             raise ValueError("sample_weight must not be zero for every known label.")
     return targets, weights
 

@@ -5,6 +5,7 @@ from skorch.callbacks import Freezer
 from sk_pwiser._training._callbacks import KeepOnInterrupt
 from sk_pwiser._training._dataset import Impressions
 from sk_pwiser._training._fit import TrainingResult, fit
+from sk_pwiser._training._fit_dataset import fit_dataset
 from sk_pwiser._training._fit_from import fit_from
 from sk_pwiser._training._input_mixup import InputMixup
 from sk_pwiser._training._optimizer import OPTIMIZERS
@@ -21,6 +22,7 @@ __all__ = [
     "OptunaPruning",
     "TrainingResult",
     "fit",
+    "fit_dataset",
     "fit_from",
     "from_state",
     "to_state",

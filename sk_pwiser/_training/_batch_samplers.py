@@ -9,6 +9,7 @@ import torch
 from torch import Tensor
 
 from sk_pwiser._training._dataset import Batch, Impressions
+from sk_pwiser._training._streamed import TrainingRows
 from sk_pwiser._utils import generator_on
 
 CPU = torch.device("cpu")
@@ -118,8 +119,8 @@ class BatchIterator:
 
     Parameters
     ----------
-    impressions : Impressions
-        The rows.
+    impressions : Impressions or StreamedImpressions
+        The rows; of those that are read in parts, batches are drawn within each part.
     batch_size : int
         The largest number of rows per batch.
     sampler : {"sequential", "shuffled", "grouped", "stratified"}, \
@@ -131,7 +132,7 @@ class BatchIterator:
 
     def __init__(
         self,
-        impressions: Impressions,
+        impressions: TrainingRows,
         batch_size: int,
         sampler: str = "sequential",
         device: torch.device | None = None,
@@ -139,14 +140,18 @@ class BatchIterator:
         self.dataset = impressions
         self.batch_size = batch_size
         self.sampler = sampler
-        self.device = impressions.codes.device if device is None else device
+        self.device = impressions.device if device is None else device
 
     def __iter__(self) -> Iterator[Batch]:
         """Iterate over the batches of one epoch."""
-        order, bounds, weight = self._sample()
+        for part in self.dataset.parts(self.sampler != "sequential"):
+            yield from self._batches(part)
+
+    def _batches(self, data: Impressions) -> Iterator[Batch]:
+        order, bounds, weight = self._sample(data)
         for start, stop in pairwise(bounds):
             rows = slice(start, stop) if order is None else order[start:stop]
-            inputs, y = self.dataset[rows]
+            inputs, y = data[rows]
             if weight is not None:
                 own = inputs.get("sample_weight")
                 part = weight[start:stop]
@@ -155,27 +160,25 @@ class BatchIterator:
                 inputs["sample_weight"] = part
             yield {k: self._move(v) for k, v in inputs.items()}, self._move(y)
 
-    def _sample(self) -> BatchIndices:
-        data = self.dataset
-        if self.sampler == "grouped" and data.groups is not None:
-            indices = grouped(data.select(data.groups), self.batch_size)
-        elif self.sampler == "stratified":
-            converted = data.labels().amin(dim=1) == 1
-            indices = stratified(converted, self.batch_size)
-        elif self.sampler == "sequential":
-            indices = sequential(len(data), self.batch_size)
-        else:
-            indices = shuffled(len(data), self.batch_size)
-        return self._of_dataset(indices)
-
-    def _of_dataset(self, indices: BatchIndices) -> BatchIndices:
-        """Map indices of selected rows to indices of the tensors, on their device."""
-        rows, device = self.dataset.rows, self.dataset.codes.device
+    def _sample(self, data: Impressions) -> BatchIndices:
+        """Sample rows, as indices of the tensors and on their device."""
+        indices = self._sample_rows(data)
+        rows, device = data.rows, data.codes.device
         order = None if indices.order is None else indices.order.to(device)
         if rows is not None:
             order = rows if order is None else rows[order]
         weight = None if indices.weight is None else indices.weight.to(device)
         return BatchIndices(order, indices.bounds, weight)
+
+    def _sample_rows(self, data: Impressions) -> BatchIndices:
+        if self.sampler == "grouped" and data.groups is not None:
+            return grouped(data.select(data.groups), self.batch_size)
+        if self.sampler == "stratified":
+            converted = data.labels().amin(dim=1) == 1
+            return stratified(converted, self.batch_size)
+        if self.sampler == "sequential":
+            return sequential(len(data), self.batch_size)
+        return shuffled(len(data), self.batch_size)
 
     def _move(self, tensor: Tensor) -> Tensor:
         return tensor.to(self.device, non_blocking=True)

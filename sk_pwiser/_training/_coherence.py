@@ -4,8 +4,8 @@ from typing import NamedTuple
 
 import torch
 
-from sk_pwiser._training._dataset import Impressions
 from sk_pwiser._training._net import MultiTaskNet
+from sk_pwiser._training._streamed import TrainingRows
 
 # Rows that are looked at: few beside those that training has seen, and enough to tell
 # the share from noise.
@@ -32,14 +32,14 @@ class Rises(NamedTuple):
     share: float
 
 
-def find_rises(net: MultiTaskNet, train: Impressions, n_epochs: int) -> Rises | None:
+def find_rises(net: MultiTaskNet, train: TrainingRows, n_epochs: int) -> Rises | None:
     """Compare neighbouring tasks on a sample of the training rows.
 
     Parameters
     ----------
     net : MultiTaskNet
         The trained net.
-    train : Impressions
+    train : Impressions or StreamedImpressions
         Its training rows.
     n_epochs : int
         Number of epochs trained, which bounds the size of the sample.
@@ -50,7 +50,7 @@ def find_rises(net: MultiTaskNet, train: Impressions, n_epochs: int) -> Rises | 
         None if there is one task, if the sample would be too small, or if the share is
         below that of the warning.
     """
-    n_trained = len(train) * n_epochs
+    n_trained, train = len(train) * n_epochs, train.sample
     n_rows = min(MAX_ROWS, len(train), int(ROWS_PER_TRAINED_ROW * n_trained))
     if n_rows < MIN_ROWS or len(net.task_names) < 2:
         return None

@@ -9,7 +9,7 @@ import torch
 from sk_pwiser._table import (
     STATE_CLASSES,  # noqa: F401
     UNSEEN,
-    ExtendedStatistics,
+    ExtendedStatistics,  # noqa: F401
     SoftTargets,
     TableEncoder,
     Targets,
@@ -21,11 +21,15 @@ from sk_pwiser._table import (
     check_encoding_params,
     check_groups,
     check_targets,
+    choose_task_names,  # noqa: F401
     combine_weights,
-    grow_encoder,
+    grow_encoder,  # noqa: F401
+    in_parts,  # noqa: F401
     make_target_statistics,
     n_rows,
     read_times,
+    reads_in_parts,  # noqa: F401
+    refuse_parts,
     row_weights,
     scale_weights,
     warn_about_new_values,
@@ -152,6 +156,7 @@ def check_rows(
         If labels, weights or groups are invalid, differ in length from `X`, or do not
         have the tasks of the earlier fit.
     """
+    refuse_parts(X)
     check_encoding_params(settings.encoding_params)
     check_boolean("grow_vocabulary", settings.encoding_params["grow_vocabulary"])
     targets = Y
@@ -318,18 +323,7 @@ def _encode_columns(
         if not extends:
             encoder = awaken_columns(encoder, rows.X, row_weights(rows.weights))
         return replace(earlier, encoder=encoder), encoder.transform(rows.X)
-    params = settings.encoding_params
-    encoder = TableEncoder(
-        settings.categorical_features,
-        min_frequency=params["min_frequency"],
-        max_categories=params["max_categories"],
-        n_hash_buckets=params["n_hash_buckets"],
-        list_pooling=params["list_pooling"],
-        list_weights=params["list_weights"],
-        numeric_encoding=settings.numeric_encoding,
-        estimator_name=name,
-        keeps_rare=True,  # for target statistics, and to tell rare from new values
-    )
+    encoder = make_encoder(settings, name)
     encoded = encoder.fit_transform(rows.X, row_weights(rows.weights))
     rates = base_rates(rows.targets.values, rows.weights)
     schema = Schema(
@@ -339,6 +333,22 @@ def _encode_columns(
         automatic_dims=automatic_dims(encoder.cardinalities_),
     )
     return schema, encoded
+
+
+def make_encoder(settings: Settings, estimator_name: str) -> TableEncoder:
+    """Return the encoder of the settings, not yet fitted."""
+    params = settings.encoding_params
+    return TableEncoder(
+        settings.categorical_features,
+        min_frequency=params["min_frequency"],
+        max_categories=params["max_categories"],
+        n_hash_buckets=params["n_hash_buckets"],
+        list_pooling=params["list_pooling"],
+        list_weights=params["list_weights"],
+        numeric_encoding=settings.numeric_encoding,
+        estimator_name=estimator_name,
+        keeps_rare=True,  # for target statistics, and to tell rare from new values
+    )
 
 
 def _fit_statistics(
@@ -369,32 +379,3 @@ def _task_labels(settings: Settings, rows: Rows) -> tuple[np.ndarray, np.ndarray
     """Return the labels that each task's rates are taken of, and their weights."""
     is_conditional = settings.shared_param("task_space") == "conditional"
     return task_labels(rows.targets.values, rows.weights, conditional=is_conditional)
-
-
-def grow_schema(schema: Schema, X: Any) -> tuple[Schema, np.ndarray | None]:
-    """Return a schema with codes for the frequent new values of a table.
-
-    Returns
-    -------
-    schema : Schema
-        A new schema, or the same one if no value is new and frequent.
-    origins : int64 ndarray of shape (n_embeddings,) or None
-        The row of the earlier embedding tables for each row of the new ones, -1 for
-        those of new values; None if there are none.
-    """
-    before = schema.encoder.cardinalities_
-    encoder, origins = grow_encoder(schema.encoder, schema.encoder.align(X))
-    if encoder.cardinalities_ == before:
-        return schema, None
-    statistics = schema.statistics
-    if statistics is not None:
-        statistics = ExtendedStatistics(statistics, origins, "new", adds=True)
-    rows, first = [], 0
-    sizes = zip(before, encoder.cardinalities_, strict=True)
-    for origin, (n_old, n_new) in zip(origins, sizes, strict=True):
-        # A value that was rare has a code, but no embedding.
-        is_known = (origin[:n_new] >= 0) & (origin[:n_new] < n_old)
-        rows.append(np.where(is_known, first + origin[:n_new], -1))
-        first += n_old
-    grown = replace(schema, encoder=encoder, statistics=statistics)
-    return grown, np.concatenate(rows)

@@ -1,5 +1,6 @@
 """Encoded impressions as whole tensors: a batch is one indexing operation."""
 
+from collections.abc import Iterator
 from dataclasses import dataclass, replace
 from functools import cached_property
 from typing import Any
@@ -64,6 +65,20 @@ class Impressions(Dataset[Batch]):
         # Without labels the numeric inputs take their place: they are not read, and
         # every batch has the same form.
         return inputs, inputs["numeric"] if self.y is None else _index(self.y, rows)
+
+    @property
+    def device(self) -> torch.device:
+        """The device of the tensors."""
+        return self.codes.device
+
+    def parts(self, shuffled: bool) -> Iterator["Impressions"]:
+        """Yield the tables that batches are drawn from: these rows alone."""
+        yield self
+
+    @property
+    def sample(self) -> "Impressions":
+        """Rows for checks that need some rows only: all of them."""
+        return self
 
     def at(self, rows: Tensor) -> "Impressions":
         """Return the impressions with other selected rows."""

@@ -42,7 +42,7 @@ class LossCheck:
     criterion : MultiTaskCriterion
         The criterion; a copy of it computes the loss of constant probabilities.
     impressions : Impressions
-        The training rows.
+        Training rows.
     device : torch.device
         Device of the criterion.
     """

@@ -24,12 +24,11 @@ from sk_pwiser._training._data import (
     Schema,
     check_rows,
     encode,
-    grow_schema,
 )
 from sk_pwiser._training._device import find_device
 from sk_pwiser._training._early_stopping import best_epoch, monitored_column
 from sk_pwiser._training._eval_set import check_eval_set, with_eval_rows
-from sk_pwiser._training._growth import Growth
+from sk_pwiser._training._growth import Growth, grow_schema
 from sk_pwiser._training._net import MultiTaskNet
 from sk_pwiser._training._progress_bar import close_bars
 from sk_pwiser._training._resume import (

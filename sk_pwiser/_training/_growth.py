@@ -1,12 +1,14 @@
 """Further rows of embedding tables, for new category values."""
 
 from copy import deepcopy
+from dataclasses import replace
 from typing import Any
 
 import numpy as np
 import torch
 from torch import Tensor
 
+from sk_pwiser._training._data import ExtendedStatistics, Schema, grow_encoder
 from sk_pwiser._training._net import MultiTaskNet
 
 
@@ -76,3 +78,32 @@ def _grow_state(value: Any, n_rows: int, rows: Tensor, is_new: Tensor) -> Any:
     grown = value[rows]
     grown[is_new] = 0
     return grown
+
+
+def grow_schema(schema: Schema, X: Any) -> tuple[Schema, np.ndarray | None]:
+    """Return a schema with codes for the frequent new values of a table.
+
+    Returns
+    -------
+    schema : Schema
+        A new schema, or the same one if no value is new and frequent.
+    origins : int64 ndarray of shape (n_embeddings,) or None
+        The row of the earlier embedding tables for each row of the new ones, -1 for
+        those of new values; None if there are none.
+    """
+    before = schema.encoder.cardinalities_
+    encoder, origins = grow_encoder(schema.encoder, schema.encoder.align(X))
+    if encoder.cardinalities_ == before:
+        return schema, None
+    statistics = schema.statistics
+    if statistics is not None:
+        statistics = ExtendedStatistics(statistics, origins, "new", adds=True)
+    rows, first = [], 0
+    sizes = zip(before, encoder.cardinalities_, strict=True)
+    for origin, (n_old, n_new) in zip(origins, sizes, strict=True):
+        # A value that was rare has a code, but no embedding.
+        is_known = (origin[:n_new] >= 0) & (origin[:n_new] < n_old)
+        rows.append(np.where(is_known, first + origin[:n_new], -1))
+        first += n_old
+    grown = replace(schema, encoder=encoder, statistics=statistics)
+    return grown, np.concatenate(rows)

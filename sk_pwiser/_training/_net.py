@@ -20,6 +20,7 @@ from sk_pwiser._training._divergence import LAST_ROWS, LossCheck, changed_weight
 from sk_pwiser._training._lazy_adam import sparse_tables
 from sk_pwiser._training._print_log import epoch_table
 from sk_pwiser._training._progress_bar import BatchProgressBar
+from sk_pwiser._training._streamed import TrainingRows
 from sk_pwiser._training._weight_average import WeightAverage
 from sk_pwiser._utils import update_threads, warn_user
 from sk_pwiser.networks import Bags, NetworkOutput
@@ -28,15 +29,15 @@ from sk_pwiser.networks import Bags, NetworkOutput
 class TrainingData(NamedTuple):
     """The training rows and, with early stopping, the validation rows."""
 
-    train: Impressions
-    valid: Impressions | None = None
+    train: TrainingRows
+    valid: TrainingRows | None = None
 
     def to(self, device: torch.device) -> "TrainingData":
         """Move the tensors to a device if they fit."""
         train = self.train.to(device)
         if self.valid is None:
             return TrainingData(train)
-        if self.valid.rows is None:
+        if self.valid.rows is None or not isinstance(train, Impressions):
             return TrainingData(train, self.valid.to(device))
         # Both select rows of the same tensors, which are moved once.
         rows = self.valid.rows.to(train.codes.device)
@@ -128,7 +129,7 @@ class MultiTaskNet(NeuralNet):  # type: ignore[misc]
         """Record nothing: skorch's own adds an empty row to the history per batch."""
         update_threads()
 
-    def get_iterator(self, dataset: Impressions, training: bool = False) -> Any:
+    def get_iterator(self, dataset: TrainingRows, training: bool = False) -> Any:
         """Return an iterator over batches on the device of the network."""
         iterator = super().get_iterator(dataset, training=training)
         iterator.device = torch.device(self.device)
@@ -165,9 +166,9 @@ class MultiTaskNet(NeuralNet):  # type: ignore[misc]
             tables = sparse_tables(self.module_)
             average = WeightAverage(self.module_, self.average_decay, tables)
         datasets = {"dataset_train": X.train, "dataset_valid": X.valid}
-        check = None
+        check, rows = None, X.train.sample
         if self.checks_losses:
-            check = LossCheck(self.criterion_, X.train, torch.device(self.device))
+            check = LossCheck(self.criterion_, rows, torch.device(self.device))
         keeper = self._keeper()
         n_complete = 0
         try:
@@ -201,7 +202,7 @@ class MultiTaskNet(NeuralNet):  # type: ignore[misc]
                 "Training was interrupted. callbacks holds KeepOnInterrupt: the "
                 f"{n_complete} complete epochs are kept, and fit returns."
             )
-        self._check_last_step(X.train, check)
+        self._check_last_step(rows, check)
         return self
 
     def notify(self, method_name: str, **kwargs: Any) -> None:
@@ -231,9 +232,7 @@ class MultiTaskNet(NeuralNet):  # type: ignore[misc]
             del self.history[n_epochs:]
             self.criterion_.train().pop_epoch_record()
 
-    def _check_last_step(
-        self, impressions: Impressions, check: LossCheck | None
-    ) -> None:
+    def _check_last_step(self, rows: Impressions, check: LossCheck | None) -> None:
         """Raise if training diverged in the last step: its loss was computed before.
 
         Raises
@@ -243,8 +242,8 @@ class MultiTaskNet(NeuralNet):  # type: ignore[misc]
             loss of these rows is far above the one that training started from.
         """
         n_rows = max(self.batch_size, LAST_ROWS)
-        rows = BatchIterator(impressions, n_rows, device=torch.device(self.device))
-        step = self.validation_step(next(iter(rows)))
+        batches = BatchIterator(rows, n_rows, device=torch.device(self.device))
+        step = self.validation_step(next(iter(batches)))
         self.criterion_.pop_epoch_record()
         with torch.no_grad():
             # A sum is not finite if an entry is not, and is faster to compute.
@@ -306,7 +305,7 @@ class MultiTaskNet(NeuralNet):  # type: ignore[misc]
         for name, value in self.criterion_.pop_epoch_record().items():
             self.history.record(f"{prefix}_{name}", value)
 
-    def _record_missing(self, prefix: str, impressions: Impressions) -> None:
+    def _record_missing(self, prefix: str, impressions: TrainingRows) -> None:
         """Record how many rows lack the label of a task, if any does."""
         if impressions.n_missing is not None:
             for task, count in zip(
@@ -314,7 +313,7 @@ class MultiTaskNet(NeuralNet):  # type: ignore[misc]
             ):
                 self.history.record(f"{prefix}_missing_{task}", count)
 
-    def _record_auc(self, impressions: Impressions, logits: Tensor) -> None:
+    def _record_auc(self, impressions: TrainingRows, logits: Tensor) -> None:
         aucs = list(task_aucs(impressions.labels(), logits, impressions.weights()))
         for task, auc in zip(self.task_names, aucs, strict=True):
             self._record_best(f"valid_auc_{task}", auc, lower_is_better=False)

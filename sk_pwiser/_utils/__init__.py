@@ -1,5 +1,6 @@
 """What every room may use: parameter checks, the registry, random generators."""
 
+from sk_pwiser._utils._background import in_background
 from sk_pwiser._utils._checks import (
     check_boolean,
     check_choice,
@@ -40,6 +41,7 @@ __all__ = [
     "draws_globally",
     "dropout",
     "generator_on",
+    "in_background",
     "num_threads",
     "resolve",
     "seeded_globally",

@@ -5,8 +5,10 @@ from sk_pwiser.datasets._aliexpress import load_aliexpress
 from sk_pwiser.datasets._generated import make_ctr_cvr
 from sk_pwiser.datasets._hillstrom import load_hillstrom
 from sk_pwiser.datasets._kuairand import load_kuairand
+from sk_pwiser.datasets._parquet import ParquetImpressions
 
 __all__ = [
+    "ParquetImpressions",
     "load_ali_ccp",
     "load_aliexpress",
     "load_hillstrom",

@@ -1,0 +1,201 @@
+"""Memory, speed and AUC of training on Parquet files that are larger than memory.
+
+    python benchmarks/streaming.py                        # 2 * 10^7 rows
+    python benchmarks/streaming.py --quick                # 2 * 10^5 rows
+    python benchmarks/streaming.py --rows 1e8 --folder /disk/with/space
+
+A log of `--rows` rows is written to a temporary folder, in files of at most 10^6 rows.
+It has 60 features: 40 numbers, and 20 text categories with 100 to 10^6 values. The
+sizes that are printed are those of the log that was written, all files together.
+
+- **The whole log.** A new process trains one epoch on it. "peak memory" is the largest
+  resident memory of that process (`resource.getrusage`), and "above imports" what of it
+  came after all imports. "as a table" is the memory that the rows take as an Arrow
+  table.
+- **A part that fits** (`--part` rows, the first files). A fit on the files and a fit on
+  the same rows in memory, reading included, alternate; each trains one epoch. "rows /
+  s" is the number of rows over the time of the whole fit, in relation to that in
+  memory. "AUC" is the difference of the AUC on further rows, with mean and standard
+  deviation over seeds.
+
+The time of a fit on files beside that of its epoch is the time of the two passes that
+learn the columns and encode the rows.
+"""
+
+import resource
+import sys
+import tempfile
+import time
+from pathlib import Path
+
+import numpy as np
+import pyarrow as pa
+import pyarrow.parquet as pq
+from _timing import MIB, Report, in_fresh_process, interleave, make_parser, start
+from sklearn.metrics import roc_auc_score
+
+from sk_pwiser import MultiTaskCTRCVRClassifier
+from sk_pwiser.datasets import ParquetImpressions
+
+N_NUMERIC = 40
+SIZES = [100] * 8 + [1_000] * 4 + [10_000] * 4 + [100_000] * 2 + [1_000_000] * 2
+FEATURES = [
+    *(f"number_{k}" for k in range(N_NUMERIC)),
+    *(f"category_{k}" for k in range(len(SIZES))),
+]
+TARGETS = ["click", "conversion"]
+FILE_ROWS, QUICK_FILE_ROWS = 1_000_000, 50_000
+
+
+def make_rows(n_rows, seed):
+    """Return an Arrow table; some numbers and categories decide on the labels."""
+    generator = np.random.default_rng(seed)
+    columns, logits = {}, np.zeros((2, n_rows))
+    for k in range(N_NUMERIC):
+        values = generator.normal(size=n_rows).astype(np.float32)
+        logits += 0.2 * values if k < 8 else 0
+        columns[f"number_{k}"] = values
+    for k, size in enumerate(SIZES):
+        codes = (size * generator.random(n_rows) ** 3).astype(np.int64)
+        effects = np.random.default_rng(k).normal(0, 0.4, size=(2, size))
+        logits += effects[:, codes]
+        columns[f"category_{k}"] = pa.array(codes).cast(pa.string())
+    chances = 1 / (1 + np.exp([[3.0], [2.0]] - logits))
+    happened = generator.random((2, n_rows)) < chances
+    columns["click"] = happened[0].astype(np.int8)
+    columns["conversion"] = (happened[0] & happened[1]).astype(np.int8)
+    return pa.table(columns)
+
+
+def write_log(folder, n_rows, file_rows):
+    """Write files; return their bytes, and those of the rows as an Arrow table."""
+    folder.mkdir()
+    in_files = as_table = 0
+    for number, first in enumerate(range(0, n_rows, file_rows)):
+        table = make_rows(min(file_rows, n_rows - first), number)
+        path = folder / f"part-{number:05d}.parquet"
+        pq.write_table(table, path, row_group_size=file_rows // 10)
+        in_files += path.stat().st_size
+        as_table += table.nbytes
+    return in_files, as_table
+
+
+def make_model(seed, **params):
+    return MultiTaskCTRCVRClassifier(
+        loss="bce",
+        batch_size=2_048,
+        max_epochs=1,
+        early_stopping=False,
+        random_state=seed,
+        **params,
+    )
+
+
+def paths_of(folder, n_rows):
+    """Return the first files, which hold at least so many rows, and their rows."""
+    found, n_found = [], 0
+    for path in sorted(folder.iterdir()):
+        if n_found < n_rows:
+            found.append(str(path))
+            n_found += pq.read_metadata(path).num_rows
+    return found, n_found
+
+
+def peak_bytes():
+    peak = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
+    return peak if sys.platform == "darwin" else peak * 1024
+
+
+def fit_whole(folder, cache):
+    """Train on all files; return the peak of memory, before and after, and seconds."""
+    before, started = peak_bytes(), time.perf_counter()
+    log = ParquetImpressions(folder, FEATURES, TARGETS, cache_dir=cache)
+    model = make_model(0).fit(log)
+    seconds = time.perf_counter() - started
+    return before, peak_bytes(), seconds, model.history_[-1, "dur"]
+
+
+def fit_files(paths, cache, seed=0):
+    log = ParquetImpressions(paths, FEATURES, TARGETS, cache_dir=cache)
+    return make_model(seed).fit(log)
+
+
+def fit_memory(paths, seed=0):
+    table = pa.concat_tables([pq.read_table(path) for path in paths])
+    Y = table.select(TARGETS).to_pandas()
+    return make_model(seed).fit(table.select(FEATURES), Y)
+
+
+def report_whole(report, arguments, folder, cache, as_table):
+    before, peak, seconds, epoch = in_fresh_process(
+        fit_whole, str(folder), str(cache), threads=arguments.threads
+    )
+    report.section(f"the whole log, {arguments.rows:,} rows, one epoch", "of the table")
+    for what, n_bytes in (
+        ("as a table", as_table),
+        ("peak memory", peak),
+        ("peak memory, above imports", peak - before),
+    ):
+        absolute = f"{n_bytes / MIB:,.0f} MiB"
+        report.line(what, [n_bytes / as_table], absolute=absolute)
+    report.line("rows / s, whole fit", absolute=f"{arguments.rows / seconds:,.0f}")
+    report.line("share of the epoch in the time", [epoch / seconds])
+
+
+def report_part(report, arguments, folder, cache, test):
+    paths, n_rows = paths_of(folder, arguments.part)
+    runs = {
+        "files": lambda: fit_files(paths, cache) and None,
+        "memory": lambda: fit_memory(paths) and None,
+    }
+    times = interleave(runs, arguments.rounds, warm_ups=0)
+    report.section(f"a part that fits, {n_rows:,} rows", "of the fit in memory")
+    own, other = times["files"]["all"], times["memory"]["all"]
+    absolute = f"{n_rows / np.median(own):,.0f}"
+    report.line("rows / s, fit on files", other / own, absolute=absolute)
+    X, Y = test.select(FEATURES), test.select(TARGETS).to_pandas()
+    differences = []
+    for seed in range(arguments.seeds):
+        p = [
+            model.predict_proba(X)
+            for model in (fit_files(paths, cache, seed), fit_memory(paths, seed))
+        ]
+        aucs = [
+            [roc_auc_score(Y[task], q[:, k]) for k, task in enumerate(TARGETS)]
+            for q in p
+        ]
+        differences.append(np.subtract(*aucs))
+    for task, values in zip(TARGETS, np.transpose(differences), strict=True):
+        text = f"{values.mean():+.4f} +- {values.std():.4f}"
+        report.line(f"AUC of {task}, minus that in memory", absolute=text)
+
+
+def main():
+    parser = make_parser(__doc__, rounds=3)
+    parser.add_argument("--rows", type=float, default=2e7)
+    parser.add_argument("--part", type=float, default=1e6)
+    parser.add_argument("--seeds", type=int, default=3)
+    parser.add_argument("--folder", type=Path, help="where the log is written")
+    arguments = parser.parse_args()
+    if arguments.quick:
+        arguments.rows, arguments.part = 2e5, 5e4
+        arguments.rounds = arguments.seeds = 1
+    arguments.rows, arguments.part = int(arguments.rows), int(arguments.part)
+    start(arguments)
+    report = Report("streaming", arguments)
+    with tempfile.TemporaryDirectory(dir=arguments.folder) as name:
+        folder, cache = Path(name) / "log", Path(name) / "cache"
+        cache.mkdir()
+        file_rows = QUICK_FILE_ROWS if arguments.quick else FILE_ROWS
+        on_disk, as_table = write_log(folder, arguments.rows, file_rows)
+        report.section("the log")
+        report.line("rows", absolute=f"{arguments.rows:,}")
+        report.line("Parquet files", absolute=f"{on_disk / MIB:,.0f} MiB")
+        report_whole(report, arguments, folder, cache, as_table)
+        test = make_rows(min(FILE_ROWS, arguments.part), seed=10**6)
+        report_part(report, arguments, folder, cache, test)
+    report.save()
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,356 @@
+"""Impressions in Parquet files, which need not fit into memory."""
+
+import os
+import posixpath
+from numbers import Integral
+
+from sk_pwiser.datasets._parquet_files import (
+    find_files,
+    import_parquet,
+    read_footers,
+    unify_schemas,
+)
+
+# Rows that are read, encoded and stored at a time.
+CHUNK_ROWS = 16_384
+
+
+class ParquetImpressions:
+    """Impressions in Parquet files, read in parts by fit and predict_proba.
+
+    The footers of all files are read and checked at once, the rows by
+    :class:`~sk_pwiser.MultiTaskCTRCVRClassifier`, whose `fit` takes this object in
+    place of `X` and `Y`. See :ref:`larger_than_memory`.
+
+    Parameters
+    ----------
+    path_or_glob : str, os.PathLike or list of these
+        A file, a folder with files at any depth, or a pattern such as
+        `"log/day=2024-05-*/*.parquet"`. Folders named `column=value` add a column
+        (Hive partitions). Files and folders that begin with `_` or `.` inside of a
+        folder are left out. Files are read in the order of their paths.
+    features : list of str
+        Columns of `X`, in this order.
+    targets : str or list of str
+        Columns of the labels, 0 or 1, in the order of the funnel. They are not read
+        for predictions and need not be there, if this is an empty list.
+    filters : pyarrow.dataset.Expression or list of tuple, default=None
+        Which rows to use, as in :func:`pyarrow.parquet.read_table`, for example
+        `[("day", ">=", 3)]`. Files and row groups that cannot have such rows are not
+        read.
+    sample_weight : str or list of str, default=None
+        Column of the rows' weights, or one column per task.
+    groups : str, default=None
+        Column of the rows' groups, for losses that compare rows within groups. The
+        rows of a group must follow each other in one file; a group that is cut by the
+        border of two parts of 16,384 rows may count as two.
+    filesystem : pyarrow.fs.FileSystem, default=None
+        Where the files are. By default that of a URI such as `"s3://..."`, and
+        otherwise the local one.
+    on_corrupt : {"raise", "skip"}, default="raise"
+        Whether files and row groups that cannot be read are an error, or are left out
+        with one warning that counts them.
+    sample_rows : int, default=200000
+        Number of rows, drawn at random, from which the distributions of numeric
+        columns are learnt. Up to this number of rows the encoding is that of a fit in
+        memory.
+    max_values : int, default=1000000
+        Number of distinct values of a category column up to which their frequencies
+        are exact. Beyond it, the least frequent values are dropped again and again
+        while rows are read, with one warning.
+    shuffle_rows : int, default=262144
+        Number of rows that are shuffled together in training; two such parts are in
+        memory at a time.
+    cache_dir : str or os.PathLike, default=None
+        Folder for the encoded rows during `fit`, which are deleted at its end. By
+        default that of :func:`tempfile.gettempdir`, which may be in memory.
+
+    Attributes
+    ----------
+    files_ : list of str
+        Paths of the files.
+    n_rows_ : int
+        Number of rows in the files, before filters.
+    corrupt_ : list of str
+        Files and row groups that were left out so far.
+
+    Raises
+    ------
+    ValueError, TypeError
+        If a parameter is invalid, a column is missing in a file or has different types,
+        a file is corrupt, or there are no rows. The message names file and column.
+    FileNotFoundError
+        If no file matches.
+    ImportError
+        If pyarrow is not installed.
+
+    Examples
+    --------
+    >>> import tempfile
+    >>> from sk_pwiser import MultiTaskCTRCVRClassifier
+    >>> from sk_pwiser.datasets import ParquetImpressions, make_ctr_cvr
+    >>> data = make_ctr_cvr(1_000, ctr=0.3, cvr=0.3, random_state=0)
+    >>> features, targets = list(data.data), list(data.target)
+    >>> with tempfile.TemporaryDirectory() as folder:
+    ...     table = data.data.join(data.target)
+    ...     table.to_parquet(f"{folder}/part-0.parquet", row_group_size=200)
+    ...     log = ParquetImpressions(folder, features, targets)
+    ...     model = MultiTaskCTRCVRClassifier(max_epochs=2, random_state=0).fit(log)
+    ...     probabilities = model.predict_proba(log)
+    >>> probabilities.shape
+    (1000, 2)
+    """
+
+    # By this, other parts of the package recognise a dataset that is read in parts.
+    reads_in_parts = True
+
+    def __init__(
+        self,
+        path_or_glob,
+        features,
+        targets,
+        *,
+        filters=None,
+        sample_weight=None,
+        groups=None,
+        filesystem=None,
+        on_corrupt="raise",
+        sample_rows=200_000,
+        max_values=1_000_000,
+        shuffle_rows=262_144,
+        cache_dir=None,
+    ):
+        import_parquet()
+        self.path_or_glob = path_or_glob
+        self.features = _names("features", features)
+        self.targets = _names("targets", targets, at_least=0)
+        self.sample_weight = sample_weight
+        self.groups = groups
+        self.on_corrupt = on_corrupt
+        self.sample_rows = _integer("sample_rows", sample_rows)
+        self.max_values = _integer("max_values", max_values)
+        self.shuffle_rows = _integer("shuffle_rows", shuffle_rows)
+        self.cache_dir = _folder(cache_dir)
+        self._check_roles()
+        self.filters = _expression(filters)
+        self.filesystem, paths = find_files(path_or_glob, filesystem)
+        self._files, self.corrupt_ = read_footers(self.filesystem, paths, on_corrupt)
+        self.files_ = [file.path for file in self._files]
+        self.n_rows_ = sum(file.n_rows for file in self._files)
+        if not self.n_rows_:
+            raise ValueError(f"The files of {str(path_or_glob)!r} have no rows.")
+        self._dataset = self._open()
+
+    def __repr__(self):
+        return (
+            f"ParquetImpressions({self.path_or_glob!r}: {len(self.files_)} files, "
+            f"{self.n_rows_:,} rows, {len(self.features)} features, targets "
+            f"{self.targets})"
+        )
+
+    def _check_roles(self):
+        """Raise if columns have two roles, or a parameter is none of its choices."""
+        if self.on_corrupt not in ("raise", "skip"):
+            raise ValueError(
+                f"on_corrupt must be 'raise' or 'skip'; got {self.on_corrupt!r}."
+            )
+        if both := [name for name in self.targets if name in self.features]:
+            raise ValueError(f"features and targets both contain {both}.")
+        if self.groups is not None and not isinstance(self.groups, str):
+            raise TypeError(f"groups must be the name of a column; got {self.groups!r}")
+        weights = self._weight_columns()
+        if not all(isinstance(name, str) for name in weights):
+            raise TypeError(
+                "sample_weight must be the name of a column, or one name per task; got "
+                f"{self.sample_weight!r}."
+            )
+        if isinstance(self.sample_weight, list) and len(weights) != len(self.targets):
+            raise ValueError(
+                f"sample_weight has {len(weights)} columns for {len(self.targets)} "
+                "targets."
+            )
+
+    def _weight_columns(self):
+        if self.sample_weight is None:
+            return []
+        is_list = isinstance(self.sample_weight, list)
+        return self.sample_weight if is_list else [self.sample_weight]
+
+    def _open(self):
+        """Return the dataset of pyarrow, after a check of the files' columns."""
+        _, datasets, _ = import_parquet()
+        options = {
+            "filesystem": self.filesystem,
+            "format": "parquet",
+            "partitioning": "hive",
+        }
+        # The schema of the first file, with the columns of the folders' names.
+        first = datasets.dataset(self.files_, **options).schema
+        groups = [] if self.groups is None else [self.groups]
+        columns = [*self.features, *self.targets, *self._weight_columns(), *groups]
+        unique = list(dict.fromkeys(columns))
+        schema = unify_schemas(self._files, first, unique)
+        for field in first:  # what only filters read
+            if field.name not in unique:
+                schema = schema.append(field)
+        return datasets.dataset(self.files_, schema=schema, **options)
+
+    def iter_tables(self, columns):
+        """Read the rows in order, in tables of one file each.
+
+        Parameters
+        ----------
+        columns : list of str
+            Names of the columns to read.
+
+        Yields
+        ------
+        table : pyarrow.Table
+            16,384 rows or more, fewer at the end of a file, up to twice as many.
+        place : str
+            Where they are, for messages.
+
+        Raises
+        ------
+        ValueError
+            If a row group cannot be read and `on_corrupt="raise"`.
+        """
+        for _, tables in self.iter_files(columns):
+            yield from tables
+
+    def iter_files(self, columns):
+        """Iterate over the files in order, before they are read.
+
+        Parameters
+        ----------
+        columns : list of str
+            Names of the columns to read.
+
+        Yields
+        ------
+        path : str
+            Path of the file, as in `files_`.
+        tables : iterator
+            What `iter_tables` yields of the file; reading begins with the first item.
+        """
+        for fragment in self._dataset.get_fragments(filter=self.filters):
+            yield fragment.path, self._iter_fragment(fragment, columns)
+
+    def relative_path(self, path):
+        """Return the path of a file below the folder that all files have in common.
+
+        Parameters
+        ----------
+        path : str
+            One of `files_`.
+
+        Returns
+        -------
+        str
+            For example `"day=3/part-0.parquet"`.
+        """
+        folders = [posixpath.dirname(each) for each in self.files_]
+        return posixpath.relpath(path, posixpath.commonpath(folders))
+
+    def stamp(self, path):
+        """Describe what is read of a file, to recognise results of the same rows.
+
+        Parameters
+        ----------
+        path : str
+            One of `files_`.
+
+        Returns
+        -------
+        str
+            Path, size and time of the last change, columns and filters.
+        """
+        info = self.filesystem.get_file_info(path)
+        parts = [path, info.size, info.mtime_ns, self.features, str(self.filters)]
+        return repr(parts)
+
+    def _iter_fragment(self, fragment, columns):
+        pyarrow, _, _ = import_parquet()
+        n_before = 0
+        for batches in _gather(self._read_file(fragment, columns)):
+            table = pyarrow.Table.from_batches(batches)
+            yield table, f"{fragment.path!r}, rows from {n_before} on"
+            n_before += len(table)
+
+    def _read_file(self, fragment, columns):
+        """Yield batches of a file; leave out row groups that cannot be read."""
+        options = {
+            "schema": self._dataset.schema,
+            "columns": columns,
+            "filter": self.filters,
+            "batch_size": CHUNK_ROWS,
+            "batch_readahead": 2,
+        }
+        for part in fragment.split_by_row_group(self.filters, self._dataset.schema):
+            number = part.row_groups[0].id
+            try:
+                if self.on_corrupt == "raise":
+                    yield from part.to_batches(**options)
+                else:  # the rows before a corrupt one are left out, too
+                    yield from list(part.to_batches(**options))
+            except (OSError, ValueError) as error:
+                place = f"{fragment.path!r}, row group {number}"
+                if self.on_corrupt == "raise":
+                    raise ValueError(f"{place}: cannot be read: {error}") from error
+                if place not in self.corrupt_:
+                    self.corrupt_.append(place)
+
+
+def _gather(batches):
+    """Yield lists of batches that have at least CHUNK_ROWS rows, but for the last."""
+    gathered, n_rows = [], 0
+    for batch in batches:
+        gathered.append(batch)
+        n_rows += batch.num_rows
+        if n_rows >= CHUNK_ROWS:
+            yield gathered
+            gathered, n_rows = [], 0
+    if n_rows:
+        yield gathered
+
+
+def _names(name, value, at_least=1):
+    """Return column names as a list, after a check."""
+    names = [value] if isinstance(value, str) else value
+    if not isinstance(names, list | tuple) or not all(
+        isinstance(column, str) for column in names
+    ):
+        raise TypeError(f"{name} must be a list of names of columns; got {value!r}.")
+    if len(names) < at_least:
+        raise ValueError(f"{name} must name at least one column; got {value!r}.")
+    if twice := [column for column in names if names.count(column) > 1]:
+        raise ValueError(f"{name} contains {twice[0]!r} twice.")
+    return list(names)
+
+
+def _integer(name, value):
+    if not isinstance(value, Integral) or isinstance(value, bool):
+        raise TypeError(f"{name} must be an integer >= 1; got {value!r}.")
+    if value < 1:
+        raise ValueError(f"{name} must be an integer >= 1; got {value!r}.")
+    return int(value)
+
+
+def _folder(cache_dir):
+    if cache_dir is not None and not os.path.isdir(cache_dir):
+        raise ValueError(f"cache_dir={str(cache_dir)!r} is not a folder.")
+    return cache_dir
+
+
+def _expression(filters):
+    """Return filters as an expression of pyarrow."""
+    _, datasets, parquet = import_parquet()
+    if filters is None or isinstance(filters, datasets.Expression):
+        return filters
+    try:
+        return parquet.filters_to_expression(filters)
+    except (TypeError, ValueError) as error:
+        raise ValueError(
+            f"filters must be an expression of pyarrow or a list of tuples (column, "
+            f"operator, value); got {filters!r}: {error}"
+        ) from error

@@ -1,0 +1,97 @@
+"""Predictions for Parquet files, in Parquet files."""
+
+from pathlib import Path
+
+import pandas as pd
+import pyarrow.parquet as pq
+import pytest
+from impressions_in_files import (
+    TARGETS,
+    in_memory,
+    make,
+    make_log,
+    read,
+    reader_threads,
+    write,
+)
+from numpy.testing import assert_allclose
+
+LOG = make_log(700)
+X = in_memory(LOG)
+
+
+@pytest.fixture(scope="module")
+def folder(tmp_path_factory):
+    return write(LOG, tmp_path_factory.mktemp("log"), bounds=(0, 300, 700))
+
+
+@pytest.fixture(scope="module", autouse=True)
+def _small_files():
+    """Read few rows at a time."""
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr("sk_pwiser.datasets._parquet.CHUNK_ROWS", 100)
+        yield
+
+
+@pytest.fixture(scope="module")
+def fitted(folder, _estimators_on_device, _small_files):
+    return make(max_epochs=1).fit(read(folder))
+
+
+def test_predictions_in_files(folder, fitted, tmp_path):
+    expected = fitted.predict_proba(X)
+    assert_allclose(fitted.predict_proba(read(folder)), expected, atol=1e-6)
+    out = fitted.predict_proba(read(folder), output=tmp_path / "out")
+    assert out == tmp_path / "out"
+    names = [path.name for path in sorted(out.iterdir())]
+    assert names == ["part-0.parquet", "part-1.parquet"]
+    found = pd.concat([pd.read_parquet(path) for path in sorted(out.iterdir())])
+    assert list(found) == TARGETS
+    assert_allclose(found.to_numpy(), expected, atol=1e-6)
+    assert reader_threads() == []
+
+
+def test_complete_files_of_the_same_fit_are_kept(folder, fitted, tmp_path):
+    fitted.predict_proba(read(folder), output=tmp_path)
+    paths = sorted(tmp_path.iterdir())
+    before = [path.stat().st_ino for path in paths]
+    paths[1].unlink()
+    fitted.predict_proba(read(folder), output=tmp_path)
+    after = [path.stat().st_ino for path in paths]
+    assert after[0] == before[0]
+    make(random_state=3).fit(read(folder)).predict_proba(read(folder), output=tmp_path)
+    assert paths[0].stat().st_ino != before[0]
+    assert sorted(tmp_path.iterdir()) == paths
+
+
+def test_a_full_disk_leaves_no_half_file(folder, fitted, tmp_path, monkeypatch):
+    def fail(self, batch):
+        raise OSError(28, "No space left on device")
+
+    monkeypatch.setattr(pq.ParquetWriter, "write_batch", fail)
+    with pytest.raises(OSError, match="No space left"):
+        fitted.predict_proba(read(folder), output=tmp_path)
+    assert list(tmp_path.iterdir()) == []
+    assert reader_threads() == []
+
+
+def test_folders_of_partitions_are_kept(tmp_path, fitted):
+    folder = tmp_path / "log"
+    LOG.assign(day=LOG["session"] // 50).to_parquet(folder, partition_cols=["day"])
+    log = read(folder, filters=[("day", ">=", 1)])
+    out = fitted.predict_proba(log, output=tmp_path / "out")
+    days = [path.name for path in sorted(Path(out).iterdir())]
+    assert days == ["day=1", "day=2"]
+    assert len(pd.read_parquet(out)) == 450
+    kept = LOG["session"] >= 50
+    expected = fitted.predict_proba(in_memory(LOG[kept]))
+    assert_allclose(pd.read_parquet(out)[TARGETS], expected, atol=1e-6)
+
+
+def test_what_is_refused(folder, fitted, tmp_path):
+    with pytest.raises(TypeError, match="output must be None unless X is a dataset"):
+        fitted.predict_proba(X, output=tmp_path)
+    with pytest.raises(ValueError, match="would replace"):
+        fitted.predict_proba(read(folder), output=folder)
+    with pytest.raises(ValueError, match="no rows that its filters select"):
+        fitted.predict_proba(read(folder, filters=[("session", "<", -1)]))

@@ -1,0 +1,333 @@
+"""Fits on Parquet files, compared with fits on the same rows in memory."""
+
+import numpy as np
+import pytest
+import torch
+from impressions_in_files import (
+    FEATURES,
+    TARGETS,
+    in_memory,
+    make,
+    make_log,
+    read,
+    reader_threads,
+    write,
+)
+from numpy.testing import assert_allclose, assert_array_equal
+from sklearn.metrics import roc_auc_score
+from skorch.callbacks import Callback
+
+from sk_pwiser._training import _streamed
+from sk_pwiser.datasets import ParquetImpressions
+
+LOG = make_log()
+X, Y = in_memory(LOG), LOG[TARGETS]
+
+
+@pytest.fixture(scope="module")
+def folder(tmp_path_factory):
+    return write(LOG, tmp_path_factory.mktemp("log"))
+
+
+@pytest.fixture(scope="module", autouse=True)
+def _small_files():
+    """Store few rows per file, so that these rows make several."""
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr("sk_pwiser._training._row_store.FILE_ROWS", 100)
+        patch.setattr("sk_pwiser.datasets._parquet.CHUNK_ROWS", 100)
+        yield
+
+
+@pytest.fixture(scope="module")
+def fitted(folder, _estimators_on_device, _small_files):
+    return make().fit(read(folder, shuffle_rows=300))
+
+
+def columns_of(model):
+    return model._result.schema.encoder.columns_
+
+
+def assert_same_state(found, expected):
+    assert found.keys() == expected.keys()
+    for name, value in expected.items():
+        if isinstance(value, np.ndarray):
+            assert_array_equal(found[name], value)
+        elif hasattr(value, "__dict__"):
+            assert_same_state(vars(found[name]), vars(value))
+        else:
+            assert found[name] == value
+
+
+@pytest.mark.parametrize("encoding", ["standard", "quantile", "piecewise_linear"])
+@pytest.mark.parametrize(
+    "params",
+    [
+        {},
+        {"n_hash_buckets": 7},
+        {"n_hash_buckets": {"category_0": 7}, "max_categories": 20},
+        {"min_frequency": 15, "list_pooling": "sum"},
+    ],
+)
+def test_the_encoding_is_that_of_the_rows_in_memory(folder, encoding, params):
+    params = {"encoding_params": params, "numeric_encoding": encoding, "max_epochs": 1}
+    model = make(target_encoding=False, **params).fit(read(folder))
+    expected = make(target_encoding=False, **params).fit(X, Y)
+    for found, column in zip(columns_of(model), columns_of(expected), strict=True):
+        assert_same_state(vars(found), vars(column))
+    assert_array_equal(model.feature_names_in_, FEATURES)
+    rates = (m._result.schema.base_rates for m in (model, expected))
+    assert_array_equal(*rates)
+
+
+@pytest.mark.parametrize("task_space", ["entire", "conditional"])
+def test_target_statistics_leave_out_the_same_blocks_as_in_memory(folder, task_space):
+    params = {"network_params": {"task_space": task_space}}
+    model, expected = make(**params).fit(read(folder)), make(**params).fit(X, Y)
+    found, wanted = (m._result.schema.statistics for m in (model, expected))
+    assert found.columns == wanted.columns == [0, 1]
+    for name in ("rates_", "counts_", "strengths_", "means_", "scales_", "tables_"):
+        pairs = zip(getattr(found, name), getattr(wanted, name), strict=True)
+        for own, other in pairs:
+            assert_allclose(own, other, rtol=1e-5, atol=1e-6, err_msg=name)
+
+
+class Rows(Callback):
+    """Keeps the training rows, the validation rows, and what is shown per batch."""
+
+    def __init__(self, show=lambda batch: None):
+        self.show = show
+        self.shown = []
+
+    def on_train_begin(self, net, X, **kwargs):
+        self.rows = [part and [*part.parts(shuffled=False)] for part in X]
+
+    def on_batch_begin(self, net, batch, **kwargs):
+        self.shown.append(self.show(batch))
+
+
+def training_rows(model, *args, **kwargs):
+    """Return the impressions that a fit trains on, and those that it validates on."""
+    kept = Rows()
+    model.set_params(callbacks=[kept]).fit(*args, **kwargs)
+    return kept.rows
+
+
+def test_stored_rows_are_those_in_memory(folder):
+    """Codes, numbers with target statistics, lists, labels: in the order of files."""
+    stored, none = training_rows(make(), read(folder, shuffle_rows=200))
+    (whole,), _ = training_rows(make(), X, Y)
+    assert none is None
+    assert len(stored) > 3
+    for name in ("codes", "numeric", "y"):
+        found = torch.cat([getattr(part, name) for part in stored])
+        assert_allclose(found, getattr(whole, name), rtol=1e-5, atol=1e-5)
+    entries = torch.cat([part.bags.indices for part in stored])
+    assert_array_equal(entries, whole.bags.indices)
+    weights = torch.cat([part.bags.weights for part in stored])
+    assert_allclose(weights, whole.bags.weights)
+
+
+def test_validation_rows_are_others_and_in_no_block(folder):
+    train, valid = training_rows(
+        make(early_stopping=True, validation_fraction=0.2, max_epochs=1),
+        read(folder, shuffle_rows=200),
+    )
+    n_valid = sum(map(len, valid))
+    assert 170 < n_valid < 310
+    assert sum(map(len, train)) + n_valid == len(LOG)
+    labels = torch.cat([part.y for part in (*train, *valid)]).sum(dim=0)
+    assert_array_equal(labels, Y.sum())
+
+
+def test_early_stopping_measures_what_predictions_show(folder, tmp_path):
+    late = make_log(400, seed=1)
+    write(late, tmp_path, bounds=(0, 400))
+    model = make(max_epochs=30, early_stopping="auto", n_iter_no_change=2)
+    model.fit(read(folder), eval_set=read(tmp_path))
+    best = model.history_[model.best_epoch_ - 1]
+    p = model.predict_proba(in_memory(late))
+    for k, task in enumerate(TARGETS):
+        auc = roc_auc_score(late[task], p[:, k])
+        assert_allclose(best[f"valid_auc_{task}"], auc, atol=1e-6)
+    other = make(max_epochs=30, early_stopping="auto", n_iter_no_change=2)
+    other.fit(read(folder), eval_set=(in_memory(late), late[TARGETS]))
+    assert_allclose(other.predict_proba(X), model.predict_proba(X), atol=1e-6)
+
+
+def test_the_same_seed_gives_the_same_result_to_the_bit(folder, fitted):
+    again = make().fit(read(folder, shuffle_rows=300))
+    assert_array_equal(again.predict_proba(X), fitted.predict_proba(X))
+    other = make(random_state=1).fit(read(folder, shuffle_rows=300))
+    assert (other.predict_proba(X) != fitted.predict_proba(X)).any()
+
+
+def test_rows_are_in_another_order_in_every_epoch(folder):
+    rows = Rows(lambda batch: batch[1].sum().item())
+    make(callbacks=[rows]).fit(read(folder, shuffle_rows=400))
+    first, second = np.split(np.array(rows.shown), 2)
+    assert len(first) > 10
+    assert first.sum() == second.sum() == Y.to_numpy().sum()
+    assert (first != second).any()
+
+
+def test_it_learns_as_in_memory(folder):
+    params = {"max_epochs": 15, "loss": "pwiser"}
+    found = make(**params).fit(read(folder, shuffle_rows=400)).score(X, Y)
+    assert abs(found - make(**params).fit(X, Y).score(X, Y)) < 0.03
+
+
+@pytest.mark.parametrize(
+    "params",
+    [
+        {"loss": "jrc"},
+        {"loss": "focal", "weighting": "uncertainty"},
+        {"loss": "combined_pair", "stratified_batches": True},
+        {"weighting": "pcgrad"},
+        {"optimizer_params": {"lazy_embeddings": True}},
+        {"network": "mmoe", "network_params": None, "verbose": 1},
+    ],
+)
+def test_losses_weightings_and_optimisers(folder, params):
+    groups = "session" if params.get("loss") == "jrc" else None
+    model = make(**params).fit(read(folder, groups=groups, shuffle_rows=300))
+    assert np.isfinite(model.predict_proba(X)).all()
+
+
+def test_groups_stay_together(folder):
+    rows = Rows(lambda batch: set(batch[0]["groups"].tolist()))
+    log = read(folder, groups="session")
+    make(loss="jrc", callbacks=[rows], max_epochs=1).fit(log)
+    assert sum(map(len, rows.shown)) == len(set().union(*rows.shown)) == 240
+
+
+def test_weights_and_rows_of_weight_zero(folder):
+    log = read(folder, sample_weight="weight")
+    stored, _ = training_rows(make(), log)
+    (whole,), _ = training_rows(make(), X, Y, sample_weight=LOG["weight"])
+    weights = torch.cat([part.sample_weight for part in stored])
+    assert_allclose(weights, whole.sample_weight, rtol=1e-6)
+    numeric = torch.cat([part.numeric for part in stored])
+    assert_allclose(numeric, whole.numeric, rtol=1e-4, atol=1e-4)
+
+
+def test_missing_labels_and_weights_per_task(tmp_path):
+    log = LOG.copy()
+    log["conversion"] = log["conversion"].astype(float).mask(LOG["session"] < 100)
+    write(log, tmp_path)
+    params = {"missing_labels": "ignore"}
+    dataset = read(tmp_path, sample_weight=["weight", "session"])
+    weights = log[["weight", "session"]].to_numpy()
+    stored, _ = training_rows(make(**params), dataset)
+    (whole,), _ = training_rows(make(**params), X, log[TARGETS], sample_weight=weights)
+    found = torch.cat([part.sample_weight for part in stored])
+    assert_allclose(found, whole.sample_weight, rtol=1e-6)
+    model = make(**params).fit(dataset)
+    assert model.history_[-1, "train_missing_conversion"] == whole.n_missing[0]
+
+
+def test_labels_are_judged_over_all_files(tmp_path):
+    log = LOG.copy()
+    log.loc[:99, TARGETS] = [0, 1]
+    write(log, tmp_path)
+    with pytest.warns(UserWarning, match="100 of 1200 rows break the funnel"):
+        make(max_epochs=1).fit(read(tmp_path))
+
+
+def test_a_single_task(folder):
+    model = make().fit(ParquetImpressions(folder, FEATURES, "click"))
+    assert model.predict_proba(X).shape == (len(LOG), 2)
+    assert_array_equal(model.classes_, [0, 1])
+
+
+def test_a_warm_start_keeps_the_encoding(folder):
+    model = make(warm_start=True).fit(read(folder))
+    encoder = model._result.schema.encoder
+    model.fit(read(folder))
+    assert model._result.schema.encoder is encoder
+    assert len(model.history_) == 4
+
+
+def test_more_rows_than_the_sample_and_more_values_than_the_bound(folder):
+    with pytest.warns(UserWarning, match=r"more than max_values=40 values: 'category"):
+        model = make().fit(read(folder, sample_rows=200, max_values=40))
+    exact = make().fit(X, Y)
+    numeric, category = columns_of(model)[0], columns_of(model)[2]
+    known = columns_of(exact)[0]
+    assert_allclose(numeric.edges_, known.edges_, atol=0.6)
+    assert category.n_codes <= 42
+    counts = LOG["category_0"].value_counts()
+    assert set(counts.index[:10]) <= category.codes_.keys()
+
+
+# Ends: of threads and folders.
+
+
+class Stop(Callback):
+    def __init__(self, error):
+        self.error = error
+
+    def on_batch_end(self, net, **kwargs):
+        raise self.error
+
+
+@pytest.mark.parametrize("error", [None, KeyboardInterrupt(), RuntimeError("stop")])
+def test_no_thread_and_no_file_is_left_over(folder, tmp_path, error):
+    log = read(folder, cache_dir=tmp_path, shuffle_rows=200)
+    if error is None:
+        make().fit(log)
+    else:
+        with pytest.raises(type(error)):
+            make(callbacks=[Stop(error)]).fit(log)
+    assert reader_threads() == []
+    assert list(tmp_path.iterdir()) == []
+
+
+def test_an_error_of_the_reading_thread_is_raised(folder, monkeypatch):
+    def fail(self, files):
+        raise OSError("the disk is gone")
+
+    monkeypatch.setattr(_streamed.StreamedImpressions, "_read", fail)
+    with pytest.raises(OSError, match="the disk is gone"):
+        make().fit(read(folder))
+    assert reader_threads() == []
+
+
+def test_too_little_space_is_an_error_before_training(folder, monkeypatch):
+    usage = type("Usage", (), {"free": 10_000})
+    monkeypatch.setattr("shutil.disk_usage", lambda path: usage)
+    with pytest.raises(ValueError, match=r"The encoded rows need .*Set cache_dir"):
+        make().fit(read(folder))
+
+
+# What is refused.
+
+
+@pytest.mark.parametrize(
+    ("arguments", "error", "message"),
+    [
+        ({"Y": Y}, ValueError, "Y must be None for a dataset, whose parameter targets"),
+        ({"sample_weight": [1.0]}, ValueError, "sample_weight must be None"),
+        ({"groups": [1]}, ValueError, "groups must be None for a dataset"),
+        ({"eval_set": (X,)}, TypeError, "eval_set must be a pair"),
+    ],
+)
+def test_arguments_that_a_dataset_has_itself(folder, arguments, error, message):
+    with pytest.raises(error, match=message):
+        make().fit(read(folder), **arguments)
+
+
+def test_what_takes_tables_only_says_so(folder, fitted):
+    with pytest.raises(TypeError, match="ParquetImpressions is read in parts"):
+        fitted.partial_fit(read(folder), None)
+
+
+def test_a_refused_dataset_keeps_the_earlier_fit(folder, tmp_path):
+    model = make().fit(X, Y)
+    before = model.predict_proba(X)
+    log = LOG.assign(click=LOG["click"] * 2)
+    write(log, tmp_path)
+    message = r"In '.*part-0.parquet', rows from 0 on: Labels must be 0 or 1; column"
+    with pytest.raises(ValueError, match=message):
+        model.fit(read(tmp_path))
+    assert_array_equal(model.predict_proba(X), before)
+    assert reader_threads() == []

@@ -1,0 +1,205 @@
+"""Parquet files as a dataset: which rows are read, and which files are refused."""
+
+import sys
+
+import numpy as np
+import pandas as pd
+import pytest
+from impressions_in_files import FEATURES, TARGETS, make_log, read, write
+from numpy.testing import assert_array_equal
+
+from sk_pwiser.datasets import ParquetImpressions
+
+pa = pytest.importorskip("pyarrow")
+pc = pytest.importorskip("pyarrow.compute")
+fs = pytest.importorskip("pyarrow.fs")
+
+LOG = make_log(600)
+
+
+@pytest.fixture
+def folder(tmp_path):
+    return write(LOG, tmp_path, bounds=(0, 250, 600))
+
+
+def rows_of(dataset, columns=("session",)):
+    tables = [table for table, _ in dataset.iter_tables(list(columns))]
+    return pa.concat_tables(tables).to_pandas() if tables else None
+
+
+def test_rows_are_in_the_order_of_files(folder):
+    log = read(folder)
+    assert log.n_rows_ == 600
+    assert [path.rpartition("/")[2] for path in log.files_] == [
+        "part-0.parquet",
+        "part-1.parquet",
+    ]
+    assert_array_equal(rows_of(log)["session"], LOG["session"])
+    assert "2 files, 600 rows, 5 features" in repr(log)
+
+
+@pytest.mark.parametrize("pattern", ["*.parquet", "part-[01].parquet", "part-?.*"])
+def test_patterns(folder, pattern):
+    assert read(folder / pattern).n_rows_ == 600
+    assert read(folder / "part-1*").n_rows_ == 350
+
+
+def test_lists_of_files_other_file_systems_and_uris(folder):
+    paths = [folder / "part-1.parquet", folder / "part-0.parquet"]
+    assert_array_equal(rows_of(read(paths))["session"], LOG["session"])
+    inner = fs.SubTreeFileSystem(str(folder), fs.LocalFileSystem())
+    assert read("", filesystem=inner).n_rows_ == 600
+    assert read("part-1*", filesystem=inner).n_rows_ == 350
+    assert read(folder.as_uri()).n_rows_ == 600
+
+
+def test_files_of_other_programs_are_left_out(folder):
+    (folder / "_SUCCESS").write_text("")
+    (folder / ".part-0.parquet.crc").write_text("x")
+    assert read(folder).n_rows_ == 600
+
+
+@pytest.mark.parametrize(
+    "filters", [[("session", ">=", 60)], pc.field("session") >= 60]
+)
+def test_filters(folder, filters):
+    found = rows_of(read(folder, filters=filters))
+    assert_array_equal(found["session"], LOG["session"][LOG["session"] >= 60])
+
+
+def test_partitions_are_columns(tmp_path):
+    log = LOG.assign(day=LOG["session"] // 60, market="nl")
+    log.to_parquet(tmp_path, partition_cols=["market", "day"])
+    dataset = ParquetImpressions(tmp_path, [*FEATURES, "day", "market"], TARGETS)
+    found = rows_of(dataset, ["day", "market", "session"])
+    assert_array_equal(found["day"], found["session"] // 60)
+    assert set(found["market"]) == {"nl"}
+    later = ParquetImpressions(tmp_path, FEATURES, TARGETS, filters=[("day", "=", 1)])
+    assert set(rows_of(later, ["day"])["day"]) == {1}
+    assert len(list(later.iter_files([]))) == 1
+
+
+def test_tables_have_about_the_rows_of_a_part(folder, monkeypatch):
+    monkeypatch.setattr("sk_pwiser.datasets._parquet.CHUNK_ROWS", 60)
+    sizes = [len(table) for table, _ in read(folder).iter_tables(["session"])]
+    assert sum(sizes) == 600
+    assert all(60 <= size < 120 for size in sizes[:1])
+    places = [place for _, place in read(folder).iter_tables(["session"])]
+    assert places[0].endswith("part-0.parquet', rows from 0 on")
+
+
+def test_a_file_without_a_value_in_a_column(tmp_path):
+    write(LOG.assign(numeric_1=None), tmp_path, bounds=(0, 100))
+    LOG.to_parquet(tmp_path / "part-1.parquet", index=False)
+    found = rows_of(read(tmp_path), ["numeric_1"])
+    assert found["numeric_1"][:100].isna().all()
+    assert found["numeric_1"].dtype == float
+
+
+def test_dictionaries_with_indices_of_other_types_are_text(tmp_path):
+    few = LOG[:100].astype({"category_0": "category"})
+    few.to_parquet(tmp_path / "a.parquet", index=False)
+    many = LOG.assign(category_0=[f"v{k}" for k in range(600)])
+    many.astype({"category_0": "category"}).to_parquet(tmp_path / "b.parquet")
+    found = rows_of(read(tmp_path), ["category_0"])
+    assert found["category_0"].tolist() == [*few["category_0"], *many["category_0"]]
+
+
+# What is refused.
+
+
+def edit_second(folder, **columns):
+    log = pd.read_parquet(folder / "part-1.parquet").assign(**columns)
+    log.drop(columns=[k for k, v in columns.items() if v is None]).to_parquet(
+        folder / "part-1.parquet", index=False
+    )
+
+
+@pytest.mark.parametrize(
+    ("columns", "message"),
+    [
+        ({"numeric_0": None}, "part-1.parquet' lacks the column 'numeric_0'"),
+        ({"click": None}, "part-1.parquet' lacks the column 'click'"),
+        (
+            {"numeric_0": "x"},
+            "'numeric_0' is of type .*string in .*part-1.parquet', but double in .*-0",
+        ),
+        ({"conversion": 0.5}, "'conversion' is of type double in '.*part-1.parquet'"),
+    ],
+)
+def test_files_that_differ(folder, columns, message):
+    edit_second(folder, **columns)
+    with pytest.raises(ValueError, match=message):
+        read(folder)
+
+
+def test_a_corrupt_footer(folder):
+    (folder / "part-1.parquet").write_bytes(b"not Parquet at all")
+    with pytest.raises(ValueError, match=r"part-1.parquet' cannot be read as a Parq"):
+        read(folder)
+    log = read(folder, on_corrupt="skip")
+    assert log.n_rows_ == 250
+    assert len(log.corrupt_) == 1
+    (folder / "part-0.parquet").write_bytes(b"")
+    with pytest.raises(ValueError, match="None of 2 files can be read"):
+        read(folder, on_corrupt="skip")
+
+
+def test_a_corrupt_row_group(folder):
+    """The footer is at the end, the first row group at the beginning."""
+    path = folder / "part-0.parquet"
+    data = bytearray(path.read_bytes())
+    data[4:3_000] = bytes(len(data[4:3_000]))
+    path.write_bytes(data)
+    with pytest.raises(ValueError, match=r"part-0.parquet', row group 0: cannot be re"):
+        rows_of(read(folder), FEATURES)
+    log = read(folder, on_corrupt="skip")
+    assert len(rows_of(log, [*FEATURES])) == 450
+    assert len(log.corrupt_) == 1
+    rows_of(log, [*FEATURES])
+    assert len(log.corrupt_) == 1
+
+
+@pytest.mark.parametrize(
+    ("params", "error", "message"),
+    [
+        ({"path_or_glob": "no/*.parquet"}, FileNotFoundError, "no/.*' matches no file"),
+        ({"features": []}, ValueError, "features must name at least one column"),
+        ({"features": [1]}, TypeError, r"features must be a list of names.*\[1\]"),
+        ({"features": ["a", "a"]}, ValueError, "features contains 'a' twice"),
+        ({"features": ["b"]}, ValueError, "'b' is not a column of the dataset; its"),
+        ({"features": ["click"]}, ValueError, r"features and targets .* \['click'\]"),
+        ({"targets": ["c"]}, ValueError, "'c' is not a column of the dataset"),
+        ({"sample_weight": 3}, TypeError, "sample_weight must be the name of"),
+        ({"sample_weight": ["weight"]}, ValueError, "1 columns for 2 targets"),
+        ({"sample_weight": "w"}, ValueError, "'w' is not a column"),
+        ({"groups": ["session"]}, TypeError, "groups must be the name of a column"),
+        ({"on_corrupt": "ignore"}, ValueError, "on_corrupt must be .*'ignore'"),
+        ({"sample_rows": 0}, ValueError, "sample_rows must be an integer >= 1; got 0"),
+        ({"max_values": 0.5}, TypeError, "max_values must be an integer"),
+        ({"cache_dir": "no"}, ValueError, "cache_dir='no' is not a folder"),
+        ({"filters": [("a", "~", 1)]}, ValueError, "filters must be an expression"),
+    ],
+)
+def test_parameters(folder, params, error, message):
+    given = {"path_or_glob": folder, "features": FEATURES, "targets": TARGETS}
+    with pytest.raises(error, match=message):
+        ParquetImpressions(**given | params)
+
+
+def test_files_without_rows(tmp_path):
+    LOG[:0].to_parquet(tmp_path / "a.parquet")
+    with pytest.raises(ValueError, match="have no rows"):
+        read(tmp_path)
+
+
+def test_without_pyarrow_the_error_names_the_extra(folder, monkeypatch):
+    monkeypatch.setitem(sys.modules, "pyarrow.dataset", None)
+    with pytest.raises(ImportError, match=r"sk_pwiser\[pandas\]"):
+        read(folder)
+
+
+def test_labels_need_not_be_there_for_predictions(tmp_path):
+    LOG.drop(columns=TARGETS).to_parquet(tmp_path / "a.parquet")
+    log = ParquetImpressions(tmp_path, FEATURES, [])
+    assert np.shape(rows_of(log, FEATURES)) == (600, 5)
