@@ -25,14 +25,13 @@ class Predictions:
         check_is_fitted(self)
         # Read once: a fit in another thread may set another result meanwhile.
         result = self._result
+        is_on_cpu = torch.device(result.net.device).type == "cpu"
         if reads_in_parts(X):
-            return torch.cat(list(iter_logits(result, X)))
+            with controlled_threads(is_on_cpu):
+                return torch.cat(list(iter_logits(result, X)))
         rows = result.schema.transform(X).impressions()
         # Few rows are predicted before a measurement ends.
-        is_long = (
-            len(rows) >= MANY_ROWS and torch.device(result.net.device).type == "cpu"
-        )
-        with controlled_threads(is_long):
+        with controlled_threads(is_on_cpu and len(rows) >= MANY_ROWS):
             return result.net.forward(rows)
 
     def _predict_positive(self, X):
@@ -69,7 +68,9 @@ class Predictions:
         """
         if output is not None:
             check_is_fitted(self)
-            return write_predictions(self._result, X, output)
+            result = self._result
+            with controlled_threads(torch.device(result.net.device).type == "cpu"):
+                return write_predictions(result, X, output)
         positive = self._predict_positive(X)
         if self.classes_.ndim == 1:
             return np.hstack([1 - positive, positive])

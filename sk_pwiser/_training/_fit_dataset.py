@@ -30,7 +30,7 @@ from sk_pwiser._training._net import TrainingData
 from sk_pwiser._training._resume import check_same_model
 from sk_pwiser._training._rows import Rows
 from sk_pwiser._training._settings import Settings
-from sk_pwiser._utils import seeded_globally, warn_user
+from sk_pwiser._utils import controlled_threads, seeded_globally, warn_user
 
 
 def fit_dataset(
@@ -102,7 +102,9 @@ def fit_dataset(
             data = replace(data, rows=TrainingData(data.rows.train, valid))
         for message in components.loss.cautions(data.schema.base_rates.tolist()):
             warn_user(message)
-        return optimise(plan, data, build(plan, data.schema))
+        net = build(plan, data.schema)
+        with controlled_threads(plan.device.type == "cpu"):
+            return optimise(plan, data, net)
 
 
 def _refuse_arrays(**given: Any) -> None:
