@@ -1,6 +1,6 @@
 """Check the packages for known vulnerabilities, if there is a network.
 
-    python docs/audit.py
+python docs/audit.py
 """
 
 import subprocess

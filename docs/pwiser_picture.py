@@ -1,6 +1,12 @@
-"""Draw what the pairwise term of PWiseR compares, for the front page."""
+"""Draw what the pairwise term of PWiseR compares.
+
+    python docs/pwiser_picture.py          # writes docs/images/pwiser.svg
+
+The front page has the picture in the colours of the page; the README shows the file.
+"""
 
 import io
+from pathlib import Path
 
 from matplotlib import rc_context
 from matplotlib.figure import Figure
@@ -12,6 +18,7 @@ OTHERS = {
     "clicked,\nnot converted": (0.18, 0.33, 0.5, 0.72),
     "not clicked": (0.06, 0.14, 0.24, 0.3, 0.38, 0.47, 0.57),
 }
+FILE_COLOURS = {TEXT: "#222222", MUTED: "#777777", ACCENT: "#1f6fb4"}
 ALT = (
     "Scores of impressions of a batch. One converted; most others have lower scores. "
     "Lines join it to those within the margin below its score, or above it: these are "
@@ -28,6 +35,11 @@ def write(path):
 
 def draw():
     """Return the SVG element."""
+    return inline(picture(), ALT)
+
+
+def picture():
+    """Return the picture as SVG, in colours that stand for those of the page."""
     rc = {"svg.fonttype": "none", "svg.hashsalt": "pwiser", "text.color": TEXT}
     with rc_context(rc):
         figure = Figure(figsize=(5.2, 2.3))
@@ -59,8 +71,8 @@ def draw():
         )
         axes.text(0.45, -0.62, "score", ha="center", va="top", fontsize=9)
         file = io.StringIO()
-        figure.savefig(file, format="svg", transparent=True)
-    return inline(file.getvalue(), ALT)
+        figure.savefig(file, format="svg", transparent=True, metadata={"Date": None})
+    return file.getvalue()
 
 
 def draw_other(axes, score, y):
@@ -76,3 +88,17 @@ def move(axes, x, y, length):
     """Draw an arrow that says where the loss moves a score."""
     arrow = {"arrowstyle": "-|>", "color": TEXT, "lw": 1.2}
     axes.annotate("", (x + length, y), (x, y), arrowprops=arrow)
+
+
+def main():
+    svg = picture()
+    for placeholder, colour in FILE_COLOURS.items():
+        svg = svg.replace(placeholder, colour)
+    background = '<rect width="100%" height="100%" fill="white"/>'
+    start = svg.index(">", svg.index("<svg")) + 1
+    path = Path(__file__).parent / "images" / "pwiser.svg"
+    path.write_text(f"{svg[:start]}\n{background}{svg[start:]}", encoding="utf-8")
+
+
+if __name__ == "__main__":
+    main()
