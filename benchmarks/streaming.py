@@ -1,7 +1,7 @@
 """Memory, speed and AUC of training on Parquet files that are larger than memory.
 
     python benchmarks/streaming.py                        # 2 * 10^7 rows
-    python benchmarks/streaming.py --quick                # 2 * 10^5 rows
+    python benchmarks/streaming.py --quick                # 6 * 10^4 rows
     python benchmarks/streaming.py --rows 1e8 --folder /disk/with/space
 
 A log of `--rows` rows is written to a temporary folder, in files of at most 10^6 rows.
@@ -44,7 +44,7 @@ FEATURES = [
     *(f"category_{k}" for k in range(len(SIZES))),
 ]
 TARGETS = ["click", "conversion"]
-FILE_ROWS, QUICK_FILE_ROWS = 1_000_000, 50_000
+FILE_ROWS, QUICK_FILE_ROWS = 1_000_000, 20_000
 
 
 def make_rows(n_rows, seed):
@@ -178,7 +178,7 @@ def main():
     parser.add_argument("--folder", type=Path, help="where the log is written")
     arguments = parser.parse_args()
     if arguments.quick:
-        arguments.rows, arguments.part = 2e5, 5e4
+        arguments.rows, arguments.part = 6e4, 2e4
         arguments.rounds = arguments.seeds = 1
     arguments.rows, arguments.part = int(arguments.rows), int(arguments.part)
     start(arguments)

@@ -10,6 +10,8 @@ INTERVAL = 1.0
 class RowProgress:
     """Counts rows on one line of the standard error stream.
 
+    In a file, where a line cannot be replaced, only the last count is written.
+
     Parameters
     ----------
     label : str
@@ -33,9 +35,12 @@ class RowProgress:
             return
         self.n_rows += n_rows
         is_last = self.n_rows >= self.total
-        if is_last or monotonic() - self.shown_at >= INTERVAL:
-            text = f"\r{self.label}: {self.n_rows:,} of {self.total:,} rows"
-            sys.stderr.write(text + ("\n" if is_last else ""))
+        is_terminal = sys.stderr.isatty()
+        is_due = is_terminal and monotonic() - self.shown_at >= INTERVAL
+        if is_last or is_due:
+            start, end = "\r" if is_terminal else "", "\n" if is_last else ""
+            text = f"{self.label}: {self.n_rows:,} of {self.total:,} rows"
+            sys.stderr.write(start + text + end)
             sys.stderr.flush()
             self.shown_at = monotonic()
         if is_last:

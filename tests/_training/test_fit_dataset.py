@@ -259,6 +259,41 @@ def test_more_rows_than_the_sample_and_more_values_than_the_bound(folder):
     assert set(counts.index[:10]) <= category.codes_.keys()
 
 
+def test_progress_counts_rows(folder, capsys):
+    make(verbose=1).fit(read(folder))
+    lines = capsys.readouterr().err.splitlines()
+    passes = ["Learning the columns", "Encoding", "Training", "Training"]
+    assert lines == [f"{what}: 1,200 of 1,200 rows" for what in passes]
+    make().fit(read(folder))
+    assert capsys.readouterr().err == ""
+
+
+def test_corrupt_parts_are_left_out_with_one_warning(tmp_path):
+    write(LOG, tmp_path)
+    path = tmp_path / "part-1.parquet"
+    data = bytearray(path.read_bytes())
+    data[4:3_000] = bytes(2_996)
+    path.write_bytes(data)
+    with pytest.warns(UserWarning, match="1 files or row groups cannot be") as caught:
+        model = make().fit(read(tmp_path, on_corrupt="skip"))
+    assert len(caught) == 1
+    kept = np.r_[0:500, 650:1_200]
+    expected = make().fit(X.take(kept), Y.iloc[kept])
+    assert_same_state(vars(columns_of(model)[2]), vars(columns_of(expected)[2]))
+
+
+def test_blocks_of_time_need_no_order_of_rows(tmp_path):
+    log = LOG.assign(time=np.arange(1_200)).sample(frac=1, random_state=0)
+    write(log, tmp_path)
+    params = {"target_encoding_min_values": 20, "time_column": "time"}
+    names = [*FEATURES, "time"]
+    model = make(encoding_params=params)
+    model.fit(ParquetImpressions(tmp_path, names, TARGETS))
+    expected = make(encoding_params=params).fit(log[names], log[TARGETS])
+    found, wanted = (m._result.schema.statistics for m in (model, expected))
+    assert_allclose(found.means_, wanted.means_, rtol=1e-5, atol=1e-6)
+
+
 # Ends: of threads and folders.
 
 

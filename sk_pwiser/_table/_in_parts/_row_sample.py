@@ -36,6 +36,8 @@ class RowSample:
             kept = np.flatnonzero(keys < self.limit)
             table, keys = table.take(kept), keys[kept]
             weights = None if weights is None else weights[kept]
+        if not len(keys):
+            return
         self.tables.append(table)
         self.weights.append(weights)
         self.keys.append(keys)
@@ -61,7 +63,7 @@ class RowSample:
         sizes = list(map(len, self.keys))
         pairs = zip(self.weights, sizes, strict=True)
         parts = [np.ones(n) if w is None else w for w, n in pairs]
-        n_columns = max(part.reshape(len(part), -1).shape[1] for part in parts)
+        n_columns = max(part.size // len(part) for part in parts)
         if n_columns > 1:
             parts = [
                 np.broadcast_to(part.reshape(len(part), -1), (len(part), n_columns))
