@@ -9,6 +9,7 @@ from skorch.callbacks import (
     BatchScoring,
     Callback,
     EarlyStopping,
+    GradientNormClipping,
     PassthroughScoring,
 )
 
@@ -117,6 +118,12 @@ def check_callbacks(callbacks: Any) -> None:
                 f"callbacks holds a {kind.__name__}, which averages figures of single "
                 "batches; the history has figures per epoch only. Use EpochScoring."
             )
+        if getattr(callback, "log_on_batch_end", False):
+            raise TypeError(
+                f"callbacks holds a {kind.__name__} with log_on_batch_end=True, which "
+                "logs figures of single batches; the history has figures per epoch "
+                "only. Set log_on_batch_end=False."
+            )
 
 
 def check_monitors(callbacks: Any) -> None:
@@ -136,6 +143,14 @@ def check_monitors(callbacks: Any) -> None:
                 "there are no validation rows. Set early_stopping to True, or pass an "
                 "eval_set to fit; partial_fit has none."
             )
+
+
+def clips_gradients(callbacks: Any) -> bool:
+    """Return whether one of the callbacks clips gradients, which must be dense then."""
+    return any(
+        isinstance(callback, GradientNormClipping) or callback is GradientNormClipping
+        for callback in map(_without_name, callbacks or [])
+    )
 
 
 def _is_named(entry: Any) -> bool:

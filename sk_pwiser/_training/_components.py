@@ -10,7 +10,7 @@ from skorch.callbacks import GradientNormClipping
 from torch import nn
 
 from sk_pwiser._training._batch_samplers import BatchIterator
-from sk_pwiser._training._callbacks import check_callbacks
+from sk_pwiser._training._callbacks import check_callbacks, clips_gradients
 from sk_pwiser._training._criterion import MultiTaskCriterion
 from sk_pwiser._training._device import check_compiler, evaluation_batch_size
 from sk_pwiser._training._divergence import advice
@@ -249,6 +249,7 @@ def _min_lazy_size(
             kwargs.keys() - {"betas", "eps", "weight_decay"}
         )
         or params["clip_grad_norm"] is not None,
+        "GradientNormClipping in callbacks": clips_gradients(settings.callbacks),
         f"weighting={settings.weighting!r}": weighting.needs_task_gradients
         and weighting.n_tasks > 1,
         f"compile={settings.compile!r}": bool(settings.compile),

@@ -8,7 +8,7 @@ from typing import Any, NamedTuple
 import numpy as np
 import torch
 from skorch import NeuralNet
-from skorch.callbacks import Callback, EpochTimer
+from skorch.callbacks import Callback, EpochTimer, LRScheduler
 from skorch.exceptions import DeviceWarning
 from torch import Tensor, nn
 
@@ -17,9 +17,11 @@ from sk_pwiser._training._batch_samplers import BatchIterator
 from sk_pwiser._training._callbacks import KeepOnInterrupt, asks_to_stop
 from sk_pwiser._training._dataset import Batch, Impressions
 from sk_pwiser._training._divergence import LAST_ROWS, LossCheck, changed_weights
+from sk_pwiser._training._history import EpochHistory
 from sk_pwiser._training._lazy_adam import sparse_tables
 from sk_pwiser._training._print_log import epoch_table
 from sk_pwiser._training._progress_bar import BatchProgressBar
+from sk_pwiser._training._schedules import Position, begin_schedule, positions_of
 from sk_pwiser._training._streamed import TrainingRows
 from sk_pwiser._training._weight_average import WeightAverage
 from sk_pwiser._utils import update_threads, warn_user
@@ -47,7 +49,7 @@ class TrainingData(NamedTuple):
 class MultiTaskNet(NeuralNet):  # type: ignore[misc]
     """A skorch net over impressions, with per-task validation AUC in its history.
 
-    The history has one row per epoch and no rows per batch.
+    The history has one row per epoch; see `EpochHistory`.
 
     Parameters
     ----------
@@ -120,13 +122,15 @@ class MultiTaskNet(NeuralNet):  # type: ignore[misc]
         return callbacks
 
     def initialize_history(self) -> "MultiTaskNet":
-        """Initialize the history, and the best value of each of its columns."""
+        """Initialize the history, the best values of its columns, and schedules."""
         self.best_: dict[str, float] = {}
-        super().initialize_history()
+        self.schedules_: list[Position] = []
+        self.history_ = EpochHistory()
         return self
 
     def on_batch_begin(self, net: NeuralNet, *args: Any, **kwargs: Any) -> None:
-        """Record nothing: skorch's own adds an empty row to the history per batch."""
+        """Add the row of batches to the history, and follow the number of threads."""
+        super().on_batch_begin(net, *args, **kwargs)
         update_threads()
 
     def get_iterator(self, dataset: TrainingRows, training: bool = False) -> Any:
@@ -142,6 +146,7 @@ class MultiTaskNet(NeuralNet):  # type: ignore[misc]
         self.notify("on_train_begin", X=X, y=y)
         self.fit_loop(X)
         self.notify("on_train_end", X=X, y=y)
+        self.schedules_ = positions_of(self.callbacks_)
         self._zero_grad_optimizer()  # the gradients' memory is free for others
         return self
 
@@ -214,6 +219,9 @@ class MultiTaskNet(NeuralNet):  # type: ignore[misc]
         """
         getattr(self, method_name)(self, **kwargs)
         for _, callback in self.callbacks_:
+            if method_name == "on_train_begin" and isinstance(callback, LRScheduler):
+                begin_schedule(callback, self.optimizer_, self.schedules_)
+                continue
             try:
                 getattr(callback, method_name)(self, **kwargs)
             except KeyboardInterrupt:

@@ -9,6 +9,7 @@ from torch import Tensor
 
 from sk_pwiser._training._lazy_adam import LazyAdam, sparse_tables
 from sk_pwiser._training._net import MultiTaskNet
+from sk_pwiser._training._schedules import continues
 from sk_pwiser._training._settings import Settings, equal
 
 # Arguments of torch's optimisers that add entries to their state if they are not 0.
@@ -77,6 +78,7 @@ def continue_from(net: MultiTaskNet, earlier: MultiTaskNet, changed: str = "") -
 
     The arguments of the optimiser, such as its learning rate, are those of the new net.
     Its state starts anew if they ask for another state.
+    The schedule of a callback that is in both nets continues, unless `lr` differs.
 
     Raises
     ------
@@ -94,13 +96,21 @@ def continue_from(net: MultiTaskNet, earlier: MultiTaskNet, changed: str = "") -
                 "Training cannot continue from the earlier fit, since the parameters "
                 f"now describe a different {kind}: {changed or error}."
             ) from error
-    if _have_same_state(net.optimizer_, earlier.optimizer_):
+    has_same_state = _have_same_state(net.optimizer_, earlier.optimizer_)
+    keeps_schedules = has_same_state and net.lr == earlier.lr
+    net.schedules_ = list(earlier.schedules_) if keeps_schedules else []
+    is_scheduled = continues(net.callbacks_, net.schedules_)
+    if has_same_state:
         arguments = [
             {k: v for k, v in group.items() if k != "params"}
             for group in net.optimizer_.param_groups
         ]
         net.optimizer_.load_state_dict(deepcopy(earlier.optimizer_.state_dict()))
         for group, kept in zip(net.optimizer_.param_groups, arguments, strict=True):
+            if is_scheduled:
+                del kept["lr"]
+            else:
+                group.pop("initial_lr", None)
             group.update(kept)
     net.history = deepcopy(earlier.history)
     net.best_ = dict(earlier.best_)

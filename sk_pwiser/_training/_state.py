@@ -6,7 +6,6 @@ from typing import Any
 
 import numpy as np
 import torch
-from skorch.history import History
 from torch import Tensor
 
 from sk_pwiser._training._coherence import Rises
@@ -15,6 +14,7 @@ from sk_pwiser._training._data import STATE_CLASSES as TABLE_CLASSES
 from sk_pwiser._training._data import Schema
 from sk_pwiser._training._device import find_device
 from sk_pwiser._training._fit import TrainingResult
+from sk_pwiser._training._history import EpochHistory
 from sk_pwiser._training._net import MultiTaskNet
 from sk_pwiser._training._settings import Settings
 from sk_pwiser._utils import Generators, seeded_globally, warn_user
@@ -106,7 +106,7 @@ def _load(net: MultiTaskNet, state: Mapping[str, Any]) -> None:
     except RuntimeError as error:
         raise ValueError(f"its weights do not fit its parameters: {error}") from error
     net.optimizer_.load_state_dict(_tensors(state["optimizer"]))
-    net.history = History(state["history"])
+    net.history = EpochHistory(state["history"])
     net.best_ = state["best"]
 
 
