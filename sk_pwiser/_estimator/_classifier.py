@@ -207,12 +207,13 @@ class MultiTaskCTRCVRClassifier(
         to a minute, and did not speed up training on CPUs. It does not support
         weightings of gradients.
     callbacks : list, default=None
-        Callbacks of skorch. Those that read validation figures require early stopping.
-        The history has no figures per batch; `EpochScoring` requires its default
-        `use_caching=True`. A callback ends training after the epoch by setting
-        `net.stop_training_ = True`; a `KeyboardInterrupt` propagates, but for that of
-        skorch's own `EarlyStopping`. :class:`~sk_pwiser.callbacks.KeepOnInterrupt`
-        keeps the epochs trained before Ctrl-C.
+        Callbacks of skorch, see :ref:`hooks`. Those that read validation figures
+        require early stopping. The history has no figures per batch; `EpochScoring`
+        requires its default `use_caching=True`. A callback ends training after the
+        epoch by setting `net.stop_training_ = True`; a `KeyboardInterrupt` propagates,
+        but for that of skorch's own `EarlyStopping`.
+        :class:`~sk_pwiser.callbacks.KeepOnInterrupt` keeps the epochs trained before
+        Ctrl-C.
     warm_start : bool, default=False
         Whether `fit` continues from the earlier fit, with its encoding, weights,
         optimiser state and history. The network, `task_space`, `numeric_encoding`,

@@ -49,8 +49,6 @@ class TrainingData(NamedTuple):
 class MultiTaskNet(NeuralNet):  # type: ignore[misc]
     """A skorch net over impressions, with per-task validation AUC in its history.
 
-    The history has one row per epoch; see `EpochHistory`.
-
     Parameters
     ----------
     module : MultiTaskNetwork
@@ -129,7 +127,7 @@ class MultiTaskNet(NeuralNet):  # type: ignore[misc]
         return self
 
     def on_batch_begin(self, net: NeuralNet, *args: Any, **kwargs: Any) -> None:
-        """Add the row of batches to the history, and follow the number of threads."""
+        """Add the row of batches to the history, and update the number of threads."""
         super().on_batch_begin(net, *args, **kwargs)
         update_threads()
 
@@ -213,9 +211,8 @@ class MultiTaskNet(NeuralNet):  # type: ignore[misc]
     def notify(self, method_name: str, **kwargs: Any) -> None:
         """Run the callbacks.
 
-        skorch's early stopping raises KeyboardInterrupt to stop. It sets a flag here,
-        which the training loop reads after the epoch, so that the callbacks after it
-        run, too.
+        skorch's early stopping raises KeyboardInterrupt. Here that sets a flag, read
+        after the epoch, so that the callbacks after it run, too.
         """
         getattr(self, method_name)(self, **kwargs)
         for _, callback in self.callbacks_:
@@ -241,13 +238,9 @@ class MultiTaskNet(NeuralNet):  # type: ignore[misc]
             self.criterion_.train().pop_epoch_record()
 
     def _check_last_step(self, rows: Impressions, check: LossCheck | None) -> None:
-        """Raise if training diverged in the last step: its loss was computed before.
+        """Raise a ValueError if training diverged in the last step.
 
-        Raises
-        ------
-        ValueError
-            If a weight, or a prediction for the first rows, is not finite, or if the
-            loss of these rows is far above the one that training started from.
+        Its loss was computed before: read the weights, and predict the first rows.
         """
         n_rows = max(self.batch_size, LAST_ROWS)
         batches = BatchIterator(rows, n_rows, device=torch.device(self.device))

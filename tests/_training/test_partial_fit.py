@@ -86,7 +86,7 @@ def test_the_history_has_no_rows_per_batch(method):
     model = small(early_stopping=method == "fit")
     getattr(model, method)(X, Y)
     getattr(model, method)(X, Y)
-    assert [row["batches"] for row in model.history_] == [[]] * model.n_iter_
+    assert [row["batches"] for row in model.history_] == [[{}]] * model.n_iter_
 
 
 def test_an_update_builds_no_network(monkeypatch):
