@@ -1,5 +1,6 @@
 """Configuration of Sphinx; `tox -e docs` builds the documentation."""
 
+import importlib.util
 import os
 import sys
 from pathlib import Path
@@ -80,6 +81,9 @@ sphinx_gallery_conf = {
     "gallery_dirs": "auto_examples",
     "backreferences_dir": "generated/backreferences",
     "doc_module": ("sk_pwiser",),
+    # SHAP takes more space than all other packages of the documentation together.
+    "ignore_pattern": r"__init__\.py"
+    + ("" if importlib.util.find_spec("shap") else r"|plot_shap_"),
     "reference_url": {"sk_pwiser": None},
     "subsection_order": ["../examples/quickstart", "*"],
     "within_subsection_order": "FileNameSortKey",
