@@ -81,7 +81,7 @@ sphinx_gallery_conf = {
     "gallery_dirs": "auto_examples",
     "backreferences_dir": "generated/backreferences",
     "doc_module": ("sk_pwiser",),
-    # SHAP takes more space than all other packages of the documentation together.
+    # SHAP and what it needs take some 200 MB: no dependency of the documentation.
     "ignore_pattern": r"__init__\.py"
     + ("" if importlib.util.find_spec("shap") else r"|plot_shap_"),
     "reference_url": {"sk_pwiser": None},
