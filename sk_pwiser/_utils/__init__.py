@@ -6,6 +6,7 @@ from sk_pwiser._utils._checks import (
     check_choice,
     check_integer,
     check_number,
+    is_iterable,
 )
 from sk_pwiser._utils._conditional_labels import conditional_labels
 from sk_pwiser._utils._interrupts import uninterrupted
@@ -42,6 +43,7 @@ __all__ = [
     "dropout",
     "generator_on",
     "in_background",
+    "is_iterable",
     "num_threads",
     "resolve",
     "seeded_globally",

@@ -1,8 +1,9 @@
 """Checks of parameter values, with the same messages in all components."""
 
 import math
-from collections.abc import Collection
+from collections.abc import Collection, Iterable
 from numbers import Integral, Rational, Real
+from typing import Any, TypeGuard
 
 
 def check_number(
@@ -57,6 +58,12 @@ def check_number(
             f"{name} must be {' and '.join(['finite', *rules])}; got {value!r}."
         )
     return number
+
+
+def is_iterable(value: object) -> TypeGuard[Iterable[Any]]:
+    """Return whether a value has entries; text and arrays without axes have none."""
+    has_axes = getattr(value, "ndim", 1) > 0
+    return isinstance(value, Iterable) and not isinstance(value, str) and has_axes
 
 
 def check_integer(name: str, value: object, *, at_least: int) -> int:

@@ -1,13 +1,13 @@
 """PWiseR: a loss per task plus a pairwise term that ranks conversions first."""
 
-from collections.abc import Callable, Iterable, Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from numbers import Integral
 from typing import Any
 
 import torch
 from torch import Tensor
 
-from sk_pwiser._utils import build, check_choice, check_number
+from sk_pwiser._utils import build, check_choice, check_number, is_iterable
 from sk_pwiser.losses._base import MultiTaskLoss, per_task, weights_of_task
 from sk_pwiser.losses._funnel_pairs import (
     PAIRS,
@@ -227,7 +227,7 @@ def _find_heads(tasks: Any, task_names: Sequence[str]) -> list[int]:
     )
     if isinstance(tasks, str | Integral):
         tasks = [tasks]
-    if not isinstance(tasks, Iterable):
+    if not is_iterable(tasks):
         raise TypeError(rule)
     return sorted({_find_head(task, task_names, rule) for task in tasks})
 

@@ -1,13 +1,13 @@
 """The pairwise ranking term of PWiseR as a function."""
 
-from collections.abc import Iterable, Mapping, Sequence, Set
+from collections.abc import Mapping, Sequence, Set
 from numbers import Real
 from typing import Any
 
 import torch
 from torch import Tensor
 
-from sk_pwiser._utils import check_choice, check_number
+from sk_pwiser._utils import check_choice, check_number, is_iterable
 from sk_pwiser.losses._funnel_pairs import PAIRS, means_over_pairs, rows_by_depth
 from sk_pwiser.losses._pairwise import SURROGATES
 from sk_pwiser.losses._weighted_scores import WeightedScores
@@ -123,7 +123,7 @@ def check_margins(margins: Any, n_tasks: int) -> list[float]:
     values = margins.tolist() if hasattr(margins, "tolist") else margins
     if isinstance(values, Real):
         return [check_number("margins", values)] * n_tasks
-    if not isinstance(values, Iterable) or isinstance(values, str | Mapping | Set):
+    if not is_iterable(values) or isinstance(values, Mapping | Set):
         raise TypeError(
             "margins must be a number or a sequence with one number per lower depth; "
             f"got {margins!r}."

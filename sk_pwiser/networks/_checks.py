@@ -1,8 +1,8 @@
 """Checks of parameters that several networks have."""
 
-from collections.abc import Iterable, Sequence
+from collections.abc import Sequence
 
-from sk_pwiser._utils import check_integer, check_number
+from sk_pwiser._utils import check_integer, check_number, is_iterable
 
 
 def check_units(name: str, units: Sequence[int]) -> tuple[int, ...]:
@@ -15,16 +15,11 @@ def check_units(name: str, units: Sequence[int]) -> tuple[int, ...]:
     ValueError
         If a width is below 1.
     """
-    rule = f"{name} must be a sequence of layer widths; got {units!r}."
-    if isinstance(units, str) or not isinstance(units, Iterable):
-        raise TypeError(rule)
-    try:
-        widths = list(units)
-    except TypeError as error:  # an array or tensor without dimensions
-        raise TypeError(rule) from error
+    if not is_iterable(units):
+        raise TypeError(f"{name} must be a sequence of layer widths; got {units!r}.")
     return tuple(
         check_integer(f"{name}[{index}]", width, at_least=1)
-        for index, width in enumerate(widths)
+        for index, width in enumerate(units)
     )
 
 

@@ -1,11 +1,11 @@
 """Weights that are the same in all steps."""
 
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 
 import torch
 from torch import Tensor
 
-from sk_pwiser._utils import check_number
+from sk_pwiser._utils import check_number, is_iterable
 from sk_pwiser.weighting._base import TaskWeighting
 
 
@@ -57,7 +57,7 @@ class Fixed(TaskWeighting):
 
     def __init__(self, n_tasks: int, *, weights: Sequence[float]) -> None:
         super().__init__(n_tasks)
-        if isinstance(weights, str | Mapping) or not isinstance(weights, Iterable):
+        if isinstance(weights, Mapping) or not is_iterable(weights):
             raise TypeError(
                 f"weights must be a sequence of numbers, one per task; got {weights!r}."
             )
