@@ -2,10 +2,10 @@
 
     python docs/check_site.py docs/_build/html [--screenshots FOLDER]
 
-prints what `check_links.py` finds, and every block that is wider than its column or
-whose text is hidden by its own edge without a scroll bar. It needs the group `site` of
-pyproject.toml and Chromium (`CHROMIUM` names another program than `chromium`); without
-them it prints what is missing and checks the rest.
+prints what `check_links.py` finds, and every block that reaches beyond its column
+without being in one that scrolls. It needs the group `site` of pyproject.toml and
+Chromium (`CHROMIUM` names another program than `chromium`); without them it prints what
+is missing and checks the rest.
 """
 
 import argparse
