@@ -33,23 +33,25 @@ def mean_score(params):
 
 
 def test_grid_search_scores_each_candidate_as_a_loop_does():
-    grid = {"lr": [0.001, 0.03], "network_params__bottom_units": [(4,)]}
+    grid = {"max_epochs": [1, 3], "network_params__bottom_units": [(4,)]}
     search = GridSearchCV(
         small(), grid, cv=FOLDS, scoring={"mean": mean_auc_scorer}, refit="mean"
     ).fit(X, Y)
     network_params = {"bottom_units": (4,), "tower_units": (4,)}
     expected = [
-        mean_score({"lr": lr, "network_params": network_params}) for lr in grid["lr"]
+        mean_score({"max_epochs": n_epochs, "network_params": network_params})
+        for n_epochs in grid["max_epochs"]
     ]
     assert search.cv_results_["mean_test_mean"] == pytest.approx(expected, abs=1e-12)
-    assert search.best_params_["lr"] == grid["lr"][int(np.argmax(expected))]
+    best = grid["max_epochs"][int(np.argmax(expected))]
+    assert search.best_params_["max_epochs"] == search.best_estimator_.n_iter_ == best
     assert search.predict_proba(X).shape == (len(X), 2)
 
 
 def test_randomized_search_draws_the_weight():
     search = RandomizedSearchCV(
         small(loss="pwiser"),
-        {"pwiser_weight": loguniform(0.01, 1.0)},
+        {"pwiser_weight": loguniform(0.01, 1.0), "max_epochs": [1, 2]},
         n_iter=2,
         cv=FOLDS,
         scoring=ctcvr_auc_scorer,
