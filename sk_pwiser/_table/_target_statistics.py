@@ -1,6 +1,7 @@
 """Target statistics: how often each task happened per category value, as inputs."""
 
 from collections.abc import Sequence
+from itertools import chain
 
 import numpy as np
 
@@ -157,15 +158,29 @@ class TargetStatistics:
             blocks, own[j] = own[j], None
             counts = blocks.sum(axis=0)
             strengths = self._estimate_strengths(counts)
-            rest = [counts - block for block in blocks]
-            values = np.stack([self._rates(n, strengths) for n in (*rest, counts)])
-            share = n_rows[j][..., np.newaxis] / n_rows[j].sum()
-            mean = (values[:-1] * share).sum(axis=(0, 1))
-            scale = np.sqrt(((values[:-1] - mean) ** 2 * share).sum(axis=(0, 1)))
+            share = n_rows[j] / n_rows[j].sum()
+            # Computed anew three times: all blocks at once need several times as much
+            # memory as their counts.
+            mean = sum(map(np.matmul, share, self._rates_of(blocks, counts, strengths)))
+            squares = (
+                (values - mean) ** 2
+                for values in self._rates_of(blocks, counts, strengths)
+            )
+            scale = np.sqrt(sum(map(np.matmul, share, squares)))
             self._keep(counts + others[j], strengths, mean, scale)
-            tables.append(standardise(values, self.means_[j], self.scales_[j]))
+            shape = len(blocks) + 1, counts.shape[-1], self.n_tasks_ + 1
+            table = np.empty(shape, dtype=np.float32)
+            none = np.zeros_like(counts)
+            of_blocks = self._rates_of(chain(blocks, [none]), counts, strengths)
+            for block, values in enumerate(of_blocks):
+                table[block] = standardise(values, self.means_[j], self.scales_[j])
+            tables.append(table)
         self._update_tables()
         return tables
+
+    def _rates_of(self, blocks, counts, strengths):
+        """Yield the inputs of each block, from the counts of all others."""
+        return (self._rates(counts - block, strengths) for block in blocks)
 
     def _keep(self, counts, strengths, mean, scale):
         """Keep the statistics of a further column."""

@@ -87,6 +87,7 @@ def learn_schema(
                 if earlier is None:
                     learner.add(chunk.X, chunk.weights)
         progress(chunk.n_read)
+    progress.close()  # filters may select fewer rows than the files have
     check_rows_left(dataset, summary)
     schema = earlier
     if schema is None:

@@ -30,18 +30,23 @@ class RowProgress:
         self.shown_at = 0.0
 
     def __call__(self, n_rows: int) -> None:
-        """Add rows."""
-        if not self.verbose:
-            return
+        """Add rows; the line ends with the last of them."""
         self.n_rows += n_rows
-        is_last = self.n_rows >= self.total
-        is_terminal = sys.stderr.isatty()
-        is_due = is_terminal and monotonic() - self.shown_at >= INTERVAL
-        if is_last or is_due:
-            start, end = "\r" if is_terminal else "", "\n" if is_last else ""
+        if self.n_rows >= self.total:
+            self.close()
+        elif monotonic() - self.shown_at >= INTERVAL and sys.stderr.isatty():
+            self._show("")
+
+    def close(self) -> None:
+        """End the line, and count from 0 again."""
+        if self.n_rows:
+            self._show("\n")
+        self.n_rows = 0
+
+    def _show(self, end: str) -> None:
+        if self.verbose:
+            start = "\r" if sys.stderr.isatty() else ""
             text = f"{self.label}: {self.n_rows:,} of {self.total:,} rows"
             sys.stderr.write(start + text + end)
             sys.stderr.flush()
             self.shown_at = monotonic()
-        if is_last:
-            self.n_rows = 0  # the next epoch
