@@ -44,6 +44,7 @@ GROUPS = {
         "precision",
         "compile",
         "callbacks",
+        "checkpoint_dir",
         "warm_start",
         "verbose",
         "random_state",

@@ -58,7 +58,7 @@ ROOMS = {
     "weighting": Room(("_utils", "_row_weights"), TORCH, ("torchjd",)),
     "_table": Room(("_labels", "_utils"), LEARN, EXTRAS),
     "_training": Room(
-        (*FAMILIES, "_table", "_utils", "model_selection"),
+        (*FAMILIES, "_files", "_table", "_utils", "model_selection"),
         (*LEARN, *TORCH, "skorch"),
         ("optuna",),
     ),

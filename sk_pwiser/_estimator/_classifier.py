@@ -214,12 +214,19 @@ class MultiTaskCTRCVRClassifier(
         but for that of skorch's own `EarlyStopping`.
         :class:`~sk_pwiser.callbacks.KeepOnInterrupt` keeps the epochs trained before
         Ctrl-C.
+    checkpoint_dir : str or path-like, default=None
+        A folder for checkpoints, of one fit at a time: `fit` writes the state of
+        training to it after every epoch, and keeps the last two files. After a crash,
+        `fit` of a new estimator with the same parameters and `warm_start=True` resumes
+        from them; see :ref:`checkpoints`. `partial_fit` writes none. Needs the extra
+        `files`.
     warm_start : bool, default=False
         Whether `fit` continues from the earlier fit, with its encoding, weights,
-        optimiser state and history. The network, `task_space`, `numeric_encoding`,
-        `negative_sampling_rate` and the columns of `target_encoding` must be the same;
-        `categorical_features`, `min_frequency`, `max_categories` and `n_hash_buckets`
-        are ignored.
+        optimiser state and history; see :ref:`warm_start`. The network, `task_space`,
+        `numeric_encoding`, `negative_sampling_rate` and the columns of
+        `target_encoding` must be the same; `categorical_features`, `min_frequency`,
+        `max_categories` and `n_hash_buckets` are ignored. Without an earlier fit, `fit`
+        resumes from `checkpoint_dir`, if it has a checkpoint.
     verbose : int, default=0
         1 prints one line per epoch: the losses, the validation AUC of the tasks in the
         order of the funnel, and their mean. 2 adds, in a terminal or a notebook, a
@@ -311,6 +318,7 @@ class MultiTaskCTRCVRClassifier(
         precision="float32",
         compile=False,
         callbacks=None,
+        checkpoint_dir=None,
         warm_start=False,
         verbose=0,
         random_state=None,
@@ -344,6 +352,7 @@ class MultiTaskCTRCVRClassifier(
         self.precision = precision
         self.compile = compile
         self.callbacks = callbacks
+        self.checkpoint_dir = checkpoint_dir
         self.warm_start = warm_start
         self.verbose = verbose
         self.random_state = random_state

@@ -56,12 +56,17 @@ class Fitting:
         ValueError, TypeError
             If parameters or data are invalid, or training diverges: a loss or weight is
             not finite, or the training loss is more than 1,000 times the one that
-            training starts from in the first epoch, or 10 times later. An earlier fit
+            training starts from in the first epoch, or 10 times later; or if the
+            checkpoint to resume from is one of other parameters or data. An earlier fit
             stays usable.
+        OSError
+            If a checkpoint cannot be written. An earlier fit stays usable, and so do
+            earlier checkpoints.
         KeyboardInterrupt
             If training is interrupted, by Ctrl-C for example. An earlier fit stays
-            usable. To keep the epochs trained so far instead, put
-            :class:`~sk_pwiser.callbacks.KeepOnInterrupt` into `callbacks`.
+            usable, and `checkpoint_dir` has the last complete epoch. To keep the epochs
+            trained so far instead, put :class:`~sk_pwiser.callbacks.KeepOnInterrupt`
+            into `callbacks`.
 
         Warns
         -----

@@ -2,6 +2,7 @@
 
 from fractions import Fraction
 from numbers import Integral, Real
+from os import PathLike
 
 import torch
 from sklearn.utils._param_validation import Interval, StrOptions
@@ -54,6 +55,7 @@ PARAMETER_CONSTRAINTS = {
     "precision": [StrOptions({"float32", "bfloat16"})],
     "compile": ["boolean", StrOptions({"default", "reduce-overhead", "max-autotune"})],
     "callbacks": [list, tuple, None],
+    "checkpoint_dir": [str, PathLike, None],
     "warm_start": ["boolean"],
     "verbose": ["verbose"],
     "random_state": ["random_state"],

@@ -21,9 +21,9 @@ class Saving:
 
         The file has the parameters, the encoding, the weights, the history and the
         state of training, so that a loaded estimator predicts the same to the bit and
-        can continue with `partial_fit` or `warm_start`. It is in the format of
-        safetensors, has a checksum, and appears at once or not at all; see
-        :ref:`files`.
+        can continue with `partial_fit` or `warm_start`. `checkpoint_dir` is left out.
+        It is in the format of safetensors, has a checksum, and appears at once or not
+        at all; see :ref:`files`.
 
         Parameters
         ----------
@@ -67,8 +67,10 @@ class Saving:
         Raises
         ------
         ValueError
-            If the file is damaged, altered, of another version of the format, or not
-            a model of this class.
+            If the file is damaged, altered, or not a model of this class, or if a
+            later version wrote it in a newer format or with parameters that this one
+            does not have. Parameters that did not exist when the file was written have
+            their default values.
         ImportError
             If safetensors is not installed.
 
@@ -90,6 +92,7 @@ class Saving:
             result = to_state(result)
             _check_params(" at the last fit", vars(result["settings"]))
         params["device"] = str(params["device"])
+        del params["checkpoint_dir"]
         content = {
             "class": type(self).__name__,
             "sk_pwiser": __version__,
@@ -110,12 +113,18 @@ class Saving:
         """
         try:
             content = PlainForm(STATE_CLASSES).decode(values, arrays)
+            if content.get("kind") == "checkpoint":
+                raise ValueError("it is a checkpoint, from which fit resumes training")
             if content["class"] != cls.__name__:
                 raise ValueError(f"it is a model of {content['class']!r}")
-            estimator = cls(**content["params"])
+            defaults = cls().get_params(deep=False)
+            params = content["params"]
+            _check_names(params, defaults)
+            # A file must not choose where a later fit writes.
+            estimator = cls(**{**params, "checkpoint_dir": None})
             _set_requests(estimator, content.get("requests", {}))
             if content["result"] is not None:
-                estimator._set_result(from_state(content["result"]))
+                estimator._set_result(from_state(content["result"], defaults))
         except (
             ArithmeticError,
             AttributeError,
@@ -125,7 +134,8 @@ class Saving:
             ValueError,
         ) as error:
             raise ValueError(
-                f"{name} is no valid file of a {cls.__name__}: {error}"
+                f"{name} is no valid file of a {cls.__name__}: "
+                f"{error}{_written_by(values)}"
             ) from error
         return estimator
 
@@ -142,6 +152,24 @@ def _set_requests(estimator, requests):
             made = {k: v for k, v in requests.get(method, {}).items() if v is not None}
             if made:
                 getattr(estimator, f"set_{method}_request")(**made)
+
+
+def _check_names(params, defaults):
+    """Raise for parameters that this version of the class does not have."""
+    unknown = [name for name in params if name not in defaults]
+    if unknown:
+        raise ValueError(f"its parameters {unknown} are unknown")
+
+
+def _written_by(values):
+    """Say which version wrote a file, if it was another one."""
+    version = values.get("sk_pwiser") if isinstance(values, dict) else None
+    if version in (None, __version__):
+        return ""
+    return (
+        f". It was written by version {version} of sk_pwiser; this is version "
+        f"{__version__}."
+    )
 
 
 def _check_params(when, params):

@@ -1,11 +1,18 @@
 """Files of fitted models: plain values and arrays, checked, without code."""
 
 from sk_pwiser._files._container import read_file, write_file
-from sk_pwiser._files._joined import FORMAT_VERSION, check_version, join, split
+from sk_pwiser._files._joined import (
+    FORMAT_VERSION,
+    DamagedFileError,
+    check_version,
+    join,
+    split,
+)
 from sk_pwiser._files._plain import PlainForm
 
 __all__ = [
     "FORMAT_VERSION",
+    "DamagedFileError",
     "PlainForm",
     "check_version",
     "join",

@@ -7,15 +7,28 @@ import hashlib
 import json
 import os
 import uuid
+from collections.abc import Mapping
+from os import PathLike
 from pathlib import Path
+from typing import Any
 
-from sk_pwiser._files._joined import FORMAT_VERSION, check_version, join, split
+import numpy as np
+
+from sk_pwiser._files._joined import (
+    FORMAT_VERSION,
+    DamagedFileError,
+    check_version,
+    join,
+    split,
+)
 
 FORMAT = "sk_pwiser"
 BLANK = "0" * 64
 
 
-def write_file(path, values, arrays):
+def write_file(
+    path: str | PathLike[str], values: Any, arrays: Mapping[str, np.ndarray]
+) -> None:
     """Write a file so that it is complete or absent, whatever happens meanwhile.
 
     Parameters
@@ -26,6 +39,11 @@ def write_file(path, values, arrays):
         What JSON can represent.
     arrays : dict of str to ndarray
         Arrays of numbers; none is named "json".
+
+    Raises
+    ------
+    OSError
+        If the file cannot be written, for example on a full disk. The error names it.
     """
     content = to_bytes(values, arrays)
     path = Path(path)
@@ -37,10 +55,15 @@ def write_file(path, values, arrays):
             file.flush()
             os.fsync(file.fileno())
         os.replace(temporary, path)
+        _sync_folder(path.parent)
+    except OSError as error:
+        temporary.unlink(missing_ok=True)
+        # Errors of writing, unlike those of opening, name no file.
+        reason = error.strerror or str(error)
+        raise type(error)(error.errno, reason, str(path)) from error
     except BaseException:
         temporary.unlink(missing_ok=True)
         raise
-    _sync_folder(path.parent)
 
 
 def to_bytes(values, arrays):
@@ -56,7 +79,7 @@ def to_bytes(values, arrays):
     return content.replace(field, _checksum_field(_digest(content)), 1)
 
 
-def read_file(path):
+def read_file(path: str | PathLike[str]) -> tuple[Any, dict[str, np.ndarray]]:
     """Read a file and check that it is whole.
 
     Parameters
@@ -72,8 +95,10 @@ def read_file(path):
 
     Raises
     ------
+    DamagedFileError
+        If the file is not of this format, or was damaged or altered.
     ValueError
-        If the file is not of this format or version, or was damaged or altered.
+        If the version of its format is newer than that of this package.
     """
     safetensors, error_class = _import_safetensors()
     content = Path(path).read_bytes()
@@ -84,14 +109,14 @@ def read_file(path):
     if isinstance(found, str):
         blank = content.replace(_checksum_field(found), _checksum_field(BLANK), 1)
     if found != _digest(blank):
-        raise ValueError(
+        raise DamagedFileError(
             f"{str(path)!r} is damaged or was altered: its checksum does not match its "
             "content."
         )
     try:
         return split(safetensors.load(content))
     except (error_class, ValueError) as error:
-        raise ValueError(f"{str(path)!r} cannot be read: {error}") from error
+        raise DamagedFileError(f"{str(path)!r} cannot be read: {error}") from error
 
 
 def _read_metadata(content, path):
@@ -104,8 +129,8 @@ def _read_metadata(content, path):
         if metadata["format"] != FORMAT:
             raise ValueError(f"its format is {metadata['format']!r}")
     except (ValueError, KeyError, TypeError, RecursionError) as error:
-        raise ValueError(
-            f"{str(path)!r} is no model file of sk_pwiser, or damaged: {error}."
+        raise DamagedFileError(
+            f"{str(path)!r} is no file of sk_pwiser, or damaged: {error}."
         ) from error
     return metadata
 

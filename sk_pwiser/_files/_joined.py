@@ -10,6 +10,10 @@ FORMAT_VERSION = "1"
 VALUES = "json"
 
 
+class DamagedFileError(ValueError):
+    """A file that is truncated, damaged, altered, or of another kind."""
+
+
 def join(values, arrays):
     """Return arrays that include the values, as text of JSON.
 
@@ -44,7 +48,7 @@ def split(joined):
 
 
 def check_version(version, name):
-    """Raise a ValueError if this version of the package does not read a format.
+    """Raise if a format did not exist when this version of the package was written.
 
     Parameters
     ----------
@@ -52,9 +56,21 @@ def check_version(version, name):
         The version that a file states.
     name : str
         What has this version, for the message.
+
+    Raises
+    ------
+    DamagedFileError
+        If it is no version.
+    ValueError
+        If it is newer.
     """
-    if version != FORMAT_VERSION:
+    if not (isinstance(version, str) and version.isdecimal()):
+        raise DamagedFileError(
+            f"{name} is damaged or was altered: the version of its format is "
+            f"{version!r}."
+        )
+    if int(version) > int(FORMAT_VERSION):
         raise ValueError(
-            f"{name} has version {version!r} of the format; this version of "
-            f"sk_pwiser reads version {FORMAT_VERSION!r}."
+            f"{name} has version {version!r} of the format; this version of sk_pwiser "
+            f"reads versions up to {FORMAT_VERSION!r}."
         )

@@ -1,7 +1,8 @@
 """Objects as plain values and arrays, and back, without executing anything."""
 
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 from decimal import Decimal
+from typing import Any
 
 import numpy as np
 
@@ -22,10 +23,10 @@ class PlainForm:
         The registered classes; no two have the same name.
     """
 
-    def __init__(self, classes):
+    def __init__(self, classes: Iterable[type]) -> None:
         self.classes = {cls.__name__: cls for cls in classes}
 
-    def encode(self, value, name):
+    def encode(self, value: object, name: str) -> tuple[Any, dict[str, np.ndarray]]:
         """Return the plain form of an object.
 
         Parameters
@@ -47,10 +48,10 @@ class PlainForm:
         TypeError
             If the object contains another of a class that is not registered.
         """
-        arrays = {}
+        arrays: dict[str, np.ndarray] = {}
         return self._encode(value, name, arrays), arrays
 
-    def decode(self, values, arrays):
+    def decode(self, values: Any, arrays: Mapping[str, np.ndarray]) -> Any:
         """Return the object of a plain form.
 
         Raises

@@ -36,6 +36,7 @@ STATE_CLASSES = (
     ExtendedStatistics,
     ListColumn,
     ListWeights,
+    SoftTargets,
     SparseColumns,
     TableEncoder,
     Targets,

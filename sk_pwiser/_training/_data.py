@@ -36,10 +36,10 @@ from sk_pwiser._table import (
 )
 from sk_pwiser._training._embedding_dims import automatic_dims, embedding_widths
 from sk_pwiser._training._inputs import Inputs
-from sk_pwiser._training._net import TrainingData
 from sk_pwiser._training._resume import check_same_statistics
 from sk_pwiser._training._rows import Rows
 from sk_pwiser._training._settings import Settings
+from sk_pwiser._training._streamed import TrainingData
 from sk_pwiser._training._task_labels import task_labels
 from sk_pwiser._utils import check_boolean
 from sk_pwiser.model_selection import funnel_holdout

@@ -19,11 +19,10 @@ from sk_pwiser._training._dataset_schema import (
     read_chunks,
 )
 from sk_pwiser._training._inputs import Inputs
-from sk_pwiser._training._net import TrainingData
 from sk_pwiser._training._row_progress import RowProgress
 from sk_pwiser._training._row_store import Arrays, RowStore
 from sk_pwiser._training._settings import Settings
-from sk_pwiser._training._streamed import StreamedImpressions
+from sk_pwiser._training._streamed import StreamedImpressions, TrainingData
 from sk_pwiser._training._task_labels import task_labels
 
 

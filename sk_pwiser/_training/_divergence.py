@@ -85,6 +85,14 @@ class LossCheck:
             return None
         return f"{loss:.4g}, where training starts from {start:.3g}"
 
+    def state_dict(self) -> dict[str, Any]:
+        """Return the first loss, and the number of epochs that were checked."""
+        return {"first": self.first, "n_epochs": self.n_epochs}
+
+    def load_state_dict(self, state: Mapping[str, Any]) -> None:
+        """Restore what `state_dict` returned."""
+        self.first, self.n_epochs = state["first"], state["n_epochs"]
+
     @torch.no_grad()
     def _constant_loss(self, n_rows: int) -> float:
         """Return the loss of the first rows, or more, if all have the tasks' rates."""

@@ -1,5 +1,6 @@
 """Early stopping on the validation rows."""
 
+from collections.abc import Mapping
 from typing import Any
 
 from skorch import NeuralNet
@@ -54,6 +55,21 @@ class BestEpochStopping(EarlyStopping):  # type: ignore[misc]
 
     best_epoch_: int
     best_model_weights_: dict[str, Any] | None
+
+    def state_dict(self) -> dict[str, Any]:
+        """Return the best epoch so far with its weights, and the counters."""
+        return {
+            "misses": self.misses_,
+            "threshold": self.dynamic_threshold_,
+            "best_epoch": self.best_epoch_,
+            "best_weights": self.best_model_weights_,
+        }
+
+    def load_state_dict(self, state: Mapping[str, Any]) -> None:
+        """Restore what `state_dict` returned."""
+        self.misses_, self.dynamic_threshold_ = state["misses"], state["threshold"]
+        self.best_epoch_ = state["best_epoch"]
+        self.best_model_weights_ = state["best_weights"]
 
     def on_train_end(self, net: NeuralNet, **kwargs: Any) -> None:
         """Restore the weights of the best epoch, and free the memory of their copy."""

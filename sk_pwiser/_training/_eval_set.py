@@ -4,9 +4,9 @@ from dataclasses import replace
 from typing import Any
 
 from sk_pwiser._training._data import EncodedData, check_rows
-from sk_pwiser._training._net import TrainingData
 from sk_pwiser._training._rows import Rows
 from sk_pwiser._training._settings import Settings
+from sk_pwiser._training._streamed import TrainingData
 
 
 def check_eval_set(settings: Settings, eval_set: Any, targets: Any) -> Rows | None:

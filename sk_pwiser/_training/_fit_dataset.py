@@ -25,11 +25,13 @@ from sk_pwiser._training._dataset_schema import DatasetSchema, learn_schema
 from sk_pwiser._training._device import find_device
 from sk_pwiser._training._early_stopping import monitored_column
 from sk_pwiser._training._eval_set import check_eval_set, with_eval_rows
-from sk_pwiser._training._fit import LARGEST_SEED, Plan, TrainingResult, build, optimise
-from sk_pwiser._training._net import TrainingData
+from sk_pwiser._training._fit import build, optimise
+from sk_pwiser._training._plan import LARGEST_SEED, Plan
+from sk_pwiser._training._result import TrainingResult
 from sk_pwiser._training._resume import check_same_model
 from sk_pwiser._training._rows import Rows
 from sk_pwiser._training._settings import Settings
+from sk_pwiser._training._streamed import TrainingData
 from sk_pwiser._utils import controlled_threads, seeded_globally, warn_user
 
 
@@ -71,6 +73,11 @@ def fit_dataset(
         raise ValueError("targets of the dataset is empty; fit needs labels.")
     settings = Settings.of(params)
     check_encoding_params(settings.encoding_params)
+    if settings.checkpoint_dir is not None:
+        raise ValueError(
+            "checkpoint_dir must be None for a dataset that is read in parts; got "
+            f"{str(settings.checkpoint_dir)!r}."
+        )
     if earlier is not None:
         check_same_model(settings, earlier.settings)
     random_state = check_random_state(settings.random_state)

@@ -8,16 +8,13 @@ from typing import Any
 
 from sk_pwiser._training._data import Schema, encode
 from sk_pwiser._training._eval_set import with_eval_rows
-from sk_pwiser._training._fit import (
-    LARGEST_SEED,
-    TrainingResult,
-    build,
-    optimise,
-    validate,
-)
-from sk_pwiser._training._net import MultiTaskNet, TrainingData
+from sk_pwiser._training._fit import build, optimise
+from sk_pwiser._training._net import MultiTaskNet
+from sk_pwiser._training._plan import LARGEST_SEED, validate
+from sk_pwiser._training._result import TrainingResult
 from sk_pwiser._training._rows import Rows
 from sk_pwiser._training._settings import Settings
+from sk_pwiser._training._streamed import TrainingData
 
 
 def fit_from(
@@ -38,7 +35,8 @@ def fit_from(
     Parameters
     ----------
     params : mapping
-        The estimator's parameters.
+        The estimator's parameters. `checkpoint_dir` is ignored: it may be that of the
+        source, whose checkpoints stay.
     X, Y, sample_weight, groups, eval_set : array-like
         As passed to `fit`.
     source : TrainingResult
@@ -56,7 +54,7 @@ def fit_from(
     TrainingResult
         The new result. Optimiser, history and random numbers are new.
     """
-    settings = Settings.of(params)
+    settings = Settings.of({**params, "checkpoint_dir": None})
     plan = validate(
         settings, X, Y, sample_weight, groups, eval_set, source, None, False
     )

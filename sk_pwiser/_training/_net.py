@@ -3,7 +3,7 @@
 import warnings
 from contextlib import AbstractContextManager
 from itertools import chain
-from typing import Any, NamedTuple
+from typing import Any
 
 import numpy as np
 import torch
@@ -12,41 +12,23 @@ from skorch.callbacks import Callback, EpochTimer, LRScheduler
 from skorch.exceptions import DeviceWarning
 from torch import Tensor, nn
 
-from sk_pwiser._training._auc import task_aucs
 from sk_pwiser._training._batch_samplers import BatchIterator
 from sk_pwiser._training._callbacks import KeepOnInterrupt, asks_to_stop
 from sk_pwiser._training._dataset import Batch, Impressions
 from sk_pwiser._training._divergence import LAST_ROWS, LossCheck, changed_weights
-from sk_pwiser._training._history import EpochHistory
 from sk_pwiser._training._lazy_adam import sparse_tables
+from sk_pwiser._training._loop_state import LoopObserver, LoopState
 from sk_pwiser._training._print_log import epoch_table
 from sk_pwiser._training._progress_bar import BatchProgressBar
-from sk_pwiser._training._schedules import Position, begin_schedule, positions_of
-from sk_pwiser._training._streamed import TrainingRows
+from sk_pwiser._training._records import RecordingNet
+from sk_pwiser._training._schedules import begin_schedule, positions_of
+from sk_pwiser._training._streamed import TrainingData, TrainingRows
 from sk_pwiser._training._weight_average import WeightAverage
 from sk_pwiser._utils import update_threads, warn_user
 from sk_pwiser.networks import Bags, NetworkOutput
 
 
-class TrainingData(NamedTuple):
-    """The training rows and, with early stopping, the validation rows."""
-
-    train: TrainingRows
-    valid: TrainingRows | None = None
-
-    def to(self, device: torch.device) -> "TrainingData":
-        """Move the tensors to a device if they fit."""
-        train = self.train.to(device)
-        if self.valid is None:
-            return TrainingData(train)
-        if self.valid.rows is None or not isinstance(train, Impressions):
-            return TrainingData(train, self.valid.to(device))
-        # Both select rows of the same tensors, which are moved once.
-        rows = self.valid.rows.to(train.codes.device)
-        return TrainingData(train, train.at(rows))
-
-
-class MultiTaskNet(NeuralNet):  # type: ignore[misc]
+class MultiTaskNet(RecordingNet):
     """A skorch net over impressions, with per-task validation AUC in its history.
 
     Parameters
@@ -119,13 +101,6 @@ class MultiTaskNet(NeuralNet):  # type: ignore[misc]
             callbacks.append(("print_log", table))
         return callbacks
 
-    def initialize_history(self) -> "MultiTaskNet":
-        """Initialize the history, the best values of its columns, and schedules."""
-        self.best_: dict[str, float] = {}
-        self.schedules_: list[Position] = []
-        self.history_ = EpochHistory()
-        return self
-
     def on_batch_begin(self, net: NeuralNet, *args: Any, **kwargs: Any) -> None:
         """Add the row of batches to the history, and update the number of threads."""
         super().on_batch_begin(net, *args, **kwargs)
@@ -138,75 +113,103 @@ class MultiTaskNet(NeuralNet):  # type: ignore[misc]
         return iterator
 
     def partial_fit(
-        self, X: TrainingData, y: None = None, classes: None = None, **_: Any
+        self,
+        X: TrainingData,
+        y: None = None,
+        classes: None = None,
+        *,
+        checkpoints: LoopObserver | None = None,
     ) -> "MultiTaskNet":
         """Train; unlike in skorch, an interrupt propagates."""
         self.notify("on_train_begin", X=X, y=y)
-        self.fit_loop(X)
+        self.fit_loop(X, checkpoints=checkpoints)
         self.notify("on_train_end", X=X, y=y)
         self.schedules_ = positions_of(self.callbacks_)
         self._zero_grad_optimizer()  # the gradients' memory is free for others
         return self
 
     def fit_loop(
-        self, X: TrainingData, y: None = None, epochs: int | None = None, **_: Any
+        self,
+        X: TrainingData,
+        y: None = None,
+        epochs: int | None = None,
+        *,
+        checkpoints: LoopObserver | None = None,
     ) -> "MultiTaskNet":
         """Train for some epochs, or until a callback requests a stop.
 
         An interrupt propagates, unlike in skorch, unless `KeepOnInterrupt` is among
         the callbacks and an epoch is complete.
         """
-        self.stop_training_, n_earlier = False, len(self.history)
+        self.stop_training_ = False
         # In training only: predictions come with any number of rows, and each number
         # may be compiled anew.
         network: Any = self.module_
         if self.compile_mode is not None:
             network = torch.compile(network, mode=self.compile_mode)
-        train = self.get_iterator(X.train, training=True)
-        valid = None if X.valid is None else self.get_iterator(X.valid)
-        average = None
-        if self.average_decay:
-            tables = sparse_tables(self.module_)
-            average = WeightAverage(self.module_, self.average_decay, tables)
-        datasets = {"dataset_train": X.train, "dataset_valid": X.valid}
-        check, rows = None, X.train.sample
-        if self.checks_losses:
-            check = LossCheck(self.criterion_, rows, torch.device(self.device))
-        keeper = self._keeper()
-        n_complete = 0
+        loop, keeper = self._loop_state(X), self._keeper()
+        if checkpoints is not None:
+            checkpoints.begin(self, loop)
+            if keeper is not None and loop.n_complete:
+                keeper.keep(self)
+        n_earlier = len(self.history) - loop.n_complete
+        n_epochs = self.max_epochs if epochs is None else epochs
         try:
-            for _epoch in range(self.max_epochs if epochs is None else epochs):
-                self.notify("on_epoch_begin", **datasets)
-                if average is not None:
-                    average.swap_out()
-                self.run_single_epoch(
-                    train,
-                    True,
-                    "train",
-                    self.train_step,
-                    network=network,
-                    average=average,
-                    check=check,
-                )
-                if average is not None:
-                    average.swap_in()
-                self.run_single_epoch(valid, False, "valid", self.validation_step)
-                if keeper is not None:
-                    keeper.keep(self)
-                n_complete += 1
-                self.notify("on_epoch_end", **datasets)
-                if self.stop_training_:
-                    break
+            while loop.n_complete < n_epochs and not self.stop_training_:
+                self._run_epoch(X, loop, keeper, network)
+                if checkpoints is not None:
+                    checkpoints.save(self, loop)
         except KeyboardInterrupt:
             if keeper is None or not keeper.restore(self):
                 raise
-            self._drop_rows(n_earlier + n_complete)
+            self._drop_rows(n_earlier + loop.n_complete)
             warn_user(
                 "Training was interrupted. callbacks holds KeepOnInterrupt: the "
-                f"{n_complete} complete epochs are kept, and fit returns."
+                f"{loop.n_complete} complete epochs are kept, and fit returns."
             )
-        self._check_last_step(rows, check)
+        self._check_last_step(X.train.sample, loop.check)
         return self
+
+    def _loop_state(self, X: TrainingData) -> LoopState:
+        """Return the state before the first epoch."""
+        average = check = None
+        if self.average_decay:
+            tables = sparse_tables(self.module_)
+            average = WeightAverage(self.module_, self.average_decay, tables)
+        if self.checks_losses:
+            device = torch.device(self.device)
+            check = LossCheck(self.criterion_, X.train.sample, device)
+        return LoopState(average, check)
+
+    def _run_epoch(
+        self,
+        X: TrainingData,
+        loop: LoopState,
+        keeper: KeepOnInterrupt | None,
+        network: Any,
+    ) -> None:
+        """Train for an epoch, and compute its validation figures."""
+        datasets = {"dataset_train": X.train, "dataset_valid": X.valid}
+        self.notify("on_epoch_begin", **datasets)
+        if loop.average is not None:
+            loop.average.swap_out()
+        self.run_single_epoch(
+            self.get_iterator(X.train, training=True),
+            True,
+            "train",
+            self.train_step,
+            network=network,
+            average=loop.average,
+            check=loop.check,
+        )
+        if loop.average is not None:
+            loop.average.swap_in()
+        valid = None if X.valid is None else self.get_iterator(X.valid)
+        self.run_single_epoch(valid, False, "valid", self.validation_step)
+        if keeper is not None:
+            keeper.keep(self)
+        loop.n_complete += 1
+        self.notify("on_epoch_end", **datasets)
 
     def notify(self, method_name: str, **kwargs: Any) -> None:
         """Run the callbacks.
@@ -230,12 +233,6 @@ class MultiTaskNet(NeuralNet):  # type: ignore[misc]
         """Return the callback that keeps complete epochs on interrupts, if any."""
         callbacks = (callback for _, callback in self.callbacks_)
         return next((c for c in callbacks if isinstance(c, KeepOnInterrupt)), None)
-
-    def _drop_rows(self, n_epochs: int) -> None:
-        """Leave an incomplete epoch out of the history and of the next figures."""
-        if len(self.history) > n_epochs:
-            del self.history[n_epochs:]
-            self.criterion_.train().pop_epoch_record()
 
     def _check_last_step(self, rows: Impressions, check: LossCheck | None) -> None:
         """Raise a ValueError if training diverged in the last step.
@@ -291,46 +288,19 @@ class MultiTaskNet(NeuralNet):  # type: ignore[misc]
             if not training:
                 logits.append(step["y_pred"])
             self.notify("on_batch_end", batch=batch, training=training, **step)
-        self._record_loss(prefix, total.item() / n_rows, check)
+        loss = total.item() / n_rows
+        self._check_loss(prefix, loss, check)
+        self._record_loss(prefix, loss)
         self._record_missing(prefix, iterator.dataset)
         if not training:
             self._record_auc(iterator.dataset, torch.cat(logits))
 
-    def _record_loss(self, prefix: str, loss: float, check: LossCheck | None) -> None:
+    def _check_loss(self, prefix: str, loss: float, check: LossCheck | None) -> None:
         if not np.isfinite(loss):
             raise self._diverged(f"the {prefix} loss is {loss}")
         excess = None if check is None else check.excess(loss)
         if excess is not None:
             raise self._diverged(f"the {prefix} loss is {excess}")
-        self._record_best(f"{prefix}_loss", loss, lower_is_better=True)
-        for name, value in self.criterion_.pop_epoch_record().items():
-            self.history.record(f"{prefix}_{name}", value)
-
-    def _record_missing(self, prefix: str, impressions: TrainingRows) -> None:
-        """Record how many rows lack the label of a task, if any does."""
-        if impressions.n_missing is not None:
-            for task, count in zip(
-                self.task_names[1:], impressions.n_missing, strict=True
-            ):
-                self.history.record(f"{prefix}_missing_{task}", count)
-
-    def _record_auc(self, impressions: TrainingRows, logits: Tensor) -> None:
-        aucs = list(task_aucs(impressions.labels(), logits, impressions.weights()))
-        for task, auc in zip(self.task_names, aucs, strict=True):
-            self._record_best(f"valid_auc_{task}", auc, lower_is_better=False)
-        if len(aucs) > 1:
-            known = [auc for auc in aucs if not np.isnan(auc)]
-            mean = float(np.mean(known)) if known else np.nan
-            self._record_best("valid_auc_mean", mean, lower_is_better=False)
-
-    def _record_best(self, key: str, value: float, lower_is_better: bool) -> None:
-        """Record a figure, and whether it is the best so far, which PrintLog marks."""
-        sign = 1 if lower_is_better else -1
-        is_best = sign * value < sign * self.best_.get(key, sign * np.inf)
-        if is_best:
-            self.best_[key] = value
-        self.history.record(key, value)
-        self.history.record(f"{key}_best", is_best)
 
     def train_step_single(self, batch: Batch, **fit_params: Any) -> dict[str, Tensor]:
         """Compute the loss of a batch and its gradients."""

@@ -1,7 +1,9 @@
 """The estimator's parameters as training reads them."""
 
+import re
 from collections.abc import Mapping
 from dataclasses import dataclass, fields
+from numbers import Integral, Real
 from typing import Any
 
 import numpy as np
@@ -76,6 +78,7 @@ class Settings:
     precision: str
     compile: Any
     callbacks: Any
+    checkpoint_dir: Any
     warm_start: bool
     verbose: int
     random_state: Any
@@ -127,6 +130,24 @@ class Settings:
         """Return whether all parameters have equal values."""
         names = [field.name for field in fields(self)]
         return all(equal(getattr(self, n), getattr(other, n)) for n in names)
+
+
+def describe(value: Any) -> Any:
+    """Return a value that a file can hold, equal for equal settings.
+
+    Classes, functions and objects are represented by their text, without addresses.
+    """
+    if value is None or isinstance(value, bool | str | np.ndarray):
+        return value
+    if isinstance(value, Integral):
+        return int(value)
+    if isinstance(value, Real):
+        return float(value)
+    if isinstance(value, Mapping):
+        return {key: describe(each) for key, each in value.items()}
+    if isinstance(value, list | tuple):
+        return [describe(each) for each in value]
+    return re.sub(r" at 0x[0-9a-fA-F]+", "", repr(value))
 
 
 def _copy(value: Any) -> Any:

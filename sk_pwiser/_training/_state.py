@@ -4,18 +4,20 @@ from collections.abc import Mapping
 from dataclasses import fields, replace
 from typing import Any
 
-import numpy as np
 import torch
-from torch import Tensor
 
 from sk_pwiser._training._coherence import Rises
 from sk_pwiser._training._components import build_net, build_network, check_components
 from sk_pwiser._training._data import STATE_CLASSES as TABLE_CLASSES
 from sk_pwiser._training._data import Schema
 from sk_pwiser._training._device import find_device
-from sk_pwiser._training._fit import TrainingResult
-from sk_pwiser._training._history import EpochHistory
-from sk_pwiser._training._net import MultiTaskNet
+from sk_pwiser._training._net_state import (
+    load_net_state,
+    net_state,
+    to_arrays,
+    to_tensors,
+)
+from sk_pwiser._training._result import TrainingResult
 from sk_pwiser._training._settings import Settings
 from sk_pwiser._utils import Generators, seeded_globally, warn_user
 
@@ -29,12 +31,15 @@ _OF_NET = ("max_epochs", "average_decay", "compile_mode")
 def to_state(result: TrainingResult) -> dict[str, Any]:
     """Return the pieces of a result: plain values, arrays and `STATE_CLASSES`.
 
-    Callbacks are left out.
+    Callbacks and the folder of checkpoints are left out.
     """
     net = result.net
     state = {
         "settings": replace(
-            result.settings, callbacks=None, device=str(result.settings.device)
+            result.settings,
+            callbacks=None,
+            device=str(result.settings.device),
+            checkpoint_dir=None,
         ),
         "schema": result.schema,
         "generators": result.generators.__getstate__(),
@@ -44,29 +49,34 @@ def to_state(result: TrainingResult) -> dict[str, Any]:
         "rises": result.rises,
         "net": {name: getattr(net, name) for name in _OF_NET},
         "sampler": net.iterator_train__sampler,
-        "network": dict(net.module_.state_dict()),
-        "criterion": dict(net.criterion_.state_dict()),
-        "optimizer": net.optimizer_.state_dict(),
-        "history": list(net.history),
-        "best": net.best_,
+        **net_state(net),
     }
-    arrays: dict[str, Any] = _map(state, Tensor, _to_array)
+    arrays: dict[str, Any] = to_arrays(state)
     return arrays
 
 
-def from_state(state: Mapping[str, Any]) -> TrainingResult:
+def from_state(state: Mapping[str, Any], defaults: Mapping[str, Any]) -> TrainingResult:
     """Build the result of which `to_state` returned the pieces.
+
+    Parameters
+    ----------
+    state : mapping
+        The pieces, maybe of an earlier version of the package.
+    defaults : mapping
+        Default values of the estimator's parameters, for those that did not exist yet.
 
     Raises
     ------
     ValueError
-        If the pieces do not fit together.
+        If the pieces do not fit together, or are of a later version of the package.
     """
-    settings = state["settings"]
-    if not isinstance(settings, Settings) or {*vars(settings)} != {
-        field.name for field in fields(Settings)
-    }:
-        raise ValueError("its settings are not those of this version")
+    saved = state["settings"]
+    if not isinstance(saved, Settings):
+        raise ValueError("it has no settings")
+    unknown = vars(saved).keys() - {field.name for field in fields(Settings)}
+    if unknown:
+        raise ValueError(f"its settings have {sorted(unknown)}, which are unknown")
+    settings = Settings.of({**defaults, **vars(saved)})
     schema = state["schema"]
     device = _device(settings.device)
     # Compiling is left to the next training.
@@ -83,9 +93,9 @@ def from_state(state: Mapping[str, Any]) -> TrainingResult:
             average_decay=state["net"]["average_decay"],
         )
     net.compile_mode = state["net"]["compile_mode"]
-    _load(net, state)
+    load_net_state(net, to_tensors(state))
     generators = Generators.__new__(Generators)
-    generators.__setstate__(_tensors(state["generators"]))
+    generators.__setstate__(to_tensors(state["generators"]))
     return TrainingResult(
         net,
         schema,
@@ -98,41 +108,9 @@ def from_state(state: Mapping[str, Any]) -> TrainingResult:
     )
 
 
-def _load(net: MultiTaskNet, state: Mapping[str, Any]) -> None:
-    """Restore weights, the states of criterion and optimiser, and the history."""
-    try:
-        net.module_.load_state_dict(_tensors(state["network"]))
-        net.criterion_.load_state_dict(_tensors(state["criterion"]))
-    except RuntimeError as error:
-        raise ValueError(f"its weights do not fit its parameters: {error}") from error
-    net.optimizer_.load_state_dict(_tensors(state["optimizer"]))
-    net.history = EpochHistory(state["history"])
-    net.best_ = state["best"]
-
-
 def _device(name: str) -> torch.device:
     try:
         return find_device(name)
     except ValueError as error:
         warn_user(f"{error} Loading on the CPU instead.")
         return torch.device("cpu")
-
-
-def _to_array(tensor: Tensor) -> np.ndarray:
-    array: np.ndarray = tensor.detach().cpu().numpy()
-    return array
-
-
-def _tensors(value: Any) -> Any:
-    return _map(value, np.ndarray, torch.from_numpy)
-
-
-def _map(value: Any, kind: type, convert: Any) -> Any:
-    """Convert all values of a class within dictionaries, lists and tuples."""
-    if isinstance(value, kind):
-        return convert(value)
-    if isinstance(value, dict):
-        return {key: _map(item, kind, convert) for key, item in value.items()}
-    if type(value) in (list, tuple):
-        return type(value)(_map(item, kind, convert) for item in value)
-    return value

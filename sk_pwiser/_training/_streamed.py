@@ -5,6 +5,7 @@ from concurrent.futures import Executor
 from dataclasses import dataclass, replace
 from functools import cached_property
 from itertools import groupby
+from typing import NamedTuple
 
 import numpy as np
 import torch
@@ -130,3 +131,21 @@ class StreamedImpressions(Dataset[Batch]):
 
 
 TrainingRows = Impressions | StreamedImpressions
+
+
+class TrainingData(NamedTuple):
+    """The training rows and, with early stopping, the validation rows."""
+
+    train: TrainingRows
+    valid: TrainingRows | None = None
+
+    def to(self, device: torch.device) -> "TrainingData":
+        """Move the tensors to a device if they fit."""
+        train = self.train.to(device)
+        if self.valid is None:
+            return TrainingData(train)
+        if self.valid.rows is None or not isinstance(train, Impressions):
+            return TrainingData(train, self.valid.to(device))
+        # Both select rows of the same tensors, which are moved once.
+        rows = self.valid.rows.to(train.codes.device)
+        return TrainingData(train, train.at(rows))

@@ -1,6 +1,7 @@
 """Exponential moving average of the network's weights."""
 
-from collections.abc import Iterable
+from collections.abc import Iterable, Mapping
+from typing import Any
 
 import torch
 from torch import Tensor, nn
@@ -69,6 +70,28 @@ class WeightAverage:
         """Put the weights of the last step back into the module."""
         if self.is_in_module:
             self._swap()
+
+    def state_dict(self) -> dict[str, Any]:
+        """Return the state while the average is in the module.
+
+        The averages themselves are then weights of the module; the state has those of
+        the last step.
+        """
+        assert self.is_in_module
+        parts = [
+            {"weights": list(part.averages), "n_pending": part.n_pending}
+            for part in self.parts
+        ]
+        return {"n_steps": self.n_steps, "parts": parts}
+
+    @torch.no_grad()
+    def load_state_dict(self, state: Mapping[str, Any]) -> None:
+        """Restore what `state_dict` returned; the module has the averages already."""
+        self.n_steps, self.is_in_module = state["n_steps"], True
+        for part, saved in zip(self.parts, state["parts"], strict=True):
+            part.n_pending = saved["n_pending"]
+            for tensor, value in zip(part.averages, saved["weights"], strict=True):
+                tensor.copy_(value)
 
     def _swap(self) -> None:
         # Exchanges the tensors and copies nothing.

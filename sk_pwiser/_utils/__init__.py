@@ -16,7 +16,9 @@ from sk_pwiser._utils._random import (
     draws_globally,
     dropout,
     generator_on,
+    global_states,
     seeded_globally,
+    set_global_states,
 )
 from sk_pwiser._utils._registry import build, check_names, resolve
 from sk_pwiser._utils._threads import (
@@ -42,11 +44,13 @@ __all__ = [
     "draws_globally",
     "dropout",
     "generator_on",
+    "global_states",
     "in_background",
     "is_iterable",
     "num_threads",
     "resolve",
     "seeded_globally",
+    "set_global_states",
     "uninterrupted",
     "update_threads",
     "warn_user",

@@ -5,7 +5,7 @@ draw from one sequence. A fit therefore activates generators of its own in its c
 and the layers of this package draw from these.
 """
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from contextvars import ContextVar
 from itertools import chain
@@ -117,6 +117,21 @@ def seeded_globally(seed: int, device: torch.device) -> Iterator[None]:
             with torch.cuda.device(device):
                 torch.cuda.manual_seed(seed)
         yield
+
+
+def global_states(device: torch.device) -> list[Tensor]:
+    """Return the states of the global generators that `seeded_globally` seeds."""
+    states = [torch.random.get_rng_state()]
+    if device.type == "cuda":
+        states.append(torch.cuda.get_rng_state(device))
+    return states
+
+
+def set_global_states(states: Sequence[Tensor], device: torch.device) -> None:
+    """Restore what `global_states` returned, but for a device of another kind."""
+    torch.random.set_rng_state(states[0])
+    if device.type == "cuda" and len(states) > 1:
+        torch.cuda.set_rng_state(states[1], device)
 
 
 def draws_globally(*components: object) -> bool:

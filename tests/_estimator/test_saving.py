@@ -7,16 +7,18 @@ import numpy as np
 import pytest
 import scipy.sparse as sp
 import torch
-from numpy.testing import assert_array_equal
+from numpy.testing import assert_allclose, assert_array_equal
 from refusals import X, Y, small
 from sklearn.base import clone
 from sklearn.exceptions import NotFittedError
+from version_files import FOLDER, table
 
 from sk_pwiser import MultiTaskCTRCVRClassifier
 from sk_pwiser._files import read_file, write_file
 from sk_pwiser.callbacks import KeepOnInterrupt
 from sk_pwiser.losses import BCE
 from sk_pwiser.networks import NETWORKS
+from sk_pwiser.transfer import distill
 from sk_pwiser.weighting import WEIGHTINGS
 
 pytest.importorskip("safetensors")
@@ -113,6 +115,14 @@ def test_columns_and_classes_of_all_kinds(dtype, tmp_path):
     assert_array_equal(again.classes_, ["no", "yes"])
 
 
+def test_a_distilled_model(tmp_path):
+    teacher = small().fit(X, Y)
+    student = distill([teacher], X, student=small())
+    student.save(tmp_path / "model")
+    again = load(tmp_path / "model")
+    assert_array_equal(again.predict_proba(X), student.predict_proba(X))
+
+
 def test_no_random_number_is_drawn(tmp_path):
     small().fit(X, Y).save(tmp_path / "model")
     state = torch.random.get_rng_state()
@@ -207,6 +217,84 @@ def test_hostile_contents_with_a_right_checksum_are_refused(path, new, tmp_path)
     write_file(file, values, arrays)
     with pytest.raises(ValueError, match=r"model' is no valid file of a MultiTask"):
         load(file)
+
+
+@pytest.fixture
+def parts(tmp_path):
+    """Return a file, and its values, which a test may change."""
+    file = tmp_path / "model"
+    model = small(early_stopping=False, random_state=3).fit(X, Y)
+    model.save(file)
+    return file, *read_file(file), model
+
+
+def settings_of(values):
+    return values["result"]["settings"]["items"]
+
+
+@pytest.mark.parametrize("name", ["precision", "lr", "encoding_params"])
+def test_settings_missing_in_an_older_file_have_their_defaults(parts, name):
+    file, values, arrays, model = parts
+    del settings_of(values)[name], values["params"][name]
+    write_file(file, values, arrays)
+    again = load(file)
+    default = MultiTaskCTRCVRClassifier().get_params()[name]
+    assert again.get_params()[name] == default
+    assert_array_equal(again.predict_proba(X), model.predict_proba(X))
+    again.partial_fit(X, Y).set_params(warm_start=True).fit(X, Y)
+
+
+def test_keys_of_dictionaries_missing_in_an_older_file_have_their_defaults(parts):
+    file, values, arrays, model = parts
+    del settings_of(values)["encoding_params"]["list_pooling"]
+    del settings_of(values)["optimizer_params"]["lazy_embeddings"]
+    write_file(file, values, arrays)
+    assert_array_equal(load(file).predict_proba(X), model.predict_proba(X))
+
+
+@pytest.mark.parametrize(
+    ("place", "message"),
+    [
+        (lambda v: settings_of(v), r"its settings have \['new_setting'\].* unknown"),
+        (lambda v: v["params"], r"its parameters \['new_setting'\] are unknown"),
+        (lambda v: settings_of(v)["encoding_params"], "holds 'new_setting'"),
+    ],
+)
+def test_unknown_settings_are_refused_by_name_and_version(parts, place, message):
+    file, values, arrays, _ = parts
+    place(values)["new_setting"] = 1
+    values["sk_pwiser"] = "7.1"
+    write_file(file, values, arrays)
+    with pytest.raises(ValueError, match=f"{message}.*written by version 7.1 of sk_"):
+        load(file)
+
+
+def test_a_file_does_not_choose_where_checkpoints_are_written(tmp_path):
+    model = small(checkpoint_dir=tmp_path / "checkpoints").fit(X, Y)
+    model.save(tmp_path / "model")
+    assert load(tmp_path / "model").checkpoint_dir is None
+    values, arrays = read_file(tmp_path / "model")
+    assert "checkpoint_dir" not in values["params"]
+    values["params"]["checkpoint_dir"] = str(tmp_path)
+    write_file(tmp_path / "model", values, arrays)
+    assert load(tmp_path / "model").checkpoint_dir is None
+
+
+@pytest.mark.parametrize(
+    "file", sorted(FOLDER.glob("*.safetensors")), ids=lambda file: file.stem
+)
+def test_files_of_all_releases_can_be_read(file):
+    x, y = table()
+    again = load(file)
+    expected = json.loads(file.with_suffix(".json").read_text(encoding="utf-8"))
+    assert_allclose(again.predict_proba(x), expected, atol=1e-5)
+    assert again.partial_fit(x, y).n_iter_ == 4
+    again.set_params(warm_start=True, max_epochs=2).fit(x, y)
+    assert again.n_iter_ == 6
+
+
+def test_the_first_release_has_a_file():
+    assert (FOLDER / "0.1.0.safetensors").exists()
 
 
 def test_weights_of_another_shape_are_refused(tmp_path):

@@ -9,7 +9,7 @@ from refusals import X, Y, refuses, small
 from skorch.exceptions import DeviceWarning
 
 from sk_pwiser._training import Impressions
-from sk_pwiser._training._net import TrainingData
+from sk_pwiser._training._streamed import TrainingData
 from sk_pwiser.losses import MultiTaskLoss
 from sk_pwiser.weighting import TaskWeighting
 

@@ -1,0 +1,305 @@
+"""A resumed fit is, to the bit, the fit that was not interrupted."""
+
+import copy
+import os
+
+import numpy as np
+import pandas as pd
+import pytest
+import torch
+from checkpointed import (
+    Interrupted,
+    InterruptsAfter,
+    history,
+    interrupt,
+    names,
+    resume,
+    weights,
+)
+from numpy.testing import assert_array_equal
+from refusals import X, Y, small
+from skorch.callbacks import Callback, EpochScoring, LRScheduler
+from torch.optim.lr_scheduler import OneCycleLR
+
+from sk_pwiser.callbacks import KeepOnInterrupt
+from sk_pwiser.metrics import ctr_auc_scorer
+from sk_pwiser.networks import NETWORKS, MultiTaskNetwork, NetworkOutput
+from sk_pwiser.weighting import WEIGHTINGS
+
+pytest.importorskip("safetensors")
+
+
+def assert_same_fit(one, other):
+    ours, theirs = weights(one), weights(other)
+    assert ours.keys() == theirs.keys()
+    for name, value in ours.items():
+        assert torch.equal(value, theirs[name]), name
+    assert_array_equal(history(one), history(other))
+    assert (one.n_iter_, one.best_epoch_) == (other.n_iter_, other.best_epoch_)
+    # The state of training is the same, too: both continue alike.
+    assert_array_equal(
+        copy.deepcopy(one).partial_fit(X, Y).predict_proba(X),
+        copy.deepcopy(other).partial_fit(X, Y).predict_proba(X),
+    )
+
+
+class Own(MultiTaskNetwork):
+    """A network of a user, whose dropout draws from torch's global generators."""
+
+    def __init__(self, spec):
+        super().__init__(spec)
+        self.dropout = torch.nn.Dropout(0.5)
+        self.head = torch.nn.Linear(self.width, self.n_tasks)
+
+    def forward(self, codes, numeric):
+        return NetworkOutput(self.head(self.dropout(self.input_layer(codes, numeric))))
+
+
+class NoisySGD(torch.optim.SGD):
+    def step(self, closure=None):
+        super().step(closure)
+        with torch.no_grad():
+            for group in self.param_groups:
+                for p in group["params"]:
+                    p.add_(torch.randn(p.shape).to(p), alpha=1e-3)
+
+
+def fixed(name):
+    return {"weights": [1, 2]} if name == "fixed" else None
+
+
+FITS = [
+    {},
+    {"early_stopping": "auc", "lr": 0.03},
+    {"early_stopping": True, "optimizer_params": {"average_decay": 0}},
+    {"optimizer": "sgd", "optimizer_params": {"momentum": 0.9, "clip_grad_norm": 1.0}},
+    {"optimizer_params": {"lazy_embeddings": True}, "stratified_batches": True},
+    {"network_params": {"dropout": 0.5}, "encoding_params": {"category_dropout": 0.3}},
+    {"target_encoding": True, "numeric_encoding": "quantile", "embedding_dim": "auto"},
+    {"network": Own, "network_params": None, "optimizer": NoisySGD},
+    {"precision": "bfloat16", "negative_sampling_rate": 0.5},
+    *({"network": name, "network_params": None} for name in NETWORKS),
+    *(
+        {"weighting": name, "weighting_params": fixed(name)}
+        for name in WEIGHTINGS
+        if name != "torchjd"
+    ),
+]
+
+
+@pytest.mark.parametrize("params", FITS, ids=str)
+def test_a_resumed_fit_equals_an_unbroken_one(params, tmp_path):
+    params = {"max_epochs": 4, **params}
+    interrupt(tmp_path, 2, **params)
+    expected = small(**params).fit(X, Y)
+    assert_same_fit(resume(tmp_path, **params), expected)
+
+
+def test_an_object_of_torchjd(tmp_path):
+    make = pytest.importorskip("torchjd.aggregation").UPGrad
+    params = {"weighting": make(), "max_epochs": 3}
+    interrupt(tmp_path, 1, **params)
+    params["weighting"] = make()
+    assert_same_fit(resume(tmp_path, **params), small(**params).fit(X, Y))
+
+
+STOPPING = {"early_stopping": True, "lr": 0.1, "n_iter_no_change": 2, "max_epochs": 20}
+
+
+def test_early_stopping_at_every_epoch(tmp_path):
+    expected = small(**STOPPING).fit(X, Y)
+    n_epochs = expected.n_iter_
+    assert expected.best_epoch_ == n_epochs - 2 < 18
+    for n_complete in range(n_epochs):
+        folder = tmp_path / str(n_complete)
+        interrupt(folder, n_complete, "in_validation", **STOPPING)
+        assert len(names(folder)) == min(n_complete, 2)
+        assert_same_fit(resume(folder, **STOPPING), expected)
+
+
+def test_checkpoints_change_nothing(tmp_path):
+    plain = small(max_epochs=3).fit(X, Y)
+    assert_same_fit(small(max_epochs=3, checkpoint_dir=tmp_path).fit(X, Y), plain)
+    assert names(tmp_path) == [
+        "checkpoint-00000002.safetensors",
+        "checkpoint-00000003.safetensors",
+    ]
+
+
+@pytest.mark.parametrize("event", ["on_batch_end", "on_epoch_end"])
+def test_ctrl_c_leaves_the_last_complete_epoch(tmp_path, event):
+    interrupt(tmp_path, 2, event, KeyboardInterrupt, max_epochs=4)
+    assert names(tmp_path)[-1] == "checkpoint-00000002.safetensors"
+    assert_same_fit(resume(tmp_path, max_epochs=4), small(max_epochs=4).fit(X, Y))
+
+
+def test_several_interruptions(tmp_path):
+    interrupt(tmp_path, 1, max_epochs=6)
+    for n_epochs in (3, 4):
+        interrupt(tmp_path, n_epochs, max_epochs=6, warm_start=True)
+    assert_same_fit(resume(tmp_path, max_epochs=6), small(max_epochs=6).fit(X, Y))
+
+
+@pytest.mark.parametrize("early_stopping", [False, True])
+def test_a_finished_fit_is_returned_as_it_is(tmp_path, early_stopping):
+    params = {**STOPPING, "early_stopping": early_stopping, "max_epochs": 6}
+    first = small(checkpoint_dir=tmp_path, **params).fit(X, Y)
+    before = {path.name: path.read_bytes() for path in tmp_path.iterdir()}
+    assert_same_fit(resume(tmp_path, **params), first)
+    # Fewer epochs than the checkpoint has end training, too.
+    assert_same_fit(resume(tmp_path, **{**params, "max_epochs": 2}), first)
+    assert {path.name: path.read_bytes() for path in tmp_path.iterdir()} == before
+
+
+def test_a_finished_fit_is_trained_on_if_max_epochs_has_grown(tmp_path):
+    small(max_epochs=2, checkpoint_dir=tmp_path).fit(X, Y)
+    assert_same_fit(resume(tmp_path, max_epochs=5), small(max_epochs=5).fit(X, Y))
+    # But not one that early stopping has ended.
+    stopped = small(**STOPPING, checkpoint_dir=tmp_path).fit(X, Y)
+    assert_same_fit(resume(tmp_path, **{**STOPPING, "max_epochs": 30}), stopped)
+
+
+def test_an_empty_folder_starts_anew(tmp_path):
+    expected = small().fit(X, Y)
+    assert_same_fit(resume(tmp_path / "new" / "folder"), expected)
+    interrupt(tmp_path, 0)
+    assert_same_fit(resume(tmp_path), expected)
+
+
+def test_without_warm_start_a_fit_starts_anew_and_replaces_the_checkpoints(tmp_path):
+    (tmp_path / "notes.txt").write_text("of the user")
+    (tmp_path / ".checkpoint-00000001.safetensors.0.tmp").write_bytes(b"half")
+    small(max_epochs=5, checkpoint_dir=tmp_path).fit(X, Y)
+    # It may have other parameters and data.
+    interrupt(tmp_path, 1, lr=0.01, x=X[:200], y=Y[:200])
+    assert names(tmp_path) == ["checkpoint-00000001.safetensors", "notes.txt"]
+
+
+@pytest.mark.parametrize("kind", ["None", "instance"])
+def test_random_states_without_a_seed_continue(tmp_path, kind):
+    def state():
+        return None if kind == "None" else np.random.RandomState(3)
+
+    params = {"early_stopping": True, "max_epochs": 5}
+    # By scikit-learn's convention, None draws from the generator of numpy.
+    np.random.seed(3)  # noqa: NPY002
+    interrupt(tmp_path, 2, random_state=state(), **params)
+    resumed = resume(tmp_path, random_state=state(), **params)
+    expected = small(random_state=np.random.RandomState(3), **params).fit(X, Y)
+    assert_array_equal(history(resumed), history(expected))
+    assert_array_equal(resumed.predict_proba(X), expected.predict_proba(X))
+
+
+def test_all_arguments_of_fit(tmp_path):
+    x = X.assign(
+        last=[list("abc"[: i % 4]) for i in range(len(X))],
+        share=np.where(np.arange(len(X)) % 3 == 0, np.nan, 0.5),
+    )
+    y = Y.astype(float)
+    y.iloc[::9, 1] = np.nan
+    params = {"missing_labels": "ignore", "loss": "jrc", "max_epochs": 4}
+    kwargs = {
+        "sample_weight": np.linspace(0, 2, len(X)),
+        "groups": np.arange(len(X)) // 5,
+        "eval_set": (x[:99], y[:99]),
+    }
+    expected = small(**params).fit(x, y, **kwargs)
+    model = small(checkpoint_dir=tmp_path, **params)
+    model.set_params(max_epochs=2).fit(x, y, **kwargs)
+    model = small(checkpoint_dir=tmp_path, warm_start=True, **params)
+    model.fit(x, y, **kwargs)
+    assert_array_equal(history(model), history(expected))
+    assert_array_equal(model.predict_proba(x), expected.predict_proba(x))
+
+
+@pytest.mark.filterwarnings("ignore:Rows with new category values")
+def test_a_second_fit_that_was_interrupted(tmp_path):
+    """It continued from a fit in memory, which the new process does not have."""
+    first = small(checkpoint_dir=tmp_path, warm_start=True).fit(X[:250], Y[:250])
+    expected = copy.deepcopy(first).set_params(checkpoint_dir=None, max_epochs=4)
+    expected.fit(X, Y)
+    first.set_params(max_epochs=4)
+    for n_epochs in (2, 4):
+        first.set_params(callbacks=[InterruptsAfter(n_epochs)])
+        with pytest.raises(Interrupted):
+            first.fit(X, Y)
+        # Until the second fit has a checkpoint, that of the first one stays.
+        assert names(tmp_path)[-1] == f"checkpoint-{n_epochs:08}.safetensors"
+    assert_same_fit(resume(tmp_path, max_epochs=4), expected)
+
+
+def test_keep_on_interrupt_keeps_the_epochs_before_the_crash(tmp_path):
+    interrupt(tmp_path, 2, max_epochs=5)
+    stop = InterruptsAfter(2, "on_batch_end", KeyboardInterrupt)
+    with pytest.warns(UserWarning, match="the 2 complete epochs are kept"):
+        model = resume(tmp_path, max_epochs=5, callbacks=[KeepOnInterrupt(), stop])
+    expected = small(max_epochs=2).fit(X, Y)
+    assert_array_equal(history(model), history(expected))
+    assert_array_equal(model.predict_proba(X), expected.predict_proba(X))
+
+
+class Counts(Callback):
+    """Counts epochs; its state is in the checkpoints."""
+
+    n_epochs = 0
+
+    def on_epoch_end(self, net, **kwargs):
+        self.n_epochs += 1
+
+    def state_dict(self):
+        return {"n_epochs": self.n_epochs}
+
+    def load_state_dict(self, state):
+        self.n_epochs = state["n_epochs"]
+
+
+def test_callbacks_with_a_state(tmp_path):
+    interrupt(tmp_path, 2, max_epochs=4, callbacks=[Counts()])
+    counts = Counts()
+    resume(tmp_path, max_epochs=4, callbacks=[counts])
+    assert counts.n_epochs == 4
+
+
+@pytest.mark.parametrize(
+    "make",
+    [
+        lambda: LRScheduler("StepLR", step_size=2, gamma=0.5),
+        lambda: LRScheduler(OneCycleLR, max_lr=0.1, total_steps=20, step_every="batch"),
+        lambda: LRScheduler("ReduceLROnPlateau", patience=0, threshold=0.5),
+    ],
+    ids=["epochs", "batches", "plateau"],
+)
+def test_schedules_of_the_learning_rate_continue(tmp_path, make):
+    interrupt(tmp_path, 3, callbacks=[make()], max_epochs=5)
+    model = resume(tmp_path, callbacks=[make()], max_epochs=5)
+    expected = small(callbacks=[make()], max_epochs=5).fit(X, Y)
+    assert_same_fit(model, expected)
+
+
+def test_a_warning_names_callbacks_that_start_anew(tmp_path):
+    interrupt(tmp_path, 2, max_epochs=4)
+    scoring = EpochScoring(ctr_auc_scorer, lower_is_better=False)
+    with pytest.warns(UserWarning, match="callbacks holds EpochScoring, whose state"):
+        resume(tmp_path, max_epochs=4, callbacks=[("ctr", scoring)])
+
+
+def test_partial_fit_writes_no_checkpoint(tmp_path):
+    small(checkpoint_dir=tmp_path).partial_fit(X, Y).partial_fit(X, Y)
+    assert names(tmp_path) == []
+
+
+def test_a_path_as_text(tmp_path):
+    folder = os.fspath(tmp_path / "ü")
+    model = small(checkpoint_dir=folder).fit(X, Y)
+    assert model.get_params()["checkpoint_dir"] is folder
+    assert_array_equal(resume(folder).predict_proba(X), model.predict_proba(X))
+
+
+def test_polars_and_pandas_are_the_same_data(tmp_path):
+    polars = pytest.importorskip("polars")
+    interrupt(tmp_path, 1, max_epochs=3)
+    x, y = (polars.from_pandas(pd.DataFrame(each)) for each in (X, Y))
+    model = resume(tmp_path, x=x, y=y, max_epochs=3)
+    assert_array_equal(
+        model.predict_proba(x), small(max_epochs=3).fit(X, Y).predict_proba(X)
+    )

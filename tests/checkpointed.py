@@ -1,0 +1,57 @@
+"""Fits that are interrupted after a number of epochs, and resumed."""
+
+import pytest
+from refusals import X, Y, small
+from skorch.callbacks import Callback
+
+
+class Interrupted(Exception):
+    pass
+
+
+class InterruptsAfter(Callback):
+    """Raises within the epoch after a number of complete ones."""
+
+    def __init__(self, n_epochs, event="on_batch_end", error=Interrupted):
+        self.n_epochs, self.event, self.error = n_epochs, event, error
+
+    def _at(self, event, net):
+        if event == self.event and len(net.history) == self.n_epochs + 1:
+            raise self.error
+
+    def on_batch_end(self, net, training, **kwargs):
+        self._at("on_batch_end" if training else "in_validation", net)
+
+    def on_epoch_end(self, net, **kwargs):
+        self._at("on_epoch_end", net)
+
+
+def interrupt(folder, n_epochs, *args, x=X, y=Y, callbacks=(), **params):
+    """Train with checkpoints until the epoch after some complete ones."""
+    stop = InterruptsAfter(n_epochs, *args)
+    model = small(checkpoint_dir=folder, callbacks=[*callbacks, stop], **params)
+    with pytest.raises(stop.error):
+        model.fit(x, y)
+    return model
+
+
+def resume(folder, x=X, y=Y, **params):
+    """Fit a new estimator, which resumes from a checkpoint of the folder."""
+    return small(checkpoint_dir=folder, warm_start=True, **params).fit(x, y)
+
+
+def names(folder):
+    """Return the names of all files of a folder."""
+    return sorted(path.name for path in folder.iterdir())
+
+
+def weights(model):
+    return model.net_.module_.state_dict()
+
+
+def history(model):
+    """Return the history without times."""
+    return [
+        {key: value for key, value in row.items() if key != "dur"}
+        for row in model.history_
+    ]
