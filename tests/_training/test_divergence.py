@@ -17,7 +17,7 @@ from sk_pwiser._training._settings import Settings
     ("params", "message"),
     [
         (
-            {"lr": 3.0},
+            {"lr": 10.0},
             r"in epoch \d: the .*loss.* is .*, where training starts from .* lr; it",
         ),
         # With one batch and one epoch, the only loss is that before the only step.
