@@ -2,6 +2,7 @@
 
     python benchmarks/default_differences.py pwiser_weight
     python benchmarks/default_differences.py numeric_encoding --data flights --seeds 3
+    python benchmarks/default_differences.py early_stopping --rows 500 1000 2000
 
 The first setting of a comparison is the reference. Each other setting is fitted on the
 same rows with the same seeds. A line shows the mean difference in thousandths of AUC
@@ -90,6 +91,10 @@ COMPARISONS = {
             "optimizer_params": {"embedding_weight_decay": 1e-3},
         },
     },
+    "early_stopping": {
+        "50 epochs": {"early_stopping": False, "loss": "bce"},
+        "early stopping": {"early_stopping": True, "loss": "bce"},
+    },
     "average_decay": {
         "0": {"optimizer_params": {"average_decay": 0}, "loss": "bce"},
         "0.9": {"optimizer_params": {"average_decay": 0.9}, "loss": "bce"},
@@ -166,7 +171,15 @@ def print_differences(label, differences):
     print(f"{label:<{LABEL_WIDTH}}{cells}")
 
 
-def run(name, settings, choices, n_seeds, path):
+def some_rows(tables, n, seed):
+    """Return tables with some of the training rows, in their order."""
+    if n is None or n >= len(tables.X):
+        return tables
+    rows = np.sort(np.random.default_rng(seed).permutation(len(tables.X))[:n])
+    return tables._replace(X=tables.X.iloc[rows], Y=tables.Y.iloc[rows])
+
+
+def run(name, settings, choices, n_seeds, path, n_rows=None):
     """Print the differences on one data set."""
     compares_groups = any(s.get("loss") is WithinGroups for s in settings.values())
     if compares_groups and name not in KUAIRAND:
@@ -179,6 +192,7 @@ def run(name, settings, choices, n_seeds, path):
     started = time.perf_counter()
     for seed in range(n_seeds):
         tables = load_tables(name, path, "validation", seed=seed)
+        tables = some_rows(tables, n_rows, seed)
         for label, params in settings.items():
             in_groups = params.get("loss") is WithinGroups
             groups = tables.X["user_id"] if in_groups else None
@@ -211,6 +225,13 @@ def main():
     parser.add_argument("comparison", choices=COMPARISONS)
     parser.add_argument("--data", nargs="+", choices=DATA, default=DATA)
     parser.add_argument("--seeds", type=int, default=5, help="at least 2 (default 5)")
+    parser.add_argument(
+        "--rows",
+        type=int,
+        nargs="+",
+        default=[None],
+        help="numbers of training rows, drawn at random per seed (default: all)",
+    )
     arguments = parser.parse_args()
     path = os.environ.get("SK_PWISER_DATA")
     if not path:
@@ -223,8 +244,10 @@ def main():
     )
     print("differences in thousandths to the first line (standard error)")
     for name in arguments.data:
+        settings = COMPARISONS[arguments.comparison]
         choices = CHOICES.get(arguments.comparison, {})
-        run(name, COMPARISONS[arguments.comparison], choices, arguments.seeds, path)
+        for n_rows in arguments.rows:
+            run(name, settings, choices, arguments.seeds, path, n_rows)
 
 
 if __name__ == "__main__":

@@ -26,7 +26,7 @@ print(Y.mean())
 # -------
 #
 # The split is stratified by the depth of the funnel, so that both parts have equal
-# shares of clicks and conversions. Above 10,000 rows, `fit` splits off validation rows
+# shares of clicks and conversions. Above 1,000 rows, `fit` splits off validation rows
 # and stops if the validation loss has not improved for three epochs.
 
 from sklearn.model_selection import train_test_split

@@ -190,7 +190,7 @@ class MultiTaskCTRCVRClassifier(
         Whether to hold out `validation_fraction` of the rows, stratified by funnel
         depth, and to stop if the validation loss (True, "loss") or the mean validation
         AUC ("auc") has not improved for `n_iter_no_change` epochs. "auto" is True above
-        10,000 rows, or with an `eval_set`. The weights of the best epoch are restored.
+        1,000 rows, or with an `eval_set`. The weights of the best epoch are restored.
     validation_fraction : float, default=0.1
         Share of the rows held out for early stopping; not used if `fit` receives an
         `eval_set`.

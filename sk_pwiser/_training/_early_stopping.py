@@ -9,7 +9,7 @@ from skorch.utils import noop
 
 # As in HistGradientBoostingClassifier: with fewer rows, holding some out costs more
 # than early stopping gains.
-MIN_ROWS = 10_000
+MIN_ROWS = 1_000
 
 
 def monitored_column(
