@@ -97,7 +97,9 @@ def test_columns_are_found_by_name():
             encoder.transform(frame[["f", "c", "n"]]), expected, strict=True
         ):
             assert_array_equal(found, array)
-    with pytest.warns(UserWarning, match="1 column\(s\) .* ignored: 'extra'") as caught:
+    with pytest.warns(
+        UserWarning, match=r"1 column\(s\) .* ignored: 'extra'"
+    ) as caught:
         found = encoder.transform(MIXED.assign(extra=1)[["extra", "f", "c", "n"]])
     assert len(caught) == 1
     assert_array_equal(found[1], expected[1])
