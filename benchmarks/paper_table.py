@@ -1,6 +1,7 @@
 """BCE and PWiseR with every network, on real and generated impressions.
 
     python benchmarks/paper_table.py                    # prints the table
+    python benchmarks/paper_table.py --data engage      # prints a part of it
     python benchmarks/paper_table.py --run --jobs 2     # runs what is missing
     python benchmarks/paper_table.py --run --data rare --networks mmoe --seeds 2
 
@@ -203,7 +204,9 @@ def main():
         run_all(arguments)
     if not arguments.output.exists():
         raise SystemExit(f"{arguments.output} does not exist yet: add --run")
-    for line in format_table(read(arguments.output), BLOCKS):
+    rows = read(arguments.output)
+    rows = rows[rows["data"].isin(arguments.data)]
+    for line in format_table(rows, arguments.blocks):
         print(line)
 
 
