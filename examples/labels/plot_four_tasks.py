@@ -101,6 +101,6 @@ right.set_title("conditional")
 plt.show()
 
 # %%
-# In entire task space, a purchase is predicted to be more probable than its cart in 4 %
+# In entire task space, a purchase is predicted to be more probable than its cart in 3 %
 # of the rows; in conditional task space no probability rises, and the points of the
 # four tasks lie near the diagonal.

@@ -74,5 +74,5 @@ plt.show()
 # `python -m sk_pwiser --data FILE --targets click conversion` makes the same comparison
 # without a program.
 #
-# Every interval of the weight 0.3 contains 0, and a weight of 3 costs click AUC: with
-# 159 conversions, five folds cannot show whether PWiseR helps on this table.
+# Every interval of the picture contains 0: with 159 conversions, five folds cannot show
+# whether PWiseR helps on this table.

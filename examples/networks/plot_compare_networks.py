@@ -29,7 +29,11 @@ for seed in range(3):
     train = slice(8_000 * seed, 8_000 * (seed + 1))
     for network in networks:
         model = MultiTaskCTRCVRClassifier(
-            network=network, loss="bce", max_epochs=4, random_state=seed
+            network=network,
+            loss="bce",
+            max_epochs=4,
+            early_stopping=False,
+            random_state=seed,
         )
         model.fit(X[train], Y[train])
         rows.append(
