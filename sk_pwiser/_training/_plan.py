@@ -110,16 +110,7 @@ def validate(
             )
     if any(part and part.has_task_weights for part in (rows, eval_rows)):
         check_task_weights(components.loss if components else _loss_of(earlier))
-    monitor = None
-    if not single_pass:
-        monitor = monitored_column(
-            settings.early_stopping,
-            len(rows.targets.values),
-            task_names,
-            has_eval_set=eval_rows is not None,
-        )
-    if monitor is None and eval_rows is None:
-        check_monitors(settings.callbacks)
+    monitor = _monitor(settings, rows, eval_rows, single_pass)
     rows.targets.warn_about_labels(
         constant_tasks=not single_pass,
         selection=settings.shared_param("task_space") == "entire",
@@ -139,6 +130,23 @@ def validate(
         check_folder(settings.checkpoint_dir) if writes else None,
         saved,
     )
+
+
+def _monitor(
+    settings: Settings, rows: Rows, eval_rows: Rows | None, single_pass: bool
+) -> str | None:
+    """Return the column that early stopping monitors; check those of callbacks."""
+    monitor = None
+    if not single_pass:
+        monitor = monitored_column(
+            settings.early_stopping,
+            len(rows.targets.values),
+            rows.targets.task_names,
+            has_eval_set=eval_rows is not None,
+        )
+    if monitor is None and eval_rows is None:
+        check_monitors(settings.callbacks)
+    return monitor
 
 
 def _find_saved(settings: Settings) -> Checkpoint | None:

@@ -318,8 +318,6 @@ class FunnelCalibrator(ClassifierMixin, MetaEstimatorMixin, BaseEstimator):
             Mean of the tasks' AUC; NaN, with a warning, if a task has only one class.
         """
         check_is_fitted(self)
-        if self.classes_.ndim == 1:
-            y = read_labels(y, self.classes_)[0][:, 0].astype(int)
         return mean_auc_scorer(self, X, y, sample_weight=sample_weight)
 
     @property

@@ -38,7 +38,8 @@ def small(**params):
 
 @pytest.fixture(scope="module")
 def fitted(impressions):
-    return small(max_epochs=10).fit(impressions.data, impressions.target)
+    model = small(max_epochs=10, early_stopping=False)
+    return model.fit(impressions.data, impressions.target)
 
 
 @pytest.mark.parametrize("loss", ["bce", "pwiser"])

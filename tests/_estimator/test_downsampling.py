@@ -26,6 +26,7 @@ def fit(log, task_space="entire", sample_weight=None, **params):
         loss="bce",
         network_params={"task_space": task_space, **units},
         max_epochs=8,
+        early_stopping=False,
         random_state=0,
         **params,
     )

@@ -238,7 +238,8 @@ def rate(model, data, labels):
 
 
 def bce(**network_params):
-    return ignoring(loss="bce", network_params=network_params, max_epochs=15)
+    params = {"max_epochs": 15, "early_stopping": False}
+    return ignoring(loss="bce", network_params=network_params, **params)
 
 
 @pytest.mark.parametrize("network", ["shared_bottom", "esmm"])

@@ -17,7 +17,7 @@ THREE = DATA.target.assign(repeat=DATA.target["conversion"] * REPEATS)
 
 
 def fit(labels, **params):
-    params = {"max_epochs": 6, "random_state": 0, **params}
+    params = {"max_epochs": 6, "early_stopping": False, "random_state": 0, **params}
     return MultiTaskCTRCVRClassifier(**params).fit(DATA.data, labels)
 
 
