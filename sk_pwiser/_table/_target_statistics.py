@@ -13,6 +13,9 @@ STRENGTHS = 1.0, 1e5
 # The rates of a task must vary between values by more than chance explains, in standard
 # errors of the estimated variance.
 MIN_Z = 2.0
+# The largest distance of the frequency of unseen values from the mean, in units of the
+# scale.
+UNSEEN_DISTANCE = 3.0
 
 
 class TargetStatistics:
@@ -183,8 +186,11 @@ class TargetStatistics:
         return (self._rates(counts - block, strengths) for block in blocks)
 
     def _keep(self, counts, strengths, mean, scale):
-        """Keep the statistics of a further column."""
+        """Keep the statistics of a further column; the scale is adjusted in place."""
         scale[(scale < 1e-9) | ~np.append(np.isfinite(strengths), True)] = np.inf
+        # Where all values are about equally frequent, the frequency of an unseen one,
+        # 0, would be far outside what the network has seen.
+        scale[-1] = max(scale[-1], mean[-1] / UNSEEN_DISTANCE)
         self.counts_.append(counts)
         self.strengths_.append(strengths)
         self.means_.append(mean)

@@ -121,6 +121,19 @@ def test_missing_and_unseen_values_have_the_inputs_of_no_rows():
     assert_array_equal(missing, unseen)
 
 
+def test_unseen_values_are_not_far_from_equally_frequent_ones():
+    codes, y, _ = rows(n=3_000)
+    is_value = codes[:, 0] >= FIRST_VALUE
+    codes, y = codes[is_value], y[is_value]
+    counts = np.bincount(codes[:, 0])[FIRST_VALUE:]
+    assert counts.std() / counts.mean() < 0.1
+    statistics, inputs = fit(codes, y, assign_blocks(len(y), 5))
+    unseen = statistics.transform(np.zeros((1, 1), dtype=int))
+    # By all rows; those of training are encoded by the other blocks.
+    assert_allclose(unseen[0, -1], -3, rtol=0.05)
+    assert np.abs(inputs[:, -1]).max() < 0.5
+
+
 def test_an_update_adds_rows():
     codes, y, block = rows()
     statistics, _ = fit(codes[:400], y[:400], block[:400])
