@@ -77,6 +77,7 @@ def main():
     per_part = int(arguments.calls) // N_PARTS
     seconds = {"Scorer": [], "predict_proba": []}
     memory = []
+    print(f"Resident memory\n{'':<20}{'MiB':>12}{'growth %':>12}")
     for part in range(N_PARTS):
         # Lists of times would grow: only those of the last part are kept.
         seconds = {kind: [] for kind in seconds}
@@ -84,20 +85,20 @@ def main():
             kind = "Scorer" if number % arguments.mixed else "predict_proba"
             seconds[kind].append(call(kind, scorer, model, rows, X, rng))
         memory.append(resident_bytes())
-        print(
-            f"{(part + 1) * per_part:>9,} calls: {memory[-1] / MIB:,.1f} MiB, "
-            f"{100 * (memory[-1] / memory[0] - 1):+.2f} %",
-            flush=True,
-        )
+        label = f"{(part + 1) * per_part:,} calls"
+        growth = 100 * (memory[-1] / memory[0] - 1)
+        print(f"{label:<20}{memory[-1] / MIB:>12,.1f}{growth:>+12.2f}", flush=True)
+    heads = "".join(f"{head:>12}" for head in ("p50 ms", "p99 ms", "calls"))
+    print(f"\nLatency of the last tenth\n{'':<20}{heads}")
     for kind, values in seconds.items():
         if not values:
             continue
         p50, p99 = 1000 * np.quantile(values, [0.5, 0.99])
-        print(f"{kind}: p50 {p50:.2f} ms, p99 {p99:.2f} ms, of {len(values):,} calls")
+        print(f"{kind:<20}{p50:>12.2f}{p99:>12.2f}{len(values):>12,}")
     growth = max(memory[1:]) / memory[0] - 1
     target = at_most(0.02)
     verdict = "met" if target.is_met(growth) else "missed"
-    print(f"largest growth {100 * growth:.2f} %, {target}: {verdict}")
+    print(f"\nlargest growth {100 * growth:.2f} %, {target}: {verdict}")
 
 
 if __name__ == "__main__":

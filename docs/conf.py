@@ -76,6 +76,18 @@ if os.environ.get("SK_PWISER_DOCS_INTERSPHINX"):
 
 # Gallery: the build runs every examples/**/plot_*.py and fails if one of them fails.
 
+GALLERY_SECTIONS = (
+    "quickstart",
+    "losses",
+    "networks",
+    "model_selection",
+    "calibration",
+    "inspection",
+    "labels",
+    "inputs",
+    "training",
+    "serving",
+)
 sphinx_gallery_conf = {
     "examples_dirs": "../examples",
     "gallery_dirs": "auto_examples",
@@ -85,7 +97,11 @@ sphinx_gallery_conf = {
     "ignore_pattern": r"__init__\.py"
     + ("" if importlib.util.find_spec("shap") else r"|plot_shap_"),
     "reference_url": {"sk_pwiser": None},
-    "subsection_order": ["../examples/quickstart", "*"],
+    "subsection_order": [
+        *(f"../examples/{name}" for name in GALLERY_SECTIONS),
+        "*",
+    ],
+    "thumbnail_size": (560, 392),
     "within_subsection_order": "FileNameSortKey",
     "min_reported_time": 60,
     "plot_gallery": True,
