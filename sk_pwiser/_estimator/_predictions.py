@@ -22,7 +22,8 @@ class Predictions:
 
     def _predict_logits(self, X):
         """Return the logits of a table, float32 Tensor of shape (n, n_tasks)."""
-        check_is_fitted(self)
+        if not hasattr(self, "_result"):
+            check_is_fitted(self)
         # Read once: a fit in another thread may set another result meanwhile.
         result = self._result
         is_on_cpu = torch.device(result.net.device).type == "cpu"

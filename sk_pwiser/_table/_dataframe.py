@@ -105,6 +105,8 @@ def to_float(column):
         If the column is not numeric.
     """
     dtype = column.dtype
+    if isinstance(dtype, np.dtype) and dtype.kind in "fiub":
+        return np.asarray(column, dtype=np.float64)
     if has_date_dtype(column):
         raise TypeError(
             f"its dtype is {dtype}, which is not numeric. {ADVICE_FOR_DATES}"
@@ -118,8 +120,6 @@ def to_float(column):
         raise TypeError(f"its dtype is {dtype}, which is not numeric")
     if dtype.kind == "O":
         check_numbers(column)
-    if isinstance(dtype, np.dtype) and dtype.kind != "O":
-        return np.asarray(column, dtype=np.float64)
     if isinstance(column, np.ndarray):
         numbers = (np.nan if is_missing(value) else value for value in column)
         return np.fromiter(numbers, dtype=np.float64, count=len(column))

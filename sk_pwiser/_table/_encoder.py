@@ -19,7 +19,12 @@ from sk_pwiser._table._dataframe import (
     row_chunks,
     slice_rows,
 )
-from sk_pwiser._table._layout import align_columns, has_columns, warn_about_unseen
+from sk_pwiser._table._layout import (
+    align_columns,
+    has_columns,
+    has_form,
+    warn_about_unseen,
+)
 from sk_pwiser._table._lists import ListColumn, check_lists, combine_bags
 from sk_pwiser._table._numeric import NUMERIC_ENCODINGS, NumericColumn
 from sk_pwiser._table._sparse import SparseColumns, as_csr
@@ -322,7 +327,7 @@ class TableEncoder(BaseEstimator):
                     ensure_all_finite=False,
                 )
             )
-        else:
+        elif reset or not has_form(X, self):
             # Lists may mix numbers and text, all of which numpy would convert to text.
             dtype = None if hasattr(X, "dtype") else object
             X = validate_data(

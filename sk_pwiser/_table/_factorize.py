@@ -4,7 +4,7 @@ import numpy as np
 
 from sk_pwiser._table._dataframe import is_missing, is_polars, row_chunks
 
-# Up to this number of rows, a dict is faster than expressions of polars.
+# Up to this number of rows, a dict is faster than sorting or expressions of polars.
 FEW_ROWS = 64
 
 
@@ -110,6 +110,8 @@ def _factorize_polars(column):
 def _factorize_array(column):
     if column.dtype.kind not in "biufU":
         return _factorize_objects(column)
+    if len(column) <= FEW_ROWS:
+        return _factorize_objects(column.tolist())
     values, indices = np.unique(column, return_inverse=True)
     indices = _compact(indices, len(values))
     if column.dtype.kind == "f" and len(values) and np.isnan(values[-1]):

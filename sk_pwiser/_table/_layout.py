@@ -49,6 +49,21 @@ def has_columns(X, names):
     return names is not None and list(X.columns) == names.tolist()
 
 
+def has_form(X, encoder):
+    """Return whether an array of numbers has the number of columns of fit.
+
+    Such an array needs no further validation, which takes longer than to encode a row.
+    """
+    return (
+        type(X) is np.ndarray
+        and X.dtype.kind in "fiu"
+        and X.ndim == 2
+        and len(X) > 0
+        and X.shape[1] == encoder.n_features_in_
+        and not hasattr(encoder, "feature_names_in_")
+    )
+
+
 def warn_about_unseen(columns):
     """Warn once about columns almost all of whose values were not seen in fit.
 

@@ -237,7 +237,8 @@ class PiecewiseLinearColumn(NumericColumn):
         return np.interp(values, *self._nodes())
 
     def _nodes(self):
-        return self.edges_, np.linspace(0.0, self.n_bins_, len(self.edges_))
+        n_edges = len(self.edges_)
+        return self.edges_, np.arange(n_edges) * (self.n_bins_ / (n_edges - 1))
 
 
 NUMERIC_ENCODINGS = {
