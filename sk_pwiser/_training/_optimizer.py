@@ -161,7 +161,8 @@ def _check_loop_params(params: Mapping[str, Any]) -> None:
     if decay is not None:
         check_number("embedding_weight_decay", decay, at_least=0)
     lazy = params["lazy_embeddings"]
-    if not isinstance(lazy, bool) and lazy != "auto":
+    # Missing values of pandas compare as neither equal nor unequal.
+    if not isinstance(lazy, bool) and not (isinstance(lazy, str) and lazy == "auto"):
         raise ValueError(
             f"lazy_embeddings must be 'auto', True or False; got {lazy!r}."
         )
