@@ -4,7 +4,8 @@
 
 The best value of a column is bold where the heading says which direction is better. The
 spread is in small type. The command that wrote a file, and the versions it ran with,
-are folded away above its tables.
+are folded away above its tables. If a file has tables of several data sets, readers can
+choose one of them.
 """
 
 import re
@@ -12,6 +13,7 @@ from pathlib import Path
 
 from docutils import nodes
 from docutils.parsers.rst import Directive
+from results_filter import control, data_sets, marked
 from results_parser import Lines, parse
 
 SPREAD = re.compile(r"^(\S+)( \([^()]*\)| \+- \S+)$")
@@ -35,22 +37,30 @@ class ResultsTable(Directive):
 def setup(app):
     """Register the directive."""
     app.add_directive("results-table", ResultsTable)
+    app.add_js_file("results_filter.js", loading_method="defer")
     return {"parallel_read_safe": True, "parallel_write_safe": True}
 
 
 def render(text):
     """Return the nodes of a file."""
-    found = []
-    for part in parse(text):
-        if not isinstance(part, Lines):
-            found += [table_node(part), *paragraphs(part.notes)]
-        elif part.kind == "source":
-            found += folded(part.lines)
-        elif part.kind == "note":
-            found += paragraphs([" ".join(part.lines)])
-        else:
-            found.append(literal(part.lines, "none"))
+    parts = parse(text)
+    sets = data_sets(parts)
+    names = list(dict.fromkeys(name for each in sets for name in each))
+    found = [control(names)] if names else []
+    for part, of_part in zip(parts, sets, strict=True):
+        found += marked(part_nodes(part), of_part)
     return [nodes.container("", *found, classes=["results"])]
+
+
+def part_nodes(part):
+    """Return the nodes of a part of a file."""
+    if not isinstance(part, Lines):
+        return [table_node(part), *paragraphs(part.notes)]
+    if part.kind == "source":
+        return folded(part.lines)
+    if part.kind == "note":
+        return paragraphs([" ".join(part.lines)])
+    return [literal(part.lines, "none")]
 
 
 def paragraphs(lines):
