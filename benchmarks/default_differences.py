@@ -45,16 +45,17 @@ COMPARISONS = {
         "pwiser 1": {"pwiser_weight": 1.0},
         "paper's form 0.3": {"pwiser_weight": 0.3, "loss_params": PAPER},
     },
+    # At a weight at which the term acts more than at the default of 0.1.
     "pwiser_forms": {
         "bce": {"loss": "bce"},
-        "pwiser": {},
-        "all depths": {"loss_params": {"pairs": "funnel"}},
-        "hard pairs": {"loss": HardPairs},
-        "same user": {"loss": WithinGroups},
-        "conditional": {"loss": ConditionalHead},
-        "memory": {"loss": Memory},
-        "weight halved": {"callbacks": [HalvedWeight(0.3)]},
-        "weight 1 halved": {"callbacks": [HalvedWeight(1.0)]},
+        "pwiser": {"pwiser_weight": 0.3},
+        "all depths": {"pwiser_weight": 0.3, "loss_params": {"pairs": "funnel"}},
+        "hard pairs": {"pwiser_weight": 0.3, "loss": HardPairs},
+        "same user": {"pwiser_weight": 0.3, "loss": WithinGroups},
+        "conditional": {"pwiser_weight": 0.3, "loss": ConditionalHead},
+        "memory": {"pwiser_weight": 0.3, "loss": Memory},
+        "weight halved": {"pwiser_weight": 0.3, "callbacks": [HalvedWeight(0.3)]},
+        "weight 1 halved": {"pwiser_weight": 1.0, "callbacks": [HalvedWeight(1.0)]},
     },
     "network": {
         name: {"network": name, "loss": "bce"}

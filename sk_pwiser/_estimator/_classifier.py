@@ -64,7 +64,7 @@ class MultiTaskCTRCVRClassifier(
     loss_params : dict, default=None
         Keyword arguments of the loss class, such as `surrogate`, `score`, `margins` and
         `tasks` of :class:`~sk_pwiser.losses.PWiseR`.
-    pwiser_weight : float, default=0.3
+    pwiser_weight : float, default=0.1
         Weight of the pairwise term, >= 0: how strongly the term pulls the score of a
         converted row, relative to its own cross-entropy, at any conversion rate; see
         :class:`~sk_pwiser.losses.PWiseR`. Losses without the term ignore it.
@@ -294,7 +294,7 @@ class MultiTaskCTRCVRClassifier(
         network_params=None,
         loss="pwiser",
         loss_params=None,
-        pwiser_weight=0.3,
+        pwiser_weight=0.1,
         weighting="equal",
         weighting_params=None,
         categorical_features="from_dtype",

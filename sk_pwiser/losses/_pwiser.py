@@ -45,7 +45,7 @@ class PWiseR(MultiTaskLoss):
     ----------
     task_names : sequence of str
         Names of the tasks, in the order of the columns of the logits.
-    pwiser_weight : float, default=0.3
+    pwiser_weight : float, default=0.1
         The weight lambda of the term, >= 0. Its effect does not depend on the
         conversion rate or the batch size, see Notes.
     tasks : "all", str, int or sequence of (str or int), default=(-1,)
@@ -127,7 +127,7 @@ class PWiseR(MultiTaskLoss):
         self,
         task_names: Sequence[str],
         *,
-        pwiser_weight: float = 0.3,
+        pwiser_weight: float = 0.1,
         tasks: str | int | Sequence[str | int] = (-1,),
         score: str = "logit",
         surrogate: str = "hinge",
