@@ -38,6 +38,7 @@ MODULES = [
     Module("sk_pwiser.calibration", "Calibration"),
     Module("sk_pwiser.transfer", "Transfer between markets"),
     Module("sk_pwiser.export", "Serving"),
+    Module("sk_pwiser.distributed", "Several workers"),
     Module("sk_pwiser.linear_model", "Linear models"),
     Module("sk_pwiser.datasets", "Data sets"),
     Module("sk_pwiser.inspection", "Displays"),

@@ -87,6 +87,7 @@ GALLERY_SECTIONS = (
     "inputs",
     "training",
     "serving",
+    "cluster",
 )
 sphinx_gallery_conf = {
     "examples_dirs": "../examples",

@@ -283,6 +283,7 @@ def build_net(
     monitor: str | None,
     max_epochs: int,
     average_decay: float,
+    net_class: type[MultiTaskNet] = MultiTaskNet,
 ) -> MultiTaskNet:
     """Build an initialised net around a network.
 
@@ -302,6 +303,8 @@ def build_net(
         Largest number of epochs.
     average_decay : float
         Decay of the average of the weights; 0 for no average.
+    net_class : type, default=MultiTaskNet
+        Class of the net.
     """
     criterion = MultiTaskCriterion(
         components.loss, components.weighting, network.monotonicity_weight
@@ -324,7 +327,7 @@ def build_net(
         optimizer, optimizer_kwargs, device
     ):
         kwargs.setdefault("optimizer__fused", True)
-    net = MultiTaskNet(
+    net = net_class(
         network,
         criterion,
         task_names=components.loss.task_names,

@@ -5,7 +5,7 @@ from collections.abc import Iterable
 import torch
 from torch import Tensor, nn
 
-from sk_pwiser._utils import conditional_labels
+from sk_pwiser._utils import at_least_float32, conditional_labels
 from sk_pwiser.losses import MultiTaskLoss, funnel_monotonicity_penalty
 from sk_pwiser.networks import Labels, NetworkOutput
 from sk_pwiser.weighting import TaskWeighting
@@ -77,9 +77,9 @@ class MultiTaskCriterion(nn.Module):
         if output.conditional_logits is not None:
             heads, weights = output.conditional_logits, happened_before(y, weights)
             targets = conditional_labels(y)
-        losses = self._losses(heads.float(), targets, weights, groups)
+        losses = self._losses(at_least_float32(heads), targets, weights, groups)
         for aux in output.aux_logits:
-            extra = self._losses(aux.float(), targets, weights, groups)
+            extra = self._losses(at_least_float32(aux), targets, weights, groups)
             losses = losses + output.aux_weight * extra
         self.loss.observe(y, weights)
         labels = Labels(y, sample_weight, self.loss.row_losses)
@@ -91,9 +91,9 @@ class MultiTaskCriterion(nn.Module):
                     f"extra_losses[{name!r}] must be a Tensor; got {value}."
                 )
             if value.shape == losses.shape:
-                losses = losses + value.float()
+                losses = losses + at_least_float32(value)
             elif value.dim() == 0:
-                penalties.append(value.float())
+                penalties.append(at_least_float32(value))
             else:
                 raise ValueError(
                     f"extra_losses[{name!r}] must have the shape () of a penalty or "
@@ -101,7 +101,8 @@ class MultiTaskCriterion(nn.Module):
                     f"{tuple(value.shape)}."
                 )
         if self.monotonicity_weight:
-            rises = funnel_monotonicity_penalty(output.logits.float(), sample_weight)
+            logits = at_least_float32(output.logits)
+            rises = funnel_monotonicity_penalty(logits, sample_weight)
             penalties.append(self.monotonicity_weight * rises)
         return losses, torch.stack(penalties).sum() if penalties else None
 

@@ -34,6 +34,7 @@ def encode_rows(
     pool: Executor,
     *,
     seed: int | None,
+    file_rows: int | None = None,
 ) -> EncodedData:
     """Encode all rows and store them, the validation rows apart.
 
@@ -51,13 +52,16 @@ def encode_rows(
         Its thread reads.
     seed : int or None
         Seed of the draw of validation rows; None for none.
+    file_rows : int, default=None
+        Largest number of rows per stored file; None for about 16,384.
 
     Raises
     ------
     ValueError, TypeError
         If a column cannot be encoded, or there is not enough space in the folder.
     """
-    train, valid = _make_store(folder / "train"), _make_store(folder / "valid")
+    train = _make_store(folder / "train", file_rows)
+    valid = _make_store(folder / "valid", file_rows)
     generator = None if seed is None else np.random.default_rng(seed)
     schema, summary, blocks = learnt.schema, learnt.summary, learnt.blocks
     n_tasks, counts = len(schema.targets.task_names), None
@@ -84,8 +88,7 @@ def encode_rows(
             )
             counts.add(inputs.codes, *labelled, block)
         for store, chosen in ((train, ~is_valid), (valid, is_valid)):
-            if chosen.any():
-                store.append(_arrays(impressions, np.flatnonzero(chosen), block))
+            _append(store, impressions, np.flatnonzero(chosen), block, file_rows)
         check_space(folder, [train, valid], summary.n_rows)
         progress(len(chunk.X))
     train.flush()
@@ -105,15 +108,19 @@ def encode_eval_rows(
     schema: Schema,
     folder: Path,
     pool: Executor,
+    file_rows: int | None = None,
 ) -> StreamedImpressions:
     """Encode validation rows of a dataset like rows of a prediction, and store them.
+
+    Parameters are those of `encode_rows`, with the schema that encodes the rows.
 
     Raises
     ------
     ValueError, TypeError
         If the rows are invalid, or of other tasks than the training rows.
     """
-    store, summary = _make_store(folder / "eval"), in_parts.RowSummary()
+    store = _make_store(folder / "eval", file_rows)
+    summary = in_parts.RowSummary()
     for chunk in read_chunks(settings, dataset, pool):
         if not len(chunk.X):
             continue
@@ -123,16 +130,39 @@ def encode_eval_rows(
         # There are weights only if labels are missing.
         known = None if chunk.weights is None else chunk.weights.astype(np.float32)
         impressions = inputs.impressions(chunk.targets.values, known)
-        store.append(_arrays(impressions, np.arange(len(chunk.X)), None))
+        _append(store, impressions, np.arange(len(chunk.X)), None, file_rows)
     store.flush()
     check_rows_left(dataset, summary)
     load = partial(load_rows, schema, None)
     return StreamedImpressions(store, load, dataset.shuffle_rows, pool)
 
 
-def _make_store(folder: Path) -> RowStore:
+def store_impressions(
+    impressions: Impressions, folder: Path, file_rows: int
+) -> RowStore:
+    """Store encoded rows in files of at most so many rows."""
+    store = _make_store(folder, file_rows)
+    _append(store, impressions, np.arange(len(impressions)), None, file_rows)
+    store.flush()
+    return store
+
+
+def _make_store(folder: Path, file_rows: int | None = None) -> RowStore:
     folder.mkdir()
-    return RowStore(folder)
+    return RowStore(folder) if file_rows is None else RowStore(folder, file_rows)
+
+
+def _append(
+    store: RowStore,
+    impressions: Impressions,
+    rows: np.ndarray,
+    block: np.ndarray | None,
+    file_rows: int | None,
+) -> None:
+    """Add some of the rows to a store, at most `file_rows` at a time."""
+    n_parts = 1 if file_rows is None else -(-len(rows) // file_rows)
+    for part in np.array_split(rows, n_parts) if len(rows) else []:
+        store.append(_arrays(impressions, part, block))
 
 
 def _arrays(

@@ -127,7 +127,9 @@ def make_checkpoints(plan: Plan, data: EncodedData) -> Checkpoints | None:
     return Checkpoints(plan.folder, start, plan.saved, callbacks)
 
 
-def build(plan: Plan, schema: Schema) -> MultiTaskNet:
+def build(
+    plan: Plan, schema: Schema, net_class: type[MultiTaskNet] = MultiTaskNet
+) -> MultiTaskNet:
     """Build the net, with the weights of the earlier fit if training continues."""
     if plan.components is None:
         assert plan.earlier is not None
@@ -141,6 +143,7 @@ def build(plan: Plan, schema: Schema) -> MultiTaskNet:
             monitor=plan.monitor,
             max_epochs=1 if plan.single_pass else plan.settings.max_epochs,
             average_decay=0.0 if plan.single_pass else plan.settings.average_decay,
+            net_class=net_class,
         )
     if plan.earlier is not None:
         changed = changed_parts(plan.settings, plan.earlier.settings)

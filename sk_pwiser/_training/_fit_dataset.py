@@ -2,7 +2,7 @@
 
 import tempfile
 from collections.abc import Mapping
-from concurrent.futures import ThreadPoolExecutor
+from concurrent.futures import Executor, ThreadPoolExecutor
 from copy import deepcopy
 from dataclasses import replace
 from pathlib import Path
@@ -16,6 +16,7 @@ from sk_pwiser._training._components import (
     check_task_weights,
 )
 from sk_pwiser._training._data import (
+    EncodedData,
     check_encoding_params,
     choose_task_names,
     reads_in_parts,
@@ -69,9 +70,59 @@ def fit_dataset(
         A new result.
     """
     _refuse_arrays(Y=Y, sample_weight=sample_weight, groups=groups)
+    with (
+        tempfile.TemporaryDirectory(prefix="sk_pwiser_", dir=dataset.cache_dir) as name,
+        ThreadPoolExecutor(1, thread_name_prefix="sk_pwiser-reader") as pool,
+    ):
+        plan, data = prepare_dataset(
+            Settings.of(params),
+            dataset,
+            eval_set,
+            Path(name),
+            pool,
+            earlier=earlier,
+            estimator_name=estimator_name,
+        )
+        net = build(plan, data.schema)
+        with controlled_threads(plan.device.type == "cpu"):
+            return optimise(plan, data, net)
+
+
+def prepare_dataset(
+    settings: Settings,
+    dataset: Any,
+    eval_set: Any,
+    folder: Path,
+    pool: Executor,
+    *,
+    earlier: TrainingResult | None = None,
+    file_rows: int | None = None,
+    estimator_name: str,
+) -> tuple[Plan, EncodedData]:
+    """Check parameters and rows, learn the encoding, and store encoded rows on disk.
+
+    Parameters
+    ----------
+    settings : Settings
+        The estimator's parameters.
+    dataset, eval_set, earlier, estimator_name
+        As in `fit_dataset`.
+    folder : Path
+        Folder for the rows, which is empty.
+    pool : Executor
+        Its thread reads.
+    file_rows : int, default=None
+        Largest number of rows per stored file; None for about 16,384.
+
+    Returns
+    -------
+    plan : Plan
+        What to train.
+    data : EncodedData
+        The rows.
+    """
     if not dataset.targets:
         raise ValueError("targets of the dataset is empty; fit needs labels.")
-    settings = Settings.of(params)
     check_encoding_params(settings.encoding_params)
     if settings.checkpoint_dir is not None:
         raise ValueError(
@@ -84,34 +135,30 @@ def fit_dataset(
     components = _check_components(settings, dataset, random_state)
     if reads_in_parts(eval_set):
         _check_eval_dataset(dataset, eval_set)
-    with (
-        tempfile.TemporaryDirectory(prefix="sk_pwiser_", dir=dataset.cache_dir) as name,
-        ThreadPoolExecutor(1, thread_name_prefix="sk_pwiser-reader") as pool,
-    ):
-        folder = Path(name)
-        seeds = [int(seed) for seed in random_state.randint(LARGEST_SEED, size=2)]
-        schema = None if earlier is None else earlier.schema
-        learnt = learn_schema(settings, dataset, schema, seeds[0], pool, estimator_name)
-        plan = _plan(settings, learnt, components, eval_set, earlier, random_state)
-        holds_out = plan.monitor is not None and eval_set is None
-        data = encode_rows(
-            settings,
-            dataset,
-            learnt,
-            folder,
-            pool,
-            seed=seeds[1] if holds_out else None,
+    seeds = [int(seed) for seed in random_state.randint(LARGEST_SEED, size=2)]
+    schema = None if earlier is None else earlier.schema
+    learnt = learn_schema(settings, dataset, schema, seeds[0], pool, estimator_name)
+    plan = _plan(settings, learnt, components, eval_set, earlier, random_state)
+    holds_out = plan.monitor is not None and eval_set is None
+    data = encode_rows(
+        settings,
+        dataset,
+        learnt,
+        folder,
+        pool,
+        seed=seeds[1] if holds_out else None,
+        file_rows=file_rows,
+    )
+    if plan.eval_rows is not None:
+        data = with_eval_rows(data, plan.eval_rows)
+    elif eval_set is not None:
+        valid = encode_eval_rows(
+            settings, eval_set, data.schema, folder, pool, file_rows
         )
-        if plan.eval_rows is not None:
-            data = with_eval_rows(data, plan.eval_rows)
-        elif eval_set is not None:
-            valid = encode_eval_rows(settings, eval_set, data.schema, folder, pool)
-            data = replace(data, rows=TrainingData(data.rows.train, valid))
-        for message in components.loss.cautions(data.schema.base_rates.tolist()):
-            warn_user(message)
-        net = build(plan, data.schema)
-        with controlled_threads(plan.device.type == "cpu"):
-            return optimise(plan, data, net)
+        data = replace(data, rows=TrainingData(data.rows.train, valid))
+    for message in components.loss.cautions(data.schema.base_rates.tolist()):
+        warn_user(message)
+    return plan, data
 
 
 def _refuse_arrays(**given: Any) -> None:

@@ -283,8 +283,9 @@ class MultiTaskNet(RecordingNet):
                 average.step()
             if check is not None:
                 check.observe(step["loss"])
-            total += step["loss"].detach() * len(batch[1])
-            n_rows += len(batch[1])
+            n_in_batch = self.n_rows_of(batch)
+            total += step["loss"].detach() * n_in_batch
+            n_rows += n_in_batch
             if not training:
                 logits.append(step["y_pred"])
             self.notify("on_batch_end", batch=batch, training=training, **step)
@@ -302,16 +303,23 @@ class MultiTaskNet(RecordingNet):
         if excess is not None:
             raise self._diverged(f"the {prefix} loss is {excess}")
 
+    def n_rows_of(self, batch: Batch) -> int:
+        """Return the number of rows that the loss of a batch is computed from."""
+        return len(batch[1])
+
+    def criterion_inputs(
+        self, output: NetworkOutput, batch: Batch
+    ) -> tuple[NetworkOutput, Tensor, Tensor | None, Tensor | None]:
+        """Return output, labels, weights and groups that the loss is computed from."""
+        inputs, y = batch
+        return output, y, inputs.get("sample_weight"), inputs.get("groups")
+
     def train_step_single(self, batch: Batch, **fit_params: Any) -> dict[str, Tensor]:
         """Compute the loss of a batch and its gradients."""
         self._set_training(True)
-        inputs, y = batch
-        output = self.infer(inputs, **fit_params)
+        output = self.infer(batch[0], **fit_params)
         loss = self.criterion_.backward(
-            output,
-            y,
-            inputs.get("sample_weight"),
-            inputs.get("groups"),
+            *self.criterion_inputs(output, batch),
             # An iterator: most weightings do not read the parameters.
             chain(self.module_.parameters(), self.criterion_.loss.parameters()),
         )
@@ -320,12 +328,9 @@ class MultiTaskNet(RecordingNet):
     def validation_step(self, batch: Batch, **fit_params: Any) -> dict[str, Tensor]:
         """Compute the loss of a batch, and the logits, without gradients."""
         self._set_training(False)
-        inputs, y = batch
         with torch.no_grad():
-            output = self.infer(inputs)
-            loss = self.criterion_(
-                output, y, inputs.get("sample_weight"), inputs.get("groups")
-            )
+            output = self.infer(batch[0])
+            loss = self.criterion_(*self.criterion_inputs(output, batch))
         return {"loss": loss, "y_pred": output.logits.float()}
 
     def evaluation_step(self, batch: Batch, training: bool = False) -> Tensor:

@@ -23,10 +23,15 @@ class RowStore:
     ----------
     folder : str or os.PathLike
         An existing folder, of which the store is the only user.
+    file_rows : int, default=16384
+        Number of rows from which on a file is written.
     """
 
-    def __init__(self, folder: str | os.PathLike[str]) -> None:
+    def __init__(
+        self, folder: str | os.PathLike[str], file_rows: int = FILE_ROWS
+    ) -> None:
         self.folder = Path(folder)
+        self.file_rows = file_rows
         self.sizes: list[int] = []
         self.n_bytes = 0
         self._pending: list[Arrays] = []
@@ -43,7 +48,7 @@ class RowStore:
         """Add rows: arrays by name, and offsets, indices and weights of bags."""
         self._pending.append(arrays)
         self.n_bytes += sum(array.nbytes for array in arrays.values())
-        if self._n_pending >= FILE_ROWS:
+        if self._n_pending >= self.file_rows:
             self.flush()
 
     def flush(self) -> None:

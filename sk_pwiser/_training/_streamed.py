@@ -62,23 +62,27 @@ class StreamedImpressions(Dataset[Batch]):
 
     def parts(self, shuffled: bool) -> Iterator[Impressions]:
         """Yield all rows in parts, from files in a random order if `shuffled`."""
-        n_files = len(self.store.sizes)
-        order: Sequence[int] = range(n_files)
-        if shuffled:
-            # Drawn before the thread starts, which has no generator of its own.
-            order = torch.randperm(n_files, generator=generator_on(CPU)).tolist()
-        parts = (self._read(files) for files in self._split(order))
+        parts = (self._read(files) for files in self._split(self._order(shuffled)))
         for part in in_background(parts, self.pool):
             yield part.to(self.device)
             if self.on_read is not None:
                 self.on_read(len(part))
 
+    def _order(self, shuffled: bool) -> Sequence[int]:
+        """Return the numbers of the files in the order in which they are read."""
+        n_files = len(self.store.sizes)
+        if not shuffled:
+            return range(n_files)
+        # Drawn before the thread starts, which has no generator of its own.
+        order: list[int] = torch.randperm(n_files, generator=generator_on(CPU)).tolist()
+        return order
+
     def _split(self, order: Sequence[int]) -> list[list[int]]:
         """Distribute files over parts of about equal numbers of rows."""
         sizes = np.array(self.store.sizes)[list(order)]
-        n_parts = max(1, round(len(self) / self.part_rows))
+        n_parts = max(1, round(sizes.sum() / self.part_rows))
         middles = sizes.cumsum() - sizes / 2
-        numbers = (middles * n_parts / len(self)).astype(int).tolist()
+        numbers = (middles * n_parts / sizes.sum()).astype(int).tolist()
         pairs = zip(numbers, order, strict=True)
         return [[f for _, f in g] for _, g in groupby(pairs, key=lambda pair: pair[0])]
 

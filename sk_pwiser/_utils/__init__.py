@@ -10,6 +10,7 @@ from sk_pwiser._utils._checks import (
 )
 from sk_pwiser._utils._conditional_labels import conditional_labels
 from sk_pwiser._utils._interrupts import uninterrupted
+from sk_pwiser._utils._precision import at_least_float32
 from sk_pwiser._utils._random import (
     Generators,
     active,
@@ -33,6 +34,7 @@ __all__ = [
     "Generators",
     "accept_lowercase_y",
     "active",
+    "at_least_float32",
     "build",
     "check_boolean",
     "check_choice",

@@ -5,7 +5,7 @@ from collections.abc import Sequence
 import torch
 from torch import Tensor
 
-from sk_pwiser._utils import check_number
+from sk_pwiser._utils import at_least_float32, check_number
 from sk_pwiser.losses._base import MultiTaskLoss, weights_of_task
 from sk_pwiser.losses._bce import BCE
 from sk_pwiser.losses._weighted_scores import WeightedScores, weighted_pairwise_mean
@@ -86,7 +86,7 @@ class CombinedPair(MultiTaskLoss):
         groups: Tensor | None = None,
     ) -> Tensor:
         """Compute the combined loss of each task, of shape `(n_tasks,)`."""
-        logits = logits.to(torch.promote_types(logits.dtype, torch.float32))
+        logits = at_least_float32(logits)
         y = y.to(logits.dtype)
         calibration: Tensor = self.cross_entropy(logits, y, sample_weight)
         if self.alpha == 1:

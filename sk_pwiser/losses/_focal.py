@@ -2,11 +2,10 @@
 
 from collections.abc import Sequence
 
-import torch
 from torch import Tensor
 from torch.nn.functional import logsigmoid
 
-from sk_pwiser._utils import check_number
+from sk_pwiser._utils import at_least_float32, check_number
 from sk_pwiser.losses._base import MultiTaskLoss, mean_over_rows
 
 
@@ -98,7 +97,7 @@ class Focal(MultiTaskLoss):
 
     def row_losses(self, logits: Tensor, targets: Tensor) -> Tensor:
         """Compute the focal loss per row and task; targets may be probabilities."""
-        logits = logits.to(torch.promote_types(logits.dtype, torch.float32))
+        logits = at_least_float32(logits)
         targets = targets.to(logits.dtype)
         log_p, log_not_p = logsigmoid(logits), logsigmoid(-logits)
         # The logarithm of 1 - q is at most 0, so neither the power nor its derivative

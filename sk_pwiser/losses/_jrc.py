@@ -6,7 +6,7 @@ import torch
 from torch import Tensor
 from torch.nn.functional import logsigmoid
 
-from sk_pwiser._utils import check_number
+from sk_pwiser._utils import at_least_float32, check_number
 from sk_pwiser.losses._base import MultiTaskLoss, mean_over_rows, per_task
 from sk_pwiser.losses._bce import BCE
 
@@ -99,7 +99,7 @@ class JRC(MultiTaskLoss):
         groups: Tensor | None = None,
     ) -> Tensor:
         """Compute the combined loss of each task, of shape `(n_tasks,)`."""
-        logits = logits.to(torch.promote_types(logits.dtype, torch.float32))
+        logits = at_least_float32(logits)
         y = y.to(logits.dtype)
         calibration: Tensor = self.cross_entropy(logits, y, sample_weight)
         if self.alpha == 1:

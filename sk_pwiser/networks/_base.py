@@ -6,6 +6,7 @@ from typing import NamedTuple
 
 from torch import Tensor, nn
 
+from sk_pwiser._utils import at_least_float32
 from sk_pwiser.networks._bags import Bags
 from sk_pwiser.networks._funnel import (
     base_logits,
@@ -149,6 +150,7 @@ class MultiTaskNetwork(nn.Module):
     """
 
     monotonicity_weight: float = 0.0
+    extra_losses_are_means: bool = False
     towers_name: str = "towers"
 
     def __init__(self, spec: NetworkSpec, *, n_tables: int = 1) -> None:
@@ -185,14 +187,14 @@ class MultiTaskNetwork(nn.Module):
             return output if heads is None else output._replace(conditional_logits=None)
         if heads is not None:
             return output
-        heads = output.logits.float()
+        heads = at_least_float32(output.logits)
         return output._replace(logits=chain_logits(heads), conditional_logits=heads)
 
     def _of_full_log(self, output: NetworkOutput) -> NetworkOutput:
         rate = self.spec.negative_sampling_rate
         if rate == 1:
             return output
-        logits = output.logits.float()
+        logits = at_least_float32(output.logits)
         return output._replace(
             logits=full_log_logits(logits, rate), sampled_logits=logits
         )

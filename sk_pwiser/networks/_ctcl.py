@@ -8,7 +8,7 @@ import torch
 from torch import Tensor
 from torch.nn import functional as F
 
-from sk_pwiser._utils import check_choice, check_number
+from sk_pwiser._utils import at_least_float32, check_choice, check_number
 from sk_pwiser.networks._base import Labels, MultiTaskNetwork, NetworkOutput
 from sk_pwiser.networks._checks import check_dropout, check_units
 from sk_pwiser.networks._funnel import base_logits, chain_logits
@@ -86,6 +86,8 @@ class CTCL(MultiTaskNetwork):
     ((1, 2), ['consistency'])
     """
 
+    extra_losses_are_means = True
+
     def __init__(
         self,
         spec: NetworkSpec,
@@ -128,7 +130,7 @@ class CTCL(MultiTaskNetwork):
             return NetworkOutput(logits)
         known = None
         if self.reads_predictions:
-            known = logits.detach().float()
+            known = at_least_float32(logits.detach())
             if self.spec.task_space == "conditional":
                 known = chain_logits(known)
         consistency = partial(
@@ -173,7 +175,10 @@ def consistency_loss(
     targets = labels.y if known is None else known.sigmoid()
     # The loss takes one column per task. The first task is no "next" task and the last
     # one no "previous" task: their columns are filled and cut off.
-    filled = F.pad(to_next.float(), (1, 0)), F.pad(to_previous.float(), (0, 1))
+    filled = (
+        F.pad(at_least_float32(to_next), (1, 0)),
+        F.pad(at_least_float32(to_previous), (0, 1)),
+    )
     losses = torch.stack([labels.row_losses(logits, targets) for logits in filled])
     if known is not None:
         losses = losses - labels.row_losses(known, targets)

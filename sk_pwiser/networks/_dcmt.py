@@ -6,7 +6,7 @@ from functools import partial
 from torch import Tensor
 from torch.nn import functional as F
 
-from sk_pwiser._utils import check_choice, check_number
+from sk_pwiser._utils import at_least_float32, check_choice, check_number
 from sk_pwiser.networks._base import Labels, MultiTaskNetwork, NetworkOutput
 from sk_pwiser.networks._checks import check_dropout, check_units
 from sk_pwiser.networks._entire_space import (
@@ -121,11 +121,11 @@ class DCMT(MultiTaskNetwork):
     def forward(self, codes: Tensor, numeric: Tensor) -> NetworkOutput:
         """Compute the logits of a batch, `(batch, n_tasks)`, and the extra losses."""
         inputs = self.input_layer(codes, numeric)
-        heads = self.towers(inputs).float()
+        heads = at_least_float32(self.towers(inputs))
         logits = chain_logits(heads)
         if self.twins is None:
             return NetworkOutput(logits, conditional_logits=heads)
-        twins = self.twins(inputs).float()
+        twins = at_least_float32(self.twins(inputs))
         correction = partial(
             counterfactual_loss,
             heads=heads[:, 1:],

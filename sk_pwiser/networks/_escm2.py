@@ -5,7 +5,7 @@ from functools import partial
 
 from torch import Tensor
 
-from sk_pwiser._utils import check_choice, check_number
+from sk_pwiser._utils import at_least_float32, check_choice, check_number
 from sk_pwiser.networks._base import MultiTaskNetwork, NetworkOutput
 from sk_pwiser.networks._checks import check_dropout, check_units
 from sk_pwiser.networks._entire_space import entire_space_loss
@@ -78,6 +78,8 @@ class ESCM2(MultiTaskNetwork):
     ((1, 2), ['correction'])
     """
 
+    extra_losses_are_means = True
+
     def __init__(
         self,
         spec: NetworkSpec,
@@ -106,7 +108,7 @@ class ESCM2(MultiTaskNetwork):
     def forward(self, codes: Tensor, numeric: Tensor) -> NetworkOutput:
         """Compute the logits of a batch, `(batch, n_tasks)`, and the correction."""
         inputs = self.input_layer(codes, numeric)
-        heads = self.towers(inputs).float()
+        heads = at_least_float32(self.towers(inputs))
         logits = chain_logits(heads)
         if self.n_tasks == 1:
             return NetworkOutput(logits, conditional_logits=heads)

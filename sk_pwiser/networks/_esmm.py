@@ -4,6 +4,7 @@ from collections.abc import Sequence
 
 from torch import Tensor
 
+from sk_pwiser._utils import at_least_float32
 from sk_pwiser.networks._base import MultiTaskNetwork, NetworkOutput
 from sk_pwiser.networks._checks import check_dropout, check_units
 from sk_pwiser.networks._funnel import chain_logits
@@ -70,5 +71,5 @@ class ESMM(MultiTaskNetwork):
 
     def forward(self, codes: Tensor, numeric: Tensor) -> NetworkOutput:
         """Compute the logits of a batch, of shape `(batch, n_tasks)`."""
-        heads = self.towers(self.input_layer(codes, numeric)).float()
+        heads = at_least_float32(self.towers(self.input_layer(codes, numeric)))
         return NetworkOutput(chain_logits(heads), conditional_logits=heads)

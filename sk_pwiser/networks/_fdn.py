@@ -6,7 +6,7 @@ import torch
 from torch import Tensor
 from torch.nn import functional as F
 
-from sk_pwiser._utils import check_choice, check_integer, check_number
+from sk_pwiser._utils import at_least_float32, check_choice, check_integer, check_number
 from sk_pwiser.networks._base import MultiTaskNetwork, NetworkOutput
 from sk_pwiser.networks._checks import check_dropout, check_units
 from sk_pwiser.networks._experts import ExpertGroups
@@ -93,6 +93,7 @@ class FDN(MultiTaskNetwork):
         )
         check_choice("orthogonality", orthogonality, tuple(PENALTIES))
         self.penalty = PENALTIES[orthogonality]
+        self.extra_losses_are_means = orthogonality == "row"
         self.n_pairs = check_integer("n_pairs", n_pairs, at_least=1)
         dropout = check_dropout(dropout)
         units = check_units("expert_units", expert_units)
@@ -121,7 +122,9 @@ class FDN(MultiTaskNetwork):
         logits = self.towers(torch.cat([own, common], dim=2))
         aux = self.aux_heads(specific).unflatten(1, (self.n_tasks, self.n_pairs))
         with torch.autocast(specific.device.type, enabled=False):
-            penalty = self.penalty(specific.float(), shared.float()).sum()
+            penalty = self.penalty(
+                at_least_float32(specific), at_least_float32(shared)
+            ).sum()
         return NetworkOutput(
             logits,
             aux_logits=aux.unbind(dim=2),

@@ -6,7 +6,7 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 
-from sk_pwiser._utils import check_integer
+from sk_pwiser._utils import at_least_float32, check_integer
 from sk_pwiser.networks._base import MultiTaskNetwork, NetworkOutput
 from sk_pwiser.networks._checks import check_dropout, check_units
 from sk_pwiser.networks._experts import Gates
@@ -99,7 +99,7 @@ class MetaHeac(MultiTaskNetwork):
         judged = judged.view(judged.shape[0], *mixed.shape[:2]).permute(2, 1, 0)
         logits = judged + torch.stack(list(self.task_bias))
         log_weights = self.critic_gates.log_weights(inputs)
-        return NetworkOutput(mixture_logits(logits, log_weights.float()))
+        return NetworkOutput(mixture_logits(logits, at_least_float32(log_weights)))
 
 
 def mixture_logits(logits: Tensor, log_weights: Tensor) -> Tensor:

@@ -1,6 +1,6 @@
 """Methods that combine the tasks' gradients instead of their losses."""
 
-from collections.abc import Iterable, Sequence
+from collections.abc import Callable, Iterable, Sequence
 
 import torch
 from torch import Tensor, nn
@@ -8,6 +8,8 @@ from torch import Tensor, nn
 from sk_pwiser.weighting._base import TaskWeighting
 from sk_pwiser.weighting._dependencies import LossDependencies
 from sk_pwiser.weighting._gradient_matrix import GradientMatrix, copy_overlapping
+
+Gradients = Sequence[Tensor | None]
 
 
 class GradientWeighting(TaskWeighting):
@@ -36,6 +38,9 @@ class GradientWeighting(TaskWeighting):
     indices : sequence of int or None
         Position of each tensor that is passed to `combine` among all trained
         parameters, for methods with a state per tensor. None before the first step.
+    join_gradients : callable or None
+        Set where a batch is divided among processes: returns the sums over them of the
+        gradients of one loss, in the order of the parameters.
 
     Examples
     --------
@@ -51,6 +56,7 @@ class GradientWeighting(TaskWeighting):
     needs_task_gradients: bool = True
     skips_rows: bool = True
     indices: Sequence[int] | None = None
+    join_gradients: Callable[[Gradients], Gradients] | None = None
 
     def __init__(self, n_tasks: int) -> None:
         super().__init__(n_tasks)
@@ -135,12 +141,14 @@ class GradientWeighting(TaskWeighting):
         parts = list(losses.unbind())
         if penalty is not None and penalty.requires_grad:
             parts.append(penalty)
-        gradients = [
+        gradients: list[Gradients] = [
             torch.autograd.grad(
                 part, trained, retain_graph=part is not parts[-1], allow_unused=True
             )
             for part in parts
         ]
+        if self.join_gradients is not None:
+            gradients = [self.join_gradients(of_part) for of_part in gradients]
         with torch.no_grad():
             self._set_gradients(trained, gradients[: self.n_tasks])
             if len(parts) > self.n_tasks:

@@ -92,8 +92,8 @@ class MetaBalance(GradientWeighting):
         if n_missing > 0:
             new = current.new_zeros(n_missing, self.n_tasks)
             self.lengths = torch.cat([self.lengths.to(new), new])
-        lengths = self.lengths[rows].lerp(current, 1 - self.decay)
-        self.lengths[rows] = lengths
+        lengths = self.lengths[rows].to(current).lerp(current, 1 - self.decay)
+        self.lengths[rows] = lengths.to(self.lengths.dtype)
         is_known = lengths > 0
         target_lengths = lengths[:, self.target].unsqueeze(1)
         ratios = torch.where(

@@ -1,0 +1,228 @@
+"""What a step of several workers costs: measured for one and two, modelled beyond.
+
+    python benchmarks/workers.py
+    python benchmarks/workers.py --quick
+
+A step of `batch_size` rows is divided among workers, which are processes of this
+machine with one thread each, connected through the loopback interface. Its parts:
+
+- compute: forward and backward pass of the network on the rows of a worker;
+- criterion: the loss of the joined batch, which every worker computes;
+- join: logits and labels of all workers;
+- gradients: their sum over the workers;
+- optimiser: the step, the same in every worker.
+
+Two tables: one with small embedding tables, whose gradients are dense, and one with a
+large table, whose gradient is exchanged by rows.
+
+For more than two workers the times are modelled, not measured. With W workers
+
+- compute = a + b x batch_size / W, with a and b from steps of a whole and of half a
+  batch;
+- join and gradients = 2 (W - 1) / W x those of two workers: of the same batch, a worker
+  receives the rows of the others, and the parts of a ring of sums or the rows of a
+  table that the others used;
+- criterion and optimiser as measured.
+
+The latency of a network between machines is not in the model. The join and the sums of
+gradients contain the time that a worker waits for the other.
+"""
+
+import multiprocessing
+import tempfile
+import time
+from contextlib import suppress
+from datetime import timedelta
+from queue import Empty
+
+import numpy as np
+import torch
+import torch.distributed as dist
+from _timing import Report, limit_threads, make_parser, start
+
+from sk_pwiser import MultiTaskCTRCVRClassifier
+from sk_pwiser.datasets import make_ctr_cvr
+from sk_pwiser.distributed._joined import join
+from sk_pwiser.distributed._workers import Workers
+
+BATCHES = (2_048, 16_384)
+TABLES = {
+    "small tables, dense gradients": 100,
+    "a table of 10^6 rows, gradients by rows": 1_000_000,
+}
+PARTS = ("compute", "join", "criterion", "gradients", "optimiser")
+
+
+def make_net(n_categories, n_rows, batch_size):
+    """Return a net and the tensors of a batch."""
+    data = make_ctr_cvr(n_rows, ctr=0.2, cvr=0.2, n_categories=100, random_state=0)
+    X, Y = data.data, data.target
+    encoding = {"n_hash_buckets": {"category_0": n_categories}}
+    if n_categories <= 100:
+        encoding = None
+    else:
+        numbers = np.random.default_rng(0).integers(0, 10**9, n_rows)
+        X = X.assign(category_0=numbers.astype(str))
+    model = MultiTaskCTRCVRClassifier(
+        max_epochs=1,
+        early_stopping=False,
+        encoding_params=encoding,
+        target_encoding=False,
+        batch_size=batch_size,
+        random_state=0,
+    ).fit(X, Y)
+    inputs = model._result.schema.transform(X[:batch_size])
+    return model.net_, inputs.impressions(Y[:batch_size].to_numpy("float32"), None)
+
+
+def time_step(net, batch, workers, sizes, tables):
+    """Take one step; return the seconds of its parts."""
+    marks = [time.perf_counter()]
+
+    def mark():
+        marks.append(time.perf_counter())
+
+    inputs, y = batch
+    net.optimizer_.zero_grad(set_to_none=True)
+    output = net.infer(inputs)
+    mark()
+    own = (output, y, None, None)
+    joined = own if workers.size == 1 else join(own, workers, sizes, 0)
+    mark()
+    logits = joined[0].logits
+    held = logits.detach().requires_grad_()
+    loss = net.criterion_(joined[0]._replace(logits=held), *joined[1:])
+    (gradient,) = torch.autograd.grad(loss, held)
+    mark()
+    logits.backward(gradient)
+    mark()
+    if workers.size > 1:
+        workers.sum_gradients(net.module_.parameters(), tables)
+    mark()
+    net.optimizer_.step()
+    mark()
+    forward, joining, criterion, backward, gradients, optimiser = np.diff(marks)
+    return [forward + backward, joining, criterion, gradients, optimiser]
+
+
+class Alone:
+    """One worker."""
+
+    size, rank = 1, 0
+
+
+def run_worker(rank, size, meeting, n_categories, batch_size, n_steps, queue):
+    """Measure the steps of a worker; the first one reports."""
+    from sk_pwiser._training import sparse_tables
+
+    limit_threads(1)
+    workers = Alone()
+    if size > 1:
+        dist.init_process_group(
+            "gloo",
+            init_method=f"file://{meeting}",
+            rank=rank,
+            world_size=size,
+            timeout=timedelta(seconds=300),
+        )
+        workers = Workers(torch.device("cpu"))
+    net, impressions = make_net(n_categories, max(batch_size, 4_000), batch_size)
+    net._set_training(True)
+    tables = list(sparse_tables(net.module_))
+    share = batch_size // size
+    batch = impressions[slice(rank * share, (rank + 1) * share)]
+    steps = [
+        time_step(net, batch, workers, [share] * size, tables) for _ in range(n_steps)
+    ]
+    half = impressions[slice(0, batch_size // 2)]
+    halves = [
+        time_step(net, half, Alone(), [batch_size // 2], tables)[0]
+        for _ in range(n_steps)
+    ]
+    if rank == 0:
+        warm = n_steps // 5
+        figures = np.median(steps[warm:], axis=0), np.median(halves[warm:])
+        queue.put((figures, sum(p.numel() for p in net.module_.parameters())))
+    if size > 1:
+        dist.destroy_process_group()
+
+
+def measure(size, n_categories, batch_size, n_steps):
+    """Return the median seconds of the parts of a step of some workers."""
+    context = multiprocessing.get_context("spawn")
+    queue = context.Queue()
+    with tempfile.TemporaryDirectory() as folder:
+        arguments = (
+            size,
+            f"{folder}/meeting",
+            n_categories,
+            batch_size,
+            n_steps,
+            queue,
+        )
+        processes = [
+            context.Process(target=run_worker, args=(rank, *arguments))
+            for rank in range(size)
+        ]
+        for process in processes:
+            process.start()
+        found = None
+        while found is None and all(p.exitcode in (None, 0) for p in processes):
+            with suppress(Empty):
+                found = queue.get(timeout=5)
+        for process in processes:
+            process.join()
+    if found is None:
+        raise SystemExit("A worker failed; its error is above.")
+    return found
+
+
+def modelled(n_workers, one, two, half):
+    """Return the seconds of the parts of a step of more workers, by the formulas."""
+    fixed = max(0.0, 2 * half - one[0])
+    exchange = 2 * (n_workers - 1) / n_workers
+    return [
+        fixed + (one[0] - fixed) / n_workers,
+        two[1] * exchange,
+        two[2],
+        two[3] * exchange,
+        two[4],
+    ]
+
+
+def report_table(report, title, n_categories, batch_size, n_steps):
+    """Measure one table and print its steps."""
+    (one, half), n_weights = measure(1, n_categories, batch_size, n_steps)
+    (two, _), _ = measure(2, n_categories, batch_size, n_steps)
+    report.section(
+        f"{batch_size:,} rows, {title}, {n_weights:,} weights", "of one worker"
+    )
+    lines = {"1 worker": one, "2 workers": two}
+    for n_workers in (4, 8, 16, 32):
+        label = f"{n_workers} workers, modelled"
+        lines[label] = modelled(n_workers, one, two, half)
+    for label, parts in lines.items():
+        text = ", ".join(
+            f"{part} {1000 * seconds:.2f}"
+            for part, seconds in zip(PARTS, parts, strict=True)
+        )
+        report.line(label, [sum(parts) / sum(one)], absolute=f"{text} ms")
+
+
+def main():
+    parser = make_parser(__doc__, rounds=1)
+    parser.add_argument("--steps", type=int, default=200)
+    arguments = parser.parse_args()
+    if arguments.quick:
+        arguments.steps = 10
+    arguments.threads = 1
+    start(arguments)
+    report = Report("workers", arguments)
+    for batch_size in BATCHES:
+        for title, n_categories in TABLES.items():
+            report_table(report, title, n_categories, batch_size, arguments.steps)
+    report.save()
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,5 @@
+"""Training on several processes or machines, with Ray."""
+
+from sk_pwiser.distributed._fit import fit
+
+__all__ = ["fit"]

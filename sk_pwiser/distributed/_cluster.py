@@ -1,0 +1,172 @@
+"""The Ray cluster: its resources, and a training on its workers."""
+
+import os
+import socket
+from contextlib import contextmanager
+
+from sk_pwiser.distributed._worker import read_error, read_result, train_worker
+
+DEFAULT_PORT = 6379
+
+
+def import_ray():
+    """Return the module.
+
+    Raises
+    ------
+    ImportError
+        If it is not installed.
+    """
+    try:
+        import ray
+        import ray.train
+        import ray.train.torch
+    except ImportError as error:
+        raise ImportError(
+            'sk_pwiser.distributed needs Ray: pip install "sk_pwiser[ray]"'
+        ) from error
+    return ray
+
+
+@contextmanager
+def joined_cluster(workers, address, timeout, verbose):
+    """Connect to a cluster, which has enough resources, or start one on this machine.
+
+    What was started here is stopped at the end.
+
+    Parameters
+    ----------
+    workers : dict
+        Arguments of `ray.train.ScalingConfig`.
+    address, timeout
+        As in `fit`.
+    verbose : bool
+        Whether the output of workers is printed.
+        As in `fit`.
+    """
+    ray = import_ray()
+    starts = not ray.is_initialized()
+    if starts:
+        _connect(ray, address or os.environ.get("RAY_ADDRESS"), timeout, verbose)
+    try:
+        _check_resources(ray, workers, timeout)
+        yield
+    finally:
+        if starts:
+            ray.shutdown()
+
+
+def _connect(ray, address, timeout, verbose):
+    options = {"log_to_driver": verbose, "logging_level": "ERROR"}
+    if address in (None, "local"):
+        # Only this machine can reach what runs on the loopback address.
+        ray.init(
+            address="local",
+            include_dashboard=False,
+            _node_ip_address="127.0.0.1",
+            **options,
+        )
+        return
+    if address != "auto":
+        _check_address(address, timeout)
+    try:
+        ray.init(address=address, **options)
+    except (ConnectionError, RuntimeError, ValueError) as error:
+        raise ConnectionError(
+            f"No Ray cluster answers at address={address!r}: {error}"
+        ) from error
+
+
+def _check_address(address, timeout):
+    """Raise if nothing listens at an address; Ray itself waits for minutes."""
+    host, _, port = address.removeprefix("ray://").rpartition(":")
+    if not host:
+        host, port = port, DEFAULT_PORT
+    try:
+        socket.create_connection((host, int(port)), timeout).close()
+    except (OSError, ValueError) as error:
+        raise ConnectionError(
+            f"No Ray cluster answers at address={address!r} within {timeout:g} s "
+            f"({error}). Start one with `ray start --head`, or leave address=None to "
+            "use this machine alone."
+        ) from error
+
+
+def _check_resources(ray, workers, timeout):
+    """Raise if the workers need more than the cluster has, or than is free in time."""
+    each = workers["resources_per_worker"]
+    if each is None:
+        each = {"CPU": 1, "GPU": 1} if workers["use_gpu"] else {"CPU": 1}
+    number, has = workers["num_workers"], ray.cluster_resources()
+    for name, value in each.items():
+        if number * value > has.get(name, 0):
+            raise ValueError(
+                f"num_workers={number} needs {number * value:g} {name}; the cluster "
+                f"has {has.get(name, 0):g}. Use fewer workers or another "
+                "resources_per_worker, or add machines."
+            )
+    from ray.util.placement_group import placement_group, remove_placement_group
+
+    group = placement_group([dict(each) for _ in range(number)])
+    is_free = group.wait(timeout)
+    remove_placement_group(group)
+    if not is_free:
+        raise TimeoutError(
+            f"The resources of num_workers={number}, {each} each, were not free within "
+            f"{timeout:g} s: the cluster is in use. Wait for it, or raise timeout."
+        )
+
+
+def run(folder, workers, storage, max_failures):
+    """Train the job of a folder; return the pieces of the fitted network.
+
+    Raises
+    ------
+    ValueError, TypeError
+        What a worker raised, such as that training diverged.
+    RuntimeError
+        If workers were lost too often.
+    """
+    from ray.train import (
+        CheckpointConfig,
+        FailureConfig,
+        RunConfig,
+        ScalingConfig,
+        TrainingFailedError,
+    )
+    from ray.train.torch import TorchTrainer
+
+    trainer = TorchTrainer(
+        train_worker,
+        train_loop_config={"folder": folder},
+        scaling_config=ScalingConfig(**workers),
+        run_config=RunConfig(
+            name=os.path.basename(folder),  # below the storage, beside the rows
+            storage_path=storage,
+            failure_config=FailureConfig(max_failures=max_failures),
+            checkpoint_config=CheckpointConfig(num_to_keep=2),
+            **_quiet(),
+        ),
+    )
+    failure = None
+    try:
+        result = trainer.fit()
+    except TrainingFailedError as error:
+        failure = error
+    stored = read_error(folder)
+    if stored is not None:
+        raise stored from failure
+    if failure is not None:
+        raise RuntimeError(
+            f"Training failed, after max_failures={max_failures} restarts: {failure}"
+        ) from failure
+    return read_result(result.checkpoint)
+
+
+def _quiet():
+    """Return the argument by which Ray Train is quiet, if it has one."""
+    try:
+        from ray.train import LoggingConfig
+    except ImportError:
+        return {}
+    return {"logging_config": LoggingConfig(log_level="ERROR")}

@@ -1,0 +1,167 @@
+"""The part of the stored rows that a worker reads, and steps that all workers take."""
+
+from collections.abc import Iterator, Sequence
+from concurrent.futures import ThreadPoolExecutor
+from contextlib import contextmanager
+from dataclasses import dataclass, replace
+from typing import Any, NamedTuple
+
+import numpy as np
+import torch
+
+from sk_pwiser._training import BatchIterator, Job, StreamedImpressions
+from sk_pwiser.distributed._workers import Workers
+
+Batch = tuple[dict[str, torch.Tensor], torch.Tensor]
+
+
+@dataclass(frozen=True)
+class Shard(StreamedImpressions):
+    """Stored impressions of which a worker reads some files.
+
+    In training the files are dealt anew in every epoch, in an order that depends on
+    seed and epoch only. Otherwise each worker reads consecutive files. Numbers of rows,
+    labels and samples are those of all files.
+
+    Parameters
+    ----------
+    rank, n_workers : int
+        Number of this worker, from 0, and of all.
+    seed, epoch : int
+        Decide on the order of the files.
+    """
+
+    rank: int = 0
+    n_workers: int = 1
+    seed: int = 0
+    epoch: int = 0
+
+    def _order(self, shuffled: bool) -> Sequence[int]:
+        return self.deal(shuffled)[self.rank]
+
+    def deal(self, shuffled: bool) -> list[list[int]]:
+        """Distribute the files over the workers, in shares of about equal size."""
+        sizes = np.array(self.store.sizes)
+        order = np.arange(len(sizes))
+        if shuffled:
+            order = np.random.default_rng([self.seed, self.epoch]).permutation(order)
+        middles = sizes[order].cumsum() - sizes[order] / 2
+        workers = (middles * self.n_workers / sizes.sum()).astype(int)
+        return [order[workers == rank].tolist() for rank in range(self.n_workers)]
+
+    def batch_rows(self, batch_size: int, shuffled: bool) -> int:
+        """Return the rows per batch of this worker, so that all have as many batches.
+
+        Parameters
+        ----------
+        batch_size : int
+            Rows per batch of all workers together.
+        shuffled : bool
+            Whether the rows are shuffled.
+        """
+        n_own = sum(self.store.sizes[file] for file in self.deal(shuffled)[self.rank])
+        n_batches = -(-len(self) // batch_size)
+        return max(1, -(-n_own // n_batches))
+
+
+class Shards(NamedTuple):
+    """What a worker reads of the training rows and, if any, of the validation rows."""
+
+    train: Shard
+    valid: Shard | None = None
+
+    def to(self, device: torch.device) -> "Shards":
+        """Move the parts to a device when they are read."""
+        valid = None if self.valid is None else replace(self.valid, device=device)
+        return Shards(replace(self.train, device=device), valid)
+
+    def of_epoch(self, epoch: int) -> "Shards":
+        """Return the same with the order of files of an epoch."""
+        return self._replace(train=replace(self.train, epoch=epoch))
+
+
+@contextmanager
+def shards(job: Job, rank: int, n_workers: int) -> Iterator[Shards]:
+    """Open what a worker reads of the rows of a job.
+
+    Parameters
+    ----------
+    job : Job
+        The job.
+    rank, n_workers : int
+        Number of the worker, from 0, and of all.
+    """
+    with ThreadPoolExecutor(1, thread_name_prefix="sk_pwiser-reader") as pool:
+        common = {
+            "part_rows": job.part_rows,
+            "pool": pool,
+            "rank": rank,
+            "n_workers": n_workers,
+            "seed": job.seed,
+        }
+        valid = None if job.valid is None else job.valid.rows(Shard, **common)
+        yield Shards(job.train.rows(Shard, **common), valid)
+
+
+class JointIterator:
+    """Iterates over batches until every worker has used its rows.
+
+    A worker that has no rows left yields a row that does not count, since the steps of
+    all workers belong together.
+
+    Parameters
+    ----------
+    batches : BatchIterator
+        The batches of this worker.
+    workers : Workers
+        All workers.
+
+    Attributes
+    ----------
+    sizes : list of int
+        Numbers of rows of the workers in the current step, by rank.
+    n_weights : int
+        Largest number of weights per row in the current step.
+    """
+
+    def __init__(self, batches: BatchIterator, workers: Workers) -> None:
+        self.batches = batches
+        self.workers = workers
+        self.sizes: list[int] = []
+        self.n_weights = 0
+
+    def __getattr__(self, name: str) -> Any:
+        """Return the attribute of the batches, such as their dataset."""
+        if name == "batches":  # not there yet while a copy is made
+            raise AttributeError(name)
+        return getattr(self.batches, name)
+
+    def __iter__(self) -> Iterator[Batch]:
+        """Iterate over the batches of one epoch."""
+        own = iter(self.batches)
+        filler: Batch | None = None
+        while True:
+            batch = next(own, None)
+            found = self.workers.gather_numbers(*_numbers(batch))
+            self.sizes = [n_rows for n_rows, _ in found]
+            self.n_weights = max(n_weights for _, n_weights in found)
+            if not any(self.sizes):
+                return
+            if batch is None:
+                if filler is None:
+                    filler = self._filler()
+                batch = filler
+            yield batch
+
+    def _filler(self) -> Batch:
+        inputs, y = self.batches.dataset.sample[slice(0, 1)]
+        device = self.batches.device
+        return {name: t.to(device) for name, t in inputs.items()}, y.to(device)
+
+
+def _numbers(batch: Batch | None) -> tuple[int, int]:
+    """Return the number of rows of a batch, and the number of weights per row."""
+    if batch is None:
+        return 0, 0
+    weight = batch[0].get("sample_weight")
+    return len(batch[1]), 0 if weight is None else weight[:1].numel()

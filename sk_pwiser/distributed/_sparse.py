@@ -1,0 +1,50 @@
+"""Sums of sparse gradients: only the rows that some process used are exchanged."""
+
+from collections.abc import Callable
+
+import torch
+import torch.distributed as dist
+from torch import Tensor
+
+
+def sum_sparse(
+    gradient: Tensor | None,
+    table: Tensor,
+    gather_numbers: Callable[..., list[list[int]]],
+) -> Tensor:
+    """Return the sum over the processes of the sparse gradient of an embedding table.
+
+    Parameters
+    ----------
+    gradient : sparse Tensor of shape (n_rows, width) or None
+        The gradient of this process; None stands for 0.
+    table : Tensor of shape (n_rows, width)
+        The table.
+    gather_numbers : callable
+        Returns the integers of every process.
+
+    Returns
+    -------
+    sparse Tensor of shape (n_rows, width)
+        Coalesced.
+    """
+    if gradient is None:
+        rows = torch.zeros(0, dtype=torch.int64, device=table.device)
+        values = table.new_zeros(0, table.shape[1])
+    else:
+        gradient = gradient.coalesce()
+        rows, values = gradient.indices()[0], gradient.values()
+    sizes = [n for (n,) in gather_numbers(len(rows))]
+    joined = torch.sparse_coo_tensor(
+        _gather(rows, sizes).unsqueeze(0), _gather(values, sizes), table.shape
+    )
+    return joined.coalesce()
+
+
+def _gather(own: Tensor, sizes: list[int]) -> Tensor:
+    """Return the entries of all processes, by rank."""
+    padded = own.new_zeros(max(sizes), *own.shape[1:])
+    padded[: len(own)] = own
+    found = [torch.empty_like(padded) for _ in sizes]
+    dist.all_gather(found, padded)
+    return torch.cat([part[:n] for part, n in zip(found, sizes, strict=True)])

@@ -1,0 +1,105 @@
+"""What a distributed fit refuses, before any work is done."""
+
+import socket
+
+import pytest
+
+from sk_pwiser import MultiTaskCTRCVRClassifier
+from sk_pwiser.datasets import ParquetImpressions
+from sk_pwiser.distributed import _cluster, fit
+
+
+@pytest.fixture
+def call(cluster, log, tmp_path):
+    """Return a function that fits with some arguments replaced."""
+
+    def fit_with(**replaced):
+        arguments = {
+            "estimator": MultiTaskCTRCVRClassifier(max_epochs=1),
+            "dataset": log.train,
+            "num_workers": 2,
+            "storage_path": tmp_path,
+            **replaced,
+        }
+        return fit(arguments.pop("estimator"), arguments.pop("dataset"), **arguments)
+
+    return fit_with
+
+
+@pytest.mark.parametrize(
+    ("arguments", "error", "message"),
+    [
+        ({"num_workers": 1_000}, ValueError, r"needs 1000 CPU; the cluster has 2"),
+        ({"num_workers": 0}, ValueError, "num_workers must be an integer >= 1; got 0"),
+        ({"num_workers": 1.5}, TypeError, "num_workers must be an integer"),
+        ({"max_failures": -1}, ValueError, "max_failures must be an integer >= 0"),
+        ({"dataset": [[1.0]]}, TypeError, "must be a ParquetImpressions.*got list"),
+        ({"estimator": "bce"}, TypeError, "must be a MultiTaskCTRCVRClassifier"),
+        ({"use_gpu": True}, ValueError, "needs 2 GPU; the cluster has 0"),
+        ({"storage_path": "s3://runs"}, ValueError, "cache_dir of the dataset is None"),
+        ({"storage_path": "/dev/null/x"}, ValueError, "storage_path must be a folder"),
+        ({"resources_per_worker": {"oil": 1}}, ValueError, "needs 2 oil; the cluster"),
+    ],
+)
+def test_arguments(call, arguments, error, message):
+    with pytest.raises(error, match=message):
+        call(**arguments)
+
+
+@pytest.mark.parametrize(
+    ("params", "message"),
+    [
+        ({"warm_start": True}, "warm_start must be False"),
+        ({"checkpoint_dir": "x"}, "checkpoint_dir must be None"),
+        (
+            {"device": "cuda"},
+            "device='cuda' of the estimator contradicts",
+        ),
+        ({"network": "dcmt"}, r"network='dcmt' has the extra losses \['correction'"),
+        ({"network": "ddpo"}, r"network='ddpo' has the extra losses \['teacher'"),
+        ({"batch_size": 0}, "'batch_size' parameter"),
+    ],
+)
+def test_settings(call, params, message):
+    with pytest.raises(ValueError, match=message):
+        call(estimator=MultiTaskCTRCVRClassifier(max_epochs=1, **params))
+
+
+def test_a_dataset_without_labels(call, log):
+    dataset = ParquetImpressions(log.train.path_or_glob, log.features, [])
+    with pytest.raises(ValueError, match="targets of the dataset is empty"):
+        call(dataset=dataset)
+
+
+def test_a_busy_cluster(cluster, call):
+    """Another program holds a CPU for longer than the time-out."""
+
+    @cluster.remote(num_cpus=1)
+    class Other:
+        def answer(self):
+            return 42
+
+    other = Other.remote()
+    assert cluster.get(other.answer.remote()) == 42
+    with pytest.raises(TimeoutError, match=r"not free within 1 s.*in use"):
+        call(timeout=1.0)
+    cluster.kill(other)
+
+
+def test_an_address_where_nothing_listens():
+    with socket.socket() as unused:
+        unused.bind(("127.0.0.1", 0))
+        address = f"127.0.0.1:{unused.getsockname()[1]}"
+    with pytest.raises(ConnectionError, match=f"address='{address}' within 5 s"):
+        _cluster._check_address(address, 5.0)
+
+
+def test_a_missing_extra(monkeypatch, log, tmp_path):
+    monkeypatch.setitem(__import__("sys").modules, "ray", None)
+    with pytest.raises(ImportError, match=r'pip install "sk_pwiser\[ray\]"'):
+        fit(
+            MultiTaskCTRCVRClassifier(),
+            log.train,
+            num_workers=2,
+            storage_path=tmp_path,
+        )
