@@ -43,6 +43,7 @@ ROOMS = {
     TOP: Room(0, 400, 784, "", "the public names and python -m sk_pwiser"),
     "transfer": Room(1, 110, 170, "", "several markets"),
     "export": Room(1, 330, 170, "", "files that serve"),
+    "distributed": Room(1, 550, 170, "", "several workers"),
     "_estimator": Room(2, 300, 200, "4", "a scikit-learn classifier"),
     "callbacks": Room(2, 700, 92),
     "_training": Room(3, 565, 200, "2", "tensors to network"),

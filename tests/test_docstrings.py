@@ -147,7 +147,13 @@ def test_numpydoc_finds_no_fault(name):
     assert errors == []
 
 
-@pytest.mark.parametrize("name", sorted(OBJECTS.keys() - SHOWN_ELSEWHERE.keys()))
+# Examples that need more than a process, and that tests/distributed runs.
+IN_FILES = {"sk_pwiser.distributed.fit": "examples/cluster/ray_fit.py"}
+
+
+@pytest.mark.parametrize(
+    "name", sorted(OBJECTS.keys() - SHOWN_ELSEWHERE.keys() - IN_FILES.keys())
+)
 def test_an_example_can_be_run(name):
     examples = doctest.DocTestParser().get_examples(inspect.getdoc(OBJECTS[name]))
     assert examples
@@ -288,3 +294,12 @@ def test_the_size_check_counts_only_code(n_lines, n_faults):
 def test_the_size_check_finds_long_files():
     assert too_large("x = 1\n" * MAX_FILE_LINES) == []
     assert too_large("x = 1\n" * (MAX_FILE_LINES + 1)) == ["401 lines"]
+
+
+@pytest.mark.parametrize(("name", "file"), IN_FILES.items())
+def test_objects_without_an_example_are_shown_in_a_file(name, file):
+    module, _, function = name.rpartition(".")
+    text = (Path(__file__).parents[1] / file).read_text(encoding="utf-8")
+    assert f"from {module} import {function}\n" in text
+    assert f"        {function}(" in text
+    assert file.rpartition("/")[2] in inspect.getdoc(OBJECTS[name])

@@ -8,6 +8,7 @@ from typing import NamedTuple
 import torch
 from torch import Tensor
 
+from sk_pwiser._training._copies import copied_ahead
 from sk_pwiser._training._dataset import Batch, Impressions
 from sk_pwiser._training._streamed import TrainingRows
 from sk_pwiser._utils import generator_on
@@ -145,7 +146,12 @@ class BatchIterator:
     def __iter__(self) -> Iterator[Batch]:
         """Iterate over the batches of one epoch."""
         for part in self.dataset.parts(self.sampler != "sequential"):
-            yield from self._batches(part)
+            batches = self._batches(part)
+            if self.device.type == "cuda" and part.device.type == "cpu":
+                batches = copied_ahead(batches, self.device)
+            for inputs, y in batches:
+                moved = {name: t.to(self.device) for name, t in inputs.items()}
+                yield moved, y.to(self.device)
 
     def _batches(self, data: Impressions) -> Iterator[Batch]:
         order, bounds, weight = self._sample(data)
@@ -158,7 +164,7 @@ class BatchIterator:
                 if own is not None:
                     part = own * part.view(-1, *[1] * (own.dim() - 1))
                 inputs["sample_weight"] = part
-            yield {k: self._move(v) for k, v in inputs.items()}, self._move(y)
+            yield inputs, y
 
     def _sample(self, data: Impressions) -> BatchIndices:
         """Sample rows, as indices of the tensors and on their device."""
@@ -179,6 +185,3 @@ class BatchIterator:
         if self.sampler == "sequential":
             return sequential(len(data), self.batch_size)
         return shuffled(len(data), self.batch_size)
-
-    def _move(self, tensor: Tensor) -> Tensor:
-        return tensor.to(self.device, non_blocking=True)

@@ -105,13 +105,24 @@ class Impressions(Dataset[Batch]):
             return None
         return (weights[:, 1:] == 0).sum(dim=0).tolist()
 
+    def pinned(self) -> "Impressions":
+        """Return the same in pinned memory, from which copies to CUDA are faster."""
+        pinned: dict[str, Any] = {k: t.pin_memory() for k, t in self._tensors().items()}
+        if self.bags is not None:
+            pinned["bags"] = Bags(
+                **{k: t.pin_memory() for k, t in self.bags.tensors.items()}
+            )
+        return replace(self, **pinned)
+
+    def _tensors(self) -> dict[str, Tensor]:
+        """Return the tensors of the rows by name."""
+        names = ("codes", "numeric", "y", "sample_weight", "groups", "rows")
+        values = {name: getattr(self, name) for name in names}
+        return {name: value for name, value in values.items() if value is not None}
+
     def to(self, device: torch.device) -> "Impressions":
         """Move the tensors to a device if half of its free memory holds them."""
-        tensors = {
-            name: value
-            for name in ("codes", "numeric", "y", "sample_weight", "groups", "rows")
-            if (value := getattr(self, name)) is not None
-        }
+        tensors = self._tensors()
         of_bags = {} if self.bags is None else self.bags.tensors
         n_bytes = sum(
             tensor.nbytes for tensor in [*tensors.values(), *of_bags.values()]

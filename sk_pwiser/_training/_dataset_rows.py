@@ -149,7 +149,7 @@ def store_impressions(
 
 def _make_store(folder: Path, file_rows: int | None = None) -> RowStore:
     folder.mkdir()
-    return RowStore(folder) if file_rows is None else RowStore(folder, file_rows)
+    return RowStore(folder, file_rows)
 
 
 def _append(

@@ -23,15 +23,15 @@ class RowStore:
     ----------
     folder : str or os.PathLike
         An existing folder, of which the store is the only user.
-    file_rows : int, default=16384
-        Number of rows from which on a file is written.
+    file_rows : int, default=None
+        Number of rows from which on a file is written; None for 16,384.
     """
 
     def __init__(
-        self, folder: str | os.PathLike[str], file_rows: int = FILE_ROWS
+        self, folder: str | os.PathLike[str], file_rows: int | None = None
     ) -> None:
         self.folder = Path(folder)
-        self.file_rows = file_rows
+        self.file_rows = FILE_ROWS if file_rows is None else file_rows
         self.sizes: list[int] = []
         self.n_bytes = 0
         self._pending: list[Arrays] = []

@@ -87,7 +87,8 @@ class StreamedImpressions(Dataset[Batch]):
         return [[f for _, f in g] for _, g in groupby(pairs, key=lambda pair: pair[0])]
 
     def _read(self, files: Sequence[int]) -> Impressions:
-        return self.load(self.store.read(files))
+        rows = self.load(self.store.read(files))
+        return rows.pinned() if self.device.type == "cuda" else rows
 
     @cached_property
     def sample(self) -> Impressions:

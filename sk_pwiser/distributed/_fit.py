@@ -5,7 +5,7 @@ from dataclasses import replace
 from numbers import Integral
 from pathlib import Path
 
-from sk_pwiser import MultiTaskCTRCVRClassifier
+from sk_pwiser._estimator import MultiTaskCTRCVRClassifier
 from sk_pwiser._training import Settings, from_state, prepare_job
 from sk_pwiser.distributed._cluster import import_ray, joined_cluster, run
 from sk_pwiser.distributed._worker import write_job
@@ -89,10 +89,7 @@ def fit(
     the same on CPUs, also after a worker was lost; with another number of workers, the
     rows come in another order.
 
-    Examples
-    --------
-    >>> from sk_pwiser.distributed import fit
-    >>> fit(model, log, num_workers=4, storage_path="/shared")  # doctest: +SKIP
+    The example `examples/cluster/ray_fit.py` runs on one machine.
     """
     import_ray()
     settings = _check(estimator, dataset, num_workers, use_gpu, max_failures)

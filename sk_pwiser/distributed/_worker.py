@@ -1,17 +1,16 @@
 """What a worker runs: its part of a job, with checkpoints that Ray stores."""
 
+import pickle
 import tempfile
 from numbers import Real
 from pathlib import Path
-
-import joblib
 
 from sk_pwiser._training import Checkpoints, find_checkpoint, run_job, to_state
 from sk_pwiser.distributed._net import WorkerNet
 from sk_pwiser.distributed._shards import shards
 from sk_pwiser.distributed._workers import Workers
 
-JOB, RESULT, ERRORS = "job.pickle", "result.joblib", "error-*.joblib"
+JOB, RESULT, ERRORS = "job.pickle", "result.pickle", "error-*.pickle"
 KINDS = {"ValueError": ValueError, "TypeError": TypeError}
 
 
@@ -19,16 +18,7 @@ def write_job(job, folder):
     """Write a job to a file; classes of a script, such as callbacks, are included."""
     from ray import cloudpickle
 
-    with open(folder / JOB, "wb") as file:
-        cloudpickle.dump(job, file)
-
-
-def read_job(folder):
-    """Read the job of a folder."""
-    from ray import cloudpickle
-
-    with open(folder / JOB, "rb") as file:
-        return cloudpickle.load(file)
+    (folder / JOB).write_bytes(cloudpickle.dumps(job))
 
 
 class ReportedCheckpoints(Checkpoints):
@@ -85,7 +75,7 @@ def _train(folder):
     from ray import train
     from ray.train.torch import get_device
 
-    job = read_job(folder)
+    job = pickle.loads((folder / JOB).read_bytes())
     device = get_device()
     workers = Workers(device)
     rank = workers.rank
@@ -109,14 +99,14 @@ def _train(folder):
         )
     with tempfile.TemporaryDirectory(prefix="sk_pwiser_") as name:
         if rank == 0:
-            joblib.dump(to_state(result), Path(name) / RESULT)
+            (Path(name) / RESULT).write_bytes(pickle.dumps(to_state(result)))
         _report({}, name if rank == 0 else None)
 
 
 def _write(folder, content):
     """Write an error to a file, which appears when it is complete."""
     with tempfile.NamedTemporaryFile(dir=folder, delete=False) as file:
-        joblib.dump(content, file)
+        pickle.dump(content, file)
     path = Path(file.name)
     path.rename(folder / ERRORS.replace("*", path.name))
 
@@ -124,7 +114,7 @@ def _write(folder, content):
 def read_error(folder):
     """Return the error that a worker stored, or None."""
     for path in sorted(Path(folder).glob(ERRORS)):
-        name, message = joblib.load(path)
+        name, message = pickle.loads(path.read_bytes())
         return KINDS[name](message)
     return None
 
@@ -132,4 +122,4 @@ def read_error(folder):
 def read_result(checkpoint):
     """Return the pieces of the fitted network."""
     with checkpoint.as_directory() as name:
-        return joblib.load(Path(name) / RESULT)
+        return pickle.loads((Path(name) / RESULT).read_bytes())
