@@ -149,7 +149,8 @@ def store_impressions(
 
 def _make_store(folder: Path, file_rows: int | None = None) -> RowStore:
     folder.mkdir()
-    return RowStore(folder, file_rows)
+    # Half as many are enough for a file: parts that end with a group differ in size.
+    return RowStore(folder, None if file_rows is None else -(-file_rows // 2))
 
 
 def _append(
@@ -159,10 +160,19 @@ def _append(
     block: np.ndarray | None,
     file_rows: int | None,
 ) -> None:
-    """Add some of the rows to a store, at most `file_rows` at a time."""
-    n_parts = 1 if file_rows is None else -(-len(rows) // file_rows)
-    for part in np.array_split(rows, n_parts) if len(rows) else []:
-        store.append(_arrays(impressions, part, block))
+    """Add some of the rows to a store, about `file_rows` at a time."""
+    if not len(rows):
+        return
+    size = len(rows) if file_rows is None else file_rows
+    cuts = np.arange(size, len(rows), size)
+    if len(cuts) and impressions.groups is not None:
+        # Moved to the next group, so that the rows of a group stay together.
+        groups = impressions.groups.numpy()[rows]
+        starts = np.flatnonzero(np.diff(groups)) + 1
+        cuts = np.append(starts, len(rows))[np.searchsorted(starts, cuts)]
+    for part in np.split(rows, np.unique(cuts).astype(int)):
+        if len(part):
+            store.append(_arrays(impressions, part, block))
 
 
 def _arrays(

@@ -30,10 +30,13 @@ from sk_pwiser._training._fit import build, optimise
 from sk_pwiser._training._plan import LARGEST_SEED, Plan
 from sk_pwiser._training._result import TrainingResult
 from sk_pwiser._training._resume import check_same_model
+from sk_pwiser._training._row_store import FILE_ROWS
 from sk_pwiser._training._rows import Rows
 from sk_pwiser._training._settings import Settings
 from sk_pwiser._training._streamed import TrainingData
 from sk_pwiser._utils import controlled_threads, seeded_globally, warn_user
+
+FEWEST_ROWS = 128  # per stored file
 
 
 def fit_dataset(
@@ -96,7 +99,7 @@ def prepare_dataset(
     pool: Executor,
     *,
     earlier: TrainingResult | None = None,
-    file_rows: int | None = None,
+    n_files: int | None = None,
     estimator_name: str,
 ) -> tuple[Plan, EncodedData]:
     """Check parameters and rows, learn the encoding, and store encoded rows on disk.
@@ -111,8 +114,9 @@ def prepare_dataset(
         Folder for the rows, which is empty.
     pool : Executor
         Its thread reads.
-    file_rows : int, default=None
-        Largest number of rows per stored file; None for about 16,384.
+    n_files : int, default=None
+        Least number of stored files, if there are rows enough; by default the files
+        have about 16,384 rows.
 
     Returns
     -------
@@ -139,6 +143,10 @@ def prepare_dataset(
     schema = None if earlier is None else earlier.schema
     learnt = learn_schema(settings, dataset, schema, seeds[0], pool, estimator_name)
     plan = _plan(settings, learnt, components, eval_set, earlier, random_state)
+    file_rows = None
+    if n_files is not None:
+        by_file = learnt.summary.n_rows // n_files
+        file_rows = min(FILE_ROWS, max(FEWEST_ROWS, by_file))
     holds_out = plan.monitor is not None and eval_set is None
     data = encode_rows(
         settings,

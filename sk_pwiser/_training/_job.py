@@ -10,6 +10,7 @@ from typing import Any, NamedTuple
 
 import numpy as np
 import torch
+from torch.nn.modules.batchnorm import _BatchNorm
 
 from sk_pwiser._training._batch_samplers import BatchIterator
 from sk_pwiser._training._checkpoint import Start, compared
@@ -23,15 +24,14 @@ from sk_pwiser._training._fit_dataset import prepare_dataset
 from sk_pwiser._training._net import MultiTaskNet
 from sk_pwiser._training._plan import LARGEST_SEED, Plan
 from sk_pwiser._training._result import TrainingResult
-from sk_pwiser._training._row_store import FILE_ROWS, Arrays, RowStore
+from sk_pwiser._training._row_store import Arrays, RowStore
 from sk_pwiser._training._rows import Rows
 from sk_pwiser._training._settings import Settings
 from sk_pwiser._training._streamed import StreamedImpressions
 from sk_pwiser._utils import controlled_threads, seeded_globally
 
-# Files per process, so that they can be dealt in about equal shares, and their smallest
-# size.
-FILES_PER_PROCESS, FEWEST_ROWS = 8, 128
+# So many that they can be dealt in about equal shares.
+FILES_PER_PROCESS = 8
 
 
 class Stored(NamedTuple):
@@ -118,8 +118,6 @@ def prepare_job(
         If a parameter, a column or a label is invalid, or if the network has extra
         losses that are not means over rows.
     """
-    by_process = dataset.n_rows_ // (FILES_PER_PROCESS * n_processes)
-    file_rows = min(FILE_ROWS, max(FEWEST_ROWS, by_process))
     with ThreadPoolExecutor(1, thread_name_prefix="sk_pwiser-reader") as pool:
         plan, data = prepare_dataset(
             settings,
@@ -127,16 +125,16 @@ def prepare_job(
             eval_set,
             folder,
             pool,
-            file_rows=file_rows,
+            n_files=FILES_PER_PROCESS * n_processes,
             estimator_name=estimator_name,
         )
         train, valid = data.rows
         assert isinstance(train, StreamedImpressions)
         if isinstance(valid, Impressions):
-            store = store_impressions(valid, folder / "eval", file_rows)
+            store = store_impressions(valid, folder / "eval", max(train.store.sizes))
             load = partial(load_rows, data.schema, None)
             valid = StreamedImpressions(store, load, train.part_rows, pool)
-        _check_extra_losses(plan, data.schema, train)
+        _check_divisible(plan, data.schema, train)
     return Job(
         settings,
         data.schema,
@@ -150,11 +148,22 @@ def prepare_job(
     )
 
 
-def _check_extra_losses(plan: Plan, schema: Schema, rows: StreamedImpressions) -> None:
-    """Raise if the network has extra losses that cannot be averaged over processes."""
+def _check_divisible(plan: Plan, schema: Schema, rows: StreamedImpressions) -> None:
+    """Raise if a part of the net needs all rows of a batch in one process."""
     net = build(plan, schema)
-    network = net.module_
-    with torch.no_grad():
+    network, weighting = net.module_, net.criterion_.weighting
+    if weighting.needs_task_gradients and not hasattr(weighting, "join_gradients"):
+        raise ValueError(
+            f"weighting={plan.settings.weighting!r} reads gradients, but is not a "
+            "GradientWeighting, whose gradients are summed over processes."
+        )
+    norms = [type(m).__name__ for m in network.modules() if isinstance(m, _BatchNorm)]
+    if norms:
+        raise ValueError(
+            f"network={plan.settings.network!r} has a {norms[0]}, which normalises by "
+            "the rows of one process. Use another normalisation, or fit in one process."
+        )
+    with torch.no_grad(), seeded_globally(0, plan.device):
         output = net.infer(next(iter(BatchIterator(rows.sample, 2)))[0])
     if output.extra_losses and not network.extra_losses_are_means:
         raise ValueError(

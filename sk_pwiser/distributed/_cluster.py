@@ -1,6 +1,7 @@
 """The Ray cluster: its resources, and a training on its workers."""
 
 import os
+import shutil
 import socket
 from contextlib import contextmanager
 
@@ -42,14 +43,18 @@ def joined_cluster(workers, address, timeout, verbose):
         As in `fit`.
     verbose : bool
         Whether the output of workers is printed.
-        As in `fit`.
     """
     ray = import_ray()
     starts = not ray.is_initialized()
+    if not starts and address is not None:
+        raise ValueError(
+            f"address={address!r}, but this process is connected to a Ray cluster "
+            "already. Leave address=None to use that, or call ray.shutdown() first."
+        )
     if starts:
         _connect(ray, address or os.environ.get("RAY_ADDRESS"), timeout, verbose)
     try:
-        _check_resources(ray, workers, timeout)
+        check_resources(workers, timeout)
         yield
     finally:
         if starts:
@@ -92,12 +97,11 @@ def _check_address(address, timeout):
         ) from error
 
 
-def _check_resources(ray, workers, timeout):
+def check_resources(workers, timeout):
     """Raise if the workers need more than the cluster has, or than is free in time."""
-    each = workers["resources_per_worker"]
-    if each is None:
-        each = {"CPU": 1, "GPU": 1} if workers["use_gpu"] else {"CPU": 1}
-    number, has = workers["num_workers"], ray.cluster_resources()
+    ray = import_ray()
+    each, number = workers["resources_per_worker"], workers["num_workers"]
+    has = ray.cluster_resources()
     for name, value in each.items():
         if number * value > has.get(name, 0):
             raise ValueError(
@@ -113,12 +117,15 @@ def _check_resources(ray, workers, timeout):
     if not is_free:
         raise TimeoutError(
             f"The resources of num_workers={number}, {each} each, were not free within "
-            f"{timeout:g} s: the cluster is in use. Wait for it, or raise timeout."
+            f"{timeout:g} s: the cluster is in use, or no machine has as much for a "
+            "worker. Wait for it, raise timeout, or change resources_per_worker."
         )
 
 
 def run(folder, workers, storage, max_failures):
     """Train the job of a folder; return the pieces of the fitted network.
+
+    The checkpoints are deleted at the end if they are in a folder.
 
     Raises
     ------
@@ -136,12 +143,13 @@ def run(folder, workers, storage, max_failures):
     )
     from ray.train.torch import TorchTrainer
 
+    name = os.path.basename(folder)
     trainer = TorchTrainer(
         train_worker,
         train_loop_config={"folder": folder},
         scaling_config=ScalingConfig(**workers),
         run_config=RunConfig(
-            name=os.path.basename(folder),  # below the storage, beside the rows
+            name=name,
             storage_path=storage,
             failure_config=FailureConfig(max_failures=max_failures),
             checkpoint_config=CheckpointConfig(num_to_keep=2),
@@ -150,17 +158,22 @@ def run(folder, workers, storage, max_failures):
     )
     failure = None
     try:
-        result = trainer.fit()
-    except TrainingFailedError as error:
-        failure = error
-    stored = read_error(folder)
-    if stored is not None:
-        raise stored from failure
-    if failure is not None:
-        raise RuntimeError(
-            f"Training failed, after max_failures={max_failures} restarts: {failure}"
-        ) from failure
-    return read_result(result.checkpoint)
+        try:
+            result = trainer.fit()
+        except TrainingFailedError as error:
+            failure = error
+        stored = read_error(folder)
+        if stored is not None:
+            raise stored from failure
+        if failure is not None:
+            raise RuntimeError(
+                f"Training failed, after max_failures={max_failures} restarts: "
+                f"{failure}"
+            ) from failure
+        return read_result(result.checkpoint)
+    finally:
+        if "://" not in storage:
+            shutil.rmtree(os.path.join(storage, name), ignore_errors=True)
 
 
 def _quiet():

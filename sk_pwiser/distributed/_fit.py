@@ -7,8 +7,13 @@ from pathlib import Path
 
 from sk_pwiser._estimator import MultiTaskCTRCVRClassifier
 from sk_pwiser._training import Settings, from_state, prepare_job
-from sk_pwiser.distributed._cluster import import_ray, joined_cluster, run
-from sk_pwiser.distributed._worker import write_job
+from sk_pwiser.distributed._cluster import (
+    check_resources,
+    import_ray,
+    joined_cluster,
+    run,
+)
+from sk_pwiser.distributed._worker import JOB, write_pickle
 
 
 def fit(
@@ -36,16 +41,16 @@ def fit(
     Parameters
     ----------
     estimator : MultiTaskCTRCVRClassifier
-        The estimator. Its callbacks run in every worker.
+        The estimator. Copies of its callbacks run in every worker.
     dataset : ParquetImpressions
         Rows with labels.
     num_workers : int
         Number of workers, each a process.
     storage_path : str or os.PathLike
         Folder for checkpoints and, unless `dataset.cache_dir` is set, for the encoded
-        rows; the latter are deleted at the end. With workers on several machines, a
-        folder that all of them see. For checkpoints it may be a URI such as
-        `"s3://..."`.
+        rows; both are deleted at the end. With workers on several machines, a folder
+        that all of them see. For checkpoints it may be a URI such as `"s3://..."`,
+        where the last ones remain.
     use_gpu : bool, default=False
         Whether every worker uses a GPU.
     eval_set : ParquetImpressions or tuple of (X, Y), default=None
@@ -56,10 +61,10 @@ def fit(
         How often training resumes from its last checkpoint after a worker was lost.
         A checkpoint is written after every epoch.
     address : str, default=None
-        Address of a running cluster, such as `"10.0.0.1:6379"`. By default the cluster
-        that this process is connected to, or that of the environment variable
-        `RAY_ADDRESS`; without one, Ray is started on this machine and stopped at the
-        end.
+        Address of a running cluster, such as `"10.0.0.1:6379"`, or `"auto"` for the one
+        on this machine. By default the cluster that this process is connected to, or
+        that of the environment variable `RAY_ADDRESS`; without either, Ray is started
+        on this machine and stopped at the end.
     timeout : float, default=60.0
         Seconds to wait for the cluster to answer, and for its resources to be free.
 
@@ -79,7 +84,9 @@ def fit(
     ConnectionError
         If there is no cluster at the address.
     RuntimeError
-        If workers were lost more than `max_failures` times.
+        If workers were lost more than `max_failures` times, or if they do not have the
+        same weights after an epoch, since a callback or a class of your own depends on
+        the worker. Other errors of a worker are raised as they are.
     ImportError
         If Ray is not installed.
 
@@ -94,10 +101,13 @@ def fit(
     import_ray()
     settings = _check(estimator, dataset, num_workers, use_gpu, max_failures)
     storage, folder = _folders(storage_path, dataset)
+    resources = dict(resources_per_worker or {"CPU": 1})
+    if use_gpu:
+        resources.setdefault("GPU", 1)
     workers = {
         "num_workers": int(num_workers),
         "use_gpu": use_gpu,
-        "resources_per_worker": resources_per_worker,
+        "resources_per_worker": {k: v for k, v in resources.items() if v},
     }
     with (
         joined_cluster(workers, address, timeout, bool(settings.verbose)),
@@ -111,8 +121,11 @@ def fit(
             n_processes=int(num_workers),
             estimator_name=type(estimator).__name__,
         )
-        write_job(job, Path(name))
+        write_pickle(Path(name) / JOB, job)
+        check_resources(workers, timeout)  # others may have taken them meanwhile
         state = run(name, workers, storage, max_failures)
+    # Those of the caller: a class that comes from another process would be another one.
+    state["settings"] = replace(settings, callbacks=None)
     result = from_state(state, estimator.get_params(deep=False))
     return estimator._set_result(replace(result, settings=settings))
 
@@ -144,6 +157,13 @@ def _check(estimator, dataset, num_workers, use_gpu, max_failures):
             "warm_start must be False: a distributed fit does not continue an earlier "
             "one."
         )
+    least = num_workers * (2 if settings.stratified_batches else 1)
+    if settings.batch_size < least:
+        raise ValueError(
+            f"batch_size={settings.batch_size} of the estimator is divided among "
+            f"num_workers={num_workers}; it must be at least {least}"
+            f"{' with stratified_batches' if settings.stratified_batches else ''}."
+        )
     expected = ("auto", "cuda") if use_gpu else ("auto", "cpu")
     if str(settings.device) not in expected:
         raise ValueError(
@@ -159,10 +179,11 @@ def _folders(storage_path, dataset):
     if "://" in storage:
         if dataset.cache_dir is None:
             raise ValueError(
-                f"storage_path={storage!r} is no folder, and cache_dir of the dataset "
-                "is None; set it to a folder for the encoded rows that all workers see."
+                f"storage_path={storage!r} is not a folder, and cache_dir of the "
+                "dataset is None; set it to a folder for the encoded rows that all "
+                "workers see."
             )
-        return storage, dataset.cache_dir
+        return storage, Path(dataset.cache_dir).absolute()
     path = Path(storage).absolute()
     try:
         path.mkdir(parents=True, exist_ok=True)
@@ -173,4 +194,4 @@ def _folders(storage_path, dataset):
             "storage_path must be a folder to which files can be written; got "
             f"{storage!r}: {error}"
         ) from error
-    return str(path), dataset.cache_dir or path
+    return str(path), Path(dataset.cache_dir or path).absolute()

@@ -1,20 +1,62 @@
 """The net of a worker: losses of the joined batch, gradients summed over workers."""
 
 import hashlib
-from collections.abc import Iterable
+from collections.abc import Iterable, Iterator, Sequence
+from contextlib import contextmanager
 from typing import Any
 
 import torch
-from torch import Tensor
+from torch import Tensor, nn
 
 from sk_pwiser._training import MultiTaskNet, sparse_tables
-from sk_pwiser._utils import generator_on
+from sk_pwiser._utils import (
+    Generators,
+    active,
+    draws_globally,
+    generator_on,
+    global_states,
+    set_global_states,
+)
 from sk_pwiser.distributed._joined import Inputs, join
 from sk_pwiser.distributed._shards import JointIterator, Shard
 from sk_pwiser.distributed._workers import Workers
 from sk_pwiser.networks import NetworkOutput
 
 CPU = torch.device("cpu")
+
+
+class NetworkSums:
+    """Sums the gradients of a network over the workers.
+
+    Those of the parameters of a loss, which follow, are those of all rows already.
+
+    Parameters
+    ----------
+    workers : Workers
+        The workers.
+    trained : list of Parameter
+        The trained parameters of the network.
+    """
+
+    def __init__(self, workers: Workers, trained: list[nn.Parameter]) -> None:
+        self.workers = workers
+        self.trained = trained
+
+    def __call__(self, gradients: Sequence[Tensor | None]) -> list[Tensor | None]:
+        """Return the sums of gradients in the order of the parameters."""
+        n = len(self.trained)
+        return [
+            *self.workers.sum_tensors(gradients[:n], self.trained),
+            *gradients[n:],
+        ]
+
+    def __deepcopy__(self, memo: object) -> "NetworkSums":
+        """Return itself: the criterion is copied to compute losses only."""
+        return self
+
+    def __reduce__(self) -> tuple[Any, ...]:
+        """Store None: a loaded weighting belongs to one process."""
+        return type(None), ()
 
 
 class WorkerNet(MultiTaskNet):
@@ -28,7 +70,9 @@ class WorkerNet(MultiTaskNet):
 
     workers: Workers
     seed: int = 0
+    generators: Generators
     _steps: JointIterator | None = None
+    _own_states: list[Tensor] | None = None  # of torch's global generators
 
     def join(self, workers: Workers, seed: int) -> None:
         """Connect the net to those of the other workers.
@@ -41,20 +85,21 @@ class WorkerNet(MultiTaskNet):
             Seed of the random numbers of all of them.
         """
         self.workers, self.seed = workers, seed
+        self.generators = Generators(_seed(seed, -1, workers.rank))
         weighting = self.criterion_.weighting
         if weighting.needs_task_gradients:
-            weighting.join_gradients = self._sum_of_network
+            trained = [p for p in self.module_.parameters() if p.requires_grad]
+            weighting.join_gradients = NetworkSums(workers, trained)
         workers.copy_from_first([*self.module_.parameters(), *self._buffers()])
 
     def _buffers(self) -> Iterable[Tensor]:
         states = [*self.module_.buffers(), *self.criterion_.state_dict().values()]
         return [each for each in states if isinstance(each, Tensor)]
 
-    def _sum_of_network(self, gradients: Any) -> list[Tensor | None]:
-        """Sum the gradients of the network; those of the loss are those of all rows."""
-        trained = [p for p in self.module_.parameters() if p.requires_grad]
-        sums = self.workers.sum_tensors(gradients[: len(trained)], trained)
-        return [*sums, *gradients[len(trained) :]]
+    def __getstate__(self) -> dict[str, Any]:
+        """Leave out the connections, which cannot be stored."""
+        state = super().__getstate__()
+        return {k: v for k, v in state.items() if k not in ("workers", "_steps")}
 
     def get_iterator(self, dataset: Any, training: bool = False) -> Any:
         """Return an iterator over the batches of this worker."""
@@ -62,24 +107,66 @@ class WorkerNet(MultiTaskNet):
         if not isinstance(dataset, Shard):  # a table of its own, for checks
             return batches
         batches.batch_size = dataset.batch_rows(
-            batches.batch_size, batches.sampler != "sequential"
+            batches.batch_size,
+            batches.sampler != "sequential",
+            least=2 if batches.sampler == "stratified" else 1,
         )
-        return JointIterator(batches, self.workers)
+        return JointIterator(batches, self.workers, self.generators)
+
+    def infer(self, *args: Any, **kwargs: Any) -> NetworkOutput:
+        """Run the network on rows of this worker, with random numbers of its own."""
+        with active(self.generators), self._own_global_generators():
+            return super().infer(*args, **kwargs)
+
+    @contextmanager
+    def _own_global_generators(self) -> Iterator[None]:
+        """Use states of torch's global generators that are those of this worker."""
+        if self.compile_mode is None and not draws_globally(self.module_):
+            yield
+            return
+        device = torch.device(self.device)
+        common = global_states(device)
+        if self._own_states is None:
+            torch.manual_seed(self.generators.seed)
+        else:
+            set_global_states(self._own_states, device)
+        yield
+        self._own_states = global_states(device)
+        set_global_states(common, device)
 
     def _run_epoch(self, X: Any, loop: Any, *args: Any) -> None:
-        """Train for an epoch, with random numbers of this worker and epoch."""
-        epoch = loop.n_complete
+        """Train for an epoch, with random numbers that depend on it alone.
+
+        Losses and weightings draw the same numbers in all workers.
+        """
+        epoch = X.train.clock.epoch = loop.n_complete
+        common = _seed(self.seed, epoch)
         for device in {CPU, torch.device(self.device)}:
             generator = generator_on(device)
-            seed = _seed(self.seed, epoch, self.workers.rank)
             if generator is not None:
-                generator.manual_seed(seed)
-        torch.manual_seed(seed)
-        super()._run_epoch(X.of_epoch(epoch), loop, *args)
+                generator.manual_seed(common)
+        torch.manual_seed(common)
+        self.generators = Generators(_seed(self.seed, epoch, self.workers.rank))
+        self._own_states = None
+        super()._run_epoch(X, loop, *args)
         self.workers.copy_from_first(self._buffers())
+        self._check_equal(epoch + 1)
         self.stop_training_ = bool(
             max(stop for (stop,) in self.workers.gather_numbers(self.stop_training_))
         )
+
+    def _check_equal(self, epoch: int) -> None:
+        """Raise if the workers no longer have the same weights or learning rates."""
+        sums = [p.detach().double().sum() for p in self.module_.parameters()]
+        rates = [group["lr"] for group in self.optimizer_.param_groups]
+        bits = torch.stack([*sums, *sums[0].new_tensor(rates)]).cpu().numpy().tobytes()
+        digest = int.from_bytes(hashlib.sha256(bits).digest()[:7], "little")
+        if len({found for (found,) in self.workers.gather_numbers(digest)}) > 1:
+            raise RuntimeError(
+                f"After epoch {epoch} the workers have different weights or learning "
+                "rates. A callback, loss or weighting must not depend on the worker, "
+                "on its rows alone or on random numbers of its own."
+            )
 
     def run_single_epoch(self, iterator: Any, *args: Any, **kwargs: Any) -> None:
         """Iterate over the rows once, in steps of all workers."""

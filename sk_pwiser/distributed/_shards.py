@@ -3,16 +3,25 @@
 from collections.abc import Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import contextmanager
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, field, replace
 from typing import Any, NamedTuple
 
 import numpy as np
 import torch
 
 from sk_pwiser._training import BatchIterator, Job, StreamedImpressions
+from sk_pwiser._utils import Generators, active
 from sk_pwiser.distributed._workers import Workers
 
 Batch = tuple[dict[str, torch.Tensor], torch.Tensor]
+
+
+@dataclass
+class Clock:
+    """The epoch, which decides on the order of the files, and a seed for all epochs."""
+
+    seed: int
+    epoch: int = 0
 
 
 @dataclass(frozen=True)
@@ -20,21 +29,20 @@ class Shard(StreamedImpressions):
     """Stored impressions of which a worker reads some files.
 
     In training the files are dealt anew in every epoch, in an order that depends on
-    seed and epoch only. Otherwise each worker reads consecutive files. Numbers of rows,
+    the clock only. Otherwise each worker reads consecutive files. Numbers of rows,
     labels and samples are those of all files.
 
     Parameters
     ----------
     rank, n_workers : int
         Number of this worker, from 0, and of all.
-    seed, epoch : int
-        Decide on the order of the files.
+    clock : Clock
+        Seed and epoch.
     """
 
     rank: int = 0
     n_workers: int = 1
-    seed: int = 0
-    epoch: int = 0
+    clock: Clock = field(default_factory=lambda: Clock(0))
 
     def _order(self, shuffled: bool) -> Sequence[int]:
         return self.deal(shuffled)[self.rank]
@@ -44,12 +52,13 @@ class Shard(StreamedImpressions):
         sizes = np.array(self.store.sizes)
         order = np.arange(len(sizes))
         if shuffled:
-            order = np.random.default_rng([self.seed, self.epoch]).permutation(order)
+            seeds = self.clock.seed, self.clock.epoch
+            order = np.random.default_rng(seeds).permutation(order)
         middles = sizes[order].cumsum() - sizes[order] / 2
         workers = (middles * self.n_workers / sizes.sum()).astype(int)
         return [order[workers == rank].tolist() for rank in range(self.n_workers)]
 
-    def batch_rows(self, batch_size: int, shuffled: bool) -> int:
+    def batch_rows(self, batch_size: int, shuffled: bool, least: int = 1) -> int:
         """Return the rows per batch of this worker, so that all have as many batches.
 
         Parameters
@@ -58,10 +67,12 @@ class Shard(StreamedImpressions):
             Rows per batch of all workers together.
         shuffled : bool
             Whether the rows are shuffled.
+        least : int, default=1
+            Smallest number of rows.
         """
         n_own = sum(self.store.sizes[file] for file in self.deal(shuffled)[self.rank])
         n_batches = -(-len(self) // batch_size)
-        return max(1, -(-n_own // n_batches))
+        return max(least, -(-n_own // n_batches))
 
 
 class Shards(NamedTuple):
@@ -74,10 +85,6 @@ class Shards(NamedTuple):
         """Move the parts to a device when they are read."""
         valid = None if self.valid is None else replace(self.valid, device=device)
         return Shards(replace(self.train, device=device), valid)
-
-    def of_epoch(self, epoch: int) -> "Shards":
-        """Return the same with the order of files of an epoch."""
-        return self._replace(train=replace(self.train, epoch=epoch))
 
 
 @contextmanager
@@ -97,7 +104,7 @@ def shards(job: Job, rank: int, n_workers: int) -> Iterator[Shards]:
             "pool": pool,
             "rank": rank,
             "n_workers": n_workers,
-            "seed": job.seed,
+            "clock": Clock(job.seed),
         }
         valid = None if job.valid is None else job.valid.rows(Shard, **common)
         yield Shards(job.train.rows(Shard, **common), valid)
@@ -115,6 +122,8 @@ class JointIterator:
         The batches of this worker.
     workers : Workers
         All workers.
+    generators : Generators
+        Random generators of this worker, by which it shuffles its rows.
 
     Attributes
     ----------
@@ -124,9 +133,12 @@ class JointIterator:
         Largest number of weights per row in the current step.
     """
 
-    def __init__(self, batches: BatchIterator, workers: Workers) -> None:
+    def __init__(
+        self, batches: BatchIterator, workers: Workers, generators: Generators
+    ) -> None:
         self.batches = batches
         self.workers = workers
+        self.generators = generators
         self.sizes: list[int] = []
         self.n_weights = 0
 
@@ -141,7 +153,8 @@ class JointIterator:
         own = iter(self.batches)
         filler: Batch | None = None
         while True:
-            batch = next(own, None)
+            with active(self.generators):
+                batch = next(own, None)
             found = self.workers.gather_numbers(*_numbers(batch))
             self.sizes = [n_rows for n_rows, _ in found]
             self.n_weights = max(n_weights for _, n_weights in found)

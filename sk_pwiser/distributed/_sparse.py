@@ -6,6 +6,8 @@ import torch
 import torch.distributed as dist
 from torch import Tensor
 
+from sk_pwiser.distributed._exchange import exchange
+
 
 def sum_sparse(
     gradient: Tensor | None,
@@ -46,5 +48,5 @@ def _gather(own: Tensor, sizes: list[int]) -> Tensor:
     padded = own.new_zeros(max(sizes), *own.shape[1:])
     padded[: len(own)] = own
     found = [torch.empty_like(padded) for _ in sizes]
-    dist.all_gather(found, padded)
+    exchange(dist.all_gather, found, padded)
     return torch.cat([part[:n] for part, n in zip(found, sizes, strict=True)])

@@ -6,19 +6,19 @@ from numbers import Real
 from pathlib import Path
 
 from sk_pwiser._training import Checkpoints, find_checkpoint, run_job, to_state
+from sk_pwiser.distributed._exchange import LostWorkerError
 from sk_pwiser.distributed._net import WorkerNet
 from sk_pwiser.distributed._shards import shards
 from sk_pwiser.distributed._workers import Workers
 
 JOB, RESULT, ERRORS = "job.pickle", "result.pickle", "error-*.pickle"
-KINDS = {"ValueError": ValueError, "TypeError": TypeError}
 
 
-def write_job(job, folder):
-    """Write a job to a file; classes of a script, such as callbacks, are included."""
+def write_pickle(path, content):
+    """Write an object to a file, with the classes of a script, such as callbacks."""
     from ray import cloudpickle
 
-    (folder / JOB).write_bytes(cloudpickle.dumps(job))
+    path.write_bytes(cloudpickle.dumps(content))
 
 
 class ReportedCheckpoints(Checkpoints):
@@ -57,17 +57,18 @@ def _report(figures, folder):
 def train_worker(config):
     """Train the job in `config["folder"]` together with the other workers.
 
-    An error of the user's, such as that training diverged, is stored in the folder: it
-    would come again after every restart.
+    An error other than that a worker was lost, such as that training diverged, is
+    stored in the folder: it would come again after every restart.
     """
     folder = Path(config["folder"])
     if any(folder.glob(ERRORS)):
         return
     try:
         _train(folder)
-    except tuple(KINDS.values()) as error:
-        name = next(name for name, kind in KINDS.items() if isinstance(error, kind))
-        _write(folder, (name, str(error)))
+    except LostWorkerError:
+        raise
+    except Exception as error:
+        _write_error(folder, error)
         raise
 
 
@@ -82,6 +83,8 @@ def _train(folder):
     saved, kept = None, train.get_checkpoint()
     if kept is not None:
         with kept.as_directory() as name:
+            if (Path(name) / RESULT).exists():  # lost after the end of training
+                return
             saved = find_checkpoint(Path(name))
     checkpoints = ReportedCheckpoints(
         rank, folder / "none", job.start(), saved, job.settings.callbacks or ()
@@ -99,24 +102,27 @@ def _train(folder):
         )
     with tempfile.TemporaryDirectory(prefix="sk_pwiser_") as name:
         if rank == 0:
-            (Path(name) / RESULT).write_bytes(pickle.dumps(to_state(result)))
+            write_pickle(Path(name) / RESULT, to_state(result))
         _report({}, name if rank == 0 else None)
 
 
-def _write(folder, content):
+def _write_error(folder, error):
     """Write an error to a file, which appears when it is complete."""
+    try:
+        content = pickle.dumps(error)
+        pickle.loads(content)
+    except Exception:  # some errors cannot be stored as they are
+        content = pickle.dumps(RuntimeError(f"{type(error).__name__}: {error}"))
     with tempfile.NamedTemporaryFile(dir=folder, delete=False) as file:
-        pickle.dump(content, file)
+        file.write(content)
     path = Path(file.name)
     path.rename(folder / ERRORS.replace("*", path.name))
 
 
 def read_error(folder):
     """Return the error that a worker stored, or None."""
-    for path in sorted(Path(folder).glob(ERRORS)):
-        name, message = pickle.loads(path.read_bytes())
-        return KINDS[name](message)
-    return None
+    paths = sorted(Path(folder).glob(ERRORS))
+    return pickle.loads(paths[0].read_bytes()) if paths else None
 
 
 def read_result(checkpoint):

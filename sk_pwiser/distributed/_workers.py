@@ -7,6 +7,7 @@ import torch
 import torch.distributed as dist
 from torch import Tensor, nn
 
+from sk_pwiser.distributed._exchange import exchange
 from sk_pwiser.distributed._sparse import sum_sparse
 
 # Entries of gradients that are sent together.
@@ -44,13 +45,13 @@ class Workers:
         """Return the integers of every process, by rank."""
         own = torch.tensor(numbers)
         found = [torch.empty_like(own) for _ in range(self.size)]
-        dist.all_gather(found, own, group=self._control)
+        exchange(dist.all_gather, found, own, group=self._control)
         return [each.tolist() for each in found]
 
     def of_first(self, number: float) -> float:
         """Return the number of the process of rank 0."""
         value = torch.tensor(number, dtype=torch.float64)
-        dist.broadcast(value, 0, group=self._control)
+        exchange(dist.broadcast, value, 0, group=self._control)
         return value.item()
 
     def own(self, sizes: Sequence[int]) -> slice:
@@ -79,7 +80,7 @@ class Workers:
         padded = rows.new_zeros(max(sizes), *rows.shape[1:])
         padded[: len(own)] = own.detach()
         found = [torch.empty_like(padded) for _ in range(self.size)]
-        dist.all_gather(found, padded)
+        exchange(dist.all_gather, found, padded)
         parts = [part[:n] for part, n in zip(found, sizes, strict=True)]
         parts[self.rank] = own
         return torch.cat(parts)
@@ -91,7 +92,7 @@ class Workers:
         """
         own = value * (sizes[self.rank] / sum(sizes))
         total = own.detach().clone()
-        dist.all_reduce(total)
+        exchange(dist.all_reduce, total)
         return own + (total - own.detach())
 
     def sum_gradients(
@@ -143,7 +144,7 @@ class Workers:
         with torch.no_grad():
             for tensor in tensors:
                 value = tensor.detach().to(self.device).contiguous()
-                dist.broadcast(value, 0)
+                exchange(dist.broadcast, value, 0)
                 tensor.copy_(value)
 
 
@@ -168,11 +169,10 @@ def _sum_bucket(
         for part, each in zip(parts, like, strict=True)
     ]
     flat = torch.cat([is_present, *(part.reshape(-1) for part in filled)])
-    dist.all_reduce(flat)
-    sizes = [each.numel() for each in like]
+    exchange(dist.all_reduce, flat)
+    pieces = flat[len(parts) :].split([each.numel() for each in like])
+    sums = [piece.view_as(each) for piece, each in zip(pieces, like, strict=True)]
+    if all(part is not None for part in parts):
+        return list(sums)  # the host need not wait for the flags
     found = flat[: len(parts)].tolist()
-    pieces = flat[len(parts) :].split(sizes)
-    return [
-        piece.view_as(each) if n_found else None
-        for piece, each, n_found in zip(pieces, like, found, strict=True)
-    ]
+    return [each if n else None for each, n in zip(sums, found, strict=True)]

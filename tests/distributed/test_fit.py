@@ -2,14 +2,21 @@
 
 import numpy as np
 import pytest
+import torch
 from callbacks_of_workers import KillOnce
 from sklearn.base import clone
 from sklearn.metrics import roc_auc_score
 
 from sk_pwiser import MultiTaskCTRCVRClassifier
+from sk_pwiser.datasets import ParquetImpressions
 from sk_pwiser.distributed import fit
+from sk_pwiser.networks import MultiTaskNetwork, NetworkOutput
 
-pytestmark = pytest.mark.usefixtures("cluster")
+# Ray leaves sockets and processes to the end.
+pytestmark = [
+    pytest.mark.usefixtures("cluster"),
+    pytest.mark.filterwarnings("ignore::ResourceWarning"),
+]
 
 
 def make_model(**params):
@@ -43,6 +50,31 @@ def test_two_workers_rank_as_one_process(log, tmp_path):
     assert two.get_params()["device"] == "auto"
     # Checkpoints and encoded rows are gone.
     assert list(tmp_path.iterdir()) == []
+
+
+def test_rows_in_a_folder_of_their_own(log, tmp_path):
+    """A network of a script trains, and nothing is left in either folder."""
+    for name in ("cache", "runs"):
+        (tmp_path / name).mkdir()
+    dataset = ParquetImpressions(
+        log.train.path_or_glob,
+        log.features,
+        ["click", "conversion"],
+        cache_dir=tmp_path / "cache",
+    )
+
+    class Linear(MultiTaskNetwork):  # cannot be imported by a worker
+        def __init__(self, spec):
+            super().__init__(spec)
+            self.head = torch.nn.Linear(self.width, self.n_tasks)
+
+        def forward(self, codes, numeric):
+            return NetworkOutput(self.head(self.input_layer(codes, numeric)))
+
+    model = make_model(network=Linear, network_params=None, max_epochs=1)
+    fit_on_two(model, dataset, tmp_path / "runs", max_failures=0)
+    assert type(model.net_.module_) is Linear
+    assert [list((tmp_path / n).iterdir()) for n in ("cache", "runs")] == [[], []]
 
 
 def test_a_killed_worker_is_replaced(log, tmp_path):

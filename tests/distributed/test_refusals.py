@@ -29,7 +29,7 @@ def call(cluster, log, tmp_path):
 @pytest.mark.parametrize(
     ("arguments", "error", "message"),
     [
-        ({"num_workers": 1_000}, ValueError, r"needs 1000 CPU; the cluster has 2"),
+        ({"num_workers": 500}, ValueError, "needs 500 CPU; the cluster has 2"),
         ({"num_workers": 0}, ValueError, "num_workers must be an integer >= 1; got 0"),
         ({"num_workers": 1.5}, TypeError, "num_workers must be an integer"),
         ({"max_failures": -1}, ValueError, "max_failures must be an integer >= 0"),
@@ -39,6 +39,12 @@ def call(cluster, log, tmp_path):
         ({"storage_path": "s3://runs"}, ValueError, "cache_dir of the dataset is None"),
         ({"storage_path": "/dev/null/x"}, ValueError, "storage_path must be a folder"),
         ({"resources_per_worker": {"oil": 1}}, ValueError, "needs 2 oil; the cluster"),
+        ({"address": "127.0.0.1:1"}, ValueError, "connected to a Ray cluster already"),
+        (
+            {"use_gpu": True, "resources_per_worker": {"CPU": 1}},
+            ValueError,
+            "needs 2 GPU; the cluster has 0",
+        ),
     ],
 )
 def test_arguments(call, arguments, error, message):
@@ -56,6 +62,11 @@ def test_arguments(call, arguments, error, message):
             "device='cuda' of the estimator contradicts",
         ),
         ({"network": "dcmt"}, r"network='dcmt' has the extra losses \['correction'"),
+        ({"batch_size": 1}, "batch_size=1 of the estimator is divided among num_wor"),
+        (
+            {"batch_size": 2, "stratified_batches": True},
+            "must be at least 4 with stratified_batches",
+        ),
         ({"network": "ddpo"}, r"network='ddpo' has the extra losses \['teacher'"),
         ({"batch_size": 0}, "'batch_size' parameter"),
     ],

@@ -8,7 +8,8 @@ import pytest
 import torch
 
 from sk_pwiser._training import BatchIterator, Impressions
-from sk_pwiser.distributed._shards import JointIterator, Shard
+from sk_pwiser._utils import Generators
+from sk_pwiser.distributed._shards import Clock, JointIterator, Shard
 
 
 class Store(NamedTuple):
@@ -20,10 +21,10 @@ class Store(NamedTuple):
         return sum(self.sizes)
 
 
-def make_shards(sizes, n_workers, **arguments):
+def make_shards(sizes, n_workers, seed=0):
     store = Store(sizes)
     return [
-        Shard(store, None, 10, None, rank=rank, n_workers=n_workers, **arguments)
+        Shard(store, None, 10, None, rank=rank, n_workers=n_workers, clock=Clock(seed))
         for rank in range(n_workers)
     ]
 
@@ -46,8 +47,8 @@ def test_unshuffled_files_follow_each_other():
 
 def test_each_epoch_has_an_order_of_its_own():
     sizes = [10] * 20
-    first, again = (make_shards(sizes, 2, seed=3, epoch=0)[0] for _ in range(2))
-    later = make_shards(sizes, 2, seed=3, epoch=1)[0]
+    first, again, later = (make_shards(sizes, 2, seed=3)[0] for _ in range(3))
+    later.clock.epoch = 1
     assert first._order(True) == again._order(True)
     assert first._order(True) != later._order(True)
 
@@ -65,6 +66,6 @@ def test_a_worker_without_rows_goes_on_with_a_row_that_does_not_count():
     rows = Impressions(torch.zeros(8, 1), torch.zeros(8, 1), torch.zeros(8, 2))
     other = iter([[4, 0], [4, 1], [4, 0], [0, 0]])
     workers = SimpleNamespace(gather_numbers=lambda *own: [own, next(other)])
-    steps = JointIterator(BatchIterator(rows, 5), workers)
+    steps = JointIterator(BatchIterator(rows, 5), workers, Generators(0))
     found = [(len(y), list(steps.sizes), steps.n_weights) for _, y in steps]
     assert found == [(4, [4, 4], 0), (4, [4, 4], 1), (1, [0, 4], 0)]

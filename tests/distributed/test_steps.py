@@ -37,12 +37,12 @@ def test_all_losses_networks_and_weightings_are_compared(figures):
 
 def test_the_loss_is_that_of_the_joined_batch(figures):
     for found in figures:
-        assert {n: f["loss"] for n, f in found.items() if f["loss"] > 1e-6} == {}
+        assert {n: f["loss"] for n, f in found.items() if f["loss"] > 1e-12} == {}
 
 
 def test_the_gradients_are_those_of_the_joined_batch(figures):
     for found in figures:
-        wrong = {n: f["gradients"] for n, f in found.items() if f["gradients"] > 1e-6}
+        wrong = {n: f["gradients"] for n, f in found.items() if f["gradients"] > 1e-12}
         assert wrong == {}
 
 

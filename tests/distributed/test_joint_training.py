@@ -1,0 +1,143 @@
+"""Two processes train a job to the same weights, without Ray."""
+
+import pickle
+import subprocess
+import sys
+from pathlib import Path
+
+import numpy as np
+import pytest
+import torch.distributed
+
+from sk_pwiser import MultiTaskCTRCVRClassifier
+from sk_pwiser._training import Settings, prepare_job
+from sk_pwiser.datasets import ParquetImpressions
+
+PROGRAM = Path(__file__).parents[1] / "joint_training.py"
+SMALL = {"bottom_units": (16,), "tower_units": ()}
+
+pytestmark = pytest.mark.skipif(
+    not torch.distributed.is_gloo_available(), reason="torch was built without gloo"
+)
+
+
+def train_jointly(dataset, folder, eval_set=None, **params):
+    """Return what each of two processes found."""
+    params = {
+        "network_params": SMALL,
+        "max_epochs": 2,
+        "batch_size": 256,
+        "early_stopping": False,
+        "random_state": 0,
+        **params,
+    }
+    settings = Settings.of(vars(MultiTaskCTRCVRClassifier(**params)))
+    job = prepare_job(
+        settings, dataset, eval_set, folder, n_processes=2, estimator_name="Model"
+    )
+    (folder / "job.pickle").write_bytes(pickle.dumps(job))
+    programs = [
+        subprocess.Popen(
+            [sys.executable, "-W", "ignore", PROGRAM, str(rank), "2", folder],
+            stderr=subprocess.PIPE,
+            text=True,
+        )
+        for rank in range(2)
+    ]
+    errors = [program.communicate(timeout=300)[1] for program in programs]
+    assert [program.returncode for program in programs] == [0, 0], errors
+    return [pickle.loads((folder / f"{r}.pickle").read_bytes()) for r in range(2)]
+
+
+@pytest.fixture
+def three_stages(log, tmp_path):
+    """Return a log with a third task."""
+    pandas = pytest.importorskip("pandas")
+    table = pandas.read_parquet(log.train.path_or_glob)[:6_000]
+    chosen = np.random.default_rng(0).random(len(table)) < 0.5
+    table["third"] = (table["conversion"] * chosen).astype(int)
+    (tmp_path / "log").mkdir()
+    table.to_parquet(tmp_path / "log" / "part.parquet")
+    targets = ["click", "conversion", "third"]
+    return ParquetImpressions(tmp_path / "log", log.features, targets)
+
+
+FORMS = {
+    # Both draw random numbers, the network its own and the weighting common ones.
+    "a weighting that draws": {
+        "weighting": "pcgrad",
+        "network_params": {**SMALL, "dropout": 0.5},
+    },
+    "early stopping": {"early_stopping": True, "max_epochs": 4, "n_iter_no_change": 1},
+    "half precision, stratified": {
+        "precision": "bfloat16",
+        "stratified_batches": True,
+        "batch_size": 64,
+    },
+}
+
+
+@pytest.mark.parametrize("form", FORMS)
+def test_all_workers_end_with_the_same_weights(form, three_stages, tmp_path):
+    (tmp_path / "rows").mkdir()
+    first, second = train_jointly(three_stages, tmp_path / "rows", **FORMS[form])
+    assert "error" not in first, first["error"]
+    for name in ("weights", "state"):
+        for a, b in zip(first[name], second[name], strict=True):
+            np.testing.assert_array_equal(a, b)
+    assert first["valid_loss"] == second["valid_loss"]
+    assert sum(first["n_rows"]) == 6_000
+
+
+def test_fewer_validation_rows_than_workers(log, tmp_path):
+    rows = log.X_test[:1], log.Y_test[:1]
+    found = train_jointly(log.train, tmp_path, eval_set=rows, max_epochs=1)
+    assert [each["n_rows"][1] for each in found] == [1, 1]
+    assert found[0]["valid_loss"] == found[1]["valid_loss"]
+
+
+def test_a_diverged_fit_with_gradients_of_tasks(log, tmp_path):
+    found = train_jointly(log.train, tmp_path, weighting="pcgrad", lr=1e6)
+    for each in found:
+        assert each["error"].startswith("ValueError: Training diverged in epoch 1")
+
+
+def test_the_rows_of_a_group_are_in_one_file(log, tmp_path):
+    settings = Settings.of(vars(MultiTaskCTRCVRClassifier(early_stopping=False)))
+    job = prepare_job(
+        settings, log.by_user, None, tmp_path, n_processes=2, estimator_name="Model"
+    )
+    store = job.train.store
+    assert len(store.sizes) >= 16
+    groups = [set(store.read([n])["groups"]) for n in range(len(store.sizes))]
+    assert sum(map(len, groups)) == len(set.union(*groups)) == 3_000
+
+
+def test_batch_normalisation_is_refused(log, tmp_path):
+    from sk_pwiser.networks import MultiTaskNetwork, NetworkOutput
+
+    class WithNorm(MultiTaskNetwork):
+        def __init__(self, spec):
+            super().__init__(spec)
+            self.norm = torch.nn.BatchNorm1d(self.width)
+            self.head = torch.nn.Linear(self.width, self.n_tasks)
+
+        def forward(self, codes, numeric):
+            return NetworkOutput(self.head(self.norm(self.input_layer(codes, numeric))))
+
+    settings = Settings.of(vars(MultiTaskCTRCVRClassifier(network=WithNorm)))
+    with pytest.raises(ValueError, match="has a BatchNorm1d, which normalises by"):
+        prepare_job(
+            settings, log.train, None, tmp_path, n_processes=2, estimator_name="Model"
+        )
+
+
+def test_random_numbers_of_the_caller_stay(log, tmp_path):
+    before = torch.random.get_rng_state()
+    settings = Settings.of(
+        vars(MultiTaskCTRCVRClassifier(network_params={"dropout": 0.5}, random_state=0))
+    )
+    prepare_job(
+        settings, log.train, None, tmp_path, n_processes=2, estimator_name="Model"
+    )
+    assert torch.equal(torch.random.get_rng_state(), before)

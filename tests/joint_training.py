@@ -1,0 +1,64 @@
+"""Trains a job as one of several processes, without Ray.
+
+    python joint_training.py RANK SIZE FOLDER
+
+The processes meet by a file in the folder; each writes its weights and figures, or its
+error, to `RANK.pickle`.
+"""
+
+import pickle
+import sys
+from datetime import timedelta
+from pathlib import Path
+
+import torch
+import torch.distributed as dist
+
+from sk_pwiser._training import run_job
+from sk_pwiser.distributed._net import WorkerNet
+from sk_pwiser.distributed._shards import shards
+from sk_pwiser.distributed._workers import Workers
+
+CPU = torch.device("cpu")
+
+
+def train(rank, size, folder):
+    """Return weights and figures of a process."""
+    job = pickle.loads((folder / "job.pickle").read_bytes())
+    workers = Workers(CPU)
+    with shards(job, rank, size) as rows:
+        result = run_job(
+            job,
+            rows,
+            CPU,
+            net_class=WorkerNet,
+            connect=lambda net: net.join(workers, job.seed),
+            checkpoints=None,
+            verbose=0,
+        )
+    pickle.dumps(result.net)  # its connections are left out
+    return {
+        "weights": [p.detach().numpy() for p in result.net.module_.parameters()],
+        "state": [t.numpy() for t in result.net.criterion_.state_dict().values()],
+        "valid_loss": [row.get("valid_loss") for row in result.net.history],
+        "n_rows": result.n_rows,
+    }
+
+
+def main(rank, size, folder):
+    dist.init_process_group(
+        "gloo",
+        init_method=f"file://{folder}/meeting",
+        rank=rank,
+        world_size=size,
+        timeout=timedelta(seconds=120),
+    )
+    try:
+        found = train(rank, size, folder)
+    except Exception as error:
+        found = {"error": f"{type(error).__name__}: {error}"}
+    (folder / f"{rank}.pickle").write_bytes(pickle.dumps(found))
+
+
+if __name__ == "__main__":
+    main(int(sys.argv[1]), int(sys.argv[2]), Path(sys.argv[3]))
