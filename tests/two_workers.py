@@ -125,7 +125,8 @@ def compare(workers, params):
     net.join(workers, 0)
     n_weights = 0 if kind is None else 2 if kind == 2 else 1
     net._steps = SimpleNamespace(sizes=sizes, n_weights=n_weights)
-    own = workers.own(sizes)
+    start = sum(sizes[: workers.rank])
+    own = slice(start, start + sizes[workers.rank])
     if own.start == own.stop:
         own = slice(0, 1)  # does not count
     step = net.train_step_single(part(batch, y, own, kind))

@@ -3,10 +3,9 @@
 from collections.abc import Callable
 
 import torch
-import torch.distributed as dist
 from torch import Tensor
 
-from sk_pwiser.distributed._exchange import exchange
+from sk_pwiser.distributed._exchange import gather_rows
 
 
 def sum_sparse(
@@ -37,16 +36,6 @@ def sum_sparse(
         gradient = gradient.coalesce()
         rows, values = gradient.indices()[0], gradient.values()
     sizes = [n for (n,) in gather_numbers(len(rows))]
-    joined = torch.sparse_coo_tensor(
-        _gather(rows, sizes).unsqueeze(0), _gather(values, sizes), table.shape
-    )
+    all_rows, all_values = (torch.cat(gather_rows(t, sizes)) for t in (rows, values))
+    joined = torch.sparse_coo_tensor(all_rows.unsqueeze(0), all_values, table.shape)
     return joined.coalesce()
-
-
-def _gather(own: Tensor, sizes: list[int]) -> Tensor:
-    """Return the entries of all processes, by rank."""
-    padded = own.new_zeros(max(sizes), *own.shape[1:])
-    padded[: len(own)] = own
-    found = [torch.empty_like(padded) for _ in sizes]
-    exchange(dist.all_gather, found, padded)
-    return torch.cat([part[:n] for part, n in zip(found, sizes, strict=True)])

@@ -7,7 +7,7 @@ import torch
 import torch.distributed as dist
 from torch import Tensor, nn
 
-from sk_pwiser.distributed._exchange import exchange
+from sk_pwiser.distributed._exchange import exchange, gather_rows
 from sk_pwiser.distributed._sparse import sum_sparse
 
 # Entries of gradients that are sent together.
@@ -17,8 +17,7 @@ BUCKET = 2**22
 class Workers:
     """The processes of the default group of :mod:`torch.distributed`.
 
-    Every method but `own` is a collective operation: all processes call it, in the same
-    order.
+    Every method is a collective operation: all processes call it, in the same order.
 
     Parameters
     ----------
@@ -54,11 +53,6 @@ class Workers:
         exchange(dist.broadcast, value, 0, group=self._control)
         return value.item()
 
-    def own(self, sizes: Sequence[int]) -> slice:
-        """Return where the rows of this process are among the joined ones."""
-        start = sum(sizes[: self.rank])
-        return slice(start, start + sizes[self.rank])
-
     def join(self, rows: Tensor, sizes: Sequence[int]) -> Tensor:
         """Return the rows of all processes, by rank.
 
@@ -77,11 +71,7 @@ class Workers:
         Tensor of shape (sum of sizes, n_columns)
         """
         own = rows[: sizes[self.rank]]
-        padded = rows.new_zeros(max(sizes), *rows.shape[1:])
-        padded[: len(own)] = own.detach()
-        found = [torch.empty_like(padded) for _ in range(self.size)]
-        exchange(dist.all_gather, found, padded)
-        parts = [part[:n] for part, n in zip(found, sizes, strict=True)]
+        parts = gather_rows(own.detach(), sizes)
         parts[self.rank] = own
         return torch.cat(parts)
 

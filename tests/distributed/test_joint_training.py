@@ -1,19 +1,16 @@
 """Two processes train a job to the same weights, without Ray."""
 
 import pickle
-import subprocess
-import sys
-from pathlib import Path
 
 import numpy as np
 import pytest
 import torch.distributed
+from two_processes import run_two
 
 from sk_pwiser import MultiTaskCTRCVRClassifier
 from sk_pwiser._training import Settings, prepare_job
 from sk_pwiser.datasets import ParquetImpressions
 
-PROGRAM = Path(__file__).parents[1] / "joint_training.py"
 SMALL = {"bottom_units": (16,), "tower_units": ()}
 
 pytestmark = pytest.mark.skipif(
@@ -36,16 +33,7 @@ def train_jointly(dataset, folder, eval_set=None, **params):
         settings, dataset, eval_set, folder, n_processes=2, estimator_name="Model"
     )
     (folder / "job.pickle").write_bytes(pickle.dumps(job))
-    programs = [
-        subprocess.Popen(
-            [sys.executable, "-W", "ignore", PROGRAM, str(rank), "2", folder],
-            stderr=subprocess.PIPE,
-            text=True,
-        )
-        for rank in range(2)
-    ]
-    errors = [program.communicate(timeout=300)[1] for program in programs]
-    assert [program.returncode for program in programs] == [0, 0], errors
+    run_two("joint_training.py", folder, "2")
     return [pickle.loads((folder / f"{r}.pickle").read_bytes()) for r in range(2)]
 
 

@@ -1,14 +1,10 @@
 """A step of two processes is that of one process on the joined batch."""
 
 import json
-import subprocess
-import sys
-from pathlib import Path
 
 import pytest
 import torch.distributed
-
-PROGRAM = Path(__file__).parents[1] / "two_workers.py"
+from two_processes import run_two
 
 
 @pytest.fixture(scope="module")
@@ -17,16 +13,7 @@ def figures(tmp_path_factory):
     if not torch.distributed.is_gloo_available():
         pytest.skip("torch was built without gloo")
     folder = tmp_path_factory.mktemp("meeting")
-    programs = [
-        subprocess.Popen(
-            [sys.executable, "-W", "ignore", str(PROGRAM), str(rank), str(folder)],
-            stderr=subprocess.PIPE,
-            text=True,
-        )
-        for rank in range(2)
-    ]
-    errors = [program.communicate(timeout=300)[1] for program in programs]
-    assert [program.returncode for program in programs] == [0, 0], errors
+    run_two("two_workers.py", folder)
     return [json.loads((folder / f"{rank}.json").read_text()) for rank in range(2)]
 
 
