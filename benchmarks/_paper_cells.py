@@ -107,6 +107,7 @@ def build(cell, max_epochs):
 def settings_of(estimator):
     """Return a short hash of the parameters that all cells share."""
     names = ("network", "loss", "pwiser_weight", "target_encoding", "random_state")
+    names += ("checkpoint_dir",)  # without influence on the result
     params = estimator.get_params(deep=False)
     shared = {key: value for key, value in params.items() if key not in names}
     return hashlib.sha256(repr(sorted(shared.items())).encode()).hexdigest()[:8]

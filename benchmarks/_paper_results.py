@@ -110,13 +110,23 @@ class Comparison:
 
 
 def comparisons(results, block):
-    """Return a dictionary from (data, network) to the comparison."""
+    """Return the comparisons of the finished cells, and the other cells.
+
+    The former is a dictionary from (data, network), the latter a list of such pairs. A
+    cell is finished if all its losses have all seeds of its data set.
+    """
     rows = results[(results["block"] == block) & (results["part"] == "test")]
     cells = rows[["data", "network"]].drop_duplicates()
-    return {
-        (data, network): Comparison(results, block, data, network)
-        for data, network in cells.itertuples(index=False)
-    }
+    n_seeds = rows.groupby("data")["seed"].nunique()
+    finished, others = {}, []
+    for data, network in cells.itertuples(index=False):
+        found = Comparison(results, block, data, network)
+        counts = [len(found.differences("ctr_auc", w)) for w in ("tuned", "default")]
+        if min(counts) == n_seeds[data]:
+            finished[data, network] = found
+        else:
+            others.append((data, network))
+    return finished, others
 
 
 def _cell_text(metric, found, which):
@@ -162,7 +172,7 @@ def format_group(found, metrics):
 
 def format_block(results, block):
     """Yield the lines of a block."""
-    found = comparisons(results, block)
+    found, unfinished = comparisons(results, block)
     for data in dict.fromkeys(data for data, _ in found):
         here = {network: c for (d, network), c in found.items() if d == data}
         first = next(iter(here.values()))
@@ -176,6 +186,10 @@ def format_block(results, block):
             known = [m for m in metrics if first.bce[m].notna().any()]
             if known:
                 yield from format_group(here, tuple(known))
+    if unfinished:
+        cells = ", ".join(f"{network} on {data}" for data, network in unfinished)
+        yield ""
+        yield f"Left out, since not all seeds have been run: {cells}."
 
 
 def summary(results, block):
@@ -184,7 +198,7 @@ def summary(results, block):
     A cell is a network on a data set. "default never below" is the smallest mean
     difference of the default weight over the cells, of CTR or CTCVR AUC.
     """
-    found = comparisons(results, block)
+    found, _ = comparisons(results, block)
     tuned = {m: {} for m in ("ctr_auc", "ctcvr_auc")}
     lowest = []
     for cell, comparison in found.items():

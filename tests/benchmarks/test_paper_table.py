@@ -75,6 +75,17 @@ def test_the_last_line_summarises_the_first_block(results, module):
     assert before == "  second, mmoe: -0.0040"
 
 
+def test_cells_without_all_seeds_are_left_out(results, module):
+    tools = module("_paper_results")
+    lines = list(tools.format_table(results, ["embeddings"]))
+    assert "Left out, since not all seeds have been run: stem on second." in lines
+    is_last = (results["data"] == "first") & (results["seed"] == 1)
+    *_, last = tools.format_table(
+        results[~(is_last & (results["weight"] == "0.3"))], ["embeddings"]
+    )
+    assert "ahead in 0 of 1 cells" in last
+
+
 def test_rows_of_the_second_block_do_not_change_the_last_line(results, module):
     blocks = ("embeddings", "target-encoding")
     tools = module("_paper_results")
