@@ -28,6 +28,7 @@ The latency of a network between machines is not in the model. The join and the 
 gradients contain the time that a worker waits for the other.
 """
 
+import argparse
 import multiprocessing
 import tempfile
 import time
@@ -38,7 +39,7 @@ from queue import Empty
 import numpy as np
 import torch
 import torch.distributed as dist
-from _timing import Report, limit_threads, make_parser, start
+from _timing import describe, limit_threads
 
 from sk_pwiser import MultiTaskCTRCVRClassifier
 from sk_pwiser.datasets import make_ctr_cvr
@@ -50,6 +51,7 @@ TABLES = {
     "small tables, dense gradients": 100,
     "a table of 10^6 rows, gradients by rows": 1_000_000,
 }
+LABEL_WIDTH = 26
 PARTS = ("compute", "join", "criterion", "gradients", "optimiser")
 
 
@@ -190,38 +192,38 @@ def modelled(n_workers, one, two, half):
     ]
 
 
-def report_table(report, title, n_categories, batch_size, n_steps):
-    """Measure one table and print its steps."""
+def print_table(title, n_categories, batch_size, n_steps):
+    """Measure one table and print its steps, in milliseconds."""
     (one, half), n_weights = measure(1, n_categories, batch_size, n_steps)
     (two, _), _ = measure(2, n_categories, batch_size, n_steps)
-    report.section(
-        f"{batch_size:,} rows, {title}, {n_weights:,} weights", "of one worker"
-    )
+    print(f"\n{batch_size:,} rows, {title}, {n_weights:,} weights")
+    heads = "".join(f"{part:>12}" for part in (*PARTS, "all", "of one"))
+    print(" " * LABEL_WIDTH + heads)
     lines = {"1 worker": one, "2 workers": two}
     for n_workers in (4, 8, 16, 32):
         label = f"{n_workers} workers, modelled"
         lines[label] = modelled(n_workers, one, two, half)
     for label, parts in lines.items():
-        text = ", ".join(
-            f"{part} {1000 * seconds:.2f}"
-            for part, seconds in zip(PARTS, parts, strict=True)
-        )
-        report.line(label, [sum(parts) / sum(one)], absolute=f"{text} ms")
+        figures = [1000 * seconds for seconds in (*parts, sum(parts))]
+        figures.append(sum(parts) / sum(one))
+        print(f"{label:<{LABEL_WIDTH}}" + "".join(f"{each:>12.2f}" for each in figures))
 
 
 def main():
-    parser = make_parser(__doc__, rounds=1)
+    parser = argparse.ArgumentParser(
+        description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
+    )
     parser.add_argument("--steps", type=int, default=200)
+    parser.add_argument("--quick", action="store_true", help="a smoke run")
     arguments = parser.parse_args()
     if arguments.quick:
         arguments.steps = 10
-    arguments.threads = 1
-    start(arguments)
-    report = Report("workers", arguments)
+        print("a smoke run: its figures are not meaningful")
+    arguments.device, arguments.threads = "cpu", 1
+    print(", ".join(f"{key} {value}" for key, value in describe(arguments).items()))
     for batch_size in BATCHES:
         for title, n_categories in TABLES.items():
-            report_table(report, title, n_categories, batch_size, arguments.steps)
-    report.save()
+            print_table(title, n_categories, batch_size, arguments.steps)
 
 
 if __name__ == "__main__":

@@ -86,7 +86,7 @@ def fit(
     RuntimeError
         If workers were lost more than `max_failures` times, or if they do not have the
         same weights after an epoch, since a callback or a class of your own depends on
-        the worker. Other errors of a worker are raised as they are.
+        the worker. Other errors of a worker are raised unchanged.
     ImportError
         If Ray is not installed.
 

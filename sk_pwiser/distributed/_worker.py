@@ -111,7 +111,7 @@ def _write_error(folder, error):
     try:
         content = pickle.dumps(error)
         pickle.loads(content)
-    except Exception:  # some errors cannot be stored as they are
+    except Exception:  # not every error can be stored
         content = pickle.dumps(RuntimeError(f"{type(error).__name__}: {error}"))
     with tempfile.NamedTemporaryFile(dir=folder, delete=False) as file:
         file.write(content)

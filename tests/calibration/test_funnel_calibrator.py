@@ -210,7 +210,7 @@ def test_a_single_task_keeps_its_labels():
     assert_allclose(p.sum(axis=1), 1)
     one = CalibratedClassifierCV(FrozenEstimator(model.task(0)), method="sigmoid")
     one.fit(X[600:], labels[600:])
-    assert_allclose(p[:, 1], one.predict_proba(X)[:, 1], rtol=1e-4)
+    assert_allclose(p[:, 1], one.predict_proba(X)[:, 1], rtol=1e-3)
     assert_array_equal(
         calibrated.predict(X), np.array(["no", "yes"])[(p[:, 1] >= 0.5) + 0]
     )
