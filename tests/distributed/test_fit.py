@@ -113,7 +113,7 @@ def test_early_stopping_sees_all_validation_rows(log, tmp_path):
 
 FORMS = {
     "JRC in groups": {"loss": "jrc"},
-    "gradients of tasks": {"weighting": "nash", "network": "mmoe"},
+    "gradients of tasks": {"weighting": "nash"},
     "lazy embeddings": {"optimizer_params": {"lazy_embeddings": True}},
     "stratified batches": {"stratified_batches": True, "loss": "pwiser"},
 }
