@@ -92,6 +92,16 @@ COMPARISONS = {
             "optimizer_params": {"embedding_weight_decay": 1e-3},
         },
     },
+    # A rare task that shares nothing has small gradients, which decay may outweigh.
+    "single_task_decay": {
+        "adam": {"network": "single_task", "loss": "bce"},
+        "adamw": {"network": "single_task", "loss": "bce", "optimizer": "adamw"},
+        "adam, weight_decay=0": {
+            "network": "single_task",
+            "loss": "bce",
+            "weight_decay": 0.0,
+        },
+    },
     "early_stopping": {
         "50 epochs": {"early_stopping": False, "loss": "bce"},
         "early stopping": {"early_stopping": True, "loss": "bce"},
