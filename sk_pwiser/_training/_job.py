@@ -40,10 +40,6 @@ class Stored(NamedTuple):
     store: RowStore
     load: Callable[[Arrays], Impressions]
 
-    def rows(self, kind: type[StreamedImpressions], **arguments: Any) -> Any:
-        """Return the impressions as an object of a class, with its arguments."""
-        return kind(self.store, self.load, **arguments)
-
 
 @dataclass(frozen=True)
 class Job:

@@ -23,6 +23,7 @@ from sk_pwiser.distributed._workers import Workers
 from sk_pwiser.networks import NetworkOutput
 
 CPU = torch.device("cpu")
+LEFT_OUT = ("workers", "tables", "_steps")
 
 
 class NetworkSums:
@@ -71,6 +72,8 @@ class WorkerNet(MultiTaskNet):
     workers: Workers
     seed: int = 0
     generators: Generators
+    tables: Sequence[Tensor] = ()  # with sparse gradients
+    draws_globally: bool = False
     _steps: JointIterator | None = None
     _own_states: list[Tensor] | None = None  # of torch's global generators
 
@@ -85,6 +88,9 @@ class WorkerNet(MultiTaskNet):
             Seed of the random numbers of all of them.
         """
         self.workers, self.seed = workers, seed
+        self.tables = list(sparse_tables(self.module_))
+        is_compiled = self.compile_mode is not None
+        self.draws_globally = is_compiled or draws_globally(self.module_)
         self.generators = Generators(_seed(seed, -1, workers.rank))
         weighting = self.criterion_.weighting
         if weighting.needs_task_gradients:
@@ -99,7 +105,7 @@ class WorkerNet(MultiTaskNet):
     def __getstate__(self) -> dict[str, Any]:
         """Leave out the connections, which cannot be stored."""
         state = super().__getstate__()
-        return {k: v for k, v in state.items() if k not in ("workers", "_steps")}
+        return {k: v for k, v in state.items() if k not in LEFT_OUT}
 
     def get_iterator(self, dataset: Any, training: bool = False) -> Any:
         """Return an iterator over the batches of this worker."""
@@ -121,7 +127,7 @@ class WorkerNet(MultiTaskNet):
     @contextmanager
     def _own_global_generators(self) -> Iterator[None]:
         """Use states of torch's global generators that are those of this worker."""
-        if self.compile_mode is None and not draws_globally(self.module_):
+        if not self.draws_globally:
             yield
             return
         device = torch.device(self.device)
@@ -197,8 +203,7 @@ class WorkerNet(MultiTaskNet):
         step = super().train_step_single(batch, **fit_params)
         weighting = self.criterion_.weighting
         if not weighting.needs_task_gradients or weighting.n_tasks == 1:
-            tables = sparse_tables(self.module_)
-            self.workers.sum_gradients(self.module_.parameters(), tables)
+            self.workers.sum_gradients(self.module_.parameters(), self.tables)
         return step
 
     def validation_step(self, batch: Any, **fit_params: Any) -> dict[str, Tensor]:

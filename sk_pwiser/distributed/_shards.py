@@ -99,15 +99,15 @@ def shards(job: Job, rank: int, n_workers: int) -> Iterator[Shards]:
         Number of the worker, from 0, and of all.
     """
     with ThreadPoolExecutor(1, thread_name_prefix="sk_pwiser-reader") as pool:
-        common = {
+        common: dict[str, Any] = {
             "part_rows": job.part_rows,
             "pool": pool,
             "rank": rank,
             "n_workers": n_workers,
             "clock": Clock(job.seed),
         }
-        valid = None if job.valid is None else job.valid.rows(Shard, **common)
-        yield Shards(job.train.rows(Shard, **common), valid)
+        valid = None if job.valid is None else Shard(*job.valid, **common)
+        yield Shards(Shard(*job.train, **common), valid)
 
 
 class JointIterator:
