@@ -24,6 +24,9 @@ For more than two workers the times are modelled, not measured. With W workers
   table that the others used;
 - criterion and optimiser as measured.
 
+Rounds of one and of two workers alternate; a figure is the median over the rounds, and
+the last column of two workers the median of the ratios within a round.
+
 The latency of a network between machines is not in the model. The join and the sums of
 gradients contain the time that a worker waits for the other.
 """
@@ -192,38 +195,72 @@ def modelled(n_workers, one, two, half):
     ]
 
 
-def print_table(title, n_categories, batch_size, n_steps):
+def measure_rounds(n_categories, batch_size, n_steps, n_rounds):
+    """Return the medians over rounds in which one and two workers alternate.
+
+    Returns
+    -------
+    one, two : ndarray of shape (5,)
+        Seconds of the parts of a step.
+    half : float
+        Seconds of the network on half a batch.
+    ratios : ndarray of shape (n_rounds,)
+        Time of a step of two workers over that of one, in the same round.
+    n_weights : int
+        Number of weights of the network.
+    """
+    ones, twos, halves = [], [], []
+    for _ in range(n_rounds):
+        (one, half), n_weights = measure(1, n_categories, batch_size, n_steps)
+        (two, _), _ = measure(2, n_categories, batch_size, n_steps)
+        ones.append(one)
+        twos.append(two)
+        halves.append(half)
+    ratios = np.sum(twos, axis=1) / np.sum(ones, axis=1)
+    medians = (np.median(each, axis=0) for each in (ones, twos, halves))
+    return *medians, ratios, n_weights
+
+
+def print_table(title, n_categories, batch_size, n_steps, n_rounds):
     """Measure one table and print its steps, in milliseconds."""
-    (one, half), n_weights = measure(1, n_categories, batch_size, n_steps)
-    (two, _), _ = measure(2, n_categories, batch_size, n_steps)
+    one, two, half, ratios, n_weights = measure_rounds(
+        n_categories, batch_size, n_steps, n_rounds
+    )
     print(f"\n{batch_size:,} rows, {title}, {n_weights:,} weights")
     heads = "".join(f"{part:>12}" for part in (*PARTS, "all", "of one"))
     print(" " * LABEL_WIDTH + heads)
-    lines = {"1 worker": one, "2 workers": two}
+    lines = {"1 worker": (one, 1.0), "2 workers": (two, np.median(ratios))}
     for n_workers in (4, 8, 16, 32):
-        label = f"{n_workers} workers, modelled"
-        lines[label] = modelled(n_workers, one, two, half)
-    for label, parts in lines.items():
-        figures = [1000 * seconds for seconds in (*parts, sum(parts))]
-        figures.append(sum(parts) / sum(one))
+        parts = modelled(n_workers, one, two, half)
+        lines[f"{n_workers} workers, modelled"] = parts, sum(parts) / sum(one)
+    for label, (parts, ratio) in lines.items():
+        figures = [*(1000 * seconds for seconds in (*parts, sum(parts))), ratio]
         print(f"{label:<{LABEL_WIDTH}}" + "".join(f"{each:>12.2f}" for each in figures))
+    print(
+        f"2 workers of one, over {n_rounds} rounds: {ratios.min():.2f} to "
+        f"{ratios.max():.2f}",
+        flush=True,
+    )
 
 
 def main():
     parser = argparse.ArgumentParser(
         description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
     )
-    parser.add_argument("--steps", type=int, default=200)
+    parser.add_argument("--steps", type=int, default=100)
+    parser.add_argument("--rounds", type=int, default=3)
     parser.add_argument("--quick", action="store_true", help="a smoke run")
     arguments = parser.parse_args()
     if arguments.quick:
-        arguments.steps = 10
+        arguments.steps, arguments.rounds = 10, 1
         print("a smoke run: its figures are not meaningful")
     arguments.device, arguments.threads = "cpu", 1
     print(", ".join(f"{key} {value}" for key, value in describe(arguments).items()))
     for batch_size in BATCHES:
         for title, n_categories in TABLES.items():
-            print_table(title, n_categories, batch_size, arguments.steps)
+            print_table(
+                title, n_categories, batch_size, arguments.steps, arguments.rounds
+            )
 
 
 if __name__ == "__main__":
