@@ -11,6 +11,7 @@ from typing import NamedTuple
 import numpy as np
 import pandas as pd
 from _ali_tables import ALI_COUNTRIES, ali_ccp_tables, aliexpress_tables
+from _columns_40 import columns_40
 from sklearn.model_selection import train_test_split
 
 from sk_pwiser.datasets import load_hillstrom, load_kuairand, make_ctr_cvr
@@ -71,7 +72,7 @@ def load_tables(name, path, part="test", seed=0):
     part : {"test", "validation"}, default="test"
         Which rows are held out.
     seed : int, default=0
-        Seed of the generated impressions; the other data sets have one fixed split.
+        Seed of generated tables; the other data sets have one fixed split.
 
     Returns
     -------
@@ -90,9 +91,12 @@ def load_tables(name, path, part="test", seed=0):
         "hillstrom": _hillstrom,
         "oulad": _oulad,
         "flights": _flights,
+        "adult": _adult,
         "ali-ccp": ali_ccp_tables,
     }
-    if name in ALIEXPRESS:
+    if name == "columns-40":
+        X, Y, X_test, Y_test = _third(*columns_40(seed), seed)
+    elif name in ALIEXPRESS:
         X, Y, X_test, Y_test = aliexpress_tables(path, ALIEXPRESS[name])
     else:
         X, Y, X_test, Y_test = readers[name](path)
@@ -182,9 +186,26 @@ def _flights(_path, seed=0):
     X["distance"] = rows["distance"]
     late = rows["dep_delay"] >= 15
     Y = pd.DataFrame({"late": late, "very late": late & (rows["arr_delay"] >= 60)})
-    X, X_test, Y, Y_test = train_test_split(
-        X, Y.astype(np.int64), test_size=1 / 3, random_state=seed
-    )
+    return _third(X, Y.astype(np.int64), seed)
+
+
+def _adult(path):
+    """Return the census extract of 1994, "Adult": married, and that with a high income.
+
+    The file has the 48,842 rows of both parts and a header, as published by OpenML.
+    """
+    rows = pd.read_csv(_existing(path, "adult/adult.csv"))
+    married = rows["marital-status"].isin(["Married-civ-spouse", "Married-AF-spouse"])
+    income = rows["income"].str.strip().str.startswith(">50K")
+    Y = pd.DataFrame({"married": married, "high income": married & income})
+    X = rows.drop(columns=["marital-status", "relationship", "income"])
+    texts = X.columns[[not is_amount(X[name]) for name in X]]
+    return _third(X.astype(dict.fromkeys(texts, "category")), Y.astype(np.int64), 0)
+
+
+def _third(X, Y, seed):
+    """Hold out a third of the rows, at random."""
+    X, X_test, Y, Y_test = train_test_split(X, Y, test_size=1 / 3, random_state=seed)
     return X, Y, X_test, Y_test
 
 

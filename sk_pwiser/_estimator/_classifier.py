@@ -87,12 +87,13 @@ class MultiTaskCTRCVRClassifier(
         How numeric columns are encoded: "standard" subtracts the mean and divides by
         the standard deviation; "quantile" does so with normal scores, the quantiles of
         the normal distribution at the values' ranks, so that only their order counts;
-        "piecewise_linear" spreads a value over at most 16 inputs, one per quantile bin:
-        1 for bins below the value, 0 for those above, and the position between 0 and 1
-        within its own bin (Gorishniy et al., 2022). Unlike in the paper, values outside
-        the range seen in `fit` count as the nearest inside, and a value that fills a
-        bin alone leaves the other bins to the others. In all three a missing value
-        counts as the mean of the known ones, with an input that indicates it.
+        "piecewise_linear" spreads a value over inputs, one per bin: 1 for bins below
+        the value, 0 for those above, and the position between 0 and 1 within its own
+        bin (Gorishniy et al., 2022). A column has a bin for each frequent value, and 16
+        bins with equal shares of the other rows, see `max_bins` of `encoding_params`.
+        Unlike in the paper, values outside the range seen in `fit` count as the nearest
+        inside. In all three a missing value counts as the mean of the known ones, with
+        an input that indicates it.
     target_encoding : "auto", bool or array-like of (str or int), default="auto"
         The category columns whose values also give target statistics: for each task
         the share of rows in which it happened, shrunk to the base rate, as log-odds
@@ -120,6 +121,10 @@ class MultiTaskCTRCVRClassifier(
           are pooled, by their "mean" or "sum"; see :ref:`inputs`;
         - `list_weights`, None by default: a dict of names of list columns to names of
           columns with one weight >= 0 per element, for a weighted mean or sum;
+        - `max_bins`, 64 by default: largest number of bins of a numeric column with
+          `numeric_encoding="piecewise_linear"`. Up to `max_bins` + 1 distinct values
+          are all edges of bins. With 16 or fewer, all bins have equal shares, but for
+          values that fill one alone. More than 16 require 32 rows per bin;
         - `max_categories`, None by default: largest number of codes of a column's
           values, as in scikit-learn's OneHotEncoder. The most frequent values have
           codes of their own, the others share the code of unseen values, which counts

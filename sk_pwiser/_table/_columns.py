@@ -1,5 +1,7 @@
 """Which encoder each column of a table gets."""
 
+from functools import partial
+
 from sk_pwiser._table._arrays import ArrayColumn
 from sk_pwiser._table._categorical_features import find_category_columns
 from sk_pwiser._table._categories import CategoryColumn
@@ -10,10 +12,11 @@ from sk_pwiser._table._lists import (
     check_lists,
     find_weights,
 )
-from sk_pwiser._table._numeric import NUMERIC_ENCODINGS
+from sk_pwiser._table._numeric import NUMERIC_ENCODINGS, PiecewiseLinearColumn
 from sk_pwiser._table._read_lists import has_lists
 from sk_pwiser._table._target_encoding import check_target_encoding
 from sk_pwiser._table._vocabulary import check_vocabulary, read_vocabularies
+from sk_pwiser._utils import check_integer
 
 
 def check_encoding_params(params):
@@ -21,6 +24,7 @@ def check_encoding_params(params):
     check_target_encoding(params)
     check_vocabulary(params)
     check_lists(params)
+    check_integer("max_bins", params["max_bins"], at_least=1)
 
 
 def make_columns(params, X, names):
@@ -50,6 +54,8 @@ def make_columns(params, X, names):
     ]
     weights = find_weights(params["list_weights"], names, list_names)
     make_numeric = NUMERIC_ENCODINGS[params["numeric_encoding"]]
+    if make_numeric is PiecewiseLinearColumn:
+        make_numeric = partial(make_numeric, max_bins=params["max_bins"])
     columns = []
     for index, name in enumerate(names):
         if name in weights.values():

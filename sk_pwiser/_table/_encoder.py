@@ -27,12 +27,13 @@ from sk_pwiser._table._layout import (
 )
 from sk_pwiser._table._lists import ListColumn, check_lists, combine_bags
 from sk_pwiser._table._numeric import NUMERIC_ENCODINGS, NumericColumn
+from sk_pwiser._table._quantiles import MAX_BINS
 from sk_pwiser._table._sparse import SparseColumns, as_csr
 from sk_pwiser._table._vocabulary import (
     MIN_FREQUENCY,
     check_vocabulary,
 )
-from sk_pwiser._utils import check_choice
+from sk_pwiser._utils import check_choice, check_integer
 
 # Number of rows whose columns are copied into the result at a time: this part of the
 # result stays in the processor's cache while it is filled column by column.
@@ -64,6 +65,8 @@ class TableEncoder(BaseEstimator):
     numeric_encoding : {"standard", "quantile", "piecewise_linear"}, \
             default="standard"
         How the other columns are encoded.
+    max_bins : int, default=64
+        Largest number of bins of a column whose encoding is piecewise linear.
     list_pooling : {"mean", "sum"}, default="mean"
         How the vectors of the elements of a list are pooled.
     list_weights : dict, default=None
@@ -83,6 +86,7 @@ class TableEncoder(BaseEstimator):
         max_categories=None,
         n_hash_buckets=None,
         numeric_encoding="standard",
+        max_bins=MAX_BINS,
         list_pooling="mean",
         list_weights=None,
         estimator_name=None,
@@ -93,6 +97,7 @@ class TableEncoder(BaseEstimator):
         self.max_categories = max_categories
         self.n_hash_buckets = n_hash_buckets
         self.numeric_encoding = numeric_encoding
+        self.max_bins = max_bins
         self.list_pooling = list_pooling
         self.list_weights = list_weights
         self.estimator_name = estimator_name
@@ -111,6 +116,7 @@ class TableEncoder(BaseEstimator):
         check_vocabulary(vars(self))
         check_lists(vars(self))
         check_choice("numeric_encoding", self.numeric_encoding, NUMERIC_ENCODINGS)
+        check_integer("max_bins", self.max_bins, at_least=1)
 
     def fit_transform(self, X, sample_weight=None):
         """Learn the schema of a table and encode the table.

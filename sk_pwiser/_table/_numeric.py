@@ -10,9 +10,11 @@ from scipy.special import ndtri
 
 from sk_pwiser._table._dataframe import describe, row_chunks, to_float
 from sk_pwiser._table._quantiles import (
+    MAX_BINS,
     bin_edges,
     distinct_shares,
     interpolation_nodes,
+    largest_n_bins,
 )
 
 # Inputs are clipped to this many standard deviations: a single extreme value at
@@ -205,7 +207,7 @@ class QuantileColumn(NumericColumn):
 
 
 class PiecewiseLinearColumn(NumericColumn):
-    """The positions of values relative to the edges of quantile bins.
+    """The positions of values relative to the edges of at most `max_bins` bins.
 
     The position of a value is the index of its bin, counted from 0, plus the fraction
     of the bin that lies below the value: 2 1/3 for a value one third of the way from
@@ -214,6 +216,13 @@ class PiecewiseLinearColumn(NumericColumn):
     """
 
     n_bins_ = 1
+
+    # Columns in files of version 0.1.0 have no limit of their own.
+    max_bins = MAX_BINS
+
+    def __init__(self, name, max_bins=MAX_BINS):
+        super().__init__(name)
+        self.max_bins = max_bins
 
     def awaken(self, column, sample_weight=None):
         """Return a column that has learnt its distribution, or this one.
@@ -229,7 +238,8 @@ class PiecewiseLinearColumn(NumericColumn):
 
     def _fit(self, known, weight):
         distinct, shares = distinct_shares(known, weight)
-        self.edges_ = distinct[bin_edges(shares)]
+        max_bins = largest_n_bins(len(known), self.max_bins)
+        self.edges_ = distinct[bin_edges(shares, max_bins)]
         self.n_bins_ = len(self.edges_) - 1
         self.fill_value_ = shares @ self._encode(distinct)
 

@@ -6,8 +6,11 @@ import numpy as np
 # the rank of a training value is off by at most one step.
 N_QUANTILES = 1000
 
-# Largest number of bins of a column.
-N_BINS = 16
+# Bins of a column that its frequent values do not fill, and largest number of bins.
+N_BINS, MAX_BINS = 16, 64
+
+# A column has at most `N_BINS` bins if it has fewer rows than this per further bin.
+ROWS_PER_BIN = 32
 
 
 def distinct_shares(values, weight):
@@ -39,25 +42,40 @@ def interpolation_nodes(ranks):
     return np.unique(np.clip([*ends, *above, *(above - 1)], *ends))
 
 
-def bin_edges(shares):
-    """Return the indices of the values at the edges of at most `N_BINS` bins.
+def largest_n_bins(n_samples, max_bins):
+    """Return the largest number of bins of a column with some number of rows."""
+    return min(max_bins, max(N_BINS, n_samples // ROWS_PER_BIN))
 
-    The bins hold equal shares of the rows, with one exception: a value with a larger
-    share than one bin counts as one full bin, and the other values share the remaining
-    bins. A column that is almost always 0 thus keeps bins for its other values.
+
+def bin_edges(shares, max_bins=MAX_BINS):
+    """Return the indices of the values at the edges of at most `max_bins` bins.
+
+    At most `max_bins + 1` distinct values are all edges. Otherwise, a value is frequent
+    if it has a larger share of the rows than each of `max_bins` bins has of the other
+    values. Every frequent value counts as one full bin, and the others have `N_BINS`
+    bins of equal shares, or as many as `max_bins` leaves. A column that is almost
+    always 0 thus has bins for its other values.
     """
-    if len(shares) <= N_BINS + 1:
+    if len(shares) <= max_bins + 1:
         return np.arange(len(shares))
-    is_heavy = np.zeros(len(shares), dtype=bool)
-    while True:
-        bin_share = shares[~is_heavy].sum() / (N_BINS - is_heavy.sum())
-        exceeds_bin = shares > bin_share * (1 + 1e-9)
-        if exceeds_bin.sum() == is_heavy.sum():
-            break
-        is_heavy = exceeds_bin
-    cumulative = np.minimum(shares, bin_share).cumsum()
-    steps = np.arange(1, N_BINS + 1) / N_BINS
+    is_frequent = _find_frequent(shares, max_bins)
+    n_frequent = is_frequent.sum()
+    n_others = min(N_BINS, max_bins - n_frequent)
+    bin_share = shares[~is_frequent].sum() / n_others
+    cumulative = np.where(is_frequent, bin_share, shares).cumsum()
+    n_bins = n_frequent + n_others
+    steps = np.arange(1, n_bins + 1) / n_bins
     return np.unique([0, *_first_at_least(cumulative / cumulative[-1], steps)])
+
+
+def _find_frequent(shares, n_bins):
+    is_frequent = np.zeros(len(shares), dtype=bool)
+    while True:
+        n_found = is_frequent.sum()
+        bin_share = shares[~is_frequent].sum() / (n_bins - n_found)
+        is_frequent = shares > bin_share * (1 + 1e-9)
+        if is_frequent.sum() == n_found:
+            return is_frequent
 
 
 def _first_at_least(cumulative, steps):

@@ -346,6 +346,7 @@ def make_encoder(settings: Settings, estimator_name: str) -> TableEncoder:
         list_pooling=params["list_pooling"],
         list_weights=params["list_weights"],
         numeric_encoding=settings.numeric_encoding,
+        max_bins=params["max_bins"],
         estimator_name=estimator_name,
         keeps_rare=True,  # for target statistics, and to tell rare from new values
     )

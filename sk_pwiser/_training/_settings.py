@@ -16,6 +16,7 @@ ENCODING_PARAMS: dict[str, Any] = {
     "grow_vocabulary": False,
     "list_pooling": "mean",
     "list_weights": None,
+    "max_bins": 64,
     "max_categories": None,
     "min_frequency": 2,
     "n_hash_buckets": None,

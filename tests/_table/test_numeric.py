@@ -17,16 +17,16 @@ from sklearn.preprocessing import SplineTransformer
 
 from sk_pwiser._table._encoder import TableEncoder
 from sk_pwiser._table._numeric import LARGEST_DEVIATION, NUMERIC_ENCODINGS
-from sk_pwiser._table._quantiles import N_BINS, N_QUANTILES
+from sk_pwiser._table._quantiles import MAX_BINS, N_BINS, N_QUANTILES, ROWS_PER_BIN
 from sk_pwiser.networks._input import BinExpansion
 
 NAMES = sorted(NUMERIC_ENCODINGS)
 every_encoding = pytest.mark.parametrize("name", NAMES)
 
 
-def fit(name, values, weight=None):
+def fit(name, values, weight=None, **params):
     """Return an encoder that is fitted to one column, and its encoded values."""
-    encoder = TableEncoder(None, numeric_encoding=name)
+    encoder = TableEncoder(None, numeric_encoding=name, **params)
     table = np.asarray(values, dtype=float).reshape(-1, 1)
     return encoder, encoder.fit_transform(table, weight)[1]
 
@@ -111,10 +111,58 @@ def test_a_frequent_value_leaves_bins_for_the_others():
     encoder, _ = fit("piecewise_linear", np.append(rare, np.zeros(10_000)))
     edges = encoder.columns_[0].edges_
     assert 0 in edges
-    assert len(edges) == N_BINS + 1
+    assert encoder.numeric_bins_ == [N_BINS + 1]
     counts, _ = np.histogram(rare, edges)
-    # The zeros fill one of the 16 bins, and part of the bin that ends at 0.
-    assert sorted(counts)[1:] == pytest.approx([10] * (N_BINS - 1), abs=1)
+    # The zeros count as one of the 17 bins; two bins adjoin them.
+    assert sorted(counts)[2:] == pytest.approx([150 / N_BINS] * (N_BINS - 1), abs=1)
+
+
+def test_frequent_values_have_bins_of_their_own():
+    rng = np.random.default_rng(0)
+    frequent, rare = np.arange(1, 6) / 6, rng.random(10_000)
+    values = np.array([*rare, *np.repeat(frequent, 200), *np.repeat([0.25, 0.35], 100)])
+    encoder, _ = fit("piecewise_linear", values)
+    edges = encoder.columns_[0].edges_
+    assert encoder.numeric_bins_ == [N_BINS + 5]
+    assert np.isin(frequent, edges).all()
+    # Outside the bins that end at a frequent value, the others are spread equally.
+    counts, _ = np.histogram(rare, edges)
+    assert counts[~np.isin(edges[1:], frequent)].max() <= 10_200 / N_BINS + 1
+    # With a limit of 16 only the share of a bin counts.
+    encoder, _ = fit("piecewise_linear", values, max_bins=N_BINS)
+    expected = np.quantile(
+        values, np.arange(N_BINS + 1) / N_BINS, method="inverted_cdf"
+    )
+    assert_array_equal(encoder.columns_[0].edges_, expected)
+
+
+@pytest.mark.parametrize("max_bins", [1, 5, MAX_BINS, 300])
+def test_at_most_max_bins(max_bins):
+    for n_distinct in (max_bins + 1, max_bins + 2, 2 * max_bins):
+        counts = ROWS_PER_BIN * (np.arange(n_distinct) % 5 + 1)
+        values = np.repeat(np.arange(n_distinct), counts)
+        encoder, _ = fit("piecewise_linear", values, max_bins=max_bins)
+        (n_bins,) = encoder.numeric_bins_
+        assert n_bins <= max_bins
+        if n_distinct <= max_bins + 1:
+            assert_array_equal(encoder.columns_[0].edges_, np.arange(n_distinct))
+
+
+@pytest.mark.parametrize(
+    ("n_rows", "n_bins"),
+    [(39 * ROWS_PER_BIN - 1, N_BINS), (39 * ROWS_PER_BIN, 39), (10_000, 39)],
+)
+def test_bins_need_rows(n_rows, n_bins):
+    encoder, _ = fit("piecewise_linear", np.arange(n_rows) % 40)
+    assert encoder.numeric_bins_ == [n_bins]
+
+
+@pytest.mark.parametrize(
+    ("max_bins", "error"), [(0, ValueError), (2.5, TypeError), (True, TypeError)]
+)
+def test_numbers_of_bins_are_checked(earlier, max_bins, error):
+    earlier.set_params(encoding_params={"max_bins": max_bins})
+    refuses(earlier, error, f"max_bins must be an integer >= 1; got {max_bins}")
 
 
 @every_encoding
@@ -196,7 +244,7 @@ def test_inputs_are_monotonic_and_bounded(name, train, new):
     assert (np.diff(encoded) >= -rounding).all()
     (n_bins,) = encoder.numeric_bins_
     if name == "piecewise_linear":
-        assert 1 <= n_bins <= N_BINS
+        assert 1 <= n_bins <= MAX_BINS
         assert -rounding <= encoded[0] <= encoded[-1] <= n_bins + rounding
     else:
         assert n_bins == 0

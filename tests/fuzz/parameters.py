@@ -40,6 +40,7 @@ VALID = {
         optional={
             "category_dropout": st.sampled_from([0, 0.5]),
             "min_frequency": st.integers(1, 3),
+            "max_bins": st.integers(1, 20),
             "max_categories": st.sampled_from([None, 1, 2]),
             "n_hash_buckets": st.sampled_from([None, 1, 5]),
             "grow_vocabulary": st.booleans(),
