@@ -1,6 +1,6 @@
 """Files of fitted models: plain values and arrays, checked, without code."""
 
-from sk_pwiser._files._container import read_file, write_file
+from sk_pwiser._files._container import read_file, write_bytes, write_file
 from sk_pwiser._files._joined import (
     FORMAT_VERSION,
     DamagedFileError,
@@ -18,5 +18,6 @@ __all__ = [
     "join",
     "read_file",
     "split",
+    "write_bytes",
     "write_file",
 ]

@@ -45,7 +45,17 @@ def write_file(
     OSError
         If the file cannot be written, for example on a full disk. The error names it.
     """
-    content = to_bytes(values, arrays)
+    write_bytes(path, to_bytes(values, arrays))
+
+
+def write_bytes(path: str | PathLike[str], content: bytes) -> None:
+    """Write a file so that it is complete or, after an error, as it was before.
+
+    Raises
+    ------
+    OSError
+        If the file cannot be written. The error names it.
+    """
     path = Path(path)
     # In the same folder: a rename is atomic within a file system only.
     temporary = path.with_name(f".{path.name}.{uuid.uuid4().hex}.tmp")

@@ -2,11 +2,11 @@
 
 import tempfile
 from dataclasses import replace
-from numbers import Integral
 from pathlib import Path
 
 from sk_pwiser._estimator import MultiTaskCTRCVRClassifier
 from sk_pwiser._training import Settings, from_state, prepare_job
+from sk_pwiser._utils import check_boolean, check_integer, check_number
 from sk_pwiser.distributed._cluster import (
     check_resources,
     import_ray,
@@ -99,7 +99,7 @@ def fit(
     The example `examples/cluster/ray_fit.py` runs on one machine.
     """
     import_ray()
-    settings = _check(estimator, dataset, num_workers, use_gpu, max_failures)
+    settings = _check(estimator, dataset, num_workers, use_gpu, max_failures, timeout)
     storage, folder = _folders(storage_path, dataset)
     resources = dict(resources_per_worker or {"CPU": 1})
     if use_gpu:
@@ -130,7 +130,7 @@ def fit(
     return estimator._set_result(replace(result, settings=settings))
 
 
-def _check(estimator, dataset, num_workers, use_gpu, max_failures):
+def _check(estimator, dataset, num_workers, use_gpu, max_failures, timeout):
     """Return the estimator's settings, after a check of what cannot be distributed."""
     if not isinstance(estimator, MultiTaskCTRCVRClassifier):
         raise TypeError(
@@ -142,14 +142,10 @@ def _check(estimator, dataset, num_workers, use_gpu, max_failures):
             "dataset must be a ParquetImpressions, whose files the workers share; got "
             f"{type(dataset).__name__}."
         )
-    for name, value, least in (
-        ("num_workers", num_workers, 1),
-        ("max_failures", max_failures, 0),
-    ):
-        if not isinstance(value, Integral) or isinstance(value, bool):
-            raise TypeError(f"{name} must be an integer >= {least}; got {value!r}.")
-        if value < least:
-            raise ValueError(f"{name} must be an integer >= {least}; got {value!r}.")
+    check_integer("num_workers", num_workers, at_least=1)
+    check_integer("max_failures", max_failures, at_least=0)
+    check_boolean("use_gpu", use_gpu)
+    check_number("timeout", timeout, above=0)
     estimator._validate_params()
     settings = Settings.of(vars(estimator))
     if settings.warm_start:

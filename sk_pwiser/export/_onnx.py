@@ -3,14 +3,12 @@
 import inspect
 import io
 import json
-import os
-import tempfile
 import warnings
 from contextlib import contextmanager
-from pathlib import Path
 
 import torch
 
+from sk_pwiser._files import write_bytes
 from sk_pwiser._utils import check_choice
 from sk_pwiser.export._fields import make_fields
 from sk_pwiser.export._network import fitted_result, probability_network
@@ -59,6 +57,8 @@ def to_onnx(estimator, path, *, inputs="encoded"):
         buckets, with both text and numbers, with values that are neither, with both
         missing values and the empty string, or with the name "probabilities". No file
         is written then.
+    OSError
+        If the file cannot be written, for example because its folder does not exist.
 
     Notes
     -----
@@ -112,7 +112,7 @@ def to_onnx(estimator, path, *, inputs="encoded"):
     onnx.helper.set_model_props(model, properties)
     model.producer_name = "sk_pwiser"
     onnx.checker.check_model(model)
-    _write(Path(path), model.SerializeToString())
+    write_bytes(path, model.SerializeToString())
 
 
 def _import_onnx():
@@ -208,19 +208,3 @@ def _join(encoder, network):
     model.graph.node.append(onnx.helper.make_node("Identity", [last], [OUTPUT]))
     model.graph.output[0].name = OUTPUT
     return model
-
-
-def _write(path, content):
-    """Write a file that is either complete or, after an error, as it was before."""
-    handle, temporary = tempfile.mkstemp(dir=path.parent, prefix=f".{path.name}.")
-    try:
-        with os.fdopen(handle, "wb") as file:
-            file.write(content)
-        # As `open` would set it: mkstemp lets only the owner read.
-        mask = os.umask(0)
-        os.umask(mask)
-        os.chmod(temporary, 0o666 & ~mask)
-        os.replace(temporary, path)
-    except BaseException:
-        os.unlink(temporary)
-        raise
