@@ -112,12 +112,14 @@ class Comparison:
 def comparisons(results, block):
     """Return the comparisons of the finished cells, and the other cells.
 
-    The former is a dictionary from (data, network), the latter a list of such pairs. A
-    cell is finished if all its losses have all seeds of its data set.
+    The former is a dictionary from (data, network), the latter a list of such pairs,
+    both by data set, in the order of the results, and by name of the network. A cell is
+    finished if all its losses have all seeds of its data set.
     """
     rows = results[(results["block"] == block) & (results["part"] == "test")]
-    cells = rows[["data", "network"]].drop_duplicates()
-    n_seeds = rows.groupby("data")["seed"].nunique()
+    n_seeds = rows.groupby("data", sort=False)["seed"].nunique()
+    cells = rows[["data", "network"]].drop_duplicates().sort_values("network")
+    cells = cells.sort_values("data", key=n_seeds.index.get_indexer, kind="stable")
     finished, others = {}, []
     for data, network in cells.itertuples(index=False):
         found = Comparison(results, block, data, network)

@@ -1,8 +1,6 @@
 """The model of sharded tables, compared with counts and with tables that are built."""
 
-import importlib
 import sys
-from pathlib import Path
 
 import numpy as np
 import pytest
@@ -14,14 +12,11 @@ from sk_pwiser._training._weight_average import WeightAverage
 
 pd = pytest.importorskip("pandas")
 
-BENCHMARKS = Path(__file__).parents[2] / "benchmarks"
-
 
 @pytest.fixture
-def model(monkeypatch):
+def model(module):
     """Return the formulas."""
-    monkeypatch.syspath_prepend(str(BENCHMARKS))
-    return importlib.import_module("_sharding")
+    return module("_sharding")
 
 
 def draw(n_ids, exponent, size, seed=0):
@@ -161,9 +156,8 @@ def test_shards_of_row_wise_adagrad(model):
     assert model.table_bytes(10, 4, copies, n_shards=2) == 10 * (4 + 1) * 4 / 2
 
 
-def test_the_script_prints_every_size(monkeypatch, capsys):
-    monkeypatch.syspath_prepend(str(BENCHMARKS))
-    script = importlib.import_module("sharding_model")
+def test_the_script_prints_every_size(module, monkeypatch, capsys):
+    script = module("sharding_model")
     arguments = ["--rows", "1e4", "1e5", "--workers", "2", "4", "--batch", "64"]
     monkeypatch.setattr(sys, "argv", ["sharding_model.py", *arguments])
     script.main()

@@ -193,7 +193,7 @@ def test_a_file_that_cannot_be_written_leaves_no_other(tmp_path):
     (tmp_path / "folder").mkdir()
     with pytest.raises(OSError, match="folder"):
         to_onnx(model, tmp_path / "folder")
-    with pytest.raises(FileNotFoundError, match="missing/model.onnx'$"):
+    with pytest.raises(FileNotFoundError, match=r"missing/model\.onnx'$"):
         to_onnx(model, tmp_path / "missing" / "model.onnx")
     assert [p.name for p in tmp_path.iterdir()] == ["folder"]
 
