@@ -95,7 +95,8 @@ def build(cell, max_epochs):
     if cell.weight:
         is_word = cell.weight.isalpha()
         params["pwiser_weight"] = cell.weight if is_word else float(cell.weight)
-    # At most this number of bins was the default when the table was begun.
+    # The encoding of numbers that was the default when the table was begun.
+    params["numeric_encoding"] = "piecewise_linear"
     params["encoding_params"] = {"max_bins": 16}
     params["target_encoding"] = "auto" if cell.block == SECOND_BLOCK else False
     return MultiTaskCTRCVRClassifier(random_state=cell.seed, **params)

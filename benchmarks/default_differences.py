@@ -66,6 +66,7 @@ COMPARISONS = {
         "standard": {"numeric_encoding": "standard", "loss": "bce"},
         "quantile": {"numeric_encoding": "quantile", "loss": "bce"},
         "piecewise_linear": {"numeric_encoding": "piecewise_linear", "loss": "bce"},
+        "bins_and_scores": {"numeric_encoding": "bins_and_scores", "loss": "bce"},
     },
     "max_bins": {
         "16": {"encoding_params": {"max_bins": 16}, "loss": "bce"},

@@ -113,7 +113,7 @@ class Access:
                 increasing order before text.
             numeric : float32 ndarray of shape (n_samples, n_numeric)
                 One input per numeric column, encoded by `numeric_encoding` (with
-                "piecewise_linear" the position among the edges of the bins), followed
+                encodings by bins the position among their edges), followed
                 by a 0/1 indicator if values were missing in fit; then the target
                 statistics, per column one per task and one of the frequency.
             bags : scipy.sparse.csr_array of shape (n_samples, n_vectors), or None

@@ -82,8 +82,8 @@ class MultiTaskCTRCVRClassifier(
         DataFrame and those with text in an array ("from_dtype"), a boolean mask,
         indices or names; None for no category columns. With "from_dtype", a warning
         names whole numbers that look like codes or ids; see :ref:`vocabularies`.
-    numeric_encoding : {"piecewise_linear", "standard", "quantile"}, \
-            default="piecewise_linear"
+    numeric_encoding : {"bins_and_scores", "piecewise_linear", "standard", \
+            "quantile"}, default="bins_and_scores"
         How numeric columns are encoded: "standard" subtracts the mean and divides by
         the standard deviation; "quantile" does so with normal scores, the quantiles of
         the normal distribution at the values' ranks, so that only their order counts;
@@ -92,8 +92,11 @@ class MultiTaskCTRCVRClassifier(
         bin (Gorishniy et al., 2022). A column has a bin for each frequent value, and 16
         bins with equal shares of the other rows, see `max_bins` of `encoding_params`.
         Unlike in the paper, values outside the range seen in `fit` count as the nearest
-        inside. In all three a missing value counts as the mean of the known ones, with
-        an input that indicates it.
+        inside. "bins_and_scores" adds the normal score of the position among the bins,
+        and halves the inputs of columns whose bins all have equal shares: steps and
+        frequent values remain visible, and smooth effects take one weight. In all four
+        a missing value counts as the mean of the known ones, with an input that
+        indicates it.
     target_encoding : "auto", bool or array-like of (str or int), default="auto"
         The category columns whose values also give target statistics: for each task
         the share of rows in which it happened, shrunk to the base rate, as log-odds
@@ -121,10 +124,10 @@ class MultiTaskCTRCVRClassifier(
           are pooled, by their "mean" or "sum"; see :ref:`inputs`;
         - `list_weights`, None by default: a dict of names of list columns to names of
           columns with one weight >= 0 per element, for a weighted mean or sum;
-        - `max_bins`, 64 by default: largest number of bins of a numeric column with
-          `numeric_encoding="piecewise_linear"`. Up to `max_bins` + 1 distinct values
-          are all edges of bins. With 16 or fewer, all bins have equal shares, but for
-          values that fill one alone. More than 16 require 32 rows per bin;
+        - `max_bins`, 64 by default: largest number of bins of a numeric column. Up to
+          `max_bins` + 1 distinct values are all edges of bins. With 16 or fewer, all
+          bins have equal shares, but for values that fill one alone. More than 16
+          require 32 rows per bin;
         - `max_categories`, None by default: largest number of codes of a column's
           values, as in scikit-learn's OneHotEncoder. The most frequent values have
           codes of their own, the others share the code of unseen values, which counts
@@ -303,7 +306,7 @@ class MultiTaskCTRCVRClassifier(
         weighting="equal",
         weighting_params=None,
         categorical_features="from_dtype",
-        numeric_encoding="piecewise_linear",
+        numeric_encoding="bins_and_scores",
         target_encoding="auto",
         embedding_dim=16,
         encoding_params=None,

@@ -54,7 +54,7 @@ def make_columns(params, X, names):
     ]
     weights = find_weights(params["list_weights"], names, list_names)
     make_numeric = NUMERIC_ENCODINGS[params["numeric_encoding"]]
-    if make_numeric is PiecewiseLinearColumn:
+    if issubclass(make_numeric, PiecewiseLinearColumn):
         make_numeric = partial(make_numeric, max_bins=params["max_bins"])
     columns = []
     for index, name in enumerate(names):

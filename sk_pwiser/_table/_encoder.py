@@ -62,11 +62,11 @@ class TableEncoder(BaseEstimator):
         Largest number of codes of values of a column, that of rare values included.
     n_hash_buckets : int, dict or None, default=None
         Number of codes over which values without their own are distributed by hash.
-    numeric_encoding : {"standard", "quantile", "piecewise_linear"}, \
-            default="standard"
+    numeric_encoding : {"standard", "quantile", "piecewise_linear", \
+            "bins_and_scores"}, default="standard"
         How the other columns are encoded.
     max_bins : int, default=64
-        Largest number of bins of a column whose encoding is piecewise linear.
+        Largest number of bins of a column, for encodings with bins.
     list_pooling : {"mean", "sum"}, default="mean"
         How the vectors of the elements of a list are pooled.
     list_weights : dict, default=None
@@ -270,6 +270,14 @@ class TableEncoder(BaseEstimator):
         """
         columns = (c for c in self.columns_ if isinstance(c, NumericColumn))
         return [n_bins for column in columns for n_bins in column.bins]
+
+    @property
+    def bin_scales_(self):
+        """Factor of the components of each numeric input, empty without scores."""
+        columns = [c for c in self.columns_ if isinstance(c, NumericColumn)]
+        if not any(column.has_scores for column in columns):
+            return []
+        return [scale for column in columns for scale in column.bin_scales]
 
     @property
     def n_numeric_(self):

@@ -11,6 +11,7 @@ from scipy.special import ndtri
 from sk_pwiser._table._dataframe import describe, row_chunks, to_float
 from sk_pwiser._table._quantiles import (
     MAX_BINS,
+    N_BINS,
     bin_edges,
     distinct_shares,
     interpolation_nodes,
@@ -59,6 +60,9 @@ class NumericColumn:
     # Number of components over which the network spreads the input; 0 for none.
     n_bins_ = 0
 
+    # Whether the network also reads the position among the bins as a normal score.
+    has_scores = False
+
     def __init__(self, name):
         self.name = name
 
@@ -66,6 +70,11 @@ class NumericColumn:
     def bins(self):
         """Number of bins of each input of the column, 0 for inputs without bins."""
         return [self.n_bins_, 0] if self.has_missing_ else [self.n_bins_]
+
+    @property
+    def bin_scales(self):
+        """Factor of the components of each input of the column."""
+        return [1.0] * len(self.bins)
 
     @property
     def input_names(self):
@@ -241,6 +250,9 @@ class PiecewiseLinearColumn(NumericColumn):
         max_bins = largest_n_bins(len(known), self.max_bins)
         self.edges_ = distinct[bin_edges(shares, max_bins)]
         self.n_bins_ = len(self.edges_) - 1
+        self.has_quantiles_ = self.n_bins_ <= N_BINS and len(self.edges_) < len(
+            distinct
+        )
         self.fill_value_ = shares @ self._encode(distinct)
 
     def _encode(self, values):
@@ -251,10 +263,28 @@ class PiecewiseLinearColumn(NumericColumn):
         return self.edges_, np.arange(n_edges) * (self.n_bins_ / (n_edges - 1))
 
 
+class BinsAndScoresColumn(PiecewiseLinearColumn):
+    """The positions of values among bins, which the network also reads as scores.
+
+    The components of quantile bins count half, since the score represents smooth
+    effects. Those of frequent or few values, which may act like categories, count
+    fully.
+    """
+
+    has_scores = True
+
+    @property
+    def bin_scales(self):
+        """Factor of the components of each input of the column."""
+        is_half = self.n_bins_ > 1 and self.has_quantiles_
+        return [0.5 if is_half else 1.0, *[1.0] * (len(self.bins) - 1)]
+
+
 NUMERIC_ENCODINGS = {
     "standard": StandardColumn,
     "quantile": QuantileColumn,
     "piecewise_linear": PiecewiseLinearColumn,
+    "bins_and_scores": BinsAndScoresColumn,
 }
 
 

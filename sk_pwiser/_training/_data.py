@@ -96,6 +96,7 @@ class Schema:
             self.automatic_dims,
             [bag.n_vectors for bag in bags],
         )
+        bin_scales = self.encoder.bin_scales_
         n_statistics = 0 if self.statistics is None else self.statistics.n_outputs
         return NetworkSpec(
             self.encoder.cardinalities_,
@@ -105,6 +106,7 @@ class Schema:
             unseen_code=UNSEEN,
             category_dropout=settings.encoding_params["category_dropout"],
             numeric_bins=[*self.encoder.numeric_bins_, *[0] * n_statistics],
+            bin_scales=[*bin_scales, *[1.0] * n_statistics] if bin_scales else (),
             embedding_dims=dims,
             negative_sampling_rate=settings.negative_sampling_rate,
             bags=bags,

@@ -19,11 +19,19 @@ class BinExpansion(nn.Module):
     piecewise linear encoding, except that values beyond the outer edges are clipped to
     these.
 
+    With scales, a position is also mapped to its normal score: at edge t of n, the
+    normal quantile of the share t / n of the bins below, limited to [0.01, 0.99], and
+    linear between the edges. Smooth effects need this one component only.
+
     Parameters
     ----------
     n_bins : sequence of int
         Number of bins of each numeric input. Inputs with 0 bins stay unchanged, and
         come first.
+    scales : sequence of float, default=()
+        Factors of the components of each input. Empty if they have none, and positions
+        no normal score. The score comes before the components, and inputs with one bin
+        have none.
 
     References
     ----------
@@ -34,26 +42,54 @@ class BinExpansion(nn.Module):
     plain: Tensor
     binned: Tensor
     starts: Tensor
+    factors: Tensor
+    scored: Tensor
+    first_edges: Tensor
+    last_bins: Tensor
+    edge_scores: Tensor
 
-    def __init__(self, n_bins: Sequence[int]) -> None:
+    def __init__(self, n_bins: Sequence[int], scales: Sequence[float] = ()) -> None:
         super().__init__()
+        scored = [j for j, n in enumerate(n_bins) if n > 1 and scales]
         plain = [j for j, n in enumerate(n_bins) if n == 0]
         binned = [j for j, n in enumerate(n_bins) for _ in range(n)]
         starts = [float(t) for n in n_bins for t in range(n)]
-        self.n_out = len(plain) + len(binned)
+        self.n_out = len(plain) + len(scored) + len(binned)
+        self.has_scores = len(scored) > 0
+        shares = [torch.linspace(0, 1, n_bins[j] + 1) for j in scored]
+        scores = [torch.special.ndtri(share.clamp(0.01, 0.99)) for share in shares]
+        n_edges = [0, *(n_bins[j] + 1 for j in scored)]
         for name, values, dtype in (
             ("plain", plain, torch.int64),
             ("binned", binned, torch.int64),
             ("starts", starts, torch.float32),
+            ("factors", [scales[j] if scales else 1 for j in binned], torch.float32),
+            ("scored", scored, torch.int64),
+            ("first_edges", n_edges, torch.int64),
+            ("last_bins", [n_bins[j] - 1 for j in scored], torch.float32),
         ):
             buffer = torch.tensor(values, dtype=dtype)
             self.register_buffer(name, buffer, persistent=False)
+        self.first_edges = self.first_edges.cumsum(0)[:-1]
+        edge_scores = torch.cat(scores) if scores else torch.zeros(0)
+        self.register_buffer("edge_scores", edge_scores, persistent=False)
 
     def forward(self, numeric: Tensor) -> Tensor:
         """Map `(batch, n_numeric)` to `(batch, n_out)`."""
         positions = numeric.index_select(1, self.binned)
         components = (positions - self.starts).clamp(0, 1)
-        return torch.cat([numeric.index_select(1, self.plain), components], dim=1)
+        parts = [numeric.index_select(1, self.plain)]
+        if self.has_scores:
+            parts.append(self._scores(numeric.index_select(1, self.scored)))
+            components = components * self.factors
+        return torch.cat([*parts, components], dim=1)
+
+    def _scores(self, positions: Tensor) -> Tensor:
+        """Return the normal scores of positions, interpolated between the edges."""
+        bins = torch.minimum(positions.floor(), self.last_bins)
+        edges = bins.long() + self.first_edges
+        low, high = self.edge_scores[edges], self.edge_scores[edges + 1]
+        return low + (positions - bins) * (high - low)
 
 
 class InputLayer(nn.Module):
@@ -93,7 +129,9 @@ class InputLayer(nn.Module):
         for table in tables:
             nn.init.normal_(table.weight, std=self.initial_std)
         self.embeddings = nn.ModuleList(tables)
-        self.bins = BinExpansion(spec.numeric_bins) if any(spec.numeric_bins) else None
+        self.bins: BinExpansion | None = None
+        if any(spec.numeric_bins):
+            self.bins = BinExpansion(spec.numeric_bins, spec.bin_scales)
         n_numeric = spec.n_numeric if self.bins is None else self.bins.n_out
         self.width = sum(spec.widths) + n_numeric
         used = None

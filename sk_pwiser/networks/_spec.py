@@ -39,6 +39,9 @@ class NetworkSpec:
         Number of bins of each numeric input, or 0. An input with bins is a position
         among their edges, in [0, n_bins], and becomes one component per bin. Empty if
         no input has bins.
+    bin_scales : sequence of float, default=()
+        Factor of the components of each numeric input, > 0. With factors, a position
+        also becomes a normal score. Empty for components of scale 1 alone.
     interaction : {"cross", "fm"} or None, default=None
         Products of columns in the dense input: one cross layer of DCN-v2 ("cross"), or
         the second-order term of a factorisation machine ("fm").
@@ -91,6 +94,7 @@ class NetworkSpec:
     unseen_code: int = 1
     category_dropout: float = 0.0
     numeric_bins: Sequence[int] = ()
+    bin_scales: Sequence[float] = ()
     interaction: str | None = None
     task_space: str = "entire"
     monotonicity_weight: float | None = None
@@ -106,6 +110,12 @@ class NetworkSpec:
             raise ValueError(
                 "numeric_bins must be empty or hold one number >= 0 per numeric input, "
                 f"{n_numeric} in all; got {n_bins!r}."
+            )
+        scales = self.bin_scales
+        if len(scales) not in (0, len(n_bins)) or min(scales, default=1) <= 0:
+            raise ValueError(
+                "bin_scales must be empty or hold one number > 0 per number in "
+                f"numeric_bins, {len(n_bins)} in all; got {scales!r}."
             )
         check_choice("interaction", self.interaction, (*INTERACTIONS, None))
         self._check_embedding_dims()

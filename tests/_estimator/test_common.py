@@ -78,7 +78,7 @@ def estimators():
     for name in WEIGHTINGS:
         if name not in SKIPPED_WEIGHTINGS:
             yield f"weighting={name}", small(weighting=name)
-    for name in sorted(NUMERIC_ENCODINGS.keys() - {"piecewise_linear"}):
+    for name in sorted(NUMERIC_ENCODINGS.keys() - {"bins_and_scores"}):
         yield f"numeric_encoding={name}", small(numeric_encoding=name)
     for name in INTERACTIONS:
         yield f"interaction={name}", small(interaction=name)

@@ -18,9 +18,11 @@ from sklearn.preprocessing import SplineTransformer
 from sk_pwiser._table._encoder import TableEncoder
 from sk_pwiser._table._numeric import LARGEST_DEVIATION, NUMERIC_ENCODINGS
 from sk_pwiser._table._quantiles import MAX_BINS, N_BINS, N_QUANTILES, ROWS_PER_BIN
+from sk_pwiser.networks import NetworkSpec
 from sk_pwiser.networks._input import BinExpansion
 
 NAMES = sorted(NUMERIC_ENCODINGS)
+WITH_BINS = {"piecewise_linear", "bins_and_scores"}
 every_encoding = pytest.mark.parametrize("name", NAMES)
 
 
@@ -97,6 +99,52 @@ def test_piecewise_linear_encoding_against_splines_between_quantiles():
         rtol=0,
         atol=2e-6,
     )
+
+
+def test_positions_also_give_normal_scores():
+    n_bins, scales = [0, 4, 1, 16], [1.0, 0.5, 1.0, 2.0]
+    rng = np.random.default_rng(0)
+    positions = rng.random((9, 4)) * [1, 4, 1, 16]
+    positions[0], positions[1] = 0, [1, 4, 1, 16]
+    positions = torch.as_tensor(positions, dtype=torch.float32)
+    found = BinExpansion(n_bins, scales)(positions).numpy()
+    components = BinExpansion(n_bins)(positions).numpy()
+    assert found.shape == (9, 1 + 2 + 4 + 1 + 16)
+    assert_array_equal(found[:, 0], positions[:, 0])
+    for column, index in ((1, 1), (2, 3)):
+        n = n_bins[index]
+        scores = ndtri(np.clip(np.arange(n + 1) / n, 0.01, 0.99))
+        expected = np.interp(positions[:, index], np.arange(n + 1), scores)
+        assert_allclose(found[:, column], expected, rtol=0, atol=2e-6)
+    factors = np.repeat([0.5, 1.0, 2.0], [4, 1, 16])
+    assert_allclose(found[:, 3:], components[:, 1:] * factors)
+
+
+def test_components_of_quantiles_count_half():
+    rng = np.random.default_rng(0)
+    columns = {
+        "continuous": rng.normal(size=4_000),
+        "gaps": np.where(rng.random(4_000) < 0.1, np.nan, rng.normal(size=4_000)),
+        "day": rng.integers(1, 32, 4_000),
+        "few": rng.integers(5, size=4_000),
+        "prices": np.where(
+            rng.random(4_000) < 0.5, rng.random(4_000), 9 * rng.integers(1, 9, 4_000)
+        ),
+        "constant": np.ones(4_000),
+    }
+    encoder = TableEncoder(None, numeric_encoding="bins_and_scores")
+    encoder.fit_transform(pd.DataFrame(columns))
+    assert encoder.numeric_bins_ == [16, 16, 0, 30, 4, 24, 1]
+    assert encoder.bin_scales_ == [0.5, 0.5, 1, 1, 1, 1, 1]
+    encoder = TableEncoder(None, numeric_encoding="piecewise_linear")
+    encoder.fit_transform(pd.DataFrame(columns))
+    assert encoder.bin_scales_ == []
+
+
+@pytest.mark.parametrize("scales", [[1.0], [1.0, 0.0], [1.0, -1.0]])
+def test_scales_of_bins_are_checked(scales):
+    with pytest.raises(ValueError, match="bin_scales must be empty or hold one number"):
+        NetworkSpec([3], 2, 4, [0.5], numeric_bins=[0, 3], bin_scales=scales)
 
 
 def test_few_distinct_values_have_one_bin_between_neighbours():
@@ -186,7 +234,7 @@ def test_missing_values_give_the_mean_and_an_indicator(name):
     encoder, encoded = fit(name, values)
     known = ~np.isnan(values)
     assert_array_equal(encoded[:, 1], ~known)
-    n_bins = 3 if name == "piecewise_linear" else 0
+    n_bins = 3 if name in WITH_BINS else 0
     assert encoder.numeric_bins_ == [n_bins, 0]
     assert encoder.n_numeric_ == 2
     mean = encoded[known, 0].mean()
@@ -243,7 +291,7 @@ def test_inputs_are_monotonic_and_bounded(name, train, new):
     rounding = 1e-6  # interpolation is exact only at the ends of a step
     assert (np.diff(encoded) >= -rounding).all()
     (n_bins,) = encoder.numeric_bins_
-    if name == "piecewise_linear":
+    if name in WITH_BINS:
         assert 1 <= n_bins <= MAX_BINS
         assert -rounding <= encoded[0] <= encoded[-1] <= n_bins + rounding
     else:
@@ -274,7 +322,7 @@ def test_several_columns_are_encoded_as_each_one_alone(name):
     )
     encoder = TableEncoder(numeric_encoding=name)
     _, numeric = encoder.fit_transform(table)
-    expected = [N_BINS, N_BINS, 0, 1] if name == "piecewise_linear" else [0] * 4
+    expected = [N_BINS, N_BINS, 0, 1] if name in WITH_BINS else [0] * 4
     assert encoder.numeric_bins_ == expected
     alone = [fit(name, table[column])[1] for column in ("many", "gaps", "two")]
     assert_array_equal(numeric, np.hstack(alone))
@@ -287,7 +335,7 @@ def test_estimators_learn_with_every_encoding_and_are_pickled(name):
     p = model.fit(gaps, Y).predict_proba(gaps)
     assert model.score(gaps, Y) > 0.6
     layer = model.net_.module_.input_layer
-    assert (layer.bins is not None) == (name == "piecewise_linear")
+    assert (layer.bins is not None) == (name in WITH_BINS)
     assert_array_equal(pickle.loads(pickle.dumps(model)).predict_proba(gaps), p)
 
 

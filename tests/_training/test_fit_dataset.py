@@ -17,6 +17,7 @@ from numpy.testing import assert_allclose, assert_array_equal
 from sklearn.metrics import roc_auc_score
 from skorch.callbacks import Callback
 
+from sk_pwiser._table import NUMERIC_ENCODINGS
 from sk_pwiser._training import _streamed
 from sk_pwiser.datasets import ParquetImpressions
 
@@ -58,7 +59,7 @@ def assert_same_state(found, expected):
             assert found[name] == value
 
 
-@pytest.mark.parametrize("encoding", ["standard", "quantile", "piecewise_linear"])
+@pytest.mark.parametrize("encoding", NUMERIC_ENCODINGS)
 @pytest.mark.parametrize(
     "params",
     [

@@ -9,7 +9,7 @@ from serving_rows import OTHER, X, Y, one_row_each, raw_inputs
 from sk_pwiser.export import TRUSTED_TYPES, Scorer, to_onnx
 from sk_pwiser.networks import NETWORKS
 
-ENCODINGS = ["standard", "quantile", "piecewise_linear"]
+ENCODINGS = ["standard", "quantile", "piecewise_linear", "bins_and_scores"]
 TABLES = (X, OTHER, OTHER[:1])
 
 

@@ -16,6 +16,7 @@ PARAMS = {
     "standard": {"numeric_encoding": "standard", "target_encoding": False},
     "quantile": {"numeric_encoding": "quantile"},
     "piecewise_linear": {"numeric_encoding": "piecewise_linear"},
+    "bins_and_scores": {"numeric_encoding": "bins_and_scores"},
     "statistics": {
         "target_encoding": ["shop", "area"],
         "encoding_params": {"min_frequency": {"shop": 6}},

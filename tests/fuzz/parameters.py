@@ -8,6 +8,7 @@ import torch
 from hypothesis import strategies as st
 
 from sk_pwiser import MultiTaskCTRCVRClassifier
+from sk_pwiser._table import NUMERIC_ENCODINGS
 from sk_pwiser._training._settings import ENCODING_PARAMS, LOOP_PARAMS
 from sk_pwiser.losses import LOSSES
 from sk_pwiser.networks import NETWORKS
@@ -32,7 +33,7 @@ VALID = {
     "loss": st.sampled_from(sorted(LOSSES)),
     "pwiser_weight": st.floats(0, 1),
     "weighting": st.sampled_from(["equal", "uncertainty", "dwa", "pcgrad", "ema"]),
-    "numeric_encoding": st.sampled_from(["piecewise_linear", "standard", "quantile"]),
+    "numeric_encoding": st.sampled_from(sorted(NUMERIC_ENCODINGS)),
     "target_encoding": st.sampled_from(["auto", True, False]),
     "embedding_dim": st.sampled_from([1, 3, "auto", np.int64(2)]),
     "encoding_params": st.fixed_dictionaries(
