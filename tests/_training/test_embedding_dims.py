@@ -21,7 +21,9 @@ def test_every_network_trains_with_automatic_widths(network):
     layer = model.net_.module_.input_layer
     n_numeric = model._result.schema.encoder.n_numeric_
     bins = model._result.schema.encoder.numeric_bins_
-    assert layer.width == sum(dims) + sum(max(1, n) for n in bins)
+    assert layer.width == sum(dims) + sum(max(1, n) for n in bins) + sum(
+        n > 1 for n in bins
+    )
     assert len(bins) == n_numeric
     p = model.predict_proba(TABLE)
     assert p.shape == (len(X), 2)

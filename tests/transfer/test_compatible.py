@@ -65,7 +65,7 @@ def test_equal_estimators_pass(fitted):
         (
             "schema.encoder.columns_",
             lambda columns: columns.__setitem__(0, renamed(columns[8], "numeric_0")),
-            "the encoding of column 'numeric_0': CategoryColumn, not PiecewiseLinear",
+            "the encoding of column 'numeric_0': CategoryColumn, not BinsAndScores",
         ),
         (
             "schema.statistics.counts_.0",
@@ -124,7 +124,7 @@ def renamed(column, name):
         (
             {"categorical_features": ["category_0"]},
             Y,
-            "the encoding of column 'category_1': Piecewise.*, not CategoryColumn",
+            "the encoding of column 'category_1': BinsAndScores.*, not CategoryColumn",
         ),
     ],
 )

@@ -23,7 +23,7 @@ def pool():
     flipped[:, 1] = flipped[:, 0] * np.random.default_rng(0).integers(0, 2, 1_000)
     return [
         small(max_epochs=10, random_state=seed).fit(rows, y)
-        for seed, y in enumerate([labels.to_numpy(), flipped, labels.to_numpy()])
+        for seed, y in enumerate([labels.to_numpy(), flipped, labels.to_numpy()], 2)
     ]
 
 
