@@ -249,10 +249,10 @@ class PiecewiseLinearColumn(NumericColumn):
         distinct, shares = distinct_shares(known, weight)
         max_bins = largest_n_bins(len(known), self.max_bins)
         self.edges_ = distinct[bin_edges(shares, max_bins)]
-        self.n_bins_ = len(self.edges_) - 1
-        self.has_quantiles_ = self.n_bins_ <= N_BINS and len(self.edges_) < len(
-            distinct
-        )
+        n_edges = len(self.edges_)
+        self.n_bins_ = n_edges - 1
+        # Otherwise, most bins are those of frequent values, or of few values.
+        self.has_quantiles_ = n_edges <= N_BINS + 1 and n_edges < len(distinct)
         self.fill_value_ = shares @ self._encode(distinct)
 
     def _encode(self, values):

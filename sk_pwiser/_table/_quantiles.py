@@ -61,7 +61,8 @@ def bin_edges(shares, max_bins=MAX_BINS):
     is_frequent = _find_frequent(shares, max_bins)
     n_frequent = is_frequent.sum()
     n_others = min(N_BINS, max_bins - n_frequent)
-    bin_share = shares[~is_frequent].sum() / n_others
+    # Weights of very different sizes may leave the others a share of 0.
+    bin_share = max(shares[~is_frequent].sum() / n_others, np.finfo(float).tiny)
     cumulative = np.where(is_frequent, bin_share, shares).cumsum()
     n_bins = n_frequent + n_others
     steps = np.arange(1, n_bins + 1) / n_bins

@@ -276,6 +276,15 @@ def test_inputs_are_finite_for_weights_of_any_size(name):
         assert np.isfinite(encode(encoder, [1.5, np.nan])).all()
 
 
+@every_encoding
+@pytest.mark.parametrize("weight", [5e-324, 1e-300, 1e-17])
+def test_weights_that_leave_almost_nothing_to_most_rows(name, weight):
+    weights = np.r_[np.full(3_997, weight), 1.0, 1.0, 1.0]
+    encoder, encoded = fit(name, np.arange(4_000), weights)
+    assert np.isfinite(encoded).all()
+    assert encoded[-1, 0] > encoded[-3, 0]
+
+
 FLOATS = st.floats(allow_infinity=False, allow_nan=False, allow_subnormal=True)
 CLOSE = st.sampled_from([0.0, 5e-324, 1e-310, 1e-300, 1.0, 1 + 2**-52, -1e308, 1e308])
 
