@@ -280,7 +280,7 @@ def test_inputs_are_finite_for_weights_of_any_size(name):
 @pytest.mark.parametrize("weight", [5e-324, 1e-300, 1e-17])
 def test_weights_that_leave_almost_nothing_to_most_rows(name, weight):
     weights = np.r_[np.full(3_997, weight), 1.0, 1.0, 1.0]
-    encoder, encoded = fit(name, np.arange(4_000), weights)
+    _, encoded = fit(name, np.arange(4_000), weights)
     assert np.isfinite(encoded).all()
     assert encoded[-1, 0] > encoded[-3, 0]
 
