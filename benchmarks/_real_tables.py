@@ -192,7 +192,7 @@ def _flights(_path, seed=0):
 def _adult(path):
     """Return the census extract of 1994, "Adult": married, and that with a high income.
 
-    The file has the 48,842 rows of both parts and a header, as published by OpenML.
+    The file has the 48,842 rows of both parts and a header, with the label `income`.
     """
     rows = pd.read_csv(_existing(path, "adult/adult.csv"))
     married = rows["marital-status"].isin(["Married-civ-spouse", "Married-AF-spouse"])

