@@ -9,8 +9,7 @@ same rows with the same seeds. A line shows the mean difference in thousandths o
 per task (log loss in thousandths of a nat), followed by its standard error over the
 seeds. The defaults of the estimator were chosen by these comparisons. No test row is
 read: the held-out rows are a part of the training rows, on KuaiRand their last day.
-Generated tables, and the sample of the flights, are new for each seed. Data sets whose
-files are absent are left out.
+Generated tables are new for each seed. Data sets whose files are absent are left out.
 
 The lines "chosen" of `pwiser_weight` choose a setting per seed by its AUC of the last
 task on the rows of early stopping, as a fit that finds its weight itself would do. With
