@@ -16,12 +16,13 @@ three networks.
 
 A cell is a network on a data set. BCE and PWiseR have the same rows, seeds and
 settings: the defaults of the estimator, except for at most 15 epochs and a patience of
-one epoch, which bound the time, and at most 16 bins per number. KuaiRand has all
-networks and three second tasks: `engage` (3.3 %), `long` (31 %) and `rare`, a follow,
-comment or forward (0.4 %). The other data sets have three networks. The seed selects
-the initial weights, the rows of early stopping and the order of the rows; the split is
-fixed, so that intervals on real data do not cover the noise of the test rows. Generated
-impressions are new for each seed, and their figures are expectations over the labels.
+one epoch, which bound the time, and numbers in at most 16 bins, without scores.
+KuaiRand has all networks and three second tasks: `engage` (3.3 %), `long` (31 %) and
+`rare`, a follow, comment or forward (0.4 %). The other data sets have three networks.
+The seed selects the initial weights, the rows of early stopping and the order of the
+rows; the split is fixed, so that intervals on real data do not cover the noise of the
+test rows. Generated impressions are new for each seed, and their figures are
+expectations over the labels.
 
 The weight of PWiseR is chosen per data set among 0.1, 0.3 and 1, on validation rows,
 with `shared_bottom`: the best AUC, averaged over the tasks and seeds. Validation rows

@@ -93,7 +93,7 @@ class MultiTaskCTRCVRClassifier(
         bins with equal shares of the other rows, see `max_bins` of `encoding_params`.
         Unlike in the paper, values outside the range seen in `fit` count as the nearest
         inside. "bins_and_scores" adds the normal score of the position among the bins,
-        and halves the inputs of columns whose bins all have equal shares: steps and
+        and halves the inputs of columns with at most 16 bins for more values: steps and
         frequent values remain visible, and smooth effects take one weight. In all four
         a missing value counts as the mean of the known ones, with an input that
         indicates it.

@@ -251,7 +251,7 @@ class PiecewiseLinearColumn(NumericColumn):
         self.edges_ = distinct[bin_edges(shares, max_bins)]
         n_edges = len(self.edges_)
         self.n_bins_ = n_edges - 1
-        # Otherwise, most bins are those of frequent values, or of few values.
+        # Otherwise, there are bins of many frequent values, or all values are edges.
         self.has_quantiles_ = n_edges <= N_BINS + 1 and n_edges < len(distinct)
         self.fill_value_ = shares @ self._encode(distinct)
 

@@ -9,7 +9,7 @@ N_QUANTILES = 1000
 # Bins of a column that its frequent values do not fill, and largest number of bins.
 N_BINS, MAX_BINS = 16, 64
 
-# A column has at most `N_BINS` bins if it has fewer rows than this per further bin.
+# More than `N_BINS` bins require this many rows of the column for each bin.
 ROWS_PER_BIN = 32
 
 

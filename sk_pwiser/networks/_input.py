@@ -29,9 +29,8 @@ class BinExpansion(nn.Module):
         Number of bins of each numeric input. Inputs with 0 bins stay unchanged, and
         come first.
     scales : sequence of float, default=()
-        Factors of the components of each input. Empty if they have none, and positions
-        no normal score. The score comes before the components, and inputs with one bin
-        have none.
+        Factors of the components of each input. Empty for a factor of 1 and no normal
+        scores. Scores come before the components; inputs with one bin have none.
 
     References
     ----------

@@ -22,7 +22,7 @@ from sk_pwiser.networks import NetworkSpec
 from sk_pwiser.networks._input import BinExpansion
 
 NAMES = sorted(NUMERIC_ENCODINGS)
-WITH_BINS = {"piecewise_linear", "bins_and_scores"}
+WITH_BINS = {name for name, kind in NUMERIC_ENCODINGS.items() if kind.n_bins_}
 every_encoding = pytest.mark.parametrize("name", NAMES)
 
 

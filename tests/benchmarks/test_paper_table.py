@@ -143,3 +143,19 @@ def test_figures_of_labels_and_of_probabilities(module):
     y = (generator.random(400) < probability).astype(int)
     assert figures.auc(y, p) == pytest.approx(roc_auc_score(y, p))
     assert figures.binary_log_loss(y, p) == pytest.approx(log_loss(y, p))
+
+
+def test_data_sets_in_their_order_and_networks_by_name(tmp_path, module):
+    lines = [HEADER]
+    for data in ("second", "first"):
+        lines.append(line("validation", data, "shared_bottom", "0.1", 0, 0.7, 0.8))
+        for network in ("stem", "mmoe"):
+            lines.append(line("test", data, network, "", 0, 0.7, 0.8))
+            lines.append(line("test", data, network, "0.1", 0, 0.7, 0.8))
+    path = tmp_path / "results.csv"
+    path.write_text("\n".join(lines))
+    results = module("_paper_results")
+    found, _ = results.comparisons(results.read(path), "embeddings")
+    assert list(found) == [
+        (data, network) for data in ("second", "first") for network in ("mmoe", "stem")
+    ]

@@ -6,10 +6,10 @@ from numpy.testing import assert_allclose, assert_array_equal
 from refusals import small
 from serving_rows import OTHER, X, Y, one_row_each, raw_inputs
 
+from sk_pwiser._table import NUMERIC_ENCODINGS
 from sk_pwiser.export import TRUSTED_TYPES, Scorer, to_onnx
 from sk_pwiser.networks import NETWORKS
 
-ENCODINGS = ["standard", "quantile", "piecewise_linear", "bins_and_scores"]
 TABLES = (X, OTHER, OTHER[:1])
 
 
@@ -17,7 +17,9 @@ TABLES = (X, OTHER, OTHER[:1])
 def models(request):
     """One network with every numeric encoding."""
     params = {"network": request.param, "network_params": None, "max_epochs": 1}
-    return [small(**params, numeric_encoding=name).fit(X, Y) for name in ENCODINGS]
+    return [
+        small(**params, numeric_encoding=name).fit(X, Y) for name in NUMERIC_ENCODINGS
+    ]
 
 
 def assert_equal(predict, model):
