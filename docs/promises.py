@@ -61,13 +61,10 @@ PROMISES = {
     "Values of a column that were never seen in fit are reported": [
         "tests/_estimator/test_layouts.py",
     ],
-    "Beside busy programs, fits use the cores that are free": [
-        "tests/_utils/test_threads.py",
-        "tests/_training/test_threads.py",
-    ],
     "The same seed gives the same result to the bit; refits continue to the bit": [
         "tests/_training/test_continued_fits.py",
         "tests/_training/test_resume.py",
+        "tests/_utils/test_threads.py",
     ],
 }
 

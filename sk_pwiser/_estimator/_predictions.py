@@ -10,11 +10,8 @@ from sk_pwiser._estimator._dataset_predictions import (
     write_predictions,
 )
 from sk_pwiser._table import reads_in_parts
-from sk_pwiser._utils import accept_lowercase_y, controlled_threads
+from sk_pwiser._utils import accept_lowercase_y, limited_threads
 from sk_pwiser.metrics import mean_auc_scorer
-
-# Predictions of this many rows use as many threads as there are free cores.
-MANY_ROWS = 10_000
 
 
 class Predictions:
@@ -26,14 +23,10 @@ class Predictions:
             check_is_fitted(self)
         # Read once: a fit in another thread may set another result meanwhile.
         result = self._result
-        is_on_cpu = torch.device(result.net.device).type == "cpu"
-        if reads_in_parts(X):
-            with controlled_threads(is_on_cpu):
+        with limited_threads():
+            if reads_in_parts(X):
                 return torch.cat(list(iter_logits(result, X)))
-        rows = result.schema.transform(X).impressions()
-        # Few rows are predicted before a measurement ends.
-        with controlled_threads(is_on_cpu and len(rows) >= MANY_ROWS):
-            return result.net.forward(rows)
+            return result.net.forward(result.schema.transform(X).impressions())
 
     def _predict_positive(self, X):
         """Return P(Y_k = 1), inside (0, 1): float32 of shape (n_samples, n_tasks)."""
@@ -69,9 +62,8 @@ class Predictions:
         """
         if output is not None:
             check_is_fitted(self)
-            result = self._result
-            with controlled_threads(torch.device(result.net.device).type == "cpu"):
-                return write_predictions(result, X, output)
+            with limited_threads():
+                return write_predictions(self._result, X, output)
         positive = self._predict_positive(X)
         if self.classes_.ndim == 1:
             return np.hstack([1 - positive, positive])

@@ -26,8 +26,8 @@ from sk_pwiser._training._settings import Settings
 from sk_pwiser._utils import (
     Generators,
     active,
-    controlled_threads,
     draws_globally,
+    limited_threads,
     seeded_globally,
     uninterrupted,
     warn_user,
@@ -95,8 +95,7 @@ def fit(
     # New rows of the embedding tables are added to the weights of the earlier fit.
     built = data.schema if origins is None else plan.schema
     assert built is not None
-    with controlled_threads(plan.device.type == "cpu"):
-        return optimise(plan, data, build(plan, built), origins, checkpoints)
+    return optimise(plan, data, build(plan, built), origins, checkpoints)
 
 
 def make_checkpoints(plan: Plan, data: EncodedData) -> Checkpoints | None:
@@ -176,7 +175,8 @@ def optimise(
                 checkpoints.use(generators, global_device)
             # An update in place keeps the device of the net.
             rows = data.rows.to(torch.device(net.device))
-            net.partial_fit(rows, checkpoints=checkpoints)
+            with limited_threads(net.n_products):
+                net.partial_fit(rows, checkpoints=checkpoints)
         with uninterrupted():
             data.update_statistics()
             if snapshot is not None:

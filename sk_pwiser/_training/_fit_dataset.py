@@ -34,7 +34,7 @@ from sk_pwiser._training._row_store import FILE_ROWS
 from sk_pwiser._training._rows import Rows
 from sk_pwiser._training._settings import Settings
 from sk_pwiser._training._streamed import TrainingData
-from sk_pwiser._utils import controlled_threads, seeded_globally, warn_user
+from sk_pwiser._utils import seeded_globally, warn_user
 
 FEWEST_ROWS = 128  # per stored file
 
@@ -87,8 +87,7 @@ def fit_dataset(
             estimator_name=estimator_name,
         )
         net = build(plan, data.schema)
-        with controlled_threads(plan.device.type == "cpu"):
-            return optimise(plan, data, net)
+        return optimise(plan, data, net)
 
 
 def prepare_dataset(

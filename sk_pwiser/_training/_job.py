@@ -28,7 +28,7 @@ from sk_pwiser._training._row_store import Arrays, RowStore
 from sk_pwiser._training._rows import Rows
 from sk_pwiser._training._settings import Settings
 from sk_pwiser._training._streamed import StreamedImpressions
-from sk_pwiser._utils import controlled_threads, seeded_globally
+from sk_pwiser._utils import seeded_globally
 
 # So many that they can be dealt in about equal shares.
 FILES_PER_PROCESS = 8
@@ -220,6 +220,5 @@ def run_job(
     net = build(plan, job.schema, net_class)
     connect(net)
     data = EncodedData(rows, job.schema)
-    with controlled_threads(device.type == "cpu"):
-        result = optimise(plan, data, net, None, checkpoints)
+    result = optimise(plan, data, net, None, checkpoints)
     return replace(result, settings=job.settings, n_rows=job.n_rows)

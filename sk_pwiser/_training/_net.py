@@ -7,7 +7,6 @@ from typing import Any
 
 import numpy as np
 import torch
-from skorch import NeuralNet
 from skorch.callbacks import Callback, EpochTimer, LRScheduler
 from skorch.exceptions import DeviceWarning
 from torch import Tensor, nn
@@ -16,7 +15,12 @@ from sk_pwiser._training._batch_samplers import BatchIterator
 from sk_pwiser._training._callbacks import KeepOnInterrupt, asks_to_stop
 from sk_pwiser._training._dataset import Batch, Impressions
 from sk_pwiser._training._divergence import LAST_ROWS, LossCheck, changed_weights
-from sk_pwiser._training._lazy_adam import sparse_tables
+from sk_pwiser._training._lazy_adam import (
+    FLUSH_INTERVAL,
+    TABLES,
+    flush_tiny_values,
+    sparse_tables,
+)
 from sk_pwiser._training._loop_state import LoopObserver, LoopState
 from sk_pwiser._training._print_log import epoch_table
 from sk_pwiser._training._progress_bar import BatchProgressBar
@@ -24,7 +28,7 @@ from sk_pwiser._training._records import RecordingNet
 from sk_pwiser._training._schedules import begin_schedule, positions_of
 from sk_pwiser._training._streamed import TrainingData, TrainingRows
 from sk_pwiser._training._weight_average import WeightAverage
-from sk_pwiser._utils import update_threads, warn_user
+from sk_pwiser._utils import warn_user
 from sk_pwiser.networks import Bags, NetworkOutput
 
 
@@ -100,11 +104,6 @@ class MultiTaskNet(RecordingNet):
             table = epoch_table(self.criterion, self.task_names)
             callbacks.append(("print_log", table))
         return callbacks
-
-    def on_batch_begin(self, net: NeuralNet, *args: Any, **kwargs: Any) -> None:
-        """Add the row of batches to the history, and update the number of threads."""
-        super().on_batch_begin(net, *args, **kwargs)
-        update_threads()
 
     def get_iterator(self, dataset: TrainingRows, training: bool = False) -> Any:
         """Return an iterator over batches on the device of the network."""
@@ -276,11 +275,13 @@ class MultiTaskNet(RecordingNet):
         if iterator is None:
             return
         total, n_rows, logits = torch.zeros((), device=self.device), 0, []
-        for batch in iterator:
+        for n_steps, batch in enumerate(iterator, 1):
             self.notify("on_batch_begin", batch=batch, training=training)
             step = step_fn(batch, **fit_params)
             if average is not None:
                 average.step()
+            if training and n_steps % FLUSH_INTERVAL == 0:
+                self._flush_tiny_values(average)
             if check is not None:
                 check.observe(step["loss"])
             n_in_batch = self.n_rows_of(batch)
@@ -289,12 +290,31 @@ class MultiTaskNet(RecordingNet):
             if not training:
                 logits.append(step["y_pred"])
             self.notify("on_batch_end", batch=batch, training=training, **step)
+        if training:
+            self._flush_tiny_values(average)
         loss = total.item() / n_rows
         self._check_loss(prefix, loss, check)
         self._record_loss(prefix, loss)
         self._record_missing(prefix, iterator.dataset)
         if not training:
             self._record_auc(iterator.dataset, torch.cat(logits))
+
+    def _flush_tiny_values(self, average: WeightAverage | None) -> None:
+        averages = [] if average is None else average.averages()
+        flush_tiny_values(self.module_, self.optimizer_, averages)
+
+    @property
+    def n_products(self) -> int | None:
+        """Products of a row and a weight per step on a CPU, embeddings left out."""
+        if torch.device(self.device).type != "cpu":
+            return None
+        tables = {
+            module.weight
+            for module in self.module_.modules()
+            if isinstance(module, TABLES)
+        }
+        dense = (p for p in self.module_.parameters() if p not in tables)
+        return int(self.batch_size * sum(p.numel() for p in dense))
 
     def _check_loss(self, prefix: str, loss: float, check: LossCheck | None) -> None:
         if not np.isfinite(loss):
@@ -335,7 +355,6 @@ class MultiTaskNet(RecordingNet):
 
     def evaluation_step(self, batch: Batch, training: bool = False) -> Tensor:
         """Compute the logits of a batch, of shape `(batch, n_tasks)`."""
-        update_threads()
         with torch.set_grad_enabled(training):
             self._set_training(training)
             return self.infer(batch[0]).logits.float()

@@ -58,6 +58,10 @@ class WeightAverage:
             average.lerp_(parameter, share)
         part.n_pending = 0
 
+    def averages(self) -> list[Tensor]:
+        """Return the averages, but for those of large embedding tables."""
+        return self.parts[0].averages
+
     def swap_in(self) -> None:
         """Put the average into the module."""
         if not self.is_in_module:

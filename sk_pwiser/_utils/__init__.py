@@ -22,11 +22,7 @@ from sk_pwiser._utils._random import (
     set_global_states,
 )
 from sk_pwiser._utils._registry import build, check_names, resolve
-from sk_pwiser._utils._threads import (
-    controlled_threads,
-    num_threads,
-    update_threads,
-)
+from sk_pwiser._utils._threads import limited_threads, num_threads
 from sk_pwiser._utils._warn import warn_user
 from sk_pwiser._utils._y_keyword import accept_lowercase_y
 
@@ -42,18 +38,17 @@ __all__ = [
     "check_names",
     "check_number",
     "conditional_labels",
-    "controlled_threads",
     "draws_globally",
     "dropout",
     "generator_on",
     "global_states",
     "in_background",
     "is_iterable",
+    "limited_threads",
     "num_threads",
     "resolve",
     "seeded_globally",
     "set_global_states",
     "uninterrupted",
-    "update_threads",
     "warn_user",
 ]

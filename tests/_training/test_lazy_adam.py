@@ -8,10 +8,11 @@ import pytest
 import torch
 from numpy.testing import assert_allclose, assert_array_equal
 from sklearn.metrics import roc_auc_score
+from skorch.callbacks import Callback
 from torch import nn
 
 from sk_pwiser import MultiTaskCTRCVRClassifier
-from sk_pwiser._training._lazy_adam import LazyAdam
+from sk_pwiser._training._lazy_adam import LazyAdam, flush_tiny_values
 from sk_pwiser.datasets import make_ctr_cvr
 
 
@@ -150,3 +151,58 @@ def test_a_warm_start_keeps_the_state_if_only_laziness_changes(lazy):
     model.fit(data.data, data.target)
     table = model.net_.module_.input_layer.embeddings[0].weight
     assert float(model.net_.optimizer_.state[table]["step"]) == n_steps * 5 / 4
+
+
+class Shrink(Callback):
+    """Makes the embedding of missing values, which no row has, tiny."""
+
+    def on_train_begin(self, net, **kwargs):
+        with torch.no_grad():
+            net.module_.input_layer.embeddings[0].weight[0] = 1e-25
+
+
+@pytest.mark.parametrize("single_pass", [False, True])
+def test_tiny_weights_become_zeros(single_pass):
+    """Below 1e-38 a CPU is some hundred times as slow, so that they end before it."""
+    data = make_ctr_cvr(500, ctr=0.3, random_state=0)
+    model = MultiTaskCTRCVRClassifier(
+        target_encoding=False, max_epochs=2, callbacks=[Shrink()], random_state=0
+    )
+    fit = model.partial_fit if single_pass else model.fit
+    fit(data.data, data.target)
+    weight = model.net_.module_.input_layer.embeddings[0].weight
+    assert (weight[0] == 0).all()
+    assert (weight[1:] != 0).all()
+
+
+def test_tiny_moments_become_zeros():
+    layer = nn.Linear(2, 2)
+    optimizer = torch.optim.Adam(layer.parameters())
+    layer(torch.ones(1, 2)).sum().backward()
+    optimizer.step()
+    state = optimizer.state[layer.weight]
+    with torch.no_grad():
+        layer.weight[0, 0] = -1e-21
+        state["exp_avg"][0, 0] = -1e-31
+        state["exp_avg_sq"][0, 0] = 1e-31
+    before = [t.clone() for t in (layer.weight, *state.values())]
+    average = torch.tensor([1e-21, 1.0])
+    flush_tiny_values(layer, optimizer, [average])
+    assert_array_equal(average, [0.0, 1.0])
+    for now, then in zip((layer.weight, *state.values()), before, strict=True):
+        if now.dim():
+            then[0, 0] = 0
+        torch.testing.assert_close(now, then, rtol=0, atol=0)
+
+
+def test_lazy_adam_leaves_no_tiny_values():
+    table = nn.Embedding(3, 2, sparse=True)
+    with torch.no_grad():
+        table.weight[1] = 1e-30
+    optimizer = LazyAdam(table.parameters(), weight_decay=0.1)
+    (table(torch.tensor([1, 2])) * torch.tensor([[0.0], [1.0]])).sum().backward()
+    optimizer.step()
+    state = optimizer.state[table.weight]
+    for values in (table.weight, state["exp_avg"], state["exp_avg_sq"]):
+        assert (values[1] == 0).all()
+        assert (values[2] != 0).all()
