@@ -1,9 +1,25 @@
-"""Checks of parameter values, with the same messages in all components."""
+"""Checks of parameters, and warnings."""
 
 import math
-from collections.abc import Collection, Iterable
+import sys
+import warnings
+from collections.abc import Callable, Collection, Iterable
+from functools import wraps
 from numbers import Integral, Rational, Real
 from typing import Any, TypeGuard
+
+# Packages whose frames lie between the user's call and a warning.
+_CALLING_PACKAGES = ("sk_pwiser", "sklearn", "joblib")
+
+
+def warn_user(message: str) -> None:
+    """Issue a `UserWarning` that names the line of the user's call."""
+    frame, level = sys._getframe(0), 1
+    while frame.f_back is not None:
+        if frame.f_globals.get("__name__", "").split(".")[0] not in _CALLING_PACKAGES:
+            break
+        frame, level = frame.f_back, level + 1
+    warnings.warn(message, UserWarning, stacklevel=level)
 
 
 def check_number(
@@ -110,3 +126,31 @@ def check_choice(name: str, value: object, choices: Collection[str | None]) -> s
         return value  # type: ignore[return-value]
     kind = ValueError if isinstance(value, str) else TypeError
     raise kind(f"{name} must be one of {list(choices)}; got {value!r}.")
+
+
+def accept_lowercase_y(method: Callable[..., Any]) -> Callable[..., Any]:
+    """Let a method with a parameter `Y` be called with the keyword `y` as well.
+
+    Some functions of scikit-learn and of libraries built on it pass labels as `y=`.
+
+    Parameters
+    ----------
+    method : callable
+        A method with a parameter `Y`.
+
+    Returns
+    -------
+    callable
+    """
+
+    @wraps(method)
+    def call(self: Any, *args: Any, **kwargs: Any) -> Any:
+        if "y" in kwargs:
+            if "Y" in kwargs:
+                raise TypeError(
+                    f"{method.__name__}() got labels twice: as 'Y' and as 'y'."
+                )
+            kwargs["Y"] = kwargs.pop("y")
+        return method(self, *args, **kwargs)
+
+    return call
