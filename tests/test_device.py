@@ -26,22 +26,22 @@ def test_estimators_run_on_the_device_of_the_fixture(device):
 
 
 def test_auto_is_the_given_device():
-    from sk_pwiser._training import _plan
+    from sk_pwiser._training import _fit
 
-    before = _plan.find_device
+    before = _fit.find_device
     with auto_device(META):
-        assert _plan.find_device("auto") == META
-        assert _plan.find_device("cpu") == torch.device("cpu")
+        assert _fit.find_device("auto") == META
+        assert _fit.find_device("cpu") == torch.device("cpu")
         with pytest.raises(ValueError, match="device='gpu'"):
-            _plan.find_device("gpu")
-    assert _plan.find_device is before
+            _fit.find_device("gpu")
+    assert _fit.find_device is before
 
 
 def test_the_package_prefers_cuda_for_auto():
-    from sk_pwiser._training import _plan
+    from sk_pwiser._training import _fit
 
     kind = "cuda" if torch.cuda.is_available() else "cpu"
-    assert _plan.find_device.__wrapped__("auto") == torch.device(kind)
+    assert _fit.find_device.__wrapped__("auto") == torch.device(kind)
 
 
 @pytest.mark.usefixtures("tensors_on_device")

@@ -29,7 +29,7 @@ from sk_pwiser._streaming import (
     write_predictions,
 )
 from sk_pwiser._table import reads_in_parts
-from sk_pwiser._training import TrainingResult, fit
+from sk_pwiser._training import TrainingResult, fit, take_back
 from sk_pwiser._utils import accept_lowercase_y, limited_threads, warn_user
 from sk_pwiser.metrics import mean_auc_scorer
 
@@ -210,9 +210,11 @@ class MultiTaskCTRCVRClassifier(ClassifierMixin, BaseEstimator):
         Largest number of epochs.
     early_stopping : "auto", bool, "loss" or "auc", default="auto"
         Whether to hold out `validation_fraction` of the rows, stratified by funnel
-        depth, and to stop if the validation loss (True, "loss") or the mean validation
-        AUC ("auc") has not improved for `n_iter_no_change` epochs. "auto" is True above
-        1,000 rows, or with an `eval_set`. The weights of the best epoch are restored.
+        depth, or of the groups, and to stop if the validation loss (True, "loss") or
+        the mean validation AUC ("auc") has not improved for `n_iter_no_change` epochs.
+        "auto" is True above 1,000 rows, or with an `eval_set`. The weights of the best
+        epoch are restored. If the validation rows have one label only for a task, the
+        loss replaces the AUC, with a warning.
     validation_fraction : float, default=0.1
         Share of the rows held out for early stopping; not used if `fit` receives an
         `eval_set`.
@@ -244,7 +246,9 @@ class MultiTaskCTRCVRClassifier(ClassifierMixin, BaseEstimator):
         `files`.
     warm_start : bool, default=False
         Whether `fit` continues from the earlier fit, with its encoding, weights,
-        optimiser state and history; see :ref:`warm_start`. The network, `task_space`,
+        optimiser state, validation split and history; see :ref:`warm_start`. Target
+        statistics keep their scales, and those of values that the rows lack; others are
+        counted in the rows of the call. The network, `task_space`,
         `numeric_encoding`, `negative_sampling_rate` and the columns of
         `target_encoding` must be the same; `categorical_features`, `min_frequency`,
         `max_categories` and `n_hash_buckets` are ignored. Without an earlier fit, `fit`
@@ -463,8 +467,9 @@ class MultiTaskCTRCVRClassifier(ClassifierMixin, BaseEstimator):
             label missing, as NaN does with `missing_labels="ignore"`; for the first
             task, it leaves the row out of that task's loss and AUC only.
         groups : array-like of shape (n_samples,), default=None
-            Group of each row, such as a session, for losses that compare rows within
-            groups. Other losses ignore it.
+            Group of each row, such as a session. Losses that compare rows do so within
+            groups, the validation rows of early stopping are whole groups, and so are
+            the blocks of the target statistics.
         eval_set : tuple of (X, Y) or ParquetImpressions, default=None
             Validation rows, such as a later day, a ParquetImpressions only if `X` is
             one, too. Their figures go into `history_`, and
@@ -480,10 +485,8 @@ class MultiTaskCTRCVRClassifier(ClassifierMixin, BaseEstimator):
         Raises
         ------
         ValueError, TypeError
-            If parameters or data are invalid, or training diverges: a loss or weight is
-            not finite, or the training loss is more than 1,000 times the one that
-            training starts from in the first epoch, or 10 times later; or if the
-            checkpoint to resume from is one of other parameters or data. An earlier fit
+            If parameters or data are invalid, if a loss or weight is not finite, or if
+            the checkpoint to resume from has other parameters or data. An earlier fit
             stays usable.
         OSError
             If a checkpoint cannot be written. An earlier fit stays usable, and so do
@@ -496,6 +499,11 @@ class MultiTaskCTRCVRClassifier(ClassifierMixin, BaseEstimator):
 
         Warns
         -----
+        ConvergenceWarning
+            If training diverged with finite weights: the cross-entropy of training rows
+            is more than 10 times that of constant probabilities. Without validation
+            rows, the weights of the epoch with the lowest training loss are restored,
+            unless an embedding table is updated by rows.
         UserWarning
             If labels break the funnel, or a task has one label only; if labels are
             missing such that probabilities are biased; if a later task comes out
@@ -552,7 +560,9 @@ class MultiTaskCTRCVRClassifier(ClassifierMixin, BaseEstimator):
             only one; the same in later calls. Several tasks have the labels 0 and 1.
         sample_weight : array-like of shape (n_samples,) or (n_samples, n_tasks), \
                 default=None
-            Weights of the rows, or of the rows and tasks, as in `fit`.
+            Weights of the rows, or of the rows and tasks, as in `fit`. Later calls
+            divide them by the mean weight of the first call, so that weights compare
+            over calls; rows without weights weigh as much as a row of the first call.
         groups : array-like of shape (n_samples,), default=None
             Group of each row, as in `fit`.
 
@@ -564,42 +574,54 @@ class MultiTaskCTRCVRClassifier(ClassifierMixin, BaseEstimator):
         Raises
         ------
         ValueError, TypeError
-            If parameters or data are invalid, or training diverges. The estimator is
-            then as it was before the call.
+            If parameters or data are invalid, or a loss or weight is not finite. The
+            estimator is then as it was before the call.
         KeyboardInterrupt
-            If training is interrupted. The estimator is then as it was before the call.
+            If training is interrupted. The estimator is then as it was before the call
+            or, if the update was complete, as after it.
         """
         # scikit-learn's decorator validates the parameters at the first call only.
         self._validate_params()
-        earlier = getattr(self, "_result", None)
-        result = fit(
-            vars(self),
-            X,
-            Y,
-            sample_weight,
-            groups,
-            earlier=earlier,
-            classes=classes,
-            single_pass=True,
-            estimator_name=type(self).__name__,
-        )
-        return self._set_result(result)
+        earlier, undo = getattr(self, "_result", None), []
+        try:
+            result = fit(
+                vars(self),
+                X,
+                Y,
+                sample_weight,
+                groups,
+                earlier=earlier,
+                classes=classes,
+                single_pass=True,
+                undo=undo,
+                estimator_name=type(self).__name__,
+            )
+            self._set_result(result)
+        except BaseException:
+            # An interrupt after the result was set leaves the complete update.
+            if getattr(self, "_result", None) is earlier:
+                take_back(undo)
+            raise
+        return self
 
     def _set_result(self, result: TrainingResult):
-        """Set the fitted attributes; none was set before training succeeded."""
+        """Set the fitted attributes, all in one assignment that nothing interrupts."""
         encoder, targets = result.schema.encoder, result.schema.targets
-        self._result = result
-        self.net_ = result.net
-        self.history_ = result.net.history
-        self.n_iter_ = len(self.history_)
-        self.best_epoch_ = result.best_epoch
-        self.classes_ = targets.classes
-        self.task_names_ = list(targets.task_names)
-        self.n_tasks_ = len(self.task_names_)
-        self.n_features_in_ = encoder.n_features_in_
-        self.__dict__.pop("feature_names_in_", None)
+        attributes = {k: v for k, v in vars(self).items() if k != "feature_names_in_"}
+        attributes |= {
+            "_result": result,
+            "net_": result.net,
+            "history_": result.net.history,
+            "n_iter_": len(result.net.history),
+            "best_epoch_": result.best_epoch,
+            "classes_": targets.classes,
+            "task_names_": list(targets.task_names),
+            "n_tasks_": len(targets.task_names),
+            "n_features_in_": encoder.n_features_in_,
+        }
         if hasattr(encoder, "feature_names_in_"):
-            self.feature_names_in_ = encoder.feature_names_in_
+            attributes["feature_names_in_"] = encoder.feature_names_in_
+        self.__dict__ = attributes
         return self
 
     def _predict_logits(self, X):

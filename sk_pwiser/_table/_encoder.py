@@ -195,7 +195,7 @@ class TableEncoder(ColumnSummary, BaseEstimator):
         check_choice("numeric_encoding", self.numeric_encoding, NUMERIC_ENCODINGS)
         check_integer("max_bins", self.max_bins, at_least=1)
 
-    def fit_transform(self, X, sample_weight=None):
+    def fit_transform(self, X, sample_weight=None, n_further=None):
         """Learn the schema of a table and encode the table.
 
         Parameters
@@ -204,13 +204,16 @@ class TableEncoder(ColumnSummary, BaseEstimator):
             The table.
         sample_weight : ndarray of shape (n_samples,), default=None
             Weights of the rows in the distributions of numeric columns.
+        n_further : callable, default=None
+            Receives this encoder when the columns are learnt, and returns the number of
+            columns of `numeric` that the caller fills.
 
         Returns
         -------
         codes : ndarray of shape (n_samples, n_category_columns)
             Codes, in the smallest integer type that can represent all of them.
-        numeric : float32 ndarray of shape (n_samples, n_numeric)
-            Inputs of the numeric columns.
+        numeric : float32 ndarray of shape (n_samples, n_numeric + n_further)
+            Inputs of the numeric columns, and columns without values.
         bags : Bags
             Entries of a sparse table or of list columns. Other tables give two arrays.
 
@@ -223,7 +226,9 @@ class TableEncoder(ColumnSummary, BaseEstimator):
         """
         X = self.begin(X)
         if self.sparse_ is not None:
-            return *self._stack([], X.shape[0]), self.sparse_.fit(X, sample_weight)
+            bags = self.sparse_.fit(X, sample_weight)
+            n_columns = 0 if n_further is None else n_further(self)
+            return *self._stack([], X.shape[0], n_further=n_columns), bags
         columns = list_columns(X)
         codes = [
             encoder.fit_transform(column)
@@ -234,7 +239,8 @@ class TableEncoder(ColumnSummary, BaseEstimator):
             encoder.fit_transform(column, weights)
             for encoder, column, weights in self._pair_lists(columns)
         ]
-        return self._stack(columns, X.shape[0], codes, bags)
+        n_columns = 0 if n_further is None else n_further(self)
+        return self._stack(columns, X.shape[0], codes, bags, n_columns)
 
     def begin(self, X):
         """Learn the names of the columns and how each is read, but not their values.
@@ -261,20 +267,22 @@ class TableEncoder(ColumnSummary, BaseEstimator):
         if isinstance(self.categorical_features, str):  # no column was named
             warn_about_codes([(c.name, column) for c, column in pairs if c.is_scalar])
 
-    def transform(self, X):
+    def transform(self, X, n_further=0):
         """Encode a table with the schema learnt in fit.
 
         Parameters
         ----------
         X : {DataFrame, array-like} of shape (n_samples, n_features)
             The table.
+        n_further : int, default=0
+            Number of columns of `numeric` that the caller fills.
 
         Returns
         -------
         codes : ndarray of shape (n_samples, n_category_columns)
             Codes, in the smallest integer type that can represent all of them.
-        numeric : float32 ndarray of shape (n_samples, n_numeric)
-            Inputs of the numeric columns.
+        numeric : float32 ndarray of shape (n_samples, n_numeric + n_further)
+            Inputs of the numeric columns, and columns without values.
         bags : Bags
             Entries of a sparse table or of list columns. Other tables give two arrays.
 
@@ -292,7 +300,8 @@ class TableEncoder(ColumnSummary, BaseEstimator):
         """
         X = self._validate(self.align(X), reset=False)
         if self.sparse_ is not None:
-            return *self._stack([], X.shape[0]), self.sparse_.transform(X)
+            stacked = self._stack([], X.shape[0], n_further=n_further)
+            return *stacked, self.sparse_.transform(X)
         columns = list_columns(X)
         pairs = self._pair(columns, CategoryColumn)
         codes = [encoder.transform(column) for encoder, column in pairs]
@@ -302,7 +311,7 @@ class TableEncoder(ColumnSummary, BaseEstimator):
             encoder.transform(column, weights)
             for encoder, column, weights in self._pair_lists(columns)
         ]
-        return self._stack(columns, X.shape[0], codes, bags)
+        return self._stack(columns, X.shape[0], codes, bags, n_further)
 
     def category_columns(self, X):
         """Return the encoders of the category columns, each with its column of `X`.
@@ -393,9 +402,9 @@ class TableEncoder(ColumnSummary, BaseEstimator):
         of_name = dict(zip(names, columns, strict=True))
         return [(c, of_name[c.name], of_name.get(c.weights_name)) for c in lists]
 
-    def _stack(self, columns, n_samples, codes=(), bags=()):
+    def _stack(self, columns, n_samples, codes=(), bags=(), n_further=0):
         """Return the encoded columns as arrays, with bags if there are any."""
-        numeric = self._encode_numeric(columns, n_samples)
+        numeric = self._encode_numeric(columns, n_samples, n_further)
         arrays = self._stack_codes(codes, n_samples), numeric
         if not bags:
             return arrays
@@ -407,8 +416,8 @@ class TableEncoder(ColumnSummary, BaseEstimator):
         _fill_columns(table, [column.take for column in columns])
         return table
 
-    def _encode_numeric(self, columns, n_samples):
-        table = np.empty((n_samples, self.n_numeric_), dtype=np.float32)
+    def _encode_numeric(self, columns, n_samples, n_further):
+        table = np.empty((n_samples, self.n_numeric_ + n_further), dtype=np.float32)
         pairs = [
             (encoder, encoder.load(column))
             for encoder, column in self._pair(columns, NumericColumn)

@@ -132,26 +132,36 @@ def combine_weights(targets, sample_weight, *, is_part=False):
     return targets, weights
 
 
-def scale_weights(weights):
-    """Scale weights so that those above 0 have a mean of 1.
+def mean_weight(weights):
+    """Return the mean of the weights above 0, at least one of them."""
+    largest = weights.max()  # the sum of very large weights would overflow
+    return largest * (weights / largest).mean(where=weights > 0)
+
+
+def scale_weights(weights, mean=None):
+    """Divide weights by a mean; by default those above 0 then have a mean of 1.
 
     Parameters
     ----------
     weights : float64 ndarray of shape (n_samples,) or (n_samples, n_tasks)
         Weights, at least one of them above 0.
+    mean : float, default=None
+        Mean of the weights of an earlier part of the rows.
 
     Returns
     -------
     float32 ndarray of shape (n_samples,) or (n_samples, n_tasks), or None
         1-D if the weights of each row are equal for all tasks, and None if all weights
-        are equal, for the result without weights, to the bit.
+        are 1 in the end, for the result without weights, to the bit.
     """
     if weights.ndim == 2 and (weights == weights[:, :1]).all():
         weights = weights[:, 0]
-    weights = weights / weights.max()  # the sum of very large weights would overflow
     positive = weights > 0
-    weights = weights / weights.mean(where=positive)
-    if (weights[positive] == weights[positive][0]).all():
+    if mean is None:
+        weights = weights / weights.max()
+        mean = weights.mean(where=positive)
+    weights = weights / mean
+    if (weights[positive] == 1).all():
         weights = positive
         if positive.all():
             return None

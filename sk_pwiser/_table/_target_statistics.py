@@ -1,6 +1,7 @@
 """Target statistics of category values."""
 
 from collections.abc import Sequence
+from functools import partial
 from itertools import chain
 from numbers import Integral
 
@@ -63,7 +64,7 @@ class TargetStatistics:
         columns = [category_names[column] for column in self.columns]
         return [f"{column}_{suffix}" for column in columns for suffix in suffixes]
 
-    def fit_transform(self, codes, y, weight, block, others):
+    def fit_transform(self, codes, y, weight, block, others, earlier=None):
         """Learn statistics and encode the rows that they are learnt from.
 
         The statistics of a row leave out the rows of its own block, and those of
@@ -82,6 +83,10 @@ class TargetStatistics:
             Block of each row; not read for `others`.
         others : bool ndarray of shape (n_samples,)
             Rows that are encoded like new ones: the validation rows.
+        earlier : TargetStatistics, default=None
+            Statistics of an earlier fit of the same columns. Their base rates,
+            strengths and scales stay, so that inputs keep the meaning that a network
+            has learnt, and so do the counts of values that these rows do not have.
 
         Returns
         -------
@@ -93,6 +98,8 @@ class TargetStatistics:
         total = weight_used.sum(axis=0)
         ones = (weight_used * y_used).sum(axis=0)
         self.rates_ = (ones + 0.5) / (total + 1.0)
+        if earlier is not None:
+            self.rates_ = earlier.rates_
         inputs = np.empty((len(codes), self.n_outputs), dtype=np.float32)
         self.counts_, self.strengths_, self.means_, self.scales_ = [], [], [], []
         for j, (column, size) in enumerate(
@@ -100,14 +107,22 @@ class TargetStatistics:
         ):
             of_rows = codes[:, column].astype(np.intp)
             counts = count(of_rows[used], y_used, weight_used, size)
-            strengths = self._estimate_strengths(counts)
+            if earlier is None:
+                strengths = self._estimate_strengths(counts)
+            else:
+                strengths = earlier.strengths_[j]
             values = self._leave_out_blocks(
                 np.zeros_like(counts), of_rows, y, weight, block, others, strengths
             )
-            encoded = values[used]
-            mean, scale = encoded.mean(axis=0), encoded.std(axis=0)
             if others.any():
                 counts += count(of_rows[others], y[others], weight[others], size)
+            if earlier is None:
+                encoded = values[used]
+                mean, scale = encoded.mean(axis=0), encoded.std(axis=0)
+            else:
+                mean, scale = earlier.means_[j], earlier.scales_[j].copy()
+                is_absent = np.bincount(of_rows, minlength=size) == 0
+                counts[..., is_absent] = earlier.counts_[j][..., is_absent]
             self._keep(counts, strengths, mean, scale)
             inputs[:, self._slice(j)] = standardise(values, mean, scale)
         self._update_tables()
@@ -216,18 +231,34 @@ class TargetStatistics:
             inputs[:, self._slice(j)] = self.tables_[j][codes[:, column]]
         return inputs
 
-    def update(self, codes, y, weight):
+    def update(self, codes, y, weight, undo):
         """Add rows to the statistics; base rates, strengths and scales stay.
 
         The cost depends on the number of rows alone.
+
+        Parameters
+        ----------
+        codes, y, weight : ndarray
+            Codes, labels and weights of the rows, as in `fit_transform`.
+        undo : list of callable
+            Log to which functions are appended that take the change back.
         """
         for j, column in enumerate(self.columns):
             present, positions = np.unique(codes[:, column], return_inverse=True)
             added = count(positions, y, weight, len(present), first=0)
             is_value = present >= FIRST_VALUE
             present = present[is_value].astype(np.intp)
-            self.counts_[j][..., present] += added[..., is_value]
+            counts = self.counts_[j][..., present]
+            undo.append(
+                partial(self._set, j, present, counts, self.tables_[j][present])
+            )
+            self.counts_[j][..., present] = counts + added[..., is_value]
             self.tables_[j][present] = self._table(j, present)
+
+    def _set(self, j, codes, counts, table):
+        """Set counts and inputs of some codes of the j-th column."""
+        self.counts_[j][..., codes] = counts
+        self.tables_[j][codes] = table
 
     def _slice(self, j):
         width = self.n_tasks_ + 1
@@ -354,7 +385,7 @@ class ExtendedStatistics(TargetStatistics):
         self.rows, self.adds = rows, adds
         self._update_tables()
 
-    def fit_transform(self, codes, y, weight, block, others):
+    def fit_transform(self, codes, y, weight, block, others, earlier=None):
         """Encode rows by the earlier statistics and by those of other blocks.
 
         The parameters are those of :meth:`TargetStatistics.fit_transform`.

@@ -13,6 +13,7 @@ from sk_pwiser._training._state import (
     STATE_CLASSES,
     TrainingResult,
     from_state,
+    take_back,
     to_state,
 )
 
@@ -33,5 +34,6 @@ __all__ = [
     "fit_from",
     "from_state",
     "sparse_tables",
+    "take_back",
     "to_state",
 ]

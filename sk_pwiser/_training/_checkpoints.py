@@ -109,6 +109,8 @@ class Start:
         Digests of the encoded rows.
     schema : Schema
         The encoding of the table, and the tasks.
+    split : dict, default=None
+        State of the random numbers that drew the validation rows.
     """
 
     settings: dict[str, Any]
@@ -117,6 +119,7 @@ class Start:
     n_rows: int
     digests: dict[str, str]
     schema: Schema
+    split: dict[str, Any] | None = None
 
 
 FORM = PlainForm([*STATE_CLASSES, Start])

@@ -1,26 +1,22 @@
 """Training that diverges, and tasks whose probabilities break the funnel."""
 
 from collections.abc import Iterator, Mapping
-from copy import deepcopy
 from numbers import Real
 from typing import Any, NamedTuple
 
 import torch
 from torch import Tensor, nn
+from torch.nn import functional as F
 
-from sk_pwiser._training._batches import BatchIterator, Impressions, TrainingRows
-from sk_pwiser._training._optimizers import sparse_tables
+from sk_pwiser._training._batches import TrainingRows
+from sk_pwiser._training._optimizers import RowChange, sparse_tables
 from sk_pwiser._training._settings import Settings
-from sk_pwiser.networks import NetworkOutput
 
-# Largest ratios of a loss to the loss that training starts from. The first steps of
-# Adam and RMSprop may overshoot by orders of magnitude and recover within the first
-# epoch, whose mean they raise. Training that has not recovered after it does not.
-FIRST_EPOCH, LATER = 1_000.0, 10.0
-
-# Rows on which the loss after the last step is computed, and those on which that of
-# constant probabilities is.
-LAST_ROWS, CONSTANT_ROWS = 1_024, 16_384
+# A fit has diverged if its cross-entropy is this many times that of constant
+# probabilities. Corrections of sampled logs and losses of ranks stay far below it.
+DIVERGED = 10.0
+# Number of training rows on which a fit is checked after its last step.
+CHECKED_ROWS = 1_024
 
 # Largest usual values of parameters, and of learning rates by optimiser.
 USUAL_LR, USUAL_LR_OF = 0.03, {"sgd": 1.0, "adagrad": 0.3}
@@ -33,101 +29,57 @@ USUAL = {
 USUAL_WEIGHT = 100.0
 
 
-class LossCheck:
-    """Compares losses with that of the first batch and of constant probabilities.
-
-    Parameters
-    ----------
-    criterion : MultiTaskCriterion
-        The criterion; a copy of it computes the loss of constant probabilities.
-    impressions : Impressions
-        Training rows.
-    device : torch.device
-        Device of the criterion.
-    """
-
-    def __init__(
-        self, criterion: nn.Module, impressions: Impressions, device: torch.device
-    ) -> None:
-        self.criterion = criterion
-        self.impressions = impressions
-        self.device = device
-        self.first: Tensor | None = None
-        self.n_epochs = 0
-
-    def observe(self, loss: Tensor) -> None:
-        """Remember the loss of the first batch, before the first step."""
-        if self.first is None:
-            self.first = loss.detach()
-
-    def excess(self, loss: float, *, is_last: bool = False) -> str | None:
-        """Describe a loss that is far too large; return None for another one.
-
-        Parameters
-        ----------
-        loss : float
-            Mean loss of an epoch, or that after the last step.
-        is_last : bool, default=False
-            Whether it is that after the last step, over the first `LAST_ROWS` rows.
-        """
-        self.n_epochs += not is_last
-        ratio = LATER if is_last or self.n_epochs > 1 else FIRST_EPOCH
-        assert self.first is not None
-        start = self.first.item()
-        # The first batch may have no pairs, or no converted row.
-        if 0 <= loss <= ratio * start or loss < 0:
-            return None
-        start = max(start, self._constant_loss(CONSTANT_ROWS))
-        if is_last:
-            start = max(start, self._constant_loss(1))  # of the same rows
-        if loss <= ratio * start:
-            return None
-        return f"{loss:.4g}, where training starts from {start:.3g}"
-
-    def state_dict(self) -> dict[str, Any]:
-        """Return the first loss, and the number of epochs that were checked."""
-        return {"first": self.first, "n_epochs": self.n_epochs}
-
-    def load_state_dict(self, state: Mapping[str, Any]) -> None:
-        """Restore what `state_dict` returned."""
-        self.first, self.n_epochs = state["first"], state["n_epochs"]
-
-    @torch.no_grad()
-    def _constant_loss(self, n_rows: int) -> float:
-        """Return the loss of the first rows, or more, if all have the tasks' rates."""
-        criterion = deepcopy(self.criterion).eval()
-        labels, weights = self.impressions.labels(), self.impressions.weights()
-        if weights is None:
-            weights = torch.ones_like(labels)
-        weights = weights.view(len(labels), -1).expand_as(labels).double()
-        ones, total = (weights * labels).sum(0), weights.sum(0)
-        rates = (ones + 0.5) / (total + 1.0)
-        logits = rates.logit().float().to(self.device)
-        rows = BatchIterator(self.impressions, LAST_ROWS, device=self.device)
-        loss, n_seen = 0.0, 0
-        for inputs, y in rows:
-            output = NetworkOutput(logits.expand(len(y), -1))
-            value = criterion(
-                output, y, inputs.get("sample_weight"), inputs.get("groups")
-            )
-            loss += value.item() * len(y)
-            n_seen += len(y)
-            if n_seen >= n_rows:
-                break
-        return loss / n_seen
-
-
 def changed_weights(
     network: nn.Module, optimizer: torch.optim.Optimizer
 ) -> Iterator[Tensor]:
-    """Yield what training may have changed: in an update, only rows of tables."""
-    undo_log = getattr(optimizer, "undo_log", None)
-    if undo_log is None:
+    """Yield the weights that training may have changed, in an update rows of tables."""
+    log = getattr(optimizer, "undo", None)
+    if log is None:
         yield from network.parameters()
         return
     tables = set(sparse_tables(network))
     yield from (p for p in network.parameters() if p not in tables)
-    yield from (table[rows] for table, rows, *_ in undo_log)
+    changes = (change for change in log if isinstance(change, RowChange))
+    yield from (change.table[change.rows] for change in changes)
+
+
+def excess_loss(logits: Tensor, y: Tensor, weights: Tensor | None) -> str | None:
+    """Compare the cross-entropy of predictions with that of constant probabilities.
+
+    A trained network may be worse than constants on rows that it was not trained on, or
+    if its loss aims at something else, but not many times.
+
+    Parameters
+    ----------
+    logits : Tensor of shape (n_rows, n_tasks)
+        Predictions for training rows.
+    y : Tensor of shape (n_rows, n_tasks)
+        Labels.
+    weights : Tensor of shape (n_rows,) or (n_rows, n_tasks), or None
+        Weights.
+
+    Returns
+    -------
+    str or None
+        Both figures if the first is more than `DIVERGED` times the second.
+    """
+    y = y.double()
+    weights = torch.ones_like(y) if weights is None else weights.double()
+    weights = weights.view(len(y), -1).expand_as(y)
+    total = weights.sum(dim=0)
+    rates = ((weights * y).sum(dim=0) + 0.5) / (total + 1.0)
+    found, constant = (
+        ((weights * cross_entropy(each, y)).sum(dim=0) / (total + 1.0)).sum().item()
+        for each in (logits.double(), rates.logit().expand_as(y))
+    )
+    if found <= DIVERGED * constant:
+        return None
+    return f"{found:.3g}, where constant probabilities have {constant:.3g}"
+
+
+def cross_entropy(logits: Tensor, y: Tensor) -> Tensor:
+    """Return the binary cross-entropy of each label."""
+    return F.binary_cross_entropy_with_logits(logits, y, reduction="none")
 
 
 def advice(settings: Settings) -> str:

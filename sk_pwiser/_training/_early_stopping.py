@@ -1,11 +1,18 @@
-"""Early stopping on the validation rows."""
+"""Early stopping: the validation rows, the monitored figure, the best epoch."""
 
 from collections.abc import Mapping
 from typing import Any
 
+import numpy as np
+import torch
 from skorch import NeuralNet
 from skorch.callbacks import Callback, EarlyStopping
 from skorch.utils import noop
+
+from sk_pwiser._training._batches import TrainingRows
+from sk_pwiser._training._settings import Settings
+from sk_pwiser._utils import warn_user
+from sk_pwiser.model_selection import funnel_holdout
 
 # As in HistGradientBoostingClassifier: with fewer rows, holding some out costs more
 # than early stopping gains.
@@ -28,6 +35,65 @@ def monitored_column(
     return f"valid_auc_{task_names[0]}" if len(task_names) == 1 else "valid_auc_mean"
 
 
+def hold_out(
+    settings: Settings, rows: Any, split: np.random.RandomState
+) -> tuple[np.ndarray, np.ndarray]:
+    """Draw the validation rows, stratified by funnel depth, and whole groups.
+
+    Parameters
+    ----------
+    settings : Settings
+        The estimator's parameters.
+    rows : Rows
+        The checked rows.
+    split : RandomState
+        Draws the rows.
+
+    Returns
+    -------
+    train, valid : ndarray of int
+        Indices of the rows, sorted.
+    """
+    parts: tuple[np.ndarray, np.ndarray] = funnel_holdout(  # type: ignore[no-untyped-call]
+        rows.targets.with_nan(),
+        test_size=settings.validation_fraction,
+        random_state=split,
+        groups=rows.groups,
+    )
+    return parts
+
+
+def usable_monitor(
+    monitor: str | None, valid: TrainingRows | None, task_names: tuple[str, ...]
+) -> str | None:
+    """Return the monitored column; the loss in place of an AUC that does not exist.
+
+    Warns
+    -----
+    UserWarning
+        If the validation rows have one label only for a task, which it names.
+    """
+    if monitor is None or not monitor.startswith("valid_auc") or valid is None:
+        return monitor
+    y, weights = valid.labels(), valid.weights()
+    is_known = torch.ones_like(y) if weights is None else weights.view(len(y), -1)
+    is_known = is_known.expand_as(y) > 0
+    single = [
+        task
+        for k, task in enumerate(task_names)
+        if not 0 < y[is_known[:, k], k].double().mean() < 1
+    ]
+    if not single:
+        return monitor
+    warn_user(
+        f"early_stopping='auc' needs both labels of each task among the {len(y)} "
+        f"validation rows; {', '.join(map(repr, single))} has one label there. The "
+        "validation loss decides instead. A larger validation_fraction, or an eval_set "
+        "with both labels, makes the AUC available."
+    )
+    return "valid_loss"
+
+
 def early_stopping_callback(monitor: str, patience: int) -> tuple[str, Callback]:
     """Make the callback that stops training and restores the best epoch's weights."""
     stopping = BestEpochStopping(
@@ -43,6 +109,8 @@ def early_stopping_callback(monitor: str, patience: int) -> tuple[str, Callback]
 
 def best_epoch(net: NeuralNet) -> int:
     """Return the epoch whose weights a trained net has, as numbered in its history."""
+    if net.kept_epoch_ is not None:
+        return int(net.kept_epoch_)
     for _, callback in net.callbacks_:
         # 0 if no epoch was better than another, for example if all figures are NaN.
         if isinstance(callback, BestEpochStopping) and callback.best_epoch_:

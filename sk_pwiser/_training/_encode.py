@@ -1,6 +1,6 @@
 """A table becomes tensors: the one place where training meets `_table`."""
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
 from typing import Any, NamedTuple
 
@@ -27,6 +27,7 @@ from sk_pwiser._table import (
     combine_weights,
     grow_encoder,
     make_target_statistics,
+    mean_weight,
     n_rows,
     read_times,
     refuse_parts,
@@ -35,9 +36,9 @@ from sk_pwiser._table import (
     warn_about_new_values,
 )
 from sk_pwiser._training._batches import Impressions, TrainingData
+from sk_pwiser._training._early_stopping import hold_out
 from sk_pwiser._training._settings import Settings
 from sk_pwiser._utils import check_boolean, conditional_labels
-from sk_pwiser.model_selection import funnel_holdout
 from sk_pwiser.networks import Bags, BagSpec, NetworkSpec
 
 # The default of `embedding_dim`: "auto" makes embeddings narrower, never wider, so that
@@ -131,12 +132,15 @@ class Rows:
         takes no part.
     groups : int64 ndarray of shape (n_samples,) or None
         Numbers of the rows' groups.
+    weight_scale : float, default=None
+        The number by which the weights were divided; None without weights.
     """
 
     X: Any
     targets: Any
     weights: np.ndarray | None
     groups: np.ndarray | None
+    weight_scale: float | None = None
 
     @property
     def has_task_weights(self) -> bool:
@@ -145,11 +149,12 @@ class Rows:
 
     def at(self, kept: np.ndarray) -> "Rows":
         """Return some of the rows."""
-        return Rows(
-            _safe_indexing(self.X, kept),
-            self.targets.at(kept),
-            None if self.weights is None else self.weights[kept],
-            None if self.groups is None else self.groups[kept],
+        return replace(
+            self,
+            X=_safe_indexing(self.X, kept),
+            targets=self.targets.at(kept),
+            weights=None if self.weights is None else self.weights[kept],
+            groups=None if self.groups is None else self.groups[kept],
         )
 
 
@@ -209,9 +214,10 @@ class Schema:
 
     def transform(self, X: Any) -> Inputs:
         """Return the codes, the numeric inputs and the bags of a table."""
-        codes, numeric, *bags = self.encoder.transform(X)
+        n_rates = 0 if self.statistics is None else self.statistics.n_outputs
+        codes, numeric, *bags = self.encoder.transform(X, n_rates)
         if self.statistics is not None:
-            numeric = np.hstack([numeric, self.statistics.transform(codes)])
+            numeric[:, self.encoder.n_numeric_ :] = self.statistics.transform(codes)
         return Inputs(self.without_rare(codes), numeric, *bags)
 
     def without_rare(self, codes: np.ndarray) -> np.ndarray:
@@ -267,10 +273,10 @@ class EncodedData:
     schema: Schema
     labelled: tuple[np.ndarray, np.ndarray, np.ndarray] | None = None
 
-    def update_statistics(self) -> None:
+    def update_statistics(self, undo: list[Callable[[], None]]) -> None:
         """Add the rows of an update to the statistics that they were encoded by."""
         if self.labelled is not None and self.schema.statistics is not None:
-            self.schema.statistics.update(*self.labelled)
+            self.schema.statistics.update(*self.labelled, undo)
 
 
 def check_rows(
@@ -282,10 +288,12 @@ def check_rows(
     expected: Targets | None,
     classes: Any,
     single_pass: bool,
+    weight_scale: float | None = None,
 ) -> Rows:
     """Check all but the table itself, and leave out the rows of weight 0.
 
-    `expected` has the tasks of the earlier fit, or of the training rows.
+    `expected` has the tasks of the earlier fit, or of the training rows. Weights are
+    divided by `weight_scale`, by default by their mean.
 
     Raises
     ------
@@ -308,7 +316,9 @@ def check_rows(
         )
     targets, weights = combine_weights(targets, sample_weight)
     rows = Rows(X, targets, weights, check_groups(groups, n_samples))
-    return _with_weight(rows)
+    if sample_weight is None:
+        weight_scale = 1.0  # the weights, if any, are 0 for missing labels
+    return _with_weight(rows, weight_scale)
 
 
 def _check_tasks(
@@ -355,21 +365,23 @@ def _check_tasks(
     return targets
 
 
-def _with_weight(rows: Rows) -> Rows:
-    """Leave out rows of weight 0, and scale the other weights to a mean of 1."""
+def _with_weight(rows: Rows, scale: float | None) -> Rows:
+    """Leave out rows of weight 0, and divide the others by a scale or by their mean."""
     if rows.weights is None:
         return rows
     kept = np.flatnonzero(rows.weights.reshape(len(rows.weights), -1).any(axis=1))
     if len(kept) < len(rows.weights):
         rows = rows.at(kept)
-    return replace(rows, weights=scale_weights(rows.weights))
+    mean = float(mean_weight(rows.weights)) if scale is None else scale
+    weights = scale_weights(rows.weights, scale)
+    return replace(rows, weights=weights, weight_scale=mean)
 
 
 def encode(
     settings: Settings,
     rows: Rows,
     earlier: Schema | None,
-    random_state: np.random.RandomState,
+    split: np.random.RandomState,
     *,
     holds_out: bool,
     is_update: bool,
@@ -386,7 +398,7 @@ def encode(
         The table and its checked labels.
     earlier : Schema or None
         Schema of the fit that training continues from.
-    random_state : RandomState
+    split : RandomState
         Draws the validation rows.
     holds_out : bool
         Whether there are validation rows.
@@ -404,72 +416,81 @@ def encode(
     ValueError, TypeError
         If a column cannot be encoded, or differs from those of the earlier fit.
     """
-    if earlier is not None:
-        rows = replace(rows, X=earlier.encoder.align(rows.X))
-    schema, (codes, numeric, *bags) = _encode_columns(
-        settings, rows, earlier, estimator_name, extends
-    )
-    if is_update and earlier is not None and not settings.grows:
-        warn_about_new_values(schema.encoder, codes, rows.X)
-    y = rows.targets.values
-    train, valid = np.arange(len(y)), None
+    adds = is_update and earlier is not None
+    train, valid = np.arange(len(rows.targets.values)), None
     if holds_out:
-        train, valid = funnel_holdout(
-            rows.targets.with_nan(),
-            test_size=settings.validation_fraction,
-            random_state=random_state,
-        )
-    labelled = None
-    if is_update and earlier is not None:
-        if schema.statistics is not None:
-            numeric = np.hstack([numeric, schema.statistics.transform(codes)])
-            labelled = (codes.copy(), *_task_labels(settings, rows))
+        train, valid = hold_out(settings, rows, split)
+    if earlier is None:
+        schema, (codes, numeric, *bags) = _learn(settings, rows, estimator_name)
     else:
-        if extends:
-            schema = replace(schema, base_rates=base_rates(y, rows.weights))
-        else:
-            statistics = make_target_statistics(
-                settings.target_encoding,
-                schema.encoder,
-                len(y),
-                settings.encoding_params,
+        rows = replace(rows, X=earlier.encoder.align(rows.X))
+        schema, (codes, numeric, *bags) = _encode_again(rows, earlier, extends)
+        if adds and not settings.grows:
+            warn_about_new_values(schema.encoder, codes, rows.X)
+    rates, labelled = None, None
+    if not adds:
+        known = None
+        if earlier is not None and not extends:
+            known = earlier.statistics
+            schema = replace(
+                schema, statistics=_same_statistics(settings, earlier, rows)
             )
-            if earlier is not None:
-                check_same_statistics(settings, earlier, statistics)
-            schema = replace(schema, statistics=statistics)
-        names = [column.name for column in schema.encoder.columns_]
-        times = read_times(rows.X, settings.encoding_params["time_column"], names)
-        if schema.statistics is not None:
-            rates = _fit_statistics(settings, rows, schema, codes, valid, times)
-            numeric = np.hstack([numeric, rates])
+        rates = _fit_statistics(settings, rows, schema, codes, valid, known)
+    elif schema.statistics is not None:
+        rates = schema.statistics.transform(codes)
+        labelled = (codes.copy(), *_task_labels(settings, rows))
+    if rates is not None:
+        numeric[:, schema.encoder.n_numeric_ :] = rates
     codes = schema.without_rare(codes)
     inputs = Inputs(codes, numeric, *bags)
-    impressions = inputs.impressions(y, rows.weights, rows.groups)
+    impressions = inputs.impressions(rows.targets.values, rows.weights, rows.groups)
     if valid is None:
         return EncodedData(TrainingData(impressions), schema, labelled)
     parts = (impressions.at(torch.from_numpy(part)) for part in (train, valid))
     return EncodedData(TrainingData(*parts), schema, labelled)
 
 
-def _encode_columns(
-    settings: Settings, rows: Rows, earlier: Schema | None, name: str, extends: bool
-) -> tuple[Schema, tuple[Any, ...]]:
-    """Return the schema and the encoded table, with the codes of rare values."""
-    if earlier is not None:
-        encoder = earlier.encoder
-        if not extends:
-            encoder = awaken_columns(encoder, rows.X, row_weights(rows.weights))
-        return replace(earlier, encoder=encoder), encoder.transform(rows.X)
-    encoder = make_encoder(settings, name)
-    encoded = encoder.fit_transform(rows.X, row_weights(rows.weights))
-    rates = base_rates(rows.targets.values, rows.weights)
+def _learn(settings: Settings, rows: Rows, name: str) -> tuple[Schema, tuple[Any, ...]]:
+    """Learn the columns of a table; return the schema and the encoded table.
+
+    The numeric inputs have columns without values for the target statistics.
+    """
+    n_samples, n_tasks = rows.targets.values.shape
+    encoder, statistics = make_encoder(settings, name), None
+
+    def count_rates(encoder: TableEncoder) -> int:
+        nonlocal statistics
+        statistics = make_target_statistics(
+            settings.target_encoding, encoder, n_samples, settings.encoding_params
+        )
+        if statistics is None:
+            return 0
+        statistics.n_tasks_ = n_tasks
+        return statistics.n_outputs
+
+    encoded = encoder.fit_transform(rows.X, row_weights(rows.weights), count_rates)
     schema = Schema(
         encoder,
         rows.targets.without_labels(),
-        rates,
-        automatic_dims=automatic_dims(encoder.cardinalities_),
+        base_rates(rows.targets.values, rows.weights),
+        statistics,
+        automatic_dims(encoder.cardinalities_),
     )
     return schema, encoded
+
+
+def _encode_again(
+    rows: Rows, earlier: Schema, extends: bool
+) -> tuple[Schema, tuple[Any, ...]]:
+    """Return the schema of an earlier fit for further rows, and the encoded table."""
+    encoder, statistics = earlier.encoder, earlier.statistics
+    n_rates = 0 if statistics is None else statistics.n_outputs
+    if extends:
+        rates = base_rates(rows.targets.values, rows.weights)
+        schema = replace(earlier, base_rates=rates)
+        return schema, encoder.transform(rows.X, n_rates)
+    encoder = awaken_columns(encoder, rows.X, row_weights(rows.weights))
+    return replace(earlier, encoder=encoder), encoder.transform(rows.X, n_rates)
 
 
 def make_encoder(settings: Settings, estimator_name: str) -> TableEncoder:
@@ -495,22 +516,48 @@ def _fit_statistics(
     schema: Schema,
     codes: np.ndarray,
     valid: np.ndarray | None,
-    times: np.ndarray | None,
-) -> np.ndarray:
-    """Fit the target statistics; return the inputs of training and validation rows."""
-    assert schema.statistics is not None
-    n_samples = len(codes)
+    earlier: TargetStatistics | None,
+) -> np.ndarray | None:
+    """Fit the target statistics, if any; return the inputs of all rows."""
+    params, n_samples = settings.encoding_params, len(codes)
+    names = [column.name for column in schema.encoder.columns_]
+    times = read_times(rows.X, params["time_column"], names)
+    if schema.statistics is None:
+        return None
     is_valid = np.zeros(n_samples, dtype=bool)
     if valid is not None:
         is_valid[valid] = True
     block = assign_blocks(
         n_samples,
-        settings.encoding_params["target_encoding_blocks"],
+        params["target_encoding_blocks"],
         times=times,
         groups=rows.groups,
     )
     y, weights = _task_labels(settings, rows)
-    return schema.statistics.fit_transform(codes, y, weights, block, is_valid)
+    rates: np.ndarray = schema.statistics.fit_transform(
+        codes, y, weights, block, is_valid, earlier
+    )
+    return rates
+
+
+def _same_statistics(
+    settings: Settings, earlier: Schema, rows: Rows
+) -> TargetStatistics | None:
+    """Return unfitted statistics of the columns that an earlier fit selected.
+
+    Raises
+    ------
+    ValueError
+        If the parameters now select other columns.
+    """
+    statistics: TargetStatistics | None = make_target_statistics(
+        settings.target_encoding,
+        earlier.encoder,
+        len(rows.targets.values),
+        settings.encoding_params,
+    )
+    check_same_statistics(settings, earlier, statistics)
+    return statistics
 
 
 def _task_labels(settings: Settings, rows: Rows) -> tuple[np.ndarray, np.ndarray]:

@@ -31,7 +31,11 @@ from sk_pwiser._training._components import (
 )
 from sk_pwiser._training._devices import find_device
 from sk_pwiser._training._diagnostics import find_rises
-from sk_pwiser._training._early_stopping import best_epoch, monitored_column
+from sk_pwiser._training._early_stopping import (
+    best_epoch,
+    monitored_column,
+    usable_monitor,
+)
 from sk_pwiser._training._encode import (
     EncodedData,
     Rows,
@@ -41,14 +45,16 @@ from sk_pwiser._training._encode import (
     grow_schema,
 )
 from sk_pwiser._training._net import MultiTaskNet, close_bars
-from sk_pwiser._training._settings import Settings
+from sk_pwiser._training._optimizers import LazyAdam
+from sk_pwiser._training._settings import Settings, equal
 from sk_pwiser._training._state import (
-    Growth,
-    Snapshot,
     TrainingResult,
+    Undo,
     changed_parts,
     check_same_model,
     continue_from,
+    grow_tables,
+    log_net,
 )
 from sk_pwiser._utils import (
     Generators,
@@ -56,7 +62,6 @@ from sk_pwiser._utils import (
     draws_globally,
     limited_threads,
     seeded_globally,
-    uninterrupted,
     warn_user,
 )
 from sk_pwiser.losses import MultiTaskLoss
@@ -80,6 +85,7 @@ class Plan:
     first_random_state: dict[str, Any] | None = None
     folder: Path | None = None  # of checkpoints
     saved: Checkpoint | None = None  # from which training resumes
+    split: dict[str, Any] | None = None  # state that draws the validation rows
 
     @property
     def schema(self) -> Schema | None:
@@ -92,6 +98,19 @@ class Plan:
         if self.saved is not None:
             return self.saved.start.n_earlier
         return 0 if self.earlier is None else len(self.earlier.net.history)
+
+    @property
+    def holds_out(self) -> bool:
+        """Whether a part of the rows is held out for early stopping."""
+        return self.monitor is not None and self.eval_rows is None
+
+    def split_state(self) -> np.random.RandomState:
+        """Return the random state that draws the validation rows."""
+        if self.split is None or equal(self.split, self.first_random_state):
+            return self.random_state
+        state = np.random.RandomState()
+        state.set_state(self.split)
+        return state
 
     def draw_seed(self) -> int:
         """Draw a seed from the estimator's `random_state`."""
@@ -127,7 +146,15 @@ def validate(
     schema = _schema(earlier, saved)
     tasks = None if schema is None else schema.targets
     rows = check_rows(
-        settings, X, Y, sample_weight, groups, tasks, classes, single_pass
+        settings,
+        X,
+        Y,
+        sample_weight,
+        groups,
+        tasks,
+        classes,
+        single_pass,
+        earlier.weight_scale if single_pass and earlier is not None else None,
     )
     if saved is not None:
         saved.check_n_rows(len(rows.targets.values))
@@ -162,7 +189,23 @@ def validate(
         first_random_state,
         check_folder(settings.checkpoint_dir) if writes else None,
         saved,
+        _split(earlier, saved, first_random_state),
     )
+
+
+def _split(
+    earlier: TrainingResult | None,
+    saved: Checkpoint | None,
+    random_state: dict[str, Any],
+) -> dict[str, Any]:
+    """Return the state that draws the validation rows, that of the first fit if any.
+
+    Another split would validate on rows that the earlier fit was trained on.
+    """
+    found = saved.start.split if saved is not None else None
+    if earlier is not None:
+        found = earlier.split
+    return random_state if found is None else found
 
 
 def _monitor(
@@ -264,6 +307,7 @@ def fit(
     earlier: TrainingResult | None = None,
     classes: Any = None,
     single_pass: bool = False,
+    undo: Undo | None = None,
     estimator_name: str,
 ) -> TrainingResult:
     """Train on a table.
@@ -280,14 +324,17 @@ def fit(
         The two labels of a single task.
     single_pass : bool, default=False
         Whether to iterate over all rows once, as `partial_fit` does.
+    undo : list of callable, default=None
+        Log of the changes that an update makes in place to `earlier`, also if it
+        fails; `take_back` undoes them.
     estimator_name : str
         Name of the estimator, for messages.
 
     Returns
     -------
     TrainingResult
-        A new result. With `single_pass` the net of `earlier` may have been updated in
-        place; after an error it is as it was before.
+        A new result. With `single_pass` it may share the net of `earlier`, updated in
+        place.
     """
     settings = Settings.of(params)
     plan = validate(
@@ -300,21 +347,33 @@ def fit(
         settings,
         plan.rows,
         schema,
-        plan.random_state,
-        holds_out=plan.monitor is not None and plan.eval_rows is None,
+        plan.split_state(),
+        holds_out=plan.holds_out,
         is_update=single_pass,
         estimator_name=estimator_name,
     )
     if plan.eval_rows is not None:
         data = with_eval_rows(data, plan.eval_rows)
     checkpoints = make_checkpoints(plan, data)
+    plan = without_tables(plan, data)
     if plan.components is not None:
         for message in plan.components.loss.cautions(data.schema.base_rates.tolist()):
             warn_user(message)
     # New rows of the embedding tables are added to the weights of the earlier fit.
     built = data.schema if origins is None else plan.schema
     assert built is not None
-    return optimise(plan, data, build(plan, built), origins, checkpoints)
+    return optimise(plan, data, build(plan, built), origins, checkpoints, undo)
+
+
+def without_tables(plan: Plan, data: EncodedData) -> Plan:
+    """Release the tables, which are encoded, and check the monitored figure."""
+    names = data.schema.targets.task_names
+    return replace(
+        plan,
+        rows=replace(plan.rows, X=None),
+        eval_rows=None if plan.eval_rows is None else replace(plan.eval_rows, X=None),
+        monitor=usable_monitor(plan.monitor, data.rows.valid, names),
+    )
 
 
 def make_checkpoints(plan: Plan, data: EncodedData) -> Checkpoints | None:
@@ -340,6 +399,7 @@ def make_checkpoints(plan: Plan, data: EncodedData) -> Checkpoints | None:
         len(plan.rows.targets.values),
         digests,
         data.schema,
+        plan.split,
     )
     callbacks = plan.settings.callbacks or ()
     return Checkpoints(plan.folder, start, plan.saved, callbacks)
@@ -375,20 +435,23 @@ def optimise(
     net: MultiTaskNet,
     origins: np.ndarray | None = None,
     checkpoints: Checkpoints | None = None,
+    undo: Undo | None = None,
 ) -> TrainingResult:
-    """Train the net, or raise with the earlier fit unchanged.
+    """Train the net.
 
-    With `origins` its embedding tables get further rows first; see `Growth`.
+    With `origins` its embedding tables get further rows first; see `grow_tables`.
+    Changes of a net in place, and of the target statistics, are logged in `undo`.
     """
+    undo = [] if undo is None else undo
     if plan.earlier is None:
         generators = Generators(plan.draw_seed())
     else:
         generators = deepcopy(plan.earlier.generators)
-    growth = snapshot = None
     try:
         if origins is not None:
-            growth = Growth(net, data.schema.encoder.cardinalities_, origins)
-        snapshot = Snapshot(net) if plan.components is None else None
+            grow_tables(net, data.schema.encoder.cardinalities_, origins, undo)
+        if plan.components is None:
+            log_net(net, undo)
         with _random_numbers(plan, net, generators) as global_device:
             if checkpoints is not None:
                 checkpoints.use(generators, global_device)
@@ -396,19 +459,11 @@ def optimise(
             rows = data.rows.to(torch.device(net.device))
             with limited_threads(net.n_products):
                 net.partial_fit(rows, checkpoints=checkpoints)
-        with uninterrupted():
-            data.update_statistics()
-            if snapshot is not None:
-                snapshot.discard()
-            snapshot = growth = None
-    except BaseException:
+        data.update_statistics(undo)
+    finally:
         close_bars(net)
-        with uninterrupted():
-            if snapshot is not None:
-                snapshot.restore()
-            if growth is not None:
-                growth.undo()
-        raise
+        if isinstance(net.optimizer_, LazyAdam):
+            net.optimizer_.undo = None
     rises = None
     if not plan.single_pass:
         n_epochs = len(net.history) - plan.n_earlier
@@ -423,7 +478,16 @@ def optimise(
         best_epoch(net),
         (len(data.rows.train), 0 if valid is None else len(valid)),
         rises,
+        plan.split if plan.holds_out else None,
+        _weight_scale(plan),
     )
+
+
+def _weight_scale(plan: Plan) -> float | None:
+    """Return the scale of the weights of later updates: that of the first call."""
+    if plan.single_pass and plan.earlier is not None:
+        return plan.earlier.weight_scale
+    return plan.rows.weight_scale
 
 
 @contextmanager
@@ -494,19 +558,20 @@ def fit_from(
     plan = validate(
         settings, X, Y, sample_weight, groups, eval_set, source, None, False
     )
-    plan = replace(plan, earlier=None)
+    plan = replace(plan, earlier=None, split=plan.first_random_state)
     data = encode(
         settings,
         plan.rows,
         share(plan.rows),
-        plan.random_state,
-        holds_out=plan.monitor is not None and plan.eval_rows is None,
+        plan.split_state(),
+        holds_out=plan.holds_out,
         is_update=False,
         estimator_name=estimator_name,
         extends=True,
     )
     if plan.eval_rows is not None:
         data = with_eval_rows(data, plan.eval_rows)
+    plan = without_tables(plan, data)
     net = build(plan, data.schema)
     # Drawn from a copy: training has the random numbers of an ordinary fit.
     seed = deepcopy(plan.random_state).randint(LARGEST_SEED)

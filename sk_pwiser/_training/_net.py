@@ -10,6 +10,7 @@ from typing import Any, Protocol
 
 import numpy as np
 import torch
+from sklearn.exceptions import ConvergenceWarning
 from sklearn.metrics import roc_auc_score
 from skorch import NeuralNet
 from skorch.callbacks import Callback, EpochTimer, LRScheduler, PrintLog, ProgressBar
@@ -31,7 +32,7 @@ from sk_pwiser._training._callbacks import (
     begin_schedule,
     positions_of,
 )
-from sk_pwiser._training._diagnostics import LAST_ROWS, LossCheck, changed_weights
+from sk_pwiser._training._diagnostics import CHECKED_ROWS, changed_weights, excess_loss
 from sk_pwiser._training._optimizers import (
     FLUSH_INTERVAL,
     TABLES,
@@ -198,14 +199,11 @@ class LoopState:
     ----------
     average : WeightAverage or None
         The average of the weights.
-    check : LossCheck or None
-        Compares losses with those that training started from.
     n_complete : int, default=0
         Number of epochs of this training that are complete.
     """
 
     average: WeightAverage | None
-    check: LossCheck | None
     n_complete: int = 0
 
     def state_dict(self, net: NeuralNet) -> dict[str, Any]:
@@ -218,7 +216,6 @@ class LoopState:
             "n_complete": self.n_complete,
             "is_stopped": bool(net.stop_training_),
             "average": None if self.average is None else self.average.state_dict(),
-            "check": None if self.check is None else self.check.state_dict(),
             "callbacks": {
                 name: _stateful(callback).state_dict()
                 for name, callback in net.callbacks_
@@ -232,8 +229,6 @@ class LoopState:
         net.stop_training_ = state["is_stopped"]
         if self.average is not None:
             self.average.load_state_dict(state["average"])
-        if self.check is not None:
-            self.check.load_state_dict(state["check"])
         for name, callback in net.callbacks_:
             if name in state["callbacks"] and has_state(callback):
                 _stateful(callback).load_state_dict(state["callbacks"][name])
@@ -337,8 +332,10 @@ class MultiTaskNet(RecordingNet):
         Parameters of :class:`skorch.NeuralNet`.
     """
 
-    # Whether training raises if a finite loss is far above the one that it starts from.
-    checks_losses = True
+    # The epoch of the lowest training loss and its weights, during training only, and
+    # the epoch whose weights were restored after training had diverged.
+    lowest_: tuple[int, dict[str, Tensor]] | None = None
+    kept_epoch_: int | None = None
 
     def __init__(
         self,
@@ -402,9 +399,12 @@ class MultiTaskNet(RecordingNet):
         checkpoints: LoopObserver | None = None,
     ) -> "MultiTaskNet":
         """Train; unlike in skorch, an interrupt propagates."""
+        self.lowest_ = self.kept_epoch_ = None
         self.notify("on_train_begin", X=X, y=y)
         self.fit_loop(X, checkpoints=checkpoints)
         self.notify("on_train_end", X=X, y=y)
+        self._check_end(X.train.sample)
+        self.lowest_ = None
         self.schedules_ = positions_of(self.callbacks_)
         self._zero_grad_optimizer()  # the gradients' memory is free for others
         return self
@@ -428,7 +428,7 @@ class MultiTaskNet(RecordingNet):
         network: Any = self.module_
         if self.compile_mode is not None:
             network = torch.compile(network, mode=self.compile_mode)
-        loop, keeper = self._loop_state(X), self._keeper()
+        loop, keeper = self._loop_state(), self._keeper()
         if checkpoints is not None:
             checkpoints.begin(self, loop)
             if keeper is not None and loop.n_complete:
@@ -448,19 +448,14 @@ class MultiTaskNet(RecordingNet):
                 "Training was interrupted. callbacks holds KeepOnInterrupt: the "
                 f"{loop.n_complete} complete epochs are kept, and fit returns."
             )
-        self._check_last_step(X.train.sample, loop.check)
         return self
 
-    def _loop_state(self, X: TrainingData) -> LoopState:
+    def _loop_state(self) -> LoopState:
         """Return the state before the first epoch."""
-        average = check = None
-        if self.average_decay:
-            tables = sparse_tables(self.module_)
-            average = WeightAverage(self.module_, self.average_decay, tables)
-        if self.checks_losses:
-            device = torch.device(self.device)
-            check = LossCheck(self.criterion_, X.train.sample, device)
-        return LoopState(average, check)
+        if not self.average_decay:
+            return LoopState(None)
+        tables = sparse_tables(self.module_)
+        return LoopState(WeightAverage(self.module_, self.average_decay, tables))
 
     def _run_epoch(
         self,
@@ -481,7 +476,6 @@ class MultiTaskNet(RecordingNet):
             self.train_step,
             network=network,
             average=loop.average,
-            check=loop.check,
         )
         if loop.average is not None:
             loop.average.swap_in()
@@ -489,8 +483,21 @@ class MultiTaskNet(RecordingNet):
         self.run_single_epoch(valid, False, "valid", self.validation_step)
         if keeper is not None:
             keeper.keep(self)
+        self._keep_lowest(X)
         loop.n_complete += 1
         self.notify("on_epoch_end", **datasets)
+
+    def _keep_lowest(self, X: TrainingData) -> None:
+        """Copy the weights of an epoch whose training loss is the lowest so far.
+
+        Early stopping has its own copy. An update has one epoch, and large tables are
+        not copied.
+        """
+        is_best = self.history[-1, "train_loss_best"]
+        has_large_tables = any(True for _ in sparse_tables(self.module_))
+        if is_best and X.valid is None and self.max_epochs > 1 and not has_large_tables:
+            state = {k: v.clone() for k, v in self.module_.state_dict().items()}
+            self.lowest_ = int(self.history[-1, "epoch"]), state
 
     def notify(self, method_name: str, **kwargs: Any) -> None:
         """Run the callbacks.
@@ -515,25 +522,39 @@ class MultiTaskNet(RecordingNet):
         callbacks = (callback for _, callback in self.callbacks_)
         return next((c for c in callbacks if isinstance(c, KeepOnInterrupt)), None)
 
-    def _check_last_step(self, rows: Impressions, check: LossCheck | None) -> None:
-        """Raise a ValueError if training diverged in the last step.
+    def _check_end(self, rows: Impressions) -> None:
+        """Check the trained network on some training rows.
 
-        Its loss was computed before: read the weights, and predict the first rows.
+        Raises
+        ------
+        ValueError
+            If weights or predictions are not finite.
+
+        Warns
+        -----
+        ConvergenceWarning
+            If training diverged with finite weights. Those of the epoch with the lowest
+            training loss are restored, if there is a copy.
         """
-        n_rows = max(self.batch_size, LAST_ROWS)
+        n_rows = max(self.batch_size, CHECKED_ROWS)
         batches = BatchIterator(rows, n_rows, device=torch.device(self.device))
-        step = self.validation_step(next(iter(batches)))
-        self.criterion_.pop_epoch_record()
+        inputs, y = next(iter(batches))
+        logits = self.evaluation_step((inputs, y))
         with torch.no_grad():
             # A sum is not finite if an entry is not, and is faster to compute.
             weights = changed_weights(self.module_, self.optimizer_)
-            sums = [values.sum() for values in (step["y_pred"], *weights)]
+            sums = [values.sum() for values in (logits, *weights)]
         if not bool(torch.stack(sums).isfinite().all()):
             raise self._diverged("its last step left non-finite weights")
-        loss = step["loss"].item()
-        excess = None if check is None else check.excess(loss, is_last=True)
-        if excess is not None:
-            raise self._diverged(f"the loss after the last step is {excess}")
+        excess = excess_loss(logits, y, inputs.get("sample_weight"))
+        if excess is None:
+            return
+        message = f"Training diverged: the cross-entropy of training rows is {excess}."
+        if self.lowest_ is not None:
+            self.kept_epoch_, lowest = self.lowest_
+            self.module_.load_state_dict(lowest)
+            message += f" The weights of epoch {self.kept_epoch_} are kept."
+        warn_user(f"{message} {self.advice}", ConvergenceWarning)
 
     def _diverged(self, what: str) -> ValueError:
         epoch = self.history[-1, "epoch"]
@@ -546,7 +567,6 @@ class MultiTaskNet(RecordingNet):
         prefix: str,
         step_fn: Any,
         average: WeightAverage | None = None,
-        check: LossCheck | None = None,
         **fit_params: Any,
     ) -> None:
         """Iterate over the rows once; record the mean loss and, in validation, AUC.
@@ -564,8 +584,6 @@ class MultiTaskNet(RecordingNet):
                 average.step()
             if training and n_steps % FLUSH_INTERVAL == 0:
                 self._flush_tiny_values(average)
-            if check is not None:
-                check.observe(step["loss"])
             n_in_batch = self.n_rows_of(batch)
             total += step["loss"].detach() * n_in_batch
             n_rows += n_in_batch
@@ -575,7 +593,8 @@ class MultiTaskNet(RecordingNet):
         if training:
             self._flush_tiny_values(average)
         loss = total.item() / n_rows
-        self._check_loss(prefix, loss, check)
+        if not np.isfinite(loss):
+            raise self._diverged(f"the {prefix} loss is {loss}")
         self._record_loss(prefix, loss)
         self._record_missing(prefix, iterator.dataset)
         if not training:
@@ -597,13 +616,6 @@ class MultiTaskNet(RecordingNet):
         }
         dense = (p for p in self.module_.parameters() if p not in tables)
         return int(self.batch_size * sum(p.numel() for p in dense))
-
-    def _check_loss(self, prefix: str, loss: float, check: LossCheck | None) -> None:
-        if not np.isfinite(loss):
-            raise self._diverged(f"the {prefix} loss is {loss}")
-        excess = None if check is None else check.excess(loss)
-        if excess is not None:
-            raise self._diverged(f"the {prefix} loss is {excess}")
 
     def n_rows_of(self, batch: Batch) -> int:
         """Return the number of rows that the loss of a batch is computed from."""

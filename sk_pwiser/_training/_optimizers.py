@@ -2,6 +2,7 @@
 
 import inspect
 from collections.abc import Callable, Iterable, Iterator, Mapping
+from dataclasses import dataclass
 from typing import Any
 
 import torch
@@ -281,12 +282,12 @@ class LazyAdam(torch.optim.Adam):
 
     Attributes
     ----------
-    undo_log : list or None
-        If it is a list, a step appends the rows that it replaces, so that
-        `undo` can restore them.
+    undo : list or None
+        If it is a list, a step appends a :class:`RowChange` for the rows that it
+        replaces.
     """
 
-    undo_log: list[tuple[nn.Parameter, Tensor, Tensor, Tensor, Tensor]] | None = None
+    undo: list[Callable[[], None]] | None = None
 
     @torch.no_grad()
     def step(self, closure: Callable[[], Any] | None = None) -> Any:
@@ -309,15 +310,16 @@ class LazyAdam(torch.optim.Adam):
             state["step"] = torch.zeros((), dtype=torch.float32)
             state["exp_avg"] = torch.zeros_like(parameter)
             state["exp_avg_sq"] = torch.zeros_like(parameter)
-        state["step"] += 1
         gradient = parameter.grad.coalesce()  # type: ignore[union-attr]
         rows, g = gradient.indices()[0], gradient.values()
         weight, m, v = (
             tensor.index_select(0, rows)
             for tensor in (parameter, state["exp_avg"], state["exp_avg_sq"])
         )
-        if self.undo_log is not None:
-            self.undo_log.append((parameter, rows, weight, m, v))
+        if self.undo is not None:
+            n_steps = float(state["step"])
+            self.undo.append(RowChange(parameter, state, rows, weight, m, v, n_steps))
+        state["step"] += 1
         if group["weight_decay"]:
             g = g.add(weight, alpha=group["weight_decay"])
         beta1, beta2 = group["betas"]
@@ -330,16 +332,26 @@ class LazyAdam(torch.optim.Adam):
         state["exp_avg"].index_copy_(0, rows, F.hardshrink(m, TINY_MOMENT))
         state["exp_avg_sq"].index_copy_(0, rows, F.hardshrink(v, TINY_MOMENT))
 
-    @torch.no_grad()
-    def undo(self) -> None:
-        """Restore the rows in `undo_log`, the latest first, and empty it."""
-        while self.undo_log:
-            parameter, rows, weight, m, v = self.undo_log.pop()
-            state = self.state[parameter]
-            parameter.index_copy_(0, rows, weight)
-            state["exp_avg"].index_copy_(0, rows, m)
-            state["exp_avg_sq"].index_copy_(0, rows, v)
-            state["step"] -= 1
+
+@dataclass(frozen=True)
+class RowChange:
+    """Rows of a table before a step, which a call restores."""
+
+    table: nn.Parameter
+    state: dict[str, Any]
+    rows: Tensor
+    weight: Tensor
+    exp_avg: Tensor
+    exp_avg_sq: Tensor
+    step: float
+
+    def __call__(self) -> None:
+        """Restore the rows, their moments and the number of steps."""
+        with torch.no_grad():
+            self.table.index_copy_(0, self.rows, self.weight)
+            self.state["exp_avg"].index_copy_(0, self.rows, self.exp_avg)
+            self.state["exp_avg_sq"].index_copy_(0, self.rows, self.exp_avg_sq)
+            self.state["step"].fill_(self.step)
 
 
 # Number of first steps that update the average each. Afterwards it is updated every few

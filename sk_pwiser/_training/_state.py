@@ -1,8 +1,10 @@
 """What a fit has learnt: continued by later fits, undone after a failure, saved."""
 
 from collections.abc import Callable, Mapping
+from contextlib import suppress
 from copy import deepcopy
 from dataclasses import dataclass, fields, replace
+from functools import partial
 from itertools import chain
 from typing import Any
 
@@ -21,17 +23,39 @@ from sk_pwiser._training._optimizers import LazyAdam, sparse_tables
 from sk_pwiser._training._settings import Settings, equal
 from sk_pwiser._utils import Generators, seeded_globally, warn_user
 
+# Functions that take back the changes of an update in place, the latest last.
+Undo = list[Callable[[], None]]
+
 
 @dataclass(frozen=True)
 class TrainingResult:
-    """A fitted network, with everything that predictions and later fits use.
+    """All that a fit has learnt, which predictions, later fits and files read.
+
+    `fit`, `partial_fit`, checkpoints, files and distributed fits return one such
+    object, and the estimator assigns it once, at the end.
+
+    ===================  ==========  ==============  ================
+    what is kept by      warm start  `partial_fit`   resumed training
+    ===================  ==========  ==============  ================
+    columns, vocabulary  yes         yes, may grow   yes
+    target statistics    scales and  all, and adds   yes
+                         old values  its rows
+    network, criterion   yes         yes, in place   yes
+    optimiser, schedule  yes         yes, in place   yes
+    average of weights   starts at   none            yes
+                         the weights
+    validation rows      same split  none            same split
+    scale of weights     no          of first call   yes
+    history              continues   continues       continues
+    random numbers       continue    continue        continue
+    ===================  ==========  ==============  ================
 
     Parameters
     ----------
     net : MultiTaskNet
-        The trained net.
+        The trained net: network, criterion, optimiser and history.
     schema : Schema
-        The encoding of the table, and the tasks.
+        Columns, vocabularies, target statistics and tasks.
     generators : Generators
         The random generators of training, which a continued fit continues to use.
     settings : Settings
@@ -44,6 +68,12 @@ class TrainingResult:
         Numbers of training and of validation rows.
     rises : Rises or None
         Neighbouring tasks of which the later one is likelier in many rows.
+    split : dict, default=None
+        State of the random numbers that drew the validation rows, for the same split in
+        a warm start; None without early stopping.
+    weight_scale : float, default=None
+        Mean of the sample weights above 0, by which the weights of later updates are
+        divided; None if there were no weights.
     """
 
     net: MultiTaskNet
@@ -54,6 +84,8 @@ class TrainingResult:
     best_epoch: int
     n_rows: tuple[int, int]
     rises: Rises | None = None
+    split: dict[str, Any] | None = None
+    weight_scale: float | None = None
 
 
 def net_state(net: MultiTaskNet) -> dict[str, Any]:
@@ -210,74 +242,77 @@ def _have_same_state(
     )
 
 
-class Snapshot:
-    """The state of a net before an update in place, to be restored if that fails.
+def take_back(undo: Undo) -> None:
+    """Undo an update, its latest change first.
+
+    Each entry of the log restores what was there before a change, and may run twice: an
+    interrupt in between repeats it, so that a second Ctrl-C does no harm.
 
     Parameters
     ----------
-    net : MultiTaskNet
-        The net. Its weights, its criterion and the optimiser's state are copied, but
-        for large embedding tables, of which the optimiser records the replaced rows.
+    undo : list of callable
+        The log, which is empty afterwards.
     """
+    while undo:
+        with suppress(KeyboardInterrupt):
+            while undo:
+                undo[-1]()
+                undo.pop()
 
-    def __init__(self, net: MultiTaskNet) -> None:
-        self.net = net
-        # Rows of large tables are recorded by the optimiser as it replaces them.
-        tables = set(sparse_tables(net.module_))
-        if isinstance(net.optimizer_, LazyAdam):
-            net.optimizer_.undo_log = []
-        parameters = [*net.module_.parameters(), *net.criterion_.parameters()]
-        self.tensors = [
-            (tensor, tensor.detach().clone())
-            for tensor in chain(parameters, net.module_.buffers())
-            if tensor not in tables
-        ]
-        # A weighting may replace its buffers by others of another shape. The copy has
-        # the parameters themselves, to which the optimiser refers.
-        self.criterion = deepcopy(net.criterion_, {id(p): p for p in parameters})
-        self.optimizer_arguments = [
-            {key: value for key, value in group.items() if key != "params"}
-            for group in net.optimizer_.param_groups
-        ]
-        self.optimizer_state = {
-            parameter: state
-            if parameter in tables
-            else {key: _copy(value) for key, value in state.items()}
-            for parameter, state in net.optimizer_.state.items()
-        }
-        self.n_epochs = len(net.history)
-        self.best = dict(net.best_)
 
-    def discard(self) -> None:
-        """Keep the update."""
-        if isinstance(self.net.optimizer_, LazyAdam):
-            self.net.optimizer_.undo_log = None
+def log_net(net: MultiTaskNet, undo: Undo) -> None:
+    """Log the state of a net before it is trained in place.
 
-    def restore(self) -> None:
-        """Bring the net back to the state of the snapshot."""
-        net = self.net
-        if isinstance(net.optimizer_, LazyAdam):
-            net.optimizer_.undo()
-        self.discard()
+    Weights, criterion and the state of the optimiser are copied, but for large
+    embedding tables, of which the optimiser logs the rows that it replaces.
+    """
+    tables = set(sparse_tables(net.module_))
+    if isinstance(net.optimizer_, LazyAdam):
+        net.optimizer_.undo = undo
+    parameters = [*net.module_.parameters(), *net.criterion_.parameters()]
+    tensors = [
+        (tensor, tensor.detach().clone())
+        for tensor in chain(parameters, net.module_.buffers())
+        if tensor not in tables
+    ]
+    # A weighting may replace its buffers by others of another shape. The copy has the
+    # parameters themselves, to which the optimiser refers.
+    criterion = deepcopy(net.criterion_, {id(p): p for p in parameters})
+    arguments = [
+        {key: value for key, value in group.items() if key != "params"}
+        for group in net.optimizer_.param_groups
+    ]
+    state = {
+        parameter: of_parameter
+        if parameter in tables
+        else {key: _copy(value) for key, value in of_parameter.items()}
+        for parameter, of_parameter in net.optimizer_.state.items()
+    }
+    n_epochs, best = len(net.history), dict(net.best_)
+
+    def restore() -> None:
         with torch.no_grad():
-            for tensor, value in self.tensors:
+            for tensor, value in tensors:
                 tensor.copy_(value)
-        net.criterion = net.criterion_ = self.criterion
-        groups = zip(net.optimizer_.param_groups, self.optimizer_arguments, strict=True)
-        for group, arguments in groups:
-            group.update(arguments)
+        net.criterion = net.criterion_ = criterion
+        for group, kept in zip(net.optimizer_.param_groups, arguments, strict=True):
+            group.update(kept)
         net.optimizer_.state.clear()
-        net.optimizer_.state.update(self.optimizer_state)
-        del net.history[self.n_epochs :]
-        net.best_ = self.best
+        net.optimizer_.state.update(state)
+        del net.history[n_epochs:]
+        net.best_ = best
+
+    undo.append(restore)
 
 
 def _copy(value: Any) -> Any:
     return value.clone() if isinstance(value, Tensor) else value
 
 
-class Growth:
-    """Further rows of a net's embedding tables, in place, which can be taken back.
+def grow_tables(
+    net: MultiTaskNet, cardinalities: list[int], origins: np.ndarray, undo: Undo
+) -> None:
+    """Add rows to a net's embedding tables in place, for new category values.
 
     New rows are copies of that of the unseen values of their column. In the state of
     the optimiser they are 0, as for a value without a step.
@@ -290,49 +325,40 @@ class Growth:
         The new numbers of codes of the category columns.
     origins : int64 ndarray of shape (n_embeddings,)
         The earlier row for each row, -1 for new ones.
+    undo : list of callable
+        Log that restores the earlier tables and the earlier state of the optimiser.
     """
+    before = list(net.module_.spec.cardinalities)
+    tables = net.module_.input_layer.tables
+    states = [dict(net.optimizer_.state.get(table, {})) for table in tables]
+    weights = [table.detach() for table in tables]
+    unseen = np.cumsum([0, *before])[:-1] + net.module_.spec.unseen_code
+    places = np.where(origins < 0, np.repeat(unseen, cardinalities), origins)
+    rows = torch.from_numpy(places).to(net.device)
+    is_new = torch.from_numpy(origins < 0).to(net.device)
+    grown = [weight[rows] for weight in weights]
+    grown_states = [
+        {
+            key: _grow_state(value, len(weight), rows, is_new)
+            for key, value in state.items()
+        }
+        for weight, state in zip(weights, states, strict=True)
+    ]
+    undo.append(partial(_set_tables, net, before, weights, states))
+    _set_tables(net, cardinalities, grown, grown_states)
 
-    def __init__(
-        self, net: MultiTaskNet, cardinalities: list[int], origins: np.ndarray
-    ) -> None:
-        self.network, self.optimizer = net.module_, net.optimizer_
-        self.cardinalities = list(self.network.spec.cardinalities)
-        self.tables = self.network.input_layer.tables
-        self.states = [
-            dict(self.optimizer.state.get(table, {})) for table in self.tables
-        ]
-        self.weights = [table.detach() for table in self.tables]
-        is_new = torch.from_numpy(origins < 0)
-        unseen = (
-            np.cumsum([0, *self.cardinalities])[:-1] + self.network.spec.unseen_code
-        )
-        places = np.where(origins < 0, np.repeat(unseen, cardinalities), origins)
-        rows = torch.from_numpy(places).to(net.device)
-        is_new = is_new.to(net.device)
-        grown = [weight[rows] for weight in self.weights]
-        states = [
-            {
-                key: _grow_state(value, len(weight), rows, is_new)
-                for key, value in state.items()
-            }
-            for weight, state in zip(self.weights, self.states, strict=True)
-        ]
-        self._set(cardinalities, grown, states)
 
-    def undo(self) -> None:
-        """Restore the earlier tables and the earlier state of the optimiser."""
-        self._set(self.cardinalities, self.weights, self.states)
-
-    def _set(
-        self,
-        cardinalities: list[int],
-        weights: list[Tensor],
-        states: list[dict[str, Any]],
-    ) -> None:
-        self.network.set_tables(cardinalities, weights)
-        for table, state in zip(self.tables, states, strict=True):
-            if state:
-                self.optimizer.state[table] = state
+def _set_tables(
+    net: MultiTaskNet,
+    cardinalities: list[int],
+    weights: list[Tensor],
+    states: list[dict[str, Any]],
+) -> None:
+    net.module_.set_tables(cardinalities, weights)
+    tables = net.module_.input_layer.tables
+    for table, state in zip(tables, states, strict=True):
+        if state:
+            net.optimizer_.state[table] = state
 
 
 def _grow_state(value: Any, n_rows: int, rows: Tensor, is_new: Tensor) -> Any:
@@ -370,6 +396,8 @@ def to_state(result: TrainingResult) -> dict[str, Any]:
         "best_epoch": result.best_epoch,
         "n_rows": result.n_rows,
         "rises": result.rises,
+        "split": result.split,
+        "weight_scale": result.weight_scale,
         "net": {name: getattr(net, name) for name in _OF_NET},
         "sampler": net.iterator_train__sampler,
         **net_state(net),
@@ -428,6 +456,8 @@ def from_state(state: Mapping[str, Any], defaults: Mapping[str, Any]) -> Trainin
         state["best_epoch"],
         state["n_rows"],
         state["rises"],
+        state["split"],
+        state["weight_scale"],
     )
 
 

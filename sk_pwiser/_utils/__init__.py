@@ -9,7 +9,6 @@ from sk_pwiser._utils._checks import (
     is_iterable,
     warn_user,
 )
-from sk_pwiser._utils._interrupts import uninterrupted
 from sk_pwiser._utils._random import (
     Generators,
     active,
@@ -47,6 +46,5 @@ __all__ = [
     "resolve",
     "seeded_globally",
     "set_global_states",
-    "uninterrupted",
     "warn_user",
 ]

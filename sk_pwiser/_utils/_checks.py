@@ -9,17 +9,17 @@ from numbers import Integral, Rational, Real
 from typing import Any, TypeGuard
 
 # Packages whose frames lie between the user's call and a warning.
-_CALLING_PACKAGES = ("sk_pwiser", "sklearn", "joblib")
+_CALLING_PACKAGES = ("sk_pwiser", "sklearn", "skorch", "joblib")
 
 
-def warn_user(message: str) -> None:
-    """Issue a `UserWarning` that names the line of the user's call."""
+def warn_user(message: str, category: type[UserWarning] = UserWarning) -> None:
+    """Issue a warning that names the line of the user's call."""
     frame, level = sys._getframe(0), 1
     while frame.f_back is not None:
         if frame.f_globals.get("__name__", "").split(".")[0] not in _CALLING_PACKAGES:
             break
         frame, level = frame.f_back, level + 1
-    warnings.warn(message, UserWarning, stacklevel=level)
+    warnings.warn(message, category, stacklevel=level)
 
 
 def check_number(

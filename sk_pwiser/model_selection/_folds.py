@@ -10,7 +10,7 @@ import warnings
 
 import numpy as np
 from sklearn.model_selection import StratifiedKFold
-from sklearn.utils import check_random_state
+from sklearn.utils import check_consistent_length, check_random_state
 from sklearn.utils.random import sample_without_replacement
 
 from sk_pwiser._table import one_task_labels, read_labels, zero_one_labels
@@ -145,7 +145,7 @@ class FunnelStratifiedKFold(StratifiedKFold):
         return super().split(X, strata, groups)
 
 
-def funnel_holdout(Y, *, test_size=0.25, random_state=None):
+def funnel_holdout(Y, *, test_size=0.25, random_state=None, groups=None):
     """Split rows once into training and test indices, stratified by funnel depth.
 
     Every depth (see :func:`funnel_depth`) contributes its share of the test rows,
@@ -163,6 +163,10 @@ def funnel_holdout(Y, *, test_size=0.25, random_state=None):
         each set receives at least one row.
     random_state : int, RandomState instance or None, default=None
         Seed of the selection; an int gives the same split at every call.
+    groups : array-like of shape (n_samples,), default=None
+        Groups of rows, such as sessions, that the split keeps whole. Whole groups are
+        then selected, stratified by the depth of their deepest row; `test_size` is a
+        share of the groups.
 
     Returns
     -------
@@ -174,8 +178,9 @@ def funnel_holdout(Y, *, test_size=0.25, random_state=None):
     Raises
     ------
     ValueError
-        If ``test_size`` is outside (0, 1), if ``Y`` has fewer than two rows, or if a
-        label is neither 0 nor 1, or one of the first task is missing.
+        If ``test_size`` is outside (0, 1), if ``Y`` has fewer than two rows or
+        ``groups`` fewer than two groups, or if a label is neither 0 nor 1, or one of
+        the first task is missing.
 
     See Also
     --------
@@ -202,12 +207,29 @@ def funnel_holdout(Y, *, test_size=0.25, random_state=None):
     """
     if not 0.0 < test_size < 1.0:
         raise ValueError(f"test_size must be in (0, 1), got {test_size!r}.")
-    strata, _ = _merge_rare(_strata(Y, "Y"), min_rows=2)
+    depth = _strata(Y, "Y")
+    if groups is not None:
+        return _hold_out_groups(depth, groups, test_size, random_state)
+    return _hold_out(depth, test_size, random_state, "Y must have at least 2 rows")
+
+
+def _hold_out_groups(depth, groups, test_size, random_state):
+    """Hold out whole groups, stratified by the largest depth of their rows."""
+    check_consistent_length(depth, groups)
+    distinct, number = np.unique(groups, return_inverse=True)
+    deepest = np.full(len(distinct), depth.min())
+    np.maximum.at(deepest, number, depth)
+    rule = "groups must have at least 2 groups"
+    _, test = _hold_out(deepest, test_size, random_state, rule)
+    is_test = np.isin(number, test)
+    return np.flatnonzero(~is_test), np.flatnonzero(is_test)
+
+
+def _hold_out(strata, test_size, random_state, rule):
+    strata, _ = _merge_rare(strata, min_rows=2)
     n_samples = len(strata)
     if n_samples < 2:
-        raise ValueError(
-            f"Y must have at least 2 rows to hold some out, got {n_samples}."
-        )
+        raise ValueError(f"{rule} to hold some out, got {n_samples}.")
     rng = check_random_state(random_state)
     n_test = min(math.ceil(test_size * n_samples), n_samples - 1)
     is_test = np.zeros(n_samples, dtype=bool)

@@ -263,11 +263,9 @@ def _penalised(net, penalty, reads_features=True):
     recorder = _recording(network) if reads_features else _nothing()
     with recorder as recorded:
         hook = network.register_forward_hook(add)
-        net.checks_losses = False
         try:
             yield
         finally:
-            net.checks_losses = True
             hook.remove()
 
 

@@ -13,6 +13,7 @@ from torch import nn
 
 from sk_pwiser import MultiTaskCTRCVRClassifier
 from sk_pwiser._training._optimizers import LazyAdam, flush_tiny_values
+from sk_pwiser._training._state import take_back
 from sk_pwiser.datasets import make_ctr_cvr
 
 
@@ -55,13 +56,13 @@ def test_undo_restores_rows_moments_and_steps_to_the_bit():
     table, _, optimizer = steps(LazyAdam, SOME, True)
     weight = table.weight.detach().clone()
     state = copy.deepcopy(optimizer.state[table.weight])
-    optimizer.undo_log = []
+    optimizer.undo = log = []
     for rows in SOME:
         optimizer.zero_grad()
         table(rows).sum().backward()
         optimizer.step()
     assert not torch.equal(table.weight, weight)
-    optimizer.undo()
+    take_back(log)
     assert torch.equal(table.weight, weight)
     for key, value in optimizer.state[table.weight].items():
         assert torch.equal(value, state[key])
@@ -115,10 +116,10 @@ def test_a_failed_update_restores_the_large_table():
     def fail(*args, **kwargs):
         raise RuntimeError("after the steps")
 
-    model.net_._check_last_step, check = fail, model.net_._check_last_step
+    model.net_._check_end, check = fail, model.net_._check_end
     with pytest.raises(RuntimeError, match="after the steps"):
         model.partial_fit(X, Y)
-    model.net_._check_last_step = check
+    model.net_._check_end = check
     assert_array_equal(model.predict_proba(X), before)
     after = [float(s["step"]) for s in model.net_.optimizer_.state.values()]
     assert after == n_steps
