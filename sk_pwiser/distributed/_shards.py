@@ -11,7 +11,7 @@ import torch
 
 from sk_pwiser._training import BatchIterator, Job, StreamedImpressions
 from sk_pwiser._utils import Generators, active
-from sk_pwiser.distributed._workers import Workers
+from sk_pwiser.distributed._exchange import Workers
 
 Batch = tuple[dict[str, torch.Tensor], torch.Tensor]
 

@@ -8,12 +8,13 @@ from sk_pwiser._estimator import MultiTaskCTRCVRClassifier
 from sk_pwiser._training import Settings, from_state, prepare_job
 from sk_pwiser._utils import check_boolean, check_integer, check_number
 from sk_pwiser.distributed._cluster import (
+    JOB,
     check_resources,
     import_ray,
     joined_cluster,
     run,
+    write_pickle,
 )
-from sk_pwiser.distributed._worker import JOB, write_pickle
 
 
 def fit(
