@@ -6,12 +6,10 @@ unchanged.
 """
 
 from sk_pwiser.transfer._compatible import check_compatible, named_parts
-from sk_pwiser.transfer._distill import distill
-from sk_pwiser.transfer._encoding import fit_like
+from sk_pwiser.transfer._distill import distill, market_mixup
 from sk_pwiser.transfer._fine_tune import fine_tune
-from sk_pwiser.transfer._interference import merge_interference
-from sk_pwiser.transfer._merge import merge_estimators
-from sk_pwiser.transfer._mixup import market_mixup
+from sk_pwiser.transfer._fit_like import fit_like
+from sk_pwiser.transfer._merge import merge_estimators, merge_interference
 from sk_pwiser.transfer._select import select_estimators
 
 __all__ = [

@@ -9,7 +9,7 @@ from sklearn.base import clone
 from sk_pwiser._table import UNSEEN
 from sk_pwiser._utils import check_choice, check_number
 from sk_pwiser.transfer._compatible import check_fitted
-from sk_pwiser.transfer._encoding import (
+from sk_pwiser.transfer._fit_like import (
     embedding_tables,
     find_present,
     grow_schema,

@@ -11,7 +11,7 @@ from copy import deepcopy
 import torch
 from torch.nn import functional as F
 
-from sk_pwiser.transfer._encoding import embedding_tables
+from sk_pwiser.transfer._fit_like import embedding_tables
 
 DEFAULT_WEIGHTS = {"l2_sp": 0.01, "delta": 0.01, "bss": 0.001, "tred": 0.01}
 
