@@ -1,6 +1,6 @@
 """Training that starts from the weights of an estimator fitted on other markets."""
 
-from contextlib import contextmanager
+from contextlib import contextmanager, nullcontext
 
 import numpy as np
 import torch
@@ -180,17 +180,14 @@ def fine_tune(
             net.module_, result.net.module_, result.schema.encoder, found["origins"]
         )
         is_known &= find_present(net.module_, rows.train)
-        penalty = make_penalty or _no_penalty
-        with _tables_without_decay(net), penalty(net, rows.train, is_known, seed):
+        penalty = nullcontext()
+        if make_penalty is not None:
+            penalty = make_penalty(net, rows.train, is_known, seed)
+        with _tables_without_decay(net), penalty:
             yield
 
     data = X, Y, sample_weight, groups, eval_set
     return train_like(estimator, source, data, share, prepare)
-
-
-@contextmanager
-def _no_penalty(*_arguments):
-    yield
 
 
 def _check_regularizer(regularizer, weight):
