@@ -356,16 +356,25 @@ def check_weights(weights, n_estimators):
     return values / values.sum()
 
 
-def check_markets(markets, n_samples, n_estimators):
+def check_markets(markets, X, n_estimators):
     """Return the index of the estimator that each row belongs to, or None.
 
     Raises
     ------
     ValueError
-        If `markets` does not hold one index of an estimator per row.
+        If `markets` does not hold one index of an estimator per row, or if it names a
+        column that X does not have.
     """
     if markets is None:
         return None
+    n_samples = n_rows(X)
+    if isinstance(markets, str):
+        names = list(getattr(X, "columns", []))
+        if markets not in names:
+            raise ValueError(
+                f"markets={markets!r} is not a column of X; its columns are {names}."
+            )
+        markets = X[markets]
     indices = np.asarray(markets)
     if indices.shape != (n_samples,) or indices.dtype.kind not in "iu":
         raise ValueError(

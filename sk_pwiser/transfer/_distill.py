@@ -91,7 +91,14 @@ def distill(estimators, X, *, weights=None, student):
 
 
 def market_mixup(
-    estimators, X, *, weights=None, markets=None, alpha=0.5, share=0.5, student
+    estimators,
+    X,
+    *,
+    weights=None,
+    markets=None,
+    concentration=0.5,
+    share=0.5,
+    student,
 ):
     """Train a warm start for new markets on interpolated predictions of a pool.
 
@@ -112,12 +119,13 @@ def market_mixup(
         Weights of the estimators, >= 0, scaled to a sum of 1. Those of
         :func:`select_estimators` protect against corrupted estimators. None for equal
         weights.
-    markets : array-like of int of shape (n_samples,), default=None
-        For each row, the index of the estimator of its market, whose prediction alone
-        is its target. None for the weighted mean of all predictions.
-    alpha : float, default=0.5
-        Parameter of the distribution of lam, Beta(alpha, alpha): below 1 one of the two
-        rows dominates mostly.
+    markets : array-like of int of shape (n_samples,) or str, default=None
+        For each row, the index of the estimator of its market, as an array or as the
+        name of a column of `X`. The prediction of this estimator alone is the target of
+        the row. None for the weighted mean of all predictions.
+    concentration : float, default=0.5
+        Both parameters of the Beta distribution of lam: below 1, one of the two rows
+        mostly dominates.
     share : float, default=0.5
         Share in [0, 1] of the batches that are mixed.
     student : MultiTaskCTRCVRClassifier
@@ -174,9 +182,9 @@ def market_mixup(
     X = check_table(X)
     n_samples = n_rows(X)
     values = check_weights(weights, len(pool))
-    indices = check_markets(markets, n_samples, len(pool))
+    indices = check_markets(markets, X, len(pool))
     mixup = InputMixup(
-        check_number("alpha", alpha, above=0),
+        check_number("concentration", concentration, above=0),
         check_number("share", share, at_least=0, at_most=1),
     )
     each = predict_each(pool, X)

@@ -7,7 +7,7 @@ import torch
 from sklearn.base import clone
 
 from sk_pwiser._table import UNSEEN
-from sk_pwiser._utils import check_choice, check_number
+from sk_pwiser._utils import accept_lowercase_y, check_choice, check_number
 from sk_pwiser.transfer._compatible import check_fitted
 from sk_pwiser.transfer._fit_like import (
     embedding_tables,
@@ -23,6 +23,7 @@ from sk_pwiser.transfer._regularizers import (
 )
 
 
+@accept_lowercase_y
 def fine_tune(
     source,
     X,
@@ -104,6 +105,12 @@ def fine_tune(
         If a parameter is invalid, if the network or its encoding would differ from
         those of the source, or if `seen=True` and there are rows that the source was
         not fitted on.
+
+    Warns
+    -----
+    UserWarning
+        If `seen=False` and the target statistics of the source suggest that it was
+        fitted on the rows of `X`.
 
     See Also
     --------

@@ -10,9 +10,11 @@ from sklearn.base import clone
 from sk_pwiser._estimator import MultiTaskCTRCVRClassifier
 from sk_pwiser._table import UNSEEN, ExtendedStatistics, grow_encoder
 from sk_pwiser._training import fit_from
+from sk_pwiser._utils import accept_lowercase_y
 from sk_pwiser.transfer._compatible import check_fitted
 
 
+@accept_lowercase_y
 def fit_like(
     estimator,
     source,
@@ -22,7 +24,7 @@ def fit_like(
     *,
     groups=None,
     eval_set=None,
-    seen=True,
+    seen=False,
 ):
     """Fit a new network on one market, with the encoder of a fit on all markets.
 
@@ -56,11 +58,11 @@ def fit_like(
         Group of each row, as in `fit`.
     eval_set : tuple of (X, Y), default=None
         Rows for early stopping, as in `fit`.
-    seen : bool, default=True
+    seen : bool, default=False
         Whether `source` was fitted on the rows of `X`, too. The target statistics of a
         training row then leave out its block of rows, so that its own label is not
-        among its inputs. False is for rows that are new to `source`, which are encoded
-        by its statistics as they would be in a prediction.
+        among its inputs. With False, the rows are encoded by the statistics of `source`
+        as they would be in a prediction, which is right if they are new to it.
 
     Returns
     -------
@@ -78,6 +80,12 @@ def fit_like(
         If parameters, tasks or columns are not those of `source`, or if `seen=True` and
         there are rows that `source` was not fitted on.
 
+    Warns
+    -----
+    UserWarning
+        If `seen=False` and the target statistics of `source` suggest that it was fitted
+        on the rows of `X`.
+
     See Also
     --------
     fine_tune : Starts from the weights of the source.
@@ -91,7 +99,10 @@ def fit_like(
     >>> X, Y = data.data, data.target
     >>> model = MultiTaskCTRCVRClassifier(max_epochs=1, random_state=0)
     >>> source = model.fit(X, Y)
-    >>> markets = [fit_like(model, source, X[m], Y[m]) for m in (X.index < 500,)]
+    >>> markets = [
+    ...     fit_like(model, source, X[rows], Y[rows], seen=True)
+    ...     for rows in (X.index < 500, X.index >= 500)
+    ... ]
     >>> check_compatible([source, *markets])
     """
     check_type("estimator", estimator)

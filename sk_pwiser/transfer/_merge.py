@@ -11,7 +11,12 @@ from torch.func import functional_call
 
 from sk_pwiser._table import as_table, n_rows
 from sk_pwiser._training import Freezer
-from sk_pwiser._utils import check_choice, check_integer, check_number
+from sk_pwiser._utils import (
+    accept_lowercase_y,
+    check_choice,
+    check_integer,
+    check_number,
+)
 from sk_pwiser.transfer._compatible import (
     check_labels,
     check_markets,
@@ -37,6 +42,7 @@ REALIGN_KEYS = ("X", "Y", "max_epochs")
 LARGEST_SEED = np.iinfo(np.int32).max
 
 
+@accept_lowercase_y
 def merge_estimators(
     base,
     estimators,
@@ -353,9 +359,10 @@ def merge_interference(base, estimators, X, *, coefficients=1.0, markets=None):
         Impressions.
     coefficients : float or array-like of shape (n_estimators,), default=1.0
         Coefficients of the task vectors.
-    markets : array-like of int of shape (n_samples,), default=None
-        For each row, the index of the estimator of its market: the mean of an estimator
-        is over the rows of its market. None takes all rows for each estimator.
+    markets : array-like of int of shape (n_samples,) or str, default=None
+        For each row, the index of the estimator of its market, as an array or as the
+        name of a column of `X`: the mean of an estimator is over the rows of its
+        market. None takes all rows for each estimator.
 
     Returns
     -------
@@ -410,7 +417,7 @@ def merge_interference(base, estimators, X, *, coefficients=1.0, markets=None):
             f"{len(members)}; got {coefficients!r}."
         )
     values = np.broadcast_to(values, (len(members),))
-    markets = check_markets(markets, n_rows(X), len(members))
+    markets = check_markets(markets, X, len(members))
     rows = encode(base, X)
     first = read_state(base)
     states = [read_state(member, base.net_.device) for member in members]
