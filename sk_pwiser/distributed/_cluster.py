@@ -41,7 +41,7 @@ def import_ray():
 def joined_cluster(workers, address, timeout, verbose):
     """Connect to a cluster, which has enough resources, or start one on this machine.
 
-    What was started here is stopped at the end.
+    A cluster that is started here is stopped at the end.
 
     Parameters
     ----------
@@ -72,7 +72,7 @@ def joined_cluster(workers, address, timeout, verbose):
 def _connect(ray, address, timeout, verbose):
     options = {"log_to_driver": verbose, "logging_level": "ERROR"}
     if address in (None, "local"):
-        # Only this machine can reach what runs on the loopback address.
+        # On the loopback address, only this machine can reach the cluster.
         ray.init(
             address="local",
             include_dashboard=False,
@@ -138,7 +138,7 @@ def run(folder, workers, storage, max_failures):
     Raises
     ------
     ValueError, TypeError
-        What a worker raised, such as that training diverged.
+        An error of a worker, such as diverging training.
     RuntimeError
         If workers were lost too often.
     """
@@ -236,8 +236,8 @@ def _report(figures, folder):
 def train_worker(config):
     """Train the job in `config["folder"]` together with the other workers.
 
-    An error other than that a worker was lost, such as that training diverged, is
-    stored in the folder: it would come again after every restart.
+    Errors other than a lost worker, such as diverging training, are stored in the
+    folder and end the job, since every restart would repeat them.
     """
     folder = Path(config["folder"])
     if any(folder.glob(ERRORS)):

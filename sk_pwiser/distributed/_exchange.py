@@ -89,13 +89,13 @@ class Workers:
     def join(self, rows: Tensor, sizes: Sequence[int]) -> Tensor:
         """Return the rows of all processes, by rank.
 
-        Gradients flow to the rows of this process only; those of the others are
-        computed by the others.
+        Gradients flow to the rows of this process only; the other processes compute
+        the other gradients.
 
         Parameters
         ----------
         rows : Tensor of shape (n_rows, n_columns)
-            Rows of this process, of which the first `sizes[rank]` are used.
+            Rows of this process; the first `sizes[rank]` of them are used.
         sizes : sequence of int
             Numbers of rows by rank.
 
@@ -128,7 +128,7 @@ class Workers:
         parameters : iterable of Parameter
             The parameters.
         tables : iterable of Tensor
-            Those with sparse gradients.
+            The parameters that have sparse gradients.
         """
         sparse = {id(table) for table in tables}
         trained = [p for p in parameters if p.requires_grad]
@@ -163,7 +163,7 @@ class Workers:
         return sums
 
     def copy_from_first(self, tensors: Iterable[Tensor]) -> None:
-        """Overwrite tensors by those of the process of rank 0."""
+        """Overwrite tensors by the tensors of the process of rank 0."""
         with torch.no_grad():
             for tensor in tensors:
                 value = tensor.detach().to(self.device).contiguous()

@@ -33,7 +33,8 @@ Term = Tensor | Callable[[Labels], Tensor]
 class NetworkSums:
     """Sums the gradients of a network over the workers.
 
-    Those of the parameters of a loss, which follow, are those of all rows already.
+    The parameters of a loss follow those of the network; every worker computes their
+    gradients from all rows, so that they are not summed.
 
     Parameters
     ----------
@@ -65,12 +66,12 @@ class NetworkSums:
 
 
 class WorkerNet(MultiTaskNet):
-    """A net that is trained together with those of other workers.
+    """A net that is trained together with the nets of other workers.
 
     Every worker runs the network on its own rows. The outputs and labels are joined, so
-    that the loss, with its pairs of rows, is that of one process on the joined batch.
-    The gradients of a worker are those through its own rows; their sum over the workers
-    is the gradient of that loss. All workers then take the same step.
+    that the loss, with its pairs of rows, equals the loss of one process on the joined
+    batch. Each worker computes the gradients through its own rows; their sum over the
+    workers is the gradient of this loss. All workers then take the same step.
     """
 
     workers: Workers
@@ -82,7 +83,7 @@ class WorkerNet(MultiTaskNet):
     _own_states: list[Tensor] | None = None  # of torch's global generators
 
     def join(self, workers: Workers, seed: int) -> None:
-        """Connect the net to those of the other workers.
+        """Connect the net to the nets of the other workers.
 
         Parameters
         ----------
@@ -130,7 +131,7 @@ class WorkerNet(MultiTaskNet):
 
     @contextmanager
     def _own_global_generators(self) -> Iterator[None]:
-        """Use states of torch's global generators that are those of this worker."""
+        """Use this worker's own states of torch's global generators."""
         if not self.draws_globally:
             yield
             return
@@ -246,8 +247,8 @@ def join(own: Inputs, workers: Workers, sizes: Sequence[int], n_weights: int) ->
     sizes : sequence of int
         Numbers of rows by rank.
     n_weights : int
-        Number of weights per row: 0, or that of the workers whose rows have weights.
-        Repeated draws of rows have weights in the batches of some workers only.
+        Number of weights per row; 0 if no worker's rows have weights. Rows that are
+        drawn repeatedly may have weights in the batches of some workers only.
 
     Returns
     -------

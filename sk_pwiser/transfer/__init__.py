@@ -1,8 +1,7 @@
 """Functions over fitted estimators, for traffic that comes from several markets.
 
 A market is a part of the traffic with its own habits: a country, a season, a surface of
-an app. The functions take fitted estimators and return new ones; those passed stay
-unchanged.
+an app. The functions take fitted estimators, leave them unchanged and return new ones.
 """
 
 from sk_pwiser.transfer._compatible import check_compatible, named_parts

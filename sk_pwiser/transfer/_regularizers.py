@@ -1,8 +1,8 @@
 """Penalties that keep a network near the one that its training started from.
 
 Each of `REGULARIZERS` is a context manager that adds a penalty to the extra losses of
-a network in training. Its arguments are the weight, the net with the initial weights,
-the training rows, which embeddings the penalty includes, and a seed.
+a network in training. Its arguments are the weight of the penalty, the net with the
+initial weights, the training rows, a mask of the embeddings to include, and a seed.
 """
 
 import math
@@ -17,7 +17,7 @@ from sk_pwiser.transfer._fit_like import embedding_tables
 
 DEFAULT_WEIGHTS = {"l2_sp": 0.01, "delta": 0.01, "bss": 0.001, "tred": 0.01}
 
-# The separation of features in "tred": weights of its terms, steps and batch size.
+# The separation of features in "tred": weights of its terms, and its optimisation.
 DISCREPANCY_WEIGHT, GATE_PENALTY, HEAD_PENALTY = 0.05, 0.024, 0.03
 N_STEPS, STEP_SIZE, N_ROWS = 200, 0.05, 128
 
@@ -40,7 +40,7 @@ def l2_sp(weight, net, rows, included, seed):
 
 @contextmanager
 def delta(weight, net, rows, included, seed):
-    """Penalise the distance of the features from those of the initial network."""
+    """Penalise the distance from the features of the initial network."""
     initial = deepcopy(net.module_).eval()
 
     def penalty(inputs, features):
@@ -81,7 +81,7 @@ def tred(weight, net, rows, included, seed):
 
 
 REGULARIZERS = {"l2_sp": l2_sp, "delta": delta, "bss": bss, "tred": tred}
-# Those that compare features with those of the source.
+# These run the initial network beside the trained one.
 OF_FEATURES = "delta", "tred"
 
 
@@ -93,7 +93,7 @@ def l2_sp_penalty(parameters, start, masks):
     parameters, start : dict of str to Tensor
         The parameters, and their values at the start.
     masks : dict of str to bool Tensor
-        Which entries of a parameter count, for parameters of which not all do.
+        Which entries of a parameter count; all of them for parameters without a mask.
 
     Returns
     -------
@@ -189,7 +189,7 @@ def separate(features, y, sample_weight, seed):
     """
     generator = torch.Generator().manual_seed(seed)
     device, width = features.device, features.shape[1]
-    # Constant features carry nothing: they stay 0.
+    # Constant features carry no information: they are 0.
     deviation = features.std(dim=0)
     x = torch.where(deviation > 1e-6, features / deviation.clamp(min=1e-6), 0.0)
     tasks = _balanced_tasks(y, sample_weight)
@@ -313,7 +313,7 @@ def _flat(features, n_rows):
 def _penalised(net, penalty, reads_features=True):
     """Add a penalty to the extra losses of the network in training.
 
-    The penalty starts at 0 and grows, which is no divergence.
+    The penalty starts at 0 and grows, so the check for diverging losses is off.
     """
     network = net.module_
 

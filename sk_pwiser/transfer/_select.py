@@ -1,4 +1,4 @@
-"""Selection: which estimators of a pool predict best together."""
+"""Selection of the estimators of a pool that predict best together."""
 
 from itertools import combinations
 from math import comb
@@ -89,8 +89,8 @@ def select_estimators(
     -----
     In the paper the reward of a set of models is the validation accuracy of a
     meta-learner that was trained with them. Here it is the score of their mean
-    prediction, which needs no training. The gradient of the policy is that of the
-    probability of a draw without replacement; the paper sums the logarithms of the
+    prediction, which needs no training. The policy follows the gradient of the
+    log-probability of a draw without replacement; the paper sums the logarithms of the
     models' own probabilities. For sets of one estimator the two are equal.
 
     References
@@ -233,8 +233,8 @@ def log_probability_gradient(p, drawn):
     Returns
     -------
     ndarray of shape (n_members,)
-        For each draw, 1 for the member minus its probability among those not drawn
-        before; summed over the draws.
+        Sum over the draws: 1 for the drawn member, minus the probabilities of all
+        members that had not been drawn before.
     """
     gradient, left = np.zeros(len(p)), p.astype(float)
     for member in drawn:
@@ -259,7 +259,7 @@ def learn_policy(reward, n_members, size, *, lr, n_iter, random_state):
     reward : callable
         Maps a sorted tuple of members to a number.
     n_members, size : int
-        Number of members, and of those drawn together.
+        Number of members, and number of members that are drawn together.
     lr : float
         Learning rate.
     n_iter : int

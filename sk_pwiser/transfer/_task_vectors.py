@@ -1,8 +1,8 @@
-"""Arithmetic with the weights of estimators that were trained from one start.
+"""Weights of estimators that were fine-tuned from one base: sums, and their gradient.
 
 A state maps the names of parameters to tensors. The task vector of a member is its
-state minus that of the base. Sums are computed in float64 and rounded once, so that
-they do not depend on the rounding of differences.
+state minus the base's. Sums are computed in float64 and rounded once, so that they do
+not depend on the rounding of differences.
 """
 
 from copy import deepcopy
@@ -34,7 +34,7 @@ def combine(base, members, coefficients):
         States of the members.
     coefficients : dict of str to ndarray of shape (n_members,)
         Coefficients of the task vectors for each tensor. Tensors without an entry are
-        those of the base.
+        taken from the base.
 
     Returns
     -------
@@ -68,8 +68,8 @@ def trim_vectors(base, members, share, names):
     members : list of dict of str to Tensor
         States of the members.
     share : float
-        Share in [0, 1) of the entries of each task vector that are set to 0, those of
-        the smallest magnitude over all tensors.
+        Share in [0, 1) of the entries of each task vector that are set to 0, starting
+        with the smallest magnitudes over all tensors.
     names : list of str
         The tensors that are trimmed.
 
@@ -77,7 +77,7 @@ def trim_vectors(base, members, share, names):
     -------
     list of dict of str to Tensor
         States whose differences to the base are the trimmed vectors. Where the vectors
-        differ in their signs, those remain that have the sign of the sum.
+        differ in sign, only entries with the sign of the sum remain.
 
     References
     ----------
@@ -268,7 +268,7 @@ class MergeObjective:
 def _training_logits(output):
     """Return the logits that training compares with labels, in float64.
 
-    Labels of a log without some negatives are those of the sampled log.
+    With a `negative_sampling_rate` below 1, labels belong to the sampled log.
     """
     is_sampled = output.sampled_logits is not None
     return (output.sampled_logits if is_sampled else output.logits).double()

@@ -104,10 +104,14 @@ def test_the_estimators_are_not_changed(pool):
         (
             {"markets": np.zeros(len(X), dtype=int), "weights": [0, 1]},
             ValueError,
-            "a market of weight > 0",
+            "weights must be > 0 for an estimator in markets",
         ),
         ({"student": None}, TypeError, "student must be a MultiTask"),
-        ({"student": small(compile=True)}, ValueError, "set compile=False"),
+        (
+            {"student": small(compile=True)},
+            ValueError,
+            "must have compile=False",
+        ),
     ],
 )
 def test_invalid_arguments_are_refused(pool, change, error, message):
