@@ -128,29 +128,29 @@ def check_choice(name: str, value: object, choices: Collection[str | None]) -> s
     raise kind(f"{name} must be one of {list(choices)}; got {value!r}.")
 
 
-def accept_lowercase_y(method: Callable[..., Any]) -> Callable[..., Any]:
-    """Let a method with a parameter `Y` be called with the keyword `y` as well.
+def accept_lowercase_y(function: Callable[..., Any]) -> Callable[..., Any]:
+    """Let a function with a parameter `Y` be called with the keyword `y` as well.
 
     Some functions of scikit-learn and of libraries built on it pass labels as `y=`.
 
     Parameters
     ----------
-    method : callable
-        A method with a parameter `Y`.
+    function : callable
+        A function or method with a parameter `Y`.
 
     Returns
     -------
     callable
     """
 
-    @wraps(method)
-    def call(self: Any, *args: Any, **kwargs: Any) -> Any:
+    @wraps(function)
+    def call(*args: Any, **kwargs: Any) -> Any:
         if "y" in kwargs:
             if "Y" in kwargs:
                 raise TypeError(
-                    f"{method.__name__}() got labels twice: as 'Y' and as 'y'."
+                    f"{function.__name__}() got labels twice: as 'Y' and as 'y'."
                 )
             kwargs["Y"] = kwargs.pop("y")
-        return method(self, *args, **kwargs)
+        return function(*args, **kwargs)
 
     return call
