@@ -66,7 +66,9 @@ ROOMS = {
     "__init__": Room(("_estimator", "_version")),
     "__main__": Room(("__init__", "datasets", "model_selection"), LEARN, EXTRAS),
     "callbacks": Room(("_training",)),
-    "calibration": Room(("metrics", "model_selection"), LEARN),
+    "calibration": Room(
+        ("_labels", "_responses", "_utils", "metrics", "model_selection"), LEARN
+    ),
     "datasets": TOOL,
     "delayed_feedback": READS_LABELS,
     "inspection": Room(

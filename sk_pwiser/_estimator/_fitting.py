@@ -4,13 +4,13 @@ from sklearn.base import _fit_context
 
 from sk_pwiser._table import reads_in_parts
 from sk_pwiser._training import TrainingResult, fit, fit_dataset
-from sk_pwiser._utils import accept_lowercase_y, warn_user
+from sk_pwiser._utils import accept_any_case_of_y, warn_user
 
 
 class Fitting:
     """The estimator's training; every call sets one result at its end."""
 
-    @accept_lowercase_y
+    @accept_any_case_of_y
     @_fit_context(prefer_skip_nested_validation=True)
     def fit(self, X, Y=None, sample_weight=None, groups=None, eval_set=None):
         """Train the network.
@@ -104,7 +104,7 @@ class Fitting:
                 "{'monotonicity_weight': 1.0} reduces it."
             )
 
-    @accept_lowercase_y
+    @accept_any_case_of_y
     @_fit_context(prefer_skip_nested_validation=True)
     def partial_fit(self, X, Y, classes=None, sample_weight=None, groups=None):
         """Update the network with one pass over some rows.

@@ -10,7 +10,7 @@ from sk_pwiser._estimator._dataset_predictions import (
     write_predictions,
 )
 from sk_pwiser._table import reads_in_parts
-from sk_pwiser._utils import accept_lowercase_y, limited_threads
+from sk_pwiser._utils import accept_any_case_of_y, limited_threads
 from sk_pwiser.metrics import mean_auc_scorer
 
 
@@ -114,7 +114,7 @@ class Predictions:
         log_p = torch.nn.functional.logsigmoid(self._predict_logits(X))
         return (log_p[:, -1] - log_p[:, 0]).clamp(max=0).exp().numpy()
 
-    @accept_lowercase_y
+    @accept_any_case_of_y
     def score(self, X, Y, sample_weight=None):
         """Compute the mean ROC AUC over the tasks.
 

@@ -1,6 +1,7 @@
 """Predictions of an estimator in the form of each task."""
 
 import numpy as np
+from sklearn.frozen import FrozenEstimator
 from sklearn.pipeline import Pipeline
 from sklearn.utils import check_consistent_length, column_or_1d
 
@@ -57,7 +58,8 @@ class Predictions:
             if targets.shape[1] > 1 or classes is None:
                 return labels
             return (labels == classes[1]).astype(np.int64)
-        return _event_probability(self._call(method), k, targets, self._estimator)
+        proba = self._call(method)
+        return event_probability(proba, k, targets.shape, self._estimator)
 
     def cvr(self, targets):
         """Return P(last task | first task), by ``predict_cvr`` if there is one."""
@@ -97,6 +99,8 @@ def nested_estimators(estimator):
         yield estimator
         if isinstance(estimator, Pipeline):
             estimator = estimator[-1]
+        elif isinstance(estimator, FrozenEstimator):
+            estimator = estimator.estimator
         else:
             estimator = getattr(estimator, "best_estimator_", None)
 
@@ -116,9 +120,26 @@ def _predict_cvr(estimator, X):
     return None
 
 
-def _event_probability(proba, k, targets, estimator):
-    """Return P(Y_k = 1) from either form of a multi-output ``predict_proba``."""
-    n_samples, n_tasks = targets.shape
+def event_probability(proba, k, shape, estimator):
+    """Return P(Y_k = 1) from either form of a multi-output ``predict_proba``.
+
+    Parameters
+    ----------
+    proba : ndarray or list of ndarray
+        The predictions of the estimator.
+    k : int
+        Column of the task.
+    shape : tuple of int
+        Numbers of rows and tasks.
+    estimator : object
+        The estimator, whose classes are read if it saw one class only.
+
+    Raises
+    ------
+    ValueError
+        If the predictions have another form or shape.
+    """
+    n_samples, n_tasks = shape
     per_task = isinstance(proba, list) and len(proba) == n_tasks
     block = np.asarray(proba[k] if per_task else proba, dtype=np.float64)
     if per_task or n_tasks == 1:

@@ -24,11 +24,11 @@ from sk_pwiser._utils._random import (
 from sk_pwiser._utils._registry import build, check_names, resolve
 from sk_pwiser._utils._threads import limited_threads, num_threads
 from sk_pwiser._utils._warn import warn_user
-from sk_pwiser._utils._y_keyword import accept_lowercase_y
+from sk_pwiser._utils._y_keyword import accept_any_case_of_y
 
 __all__ = [
     "Generators",
-    "accept_lowercase_y",
+    "accept_any_case_of_y",
     "active",
     "at_least_float32",
     "build",

@@ -1,31 +1,35 @@
-"""The keyword argument `y` for methods whose labels are called `Y`."""
+"""The keyword arguments `y` and `Y` for functions that take labels."""
 
+import inspect
 from functools import wraps
 
 
-def accept_lowercase_y(method):
-    """Let a method with a parameter `Y` be called with the keyword `y` as well.
+def accept_any_case_of_y(function):
+    """Let a function with a parameter `Y` or `y` be called with either keyword.
 
-    Some functions of scikit-learn and of libraries built on it pass labels as `y=`.
+    Some functions of scikit-learn and of libraries built on it pass labels as `y=`,
+    while labels of several tasks are usually called `Y`.
 
     Parameters
     ----------
-    method : callable
-        A method with a parameter `Y`.
+    function : callable
+        A function or method with a parameter `Y` or `y`.
 
     Returns
     -------
     callable
     """
+    name = "Y" if "Y" in inspect.signature(function).parameters else "y"
+    other = name.swapcase()
 
-    @wraps(method)
-    def call(self, *args, **kwargs):
-        if "y" in kwargs:
-            if "Y" in kwargs:
+    @wraps(function)
+    def call(*args, **kwargs):
+        if other in kwargs:
+            if name in kwargs:
                 raise TypeError(
-                    f"{method.__name__}() got labels twice: as 'Y' and as 'y'."
+                    f"{function.__name__}() got labels twice: as 'Y' and as 'y'."
                 )
-            kwargs["Y"] = kwargs.pop("y")
-        return method(self, *args, **kwargs)
+            kwargs[name] = kwargs.pop(other)
+        return function(*args, **kwargs)
 
     return call
