@@ -22,8 +22,7 @@ from sklearn.pipeline import make_pipeline
 from sklearn.preprocessing import OneHotEncoder, OrdinalEncoder, StandardScaler
 
 from sk_pwiser._table._encoder import TableEncoder
-from sk_pwiser._training._batch_samplers import BatchIterator
-from sk_pwiser._training._dataset import Impressions
+from sk_pwiser._training._batches import BatchIterator, Impressions
 from sk_pwiser.model_selection import funnel_holdout
 
 INSTALL = 'pip install "sk_pwiser[benchmark]"'

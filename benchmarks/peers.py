@@ -63,8 +63,7 @@ from sklearn.metrics import log_loss, roc_auc_score
 
 from sk_pwiser import MultiTaskCTRCVRClassifier
 from sk_pwiser._table._encoder import TableEncoder
-from sk_pwiser._training._batch_samplers import BatchIterator
-from sk_pwiser._training._dataset import Impressions
+from sk_pwiser._training._batches import BatchIterator, Impressions
 from sk_pwiser.networks import NETWORKS
 
 try:

@@ -21,7 +21,7 @@ from _tables import CARDINALITIES, Prepared, impressions, prepare
 from _timing import Report, at_least, interleave, make_parser, start
 from train_speed import own_model
 
-from sk_pwiser._training._dataset import Impressions
+from sk_pwiser._training._batches import Impressions
 
 BARE, PREDICT, ENCODE, NETWORK = "bare", "predict_proba", "encoding", "network"
 BATCH_SIZE = 8192

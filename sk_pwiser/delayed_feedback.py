@@ -3,7 +3,7 @@
 import numpy as np
 from sklearn.utils import check_array
 
-from sk_pwiser._labels import read_labels, zero_one_labels
+from sk_pwiser._table import read_labels, zero_one_labels
 
 __all__ = ["delay_distribution", "delayed_feedback_weights"]
 

@@ -33,12 +33,12 @@ LEARN = ("numpy", "scipy", "sklearn")
 TORCH = ("torch",)
 ONNX = ("onnx", "onnxruntime", "onnxscript")
 TOOL = Room((), LEARN, EXTRAS)
-READS_LABELS = Room(("_labels",), LEARN, EXTRAS)
-READS_RESPONSES = Room(("_labels", "_responses"), LEARN, EXTRAS)
+READS_LABELS = Room(("_table",), LEARN, EXTRAS)
+READS_RESPONSES = Room(("_responses", "_table"), LEARN, EXTRAS)
 BELOW_ESTIMATOR = (
     *FAMILIES,
     "_files",
-    "_labels",
+    "_streaming",
     "_table",
     "_training",
     "_utils",
@@ -50,32 +50,31 @@ ABOVE_ESTIMATOR = ("__init__", "_estimator", *BELOW_ESTIMATOR, "model_selection"
 ROOMS = {
     "_utils": Room((), (*TORCH, "joblib")),
     "_files": Room((), ("numpy",), ("safetensors",)),
-    "_labels": Room((), LEARN),
-    "_responses": Room(("_labels",), LEARN),
+    "_table": Room(("_utils",), LEARN, EXTRAS),
+    "_responses": Room(("_table",), LEARN),
     "networks": Room(("_utils",), TORCH),
     "losses": Room(("_utils",), TORCH),
-    "_row_weights": Room(("_labels", "_utils"), LEARN),
+    "_row_weights": Room(("_table", "_utils"), LEARN),
     "weighting": Room(("_utils", "_row_weights"), TORCH, ("torchjd",)),
-    "_table": Room(("_labels", "_utils"), LEARN, EXTRAS),
     "_training": Room(
         (*FAMILIES, "_files", "_table", "_utils", "model_selection"),
         (*LEARN, *TORCH, "skorch"),
-        ("optuna",),
     ),
+    "_streaming": Room(("_table", "_training", "_utils"), (*LEARN, *TORCH), EXTRAS),
     "_estimator": Room((*BELOW_ESTIMATOR, "_version"), (*LEARN, *TORCH), EXTRAS),
     "__init__": Room(("_estimator", "_version")),
     "__main__": Room(("__init__", "datasets", "model_selection"), LEARN, EXTRAS),
     "callbacks": Room(("_training",)),
     "calibration": Room(
-        ("_labels", "_responses", "_utils", "metrics", "model_selection"), LEARN
+        ("_responses", "_table", "_utils", "metrics", "model_selection"), LEARN
     ),
     "datasets": TOOL,
     "delayed_feedback": READS_LABELS,
     "inspection": Room(
-        ("_labels", "_responses", "metrics", "model_selection"), LEARN, EXTRAS
+        ("_responses", "_table", "metrics", "model_selection"), LEARN, EXTRAS
     ),
     "metrics": READS_RESPONSES,
-    "model_selection": Room(("_labels", "metrics"), (*LEARN, "joblib"), EXTRAS),
+    "model_selection": Room(("_table", "metrics"), (*LEARN, "joblib"), EXTRAS),
     "linear_model": Room(("model_selection",), LEARN),
     "export": Room(ABOVE_ESTIMATOR, (*LEARN, *TORCH), (*ONNX, "skops")),
     "transfer": Room(ABOVE_ESTIMATOR, (*LEARN, *TORCH), EXTRAS),
@@ -83,9 +82,12 @@ ROOMS = {
     "_version": Room(),
 }
 # These hold a network, a loss and a weighting, and must not depend on which.
-BLIND = {"_utils", "_training", "_estimator"}
+BLIND = {"_utils", "_training", "_streaming", "_estimator"}
 # (room, room below it): a single file of the first may import the second.
 JOINED_IN_ONE_FILE = [("_training", "_table")]
+# (room, rooms of which it may import private modules): training on files does in parts
+# what training on a table does at once.
+INNER = {"_streaming": ("_table", "_training")}
 
 
 def room_of(parts):
@@ -176,6 +178,8 @@ def fault_of(room, name, lazy, package_name):
     if target not in ROOMS[room].ours:
         return f"{room} imports {name}"
     inside = rest[1:] if target != "__init__" else rest
+    if target in INNER.get(room, ()):
+        return None
     if any(part.startswith("_") and not is_dunder(part) for part in inside):
         return f"{room} imports {name}, which is private to {target}"
     return None

@@ -3,8 +3,8 @@ Ending bad trials early
 =======================
 
 A trial of Optuna whose validation figures are worse than those of earlier trials need
-not train to the end. `OptunaPruning` reports a figure after every epoch, and ends the
-trials that the study's pruner decides against.
+not train to the end. `SkorchPruningCallback` reports a figure after every epoch, and ends
+the trials that the study's pruner decides against.
 """
 
 # %%
@@ -16,9 +16,9 @@ trials that the study's pruner decides against.
 # same.
 
 import optuna
+from optuna_integration import SkorchPruningCallback
 
 from sk_pwiser import MultiTaskCTRCVRClassifier
-from sk_pwiser.callbacks import OptunaPruning
 from sk_pwiser.datasets import make_ctr_cvr
 
 data = make_ctr_cvr(16_000, ctr=0.2, cvr=0.2, random_state=0)
@@ -42,7 +42,7 @@ def objective(trial):
         "lr": trial.suggest_float("lr", 1e-4, 3e-2, log=True),
         "pwiser_weight": trial.suggest_float("pwiser_weight", 0.01, 10, log=True),
     }
-    model = build(params, callbacks=[OptunaPruning(trial)])
+    model = build(params, callbacks=[SkorchPruningCallback(trial, "valid_auc_mean")])
     model.fit(data.data[train], data.target[train])
     return max(model.history_[:, "valid_auc_mean"])
 

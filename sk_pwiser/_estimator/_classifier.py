@@ -1,30 +1,44 @@
-"""The estimator: its parameters."""
+"""The estimator: parameters, training, predictions, embeddings, files."""
 
+import copyreg
+from contextvars import ContextVar
 from typing import ClassVar
 
-from sklearn.base import BaseEstimator, ClassifierMixin
+import numpy as np
+import torch
+from sklearn.base import BaseEstimator, ClassifierMixin, _fit_context
+from sklearn.utils import Bunch
+from sklearn.utils.validation import check_is_fitted
 
-from sk_pwiser._estimator._access import Access
-from sk_pwiser._estimator._copies import Copies
-from sk_pwiser._estimator._fitting import Fitting
-from sk_pwiser._estimator._html import HTML
-from sk_pwiser._estimator._nested_params import NestedParams
-from sk_pwiser._estimator._parameters import PARAMETER_CONSTRAINTS
-from sk_pwiser._estimator._predictions import Predictions
-from sk_pwiser._estimator._saving import Saving
+from sk_pwiser._estimator._parameters import PARAMETER_CONSTRAINTS, with_entry
+from sk_pwiser._estimator._saving import from_plain, to_plain
+from sk_pwiser._estimator._summary import summary_html
+from sk_pwiser._estimator._task_view import TaskView, check_task, find_column
+from sk_pwiser._files import (
+    FORMAT_VERSION,
+    check_version,
+    join,
+    read_file,
+    split,
+    write_file,
+)
+from sk_pwiser._streaming import (
+    fit_dataset,
+    iter_logits,
+    probabilities,
+    write_predictions,
+)
+from sk_pwiser._table import reads_in_parts
+from sk_pwiser._training import TrainingResult, fit
+from sk_pwiser._utils import accept_any_case_of_y, limited_threads, warn_user
+from sk_pwiser.metrics import mean_auc_scorer
+
+# Whether pickle or copy reads the state: they call `__reduce__`, whereas skops calls
+# `__getstate__` directly.
+_keeps_all = ContextVar("keeps_all", default=False)
 
 
-class MultiTaskCTRCVRClassifier(
-    NestedParams,
-    Fitting,
-    Predictions,
-    Saving,
-    Copies,
-    Access,
-    HTML,
-    ClassifierMixin,
-    BaseEstimator,
-):
+class MultiTaskCTRCVRClassifier(ClassifierMixin, BaseEstimator):
     """Multi-task network for clicks (CTR) and conversions (CVR).
 
     One network learns all tasks of a funnel, click first, from impressions: the rows
@@ -366,6 +380,641 @@ class MultiTaskCTRCVRClassifier(
         self.random_state = random_state
         self.task_names = task_names
 
+    def get_params(self, deep=True):
+        """Get the parameters of the estimator.
+
+        Parameters
+        ----------
+        deep : bool, default=True
+            Whether to include the entries of dictionaries, as
+            `<dictionary>__<entry>`.
+
+        Returns
+        -------
+        dict
+            Parameter names mapped to their values.
+        """
+        params = super().get_params(deep=deep)
+        if deep:
+            for name, value in list(params.items()):
+                if name.endswith("_params") and isinstance(value, dict):
+                    params.update({f"{name}__{key}": v for key, v in value.items()})
+        return params
+
+    def set_params(self, **params):
+        """Set the parameters of the estimator.
+
+        Parameters
+        ----------
+        **params : dict
+            Parameters, or entries of dictionaries as `<dictionary>__<entry>`, for
+            example `network_params__n_experts=8`. An entry is set in a copy of the
+            dictionary, and its name is checked in `fit`.
+
+        Returns
+        -------
+        MultiTaskCTRCVRClassifier
+            The estimator.
+
+        Raises
+        ------
+        ValueError
+            If the estimator has no such parameter, or if an entry is to be set in a
+            value that is not a dictionary.
+        """
+        entries = {
+            key: params.pop(key)
+            for key in list(params)
+            if key.partition("__")[0].endswith("_params") and "__" in key
+        }
+        # Values first: an entry may belong to a dictionary set in the same call.
+        super().set_params(**params)
+        for key, value in entries.items():
+            name, _, entry = key.partition("__")
+            if name not in self.get_params(deep=False):
+                super().set_params(**{key: value})  # raises, listing the parameters
+            setattr(self, name, with_entry(getattr(self, name), entry, value, name))
+        return self
+
+    @accept_any_case_of_y
+    @_fit_context(prefer_skip_nested_validation=True)
+    def fit(self, X, Y=None, sample_weight=None, groups=None, eval_set=None):
+        """Train the network.
+
+        Parameters
+        ----------
+        X : {DataFrame, array-like, sparse matrix, ParquetImpressions} of shape \
+                (n_samples, n_features)
+            Impressions: a pandas or polars DataFrame, a polars LazyFrame, a
+            `pyarrow.Table`, an array, or a sparse matrix of SciPy; see :ref:`inputs`
+            for how their columns are read. Missing values are allowed, infinite ones
+            are not. A :class:`~sk_pwiser.datasets.ParquetImpressions` may be larger
+            than memory, see :ref:`larger_than_memory`.
+        Y : array-like of shape (n_samples, n_tasks) or (n_samples,), default=None
+            Labels: 0 or 1, tasks in the order of the funnel. With one task, any two
+            labels. Those of tasks after the first may be missing if
+            `missing_labels="ignore"`. None for a ParquetImpressions, which has labels,
+            weights and groups itself.
+        sample_weight : array-like of shape (n_samples,) or (n_samples, n_tasks), \
+                default=None
+            Weights of the rows, or of the rows and tasks, >= 0; those above 0 are
+            scaled to a mean of 1. Those below 1e-38 times the largest one count as 0,
+            with a warning. A weight of 0 for a task after the first makes the
+            label missing, as NaN does with `missing_labels="ignore"`; for the first
+            task, it leaves the row out of that task's loss and AUC only.
+        groups : array-like of shape (n_samples,), default=None
+            Group of each row, such as a session, for losses that compare rows within
+            groups. Other losses ignore it.
+        eval_set : tuple of (X, Y) or ParquetImpressions, default=None
+            Validation rows, such as a later day, a ParquetImpressions only if `X` is
+            one, too. Their figures go into `history_`, and
+            early stopping uses them in place of a random part of the rows. They take
+            no part in the encoding, and have no weights and no groups. With
+            `early_stopping="auto"` they turn it on; with False every epoch is trained.
+
+        Returns
+        -------
+        MultiTaskCTRCVRClassifier
+            The fitted estimator.
+
+        Raises
+        ------
+        ValueError, TypeError
+            If parameters or data are invalid, or training diverges: a loss or weight is
+            not finite, or the training loss is more than 1,000 times the one that
+            training starts from in the first epoch, or 10 times later; or if the
+            checkpoint to resume from is one of other parameters or data. An earlier fit
+            stays usable.
+        OSError
+            If a checkpoint cannot be written. An earlier fit stays usable, and so do
+            earlier checkpoints.
+        KeyboardInterrupt
+            If training is interrupted, by Ctrl-C for example. An earlier fit stays
+            usable, and `checkpoint_dir` has the last complete epoch. To keep the epochs
+            trained so far instead, put :class:`~sk_pwiser.callbacks.KeepOnInterrupt`
+            into `callbacks`.
+
+        Warns
+        -----
+        UserWarning
+            If labels break the funnel, or a task has one label only; if labels are
+            missing such that probabilities are biased; if a later task comes out
+            likelier than the one before it in 10 % of the training rows or more, by a
+            sample of them, see :ref:`coherent_funnels`.
+        """
+        earlier = getattr(self, "_result", None) if self.warm_start else None
+        train = fit_dataset if reads_in_parts(X) else fit
+        result = train(
+            vars(self),
+            X,
+            Y,
+            sample_weight,
+            groups,
+            eval_set,
+            earlier=earlier,
+            estimator_name=type(self).__name__,
+        )
+        self._set_result(result)
+        self._warn_about_rises(result)
+        return self
+
+    def _warn_about_rises(self, result):
+        """Warn if a later task is likelier than an earlier one in many rows."""
+        if result.rises is not None:
+            task, share = result.rises
+            later, earlier = self.task_names_[task], self.task_names_[task - 1]
+            warn_user(
+                f"Task {later!r} comes out likelier than {earlier!r} in {share:.0%} of "
+                "the training rows, by a sample, although it is possible only after "
+                "it. network_params={'task_space': 'conditional'} prevents this, and "
+                "{'monotonicity_weight': 1.0} reduces it."
+            )
+
+    @accept_any_case_of_y
+    @_fit_context(prefer_skip_nested_validation=True)
+    def partial_fit(self, X, Y, classes=None, sample_weight=None, groups=None):
+        """Update the network with one pass over some rows.
+
+        The first call learns the encoding of the columns, and builds the network. Later
+        calls keep the encoding, take new category values as unseen, and update the
+        network in place, so that no other thread may predict before the call returns.
+        A numeric column that was constant so far is learnt from the first rows in which
+        it varies. No rows are held out.
+
+        Parameters
+        ----------
+        X : {DataFrame, array-like, sparse matrix} of shape (n_samples, n_features)
+            Impressions.
+        Y : array-like of shape (n_samples, n_tasks) or (n_samples,)
+            Labels: 0 or 1.
+        classes : array-like of shape (2,), default=None
+            The two labels of a single task, if the rows of the first call may have
+            only one; the same in later calls. Several tasks have the labels 0 and 1.
+        sample_weight : array-like of shape (n_samples,) or (n_samples, n_tasks), \
+                default=None
+            Weights of the rows, or of the rows and tasks, as in `fit`.
+        groups : array-like of shape (n_samples,), default=None
+            Group of each row, as in `fit`.
+
+        Returns
+        -------
+        MultiTaskCTRCVRClassifier
+            The fitted estimator.
+
+        Raises
+        ------
+        ValueError, TypeError
+            If parameters or data are invalid, or training diverges. The estimator is
+            then as it was before the call.
+        KeyboardInterrupt
+            If training is interrupted. The estimator is then as it was before the call.
+        """
+        # scikit-learn's decorator validates the parameters at the first call only.
+        self._validate_params()
+        earlier = getattr(self, "_result", None)
+        result = fit(
+            vars(self),
+            X,
+            Y,
+            sample_weight,
+            groups,
+            earlier=earlier,
+            classes=classes,
+            single_pass=True,
+            estimator_name=type(self).__name__,
+        )
+        return self._set_result(result)
+
+    def _set_result(self, result: TrainingResult):
+        """Set the fitted attributes; none was set before training succeeded."""
+        encoder, targets = result.schema.encoder, result.schema.targets
+        self._result = result
+        self.net_ = result.net
+        self.history_ = result.net.history
+        self.n_iter_ = len(self.history_)
+        self.best_epoch_ = result.best_epoch
+        self.classes_ = targets.classes
+        self.task_names_ = list(targets.task_names)
+        self.n_tasks_ = len(self.task_names_)
+        self.n_features_in_ = encoder.n_features_in_
+        self.__dict__.pop("feature_names_in_", None)
+        if hasattr(encoder, "feature_names_in_"):
+            self.feature_names_in_ = encoder.feature_names_in_
+        return self
+
+    def _predict_logits(self, X):
+        """Return the logits of a table, float32 Tensor of shape (n, n_tasks)."""
+        if not hasattr(self, "_result"):
+            check_is_fitted(self)
+        # Read once: a fit in another thread may set another result meanwhile.
+        result = self._result
+        with limited_threads():
+            if reads_in_parts(X):
+                return torch.cat(list(iter_logits(result, X)))
+            return result.net.forward(result.schema.transform(X).impressions())
+
+    def _predict_positive(self, X):
+        """Return P(Y_k = 1), inside (0, 1): float32 of shape (n_samples, n_tasks)."""
+        return probabilities(self._predict_logits(X))
+
+    def predict_proba(self, X, *, output=None):
+        """Predict probabilities over impressions.
+
+        Parameters
+        ----------
+        X : {DataFrame, array-like, sparse matrix, ParquetImpressions} of shape \
+                (n_samples, n_features)
+            Impressions. The rows of a
+            :class:`~sk_pwiser.datasets.ParquetImpressions` are read in parts.
+        output : str or os.PathLike, default=None
+            Folder for the probabilities of a dataset that is read in parts: one Parquet
+            file per file, under the same name and with the same order of rows, with
+            one column of P(Y_k = 1 | impression) per task. A file appears when it is
+            complete. Files that are there already, from the same fit and rows, are
+            kept, so that an interrupted call can be repeated; others are replaced.
+
+        Returns
+        -------
+        ndarray of shape (n_samples, n_tasks)
+            Column k is P(Y_k = 1 | impression). For a single task, the ordinary
+            `(n_samples, 2)` with the probabilities of both classes. With `output`, the
+            `pathlib.Path` of the folder instead.
+
+        Raises
+        ------
+        ValueError, TypeError
+            If the columns of `X` are not those seen in fit.
+        """
+        if output is not None:
+            check_is_fitted(self)
+            with limited_threads():
+                return write_predictions(self._result, X, output)
+        positive = self._predict_positive(X)
+        if self.classes_.ndim == 1:
+            return np.hstack([1 - positive, positive])
+        return positive
+
+    def predict(self, X):
+        """Predict labels: 1 where the probability is at least 0.5.
+
+        Parameters
+        ----------
+        X : {DataFrame, array-like, sparse matrix} of shape (n_samples, n_features)
+            Impressions.
+
+        Returns
+        -------
+        ndarray of shape (n_samples, n_tasks) or (n_samples,)
+            Labels, in the dtype of those in `fit`. At low base rates few rows or none
+            reach 0.5; rank by `predict_proba` instead.
+        """
+        positive = (self._predict_positive(X) >= 0.5).astype(int)
+        if self.classes_.ndim == 1:
+            return self.classes_[positive[:, 0]]
+        return np.take_along_axis(self.classes_, positive.T, axis=1).T
+
+    def predict_cvr(self, X):
+        """Predict P(last task | first task): the conversion rate of a click.
+
+        Parameters
+        ----------
+        X : {DataFrame, array-like, sparse matrix} of shape (n_samples, n_features)
+            Impressions.
+
+        Returns
+        -------
+        ndarray of shape (n_samples,)
+            Probabilities: P(last) / P(first), at most 1.
+
+        Raises
+        ------
+        ValueError
+            If the estimator was fitted with a single task.
+        """
+        check_is_fitted(self)
+        if self.n_tasks_ < 2:
+            raise ValueError(
+                f"predict_cvr needs two tasks or more; this fit has {self.n_tasks_}."
+            )
+        log_p = torch.nn.functional.logsigmoid(self._predict_logits(X))
+        return (log_p[:, -1] - log_p[:, 0]).clamp(max=0).exp().numpy()
+
+    @accept_any_case_of_y
+    def score(self, X, Y, sample_weight=None):
+        """Compute the mean ROC AUC over the tasks.
+
+        Not the accuracy: at a click rate of 1 %, predicting no click at all has an
+        accuracy of 99 %.
+
+        Parameters
+        ----------
+        X : {DataFrame, array-like, sparse matrix} of shape (n_samples, n_features)
+            Impressions.
+        Y : array-like of shape (n_samples, n_tasks) or (n_samples,)
+            True labels. With `missing_labels="ignore"`, those of tasks after the first
+            may be missing, and the row takes no part in the AUC of that task.
+        sample_weight : array-like of shape (n_samples,) or (n_samples, n_tasks), \
+                default=None
+            Weights of the rows, or of the rows and tasks, >= 0.
+
+        Returns
+        -------
+        float
+            Mean of the tasks' AUC; NaN, with a warning, if a task has only one class.
+
+        Raises
+        ------
+        ValueError, TypeError
+            If labels or weights are invalid, as in `fit`.
+        """
+        check_is_fitted(self)
+        return mean_auc_scorer(self, X, Y, sample_weight=sample_weight)
+
+    def task(self, task):
+        """Return one task as an ordinary binary classifier.
+
+        Parameters
+        ----------
+        task : int or str
+            The task: its index, its name, or "cvr" for P(last task | first task). Use
+            the index of a task whose own name is "cvr".
+
+        Returns
+        -------
+        TaskView
+            Of a fitted estimator it predicts at once; of an unfitted one, `fit` trains
+            a clone of the estimator on all tasks. See
+            :class:`~sk_pwiser.TaskView`.
+
+        Raises
+        ------
+        ValueError
+            If the fitted estimator has no such task. A view of an unfitted estimator
+            raises it in `fit`.
+        TypeError
+            If `task` is neither an int nor a str.
+        """
+        check_task(task)
+        if hasattr(self, "task_names_"):
+            find_column(task, self.task_names_)
+        return TaskView(self, task)
+
+    def predict_logits(self, X):
+        """Predict log-odds over impressions, which do not saturate near 0 and 1.
+
+        Parameters
+        ----------
+        X : {DataFrame, array-like, sparse matrix} of shape (n_samples, n_features)
+            Impressions.
+
+        Returns
+        -------
+        float32 ndarray of shape (n_samples, n_tasks) or (n_samples,)
+            Column k is log(p / (1 - p)) of p = P(Y_k = 1 | impression), also with
+            `task_space="conditional"`. 1-D for a single task.
+
+        Raises
+        ------
+        ValueError, TypeError
+            If the columns of `X` are not those seen in fit.
+        """
+        logits = self._predict_logits(X).numpy()
+        return logits[:, 0] if self.classes_.ndim == 1 else logits
+
+    def predict_frame(self, X):
+        """Predict probabilities over impressions as a DataFrame.
+
+        The values are those of `predict_proba`, which returns an array: `set_output` of
+        scikit-learn is for transformers, and its scorers and meta-estimators take the
+        columns of probabilities by position.
+
+        Parameters
+        ----------
+        X : {DataFrame, array-like, sparse matrix} of shape (n_samples, n_features)
+            Impressions.
+
+        Returns
+        -------
+        DataFrame of shape (n_samples, n_tasks)
+            One column per task, named as in `task_names_`, with P(task = 1 |
+            impression), also for a single task. A polars DataFrame if `X` is one;
+            otherwise a pandas DataFrame, with the index of `X` if it has one.
+
+        Raises
+        ------
+        ValueError, TypeError
+            If the columns of `X` are not those seen in fit.
+        ImportError
+            If pandas is not installed, and `X` is not a polars DataFrame.
+        """
+        positive = self._predict_positive(X)
+        if type(X).__module__.partition(".")[0] == "polars":
+            return type(X)(positive, schema=self.task_names_)
+        pandas = _import_pandas("predict_frame")
+        index = X.index if isinstance(X, pandas.DataFrame) else None
+        return pandas.DataFrame(positive, index=index, columns=self.task_names_)
+
+    def encode(self, X):
+        """Encode a table as the network reads it.
+
+        Parameters
+        ----------
+        X : {DataFrame, array-like, sparse matrix} of shape (n_samples, n_features)
+            Impressions.
+
+        Returns
+        -------
+        sklearn.utils.Bunch
+            Dictionary-like object with the following attributes.
+
+            codes : integer ndarray of shape (n_samples, n_category_columns)
+                Codes of the category columns: 0 for a missing value, 1 for a value that
+                was unseen or too rare in fit, and from 2 on the others, numbers in
+                increasing order before text.
+            numeric : float32 ndarray of shape (n_samples, n_numeric)
+                One input per numeric column, encoded by `numeric_encoding` (with
+                encodings by bins the position among their edges), followed
+                by a 0/1 indicator if values were missing in fit; then the target
+                statistics, per column one per task and one of the frequency.
+            bags : scipy.sparse.csr_array of shape (n_samples, n_vectors), or None
+                Weights of the entries of a sparse `X` and of lists, one column per
+                vector of the network; None if there are none.
+            category_names, numeric_names : list
+                Names of the columns of `codes` and of `numeric`.
+
+        Raises
+        ------
+        ValueError, TypeError
+            If the columns of `X` are not those seen in fit.
+        """
+        check_is_fitted(self)
+        schema = self._result.schema
+        inputs = schema.transform(X)
+        categories = schema.encoder.category_names_
+        numbers = schema.encoder.numeric_names_
+        if schema.statistics is not None:
+            numbers += schema.statistics.names(categories, self.task_names_)
+        return Bunch(
+            codes=inputs.codes,
+            numeric=inputs.numeric,
+            bags=inputs.bag_matrix(schema.encoder.bags_),
+            category_names=categories,
+            numeric_names=numbers,
+        )
+
+    def category_embeddings(self, column, *, as_frame=True):
+        """Return the learnt embeddings of the values of a category column.
+
+        Parameters
+        ----------
+        column : str or int
+            Name of the column; its index if `fit` saw no names.
+        as_frame : bool, default=True
+            Whether to return a pandas DataFrame.
+
+        Returns
+        -------
+        DataFrame, or tuple of (ndarray, ndarray)
+            One row per value, in the order of the codes; the index contains the values.
+            Values that share the code of unseen values, since they have fewer than
+            `min_frequency` rows, are left out. If values were missing in fit, the last
+            row, of index None, is their embedding. The columns are the components, of
+            all tables one after the other if the network has several tables, as "stem"
+            does. With `as_frame=False` the values and the float32 embeddings.
+
+        Raises
+        ------
+        ValueError
+            If there is no such category column.
+        ImportError
+            If `as_frame=True` and pandas is not installed.
+        """
+        check_is_fitted(self)
+        result = self._result
+        encoder = result.schema.encoder
+        names = encoder.category_names_
+        if column not in names:
+            raise ValueError(
+                f"column must be one of the category columns {names}; got {column!r}."
+            )
+        codes = encoder.category_values(column)
+        values = np.empty(len(codes), dtype=object)
+        values[:] = list(codes)
+        layer = result.net.module_.input_layer
+        table = layer.column_embeddings(names.index(column)).cpu().numpy()
+        embeddings = table[list(codes.values())]
+        if not as_frame:
+            return values, embeddings
+        pandas = _import_pandas("category_embeddings(as_frame=True)")
+        return pandas.DataFrame(
+            embeddings, index=pandas.Index(values, dtype=object, name=column)
+        )
+
+    def save(self, path):
+        """Write the fitted estimator to a file that holds no code.
+
+        The file has the parameters, the encoding, the weights, the history and the
+        state of training, so that a loaded estimator predicts the same to the bit and
+        can continue with `partial_fit` or `warm_start`. `checkpoint_dir` is left out.
+        It is in the format of safetensors, has a checksum, and appears at once or not
+        at all; see :ref:`files`.
+
+        Parameters
+        ----------
+        path : str or path-like
+            The file. One that exists is replaced.
+
+        Raises
+        ------
+        ValueError, TypeError
+            If something cannot be saved: a class of your own as `network`, `loss`,
+            `weighting` or `optimizer`, callbacks, a RandomState instance, or category
+            values that are not numbers, text or tuples. No file is written.
+        ImportError
+            If safetensors is not installed.
+
+        Examples
+        --------
+        >>> model.save("model.safetensors")  # doctest: +SKIP
+        """
+        check_is_fitted(self)
+        write_file(path, *to_plain(self))
+
+    @classmethod
+    def load(cls, path):
+        """Read an estimator from a file that `save` wrote.
+
+        Nothing in the file is executed, so that a file may come from anywhere; compare
+        `pickle`, whose files may run any code.
+
+        Parameters
+        ----------
+        path : str or path-like
+            The file.
+
+        Returns
+        -------
+        MultiTaskCTRCVRClassifier
+            The fitted estimator, on its device if this machine has it, otherwise, with
+            a warning, on the CPU.
+
+        Raises
+        ------
+        ValueError
+            If the file is damaged, altered, or not a model of this class, or if a
+            later version wrote it in a newer format or with parameters that this one
+            does not have. Parameters that did not exist when the file was written have
+            their default values.
+        ImportError
+            If safetensors is not installed.
+
+        Examples
+        --------
+        >>> from sk_pwiser import MultiTaskCTRCVRClassifier
+        >>> model = MultiTaskCTRCVRClassifier.load(
+        ...     "model.safetensors"
+        ... )  # doctest: +SKIP
+        """
+        return from_plain(cls, *read_file(path), repr(str(path)))
+
+    # pickle, joblib and copy keep all attributes, such as callbacks and classes of the
+    # user. skops gets arrays of numbers alone, with the content of the file of `save`,
+    # because its own form of a net contains a pickle.
+    def __reduce__(self):
+        token = _keeps_all.set(True)
+        try:
+            state = self.__getstate__()
+        finally:
+            _keeps_all.reset(token)
+        return copyreg.__newobj__, (type(self),), state
+
+    def __getstate__(self):
+        if _keeps_all.get():
+            return super().__getstate__()
+        return {"sk_pwiser": FORMAT_VERSION, "arrays": join(*to_plain(self))}
+
+    def __setstate__(self, state):
+        if "sk_pwiser" not in state:
+            super().__setstate__(state)
+            return
+        name = "The state"
+        check_version(state["sk_pwiser"], name)
+        plain = split(state.get("arrays"))
+        self.__dict__.update(vars(from_plain(type(self), *plain, name)))
+
+    def _repr_html_inner(self):
+        return super()._repr_html_inner() + self._summary_html()
+
+    def _repr_mimebundle_(self, **kwargs):
+        bundle = super()._repr_mimebundle_(**kwargs)
+        if "text/html" in bundle:
+            bundle["text/html"] += self._summary_html()
+        return bundle
+
+    def _summary_html(self):
+        """Return the summary of the fit, empty before it."""
+        return summary_html(self._result) if hasattr(self, "_result") else ""
+
     def __sklearn_tags__(self):
         tags = super().__sklearn_tags__()
         tags.classifier_tags.multi_label = True
@@ -374,3 +1023,13 @@ class MultiTaskCTRCVRClassifier(
         tags.input_tags.allow_nan = True
         tags.input_tags.sparse = True
         return tags
+
+
+def _import_pandas(user):
+    try:
+        import pandas
+    except ImportError as error:
+        raise ImportError(
+            f'{user} needs pandas: pip install "sk_pwiser[pandas]"'
+        ) from error
+    return pandas

@@ -61,3 +61,18 @@ PARAMETER_CONSTRAINTS = {
     "random_state": ["random_state"],
     "task_names": ["array-like", None],
 }
+
+
+def with_entry(dictionary, entry, value, name):
+    """Return a copy of a dictionary with one entry set, `__` leading into others."""
+    if not (dictionary is None or isinstance(dictionary, dict)):
+        raise ValueError(
+            f"{name}__{entry} sets an entry of {name}, which is not a dictionary but "
+            f"{dictionary!r}."
+        )
+    key, _, rest = entry.partition("__")
+    copy = dict(dictionary or {})
+    if rest:
+        value = with_entry(copy.get(key), rest, value, f"{name}__{key}")
+    copy[key] = value
+    return copy

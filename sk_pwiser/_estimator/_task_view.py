@@ -10,8 +10,7 @@ from sklearn.metrics import roc_auc_score
 from sklearn.utils import get_tags
 from sklearn.utils.validation import check_is_fitted
 
-from sk_pwiser._labels import names_of_columns
-from sk_pwiser._table import choose_task_names
+from sk_pwiser._table import choose_task_names, names_of_columns
 from sk_pwiser.metrics import make_task_scorer
 
 

@@ -14,9 +14,9 @@ from sklearn.preprocessing import TargetEncoder
 from sklearn.utils import check_consistent_length, check_random_state
 from sklearn.utils.validation import check_is_fitted, validate_data
 
-from sk_pwiser._labels import read_labels, zero_one_labels
 from sk_pwiser._row_weights._sessions import Sessions
 from sk_pwiser._row_weights._states import StateEncoder
+from sk_pwiser._table import read_labels, zero_one_labels
 from sk_pwiser._utils import check_choice, check_integer, check_number
 
 

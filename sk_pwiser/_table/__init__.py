@@ -1,33 +1,56 @@
 """Tables and labels become arrays: column encodings, labels, row weights, groups."""
 
-from sk_pwiser._table import _in_parts as in_parts
-from sk_pwiser._table._arrays import ArrayColumn
-from sk_pwiser._table._awakening import awaken_columns
-from sk_pwiser._table._base_rates import base_rates
-from sk_pwiser._table._categories import UNSEEN, CategoryColumn
-from sk_pwiser._table._column_kinds import column_kinds, vector_counts
-from sk_pwiser._table._columns import check_encoding_params
-from sk_pwiser._table._containers import as_table, reads_in_parts, refuse_parts
-from sk_pwiser._table._dataframe import to_float
-from sk_pwiser._table._encoder import TableEncoder
-from sk_pwiser._table._extended_statistics import ExtendedStatistics
-from sk_pwiser._table._growth import grow_encoder
-from sk_pwiser._table._labels import Targets, check_targets
-from sk_pwiser._table._lists import ListColumn, ListWeights
-from sk_pwiser._table._new_values import warn_about_new_values
-from sk_pwiser._table._numeric import NUMERIC_ENCODINGS, NumericColumn
-from sk_pwiser._table._rows import check_groups, n_rows
-from sk_pwiser._table._soft_targets import SoftTargets
-from sk_pwiser._table._sparse import SparseColumns
-from sk_pwiser._table._target_encoding import (
+from sk_pwiser._table._categories import (
+    UNSEEN,
+    CategoryColumn,
+    Vocabulary,
+    check_vocabulary,
+)
+from sk_pwiser._table._column_kinds import (
+    check_encoding_params,
+    column_kinds,
+    vector_counts,
+)
+from sk_pwiser._table._encoder import (
+    TableEncoder,
+    awaken_columns,
+    grow_encoder,
+    warn_about_new_values,
+)
+from sk_pwiser._table._frames import as_table, reads_in_parts, refuse_parts, to_float
+from sk_pwiser._table._labels import (
+    MISSING_LABELS,
+    ReadLabels,
+    SoftTargets,
+    Targets,
+    check_targets,
+    choose_task_names,
+    is_missing,
+    names_of_columns,
+    one_task_labels,
+    read_labels,
+    refuse_unreadable,
+    zero_one_labels,
+)
+from sk_pwiser._table._lists import ListColumn, ListWeights, SparseColumns
+from sk_pwiser._table._numbers import NUMERIC_ENCODINGS, ArrayColumn, NumericColumn
+from sk_pwiser._table._row_values import (
+    base_rates,
+    check_groups,
+    check_weights,
+    combine_weights,
+    n_rows,
+    row_weights,
+    scale_weights,
+)
+from sk_pwiser._table._target_statistics import (
+    ExtendedStatistics,
+    TargetStatistics,
+    assign_blocks,
     check_target_encoding,
     make_target_statistics,
     read_times,
 )
-from sk_pwiser._table._target_statistics import TargetStatistics, assign_blocks
-from sk_pwiser._table._task_names import choose_task_names
-from sk_pwiser._table._vocabulary import Vocabulary, check_vocabulary
-from sk_pwiser._table._weights import combine_weights, row_weights, scale_weights
 
 # What an encoding consists of, for files.
 STATE_CLASSES = (
@@ -46,12 +69,14 @@ STATE_CLASSES = (
 )
 
 __all__ = [
+    "MISSING_LABELS",
     "NUMERIC_ENCODINGS",
     "STATE_CLASSES",
     "UNSEEN",
     "CategoryColumn",
     "ExtendedStatistics",
     "NumericColumn",
+    "ReadLabels",
     "SoftTargets",
     "TableEncoder",
     "TargetStatistics",
@@ -65,19 +90,25 @@ __all__ = [
     "check_target_encoding",
     "check_targets",
     "check_vocabulary",
+    "check_weights",
     "choose_task_names",
     "column_kinds",
     "combine_weights",
     "grow_encoder",
-    "in_parts",
+    "is_missing",
     "make_target_statistics",
     "n_rows",
+    "names_of_columns",
+    "one_task_labels",
+    "read_labels",
     "read_times",
     "reads_in_parts",
     "refuse_parts",
+    "refuse_unreadable",
     "row_weights",
     "scale_weights",
     "to_float",
     "vector_counts",
     "warn_about_new_values",
+    "zero_one_labels",
 ]

@@ -1,22 +1,359 @@
-"""Category columns: codes of values, of missing values and of unseen values.
+"""Category columns: vocabularies, rare values, hash buckets, codes."""
 
-In every category column, code 0 stands for missing values and code 1 for values that
-were not seen in fit. Rare values share code 1, so that its embedding is trained. With
-hash buckets, both rare and unseen values have the code of their bucket instead.
-"""
-
+import math
+from collections.abc import Mapping
 from decimal import Decimal
 from itertools import chain, compress
-from numbers import Real
+from numbers import Integral, Real
 from typing import NamedTuple
 
 import numpy as np
+from sklearn.utils import murmurhash3_32
 
-from sk_pwiser._table._dataframe import describe
-from sk_pwiser._table._factorize import count_values, factorize
-from sk_pwiser._table._hashing import hash_values
-from sk_pwiser._table._numeric import infinity_error
-from sk_pwiser._table._vocabulary import Vocabulary
+from sk_pwiser._table._frames import describe, is_missing, is_polars, row_chunks
+from sk_pwiser._table._numbers import infinity_error
+from sk_pwiser._utils import check_integer
+
+MIN_FREQUENCY = 2
+
+# Largest values of the settings. Every bucket has a code, in use or not.
+LARGEST = {
+    "min_frequency": math.inf,
+    "max_categories": math.inf,
+    "n_hash_buckets": 2**31 - 1,
+}
+
+
+class Vocabulary(NamedTuple):
+    """Which values of a category column have codes of their own.
+
+    Parameters
+    ----------
+    min_frequency : int, default=2
+        Values that occur in fewer rows share a code.
+    max_categories : int, default=None
+        Largest number of codes of values, including the shared one, as in
+        scikit-learn's OrdinalEncoder; None for no limit.
+    n_hash_buckets : int, default=None
+        Number of codes over which all other values are distributed by their hashes;
+        with it, no value has its own code unless `max_categories` is given. None for
+        the shared code.
+    """
+
+    min_frequency: int = MIN_FREQUENCY
+    max_categories: int | None = None
+    n_hash_buckets: int | None = None
+
+    @property
+    def max_values(self):
+        """Largest number of values with codes of their own; None for no limit."""
+        if self.max_categories is None:
+            return None if self.n_hash_buckets is None else 0
+        return self.max_categories - 1
+
+
+def check_vocabulary(params):
+    """Raise if a number in a mapping of settings is invalid for every table.
+
+    Raises
+    ------
+    TypeError or ValueError
+        If a number, or one in a dict by column, is not an integer >= 1, or if there
+        are too many buckets for codes.
+    """
+    for name in Vocabulary._fields:
+        value = params[name]
+        if isinstance(value, Mapping):
+            for column, number in value.items():
+                _check_count(f"{name}[{column!r}]", number, LARGEST[name])
+        elif value is not None or name == "min_frequency":
+            _check_count(name, value, LARGEST[name])
+
+
+def _check_count(name, value, largest):
+    if check_integer(name, value, at_least=1) > largest:
+        raise ValueError(f"{name} must be at most {largest}; got {value}.")
+
+
+def read_vocabularies(params, names, is_category):
+    """Return the vocabulary settings of each column.
+
+    Parameters
+    ----------
+    params : mapping
+        `min_frequency`, `max_categories` and `n_hash_buckets`: a number for all
+        category columns, or a dict of names or indices of columns to numbers.
+    names : list of str or int
+        Names of all columns.
+    is_category : list of bool
+        Whether they are category columns.
+
+    Returns
+    -------
+    list of Vocabulary
+
+    Raises
+    ------
+    ValueError
+        If a dict names a column that is not a category column, or one column twice.
+    """
+    defaults = Vocabulary()._asdict()
+    numbers = [
+        _numbers(name, params[name], default, names, is_category)
+        for name, default in defaults.items()
+    ]
+    return [Vocabulary(*of_column) for of_column in zip(*numbers, strict=True)]
+
+
+def _numbers(name, value, default, names, is_category):
+    if not isinstance(value, Mapping):
+        return [value] * len(names)
+    found = {}
+    for column, number in value.items():
+        index = _index(name, column, names)
+        if not is_category[index]:
+            known = [n for n, flag in zip(names, is_category, strict=True) if flag]
+            raise ValueError(
+                f"{name} contains {column!r}, which is not a category column; the "
+                f"category columns are {known}."
+            )
+        if index in found:
+            raise ValueError(f"{name} contains the column {names[index]!r} twice.")
+        found[index] = number
+    return [found.get(index, default) for index in range(len(names))]
+
+
+def _index(name, column, names):
+    if isinstance(column, str) and column in names:
+        return names.index(column)
+    is_index = isinstance(column, Integral) and not isinstance(column, bool)
+    if is_index and -len(names) <= column < len(names):
+        return int(column) % len(names)
+    raise ValueError(
+        f"{name} contains {column!r}, which is not a column of X; its columns are "
+        f"{names}."
+    )
+
+
+def hash_values(values):
+    """Return a hash of each value; values that compare equal have equal hashes.
+
+    Text is hashed as UTF-8, an integer by its 64 bits, and another number by the bits
+    of its double. 1, 1.0, True and Decimal(1) are the same integer.
+
+    Parameters
+    ----------
+    values : list
+        Text, numbers and bools.
+
+    Returns
+    -------
+    uint32 ndarray of shape (n_values,)
+
+    Raises
+    ------
+    TypeError
+        If a value is neither text nor a number.
+    """
+    kinds = set(map(type, values))
+    if len(kinds) == 1 and kinds <= HASHES.keys():
+        try:
+            return HASHES[kinds.pop()](values)
+        except OverflowError:
+            pass  # integers of more than 64 bits
+    values = list(map(_canonical, values))
+    hashes = np.empty(len(values), dtype=np.uint32)
+    for kind, hash_all in HASHES.items():
+        places = [place for place, value in enumerate(values) if type(value) is kind]
+        if places:
+            hashes[places] = hash_all([values[place] for place in places])
+    return hashes
+
+
+def _canonical(value):
+    """Return equal numbers as the same int, float or, if neither holds them, text."""
+    if isinstance(value, str):
+        return str(value)
+    if not isinstance(value, Real | Decimal | np.bool_):
+        raise TypeError(
+            f"hashing takes text and numbers; got {value!r}, a {type(value).__name__}"
+        )
+    whole = int(value)
+    if whole == value:
+        return whole if -(2**63) <= whole < 2**63 else str(whole)
+    if float(value) == value:
+        return float(value)
+    return str(value.normalize() if isinstance(value, Decimal) else value)
+
+
+def _hash_text(value):
+    # Text of a file name may hold surrogates, which plain UTF-8 refuses.
+    return murmurhash3_32(value.encode("utf-8", "surrogatepass"), positive=True)
+
+
+def _hash_texts(values):
+    return np.fromiter(map(_hash_text, values), dtype=np.uint32, count=len(values))
+
+
+def _hash_integers(values):
+    return _hash_bits(np.array(values, dtype=np.int64))
+
+
+def _hash_floats(values):
+    values = np.array(values, dtype=np.float64)
+    hashes = _hash_bits(values.view(np.int64))
+    is_whole = values == np.trunc(values)
+    is_small = is_whole & (np.abs(values) < 2.0**63)
+    hashes[is_small] = _hash_bits(values[is_small].astype(np.int64))
+    is_large = is_whole & ~is_small
+    hashes[is_large] = _hash_texts([str(int(value)) for value in values[is_large]])
+    return hashes
+
+
+def _hash_bits(values):
+    """Hash int64 values: the low words, mixed with the hashes of the high words."""
+    words = values.astype("<i8").view("<i4").reshape(-1, 2).astype(np.int32)
+    low, high = np.ascontiguousarray(words.T)
+    return murmurhash3_32(low ^ murmurhash3_32(high), positive=True)
+
+
+HASHES = {
+    str: _hash_texts,
+    int: _hash_integers,
+    bool: _hash_integers,
+    float: _hash_floats,
+}
+
+
+# Up to this number of rows, a dict is faster than sorting or expressions of polars.
+FEW_ROWS = 64
+
+
+def factorize(column):
+    """Return the distinct values of a column and their index in every row.
+
+    Returns
+    -------
+    indices : integer ndarray of shape (n_samples,)
+        Index of each row's value in `values`; -1 for missing values. The array may
+        share memory with the column.
+    values : list
+        The distinct values, in an order that depends on the kind of column. They are
+        Python objects that compare equal across libraries.
+
+    Raises
+    ------
+    TypeError, ValueError or NotImplementedError
+        If the values cannot be compared, for example lists.
+    """
+    if isinstance(column, np.ndarray):
+        return _factorize_array(column)
+    if is_polars(column):
+        return _factorize_polars(column)
+    if column.dtype.name == "category":
+        return _factorize_pandas_categories(column.array)
+    if column.dtype.kind == "f":
+        # Nullable dtypes do not treat NaN as missing; Arrow treats -0.0 and 0.0 as two
+        # values.
+        column = column.mask(column != column) + 0.0
+    indices, values = column.factorize()
+    return _compact(indices, len(values)), values.tolist()
+
+
+def count_values(indices, n_values):
+    """Count the rows of each value and, as the last entry, the missing values.
+
+    Parameters
+    ----------
+    indices : integer ndarray of shape (n_samples,)
+        Indices of values; -1 for missing values.
+    n_values : int
+        Number of values.
+
+    Returns
+    -------
+    int64 ndarray of shape (n_values + 1,)
+    """
+    counts = np.zeros(n_values + 1, dtype=np.int64)
+    for rows in row_chunks(len(indices), n_values):
+        # bincount needs int64: converting the whole column at once would need more
+        # memory than the rest of the encoding.
+        chunk = indices[rows].astype(np.int64)
+        chunk[chunk < 0] = n_values
+        counts += np.bincount(chunk, minlength=n_values + 1)
+    return counts
+
+
+def _compact(indices, n_values):
+    """Return indices in the smallest integer type that can represent them."""
+    return indices.astype(np.min_scalar_type(-max(1, n_values)), copy=False)
+
+
+def _factorize_pandas_categories(column):
+    codes = column.codes
+    # A single row may have a dtype with millions of categories.
+    if len(codes) < len(column.categories):
+        used, indices = np.unique(codes, return_inverse=True)
+        if len(used) and used[0] < 0:  # a missing value
+            used, indices = used[1:], indices - 1
+        return _compact(indices, len(used)), column.categories[used].tolist()
+    is_used = count_values(codes, len(column.categories))[:-1] > 0
+    if is_used.all():
+        return codes, column.categories.tolist()
+    # The last entry is the one that code -1, a missing value, selects.
+    new_indices = _compact(np.append(is_used.cumsum() - 1, -1), is_used.sum())
+    indices = np.empty(len(codes), dtype=new_indices.dtype)
+    for rows in row_chunks(len(codes)):
+        indices[rows] = new_indices[codes[rows]]
+    return indices, column.categories[is_used].tolist()
+
+
+def _factorize_polars(column):
+    name = str(column.dtype)
+    if name == "Object":
+        return _factorize_objects(column)
+    if column.dtype.is_nested():
+        raise TypeError(f"its dtype is {name}, which is nested")
+    if name.startswith(("Categorical", "Enum")):
+        import polars as pl  # installed, since the column is one of polars
+
+        column = column.cast(pl.String)
+    elif column.dtype.is_float():
+        column = column.fill_nan(None)
+    if len(column) <= FEW_ROWS:
+        return _factorize_objects(column.to_list())
+    # `unique` alone returns the values in random order.
+    values = column.drop_nulls().unique().sort()
+    indices = column.replace_strict(values, np.arange(len(values)), default=-1)
+    return _compact(indices.to_numpy(), len(values)), values.to_list()
+
+
+def _factorize_array(column):
+    if column.dtype.kind not in "biufU":
+        return _factorize_objects(column)
+    if len(column) <= FEW_ROWS:
+        return _factorize_objects(column.tolist())
+    values, indices = np.unique(column, return_inverse=True)
+    indices = _compact(indices, len(values))
+    if column.dtype.kind == "f" and len(values) and np.isnan(values[-1]):
+        indices[indices == len(values) - 1] = -1
+        values = values[:-1]
+    return indices, values.tolist()
+
+
+def _factorize_objects(column):
+    # np.unique sorts, which fails for objects of mixed types; a dict only hashes.
+    known = {}
+    indices = np.fromiter(
+        (
+            -1 if is_missing(value) else known.setdefault(value, len(known))
+            for value in column
+        ),
+        dtype=np.int64,
+        count=len(column),
+    )
+    return _compact(indices, len(known)), list(known)
+
 
 MISSING, UNSEEN, FIRST_VALUE = 0, 1, 2
 DEFAULT = Vocabulary()

@@ -1,9 +1,250 @@
-"""What the columns of a fitted encoder are: for descriptions of it."""
+"""Which column is encoded how."""
 
-from sk_pwiser._table._arrays import ArrayColumn
-from sk_pwiser._table._categories import CategoryColumn
-from sk_pwiser._table._lists import ListColumn, ListWeights
-from sk_pwiser._table._numeric import NumericColumn
+from functools import partial
+from numbers import Integral
+
+import numpy as np
+
+from sk_pwiser._table._categories import (
+    UNSEEN,
+    CategoryColumn,
+    check_vocabulary,
+    count_values,
+    read_vocabularies,
+)
+from sk_pwiser._table._frames import (
+    has_category_dtype,
+    has_lists,
+    is_dataframe,
+    list_columns,
+)
+from sk_pwiser._table._lists import ListColumn, ListWeights, check_lists, find_weights
+from sk_pwiser._table._numbers import (
+    NUMERIC_ENCODINGS,
+    ArrayColumn,
+    NumericColumn,
+    PiecewiseLinearColumn,
+)
+from sk_pwiser._table._target_statistics import check_target_encoding
+from sk_pwiser._utils import check_integer, warn_user
+
+
+def find_category_columns(categorical_features, X, names):
+    """Return a list of bools, one per column: whether it is a category column.
+
+    Parameters
+    ----------
+    categorical_features : "from_dtype", array-like or None
+        The estimator's parameter.
+    X : DataFrame or 2-D ndarray
+        The table.
+    names : list of str or int
+        Names of its columns.
+
+    Raises
+    ------
+    ValueError
+        If the parameter does not match the columns.
+    """
+    if categorical_features is None:
+        return [False] * len(names)
+    if isinstance(categorical_features, str):
+        if categorical_features != "from_dtype":
+            raise ValueError(
+                "categorical_features must be 'from_dtype', None, or a list of names, "
+                f"indices or booleans; got {categorical_features!r}."
+            )
+        return [has_category_dtype(column) for column in list_columns(X)]
+    chosen = np.asarray(categorical_features).tolist()
+    return _as_mask(chosen if isinstance(chosen, list) else [chosen], names)
+
+
+def refuse_chosen_columns(categorical_features):
+    """Raise if the parameter selects columns of a sparse table.
+
+    Raises
+    ------
+    ValueError
+        If it does.
+    """
+    is_default = categorical_features is None or isinstance(categorical_features, str)
+    if not is_default and len(categorical_features):
+        raise ValueError(
+            "categorical_features must be 'from_dtype' or None if X is sparse, since "
+            f"its columns are numbers; got {categorical_features!r}."
+        )
+
+
+def _as_mask(chosen, names):
+    if chosen and all(isinstance(c, bool) for c in chosen):
+        if len(chosen) != len(names):
+            raise ValueError(
+                "categorical_features as a mask must have one entry per column of X, "
+                f"{len(names)}; it has {len(chosen)}."
+            )
+        return chosen
+    mask = [False] * len(names)
+    for column in chosen:
+        mask[_index(column, names)] = True
+    return mask
+
+
+def _index(column, names):
+    if isinstance(column, str):
+        if column not in names:
+            raise ValueError(
+                f"categorical_features contains {column!r}, which is not a column of "
+                f"X; its columns are {names}."
+            )
+        return names.index(column)
+    if not isinstance(column, Integral) or not -len(names) <= column < len(names):
+        raise ValueError(
+            f"categorical_features contains {column!r}, which is neither a name nor an "
+            f"index of the {len(names)} columns of X."
+        )
+    return int(column)
+
+
+def check_encoding_params(params):
+    """Raise if an entry of `encoding_params` is invalid for every table."""
+    check_target_encoding(params)
+    check_vocabulary(params)
+    check_lists(params)
+    check_integer("max_bins", params["max_bins"], at_least=1)
+
+
+def make_columns(params, X, names):
+    """Return the encoders of the columns of a table, not yet fitted.
+
+    Parameters
+    ----------
+    params : mapping
+        The parameters of the table's encoder.
+    X : DataFrame or 2-D ndarray
+        The table.
+    names : list of str or int
+        Names of its columns.
+
+    Raises
+    ------
+    ValueError
+        If a parameter does not match the columns.
+    """
+    is_category = find_category_columns(params["categorical_features"], X, names)
+    vocabularies = read_vocabularies(params, names, is_category)
+    is_list = [has_lists(column) for column in list_columns(X)]
+    list_names = [
+        name
+        for name, *flags in zip(names, is_category, is_list, strict=True)
+        if all(flags)
+    ]
+    weights = find_weights(params["list_weights"], names, list_names)
+    make_numeric = NUMERIC_ENCODINGS[params["numeric_encoding"]]
+    if issubclass(make_numeric, PiecewiseLinearColumn):
+        make_numeric = partial(make_numeric, max_bins=params["max_bins"])
+    columns = []
+    for index, name in enumerate(names):
+        if name in weights.values():
+            column = ListWeights(name)
+        elif name in list_names:
+            pooling = params["list_pooling"]
+            column = ListColumn(name, vocabularies[index], pooling, weights.get(name))
+        elif is_category[index]:
+            column = CategoryColumn(name, vocabularies[index], params["keeps_rare"])
+        else:
+            column = (ArrayColumn if is_list[index] else make_numeric)(name)
+        columns.append(column)
+    return columns
+
+
+# A warning about values that were not seen in fit needs this share of the rows with a
+# value, this many rows, and this many distinct values ...
+UNSEEN_SHARE, UNSEEN_ROWS, UNSEEN_VALUES = 0.95, 20, 2
+# ... and a column in which new values are not usual: at most this share of the rows of
+# fit had a value that occurred once or was rare.
+USUAL_SHARE = 0.5
+
+
+def align_columns(X, names):
+    """Return a DataFrame with the columns of fit, in their order.
+
+    Parameters
+    ----------
+    X : {DataFrame, array-like} of shape (n_samples, n_features)
+        The table. Columns that were not seen in fit are ignored, with one warning.
+    names : sequence of str or None
+        Names of the columns in fit, if it saw any.
+
+    Returns
+    -------
+    {DataFrame, array-like}
+        The same object if it is not a DataFrame or if a column is missing.
+    """
+    if names is None or not is_dataframe(X) or has_columns(X, names):
+        return X
+    found, names = list(X.columns), list(names)
+    if len(set(found)) < len(found) or not set(names) <= set(found):
+        return X
+    extra = [column for column in found if column not in set(names)]
+    if extra:
+        warn_user(
+            f"X has {len(extra)} column(s) not seen in fit, which are ignored: "
+            f"{', '.join(map(repr, extra[:5]))}{', ...' if len(extra) > 5 else ''}."
+        )
+    return X.select(names) if hasattr(X, "select") else X[names]
+
+
+def has_columns(X, names):
+    """Return whether a DataFrame has exactly some columns, in their order."""
+    return names is not None and list(X.columns) == names.tolist()
+
+
+def has_form(X, encoder):
+    """Return whether an array of numbers has the number of columns of fit.
+
+    Such an array needs no further validation, which takes longer than to encode a row.
+    """
+    return (
+        type(X) is np.ndarray
+        and X.dtype.kind in "fiu"
+        and X.ndim == 2
+        and len(X) > 0
+        and X.shape[1] == encoder.n_features_in_
+        and not hasattr(encoder, "feature_names_in_")
+    )
+
+
+def warn_about_unseen(columns):
+    """Warn once about columns almost all of whose values were not seen in fit.
+
+    Parameters
+    ----------
+    columns : iterable of (CategoryColumn, Codes)
+        The columns and their codes.
+    """
+    found = [
+        f"{column.name!r} ({share:.0%})"
+        for column, codes in columns
+        if column.usual_share_ <= USUAL_SHARE
+        and (share := _unseen_share(codes)) >= UNSEEN_SHARE
+    ]
+    if found:
+        warn_user(
+            "Almost all rows have a value that was not seen in fit in "
+            f"{', '.join(found)}: check the spelling, blanks and the case of the "
+            "values. They count as unseen values."
+        )
+
+
+def _unseen_share(codes):
+    """Return the share of unseen values; 0 if too few to judge."""
+    is_unseen = codes.table[:-1] == UNSEEN
+    if np.count_nonzero(is_unseen) < UNSEEN_VALUES:
+        return 0.0
+    n_rows = count_values(codes.indices, len(is_unseen))[:-1]
+    total = n_rows.sum()
+    return n_rows[is_unseen].sum() / total if total >= UNSEEN_ROWS else 0.0
+
 
 # Arrays are numeric columns, too: the first class that applies is the kind.
 KINDS = {

@@ -1,5 +1,6 @@
-"""The encoder of tables: a schema learnt in fit gives category codes and inputs."""
+"""The encoder of a table, its growth, and numeric columns that were constant."""
 
+import copy
 from functools import cache
 from itertools import chain
 
@@ -8,33 +9,108 @@ from scipy.sparse import issparse
 from sklearn.base import BaseEstimator
 from sklearn.utils.validation import validate_data
 
-from sk_pwiser._table._categorical_features import refuse_chosen_columns
-from sk_pwiser._table._categories import CategoryColumn
-from sk_pwiser._table._code_like import warn_about_codes
-from sk_pwiser._table._column_summary import ColumnSummary
-from sk_pwiser._table._columns import make_columns
-from sk_pwiser._table._containers import as_table, is_sparse
-from sk_pwiser._table._dataframe import (
+from sk_pwiser._table._categories import (
+    FIRST_VALUE,
+    MIN_FREQUENCY,
+    UNSEEN,
+    CategoryColumn,
+    check_vocabulary,
+    sort_values,
+)
+from sk_pwiser._table._column_kinds import (
+    align_columns,
+    has_columns,
+    has_form,
+    make_columns,
+    refuse_chosen_columns,
+    warn_about_unseen,
+)
+from sk_pwiser._table._frames import (
+    as_table,
     is_dataframe,
+    is_sparse,
     list_columns,
     row_chunks,
     slice_rows,
 )
-from sk_pwiser._table._layout import (
-    align_columns,
-    has_columns,
-    has_form,
-    warn_about_unseen,
+from sk_pwiser._table._lists import (
+    ListColumn,
+    SparseColumns,
+    as_csr,
+    check_lists,
+    combine_bags,
 )
-from sk_pwiser._table._lists import ListColumn, check_lists, combine_bags
-from sk_pwiser._table._numeric import NUMERIC_ENCODINGS, NumericColumn
-from sk_pwiser._table._quantiles import MAX_BINS
-from sk_pwiser._table._sparse import SparseColumns, as_csr
-from sk_pwiser._table._vocabulary import (
-    MIN_FREQUENCY,
-    check_vocabulary,
+from sk_pwiser._table._numbers import (
+    MAX_BINS,
+    NUMERIC_ENCODINGS,
+    NumericColumn,
+    warn_about_codes,
 )
-from sk_pwiser._utils import check_choice, check_integer
+from sk_pwiser._utils import check_choice, check_integer, warn_user
+
+
+class ColumnSummary:
+    """Sizes and names of the encoded arrays.
+
+    Subclasses have `columns_`, the fitted columns, and `sparse_`, the columns of a
+    sparse table or None.
+    """
+
+    @property
+    def cardinalities_(self):
+        """Number of codes of each category column."""
+        return [c.cardinality for c in self.columns_ if isinstance(c, CategoryColumn)]
+
+    @property
+    def n_codes_(self):
+        """Number of codes of each category column, those of rare values included."""
+        return [c.n_codes for c in self.columns_ if isinstance(c, CategoryColumn)]
+
+    @property
+    def numeric_bins_(self):
+        """Number of bins of each numeric input, 0 for inputs that have no bins.
+
+        The indicators of missing values are numeric inputs, too.
+        """
+        columns = (c for c in self.columns_ if isinstance(c, NumericColumn))
+        return [n_bins for column in columns for n_bins in column.bins]
+
+    @property
+    def bin_scales_(self):
+        """Factor of the components of each numeric input, empty without scores."""
+        columns = [c for c in self.columns_ if isinstance(c, NumericColumn)]
+        if not any(column.has_scores for column in columns):
+            return []
+        return [scale for column in columns for scale in column.bin_scales]
+
+    @property
+    def n_numeric_(self):
+        """Number of numeric inputs, including the indicators of missing values."""
+        return len(self.numeric_bins_)
+
+    @property
+    def category_names_(self):
+        """Names of the category columns, in the order of the codes."""
+        return [c.name for c in self.columns_ if isinstance(c, CategoryColumn)]
+
+    @property
+    def numeric_names_(self):
+        """Names of the numeric inputs; those of indicators end with "_missing"."""
+        columns = (c for c in self.columns_ if isinstance(c, NumericColumn))
+        return [name for column in columns for name in column.input_names]
+
+    @property
+    def bags_(self):
+        """The bags: the number of vectors, and whether one stands for unseen values."""
+        if self.sparse_ is not None:
+            return [(self.sparse_.n_vectors, False)]
+        lists = [c for c in self.columns_ if isinstance(c, ListColumn)]
+        return [(column.n_vectors, True) for column in lists]
+
+    def category_values(self, name):
+        """Return a dict from the values of a category column to their own codes."""
+        return self.columns_[[c.name for c in self.columns_].index(name)].own_values_
+
 
 # Number of rows whose columns are copied into the result at a time: this part of the
 # result stays in the processor's cache while it is filled column by column.
@@ -357,3 +433,141 @@ def _fill_columns(table, columns):
         rows = slice(start, start + CACHE_ROWS)
         for index, take in enumerate(columns):
             table[rows, index] = take(rows)
+
+
+def grow_encoder(encoder, X):
+    """Return an encoder that also has codes for the frequent new values of a table.
+
+    A value is new if it has no embedding: it did not occur in fit, or was rare. It gets
+    one if it occurs in `min_frequency` rows of `X` or more. Codes that have an
+    embedding stay. Columns with `max_categories` or `n_hash_buckets` do not grow.
+
+    Parameters
+    ----------
+    encoder : TableEncoder
+        The fitted encoder, which is not changed.
+    X : {DataFrame, array-like} of shape (n_samples, n_features)
+        The table.
+
+    Returns
+    -------
+    grown : TableEncoder
+        The new encoder.
+    origins : list of int64 ndarray of shape (n_codes,)
+        One array per category column: the code that each code had before, -1 for new
+        values.
+
+    Raises
+    ------
+    ValueError or TypeError
+        If columns differ from those seen in fit, or cannot be encoded.
+    """
+    grown = copy.copy(encoder)
+    grown.columns_ = list(encoder.columns_)
+    origins = []
+    columns = dict(encoder.category_columns(X))
+    for index, column in enumerate(encoder.columns_):
+        if isinstance(column, CategoryColumn):
+            grown.columns_[index], origin = grow_column(column, columns[column])
+            origins.append(origin)
+    return grown, origins
+
+
+def grow_column(column, data):
+    """Return a category column with codes for new values, and the codes before."""
+    column.transform(data)  # raises if the values are of another kind
+    if column.vocabulary.max_values is not None:
+        return column, np.arange(column.n_codes)
+    values, counts, kinds, _ = column.count(data)
+    known, limit = column.codes_, column.cardinality
+    promoted, rare = [], []
+    for value, n_rows in zip(values, counts, strict=True):
+        if known.get(value, limit) >= limit:
+            is_frequent = n_rows >= column.vocabulary.min_frequency
+            (promoted if is_frequent else rare).append(value)
+    promoted, old_rare = sort_values(promoted), list(known)[column.n_frequent_ :]
+    frequent = [*list(known)[: column.n_frequent_], *promoted]
+    kept = list(frequent)
+    if column.keeps_rare:
+        moved = set(promoted)
+        kept += [value for value in old_rare if value not in moved]
+        kept += sort_values([value for value in rare if value not in known])
+    grown = copy.copy(column)
+    grown.n_frequent_ = len(frequent)
+    grown.codes_ = {value: code for code, value in enumerate(kept, FIRST_VALUE)}
+    grown.kinds_ = column.kinds_ | kinds
+    origin = [*range(FIRST_VALUE), *(known.get(value, -1) for value in kept)]
+    return grown, np.array(origin, dtype=np.int64)
+
+
+def awaken_columns(encoder, X, sample_weight=None):
+    """Return an encoder that has learnt the numeric columns that were constant so far.
+
+    The input of a constant column is 0 in every row, and the weights of the network for
+    it have not been trained. The first rows in which the column varies can therefore
+    set its encoding, as the rows of fit do for other columns. Columns keep their
+    numbers of inputs and bins.
+
+    Parameters
+    ----------
+    encoder : TableEncoder
+        The fitted encoder, which is not changed.
+    X : {DataFrame, array-like} of shape (n_samples, n_features)
+        The table.
+    sample_weight : ndarray of shape (n_samples,), default=None
+        Weights of the rows.
+
+    Returns
+    -------
+    TableEncoder
+        The same encoder if no constant column varies.
+
+    Raises
+    ------
+    ValueError or TypeError
+        If columns differ from those seen in fit, or cannot be read as numbers.
+    """
+    constant = [c for c in encoder.columns_ if getattr(c, "can_awaken", False)]
+    if not constant:
+        return encoder
+    data = dict(encoder.numeric_columns(X))
+    awakened = {id(c): c.awaken(data[c], sample_weight) for c in constant}
+    if all(awakened[id(column)] is column for column in constant):
+        return encoder
+    learnt = copy.copy(encoder)
+    learnt.columns_ = [awakened.get(id(c), c) for c in encoder.columns_]
+    return learnt
+
+
+def warn_about_new_values(encoder, codes, X):
+    """Warn, once for all columns, about values that are encoded as unseen.
+
+    Parameters
+    ----------
+    encoder : TableEncoder
+        The fitted encoder.
+    codes : integer ndarray of shape (n_samples, n_category_columns)
+        Codes of the table, those of rare values included.
+    X : {DataFrame, array-like} of shape (n_samples, n_features)
+        The table.
+    """
+    n_samples, parts = len(codes), []
+    n_unseen = [np.count_nonzero(column == UNSEEN) for column in codes.T]
+    if not any(n_unseen):
+        return
+    for n_rows, (column, values) in zip(
+        n_unseen, encoder.category_columns(X), strict=True
+    ):
+        if n_rows and column.missing_code_ == UNSEEN:
+            # Missing values have the code of unseen ones if fit had none.
+            n_known = sum(column.count(values)[1])
+            n_rows -= n_samples - n_known
+        if n_rows:
+            share = n_rows / n_samples
+            parts.append(f"{column.name!r} in {n_rows} of {n_samples} ({share:.1%})")
+    if parts:
+        warn_user(
+            f"Rows with new category values: {', '.join(parts)}. These are encoded as "
+            "unseen values; encoding_params={'grow_vocabulary': True} adds new values "
+            "to the vocabulary."
+        )

@@ -1,18 +1,476 @@
-"""Labels of the tasks: checked and converted before training."""
+"""Labels of tasks: read, checked and named."""
 
 from dataclasses import dataclass, replace
+from typing import NamedTuple
 
 import numpy as np
-from sklearn.utils import column_or_1d
+import scipy.sparse as sp
+from sklearn.utils import check_array, column_or_1d
+from sklearn.utils.multiclass import check_classification_targets, type_of_target
 
-from sk_pwiser._labels import (
-    names_of_columns,
-    one_task_labels,
-    read_labels,
-    zero_one_labels,
-)
-from sk_pwiser._table._task_names import check_distinct, choose_task_names
 from sk_pwiser._utils import warn_user
+
+
+def read_array(values, name, rule, *, dtype=None, error=None):
+    """Return an argument as an array of one dimension or two.
+
+    Parameters
+    ----------
+    values : array-like
+        The argument, whose entries are not checked.
+    name : str
+        Name of the argument, for messages.
+    rule : str
+        What follows the name in messages.
+    dtype : dtype, default=None
+        The dtype to convert to; None for that of the argument.
+    error : type, default=None
+        Class of the errors about entries; by default that of the error found, TypeError
+        or ValueError.
+
+    Returns
+    -------
+    ndarray
+
+    Raises
+    ------
+    ValueError, TypeError
+        If the argument cannot be read. The message is one line with the column and the
+        row of the entry, where there is one.
+    """
+    refuse_unreadable(values, name)
+    try:
+        return check_array(
+            values,
+            ensure_2d=False,
+            dtype=dtype,
+            ensure_all_finite=False,
+            input_name=name,
+        )
+    # Some libraries raise errors of their own classes.
+    except Exception as found:
+        if error is None:
+            error = TypeError if isinstance(found, TypeError) else ValueError
+        message = f"{name} {rule} {_first_line(found)} {_culprit(values, dtype)}"
+        raise error(message.strip()) from found
+
+
+def refuse_unreadable(values, name):
+    """Raise for a tensor that numpy cannot read, or an array of complex numbers.
+
+    Raises
+    ------
+    TypeError
+        If it is a tensor of torch that requires gradients, is on another device, or
+        has a dtype that numpy does not have.
+    ValueError
+        If it is an array of complex numbers. The message contains row, column and
+        value.
+    """
+    if type(values).__module__.partition(".")[0] == "torch":
+        try:
+            values = np.asarray(values)
+        except (RuntimeError, TypeError) as error:
+            raise TypeError(
+                f"{name} is a tensor that numpy cannot read: {_first_line(error)} Pass "
+                f"{name}.detach().cpu().float().numpy()."
+            ) from error
+    if getattr(getattr(values, "dtype", None), "kind", "") == "c":
+        raise ValueError(
+            f"Complex data not supported: {name} has dtype {values.dtype}"
+            f"{_first_complex(values)}."
+        )
+
+
+def _first_line(error):
+    line = str(error).strip().partition("\n")[0]
+    return line if line.endswith(".") else f"{line}."
+
+
+def _first_complex(values):
+    if sp.issparse(values):
+        values = values.tocoo()
+        entries, places = values.data, np.transpose([values.row, values.col])
+    else:
+        entries = np.ravel(values)
+        places = np.argwhere(np.ones(np.shape(values), dtype=bool))
+    if not entries.size:
+        return ""
+    entry = int(np.argmax(entries.imag != 0))
+    row, *column = places[entry]
+    found = f"; it contains {entries[entry]} in row {row}"
+    return found + (f" of column {column[0]}" if column else "")
+
+
+def _culprit(values, dtype):
+    """Return the column of a DataFrame, or the row, that cannot be read by itself."""
+    if hasattr(values, "columns") and hasattr(values, "dtypes"):
+        for index, column in enumerate(values.columns):
+            one = values.iloc[:, index] if hasattr(values, "iloc") else values[column]
+            if not _can_read(one, dtype):
+                return f"Found in column {column!r}."
+    elif isinstance(values, list | tuple) or getattr(values, "ndim", 0) == 1:
+        row = _first_unreadable(values, dtype)
+        if not _can_read(values[row : row + 1], dtype):
+            return f"Found in row {row}."
+    return ""
+
+
+def _first_unreadable(values, dtype):
+    """Return the first row that cannot be read, if not their mixture is at fault."""
+    low, high = 0, len(values)
+    while high - low > 1:
+        middle = (low + high) // 2
+        if _can_read(values[low:middle], dtype):
+            low = middle
+        else:
+            high = middle
+    return low
+
+
+def _can_read(values, dtype):
+    try:
+        check_array(values, ensure_2d=False, dtype=dtype, ensure_all_finite=False)
+    except Exception:
+        return False
+    return True
+
+
+# What a missing label is: an error, or a label that takes no part in its task.
+MISSING_LABELS = ("error", "ignore")
+
+
+class ReadLabels(NamedTuple):
+    """Labels that were read, but whose values are not checked yet.
+
+    Parameters
+    ----------
+    values : ndarray of shape (n_samples, n_tasks) or (n_samples,)
+        Labels in the user's dtype, 0 where they are missing.
+    missing : bool ndarray of the same shape, or None
+        Which labels are missing; None if none is.
+    columns : list of str or None
+        Names of the columns, if they have any.
+    """
+
+    values: np.ndarray
+    missing: np.ndarray | None
+    columns: list | None
+
+
+def is_missing(value):
+    """Return whether a Python object is None, NaN, NaT or pandas.NA."""
+    if value is None:
+        return True
+    differs_from_itself = value != value
+    if isinstance(differs_from_itself, bool | np.bool_):
+        return bool(differs_from_itself)
+    # A comparison with pandas.NA returns pandas.NA.
+    return differs_from_itself is value
+
+
+def names_of_columns(Y):
+    """Return the column names of labels as strings, or None if they have none."""
+    if _is_frame(Y):
+        return [str(column) for column in Y.columns]
+    name = getattr(Y, "name", None)
+    # A name may be pandas.NA, which has no truth value.
+    return None if is_missing(name) or str(name) == "" else [str(name)]
+
+
+def _is_frame(Y):
+    # The columns of an Arrow table are arrays, and it has no dtypes.
+    return hasattr(Y, "columns") and hasattr(Y, "dtypes")
+
+
+def read_labels(Y, missing_labels="error", *, input_name="Y"):
+    """Read labels of any array-like.
+
+    Parameters
+    ----------
+    Y : array-like of shape (n_samples, n_tasks) or (n_samples,)
+        Labels. None, NaN, pandas.NA and nulls of polars are missing.
+    missing_labels : {"error", "ignore"}, default="error"
+        Whether labels of tasks after the first may be missing.
+    input_name : str, default="Y"
+        Name of the labels, for messages.
+
+    Returns
+    -------
+    ReadLabels
+
+    Raises
+    ------
+    ValueError
+        If `Y` is None or has no form of labels, or if a label is infinite, or missing
+        where it must not be. The message contains column and row.
+    TypeError
+        If `Y` is sparse or a scalar.
+    """
+    if Y is None:
+        raise ValueError(
+            "This estimator requires y to be passed, but the target y is None."
+        )
+    columns = names_of_columns(Y)
+    labels = read_array(Y, input_name, "cannot be read as labels:")
+    missing = _find_missing(labels)
+    if missing is not None:
+        _check_missing(missing, columns, missing_labels, input_name)
+        labels = labels.copy()
+        labels[missing] = 0
+    raise_if_infinite(labels, columns, input_name)
+    labels = labels.astype(_original_dtype(Y, labels.dtype), copy=False)
+    return ReadLabels(labels, missing, columns)
+
+
+def _find_missing(labels):
+    if labels.dtype == object:
+        missing = np.frompyfunc(is_missing, 1, 1)(labels).astype(bool)
+    elif labels.dtype.kind in "iub":
+        return None
+    else:
+        missing = labels != labels
+    return missing if missing.any() else None
+
+
+def _check_missing(missing, columns, missing_labels, input_name):
+    several = missing.ndim == 2 and missing.shape[1] > 1
+    if missing_labels == "error" or not several:
+        hint = ""
+        if several and not missing[:, 0].any():
+            hint = " With missing_labels='ignore', they take no part in their task."
+        _raise_for_most(missing, columns, f"Input {input_name} contains NaN", hint)
+    rule = f"The first task must have a label in every row: {input_name} contains NaN"
+    _raise_for_most(missing[:, :1], columns, rule)
+
+
+def raise_if_infinite(labels, columns, input_name="Y"):
+    """Raise a ValueError if there are infinite labels."""
+    if labels.dtype.kind == "f":
+        what = "infinity or a value too large for dtype('float64')"
+        _raise_for_most(
+            np.isinf(labels), columns, f"Input {input_name} contains {what}"
+        )
+
+
+def _raise_for_most(is_wrong, columns, message, hint=""):
+    """Raise for the column with the most wrong labels, if there is any."""
+    if is_wrong.any():
+        is_wrong = is_wrong.reshape(len(is_wrong), -1)
+        counts = is_wrong.sum(axis=0)
+        k = int(counts.argmax())
+        name = k if columns is None else columns[k]
+        raise ValueError(
+            f"{message}: {counts[k]} in column {name!r}, the first in row "
+            f"{is_wrong[:, k].argmax()}.{hint}"
+        )
+
+
+def _original_dtype(Y, dtype):
+    """Return the dtype of the user's labels: nullable integers arrive as floats."""
+    dtypes = Y.dtypes if _is_frame(Y) else [getattr(Y, "dtype", dtype)]
+    plain = [getattr(one, "numpy_dtype", one) for one in dtypes]
+    if all(isinstance(one, np.dtype) and one.kind in "iub" for one in plain):
+        return np.result_type(*plain)
+    return dtype
+
+
+def zero_one_labels(labels, columns=None, *, input_name="Y"):
+    """Return labels of 0 and 1 as float32.
+
+    Parameters
+    ----------
+    labels : ndarray of shape (n_samples, n_tasks)
+        The labels, 0 where they are missing.
+    columns : list of str, default=None
+        Names of the columns, for messages.
+    input_name : str, default="Y"
+        Name of the labels, for messages.
+
+    Returns
+    -------
+    float32 ndarray of shape (n_samples, n_tasks)
+
+    Raises
+    ------
+    ValueError
+        If a label is neither 0 nor 1. The message contains column, row and value.
+    """
+    for k in range(labels.shape[1]):
+        column = labels[:, k]
+        is_wrong = ~np.isin(column, [0, 1])
+        if is_wrong.any():
+            row = int(is_wrong.argmax())
+            name = k if columns is None else columns[k]
+            raise ValueError(
+                f"Labels must be 0 or 1; column {name!r} of {input_name} contains "
+                f"{column[row : row + 1].tolist()[0]!r} in row {row}."
+            )
+    return labels.astype(np.float32)
+
+
+def one_task_labels(labels, columns=None, classes=None, *, input_name="Y"):
+    """Return the labels of a single task as 0 and 1, and its two classes.
+
+    Parameters
+    ----------
+    labels : ndarray of shape (n_samples,)
+        Any two labels, none of them missing.
+    columns : list of str, default=None
+        The name of the column, for messages.
+    classes : array-like of shape (2,), default=None
+        The two labels, needed if there may be only one of them.
+    input_name : str, default="Y"
+        Name of the labels, for messages.
+
+    Returns
+    -------
+    values : float32 ndarray of shape (n_samples, 1)
+        1 for the second class, in increasing order.
+    classes : ndarray of shape (2,)
+        The classes, in the user's dtype.
+
+    Raises
+    ------
+    ValueError
+        If there are other labels than the classes, or only one class and no `classes`.
+    """
+    name = 0 if columns is None else columns[0]
+    where = f"column {name!r} of {input_name}"
+    if labels.dtype == object:
+        labels = _without_object_dtype(labels, where)
+        raise_if_infinite(labels, [name], input_name)
+    try:
+        check_classification_targets(labels)
+    except ValueError as error:
+        raise ValueError(f"{error} Found in {where}.") from error
+    found = np.unique(labels)
+    if classes is None:
+        _check_two(labels, found, where)
+        classes = found
+    classes = np.unique(classes)
+    is_known = np.isin(labels, classes)
+    if len(classes) != 2 or not is_known.all():
+        raise ValueError(
+            "Only binary classification is supported: expected the classes "
+            f"{classes.tolist()}, got the labels {found[:5].tolist()} in {where}"
+            + ("." if is_known.all() else f", in row {int(np.argmin(is_known))}.")
+        )
+    return (labels == classes[1]).astype(np.float32)[:, np.newaxis], classes
+
+
+def _check_two(labels, found, where):
+    if len(found) > 2:
+        raise ValueError(
+            "Only binary classification is supported. The type of the target is "
+            f"{type_of_target(labels)}: {where} contains the labels "
+            f"{found[:5].tolist()}."
+        )
+    if len(found) < 2:
+        raise ValueError(
+            "This estimator needs both classes of a single task; the data contains "
+            f"only one class: {found.tolist()[0]!r}, in {where}."
+        )
+
+
+def _without_object_dtype(labels, where):
+    """Return Python objects in a dtype of numbers or dates; text is left unchanged."""
+    is_text = [isinstance(label, str) for label in labels]
+    if all(is_text):
+        return labels
+    if any(is_text):
+        raise ValueError(
+            f"Labels must be all text or all numbers; {where} contains "
+            f"{labels[is_text.index(True)]!r} and {labels[is_text.index(False)]!r}."
+        )
+    return np.array(labels.tolist())
+
+
+def check_distinct(label, names):
+    """Raise if names of tasks are not strings or not distinct.
+
+    Parameters
+    ----------
+    label : str
+        Description of the names, for messages.
+    names : sequence of str or None
+        The names.
+
+    Raises
+    ------
+    TypeError
+        If a name is not a string.
+    ValueError
+        If two names are equal.
+    """
+    names = [] if names is None else list(names)
+    if not all(isinstance(name, str) for name in names):
+        raise TypeError(f"{label} must be strings; got {names}.")
+    repeated = [name for name in names if names.count(name) > 1]
+    if repeated:
+        raise ValueError(
+            f"{label} must be distinct; {repeated[0]!r} occurs "
+            f"{names.count(repeated[0])} times."
+        )
+
+
+def choose_task_names(n_tasks, task_names, columns, default_names):
+    """Return the names of the tasks: the first of three lists that is not None.
+
+    Parameters
+    ----------
+    n_tasks : int
+        Number of tasks.
+    task_names : sequence of str or None
+        Names given by the user.
+    columns : list of str or None
+        Names of the columns of the labels.
+    default_names : sequence of str or None
+        Names to use if there are no others; None stands for "click" and "conversion"
+        for two tasks, and "task_0", "task_1", ... otherwise.
+
+    Returns
+    -------
+    tuple of str
+
+    Raises
+    ------
+    ValueError
+        If `task_names` has another length than `n_tasks`, or if a name is that of
+        another column of the history.
+    """
+    if task_names is not None and len(task_names) != n_tasks:
+        raise ValueError(
+            f"Y has {n_tasks} columns, but task_names has {len(task_names)} names: "
+            f"{list(task_names)}."
+        )
+    for names in (task_names, columns, default_names):
+        if names is not None:
+            names = tuple(map(str, names))
+            _check_unreserved(names)
+            return names
+    if n_tasks == 2:
+        return ("click", "conversion")
+    return tuple(f"task_{k}" for k in range(n_tasks))
+
+
+def _check_unreserved(names):
+    """Raise if the figures of two tasks would have the same name in the history.
+
+    It has the columns "valid_auc_mean" and "valid_auc_<task>" and, for each of them,
+    one that ends with "_best".
+    """
+    if len(names) == 1:
+        return
+    reserved = {"mean", "mean_best", *(f"{name}_best" for name in names)}
+    for name in names:
+        if name in reserved:
+            raise ValueError(
+                f"A task must not have the name {name!r}: the column "
+                f"'valid_auc_{name}' of the history is another figure. Rename the "
+                "column of Y, or pass other task_names."
+            )
+
 
 # Largest error of a task's rate, by the selection of its labels, without a warning.
 MAX_BIAS = 0.1
@@ -207,3 +665,19 @@ def _several_tasks(labels, columns):
     dtype = np.dtype(int) if labels.dtype == object else labels.dtype
     classes = np.tile(np.array([0, 1]), (labels.shape[1], 1)).astype(dtype)
     return values, classes
+
+
+@dataclass
+class SoftTargets(Targets):
+    """Probabilities that a network learns in the place of labels, in distillation.
+
+    The parameters are those of :class:`Targets`; `values` are probabilities
+    P(Y_k = 1 | impression) of another model, which has checked them.
+    """
+
+    def with_nan(self):
+        """Return the likelier labels, by which validation rows are stratified."""
+        return np.rint(self.values)
+
+    def warn_about_labels(self, constant_tasks=True, selection=True):
+        """Warn about nothing: each row has a probability of each label."""

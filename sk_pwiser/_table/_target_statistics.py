@@ -1,12 +1,15 @@
-"""Target statistics: how often each task happened per category value, as inputs."""
+"""Target statistics of category values."""
 
 from collections.abc import Sequence
 from itertools import chain
+from numbers import Integral
 
 import numpy as np
 
-from sk_pwiser._table._categories import FIRST_VALUE
-from sk_pwiser._table._numeric import LARGEST_DEVIATION
+from sk_pwiser._table._categories import FIRST_VALUE, CategoryColumn
+from sk_pwiser._table._frames import is_dataframe, list_columns, to_float
+from sk_pwiser._table._numbers import LARGEST_DEVIATION
+from sk_pwiser._utils import check_integer
 
 # Range of the estimated strength of shrinkage, in rows.
 STRENGTHS = 1.0, 1e5
@@ -313,3 +316,228 @@ def assign_blocks(n_samples, n_blocks, times=None, groups=None):
         np.minimum.at(first, number, rank)
         rank = first[number]
     return rank * n_blocks // n_samples
+
+
+# Smallest difference of counts that is not explained by rounding.
+TOLERANCE = 1e-6
+
+
+class ExtendedStatistics(TargetStatistics):
+    """The statistics of an earlier fit for further rows, with the earlier scales.
+
+    Base rates, strengths and scales stay, so that inputs keep the meaning that the
+    earlier network has learnt. The input of a training row leaves out its own block,
+    that of a validation row all validation rows.
+
+    Parameters
+    ----------
+    source : TargetStatistics
+        The earlier statistics, which are not changed.
+    origins : list of int64 ndarray of shape (n_codes,)
+        One array per category column: the code that each code has in `source`, -1 for
+        new values.
+    rows : {"new", "seen"}
+        Whether the rows are new to `source` or among those that it was learnt from.
+    adds : bool
+        Whether the statistics are to include new rows.
+    """
+
+    def __init__(self, source, origins, rows, adds):
+        super().__init__(source.columns, [len(origins[c]) for c in source.columns])
+        self.n_tasks_, self.rates_ = source.n_tasks_, source.rates_
+        self.strengths_, self.means_ = source.strengths_, source.means_
+        self.scales_ = source.scales_
+        self.counts_ = [
+            np.where(origins[c] >= 0, counts[..., origins[c]], 0.0)
+            for c, counts in zip(source.columns, source.counts_, strict=True)
+        ]
+        self.rows, self.adds = rows, adds
+        self._update_tables()
+
+    def fit_transform(self, codes, y, weight, block, others):
+        """Encode rows by the earlier statistics and by those of other blocks.
+
+        The parameters are those of :meth:`TargetStatistics.fit_transform`.
+
+        Raises
+        ------
+        ValueError
+            If the rows are "seen" and there are more of them than `source` has.
+        """
+        if self.rows == "new" and not self.adds:
+            return self.transform(codes)
+        inputs = np.empty((len(codes), self.n_outputs), dtype=np.float32)
+        for j, column in enumerate(self.columns):
+            of_rows = codes[:, column].astype(np.intp)
+            all_rows = count(of_rows, y, weight, self.cardinalities[j])
+            base = self.counts_[j]
+            if self.rows == "seen":
+                base = _subtract(base, all_rows)
+            values = self._leave_out_blocks(
+                base, of_rows, y, weight, block, others, self.strengths_[j]
+            )
+            scaled = standardise(values, self.means_[j], self.scales_[j])
+            inputs[:, self._slice(j)] = scaled
+            if self.rows == "new":
+                self.counts_[j] = base + all_rows
+        self._update_tables()
+        return inputs
+
+
+def _subtract(counts, seen):
+    """Return the counts of the other rows."""
+    rest = counts - seen
+    if rest.min() < -TOLERANCE:
+        raise ValueError(
+            "seen=True, but the source was not fitted on all rows of X: a category "
+            "value occurs more often in X, or with more positive labels, than in the "
+            "fit of the source. Pass seen=False for rows that are new to the source."
+        )
+    return np.maximum(rest, 0.0)
+
+
+def find_target_columns(target_encoding, columns, min_values):
+    """Return the columns whose values get target statistics.
+
+    Parameters
+    ----------
+    target_encoding : "auto", bool or sequence of (str or int)
+        The estimator's parameter.
+    columns : list of CategoryColumn or NumericColumn
+        The fitted columns of the table.
+    min_values : int
+        Columns with fewer distinct values are left out, unless they are named.
+
+    Returns
+    -------
+    list of int
+        Indices among the category columns.
+
+    Raises
+    ------
+    ValueError
+        If a column is named that is not a category column of the table.
+    TypeError
+        If a column is given by a bool, as in a mask.
+    """
+    categories = [c for c in columns if isinstance(c, CategoryColumn)]
+    if isinstance(target_encoding, bool | np.bool_ | str):
+        return [
+            index
+            for index, column in enumerate(categories)
+            if target_encoding and column.n_codes - FIRST_VALUE >= min_values
+        ]
+    names = [column.name for column in columns]
+    chosen = set()
+    for column in target_encoding:
+        # A mask would otherwise select the columns 0 and 1.
+        if isinstance(column, bool | np.bool_):
+            raise TypeError(
+                "target_encoding must contain names or indices of columns; got "
+                f"{column!r}."
+            )
+        if isinstance(column, str) and column in names:
+            found = columns[names.index(column)]
+        elif isinstance(column, Integral) and -len(columns) <= column < len(columns):
+            found = columns[column]
+        else:
+            raise ValueError(
+                f"target_encoding contains {column!r}, which is not a column of X; its "
+                f"columns are {names}."
+            )
+        if found not in categories:
+            raise ValueError(
+                f"target_encoding contains {column!r}, which is not a category column; "
+                f"the category columns are {[c.name for c in categories]}."
+            )
+        chosen.add(categories.index(found))
+    return sorted(chosen)
+
+
+def make_target_statistics(target_encoding, encoder, n_samples, params):
+    """Return unfitted statistics for the chosen columns, or None if there are none.
+
+    Parameters
+    ----------
+    target_encoding : "auto", bool or sequence of (str or int)
+        The estimator's parameter.
+    encoder : TableEncoder
+        The fitted encoder, which keeps the codes of rare values.
+    n_samples : int
+        Number of rows.
+    params : mapping
+        `target_encoding_min_values` and `target_encoding_blocks`.
+
+    Raises
+    ------
+    ValueError
+        If a column is not a category column, or if there are fewer rows than blocks.
+    """
+    columns = find_target_columns(
+        target_encoding, encoder.columns_, params["target_encoding_min_values"]
+    )
+    n_blocks = params["target_encoding_blocks"]
+    if columns and n_samples < n_blocks:
+        raise ValueError(
+            f"target_encoding_blocks={n_blocks} requires as many rows; X has "
+            f"{n_samples}. Use fewer blocks, or target_encoding=False."
+        )
+    if not columns:
+        return None
+    return TargetStatistics(columns, [encoder.n_codes_[c] for c in columns])
+
+
+def check_target_encoding(params):
+    """Raise if a number in `encoding_params` is invalid for every table."""
+    check_integer(
+        "target_encoding_blocks", params["target_encoding_blocks"], at_least=2
+    )
+    check_integer(
+        "target_encoding_min_values", params["target_encoding_min_values"], at_least=1
+    )
+
+
+def read_times(X, column, names):
+    """Return the times of the rows, by which blocks are formed.
+
+    Parameters
+    ----------
+    X : DataFrame or array of shape (n_samples, n_features)
+        The table.
+    column : str, int or None
+        Name or index of a numeric column; None if the rows are in the order of time.
+    names : list of str or int
+        Names of the columns.
+
+    Returns
+    -------
+    float64 ndarray of shape (n_samples,) or None
+
+    Raises
+    ------
+    ValueError
+        If there is no such column, or if times are missing.
+    TypeError
+        If the column is not numeric.
+    """
+    if column is None:
+        return None
+    if column not in names:
+        raise ValueError(
+            f"time_column={column!r} is not a column of X; its columns are {names}."
+        )
+    try:
+        # Lists may mix numbers and text, all of which numpy would convert to text.
+        table = X if hasattr(X, "dtype") or is_dataframe(X) else np.array(X, object)
+        values = list_columns(table)[names.index(column)]
+        times = np.asarray(to_float(values))
+    except (TypeError, ValueError) as error:
+        raise TypeError(
+            f"time_column={column!r} cannot be read as numbers: {error}."
+        ) from error
+    if np.isnan(times).any():
+        raise ValueError(
+            f"time_column={column!r} must not have missing values; it has "
+            f"{int(np.isnan(times).sum())}."
+        )
+    return times

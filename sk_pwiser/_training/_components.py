@@ -9,20 +9,22 @@ import torch
 from skorch.callbacks import GradientNormClipping
 from torch import nn
 
-from sk_pwiser._training._batch_samplers import BatchIterator
+from sk_pwiser._training._batches import BatchIterator
 from sk_pwiser._training._callbacks import check_callbacks, clips_gradients
 from sk_pwiser._training._criterion import MultiTaskCriterion
-from sk_pwiser._training._device import check_compiler, evaluation_batch_size
-from sk_pwiser._training._divergence import advice
+from sk_pwiser._training._devices import check_compiler, evaluation_batch_size
+from sk_pwiser._training._diagnostics import advice
 from sk_pwiser._training._early_stopping import early_stopping_callback
-from sk_pwiser._training._lazy_adam import (
+from sk_pwiser._training._net import MultiTaskNet
+from sk_pwiser._training._optimizers import (
     LARGE_TABLE,
     LazyAdam,
+    can_fuse,
+    check_optimizer,
+    parameter_groups,
     sparse_tables,
     use_sparse_gradients,
 )
-from sk_pwiser._training._net import MultiTaskNet
-from sk_pwiser._training._optimizer import can_fuse, check_optimizer, parameter_groups
 from sk_pwiser._training._settings import Settings
 from sk_pwiser._utils import build, check_names, resolve
 from sk_pwiser.losses import LOSSES, MultiTaskLoss

@@ -1,28 +1,55 @@
-"""What `fit` does: validate, encode, build, optimise."""
+"""Training on a table: validate, encode, build, optimise."""
 
-from collections.abc import Iterator, Mapping
-from contextlib import ExitStack, contextmanager
+from collections.abc import Callable, Iterator, Mapping
+from contextlib import AbstractContextManager, ExitStack, contextmanager
 from copy import deepcopy
+from dataclasses import dataclass, replace
+from pathlib import Path
 from typing import Any
 
 import numpy as np
 import torch
+from sklearn.utils import check_random_state
 
-from sk_pwiser._training._checkpoint import Start, compared
-from sk_pwiser._training._checkpoint_writer import Checkpoints
-from sk_pwiser._training._coherence import find_rises
-from sk_pwiser._training._components import build_net, build_network
-from sk_pwiser._training._data import EncodedData, Schema, encode
-from sk_pwiser._training._early_stopping import best_epoch
-from sk_pwiser._training._eval_set import with_eval_rows
-from sk_pwiser._training._fingerprint import fingerprint
-from sk_pwiser._training._growth import Growth, grow_schema
-from sk_pwiser._training._net import MultiTaskNet
-from sk_pwiser._training._plan import LARGEST_SEED, Plan, validate
-from sk_pwiser._training._progress_bar import close_bars
-from sk_pwiser._training._result import TrainingResult
-from sk_pwiser._training._resume import Snapshot, changed_parts, continue_from
+from sk_pwiser._training._batches import TrainingData
+from sk_pwiser._training._callbacks import check_monitors
+from sk_pwiser._training._checkpoints import (
+    Checkpoint,
+    Checkpoints,
+    Start,
+    check_folder,
+    compared,
+    find_checkpoint,
+    fingerprint,
+)
+from sk_pwiser._training._components import (
+    Components,
+    build_net,
+    build_network,
+    check_components,
+    check_task_weights,
+)
+from sk_pwiser._training._devices import find_device
+from sk_pwiser._training._diagnostics import find_rises
+from sk_pwiser._training._early_stopping import best_epoch, monitored_column
+from sk_pwiser._training._encode import (
+    EncodedData,
+    Rows,
+    Schema,
+    check_rows,
+    encode,
+    grow_schema,
+)
+from sk_pwiser._training._net import MultiTaskNet, close_bars
 from sk_pwiser._training._settings import Settings
+from sk_pwiser._training._state import (
+    Growth,
+    Snapshot,
+    TrainingResult,
+    changed_parts,
+    check_same_model,
+    continue_from,
+)
 from sk_pwiser._utils import (
     Generators,
     active,
@@ -32,6 +59,198 @@ from sk_pwiser._utils import (
     uninterrupted,
     warn_user,
 )
+from sk_pwiser.losses import MultiTaskLoss
+
+LARGEST_SEED = np.iinfo(np.int32).max
+
+
+@dataclass(frozen=True)
+class Plan:
+    """What to train, on which rows and how, after all checks but those of `X`."""
+
+    settings: Settings
+    device: torch.device
+    rows: Rows
+    eval_rows: Rows | None
+    components: Components | None  # None: the earlier net is updated in place
+    monitor: str | None
+    random_state: np.random.RandomState
+    earlier: TrainingResult | None
+    single_pass: bool
+    first_random_state: dict[str, Any] | None = None
+    folder: Path | None = None  # of checkpoints
+    saved: Checkpoint | None = None  # from which training resumes
+
+    @property
+    def schema(self) -> Schema | None:
+        """The schema of the earlier fit, if training continues or resumes."""
+        return _schema(self.earlier, self.saved)
+
+    @property
+    def n_earlier(self) -> int:
+        """The number of epochs before this training."""
+        if self.saved is not None:
+            return self.saved.start.n_earlier
+        return 0 if self.earlier is None else len(self.earlier.net.history)
+
+    def draw_seed(self) -> int:
+        """Draw a seed from the estimator's `random_state`."""
+        return int(self.random_state.randint(LARGEST_SEED))
+
+
+def validate(
+    settings: Settings,
+    X: Any,
+    Y: Any,
+    sample_weight: Any,
+    groups: Any,
+    eval_set: Any,
+    earlier: TrainingResult | None,
+    classes: Any,
+    single_pass: bool,
+) -> Plan:
+    """Check all parameters and rows before any work is done, except the values of X."""
+    if earlier is not None:
+        check_same_model(settings, earlier.settings)
+    is_update = (
+        single_pass
+        and earlier is not None
+        and earlier.single_pass
+        and settings.equals(earlier.settings)
+    )
+    saved = None if single_pass or earlier else _find_saved(settings)
+    device = find_device(settings.device)
+    random_state = check_random_state(settings.random_state)
+    if saved is not None:
+        random_state = saved.random_state
+    first_random_state = random_state.get_state(legacy=False)
+    schema = _schema(earlier, saved)
+    tasks = None if schema is None else schema.targets
+    rows = check_rows(
+        settings, X, Y, sample_weight, groups, tasks, classes, single_pass
+    )
+    if saved is not None:
+        saved.check_n_rows(len(rows.targets.values))
+    eval_rows = check_eval_set(settings, eval_set, rows.targets)
+    task_names = rows.targets.task_names
+    components = None
+    if not is_update:
+        # Seeded by a copy: how many numbers a loss or weighting draws leaves the
+        # network's initial weights unchanged.
+        with seeded_globally(deepcopy(random_state).randint(LARGEST_SEED), device):
+            components = check_components(
+                settings, task_names, device, rows.groups is not None
+            )
+    if any(part and part.has_task_weights for part in (rows, eval_rows)):
+        check_task_weights(components.loss if components else _loss_of(earlier))
+    monitor = _monitor(settings, rows, eval_rows, single_pass)
+    rows.targets.warn_about_labels(
+        constant_tasks=not single_pass,
+        selection=settings.shared_param("task_space") == "entire",
+    )
+    writes = not single_pass and settings.checkpoint_dir is not None
+    return Plan(
+        settings,
+        device,
+        rows,
+        eval_rows,
+        components,
+        monitor,
+        random_state,
+        earlier,
+        single_pass,
+        first_random_state,
+        check_folder(settings.checkpoint_dir) if writes else None,
+        saved,
+    )
+
+
+def _monitor(
+    settings: Settings, rows: Rows, eval_rows: Rows | None, single_pass: bool
+) -> str | None:
+    """Return the column that early stopping monitors; check those of callbacks."""
+    monitor = None
+    if not single_pass:
+        monitor = monitored_column(
+            settings.early_stopping,
+            len(rows.targets.values),
+            rows.targets.task_names,
+            has_eval_set=eval_rows is not None,
+        )
+    if monitor is None and eval_rows is None:
+        check_monitors(settings.callbacks)
+    return monitor
+
+
+def _find_saved(settings: Settings) -> Checkpoint | None:
+    """Read the checkpoint to resume from, if there is one with these settings."""
+    if settings.checkpoint_dir is None or not settings.warm_start:
+        return None
+    saved = find_checkpoint(Path(settings.checkpoint_dir))
+    if saved is not None:
+        saved.check_settings(settings)
+    return saved
+
+
+def _schema(earlier: TrainingResult | None, saved: Checkpoint | None) -> Schema | None:
+    """Return the schema that encodes the rows, None if it is to be learnt."""
+    if saved is not None:
+        return saved.start.schema
+    return None if earlier is None else earlier.schema
+
+
+def _loss_of(earlier: TrainingResult | None) -> MultiTaskLoss:
+    """Return the loss of a net that is updated in place."""
+    assert earlier is not None
+    loss: MultiTaskLoss = earlier.net.criterion_.loss
+    return loss
+
+
+def check_eval_set(settings: Settings, eval_set: Any, targets: Any) -> Rows | None:
+    """Check validation rows, all but the table itself.
+
+    Parameters
+    ----------
+    settings : Settings
+        The estimator's parameters.
+    eval_set : tuple or None
+        Table and labels.
+    targets : Targets
+        Labels of the training rows; the validation rows have the same tasks.
+
+    Raises
+    ------
+    ValueError, TypeError
+        If `eval_set` is not a pair, or its labels are invalid or of other tasks.
+    """
+    if eval_set is None:
+        return None
+    if not isinstance(eval_set, tuple | list) or len(eval_set) != 2:
+        found = (
+            f"{len(eval_set)} entries"
+            if isinstance(eval_set, tuple | list)
+            else type(eval_set).__name__
+        )
+        raise TypeError(f"eval_set must be a pair (X, Y); got {found}.")
+    X, Y = eval_set
+    try:
+        # Validation rows may have only one of the classes, like those of an update.
+        return check_rows(
+            settings, X, Y, None, None, targets, classes=None, single_pass=True
+        )
+    except (ValueError, TypeError) as error:
+        raise type(error)(f"In eval_set: {error}") from error
+
+
+def with_eval_rows(data: EncodedData, rows: Rows) -> EncodedData:
+    """Encode validation rows like rows of a prediction, and add them to the data.
+
+    They are in no target statistic and in no distribution of a column.
+    """
+    inputs = data.schema.transform(rows.X)
+    # There are weights only if labels are missing.
+    valid = inputs.impressions(rows.targets.values, rows.weights)
+    return replace(data, rows=TrainingData(data.rows.train, valid))
 
 
 def fit(
@@ -232,3 +451,64 @@ def _random_numbers(
             yield plan.device
         else:
             yield None
+
+
+def fit_from(
+    params: Mapping[str, Any],
+    X: Any,
+    Y: Any,
+    sample_weight: Any = None,
+    groups: Any = None,
+    eval_set: Any = None,
+    *,
+    source: TrainingResult,
+    share: Callable[[Rows], Schema],
+    prepare: Callable[[MultiTaskNet, TrainingData, int], AbstractContextManager[None]],
+    estimator_name: str,
+) -> TrainingResult:
+    """Train a new net on a table that is encoded by the schema of another fit.
+
+    Parameters
+    ----------
+    params : mapping
+        The estimator's parameters. `checkpoint_dir` is ignored: it may be that of the
+        source, whose checkpoints stay.
+    X, Y, sample_weight, groups, eval_set : array-like
+        As passed to `fit`.
+    source : TrainingResult
+        The other fit, which is not changed. Tasks and encoding must be its own.
+    share : callable
+        Maps the checked rows to the schema that encodes them.
+    prepare : callable
+        Receives the new net, the encoded rows and a seed; training runs inside the
+        context that it returns.
+    estimator_name : str
+        Name of the estimator, for messages.
+
+    Returns
+    -------
+    TrainingResult
+        The new result. Optimiser, history and random numbers are new.
+    """
+    settings = Settings.of({**params, "checkpoint_dir": None})
+    plan = validate(
+        settings, X, Y, sample_weight, groups, eval_set, source, None, False
+    )
+    plan = replace(plan, earlier=None)
+    data = encode(
+        settings,
+        plan.rows,
+        share(plan.rows),
+        plan.random_state,
+        holds_out=plan.monitor is not None and plan.eval_rows is None,
+        is_update=False,
+        estimator_name=estimator_name,
+        extends=True,
+    )
+    if plan.eval_rows is not None:
+        data = with_eval_rows(data, plan.eval_rows)
+    net = build(plan, data.schema)
+    # Drawn from a copy: training has the random numbers of an ordinary fit.
+    seed = deepcopy(plan.random_state).randint(LARGEST_SEED)
+    with prepare(net, data.rows, seed):
+        return optimise(plan, data, net)

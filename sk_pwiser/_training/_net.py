@@ -1,35 +1,317 @@
 """The private skorch net: the training loop and its history."""
 
+import sys
 import warnings
+from collections.abc import Iterable, Iterator, Mapping
 from contextlib import AbstractContextManager
+from dataclasses import dataclass
 from itertools import chain
-from typing import Any
+from typing import Any, Protocol
 
 import numpy as np
 import torch
-from skorch.callbacks import Callback, EpochTimer, LRScheduler
+from sklearn.metrics import roc_auc_score
+from skorch import NeuralNet
+from skorch.callbacks import Callback, EpochTimer, LRScheduler, PrintLog, ProgressBar
 from skorch.exceptions import DeviceWarning
+from skorch.history import History
 from torch import Tensor, nn
 
-from sk_pwiser._training._batch_samplers import BatchIterator
-from sk_pwiser._training._callbacks import KeepOnInterrupt, asks_to_stop
-from sk_pwiser._training._dataset import Batch, Impressions
-from sk_pwiser._training._divergence import LAST_ROWS, LossCheck, changed_weights
-from sk_pwiser._training._lazy_adam import (
+from sk_pwiser._training._batches import (
+    Batch,
+    BatchIterator,
+    Impressions,
+    TrainingData,
+    TrainingRows,
+)
+from sk_pwiser._training._callbacks import (
+    KeepOnInterrupt,
+    Position,
+    asks_to_stop,
+    begin_schedule,
+    positions_of,
+)
+from sk_pwiser._training._diagnostics import LAST_ROWS, LossCheck, changed_weights
+from sk_pwiser._training._optimizers import (
     FLUSH_INTERVAL,
     TABLES,
+    WeightAverage,
     flush_tiny_values,
     sparse_tables,
 )
-from sk_pwiser._training._loop_state import LoopObserver, LoopState
-from sk_pwiser._training._print_log import epoch_table
-from sk_pwiser._training._progress_bar import BatchProgressBar
-from sk_pwiser._training._records import RecordingNet
-from sk_pwiser._training._schedules import begin_schedule, positions_of
-from sk_pwiser._training._streamed import TrainingData, TrainingRows
-from sk_pwiser._training._weight_average import WeightAverage
 from sk_pwiser._utils import warn_user
 from sk_pwiser.networks import Bags, NetworkOutput
+
+
+class EpochHistory(History):  # type: ignore[misc]
+    """A history with a row per epoch, and in it one row for all batches.
+
+    skorch's own adds a row per batch, whose memory and time grow with the steps of
+    training. Callbacks that record a figure of a batch, or read the last batch, find
+    the one row.
+    """
+
+    def new_batch(self) -> None:
+        """Add the row of the batches, if the epoch has none yet."""
+        batches = self[-1]["batches"]
+        if not batches:
+            batches.append({})
+
+    def record_batch(self, attr: str, value: Any) -> None:
+        """Record a figure of a batch; the epoch keeps that of the last one."""
+        super().record_batch(attr, value)
+        self.record(attr, value)
+
+
+def task_aucs(y: Tensor, logits: Tensor, weights: Tensor | None) -> Iterator[float]:
+    """Yield the AUC of each task, NaN if there is only one class.
+
+    Parameters
+    ----------
+    y : Tensor of shape (n_rows, n_tasks)
+        Labels, 0 or 1, or probabilities in their place: each row then has both labels,
+        with its probabilities as weights.
+    logits : Tensor of shape (n_rows, n_tasks)
+        Scores.
+    weights : Tensor of shape (n_rows,) or (n_rows, n_tasks), or None
+        Weights. Rows with a weight of 0 for a task are left out of its AUC.
+
+    Yields
+    ------
+    float
+    """
+    if bool(((y > 0) & (y < 1)).any()):
+        y, logits, weights = _with_both_labels(y, logits, weights)
+    for k in range(y.shape[1]):
+        parts = [y[:, k], logits[:, k]]
+        if weights is not None and weights.dim() == 1:
+            parts.append(weights)
+        elif weights is not None:
+            is_known = weights[:, k] > 0
+            parts = [part[is_known] for part in (*parts, weights[:, k])]
+        labels, *scores_and_weights = (part.cpu().numpy() for part in parts)
+        if len(labels) == 0 or labels.min() == labels.max():
+            yield float("nan")
+        else:
+            scores, *weight_of_rows = scores_and_weights
+            sample_weight = weight_of_rows[0] if weight_of_rows else None
+            yield float(roc_auc_score(labels, scores, sample_weight=sample_weight))
+
+
+def _with_both_labels(
+    y: Tensor, logits: Tensor, weights: Tensor | None
+) -> tuple[Tensor, Tensor, Tensor]:
+    """Return each row twice, with the label 1 and with 0, and their weights."""
+    own = torch.ones_like(y) if weights is None else weights.view(len(y), -1)
+    labels = torch.cat([torch.ones_like(y), torch.zeros_like(y)])
+    return labels, logits.repeat(2, 1), torch.cat([own * y, own * (1 - y)])
+
+
+def epoch_table(criterion: Any, task_names: Iterable[str]) -> "EpochTable":
+    """Return the table of a net with this criterion."""
+    # Figures of the loss and weights would make the table too wide.
+    names = [*criterion.loss.pop_epoch_record(), *criterion.weight_names]
+    unprinted = [f"{part}_{name}" for part in ("train", "valid") for name in names]
+    return EpochTable(task_names, keys_ignored=unprinted)
+
+
+class EpochTable(PrintLog):  # type: ignore[misc]
+    """skorch's table, with the tasks in the order of the funnel and then their mean.
+
+    skorch sorts the columns by name. It marks the best figures by colours, which are
+    left out if the output is not a terminal: a log file would contain their codes.
+
+    Parameters
+    ----------
+    task_names : sequence of str
+        Names of the tasks.
+    keys_ignored : sequence of str
+        Columns of the history that are not printed.
+    """
+
+    def __init__(
+        self, task_names: Iterable[str] = (), keys_ignored: Iterable[str] = ()
+    ) -> None:
+        super().__init__(keys_ignored=keys_ignored)
+        self.task_names = task_names
+
+    def _sorted_keys(self, keys: Iterable[str]) -> list[str]:
+        """Return the columns: losses, AUC per task and mean, then all others."""
+        aucs = [f"valid_auc_{name}" for name in (*self.task_names, "mean")]
+        first = ["epoch", "train_loss", "valid_loss", *aucs]
+        others: list[str] = super()._sorted_keys(keys)
+        found = [key for key in dict.fromkeys(first) if key in others]
+        return [*found, *(key for key in others if key not in found)]
+
+    def table(self, row: dict[str, Any]) -> str:
+        """Return the table of one epoch."""
+        if not sys.stdout.isatty():
+            # Without these flags, no figure is marked.
+            row = {k: v for k, v in row.items() if not k.endswith("_best")}
+        table: str = super().table(row)
+        return table
+
+
+class BatchProgressBar(ProgressBar):  # type: ignore[misc]
+    """A progress bar without figures of single batches.
+
+    skorch's own class reads these from the history, which has rows per epoch only. The
+    bar is erased at the end of the epoch. Where it cannot be, since the output is
+    neither a terminal nor a notebook, there is none.
+    """
+
+    pbar_: Any = None
+
+    def on_epoch_begin(self, net: NeuralNet, *args: Any, **kwargs: Any) -> None:
+        """Show a new bar."""
+        if self._use_notebook() or sys.stderr.isatty():
+            super().on_epoch_begin(net, *args, **kwargs)
+
+    def on_batch_end(self, net: NeuralNet, **kwargs: Any) -> None:
+        """Advance by one batch."""
+        if self.pbar_ is not None:
+            self.pbar_.update()
+
+    def on_epoch_end(self, net: NeuralNet, **kwargs: Any) -> None:
+        """Erase the bar."""
+        self.close()
+
+    def close(self) -> None:
+        """Erase the bar, if there is one; also of an epoch that was not completed."""
+        if self.pbar_ is not None:
+            self.pbar_.close()
+            self.pbar_ = None
+
+
+def close_bars(net: NeuralNet) -> None:
+    """Erase the progress bars of a net whose training was interrupted."""
+    for _, callback in getattr(net, "callbacks_", []):
+        if isinstance(callback, BatchProgressBar):
+            callback.close()
+
+
+@dataclass
+class LoopState:
+    """State of a training loop between two epochs, beside that of the net.
+
+    Parameters
+    ----------
+    average : WeightAverage or None
+        The average of the weights.
+    check : LossCheck or None
+        Compares losses with those that training started from.
+    n_complete : int, default=0
+        Number of epochs of this training that are complete.
+    """
+
+    average: WeightAverage | None
+    check: LossCheck | None
+    n_complete: int = 0
+
+    def state_dict(self, net: NeuralNet) -> dict[str, Any]:
+        """Return the state at the end of an epoch.
+
+        The state of a callback is included if it is a schedule of the learning rate,
+        or has the methods `state_dict` and `load_state_dict`.
+        """
+        return {
+            "n_complete": self.n_complete,
+            "is_stopped": bool(net.stop_training_),
+            "average": None if self.average is None else self.average.state_dict(),
+            "check": None if self.check is None else self.check.state_dict(),
+            "callbacks": {
+                name: _stateful(callback).state_dict()
+                for name, callback in net.callbacks_
+                if has_state(callback)
+            },
+        }
+
+    def load_state_dict(self, state: Mapping[str, Any], net: NeuralNet) -> None:
+        """Restore what `state_dict` returned, after the state of the net."""
+        self.n_complete = state["n_complete"]
+        net.stop_training_ = state["is_stopped"]
+        if self.average is not None:
+            self.average.load_state_dict(state["average"])
+        if self.check is not None:
+            self.check.load_state_dict(state["check"])
+        for name, callback in net.callbacks_:
+            if name in state["callbacks"] and has_state(callback):
+                _stateful(callback).load_state_dict(state["callbacks"][name])
+
+
+class LoopObserver(Protocol):
+    """What saves the state of a training loop, and may restore it."""
+
+    def begin(self, net: Any, loop: LoopState) -> None:
+        """Restore an earlier state, if there is one, before the first epoch."""
+
+    def save(self, net: Any, loop: LoopState) -> None:
+        """Save the state at the end of an epoch."""
+
+
+def has_state(callback: Any) -> bool:
+    """Return whether the state of a callback is in checkpoints."""
+    if isinstance(callback, LRScheduler):
+        return True
+    return hasattr(callback, "state_dict") and hasattr(callback, "load_state_dict")
+
+
+def _stateful(callback: Any) -> Any:
+    """Return what has the state of a callback: itself, or its schedule."""
+    return callback.lr_scheduler_ if isinstance(callback, LRScheduler) else callback
+
+
+class RecordingNet(NeuralNet):  # type: ignore[misc]
+    """A skorch net whose history has the figures of epochs, and the best of each.
+
+    A subclass has the names of the tasks as `task_names`.
+    """
+
+    task_names: tuple[str, ...]
+
+    def initialize_history(self) -> "RecordingNet":
+        """Initialize the history, the best values of its columns, and schedules."""
+        self.best_: dict[str, float] = {}
+        self.schedules_: list[Position] = []
+        self.history_ = EpochHistory()
+        return self
+
+    def _record_loss(self, prefix: str, loss: float) -> None:
+        self._record_best(f"{prefix}_loss", loss, lower_is_better=True)
+        for name, value in self.criterion_.pop_epoch_record().items():
+            self.history.record(f"{prefix}_{name}", value)
+
+    def _record_missing(self, prefix: str, impressions: TrainingRows) -> None:
+        """Record how many rows lack the label of a task, if any does."""
+        if impressions.n_missing is not None:
+            for task, count in zip(
+                self.task_names[1:], impressions.n_missing, strict=True
+            ):
+                self.history.record(f"{prefix}_missing_{task}", count)
+
+    def _record_auc(self, impressions: TrainingRows, logits: Tensor) -> None:
+        aucs = list(task_aucs(impressions.labels(), logits, impressions.weights()))
+        for task, auc in zip(self.task_names, aucs, strict=True):
+            self._record_best(f"valid_auc_{task}", auc, lower_is_better=False)
+        if len(aucs) > 1:
+            known = [auc for auc in aucs if not np.isnan(auc)]
+            mean = float(np.mean(known)) if known else np.nan
+            self._record_best("valid_auc_mean", mean, lower_is_better=False)
+
+    def _record_best(self, key: str, value: float, lower_is_better: bool) -> None:
+        """Record a figure, and whether it is the best so far, which PrintLog marks."""
+        sign = 1 if lower_is_better else -1
+        is_best = sign * value < sign * self.best_.get(key, sign * np.inf)
+        if is_best:
+            self.best_[key] = value
+        self.history.record(key, value)
+        self.history.record(f"{key}_best", is_best)
+
+    def _drop_rows(self, n_epochs: int) -> None:
+        """Leave an incomplete epoch out of the history and of the next figures."""
+        if len(self.history) > n_epochs:
+            del self.history[n_epochs:]
+            self.criterion_.train().pop_epoch_record()
 
 
 class MultiTaskNet(RecordingNet):

@@ -1,28 +1,351 @@
-"""A fitted network as plain pieces for a file, and back."""
+"""What a fit has learnt: continued by later fits, undone after a failure, saved."""
 
-from collections.abc import Mapping
-from dataclasses import fields, replace
+from collections.abc import Callable, Mapping
+from copy import deepcopy
+from dataclasses import dataclass, fields, replace
+from itertools import chain
 from typing import Any
 
+import numpy as np
 import torch
+from torch import Tensor
 
-from sk_pwiser._training._coherence import Rises
+from sk_pwiser._training._callbacks import continues
 from sk_pwiser._training._components import build_net, build_network, check_components
-from sk_pwiser._training._data import STATE_CLASSES as TABLE_CLASSES
-from sk_pwiser._training._data import Schema
-from sk_pwiser._training._device import find_device
-from sk_pwiser._training._net_state import (
-    load_net_state,
-    net_state,
-    to_arrays,
-    to_tensors,
-)
-from sk_pwiser._training._result import TrainingResult
-from sk_pwiser._training._settings import Settings
+from sk_pwiser._training._devices import find_device
+from sk_pwiser._training._diagnostics import Rises
+from sk_pwiser._training._encode import STATE_CLASSES as ENCODING_CLASSES
+from sk_pwiser._training._encode import Schema
+from sk_pwiser._training._net import EpochHistory, MultiTaskNet
+from sk_pwiser._training._optimizers import LazyAdam, sparse_tables
+from sk_pwiser._training._settings import Settings, equal
 from sk_pwiser._utils import Generators, seeded_globally, warn_user
 
+
+@dataclass(frozen=True)
+class TrainingResult:
+    """A fitted network, with everything that predictions and later fits use.
+
+    Parameters
+    ----------
+    net : MultiTaskNet
+        The trained net.
+    schema : Schema
+        The encoding of the table, and the tasks.
+    generators : Generators
+        The random generators of training, which a continued fit continues to use.
+    settings : Settings
+        The estimator's parameters at this fit.
+    single_pass : bool
+        Whether this was `partial_fit`.
+    best_epoch : int
+        The epoch whose weights the network has.
+    n_rows : tuple of int
+        Numbers of training and of validation rows.
+    rises : Rises or None
+        Neighbouring tasks of which the later one is likelier in many rows.
+    """
+
+    net: MultiTaskNet
+    schema: Schema
+    generators: Generators
+    settings: Settings
+    single_pass: bool
+    best_epoch: int
+    n_rows: tuple[int, int]
+    rises: Rises | None = None
+
+
+def net_state(net: MultiTaskNet) -> dict[str, Any]:
+    """Return weights, the states of criterion and optimiser, and the history."""
+    return {
+        "network": dict(net.module_.state_dict()),
+        "criterion": dict(net.criterion_.state_dict()),
+        "optimizer": net.optimizer_.state_dict(),
+        "history": list(net.history),
+        "best": net.best_,
+    }
+
+
+def load_net_state(net: MultiTaskNet, state: Mapping[str, Any]) -> None:
+    """Restore what `net_state` returned.
+
+    Raises
+    ------
+    ValueError
+        If the weights are those of another network, loss or weighting.
+    """
+    try:
+        net.module_.load_state_dict(state["network"])
+        net.criterion_.load_state_dict(state["criterion"])
+    except RuntimeError as error:
+        raise ValueError(f"its weights do not fit its parameters: {error}") from error
+    net.optimizer_.load_state_dict(state["optimizer"])
+    net.history = EpochHistory(state["history"])
+    net.best_ = state["best"]
+
+
+def to_arrays(value: Any) -> Any:
+    """Convert the tensors within dictionaries, lists and tuples to arrays."""
+    return _map(value, Tensor, lambda tensor: tensor.detach().cpu().numpy())
+
+
+def to_tensors(value: Any) -> Any:
+    """Convert the arrays within dictionaries, lists and tuples to tensors."""
+    return _map(value, np.ndarray, torch.from_numpy)
+
+
+def _map(value: Any, kind: type, convert: Callable[[Any], Any]) -> Any:
+    if isinstance(value, kind):
+        return convert(value)
+    if isinstance(value, dict):
+        return {key: _map(item, kind, convert) for key, item in value.items()}
+    if type(value) in (list, tuple):
+        return type(value)(_map(item, kind, convert) for item in value)
+    return value
+
+
+# Arguments of torch's optimisers that add entries to their state if they are not 0.
+_OF_STATE = ("amsgrad", "centered", "momentum")
+
+
+def check_same_model(settings: Settings, earlier: Settings) -> None:
+    """Raise if continuing an earlier fit would change what its weights mean.
+
+    Other changes of the network show in the shapes of its parameters.
+
+    Raises
+    ------
+    ValueError
+        If the numeric encoding, the sampling rate, the task space or the interaction
+        differs.
+    """
+    for name, now, before in (
+        *(
+            (name, getattr(settings, name), getattr(earlier, name))
+            for name in ("numeric_encoding", "negative_sampling_rate")
+        ),
+        *(
+            (name, settings.shared_param(name), earlier.shared_param(name))
+            for name in ("task_space", "interaction")
+        ),
+    ):
+        if now != before:
+            raise ValueError(
+                f"Training cannot continue with {name}={now!r}: the earlier fit used "
+                f"{before!r}."
+            )
+
+
+def changed_parts(settings: Settings, earlier: Settings) -> str:
+    """Describe which parameters that shape a net have changed since the earlier fit."""
+    names = [
+        name
+        for part in ("network", "loss", "weighting")
+        for name in (part, f"{part}_params")
+    ]
+    return "; ".join(
+        f"{name}={now!r}, before {before!r}"
+        for name in [*names, "embedding_dim"]
+        if not equal(now := getattr(settings, name), before := getattr(earlier, name))
+    )
+
+
+def continue_from(net: MultiTaskNet, earlier: MultiTaskNet, changed: str = "") -> None:
+    """Copy weights, optimiser state and history of an earlier net into a new one.
+
+    The arguments of the optimiser, such as its learning rate, are those of the new net.
+    Its state starts anew if they ask for another state.
+    The schedule of a callback that is in both nets continues, unless `lr` differs.
+
+    Raises
+    ------
+    ValueError
+        If the networks, losses or weightings differ in their parameters.
+    """
+    for kind, part, source in (
+        ("network", net.module_, earlier.module_),
+        ("loss or weighting", net.criterion_, earlier.criterion_),
+    ):
+        try:
+            part.load_state_dict(source.state_dict())
+        except RuntimeError as error:
+            raise ValueError(
+                "Training cannot continue from the earlier fit, since the parameters "
+                f"now describe a different {kind}: {changed or error}."
+            ) from error
+    has_same_state = _have_same_state(net.optimizer_, earlier.optimizer_)
+    keeps_schedules = has_same_state and net.lr == earlier.lr
+    net.schedules_ = list(earlier.schedules_) if keeps_schedules else []
+    is_scheduled = continues(net.callbacks_, net.schedules_)
+    if has_same_state:
+        arguments = [
+            {k: v for k, v in group.items() if k != "params"}
+            for group in net.optimizer_.param_groups
+        ]
+        net.optimizer_.load_state_dict(deepcopy(earlier.optimizer_.state_dict()))
+        for group, kept in zip(net.optimizer_.param_groups, arguments, strict=True):
+            if is_scheduled:
+                del kept["lr"]
+            else:
+                group.pop("initial_lr", None)
+            group.update(kept)
+    net.history = deepcopy(earlier.history)
+    net.best_ = dict(earlier.best_)
+
+
+def _have_same_state(
+    optimizer: torch.optim.Optimizer, earlier: torch.optim.Optimizer
+) -> bool:
+    """Return whether one optimiser can continue from the state of the other."""
+    # Adam and LazyAdam have the same state.
+    kinds = type(optimizer), type(earlier)
+    if not (issubclass(*kinds) or issubclass(*reversed(kinds))):
+        return False
+    groups = zip(optimizer.param_groups, earlier.param_groups, strict=True)
+    return all(
+        bool(now.get(name)) == bool(before.get(name))
+        for now, before in groups
+        for name in _OF_STATE
+    )
+
+
+class Snapshot:
+    """The state of a net before an update in place, to be restored if that fails.
+
+    Parameters
+    ----------
+    net : MultiTaskNet
+        The net. Its weights, its criterion and the optimiser's state are copied, but
+        for large embedding tables, of which the optimiser records the replaced rows.
+    """
+
+    def __init__(self, net: MultiTaskNet) -> None:
+        self.net = net
+        # Rows of large tables are recorded by the optimiser as it replaces them.
+        tables = set(sparse_tables(net.module_))
+        if isinstance(net.optimizer_, LazyAdam):
+            net.optimizer_.undo_log = []
+        parameters = [*net.module_.parameters(), *net.criterion_.parameters()]
+        self.tensors = [
+            (tensor, tensor.detach().clone())
+            for tensor in chain(parameters, net.module_.buffers())
+            if tensor not in tables
+        ]
+        # A weighting may replace its buffers by others of another shape. The copy has
+        # the parameters themselves, to which the optimiser refers.
+        self.criterion = deepcopy(net.criterion_, {id(p): p for p in parameters})
+        self.optimizer_arguments = [
+            {key: value for key, value in group.items() if key != "params"}
+            for group in net.optimizer_.param_groups
+        ]
+        self.optimizer_state = {
+            parameter: state
+            if parameter in tables
+            else {key: _copy(value) for key, value in state.items()}
+            for parameter, state in net.optimizer_.state.items()
+        }
+        self.n_epochs = len(net.history)
+        self.best = dict(net.best_)
+
+    def discard(self) -> None:
+        """Keep the update."""
+        if isinstance(self.net.optimizer_, LazyAdam):
+            self.net.optimizer_.undo_log = None
+
+    def restore(self) -> None:
+        """Bring the net back to the state of the snapshot."""
+        net = self.net
+        if isinstance(net.optimizer_, LazyAdam):
+            net.optimizer_.undo()
+        self.discard()
+        with torch.no_grad():
+            for tensor, value in self.tensors:
+                tensor.copy_(value)
+        net.criterion = net.criterion_ = self.criterion
+        groups = zip(net.optimizer_.param_groups, self.optimizer_arguments, strict=True)
+        for group, arguments in groups:
+            group.update(arguments)
+        net.optimizer_.state.clear()
+        net.optimizer_.state.update(self.optimizer_state)
+        del net.history[self.n_epochs :]
+        net.best_ = self.best
+
+
+def _copy(value: Any) -> Any:
+    return value.clone() if isinstance(value, Tensor) else value
+
+
+class Growth:
+    """Further rows of a net's embedding tables, in place, which can be taken back.
+
+    New rows are copies of that of the unseen values of their column. In the state of
+    the optimiser they are 0, as for a value without a step.
+
+    Parameters
+    ----------
+    net : MultiTaskNet
+        The net.
+    cardinalities : list of int
+        The new numbers of codes of the category columns.
+    origins : int64 ndarray of shape (n_embeddings,)
+        The earlier row for each row, -1 for new ones.
+    """
+
+    def __init__(
+        self, net: MultiTaskNet, cardinalities: list[int], origins: np.ndarray
+    ) -> None:
+        self.network, self.optimizer = net.module_, net.optimizer_
+        self.cardinalities = list(self.network.spec.cardinalities)
+        self.tables = self.network.input_layer.tables
+        self.states = [
+            dict(self.optimizer.state.get(table, {})) for table in self.tables
+        ]
+        self.weights = [table.detach() for table in self.tables]
+        is_new = torch.from_numpy(origins < 0)
+        unseen = (
+            np.cumsum([0, *self.cardinalities])[:-1] + self.network.spec.unseen_code
+        )
+        places = np.where(origins < 0, np.repeat(unseen, cardinalities), origins)
+        rows = torch.from_numpy(places).to(net.device)
+        is_new = is_new.to(net.device)
+        grown = [weight[rows] for weight in self.weights]
+        states = [
+            {
+                key: _grow_state(value, len(weight), rows, is_new)
+                for key, value in state.items()
+            }
+            for weight, state in zip(self.weights, self.states, strict=True)
+        ]
+        self._set(cardinalities, grown, states)
+
+    def undo(self) -> None:
+        """Restore the earlier tables and the earlier state of the optimiser."""
+        self._set(self.cardinalities, self.weights, self.states)
+
+    def _set(
+        self,
+        cardinalities: list[int],
+        weights: list[Tensor],
+        states: list[dict[str, Any]],
+    ) -> None:
+        self.network.set_tables(cardinalities, weights)
+        for table, state in zip(self.tables, states, strict=True):
+            if state:
+                self.optimizer.state[table] = state
+
+
+def _grow_state(value: Any, n_rows: int, rows: Tensor, is_new: Tensor) -> Any:
+    """Grow what the optimiser stores per row of a table; copy other values."""
+    if not isinstance(value, Tensor) or value.shape[:1] != (n_rows,):
+        return deepcopy(value)  # steps are counted in place
+    grown = value[rows]
+    grown[is_new] = 0
+    return grown
+
+
 # Classes of the pieces, beside plain values and arrays.
-STATE_CLASSES = (*TABLE_CLASSES, Rises, Schema, Settings)
+STATE_CLASSES = (*ENCODING_CLASSES, Rises, Settings)
 
 # Attributes of the net that are no settings of the estimator.
 _OF_NET = ("max_epochs", "average_decay", "compile_mode")

@@ -1,16 +1,15 @@
 """What every room may use: parameter checks, the registry, random generators."""
 
-from sk_pwiser._utils._background import in_background
 from sk_pwiser._utils._checks import (
+    accept_any_case_of_y,
     check_boolean,
     check_choice,
     check_integer,
     check_number,
     is_iterable,
+    warn_user,
 )
-from sk_pwiser._utils._conditional_labels import conditional_labels
 from sk_pwiser._utils._interrupts import uninterrupted
-from sk_pwiser._utils._precision import at_least_float32
 from sk_pwiser._utils._random import (
     Generators,
     active,
@@ -22,9 +21,8 @@ from sk_pwiser._utils._random import (
     set_global_states,
 )
 from sk_pwiser._utils._registry import build, check_names, resolve
-from sk_pwiser._utils._threads import limited_threads, num_threads
-from sk_pwiser._utils._warn import warn_user
-from sk_pwiser._utils._y_keyword import accept_any_case_of_y
+from sk_pwiser._utils._tensors import at_least_float32, conditional_labels
+from sk_pwiser._utils._threads import in_background, limited_threads, num_threads
 
 __all__ = [
     "Generators",

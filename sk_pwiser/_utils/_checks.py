@@ -1,9 +1,26 @@
-"""Checks of parameter values, with the same messages in all components."""
+"""Checks of parameters, and warnings."""
 
 import math
-from collections.abc import Collection, Iterable
+import sys
+import warnings
+from collections.abc import Callable, Collection, Iterable
+from functools import wraps
+from inspect import signature
 from numbers import Integral, Rational, Real
 from typing import Any, TypeGuard
+
+# Packages whose frames lie between the user's call and a warning.
+_CALLING_PACKAGES = ("sk_pwiser", "sklearn", "joblib")
+
+
+def warn_user(message: str) -> None:
+    """Issue a `UserWarning` that names the line of the user's call."""
+    frame, level = sys._getframe(0), 1
+    while frame.f_back is not None:
+        if frame.f_globals.get("__name__", "").split(".")[0] not in _CALLING_PACKAGES:
+            break
+        frame, level = frame.f_back, level + 1
+    warnings.warn(message, UserWarning, stacklevel=level)
 
 
 def check_number(
@@ -110,3 +127,34 @@ def check_choice(name: str, value: object, choices: Collection[str | None]) -> s
         return value  # type: ignore[return-value]
     kind = ValueError if isinstance(value, str) else TypeError
     raise kind(f"{name} must be one of {list(choices)}; got {value!r}.")
+
+
+def accept_any_case_of_y(function: Callable[..., Any]) -> Callable[..., Any]:
+    """Let a function with a parameter `Y` or `y` be called with either keyword.
+
+    Some functions of scikit-learn and of libraries built on it pass labels as `y=`,
+    while labels of several tasks are usually called `Y`.
+
+    Parameters
+    ----------
+    function : callable
+        A function or method with a parameter `Y` or `y`.
+
+    Returns
+    -------
+    callable
+    """
+    name = "Y" if "Y" in signature(function).parameters else "y"
+    other = name.swapcase()
+
+    @wraps(function)
+    def call(*args: Any, **kwargs: Any) -> Any:
+        if other in kwargs:
+            if name in kwargs:
+                raise TypeError(
+                    f"{function.__name__}() got labels twice: as 'Y' and as 'y'."
+                )
+            kwargs[name] = kwargs.pop(other)
+        return function(*args, **kwargs)
+
+    return call

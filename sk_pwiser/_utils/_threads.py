@@ -1,14 +1,10 @@
-"""The number of threads of torch in a fit or a prediction.
-
-The threads of one operation wait for each other, and small operations end before a
-second thread has started. The number of threads is therefore chosen once per fit, by
-the size of a step. It does not depend on what else the machine does, because sums over
-another number of threads round differently: equal fits have equal results.
-"""
+"""Threads: how many torch uses, and one that reads ahead."""
 
 from collections.abc import Iterator
+from concurrent.futures import Executor
 from contextlib import contextmanager
 from contextvars import ContextVar
+from typing import Any, TypeVar
 
 import torch
 
@@ -81,3 +77,27 @@ def limited_threads(n_products: int | None = None) -> Iterator[None]:
         yield
     finally:
         torch.set_num_threads(before)
+
+
+T = TypeVar("T")
+_END: Any = object()
+
+
+def in_background(items: Iterator[T], pool: Executor) -> Iterator[T]:
+    """Yield items, while a thread prepares the next one.
+
+    An exception of the thread is raised where its item would be.
+
+    Parameters
+    ----------
+    items : iterator
+        What is iterated over, by the thread alone.
+    pool : Executor
+        A pool of one thread. The caller ends it, and with it an iteration that was not
+        completed.
+    """
+    pending = pool.submit(next, items, _END)
+    while (item := pending.result()) is not _END:
+        pending = pool.submit(next, items, _END)
+        yield item
+        del item  # two items are in memory at a time, not three

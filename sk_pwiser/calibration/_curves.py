@@ -84,15 +84,27 @@ class SigmoidCurve:
         centre, scale = logits.mean(), logits.std() or 1.0
         z = (logits - centre) / scale
 
+        features = np.column_stack([z, np.ones_like(z)])
+
         def log_loss(parameters):
-            linear = parameters[0] * z + parameters[1]
-            residual = weight * (expit(linear) - target)
-            losses = np.logaddexp(0, linear) - target * linear
-            return weight @ losses, np.array([residual @ z, residual.sum()])
+            linear = features @ parameters
+            gradient = features.T @ (weight * (expit(linear) - target))
+            return weight @ (np.logaddexp(0, linear) - target * linear), gradient
+
+        def curvature(parameters):
+            p = expit(features @ parameters)
+            return features.T @ ((weight * p * (1 - p))[:, np.newaxis] * features)
 
         start = [0.0, logit(weight @ target)]
-        options = {"gtol": 1e-10, "ftol": 0.0}
-        found = minimize(log_loss, start, method="L-BFGS-B", jac=True, options=options)
+        options = {"gtol": 1e-12, "initial_trust_radius": 10.0}
+        found = minimize(
+            log_loss,
+            start,
+            method="trust-exact",
+            jac=True,
+            hess=curvature,
+            options=options,
+        )
         self.slope_ = float(found.x[0] / scale)
         self.intercept_ = float(found.x[1] - self.slope_ * centre)
         return self

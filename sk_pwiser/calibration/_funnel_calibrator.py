@@ -18,13 +18,13 @@ from sklearn.utils import _safe_indexing, get_tags, indexable
 from sklearn.utils._param_validation import HasMethods, Interval, StrOptions
 from sklearn.utils.validation import check_is_fitted
 
-from sk_pwiser._labels import (
+from sk_pwiser._responses import Predictions, event_probability, nested_estimators
+from sk_pwiser._table import (
     check_weights,
     one_task_labels,
     read_labels,
     zero_one_labels,
 )
-from sk_pwiser._responses import Predictions, event_probability, nested_estimators
 from sk_pwiser._utils import accept_any_case_of_y, warn_user
 from sk_pwiser.calibration._curves import METHODS
 from sk_pwiser.metrics import mean_auc_scorer

@@ -5,7 +5,8 @@ from dataclasses import replace
 from pathlib import Path
 
 from sk_pwiser._estimator import MultiTaskCTRCVRClassifier
-from sk_pwiser._training import Settings, from_state, prepare_job
+from sk_pwiser._streaming import prepare_job
+from sk_pwiser._training import Settings, from_state
 from sk_pwiser._utils import check_boolean, check_integer, check_number
 from sk_pwiser.distributed._cluster import (
     check_resources,

@@ -9,7 +9,8 @@ from typing import Any, NamedTuple
 import numpy as np
 import torch
 
-from sk_pwiser._training import BatchIterator, Job, StreamedImpressions
+from sk_pwiser._streaming import Job, StreamedImpressions
+from sk_pwiser._training import BatchIterator
 from sk_pwiser._utils import Generators, active
 from sk_pwiser.distributed._workers import Workers
 

@@ -5,7 +5,8 @@ import tempfile
 from numbers import Real
 from pathlib import Path
 
-from sk_pwiser._training import Checkpoints, find_checkpoint, run_job, to_state
+from sk_pwiser._streaming import run_job
+from sk_pwiser._training import Checkpoints, find_checkpoint, to_state
 from sk_pwiser.distributed._exchange import LostWorkerError
 from sk_pwiser.distributed._net import WorkerNet
 from sk_pwiser.distributed._shards import shards

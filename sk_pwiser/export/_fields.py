@@ -6,8 +6,13 @@ from bisect import bisect_right
 
 import numpy as np
 
-from sk_pwiser._labels import is_missing
-from sk_pwiser._table import NUMERIC_ENCODINGS, UNSEEN, CategoryColumn, to_float
+from sk_pwiser._table import (
+    NUMERIC_ENCODINGS,
+    UNSEEN,
+    CategoryColumn,
+    is_missing,
+    to_float,
+)
 
 # Beyond this number of rows, one vectorised call costs less than a loop.
 FEW_ROWS = 8

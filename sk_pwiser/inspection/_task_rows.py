@@ -8,8 +8,8 @@ import numpy as np
 from sklearn.exceptions import UndefinedMetricWarning
 from sklearn.utils import check_consistent_length
 
-from sk_pwiser._labels import check_weights
 from sk_pwiser._responses import Predictions, check_same_tasks, check_targets
+from sk_pwiser._table import check_weights
 
 
 class TaskRows(NamedTuple):

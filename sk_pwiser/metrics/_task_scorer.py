@@ -11,7 +11,6 @@ from sklearn.metrics import average_precision_score, roc_auc_score
 from sklearn.metrics._scorer import _BaseScorer
 from sklearn.utils.metadata_routing import MetadataRequest
 
-from sk_pwiser._labels import check_weights
 from sk_pwiser._responses import (
     Predictions,
     check_lengths,
@@ -19,6 +18,7 @@ from sk_pwiser._responses import (
     check_targets,
     find_task,
 )
+from sk_pwiser._table import check_weights
 from sk_pwiser.metrics._shared_cache import shared_cache
 
 # Rankings need both classes, and not all of these metrics warn: without a negative,

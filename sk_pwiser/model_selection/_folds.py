@@ -13,7 +13,7 @@ from sklearn.model_selection import StratifiedKFold
 from sklearn.utils import check_random_state
 from sklearn.utils.random import sample_without_replacement
 
-from sk_pwiser._labels import one_task_labels, read_labels, zero_one_labels
+from sk_pwiser._table import one_task_labels, read_labels, zero_one_labels
 
 
 def funnel_depth(Y):

@@ -7,7 +7,7 @@ import pyarrow as pa
 import pytest
 from numpy.testing import assert_array_equal
 
-from sk_pwiser._labels import read_labels
+from sk_pwiser._table import read_labels
 
 Y = np.array([[0, 0], [1, 0], [1, 1], [1, 0]])
 MISSING = np.array([[False, False], [False, True], [False, True], [False, False]])

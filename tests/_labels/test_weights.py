@@ -6,7 +6,7 @@ import polars as pl
 import pytest
 from numpy.testing import assert_array_equal
 
-from sk_pwiser._labels import check_weights
+from sk_pwiser._table import check_weights
 
 PER_TASK = np.array([[1.0, 2.0], [0.0, 1.0], [3.0, 0.5]])
 

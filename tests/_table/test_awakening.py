@@ -6,7 +6,7 @@ import pytest
 from numpy.testing import assert_allclose, assert_array_equal
 
 from sk_pwiser._table import NUMERIC_ENCODINGS, TableEncoder, awaken_columns
-from sk_pwiser._table._arrays import ArrayColumn
+from sk_pwiser._table._numbers import ArrayColumn
 
 WITH_BINS = {name for name, kind in NUMERIC_ENCODINGS.items() if kind.n_bins_}
 CONSTANT = pd.DataFrame({"price": [3.0] * 4, "age": [1.0, 2.0, 3.0, 4.0]})

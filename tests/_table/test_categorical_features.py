@@ -11,7 +11,7 @@ from numpy.testing import assert_allclose
 
 from sk_pwiser._table._categories import MISSING, UNSEEN, CategoryColumn
 from sk_pwiser._table._encoder import TableEncoder
-from sk_pwiser._table._numeric import NumericColumn
+from sk_pwiser._table._numbers import NumericColumn
 
 
 def arrow(dtype):

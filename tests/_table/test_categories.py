@@ -18,10 +18,10 @@ from sk_pwiser._table._categories import (
     MISSING,
     UNSEEN,
     CategoryColumn,
+    Vocabulary,
+    factorize,
     sort_values,
 )
-from sk_pwiser._table._factorize import factorize
-from sk_pwiser._table._vocabulary import Vocabulary
 
 FITTED = {
     "text": ["b", "a", None, "b", "c", "a", "c", "d"],

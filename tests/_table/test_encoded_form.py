@@ -5,8 +5,8 @@ import pandas as pd
 import pytest
 from numpy.testing import assert_allclose, assert_array_equal
 
-from sk_pwiser._table._dataframe import CHUNK_ROWS
 from sk_pwiser._table._encoder import CACHE_ROWS, TableEncoder
+from sk_pwiser._table._frames import CHUNK_ROWS
 
 
 @pytest.mark.parametrize(

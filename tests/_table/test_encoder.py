@@ -17,7 +17,7 @@ from sklearn.preprocessing import StandardScaler
 
 from sk_pwiser._table._categories import MISSING, UNSEEN
 from sk_pwiser._table._encoder import TableEncoder
-from sk_pwiser._table._numeric import LARGEST_DEVIATION
+from sk_pwiser._table._numbers import LARGEST_DEVIATION
 
 
 def arrow(dtype):

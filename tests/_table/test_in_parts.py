@@ -6,12 +6,10 @@ import pyarrow as pa
 import pytest
 from numpy.testing import assert_allclose, assert_array_equal
 
+from sk_pwiser._streaming._chunks import GroupNumbers
+from sk_pwiser._streaming._learn import Blocks, RowSample, RowSummary, TimeEdges
 from sk_pwiser._table import assign_blocks, base_rates, check_targets, scale_weights
-from sk_pwiser._table._in_parts._blocks import Blocks, TimeEdges
-from sk_pwiser._table._in_parts._chunks import GroupNumbers
-from sk_pwiser._table._in_parts._row_sample import RowSample
-from sk_pwiser._table._in_parts._row_summary import RowSummary
-from sk_pwiser._table._weights import combine_weights
+from sk_pwiser._table._row_values import combine_weights
 
 PARTS = [slice(0, 30), slice(30, 31), slice(31, 200), slice(200, 300)]
 

@@ -13,7 +13,7 @@ from tables import CONTAINERS
 
 from sk_pwiser import MultiTaskCTRCVRClassifier
 from sk_pwiser._table import TableEncoder
-from sk_pwiser._table._read_lists import has_lists, has_numeric_lists
+from sk_pwiser._table._frames import has_lists, has_numeric_lists
 
 N = 120
 RNG = np.random.default_rng(0)

@@ -16,8 +16,14 @@ from scipy.stats import rankdata
 from sklearn.preprocessing import SplineTransformer
 
 from sk_pwiser._table._encoder import TableEncoder
-from sk_pwiser._table._numeric import LARGEST_DEVIATION, NUMERIC_ENCODINGS
-from sk_pwiser._table._quantiles import MAX_BINS, N_BINS, N_QUANTILES, ROWS_PER_BIN
+from sk_pwiser._table._numbers import (
+    LARGEST_DEVIATION,
+    MAX_BINS,
+    N_BINS,
+    N_QUANTILES,
+    NUMERIC_ENCODINGS,
+    ROWS_PER_BIN,
+)
 from sk_pwiser.networks import NetworkSpec
 from sk_pwiser.networks._input import BinExpansion
 

@@ -10,7 +10,7 @@ import pytest
 from numpy.testing import assert_allclose, assert_array_equal
 from sklearn.preprocessing import StandardScaler
 
-from sk_pwiser._table._numeric import LARGEST_DEVIATION, StandardColumn
+from sk_pwiser._table._numbers import LARGEST_DEVIATION, StandardColumn
 
 
 def series(dtype):

@@ -8,7 +8,7 @@ import pytest
 from numpy.testing import assert_array_equal
 
 from sk_pwiser._table import NUMERIC_ENCODINGS, TableEncoder
-from sk_pwiser._table._dataframe import CHUNK_ROWS
+from sk_pwiser._table._frames import CHUNK_ROWS
 
 N_ROWS = CHUNK_ROWS + 1_000
 # In an order that is neither sorted nor the reverse of it.

@@ -15,7 +15,7 @@ from sklearn.preprocessing import OneHotEncoder, StandardScaler
 
 from sk_pwiser import MultiTaskCTRCVRClassifier
 from sk_pwiser._table import TableEncoder
-from sk_pwiser._table._numeric import LARGEST_DEVIATION
+from sk_pwiser._table._numbers import LARGEST_DEVIATION
 
 N = 200
 RNG = np.random.default_rng(0)

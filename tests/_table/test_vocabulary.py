@@ -22,10 +22,10 @@ from sk_pwiser._table._categories import (
     MISSING,
     UNSEEN,
     CategoryColumn,
+    Vocabulary,
+    hash_values,
 )
 from sk_pwiser._table._encoder import TableEncoder
-from sk_pwiser._table._hashing import hash_values
-from sk_pwiser._table._vocabulary import Vocabulary
 
 ALL = slice(None)
 KEYS = ("min_frequency", "max_categories", "n_hash_buckets")
@@ -118,7 +118,7 @@ def test_hashes_are_murmurhash3_of_text_and_of_integers():
 
 
 def test_hashes_are_the_same_in_another_process():
-    code = "from sk_pwiser._table._hashing import hash_values\n"
+    code = "from sk_pwiser._table._categories import hash_values\n"
     code += "print(hash_values(['a', 'b', 1, 2.5, True]).tolist())"
     found = {
         subprocess.run(

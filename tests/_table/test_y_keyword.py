@@ -2,7 +2,7 @@
 
 import pytest
 
-from sk_pwiser._utils._y_keyword import accept_any_case_of_y
+from sk_pwiser._utils._checks import accept_any_case_of_y
 
 
 def test_labels_are_accepted_as_Y_and_as_y():

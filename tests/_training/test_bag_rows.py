@@ -6,7 +6,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 from scipy.sparse import csr_array
 
-from sk_pwiser._training._bag_rows import gather_bags
+from sk_pwiser._training._batches import gather_bags
 from sk_pwiser.networks import Bags
 
 

@@ -7,13 +7,13 @@ import torch
 from hypothesis import given
 from hypothesis import strategies as st
 
-from sk_pwiser._training._batch_samplers import (
+from sk_pwiser._training._batches import (
     BatchIterator,
+    Impressions,
     grouped,
     stratified,
 )
 from sk_pwiser._training._criterion import MultiTaskCriterion
-from sk_pwiser._training._dataset import Impressions
 from sk_pwiser._utils import Generators, active
 from sk_pwiser.losses import PWiseR
 from sk_pwiser.networks import NetworkOutput

@@ -7,8 +7,8 @@ import pytest
 import torch
 
 from sk_pwiser import MultiTaskCTRCVRClassifier
-from sk_pwiser._training._coherence import find_rises
-from sk_pwiser._training._dataset import Impressions
+from sk_pwiser._training._batches import Impressions
+from sk_pwiser._training._diagnostics import find_rises
 from sk_pwiser.datasets import make_ctr_cvr
 
 DATA = make_ctr_cvr(4_000, ctr=0.2, cvr=0.7, random_state=0)

@@ -7,7 +7,7 @@ import torch
 from numpy.testing import assert_allclose
 from refusals import X, Y, refuses, small
 
-from sk_pwiser._training._device import check_compiler
+from sk_pwiser._training._devices import check_compiler
 
 CPU = torch.device("cpu")
 

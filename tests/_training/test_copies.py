@@ -4,7 +4,7 @@ import pytest
 import torch
 
 from sk_pwiser._training import BatchIterator, Impressions
-from sk_pwiser._training._copies import one_ahead
+from sk_pwiser._training._devices import one_ahead
 
 
 def test_an_item_is_yielded_once_the_next_one_was_started():

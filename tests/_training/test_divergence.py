@@ -8,7 +8,7 @@ from refusals import X, Y, small
 from scipy.special import xlogy
 
 from sk_pwiser._training import Impressions
-from sk_pwiser._training._divergence import LossCheck, advice
+from sk_pwiser._training._diagnostics import LossCheck, advice
 from sk_pwiser._training._settings import Settings
 
 

@@ -34,7 +34,7 @@ def folder(tmp_path_factory):
 def _small_files():
     """Store few rows per file, so that these rows make several."""
     with pytest.MonkeyPatch.context() as patch:
-        patch.setattr("sk_pwiser._training._row_store.FILE_ROWS", 100)
+        patch.setattr("sk_pwiser._streaming._store.FILE_ROWS", 100)
         patch.setattr("sk_pwiser.datasets._parquet.CHUNK_ROWS", 100)
         yield
 

@@ -11,7 +11,7 @@ from numpy.testing import assert_array_equal
 from refusals import X, Y, refuses, small
 from skorch.callbacks import Callback
 
-from sk_pwiser._training._lazy_adam import LazyAdam
+from sk_pwiser._training._optimizers import LazyAdam
 
 GROWS = {"grow_vocabulary": True, "min_frequency": 2}
 

@@ -12,7 +12,7 @@ from skorch.callbacks import Callback
 from torch import nn
 
 from sk_pwiser import MultiTaskCTRCVRClassifier
-from sk_pwiser._training._lazy_adam import LazyAdam, flush_tiny_values
+from sk_pwiser._training._optimizers import LazyAdam, flush_tiny_values
 from sk_pwiser.datasets import make_ctr_cvr
 
 

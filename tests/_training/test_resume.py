@@ -8,8 +8,8 @@ from numpy.testing import assert_allclose, assert_array_equal
 from refusals import X, Y, refuses, small
 from skorch.exceptions import DeviceWarning
 
+from sk_pwiser._streaming._store import TrainingData
 from sk_pwiser._training import Impressions
-from sk_pwiser._training._streamed import TrainingData
 from sk_pwiser.losses import MultiTaskLoss
 from sk_pwiser.weighting import TaskWeighting
 

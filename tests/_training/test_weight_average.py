@@ -4,7 +4,7 @@ import pytest
 import torch
 from torch import nn
 
-from sk_pwiser._training._weight_average import WeightAverage
+from sk_pwiser._training._optimizers import WeightAverage
 
 
 @pytest.mark.parametrize("n_steps", [1, 63, 64, 65, 200])

@@ -8,7 +8,7 @@ from scipy import stats
 from skorch.callbacks import Callback
 
 from sk_pwiser import MultiTaskCTRCVRClassifier
-from sk_pwiser._training._weight_average import WeightAverage
+from sk_pwiser._training._optimizers import WeightAverage
 
 pd = pytest.importorskip("pandas")
 

@@ -1,13 +1,9 @@
 """Searches of scikit-learn and of Optuna over the estimator."""
 
-import copy
-import sys
-
 import numpy as np
 import pytest
 from refusals import X, Y, small
 from scipy.stats import loguniform
-from sklearn.base import clone
 from sklearn.experimental import enable_halving_search_cv  # noqa: F401
 from sklearn.model_selection import (
     GridSearchCV,
@@ -16,7 +12,6 @@ from sklearn.model_selection import (
     StratifiedKFold,
 )
 
-from sk_pwiser.callbacks import OptunaPruning
 from sk_pwiser.metrics import ctcvr_auc_scorer, mean_auc_scorer
 from sk_pwiser.model_selection import FunnelStratifiedKFold
 
@@ -113,80 +108,18 @@ def test_halving_refuses_folds_that_change(splitter):
         halving(splitter(2, shuffle=True)).fit(X, Y)
 
 
-class Trial:
-    """Records the reported figures and prunes at an epoch."""
-
-    def __init__(self, prune_at=None):
-        self.reported, self.prune_at = [], prune_at
-
-    def report(self, value, step):
-        self.reported.append((step, value))
-
-    def should_prune(self):
-        return len(self.reported) == self.prune_at
-
-
 VALIDATED = {"early_stopping": "auc", "max_epochs": 4, "n_iter_no_change": 9}
-
-
-@pytest.mark.parametrize("monitor", ["valid_auc_mean", "valid_auc_click", "valid_loss"])
-def test_pruning_reports_the_figures_of_the_history(monitor):
-    pytest.importorskip("optuna")
-    trial = Trial()
-    callback = OptunaPruning(trial, monitor=monitor)
-    model = small(**VALIDATED, callbacks=[callback]).fit(X, Y)
-    figures = model.history_[:, monitor]
-    assert trial.reported == list(enumerate(figures, start=1))
-    assert callback.n_reported_ == len(figures) == 4
-    plain = small(**VALIDATED).fit(X, Y)
-    assert plain.predict_proba(X).tolist() == model.predict_proba(X).tolist()
-
-
-def test_a_pruned_fit_raises_and_the_earlier_fit_stays():
-    optuna = pytest.importorskip("optuna")
-    model = small(**VALIDATED).fit(X, Y)
-    before = model.predict_proba(X)
-    trial = Trial(prune_at=2)
-    model.set_params(callbacks=[OptunaPruning(trial)])
-    with pytest.raises(optuna.TrialPruned, match="epoch 2: valid_auc_mean is 0"):
-        model.fit(X, Y)
-    assert [step for step, _ in trial.reported] == [1, 2]
-    assert model.predict_proba(X).tolist() == before.tolist()
-
-
-@pytest.mark.parametrize(
-    ("params", "monitor"),
-    [(VALIDATED, "valid_auc"), ({}, "train_auc_mean"), (VALIDATED, "epoch_")],
-)
-def test_the_monitored_column_must_exist(params, monitor):
-    pytest.importorskip("optuna")
-    model = small(**params, callbacks=[OptunaPruning(Trial(), monitor)])
-    match = f"monitor must be a column of the history, got '{monitor}'.*train_loss"
-    with pytest.raises(ValueError, match=match):
-        model.fit(X, Y)
-
-
-def test_pruning_by_validation_figures_needs_validation_rows():
-    model = small(callbacks=[OptunaPruning(Trial())])
-    match = "OptunaPruning, whose monitor is 'valid_auc_mean', but .* no validation"
-    with pytest.raises(ValueError, match=match):
-        model.fit(X, Y)
-
-
-def test_the_extra_is_named(monkeypatch):
-    monkeypatch.setitem(sys.modules, "optuna", None)
-    model = small(**VALIDATED, callbacks=[OptunaPruning(Trial())])
-    with pytest.raises(ImportError, match=r"sk_pwiser\[optuna\]"):
-        model.fit(X, Y)
 
 
 def test_a_study_prunes_bad_trials():
     optuna = pytest.importorskip("optuna")
+    integration = pytest.importorskip("optuna_integration")
     optuna.logging.set_verbosity(optuna.logging.ERROR)
 
     def objective(trial):
         lr = trial.suggest_categorical("lr", [0.03, 1e-7])
-        model = small(**VALIDATED, lr=lr, callbacks=[OptunaPruning(trial)])
+        callback = integration.SkorchPruningCallback(trial, "valid_auc_mean")
+        model = small(**VALIDATED, lr=lr, callbacks=[callback])
         return max(model.fit(X, Y).history_[:, "valid_auc_mean"])
 
     # With one trial to compare with, the median is that trial's figure.
@@ -203,12 +136,3 @@ def test_a_study_prunes_bad_trials():
     assert bad.state == optuna.trial.TrialState.PRUNED
     assert 1 <= len(bad.intermediate_values) <= 4
     assert study.best_params == {"lr": 0.03}
-
-
-@pytest.mark.parametrize("copy_of", [clone, copy.deepcopy])
-def test_a_copy_reports_to_the_same_trial(copy_of):
-    pytest.importorskip("optuna")
-    trial = Trial()
-    model = copy_of(small(**VALIDATED, callbacks=[OptunaPruning(trial)]))
-    model.fit(X, Y)
-    assert len(trial.reported) == 4

@@ -1,0 +1,262 @@
+"""Predictions and labels that scorers and displays compare."""
+
+import numpy as np
+from sklearn.frozen import FrozenEstimator
+from sklearn.pipeline import Pipeline
+from sklearn.utils import check_consistent_length, column_or_1d
+
+from sk_pwiser._table import one_task_labels, read_labels, zero_one_labels
+
+
+def check_targets(Y, missing_labels="error", classes=None):
+    """Check labels as ``fit`` does.
+
+    Parameters
+    ----------
+    Y : array-like of shape (n_samples, n_tasks) or (n_samples,)
+        Labels, 0 or 1; of a single task those in `classes`.
+    missing_labels : {"error", "ignore"}, default="error"
+        Whether labels of tasks after the first may be missing.
+    classes : array-like of shape (2,), default=None
+        The classes of an estimator with a single task, if it has any.
+
+    Returns
+    -------
+    targets : int64 ndarray of shape (n_samples, n_tasks)
+        The labels, 1 for the second class, and 0 where they are missing.
+    known : bool ndarray of shape (n_samples, n_tasks)
+        Which labels are not missing.
+    names : list of str
+        Names of the columns, empty if they have none.
+    """
+    labels, missing, names = read_labels(Y, missing_labels)
+    labels = labels.reshape(len(labels), -1)
+    if classes is not None and labels.shape[1] == 1:
+        targets, _ = one_task_labels(labels[:, 0], names, classes)
+    else:
+        targets = zero_one_labels(labels, names)
+    targets = targets.astype(np.int64)
+    known = np.ones(targets.shape, dtype=bool)
+    if missing is not None:
+        known = ~missing.reshape(targets.shape)
+    return targets, known, names or []
+
+
+def check_lengths(X, targets):
+    """Raise if the table has another number of rows than the labels.
+
+    Only the estimator can count the rows of a table that has no length, such as a
+    LazyFrame of polars.
+    """
+    shape = getattr(X, "shape", None)
+    if not shape and not hasattr(X, "__len__"):
+        return
+    n_rows = shape[0] if shape else len(X)
+    if n_rows != len(targets):
+        raise ValueError(
+            f"X and Y have inconsistent numbers of samples: X has {n_rows} rows, Y has "
+            f"{len(targets)}."
+        )
+
+
+def find_task(task, n_tasks, *names_by_source, others=", 'cvr' or 'mean'"):
+    """Return the column of the task with this index or name.
+
+    `others` ends the list of names in the message, with what the caller takes besides.
+    """
+    if not isinstance(task, str):
+        if not -n_tasks <= task < n_tasks:
+            raise ValueError(
+                f"task must be an index in [-{n_tasks}, {n_tasks}) for the {n_tasks} "
+                f"tasks of Y, got {task}."
+            )
+        return task % n_tasks
+    known = [names for names in names_by_source if names]
+    for names in known:
+        if task in names:
+            return names.index(task)
+    if not known:
+        raise ValueError(
+            "task must be an index if Y has no column names and the estimator has no "
+            f"task_names_, got {task!r}."
+        )
+    listed = " or ".join(str(names) for names in known)
+    raise ValueError(f"task must be one of {listed}{others}, got {task!r}.")
+
+
+def check_same_tasks(n_tasks, y_names, fitted_names):
+    """Raise if the tasks of ``Y``, or their order, are not those of ``fit``."""
+    if fitted_names and len(fitted_names) != n_tasks:
+        raise ValueError(
+            f"Y must have the {len(fitted_names)} tasks the estimator was fitted with, "
+            f"{fitted_names}, got {n_tasks}."
+        )
+    if y_names != fitted_names and sorted(y_names) == sorted(fitted_names):
+        raise ValueError(
+            "The columns of Y must be in the order the estimator was fitted with, "
+            f"{fitted_names}, got {y_names}."
+        )
+
+
+class Predictions:
+    """Predictions of one estimator for one ``X``, in the form of each task.
+
+    Parameters
+    ----------
+    estimator : object
+        A fitted estimator.
+    X : array-like
+        The rows.
+    cache : dict
+        Receives what the methods of the estimator return, so that later instances with
+        the same cache do not call them again.
+    """
+
+    def __init__(self, estimator, X, cache):
+        self._estimator = estimator
+        self._X = X
+        self._cache = cache
+
+    def task_names(self):
+        """Return the ``task_names_`` of the fitted estimator, or an empty list."""
+        for layer in nested_estimators(self._estimator):
+            if hasattr(layer, "task_names_"):
+                return [str(name) for name in layer.task_names_]
+        return []
+
+    def missing_labels(self):
+        """Return what a missing label is to the estimator: "error" or "ignore"."""
+        for layer in nested_estimators(self._estimator):
+            if hasattr(layer, "missing_labels"):
+                return layer.missing_labels
+        return "error"
+
+    def classes(self):
+        """Return the two classes of an estimator with a single task, else None."""
+        for layer in nested_estimators(self._estimator):
+            classes = getattr(layer, "classes_", None)
+            if isinstance(classes, np.ndarray) and classes.shape == (2,):
+                return classes
+        return None
+
+    def of_task(self, k, targets, method):
+        """Return the predicted labels or probabilities of the task in column ``k``.
+
+        Labels of a single task are 1 for the second class, as in ``targets``.
+        """
+        if method == "predict":
+            labels = _predicted_labels(self._call(method), k, targets)
+            classes = self.classes()
+            if targets.shape[1] > 1 or classes is None:
+                return labels
+            return (labels == classes[1]).astype(np.int64)
+        proba = self._call(method)
+        return event_probability(proba, k, targets.shape, self._estimator)
+
+    def cvr(self, targets):
+        """Return P(last task | first task), by ``predict_cvr`` if there is one."""
+        if targets.shape[1] == 1:
+            raise ValueError(
+                "task='cvr' must have at least two tasks in Y, got one: P(last task | "
+                "first task) is then 1 for every row."
+            )
+        response = self._call("predict_cvr", _predict_cvr)
+        if response is not None:
+            cvr = column_or_1d(response, dtype=np.float64)
+            check_consistent_length(targets, cvr)
+            return cvr
+        first = self.of_task(0, targets, "predict_proba")
+        last = self.of_task(targets.shape[1] - 1, targets, "predict_proba")
+        limit = np.where(last > 0, 1.0, 0.0)
+        ratio = np.divide(last, first, out=limit, where=first > 0)
+        return np.clip(ratio, 0.0, 1.0)
+
+    def _call(self, method, function=None):
+        # scikit-learn stores its own, reduced, responses under the plain names.
+        key = ("sk_pwiser", method)
+        if key not in self._cache:
+            if function is None:
+                self._cache[key] = getattr(self._estimator, method)(self._X)
+            else:
+                self._cache[key] = function(self._estimator, self._X)
+        return self._cache[key]
+
+
+def nested_estimators(estimator):
+    """Yield the estimator and, one inside the other, the estimators that it wraps.
+
+    A search wraps its best estimator, a pipeline its last step.
+    """
+    while estimator is not None:
+        yield estimator
+        if isinstance(estimator, Pipeline):
+            estimator = estimator[-1]
+        elif isinstance(estimator, FrozenEstimator):
+            estimator = estimator.estimator
+        else:
+            estimator = getattr(estimator, "best_estimator_", None)
+
+
+def _predict_cvr(estimator, X):
+    """Return ``predict_cvr`` of the outermost layer that has it, else None."""
+    layers = list(nested_estimators(estimator))
+    for i, layer in enumerate(layers):
+        if not hasattr(layer, "predict_cvr"):
+            continue
+        # A pipeline offers only scikit-learn's own methods of its last step, so its
+        # transformers are applied here.
+        for outer in layers[:i]:
+            if isinstance(outer, Pipeline) and len(outer) > 1:
+                X = outer[:-1].transform(X)
+        return layer.predict_cvr(X)
+    return None
+
+
+def event_probability(proba, k, shape, estimator):
+    """Return P(Y_k = 1) from either form of a multi-output ``predict_proba``.
+
+    Parameters
+    ----------
+    proba : ndarray or list of ndarray
+        The predictions of the estimator.
+    k : int
+        Column of the task.
+    shape : tuple of int
+        Numbers of rows and tasks.
+    estimator : object
+        The estimator, whose classes are read if it saw one class only.
+
+    Raises
+    ------
+    ValueError
+        If the predictions have another form or shape.
+    """
+    n_samples, n_tasks = shape
+    per_task = isinstance(proba, list) and len(proba) == n_tasks
+    block = np.asarray(proba[k] if per_task else proba, dtype=np.float64)
+    if per_task or n_tasks == 1:
+        if block.shape == (n_samples, 2):
+            return block[:, 1]
+        if block.shape == (n_samples, 1):
+            # After a fit on one class, the only column is the probability of it.
+            classes = getattr(estimator, "classes_", [0, 1])
+            seen = np.ravel(classes[k] if per_task else classes)
+            if len(seen) == 1:
+                return np.full(n_samples, float(seen[0] == 1))
+            return block[:, 0]
+    elif block.shape == (n_samples, n_tasks):
+        return block[:, k]
+    raise ValueError(
+        f"predict_proba must return an array ({n_samples}, {n_tasks}), or a list of "
+        f"{n_tasks} arrays ({n_samples}, 2), for the {n_tasks} tasks of Y, got "
+        f"{'a list of arrays' if per_task else 'an array'} {block.shape}."
+    )
+
+
+def _predicted_labels(labels, k, targets):
+    labels = np.asarray(labels).reshape(len(labels), -1)
+    if labels.shape != targets.shape:
+        raise ValueError(
+            f"predict must return shape {targets.shape}, as Y, got {labels.shape}."
+        )
+    return labels[:, k]

@@ -1,0 +1,217 @@
+"""Rows of a data set on disk, read in parts and checked."""
+
+import sys
+from collections.abc import Iterator
+from contextlib import contextmanager
+from time import monotonic
+from typing import Any, NamedTuple
+
+import numpy as np
+
+from sk_pwiser._table._categories import factorize
+from sk_pwiser._table._frames import as_table
+from sk_pwiser._table._labels import Targets, check_targets
+from sk_pwiser._table._row_values import combine_weights
+from sk_pwiser._utils import in_background
+
+
+class Chunk(NamedTuple):
+    """Some rows of a dataset, without those of weight 0.
+
+    Parameters
+    ----------
+    X : pyarrow.Table of shape (n_rows, n_features)
+        The table, not yet encoded.
+    targets : Targets
+        Labels.
+    weights : float64 ndarray of shape (n_rows,) or (n_rows, n_tasks), or None
+        Weights, not scaled.
+    groups : int64 ndarray of shape (n_rows,) or None
+        Numbers of the groups.
+    place : str
+        File and row, for messages.
+    n_read : int
+        Number of rows, those of weight 0 included.
+    """
+
+    X: Any
+    targets: Targets
+    weights: np.ndarray | None
+    groups: np.ndarray | None
+    place: str
+    n_read: int
+
+
+def iter_chunks(dataset, task_names, missing_labels, pool) -> Iterator[Chunk]:
+    """Read the rows of a dataset in their order, in a thread, and check them.
+
+    Parameters
+    ----------
+    dataset : object
+        What `reads_in_parts` says of, such as a
+        :class:`~sk_pwiser.datasets.ParquetImpressions`.
+    task_names : sequence of str or None
+        Names of the tasks; by default the columns of the labels.
+    missing_labels : {"error", "ignore"}
+        Whether labels of tasks after the first may be missing.
+    pool : Executor
+        Its thread reads.
+
+    Raises
+    ------
+    ValueError or TypeError
+        If labels, weights or groups are invalid. The message contains file and column.
+    """
+    numbers = GroupNumbers()
+    tables = dataset.iter_tables(_columns(dataset))
+    for table, place in in_background(tables, pool):
+        with named_place(place):
+            targets = check_targets(
+                as_table(table.select(dataset.targets)),
+                task_names,
+                classes=[0, 1] if len(dataset.targets) == 1 else None,
+                missing_labels=missing_labels,
+            )
+            weights = _read_weights(table, dataset)
+            targets, weights = combine_weights(targets, weights, is_part=True)
+            groups = None
+            if dataset.groups is not None:
+                groups = numbers.of(as_table(table.select([dataset.groups])))
+        X = table.select(dataset.features)
+        yield _with_weight(Chunk(X, targets, weights, groups, place, len(X)))
+
+
+@contextmanager
+def named_place(place):
+    """Add the place to the message of an error."""
+    try:
+        yield
+    except (TypeError, ValueError) as error:
+        kind = TypeError if isinstance(error, TypeError) else ValueError
+        raise kind(f"In {place}: {error}") from error
+
+
+def _columns(dataset):
+    """Return the names of all columns of a dataset that training reads."""
+    groups = [] if dataset.groups is None else [dataset.groups]
+    weights = _weight_columns(dataset)
+    names = [*dataset.features, *dataset.targets, *weights, *groups]
+    return list(dict.fromkeys(names))
+
+
+def _weight_columns(dataset):
+    given = dataset.sample_weight
+    return [given] if isinstance(given, str) else list(given or [])
+
+
+def _read_weights(table, dataset):
+    """Return the columns of the weights as an array, or None."""
+    columns = [
+        table[name].to_numpy(zero_copy_only=False) for name in _weight_columns(dataset)
+    ]
+    if not columns:
+        return None
+    is_one = isinstance(dataset.sample_weight, str)
+    return columns[0] if is_one else np.column_stack(columns)
+
+
+def _with_weight(chunk):
+    """Leave out rows of weight 0."""
+    if chunk.weights is None:
+        return chunk
+    is_kept = chunk.weights.reshape(len(chunk.weights), -1).any(axis=1)
+    if is_kept.all():
+        return chunk
+    kept = np.flatnonzero(is_kept)
+    return chunk._replace(
+        X=chunk.X.take(kept),
+        targets=chunk.targets.at(kept),
+        weights=chunk.weights[kept],
+        groups=None if chunk.groups is None else chunk.groups[kept],
+    )
+
+
+class GroupNumbers:
+    """Numbers groups in the order of their rows.
+
+    A group keeps its number in the next part of the rows, not in later ones: so many
+    values need not be remembered.
+    """
+
+    def __init__(self):
+        self.known = {}
+        self.n_groups = 0
+
+    def of(self, frame):
+        """Return the number of each row's group, from a table of one column.
+
+        Raises
+        ------
+        ValueError
+            If a row has no group.
+        """
+        name = frame.columns[0]
+        indices, values = factorize(frame[name])
+        if (indices < 0).any():
+            raise ValueError(
+                f"groups must not be missing; column {name!r} has no value in row "
+                f"{int(np.argmax(indices < 0))}."
+            )
+        found = {}
+        for value in values:
+            number = self.known.get(value)
+            if number is None:
+                number = self.n_groups
+                self.n_groups += 1
+            found[value] = number
+        self.known = found
+        return np.array(list(found.values()), dtype=np.int64)[indices]
+
+
+# Seconds between two updates of the line.
+INTERVAL = 1.0
+
+
+class RowProgress:
+    """Counts rows on one line of the standard error stream.
+
+    In a file, where a line cannot be replaced, only the last count is written.
+
+    Parameters
+    ----------
+    label : str
+        What is done with the rows.
+    total : int
+        Number of rows.
+    verbose : int
+        Whether there is a line, from 1 on.
+    """
+
+    def __init__(self, label: str, total: int, verbose: int) -> None:
+        self.label = label
+        self.total = total
+        self.verbose = verbose
+        self.n_rows = 0
+        self.shown_at = 0.0
+
+    def __call__(self, n_rows: int) -> None:
+        """Add rows; the line ends with the last of them."""
+        self.n_rows += n_rows
+        if self.n_rows >= self.total:
+            self.close()
+        elif monotonic() - self.shown_at >= INTERVAL and sys.stderr.isatty():
+            self._show("")
+
+    def close(self) -> None:
+        """End the line, and count from 0 again."""
+        if self.n_rows:
+            self._show("\n")
+        self.n_rows = 0
+
+    def _show(self, end: str) -> None:
+        if self.verbose:
+            start = "\r" if sys.stderr.isatty() else ""
+            text = f"{self.label}: {self.n_rows:,} of {self.total:,} rows"
+            sys.stderr.write(start + text + end)
+            sys.stderr.flush()
+            self.shown_at = monotonic()

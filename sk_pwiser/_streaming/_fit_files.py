@@ -1,0 +1,459 @@
+"""Training on files, in one process or in several."""
+
+import tempfile
+from collections.abc import Callable, Mapping
+from concurrent.futures import Executor, ThreadPoolExecutor
+from copy import deepcopy
+from dataclasses import dataclass, replace
+from functools import partial
+from pathlib import Path
+from typing import Any, NamedTuple
+
+import numpy as np
+import torch
+from sklearn.utils import check_random_state
+from torch.nn.modules.batchnorm import _BatchNorm
+
+from sk_pwiser._streaming._learn import DatasetSchema, learn_schema
+from sk_pwiser._streaming._store import (
+    FILE_ROWS,
+    Arrays,
+    RowStore,
+    StreamedImpressions,
+    encode_eval_rows,
+    encode_rows,
+    load_rows,
+    store_impressions,
+)
+from sk_pwiser._table import check_encoding_params, choose_task_names, reads_in_parts
+from sk_pwiser._training._batches import BatchIterator, Impressions, TrainingData
+from sk_pwiser._training._checkpoints import Checkpoints, Start, compared
+from sk_pwiser._training._components import (
+    Components,
+    check_components,
+    check_task_weights,
+)
+from sk_pwiser._training._devices import find_device
+from sk_pwiser._training._early_stopping import monitored_column
+from sk_pwiser._training._encode import EncodedData, Rows, Schema
+from sk_pwiser._training._fit import (
+    LARGEST_SEED,
+    Plan,
+    build,
+    check_eval_set,
+    optimise,
+    with_eval_rows,
+)
+from sk_pwiser._training._net import MultiTaskNet
+from sk_pwiser._training._settings import Settings
+from sk_pwiser._training._state import TrainingResult, check_same_model
+from sk_pwiser._utils import seeded_globally, warn_user
+
+FEWEST_ROWS = 128  # per stored file
+
+
+def fit_dataset(
+    params: Mapping[str, Any],
+    dataset: Any,
+    Y: Any = None,
+    sample_weight: Any = None,
+    groups: Any = None,
+    eval_set: Any = None,
+    *,
+    earlier: TrainingResult | None = None,
+    estimator_name: str,
+) -> TrainingResult:
+    """Train on a dataset: learn the encoding, store encoded rows on disk, optimise.
+
+    Parameters
+    ----------
+    params : mapping
+        The estimator's parameters.
+    dataset : object
+        Rows with labels, such as a :class:`~sk_pwiser.datasets.ParquetImpressions`.
+    Y, sample_weight, groups : None
+        What the dataset has itself.
+    eval_set : object or tuple of (X, Y), default=None
+        Validation rows: another dataset, or a table and labels.
+    earlier : TrainingResult, default=None
+        The fit to continue from.
+    estimator_name : str
+        Name of the estimator, for messages.
+
+    Returns
+    -------
+    TrainingResult
+        A new result.
+    """
+    _refuse_arrays(Y=Y, sample_weight=sample_weight, groups=groups)
+    with (
+        tempfile.TemporaryDirectory(prefix="sk_pwiser_", dir=dataset.cache_dir) as name,
+        ThreadPoolExecutor(1, thread_name_prefix="sk_pwiser-reader") as pool,
+    ):
+        plan, data = prepare_dataset(
+            Settings.of(params),
+            dataset,
+            eval_set,
+            Path(name),
+            pool,
+            earlier=earlier,
+            estimator_name=estimator_name,
+        )
+        net = build(plan, data.schema)
+        return optimise(plan, data, net)
+
+
+def prepare_dataset(
+    settings: Settings,
+    dataset: Any,
+    eval_set: Any,
+    folder: Path,
+    pool: Executor,
+    *,
+    earlier: TrainingResult | None = None,
+    n_files: int | None = None,
+    estimator_name: str,
+) -> tuple[Plan, EncodedData]:
+    """Check parameters and rows, learn the encoding, and store encoded rows on disk.
+
+    Parameters
+    ----------
+    settings : Settings
+        The estimator's parameters.
+    dataset, eval_set, earlier, estimator_name
+        As in `fit_dataset`.
+    folder : Path
+        Folder for the rows, which is empty.
+    pool : Executor
+        Its thread reads.
+    n_files : int, default=None
+        Least number of stored files, if there are rows enough; by default the files
+        have about 16,384 rows.
+
+    Returns
+    -------
+    plan : Plan
+        What to train.
+    data : EncodedData
+        The rows.
+    """
+    if not dataset.targets:
+        raise ValueError("targets of the dataset is empty; fit needs labels.")
+    check_encoding_params(settings.encoding_params)
+    if settings.checkpoint_dir is not None:
+        raise ValueError(
+            "checkpoint_dir must be None for a dataset that is read in parts; got "
+            f"{str(settings.checkpoint_dir)!r}."
+        )
+    if earlier is not None:
+        check_same_model(settings, earlier.settings)
+    random_state = check_random_state(settings.random_state)
+    components = _check_components(settings, dataset, random_state)
+    if reads_in_parts(eval_set):
+        _check_eval_dataset(dataset, eval_set)
+    seeds = [int(seed) for seed in random_state.randint(LARGEST_SEED, size=2)]
+    schema = None if earlier is None else earlier.schema
+    learnt = learn_schema(settings, dataset, schema, seeds[0], pool, estimator_name)
+    plan = _plan(settings, learnt, components, eval_set, earlier, random_state)
+    file_rows = None
+    if n_files is not None:
+        by_file = learnt.summary.n_rows // n_files
+        file_rows = min(FILE_ROWS, max(FEWEST_ROWS, by_file))
+    holds_out = plan.monitor is not None and eval_set is None
+    data = encode_rows(
+        settings,
+        dataset,
+        learnt,
+        folder,
+        pool,
+        seed=seeds[1] if holds_out else None,
+        file_rows=file_rows,
+    )
+    if plan.eval_rows is not None:
+        data = with_eval_rows(data, plan.eval_rows)
+    elif eval_set is not None:
+        valid = encode_eval_rows(
+            settings, eval_set, data.schema, folder, pool, file_rows
+        )
+        data = replace(data, rows=TrainingData(data.rows.train, valid))
+    for message in components.loss.cautions(data.schema.base_rates.tolist()):
+        warn_user(message)
+    return plan, data
+
+
+def _refuse_arrays(**given: Any) -> None:
+    for name, value in given.items():
+        if value is not None:
+            role = "targets" if name == "Y" else name
+            raise ValueError(
+                f"{name} must be None for a dataset, whose parameter {role} names its "
+                "columns."
+            )
+
+
+def _check_components(
+    settings: Settings, dataset: Any, random_state: Any
+) -> Components:
+    """Build what does not depend on the rows, before any is read."""
+    n_tasks = len(dataset.targets)
+    names = choose_task_names(n_tasks, settings.task_names, dataset.targets, None)
+    device = find_device(settings.device)
+    with seeded_globally(deepcopy(random_state).randint(LARGEST_SEED), device):
+        components = check_components(
+            settings, names, device, dataset.groups is not None
+        )
+    if isinstance(dataset.sample_weight, list):
+        check_task_weights(components.loss)
+    return components
+
+
+def _check_eval_dataset(dataset: Any, eval_set: Any) -> None:
+    """Raise if the validation rows have other tasks, or what they must not have."""
+    if eval_set.targets != dataset.targets:
+        raise ValueError(
+            f"In eval_set: targets are {eval_set.targets}; those of the training rows "
+            f"are {dataset.targets}."
+        )
+    for name in ("sample_weight", "groups"):
+        if getattr(eval_set, name) is not None:
+            raise ValueError(
+                f"In eval_set: {name}={getattr(eval_set, name)!r}; validation rows "
+                "have no weights and no groups."
+            )
+
+
+def _plan(
+    settings: Settings,
+    learnt: DatasetSchema,
+    components: Components,
+    eval_set: Any,
+    earlier: TrainingResult | None,
+    random_state: Any,
+) -> Plan:
+    """Check what depends on all labels."""
+    summary, targets = learnt.summary, learnt.summary.targets()
+    eval_rows = None
+    if eval_set is not None and not reads_in_parts(eval_set):
+        eval_rows = check_eval_set(settings, eval_set, targets)
+    if summary.per_task or (eval_rows is not None and eval_rows.has_task_weights):
+        check_task_weights(components.loss)
+    monitor = monitored_column(
+        settings.early_stopping,
+        summary.n_rows,
+        targets.task_names,
+        has_eval_set=eval_set is not None,
+    )
+    if earlier is not None and (
+        targets.task_names != earlier.schema.targets.task_names
+    ):
+        raise ValueError(
+            f"Training uses the tasks {list(earlier.schema.targets.task_names)}; the "
+            f"dataset has {list(targets.task_names)}."
+        )
+    targets.warn_about_labels(selection=settings.shared_param("task_space") == "entire")
+    return Plan(
+        settings,
+        find_device(settings.device),
+        Rows(None, targets, None, None),
+        eval_rows,
+        components,
+        monitor,
+        random_state,
+        earlier,
+        single_pass=False,
+    )
+
+
+# So many that they can be dealt in about equal shares.
+FILES_PER_PROCESS = 8
+
+
+class Stored(NamedTuple):
+    """Rows in a store, and the function that makes impressions of them."""
+
+    store: RowStore
+    load: Callable[[Arrays], Impressions]
+
+
+@dataclass(frozen=True)
+class Job:
+    """What the processes of a training read before it starts; it can be pickled.
+
+    Parameters
+    ----------
+    settings : Settings
+        The estimator's parameters.
+    schema : Schema
+        The encoding of the table, and the tasks.
+    monitor : str or None
+        Column of the history that early stopping monitors.
+    random_state : RandomState
+        The estimator's random state after the rows were drawn.
+    seed : int
+        Seed of the order of rows, and of the random numbers of each process.
+    train, valid : Stored
+        Training rows, and validation rows or None.
+    part_rows : int
+        Number of rows that are shuffled together.
+    has_groups : bool
+        Whether the rows have groups.
+    """
+
+    settings: Settings
+    schema: Schema
+    monitor: str | None
+    random_state: np.random.RandomState
+    seed: int
+    train: Stored
+    valid: Stored | None
+    part_rows: int
+    has_groups: bool
+
+    @property
+    def n_rows(self) -> tuple[int, int]:
+        """Numbers of training and of validation rows."""
+        n_valid = 0 if self.valid is None else len(self.valid.store)
+        return len(self.train.store), n_valid
+
+    def start(self) -> Start:
+        """Return what checkpoints say of the start of the training."""
+        state = self.random_state.get_state(legacy=False)
+        settings = compared(self.settings)
+        return Start(settings, state, 0, self.n_rows[0], {}, self.schema)
+
+
+def prepare_job(
+    settings: Settings,
+    dataset: Any,
+    eval_set: Any,
+    folder: Path,
+    *,
+    n_processes: int,
+    estimator_name: str,
+) -> Job:
+    """Check parameters and rows, learn the encoding, and store the rows.
+
+    Parameters
+    ----------
+    settings, dataset, eval_set, estimator_name
+        As in `fit_dataset`.
+    folder : Path
+        An empty folder for the rows.
+    n_processes : int
+        Number of processes that will train.
+
+    Raises
+    ------
+    ValueError, TypeError
+        If a parameter, a column or a label is invalid, or if the network has extra
+        losses that are not means over rows.
+    """
+    with ThreadPoolExecutor(1, thread_name_prefix="sk_pwiser-reader") as pool:
+        plan, data = prepare_dataset(
+            settings,
+            dataset,
+            eval_set,
+            folder,
+            pool,
+            n_files=FILES_PER_PROCESS * n_processes,
+            estimator_name=estimator_name,
+        )
+        train, valid = data.rows
+        assert isinstance(train, StreamedImpressions)
+        if isinstance(valid, Impressions):
+            store = store_impressions(valid, folder / "eval", max(train.store.sizes))
+            load = partial(load_rows, data.schema, None)
+            valid = StreamedImpressions(store, load, train.part_rows, pool)
+        assert valid is None or isinstance(valid, StreamedImpressions)
+        _check_divisible(plan, data.schema, train)
+    return Job(
+        settings,
+        data.schema,
+        plan.monitor,
+        plan.random_state,
+        deepcopy(plan.random_state).randint(LARGEST_SEED),
+        Stored(train.store, train.load),
+        None if valid is None else Stored(valid.store, valid.load),
+        dataset.shuffle_rows,
+        dataset.groups is not None,
+    )
+
+
+def _check_divisible(plan: Plan, schema: Schema, rows: StreamedImpressions) -> None:
+    """Raise if a part of the net needs all rows of a batch in one process."""
+    net = build(plan, schema)
+    network, weighting = net.module_, net.criterion_.weighting
+    if weighting.needs_task_gradients and not hasattr(weighting, "join_gradients"):
+        raise ValueError(
+            f"weighting={plan.settings.weighting!r} reads gradients, but is not a "
+            "GradientWeighting, whose gradients are summed over processes."
+        )
+    norms = [type(m).__name__ for m in network.modules() if isinstance(m, _BatchNorm)]
+    if norms:
+        raise ValueError(
+            f"network={plan.settings.network!r} has a {norms[0]}, which normalises by "
+            "the rows of one process. Use another normalisation, or fit in one process."
+        )
+    with torch.no_grad(), seeded_globally(0, plan.device):
+        output = net.infer(next(iter(BatchIterator(rows.sample, 2)))[0])
+    if output.extra_losses and not network.extra_losses_are_means:
+        raise ValueError(
+            f"network={plan.settings.network!r} has the extra losses "
+            f"{list(output.extra_losses)}, which compare the rows of a batch with each "
+            "other (its extra_losses_are_means is False): they would differ between "
+            "one process and several. Use another network, or fit in one process."
+        )
+
+
+def run_job(
+    job: Job,
+    rows: Any,
+    device: torch.device,
+    *,
+    net_class: type[MultiTaskNet],
+    connect: Callable[[Any], None],
+    checkpoints: Checkpoints,
+    verbose: int,
+) -> TrainingResult:
+    """Train, as one of several processes.
+
+    Parameters
+    ----------
+    job : Job
+        What to train.
+    rows : object
+        Training and validation rows of this process, like a `TrainingData`.
+    device : torch.device
+        Device of this process.
+    net_class : type
+        Class of the net.
+    connect : callable
+        Connects the net to those of the other processes.
+    checkpoints : Checkpoints
+        Writes checkpoints, and resumes.
+    verbose : int
+        Verbosity of this process.
+    """
+    settings = replace(job.settings, device=str(device), verbose=verbose)
+    random_state = deepcopy(job.random_state)
+    targets = job.schema.targets
+    with seeded_globally(deepcopy(random_state).randint(LARGEST_SEED), device):
+        components = check_components(
+            settings, targets.task_names, device, job.has_groups
+        )
+    plan = Plan(
+        settings,
+        device,
+        Rows(None, targets, None, None),
+        None,
+        components,
+        job.monitor,
+        random_state,
+        None,
+        single_pass=False,
+    )
+    net = build(plan, job.schema, net_class)
+    connect(net)
+    data = EncodedData(rows, job.schema)
+    result = optimise(plan, data, net, None, checkpoints)
+    return replace(result, settings=job.settings, n_rows=job.n_rows)

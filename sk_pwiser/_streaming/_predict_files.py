@@ -1,0 +1,154 @@
+"""Predictions for data sets that are read in parts."""
+
+import hashlib
+import os
+from concurrent.futures import ThreadPoolExecutor
+from pathlib import Path
+
+import numpy as np
+import torch
+
+from sk_pwiser._streaming._chunks import named_place
+from sk_pwiser._table import reads_in_parts
+from sk_pwiser._utils import in_background, warn_user
+
+# Key of the files' metadata that says what they were computed from.
+STAMP = b"sk_pwiser_predictions"
+
+
+def probabilities(logits):
+    """Return P(Y_k = 1), inside (0, 1): float32 ndarray of shape (n, n_tasks)."""
+    limits = np.finfo(np.float32)
+    values = torch.sigmoid(logits).numpy()
+    return np.clip(values, limits.tiny, 1 - limits.epsneg)
+
+
+def iter_logits(result, dataset):
+    """Yield the logits of the rows of a dataset, one part after the other.
+
+    Parameters
+    ----------
+    result : TrainingResult
+        The fit.
+    dataset : object
+        The rows.
+
+    Raises
+    ------
+    ValueError or TypeError
+        If a column cannot be encoded, or there are no rows. The message contains file
+        and column.
+    """
+    tables = dataset.iter_tables(dataset.features)
+    n_rows = 0
+    with ThreadPoolExecutor(1, thread_name_prefix="sk_pwiser-reader") as pool:
+        for logits in _logits_of(result, tables, pool):
+            n_rows += len(logits)
+            yield logits
+    _warn_about_corrupt(dataset)
+    if not n_rows:
+        raise ValueError(f"{dataset!r} has no rows that its filters select.")
+
+
+def _logits_of(result, tables, pool):
+    for table, place in in_background(tables, pool):
+        with named_place(place):
+            inputs = result.schema.transform(table)
+        yield result.net.forward(inputs.impressions())
+
+
+def _warn_about_corrupt(dataset):
+    if dataset.corrupt_:
+        warn_user(
+            f"{len(dataset.corrupt_)} files or row groups cannot be read and have no "
+            f"predictions, the first of them {dataset.corrupt_[0]}."
+        )
+
+
+def write_predictions(result, dataset, output):
+    """Write the probabilities of a dataset, one file per file.
+
+    Parameters
+    ----------
+    result : TrainingResult
+        The fit.
+    dataset : object
+        The rows.
+    output : str or os.PathLike
+        The folder.
+
+    Returns
+    -------
+    Path
+        The folder.
+
+    Raises
+    ------
+    TypeError
+        If the rows are not those of a dataset that is read in parts.
+    ValueError
+        If the folder is that of the rows, or a column cannot be encoded.
+    """
+    if not reads_in_parts(dataset):
+        raise TypeError(
+            "output must be None unless X is a dataset that is read in parts; got "
+            f"X of type {type(dataset).__name__}."
+        )
+    folder = Path(output).expanduser().absolute()
+    model = _hash_weights(result)
+    with ThreadPoolExecutor(1, thread_name_prefix="sk_pwiser-reader") as pool:
+        for path, tables in dataset.iter_files(dataset.features):
+            target = folder / dataset.relative_path(path)
+            if str(target) in dataset.files_:
+                raise ValueError(
+                    f"output={str(output)!r} would replace {path!r}, which is read."
+                )
+            stamp = f"{model} {dataset.stamp(path)}".encode()
+            if _stamp_of(target) == stamp:
+                continue
+            parts = _logits_of(result, tables, pool)
+            _write(target, result.schema.targets.task_names, parts, stamp, dataset)
+    _warn_about_corrupt(dataset)
+    return folder
+
+
+def _hash_weights(result):
+    """Return a hash of the network, which tells fits from each other."""
+    found = hashlib.sha256()
+    for name, tensor in result.net.module_.state_dict().items():
+        found.update(name.encode())
+        found.update(tensor.detach().cpu().contiguous().numpy().tobytes())
+    return found.hexdigest()
+
+
+def _stamp_of(target):
+    """Return what a file was computed from, None if there is no such file."""
+    import pyarrow.parquet as pq  # installed, since there is a dataset
+
+    try:
+        return (pq.read_schema(target).metadata or {}).get(STAMP)
+    except (OSError, ValueError):
+        return None
+
+
+def _write(target, names, parts, stamp, dataset):
+    """Write a file under a temporary name, and rename it when it is complete."""
+    import pyarrow as pa
+    import pyarrow.parquet as pq
+
+    schema = pa.schema([(name, pa.float32()) for name in names], {STAMP: stamp})
+    target.parent.mkdir(parents=True, exist_ok=True)
+    temporary = target.with_name(f".{target.name}.{os.getpid()}.tmp")
+    n_corrupt = len(dataset.corrupt_)
+    try:
+        with pq.ParquetWriter(temporary, schema) as writer:
+            for logits in parts:
+                columns = list(probabilities(logits).T)
+                writer.write_batch(pa.record_batch(columns, schema=schema))
+        # Without the rows of a corrupt part, rows and predictions would not match.
+        if len(dataset.corrupt_) == n_corrupt:
+            os.replace(temporary, target)
+        else:
+            target.unlink(missing_ok=True)
+    finally:
+        temporary.unlink(missing_ok=True)

@@ -1,0 +1,467 @@
+"""The second pass over a data set: encoded rows on disk, read back in parts."""
+
+import os
+import shutil
+from collections.abc import Callable, Iterator, Sequence
+from concurrent.futures import Executor
+from dataclasses import dataclass, replace
+from functools import cached_property, partial
+from itertools import groupby
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch
+from torch import Tensor
+from torch.utils.data import Dataset
+
+from sk_pwiser._streaming._chunks import RowProgress, named_place
+from sk_pwiser._streaming._learn import (
+    BlockCounts,
+    DatasetSchema,
+    RowSummary,
+    check_rows_left,
+    read_chunks,
+)
+from sk_pwiser._training._batches import Batch, Impressions, TrainingData
+from sk_pwiser._training._encode import EncodedData, Inputs, Schema, task_labels
+from sk_pwiser._training._settings import Settings
+from sk_pwiser._utils import generator_on, in_background
+
+# Rows per file: few enough that an epoch mixes rows of many places, and enough that a
+# file is read as fast as the disk allows.
+FILE_ROWS = 16_384
+
+Arrays = dict[str, np.ndarray]
+
+
+class RowStore:
+    """Encoded rows in the files of a folder.
+
+    Plain reads are used instead of memory maps, whose pages would count as memory of
+    the process.
+
+    Parameters
+    ----------
+    folder : str or os.PathLike
+        An existing folder, of which the store is the only user.
+    file_rows : int, default=None
+        Number of rows from which on a file is written; None for 16,384.
+    """
+
+    def __init__(
+        self, folder: str | os.PathLike[str], file_rows: int | None = None
+    ) -> None:
+        self.folder = Path(folder)
+        self.file_rows = FILE_ROWS if file_rows is None else file_rows
+        self.sizes: list[int] = []
+        self.n_bytes = 0
+        self._pending: list[Arrays] = []
+
+    def __len__(self) -> int:
+        """Return the number of rows."""
+        return sum(self.sizes) + self._n_pending
+
+    @property
+    def _n_pending(self) -> int:
+        return sum(len(arrays["y"]) for arrays in self._pending)
+
+    def append(self, arrays: Arrays) -> None:
+        """Add rows: arrays by name, and offsets, indices and weights of bags."""
+        self._pending.append(arrays)
+        self.n_bytes += sum(array.nbytes for array in arrays.values())
+        if self._n_pending >= self.file_rows:
+            self.flush()
+
+    def flush(self) -> None:
+        """Write what was added to a file."""
+        if self._n_pending:
+            arrays = concatenate(self._pending)
+            np.savez(self._path(len(self.sizes)), **arrays)  # type: ignore[arg-type]
+            self.sizes.append(len(arrays["y"]))
+        self._pending = []
+
+    def read(self, files: Sequence[int], names: Sequence[str] | None = None) -> Arrays:
+        """Return the rows of some files, one file after the other.
+
+        Parameters
+        ----------
+        files : sequence of int
+            Numbers of the files.
+        names : sequence of str, default=None
+            Names of the arrays to read; by default all are.
+        """
+        parts = []
+        for number in files:
+            with np.load(self._path(number)) as file:
+                chosen = file.files if names is None else {*names} & {*file.files}
+                parts.append({name: file[name] for name in chosen})
+        return concatenate(parts)
+
+    def _path(self, number: int) -> Path:
+        return self.folder / f"{number}.npz"
+
+
+def concatenate(parts: Sequence[Arrays]) -> Arrays:
+    """Join the arrays of rows; those without weights have the weight 1."""
+    names = dict.fromkeys(name for part in parts for name in part)
+    joined = {}
+    for name in names:
+        if name == "bag_offsets":
+            starts = np.cumsum([0, *(part[name][-1] for part in parts)])
+            moved = [p[name][1:] + s for p, s in zip(parts, starts[:-1], strict=True)]
+            joined[name] = np.concatenate([np.zeros(1, np.int64), *moved])
+            continue
+        known = next(part[name] for part in parts if name in part)
+        arrays = [
+            part[name] if name in part else _ones_like(name, part, known)
+            for part in parts
+        ]
+        joined[name] = arrays[0] if len(arrays) == 1 else np.concatenate(arrays)
+    return joined
+
+
+def _ones_like(name: str, part: Arrays, known: np.ndarray) -> np.ndarray:
+    """Return weights of 1 in the form of those that another part has."""
+    n_rows = len(part["bag_indices"] if name == "bag_weights" else part["y"])
+    return np.ones((n_rows, *known.shape[1:]), dtype=known.dtype)
+
+
+CPU = torch.device("cpu")
+
+# Files whose rows checks read that look at a few rows only.
+SAMPLE_FILES = 4
+
+
+@dataclass(frozen=True)
+class StreamedImpressions(Dataset[Batch]):
+    """Encoded impressions that are read from a store, in parts.
+
+    The files of the store are read in a random order, as many at a time as make up
+    `part_rows` rows. Each such part is a table in memory, from which batches are drawn
+    as from any other, while a thread reads the next one.
+
+    Parameters
+    ----------
+    store : RowStore
+        The rows.
+    load : callable
+        Returns the impressions of arrays of the store.
+    part_rows : int
+        Number of rows of a part, about.
+    pool : Executor
+        Its thread reads. It belongs to the caller, who ends it.
+    device : torch.device, default=cpu
+        Device of the parts.
+    on_read : callable, default=None
+        Receives the number of rows of each part that is drawn.
+    """
+
+    store: RowStore
+    load: Callable[[Arrays], Impressions]
+    part_rows: int
+    pool: Executor
+    device: torch.device = CPU
+    on_read: Callable[[int], None] | None = None
+
+    # All rows of the store are selected.
+    rows = None
+
+    def __len__(self) -> int:
+        """Return the number of rows."""
+        return len(self.store)
+
+    def parts(self, shuffled: bool) -> Iterator[Impressions]:
+        """Yield all rows in parts, from files in a random order if `shuffled`."""
+        parts = (self._read(files) for files in self._split(self._order(shuffled)))
+        for part in in_background(parts, self.pool):
+            yield part.to(self.device)
+            if self.on_read is not None:
+                self.on_read(len(part))
+
+    def _order(self, shuffled: bool) -> Sequence[int]:
+        """Return the numbers of the files in the order in which they are read."""
+        n_files = len(self.store.sizes)
+        if not shuffled:
+            return range(n_files)
+        # Drawn before the thread starts, which has no generator of its own.
+        order: list[int] = torch.randperm(n_files, generator=generator_on(CPU)).tolist()
+        return order
+
+    def _split(self, order: Sequence[int]) -> list[list[int]]:
+        """Distribute files over parts of about equal numbers of rows."""
+        sizes = np.array(self.store.sizes)[list(order)]
+        n_parts = max(1, round(sizes.sum() / self.part_rows))
+        middles = sizes.cumsum() - sizes / 2
+        numbers = (middles * n_parts / sizes.sum()).astype(int).tolist()
+        pairs = zip(numbers, order, strict=True)
+        return [[f for _, f in g] for _, g in groupby(pairs, key=lambda pair: pair[0])]
+
+    def _read(self, files: Sequence[int]) -> Impressions:
+        rows = self.load(self.store.read(files))
+        return rows.pinned() if self.device.type == "cuda" else rows
+
+    @cached_property
+    def sample(self) -> Impressions:
+        """Rows of a few files, for checks that need some rows only."""
+        last = len(self.store.sizes) - 1
+        chosen = np.linspace(0, last, min(SAMPLE_FILES, last + 1)).astype(int)
+        return self._read(chosen.tolist()).to(self.device)
+
+    def labels(self) -> Tensor:
+        """Return the labels of all rows, of shape `(n_rows, n_tasks)`."""
+        return self._column("y")
+
+    def weights(self) -> Tensor | None:
+        """Return the weights of all rows, or None."""
+        return self._column("sample_weight") if self._has_weights else None
+
+    @cached_property
+    def _has_weights(self) -> bool:
+        return self.sample.sample_weight is not None
+
+    def _column(self, name: str) -> Tensor:
+        files = range(len(self.store.sizes))
+        values = self.store.read(files, [name, "y"])[name]
+        return torch.from_numpy(values).to(self.device)
+
+    @cached_property
+    def n_missing(self) -> list[int] | None:
+        """Numbers of missing labels of the tasks after the first, or None."""
+        if self.sample.n_missing is None:
+            return None
+        counts: list[int] = np.sum(
+            [
+                (self.store.read([file], ["sample_weight", "y"])["sample_weight"] == 0)
+                .sum(axis=0)
+                .tolist()[1:]
+                for file in range(len(self.store.sizes))
+            ],
+            axis=0,
+        ).tolist()
+        return counts
+
+    def to(self, device: torch.device) -> "StreamedImpressions":
+        """Move the parts to a device when they are read."""
+        return replace(self, device=device)
+
+
+def encode_rows(
+    settings: Settings,
+    dataset: Any,
+    learnt: DatasetSchema,
+    folder: Path,
+    pool: Executor,
+    *,
+    seed: int | None,
+    file_rows: int | None = None,
+) -> EncodedData:
+    """Encode all rows and store them, the validation rows apart.
+
+    Parameters
+    ----------
+    settings : Settings
+        The estimator's parameters.
+    dataset : object
+        The rows.
+    learnt : DatasetSchema
+        What the first pass learnt; its statistics are fitted here.
+    folder : Path
+        Folder for the rows.
+    pool : Executor
+        Its thread reads.
+    seed : int or None
+        Seed of the draw of validation rows; None for none.
+    file_rows : int, default=None
+        Largest number of rows per stored file; None for about 16,384.
+
+    Raises
+    ------
+    ValueError, TypeError
+        If a column cannot be encoded, or there is not enough space in the folder.
+    """
+    train = _make_store(folder / "train", file_rows)
+    valid = _make_store(folder / "valid", file_rows)
+    generator = None if seed is None else np.random.default_rng(seed)
+    schema, summary, blocks = learnt.schema, learnt.summary, learnt.blocks
+    n_tasks, counts = len(schema.targets.task_names), None
+    if blocks is not None:
+        counts = BlockCounts(schema.statistics, blocks.n_blocks, n_tasks)
+    progress = RowProgress("Encoding", summary.n_rows, settings.verbose)
+    for chunk in read_chunks(settings, dataset, pool):
+        if not len(chunk.X):
+            continue
+        with named_place(chunk.place):
+            inputs = Inputs(*schema.encoder.transform(chunk.X))
+        weights = summary.scale(chunk.weights, len(chunk.X))
+        impressions = inputs.impressions(chunk.targets.values, weights, chunk.groups)
+        is_valid = np.zeros(len(chunk.X), dtype=bool)
+        if generator is not None:
+            is_valid = generator.random(len(chunk.X)) < settings.validation_fraction
+        block = None
+        if counts is not None:
+            block = blocks.assign(chunk.X, chunk.groups)
+            block[is_valid] = blocks.n_blocks
+            is_conditional = settings.shared_param("task_space") == "conditional"
+            labelled = task_labels(
+                chunk.targets.values, weights, conditional=is_conditional
+            )
+            counts.add(inputs.codes, *labelled, block)
+        for store, chosen in ((train, ~is_valid), (valid, is_valid)):
+            _append(store, impressions, np.flatnonzero(chosen), block, file_rows)
+        check_space(folder, [train, valid], summary.n_rows)
+        progress(len(chunk.X))
+    train.flush()
+    valid.flush()
+    _check_parts(settings, train, valid, generator is not None)
+    load = partial(load_rows, schema, None if counts is None else counts.finish())
+    size = dataset.shuffle_rows
+    rows = StreamedImpressions(train, load, size, pool)
+    rows = replace(rows, on_read=RowProgress("Training", len(train), settings.verbose))
+    held_out = StreamedImpressions(valid, load, size, pool) if len(valid) else None
+    return EncodedData(TrainingData(rows, held_out), schema)
+
+
+def encode_eval_rows(
+    settings: Settings,
+    dataset: Any,
+    schema: Schema,
+    folder: Path,
+    pool: Executor,
+    file_rows: int | None = None,
+) -> StreamedImpressions:
+    """Encode validation rows of a dataset like rows of a prediction, and store them.
+
+    Parameters are those of `encode_rows`, with the schema that encodes the rows.
+
+    Raises
+    ------
+    ValueError, TypeError
+        If the rows are invalid, or of other tasks than the training rows.
+    """
+    store = _make_store(folder / "eval", file_rows)
+    summary = RowSummary()
+    for chunk in read_chunks(settings, dataset, pool):
+        if not len(chunk.X):
+            continue
+        summary.add(chunk.targets, None)
+        with named_place(chunk.place):
+            inputs = schema.transform(chunk.X)
+        # There are weights only if labels are missing.
+        known = None if chunk.weights is None else chunk.weights.astype(np.float32)
+        impressions = inputs.impressions(chunk.targets.values, known)
+        _append(store, impressions, np.arange(len(chunk.X)), None, file_rows)
+    store.flush()
+    check_rows_left(dataset, summary)
+    load = partial(load_rows, schema, None)
+    return StreamedImpressions(store, load, dataset.shuffle_rows, pool)
+
+
+def store_impressions(
+    impressions: Impressions, folder: Path, file_rows: int
+) -> RowStore:
+    """Store encoded rows in files of at most so many rows."""
+    store = _make_store(folder, file_rows)
+    _append(store, impressions, np.arange(len(impressions)), None, file_rows)
+    store.flush()
+    return store
+
+
+def _make_store(folder: Path, file_rows: int | None = None) -> RowStore:
+    folder.mkdir()
+    # Half as many are enough for a file: parts that end with a group differ in size.
+    return RowStore(folder, None if file_rows is None else -(-file_rows // 2))
+
+
+def _append(
+    store: RowStore,
+    impressions: Impressions,
+    rows: np.ndarray,
+    block: np.ndarray | None,
+    file_rows: int | None,
+) -> None:
+    """Add some of the rows to a store, about `file_rows` at a time."""
+    if not len(rows):
+        return
+    size = len(rows) if file_rows is None else file_rows
+    cuts = np.arange(size, len(rows), size)
+    if len(cuts) and impressions.groups is not None:
+        # Moved to the next group, so that the rows of a group stay together.
+        groups = impressions.groups.numpy()[rows]
+        starts = np.flatnonzero(np.diff(groups)) + 1
+        cuts = np.append(starts, len(rows))[np.searchsorted(starts, cuts)]
+    for part in np.split(rows, np.unique(cuts).astype(int)):
+        if len(part):
+            store.append(_arrays(impressions, part, block))
+
+
+def _arrays(
+    impressions: Impressions, rows: np.ndarray, block: np.ndarray | None
+) -> Arrays:
+    """Return some of the rows as arrays by name."""
+    inputs, y = impressions[torch.from_numpy(rows)]
+    arrays = {name: tensor.numpy() for name, tensor in inputs.items()}
+    arrays["y"] = y.numpy()
+    if block is not None:
+        arrays["block"] = block[rows].astype(np.int32)
+    return arrays
+
+
+def load_rows(
+    schema: Schema, tables: Sequence[np.ndarray] | None, arrays: Arrays
+) -> Impressions:
+    """Return stored rows as impressions, with the inputs of the target statistics.
+
+    Parameters
+    ----------
+    schema : Schema
+        The encoding of the table.
+    tables : sequence of ndarray of shape (n_blocks + 1, n_codes, n_tasks + 1), or None
+        Inputs of the encoded columns by block and code.
+    arrays : dict of str to ndarray
+        The rows.
+    """
+    codes, numeric = arrays["codes"], arrays["numeric"]
+    if tables is not None:
+        assert schema.statistics is not None
+        columns = zip(tables, schema.statistics.columns, strict=True)
+        rates = [table[arrays["block"], codes[:, column]] for table, column in columns]
+        numeric = np.hstack([numeric, *rates])
+    bags = None
+    if "bag_offsets" in arrays:
+        weights = arrays.get("bag_weights")
+        bags = arrays["bag_offsets"], arrays["bag_indices"], weights
+    inputs = Inputs(schema.without_rare(codes), numeric, bags)
+    return inputs.impressions(
+        arrays["y"], arrays.get("sample_weight"), arrays.get("groups")
+    )
+
+
+def check_space(folder: Path, stores: Sequence[RowStore], n_rows: int) -> None:
+    """Raise if the rows so far show that all of them need more space than there is.
+
+    Raises
+    ------
+    ValueError
+        If so.
+    """
+    n_stored = sum(map(len, stores))
+    per_row = sum(store.n_bytes for store in stores) / n_stored
+    needed, free = per_row * (n_rows - n_stored), shutil.disk_usage(folder).free
+    if needed > free:
+        raise ValueError(
+            f"The encoded rows need {needed / 2**30:.1f} GiB more; "
+            f"{str(folder.parent)!r} has {free / 2**30:.1f} GiB. Set cache_dir of the "
+            "dataset to a folder with more space."
+        )
+
+
+def _check_parts(
+    settings: Settings, train: RowStore, valid: RowStore, holds_out: bool
+) -> None:
+    if not len(train) or (holds_out and not len(valid)):
+        raise ValueError(
+            f"validation_fraction={settings.validation_fraction} leaves {len(train)} "
+            f"rows for training and {len(valid)} for validation; use "
+            "early_stopping=False for so few rows."
+        )

@@ -1,0 +1,395 @@
+"""Tables of pandas, polars, Arrow and SciPy: columns, cells, rows."""
+
+import datetime
+from itertools import chain
+from typing import NamedTuple
+
+import numpy as np
+import scipy.sparse as sp
+
+from sk_pwiser._table._labels import is_missing, refuse_unreadable
+
+DATES = (
+    datetime.date,
+    datetime.time,
+    datetime.timedelta,
+    np.datetime64,
+    np.timedelta64,
+)
+# Beginnings of the names of dtypes of dates, times and spans of time.
+DATE_DTYPES = ("date", "time", "duration", "period")
+ADVICE_FOR_DATES = (
+    "Derive numbers from dates, such as the hour, the weekday or the age in days"
+)
+
+# What float() would read as a number, or refuse without the value in its message.
+_NOT_NUMBERS = {
+    "text": (str, bytes),
+    "complex values": (complex, np.complexfloating),
+    "dates": DATES,
+    "lists": (list, tuple, set, frozenset, np.ndarray),
+}
+
+
+def first_known(column):
+    """Return the first value of a column that is not missing, or None."""
+    return next((value for value in column if not is_missing(value)), None)
+
+
+def has_date_dtype(column):
+    """Return whether a column has a dtype of dates, times or spans of time."""
+    return str(column.dtype).lower().startswith(DATE_DTYPES)
+
+
+def contains_text(column):
+    """Return whether a column of objects contains text."""
+    return any(issubclass(cls, str) for cls in set(map(type, column)))
+
+
+def check_numbers(column):
+    """Raise a TypeError if a column of objects contains text, dates or lists."""
+    types = set(map(type, column))
+    for kind, classes in _NOT_NUMBERS.items():
+        if not any(issubclass(cls, classes) for cls in types):
+            continue
+        found = (value for value in column if isinstance(value, classes))
+        # NaT is a missing date.
+        value = first_known(found)
+        if value is not None:
+            advice = f". {ADVICE_FOR_DATES}" if kind == "dates" else ""
+            raise TypeError(f"it contains {kind}, such as {value!r}{advice}")
+
+
+# List is the only kind of Python object that is one: tuples and frozensets can be
+# category values themselves.
+_LISTS = list, np.ndarray
+
+
+class Lists(NamedTuple):
+    """The lists of a column.
+
+    Parameters
+    ----------
+    sizes : int64 ndarray of shape (n_samples,)
+        Number of elements of each list; -1 for missing lists.
+    elements : column
+        The elements of all lists, one list after the other: a pandas or polars Series,
+        or an array of objects.
+    """
+
+    sizes: np.ndarray
+    elements: object
+
+    def row_of(self, element):
+        """Return the row of an element, by its index."""
+        ends = np.maximum(self.sizes, 0).cumsum()
+        return int(np.searchsorted(ends, element, side="right"))
+
+
+def has_lists(column):
+    """Return whether a column contains lists, or arrays in its cells."""
+    if column.dtype == object:
+        return isinstance(first_known(column), _LISTS)
+    return _dtype_name(column).startswith(("list", "array", "large_list", "fixed_size"))
+
+
+def has_numeric_lists(column):
+    """Return whether lists are numeric inputs rather than categories, by their dtype.
+
+    They are if they have a fixed size and contain numbers, by their dtype, or if they
+    contain floats.
+    """
+    if column.dtype == object:
+        elements = chain.from_iterable(c for c in column if isinstance(c, _LISTS))
+        types = {cls for cls in set(map(type, elements)) if cls is not type(None)}
+        are_numbers = all(issubclass(c, int | float | np.number) for c in types)
+        return are_numbers and any(issubclass(c, float | np.floating) for c in types)
+    is_fixed = _dtype_name(column).startswith(("array", "fixed_size"))
+    if not hasattr(column, "iloc"):
+        inner = column.dtype.inner
+        return inner.is_numeric() if is_fixed else inner.is_float()
+    import pyarrow.types as pt  # installed, since the column is one of Arrow
+
+    inner = column.dtype.pyarrow_dtype.value_type
+    is_number = pt.is_floating(inner) or (is_fixed and pt.is_integer(inner))
+    return bool(is_number or pt.is_decimal(inner))
+
+
+def _dtype_name(column):
+    return str(column.dtype).lower()
+
+
+def read_lists(column, name):
+    """Return the lists of a column.
+
+    Raises
+    ------
+    TypeError
+        If a row contains something else, or a list of lists.
+    """
+    if not has_lists(column) and _first_row(column) is not None:
+        row, value = _first_row(column)
+        raise TypeError(
+            f"Column {name!r} contained lists in fit; row {row} contains {value!r}, "
+            "which is not a list."
+        )
+    if column.dtype == object or not has_lists(column):
+        return _read_objects(column, name)
+    if hasattr(column, "iloc"):
+        return _read_arrow_lists(column, name)
+    return _read_polars(column, name)
+
+
+def _first_row(column):
+    return next(((r, v) for r, v in enumerate(column) if not is_missing(v)), None)
+
+
+def _read_objects(column, name):
+    # Iteration gives the values themselves.
+    cells = [None if is_missing(cell) else cell for cell in column]
+    types = set(map(type, cells)) - {type(None)}
+    if not all(issubclass(cls, _LISTS) for cls in types):
+        row, value = next(
+            (row, cell)
+            for row, cell in enumerate(cells)
+            if cell is not None and not isinstance(cell, _LISTS)
+        )
+        raise TypeError(
+            f"Column {name!r} contains lists; row {row} contains {value!r}, which is "
+            "not a list."
+        )
+    sizes = np.fromiter(
+        (-1 if cell is None else len(cell) for cell in cells), np.int64, len(cells)
+    )
+    known = (cell for cell in cells if cell is not None)
+    elements = np.fromiter(
+        chain.from_iterable(known), dtype=object, count=int(np.maximum(sizes, 0).sum())
+    )
+    if any(issubclass(cls, (*_LISTS, tuple)) for cls in set(map(type, elements))):
+        row = next(
+            row
+            for row, cell in enumerate(cells)
+            if cell is not None and any(isinstance(v, (*_LISTS, tuple)) for v in cell)
+        )
+        raise _nested_error(name, row, cells[row])
+    return Lists(sizes, elements)
+
+
+def _read_polars(column, name):
+    import polars as pl  # installed, since the column is one of polars
+
+    if isinstance(column.dtype, pl.Array):
+        column = column.arr.to_list()
+    if column.dtype.inner.is_nested():
+        row, value = _first_row(column) or (0, column.dtype)
+        raise _nested_error(name, row, getattr(value, "to_list", lambda: value)())
+    sizes = column.list.len().cast(pl.Int64).fill_null(-1).to_numpy()
+    return Lists(sizes, column.filter(sizes > 0).explode())
+
+
+def _read_arrow_lists(column, name):
+    import pandas as pd
+    import pyarrow as pa  # installed, since the column is one of Arrow
+    import pyarrow.compute as pc
+
+    array = pa.array(column.array)
+    if pa.types.is_nested(array.type.value_type):
+        row, value = _first_row(column) or (0, array.type)
+        raise _nested_error(name, row, value)
+    sizes = pc.fill_null(pc.list_value_length(array), -1).to_numpy()
+    elements = pc.list_flatten(array.drop_null())
+    return Lists(
+        sizes.astype(np.int64), pd.Series(pd.arrays.ArrowExtensionArray(elements))
+    )
+
+
+def _nested_error(name, row, value):
+    text = repr(value)
+    text = text if len(text) <= 80 else text[:77] + "..."
+    return TypeError(
+        f"Column {name!r} contains lists of lists, which cannot be encoded; row {row} "
+        f"contains {text}."
+    )
+
+
+def as_table(X):
+    """Return a table that can be read by columns or, if it is sparse, by rows.
+
+    A polars LazyFrame is collected. An Arrow table becomes a pandas or, without pandas,
+    a polars DataFrame that shares its memory. A sparse matrix becomes one in CSR form.
+    Other objects are returned unchanged.
+
+    Raises
+    ------
+    ImportError
+        If an Arrow table is passed and neither pandas nor polars is installed.
+    ValueError
+        If `X` is an array of complex numbers.
+    TypeError
+        If `X` is a tensor that numpy cannot read, or a dataset that is
+        read in parts.
+    """
+    refuse_parts(X)
+    if is_polars(X) and type(X).__name__ == "LazyFrame":
+        return X.collect()
+    if type(X).__module__.partition(".")[0] == "pyarrow":
+        return _read_arrow(X)
+    refuse_unreadable(X, "X")
+    return X.tocsr() if sp.issparse(X) else X
+
+
+def reads_in_parts(X):
+    """Return whether `X` is a dataset that is read in parts, not a table."""
+    return getattr(X, "reads_in_parts", False) is True
+
+
+def refuse_parts(X):
+    """Raise a TypeError if `X` is a dataset that is read in parts."""
+    if reads_in_parts(X):
+        raise TypeError(
+            f"{type(X).__name__} is read in parts, which only fit and the predictions "
+            "of MultiTaskCTRCVRClassifier support. Pass a table, such as some of its "
+            "rows as a DataFrame."
+        )
+
+
+def is_sparse(X):
+    """Return whether a table is a sparse matrix, or a DataFrame of sparse columns."""
+    if sp.issparse(X):
+        return True
+    dtypes = list(X.dtypes) if hasattr(X, "iloc") and X.ndim == 2 else []
+    return bool(dtypes) and all(
+        str(dtype).startswith("Sparse[") and dtype.fill_value == 0 for dtype in dtypes
+    )
+
+
+def _read_arrow(X):
+    import pyarrow as pa  # installed, since X is one of its objects
+
+    if isinstance(X, pa.RecordBatch):
+        X = pa.Table.from_batches([X])
+    if not isinstance(X, pa.Table):
+        return X
+    try:
+        import pandas as pd
+    except ImportError:
+        try:
+            import polars as pl
+        except ImportError as error:
+            raise ImportError(
+                "A pyarrow.Table as X is read through pandas or polars: "
+                'pip install "sk_pwiser[pandas]" or "sk_pwiser[polars]".'
+            ) from error
+        return pl.from_arrow(X)
+    # Metadata of pandas may declare a column as the index.
+    return X.to_pandas(types_mapper=pd.ArrowDtype, ignore_metadata=True)
+
+
+# Number of rows that are processed at a time: few enough that temporary arrays need
+# little memory.
+CHUNK_ROWS = 32_768
+
+
+def is_dataframe(X):
+    """Return whether `X` is a pandas or polars DataFrame."""
+    return len(getattr(X, "shape", ())) == 2 and (hasattr(X, "iloc") or is_polars(X))
+
+
+def is_polars(X):
+    """Return whether `X` is an object of polars."""
+    return type(X).__module__.partition(".")[0] == "polars"
+
+
+def describe(name, column):
+    """Return the name of a column for messages.
+
+    A column of a DataFrame whose names are not all text goes by its index. The label,
+    which may be a tuple or a number, then follows.
+    """
+    label = getattr(column, "name", None)
+    if isinstance(name, str) or label is None or not hasattr(column, "iloc"):
+        return repr(name)
+    return f"{name!r} (labelled {label!r})"
+
+
+def list_columns(X):
+    """Return the columns of a DataFrame or of a 2-D array, without copies."""
+    if hasattr(X, "iloc"):
+        return [column for _, column in X.items()]
+    return X.get_columns() if is_polars(X) else list(X.T)
+
+
+def slice_rows(column, rows):
+    """Return the rows of a column in a slice, without a copy."""
+    if rows.start == 0 and rows.stop >= len(column):
+        return column
+    return column.iloc[rows] if hasattr(column, "iloc") else column[rows]
+
+
+def row_chunks(n_rows, min_size=0):
+    """Yield consecutive slices of rows: of `min_size` rows or more, except the last."""
+    size = max(CHUNK_ROWS, min_size)
+    for start in range(0, n_rows, size):
+        yield slice(start, start + size)
+
+
+def has_category_dtype(column):
+    """Return whether the dtype of a column stands for categories.
+
+    These dtypes are category, string, object and bool of pandas, including those of
+    Arrow, and Categorical, Enum, String and Boolean of polars. Columns of objects that
+    begin with a date do not count, and a column of an array counts if it has text.
+    Lists count, except those of floats and arrays of numbers of a fixed size.
+    """
+    if has_lists(column):
+        return not has_numeric_lists(column)
+    if isinstance(column, np.ndarray):
+        is_object = column.dtype == object
+        return contains_text(column) if is_object else _is_text_dtype(column.dtype)
+    if is_polars(column):
+        return str(column.dtype).startswith(("Categorical", "Enum", "String", "Bool"))
+    if column.dtype == object:
+        return not isinstance(first_known(column), DATES)
+    return (
+        column.dtype.kind == "b"
+        or column.dtype.name.startswith(("category", "dictionary"))
+        or _is_text_dtype(column.dtype)
+    )
+
+
+def _is_text_dtype(dtype):
+    """Return whether a dtype of numpy or pandas is one of text."""
+    name = dtype.name  # Arrow's have a suffix in brackets: string[pyarrow]
+    return dtype.kind in "SUT" or name == "str" or "string" in name.partition("[")[0]
+
+
+def to_float(column):
+    """Return a numeric column as float64, with missing values as NaN.
+
+    The result may share memory with the column.
+
+    Raises
+    ------
+    TypeError or ValueError
+        If the column is not numeric.
+    """
+    dtype = column.dtype
+    if isinstance(dtype, np.dtype) and dtype.kind in "fiub":
+        return np.asarray(column, dtype=np.float64)
+    if has_date_dtype(column):
+        raise TypeError(
+            f"its dtype is {dtype}, which is not numeric. {ADVICE_FOR_DATES}"
+        )
+    if is_polars(column):
+        if not (dtype.is_numeric() or str(dtype) in ("Boolean", "Null")):
+            raise TypeError(f"its dtype is {dtype}, which is not numeric")
+        return column.cast(float).to_numpy().astype(np.float64)
+    # numpy would convert "7" to 7.
+    if dtype.kind == "c" or _is_text_dtype(dtype):
+        raise TypeError(f"its dtype is {dtype}, which is not numeric")
+    if dtype.kind == "O":
+        check_numbers(column)
+    if isinstance(column, np.ndarray):
+        numbers = (np.nan if is_missing(value) else value for value in column)
+        return np.fromiter(numbers, dtype=np.float64, count=len(column))
+    return column.to_numpy(dtype=np.float64, na_value=np.nan)

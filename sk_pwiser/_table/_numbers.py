@@ -1,0 +1,561 @@
+"""Numeric columns: their encodings, bins, and whole numbers that look like codes."""
+
+from copy import copy
+
+import numpy as np
+from scipy.special import ndtri
+
+from sk_pwiser._table._frames import (
+    describe,
+    read_lists,
+    row_chunks,
+    slice_rows,
+    to_float,
+)
+from sk_pwiser._table._labels import is_missing
+from sk_pwiser._utils import warn_user
+
+# Number of steps of the distribution function between which ranks are interpolated:
+# the rank of a training value is off by at most one step.
+N_QUANTILES = 1000
+
+# Bins of a column that its frequent values do not fill, and largest number of bins.
+N_BINS, MAX_BINS = 16, 64
+
+# More than `N_BINS` bins require this many rows of the column for each bin.
+ROWS_PER_BIN = 32
+
+
+def distinct_shares(values, weight):
+    """Return the distinct values in increasing order and each one's share of the rows.
+
+    Parameters
+    ----------
+    values : float64 ndarray of shape (n_samples,)
+        Values without NaN.
+    weight : ndarray of shape (n_samples,) or None
+        Weights of the rows.
+    """
+    if weight is None:
+        distinct, weights = np.unique(values, return_counts=True)
+    else:
+        distinct, indices = np.unique(values, return_inverse=True)
+        weights = np.bincount(indices, weights=weight)
+    return distinct, weights / weights.sum()
+
+
+def interpolation_nodes(ranks):
+    """Return the indices of the values between which ranks are interpolated.
+
+    These are the two values around each of `N_QUANTILES` steps, so that every value
+    with a large share of the rows is among them.
+    """
+    above = _first_at_least(ranks, np.arange(1, N_QUANTILES) / N_QUANTILES)
+    ends = [0, len(ranks) - 1]
+    return np.unique(np.clip([*ends, *above, *(above - 1)], *ends))
+
+
+def largest_n_bins(n_samples, max_bins):
+    """Return the largest number of bins of a column with some number of rows."""
+    return min(max_bins, max(N_BINS, n_samples // ROWS_PER_BIN))
+
+
+def bin_edges(shares, max_bins=MAX_BINS):
+    """Return the indices of the values at the edges of at most `max_bins` bins.
+
+    At most `max_bins + 1` distinct values are all edges. Otherwise, a value is frequent
+    if it has a larger share of the rows than each of `max_bins` bins has of the other
+    values. Every frequent value counts as one full bin, and the others have `N_BINS`
+    bins of equal shares, or as many as `max_bins` leaves. A column that is almost
+    always 0 thus has bins for its other values.
+    """
+    if len(shares) <= max_bins + 1:
+        return np.arange(len(shares))
+    is_frequent = _find_frequent(shares, max_bins)
+    n_frequent = is_frequent.sum()
+    n_others = min(N_BINS, max_bins - n_frequent)
+    # Weights of very different sizes may leave the others a share of 0.
+    bin_share = max(shares[~is_frequent].sum() / n_others, np.finfo(float).tiny)
+    cumulative = np.where(is_frequent, bin_share, shares).cumsum()
+    n_bins = n_frequent + n_others
+    steps = np.arange(1, n_bins + 1) / n_bins
+    return np.unique([0, *_first_at_least(cumulative / cumulative[-1], steps)])
+
+
+def _find_frequent(shares, n_bins):
+    is_frequent = np.zeros(len(shares), dtype=bool)
+    while True:
+        n_found = is_frequent.sum()
+        bin_share = shares[~is_frequent].sum() / (n_bins - n_found)
+        is_frequent = shares > bin_share * (1 + 1e-9)
+        if is_frequent.sum() == n_found:
+            return is_frequent
+
+
+def _first_at_least(cumulative, steps):
+    # Weights and repeated rows give sums that differ by rounding errors, which must not
+    # move an edge to the next value.
+    return np.searchsorted(cumulative, steps - 1e-9)
+
+
+# Inputs are clipped to this many standard deviations: a single extreme value at
+# prediction must not dominate the logit.
+LARGEST_DEVIATION = 10.0
+
+# Values are clipped to +-LARGEST_VALUE, since squares, sums and quotients of larger
+# values may overflow. In fit, values closer to 0 than SMALLEST_VALUE count as 0, since
+# quotients by their differences may overflow.
+LARGEST_VALUE, SMALLEST_VALUE = 1e100, 1e-100
+
+
+def infinity_error(name, column=None):
+    """Return the error to raise for an infinite value in a column."""
+    return ValueError(
+        f"Input X contains infinity or a value too large for dtype('float64') in "
+        f"column {describe(name, column)}."
+    )
+
+
+class NumericColumn:
+    """A numeric column, with an indicator if it had missing values in fit.
+
+    A subclass defines `_fit`, which learns from the values that are not missing,
+    `_encode`, which maps values to inputs, and `_nodes`, the same map as points. If a
+    column had one distinct value in fit, every value is encoded as 0: the network's
+    weights for an input that never changed in training would be arbitrary. `awaken`
+    learns such a column from later rows of training.
+
+    Parameters
+    ----------
+    name : str or int
+        Name of the column, for messages.
+    """
+
+    # Input of a missing value: the mean of the other inputs.
+    fill_value_ = 0.0
+
+    # Whether the column has one number per row.
+    is_scalar = True
+
+    # Number of components over which the network spreads the input; 0 for none.
+    n_bins_ = 0
+
+    # Whether the network also reads the position among the bins as a normal score.
+    has_scores = False
+
+    def __init__(self, name):
+        self.name = name
+
+    @property
+    def bins(self):
+        """Number of bins of each input of the column, 0 for inputs without bins."""
+        return [self.n_bins_, 0] if self.has_missing_ else [self.n_bins_]
+
+    @property
+    def bin_scales(self):
+        """Factor of the components of each input of the column."""
+        return [1.0] * len(self.bins)
+
+    @property
+    def input_names(self):
+        """Names of the inputs of the column; that of the indicator ends "_missing"."""
+        names = [f"{self.name}", f"{self.name}_missing"]
+        return names if self.has_missing_ else names[:1]
+
+    def load(self, column):
+        """Return a column in the form that `transform` reads slices of."""
+        return column
+
+    def fit(self, column, sample_weight=None):
+        """Learn the distribution of a column."""
+        values = self._read(column)
+        is_known = ~np.isnan(values)
+        known = _replace_smallest(values if is_known.all() else values[is_known])
+        self.has_missing_ = 0 < len(known) < len(values)
+        self.is_constant_ = not len(known) or known.min() == known.max()
+        if not self.is_constant_:
+            weight = None if sample_weight is None else sample_weight[is_known]
+            self._fit(known, weight)
+        return self
+
+    @property
+    def can_awaken(self):
+        """Whether the column, or an element of its arrays, was constant so far."""
+        return self.is_constant_
+
+    def awaken(self, column, sample_weight=None):
+        """Return a column that has learnt its distribution, or this one.
+
+        The new column has the same inputs and bins, and an indicator only if this one
+        has it. This one is returned if the values do not vary.
+        """
+        learnt = copy(self).fit(column, sample_weight)
+        if not self.is_constant_ or learnt.is_constant_:
+            return self
+        learnt.has_missing_ = self.has_missing_
+        return learnt
+
+    def fit_transform(self, column, sample_weight=None):
+        """Learn the distribution of a column and return its inputs."""
+        return self.fit(column, sample_weight).transform(column)
+
+    def transform(self, column):
+        """Return the inputs of a column.
+
+        Returns
+        -------
+        list of ndarray of shape (n_samples,)
+            The encoded values and, if the column had missing values in fit, the
+            indicator of missing values.
+        """
+        values = self._read(column)
+        inputs = np.zeros(len(values)) if self.is_constant_ else self._encode(values)
+        inputs = inputs.astype(np.float32)
+        missing = np.isnan(values)
+        if missing.any():
+            inputs[missing] = self.fill_value_
+        return [inputs, missing] if self.has_missing_ else [inputs]
+
+    @property
+    def nodes(self):
+        """The points between which the inputs are linear, outside of which constant.
+
+        Returns
+        -------
+        tuple of (float64 ndarray, float64 ndarray)
+            Values of the column, in increasing order, and their inputs.
+        """
+        return (np.zeros(1), np.zeros(1)) if self.is_constant_ else self._nodes()
+
+    def _read(self, column):
+        try:
+            values = to_float(column)
+        except (TypeError, ValueError, OverflowError) as error:
+            kind = TypeError if isinstance(error, TypeError) else ValueError
+            raise kind(
+                f"Column {describe(self.name, column)} cannot be read as numbers: "
+                f"{error}. Convert it to numbers or include it in categorical_features."
+            ) from error
+        # fmin and fmax ignore NaN.
+        low = np.fmin.reduce(values, initial=0.0)
+        high = np.fmax.reduce(values, initial=0.0)
+        if np.isinf(low) or np.isinf(high):
+            raise infinity_error(self.name, column)
+        if low < -LARGEST_VALUE or high > LARGEST_VALUE:
+            values = np.clip(values, -LARGEST_VALUE, LARGEST_VALUE)
+        return values
+
+
+class StandardColumn(NumericColumn):
+    """Standardised values: minus the mean, divided by the standard deviation."""
+
+    def _fit(self, known, weight):
+        self.mean_ = np.average(known, weights=weight)
+        squares = 0.0
+        for rows in row_chunks(len(known)):
+            deviations = (known[rows] - self.mean_) ** 2
+            squares += np.sum(
+                deviations if weight is None else deviations * weight[rows]
+            )
+        variance = squares / (len(known) if weight is None else weight.sum(dtype=float))
+        self.scale_ = np.sqrt(variance) or np.inf
+
+    def _encode(self, values):
+        scaled = (values - self.mean_) / self.scale_
+        return np.clip(scaled, -LARGEST_DEVIATION, LARGEST_DEVIATION, out=scaled)
+
+    def _nodes(self):
+        if np.isinf(self.scale_):
+            return np.zeros(1), np.zeros(1)
+        ends = np.array([-LARGEST_DEVIATION, LARGEST_DEVIATION])
+        return self.mean_ + ends * self.scale_, ends
+
+
+class QuantileColumn(NumericColumn):
+    """Normal scores: a function of the ranks, with mean 0 and standard deviation 1."""
+
+    def _fit(self, known, weight):
+        distinct, shares = distinct_shares(known, weight)
+        # The rank of a value is the share of the rows below it, plus half of its own
+        # share. The limits matter for extreme weights alone: rounding errors could give
+        # a rank of 0 or 1, whose score is infinite.
+        ranks = np.clip(shares.cumsum() - shares / 2, 1e-12, 1 - 1e-12)
+        nodes = interpolation_nodes(ranks)
+        self.values_, scores = distinct[nodes], ndtri(ranks[nodes])
+        distinct_scores = np.interp(distinct, self.values_, scores)
+        mean = shares @ distinct_scores
+        scale = np.sqrt(shares @ (distinct_scores - mean) ** 2) or np.inf
+        scores = (scores - mean) / scale
+        self.scores_ = np.clip(scores, -LARGEST_DEVIATION, LARGEST_DEVIATION)
+
+    def _encode(self, values):
+        return np.interp(values, *self._nodes())
+
+    def _nodes(self):
+        return self.values_, self.scores_
+
+
+class PiecewiseLinearColumn(NumericColumn):
+    """The positions of values relative to the edges of at most `max_bins` bins.
+
+    The position of a value is the index of its bin, counted from 0, plus the fraction
+    of the bin that lies below the value: 2 1/3 for a value one third of the way from
+    edge 2 to edge 3. The network spreads a position over one component per bin, see
+    :class:`~sk_pwiser.networks._input.BinExpansion`.
+    """
+
+    n_bins_ = 1
+
+    # Columns in files of version 0.1.0 have no limit of their own.
+    max_bins = MAX_BINS
+
+    def __init__(self, name, max_bins=MAX_BINS):
+        super().__init__(name)
+        self.max_bins = max_bins
+
+    def awaken(self, column, sample_weight=None):
+        """Return a column that has learnt its distribution, or this one.
+
+        The network has a single component for a column that was constant: the position
+        among all edges is scaled to [0, 1], which is the share of the rows below.
+        """
+        learnt = super().awaken(column, sample_weight)
+        if learnt is not self:
+            learnt.fill_value_ *= self.n_bins_ / learnt.n_bins_
+            learnt.n_bins_ = self.n_bins_
+        return learnt
+
+    def _fit(self, known, weight):
+        distinct, shares = distinct_shares(known, weight)
+        max_bins = largest_n_bins(len(known), self.max_bins)
+        self.edges_ = distinct[bin_edges(shares, max_bins)]
+        n_edges = len(self.edges_)
+        self.n_bins_ = n_edges - 1
+        # Otherwise, there are bins of many frequent values, or all values are edges.
+        self.has_quantiles_ = n_edges <= N_BINS + 1 and n_edges < len(distinct)
+        self.fill_value_ = shares @ self._encode(distinct)
+
+    def _encode(self, values):
+        return np.interp(values, *self._nodes())
+
+    def _nodes(self):
+        n_edges = len(self.edges_)
+        return self.edges_, np.arange(n_edges) * (self.n_bins_ / (n_edges - 1))
+
+
+class BinsAndScoresColumn(PiecewiseLinearColumn):
+    """The positions of values among bins, which the network also reads as scores.
+
+    The components of quantile bins count half, since the score represents smooth
+    effects. Those of frequent or few values, which may act like categories, count
+    fully.
+    """
+
+    has_scores = True
+
+    @property
+    def bin_scales(self):
+        """Factor of the components of each input of the column."""
+        is_half = self.n_bins_ > 1 and self.has_quantiles_
+        return [0.5 if is_half else 1.0, *[1.0] * (len(self.bins) - 1)]
+
+
+NUMERIC_ENCODINGS = {
+    "standard": StandardColumn,
+    "quantile": QuantileColumn,
+    "piecewise_linear": PiecewiseLinearColumn,
+    "bins_and_scores": BinsAndScoresColumn,
+}
+
+
+def _replace_smallest(values):
+    """Return values with those that are too small for quotients replaced by 0."""
+    for rows in row_chunks(len(values)):
+        chunk = values[rows]
+        if ((np.abs(chunk) < SMALLEST_VALUE) & (chunk != 0)).any():
+            return np.where(np.abs(values) < SMALLEST_VALUE, 0.0, values)
+    return values
+
+
+class ArrayColumn(NumericColumn):
+    """A column whose cells are arrays of one size: one standardised input per element.
+
+    Their elements are standardised whatever the encoding of other numeric columns is: a
+    single element of an embedding has no meaning that bins could show. A missing array,
+    or a missing element, counts as the mean. If arrays were missing in fit, an
+    indicator follows the elements.
+    """
+
+    is_scalar = False
+
+    @property
+    def bins(self):
+        """Number of bins of each input of the column: 0."""
+        return [0] * len(self.input_names)
+
+    @property
+    def input_names(self):
+        """Names of the inputs of the column."""
+        names = [element.name for element in self.elements_]
+        return [*names, f"{self.name}_missing"] if self.has_missing_ else names
+
+    def fit(self, column, sample_weight=None):
+        """Learn the distribution of each element."""
+        self.elements_ = None
+        values = self.load(column)
+        is_missing_row = np.isnan(values).all(axis=1)
+        self.has_missing_ = bool(is_missing_row.any() and not is_missing_row.all())
+        self.elements_ = [
+            StandardColumn(f"{self.name}[{index}]").fit(element, sample_weight)
+            for index, element in enumerate(values.T)
+        ]
+        return self
+
+    @property
+    def can_awaken(self):
+        """Whether an element was constant so far."""
+        return any(element.can_awaken for element in self.elements_)
+
+    def awaken(self, column, sample_weight=None):
+        """Return a column that has learnt elements that vary now, or this one."""
+        pairs = zip(self.elements_, self.load(column).T, strict=True)
+        elements = [each.awaken(of_rows, sample_weight) for each, of_rows in pairs]
+        if all(new is old for new, old in zip(elements, self.elements_, strict=True)):
+            return self
+        learnt = copy(self)
+        learnt.elements_ = elements
+        return learnt
+
+    def transform(self, column):
+        """Return the inputs of a column, or of what `load` returned for it."""
+        is_loaded = getattr(column, "ndim", 1) == 2
+        values = column if is_loaded else self.load(column)
+        pairs = zip(self.elements_, values.T, strict=True)
+        inputs = [element.transform(of_rows)[0] for element, of_rows in pairs]
+        return [*inputs, np.isnan(values).all(axis=1)] if self.has_missing_ else inputs
+
+    def load(self, column):
+        """Return the elements, float64 of shape (n_samples, n_elements).
+
+        Missing arrays are rows of NaN.
+
+        Raises
+        ------
+        ValueError or TypeError
+            If a row contains another number of elements than the others, or something
+            that is not a finite number.
+        """
+        lists = read_lists(column, self.name)
+        is_known = lists.sizes >= 0
+        sizes = lists.sizes[is_known]
+        if self.elements_ is not None:
+            n_elements = len(self.elements_)
+        else:
+            n_elements = int(sizes[0]) if len(sizes) else 0
+        if (sizes != n_elements).any():
+            row = int(np.argmax(is_known & (lists.sizes != n_elements)))
+            raise ValueError(
+                f"Column {self.name!r} contains arrays of {n_elements} numbers; row "
+                f"{row} contains {lists.sizes[row]}. Include the column in "
+                "categorical_features if its lists are categories."
+            )
+        values = np.full((len(lists.sizes), n_elements), np.nan)
+        values[is_known] = self._read_elements(lists).reshape(len(sizes), n_elements)
+        return values
+
+    def _read_elements(self, lists):
+        try:
+            values = np.asarray(to_float(lists.elements))
+        except (TypeError, ValueError, OverflowError) as error:
+            row, value = _first_non_number(lists)
+            raise TypeError(
+                f"Column {self.name!r} contains lists that cannot be read as arrays of "
+                f"numbers: row {row} contains {value!r}. Include the column in "
+                "categorical_features if its lists are categories."
+            ) from error
+        infinite = np.flatnonzero(np.isinf(values))
+        if len(infinite):
+            raise ValueError(
+                f"Input X contains infinity in column {self.name!r}: row "
+                f"{lists.row_of(infinite[0])} contains {values[infinite[0]]}."
+            )
+        return values
+
+
+def _first_non_number(lists):
+    for index, value in enumerate(lists.elements):
+        if not is_missing(value) and not isinstance(value, int | float | np.number):
+            return lists.row_of(index), value
+    return 0, None
+
+
+# Ages, hours and other small ranges have fewer values.
+MIN_VALUES = 100
+# Share of the whole numbers from the first to the last value that occur. Counts and
+# prices have a long tail with large gaps.
+MIN_COVERAGE = 0.5
+# Share of neighbouring numbers of which one is at least twice as frequent as the other,
+# and not by chance. The frequencies of ages, counts and prices change gradually.
+MIN_UNEQUAL = 0.1
+# Rounded amounts, such as times of the day, are frequent at multiples of five or ten:
+# numbers at these distances are more alike than neighbours, those of codes are not.
+ROUNDING = (5, 10)
+MIN_RATIO = 0.8
+
+
+def warn_about_codes(columns):
+    """Warn, once for all columns, about numbers that look like codes.
+
+    Parameters
+    ----------
+    columns : list of (str or int, column)
+        Names and values of the numeric columns, which can be read as numbers.
+    """
+    names = [name for name, column in columns if looks_like_codes(column)]
+    if names:
+        warn_user(
+            f"The numeric columns {names} contain whole numbers that look like codes "
+            "or ids, but are encoded by their size. List the category columns in "
+            "categorical_features, with these columns if they are codes; any such "
+            "list, also one without them, silences this warning.",
+        )
+
+
+def looks_like_codes(column):
+    """Return whether the values of a numeric column look like codes.
+
+    They do if they are whole numbers from 0 or 1 on, if at least 100 of them and half
+    of the numbers up to the largest one occur, and if neighbouring numbers have
+    unrelated frequencies: in a tenth of the pairs one is at least twice as frequent as
+    the other, by more than two standard errors. Numbers that are frequent at multiples
+    of five or ten are taken for rounded amounts.
+    """
+    for rows in row_chunks(len(column)):  # most columns end at the first chunk
+        values = _known(slice_rows(column, rows))
+        if (values != np.floor(values)).any() or values.min(initial=0) < 0:
+            return False
+    values = _known(column)
+    first, last = values.min(initial=np.inf), values.max(initial=0)
+    if first not in (0, 1) or last > len(values) / MIN_COVERAGE:
+        return False
+    counts = np.bincount(values.astype(np.int64))[int(first) :]
+    n_values = np.count_nonzero(counts)
+    if n_values < max(MIN_VALUES, MIN_COVERAGE * len(counts)):
+        return False
+    of_neighbours = _share_unequal(counts, 1)
+    at_distances = min(_share_unequal(counts, distance) for distance in ROUNDING)
+    is_rounded = at_distances < MIN_RATIO * of_neighbours
+    return of_neighbours >= MIN_UNEQUAL and not is_rounded
+
+
+def _share_unequal(counts, distance):
+    """Return the share of pairs at a distance with clearly unequal frequencies."""
+    pairs = [counts[distance:], counts[:-distance]]
+    fewer, more = np.sort(pairs, axis=0)
+    is_unequal = (more >= 2 * fewer) & (more - fewer > 2 * np.sqrt(more + fewer))
+    return float(is_unequal.mean())
+
+
+def _known(column):
+    values = to_float(column)
+    return values[~np.isnan(values)]

@@ -1,0 +1,326 @@
+"""Weights and groups of rows, and base rates."""
+
+from collections.abc import Hashable
+from reprlib import repr as short_repr
+
+import numpy as np
+
+from sk_pwiser._table._categories import factorize
+from sk_pwiser._table._labels import names_of_columns, read_array, refuse_unreadable
+from sk_pwiser._utils import warn_user
+
+
+def check_weights(sample_weight, n_samples, n_tasks=1, task_names=None):
+    """Return weights as an array.
+
+    Parameters
+    ----------
+    sample_weight : array-like of shape (n_samples,) or (n_samples, n_tasks)
+        Weights >= 0 of the rows, or of the rows and tasks.
+    n_samples : int
+        Number of rows.
+    n_tasks : int, default=1
+        Number of tasks.
+    task_names : sequence of str, default=None
+        Names of the tasks, in messages and for the order of a DataFrame's columns.
+
+    Returns
+    -------
+    float64 ndarray of shape (n_samples,) or (n_samples, n_tasks)
+        1-D also if the weights of each row are equal for all tasks.
+
+    Raises
+    ------
+    ValueError
+        If the weights are not numbers, have another shape, are negative or not finite,
+        or have the names of the tasks in another order. The message contains row and
+        column.
+    TypeError
+        If the weights are a tensor that numpy cannot read.
+    """
+    if getattr(getattr(sample_weight, "dtype", None), "kind", "") in ("m", "M"):
+        raise ValueError(
+            "sample_weight must contain one finite number per row; its dtype is "
+            f"{sample_weight.dtype}."
+        )
+    weights = read_array(
+        sample_weight,
+        "sample_weight",
+        "must contain one finite number per row.",
+        dtype=np.float64,
+        error=ValueError,
+    )
+    if weights.shape not in ((n_samples,), (n_samples, n_tasks)):
+        allowed = f"({n_samples},)"
+        if n_tasks > 1:
+            allowed += f", or ({n_samples}, {n_tasks}) for weights per task"
+        raise ValueError(
+            f"sample_weight must have shape {allowed}; got {weights.shape}."
+        )
+    if weights.ndim == 2:
+        _check_order(names_of_columns(sample_weight), task_names)
+    for rule, is_wrong in (
+        ("contain one finite number per row", ~np.isfinite(weights)),
+        ("be >= 0", weights < 0),
+    ):
+        if is_wrong.any():
+            row, *column = np.argwhere(is_wrong)[0].tolist()
+            value = weights[row, *column]
+            where = f"row {row}"
+            if column:
+                name = column[0] if task_names is None else task_names[column[0]]
+                where += f" for task {name!r}"
+            raise ValueError(f"sample_weight must {rule}; it is {value} in {where}.")
+    if weights.ndim == 2 and (weights == weights[:, :1]).all():
+        return weights[:, 0]
+    return weights
+
+
+def _check_order(columns, task_names):
+    """Raise if the columns are the tasks in another order."""
+    if columns is None or task_names is None:
+        return
+    expected = [str(name) for name in task_names]
+    if columns != expected and sorted(columns) == sorted(expected):
+        raise ValueError(
+            f"The columns of sample_weight must be in the order of the tasks, "
+            f"{expected}; got {columns}."
+        )
+
+
+def combine_weights(targets, sample_weight, *, is_part=False):
+    """Check weights, and give the missing labels the weight 0.
+
+    Parameters
+    ----------
+    targets : Targets
+        The labels.
+    sample_weight : array-like of shape (n_samples,) or (n_samples, n_tasks), or None
+        Weights >= 0.
+    is_part : bool, default=False
+        Whether there are further rows, so that the weights of these may all be 0.
+
+    Returns
+    -------
+    targets : Targets
+        The labels, of which those with a weight of 0 for a task after the first are
+        missing. Weights below 1e-38 times the largest one count as 0, with a warning:
+        float32 does not represent both.
+    weights : float64 ndarray of shape (n_samples,) or (n_samples, n_tasks), or None
+        The weights; one per row and task if labels are missing.
+
+    Raises
+    ------
+    ValueError
+        If the weights are invalid, or are 0 for every label.
+    """
+    weights = None
+    if sample_weight is not None:
+        weights = check_weights(
+            sample_weight, *targets.values.shape, targets.task_names
+        )
+        if not is_part and not weights.any():
+            raise ValueError("sample_weight must not be zero for every row.")
+        weights = _without_smallest(weights)
+        if weights.ndim == 2:
+            targets = targets.without(weights == 0)
+    if targets.missing is not None:
+        known = (~targets.missing).astype(np.float64)
+        weights = known if weights is None else known * _per_task(weights)
+        if not is_part and not weights.any():
+            raise ValueError("sample_weight must not be zero for every known label.")
+    return targets, weights
+
+
+def scale_weights(weights):
+    """Scale weights so that those above 0 have a mean of 1.
+
+    Parameters
+    ----------
+    weights : float64 ndarray of shape (n_samples,) or (n_samples, n_tasks)
+        Weights, at least one of them above 0.
+
+    Returns
+    -------
+    float32 ndarray of shape (n_samples,) or (n_samples, n_tasks), or None
+        1-D if the weights of each row are equal for all tasks, and None if all weights
+        are equal, for the result without weights, to the bit.
+    """
+    if weights.ndim == 2 and (weights == weights[:, :1]).all():
+        weights = weights[:, 0]
+    weights = weights / weights.max()  # the sum of very large weights would overflow
+    positive = weights > 0
+    weights = weights / weights.mean(where=positive)
+    if (weights[positive] == weights[positive][0]).all():
+        weights = positive
+        if positive.all():
+            return None
+    return weights.astype(np.float32)
+
+
+def row_weights(weights):
+    """Return one weight per row: the largest of its tasks; None if all are equal.
+
+    Columns are encoded by these: a missing label does not change the encoding.
+    """
+    if weights is None or weights.ndim == 1:
+        return weights
+    largest = weights.max(axis=1)
+    return None if (largest == largest[0]).all() else largest
+
+
+def _without_smallest(weights):
+    """Replace weights by 0 that float32 cannot represent beside the largest one."""
+    largest = weights.max()
+    is_lost = (weights > 0) & (weights / largest < np.finfo(np.float32).tiny)
+    if not is_lost.any():
+        return weights
+    row, *_ = np.argwhere(weights == largest)[0]
+    warn_user(
+        f"sample_weight is {largest:g} in row {row}, more than 1e37 times as much as "
+        f"{is_lost.sum()} of the other weights above 0, which count as 0."
+    )
+    return np.where(is_lost, 0.0, weights)
+
+
+def _per_task(weights):
+    return weights[:, np.newaxis] if weights.ndim == 1 else weights
+
+
+def base_rates(y, weights=None):
+    """Return each task's rate of ones, above 0 and below the rate of the task before.
+
+    Half a row is added to the ones and to the zeros, both of all rows and of the rows
+    where the task before happened.
+
+    Parameters
+    ----------
+    y : ndarray of shape (n_samples, n_tasks)
+        Labels, 0 or 1.
+    weights : ndarray of shape (n_samples,) or (n_samples, n_tasks), default=None
+        Weights. Of weights per task, 0 stands for a missing label, which takes no part
+        in the rate of its task, or of the next task among the rows where it happened.
+
+    Returns
+    -------
+    float64 ndarray of shape (n_tasks,)
+    """
+    rates, rate = [], 1.0
+    for ones, before, total in _counts(y, weights):
+        # Labels that break the funnel may have more ones in a later task.
+        if ones > before:
+            before, rate = total, 1.0
+        rate *= (ones + 0.5) / (before + 1.0)
+        rates.append(rate)
+    return np.array(rates)
+
+
+def _counts(y, weights):
+    """Yield per task its ones, the rows where the task before happened, all rows."""
+    n_samples, n_tasks = y.shape
+    if weights is None or weights.ndim == 1:
+        if weights is None:
+            total, ones = float(n_samples), y.sum(axis=0, dtype=np.float64)
+        else:
+            total, ones = weights.sum(dtype=np.float64), weights.astype(float) @ y
+        yield from zip(ones, [total, *ones[:-1]], [total] * n_tasks, strict=True)
+        return
+    for k in range(n_tasks):
+        w = weights[:, k].astype(np.float64)
+        if k > 1:  # the label of the first task is always known
+            w *= weights[:, k - 1] > 0
+        before = w @ y[:, k - 1] if k else w.sum()
+        yield w @ y[:, k], before, w.sum()
+
+
+def n_rows(X):
+    """Return the number of rows of a table, before it is validated or encoded.
+
+    Parameters
+    ----------
+    X : DataFrame, array-like or sequence
+        The table.
+
+    Returns
+    -------
+    int
+
+    Raises
+    ------
+    ValueError
+        If `X` has no rows to count, for example None, a scalar or a LazyFrame.
+    """
+    shape = getattr(X, "shape", None)
+    if shape is None and hasattr(X, "__array__"):
+        shape = np.asarray(X).shape
+    if shape:
+        return int(shape[0])
+    try:
+        return len(X)
+    except TypeError as error:
+        raise ValueError(
+            "Expected 2D array or DataFrame as X, of shape (n_samples, n_features); "
+            f"got {type(X).__name__}."
+        ) from error
+
+
+def check_groups(groups, n_samples):
+    """Return the index of each row's group, or None if there are no groups.
+
+    Parameters
+    ----------
+    groups : array-like of shape (n_samples,) or None
+        Group of each row: numbers, text or other hashable values.
+    n_samples : int
+        Number of rows.
+
+    Returns
+    -------
+    int64 ndarray of shape (n_samples,) or None
+
+    Raises
+    ------
+    ValueError
+        If the groups have another shape or are missing in a row.
+    TypeError
+        If they cannot be compared, for example lists.
+    """
+    if groups is None:
+        return None
+    if not hasattr(groups, "to_numpy"):
+        groups = _as_array(groups)
+    if groups.shape != (n_samples,):
+        raise ValueError(f"groups must have shape ({n_samples},); got {groups.shape}.")
+    try:
+        indices, _ = factorize(groups)
+    except Exception as error:
+        raise TypeError(
+            f"groups must contain one value per row: {error}{_first_list(groups)}."
+        ) from error
+    is_missing = indices < 0
+    if is_missing.any():
+        raise ValueError(
+            f"groups must not be missing; {is_missing.sum()} are, the first in row "
+            f"{is_missing.argmax()}."
+        )
+    return indices.astype(np.int64)
+
+
+def _as_array(groups):
+    refuse_unreadable(groups, "groups")
+    try:
+        return np.asarray(groups)
+    except ValueError as error:
+        rows = groups if isinstance(groups, list | tuple) else ()
+        raise ValueError(
+            f"groups must contain one value per row: {error}{_first_list(rows)}"
+        ) from error
+
+
+def _first_list(groups):
+    """Describe the first group that is a list or something like it."""
+    for row, value in enumerate(groups):
+        if not isinstance(value, Hashable):
+            value = getattr(value, "to_list", lambda value=value: value)()
+            return f"; row {row} contains {short_repr(value)}"
+    return ""

@@ -1,0 +1,408 @@
+"""Encoded impressions, and the batches that training draws from them."""
+
+from bisect import bisect_right
+from collections.abc import Iterator
+from dataclasses import dataclass, replace
+from functools import cached_property
+from itertools import pairwise
+from typing import Any, NamedTuple, Protocol
+
+import torch
+from torch import Tensor
+from torch.utils.data import Dataset
+
+from sk_pwiser._training._devices import copied_ahead
+from sk_pwiser._utils import generator_on
+from sk_pwiser.networks import Bags
+
+
+def gather_bags(bags: Bags, rows: Tensor | slice, n_bags: int) -> Bags:
+    """Return the bags of some rows, in their order.
+
+    Parameters
+    ----------
+    bags : Bags
+        The bags of all rows.
+    rows : int64 Tensor or slice of consecutive rows
+        The rows.
+    n_bags : int
+        Number of bags per row.
+    """
+    if isinstance(rows, slice):
+        offsets = bags.offsets[rows.start * n_bags : rows.stop * n_bags + 1]
+        part = slice(int(offsets[0]), int(offsets[-1]))
+        weights = None if bags.weights is None else bags.weights[part]
+        return Bags(offsets - offsets[0], bags.indices[part], weights)
+    starts = bags.offsets.index_select(0, rows * n_bags)
+    ends = bags.offsets.index_select(0, (rows + 1) * n_bags)
+    sizes = ends - starts
+    moves = starts - (sizes.cumsum(0) - sizes)
+    n_entries = int(sizes.sum())
+    entries = torch.arange(n_entries, device=rows.device)
+    entries += torch.repeat_interleave(moves, sizes, output_size=n_entries)
+    first = (rows * n_bags).unsqueeze(1)
+    inside = first + torch.arange(n_bags, device=rows.device)
+    offsets = bags.offsets[inside] - moves.unsqueeze(1)
+    offsets = torch.cat([offsets.flatten(), offsets.new_tensor([n_entries])])
+    weights = None if bags.weights is None else bags.weights.index_select(0, entries)
+    return Bags(offsets, bags.indices.index_select(0, entries), weights)
+
+
+Batch = tuple[dict[str, Tensor], Tensor]
+
+
+@dataclass(frozen=True)
+class Impressions(Dataset[Batch]):
+    """Encoded impressions, or a selection of their rows.
+
+    Parameters
+    ----------
+    codes : integer Tensor of shape (n_samples, n_category_columns)
+        Codes of the category columns, in any integer type that holds them.
+    numeric : float32 Tensor of shape (n_samples, n_numeric)
+        Numeric inputs.
+    y : float32 Tensor of shape (n_samples, n_tasks), default=None
+        Labels; None for prediction.
+    sample_weight : float32 Tensor of shape (n_samples,) or (n_samples, n_tasks), \
+            default=None
+        Weights of the rows, or of the rows and tasks. Of the latter, 0 stands for a
+        label that is missing.
+    groups : int64 Tensor of shape (n_samples,), default=None
+        Numbers of the rows' groups.
+    rows : int64 Tensor of shape (n_rows,), default=None
+        Indices of the selected rows; all rows by default. The tensors are shared.
+    bags : Bags, default=None
+        Inputs with any number of entries per row.
+    """
+
+    codes: Tensor
+    numeric: Tensor
+    y: Tensor | None = None
+    sample_weight: Tensor | None = None
+    groups: Tensor | None = None
+    rows: Tensor | None = None
+    bags: Bags | None = None
+
+    def __len__(self) -> int:
+        """Return the number of selected rows."""
+        return len(self.codes) if self.rows is None else len(self.rows)
+
+    def __getitem__(self, rows: Tensor | slice) -> Batch:
+        """Return one batch: the inputs by name, and the labels."""
+        inputs = {
+            name: _index(tensor, rows)
+            for name in ("codes", "numeric", "sample_weight", "groups")
+            if (tensor := getattr(self, name)) is not None
+        }
+        if self.bags is not None:
+            n_bags = (len(self.bags.offsets) - 1) // len(self.codes)
+            gathered = gather_bags(self.bags, rows, n_bags)
+            inputs |= {f"bag_{k}": tensor for k, tensor in gathered.tensors.items()}
+        # Without labels the numeric inputs take their place: they are not read, and
+        # every batch has the same form.
+        return inputs, inputs["numeric"] if self.y is None else _index(self.y, rows)
+
+    @property
+    def device(self) -> torch.device:
+        """The device of the tensors."""
+        return self.codes.device
+
+    def parts(self, shuffled: bool) -> Iterator["Impressions"]:
+        """Yield the tables that batches are drawn from: these rows alone."""
+        yield self
+
+    @property
+    def sample(self) -> "Impressions":
+        """Rows for checks that need some rows only: all of them."""
+        return self
+
+    def at(self, rows: Tensor) -> "Impressions":
+        """Return the impressions with other selected rows."""
+        return replace(self, rows=rows)
+
+    def select(self, tensor: Tensor) -> Tensor:
+        """Return the selected rows of a tensor that has all rows."""
+        return tensor if self.rows is None else tensor[self.rows]
+
+    def labels(self) -> Tensor:
+        """Return the labels of the selected rows, of shape `(n_rows, n_tasks)`."""
+        assert self.y is not None
+        return self.select(self.y)
+
+    def weights(self) -> Tensor | None:
+        """Return the weights of the selected rows, or None."""
+        return None if self.sample_weight is None else self.select(self.sample_weight)
+
+    @cached_property
+    def n_missing(self) -> list[int] | None:
+        """Numbers of missing labels of the tasks after the first, or None."""
+        weights = self.weights()
+        if weights is None or weights.dim() == 1:
+            return None
+        return (weights[:, 1:] == 0).sum(dim=0).tolist()
+
+    def pinned(self) -> "Impressions":
+        """Return the same in pinned memory, from which copies to CUDA are faster."""
+        pinned: dict[str, Any] = {k: t.pin_memory() for k, t in self._tensors().items()}
+        if self.bags is not None:
+            pinned["bags"] = Bags(
+                **{k: t.pin_memory() for k, t in self.bags.tensors.items()}
+            )
+        return replace(self, **pinned)
+
+    def _tensors(self) -> dict[str, Tensor]:
+        """Return the tensors of the rows by name."""
+        names = ("codes", "numeric", "y", "sample_weight", "groups", "rows")
+        values = {name: getattr(self, name) for name in names}
+        return {name: value for name, value in values.items() if value is not None}
+
+    def to(self, device: torch.device) -> "Impressions":
+        """Move the tensors to a device if half of its free memory holds them."""
+        tensors = self._tensors()
+        of_bags = {} if self.bags is None else self.bags.tensors
+        n_bytes = sum(
+            tensor.nbytes for tensor in [*tensors.values(), *of_bags.values()]
+        )
+        if device.type == "cuda" and n_bytes > _free_memory(device) // 2:
+            return self
+        moved: dict[str, Any] = {name: t.to(device) for name, t in tensors.items()}
+        if self.bags is not None:
+            moved["bags"] = self.bags.to(device)
+        return replace(self, **moved)
+
+
+def _index(tensor: Tensor, rows: Tensor | slice) -> Tensor:
+    # index_select is several times faster than general indexing by a tensor.
+    return tensor[rows] if isinstance(rows, slice) else tensor.index_select(0, rows)
+
+
+def _free_memory(device: torch.device) -> int:
+    free, _ = torch.cuda.mem_get_info(device)
+    return free
+
+
+CPU = torch.device("cpu")
+
+
+class BatchIndices(NamedTuple):
+    """The rows of the batches of one epoch.
+
+    Parameters
+    ----------
+    order : int64 Tensor of shape (n_drawn,) or None
+        Row indices, one batch after the other; None for all rows in their order.
+    bounds : list of int
+        Where each batch starts in `order`, and where the last one ends.
+    weight : float32 Tensor of shape (n_drawn,) or None
+        Factors of the sample weights, for rows that are drawn more than once.
+    """
+
+    order: Tensor | None
+    bounds: list[int]
+    weight: Tensor | None = None
+
+
+def even_bounds(n_rows: int, batch_size: int) -> list[int]:
+    """Return bounds of batches whose sizes differ by at most one row.
+
+    This avoids a small last batch, whose step would have the weight of a full one.
+    """
+    n_batches = -(-n_rows // batch_size)
+    return [n_rows * batch // n_batches for batch in range(n_batches + 1)]
+
+
+def sequential(n_rows: int, batch_size: int) -> BatchIndices:
+    """Sample all rows in their order."""
+    return BatchIndices(None, even_bounds(n_rows, batch_size))
+
+
+def shuffled(n_rows: int, batch_size: int) -> BatchIndices:
+    """Sample all rows in a random order."""
+    return BatchIndices(_permutation(n_rows), even_bounds(n_rows, batch_size))
+
+
+def grouped(groups: Tensor, batch_size: int) -> BatchIndices:
+    """Sample the groups in a random order, each group within one batch.
+
+    A group of more than `batch_size` rows is split.
+    """
+    _, groups = torch.unique(groups.cpu(), return_inverse=True)
+    rank = _permutation(int(groups.max()) + 1)[groups]
+    order = torch.argsort(rank, stable=True)
+    starts = [0, *torch.bincount(rank).cumsum(0).tolist()]
+    bounds = [0]
+    while bounds[-1] < len(groups):
+        last = starts[bisect_right(starts, bounds[-1] + batch_size) - 1]
+        bounds.append(last if last > bounds[-1] else bounds[-1] + batch_size)
+    return BatchIndices(order, bounds)
+
+
+def stratified(converted: Tensor, batch_size: int) -> BatchIndices:
+    """Sample at least one converted row into every batch.
+
+    The converted rows are distributed evenly over the batches. If they are fewer than
+    the batches, they are drawn several times, with weights that sum to those of one
+    draw. Losses that are weighted sums over rows divided by the size of the batch, the
+    pairwise term of PWiseR among them, then have the same expectation as with shuffled
+    rows.
+    """
+    converted = converted.cpu()
+    n_rows, deepest = len(converted), converted.nonzero().squeeze(1)
+    others = (~converted).nonzero().squeeze(1)
+    n_batches = -(-n_rows // batch_size)
+    if len(deepest) < n_batches:
+        n_batches = -(-len(others) // (batch_size - 1))
+    if len(deepest) == 0 or len(others) < n_batches:
+        return shuffled(n_rows, batch_size)
+    rounds = -(-n_batches // len(deepest))
+    drawn = torch.cat([deepest[_permutation(len(deepest))] for _ in range(rounds)])
+    drawn = drawn[: max(n_batches, len(deepest))]
+    batch_of_drawn = torch.arange(len(drawn)) % n_batches
+    n_drawn = len(drawn) + len(others)
+    # The first batches, which may have one more converted row, have one more row.
+    sizes = torch.full((n_batches,), n_drawn // n_batches)
+    sizes[: n_drawn % n_batches] += 1
+    n_others = sizes - torch.bincount(batch_of_drawn, minlength=n_batches)
+    batch_of_others = torch.repeat_interleave(torch.arange(n_batches), n_others)
+    rows = torch.cat([drawn, others[_permutation(len(others))]])
+    order = torch.argsort(torch.cat([batch_of_drawn, batch_of_others]), stable=True)
+    bounds = [0, *sizes.cumsum(0).tolist()]
+    return BatchIndices(rows[order], bounds, _draw_weights(rows[order], n_rows))
+
+
+def _draw_weights(rows: Tensor, n_rows: int) -> Tensor | None:
+    """Return the weights of rows that make up for repeated draws, if there are any."""
+    if len(rows) == n_rows:
+        return None
+    n_draws = torch.bincount(rows, minlength=n_rows)[rows]
+    return (len(rows) / n_rows) / n_draws.float()
+
+
+def _permutation(n: int) -> Tensor:
+    # On the CPU for every device, so that they all train on the same batches.
+    return torch.randperm(n, generator=generator_on(CPU))
+
+
+class BatchIterator:
+    """Iterates over the batches of impressions, one indexing operation per batch.
+
+    Parameters
+    ----------
+    impressions : Impressions or StreamedImpressions
+        The rows; of those that are read in parts, batches are drawn within each part.
+    batch_size : int
+        The largest number of rows per batch.
+    sampler : {"sequential", "shuffled", "grouped", "stratified"}, \
+            default="sequential"
+        Which rows make up a batch; drawn anew for every epoch.
+    device : torch.device, default=None
+        Device of the batches; by default that of the tensors.
+    """
+
+    def __init__(
+        self,
+        impressions: "TrainingRows",
+        batch_size: int,
+        sampler: str = "sequential",
+        device: torch.device | None = None,
+    ) -> None:
+        self.dataset = impressions
+        self.batch_size = batch_size
+        self.sampler = sampler
+        self.device = impressions.device if device is None else device
+
+    def __iter__(self) -> Iterator[Batch]:
+        """Iterate over the batches of one epoch."""
+        for part in self.dataset.parts(self.sampler != "sequential"):
+            batches = self._batches(part)
+            if self.device.type == "cuda" and part.device.type == "cpu":
+                batches = copied_ahead(batches, self.device)
+            for inputs, y in batches:
+                moved = {name: t.to(self.device) for name, t in inputs.items()}
+                yield moved, y.to(self.device)
+
+    def _batches(self, data: Impressions) -> Iterator[Batch]:
+        order, bounds, weight = self._sample(data)
+        for start, stop in pairwise(bounds):
+            rows = slice(start, stop) if order is None else order[start:stop]
+            inputs, y = data[rows]
+            if weight is not None:
+                own = inputs.get("sample_weight")
+                part = weight[start:stop]
+                if own is not None:
+                    part = own * part.view(-1, *[1] * (own.dim() - 1))
+                inputs["sample_weight"] = part
+            yield inputs, y
+
+    def _sample(self, data: Impressions) -> BatchIndices:
+        """Sample rows, as indices of the tensors and on their device."""
+        indices = self._sample_rows(data)
+        rows, device = data.rows, data.codes.device
+        order = None if indices.order is None else indices.order.to(device)
+        if rows is not None:
+            order = rows if order is None else rows[order]
+        weight = None if indices.weight is None else indices.weight.to(device)
+        return BatchIndices(order, indices.bounds, weight)
+
+    def _sample_rows(self, data: Impressions) -> BatchIndices:
+        if self.sampler == "grouped" and data.groups is not None:
+            return grouped(data.select(data.groups), self.batch_size)
+        if self.sampler == "stratified":
+            converted = data.labels().amin(dim=1) == 1
+            return stratified(converted, self.batch_size)
+        if self.sampler == "sequential":
+            return sequential(len(data), self.batch_size)
+        return shuffled(len(data), self.batch_size)
+
+
+class TrainingRows(Protocol):
+    """Rows to train on: :class:`Impressions`, or rows that are read in parts."""
+
+    @property
+    def rows(self) -> Tensor | None:
+        """Indices of the selected rows; None for all rows."""
+
+    @property
+    def device(self) -> torch.device:
+        """Device of the tensors."""
+
+    @property
+    def sample(self) -> Impressions:
+        """Some of the rows, for checks that need few rows."""
+
+    @property
+    def n_missing(self) -> list[int] | None:
+        """Numbers of missing labels of the tasks after the first, or None."""
+
+    def __len__(self) -> int:
+        """Return the number of rows."""
+
+    def parts(self, shuffled: bool) -> Iterator[Impressions]:
+        """Yield the tables that batches are drawn from."""
+
+    def labels(self) -> Tensor:
+        """Return the labels of all rows, of shape `(n_rows, n_tasks)`."""
+
+    def weights(self) -> Tensor | None:
+        """Return the weights of all rows, or None."""
+
+    def to(self, device: torch.device) -> "TrainingRows":
+        """Move the tensors to a device if they fit."""
+
+
+class TrainingData(NamedTuple):
+    """The training rows and, with early stopping, the validation rows."""
+
+    train: TrainingRows
+    valid: TrainingRows | None = None
+
+    def to(self, device: torch.device) -> "TrainingData":
+        """Move the tensors to a device if they fit."""
+        train = self.train.to(device)
+        if self.valid is None:
+            return TrainingData(train)
+        if self.valid.rows is None or not isinstance(train, Impressions):
+            return TrainingData(train, self.valid.to(device))
+        # Both select rows of the same tensors, which are moved once.
+        rows = self.valid.rows.to(train.codes.device)
+        return TrainingData(train, train.at(rows))

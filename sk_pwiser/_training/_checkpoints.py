@@ -1,0 +1,377 @@
+"""Checkpoints of a training: written after every epoch, and resumed from."""
+
+import hashlib
+import json
+import re
+import uuid
+from collections.abc import Iterator, Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch
+from torch import Tensor
+
+from sk_pwiser._files import DamagedFileError, PlainForm, read_file, write_file
+from sk_pwiser._training._batches import Impressions, TrainingData, TrainingRows
+from sk_pwiser._training._encode import STATE_CLASSES, Schema
+from sk_pwiser._training._net import LoopState, MultiTaskNet, has_state
+from sk_pwiser._training._settings import Settings, describe, equal
+from sk_pwiser._training._state import load_net_state, net_state, to_arrays, to_tensors
+from sk_pwiser._utils import Generators, global_states, set_global_states, warn_user
+
+# What the tensors of the rows are made from.
+_SOURCES = {
+    "codes": "X",
+    "numeric": "X",
+    "y": "Y",
+    "sample_weight": "sample_weight",
+    "groups": "groups",
+    "rows": "the validation rows",
+}
+
+
+def fingerprint(data: TrainingData) -> dict[str, str]:
+    """Return a digest of the rows for each argument of `fit`.
+
+    Parameters
+    ----------
+    data : TrainingData
+        The encoded rows, on the CPU.
+
+    Returns
+    -------
+    dict of str to str
+        Digests under the names of the arguments.
+    """
+    digests = {name: hashlib.blake2b(digest_size=16) for name in _SOURCES.values()}
+    for name, tensor in _tensors(data.train):
+        _add(digests[name], tensor)
+    valid = data.valid
+    if valid is not None:
+        of_valid = digests["the validation rows"]
+        if valid.rows is not None:  # of the same tensors
+            _add(of_valid, valid.rows)
+        else:
+            for _, tensor in _tensors(valid):
+                _add(of_valid, tensor)
+    return {name: digest.hexdigest() for name, digest in digests.items()}
+
+
+def _tensors(rows: TrainingRows) -> Iterator[tuple[str, Tensor]]:
+    assert isinstance(rows, Impressions)  # rows read in parts have no checkpoints
+    for attribute, source in _SOURCES.items():
+        tensor = getattr(rows, attribute)
+        if tensor is not None:
+            yield source, tensor
+    if rows.bags is not None:
+        for tensor in rows.bags.tensors.values():
+            yield "X", tensor
+
+
+def _add(digest: hashlib.blake2b, tensor: Tensor) -> None:
+    digest.update(f"{tensor.dtype} {tuple(tensor.shape)}".encode())
+    if tensor.numel():
+        flat = tensor.contiguous().view(-1).numpy()
+        digest.update(flat.view(np.uint8).data)
+
+
+KIND = "checkpoint"
+FILES = "checkpoint-*.safetensors"
+
+# Settings that may differ between the parts of a training.
+FREE_SETTINGS = (
+    "callbacks",
+    "checkpoint_dir",
+    "device",
+    "max_epochs",
+    "verbose",
+    "warm_start",
+)
+
+
+@dataclass(frozen=True)
+class Start:
+    """What a training started from, which is in each of its checkpoints.
+
+    Parameters
+    ----------
+    settings : dict
+        The estimator's parameters, but for `FREE_SETTINGS`.
+    random_state : dict
+        State of the estimator's random state before the first draw.
+    n_earlier : int
+        Number of epochs of earlier fits.
+    n_rows : int
+        Number of rows.
+    digests : dict of str to str
+        Digests of the encoded rows.
+    schema : Schema
+        The encoding of the table, and the tasks.
+    """
+
+    settings: dict[str, Any]
+    random_state: dict[str, Any]
+    n_earlier: int
+    n_rows: int
+    digests: dict[str, str]
+    schema: Schema
+
+
+FORM = PlainForm([*STATE_CLASSES, Start])
+
+
+@dataclass(frozen=True)
+class Checkpoint:
+    """A checkpoint that was read.
+
+    Parameters
+    ----------
+    path : Path
+        The file.
+    start : Start
+        What the training started from.
+    state : dict
+        The state of net, loop and random generators.
+    """
+
+    path: Path
+    start: Start
+    state: dict[str, Any]
+
+    @property
+    def random_state(self) -> np.random.RandomState:
+        """The estimator's random state at the start of the training."""
+        random_state = np.random.RandomState()
+        random_state.set_state(self.start.random_state)
+        return random_state
+
+    def check_settings(self, settings: Settings) -> None:
+        """Raise a ValueError that names the parameters that differ."""
+        now, before = compared(settings), self.start.settings
+        found = [
+            f"{name}={now.get(name)!r}, where the checkpoint has {before.get(name)!r}"
+            for name in sorted(now.keys() | before.keys())
+            if not equal(now.get(name), before.get(name))
+        ]
+        if found:
+            raise self._refusal(f"has other parameters: {'; '.join(found)}")
+
+    def check_n_rows(self, n_rows: int) -> None:
+        """Raise a ValueError if the number of rows differs."""
+        if n_rows != self.start.n_rows:
+            raise self._refusal(
+                f"has other data: X has {n_rows} rows, where the checkpoint has "
+                f"{self.start.n_rows}"
+            )
+
+    def check_data(self, digests: Mapping[str, str]) -> None:
+        """Raise a ValueError that names the arguments of `fit` that differ."""
+        before = self.start.digests
+        found = [name for name in digests if digests[name] != before.get(name)]
+        if found:
+            raise self._refusal(
+                f"has other data: {', '.join(found)} differ, as encoded, from those of "
+                "the checkpoint"
+            )
+
+    def _refusal(self, reason: str) -> ValueError:
+        return ValueError(
+            f"Training cannot resume from {str(self.path)!r}: this fit {reason}. Pass "
+            "what the interrupted fit had; or set warm_start=False to start anew, "
+            "which removes the checkpoints."
+        )
+
+
+def compared(settings: Settings) -> dict[str, Any]:
+    """Return the settings that the parts of a training must share."""
+    found: dict[str, Any] = describe(vars(settings))
+    return {name: found[name] for name in found if name not in FREE_SETTINGS}
+
+
+def find_checkpoint(folder: Path) -> Checkpoint | None:
+    """Read the last checkpoint of a folder; if it is damaged, the one before it.
+
+    Returns
+    -------
+    Checkpoint or None
+        None if the folder has none.
+
+    Raises
+    ------
+    ValueError
+        If all are damaged, or if one has a newer format or is no checkpoint.
+    """
+    damaged: list[DamagedFileError] = []
+    for path in sorted(folder.glob(FILES), reverse=True):
+        try:
+            found = _read(path)
+        except DamagedFileError as error:
+            damaged.append(error)
+            continue
+        if damaged:
+            reasons = " ".join(map(str, damaged))
+            warn_user(f"{reasons} Training resumes from {str(path)!r} instead.")
+        return found
+    if damaged:
+        raise ValueError(
+            f"Training cannot resume: {' '.join(map(str, damaged))} Set "
+            "warm_start=False to start anew, which removes these files."
+        )
+    return None
+
+
+def _read(path: Path) -> Checkpoint:
+    values, arrays = read_file(path)
+    try:
+        if values["kind"] != KIND:
+            raise ValueError(f"it is a {values['kind']!r}")
+        start = FORM.decode(json.loads(arrays.pop("start").tobytes()), arrays)
+        state = to_tensors(FORM.decode(values["state"], arrays))
+        return Checkpoint(path, start, state)
+    except (LookupError, TypeError, ValueError) as error:
+        raise ValueError(f"{str(path)!r} is no valid checkpoint: {error}") from error
+
+
+N_KEPT = 2  # the last one, and one before it in case that the last one is damaged
+TEMPORARY = ".checkpoint-*.tmp"
+
+
+def check_folder(checkpoint_dir: Any) -> Path:
+    """Create the folder, and check that files can be written to it.
+
+    Raises
+    ------
+    ValueError
+        If it is no folder, or if files cannot be written to it.
+    ImportError
+        If safetensors is not installed.
+    """
+    folder = Path(checkpoint_dir)
+    probe = folder / f".probe-{uuid.uuid4().hex}"
+    try:
+        folder.mkdir(parents=True, exist_ok=True)
+        write_file(probe, None, {})
+        probe.unlink()
+    except OSError as error:
+        raise ValueError(
+            "checkpoint_dir must be a folder to which files can be written; got "
+            f"{str(folder)!r}: {error}"
+        ) from error
+    return folder
+
+
+class Checkpoints:
+    """Writes the checkpoints of a training, and restores it from an earlier one.
+
+    Parameters
+    ----------
+    folder : Path
+        Where the files are.
+    start : Start
+        What the training starts from.
+    saved : Checkpoint or None
+        The checkpoint to resume from.
+    callbacks : sequence of skorch.callbacks.Callback
+        Callbacks of the user.
+
+    Raises
+    ------
+    TypeError
+        If the encoding of the table has values that a file cannot hold.
+    """
+
+    def __init__(
+        self,
+        folder: Path,
+        start: Start,
+        saved: Checkpoint | None,
+        callbacks: Any = (),
+    ) -> None:
+        self.folder = folder
+        self.n_earlier = start.n_earlier
+        self.saved = saved
+        self.callbacks = callbacks
+        # The same in all files: converted once, and checked before training.
+        values, self.fixed = FORM.encode(start, "start")
+        text = json.dumps(values).encode("ascii")
+        self.fixed["start"] = np.frombuffer(text, dtype=np.uint8)
+        self.generators: Generators | None = None
+        self.global_device: torch.device | None = None
+
+    def use(self, generators: Generators, global_device: torch.device | None) -> None:
+        """Set the random generators, which checkpoints include.
+
+        Parameters
+        ----------
+        generators : Generators
+            Those of the fit.
+        global_device : torch.device or None
+            The device on which the fit draws from torch's global generators; None if it
+            does not.
+        """
+        self.generators, self.global_device = generators, global_device
+
+    def begin(self, net: MultiTaskNet, loop: LoopState) -> None:
+        """Restore the earlier state; without one, remove the files of other fits."""
+        if self.saved is not None:
+            self._restore(self.saved, net, loop)
+        elif self.n_earlier == 0:
+            self._remove(FILES)
+        self._remove(TEMPORARY)
+
+    def save(self, net: MultiTaskNet, loop: LoopState) -> None:
+        """Write the state at the end of an epoch, and remove files no longer needed."""
+        assert self.generators is not None
+        device = self.global_device
+        state = {
+            "net": net_state(net),
+            "loop": loop.state_dict(net),
+            "generators": self.generators.__getstate__(),
+            "global": [] if device is None else global_states(device),
+        }
+        values, arrays = FORM.encode(to_arrays(state), "state")
+        n_epochs = len(net.history)
+        kept = [_name(n_epochs - age) for age in range(N_KEPT)]
+        path = self.folder / kept[0]
+        write_file(path, {"kind": KIND, "state": values}, {**self.fixed, **arrays})
+        self._remove(FILES, kept)
+
+    def _restore(self, saved: Checkpoint, net: MultiTaskNet, loop: LoopState) -> None:
+        assert self.generators is not None
+        state = saved.state
+        try:
+            load_net_state(net, state["net"])
+            loop.load_state_dict(state["loop"], net)
+            self.generators.__setstate__(state["generators"])
+            if self.global_device is not None and state["global"]:
+                set_global_states(state["global"], self.global_device)
+        except (LookupError, TypeError, ValueError) as error:
+            raise ValueError(
+                f"Training cannot resume from {str(saved.path)!r}: {error}"
+            ) from error
+        callbacks = [c[1] if isinstance(c, tuple) else c for c in self.callbacks]
+        names = [type(each).__name__ for each in callbacks if _restarts(each)]
+        if names:
+            warn_user(
+                f"callbacks holds {', '.join(names)}, whose state is not in the "
+                "checkpoint and starts anew: the result may differ from that of an "
+                "uninterrupted fit."
+            )
+
+    def _remove(self, pattern: str, kept: Any = ()) -> None:
+        for path in self.folder.glob(pattern):
+            if path.name not in kept:
+                path.unlink(missing_ok=True)
+
+
+def _name(n_epochs: int) -> str:
+    return FILES.replace("*", f"{n_epochs:08d}")
+
+
+def _restarts(callback: Any) -> bool:
+    """Return whether a callback has a state, by its attributes, but cannot save it."""
+    is_ours = type(callback).__module__.startswith("sk_pwiser.")
+    attributes = [name for name in vars(callback) if re.fullmatch(r"[^_].*[^_]_", name)]
+    return bool(attributes) and not is_ours and not has_state(callback)

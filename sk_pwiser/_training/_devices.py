@@ -1,0 +1,123 @@
+"""Devices of torch, and batches on their way to one."""
+
+from collections.abc import Callable, Iterable, Iterator
+from typing import TYPE_CHECKING, TypeVar
+
+import torch
+
+if TYPE_CHECKING:
+    from sk_pwiser._training._batches import Batch
+
+
+def find_device(name: str | torch.device) -> torch.device:
+    """Return the torch device; "auto" is CUDA if it is present.
+
+    Raises
+    ------
+    ValueError
+        If there is no such device on this machine.
+    """
+    if name == "auto":
+        return torch.device("cuda" if torch.cuda.is_available() else "cpu")
+    try:
+        device = torch.device(name)
+    except RuntimeError as error:
+        raise ValueError(
+            f"device={name!r} is not a device of torch: {error}"
+        ) from error
+    if device.type == "cuda" and not torch.cuda.is_available():
+        raise ValueError(
+            f"device={str(name)!r}, but torch finds no CUDA on this machine; "
+            "device='auto' uses CUDA if it is present."
+        )
+    try:
+        torch.zeros(1, device=device).item()
+    except (RuntimeError, AssertionError, ImportError) as error:
+        raise ValueError(
+            f"device={str(name)!r} cannot be used on this machine: {error}"
+        ) from error
+    return device
+
+
+def check_compiler(device: torch.device, compile: bool | str) -> None:
+    """Compile a small function.
+
+    Raises
+    ------
+    ValueError
+        If torch cannot compile for the device, for example without a compiler.
+    """
+    try:
+        torch.compile(torch.square)(torch.zeros(2, device=device))
+    except (RuntimeError, ImportError, OSError) as error:
+        reason = str(error).strip().partition("\n")[0]
+        raise ValueError(
+            f"compile={compile!r}, but torch cannot compile for {str(device)!r} on "
+            f"this machine: {reason}"
+        ) from error
+
+
+def evaluation_batch_size(device: torch.device) -> int:
+    """Return the number of rows per batch if no gradient is kept.
+
+    On a CPU the activations of a batch should stay in the cache; on other devices
+    larger batches use the device better.
+    """
+    return 2_048 if device.type == "cpu" else 32_768
+
+
+Item = TypeVar("Item")
+Started = TypeVar("Started")
+
+
+def copied_ahead(batches: "Iterable[Batch]", device: torch.device) -> "Iterator[Batch]":
+    """Copy batches from the host to a CUDA device, each one step ahead.
+
+    The copies run in a stream of their own, from pinned memory, so that neither the
+    host nor the computation waits for them.
+
+    Parameters
+    ----------
+    batches : iterable of Batch
+        Batches in the memory of the host.
+    device : torch.device
+        The CUDA device.
+    """
+    stream = torch.cuda.Stream(device)  # type: ignore[no-untyped-call]
+
+    def copy(batch: "Batch") -> "Batch":
+        with torch.cuda.stream(stream):
+            inputs = {name: _copy(t, device) for name, t in batch[0].items()}
+            return inputs, _copy(batch[1], device)
+
+    for inputs, y in one_ahead(batches, copy):
+        current = torch.cuda.current_stream(device)
+        current.wait_stream(stream)
+        for tensor in (*inputs.values(), y):
+            # Its memory is not reused before the computation has read it.
+            tensor.record_stream(current)
+        yield inputs, y
+
+
+def _copy(tensor: torch.Tensor, device: torch.device) -> torch.Tensor:
+    return tensor.pin_memory().to(device, non_blocking=True)
+
+
+def one_ahead(
+    items: Iterable[Item], start: Callable[[Item], Started]
+) -> Iterator[Started]:
+    """Yield what `start` returns for each item, once the next one was started.
+
+    Parameters
+    ----------
+    items : iterable
+        The items.
+    start : callable
+        Called once per item, in their order.
+    """
+    waiting: list[Started] = []
+    for item in items:
+        waiting.append(start(item))
+        if len(waiting) == 2:
+            yield waiting.pop(0)
+    yield from waiting

@@ -1,0 +1,567 @@
+"""A table becomes tensors: the one place where training meets `_table`."""
+
+from collections.abc import Sequence
+from dataclasses import dataclass, replace
+from typing import Any, NamedTuple
+
+import numpy as np
+import torch
+from scipy.sparse import csr_array
+from sklearn.utils import _safe_indexing
+
+from sk_pwiser._table import STATE_CLASSES as TABLE_CLASSES
+from sk_pwiser._table import (
+    UNSEEN,
+    ExtendedStatistics,
+    SoftTargets,
+    TableEncoder,
+    Targets,
+    TargetStatistics,
+    as_table,
+    assign_blocks,
+    awaken_columns,
+    base_rates,
+    check_encoding_params,
+    check_groups,
+    check_targets,
+    combine_weights,
+    grow_encoder,
+    make_target_statistics,
+    n_rows,
+    read_times,
+    refuse_parts,
+    row_weights,
+    scale_weights,
+    warn_about_new_values,
+)
+from sk_pwiser._training._batches import Impressions, TrainingData
+from sk_pwiser._training._settings import Settings
+from sk_pwiser._utils import check_boolean, conditional_labels
+from sk_pwiser.model_selection import funnel_holdout
+from sk_pwiser.networks import Bags, BagSpec, NetworkSpec
+
+# The default of `embedding_dim`: "auto" makes embeddings narrower, never wider, so that
+# the memory of large vocabularies does not depend on it.
+LARGEST_DIM = 16
+
+
+def automatic_dims(cardinalities: Sequence[int]) -> tuple[int, ...]:
+    """Return min(16, round(1.6 * n**0.56)) for each column with n codes."""
+    return tuple(min(LARGEST_DIM, round(1.6 * n**0.56)) for n in cardinalities)
+
+
+def embedding_widths(
+    embedding_dim: int | str, dims: tuple[int, ...], bag_sizes: Sequence[int]
+) -> tuple[int, tuple[int, ...]]:
+    """Return the largest width, and those of the category columns if they differ.
+
+    `dims` are the automatic widths of the category columns.
+    """
+    if embedding_dim != "auto":
+        return int(embedding_dim), ()
+    return max([*dims, *automatic_dims(bag_sizes)], default=1), dims
+
+
+class Inputs(NamedTuple):
+    """The inputs of a network, encoded: arrays with all rows of a table.
+
+    Parameters
+    ----------
+    codes : integer ndarray of shape (n_samples, n_category_columns)
+        Codes of the category columns.
+    numeric : float32 ndarray of shape (n_samples, n_numeric)
+        Numeric inputs.
+    bags : tuple of ndarray, default=None
+        Offsets, indices and weights of bags; None if the table has none.
+    """
+
+    codes: np.ndarray
+    numeric: np.ndarray
+    bags: tuple[np.ndarray | None, ...] | None = None
+
+    def bag_matrix(self, bags: Sequence[tuple[int, bool]]) -> csr_array | None:
+        """Return the weights of the entries, `(n_samples, n_vectors)`, if any."""
+        if self.bags is None:
+            return None
+        offsets, indices, weights = self.bags
+        assert offsets is not None
+        assert indices is not None
+        if weights is None:
+            weights = np.ones(len(indices), dtype=np.float32)
+        shape = len(self.codes), sum(n_vectors for n_vectors, _ in bags)
+        return csr_array((weights, indices, offsets[:: len(bags)]), shape=shape)
+
+    def impressions(
+        self,
+        y: np.ndarray | None = None,
+        weights: np.ndarray | None = None,
+        groups: np.ndarray | None = None,
+    ) -> Impressions:
+        """Return the inputs, and further arrays per row, as tensors."""
+        return Impressions(
+            codes=_as_tensor(self.codes),
+            numeric=_as_tensor(self.numeric),
+            y=_as_tensor(y),
+            sample_weight=_as_tensor(weights),
+            groups=_as_tensor(groups),
+            bags=None if self.bags is None else Bags(*map(_as_tensor, self.bags)),
+        )
+
+
+def _as_tensor(array: np.ndarray | None) -> Any:
+    if array is None:
+        return None
+    # torch warns about arrays that it must not write, such as those that joblib maps
+    # into the memory of several processes.
+    return torch.from_numpy(array if array.flags.writeable else array.copy())
+
+
+@dataclass(frozen=True)
+class Rows:
+    """Labels, weights and groups that were checked, with a table not yet encoded.
+
+    Parameters
+    ----------
+    X : DataFrame or array-like of shape (n_samples, n_features)
+        The table.
+    targets : Targets
+        Labels of the tasks.
+    weights : float ndarray of shape (n_samples,) or (n_samples, n_tasks), or None
+        Weights of the rows, or of the rows and tasks, where 0 stands for a label that
+        takes no part.
+    groups : int64 ndarray of shape (n_samples,) or None
+        Numbers of the rows' groups.
+    """
+
+    X: Any
+    targets: Any
+    weights: np.ndarray | None
+    groups: np.ndarray | None
+
+    @property
+    def has_task_weights(self) -> bool:
+        """Whether the weights of a row differ between its tasks."""
+        return self.weights is not None and self.weights.ndim == 2
+
+    def at(self, kept: np.ndarray) -> "Rows":
+        """Return some of the rows."""
+        return Rows(
+            _safe_indexing(self.X, kept),
+            self.targets.at(kept),
+            None if self.weights is None else self.weights[kept],
+            None if self.groups is None else self.groups[kept],
+        )
+
+
+def task_labels(
+    y: np.ndarray, weights: np.ndarray | None, *, conditional: bool
+) -> tuple[np.ndarray, np.ndarray]:
+    """Return the labels that each task's rates are taken of, and their weights.
+
+    Parameters
+    ----------
+    y : float32 ndarray of shape (n_samples, n_tasks)
+        Labels, or probabilities in their place.
+    weights : float32 ndarray of shape (n_samples,) or (n_samples, n_tasks), or None
+        Weights of the rows.
+    conditional : bool
+        Whether the rate of a task is that among the rows where the task before
+        happened.
+
+    Returns
+    -------
+    y, weights : float32 ndarray of shape (n_samples, n_tasks)
+    """
+    task_weights = np.ones_like(y)
+    if conditional:
+        task_weights[:, 1:] = y[:, :-1]
+        y = conditional_labels(torch.from_numpy(y)).numpy()
+    if weights is not None:
+        task_weights *= weights.reshape(len(y), -1)
+    return y, task_weights
+
+
+@dataclass(frozen=True)
+class Schema:
+    """The encoding of the table and the tasks, as predictions and later fits use it.
+
+    Parameters
+    ----------
+    encoder : TableEncoder
+        Encodes tables as the training rows were encoded.
+    targets : Targets
+        Classes and names of the tasks, without labels.
+    base_rates : ndarray of shape (n_tasks,)
+        Rates of ones, where the output biases started.
+    statistics : TargetStatistics, default=None
+        Target statistics of category columns, which follow the encoder's numeric
+        inputs.
+    automatic_dims : tuple of int, default=()
+        Widths of the columns' embeddings with `embedding_dim="auto"`, by the number of
+        values in the first fit.
+    """
+
+    encoder: TableEncoder
+    targets: Targets
+    base_rates: np.ndarray
+    statistics: TargetStatistics | None = None
+    automatic_dims: tuple[int, ...] = ()
+
+    def transform(self, X: Any) -> Inputs:
+        """Return the codes, the numeric inputs and the bags of a table."""
+        codes, numeric, *bags = self.encoder.transform(X)
+        if self.statistics is not None:
+            numeric = np.hstack([numeric, self.statistics.transform(codes)])
+        return Inputs(self.without_rare(codes), numeric, *bags)
+
+    def without_rare(self, codes: np.ndarray) -> np.ndarray:
+        """Replace the codes of rare values by that of unseen values, in place."""
+        sizes = zip(self.encoder.cardinalities_, self.encoder.n_codes_, strict=True)
+        for column, (cardinality, n_codes) in enumerate(sizes):
+            if n_codes > cardinality:
+                of_rows = codes[:, column]
+                of_rows[of_rows >= cardinality] = UNSEEN
+        return codes
+
+    def spec(self, settings: Settings, **shared: Any) -> NetworkSpec:
+        """Describe the table to a network."""
+        bags = [BagSpec(*bag) for bag in self.encoder.bags_]
+        largest, dims = embedding_widths(
+            settings.embedding_dim,
+            self.automatic_dims,
+            [bag.n_vectors for bag in bags],
+        )
+        bin_scales = self.encoder.bin_scales_
+        n_statistics = 0 if self.statistics is None else self.statistics.n_outputs
+        return NetworkSpec(
+            self.encoder.cardinalities_,
+            self.encoder.n_numeric_ + n_statistics,
+            largest,
+            self.base_rates.tolist(),
+            unseen_code=UNSEEN,
+            category_dropout=settings.encoding_params["category_dropout"],
+            numeric_bins=[*self.encoder.numeric_bins_, *[0] * n_statistics],
+            bin_scales=[*bin_scales, *[1.0] * n_statistics] if bin_scales else (),
+            embedding_dims=dims,
+            negative_sampling_rate=settings.negative_sampling_rate,
+            bags=bags,
+            **shared,
+        )
+
+
+@dataclass(frozen=True)
+class EncodedData:
+    """The rows as tensors, and the schema that they were encoded by.
+
+    Parameters
+    ----------
+    rows : TrainingData
+        Training and validation rows.
+    schema : Schema
+        The encoding of the table.
+    labelled : tuple of ndarray, default=None
+        Codes, labels and task weights of rows not in the target statistics yet.
+    """
+
+    rows: TrainingData
+    schema: Schema
+    labelled: tuple[np.ndarray, np.ndarray, np.ndarray] | None = None
+
+    def update_statistics(self) -> None:
+        """Add the rows of an update to the statistics that they were encoded by."""
+        if self.labelled is not None and self.schema.statistics is not None:
+            self.schema.statistics.update(*self.labelled)
+
+
+def check_rows(
+    settings: Settings,
+    X: Any,
+    Y: Any,
+    sample_weight: Any,
+    groups: Any,
+    expected: Targets | None,
+    classes: Any,
+    single_pass: bool,
+) -> Rows:
+    """Check all but the table itself, and leave out the rows of weight 0.
+
+    `expected` has the tasks of the earlier fit, or of the training rows.
+
+    Raises
+    ------
+    ValueError, TypeError
+        If labels, weights or groups are invalid, differ in length from `X`, or do not
+        have the tasks of the earlier fit.
+    """
+    refuse_parts(X)
+    check_encoding_params(settings.encoding_params)
+    check_boolean("grow_vocabulary", settings.encoding_params["grow_vocabulary"])
+    targets = Y
+    if not isinstance(Y, SoftTargets):
+        targets = _check_tasks(settings, Y, expected, classes, single_pass)
+    X = as_table(X)
+    n_samples = len(targets.values)
+    if n_rows(X) != n_samples:
+        raise ValueError(
+            "X and Y have inconsistent numbers of samples: X has "
+            f"{n_rows(X)} rows, Y has {n_samples}."
+        )
+    targets, weights = combine_weights(targets, sample_weight)
+    rows = Rows(X, targets, weights, check_groups(groups, n_samples))
+    return _with_weight(rows)
+
+
+def _check_tasks(
+    settings: Settings,
+    Y: Any,
+    expected: Targets | None,
+    classes: Any,
+    single_pass: bool,
+) -> Targets:
+    """Check the labels; their tasks must be the expected ones."""
+    if expected is None:
+        return check_targets(
+            Y,
+            settings.task_names,
+            classes=classes,
+            missing_labels=settings.missing_labels,
+        )
+    if single_pass and expected.classes.ndim == 1:
+        if classes is not None and not np.array_equal(
+            np.unique(classes), expected.classes
+        ):
+            raise ValueError(
+                f"classes must be {expected.classes.tolist()}, those of the earlier "
+                f"fit; got {np.unique(classes).tolist()}."
+            )
+        classes = expected.classes  # these rows may have only one of them
+    targets = check_targets(
+        Y,
+        settings.task_names,
+        default_names=expected.task_names,
+        classes=classes,
+        missing_labels=settings.missing_labels,
+    )
+    if targets.classes.shape == (2,) == expected.classes.shape:
+        # The name of a single task is not checked: a Series may have any.
+        targets = replace(targets, task_names=expected.task_names)
+    is_same = np.array_equal(targets.classes, expected.classes)
+    if targets.task_names != expected.task_names or not is_same:
+        raise ValueError(
+            f"Training uses the tasks {list(expected.task_names)} and the classes "
+            f"{expected.classes.tolist()}; Y has {list(targets.task_names)} and "
+            f"{targets.classes.tolist()}."
+        )
+    return targets
+
+
+def _with_weight(rows: Rows) -> Rows:
+    """Leave out rows of weight 0, and scale the other weights to a mean of 1."""
+    if rows.weights is None:
+        return rows
+    kept = np.flatnonzero(rows.weights.reshape(len(rows.weights), -1).any(axis=1))
+    if len(kept) < len(rows.weights):
+        rows = rows.at(kept)
+    return replace(rows, weights=scale_weights(rows.weights))
+
+
+def encode(
+    settings: Settings,
+    rows: Rows,
+    earlier: Schema | None,
+    random_state: np.random.RandomState,
+    *,
+    holds_out: bool,
+    is_update: bool,
+    estimator_name: str,
+    extends: bool = False,
+) -> EncodedData:
+    """Encode the table, by the earlier schema if there is one, and hold rows out.
+
+    Parameters
+    ----------
+    settings : Settings
+        The estimator's parameters.
+    rows : Rows
+        The table and its checked labels.
+    earlier : Schema or None
+        Schema of the fit that training continues from.
+    random_state : RandomState
+        Draws the validation rows.
+    holds_out : bool
+        Whether there are validation rows.
+    is_update : bool
+        Whether the rows are added to those of the earlier fit. Their inputs are then
+        the statistics before them, and otherwise those of the other blocks.
+    estimator_name : str
+        Name of the estimator, for messages.
+    extends : bool, default=False
+        Whether the statistics of `earlier` encode the rows, instead of new ones, and
+        its constant columns stay. Base rates are those of the rows.
+
+    Raises
+    ------
+    ValueError, TypeError
+        If a column cannot be encoded, or differs from those of the earlier fit.
+    """
+    if earlier is not None:
+        rows = replace(rows, X=earlier.encoder.align(rows.X))
+    schema, (codes, numeric, *bags) = _encode_columns(
+        settings, rows, earlier, estimator_name, extends
+    )
+    if is_update and earlier is not None and not settings.grows:
+        warn_about_new_values(schema.encoder, codes, rows.X)
+    y = rows.targets.values
+    train, valid = np.arange(len(y)), None
+    if holds_out:
+        train, valid = funnel_holdout(
+            rows.targets.with_nan(),
+            test_size=settings.validation_fraction,
+            random_state=random_state,
+        )
+    labelled = None
+    if is_update and earlier is not None:
+        if schema.statistics is not None:
+            numeric = np.hstack([numeric, schema.statistics.transform(codes)])
+            labelled = (codes.copy(), *_task_labels(settings, rows))
+    else:
+        if extends:
+            schema = replace(schema, base_rates=base_rates(y, rows.weights))
+        else:
+            statistics = make_target_statistics(
+                settings.target_encoding,
+                schema.encoder,
+                len(y),
+                settings.encoding_params,
+            )
+            if earlier is not None:
+                check_same_statistics(settings, earlier, statistics)
+            schema = replace(schema, statistics=statistics)
+        names = [column.name for column in schema.encoder.columns_]
+        times = read_times(rows.X, settings.encoding_params["time_column"], names)
+        if schema.statistics is not None:
+            rates = _fit_statistics(settings, rows, schema, codes, valid, times)
+            numeric = np.hstack([numeric, rates])
+    codes = schema.without_rare(codes)
+    inputs = Inputs(codes, numeric, *bags)
+    impressions = inputs.impressions(y, rows.weights, rows.groups)
+    if valid is None:
+        return EncodedData(TrainingData(impressions), schema, labelled)
+    parts = (impressions.at(torch.from_numpy(part)) for part in (train, valid))
+    return EncodedData(TrainingData(*parts), schema, labelled)
+
+
+def _encode_columns(
+    settings: Settings, rows: Rows, earlier: Schema | None, name: str, extends: bool
+) -> tuple[Schema, tuple[Any, ...]]:
+    """Return the schema and the encoded table, with the codes of rare values."""
+    if earlier is not None:
+        encoder = earlier.encoder
+        if not extends:
+            encoder = awaken_columns(encoder, rows.X, row_weights(rows.weights))
+        return replace(earlier, encoder=encoder), encoder.transform(rows.X)
+    encoder = make_encoder(settings, name)
+    encoded = encoder.fit_transform(rows.X, row_weights(rows.weights))
+    rates = base_rates(rows.targets.values, rows.weights)
+    schema = Schema(
+        encoder,
+        rows.targets.without_labels(),
+        rates,
+        automatic_dims=automatic_dims(encoder.cardinalities_),
+    )
+    return schema, encoded
+
+
+def make_encoder(settings: Settings, estimator_name: str) -> TableEncoder:
+    """Return the encoder of the settings, not yet fitted."""
+    params = settings.encoding_params
+    return TableEncoder(
+        settings.categorical_features,
+        min_frequency=params["min_frequency"],
+        max_categories=params["max_categories"],
+        n_hash_buckets=params["n_hash_buckets"],
+        list_pooling=params["list_pooling"],
+        list_weights=params["list_weights"],
+        numeric_encoding=settings.numeric_encoding,
+        max_bins=params["max_bins"],
+        estimator_name=estimator_name,
+        keeps_rare=True,  # for target statistics, and to tell rare from new values
+    )
+
+
+def _fit_statistics(
+    settings: Settings,
+    rows: Rows,
+    schema: Schema,
+    codes: np.ndarray,
+    valid: np.ndarray | None,
+    times: np.ndarray | None,
+) -> np.ndarray:
+    """Fit the target statistics; return the inputs of training and validation rows."""
+    assert schema.statistics is not None
+    n_samples = len(codes)
+    is_valid = np.zeros(n_samples, dtype=bool)
+    if valid is not None:
+        is_valid[valid] = True
+    block = assign_blocks(
+        n_samples,
+        settings.encoding_params["target_encoding_blocks"],
+        times=times,
+        groups=rows.groups,
+    )
+    y, weights = _task_labels(settings, rows)
+    return schema.statistics.fit_transform(codes, y, weights, block, is_valid)
+
+
+def _task_labels(settings: Settings, rows: Rows) -> tuple[np.ndarray, np.ndarray]:
+    """Return the labels that each task's rates are taken of, and their weights."""
+    is_conditional = settings.shared_param("task_space") == "conditional"
+    return task_labels(rows.targets.values, rows.weights, conditional=is_conditional)
+
+
+def grow_schema(schema: Schema, X: Any) -> tuple[Schema, np.ndarray | None]:
+    """Return a schema with codes for the frequent new values of a table.
+
+    Returns
+    -------
+    schema : Schema
+        A new schema, or the same one if no value is new and frequent.
+    origins : int64 ndarray of shape (n_embeddings,) or None
+        The row of the earlier embedding tables for each row of the new ones, -1 for
+        those of new values; None if there are none.
+    """
+    before = schema.encoder.cardinalities_
+    encoder, origins = grow_encoder(schema.encoder, schema.encoder.align(X))
+    if encoder.cardinalities_ == before:
+        return schema, None
+    statistics = schema.statistics
+    if statistics is not None:
+        statistics = ExtendedStatistics(statistics, origins, "new", adds=True)
+    rows, first = [], 0
+    sizes = zip(before, encoder.cardinalities_, strict=True)
+    for origin, (n_old, n_new) in zip(origins, sizes, strict=True):
+        # A value that was rare has a code, but no embedding.
+        is_known = (origin[:n_new] >= 0) & (origin[:n_new] < n_old)
+        rows.append(np.where(is_known, first + origin[:n_new], -1))
+        first += n_old
+    grown = replace(schema, encoder=encoder, statistics=statistics)
+    return grown, np.concatenate(rows)
+
+
+def check_same_statistics(settings: Settings, earlier: Any, statistics: Any) -> None:
+    """Raise if a continued fit selects other columns for target statistics."""
+    found, expected = (
+        [] if one is None else one.columns for one in (statistics, earlier.statistics)
+    )
+    if found != expected:
+        columns = [c.name for c in earlier.encoder.columns_ if hasattr(c, "n_codes")]
+        raise ValueError(
+            f"Training cannot continue with target_encoding="
+            f"{settings.target_encoding!r}: it selects the columns "
+            f"{[columns[i] for i in found]}, the earlier fit those of "
+            f"{[columns[i] for i in expected]}."
+        )
+
+
+# Classes of an encoding, for files.
+STATE_CLASSES = (*TABLE_CLASSES, Schema)

@@ -1,0 +1,456 @@
+"""The optimiser, Adam by rows of large tables, and the average of the weights."""
+
+import inspect
+from collections.abc import Callable, Iterable, Iterator, Mapping
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+from torch.nn import functional as F
+
+from sk_pwiser._training._settings import LOOP_PARAMS
+from sk_pwiser._utils import check_number
+
+OPTIMIZERS: dict[str, type[torch.optim.Optimizer]] = {
+    "adagrad": torch.optim.Adagrad,
+    "adam": torch.optim.Adam,
+    "adamw": torch.optim.AdamW,
+    "rmsprop": torch.optim.RMSprop,
+    "sgd": torch.optim.SGD,
+}
+
+# Parameters of the network and the weighting that have no weight decay.
+_WITHOUT_DECAY = ("*bias", "*bias.*", "weighting.*")
+_EMBEDDINGS = "*embeddings.*.weight"
+
+# Weight decay of the embeddings over that of the other parameters: each sees few rows.
+EMBEDDING_DECAY_RATIO = 5.0
+
+# Why some optimisers of torch cannot train a network, where their own errors do not
+# say it; by the names of their classes, since older versions of torch lack some.
+_UNSUITABLE = {
+    "LBFGS": "evaluates the loss of a batch several times per step",
+    "Muon": "takes two-dimensional parameters only, and a network has biases",
+    "SparseAdam": "takes sparse gradients only, not dense gradients such as those of "
+    'layers; optimizer="adam" updates large embedding tables by their rows',
+}
+
+# Arguments that are parameters of the estimator.
+DEFAULT_WEIGHT_DECAY = 1e-4  # which optimisers without weight decay ignore
+_OWN_PARAMETERS = ("lr", "weight_decay")
+
+
+def check_optimizer(
+    optimizer: str | type[torch.optim.Optimizer],
+    lr: float,
+    weight_decay: float,
+    params: Mapping[str, Any],
+) -> tuple[type[torch.optim.Optimizer], dict[str, Any]]:
+    """Return the optimiser's class and its keyword arguments, but for `lr`.
+
+    A step on three small tensors checks that the optimiser accepts them and works with
+    dense gradients and without a closure, before a table is encoded.
+
+    Raises
+    ------
+    TypeError
+        If a class is not an optimiser.
+    ValueError
+        If `params` has a key that the optimiser does not take, or if the optimiser
+        cannot train a network with these arguments.
+    """
+    kind = OPTIMIZERS[optimizer] if isinstance(optimizer, str) else optimizer
+    if not issubclass(kind, torch.optim.Optimizer):
+        raise TypeError(
+            f"optimizer must be a name or a subclass of torch's Optimizer; got {kind}."
+        )
+    _check_suitable(kind)
+    _check_loop_params(params)
+    embedding_lr = params["embedding_lr"]
+    embedding_decay = params["embedding_weight_decay"]
+    params = {k: v for k, v in params.items() if k not in LOOP_PARAMS}
+    known = list(inspect.signature(kind).parameters)[1:]
+    for key in params:
+        if key in _OWN_PARAMETERS:
+            raise ValueError(
+                f"optimizer_params holds {key!r}, which is a parameter of the "
+                f"estimator: set {key}={params[key]!r} there."
+            )
+        if key not in known:
+            taken = [name for name in known if name not in _OWN_PARAMETERS]
+            raise ValueError(
+                f"optimizer_params holds {key!r}, which optimizer={optimizer!r} does "
+                f"not take; the keys are {[*LOOP_PARAMS, *taken]}."
+            )
+    kwargs = dict(params)
+    if "weight_decay" in known:
+        kwargs["weight_decay"] = weight_decay
+    elif weight_decay not in (0.0, DEFAULT_WEIGHT_DECAY):
+        raise ValueError(
+            f"weight_decay={weight_decay!r}, but optimizer={optimizer!r} has no weight "
+            "decay; set weight_decay=0."
+        )
+    if embedding_decay and "weight_decay" not in known:
+        raise ValueError(
+            f"embedding_weight_decay={embedding_decay!r}, but optimizer={optimizer!r} "
+            "has no weight decay."
+        )
+    given = {
+        "lr": lr,
+        "embedding_lr": embedding_lr,
+        "weight_decay": weight_decay,
+        "embedding_weight_decay": embedding_decay,
+    }
+    _check_in_float32(given)
+    try:
+        _take_step(kind, given, kwargs)
+    except Exception as error:
+        found = [f"{key}={value!r}" for key, value in given.items()]
+        raise ValueError(
+            f"optimizer={optimizer!r} cannot train with {', '.join(found)} and "
+            f"optimizer_params={dict(params)!r}: {error}"
+        ) from error
+    return kind, kwargs
+
+
+def _check_suitable(kind: type[torch.optim.Optimizer]) -> None:
+    """Raise for optimisers of torch, and subclasses of them, that cannot train."""
+    for name, reason in _UNSUITABLE.items():
+        unsuitable = getattr(torch.optim, name, None)
+        if unsuitable is not None and issubclass(kind, unsuitable):
+            raise ValueError(
+                f"optimizer={kind!r} cannot train a network: {name} {reason}."
+            )
+
+
+def _check_in_float32(given: Mapping[str, float | None]) -> None:
+    """Raise if a number is above those of the weights, so that no step is finite."""
+    for name, value in given.items():
+        if value is not None and value > torch.finfo(torch.float32).max:
+            raise ValueError(
+                f"Training would diverge in its first step: {name} is above the "
+                f"largest number of float32. Use a smaller {name}; it is {value}."
+            )
+
+
+def parameter_groups(
+    weight_decay: float, params: Mapping[str, Any]
+) -> list[tuple[str, dict[str, float]]]:
+    """Return patterns of parameter names with their own arguments, for skorch."""
+    groups = [(pattern, {"weight_decay": 0.0}) for pattern in _WITHOUT_DECAY]
+    lr, decay = params["embedding_lr"], params["embedding_weight_decay"]
+    return [*groups, (_EMBEDDINGS, _of_embeddings(lr, weight_decay, decay))]
+
+
+def _of_embeddings(
+    lr: float | None, weight_decay: float, decay: float | None
+) -> dict[str, float]:
+    """Return the arguments of the embeddings that differ from those of the others."""
+    if decay is None:
+        decay = EMBEDDING_DECAY_RATIO * weight_decay
+    return {"weight_decay": float(decay)} | ({} if lr is None else {"lr": float(lr)})
+
+
+def _check_loop_params(params: Mapping[str, Any]) -> None:
+    if params["average_decay"] is not None:
+        check_number("average_decay", params["average_decay"], at_least=0, below=1)
+    if params["clip_grad_norm"] is not None:
+        check_number("clip_grad_norm", params["clip_grad_norm"], above=0)
+    if params["embedding_lr"] is not None:
+        check_number("embedding_lr", params["embedding_lr"], above=0)
+    decay = params["embedding_weight_decay"]
+    if decay is not None:
+        check_number("embedding_weight_decay", decay, at_least=0)
+    lazy = params["lazy_embeddings"]
+    # Missing values of pandas compare as neither equal nor unequal.
+    if not isinstance(lazy, bool) and not (isinstance(lazy, str) and lazy == "auto"):
+        raise ValueError(
+            f"lazy_embeddings must be 'auto', True or False; got {lazy!r}."
+        )
+
+
+def _take_step(
+    kind: type[torch.optim.Optimizer],
+    given: Mapping[str, Any],
+    kwargs: Mapping[str, Any],
+) -> None:
+    """Take a step on a matrix, a bias and an embedding table, each in its group."""
+    weight, bias = nn.Parameter(torch.zeros(2, 2)), nn.Parameter(torch.zeros(2))
+    table = nn.Parameter(torch.zeros(2, 2))
+    of_table = _of_embeddings(
+        given["embedding_lr"], given["weight_decay"], given["embedding_weight_decay"]
+    )
+    groups = [
+        {"params": [weight]},
+        {"params": [bias], "weight_decay": 0.0},
+        {"params": [table], **of_table},
+    ]
+    make: Any = kind
+    optimizer = make(groups, lr=given["lr"], **kwargs)
+    for parameter in (weight, bias, table):
+        parameter.grad = torch.ones_like(parameter)
+    optimizer.step(lambda: torch.zeros(()))
+
+
+def can_fuse(
+    kind: type[torch.optim.Optimizer], kwargs: Mapping[str, Any], device: torch.device
+) -> bool:
+    """Return whether torch has the step with these arguments as one kernel."""
+    parameter = nn.Parameter(torch.zeros(1, device=device))
+    parameter.grad = torch.zeros_like(parameter)
+    make: Any = kind
+    try:
+        make([parameter], **{**kwargs, "fused": True}).step()
+    except (TypeError, RuntimeError):
+        return False
+    return True
+
+
+# From this number of weights on, a table is updated by rows. Below it, the rows are
+# found no faster than the whole table is updated.
+LARGE_TABLE = 2**20
+
+TABLES = nn.Embedding, nn.EmbeddingBag
+
+# Weights whose gradients have died decay towards 0, and with them the moments of the
+# optimiser. Below 1e-38 a CPU computes some hundred times as slowly, which made late
+# epochs take ten times as long as the first ones. Values below these limits, which
+# change no result in float32, become exact zeros, every `FLUSH_INTERVAL` steps: a
+# moment shrinks by less than 1e-4 within them.
+TINY_WEIGHT, TINY_MOMENT, FLUSH_INTERVAL = 1e-20, 1e-30, 64
+
+
+def use_sparse_gradients(network: nn.Module, min_size: int = LARGE_TABLE) -> None:
+    """Let the large embedding tables of a network have sparse gradients."""
+    for module in network.modules():
+        if isinstance(module, TABLES) and module.weight.numel() >= min_size:
+            module.sparse = True
+
+
+def sparse_tables(network: nn.Module) -> Iterator[Tensor]:
+    """Yield the embedding tables of a network that have sparse gradients."""
+    for module in network.modules():
+        if isinstance(module, TABLES) and module.sparse:
+            yield module.weight
+
+
+@torch.no_grad()
+def flush_tiny_values(
+    network: nn.Module,
+    optimizer: torch.optim.Optimizer,
+    averages: Iterable[Tensor] = (),
+) -> None:
+    """Set tiny weights, averages of weights and moments of an optimiser to 0.
+
+    Tables with sparse gradients are left out: `LazyAdam` does so for the rows of a
+    step.
+
+    Parameters
+    ----------
+    network : Module
+        The network.
+    optimizer : Optimizer
+        Its optimiser.
+    averages : iterable of Tensor, default=()
+        Averages of weights.
+    """
+    tables = set(sparse_tables(network))
+    for parameter in network.parameters():
+        if parameter not in tables:
+            _flush(parameter, TINY_WEIGHT)
+            for value in optimizer.state.get(parameter, {}).values():
+                if isinstance(value, Tensor) and value.dim():  # not the count of steps
+                    _flush(value, TINY_MOMENT)
+    for average in averages:
+        _flush(average, TINY_WEIGHT)
+
+
+def _flush(tensor: Tensor, tiny: float) -> None:
+    if tensor.is_floating_point():
+        tensor.copy_(F.hardshrink(tensor, tiny))
+
+
+class LazyAdam(torch.optim.Adam):
+    r"""Adam whose steps cost what the batch uses.
+
+    Parameters with dense gradients are updated as in :class:`torch.optim.Adam`. Of one
+    with a sparse gradient, only the rows in the gradient are updated, and only their
+    moments decay, as in :class:`torch.optim.SparseAdam`. Other rows are not changed,
+    whereas Adam continues to move them by their decaying moments. Weight decay applies
+    to the rows in the gradient.
+
+    Attributes
+    ----------
+    undo_log : list or None
+        If it is a list, a step appends the rows that it replaces, so that
+        `undo` can restore them.
+    """
+
+    undo_log: list[tuple[nn.Parameter, Tensor, Tensor, Tensor, Tensor]] | None = None
+
+    @torch.no_grad()
+    def step(self, closure: Callable[[], Any] | None = None) -> Any:
+        """Perform one step of the optimiser."""
+        loss = None
+        if closure is not None:
+            with torch.enable_grad():
+                loss = closure()
+        for group in self.param_groups:
+            for parameter in group["params"]:
+                if parameter.grad is not None and parameter.grad.is_sparse:
+                    self._step_rows(parameter, group)
+                    parameter.grad = None
+        super().step()
+        return loss
+
+    def _step_rows(self, parameter: nn.Parameter, group: dict[str, Any]) -> None:
+        state = self.state[parameter]
+        if not state:
+            state["step"] = torch.zeros((), dtype=torch.float32)
+            state["exp_avg"] = torch.zeros_like(parameter)
+            state["exp_avg_sq"] = torch.zeros_like(parameter)
+        state["step"] += 1
+        gradient = parameter.grad.coalesce()  # type: ignore[union-attr]
+        rows, g = gradient.indices()[0], gradient.values()
+        weight, m, v = (
+            tensor.index_select(0, rows)
+            for tensor in (parameter, state["exp_avg"], state["exp_avg_sq"])
+        )
+        if self.undo_log is not None:
+            self.undo_log.append((parameter, rows, weight, m, v))
+        if group["weight_decay"]:
+            g = g.add(weight, alpha=group["weight_decay"])
+        beta1, beta2 = group["betas"]
+        m = m.lerp(g, 1 - beta1)
+        v = v.mul(beta2).addcmul_(g, g, value=1 - beta2)
+        step = float(state["step"])
+        scale = (v / (1 - beta2**step)).sqrt_().add_(group["eps"])
+        moved = weight - group["lr"] / (1 - beta1**step) * m / scale
+        parameter.index_copy_(0, rows, F.hardshrink(moved, TINY_WEIGHT))
+        state["exp_avg"].index_copy_(0, rows, F.hardshrink(m, TINY_MOMENT))
+        state["exp_avg_sq"].index_copy_(0, rows, F.hardshrink(v, TINY_MOMENT))
+
+    @torch.no_grad()
+    def undo(self) -> None:
+        """Restore the rows in `undo_log`, the latest first, and empty it."""
+        while self.undo_log:
+            parameter, rows, weight, m, v = self.undo_log.pop()
+            state = self.state[parameter]
+            parameter.index_copy_(0, rows, weight)
+            state["exp_avg"].index_copy_(0, rows, m)
+            state["exp_avg_sq"].index_copy_(0, rows, v)
+            state["step"] -= 1
+
+
+# Number of first steps that update the average each. Afterwards it is updated every few
+# steps, that of large embedding tables less often and from the beginning: an update
+# costs as much as the optimiser's own step, and that of a table as much as many steps
+# that change a few of its rows.
+EVERY_STEP, INTERVAL, TABLE_INTERVAL = 64, 8, 64
+
+
+class WeightAverage:
+    r"""An exponential moving average of parameters, swapped in for evaluation.
+
+    After step n the average keeps the share :math:`\min(d, (1 + n) / (10 + n))`, with d
+    the decay, so that the initial weights are soon forgotten.
+
+    Parameters
+    ----------
+    module : Module
+        The network.
+    decay : float
+        Largest share of the average that a step of the optimiser keeps, in (0, 1).
+    tables : iterable of Parameter, default=()
+        Large embedding tables, whose average is updated less often.
+    """
+
+    def __init__(
+        self, module: nn.Module, decay: float, tables: Iterable[Tensor] = ()
+    ) -> None:
+        large = set(tables)
+        trained = [p for p in module.parameters() if p.requires_grad]
+        self.parts = [
+            _Part([p for p in trained if p not in large], INTERVAL, EVERY_STEP),
+            _Part([p for p in trained if p in large], TABLE_INTERVAL, 0),
+        ]
+        self.decay = decay
+        self.n_steps = 0
+        self.is_in_module = False
+
+    def step(self) -> None:
+        """Count a step of the optimiser, and update the averages that are due."""
+        self.n_steps += 1
+        for part in self.parts:
+            part.n_pending += 1
+            if self.n_steps <= part.n_single or part.n_pending == part.interval:
+                self._update(part)
+
+    @torch.no_grad()
+    def _update(self, part: "_Part") -> None:
+        decay = min(self.decay, (1 + self.n_steps) / (10 + self.n_steps))
+        share = 1 - decay**part.n_pending
+        for average, parameter in zip(part.averages, part.parameters, strict=True):
+            average.lerp_(parameter, share)
+        part.n_pending = 0
+
+    def averages(self) -> list[Tensor]:
+        """Return the averages, but for those of large embedding tables."""
+        return self.parts[0].averages
+
+    def swap_in(self) -> None:
+        """Put the average into the module."""
+        if not self.is_in_module:
+            for part in self.parts:
+                if part.n_pending:
+                    self._update(part)
+            self._swap()
+
+    def swap_out(self) -> None:
+        """Put the weights of the last step back into the module."""
+        if self.is_in_module:
+            self._swap()
+
+    def state_dict(self) -> dict[str, Any]:
+        """Return the state while the average is in the module.
+
+        The averages themselves are then weights of the module; the state has those of
+        the last step.
+        """
+        assert self.is_in_module
+        parts = [
+            {"weights": list(part.averages), "n_pending": part.n_pending}
+            for part in self.parts
+        ]
+        return {"n_steps": self.n_steps, "parts": parts}
+
+    @torch.no_grad()
+    def load_state_dict(self, state: Mapping[str, Any]) -> None:
+        """Restore what `state_dict` returned; the module has the averages already."""
+        self.n_steps, self.is_in_module = state["n_steps"], True
+        for part, saved in zip(self.parts, state["parts"], strict=True):
+            part.n_pending = saved["n_pending"]
+            for tensor, value in zip(part.averages, saved["weights"], strict=True):
+                tensor.copy_(value)
+
+    def _swap(self) -> None:
+        # Exchanges the tensors and copies nothing.
+        for part in self.parts:
+            for index, parameter in enumerate(part.parameters):
+                average = part.averages[index]
+                part.averages[index] = parameter.data
+                parameter.data = average
+        self.is_in_module = not self.is_in_module
+
+
+class _Part:
+    """Parameters whose averages are updated in the same steps."""
+
+    def __init__(
+        self, parameters: list[nn.Parameter], interval: int, n_single: int
+    ) -> None:
+        self.parameters = parameters
+        self.averages = [p.detach().clone() for p in parameters]
+        self.interval = interval
+        self.n_single = n_single
+        self.n_pending = 0
