@@ -33,7 +33,6 @@ LEARN = ("numpy", "scipy", "sklearn")
 TORCH = ("torch",)
 ONNX = ("onnx", "onnxruntime", "onnxscript")
 TOOL = Room((), LEARN, EXTRAS)
-READS_LABELS = Room(("_table",), LEARN, EXTRAS)
 READS_RESPONSES = Room(("_responses", "_table"), LEARN, EXTRAS)
 BELOW_ESTIMATOR = (
     *FAMILIES,
@@ -69,7 +68,7 @@ ROOMS = {
         ("_responses", "_table", "_utils", "metrics", "model_selection"), LEARN
     ),
     "datasets": TOOL,
-    "delayed_feedback": READS_LABELS,
+    "delayed_feedback": Room(("_table", "_utils"), LEARN),
     "inspection": Room(
         ("_responses", "_table", "metrics", "model_selection"), LEARN, EXTRAS
     ),
