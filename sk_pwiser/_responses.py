@@ -151,7 +151,7 @@ class Predictions:
                 return labels
             return (labels == classes[1]).astype(np.int64)
         proba = self._call(method)
-        return event_probability(proba, k, targets.shape, self._estimator)
+        return _event_probability(proba, k, targets.shape, self._estimator)
 
     def cvr(self, targets):
         """Return P(last task | first task), by ``predict_cvr`` if there is one."""
@@ -212,25 +212,37 @@ def _predict_cvr(estimator, X):
     return None
 
 
-def event_probability(proba, k, shape, estimator):
-    """Return P(Y_k = 1) from either form of a multi-output ``predict_proba``.
+def positive_probabilities(estimator, X, n_tasks):
+    """Return P(Y_k = 1) as the estimator predicts it.
 
     Parameters
     ----------
-    proba : ndarray or list of ndarray
-        The predictions of the estimator.
-    k : int
-        Column of the task.
-    shape : tuple of int
-        Numbers of rows and tasks.
     estimator : object
-        The estimator, whose classes are read if it saw one class only.
+        A fitted classifier whose `predict_proba` returns one column per task, both
+        classes of a single task, or a list of such arrays.
+    X : array-like of shape (n_samples, n_features)
+        The rows.
+    n_tasks : int
+        Number of tasks.
+
+    Returns
+    -------
+    float64 ndarray of shape (n_samples, n_tasks)
 
     Raises
     ------
     ValueError
         If the predictions have another form or shape.
     """
+    proba = estimator.predict_proba(X)
+    shape = len(proba[0] if isinstance(proba, list) else proba), n_tasks
+    return np.column_stack(
+        [_event_probability(proba, k, shape, estimator) for k in range(n_tasks)]
+    )
+
+
+def _event_probability(proba, k, shape, estimator):
+    """Return P(Y_k = 1) from either form of a multi-output ``predict_proba``."""
     n_samples, n_tasks = shape
     per_task = isinstance(proba, list) and len(proba) == n_tasks
     block = np.asarray(proba[k] if per_task else proba, dtype=np.float64)

@@ -53,7 +53,7 @@ ROOMS = {
     "_responses": Room(("_table",), LEARN),
     "networks": Room(("_utils",), TORCH),
     "losses": Room(("_utils",), TORCH),
-    "_row_weights": Room(("_table", "_utils"), LEARN),
+    "_row_weights": Room(("_responses", "_table", "_utils"), LEARN),
     "weighting": Room(("_utils", "_row_weights"), TORCH, ("torchjd",)),
     "_training": Room(
         (*FAMILIES, "_files", "_table", "_utils", "model_selection"),

@@ -18,7 +18,7 @@ from sklearn.utils import _safe_indexing, get_tags, indexable
 from sklearn.utils._param_validation import HasMethods, Interval, StrOptions
 from sklearn.utils.validation import check_is_fitted
 
-from sk_pwiser._responses import Predictions, event_probability, nested_estimators
+from sk_pwiser._responses import Predictions, nested_estimators, positive_probabilities
 from sk_pwiser._table import (
     check_weights,
     one_task_labels,
@@ -208,7 +208,7 @@ class FunnelCalibrator(ClassifierMixin, MetaEstimatorMixin, BaseEstimator):
         weight[np.isnan(labels)] = 0.0
         if self.cv is None:
             estimator = self.estimator
-            p = _probabilities(estimator, X, labels.shape[1])
+            p = positive_probabilities(estimator, X, labels.shape[1])
         else:
             estimator, p = self._cross_fit(X, y, labels, sample_weight, weight)
         weight[np.isnan(p)] = 0.0
@@ -263,7 +263,9 @@ class FunnelCalibrator(ClassifierMixin, MetaEstimatorMixin, BaseEstimator):
         p = np.full(labels.shape, np.nan)
         for train, test in self._splits(X, labels):
             model = self._fit_clone(X, y, sample_weight, train)
-            found = _probabilities(model, _safe_indexing(X, test), labels.shape[1])
+            found = positive_probabilities(
+                model, _safe_indexing(X, test), labels.shape[1]
+            )
             counts = weight[train] > 0
             for k, seen in enumerate(counts.T):
                 if len(np.unique(labels[train][seen, k])) == 2:
@@ -322,7 +324,7 @@ class FunnelCalibrator(ClassifierMixin, MetaEstimatorMixin, BaseEstimator):
     def _predict_positive(self, X):
         """Return calibrated P(Y_k = 1): float32 of shape (n_samples, n_tasks)."""
         check_is_fitted(self)
-        p = _probabilities(self.estimator_, X, self.n_tasks_)
+        p = positive_probabilities(self.estimator_, X, self.n_tasks_)
         columns = [
             p[:, k] if curve is None else curve.predict(_logits(p[:, k]))
             for k, curve in enumerate(self.calibrators_)
@@ -444,18 +446,6 @@ class FunnelCalibrator(ClassifierMixin, MetaEstimatorMixin, BaseEstimator):
         tags.classifier_tags.multi_class = False
         tags.target_tags.multi_output = True
         return tags
-
-
-def _probabilities(estimator, X, n_tasks):
-    """Return P(Y_k = 1) of shape (n_samples, n_tasks), as the estimator predicts it."""
-    proba = estimator.predict_proba(X)
-    n_samples = len(proba[0]) if isinstance(proba, list) else len(proba)
-    return np.column_stack(
-        [
-            event_probability(proba, k, (n_samples, n_tasks), estimator)
-            for k in range(n_tasks)
-        ]
-    )
 
 
 def _logits(p):
