@@ -7,7 +7,7 @@ import torch
 from sklearn.base import clone
 
 from sk_pwiser._table import UNSEEN
-from sk_pwiser._utils import accept_lowercase_y, check_choice, check_number
+from sk_pwiser._utils import accept_any_case_of_y, check_choice, check_number
 from sk_pwiser.transfer._compatible import check_fitted
 from sk_pwiser.transfer._fit_like import (
     embedding_tables,
@@ -23,7 +23,7 @@ from sk_pwiser.transfer._regularizers import (
 )
 
 
-@accept_lowercase_y
+@accept_any_case_of_y
 def fine_tune(
     source,
     X,

@@ -10,11 +10,11 @@ from sklearn.base import clone
 from sk_pwiser._estimator import MultiTaskCTRCVRClassifier
 from sk_pwiser._table import UNSEEN, ExtendedStatistics, grow_encoder
 from sk_pwiser._training import fit_from
-from sk_pwiser._utils import accept_lowercase_y
+from sk_pwiser._utils import accept_any_case_of_y
 from sk_pwiser.transfer._compatible import check_fitted
 
 
-@accept_lowercase_y
+@accept_any_case_of_y
 def fit_like(
     estimator,
     source,

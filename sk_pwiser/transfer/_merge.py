@@ -11,7 +11,7 @@ from torch.func import functional_call
 from sk_pwiser._table import as_table, n_rows
 from sk_pwiser._training import Freezer
 from sk_pwiser._utils import (
-    accept_lowercase_y,
+    accept_any_case_of_y,
     check_choice,
     check_integer,
     check_number,
@@ -41,7 +41,7 @@ REALIGN_KEYS = ("X", "Y", "max_epochs")
 LARGEST_SEED = np.iinfo(np.int32).max
 
 
-@accept_lowercase_y
+@accept_any_case_of_y
 def merge_estimators(
     base,
     estimators,

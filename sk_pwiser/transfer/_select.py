@@ -7,7 +7,7 @@ import numpy as np
 from sklearn.base import BaseEstimator, ClassifierMixin
 from sklearn.utils import Bunch, check_random_state
 
-from sk_pwiser._utils import accept_lowercase_y, check_choice, check_integer
+from sk_pwiser._utils import accept_any_case_of_y, check_choice, check_integer
 from sk_pwiser.metrics import mean_log_loss_scorer
 from sk_pwiser.transfer._compatible import (
     check_labels,
@@ -22,7 +22,7 @@ BETAS, EPSILON = (0.9, 0.999), 1e-12
 MAX_SUBSETS = 100_000
 
 
-@accept_lowercase_y
+@accept_any_case_of_y
 def select_estimators(
     estimators,
     X,

@@ -33,7 +33,6 @@ LEARN = ("numpy", "scipy", "sklearn")
 TORCH = ("torch",)
 ONNX = ("onnx", "onnxruntime", "onnxscript")
 TOOL = Room((), LEARN, EXTRAS)
-READS_LABELS = Room(("_table",), LEARN, EXTRAS)
 READS_RESPONSES = Room(("_responses", "_table"), LEARN, EXTRAS)
 BELOW_ESTIMATOR = (
     *FAMILIES,
@@ -54,7 +53,7 @@ ROOMS = {
     "_responses": Room(("_table",), LEARN),
     "networks": Room(("_utils",), TORCH),
     "losses": Room(("_utils",), TORCH),
-    "_row_weights": Room(("_table", "_utils"), LEARN),
+    "_row_weights": Room(("_responses", "_table", "_utils"), LEARN),
     "weighting": Room(("_utils", "_row_weights"), TORCH, ("torchjd",)),
     "_training": Room(
         (*FAMILIES, "_files", "_table", "_utils", "model_selection"),
@@ -65,9 +64,11 @@ ROOMS = {
     "__init__": Room(("_estimator", "_version")),
     "__main__": Room(("__init__", "datasets", "model_selection"), LEARN, EXTRAS),
     "callbacks": Room(("_training",)),
-    "calibration": Room(("metrics", "model_selection"), LEARN),
+    "calibration": Room(
+        ("_responses", "_table", "_utils", "metrics", "model_selection"), LEARN
+    ),
     "datasets": TOOL,
-    "delayed_feedback": READS_LABELS,
+    "delayed_feedback": Room(("_table", "_utils"), LEARN),
     "inspection": Room(
         ("_responses", "_table", "metrics", "model_selection"), LEARN, EXTRAS
     ),
