@@ -49,7 +49,7 @@ ABOVE_ESTIMATOR = ("__init__", "_estimator", *BELOW_ESTIMATOR, "model_selection"
 # The rooms from the lowest to the highest, then those beside them.
 ROOMS = {
     "_utils": Room((), (*TORCH, "joblib")),
-    "_files": Room((), ("numpy",), ("safetensors",)),
+    "_files": Room((), ("numpy",)),
     "_table": Room(("_utils",), LEARN, EXTRAS),
     "_responses": Room(("_table",), LEARN),
     "networks": Room(("_utils",), TORCH),

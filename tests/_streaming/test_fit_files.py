@@ -18,7 +18,7 @@ from sklearn.metrics import roc_auc_score
 from skorch.callbacks import Callback
 
 from sk_pwiser._table import NUMERIC_ENCODINGS
-from sk_pwiser._training import _streamed
+from sk_pwiser._streaming import StreamedImpressions
 from sk_pwiser.datasets import ParquetImpressions
 
 LOG = make_log()
@@ -322,7 +322,7 @@ def test_an_error_of_the_reading_thread_is_raised(folder, monkeypatch):
     def fail(self, files):
         raise OSError("the disk is gone")
 
-    monkeypatch.setattr(_streamed.StreamedImpressions, "_read", fail)
+    monkeypatch.setattr(StreamedImpressions, "_read", fail)
     with pytest.raises(OSError, match="the disk is gone"):
         make().fit(read(folder))
     assert reader_threads() == []
