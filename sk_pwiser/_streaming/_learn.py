@@ -6,7 +6,13 @@ from typing import Any
 
 import numpy as np
 
-from sk_pwiser._streaming._chunks import RowProgress, iter_chunks, named_place
+from sk_pwiser._streaming._chunks import (
+    RowProgress,
+    RowSample,
+    iter_chunks,
+    named_place,
+)
+from sk_pwiser._streaming._split import Blocks, HoldOut, TimeEdges
 from sk_pwiser._table import make_target_statistics
 from sk_pwiser._table._categories import FIRST_VALUE, CategoryColumn
 from sk_pwiser._table._frames import as_table, list_columns, read_lists
@@ -14,7 +20,6 @@ from sk_pwiser._table._labels import Targets
 from sk_pwiser._table._lists import ListColumn
 from sk_pwiser._table._numbers import ArrayColumn, NumericColumn
 from sk_pwiser._table._row_values import base_rates, row_weights, scale_weights
-from sk_pwiser._table._target_statistics import read_times
 from sk_pwiser._training._encode import (
     Schema,
     automatic_dims,
@@ -23,81 +28,6 @@ from sk_pwiser._training._encode import (
 )
 from sk_pwiser._training._settings import Settings
 from sk_pwiser._utils import warn_user
-
-
-class RowSample:
-    """The rows with the smallest of random keys: all rows, if they are few enough.
-
-    Parameters
-    ----------
-    n_rows : int
-        Number of rows of the sample; up to twice as many are in memory.
-    generator : numpy.random.Generator
-        Draws the keys.
-    """
-
-    def __init__(self, n_rows, generator):
-        self.n_rows = n_rows
-        self.generator = generator
-        self.limit = np.inf  # rows with larger keys are not in the sample
-        self.tables, self.weights, self.keys = [], [], []
-        self.n_kept = 0
-
-    def add(self, table, weights):
-        """Add rows.
-
-        Parameters
-        ----------
-        table : pyarrow.Table
-            The rows.
-        weights : float64 ndarray of shape (n_rows,) or (n_rows, n_tasks), or None
-            Their weights.
-        """
-        keys = self.generator.random(len(table))
-        if np.isfinite(self.limit):
-            kept = np.flatnonzero(keys < self.limit)
-            table, keys = table.take(kept), keys[kept]
-            weights = None if weights is None else weights[kept]
-        if not len(keys):
-            return
-        self.tables.append(table)
-        self.weights.append(weights)
-        self.keys.append(keys)
-        self.n_kept += len(keys)
-        if self.n_kept > 2 * self.n_rows:
-            self._reduce()
-
-    def _reduce(self):
-        """Keep the smallest keys, in the order of the rows."""
-        keys = np.concatenate(self.keys)
-        chosen = np.sort(np.argpartition(keys, self.n_rows)[: self.n_rows])
-        table, weights = self._join()
-        self.tables, self.keys = [table.take(chosen)], [keys[chosen]]
-        self.weights = [None if weights is None else weights[chosen]]
-        self.limit, self.n_kept = keys[chosen].max(), len(chosen)
-
-    def _join(self):
-        import pyarrow as pa  # installed, since the tables are its own
-
-        table = pa.concat_tables(self.tables).combine_chunks()
-        if all(weights is None for weights in self.weights):
-            return table, None
-        sizes = list(map(len, self.keys))
-        pairs = zip(self.weights, sizes, strict=True)
-        parts = [np.ones(n) if w is None else w for w, n in pairs]
-        n_columns = max(part.size // len(part) for part in parts)
-        if n_columns > 1:
-            parts = [
-                np.broadcast_to(part.reshape(len(part), -1), (len(part), n_columns))
-                for part in parts
-            ]
-        return table, np.concatenate(parts)
-
-    def finish(self):
-        """Return the table of the sample, and the weights of its rows or None."""
-        if self.n_kept > self.n_rows:
-            self._reduce()
-        return self._join()
 
 
 class RowSummary:
@@ -294,82 +224,6 @@ class ValueCounts:
         )
 
 
-class TimeEdges:
-    """Times between blocks that hold about equal numbers of rows.
-
-    Parameters
-    ----------
-    column : str, int or None
-        The column of times; None if the rows are in the order of time.
-    n_blocks : int
-        Number of blocks.
-    n_rows : int
-        Number of rows of the sample that decides.
-    generator : numpy.random.Generator
-        Draws the sample.
-    """
-
-    def __init__(self, column, n_blocks, n_rows, generator):
-        self.column = column
-        self.n_blocks = n_blocks
-        self.sample = RowSample(n_rows, generator)
-
-    def add(self, X):
-        """Add the times of some rows of a `pyarrow.Table`."""
-        if self.column is not None:
-            self.read(X)  # raises if times are missing
-            self.sample.add(X.select([self.column]), None)
-
-    def finish(self):
-        """Return the edges, float64 ndarray of shape (n_blocks - 1,), or None."""
-        if self.column is None:
-            return None
-        times = self.read(self.sample.finish()[0])
-        shares = np.arange(1, self.n_blocks) / self.n_blocks
-        return np.quantile(times, shares, method="higher")
-
-    def read(self, X):
-        """Return the times of some rows."""
-        return read_times(as_table(X), self.column, X.column_names)
-
-
-class Blocks:
-    """Assigns rows to blocks of time, as `assign_blocks` does for all rows at once.
-
-    Parameters
-    ----------
-    n_rows, n_blocks : int
-        Numbers of rows and of blocks.
-    times : TimeEdges
-        Reads the times.
-    edges : ndarray of shape (n_blocks - 1,) or None
-        Times between the blocks; None for equal numbers of rows in their order.
-    """
-
-    def __init__(self, n_rows, n_blocks, times, edges):
-        self.n_rows = n_rows
-        self.n_blocks = n_blocks
-        self.times = times
-        self.edges = edges
-        self.n_seen = 0
-
-    def assign(self, X, groups):
-        """Return the blocks of the next rows, int64 ndarray of shape (n_rows,).
-
-        Those of a group go into the block of its first one.
-        """
-        if self.edges is None:
-            rank = np.arange(self.n_seen, self.n_seen + len(X))
-            block = rank * self.n_blocks // self.n_rows
-        else:
-            block = np.searchsorted(self.edges, self.times.read(X), side="right")
-        self.n_seen += len(X)
-        if groups is not None:
-            _, first, number = np.unique(groups, return_index=True, return_inverse=True)
-            block = block[first][number]
-        return block
-
-
 class BlockCounts:
     """Counts of labels per block and category value, for target statistics.
 
@@ -544,11 +398,14 @@ class DatasetSchema:
         Labels and weights of all rows.
     blocks : Blocks or None
         Assigns rows to blocks for the target statistics; None without them.
+    hold_out : HoldOut
+        Draws validation rows.
     """
 
     schema: Schema
-    summary: Any
-    blocks: Any
+    summary: RowSummary
+    blocks: Blocks | None
+    hold_out: HoldOut
 
 
 def learn_schema(
@@ -587,12 +444,13 @@ def learn_schema(
     learner = TableLearner(encoder, dataset, generator)
     n_blocks = params["target_encoding_blocks"]
     times = TimeEdges(params["time_column"], n_blocks, dataset.sample_rows, generator)
-    summary = RowSummary()
+    summary, hold_out = RowSummary(), HoldOut(settings.validation_fraction)
     progress = RowProgress("Learning the columns", dataset.n_rows_, settings.verbose)
     for chunk in read_chunks(settings, dataset, pool):
         with named_place(chunk.place):
             if len(chunk.X):
                 summary.add(chunk.targets, chunk.weights)
+                hold_out.count(chunk.targets, chunk.groups)
                 times.add(chunk.X)
                 if earlier is None:
                     learner.add(chunk.X, chunk.weights)
@@ -616,7 +474,8 @@ def learn_schema(
     blocks = None
     if statistics is not None:
         blocks = Blocks(summary.n_rows, n_blocks, times, times.finish())
-    return DatasetSchema(replace(schema, statistics=statistics), summary, blocks)
+    schema = replace(schema, statistics=statistics)
+    return DatasetSchema(schema, summary, blocks, hold_out)
 
 
 def read_chunks(settings: Settings, dataset: Any, pool: Executor) -> Any:

@@ -282,7 +282,9 @@ def encode_rows(
     """
     train = _make_store(folder / "train", file_rows)
     valid = _make_store(folder / "valid", file_rows)
-    generator = None if seed is None else np.random.default_rng(seed)
+    hold_out = learnt.hold_out
+    if seed is not None:
+        hold_out.start(seed)
     schema, summary, blocks = learnt.schema, learnt.summary, learnt.blocks
     n_tasks, counts = len(schema.targets.task_names), None
     if blocks is not None:
@@ -296,8 +298,8 @@ def encode_rows(
         weights = summary.scale(chunk.weights, len(chunk.X))
         impressions = inputs.impressions(chunk.targets.values, weights, chunk.groups)
         is_valid = np.zeros(len(chunk.X), dtype=bool)
-        if generator is not None:
-            is_valid = generator.random(len(chunk.X)) < settings.validation_fraction
+        if seed is not None:
+            is_valid = hold_out.draw(chunk.targets, chunk.groups)
         block = None
         if counts is not None:
             block = blocks.assign(chunk.X, chunk.groups)
@@ -313,7 +315,7 @@ def encode_rows(
         progress(len(chunk.X))
     train.flush()
     valid.flush()
-    _check_parts(settings, train, valid, generator is not None)
+    _check_parts(settings, train, valid, seed is not None)
     load = partial(load_rows, schema, None if counts is None else counts.finish())
     size = dataset.shuffle_rows
     rows = StreamedImpressions(train, load, size, pool)
@@ -463,5 +465,5 @@ def _check_parts(
         raise ValueError(
             f"validation_fraction={settings.validation_fraction} leaves {len(train)} "
             f"rows for training and {len(valid)} for validation; use "
-            "early_stopping=False for so few rows."
+            "early_stopping=False for so few rows or groups."
         )
