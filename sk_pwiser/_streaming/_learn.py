@@ -20,6 +20,7 @@ from sk_pwiser._table._labels import Targets
 from sk_pwiser._table._lists import ListColumn
 from sk_pwiser._table._numbers import ArrayColumn, NumericColumn
 from sk_pwiser._table._row_values import base_rates, row_weights, scale_weights
+from sk_pwiser._table._target_statistics import sum_labels
 from sk_pwiser._training._encode import (
     Schema,
     automatic_dims,
@@ -257,8 +258,9 @@ class BlockCounts:
             Blocks; `n_blocks` stands for validation rows.
         """
         used = block < self.n_blocks
-        self.total += weight[used].sum(axis=0, dtype=float)
-        self.ones += (weight * y)[used].sum(axis=0, dtype=float)
+        total, ones = sum_labels(y, weight, used)
+        self.total += total
+        self.ones += ones
         for j, column in enumerate(self.statistics.columns):
             of_rows = codes[:, column].astype(np.intp)
             np.add.at(self.n_rows[j], (block[used], of_rows[used]), 1.0)

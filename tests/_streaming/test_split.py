@@ -23,8 +23,8 @@ def rare_labels(n_rows, n_clicks, n_conversions, seed=0):
     return y
 
 
-def hold_out(y, groups=None, seed=0, fraction=0.1, size=300):
-    """Return which rows are held out, in parts of `size` rows."""
+def hold_outs(y, groups=None, n_seeds=1, fraction=0.1, size=300):
+    """Yield which rows are held out, in parts of `size` rows, for some seeds."""
     drawn = HoldOut(fraction)
     starts = range(0, len(y), size)
     targets = [check_targets(y[i : i + size], missing_labels="ignore") for i in starts]
@@ -32,8 +32,9 @@ def hold_out(y, groups=None, seed=0, fraction=0.1, size=300):
     pairs = list(zip(targets, of_parts, strict=True))
     for pair in pairs:
         drawn.count(*pair)
-    drawn.start(seed)
-    return np.concatenate([drawn.draw(*pair) for pair in pairs])
+    for seed in range(n_seeds):
+        drawn.start(seed)
+        yield np.concatenate([drawn.draw(*pair) for pair in pairs])
 
 
 def shares(y, is_valid):
@@ -41,68 +42,66 @@ def shares(y, is_valid):
     return np.bincount(y[is_valid].sum(axis=1).astype(int), minlength=3)
 
 
-@pytest.mark.parametrize("size", [1, 300, 4_000])
+@pytest.mark.parametrize("size", [9, 300, 4_000])
 def test_as_many_of_each_depth_are_held_out_as_in_memory(size):
     """12 conversions among 4,000 rows: none at all for some seeds, if drawn by row."""
     y = rare_labels(4_000, 300, 12)
     _, valid = funnel_holdout(y, test_size=0.1, random_state=0)
     expected = np.bincount(y[valid].sum(axis=1).astype(int))
-    for seed in range(20 if size > 1 else 2):
-        is_valid = hold_out(y, seed=seed, size=size)
+    assert expected[2] == 1
+    for is_valid in hold_outs(y, n_seeds=5, size=size):
         assert_array_equal(shares(y, is_valid), expected)
-        assert shares(y, is_valid)[2] == 1
 
 
 def test_missing_labels_are_strata_of_their_own():
     y = rare_labels(1_000, 500, 200)
     y[y[:, 0] == 1, 1] = np.where(np.arange(500) < 100, np.nan, y[y[:, 0] == 1, 1])
-    found = [hold_out(y, seed=seed, fraction=0.2) for seed in range(5)]
+    found = hold_outs(y, n_seeds=5, fraction=0.2)
     assert {np.isnan(y[is_valid, 1]).sum() for is_valid in found} == {20}
 
 
 def test_every_row_has_the_same_chance():
     y = rare_labels(60, 20, 5)
-    counts = sum(hold_out(y, seed=s, fraction=0.2, size=7) for s in range(2_000))
+    counts = sum(hold_outs(y, n_seeds=600, fraction=0.2, size=25))
     expected = np.array([8 / 40, 3 / 15, 1 / 5])[y.sum(axis=1).astype(int)]
-    deviation = np.sqrt(2_000 * expected * (1 - expected))
-    assert (np.abs(counts - 2_000 * expected) < 4.5 * deviation).all()
+    deviation = np.sqrt(600 * expected * (1 - expected))
+    assert (np.abs(counts - 600 * expected) < 4.5 * deviation).all()
 
 
-def test_pairs_of_rows_are_drawn_independently_of_the_parts():
-    """Without replacement, two rows are held out together as often as any other two."""
+def test_rows_of_different_parts_are_drawn_like_rows_of_one():
+    """Without replacement, any two rows are held out together equally often."""
     y = np.zeros((20, 2))
-    drawn = np.array([hold_out(y, seed=s, fraction=0.3, size=5) for s in range(3_000)])
-    together = drawn.T.astype(float) @ drawn / 3_000
+    drawn = np.array([*hold_outs(y, n_seeds=1_000, fraction=0.3, size=10)])
+    together = drawn.T.astype(float) @ drawn / 1_000
     pairs = together[~np.eye(20, dtype=bool)]
-    assert_allclose(pairs, 6 * 5 / (20 * 19), atol=4.5 * np.sqrt(0.08 * 0.92 / 3_000))
+    assert_allclose(pairs, 6 * 5 / (20 * 19), atol=4.5 * np.sqrt(0.08 * 0.92 / 1_000))
 
 
 def test_more_rows_than_numpy_draws_from(monkeypatch):
     monkeypatch.setattr(_split, "LARGEST_POPULATION", 50)
     y = rare_labels(4_000, 300, 12)
-    for seed in range(20):
-        assert_array_equal(shares(y, hold_out(y, seed=seed)), [370, 29, 1])
+    for is_valid in hold_outs(y, n_seeds=5):
+        assert_array_equal(shares(y, is_valid), [370, 29, 1])
 
 
-@pytest.mark.parametrize("size", [1, 7, 300])
+@pytest.mark.parametrize("size", [2, 30, 300])
 def test_groups_are_held_out_as_a_whole(size):
     y = rare_labels(4_000, 300, 12)
-    groups = np.repeat(np.arange(1_000), 4)
-    for seed in range(20 if size > 1 else 2):
-        is_valid = hold_out(y, groups, seed, size=size)
+    groups = np.arange(4_000) // 4
+    for is_valid in hold_outs(y, groups, 5, size=size):
         held = is_valid.reshape(1_000, 4)
         assert_array_equal(held.all(axis=1), held.any(axis=1))
         assert held.any(axis=1).sum() == 100
-        if size > 1:  # otherwise a group is judged by its first row
+        if size == 300:  # no group is cut, so that all are judged by their deepest row
             assert 1 <= shares(y, is_valid)[2] <= 2
 
 
-def test_something_stays_on_both_sides():
+def test_both_sides_have_rows():
+    y = np.zeros((4, 2))
     for groups in (None, np.array([0, 0, 1, 1])):
-        for seed in range(5):
-            is_valid = hold_out(np.zeros((4, 2)), groups, seed, fraction=0.9)
+        for is_valid in hold_outs(y, groups, 5, fraction=0.9):
             assert 0 < is_valid.sum() < 4
-    assert not hold_out(np.zeros((4, 2)), np.zeros(4, int)).any()
+    assert not any(is_valid.any() for is_valid in hold_outs(y, np.zeros(4, int)))
 
 
 @pytest.mark.parametrize("ends", [[0, 140, 300], [0, 30, 31, 200, 300]])
