@@ -235,7 +235,8 @@ def _plan(
     eval_rows = None
     if eval_set is not None and not reads_in_parts(eval_set):
         eval_rows = check_eval_set(settings, eval_set, targets)
-    if summary.per_task or (eval_rows is not None and eval_rows.has_task_weights):
+    has_task_weights = eval_rows is not None and eval_rows.has_task_weights
+    if summary.weights.per_task or has_task_weights:
         check_task_weights(components.loss)
     monitor = monitored_column(
         settings.early_stopping,

@@ -19,7 +19,12 @@ from sk_pwiser._table._frames import as_table, list_columns, read_lists
 from sk_pwiser._table._labels import Targets
 from sk_pwiser._table._lists import ListColumn
 from sk_pwiser._table._numbers import ArrayColumn, NumericColumn
-from sk_pwiser._table._row_values import base_rates, row_weights, scale_weights
+from sk_pwiser._table._row_values import (
+    WeightScale,
+    base_rates,
+    row_weights,
+    scale_weights,
+)
 from sk_pwiser._table._target_statistics import sum_labels
 from sk_pwiser._training._encode import (
     Schema,
@@ -34,17 +39,23 @@ from sk_pwiser._utils import warn_user
 class RowSummary:
     """Numbers of rows per combination of labels, and the scale of the weights.
 
-    There are few combinations, and all that is said of labels follows from their
-    numbers: rates, and warnings.
+    There are few combinations, and their numbers of rows determine the rates of the
+    tasks and all warnings about labels.
+
+    Attributes
+    ----------
+    n_rows : int
+        Number of rows.
+    first : Targets
+        Names and classes of the tasks, without labels.
+    weights : WeightScale
+        The scale of the weights.
     """
 
     def __init__(self):
         self.n_rows = 0
-        self.first = None
+        self.first = self.weights = None
         self.states, self.counts, self.sums = {}, [], []
-        # Of the weights above 0.
-        self.total, self.n_positive, self.limits = 0.0, 0, (np.inf, 0.0)
-        self.has_weights = self.per_task = self.has_zero = False
 
     def add(self, targets, weights):
         """Add rows.
@@ -56,92 +67,44 @@ class RowSummary:
         weights : float64 ndarray of shape (n_rows,) or (n_rows, n_tasks), or None
             Their weights.
         """
+        n_rows, n_tasks = targets.values.shape
         if self.first is None:
             self.first = targets.without_labels()
-        n_rows, n_tasks = targets.values.shape
+            self.weights = WeightScale(n_tasks)
         self.n_rows += n_rows
         state = targets.values.astype(np.int8)
         if targets.missing is not None:
             state = np.where(targets.missing, np.int8(2), state)
         distinct, inverse = np.unique(state, axis=0, return_inverse=True)
         places = np.array([self._place(row) for row in map(tuple, distinct.tolist())])
-        own = np.ones(n_rows) if weights is None else weights
-        own = np.broadcast_to(own.reshape(n_rows, -1), (n_rows, n_tasks))
+        weights = np.ones(n_rows) if weights is None else weights
+        earlier = self.weights.largest
+        self.weights.add(weights)
+        # In units of the largest weight, like the total of the weights.
+        largest = self.weights.largest or 1.0
+        self.sums = [sums * (earlier / largest) for sums in self.sums]
+        own = np.broadcast_to(weights.reshape(n_rows, -1) / largest, (n_rows, n_tasks))
         for task in range(n_tasks):
             sums = np.bincount(inverse.ravel(), own[:, task], len(distinct))
-            for place, value in zip(places, sums.tolist(), strict=True):
+            for place, value in zip(places, sums, strict=True):
                 self.sums[place][task] += value
         counts = np.bincount(inverse.ravel(), minlength=len(distinct))
         for place, count in zip(places, counts.tolist(), strict=True):
             self.counts[place] += count
-        self._add_weights(weights, n_rows)
 
     def _place(self, state):
         if state not in self.states:
             self.states[state] = len(self.states)
             self.counts.append(0)
-            self.sums.append([0.0] * len(state))
+            self.sums.append(np.zeros(len(state)))
         return self.states[state]
 
-    def _add_weights(self, weights, n_rows):
-        if weights is None:
-            weights = np.ones(n_rows)
-        else:
-            self.has_weights = True
-        if weights.ndim == 2 and (weights == weights[:, :1]).all():
-            weights = weights[:, 0]
-        self.per_task |= weights.ndim == 2
-        positive = weights[weights > 0]
-        self.has_zero |= len(positive) < weights.size
-        if len(positive):
-            low, high = self.limits
-            self.limits = min(low, positive.min()), max(high, positive.max())
-        # One weight per row stands for those of all tasks.
-        n_columns = 1 if weights.ndim == 2 else self.n_tasks
-        self.total += positive.sum() * n_columns
-        self.n_positive += len(positive) * n_columns
-
-    @property
-    def n_tasks(self):
-        """Number of tasks."""
-        return len(self.first.task_names)
-
-    @property
-    def is_equal(self):
-        """Whether all weights above 0 are equal."""
-        return self.limits[0] == self.limits[1]
-
-    @property
-    def is_unweighted(self):
-        """Whether all weights are equal."""
-        return not self.has_weights or (self.is_equal and not self.has_zero)
-
     def scale(self, weights, n_rows):
-        """Scale the weights of some rows, as `scale_weights` does those of all rows.
+        """Scale the weights of some rows; None stands for weights of 1.
 
-        Parameters
-        ----------
-        weights : float64 ndarray of shape (n_rows,) or (n_rows, n_tasks), or None
-            Weights of the rows.
-        n_rows : int
-            Number of rows.
-
-        Returns
-        -------
-        float32 ndarray of shape (n_rows,) or (n_rows, n_tasks), or None
+        See :meth:`WeightScale.apply`.
         """
-        if self.is_unweighted:
-            return None
-        if weights is None:
-            weights = np.ones(n_rows)
-        if self.per_task:
-            shape = n_rows, self.n_tasks
-            weights = np.broadcast_to(weights.reshape(n_rows, -1), shape)
-        elif weights.ndim == 2:
-            weights = weights[:, 0]
-        if self.is_equal:
-            return (weights > 0).astype(np.float32)
-        return (weights / (self.total / self.n_positive)).astype(np.float32)
+        return self.weights.apply(np.ones(n_rows) if weights is None else weights)
 
     def targets(self):
         """Return one row of labels for each combination, with its number of rows."""
@@ -158,10 +121,11 @@ class RowSummary:
     def base_rates(self):
         """Return the tasks' rates of ones, as `base_rates` does for all rows."""
         y = self.targets().values
-        if self.is_unweighted:
+        if self.weights.is_even:
             return base_rates(y, np.array(self.counts, dtype=float))
-        sums = np.array(self.sums) / (self.total / self.n_positive)
-        return base_rates(y, sums if self.per_task else sums[:, 0])
+        scale = self.weights.total / self.weights.n_positive
+        sums = np.array(self.sums) / scale
+        return base_rates(y, sums if self.weights.per_task else sums[:, 0])
 
 
 class ValueCounts:
