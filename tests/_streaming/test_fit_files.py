@@ -190,6 +190,24 @@ def test_early_stopping_measures_what_predictions_show(folder, tmp_path):
     assert_allclose(other.predict_proba(X), model.predict_proba(X), atol=1e-6)
 
 
+def test_eval_set_with_missing_labels_in_some_files(tmp_path, folder, monkeypatch):
+    """Weights exist for some stored files only, and for none of those sampled."""
+    monkeypatch.setattr("sk_pwiser._streaming._store.SAMPLE_FILES", 1)
+    late = make_log(400, seed=1)
+    # Of 200 rows, whose labels are not missing at random.
+    late["conversion"] = late["conversion"].astype(float)
+    late.loc[(late.index >= 200) & (late["numeric_0"] > 0), "conversion"] = np.nan
+    write(late, tmp_path, bounds=(0, 200, 400))
+    model = make(max_epochs=1, early_stopping="auto", missing_labels="ignore")
+    model.fit(read(folder), eval_set=read(tmp_path))
+    known = late["conversion"].notna()
+    assert 50 < (~known).sum() < 150
+    p = model.predict_proba(in_memory(late))[known, 1]
+    auc = roc_auc_score(late["conversion"][known], p)
+    assert_allclose(model.history_[-1, "valid_auc_conversion"], auc, atol=1e-6)
+    assert model.history_[-1, "valid_missing_conversion"] == (~known).sum()
+
+
 def test_the_same_seed_gives_the_same_result_to_the_bit(folder, fitted):
     again = make().fit(read(folder, shuffle_rows=300))
     assert_array_equal(again.predict_proba(X), fitted.predict_proba(X))
