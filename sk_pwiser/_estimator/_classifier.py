@@ -952,8 +952,6 @@ class MultiTaskCTRCVRClassifier(ClassifierMixin, BaseEstimator):
             If something cannot be saved: a class of your own as `network`, `loss`,
             `weighting` or `optimizer`, callbacks, a RandomState instance, or category
             values that are not numbers, text or tuples. No file is written.
-        ImportError
-            If safetensors is not installed.
 
         Examples
         --------
@@ -987,8 +985,6 @@ class MultiTaskCTRCVRClassifier(ClassifierMixin, BaseEstimator):
             later version wrote it in a newer format or with parameters that this one
             does not have. Parameters that did not exist when the file was written have
             their default values.
-        ImportError
-            If safetensors is not installed.
 
         Examples
         --------
@@ -1021,8 +1017,10 @@ class MultiTaskCTRCVRClassifier(ClassifierMixin, BaseEstimator):
             return
         name = "The state"
         check_version(state["sk_pwiser"], name)
-        plain = split(state.get("arrays"))
-        self.__dict__.update(vars(from_plain(type(self), *plain, name)))
+        values, arrays = split(state.get("arrays"))
+        # The state may share memory with the estimator that it was read from.
+        arrays = {key: array.copy() for key, array in arrays.items()}
+        self.__dict__.update(vars(from_plain(type(self), values, arrays, name)))
 
     def _repr_html_inner(self):
         return super()._repr_html_inner() + self._summary_html()

@@ -42,10 +42,12 @@ from sk_pwiser._training._fit import (
     build,
     check_eval_set,
     optimise,
+    split_of,
     with_eval_rows,
+    without_tables,
 )
 from sk_pwiser._training._net import MultiTaskNet
-from sk_pwiser._training._settings import Settings
+from sk_pwiser._training._settings import Settings, equal
 from sk_pwiser._training._state import TrainingResult, check_same_model
 from sk_pwiser._utils import seeded_globally, warn_user
 
@@ -148,13 +150,21 @@ def prepare_dataset(
     if earlier is not None:
         check_same_model(settings, earlier.settings)
     random_state = check_random_state(settings.random_state)
+    first_random_state = random_state.get_state(legacy=False)
     components = _check_components(settings, dataset, random_state)
     if reads_in_parts(eval_set):
         _check_eval_dataset(dataset, eval_set)
-    seeds = [int(seed) for seed in random_state.randint(LARGEST_SEED, size=2)]
+    seeds = _draw_seeds(random_state)
     schema = None if earlier is None else earlier.schema
     learnt = learn_schema(settings, dataset, schema, seeds[0], pool, estimator_name)
-    plan = _plan(settings, learnt, components, eval_set, earlier, random_state)
+    plan = replace(
+        _plan(settings, learnt, components, eval_set, earlier, random_state),
+        first_random_state=first_random_state,
+        split=split_of(earlier, None, first_random_state),
+    )
+    if not equal(plan.split, first_random_state):
+        # Validation rows are those of the first fit.
+        seeds = _draw_seeds(plan.split_state())
     file_rows = None
     if n_files is not None:
         by_file = learnt.summary.n_rows // n_files
@@ -178,7 +188,12 @@ def prepare_dataset(
         data = replace(data, rows=TrainingData(data.rows.train, valid))
     for message in components.loss.cautions(data.schema.base_rates.tolist()):
         warn_user(message)
-    return plan, data
+    return without_tables(plan, data), data
+
+
+def _draw_seeds(random_state: Any) -> list[int]:
+    """Draw the seeds of the sample for distributions and of the validation rows."""
+    return [int(seed) for seed in random_state.randint(LARGEST_SEED, size=2)]
 
 
 def _refuse_arrays(**given: Any) -> None:
@@ -235,7 +250,8 @@ def _plan(
     eval_rows = None
     if eval_set is not None and not reads_in_parts(eval_set):
         eval_rows = check_eval_set(settings, eval_set, targets)
-    if summary.per_task or (eval_rows is not None and eval_rows.has_task_weights):
+    has_task_weights = eval_rows is not None and eval_rows.has_task_weights
+    if summary.weights.per_task or has_task_weights:
         check_task_weights(components.loss)
     monitor = monitored_column(
         settings.early_stopping,
@@ -254,7 +270,7 @@ def _plan(
     return Plan(
         settings,
         find_device(settings.device),
-        Rows(None, targets, None, None),
+        Rows(None, targets, None, None, summary.weights.mean),
         eval_rows,
         components,
         monitor,

@@ -247,9 +247,7 @@ def check_folder(checkpoint_dir: Any) -> Path:
     Raises
     ------
     ValueError
-        If it is no folder, or if files cannot be written to it.
-    ImportError
-        If safetensors is not installed.
+        If it is not a folder, or if files cannot be written to it.
     """
     folder = Path(checkpoint_dir)
     probe = folder / f".probe-{uuid.uuid4().hex}"

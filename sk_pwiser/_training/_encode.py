@@ -17,6 +17,7 @@ from sk_pwiser._table import (
     TableEncoder,
     Targets,
     TargetStatistics,
+    WeightScale,
     as_table,
     assign_blocks,
     awaken_columns,
@@ -27,12 +28,10 @@ from sk_pwiser._table import (
     combine_weights,
     grow_encoder,
     make_target_statistics,
-    mean_weight,
     n_rows,
     read_times,
     refuse_parts,
     row_weights,
-    scale_weights,
     warn_about_new_values,
 )
 from sk_pwiser._training._batches import Impressions, TrainingData
@@ -372,9 +371,10 @@ def _with_weight(rows: Rows, scale: float | None) -> Rows:
     kept = np.flatnonzero(rows.weights.reshape(len(rows.weights), -1).any(axis=1))
     if len(kept) < len(rows.weights):
         rows = rows.at(kept)
-    mean = float(mean_weight(rows.weights)) if scale is None else scale
-    weights = scale_weights(rows.weights, scale)
-    return replace(rows, weights=weights, weight_scale=mean)
+    scaled = WeightScale(rows.targets.values.shape[1], scale)
+    scaled.add(rows.weights)
+    weights = scaled.apply(rows.weights)
+    return replace(rows, weights=weights, weight_scale=float(scaled.mean))
 
 
 def encode(

@@ -189,11 +189,11 @@ def validate(
         first_random_state,
         check_folder(settings.checkpoint_dir) if writes else None,
         saved,
-        _split(earlier, saved, first_random_state),
+        split_of(earlier, saved, first_random_state),
     )
 
 
-def _split(
+def split_of(
     earlier: TrainingResult | None,
     saved: Checkpoint | None,
     random_state: dict[str, Any],

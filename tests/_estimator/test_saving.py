@@ -21,8 +21,6 @@ from sk_pwiser.networks import NETWORKS
 from sk_pwiser.transfer import distill
 from sk_pwiser.weighting import WEIGHTINGS
 
-pytest.importorskip("safetensors")
-
 load = MultiTaskCTRCVRClassifier.load
 MODELS = [
     {"network": name, "network_params": None}

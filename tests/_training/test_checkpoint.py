@@ -26,8 +26,6 @@ from sk_pwiser.metrics import ctr_auc_scorer
 from sk_pwiser.networks import NETWORKS, MultiTaskNetwork, NetworkOutput
 from sk_pwiser.weighting import WEIGHTINGS
 
-pytest.importorskip("safetensors")
-
 
 def assert_same_fit(one, other):
     ours, theirs = weights(one), weights(other)

@@ -12,8 +12,6 @@ from sk_pwiser import MultiTaskCTRCVRClassifier
 from sk_pwiser._files import _container, read_file, write_file
 from sk_pwiser.losses import BCE
 
-pytest.importorskip("safetensors")
-
 
 class Own(BCE):
     pass
@@ -251,9 +249,3 @@ def test_a_disk_that_fills_up_keeps_the_last_checkpoint(folder, monkeypatch):
     assert names(folder) == [f"checkpoint-0000000{n}.safetensors" for n in (2, 3)]
     expected = small(max_epochs=5).fit(X, Y).predict_proba(X)
     assert_array_equal(resume(folder, max_epochs=5).predict_proba(X), expected)
-
-
-def test_safetensors_is_asked_for_before_training(tmp_path, earlier, monkeypatch):
-    monkeypatch.setitem(__import__("sys").modules, "safetensors.numpy", None)
-    earlier.set_params(checkpoint_dir=tmp_path)
-    refuses(earlier, ImportError, r"sk_pwiser\[files\]")

@@ -48,7 +48,7 @@ ABOVE_ESTIMATOR = ("__init__", "_estimator", *BELOW_ESTIMATOR, "model_selection"
 # The rooms from the lowest to the highest, then those beside them.
 ROOMS = {
     "_utils": Room((), (*TORCH, "joblib")),
-    "_files": Room((), ("numpy",), ("safetensors",)),
+    "_files": Room((), ("numpy",)),
     "_table": Room(("_utils",), LEARN, EXTRAS),
     "_responses": Room(("_table",), LEARN),
     "networks": Room(("_utils",), TORCH),
@@ -59,7 +59,9 @@ ROOMS = {
         (*FAMILIES, "_files", "_table", "_utils", "model_selection"),
         (*LEARN, *TORCH, "skorch"),
     ),
-    "_streaming": Room(("_table", "_training", "_utils"), (*LEARN, *TORCH), EXTRAS),
+    "_streaming": Room(
+        ("_table", "_training", "_utils", "model_selection"), (*LEARN, *TORCH), EXTRAS
+    ),
     "_estimator": Room((*BELOW_ESTIMATOR, "_version"), (*LEARN, *TORCH), EXTRAS),
     "__init__": Room(("_estimator", "_version")),
     "__main__": Room(("__init__", "datasets", "model_selection"), LEARN, EXTRAS),
@@ -86,7 +88,7 @@ BLIND = {"_utils", "_training", "_streaming", "_estimator"}
 JOINED_IN_ONE_FILE = [("_training", "_table")]
 # (room, rooms of which it may import private modules): training on files does in parts
 # what training on a table does at once.
-INNER = {"_streaming": ("_table", "_training")}
+INNER = {"_streaming": ("_table", "_training", "model_selection")}
 
 
 def room_of(parts):
