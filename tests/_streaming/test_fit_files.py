@@ -301,6 +301,39 @@ def test_a_warm_start_keeps_the_encoding(folder):
     assert len(model.history_) == 4
 
 
+def test_a_warm_start_validates_on_the_same_rows(folder, monkeypatch):
+    from sk_pwiser._streaming import _fit_files
+
+    held_out, optimise = [], _fit_files.optimise
+
+    def watched(plan, data, net):
+        valid = data.rows.valid
+        held_out.append(valid.store.read(range(len(valid.store.sizes)), ["numeric"]))
+        return optimise(plan, data, net)
+
+    monkeypatch.setattr(_fit_files, "optimise", watched)
+    model = make(warm_start=True, early_stopping=True, random_state=None)
+    model.fit(read(folder)).fit(read(folder))
+    first, second = (found["numeric"] for found in held_out)
+    assert_array_equal(first, second)
+
+
+def test_a_warm_start_keeps_the_statistics_of_values_that_its_rows_lack(
+    folder, tmp_path
+):
+    model = make(warm_start=True).fit(read(folder))
+    before = model._result.schema.statistics
+    values = LOG["category_0"].value_counts()
+    write(LOG[LOG["category_0"].isin(values.index[:10])], tmp_path, bounds=(0, 900))
+    model.fit(read(tmp_path))
+    after = model._result.schema.statistics
+    codes = model._result.schema.encoder.category_values("category_0")
+    absent = [codes[value] for value in values.index[10:] if value in codes]
+    assert len(absent) > 20
+    assert_array_equal(after.tables_[0][absent], before.tables_[0][absent])
+    assert_array_equal(after.scales_[0], before.scales_[0])
+
+
 def test_more_rows_than_the_sample_and_more_values_than_the_bound(folder):
     with pytest.warns(UserWarning, match=r"more than max_values=40 values: 'category"):
         model = make().fit(read(folder, sample_rows=200, max_values=40))
