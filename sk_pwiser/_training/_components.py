@@ -1,4 +1,4 @@
-"""The parts of a net: checked before a table is encoded, built afterwards."""
+"""Parts of a net: checked before a table is encoded, and built afterwards."""
 
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
@@ -70,7 +70,7 @@ def check_components(
     device: torch.device,
     has_groups: bool,
 ) -> Components:
-    """Build what does not depend on the table, and check the network's parameters.
+    """Build the parts that do not depend on the table; check the network's parameters.
 
     Raises
     ------

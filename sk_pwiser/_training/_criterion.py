@@ -1,4 +1,4 @@
-"""The criterion: one loss and one weighting make the value that training minimises."""
+"""The criterion: a loss and a weighting form the value that training minimises."""
 
 from collections.abc import Iterable
 

@@ -106,7 +106,7 @@ def _copy(tensor: torch.Tensor, device: torch.device) -> torch.Tensor:
 def one_ahead(
     items: Iterable[Item], start: Callable[[Item], Started]
 ) -> Iterator[Started]:
-    """Yield what `start` returns for each item, once the next one was started.
+    """Call `start` for each item, and yield its result after the next call.
 
     Parameters
     ----------

@@ -213,7 +213,7 @@ def test_hostile_contents_with_a_right_checksum_are_refused(path, new, tmp_path)
     values = json.loads(json.dumps(values))
     _alter(values, path, new)
     write_file(file, values, arrays)
-    with pytest.raises(ValueError, match=r"model' is no valid file of a MultiTask"):
+    with pytest.raises(ValueError, match=r"model' is not a valid file of a MultiTask"):
         load(file)
 
 
