@@ -71,7 +71,7 @@ def test_other_data_are_named(folder):
     x.iloc[7, 0] += 0.5
     other = int((Y["click"] != Y["click"][0]).argmax())
     y.iloc[[0, other]] = y.iloc[[other, 0]].to_numpy()
-    same = "other data: {} differ, as encoded"
+    same = "other data: after encoding, {} differ"
     check_refused(folder, same.format("X"), x=x)
     check_refused(folder, same.format("X"), x=X[::-1], y=Y)
     check_refused(folder, same.format("Y"), y=y)
@@ -84,7 +84,7 @@ def test_other_validation_rows_are_named(tmp_path):
     params = {"early_stopping": True, "max_epochs": 5}
     small(checkpoint_dir=tmp_path, **params).fit(X, Y, eval_set=(X[:50], Y[:50]))
     model = small(checkpoint_dir=tmp_path, warm_start=True, **params)
-    with pytest.raises(ValueError, match="other data: the validation rows differ"):
+    with pytest.raises(ValueError, match="after encoding, the validation rows differ"):
         model.fit(X, Y, eval_set=(X[50:100], Y[50:100]))
 
 

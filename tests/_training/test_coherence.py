@@ -22,7 +22,7 @@ def fit(labels, **params):
 
 
 def test_a_later_task_that_is_likelier_is_named_with_the_share():
-    message = r"Task 'repeat' is predicted as more probable than 'conversion' in (\d+)% of a sample"
+    message = r"'repeat' is predicted as more probable than 'conversion' in (\d+)% of a"
     with pytest.warns(UserWarning, match=message) as caught:
         model = fit(THREE, loss="bce")
     assert len(caught) == 1
