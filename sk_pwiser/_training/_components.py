@@ -309,6 +309,7 @@ def build_net(
     criterion = MultiTaskCriterion(
         components.loss, components.weighting, network.monotonicity_weight
     )
+    criterion.set_base_losses(network)
     own_callbacks = []
     if monitor is not None:
         own_callbacks.append(
