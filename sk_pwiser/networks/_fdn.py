@@ -32,7 +32,7 @@ class FDN(MultiTaskNetwork):
     spec : NetworkSpec
         The table, the tasks and the shared options.
     n_pairs : int, default=2
-        Number of pairs of each task.
+        Number of pairs per task.
     expert_units : sequence of int, default=(128, 64)
         Widths of each expert's layers.
     tower_units : sequence of int, default=()

@@ -26,7 +26,7 @@ class MMoE(MultiTaskNetwork):
     spec : NetworkSpec
         The table, the tasks and the shared options.
     n_experts : int, default=4
-        Number of experts.
+        Total number of experts, which all tasks share.
     expert_units : sequence of int, default=(128, 64)
         Widths of each expert's layers.
     tower_units : sequence of int, default=(32,)

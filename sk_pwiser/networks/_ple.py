@@ -33,9 +33,9 @@ class PLE(MultiTaskNetwork):
     spec : NetworkSpec
         The table, the tasks and the shared options.
     n_experts : int, default=1
-        Number of experts of each task in a level.
+        Number of experts per task and level.
     n_shared_experts : int, default=2
-        Number of shared experts in a level.
+        Total number of shared experts per level.
     n_levels : int, default=2
         Number of levels.
     expert_units : sequence of int, default=(128, 64)

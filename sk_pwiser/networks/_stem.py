@@ -33,9 +33,9 @@ class STEM(MultiTaskNetwork):
     spec : NetworkSpec
         The table, the tasks and the shared options.
     n_experts : int, default=1
-        Number of experts of each task.
+        Number of experts per task.
     n_shared_experts : int, default=1
-        Number of shared experts.
+        Total number of shared experts.
     expert_units : sequence of int, default=(128, 64)
         Widths of each expert's layers.
     tower_units : sequence of int, default=(32,)

@@ -162,7 +162,7 @@ def test_the_scale_of_a_loss_has_no_influence():
 @pytest.mark.parametrize(
     ("params", "error", "message"),
     [
-        ({"decay": 1.0}, ValueError, r"decay must be finite and >= 0 and < 1; got 1\.0"),
+        ({"decay": 1.0}, ValueError, r"decay must be .* >= 0 and < 1; got 1\.0"),
         ({"decay": -0.1}, ValueError, "decay must be .* got -0.1"),
         ({"decay": float("nan")}, ValueError, "decay must be finite .* got nan"),
         ({"decay": "0.9"}, TypeError, "decay must be a number; got '0.9'"),
