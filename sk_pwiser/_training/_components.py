@@ -338,7 +338,7 @@ def build_net(
         advice=advice(settings),
         optimizer=optimizer,
         optimizer__param_groups=parameter_groups(
-            settings.weight_decay, settings.optimizer_params
+            settings.weight_decay, settings.optimizer_params, network
         ),
         lr=settings.lr,
         batch_size=settings.batch_size,

@@ -9,6 +9,7 @@ from torch import nn
 
 from sk_pwiser._training._settings import LOOP_PARAMS
 from sk_pwiser._utils import check_number
+from sk_pwiser.networks import MultiTaskNetwork
 
 OPTIMIZERS: dict[str, type[torch.optim.Optimizer]] = {
     "adagrad": torch.optim.Adagrad,
@@ -24,6 +25,9 @@ _EMBEDDINGS = "*embeddings.*.weight"
 
 # Weight decay of the embeddings over that of the other parameters: each sees few rows.
 EMBEDDING_DECAY_RATIO = 5.0
+
+# Below this rate, the decay of the parameters of a single task is reduced.
+RARE = 0.05
 
 # Why some optimisers of torch cannot train a network, where their own errors do not
 # say it; by the names of their classes, since older versions of torch lack some.
@@ -133,12 +137,23 @@ def _check_in_float32(given: Mapping[str, float | None]) -> None:
 
 
 def parameter_groups(
-    weight_decay: float, params: Mapping[str, Any]
+    weight_decay: float, params: Mapping[str, Any], network: MultiTaskNetwork
 ) -> list[tuple[str, dict[str, float]]]:
-    """Return patterns of parameter names with their own arguments, for skorch."""
+    """Return patterns of parameter names with their own arguments, for skorch.
+
+    The first pattern that matches a name applies.
+    """
     groups = [(pattern, {"weight_decay": 0.0}) for pattern in _WITHOUT_DECAY]
     lr, decay = params["embedding_lr"], params["embedding_weight_decay"]
-    return [*groups, (_EMBEDDINGS, _of_embeddings(lr, weight_decay, decay))]
+    of_embeddings = _of_embeddings(lr, weight_decay, decay)
+    for task, rate in enumerate(network.spec.base_rates):
+        share = min(1.0, rate / RARE, (1 - rate) / RARE)
+        for pattern in network.task_parameters:
+            is_table = "embeddings." in pattern
+            own = of_embeddings if is_table else {"weight_decay": weight_decay}
+            own = {**own, "weight_decay": share * own["weight_decay"]}
+            groups.append((pattern.format(task=task), own))
+    return [*groups, (_EMBEDDINGS, of_embeddings)]
 
 
 def _of_embeddings(

@@ -30,8 +30,8 @@ class DCMT(MultiTaskNetwork):
 
     The conditional heads are the heads of :class:`ESMM`. Each head after the first,
     with probability q, has a counterfactual twin with probability :math:`q^*`, a tower
-    on the same input. The head learns from the rows in which the previous task happened,
-    o = 1, and the twin from the others. Both losses are averages by inverse
+    on the same input. The head learns from the rows in which the previous task
+    happened, o = 1, and the twin from the others. Both losses are averages by inverse
     propensities,
 
     .. math:: \frac{\sum_i w_i\, \delta(q_i, r_i)}{\sum_i w_i}
