@@ -63,6 +63,7 @@ DEBIASING = {
     "escm2, dr": ("escm2", {"variant": "dr"}),
     "ddpo": ("ddpo", {}),
     "dcmt": ("dcmt", {}),
+    "single_task": ("single_task", {}),
 }
 FIGURES = ("predicted/observed", "AUC")
 WIDTH = 18
@@ -162,8 +163,16 @@ def main():
     parser.add_argument(
         "--data", nargs="+", help="real tables, such as rare, hillstrom"
     )
+    parser.add_argument(
+        "--forms", help="only forms whose label contains one of these", nargs="+"
+    )
     parser.add_argument("--seeds", type=int, default=3, help="at least 2")
     args = parser.parse_args()
+
+    def chosen(forms):
+        parts = args.forms or [""]
+        return {k: v for k, v in forms.items() if any(part in k for part in parts)}
+
     print(
         f"Python {platform.python_version()}, torch {torch.__version__}, "
         f"{os.cpu_count()} CPU cores; {args.seeds} seeds"
@@ -171,12 +180,12 @@ def main():
     start = time.process_time()
     if args.data is None:
         for name, rates in RATES.items():
-            found = generated_figures(rates, small_forms(), args.seeds)
+            found = generated_figures(rates, chosen(small_forms()), args.seeds)
             caption = f"{name}: {rates[0]:,} rows, {N_TEST:,} others"
             print_table(caption, ["click", "conversion"], found)
     for name in args.data or ():
         tables = load_tables(name, os.environ.get("SK_PWISER_DATA"))
-        forms = weighting_forms() | debiasing_forms()
+        forms = chosen(weighting_forms() | debiasing_forms())
         found = real_figures(tables, forms, args.seeds)
         shares = ", ".join(f"{t} {100 * r:.2f} %" for t, r in tables.Y.mean().items())
         caption = f"{name}: {len(tables.X):,} rows, {len(tables.X_test):,} test rows; "

@@ -7,8 +7,7 @@ from torch import Tensor
 from torch.nn import functional as F
 
 from sk_pwiser._utils import at_least_float32, check_number
-from sk_pwiser.networks._base import Labels, MultiTaskNetwork, NetworkOutput
-from sk_pwiser.networks._checks import check_dropout, check_units
+from sk_pwiser.networks._chain import chain_logits
 from sk_pwiser.networks._entire_space import (
     both_propensities,
     earlier_weights,
@@ -17,7 +16,12 @@ from sk_pwiser.networks._entire_space import (
     smallest_propensities,
     weighted_mean,
 )
-from sk_pwiser.networks._funnel import chain_logits
+from sk_pwiser.networks._layers import check_dropout, check_units
+from sk_pwiser.networks._multi_task_network import (
+    Labels,
+    MultiTaskNetwork,
+    NetworkOutput,
+)
 from sk_pwiser.networks._spec import NetworkSpec
 from sk_pwiser.networks._towers import TaskTowers
 

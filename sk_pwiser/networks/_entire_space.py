@@ -10,7 +10,7 @@ import torch
 from torch import Tensor
 from torch.nn import functional as F
 
-from sk_pwiser.networks._base import Labels
+from sk_pwiser.networks._multi_task_network import Labels
 
 
 def entire_space_loss(

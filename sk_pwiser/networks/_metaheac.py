@@ -7,10 +7,14 @@ from torch import Tensor, nn
 from torch.nn import functional as F
 
 from sk_pwiser._utils import at_least_float32, check_integer
-from sk_pwiser.networks._base import MultiTaskNetwork, NetworkOutput
-from sk_pwiser.networks._checks import check_dropout, check_units
 from sk_pwiser.networks._experts import Gates
-from sk_pwiser.networks._layers import StackedLinear, StackedMLP
+from sk_pwiser.networks._layers import (
+    StackedLinear,
+    StackedMLP,
+    check_dropout,
+    check_units,
+)
+from sk_pwiser.networks._multi_task_network import MultiTaskNetwork, NetworkOutput
 from sk_pwiser.networks._spec import NetworkSpec
 from sk_pwiser.networks._towers import OutputLayer
 

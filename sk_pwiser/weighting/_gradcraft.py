@@ -89,7 +89,7 @@ class GradCraft(GradientWeighting):
         self.relax = check_number("relax", relax, at_least=0, at_most=1)
         self.decay = check_number("decay", decay, at_least=0, below=1)
         self.epsilon = check_number("epsilon", epsilon, at_least=0, at_most=1)
-        # No bias correction is needed, because only ratios of lengths are used.
+        # Without bias correction, since only ratios of lengths are used.
         self.register_buffer("lengths", torch.zeros(n_tasks))
 
     def weigh(self, gram: Tensor) -> Tensor:

@@ -86,7 +86,7 @@ class MetaBalance(GradientWeighting):
                 f"target must be the index of one of {n_tasks} tasks; got {target!r}."
             )
         # One row per trained tensor; rows are added when a tensor is first combined.
-        # No bias correction is needed, because only ratios of lengths are used.
+        # Without bias correction, since only ratios of lengths are used.
         self.register_buffer("lengths", torch.zeros(0, n_tasks))
 
     def combine(self, gradients: Sequence[Tensor]) -> list[Tensor]:

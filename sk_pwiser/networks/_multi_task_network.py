@@ -8,7 +8,7 @@ from torch import Tensor, nn
 
 from sk_pwiser._utils import at_least_float32
 from sk_pwiser.networks._bags import Bags
-from sk_pwiser.networks._funnel import (
+from sk_pwiser.networks._chain import (
     base_logits,
     chain_logits,
     conditional_base_logits,
