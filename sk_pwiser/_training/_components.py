@@ -278,6 +278,7 @@ def build_net(
     criterion = MultiTaskCriterion(
         components.loss, components.weighting, network.monotonicity_weight
     )
+    criterion.set_base_losses(network)
     own_callbacks = []
     if monitor is not None:
         own_callbacks.append(
@@ -304,7 +305,7 @@ def build_net(
         advice=advice(settings),
         optimizer=optimizer,
         optimizer__param_groups=parameter_groups(
-            settings.weight_decay, settings.optimizer_params
+            settings.weight_decay, settings.optimizer_params, network
         ),
         lr=settings.lr,
         batch_size=settings.batch_size,

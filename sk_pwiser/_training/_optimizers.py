@@ -13,6 +13,7 @@ from torch.nn import functional as F
 from sk_pwiser._training._callbacks import clips_gradients
 from sk_pwiser._training._settings import LOOP_PARAMS, Settings
 from sk_pwiser._utils import check_number
+from sk_pwiser.networks import MultiTaskNetwork
 
 OPTIMIZERS: dict[str, type[torch.optim.Optimizer]] = {
     "adagrad": torch.optim.Adagrad,
@@ -28,6 +29,9 @@ _EMBEDDINGS = "*embeddings.*.weight"
 
 # Ratio of the weight decay of embeddings, each of which few rows train, to the others'.
 EMBEDDING_DECAY_RATIO = 5.0
+
+# Below this rate, the decay of the parameters of a single task is reduced.
+RARE = 0.05
 
 # Reasons why some optimisers of torch cannot train a network, which their own errors
 # do not give; by class name, since older versions of torch do not have all of them.
@@ -137,12 +141,23 @@ def _check_in_float32(given: Mapping[str, float | None]) -> None:
 
 
 def parameter_groups(
-    weight_decay: float, params: Mapping[str, Any]
+    weight_decay: float, params: Mapping[str, Any], network: MultiTaskNetwork
 ) -> list[tuple[str, dict[str, float]]]:
-    """Return patterns of parameter names with their own arguments, for skorch."""
+    """Return patterns of parameter names with their own arguments, for skorch.
+
+    The first pattern that matches a name applies.
+    """
     groups = [(pattern, {"weight_decay": 0.0}) for pattern in _WITHOUT_DECAY]
     lr, decay = params["embedding_lr"], params["embedding_weight_decay"]
-    return [*groups, (_EMBEDDINGS, _of_embeddings(lr, weight_decay, decay))]
+    of_embeddings = _of_embeddings(lr, weight_decay, decay)
+    for task, rate in enumerate(network.spec.base_rates):
+        share = min(1.0, rate / RARE, (1 - rate) / RARE)
+        for pattern in network.task_parameters:
+            is_table = "embeddings." in pattern
+            own = of_embeddings if is_table else {"weight_decay": weight_decay}
+            own = {**own, "weight_decay": share * own["weight_decay"]}
+            groups.append((pattern.format(task=task), own))
+    return [*groups, (_EMBEDDINGS, of_embeddings)]
 
 
 def _of_embeddings(

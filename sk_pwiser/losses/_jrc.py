@@ -1,4 +1,4 @@
-"""JRC: cross-entropy over the labels, and a softmax over the rows of a context."""
+"""JRC: cross-entropy combined with a softmax over the rows of a context."""
 
 from collections.abc import Sequence
 
@@ -7,8 +7,8 @@ from torch import Tensor
 from torch.nn.functional import logsigmoid
 
 from sk_pwiser._utils import at_least_float32, check_number
-from sk_pwiser.losses._base import MultiTaskLoss, mean_over_rows, per_task
 from sk_pwiser.losses._bce import BCE
+from sk_pwiser.losses._task_loss import MultiTaskLoss, mean_over_rows, per_task
 
 
 class JRC(MultiTaskLoss):
@@ -167,8 +167,8 @@ def _number_from_0(groups: Tensor) -> Tensor:
 def _log_relative_weight(weight: Tensor, context: Tensor, n_contexts: int) -> Tensor:
     """Return the logarithm of weight / mean in the context, with a last axis of 1.
 
-    In a context without weight all rows get the same weight, which keeps the losses
-    finite. They count for nothing, since every row of that context has the weight 0.
+    In a context whose weights are all 0, the rows get equal weights here, which keeps
+    the losses finite. The losses are multiplied by the weights of 0 later.
     """
     rows = context.unsqueeze(1).expand_as(weight)
     zeros = weight.new_zeros(n_contexts, weight.shape[1])

@@ -79,9 +79,9 @@ def pairwise_mean(
 ) -> Tensor:
     r"""Mean over all pairs (v, c) of h(margin - (higher_v - lower_c)).
 
-    The pairs are never formed beyond small sizes: with n scores of which m lie on
-    the smaller side, the hinges take O(n log m) time and the logistic surrogate O(n),
-    and all of them O(n) memory, forward and backward together.
+    The matrix of pairs is formed for small inputs only. For n scores, of which m are on
+    the smaller side, the hinges take O(n log m) time and the logistic surrogate O(n);
+    all take O(n) memory. This includes the gradients.
 
     Parameters
     ----------
@@ -90,21 +90,21 @@ def pairwise_mean(
     lower : Tensor of shape (n_lower,)
         Finite scores that should be lower.
     margin : float
-        Least difference at which the hinges are 0, in the unit of the scores.
+        Smallest difference at which the hinges are 0, in the unit of the scores.
     surrogate : {"hinge", "squared_hinge", "logistic"}, default="hinge"
         h(u) is `max(u, 0)`, its square, or `log(1 + exp(u))`.
     higher_weight : Tensor of shape (n_higher,), default=None
         Non-negative weights, which get no gradient. The weight of a pair is the product
         of its two weights, and the mean is weighted.
     lower_weight : Tensor of shape (n_lower,), default=None
-        The same for the lower scores.
+        Weights of the lower scores, likewise.
 
     Returns
     -------
     Tensor of shape ()
         The mean, in float64 if a score vector has that dtype and in float32 otherwise.
-        Over no pairs, or pairs of weight 0, it is 0 and has gradient 0. It can be
-        differentiated once; a second derivative raises a RuntimeError.
+        Without pairs, or if all pairs have weight 0, the mean and its gradient are 0.
+        It can be differentiated once; a second derivative raises a RuntimeError.
 
     Raises
     ------
@@ -129,7 +129,7 @@ def pairwise_mean(
     each entry of the gradient (derived in `_logistic`). If scores fill a range of more
     than 131072 units without wide gaps, all pairs are evaluated, which is slow.
 
-    On a CPU equal calls give bitwise equal results.
+    On a CPU, equal inputs give bitwise equal results.
 
     References
     ----------
