@@ -27,7 +27,6 @@ import pandas as pd
 import torch
 from _real_tables import BEIJING, DAY
 from sklearn.base import clone
-from sklearn.frozen import FrozenEstimator
 from sklearn.metrics import log_loss, roc_auc_score
 
 from sk_pwiser import MultiTaskCTRCVRClassifier
@@ -75,10 +74,10 @@ def measure(data, seed, strengths, results, notes):
     """Append the figures of one seed to `results` and `notes`, by label."""
     X, Y, sessions, times, X_test, Y_test = data
     model = MultiTaskCTRCVRClassifier(loss="bce", random_state=seed)
-    first = FrozenEstimator(clone(model).fit(X, Y))
+    first = clone(model).fit(X, Y)
     results["no weights"].append(evaluate(first, X_test, Y_test))
     for critic, params in CRITICS.items():
-        maker = SessionCriticWeights(first, random_state=seed, **params)
+        maker = SessionCriticWeights(model, random_state=seed, **params)
         maker.fit(X, Y, groups=sessions, order=times)
         for lam in strengths:
             label = f"{critic}, lam {lam:g}"

@@ -46,8 +46,8 @@ from _timing import describe, limit_threads
 
 from sk_pwiser import MultiTaskCTRCVRClassifier
 from sk_pwiser.datasets import make_ctr_cvr
-from sk_pwiser.distributed._joined import join
-from sk_pwiser.distributed._workers import Workers
+from sk_pwiser.distributed._exchange import Workers
+from sk_pwiser.distributed._worker_net import join
 
 BATCHES = (2_048, 16_384)
 TABLES = {

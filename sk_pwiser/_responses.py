@@ -1,6 +1,7 @@
 """Predictions and labels that scorers and displays compare."""
 
 import numpy as np
+from sklearn.frozen import FrozenEstimator
 from sklearn.pipeline import Pipeline
 from sklearn.utils import check_consistent_length, column_or_1d
 
@@ -149,7 +150,8 @@ class Predictions:
             if targets.shape[1] > 1 or classes is None:
                 return labels
             return (labels == classes[1]).astype(np.int64)
-        return _event_probability(self._call(method), k, targets, self._estimator)
+        proba = self._call(method)
+        return _event_probability(proba, k, targets.shape, self._estimator)
 
     def cvr(self, targets):
         """Return P(last task | first task), by ``predict_cvr`` if there is one."""
@@ -189,6 +191,8 @@ def nested_estimators(estimator):
         yield estimator
         if isinstance(estimator, Pipeline):
             estimator = estimator[-1]
+        elif isinstance(estimator, FrozenEstimator):
+            estimator = estimator.estimator
         else:
             estimator = getattr(estimator, "best_estimator_", None)
 
@@ -208,9 +212,38 @@ def _predict_cvr(estimator, X):
     return None
 
 
-def _event_probability(proba, k, targets, estimator):
+def positive_probabilities(estimator, X, n_tasks):
+    """Return P(Y_k = 1) as the estimator predicts it.
+
+    Parameters
+    ----------
+    estimator : object
+        A fitted classifier whose `predict_proba` returns one column per task, both
+        classes of a single task, or a list of such arrays.
+    X : array-like of shape (n_samples, n_features)
+        The rows.
+    n_tasks : int
+        Number of tasks.
+
+    Returns
+    -------
+    float64 ndarray of shape (n_samples, n_tasks)
+
+    Raises
+    ------
+    ValueError
+        If the predictions have another form or shape.
+    """
+    proba = estimator.predict_proba(X)
+    shape = len(proba[0] if isinstance(proba, list) else proba), n_tasks
+    return np.column_stack(
+        [_event_probability(proba, k, shape, estimator) for k in range(n_tasks)]
+    )
+
+
+def _event_probability(proba, k, shape, estimator):
     """Return P(Y_k = 1) from either form of a multi-output ``predict_proba``."""
-    n_samples, n_tasks = targets.shape
+    n_samples, n_tasks = shape
     per_task = isinstance(proba, list) and len(proba) == n_tasks
     block = np.asarray(proba[k] if per_task else proba, dtype=np.float64)
     if per_task or n_tasks == 1:

@@ -4,22 +4,26 @@ import numpy as np
 from sklearn.utils import check_array
 
 from sk_pwiser._table import read_labels, zero_one_labels
+from sk_pwiser._utils import accept_any_case_of_y, warn_user
 
 __all__ = ["delay_distribution", "delayed_feedback_weights"]
 
 
-def delay_distribution(delay, elapsed):
+def delay_distribution(delay, *, elapsed):
     r"""Estimate the distribution of the delay of conversions.
 
     A conversion is in the log only if its delay d is at most the time e that has
-    elapsed since its impression, so that short delays are too frequent. The
+    elapsed since its impression, so that the log has too many short delays. The
     product-limit estimate for such data is
 
     .. math:: F(t) = \prod_{d_j > t} \Big(1 - \frac{n_j}{R_j}\Big), \qquad
         R_j = \#\{i : d_i \le d_j \le e_i\}
 
     with the number :math:`n_j` of conversions of delay :math:`d_j`. It is 1 from the
-    largest delay in the log on: later conversions count as none.
+    largest delay in the log on: later conversions count as none. Delays with
+    :math:`n_j = R_j`, where no impression with a shorter delay is old enough to be
+    compared, are left out of the product: a single such conversion would make F zero at
+    all shorter delays.
 
     Parameters
     ----------
@@ -42,6 +46,11 @@ def delay_distribution(delay, elapsed):
         If the shapes differ, if there is no conversion, or if a delay is negative or
         above its elapsed time.
 
+    Warns
+    -----
+    UserWarning
+        If delays are left out of the product.
+
     References
     ----------
     Lynden-Bell (1971), "A method of allowing for known observational selection in small
@@ -51,7 +60,7 @@ def delay_distribution(delay, elapsed):
     Examples
     --------
     >>> from sk_pwiser.delayed_feedback import delay_distribution
-    >>> delays, probabilities = delay_distribution([1, 1, 2], [1, 3, 3])
+    >>> delays, probabilities = delay_distribution([1, 1, 2], elapsed=[1, 3, 3])
     >>> delays.tolist(), probabilities.tolist()
     ([1.0, 2.0], [0.5, 1.0])
     """
@@ -70,15 +79,26 @@ def delay_distribution(delay, elapsed):
         )
     delays, counts = np.unique(delay, return_counts=True)
     shorter = np.searchsorted(np.sort(delay), delays, side="right")
-    # Those that had ended before, which could not have had this delay.
-    ended = np.searchsorted(np.sort(elapsed), delays, side="left")
-    factors = 1 - counts / (shorter - ended)
+    # Impressions that are too young to have had this delay.
+    younger = np.searchsorted(np.sort(elapsed), delays, side="left")
+    factors = 1 - counts / (shorter - younger)
+    # The first factor is not in any product.
+    is_alone = (factors == 0) & (np.arange(len(delays)) > 0)
+    if is_alone.any():
+        warn_user(
+            f"The delays of {counts[is_alone].sum()} conversion(s), the longest of "
+            f"{delays[is_alone].max():g}, cannot be compared with shorter ones: no "
+            "conversion with a shorter delay has an elapsed time as long. They do not "
+            "influence the distribution of shorter delays."
+        )
+        factors[is_alone] = 1.0
     above = np.append(factors[1:], 1.0)
     return delays, np.cumprod(above[::-1])[::-1]
 
 
-def delayed_feedback_weights(Y, elapsed, delay, *, cvr=None, min_probability=0.05):
-    r"""Weights that remove the bias of conversions that are still to come.
+@accept_any_case_of_y
+def delayed_feedback_weights(Y, *, delay, elapsed, cvr=None, min_probability=0.05):
+    r"""Compute weights that remove the bias of conversions that are still to come.
 
     In a log that ends now, a label of 0 of the last task may become 1. With the
     probability F(e) that a conversion is seen within the elapsed time e, the weights of
@@ -90,18 +110,18 @@ def delayed_feedback_weights(Y, elapsed, delay, *, cvr=None, min_probability=0.0
 
     with the conversion rate p of clicks, or of the previous task in a longer funnel.
     The expected loss is then that of a log with all conversions. Rows with F(e) below
-    `min_probability`, clicked or not, get the weight 0: their label is missing.
+    `min_probability`, clicked or not, have the weight 0: their label counts as missing.
 
     Parameters
     ----------
     Y : array-like of shape (n_samples, n_tasks)
         Labels, 0 or 1, at least two tasks. The labels of the last one are those at the
         end of the log.
-    elapsed : array-like of shape (n_samples,)
-        Time from the impression to the end of the log, in any unit.
     delay : array-like of shape (n_samples,)
-        Time from the impression to the conversion, in the same unit; read for the
-        converted rows only, NaN elsewhere.
+        Time from the impression to the conversion, in any unit; read for the converted
+        rows only, NaN elsewhere.
+    elapsed : array-like of shape (n_samples,)
+        Time from the impression to the end of the log, in the same unit.
     cvr : array-like of shape (n_samples,), default=None
         The conversion rate p of each row, such as `predict_cvr` of an earlier fit. By
         default one rate for all rows, the sum of 1 / F(e) over the converted rows
@@ -120,23 +140,28 @@ def delayed_feedback_weights(Y, elapsed, delay, *, cvr=None, min_probability=0.0
     ValueError
         If the labels, times or rates are invalid.
 
+    Warns
+    -----
+    UserWarning
+        If delays do not influence the estimate of F; see :func:`delay_distribution`.
+
     See Also
     --------
     delay_distribution : The estimate of F.
 
     Notes
     -----
-    F is taken to be the same for all rows, and delays above the longest one in the log
-    to be none. With `cvr=None`, the weight of a row that has not converted is exact if
-    all clicks have the same conversion rate, and close to it if rates are small, since
-    the weight is then close to 1.
+    F is assumed to be the same for all rows, and no delay to exceed the longest one in
+    the log. With `cvr=None`, the weight of a click without a conversion is exact if all
+    clicks have the same conversion rate. If rates are small, it is close to 1 in any
+    case.
 
-    The weights are those of the feedback shift correction (Yasui et al. 2020), with F
-    and p by the estimates above in place of two further models. The delayed feedback
-    model (Chapelle 2014) has the same likelihood with exponential delays; it learns a
-    delay per row with a head of its own, which no network here has. The fake negative
-    weighted loss (Ktena et al. 2019) is for streams in which a conversion repeats its
-    impression, and needs no delays.
+    The weights are those of the feedback shift correction (Yasui et al. 2020), where F
+    and p are two further models instead of the estimates above. The delayed feedback
+    model (Chapelle 2014) has the same likelihood with exponential delays, and learns
+    the delay of each row with an additional head, which no network of this package has.
+    The fake negative weighted loss (Ktena et al. 2019) is for streams in which a
+    conversion repeats its impression, and needs no delays.
 
     References
     ----------
@@ -157,7 +182,9 @@ def delayed_feedback_weights(Y, elapsed, delay, *, cvr=None, min_probability=0.0
     >>> Y = np.array([[1, 1], [1, 1], [1, 1], [1, 0], [0, 0]])
     >>> elapsed = np.array([1, 3, 3, 1, 1])
     >>> delay = np.array([1, 1, 2, np.nan, np.nan])
-    >>> weights = delayed_feedback_weights(Y, elapsed, delay, cvr=np.full(5, 0.4))
+    >>> weights = delayed_feedback_weights(
+    ...     Y, delay=delay, elapsed=elapsed, cvr=np.full(5, 0.4)
+    ... )
     >>> weights.round(2).tolist()
     [[1.0, 2.0], [1.0, 1.0], [1.0, 1.0], [1.0, 0.75], [1.0, 1.0]]
     """
@@ -181,7 +208,9 @@ def delayed_feedback_weights(Y, elapsed, delay, *, cvr=None, min_probability=0.0
         )
     seen = np.ones(n_samples)
     if converted.any():
-        delays, probabilities = delay_distribution(delay[converted], elapsed[converted])
+        delays, probabilities = delay_distribution(
+            delay[converted], elapsed=elapsed[converted]
+        )
         position = np.searchsorted(delays, elapsed, side="right")
         seen = np.append(0.0, probabilities)[position]
     is_known = seen >= min_probability

@@ -2,6 +2,7 @@ import copy
 import os
 import random
 import signal
+from pathlib import Path
 
 import hypothesis
 import numpy as np
@@ -20,6 +21,27 @@ hypothesis.settings.load_profile("ci" if os.environ.get("CI") else "sk_pwiser")
 torch.set_num_threads(1)
 
 DEVICE = requested_device(os.environ)
+
+# Folders and files of the full suite: processes that are killed, random calls, pages,
+# scripts in processes of their own.
+FULL = {
+    "benchmarks",
+    "distributed",
+    "docs",
+    "faults",
+    "fuzz",
+    "test_guides.py",
+    "test_main.py",
+}
+TESTS = Path(__file__).parent
+
+
+def pytest_collection_modifyitems(items):
+    """Mark the tests of the full suite as slow."""
+    for item in items:
+        is_here = item.path.is_relative_to(TESTS)
+        if is_here and item.path.relative_to(TESTS).parts[0] in FULL:
+            item.add_marker(pytest.mark.slow)
 
 
 @pytest.fixture(scope="session")

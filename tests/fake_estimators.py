@@ -7,9 +7,10 @@ from sklearn.base import BaseEstimator, ClassifierMixin
 class ReadsFeatures(ClassifierMixin, BaseEstimator):
     """Predicts the first columns as probabilities and the last column as the CVR."""
 
-    def __init__(self, power=1.0, names=None):
+    def __init__(self, power=1.0, names=None, negative_sampling_rate=1.0):
         self.power = power
         self.names = names
+        self.negative_sampling_rate = negative_sampling_rate
 
     def fit(self, X, Y):
         self.n_tasks_ = np.asarray(Y).shape[1]

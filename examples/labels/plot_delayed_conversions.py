@@ -37,7 +37,7 @@ print(f"{labels['conversion'].sum() / data.target['conversion'].sum():.0%} are s
 
 import matplotlib.pyplot as plt
 
-delays, probabilities = delay_distribution(delay[seen], elapsed[seen])
+delays, probabilities = delay_distribution(delay[seen], elapsed=elapsed[seen])
 fig, ax = plt.subplots(figsize=(6, 3.5), layout="constrained")
 days = np.linspace(0, 4, 100)
 ax.plot(days, 1 - np.exp(-days), color="black", label="truth")
@@ -58,7 +58,10 @@ recent = elapsed < 2
 without_recent = labels.astype(float)
 without_recent.loc[recent, "conversion"] = np.nan
 weights = delayed_feedback_weights(
-    labels, elapsed, np.where(seen, delay, np.nan), min_probability=0.2
+    labels,
+    delay=np.where(seen, delay, np.nan),
+    elapsed=elapsed,
+    min_probability=0.2,
 )
 fits = {
     "as it stands": (labels, None),

@@ -3,8 +3,8 @@ Ending bad trials early
 =======================
 
 A trial of Optuna whose validation figures are worse than those of earlier trials need
-not train to the end. `SkorchPruningCallback` reports a figure after every epoch and ends
-the trials that the study's pruner decides against.
+not train to the end. `SkorchPruningCallback` reports a figure after every epoch and
+ends the trials that the study's pruner decides against.
 """
 
 # %%

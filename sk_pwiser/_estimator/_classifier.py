@@ -30,7 +30,7 @@ from sk_pwiser._streaming import (
 )
 from sk_pwiser._table import reads_in_parts
 from sk_pwiser._training import TrainingResult, fit, take_back
-from sk_pwiser._utils import accept_lowercase_y, limited_threads, warn_user
+from sk_pwiser._utils import accept_any_case_of_y, limited_threads, warn_user
 from sk_pwiser.metrics import mean_auc_scorer
 
 # Whether pickle or copy reads the state: they call `__reduce__`, whereas skops calls
@@ -440,7 +440,7 @@ class MultiTaskCTRCVRClassifier(ClassifierMixin, BaseEstimator):
             setattr(self, name, with_entry(getattr(self, name), entry, value, name))
         return self
 
-    @accept_lowercase_y
+    @accept_any_case_of_y
     @_fit_context(prefer_skip_nested_validation=True)
     def fit(self, X, Y=None, sample_weight=None, groups=None, eval_set=None):
         """Train the network.
@@ -538,7 +538,7 @@ class MultiTaskCTRCVRClassifier(ClassifierMixin, BaseEstimator):
                 "{'monotonicity_weight': 1.0} reduces it."
             )
 
-    @accept_lowercase_y
+    @accept_any_case_of_y
     @_fit_context(prefer_skip_nested_validation=True)
     def partial_fit(self, X, Y, classes=None, sample_weight=None, groups=None):
         """Update the network with one pass over some rows.
@@ -721,7 +721,7 @@ class MultiTaskCTRCVRClassifier(ClassifierMixin, BaseEstimator):
         log_p = torch.nn.functional.logsigmoid(self._predict_logits(X))
         return (log_p[:, -1] - log_p[:, 0]).clamp(max=0).exp().numpy()
 
-    @accept_lowercase_y
+    @accept_any_case_of_y
     def score(self, X, Y, sample_weight=None):
         """Compute the mean ROC AUC over the tasks.
 

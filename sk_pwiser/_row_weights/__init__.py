@@ -1,4 +1,4 @@
-"""Weights per row and task, which a first model and the order of rows give.
+"""Weights per row and task, from a first model and the order of the rows.
 
 The class is public as :class:`sk_pwiser.weighting.SessionCriticWeights`.
 """

@@ -3,70 +3,89 @@
 import warnings
 
 import numpy as np
+from scipy.linalg import solve_banded
 from scipy.special import logit
 from sklearn.base import BaseEstimator, clone
 from sklearn.compose import ColumnTransformer
 from sklearn.ensemble import HistGradientBoostingRegressor
 from sklearn.exceptions import ConvergenceWarning
-from sklearn.model_selection import KFold
+from sklearn.frozen import FrozenEstimator
+from sklearn.model_selection import GroupKFold, KFold
 from sklearn.pipeline import make_pipeline
-from sklearn.preprocessing import TargetEncoder
-from sklearn.utils import check_consistent_length, check_random_state
+from sklearn.preprocessing import OrdinalEncoder, TargetEncoder
+from sklearn.utils import (
+    _safe_indexing,
+    check_array,
+    check_consistent_length,
+    check_random_state,
+    column_or_1d,
+)
 from sklearn.utils.validation import check_is_fitted, validate_data
 
-from sk_pwiser._row_weights._sessions import Sessions
-from sk_pwiser._row_weights._states import StateEncoder
+from sk_pwiser._responses import positive_probabilities
 from sk_pwiser._table import read_labels, zero_one_labels
-from sk_pwiser._utils import check_choice, check_integer, check_number
+from sk_pwiser._utils import (
+    accept_any_case_of_y,
+    check_choice,
+    check_integer,
+    check_number,
+)
 
 
 class SessionCriticWeights(BaseEstimator):
     r"""Weights per row and task, from the losses expected in the rest of the session.
 
-    A first model is fitted, and predicts probability p_k of task k in each row. Its
-    reward there is minus its cross-entropy,
+    A first model predicts the probability p_k of task k in each row. Its reward there
+    is the negative cross-entropy,
 
     .. math:: r_{tk} = y_{tk} \log p_{tk} + (1 - y_{tk}) \log (1 - p_{tk}),
 
-    and a critic per task learns what a session will still bring from row t on,
+    and a critic per task learns the discounted sum of rewards from row t to the end of
+    the session,
 
     .. math:: Q_k(x_t, p_{tk}) \approx
-        \mathbb{E} \Big[ \sum_{s \ge t} \gamma^{s - t} r_{sk} \Big] \le 0,
+        \mathbb{E} \Big[ \sum_{s \ge t} \gamma^{s - t} r_{sk} \Big] \le 0.
 
-    a sum that ends with the session. The weight of a row is
-    :math:`1 - \lambda Q_k \ge 1`: rows whose sessions the first model predicts badly
-    count more when a second model is fitted with these weights.
+    The weight of a row is :math:`1 - \lambda Q_k \ge 1`: rows whose sessions the first
+    model predicts badly count more when a second model is fitted with these weights.
+
+    The critics learn from rows that the first model was not trained on: the sessions
+    are divided into `cv` parts, and the rewards of each part are those of a model
+    trained on the others. A model that has seen the labels of the rows would be
+    rewarded for having memorised them.
 
     Parameters
     ----------
     base_estimator : estimator
-        The first model, with `fit(X, Y)` and `predict_proba`. A clone of it is fitted;
-        a model that is fitted already, in scikit-learn's `FrozenEstimator`, is not.
-        `predict_proba` returns an array of shape `(n_samples, n_tasks)`, or what
-        scikit-learn's classifiers return: `(n_samples, 2)` for 1-D labels, or a list of
-        such arrays.
+        The first model, with `fit(X, Y)` and `predict_proba`. Clones of it are fitted.
+        `predict_proba` returns an array of shape `(n_samples, n_tasks)`, `(n_samples,
+        2)` for 1-D labels, or a list of such arrays, one per task. A model that is
+        fitted already, wrapped in :class:`~sklearn.frozen.FrozenEstimator`, is neither
+        cloned nor divided into parts: fit it to other rows.
     gamma : float, default=0.9
-        Discount per row, in [0, 1]. With 0, the critic predicts the cross-entropy of
-        the row itself; sessions then have no influence.
+        Discount per row, in [0, 1]. With 0 the critic predicts the cross-entropy of the
+        row itself, and sessions have no influence.
     lam : float, default=0.5
-        Strength of the weights, >= 0; with 0, all are 1.
+        Strength of the weights, >= 0; with 0 all are 1.
     target : {"bootstrap", "return"}, default="bootstrap"
-        What the critics learn: the reward plus the discounted value that the critic
+        Target of the critics: the reward plus the discounted value that the critic
         itself predicts for the next row, until it no longer changes ("bootstrap", as in
-        RMTL); or the discounted sum of rewards that was observed, in a single fit
-        ("return"). If `gamma` is 0, the two are the same.
+        RMTL), or the discounted sum of the observed rewards, in a single fit
+        ("return"). With a `gamma` of 0 the two are the same.
     critic : regressor, default=None
-        A regressor of scikit-learn, cloned per task. It reads a float array: codes of
-        the category columns, then the numeric columns, then the log-odds of p_k.
-        Missing values, and categories that were not in `fit`, are NaN. By default,
+        A regressor of scikit-learn, cloned per task. It receives a float array: the
+        codes of the category columns, the numeric columns, and the log-odds of p_k.
+        Missing values, and categories that were not in `fit`, are NaN. By default
         gradient boosting with small trees, on the mean targets of categories and on the
         other columns.
+    cv : int, default=5
+        Number of parts of whole sessions for the rewards, at least 2.
     max_iter : int, default=20
         Largest number of fits of each critic with `target="bootstrap"`.
     tol : float, default=0.1
-        The critics are not fitted again if their targets have changed by at most this,
-        relative to their size: both are means of absolute values. Regressors that
-        depend on single rows do not settle at much smaller values.
+        The critics are not fitted again if their targets have changed by at most this
+        share of their size, both as means of absolute values. Regressors that depend on
+        single rows do not converge to much smaller changes.
     min_probability : float, default=0.0001
         Smallest value of p_k and of 1 - p_k, in (0, 0.5].
     random_state : int, RandomState instance or None, default=None
@@ -76,7 +95,7 @@ class SessionCriticWeights(BaseEstimator):
     Attributes
     ----------
     base_estimator_ : estimator
-        The first model.
+        The first model, fitted to all rows.
     critics_ : list of regressor
         One fitted critic per task.
     n_iter_ : int
@@ -88,24 +107,26 @@ class SessionCriticWeights(BaseEstimator):
 
     Notes
     -----
-    Category columns are those of a DataFrame that are not numbers. A session of one row
-    ends with it: its value is its own expected reward, as with a `gamma` of 0. If all
-    sessions have one row, `gamma` has no effect.
+    Category columns are the columns of a DataFrame that are not numeric. A session of
+    one row ends with it: its value is its own expected reward, as with a `gamma` of 0.
+    If all sessions have one row, `gamma` has no effect.
 
-    With `gamma=0`, the best critic is minus the cross-entropy of the true and the
-    predicted probability given the features. Other than in the focal loss, a row is
-    then not heavier because of its own label, but because rows like it are hard.
+    With `gamma=0` the best critic is minus the cross-entropy of the true and the
+    predicted probability given the features. A row then does not have a larger weight
+    because of its own label, as in the focal loss, but because similar rows are hard to
+    predict.
 
-    This is not an estimator that predicts labels: `fit` prepares the critics, and
+    This is not an estimator that predicts labels: `fit` trains the critics, and
     `weights` applies them to any rows, which need no sessions.
 
-    The form follows the code released with the paper, in which the first model stays
-    fixed while the critics learn. It differs in three points. The critics are
-    regressors that are fitted to all rows at once (fitted Q iteration), from the
-    observed sums on, instead of networks trained by steps with target networks and
-    noise. The weights are applied to a second fit, not to a continued one. And there is
-    the target "return". The figure in the paper shows critics that train the first
-    model as well, which the code does not do.
+    The form follows the code released with the paper, in which the first model does not
+    change while the critics learn. It differs in four points. The rewards are those of
+    rows that the model was not trained on. The critics are regressors fitted to all
+    rows at once (fitted Q iteration), starting from the observed sums, instead of
+    networks trained by steps with target networks and noise. The weights are applied
+    to a second fit, not to a continued one. And there is the target "return". The
+    figure in the paper shows critics that also train the first model, which the code
+    does not do.
 
     References
     ----------
@@ -139,6 +160,7 @@ class SessionCriticWeights(BaseEstimator):
         lam=0.5,
         target="bootstrap",
         critic=None,
+        cv=5,
         max_iter=20,
         tol=0.1,
         min_probability=1e-4,
@@ -149,11 +171,13 @@ class SessionCriticWeights(BaseEstimator):
         self.lam = lam
         self.target = target
         self.critic = critic
+        self.cv = cv
         self.max_iter = max_iter
         self.tol = tol
         self.min_probability = min_probability
         self.random_state = random_state
 
+    @accept_any_case_of_y
     def fit(self, X, Y, *, groups, order=None):
         """Fit the first model and the critics.
 
@@ -167,7 +191,7 @@ class SessionCriticWeights(BaseEstimator):
             Session of each row: numbers or strings.
         order : array-like of shape (n_samples,), default=None
             Numbers or times that order the rows of a session. Rows with equal values,
-            and all rows by default, are in the order in which they are given.
+            and all rows by default, keep the order in which they are given.
 
         Returns
         -------
@@ -179,9 +203,14 @@ class SessionCriticWeights(BaseEstimator):
         TypeError
             If a parameter has the wrong type.
         ValueError
-            If a parameter is out of range, labels are missing or not 0 and 1, lengths
-            differ, or
-            `predict_proba` of the first model has another shape than `Y`.
+            If a parameter is out of range, there are fewer sessions than `cv`, labels
+            are missing or not 0 and 1, lengths differ, or `predict_proba` of the first
+            model has another shape than `Y`.
+
+        Warns
+        -----
+        ConvergenceWarning
+            If the targets of the critics still change after `max_iter` fits.
         """
         self._check_parameters()
         read = read_labels(Y)
@@ -190,17 +219,12 @@ class SessionCriticWeights(BaseEstimator):
         ).astype(np.float64)
         check_consistent_length(X, labels, groups)
         sessions = Sessions(groups, order)
-        model = clone(self.base_estimator).fit(X, Y)
-        p = self._probabilities(model, X)
-        if p.shape != labels.shape:
-            raise ValueError(
-                "base_estimator must predict one probability per row and task, here "
-                f"of shape {labels.shape}; got {p.shape}."
-            )
+        p = self._left_out_probabilities(X, Y, groups, labels.shape[1])
         rewards = labels * np.log(p) + (1 - labels) * np.log1p(-p)
         encoder = StateEncoder(X)
         critic = self._critic(encoder.n_categories)
         critics, n_iter = self._fit_critics(critic, encoder(X), p, rewards, sessions)
+        model = clone(self.base_estimator).fit(X, Y)
         self.base_estimator_, self._encoder = model, encoder
         self.critics_, self.n_iter_ = critics, n_iter
         validate_data(self, X, skip_check_array=True)  # sets the names of the columns
@@ -222,7 +246,7 @@ class SessionCriticWeights(BaseEstimator):
         return 1 - self.lam * self.values(X)
 
     def values(self, X):
-        """Return what the critics expect of the rest of the rows' sessions.
+        """Return the expected rewards in the rest of the session of each row.
 
         Parameters
         ----------
@@ -236,26 +260,39 @@ class SessionCriticWeights(BaseEstimator):
         """
         check_is_fitted(self)
         validate_data(self, X, skip_check_array=True, reset=False)
-        p = self._probabilities(self.base_estimator_, X)
+        p = self._probabilities(self.base_estimator_, X, len(self.critics_))
         return _values(self.critics_, self._encoder(X), p)
 
     def _check_parameters(self):
         check_number("gamma", self.gamma, at_least=0, at_most=1)
         check_number("lam", self.lam, at_least=0)
         check_choice("target", self.target, ("bootstrap", "return"))
+        check_integer("cv", self.cv, at_least=2)
         check_integer("max_iter", self.max_iter, at_least=1)
         check_number("tol", self.tol, at_least=0)
         check_number("min_probability", self.min_probability, above=0, at_most=0.5)
 
-    def _probabilities(self, model, X):
-        """Return the probability of the label 1, clipped, one column per task."""
-        p = model.predict_proba(X)
-        if isinstance(p, list):
-            p = np.column_stack([of_task[:, 1] for of_task in p])
-        elif np.ndim(getattr(model, "classes_", [[]])) == 1:
-            p = p[:, 1:]
-        smallest = self.min_probability
-        return np.clip(np.asarray(p, dtype=np.float64), smallest, 1 - smallest)
+    def _left_out_probabilities(self, X, Y, groups, n_tasks):
+        """Return the probabilities of each session by a model that did not see it."""
+        if isinstance(self.base_estimator, FrozenEstimator):
+            return self._probabilities(self.base_estimator, X, n_tasks)
+        n_sessions = len(np.unique(column_or_1d(groups)))
+        if n_sessions < self.cv:
+            raise ValueError(
+                f"groups must have cv={self.cv} sessions or more; got {n_sessions}."
+            )
+        p = np.empty((len(groups), n_tasks))
+        for train, left_out in GroupKFold(self.cv).split(p, groups=groups):
+            model = clone(self.base_estimator)
+            model.fit(_safe_indexing(X, train), _safe_indexing(Y, train))
+            rows = _safe_indexing(X, left_out)
+            p[left_out] = self._probabilities(model, rows, n_tasks)
+        return p
+
+    def _probabilities(self, model, X, n_tasks):
+        """Return the probabilities of the label 1, clipped, one column per task."""
+        p = positive_probabilities(model, X, n_tasks)
+        return np.clip(p, self.min_probability, 1 - self.min_probability)
 
     def _critic(self, n_categories):
         if self.critic is not None:
@@ -265,7 +302,7 @@ class SessionCriticWeights(BaseEstimator):
         columns = list(range(n_categories))
         return make_pipeline(
             ColumnTransformer([("means", means, columns)], remainder="passthrough"),
-            # Small trees: a critic that fits noise passes it on to its next targets.
+            # Small trees, since a critic that fits noise adds it to its next targets.
             HistGradientBoostingRegressor(
                 max_iter=50,
                 max_leaf_nodes=8,
@@ -276,7 +313,7 @@ class SessionCriticWeights(BaseEstimator):
         )
 
     def _fit_critics(self, critic, states, p, rewards, sessions):
-        """Fit one critic per task, again and again if they bootstrap."""
+        """Fit one critic per task, repeatedly if the targets depend on the critics."""
         targets = sessions.discounted_sums(rewards, self.gamma)
         n_fits = self.max_iter if self.target == "bootstrap" else 1
         for n_iter in range(1, n_fits + 1):
@@ -301,7 +338,7 @@ class SessionCriticWeights(BaseEstimator):
 
 
 def _target_encoder(seed):
-    """Return an encoder of categories by mean targets, with shuffled parts."""
+    """Return an encoder of categories by mean targets, cross-fitted at random."""
     if TargetEncoder().random_state is None:  # scikit-learn before 1.9
         return TargetEncoder(target_type="continuous", random_state=seed)
     parts = KFold(5, shuffle=True, random_state=seed)
@@ -320,3 +357,117 @@ def _values(critics, states, p):
         for k, critic in enumerate(critics)
     ]
     return np.minimum(np.column_stack(values), 0)
+
+
+class Sessions:
+    """The order of rows within sessions.
+
+    Parameters
+    ----------
+    groups : array-like of shape (n_samples,)
+        Session of each row.
+    order : array-like of shape (n_samples,), default=None
+        Numbers or times that order the rows of a session. Rows with equal values, and
+        all rows by default, keep the order in which they are given.
+
+    Attributes
+    ----------
+    rows : ndarray of int of shape (n_samples,)
+        Indices of the rows, session by session in order.
+    continues : ndarray of bool of shape (n_samples,)
+        Whether the session has another row after this one, in the order of `rows`.
+    """
+
+    def __init__(self, groups, order=None):
+        session = np.unique(column_or_1d(groups), return_inverse=True)[1]
+        keys = [session]
+        if order is not None:
+            check_consistent_length(groups, order)
+            keys.insert(0, column_or_1d(order))
+        self.rows = np.lexsort(keys)  # a stable sort, by the last key first
+        session = session[self.rows]
+        self.continues = np.append(session[1:] == session[:-1], False)
+
+    def discounted_sums(self, rewards, gamma):
+        """Return the discounted sum of rewards from each row to its session's end.
+
+        Parameters
+        ----------
+        rewards : ndarray of shape (n_samples, n_tasks)
+            Rewards.
+        gamma : float
+            Discount per row.
+
+        Returns
+        -------
+        ndarray of shape (n_samples, n_tasks)
+            The solution of G_t = r_t + gamma G_{t+1}, where G is 0 after the end.
+        """
+        bands = np.ones((2, len(rewards)))
+        bands[0] = -gamma * np.append(0, self.continues[:-1])
+        sums = np.empty_like(rewards)
+        sums[self.rows] = solve_banded((0, 1), bands, rewards[self.rows])
+        return sums
+
+    def next_values(self, values):
+        """Return the values of the next row of the session, 0 for its last row.
+
+        Parameters
+        ----------
+        values : ndarray of shape (n_samples, n_tasks)
+            Values of the rows.
+
+        Returns
+        -------
+        ndarray of shape (n_samples, n_tasks)
+            Values of the rows that follow.
+        """
+        following = np.zeros_like(values)
+        is_before = self.rows[self.continues]
+        following[is_before] = values[np.roll(self.rows, -1)[self.continues]]
+        return following
+
+
+class StateEncoder:
+    """Rows of a table as numbers: codes of category columns, then numeric columns.
+
+    Parameters
+    ----------
+    X : DataFrame or array of shape (n_samples, n_features)
+        The rows whose categories are encoded: the columns of a DataFrame that are not
+        numeric. An array has no categories.
+
+    Attributes
+    ----------
+    n_categories : int
+        Number of category columns, which come first.
+    """
+
+    def __init__(self, X):
+        names = list(X.columns) if hasattr(X, "columns") else []
+        self.categories = [name for name in names if not _is_number(X[name].dtype)]
+        self.numbers = [name for name in names if name not in self.categories]
+        self.n_categories = len(self.categories)
+        if self.categories:
+            self.encoder = OrdinalEncoder(
+                handle_unknown="use_encoded_value", unknown_value=np.nan
+            ).fit(X[self.categories])
+
+    def __call__(self, X):
+        """Return the rows as a float array; missing and new values are NaN."""
+        if not self.categories:
+            return _as_floats(X)
+        codes = self.encoder.transform(X[self.categories])
+        if not self.numbers:
+            return codes
+        return np.hstack([codes, _as_floats(X[self.numbers])])
+
+
+def _is_number(dtype):
+    """Return whether a dtype of pandas, numpy or polars is an integer or a float."""
+    kind = getattr(dtype, "kind", None)
+    return dtype.is_numeric() if kind is None else kind in "iuf"
+
+
+def _as_floats(X):
+    return check_array(X, dtype=np.float64, ensure_all_finite="allow-nan")

@@ -10,7 +10,7 @@ import numpy as np
 from sk_pwiser._table._categories import FIRST_VALUE, CategoryColumn
 from sk_pwiser._table._frames import is_dataframe, list_columns, to_float
 from sk_pwiser._table._numbers import LARGEST_DEVIATION
-from sk_pwiser._utils import check_integer
+from sk_pwiser._utils import check_integer, warn_user
 
 # Range of the estimated strength of shrinkage, in rows.
 STRENGTHS = 1.0, 1e5
@@ -395,8 +395,10 @@ class ExtendedStatistics(TargetStatistics):
         ValueError
             If the rows are "seen" and there are more of them than `source` has.
         """
-        if self.rows == "new" and not self.adds:
-            return self.transform(codes)
+        if self.rows == "new":
+            self._warn_if_seen(codes, y, weight)
+            if not self.adds:
+                return self.transform(codes)
         inputs = np.empty((len(codes), self.n_outputs), dtype=np.float32)
         for j, column in enumerate(self.columns):
             of_rows = codes[:, column].astype(np.intp)
@@ -413,6 +415,32 @@ class ExtendedStatistics(TargetStatistics):
                 self.counts_[j] = base + all_rows
         self._update_tables()
         return inputs
+
+    def _warn_if_seen(self, codes, y, weight):
+        """Warn if rows that count as new are probably in the counts of the source.
+
+        All of them must fit into these counts, by value and label, and must be half of
+        the rows of some value. New rows may do so by chance only if they are few.
+        Probabilities in place of labels reveal no label.
+        """
+        if not np.isin(y, (0, 1)).all():
+            return
+        largest = 0.0
+        for j, column in enumerate(self.columns):
+            of_rows = codes[:, column].astype(np.intp)
+            n, k = count(of_rows, y, weight, self.cardinalities[j])
+            all_n, all_k = self.counts_[j]
+            if min((all_k - k).min(), (all_n - all_k - n + k).min()) < -TOLERANCE:
+                return
+            shares = np.divide(n, all_n, out=np.zeros_like(n), where=all_n > 0)
+            largest = max(largest, shares.max(initial=0.0))
+        if largest >= 0.5:
+            warn_user(
+                "seen=False, but the source may have been fitted on all rows of X: "
+                "their category values and labels are in its target statistics. The "
+                "label of a row is then among its inputs. Pass seen=True if the rows "
+                "are not new to the source."
+            )
 
 
 def _subtract(counts, seen):

@@ -6,22 +6,22 @@ from dataclasses import dataclass
 from typing import Any
 
 import torch
-from skorch.callbacks import GradientNormClipping
 from torch import nn
 
 from sk_pwiser._training._batches import BatchIterator
-from sk_pwiser._training._callbacks import check_callbacks, clips_gradients
+from sk_pwiser._training._callbacks import check_callbacks
 from sk_pwiser._training._criterion import MultiTaskCriterion
 from sk_pwiser._training._devices import check_compiler, evaluation_batch_size
 from sk_pwiser._training._diagnostics import advice
 from sk_pwiser._training._early_stopping import early_stopping_callback
 from sk_pwiser._training._net import MultiTaskNet
 from sk_pwiser._training._optimizers import (
-    LARGE_TABLE,
     LazyAdam,
     can_fuse,
     check_optimizer,
+    clipping_callbacks,
     parameter_groups,
+    smallest_lazy_table,
     sparse_tables,
     use_sparse_gradients,
 )
@@ -99,7 +99,11 @@ def check_components(
         optimizer,
         _sampler(settings, loss, has_groups),
         _compile_mode(settings, weighting, device),
-        _min_lazy_size(settings, weighting, *optimizer),
+        smallest_lazy_table(
+            settings,
+            weighting.needs_task_gradients and weighting.n_tasks > 1,
+            *optimizer,
+        ),
     )
 
 
@@ -231,43 +235,6 @@ def _compile_mode(
     return "default" if settings.compile is True else str(settings.compile)
 
 
-def _min_lazy_size(
-    settings: Settings,
-    weighting: TaskWeighting,
-    optimizer: type[torch.optim.Optimizer],
-    kwargs: Mapping[str, Any],
-) -> int | None:
-    """Return the smallest size of tables that are updated by rows, None for no table.
-
-    Raises
-    ------
-    ValueError
-        If `lazy_embeddings=True` and something does not support sparse gradients.
-    """
-    params = settings.optimizer_params
-    obstacles = {
-        f"optimizer={settings.optimizer!r}": optimizer is not torch.optim.Adam,
-        f"optimizer_params={params!r}": bool(
-            kwargs.keys() - {"betas", "eps", "weight_decay"}
-        )
-        or params["clip_grad_norm"] is not None,
-        "GradientNormClipping in callbacks": clips_gradients(settings.callbacks),
-        f"weighting={settings.weighting!r}": weighting.needs_task_gradients
-        and weighting.n_tasks > 1,
-        f"compile={settings.compile!r}": bool(settings.compile),
-    }
-    found = [name for name, is_obstacle in obstacles.items() if is_obstacle]
-    wanted = params["lazy_embeddings"]
-    if wanted is True and found:
-        raise ValueError(
-            f"lazy_embeddings=True is not supported with {' and '.join(found)}."
-        )
-    if not wanted or found:
-        return None
-    # A table that grows may become large.
-    return 0 if wanted is True or settings.grows else LARGE_TABLE
-
-
 def build_network(settings: Settings, schema: Any) -> nn.Module:
     """Build the network for the columns and tasks of a schema."""
     own, shared = _split_params(settings.network_params)
@@ -316,9 +283,7 @@ def build_net(
         own_callbacks.append(
             early_stopping_callback(monitor, settings.n_iter_no_change)
         )
-    clip = settings.optimizer_params["clip_grad_norm"]
-    if clip is not None:
-        own_callbacks.append(("clip_grad_norm", GradientNormClipping(clip)))
+    own_callbacks += clipping_callbacks(settings.optimizer_params)
     optimizer, optimizer_kwargs = components.optimizer
     if components.min_lazy_size is not None:
         use_sparse_gradients(network, components.min_lazy_size)

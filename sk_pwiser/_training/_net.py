@@ -256,60 +256,7 @@ def _stateful(callback: Any) -> Any:
     return callback.lr_scheduler_ if isinstance(callback, LRScheduler) else callback
 
 
-class RecordingNet(NeuralNet):  # type: ignore[misc]
-    """A skorch net whose history has the figures of epochs, and the best of each.
-
-    A subclass has the names of the tasks as `task_names`.
-    """
-
-    task_names: tuple[str, ...]
-
-    def initialize_history(self) -> "RecordingNet":
-        """Initialize the history, the best values of its columns, and schedules."""
-        self.best_: dict[str, float] = {}
-        self.schedules_: list[Position] = []
-        self.history_ = EpochHistory()
-        return self
-
-    def _record_loss(self, prefix: str, loss: float) -> None:
-        self._record_best(f"{prefix}_loss", loss, lower_is_better=True)
-        for name, value in self.criterion_.pop_epoch_record().items():
-            self.history.record(f"{prefix}_{name}", value)
-
-    def _record_missing(self, prefix: str, impressions: TrainingRows) -> None:
-        """Record how many rows lack the label of a task, if any does."""
-        if impressions.n_missing is not None:
-            for task, count in zip(
-                self.task_names[1:], impressions.n_missing, strict=True
-            ):
-                self.history.record(f"{prefix}_missing_{task}", count)
-
-    def _record_auc(self, impressions: TrainingRows, logits: Tensor) -> None:
-        aucs = list(task_aucs(impressions.labels(), logits, impressions.weights()))
-        for task, auc in zip(self.task_names, aucs, strict=True):
-            self._record_best(f"valid_auc_{task}", auc, lower_is_better=False)
-        if len(aucs) > 1:
-            known = [auc for auc in aucs if not np.isnan(auc)]
-            mean = float(np.mean(known)) if known else np.nan
-            self._record_best("valid_auc_mean", mean, lower_is_better=False)
-
-    def _record_best(self, key: str, value: float, lower_is_better: bool) -> None:
-        """Record a figure, and whether it is the best so far, which PrintLog marks."""
-        sign = 1 if lower_is_better else -1
-        is_best = sign * value < sign * self.best_.get(key, sign * np.inf)
-        if is_best:
-            self.best_[key] = value
-        self.history.record(key, value)
-        self.history.record(f"{key}_best", is_best)
-
-    def _drop_rows(self, n_epochs: int) -> None:
-        """Leave an incomplete epoch out of the history and of the next figures."""
-        if len(self.history) > n_epochs:
-            del self.history[n_epochs:]
-            self.criterion_.train().pop_epoch_record()
-
-
-class MultiTaskNet(RecordingNet):
+class MultiTaskNet(NeuralNet):  # type: ignore[misc]
     """A skorch net over impressions, with per-task validation AUC in its history.
 
     Parameters
@@ -383,6 +330,13 @@ class MultiTaskNet(RecordingNet):
             table = epoch_table(self.criterion, self.task_names)
             callbacks.append(("print_log", table))
         return callbacks
+
+    def initialize_history(self) -> "MultiTaskNet":
+        """Initialize the history, the best values of its columns, and schedules."""
+        self.best_: dict[str, float] = {}
+        self.schedules_: list[Position] = []
+        self.history_ = EpochHistory()
+        return self
 
     def get_iterator(self, dataset: TrainingRows, training: bool = False) -> Any:
         """Return an iterator over batches on the device of the network."""
@@ -616,6 +570,43 @@ class MultiTaskNet(RecordingNet):
         }
         dense = (p for p in self.module_.parameters() if p not in tables)
         return int(self.batch_size * sum(p.numel() for p in dense))
+
+    def _record_loss(self, prefix: str, loss: float) -> None:
+        self._record_best(f"{prefix}_loss", loss, lower_is_better=True)
+        for name, value in self.criterion_.pop_epoch_record().items():
+            self.history.record(f"{prefix}_{name}", value)
+
+    def _record_missing(self, prefix: str, impressions: TrainingRows) -> None:
+        """Record how many rows lack the label of a task, if any does."""
+        if impressions.n_missing is not None:
+            for task, count in zip(
+                self.task_names[1:], impressions.n_missing, strict=True
+            ):
+                self.history.record(f"{prefix}_missing_{task}", count)
+
+    def _record_auc(self, impressions: TrainingRows, logits: Tensor) -> None:
+        aucs = list(task_aucs(impressions.labels(), logits, impressions.weights()))
+        for task, auc in zip(self.task_names, aucs, strict=True):
+            self._record_best(f"valid_auc_{task}", auc, lower_is_better=False)
+        if len(aucs) > 1:
+            known = [auc for auc in aucs if not np.isnan(auc)]
+            mean = float(np.mean(known)) if known else np.nan
+            self._record_best("valid_auc_mean", mean, lower_is_better=False)
+
+    def _record_best(self, key: str, value: float, lower_is_better: bool) -> None:
+        """Record a figure, and whether it is the best so far, which PrintLog marks."""
+        sign = 1 if lower_is_better else -1
+        is_best = sign * value < sign * self.best_.get(key, sign * np.inf)
+        if is_best:
+            self.best_[key] = value
+        self.history.record(key, value)
+        self.history.record(f"{key}_best", is_best)
+
+    def _drop_rows(self, n_epochs: int) -> None:
+        """Leave an incomplete epoch out of the history and of the next figures."""
+        if len(self.history) > n_epochs:
+            del self.history[n_epochs:]
+            self.criterion_.train().pop_epoch_record()
 
     def n_rows_of(self, batch: Batch) -> int:
         """Return the number of rows that the loss of a batch is computed from."""

@@ -6,10 +6,12 @@ from dataclasses import dataclass
 from typing import Any
 
 import torch
+from skorch.callbacks import Callback, GradientNormClipping
 from torch import Tensor, nn
 from torch.nn import functional as F
 
-from sk_pwiser._training._settings import LOOP_PARAMS
+from sk_pwiser._training._callbacks import clips_gradients
+from sk_pwiser._training._settings import LOOP_PARAMS, Settings
 from sk_pwiser._utils import check_number
 
 OPTIMIZERS: dict[str, type[torch.optim.Optimizer]] = {
@@ -219,6 +221,48 @@ TABLES = nn.Embedding, nn.EmbeddingBag
 # change no result in float32, become exact zeros, every `FLUSH_INTERVAL` steps: a
 # moment shrinks by less than 1e-4 within them.
 TINY_WEIGHT, TINY_MOMENT, FLUSH_INTERVAL = 1e-20, 1e-30, 64
+
+
+def smallest_lazy_table(
+    settings: Settings,
+    needs_task_gradients: bool,
+    optimizer: type[torch.optim.Optimizer],
+    kwargs: Mapping[str, Any],
+) -> int | None:
+    """Return the smallest size of tables that are updated by rows, None for no table.
+
+    Raises
+    ------
+    ValueError
+        If `lazy_embeddings=True` and something does not support sparse gradients.
+    """
+    params = settings.optimizer_params
+    obstacles = {
+        f"optimizer={settings.optimizer!r}": optimizer is not torch.optim.Adam,
+        f"optimizer_params={params!r}": bool(
+            kwargs.keys() - {"betas", "eps", "weight_decay"}
+        )
+        or params["clip_grad_norm"] is not None,
+        "GradientNormClipping in callbacks": clips_gradients(settings.callbacks),
+        f"weighting={settings.weighting!r}": needs_task_gradients,
+        f"compile={settings.compile!r}": bool(settings.compile),
+    }
+    found = [name for name, is_obstacle in obstacles.items() if is_obstacle]
+    wanted = params["lazy_embeddings"]
+    if wanted is True and found:
+        raise ValueError(
+            f"lazy_embeddings=True is not supported with {' and '.join(found)}."
+        )
+    if not wanted or found:
+        return None
+    # A table that grows may become large.
+    return 0 if wanted is True or settings.grows else LARGE_TABLE
+
+
+def clipping_callbacks(params: Mapping[str, Any]) -> list[tuple[str, Callback]]:
+    """Return the callback that clips gradients, if `clip_grad_norm` is set."""
+    norm = params["clip_grad_norm"]
+    return [] if norm is None else [("clip_grad_norm", GradientNormClipping(norm))]
 
 
 def use_sparse_gradients(network: nn.Module, min_size: int = LARGE_TABLE) -> None:

@@ -456,8 +456,8 @@ def from_state(state: Mapping[str, Any], defaults: Mapping[str, Any]) -> Trainin
         state["best_epoch"],
         state["n_rows"],
         state["rises"],
-        state["split"],
-        state["weight_scale"],
+        state.get("split"),
+        state.get("weight_scale"),
     )
 
 

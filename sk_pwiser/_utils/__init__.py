@@ -1,7 +1,7 @@
 """Shared by all folders: parameter checks, the registry, random generators."""
 
 from sk_pwiser._utils._checks import (
-    accept_lowercase_y,
+    accept_any_case_of_y,
     check_boolean,
     check_choice,
     check_integer,
@@ -25,7 +25,7 @@ from sk_pwiser._utils._threads import in_background, limited_threads, num_thread
 
 __all__ = [
     "Generators",
-    "accept_lowercase_y",
+    "accept_any_case_of_y",
     "active",
     "at_least_float32",
     "build",

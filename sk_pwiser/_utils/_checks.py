@@ -5,6 +5,7 @@ import sys
 import warnings
 from collections.abc import Callable, Collection, Iterable
 from functools import wraps
+from inspect import signature
 from numbers import Integral, Rational, Real
 from typing import Any, TypeGuard
 
@@ -128,29 +129,32 @@ def check_choice(name: str, value: object, choices: Collection[str | None]) -> s
     raise kind(f"{name} must be one of {list(choices)}; got {value!r}.")
 
 
-def accept_lowercase_y(method: Callable[..., Any]) -> Callable[..., Any]:
-    """Let a method with a parameter `Y` be called with the keyword `y` as well.
+def accept_any_case_of_y(function: Callable[..., Any]) -> Callable[..., Any]:
+    """Let a function with a parameter `Y` or `y` be called with either keyword.
 
-    Some functions of scikit-learn and of libraries built on it pass labels as `y=`.
+    Some functions of scikit-learn and of libraries built on it pass labels as `y=`,
+    while labels of several tasks are usually called `Y`.
 
     Parameters
     ----------
-    method : callable
-        A method with a parameter `Y`.
+    function : callable
+        A function or method with a parameter `Y` or `y`.
 
     Returns
     -------
     callable
     """
+    name = "Y" if "Y" in signature(function).parameters else "y"
+    other = name.swapcase()
 
-    @wraps(method)
-    def call(self: Any, *args: Any, **kwargs: Any) -> Any:
-        if "y" in kwargs:
-            if "Y" in kwargs:
+    @wraps(function)
+    def call(*args: Any, **kwargs: Any) -> Any:
+        if other in kwargs:
+            if name in kwargs:
                 raise TypeError(
-                    f"{method.__name__}() got labels twice: as 'Y' and as 'y'."
+                    f"{function.__name__}() got labels twice: as 'Y' and as 'y'."
                 )
-            kwargs["Y"] = kwargs.pop("y")
-        return method(self, *args, **kwargs)
+            kwargs[name] = kwargs.pop(other)
+        return function(*args, **kwargs)
 
     return call

@@ -1,26 +1,37 @@
-"""Calibration curves of one task: functions from logits to probabilities."""
+"""Calibration curves of one task: functions from logits to probabilities.
+
+Only the ratios of the weights influence a curve. In a sampled log the weights differ by
+orders of magnitude between the labels. The constants of the methods are therefore
+relative to the mean weight of one label, not to that of all rows, which can be a
+hundred times the weight of a conversion.
+"""
 
 import numpy as np
-from scipy.optimize import minimize_scalar
-from scipy.special import expit
-from sklearn.base import BaseEstimator, ClassifierMixin
-from sklearn.calibration import CalibratedClassifierCV
+from scipy.optimize import minimize, minimize_scalar
+from scipy.special import expit, logit
 from sklearn.isotonic import IsotonicRegression
 
-# Rows of each label added at the end of the logits that contradicts it.
+# Rows of each label added at the end of the logits where that label is least expected.
 PSEUDO_ROWS = 0.5
-# Logarithms of the temperatures that are searched.
+# Two steps whose rates differ by less than this share are one step: without rounding
+# errors, isotonic regression would have merged them.
+SAME_RATE = 1e-9
+# Bounds of the logarithm of the temperature.
 LOG_TEMPERATURES = -10.0, 10.0
 
 
 class IsotonicCurve:
-    """Isotonic regression, linear between the centres of its steps.
+    """Isotonic regression whose steps are joined by straight lines in log-odds.
 
-    The steps of isotonic regression give one probability to thousands of rows, whose
-    ranking is lost. Here a step counts at the mean logit of its rows, with straight
-    lines between the steps, so that only the logits beyond the outermost steps share a
-    probability. Half a row of label 1 at the smallest logit and half a row of label 0
-    at the largest keep the probabilities above 0 and below 1.
+    Isotonic regression gives one probability to all rows of a step, and so loses their
+    ranking. This curve passes through the mean logit and the rate of each step, with
+    straight lines between these centres, so that only rows outside the outermost
+    centres share a probability. Half a row of label 1 at the smallest logit and half a
+    row of label 0 at the largest keep the rates above 0 and below 1.
+
+    In the reference the lines are straight in the rates. The rates of rare events grow
+    exponentially with the logit, so that such lines lie above the curve, and the sum of
+    the probabilities exceeds the number of events.
 
     References
     ----------
@@ -30,40 +41,81 @@ class IsotonicCurve:
     """
 
     def fit(self, logits, y, weight):
-        """Fit the curve to logits, labels and weights of rows."""
+        """Fit the curve to logits, labels 0 and 1, and weights > 0 of the rows."""
+        pseudo = [PSEUDO_ROWS * weight[y == label].mean() for label in (1, 0)]
         logits = np.r_[logits, logits.min(), logits.max()]
         y = np.r_[y, 1.0, 0.0]
-        weight = np.r_[weight, PSEUDO_ROWS, PSEUDO_ROWS]
-        steps = IsotonicRegression().fit_transform(logits, y, sample_weight=weight)
-        self.rates_, step = np.unique(steps, return_inverse=True)
+        weight = np.r_[weight, pseudo]
+        rates = IsotonicRegression().fit_transform(logits, y, sample_weight=weight)
+        order = np.argsort(logits)
+        rises = np.diff(rates[order]) > SAME_RATE * rates[order][1:]
+        step = np.empty(len(order), dtype=np.intp)
+        step[order] = np.append(0, np.cumsum(rises))
         size = np.bincount(step, weights=weight)
         self.centres_ = np.bincount(step, weights=weight * logits) / size
+        self.rates_ = np.bincount(step, weights=weight * y) / size
         return self
 
     def predict(self, logits):
         """Return calibrated probabilities."""
-        return np.interp(logits, self.centres_, self.rates_)
+        return expit(np.interp(logits, self.centres_, logit(self.rates_)))
 
 
 class SigmoidCurve:
-    """Platt's method: the sigmoid of a linear function of the logit."""
+    """Platt's method: the sigmoid of a linear function of the logit.
+
+    The labels are replaced by ``(n_1 + 1) / (n_1 + 2)`` and ``1 / (n_0 + 2)``, where
+    n_1 and n_0 are the sums of the weights of the labels 1 and 0, in units of the mean
+    weight of the rarer label. In units of the average row, the targets would change the
+    sum of the labels in a sampled log.
+
+    References
+    ----------
+    Platt (1999). "Probabilistic outputs for support vector machines and comparisons to
+    regularized likelihood methods." Advances in Large Margin Classifiers.
+    """
 
     def fit(self, logits, y, weight):
-        """Fit the curve to logits, labels and weights of rows."""
-        rows = np.arange(len(y))
-        self.classifier_ = CalibratedClassifierCV(
-            _LogitColumn(), method="sigmoid", cv=[(rows, rows)], ensemble=False
+        """Fit the curve to logits, labels 0 and 1, and weights > 0 of the rows."""
+        weight = weight / weight[y == (y.mean() < 0.5)].mean()
+        n_1, n_0 = weight[y == 1].sum(), weight[y == 0].sum()
+        target = np.where(y == 1, (n_1 + 1) / (n_1 + 2), 1 / (n_0 + 2))
+        weight = weight / weight.sum()
+        centre, scale = logits.mean(), logits.std() or 1.0
+        z = (logits - centre) / scale
+
+        features = np.column_stack([z, np.ones_like(z)])
+
+        def log_loss(parameters):
+            linear = features @ parameters
+            gradient = features.T @ (weight * (expit(linear) - target))
+            return weight @ (np.logaddexp(0, linear) - target * linear), gradient
+
+        def curvature(parameters):
+            p = expit(features @ parameters)
+            return features.T @ ((weight * p * (1 - p))[:, np.newaxis] * features)
+
+        start = [0.0, logit(weight @ target)]
+        options = {"gtol": 1e-12, "initial_trust_radius": 10.0}
+        found = minimize(
+            log_loss,
+            start,
+            method="trust-exact",
+            jac=True,
+            hess=curvature,
+            options=options,
         )
-        self.classifier_.fit(logits[:, np.newaxis], y, sample_weight=weight)
+        self.slope_ = float(found.x[0] / scale)
+        self.intercept_ = float(found.x[1] - self.slope_ * centre)
         return self
 
     def predict(self, logits):
         """Return calibrated probabilities."""
-        return self.classifier_.predict_proba(logits[:, np.newaxis])[:, 1]
+        return expit(self.slope_ * logits + self.intercept_)
 
 
 class TemperatureCurve:
-    """The sigmoid of the logit divided by one number, which minimises the log loss.
+    """The sigmoid of the logit divided by the number that minimises the log loss.
 
     References
     ----------
@@ -72,7 +124,7 @@ class TemperatureCurve:
     """
 
     def fit(self, logits, y, weight):
-        """Fit the curve to logits, labels and weights of rows."""
+        """Fit the curve to logits, labels 0 and 1, and weights > 0 of the rows."""
         signed = np.where(y == 1, -logits, logits)
 
         def log_loss(log_temperature):
@@ -93,17 +145,3 @@ METHODS = {
     "sigmoid": SigmoidCurve,
     "temperature": TemperatureCurve,
 }
-
-
-class _LogitColumn(ClassifierMixin, BaseEstimator):
-    """A classifier whose decision function is its only feature."""
-
-    def fit(self, X, y, sample_weight=None):
-        self.classes_ = np.unique(y)
-        return self
-
-    def decision_function(self, X):
-        return X[:, 0]
-
-    def predict(self, X):
-        return self.classes_[(X[:, 0] >= 0).astype(int)]

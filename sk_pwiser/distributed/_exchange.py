@@ -1,11 +1,15 @@
-"""Exchanges that tell a lost worker from other errors."""
+"""Exchanges between the processes of a distributed fit in a step."""
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
+from itertools import groupby
 from typing import Any
 
 import torch
 import torch.distributed as dist
-from torch import Tensor
+from torch import Tensor, nn
+
+# Entries of gradients that are sent together.
+BUCKET = 2**22
 
 
 class LostWorkerError(RuntimeError):
@@ -41,3 +45,190 @@ def gather_rows(own: Tensor, sizes: Sequence[int]) -> list[Tensor]:
     found = [torch.empty_like(padded) for _ in sizes]
     exchange(dist.all_gather, found, padded)
     return [part[:n] for part, n in zip(found, sizes, strict=True)]
+
+
+class Workers:
+    """The processes of the default group of :mod:`torch.distributed`.
+
+    Every method is a collective operation: all processes call it, in the same order.
+
+    Parameters
+    ----------
+    device : torch.device
+        Device of the tensors that are exchanged.
+
+    Attributes
+    ----------
+    rank, size : int
+        Number of this process, from 0, and of all processes.
+    """
+
+    def __init__(self, device: torch.device) -> None:
+        self.device = device
+        self.rank, self.size = dist.get_rank(), dist.get_world_size()
+        # Numbers that the host reads travel apart, so that it need not wait for a GPU.
+        self._control = dist.new_group(backend="gloo")
+
+    def __deepcopy__(self, memo: object) -> "Workers":
+        """Return itself: a connection cannot be copied."""
+        return self
+
+    def gather_numbers(self, *numbers: int) -> list[list[int]]:
+        """Return the integers of every process, by rank."""
+        own = torch.tensor(numbers)
+        found = [torch.empty_like(own) for _ in range(self.size)]
+        exchange(dist.all_gather, found, own, group=self._control)
+        return [each.tolist() for each in found]
+
+    def of_first(self, number: float) -> float:
+        """Return the number of the process of rank 0."""
+        value = torch.tensor(number, dtype=torch.float64)
+        exchange(dist.broadcast, value, 0, group=self._control)
+        return value.item()
+
+    def join(self, rows: Tensor, sizes: Sequence[int]) -> Tensor:
+        """Return the rows of all processes, by rank.
+
+        Gradients flow to the rows of this process only; the other processes compute
+        the other gradients.
+
+        Parameters
+        ----------
+        rows : Tensor of shape (n_rows, n_columns)
+            Rows of this process; the first `sizes[rank]` of them are used.
+        sizes : sequence of int
+            Numbers of rows by rank.
+
+        Returns
+        -------
+        Tensor of shape (sum of sizes, n_columns)
+        """
+        own = rows[: sizes[self.rank]]
+        parts = gather_rows(own.detach(), sizes)
+        parts[self.rank] = own
+        return torch.cat(parts)
+
+    def mean(self, value: Tensor, sizes: Sequence[int]) -> Tensor:
+        """Return the mean of a mean over rows, weighted by the rows of each process.
+
+        Gradients flow to the value of this process only.
+        """
+        own = value * (sizes[self.rank] / sum(sizes))
+        total = own.detach().clone()
+        exchange(dist.all_reduce, total)
+        return own + (total - own.detach())
+
+    def sum_gradients(
+        self, parameters: Iterable[nn.Parameter], tables: Iterable[Tensor]
+    ) -> None:
+        """Replace gradients by their sums over the processes.
+
+        Parameters
+        ----------
+        parameters : iterable of Parameter
+            The parameters.
+        tables : iterable of Tensor
+            The parameters that have sparse gradients.
+        """
+        sparse = {id(table) for table in tables}
+        trained = [p for p in parameters if p.requires_grad]
+        dense = [p for p in trained if id(p) not in sparse]
+        gradients = self.sum_tensors([p.grad for p in dense], dense)
+        for p, gradient in zip(dense, gradients, strict=True):
+            p.grad = gradient
+        for p in trained:
+            if id(p) in sparse:
+                p.grad = sum_sparse(p.grad, p, self.gather_numbers)
+
+    def sum_tensors(
+        self, tensors: Sequence[Tensor | None], like: Sequence[Tensor]
+    ) -> list[Tensor | None]:
+        """Return the sums of tensors over the processes.
+
+        Parameters
+        ----------
+        tensors : sequence of Tensor or None
+            The tensors; None stands for 0. A sum of None alone is None.
+        like : sequence of Tensor
+            Tensors of their shapes and types.
+
+        Returns
+        -------
+        list of Tensor or None
+        """
+        sums: list[Tensor | None] = []
+        for bucket in _buckets(like):
+            parts = [tensors[len(sums) + i] for i in range(len(bucket))]
+            sums += _sum_bucket(parts, bucket)
+        return sums
+
+    def copy_from_first(self, tensors: Iterable[Tensor]) -> None:
+        """Overwrite tensors by the tensors of the process of rank 0."""
+        with torch.no_grad():
+            for tensor in tensors:
+                value = tensor.detach().to(self.device).contiguous()
+                exchange(dist.broadcast, value, 0)
+                tensor.copy_(value)
+
+
+def _buckets(tensors: Sequence[Tensor]) -> Iterator[list[Tensor]]:
+    """Split tensors into runs of one type and about `BUCKET` entries."""
+    numbers, n_entries = [], 0
+    for tensor in tensors:
+        numbers.append(n_entries // BUCKET)
+        n_entries += tensor.numel()
+    pairs = zip(numbers, tensors, strict=True)
+    for _, run in groupby(pairs, key=lambda pair: (pair[0], pair[1].dtype)):
+        yield [tensor for _, tensor in run]
+
+
+def _sum_bucket(
+    parts: Sequence[Tensor | None], like: Sequence[Tensor]
+) -> list[Tensor | None]:
+    """Sum tensors in one exchange, together with whether any process has them."""
+    is_present = like[0].new_tensor([part is not None for part in parts])
+    filled = [
+        torch.zeros_like(each) if part is None else part
+        for part, each in zip(parts, like, strict=True)
+    ]
+    flat = torch.cat([is_present, *(part.reshape(-1) for part in filled)])
+    exchange(dist.all_reduce, flat)
+    pieces = flat[len(parts) :].split([each.numel() for each in like])
+    sums = [piece.view_as(each) for piece, each in zip(pieces, like, strict=True)]
+    if all(part is not None for part in parts):
+        return list(sums)  # the host need not wait for the flags
+    found = flat[: len(parts)].tolist()
+    return [each if n else None for each, n in zip(sums, found, strict=True)]
+
+
+def sum_sparse(
+    gradient: Tensor | None,
+    table: Tensor,
+    gather_numbers: Callable[..., list[list[int]]],
+) -> Tensor:
+    """Return the sum over the processes of the sparse gradient of an embedding table.
+
+    Parameters
+    ----------
+    gradient : sparse Tensor of shape (n_rows, width) or None
+        The gradient of this process; None stands for 0.
+    table : Tensor of shape (n_rows, width)
+        The table.
+    gather_numbers : callable
+        Returns the integers of every process.
+
+    Returns
+    -------
+    sparse Tensor of shape (n_rows, width)
+        Coalesced.
+    """
+    if gradient is None:
+        rows = torch.zeros(0, dtype=torch.int64, device=table.device)
+        values = table.new_zeros(0, table.shape[1])
+    else:
+        gradient = gradient.coalesce()
+        rows, values = gradient.indices()[0], gradient.values()
+    sizes = [n for (n,) in gather_numbers(len(rows))]
+    all_rows, all_values = (torch.cat(gather_rows(t, sizes)) for t in (rows, values))
+    joined = torch.sparse_coo_tensor(all_rows.unsqueeze(0), all_values, table.shape)
+    return joined.coalesce()

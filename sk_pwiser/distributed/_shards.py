@@ -1,4 +1,4 @@
-"""The part of the stored rows that a worker reads, and steps that all workers take."""
+"""The share of the stored rows that a worker reads, in steps common to all workers."""
 
 from collections.abc import Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
@@ -12,14 +12,14 @@ import torch
 from sk_pwiser._streaming import Job, StreamedImpressions
 from sk_pwiser._training import BatchIterator
 from sk_pwiser._utils import Generators, active
-from sk_pwiser.distributed._workers import Workers
+from sk_pwiser.distributed._exchange import Workers
 
 Batch = tuple[dict[str, torch.Tensor], torch.Tensor]
 
 
 @dataclass
 class Clock:
-    """The epoch, which decides on the order of the files, and a seed for all epochs."""
+    """The epoch, which determines the order of the files, and a seed for all epochs."""
 
     seed: int
     epoch: int = 0
@@ -27,11 +27,11 @@ class Clock:
 
 @dataclass(frozen=True)
 class Shard(StreamedImpressions):
-    """Stored impressions of which a worker reads some files.
+    """Stored impressions, some of whose files a worker reads.
 
     In training the files are dealt anew in every epoch, in an order that depends on
     the clock only. Otherwise each worker reads consecutive files. Numbers of rows,
-    labels and samples are those of all files.
+    labels and samples refer to all files.
 
     Parameters
     ----------
@@ -77,7 +77,7 @@ class Shard(StreamedImpressions):
 
 
 class Shards(NamedTuple):
-    """What a worker reads of the training rows and, if any, of the validation rows."""
+    """A worker's share of the training rows and, if any, of the validation rows."""
 
     train: Shard
     valid: Shard | None = None
@@ -90,7 +90,7 @@ class Shards(NamedTuple):
 
 @contextmanager
 def shards(job: Job, rank: int, n_workers: int) -> Iterator[Shards]:
-    """Open what a worker reads of the rows of a job.
+    """Open a worker's share of the rows of a job.
 
     Parameters
     ----------

@@ -10,22 +10,18 @@ from sk_pwiser.export._scorer import Scorer
 
 __all__ = ["TRUSTED_TYPES", "Scorer", "to_onnx"]
 
-# None of them reads a pickle, imports something by name or calls what it is given: they
-# hold arrays, plain values and each other. Those of scikit-learn, beyond the ones that
-# skops trusts by itself, are parts of a sigmoid curve.
+# None of them reads a pickle, imports something by name or calls an argument: they hold
+# arrays, plain values and each other.
 TRUSTED_TYPES = [
     "sk_pwiser._estimator._classifier.MultiTaskCTRCVRClassifier",
     "sk_pwiser._estimator._task_view.TaskView",
     "sk_pwiser.calibration._curves.IsotonicCurve",
     "sk_pwiser.calibration._curves.SigmoidCurve",
     "sk_pwiser.calibration._curves.TemperatureCurve",
-    "sk_pwiser.calibration._curves._LogitColumn",
-    "sk_pwiser.calibration._funnel.FunnelCalibrator",
+    "sk_pwiser.calibration._funnel_calibrator.FunnelCalibrator",
     "sk_pwiser.linear_model._cp_logistic.CPMultiTaskLogistic",
     "sk_pwiser.linear_model._group_modes.GroupModes",
     "sk_pwiser.linear_model._sparse_linear.MultiTaskSparseLinear",
     "sk_pwiser.linear_model._sparse_linear_cv.MultiTaskSparseLinearCV",
     "sk_pwiser.model_selection._folds.FunnelStratifiedKFold",
-    "sklearn.calibration._CalibratedClassifier",
-    "sklearn.calibration._SigmoidCalibration",
 ]

@@ -1,17 +1,14 @@
 """Functions over fitted estimators, for traffic that comes from several markets.
 
 A market is a part of the traffic with its own habits: a country, a season, a surface of
-an app. The functions take fitted estimators and return new ones; those passed stay
-unchanged.
+an app. The functions take fitted estimators, leave them unchanged and return new ones.
 """
 
 from sk_pwiser.transfer._compatible import check_compatible, named_parts
-from sk_pwiser.transfer._distill import distill
-from sk_pwiser.transfer._encoding import fit_like
+from sk_pwiser.transfer._distill import distill, market_mixup
 from sk_pwiser.transfer._fine_tune import fine_tune
-from sk_pwiser.transfer._interference import merge_interference
-from sk_pwiser.transfer._merge import merge_estimators
-from sk_pwiser.transfer._mixup import market_mixup
+from sk_pwiser.transfer._fit_like import fit_like
+from sk_pwiser.transfer._merge import merge_estimators, merge_interference
 from sk_pwiser.transfer._select import select_estimators
 
 __all__ = [

@@ -1,4 +1,4 @@
-"""What functions over several fitted estimators require, and the parts of a network."""
+"""Checks of fitted estimators and of the rows passed with them; parts of a network."""
 
 import inspect
 
@@ -7,11 +7,12 @@ import torch
 from sklearn.utils.validation import check_is_fitted
 
 from sk_pwiser._estimator import MultiTaskCTRCVRClassifier
+from sk_pwiser._table import as_table, check_targets, n_rows
 from sk_pwiser.networks import SHARED_PARAMS, Bags
 from sk_pwiser.weighting import depends_on
 
-# Rows of random inputs that show which parameters a task depends on: in one row, all
-# units of a layer may be inactive.
+# Number of random rows that show which parameters a task depends on. For a single row,
+# all units of a layer may be inactive.
 N_PROBES = 64
 
 
@@ -62,10 +63,10 @@ def check_compatible(estimators):
     NotFittedError
         If one of them is not fitted.
     ValueError
-        If there is none, or if one differs from the first. The message contains its
-        index and the first difference: in the network's class or parameters, the
-        tasks, the columns, a vocabulary, a numeric column, the target statistics, or
-        the shape of a tensor.
+        If the sequence is empty, or if an estimator differs from the first. The message
+        contains its index and the first difference: in the network's class or
+        parameters, the tasks, the columns, a vocabulary, a numeric column, the target
+        statistics, or the shape of a tensor.
 
     Examples
     --------
@@ -85,6 +86,17 @@ def check_compatible(estimators):
     ValueError: estimators[1] differs from estimators[0] in the parameter dropout of
     the network: 0.1, not 0.0.
     """
+    first, *others = _list_fitted(estimators)
+    for index, other in enumerate(others, 1):
+        difference = find_difference(first, other)
+        if difference is not None:
+            raise ValueError(
+                f"estimators[{index}] differs from estimators[0] in {difference}."
+            )
+
+
+def _list_fitted(estimators):
+    """Return the estimators as a list; each must be fitted, and there must be one."""
     try:
         estimators = list(estimators)
     except TypeError as error:
@@ -95,17 +107,11 @@ def check_compatible(estimators):
         raise ValueError("estimators must hold at least one estimator; it is empty.")
     for index, estimator in enumerate(estimators):
         check_fitted(f"estimators[{index}]", estimator)
-    first, *others = estimators
-    for index, other in enumerate(others, 1):
-        difference = find_difference(first, other)
-        if difference is not None:
-            raise ValueError(
-                f"estimators[{index}] differs from estimators[0] in {difference}."
-            )
+    return estimators
 
 
 def find_difference(first, other):
-    """Describe the first difference between two fitted estimators, None without one."""
+    """Describe the first difference between two fitted estimators; None if equal."""
     checks = (_networks, _tasks, _encoders, _statistics, _shapes)
     found = (check(first._result, other._result) for check in checks)
     return next((difference for difference in found if difference), None)
@@ -144,7 +150,7 @@ def _network_params(result):
 
 def _tasks(first, other):
     a, b = first.schema.targets, other.schema.targets
-    # The name of a single task is that of a Series, if it has one.
+    # A single task has the name of the Series of its labels, if there is one.
     if a.task_names != b.task_names and a.classes.ndim == 2:
         return f"the tasks: {list(b.task_names)}, not {list(a.task_names)}"
     if not np.array_equal(a.classes, b.classes):
@@ -177,9 +183,9 @@ def _columns(one, two):
     if not unequal:
         return None
     if "codes_" not in names:
-        return f"the numeric column {one.name!r}: {unequal[0]} is another one"
+        return f"the numeric column {one.name!r}: {unequal[0]} is different"
     if "codes_" not in unequal:
-        return f"the vocabulary of column {one.name!r}: other values are rare"
+        return f"the vocabulary of column {one.name!r}: different values are rare"
     items = one.codes_.items() ^ two.codes_.items()
     value, _ = min(items, key=lambda item: item[1])
     codes = [column.codes_.get(value, "none") for column in (two, one)]
@@ -190,7 +196,7 @@ def _columns(one, two):
 
 
 def _learnt(part):
-    """Return the attributes of a part of the encoder that come from rows."""
+    """Return the attributes that a part of the encoder has learnt."""
     return {name: value for name, value in vars(part).items() if name[-1] == "_"}
 
 
@@ -203,7 +209,7 @@ def _statistics(first, other):
     if a.columns != b.columns:
         return f"the target statistics: columns {b.columns}, not {a.columns}"
     if not _equal(_learnt(a), _learnt(b)):
-        return "the target statistics: they were learnt from other rows"
+        return "the target statistics: they were learnt from different rows"
     return None
 
 
@@ -231,14 +237,171 @@ def _equal(a, b):
     return bool(np.array_equal(a, b))
 
 
+def check_pool(estimators):
+    """Return the estimators as a list; all must be fitted to the same tasks.
+
+    Raises
+    ------
+    TypeError, NotFittedError
+        If `estimators` is not a sequence of fitted estimators.
+    ValueError
+        If it is empty, or if the tasks of an estimator differ from the first one's.
+    """
+    pool = _list_fitted(estimators)
+    for index, estimator in enumerate(pool):
+        check_same_tasks(f"estimators[{index}]", estimator, "estimators[0]", pool[0])
+    return pool
+
+
+def check_same_tasks(name, estimator, other_name, other):
+    """Raise a ValueError unless two fitted estimators have the same tasks."""
+    for attribute, noun in (("task_names_", "tasks"), ("classes_", "classes")):
+        found, expected = (
+            np.asarray(getattr(e, attribute)) for e in (estimator, other)
+        )
+        if not np.array_equal(found, expected):
+            raise ValueError(
+                f"{name} differs from {other_name} in the {noun}: {found.tolist()}, "
+                f"not {expected.tolist()}."
+            )
+
+
+def check_members(base, estimators):
+    """Return the estimators as a list; each must be compatible with the base.
+
+    Raises
+    ------
+    TypeError, NotFittedError
+        If one of them is not a fitted estimator.
+    ValueError
+        If the sequence is empty, or if an estimator differs from the base; the message
+        contains the first difference.
+    """
+    check_fitted("base", base)
+    members = check_pool(estimators)
+    for index, member in enumerate(members):
+        difference = find_difference(base, member)
+        if difference is not None:
+            raise ValueError(f"estimators[{index}] differs from base in {difference}.")
+    return members
+
+
+def check_table(X):
+    """Return a table that can be read several times, with at least one row."""
+    X = as_table(X)
+    if n_rows(X) < 1:
+        raise ValueError("X must have at least one row; it has none.")
+    return X
+
+
+def check_labels(estimator, X, Y):
+    """Return the labels of rows as a float32 array of shape (n_samples, n_tasks).
+
+    Raises
+    ------
+    ValueError, TypeError
+        If the labels are invalid, do not match the rows in number, or have other tasks
+        than the estimator.
+    """
+    found, names = n_rows(X), estimator.task_names_
+    is_single = estimator.classes_.ndim == 1
+    targets = check_targets(
+        Y,
+        default_names=tuple(names),
+        classes=estimator.classes_ if is_single else None,
+    )
+    if len(targets.values) != found:
+        raise ValueError(
+            f"X and Y have inconsistent numbers of samples: X has {found} rows, Y has "
+            f"{len(targets.values)}."
+        )
+    # The name of a single task is not checked: a Series may have any.
+    same_names = is_single or list(targets.task_names) == list(names)
+    if targets.values.shape[1] != len(names) or not same_names:
+        raise ValueError(
+            f"Y must have the tasks {list(names)} of the estimators; it has "
+            f"{list(targets.task_names)}."
+        )
+    return targets.values
+
+
+def encode(estimator, X, y=None):
+    """Return rows in the encoding of a fitted estimator."""
+    return estimator._result.schema.transform(X).impressions(y)
+
+
+def check_weights(weights, n_estimators):
+    """Return weights of estimators that sum to 1; equal weights if None is given.
+
+    Raises
+    ------
+    ValueError
+        If there is not one finite weight >= 0 per estimator, or if all are 0.
+    """
+    if weights is None:
+        return np.full(n_estimators, 1 / n_estimators)
+    values = np.asarray(weights, dtype=float)
+    if values.shape != (n_estimators,):
+        raise ValueError(
+            f"weights must hold one number per estimator, {n_estimators}; its shape is "
+            f"{values.shape}."
+        )
+    if not np.isfinite(values).all() or values.min() < 0 or values.sum() == 0:
+        raise ValueError(
+            f"weights must be finite, >= 0 and not all 0; got {values.tolist()}."
+        )
+    return values / values.sum()
+
+
+def check_markets(markets, X, n_estimators):
+    """Return the index of the estimator that each row belongs to, or None.
+
+    Raises
+    ------
+    ValueError
+        If `markets` does not hold one index of an estimator per row, or if it names a
+        column that X does not have.
+    """
+    if markets is None:
+        return None
+    n_samples = n_rows(X)
+    if isinstance(markets, str):
+        names = list(getattr(X, "columns", []))
+        if markets not in names:
+            raise ValueError(
+                f"markets={markets!r} is not a column of X; its columns are {names}."
+            )
+        markets = X[markets]
+    indices = np.asarray(markets)
+    if indices.shape != (n_samples,) or indices.dtype.kind not in "iu":
+        raise ValueError(
+            f"markets must hold one integer per row, {n_samples}; got an array of "
+            f"shape {indices.shape} and dtype {indices.dtype}."
+        )
+    if indices.min() < 0 or indices.max() >= n_estimators:
+        raise ValueError(
+            f"markets must hold indices of estimators, 0 to {n_estimators - 1}; got "
+            f"{indices.min()} to {indices.max()}."
+        )
+    return indices
+
+
+def predict_each(estimators, X):
+    """Return probabilities, of shape `(n_estimators, n_samples, n_tasks)`."""
+    return np.stack(
+        [each._predict_positive(X).astype(np.float64) for each in estimators]
+    )
+
+
 def named_parts(estimator):
     """Return the names of the network's tensors by the part that they belong to.
 
-    A part is what the network's module calls it, such as "bottom", "experts", "gates"
-    or "towers"; "embedding" are the tables of category embeddings, and "input_layer" is
-    what else the input layer holds. The tensors of a part that only one task depends on
-    form a part of their own, with the name of the task: "towers.click". The
-    computational graph decides, so that this holds for networks of a user, too.
+    A part has the name of the attribute of the network that holds it, such as "bottom",
+    "experts", "gates" or "towers". The tables of category embeddings are "embedding",
+    and the other tensors of the input layer "input_layer". Tensors on which only one
+    task depends form a part of their own, named after the task: "towers.click". The
+    dependence is read from the computational graph, so that this also works for a
+    user's own network.
 
     Parameters
     ----------
@@ -286,7 +449,7 @@ def named_parts(estimator):
 
 
 def _only_tasks(network, task_names):
-    """Map the names of parameters that one task alone depends on to this task."""
+    """Map names of parameters to the task, if only one task depends on them."""
     if len(task_names) < 2:
         return {}
     trained = {n: p for n, p in network.named_parameters() if p.requires_grad}

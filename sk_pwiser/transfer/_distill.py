@@ -1,19 +1,21 @@
-"""Distillation: a network learns the predictions of several others."""
+"""Distillation: a network learns the predictions of others, also interpolated ones."""
 
 import numpy as np
 from sklearn.base import clone
 
 from sk_pwiser._estimator import MultiTaskCTRCVRClassifier
-from sk_pwiser._table import SoftTargets
-from sk_pwiser._training import fit
-from sk_pwiser.transfer._fine_tune import fine_tune
-from sk_pwiser.transfer._pool import (
+from sk_pwiser._table import SoftTargets, n_rows
+from sk_pwiser._training import InputMixup, fit
+from sk_pwiser._utils import check_number
+from sk_pwiser.transfer._compatible import (
+    check_markets,
     check_pool,
     check_same_tasks,
     check_table,
     check_weights,
     predict_each,
 )
+from sk_pwiser.transfer._fine_tune import fine_tune
 
 
 def distill(estimators, X, *, weights=None, student):
@@ -33,14 +35,14 @@ def distill(estimators, X, *, weights=None, student):
     estimators : sequence of MultiTaskCTRCVRClassifier
         Fitted estimators with equal tasks. Their networks and encoders may differ.
     X : {DataFrame, array-like} of shape (n_samples, n_features)
-        Impressions, labels are not needed.
+        Impressions. Labels are not needed.
     weights : array-like of shape (n_estimators,), default=None
-        Weights of the estimators, >= 0, scaled to a sum of 1; those of
+        Weights of the estimators, >= 0, scaled to a sum of 1; the weights returned by
         :func:`select_estimators`, for example. None for equal weights.
     student : MultiTaskCTRCVRClassifier
         An unfitted estimator, which learns its encoding on `X`; or a fitted one, whose
         encoding is kept, and from whose weights training starts. Its parameters apply,
-        but for `loss`, `loss_params` and `stratified_batches`.
+        except `loss`, `loss_params` and `stratified_batches`.
 
     Returns
     -------
@@ -50,14 +52,14 @@ def distill(estimators, X, *, weights=None, student):
     Raises
     ------
     ValueError, TypeError
-        If the pool is empty, if the tasks of estimators or student differ, if there is
-        no row, or if another argument is invalid.
+        If the pool is empty, if the estimators or the student differ in their tasks, if
+        `X` has no rows, or if another argument is invalid.
 
     Notes
     -----
     Early stopping monitors the cross-entropy with the estimators' probabilities, or the
-    expected AUC of labels that are drawn from them. Target statistics are rates of
-    these probabilities.
+    expected AUC of labels drawn from them. Target statistics are means of these
+    probabilities.
 
     References
     ----------
@@ -88,6 +90,119 @@ def distill(estimators, X, *, weights=None, student):
     return train_on_probabilities(student, pool[0], X, targets)
 
 
+def market_mixup(
+    estimators,
+    X,
+    *,
+    weights=None,
+    markets=None,
+    concentration=0.5,
+    share=0.5,
+    student,
+):
+    """Distil a pool with interpolated rows, without the meta-learning of the paper.
+
+    The function is inspired by task-robust data-free meta-learning (see References),
+    and takes only the interpolation of tasks from it: it has no episodes, no inner
+    steps, no query loss and no generated inputs.
+
+    It trains a student like :func:`distill`, but in a share of the batches each row is
+    mixed with another one, drawn at random: the student predicts
+    `(1 - lam) * p_1 + lam * p_2` from the input `(1 - lam) * x_1 + lam * x_2`, where p
+    are the probabilities predicted by the estimators, and x the embeddings and numeric
+    inputs. If the two rows belong to different markets, the mixed row lies between the
+    markets. The result is meant to be fine-tuned with few rows of a new market.
+
+    Parameters
+    ----------
+    estimators : sequence of MultiTaskCTRCVRClassifier
+        Fitted estimators with equal tasks. Their networks and encoders may differ.
+    X : {DataFrame, array-like} of shape (n_samples, n_features)
+        Impressions. Labels are not needed.
+    weights : array-like of shape (n_estimators,), default=None
+        Weights of the estimators, >= 0, scaled to a sum of 1. The weights returned by
+        :func:`select_estimators` protect against corrupted estimators. None for equal
+        weights.
+    markets : array-like of int of shape (n_samples,) or str, default=None
+        For each row, the index of the estimator of its market, as an array or as the
+        name of a column of `X`. The prediction of this estimator alone is the target of
+        the row. None for the weighted mean of all predictions.
+    concentration : float, default=0.5
+        Both parameters of the Beta distribution of lam, > 0. Below 1, one of the two
+        rows dominates in most batches.
+    share : float, default=0.5
+        Share in [0, 1] of the batches that are mixed.
+    student : MultiTaskCTRCVRClassifier
+        An unfitted or fitted estimator with `compile=False`; see :func:`distill`.
+
+    Returns
+    -------
+    MultiTaskCTRCVRClassifier
+        A new fitted estimator with the parameters of the student.
+
+    Raises
+    ------
+    ValueError, TypeError
+        If the pool is empty, if the estimators or the student differ in their tasks, if
+        `X` has no rows, or if another argument is invalid.
+
+    Notes
+    -----
+    The paper's choice of models by a policy is in :func:`select_estimators`. It
+    generates inputs by inverting the models, which is not possible here, since category
+    values have no gradient, and not necessary, since impressions without labels are
+    available. The paper mixes the features of rows with equal labels and trains a
+    meta-learner on the mixed tasks; here the probabilities are mixed with the inputs,
+    and training is ordinary distillation.
+
+    References
+    ----------
+    Hu, Shen, Wang, Liu, Yuan and Tao. "Task-Distributionally Robust Data-Free
+    Meta-Learning." :arxiv:`2311.14756`
+
+    Examples
+    --------
+    >>> from sk_pwiser import MultiTaskCTRCVRClassifier
+    >>> from sk_pwiser.datasets import make_ctr_cvr
+    >>> from sk_pwiser.transfer import market_mixup
+    >>> data = make_ctr_cvr(900, ctr=0.3, random_state=0)
+    >>> X, Y = data.data, data.target
+    >>> markets = [slice(0, 300), slice(300, 600)]
+    >>> models = [MultiTaskCTRCVRClassifier(max_epochs=2) for _ in range(3)]
+    >>> pool = [
+    ...     model.fit(X[m], Y[m]) for model, m in zip(models, markets, strict=False)
+    ... ]
+    >>> start = market_mixup(pool, X[600:], student=models[2])
+    >>> start.predict_proba(X).shape
+    (900, 2)
+    """
+    pool = check_pool(estimators)
+    check_student(student, pool[0])
+    if student.compile:
+        raise ValueError(
+            "student must have compile=False, since market_mixup changes the inputs of "
+            f"the network during training; got compile={student.compile!r}."
+        )
+    X = check_table(X)
+    n_samples = n_rows(X)
+    values = check_weights(weights, len(pool))
+    indices = check_markets(markets, X, len(pool))
+    mixup = InputMixup(
+        check_number("concentration", concentration, above=0),
+        check_number("share", share, at_least=0, at_most=1),
+    )
+    each = predict_each(pool, X)
+    if indices is None:
+        targets, row_weights = np.tensordot(values, each, axes=1), None
+    else:
+        targets, row_weights = each[indices, np.arange(n_samples)], values[indices]
+        if not row_weights.any():
+            raise ValueError("weights must be > 0 for an estimator in markets.")
+    return train_on_probabilities(
+        student, pool[0], X, targets, row_weights, callbacks=[mixup]
+    )
+
+
 def check_student(student, teacher):
     """Raise unless a student can learn the tasks of a teacher."""
     if not isinstance(student, MultiTaskCTRCVRClassifier):
@@ -106,10 +221,10 @@ def check_student(student, teacher):
 
 
 def _of_sampled_log(p, rate):
-    """Return the probabilities in a log without some of the rows without a click.
+    """Convert probabilities of the full log into those of the sampled log.
 
-    A network with a `negative_sampling_rate` below 1 learns these, and predicts those
-    in the full log.
+    With a `negative_sampling_rate` below 1, a network is trained on the log from which
+    rows without a click were left out, and predicts probabilities in the full log.
     """
     first = p[:, :1]
     return p / (first + rate * (1 - first))
@@ -118,7 +233,7 @@ def _of_sampled_log(p, rate):
 def train_on_probabilities(
     student, teacher, X, targets, sample_weight=None, callbacks=()
 ):
-    """Train a copy of a student by cross-entropy with probabilities.
+    """Train a copy of a student, with probabilities in place of labels.
 
     Parameters
     ----------
@@ -133,7 +248,7 @@ def train_on_probabilities(
     sample_weight : ndarray of shape (n_samples,), default=None
         Weights of the rows.
     callbacks : sequence of skorch.callbacks.Callback, default=()
-        Callbacks beside those of the student.
+        Callbacks in addition to the student's own.
 
     Returns
     -------

@@ -1,15 +1,15 @@
-"""Training that starts from the weights of an estimator fitted on other markets."""
+"""Fine-tuning: training that starts from the weights of a fitted estimator."""
 
-from contextlib import contextmanager
+from contextlib import contextmanager, nullcontext
 
 import numpy as np
 import torch
 from sklearn.base import clone
 
 from sk_pwiser._table import UNSEEN
-from sk_pwiser._utils import check_choice, check_number
+from sk_pwiser._utils import accept_any_case_of_y, check_choice, check_number
 from sk_pwiser.transfer._compatible import check_fitted
-from sk_pwiser.transfer._encoding import (
+from sk_pwiser.transfer._fit_like import (
     embedding_tables,
     find_present,
     grow_schema,
@@ -23,6 +23,7 @@ from sk_pwiser.transfer._regularizers import (
 )
 
 
+@accept_any_case_of_y
 def fine_tune(
     source,
     X,
@@ -42,18 +43,19 @@ def fine_tune(
     The network starts from the weights of `source`, with a new optimiser. A regulariser
     keeps it near `source`, which helps if the market has few rows:
 
-    - "l2_sp" penalises the distance of the weights from those of the source,
-      :math:`\frac{\omega}{2} \lVert w - w_0 \rVert^2`. Embeddings of category values
-      that do not occur in `X`, or that are new, are left out;
-    - "delta" penalises the distance of the features,
-      :math:`\omega\, E \lVert \varphi(x) - \varphi_0(x) \rVert^2`, where features are
-      the input of the network's towers;
+    - "l2_sp" penalises the distance from the source's weights,
+      :math:`\frac{\omega}{2} \lVert w - w_0 \rVert^2`. It leaves out embeddings of
+      category values that are new or do not occur in `X`;
+    - "delta" penalises the distance from the source's features,
+      :math:`\omega\, E \lVert \varphi(x) - \varphi_0(x) \rVert^2`, where the features
+      are the input of the network's towers;
     - "bss" penalises the smallest singular value of the features of a batch,
-      :math:`\omega\, \sigma_{\min}^2`, so that features which do not transfer vanish;
-    - "tred" first separates the source's features into a part that matters in the new
-      market and the rest, and penalises the distance from the former,
-      :math:`\omega\, E \lVert \varphi(x) - g \circ \varphi_0(x) \rVert^2` with gates
-      g in (0, 1).
+      :math:`\omega\, \sigma_{\min}^2`, so that features which do not transfer vanish.
+      It leaves out features that are 0 in the whole batch;
+    - "tred" first finds out which of the source's features matter in the new market,
+      as gates g in (0, 1), and penalises the distance from these features,
+      :math:`\omega\, E \lVert \varphi(x) - g \circ \varphi_0(x) \rVert^2`. It is
+      inspired by TRED; see Notes.
 
     Parameters
     ----------
@@ -71,21 +73,21 @@ def fine_tune(
     eval_set : tuple of (X, Y), default=None
         Rows for early stopping, as in `fit`.
     regularizer : {"l2_sp", "delta", "bss", "tred"} or None, default=None
-        The penalty; None for none.
+        The penalty, if any.
     regularizer_weight : float, default=None
-        Its weight, >= 0; by default 0.001 with "bss" and 0.01 with the others.
+        Weight of the penalty, >= 0; by default 0.001 for "bss", and 0.01 otherwise.
     seen : bool, default=False
-        Whether the source was fitted on the rows of `X`, too, as if its fit was on all
+        Whether the source was fitted on the rows of `X`, too, as after one fit on all
         markets. The target statistics of a training row then leave out its block of
-        rows; those of the source would contain its own label.
+        rows, so that its own label is not among its inputs.
     extend : bool, default=True
-        Whether the encoder learns from the rows. Category values that the source has
-        no embedding for get one if they occur in `min_frequency` rows, which starts
-        from that of unseen values, and the target statistics include the rows. False
-        keeps the encoder of the source, as :func:`merge_estimators` requires.
+        Whether the encoder learns from the rows. Category values without an embedding
+        get one if they occur in `min_frequency` rows, with the embedding of unseen
+        values as its start, and the target statistics include the rows. False keeps
+        the encoder of the source, as :func:`merge_estimators` requires.
     **params : dict
-        Parameters of the new estimator that differ from those of the source, such as
-        `lr`, `max_epochs`, `early_stopping` or `random_state`.
+        Parameters of the new estimator, such as `lr`, `max_epochs`, `early_stopping` or
+        `random_state`. The others are taken from the source.
 
     Returns
     -------
@@ -101,9 +103,14 @@ def fine_tune(
     NotFittedError
         If `source` is not fitted.
     ValueError
-        If a parameter is invalid, if the network or its encoding would differ from
-        those of the source, or if `seen=True` and there are rows that the source was
-        not fitted on.
+        If a parameter is invalid, if the network or its encoding would differ from the
+        source, or if `seen=True` and there are rows that the source was not fitted on.
+
+    Warns
+    -----
+    UserWarning
+        If `seen=False` and the target statistics of the source suggest that it was
+        fitted on the rows of `X`.
 
     See Also
     --------
@@ -114,16 +121,21 @@ def fine_tune(
     Embedding tables have no weight decay here: it would shrink the embeddings of values
     that do not occur in `X`, which only the source has learnt.
 
-    Departures from the papers: L2-SP treats the output layer apart, since the task is a
-    new one there; here the tasks are the same, and all weights are kept near the
-    source. DELTA weights channels by their importance; here all have the same weight.
-    BSS penalises k singular values; here k = 1. The equations of TRED could not be
-    read, only that the two parts of the features are to have a large maximum mean
-    discrepancy. Here the parts are :math:`g \circ \varphi_0` and
-    :math:`(1 - g) \circ \varphi_0`, and the gates minimise the cross-entropy of a
-    linear model on the first part, minus 0.05 times the discrepancy, with a small
-    penalty on the gates and a larger one on the linear model. The discrepancy alone
-    would put all features into one of the parts.
+    Departures from the papers: L2-SP treats the output layer separately, since its task
+    is new; here the tasks are the same, and all weights are kept near the source. DELTA
+    weights channels by their importance; here all have the same weight. BSS penalises k
+    singular values, also of inactive units; here k = 1.
+
+    The equations of TRED were not available. Its abstract says that a relevant and an
+    irrelevant part of the features are separated by a large maximum mean discrepancy, a
+    small mutual information, or both. Here the parts are :math:`g \circ \varphi_0` and
+    :math:`(1 - g) \circ \varphi_0`; the variants with mutual information are absent.
+    The gates minimise the cross-entropy of a linear model per task on the first part,
+    divided by the entropy of the task's base rate relative to a rate of 1/2, minus 0.05
+    times the discrepancy, plus a small penalty on the gates and a larger one on the
+    linear models. The discrepancy alone would put all features into one part. Tasks
+    whose labels are all equal in `X` have no influence; if there is no other task, all
+    gates are 1.
 
     References
     ----------
@@ -159,7 +171,7 @@ def fine_tune(
     if make_penalty is not None and estimator.compile:
         raise ValueError(
             f"regularizer={regularizer!r} requires compile=False; got "
-            f"{estimator.compile!r}."
+            f"compile={estimator.compile!r}."
         )
     _check_same_network(source, estimator)
     if regularizer in OF_FEATURES and source.net_.module_.spec.bags:
@@ -180,21 +192,18 @@ def fine_tune(
             net.module_, result.net.module_, result.schema.encoder, found["origins"]
         )
         is_known &= find_present(net.module_, rows.train)
-        penalty = make_penalty or _no_penalty
-        with _tables_without_decay(net), penalty(net, rows.train, is_known, seed):
+        penalty = nullcontext()
+        if make_penalty is not None:
+            penalty = make_penalty(net, rows.train, is_known, seed)
+        with _tables_without_decay(net), penalty:
             yield
 
     data = X, Y, sample_weight, groups, eval_set
     return train_like(estimator, source, data, share, prepare)
 
 
-@contextmanager
-def _no_penalty(*_arguments):
-    yield
-
-
 def _check_regularizer(regularizer, weight):
-    """Return a function that attaches the penalty, None without one."""
+    """Return a function that attaches the penalty; None if there is no penalty."""
     check_choice("regularizer", regularizer, (*REGULARIZERS, None))
     if weight is not None:
         check_number("regularizer_weight", weight, at_least=0)
@@ -213,7 +222,7 @@ def _check_regularizer(regularizer, weight):
 
 
 def _check_same_network(source, estimator):
-    """Raise if parameters describe another network than that of the source."""
+    """Raise if the parameters describe another network than the source has."""
     settings = source._result.settings
     for name in ("network", "network_params", "embedding_dim"):
         now, before = getattr(estimator, name), getattr(settings, name)
@@ -229,7 +238,7 @@ def load_weights(network, source, encoder, origins):
     Parameters
     ----------
     network, source : MultiTaskNetwork
-        The new network, and the one with the weights.
+        The new network, and the network whose weights are copied.
     encoder : TableEncoder
         The encoder of `source`.
     origins : list of int64 ndarray of shape (n_codes,)
@@ -238,12 +247,12 @@ def load_weights(network, source, encoder, origins):
     Returns
     -------
     bool Tensor of shape (n_embeddings,)
-        The rows of the embedding tables that `source` has, too.
+        Which rows of the embedding tables exist in `source`.
 
     Raises
     ------
     ValueError
-        If the networks differ in other tensors than the embedding tables.
+        If the networks also differ in tensors other than the embedding tables.
     """
     sizes, before = network.spec.cardinalities, encoder.cardinalities_
     rows, known = [], []
@@ -262,10 +271,10 @@ def load_weights(network, source, encoder, origins):
         network.load_state_dict(state)
     except RuntimeError as error:
         raise ValueError(
-            "the weights of the source do not fit the network: besides the embedding "
-            "tables of the input layer, no tensor may depend on the category values, "
-            'as with embedding_dim="auto" if a column gets wider embeddings. Pass '
-            f"extend=False to keep the values of the source. {error}"
+            "the weights of the source do not fit the network: except for the "
+            "embedding tables of the input layer, no shape of a tensor may depend on "
+            'the number of category values. With embedding_dim="auto", new values may '
+            f"widen embeddings. Pass extend=False to add no values. {error}"
         ) from error
     return torch.from_numpy(np.concatenate([*known, *empty]).astype(bool))
 
@@ -284,7 +293,7 @@ def _tables_without_decay(net):
                 {**group, "params": exempt, "weight_decay": 0.0}
             )
     yield
-    # A continued fit has an optimiser with the groups of any other.
+    # Continued training expects the usual groups of the optimiser.
     del groups[len(before) :]
     for group, params in zip(groups, before, strict=True):
         group["params"] = params

@@ -1,21 +1,47 @@
-"""Merging: one network from the weights of several that had a common start."""
+"""Merging: one network from the weights of several that started from the same one."""
+
+from collections.abc import Mapping
 
 import numpy as np
+import torch
 from scipy.optimize import Bounds, minimize
+from sklearn.utils import check_random_state
+from torch.func import functional_call
 
-from sk_pwiser._utils import check_choice, check_number
-from sk_pwiser.transfer._compatible import named_parts
-from sk_pwiser.transfer._copies import with_state
-from sk_pwiser.transfer._merge_objective import OBJECTIVES, MergeObjective
-from sk_pwiser.transfer._pool import check_labels, check_members, check_table, encode
-from sk_pwiser.transfer._realign import check_realign
-from sk_pwiser.transfer._task_vectors import combine, read_state, trim_vectors
+from sk_pwiser._table import as_table, n_rows
+from sk_pwiser._training import Freezer
+from sk_pwiser._utils import (
+    accept_any_case_of_y,
+    check_choice,
+    check_integer,
+    check_number,
+)
+from sk_pwiser.transfer._compatible import (
+    check_labels,
+    check_markets,
+    check_members,
+    check_table,
+    encode,
+    named_parts,
+)
+from sk_pwiser.transfer._fine_tune import fine_tune
+from sk_pwiser.transfer._task_vectors import (
+    OBJECTIVES,
+    MergeObjective,
+    combine,
+    read_state,
+    trim_vectors,
+    with_state,
+)
 
 GRANULARITIES = ("task", "layer")
-# The objective is computed in float32, whose rounding limits what can be gained.
+# The objective is computed in float32: smaller gains are lost in rounding.
 TOLERANCES = {"ftol": 1e-8, "gtol": 1e-8, "maxiter": 200}
+REALIGN_KEYS = ("X", "Y", "max_epochs")
+LARGEST_SEED = np.iinfo(np.int32).max
 
 
+@accept_any_case_of_y
 def merge_estimators(
     base,
     estimators,
@@ -32,30 +58,31 @@ def merge_estimators(
     return_coefficients=False,
     random_state=None,
 ):
-    r"""Merge estimators that were trained from one start into a single one.
+    r"""Merge estimators that were fine-tuned from one base into a single estimator.
 
     .. math:: \theta = \theta_0 + \sum_m \lambda_m (\theta_m - \theta_0)
 
     with the weights :math:`\theta_0` of the base and :math:`\theta_m` of the
-    estimators. The coefficients :math:`\lambda` are those that minimise the objective
-    on the rows passed, which should not be those of training.
+    estimators. The coefficients :math:`\lambda` minimise the objective on the rows
+    passed, on which no estimator should have been trained. `freeze` and `realign` are
+    inspired by R-MTLLMF, without its noise model and its worst case over noise.
 
     Parameters
     ----------
     base : MultiTaskCTRCVRClassifier
-        The fitted common start, of which the estimators are fine-tuned copies.
+        The fitted estimator from which the others were fine-tuned.
     estimators : sequence of MultiTaskCTRCVRClassifier
         Fitted estimators with the network, tasks and encoder of the base; see
         :func:`check_compatible`.
     X : {DataFrame, array-like} of shape (n_samples, n_features)
         Held-out impressions of all markets. With a `negative_sampling_rate` below 1,
-        they are rows of the sampled log, like those of `fit`.
+        they are rows of the sampled log, as in `fit`.
     Y : array-like of shape (n_samples, n_tasks) or (n_samples,), default=None
         Their labels, required by `objective="log_loss"` and `realign=True`.
     objective : {"log_loss", "entropy"} or None, default="log_loss"
-        What is minimised: the mean over rows and tasks of the log loss, or of the
-        entropy of the predictions, which needs no labels but is unsafe at low base
-        rates (see Notes). None keeps the coefficients of `prior`.
+        The objective: the mean over rows and tasks of the log loss, or of the entropy
+        of the predictions, which needs no labels but is unsafe at low base rates (see
+        Notes). None uses `prior` as the coefficients.
     granularity : {"task", "layer"}, default="task"
         One coefficient per estimator, or one per estimator and tensor of weights.
     prior : float or array-like of shape (n_estimators,), default=0.3
@@ -63,18 +90,18 @@ def merge_estimators(
     bounds : tuple of float, default=(0.0, 1.0)
         Lower and upper bound of all coefficients.
     trim : float, default=None
-        Share in [0, 1) of the entries of each task vector that are left out, those of
-        the smallest magnitude. Of the others, those remain whose sign is that of the
-        sum over the estimators. None keeps all entries.
+        Share in [0, 1) of the entries of each task vector that are set to 0, starting
+        with the smallest magnitudes. Of the other entries, only those remain that have
+        the same sign as their sum over the estimators. None keeps all entries.
     freeze : str or sequence of str, default=()
-        Parts of the network that are those of the base, such as "embedding": names of
+        Parts of the network that are taken from the base, such as "embedding": names of
         :func:`named_parts`, or their beginnings, such as "towers" for all towers.
     realign : bool or dict, default=False
         Whether to train the merged estimator on `X` and `Y` for one epoch. A dict may
-        contain `X` and `Y`, other rows for this, and `max_epochs`. Without rows,
-        nothing is trained. Frozen parts stay those of the base.
+        contain other rows as `X` and `Y`, and `max_epochs`. Without rows, nothing is
+        trained. Frozen parts are not trained.
     return_coefficients : bool, default=False
-        Whether to return the coefficients, too.
+        Whether to return the coefficients as well.
     random_state : int, RandomState instance or None, default=None
         Seed of the order of the rows in realignment.
 
@@ -89,8 +116,8 @@ def merge_estimators(
     Raises
     ------
     ValueError, TypeError
-        If a parameter is invalid, if an estimator differs from the base, in which case
-        the first difference is named, or if rows or labels are missing.
+        If a parameter is invalid, if an estimator differs from the base (the message
+        names the first difference), or if rows or labels are missing.
 
     Notes
     -----
@@ -99,12 +126,14 @@ def merge_estimators(
     the entropy is smallest where all probabilities are too low, and the coefficients
     run to their bounds.
 
-    The methods differ from the papers in these points. AdaMerging minimises the entropy
-    with Adam over batches; here the default is the log loss on labelled rows, and
-    L-BFGS-B minimises it on all rows. AdaMerging merges the encoder only, and each task
-    keeps its head; here the markets share the tasks, and the heads are merged, too.
-    Statistics of batch normalisation are computed anew on `X`. Of R-MTLLMF, the frozen
-    parts and the realignment are implemented; its radio channel has no counterpart.
+    Departures from the papers: AdaMerging minimises the entropy with Adam over batches;
+    here the default is the log loss on labelled rows, and L-BFGS-B minimises it on all
+    rows. AdaMerging merges the encoder only, and each task keeps its head; here the
+    markets share the tasks, and the heads are merged as well. Statistics of batch
+    normalisation are computed again on `X`. R-MTLLMF models noise on task vectors that
+    are sent over a radio channel, and derives the worst covariances of this noise; it
+    was readable in the abstract only, and frozen parts and realignment are all that is
+    here.
 
     References
     ----------
@@ -148,7 +177,7 @@ def merge_estimators(
     if objective == "log_loss" and Y is None:
         raise ValueError("Y must not be None with objective='log_loss'.")
     y = None if Y is None else check_labels(base, X, Y)
-    realignment = check_realign(realign, base, X, Y)
+    realignment = _check_realign(realign, base, X, Y)
     rows = encode(base, X, y)
 
     first = read_state(base)
@@ -165,7 +194,7 @@ def merge_estimators(
     by_name = dict(zip(names, found, strict=True))
     merged = with_state(base, combine(first, states, by_name), rows)
     if realignment is not None:
-        merged = realignment.train(merged, frozen, random_state)
+        merged = _realign(merged, *realignment, frozen, random_state)
     if not return_coefficients:
         return merged
     return merged, found[0] if granularity == "task" else by_name
@@ -234,3 +263,175 @@ def _frozen_names(base, freeze):
             )
         frozen.update(*(parts[part] for part in found))
     return frozen
+
+
+def _realign(merged, X, Y, max_epochs, frozen, random_state):
+    """Train a copy of a merged estimator, except for the tensors in `frozen`."""
+    random_state = check_random_state(random_state)
+    trained = fine_tune(
+        merged,
+        X,
+        Y,
+        extend=False,
+        max_epochs=max_epochs,
+        early_stopping=False,
+        random_state=int(random_state.randint(LARGEST_SEED)),
+        callbacks=[*(merged.callbacks or ()), Freezer(sorted(frozen))],
+    )
+    before = dict(merged.net_.module_.named_parameters())
+    with torch.no_grad():
+        for name, parameter in trained.net_.module_.named_parameters():
+            parameter.requires_grad_(before[name].requires_grad)
+            if name in frozen:
+                # The average over the steps may have rounded it.
+                parameter.copy_(before[name])
+    names = ("max_epochs", "early_stopping", "random_state", "callbacks")
+    return trained.set_params(**{name: getattr(merged, name) for name in names})
+
+
+def _check_realign(realign, base, X, Y):
+    """Return rows, labels and the number of epochs of a realignment, None without one.
+
+    Raises
+    ------
+    ValueError, TypeError
+        If `realign` is neither a bool nor a dict with known keys, or if labels are
+        missing or invalid.
+    """
+    if not isinstance(realign, bool | np.bool_ | Mapping):
+        raise TypeError(f"realign must be a bool or a dict; got {realign!r}.")
+    if not isinstance(realign, Mapping):
+        if not realign:
+            return None
+        realign = {}
+    if unknown := realign.keys() - set(REALIGN_KEYS):
+        raise ValueError(
+            f"realign holds {sorted(unknown)[0]!r}; its keys are {list(REALIGN_KEYS)}."
+        )
+    if ("X" in realign) != ("Y" in realign):
+        raise ValueError("realign must hold both X and Y, or neither.")
+    X, Y = realign.get("X", X), realign.get("Y", Y)
+    max_epochs = check_integer(
+        "max_epochs in realign", realign.get("max_epochs", 1), at_least=0
+    )
+    X = as_table(X)
+    if max_epochs == 0 or n_rows(X) == 0:
+        return None
+    if Y is None:
+        raise ValueError("Y must not be None with realign, which needs labels.")
+    check_labels(base, X, Y)
+    return X, Y, max_epochs
+
+
+def merge_interference(base, estimators, X, *, coefficients=1.0, markets=None):
+    r"""Measure how much the estimators of a merge disturb each other's predictions.
+
+    .. math:: \xi(\lambda) = \sum_m \mathrm{E} \, |p(x; \theta_0 + \lambda_m \tau_m)
+        - p(x; \theta_0 + \sum_j \lambda_j \tau_j)|
+
+    with the weights :math:`\theta_0` of the base, the task vectors
+    :math:`\tau_m = \theta_m - \theta_0` and the probabilities p: the mean absolute
+    difference between the predictions with one task vector and with all of them. It is
+    0 if each task vector changes the predictions in its own market only.
+
+    Parameters
+    ----------
+    base : MultiTaskCTRCVRClassifier
+        The fitted common start.
+    estimators : sequence of MultiTaskCTRCVRClassifier
+        Fitted estimators with the network, tasks and encoder of the base.
+    X : {DataFrame, array-like} of shape (n_samples, n_features)
+        Impressions.
+    coefficients : float or array-like of shape (n_estimators,), default=1.0
+        Coefficients of the task vectors.
+    markets : array-like of int of shape (n_samples,) or str, default=None
+        For each row, the index of the estimator of its market, as an array or as the
+        name of a column of `X`: the mean of an estimator is over the rows of its
+        market. None takes all rows for each estimator.
+
+    Returns
+    -------
+    float
+        The sum over the estimators of mean differences of probabilities, over rows and
+        tasks.
+
+    Raises
+    ------
+    ValueError, TypeError
+        If an estimator differs from the base (the message names the first difference),
+        or if another argument is invalid.
+
+    Notes
+    -----
+    The measure is the disentanglement error of Ortiz-Jimenez et al., with the absolute
+    difference of probabilities as the distance. An estimator whose market has no row
+    contributes 0.
+
+    References
+    ----------
+    Ortiz-Jimenez, Favero and Frossard (2023). "Task Arithmetic in the Tangent Space:
+    Improved Editing of Pre-Trained Models." NeurIPS. :arxiv:`2305.12827`
+
+    Djuhera et al. (2024). "R-MTLLMF: Resilient Multi-Task Large Language Model Fusion
+    at the Wireless Edge." :arxiv:`2411.18220`
+
+    Examples
+    --------
+    >>> from sk_pwiser import MultiTaskCTRCVRClassifier
+    >>> from sk_pwiser.datasets import make_ctr_cvr
+    >>> from sk_pwiser.transfer import fine_tune, merge_interference
+    >>> data = make_ctr_cvr(900, ctr=0.3, random_state=0)
+    >>> X, Y = data.data, data.target
+    >>> base = MultiTaskCTRCVRClassifier(max_epochs=2, random_state=0)
+    >>> base.fit(X[:300], Y[:300]).n_iter_
+    2
+    >>> markets = [slice(300, 600), slice(600, 900)]
+    >>> params = {"max_epochs": 1, "extend": False}
+    >>> models = [fine_tune(base, X[m], Y[m], **params) for m in markets]
+    >>> merge_interference(base, models[:1], X)
+    0.0
+    >>> merge_interference(base, models, X) > 0
+    True
+    """
+    members = check_members(base, estimators)
+    X = check_table(X)
+    values = np.asarray(coefficients, dtype=float)
+    if values.shape not in ((), (len(members),)) or not np.isfinite(values).all():
+        raise ValueError(
+            "coefficients must be a finite number, or one per estimator, "
+            f"{len(members)}; got {coefficients!r}."
+        )
+    values = np.broadcast_to(values, (len(members),))
+    markets = check_markets(markets, X, len(members))
+    rows = encode(base, X)
+    first = read_state(base)
+    states = [read_state(member, base.net_.device) for member in members]
+
+    def predict(used):
+        """Predict with the task vectors of some members."""
+        by_name = dict.fromkeys(first, np.where(used, values, 0.0))
+        return probabilities(base.net_, combine(first, states, by_name), rows)
+
+    together = predict(np.ones(len(members), dtype=bool))
+    total = 0.0
+    for index in range(len(members)):
+        alone = predict(np.arange(len(members)) == index)
+        kept = slice(None) if markets is None else markets == index
+        differences = np.abs(alone - together)[kept]
+        total += float(differences.mean()) if differences.size else 0.0
+    return total
+
+
+def probabilities(net, state, rows):
+    """Predict with other weights: float64 array of shape (n_samples, n_tasks)."""
+
+    def run(*inputs):
+        return functional_call(net.module_, state, inputs)
+
+    net._set_training(False)
+    with torch.no_grad():
+        logits = [
+            net.infer(inputs, network=run).logits.double()
+            for inputs, _ in net.get_iterator(rows)
+        ]
+    return torch.cat(logits).sigmoid().cpu().numpy()

@@ -1,21 +1,23 @@
 """Penalties that keep a network near the one that its training started from.
 
 Each of `REGULARIZERS` is a context manager that adds a penalty to the extra losses of
-a network in training. Its arguments are the weight, the net with the initial weights,
-the training rows, which embeddings the penalty includes, and a seed.
+a network in training. Its arguments are the weight of the penalty, the net with the
+initial weights, the training rows, a mask of the embeddings to include, and a seed.
 """
 
-from contextlib import contextmanager
+import math
+from contextlib import contextmanager, nullcontext
 from copy import deepcopy
+from typing import NamedTuple
 
 import torch
 from torch.nn import functional as F
 
-from sk_pwiser.transfer._encoding import embedding_tables
+from sk_pwiser.transfer._fit_like import embedding_tables
 
 DEFAULT_WEIGHTS = {"l2_sp": 0.01, "delta": 0.01, "bss": 0.001, "tred": 0.01}
 
-# The separation of features in "tred": weights of its terms, steps and batch size.
+# The separation of features in "tred": weights of its terms, and its optimisation.
 DISCREPANCY_WEIGHT, GATE_PENALTY, HEAD_PENALTY = 0.05, 0.024, 0.03
 N_STEPS, STEP_SIZE, N_ROWS = 200, 0.05, 128
 
@@ -38,7 +40,7 @@ def l2_sp(weight, net, rows, included, seed):
 
 @contextmanager
 def delta(weight, net, rows, included, seed):
-    """Penalise the distance of the features from those of the initial network."""
+    """Penalise the distance from the features of the initial network."""
     initial = deepcopy(net.module_).eval()
 
     def penalty(inputs, features):
@@ -79,7 +81,7 @@ def tred(weight, net, rows, included, seed):
 
 
 REGULARIZERS = {"l2_sp": l2_sp, "delta": delta, "bss": bss, "tred": tred}
-# Those that compare features with those of the source.
+# These run the initial network beside the trained one.
 OF_FEATURES = "delta", "tred"
 
 
@@ -91,7 +93,7 @@ def l2_sp_penalty(parameters, start, masks):
     parameters, start : dict of str to Tensor
         The parameters, and their values at the start.
     masks : dict of str to bool Tensor
-        Which entries of a parameter count, for parameters of which not all do.
+        Which entries of a parameter count; all of them for parameters without a mask.
 
     Returns
     -------
@@ -113,7 +115,12 @@ def distance_penalty(features, reference):
 
 
 def spectral_penalty(features, n_values=1):
-    """Compute the sum of the smallest squared singular values of `(batch, width)`."""
+    """Compute the sum of the smallest squared singular values of `(batch, width)`.
+
+    Features that are 0 in all rows, such as inactive ReLU units, are left out: each of
+    them would add a singular value of 0.
+    """
+    features = features[:, (features != 0).any(dim=0)]
     return torch.linalg.svdvals(features)[-n_values:].square().sum()
 
 
@@ -157,6 +164,12 @@ def _squared_distances(points):
 def separate(features, y, sample_weight, seed):
     """Find which features matter for the labels: gates in (0, 1), near 1 if they do.
 
+    Linear models of the gated features predict the labels. The cross-entropy of each
+    task is divided by the entropy of its base rate, relative to that of a rate of 1/2.
+    It is then near 1 at the start at any rate, so that the penalties have the same
+    effect at all rates. Half of the rows of a step have positive labels of the task,
+    weighted by the base rate.
+
     Parameters
     ----------
     features : Tensor of shape (n_samples, width)
@@ -171,33 +184,88 @@ def separate(features, y, sample_weight, seed):
     Returns
     -------
     Tensor of shape (width,)
-        The gates.
+        The gates. Tasks whose labels are all equal are left out; all gates are 1 if no
+        other task remains.
     """
     generator = torch.Generator().manual_seed(seed)
-    # Constant features carry nothing: they stay 0.
+    device, width = features.device, features.shape[1]
+    # Constant features carry no information: they are 0.
     deviation = features.std(dim=0)
     x = torch.where(deviation > 1e-6, features / deviation.clamp(min=1e-6), 0.0)
-    weight = torch.ones_like(y)
-    if sample_weight is not None:
-        weight = weight * sample_weight.to(y.device).view(len(y), -1)
-    logits, bias = (torch.zeros(n, device=x.device) for n in (x.shape[1], y.shape[1]))
-    head = torch.zeros(x.shape[1], y.shape[1], device=x.device)
-    parts = [tensor.requires_grad_() for tensor in (logits, head, bias)]
-    optimizer = torch.optim.Adam(parts, lr=STEP_SIZE)
+    tasks = _balanced_tasks(y, sample_weight)
+    if not tasks:
+        return torch.ones(width, device=device)
+    base_logits = [math.log(task.shares[0] / task.shares[1]) for task in tasks]
+    logits = torch.zeros(width, device=device, requires_grad=True)
+    heads = torch.zeros(len(tasks), width, device=device, requires_grad=True)
+    biases = torch.tensor(base_logits, device=device, requires_grad=True)
+    optimizer = torch.optim.Adam([logits, heads, biases], lr=STEP_SIZE)
     for _step in range(N_STEPS):
-        rows = torch.randint(len(x), (N_ROWS,), generator=generator).to(x.device)
         gates = torch.sigmoid(logits)
+        rows = torch.randint(len(x), (N_ROWS,), generator=generator).to(device)
         relevant, rest = gates * x[rows], (1 - gates) * x[rows]
-        loss = F.binary_cross_entropy_with_logits(
-            relevant @ head + bias, y[rows], weight=weight[rows]
-        )
-        loss = loss - DISCREPANCY_WEIGHT * squared_discrepancy(relevant, rest)
+        loss = -DISCREPANCY_WEIGHT * squared_discrepancy(relevant, rest)
         loss = loss + GATE_PENALTY * gates.square().mean()
-        loss = loss + HEAD_PENALTY * head.square().sum()
+        loss = loss + HEAD_PENALTY * heads.square().sum()
+        for task, head, bias in zip(tasks, heads, biases, strict=True):
+            drawn = task.draw(generator)
+            for share, sign, of_label in zip(task.shares, (-1, 1), drawn, strict=True):
+                z = x[of_label] @ (gates * head) + bias
+                cross_entropy = share * F.softplus(sign * z).mean()
+                loss = loss + cross_entropy / task.relative_entropy
         optimizer.zero_grad()
         loss.backward()
         optimizer.step()
     return torch.sigmoid(logits.detach())
+
+
+class _BalancedTask(NamedTuple):
+    """Rows of a task by label: the positive ones, then the negative ones.
+
+    Parameters
+    ----------
+    rows : list of int64 Tensor
+        Indices of the rows.
+    sums : list of float64 Tensor
+        Cumulated weights of these rows.
+    shares : list of float
+        Shares of the weight, > 0: the base rate, and 1 minus the base rate.
+    """
+
+    rows: list
+    sums: list
+    shares: list
+
+    @property
+    def relative_entropy(self):
+        """The entropy of the base rate over that of a rate of 1/2."""
+        return -sum(share * math.log2(share) for share in self.shares)
+
+    def draw(self, generator):
+        """Draw rows of each label in proportion to their weights."""
+        for rows, sums in zip(self.rows, self.sums, strict=True):
+            u = torch.rand(N_ROWS // 2, generator=generator, dtype=torch.float64)
+            places = torch.searchsorted(sums, u * sums[-1], right=True)
+            yield rows[places.clamp(max=len(rows) - 1).to(rows.device)]
+
+
+def _balanced_tasks(y, sample_weight):
+    """Return the tasks that have weighted rows with both labels."""
+    tasks = []
+    weights = torch.ones(len(y), 1) if sample_weight is None else sample_weight.cpu()
+    weights = weights.double().view(len(y), -1).expand(len(y), y.shape[1])
+    for labels, weight in zip(y.cpu().T, weights.T, strict=True):
+        rows = [
+            torch.nonzero(is_class & (weight > 0)).squeeze(1)
+            for is_class in (labels > 0, labels == 0)
+        ]
+        if all(len(each) for each in rows):
+            sums = [weight[each].cumsum(0) for each in rows]
+            totals = torch.stack([each[-1] for each in sums])
+            shares = (totals / totals.sum()).tolist()
+            rows = [each.to(y.device) for each in rows]
+            tasks.append(_BalancedTask(rows, sums, shares))
+    return tasks
 
 
 def features_of(network, inputs):
@@ -245,7 +313,7 @@ def _flat(features, n_rows):
 def _penalised(net, penalty, reads_features=True):
     """Add a penalty to the extra losses of the network in training.
 
-    The penalty starts at 0 and grows, which is no divergence.
+    The penalty starts at 0 and grows, so the check for diverging losses is off.
     """
     network = net.module_
 
@@ -260,15 +328,10 @@ def _penalised(net, penalty, reads_features=True):
         extra = {**output.extra_losses, "regularizer": value}
         return output._replace(extra_losses=extra)
 
-    recorder = _recording(network) if reads_features else _nothing()
+    recorder = _recording(network) if reads_features else nullcontext([])
     with recorder as recorded:
         hook = network.register_forward_hook(add)
         try:
             yield
         finally:
             hook.remove()
-
-
-@contextmanager
-def _nothing():
-    yield []

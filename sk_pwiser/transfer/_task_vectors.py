@@ -1,12 +1,17 @@
-"""Arithmetic with the weights of estimators that were trained from one start.
+"""Weights of estimators that were fine-tuned from one base: sums, and their gradient.
 
 A state maps the names of parameters to tensors. The task vector of a member is its
-state minus that of the base. Sums are computed in float64 and rounded once, so that
-they do not depend on the rounding of differences.
+state minus the base's. Sums are computed in float64 and rounded once, so that they do
+not depend on the rounding of differences.
 """
+
+from copy import deepcopy
 
 import numpy as np
 import torch
+from torch.func import functional_call
+from torch.nn import functional as F
+from torch.nn.modules.batchnorm import _BatchNorm
 
 
 def read_state(estimator, device=None):
@@ -29,7 +34,7 @@ def combine(base, members, coefficients):
         States of the members.
     coefficients : dict of str to ndarray of shape (n_members,)
         Coefficients of the task vectors for each tensor. Tensors without an entry are
-        those of the base.
+        taken from the base.
 
     Returns
     -------
@@ -63,8 +68,8 @@ def trim_vectors(base, members, share, names):
     members : list of dict of str to Tensor
         States of the members.
     share : float
-        Share in [0, 1) of the entries of each task vector that are set to 0, those of
-        the smallest magnitude over all tensors.
+        Share in [0, 1) of the entries of each task vector that are set to 0, starting
+        with the smallest magnitudes over all tensors.
     names : list of str
         The tensors that are trimmed.
 
@@ -72,7 +77,7 @@ def trim_vectors(base, members, share, names):
     -------
     list of dict of str to Tensor
         States whose differences to the base are the trimmed vectors. Where the vectors
-        differ in their signs, those remain that have the sign of the sum.
+        differ in sign, only entries with the sign of the sum remain.
 
     References
     ----------
@@ -100,3 +105,170 @@ def _magnitude_limit(base, member, share, names):
     if n_removed == 0:
         return 0.0
     return magnitudes.kthvalue(n_removed + 1).values
+
+
+def with_state(estimator, state, rows):
+    """Copy a fitted estimator, and replace its weights.
+
+    Parameters
+    ----------
+    estimator : MultiTaskCTRCVRClassifier
+        The fitted estimator; it is not changed.
+    state : dict of str to Tensor
+        Weights by the names of the network's parameters.
+    rows : Impressions
+        Encoded rows, over which statistics of batch normalisation are computed.
+
+    Returns
+    -------
+    MultiTaskCTRCVRClassifier
+        The copy, with an optimiser that has no state: moments of other weights do not
+        fit these.
+    """
+    copy = deepcopy(estimator)
+    net = copy.net_
+    with torch.no_grad():
+        for name, parameter in net.module_.named_parameters():
+            parameter.copy_(state[name])
+    net.optimizer_.state.clear()
+    recompute_batch_norm(net, rows)
+    return copy
+
+
+def recompute_batch_norm(net, rows):
+    """Compute the running statistics of batch normalisation anew, if there are any."""
+    layers = [
+        module for module in net.module_.modules() if isinstance(module, _BatchNorm)
+    ]
+    layers = [layer for layer in layers if layer.track_running_stats]
+    if not layers:
+        return
+    momenta = [layer.momentum for layer in layers]
+    net._set_training(False)
+    for layer in layers:
+        layer.reset_running_stats()
+        layer.momentum = None  # the mean over all batches
+        layer.train()
+    with torch.no_grad():
+        for inputs, _ in net.get_iterator(rows):
+            net.infer(inputs)
+    for layer, momentum in zip(layers, momenta, strict=True):
+        layer.momentum = momentum
+        layer.eval()
+
+
+def row_log_losses(logits, y):
+    """Return the cross-entropy per row and task, of shape `(batch, n_tasks)`."""
+    return F.binary_cross_entropy_with_logits(logits, y, reduction="none")
+
+
+def row_entropies(logits, _y=None):
+    """Return the entropy of predictions per row and task, `(batch, n_tasks)`.
+
+    Its derivative is -z p (1 - p), with the logit z and the probability p: it pushes
+    every logit away from 0.
+    """
+    return -F.logsigmoid(-logits) - logits * torch.sigmoid(logits)
+
+
+OBJECTIVES = {"log_loss": row_log_losses, "entropy": row_entropies}
+
+
+class MergeObjective:
+    """A mean over rows and tasks, as a function of the coefficients of a merge.
+
+    The merged weights are linear in the coefficients. The gradient is therefore the
+    inner product of each task vector with the gradient of the weights, which one pass
+    over the rows gives for all coefficients.
+
+    Parameters
+    ----------
+    net : MultiTaskNet
+        The net of the base, which is not changed.
+    base : dict of str to Tensor
+        State of the common start.
+    members : list of dict of str to Tensor
+        States of the members.
+    names : list of str
+        The tensors that are merged.
+    rows : Impressions
+        The encoded rows, with labels for "log_loss".
+    objective : {"log_loss", "entropy"}
+        Name of the mean.
+    """
+
+    def __init__(self, net, base, members, names, rows, objective):
+        self.net = net
+        self.base = base
+        self.members = members
+        self.names = names
+        self.rows = rows
+        self.row_values = OBJECTIVES[objective]
+
+    def __call__(self, coefficients):
+        """Return the objective and its gradient.
+
+        Parameters
+        ----------
+        coefficients : ndarray of shape (n_merged_tensors, n_members)
+            Coefficients, one row per tensor.
+
+        Returns
+        -------
+        value : float
+            The mean.
+        gradient : ndarray of shape (n_merged_tensors, n_members)
+            Its derivatives.
+        """
+        merged = combine(
+            self.base,
+            self.members,
+            dict(zip(self.names, coefficients, strict=True)),
+        )
+        for name in self.names:
+            merged[name].requires_grad_()
+        value = self._accumulate(merged)
+        gradient = [
+            [self._inner(merged[name], member, name) for member in self.members]
+            for name in self.names
+        ]
+        return value, np.array(gradient).reshape(len(self.names), len(self.members))
+
+    def _accumulate(self, merged):
+        """Sum the objective over batches, and its gradient in the merged tensors."""
+        total, network = 0.0, self.net.module_
+
+        def run(*inputs):
+            return functional_call(network, merged, inputs)
+
+        self.net._set_training(False)
+        for inputs, y in self.net.get_iterator(self.rows):
+            with torch.enable_grad():
+                logits = _training_logits(self.net.infer(inputs, network=run))
+                values = self.row_values(logits, y.double())
+                part = values.sum() / (len(self.rows) * logits.shape[1])
+            if part.requires_grad:
+                part.backward()
+            total += part.item()
+        return total
+
+    def _inner(self, tensor, member, name):
+        """Return the inner product of a gradient with a task vector."""
+        gradient = tensor.grad
+        if gradient is None:
+            return 0.0
+        new, old = member[name], self.base[name]
+        if gradient.is_sparse:  # of a large embedding table: the rows of the batches
+            gradient = gradient.coalesce()
+            (rows,) = gradient.indices()
+            new, old, gradient = new[rows], old[rows], gradient.values()
+        return float((gradient.double() * (new.double() - old.double())).sum())
+
+
+def _training_logits(output):
+    """Return the logits that training compares with labels, in float64.
+
+    With a `negative_sampling_rate` below 1, labels belong to the sampled log.
+    """
+    is_sampled = output.sampled_logits is not None
+    return (output.sampled_logits if is_sampled else output.logits).double()

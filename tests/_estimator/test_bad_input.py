@@ -272,8 +272,11 @@ def caught_in_fit(model, *args, **kwargs):
 @pytest.mark.parametrize("early_stopping", [False, "loss", "auc"])
 def test_a_task_without_positives_is_predicted_at_its_base_rate(loss, early_stopping):
     model = small(loss=loss, early_stopping=early_stopping)
-    [message] = caught_in_fit(model, X, Y.assign(conversion=0))
+    message, *further = caught_in_fit(model, X, Y.assign(conversion=0))
     assert message.startswith("Task 'conversion' is 0 in every row")
+    assert ["'conversion' has one label there" in m for m in further] == (
+        [True] if early_stopping == "auc" else []
+    )
     predictions = model.predict_proba(X)
     assert_allclose(predictions[:, 1], 0.0, atol=0.01)
     assert predictions[:, 1].min() > 0
@@ -284,7 +287,8 @@ def test_a_task_without_positives_is_predicted_at_its_base_rate(loss, early_stop
 def test_labels_without_ones_or_without_zeros():
     for label in (0, 1):
         model = small(early_stopping="auc")
-        messages = caught_in_fit(model, X, np.full((N, 2), label))
+        *messages, about_auc = caught_in_fit(model, X, np.full((N, 2), label))
+        assert "'click', 'conversion' has one label there" in about_auc
         assert [m[: m.index(" in every")] for m in messages] == [
             f"Task 'click' is {label}",
             f"Task 'conversion' is {label}",

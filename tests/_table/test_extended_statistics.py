@@ -132,3 +132,17 @@ def test_rows_that_the_source_has_not_seen_are_refused():
     block, valid = assign_blocks(1600, 4), np.zeros(1600, bool)
     with pytest.raises(ValueError, match="seen=True, but the source was not fitted on"):
         statistics.fit_transform(*many, block, valid)
+
+
+def test_rows_that_are_probably_not_new_give_a_warning():
+    seen, block = tuple(array[:300] for array in POOLED), assign_blocks(300, 4)
+    valid = np.zeros(300, bool)
+    for adds in (False, True):
+        statistics = ExtendedStatistics(SOURCE, ORIGINS, "new", adds)
+        with pytest.warns(UserWarning, match="seen=False, but the source may have"):
+            statistics.fit_transform(*seen, block, valid)
+    # As many other rows, and probabilities, give none.
+    codes, y, weight = draw(300, 2)
+    for labels in (y, 0.5 * y):
+        statistics = ExtendedStatistics(SOURCE, ORIGINS, "new", False)
+        statistics.fit_transform(codes, labels, weight, block, valid)

@@ -1,5 +1,7 @@
 """Target statistics against their formula, computed row by row in Python."""
 
+import copy
+
 import numpy as np
 import pytest
 from numpy.testing import assert_allclose, assert_array_equal
@@ -138,7 +140,8 @@ def test_an_update_adds_rows():
     codes, y, block = rows()
     statistics, _ = fit(codes[:400], y[:400], block[:400])
     counts = statistics.counts_[0].copy()
-    statistics.update(codes[400:], y[400:], np.ones_like(y[400:]))
+    before, undo = copy.deepcopy(vars(statistics)), []
+    statistics.update(codes[400:], y[400:], np.ones_like(y[400:]), undo)
     for code in range(FIRST_VALUE, codes.max() + 1):
         new = codes[400:, 0] == code
         added = statistics.counts_[0][..., code] - counts[..., code]
@@ -146,6 +149,11 @@ def test_an_update_adds_rows():
     table = statistics.tables_[0]
     assert_allclose(table, statistics._table(0, slice(None)), rtol=1e-6)
     assert_array_equal(statistics.counts_[0][..., :FIRST_VALUE], 0.0)
+    for restore in reversed(undo):
+        restore()
+    for name in ("counts_", "tables_"):
+        for now, then in zip(getattr(statistics, name), before[name], strict=True):
+            assert_array_equal(now, then)
 
 
 def test_blocks_are_spans_of_time_and_keep_groups_together():

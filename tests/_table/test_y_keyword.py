@@ -2,12 +2,12 @@
 
 import pytest
 
-from sk_pwiser._utils._checks import accept_lowercase_y
+from sk_pwiser._utils._checks import accept_any_case_of_y
 
 
 def test_labels_are_accepted_as_Y_and_as_y():
     class Model:
-        @accept_lowercase_y
+        @accept_any_case_of_y
         def fit(self, X, Y, other=None):
             """Fit."""
             return X, Y, other

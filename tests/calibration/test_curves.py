@@ -2,8 +2,10 @@
 
 import numpy as np
 import pytest
+from hypothesis import given
+from hypothesis import strategies as st
 from numpy.testing import assert_allclose
-from scipy.special import expit
+from scipy.special import expit, logit
 from sklearn.calibration import _SigmoidCalibration
 from sklearn.isotonic import IsotonicRegression
 from sklearn.metrics import log_loss
@@ -20,16 +22,21 @@ def rows():
 
 
 def test_sigmoid_is_that_of_scikit_learn(rows):
+    """With weights in units of the rarer label."""
     logits, y, weight = rows
-    expected = _SigmoidCalibration().fit(logits, y, sample_weight=weight)
+    scaled = weight / weight[y == 1].mean()
+    expected = _SigmoidCalibration().fit(logits, y, sample_weight=scaled)
     found = METHODS["sigmoid"]().fit(*rows).predict(logits)
     assert_allclose(found, expected.predict(logits), rtol=1e-6)
+    # The unit is that of the label 0 if that is the rarer one.
+    found = METHODS["sigmoid"]().fit(-logits, 1 - y, weight).predict(-logits)
+    assert_allclose(1 - found, expected.predict(logits), rtol=1e-6)
 
 
 def test_temperature_minimises_the_log_loss(rows):
     logits, y, weight = rows
     curve = METHODS["temperature"]().fit(*rows)
-    grid = np.geomspace(0.2, 5, 4_001)
+    grid = np.geomspace(1.2, 2.5, 401)
     losses = [log_loss(y, expit(logits / t), sample_weight=weight) for t in grid]
     assert curve.temperature_ == pytest.approx(grid[np.argmin(losses)], rel=2e-3)
     assert_allclose(curve.predict(logits), expit(logits / curve.temperature_))
@@ -39,14 +46,20 @@ def test_isotonic_goes_through_the_centres_of_the_steps(rows):
     """Each step of isotonic regression, at the mean of its logits, by loops."""
     logits, y, weight = rows
     logits = np.r_[logits, logits.min(), logits.max()]
-    y, weight = np.r_[y, 1, 0], np.r_[weight, 0.5, 0.5]
+    pseudo = [0.5 * weight[y == label].mean() for label in (1, 0)]
+    y, weight = np.r_[y, 1, 0], np.r_[weight, pseudo]
     steps = IsotonicRegression().fit_transform(logits, y, sample_weight=weight)
     curve = METHODS["isotonic"]().fit(*rows)
-    assert len(np.unique(steps)) > 10
+    centres = []
     for rate in np.unique(steps):
         of_step = steps == rate
-        centre = np.average(logits[of_step], weights=weight[of_step])
-        assert curve.predict(centre) == pytest.approx(rate)
+        centres.append(np.average(logits[of_step], weights=weight[of_step]))
+        assert curve.predict(centres[-1]) == pytest.approx(rate)
+    assert len(centres) > 10
+    # Straight lines in log-odds between them.
+    middle = np.add(centres[1:], centres[:-1]) / 2
+    ends = logit(curve.predict(np.array(centres)))
+    assert_allclose(logit(curve.predict(middle)), (ends[1:] + ends[:-1]) / 2)
 
 
 def test_isotonic_keeps_the_ranking_between_the_outermost_steps(rows):
@@ -73,6 +86,65 @@ def test_weights_are_repetitions(rows, method):
     curve = METHODS[method]().fit(*rows)
     repeated = [np.repeat(values, weight.astype(int)) for values in (logits, y)]
     other = METHODS[method]().fit(*repeated, np.ones(len(repeated[0])))
-    # Platt's target values depend on the number of rows, not on their weights.
-    tolerance = 1e-3 if method == "sigmoid" else 1e-5
-    assert_allclose(curve.predict(logits), other.predict(logits), rtol=tolerance)
+    # The constants of the methods are in units of rows: half a row at either end, and
+    # Platt's targets. Inside, the steps are the same.
+    inside = (curve.centres_ > -3) & (curve.centres_ < 1) if method == "isotonic" else 0
+    at = curve.centres_[inside] if method == "isotonic" else logits
+    tolerance = {"isotonic": 1e-12, "sigmoid": 3e-2, "temperature": 1e-5}[method]
+    assert len(at) > 5
+    assert_allclose(curve.predict(at), other.predict(at), rtol=tolerance)
+
+
+@pytest.mark.parametrize("method", METHODS)
+@given(
+    scale=st.floats(1e-6, 1e6),
+    seed=st.integers(0, 2**20),
+    n=st.integers(2, 60),
+    spread=st.integers(0, 3),
+)
+def test_only_ratios_of_the_weights_matter(method, scale, seed, n, spread):
+    """Also with ties: few logits, and weights whose sums round differently."""
+    rng = np.random.default_rng(seed)
+    logits = rng.integers(-4, 5, n) / 1.5
+    y = (rng.random(n) < 0.3).astype(float)
+    y[:2] = 0, 1
+    weight = 10.0 ** rng.integers(-spread, spread + 1, n)
+    curves = [METHODS[method]().fit(logits, y, w) for w in (weight, scale * weight)]
+    at = np.linspace(-3, 4, 50)
+    p, q = (curve.predict(at) for curve in curves)
+    # The search of the temperature ends at a distance of 1e-5.
+    rtol = 1e-3 if method == "temperature" else 1e-7
+    assert_allclose(q, p, rtol=rtol, atol=1e-9)
+
+
+def rare_rows(n, kept, seed):
+    """Return logits of conversions at a rate of 0.1 % after clicks at one of 2 %.
+
+    Rows without a click are kept with the probability `kept`, and have the inverse as
+    their weight. The logits are distorted.
+    """
+    rng = np.random.default_rng(seed)
+    p_click = expit(rng.normal(logit(0.02) - 0.4, 1, n))
+    cvr = expit(rng.normal(logit(0.05) - 0.2, 0.7, n))
+    click = rng.random(n) < p_click
+    y = (click & (rng.random(n) < cvr)).astype(float)
+    rows = click | (rng.random(n) < kept)
+    logits = 0.8 * logit(p_click * cvr) + 0.3
+    return logits[rows], y[rows], np.where(click, 1.0, 1 / kept)[rows]
+
+
+@pytest.mark.parametrize("kept", [1.0, 0.1, 0.01])
+@pytest.mark.parametrize("method", METHODS)
+def test_the_sum_of_rare_events_is_kept(method, kept):
+    """Over 20 logs with some 50 conversions: predicted over observed."""
+    ratios, events = [], []
+    for seed in range(20):
+        logits, y, weight = rare_rows(50_000, kept, seed)
+        p = METHODS[method]().fit(logits, y, weight).predict(logits)
+        ratios.append((weight @ p) / (weight @ y))
+        events.append(y.sum())
+    assert 40 < np.mean(events) < 60
+    # Isotonic regression adds half a conversion; the other methods have a parameter
+    # for the rate, or share it with the spread.
+    tolerance = {"isotonic": 0.05, "sigmoid": 0.005, "temperature": 0.03}[method]
+    assert np.mean(ratios) == pytest.approx(1, abs=tolerance)

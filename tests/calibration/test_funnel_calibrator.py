@@ -1,9 +1,11 @@
 """The calibrator of all tasks: prefit, cross-fitted, with one class, with bad input."""
 
+import pickle
+
 import numpy as np
 import pytest
 from fake_estimators import ReadsFeatures
-from numpy.testing import assert_allclose, assert_array_equal
+from numpy.testing import assert_allclose, assert_array_equal, assert_array_less
 from refusals import small
 from scipy.special import expit, logit
 from sklearn.base import clone
@@ -14,6 +16,7 @@ from sklearn.frozen import FrozenEstimator
 from sklearn.metrics import roc_auc_score
 from sklearn.model_selection import GroupKFold
 from sklearn.neural_network import MLPClassifier
+from sklearn.pipeline import make_pipeline
 from sklearn.utils import get_tags
 from sklearn.utils.estimator_checks import estimator_checks_generator
 
@@ -249,9 +252,13 @@ def test_before_fit():
     [
         ({"method": "platt"}, None, "'method' parameter of FunnelCalibrator must be"),
         ({"cv": "days"}, None, "'cv' parameter"),
+        ({"ordered": "yes"}, None, "'ordered' parameter"),
+        ({"negative_sampling_rate": 0}, None, "'negative_sampling_rate' parameter"),
+        ({"negative_sampling_rate": 1.5}, None, "'negative_sampling_rate' parameter"),
+        ({}, np.full((6_000, 2), np.nan), "first task must have a label in every row"),
         ({}, np.zeros((6_000, 3)), "must have the 2 tasks of the estimator, got 3"),
         ({}, np.zeros(6_000), "must have the 2 tasks of the estimator, got 1"),
-        ({}, np.full((6_000, 2), 2), "0 and 1 only, but column 0 has 2"),
+        ({}, np.full((6_000, 2), 2), "0 or 1; column 0 of y contains 2 in row 0"),
         ({}, np.zeros((5, 2)), "inconsistent"),
     ],
 )
@@ -265,11 +272,246 @@ def test_predictions_of_a_wrong_shape(rows):
     X, Y = rows
     reader = ReadsFeatures().fit(X, Y)
     reader.n_tasks_ = 3
-    with pytest.raises(ValueError, match=r"return an array \(n_samples, 2\) .* got an"):
+    with pytest.raises(ValueError, match=r"return an array \(6000, 2\), .* got an"):
         FunnelCalibrator(reader).fit(X, Y)
-    reader.predict_proba = lambda X: [np.full((len(X), 1), 0.5)] * 2
-    with pytest.raises(ValueError, match="got a list of 2 arrays of"):
+    reader.predict_proba = lambda X: [np.full((len(X), 3), 0.5)] * 2
+    with pytest.raises(ValueError, match=r"got a list of arrays \(6000, 3\)"):
         FunnelCalibrator(reader).fit(X, Y)
+
+
+# Sampled logs.
+
+
+def rare_log(n, ctr, ctcvr, seed=0):
+    """Return features that are probabilities near the true ones, and labels."""
+    rng = np.random.default_rng(seed)
+    click = expit(rng.normal(logit(ctr) - 0.4, 1, n))
+    cvr = expit(rng.normal(logit(ctcvr / ctr) - 0.2, 0.7, n))
+    u = rng.random(n)
+    Y = np.column_stack([u < click, u < click * cvr]).astype(int)
+    z = logit(np.column_stack([click, click * cvr]))
+    return expit(np.column_stack([0.8 * z + 0.4, np.zeros(n)])), Y
+
+
+def sampled(X, Y, rate, seed=0):
+    kept = (Y[:, 0] == 1) | (np.random.default_rng(seed).random(len(Y)) < rate)
+    return X[kept], Y[kept]
+
+
+RARE = [
+    pytest.param(100_000, 0.02, 0.001, 0.1, id="2 % clicks, 0.1 % conversions"),
+    pytest.param(100_000, 0.02, 0.001, 0.01, id="the same, 1 % kept"),
+    pytest.param(40_000, 0.05, 0.01, 0.1, id="5 % clicks, 1 % conversions"),
+]
+
+
+@pytest.mark.parametrize(("n", "ctr", "ctcvr", "rate"), RARE)
+@pytest.mark.parametrize("cv", [None, 3])
+@pytest.mark.parametrize("method", METHODS)
+def test_rows_of_a_sampled_log_give_the_rates_of_the_full_one(
+    method, cv, n, ctr, ctcvr, rate
+):
+    X, Y = rare_log(n, ctr, ctcvr)
+    rows = sampled(X, Y, rate)
+    reader = ReadsFeatures(negative_sampling_rate=rate)
+    reader = reader.fit(*rows) if cv is None else reader
+    calibrated = FunnelCalibrator(reader, method=method, cv=cv).fit(*rows)
+    p = calibrated.predict_proba(X).astype(float)
+    counts = Y.sum(axis=0)
+    # Two standard deviations of the number of events, and 5 %.
+    tolerance = 0.05 + 2 / np.sqrt(counts)
+    assert_array_less(np.abs(p.sum(axis=0) / counts - 1), tolerance)
+    # Without the weights the rates are those of the sampled log.
+    wrong = clone(calibrated).set_params(estimator=reader, negative_sampling_rate=1)
+    p = wrong.fit(*rows).predict_proba(X).astype(float)
+    assert (p.sum(axis=0) > 4 * counts).all()
+
+
+def test_the_sampling_of_the_network_is_known():
+    """A trained network, calibrated on rows of its own sampled log."""
+    data = make_ctr_cvr(150_000, ctr=0.02, cvr=0.05, random_state=0)
+    Y = data.target.to_numpy()
+    kept = (Y[:, 0] == 1) | (np.random.default_rng(0).random(len(Y)) < 0.1)
+    kept[100_000:] = False
+    X, labels = data.data[kept], Y[kept]
+    half = len(labels) // 2
+    model = small(negative_sampling_rate=0.1, loss="bce", max_epochs=6)
+    fitted = clone(model).fit(X[:half], labels[:half])
+    late = X[half:], labels[half:]
+    other, truth = data.data[100_000:], np.column_stack([data.ctr, data.ctr * data.cvr])
+    for calibrated in (
+        FunnelCalibrator(fitted, method="sigmoid").fit(*late),
+        FunnelCalibrator(FrozenEstimator(fitted), method="sigmoid").fit(*late),
+        FunnelCalibrator(make_pipeline(model), method="sigmoid", cv=3).fit(X, labels),
+    ):
+        p = calibrated.predict_proba(other).astype(float).mean(axis=0)
+        assert_allclose(p / truth[100_000:].mean(axis=0), 1, atol=0.3)
+
+
+def test_sampling_is_a_weight_of_the_rows_without_a_click(reader, rows):
+    X, Y = rows
+    weight = np.linspace(1, 2, len(X))
+    found = FunnelCalibrator(reader, negative_sampling_rate=0.25)
+    found = found.fit(X, Y, sample_weight=weight)
+    expected = FunnelCalibrator(reader)
+    expected.fit(X, Y, sample_weight=np.where(Y[:, 0] == 1, weight, 4 * weight))
+    assert_allclose(found.predict_proba(X), expected.predict_proba(X), rtol=1e-6)
+
+
+# Weights.
+
+
+@pytest.mark.parametrize("scale", [1e-6, 1e-2, 1 / 6_000, 1e6])
+@pytest.mark.parametrize("method", METHODS)
+def test_only_ratios_of_the_weights_matter(method, scale):
+    X, Y = rare_log(20_000, 0.06, 0.01)
+    reader = ReadsFeatures().fit(X, Y)
+    weight = np.random.default_rng(0).uniform(0.5, 2, len(X))
+    p, q = (
+        FunnelCalibrator(reader, method=method)
+        .fit(X, Y, sample_weight=w)
+        .predict_proba(X)
+        for w in (weight, scale * weight)
+    )
+    assert_allclose(q, p, rtol=1e-3)
+    equal = FunnelCalibrator(reader, method=method)
+    equal.fit(X, Y, sample_weight=np.full(len(X), scale))
+    plain = FunnelCalibrator(reader, method=method).fit(X, Y)
+    assert_allclose(equal.predict_proba(X), plain.predict_proba(X), rtol=1e-3)
+    assert plain.predict_proba(X)[:, 0].mean() == pytest.approx(Y[:, 0].mean(), rel=0.1)
+
+
+def test_weights_per_task_are_those_of_each_curve(reader, rows):
+    X, Y = rows
+    weight = np.random.default_rng(0).uniform(size=Y.shape)
+    weight[::3, 1] = 0
+    both = FunnelCalibrator(reader).fit(X, Y, sample_weight=weight)
+    for k in range(2):
+        one = FunnelCalibrator(reader).fit(X, Y, sample_weight=weight[:, k])
+        curve, expected = both.calibrators_[k], one.calibrators_[k]
+        assert_array_equal(curve.rates_, expected.rates_)
+
+
+# Tasks that are no funnel.
+
+
+def test_labels_that_break_the_order_are_counted(reader, rows):
+    X, Y = rows
+    swapped = Y[:, ::-1].copy()
+    n = (Y[:, 0] > Y[:, 1]).sum()
+    message = f"order of the tasks: 'conversion' without 'click' in {n} rows. With"
+    with pytest.warns(UserWarning, match=message) as seen:
+        ordered = FunnelCalibrator(reader).fit(X, swapped)
+    assert len(seen) == 1
+    assert seen[0].filename == __file__
+    free = FunnelCalibrator(reader, ordered=False).fit(X, swapped)
+    rate, p = swapped.mean(axis=0), free.predict_proba(X)
+    assert_allclose(p.mean(axis=0), rate, rtol=0.02)
+    assert (p[:, 1] > p[:, 0]).any()
+    assert free.predict_cvr(X).max() == 1
+    # In the order of a funnel, much of the second task's probability is lost.
+    assert ordered.predict_proba(X)[:, 1].mean() < 0.65 * rate[1]
+    lowered = np.minimum.accumulate(p, axis=1)
+    assert_array_equal(ordered.predict_proba(X), lowered)
+
+
+def test_all_broken_pairs_are_named_and_rows_without_weight_are_not():
+    X = np.random.default_rng(0).random((8, 4))
+    Y = np.array(
+        [[0, 1, 1], [1, 0, 1], [0, 0, 1], [1, 1, 1], [0, 0, 0]] + [[1, 0, 0]] * 3
+    )
+    reader = ReadsFeatures(names=["click", "cart", "sale"]).fit(X, Y)
+    weight = np.ones(Y.shape)
+    weight[2, 2] = 0
+    message = (
+        "'cart' without 'click' in 1 rows, 'sale' without 'click' in 1 rows, "
+        "'sale' without 'cart' in 1 rows"
+    )
+    with pytest.warns(UserWarning, match=message):
+        FunnelCalibrator(reader, method="sigmoid").fit(X, Y, sample_weight=weight)
+
+
+# Folds with few conversions.
+
+
+def test_a_few_conversions_are_spread_over_the_folds():
+    """20 conversions in 20,000 rows: predicted over observed."""
+    X, Y = rare_log(20_000, 0.02, 0.001, seed=3)
+    assert 10 < Y[:, 1].sum() < 30
+    for method in METHODS:
+        calibrated = FunnelCalibrator(ReadsFeatures(), method=method, cv=5).fit(X, Y)
+        ratio = calibrated.predict_proba(X).astype(float).sum(axis=0) / Y.sum(axis=0)
+        assert_allclose(ratio, 1, atol=0.15)
+
+
+@pytest.mark.parametrize("kind", ["forest", "network"])
+@pytest.mark.filterwarnings("ignore:Task .* in every row:UserWarning")
+def test_predictions_of_a_fold_without_a_conversion_are_left_out(kind):
+    """The second fold is trained on rows in which nobody converts."""
+    X, Y = DATA.data.select_dtypes("number").to_numpy(), DATA.target.to_numpy().copy()
+    Y[:450, 1] = 0
+    halves = [
+        (np.arange(450, 900), np.arange(450)),
+        (np.arange(450), np.arange(450, 900)),
+    ]
+    if kind == "forest":
+        model = RandomForestClassifier(20, min_samples_leaf=20, random_state=0)
+    else:
+        model = small()
+    calibrated = FunnelCalibrator(model, cv=halves, method="sigmoid")
+    # The first fold's rows have no conversion either, so that no curve is left.
+    with pytest.warns(UserWarning, match=r"'(conversion|task_1)' \(label 0\)"):
+        calibrated.fit(X, Y)
+    assert calibrated.calibrators_[1] is None
+    Y[:20, 1] = Y[:20, 0] = 1
+    thirds = [*halves, (np.arange(300, 900), np.arange(300))]
+    calibrated.set_params(cv=thirds).fit(X, Y)
+    reference = FunnelCalibrator(model, cv=thirds[2:], method="sigmoid").fit(X, Y)
+    assert calibrated.calibrators_[1] is not None
+    assert calibrated.calibrators_[0].slope_ != reference.calibrators_[0].slope_
+
+
+# The second call.
+
+
+def test_a_second_fit_replaces_the_first():
+    X, Y = rare_log(4_000, 0.2, 0.05)
+    calibrated = FunnelCalibrator(ReadsFeatures(), cv=2).fit(X, Y)
+    three = np.column_stack([Y, Y[:, 1] * (np.arange(len(Y)) % 2)])
+    wide = np.column_stack([X, X[:, 1]])
+    calibrated.fit(wide, three)
+    fresh = FunnelCalibrator(ReadsFeatures(), cv=2).fit(wide, three)
+    assert calibrated.n_tasks_ == len(calibrated.calibrators_) == 3
+    assert calibrated.task_names_ == fresh.task_names_
+    assert_array_equal(calibrated.predict_proba(wide), fresh.predict_proba(wide))
+    before = calibrated.predict_proba(wide)
+    with pytest.raises(ValueError, match="must be 0 or 1"):
+        calibrated.fit(X, 2 * Y)
+    assert_array_equal(calibrated.predict_proba(wide), before)
+    assert_array_equal(calibrated.fit(X, Y).predict_proba(X).shape, (4_000, 2))
+
+
+@pytest.mark.parametrize("method", METHODS)
+def test_copies(reader, rows, method):
+    calibrated = FunnelCalibrator(
+        reader, method=method, ordered=False, negative_sampling_rate=0.5
+    ).fit(*rows)
+    again = pickle.loads(pickle.dumps(calibrated))
+    expected = calibrated.predict_proba(rows[0])
+    assert_array_equal(again.predict_proba(rows[0]), expected)
+    params = clone(calibrated).get_params(deep=False)
+    assert not params["ordered"]
+    assert params["negative_sampling_rate"] == 0.5
+    refitted = clone(calibrated).set_params(estimator=reader).fit(*rows)
+    assert_array_equal(refitted.predict_proba(rows[0]), expected)
+
+
+def test_labels_are_accepted_as_y_and_as_Y(reader, rows):
+    X, Y = rows
+    by_name = FunnelCalibrator(reader).fit(X, Y=Y)
+    expected = FunnelCalibrator(reader).fit(X, y=Y)
+    assert_array_equal(by_name.predict_proba(X), expected.predict_proba(X))
+    assert by_name.score(X, Y=Y) == expected.score(X, y=Y)
 
 
 # scikit-learn's own checks.
@@ -299,6 +541,7 @@ def checks():
 @pytest.mark.filterwarnings("ignore:Task .* in every row:UserWarning")
 @pytest.mark.filterwarnings("ignore:Fewer rows than n_splits:UserWarning")
 @pytest.mark.filterwarnings("ignore:Only one class in the rows:UserWarning")
+@pytest.mark.filterwarnings("ignore:Labels break the order:UserWarning")
 @pytest.mark.filterwarnings("ignore::sklearn.exceptions.SkipTestWarning")
 @pytest.mark.parametrize(("calibrator", "check"), checks())
 def test_check_estimator(calibrator, check):

@@ -93,7 +93,7 @@ def test_a_killed_worker_is_replaced(log, tmp_path):
 def test_a_diverged_fit_raises_once_and_keeps_the_earlier_one(log, tmp_path):
     model = make_model(max_epochs=1).fit(log.train)
     before = model.predict_proba(log.X_test)
-    model.set_params(lr=1e6)
+    model.set_params(lr=1e30)
     with pytest.raises(ValueError, match="Training diverged in epoch 1"):
         fit_on_two(model, log.train, tmp_path)
     np.testing.assert_array_equal(model.predict_proba(log.X_test), before)

@@ -50,12 +50,12 @@ def test_equal_estimators_pass(fitted):
         (
             "schema.encoder.columns_.8",
             lambda column: setattr(column, "n_frequent_", column.n_frequent_ - 1),
-            "the vocabulary of column 'category_0': other values are rare",
+            "the vocabulary of column 'category_0': different values are rare",
         ),
         (
             "schema.encoder.columns_.3.edges_",
             lambda edges: edges.__setitem__(0, -9),
-            "the numeric column 'numeric_3': edges_ is another one",
+            "the numeric column 'numeric_3': edges_ is different",
         ),
         (
             "schema.encoder.columns_",
@@ -70,7 +70,7 @@ def test_equal_estimators_pass(fitted):
         (
             "schema.statistics.counts_.0",
             lambda counts: counts.__setitem__((0, 0, 3), 77),
-            "the target statistics: they were learnt from other rows",
+            "the target statistics: they were learnt from different rows",
         ),
         (
             "schema.statistics.columns",

@@ -255,7 +255,7 @@ def test_automatic_widths_of_embeddings():
         (
             {"regularizer": "bss", "compile": True},
             ValueError,
-            "regularizer='bss' requires compile=False; got True",
+            "regularizer='bss' requires compile=False; got compile=True",
         ),
         (
             {"seen": True},

@@ -9,9 +9,8 @@ from refusals import X, Y, small
 from scipy.special import expit
 from sklearn.metrics import log_loss
 
-from sk_pwiser.transfer._merge_objective import MergeObjective, row_entropies
-from sk_pwiser.transfer._pool import encode
-from sk_pwiser.transfer._task_vectors import read_state
+from sk_pwiser.transfer._compatible import encode
+from sk_pwiser.transfer._task_vectors import MergeObjective, read_state, row_entropies
 
 
 def make_objective(objective, base=None, scale=0.1):

@@ -46,6 +46,18 @@ def test_the_target_of_a_row_is_the_prediction_of_its_market(pool):
     )
 
 
+def test_the_market_may_be_a_column(pool):
+    markets, student = np.arange(len(X)) % 2, small(random_state=2)
+    table = X.assign(tab=markets)
+    teachers = [small(max_epochs=1, random_state=s).fit(table, Y) for s in (0, 1)]
+    assert_same(
+        market_mixup(teachers, table, markets="tab", student=student),
+        market_mixup(teachers, table, markets=markets, student=student),
+    )
+    with pytest.raises(ValueError, match="markets='city' is not a column of X"):
+        market_mixup(pool, X, markets="city", student=student)
+
+
 def test_rows_of_a_market_of_weight_0_are_left_out(pool):
     markets = (np.arange(len(X)) >= 200).astype(int)
     student = small(random_state=2)
@@ -85,17 +97,21 @@ def test_the_estimators_are_not_changed(pool):
     [
         ({"estimators": []}, ValueError, "it is empty"),
         ({"X": X[:0]}, ValueError, "X must have at least one row"),
-        ({"alpha": 0}, ValueError, "alpha must be finite and > 0"),
+        ({"concentration": 0}, ValueError, "concentration must be finite and > 0"),
         ({"share": 1.5}, ValueError, "share must be finite and >= 0 and <= 1"),
         ({"weights": [1]}, ValueError, "one number per estimator, 2"),
         ({"markets": np.arange(len(X))}, ValueError, "0 to 1; got 0 to 299"),
         (
             {"markets": np.zeros(len(X), dtype=int), "weights": [0, 1]},
             ValueError,
-            "a market of weight > 0",
+            "weights must be > 0 for an estimator in markets",
         ),
         ({"student": None}, TypeError, "student must be a MultiTask"),
-        ({"student": small(compile=True)}, ValueError, "set compile=False"),
+        (
+            {"student": small(compile=True)},
+            ValueError,
+            "must have compile=False",
+        ),
     ],
 )
 def test_invalid_arguments_are_refused(pool, change, error, message):

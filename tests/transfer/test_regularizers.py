@@ -5,6 +5,8 @@ import pytest
 import torch
 from markets import SECOND, fit_source, rows
 from numpy.testing import assert_allclose
+from scipy.optimize import brentq
+from scipy.special import expit
 
 from sk_pwiser.transfer import fine_tune
 from sk_pwiser.transfer._regularizers import (
@@ -65,6 +67,19 @@ def test_bss_is_the_sum_of_the_smallest_eigenvalues_of_the_gram_matrix(shape, k)
     assert_allclose(features.grad, gradient, atol=1e-10)
 
 
+def test_bss_leaves_out_features_that_are_0_in_all_rows():
+    x = RNG.standard_normal((9, 6)) * [1, 0, 1, 0, 1, 1]
+    expected = np.linalg.svd(x[:, [0, 2, 4, 5]], compute_uv=False)[-1] ** 2
+    features = tensor(x).requires_grad_()
+    penalty = spectral_penalty(features)
+    assert_allclose(penalty.item(), expected, rtol=1e-10)
+    penalty.backward()
+    assert (features.grad[:, [0, 2, 4, 5]] != 0).any()
+    dead = torch.zeros(9, 6, requires_grad=True)
+    spectral_penalty(dead).backward()
+    assert not dead.grad.any()
+
+
 def test_the_discrepancy_of_a_sample_with_itself_is_0():
     x = tensor(RNG.standard_normal((50, 3)))
     assert abs(squared_discrepancy(x, x).item()) < 1e-12
@@ -113,25 +128,57 @@ def test_the_discrepancy_is_finite(scale):
     assert x.grad.isfinite().all()
 
 
-def draw_features(n, seed):
+def draw_labels(score, rate, rng):
+    """Draw labels of a logistic model with a base rate, shape `(n_samples, 1)`."""
+    intercept = brentq(lambda b: expit(score + b).mean() - rate, -30, 30)
+    labels = rng.random(len(score)) < expit(score + intercept)
+    return tensor(labels[:, None].astype(np.float32))
+
+
+def draw_features(n, seed, rate=0.5):
     """Return four features that decide the label, four of noise, and labels."""
     rng = np.random.default_rng(seed)
     features = np.maximum(rng.standard_normal((n, 8)), 0).astype(np.float32)
-    score = (features[:, :4] - 0.4) @ [1.0, -1.0, 1.0, -1.0]
-    labels = rng.random(n) < 1 / (1 + np.exp(-2 * score))
-    return tensor(features), tensor(labels[:, None].astype(np.float32))
+    score = 2 * (features[:, :4] @ [1.0, -1.0, 1.0, -1.0])
+    return tensor(features), draw_labels(score, rate, rng)
 
 
-def test_the_separation_keeps_what_matters_and_loses_noise():
-    features, labels = draw_features(2_000, 0)
+# Rates and rows: 1,000, 400 and 200 positive labels.
+@pytest.mark.parametrize(
+    ("rate", "n"), [(0.5, 2_000), (0.02, 20_000), (0.001, 200_000)]
+)
+def test_the_separation_keeps_what_matters_and_loses_noise(rate, n):
+    features, labels = draw_features(n, 0, rate)
     gates = separate(features, labels, None, seed=0).numpy()
-    assert gates[:4].min() > 0.8
+    assert gates[:4].min() > 0.9
     assert gates[4:].max() < 0.1
     # R^2 of the relevant part as a prediction of each feature.
     kept, x = (gates * features.numpy()), features.numpy()
     r2 = 1 - ((x - kept) ** 2).mean(axis=0) / x.var(axis=0)
     assert r2[:4].min() > 0.9
     assert r2[4:].max() < 0.2
+
+
+def test_the_separation_keeps_what_matters_to_the_rare_task():
+    rng = np.random.default_rng(0)
+    features = np.maximum(rng.standard_normal((200_000, 8)), 0).astype(np.float32)
+    labels = [
+        draw_labels(2 * (features[:, columns] @ [1.0, -1.0]), rate, rng)
+        for columns, rate in ((slice(0, 2), 0.02), (slice(2, 4), 0.001))
+    ]
+    gates = separate(tensor(features), torch.cat(labels, dim=1), None, seed=0)
+    assert gates[:4].min() > 0.9
+    assert gates[4:].max() < 0.1
+
+
+def test_the_separation_leaves_out_tasks_with_labels_of_one_class():
+    features, labels = draw_features(2_000, 0)
+    expected = separate(features, labels, None, seed=0)
+    both = torch.cat([labels, torch.zeros_like(labels)], dim=1)
+    assert torch.equal(separate(features, both, None, seed=0), expected)
+    # Without any information, all features are kept.
+    gates = separate(features, torch.zeros_like(labels), None, seed=0)
+    assert torch.equal(gates, torch.ones(8))
 
 
 def test_the_separation_follows_weights_of_rows_and_labels():

@@ -34,7 +34,6 @@ LEARN = ("numpy", "scipy", "sklearn")
 TORCH = ("torch",)
 ONNX = ("onnx", "onnxruntime", "onnxscript")
 TOOL = Folder((), LEARN, EXTRAS)
-READS_LABELS = Folder(("_table",), LEARN, EXTRAS)
 READS_RESPONSES = Folder(("_responses", "_table"), LEARN, EXTRAS)
 BELOW_ESTIMATOR = (
     *FAMILIES,
@@ -55,7 +54,7 @@ FOLDERS = {
     "_responses": Folder(("_table",), LEARN),
     "networks": Folder(("_utils",), TORCH),
     "losses": Folder(("_utils",), TORCH),
-    "_row_weights": Folder(("_table", "_utils"), LEARN),
+    "_row_weights": Folder(("_responses", "_table", "_utils"), LEARN),
     "weighting": Folder(("_utils", "_row_weights"), TORCH, ("torchjd",)),
     "_training": Folder(
         (*FAMILIES, "_files", "_table", "_utils", "model_selection"),
@@ -66,9 +65,11 @@ FOLDERS = {
     "__init__": Folder(("_estimator", "_version")),
     "__main__": Folder(("__init__", "datasets", "model_selection"), LEARN, EXTRAS),
     "callbacks": Folder(("_training",)),
-    "calibration": Folder(("metrics", "model_selection"), LEARN),
+    "calibration": Folder(
+        ("_responses", "_table", "_utils", "metrics", "model_selection"), LEARN
+    ),
     "datasets": TOOL,
-    "delayed_feedback": READS_LABELS,
+    "delayed_feedback": Folder(("_table", "_utils"), LEARN),
     "inspection": Folder(
         ("_responses", "_table", "metrics", "model_selection"), LEARN, EXTRAS
     ),

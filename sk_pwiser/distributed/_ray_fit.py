@@ -9,12 +9,13 @@ from sk_pwiser._streaming import prepare_job
 from sk_pwiser._training import Settings, from_state
 from sk_pwiser._utils import check_boolean, check_integer, check_number
 from sk_pwiser.distributed._cluster import (
+    JOB,
     check_resources,
     import_ray,
     joined_cluster,
     run,
+    write_pickle,
 )
-from sk_pwiser.distributed._worker import JOB, write_pickle
 
 
 def fit(
@@ -35,9 +36,9 @@ def fit(
     The columns are learnt and the rows encoded once, by the calling process. Every
     worker then reads its share of the encoded rows and runs the network on it. Outputs
     and labels are joined over the workers before the loss is computed, and gradients
-    are summed, so that loss and gradient of a step, with all pairs of rows that PWiseR,
-    JRC and the combined pair loss compare, are those of one process on the joined batch
-    of `batch_size` rows. See :ref:`many_workers`.
+    are summed. The loss and the gradient of a step, with all pairs of rows that PWiseR,
+    JRC and the combined pair loss compare, are therefore the same as in one process on
+    the joined batch of `batch_size` rows. See :ref:`many_workers`.
 
     Parameters
     ----------
@@ -57,15 +58,16 @@ def fit(
     eval_set : ParquetImpressions or tuple of (X, Y), default=None
         Validation rows, as in `MultiTaskCTRCVRClassifier.fit`.
     resources_per_worker : dict of str to float, default=None
-        What Ray reserves for a worker; by default one CPU, and one GPU if `use_gpu`.
+        Resources that Ray reserves per worker; by default one CPU, and one GPU if
+        `use_gpu`.
     max_failures : int, default=3
         How often training resumes from its last checkpoint after a worker was lost.
         A checkpoint is written after every epoch.
     address : str, default=None
         Address of a running cluster, such as `"10.0.0.1:6379"`, or `"auto"` for the one
         on this machine. By default the cluster that this process is connected to, or
-        that of the environment variable `RAY_ADDRESS`; without either, Ray is started
-        on this machine and stopped at the end.
+        the address in the environment variable `RAY_ADDRESS`; without either, Ray is
+        started on this machine and stopped at the end.
     timeout : float, default=60.0
         Seconds to wait for the cluster to answer, and for its resources to be free.
 
@@ -125,14 +127,14 @@ def fit(
         write_pickle(Path(name) / JOB, job)
         check_resources(workers, timeout)  # others may have taken them meanwhile
         state = run(name, workers, storage, max_failures)
-    # Those of the caller: a class that comes from another process would be another one.
+    # The caller's settings: classes that come from another process would be copies.
     state["settings"] = replace(settings, callbacks=None)
     result = from_state(state, estimator.get_params(deep=False))
     return estimator._set_result(replace(result, settings=settings))
 
 
 def _check(estimator, dataset, num_workers, use_gpu, max_failures, timeout):
-    """Return the estimator's settings, after a check of what cannot be distributed."""
+    """Return the estimator's settings; raise if they cannot be distributed."""
     if not isinstance(estimator, MultiTaskCTRCVRClassifier):
         raise TypeError(
             "estimator must be a MultiTaskCTRCVRClassifier; got "

@@ -1,4 +1,4 @@
-"""Docstrings against numpydoc and signatures; the sizes of files and functions."""
+"""Docstrings against numpydoc and signatures."""
 
 import ast
 import doctest
@@ -15,11 +15,8 @@ from numpydoc.validate import ERROR_MSGS, validate
 
 import sk_pwiser
 
-REPOSITORY = Path(__file__).parents[1]
+REPOSITORY = Path(__file__).parents[2]
 PACKAGE = Path(sk_pwiser.__file__).parent
-
-MAX_FILE_LINES = 400
-MAX_FUNCTION_LINES = 60
 
 # Objects without an example of their own, and the object whose example shows them.
 SHOWN_ELSEWHERE = {
@@ -235,71 +232,10 @@ def test_the_checks_of_defaults_and_shapes_find_faults():
     assert len(shape_faults(wrong)) == 1
 
 
-# Sizes.
-
-
-def source_files():
-    folders = [PACKAGE, *(REPOSITORY / f for f in ("tests", "examples", "benchmarks"))]
-    files = [path for folder in folders for path in folder.rglob("*.py")]
-    return sorted([*files, REPOSITORY / "docs" / "conf.py"])
-
-
-def code_lines(function):
-    """Count the lines of a function without docstring, comments and blank lines."""
-    body = function.body
-    if ast.get_docstring(function) is not None:
-        body = body[1:]
-    lines = {line for node in body for line in lines_of(node)}
-    return len(lines | {function.lineno})
-
-
-def lines_of(node):
-    """Return the lines that a node occupies, without gaps between its parts."""
-    whole = {node.lineno, node.end_lineno}
-    is_text = isinstance(node, ast.Constant | ast.JoinedStr)
-    if is_text:
-        whole = set(range(node.lineno, node.end_lineno + 1))
-    for part in ast.walk(node):
-        if part is not node and hasattr(part, "lineno"):
-            whole |= {part.lineno, part.end_lineno}
-    return whole
-
-
-def too_large(source):
-    """List the sizes in a file that exceed the limits."""
-    faults = []
-    if (n_lines := source.count("\n")) > MAX_FILE_LINES:
-        faults.append(f"{n_lines} lines")
-    sizes = [
-        (node.name, code_lines(node))
-        for node in ast.walk(ast.parse(source))
-        if isinstance(node, ast.FunctionDef | ast.AsyncFunctionDef)
-    ]
-    long = [(name, n_lines) for name, n_lines in sizes if n_lines > MAX_FUNCTION_LINES]
-    return faults + [f"{name}: {n_lines} lines of code" for name, n_lines in long]
-
-
-def test_files_and_functions_are_small():
-    sizes = {p: too_large(p.read_text(encoding="utf-8")) for p in source_files()}
-    assert {str(path): faults for path, faults in sizes.items() if faults} == {}
-
-
-@pytest.mark.parametrize(("n_lines", "n_faults"), [(59, 0), (60, 1)])
-def test_the_size_check_counts_only_code(n_lines, n_faults):
-    comment, statement = "    # why\n\n", "    x = 1\n"
-    source = 'def f():\n    """Text.\n\n    More.\n    """\n' + comment * 90
-    assert len(too_large(source + statement * n_lines)) == n_faults
-
-
-def test_the_size_check_finds_long_files():
-    assert too_large("x = 1\n" * MAX_FILE_LINES) == []
-    assert too_large("x = 1\n" * (MAX_FILE_LINES + 1)) == ["401 lines"]
-
-
 @pytest.mark.parametrize(("name", "file"), IN_FILES.items())
 def test_objects_without_an_example_are_shown_in_a_file(name, file):
     module, _, function = name.rpartition(".")
-    text = (Path(__file__).parents[1] / file).read_text(encoding="utf-8")
+    text = (Path(__file__).parents[2] / file).read_text(encoding="utf-8")
     assert f"from {module} import {function}\n" in text
     assert f"        {function}(" in text
     assert file.rpartition("/")[2] in inspect.getdoc(OBJECTS[name])

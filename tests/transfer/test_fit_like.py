@@ -11,7 +11,13 @@ from numpy.testing import assert_array_equal
 from refusals import small
 from sklearn.exceptions import NotFittedError
 
-from sk_pwiser.transfer import check_compatible, fit_like
+from sk_pwiser.transfer import (
+    check_compatible,
+    fine_tune,
+    fit_like,
+    merge_estimators,
+    select_estimators,
+)
 
 
 @pytest.fixture(scope="module")
@@ -19,8 +25,8 @@ def pooled():
     return small(**PARAMS).fit(DATA.data, DATA.target)
 
 
-def like(source, X, Y, **kwargs):
-    return fit_like(small(**PARAMS, random_state=3), source, X, Y, **kwargs)
+def like(source, X, Y, seen=True, **kwargs):
+    return fit_like(small(**PARAMS, random_state=3), source, X, Y, seen=seen, **kwargs)
 
 
 def test_markets_have_the_encoder_of_the_source(pooled):
@@ -48,13 +54,14 @@ def test_nothing_else_changes(pooled):
     before, p = copy.deepcopy(pooled), pooled.predict_proba(DATA.data)
     estimator = small(**PARAMS)
     generator = torch.get_rng_state()
-    one = fit_like(estimator, pooled, *rows(SECOND))
+    one = fit_like(estimator, pooled, *rows(SECOND), seen=True)
     assert not hasattr(estimator, "net_")
     assert torch.equal(torch.get_rng_state(), generator)
     assert_same_weights(pooled, before)
     assert_array_equal(pooled.predict_proba(DATA.data), p)
     check_compatible([pooled, before])
-    assert_same_weights(one, fit_like(estimator, pooled, *rows(SECOND)))
+    again = fit_like(estimator, pooled, *rows(SECOND), seen=True)
+    assert_same_weights(one, again)
 
 
 def test_without_statistics_it_is_an_ordinary_fit_of_the_same_codes():
@@ -81,7 +88,12 @@ def test_values_without_training_rows_count_as_unseen(pooled):
 def test_early_stopping_and_single_tasks(pooled):
     X, Y = rows(SECOND)
     stopped = fit_like(
-        small(**PARAMS, early_stopping=True), pooled, X, Y, eval_set=(X[:50], Y[:50])
+        small(**PARAMS, early_stopping=True),
+        pooled,
+        X,
+        Y,
+        eval_set=(X[:50], Y[:50]),
+        seen=True,
     )
     assert "valid_auc_mean" in stopped.history_[0]
     click = small(**PARAMS).fit(X, Y["click"])
@@ -106,11 +118,14 @@ def test_errors_name_the_parameter(pooled):
         fit_like(small(), small(), X, Y)
     with pytest.raises(ValueError, match="sample_weight must be None with seen=True"):
         like(pooled, X, Y, sample_weight=np.arange(400.0))
-    assert like(pooled, X, Y, sample_weight=np.arange(400.0), seen=False).n_iter_ == 2
+    # Of other weights: the rows are not recognised as those of the source.
+    weighted = like(pooled, X, Y, sample_weight=np.arange(400.0), seen=False)
+    assert weighted.n_iter_ == 2
     unknown = Y.astype(float)
     unknown.iloc[3, 1] = np.nan
+    ignoring = small(**PARAMS, missing_labels="ignore")
     with pytest.raises(ValueError, match="no label may be missing"):
-        fit_like(small(**PARAMS, missing_labels="ignore"), pooled, X, unknown)
+        fit_like(ignoring, pooled, X, unknown, seen=True)
     twice = pd.concat([DATA.data] * 2), pd.concat([DATA.target] * 2)
     with pytest.raises(ValueError, match="seen=True, but the source was not fitted"):
         like(pooled, *twice)
@@ -129,3 +144,26 @@ def test_a_source_without_categories():
     assert model.n_features_in_ == 12
     numeric = like(small(**PARAMS).fit(X, Y), X, Y)
     assert numeric.predict_proba(X).shape == (400, 2)
+
+
+def test_rows_of_the_source_that_are_passed_as_new_give_a_warning(pooled):
+    with pytest.warns(UserWarning, match="Pass seen=True if the rows are not new"):
+        like(pooled, DATA.data, DATA.target, seen=False)
+    with pytest.warns(UserWarning, match="Pass seen=True if the rows are not new"):
+        fine_tune(pooled, DATA.data, DATA.target)
+
+
+def test_labels_may_be_passed_as_y(pooled):
+    X, Y = rows(SECOND)
+    one, two = (
+        fit_like(small(**PARAMS), pooled, X=X, **labels, seen=True)
+        for labels in ({"Y": Y}, {"y": Y})
+    )
+    assert_same_weights(one, two)
+    assert fine_tune(source=pooled, X=X, y=Y, seen=True).n_iter_ == 2
+    merged = merge_estimators(pooled, [one], X, y=Y, objective=None)
+    assert merged.predict_proba(X).shape == (400, 2)
+    found = select_estimators([one, two], X, y=Y, n_select=1, method="greedy")
+    assert found.indices.tolist() == [0]
+    with pytest.raises(TypeError, match="labels twice"):
+        fine_tune(pooled, X, Y=Y, y=Y)

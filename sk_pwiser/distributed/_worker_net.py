@@ -1,7 +1,7 @@
 """The net of a worker: losses of the joined batch, gradients summed over workers."""
 
 import hashlib
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from contextlib import contextmanager
 from typing import Any
 
@@ -12,24 +12,29 @@ from sk_pwiser._training import MultiTaskNet, sparse_tables
 from sk_pwiser._utils import (
     Generators,
     active,
+    at_least_float32,
     draws_globally,
     generator_on,
     global_states,
     set_global_states,
 )
-from sk_pwiser.distributed._joined import Inputs, join
+from sk_pwiser.distributed._exchange import Workers
 from sk_pwiser.distributed._shards import JointIterator, Shard
-from sk_pwiser.distributed._workers import Workers
-from sk_pwiser.networks import NetworkOutput
+from sk_pwiser.networks import Labels, NetworkOutput
 
 CPU = torch.device("cpu")
 LEFT_OUT = ("workers", "tables", "_steps")
+
+# Output, labels, weights and groups.
+Inputs = tuple[NetworkOutput, Tensor, Tensor | None, Tensor | None]
+Term = Tensor | Callable[[Labels], Tensor]
 
 
 class NetworkSums:
     """Sums the gradients of a network over the workers.
 
-    Those of the parameters of a loss, which follow, are those of all rows already.
+    The parameters of a loss follow those of the network; every worker computes their
+    gradients from all rows, so that they are not summed.
 
     Parameters
     ----------
@@ -61,12 +66,12 @@ class NetworkSums:
 
 
 class WorkerNet(MultiTaskNet):
-    """A net that is trained together with those of other workers.
+    """A net that is trained together with the nets of other workers.
 
     Every worker runs the network on its own rows. The outputs and labels are joined, so
-    that the loss, with its pairs of rows, is that of one process on the joined batch.
-    The gradients of a worker are those through its own rows; their sum over the workers
-    is the gradient of that loss. All workers then take the same step.
+    that the loss, with its pairs of rows, equals the loss of one process on the joined
+    batch. Each worker computes the gradients through its own rows; their sum over the
+    workers is the gradient of this loss. All workers then take the same step.
     """
 
     workers: Workers
@@ -78,7 +83,7 @@ class WorkerNet(MultiTaskNet):
     _own_states: list[Tensor] | None = None  # of torch's global generators
 
     def join(self, workers: Workers, seed: int) -> None:
-        """Connect the net to those of the other workers.
+        """Connect the net to the nets of the other workers.
 
         Parameters
         ----------
@@ -126,7 +131,7 @@ class WorkerNet(MultiTaskNet):
 
     @contextmanager
     def _own_global_generators(self) -> Iterator[None]:
-        """Use states of torch's global generators that are those of this worker."""
+        """Use this worker's own states of torch's global generators."""
         if not self.draws_globally:
             yield
             return
@@ -226,3 +231,86 @@ def _seed(*parts: int) -> int:
     """Return a seed of 63 bits that depends on all parts."""
     digest = hashlib.sha256(repr(parts).encode()).digest()
     return int.from_bytes(digest[:8], "little") >> 1
+
+
+def join(own: Inputs, workers: Workers, sizes: Sequence[int], n_weights: int) -> Inputs:
+    """Join the outputs and labels of all workers, in one exchange.
+
+    Extra losses of the network are computed from the rows of each worker and averaged.
+
+    Parameters
+    ----------
+    own : tuple
+        Output of the network, labels, weights and groups of this worker's rows.
+    workers : Workers
+        All workers.
+    sizes : sequence of int
+        Numbers of rows by rank.
+    n_weights : int
+        Number of weights per row; 0 if no worker's rows have weights. Rows that are
+        drawn repeatedly may have weights in the batches of some workers only.
+
+    Returns
+    -------
+    tuple
+        The same of the rows of all workers.
+    """
+    output, y, sample_weight, groups = own
+    columns = {"logits": output.logits}
+    columns |= {f"aux {k}": head for k, head in enumerate(output.aux_logits)}
+    for name, head in (
+        ("conditional_logits", output.conditional_logits),
+        ("sampled_logits", output.sampled_logits),
+    ):
+        if head is not None:
+            columns[name] = head
+    columns["y"] = y
+    if n_weights:
+        given = torch.ones_like(y[:, :1]) if sample_weight is None else sample_weight
+        columns["weight"] = given.view(len(y), -1).expand(-1, n_weights)
+    found = _join_columns(columns, workers, sizes)
+    joined = output._replace(
+        logits=found["logits"],
+        aux_logits=[found[f"aux {k}"] for k in range(len(output.aux_logits))],
+        extra_losses={
+            name: _averaged(term, y, sample_weight, workers, sizes)
+            for name, term in output.extra_losses.items()
+        },
+        conditional_logits=found.get("conditional_logits"),
+        sampled_logits=found.get("sampled_logits"),
+    )
+    weight = found.get("weight")
+    if weight is not None and (sample_weight is None or sample_weight.dim() == 1):
+        weight = weight.squeeze(1)
+    if groups is not None:
+        groups = workers.join(groups, sizes)
+    return joined, found["y"], weight, groups
+
+
+def _join_columns(
+    columns: dict[str, Tensor], workers: Workers, sizes: Sequence[int]
+) -> dict[str, Tensor]:
+    """Join tensors of shape `(n_rows, n_columns)`, in float32 or above."""
+    kind = at_least_float32(columns["logits"]).dtype
+    packed = torch.cat([each.to(kind) for each in columns.values()], dim=1)
+    widths = [each.shape[1] for each in columns.values()]
+    parts = workers.join(packed, sizes).split(widths, dim=1)
+    return dict(zip(columns, parts, strict=True))
+
+
+def _averaged(
+    term: Term,
+    y: Tensor,
+    sample_weight: Tensor | None,
+    workers: Workers,
+    sizes: Sequence[int],
+) -> Term:
+    """Return an extra loss that is averaged over the workers."""
+    if isinstance(term, Tensor):
+        return workers.mean(term, sizes)
+
+    def average(labels: Labels) -> Tensor:
+        own = term(Labels(y, sample_weight, labels.row_losses))
+        return workers.mean(own, sizes)
+
+    return average

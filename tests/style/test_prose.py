@@ -5,7 +5,7 @@ from pathlib import Path
 
 import pytest
 
-SCRIPT = Path(__file__).parents[1] / "docs" / "check_prose.py"
+SCRIPT = Path(__file__).parents[2] / "docs" / "check_prose.py"
 
 
 def load_script():

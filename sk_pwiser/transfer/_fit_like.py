@@ -1,4 +1,4 @@
-"""Fits with the encoder of another estimator: all markets in the same terms."""
+"""Fits with the encoder of another estimator, so that weights can be compared."""
 
 from contextlib import contextmanager
 from dataclasses import replace
@@ -10,9 +10,11 @@ from sklearn.base import clone
 from sk_pwiser._estimator import MultiTaskCTRCVRClassifier
 from sk_pwiser._table import UNSEEN, ExtendedStatistics, grow_encoder
 from sk_pwiser._training import fit_from
+from sk_pwiser._utils import accept_any_case_of_y
 from sk_pwiser.transfer._compatible import check_fitted
 
 
+@accept_any_case_of_y
 def fit_like(
     estimator,
     source,
@@ -22,29 +24,29 @@ def fit_like(
     *,
     groups=None,
     eval_set=None,
-    seen=True,
+    seen=False,
 ):
     """Fit a new network on one market, with the encoder of a fit on all markets.
 
-    An encoder that is learnt on one market has codes, bins of numbers and target
-    statistics of its own, so that the weights of networks of two markets have different
-    meanings. This function takes those of `source`, with all category values that
-    occurred in its fit. Everything else is as in `estimator.fit`: the network starts
-    from random weights, and its output biases from the rates of this market.
+    An encoder that is learnt on one market has its own codes, bins of numbers and
+    target statistics, so that weights of two markets' networks have different meanings.
+    This function takes the encoder of `source`, with all category values that occurred
+    in its fit. Everything else is as in `estimator.fit`: the network starts from random
+    weights, and its output biases from the rates of this market.
 
-    The embeddings of values without a training row are those of unseen values, since
-    nothing has trained their own.
+    Category values without a training row get the embedding of unseen values, since
+    their own has not been trained.
 
     Parameters
     ----------
     estimator : MultiTaskCTRCVRClassifier
         The parameters of the fit. It is not changed, and need not be fitted.
-        `numeric_encoding`, `task_space` and `interaction` must be those of `source`;
-        `categorical_features`, `target_encoding` and the entries of `encoding_params`
-        about columns and values are ignored.
+        `numeric_encoding`, `task_space` and `interaction` must be the same as in
+        `source`; `categorical_features`, `target_encoding` and the entries of
+        `encoding_params` about columns and values are ignored.
     source : MultiTaskCTRCVRClassifier
-        The fitted estimator whose encoder is taken. It is not changed. One epoch is
-        enough to learn an encoder.
+        The fitted estimator whose encoder is used. It is not changed. A fit of one
+        epoch is enough to learn an encoder.
     X : {DataFrame, array-like} of shape (n_samples, n_features)
         Impressions of the market.
     Y : array-like of shape (n_samples, n_tasks) or (n_samples,)
@@ -56,11 +58,11 @@ def fit_like(
         Group of each row, as in `fit`.
     eval_set : tuple of (X, Y), default=None
         Rows for early stopping, as in `fit`.
-    seen : bool, default=True
+    seen : bool, default=False
         Whether `source` was fitted on the rows of `X`, too. The target statistics of a
         training row then leave out its block of rows, so that its own label is not
-        among its inputs. False is for rows that are new to `source`, which are encoded
-        by its statistics as they would be in a prediction.
+        among its inputs. With False, the rows are encoded by the statistics of `source`
+        as they would be in a prediction, which is right if they are new to it.
 
     Returns
     -------
@@ -75,8 +77,14 @@ def fit_like(
     NotFittedError
         If `source` is not fitted.
     ValueError
-        If parameters, tasks or columns are not those of `source`, or if `seen=True` and
+        If parameters, tasks or columns differ from `source`, or if `seen=True` and
         there are rows that `source` was not fitted on.
+
+    Warns
+    -----
+    UserWarning
+        If `seen=False` and the target statistics of `source` suggest that it was fitted
+        on the rows of `X`.
 
     See Also
     --------
@@ -91,7 +99,10 @@ def fit_like(
     >>> X, Y = data.data, data.target
     >>> model = MultiTaskCTRCVRClassifier(max_epochs=1, random_state=0)
     >>> source = model.fit(X, Y)
-    >>> markets = [fit_like(model, source, X[m], Y[m]) for m in (X.index < 500,)]
+    >>> markets = [
+    ...     fit_like(model, source, X[rows], Y[rows], seen=True)
+    ...     for rows in (X.index < 500, X.index >= 500)
+    ... ]
     >>> check_compatible([source, *markets])
     """
     check_type("estimator", estimator)
@@ -116,7 +127,7 @@ def check_type(name, estimator):
 
 
 def train_like(estimator, source, data, share, prepare):
-    """Train an unfitted estimator with a schema that comes from a fitted one.
+    """Train an unfitted estimator with the schema of a fitted one.
 
     Parameters
     ----------
@@ -149,8 +160,8 @@ def take_schema(schema, encoder, origins, rows, seen, adds):
     if seen and rows.weights is not None:
         raise ValueError(
             "sample_weight must be None with seen=True, and no label may be missing: "
-            "weights are scaled in each fit, so that the rows cannot be left out of "
-            "the target statistics of the source."
+            "each fit scales its weights, so that weighted rows cannot be subtracted "
+            "from the target statistics of the source."
         )
     kind = "seen" if seen else "new"
     statistics = ExtendedStatistics(statistics, origins, kind, adds)
@@ -158,7 +169,7 @@ def take_schema(schema, encoder, origins, rows, seen, adds):
 
 
 def grow_schema(schema, rows, seen, extends):
-    """Return a schema for further rows, with codes of their new values if it extends.
+    """Return a schema for further rows, with codes for their new values if `extends`.
 
     Returns
     -------

@@ -1,0 +1,473 @@
+"""The calibrator of several tasks: one curve per task, and the order of the tasks."""
+
+from numbers import Real
+from typing import ClassVar
+
+import numpy as np
+from scipy.special import logit
+from sklearn.base import (
+    BaseEstimator,
+    ClassifierMixin,
+    MetaEstimatorMixin,
+    _fit_context,
+    clone,
+)
+from sklearn.exceptions import NotFittedError
+from sklearn.model_selection import check_cv
+from sklearn.utils import _safe_indexing, get_tags, indexable
+from sklearn.utils._param_validation import HasMethods, Interval, StrOptions
+from sklearn.utils.validation import check_is_fitted
+
+from sk_pwiser._responses import Predictions, nested_estimators, positive_probabilities
+from sk_pwiser._table import (
+    check_weights,
+    one_task_labels,
+    read_labels,
+    zero_one_labels,
+)
+from sk_pwiser._utils import accept_any_case_of_y, warn_user
+from sk_pwiser.calibration._curves import METHODS
+from sk_pwiser.metrics import mean_auc_scorer
+from sk_pwiser.model_selection import FunnelStratifiedKFold
+
+LIMITS = np.finfo(np.float32)
+
+
+class FunnelCalibrator(ClassifierMixin, MetaEstimatorMixin, BaseEstimator):
+    """Calibrate the probabilities of every task of a multi-task classifier.
+
+    A loss that ranks, such as PWiseR, or rates that change with time move the predicted
+    probabilities away from the observed rates. The calibrator maps the logit of each
+    task to a probability by a curve fitted to rows that the estimator was not trained
+    on. A later task that would then be more likely than an earlier one is lowered to
+    it, so that P(conversion) <= P(click) in every row.
+
+    Parameters
+    ----------
+    estimator : estimator object
+        A classifier of several tasks, such as
+        :class:`~sk_pwiser.MultiTaskCTRCVRClassifier`.
+    method : {"isotonic", "sigmoid", "temperature"}, default="isotonic"
+        The curves: an increasing function ("isotonic", for some hundred events or
+        more), a sigmoid of a linear function of the logit ("sigmoid", Platt's method,
+        for fewer), or the logit divided by one number ("temperature"), which corrects
+        the spread of the logits and the rate together, not each by itself.
+    cv : int, cross-validation generator or iterable, default=None
+        With None, `estimator` must be fitted, and `fit` fits only the curves.
+        Otherwise `fit` trains a clone of the estimator per split, fits the curves to
+        the predictions for the rows left out, and trains the final estimator on all
+        rows. An int is the number of folds of
+        :class:`~sk_pwiser.model_selection.FunnelStratifiedKFold`, not shuffled.
+    ordered : bool, default=True
+        Whether the tasks are a funnel, in which no task is more likely than an earlier
+        one. With False the probabilities of the tasks are calibrated independently of
+        each other.
+    negative_sampling_rate : float or "auto", default="auto"
+        Share of the rows without a click (the first task) that the log has kept, in
+        (0, 1]. The rows passed to `fit` are expected to be of this sampled log. Rows
+        without a click then count 1 / rate times in the curves, so that calibrated
+        probabilities are those of the full log. "auto" is the estimator's own
+        parameter of this name, or 1 if it has none. Pass 1 if the estimator was
+        trained on a sampled log, but the rows of the calibration are of the full one.
+
+    Attributes
+    ----------
+    estimator_ : estimator object
+        The fitted estimator: `estimator` itself if `cv=None`.
+    calibrators_ : list
+        The curve of each task, None for a task that is left unchanged.
+    classes_ : ndarray of shape (n_tasks, 2) or (2,)
+        The labels of each task; 1-D for a single task.
+    task_names_ : list of str
+        Names of the tasks.
+    n_tasks_ : int
+        Number of tasks.
+    n_features_in_ : int
+        Number of columns of `X`, if the estimator has it.
+    feature_names_in_ : ndarray of shape (`n_features_in_`,)
+        Names of the columns, if the estimator has them.
+
+    See Also
+    --------
+    sklearn.calibration.CalibratedClassifierCV : For a single task, also through
+        :class:`~sk_pwiser.TaskView`.
+
+    Notes
+    -----
+    "isotonic" draws straight lines, in log-odds, between the centres of the steps of
+    :class:`~sklearn.isotonic.IsotonicRegression`, similar to Oron and Flournoy (2017),
+    since steps lose the ranking of their rows. AUC stays the same, except for the rows
+    outside the outermost centres. "sigmoid" equals that of
+    :class:`~sklearn.calibration.CalibratedClassifierCV` for rows of equal weight.
+
+    "sigmoid" and "isotonic" also calibrate an estimator whose probabilities are those
+    of the sampled log. "temperature" cannot, because it leaves a probability of 0.5
+    unchanged.
+
+    References
+    ----------
+    Oron and Flournoy (2017). "Centered isotonic regression: point and interval
+    estimation for dose-response studies." Statistics in Biopharmaceutical Research
+    9(3). :doi:`10.1080/19466315.2017.1286256`
+
+    Platt (1999). "Probabilistic outputs for support vector machines and comparisons to
+    regularized likelihood methods." Advances in Large Margin Classifiers.
+
+    Guo, Pleiss, Sun and Weinberger (2017). "On calibration of modern neural networks."
+    ICML. :arxiv:`1706.04599`
+
+    Examples
+    --------
+    >>> from sk_pwiser import MultiTaskCTRCVRClassifier
+    >>> from sk_pwiser.calibration import FunnelCalibrator
+    >>> from sk_pwiser.datasets import make_ctr_cvr
+    >>> data = make_ctr_cvr(4_000, ctr=0.3, random_state=0)
+    >>> X, Y = data.data, data.target
+    >>> model = MultiTaskCTRCVRClassifier(max_epochs=2, random_state=0)
+    >>> model.fit(X[:2000], Y[:2000]).predict_proba(X[3000:]).shape
+    (1000, 2)
+    >>> calibrated = FunnelCalibrator(model, method="sigmoid")
+    >>> calibrated.fit(X[2000:3000], Y[2000:3000]).predict_proba(X[3000:]).shape
+    (1000, 2)
+    """
+
+    _parameter_constraints: ClassVar[dict] = {
+        "estimator": [HasMethods(["fit", "predict_proba"])],
+        "method": [StrOptions(set(METHODS))],
+        "cv": ["cv_object"],
+        "ordered": ["boolean"],
+        "negative_sampling_rate": [
+            StrOptions({"auto"}),
+            Interval(Real, 0, 1, closed="right"),
+        ],
+    }
+
+    def __init__(
+        self,
+        estimator,
+        *,
+        method="isotonic",
+        cv=None,
+        ordered=True,
+        negative_sampling_rate="auto",
+    ):
+        self.estimator = estimator
+        self.method = method
+        self.cv = cv
+        self.ordered = ordered
+        self.negative_sampling_rate = negative_sampling_rate
+
+    @accept_any_case_of_y
+    @_fit_context(prefer_skip_nested_validation=False)
+    def fit(self, X, y, sample_weight=None):
+        """Fit the curves and, unless `cv=None`, the estimator.
+
+        Parameters
+        ----------
+        X : {DataFrame, array-like} of shape (n_samples, n_features)
+            Impressions. With `cv=None`, rows that the estimator was not trained on.
+        y : array-like of shape (n_samples, n_tasks) or (n_samples,)
+            Labels: 0 or 1; any two labels for a single task. Labels of tasks after the
+            first may be missing (NaN); such rows take no part in the curve of the task.
+        sample_weight : array-like of shape (n_samples,) or (n_samples, n_tasks), \
+                default=None
+            Weights of the rows, or of the rows and tasks, >= 0, in the curves and in
+            the fits. Only their ratios matter to the curves. They are multiplied by the
+            weights that follow from `negative_sampling_rate`, so leave those out.
+
+        Returns
+        -------
+        FunnelCalibrator
+            The fitted calibrator.
+
+        Raises
+        ------
+        ValueError
+            If labels or weights are invalid, or the estimator has other tasks.
+        sklearn.exceptions.NotFittedError
+            If `cv=None` and the estimator is not fitted.
+
+        Warns
+        -----
+        UserWarning
+            If a task has one class only in these rows: its probabilities stay those of
+            the estimator. If `ordered=True`, but labels break the order of the tasks.
+            Each is one warning that names all such tasks.
+        """
+        X, y, sample_weight = indexable(X, y, sample_weight)
+        if self.cv is None:
+            check_is_fitted(
+                self.estimator,
+                msg="estimator must be fitted if cv=None: fit the %(name)s, or set cv.",
+            )
+        labels, classes, columns = self._read_labels(y)
+        weight = np.ones(labels.shape)
+        if sample_weight is not None:
+            found = check_weights(sample_weight, *labels.shape, columns)
+            weight *= found.reshape(len(found), -1)
+        weight[np.isnan(labels)] = 0.0
+        if self.cv is None:
+            estimator = self.estimator
+            p = positive_probabilities(estimator, X, labels.shape[1])
+        else:
+            estimator, p = self._cross_fit(X, y, labels, sample_weight, weight)
+        weight[np.isnan(p)] = 0.0
+        names = Predictions(estimator, X, {}).task_names() or columns
+        names = names or [f"task_{k}" for k in range(labels.shape[1])]
+        if self.ordered:
+            _warn_about_order(labels, weight, names)
+        weight[labels[:, 0] == 0] /= self._sampling_rate(estimator)
+        curves = self._fit_curves(p, labels, weight, names)
+        self.estimator_, self.calibrators_ = estimator, curves
+        self.classes_, self.task_names_ = classes, names
+        self.n_tasks_ = len(names)
+        return self
+
+    def _read_labels(self, y):
+        """Return labels (n_samples, n_tasks), NaN if missing, classes and columns."""
+        values, missing, columns = read_labels(y, "ignore", input_name="y")
+        values = values.reshape(len(values), -1)
+        n_tasks = values.shape[1]
+        classes = self._check_tasks(n_tasks) if self.cv is None else None
+        if n_tasks == 1:
+            labels, classes = one_task_labels(
+                values[:, 0], columns, classes, input_name="y"
+            )
+            return labels.astype(np.float64), classes, columns
+        labels = zero_one_labels(values, columns, input_name="y").astype(np.float64)
+        if missing is not None:
+            labels[missing] = np.nan
+        dtype = values.dtype if values.dtype != object else np.dtype(int)
+        return labels, np.tile(np.array([0, 1], dtype=dtype), (n_tasks, 1)), columns
+
+    def _check_tasks(self, n_tasks):
+        """Return the classes of a fitted estimator of one task, None of several."""
+        fitted = Predictions(self.estimator, None, {})
+        names = fitted.task_names()
+        classes = getattr(self.estimator, "classes_", None)
+        # One array or row per task, unless the classes are numbers of columns.
+        several = isinstance(classes, list) or np.ndim(classes) == 2
+        expected = len(names) or (len(classes) if several else n_tasks)
+        if n_tasks != expected:
+            raise ValueError(
+                f"y must have the {expected} tasks of the estimator, got {n_tasks}."
+            )
+        return fitted.classes()
+
+    def _cross_fit(self, X, y, labels, sample_weight, weight):
+        """Return the final estimator, and predictions by clones for left-out rows.
+
+        The predictions are NaN in rows that no split leaves out, and for tasks of which
+        the clone saw one class only, since they carry no information on the row.
+        """
+        p = np.full(labels.shape, np.nan)
+        for train, test in self._splits(X, labels):
+            model = self._fit_clone(X, y, sample_weight, train)
+            found = positive_probabilities(
+                model, _safe_indexing(X, test), labels.shape[1]
+            )
+            counts = weight[train] > 0
+            for k, seen in enumerate(counts.T):
+                if len(np.unique(labels[train][seen, k])) == 2:
+                    p[test, k] = found[:, k]
+        return self._fit_clone(X, y, sample_weight), p
+
+    def _splits(self, X, labels):
+        known = np.nan_to_num(labels)
+        if isinstance(self.cv, int | np.integer):
+            folds = FunnelStratifiedKFold(self.cv, shuffle=False)
+            return folds.split(np.zeros(len(known)), known)
+        y = known if known.shape[1] > 1 else known[:, 0]
+        return check_cv(self.cv, y, classifier=True).split(X, y)
+
+    def _fit_clone(self, X, y, sample_weight, rows=None):
+        """Fit a clone of the estimator to some rows, by default all."""
+        if rows is not None:
+            X, y = _safe_indexing(X, rows), _safe_indexing(y, rows)
+        if sample_weight is None:
+            return clone(self.estimator).fit(X, y)
+        if rows is not None:
+            sample_weight = _safe_indexing(sample_weight, rows)
+        return clone(self.estimator).fit(X, y, sample_weight=sample_weight)
+
+    def _sampling_rate(self, estimator):
+        """Return the share of the rows without a click that the log has kept."""
+        if self.negative_sampling_rate != "auto":
+            return self.negative_sampling_rate
+        for layer in nested_estimators(estimator):
+            if hasattr(layer, "negative_sampling_rate"):
+                return layer.negative_sampling_rate
+        return 1.0
+
+    def _fit_curves(self, p, labels, weight, names):
+        """Return the curve of each task, None for a task with one class only."""
+        curves, unchanged = [], []
+        for k, name in enumerate(names):
+            rows = weight[:, k] > 0
+            y, w = labels[rows, k], weight[rows, k]
+            found = np.unique(y)
+            if len(found) < 2:
+                only = f"label {found[0]:g}" if len(found) else "no label"
+                unchanged.append(f"{name!r} ({only})")
+                curves.append(None)
+                continue
+            curve = METHODS[self.method]()
+            curves.append(curve.fit(_logits(p[rows, k]), y, w / w.max()))
+        if unchanged:
+            warn_user(
+                "Only one class in the rows of the calibration for "
+                f"{', '.join(unchanged)}: the probabilities stay those of the "
+                "estimator."
+            )
+        return curves
+
+    def _predict_positive(self, X):
+        """Return calibrated P(Y_k = 1): float32 of shape (n_samples, n_tasks)."""
+        check_is_fitted(self)
+        p = positive_probabilities(self.estimator_, X, self.n_tasks_)
+        columns = [
+            p[:, k] if curve is None else curve.predict(_logits(p[:, k]))
+            for k, curve in enumerate(self.calibrators_)
+        ]
+        # In float32, as the estimator's: more digits would be noise.
+        calibrated = np.column_stack(columns).astype(np.float32)
+        calibrated = np.clip(calibrated, LIMITS.tiny, 1 - LIMITS.epsneg)
+        if self.ordered:
+            calibrated = np.minimum.accumulate(calibrated, axis=1)
+        return calibrated
+
+    def predict_proba(self, X):
+        """Predict calibrated probabilities over impressions.
+
+        Parameters
+        ----------
+        X : {DataFrame, array-like} of shape (n_samples, n_features)
+            Impressions.
+
+        Returns
+        -------
+        float32 ndarray of shape (n_samples, n_tasks)
+            Column k is P(Y_k = 1 | impression), with `ordered=True` never above that of
+            an earlier task. For a single task, `(n_samples, 2)` with the probabilities
+            of both classes.
+        """
+        positive = self._predict_positive(X)
+        if self.classes_.ndim == 1:
+            return np.hstack([1 - positive, positive])
+        return positive
+
+    def predict(self, X):
+        """Predict labels: 1 where the calibrated probability is at least 0.5.
+
+        Parameters
+        ----------
+        X : {DataFrame, array-like} of shape (n_samples, n_features)
+            Impressions.
+
+        Returns
+        -------
+        ndarray of shape (n_samples, n_tasks) or (n_samples,)
+            Labels, in the dtype of those in `fit`.
+        """
+        positive = (self._predict_positive(X) >= 0.5).astype(int)
+        if self.classes_.ndim == 1:
+            return self.classes_[positive[:, 0]]
+        return np.take_along_axis(self.classes_, positive.T, axis=1).T
+
+    def predict_cvr(self, X):
+        """Predict P(last task | first task) from the calibrated probabilities.
+
+        Parameters
+        ----------
+        X : {DataFrame, array-like} of shape (n_samples, n_features)
+            Impressions.
+
+        Returns
+        -------
+        ndarray of shape (n_samples,)
+            Probabilities: P(last) / P(first), at most 1.
+
+        Raises
+        ------
+        ValueError
+            If the calibrator was fitted with a single task.
+        """
+        check_is_fitted(self)
+        if self.n_tasks_ < 2:
+            raise ValueError(
+                f"predict_cvr needs two tasks or more; this fit has {self.n_tasks_}."
+            )
+        positive = self._predict_positive(X)
+        return np.minimum(positive[:, -1] / positive[:, 0], 1)
+
+    @accept_any_case_of_y
+    def score(self, X, y, sample_weight=None):
+        """Compute the mean ROC AUC over the tasks.
+
+        Parameters
+        ----------
+        X : {DataFrame, array-like} of shape (n_samples, n_features)
+            Impressions.
+        y : array-like of shape (n_samples, n_tasks) or (n_samples,)
+            True labels.
+        sample_weight : array-like of shape (n_samples,) or (n_samples, n_tasks), \
+                default=None
+            Weights of the rows, or of the rows and tasks.
+
+        Returns
+        -------
+        float
+            Mean of the tasks' AUC; NaN, with a warning, if a task has only one class.
+        """
+        check_is_fitted(self)
+        return mean_auc_scorer(self, X, y, sample_weight=sample_weight)
+
+    @property
+    def n_features_in_(self):
+        """Number of columns of `X`, if the estimator has it."""
+        return self._fitted_estimator.n_features_in_
+
+    @property
+    def feature_names_in_(self):
+        """Names of the columns, if the estimator has them."""
+        return self._fitted_estimator.feature_names_in_
+
+    @property
+    def _fitted_estimator(self):
+        if not hasattr(self, "estimator_"):
+            # An AttributeError, too, so that `hasattr` is False.
+            raise NotFittedError("This FunnelCalibrator is not fitted yet.")
+        return self.estimator_
+
+    def __sklearn_tags__(self):
+        tags = super().__sklearn_tags__()
+        tags.input_tags = get_tags(self.estimator).input_tags
+        tags.classifier_tags.multi_label = True
+        tags.classifier_tags.multi_class = False
+        tags.target_tags.multi_output = True
+        return tags
+
+
+def _logits(p):
+    """Return the logits of probabilities in float64, finite at 0 and 1."""
+    p = np.asarray(p, dtype=np.float64)
+    return logit(np.clip(p, LIMITS.tiny, 1 - LIMITS.epsneg))
+
+
+def _warn_about_order(labels, weight, names):
+    """Warn once about all tasks with a label 1 where an earlier one is 0."""
+    breaks = []
+    for k, later in enumerate(names):
+        rows = labels[(weight[:, k] > 0) & (labels[:, k] == 1)]
+        counts = (rows[:, :k] == 0).sum(axis=0)
+        breaks += [
+            f"{later!r} without {names[j]!r} in {n} rows"
+            for j, n in enumerate(counts)
+            if n
+        ]
+    if breaks:
+        warn_user(
+            f"Labels break the order of the tasks: {', '.join(breaks)}. With "
+            "ordered=True no task is more likely than an earlier one, which is wrong "
+            "for tasks that are no funnel; ordered=False calibrates them independently."
+        )
