@@ -15,7 +15,7 @@ from _columns_40 import columns_40
 from sklearn.model_selection import train_test_split
 
 from sk_pwiser.datasets import load_hillstrom, load_kuairand, make_ctr_cvr
-from sk_pwiser.datasets._files import find_file
+from sk_pwiser.datasets._downloads import find_file
 from sk_pwiser.datasets._kuairand import DOWNLOAD, IMPRESSION_FILES
 from sk_pwiser.model_selection import funnel_depth
 

@@ -1,8 +1,9 @@
-"""The picture of the rooms of the package, drawn from the imports of its source.
+"""The picture of the folders of the package, drawn from the imports of its source.
 
-`conf.py` calls `write`. `ROOMS` says where each room stands and what it holds; the
-arrows are the imports between rooms, read by `ast`, imports inside functions included.
-A room without a line in `ROOMS` stops the build.
+`conf.py` calls `write`. `FOLDERS` contains the position and the text of each folder; a
+module at the top of the package counts as a folder. The arrows are the imports between
+folders, read with `ast`, including imports inside functions. A folder without a line in
+`FOLDERS` stops the build.
 """
 
 import ast
@@ -11,22 +12,22 @@ from pathlib import Path
 from typing import NamedTuple
 from xml.sax.saxutils import escape
 
-# The package is located and not imported: the picture needs its source only.
+# The package is located but not imported: the picture only needs its source.
 PACKAGE = Path(importlib.util.find_spec("sk_pwiser").origin).parent
 TOP = "sk_pwiser"  # __init__.py and __main__.py
 
 
-class Room(NamedTuple):
-    """A room and its place in the picture.
+class Folder(NamedTuple):
+    """A folder and its place in the picture.
 
     Parameters
     ----------
     layer : int
-        Row of the picture; the top is 0. A room imports from lower rows only.
+        Row of the picture; the top is 0. A folder only imports from lower rows.
     x, width : float
         Centre and width of the box, in pixels.
     step : str, default=""
-        Number of the step in the way of the data.
+        Number of the step in the path of the data.
     text : str, default=""
         Second line of the box.
     """
@@ -39,33 +40,33 @@ class Room(NamedTuple):
 
 
 WIDTH, ROW_HEIGHT, BOX_HEIGHT, MARGIN = 800, 92, 46, 12
-ROOMS = {
-    TOP: Room(0, 400, 784, "", "the public names and python -m sk_pwiser"),
-    "transfer": Room(1, 110, 170, "", "several markets"),
-    "export": Room(1, 330, 170, "", "files that serve"),
-    "distributed": Room(1, 550, 170, "", "several workers"),
-    "_estimator": Room(2, 300, 200, "4", "a scikit-learn classifier"),
-    "callbacks": Room(2, 700, 92),
-    "_streaming": Room(3, 400, 200, "", "fits on files, in parts"),
-    "_training": Room(4, 565, 200, "2", "tensors to network"),
-    "inspection": Room(5, 52, 80),
-    "calibration": Room(5, 155, 80),
-    "linear_model": Room(5, 743, 92),
-    "model_selection": Room(6, 55, 102),
-    "networks": Room(6, 285, 106, "3"),
-    "losses": Room(6, 400, 106, "3"),
-    "weighting": Room(6, 515, 106, "3"),
-    "datasets": Room(6, 629, 106),
-    "metrics": Room(7, 168, 104),
-    "_files": Room(7, 330, 80),
-    "_row_weights": Room(7, 500, 96),
-    "delayed_feedback": Room(7, 640, 108),
-    "_responses": Room(8, 165, 90),
-    "_table": Room(9, 215, 260, "1", "table and labels to arrays"),
-    "_utils": Room(10, 400, 784, "", "parameter checks, registry, random numbers"),
+FOLDERS = {
+    TOP: Folder(0, 400, 784, "", "the public names and python -m sk_pwiser"),
+    "transfer": Folder(1, 110, 170, "", "several markets"),
+    "export": Folder(1, 330, 170, "", "files that serve"),
+    "distributed": Folder(1, 550, 170, "", "several workers"),
+    "_estimator": Folder(2, 300, 200, "4", "a scikit-learn classifier"),
+    "callbacks": Folder(2, 700, 92),
+    "_streaming": Folder(3, 400, 200, "", "fits on files, in parts"),
+    "_training": Folder(4, 565, 200, "2", "tensors to network"),
+    "inspection": Folder(5, 52, 80),
+    "calibration": Folder(5, 155, 80),
+    "linear_model": Folder(5, 743, 92),
+    "model_selection": Folder(6, 55, 102),
+    "networks": Folder(6, 285, 106, "3"),
+    "losses": Folder(6, 400, 106, "3"),
+    "weighting": Folder(6, 515, 106, "3"),
+    "datasets": Folder(6, 629, 106),
+    "metrics": Folder(7, 168, 104),
+    "_files": Folder(7, 330, 80),
+    "_row_weights": Folder(7, 500, 96),
+    "delayed_feedback": Folder(7, 640, 108),
+    "_responses": Folder(8, 165, 90),
+    "_table": Folder(9, 215, 260, "1", "table and labels to arrays"),
+    "_utils": Folder(10, 400, 784, "", "parameter checks, registry, random numbers"),
 }
-# Where an arrow between a box and a bar as wide as the picture runs, if the middle of
-# the box would lead it through other boxes.
+# x of arrows between a box and a bar as wide as the picture, if an arrow at the middle
+# of the box would cross other boxes.
 LANES = {
     (TOP, "datasets"): 674,
     (TOP, "model_selection"): 13,
@@ -79,8 +80,8 @@ LANES = {
 LINE, FILL, TEXT, STEP = "#7a8594", "#e9eef6", "#1b2430", "#2f6db3"
 
 
-def room_of(path):
-    """Return the room of a path relative to the package, or None for `_version.py`."""
+def folder_of(path):
+    """Return the folder of a path inside the package, or None for `_version.py`."""
     first = path.parts[0] if len(path.parts) > 1 else path.stem
     if first == "_version":
         return None
@@ -88,7 +89,7 @@ def room_of(path):
 
 
 def find_arrows(package=PACKAGE):
-    """Return the pairs of rooms of which the first imports from the second.
+    """Return the imports between folders.
 
     Parameters
     ----------
@@ -98,26 +99,26 @@ def find_arrows(package=PACKAGE):
     Returns
     -------
     set of (str, str)
-        The imports between different rooms.
+        Pairs of folders; the first imports from the second.
     """
     paths = [path.relative_to(package) for path in sorted(package.rglob("*.py"))]
-    rooms = {room_of(path) for path in paths} - {None}
+    folders = {folder_of(path) for path in paths} - {None}
     arrows = set()
     for path in paths:
-        room = room_of(path)
+        folder = folder_of(path)
         tree = ast.parse((package / path).read_text(encoding="utf-8"))
         for node in ast.walk(tree):
             for name in imported_names(node, package.name):
-                target = room_of(Path(*name.split(".")))
-                # A name that is no room stands in the package's own __init__.
-                target = target if target in rooms else TOP
-                if room not in (None, target):
-                    arrows.add((room, target))
+                target = folder_of(Path(*name.split(".")))
+                # A name that is not a folder is defined in the package's __init__.
+                target = target if target in folders else TOP
+                if folder not in (None, target):
+                    arrows.add((folder, target))
     return arrows
 
 
 def imported_names(node, package_name):
-    """Return the dotted names, without the package's, that a node imports from it."""
+    """Return the names that a node imports from the package, without its own name."""
     names = []
     if isinstance(node, ast.Import):
         names = [alias.name for alias in node.names]
@@ -128,21 +129,23 @@ def imported_names(node, package_name):
     return [name for name in found if name.split(".")[0] != "_version"]
 
 
-def check_rooms(rooms):
-    """Raise if a room has no place in the picture, or a place has no room."""
-    if missing := set(rooms) - set(ROOMS):
-        raise ValueError(f"ROOMS of architecture.py has no line for {sorted(missing)}.")
-    if left := set(ROOMS) - set(rooms):
-        raise ValueError(f"ROOMS of architecture.py has lines for {sorted(left)}.")
+def check_folders(folders):
+    """Raise if a folder has no place in the picture, or a place has no folder."""
+    if missing := set(folders) - set(FOLDERS):
+        raise ValueError(
+            f"FOLDERS of architecture.py has no line for {sorted(missing)}."
+        )
+    if left := set(FOLDERS) - set(folders):
+        raise ValueError(f"FOLDERS of architecture.py has lines for {sorted(left)}.")
 
 
 def write(path):
     """Draw the picture into a file."""
     files = [p.relative_to(PACKAGE) for p in PACKAGE.rglob("*.py")]
-    check_rooms({room_of(p) for p in files} - {None})
+    check_folders({folder_of(p) for p in files} - {None})
     text = draw(find_arrows())
     path.parent.mkdir(parents=True, exist_ok=True)
-    # An unchanged file keeps its time, so that Sphinx rebuilds no page for it.
+    # An unchanged file keeps its time stamp, so that Sphinx does not rebuild its page.
     if not path.exists() or path.read_text(encoding="utf-8") != text:
         path.write_text(text, encoding="utf-8")
 
@@ -153,33 +156,35 @@ def draw(arrows):
     Parameters
     ----------
     arrows : iterable of (str, str)
-        Pairs of rooms; the first imports from the second.
+        Pairs of folders; the first imports from the second.
     """
-    height = 2 * MARGIN + max(r.layer for r in ROOMS.values()) * ROW_HEIGHT + BOX_HEIGHT
+    height = (
+        2 * MARGIN + max(r.layer for r in FOLDERS.values()) * ROW_HEIGHT + BOX_HEIGHT
+    )
     parts = [
         f'<svg xmlns="http://www.w3.org/2000/svg" viewBox="0 0 {WIDTH} {height}" '
         f'width="{WIDTH}" height="{height}" font-family="sans-serif">',
-        "<title>Rooms of sk_pwiser and the imports between them</title>",
+        "<title>Folders of sk_pwiser and the imports between them</title>",
         '<defs><marker id="head" viewBox="0 0 8 8" refX="8" refY="4" markerWidth="7" '
         f'markerHeight="7" orient="auto"><path d="M0 0 L8 4 L0 8 z" fill="{LINE}"/>'
         "</marker></defs>",
         *(arrow(*pair) for pair in sorted(arrows)),
-        *(box(name, room) for name, room in ROOMS.items()),
+        *(box(name, folder) for name, folder in FOLDERS.items()),
         "</svg>",
     ]
     return "\n".join(parts) + "\n"
 
 
-def top_of(room):
-    """Return the upper edge of a room's box."""
-    return MARGIN + room.layer * ROW_HEIGHT
+def top_of(folder):
+    """Return the upper edge of a folder's box."""
+    return MARGIN + folder.layer * ROW_HEIGHT
 
 
 def ends(source, target):
     """Return the points between which the arrow of an import runs."""
-    a, b = ROOMS[source], ROOMS[target]
+    a, b = FOLDERS[source], FOLDERS[target]
     start, end = a.x, b.x
-    is_bar = [room.width > WIDTH / 2 for room in (a, b)]
+    is_bar = [folder.width > WIDTH / 2 for folder in (a, b)]
     if any(is_bar):
         # Vertical, at the middle of the narrower of the two.
         x = LANES.get((source, target), b.x if is_bar[0] else a.x)
@@ -193,10 +198,10 @@ def ends(source, target):
     return (start, y), (end, y_end)
 
 
-def shift(room, other):
-    """Return how far from the middle of a box the arrow to another one begins."""
-    reach = room.width / 2 - 14
-    return max(-reach, min(reach, 0.25 * (other.x - room.x)))
+def shift(folder, other):
+    """Return the offset of an arrow to another box from the middle of its own box."""
+    reach = folder.width / 2 - 14
+    return max(-reach, min(reach, 0.25 * (other.x - folder.x)))
 
 
 def arrow(source, target):
@@ -209,22 +214,22 @@ def arrow(source, target):
     )
 
 
-def box(name, room):
-    """Return the box of one room: its name, a second line and the step's number."""
-    left, top = room.x - room.width / 2, top_of(room)
+def box(name, folder):
+    """Return the box of one folder: its name, a second line and the step's number."""
+    left, top = folder.x - folder.width / 2, top_of(folder)
     middle = top + BOX_HEIGHT / 2
-    size = 13 if room.text else 11
+    size = 13 if folder.text else 11
     parts = [
-        f'<rect x="{left:g}" y="{top:g}" width="{room.width:g}" height="{BOX_HEIGHT}" '
-        f'rx="6" fill="{FILL}" stroke="{LINE}"/>',
-        label(room.x, middle - 3 if room.text else middle + 5, name, size, "bold"),
+        f'<rect x="{left:g}" y="{top:g}" width="{folder.width:g}" '
+        f'height="{BOX_HEIGHT}" rx="6" fill="{FILL}" stroke="{LINE}"/>',
+        label(folder.x, middle - 3 if folder.text else middle + 5, name, size, "bold"),
     ]
-    if room.text:
-        parts.append(label(room.x, middle + 14, room.text, 12))
-    if room.step:
+    if folder.text:
+        parts.append(label(folder.x, middle + 14, folder.text, 12))
+    if folder.step:
         parts += [
             f'<circle cx="{left + 11:g}" cy="{middle:g}" r="8" fill="{STEP}"/>',
-            label(left + 11, middle + 4, room.step, 11, "bold", "#ffffff"),
+            label(left + 11, middle + 4, folder.step, 11, "bold", "#ffffff"),
         ]
     return "\n".join(parts)
 

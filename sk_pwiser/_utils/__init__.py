@@ -1,4 +1,4 @@
-"""What every room may use: parameter checks, the registry, random generators."""
+"""Shared by all folders: parameter checks, the registry, random generators."""
 
 from sk_pwiser._utils._checks import (
     accept_any_case_of_y,

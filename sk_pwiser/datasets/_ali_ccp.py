@@ -8,8 +8,14 @@ import numpy as np
 from sklearn.utils import Bunch
 from sklearn.utils._param_validation import Interval, StrOptions, validate_params
 
-from sk_pwiser.datasets._csv import check_flags, open_text, read_csv
-from sk_pwiser.datasets._files import find_first, import_pandas, warn_unclicked
+from sk_pwiser.datasets._downloads import (
+    check_flags,
+    find_first,
+    import_pandas,
+    open_text,
+    read_csv,
+    warn_unclicked,
+)
 
 # Fields of the user, of the item, of their combination and of the context.
 USER_FIELDS = ["101", "109_14", "110_14", "127_14", "150_14"]

@@ -7,8 +7,13 @@ import numpy as np
 from sklearn.utils import Bunch
 from sklearn.utils._param_validation import StrOptions, validate_params
 
-from sk_pwiser.datasets._csv import check_flags, read_csv
-from sk_pwiser.datasets._files import find_first, import_pandas, warn_unclicked
+from sk_pwiser.datasets._downloads import (
+    check_flags,
+    find_first,
+    import_pandas,
+    read_csv,
+    warn_unclicked,
+)
 
 COUNTRIES = ("ES", "FR", "NL", "RU", "US")
 TASK_NAMES = ["click", "conversion"]

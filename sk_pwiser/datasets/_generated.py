@@ -8,7 +8,7 @@ from scipy.special import expit, logit
 from sklearn.utils import Bunch, check_random_state
 from sklearn.utils._param_validation import Interval, validate_params
 
-from sk_pwiser.datasets._files import import_pandas
+from sk_pwiser.datasets._downloads import import_pandas
 
 TASK_NAMES = ["click", "conversion"]
 # Standard deviations of the scores of interest, conversion and accident. At low rates

@@ -8,7 +8,7 @@ from sklearn.model_selection import train_test_split
 from sklearn.utils import Bunch
 from sklearn.utils._param_validation import StrOptions, validate_params
 
-from sk_pwiser.datasets._files import (
+from sk_pwiser.datasets._downloads import (
     binary_labels,
     check_columns,
     find_file,

@@ -7,12 +7,13 @@ import numpy as np
 from sklearn.utils import Bunch
 from sklearn.utils._param_validation import StrOptions, validate_params
 
-from sk_pwiser.datasets._csv import check_flags, read_csv
-from sk_pwiser.datasets._files import (
+from sk_pwiser.datasets._downloads import (
     binary_labels,
     check_columns,
+    check_flags,
     find_first,
     import_pandas,
+    read_csv,
 )
 
 USER_FILE = "user_features_pure.csv"

@@ -7,6 +7,21 @@ have for estimators of this package; see :ref:`files`.
 
 from sk_pwiser.export._onnx import to_onnx
 from sk_pwiser.export._scorer import Scorer
-from sk_pwiser.export._trusted_types import TRUSTED_TYPES
 
 __all__ = ["TRUSTED_TYPES", "Scorer", "to_onnx"]
+
+# None of them reads a pickle, imports something by name or calls an argument: they hold
+# arrays, plain values and each other.
+TRUSTED_TYPES = [
+    "sk_pwiser._estimator._classifier.MultiTaskCTRCVRClassifier",
+    "sk_pwiser._estimator._task_view.TaskView",
+    "sk_pwiser.calibration._curves.IsotonicCurve",
+    "sk_pwiser.calibration._curves.SigmoidCurve",
+    "sk_pwiser.calibration._curves.TemperatureCurve",
+    "sk_pwiser.calibration._funnel_calibrator.FunnelCalibrator",
+    "sk_pwiser.linear_model._cp_logistic.CPMultiTaskLogistic",
+    "sk_pwiser.linear_model._group_modes.GroupModes",
+    "sk_pwiser.linear_model._sparse_linear.MultiTaskSparseLinear",
+    "sk_pwiser.linear_model._sparse_linear_cv.MultiTaskSparseLinearCV",
+    "sk_pwiser.model_selection._folds.FunnelStratifiedKFold",
+]

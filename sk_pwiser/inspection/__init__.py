@@ -5,12 +5,16 @@ computes and draws, and ``plot`` draws again, for example on other axes. A task 
 same colour in all of them.
 """
 
-from sk_pwiser.inspection._calibration import TaskCalibrationDisplay
+from sk_pwiser.inspection._calibration_curves import TaskCalibrationDisplay
 from sk_pwiser.inspection._funnel_scores import FunnelScoreDisplay
-from sk_pwiser.inspection._history import TrainingHistoryDisplay
-from sk_pwiser.inspection._precision_recall import TaskPrecisionRecallDisplay
-from sk_pwiser.inspection._roc import TaskRocCurveDisplay
-from sk_pwiser.inspection._task_weights import plot_task_weights
+from sk_pwiser.inspection._ranking_curves import (
+    TaskPrecisionRecallDisplay,
+    TaskRocCurveDisplay,
+)
+from sk_pwiser.inspection._training_history import (
+    TrainingHistoryDisplay,
+    plot_task_weights,
+)
 from sk_pwiser.inspection._weight_search import WeightSearchDisplay
 
 __all__ = [

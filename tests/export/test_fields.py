@@ -5,7 +5,7 @@ from refusals import small
 from serving_rows import X, Y
 
 from sk_pwiser.export import Scorer, to_onnx
-from sk_pwiser.export._fields import make_fields
+from sk_pwiser.export._scorer import make_fields
 
 
 class Lists:

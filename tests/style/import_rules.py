@@ -1,7 +1,8 @@
-"""Which imports each room of the package may contain, and a search for violations.
+"""The imports allowed in each folder of the package, and a search for violations.
 
-Imports are read from the source by ast, so that those inside functions are included
-and the imports of the tests have no influence.
+A module at the top of the package, such as `callbacks.py`, counts as a folder. Imports
+are read from the source with ast, so that imports inside functions count and imports of
+the tests do not.
 """
 
 import ast
@@ -10,11 +11,11 @@ from dataclasses import dataclass
 
 
 @dataclass(frozen=True)
-class Room:
-    """What the files of a room may import in addition to the standard library.
+class Folder:
+    """The imports allowed in a folder, in addition to the standard library.
 
-    `ours` are other rooms of the package, `others` further packages, and `lazily`
-    packages that may be imported inside functions only.
+    `ours` are other folders of the package, `others` are other packages, and `lazily`
+    are packages that may only be imported inside functions.
     """
 
     ours: tuple[str, ...] = ()
@@ -32,8 +33,8 @@ EXTRAS = ("lightgbm", "matplotlib", "pandas", "polars", "pyarrow")
 LEARN = ("numpy", "scipy", "sklearn")
 TORCH = ("torch",)
 ONNX = ("onnx", "onnxruntime", "onnxscript")
-TOOL = Room((), LEARN, EXTRAS)
-READS_RESPONSES = Room(("_responses", "_table"), LEARN, EXTRAS)
+TOOL = Folder((), LEARN, EXTRAS)
+READS_RESPONSES = Folder(("_responses", "_table"), LEARN, EXTRAS)
 BELOW_ESTIMATOR = (
     *FAMILIES,
     "_files",
@@ -45,58 +46,58 @@ BELOW_ESTIMATOR = (
 )
 ABOVE_ESTIMATOR = ("__init__", "_estimator", *BELOW_ESTIMATOR, "model_selection")
 
-# The rooms from the lowest to the highest, then those beside them.
-ROOMS = {
-    "_utils": Room((), (*TORCH, "joblib")),
-    "_files": Room((), ("numpy",)),
-    "_table": Room(("_utils",), LEARN, EXTRAS),
-    "_responses": Room(("_table",), LEARN),
-    "networks": Room(("_utils",), TORCH),
-    "losses": Room(("_utils",), TORCH),
-    "_row_weights": Room(("_responses", "_table", "_utils"), LEARN),
-    "weighting": Room(("_utils", "_row_weights"), TORCH, ("torchjd",)),
-    "_training": Room(
+# The folders from the lowest to the highest, then the folders beside them.
+FOLDERS = {
+    "_utils": Folder((), (*TORCH, "joblib")),
+    "_files": Folder((), ("numpy",)),
+    "_table": Folder(("_utils",), LEARN, EXTRAS),
+    "_responses": Folder(("_table",), LEARN),
+    "networks": Folder(("_utils",), TORCH),
+    "losses": Folder(("_utils",), TORCH),
+    "_row_weights": Folder(("_responses", "_table", "_utils"), LEARN),
+    "weighting": Folder(("_utils", "_row_weights"), TORCH, ("torchjd",)),
+    "_training": Folder(
         (*FAMILIES, "_files", "_table", "_utils", "model_selection"),
         (*LEARN, *TORCH, "skorch"),
     ),
-    "_streaming": Room(
+    "_streaming": Folder(
         ("_table", "_training", "_utils", "model_selection"), (*LEARN, *TORCH), EXTRAS
     ),
-    "_estimator": Room((*BELOW_ESTIMATOR, "_version"), (*LEARN, *TORCH), EXTRAS),
-    "__init__": Room(("_estimator", "_version")),
-    "__main__": Room(("__init__", "datasets", "model_selection"), LEARN, EXTRAS),
-    "callbacks": Room(("_training",)),
-    "calibration": Room(
+    "_estimator": Folder((*BELOW_ESTIMATOR, "_version"), (*LEARN, *TORCH), EXTRAS),
+    "__init__": Folder(("_estimator", "_version")),
+    "__main__": Folder(("__init__", "datasets", "model_selection"), LEARN, EXTRAS),
+    "callbacks": Folder(("_training",)),
+    "calibration": Folder(
         ("_responses", "_table", "_utils", "metrics", "model_selection"), LEARN
     ),
     "datasets": TOOL,
-    "delayed_feedback": Room(("_table", "_utils"), LEARN),
-    "inspection": Room(
+    "delayed_feedback": Folder(("_table", "_utils"), LEARN),
+    "inspection": Folder(
         ("_responses", "_table", "metrics", "model_selection"), LEARN, EXTRAS
     ),
     "metrics": READS_RESPONSES,
-    "model_selection": Room(("_table", "metrics"), (*LEARN, "joblib"), EXTRAS),
-    "linear_model": Room(("model_selection",), LEARN),
-    "export": Room(ABOVE_ESTIMATOR, (*LEARN, *TORCH), (*ONNX, "skops")),
-    "transfer": Room(ABOVE_ESTIMATOR, (*LEARN, *TORCH), EXTRAS),
-    "distributed": Room(ABOVE_ESTIMATOR, (*LEARN, *TORCH), (*EXTRAS, "ray")),
-    "_version": Room(),
+    "model_selection": Folder(("_table", "metrics"), (*LEARN, "joblib"), EXTRAS),
+    "linear_model": Folder(("model_selection",), LEARN),
+    "export": Folder(ABOVE_ESTIMATOR, (*LEARN, *TORCH), (*ONNX, "skops")),
+    "transfer": Folder(ABOVE_ESTIMATOR, (*LEARN, *TORCH), EXTRAS),
+    "distributed": Folder(ABOVE_ESTIMATOR, (*LEARN, *TORCH), (*EXTRAS, "ray")),
+    "_version": Folder(),
 }
-# These hold a network, a loss and a weighting, and must not depend on which.
+# These folders hold a network, a loss and a weighting, whichever these are.
 BLIND = {"_utils", "_training", "_streaming", "_estimator"}
-# (room, room below it): a single file of the first may import the second.
+# (folder, folder below it): only one file of the first may import the second.
 JOINED_IN_ONE_FILE = [("_training", "_table")]
-# (room, rooms of which it may import private modules): training on files does in parts
-# what training on a table does at once.
+# (folder, folders of which it may import private modules): training on files takes the
+# same steps as training on a table, but in parts.
 INNER = {"_streaming": ("_table", "_training", "model_selection")}
 
 
-def room_of(parts):
-    """Return the room of a dotted path such as ("networks", "_mmoe").
+def folder_of(parts):
+    """Return the folder of a dotted path such as ("networks", "_mmoe").
 
-    A name that is no room comes from the `__init__.py` of the package.
+    A name that is not a folder comes from the `__init__.py` of the package.
     """
-    return parts[0] if parts and parts[0] in ROOMS else "__init__"
+    return parts[0] if parts and parts[0] in FOLDERS else "__init__"
 
 
 def find_violations(package):
@@ -106,31 +107,31 @@ def find_violations(package):
     joints = {pair: set() for pair in JOINED_IN_ONE_FILE}
     for path in sorted(package.rglob("*.py")):
         relative = path.relative_to(package)
-        room = relative.with_suffix("").parts[0]
+        folder = relative.with_suffix("").parts[0]
         tree = ast.parse(path.read_text(encoding="utf-8"))
-        if room not in ROOMS:
-            found.append(f"{relative}: no entry in ROOMS for {room}")
+        if folder not in FOLDERS:
+            found.append(f"{relative}: no entry in FOLDERS for {folder}")
             continue
         imports = list(imports_of(tree, package, relative))
         for line, name, lazy in imports:
-            fault = fault_of(room, name, lazy, package.name)
+            fault = fault_of(folder, name, lazy, package.name)
             if fault:
                 found.append(f"{relative}:{line}: {fault}")
-            target = room_of_import(name, package.name)
-            if (room, target) in joints:
-                joints[room, target].add(str(relative))
-        if room in BLIND:
+            target = folder_of_import(name, package.name)
+            if (folder, target) in joints:
+                joints[folder, target].add(str(relative))
+        if folder in BLIND:
             found += [f"{relative}:{m}" for m in sights(tree, imports, registered)]
     return found + [
-        f"{', '.join(sorted(files))}: more than one file of {room} imports {target}"
-        for (room, target), files in joints.items()
+        f"{', '.join(sorted(files))}: more than one file of {folder} imports {target}"
+        for (folder, target), files in joints.items()
         if len(files) > 1
     ]
 
 
 def imports_of(tree, package, relative):
     """Yield (line, dotted name, whether inside a function) for every import."""
-    folder = [package.name, *relative.parts[:-1]]
+    parents = [package.name, *relative.parts[:-1]]
     lazy_lines = {
         n.lineno
         for f in ast.walk(tree)
@@ -139,16 +140,16 @@ def imports_of(tree, package, relative):
         if hasattr(n, "lineno")
     }
     for node in ast.walk(tree):
-        for name in imported_names(node, folder):
+        for name in imported_names(node, parents):
             yield node.lineno, name, node.lineno in lazy_lines
 
 
-def imported_names(node, folder):
+def imported_names(node, parents):
     """Return the imported dotted names, "package.module.name" for a from-import."""
     if isinstance(node, ast.Import):
         return [alias.name for alias in node.names]
     if isinstance(node, ast.ImportFrom):
-        base = folder[: len(folder) - node.level + 1] if node.level else []
+        base = parents[: len(parents) - node.level + 1] if node.level else []
         module = [*base, *([node.module] if node.module else [])]
         return [".".join([*module, alias.name]) for alias in node.names]
     is_dynamic = (
@@ -160,29 +161,29 @@ def imported_names(node, folder):
     return [node.args[0].value] if is_dynamic else []
 
 
-def room_of_import(name, package_name):
-    """Return the room that an imported name belongs to, None outside the package."""
+def folder_of_import(name, package_name):
+    """Return the folder of an imported name, or None if it is from another package."""
     top, *rest = name.split(".")
-    return room_of(rest) if top == package_name else None
+    return folder_of(rest) if top == package_name else None
 
 
-def fault_of(room, name, lazy, package_name):
-    """Return what is wrong with an import, None if nothing is."""
+def fault_of(folder, name, lazy, package_name):
+    """Return the error of an import as text, or None if it is allowed."""
     top, *rest = name.split(".")
-    target = room_of_import(name, package_name)
+    target = folder_of_import(name, package_name)
     if target is None:
-        allowed = {*sys.stdlib_module_names, *ROOMS[room].others}
-        allowed |= set(ROOMS[room].lazily) if lazy else set()
-        return None if top in allowed else f"{room} imports {name}"
-    if target == room:
+        allowed = {*sys.stdlib_module_names, *FOLDERS[folder].others}
+        allowed |= set(FOLDERS[folder].lazily) if lazy else set()
+        return None if top in allowed else f"{folder} imports {name}"
+    if target == folder:
         return None
-    if target not in ROOMS[room].ours:
-        return f"{room} imports {name}"
+    if target not in FOLDERS[folder].ours:
+        return f"{folder} imports {name}"
     inside = rest[1:] if target != "__init__" else rest
-    if target in INNER.get(room, ()):
+    if target in INNER.get(folder, ()):
         return None
     if any(part.startswith("_") and not is_dunder(part) for part in inside):
-        return f"{room} imports {name}, which is private to {target}"
+        return f"{folder} imports {name}, which is private to {target}"
     return None
 
 

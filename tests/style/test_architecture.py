@@ -1,4 +1,4 @@
-"""The picture of the rooms shows what is imported, and its arrows point downwards."""
+"""The picture of the folders shows the imports, and its arrows point downwards."""
 
 import importlib.util
 import xml.etree.ElementTree as ElementTree
@@ -23,7 +23,7 @@ architecture = load_script()
 
 
 def test_arrows_point_downwards():
-    layers = {name: room.layer for name, room in architecture.ROOMS.items()}
+    layers = {name: folder.layer for name, folder in architecture.FOLDERS.items()}
     upwards = [
         (source, target)
         for source, target in architecture.find_arrows()
@@ -70,23 +70,23 @@ def test_imports_of_every_form_are_read(tmp_path):
     }
 
 
-def test_a_room_without_a_place_is_an_error():
+def test_a_folder_without_a_place_is_an_error():
     with pytest.raises(ValueError, match=r"no line for \['attic'\]"):
-        architecture.check_rooms({*architecture.ROOMS, "attic"})
+        architecture.check_folders({*architecture.FOLDERS, "attic"})
 
 
-def test_a_place_without_a_room_is_an_error():
+def test_a_place_without_a_folder_is_an_error():
     with pytest.raises(ValueError, match=r"lines for \['metrics'\]"):
-        architecture.check_rooms(set(architecture.ROOMS) - {"metrics"})
+        architecture.check_folders(set(architecture.FOLDERS) - {"metrics"})
 
 
-def test_the_picture_holds_every_room_and_arrow(tmp_path):
+def test_the_picture_holds_every_folder_and_arrow(tmp_path):
     path = tmp_path / "generated" / "architecture.svg"
     architecture.write(path)
     root = ElementTree.parse(path).getroot()
     assert float(root.get("width")) <= 800
     texts = {text.text for text in root.iter(f"{SVG}text")}
-    assert set(architecture.ROOMS) <= texts
+    assert set(architecture.FOLDERS) <= texts
     titles = {line.find(f"{SVG}title").text for line in root.iter(f"{SVG}line")}
     arrows = architecture.find_arrows()
     assert titles == {f"{source} imports {target}" for source, target in arrows}
@@ -98,7 +98,7 @@ def test_boxes_lie_inside_the_picture_and_do_not_overlap():
         tuple(float(rect.get(key)) for key in ("x", "y", "width", "height"))
         for rect in root.iter(f"{SVG}rect")
     ]
-    assert len(boxes) == len(architecture.ROOMS)
+    assert len(boxes) == len(architecture.FOLDERS)
     for x, y, width, height in boxes:
         assert x >= 0
         assert y >= 0
@@ -115,7 +115,7 @@ def test_boxes_lie_inside_the_picture_and_do_not_overlap():
         )
 
 
-@pytest.mark.parametrize("room", architecture.ROOMS)
-def test_the_page_says_what_each_room_holds(room):
+@pytest.mark.parametrize("folder", architecture.FOLDERS)
+def test_the_page_says_what_each_folder_holds(folder):
     page = (DOCS / "architecture.rst").read_text(encoding="utf-8")
-    assert f"``{room}``" in page
+    assert f"``{folder}``" in page

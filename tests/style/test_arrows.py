@@ -1,4 +1,4 @@
-"""The rooms of the package, the arrows between them, and their registries."""
+"""The folders of the package, the arrows between them, and their registries."""
 
 import ast
 import importlib
@@ -10,8 +10,8 @@ import pytest
 from import_rules import (
     BLIND,
     FAMILIES,
+    FOLDERS,
     JOINED_IN_ONE_FILE,
-    ROOMS,
     find_violations,
     imports_of,
     registry_of,
@@ -26,17 +26,19 @@ def test_the_package_keeps_its_arrows():
     assert find_violations(PACKAGE) == []
 
 
-def test_the_package_has_no_cycle_of_rooms():
-    """Rooms can be ordered so that each imports earlier ones only."""
-    rooms = dict(ROOMS)
-    while rooms:
-        lowest = [name for name, room in rooms.items() if not {*room.ours} & {*rooms}]
-        assert lowest, f"a cycle among {sorted(rooms)}"
+def test_the_package_has_no_cycle_of_folders():
+    """Folders can be ordered so that each imports earlier ones only."""
+    folders = dict(FOLDERS)
+    while folders:
+        lowest = [
+            name for name, folder in folders.items() if not {*folder.ours} & {*folders}
+        ]
+        assert lowest, f"a cycle among {sorted(folders)}"
         for name in lowest:
-            del rooms[name]
+            del folders[name]
 
 
-def test_training_is_the_only_room_that_imports_skorch():
+def test_training_is_the_only_folder_that_imports_skorch():
     users = {
         path.relative_to(PACKAGE).parts[0]
         for path in PACKAGE.rglob("*.py")
@@ -100,7 +102,7 @@ SOUND = {
     "distributed/__init__.py": "def f():\n    import ray\n",
 }
 
-# (what is wrong, the file, the lines that are added to it), by room.
+# (what is wrong, the file, the lines that are added to it), by folder.
 FAULTS = {
     "_utils": [
         ("imports a network", "_checks.py", "from house.networks import NETWORKS\n"),
@@ -242,8 +244,10 @@ FAULTS = {
     ],
 }
 PLANTED = [
-    pytest.param(f"{room}/{file}" if file else f"{room}.py", text, id=f"{room} {what}")
-    for room, faults in FAULTS.items()
+    pytest.param(
+        f"{folder}/{file}" if file else f"{folder}.py", text, id=f"{folder} {what}"
+    )
+    for folder, faults in FAULTS.items()
     for what, file, text in faults
 ]
 
@@ -256,11 +260,11 @@ def build(folder, files):
     return folder / "house"
 
 
-def test_every_room_has_a_planted_fault():
-    assert FAULTS.keys() == ROOMS.keys()
+def test_every_folder_has_a_planted_fault():
+    assert FAULTS.keys() == FOLDERS.keys()
     assert all(FAULTS.values())
-    assert {*BLIND, *sum(JOINED_IN_ONE_FILE, ())} <= ROOMS.keys()
-    # Otherwise a fault would be the first content of its room.
+    assert {*BLIND, *sum(JOINED_IN_ONE_FILE, ())} <= FOLDERS.keys()
+    # Otherwise a fault would be the first content of its folder.
     planted = {Path(param.values[0]).as_posix() for param in PLANTED}
     assert planted <= SOUND.keys()
 
@@ -277,9 +281,9 @@ def test_a_planted_fault_is_found(tmp_path, name, text):
     assert all(name in violation for violation in violations)
 
 
-def test_a_room_without_an_entry_is_found(tmp_path):
+def test_a_folder_without_an_entry_is_found(tmp_path):
     package = build(tmp_path, SOUND | {"helpers.py": "import math\n"})
-    assert find_violations(package) == ["helpers.py: no entry in ROOMS for helpers"]
+    assert find_violations(package) == ["helpers.py: no entry in FOLDERS for helpers"]
 
 
 # Registries.

@@ -1,0 +1,415 @@
+"""ROC curves and precision-recall curves, one curve per task and model."""
+
+import numpy as np
+from sklearn.metrics import (
+    auc,
+    average_precision_score,
+    precision_recall_curve,
+    roc_curve,
+)
+
+from sk_pwiser.inspection._axes import (
+    DOTTED,
+    GREY,
+    axes_or_new,
+    curve_label,
+    import_pyplot,
+    is_log,
+    looks_of_curves,
+    set_log_axis,
+    style,
+)
+from sk_pwiser.inspection._task_rows import (
+    read_estimators,
+    read_predictions,
+    warn_about_one_class,
+)
+
+
+class TaskCurvesDisplay:
+    """Base class of displays of rankings: a subclass computes and draws its curves."""
+
+    @classmethod
+    def from_estimator(
+        cls, estimator, X, Y, *, sample_weight=None, cvr=False, ax=None, **kwargs
+    ):
+        """Draw the curves of the predictions of fitted estimators.
+
+        Parameters
+        ----------
+        estimator : estimator object or dict
+            A fitted estimator of several tasks, such as
+            :class:`~sk_pwiser.MultiTaskCTRCVRClassifier`, also inside a pipeline or a
+            search. A dict from names to estimators draws each in a line style of its
+            own.
+        X : {DataFrame, array-like, sparse matrix} of shape (n_samples, n_features)
+            Impressions.
+        Y : array-like of shape (n_samples, n_tasks) or (n_samples,)
+            Labels, 0 or 1.
+        sample_weight : array-like of shape (n_samples,) or (n_samples, n_tasks), \
+                default=None
+            Weights of the rows, or of the rows and tasks.
+        cvr : bool, default=False
+            Whether to add a curve of P(last task | first task), over the rows in which
+            the first task is 1.
+        ax : matplotlib Axes, default=None
+            The axes to draw on; None creates a new figure.
+        **kwargs : dict
+            Passed to `plot`.
+
+        Returns
+        -------
+        display : object of this class
+            The display, drawn.
+
+        Raises
+        ------
+        ValueError
+            If labels or weights are invalid, or are not of the estimator's tasks.
+        sklearn.exceptions.NotFittedError
+            If an estimator is not fitted.
+        ImportError
+            If matplotlib is not installed.
+
+        Warns
+        -----
+        UndefinedMetricWarning
+            If a task has one class only: its curve is empty.
+        """
+        import_pyplot(cls.__name__)
+        rows = read_estimators(estimator, X, Y, cvr=cvr, sample_weight=sample_weight)
+        return cls._from_rows(rows).plot(ax, **kwargs)
+
+    @classmethod
+    def from_predictions(
+        cls,
+        Y,
+        P,
+        *,
+        task_names=None,
+        sample_weight=None,
+        cvr=False,
+        ax=None,
+        **kwargs,
+    ):
+        """Draw the curves of given probabilities.
+
+        Parameters
+        ----------
+        Y : array-like of shape (n_samples, n_tasks) or (n_samples,)
+            Labels, 0 or 1. Those of tasks after the first may be missing.
+        P : array-like of shape (n_samples, n_tasks) or (n_samples,), list or dict
+            Probabilities over impressions as `predict_proba` returns them: an array,
+            or a list of arrays of shape (n_samples, 2). A dict from names of models to
+            probabilities draws each model in a line style of its own.
+        task_names : list of str, default=None
+            Names of the tasks; by default the columns of `Y`.
+        sample_weight : array-like of shape (n_samples,) or (n_samples, n_tasks), \
+                default=None
+            Weights of the rows, or of the rows and tasks.
+        cvr : bool, default=False
+            Whether to add a curve of P(last task | first task), the quotient of the
+            probabilities, over the rows in which the first task is 1.
+        ax : matplotlib Axes, default=None
+            The axes to draw on; None creates a new figure.
+        **kwargs : dict
+            Passed to `plot`.
+
+        Returns
+        -------
+        display : object of this class
+            The display, drawn.
+
+        Raises
+        ------
+        ValueError
+            If labels, probabilities, names or weights are invalid, or do not fit
+            together.
+        ImportError
+            If matplotlib is not installed.
+
+        Warns
+        -----
+        UndefinedMetricWarning
+            If a task has one class only: its curve is empty.
+        """
+        import_pyplot(cls.__name__)
+        rows = read_predictions(
+            Y, P, task_names=task_names, cvr=cvr, sample_weight=sample_weight
+        )
+        return cls._from_rows(rows).plot(ax, **kwargs)
+
+
+class TaskRocCurveDisplay(TaskCurvesDisplay):
+    """ROC curves, one per task, with their AUC in the legend.
+
+    `from_estimator` and `from_predictions` create the display. A task has the same
+    colour in all displays.
+
+    Parameters
+    ----------
+    fpr, tpr : list of ndarray
+        False and true positive rates of each curve, as
+        :func:`sklearn.metrics.roc_curve` returns them.
+    roc_auc : list of float
+        Area under each curve.
+    task_names : list of str
+        Task of each curve.
+    model_names : list of str, default=None
+        Model of each curve, if there are several.
+
+    Attributes
+    ----------
+    lines_ : list of matplotlib Line2D
+        The curves.
+    chance_level_ : matplotlib Line2D or None
+        The diagonal.
+    ax_ : matplotlib Axes
+        The axes.
+    figure_ : matplotlib Figure
+        The figure.
+
+    See Also
+    --------
+    sklearn.metrics.RocCurveDisplay : For one task, or over the folds of a validation.
+    TaskPrecisionRecallDisplay : Says more where positives are rare.
+
+    Examples
+    --------
+    >>> from sk_pwiser import MultiTaskCTRCVRClassifier
+    >>> from sk_pwiser.datasets import make_ctr_cvr
+    >>> from sk_pwiser.inspection import TaskRocCurveDisplay
+    >>> data = make_ctr_cvr(2_000, ctr=0.3, random_state=0)
+    >>> model = MultiTaskCTRCVRClassifier(max_epochs=3, random_state=0)
+    >>> model.fit(data.data[:1000], data.target[:1000])
+    MultiTaskCTRCVRClassifier(...)
+    >>> display = TaskRocCurveDisplay.from_estimator(
+    ...     model, data.data[1000:], data.target[1000:], cvr=True
+    ... )
+    >>> display.task_names
+    ['click', 'conversion', 'conversion | click']
+    """
+
+    def __init__(self, *, fpr, tpr, roc_auc, task_names, model_names=None):
+        self.fpr = fpr
+        self.tpr = tpr
+        self.roc_auc = roc_auc
+        self.task_names = task_names
+        self.model_names = model_names
+
+    @classmethod
+    def _from_rows(cls, rows):
+        warn_about_one_class(rows, "The ROC curve")
+        curves = [_roc_curve(each) for each in rows]
+        return cls(
+            fpr=[fpr for fpr, _ in curves],
+            tpr=[tpr for _, tpr in curves],
+            roc_auc=[
+                float(auc(*curve)) if len(curve[0]) else np.nan for curve in curves
+            ],
+            task_names=[each.task for each in rows],
+            model_names=[each.model for each in rows],
+        )
+
+    def plot(self, ax=None, *, plot_chance_level=True, **kwargs):
+        """Draw the curves.
+
+        Parameters
+        ----------
+        ax : matplotlib Axes, default=None
+            The axes to draw on; None creates a new figure.
+        plot_chance_level : bool, default=True
+            Whether to draw the diagonal, the curve of a ranking by chance.
+        **kwargs : dict
+            Properties of all curves, passed to matplotlib's `plot`.
+
+        Returns
+        -------
+        TaskRocCurveDisplay
+            The display.
+        """
+        ax = axes_or_new(ax, "TaskRocCurveDisplay")
+        models = self.model_names or [None] * len(self.task_names)
+        looks = looks_of_curves(self.task_names, models)
+        self.lines_ = []
+        for k, look in enumerate(looks):
+            figure = f"AUC = {self.roc_auc[k]:.3f}"
+            label = curve_label(self.task_names[k], models[k], figure)
+            look = style(kwargs, **{**look, "marker": "", "label": label})
+            self.lines_ += ax.plot(self.fpr[k], self.tpr[k], **look)
+        self.chance_level_ = None
+        if plot_chance_level:
+            (self.chance_level_,) = ax.plot(
+                [0, 1], [0, 1], color=GREY, linestyle=DOTTED, label="chance"
+            )
+        ax.set(
+            xlabel="False positive rate",
+            ylabel="True positive rate",
+            xlim=(-0.01, 1.01),
+            ylim=(-0.01, 1.01),
+            aspect="equal",
+        )
+        ax.legend(loc="lower right")
+        self.ax_, self.figure_ = ax, ax.figure
+        return self
+
+
+def _roc_curve(rows):
+    """Return the rates of a curve, empty if they are undefined."""
+    if not rows.has_both_classes:
+        return np.empty(0), np.empty(0)
+    fpr, tpr, _ = roc_curve(rows.y, rows.p, sample_weight=rows.weight)
+    return fpr, tpr
+
+
+class TaskPrecisionRecallDisplay(TaskCurvesDisplay):
+    """Precision-recall curves, one per task, with their average precision.
+
+    `from_estimator` and `from_predictions` create the display. A task has the same
+    colour in all displays. The dotted lines are the base rates: the precision of a
+    ranking by chance.
+
+    Parameters
+    ----------
+    precision, recall : list of ndarray
+        Precision and recall of each curve, as
+        :func:`sklearn.metrics.precision_recall_curve` returns them.
+    average_precision : list of float
+        Average precision of each curve.
+    base_rates : list of float
+        Rate of the positives of each curve.
+    task_names : list of str
+        Task of each curve.
+    model_names : list of str, default=None
+        Model of each curve, if there are several.
+
+    Attributes
+    ----------
+    lines_ : list of matplotlib Line2D
+        The curves.
+    chance_levels_ : list of matplotlib Line2D
+        The base rates, one line per task.
+    ax_ : matplotlib Axes
+        The axes.
+    figure_ : matplotlib Figure
+        The figure.
+
+    See Also
+    --------
+    sklearn.metrics.PrecisionRecallDisplay : For one task.
+    TaskRocCurveDisplay : Does not depend on the base rates.
+
+    Examples
+    --------
+    >>> from sk_pwiser import MultiTaskCTRCVRClassifier
+    >>> from sk_pwiser.datasets import make_ctr_cvr
+    >>> from sk_pwiser.inspection import TaskPrecisionRecallDisplay
+    >>> data = make_ctr_cvr(2_000, ctr=0.3, random_state=0)
+    >>> model = MultiTaskCTRCVRClassifier(max_epochs=3, random_state=0)
+    >>> model.fit(data.data[:1000], data.target[:1000])
+    MultiTaskCTRCVRClassifier(...)
+    >>> display = TaskPrecisionRecallDisplay.from_estimator(
+    ...     model, data.data[1000:], data.target[1000:]
+    ... )
+    >>> len(display.lines_), len(display.chance_levels_)
+    (2, 2)
+    """
+
+    def __init__(
+        self,
+        *,
+        precision,
+        recall,
+        average_precision,
+        base_rates,
+        task_names,
+        model_names=None,
+    ):
+        self.precision = precision
+        self.recall = recall
+        self.average_precision = average_precision
+        self.base_rates = base_rates
+        self.task_names = task_names
+        self.model_names = model_names
+
+    @classmethod
+    def _from_rows(cls, rows):
+        warn_about_one_class(rows, "The precision-recall curve")
+        curves = [_precision_recall_curve(each) for each in rows]
+        return cls(
+            precision=[precision for precision, _, _ in curves],
+            recall=[recall for _, recall, _ in curves],
+            average_precision=[average for _, _, average in curves],
+            base_rates=[each.base_rate for each in rows],
+            task_names=[each.task for each in rows],
+            model_names=[each.model for each in rows],
+        )
+
+    def plot(self, ax=None, *, plot_chance_level=True, scale="auto", **kwargs):
+        """Draw the curves.
+
+        Parameters
+        ----------
+        ax : matplotlib Axes, default=None
+            The axes to draw on; None creates a new figure.
+        plot_chance_level : bool, default=True
+            Whether to draw the base rates.
+        scale : {"auto", "linear", "log"}, default="auto"
+            Scale of the precision. "auto" is "log" if a base rate is below 10 %.
+        **kwargs : dict
+            Properties of all curves, passed to matplotlib's `plot`.
+
+        Returns
+        -------
+        TaskPrecisionRecallDisplay
+            The display.
+        """
+        logarithmic = is_log(scale, self.base_rates)
+        ax = axes_or_new(ax, "TaskPrecisionRecallDisplay")
+        models = self.model_names or [None] * len(self.task_names)
+        looks = looks_of_curves(self.task_names, models)
+        self.lines_ = []
+        for k, look in enumerate(looks):
+            label = curve_label(
+                self.task_names[k], models[k], f"AP = {self.average_precision[k]:.3g}"
+            )
+            look = {**look, "marker": "", "drawstyle": "steps-post", "label": label}
+            self.lines_ += ax.plot(
+                self.recall[k], self.precision[k], **style(kwargs, **look)
+            )
+        self.chance_levels_ = []
+        if plot_chance_level:
+            self.chance_levels_ = self._plot_base_rates(ax, looks)
+        ax.set(xlabel="Recall", ylabel="Precision", xlim=(-0.01, 1.01))
+        if logarithmic:
+            low = min(rate for rate in self.base_rates if rate > 0) / 1.5
+            set_log_axis(ax.yaxis, low, 1.0)
+            ax.set_ylim(low, 1.1)
+        else:
+            ax.set_ylim(-0.01, 1.01)
+        ax.legend(loc="best")
+        self.ax_, self.figure_ = ax, ax.figure
+        return self
+
+    def _plot_base_rates(self, ax, looks):
+        """Draw one line per task; those of several models are the same rows."""
+        first = {name: k for k, name in reversed(list(enumerate(self.task_names)))}
+        dotted = {"linestyle": DOTTED, "linewidth": 1}
+        ax.plot([], [], color=GREY, label="base rates", **dotted)
+        return [
+            ax.plot(
+                [0, 1], [self.base_rates[k]] * 2, color=looks[k]["color"], **dotted
+            )[0]
+            for k in sorted(first.values())
+        ]
+
+
+def _precision_recall_curve(rows):
+    """Return precision, recall and their average; empty if they are undefined."""
+    if not rows.has_both_classes:
+        return np.empty(0), np.empty(0), np.nan
+    precision, recall, _ = precision_recall_curve(
+        rows.y, rows.p, sample_weight=rows.weight, drop_intermediate=True
+    )
+    average = average_precision_score(rows.y, rows.p, sample_weight=rows.weight)
+    return precision, recall, float(average)
