@@ -61,7 +61,9 @@ ROOMS = {
         (*LEARN, *TORCH, "skorch"),
     ),
     "_streaming": Room(
-        ("_table", "_training", "_utils", "model_selection"), (*LEARN, *TORCH), EXTRAS
+        ("_files", "_table", "_training", "_utils", "model_selection"),
+        (*LEARN, *TORCH),
+        EXTRAS,
     ),
     "_estimator": Room((*BELOW_ESTIMATOR, "_version"), (*LEARN, *TORCH), EXTRAS),
     "__init__": Room(("_estimator", "_version")),
