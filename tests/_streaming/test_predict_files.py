@@ -115,9 +115,9 @@ def test_values_without_a_plain_form(tmp_path):
     folder = tmp_path / "log"
     folder.mkdir()
     write(log, folder, bounds=(0, 700))
-    model = make(max_epochs=1, categorical_features=["category_0", "category_1"]).fit(
-        read(folder)
-    )
+    model = make(
+        max_epochs=1, categorical_features=["category_0", "category_1", "items"]
+    ).fit(read(folder))
     model.predict_proba(read(folder), output=tmp_path / "out")
     assert not rewritten(model, folder, tmp_path / "out")
 
