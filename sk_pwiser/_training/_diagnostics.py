@@ -11,6 +11,7 @@ from torch import Tensor, nn
 from sk_pwiser._training._batches import BatchIterator, Impressions, TrainingRows
 from sk_pwiser._training._optimizers import sparse_tables
 from sk_pwiser._training._settings import Settings
+from sk_pwiser._utils import widest_float
 from sk_pwiser.networks import NetworkOutput
 
 # Largest ratios of a loss to the loss that training starts from. The first steps of
@@ -99,7 +100,8 @@ class LossCheck:
         labels, weights = self.impressions.labels(), self.impressions.weights()
         if weights is None:
             weights = torch.ones_like(labels)
-        weights = weights.view(len(labels), -1).expand_as(labels).double()
+        weights = weights.view(len(labels), -1).expand_as(labels)
+        weights = weights.to(widest_float(weights.device))
         ones, total = (weights * labels).sum(0), weights.sum(0)
         rates = (ones + 0.5) / (total + 1.0)
         logits = rates.logit().float().to(self.device)

@@ -21,7 +21,11 @@ from sk_pwiser._utils._random import (
     set_global_states,
 )
 from sk_pwiser._utils._registry import build, check_names, resolve
-from sk_pwiser._utils._tensors import at_least_float32, conditional_labels
+from sk_pwiser._utils._tensors import (
+    at_least_float32,
+    conditional_labels,
+    widest_float,
+)
 from sk_pwiser._utils._threads import in_background, limited_threads, num_threads
 
 __all__ = [
@@ -49,4 +53,5 @@ __all__ = [
     "set_global_states",
     "uninterrupted",
     "warn_user",
+    "widest_float",
 ]
