@@ -306,7 +306,7 @@ def encode_rows(
         if seed is not None:
             is_valid = hold_out.draw(chunk.targets, chunk.groups)
         block = None
-        if counts is not None and blocks is not None:
+        if blocks is not None and counts is not None:
             block = blocks.assign(chunk.X, chunk.groups)
             block[is_valid] = blocks.n_blocks
             is_conditional = settings.shared_param("task_space") == "conditional"

@@ -177,8 +177,11 @@ def _index(tensor: Tensor, rows: Tensor | slice) -> Tensor:
 
 
 def _free_memory(device: torch.device) -> int:
+    """Return the bytes of a CUDA device that further tensors can use."""
     free, _ = torch.cuda.mem_get_info(device)
-    return free
+    # The device counts torch's cache as used.
+    reserved = torch.cuda.memory_reserved(device)
+    return free + reserved - torch.cuda.memory_allocated(device)
 
 
 CPU = torch.device("cpu")

@@ -11,6 +11,7 @@ from torch.nn import functional as F
 from sk_pwiser._training._batches import TrainingRows
 from sk_pwiser._training._optimizers import RowChange, sparse_tables
 from sk_pwiser._training._settings import Settings
+from sk_pwiser._utils import widest_float
 
 # A fit has diverged if its cross-entropy is this many times that of constant
 # probabilities. Corrections of sampled logs and losses of ranks stay far below it.
@@ -63,14 +64,15 @@ def excess_loss(logits: Tensor, y: Tensor, weights: Tensor | None) -> str | None
     str or None
         Both figures if the first is more than `DIVERGED` times the second.
     """
-    y = y.double()
-    weights = torch.ones_like(y) if weights is None else weights.double()
+    dtype = widest_float(y.device)
+    y = y.to(dtype)
+    weights = torch.ones_like(y) if weights is None else weights.to(dtype)
     weights = weights.view(len(y), -1).expand_as(y)
     total = weights.sum(dim=0)
     rates = ((weights * y).sum(dim=0) + 0.5) / (total + 1.0)
     found, constant = (
         ((weights * cross_entropy(each, y)).sum(dim=0) / (total + 1.0)).sum().item()
-        for each in (logits.double(), rates.logit().expand_as(y))
+        for each in (logits.to(dtype), rates.logit().expand_as(y))
     )
     if found <= DIVERGED * constant:
         return None

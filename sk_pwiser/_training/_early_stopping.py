@@ -78,11 +78,8 @@ def usable_monitor(
     y, weights = valid.labels(), valid.weights()
     is_known = torch.ones_like(y) if weights is None else weights.view(len(y), -1)
     is_known = is_known.expand_as(y) > 0
-    single = [
-        task
-        for k, task in enumerate(task_names)
-        if not 0 < y[is_known[:, k], k].double().mean() < 1
-    ]
+    has_both = ((y > 0) & is_known).any(dim=0) & ((y < 1) & is_known).any(dim=0)
+    single = [task for task, both in zip(task_names, has_both, strict=True) if not both]
     if not single:
         return monitor
     warn_user(

@@ -112,9 +112,19 @@ def load_net_state(net: MultiTaskNet, state: Mapping[str, Any]) -> None:
         net.criterion_.load_state_dict(state["criterion"])
     except RuntimeError as error:
         raise ValueError(f"its weights do not fit its parameters: {error}") from error
-    net.optimizer_.load_state_dict(state["optimizer"])
+    own, saved = net.optimizer_.param_groups, state["optimizer"]
+    groups = [
+        {**group, **{k: v for k, v in now.items() if k in _OF_MACHINE}}
+        for group, now in zip(saved["param_groups"], own, strict=True)
+    ]
+    net.optimizer_.load_state_dict({**saved, "param_groups": groups})
     net.history = EpochHistory(state["history"])
     net.best_ = state["best"]
+
+
+# Arguments of torch's optimisers that say how a step is computed. Those of the machine
+# that trains on are used: another one may not support them.
+_OF_MACHINE = ("capturable", "foreach", "fused")
 
 
 def to_arrays(value: Any) -> Any:

@@ -6,7 +6,7 @@ import torch
 from torch import Tensor
 from torch.nn.functional import logsigmoid
 
-from sk_pwiser._utils import at_least_float32, check_number
+from sk_pwiser._utils import at_least_float32, check_number, widest_float
 from sk_pwiser.losses._bce import BCE
 from sk_pwiser.losses._task_loss import MultiTaskLoss, mean_over_rows, per_task
 
@@ -104,12 +104,12 @@ class JRC(MultiTaskLoss):
         calibration: Tensor = self.cross_entropy(logits, y, sample_weight)
         if self.alpha == 1:
             return calibration
-        z = logits.double()
+        z = logits.to(widest_float(logits.device))
         label_logits = torch.stack([logsigmoid(-z), logsigmoid(z)], dim=2)
         weight = None
         if sample_weight is not None:
-            weight = per_task(sample_weight.double()).expand_as(z)
-        losses = context_losses(label_logits, y.double(), weight, groups)
+            weight = per_task(sample_weight.to(z.dtype)).expand_as(z)
+        losses = context_losses(label_logits, y.to(z.dtype), weight, groups)
         ranking = mean_over_rows(losses, weight).to(logits.dtype)
         return self.alpha * calibration + (1 - self.alpha) * ranking
 

@@ -5,6 +5,7 @@ from typing import NamedTuple
 import torch
 from torch import Tensor
 
+from sk_pwiser._utils import widest_float
 from sk_pwiser.losses._pairwise import pairwise_mean
 
 
@@ -39,7 +40,8 @@ class WeightedScores(NamedTuple):
         """Return the sum of the weights divided by the number of rows of the batch."""
         if self.weight is None:
             return self.values.numel() / max(n_rows, 1)
-        return self.weight.sum(dtype=torch.float64) / max(n_rows, 1)
+        dtype = widest_float(self.weight.device)
+        return self.weight.sum(dtype=dtype) / max(n_rows, 1)
 
 
 def selects_without_sync(device: torch.device) -> bool:

@@ -61,7 +61,9 @@ FOLDERS = {
         (*LEARN, *TORCH, "skorch"),
     ),
     "_streaming": Folder(
-        ("_table", "_training", "_utils", "model_selection"), (*LEARN, *TORCH), EXTRAS
+        ("_files", "_table", "_training", "_utils", "model_selection"),
+        (*LEARN, *TORCH),
+        EXTRAS,
     ),
     "_estimator": Folder((*BELOW_ESTIMATOR, "_version"), (*LEARN, *TORCH), EXTRAS),
     "__init__": Folder(("_estimator", "_version")),

@@ -8,7 +8,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from sk_pwiser._utils import check_choice, check_number
+from sk_pwiser._utils import check_choice, check_number, widest_float
 from sk_pwiser.losses._pairwise._hinge import hinge_sums
 from sk_pwiser.losses._pairwise._logistic import logistic_sums
 from sk_pwiser.losses._pairwise._squared_hinge import squared_hinge_sums
@@ -117,7 +117,7 @@ def pairwise_mean(
     Notes
     -----
     Scores of half precision are converted to float32, and everything is computed in
-    float64.
+    float64: on the CPU if the device of the scores has no float64.
 
     The hinges are exact: a pair is active if `margin - (v - c) > 0` in float64
     arithmetic on the scores as passed, including ties and kinks, and the gradient at
@@ -171,18 +171,23 @@ def _mean(
         return PairSums(
             higher.new_zeros(()), torch.zeros_like(higher), torch.zeros_like(lower)
         )
+    device = higher.device
+    if widest_float(device) != torch.float64:
+        device = torch.device("cpu")
+    scores = higher.to(device).double(), lower.to(device).double()
     weights = (
-        relative_weight(higher_weight, higher),
-        relative_weight(lower_weight, lower),
+        relative_weight(higher_weight, scores[0]),
+        relative_weight(lower_weight, scores[1]),
     )
-    scores = higher.double().contiguous(), lower.double().contiguous()
+    scores = scores[0].contiguous(), scores[1].contiguous()
     if n_pairs <= BRUTE_FORCE_PAIRS:
         sums = brute_force_sums(*scores, margin, *weights, surrogate)
     else:
         sums = _SUMS[surrogate](*scores, margin, *weights)
     # If all weights are 0, so are the sums; a divisor of 1 keeps them 0.
     total = (weights[0].sum() * weights[1].sum()).clamp(min=1.0)
-    return PairSums(*((part / total).to(higher.dtype) for part in sums))
+    means = ((part / total).to(higher.dtype) for part in sums)
+    return PairSums(*(mean.to(higher.device) for mean in means))
 
 
 def _check_side(name: str, scores: Tensor, weight: Tensor | None) -> None:

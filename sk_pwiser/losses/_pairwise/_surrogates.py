@@ -45,7 +45,7 @@ def relative_weight(weight: Tensor | None, scores: Tensor) -> Tensor:
     """
     if weight is None or weight.numel() == 0:
         return torch.ones_like(scores, dtype=torch.float64, requires_grad=False)
-    weight = weight.detach().double()
+    weight = weight.detach().to(scores.device).double()
     largest = weight.amax()
     return weight / torch.where(largest > 0, largest, torch.ones_like(largest))
 
