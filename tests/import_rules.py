@@ -74,7 +74,7 @@ ROOMS = {
     ),
     "metrics": READS_RESPONSES,
     "model_selection": Room(("_table", "metrics"), (*LEARN, "joblib"), EXTRAS),
-    "linear_model": Room(("model_selection",), LEARN),
+    "linear_model": Room(("_table", "_utils", "model_selection"), LEARN),
     "export": Room(ABOVE_ESTIMATOR, (*LEARN, *TORCH), (*ONNX, "skops")),
     "transfer": Room(ABOVE_ESTIMATOR, (*LEARN, *TORCH), EXTRAS),
     "distributed": Room(ABOVE_ESTIMATOR, (*LEARN, *TORCH), (*EXTRAS, "ray")),
