@@ -79,7 +79,7 @@ FOLDERS = {
     ),
     "metrics": READS_RESPONSES,
     "model_selection": Folder(("_table", "metrics"), (*LEARN, "joblib"), EXTRAS),
-    "linear_model": Folder(("model_selection",), LEARN),
+    "linear_model": Folder(("_table", "_utils", "model_selection"), LEARN),
     "export": Folder(ABOVE_ESTIMATOR, (*LEARN, *TORCH), (*ONNX, "skops")),
     "transfer": Folder(ABOVE_ESTIMATOR, (*LEARN, *TORCH), EXTRAS),
     "distributed": Folder(ABOVE_ESTIMATOR, (*LEARN, *TORCH), (*EXTRAS, "ray")),

@@ -228,7 +228,7 @@ FAULTS = {
     ],
     "linear_model": [
         ("imports torch", "__init__.py", "import torch\n"),
-        ("imports checks", "__init__.py", "from house._utils import check\n"),
+        ("imports training", "__init__.py", "from house._training import Net\n"),
     ],
     "export": [
         ("needs onnx", "__init__.py", "import onnx\n"),
