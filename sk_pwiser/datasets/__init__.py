@@ -1,4 +1,4 @@
-"""Impressions: a generator with known probabilities, and readers of real logs."""
+"""Data sets of impressions: a generator with known probabilities, and real logs."""
 
 from sk_pwiser.datasets._ali_ccp import load_ali_ccp
 from sk_pwiser.datasets._aliexpress import load_aliexpress

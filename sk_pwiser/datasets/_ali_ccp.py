@@ -17,18 +17,18 @@ from sk_pwiser.datasets._downloads import (
     warn_unclicked,
 )
 
-# Fields of the user, of the item, of their combination and of the context.
+# Fields of users, of items, of users and items together, and of the context.
 USER_FIELDS = ["101", "109_14", "110_14", "127_14", "150_14"]
 USER_FIELDS += ["121", "122", "124", "125", "126", "127", "128", "129"]
 FIELDS = [*USER_FIELDS, "205", "206", "207", "210", "216"]
 FIELDS += ["508", "509", "702", "853", "301"]
 MISSING = -1
 NO_IDS = np.empty(0, dtype=np.int64)
-NO_IDS.flags.writeable = False  # Shared by all rows without ids.
+NO_IDS.flags.writeable = False  # shared by all rows without ids
 
 
 class FieldTable:
-    """Rows of fields, collected line by line.
+    """Collects the fields of rows, column by column.
 
     Parameters
     ----------
@@ -49,7 +49,8 @@ class FieldTable:
         Parameters
         ----------
         features : dict
-            The id of each field with one value, the array of ids of each other one.
+            Fields of the row: one id for a field with one value, an array of ids for a
+            multi-valued field.
         """
         for name, column in self.ids.items():
             column.append(features.get(name, MISSING))
@@ -61,7 +62,7 @@ class FieldTable:
 def read_part(skeleton, common, table, labels, *, n_rows=None):
     """Read the impressions of a part into a table, line by line.
 
-    With `n_rows` only the common features of these rows are kept in memory.
+    With `n_rows`, only the common features of these rows are kept in memory.
 
     Parameters
     ----------
@@ -70,7 +71,7 @@ def read_part(skeleton, common, table, labels, *, n_rows=None):
     table : FieldTable
         Receives the features.
     labels : array.array
-        Receives click and conversion of each row, one after the other.
+        Receives click and conversion of each row.
     n_rows : int, default=None
         Number of lines of the skeleton to read; None reads all.
 
@@ -129,7 +130,7 @@ def _flag(cell, place, name):
 
 
 def _parse(text, count, place, multi_valued):
-    """Return the ids of a feature list by field."""
+    """Return the ids in a feature list by field."""
     parsed = {}
     features = text.split("\x01") if text else []
     if count != str(len(features)):
@@ -141,16 +142,18 @@ def _parse(text, count, place, multi_valued):
         name, *rest = feature.replace("\x03", "\x02").split("\x02")
         if len(rest) != 2 or not rest[0].isdecimal():
             raise ValueError(
-                f"{place}: feature_list must hold field, id and value, with a whole "
+                f"{place}: feature_list must contain field, id and value, with a whole "
                 f"number as id, found {feature!r}."
             )
         if name not in _KNOWN:
-            raise ValueError(f"{place}: feature_list holds the unknown field {name!r}.")
+            raise ValueError(
+                f"{place}: feature_list contains the unknown field {name!r}."
+            )
         if name in multi_valued:
             parsed.setdefault(name, []).append(int(rest[0]))
         elif name in parsed:
             raise ValueError(
-                f"{place}: feature_list holds the field {name!r} twice. {_ADVICE}"
+                f"{place}: feature_list contains the field {name!r} twice. {_ADVICE}"
             )
         else:
             parsed[name] = int(rest[0])
@@ -164,7 +167,7 @@ _KNOWN = frozenset(FIELDS)
 
 
 def _read_common(file, wanted, multi_valued):
-    """Return the common features by index, all or those that are wanted."""
+    """Return the common features by index; with `wanted`, only these indices."""
     shared = {}
     for place, (index, count, text) in _lines(file, 3):
         if wanted is not None and index not in wanted:
@@ -178,13 +181,13 @@ def _read_common(file, wanted, multi_valued):
 
 
 def _union(common, own, multi_valued, place):
-    """Return the common features and those of the row."""
+    """Return the features of a row: the common ones and its own."""
     both = common | own
     if len(both) < len(common) + len(own):
         for name in sorted(common.keys() & own.keys()):
             if name not in multi_valued:
                 raise ValueError(
-                    f"{place}: feature_list holds the field {name!r}, which is also "
+                    f"{place}: feature_list contains the field {name!r}, which is also "
                     f"among the common features of the row. {_ADVICE}"
                 )
             both[name] = np.concatenate([common[name], own[name]])
@@ -202,7 +205,7 @@ def as_category(pandas, ids):
 
 TASK_NAMES = ["click", "conversion"]
 MULTI_VALUED = ("109_14", "110_14", "127_14", "150_14", "210")
-# The processed form has the fields with one value per row.
+# Fields in the processed form, which only has fields with one value per row.
 PROCESSED = [name for name in FIELDS if name not in MULTI_VALUED]
 DOWNLOAD = (
     "Download Ali-CCP from https://tianchi.aliyun.com/dataset/408 (the files "
@@ -212,11 +215,11 @@ DOWNLOAD = (
 DESCR = """Ali-CCP (Alibaba Click and Conversion Prediction)
 
 Impressions of recommended items in the shop Taobao. `click` is 1 if the user clicked
-the item, `conversion` if the user bought it. Training and test rows are split by time.
-The features are ids of the user and of the user's attributes (101, 121 to 129), of
-earlier behaviour (109_14, 110_14, 127_14, 150_14), of the item (205 to 216), of user
+the item, `conversion` is 1 if the user bought it. Training and test rows are split by
+time. The features are ids of the user and of the user's attributes (101, 121 to 129),
+of earlier behaviour (109_14, 110_14, 127_14, 150_14), of the item (205 to 216), of user
 and item together (508, 509, 702, 853) and of the context (301). The publisher's files
-have some conversions without a click.
+contain some conversions without a click.
 
 Xiao Ma, Liqin Zhao, Guan Huang, Zhi Wang, Zelin Hu, Xiaoqiang Zhu, Kun Gai. Entire
 Space Multi-Task Model: An Effective Approach for Estimating Post-Click Conversion
@@ -236,27 +239,27 @@ Rate. SIGIR 2018. doi:10.1145/3209978.3210104
 def load_ali_ccp(path, *, subset="all", multi_valued=MULTI_VALUED, n_rows=None):
     """Load the Ali-CCP impressions of recommended items, a funnel of two tasks.
 
-    Each row is an impression. The first task is the click, the second the conversion.
-    Both the publisher's files and a processed form that many publications use are read;
-    if the folder contains both, the processed form is.
+    Each row is an impression. The first task is the click, the second one the
+    conversion. The files are the publisher's or a processed form that many publications
+    use; if the folder contains both, the processed form is read.
 
     Parameters
     ----------
     path : str or os.PathLike
-        The folder with the files, or the parent of a folder `ali_ccp` with them. The
-        processed form is `train.csv` and `test.csv` with a header, the columns `click`
-        and `purchase` and the fields with one value per row. The publisher's files are
-        `sample_skeleton_train.csv`, `common_features_train.csv` and the same for
-        `test`.
+        The folder with the files, or its parent if the folder is called `ali_ccp`. The
+        processed form consists of `train.csv` and `test.csv`, with a header, the
+        columns `click` and `purchase` and the fields with one value per row. The
+        publisher's files are `sample_skeleton_train.csv`, `common_features_train.csv`
+        and the same for `test`.
     subset : {"all", "train", "test"}, default="all"
         Which rows to return; `"all"` returns the training rows, then the test rows.
     multi_valued : sequence of str, default=("109_14", "110_14", "127_14", "150_14", \
 "210")
-        Fields of the publisher's files that may have several values in a row. A further
-        value of another field is an error. Not used for the processed form.
+        Fields of the publisher's files that may have several values in a row. A second
+        value of any other field is an error. Not used for the processed form.
     n_rows : int, default=None
-        Number of rows to read from the start of each part; None reads all, some 42
-        million per part.
+        Number of rows to read from the start of each part; None reads all rows, about
+        42 million per part.
 
     Returns
     -------
@@ -264,13 +267,13 @@ def load_ali_ccp(path, *, subset="all", multi_valued=MULTI_VALUED, n_rows=None):
         Dictionary-like object with the following attributes.
 
         data : DataFrame of shape (n_samples, n_features)
-            The fields with one value per row, as `category`. A field that a row of the
-            publisher's files lacks is missing; in the processed form 0 stands for rare
+            The fields with one value per row, as `category`. In the publisher's files,
+            a field may be missing in a row; in the processed form, 0 stands for rare
             and missing ids.
         lists : DataFrame of shape (n_samples, n_fields)
             The fields with several values: an integer array of ids per row, empty if
             the row lacks the field. Rows with the same common features share one array,
-            which must not be changed. Without columns for the processed form.
+            which must not be changed. It has no columns for the processed form.
         target : DataFrame of shape (n_samples, 2)
             The labels 0 and 1, columns `click` and `conversion`.
         task_names : list of str
@@ -280,7 +283,7 @@ def load_ali_ccp(path, *, subset="all", multi_valued=MULTI_VALUED, n_rows=None):
         is_test : ndarray of shape (n_samples,)
             True in the test rows.
         n_unclicked_conversions : int
-            Number of rows with a conversion and without a click. They are kept.
+            Number of rows with a conversion but no click. These rows are kept.
         DESCR : str
             Description and source of the data.
 
@@ -298,15 +301,15 @@ def load_ali_ccp(path, *, subset="all", multi_valued=MULTI_VALUED, n_rows=None):
     Warns
     -----
     UserWarning
-        If rows have a conversion without a click.
+        If rows have a conversion but no click.
 
     Notes
     -----
-    The publisher's files have a value beside each id, such as a logarithm of a count,
+    In the publisher's files, each id has a value, such as the logarithm of a count,
     which is left out.
 
     The publisher's files are read line by line. The ids, and the common features of
-    the rows that are read, are in memory until the end.
+    the rows that are read, stay in memory until all rows are read.
 
     References
     ----------
@@ -328,10 +331,10 @@ def load_ali_ccp(path, *, subset="all", multi_valued=MULTI_VALUED, n_rows=None):
     multi_valued = [str(name) for name in multi_valued]
     if unknown := sorted(set(multi_valued) - set(FIELDS)):
         raise ValueError(
-            f"multi_valued must hold fields of Ali-CCP, {FIELDS}; got {unknown}."
+            f"multi_valued must contain fields of Ali-CCP, {FIELDS}; got {unknown}."
         )
     parts = ["train", "test"] if subset == "all" else [subset]
-    # A missing file raises before the first file is read.
+    # Look for all files before reading the first one.
     files = [find_files(path, part) for part in parts]
     if len({len(found) for found in files}) > 1:
         raise ValueError(

@@ -1,4 +1,4 @@
-"""Loader of AliExpress: search results, clicks and conversions in five countries."""
+"""The AliExpress data set: search results, clicks and conversions in five countries."""
 
 import os
 import warnings
@@ -20,7 +20,8 @@ TASK_NAMES = ["click", "conversion"]
 CATEGORICAL = [f"categorical_{number}" for number in range(1, 17)]
 NUMERICAL = [f"numerical_{number}" for number in range(1, 64)]
 FEATURES = [*CATEGORICAL, *NUMERICAL]
-# Positions in the publisher's files, from 1, of the columns that hold categories.
+# Numbers of columns in the publisher's files, and positions, counted from 1, of the
+# columns that contain categories.
 USER_COLUMNS, USER_CATEGORIES = 33, (*range(2, 9), 32, 33)
 ITEM_COLUMNS, ITEM_CATEGORIES = 49, (19, 34, 35, 36, 40, 41, 42)
 DOWNLOAD = (
@@ -31,9 +32,9 @@ DOWNLOAD = (
 )
 DESCR = """AliExpress
 
-Results of searches in the shop AliExpress, one data set per country. `click` is 1 if
-the user clicked the result, `conversion` if the user also bought the item. Training and
-test rows are split by time. 16 features are categories and 63 are numbers; their
+Search results in the shop AliExpress, one data set per country. `click` is 1 if the
+user clicked the result, `conversion` is 1 if the user also bought the item. Training
+and test rows are split by time. 16 features are categories and 63 are numbers; their
 meaning is not published.
 
 Pengcheng Li, Runze Li, Qing Da, An-Xiang Zeng, Lijun Zhang. Improving Multi-Scenario
@@ -54,14 +55,14 @@ def load_aliexpress(path, country, *, subset="all"):
     """Load the AliExpress search results of a country, a funnel of two tasks.
 
     Each row is an item in the results of a search. The first task is the click, the
-    second the conversion. Both the publisher's files and the processed form that most
-    publications use are read; if the folder contains both, the processed form is.
+    second one the conversion. The files are the publisher's or a processed form that
+    most publications use; if the folder contains both, the processed form is read.
 
     Parameters
     ----------
     path : str or os.PathLike
-        The folder of the country, or its parent. The processed form is `train.csv` and
-        `test.csv`, in a folder `AliExpress_NL` (or another country) or in
+        The folder of the country, or its parent. The processed form consists of
+        `train.csv` and `test.csv`, in a folder `AliExpress_NL` (or another country) or
         `aliexpress/AliExpress_NL`. The publisher's files are `NL_user_train` and so on,
         as `.csv` or `.zip`.
     country : {"ES", "FR", "NL", "RU", "US"}
@@ -76,7 +77,7 @@ def load_aliexpress(path, country, *, subset="all"):
 
         data : DataFrame of shape (n_samples, 79)
             The features: `categorical_1`, ... as `category`, `numerical_1`, ... as
-            float32. The search is not among them.
+            float32. The search is not a feature.
         target : DataFrame of shape (n_samples, 2)
             The labels 0 and 1, columns `click` and `conversion`.
         task_names : list of str
@@ -86,10 +87,10 @@ def load_aliexpress(path, country, *, subset="all"):
         is_test : ndarray of shape (n_samples,)
             True in the test rows.
         search_id : ndarray of shape (n_samples,)
-            The search of each row, for groups. The training and the test rows may use
-            the same number for different searches.
+            The search of each row, for splits by groups. Training and test rows may
+            use the same number for different searches.
         n_unclicked_conversions : int
-            Number of rows with a conversion and without a click.
+            Number of rows with a conversion but no click. These rows are kept.
         DESCR : str
             Description and source of the data.
 
@@ -107,14 +108,14 @@ def load_aliexpress(path, country, *, subset="all"):
     Warns
     -----
     UserWarning
-        If rows have a conversion without a click, which are kept, or if rows of an
-        item file are left out because the user file lacks their search.
+        If rows have a conversion but no click, or if rows of an item file are left out
+        because their search is not in the user file.
 
     Notes
     -----
-    Categories of the processed form are integers, those of the publisher's files are
-    texts, and there empty fields are missing values. The publisher's columns are
-    numbered in the order of the files, user before item; the processed form may number
+    Categories are integers in the processed form. In the publisher's files they are
+    text, and empty fields are missing values. The columns of the publisher's files are
+    numbered in their order, those in the user file first; the processed form may number
     them differently.
 
     References
@@ -135,7 +136,7 @@ def load_aliexpress(path, country, *, subset="all"):
     """
     pandas = import_pandas("load_aliexpress")
     parts = ["train", "test"] if subset == "all" else [subset]
-    # A missing file raises before the first file is read.
+    # Look for all files before reading the first one.
     files = [find_files(path, country, part) for part in parts]
     tables = []
     for found in files:
@@ -192,7 +193,7 @@ def _read(pandas, files):
 
 
 def _read_raw(pandas, user_file, item_file):
-    """Join the items to the searches of their users."""
+    """Read the items, and join the users by the search."""
     n_user = len(USER_CATEGORIES)
     n_numbers = USER_COLUMNS - 1 - n_user
     users = _read_raw_table(
@@ -211,10 +212,10 @@ def _read_raw(pandas, user_file, item_file):
     check_flags(items, ["label"], item_file, n_header_lines=0, values=(0, 1, 2))
     rows = items.merge(users, on="search_id", how="inner", validate="m:1")
     if lost := len(items) - len(rows):
-        # Four frames below the user's: `_read`, the loader and `validate_params`.
+        # The frames of `_read`, the loader and `validate_params` come first.
         warnings.warn(
-            f"{lost} rows of {item_file} are left out, because {user_file} lacks their "
-            "search.",
+            f"{lost} rows of {item_file} are left out, because their search is not in "
+            f"{user_file}.",
             UserWarning,
             stacklevel=5,
         )
@@ -225,7 +226,11 @@ def _read_raw(pandas, user_file, item_file):
 
 
 def _read_raw_table(pandas, file, n_columns, categories, counted, has_label=True):
-    """Read a file without a header, its features numbered on from `counted`."""
+    """Read a file without a header.
+
+    `counted` are the numbers of categories and of numbers in earlier files, after which
+    the columns are numbered.
+    """
     n_categories, n_numbers = counted
     columns = {"search_id": "str"}
     for position in range(2, n_columns + (not has_label)):

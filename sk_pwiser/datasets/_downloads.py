@@ -1,4 +1,4 @@
-"""Downloaded files: found, read and checked."""
+"""Helpers to find, read and check downloaded files."""
 
 import csv
 import io
@@ -17,7 +17,7 @@ def import_pandas(user, *, parquet=False):
     user : str
         The function or parameter that needs pandas, for the message.
     parquet : bool, default=False
-        Whether to import pyarrow too, which reading parquet files needs.
+        Whether to check that pyarrow is installed, which reads Parquet files.
 
     Returns
     -------
@@ -43,16 +43,16 @@ def import_pandas(user, *, parquet=False):
 
 
 def find_file(folder, name, *, inside, download):
-    """Find a file in a folder or in its sub-folder with the conventional name.
+    """Find a file in a folder or in one of its subfolders.
 
     Parameters
     ----------
     folder : str or os.PathLike
-        The folder that holds the file, or its parent.
+        The folder that contains the file, or its parent.
     name : str
         Name of the file.
     inside : str
-        Name of the sub-folder to search if `folder` does not contain the file.
+        Name of the subfolder to search if `folder` does not contain the file.
     download : str
         Where to download the file, for the message.
 
@@ -66,18 +66,17 @@ def find_file(folder, name, *, inside, download):
     FileNotFoundError
         If neither folder contains the file.
     """
-    folder = Path(folder).expanduser()
-    for candidate in (folder / name, folder / inside / name):
-        if candidate.is_file():
-            return candidate
-    raise FileNotFoundError(
-        f"{name!r} is neither in {str(folder)!r} nor in its sub-folder {inside!r}. "
-        f"{download}"
-    )
+    file = find_first(folder, [name, f"{inside}/{name}"])
+    if file is None:
+        raise FileNotFoundError(
+            f"{name!r} is neither in {str(folder)!r} nor in its subfolder {inside!r}. "
+            f"{download}"
+        )
+    return file
 
 
 def find_first(path, candidates):
-    """Return the first of some files that exists in a folder, None if none does.
+    """Return the first of several files that exists, or None if none exists.
 
     Parameters
     ----------
@@ -96,26 +95,26 @@ def find_first(path, candidates):
 
 
 def warn_unclicked(target, user):
-    """Count and report the rows with a conversion and without a click.
+    """Count the rows with a conversion but no click, and warn if there are any.
 
     Parameters
     ----------
     target : DataFrame of shape (n_samples, 2)
-        Labels, columns `click` and `conversion`.
+        Labels, with the columns `click` and `conversion`.
     user : str
         The public function that calls this one, for the message.
 
     Returns
     -------
     int
-        Number of such rows.
+        Number of these rows.
     """
     n_unclicked = int((target["conversion"] > target["click"]).sum())
     if n_unclicked:
-        # Above the loader is the frame of `validate_params`, then the user's.
+        # The frames of the loader and of `validate_params` come before the user's.
         warnings.warn(
-            f"{user}: {n_unclicked} rows have a conversion and no click. They are "
-            "kept with these labels.",
+            f"{user}: {n_unclicked} rows have a conversion and no click. They are kept "
+            "with these labels.",
             UserWarning,
             stacklevel=4,
         )
@@ -123,48 +122,16 @@ def warn_unclicked(target, user):
 
 
 def check_columns(frame, columns, source):
-    """Raise ValueError if `frame`, read from the file `source`, lacks columns."""
+    """Raise a ValueError if `frame`, which was read from `source`, lacks columns."""
     missing = [name for name in columns if name not in frame.columns]
     if missing:
         raise ValueError(f"{source} lacks the column(s) {missing}.")
 
 
-def binary_labels(frame, columns, source):
-    """Return the label columns as int64 after checking that they hold 0 and 1.
-
-    Parameters
-    ----------
-    frame : DataFrame
-        Rows read from `source`.
-    columns : list of str
-        The label columns.
-    source : str
-        Name of the file, for the message.
-
-    Returns
-    -------
-    DataFrame of shape (n_samples, n_labels)
-        Labels, each 0 or 1.
-
-    Raises
-    ------
-    ValueError
-        If a label is missing or is not 0 or 1.
-    """
-    for name in columns:
-        wrong = ~frame[name].isin((0, 1))
-        if wrong.any():
-            raise ValueError(
-                f"Column {name!r} of {source} must hold 0 or 1, found "
-                f"{frame[name][wrong].iloc[0]!r} in {int(wrong.sum())} row(s)."
-            )
-    return frame[columns].astype("int64")
-
-
 def read_csv(
     pandas, file, dtypes, *, has_header=True, may_be_missing=False, n_rows=None
 ):
-    """Read typed columns of a csv file, or raise an error that names line and field.
+    """Read columns of given types from a csv file.
 
     Parameters
     ----------
@@ -173,11 +140,11 @@ def read_csv(
     file : pathlib.Path
         The csv file, or a zip file that contains it.
     dtypes : dict
-        Type of each column that is returned: `"int64"`, `"float32"` or `"str"`. An
-        `"int64"` column must be complete.
+        Type of each column to return: `"int64"`, `"float32"` or `"str"`. An `"int64"`
+        column must not have missing values.
     has_header : bool, default=True
-        Whether the first line holds the names of the columns. Otherwise the columns
-        are those of `dtypes`, in their order.
+        Whether the first line contains the names of the columns. Otherwise, the columns
+        of the file are the keys of `dtypes`, in their order.
     may_be_missing : bool, default=False
         Whether fields of `"float32"` columns may be empty.
     n_rows : int, default=None
@@ -192,7 +159,7 @@ def read_csv(
     ------
     ValueError
         If a column is missing, if a line has too many or too few fields, or if a field
-        does not hold a value of its type.
+        does not contain a value of its type. The message names line and column.
     """
     names, options = list(dtypes), {"header": None, "names": list(dtypes)}
     if has_header:
@@ -201,7 +168,7 @@ def read_csv(
         names, options = list(header.columns), {}
     types = {name: dtypes.get(name, "str") for name in names}
     try:
-        # Without `usecols`, with which pandas accepts lines with too many fields.
+        # Not with `usecols`, for which pandas accepts lines with too many fields.
         rows = pandas.read_csv(
             file,
             dtype=types,
@@ -223,21 +190,26 @@ def read_csv(
 
 
 def check_flags(rows, columns, file, *, n_header_lines=1, values=(0, 1)):
-    """Raise ValueError with the line if a column holds other values than `values`."""
+    """Raise a ValueError if a column of a file contains other values than `values`.
+
+    The message names the line, or the row if `n_header_lines` is None.
+    """
     for name in columns:
         wrong = ~rows[name].isin(values).to_numpy()
         if wrong.any():
             row = int(wrong.argmax())
-            known = " or ".join(map(str, values))
+            place = f"row {row}"
+            if n_header_lines is not None:
+                place = f"line {row + 1 + n_header_lines}"
             raise ValueError(
-                f"{file}, line {row + 1 + n_header_lines}: column {name!r} must hold "
-                f"{known}, found {rows[name].iloc[row]!r} (in {int(wrong.sum())} "
-                "line(s))."
+                f"{file}, {place}: column {name!r} must contain "
+                f"{' or '.join(map(str, values))}, found {rows[name].iloc[row]!r} (in "
+                f"{int(wrong.sum())} row(s))."
             )
 
 
 def open_text(file):
-    """Open a csv file, or the only file of a zip file, for reading text."""
+    """Open a csv file, or the first file in a zip file, for reading text."""
     if file.suffix != ".zip":
         return open(file, encoding="utf-8", newline="")
     archive = zipfile.ZipFile(file)
@@ -245,7 +217,7 @@ def open_text(file):
 
 
 def _first_fault(file, types, has_header, may_be_missing):
-    """Return the first line and field that do not have the expected form."""
+    """Return a message about the first line that does not have the expected form."""
     with open_text(file) as lines:
         reader = csv.reader(lines)
         for cells in reader:
@@ -261,15 +233,15 @@ def _first_fault(file, types, has_header, may_be_missing):
 
 
 def _fault(cell, kind, may_be_missing):
-    """Return what is wrong with a cell, None if nothing is."""
+    """Return the rule that a cell breaks, as text, or None."""
     if kind == "str" or (kind == "float32" and may_be_missing and not cell):
         return None
     try:
         value = int(cell) if kind == "int64" else float(cell)
     except ValueError:
-        return "must hold a whole number" if kind == "int64" else "must hold a number"
+        return f"must contain a {'whole ' if kind == 'int64' else ''}number"
     if kind == "int64":
         is_valid = -(2**63) <= value < 2**63
-        return None if is_valid else "must hold a whole number of 64 bits"
+        return None if is_valid else "must contain a whole number of 64 bits"
     is_valid = np.isfinite(value) or (may_be_missing and np.isnan(value))
-    return None if is_valid else "must hold a finite number"
+    return None if is_valid else "must contain a finite number"

@@ -1,4 +1,4 @@
-"""Generator of impressions with known true probabilities."""
+"""A generator of impressions with known true probabilities."""
 
 from numbers import Integral, Real
 
@@ -11,9 +11,9 @@ from sklearn.utils._param_validation import Interval, validate_params
 from sk_pwiser.datasets._downloads import import_pandas
 
 TASK_NAMES = ["click", "conversion"]
-# Standard deviations of the scores of interest, conversion and accident. At low rates
-# the AUC of the true probability is about Phi(sd / sqrt(2)): with these values every
-# task can be learnt and none is trivial.
+# Standard deviations of the scores of interest, conversion and accident. At low rates,
+# the AUC of the true probability is about Phi(sd / sqrt(2)): with these values, every
+# task can be learnt but none is trivial.
 SCALES = np.array([0.95, 0.7, 1.0])
 
 
@@ -45,13 +45,13 @@ def make_ctr_cvr(
 ):
     """Generate impressions with clicks, conversions and their true probabilities.
 
-    An impression is clicked out of genuine interest or, if there is none, by accident;
-    only a genuine click can convert. The probabilities of interest and of conversion
-    are logistic functions of two scores. Both scores depend on one common direction of
+    An impression is clicked out of genuine interest or, without interest, by accident.
+    Only a genuine click can convert. The probabilities of interest and of conversion
+    are logistic functions of two scores. Both scores depend on a shared direction of
     the standard normal numeric features and on correlated effects of the categories,
-    and both contain quadratic terms, which a linear model misses. Accidents depend on
-    another direction (with at least four numeric features) and on independent category
-    effects.
+    and both contain quadratic terms, which a linear model cannot represent. Accidents
+    depend on another direction (with at least four numeric features) and on independent
+    category effects.
 
     Parameters
     ----------
@@ -62,21 +62,21 @@ def make_ctr_cvr(
     n_categorical : int, default=4
         Number of categorical features.
     n_categories : int or array-like of int, default=50
-        Number of values of every categorical feature, or one number per feature. The
+        Number of values of each categorical feature, or one number per feature. The
         popularity of the values is long-tailed: the share of code k is proportional to
         1 / (k + 1).
     ctr : float, default=0.05
         Mean of the true click probability over the rows.
     cvr : float, default=0.1
-        Expected conversions divided by expected clicks, including accidental ones.
-        Less than `1 - click_noise`.
+        Expected number of conversions divided by the expected number of clicks,
+        including accidental clicks. It must be less than `1 - click_noise`.
     click_noise : float, default=0.0
         Expected fraction of accidental clicks among the clicks, in [0, 1).
     as_frame : bool, default=True
-        Whether to return pandas objects.
+        Whether to return pandas objects instead of arrays.
     random_state : int, RandomState instance or None, default=None
-        Seed of all random numbers. The features depend on the seed and the sizes only,
-        not on `ctr`, `cvr` and `click_noise`.
+        Seed of all random numbers. The features only depend on the seed and on the
+        sizes, not on `ctr`, `cvr` and `click_noise`.
 
     Returns
     -------
@@ -85,8 +85,8 @@ def make_ctr_cvr(
 
         data : DataFrame or ndarray of shape (n_samples, n_features)
             The features `numeric_0`, ... as floats, then `category_0`, ... as
-            `category`, whose values are the codes. In an array all columns are floats,
-            and the last `n_categorical` columns hold the codes 0, 1, ...
+            `category`, whose values are the codes. In an array, all columns are floats,
+            and the last `n_categorical` columns contain the codes 0, 1, ...
         target : DataFrame or ndarray of shape (n_samples, 2)
             The labels 0 and 1, columns `click` and `conversion`. Every converted row
             is also clicked.
@@ -96,8 +96,8 @@ def make_ctr_cvr(
             True probability P(conversion | click, row), so `ctr * cvr` is
             P(conversion | row).
         interest : ndarray of shape (n_samples,)
-            True probability of a genuine click, P(genuine click | row). Equal to
-            `ctr` without click noise, otherwise less.
+            True probability P(genuine click | row), which is less than `ctr` with click
+            noise and equal to it otherwise.
         task_names : list of str
             `["click", "conversion"]`.
         feature_names : list of str
@@ -106,8 +106,8 @@ def make_ctr_cvr(
     Raises
     ------
     ValueError
-        If a parameter is out of range, there is no feature, `n_categories` does not
-        hold one number per categorical feature, or `cvr` is not less than
+        If a parameter is out of range, if there is no feature, if `n_categories` does
+        not contain one number per categorical feature, or if `cvr` is not less than
         `1 - click_noise`.
     ImportError
         If `as_frame=True` and pandas is not installed.
@@ -116,8 +116,8 @@ def make_ctr_cvr(
     -----
     Scales and intercepts are solved for the generated rows, so that the mean
     probabilities equal `ctr`, `cvr` and `click_noise` exactly; the rates of the labels
-    differ from them by sampling noise. Two calls with different seeds use two unrelated
-    models of users: split the rows of one call into training and test data.
+    differ from them by sampling noise. Calls with different seeds use unrelated models
+    of users, so training and test data must come from the same call.
 
     Examples
     --------
@@ -163,20 +163,20 @@ def _check_sizes(n_numeric, n_categorical, n_categories):
     sizes = list(n_categories)
     if len(sizes) != n_categorical:
         raise ValueError(
-            "n_categories must be an int or hold one int per categorical feature, "
+            "n_categories must be an int or contain one int per categorical feature, "
             f"n_categorical={n_categorical}; got {len(sizes)} value(s)."
         )
     for size in sizes:
         if not isinstance(size, Integral) or size < 1:
-            raise ValueError(f"n_categories must hold ints >= 1; got {size!r}.")
+            raise ValueError(f"n_categories must contain ints >= 1; got {size!r}.")
     return [int(size) for size in sizes]
 
 
 def _draw_world(rng, n_numeric, sizes):
-    """Draw the model of all rows: directions, popularities and category effects."""
+    """Draw the model of users: directions, popularities and category effects."""
     directions = np.zeros((n_numeric, 4))
     if n_numeric:
-        # Orthogonal; with fewer than four features, directions repeat.
+        # Orthogonal directions, which repeat with fewer than four features.
         basis, _ = np.linalg.qr(rng.standard_normal((n_numeric, n_numeric)))
         directions = basis[:, np.arange(4) % n_numeric]
     popularities, effects = [], []
@@ -191,14 +191,14 @@ def _draw_world(rng, n_numeric, sizes):
 def _draw_effects(rng, share):
     """Draw the effect of each value on interest, conversion and accident.
 
-    The effects have standard deviation 1 over rows. The correlation between those on
-    interest and on conversion is about 0.5 with many values.
+    The effects have a standard deviation of 1 over rows. With many values, the effects
+    on interest and on conversion have a correlation of about 0.5.
     """
     effect = rng.standard_normal((len(share), 3))
     effect[:, 1] = 0.5 * effect[:, 0] + np.sqrt(0.75) * effect[:, 1]
     effect -= share @ effect
     deviation = np.sqrt(share @ effect**2)
-    # A single value has no deviation.
+    # A single value has a deviation of 0.
     return effect / np.where(deviation > 0, deviation, 1)
 
 
@@ -213,21 +213,21 @@ def _scores(latent, codes, effects):
         ]
     )
     for code, effect in zip(codes, effects, strict=True):
-        # All categories together weigh slightly less than the numeric features.
+        # All categories together have slightly less weight than the numeric features.
         scores += 0.8 / np.sqrt(len(codes)) * effect[code]
     deviation = scores.std(axis=0)
-    # Equal scores, such as that of a single row, differ by rounding errors only.
+    # Equal scores only differ by rounding errors.
     return (SCALES * scores / np.where(deviation > 1e-9, deviation, 1)).T
 
 
 def _solve(score, weight, total):
-    """Return expit(score + b), with b such that its weighted sum equals `total`."""
+    """Return expit(score + b), where b is such that the weighted sum is `total`."""
     target = total / weight.sum()
 
     def excess(intercept):
         return weight @ expit(score + intercept) / weight.sum() - target
 
-    # The margin of 1 guarantees a change of sign if all scores are equal.
+    # The margin of 1 ensures a change of sign even if all scores are equal.
     lowest, highest = logit(target) - score.max() - 1, logit(target) - score.min() + 1
     return expit(score + brentq(excess, lowest, highest, xtol=1e-13))
 
@@ -238,7 +238,7 @@ def _probabilities(interest, conversion, accident, *, ctr, cvr, click_noise):
     one = np.ones(n_samples)
     interest = _solve(interest, one, n_samples * ctr * (1 - click_noise))
     if click_noise:
-        # An accident is a click only if there is no genuine click.
+        # An accident can only happen without a genuine click.
         rest = 1 - interest
         accident = rest * _solve(accident, rest, n_samples * ctr * click_noise)
     else:
@@ -248,8 +248,8 @@ def _probabilities(interest, conversion, accident, *, ctr, cvr, click_noise):
 
 
 def _draw(rng, interest, accident, propensity):
-    """Draw clicks and conversions, an int64 array of shape (n_samples, 2)."""
-    # One random number decides between genuine, accidental and no click.
+    """Return random clicks and conversions, int64 of shape (n_samples, 2)."""
+    # The same random number decides about genuine and accidental clicks.
     chance = rng.uniform(size=len(interest))
     genuine = chance < interest
     click = chance < interest + accident
@@ -258,7 +258,7 @@ def _draw(rng, interest, accident, propensity):
 
 
 def _tabulate(numeric, codes, sizes, labels, pandas):
-    """Return features, labels and feature names, as frames if pandas is given."""
+    """Return features, labels and feature names, as DataFrames if pandas is given."""
     numeric_names = [f"numeric_{i}" for i in range(numeric.shape[1])]
     category_names = [f"category_{i}" for i in range(len(codes))]
     names = numeric_names + category_names

@@ -1,4 +1,4 @@
-"""Loader of the MineThatData e-mail campaign: visit, then purchase."""
+"""The MineThatData e-mail campaign: visits and purchases."""
 
 import os
 from pathlib import Path
@@ -9,8 +9,8 @@ from sklearn.utils import Bunch
 from sklearn.utils._param_validation import StrOptions, validate_params
 
 from sk_pwiser.datasets._downloads import (
-    binary_labels,
     check_columns,
+    check_flags,
     find_file,
     import_pandas,
 )
@@ -24,7 +24,7 @@ DOWNLOAD = (
     "minethatdata-e-mail-analytics-and-data.html."
 )
 TASK_NAMES = ["visit", "conversion"]
-# False for amounts, True for texts and flags.
+# Whether each feature is a category: text or a flag.
 IS_CATEGORY = {
     "recency": False,
     "history_segment": True,
@@ -38,12 +38,12 @@ IS_CATEGORY = {
 }
 DESCR = """Hillstrom's e-mail campaign
 
-64,000 customers of a shop who bought within the last year. Each received an e-mail
-about men's merchandise, an e-mail about women's merchandise, or none (`segment`).
-`visit` is 1 if the customer visited the web site in the following two weeks,
-`conversion` if the customer bought there. The amount spent is an outcome and is left
-out. The 30 % test rows are selected at random, stratified on the number of labels
-that are 1.
+64,000 customers of a shop who bought something within the last year. Each customer
+received an e-mail about men's merchandise, an e-mail about women's merchandise, or none
+(`segment`). `visit` is 1 if the customer visited the web site in the following two
+weeks, `conversion` is 1 if the customer bought something there. The amount spent is an
+outcome and is left out. 30 % of the rows are test rows, selected at random and
+stratified by the number of labels that are 1.
 
 Published openly by Kevin Hillstrom, The MineThatData E-Mail Analytics And Data
 Mining Challenge, 2008.
@@ -60,14 +60,15 @@ Mining Challenge, 2008.
 def load_hillstrom(path, *, subset="all"):
     """Load Hillstrom's e-mail campaign, a funnel of visit and purchase.
 
-    Each row is a customer. The first task is a visit to the web site, the second a
-    purchase. The rows keep the order of the file; 30 % of them are test rows, selected
-    at random and stratified on `visit + conversion` with seed 0.
+    Each row is a customer. The first task is a visit to the web site, the second one a
+    purchase. The rows are in the order of the file. 30 % of them are test rows,
+    selected at random with seed 0 and stratified by `visit + conversion`.
 
     Parameters
     ----------
     path : str or os.PathLike
-        The csv file, its folder, or the parent of a folder `hillstrom` with the file.
+        The csv file, its folder, or the parent of a folder `hillstrom` that contains
+        the file.
     subset : {"all", "train", "test"}, default="all"
         Which rows to return.
 
@@ -77,8 +78,8 @@ def load_hillstrom(path, *, subset="all"):
         Dictionary-like object with the following attributes.
 
         data : DataFrame of shape (n_samples, 9)
-            The features: texts and flags as `category`, `recency` (months) and
-            `history` (US dollars) as floats. `spend` is an outcome and is left out.
+            The features: text and flags as `category`, `recency` (months) and `history`
+            (US dollars) as floats. `spend` is an outcome and is left out.
         target : DataFrame of shape (n_samples, 2)
             The labels 0 and 1, columns `visit` and `conversion`.
         task_names : list of str
@@ -119,7 +120,8 @@ def load_hillstrom(path, *, subset="all"):
         file = find_file(path, FILE_NAME, inside="hillstrom", download=DOWNLOAD)
     rows = pandas.read_csv(file)
     check_columns(rows, [*IS_CATEGORY, *TASK_NAMES], file.name)
-    target = binary_labels(rows, TASK_NAMES, file.name)
+    check_flags(rows, TASK_NAMES, file)
+    target = rows[TASK_NAMES].astype("int64")
     is_test = _test_rows(target)
     keep = _kept_rows(is_test, subset)
     data = rows.loc[keep, list(IS_CATEGORY)].reset_index(drop=True)
@@ -138,7 +140,7 @@ def load_hillstrom(path, *, subset="all"):
 
 
 def _test_rows(target):
-    """Return a mask of the 30 % test rows."""
+    """Return a mask of the test rows."""
     _, test = train_test_split(
         np.arange(len(target)),
         test_size=0.3,
@@ -151,7 +153,7 @@ def _test_rows(target):
 
 
 def _kept_rows(is_test, subset):
-    """Return a mask of the rows in the subset."""
+    """Return a mask of the rows to return."""
     if subset == "all":
         return np.ones_like(is_test)
     return is_test if subset == "test" else ~is_test

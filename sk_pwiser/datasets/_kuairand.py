@@ -1,4 +1,4 @@
-"""Loader of KuaiRand-Pure: short-video impressions, clicks and engagement."""
+"""The KuaiRand-Pure data set: short-video impressions, clicks and engagement."""
 
 import os
 from pathlib import Path
@@ -8,7 +8,6 @@ from sklearn.utils import Bunch
 from sklearn.utils._param_validation import StrOptions, validate_params
 
 from sk_pwiser.datasets._downloads import (
-    binary_labels,
     check_columns,
     check_flags,
     find_first,
@@ -27,9 +26,8 @@ LOG_FILE = "log_standard_4_22_to_5_08_pure.csv"
 DATES = {"train": (20220425, 20220430), "test": (20220501, 20220508)}
 DOWNLOAD = (
     "Download KuaiRand-Pure from https://zenodo.org/records/10439422; the files "
-    f"{LOG_FILE}, {USER_FILE} and {VIDEO_FILE} are used as published. The impressions "
-    f"may also be Parquet files, {IMPRESSION_FILES['train']} and "
-    f"{IMPRESSION_FILES['test']}."
+    f"{LOG_FILE}, {USER_FILE} and {VIDEO_FILE} are read. The impressions may also be "
+    f"Parquet files, {IMPRESSION_FILES['train']} and {IMPRESSION_FILES['test']}."
 )
 # The second label is 1 if the click and at least one of these columns are 1.
 SECOND_LABELS = {
@@ -76,13 +74,13 @@ VIDEO_FEATURES = [
 DESCR = """KuaiRand-Pure
 
 Impressions of short videos in the Kuaishou app. The training rows were shown from
-2022-04-25 to 2022-04-30, the test rows from 2022-05-01 to 2022-05-08. The click is
-followed by a second label, which is 1 only if the video was also clicked: `engage` if
+2022-04-25 to 2022-04-30, the test rows from 2022-05-01 to 2022-05-08. The first label
+is the click. The second label can only be 1 if the video was clicked: `engage` is 1 if
 the user liked, followed, commented, forwarded or visited the author's profile, `long`
-if the publisher marks a long view. The features are the ids, the tab and the hour of
-the impression and the published attributes of users and videos. All other feedback is
-left out, because it is known only after the impression. Some rows occur more than
-once, as published.
+is 1 if the publisher marks a long view. The features are the ids, the tab and the hour
+of the impression, and the published attributes of users and videos. All other feedback
+is left out, because it is only known after the impression. Some rows occur more than
+once in the published files.
 
 Chongming Gao, Shijun Li, Yuan Zhang, Jiawei Chen, Biao Li, Wenqiang Lei, Peng Jiang,
 Xiangnan He. KuaiRand: An Unbiased Sequential Recommendation Dataset with Randomly
@@ -103,17 +101,18 @@ Licence of the data: CC BY-SA 4.0.
 def load_kuairand(path, second="engage", *, subset="all"):
     """Load the KuaiRand-Pure short-video impressions, a funnel of two tasks.
 
-    Each row is an impression. The first task is the click, the second an engagement or
-    a long view after the click. Training and test rows are split by the published
-    date; at the split their times overlap by less than an hour.
+    Each row is an impression. The first task is the click, the second one an engagement
+    or a long view after the click. Training and test rows are split by the published
+    date; their times overlap by less than an hour.
 
     Parameters
     ----------
     path : str or os.PathLike
         The folder with the files, or the parent of a folder `kuairand_pure`, `data` or
-        `KuaiRand-Pure/data` with them. The impressions are read from the publisher's
-        csv file `log_standard_4_22_to_5_08_pure.csv`, or from Parquet files with the
-        impressions of a part; if a folder has both, from the Parquet files.
+        `KuaiRand-Pure/data` that contains them. The impressions are read from the
+        publisher's csv file `log_standard_4_22_to_5_08_pure.csv`, or from one Parquet
+        file for the training rows and one for the test rows; if the folder contains
+        both, from the Parquet files.
     second : {"engage", "long"}, default="engage"
         The second task: `engage` is a click with a like, follow, comment, forward or
         visit of the author's profile; `long` is a click with a long view.
@@ -126,9 +125,9 @@ def load_kuairand(path, second="engage", *, subset="all"):
         Dictionary-like object with the following attributes.
 
         data : DataFrame of shape (n_samples, 41)
-            The features: ids, codes, texts and flags as `category`, whose categories
-            are the values in the returned rows; counts and durations as floats. Values
-            unknown to the publisher are missing.
+            The features: ids, codes, text and flags as `category`, whose categories are
+            the values in the returned rows; counts and durations as floats. Values that
+            the publisher does not know are missing.
         target : DataFrame of shape (n_samples, 2)
             The labels 0 and 1, columns `click` and the value of `second`.
         task_names : list of str
@@ -155,9 +154,9 @@ def load_kuairand(path, second="engage", *, subset="all"):
 
     Notes
     -----
-    The parts are selected by the publisher's `date`: 2022-04-25 to 2022-04-30 are
-    training rows, 2022-05-01 to 2022-05-08 test rows. Earlier days of the csv file are
-    left out. Its rows are returned in the order of their time.
+    Rows of the csv file are training rows if the publisher's `date` is from 2022-04-25
+    to 2022-04-30, and test rows if it is from 2022-05-01 to 2022-05-08. Rows of earlier
+    days are left out. The rows are returned in the order of their time.
 
     References
     ----------
@@ -176,7 +175,7 @@ def load_kuairand(path, second="engage", *, subset="all"):
     """
     pandas = import_pandas("load_kuairand", parquet=True)
     parts = ["train", "test"] if subset == "all" else [subset]
-    # A missing file raises before the first file is read.
+    # Look for all files before reading the first one.
     folder, *logs = _find_files(path, parts)
     users = _read_table(pandas, folder / USER_FILE, "user_id", USER_FEATURES)
     videos = _read_table(pandas, folder / VIDEO_FILE, "video_id", VIDEO_FEATURES)
@@ -198,7 +197,7 @@ def load_kuairand(path, second="engage", *, subset="all"):
 
 
 def _find_files(path, parts):
-    """Return the folder with the tables, and the file with each part's impressions."""
+    """Return the folder with the tables, and the file of impressions of each part."""
     folders = ("", "kuairand_pure/", "data/", "KuaiRand-Pure/data/")
     users = find_first(path, [folder + USER_FILE for folder in folders])
     folder = Path(path).expanduser() if users is None else users.parent
@@ -214,8 +213,8 @@ def _find_files(path, parts):
 
 
 def _read_table(pandas, file, key, features):
-    """Read a table of features and convert its columns, before it is joined."""
-    # A tag such as "20,43" lists several topics, so tags are texts in every file.
+    """Read a table of features, and convert its columns."""
+    # Tags are text, since a tag such as "20,43" lists several topics.
     table = pandas.read_csv(file, dtype={"tag": "object"})
     check_columns(table, [key, *features], file.name)
     typed = {
@@ -228,16 +227,16 @@ def _read_table(pandas, file, key, features):
 
 
 def _as_category(column):
-    """Return a column of codes as `category`, with integers for whole numbers."""
+    """Return a column as `category`, with integers as codes."""
     column = column.astype("category")
     if column.cat.categories.dtype.kind == "f":
-        # Codes of a column with missing values are read as floats.
+        # pandas reads integers with missing values as floats.
         column = column.cat.rename_categories(column.cat.categories.astype("int64"))
     return column
 
 
 def _read_impressions(pandas, file, second, part):
-    """Read the keys, the context and the two nested labels of the impressions."""
+    """Read the keys, the context and the two labels of the impressions."""
     keys = ["user_id", "video_id", "tab", "hourmin", "time_ms"]
     labels = ["is_click", *SECOND_LABELS[second]]
     if file.name == LOG_FILE:
@@ -248,7 +247,8 @@ def _read_impressions(pandas, file, second, part):
     else:
         rows = pandas.read_parquet(file, engine="pyarrow")
         check_columns(rows, [*keys, *labels], file.name)
-    feedback = binary_labels(rows, labels, file.name)
+        check_flags(rows, labels, file, n_header_lines=None)
+    feedback = rows[labels].astype("int64")
     rows = rows[keys].astype("int64")
     rows["hour"] = rows["hourmin"] // 100
     rows["click"] = feedback["is_click"]

@@ -1,8 +1,8 @@
-"""Fitted estimators in forms that serve: single rows without tables, and files.
+"""Fitted estimators for serving: a scorer of single rows, and files of other formats.
 
-The functions take fitted estimators, which stay unchanged. `TRUSTED_TYPES` is a list of
-str, for `skops.io.load(file, trusted=TRUSTED_TYPES)`: the classes that files of skops
-have for estimators of this package; see :ref:`files`.
+The functions take fitted estimators, which they do not change. `TRUSTED_TYPES` is the
+list of the names of classes that skops files of estimators of this package contain, for
+`skops.io.load(file, trusted=TRUSTED_TYPES)`; see :ref:`files`.
 """
 
 from sk_pwiser.export._onnx import to_onnx
@@ -10,8 +10,8 @@ from sk_pwiser.export._scorer import Scorer
 
 __all__ = ["TRUSTED_TYPES", "Scorer", "to_onnx"]
 
-# None of them reads a pickle, imports something by name or calls an argument: they hold
-# arrays, plain values and each other.
+# None of these classes reads a pickle, imports a module by name or calls an argument:
+# they contain arrays, plain values and each other.
 TRUSTED_TYPES = [
     "sk_pwiser._estimator._classifier.MultiTaskCTRCVRClassifier",
     "sk_pwiser._estimator._task_view.TaskView",

@@ -1,4 +1,4 @@
-"""The network of a fitted estimator as a module that returns probabilities."""
+"""The network of a fitted estimator, and checks of estimators to export."""
 
 import copy
 
@@ -8,15 +8,16 @@ from sklearn.utils.validation import check_is_fitted
 from torch import nn
 
 from sk_pwiser._estimator import MultiTaskCTRCVRClassifier
+from sk_pwiser._table import NUMERIC_ENCODINGS, CategoryColumn
 
 
 def fitted_result(estimator):
-    """Return what the last fit of an estimator has learnt.
+    """Return the result of the last fit of an estimator.
 
     Raises
     ------
     TypeError
-        If the value is not a :class:`~sk_pwiser.MultiTaskCTRCVRClassifier`.
+        If `estimator` is not a :class:`~sk_pwiser.MultiTaskCTRCVRClassifier`.
     NotFittedError
         If it is not fitted.
     """
@@ -28,16 +29,38 @@ def fitted_result(estimator):
     return estimator._result
 
 
+def check_exportable(encoder):
+    """Raise if a fitted `TableEncoder` has columns that cannot be exported.
+
+    Raises
+    ------
+    ValueError
+        If a column is neither a category column nor a numeric column.
+    """
+    if encoder.sparse_ is not None:
+        raise ValueError(
+            "An estimator that was fitted on a sparse table cannot be exported; only "
+            "category columns and numeric columns can be."
+        )
+    for column in encoder.columns_:
+        if type(column) not in (CategoryColumn, *NUMERIC_ENCODINGS.values()):
+            raise ValueError(
+                f"Column {column.name!r} cannot be exported: its cells contain more "
+                "than one value, such as lists; only category columns and numeric "
+                "columns can be."
+            )
+
+
 class ProbabilityNetwork(nn.Module):
-    """A copy of a trained network, on the CPU, that returns probabilities.
+    """A copy of a trained network on the CPU that returns probabilities.
 
     Parameters
     ----------
     network : MultiTaskNetwork
-        The trained network, which stays unchanged.
+        The trained network, which is not changed.
     both_classes : bool
-        Whether the output has a column per class of a single task, as
-        `predict_proba` has for 1-D `y`.
+        Whether the output has one column per class of a single task, like
+        `predict_proba` for 1-D `y`.
     """
 
     def __init__(self, network, both_classes):
@@ -46,7 +69,7 @@ class ProbabilityNetwork(nn.Module):
         self.both_classes = both_classes
 
     def forward(self, codes, numeric):
-        """Map codes and numeric inputs to probabilities inside (0, 1)."""
+        """Return probabilities in the open interval (0, 1)."""
         limits = np.finfo(np.float32)
         positive = torch.sigmoid(self.network(codes, numeric).logits.float())
         positive = positive.clamp(float(limits.tiny), float(1 - limits.epsneg))

@@ -1,4 +1,4 @@
-"""ONNX files of fitted estimators, with encoded inputs or with raw columns."""
+"""ONNX files of fitted estimators, with encoded inputs or raw columns as inputs."""
 
 import inspect
 import io
@@ -10,39 +10,45 @@ import numpy as np
 import torch
 
 from sk_pwiser._files import write_bytes
-from sk_pwiser._table import UNSEEN
+from sk_pwiser._table import UNSEEN, CategoryColumn
 from sk_pwiser._utils import check_choice
-from sk_pwiser.export._network import fitted_result, probability_network
-from sk_pwiser.export._scorer import CategoryField, make_fields
+from sk_pwiser.export._network import (
+    check_exportable,
+    fitted_result,
+    probability_network,
+)
 
-# The first with all operators used here; runtimes since 2022 support it.
+# The first version with all operators used here; runtimes since 2022 support it.
 OPSET = 17
-# A file of protocol buffers cannot be larger.
+# Largest size of a file of protocol buffers.
 LARGEST_FILE = 2**31
+OUTPUT = "probabilities"
 
 
 def to_onnx(estimator, path, *, inputs="encoded"):
     """Write the network of a fitted estimator to an ONNX file.
 
-    The output ``probabilities`` is that of `predict_proba`, in float32.
+    The graph has the output ``probabilities``: the result of `predict_proba`, in
+    float32.
 
     Parameters
     ----------
     estimator : MultiTaskCTRCVRClassifier
         The fitted estimator.
     path : str or path-like
-        The file. It is replaced only when the export is complete.
+        The file. An existing file is only replaced when the export is complete.
     inputs : {"encoded", "raw"}, default="encoded"
-        What the graph takes. With "encoded", the arrays of
+        The inputs of the graph. With "encoded", they are the arrays of
         :meth:`~sk_pwiser.MultiTaskCTRCVRClassifier.encode`: ``codes``, converted to
-        int64, and ``numeric``, float32, of shapes `(n_samples, n_category_columns)` and
-        `(n_samples, n_numeric)`.
+        int64, of shape `(n_samples, n_category_columns)`, and ``numeric``, float32, of
+        shape `(n_samples, n_numeric)`.
 
-        With "raw", one input of shape `(n_samples, 1)` per column, named as the column:
-        strings for text categories, and float64 for categories that are numbers and for
-        numeric columns. A missing number is NaN, and a missing text the empty string.
-        The vocabularies and the encodings are part of the graph. Where `predict_proba`
-        raises for an infinite number, the graph clips it.
+        With "raw", the graph has one input of shape `(n_samples, 1)` per column, with
+        the name of the column. It takes strings for text categories, and float64 for
+        numeric columns and for categories that are numbers. A missing number is NaN,
+        and missing text is the empty string. The vocabularies and the encodings are
+        part of the graph. The graph clips infinite numbers, for which `predict_proba`
+        raises an error.
 
     Raises
     ------
@@ -53,20 +59,20 @@ def to_onnx(estimator, path, *, inputs="encoded"):
     NotFittedError
         If it is not fitted.
     ValueError
-        If `inputs` is unknown, or if a part cannot be exported. The message names the
-        part: the network, a column with lists, or with "raw" a column with hash
-        buckets, with both text and numbers, with values that are neither, with both
-        missing values and the empty string, or with the name "probabilities". No file
-        is written then.
+        If `inputs` is unknown, or if the network or a column cannot be exported; the
+        message names it. Columns of lists cannot be exported. With "raw", the same
+        holds for columns with hash buckets, with both text and numbers, with values
+        that are neither, with both missing values and the empty string, or with the
+        name "probabilities". In these cases no file is written.
     OSError
         If the file cannot be written, for example because its folder does not exist.
 
     Notes
     -----
-    The network is exported by the TorchScript-based exporter of PyTorch. PyTorch has
-    deprecated it, but it needs no package beside onnx.
+    The network is exported with the TorchScript-based exporter of PyTorch, which is
+    deprecated, but needs no package in addition to onnx.
 
-    The graph computes in float32, also if `precision="bfloat16"` was used in training.
+    The graph computes in float32, even if `precision="bfloat16"` was used in training.
 
     Examples
     --------
@@ -81,7 +87,7 @@ def to_onnx(estimator, path, *, inputs="encoded"):
     >>> path = pathlib.Path(tempfile.mkdtemp()) / "model.onnx"
     >>> to_onnx(model, path)
 
-    A server needs onnxruntime, and neither this package nor PyTorch:
+    A server only needs onnxruntime, not this package or PyTorch:
 
     >>> import onnxruntime
     >>> session = onnxruntime.InferenceSession(path)
@@ -92,7 +98,7 @@ def to_onnx(estimator, path, *, inputs="encoded"):
     """
     schema = fitted_result(estimator).schema
     check_choice("inputs", inputs, ("encoded", "raw"))
-    make_fields(schema.encoder)  # refuses columns of other kinds
+    check_exportable(schema.encoder)
     onnx = _import_onnx()
     network = probability_network(estimator)
     _check_size(network)
@@ -132,30 +138,30 @@ def _check_size(network):
     if n_bytes >= LARGEST_FILE:
         raise ValueError(
             f"The network cannot be exported: its weights take {n_bytes / 2**30:.1f} "
-            "GiB, and an ONNX file at most 2. Use a smaller embedding_dim, or "
-            "max_categories in encoding_params."
+            "GiB, but an ONNX file can contain at most 2 GiB. Use a smaller "
+            "embedding_dim, or max_categories in encoding_params."
         )
 
 
 def _trace(network, name):
-    """Return the model of a network with encoded inputs.
+    """Return a network as an ONNX model with encoded inputs.
 
     Raises
     ------
     ValueError
         If an operation cannot be exported, or depends on the values or the number of
-        the traced rows.
+        the rows that are traced.
     """
     import onnx
 
     spec = network.network.spec
-    n_rows = 3  # any number: 1 would be read as a size to be broadcast
+    n_rows = 3  # any number but 1, which would be exported as a size to broadcast
     codes = torch.zeros(n_rows, len(spec.cardinalities), dtype=torch.int64)
     numeric = torch.zeros(n_rows, spec.n_numeric)
     axes = {name: {0: "n_samples"} for name in ("codes", "numeric", OUTPUT)}
     options = {"dynamo": False}
     if "dynamo" not in inspect.signature(torch.onnx.export).parameters:
-        options = {}  # the only exporter of older versions
+        options = {}  # older versions only have this exporter
     buffer = io.BytesIO()
     with warnings.catch_warnings(), _further_operators():
         warnings.simplefilter("ignore")
@@ -180,7 +186,7 @@ def _trace(network, name):
 
 @contextmanager
 def _further_operators():
-    """Let the exporter of PyTorch know an operator that networks use."""
+    """Register an operator of networks that the exporter of PyTorch does not have."""
     operator = "aten::logaddexp"
     torch.onnx.register_custom_op_symbolic(operator, _log_add_exp, OPSET)
     try:
@@ -200,7 +206,7 @@ def _join(encoder, network):
     """Return the model that encodes raw inputs and runs the network."""
     import onnx
 
-    # Columns may have the names of tensors of the network.
+    # A column may have the same name as a tensor of the network.
     network = onnx.compose.add_prefix(network, "network/")
     names = [("encoding/codes", "network/codes")]
     names += [("encoding/numeric", "network/numeric")]
@@ -211,17 +217,14 @@ def _join(encoder, network):
     return model
 
 
-OUTPUT = "probabilities"
-
-
 class GraphBuilder:
-    """Nodes, constants and inputs of a graph whose tensors have consecutive names."""
+    """Collects the nodes, constants and inputs of a graph, and names its tensors."""
 
     def __init__(self):
         self.nodes, self.constants, self.inputs = [], [], []
 
     def add(self, operator, *inputs, output=None, **attributes):
-        """Append a node with one output, and return the name of the output."""
+        """Append a node with one output; return the name of the output."""
         from onnx import helper
 
         output = f"encoding/{len(self.nodes)}" if output is None else output
@@ -231,7 +234,7 @@ class GraphBuilder:
         return output
 
     def constant(self, values):
-        """Append an array, and return its name."""
+        """Append a constant array; return its name."""
         from onnx import numpy_helper
 
         name = f"encoding/constant_{len(self.constants)}"
@@ -239,7 +242,7 @@ class GraphBuilder:
         return name
 
     def input(self, name, kind):
-        """Append an input of shape (n_samples, 1), and return its name."""
+        """Append an input of shape (n_samples, 1); return its name."""
         from onnx import helper
 
         shape = ["n_samples", 1]
@@ -248,14 +251,16 @@ class GraphBuilder:
 
 
 def encoding_model(schema, opset):
-    """Return a model from raw columns to ``encoding/codes`` and ``encoding/numeric``.
+    """Return a model that encodes raw columns.
+
+    Its outputs are ``encoding/codes`` and ``encoding/numeric``.
 
     Parameters
     ----------
     schema : Schema
         The encoding of a fitted estimator.
     opset : int
-        Version of the operators.
+        Version of the set of operators.
 
     Raises
     ------
@@ -266,11 +271,10 @@ def encoding_model(schema, opset):
 
     graph = GraphBuilder()
     codes, numeric = [], []
-    columns = schema.encoder.columns_
-    for field, column in zip(make_fields(schema.encoder), columns, strict=True):
+    for column in schema.encoder.columns_:
         if column.name == OUTPUT:
-            raise _refusal(column, "it has the name of the output")
-        if isinstance(field, CategoryField):
+            raise _export_error(column, "it has the name of the output")
+        if isinstance(column, CategoryColumn):
             codes.append(_add_categories(graph, column))
         else:
             numeric += _add_numbers(graph, column)
@@ -301,18 +305,22 @@ def encoding_model(schema, opset):
 
 
 def _add_categories(graph, column):
-    """Add the lookup of a category column; return its codes, those of rare values too.
+    """Add the lookup of a category column; return its codes, including rare values.
 
     Raises
     ------
     ValueError
-        If the graph could not tell the values apart as the column does.
+        If the column has values that the graph cannot look up.
     """
     if column.vocabulary.n_hash_buckets is not None:
-        raise _refusal(column, "it has hash buckets, for which ONNX has no operator")
+        raise _export_error(
+            column, "it has hash buckets, for which ONNX has no operator"
+        )
     if len(column.kinds_) > 1 or "other objects" in column.kinds_:
         kinds = " and ".join(sorted(column.kinds_))
-        raise _refusal(column, f"it contains {kinds}; a graph takes text or numbers")
+        raise _export_error(
+            column, f"it contains {kinds}; a graph takes text or numbers"
+        )
     if "numbers" in column.kinds_:
         return _look_up_numbers(graph, column)
     return _look_up_text(graph, column)
@@ -325,8 +333,10 @@ def _look_up_text(graph, column):
     if "" not in codes:
         codes[""] = column.missing_code_
     elif column.missing_code_ != UNSEEN:
-        raise _refusal(
-            column, "it has missing values and the empty text, which stands for them"
+        raise _export_error(
+            column,
+            "it has both missing values and the empty string, which would stand for "
+            "missing values in the graph",
         )
     return graph.add(
         "LabelEncoder",
@@ -357,26 +367,28 @@ def _look_up_numbers(graph, column):
 
 
 def _as_doubles(column):
-    """Return the values of a column as floats that are equal to them."""
+    """Return the values of a column as equal floats."""
     keys = [float(value) for value in column.codes_]
     for key, value in zip(keys, column.codes_, strict=True):
         if key != value:
-            raise _refusal(column, f"no double is equal to its value {value!r}")
+            raise _export_error(
+                column, f"its value {value!r} has no equal of type double"
+            )
     return keys or [0.0]
 
 
 def _add_numbers(graph, column):
-    """Add the inputs of a numeric column: the values and perhaps the indicator."""
+    """Add the encoding of a numeric column; return its inputs."""
     from onnx import TensorProto
 
     name = graph.input(str(column.name), TensorProto.DOUBLE)
     nodes, inputs = column.nodes
-    if len(nodes) == 1:  # a runtime may not multiply matrices without a column
+    if len(nodes) == 1:  # some runtimes cannot multiply matrices without columns
         nodes, inputs = np.append(nodes, nodes + 1), np.repeat(inputs, 2)
     missing = graph.add("IsNaN", name)
     known = graph.add("Where", missing, np.float64(nodes[0]), name)
     known = graph.add("Clip", known, np.float64(nodes[0]), np.float64(nodes[-1]))
-    # Each interval between two nodes adds the part of it that lies below the value.
+    # The share of each interval between two nodes that lies below the value.
     shares = graph.add("Sub", known, nodes[np.newaxis, :-1])
     shares = graph.add("Div", shares, np.diff(nodes)[np.newaxis])
     shares = graph.add("Clip", shares, np.float64(0), np.float64(1))
@@ -388,7 +400,7 @@ def _add_numbers(graph, column):
 
 
 def _without_rare(graph, codes, encoder):
-    """Replace the codes of rare values, which have no embedding."""
+    """Replace the codes of rare values, which have no embedding, by UNSEEN."""
     sizes = zip(codes, encoder.cardinalities_, encoder.n_codes_, strict=True)
     return [
         graph.add(
@@ -401,7 +413,7 @@ def _without_rare(graph, codes, encoder):
 
 
 def _add_empty(graph, dtype):
-    """Add a tensor with all rows and no columns."""
+    """Add a tensor with one row per sample and no columns."""
     from onnx import numpy_helper
 
     n_rows = graph.add("Slice", graph.add("Shape", graph.inputs[0].name), [0], [1])
@@ -410,5 +422,5 @@ def _add_empty(graph, dtype):
     return graph.add("ConstantOfShape", shape, value=value)
 
 
-def _refusal(column, reason):
+def _export_error(column, reason):
     return ValueError(f"Column {column.name!r} cannot be exported: {reason}.")

@@ -9,54 +9,47 @@ import numpy as np
 import torch
 
 from sk_pwiser._table import (
-    NUMERIC_ENCODINGS,
     UNSEEN,
     CategoryColumn,
     is_missing,
     to_float,
 )
-from sk_pwiser.export._network import fitted_result, probability_network
+from sk_pwiser.export._network import (
+    check_exportable,
+    fitted_result,
+    probability_network,
+)
 
-# Beyond this number of rows, one vectorised call costs less than a loop.
+# For more rows than this, a vectorised call is faster than a loop.
 FEW_ROWS = 8
 
 LARGEST = np.finfo(np.float64).max.item()
 
 
 def make_fields(encoder):
-    """Return the field of each column of a fitted encoder of tables.
+    """Return the field of each column of a fitted `TableEncoder`.
 
     Raises
     ------
     ValueError
-        If a column has cells other than one category value or one number.
+        If a column is neither a category column nor a numeric column.
     """
-    if len(encoder.columns_) != encoder.n_features_in_:
-        raise ValueError(
-            "The estimator was fitted on a sparse table, whose columns cannot be "
-            "exported; only category columns and numeric columns can."
-        )
-    return [_make_field(column) for column in encoder.columns_]
-
-
-def _make_field(column):
-    if isinstance(column, CategoryColumn):
-        return CategoryField(column)
-    if type(column) in NUMERIC_ENCODINGS.values():
-        return NumericField(column)
-    raise ValueError(
-        f"Column {column.name!r} cannot be exported: its cells hold more than one "
-        "value, such as lists; only category columns and numeric columns can be."
-    )
+    check_exportable(encoder)
+    return [
+        CategoryField(column)
+        if isinstance(column, CategoryColumn)
+        else NumericField(column)
+        for column in encoder.columns_
+    ]
 
 
 class CategoryField:
-    """Codes of a category column, looked up by value.
+    """Encodes the values of a category column by lookup.
 
     Parameters
     ----------
     column : CategoryColumn
-        The fitted column. Later updates of its estimator do not change the field.
+        The fitted column, of which the field keeps a copy.
     """
 
     def __init__(self, column):
@@ -64,14 +57,14 @@ class CategoryField:
         self._column = copy.copy(column)
         self._column.codes_ = dict(column.codes_)
         is_hashed = column.vocabulary.n_hash_buckets is not None
-        # Types whose unknown values are unseen, without a further check.
+        # Unknown values of these types are unseen values, without a further check.
         self._unseen_types = set()
         if not is_hashed:
             self._unseen_types |= {str} if "text" in column.kinds_ else set()
             self._unseen_types |= {int, bool} if "numbers" in column.kinds_ else set()
 
     def encode(self, values):
-        """Return the codes of a list or array of values, those of rare values included.
+        """Return the codes of a list or array of values; rare values keep their own.
 
         Raises
         ------
@@ -96,7 +89,7 @@ class CategoryField:
         return codes
 
     def _other_code(self, value, row):
-        """Return the code of a value that has none of its own."""
+        """Return the code of a value that is not in the vocabulary."""
         if is_missing(value):
             return self._column.missing_code_
         if type(value) in self._unseen_types:
@@ -108,7 +101,7 @@ class CategoryField:
 
 
 class NumericField:
-    """Inputs of a numeric column, interpolated between the nodes of its encoding.
+    """Encodes a numeric column by interpolation between the nodes of its encoding.
 
     Parameters
     ----------
@@ -130,13 +123,13 @@ class NumericField:
         Returns
         -------
         list of sequence
-            The inputs and, if the column had missing values in fit, the indicator of
+            The inputs and, if the column had missing values in fit, an indicator of
             missing values.
 
         Raises
         ------
         TypeError, ValueError
-            If a value is not a finite number and not missing. The message names the
+            If a value is neither a finite number nor missing. The message names the
             field and the row.
         """
         numbers = self._read(values)
@@ -163,7 +156,7 @@ class NumericField:
         return inputs[place] + self._slopes[place] * (number - nodes[place])
 
     def _read(self, values):
-        """Return numbers, NaN where they are missing."""
+        """Return the values as numbers, with NaN for missing values."""
         if not isinstance(values, np.ndarray):
             numbers = [math.nan if value is None else value for value in values]
             if all(map(_is_plain_number, numbers)):
@@ -178,7 +171,7 @@ class NumericField:
         return numbers
 
     def _find_fault(self, values):
-        """Raise an error that names the first row with a value that is no number."""
+        """Raise an error that names the first row without a finite number."""
         for row, value in enumerate(values):
             where = f"Row {row}, field {self.name!r}:"
             try:
@@ -192,14 +185,14 @@ class NumericField:
 
 
 def as_column(values):
-    """Return a list of values as an array of objects, whatever they are."""
+    """Return a list of values as an array of objects; arrays are returned unchanged."""
     if isinstance(values, np.ndarray):
         return values
     return np.fromiter(values, dtype=object, count=len(values))
 
 
 def _is_plain_number(value):
-    """Return whether a value needs no conversion: a number that is not infinite."""
+    """Return whether a value is a number, not infinite, that needs no conversion."""
     is_number = isinstance(value, (float, int))
     return is_number and (-LARGEST <= value <= LARGEST or value != value)
 
@@ -213,12 +206,12 @@ def _has_hash(value):
 
 
 class RowEncoder:
-    """Encode fields of rows as the schema of a fit encodes the columns of a table.
+    """Encodes the fields of rows like the columns of a table.
 
     Parameters
     ----------
     schema : Schema
-        The encoding of a fitted estimator, which stays unchanged.
+        The encoding of a fitted estimator, which is not changed.
     """
 
     def __init__(self, schema):
@@ -258,19 +251,18 @@ class RowEncoder:
         if self._statistics:
             inputs = [table[codes[:, column]] for column, table in self._statistics]
             numeric = np.hstack([numeric, *inputs])
-        # Rare values have statistics of their own, but no embedding.
+        # Rare values have target statistics, but no embedding.
         codes = np.where(codes < self._cardinalities, codes, UNSEEN)
         return codes, np.ascontiguousarray(numeric)
 
 
 class Scorer:
-    """Probabilities of rows that are dictionaries, as a server receives them.
+    """Predicts probabilities of rows that are dictionaries, for servers.
 
-    A scorer looks category values up in dictionaries, and calls the network with no
-    training loop around it, which is faster than a DataFrame with one row. It is a
-    copy: later fits of the estimator do not change it. It can be pickled, and contains
-    no training data and no optimiser. Like every pickle, its file must come from a
-    trusted source.
+    A scorer looks up category values in dictionaries and calls the network directly,
+    which is much faster than `predict_proba` on a DataFrame with one row. It is a copy:
+    later fits of the estimator do not change it. It can be pickled, and contains
+    neither training data nor the optimiser. Only load pickles from a trusted source.
 
     Parameters
     ----------
@@ -280,8 +272,8 @@ class Scorer:
     Attributes
     ----------
     field_names : list of str or int
-        Names of the fields that each row must have: the columns of fit, or their
-        indices if `fit` saw no names.
+        Names of the fields that each row must contain: the names of the columns in
+        `fit`, or their indices if they had no names.
     task_names : list of str
         Names of the tasks.
 
@@ -290,15 +282,16 @@ class Scorer:
     TypeError
         If `estimator` is not a :class:`~sk_pwiser.MultiTaskCTRCVRClassifier`.
     ValueError
-        If a column is of another kind than categories and numbers, such as lists. The
+        If a column contains neither categories nor numbers, but for example lists. The
         message names the column.
     NotFittedError
-        If it is not fitted.
+        If the estimator is not fitted.
 
     Notes
     -----
-    The scorer computes on the CPU in float32. It differs by rounding from an estimator
-    on another device, and by more from one with `precision="bfloat16"`.
+    The scorer computes on the CPU in float32. Its predictions differ from those of an
+    estimator on another device by rounding errors, and more from an estimator with
+    `precision="bfloat16"`.
 
     PyTorch uses several threads. In a server with one worker per core, call
     ``torch.set_num_threads(1)``, so that the workers do not compete for the cores.
@@ -324,7 +317,7 @@ class Scorer:
         self.task_names = list(estimator.task_names_)
 
     def __call__(self, rows):
-        """Return the same as `predict_proba`."""
+        """Return the predictions of `predict_proba`."""
         return self.predict_proba(rows)
 
     def predict_proba(self, rows):
@@ -333,22 +326,22 @@ class Scorer:
         Parameters
         ----------
         rows : dict or list of dict
-            One of
+            One of the following:
 
-            - a dictionary from the names of the fields to their values: one row;
+            - one row, as a dictionary from field names to values;
             - a list of such dictionaries;
-            - a dictionary from the names of the fields to lists or 1-D arrays of equal
+            - columns, as a dictionary from field names to lists or 1-D arrays of equal
               length.
 
-            Missing values are None or NaN. Further fields are ignored. Each row is
-            encoded on its own: a value of another kind than in `fit`, such as text
-            instead of numbers, is an error also if other rows are valid.
+            Missing values are None or NaN. Other fields are ignored. Each row is
+            checked separately: a value of a different kind than in `fit`, such as text
+            instead of a number, is an error even if all other rows are valid.
 
         Returns
         -------
         float32 ndarray of shape (n_rows, n_tasks)
             Column k is P(Y_k = 1 | impression). For a single task with 1-D `y`, the
-            `(n_rows, 2)` of `predict_proba`.
+            shape is `(n_rows, 2)`, as in `predict_proba`.
 
         Raises
         ------
@@ -358,7 +351,7 @@ class Scorer:
         """
         columns, n_rows = self._read(rows)
         if n_rows == 0:
-            raise ValueError("rows must contain at least one row; it is empty.")
+            raise ValueError("rows must contain at least one row; got none.")
         codes, numeric = self._encoder.encode(columns, n_rows)
         with torch.inference_mode():
             inputs = torch.from_numpy(codes), torch.from_numpy(numeric)
@@ -387,7 +380,7 @@ class Scorer:
         return columns, len(rows)
 
     def _find_fault(self, rows):
-        """Raise an error that names the first row that is not complete."""
+        """Raise an error that names the first incomplete row."""
         for index, row in enumerate(rows):
             if not isinstance(row, Mapping):
                 raise TypeError(
@@ -397,8 +390,7 @@ class Scorer:
             if absent:
                 raise ValueError(
                     f"Row {index} has no field {absent[0]!r}; pass None for a missing "
-                    f"value. {len(absent)} of {len(self.field_names)} fields are "
-                    "absent."
+                    f"value. It lacks {len(absent)} of {len(self.field_names)} fields."
                 )
 
     def _read_columns(self, rows):
@@ -408,8 +400,8 @@ class Scorer:
                 raise ValueError(f"rows has no field {name!r}.")
             if not _is_column(rows[name]):
                 raise ValueError(
-                    f"Field {name!r} must be a list or a 1-D array, as other fields "
-                    f"are; got {rows[name]!r}."
+                    f"Field {name!r} must be a list or a 1-D array like the other "
+                    f"fields; got {rows[name]!r}."
                 )
             columns.append(_as_values(rows[name]))
         lengths = [len(column) for column in columns]
@@ -423,7 +415,7 @@ class Scorer:
 
 
 def _is_column(value):
-    """Return whether a value is a list or a 1-D array of the values of all rows."""
+    """Return whether a value is a column: a list or a 1-D array."""
     return isinstance(value, list) or len(getattr(value, "shape", ())) == 1
 
 
@@ -432,5 +424,5 @@ def _as_values(column):
     if isinstance(column, list):
         return column
     array = np.asarray(column)
-    # Dates must stay what they are: `tolist` returns some of them as integers.
+    # Not `tolist`, which returns some dates as integers.
     return array if array.dtype.kind in "biuf" else list(array)

@@ -1,8 +1,8 @@
-"""Pictures of fitted estimators. They need matplotlib, the extra "plot".
+"""Plots of fitted estimators. They require matplotlib, the extra "plot".
 
-Displays work as those of scikit-learn: ``from_estimator`` or ``from_predictions``
-computes and draws, and ``plot`` draws again, for example on other axes. A task has the
-same colour in all of them.
+The displays have the interface of scikit-learn's displays: ``from_estimator`` or
+``from_predictions`` computes and draws the curves, and ``plot`` draws them again, for
+example on other axes. Each task has the same colour in all displays.
 """
 
 from sk_pwiser.inspection._calibration_curves import TaskCalibrationDisplay

@@ -1,14 +1,14 @@
-"""What all pictures share: matplotlib, the colours of the tasks, axes and legends."""
+"""Helpers shared by all plots: matplotlib, the colours of the tasks, axes, legends."""
 
 import numpy as np
 
-# The palette of Okabe and Ito, which is distinct for colour-blind readers, without the
+# The palette of Okabe and Ito, which colour-blind readers can tell apart, without its
 # yellow, which is hardly visible on white.
 PALETTE = ("#0072B2", "#D55E00", "#009E73", "#CC79A7", "#E69F00", "#56B4E9")
 GREY = "#7F7F7F"
 DOTTED = (0, (1, 2))  # reference lines
 
-# The lines and markers of several models in one picture.
+# Lines and markers that distinguish several models in one plot.
 LINE_STYLES = ("-", "--", ":", "-.")
 MARKERS = ("o", "s", "^", "D")
 
@@ -29,18 +29,18 @@ def import_pyplot(user):
 
 
 def axes_or_new(ax, user):
-    """Return the axes to draw on: the given ones, or those of a new figure."""
+    """Return the given axes, or the axes of a new figure if `ax` is None."""
     pyplot = import_pyplot(user)
     return pyplot.subplots(layout="constrained")[1] if ax is None else ax
 
 
 def row_of_axes(ax, n_axes, user):
-    """Return an array of axes: those given, or a row in a new figure.
+    """Return the given axes as an array, or a row of axes in a new figure.
 
     Raises
     ------
     ValueError
-        If another number of axes is given.
+        If the number of given axes is not `n_axes`.
     """
     pyplot = import_pyplot(user)
     if ax is None:
@@ -52,40 +52,53 @@ def row_of_axes(ax, n_axes, user):
     axes = np.ravel(np.array(ax, dtype=object))
     if len(axes) != n_axes:
         raise ValueError(
-            f"ax must hold {n_axes} axes, one per picture, got {len(axes)}."
+            f"ax must contain {n_axes} axes, one per plot, got {len(axes)}."
         )
     return axes
 
 
 def task_color(index):
-    """Return the colour of the task with this index, the same in all pictures."""
+    """Return the colour of the task with this index."""
     return PALETTE[index % len(PALETTE)]
 
 
-def looks_of_curves(task_names, model_names):
-    """Return colour, line style and marker per curve: of its task, and of its model."""
+def curve_styles(task_names, model_names=None, scores=None):
+    """Return the properties of each curve, as keyword arguments of matplotlib.
+
+    The colour depends on the task, the line style and the marker on the model.
+
+    Parameters
+    ----------
+    task_names : list of str
+        Task of each curve.
+    model_names : list of (str or None), default=None
+        Model of each curve.
+    scores : list of str, default=None
+        Text that the legend shows after the name of each curve.
+
+    Returns
+    -------
+    list of dict
+    """
+    model_names = model_names or [None] * len(task_names)
     tasks, models = list(dict.fromkeys(task_names)), list(dict.fromkeys(model_names))
-    looks = []
-    for task, model in zip(task_names, model_names, strict=True):
+    styles = []
+    for k, (task, model) in enumerate(zip(task_names, model_names, strict=True)):
         m = models.index(model)
-        looks.append(
+        label = task if model is None else f"{task}, {model}"
+        styles.append(
             {
                 "color": task_color(tasks.index(task)),
                 "linestyle": LINE_STYLES[m % len(LINE_STYLES)],
                 "marker": MARKERS[m % len(MARKERS)],
+                "label": label if scores is None else f"{label} ({scores[k]})",
             }
         )
-    return looks
-
-
-def curve_label(task, model, figure=None):
-    """Return the entry of a curve in the legend."""
-    name = task if model is None else f"{task}, {model}"
-    return name if figure is None else f"{name} ({figure})"
+    return styles
 
 
 def is_log(scale, base_rates):
-    """Return whether an axis of rates is logarithmic.
+    """Return whether an axis that shows rates is logarithmic.
 
     Raises
     ------
@@ -99,7 +112,7 @@ def is_log(scale, base_rates):
 
 
 def set_log_axis(axis, low, high):
-    """Make an axis logarithmic, with plain numbers and enough of them as ticks."""
+    """Make an axis logarithmic, with plain numbers as ticks."""
     from matplotlib.ticker import FuncFormatter, LogLocator, NullFormatter
 
     getattr(axis.axes, f"set_{axis.axis_name}scale")("log", nonpositive="mask")
@@ -111,21 +124,22 @@ def set_log_axis(axis, low, high):
 
 
 def legend_above(ax):
-    """Put the legend above axes that curves may fill from edge to edge."""
+    """Put the legend above the axes, which curves may fill from edge to edge."""
     ax.legend(loc="lower center", bbox_to_anchor=(0.5, 1.0), ncols=2, frameon=False)
 
 
-def whole_ticks(axis):
-    """Put the ticks of an axis, such as one of epochs, at whole numbers."""
+def set_integer_ticks(axis):
+    """Put the ticks of an axis at whole numbers."""
     from matplotlib.ticker import MaxNLocator
 
     axis.set_major_locator(MaxNLocator(integer=True))
 
 
 def style(kwargs, **defaults):
-    """Return keyword arguments of a line: the defaults, replaced by those given.
+    """Return the properties of a line: the defaults, updated by `kwargs`.
 
-    matplotlib refuses two spellings of one property, such as `c` and `color`.
+    The names are normalised, since matplotlib refuses two spellings of one property,
+    such as `c` and `color`.
     """
     from matplotlib.cbook import normalize_kwargs
     from matplotlib.lines import Line2D

@@ -1,4 +1,4 @@
-"""Reliability curves of all tasks."""
+"""The display of calibration: reliability curves of all tasks."""
 
 import numpy as np
 from scipy.stats import beta
@@ -7,10 +7,9 @@ from sk_pwiser.inspection._axes import (
     DOTTED,
     GREY,
     axes_or_new,
-    curve_label,
+    curve_styles,
     import_pyplot,
     is_log,
-    looks_of_curves,
     set_log_axis,
     style,
 )
@@ -21,24 +20,25 @@ from sk_pwiser.inspection._task_rows import (
 )
 from sk_pwiser.metrics import reliability_curve
 
-# Coverage of the intervals of the observed rates.
+# Coverage of the confidence intervals of the observed rates.
 COVERAGE = 0.95
 
 
 class TaskCalibrationDisplay:
     """Reliability curves: observed against predicted rates, one curve per task.
 
-    `from_estimator` and `from_predictions` create the display. A task has the same
-    colour in all displays. The vertical lines are intervals of the observed rates with
-    a coverage of 95 %, by Clopper and Pearson: differences within them may be chance.
+    `from_estimator` and `from_predictions` create the display. Each task has the same
+    colour in all displays. The vertical lines are 95 % confidence intervals of the
+    observed rates by Clopper and Pearson: a curve that crosses the diagonal within them
+    may still be calibrated.
 
     Parameters
     ----------
     curves : list of Bunch
-        Predicted and observed rates of each curve, as
-        :func:`~sk_pwiser.metrics.reliability_curve` returns them.
+        Predicted and observed rates of each curve, as returned by
+        :func:`~sk_pwiser.metrics.reliability_curve`.
     base_rates : list of float
-        Rate of the positives of each curve.
+        Observed rate of each curve over all its rows.
     task_names : list of str
         Task of each curve.
     model_names : list of str, default=None
@@ -49,7 +49,7 @@ class TaskCalibrationDisplay:
     lines_ : list of matplotlib Line2D
         The curves.
     intervals_ : list of matplotlib LineCollection
-        The intervals of the observed rates; empty if they are not drawn.
+        The confidence intervals; empty if they are not drawn.
     ax_ : matplotlib Axes
         The axes.
     figure_ : matplotlib Figure
@@ -57,7 +57,7 @@ class TaskCalibrationDisplay:
 
     See Also
     --------
-    sklearn.calibration.CalibrationDisplay : For one task.
+    sklearn.calibration.CalibrationDisplay : The curve of a single task.
     sk_pwiser.calibration.FunnelCalibrator : Calibrates the tasks of a funnel.
 
     Examples
@@ -103,22 +103,22 @@ class TaskCalibrationDisplay:
         Parameters
         ----------
         estimator : estimator object or dict
-            A fitted estimator of several tasks. A dict from names to estimators, such
-            as one before and one after calibration, draws each with a line style of
-            its own.
+            A fitted estimator of several tasks, or a dict from names to estimators,
+            for example one before and one after calibration. Each estimator of a dict
+            has its own line style.
         X : {DataFrame, array-like, sparse matrix} of shape (n_samples, n_features)
-            Impressions that the estimators were not trained on.
+            Impressions that were not used to train the estimators.
         Y : array-like of shape (n_samples, n_tasks) or (n_samples,)
             Labels, 0 or 1.
         n_bins : int, default=10
             Number of bins per curve.
         strategy : {"quantile", "uniform"}, default="quantile"
-            Whether the bins have equal shares of the rows, or equal widths.
+            Whether the bins contain equal shares of the rows or have equal widths.
         sample_weight : array-like of shape (n_samples,) or (n_samples, n_tasks), \
                 default=None
-            Weights of the rows, or of the rows and tasks.
+            Weights of the rows, or of each row and task.
         cvr : bool, default=False
-            Whether to add a curve of P(last task | first task), over the rows in which
+            Whether to add a curve of P(last task | first task) over the rows in which
             the first task is 1.
         ax : matplotlib Axes, default=None
             The axes to draw on; None creates a new figure.
@@ -133,7 +133,8 @@ class TaskCalibrationDisplay:
         Raises
         ------
         ValueError
-            If labels or weights are invalid, or are not of the estimator's tasks.
+            If labels or weights are invalid or do not match the tasks of the
+            estimator.
         sklearn.exceptions.NotFittedError
             If an estimator is not fitted.
         ImportError
@@ -142,7 +143,7 @@ class TaskCalibrationDisplay:
         Warns
         -----
         UndefinedMetricWarning
-            If a task has one class only: its curve is empty.
+            If a task has only one class. Its curve is empty.
         """
         import_pyplot(cls.__name__)
         rows = read_estimators(estimator, X, Y, cvr=cvr, sample_weight=sample_weight)
@@ -162,27 +163,27 @@ class TaskCalibrationDisplay:
         ax=None,
         **kwargs,
     ):
-        """Draw the curves of given probabilities.
+        """Draw the curves of predicted probabilities.
 
         Parameters
         ----------
         Y : array-like of shape (n_samples, n_tasks) or (n_samples,)
-            Labels, 0 or 1. Those of tasks after the first may be missing.
+            Labels, 0 or 1. Labels of tasks after the first may be missing.
         P : array-like of shape (n_samples, n_tasks) or (n_samples,), list or dict
             Probabilities over impressions as `predict_proba` returns them: an array,
-            or a list of arrays of shape (n_samples, 2). A dict from names of models to
-            probabilities draws each model with a line style of its own.
+            or a list of arrays of shape (n_samples, 2). With a dict from names of
+            models to probabilities, each model has its own line style.
         task_names : list of str, default=None
-            Names of the tasks; by default the columns of `Y`.
+            Names of the tasks; by default the column names of `Y`.
         n_bins : int, default=10
             Number of bins per curve.
         strategy : {"quantile", "uniform"}, default="quantile"
-            Whether the bins have equal shares of the rows, or equal widths.
+            Whether the bins contain equal shares of the rows or have equal widths.
         sample_weight : array-like of shape (n_samples,) or (n_samples, n_tasks), \
                 default=None
-            Weights of the rows, or of the rows and tasks.
+            Weights of the rows, or of each row and task.
         cvr : bool, default=False
-            Whether to add a curve of P(last task | first task), the quotient of the
+            Whether to add a curve of P(last task | first task), the ratio of the
             probabilities, over the rows in which the first task is 1.
         ax : matplotlib Axes, default=None
             The axes to draw on; None creates a new figure.
@@ -197,15 +198,14 @@ class TaskCalibrationDisplay:
         Raises
         ------
         ValueError
-            If labels, probabilities, names or weights are invalid, or do not fit
-            together.
+            If labels, probabilities, names or weights are invalid or do not match.
         ImportError
             If matplotlib is not installed.
 
         Warns
         -----
         UndefinedMetricWarning
-            If a task has one class only: its curve is empty.
+            If a task has only one class. Its curve is empty.
         """
         import_pyplot(cls.__name__)
         rows = read_predictions(
@@ -243,12 +243,12 @@ class TaskCalibrationDisplay:
         ax : matplotlib Axes, default=None
             The axes to draw on; None creates a new figure.
         ref_line : bool, default=True
-            Whether to draw the diagonal: probabilities that agree with the rates.
+            Whether to draw the diagonal, the curve of calibrated probabilities.
         intervals : bool, default=True
-            Whether to draw intervals of the observed rates.
+            Whether to draw confidence intervals of the observed rates.
         scale : {"auto", "linear", "log"}, default="auto"
             Scale of both axes. "auto" is "log" if a base rate is below 10 %. On a
-            logarithmic scale a bin without positives has an interval, and no point.
+            logarithmic scale a bin without positives has an interval but no point.
         **kwargs : dict
             Properties of all curves, passed to matplotlib's `plot`.
 
@@ -260,28 +260,21 @@ class TaskCalibrationDisplay:
         logarithmic = is_log(scale, self.base_rates)
         ax = axes_or_new(ax, "TaskCalibrationDisplay")
         low, high = self._limits(logarithmic)
-        if ax.has_data():  # of an earlier display
+        if ax.has_data():  # keep the points of an earlier display visible
             low, high = min(low, ax.get_xlim()[0]), max(high, ax.get_xlim()[1])
         if ref_line:
             ends = [low, high]
             ax.plot(ends, ends, color=GREY, linestyle=DOTTED, label="calibrated")
-        models = self.model_names or [None] * len(self.task_names)
         self.lines_, self.intervals_ = [], []
-        for k, look in enumerate(looks_of_curves(self.task_names, models)):
-            curve = self.curves[k]
-            look = style(
-                kwargs,
-                **look,
-                markersize=4,
-                label=curve_label(self.task_names[k], models[k]),
-            )
-            self.lines_ += ax.plot(curve.predicted, curve.observed, **look)
+        styles = curve_styles(self.task_names, self.model_names)
+        for curve, own_style in zip(self.curves, styles, strict=True):
+            properties = style(kwargs, **own_style, markersize=4)
+            self.lines_ += ax.plot(curve.predicted, curve.observed, **properties)
             if intervals:
                 ends = np.clip(_intervals(curve), low, high)
+                color = properties["color"]
                 self.intervals_.append(
-                    ax.vlines(
-                        curve.predicted, *ends, color=look["color"], alpha=0.4, lw=1
-                    )
+                    ax.vlines(curve.predicted, *ends, color=color, alpha=0.4, lw=1)
                 )
         if logarithmic:
             for axis in (ax.xaxis, ax.yaxis):
@@ -298,7 +291,7 @@ class TaskCalibrationDisplay:
         return self
 
     def _limits(self, logarithmic):
-        """Return limits of both axes that hold all points."""
+        """Return the limits of both axes, so that all points are visible."""
         points = [(curve.predicted, curve.observed) for curve in self.curves]
         rates = np.concatenate([np.ravel(both) for both in points])
         rates = rates[rates > 0]
@@ -310,10 +303,11 @@ class TaskCalibrationDisplay:
 
 
 def _intervals(curve):
-    """Return the ends of the intervals of the observed rates, `(2, n_bins)`."""
+    """Return the ends of the confidence intervals, of shape (2, n_bins)."""
     tail, n = (1 - COVERAGE) / 2, curve.n_effective
     k = curve.observed * n
-    # At the ends of the range, beta has no quantile, and the interval ends there.
+    # With no positives or no negatives, the interval ends at 0 or 1, where the beta
+    # distribution has no quantile.
     low = np.nan_to_num(beta.ppf(tail, k, n - k + 1), nan=0.0)
     high = np.nan_to_num(beta.ppf(1 - tail, k + 1, n - k), nan=1.0)
     return np.stack([low, high])

@@ -1,4 +1,4 @@
-"""Distributions of the scores of a task by depth of the funnel."""
+"""Distributions of the scores of a task by funnel depth."""
 
 from itertools import pairwise
 from numbers import Integral
@@ -19,39 +19,40 @@ from sk_pwiser.inspection._task_rows import GivenPredictions, read_responses
 from sk_pwiser.model_selection import funnel_depth
 
 LIMITS = np.finfo(np.float32)
-# The density is estimated from the counts of this many bins, so that its cost does not
-# depend on the number of rows, and drawn at this many points.
+# The density is estimated from the counts in N_BINS bins, so that its cost does not
+# depend on the number of rows, and drawn at N_POINTS points.
 N_BINS, N_POINTS = 512, 256
 
 
 class FunnelScoreDisplay:
-    """Densities of the predicted log-odds of a task, by depth of the funnel.
+    """Densities of the predicted log-odds of a task, by funnel depth.
 
-    The depth of a row is the number of leading tasks that are 1. PWiseR raises the
-    scores of the rows at the end of the funnel above those of the other rows: the more
-    the densities differ, the better the ranking. Every density has the area 1, however
-    few rows it is of.
+    The depth of a row is the number of leading tasks that are 1. PWiseR ranks the rows
+    at the end of the funnel above all other rows: the more the densities differ, the
+    better the ranking. Each density has an area of 1, however few rows it represents.
 
-    `from_estimator` and `from_predictions` create the display. The rows that reach a
-    task have the colour of the task in all displays; those without the first task are
-    grey.
+    `from_estimator` and `from_predictions` create the display. The density of the rows
+    that reach a task has the colour of this task in other displays; the density of the
+    rows without the first task is grey.
 
     Parameters
     ----------
     log_odds : ndarray of shape (n_samples,)
         Predicted log-odds of the task.
     depth : int ndarray of shape (n_samples,)
-        Depth of each row, as :func:`~sk_pwiser.model_selection.funnel_depth` returns
-        it. Rows of unknown depth, -1, are left out.
+        Depth of each row, as returned by
+        :func:`~sk_pwiser.model_selection.funnel_depth`. Rows of unknown depth, -1, are
+        left out.
     task_name : str
-        The task that the log-odds are of.
+        Task whose log-odds are drawn.
     task_names : list of str
         Names of all tasks, in the order of the funnel.
 
     Attributes
     ----------
     lines_ : list of matplotlib Line2D
-        The densities, from depth 0 on, without depths that have no two scores.
+        The densities in order of depth. Depths with fewer than two distinct scores are
+        left out.
     ax_ : matplotlib Axes
         The axes.
     figure_ : matplotlib Figure
@@ -106,8 +107,8 @@ class FunnelScoreDisplay:
         Raises
         ------
         ValueError
-            If the labels are invalid or not of the estimator's tasks, or there is no
-            such task.
+            If the labels are invalid or do not match the tasks of the estimator, or if
+            there is no such task.
         TypeError
             If `task` is neither an int nor a str.
         sklearn.exceptions.NotFittedError
@@ -121,18 +122,18 @@ class FunnelScoreDisplay:
 
     @classmethod
     def from_predictions(cls, Y, P, *, task=-1, task_names=None, ax=None, **kwargs):
-        """Draw the densities of given probabilities.
+        """Draw the densities of predicted probabilities.
 
         Parameters
         ----------
         Y : array-like of shape (n_samples, n_tasks) or (n_samples,)
-            Labels, 0 or 1. Those of tasks after the first may be missing.
+            Labels, 0 or 1. Labels of tasks after the first may be missing.
         P : array-like of shape (n_samples, n_tasks) or (n_samples,), or list
-            Probabilities over impressions, as `predict_proba` returns them.
+            Probabilities over impressions, as returned by `predict_proba`.
         task : int or str, default=-1
             The task whose log-odds are drawn: its index or its name.
         task_names : list of str, default=None
-            Names of the tasks; by default the columns of `Y`.
+            Names of the tasks; by default the column names of `Y`.
         ax : matplotlib Axes, default=None
             The axes to draw on; None creates a new figure.
         **kwargs : dict
@@ -146,8 +147,8 @@ class FunnelScoreDisplay:
         Raises
         ------
         ValueError
-            If labels, probabilities or names are invalid, do not fit together, or
-            there is no such task.
+            If labels, probabilities or names are invalid or do not match, or if there
+            is no such task.
         TypeError
             If `task` is neither an int nor a str.
         ImportError
@@ -178,7 +179,7 @@ class FunnelScoreDisplay:
         ax : matplotlib Axes, default=None
             The axes to draw on; None creates a new figure.
         fill : bool, default=True
-            Whether to fill the area under the densities.
+            Whether to fill the areas under the densities.
         **kwargs : dict
             Properties of all lines, passed to matplotlib's `plot`.
 
@@ -188,14 +189,14 @@ class FunnelScoreDisplay:
             The display.
         """
         ax = axes_or_new(ax, "FunnelScoreDisplay")
-        # Displays may share their axis of densities, as two models side by side.
+        # Displays of two models side by side may share their y axis.
         shared = ax.get_shared_y_axes().get_siblings(ax)
         top = ax.get_ylim()[1] if any(one.has_data() for one in shared) else 0.0
         self.lines_ = []
         for depth, label in enumerate(_depth_labels(self.task_names)):
             values = self.log_odds[self.depth == depth]
             if len(values) == 0 or values.min() == values.max():
-                continue  # no density
+                continue  # there is no density
             at, density = _estimate_density(values)
             color = GREY if depth == 0 else task_color(depth - 1)
             label = f"{label} ({len(values):,} rows)"
@@ -205,7 +206,7 @@ class FunnelScoreDisplay:
             self.lines_.append(line)
         ax.set(xlabel=f"Predicted log-odds of {self.task_name}", ylabel="Density")
         peak = max((line.get_ydata().max() for line in self.lines_), default=1.0)
-        # Room for the legend above the densities.
+        # Space for the legend above the densities.
         ax.set_ylim(0, max(top, peak * (1.15 + 0.1 * len(self.lines_))))
         ax.legend(loc="upper right")
         self.ax_, self.figure_ = ax, ax.figure
@@ -213,7 +214,7 @@ class FunnelScoreDisplay:
 
 
 def _depth_labels(names):
-    """Return what the rows of each depth are, from depth 0 on."""
+    """Return a description of the rows of each depth, from depth 0 on."""
     between = [f"{done}, no {next_}" for done, next_ in pairwise(names)]
     return [f"no {names[0]}", *between, names[-1]]
 
@@ -222,10 +223,11 @@ def _estimate_density(values):
     """Return points and a Gaussian kernel density estimate at them."""
     counts, edges = np.histogram(values, N_BINS)
     centres, used = (edges[:-1] + edges[1:]) / 2, counts > 0
-    bandwidth = len(values) ** -0.2  # Scott's, which would count bins and not rows
+    # Scott's rule for the number of rows; SciPy would apply it to the number of bins.
+    bandwidth = len(values) ** -0.2
     kernel = gaussian_kde(
         centres[used], bw_method=bandwidth, weights=counts[used].astype(float)
     )
-    reach = 3 * np.sqrt(kernel.covariance[0, 0])  # beyond, the density is nearly 0
+    reach = 3 * np.sqrt(kernel.covariance[0, 0])  # the density is nearly 0 beyond it
     at = np.linspace(edges[0] - reach, edges[-1] + reach, N_POINTS)
     return at, kernel(at)

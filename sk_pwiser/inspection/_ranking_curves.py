@@ -1,4 +1,4 @@
-"""ROC curves and precision-recall curves, one curve per task and model."""
+"""ROC curves and precision-recall curves of all tasks."""
 
 import numpy as np
 from sklearn.metrics import (
@@ -12,10 +12,9 @@ from sk_pwiser.inspection._axes import (
     DOTTED,
     GREY,
     axes_or_new,
-    curve_label,
+    curve_styles,
     import_pyplot,
     is_log,
-    looks_of_curves,
     set_log_axis,
     style,
 )
@@ -27,7 +26,10 @@ from sk_pwiser.inspection._task_rows import (
 
 
 class TaskCurvesDisplay:
-    """Base class of displays of rankings: a subclass computes and draws its curves."""
+    """Base class of displays with one curve per task and model.
+
+    A subclass computes its curves in `_from_rows` and draws them in `plot`.
+    """
 
     @classmethod
     def from_estimator(
@@ -40,17 +42,17 @@ class TaskCurvesDisplay:
         estimator : estimator object or dict
             A fitted estimator of several tasks, such as
             :class:`~sk_pwiser.MultiTaskCTRCVRClassifier`, also inside a pipeline or a
-            search. A dict from names to estimators draws each in a line style of its
-            own.
+            search. With a dict from names to estimators, each estimator has its own
+            line style.
         X : {DataFrame, array-like, sparse matrix} of shape (n_samples, n_features)
             Impressions.
         Y : array-like of shape (n_samples, n_tasks) or (n_samples,)
             Labels, 0 or 1.
         sample_weight : array-like of shape (n_samples,) or (n_samples, n_tasks), \
                 default=None
-            Weights of the rows, or of the rows and tasks.
+            Weights of the rows, or of each row and task.
         cvr : bool, default=False
-            Whether to add a curve of P(last task | first task), over the rows in which
+            Whether to add a curve of P(last task | first task) over the rows in which
             the first task is 1.
         ax : matplotlib Axes, default=None
             The axes to draw on; None creates a new figure.
@@ -65,7 +67,8 @@ class TaskCurvesDisplay:
         Raises
         ------
         ValueError
-            If labels or weights are invalid, or are not of the estimator's tasks.
+            If labels or weights are invalid or do not match the tasks of the
+            estimator.
         sklearn.exceptions.NotFittedError
             If an estimator is not fitted.
         ImportError
@@ -74,7 +77,7 @@ class TaskCurvesDisplay:
         Warns
         -----
         UndefinedMetricWarning
-            If a task has one class only: its curve is empty.
+            If a task has only one class. Its curve is empty.
         """
         import_pyplot(cls.__name__)
         rows = read_estimators(estimator, X, Y, cvr=cvr, sample_weight=sample_weight)
@@ -92,23 +95,23 @@ class TaskCurvesDisplay:
         ax=None,
         **kwargs,
     ):
-        """Draw the curves of given probabilities.
+        """Draw the curves of predicted probabilities.
 
         Parameters
         ----------
         Y : array-like of shape (n_samples, n_tasks) or (n_samples,)
-            Labels, 0 or 1. Those of tasks after the first may be missing.
+            Labels, 0 or 1. Labels of tasks after the first may be missing.
         P : array-like of shape (n_samples, n_tasks) or (n_samples,), list or dict
             Probabilities over impressions as `predict_proba` returns them: an array,
-            or a list of arrays of shape (n_samples, 2). A dict from names of models to
-            probabilities draws each model in a line style of its own.
+            or a list of arrays of shape (n_samples, 2). With a dict from names of
+            models to probabilities, each model has its own line style.
         task_names : list of str, default=None
-            Names of the tasks; by default the columns of `Y`.
+            Names of the tasks; by default the column names of `Y`.
         sample_weight : array-like of shape (n_samples,) or (n_samples, n_tasks), \
                 default=None
-            Weights of the rows, or of the rows and tasks.
+            Weights of the rows, or of each row and task.
         cvr : bool, default=False
-            Whether to add a curve of P(last task | first task), the quotient of the
+            Whether to add a curve of P(last task | first task), the ratio of the
             probabilities, over the rows in which the first task is 1.
         ax : matplotlib Axes, default=None
             The axes to draw on; None creates a new figure.
@@ -123,15 +126,14 @@ class TaskCurvesDisplay:
         Raises
         ------
         ValueError
-            If labels, probabilities, names or weights are invalid, or do not fit
-            together.
+            If labels, probabilities, names or weights are invalid or do not match.
         ImportError
             If matplotlib is not installed.
 
         Warns
         -----
         UndefinedMetricWarning
-            If a task has one class only: its curve is empty.
+            If a task has only one class. Its curve is empty.
         """
         import_pyplot(cls.__name__)
         rows = read_predictions(
@@ -141,16 +143,16 @@ class TaskCurvesDisplay:
 
 
 class TaskRocCurveDisplay(TaskCurvesDisplay):
-    """ROC curves, one per task, with their AUC in the legend.
+    """ROC curves, one per task, with the AUC in the legend.
 
-    `from_estimator` and `from_predictions` create the display. A task has the same
+    `from_estimator` and `from_predictions` create the display. Each task has the same
     colour in all displays.
 
     Parameters
     ----------
     fpr, tpr : list of ndarray
-        False and true positive rates of each curve, as
-        :func:`sklearn.metrics.roc_curve` returns them.
+        False and true positive rates of each curve, as returned by
+        :func:`sklearn.metrics.roc_curve`.
     roc_auc : list of float
         Area under each curve.
     task_names : list of str
@@ -163,7 +165,7 @@ class TaskRocCurveDisplay(TaskCurvesDisplay):
     lines_ : list of matplotlib Line2D
         The curves.
     chance_level_ : matplotlib Line2D or None
-        The diagonal.
+        The diagonal, if it is drawn.
     ax_ : matplotlib Axes
         The axes.
     figure_ : matplotlib Figure
@@ -171,8 +173,9 @@ class TaskRocCurveDisplay(TaskCurvesDisplay):
 
     See Also
     --------
-    sklearn.metrics.RocCurveDisplay : For one task, or over the folds of a validation.
-    TaskPrecisionRecallDisplay : Says more where positives are rare.
+    sklearn.metrics.RocCurveDisplay : The curve of a single task, or of each fold of a
+        cross-validation.
+    TaskPrecisionRecallDisplay : Shows more if positives are rare.
 
     Examples
     --------
@@ -219,7 +222,7 @@ class TaskRocCurveDisplay(TaskCurvesDisplay):
         ax : matplotlib Axes, default=None
             The axes to draw on; None creates a new figure.
         plot_chance_level : bool, default=True
-            Whether to draw the diagonal, the curve of a ranking by chance.
+            Whether to draw the diagonal, the curve of a random ranking.
         **kwargs : dict
             Properties of all curves, passed to matplotlib's `plot`.
 
@@ -229,14 +232,12 @@ class TaskRocCurveDisplay(TaskCurvesDisplay):
             The display.
         """
         ax = axes_or_new(ax, "TaskRocCurveDisplay")
-        models = self.model_names or [None] * len(self.task_names)
-        looks = looks_of_curves(self.task_names, models)
+        scores = [f"AUC = {value:.3f}" for value in self.roc_auc]
+        styles = curve_styles(self.task_names, self.model_names, scores)
         self.lines_ = []
-        for k, look in enumerate(looks):
-            figure = f"AUC = {self.roc_auc[k]:.3f}"
-            label = curve_label(self.task_names[k], models[k], figure)
-            look = style(kwargs, **{**look, "marker": "", "label": label})
-            self.lines_ += ax.plot(self.fpr[k], self.tpr[k], **look)
+        for fpr, tpr, own_style in zip(self.fpr, self.tpr, styles, strict=True):
+            properties = style(kwargs, **{**own_style, "marker": ""})
+            self.lines_ += ax.plot(fpr, tpr, **properties)
         self.chance_level_ = None
         if plot_chance_level:
             (self.chance_level_,) = ax.plot(
@@ -255,7 +256,7 @@ class TaskRocCurveDisplay(TaskCurvesDisplay):
 
 
 def _roc_curve(rows):
-    """Return the rates of a curve, empty if they are undefined."""
+    """Return the false and true positive rates, empty if they are undefined."""
     if not rows.has_both_classes:
         return np.empty(0), np.empty(0)
     fpr, tpr, _ = roc_curve(rows.y, rows.p, sample_weight=rows.weight)
@@ -263,21 +264,21 @@ def _roc_curve(rows):
 
 
 class TaskPrecisionRecallDisplay(TaskCurvesDisplay):
-    """Precision-recall curves, one per task, with their average precision.
+    """Precision-recall curves, one per task, with the average precision in the legend.
 
-    `from_estimator` and `from_predictions` create the display. A task has the same
-    colour in all displays. The dotted lines are the base rates: the precision of a
-    ranking by chance.
+    `from_estimator` and `from_predictions` create the display. Each task has the same
+    colour in all displays. The dotted lines are the base rates, which are the precision
+    of a random ranking.
 
     Parameters
     ----------
     precision, recall : list of ndarray
-        Precision and recall of each curve, as
-        :func:`sklearn.metrics.precision_recall_curve` returns them.
+        Precision and recall of each curve, as returned by
+        :func:`sklearn.metrics.precision_recall_curve`.
     average_precision : list of float
         Average precision of each curve.
     base_rates : list of float
-        Rate of the positives of each curve.
+        Observed rate of each curve over all its rows.
     task_names : list of str
         Task of each curve.
     model_names : list of str, default=None
@@ -296,8 +297,8 @@ class TaskPrecisionRecallDisplay(TaskCurvesDisplay):
 
     See Also
     --------
-    sklearn.metrics.PrecisionRecallDisplay : For one task.
-    TaskRocCurveDisplay : Does not depend on the base rates.
+    sklearn.metrics.PrecisionRecallDisplay : The curve of a single task.
+    TaskRocCurveDisplay : Curves that do not depend on the base rates.
 
     Examples
     --------
@@ -355,7 +356,7 @@ class TaskPrecisionRecallDisplay(TaskCurvesDisplay):
         plot_chance_level : bool, default=True
             Whether to draw the base rates.
         scale : {"auto", "linear", "log"}, default="auto"
-            Scale of the precision. "auto" is "log" if a base rate is below 10 %.
+            Scale of the y axis. "auto" is "log" if a base rate is below 10 %.
         **kwargs : dict
             Properties of all curves, passed to matplotlib's `plot`.
 
@@ -366,20 +367,17 @@ class TaskPrecisionRecallDisplay(TaskCurvesDisplay):
         """
         logarithmic = is_log(scale, self.base_rates)
         ax = axes_or_new(ax, "TaskPrecisionRecallDisplay")
-        models = self.model_names or [None] * len(self.task_names)
-        looks = looks_of_curves(self.task_names, models)
+        scores = [f"AP = {value:.3g}" for value in self.average_precision]
+        styles = curve_styles(self.task_names, self.model_names, scores)
         self.lines_ = []
-        for k, look in enumerate(looks):
-            label = curve_label(
-                self.task_names[k], models[k], f"AP = {self.average_precision[k]:.3g}"
-            )
-            look = {**look, "marker": "", "drawstyle": "steps-post", "label": label}
-            self.lines_ += ax.plot(
-                self.recall[k], self.precision[k], **style(kwargs, **look)
-            )
+        for recall, precision, own_style in zip(
+            self.recall, self.precision, styles, strict=True
+        ):
+            properties = {**own_style, "marker": "", "drawstyle": "steps-post"}
+            self.lines_ += ax.plot(recall, precision, **style(kwargs, **properties))
         self.chance_levels_ = []
         if plot_chance_level:
-            self.chance_levels_ = self._plot_base_rates(ax, looks)
+            self.chance_levels_ = self._plot_base_rates(ax, styles)
         ax.set(xlabel="Recall", ylabel="Precision", xlim=(-0.01, 1.01))
         if logarithmic:
             low = min(rate for rate in self.base_rates if rate > 0) / 1.5
@@ -391,21 +389,21 @@ class TaskPrecisionRecallDisplay(TaskCurvesDisplay):
         self.ax_, self.figure_ = ax, ax.figure
         return self
 
-    def _plot_base_rates(self, ax, looks):
-        """Draw one line per task; those of several models are the same rows."""
+    def _plot_base_rates(self, ax, styles):
+        """Draw one line per task: all models are evaluated on the same rows."""
         first = {name: k for k, name in reversed(list(enumerate(self.task_names)))}
         dotted = {"linestyle": DOTTED, "linewidth": 1}
         ax.plot([], [], color=GREY, label="base rates", **dotted)
         return [
             ax.plot(
-                [0, 1], [self.base_rates[k]] * 2, color=looks[k]["color"], **dotted
+                [0, 1], [self.base_rates[k]] * 2, color=styles[k]["color"], **dotted
             )[0]
             for k in sorted(first.values())
         ]
 
 
 def _precision_recall_curve(rows):
-    """Return precision, recall and their average; empty if they are undefined."""
+    """Return precision, recall and average precision; empty and NaN if undefined."""
     if not rows.has_both_classes:
         return np.empty(0), np.empty(0), np.nan
     precision, recall, _ = precision_recall_curve(

@@ -1,4 +1,4 @@
-"""Labels and predictions of every task and model, as displays draw them."""
+"""Labels and predictions per task and model, as the displays use them."""
 
 import warnings
 from collections.abc import Mapping
@@ -13,16 +13,16 @@ from sk_pwiser._table import check_weights
 
 
 class TaskRows(NamedTuple):
-    """The rows of one task, with the predictions of one model.
+    """Labels and predictions of one task and one model.
 
     Parameters
     ----------
     task : str
         Name of the task; "<last> | <first>" for the CVR.
     model : str or None
-        Name of the model; None if there is only one, without a name.
+        Name of the model; None for a single model without a name.
     y : int64 ndarray of shape (n_samples,)
-        Labels of the rows whose label is known.
+        Labels of the rows in which the label is known.
     p : float64 ndarray of shape (n_samples,)
         Predicted probabilities.
     weight : float64 ndarray of shape (n_samples,), or None
@@ -43,13 +43,13 @@ class TaskRows(NamedTuple):
 
     @property
     def base_rate(self):
-        """The rate of label 1, NaN without rows."""
+        """The weighted rate of label 1, NaN without rows."""
         has_rows = len(self.y) > 0 and (self.weight is None or self.weight.any())
         return float(np.average(self.y, weights=self.weight)) if has_rows else np.nan
 
 
 class GivenPredictions:
-    """Probabilities in the place of an estimator."""
+    """Given probabilities, with the interface of a fitted estimator."""
 
     missing_labels = "ignore"
 
@@ -60,25 +60,25 @@ class GivenPredictions:
         self._P = P
 
     def predict_proba(self, X):
-        """Return the probabilities, whatever `X` is."""
+        """Return the given probabilities; `X` is ignored."""
         return self._P
 
 
 class Responses(NamedTuple):
-    """Labels and predictions of all tasks by one model.
+    """Labels and predictions of all tasks for one model.
 
     Parameters
     ----------
     names : list of str
         Names of the tasks.
     targets : int64 ndarray of shape (n_samples, n_tasks)
-        Labels, 0 where they are missing.
+        Labels; missing labels are 0.
     known : bool ndarray of shape (n_samples, n_tasks)
-        Which labels are not missing.
+        Whether each label is known.
     p : float64 ndarray of shape (n_samples, n_tasks)
         Predicted probabilities.
     predictions : Predictions
-        Where they are from.
+        The predictions of the model, which also give the CVR.
     """
 
     names: list
@@ -94,7 +94,7 @@ def read_responses(estimator, X, Y, task_names=None):
     Raises
     ------
     ValueError
-        If labels, names or predictions are invalid, or do not fit together.
+        If labels, names or predictions are invalid or do not match.
     """
     predictions = Predictions(estimator, X, {})
     targets, known, y_names = check_targets(
@@ -112,26 +112,27 @@ def read_responses(estimator, X, Y, task_names=None):
 
 
 def read_estimators(estimator, X, Y, *, cvr=False, sample_weight=None):
-    """Return the `TaskRows` of every task of one estimator or of several.
+    """Return the `TaskRows` of all tasks for one or more estimators.
 
     Parameters
     ----------
     estimator : estimator object or dict
-        A fitted estimator, or names of models and fitted estimators.
+        A fitted estimator, or a dict from names to fitted estimators.
     X, Y, sample_weight : array-like
-        As passed to a display.
+        The arguments of a display.
     cvr : bool, default=False
-        Whether to append P(last task | first task), over the rows of the first task.
+        Whether to append P(last task | first task) over the rows in which the first
+        task is 1.
 
     Returns
     -------
     list of TaskRows
-        The tasks of the first model, then those of the next one.
+        All tasks of the first model, then all tasks of the next one.
 
     Raises
     ------
     ValueError
-        If labels, weights or predictions are invalid, or do not fit together.
+        If labels, weights or predictions are invalid or do not match.
     """
     return [
         rows
@@ -141,7 +142,7 @@ def read_estimators(estimator, X, Y, *, cvr=False, sample_weight=None):
 
 
 def read_predictions(Y, P, *, task_names=None, cvr=False, sample_weight=None):
-    """Return the `TaskRows` of given probabilities, an array or a dict of arrays."""
+    """Return the `TaskRows` of probabilities: an array, or a dict from model names."""
     return [
         rows
         for name, given in _named(P, "P").items()
@@ -151,8 +152,8 @@ def read_predictions(Y, P, *, task_names=None, cvr=False, sample_weight=None):
     ]
 
 
-def warn_about_one_class(rows, what):
-    """Warn once about all tasks with one class only, at the caller's caller."""
+def warn_about_one_class(rows, curve):
+    """Warn once about all tasks with only one class, in the user's frame."""
     constant = [
         f"{each.task!r} has only class {each.y[0]}"
         if len(each.y)
@@ -162,7 +163,7 @@ def warn_about_one_class(rows, what):
     ]
     if constant:
         warnings.warn(
-            f"{what} is undefined, and its curve empty: "
+            f"{curve} is undefined and left empty for "
             f"task {', task '.join(dict.fromkeys(constant))}.",
             UndefinedMetricWarning,
             stacklevel=4,
@@ -173,7 +174,9 @@ def _named(models, parameter):
     if not isinstance(models, Mapping):
         return {None: models}
     if not models:
-        raise ValueError(f"{parameter} must hold at least one model, got {models!r}.")
+        raise ValueError(
+            f"{parameter} must contain at least one model, got {models!r}."
+        )
     return models
 
 
@@ -201,8 +204,8 @@ def _choose_names(n_tasks, task_names, *found):
         return next((names for names in found if names), numbered)
     if len(task_names) != n_tasks or len(set(task_names)) != n_tasks:
         raise ValueError(
-            f"task_names must hold {n_tasks} distinct names, one per column of Y, got "
-            f"{list(task_names)!r}."
+            f"task_names must contain {n_tasks} distinct names, one per column of Y, "
+            f"got {list(task_names)!r}."
         )
     return [str(name) for name in task_names]
 

@@ -1,4 +1,4 @@
-"""Loss, AUC and task weights over the epochs of training."""
+"""Loss, AUC and task weights per epoch of training."""
 
 import numpy as np
 from sklearn.utils.validation import check_is_fitted
@@ -11,9 +11,9 @@ from sk_pwiser.inspection._axes import (
     import_pyplot,
     legend_above,
     row_of_axes,
+    set_integer_ticks,
     style,
     task_color,
-    whole_ticks,
 )
 
 KINDS = ("both", "loss", "auc")
@@ -21,21 +21,21 @@ LOSSES = {"training": "train_loss", "validation": "valid_loss"}
 
 
 class TrainingHistoryDisplay:
-    """Loss of training and validation, and validation AUC per task, over the epochs.
+    """Training loss, validation loss and validation AUC per task, by epoch.
 
-    `from_estimator` creates the display. A task has the same colour in all displays;
+    `from_estimator` creates the display. Each task has the same colour in all displays;
     the mean over the tasks is black. A vertical line marks the epoch whose weights the
-    estimator has.
+    estimator uses.
 
     Parameters
     ----------
     epochs : ndarray of shape (n_epochs,)
         Numbers of the epochs.
     losses : dict of str to ndarray of shape (n_epochs,)
-        Mean losses by part of the rows, "training" and, if there were validation rows,
-        "validation". NaN for epochs without.
+        Mean loss of the "training" rows and, if there were any, of the "validation"
+        rows. NaN for epochs without a loss.
     aucs : dict of str to ndarray of shape (n_epochs,)
-        Validation AUC by task; empty without validation rows.
+        Validation AUC of each task; empty without validation rows.
     mean_auc : ndarray of shape (n_epochs,), default=None
         Mean validation AUC over the tasks, if there are several.
     best_epoch : int, default=None
@@ -44,15 +44,15 @@ class TrainingHistoryDisplay:
     Attributes
     ----------
     lines_ : list of list of matplotlib Line2D
-        The curves of each of the axes.
+        The curves, one list per axes.
     axes_ : ndarray of matplotlib Axes
-        The axes: that of the losses, that of the AUC, or both.
+        The axes of the losses, of the AUC, or both.
     figure_ : matplotlib Figure
         The figure.
 
     See Also
     --------
-    plot_task_weights : The weights of the tasks over the epochs.
+    plot_task_weights : The weights of the tasks by epoch.
 
     Examples
     --------
@@ -85,9 +85,9 @@ class TrainingHistoryDisplay:
             A fitted :class:`~sk_pwiser.MultiTaskCTRCVRClassifier`, also inside a
             pipeline or a search.
         kind : {"both", "loss", "auc"}, default="both"
-            What to draw. Without validation rows, "both" draws the loss only.
+            Which curves to draw. Without validation rows, "both" only draws the loss.
         ax : matplotlib Axes or array-like of Axes, default=None
-            The axes to draw on, one per picture; None creates a new figure.
+            The axes to draw on, one per plot; None creates a new figure.
         **kwargs : dict
             Passed to `plot`.
 
@@ -99,7 +99,7 @@ class TrainingHistoryDisplay:
         Raises
         ------
         ValueError
-            If the estimator has no history, or `kind="auc"` and there were no
+            If the estimator has no history, or if `kind="auc"` but there were no
             validation rows.
         sklearn.exceptions.NotFittedError
             If the estimator is not fitted.
@@ -107,20 +107,15 @@ class TrainingHistoryDisplay:
             If matplotlib is not installed.
         """
         import_pyplot(cls.__name__)
-        check_is_fitted(estimator)
-        trained = [e for e in nested_estimators(estimator) if hasattr(e, "history_")]
-        if not trained:
-            raise ValueError(
-                f"estimator must have the attribute history_, got {estimator!r}."
-            )
-        history = list(trained[0].history_)
-        tasks = {name: f"valid_auc_{name}" for name in trained[0].task_names_}
+        trained = _trained_estimator(estimator)
+        history = list(trained.history_)
+        tasks = {name: f"valid_auc_{name}" for name in trained.task_names_}
         display = cls(
             epochs=np.array([row["epoch"] for row in history]),
             losses=_columns(history, LOSSES),
             aucs=_columns(history, tasks),
             mean_auc=_columns(history, {"mean": "valid_auc_mean"}).get("mean"),
-            best_epoch=trained[0].best_epoch_,
+            best_epoch=trained.best_epoch_,
         )
         return display.plot(ax, kind=kind, **kwargs)
 
@@ -130,9 +125,9 @@ class TrainingHistoryDisplay:
         Parameters
         ----------
         ax : matplotlib Axes or array-like of Axes, default=None
-            The axes to draw on, one per picture; None creates a new figure.
+            The axes to draw on, one per plot; None creates a new figure.
         kind : {"both", "loss", "auc"}, default="both"
-            What to draw. Without validation rows, "both" draws the loss only.
+            Which curves to draw. Without validation rows, "both" only draws the loss.
         **kwargs : dict
             Properties of all curves, passed to matplotlib's `plot`.
 
@@ -144,29 +139,29 @@ class TrainingHistoryDisplay:
         Raises
         ------
         ValueError
-            If `kind` is unknown, or "auc" without validation rows, or if `ax` has
-            another number of axes than there are pictures.
+            If `kind` is unknown or is "auc" without validation rows, or if `ax` does
+            not contain one axes per plot.
         """
-        pictures = self._pictures(kind)
-        self.axes_ = row_of_axes(ax, len(pictures), "TrainingHistoryDisplay")
+        plots = self._plots(kind)
+        self.axes_ = row_of_axes(ax, len(plots), "TrainingHistoryDisplay")
         self.lines_ = []
-        for one, (label, curves) in zip(self.axes_, pictures.items(), strict=True):
+        for one, (label, curves) in zip(self.axes_, plots.items(), strict=True):
             lines = []
-            for name, values, look in curves:
-                look = style(kwargs, **look, marker=".", label=name)
-                lines += one.plot(self.epochs, values, **look)
+            for name, values, own_style in curves:
+                properties = style(kwargs, **own_style, marker=".", label=name)
+                lines += one.plot(self.epochs, values, **properties)
             if self.best_epoch is not None:
-                look = {"color": GREY, "linestyle": DOTTED}
-                one.axvline(self.best_epoch, label="weights kept", **look)
+                line = {"color": GREY, "linestyle": DOTTED, "label": "weights kept"}
+                one.axvline(self.best_epoch, **line)
             one.set(xlabel="Epoch", ylabel=label)
-            whole_ticks(one.xaxis)
+            set_integer_ticks(one.xaxis)
             legend_above(one)
             self.lines_.append(lines)
         self.figure_ = self.axes_[0].figure
         return self
 
-    def _pictures(self, kind):
-        """Return names, values and looks of the curves, by label of the axes."""
+    def _plots(self, kind):
+        """Return name, values and style of the curves, by label of the y axis."""
         if kind not in KINDS:
             raise ValueError(f"kind must be one of {KINDS}, got {kind!r}.")
         if kind == "auc" and not self.aucs:
@@ -174,27 +169,45 @@ class TrainingHistoryDisplay:
                 "kind must be 'loss' for a history without validation rows, got 'auc'; "
                 "early_stopping=True or an eval_set adds them."
             )
-        pictures = {}
+        plots = {}
         if kind != "auc":
-            pictures["Loss"] = [
+            plots["Loss"] = [
                 (name, values, {"color": "black", "linestyle": line})
                 for line, (name, values) in zip(
                     ("--", "-"), self.losses.items(), strict=False
                 )
             ]
         if kind != "loss" and self.aucs:
-            pictures["Validation AUC"] = [
+            plots["Validation AUC"] = [
                 (name, values, {"color": task_color(k)})
                 for k, (name, values) in enumerate(self.aucs.items())
             ]
             if self.mean_auc is not None:
                 mean = ("mean", self.mean_auc, {"color": "black", "linestyle": "--"})
-                pictures["Validation AUC"].append(mean)
-        return pictures
+                plots["Validation AUC"].append(mean)
+        return plots
+
+
+def _trained_estimator(estimator):
+    """Return the estimator with a history, which may be inside a pipeline or a search.
+
+    Raises
+    ------
+    ValueError
+        If there is none.
+    """
+    check_is_fitted(estimator)
+    for each in nested_estimators(estimator):
+        if hasattr(each, "history_"):
+            return each
+    raise ValueError(f"estimator must have the attribute history_, got {estimator!r}.")
 
 
 def _columns(history, keys):
-    """Return the columns that the history has, by name; NaN for epochs without."""
+    """Return columns of the history by name, NaN in epochs without a value.
+
+    Columns without any value are left out.
+    """
     return {
         name: np.array([row.get(key, np.nan) for row in history], dtype=float)
         for name, key in keys.items()
@@ -203,12 +216,13 @@ def _columns(history, keys):
 
 
 def plot_task_weights(estimator, ax=None):
-    """Plot the weights of the tasks' losses, or gradients, over the epochs.
+    """Plot the weights of the tasks' losses or gradients by epoch.
 
     Parameters
     ----------
-    estimator : MultiTaskCTRCVRClassifier
-        A fitted estimator. Its `history_` contains the mean weights per epoch as
+    estimator : estimator object
+        A fitted :class:`~sk_pwiser.MultiTaskCTRCVRClassifier`, also inside a pipeline
+        or a search. Its `history_` contains the mean weights per epoch as
         `train_weight_<task>`.
     ax : matplotlib Axes, default=None
         The axes to draw on; None creates a new figure.
@@ -223,7 +237,7 @@ def plot_task_weights(estimator, ax=None):
     NotFittedError
         If the estimator is not fitted.
     ValueError
-        If the history contains no weights.
+        If the estimator has no history, or if the history contains no weights.
     ImportError
         If matplotlib is not installed.
 
@@ -239,28 +253,20 @@ def plot_task_weights(estimator, ax=None):
     ['click', 'conversion']
     """
     import_pyplot("plot_task_weights")
-    check_is_fitted(estimator)
-    epochs, weights = _weights_by_epoch(estimator)
-    ax = axes_or_new(ax, "plot_task_weights")
-    for k, (task, of_task) in enumerate(weights.items()):
-        ax.plot(epochs, of_task, marker=".", color=task_color(k), label=task)
-    ax.set(xlabel="Epoch", ylabel="Weight")
-    whole_ticks(ax.xaxis)
-    ax.legend(title="Task")
-    return ax
-
-
-def _weights_by_epoch(estimator):
-    """Return the epoch numbers and the weights by task, NaN if an epoch has none."""
-    history = list(estimator.history_)
-    weights = {
-        task: [row.get(f"train_weight_{task}", np.nan) for row in history]
-        for task in estimator.task_names_
-    }
+    trained = _trained_estimator(estimator)
+    history, names = list(trained.history_), trained.task_names_
+    weights = _columns(history, {task: f"train_weight_{task}" for task in names})
     if np.isnan(list(weights.values())).all():
         raise ValueError(
             "history_ of the estimator must contain the weights of the tasks, such as "
-            f"'train_weight_{estimator.task_names_[0]}'; its columns are "
+            f"'train_weight_{names[0]}'; its columns are "
             f"{sorted(set().union(*history))}."
         )
-    return [row["epoch"] for row in history], weights
+    ax = axes_or_new(ax, "plot_task_weights")
+    epochs = [row["epoch"] for row in history]
+    for k, (task, of_task) in enumerate(weights.items()):
+        ax.plot(epochs, of_task, marker=".", color=task_color(k), label=task)
+    ax.set(xlabel="Epoch", ylabel="Weight")
+    set_integer_ticks(ax.xaxis)
+    ax.legend(title="Task")
+    return ax

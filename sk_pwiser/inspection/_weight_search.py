@@ -1,4 +1,4 @@
-"""Scores of a search against a numeric parameter, such as the weight of PWiseR."""
+"""Scores of a search by the value of a numeric parameter."""
 
 from numbers import Real
 
@@ -15,30 +15,30 @@ from sk_pwiser.inspection._axes import (
     task_color,
 )
 
-# The axis is logarithmic if the values above 0 differ by this factor or more.
+# The axis is logarithmic if the largest value above 0 is this many times the smallest.
 WIDE = 10
 
 
 class WeightSearchDisplay:
-    """Cross-validated scores against `pwiser_weight`, with standard errors.
+    """Cross-validated scores by `pwiser_weight`, with standard errors.
 
-    `from_search` creates the display, with one picture per scorer: their scores differ
-    more from each other than they change with the weight. A vertical line marks the
-    value that the search has selected. A weight of 0, plain cross-entropy, has its
-    place at the left of a logarithmic axis.
+    `from_search` creates the display, with one plot per scorer, since different scorers
+    differ more from each other than their scores change with the weight. A vertical
+    line marks the value that the search has selected. A weight of 0, which is plain
+    cross-entropy, is drawn at the left of a logarithmic axis.
 
     Parameters
     ----------
     param_name : str
         Name of the parameter.
     values : ndarray of shape (n_values,)
-        Its values, in increasing order.
+        Values of the parameter, in increasing order.
     scores, standard_errors : dict of str to ndarray of shape (n_values,)
-        Mean over the folds and its standard error, by scorer.
+        Mean score over the folds and its standard error, by scorer.
     best_value : float, default=None
         The selected value.
     task_names : list of str, default=()
-        Names of the tasks. A scorer with the name of a task has the colour of the task.
+        Names of the tasks. A scorer named after a task has the colour of the task.
 
     Attributes
     ----------
@@ -51,15 +51,15 @@ class WeightSearchDisplay:
 
     See Also
     --------
-    sk_pwiser.model_selection.compare_losses : Differences to a baseline on the same
-        folds, which are more precise than the standard errors here.
+    sk_pwiser.model_selection.compare_losses : Computes differences to a baseline on the
+        same folds, which are more precise than these scores.
 
     Notes
     -----
     The standard error is the standard deviation over the folds divided by the square
-    root of their number. Folds share training rows, so that it is a rough measure; and
-    the folds that are hard for one weight are hard for another, so that a difference
-    between weights may be certain although their intervals overlap.
+    root of their number. It is approximate, since folds share training rows. A fold
+    that is hard for one weight is usually hard for all weights, so a difference between
+    two weights can be significant even if their intervals overlap.
 
     Examples
     --------
@@ -107,11 +107,12 @@ class WeightSearchDisplay:
         Parameters
         ----------
         search : estimator object
-            A fitted :class:`~sklearn.model_selection.GridSearchCV` or similar. Of
-            several parameters, those other than `param` have their selected values.
+            A fitted :class:`~sklearn.model_selection.GridSearchCV` or similar. If the
+            search has several parameters, only candidates with the selected values of
+            the other parameters are drawn.
         param : str, default="pwiser_weight"
-            A numeric parameter of the search. Its name inside a pipeline, such as
-            "classifier__pwiser_weight", may be shortened to the last part.
+            A numeric parameter of the search. For a parameter inside a pipeline, such
+            as "classifier__pwiser_weight", the last part of the name is enough.
         scoring : str or list of str, default=None
             Names of the scorers to draw; None draws all.
         ax : matplotlib Axes or array-like of Axes, default=None
@@ -128,7 +129,7 @@ class WeightSearchDisplay:
         ------
         ValueError
             If the search has no such parameter or scorer, if the parameter is not
-            numeric, or if the search has several parameters and selected none.
+            numeric, or if the search has several parameters and `refit=False`.
         sklearn.exceptions.NotFittedError
             If the search is not fitted.
         ImportError
@@ -174,16 +175,17 @@ class WeightSearchDisplay:
         Raises
         ------
         ValueError
-            If `ax` has another number of axes than there are scorers.
+            If `ax` does not contain one axes per scorer.
         """
         self.axes_ = row_of_axes(ax, len(self.scores), "WeightSearchDisplay")
         self.containers_ = []
         others = [name for name in self.scores if name not in self.task_names]
         for one, (name, scores) in zip(self.axes_, self.scores.items(), strict=True):
             order = [*self.task_names, *others]
-            look = style(kwargs, color=task_color(order.index(name)), marker="o")
+            properties = style(kwargs, color=task_color(order.index(name)), marker="o")
             error = self.standard_errors[name]
-            drawn = one.errorbar(self.values, scores, error, **{"capsize": 3, **look})
+            properties = {"capsize": 3, **properties}
+            drawn = one.errorbar(self.values, scores, error, **properties)
             self.containers_.append(drawn)
             if self.best_value is not None:
                 one.axvline(self.best_value, color=GREY, linestyle=DOTTED)
@@ -215,16 +217,17 @@ def _find_scorers(results, scoring):
 
 
 def _slice(results, param_name, best):
-    """Return the candidates that have the other parameters of the best one.
+    """Return the candidates that differ from the best one only in one parameter.
 
-    Successive halving repeats candidates with more rows or epochs: those with the
-    resources of the best one count.
+    Successive halving repeats candidates with more resources, such as rows or epochs;
+    only candidates with the resources of the best one are returned.
 
     Returns
     -------
     rows : int ndarray of shape (n_values,)
-        Their indices, in the order of the values.
+        Indices of the candidates, in the order of the values.
     values : float ndarray of shape (n_values,)
+        Values of the parameter, in increasing order.
     """
     candidates = results["params"]
     resources = results.get("n_resources", [None] * len(candidates))
@@ -234,7 +237,7 @@ def _slice(results, param_name, best):
     ]
     if best is None and any(each != others[0] for each in others):
         raise ValueError(
-            "search must select a candidate if it has several parameters: set refit."
+            "search must select a candidate if it has several parameters; set refit."
         )
     reference = others[0 if best is None else best]
     rows = [
@@ -261,7 +264,7 @@ def _task_names(search):
 
 
 def _set_scale(ax, values):
-    """Choose a scale on which all values can be told apart; ticks at the values."""
+    """Choose a scale that separates all values, and put the ticks at the values."""
     from matplotlib.ticker import NullLocator
 
     above = values[values > 0]

@@ -186,7 +186,7 @@ def test_processed_rows(processed):
         (SKELETON, 3, "ff", f"common_feature_index 'ff' is not in .*{COMMON}"),
         (SKELETON, 4, "99", "feature_num is '99', but feature_list has"),
         (SKELETON, 5, "205\x02x\x031", "whole number as id, found '205"),
-        (SKELETON, 5, "205\x021", "must hold field, id and value"),
+        (SKELETON, 5, "205\x021", "must contain field, id and value"),
         (SKELETON, 5, "999\x021\x031", "unknown field '999'"),
         (COMMON, 1, "0", "feature_num is '0'"),
         (COMMON, 0, f"{0:016x}", "'0+' occurs in an earlier line"),
@@ -248,7 +248,7 @@ def test_parts_of_different_forms(raw):
         ({"subset": "valid"}, "'subset'"),
         ({"path": None}, "'path'"),
         ({"n_rows": 0}, "'n_rows'"),
-        ({"multi_valued": ["1"]}, r"multi_valued must hold fields .* got \['1'\]"),
+        ({"multi_valued": ["1"]}, r"multi_valued must contain fields .* got \['1'\]"),
     ],
 )
 def test_bad_parameters(parameters, message):

@@ -248,7 +248,7 @@ def test_kuairand_raises_on_bad_labels(kuairand, value):
     folder, _, _, train, _ = kuairand
     train.loc[3, "is_like"] = value
     train.to_parquet(folder / TRAIN_FILE)
-    with pytest.raises(ValueError, match=r"'is_like'.*must hold 0 or 1.*1 row"):
+    with pytest.raises(ValueError, match=r"'is_like'.*must contain 0 or 1.*1 row"):
         load_kuairand(folder)
 
 
@@ -308,9 +308,9 @@ def test_kuairand_splits_the_published_file_by_date(published, tmp_path):
 @pytest.mark.parametrize(
     ("column", "value", "message"),
     [
-        ("is_like", "2", "line 6: column 'is_like' must hold 0 or 1, found .*2"),
-        ("tab", "x", "line 6: column 'tab' must hold a whole number, found 'x'"),
-        ("time_ms", "", "line 6: column 'time_ms' must hold a whole number, found ''"),
+        ("is_like", "2", "line 6: column 'is_like' must contain 0 or 1, found .*2"),
+        ("tab", "x", "line 6: column 'tab' must contain a whole number, found 'x'"),
+        ("time_ms", "", "line 6: column 'time_ms' must contain a whole number, found ''"),
     ],
 )
 def test_kuairand_faults_name_file_and_line(published, column, value, message):

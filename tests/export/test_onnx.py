@@ -157,7 +157,7 @@ REFUSED = {
     ),
     "mixed": (mixed, "raw", "Column 'shop'.*numbers and text"),
     "dates": (dates, "raw", "Column 'shop'.*other objects"),
-    "empty text": (empty_text, "raw", "Column 'shop'.*empty text"),
+    "empty text": (empty_text, "raw", "Column 'shop'.*empty string"),
     "large": (
         lambda: small().fit(X.assign(area=pd.Categorical([2**53 + 1] * N)), Y),
         "raw",

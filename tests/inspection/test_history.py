@@ -79,5 +79,5 @@ def test_errors(trained, pyplot):
     with pytest.raises(ValueError, match=r"kind must be one of .* got 'all'"):
         TrainingHistoryDisplay.from_estimator(trained, kind="all")
     _, ax = pyplot.subplots()
-    with pytest.raises(ValueError, match=r"ax must hold 2 axes, .* got 1"):
+    with pytest.raises(ValueError, match=r"ax must contain 2 axes, .* got 1"):
         TrainingHistoryDisplay.from_estimator(trained, ax=ax)

@@ -259,8 +259,8 @@ def test_errors(rows, fitted, monkeypatch, display_class):
         ("predict_proba must return an array", {"P": P[:, :1]}),
         ("predict_proba must return an array", {"P": P[:5]}),
         (r"Predictions must be probabilities in .* for task 'buy' in row 3", {"P": 2}),
-        ("task_names must hold 2 distinct names", {"task_names": ["a", "a"]}),
-        ("P must hold at least one model", {"P": {}}),
+        ("task_names must contain 2 distinct names", {"task_names": ["a", "a"]}),
+        ("P must contain at least one model", {"P": {}}),
         ("Labels must be 0 or 1", {"Y": Y + 1}),
         ("sample_weight must have shape", {"sample_weight": [1.0]}),
     ]:

@@ -143,5 +143,5 @@ def test_errors(rows, pyplot):
         WeightSearchDisplay.from_search(named, param="other")
     _, ax = pyplot.subplots()
     plain = search_of(rows, {"pwiser_weight": POWERS})
-    with pytest.raises(ValueError, match=r"ax must hold 2 axes, .* got 1"):
+    with pytest.raises(ValueError, match=r"ax must contain 2 axes, .* got 1"):
         WeightSearchDisplay.from_search(plain, ax=ax)
