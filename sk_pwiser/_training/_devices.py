@@ -110,7 +110,7 @@ def _copy(tensor: torch.Tensor, device: torch.device) -> torch.Tensor:
 def one_ahead(
     items: Iterable[Item], start: Callable[[Item], Started]
 ) -> Iterator[Started]:
-    """Yield what `start` returns for each item, once the next one was started.
+    """Start each item one step ahead, and yield the results of `start` in order.
 
     Parameters
     ----------

@@ -151,7 +151,7 @@ def test_a_model_file_is_no_checkpoint_and_the_reverse(folder):
     with pytest.raises(ValueError, match="it is a checkpoint, from which fit"):
         MultiTaskCTRCVRClassifier.load(path)
     small().fit(X, Y).save(path)
-    with pytest.raises(ValueError, match="is no valid checkpoint"):
+    with pytest.raises(ValueError, match="is not a valid checkpoint"):
         resume(folder, max_epochs=5)
 
 
