@@ -42,7 +42,7 @@ class PlainForm:
             Values that JSON can represent.
         arrays : dict of str to ndarray
             The arrays of numbers, which `values` refers to by name. They share memory
-            with those of the object.
+            with the object.
 
         Raises
         ------

@@ -16,7 +16,7 @@ from sk_pwiser._utils import in_background
 
 
 class Chunk(NamedTuple):
-    """Some rows of a dataset, without those of weight 0.
+    """Some rows of a dataset, without rows of weight 0.
 
     Parameters
     ----------
@@ -31,7 +31,7 @@ class Chunk(NamedTuple):
     place : str
         File and row, for messages.
     n_read : int
-        Number of rows, those of weight 0 included.
+        Number of rows, including rows of weight 0.
     """
 
     X: Any
@@ -43,12 +43,12 @@ class Chunk(NamedTuple):
 
 
 def iter_chunks(dataset, task_names, missing_labels, pool) -> Iterator[Chunk]:
-    """Read the rows of a dataset in their order, in a thread, and check them.
+    """Read the rows of a dataset in order, in a thread, and check them.
 
     Parameters
     ----------
     dataset : object
-        What `reads_in_parts` says of, such as a
+        A dataset for which `reads_in_parts` returns True, such as a
         :class:`~sk_pwiser.datasets.ParquetImpressions`.
     task_names : sequence of str or None
         Names of the tasks; by default the columns of the labels.
@@ -83,7 +83,7 @@ def iter_chunks(dataset, task_names, missing_labels, pool) -> Iterator[Chunk]:
 
 @contextmanager
 def named_place(place):
-    """Add the place to the message of an error."""
+    """Add the file and row to the message of an error."""
     try:
         yield
     except (TypeError, ValueError) as error:
@@ -134,8 +134,8 @@ def _with_weight(chunk):
 class GroupNumbers:
     """Numbers groups in the order of their rows.
 
-    A group keeps its number in the next part of the rows, not in later ones: so many
-    values need not be remembered.
+    A group has the same number in consecutive parts of the rows. If it occurs again
+    later it gets another one, so that only the groups of one part are in memory.
     """
 
     def __init__(self):
@@ -169,12 +169,13 @@ class GroupNumbers:
 
 
 class RowSample:
-    """The rows with the smallest of random keys: all rows, if they are few enough.
+    """A random sample of rows: those with the smallest random keys.
 
     Parameters
     ----------
     n_rows : int
-        Number of rows of the sample; up to twice as many are in memory.
+        Number of rows of the sample, or fewer if there are not as many. Up to twice as
+        many are in memory.
     generator : numpy.random.Generator
         Draws the keys.
     """
@@ -255,11 +256,11 @@ class RowProgress:
     Parameters
     ----------
     label : str
-        What is done with the rows.
+        Name of the pass over the rows, with which the line begins.
     total : int
         Number of rows.
     verbose : int
-        Whether there is a line, from 1 on.
+        0 for no line.
     """
 
     def __init__(self, label: str, total: int, verbose: int) -> None:
@@ -270,7 +271,7 @@ class RowProgress:
         self.shown_at = 0.0
 
     def __call__(self, n_rows: int) -> None:
-        """Add rows; the line ends with the last of them."""
+        """Add rows, and end the line after the last one."""
         self.n_rows += n_rows
         if self.n_rows >= self.total:
             self.close()

@@ -74,7 +74,7 @@ def fit_dataset(
     dataset : object
         Rows with labels, such as a :class:`~sk_pwiser.datasets.ParquetImpressions`.
     Y, sample_weight, groups : None
-        What the dataset has itself.
+        Not used: the dataset names its columns of labels, weights and groups.
     eval_set : object or tuple of (X, Y), default=None
         Validation rows: another dataset, or a table and labels.
     earlier : TrainingResult, default=None
@@ -125,17 +125,17 @@ def prepare_dataset(
     dataset, eval_set, earlier, estimator_name
         As in `fit_dataset`.
     folder : Path
-        Folder for the rows, which is empty.
+        An empty folder for the rows.
     pool : Executor
         Its thread reads.
     n_files : int, default=None
-        Least number of stored files, if there are rows enough; by default the files
+        Smallest number of stored files, if there are enough rows. By default the files
         have about 16,384 rows.
 
     Returns
     -------
     plan : Plan
-        What to train.
+        The checked settings and components.
     data : EncodedData
         The rows.
     """
@@ -209,25 +209,41 @@ def _refuse_arrays(**given: Any) -> None:
 def _check_components(
     settings: Settings, dataset: Any, random_state: Any
 ) -> Components:
-    """Build what does not depend on the rows, before any is read."""
+    """Build the components, before any row is read."""
     n_tasks = len(dataset.targets)
     names = choose_task_names(n_tasks, settings.task_names, dataset.targets, None)
     device = find_device(settings.device)
-    with seeded_globally(deepcopy(random_state).randint(LARGEST_SEED), device):
-        components = check_components(
-            settings, names, device, dataset.groups is not None
-        )
+    components = _seeded_components(
+        settings, names, device, dataset.groups is not None, random_state
+    )
     if isinstance(dataset.sample_weight, list):
         check_task_weights(components.loss)
     return components
 
 
+def _seeded_components(
+    settings: Settings,
+    task_names: tuple[str, ...],
+    device: torch.device,
+    has_groups: bool,
+    random_state: np.random.RandomState,
+) -> Components:
+    """Build the components, seeded by a copy of the random state.
+
+    However many random numbers a loss or weighting draws, the initial weights of the
+    network are the same.
+    """
+    seed = deepcopy(random_state).randint(LARGEST_SEED)
+    with seeded_globally(seed, device):
+        return check_components(settings, task_names, device, has_groups)
+
+
 def _check_eval_dataset(dataset: Any, eval_set: Any) -> None:
-    """Raise if the validation rows have other tasks, or what they must not have."""
+    """Raise if the validation rows have other tasks, or have weights or groups."""
     if eval_set.targets != dataset.targets:
         raise ValueError(
-            f"In eval_set: targets are {eval_set.targets}; those of the training rows "
-            f"are {dataset.targets}."
+            f"In eval_set: targets are {eval_set.targets}; the targets of the training "
+            f"rows are {dataset.targets}."
         )
     for name in ("sample_weight", "groups"):
         if getattr(eval_set, name) is not None:
@@ -245,7 +261,7 @@ def _plan(
     earlier: TrainingResult | None,
     random_state: Any,
 ) -> Plan:
-    """Check what depends on all labels."""
+    """Check all labels and weights, and plan the training."""
     summary, targets = learnt.summary, learnt.summary.targets()
     eval_rows = None
     if eval_set is not None and not reads_in_parts(eval_set):
@@ -280,12 +296,12 @@ def _plan(
     )
 
 
-# So many that they can be dealt in about equal shares.
+# Enough for about equal shares.
 FILES_PER_PROCESS = 8
 
 
 class Stored(NamedTuple):
-    """Rows in a store, and the function that makes impressions of them."""
+    """Rows in a store, and the function that turns them into impressions."""
 
     store: RowStore
     load: Callable[[Arrays], Impressions]
@@ -293,7 +309,7 @@ class Stored(NamedTuple):
 
 @dataclass(frozen=True)
 class Job:
-    """What the processes of a training read before it starts; it can be pickled.
+    """A training that several processes run together; it can be pickled.
 
     Parameters
     ----------
@@ -332,7 +348,7 @@ class Job:
         return len(self.train.store), n_valid
 
     def start(self) -> Start:
-        """Return what checkpoints say of the start of the training."""
+        """Return the start of the training, which is in all checkpoints."""
         state = self.random_state.get_state(legacy=False)
         settings = compared(self.settings)
         return Start(settings, state, 0, self.n_rows[0], {}, self.schema)
@@ -436,7 +452,7 @@ def run_job(
     Parameters
     ----------
     job : Job
-        What to train.
+        The training.
     rows : object
         Training and validation rows of this process, like a `TrainingData`.
     device : torch.device
@@ -444,7 +460,7 @@ def run_job(
     net_class : type
         Class of the net.
     connect : callable
-        Connects the net to those of the other processes.
+        Connects the net to the nets of the other processes.
     checkpoints : Checkpoints
         Writes checkpoints, and resumes.
     verbose : int
@@ -453,10 +469,9 @@ def run_job(
     settings = replace(job.settings, device=str(device), verbose=verbose)
     random_state = deepcopy(job.random_state)
     targets = job.schema.targets
-    with seeded_globally(deepcopy(random_state).randint(LARGEST_SEED), device):
-        components = check_components(
-            settings, targets.task_names, device, job.has_groups
-        )
+    components = _seeded_components(
+        settings, targets.task_names, device, job.has_groups, random_state
+    )
     plan = Plan(
         settings,
         device,

@@ -133,8 +133,8 @@ class ValueCounts:
 
     They are exact up to `max_values` distinct values. Whenever there are more, the
     least frequent values are dropped until half as many are left (Manku and Motwani,
-    2002, drop them at regular intervals). What was dropped of a value is not counted;
-    it is at most `max_dropped` rows.
+    2002, drop them at regular intervals). The rows of a dropped value are not counted
+    when it occurs again: at most `max_dropped` rows per value.
 
     Parameters
     ----------
@@ -204,7 +204,7 @@ class BlockCounts:
         self.statistics = statistics
         self.n_blocks = n_blocks
         sizes = statistics.cardinalities
-        # The last block is that of the validation rows.
+        # The last block has the validation rows.
         self.counts = [np.zeros((n_blocks + 1, 2, n_tasks, size)) for size in sizes]
         self.n_rows = [np.zeros((n_blocks, size)) for size in sizes]
         self.total, self.ones = np.zeros(n_tasks), np.zeros(n_tasks)
@@ -215,7 +215,7 @@ class BlockCounts:
         Parameters
         ----------
         codes : integer ndarray of shape (n_rows, n_category_columns)
-            Codes, those of rare values included.
+            Codes, including the codes of rare values.
         y, weight : ndarray of shape (n_rows, n_tasks)
             Labels, and weights per task.
         block : integer ndarray of shape (n_rows,)
@@ -249,8 +249,8 @@ class TableLearner:
     """Learns the encoding of a table in one pass over its rows.
 
     The frequencies of category values are exact up to a bound, see `ValueCounts`. The
-    distributions of numbers are those of a random sample of the rows. If all rows are
-    in the sample, the encoder is the one that `fit_transform` gives.
+    distributions of numbers are estimated from a random sample of the rows. If all rows
+    are in the sample, the result is equal to that of `fit_transform`.
 
     Parameters
     ----------
@@ -353,13 +353,13 @@ class TableLearner:
 
 @dataclass(frozen=True)
 class DatasetSchema:
-    """What the first pass over a dataset learns.
+    """The result of the first pass over a dataset.
 
     Parameters
     ----------
     schema : Schema
-        The encoding of the table. Its target statistics, if there are any, are not
-        fitted yet.
+        The encoding of the table. Its target statistics, if there are any, are fitted
+        in the second pass.
     summary : RowSummary
         Labels and weights of all rows.
     blocks : Blocks or None

@@ -28,10 +28,10 @@ class GroupValues:
         of_rows : integer ndarray of shape (n_rows,)
             A value per row.
         combine : {numpy.minimum, numpy.maximum}
-            Makes one value per group of the values of its rows in this part.
+            Reduces the values of a group's rows in this part to one.
         choose : callable
-            Maps these values, of the groups that begin in this part, to the values of
-            the groups.
+            Maps these values to the values of the groups, for the groups that begin in
+            this part.
 
         Returns
         -------

@@ -140,7 +140,7 @@ class RowStore:
 
 CPU = torch.device("cpu")
 
-# Files whose rows checks read that look at a few rows only.
+# Number of files that are read for checks of a few rows.
 SAMPLE_FILES = 4
 
 
@@ -159,13 +159,13 @@ class StreamedImpressions(Dataset[Batch]):
     load : callable
         Returns the impressions of arrays of the store.
     part_rows : int
-        Number of rows of a part, about.
+        Approximate number of rows of a part.
     pool : Executor
-        Its thread reads. It belongs to the caller, who ends it.
+        Its thread reads. The caller closes it.
     device : torch.device, default=cpu
         Device of the parts.
     on_read : callable, default=None
-        Receives the number of rows of each part that is drawn.
+        Called with the number of rows of each part that was used.
     """
 
     store: RowStore
@@ -261,7 +261,7 @@ def encode_rows(
     seed: int | None,
     file_rows: int | None = None,
 ) -> EncodedData:
-    """Encode all rows and store them, the validation rows apart.
+    """Encode all rows and store training and validation rows.
 
     Parameters
     ----------
@@ -270,13 +270,13 @@ def encode_rows(
     dataset : object
         The rows.
     learnt : DatasetSchema
-        What the first pass learnt; its statistics are fitted here.
+        Result of the first pass. Its target statistics are fitted here.
     folder : Path
         Folder for the rows.
     pool : Executor
         Its thread reads.
     seed : int or None
-        Seed of the draw of validation rows; None for none.
+        Seed of the draw of validation rows; None if there are none.
     file_rows : int, default=None
         Largest number of rows per stored file; None for about 16,384.
 
@@ -340,7 +340,7 @@ def encode_eval_rows(
 ) -> StreamedImpressions:
     """Encode validation rows of a dataset like rows of a prediction, and store them.
 
-    Parameters are those of `encode_rows`, with the schema that encodes the rows.
+    See `encode_rows` for the parameters; `schema` encodes the rows.
 
     Raises
     ------
@@ -377,7 +377,8 @@ def store_impressions(
 
 def _make_store(folder: Path, file_rows: int | None = None) -> RowStore:
     folder.mkdir()
-    # Half as many are enough for a file: parts that end with a group differ in size.
+    # Files are written from half the rows on, since parts that end with a group differ
+    # in size.
     return RowStore(folder, None if file_rows is None else -(-file_rows // 2))
 
 

@@ -101,9 +101,9 @@ def combine_weights(targets, sample_weight, *, is_part=False):
     Returns
     -------
     targets : Targets
-        The labels, of which those with a weight of 0 for a task after the first are
-        missing. Weights below 1e-38 times the largest one count as 0, with a warning:
-        float32 does not represent both.
+        The labels. Labels with a weight of 0 for a task after the first are missing.
+        Weights below 1e-38 times the largest one count as 0, with a warning: float32
+        does not represent both.
     weights : float64 ndarray of shape (n_samples,) or (n_samples, n_tasks), or None
         The weights; one per row and task if labels are missing.
 
@@ -239,7 +239,7 @@ class WeightScale:
 
 
 def _as_rows(weights):
-    """Return one weight per row if those of all tasks are equal."""
+    """Return one weight per row if the weights of all tasks are equal."""
     if weights.ndim == 2 and (weights == weights[:, :1]).all():
         return weights[:, 0]
     return weights
@@ -285,8 +285,8 @@ def base_rates(y, weights=None):
     y : ndarray of shape (n_samples, n_tasks)
         Labels, 0 or 1.
     weights : ndarray of shape (n_samples,) or (n_samples, n_tasks), default=None
-        Weights. Of weights per task, 0 stands for a missing label, which takes no part
-        in the rate of its task, or of the next task among the rows where it happened.
+        Weights. A weight per task of 0 stands for a missing label, which is left out of
+        the rate of its task, and of the next task's rate among rows with this label.
 
     Returns
     -------

@@ -59,7 +59,7 @@ class TargetStatistics:
         return len(self.columns) * (self.n_tasks_ + 1)
 
     def names(self, category_names, task_names):
-        """Return the names of the inputs, given those of columns and tasks."""
+        """Return the names of the inputs, from the names of columns and tasks."""
         suffixes = [*(f"{task}_rate" for task in task_names), "frequency"]
         columns = [category_names[column] for column in self.columns]
         return [f"{column}_{suffix}" for column in columns for suffix in suffixes]
@@ -67,9 +67,9 @@ class TargetStatistics:
     def fit_transform(self, codes, y, weight, block, others, earlier=None):
         """Learn statistics and encode the rows that they are learnt from.
 
-        The statistics of a row leave out the rows of its own block, and those of
-        `others` are taken over all other rows. Afterwards the object holds the
-        statistics over both.
+        Training rows are encoded by the statistics of all other blocks, and `others`
+        by the statistics of all training rows. Afterwards the object holds the
+        statistics of all rows.
 
         Parameters
         ----------
@@ -193,8 +193,7 @@ class TargetStatistics:
     def _encode_blocks(self, j, codes, rows_of_blocks, blocks, counts, others):
         """Return the inputs of the rows of a column, `(n_samples, n_tasks + 1)`.
 
-        Those of a row are over `counts` without its own block, and those of `others`
-        over all of `counts`.
+        A row is encoded by `counts` without its own block, and `others` by `counts`.
         """
         inputs = np.empty((len(codes), self.n_tasks_ + 1), dtype=np.float32)
         table = np.empty((counts.shape[-1], self.n_tasks_ + 1), dtype=np.float32)
@@ -210,7 +209,7 @@ class TargetStatistics:
         """Keep the statistics of a further column; the scale is adjusted in place."""
         scale[(scale < 1e-9) | ~np.append(np.isfinite(strengths), True)] = np.inf
         # Where all values are about equally frequent, the frequency of an unseen one,
-        # 0, would be far outside what the network has seen.
+        # 0, would be far outside the range of the training rows.
         scale[-1] = max(scale[-1], mean[-1] / UNSEEN_DISTANCE)
         self.counts_.append(counts)
         self.strengths_.append(strengths)
@@ -318,7 +317,7 @@ def standardise(values, mean, scale):
 def count(codes, y, weight, size, first=FIRST_VALUE):
     """Count rows and positives per task and code: `(2, n_tasks, size)`.
 
-    Codes below `first`, those of missing and unseen values, count 0.
+    Codes below `first` stand for missing and unseen values, and count 0.
     """
     counts = np.empty((2, y.shape[1], size))
     for task in range(y.shape[1]):
@@ -348,7 +347,7 @@ class BlockValues(NamedTuple):
 
 
 def split_rows(block, others):
-    """Return the indices of the rows of each block, without those of `others`."""
+    """Return the indices of the rows of each block, without `others`."""
     n_blocks = int(block[~others].max(initial=0)) + 1
     return [np.flatnonzero((block == b) & ~others) for b in range(n_blocks)]
 
@@ -372,7 +371,7 @@ def sparse_blocks(counts, n_rows):
 
 
 def sum_labels(y, weight, used):
-    """Return the weights of the used rows per task, and of those with label 1."""
+    """Return the sums of weights per task, over the used rows and their positives."""
     weight, y = weight[used], y[used]
     return weight.sum(axis=0, dtype=float), (weight * y).sum(axis=0, dtype=float)
 
@@ -412,8 +411,8 @@ class ExtendedStatistics(TargetStatistics):
     """The statistics of an earlier fit for further rows, with the earlier scales.
 
     Base rates, strengths and scales stay, so that inputs keep the meaning that the
-    earlier network has learnt. The input of a training row leaves out its own block,
-    that of a validation row all validation rows.
+    earlier network has learnt. The statistics of a training row leave out its own
+    block, the statistics of a validation row all validation rows.
 
     Parameters
     ----------
@@ -441,9 +440,9 @@ class ExtendedStatistics(TargetStatistics):
         self._update_tables()
 
     def fit_transform(self, codes, y, weight, block, others, earlier=None):
-        """Encode rows by the earlier statistics and by those of other blocks.
+        """Encode rows by the earlier statistics and the rows of other blocks.
 
-        The parameters are those of :meth:`TargetStatistics.fit_transform`.
+        See :meth:`TargetStatistics.fit_transform` for the parameters.
 
         Raises
         ------

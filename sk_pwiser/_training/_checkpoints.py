@@ -182,8 +182,8 @@ class Checkpoint:
     def _refusal(self, reason: str) -> ValueError:
         return ValueError(
             f"Training cannot resume from {str(self.path)!r}: this fit {reason}. Pass "
-            "what the interrupted fit had; or set warm_start=False to start anew, "
-            "which removes the checkpoints."
+            "the parameters and data of the interrupted fit, or set warm_start=False "
+            "to start anew, which removes the checkpoints."
         )
 
 
@@ -357,8 +357,8 @@ class Checkpoints:
         if names:
             warn_user(
                 f"callbacks holds {', '.join(names)}, whose state is not in the "
-                "checkpoint and starts anew: the result may differ from that of an "
-                "uninterrupted fit."
+                "checkpoint and starts anew: the result may differ from the result of "
+                "an uninterrupted fit."
             )
 
     def _remove(self, pattern: str, kept: Any = ()) -> None:
