@@ -3,6 +3,7 @@
     python benchmarks/markets.py                        # both data sets
     python benchmarks/markets.py --data generated --seeds 3
     python benchmarks/markets.py --part validation --scales 0.1 1 10
+    python benchmarks/markets.py --methods pooled none l2_sp bss tred
     python benchmarks/markets.py --quick                # a smoke run
 
 All markets but the last give the source, one fit on their rows. Then 500, 5,000 and all
@@ -12,7 +13,8 @@ rows:
 - "source": the source itself, without the new rows;
 - "scratch": a fit on the new rows alone;
 - "pooled": one fit on the rows of all markets;
-- "fine-tuned": `fine_tune` of the source on the new rows, by regulariser;
+- "none", "l2_sp", "delta", "bss", "tred": `fine_tune` of the source on the new rows,
+  with this regulariser;
 - "merged": the source, fine-tuned on each market, merged with coefficients that
   minimise the log loss of a fifth of the new rows, which the members have not seen;
 - "distilled": a student of these members, on the new rows.
@@ -31,7 +33,7 @@ all random numbers of training, and the generated data. All fits have early stop
 and those on the new rows alone batches of 64 rows; the other settings are the defaults.
 With `--part validation` the test rows are a part of the training rows of the last
 market, and generated data has other seeds. `--scales` multiplies the weights of the
-regularisers.
+regularisers. `--methods` chooses some of the methods; "pooled" is always among them.
 """
 
 import argparse
@@ -48,8 +50,8 @@ from sk_pwiser.datasets import load_kuairand, make_ctr_cvr
 from sk_pwiser.model_selection import FunnelStratifiedKFold
 from sk_pwiser.transfer import distill, fine_tune, merge_estimators
 
-REGULARIZERS = (None, "l2_sp", "delta", "bss", "tred")
 WEIGHTS = {"l2_sp": 0.01, "delta": 0.01, "bss": 0.001, "tred": 0.01}
+METHODS = ("pooled", "source", "scratch", "none", *WEIGHTS, "merged", "distilled")
 SOURCE_TABS, LAST_TAB = (1, 0), 4
 # The largest number stands for all rows.
 SIZES = (500, 5_000, 10**9)
@@ -151,37 +153,41 @@ def draw_rows(markets, n, seed):
     return np.sort(order[np.isin(ranks, chosen)])
 
 
-def methods(markets, source, members, rows, seed, scales):
+def methods(markets, source, members, rows, seed, scales, chosen):
     """Yield the name of each method and a function that returns its estimator."""
     X, Y = markets.X.iloc[rows], markets.Y.iloc[rows]
     yield "pooled", lambda: estimator(seed).fit(*markets.pool(rows))
-    yield "source", lambda: source
-    yield "scratch", lambda: estimator(seed, batch_size=BATCH_SIZE).fit(X, Y)
-    for name in REGULARIZERS:
-        for scale in scales if name else (None,):
-            weight = scale and scale * WEIGHTS[name]
-            label = f"fine-tuned, {name or 'no penalty'}"
-            label += "" if scale in (None, 1) else f" x{scale:g}"
+    if "source" in chosen:
+        yield "source", lambda: source
+    if "scratch" in chosen:
+        yield "scratch", lambda: estimator(seed, batch_size=BATCH_SIZE).fit(X, Y)
+    if "none" in chosen:
+        yield (
+            "fine-tuned, no penalty",
+            lambda: fine_tune(source, X, Y, batch_size=BATCH_SIZE),
+        )
+    for name in WEIGHTS:
+        for scale in scales if name in chosen else ():
+            params = {
+                "regularizer": name,
+                "regularizer_weight": scale * WEIGHTS[name],
+                "batch_size": BATCH_SIZE,
+            }
             yield (
-                label,
-                lambda name=name, weight=weight: fine_tune(
-                    source,
-                    X,
-                    Y,
-                    regularizer=name,
-                    regularizer_weight=weight,
-                    batch_size=BATCH_SIZE,
-                ),
+                f"fine-tuned, {name}" + ("" if scale == 1 else f" x{scale:g}"),
+                lambda params=params: fine_tune(source, X, Y, **params),
             )
+    if not {"merged", "distilled"} & set(chosen):
+        return
     fold = FunnelStratifiedKFold(5, random_state=seed)
     train, held_out = next(fold.split(X, Y))
     tuned = [*members(), fine_tune_part(source, X, Y, train)]
-    yield (
-        "merged",
-        lambda: merge_estimators(source, tuned, X.iloc[held_out], Y.iloc[held_out]),
-    )
-    student = estimator(seed, batch_size=BATCH_SIZE)
-    yield "distilled", lambda: distill(tuned, X, weights=None, student=student)
+    if "merged" in chosen:
+        held_out_rows = X.iloc[held_out], Y.iloc[held_out]
+        yield "merged", lambda: merge_estimators(source, tuned, *held_out_rows)
+    if "distilled" in chosen:
+        student = estimator(seed, batch_size=BATCH_SIZE)
+        yield "distilled", lambda: distill(tuned, X, weights=None, student=student)
 
 
 def fine_tune_part(source, X, Y, rows):
@@ -197,7 +203,7 @@ def evaluate(model, markets):
     return [roc_auc_score(y[:, k], p[:, k]) for k in range(y.shape[1])]
 
 
-def run_seed(markets, seed, sizes, scales, results):
+def run_seed(markets, seed, sizes, scales, chosen, results):
     """Run all methods with one seed; add their AUC by number of rows and method."""
     source = estimator(seed).fit(*markets.pool())
     cache = []
@@ -209,7 +215,8 @@ def run_seed(markets, seed, sizes, scales, results):
 
     for n in sizes:
         rows = draw_rows(markets, n, seed)
-        for name, fit in methods(markets, source, members, rows, seed, scales):
+        found = methods(markets, source, members, rows, seed, scales, chosen)
+        for name, fit in found:
             by_name = results.setdefault(len(rows), {})
             by_name.setdefault(name, []).append(evaluate(fit(), markets))
 
@@ -241,6 +248,7 @@ def main():
     parser.add_argument("--part", choices=["test", "validation"], default="test")
     parser.add_argument("--scales", type=float, nargs="+", default=[1])
     parser.add_argument("--sizes", type=int, nargs="+", default=SIZES)
+    parser.add_argument("--methods", nargs="+", choices=METHODS, default=METHODS)
     parser.add_argument("--quick", action="store_true", help="few rows and one seed")
     arguments = parser.parse_args()
     n_seeds = 1 if arguments.quick else arguments.seeds
@@ -248,7 +256,14 @@ def main():
         results, started = {}, time.process_time()
         for seed in range(n_seeds):
             markets = DATA[name](arguments.part, seed, arguments.quick)
-            run_seed(markets, seed, arguments.sizes, arguments.scales, results)
+            run_seed(
+                markets,
+                seed,
+                arguments.sizes,
+                arguments.scales,
+                arguments.methods,
+                results,
+            )
         print(
             f"\n{name}: {len(markets.pool()[0]):,} rows of {len(markets.others)} other "
             f"markets, {len(markets.X_test):,} test rows of the last; {n_seeds} seeds; "
