@@ -26,7 +26,7 @@ columns, with embeddings of width 16, and 63 numeric columns; Adam, one epoch.
 
 import numpy as np
 import torch
-from _bare import (
+from _peers import (
     EMBEDDING_DIM,
     EXPERT_UNITS,
     N_EXPERTS,
@@ -36,10 +36,10 @@ from _bare import (
     GraphedLoop,
     bare_run,
 )
-from _other_loops import rechub_run, rechub_version, skorch_run
+
 from _tables import CARDINALITIES, PLAIN, impressions, prepare
-from _time_to_auc import report_time_to_auc
-from _timing import Report, at_least, interleave, make_parser, start
+from time_to_auc import report_time_to_auc
+from _harness import Report, at_least, interleave, make_parser, start
 
 from sk_pwiser import MultiTaskCTRCVRClassifier
 from sk_pwiser._table._encoder import TableEncoder
