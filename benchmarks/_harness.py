@@ -107,7 +107,7 @@ def begin(name, parser, **quick):
     parser : ArgumentParser
         The parser.
     **quick
-        Values of arguments in a smoke run.
+        Values, in a smoke run, of arguments that are not given.
 
     Returns
     -------
@@ -115,8 +115,9 @@ def begin(name, parser, **quick):
     report : Report
     """
     arguments = parser.parse_args()
-    if arguments.quick:
-        vars(arguments).update(quick)
+    for key, value in quick.items():
+        if arguments.quick and getattr(arguments, key) == parser.get_default(key):
+            setattr(arguments, key, value)
     start(arguments)
     return arguments, Report(name, arguments)
 
@@ -398,7 +399,7 @@ class Report:
 
     def __init__(self, name, arguments):
         self.path = arguments.save and arguments.save / f"{name}.txt"
-        self.lines = []
+        self.lines, self.label_width, self.width = [], 28, 17
         unsaid = ("--save", str(arguments.save))
         given = [text for text in sys.argv[1:] if text not in unsaid]
         self.text(f"$ python benchmarks/{Path(sys.argv[0]).name} {shlex.join(given)}")

@@ -26,6 +26,7 @@ columns, with embeddings of width 16, and 63 numeric columns; Adam, one epoch.
 
 import numpy as np
 import torch
+from _harness import Report, at_least, interleave, make_parser, start
 from _peers import (
     EMBEDDING_DIM,
     EXPERT_UNITS,
@@ -35,11 +36,12 @@ from _peers import (
     BareStackedMMoE,
     GraphedLoop,
     bare_run,
+    rechub_run,
+    rechub_version,
+    skorch_run,
 )
-
 from _tables import CARDINALITIES, PLAIN, impressions, prepare
 from time_to_auc import report_time_to_auc
-from _harness import Report, at_least, interleave, make_parser, start
 
 from sk_pwiser import MultiTaskCTRCVRClassifier
 from sk_pwiser._table._encoder import TableEncoder
