@@ -98,12 +98,16 @@ def literal_pairs(texts):
 
 
 def begin(name, parser, **quick):
-    """Parse the command line, set the threads, and print the first lines.
+    """Return the arguments, as from `parse`, and the report of that name."""
+    arguments = parse(parser, **quick)
+    return arguments, Report(name, arguments)
+
+
+def parse(parser, **quick):
+    """Parse the command line, and set the number of threads.
 
     Parameters
     ----------
-    name : str
-        Name of the benchmark.
     parser : ArgumentParser
         The parser.
     **quick
@@ -111,15 +115,14 @@ def begin(name, parser, **quick):
 
     Returns
     -------
-    arguments : Namespace
-    report : Report
+    Namespace
     """
     arguments = parser.parse_args()
     for key, value in quick.items():
         if arguments.quick and getattr(arguments, key) == parser.get_default(key):
             setattr(arguments, key, value)
     start(arguments)
-    return arguments, Report(name, arguments)
+    return arguments
 
 
 def start(arguments):

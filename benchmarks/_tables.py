@@ -6,8 +6,6 @@ out the test rows; part "validation" reads the training rows only and holds out 
 of them: the last day on KuaiRand, a random part elsewhere.
 """
 
-import warnings
-from functools import partial
 from pathlib import Path
 from typing import NamedTuple
 
@@ -17,15 +15,7 @@ import torch
 from sklearn.model_selection import train_test_split
 from torch import Tensor
 
-from sk_pwiser.datasets import (
-    _ali_ccp,
-    _aliexpress,
-    load_ali_ccp,
-    load_aliexpress,
-    load_hillstrom,
-    load_kuairand,
-    make_ctr_cvr,
-)
+from sk_pwiser.datasets import load_hillstrom, load_kuairand, make_ctr_cvr
 from sk_pwiser.datasets._files import find_file
 from sk_pwiser.datasets._kuairand import DOWNLOAD, IMPRESSION_FILES
 from sk_pwiser.model_selection import funnel_depth
@@ -178,7 +168,6 @@ GENERATED = {
     for rate, (ctr, cvr) in GENERATED_RATES.items()
     for level, noise in CLICK_NOISE.items()
 }
-ALIEXPRESS = {f"aliexpress-{c.lower()}": c for c in ("FR", "NL", "ES", "US")}
 PARTS = ("train", "test")
 DAY = 24 * 3600 * 1000
 BEIJING = 8 * 3600 * 1000  # offset to UTC of the dates of the publisher, milliseconds
@@ -239,9 +228,7 @@ def load_tables(name, path, part="test", seed=0):
         "oulad": _oulad,
         "flights": _flights,
         "adult": _adult,
-        "ali-ccp": _ali_ccp_tables,
         "columns-40": lambda _: _third(*columns_40(seed), seed),
-        **{key: _aliexpress_tables(country) for key, country in ALIEXPRESS.items()},
     }
     X, Y, X_test, Y_test = readers[name](path)
     if part == "test":
@@ -381,48 +368,6 @@ def _existing(path, name):
     if not file.is_file():
         raise FileNotFoundError(f"{name} is not in the folder of the data sets, {path}")
     return file
-
-
-def _aliexpress_tables(country):
-    """Return a reader of the rows of a country; the search is not a feature."""
-
-    def read(path):
-        load = partial(load_aliexpress, path or ".", country)
-        return _ali_rows(f"AliExpress {country}", load)
-
-    return read
-
-
-def _ali_ccp_tables(path):
-    """Return the rows of Ali-CCP, with the fields that have one value per row."""
-    return _ali_rows("Ali-CCP", partial(load_ali_ccp, path or "."))
-
-
-def check_ali_files(name, path):
-    """Raise FileNotFoundError if the files of a country, or of Ali-CCP, are absent."""
-    for part in PARTS:
-        if name in ALIEXPRESS:
-            _aliexpress.find_files(path or ".", ALIEXPRESS[name], part)
-        else:
-            _ali_ccp.find_files(path or ".", part)
-
-
-def _ali_rows(name, load):
-    """Return features and labels of the training and of the test rows.
-
-    A conversion without a click does not follow a click: the row is kept, its second
-    label becomes 0, and the number of such rows is printed.
-    """
-    tables = []
-    with warnings.catch_warnings():
-        warnings.filterwarnings("ignore", ".* rows have a conversion and no click")
-        for part in PARTS:
-            bunch = load(subset=part)
-            if broken := bunch.n_unclicked_conversions:
-                print(f"{name}: {broken:,} rows with conversion = 1 and click = 0")
-                bunch.target["conversion"] *= bunch.target["click"]
-            tables += [bunch.data, bunch.target]
-    return tables
 
 
 N_ROWS = 60_000
