@@ -25,6 +25,8 @@ from sk_pwiser.model_selection import funnel_depth
 # 16 category columns as in ad logs: a few with many values, many with few.
 CARDINALITIES = (16_000, 4_500, 4_300, 4_100, 1_200, 400, 100, 50, *(12,) * 8)
 N_NUMERIC = 63
+# The columns of a table from which single rows are served.
+SERVED = (4_300, 1_200, 400, 100, 50, 12, 12, 12), 12
 
 # The columns of KuaiRand-Pure: kind, number of values, share of missing values.
 KUAIRAND_COLUMNS = (
