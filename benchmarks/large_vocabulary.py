@@ -13,7 +13,8 @@ table of the fitted network, which is printed.
   embedding table. The fits, of two epochs each, alternate. The first epoch is shown
   apart from the second.
 - `memory`: the peak of resident memory of a whole process, with its rows, that fits a
-  column of the largest size for one epoch, with the defaults except for a small network.
+  column of the largest size for one epoch, with the defaults except for the network,
+  which is small.
 - `encoder`: time and peak memory of encoding a column of distinct values.
 """
 

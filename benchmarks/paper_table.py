@@ -75,22 +75,21 @@ GROUPS = (
     ("ctr_ece", "ctcvr_ece"),
     ("ctr_grouped_auc", "ctcvr_grouped_auc"),
 )
+METRICS = [metric for group in GROUPS for metric in group]
 
 
 # ---------------------------------------------------------------- figures
 
 
-def auc(y, p, weights=None):
+def auc(y, p, weights=1.0):
     """Return the ROC AUC; NaN if there is one class only."""
-    weights = np.ones(len(y)) if weights is None else weights
     labels = np.repeat([1, 0], len(y))
     both = np.concatenate([weights * y, weights * (1 - y)])
-    if both[labels == 1].sum() == 0 or both[labels == 0].sum() == 0:
-        return np.nan
     present = both > 0
-    return roc_auc_score(
-        labels[present], np.tile(p, 2)[present], sample_weight=both[present]
-    )
+    if len(np.unique(labels[present])) < 2:
+        return np.nan
+    p = np.tile(p, 2)[present]
+    return roc_auc_score(labels[present], p, sample_weight=both[present])
 
 
 def binary_log_loss(y, p):
@@ -159,14 +158,9 @@ class Cell(NamedTuple):
     seed: int
 
 
-def default_weight():
-    """Return the default of `pwiser_weight` as the text in the results."""
-    value = MultiTaskCTRCVRClassifier().pwiser_weight
-    return value if isinstance(value, str) else f"{value:g}"
-
-
 KEY = list(Cell._fields)
 TEXTS = (*KEY[:-1], "default_weight")
+DEFAULT_WEIGHT = f"{MultiTaskCTRCVRClassifier().pwiser_weight:g}"
 
 
 def tuning_cells(block, data, seeds):
@@ -182,7 +176,7 @@ def test_cells(block, data, networks, weight, seeds):
     """Return the fits for the test rows: BCE, the chosen weight and the default."""
     losses = [("bce", "")]
     # The chosen weight may be the default, which is then fitted once.
-    losses += [("pwiser", w) for w in dict.fromkeys([weight, default_weight()])]
+    losses += [("pwiser", w) for w in dict.fromkeys([weight, DEFAULT_WEIGHT])]
     return [
         Cell(block, "test", data, network, loss, value, seed)
         for seed in range(seeds)
@@ -196,8 +190,7 @@ def build(cell, max_epochs):
     params = {"network": cell.network, "loss": cell.loss}
     params |= {"max_epochs": max_epochs, "n_iter_no_change": PATIENCE}
     if cell.weight:
-        is_word = cell.weight.isalpha()
-        params["pwiser_weight"] = cell.weight if is_word else float(cell.weight)
+        params["pwiser_weight"] = float(cell.weight)
     # The encoding of numbers that was the default when the table was begun.
     params["numeric_encoding"] = "piecewise_linear"
     params["encoding_params"] = {"max_bins": 16}
@@ -238,7 +231,7 @@ def run_cell(cell, path, max_epochs, threads=1):
     figures = funnel_figures(np.asarray(y, dtype=float), p, tables.users)
     return {
         **cell._asdict(),
-        "default_weight": default_weight(),
+        "default_weight": DEFAULT_WEIGHT,
         "rows": len(tables.X),
         "rate": f"{tables.Y.iloc[:, -1].mean():.5f}",
         **{name: f"{value:.6f}" for name, value in figures.items()},
@@ -364,119 +357,75 @@ def chosen_weight(results, block, data):
 
     The mean is over the tasks and over the seeds that all weights have in common.
     """
-    rows = results[
-        (results["block"] == block)
-        & (results["data"] == data)
-        & (results["part"] == "validation")
-    ]
-    if rows.empty:
-        return None
+    query = "block == @block and data == @data and part == 'validation'"
+    rows = results.query(query)
     by_weight = rows.pivot_table(index="seed", columns="weight", values="mean_auc")
     return by_weight.dropna().mean().idxmax() if len(by_weight.dropna()) else None
 
 
 def interval(values):
     """Return mean and half the width of the 95 % interval, NaN for a single value."""
-    values = np.asarray(values, dtype=float)
     n = len(values)
     if n < 2:
-        return values.mean(), np.nan
-    quantile = stats.t.ppf(0.975, n - 1)
-    return values.mean(), quantile * values.std(ddof=1) / np.sqrt(n)
-
-
-class Comparison:
-    """BCE, PWiseR with the chosen weight and with the default, for one cell.
-
-    Parameters
-    ----------
-    results : DataFrame
-        The results of all cells.
-    block, data, network : str
-        The cell.
-    """
-
-    def __init__(self, results, block, data, network):
-        rows = results[
-            (results["block"] == block)
-            & (results["data"] == data)
-            & (results["network"] == network)
-            & (results["part"] == "test")
-        ].set_index("seed")
-        is_bce = rows["loss"] == "bce"
-        weights = rows["weight"].where(~is_bce, "")
-        self.bce = rows[is_bce]
-        self.weight = chosen_weight(results, block, data)
-        self.tuned = rows[weights == self.weight] if self.weight else rows[:0]
-        # That of the last run: earlier versions may have had another default.
-        self.default_weight = results["default_weight"].iloc[-1]
-        self.default = rows[weights == self.default_weight]
-
-    def differences(self, metric, which):
-        """Return the differences to BCE, one per seed that both have."""
-        other = getattr(self, which)[metric]
-        return (other - self.bce[metric]).dropna().sort_index()
+        return np.mean(values), np.nan
+    return np.mean(values), stats.t.ppf(0.975, n - 1) * stats.sem(values)
 
 
 def comparisons(results, block):
-    """Return the comparisons of the finished cells, and the other cells.
+    """Compare PWiseR with BCE in every cell, with the chosen weight and the default.
 
-    The former is a dictionary from (data, network), the latter a list of such pairs,
-    both by data set, in the order of the results, and by name of the network. A cell is
-    finished if all its losses have all seeds of its data set.
+    Returns
+    -------
+    finished : dict
+        From (data, network) to a dict of DataFrames with one row per seed and one
+        column per metric: the figures of "bce", and the differences of "tuned" and
+        "default" to them.
+    others : list of (data, network)
+        The cells in which not all losses have all seeds of the data set.
     """
     rows = results[(results["block"] == block) & (results["part"] == "test")]
-    n_seeds = rows.groupby("data", sort=False)["seed"].nunique()
-    cells = rows[["data", "network"]].drop_duplicates().sort_values("network")
-    cells = cells.sort_values("data", key=n_seeds.index.get_indexer, kind="stable")
+    # That of the last run: earlier versions may have had another default.
+    default = results["default_weight"].iloc[-1]
     finished, others = {}, []
-    for data, network in cells.itertuples(index=False):
-        found = Comparison(results, block, data, network)
-        counts = [len(found.differences("ctr_auc", w)) for w in ("tuned", "default")]
-        if min(counts) == n_seeds[data]:
-            finished[data, network] = found
-        else:
-            others.append((data, network))
+    for data, here in rows.groupby("data", sort=False):
+        chosen = chosen_weight(results, block, data)
+        for network, cell in here.groupby("network"):
+            fits = cell.set_index(["weight", "seed"])[METRICS]
+            bce, tuned, other = (
+                fits[fits.index.get_level_values("weight") == weight].droplevel(0)
+                for weight in ("", chosen, default)
+            )
+            tuned, other = ((x - bce).dropna(how="all") for x in (tuned, other))
+            if len(tuned) == len(other) == here["seed"].nunique():
+                found = {"bce": bce, "tuned": tuned, "default": other}
+                finished[data, network] = found
+            else:
+                others.append((data, network))
     return finished, others
 
 
-def _cell_text(metric, found, which):
-    """Return a difference to BCE in thousandths with its interval."""
-    values = found.differences(metric, which)
-    if values.empty:
-        return "-"
-    mean, half_width = interval(1000 * values)
-    digits = 1 if metric.endswith("auc") else 2
-    return f"{mean:+.{digits}f} ({half_width:.{digits}f})"
-
-
-def _title(metric):
+def title(metric):
     """Return the title of a metric, such as "CTCVR log loss"."""
-    words = metric.split("_")
     short = ("ctr", "cvr", "ctcvr", "auc", "ece")
-    return " ".join(word.upper() if word in short else word for word in words)
+    words = (word.upper() if word in short else word for word in metric.split("_"))
+    return " ".join(words)
 
 
 def format_group(found, metrics):
-    """Yield the lines of the table of some metrics for one data set.
-
-    Parameters
-    ----------
-    found : dict
-        From the name of a network to its comparison.
-    metrics : tuple of str
-        Columns of the results.
-    """
-    titles = [_title(name) for name in metrics]
-    yield f"{'':<15}" + "".join(f"{title:<42}" for title in titles).rstrip()
+    """Yield the lines of the table of some metrics, with one line per network."""
+    heads = "".join(f"{title(metric):<42}" for metric in metrics)
+    yield f"{'':<15}{heads}".rstrip()
     heads = f"{'bce':>8}{'tuned':>16}{'default':>16}  "
-    yield f"{'':<15}" + (heads * len(metrics)).rstrip()
-    for network, comparison in found.items():
+    yield f"{'':<15}{heads * len(metrics)}".rstrip()
+    for network, cell in found.items():
         line = f"{network:<15}"
         for metric in metrics:
-            line += f"{comparison.bce[metric].mean():>8.4f}"
+            line += f"{cell['bce'][metric].mean():>8.4f}"
+            digits = 1 if metric.endswith("auc") else 2
             for which in ("tuned", "default"):
-                line += f"{_cell_text(metric, comparison, which):>16}"
+                mean, half_width = interval(1000 * cell[which][metric])
+                text = f"{mean:+.{digits}f} ({half_width:.{digits}f})"
+                line += f"{text:>16}"
             line += "  "
         yield line.rstrip()
 
@@ -484,19 +433,17 @@ def format_group(found, metrics):
 def format_block(results, block):
     """Yield the lines of a block."""
     found, unfinished = comparisons(results, block)
+    default = results["default_weight"].iloc[-1]
     for data in dict.fromkeys(data for data, _ in found):
-        here = {network: c for (d, network), c in found.items() if d == data}
-        first = next(iter(here.values()))
-        seeds = max(len(c.bce) for c in here.values())
+        here = {network: cell for (d, network), cell in found.items() if d == data}
+        bce = next(iter(here.values()))["bce"]
+        chosen = chosen_weight(results, block, data)
+        seeds = f"{len(bce)} seed{'s' if len(bce) > 1 else ''}"
         yield ""
-        yield (
-            f"{data}: weight {first.weight or 'not yet chosen'}, default weight "
-            f"{first.default_weight}, {seeds} seed{'s' if seeds > 1 else ''}"
-        )
+        yield f"{data}: weight {chosen}, default weight {default}, {seeds}"
         for metrics in GROUPS:
-            known = [m for m in metrics if first.bce[m].notna().any()]
-            if known:
-                yield from format_group(here, tuple(known))
+            if known := [m for m in metrics if bce[m].notna().any()]:
+                yield from format_group(here, known)
     if unfinished:
         cells = ", ".join(f"{network} on {data}" for data, network in unfinished)
         yield ""
@@ -510,25 +457,19 @@ def summary(results, block):
     difference of the default weight over the cells, of CTR or CTCVR AUC.
     """
     found, _ = comparisons(results, block)
-    tuned = {m: {} for m in ("ctr_auc", "ctcvr_auc")}
-    lowest = []
-    for cell, comparison in found.items():
-        for metric, means in tuned.items():
-            values = comparison.differences(metric, "tuned")
-            if len(values):
-                means[cell] = values.mean()
-            defaults = comparison.differences(metric, "default")
-            if len(defaults):
-                lowest.append(defaults.mean())
-    ctcvr, ctr = tuned["ctcvr_auc"], tuned["ctr_auc"]
-    if not ctcvr or not lowest:
+    if not found:
         return "no cell has both losses yet", []
+    pair = ["ctr_auc", "ctcvr_auc"]
+    tuned, default = (
+        pd.DataFrame({cell: c[which][pair].mean() for cell, c in found.items()})
+        for which in ("tuned", "default")
+    )
+    ctr, ctcvr = tuned.loc["ctr_auc"], tuned.loc["ctcvr_auc"]
     behind = [(*cell, mean) for cell, mean in ctcvr.items() if mean <= 0]
     line = (
         f"CTCVR: pwiser ahead in {len(ctcvr) - len(behind)} of {len(ctcvr)} cells, "
-        f"mean {np.mean(list(ctcvr.values())):+.4f}; "
-        f"CTR: mean {np.mean(list(ctr.values())):+.4f}; "
-        f"default never below {min(lowest):+.4f}"
+        f"mean {ctcvr.mean():+.4f}; CTR: mean {ctr.mean():+.4f}; "
+        f"default never below {default.min().min():+.4f}"
     )
     return line, behind
 
@@ -540,9 +481,8 @@ def format_table(results, blocks):
         "seeds,"
     )
     yield "in thousandths, with half the width of their 95 % interval in parentheses."
+    blocks = [block for block in blocks if (results["block"] == block).any()]
     for block in blocks:
-        if not (results["block"] == block).any():
-            continue
         yield ""
         yield f"== {block} =="
         yield from format_block(results, block)
@@ -552,8 +492,7 @@ def format_table(results, blocks):
     if settings > 1:
         yield f"Cells of {first} were run with {settings} different settings."
     for block in others:
-        if (results["block"] == block).any():
-            yield f"{block}: {summary(results, block)[0]}"
+        yield f"{block}: {summary(results, block)[0]}"
     line, behind = summary(results, first)
     if behind:
         yield f"{first}, CTCVR not ahead in:"
@@ -562,34 +501,27 @@ def format_table(results, blocks):
     yield line
 
 
-def parse():
+def main():
     parser = argparse.ArgumentParser(
         description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
     )
     parser.add_argument("--run", action="store_true", help="run the missing cells")
-    parser.add_argument("--data", nargs="+", choices=DATA, default=list(DATA))
-    parser.add_argument("--blocks", nargs="+", choices=BLOCKS, default=list(BLOCKS))
-    parser.add_argument(
-        "--networks", nargs="+", choices=list(NETWORKS), default=list(NETWORKS)
-    )
+    parser.add_argument("--data", nargs="+", choices=DATA, default=DATA)
+    parser.add_argument("--blocks", nargs="+", choices=BLOCKS, default=BLOCKS)
+    parser.add_argument("--networks", nargs="+", choices=NETWORKS, default=NETWORKS)
     parser.add_argument("--seeds", type=int, default=5)
     parser.add_argument("--jobs", type=int, default=1, help="processes")
     parser.add_argument("--threads", type=int, default=1, help="threads per process")
     parser.add_argument("--max-epochs", type=int, default=MAX_EPOCHS)
     parser.add_argument("--output", type=Path, default=OUTPUT, help="the CSV file")
-    return parser.parse_args()
-
-
-def main():
-    arguments = parse()
+    arguments = parser.parse_args()
     if arguments.run:
         run_all(arguments)
     if not arguments.output.exists():
         raise SystemExit(f"{arguments.output} does not exist yet: add --run")
     rows = read(arguments.output)
     rows = rows[rows["data"].isin(arguments.data)]
-    for line in format_table(rows, arguments.blocks):
-        print(line)
+    print("\n".join(format_table(rows, arguments.blocks)))
 
 
 if __name__ == "__main__":
