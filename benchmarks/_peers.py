@@ -175,8 +175,8 @@ class GraphedLoop:
     data : Prepared
         Tensors on CUDA.
     batch_size : int
-        Number of rows per batch, at most that of all rows. A last batch with fewer
-        rows is left out.
+        Number of rows per batch, at most the number of all rows. A last batch with
+        fewer rows is left out.
     """
 
     def __init__(self, cardinalities, data, batch_size):
@@ -275,7 +275,7 @@ def rechub_version():
 
 @contextlib.contextmanager
 def silence():
-    """Suppress what is printed, such as the trainer's progress bar and losses."""
+    """Suppress prints, such as the trainer's progress bar and losses."""
     silent = io.StringIO()
     with contextlib.redirect_stdout(silent), contextlib.redirect_stderr(silent):
         yield

@@ -39,7 +39,7 @@ KUAIRAND_COLUMNS = (
     *((("count", 0, missing)) for missing in (0.0, 0.0, 0.0, 0.0, 0.02)),
 )
 # Settings without target statistics, bins of numbers, weight decay and average of the
-# weights: what a plain loop, or another package, does with the same network.
+# weights, as in a plain loop, or in another package, with the same network.
 PLAIN = {
     "target_encoding": False,
     "numeric_encoding": "standard",
@@ -71,7 +71,7 @@ class Prepared(NamedTuple):
 
 
 def draw_codes(n, cardinality, generator):
-    """Draw codes with frequencies as uneven as those of ids: low codes are frequent."""
+    """Draw codes with uneven frequencies, as ids have: low codes are frequent."""
     codes = generator.random(n)
     return (cardinality * codes**3).astype(np.int32)
 

@@ -60,7 +60,7 @@ def fit(X, Y, **params):
         random_state=0,
         **params,
     ).fit(X, Y)
-    # Two codes are those of missing and unseen values.
+    # Two codes stand for missing and unseen values.
     n_codes = X["id"].nunique() + 2
     (size,) = {len(e.weight) for e in model.net_.module_.input_layer.embeddings}
     assert size == n_codes, f"the table has {size} rows in place of {n_codes}"
@@ -122,7 +122,7 @@ def measure_process(n_values):
     """Return the peak of the process in bytes, the table's rows and the seconds."""
     X, Y = table(n_values, n_values)
     started = time.perf_counter()
-    # A small network: the time would otherwise be that of its layers.
+    # A small network, whose layers take little of the time.
     small = {"bottom_units": (8,), "tower_units": (4,)}
     size = fit(X, Y, max_epochs=1, network_params=small)
     return peak_bytes(), size, time.perf_counter() - started

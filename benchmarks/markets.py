@@ -18,12 +18,11 @@ rows:
 - "distilled": a student of these members, on the new rows.
 
 `generated` has three markets of equal size from one call of `make_ctr_cvr`. In the last
-market numeric_0 has the opposite sign and the values of category_0 are permuted: what
-the other markets teach about these two columns is wrong there, and what they teach
-about the other ten is right. `tabs` are the surfaces of the app in KuaiRand (label
-`engage`), from the folder that SK_PWISER_DATA names: the last market is tab 4, the
-others are tabs 1 and 0, of which at most 20,000 rows each are drawn. The test rows come
-from later days.
+market numeric_0 has the opposite sign and the values of category_0 are permuted: the
+effects of these two columns differ from the other markets, and the effects of the other
+ten are the same. `tabs` are the surfaces of the app in KuaiRand (label `engage`), from
+the folder that SK_PWISER_DATA names: the last market is tab 4, the others are tabs 1
+and 0, of which at most 20,000 rows each are drawn. The test rows come from later days.
 
 A cell is the mean AUC over the seeds (standard deviation), and the mean difference to
 "pooled" with the same seed, in thousandths (standard error). Seeds draw the new rows,

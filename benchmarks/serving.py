@@ -14,8 +14,8 @@ for one epoch, and the trees are two models, one per task, which are not tuned: 
 a comparison of latency alone.
 
 The figures are medians (p50) and 99 % quantiles (p99) of the calls of all rounds. The
-ratio is that of the medians within a round, to that of `Scorer`: the median over the
-rounds, and the quartiles. On a machine with other load, `--clock processor` measures
+ratio is the median within a round over that of `Scorer`: the median over the rounds,
+and the quartiles. On a machine with other load, `--clock processor` measures
 the time on the processor in place of the time that passes, most of which then belongs
 to other programs.
 """

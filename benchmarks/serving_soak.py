@@ -74,7 +74,7 @@ def main():
     report.text("", "Resident memory")
     report.table(["MiB", "growth %"], label_width=20, width=12)
     for part in range(N_PARTS):
-        # Lists of times would grow: only those of the last part are kept.
+        # Lists of times would grow: only the times of the last part are kept.
         seconds = {"Scorer": [], "predict_proba": []}
         for number in range(per_part):
             kind = "Scorer" if number % arguments.mixed else "predict_proba"

@@ -87,7 +87,7 @@ class Copies(NamedTuple):
         The optimiser's state: 2 for Adam, 1 for Adagrad. Row-wise Adagrad has one
         number per row, `1 / dim`.
     gradient : int, default=0
-        1 for a dense gradient; that of the rows of a batch is not counted.
+        1 for a dense gradient; a gradient by rows is not counted.
     average : int, default=0
         1 for the average of the weights (`average_decay`).
     best : int, default=0
@@ -141,12 +141,12 @@ class Step(NamedTuple):
 
 
 def all_reduced(step):
-    """Dense gradients in a ring: the table is sent twice, but for one part of it."""
+    """Dense gradients in a ring: the table is sent twice, except for one part."""
     return 2 * step.elsewhere * step.n_rows * step.vector
 
 
 def all_gathered(step):
-    """Gradients by rows: those of each worker, with their ids, reach all others."""
+    """Gradients by rows: each worker sends its own, with their ids, to all others."""
     return (step.n_workers - 1) * step.distinct * (ID_BYTES + step.vector)
 
 

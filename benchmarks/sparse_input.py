@@ -22,8 +22,8 @@ model runs in a process of its own, which draws the same rows.
 "rows / s" is the number of rows over the processor's time of the whole fit, which other
 load on the machine affects less than the time that passes; a model that needs several
 passes over the rows therefore has a lower rate. "memory" is the peak of resident memory
-in the fit, above that of the process with its rows, in relation to the memory of the
-CSR matrix. "AUC" is that of clicks and of conversions on further rows. An epoch of a
+in the fit, above the process with its rows, in relation to the memory of the CSR
+matrix. "AUC" is measured for clicks and for conversions, on further rows. An epoch of a
 network and of SGD, and a fixed number of trees, do not aim at the same AUC.
 """
 

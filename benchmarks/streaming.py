@@ -6,7 +6,7 @@
 
 A log of `--rows` rows is written to a temporary folder, in files of at most 10^6 rows.
 It has 60 features: 40 numbers, and 20 text categories with 100 to 10^6 values. The
-sizes that are printed are those of the log that was written, all files together.
+printed sizes belong to the log that was written, all files together.
 
 - **The whole log.** A new process trains one epoch on it. "peak memory" is the largest
   resident memory of that process, and "above imports" its part that came after all
@@ -17,8 +17,8 @@ sizes that are printed are those of the log that was written, all files together
   memory. "AUC" is the difference of the AUC on further rows, with mean and standard
   deviation over seeds.
 
-The time of a fit on files beside that of its epoch is the time of the two passes that
-learn the columns and encode the rows.
+Apart from its epoch, a fit on files spends its time on the two passes that learn the
+columns and encode the rows.
 """
 
 import tempfile
@@ -73,7 +73,7 @@ def make_rows(n_rows, seed):
 
 
 def write_log(folder, n_rows, file_rows):
-    """Write files; return their bytes, and those of the rows as an Arrow table."""
+    """Write files; return the bytes of the files, and of the rows as Arrow tables."""
     folder.mkdir()
     in_files = as_table = 0
     for number, first in enumerate(range(0, n_rows, file_rows)):

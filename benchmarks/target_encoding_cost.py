@@ -8,8 +8,8 @@ A fit of the default estimator with cross-entropy, from a DataFrame, with
 ones with at least 100 values are encoded, and 63 numeric columns. One epoch is the
 least favourable case: the statistics are computed once, whereas their inputs widen the
 first layer in every epoch; fits with early stopping usually have more than five. The
-time is that of the processor, which other load on the machine affects less than the
-time that passes.
+time is measured on the processor, which other load on the machine affects less than
+the time that passes.
 """
 
 import time
