@@ -20,12 +20,11 @@ rows:
 - "distilled": a student of these members, on the new rows.
 
 `generated` has three markets of equal size from one call of `make_ctr_cvr`. In the last
-market numeric_0 has the opposite sign and the values of category_0 are permuted: what
-the other markets teach about these two columns is wrong there, and what they teach
-about the other ten is right. `tabs` are the surfaces of the app in KuaiRand (label
-`engage`), from the folder that SK_PWISER_DATA names: the last market is tab 4, the
-others are tabs 1 and 0, of which at most 20,000 rows each are drawn. The test rows are
-those of later days.
+market numeric_0 has the opposite sign and the values of category_0 are permuted: the
+effects of these two columns differ from the other markets, and the effects of the other
+ten are the same. `tabs` are the surfaces of the app in KuaiRand (label `engage`), from
+the folder that SK_PWISER_DATA names: the last market is tab 4, the others are tabs 1
+and 0, of which at most 20,000 rows each are drawn. The test rows come from later days.
 
 A cell is the mean AUC over the seeds (standard deviation), and the mean difference to
 "pooled" with the same seed, in thousandths (standard error). Seeds draw the new rows,
@@ -36,14 +35,12 @@ market, and generated data has other seeds. `--scales` multiplies the weights of
 regularisers. `--methods` chooses some of the methods; "pooled" is always among them.
 """
 
-import argparse
-import os
 import time
 from typing import NamedTuple
 
 import numpy as np
 import pandas as pd
-from sklearn.metrics import roc_auc_score
+from _harness import aucs, begin, data_folder, in_thousandths, make_parser, spread
 
 from sk_pwiser import MultiTaskCTRCVRClassifier
 from sk_pwiser.datasets import load_kuairand, make_ctr_cvr
@@ -105,8 +102,7 @@ def generated(part, seed, quick):
 
 def tabs(part, seed, quick):
     """Read the tabs of KuaiRand."""
-    path = os.environ["SK_PWISER_DATA"]
-    data = load_kuairand(path, "engage")
+    data = load_kuairand(data_folder(), "engage")
     tab, X = data.data["tab"].to_numpy(), data.data.drop(columns="tab")
     step = 20 if quick else 1
 
@@ -197,12 +193,6 @@ def fine_tune_part(source, X, Y, rows):
     )
 
 
-def evaluate(model, markets):
-    """Return the AUC of each task on the test rows of the last market."""
-    p, y = model.predict_proba(markets.X_test), markets.Y_test.to_numpy()
-    return [roc_auc_score(y[:, k], p[:, k]) for k in range(y.shape[1])]
-
-
 def run_seed(markets, seed, sizes, scales, chosen, results):
     """Run all methods with one seed; add their AUC by number of rows and method."""
     source = estimator(seed).fit(*markets.pool())
@@ -218,43 +208,35 @@ def run_seed(markets, seed, sizes, scales, chosen, results):
         found = methods(markets, source, members, rows, seed, scales, chosen)
         for name, fit in found:
             by_name = results.setdefault(len(rows), {})
-            by_name.setdefault(name, []).append(evaluate(fit(), markets))
+            by_name.setdefault(name, []).append(
+                aucs(markets.Y_test, fit().predict_proba(markets.X_test))
+            )
 
 
-def print_table(results, tasks):
-    print(f"{'':<28}" + "".join(f"{task:>18}{'to pooled':>14}" for task in tasks))
+def print_table(report, results, tasks):
+    heads = "".join(f"{f'{task} AUC':>18}{'to pooled':>14}" for task in tasks)
+    report.text(f"{'':<28}{heads}")
     for n, by_name in results.items():
-        print(f"{n:,} rows of the last market")
+        report.text(f"{n:,} rows of the last market")
         pooled = np.array(by_name["pooled"])
         for name, values in by_name.items():
-            aucs = np.array(values)
-            gain, cells = 1000 * (aucs - pooled), ""
-            for k in range(len(tasks)):
-                deviation = aucs[:, k].std(ddof=1) if len(aucs) > 1 else 0.0
-                error = (
-                    gain[:, k].std(ddof=1) / len(aucs) ** 0.5 if len(aucs) > 1 else 0
-                )
-                cells += f"{f'{aucs[:, k].mean():.4f} ({deviation:.4f})':>18}"
-                cells += f"{f'{gain[:, k].mean():+.1f} ({error:.1f})':>14}"
-            print(f"  {name:<26}{cells}", flush=True)
+            gains = (np.array(values) - pooled).T
+            pairs = zip(np.transpose(values), gains, strict=True)
+            cells = [f"{spread(v):>18}{in_thousandths(g):>14}" for v, g in pairs]
+            report.text(f"  {name:<26}{''.join(cells)}")
 
 
 def main():
-    parser = argparse.ArgumentParser(
-        description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
-    )
+    parser = make_parser(__doc__, seeds=5)
     parser.add_argument("--data", nargs="+", choices=DATA, default=[*DATA])
-    parser.add_argument("--seeds", type=int, default=5)
     parser.add_argument("--part", choices=["test", "validation"], default="test")
     parser.add_argument("--scales", type=float, nargs="+", default=[1])
     parser.add_argument("--sizes", type=int, nargs="+", default=SIZES)
     parser.add_argument("--methods", nargs="+", choices=METHODS, default=METHODS)
-    parser.add_argument("--quick", action="store_true", help="few rows and one seed")
-    arguments = parser.parse_args()
-    n_seeds = 1 if arguments.quick else arguments.seeds
+    arguments, report = begin("markets", parser, seeds=1)
     for name in arguments.data:
         results, started = {}, time.process_time()
-        for seed in range(n_seeds):
+        for seed in range(arguments.seeds):
             markets = DATA[name](arguments.part, seed, arguments.quick)
             run_seed(
                 markets,
@@ -264,16 +246,18 @@ def main():
                 arguments.methods,
                 results,
             )
-        print(
-            f"\n{name}: {len(markets.pool()[0]):,} rows of {len(markets.others)} other "
-            f"markets, {len(markets.X_test):,} test rows of the last; {n_seeds} seeds; "
-            f"part: {arguments.part}"
+        report.text(
+            "",
+            f"{name}: {len(markets.pool()[0]):,} rows of {len(markets.others)} other "
+            f"markets, {len(markets.X_test):,} test rows of the last; "
+            f"{arguments.seeds} seeds; part: {arguments.part}",
         )
         rates = markets.Y_test.mean()
-        print(", ".join(f"{task} {rate:.1%}" for task, rate in rates.items()))
-        print_table(results, [f"{task} AUC" for task in markets.Y_test.columns])
-        seconds = time.process_time() - started
-        print(f"{seconds / n_seeds:.0f} s of CPU time per seed")
+        report.text(", ".join(f"{task} {rate:.1%}" for task, rate in rates.items()))
+        print_table(report, results, rates.index)
+        seconds = (time.process_time() - started) / arguments.seeds
+        report.text(f"{seconds:.0f} s of CPU time per seed")
+    report.save()
 
 
 if __name__ == "__main__":

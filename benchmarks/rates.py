@@ -26,8 +26,8 @@ import warnings
 
 import numpy as np
 import torch
-from _figures import auc
-from _real_tables import load_tables
+from _tables import load_tables
+from sklearn.metrics import roc_auc_score
 
 from sk_pwiser import MultiTaskCTRCVRClassifier
 from sk_pwiser.datasets import make_ctr_cvr
@@ -108,6 +108,18 @@ def fit(X, Y, params, seed):
     with warnings.catch_warnings():
         warnings.simplefilter("ignore")  # on the number of epochs
         return model.fit(X, Y)
+
+
+def auc(y, p):
+    """Return the ROC AUC for probabilities in place of labels; NaN for one class."""
+    weights = np.concatenate([y, 1 - y])
+    present, labels = weights > 0, np.repeat([1, 0], len(y))
+    if len({*labels[present].tolist()}) < 2:
+        return np.nan
+    scores = np.tile(p, 2)
+    return roc_auc_score(
+        labels[present], scores[present], sample_weight=weights[present]
+    )
 
 
 def generated_figures(rates, forms, seeds):
