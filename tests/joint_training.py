@@ -14,7 +14,7 @@ from pathlib import Path
 import torch
 import torch.distributed as dist
 
-from sk_pwiser._training import run_job
+from sk_pwiser._streaming import run_job
 from sk_pwiser.distributed._net import WorkerNet
 from sk_pwiser.distributed._shards import shards
 from sk_pwiser.distributed._workers import Workers

@@ -8,7 +8,8 @@ import torch.distributed
 from two_processes import run_two
 
 from sk_pwiser import MultiTaskCTRCVRClassifier
-from sk_pwiser._training import Settings, prepare_job
+from sk_pwiser._streaming import prepare_job
+from sk_pwiser._training import Settings
 from sk_pwiser.datasets import ParquetImpressions
 
 SMALL = {"bottom_units": (16,), "tower_units": ()}
