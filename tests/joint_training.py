@@ -15,11 +15,7 @@ import torch
 import torch.distributed as dist
 
 from sk_pwiser._streaming import run_job
-<<<<<<< HEAD
 from sk_pwiser.distributed._exchange import Workers
-=======
-from sk_pwiser.distributed._net import WorkerNet
->>>>>>> files
 from sk_pwiser.distributed._shards import shards
 from sk_pwiser.distributed._worker_net import WorkerNet
 
