@@ -105,7 +105,9 @@ def test_hillstrom_raises_on_bad_labels(hillstrom):
     file, table = hillstrom
     table.loc[[5, 6], "conversion"] = 7
     table.to_csv(file, index=False)
-    with pytest.raises(ValueError, match=r"'conversion'.*must contain 0 or 1.*7.*2 row"):
+    with pytest.raises(
+        ValueError, match=r"'conversion'.*must contain 0 or 1.*7.*2 row"
+    ):
         load_hillstrom(file)
 
 

@@ -310,7 +310,11 @@ def test_kuairand_splits_the_published_file_by_date(published, tmp_path):
     [
         ("is_like", "2", "line 6: column 'is_like' must contain 0 or 1, found .*2"),
         ("tab", "x", "line 6: column 'tab' must contain a whole number, found 'x'"),
-        ("time_ms", "", "line 6: column 'time_ms' must contain a whole number, found ''"),
+        (
+            "time_ms",
+            "",
+            "line 6: column 'time_ms' must contain a whole number, found ''",
+        ),
     ],
 )
 def test_kuairand_faults_name_file_and_line(published, column, value, message):
