@@ -113,7 +113,7 @@ def _match(filesystem, name):
 
 
 def _is_hidden(path):
-    """Return whether a part of the path begins with _ or ., as other programs' files."""
+    """Return whether a part of the path begins with _ or a dot, unlike data files."""
     return any(part.startswith(("_", ".")) for part in path.split("/"))
 
 
