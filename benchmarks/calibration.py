@@ -7,25 +7,20 @@ The last days of the training rows are held out. The estimator is trained on the
 before them, with cross-entropy and with PWiseR, and `FunnelCalibrator` is fitted to the
 predictions of PWiseR for the days held out.
 
-The figures are those of the test rows, the eight days after the training days: the
+The figures are measured on the test rows, the eight days after the training days: the
 expected calibration error in 20 bins of equally many rows, the predicted divided by the
 observed number of events, the log loss, and the AUC. Cells are means over the seeds,
-followed by the standard deviation. For comparison the last lines give the calibration
+followed by the standard deviation. For comparison, the last lines give the calibration
 error without a change of days: the calibrator is fitted to a random half of the rows
 held out and measured on the other half.
 """
 
-import argparse
-import os
-import sys
 import warnings
-from pathlib import Path
 
 import numpy as np
 import pandas as pd
-import sklearn
-import torch
-from _real_tables import BEIJING, DAY
+from _harness import begin, data_folder, make_parser
+from _tables import days_of
 from sklearn.metrics import log_loss, roc_auc_score
 
 from sk_pwiser import MultiTaskCTRCVRClassifier
@@ -33,43 +28,33 @@ from sk_pwiser.calibration import FunnelCalibrator
 from sk_pwiser.datasets import load_kuairand
 from sk_pwiser.metrics import expected_calibration_error, predicted_over_observed
 
-RESULT = Path(__file__).resolve().parents[1] / "docs" / "results" / "calibration.txt"
 METHODS = ("isotonic", "sigmoid", "temperature")
-FIGURES = ("ECE", "predicted/observed", "log loss", "AUC")
+FIGURES = {
+    "ECE": expected_calibration_error,
+    "predicted/observed": predicted_over_observed,
+    "log loss": log_loss,
+    "AUC": roc_auc_score,
+}
 
 
 def figures_of(Y, p):
     """Return the figures of each task, {(task, figure): value}."""
-    found = {}
-    for k, task in enumerate(Y.columns):
-        y, q = Y[task].to_numpy(), p[:, k].astype(float)
-        found[task, "ECE"] = expected_calibration_error(y, q)
-        found[task, "predicted/observed"] = predicted_over_observed(y, q)
-        found[task, "log loss"] = log_loss(y, q)
-        found[task, "AUC"] = roc_auc_score(y, q)
-    return found
+    pairs = {task: (Y[task].to_numpy(), q) for task, q in zip(Y, p.T, strict=True)}
+    return {
+        (task, name): figure(y, q.astype(float))
+        for task, (y, q) in pairs.items()
+        for name, figure in FIGURES.items()
+    }
 
 
-def split_days(train, n_days):
-    """Return masks of the rows that are trained on, and of the last days."""
-    day = (train.time_ms + BEIJING) // DAY
-    late = day > day.max() - n_days
-    return ~late, late
-
-
-def random_halves(mask, seed):
-    """Return two masks that split the rows of a mask at random."""
-    is_first = np.random.default_rng(seed).random(len(mask)) < 0.5
-    return mask & is_first, mask & ~is_first
-
-
-def run(train, test, n_days, seed, max_epochs):
+def run(train, test, late, seed, max_epochs):
     """Yield the name and the figures of each model of one seed.
 
-    The figures of the same days have names that end with "same days".
+    `late` marks the rows of the last days. The figures of the same days have names that
+    end with "same days".
     """
-    early, late = split_days(train, n_days)
-    half, other = random_halves(late, seed)
+    early, is_first = ~late, np.random.default_rng(seed).random(len(late)) < 0.5
+    half, other = late & is_first, late & ~is_first
     X, Y = train.data[early], train.target[early]
     for loss in ("bce", "pwiser"):
         model = MultiTaskCTRCVRClassifier(
@@ -129,64 +114,44 @@ def differences(rows):
     return lines
 
 
-def parse():
-    parser = argparse.ArgumentParser(
-        description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
-    )
-    parser.add_argument("--data", default=os.environ.get("SK_PWISER_DATA"))
-    parser.add_argument("--seeds", type=int, default=3)
+def main():
+    parser = make_parser(__doc__, seeds=3)
     parser.add_argument("--days", type=int, nargs="+", default=[1, 2])
     parser.add_argument("--max-epochs", type=int, default=50)
-    parser.add_argument("--quick", action="store_true", help="one seed, two epochs")
-    parser.add_argument("--output", type=Path, default=None)
-    arguments = parser.parse_args()
-    if not arguments.data:
-        parser.error("set --data or SK_PWISER_DATA to the folder of the data sets")
-    if arguments.quick:
-        arguments.seeds, arguments.max_epochs = 1, 2
-    elif arguments.output is None:
-        arguments.output = RESULT
-    return arguments
-
-
-def main():
-    arguments = parse()
-    torch.set_num_threads(1)
-    lines = [
+    quick = {"seeds": 1, "max_epochs": 2, "days": [1]}
+    arguments, report = begin("calibration", parser, **quick)
+    path = data_folder()
+    report.text(
         "KuaiRand-Pure, trained on the days before the last ones of the training rows, "
         "calibrated on",
         f"the last ones, measured on the test rows. {arguments.seeds} seeds, mean +- "
-        f"standard deviation. torch {torch.__version__}, scikit-learn "
-        f"{sklearn.__version__}.",
-    ]
+        "standard deviation.",
+    )
     for second in ("engage", "long"):
         train, test = (
-            load_kuairand(arguments.data, second, subset=s) for s in ("train", "test")
+            load_kuairand(path, second, subset=part) for part in ("train", "test")
         )
+        days = days_of(train)
         for n_days in arguments.days:
-            early, late = split_days(train, n_days)
+            late = days > days.max() - n_days
             rows = []
             for seed in range(arguments.seeds):
-                rows += run(train, test, n_days, seed, arguments.max_epochs)
-            parts = {"trained on": early, "calibrated on": late}
+                rows += run(train, test, late, seed, arguments.max_epochs)
             sizes = [
                 f"{name} {mask.sum():,} rows (rates "
                 f"{', '.join(f'{r:.4f}' for r in train.target[mask].mean())})"
-                for name, mask in parts.items()
+                for name, mask in (("trained on", ~late), ("calibrated on", late))
             ]
             rates = ", ".join(f"{r:.4f}" for r in test.target.mean())
-            lines += [
+            report.text(
                 "",
                 f"{second}, last {n_days} day(s) held out: {'; '.join(sizes)};",
                 f"tested on {len(test.data):,} rows (rates {rates})",
                 *format_cells(rows),
                 *differences(rows),
-            ]
-            print("\n".join(lines), flush=True)
-    if arguments.output is not None:
-        arguments.output.write_text("\n".join(lines) + "\n", encoding="utf-8")
-    return 0
+            )
+    report.save()
 
 
 if __name__ == "__main__":
-    sys.exit(main())
+    main()

@@ -15,152 +15,279 @@ The lines "chosen" of `pwiser_weight` choose a setting per seed by its AUC of th
 task on the rows of early stopping, as a fit that finds its weight itself would do. With
 "1 s.e." the first setting is kept unless another is ahead of it by a standard error of
 the AUC. The numbers in brackets count how often each setting was chosen.
+
+`pwiser_forms` compares further forms of the pairwise term, which this file defines.
+They act on the last task. As in `PWiseR`, each mean over lower rows is weighted with
+the share of converted rows in the batch, so that one weight has the same effect at
+every conversion rate. They ignore sample weights.
 """
 
-import argparse
-import os
-import platform
 import time
+from typing import ClassVar
 
 import numpy as np
 import torch
-from _pwiser_forms import (
-    ConditionalHead,
-    HalvedWeight,
-    HardPairs,
-    Memory,
-    WithinGroups,
+from _harness import (
+    aucs,
+    begin,
+    data_folder,
+    in_thousandths,
+    literal,
+    make_parser,
+    mean_log_loss,
 )
-from _real_tables import KUAIRAND, load_tables
-from sklearn.metrics import log_loss, roc_auc_score
+from _tables import KUAIRAND, load_tables
+from skorch.callbacks import Callback
+from torch.nn.functional import binary_cross_entropy_with_logits, logsigmoid
 
 from sk_pwiser import MultiTaskCTRCVRClassifier
+from sk_pwiser.losses import MultiTaskLoss
 
+# ---------------------------------------------------------------- forms of the term
+
+
+def hinge(higher, lower):
+    """Return the hinge of every pair, with margin 1, of shape `(n_higher, n_lower)`."""
+    return (1.0 - (higher[:, None] - lower[None, :])).clamp(min=0)
+
+
+class PairForm(MultiTaskLoss):
+    """Cross-entropy plus a weighted term on the last task; forms define `term`."""
+
+    estimator_parameters: ClassVar[tuple[str, ...]] = ("pwiser_weight",)
+
+    def __init__(self, task_names, *, pwiser_weight):
+        super().__init__(task_names)
+        self.pwiser_weight = pwiser_weight
+
+    def forward(self, logits, y, sample_weight=None, groups=None):
+        """Compute the loss of each task."""
+        losses = binary_cross_entropy_with_logits(logits, y, reduction="none").mean(0)
+        depth = y.sum(dim=1).long()
+        last = torch.zeros_like(losses)
+        last[-1] = self.pwiser_weight
+        return losses + last * self.term(logits, depth, groups)
+
+    def term(self, logits, depth, groups):
+        """Return the pairwise term; `depth` is the funnel depth of each row."""
+        raise NotImplementedError
+
+    def row_losses(self, logits, targets):
+        """Return the cross-entropy per row and task."""
+        return binary_cross_entropy_with_logits(logits, targets, reduction="none")
+
+
+def over_depths(scores, depth, n_tasks, mean):
+    """Sum `mean(higher, lower)` over the lower depths, times the share of conversions.
+
+    A depth without rows adds nothing.
+    """
+    converted = scores[depth == n_tasks]
+    total = scores.sum() * 0.0
+    for lower_depth in range(n_tasks):
+        lower = scores[depth == lower_depth]
+        if len(converted) and len(lower):
+            total = total + len(converted) / len(scores) * mean(converted, lower)
+    return total
+
+
+class HardPairs(PairForm):
+    """Each converted row is compared with the highest tenth of the lower rows."""
+
+    def term(self, logits, depth, groups):
+        """Return the mean over the hard pairs."""
+        return over_depths(logits[:, -1], depth, logits.shape[1], self._mean)
+
+    @staticmethod
+    def _mean(higher, lower):
+        return hinge(higher, lower.topk(max(len(lower) // 10, 1)).values).mean()
+
+
+class WithinGroups(PairForm):
+    """Converted rows are compared with the lower rows of the same group only."""
+
+    asks_for_groups = True
+
+    def term(self, logits, depth, groups):
+        """Return the sum over converted rows of the mean over lower rows, per row."""
+        scores, n_tasks = logits[:, -1], logits.shape[1]
+        higher = depth == n_tasks
+        total = scores.sum() * 0.0
+        for lower_depth in range(n_tasks):
+            lower = depth == lower_depth
+            is_pair = groups[higher][:, None] == groups[lower][None, :]
+            sums = (hinge(scores[higher], scores[lower]) * is_pair).sum(dim=1)
+            total = total + (sums / is_pair.sum(dim=1).clamp(min=1)).sum()
+        return total / len(scores)
+
+
+class ConditionalHead(PairForm):
+    """Converted rows against clicked ones, by the log-odds of P(last | first)."""
+
+    def term(self, logits, depth, groups):
+        """Return the mean over pairs of clicked rows."""
+        log_p = logsigmoid(logits)
+        log_cvr = (log_p[:, -1] - log_p[:, 0]).clamp(max=-1e-6)
+        scores = log_cvr - torch.log(-torch.expm1(log_cvr))
+        n_tasks = logits.shape[1]
+        converted, clicked = depth == n_tasks, (depth > 0) & (depth < n_tasks)
+        if not converted.any() or not clicked.any():
+            return scores.sum() * 0.0
+        pairs = hinge(scores[converted], scores[clicked])
+        return converted.float().mean() * pairs.mean()
+
+
+class Memory(PairForm):
+    """Lower rows are also compared with converted rows of earlier batches.
+
+    The remembered scores have no gradient. The gradient of the batch's own converted
+    rows is scaled by the number of all over the mean number per batch, so that the
+    forces on converted and lower rows cancel on average.
+    """
+
+    def __init__(self, task_names, *, pwiser_weight, n_remembered=256):
+        super().__init__(task_names, pwiser_weight=pwiser_weight)
+        self.n_remembered = n_remembered
+        self.remembered = torch.empty(0)
+        self.mean_converted = 0.0
+
+    def term(self, logits, depth, groups):
+        """Return the mean over pairs of the own and the remembered converted rows."""
+        scores, n_tasks = logits[:, -1], logits.shape[1]
+        own = scores[depth == n_tasks]
+        if not self.training:
+            return over_depths(scores, depth, n_tasks, lambda a, b: hinge(a, b).mean())
+        keep = 0.99 if self.mean_converted else 0.0
+        self.mean_converted = keep * self.mean_converted + (1 - keep) * len(own)
+        n_all = len(own) + len(self.remembered)
+        scale = n_all / max(self.mean_converted, 1e-3)
+        pulled = own.detach() + scale * (own - own.detach())
+        converted = torch.cat([pulled, self.remembered.to(scores)])
+        total = scores.sum() * 0.0
+        for lower_depth in range(n_tasks):
+            lower = scores[depth == lower_depth]
+            if n_all and len(lower):
+                share = self.mean_converted / len(scores)
+                total = total + share * hinge(converted, lower).mean()
+        own = own.detach().cpu()
+        self.remembered = torch.cat([self.remembered, own])[-self.n_remembered :]
+        return total
+
+
+class HalvedWeight(Callback):
+    """Halve the weight of the term after every epoch, starting from a given one."""
+
+    def __init__(self, weight):
+        self.weight = weight
+
+    def on_epoch_begin(self, net, **kwargs):
+        """Set the weight of the epoch."""
+        loss = net.criterion_.loss
+        loss.pwiser_weight = self.weight * 0.5 ** len(net.history[:-1])
+
+
+# ---------------------------------------------------------------- comparisons
+
+
+def values_of(name, *texts, label="{}"):
+    """Return settings that differ in one parameter, with cross-entropy.
+
+    A name such as `encoding_params__max_bins` is an entry of a dictionary.
+    """
+    outer, _, inner = name.partition("__")
+    values = {label.format(text): literal(text) for text in texts}
+    return {
+        key: {outer: {inner: value} if inner else value, "loss": "bce"}
+        for key, value in values.items()
+    }
+
+
+def pwiser(weight, **params):
+    return {"pwiser_weight": weight, **params}
+
+
+BCE = {"bce": {"loss": "bce"}}
+ALONE = {"network": "single_task", "loss": "bce"}
 PAPER = {"surrogate": "squared_hinge", "score": "probability"}
 COMPARISONS = {
     "pwiser_weight": {
-        "bce": {"loss": "bce"},
-        "pwiser 0.1": {"pwiser_weight": 0.1},
-        "pwiser 0.3": {"pwiser_weight": 0.3},
-        "pwiser 1": {"pwiser_weight": 1.0},
-        "paper's form 0.3": {"pwiser_weight": 0.3, "loss_params": PAPER},
+        **BCE,
+        "pwiser 0.1": pwiser(0.1),
+        "pwiser 0.3": pwiser(0.3),
+        "pwiser 1": pwiser(1.0),
+        "paper's form 0.3": pwiser(0.3, loss_params=PAPER),
     },
     # At a weight at which the term acts more than at the default of 0.1.
     "pwiser_forms": {
-        "bce": {"loss": "bce"},
-        "pwiser": {"pwiser_weight": 0.3},
-        "all depths": {"pwiser_weight": 0.3, "loss_params": {"pairs": "funnel"}},
-        "hard pairs": {"pwiser_weight": 0.3, "loss": HardPairs},
-        "same user": {"pwiser_weight": 0.3, "loss": WithinGroups},
-        "conditional": {"pwiser_weight": 0.3, "loss": ConditionalHead},
-        "memory": {"pwiser_weight": 0.3, "loss": Memory},
-        "weight halved": {"pwiser_weight": 0.3, "callbacks": [HalvedWeight(0.3)]},
-        "weight 1 halved": {"pwiser_weight": 1.0, "callbacks": [HalvedWeight(1.0)]},
+        **BCE,
+        "pwiser": pwiser(0.3),
+        "all depths": pwiser(0.3, loss_params={"pairs": "funnel"}),
+        "hard pairs": pwiser(0.3, loss=HardPairs),
+        "same user": pwiser(0.3, loss=WithinGroups),
+        "conditional": pwiser(0.3, loss=ConditionalHead),
+        "memory": pwiser(0.3, loss=Memory),
+        "weight halved": pwiser(0.3, callbacks=[HalvedWeight(0.3)]),
+        "weight 1 halved": pwiser(1.0, callbacks=[HalvedWeight(1.0)]),
     },
-    "network": {
-        name: {"network": name, "loss": "bce"}
-        for name in ("shared_bottom", "mmoe", "ple", "aitm", "stem")
-    },
-    "numeric_encoding": {
-        "standard": {"numeric_encoding": "standard", "loss": "bce"},
-        "quantile": {"numeric_encoding": "quantile", "loss": "bce"},
-        "piecewise_linear": {"numeric_encoding": "piecewise_linear", "loss": "bce"},
-        "bins_and_scores": {"numeric_encoding": "bins_and_scores", "loss": "bce"},
-    },
-    "max_bins": {
-        "16": {"encoding_params": {"max_bins": 16}, "loss": "bce"},
-        "32": {"encoding_params": {"max_bins": 32}, "loss": "bce"},
-        "64": {"encoding_params": {"max_bins": 64}, "loss": "bce"},
-        "128": {"encoding_params": {"max_bins": 128}, "loss": "bce"},
-    },
-    "embedding_dim": {
-        "16": {"embedding_dim": 16, "loss": "bce"},
-        "auto": {"embedding_dim": "auto", "loss": "bce"},
-        "8": {"embedding_dim": 8, "loss": "bce"},
-        "32": {"embedding_dim": 32, "loss": "bce"},
-    },
-    "weight_decay": {
-        "0": {"weight_decay": 0.0, "loss": "bce"},
-        "1e-5": {"weight_decay": 1e-5, "loss": "bce"},
-        "1e-4": {"weight_decay": 1e-4, "loss": "bce"},
-        "1e-3": {"weight_decay": 1e-3, "loss": "bce"},
-    },
-    "embedding_weight_decay": {
-        "embeddings 1e-4": {
-            "loss": "bce",
-            "optimizer_params": {"embedding_weight_decay": 1e-4},
-        },
-        "embeddings 5e-4": {
-            "loss": "bce",
-            "optimizer_params": {"embedding_weight_decay": 5e-4},
-        },
-        "embeddings 1e-3": {
-            "loss": "bce",
-            "optimizer_params": {"embedding_weight_decay": 1e-3},
-        },
-    },
+    "network": values_of("network", "shared_bottom", "mmoe", "ple", "aitm", "stem"),
+    "numeric_encoding": values_of(
+        "numeric_encoding",
+        "standard",
+        "quantile",
+        "piecewise_linear",
+        "bins_and_scores",
+    ),
+    "max_bins": values_of("encoding_params__max_bins", "16", "32", "64", "128"),
+    "embedding_dim": values_of("embedding_dim", "16", "auto", "8", "32"),
+    "weight_decay": values_of("weight_decay", "0", "1e-5", "1e-4", "1e-3"),
+    "embedding_weight_decay": values_of(
+        *("optimizer_params__embedding_weight_decay", "1e-4", "5e-4", "1e-3"),
+        label="embeddings {}",
+    ),
     # A rare task that shares nothing has small gradients, which decay may outweigh.
     "single_task_decay": {
-        "adam": {"network": "single_task", "loss": "bce"},
-        "adamw": {"network": "single_task", "loss": "bce", "optimizer": "adamw"},
-        "adam, weight_decay=0": {
-            "network": "single_task",
-            "loss": "bce",
-            "weight_decay": 0.0,
-        },
+        "adam": ALONE,
+        "adamw": ALONE | {"optimizer": "adamw"},
+        "adam, weight_decay=0": ALONE | {"weight_decay": 0.0},
     },
     "early_stopping": {
         "50 epochs": {"early_stopping": False, "loss": "bce"},
         "early stopping": {"early_stopping": True, "loss": "bce"},
     },
-    "average_decay": {
-        "0": {"optimizer_params": {"average_decay": 0}, "loss": "bce"},
-        "0.9": {"optimizer_params": {"average_decay": 0.9}, "loss": "bce"},
-        "0.99": {"optimizer_params": {"average_decay": 0.99}, "loss": "bce"},
-    },
-    "target_encoding": {
-        "False": {"target_encoding": False, "loss": "bce"},
-        "auto": {"target_encoding": "auto", "loss": "bce"},
-    },
+    "average_decay": values_of("optimizer_params__average_decay", "0", "0.9", "0.99"),
+    "target_encoding": values_of("target_encoding", "False", "auto"),
 }
 # Per comparison, the settings to choose from by the rows of early stopping, and by how
 # many standard errors another must be ahead of the first.
+WEIGHTS = ("bce", "pwiser 0.1", "pwiser 0.3", "pwiser 1")
 CHOICES = {
     "pwiser_weight": {
         "chosen of 0, 0.3": (("bce", "pwiser 0.3"), 0.0),
-        "chosen of 0 to 1": (("bce", "pwiser 0.1", "pwiser 0.3", "pwiser 1"), 0.0),
-        "chosen, 1 s.e.": (("bce", "pwiser 0.1", "pwiser 0.3", "pwiser 1"), 1.0),
+        "chosen of 0 to 1": (WEIGHTS, 0.0),
+        "chosen, 1 s.e.": (WEIGHTS, 1.0),
     }
 }
-LABEL_WIDTH = 28
 DATA = (
-    "engage",
-    "long",
-    "rare",
-    "hillstrom",
-    "oulad",
-    "flights",
-    "adult",
-    "columns-40",
-    "generated-0.15-clean",
-    "generated-0.5-clean",
-    "generated-12-clean",
+    *("engage", "long", "rare", "hillstrom", "oulad", "flights", "adult", "columns-40"),
+    *("generated-0.15-clean", "generated-0.5-clean", "generated-12-clean"),
 )
 
 
-def figures(tables, params, seed, groups):
+def figures(tables, params, seed):
     """Fit once; return the AUC of each task, the mean log loss, and one to choose by.
 
     The latter is the AUC of the last task on the rows of early stopping.
     """
     model = MultiTaskCTRCVRClassifier(random_state=seed, **params)
+    groups = tables.X["user_id"] if in_groups(params) else None
     p = model.fit(tables.X, tables.Y, groups=groups).predict_proba(tables.X_test)
-    y = tables.Y_test.to_numpy()
-    losses = [log_loss(y[:, k], p[:, k], labels=[0, 1]) for k in range(y.shape[1])]
-    aucs = [roc_auc_score(y[:, k], p[:, k]) for k in range(y.shape[1])]
     best = model.history_[model.best_epoch_ - 1]
     chosen_by = best.get(f"valid_auc_{tables.Y.columns[-1]}", np.nan)
-    return [*aucs, np.mean(losses), chosen_by]
+    return [*aucs(tables.Y_test, p), mean_log_loss(tables.Y_test, p), chosen_by]
+
+
+def in_groups(params):
+    return params.get("loss") is WithinGroups
 
 
 def auc_error(auc, n_positives, n_negatives):
@@ -173,22 +300,12 @@ def auc_error(auc, n_positives, n_negatives):
 
 def choose(results, labels, n_errors, tables):
     """Return the index of the chosen setting per seed."""
-    aucs = np.array([results[label][:, -1] for label in labels])
+    found = np.array([results[label][:, -1] for label in labels])
     share = MultiTaskCTRCVRClassifier().validation_fraction
     n_positives = share * tables.Y.iloc[:, -1].sum()
-    error = auc_error(aucs[0], n_positives, share * len(tables.Y) - n_positives)
-    best = aucs.argmax(axis=0)
-    return np.where(aucs.max(axis=0) - aucs[0] >= n_errors * error, best, 0)
-
-
-def print_differences(label, differences):
-    """Print mean and standard error over the seeds, in thousandths."""
-    errors = differences.std(axis=0, ddof=1) / np.sqrt(len(differences))
-    cells = "".join(
-        f"{f'{1000 * mean:+.1f} ({1000 * error:.1f})':>18}"
-        for mean, error in zip(differences.mean(axis=0), errors, strict=True)
-    )
-    print(f"{label:<{LABEL_WIDTH}}{cells}")
+    error = auc_error(found[0], n_positives, share * len(tables.Y) - n_positives)
+    best = found.argmax(axis=0)
+    return np.where(found.max(axis=0) - found[0] >= n_errors * error, best, 0)
 
 
 def some_rows(tables, n, seed):
@@ -199,52 +316,46 @@ def some_rows(tables, n, seed):
     return tables._replace(X=tables.X.iloc[rows], Y=tables.Y.iloc[rows])
 
 
-def run(name, settings, choices, n_seeds, path, n_rows=None):
+def run(report, name, arguments, path, n_rows):
     """Print the differences on one data set."""
-    compares_groups = any(s.get("loss") is WithinGroups for s in settings.values())
-    if compares_groups and name not in KUAIRAND:
-        settings = {
-            label: s
-            for label, s in settings.items()
-            if s.get("loss") is not WithinGroups
-        }
+    settings = {
+        label: params
+        for label, params in COMPARISONS[arguments.comparison].items()
+        if name in KUAIRAND or not in_groups(params)
+    }
     results = {label: [] for label in settings}
     started = time.perf_counter()
-    for seed in range(n_seeds):
+    for seed in range(arguments.seeds):
         tables = load_tables(name, path, "validation", seed=seed)
         tables = some_rows(tables, n_rows, seed)
         for label, params in settings.items():
-            in_groups = params.get("loss") is WithinGroups
-            groups = tables.X["user_id"] if in_groups else None
-            results[label].append(figures(tables, params, seed, groups))
+            results[label].append(figures(tables, params, seed))
     seconds = time.perf_counter() - started
-    rates = ", ".join(f"{c} {r:.2%}" for c, r in tables.Y.mean().items())
-    print(f"\n{name}: {len(tables.X):,} rows, {len(tables.X_test):,} held out; {rates}")
-    columns = [*tables.Y.columns, "log loss"]
-    print(" " * LABEL_WIDTH + "".join(f"{column:>18}" for column in columns))
+    rates = ", ".join(f"{task} {rate:.2%}" for task, rate in tables.Y.mean().items())
+    size = f"{len(tables.X):,} rows, {len(tables.X_test):,} held out"
+    report.text("", f"{name}: {size}; {rates}")
+    report.table([*tables.Y.columns, "log loss"], width=18)
     results = {label: np.array(rows) for label, rows in results.items()}
     reference, *others = settings
     base = results[reference][:, :-1]
-    cells = "".join(f"{mean:>18.4f}" for mean in base.mean(axis=0))
-    print(f"{reference:<{LABEL_WIDTH}}{cells}")
-    for label in others:
-        print_differences(label, results[label][:, :-1] - base)
+    report.row(reference, [f"{mean:.4f}" for mean in base.mean(axis=0)])
+    rows = {label: results[label] for label in others}
+    choices = CHOICES.get(arguments.comparison, {})
     for label, (candidates, n_errors) in choices.items():
         chosen = choose(results, candidates, n_errors, tables)
-        rows = [results[candidates[i]][seed] for seed, i in enumerate(chosen)]
-        counts = np.bincount(chosen, minlength=len(candidates))
-        note = " ".join(map(str, counts))
-        print_differences(f"{label} ({note})", np.array(rows)[:, :-1] - base)
-    print(f"{seconds / n_seeds / len(settings):.1f} s per fit", flush=True)
+        counts = " ".join(map(str, np.bincount(chosen, minlength=len(candidates))))
+        rows[f"{label} ({counts})"] = np.array(
+            [results[candidates[i]][seed] for seed, i in enumerate(chosen)]
+        )
+    for label, found in rows.items():
+        report.row(label, map(in_thousandths, (found[:, :-1] - base).T))
+    report.text(f"{seconds / arguments.seeds / len(settings):.1f} s per fit")
 
 
 def main():
-    parser = argparse.ArgumentParser(
-        description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
-    )
+    parser = make_parser(__doc__, seeds=5)
     parser.add_argument("comparison", choices=COMPARISONS)
     parser.add_argument("--data", nargs="+", choices=DATA, default=DATA)
-    parser.add_argument("--seeds", type=int, default=5, help="at least 2 (default 5)")
     parser.add_argument(
         "--rows",
         type=int,
@@ -252,25 +363,22 @@ def main():
         default=[None],
         help="numbers of training rows, drawn at random per seed (default: all)",
     )
-    arguments = parser.parse_args()
-    path = os.environ.get("SK_PWISER_DATA")
-    if not path:
-        raise SystemExit("Set SK_PWISER_DATA to the folder of the data sets.")
+    quick = {"data": ["engage"], "rows": [2_000], "seeds": 2}
+    arguments, report = begin("default_differences", parser, **quick)
     if arguments.seeds < 2:
         parser.error("--seeds must be at least 2, for a standard error")
-    print(
-        f"Python {platform.python_version()}, torch {torch.__version__}, "
-        f"{os.cpu_count()} CPU cores; {arguments.seeds} seeds"
+    path = data_folder()
+    report.text(
+        f"{arguments.seeds} seeds; differences in thousandths to the first line "
+        "(standard error)"
     )
-    print("differences in thousandths to the first line (standard error)")
     for name in arguments.data:
-        settings = COMPARISONS[arguments.comparison]
-        choices = CHOICES.get(arguments.comparison, {})
         try:
             for n_rows in arguments.rows:
-                run(name, settings, choices, arguments.seeds, path, n_rows)
+                run(report, name, arguments, path, n_rows)
         except FileNotFoundError as error:
-            print(f"\n{name} is left out: {error}", flush=True)
+            report.text("", f"{name} is left out: {error}")
+    report.save()
 
 
 if __name__ == "__main__":

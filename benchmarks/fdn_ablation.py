@@ -8,14 +8,14 @@
 features are sines of mixtures of one source per task and a shared source. The outcomes
 are turned into labels of a funnel: a row is clicked if the first outcome is in its top
 tenth, and converts if the second is also in its top third. Each seed draws new data.
-`engage` and `long` are KuaiRand, from the folder that SK_PWISER_DATA names, split as in
-`real_auc.py`; the test part is used with `--part test` only.
+`engage` is KuaiRand, from the folder that SK_PWISER_DATA names; the held-out rows are
+its last training day.
 
 A row is one setting of `aux_weight` and of the penalty, on the same seeds. A cell is
 the mean over the seeds, followed by the standard deviation:
 
 - "first AUC", "second AUC": on held-out rows.
-- "gain": of the mean AUC over the tasks, above the first row with the same seed.
+- "gain": the mean AUC over the tasks, minus that of the first row with the same seed.
 - "|cosine|", "joint", "lengths": similarity of the two outputs of a pair of experts on
   held-out rows, mean over pairs: the mean absolute cosine of the two outputs of a row;
   the squared Frobenius norm of the product of the two centred, row-normalised output
@@ -24,14 +24,10 @@ the mean over the seeds, followed by the standard deviation:
   first, "batch" on the second, and "norm_product" on the third.
 """
 
-import argparse
-import os
-import platform
-
 import numpy as np
 import torch
-from real_auc import load
-from sklearn.metrics import roc_auc_score
+from _harness import aucs, begin, data_folder, make_parser, spread
+from _tables import load_tables
 from torch.nn import functional as F
 
 from sk_pwiser import MultiTaskCTRCVRClassifier
@@ -46,6 +42,7 @@ COLUMNS = {
     "epochs": 1,
 }
 FORMS = ("row", "batch", "norm_product")
+WIDTH = 32  # of a block of features; 512 in the paper
 SETTINGS = {
     "ablation": [
         (0.0, "row", 0.0),
@@ -61,7 +58,7 @@ SETTINGS = {
     ],
 }
 # On KuaiRand the first epoch is the best: more patience gives the same weights.
-PATIENCE = {"synthetic": 3, "engage": 1, "long": 1}
+PATIENCE = {"synthetic": 3, "engage": 1}
 
 
 def unit_vectors(rng, n, width):
@@ -97,8 +94,11 @@ def make_synthetic(n, width, seed, n_waves=10):
     return X.astype(np.float32), np.column_stack([click, conversion]).astype(int)
 
 
-def split_synthetic(arguments, seed):
-    X, Y = make_synthetic(arguments.rows, arguments.width, seed)
+def load(name, arguments, seed):
+    """Return training and held-out rows."""
+    if name == "engage":
+        return load_tables(name, data_folder(), "validation")[:4]
+    X, Y = make_synthetic(arguments.rows, WIDTH, seed)
     n_train = int(0.7 * len(X))
     return X[:n_train], X[n_train:], Y[:n_train], Y[n_train:]
 
@@ -124,7 +124,7 @@ def predict_with_similarity(model, X):
     return p, [cosine.item(), joint.item(), lengths.item()]
 
 
-def evaluate(setting, data, arguments, patience, seed):
+def evaluate(setting, data, seed, patience):
     """Fit FDN and return the figures of `COLUMNS`, with the mean AUC as the gain."""
     aux_weight, form, weight = setting
     X, X_test, Y, Y_test = data
@@ -135,15 +135,15 @@ def evaluate(setting, data, arguments, patience, seed):
             "orthogonality": form,
             "orthogonality_weight": weight,
         },
-        loss=arguments.loss,
-        early_stopping=arguments.early_stopping,
+        loss="bce",
+        early_stopping="loss",
         n_iter_no_change=patience,
         random_state=seed,
     )
     model.fit(X, Y)
     p, common = predict_with_similarity(model, X_test)
-    aucs = [roc_auc_score(np.asarray(Y_test)[:, k], p[:, k]) for k in range(2)]
-    return [*aucs, np.mean(aucs), *common, model.n_iter_]
+    found = aucs(Y_test, p)
+    return [*found, np.mean(found), *common, model.n_iter_]
 
 
 def label(setting):
@@ -153,77 +153,31 @@ def label(setting):
     return " + ".join(terms) or "neither"
 
 
-def print_row(setting, results):
-    cells = []
-    for digits, values in zip(COLUMNS.values(), results.T, strict=True):
-        cell = f"{values.mean():.{digits}f}"
-        if len(values) > 1:
-            cell += f" ({values.std(ddof=1):.{digits}f})"
-        cells.append(f"{cell:>17}")
-    print(f"{label(setting):<26}" + "".join(cells).rstrip(), flush=True)
-
-
-def run(name, arguments):
-    """Print the table of one data set."""
-    path = os.environ.get("SK_PWISER_DATA")
-    if name != "synthetic" and not path:
-        raise SystemExit("Set SK_PWISER_DATA to the folder of the data sets.")
-    seeds = range(arguments.seeds)
-    if name == "synthetic":
-        data = [split_synthetic(arguments, seed) for seed in seeds]
-    else:
-        data = [load(name, path, arguments.part)] * len(seeds)
-    X, X_test, Y, _ = data[0]
-    rates = ", ".join(f"{rate:.1%}" for rate in np.asarray(Y).mean(axis=0))
-    part = "" if name == "synthetic" else f"; part: {arguments.part}"
-    print(f"\n{name}: {len(X):,} rows, {len(X_test):,} held out, {X.shape[1]} columns;")
-    print(f"ones {rates}; {arguments.seeds} seeds; loss: {arguments.loss}{part}")
-    print(f"{'':<26}" + "".join(f"{column:>17}" for column in COLUMNS))
-    settings = dict.fromkeys(s for group in arguments.parts for s in SETTINGS[group])
-    first = None
-    for setting in settings:
-        figures = [
-            evaluate(setting, data[seed], arguments, PATIENCE[name], seed)
-            for seed in seeds
-        ]
-        results = np.array(figures)
-        if first is None:
-            first = results[:, 2].copy()
-        results[:, 2] -= first
-        print_row(setting, results)
-
-
-def parse():
-    parser = argparse.ArgumentParser(
-        description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
-    )
-    sets = ["synthetic", "engage", "long"]
-    parser.add_argument("--data", nargs="+", choices=sets, default=sets[:1])
-    parser.add_argument("--parts", nargs="+", choices=SETTINGS, default=list(SETTINGS))
-    parser.add_argument("--part", choices=["test", "validation"], default="validation")
-    parser.add_argument("--loss", choices=["bce", "pwiser"], default="bce")
-    parser.add_argument("--early-stopping", choices=["loss", "auc"], default="loss")
-    parser.add_argument("--seeds", type=int, default=5)
-    parser.add_argument("--rows", type=int, default=10_000, help="of synthetic data")
-    parser.add_argument(
-        "--width",
-        type=int,
-        default=32,
-        help="of a feature block; in the paper 512",
-    )
-    parser.add_argument("--quick", action="store_true", help="few rows, one seed")
-    arguments = parser.parse_args()
-    if arguments.quick:
-        arguments.rows, arguments.width, arguments.seeds = 2_000, 16, 1
-    return arguments
-
-
 def main():
-    arguments = parse()
-    print(f"Python {platform.python_version()}, torch {torch.__version__}", end=", ")
-    print(f"{torch.get_num_threads()} thread(s)")
+    parser = make_parser(__doc__, seeds=5)
+    parser.add_argument("--data", nargs="+", choices=PATIENCE, default=["synthetic"])
+    parser.add_argument("--parts", nargs="+", choices=SETTINGS, default=list(SETTINGS))
+    rows = "of synthetic data"
+    parser.add_argument("--rows", type=int, default=10_000, help=rows)
+    arguments, report = begin("fdn_ablation", parser, rows=2_000, seeds=1)
+    settings = dict.fromkeys(s for part in arguments.parts for s in SETTINGS[part])
     for name in arguments.data:
-        run(name, arguments)
+        data = [load(name, arguments, seed) for seed in range(arguments.seeds)]
+        X, X_test, Y, _ = data[0]
+        rates = ", ".join(f"{rate:.1%}" for rate in np.asarray(Y).mean(axis=0))
+        size = f"{len(X):,} rows, {len(X_test):,} held out, {X.shape[1]} columns"
+        report.text("", f"{name}: {size};")
+        report.text(f"ones {rates}; {arguments.seeds} seeds; loss: bce")
+        report.table(COLUMNS, label_width=26)
+        first = None
+        for setting in settings:
+            pairs = zip(data, range(arguments.seeds), strict=True)
+            found = [evaluate(setting, *p, PATIENCE[name]) for p in pairs]
+            results = np.array(found)
+            first = results[:, 2].copy() if first is None else first
+            results[:, 2] -= first
+            report.row(label(setting), map(spread, results.T, COLUMNS.values()))
+    report.save()
 
 
 if __name__ == "__main__":

@@ -8,62 +8,50 @@ Every value occurs in the rows: the number of values is checked against the embe
 table of the fitted network, which is printed.
 
 - `epoch`: the processor's time of an epoch over the same number of rows, in batches of
-  2,048 and with embeddings of width 16, for columns of few and of many values. "narrow"
-  has one more column, a numeric one, so that much of the work is done on the embedding
-  table; "wide" has 15 further category columns and 63 numeric ones, as in
-  `train_speed.py`. The fits alternate. The first epoch is shown apart from the others.
+  2,048 and with embeddings of width 16, for a column of few and of many values. The
+  table has one more column, a numeric one, so that much of the work is done on the
+  embedding table. The fits, of two epochs each, alternate. The first epoch is shown
+  apart from the second.
 - `memory`: the peak of resident memory of a whole process, with its rows, that fits a
-  column of the largest size, with the defaults but for a small network.
+  column of the largest size for one epoch, with the defaults except for the network,
+  which is small.
 - `encoder`: time and peak memory of encoding a column of distinct values.
 """
 
-import resource
-import sys
 import time
 
 import numpy as np
 import pandas as pd
-from _tables import CARDINALITIES, N_NUMERIC, draw_codes, draw_labels, impressions
-from _timing import (
+from _harness import (
+    GIB,
     PeakMemory,
-    Report,
     at_most,
+    begin,
+    count,
     in_fresh_process,
     make_parser,
-    start,
+    peak_bytes,
 )
+from _tables import draw_codes, draw_labels
 from skorch.callbacks import Callback
 
 from sk_pwiser import MultiTaskCTRCVRClassifier
 from sk_pwiser._table._encoder import TableEncoder
 
-PARTS = ("epoch", "memory", "encoder")
-GIB = 2**30
 
-
-def complete_ids(n, n_values, generator):
-    """Draw ids of uneven frequencies, such that each of them occurs."""
-    ids = np.arange(n, dtype=np.int64)
-    ids[n_values:] = draw_codes(n - n_values, n_values, generator)
-    return generator.permutation(ids)
-
-
-def table(n, n_values, wide, seed=0):
+def table(n, n_values, seed=0):
     """Return impressions whose first column has exactly this number of values."""
     generator = np.random.default_rng(seed)
-    ids = pd.Categorical.from_codes(
-        complete_ids(n, n_values, generator), np.arange(n_values)
-    )
-    if not wide:
-        number = generator.standard_normal(n)
-        return pd.DataFrame({"id": ids, "number": number}), draw_labels(n, generator)
-    X, Y = impressions(n, CARDINALITIES[1:], N_NUMERIC, seed)
-    X.insert(0, "id", ids)
-    return X, Y
+    ids = np.arange(n, dtype=np.int64)
+    # Uneven frequencies, such that each value occurs.
+    ids[n_values:] = draw_codes(n - n_values, n_values, generator)
+    ids = pd.Categorical.from_codes(generator.permutation(ids), np.arange(n_values))
+    X = pd.DataFrame({"id": ids, "number": generator.standard_normal(n)})
+    return X, draw_labels(n, generator)
 
 
 def fit(X, Y, **params):
-    """Fit and return the estimator; check the size of its embedding table."""
+    """Fit and return the size of the embedding table, which is checked."""
     model = MultiTaskCTRCVRClassifier(
         loss="bce",
         embedding_dim=16,
@@ -72,11 +60,11 @@ def fit(X, Y, **params):
         random_state=0,
         **params,
     ).fit(X, Y)
-    # Two codes per column are those of missing and unseen values.
-    n_codes = sum(X[c].nunique() + 2 for c in X if X[c].dtype == "category")
+    # Two codes stand for missing and unseen values.
+    n_codes = X["id"].nunique() + 2
     (size,) = {len(e.weight) for e in model.net_.module_.input_layer.embeddings}
     assert size == n_codes, f"the table has {size} rows in place of {n_codes}"
-    return model, size
+    return size
 
 
 class ProcessorTime(Callback):
@@ -92,12 +80,12 @@ class ProcessorTime(Callback):
         self.seconds.append(time.process_time() - self.started)
 
 
-def measure_epochs(n, n_values, wide, n_epochs):
+def measure_epochs(n, n_values):
     """Return the processor's seconds per epoch and the number of rows of the table."""
     clock = ProcessorTime()
-    _, size = fit(
-        *table(n, n_values, wide),
-        max_epochs=n_epochs,
+    size = fit(
+        *table(n, n_values),
+        max_epochs=2,
         early_stopping=False,
         target_encoding=False,
         numeric_encoding="standard",
@@ -108,51 +96,36 @@ def measure_epochs(n, n_values, wide, n_epochs):
 
 def report_epochs(report, arguments):
     """Compare epochs over the same rows for vocabularies of several sizes."""
-    for wide in (name == "wide" for name in arguments.tables):
-        found = {n_values: [] for n_values in arguments.values}
-        for turn in range(arguments.rounds):
-            for n_values in arguments.values[:: 1 if turn % 2 else -1]:
-                run = in_fresh_process(
-                    measure_epochs,
-                    arguments.rows,
-                    n_values,
-                    wide,
-                    arguments.epochs,
-                    threads=arguments.threads,
-                )
-                found[n_values].append(run)
-        columns = "16 + 63 columns" if wide else "1 + 1 columns"
-        smallest = arguments.values[0]
-        title = f"Processor time of an epoch over {arguments.rows:,} rows, {columns}"
-        report.section(title, f"over {smallest:,} values")
-        for n_values, runs in found.items():
-            seconds = np.array([dur for dur, _ in runs])
-            base = np.array([dur for dur, _ in found[smallest]])
-            label = f"{n_values:,} values, a table of {runs[0][1]:,} rows"
-            is_goal = n_values >= 10**6
-            report.line(
-                label,
-                np.median(seconds[:, 1:], axis=1) / np.median(base[:, 1:], axis=1),
-                absolute=f"{np.median(seconds[:, 1:]):.2f} s",
-                target=at_most(1.5) if is_goal else None,
+    values, found = sorted(arguments.values), {}
+    for turn in range(arguments.rounds):
+        for n_values in values[:: 1 if turn % 2 else -1]:
+            run = in_fresh_process(
+                measure_epochs, arguments.rows, n_values, threads=arguments.threads
             )
-            report.line(
-                "  its first epoch",
-                seconds[:, 0] / base[:, 0],
-                absolute=f"{np.median(seconds[:, 0]):.2f} s",
-            )
+            found.setdefault(n_values, []).append(run)
+    title = f"Processor time of an epoch over {arguments.rows:,} rows, 1 + 1 columns"
+    report.section(title, f"over {values[0]:,} values")
+    seconds = {n: np.array([run[0] for run in runs]).T for n, runs in found.items()}
+    for n_values in values:
+        (first, second), base = seconds[n_values], seconds[values[0]]
+        report.line(
+            f"{n_values:,} values, a table of {found[n_values][0][1]:,} rows",
+            second / base[1],
+            absolute=f"{np.median(second):.2f} s",
+            target=at_most(1.5) if n_values >= 10**6 else None,
+        )
+        absolute = f"{np.median(first):.2f} s"
+        report.line("  its first epoch", first / base[0], absolute=absolute)
 
 
 def measure_process(n_values):
     """Return the peak of the process in bytes, the table's rows and the seconds."""
-    X, Y = table(n_values, n_values, wide=False)
+    X, Y = table(n_values, n_values)
     started = time.perf_counter()
-    # A small network: the time would otherwise be that of its layers.
+    # A small network, whose layers take little of the time.
     small = {"bottom_units": (8,), "tower_units": (4,)}
-    _, size = fit(X, Y, max_epochs=1, network_params=small)
-    seconds = time.perf_counter() - started
-    peak = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
-    return peak * (1 if sys.platform == "darwin" else 1024), size, seconds
+    size = fit(X, Y, max_epochs=1, network_params=small)
+    return peak_bytes(), size, time.perf_counter() - started
 
 
 def report_memory(report, arguments):
@@ -191,42 +164,27 @@ def report_encoder(report, arguments):
     report.section(f"Encoding {n_values:,} distinct values in as many rows", "GiB")
     for kind in ("numbers", "text"):
         for n_hash_buckets in (None, n_values // 10):
+            given = n_values, kind, n_hash_buckets
             peak, seconds = in_fresh_process(
-                measure_encoder,
-                n_values,
-                kind,
-                n_hash_buckets,
-                threads=arguments.threads,
+                measure_encoder, *given, threads=arguments.threads
             )
             codes = f"{n_hash_buckets:,} buckets" if n_hash_buckets else "own codes"
             report.line(f"{kind}, {codes}", [peak / GIB], absolute=f"{seconds:.1f} s")
 
 
+PARTS = {"epoch": report_epochs, "memory": report_memory, "encoder": report_encoder}
+
+
 def main():
-    parser = make_parser(__doc__, rounds=3)
+    parser = make_parser(__doc__, rounds=3, device=False)
     parser.add_argument("--parts", nargs="+", choices=PARTS, default=PARTS)
-    tables = ("narrow", "wide")
-    parser.add_argument("--tables", nargs="+", choices=tables, default=["narrow"])
-    parser.add_argument("--rows", type=float, default=1e6)
-    parser.add_argument("--values", type=float, nargs="+", default=[1e3, 1e6])
-    parser.add_argument("--largest", type=float, default=1e7)
-    parser.add_argument("--epochs", type=int, default=2)
-    arguments = parser.parse_args()
-    if arguments.quick:
-        arguments.rows, arguments.values, arguments.rounds = 1e4, [1e3, 1e4], 1
-        arguments.largest, arguments.epochs = 1e4, 2
-    for name in ("rows", "largest"):
-        setattr(arguments, name, int(getattr(arguments, name)))
-    arguments.values = sorted(int(n) for n in arguments.values)
-    start(arguments)
-    report = Report("large_vocabulary", arguments)
-    parts = {
-        "epoch": report_epochs,
-        "memory": report_memory,
-        "encoder": report_encoder,
-    }
+    parser.add_argument("--rows", type=count, default=10**6)
+    parser.add_argument("--values", type=count, nargs="+", default=[10**3, 10**6])
+    parser.add_argument("--largest", type=count, default=10**7)
+    quick = {"rows": 10**4, "values": [10**3, 10**4], "rounds": 1, "largest": 10**4}
+    arguments, report = begin("large_vocabulary", parser, **quick)
     for part in arguments.parts:
-        parts[part](report, arguments)
+        PARTS[part](report, arguments)
     report.save()
 
 

@@ -12,8 +12,8 @@ rows. "penalty" is the chosen one of the benchmark's grids: 1 / C, `alpha`, or f
 sparse model `alpha` over the smallest alpha at which all coefficients are 0. "columns"
 is the number of columns with coefficients, and "seconds" is the processor time of the
 last fit, for the sparse model of its path from the largest penalty to the chosen one.
-The group mode is a column of the table that is also among the one-hot columns. There is
-one fit per model, without spread.
+The group mode is a column of the table that is also among the one-hot columns. Each
+model is fitted once, so there is no spread.
 
 `recovery`: 100 features, of which 6 act on two binary tasks and one regression task,
 with effects that differ by task, and 120 rows. The figure is the share of the 6 that
@@ -28,22 +28,16 @@ market. The AUC on 1,000 test rows per market is the mean over events and market
 mean over 10 seeds followed by the standard error.
 """
 
-import argparse
-import os
-import platform
 import time
 
 import numpy as np
-import sklearn
-from _real_tables import load_tables
+from _harness import aucs, begin, data_folder, figures_of, make_parser
+from _peers import one_hot_columns
+from _tables import load_tables
 from scipy import sparse
 from scipy.special import expit
-from sklearn.compose import make_column_selector, make_column_transformer
-from sklearn.impute import SimpleImputer
 from sklearn.linear_model import LogisticRegression
-from sklearn.metrics import roc_auc_score
-from sklearn.pipeline import make_pipeline
-from sklearn.preprocessing import OneHotEncoder, OrdinalEncoder, StandardScaler
+from sklearn.preprocessing import OrdinalEncoder
 
 from sk_pwiser.linear_model import CPMultiTaskLogistic, multi_task_sparse_path
 
@@ -114,68 +108,49 @@ METHODS = {
 
 
 def mean_auc(Y, p):
-    return np.mean([roc_auc_score(y, q) for y, q in zip(Y.T, p.T, strict=True)])
+    return np.mean(aucs(Y, p))
 
 
 # Real tables.
 
 
-def encode(tables, mode):
-    """Return one-hot columns of both parts, and the codes of the mode behind them."""
-    columns = make_column_transformer(
-        (
-            OneHotEncoder(handle_unknown="ignore", min_frequency=2),
-            make_column_selector(dtype_include="category"),
-        ),
-        remainder=make_pipeline(SimpleImputer(), StandardScaler()),
-        sparse_threshold=1.0,
-    )
-    codes = OrdinalEncoder(handle_unknown="use_encoded_value", unknown_value=-1)
-    X, X_test = columns.fit_transform(tables.X), columns.transform(tables.X_test)
-    # Text, so that a missing value is a level.
-    c = codes.fit_transform(tables.X[[mode]].astype(str))
-    c_test = codes.transform(tables.X_test[[mode]].astype(str))
-    return sparse.hstack([X, c]).tocsr(), sparse.hstack([X_test, c_test]).tocsr()
-
-
 def load_part(name, path, part, n_rows):
+    """Return both parts with one-hot columns and the codes of the mode behind them."""
     tables = load_tables(name, path, part)
-    X, X_held_out = encode(tables, GROUP_MODES[name])
-    Y, Y_held_out = tables.Y.to_numpy(), tables.Y_test.to_numpy()
-    return X[:n_rows], Y[:n_rows], X_held_out, Y_held_out, list(tables.Y.columns)
-
-
-def run_table(name, path, n_rows):
-    X, Y, X_valid, Y_valid, tasks = load_part(name, path, "validation", n_rows)
-    X_train, Y_train, X_test, Y_test, _ = load_part(name, path, "test", n_rows)
-    print(
-        f"\n{name}: {X_train.shape[0]:,} training rows, {X_test.shape[0]:,} test rows, "
-        f"{X_train.shape[1] - 1:,} columns; mode: {GROUP_MODES[name]}"
+    columns, mode = one_hot_columns(), [GROUP_MODES[name]]
+    codes = OrdinalEncoder(handle_unknown="use_encoded_value", unknown_value=-1)
+    X, X_held_out = columns.fit_transform(tables.X), columns.transform(tables.X_test)
+    # Text, so that a missing value is a level.
+    c = codes.fit_transform(tables.X[mode].astype(str))
+    c_held_out = codes.transform(tables.X_test[mode].astype(str))
+    X, X_held_out = (
+        sparse.hstack(pair).tocsr() for pair in ([X, c], [X_held_out, c_held_out])
     )
-    headers = [*(f"{task} AUC" for task in tasks), "CVR AUC", "penalty", "columns"]
-    print(f"{'':<36}" + "".join(f"{h:>16}" for h in [*headers, "seconds"]))
+    return X[:n_rows], tables.Y.to_numpy()[:n_rows], X_held_out, tables.Y_test
+
+
+def run_table(report, name, path, n_rows):
+    X, Y, X_valid, Y_valid = load_part(name, path, "validation", n_rows)
+    X_train, Y_train, X_test, Y_test = load_part(name, path, "test", n_rows)
+    report.text(
+        "",
+        f"{name}: {X_train.shape[0]:,} training rows, {X_test.shape[0]:,} test rows, "
+        f"{X_train.shape[1] - 1:,} columns; mode: {GROUP_MODES[name]}",
+    )
+    heads = [f"{task} AUC" for task in Y_test] + ["CVR AUC", "penalty", "columns"]
+    report.table([*heads, "seconds"], label_width=36, width=16)
     for label, (fit, penalties) in METHODS.items():
-        scores = [
-            mean_auc(Y_valid, m.predict_proba(X_valid)) for m in fit(X, Y, penalties)
-        ]
+        fits = fit(X, Y, penalties)
+        scores = [mean_auc(Y_valid, m.predict_proba(X_valid)) for m in fits]
         best = int(np.argmax(scores))
         is_path = fit is fit_sparse
         started = time.process_time()
         *_, model = fit(X_train, Y_train, penalties[0 if is_path else best : best + 1])
         seconds = time.process_time() - started
-        cells = table_cells(model, X_test, Y_test)
+        figures = figures_of(Y_test, model.predict_proba(X_test))[:-1]
         coef = model.coef_.reshape(-1, model.coef_.shape[-1])
-        cells += [f"{penalties[best]:.3g}", f"{coef.any(axis=0).sum():,}"]
-        cells.append(f"{seconds:.1f}")
-        print(f"{label:<36}" + "".join(f"{cell:>16}" for cell in cells), flush=True)
-
-
-def table_cells(model, X, Y):
-    """Return the AUC of each task and of the CVR."""
-    p, clicked = model.predict_proba(X), Y[:, 0] == 1
-    aucs = [roc_auc_score(y, q) for y, q in zip(Y.T, p.T, strict=True)]
-    aucs.append(roc_auc_score(Y[clicked, -1], p[clicked, -1] / p[clicked, 0]))
-    return [f"{value:.4f}" for value in aucs]
+        cells = [f"{penalties[best]:.3g}", f"{coef.any(axis=0).sum():,}"]
+        report.row(label, [*(f"{v:.4f}" for v in figures), *cells, f"{seconds:.1f}"])
 
 
 # Support recovery.
@@ -221,17 +196,17 @@ def recover(X, Y):
     }
 
 
-def run_recovery(n_seeds):
-    print(f"\nrecovery: share of the true features, {n_seeds} seeds")
+def run_recovery(report, n_seeds):
+    report.text("", f"recovery: share of the true features, {n_seeds} seeds")
     results = [recover(*recovery_data(seed)) for seed in range(n_seeds)]
     for label in results[0]:
         shares = np.array([result[label] for result in results])
-        print_mean(label, shares[:, shares.mean(axis=0).argmax()])
+        print_mean(report, label, shares[:, shares.mean(axis=0).argmax()])
 
 
-def print_mean(label, values):
-    error = np.std(values, ddof=1) / np.sqrt(len(values)) if len(values) > 1 else 0.0
-    print(f"{label:<36}{np.mean(values):>8.3f} ({error:.3f})", flush=True)
+def print_mean(report, label, values):
+    error = np.std(values, ddof=1) / np.sqrt(len(values))
+    report.text(f"{label:<36}{np.mean(values):>8.3f} ({error:.3f})")
 
 
 # Coefficients of low rank.
@@ -277,15 +252,12 @@ class Cells:
 
 def cell_auc(X, Y, p):
     """Return the mean AUC over events and markets."""
-    return np.mean([mean_auc(Y[rows], p[rows]) for rows in market_rows(X)])
+    by_market = [X[:, -1] == m for m in range(MARKETS)]
+    return np.mean([mean_auc(Y[rows], p[rows]) for rows in by_market])
 
 
-def market_rows(X):
-    return [X[:, -1] == m for m in range(MARKETS)]
-
-
-def run_low_rank(n_seeds):
-    print(f"\nlow_rank: AUC within events and markets, {n_seeds} seeds")
+def run_low_rank(report, n_seeds):
+    report.text("", f"low_rank: AUC within events and markets, {n_seeds} seeds")
     methods = {
         "CPMultiTaskLogistic, rank 2": fit_grid,
         "LogisticRegression per cell": fit_cells,
@@ -308,34 +280,25 @@ def run_low_rank(n_seeds):
             results[label].append(cell_auc(X[test], Y[test], p))
         results["true logits"].append(cell_auc(X[test], Y[test], logits[test]))
     for label, values in results.items():
-        print_mean(label, values)
-
-
-def parse():
-    parser = argparse.ArgumentParser(
-        description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
-    )
-    parts = ["tables", "recovery", "low_rank"]
-    parser.add_argument("--only", nargs="+", choices=parts, default=parts)
-    parser.add_argument("--data", nargs="+", choices=GROUP_MODES, default=GROUP_MODES)
-    parser.add_argument("--quick", action="store_true", help="few rows and seeds")
-    return parser.parse_args()
+        print_mean(report, label, values)
 
 
 def main():
-    arguments = parse()
-    versions = f"scikit-learn {sklearn.__version__}, {os.cpu_count()} CPU cores"
-    print(f"Python {platform.python_version()}, {versions}")
+    parser = make_parser(__doc__)
+    parts = ["tables", "recovery", "low_rank"]
+    parser.add_argument("--only", nargs="+", choices=parts, default=parts)
+    parser.add_argument("--data", nargs="+", choices=GROUP_MODES, default=GROUP_MODES)
+    arguments, report = begin("linear", parser)
+    quick = arguments.quick
     if "tables" in arguments.only:
-        path = os.environ.get("SK_PWISER_DATA")
-        if not path:
-            raise SystemExit("Set SK_PWISER_DATA to the folder of the data sets.")
+        path = data_folder()
         for name in arguments.data:
-            run_table(name, path, 3_000 if arguments.quick else None)
+            run_table(report, name, path, 3_000 if quick else None)
     if "recovery" in arguments.only:
-        run_recovery(2 if arguments.quick else 20)
+        run_recovery(report, 2 if quick else 20)
     if "low_rank" in arguments.only:
-        run_low_rank(2 if arguments.quick else 10)
+        run_low_rank(report, 2 if quick else 10)
+    report.save()
 
 
 if __name__ == "__main__":

@@ -3,6 +3,7 @@
     python benchmarks/markets.py                        # both data sets
     python benchmarks/markets.py --data generated --seeds 3
     python benchmarks/markets.py --part validation --scales 0.1 1 10
+    python benchmarks/markets.py --methods pooled none l2_sp bss tred
     python benchmarks/markets.py --quick                # a smoke run
 
 All markets but the last give the source, one fit on their rows. Then 500, 5,000 and all
@@ -12,18 +13,18 @@ rows:
 - "source": the source itself, without the new rows;
 - "scratch": a fit on the new rows alone;
 - "pooled": one fit on the rows of all markets;
-- "fine-tuned": `fine_tune` of the source on the new rows, by regulariser;
+- "none", "l2_sp", "delta", "bss", "tred": `fine_tune` of the source on the new rows,
+  with this regulariser;
 - "merged": the source, fine-tuned on each market, merged with coefficients that
   minimise the log loss of a fifth of the new rows, which the members have not seen;
 - "distilled": a student of these members, on the new rows.
 
 `generated` has three markets of equal size from one call of `make_ctr_cvr`. In the last
-market numeric_0 has the opposite sign and the values of category_0 are permuted: what
-the other markets teach about these two columns is wrong there, and what they teach
-about the other ten is right. `tabs` are the surfaces of the app in KuaiRand (label
-`engage`), from the folder that SK_PWISER_DATA names: the last market is tab 4, the
-others are tabs 1 and 0, of which at most 20,000 rows each are drawn. The test rows are
-those of later days.
+market numeric_0 has the opposite sign and the values of category_0 are permuted: the
+effects of these two columns differ from the other markets, and the effects of the other
+ten are the same. `tabs` are the surfaces of the app in KuaiRand (label `engage`), from
+the folder that SK_PWISER_DATA names: the last market is tab 4, the others are tabs 1
+and 0, of which at most 20,000 rows each are drawn. The test rows come from later days.
 
 A cell is the mean AUC over the seeds (standard deviation), and the mean difference to
 "pooled" with the same seed, in thousandths (standard error). Seeds draw the new rows,
@@ -31,25 +32,23 @@ all random numbers of training, and the generated data. All fits have early stop
 and those on the new rows alone batches of 64 rows; the other settings are the defaults.
 With `--part validation` the test rows are a part of the training rows of the last
 market, and generated data has other seeds. `--scales` multiplies the weights of the
-regularisers.
+regularisers. `--methods` chooses some of the methods; "pooled" is always among them.
 """
 
-import argparse
-import os
 import time
 from typing import NamedTuple
 
 import numpy as np
 import pandas as pd
-from sklearn.metrics import roc_auc_score
+from _harness import aucs, begin, data_folder, in_thousandths, make_parser, spread
 
 from sk_pwiser import MultiTaskCTRCVRClassifier
 from sk_pwiser.datasets import load_kuairand, make_ctr_cvr
 from sk_pwiser.model_selection import FunnelStratifiedKFold
 from sk_pwiser.transfer import distill, fine_tune, merge_estimators
 
-REGULARIZERS = (None, "l2_sp", "delta", "bss", "tred")
 WEIGHTS = {"l2_sp": 0.01, "delta": 0.01, "bss": 0.001, "tred": 0.01}
+METHODS = ("pooled", "source", "scratch", "none", *WEIGHTS, "merged", "distilled")
 SOURCE_TABS, LAST_TAB = (1, 0), 4
 # The largest number stands for all rows.
 SIZES = (500, 5_000, 10**9)
@@ -103,8 +102,7 @@ def generated(part, seed, quick):
 
 def tabs(part, seed, quick):
     """Read the tabs of KuaiRand."""
-    path = os.environ["SK_PWISER_DATA"]
-    data = load_kuairand(path, "engage")
+    data = load_kuairand(data_folder(), "engage")
     tab, X = data.data["tab"].to_numpy(), data.data.drop(columns="tab")
     step = 20 if quick else 1
 
@@ -151,37 +149,41 @@ def draw_rows(markets, n, seed):
     return np.sort(order[np.isin(ranks, chosen)])
 
 
-def methods(markets, source, members, rows, seed, scales):
+def methods(markets, source, members, rows, seed, scales, chosen):
     """Yield the name of each method and a function that returns its estimator."""
     X, Y = markets.X.iloc[rows], markets.Y.iloc[rows]
     yield "pooled", lambda: estimator(seed).fit(*markets.pool(rows))
-    yield "source", lambda: source
-    yield "scratch", lambda: estimator(seed, batch_size=BATCH_SIZE).fit(X, Y)
-    for name in REGULARIZERS:
-        for scale in scales if name else (None,):
-            weight = scale and scale * WEIGHTS[name]
-            label = f"fine-tuned, {name or 'no penalty'}"
-            label += "" if scale in (None, 1) else f" x{scale:g}"
+    if "source" in chosen:
+        yield "source", lambda: source
+    if "scratch" in chosen:
+        yield "scratch", lambda: estimator(seed, batch_size=BATCH_SIZE).fit(X, Y)
+    if "none" in chosen:
+        yield (
+            "fine-tuned, no penalty",
+            lambda: fine_tune(source, X, Y, batch_size=BATCH_SIZE),
+        )
+    for name in WEIGHTS:
+        for scale in scales if name in chosen else ():
+            params = {
+                "regularizer": name,
+                "regularizer_weight": scale * WEIGHTS[name],
+                "batch_size": BATCH_SIZE,
+            }
             yield (
-                label,
-                lambda name=name, weight=weight: fine_tune(
-                    source,
-                    X,
-                    Y,
-                    regularizer=name,
-                    regularizer_weight=weight,
-                    batch_size=BATCH_SIZE,
-                ),
+                f"fine-tuned, {name}" + ("" if scale == 1 else f" x{scale:g}"),
+                lambda params=params: fine_tune(source, X, Y, **params),
             )
+    if not {"merged", "distilled"} & set(chosen):
+        return
     fold = FunnelStratifiedKFold(5, random_state=seed)
     train, held_out = next(fold.split(X, Y))
     tuned = [*members(), fine_tune_part(source, X, Y, train)]
-    yield (
-        "merged",
-        lambda: merge_estimators(source, tuned, X.iloc[held_out], Y.iloc[held_out]),
-    )
-    student = estimator(seed, batch_size=BATCH_SIZE)
-    yield "distilled", lambda: distill(tuned, X, weights=None, student=student)
+    if "merged" in chosen:
+        held_out_rows = X.iloc[held_out], Y.iloc[held_out]
+        yield "merged", lambda: merge_estimators(source, tuned, *held_out_rows)
+    if "distilled" in chosen:
+        student = estimator(seed, batch_size=BATCH_SIZE)
+        yield "distilled", lambda: distill(tuned, X, weights=None, student=student)
 
 
 def fine_tune_part(source, X, Y, rows):
@@ -191,13 +193,7 @@ def fine_tune_part(source, X, Y, rows):
     )
 
 
-def evaluate(model, markets):
-    """Return the AUC of each task on the test rows of the last market."""
-    p, y = model.predict_proba(markets.X_test), markets.Y_test.to_numpy()
-    return [roc_auc_score(y[:, k], p[:, k]) for k in range(y.shape[1])]
-
-
-def run_seed(markets, seed, sizes, scales, results):
+def run_seed(markets, seed, sizes, scales, chosen, results):
     """Run all methods with one seed; add their AUC by number of rows and method."""
     source = estimator(seed).fit(*markets.pool())
     cache = []
@@ -209,56 +205,59 @@ def run_seed(markets, seed, sizes, scales, results):
 
     for n in sizes:
         rows = draw_rows(markets, n, seed)
-        for name, fit in methods(markets, source, members, rows, seed, scales):
+        found = methods(markets, source, members, rows, seed, scales, chosen)
+        for name, fit in found:
             by_name = results.setdefault(len(rows), {})
-            by_name.setdefault(name, []).append(evaluate(fit(), markets))
+            by_name.setdefault(name, []).append(
+                aucs(markets.Y_test, fit().predict_proba(markets.X_test))
+            )
 
 
-def print_table(results, tasks):
-    print(f"{'':<28}" + "".join(f"{task:>18}{'to pooled':>14}" for task in tasks))
+def print_table(report, results, tasks):
+    heads = "".join(f"{f'{task} AUC':>18}{'to pooled':>14}" for task in tasks)
+    report.text(f"{'':<28}{heads}")
     for n, by_name in results.items():
-        print(f"{n:,} rows of the last market")
+        report.text(f"{n:,} rows of the last market")
         pooled = np.array(by_name["pooled"])
         for name, values in by_name.items():
-            aucs = np.array(values)
-            gain, cells = 1000 * (aucs - pooled), ""
-            for k in range(len(tasks)):
-                deviation = aucs[:, k].std(ddof=1) if len(aucs) > 1 else 0.0
-                error = (
-                    gain[:, k].std(ddof=1) / len(aucs) ** 0.5 if len(aucs) > 1 else 0
-                )
-                cells += f"{f'{aucs[:, k].mean():.4f} ({deviation:.4f})':>18}"
-                cells += f"{f'{gain[:, k].mean():+.1f} ({error:.1f})':>14}"
-            print(f"  {name:<26}{cells}", flush=True)
+            gains = (np.array(values) - pooled).T
+            pairs = zip(np.transpose(values), gains, strict=True)
+            cells = [f"{spread(v):>18}{in_thousandths(g):>14}" for v, g in pairs]
+            report.text(f"  {name:<26}{''.join(cells)}")
 
 
 def main():
-    parser = argparse.ArgumentParser(
-        description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
-    )
+    parser = make_parser(__doc__, seeds=5)
     parser.add_argument("--data", nargs="+", choices=DATA, default=[*DATA])
-    parser.add_argument("--seeds", type=int, default=5)
     parser.add_argument("--part", choices=["test", "validation"], default="test")
     parser.add_argument("--scales", type=float, nargs="+", default=[1])
     parser.add_argument("--sizes", type=int, nargs="+", default=SIZES)
-    parser.add_argument("--quick", action="store_true", help="few rows and one seed")
-    arguments = parser.parse_args()
-    n_seeds = 1 if arguments.quick else arguments.seeds
+    parser.add_argument("--methods", nargs="+", choices=METHODS, default=METHODS)
+    arguments, report = begin("markets", parser, seeds=1)
     for name in arguments.data:
         results, started = {}, time.process_time()
-        for seed in range(n_seeds):
+        for seed in range(arguments.seeds):
             markets = DATA[name](arguments.part, seed, arguments.quick)
-            run_seed(markets, seed, arguments.sizes, arguments.scales, results)
-        print(
-            f"\n{name}: {len(markets.pool()[0]):,} rows of {len(markets.others)} other "
-            f"markets, {len(markets.X_test):,} test rows of the last; {n_seeds} seeds; "
-            f"part: {arguments.part}"
+            run_seed(
+                markets,
+                seed,
+                arguments.sizes,
+                arguments.scales,
+                arguments.methods,
+                results,
+            )
+        report.text(
+            "",
+            f"{name}: {len(markets.pool()[0]):,} rows of {len(markets.others)} other "
+            f"markets, {len(markets.X_test):,} test rows of the last; "
+            f"{arguments.seeds} seeds; part: {arguments.part}",
         )
         rates = markets.Y_test.mean()
-        print(", ".join(f"{task} {rate:.1%}" for task, rate in rates.items()))
-        print_table(results, [f"{task} AUC" for task in markets.Y_test.columns])
-        seconds = time.process_time() - started
-        print(f"{seconds / n_seeds:.0f} s of CPU time per seed")
+        report.text(", ".join(f"{task} {rate:.1%}" for task, rate in rates.items()))
+        print_table(report, results, rates.index)
+        seconds = (time.process_time() - started) / arguments.seeds
+        report.text(f"{seconds:.0f} s of CPU time per seed")
+    report.save()
 
 
 if __name__ == "__main__":

@@ -7,31 +7,30 @@
 "rates" and "corrupted" generate three markets with `make_ctr_cvr`: in market m the
 column numeric_m has the opposite sign, and 20 % of the clicks convert. A base is fitted
 on rows of all markets, and fine-tuned on each market. The coefficients of the merges
-are searched on further rows of all markets, and all figures are those of test rows of
-all markets.
+are searched on further rows of all markets, and all figures are measured on test rows
+of all markets.
 
 - "rates" varies the click rate, and compares the two objectives of `merge_estimators`;
 - "corrupted" adds a fourth member, whose labels were shuffled or which has noise of a
   standard deviation of 0.3 on all weights, at a click rate of 10 %;
 - "tabs" takes the tabs 1, 0, 4 and 6 of KuaiRand as markets (label `engage`, the data
   from the folder that SK_PWISER_DATA names). Base, members and coefficients have
-  disjoint training rows; the test rows are those of later days. "pooled" is one fit on
-  the rows of base, members and coefficients together.
+  disjoint training rows; the test rows come from later days. "pooled" is one fit on the
+  rows of base, members and coefficients together.
 
 A cell is the mean over the seeds (standard deviation). The log loss is the mean over
 the tasks, "rate" the mean predicted click probability divided by the share of clicks.
-Seeds draw the data and all random numbers. The estimators have their defaults, but for
-early stopping, which is on in fits on the rows of all tabs only, and `max_epochs`: 8
-for the base, 4 for the members.
+Seeds draw the data and all random numbers. The estimators have their defaults, except
+for early stopping, which is on in fits on the rows of all tabs only, and `max_epochs`:
+8 for the base, 4 for the members.
 """
 
-import argparse
-import os
+from functools import partial
 from itertools import chain
 
 import numpy as np
 import pandas as pd
-from sklearn.metrics import log_loss, roc_auc_score
+from _harness import aucs, begin, data_folder, make_parser, mean_log_loss, spread
 
 from sk_pwiser import MultiTaskCTRCVRClassifier
 from sk_pwiser.datasets import load_kuairand, make_ctr_cvr
@@ -60,7 +59,7 @@ def estimator(seed, **params):
     return MultiTaskCTRCVRClassifier(random_state=seed, **params)
 
 
-def generate(rate, seed, divisor):
+def generate(rate, divisor, seed):
     """Return the tables of each part: a list of one (X, Y) per market."""
     sizes = {part: n // divisor for part, n in ROWS.items()}
     n = sum(sizes.values())
@@ -76,7 +75,7 @@ def generate(rate, seed, divisor):
     return parts
 
 
-def read_tabs(path, seed, divisor):
+def read_tabs(path, divisor, seed):
     """Return the tables of each part, one (X, Y) per tab; test rows are one table."""
     rng = np.random.default_rng(seed)
     train = load_kuairand(path, "engage", subset="train")
@@ -167,7 +166,7 @@ def corrupt(base, parts, seed):
 
 
 def corrupted_methods(base, members, parts, seed):
-    """Yield the methods of the part "corrupted"; numbers are those of all members."""
+    """Yield the methods of the part "corrupted"."""
     held_out = pool(parts["held_out"])
     unlabelled = held_out[0]
     n_good = len(members)
@@ -224,12 +223,10 @@ def tab_methods(base, members, parts, seed):
 def figures(model, X, Y):
     """Return the figures of `COLUMNS`."""
     p, Y = model.predict_proba(X), Y.to_numpy()
-    losses = [log_loss(Y[:, k], p[:, k], labels=[0, 1]) for k in range(2)]
-    aucs = [roc_auc_score(Y[:, k], p[:, k]) for k in range(2)]
-    return [np.mean(losses), *aucs, p[:, 0].mean() / Y[:, 0].mean()]
+    return [mean_log_loss(Y, p), *aucs(Y, p), p[:, 0].mean() / Y[:, 0].mean()]
 
 
-def print_table(title, make_parts, methods, seeds):
+def print_table(report, title, make_parts, methods, seeds):
     """Print the means over the seeds, one row per method."""
     results, numbers, disturbance = {}, {}, []
     for seed in range(seeds):
@@ -240,70 +237,47 @@ def print_table(title, make_parts, methods, seeds):
         for name, model, found in methods(base, members, parts, seed):
             results.setdefault(name, []).append(figures(model, *test))
             numbers.setdefault(name, []).append(found)
-    print(f"\n{title}")
-    print(f"interference of the sound members: {cell(disturbance, 3)}")
+    interference = f"interference of the sound members: {spread(disturbance, 3)}"
+    report.text("", f"{title}; {seeds} seeds", interference)
     heads = "".join(f"{column:>17}" for column in COLUMNS)
-    print(f"{'':<30}{heads}   coefficients or weights")
+    report.text(f"{'':<30}{heads}   coefficients or weights")
     for name, rows in results.items():
-        cells = "".join(f"{cell(column, 4):>17}" for column in np.transpose(rows))
+        cells = "".join(f"{spread(column):>17}" for column in np.transpose(rows))
         found = numbers[name]
         means = () if found[0] is None else np.mean(found, axis=0)
         text = "   " + " ".join(f"{value:.2f}" for value in means)
-        print(f"{name:<30}{cells}{text}".rstrip(), flush=True)
-
-
-def cell(values, digits):
-    values = np.asarray(values)
-    spread = f" ({values.std(ddof=1):.{digits}f})" if len(values) > 1 else ""
-    return f"{values.mean():.{digits}f}{spread}"
-
-
-def run(part, rates, seeds, divisor):
-    """Print the tables of one part."""
-    sizes = ", ".join(f"{n // divisor:,} {name}" for name, n in ROWS.items())
-    if part == "rates":
-        for rate in rates:
-            print_table(
-                f"click rate {rate:.0%}; rows per market: {sizes}; {seeds} seeds",
-                lambda seed, rate=rate: generate(rate, seed, divisor),
-                rate_methods,
-                seeds,
-            )
-    elif part == "corrupted":
-        print_table(
-            f"corrupted member, click rate 10%; rows per market: {sizes}; "
-            f"{seeds} seeds",
-            lambda seed: generate(0.1, seed, divisor),
-            corrupted_methods,
-            seeds,
-        )
-    else:
-        path = os.environ.get("SK_PWISER_DATA")
-        if path is None:
-            print("\ntabs: left out, SK_PWISER_DATA names no folder")
-            return
-        sizes = ", ".join(f"{n // divisor:,} {name}" for name, n in TAB_ROWS.items())
-        print_table(
-            f"tabs {', '.join(map(str, TABS))} of KuaiRand; rows per tab, at most: "
-            f"{sizes}; {TEST_ROWS // divisor:,} test rows; {seeds} seeds",
-            lambda seed: read_tabs(path, seed, divisor),
-            tab_methods,
-            seeds,
-        )
+        report.text(f"{name:<30}{cells}{text}")
 
 
 def main():
-    parser = argparse.ArgumentParser(description=__doc__.split("\n")[0])
+    parser = make_parser(__doc__, seeds=5)
     names = ("rates", "corrupted", "tabs")
     parser.add_argument("--parts", nargs="+", choices=names, default=names)
     parser.add_argument("--rates", type=float, nargs="+", default=RATES)
-    parser.add_argument("--seeds", type=int, default=5)
-    parser.add_argument("--quick", action="store_true", help="one seed, few rows")
-    arguments = parser.parse_args()
-    seeds, divisor = (1, 10) if arguments.quick else (arguments.seeds, 1)
-    print("Merged networks; cells are means over seeds (standard deviation)")
-    for part in arguments.parts:
-        run(part, arguments.rates, seeds, divisor)
+    arguments, report = begin("merging", parser, seeds=1, rates=RATES[1:2])
+    seeds, divisor = arguments.seeds, 10 if arguments.quick else 1
+
+    def sizes(rows):
+        return ", ".join(f"{n // divisor:,} {name}" for name, n in rows.items())
+
+    report.text("", "Merged networks; cells are means over seeds (standard deviation)")
+    if "rates" in arguments.parts:
+        for rate in arguments.rates:
+            title = f"click rate {rate:.0%}; rows per market: {sizes(ROWS)}"
+            make_parts = partial(generate, rate, divisor)
+            print_table(report, title, make_parts, rate_methods, seeds)
+    if "corrupted" in arguments.parts:
+        title = f"corrupted member, click rate 10%; rows per market: {sizes(ROWS)}"
+        make_parts = partial(generate, 0.1, divisor)
+        print_table(report, title, make_parts, corrupted_methods, seeds)
+    if "tabs" in arguments.parts:
+        title = (
+            f"tabs {', '.join(map(str, TABS))} of KuaiRand; rows per tab, at most: "
+            f"{sizes(TAB_ROWS)}; {TEST_ROWS // divisor:,} test rows"
+        )
+        make_parts = partial(read_tabs, data_folder(), divisor)
+        print_table(report, title, make_parts, tab_methods, seeds)
+    report.save()
 
 
 if __name__ == "__main__":

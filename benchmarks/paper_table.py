@@ -31,61 +31,247 @@ columns of the table are BCE, the chosen weight ("tuned") and the default weight
 
 CTR is the first task of the funnel, CTCVR the last; the AUC of CVR is over the rows of
 the first task. The calibration error (ECE) has 20 bins of equally many rows. The
-grouped AUC is the mean over users with both classes, weighted by their rows.
+grouped AUC is the mean over users with both classes, weighted by their rows. Labels may
+be true probabilities: AUC and log loss are then expectations over the labels that each
+row could have had.
 """
 
 import argparse
+import csv
+import hashlib
 import os
 import time
-from collections import defaultdict
+import warnings
+from functools import lru_cache
 from pathlib import Path
+from typing import NamedTuple
 
 import numpy as np
-from _paper_cells import (
-    BLOCKS,
-    DATA,
-    ENCODED,
-    FIRST_BLOCK,
-    KEY,
-    LARGE,
-    MAX_EPOCHS,
-    SECOND_BLOCK,
-    Cell,
-    networks_of,
-    run_cell,
-    test_cells,
-    tuning_cells,
-)
-from _paper_results import append, chosen_weight, format_table, read
-from _real_tables import load_tables
+import pandas as pd
+import torch
+from _harness import RESULTS, cvr_of
+from _tables import GENERATED, KUAIRAND, load_tables
 from joblib import Parallel, delayed
+from scipy import stats
+from sklearn.metrics import roc_auc_score
 
+from sk_pwiser import MultiTaskCTRCVRClassifier
+from sk_pwiser.metrics import expected_calibration_error, grouped_auc
 from sk_pwiser.networks import NETWORKS
 
-OUTPUT = Path(__file__).resolve().parents[1] / "docs" / "results" / "paper_table.csv"
+OUTPUT = RESULTS / "paper_table.csv"
+FIRST_BLOCK, SECOND_BLOCK = "embeddings", "target-encoding"
+BLOCKS = (FIRST_BLOCK, SECOND_BLOCK)
+DATA = (*KUAIRAND, "hillstrom", "oulad", *GENERATED)
+THREE_NETWORKS = ("shared_bottom", "mmoe", "stem")
+WEIGHTS = ("0.1", "0.3", "1")
+# They bound the time. The averaged weights make the validation loss smooth enough for
+# a patience of one epoch.
+MAX_EPOCHS, PATIENCE = 15, 1
+# Each group of metrics is a table of its own.
+GROUPS = (
+    ("ctr_auc", "cvr_auc", "ctcvr_auc"),
+    ("ctr_log_loss", "ctcvr_log_loss"),
+    ("ctr_ece", "ctcvr_ece"),
+    ("ctr_grouped_auc", "ctcvr_grouped_auc"),
+)
+METRICS = [metric for group in GROUPS for metric in group]
 
 
-def finished(path):
-    """Return the cells in the file with their seconds."""
-    if not path.exists():
-        return {}
-    rows = read(path)
-    keys = rows[list(KEY)].itertuples(index=False)
-    return dict(zip((Cell(*key) for key in keys), rows["seconds"], strict=True))
+# ---------------------------------------------------------------- figures
 
 
-def estimate(cells, seconds, jobs):
-    """Return the expected seconds of some cells, from those that are finished."""
-    by_kind = defaultdict(list)
-    for cell, spent in seconds.items():
-        for kind in ((cell.data, cell.network), cell.network, None):
-            by_kind[kind].append(spent)
-    total = 0.0
-    for cell in cells:
-        kinds = ((cell.data, cell.network), cell.network, None)
-        known = next((by_kind[kind] for kind in kinds if kind in by_kind), [np.nan])
-        total += np.mean(known)
-    return total / jobs
+def auc(y, p, weights=1.0):
+    """Return the ROC AUC; NaN if there is one class only."""
+    labels = np.repeat([1, 0], len(y))
+    both = np.concatenate([weights * y, weights * (1 - y)])
+    present = both > 0
+    if len(np.unique(labels[present])) < 2:
+        return np.nan
+    p = np.tile(p, 2)[present]
+    return roc_auc_score(labels[present], p, sample_weight=both[present])
+
+
+def binary_log_loss(y, p):
+    """Return the mean cross-entropy."""
+    p = np.clip(p, 1e-12, 1 - 1e-12)
+    return -np.mean(y * np.log(p) + (1 - y) * np.log1p(-p))
+
+
+def funnel_figures(y, p, users=None):
+    """Return the figures of the first task (CTR), the last (CTCVR), and the CVR.
+
+    Parameters
+    ----------
+    y : ndarray of shape (n_samples, n_tasks)
+        Labels, or their true probabilities.
+    p : ndarray of shape (n_samples, n_tasks)
+        Predicted probabilities.
+    users : ndarray of shape (n_samples,), default=None
+        Groups of the grouped AUC, which is NaN without them.
+
+    Returns
+    -------
+    dict
+    """
+    clicks, deepest = y[:, 0], y[:, -1]
+    clicked = clicks > 0
+    among_clicks = deepest[clicked] / clicks[clicked]
+    heads = {"ctr": (clicks, p[:, 0]), "ctcvr": (deepest, p[:, -1])}
+    figures = {f"{head}_auc": auc(*pair) for head, pair in heads.items()}
+    figures["cvr_auc"] = auc(among_clicks, cvr_of(p)[clicked], clicks[clicked])
+    figures["mean_auc"] = np.mean([auc(*pair) for pair in zip(y.T, p.T, strict=True)])
+    for head, pair in heads.items():
+        figures[f"{head}_log_loss"] = binary_log_loss(*pair)
+        figures[f"{head}_ece"] = expected_calibration_error(*pair)
+        by_user = np.nan if users is None else grouped_auc(*pair, users)
+        figures[f"{head}_grouped_auc"] = by_user
+    return figures
+
+
+# ---------------------------------------------------------------- cells
+
+
+class Cell(NamedTuple):
+    """One fit: its place in the table, its loss and its seed.
+
+    Parameters
+    ----------
+    block : {"embeddings", "target-encoding"}
+        Whether the estimator uses target encoding.
+    part : {"validation", "test"}
+        The held-out rows.
+    data, network, loss : str
+        Their names.
+    weight : str
+        The value of `pwiser_weight`; "" for other losses.
+    seed : int
+        Seed of the estimator and of generated impressions.
+    """
+
+    block: str
+    part: str
+    data: str
+    network: str
+    loss: str
+    weight: str
+    seed: int
+
+
+KEY = list(Cell._fields)
+TEXTS = (*KEY[:-1], "default_weight")
+DEFAULT_WEIGHT = f"{MultiTaskCTRCVRClassifier().pwiser_weight:g}"
+
+
+def tuning_cells(block, data, seeds):
+    """Return the fits that choose the weight of a data set, on validation rows."""
+    return [
+        Cell(block, "validation", data, "shared_bottom", "pwiser", weight, seed)
+        for seed in range(seeds)
+        for weight in WEIGHTS
+    ]
+
+
+def test_cells(block, data, networks, weight, seeds):
+    """Return the fits for the test rows: BCE, the chosen weight and the default."""
+    losses = [("bce", "")]
+    # The chosen weight may be the default, which is then fitted once.
+    losses += [("pwiser", w) for w in dict.fromkeys([weight, DEFAULT_WEIGHT])]
+    return [
+        Cell(block, "test", data, network, loss, value, seed)
+        for seed in range(seeds)
+        for network in networks
+        for loss, value in losses
+    ]
+
+
+def build(cell, max_epochs):
+    """Return the estimator of a cell."""
+    params = {"network": cell.network, "loss": cell.loss}
+    params |= {"max_epochs": max_epochs, "n_iter_no_change": PATIENCE}
+    if cell.weight:
+        params["pwiser_weight"] = float(cell.weight)
+    # The encoding of numbers that was the default when the table was begun.
+    params["numeric_encoding"] = "piecewise_linear"
+    params["encoding_params"] = {"max_bins": 16}
+    params["target_encoding"] = "auto" if cell.block == SECOND_BLOCK else False
+    return MultiTaskCTRCVRClassifier(random_state=cell.seed, **params)
+
+
+def settings_of(estimator):
+    """Return a short hash of the parameters that all cells share."""
+    names = ("network", "loss", "pwiser_weight", "target_encoding", "random_state")
+    names += ("checkpoint_dir",)  # without influence on the result
+    params = estimator.get_params(deep=False)
+    shared = {key: value for key, value in params.items() if key not in names}
+    return hashlib.sha256(repr(sorted(shared.items())).encode()).hexdigest()[:8]
+
+
+# Cells of one data set follow each other, so that a process reads its files once.
+@lru_cache(maxsize=2)
+def read_tables(name, path, part, seed):
+    return load_tables(name, path, part, seed)
+
+
+def run_cell(cell, path, max_epochs, threads=1):
+    """Fit one cell and return its row of the results."""
+    torch.set_num_threads(threads)
+    seed_of_data = cell.seed if cell.data in GENERATED else 0
+    tables = read_tables(cell.data, path, cell.part, seed_of_data)
+    estimator = build(cell, max_epochs)
+    settings = settings_of(estimator)
+    started = time.perf_counter()
+    with warnings.catch_warnings():
+        # Warnings on rare conversions and on the number of epochs.
+        warnings.simplefilter("ignore")
+        estimator.fit(tables.X, tables.Y)
+    seconds = time.perf_counter() - started
+    y = tables.probabilities if tables.probabilities is not None else tables.Y_test
+    p = estimator.predict_proba(tables.X_test).astype(float)
+    figures = funnel_figures(np.asarray(y, dtype=float), p, tables.users)
+    return {
+        **cell._asdict(),
+        "default_weight": DEFAULT_WEIGHT,
+        "rows": len(tables.X),
+        "rate": f"{tables.Y.iloc[:, -1].mean():.5f}",
+        **{name: f"{value:.6f}" for name, value in figures.items()},
+        "epochs": estimator.n_iter_,
+        "seconds": f"{seconds:.1f}",
+        "settings": settings,
+    }
+
+
+# ---------------------------------------------------------------- runs
+
+
+def read(path):
+    """Return the results, one row per cell; the last row of a cell counts."""
+    rows = pd.read_csv(path, dtype=dict.fromkeys(TEXTS, "str"), keep_default_na=True)
+    rows[["weight"]] = rows[["weight"]].fillna("")
+    return rows.drop_duplicates(KEY, keep="last").reset_index(drop=True)
+
+
+def append(path, row):
+    """Append a row, after the header if the file is new.
+
+    Raises
+    ------
+    ValueError
+        If the file has other columns.
+    """
+    path = Path(path)
+    is_new = not path.exists()
+    if not is_new:
+        with path.open(newline="") as file:
+            header = next(csv.reader(file), [])
+        if header != list(row):
+            raise ValueError(f"{path} has other columns than the new row: {header}")
+    path.parent.mkdir(parents=True, exist_ok=True)
+    with path.open("a", newline="") as file:
+        writer = csv.DictWriter(file, fieldnames=list(row), lineterminator="\n")
+        if is_new:
+            writer.writeheader()
+        writer.writerow(row)
 
 
 def attempt(cell, path, max_epochs, threads):
@@ -98,8 +284,11 @@ def attempt(cell, path, max_epochs, threads):
 
 def run(cells, arguments, path):
     """Run the cells that the file does not hold yet."""
-    seconds = finished(arguments.output)
-    cells = [cell for cell in cells if cell not in seconds]
+    finished = set()
+    if arguments.output.exists():
+        keys = read(arguments.output)[KEY].itertuples(index=False)
+        finished = {Cell(*key) for key in keys}
+    cells = [cell for cell in cells if cell not in finished]
     started = time.perf_counter()
     work = (
         delayed(attempt)(cell, path, arguments.max_epochs, arguments.threads)
@@ -109,33 +298,23 @@ def run(cells, arguments, path):
     rows = Parallel(n_jobs=arguments.jobs, return_as="generator")(work)
     for number, (cell, row) in enumerate(rows, start=1):
         label = " ".join(str(value) for value in cell if value != "")
-        if isinstance(row, str):
-            print(f"[{number}/{len(cells)}] {label}: failed, {row}", flush=True)
-            continue
-        append(arguments.output, row)
-        seconds[cell] = float(row["seconds"])
-        left = estimate(cells[number:], seconds, arguments.jobs) / 60
-        spent = (time.perf_counter() - started) / 60
-        print(
-            f"[{number}/{len(cells)}] {label}: AUC {float(row['ctr_auc']):.4f} / "
-            f"{float(row['ctcvr_auc']):.4f}, {row['epochs']} epochs, "
-            f"{row['seconds']} s; {spent:.0f} min, about {left:.0f} min left",
-            flush=True,
-        )
+        found = f"failed, {row}"
+        if not isinstance(row, str):
+            append(arguments.output, row)
+            auc_values = f"{float(row['ctr_auc']):.4f} / {float(row['ctcvr_auc']):.4f}"
+            found = f"AUC {auc_values}, {row['epochs']} epochs, {row['seconds']} s"
+        minutes = (time.perf_counter() - started) / 60
+        left = minutes / number * (len(cells) - number)
+        done = f"{minutes:.0f} min, about {left:.0f} min left"
+        print(f"[{number}/{len(cells)}] {label}: {found}; {done}", flush=True)
 
 
 def present_data(names, path):
-    """Return the names whose files are there; print the others.
-
-    The large files are not read for that: their absence shows before reading.
-    """
+    """Return the names whose files are there; print the others."""
     present = []
     for name in names:
         try:
-            if name in LARGE:
-                _check_large(name, path)
-            else:
-                load_tables(name, path, "validation")
+            load_tables(name, path, "validation")
         except FileNotFoundError as error:
             print(f"{name}: absent, left out ({str(error).splitlines()[0]})")
         else:
@@ -143,68 +322,206 @@ def present_data(names, path):
     return present
 
 
-def _check_large(name, path):
-    from _ali_tables import check_files
-    from _real_tables import ALIEXPRESS
-
-    check_files(path, ALIEXPRESS.get(name))
-
-
 def run_all(arguments):
     """Choose the weights on validation rows, then fit for the test rows."""
     path = os.environ.get("SK_PWISER_DATA")
     names = present_data(arguments.data, path)
-    blocks = {FIRST_BLOCK: names, SECOND_BLOCK: [n for n in names if n in ENCODED]}
+    # Target encoding is for columns of many values, which the other data sets lack.
+    encoded = [name for name in names if name in KUAIRAND]
     for block in arguments.blocks:
+        in_block = names if block == FIRST_BLOCK else encoded
         tuning = [
             cell
-            for name in blocks[block]
+            for name in in_block
             for cell in tuning_cells(block, name, arguments.seeds)
         ]
         run(tuning, arguments, path)
         cells = []
-        for name in blocks[block]:
+        for name in in_block:
             weight = chosen_weight(read(arguments.output), block, name)
             if weight is None:
                 print(f"{block}, {name}: no weight was chosen, left out")
                 continue
-            networks = [
-                network
-                for network in networks_of(block, name)
-                if network in arguments.networks
-            ]
+            has_all = block == FIRST_BLOCK and name in KUAIRAND
+            known = NETWORKS if has_all else THREE_NETWORKS
+            networks = [n for n in known if n in arguments.networks]
             cells += test_cells(block, name, networks, weight, arguments.seeds)
         run(cells, arguments, path)
 
 
-def parse():
+# ---------------------------------------------------------------- the table
+
+
+def chosen_weight(results, block, data):
+    """Return the weight with the best mean AUC on validation rows, None without any.
+
+    The mean is over the tasks and over the seeds that all weights have in common.
+    """
+    query = "block == @block and data == @data and part == 'validation'"
+    rows = results.query(query)
+    by_weight = rows.pivot_table(index="seed", columns="weight", values="mean_auc")
+    return by_weight.dropna().mean().idxmax() if len(by_weight.dropna()) else None
+
+
+def interval(values):
+    """Return mean and half the width of the 95 % interval, NaN for a single value."""
+    n = len(values)
+    if n < 2:
+        return np.mean(values), np.nan
+    return np.mean(values), stats.t.ppf(0.975, n - 1) * stats.sem(values)
+
+
+def comparisons(results, block):
+    """Compare PWiseR with BCE in every cell, with the chosen weight and the default.
+
+    Returns
+    -------
+    finished : dict
+        From (data, network) to a dict of DataFrames with one row per seed and one
+        column per metric: the figures of "bce", and the differences of "tuned" and
+        "default" to them.
+    others : list of (data, network)
+        The cells in which not all losses have all seeds of the data set.
+    """
+    rows = results[(results["block"] == block) & (results["part"] == "test")]
+    # That of the last run: earlier versions may have had another default.
+    default = results["default_weight"].iloc[-1]
+    finished, others = {}, []
+    for data, here in rows.groupby("data", sort=False):
+        chosen = chosen_weight(results, block, data)
+        for network, cell in here.groupby("network"):
+            fits = cell.set_index(["weight", "seed"])[METRICS]
+            bce, tuned, other = (
+                fits[fits.index.get_level_values("weight") == weight].droplevel(0)
+                for weight in ("", chosen, default)
+            )
+            tuned, other = ((x - bce).dropna(how="all") for x in (tuned, other))
+            if len(tuned) == len(other) == here["seed"].nunique():
+                found = {"bce": bce, "tuned": tuned, "default": other}
+                finished[data, network] = found
+            else:
+                others.append((data, network))
+    return finished, others
+
+
+def title(metric):
+    """Return the title of a metric, such as "CTCVR log loss"."""
+    short = ("ctr", "cvr", "ctcvr", "auc", "ece")
+    words = (word.upper() if word in short else word for word in metric.split("_"))
+    return " ".join(words)
+
+
+def format_group(found, metrics):
+    """Yield the lines of the table of some metrics, with one line per network."""
+    heads = "".join(f"{title(metric):<42}" for metric in metrics)
+    yield f"{'':<15}{heads}".rstrip()
+    heads = f"{'bce':>8}{'tuned':>16}{'default':>16}  "
+    yield f"{'':<15}{heads * len(metrics)}".rstrip()
+    for network, cell in found.items():
+        line = f"{network:<15}"
+        for metric in metrics:
+            line += f"{cell['bce'][metric].mean():>8.4f}"
+            digits = 1 if metric.endswith("auc") else 2
+            for which in ("tuned", "default"):
+                mean, half_width = interval(1000 * cell[which][metric])
+                text = f"{mean:+.{digits}f} ({half_width:.{digits}f})"
+                line += f"{text:>16}"
+            line += "  "
+        yield line.rstrip()
+
+
+def format_block(results, block):
+    """Yield the lines of a block."""
+    found, unfinished = comparisons(results, block)
+    default = results["default_weight"].iloc[-1]
+    for data in dict.fromkeys(data for data, _ in found):
+        here = {network: cell for (d, network), cell in found.items() if d == data}
+        bce = next(iter(here.values()))["bce"]
+        chosen = chosen_weight(results, block, data)
+        seeds = f"{len(bce)} seed{'s' if len(bce) > 1 else ''}"
+        yield ""
+        yield f"{data}: weight {chosen}, default weight {default}, {seeds}"
+        for metrics in GROUPS:
+            if known := [m for m in metrics if bce[m].notna().any()]:
+                yield from format_group(here, known)
+    if unfinished:
+        cells = ", ".join(f"{network} on {data}" for data, network in unfinished)
+        yield ""
+        yield f"Left out, since not all seeds have been run: {cells}."
+
+
+def summary(results, block):
+    """Return a summary of a block in one line, and the cells in which PWiseR is behind.
+
+    A cell is a network on a data set. "default never below" is the smallest mean
+    difference of the default weight over the cells, of CTR or CTCVR AUC.
+    """
+    found, _ = comparisons(results, block)
+    if not found:
+        return "no cell has both losses yet", []
+    pair = ["ctr_auc", "ctcvr_auc"]
+    tuned, default = (
+        pd.DataFrame({cell: c[which][pair].mean() for cell, c in found.items()})
+        for which in ("tuned", "default")
+    )
+    ctr, ctcvr = tuned.loc["ctr_auc"], tuned.loc["ctcvr_auc"]
+    behind = [(*cell, mean) for cell, mean in ctcvr.items() if mean <= 0]
+    line = (
+        f"CTCVR: pwiser ahead in {len(ctcvr) - len(behind)} of {len(ctcvr)} cells, "
+        f"mean {ctcvr.mean():+.4f}; CTR: mean {ctr.mean():+.4f}; "
+        f"default never below {default.min().min():+.4f}"
+    )
+    return line, behind
+
+
+def format_table(results, blocks):
+    """Yield the lines of the whole table; the last one summarises the first block."""
+    yield (
+        "Means over the seeds; tuned and default are differences to bce of the same "
+        "seeds,"
+    )
+    yield "in thousandths, with half the width of their 95 % interval in parentheses."
+    blocks = [block for block in blocks if (results["block"] == block).any()]
+    for block in blocks:
+        yield ""
+        yield f"== {block} =="
+        yield from format_block(results, block)
+    first, *others = blocks
+    yield ""
+    settings = results[results["block"] == first]["settings"].nunique()
+    if settings > 1:
+        yield f"Cells of {first} were run with {settings} different settings."
+    for block in others:
+        yield f"{block}: {summary(results, block)[0]}"
+    line, behind = summary(results, first)
+    if behind:
+        yield f"{first}, CTCVR not ahead in:"
+        for data, network, mean in behind:
+            yield f"  {data}, {network}: {mean:+.4f}"
+    yield line
+
+
+def main():
     parser = argparse.ArgumentParser(
         description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
     )
     parser.add_argument("--run", action="store_true", help="run the missing cells")
-    parser.add_argument("--data", nargs="+", choices=DATA, default=list(DATA))
-    parser.add_argument("--blocks", nargs="+", choices=BLOCKS, default=list(BLOCKS))
-    parser.add_argument(
-        "--networks", nargs="+", choices=list(NETWORKS), default=list(NETWORKS)
-    )
+    parser.add_argument("--data", nargs="+", choices=DATA, default=DATA)
+    parser.add_argument("--blocks", nargs="+", choices=BLOCKS, default=BLOCKS)
+    parser.add_argument("--networks", nargs="+", choices=NETWORKS, default=NETWORKS)
     parser.add_argument("--seeds", type=int, default=5)
     parser.add_argument("--jobs", type=int, default=1, help="processes")
     parser.add_argument("--threads", type=int, default=1, help="threads per process")
     parser.add_argument("--max-epochs", type=int, default=MAX_EPOCHS)
     parser.add_argument("--output", type=Path, default=OUTPUT, help="the CSV file")
-    return parser.parse_args()
-
-
-def main():
-    arguments = parse()
+    arguments = parser.parse_args()
     if arguments.run:
         run_all(arguments)
     if not arguments.output.exists():
         raise SystemExit(f"{arguments.output} does not exist yet: add --run")
     rows = read(arguments.output)
     rows = rows[rows["data"].isin(arguments.data)]
-    for line in format_table(rows, arguments.blocks):
-        print(line)
+    print("\n".join(format_table(rows, arguments.blocks)))
 
 
 if __name__ == "__main__":

@@ -1,11 +1,12 @@
-"""Where a training step, an encoding and a prediction spend their time.
+"""The parts of a training step, and the operators of torch with the most time.
 
     python benchmarks/profile_step.py
     python benchmarks/profile_step.py --quick
     python benchmarks/profile_step.py --parts step operations --param loss=pwiser
     python benchmarks/profile_step.py --device cuda --batch 65536
 
-The MMoE of `train_speed.py`, or the estimator with the parameters of `--param`.
+The MMoE of `train_speed.py`, or the estimator with the parameters of `--param`, in the
+second of two epochs.
 
 - `step`: the time of the parts of a step, compared with the bare loop. Timers run
   around the batches, the modules of the network, the loss, the backward pass and the
@@ -13,31 +14,21 @@ The MMoE of `train_speed.py`, or the estimator with the parameters of `--param`.
   this package. On CUDA every timer waits for the device, so that the parts are right
   and their sum is longer than a step.
 - `operations`: the operators of torch with the most time, from torch.profiler.
-- `encode`, `predict`: the functions with the most time in `TableEncoder.fit_transform`
-  and in `predict_proba`, on the table of `train_speed.py`, from cProfile, which
-  overestimates functions with many calls.
 """
 
-import cProfile
-import pstats
 import time
 from collections import defaultdict
 from contextlib import ExitStack, contextmanager
-from pathlib import Path
 from unittest import mock
 
 import numpy as np
 import torch
-from _bare import BareMMoE, bare_loss
+from _harness import begin, count, literal_pairs, make_parser, synchronize
+from _peers import BareMMoE, bare_loss
 from _tables import CARDINALITIES, impressions, prepare
-from _timing import Report, literal_pairs, make_parser, start, synchronize
 from skorch.callbacks import Callback
 from train_speed import own_model
 
-from sk_pwiser._table._encoder import TableEncoder
-
-PACKAGES = ("sk_pwiser", "pandas", "numpy", "torch", "skorch", "sklearn", "pyarrow")
-PARTS = ("step", "operations", "encode", "predict")
 GATHER, FORWARD, LOSS = "gather the batch", "forward", "loss"
 BACKWARD, OPTIMIZER, ELSE = "backward", "optimiser", "all else"
 
@@ -148,16 +139,11 @@ def timed_backward(timer):
 def time_own(X, Y, arguments):
     """Return the seconds of a step in the last epoch, by part and in total."""
     n_steps = -(-len(X) // arguments.batch)
-    plain = own_model(arguments.batch, arguments.device, 2, **arguments.own)
-    whole = plain.fit(X, Y).history_[-1, "dur"]
+    size, params = (arguments.batch, arguments.device, 2), arguments.own
+    whole = own_model(*size, **params).fit(X, Y).history_[-1, "dur"]
     timer = PartTimer(arguments.device)
     callback = AddTimers(timer)
-    model = own_model(
-        arguments.batch,
-        arguments.device,
-        2,
-        **{**arguments.own, "callbacks": [callback]},
-    )
+    model = own_model(*size, **{**params, "callbacks": [callback]})
     with timed_backward(timer):
         model.fit(X, Y)
     parts = callback.parts
@@ -245,79 +231,21 @@ def report_operations(report, arguments):
         report.line(event.key[:44], share, absolute=calls, digits=1)
 
 
-def report_functions(report, heading, run):
-    """Print the functions with the most time in a run, without their callees."""
-    run()
-    profiler = cProfile.Profile()
-    profiler.runcall(run)
-    stats = pstats.Stats(profiler)
-    report.section(f"{heading}: {stats.total_tt:.2f} s", "% of the run")
-    for package, seconds in by_package(stats).items():
-        share = [100 * seconds / stats.total_tt]
-        report.line(f"all of {package}", share, digits=1)
-    order = sorted(stats.stats.items(), key=lambda item: -item[1][2])
-    for (file, line, name), (_, n_calls, own, _, _) in order[:15]:
-        place = file.replace("\\", "/").rpartition("/")[2]
-        label = name if place == "~" else f"{place}:{line} {name}"
-        share = [100 * own / stats.total_tt]
-        report.line(label[:44], share, absolute=f"{n_calls:,} calls", digits=1)
-
-
-def by_package(stats):
-    """Return the seconds spent in the functions of each package, in falling order."""
-    seconds = defaultdict(float)
-    for (file, _, _), (_, _, own, _, _) in stats.stats.items():
-        path = Path(file).parts
-        known = [name for name in PACKAGES if name in path]
-        seconds[known[-1] if known else "built-in functions and others"] += own
-    return dict(sorted(seconds.items(), key=lambda item: -item[1]))
-
-
-def report_predict(report, arguments):
-    """Print the functions with the most time in predictions of many rows and of one."""
-    X, Y = impressions(arguments.rows)
-    model = own_model(arguments.batch, arguments.device, **arguments.own).fit(X, Y)
-    heading = f"predict_proba, {len(X):,} rows"
-    report_functions(report, heading, lambda: model.predict_proba(X))
-    one, times = X.iloc[:1], 5 if arguments.quick else 50
-
-    def run():
-        for _ in range(times):
-            model.predict_proba(one)
-
-    report_functions(report, f"predict_proba, {times} times one row", run)
+PARTS = {"step": report_step, "operations": report_operations}
 
 
 def main():
     parser = make_parser(__doc__, rounds=3)
     parser.add_argument("--parts", nargs="+", choices=PARTS, default=PARTS)
-    parser.add_argument("--rows", type=float, default=1e5)
+    parser.add_argument("--rows", type=count, default=10**5)
     parser.add_argument("--batch", type=int, default=2048)
-    parser.add_argument(
-        "--param",
-        nargs="*",
-        default=[],
-        metavar="NAME=VALUE",
-        help="parameters of the estimator",
-    )
-    arguments = parser.parse_args()
+    help_text = "parameters of the estimator"
+    parser.add_argument("--param", nargs="*", default=[], help=help_text)
+    arguments, report = begin("profile_step", parser, rows=6_000, rounds=1)
     arguments.own = literal_pairs(arguments.param)
-    if arguments.quick:
-        arguments.rows, arguments.rounds = 6_000, 1
-    arguments.rows = int(arguments.rows)
-    start(arguments)
     torch.manual_seed(0)
-    report = Report("profile_step", arguments)
-    if "step" in arguments.parts:
-        report_step(report, arguments)
-    if "operations" in arguments.parts:
-        report_operations(report, arguments)
-    if "encode" in arguments.parts:
-        X, _ = impressions(arguments.rows)
-        heading = f"TableEncoder.fit_transform, {len(X):,} rows"
-        report_functions(report, heading, lambda: TableEncoder().fit_transform(X))
-    if "predict" in arguments.parts:
-        report_predict(report, arguments)
+    for part in arguments.parts:
+        PARTS[part](report, arguments)
     report.save()
 
 

@@ -22,21 +22,13 @@ Weights in the labels are weights of the mean over pairs, `pwiser_loss`. Divided
 conversion rate they are values of `pwiser_weight`.
 """
 
-import argparse
-import platform
-import time
-from pathlib import Path
-
 import numpy as np
-import torch
+from _harness import Report, make_parser, parse
 from sklearn.metrics import log_loss, roc_auc_score
 from skorch.callbacks import Callback
 
 from sk_pwiser import MultiTaskCTRCVRClassifier
 from sk_pwiser.datasets import make_ctr_cvr
-
-DOCS = Path(__file__).resolve().parents[1] / "docs"
-
 
 # Conversion rates of the generated impressions.
 RATE, RARE_RATE = 0.04, 0.001
@@ -206,17 +198,6 @@ def evaluate(params, data, seed):
     )
 
 
-class Report:
-    """Print lines and keep them for a file."""
-
-    def __init__(self):
-        self.lines = []
-
-    def __call__(self, line):
-        print(line, flush=True)
-        self.lines.append(line.rstrip())
-
-
 def cells(figures, reference):
     """Yield the cells of a row; `reference` is None in the row of BCE."""
     for column, scale in enumerate(COLUMNS.values()):
@@ -227,79 +208,50 @@ def cells(figures, reference):
             yield f"{values.mean():>13.4f}"
         else:
             change = scale * (values - reference[:, column])
-            spread = change.std(ddof=1) if len(change) > 1 else np.nan
-            yield f"{f'{change.mean():+.1f} ({spread:.1f})':>13}"
+            deviation = change.std(ddof=1) if len(change) > 1 else np.nan
+            yield f"{f'{change.mean():+.1f} ({deviation:.1f})':>13}"
 
 
-def run(report, name, n_samples, seeds, known):
-    """Report one table; `known` holds the figures that several tables share."""
+def run(report, name, arguments, known):
+    """Print one table; `known` holds the figures that several tables share."""
     title, generate, models = TABLES[name]
-    data_sets = [generate(n_samples, seed) for seed in range(seeds)]
+    seeds = range(arguments.seeds)
+    data_sets = [generate(arguments.rows, seed) for seed in seeds]
     rates = np.mean([data_set.target.mean() for data_set in data_sets], axis=0)
     rates = ", ".join(
         f"{t} {r:.2%}" for t, r in zip(data_sets[0].target.columns, rates, strict=True)
     )
-    report(title)
-    report(f"{len(data_sets[0].ctr) // 2:,} rows to train on; {rates}; {seeds} seeds")
+    size = f"{len(data_sets[0].ctr) // 2:,} rows to train on"
+    report.text("", title, f"{size}; {rates}; {arguments.seeds} seeds")
     heads = [f"{c:>{7 if s is None else 13}}" for c, s in COLUMNS.items()]
     is_rare = name == "rare"
-    report(f"{'':<24}" + "".join(heads) + is_rare * "   no pairs")
+    report.text(f"{'':<24}" + "".join(heads) + is_rare * "   no pairs")
     reference = None
     for label, params in models.items():
         key = generate.__name__, repr(params)
         if key not in known:
-            known[key] = np.array(
-                [evaluate(params, data, seed) for seed, data in enumerate(data_sets)]
-            )
+            pairs = zip(data_sets, seeds, strict=True)
+            known[key] = np.array([evaluate(params, *pair) for pair in pairs])
         figures = known[key]
         line = f"{label:<24}" + "".join(cells(figures, reference))
         if is_rare and params["loss"] == "pwiser":
             line += f"{figures[:, -1].mean():>11.0%}"
-        report(line)
+        report.text(line)
         reference = figures if reference is None else reference
 
 
-def parse():
-    parser = argparse.ArgumentParser(
-        description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
-    )
-    parser.add_argument("--tables", nargs="+", choices=TABLES, default=list(TABLES))
-    parser.add_argument("--seeds", type=int, default=5)
-    parser.add_argument(
-        "--rows",
-        type=int,
-        default=40_000,
-        help="half of them for training",
-    )
-    parser.add_argument("--threads", type=int, default=1)
-    parser.add_argument(
-        "--output",
-        type=Path,
-        help="folder; default: docs/, none with --quick",
-    )
-    parser.add_argument("--quick", action="store_true", help="few rows, one seed")
-    arguments = parser.parse_args()
-    if arguments.quick:
-        arguments.seeds, arguments.rows = 1, 4_000
-    elif arguments.output is None:
-        arguments.output = DOCS
-    return arguments
-
-
 def main():
-    arguments = parse()
-    torch.set_num_threads(arguments.threads)
-    print(f"Python {platform.python_version()}, torch {torch.__version__}, CPU")
-    started, known = time.perf_counter(), {}
+    parser = make_parser(__doc__, seeds=5)
+    parser.add_argument("--tables", nargs="+", choices=TABLES, default=list(TABLES))
+    half = "half of them for training"
+    parser.add_argument("--rows", type=int, default=40_000, help=half)
+    parser.set_defaults(threads=1)
+    arguments = parse(parser, seeds=1, rows=4_000)
+    known = {}
     for name in arguments.tables:
-        print()
-        report = Report()
-        run(report, name, arguments.rows, arguments.seeds, known)
-        if arguments.output is not None:
-            path = arguments.output / "results" / f"pwiser_parameters_{name}.txt"
-            path.parent.mkdir(parents=True, exist_ok=True)
-            path.write_text("\n".join(report.lines) + "\n")
-    print(f"\n{time.perf_counter() - started:.0f} s")
+        report = Report(f"pwiser_parameters_{name}", arguments)
+        run(report, name, arguments, known)
+        report.save()
 
 
 if __name__ == "__main__":

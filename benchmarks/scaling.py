@@ -4,10 +4,11 @@
     python benchmarks/scaling.py --quick
     python benchmarks/scaling.py --parts rows --rows 1e5 1e6 1e7   # about 20 GiB
 
-The MMoE of `train_speed.py` with cross-entropy, one epoch, encoding included. Every fit
-has a new process, which first fits a small table to load all libraries. The sizes of
-one part alternate within a round; the ratio is that to the first size. The growth with
-the number of category values is measured by `large_vocabulary.py`.
+The MMoE of `train_speed.py` with cross-entropy, one epoch, encoding included; later
+epochs are compared with the first one by `train_speed.py`. Every fit has a new process,
+which first fits a small table to load all libraries. The sizes of one part alternate
+within a round; the ratio is that to the first size. The growth with the number of
+category values is measured by `large_vocabulary.py`.
 
 Memory is the peak of `fit` above the table and its labels, relative to the memory that
 is needed: the encoded data (codes in the types of `fit`, numbers and labels as float32)
@@ -16,19 +17,20 @@ two moments of Adam) and the working memory of the steps of a small fit.
 """
 
 import time
+from itertools import pairwise
 
 import numpy as np
-from _tables import CARDINALITIES, N_NUMERIC, impressions
-from _timing import (
+from _harness import (
     MIB,
     PeakMemory,
-    Report,
     at_most,
+    begin,
+    count,
     in_fresh_process,
     make_parser,
-    start,
     synchronize,
 )
+from _tables import CARDINALITIES, N_NUMERIC, impressions
 from train_speed import own_model
 
 from sk_pwiser._table._encoder import TableEncoder
@@ -88,73 +90,57 @@ def cases(part, arguments):
 
 
 def report_part(report, arguments, part):
-    """Measure the sizes of one part, round by round, and print the table."""
+    """Measure, round by round, and print both tables of one part."""
     sizes = cases(part, arguments)
     found = {label: [] for label in sizes}
     for turn in range(arguments.rounds):
-        for label in list(sizes)[:: 1 if turn % 2 else -1]:
-            found[label].append(
-                in_fresh_process(
-                    measure,
-                    *sizes[label],
-                    arguments.device,
-                    threads=arguments.threads,
-                )
+        for label in [*sizes][:: 1 if turn % 2 else -1]:
+            run = in_fresh_process(
+                measure, *sizes[label], arguments.device, threads=arguments.threads
             )
-    print_times(report, arguments, part, sizes, found)
+            found[label].append(run)
+    found = {
+        label: {key: np.array([run[key] for run in runs]) for key in runs[0]}
+        for label, runs in found.items()
+    }
+    first = next(iter(sizes))
+    report.section(f"Time of fit, by {part}", f"over {first}")
+    for label, runs in found.items():
+        rate = f"{1e6 * np.median(runs['seconds']) / sizes[label][0]:.1f} us per row"
+        ratios = runs["seconds"] / found[first]["seconds"]
+        report.line(label, ratios, absolute=rate)
+    if part == "rows":
+        for small, large in pairwise(arguments.rows):
+            if large == 10 * small and small >= 10_000:
+                runs = (found[f"{n:,} rows"]["seconds"] for n in (large, small))
+                target = at_most(10.5) if small >= 100_000 else None
+                label = f"{large:,} rows over {small:,}"
+                report.line(label, np.divide(*runs), target=target)
     report.section(f"Peak memory of fit beyond X, by {part}", "over the needed memory")
     for label, runs in found.items():
-        peaks = np.array([run["peak"] for run in runs])
-        ratios = peaks / [run["needed"] for run in runs]
         is_large = part == "rows" and sizes[label][0] >= 100_000
         report.line(
             label,
-            ratios,
-            absolute=f"{np.median(peaks) / MIB:,.0f} MiB",
+            runs["peak"] / runs["needed"],
+            absolute=f"{np.median(runs['peak']) / MIB:,.0f} MiB",
             target=at_most(1.0) if is_large else None,
         )
-
-
-def print_times(report, arguments, part, sizes, found):
-    first = next(iter(sizes))
-    seconds = {k: np.array([run["seconds"] for run in v]) for k, v in found.items()}
-    report.section(f"Time of fit, by {part}", f"over {first}")
-    for label, own in seconds.items():
-        rate = f"{1e6 * np.median(own) / sizes[label][0]:.1f} us per row"
-        report.line(label, own / seconds[first], absolute=rate)
-    if part != "rows":
-        return
-    for small, large in zip(arguments.rows, arguments.rows[1:], strict=False):
-        if large == 10 * small and small >= 10_000:
-            report.line(
-                f"{large:,} rows over {small:,}",
-                seconds[f"{large:,} rows"] / seconds[f"{small:,} rows"],
-                target=at_most(10.5) if small >= 100_000 else None,
-            )
 
 
 def main():
     parser = make_parser(__doc__, rounds=3)
     parser.add_argument("--parts", nargs="+", choices=PARTS, default=PARTS)
-    sizes = [1e4, 1e5, 1e6]
-    parser.add_argument("--rows", type=float, nargs="+", default=sizes)
-    parser.add_argument(
-        "--fixed-rows",
-        type=float,
-        default=1e5,
-        help="in the other parts",
-    )
+    sizes = [10**4, 10**5, 10**6]
+    parser.add_argument("--rows", type=count, nargs="+", default=sizes)
+    others = "in the other parts"
+    parser.add_argument("--fixed-rows", type=count, default=10**5, help=others)
     parser.add_argument("--multiples", type=int, nargs="+", default=[1, 2, 4])
     batches = [256, 2048, 16_384]
     parser.add_argument("--batch", type=int, nargs="+", default=batches)
-    arguments = parser.parse_args()
-    if arguments.quick:
-        arguments.rows, arguments.fixed_rows, arguments.rounds = [1e3, 1e4], 3e3, 1
-        arguments.multiples, arguments.batch = [1, 2], [512, 2048]
-    arguments.rows = sorted(int(n) for n in arguments.rows)
-    arguments.fixed_rows = int(arguments.fixed_rows)
-    start(arguments)
-    report = Report("scaling", arguments)
+    quick = {"rows": [1_000, 10_000], "fixed_rows": 3_000, "rounds": 1}
+    quick |= {"multiples": [1, 2], "batch": [512, 2048]}
+    arguments, report = begin("scaling", parser, **quick)
+    arguments.rows.sort()
     for part in arguments.parts:
         report_part(report, arguments, part)
     report.save()

@@ -9,14 +9,15 @@ thread. For each row, all programs run in random order. The input of each progra
 given in advance, and is not part of the time: a DataFrame with one row for
 `predict_proba`; a dict of Python values for `Scorer`; one array per column, of text and
 numbers, for "ONNX, raw"; a list of values for CatBoost. "ONNX, encoded" and LightGBM
-take encoded arrays, so that their time includes no encoding. The trees are two models,
-one per task, and are not tuned: this is a comparison of latency alone.
+take encoded arrays, so that their time includes no encoding. The networks are trained
+for one epoch, and the trees are two models, one per task, which are not tuned: this is
+a comparison of latency alone.
 
 The figures are medians (p50) and 99 % quantiles (p99) of the calls of all rounds. The
-ratio is that of the medians within a round, to that of `Scorer`: the median over the
-rounds, and the quartiles. On a machine with other load, `--clock processor` measures
-the time on the processor in place of the time that passes, which is then mostly that of
-other programs.
+ratio is the median within a round over that of `Scorer`: the median over the rounds,
+and the quartiles. On a machine with other load, `--clock processor` measures
+the time on the processor in place of the time that passes, most of which then belongs
+to other programs.
 """
 
 import random
@@ -26,16 +27,14 @@ from pathlib import Path
 
 import numpy as np
 import onnxruntime
-from _tables import impressions
-from _timing import Report, make_parser, start
+from _harness import begin, make_parser
+from _tables import SERVED, impressions
 from catboost import CatBoostClassifier
 from lightgbm import LGBMClassifier
 
 from sk_pwiser import MultiTaskCTRCVRClassifier
 from sk_pwiser.export import Scorer, to_onnx
 
-CARDINALITIES = (4_300, 1_200, 400, 100, 50, 12, 12, 12)
-N_NUMERIC = 12
 CLOCKS = {"wall": time.perf_counter, "processor": time.process_time}
 NETWORKS = "shared_bottom", "mmoe"
 
@@ -125,17 +124,13 @@ def measure(programs, n_rows, rounds, clock):
 
 
 def main():
-    parser = make_parser(__doc__, rounds=10)
+    parser = make_parser(__doc__, rounds=10, device=False)
     parser.add_argument("--rows", type=int, default=100, help="calls per round")
     parser.add_argument("--clock", choices=CLOCKS, default="wall")
-    arguments = parser.parse_args()
-    arguments.threads = 1
-    if arguments.quick:
-        arguments.rounds, arguments.rows = 2, 5
-    start(arguments)
+    parser.set_defaults(threads=1)
+    arguments, report = begin("serving", parser, rounds=2, rows=5)
     n_train, n_trees = (500, 5) if arguments.quick else (10_000, 100)
-    report = Report("serving", arguments)
-    X, Y = impressions(n_train, CARDINALITIES, N_NUMERIC)
+    X, Y = impressions(n_train, *SERVED)
     rows = np.arange(arguments.rows)
     programs = {}
     for network in NETWORKS:
@@ -146,19 +141,16 @@ def main():
     programs |= trees(X, Y, rows, n_trees)
     seconds = measure(programs, len(rows), arguments.rounds, CLOCKS[arguments.clock])
     report.section(
-        f"{len(CARDINALITIES)} category and {N_NUMERIC} numeric columns, "
+        f"{len(SERVED[0])} category and {SERVED[1]} numeric columns, "
         f"{n_train:,} training rows, {n_trees} trees per task, "
         f"{arguments.rounds} rounds of {len(rows)} calls",
         "p50 over that of Scorer",
     )
-    reference = np.median(seconds[f"{NETWORKS[0]}: Scorer"], axis=1)
+    scorer = np.median(seconds[f"{NETWORKS[0]}: Scorer"], axis=1)
     for name, calls in seconds.items():
         p50, p99 = np.quantile(calls, [0.5, 0.99]) * 1e3
-        report.line(
-            name,
-            np.median(calls, axis=1) / reference,
-            absolute=f"{p50:.2f}, {p99:.2f} ms",
-        )
+        ratios = np.median(calls, axis=1) / scorer
+        report.line(name, ratios, absolute=f"{p50:.2f}, {p99:.2f} ms")
     report.note(
         f"The times ({arguments.clock}) are p50 and p99; the ratios are to the Scorer "
         f"of {NETWORKS[0]}."

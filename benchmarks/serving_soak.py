@@ -7,22 +7,20 @@
 `Scorer` predicts single rows as dictionaries, and `predict_proba` DataFrames of 1 to
 200 rows, one call in `--mixed` (default 50). Among the rows are values that were not
 seen in fit and missing ones. Resident memory is read after each tenth of the calls. It
-must stay within 2 % of that after the first tenth, in which caches fill. p50 and p99
-are those of the last tenth, on one thread; compare them between runs of one machine
-only.
+must stay within 2 % of its value after the first tenth, in which caches fill. p50 and
+p99 are measured in the last tenth, on one thread; compare them between runs on one
+machine only.
 """
 
 import time
 
 import numpy as np
-from _tables import impressions
-from _timing import MIB, at_most, make_parser, start
+from _harness import MIB, at_most, begin, count, make_parser
+from _tables import SERVED, impressions
 
 from sk_pwiser import MultiTaskCTRCVRClassifier
 from sk_pwiser.export import Scorer
 
-CARDINALITIES = (4_300, 1_200, 400, 100, 50, 12, 12, 12)
-N_NUMERIC = 12
 N_PARTS = 10
 LARGEST_TABLE = 200
 
@@ -60,45 +58,40 @@ def call(kind, scorer, model, rows, X, rng):
 
 
 def main():
-    parser = make_parser(__doc__, rounds=1)
-    parser.add_argument("--calls", type=float, default=1e6)
+    parser = make_parser(__doc__)
+    parser.add_argument("--calls", type=count, default=10**6)
     parser.add_argument("--mixed", type=int, default=50)
-    arguments = parser.parse_args()
-    if arguments.quick:
-        arguments.calls = 2_000
-    arguments.threads = arguments.threads or 1
-    start(arguments)
-    X, Y = impressions(10_000, CARDINALITIES, N_NUMERIC)
+    parser.set_defaults(threads=1)
+    arguments, report = begin("serving_soak", parser, calls=2_000)
+    X, Y = impressions(10_000, *SERVED)
     model = MultiTaskCTRCVRClassifier(max_epochs=2, random_state=0).fit(X, Y)
     scorer = Scorer(model)
     X = with_gaps(X)
     rows = X[:2_000].to_dict("records")
     rng = np.random.default_rng(0)
-    per_part = int(arguments.calls) // N_PARTS
-    seconds = {"Scorer": [], "predict_proba": []}
+    per_part = arguments.calls // N_PARTS
     memory = []
-    print(f"Resident memory\n{'':<20}{'MiB':>12}{'growth %':>12}")
+    report.text("", "Resident memory")
+    report.table(["MiB", "growth %"], label_width=20, width=12)
     for part in range(N_PARTS):
-        # Lists of times would grow: only those of the last part are kept.
-        seconds = {kind: [] for kind in seconds}
+        # Lists of times would grow: only the times of the last part are kept.
+        seconds = {"Scorer": [], "predict_proba": []}
         for number in range(per_part):
             kind = "Scorer" if number % arguments.mixed else "predict_proba"
             seconds[kind].append(call(kind, scorer, model, rows, X, rng))
         memory.append(resident_bytes())
-        label = f"{(part + 1) * per_part:,} calls"
         growth = 100 * (memory[-1] / memory[0] - 1)
-        print(f"{label:<20}{memory[-1] / MIB:>12,.1f}{growth:>+12.2f}", flush=True)
-    heads = "".join(f"{head:>12}" for head in ("p50 ms", "p99 ms", "calls"))
-    print(f"\nLatency of the last tenth\n{'':<20}{heads}")
+        cells = f"{memory[-1] / MIB:,.1f}", f"{growth:+.2f}"
+        report.row(f"{(part + 1) * per_part:,} calls", cells)
+    report.text("", "Latency of the last tenth")
+    report.table(["p50 ms", "p99 ms", "calls"], label_width=20, width=12)
     for kind, values in seconds.items():
-        if not values:
-            continue
         p50, p99 = 1000 * np.quantile(values, [0.5, 0.99])
-        print(f"{kind:<20}{p50:>12.2f}{p99:>12.2f}{len(values):>12,}")
+        report.row(kind, [f"{p50:.2f}", f"{p99:.2f}", f"{len(values):,}"])
     growth = max(memory[1:]) / memory[0] - 1
-    target = at_most(0.02)
-    verdict = "met" if target.is_met(growth) else "missed"
-    print(f"\nlargest growth {100 * growth:.2f} %, {target}: {verdict}")
+    verdict = at_most(0.02).verdict(growth)
+    report.text("", f"largest growth {100 * growth:.2f} %, {verdict}")
+    report.save()
 
 
 if __name__ == "__main__":

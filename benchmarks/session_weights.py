@@ -4,11 +4,11 @@
     python benchmarks/session_weights.py --part validation --strengths 0.5 2 8
     python benchmarks/session_weights.py --quick
 
-A session is what a user saw on one day, in order of time. The first model is the
-estimator with its defaults and cross-entropy. For each way to train the critics, a
-second model with the same settings and the same seed is fitted with
+A session is the list of rows that a user saw on one day, in order of time. The first
+model is the estimator with its defaults and cross-entropy. For each way to train the
+critics, a second model with the same settings and the same seed is fitted with
 `sample_weight = SessionCriticWeights(...).weights(X)`, once per strength `lam`. With
-`--part test` (the default) the test rows are those of the later days; with
+`--part test` (the default) the test rows come from the later days; with
 `--part validation` the last training day is held out and the test rows are not used.
 
 A cell is the mean over the seeds, followed by the standard deviation: AUC of both
@@ -18,16 +18,11 @@ critics were fitted. The last table has the differences of the AUC to the first 
 with the same seed.
 """
 
-import argparse
-import os
-import platform
-
 import numpy as np
 import pandas as pd
-import torch
-from _real_tables import BEIJING, DAY
+from _harness import begin, data_folder, figures_of, make_parser, spread
+from _tables import days_of, load_tables
 from sklearn.base import clone
-from sklearn.metrics import log_loss, roc_auc_score
 
 from sk_pwiser import MultiTaskCTRCVRClassifier
 from sk_pwiser.datasets import load_kuairand
@@ -43,31 +38,13 @@ COLUMNS = ("click AUC", "second AUC", "CVR AUC", "log loss")
 
 def load(name, path, part):
     """Return training rows with their sessions and times, and held-out rows."""
+    X, X_test, Y, Y_test = load_tables(name, path, part)[:4]
     train = load_kuairand(path, name, subset="train")
-    day = (train.time_ms + BEIJING) // DAY
-    sessions = pd.factorize(
-        pd.MultiIndex.from_arrays([train.data["user_id"].to_numpy(), day])
-    )[0]
-    if part == "test":
-        held_out = load_kuairand(path, name, subset="test")
-        is_train = np.ones(len(day), dtype=bool)
-        X_test, Y_test = held_out.data, held_out.target
-    else:
-        is_train = day < day.max()
-        X_test, Y_test = train.data[~is_train], train.target[~is_train]
-    rows = train.data[is_train], train.target[is_train]
-    return *rows, sessions[is_train], train.time_ms[is_train], X_test, Y_test
-
-
-def evaluate(model, X, Y):
-    p, Y = model.predict_proba(X), Y.to_numpy()
-    clicked = Y[:, 0] == 1
-    return (
-        roc_auc_score(Y[:, 0], p[:, 0]),
-        roc_auc_score(Y[:, 1], p[:, 1]),
-        roc_auc_score(Y[clicked, 1], model.predict_cvr(X)[clicked]),
-        np.mean([log_loss(Y[:, k], p[:, k]) for k in range(2)]),
-    )
+    day = days_of(train)
+    is_train = day < day.max() if part == "validation" else np.ones(len(day), bool)
+    keys = pd.MultiIndex.from_arrays([train.data["user_id"].to_numpy(), day])
+    sessions, _ = pd.factorize(keys)
+    return X, Y, sessions[is_train], train.time_ms[is_train], X_test, Y_test
 
 
 def measure(data, seed, strengths, results, notes):
@@ -75,70 +52,58 @@ def measure(data, seed, strengths, results, notes):
     X, Y, sessions, times, X_test, Y_test = data
     model = MultiTaskCTRCVRClassifier(loss="bce", random_state=seed)
     first = clone(model).fit(X, Y)
-    results["no weights"].append(evaluate(first, X_test, Y_test))
+    results["no weights"].append(figures_of(Y_test, first.predict_proba(X_test)))
     for critic, params in CRITICS.items():
         maker = SessionCriticWeights(model, random_state=seed, **params)
         maker.fit(X, Y, groups=sessions, order=times)
         for lam in strengths:
             label = f"{critic}, lam {lam:g}"
             weights = maker.set_params(lam=lam).weights(X)
-            second = clone(model).fit(X, Y, sample_weight=weights)
-            results.setdefault(label, []).append(evaluate(second, X_test, Y_test))
+            p = clone(model).fit(X, Y, sample_weight=weights).predict_proba(X_test)
+            results.setdefault(label, []).append(figures_of(Y_test, p))
             notes[label] = (weights.mean(axis=0), weights.std(axis=0), maker.n_iter_)
 
 
-def print_tables(results, notes):
-    print(f"{'':<32}" + "".join(f"{c:>17}" for c in COLUMNS) + "   weight; fits")
+def print_tables(report, results, notes):
+    heads = "".join(f"{c:>17}" for c in COLUMNS)
+    report.text(f"{'':<32}{heads}   weight; fits")
     for label, rows in results.items():
-        line = f"{label:<32}" + cells(np.array(rows))
+        line = "".join(f"{spread(values):>17}" for values in np.transpose(rows))
         if label in notes:
-            mean, spread, n_fits = notes[label]
-            parts = [f"{m:.2f} ({s:.2f})" for m, s in zip(mean, spread, strict=True)]
+            mean, deviation, n_fits = notes[label]
+            parts = [f"{m:.2f} ({s:.2f})" for m, s in zip(mean, deviation, strict=True)]
             line += f"   {', '.join(parts)}; {n_fits}"
-        print(line)
-    print(f"\n{'difference of the AUC':<32}" + "".join(f"{c:>17}" for c in COLUMNS[:3]))
+        report.text(f"{label:<32}{line}")
+    heads = "".join(f"{c:>17}" for c in COLUMNS[:3])
+    report.text("", f"{'difference of the AUC':<32}{heads}")
+    report.label_width = 32
     first = np.array(results.pop("no weights"))
     for label, rows in results.items():
-        print(f"{label:<32}" + cells((np.array(rows) - first)[:, :3], "+"))
-
-
-def cells(rows, sign=""):
-    cells = []
-    for values in rows.T:
-        spread = f" ({values.std(ddof=1):.4f})" if len(values) > 1 else ""
-        cells.append(f"{values.mean():{sign}.4f}{spread}")
-    return "".join(f"{cell:>17}" for cell in cells)
+        gains = (np.array(rows) - first)[:, :3]
+        report.row(label, [spread(values, sign="+") for values in gains.T])
 
 
 def main():
-    parser = argparse.ArgumentParser(
-        description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
-    )
+    parser = make_parser(__doc__, seeds=3)
     parser.add_argument("--data", choices=["engage", "long"], default="engage")
     parser.add_argument("--part", choices=["test", "validation"], default="test")
     parser.add_argument("--strengths", nargs="+", type=float, default=[0.5])
-    parser.add_argument("--seeds", type=int, default=3)
-    parser.add_argument("--quick", action="store_true", help="few rows, one seed")
-    arguments = parser.parse_args()
-    path = os.environ.get("SK_PWISER_DATA")
-    if not path:
-        raise SystemExit("Set SK_PWISER_DATA to the folder of the data sets.")
-    data = load(arguments.data, path, arguments.part)
+    arguments, report = begin("session_weights", parser, seeds=1)
+    data = load(arguments.data, data_folder(), arguments.part)
     if arguments.quick:
-        data, arguments.seeds = tuple(part[:5000] for part in data), 1
+        data = tuple(part[:5000] for part in data)
     lengths = np.unique(data[2], return_counts=True)[1]
-    device = "CUDA" if torch.cuda.is_available() else f"{os.cpu_count()} CPU cores"
-    print(f"Python {platform.python_version()}, torch {torch.__version__}, {device}")
-    print(
+    report.text(
         f"{arguments.data}: {len(data[0]):,} rows in {len(lengths):,} sessions of "
-        f"{lengths.mean():.2f} rows on average, at most {lengths.max()};\n"
+        f"{lengths.mean():.2f} rows on average, at most {lengths.max()};",
         f"{len(data[4]):,} rows held out; {arguments.seeds} seeds; part: "
-        f"{arguments.part}"
+        f"{arguments.part}",
     )
     results, notes = {"no weights": []}, {}
     for seed in range(arguments.seeds):
         measure(data, seed, arguments.strengths, results, notes)
-    print_tables(results, notes)
+    print_tables(report, results, notes)
+    report.save()
 
 
 if __name__ == "__main__":

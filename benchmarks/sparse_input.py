@@ -20,23 +20,29 @@ model runs in a process of its own, which draws the same rows.
   that the speed is measured on the first `--rechub-rows` rows, and there is no AUC.
 
 "rows / s" is the number of rows over the processor's time of the whole fit, which other
-load on the machine affects less than it affects the time that passes; so a model that
-needs several passes over the rows has fewer. "memory" is the peak of resident memory in
-the fit, above that of the process with its rows, in relation to the memory of the CSR
-matrix. "AUC" is that of clicks and of conversions on further rows. An epoch of a
+load on the machine affects less than the time that passes; a model that needs several
+passes over the rows therefore has a lower rate. "memory" is the peak of resident memory
+in the fit, above the process with its rows, in relation to the memory of the CSR
+matrix. "AUC" is measured for clicks and for conversions, on further rows. An epoch of a
 network and of SGD, and a fixed number of trees, do not aim at the same AUC.
 """
 
-import contextlib
-import io
 import time
 
 import numpy as np
 import torch
-from _timing import MIB, PeakMemory, Report, in_fresh_process, make_parser, start
+from _harness import (
+    MIB,
+    PeakMemory,
+    aucs,
+    begin,
+    count,
+    in_fresh_process,
+    make_parser,
+)
+from _peers import PerTask, rechub, rechub_trainer, require, silence
 from scipy.sparse import csr_matrix
 from sklearn.linear_model import SGDClassifier
-from sklearn.metrics import roc_auc_score
 
 from sk_pwiser import MultiTaskCTRCVRClassifier
 
@@ -66,20 +72,6 @@ def make_rows(n, n_columns, seed):
     return csr_matrix((values, columns.ravel(), offsets), shape=(n, n_columns)), Y
 
 
-class PerTask:
-    """One classifier per task."""
-
-    def __init__(self, make):
-        self.make = make
-
-    def fit(self, X, Y):
-        self.models_ = [self.make().fit(X, y) for y in Y.T]
-        return self
-
-    def predict_proba(self, X):
-        return np.transpose([m.predict_proba(X)[:, 1] for m in self.models_])
-
-
 def network(batch_size):
     return MultiTaskCTRCVRClassifier(
         loss="bce",
@@ -92,85 +84,71 @@ def network(batch_size):
     )
 
 
-def sgd():
-    return SGDClassifier(loss="log_loss", max_iter=1, tol=None, random_state=0)
+def fit_sgd(X, y):
+    model = SGDClassifier(loss="log_loss", max_iter=1, tol=None, random_state=0)
+    return model.fit(X, y)
 
 
-def lightgbm(n_trees):
-    from lightgbm import LGBMClassifier
-
-    return LGBMClassifier(
-        n_estimators=n_trees, n_jobs=torch.get_num_threads(), verbose=-1
-    )
+def fit_trees(X, y, n_trees):
+    params = {"n_jobs": torch.get_num_threads(), "verbose": -1}
+    lightgbm = require("lightgbm", "LightGBM")
+    return lightgbm.LGBMClassifier(n_estimators=n_trees, **params).fit(X, y)
 
 
-class Rechub:
+class RechubSums:
     """A shared bottom of torch-rechub on sums of embeddings."""
 
     def fit(self, X, Y):
-        from torch_rechub.basic.features import SequenceFeature
-        from torch_rechub.models.multi_task import SharedBottom
-        from torch_rechub.trainers import MTLTrainer
-
-        feature = SequenceFeature("columns", X.shape[1], DIM, pooling="sum")
-        tasks = ["classification"] * 2
-        towers = [{"dims": list(TOWER_UNITS)}] * 2
-        model = SharedBottom([feature], tasks, {"dims": list(UNITS)}, towers)
+        kind = rechub("basic.features").SequenceFeature
+        feature = kind("columns", X.shape[1], DIM, pooling="sum")
+        tasks, towers = ["classification"] * 2, [{"dims": list(TOWER_UNITS)}] * 2
+        bottom = rechub("models.multi_task").SharedBottom
+        model = bottom([feature], tasks, {"dims": list(UNITS)}, towers)
         columns = torch.from_numpy(X.indices.reshape(-1, N_FIELDS))
         order = torch.randperm(len(columns)).split(512)
         labels = torch.from_numpy(Y)
         batches = [({"columns": columns[rows]}, labels[rows]) for rows in order]
-        with (
-            contextlib.redirect_stdout(io.StringIO()),
-            contextlib.redirect_stderr(io.StringIO()),
-        ):
-            MTLTrainer(model, tasks).train_one_epoch(batches)
+        with silence():
+            rechub_trainer(model, 2).train_one_epoch(batches)
         return self
 
 
+RECHUB = "torch-rechub"
+MODELS = {
+    "sk_pwiser, batches of 512": lambda _: network(512),
+    "sk_pwiser, batches of 4,096": lambda _: network(4_096),
+    "SGDClassifier": lambda _: PerTask(fit_sgd),
+    "LightGBM": lambda trees: PerTask(lambda X, y: fit_trees(X, y, trees)),
+    RECHUB: lambda _: RechubSums(),
+}
+
+
 def make_model(name, arguments):
-    """Return a model and the number of rows that it is fitted on."""
-    rows, trees = arguments.rows, arguments.trees
-    return {
-        "sk_pwiser, batches of 512": lambda: (network(512), rows),
-        "sk_pwiser, batches of 4,096": lambda: (network(4_096), rows),
-        "SGDClassifier": lambda: (PerTask(sgd), rows),
-        "LightGBM": lambda: (PerTask(lambda: lightgbm(trees)), rows),
-        "torch-rechub": lambda: (Rechub(), min(rows, arguments.rechub_rows)),
-    }[name]()
-
-
-MODELS = (
-    "sk_pwiser, batches of 512",
-    "sk_pwiser, batches of 4,096",
-    "SGDClassifier",
-    "LightGBM",
-    "torch-rechub",
-)
+    return MODELS[name](arguments.trees)
 
 
 def measure(name, arguments):
     """Fit a model; return its number of rows, seconds, memory and AUC."""
     X, Y = make_rows(arguments.rows, arguments.columns, seed=1)
     # Imports and the first calls of libraries are no part of the fit.
-    small, n = make_model(name, arguments)
-    small.fit(*make_rows(2_000, 40 * 50, seed=2))
-    model, n = make_model(name, arguments)
+    make_model(name, arguments).fit(*make_rows(2_000, 40 * 50, seed=2))
+    model = make_model(name, arguments)
+    n = min(len(Y), arguments.rechub_rows if name == RECHUB else len(Y))
     X, Y = X[:n], Y[:n]
     with PeakMemory() as memory:
         started, began = time.process_time(), time.perf_counter()
         model.fit(X, Y)
         seconds = time.process_time() - started, time.perf_counter() - began
-    aucs = None
+    found = None
     if hasattr(model, "predict_proba"):
         X_test, Y_test = make_rows(N_TEST, arguments.columns, seed=3)
         p = model.predict_proba(X_test)
-        aucs = [roc_auc_score(Y_test[:, k], p[:, k]) for k in range(2)]
-    return n, seconds, memory.n_bytes, aucs
+        found = aucs(Y_test, p)
+    return n, seconds, memory.n_bytes, found
 
 
-def check_sizes(arguments):
-    """Check and print the sizes of the table; return the bytes of the CSR matrix."""
+def size_text(arguments):
+    """Check the sizes of the table; return them as a text, and the bytes of the CSR."""
     X, Y = make_rows(arguments.rows, arguments.columns, seed=1)
     assert X.shape == (arguments.rows, arguments.columns)
     assert X.nnz == arguments.rows * N_FIELDS == np.count_nonzero(X.data)
@@ -180,52 +158,39 @@ def check_sizes(arguments):
     if arguments.rows >= 10 * arguments.columns // N_FIELDS:
         assert used > 0.95 * arguments.columns, f"{used} columns occur"
     n_bytes = X.data.nbytes + X.indices.nbytes + X.indptr.nbytes
-    print(
+    return (
         f"{X.shape[0]:,} rows, {X.shape[1]:,} columns of which {used:,} occur, "
         f"{X.nnz:,} stored entries, {N_FIELDS} in every row; {n_bytes / MIB:,.0f} MiB; "
         f"clicks {Y[:, 0].mean():.3f}, conversions {Y[:, 1].mean():.3f}"
-    )
-    return n_bytes
+    ), n_bytes
 
 
 def main():
-    parser = make_parser(__doc__, rounds=1)
-    parser.add_argument("--rows", type=int, default=10**6)
-    parser.add_argument("--columns", type=int, default=10**6)
+    parser = make_parser(__doc__)
+    parser.add_argument("--rows", type=count, default=10**6)
+    parser.add_argument("--columns", type=count, default=10**6)
     parser.add_argument("--trees", type=int, default=20)
-    parser.add_argument("--rechub-rows", type=int, default=51_200)
+    parser.add_argument("--rechub-rows", type=count, default=51_200)
     parser.add_argument("--models", nargs="+", default=MODELS, metavar="NAME")
-    arguments = parser.parse_args()
-    start(arguments)
-    if arguments.quick:
-        arguments.rows, arguments.columns = 20_000, 20_000
-    report = Report("sparse_input", arguments)
-    n_bytes = in_fresh_process(check_sizes, arguments, threads=arguments.threads)
-    print(
-        f"\n  {'':<28}{'rows':>10}{'rows / s':>10}{'CPU s':>8}{'wall s':>8}"
+    arguments, report = begin("sparse_input", parser, rows=20_000, columns=20_000)
+    known = [name for name in MODELS if name.startswith(tuple(arguments.models))]
+    arguments.models = known
+    threads = arguments.threads
+    text, n_bytes = in_fresh_process(size_text, arguments, threads=threads)
+    report.text(text, "")
+    report.text(
+        f"  {'':<28}{'rows':>10}{'rows / s':>10}{'CPU s':>8}{'wall s':>8}"
         f"{'memory':>18}{'AUC':>16}"
     )
-    known = [name for name in MODELS if name.startswith(tuple(arguments.models))]
     for name in known:
-        n, (processor, passed), memory, aucs = in_fresh_process(
-            measure, name, arguments, threads=arguments.threads
+        n, (processor, passed), memory, found = in_fresh_process(
+            measure, name, arguments, threads=threads
         )
-        auc = " ".join(f"{value:.4f}" for value in aucs) if aucs else "-"
-        times = f"{memory / MIB:,.0f} MiB, {memory / n_bytes:.1f}x"
-        print(
+        auc = " ".join(f"{value:.4f}" for value in found) if found else "-"
+        size = f"{memory / MIB:,.0f} MiB, {memory / n_bytes:.1f}x"
+        report.text(
             f"  {name:<28}{n:>10,}{n / processor:>10,.0f}{processor:>8.0f}"
-            f"{passed:>8.0f}{times:>18}{auc:>16}",
-            flush=True,
-        )
-        report.content["figures"].append(
-            {
-                "model": name,
-                "rows": n,
-                "processor_seconds": processor,
-                "seconds": passed,
-                "bytes": memory,
-                "auc": aucs,
-            }
+            f"{passed:>8.0f}{size:>18}{auc:>16}"
         )
     report.save()
 

@@ -6,24 +6,21 @@
 
 A log of `--rows` rows is written to a temporary folder, in files of at most 10^6 rows.
 It has 60 features: 40 numbers, and 20 text categories with 100 to 10^6 values. The
-sizes that are printed are those of the log that was written, all files together.
+printed sizes belong to the log that was written, all files together.
 
 - **The whole log.** A new process trains one epoch on it. "peak memory" is the largest
-  resident memory of that process (`resource.getrusage`), and "above imports" what of it
-  came after all imports. "as a table" is the memory that the rows take as an Arrow
-  table.
+  resident memory of that process, and "above imports" its part that came after all
+  imports. "as a table" is the memory that the rows take as an Arrow table.
 - **A part that fits** (`--part` rows, the first files). A fit on the files and a fit on
   the same rows in memory, reading included, alternate; each trains one epoch. "rows /
-  s" is the number of rows over the time of the whole fit, in relation to that in
+  s" is the number of rows over the time of the whole fit, in relation to the fit in
   memory. "AUC" is the difference of the AUC on further rows, with mean and standard
   deviation over seeds.
 
-The time of a fit on files beside that of its epoch is the time of the two passes that
-learn the columns and encode the rows.
+Apart from its epoch, a fit on files spends its time on the two passes that learn the
+columns and encode the rows.
 """
 
-import resource
-import sys
 import tempfile
 import time
 from pathlib import Path
@@ -31,8 +28,16 @@ from pathlib import Path
 import numpy as np
 import pyarrow as pa
 import pyarrow.parquet as pq
-from _timing import MIB, Report, in_fresh_process, interleave, make_parser, start
-from sklearn.metrics import roc_auc_score
+from _harness import (
+    MIB,
+    aucs,
+    begin,
+    count,
+    in_fresh_process,
+    interleave,
+    make_parser,
+    peak_bytes,
+)
 
 from sk_pwiser import MultiTaskCTRCVRClassifier
 from sk_pwiser.datasets import ParquetImpressions
@@ -68,7 +73,7 @@ def make_rows(n_rows, seed):
 
 
 def write_log(folder, n_rows, file_rows):
-    """Write files; return their bytes, and those of the rows as an Arrow table."""
+    """Write files; return the bytes of the files, and of the rows as Arrow tables."""
     folder.mkdir()
     in_files = as_table = 0
     for number, first in enumerate(range(0, n_rows, file_rows)):
@@ -99,11 +104,6 @@ def paths_of(folder, n_rows):
             found.append(str(path))
             n_found += pq.read_metadata(path).num_rows
     return found, n_found
-
-
-def peak_bytes():
-    peak = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
-    return peak if sys.platform == "darwin" else peak * 1024
 
 
 def fit_whole(folder, cache):
@@ -156,33 +156,21 @@ def report_part(report, arguments, folder, cache, test):
     X, Y = test.select(FEATURES), test.select(TARGETS).to_pandas()
     differences = []
     for seed in range(arguments.seeds):
-        p = [
-            model.predict_proba(X)
-            for model in (fit_files(paths, cache, seed), fit_memory(paths, seed))
-        ]
-        aucs = [
-            [roc_auc_score(Y[task], q[:, k]) for k, task in enumerate(TARGETS)]
-            for q in p
-        ]
-        differences.append(np.subtract(*aucs))
+        models = fit_files(paths, cache, seed), fit_memory(paths, seed)
+        pair = [aucs(Y, model.predict_proba(X)) for model in models]
+        differences.append(np.subtract(*pair))
     for task, values in zip(TARGETS, np.transpose(differences), strict=True):
         text = f"{values.mean():+.4f} +- {values.std():.4f}"
         report.line(f"AUC of {task}, minus that in memory", absolute=text)
 
 
 def main():
-    parser = make_parser(__doc__, rounds=3)
-    parser.add_argument("--rows", type=float, default=2e7)
-    parser.add_argument("--part", type=float, default=1e6)
-    parser.add_argument("--seeds", type=int, default=3)
+    parser = make_parser(__doc__, rounds=3, seeds=3, device=False)
+    parser.add_argument("--rows", type=count, default=2 * 10**7)
+    parser.add_argument("--part", type=count, default=10**6)
     parser.add_argument("--folder", type=Path, help="where the log is written")
-    arguments = parser.parse_args()
-    if arguments.quick:
-        arguments.rows, arguments.part = 6e4, 2e4
-        arguments.rounds = arguments.seeds = 1
-    arguments.rows, arguments.part = int(arguments.rows), int(arguments.part)
-    start(arguments)
-    report = Report("streaming", arguments)
+    quick = {"rows": 60_000, "part": 20_000, "rounds": 1, "seeds": 1}
+    arguments, report = begin("streaming", parser, **quick)
     with tempfile.TemporaryDirectory(dir=arguments.folder) as name:
         folder, cache = Path(name) / "log", Path(name) / "cache"
         cache.mkdir()

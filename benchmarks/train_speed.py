@@ -9,7 +9,7 @@
 The setting is an MMoE with 4 experts (128, 64) and towers of (64,) on 16 category
 columns, with embeddings of width 16, and 63 numeric columns; Adam, one epoch.
 
-- `bare torch loop` trains it on prepared tensors and does nothing else; see `_bare.py`.
+- `bare torch loop` trains it on prepared tensors and does nothing else, see `_peers.py`.
   It uses Adam with default parameters. `stacked, fused` is the fastest loop of that
   kind: the experts as one product and the fused step of Adam. On CUDA the tensors are
   on the device, and `CUDA graph` replays the step of that loop.
@@ -21,12 +21,13 @@ columns, with embeddings of width 16, and 63 numeric columns; Adam, one epoch.
   trainer and loader, with one feature per column as in its examples.
 - The other networks have their default sizes; their rows show their cost only.
 
-`--time-to-auc` uses the real data of KuaiRand, see `_time_to_auc.py`.
+`--time-to-auc` uses the real data of KuaiRand, see `time_to_auc.py`.
 """
 
 import numpy as np
 import torch
-from _bare import (
+from _harness import Report, at_least, interleave, make_parser, start
+from _peers import (
     EMBEDDING_DIM,
     EXPERT_UNITS,
     N_EXPERTS,
@@ -35,11 +36,12 @@ from _bare import (
     BareStackedMMoE,
     GraphedLoop,
     bare_run,
+    rechub_run,
+    rechub_version,
+    skorch_run,
 )
-from _other_loops import rechub_run, rechub_version, skorch_run
 from _tables import CARDINALITIES, PLAIN, impressions, prepare
-from _time_to_auc import report_time_to_auc
-from _timing import Report, at_least, interleave, make_parser, start
+from time_to_auc import report_time_to_auc
 
 from sk_pwiser import MultiTaskCTRCVRClassifier
 from sk_pwiser._table._encoder import TableEncoder

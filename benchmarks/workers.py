@@ -1,4 +1,4 @@
-"""What a step of several workers costs: measured for one and two, modelled beyond.
+"""The cost of a step of several workers: measured for one and two, modelled beyond.
 
     python benchmarks/workers.py
     python benchmarks/workers.py --quick
@@ -12,16 +12,17 @@ machine with one thread each, connected through the loopback interface. Its part
 - gradients: their sum over the workers;
 - optimiser: the step, the same in every worker.
 
-Two tables: one with small embedding tables, whose gradients are dense, and one with a
-large table, whose gradient is exchanged by rows.
+There are two data sets: one with small embedding tables, whose gradients are dense, and
+one with a large table, whose gradient is exchanged by rows. All steps have the same
+batch.
 
 For more than two workers the times are modelled, not measured. With W workers
 
 - compute = a + b x batch_size / W, with a and b from steps of a whole and of half a
   batch;
-- join and gradients = 2 (W - 1) / W x those of two workers: of the same batch, a worker
-  receives the rows of the others, and the parts of a ring of sums or the rows of a
-  table that the others used;
+- join and gradients = 2 (W - 1) / W x the time of two workers: of the same batch, a
+  worker receives the rows of the others, and the parts of a ring of sums or the rows of
+  a table that the others used;
 - criterion and optimiser as measured.
 
 Rounds of one and of two workers alternate; a figure is the median over the rounds, and
@@ -31,18 +32,18 @@ The latency of a network between machines is not in the model. The join and the 
 gradients contain the time that a worker waits for the other.
 """
 
-import argparse
 import multiprocessing
 import tempfile
 import time
 from contextlib import suppress
 from datetime import timedelta
+from itertools import product
 from queue import Empty
 
 import numpy as np
 import torch
 import torch.distributed as dist
-from _timing import describe, limit_threads
+from _harness import begin, limit_threads, make_parser
 
 from sk_pwiser import MultiTaskCTRCVRClassifier
 from sk_pwiser.datasets import make_ctr_cvr
@@ -195,72 +196,41 @@ def modelled(n_workers, one, two, half):
     ]
 
 
-def measure_rounds(n_categories, batch_size, n_steps, n_rounds):
-    """Return the medians over rounds in which one and two workers alternate.
-
-    Returns
-    -------
-    one, two : ndarray of shape (5,)
-        Seconds of the parts of a step.
-    half : float
-        Seconds of the network on half a batch.
-    ratios : ndarray of shape (n_rounds,)
-        Time of a step of two workers over that of one, in the same round.
-    n_weights : int
-        Number of weights of the network.
-    """
+def print_table(report, title, n_categories, batch_size, arguments):
+    """Measure one table, in rounds of one and two workers; print the milliseconds."""
     ones, twos, halves = [], [], []
-    for _ in range(n_rounds):
-        (one, half), n_weights = measure(1, n_categories, batch_size, n_steps)
-        (two, _), _ = measure(2, n_categories, batch_size, n_steps)
+    for _ in range(arguments.rounds):
+        given = n_categories, batch_size, arguments.steps
+        (one, half), n_weights = measure(1, *given)
+        (two, _), _ = measure(2, *given)
         ones.append(one)
         twos.append(two)
         halves.append(half)
     ratios = np.sum(twos, axis=1) / np.sum(ones, axis=1)
-    medians = (np.median(each, axis=0) for each in (ones, twos, halves))
-    return *medians, ratios, n_weights
-
-
-def print_table(title, n_categories, batch_size, n_steps, n_rounds):
-    """Measure one table and print its steps, in milliseconds."""
-    one, two, half, ratios, n_weights = measure_rounds(
-        n_categories, batch_size, n_steps, n_rounds
-    )
-    print(f"\n{batch_size:,} rows, {title}, {n_weights:,} weights")
-    heads = "".join(f"{part:>12}" for part in (*PARTS, "all", "of one"))
-    print(" " * LABEL_WIDTH + heads)
+    one, two, half = (np.median(each, axis=0) for each in (ones, twos, halves))
+    report.text("", f"{batch_size:,} rows, {title}, {n_weights:,} weights")
+    report.table([*PARTS, "all", "of one"], LABEL_WIDTH, width=12)
     lines = {"1 worker": (one, 1.0), "2 workers": (two, np.median(ratios))}
     for n_workers in (4, 8, 16, 32):
         parts = modelled(n_workers, one, two, half)
         lines[f"{n_workers} workers, modelled"] = parts, sum(parts) / sum(one)
     for label, (parts, ratio) in lines.items():
         figures = [*(1000 * seconds for seconds in (*parts, sum(parts))), ratio]
-        print(f"{label:<{LABEL_WIDTH}}" + "".join(f"{each:>12.2f}" for each in figures))
-    print(
-        f"2 workers of one, over {n_rounds} rounds: {ratios.min():.2f} to "
-        f"{ratios.max():.2f}",
-        flush=True,
+        report.row(label, [f"{each:.2f}" for each in figures])
+    report.text(
+        f"2 workers of one, over {arguments.rounds} rounds: {ratios.min():.2f} to "
+        f"{ratios.max():.2f}"
     )
 
 
 def main():
-    parser = argparse.ArgumentParser(
-        description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
-    )
+    parser = make_parser(__doc__, rounds=3, device=False)
     parser.add_argument("--steps", type=int, default=100)
-    parser.add_argument("--rounds", type=int, default=3)
-    parser.add_argument("--quick", action="store_true", help="a smoke run")
-    arguments = parser.parse_args()
-    if arguments.quick:
-        arguments.steps, arguments.rounds = 10, 1
-        print("a smoke run: its figures are not meaningful")
-    arguments.device, arguments.threads = "cpu", 1
-    print(", ".join(f"{key} {value}" for key, value in describe(arguments).items()))
-    for batch_size in BATCHES:
-        for title, n_categories in TABLES.items():
-            print_table(
-                title, n_categories, batch_size, arguments.steps, arguments.rounds
-            )
+    parser.set_defaults(threads=1)
+    arguments, report = begin("workers", parser, steps=10, rounds=1)
+    for batch_size, (title, n_categories) in product(BATCHES, TABLES.items()):
+        print_table(report, title, n_categories, batch_size, arguments)
+    report.save()
 
 
 if __name__ == "__main__":

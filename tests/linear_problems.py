@@ -49,3 +49,17 @@ def least_empty_alpha(X, y, task_types):
         target = 2 * y[rows, k] - 1 if kind == "binary" else y[rows, k]
         products.append(X[rows].T @ (target - target.mean()) / rows.sum())
     return np.linalg.norm(products, axis=0).max()
+
+
+def rare_problem(n, ctr, ctcvr, seed=0):
+    """Return X of four columns, and clicks and conversions at about these rates."""
+    rng = np.random.default_rng(seed)
+    X = rng.standard_normal((n, 4))
+    click = logistic(X[:, 0] + np.log(ctr) - 0.4)
+    cvr = logistic(0.7 * X[:, 1] + np.log(ctcvr / ctr) - 0.2)
+    u = rng.random(n)
+    return X, np.column_stack([u < click, u < click * cvr]).astype(int)
+
+
+def logistic(x):
+    return 1 / (1 + np.exp(-x))

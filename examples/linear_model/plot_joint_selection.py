@@ -44,7 +44,12 @@ print(f"{click.sum()} clicks, {conversion.sum()} conversions with a value")
 # Without it they would outweigh the two binary tasks, because their unit is larger.
 
 alphas, coefs, _ = multi_task_sparse_path(
-    X, y, task_types=types, alphas=30, scale_targets=True
+    X,
+    y,
+    task_types=types,
+    missing_labels="ignore",
+    alphas=30,
+    scale_targets=True,
 )
 scale = np.array([1, 1, np.nanstd(value)])
 norms = np.linalg.norm(coefs / scale[:, np.newaxis, np.newaxis], axis=0)
@@ -65,7 +70,9 @@ ax.legend()
 # of the best alpha for the R2 of the values, weighted by the numbers of tasks. As other
 # penalties of this kind, the one that predicts best selects some features too many.
 
-model = MultiTaskSparseLinearCV(task_types=types, scale_targets=True, random_state=0)
+model = MultiTaskSparseLinearCV(
+    task_types=types, missing_labels="ignore", scale_targets=True, random_state=0
+)
 model.fit(X, y)
 print("best alphas:", {kind: round(a, 4) for kind, a in model.best_alphas_.items()})
 selected = np.flatnonzero(model.coef_.any(axis=0))

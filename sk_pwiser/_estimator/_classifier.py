@@ -456,13 +456,13 @@ class MultiTaskCTRCVRClassifier(ClassifierMixin, BaseEstimator):
             than memory, see :ref:`larger_than_memory`.
         Y : array-like of shape (n_samples, n_tasks) or (n_samples,), default=None
             Labels: 0 or 1, tasks in the order of the funnel. With one task, any two
-            labels. Those of tasks after the first may be missing if
+            labels. Labels of tasks after the first may be missing if
             `missing_labels="ignore"`. None for a ParquetImpressions, which has labels,
             weights and groups itself.
         sample_weight : array-like of shape (n_samples,) or (n_samples, n_tasks), \
                 default=None
-            Weights of the rows, or of the rows and tasks, >= 0; those above 0 are
-            scaled to a mean of 1. Those below 1e-38 times the largest one count as 0,
+            Weights of the rows, or of the rows and tasks, >= 0. Weights above 0 are
+            scaled to a mean of 1. Weights below 1e-38 times the largest one count as 0,
             with a warning. A weight of 0 for a task after the first makes the
             label missing, as NaN does with `missing_labels="ignore"`; for the first
             task, it leaves the row out of that task's loss and AUC only.
@@ -506,9 +506,9 @@ class MultiTaskCTRCVRClassifier(ClassifierMixin, BaseEstimator):
             unless an embedding table is updated by rows.
         UserWarning
             If labels break the funnel, or a task has one label only; if labels are
-            missing such that probabilities are biased; if a later task comes out
-            likelier than the one before it in 10 % of the training rows or more, by a
-            sample of them, see :ref:`coherent_funnels`.
+            missing such that probabilities are biased; if a later task is
+            predicted as more probable than the one before it in 10 % of a sample of the
+            training rows or more, see :ref:`coherent_funnels`.
         """
         earlier = getattr(self, "_result", None) if self.warm_start else None
         train = fit_dataset if reads_in_parts(X) else fit
@@ -527,15 +527,15 @@ class MultiTaskCTRCVRClassifier(ClassifierMixin, BaseEstimator):
         return self
 
     def _warn_about_rises(self, result):
-        """Warn if a later task is likelier than an earlier one in many rows."""
+        """Warn if a later task is more probable than an earlier one in many rows."""
         if result.rises is not None:
             task, share = result.rises
             later, earlier = self.task_names_[task], self.task_names_[task - 1]
             warn_user(
-                f"Task {later!r} comes out likelier than {earlier!r} in {share:.0%} of "
-                "the training rows, by a sample, although it is possible only after "
-                "it. network_params={'task_space': 'conditional'} prevents this, and "
-                "{'monotonicity_weight': 1.0} reduces it."
+                f"Task {later!r} is predicted as more probable than {earlier!r} in "
+                f"{share:.0%} of a sample of the training rows, although it can happen "
+                "only after it. network_params={'task_space': 'conditional'} prevents "
+                "this, and {'monotonicity_weight': 1.0} reduces it."
             )
 
     @accept_any_case_of_y
@@ -733,8 +733,8 @@ class MultiTaskCTRCVRClassifier(ClassifierMixin, BaseEstimator):
         X : {DataFrame, array-like, sparse matrix} of shape (n_samples, n_features)
             Impressions.
         Y : array-like of shape (n_samples, n_tasks) or (n_samples,)
-            True labels. With `missing_labels="ignore"`, those of tasks after the first
-            may be missing, and the row takes no part in the AUC of that task.
+            True labels. With `missing_labels="ignore"`, labels of tasks after the first
+            may be missing; the AUC of that task then leaves out the row.
         sample_weight : array-like of shape (n_samples,) or (n_samples, n_tasks), \
                 default=None
             Weights of the rows, or of the rows and tasks, >= 0.
@@ -952,8 +952,6 @@ class MultiTaskCTRCVRClassifier(ClassifierMixin, BaseEstimator):
             If something cannot be saved: a class of your own as `network`, `loss`,
             `weighting` or `optimizer`, callbacks, a RandomState instance, or category
             values that are not numbers, text or tuples. No file is written.
-        ImportError
-            If safetensors is not installed.
 
         Examples
         --------
@@ -987,8 +985,6 @@ class MultiTaskCTRCVRClassifier(ClassifierMixin, BaseEstimator):
             later version wrote it in a newer format or with parameters that this one
             does not have. Parameters that did not exist when the file was written have
             their default values.
-        ImportError
-            If safetensors is not installed.
 
         Examples
         --------
@@ -1021,8 +1017,10 @@ class MultiTaskCTRCVRClassifier(ClassifierMixin, BaseEstimator):
             return
         name = "The state"
         check_version(state["sk_pwiser"], name)
-        plain = split(state.get("arrays"))
-        self.__dict__.update(vars(from_plain(type(self), *plain, name)))
+        values, arrays = split(state.get("arrays"))
+        # The state may share memory with the estimator that it was read from.
+        arrays = {key: array.copy() for key, array in arrays.items()}
+        self.__dict__.update(vars(from_plain(type(self), values, arrays, name)))
 
     def _repr_html_inner(self):
         return super()._repr_html_inner() + self._summary_html()

@@ -38,7 +38,7 @@ def from_plain(cls, values, arrays, name):
     Raises
     ------
     ValueError
-        If it is no plain form of an estimator of this class.
+        If it is not the plain form of an estimator of this class.
     """
     try:
         content = PlainForm(STATE_CLASSES).decode(values, arrays)
@@ -63,13 +63,14 @@ def from_plain(cls, values, arrays, name):
         ValueError,
     ) as error:
         raise ValueError(
-            f"{name} is no valid file of a {cls.__name__}: {error}{_written_by(values)}"
+            f"{name} is not a valid file of a {cls.__name__}: "
+            f"{error}{_written_by(values)}"
         ) from error
     return estimator
 
 
 def _read_requests(estimator):
-    """Return what was requested by `set_fit_request` and the like."""
+    """Return the metadata requests of the estimator, by method."""
     routing = estimator.get_metadata_routing()
     return {method: dict(getattr(routing, method).requests) for method in ROUTED}
 

@@ -109,7 +109,7 @@ class TaskView(ClassifierMixin, MetaEstimatorMixin, BaseEstimator):
                 f"This view shows a fitted {name} and cannot be fitted itself. Fit "
                 f"the {name} on all tasks instead; or fit a clone of the view "
                 "(sklearn.base.clone), which trains a new estimator; or pass "
-                "FrozenEstimator(view) to a tool that shall use it as fitted."
+                "FrozenEstimator(view) to a tool that should use it as fitted."
             )
         Y = self._check_labels(y, tasks)
         if sample_weight is not None:

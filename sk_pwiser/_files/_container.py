@@ -2,17 +2,27 @@
 
 import hashlib
 import json
+import math
 import os
 import uuid
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
 from os import PathLike
 from pathlib import Path
-from typing import Any
+from typing import IO, Any
 
 import numpy as np
 
 FORMAT = "sk_pwiser"
 BLANK = "0" * 64
+# The dtypes of the format, by their names in a header.
+_DTYPES = {"BOOL": np.dtype(bool), "F16": np.dtype("<f2")}
+_DTYPES |= {
+    f"{kind.upper()}{8 * size}": np.dtype(f"<{kind}{size}")
+    for kind, sizes in {"i": (1, 2, 4, 8), "u": (1, 2, 4, 8), "f": (4, 8)}.items()
+    for size in sizes
+}
+_NAMES = {dtype: name for name, dtype in _DTYPES.items()}
 
 
 def write_file(
@@ -20,21 +30,43 @@ def write_file(
 ) -> None:
     """Write a file so that it is complete or absent, whatever happens meanwhile.
 
+    The arrays are written from their own memory: apart from the text of the values, no
+    copy of the content is made.
+
     Parameters
     ----------
     path : str or path-like
-        The file. One that exists is replaced at the end.
+        The file. An existing file is replaced at the end.
     values : object
-        What JSON can represent.
+        Values that JSON can represent.
     arrays : dict of str to ndarray
         Arrays of numbers; none is named "json".
 
     Raises
     ------
     OSError
-        If the file cannot be written, for example on a full disk. The error names it.
+        If the file cannot be written, for example on a full disk. The message names
+        the file.
+    TypeError
+        If an array has a dtype that the format does not have.
     """
-    write_bytes(path, to_bytes(values, arrays))
+    joined = join(values, arrays)
+    # Items of the largest size first, so that every array is aligned.
+    names = sorted(joined, key=lambda name: (-joined[name].itemsize, name))
+    header = _header({name: joined[name] for name in names})
+    digest = hashlib.sha256(header)
+    with _replacing(path) as file:
+        file.write(header)
+        for name in names:
+            # In the byte order of the format; copied only if that changes anything.
+            little = joined[name].dtype.newbyteorder("<")
+            array = np.ascontiguousarray(joined[name], dtype=little)
+            content = array.reshape(-1).view(np.uint8).data
+            digest.update(content)
+            file.write(content)
+        file.seek(0)
+        field = _checksum_field(digest.hexdigest())
+        file.write(header.replace(_checksum_field(BLANK), field, 1))
 
 
 def write_bytes(path: str | PathLike[str], content: bytes) -> None:
@@ -43,21 +75,28 @@ def write_bytes(path: str | PathLike[str], content: bytes) -> None:
     Raises
     ------
     OSError
-        If the file cannot be written. The error names it.
+        If the file cannot be written. The message names it.
     """
+    with _replacing(path) as file:
+        file.write(content)
+
+
+@contextmanager
+def _replacing(path: str | PathLike[str]) -> Iterator[IO[bytes]]:
+    """Open a temporary file that replaces another one when it is complete."""
     path = Path(path)
     # In the same folder: a rename is atomic within a file system only.
     temporary = path.with_name(f".{path.name}.{uuid.uuid4().hex}.tmp")
     try:
         with open(temporary, "xb") as file:
-            file.write(content)
+            yield file
             file.flush()
             os.fsync(file.fileno())
         os.replace(temporary, path)
         _sync_folder(path.parent)
     except OSError as error:
         temporary.unlink(missing_ok=True)
-        # Errors of writing, unlike those of opening, name no file.
+        # Errors of writing, unlike those of opening, do not name the file.
         reason = error.strerror or str(error)
         raise type(error)(error.errno, reason, str(path)) from error
     except BaseException:
@@ -65,21 +104,29 @@ def write_bytes(path: str | PathLike[str], content: bytes) -> None:
         raise
 
 
-def to_bytes(values, arrays):
-    """Return the content of a file."""
-    safetensors, _ = _import_safetensors()
-    metadata = {
-        "format": FORMAT,
-        "version": FORMAT_VERSION,
-        "checksum": BLANK,
-    }
-    content = safetensors.save(join(values, arrays), metadata=metadata)
-    field = _checksum_field(BLANK)
-    return content.replace(field, _checksum_field(_digest(content)), 1)
+def _header(arrays):
+    """Return the header of a file, with zeros in place of the checksum."""
+    metadata = {"format": FORMAT, "version": FORMAT_VERSION, "checksum": BLANK}
+    entries, end = {"__metadata__": metadata}, 0
+    for name, array in arrays.items():
+        start, end = end, end + array.nbytes
+        dtype = array.dtype.newbyteorder("<")
+        if dtype not in _NAMES:
+            raise TypeError(f"{name!r} has the dtype {dtype}, which cannot be saved.")
+        entries[name] = {
+            "dtype": _NAMES[dtype],
+            "shape": array.shape,
+            "data_offsets": (start, end),
+        }
+    text = json.dumps(entries, separators=(",", ":")).encode("ascii")
+    text += b" " * (-len(text) % 8)  # so that the arrays are aligned
+    return len(text).to_bytes(8, "little") + text
 
 
 def read_file(path: str | PathLike[str]) -> tuple[Any, dict[str, np.ndarray]]:
     """Read a file and check that it is whole.
+
+    Each array is read once, into its own memory.
 
     Parameters
     ----------
@@ -89,7 +136,7 @@ def read_file(path: str | PathLike[str]) -> tuple[Any, dict[str, np.ndarray]]:
     Returns
     -------
     values : object
-        What was passed to `write_file`.
+        The values that were passed to `write_file`.
     arrays : dict of str to ndarray
 
     Raises
@@ -97,49 +144,90 @@ def read_file(path: str | PathLike[str]) -> tuple[Any, dict[str, np.ndarray]]:
     DamagedFileError
         If the file is not of this format, or was damaged or altered.
     ValueError
-        If the version of its format is newer than that of this package.
+        If the version of its format is newer than the one that this package writes.
     """
-    safetensors, error_class = _import_safetensors()
-    content = Path(path).read_bytes()
-    metadata = _read_metadata(content, path)
-    found = metadata.get("checksum")
-    check_version(metadata.get("version"), repr(str(path)))
-    blank = content
-    if isinstance(found, str):
-        blank = content.replace(_checksum_field(found), _checksum_field(BLANK), 1)
-    if found != _digest(blank):
+    with open(path, "rb") as file:
+        header, entries = _read_header(file, path)
+        metadata = entries.pop("__metadata__")
+        check_version(metadata.get("version"), repr(str(path)))
+        found = metadata.get("checksum")
+        if isinstance(found, str):
+            field = _checksum_field(found)
+            header = header.replace(field, _checksum_field(BLANK), 1)
+        digest = hashlib.sha256(header)
+        try:
+            joined = _read_arrays(file, entries, len(header), digest)
+        except (ArithmeticError, LookupError, TypeError, ValueError) as error:
+            raise DamagedFileError(
+                f"{str(path)!r} is damaged or was altered: {error}."
+            ) from error
+    if found != digest.hexdigest():
         raise DamagedFileError(
             f"{str(path)!r} is damaged or was altered: its checksum does not match its "
             "content."
         )
     try:
-        return split(safetensors.load(content))
-    except (error_class, ValueError) as error:
+        return split(joined)
+    except ValueError as error:
         raise DamagedFileError(f"{str(path)!r} cannot be read: {error}") from error
 
 
-def _read_metadata(content, path):
-    """Return the metadata of the header, if it is one of this format."""
-    size = int.from_bytes(content[:8], "little")
+def _read_header(file, path):
+    """Return the bytes and the entries of the header, if it is of this format."""
+    start = file.read(8)
+    size = int.from_bytes(start, "little")
     try:
-        if len(content) < 8 or size > len(content) - 8:
+        if len(start) < 8 or size > _size(file) - 8:
             raise ValueError("it is truncated")
-        metadata = json.loads(content[8 : 8 + size])["__metadata__"]
-        if metadata["format"] != FORMAT:
-            raise ValueError(f"its format is {metadata['format']!r}")
+        text = file.read(size)
+        entries = json.loads(text)
+        if entries["__metadata__"]["format"] != FORMAT:
+            raise ValueError(f"its format is {entries['__metadata__']['format']!r}")
     except (ValueError, KeyError, TypeError, RecursionError) as error:
         raise DamagedFileError(
-            f"{str(path)!r} is no file of sk_pwiser, or damaged: {error}."
+            f"{str(path)!r} is not a file of sk_pwiser, or is damaged: {error}."
         ) from error
-    return metadata
+    return start + text, entries
+
+
+def _read_arrays(file, entries, start, digest):
+    """Read the arrays that follow the header, and add them to the digest.
+
+    All entries are checked before memory is allocated: the arrays must follow each
+    other without gaps, up to the end of the file.
+    """
+    forms, end = {}, 0
+    for name, entry in sorted(entries.items(), key=_first_byte):
+        dtype, shape = _DTYPES[entry["dtype"]], entry["shape"]
+        if not all(type(n) is int and n >= 0 for n in shape):
+            raise ValueError(f"{name!r} has the shape {shape}")
+        first, end_of_array = entry["data_offsets"]
+        n_bytes = dtype.itemsize * math.prod(shape)
+        if first != end or end_of_array != end + n_bytes:
+            raise ValueError(f"{name!r} is not at its place")
+        forms[name], end = (shape, dtype), end_of_array
+    if start + end != _size(file):
+        raise ValueError(f"it should have {start + end} bytes")
+    arrays = {}
+    for name, (shape, dtype) in forms.items():
+        arrays[name] = np.empty(shape, dtype)
+        content = arrays[name].reshape(-1).view(np.uint8).data
+        if file.readinto(content) != len(content):
+            raise ValueError("it is truncated")
+        digest.update(content)
+    return arrays
+
+
+def _first_byte(item):
+    return item[1]["data_offsets"]
+
+
+def _size(file):
+    return os.fstat(file.fileno()).st_size
 
 
 def _checksum_field(digest):
     return f'"checksum":"{digest}"'.encode()
-
-
-def _digest(content):
-    return hashlib.sha256(content).hexdigest()
 
 
 def _sync_folder(folder):
@@ -152,19 +240,9 @@ def _sync_folder(folder):
             os.close(descriptor)
 
 
-def _import_safetensors():
-    try:
-        import safetensors.numpy
-    except ImportError as error:
-        raise ImportError(
-            'Model files need safetensors: pip install "sk_pwiser[files]"'
-        ) from error
-    return safetensors.numpy, safetensors.SafetensorError
-
-
 FORMAT_VERSION = "1"
-# Name of the JSON among the arrays. It is an array itself, since the header of
-# safetensors may not be larger than 100 MB.
+# Name of the JSON among the arrays. It is an array itself, since other readers of the
+# format refuse headers of more than 100 MB.
 VALUES = "json"
 
 
@@ -173,12 +251,12 @@ class DamagedFileError(ValueError):
 
 
 def join(values, arrays):
-    """Return arrays that include the values, as text of JSON.
+    """Return the arrays with one more, which has the values as the text of JSON.
 
     Parameters
     ----------
     values : object
-        What JSON can represent.
+        Values that JSON can represent.
     arrays : dict of str to ndarray
         Arrays of numbers; none is named "json".
     """
@@ -187,12 +265,12 @@ def join(values, arrays):
 
 
 def split(joined):
-    """Return the values and the arrays from which `join` made arrays.
+    """Return the values and the arrays that `join` was called with.
 
     Raises
     ------
     ValueError
-        If these are no arrays of numbers, or the values are not among them.
+        If an entry is not an array of numbers, or the values are missing.
     """
     try:
         arrays = dict(joined)
@@ -201,7 +279,7 @@ def split(joined):
         raise ValueError(f"the values cannot be read: {error!r}") from error
     for name, array in arrays.items():
         if type(array) is not np.ndarray or array.dtype.kind not in "biuf":
-            raise ValueError(f"{name!r} is no array of numbers")
+            raise ValueError(f"{name!r} is not an array of numbers")
     return values, arrays
 
 
@@ -213,14 +291,14 @@ def check_version(version, name):
     version : object
         The version that a file states.
     name : str
-        What has this version, for the message.
+        Name of the file or state, for the message.
 
     Raises
     ------
     DamagedFileError
-        If it is no version.
+        If `version` is not the number of a version.
     ValueError
-        If it is newer.
+        If it is newer than the version that this package writes.
     """
     if not (isinstance(version, str) and version.isdecimal()):
         raise DamagedFileError(

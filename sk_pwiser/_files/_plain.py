@@ -6,16 +6,16 @@ from typing import Any
 
 import numpy as np
 
-# Key that marks what JSON has no form for.
+# Key of a dictionary that stands for an object without a form in JSON.
 TAG = "~"
 
 
 class PlainForm:
     """Converts objects to values of JSON and arrays, and back.
 
-    Only the registered classes are converted beside numbers, text, lists, tuples, sets,
-    dictionaries and arrays. An object of them is created without a call of its class:
-    its attributes, or the fields of a named tuple, are restored as they were.
+    It converts numbers, text, lists, tuples, sets, dictionaries, arrays and objects of
+    the registered classes. Such an object is restored without a call of its class: its
+    attributes, or the fields of a named tuple, are set to the saved ones.
 
     Parameters
     ----------
@@ -39,14 +39,15 @@ class PlainForm:
         Returns
         -------
         values : object
-            What JSON can represent.
+            Values that JSON can represent.
         arrays : dict of str to ndarray
-            The arrays of numbers, which `values` refers to by name.
+            The arrays of numbers, which `values` refers to by name. They share memory
+            with the object.
 
         Raises
         ------
         TypeError
-            If the object contains another of a class that is not registered.
+            If the object contains one of a class that is not registered.
         """
         arrays: dict[str, np.ndarray] = {}
         return self._encode(value, name, arrays), arrays
@@ -54,13 +55,20 @@ class PlainForm:
     def decode(self, values: Any, arrays: Mapping[str, np.ndarray]) -> Any:
         """Return the object of a plain form.
 
+        Parameters
+        ----------
+        values : object
+            Values of JSON, as `encode` returned them.
+        arrays : dict of str to ndarray
+            The arrays. The object holds these, not copies.
+
         Raises
         ------
         ValueError
-            If it is no plain form, or has a class that is not registered.
+            If it is not a plain form, or has a class that is not registered.
         """
         try:
-            return self._decode(values, arrays)
+            return self._decode(values, dict(arrays))
         except (
             KeyError,
             TypeError,
@@ -131,7 +139,7 @@ class PlainForm:
         if kind is None:
             return {key: self._decode(item, arrays) for key, item in value.items()}
         if kind == "array":
-            return arrays[value["name"]].copy()
+            return arrays.pop(value["name"])  # no two parts share memory
         items = self._decode(value["items"], arrays)
         if kind == "dict":
             return dict(items)
@@ -149,7 +157,7 @@ class PlainForm:
 
     def _restore(self, name, attributes):
         if name not in self.classes:
-            raise ValueError(f"{name!r} is no class that a file may have.")
+            raise ValueError(f"{name!r} is not a class that a file may have.")
         cls = self.classes[name]
         if issubclass(cls, tuple):
             return cls(**attributes)
@@ -161,5 +169,5 @@ class PlainForm:
 def _dtype(text):
     dtype = np.dtype(text)
     if dtype.kind not in "biufOU":
-        raise ValueError(f"{text!r} is no dtype that a file may have.")
+        raise ValueError(f"{text!r} is not a dtype that a file may have.")
     return dtype

@@ -16,7 +16,7 @@ from sk_pwiser._utils import in_background
 
 
 class Chunk(NamedTuple):
-    """Some rows of a dataset, without those of weight 0.
+    """Some rows of a dataset, without rows of weight 0.
 
     Parameters
     ----------
@@ -31,7 +31,7 @@ class Chunk(NamedTuple):
     place : str
         File and row, for messages.
     n_read : int
-        Number of rows, those of weight 0 included.
+        Number of rows, including rows of weight 0.
     """
 
     X: Any
@@ -43,12 +43,12 @@ class Chunk(NamedTuple):
 
 
 def iter_chunks(dataset, task_names, missing_labels, pool) -> Iterator[Chunk]:
-    """Read the rows of a dataset in their order, in a thread, and check them.
+    """Read the rows of a dataset in order, in a thread, and check them.
 
     Parameters
     ----------
     dataset : object
-        What `reads_in_parts` says of, such as a
+        A dataset for which `reads_in_parts` returns True, such as a
         :class:`~sk_pwiser.datasets.ParquetImpressions`.
     task_names : sequence of str or None
         Names of the tasks; by default the columns of the labels.
@@ -83,7 +83,7 @@ def iter_chunks(dataset, task_names, missing_labels, pool) -> Iterator[Chunk]:
 
 @contextmanager
 def named_place(place):
-    """Add the place to the message of an error."""
+    """Add the file and row to the message of an error."""
     try:
         yield
     except (TypeError, ValueError) as error:
@@ -134,8 +134,8 @@ def _with_weight(chunk):
 class GroupNumbers:
     """Numbers groups in the order of their rows.
 
-    A group keeps its number in the next part of the rows, not in later ones: so many
-    values need not be remembered.
+    A group has the same number in consecutive parts of the rows. If it occurs again
+    later it gets another one, so that only the groups of one part are in memory.
     """
 
     def __init__(self):
@@ -168,6 +168,82 @@ class GroupNumbers:
         return np.array(list(found.values()), dtype=np.int64)[indices]
 
 
+class RowSample:
+    """A random sample of rows: those with the smallest random keys.
+
+    Parameters
+    ----------
+    n_rows : int
+        Number of rows of the sample, or fewer if there are not as many. Up to twice as
+        many are in memory.
+    generator : numpy.random.Generator
+        Draws the keys.
+    """
+
+    def __init__(self, n_rows, generator):
+        self.n_rows = n_rows
+        self.generator = generator
+        self.limit = np.inf  # rows with larger keys are not in the sample
+        self.tables, self.weights, self.keys = [], [], []
+        self.n_kept = 0
+
+    def add(self, table, weights):
+        """Add rows.
+
+        Parameters
+        ----------
+        table : pyarrow.Table
+            The rows.
+        weights : float64 ndarray of shape (n_rows,) or (n_rows, n_tasks), or None
+            Their weights.
+        """
+        keys = self.generator.random(len(table))
+        if np.isfinite(self.limit):
+            kept = np.flatnonzero(keys < self.limit)
+            table, keys = table.take(kept), keys[kept]
+            weights = None if weights is None else weights[kept]
+        if not len(keys):
+            return
+        self.tables.append(table)
+        self.weights.append(weights)
+        self.keys.append(keys)
+        self.n_kept += len(keys)
+        if self.n_kept > 2 * self.n_rows:
+            self._reduce()
+
+    def _reduce(self):
+        """Keep the smallest keys, in the order of the rows."""
+        keys = np.concatenate(self.keys)
+        chosen = np.sort(np.argpartition(keys, self.n_rows)[: self.n_rows])
+        table, weights = self._join()
+        self.tables, self.keys = [table.take(chosen)], [keys[chosen]]
+        self.weights = [None if weights is None else weights[chosen]]
+        self.limit, self.n_kept = keys[chosen].max(), len(chosen)
+
+    def _join(self):
+        import pyarrow as pa  # installed, since the tables are its own
+
+        table = pa.concat_tables(self.tables).combine_chunks()
+        if all(weights is None for weights in self.weights):
+            return table, None
+        sizes = list(map(len, self.keys))
+        pairs = zip(self.weights, sizes, strict=True)
+        parts = [np.ones(n) if w is None else w for w, n in pairs]
+        n_columns = max(part.size // len(part) for part in parts)
+        if n_columns > 1:
+            parts = [
+                np.broadcast_to(part.reshape(len(part), -1), (len(part), n_columns))
+                for part in parts
+            ]
+        return table, np.concatenate(parts)
+
+    def finish(self):
+        """Return the table of the sample, and the weights of its rows or None."""
+        if self.n_kept > self.n_rows:
+            self._reduce()
+        return self._join()
+
+
 # Seconds between two updates of the line.
 INTERVAL = 1.0
 
@@ -180,11 +256,11 @@ class RowProgress:
     Parameters
     ----------
     label : str
-        What is done with the rows.
+        Name of the pass over the rows, with which the line begins.
     total : int
         Number of rows.
     verbose : int
-        Whether there is a line, from 1 on.
+        0 for no line.
     """
 
     def __init__(self, label: str, total: int, verbose: int) -> None:
@@ -195,7 +271,7 @@ class RowProgress:
         self.shown_at = 0.0
 
     def __call__(self, n_rows: int) -> None:
-        """Add rows; the line ends with the last of them."""
+        """Add rows, and end the line after the last one."""
         self.n_rows += n_rows
         if self.n_rows >= self.total:
             self.close()

@@ -42,10 +42,12 @@ from sk_pwiser._training._fit import (
     build,
     check_eval_set,
     optimise,
+    split_of,
     with_eval_rows,
+    without_tables,
 )
 from sk_pwiser._training._net import MultiTaskNet
-from sk_pwiser._training._settings import Settings
+from sk_pwiser._training._settings import Settings, equal
 from sk_pwiser._training._state import TrainingResult, check_same_model
 from sk_pwiser._utils import seeded_globally, warn_user
 
@@ -72,7 +74,7 @@ def fit_dataset(
     dataset : object
         Rows with labels, such as a :class:`~sk_pwiser.datasets.ParquetImpressions`.
     Y, sample_weight, groups : None
-        What the dataset has itself.
+        Not used: the dataset names its columns of labels, weights and groups.
     eval_set : object or tuple of (X, Y), default=None
         Validation rows: another dataset, or a table and labels.
     earlier : TrainingResult, default=None
@@ -123,17 +125,17 @@ def prepare_dataset(
     dataset, eval_set, earlier, estimator_name
         As in `fit_dataset`.
     folder : Path
-        Folder for the rows, which is empty.
+        An empty folder for the rows.
     pool : Executor
         Its thread reads.
     n_files : int, default=None
-        Least number of stored files, if there are rows enough; by default the files
+        Smallest number of stored files, if there are enough rows. By default the files
         have about 16,384 rows.
 
     Returns
     -------
     plan : Plan
-        What to train.
+        The checked settings and components.
     data : EncodedData
         The rows.
     """
@@ -148,13 +150,21 @@ def prepare_dataset(
     if earlier is not None:
         check_same_model(settings, earlier.settings)
     random_state = check_random_state(settings.random_state)
+    first_random_state = random_state.get_state(legacy=False)
     components = _check_components(settings, dataset, random_state)
     if reads_in_parts(eval_set):
         _check_eval_dataset(dataset, eval_set)
-    seeds = [int(seed) for seed in random_state.randint(LARGEST_SEED, size=2)]
+    seeds = _draw_seeds(random_state)
     schema = None if earlier is None else earlier.schema
     learnt = learn_schema(settings, dataset, schema, seeds[0], pool, estimator_name)
-    plan = _plan(settings, learnt, components, eval_set, earlier, random_state)
+    plan = replace(
+        _plan(settings, learnt, components, eval_set, earlier, random_state),
+        first_random_state=first_random_state,
+        split=split_of(earlier, None, first_random_state),
+    )
+    if not equal(plan.split, first_random_state):
+        # Validation rows are those of the first fit.
+        seeds = _draw_seeds(plan.split_state())
     file_rows = None
     if n_files is not None:
         by_file = learnt.summary.n_rows // n_files
@@ -178,7 +188,12 @@ def prepare_dataset(
         data = replace(data, rows=TrainingData(data.rows.train, valid))
     for message in components.loss.cautions(data.schema.base_rates.tolist()):
         warn_user(message)
-    return plan, data
+    return without_tables(plan, data), data
+
+
+def _draw_seeds(random_state: Any) -> list[int]:
+    """Draw the seeds of the sample for distributions and of the validation rows."""
+    return [int(seed) for seed in random_state.randint(LARGEST_SEED, size=2)]
 
 
 def _refuse_arrays(**given: Any) -> None:
@@ -194,25 +209,41 @@ def _refuse_arrays(**given: Any) -> None:
 def _check_components(
     settings: Settings, dataset: Any, random_state: Any
 ) -> Components:
-    """Build what does not depend on the rows, before any is read."""
+    """Build the components, before any row is read."""
     n_tasks = len(dataset.targets)
     names = choose_task_names(n_tasks, settings.task_names, dataset.targets, None)
     device = find_device(settings.device)
-    with seeded_globally(deepcopy(random_state).randint(LARGEST_SEED), device):
-        components = check_components(
-            settings, names, device, dataset.groups is not None
-        )
+    components = _seeded_components(
+        settings, names, device, dataset.groups is not None, random_state
+    )
     if isinstance(dataset.sample_weight, list):
         check_task_weights(components.loss)
     return components
 
 
+def _seeded_components(
+    settings: Settings,
+    task_names: tuple[str, ...],
+    device: torch.device,
+    has_groups: bool,
+    random_state: np.random.RandomState,
+) -> Components:
+    """Build the components, seeded by a copy of the random state.
+
+    However many random numbers a loss or weighting draws, the initial weights of the
+    network are the same.
+    """
+    seed = deepcopy(random_state).randint(LARGEST_SEED)
+    with seeded_globally(seed, device):
+        return check_components(settings, task_names, device, has_groups)
+
+
 def _check_eval_dataset(dataset: Any, eval_set: Any) -> None:
-    """Raise if the validation rows have other tasks, or what they must not have."""
+    """Raise if the validation rows have other tasks, or have weights or groups."""
     if eval_set.targets != dataset.targets:
         raise ValueError(
-            f"In eval_set: targets are {eval_set.targets}; those of the training rows "
-            f"are {dataset.targets}."
+            f"In eval_set: targets are {eval_set.targets}; the targets of the training "
+            f"rows are {dataset.targets}."
         )
     for name in ("sample_weight", "groups"):
         if getattr(eval_set, name) is not None:
@@ -230,12 +261,13 @@ def _plan(
     earlier: TrainingResult | None,
     random_state: Any,
 ) -> Plan:
-    """Check what depends on all labels."""
+    """Check all labels and weights, and plan the training."""
     summary, targets = learnt.summary, learnt.summary.targets()
     eval_rows = None
     if eval_set is not None and not reads_in_parts(eval_set):
         eval_rows = check_eval_set(settings, eval_set, targets)
-    if summary.per_task or (eval_rows is not None and eval_rows.has_task_weights):
+    has_task_weights = eval_rows is not None and eval_rows.has_task_weights
+    if summary.weights.per_task or has_task_weights:
         check_task_weights(components.loss)
     monitor = monitored_column(
         settings.early_stopping,
@@ -254,7 +286,7 @@ def _plan(
     return Plan(
         settings,
         find_device(settings.device),
-        Rows(None, targets, None, None),
+        Rows(None, targets, None, None, summary.weights.mean),
         eval_rows,
         components,
         monitor,
@@ -264,12 +296,12 @@ def _plan(
     )
 
 
-# So many that they can be dealt in about equal shares.
+# Enough for about equal shares.
 FILES_PER_PROCESS = 8
 
 
 class Stored(NamedTuple):
-    """Rows in a store, and the function that makes impressions of them."""
+    """Rows in a store, and the function that turns them into impressions."""
 
     store: RowStore
     load: Callable[[Arrays], Impressions]
@@ -277,7 +309,7 @@ class Stored(NamedTuple):
 
 @dataclass(frozen=True)
 class Job:
-    """What the processes of a training read before it starts; it can be pickled.
+    """A training that several processes run together; it can be pickled.
 
     Parameters
     ----------
@@ -316,7 +348,7 @@ class Job:
         return len(self.train.store), n_valid
 
     def start(self) -> Start:
-        """Return what checkpoints say of the start of the training."""
+        """Return the start of the training, which is in all checkpoints."""
         state = self.random_state.get_state(legacy=False)
         settings = compared(self.settings)
         return Start(settings, state, 0, self.n_rows[0], {}, self.schema)
@@ -420,7 +452,7 @@ def run_job(
     Parameters
     ----------
     job : Job
-        What to train.
+        The training.
     rows : object
         Training and validation rows of this process, like a `TrainingData`.
     device : torch.device
@@ -428,7 +460,7 @@ def run_job(
     net_class : type
         Class of the net.
     connect : callable
-        Connects the net to those of the other processes.
+        Connects the net to the nets of the other processes.
     checkpoints : Checkpoints
         Writes checkpoints, and resumes.
     verbose : int
@@ -437,10 +469,9 @@ def run_job(
     settings = replace(job.settings, device=str(device), verbose=verbose)
     random_state = deepcopy(job.random_state)
     targets = job.schema.targets
-    with seeded_globally(deepcopy(random_state).randint(LARGEST_SEED), device):
-        components = check_components(
-            settings, targets.task_names, device, job.has_groups
-        )
+    components = _seeded_components(
+        settings, targets.task_names, device, job.has_groups, random_state
+    )
     plan = Plan(
         settings,
         device,

@@ -6,15 +6,26 @@ from typing import Any
 
 import numpy as np
 
-from sk_pwiser._streaming._chunks import RowProgress, iter_chunks, named_place
+from sk_pwiser._streaming._chunks import (
+    RowProgress,
+    RowSample,
+    iter_chunks,
+    named_place,
+)
+from sk_pwiser._streaming._split import Blocks, HoldOut, TimeEdges
 from sk_pwiser._table import make_target_statistics
 from sk_pwiser._table._categories import FIRST_VALUE, CategoryColumn
 from sk_pwiser._table._frames import as_table, list_columns, read_lists
 from sk_pwiser._table._labels import Targets
 from sk_pwiser._table._lists import ListColumn
 from sk_pwiser._table._numbers import ArrayColumn, NumericColumn
-from sk_pwiser._table._row_values import base_rates, row_weights, scale_weights
-from sk_pwiser._table._target_statistics import read_times
+from sk_pwiser._table._row_values import (
+    WeightScale,
+    base_rates,
+    row_weights,
+    scale_weights,
+)
+from sk_pwiser._table._target_statistics import sum_labels
 from sk_pwiser._training._encode import (
     Schema,
     automatic_dims,
@@ -25,95 +36,26 @@ from sk_pwiser._training._settings import Settings
 from sk_pwiser._utils import warn_user
 
 
-class RowSample:
-    """The rows with the smallest of random keys: all rows, if they are few enough.
-
-    Parameters
-    ----------
-    n_rows : int
-        Number of rows of the sample; up to twice as many are in memory.
-    generator : numpy.random.Generator
-        Draws the keys.
-    """
-
-    def __init__(self, n_rows, generator):
-        self.n_rows = n_rows
-        self.generator = generator
-        self.limit = np.inf  # rows with larger keys are not in the sample
-        self.tables, self.weights, self.keys = [], [], []
-        self.n_kept = 0
-
-    def add(self, table, weights):
-        """Add rows.
-
-        Parameters
-        ----------
-        table : pyarrow.Table
-            The rows.
-        weights : float64 ndarray of shape (n_rows,) or (n_rows, n_tasks), or None
-            Their weights.
-        """
-        keys = self.generator.random(len(table))
-        if np.isfinite(self.limit):
-            kept = np.flatnonzero(keys < self.limit)
-            table, keys = table.take(kept), keys[kept]
-            weights = None if weights is None else weights[kept]
-        if not len(keys):
-            return
-        self.tables.append(table)
-        self.weights.append(weights)
-        self.keys.append(keys)
-        self.n_kept += len(keys)
-        if self.n_kept > 2 * self.n_rows:
-            self._reduce()
-
-    def _reduce(self):
-        """Keep the smallest keys, in the order of the rows."""
-        keys = np.concatenate(self.keys)
-        chosen = np.sort(np.argpartition(keys, self.n_rows)[: self.n_rows])
-        table, weights = self._join()
-        self.tables, self.keys = [table.take(chosen)], [keys[chosen]]
-        self.weights = [None if weights is None else weights[chosen]]
-        self.limit, self.n_kept = keys[chosen].max(), len(chosen)
-
-    def _join(self):
-        import pyarrow as pa  # installed, since the tables are its own
-
-        table = pa.concat_tables(self.tables).combine_chunks()
-        if all(weights is None for weights in self.weights):
-            return table, None
-        sizes = list(map(len, self.keys))
-        pairs = zip(self.weights, sizes, strict=True)
-        parts = [np.ones(n) if w is None else w for w, n in pairs]
-        n_columns = max(part.size // len(part) for part in parts)
-        if n_columns > 1:
-            parts = [
-                np.broadcast_to(part.reshape(len(part), -1), (len(part), n_columns))
-                for part in parts
-            ]
-        return table, np.concatenate(parts)
-
-    def finish(self):
-        """Return the table of the sample, and the weights of its rows or None."""
-        if self.n_kept > self.n_rows:
-            self._reduce()
-        return self._join()
-
-
 class RowSummary:
     """Numbers of rows per combination of labels, and the scale of the weights.
 
-    There are few combinations, and all that is said of labels follows from their
-    numbers: rates, and warnings.
+    There are few combinations, and their numbers of rows determine the rates of the
+    tasks and all warnings about labels.
+
+    Attributes
+    ----------
+    n_rows : int
+        Number of rows.
+    first : Targets
+        Names and classes of the tasks, without labels.
+    weights : WeightScale
+        The scale of the weights.
     """
 
     def __init__(self):
         self.n_rows = 0
-        self.first = None
+        self.first = self.weights = None
         self.states, self.counts, self.sums = {}, [], []
-        # Of the weights above 0.
-        self.total, self.n_positive, self.limits = 0.0, 0, (np.inf, 0.0)
-        self.has_weights = self.per_task = self.has_zero = False
 
     def add(self, targets, weights):
         """Add rows.
@@ -125,92 +67,44 @@ class RowSummary:
         weights : float64 ndarray of shape (n_rows,) or (n_rows, n_tasks), or None
             Their weights.
         """
+        n_rows, n_tasks = targets.values.shape
         if self.first is None:
             self.first = targets.without_labels()
-        n_rows, n_tasks = targets.values.shape
+            self.weights = WeightScale(n_tasks)
         self.n_rows += n_rows
         state = targets.values.astype(np.int8)
         if targets.missing is not None:
             state = np.where(targets.missing, np.int8(2), state)
         distinct, inverse = np.unique(state, axis=0, return_inverse=True)
         places = np.array([self._place(row) for row in map(tuple, distinct.tolist())])
-        own = np.ones(n_rows) if weights is None else weights
-        own = np.broadcast_to(own.reshape(n_rows, -1), (n_rows, n_tasks))
+        weights = np.ones(n_rows) if weights is None else weights
+        earlier = self.weights.largest
+        self.weights.add(weights)
+        # In units of the largest weight, like the total of the weights.
+        largest = self.weights.largest or 1.0
+        self.sums = [sums * (earlier / largest) for sums in self.sums]
+        own = np.broadcast_to(weights.reshape(n_rows, -1) / largest, (n_rows, n_tasks))
         for task in range(n_tasks):
             sums = np.bincount(inverse.ravel(), own[:, task], len(distinct))
-            for place, value in zip(places, sums.tolist(), strict=True):
+            for place, value in zip(places, sums, strict=True):
                 self.sums[place][task] += value
         counts = np.bincount(inverse.ravel(), minlength=len(distinct))
         for place, count in zip(places, counts.tolist(), strict=True):
             self.counts[place] += count
-        self._add_weights(weights, n_rows)
 
     def _place(self, state):
         if state not in self.states:
             self.states[state] = len(self.states)
             self.counts.append(0)
-            self.sums.append([0.0] * len(state))
+            self.sums.append(np.zeros(len(state)))
         return self.states[state]
 
-    def _add_weights(self, weights, n_rows):
-        if weights is None:
-            weights = np.ones(n_rows)
-        else:
-            self.has_weights = True
-        if weights.ndim == 2 and (weights == weights[:, :1]).all():
-            weights = weights[:, 0]
-        self.per_task |= weights.ndim == 2
-        positive = weights[weights > 0]
-        self.has_zero |= len(positive) < weights.size
-        if len(positive):
-            low, high = self.limits
-            self.limits = min(low, positive.min()), max(high, positive.max())
-        # One weight per row stands for those of all tasks.
-        n_columns = 1 if weights.ndim == 2 else self.n_tasks
-        self.total += positive.sum() * n_columns
-        self.n_positive += len(positive) * n_columns
-
-    @property
-    def n_tasks(self):
-        """Number of tasks."""
-        return len(self.first.task_names)
-
-    @property
-    def is_equal(self):
-        """Whether all weights above 0 are equal."""
-        return self.limits[0] == self.limits[1]
-
-    @property
-    def is_unweighted(self):
-        """Whether all weights are equal."""
-        return not self.has_weights or (self.is_equal and not self.has_zero)
-
     def scale(self, weights, n_rows):
-        """Scale the weights of some rows, as `scale_weights` does those of all rows.
+        """Scale the weights of some rows; None stands for weights of 1.
 
-        Parameters
-        ----------
-        weights : float64 ndarray of shape (n_rows,) or (n_rows, n_tasks), or None
-            Weights of the rows.
-        n_rows : int
-            Number of rows.
-
-        Returns
-        -------
-        float32 ndarray of shape (n_rows,) or (n_rows, n_tasks), or None
+        See :meth:`WeightScale.apply`.
         """
-        if self.is_unweighted:
-            return None
-        if weights is None:
-            weights = np.ones(n_rows)
-        if self.per_task:
-            shape = n_rows, self.n_tasks
-            weights = np.broadcast_to(weights.reshape(n_rows, -1), shape)
-        elif weights.ndim == 2:
-            weights = weights[:, 0]
-        if self.is_equal:
-            return (weights > 0).astype(np.float32)
-        return (weights / (self.total / self.n_positive)).astype(np.float32)
+        return self.weights.apply(np.ones(n_rows) if weights is None else weights)
 
     def targets(self):
         """Return one row of labels for each combination, with its number of rows."""
@@ -227,10 +121,11 @@ class RowSummary:
     def base_rates(self):
         """Return the tasks' rates of ones, as `base_rates` does for all rows."""
         y = self.targets().values
-        if self.is_unweighted:
+        if self.weights.is_even:
             return base_rates(y, np.array(self.counts, dtype=float))
-        sums = np.array(self.sums) / (self.total / self.n_positive)
-        return base_rates(y, sums if self.per_task else sums[:, 0])
+        scale = self.weights.total / self.weights.n_positive
+        sums = np.array(self.sums) / scale
+        return base_rates(y, sums if self.weights.per_task else sums[:, 0])
 
 
 class ValueCounts:
@@ -238,8 +133,8 @@ class ValueCounts:
 
     They are exact up to `max_values` distinct values. Whenever there are more, the
     least frequent values are dropped until half as many are left (Manku and Motwani,
-    2002, drop them at regular intervals). What was dropped of a value is not counted;
-    it is at most `max_dropped` rows.
+    2002, drop them at regular intervals). The rows of a dropped value are not counted
+    when it occurs again: at most `max_dropped` rows per value.
 
     Parameters
     ----------
@@ -294,82 +189,6 @@ class ValueCounts:
         )
 
 
-class TimeEdges:
-    """Times between blocks that hold about equal numbers of rows.
-
-    Parameters
-    ----------
-    column : str, int or None
-        The column of times; None if the rows are in the order of time.
-    n_blocks : int
-        Number of blocks.
-    n_rows : int
-        Number of rows of the sample that decides.
-    generator : numpy.random.Generator
-        Draws the sample.
-    """
-
-    def __init__(self, column, n_blocks, n_rows, generator):
-        self.column = column
-        self.n_blocks = n_blocks
-        self.sample = RowSample(n_rows, generator)
-
-    def add(self, X):
-        """Add the times of some rows of a `pyarrow.Table`."""
-        if self.column is not None:
-            self.read(X)  # raises if times are missing
-            self.sample.add(X.select([self.column]), None)
-
-    def finish(self):
-        """Return the edges, float64 ndarray of shape (n_blocks - 1,), or None."""
-        if self.column is None:
-            return None
-        times = self.read(self.sample.finish()[0])
-        shares = np.arange(1, self.n_blocks) / self.n_blocks
-        return np.quantile(times, shares, method="higher")
-
-    def read(self, X):
-        """Return the times of some rows."""
-        return read_times(as_table(X), self.column, X.column_names)
-
-
-class Blocks:
-    """Assigns rows to blocks of time, as `assign_blocks` does for all rows at once.
-
-    Parameters
-    ----------
-    n_rows, n_blocks : int
-        Numbers of rows and of blocks.
-    times : TimeEdges
-        Reads the times.
-    edges : ndarray of shape (n_blocks - 1,) or None
-        Times between the blocks; None for equal numbers of rows in their order.
-    """
-
-    def __init__(self, n_rows, n_blocks, times, edges):
-        self.n_rows = n_rows
-        self.n_blocks = n_blocks
-        self.times = times
-        self.edges = edges
-        self.n_seen = 0
-
-    def assign(self, X, groups):
-        """Return the blocks of the next rows, int64 ndarray of shape (n_rows,).
-
-        Those of a group go into the block of its first one.
-        """
-        if self.edges is None:
-            rank = np.arange(self.n_seen, self.n_seen + len(X))
-            block = rank * self.n_blocks // self.n_rows
-        else:
-            block = np.searchsorted(self.edges, self.times.read(X), side="right")
-        self.n_seen += len(X)
-        if groups is not None:
-            _, first, number = np.unique(groups, return_index=True, return_inverse=True)
-            block = block[first][number]
-        return block
-
-
 class BlockCounts:
     """Counts of labels per block and category value, for target statistics.
 
@@ -385,7 +204,7 @@ class BlockCounts:
         self.statistics = statistics
         self.n_blocks = n_blocks
         sizes = statistics.cardinalities
-        # The last block is that of the validation rows.
+        # The last block has the validation rows.
         self.counts = [np.zeros((n_blocks + 1, 2, n_tasks, size)) for size in sizes]
         self.n_rows = [np.zeros((n_blocks, size)) for size in sizes]
         self.total, self.ones = np.zeros(n_tasks), np.zeros(n_tasks)
@@ -396,15 +215,16 @@ class BlockCounts:
         Parameters
         ----------
         codes : integer ndarray of shape (n_rows, n_category_columns)
-            Codes, those of rare values included.
+            Codes, including the codes of rare values.
         y, weight : ndarray of shape (n_rows, n_tasks)
             Labels, and weights per task.
         block : integer ndarray of shape (n_rows,)
             Blocks; `n_blocks` stands for validation rows.
         """
         used = block < self.n_blocks
-        self.total += weight[used].sum(axis=0, dtype=float)
-        self.ones += (weight * y)[used].sum(axis=0, dtype=float)
+        total, ones = sum_labels(y, weight, used)
+        self.total += total
+        self.ones += ones
         for j, column in enumerate(self.statistics.columns):
             of_rows = codes[:, column].astype(np.intp)
             np.add.at(self.n_rows[j], (block[used], of_rows[used]), 1.0)
@@ -413,7 +233,7 @@ class BlockCounts:
                 np.add.at(rows, (block, of_rows), weight[:, task])
                 np.add.at(positives, (block, of_rows), weight[:, task] * y[:, task])
 
-    def finish(self):
+    def finish(self, earlier=None):
         """Fit the statistics; return the inputs of each block, see `fit_blocks`."""
         for counts in self.counts:
             counts[..., :FIRST_VALUE] = 0.0
@@ -421,7 +241,7 @@ class BlockCounts:
         own = [counts[:-1] for counts in self.counts]
         self.counts.clear()
         return self.statistics.fit_blocks(
-            self.total, self.ones, own, self.n_rows, others
+            self.total, self.ones, own, self.n_rows, others, earlier
         )
 
 
@@ -429,8 +249,8 @@ class TableLearner:
     """Learns the encoding of a table in one pass over its rows.
 
     The frequencies of category values are exact up to a bound, see `ValueCounts`. The
-    distributions of numbers are those of a random sample of the rows. If all rows are
-    in the sample, the encoder is the one that `fit_transform` gives.
+    distributions of numbers are estimated from a random sample of the rows. If all rows
+    are in the sample, the result is equal to that of `fit_transform`.
 
     Parameters
     ----------
@@ -533,22 +353,28 @@ class TableLearner:
 
 @dataclass(frozen=True)
 class DatasetSchema:
-    """What the first pass over a dataset learns.
+    """The result of the first pass over a dataset.
 
     Parameters
     ----------
     schema : Schema
-        The encoding of the table. Its target statistics, if there are any, are not
-        fitted yet.
+        The encoding of the table. Its target statistics, if there are any, are fitted
+        in the second pass.
     summary : RowSummary
         Labels and weights of all rows.
     blocks : Blocks or None
         Assigns rows to blocks for the target statistics; None without them.
+    hold_out : HoldOut
+        Draws validation rows.
+    earlier : TargetStatistics, default=None
+        Target statistics of the fit that training continues from.
     """
 
     schema: Schema
-    summary: Any
-    blocks: Any
+    summary: RowSummary
+    blocks: Blocks | None
+    hold_out: HoldOut
+    earlier: Any = None
 
 
 def learn_schema(
@@ -587,12 +413,13 @@ def learn_schema(
     learner = TableLearner(encoder, dataset, generator)
     n_blocks = params["target_encoding_blocks"]
     times = TimeEdges(params["time_column"], n_blocks, dataset.sample_rows, generator)
-    summary = RowSummary()
+    summary, hold_out = RowSummary(), HoldOut(settings.validation_fraction)
     progress = RowProgress("Learning the columns", dataset.n_rows_, settings.verbose)
     for chunk in read_chunks(settings, dataset, pool):
         with named_place(chunk.place):
             if len(chunk.X):
                 summary.add(chunk.targets, chunk.weights)
+                hold_out.count(chunk.targets, chunk.groups)
                 times.add(chunk.X)
                 if earlier is None:
                     learner.add(chunk.X, chunk.weights)
@@ -616,7 +443,9 @@ def learn_schema(
     blocks = None
     if statistics is not None:
         blocks = Blocks(summary.n_rows, n_blocks, times, times.finish())
-    return DatasetSchema(replace(schema, statistics=statistics), summary, blocks)
+    known = None if earlier is None else earlier.statistics
+    schema = replace(schema, statistics=statistics)
+    return DatasetSchema(schema, summary, blocks, hold_out, known)
 
 
 def read_chunks(settings: Settings, dataset: Any, pool: Executor) -> Any:

@@ -2,17 +2,21 @@
 
 import hashlib
 import os
+import pickle
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
 import numpy as np
 import torch
 
+from sk_pwiser._files import PlainForm
 from sk_pwiser._streaming._chunks import named_place
 from sk_pwiser._table import reads_in_parts
+from sk_pwiser._training import STATE_CLASSES
+from sk_pwiser._training._checkpoints import compared
 from sk_pwiser._utils import in_background, warn_user
 
-# Key of the files' metadata that says what they were computed from.
+# Key of the files' metadata, whose value identifies the fit and the rows.
 STAMP = b"sk_pwiser_predictions"
 
 
@@ -24,7 +28,7 @@ def probabilities(logits):
 
 
 def iter_logits(result, dataset):
-    """Yield the logits of the rows of a dataset, one part after the other.
+    """Yield the logits of the rows of a dataset, part by part.
 
     Parameters
     ----------
@@ -85,9 +89,9 @@ def write_predictions(result, dataset, output):
     Raises
     ------
     TypeError
-        If the rows are not those of a dataset that is read in parts.
+        If `dataset` is not one that is read in parts.
     ValueError
-        If the folder is that of the rows, or a column cannot be encoded.
+        If the folder is the one of the rows, or a column cannot be encoded.
     """
     if not reads_in_parts(dataset):
         raise TypeError(
@@ -95,7 +99,7 @@ def write_predictions(result, dataset, output):
             f"X of type {type(dataset).__name__}."
         )
     folder = Path(output).expanduser().absolute()
-    model = _hash_weights(result)
+    model = _hash_fit(result)
     with ThreadPoolExecutor(1, thread_name_prefix="sk_pwiser-reader") as pool:
         for path, tables in dataset.iter_files(dataset.features):
             target = folder / dataset.relative_path(path)
@@ -112,17 +116,29 @@ def write_predictions(result, dataset, output):
     return folder
 
 
-def _hash_weights(result):
-    """Return a hash of the network, which tells fits from each other."""
-    found = hashlib.sha256()
+def _hash_fit(result):
+    """Return a hash of all that predictions depend on.
+
+    These are the settings of the network, the encoding of the table with its target
+    statistics, the names of the tasks, and the weights.
+    """
+    parts = {"settings": compared(result.settings), "schema": result.schema}
+    try:
+        values, arrays = PlainForm(STATE_CLASSES).encode(parts, "fit")
+    except TypeError:  # category values that have no plain form, such as bytes
+        values, arrays = pickle.dumps(parts), {}
+    # Several times as fast as JSON, for vocabularies of millions of values.
+    found = hashlib.sha256(repr(values).encode("utf-8", "surrogatepass"))
     for name, tensor in result.net.module_.state_dict().items():
-        found.update(name.encode())
-        found.update(tensor.detach().cpu().contiguous().numpy().tobytes())
+        arrays[f"weights {name}"] = tensor.detach().cpu().numpy()
+    for name, array in arrays.items():
+        found.update(f"{name} {array.dtype} {array.shape}".encode())
+        found.update(np.ascontiguousarray(array).reshape(-1).view(np.uint8).data)
     return found.hexdigest()
 
 
 def _stamp_of(target):
-    """Return what a file was computed from, None if there is no such file."""
+    """Return the stamp of a file, None if there is no such file."""
     import pyarrow.parquet as pq  # installed, since there is a dataset
 
     try:

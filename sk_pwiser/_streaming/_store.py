@@ -2,7 +2,7 @@
 
 import os
 import shutil
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from concurrent.futures import Executor
 from dataclasses import dataclass, replace
 from functools import cached_property, partial
@@ -47,6 +47,12 @@ class RowStore:
         An existing folder, of which the store is the only user.
     file_rows : int, default=None
         Number of rows from which on a file is written; None for 16,384.
+
+    Attributes
+    ----------
+    forms : dict of str to (numpy.dtype, tuple)
+        Dtype and shape per row of each array. A part of the rows may lack the weights
+        that others have: they are read as 1.
     """
 
     def __init__(
@@ -55,6 +61,7 @@ class RowStore:
         self.folder = Path(folder)
         self.file_rows = FILE_ROWS if file_rows is None else file_rows
         self.sizes: list[int] = []
+        self.forms: dict[str, tuple[np.dtype[Any], tuple[int, ...]]] = {}
         self.n_bytes = 0
         self._pending: list[Arrays] = []
 
@@ -69,14 +76,16 @@ class RowStore:
     def append(self, arrays: Arrays) -> None:
         """Add rows: arrays by name, and offsets, indices and weights of bags."""
         self._pending.append(arrays)
+        for name, array in arrays.items():
+            self.forms.setdefault(name, (array.dtype, array.shape[1:]))
         self.n_bytes += sum(array.nbytes for array in arrays.values())
         if self._n_pending >= self.file_rows:
             self.flush()
 
     def flush(self) -> None:
-        """Write what was added to a file."""
+        """Write the rows that were added to a file."""
         if self._n_pending:
-            arrays = concatenate(self._pending)
+            arrays = self._join(self._pending, self.forms)
             np.savez(self._path(len(self.sizes)), **arrays)  # type: ignore[arg-type]
             self.sizes.append(len(arrays["y"]))
         self._pending = []
@@ -91,45 +100,47 @@ class RowStore:
         names : sequence of str, default=None
             Names of the arrays to read; by default all are.
         """
+        chosen = [name for name in self.forms if names is None or name in names]
         parts = []
         for number in files:
             with np.load(self._path(number)) as file:
-                chosen = file.files if names is None else {*names} & {*file.files}
-                parts.append({name: file[name] for name in chosen})
-        return concatenate(parts)
+                parts.append(
+                    {
+                        name: file[name] if name in file else self._ones(name, file)
+                        for name in chosen
+                    }
+                )
+        return self._join(parts, chosen)
+
+    def _join(self, parts: Sequence[Arrays], names: Iterable[str]) -> Arrays:
+        """Join the arrays of rows; those without weights have the weight 1."""
+        joined = {}
+        for name in names:
+            if name == "bag_offsets":
+                starts = np.cumsum([0, *(part[name][-1] for part in parts)])
+                pairs = zip(parts, starts[:-1], strict=True)
+                moved = [part[name][1:] + start for part, start in pairs]
+                joined[name] = np.concatenate([np.zeros(1, np.int64), *moved])
+                continue
+            arrays = [
+                part[name] if name in part else self._ones(name, part) for part in parts
+            ]
+            joined[name] = arrays[0] if len(arrays) == 1 else np.concatenate(arrays)
+        return joined
+
+    def _ones(self, name: str, part: Mapping[str, np.ndarray]) -> np.ndarray:
+        """Return the weights of a part that has none."""
+        dtype, shape = self.forms[name]
+        n_rows = len(part["bag_indices"] if name == "bag_weights" else part["y"])
+        return np.ones((n_rows, *shape), dtype=dtype)
 
     def _path(self, number: int) -> Path:
         return self.folder / f"{number}.npz"
 
 
-def concatenate(parts: Sequence[Arrays]) -> Arrays:
-    """Join the arrays of rows; those without weights have the weight 1."""
-    names = dict.fromkeys(name for part in parts for name in part)
-    joined = {}
-    for name in names:
-        if name == "bag_offsets":
-            starts = np.cumsum([0, *(part[name][-1] for part in parts)])
-            moved = [p[name][1:] + s for p, s in zip(parts, starts[:-1], strict=True)]
-            joined[name] = np.concatenate([np.zeros(1, np.int64), *moved])
-            continue
-        known = next(part[name] for part in parts if name in part)
-        arrays = [
-            part[name] if name in part else _ones_like(name, part, known)
-            for part in parts
-        ]
-        joined[name] = arrays[0] if len(arrays) == 1 else np.concatenate(arrays)
-    return joined
-
-
-def _ones_like(name: str, part: Arrays, known: np.ndarray) -> np.ndarray:
-    """Return weights of 1 in the form of those that another part has."""
-    n_rows = len(part["bag_indices"] if name == "bag_weights" else part["y"])
-    return np.ones((n_rows, *known.shape[1:]), dtype=known.dtype)
-
-
 CPU = torch.device("cpu")
 
-# Files whose rows checks read that look at a few rows only.
+# Number of files that are read for checks of a few rows.
 SAMPLE_FILES = 4
 
 
@@ -148,13 +159,13 @@ class StreamedImpressions(Dataset[Batch]):
     load : callable
         Returns the impressions of arrays of the store.
     part_rows : int
-        Number of rows of a part, about.
+        Approximate number of rows of a part.
     pool : Executor
-        Its thread reads. It belongs to the caller, who ends it.
+        Its thread reads. The caller closes it.
     device : torch.device, default=cpu
         Device of the parts.
     on_read : callable, default=None
-        Receives the number of rows of each part that is drawn.
+        Called with the number of rows of each part that was used.
     """
 
     store: RowStore
@@ -214,32 +225,26 @@ class StreamedImpressions(Dataset[Batch]):
 
     def weights(self) -> Tensor | None:
         """Return the weights of all rows, or None."""
-        return self._column("sample_weight") if self._has_weights else None
-
-    @cached_property
-    def _has_weights(self) -> bool:
-        return self.sample.sample_weight is not None
+        has_weights = "sample_weight" in self.store.forms
+        return self._column("sample_weight") if has_weights else None
 
     def _column(self, name: str) -> Tensor:
         files = range(len(self.store.sizes))
-        values = self.store.read(files, [name, "y"])[name]
+        values = self.store.read(files, [name])[name]
         return torch.from_numpy(values).to(self.device)
 
     @cached_property
     def n_missing(self) -> list[int] | None:
         """Numbers of missing labels of the tasks after the first, or None."""
-        if self.sample.n_missing is None:
+        _, shape = self.store.forms.get("sample_weight", (None, ()))
+        if not shape:
             return None
-        counts: list[int] = np.sum(
-            [
-                (self.store.read([file], ["sample_weight", "y"])["sample_weight"] == 0)
-                .sum(axis=0)
-                .tolist()[1:]
-                for file in range(len(self.store.sizes))
-            ],
-            axis=0,
-        ).tolist()
-        return counts
+        counts = np.zeros(shape, dtype=np.int64)
+        for file in range(len(self.store.sizes)):
+            weights = self.store.read([file], ["sample_weight"])["sample_weight"]
+            counts += (weights == 0).sum(axis=0)
+        found: list[int] = counts[1:].tolist()
+        return found
 
     def to(self, device: torch.device) -> "StreamedImpressions":
         """Move the parts to a device when they are read."""
@@ -256,7 +261,7 @@ def encode_rows(
     seed: int | None,
     file_rows: int | None = None,
 ) -> EncodedData:
-    """Encode all rows and store them, the validation rows apart.
+    """Encode all rows and store training and validation rows.
 
     Parameters
     ----------
@@ -265,13 +270,13 @@ def encode_rows(
     dataset : object
         The rows.
     learnt : DatasetSchema
-        What the first pass learnt; its statistics are fitted here.
+        Result of the first pass. Its target statistics are fitted here.
     folder : Path
         Folder for the rows.
     pool : Executor
         Its thread reads.
     seed : int or None
-        Seed of the draw of validation rows; None for none.
+        Seed of the draw of validation rows; None if there are none.
     file_rows : int, default=None
         Largest number of rows per stored file; None for about 16,384.
 
@@ -282,7 +287,9 @@ def encode_rows(
     """
     train = _make_store(folder / "train", file_rows)
     valid = _make_store(folder / "valid", file_rows)
-    generator = None if seed is None else np.random.default_rng(seed)
+    hold_out = learnt.hold_out
+    if seed is not None:
+        hold_out.start(seed)
     schema, summary, blocks = learnt.schema, learnt.summary, learnt.blocks
     n_tasks, counts = len(schema.targets.task_names), None
     if blocks is not None:
@@ -296,10 +303,10 @@ def encode_rows(
         weights = summary.scale(chunk.weights, len(chunk.X))
         impressions = inputs.impressions(chunk.targets.values, weights, chunk.groups)
         is_valid = np.zeros(len(chunk.X), dtype=bool)
-        if generator is not None:
-            is_valid = generator.random(len(chunk.X)) < settings.validation_fraction
+        if seed is not None:
+            is_valid = hold_out.draw(chunk.targets, chunk.groups)
         block = None
-        if counts is not None:
+        if blocks is not None and counts is not None:
             block = blocks.assign(chunk.X, chunk.groups)
             block[is_valid] = blocks.n_blocks
             is_conditional = settings.shared_param("task_space") == "conditional"
@@ -313,8 +320,9 @@ def encode_rows(
         progress(len(chunk.X))
     train.flush()
     valid.flush()
-    _check_parts(settings, train, valid, generator is not None)
-    load = partial(load_rows, schema, None if counts is None else counts.finish())
+    _check_parts(settings, train, valid, seed is not None)
+    tables = None if counts is None else counts.finish(learnt.earlier)
+    load = partial(load_rows, schema, tables)
     size = dataset.shuffle_rows
     rows = StreamedImpressions(train, load, size, pool)
     rows = replace(rows, on_read=RowProgress("Training", len(train), settings.verbose))
@@ -332,7 +340,7 @@ def encode_eval_rows(
 ) -> StreamedImpressions:
     """Encode validation rows of a dataset like rows of a prediction, and store them.
 
-    Parameters are those of `encode_rows`, with the schema that encodes the rows.
+    See `encode_rows` for the parameters; `schema` encodes the rows.
 
     Raises
     ------
@@ -369,7 +377,8 @@ def store_impressions(
 
 def _make_store(folder: Path, file_rows: int | None = None) -> RowStore:
     folder.mkdir()
-    # Half as many are enough for a file: parts that end with a group differ in size.
+    # Files are written from half the rows on, since parts that end with a group differ
+    # in size.
     return RowStore(folder, None if file_rows is None else -(-file_rows // 2))
 
 
@@ -463,5 +472,5 @@ def _check_parts(
         raise ValueError(
             f"validation_fraction={settings.validation_fraction} leaves {len(train)} "
             f"rows for training and {len(valid)} for validation; use "
-            "early_stopping=False for so few rows."
+            "early_stopping=False for so few rows or groups."
         )

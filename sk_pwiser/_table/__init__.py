@@ -35,11 +35,11 @@ from sk_pwiser._table._labels import (
 from sk_pwiser._table._lists import ListColumn, ListWeights, SparseColumns
 from sk_pwiser._table._numbers import NUMERIC_ENCODINGS, ArrayColumn, NumericColumn
 from sk_pwiser._table._row_values import (
+    WeightScale,
     base_rates,
     check_groups,
     check_weights,
     combine_weights,
-    mean_weight,
     n_rows,
     row_weights,
     scale_weights,
@@ -82,6 +82,7 @@ __all__ = [
     "TableEncoder",
     "TargetStatistics",
     "Targets",
+    "WeightScale",
     "as_table",
     "assign_blocks",
     "awaken_columns",
@@ -98,7 +99,6 @@ __all__ = [
     "grow_encoder",
     "is_missing",
     "make_target_statistics",
-    "mean_weight",
     "n_rows",
     "names_of_columns",
     "one_task_labels",

@@ -71,9 +71,7 @@ def check_weights(sample_weight, n_samples, n_tasks=1, task_names=None):
                 name = column[0] if task_names is None else task_names[column[0]]
                 where += f" for task {name!r}"
             raise ValueError(f"sample_weight must {rule}; it is {value} in {where}.")
-    if weights.ndim == 2 and (weights == weights[:, :1]).all():
-        return weights[:, 0]
-    return weights
+    return _as_rows(weights)
 
 
 def _check_order(columns, task_names):
@@ -103,9 +101,9 @@ def combine_weights(targets, sample_weight, *, is_part=False):
     Returns
     -------
     targets : Targets
-        The labels, of which those with a weight of 0 for a task after the first are
-        missing. Weights below 1e-38 times the largest one count as 0, with a warning:
-        float32 does not represent both.
+        The labels. Labels with a weight of 0 for a task after the first are missing.
+        Weights below 1e-38 times the largest one count as 0, with a warning: float32
+        does not represent both.
     weights : float64 ndarray of shape (n_samples,) or (n_samples, n_tasks), or None
         The weights; one per row and task if labels are missing.
 
@@ -132,12 +130,6 @@ def combine_weights(targets, sample_weight, *, is_part=False):
     return targets, weights
 
 
-def mean_weight(weights):
-    """Return the mean of the weights above 0, at least one of them."""
-    largest = weights.max()  # the sum of very large weights would overflow
-    return largest * (weights / largest).mean(where=weights > 0)
-
-
 def scale_weights(weights, mean=None):
     """Divide weights by a mean; by default those above 0 then have a mean of 1.
 
@@ -154,18 +146,103 @@ def scale_weights(weights, mean=None):
         1-D if the weights of each row are equal for all tasks, and None if all weights
         are 1 in the end, for the result without weights, to the bit.
     """
-    if weights.ndim == 2 and (weights == weights[:, :1]).all():
-        weights = weights[:, 0]
-    positive = weights > 0
-    if mean is None:
-        weights = weights / weights.max()
-        mean = weights.mean(where=positive)
-    weights = weights / mean
-    if (weights[positive] == 1).all():
-        weights = positive
-        if positive.all():
+    scale = WeightScale(weights[:1].size, mean)
+    scale.add(weights)
+    return scale.apply(weights)
+
+
+class WeightScale:
+    """The scale that gives the weights above 0 a mean of 1, for rows in parts.
+
+    Parameters
+    ----------
+    n_tasks : int
+        Number of tasks. One weight per row stands for the weights of all tasks.
+    mean : float, default=None
+        Mean of the weights of earlier rows, by which weights are divided instead.
+
+    Attributes
+    ----------
+    per_task : bool
+        Whether the weights of some row differ between its tasks.
+    """
+
+    def __init__(self, n_tasks, mean=None):
+        self.n_tasks = n_tasks
+        self.given = mean
+        self.per_task = self.has_zero = False
+        self.smallest, self.largest = np.inf, 0.0
+        # Sum, in units of the largest weight, and number of the weights above 0.
+        self.total, self.n_positive = 0.0, 0
+
+    def add(self, weights):
+        """Add the weights of some rows, of shape `(n_rows,)` or `(n_rows, n_tasks)`."""
+        weights = _as_rows(weights)
+        self.per_task |= weights.ndim == 2
+        positive = weights[weights > 0]
+        self.has_zero |= len(positive) < weights.size
+        if not len(positive):
+            return
+        largest = max(self.largest, positive.max())
+        n_columns = 1 if weights.ndim == 2 else self.n_tasks
+        # The sum of very large weights would overflow.
+        self.total *= self.largest / largest
+        self.total += (positive / largest).sum() * n_columns
+        self.n_positive += len(positive) * n_columns
+        self.smallest = min(self.smallest, positive.min())
+        self.largest = largest
+
+    @property
+    def mean(self):
+        """The number by which weights are divided."""
+        if self.given is not None or not self.n_positive:
+            return self.given
+        return self.largest * (self.total / self.n_positive)
+
+    @property
+    def is_binary(self):
+        """Whether all scaled weights are 0 or 1."""
+        equal = self.smallest >= self.largest
+        return equal and self.given in (None, self.largest)
+
+    @property
+    def is_even(self):
+        """Whether all scaled weights are 1, so that none are needed."""
+        return self.is_binary and not self.has_zero
+
+    def apply(self, weights):
+        """Scale the weights of some rows.
+
+        Parameters
+        ----------
+        weights : float64 ndarray of shape (n_rows,) or (n_rows, n_tasks)
+            Weights, among those that were added.
+
+        Returns
+        -------
+        float32 ndarray of shape (n_rows,) or (n_rows, n_tasks), or None
+            None if all weights that were added are 1 in the end.
+        """
+        if self.is_even:
             return None
-    return weights.astype(np.float32)
+        if self.per_task:
+            shape = len(weights), self.n_tasks
+            weights = np.broadcast_to(weights.reshape(len(weights), -1), shape)
+        else:
+            weights = _as_rows(weights)
+        if self.is_binary:
+            return (weights > 0).astype(np.float32)
+        if self.given is not None:
+            return (weights / self.given).astype(np.float32)
+        scaled = weights / self.largest / (self.total / self.n_positive)
+        return scaled.astype(np.float32)
+
+
+def _as_rows(weights):
+    """Return one weight per row if the weights of all tasks are equal."""
+    if weights.ndim == 2 and (weights == weights[:, :1]).all():
+        return weights[:, 0]
+    return weights
 
 
 def row_weights(weights):
@@ -208,8 +285,8 @@ def base_rates(y, weights=None):
     y : ndarray of shape (n_samples, n_tasks)
         Labels, 0 or 1.
     weights : ndarray of shape (n_samples,) or (n_samples, n_tasks), default=None
-        Weights. Of weights per task, 0 stands for a missing label, which takes no part
-        in the rate of its task, or of the next task among the rows where it happened.
+        Weights. A weight per task of 0 stands for a missing label, which is left out of
+        the rate of its task, and of the next task's rate among rows with this label.
 
     Returns
     -------

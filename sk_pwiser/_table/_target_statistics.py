@@ -2,8 +2,8 @@
 
 from collections.abc import Sequence
 from functools import partial
-from itertools import chain
 from numbers import Integral
+from typing import NamedTuple
 
 import numpy as np
 
@@ -59,7 +59,7 @@ class TargetStatistics:
         return len(self.columns) * (self.n_tasks_ + 1)
 
     def names(self, category_names, task_names):
-        """Return the names of the inputs, given those of columns and tasks."""
+        """Return the names of the inputs, from the names of columns and tasks."""
         suffixes = [*(f"{task}_rate" for task in task_names), "frequency"]
         columns = [category_names[column] for column in self.columns]
         return [f"{column}_{suffix}" for column in columns for suffix in suffixes]
@@ -67,9 +67,9 @@ class TargetStatistics:
     def fit_transform(self, codes, y, weight, block, others, earlier=None):
         """Learn statistics and encode the rows that they are learnt from.
 
-        The statistics of a row leave out the rows of its own block, and those of
-        `others` are taken over all other rows. Afterwards the object holds the
-        statistics over both.
+        Training rows are encoded by the statistics of all other blocks, and `others`
+        by the statistics of all training rows. Afterwards the object holds the
+        statistics of all rows.
 
         Parameters
         ----------
@@ -92,72 +92,29 @@ class TargetStatistics:
         -------
         float32 ndarray of shape (n_samples, n_outputs)
         """
-        self.n_tasks_ = y.shape[1]
-        used = ~others
-        y_used, weight_used = y[used], weight[used]
-        total = weight_used.sum(axis=0)
-        ones = (weight_used * y_used).sum(axis=0)
-        self.rates_ = (ones + 0.5) / (total + 1.0)
-        if earlier is not None:
-            self.rates_ = earlier.rates_
+        self._begin(*sum_labels(y, weight, ~others), earlier)
         inputs = np.empty((len(codes), self.n_outputs), dtype=np.float32)
-        self.counts_, self.strengths_, self.means_, self.scales_ = [], [], [], []
+        rows_of_blocks = split_rows(block, others)
         for j, (column, size) in enumerate(
             zip(self.columns, self.cardinalities, strict=True)
         ):
             of_rows = codes[:, column].astype(np.intp)
-            counts = count(of_rows[used], y_used, weight_used, size)
-            if earlier is None:
-                strengths = self._estimate_strengths(counts)
-            else:
-                strengths = earlier.strengths_[j]
-            values = self._leave_out_blocks(
-                np.zeros_like(counts), of_rows, y, weight, block, others, strengths
+            blocks, counts = count_blocks(of_rows, y, weight, rows_of_blocks, size)
+            of_others = count(of_rows[others], y[others], weight[others], size)
+            self._fit_column(blocks, counts, of_others, earlier)
+            inputs[:, self._slice(j)] = self._encode_blocks(
+                j, of_rows, rows_of_blocks, blocks, counts, others
             )
-            if others.any():
-                counts += count(of_rows[others], y[others], weight[others], size)
-            if earlier is None:
-                encoded = values[used]
-                mean, scale = encoded.mean(axis=0), encoded.std(axis=0)
-            else:
-                mean, scale = earlier.means_[j], earlier.scales_[j].copy()
-                is_absent = np.bincount(of_rows, minlength=size) == 0
-                counts[..., is_absent] = earlier.counts_[j][..., is_absent]
-            self._keep(counts, strengths, mean, scale)
-            inputs[:, self._slice(j)] = standardise(values, mean, scale)
         self._update_tables()
         return inputs
 
-    def _leave_out_blocks(self, base, codes, y, weight, block, others, strengths):
-        """Return the rates of the rows of a column, `(n_samples, n_tasks + 1)`.
-
-        Those of a row are over `base` and the rows of the other blocks, without
-        `others`; those of `others` are over `base` and all other rows.
-        """
-        used, size = ~others, base.shape[-1]
-        in_column, y, weight, block = codes[used], y[used], weight[used], block[used]
-        counts = base + count(in_column, y, weight, size)
-        values = np.empty((len(codes), self.n_tasks_ + 1))
-        values[others] = self._rates(counts, strengths)[codes[others]]
-        encoded = np.empty((len(in_column), self.n_tasks_ + 1))
-        for b in range(int(block.max(initial=0)) + 1):
-            rows = np.flatnonzero(block == b)
-            own = count(in_column[rows], y[rows], weight[rows], size)
-            present = np.unique(in_column[rows])
-            table = np.zeros((size, self.n_tasks_ + 1))
-            rest = counts[..., present] - own[..., present]
-            table[present] = self._rates(rest, strengths)
-            encoded[rows] = table[in_column[rows]]
-        values[used] = encoded
-        return values
-
-    def fit_blocks(self, total, ones, own, n_rows, others):
+    def fit_blocks(self, total, ones, own, n_rows, others, earlier=None):
         """Learn statistics from the counts of blocks, for rows that are not in memory.
 
         Parameters
         ----------
         total, ones : ndarray of shape (n_tasks,)
-            Weights of the rows per task, and those of the rows with label 1, without
+            Weights of the rows per task, and of the rows with label 1, without
             `others`.
         own : list of ndarray of shape (n_blocks, 2, n_tasks, n_codes)
             Counts per encoded column and block, see `count`; they are released.
@@ -165,49 +122,94 @@ class TargetStatistics:
             Numbers of rows.
         others : list of ndarray of shape (2, n_tasks, n_codes)
             Counts of the validation rows.
+        earlier : TargetStatistics, default=None
+            Statistics of an earlier fit, as in `fit_transform`.
 
         Returns
         -------
         list of float32 ndarray of shape (n_blocks + 1, n_codes, n_tasks + 1)
-            Inputs per column, block and code; the last block is that of `others`.
+            Inputs per column, block and code; the last block is that of `others`. They
+            are 0 for a code without rows in a block.
         """
-        self.n_tasks_ = len(total)
-        self.rates_ = (ones + 0.5) / (total + 1.0)
-        self.counts_, self.strengths_, self.means_, self.scales_ = [], [], [], []
+        self._begin(total, ones, earlier)
         tables = []
-        for j in range(len(self.columns)):
-            blocks, own[j] = own[j], None
-            counts = blocks.sum(axis=0)
-            strengths = self._estimate_strengths(counts)
-            share = n_rows[j] / n_rows[j].sum()
-            # Computed anew three times: all blocks at once need several times as much
-            # memory as their counts.
-            mean = sum(map(np.matmul, share, self._rates_of(blocks, counts, strengths)))
-            squares = (
-                (values - mean) ** 2
-                for values in self._rates_of(blocks, counts, strengths)
-            )
-            scale = np.sqrt(sum(map(np.matmul, share, squares)))
-            self._keep(counts + others[j], strengths, mean, scale)
-            shape = len(blocks) + 1, counts.shape[-1], self.n_tasks_ + 1
-            table = np.empty(shape, dtype=np.float32)
-            none = np.zeros_like(counts)
-            of_blocks = self._rates_of(chain(blocks, [none]), counts, strengths)
-            for block, values in enumerate(of_blocks):
-                table[block] = standardise(values, self.means_[j], self.scales_[j])
+        for j, of_others in enumerate(others):
+            dense, own[j] = own[j], None
+            counts = dense.sum(axis=0)
+            # A generator, since all blocks at once would double the memory.
+            parts = sparse_blocks(dense, n_rows[j])
+            self._fit_column(parts, counts, of_others, earlier)
+            shape = len(dense) + 1, counts.shape[-1], self.n_tasks_ + 1
+            table = np.zeros(shape, dtype=np.float32)
+            for b, part in enumerate(sparse_blocks(dense, n_rows[j])):
+                rest = counts[..., part.codes] - part.counts
+                table[b, part.codes] = self._inputs(j, rest)
+            table[-1] = self._inputs(j, counts)
             tables.append(table)
         self._update_tables()
         return tables
 
-    def _rates_of(self, blocks, counts, strengths):
-        """Yield the inputs of each block, from the counts of all others."""
-        return (self._rates(counts - block, strengths) for block in blocks)
+    def _begin(self, total, ones, earlier):
+        self.n_tasks_ = len(total)
+        self.rates_ = (ones + 0.5) / (total + 1.0)
+        if earlier is not None:
+            self.rates_ = earlier.rates_
+        self.counts_, self.strengths_, self.means_, self.scales_ = [], [], [], []
+
+    def _fit_column(self, blocks, counts, others, earlier):
+        """Learn the statistics of a further column.
+
+        Parameters
+        ----------
+        blocks : iterable of BlockValues
+            Counts per block.
+        counts, others : ndarray of shape (2, n_tasks, n_codes)
+            Counts of all blocks, and of the validation rows.
+        earlier : TargetStatistics or None
+            Statistics of an earlier fit.
+        """
+        if earlier is not None:
+            j, total = len(self.counts_), counts + others
+            is_absent = total[0].max(axis=0) == 0
+            total[..., is_absent] = earlier.counts_[j][..., is_absent]
+            scale = earlier.scales_[j].copy()
+            self._keep(total, earlier.strengths_[j], earlier.means_[j], scale)
+            return
+        strengths = self._estimate_strengths(counts)
+        n_rows, mean, squares = 0.0, 0.0, 0.0
+        for part in blocks:
+            values = self._rates(counts[..., part.codes] - part.counts, strengths)
+            n_own = part.n_rows.sum()
+            if not n_own:
+                continue
+            own_mean = part.n_rows @ values / n_own
+            share = n_own / (n_rows + n_own)
+            squares += part.n_rows @ (values - own_mean) ** 2
+            squares += (own_mean - mean) ** 2 * n_rows * share
+            mean += (own_mean - mean) * share
+            n_rows += n_own
+        self._keep(counts + others, strengths, mean, np.sqrt(squares / n_rows))
+
+    def _encode_blocks(self, j, codes, rows_of_blocks, blocks, counts, others):
+        """Return the inputs of the rows of a column, `(n_samples, n_tasks + 1)`.
+
+        A row is encoded by `counts` without its own block, and `others` by `counts`.
+        """
+        inputs = np.empty((len(codes), self.n_tasks_ + 1), dtype=np.float32)
+        table = np.empty((counts.shape[-1], self.n_tasks_ + 1), dtype=np.float32)
+        for rows, part in zip(rows_of_blocks, blocks, strict=True):
+            rest = counts[..., part.codes] - part.counts
+            table[part.codes] = self._inputs(j, rest)
+            inputs[rows] = table[codes[rows]]
+        if others.any():
+            inputs[others] = self._inputs(j, counts)[codes[others]]
+        return inputs
 
     def _keep(self, counts, strengths, mean, scale):
         """Keep the statistics of a further column; the scale is adjusted in place."""
         scale[(scale < 1e-9) | ~np.append(np.isfinite(strengths), True)] = np.inf
         # Where all values are about equally frequent, the frequency of an unseen one,
-        # 0, would be far outside what the network has seen.
+        # 0, would be far outside the range of the training rows.
         scale[-1] = max(scale[-1], mean[-1] / UNSEEN_DISTANCE)
         self.counts_.append(counts)
         self.strengths_.append(strengths)
@@ -268,8 +270,12 @@ class TargetStatistics:
         self.tables_ = [self._table(j, slice(None)) for j in range(len(self.columns))]
 
     def _table(self, j, codes):
-        """Return the standardised inputs of some codes of the j-th column."""
-        values = self._rates(self.counts_[j][..., codes], self.strengths_[j])
+        """Return the inputs of some codes of the j-th column, over all rows."""
+        return self._inputs(j, self.counts_[j][..., codes])
+
+    def _inputs(self, j, counts):
+        """Return the standardised inputs of values of the j-th column."""
+        values = self._rates(counts, self.strengths_[j])
         return standardise(values, self.means_[j], self.scales_[j])
 
     def _rates(self, counts, strengths):
@@ -311,7 +317,7 @@ def standardise(values, mean, scale):
 def count(codes, y, weight, size, first=FIRST_VALUE):
     """Count rows and positives per task and code: `(2, n_tasks, size)`.
 
-    Codes below `first`, those of missing and unseen values, count 0.
+    Codes below `first` stand for missing and unseen values, and count 0.
     """
     counts = np.empty((2, y.shape[1], size))
     for task in range(y.shape[1]):
@@ -320,6 +326,54 @@ def count(codes, y, weight, size, first=FIRST_VALUE):
         counts[1, task] = np.bincount(codes, weights=w * y[:, task], minlength=size)
     counts[..., :first] = 0.0
     return counts
+
+
+class BlockValues(NamedTuple):
+    """Counts of the values of a column that occur in a block.
+
+    Parameters
+    ----------
+    codes : integer ndarray of shape (n_values,)
+        Codes of the values.
+    counts : ndarray of shape (2, n_tasks, n_values)
+        Rows and positives per task, see `count`.
+    n_rows : ndarray of shape (n_values,)
+        Numbers of rows.
+    """
+
+    codes: np.ndarray
+    counts: np.ndarray
+    n_rows: np.ndarray
+
+
+def split_rows(block, others):
+    """Return the indices of the rows of each block, without `others`."""
+    n_blocks = int(block[~others].max(initial=0)) + 1
+    return [np.flatnonzero((block == b) & ~others) for b in range(n_blocks)]
+
+
+def count_blocks(codes, y, weight, rows_of_blocks, size):
+    """Return the counts of each block of rows, and their sum, `(2, n_tasks, size)`."""
+    blocks, counts = [], np.zeros((2, y.shape[1], size))
+    for rows in rows_of_blocks:
+        own = count(codes[rows], y[rows], weight[rows], size)
+        counts += own
+        n_rows = np.bincount(codes[rows], minlength=size)
+        blocks += sparse_blocks([own], [n_rows])
+    return blocks, counts
+
+
+def sparse_blocks(counts, n_rows):
+    """Yield the counts of the values that occur in each block."""
+    for own, n_own in zip(counts, n_rows, strict=True):
+        present = np.flatnonzero(n_own)
+        yield BlockValues(present, own[..., present], n_own[present])
+
+
+def sum_labels(y, weight, used):
+    """Return the sums of weights per task, over the used rows and their positives."""
+    weight, y = weight[used], y[used]
+    return weight.sum(axis=0, dtype=float), (weight * y).sum(axis=0, dtype=float)
 
 
 def assign_blocks(n_samples, n_blocks, times=None, groups=None):
@@ -357,8 +411,8 @@ class ExtendedStatistics(TargetStatistics):
     """The statistics of an earlier fit for further rows, with the earlier scales.
 
     Base rates, strengths and scales stay, so that inputs keep the meaning that the
-    earlier network has learnt. The input of a training row leaves out its own block,
-    that of a validation row all validation rows.
+    earlier network has learnt. The statistics of a training row leave out its own
+    block, the statistics of a validation row all validation rows.
 
     Parameters
     ----------
@@ -386,9 +440,9 @@ class ExtendedStatistics(TargetStatistics):
         self._update_tables()
 
     def fit_transform(self, codes, y, weight, block, others, earlier=None):
-        """Encode rows by the earlier statistics and by those of other blocks.
+        """Encode rows by the earlier statistics and the rows of other blocks.
 
-        The parameters are those of :meth:`TargetStatistics.fit_transform`.
+        See :meth:`TargetStatistics.fit_transform` for the parameters.
 
         Raises
         ------
@@ -400,19 +454,20 @@ class ExtendedStatistics(TargetStatistics):
             if not self.adds:
                 return self.transform(codes)
         inputs = np.empty((len(codes), self.n_outputs), dtype=np.float32)
+        rows_of_blocks = split_rows(block, others)
         for j, column in enumerate(self.columns):
-            of_rows = codes[:, column].astype(np.intp)
-            all_rows = count(of_rows, y, weight, self.cardinalities[j])
+            of_rows, size = codes[:, column].astype(np.intp), self.cardinalities[j]
+            blocks, counts = count_blocks(of_rows, y, weight, rows_of_blocks, size)
+            of_others = count(of_rows[others], y[others], weight[others], size)
             base = self.counts_[j]
             if self.rows == "seen":
-                base = _subtract(base, all_rows)
-            values = self._leave_out_blocks(
-                base, of_rows, y, weight, block, others, self.strengths_[j]
+                base = _subtract(base, counts + of_others)
+            counts += base
+            inputs[:, self._slice(j)] = self._encode_blocks(
+                j, of_rows, rows_of_blocks, blocks, counts, others
             )
-            scaled = standardise(values, self.means_[j], self.scales_[j])
-            inputs[:, self._slice(j)] = scaled
             if self.rows == "new":
-                self.counts_[j] = base + all_rows
+                self.counts_[j] = counts + of_others
         self._update_tables()
         return inputs
 

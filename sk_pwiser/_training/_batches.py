@@ -65,8 +65,8 @@ class Impressions(Dataset[Batch]):
         Labels; None for prediction.
     sample_weight : float32 Tensor of shape (n_samples,) or (n_samples, n_tasks), \
             default=None
-        Weights of the rows, or of the rows and tasks. Of the latter, 0 stands for a
-        label that is missing.
+        Weights of the rows, or of the rows and tasks. A weight of 0 for a row and task
+        marks a missing label.
     groups : int64 Tensor of shape (n_samples,), default=None
         Numbers of the rows' groups.
     rows : int64 Tensor of shape (n_rows,), default=None
@@ -98,8 +98,8 @@ class Impressions(Dataset[Batch]):
             n_bags = (len(self.bags.offsets) - 1) // len(self.codes)
             gathered = gather_bags(self.bags, rows, n_bags)
             inputs |= {f"bag_{k}": tensor for k, tensor in gathered.tensors.items()}
-        # Without labels the numeric inputs take their place: they are not read, and
-        # every batch has the same form.
+        # Without labels, the numeric inputs take their place unread, so that every
+        # batch has the same form.
         return inputs, inputs["numeric"] if self.y is None else _index(self.y, rows)
 
     @property
@@ -108,12 +108,12 @@ class Impressions(Dataset[Batch]):
         return self.codes.device
 
     def parts(self, shuffled: bool) -> Iterator["Impressions"]:
-        """Yield the tables that batches are drawn from: these rows alone."""
+        """Yield the parts from which batches are drawn; a table is one part."""
         yield self
 
     @property
     def sample(self) -> "Impressions":
-        """Rows for checks that need some rows only: all of them."""
+        """Rows for checks that need few rows: here all rows."""
         return self
 
     def at(self, rows: Tensor) -> "Impressions":
@@ -142,7 +142,7 @@ class Impressions(Dataset[Batch]):
         return (weights[:, 1:] == 0).sum(dim=0).tolist()
 
     def pinned(self) -> "Impressions":
-        """Return the same in pinned memory, from which copies to CUDA are faster."""
+        """Return a copy in pinned memory, from where copies to CUDA are faster."""
         pinned: dict[str, Any] = {k: t.pin_memory() for k, t in self._tensors().items()}
         if self.bags is not None:
             pinned["bags"] = Bags(
@@ -177,8 +177,11 @@ def _index(tensor: Tensor, rows: Tensor | slice) -> Tensor:
 
 
 def _free_memory(device: torch.device) -> int:
+    """Return the bytes of a CUDA device that further tensors can use."""
     free, _ = torch.cuda.mem_get_info(device)
-    return free
+    # The device counts torch's cache as used.
+    reserved = torch.cuda.memory_reserved(device)
+    return free + reserved - torch.cuda.memory_allocated(device)
 
 
 CPU = torch.device("cpu")
@@ -241,9 +244,9 @@ def stratified(converted: Tensor, batch_size: int) -> BatchIndices:
     """Sample at least one converted row into every batch.
 
     The converted rows are distributed evenly over the batches. If they are fewer than
-    the batches, they are drawn several times, with weights that sum to those of one
-    draw. Losses that are weighted sums over rows divided by the size of the batch, the
-    pairwise term of PWiseR among them, then have the same expectation as with shuffled
+    the batches, they are drawn several times, with weights that sum to the weight of
+    one draw. Losses that are weighted sums over rows divided by the size of the batch,
+    such as the pairwise term of PWiseR, then have the same expectation as with shuffled
     rows.
     """
     converted = converted.cpu()
@@ -271,7 +274,7 @@ def stratified(converted: Tensor, batch_size: int) -> BatchIndices:
 
 
 def _draw_weights(rows: Tensor, n_rows: int) -> Tensor | None:
-    """Return the weights of rows that make up for repeated draws, if there are any."""
+    """Return weights that compensate for repeated draws; None without repeats."""
     if len(rows) == n_rows:
         return None
     n_draws = torch.bincount(rows, minlength=n_rows)[rows]
@@ -289,14 +292,14 @@ class BatchIterator:
     Parameters
     ----------
     impressions : Impressions or StreamedImpressions
-        The rows; of those that are read in parts, batches are drawn within each part.
+        The rows. If they are read in parts, batches are drawn within each part.
     batch_size : int
         The largest number of rows per batch.
     sampler : {"sequential", "shuffled", "grouped", "stratified"}, \
             default="sequential"
-        Which rows make up a batch; drawn anew for every epoch.
+        How rows are assigned to batches, drawn anew for every epoch.
     device : torch.device, default=None
-        Device of the batches; by default that of the tensors.
+        Device of the batches; by default the device of the tensors.
     """
 
     def __init__(

@@ -28,9 +28,9 @@ class KeepOnInterrupt(Callback):  # type: ignore[misc]
 
     Without this callback, a `KeyboardInterrupt` propagates out of `fit`, and an earlier
     fit stays. With it in `callbacks`, an interrupt ends training, `fit` returns, and a
-    warning says so. The network then has the weights of the last complete epoch, with
-    early stopping those of the best one. If no epoch is complete, and in `partial_fit`,
-    the interrupt propagates all the same.
+    warning is issued. The network then has the weights of the last complete epoch or,
+    with early stopping, of the best epoch. If no epoch is complete, and in
+    `partial_fit`, the interrupt propagates nevertheless.
 
     Each epoch copies the weights, so that memory for a second copy is needed. A search
     continues with its next candidate after an interrupt of this kind.
@@ -57,7 +57,7 @@ class KeepOnInterrupt(Callback):  # type: ignore[misc]
         net : NeuralNet
             The net that is trained.
         **kwargs : dict
-            What skorch passes further.
+            Further arguments that skorch passes.
         """
         self.weights_ = None
 
@@ -97,22 +97,22 @@ class KeepOnInterrupt(Callback):  # type: ignore[misc]
         net : NeuralNet
             The net that is trained.
         **kwargs : dict
-            What skorch passes further.
+            Further arguments that skorch passes.
         """
         self.weights_ = None
 
 
 def asks_to_stop(callback: Callback) -> bool:
-    """Return whether a callback of skorch has raised KeyboardInterrupt to end training.
+    """Return whether a KeyboardInterrupt is the way in which a callback ends training.
 
-    skorch's early stopping does so if its patience is at an end.
+    Early stopping of skorch raises it when its patience is exhausted.
     """
     is_stopping = isinstance(callback, EarlyStopping)
     return is_stopping and callback.misses_ == callback.patience
 
 
 def check_callbacks(callbacks: Any) -> None:
-    """Raise a TypeError for what is not a skorch callback that the net can run."""
+    """Raise a TypeError for an entry that is not a callback that the net can run."""
     for entry in callbacks or []:
         if _is_named(entry) and not isinstance(entry[0], str):
             raise TypeError(
@@ -191,8 +191,8 @@ def begin_schedule(
 ) -> None:
     """Create the schedule of a callback, at its position if it has one.
 
-    skorch's own takes the position from the number of epochs, so that it would step
-    once too often, and cannot count batches.
+    skorch derives the position from the number of epochs: it would step once too
+    often, and it cannot count batches.
     """
     before = [_arguments(group) for group in optimizer.param_groups]
     callback.on_train_begin(SimpleNamespace(history=[], optimizer_=optimizer))
@@ -231,9 +231,9 @@ class InputMixup(Callback):  # type: ignore[misc]
     """Mix the dense inputs and the labels of a share of the training batches.
 
     Each row of such a batch becomes `(1 - lam) * own + lam * partner`, with a random
-    partner of the batch and one `lam` per batch, drawn from Beta(alpha, alpha). What is
-    mixed is the output of the network's `input_layer`: category values have no mean,
-    their embeddings do.
+    partner of the batch and one `lam` per batch, drawn from Beta(alpha, alpha). The
+    output of the network's `input_layer` is mixed: category values have no mean, but
+    their embeddings have.
 
     Parameters
     ----------

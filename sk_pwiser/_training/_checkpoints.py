@@ -21,7 +21,7 @@ from sk_pwiser._training._settings import Settings, describe, equal
 from sk_pwiser._training._state import load_net_state, net_state, to_arrays, to_tensors
 from sk_pwiser._utils import Generators, global_states, set_global_states, warn_user
 
-# What the tensors of the rows are made from.
+# The argument of `fit` from which each tensor is made.
 _SOURCES = {
     "codes": "X",
     "numeric": "X",
@@ -93,7 +93,7 @@ FREE_SETTINGS = (
 
 @dataclass(frozen=True)
 class Start:
-    """What a training started from, which is in each of its checkpoints.
+    """The start of a training, which is part of each of its checkpoints.
 
     Parameters
     ----------
@@ -134,7 +134,7 @@ class Checkpoint:
     path : Path
         The file.
     start : Start
-        What the training started from.
+        The start of the training.
     state : dict
         The state of net, loop and random generators.
     """
@@ -175,15 +175,15 @@ class Checkpoint:
         found = [name for name in digests if digests[name] != before.get(name)]
         if found:
             raise self._refusal(
-                f"has other data: {', '.join(found)} differ, as encoded, from those of "
-                "the checkpoint"
+                f"has other data: after encoding, {', '.join(found)} differ from the "
+                "data of the checkpoint"
             )
 
     def _refusal(self, reason: str) -> ValueError:
         return ValueError(
             f"Training cannot resume from {str(self.path)!r}: this fit {reason}. Pass "
-            "what the interrupted fit had; or set warm_start=False to start anew, "
-            "which removes the checkpoints."
+            "the parameters and data of the interrupted fit, or set warm_start=False "
+            "to start anew, which removes the checkpoints."
         )
 
 
@@ -204,7 +204,7 @@ def find_checkpoint(folder: Path) -> Checkpoint | None:
     Raises
     ------
     ValueError
-        If all are damaged, or if one has a newer format or is no checkpoint.
+        If all are damaged, or if one has a newer format or is not a checkpoint.
     """
     damaged: list[DamagedFileError] = []
     for path in sorted(folder.glob(FILES), reverse=True):
@@ -234,7 +234,7 @@ def _read(path: Path) -> Checkpoint:
         state = to_tensors(FORM.decode(values["state"], arrays))
         return Checkpoint(path, start, state)
     except (LookupError, TypeError, ValueError) as error:
-        raise ValueError(f"{str(path)!r} is no valid checkpoint: {error}") from error
+        raise ValueError(f"{str(path)!r} is not a valid checkpoint: {error}") from error
 
 
 N_KEPT = 2  # the last one, and one before it in case that the last one is damaged
@@ -247,9 +247,7 @@ def check_folder(checkpoint_dir: Any) -> Path:
     Raises
     ------
     ValueError
-        If it is no folder, or if files cannot be written to it.
-    ImportError
-        If safetensors is not installed.
+        If it is not a folder, or if files cannot be written to it.
     """
     folder = Path(checkpoint_dir)
     probe = folder / f".probe-{uuid.uuid4().hex}"
@@ -273,7 +271,7 @@ class Checkpoints:
     folder : Path
         Where the files are.
     start : Start
-        What the training starts from.
+        The start of the training.
     saved : Checkpoint or None
         The checkpoint to resume from.
     callbacks : sequence of skorch.callbacks.Callback
@@ -309,15 +307,15 @@ class Checkpoints:
         Parameters
         ----------
         generators : Generators
-            Those of the fit.
+            The generators of the fit.
         global_device : torch.device or None
             The device on which the fit draws from torch's global generators; None if it
-            does not.
+            does not draw from them.
         """
         self.generators, self.global_device = generators, global_device
 
     def begin(self, net: MultiTaskNet, loop: LoopState) -> None:
-        """Restore the earlier state; without one, remove the files of other fits."""
+        """Restore the state to resume from; without one, remove files of other fits."""
         if self.saved is not None:
             self._restore(self.saved, net, loop)
         elif self.n_earlier == 0:
@@ -359,8 +357,8 @@ class Checkpoints:
         if names:
             warn_user(
                 f"callbacks holds {', '.join(names)}, whose state is not in the "
-                "checkpoint and starts anew: the result may differ from that of an "
-                "uninterrupted fit."
+                "checkpoint and starts anew: the result may differ from the result of "
+                "an uninterrupted fit."
             )
 
     def _remove(self, pattern: str, kept: Any = ()) -> None:

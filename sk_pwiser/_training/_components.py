@@ -1,4 +1,4 @@
-"""The parts of a net: checked before a table is encoded, built afterwards."""
+"""Parts of a net: checked before a table is encoded, and built afterwards."""
 
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
@@ -70,7 +70,7 @@ def check_components(
     device: torch.device,
     has_groups: bool,
 ) -> Components:
-    """Build what does not depend on the table, and check the network's parameters.
+    """Build the parts that do not depend on the table; check the network's parameters.
 
     Raises
     ------
@@ -278,6 +278,7 @@ def build_net(
     criterion = MultiTaskCriterion(
         components.loss, components.weighting, network.monotonicity_weight
     )
+    criterion.set_base_losses(network)
     own_callbacks = []
     if monitor is not None:
         own_callbacks.append(
@@ -304,7 +305,7 @@ def build_net(
         advice=advice(settings),
         optimizer=optimizer,
         optimizer__param_groups=parameter_groups(
-            settings.weight_decay, settings.optimizer_params
+            settings.weight_decay, settings.optimizer_params, network
         ),
         lr=settings.lr,
         batch_size=settings.batch_size,

@@ -1,4 +1,4 @@
-"""The criterion: one loss and one weighting make the value that training minimises."""
+"""The criterion: a loss and a weighting form the value that training minimises."""
 
 from collections.abc import Iterable
 
@@ -7,7 +7,7 @@ from torch import Tensor, nn
 
 from sk_pwiser._utils import at_least_float32, conditional_labels
 from sk_pwiser.losses import MultiTaskLoss, funnel_monotonicity_penalty
-from sk_pwiser.networks import Labels, NetworkOutput
+from sk_pwiser.networks import Labels, MultiTaskNetwork, NetworkOutput
 from sk_pwiser.weighting import TaskWeighting
 
 
@@ -37,6 +37,18 @@ class MultiTaskCriterion(nn.Module):
         self.weighting = weighting
         self.monotonicity_weight = monotonicity_weight
         self.weight_names = [f"weight_{task}" for task in loss.task_names]
+
+    def set_base_losses(self, network: MultiTaskNetwork) -> None:
+        """Pass the losses of predictions that equal the base rates to the weighting."""
+        logits = network.base_logits.unsqueeze(0)
+        try:
+            losses = self.loss.row_losses(logits, logits.sigmoid())[0]
+        except NotImplementedError:
+            return
+        if network.spec.task_space == "conditional":
+            # A head learns from the rows where the task before it happened.
+            losses = losses * torch.tensor([1.0, *network.spec.base_rates[:-1]])
+        self.weighting.set_base_losses(losses)
 
     def forward(
         self,

@@ -85,14 +85,18 @@ def copied_ahead(batches: "Iterable[Batch]", device: torch.device) -> "Iterator[
     """
     stream = torch.cuda.Stream(device)  # type: ignore[no-untyped-call]
 
-    def copy(batch: "Batch") -> "Batch":
+    def copy(batch: "Batch") -> "tuple[Batch, torch.cuda.Event]":
         with torch.cuda.stream(stream):
             inputs = {name: _copy(t, device) for name, t in batch[0].items()}
-            return inputs, _copy(batch[1], device)
+            y = _copy(batch[1], device)
+            copied = torch.cuda.Event()  # type: ignore[no-untyped-call]
+            copied.record(stream)
+        return (inputs, y), copied
 
-    for inputs, y in one_ahead(batches, copy):
+    for (inputs, y), copied in one_ahead(batches, copy):
         current = torch.cuda.current_stream(device)
-        current.wait_stream(stream)
+        # Of this batch alone: the copy of the next one is in the stream as well.
+        current.wait_event(copied)
         for tensor in (*inputs.values(), y):
             # Its memory is not reused before the computation has read it.
             tensor.record_stream(current)
@@ -106,7 +110,7 @@ def _copy(tensor: torch.Tensor, device: torch.device) -> torch.Tensor:
 def one_ahead(
     items: Iterable[Item], start: Callable[[Item], Started]
 ) -> Iterator[Started]:
-    """Yield what `start` returns for each item, once the next one was started.
+    """Call `start` for each item, and yield its result after the next call.
 
     Parameters
     ----------

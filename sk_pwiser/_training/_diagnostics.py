@@ -11,6 +11,7 @@ from torch.nn import functional as F
 from sk_pwiser._training._batches import TrainingRows
 from sk_pwiser._training._optimizers import RowChange, sparse_tables
 from sk_pwiser._training._settings import Settings
+from sk_pwiser._utils import widest_float
 
 # A fit has diverged if its cross-entropy is this many times that of constant
 # probabilities. Corrections of sampled logs and losses of ranks stay far below it.
@@ -63,14 +64,15 @@ def excess_loss(logits: Tensor, y: Tensor, weights: Tensor | None) -> str | None
     str or None
         Both figures if the first is more than `DIVERGED` times the second.
     """
-    y = y.double()
-    weights = torch.ones_like(y) if weights is None else weights.double()
+    dtype = widest_float(y.device)
+    y = y.to(dtype)
+    weights = torch.ones_like(y) if weights is None else weights.to(dtype)
     weights = weights.view(len(y), -1).expand_as(y)
     total = weights.sum(dim=0)
     rates = ((weights * y).sum(dim=0) + 0.5) / (total + 1.0)
     found, constant = (
         ((weights * cross_entropy(each, y)).sum(dim=0) / (total + 1.0)).sum().item()
-        for each in (logits.double(), rates.logit().expand_as(y))
+        for each in (logits.to(dtype), rates.logit().expand_as(y))
     )
     if found <= DIVERGED * constant:
         return None
@@ -83,7 +85,7 @@ def cross_entropy(logits: Tensor, y: Tensor) -> Tensor:
 
 
 def advice(settings: Settings) -> str:
-    """Return what to change if training diverges: what is far above usual values."""
+    """Return advice after a divergence: parameters far above their usual values."""
     found = [f"Use a smaller {name}; it is {value}." for name, value in _far(settings)]
     return " ".join(found) or (
         "No parameter is far above its usual values; a smaller lr, which is "
@@ -121,13 +123,13 @@ def _numbers(value: Any) -> Iterator[float]:
             yield from _numbers(each)
 
 
-# Rows that are looked at: few beside those that training has seen, and enough to tell
-# the share from noise.
+# Number of rows to predict: few relative to the rows of training, and enough to
+# distinguish the share from noise.
 MAX_ROWS, MIN_ROWS = 2_000, 200
 ROWS_PER_TRAINED_ROW = 0.02
 
-# Share of rows from which on `fit` warns. Two tasks reach it only if almost every click
-# converts; noise alone does not.
+# Share of rows above which `fit` warns. Two tasks reach it only if almost every click
+# converts; noise alone does not reach it.
 RISING_SHARE = 0.1
 
 
@@ -139,7 +141,7 @@ class Rises(NamedTuple):
     task : int
         Index of the later one.
     share : float
-        Share of the rows in which it is likelier than the task before it.
+        Share of the rows in which its probability exceeds that of the task before it.
     """
 
     task: int
@@ -162,7 +164,7 @@ def find_rises(net: Any, train: TrainingRows, n_epochs: int) -> Rises | None:
     -------
     Rises or None
         None if there is one task, if the sample would be too small, or if the share is
-        below that of the warning.
+        too small for a warning.
     """
     n_trained, train = len(train) * n_epochs, train.sample
     n_rows = min(MAX_ROWS, len(train), int(ROWS_PER_TRAINED_ROW * n_trained))

@@ -14,8 +14,8 @@ from sk_pwiser._training._settings import Settings
 from sk_pwiser._utils import warn_user
 from sk_pwiser.model_selection import funnel_holdout
 
-# As in HistGradientBoostingClassifier: with fewer rows, holding some out costs more
-# than early stopping gains.
+# As in HistGradientBoostingClassifier: with fewer rows, the rows held out are worth
+# more in training.
 MIN_ROWS = 1_000
 
 
@@ -38,7 +38,7 @@ def monitored_column(
 def hold_out(
     settings: Settings, rows: Any, split: np.random.RandomState
 ) -> tuple[np.ndarray, np.ndarray]:
-    """Draw the validation rows, stratified by funnel depth, and whole groups.
+    """Draw the validation rows, stratified by funnel depth, in whole groups.
 
     Parameters
     ----------
@@ -66,23 +66,20 @@ def hold_out(
 def usable_monitor(
     monitor: str | None, valid: TrainingRows | None, task_names: tuple[str, ...]
 ) -> str | None:
-    """Return the monitored column; the loss in place of an AUC that does not exist.
+    """Return the column to monitor: the loss if the AUC of a task is not defined.
 
     Warns
     -----
     UserWarning
-        If the validation rows have one label only for a task, which it names.
+        If the validation rows have one label only for a task. The message names it.
     """
     if monitor is None or not monitor.startswith("valid_auc") or valid is None:
         return monitor
     y, weights = valid.labels(), valid.weights()
     is_known = torch.ones_like(y) if weights is None else weights.view(len(y), -1)
     is_known = is_known.expand_as(y) > 0
-    single = [
-        task
-        for k, task in enumerate(task_names)
-        if not 0 < y[is_known[:, k], k].double().mean() < 1
-    ]
+    has_both = ((y > 0) & is_known).any(dim=0) & ((y < 1) & is_known).any(dim=0)
+    single = [task for task, both in zip(task_names, has_both, strict=True) if not both]
     if not single:
         return monitor
     warn_user(

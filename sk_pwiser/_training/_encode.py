@@ -17,6 +17,7 @@ from sk_pwiser._table import (
     TableEncoder,
     Targets,
     TargetStatistics,
+    WeightScale,
     as_table,
     assign_blocks,
     awaken_columns,
@@ -27,12 +28,10 @@ from sk_pwiser._table import (
     combine_weights,
     grow_encoder,
     make_target_statistics,
-    mean_weight,
     n_rows,
     read_times,
     refuse_parts,
     row_weights,
-    scale_weights,
     warn_about_new_values,
 )
 from sk_pwiser._training._batches import Impressions, TrainingData
@@ -54,7 +53,7 @@ def automatic_dims(cardinalities: Sequence[int]) -> tuple[int, ...]:
 def embedding_widths(
     embedding_dim: int | str, dims: tuple[int, ...], bag_sizes: Sequence[int]
 ) -> tuple[int, tuple[int, ...]]:
-    """Return the largest width, and those of the category columns if they differ.
+    """Return the largest width, and the widths of the category columns if they differ.
 
     `dims` are the automatic widths of the category columns.
     """
@@ -128,8 +127,8 @@ class Rows:
     targets : Targets
         Labels of the tasks.
     weights : float ndarray of shape (n_samples,) or (n_samples, n_tasks), or None
-        Weights of the rows, or of the rows and tasks, where 0 stands for a label that
-        takes no part.
+        Weights of the rows, or of the rows and tasks, where 0 marks a label that is
+        ignored.
     groups : int64 ndarray of shape (n_samples,) or None
         Numbers of the rows' groups.
     weight_scale : float, default=None
@@ -161,7 +160,7 @@ class Rows:
 def task_labels(
     y: np.ndarray, weights: np.ndarray | None, *, conditional: bool
 ) -> tuple[np.ndarray, np.ndarray]:
-    """Return the labels that each task's rates are taken of, and their weights.
+    """Return the labels and weights from which the rate of each task is computed.
 
     Parameters
     ----------
@@ -170,7 +169,7 @@ def task_labels(
     weights : float32 ndarray of shape (n_samples,) or (n_samples, n_tasks), or None
         Weights of the rows.
     conditional : bool
-        Whether the rate of a task is that among the rows where the task before
+        Whether the rate of a task is computed among the rows where the previous task
         happened.
 
     Returns
@@ -221,7 +220,7 @@ class Schema:
         return Inputs(self.without_rare(codes), numeric, *bags)
 
     def without_rare(self, codes: np.ndarray) -> np.ndarray:
-        """Replace the codes of rare values by that of unseen values, in place."""
+        """Replace the codes of rare values by the code of unseen values, in place."""
         sizes = zip(self.encoder.cardinalities_, self.encoder.n_codes_, strict=True)
         for column, (cardinality, n_codes) in enumerate(sizes):
             if n_codes > cardinality:
@@ -341,8 +340,8 @@ def _check_tasks(
             np.unique(classes), expected.classes
         ):
             raise ValueError(
-                f"classes must be {expected.classes.tolist()}, those of the earlier "
-                f"fit; got {np.unique(classes).tolist()}."
+                f"classes must be {expected.classes.tolist()}, as in the earlier fit; "
+                f"got {np.unique(classes).tolist()}."
             )
         classes = expected.classes  # these rows may have only one of them
     targets = check_targets(
@@ -372,9 +371,10 @@ def _with_weight(rows: Rows, scale: float | None) -> Rows:
     kept = np.flatnonzero(rows.weights.reshape(len(rows.weights), -1).any(axis=1))
     if len(kept) < len(rows.weights):
         rows = rows.at(kept)
-    mean = float(mean_weight(rows.weights)) if scale is None else scale
-    weights = scale_weights(rows.weights, scale)
-    return replace(rows, weights=weights, weight_scale=mean)
+    scaled = WeightScale(rows.targets.values.shape[1], scale)
+    scaled.add(rows.weights)
+    weights = scaled.apply(rows.weights)
+    return replace(rows, weights=weights, weight_scale=float(scaled.mean))
 
 
 def encode(
@@ -403,18 +403,18 @@ def encode(
     holds_out : bool
         Whether there are validation rows.
     is_update : bool
-        Whether the rows are added to those of the earlier fit. Their inputs are then
-        the statistics before them, and otherwise those of the other blocks.
+        Whether the rows are added to the rows of the earlier fit. Their inputs are then
+        the statistics before the update; otherwise the statistics of other blocks.
     estimator_name : str
         Name of the estimator, for messages.
     extends : bool, default=False
         Whether the statistics of `earlier` encode the rows, instead of new ones, and
-        its constant columns stay. Base rates are those of the rows.
+        its constant columns stay. Base rates are computed from the rows.
 
     Raises
     ------
     ValueError, TypeError
-        If a column cannot be encoded, or differs from those of the earlier fit.
+        If a column cannot be encoded, or if the columns differ from the earlier fit.
     """
     adds = is_update and earlier is not None
     train, valid = np.arange(len(rows.targets.values)), None
@@ -561,7 +561,7 @@ def _same_statistics(
 
 
 def _task_labels(settings: Settings, rows: Rows) -> tuple[np.ndarray, np.ndarray]:
-    """Return the labels that each task's rates are taken of, and their weights."""
+    """Return the labels and weights from which the rate of each task is computed."""
     is_conditional = settings.shared_param("task_space") == "conditional"
     return task_labels(rows.targets.values, rows.weights, conditional=is_conditional)
 
@@ -575,7 +575,7 @@ def grow_schema(schema: Schema, X: Any) -> tuple[Schema, np.ndarray | None]:
         A new schema, or the same one if no value is new and frequent.
     origins : int64 ndarray of shape (n_embeddings,) or None
         The row of the earlier embedding tables for each row of the new ones, -1 for
-        those of new values; None if there are none.
+        rows of new values; None if there are none.
     """
     before = schema.encoder.cardinalities_
     encoder, origins = grow_encoder(schema.encoder, schema.encoder.align(X))

@@ -71,7 +71,7 @@ LARGEST_SEED = np.iinfo(np.int32).max
 
 @dataclass(frozen=True)
 class Plan:
-    """What to train, on which rows and how, after all checks but those of `X`."""
+    """Rows, parts and settings of a training; all but the values of `X` are checked."""
 
     settings: Settings
     device: torch.device
@@ -189,16 +189,16 @@ def validate(
         first_random_state,
         check_folder(settings.checkpoint_dir) if writes else None,
         saved,
-        _split(earlier, saved, first_random_state),
+        split_of(earlier, saved, first_random_state),
     )
 
 
-def _split(
+def split_of(
     earlier: TrainingResult | None,
     saved: Checkpoint | None,
     random_state: dict[str, Any],
 ) -> dict[str, Any]:
-    """Return the state that draws the validation rows, that of the first fit if any.
+    """Return the state that draws the validation rows: the one of the first fit.
 
     Another split would validate on rows that the earlier fit was trained on.
     """
@@ -211,7 +211,7 @@ def _split(
 def _monitor(
     settings: Settings, rows: Rows, eval_rows: Rows | None, single_pass: bool
 ) -> str | None:
-    """Return the column that early stopping monitors; check those of callbacks."""
+    """Return the column that early stopping monitors; check monitors of callbacks."""
     monitor = None
     if not single_pass:
         monitor = monitored_column(
@@ -264,7 +264,7 @@ def check_eval_set(settings: Settings, eval_set: Any, targets: Any) -> Rows | No
     Raises
     ------
     ValueError, TypeError
-        If `eval_set` is not a pair, or its labels are invalid or of other tasks.
+        If `eval_set` is not a pair, or if its labels are invalid or have other tasks.
     """
     if eval_set is None:
         return None
@@ -277,7 +277,7 @@ def check_eval_set(settings: Settings, eval_set: Any, targets: Any) -> Rows | No
         raise TypeError(f"eval_set must be a pair (X, Y); got {found}.")
     X, Y = eval_set
     try:
-        # Validation rows may have only one of the classes, like those of an update.
+        # Validation rows may have only one of the classes, as rows of an update may.
         return check_rows(
             settings, X, Y, None, None, targets, classes=None, single_pass=True
         )
@@ -377,12 +377,12 @@ def without_tables(plan: Plan, data: EncodedData) -> Plan:
 
 
 def make_checkpoints(plan: Plan, data: EncodedData) -> Checkpoints | None:
-    """Return what writes checkpoints and resumes, None without a folder.
+    """Return the object that writes checkpoints and resumes; None without a folder.
 
     Raises
     ------
     ValueError
-        If the data are not those of the checkpoint.
+        If the checkpoint has other data.
     TypeError
         If a file cannot hold the values of a category column.
     """
@@ -484,7 +484,7 @@ def optimise(
 
 
 def _weight_scale(plan: Plan) -> float | None:
-    """Return the scale of the weights of later updates: that of the first call."""
+    """Return the scale of the weights of later updates, set by the first call."""
     if plan.single_pass and plan.earlier is not None:
         return plan.earlier.weight_scale
     return plan.rows.weight_scale
@@ -535,12 +535,12 @@ def fit_from(
     Parameters
     ----------
     params : mapping
-        The estimator's parameters. `checkpoint_dir` is ignored: it may be that of the
-        source, whose checkpoints stay.
+        The estimator's parameters. `checkpoint_dir` is ignored, since it may contain
+        the checkpoints of the source.
     X, Y, sample_weight, groups, eval_set : array-like
         As passed to `fit`.
     source : TrainingResult
-        The other fit, which is not changed. Tasks and encoding must be its own.
+        The other fit, which is not changed and has the same tasks and encoding.
     share : callable
         Maps the checked rows to the schema that encodes them.
     prepare : callable

@@ -59,7 +59,7 @@ class EpochHistory(History):  # type: ignore[misc]
             batches.append({})
 
     def record_batch(self, attr: str, value: Any) -> None:
-        """Record a figure of a batch; the epoch keeps that of the last one."""
+        """Record a figure of a batch; the epoch keeps the figure of the last batch."""
         super().record_batch(attr, value)
         self.record(attr, value)
 
@@ -75,7 +75,7 @@ def task_aucs(y: Tensor, logits: Tensor, weights: Tensor | None) -> Iterator[flo
     logits : Tensor of shape (n_rows, n_tasks)
         Scores.
     weights : Tensor of shape (n_rows,) or (n_rows, n_tasks), or None
-        Weights. Rows with a weight of 0 for a task are left out of its AUC.
+        Weights. Rows with a weight of 0 for a task are ignored in its AUC.
 
     Yields
     ------
@@ -193,7 +193,7 @@ def close_bars(net: NeuralNet) -> None:
 
 @dataclass
 class LoopState:
-    """State of a training loop between two epochs, beside that of the net.
+    """State of a training loop between two epochs, apart from the state of the net.
 
     Parameters
     ----------
@@ -235,7 +235,7 @@ class LoopState:
 
 
 class LoopObserver(Protocol):
-    """What saves the state of a training loop, and may restore it."""
+    """Saves the state of a training loop, and may restore it."""
 
     def begin(self, net: Any, loop: LoopState) -> None:
         """Restore an earlier state, if there is one, before the first epoch."""
@@ -252,7 +252,7 @@ def has_state(callback: Any) -> bool:
 
 
 def _stateful(callback: Any) -> Any:
-    """Return what has the state of a callback: itself, or its schedule."""
+    """Return the object with the state of a callback: itself, or its schedule."""
     return callback.lr_scheduler_ if isinstance(callback, LRScheduler) else callback
 
 
@@ -274,7 +274,7 @@ class MultiTaskNet(NeuralNet):  # type: ignore[misc]
     average_decay : float
         Decay of the average of the weights that evaluation uses; 0 for no average.
     advice : str
-        What to change if training diverges, for messages.
+        Advice for messages about a divergence.
     **kwargs : dict
         Parameters of :class:`skorch.NeuralNet`.
     """
@@ -304,7 +304,7 @@ class MultiTaskNet(NeuralNet):  # type: ignore[misc]
         self.advice = advice
 
     def __getstate__(self) -> dict[str, Any]:
-        """Leave out what is stored twice: skorch trains the module that it is given."""
+        """Leave out attributes that are stored twice; skorch trains the given one."""
         state: dict[str, Any] = super().__getstate__()
         return {k: v for k, v in state.items() if k not in ("module", "criterion")}
 
@@ -360,7 +360,7 @@ class MultiTaskNet(NeuralNet):  # type: ignore[misc]
         self._check_end(X.train.sample)
         self.lowest_ = None
         self.schedules_ = positions_of(self.callbacks_)
-        self._zero_grad_optimizer()  # the gradients' memory is free for others
+        self._zero_grad_optimizer()  # releases the memory of the gradients
         return self
 
     def fit_loop(

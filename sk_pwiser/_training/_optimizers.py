@@ -13,6 +13,7 @@ from torch.nn import functional as F
 from sk_pwiser._training._callbacks import clips_gradients
 from sk_pwiser._training._settings import LOOP_PARAMS, Settings
 from sk_pwiser._utils import check_number
+from sk_pwiser.networks import MultiTaskNetwork
 
 OPTIMIZERS: dict[str, type[torch.optim.Optimizer]] = {
     "adagrad": torch.optim.Adagrad,
@@ -26,11 +27,14 @@ OPTIMIZERS: dict[str, type[torch.optim.Optimizer]] = {
 _WITHOUT_DECAY = ("*bias", "*bias.*", "weighting.*")
 _EMBEDDINGS = "*embeddings.*.weight"
 
-# Weight decay of the embeddings over that of the other parameters: each sees few rows.
+# Ratio of the weight decay of embeddings, each of which few rows train, to the others'.
 EMBEDDING_DECAY_RATIO = 5.0
 
-# Why some optimisers of torch cannot train a network, where their own errors do not
-# say it; by the names of their classes, since older versions of torch lack some.
+# Below this rate, the decay of the parameters of a single task is reduced.
+RARE = 0.05
+
+# Reasons why some optimisers of torch cannot train a network, which their own errors
+# do not give; by class name, since older versions of torch do not have all of them.
 _UNSUITABLE = {
     "LBFGS": "evaluates the loss of a batch several times per step",
     "Muon": "takes two-dimensional parameters only, and a network has biases",
@@ -49,7 +53,7 @@ def check_optimizer(
     weight_decay: float,
     params: Mapping[str, Any],
 ) -> tuple[type[torch.optim.Optimizer], dict[str, Any]]:
-    """Return the optimiser's class and its keyword arguments, but for `lr`.
+    """Return the optimiser's class and its keyword arguments, except for `lr`.
 
     A step on three small tensors checks that the optimiser accepts them and works with
     dense gradients and without a closure, before a table is encoded.
@@ -127,7 +131,7 @@ def _check_suitable(kind: type[torch.optim.Optimizer]) -> None:
 
 
 def _check_in_float32(given: Mapping[str, float | None]) -> None:
-    """Raise if a number is above those of the weights, so that no step is finite."""
+    """Raise if a number exceeds float32, so that no step would be finite."""
     for name, value in given.items():
         if value is not None and value > torch.finfo(torch.float32).max:
             raise ValueError(
@@ -137,18 +141,29 @@ def _check_in_float32(given: Mapping[str, float | None]) -> None:
 
 
 def parameter_groups(
-    weight_decay: float, params: Mapping[str, Any]
+    weight_decay: float, params: Mapping[str, Any], network: MultiTaskNetwork
 ) -> list[tuple[str, dict[str, float]]]:
-    """Return patterns of parameter names with their own arguments, for skorch."""
+    """Return patterns of parameter names with their own arguments, for skorch.
+
+    The first pattern that matches a name applies.
+    """
     groups = [(pattern, {"weight_decay": 0.0}) for pattern in _WITHOUT_DECAY]
     lr, decay = params["embedding_lr"], params["embedding_weight_decay"]
-    return [*groups, (_EMBEDDINGS, _of_embeddings(lr, weight_decay, decay))]
+    of_embeddings = _of_embeddings(lr, weight_decay, decay)
+    for task, rate in enumerate(network.spec.base_rates):
+        share = min(1.0, rate / RARE, (1 - rate) / RARE)
+        for pattern in network.task_parameters:
+            is_table = "embeddings." in pattern
+            own = of_embeddings if is_table else {"weight_decay": weight_decay}
+            own = {**own, "weight_decay": share * own["weight_decay"]}
+            groups.append((pattern.format(task=task), own))
+    return [*groups, (_EMBEDDINGS, of_embeddings)]
 
 
 def _of_embeddings(
     lr: float | None, weight_decay: float, decay: float | None
 ) -> dict[str, float]:
-    """Return the arguments of the embeddings that differ from those of the others."""
+    """Return the arguments of embeddings that differ from the other parameters."""
     if decay is None:
         decay = EMBEDDING_DECAY_RATIO * weight_decay
     return {"weight_decay": float(decay)} | ({} if lr is None else {"lr": float(lr)})
@@ -198,7 +213,7 @@ def _take_step(
 def can_fuse(
     kind: type[torch.optim.Optimizer], kwargs: Mapping[str, Any], device: torch.device
 ) -> bool:
-    """Return whether torch has the step with these arguments as one kernel."""
+    """Return whether torch has a fused kernel for a step with these arguments."""
     parameter = nn.Parameter(torch.zeros(1, device=device))
     parameter.grad = torch.zeros_like(parameter)
     make: Any = kind
@@ -209,8 +224,8 @@ def can_fuse(
     return True
 
 
-# From this number of weights on, a table is updated by rows. Below it, the rows are
-# found no faster than the whole table is updated.
+# Tables with at least this number of weights are updated by rows. In smaller tables,
+# finding the rows takes as long as updating the whole table.
 LARGE_TABLE = 2**20
 
 TABLES = nn.Embedding, nn.EmbeddingBag
@@ -218,8 +233,8 @@ TABLES = nn.Embedding, nn.EmbeddingBag
 # Weights whose gradients have died decay towards 0, and with them the moments of the
 # optimiser. Below 1e-38 a CPU computes some hundred times as slowly, which made late
 # epochs take ten times as long as the first ones. Values below these limits, which
-# change no result in float32, become exact zeros, every `FLUSH_INTERVAL` steps: a
-# moment shrinks by less than 1e-4 within them.
+# change no result in float32, become exact zeros every `FLUSH_INTERVAL` steps. Within
+# them the first moment of Adam shrinks by a factor of 1e-3 at most.
 TINY_WEIGHT, TINY_MOMENT, FLUSH_INTERVAL = 1e-20, 1e-30, 64
 
 
@@ -316,7 +331,7 @@ def _flush(tensor: Tensor, tiny: float) -> None:
 
 
 class LazyAdam(torch.optim.Adam):
-    r"""Adam whose steps cost what the batch uses.
+    r"""Adam whose steps update only the embeddings of values in the batch.
 
     Parameters with dense gradients are updated as in :class:`torch.optim.Adam`. Of one
     with a sparse gradient, only the rows in the gradient are updated, and only their
@@ -398,10 +413,10 @@ class RowChange:
             self.state["step"].fill_(self.step)
 
 
-# Number of first steps that update the average each. Afterwards it is updated every few
-# steps, that of large embedding tables less often and from the beginning: an update
-# costs as much as the optimiser's own step, and that of a table as much as many steps
-# that change a few of its rows.
+# Number of first steps after each of which the average is updated. Later updates are
+# every few steps, since an update costs as much as the optimiser's own step. Averages
+# of large embedding tables have the long interval from the beginning: their update
+# costs as much as many steps that change a few rows.
 EVERY_STEP, INTERVAL, TABLE_INTERVAL = 64, 8, 64
 
 
@@ -451,7 +466,7 @@ class WeightAverage:
         part.n_pending = 0
 
     def averages(self) -> list[Tensor]:
-        """Return the averages, but for those of large embedding tables."""
+        """Return the averages, except for those of large embedding tables."""
         return self.parts[0].averages
 
     def swap_in(self) -> None:

@@ -134,7 +134,7 @@ class Settings:
 
 
 def describe(value: Any) -> Any:
-    """Return a value that a file can hold, equal for equal settings.
+    """Return a representation that a file can hold, equal for equal settings.
 
     Classes, functions and objects are represented by their text, without addresses.
     """
@@ -152,7 +152,7 @@ def describe(value: Any) -> Any:
 
 
 def _copy(value: Any) -> Any:
-    """Copy dictionaries, lists and arrays, also within each other."""
+    """Copy dictionaries, lists and arrays, also nested ones."""
     if isinstance(value, dict):
         return {key: _copy(each) for key, each in value.items()}
     if isinstance(value, list):

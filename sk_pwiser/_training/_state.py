@@ -1,4 +1,4 @@
-"""What a fit has learnt: continued by later fits, undone after a failure, saved."""
+"""The state of a fit: continued by later fits, restored after a failure, saved."""
 
 from collections.abc import Callable, Mapping
 from contextlib import suppress
@@ -23,19 +23,19 @@ from sk_pwiser._training._optimizers import LazyAdam, sparse_tables
 from sk_pwiser._training._settings import Settings, equal
 from sk_pwiser._utils import Generators, seeded_globally, warn_user
 
-# Functions that take back the changes of an update in place, the latest last.
+# Functions that undo the changes of an update in place, the latest last.
 Undo = list[Callable[[], None]]
 
 
 @dataclass(frozen=True)
 class TrainingResult:
-    """All that a fit has learnt, which predictions, later fits and files read.
+    """All that a fit has learnt, for predictions, later fits and files.
 
     `fit`, `partial_fit`, checkpoints, files and distributed fits return one such
     object, and the estimator assigns it once, at the end.
 
     ===================  ==========  ==============  ================
-    what is kept by      warm start  `partial_fit`   resumed training
+    kept                 warm start  `partial_fit`   resumed training
     ===================  ==========  ==============  ================
     columns, vocabulary  yes         yes, may grow   yes
     target statistics    scales and  all, and adds   yes
@@ -112,9 +112,19 @@ def load_net_state(net: MultiTaskNet, state: Mapping[str, Any]) -> None:
         net.criterion_.load_state_dict(state["criterion"])
     except RuntimeError as error:
         raise ValueError(f"its weights do not fit its parameters: {error}") from error
-    net.optimizer_.load_state_dict(state["optimizer"])
+    own, saved = net.optimizer_.param_groups, state["optimizer"]
+    groups = [
+        {**group, **{k: v for k, v in now.items() if k in _OF_MACHINE}}
+        for group, now in zip(saved["param_groups"], own, strict=True)
+    ]
+    net.optimizer_.load_state_dict({**saved, "param_groups": groups})
     net.history = EpochHistory(state["history"])
     net.best_ = state["best"]
+
+
+# Arguments of torch's optimisers that say how a step is computed. Those of the machine
+# that trains on are used: another one may not support them.
+_OF_MACHINE = ("capturable", "foreach", "fused")
 
 
 def to_arrays(value: Any) -> Any:
@@ -142,9 +152,9 @@ _OF_STATE = ("amsgrad", "centered", "momentum")
 
 
 def check_same_model(settings: Settings, earlier: Settings) -> None:
-    """Raise if continuing an earlier fit would change what its weights mean.
+    """Raise if continuing an earlier fit would change the meaning of its weights.
 
-    Other changes of the network show in the shapes of its parameters.
+    Other changes of the network change the shapes of its parameters.
 
     Raises
     ------
@@ -245,8 +255,8 @@ def _have_same_state(
 def take_back(undo: Undo) -> None:
     """Undo an update, its latest change first.
 
-    Each entry of the log restores what was there before a change, and may run twice: an
-    interrupt in between repeats it, so that a second Ctrl-C does no harm.
+    Each entry of the log restores the values before one change. An entry that is
+    interrupted runs again, so that a second Ctrl-C does no harm.
 
     Parameters
     ----------
@@ -314,7 +324,7 @@ def grow_tables(
 ) -> None:
     """Add rows to a net's embedding tables in place, for new category values.
 
-    New rows are copies of that of the unseen values of their column. In the state of
+    New rows are copies of the row of unseen values of their column. In the state of
     the optimiser they are 0, as for a value without a step.
 
     Parameters
@@ -362,23 +372,23 @@ def _set_tables(
 
 
 def _grow_state(value: Any, n_rows: int, rows: Tensor, is_new: Tensor) -> Any:
-    """Grow what the optimiser stores per row of a table; copy other values."""
+    """Add rows to the optimiser's state of a table; copy values without rows."""
     if not isinstance(value, Tensor) or value.shape[:1] != (n_rows,):
-        return deepcopy(value)  # steps are counted in place
+        return deepcopy(value)  # the number of steps changes in place
     grown = value[rows]
     grown[is_new] = 0
     return grown
 
 
-# Classes of the pieces, beside plain values and arrays.
+# Classes of the values in a file, in addition to plain values and arrays.
 STATE_CLASSES = (*ENCODING_CLASSES, Rises, Settings)
 
-# Attributes of the net that are no settings of the estimator.
+# Attributes of the net that are not among the settings of the estimator.
 _OF_NET = ("max_epochs", "average_decay", "compile_mode")
 
 
 def to_state(result: TrainingResult) -> dict[str, Any]:
-    """Return the pieces of a result: plain values, arrays and `STATE_CLASSES`.
+    """Return the content of a file: plain values, arrays and `STATE_CLASSES`.
 
     Callbacks and the folder of checkpoints are left out.
     """
@@ -407,19 +417,20 @@ def to_state(result: TrainingResult) -> dict[str, Any]:
 
 
 def from_state(state: Mapping[str, Any], defaults: Mapping[str, Any]) -> TrainingResult:
-    """Build the result of which `to_state` returned the pieces.
+    """Build the result from the content that `to_state` returned.
 
     Parameters
     ----------
     state : mapping
-        The pieces, maybe of an earlier version of the package.
+        The content, possibly of an earlier version of the package.
     defaults : mapping
-        Default values of the estimator's parameters, for those that did not exist yet.
+        Default values of the estimator's parameters, for parameters that are newer than
+        the file.
 
     Raises
     ------
     ValueError
-        If the pieces do not fit together, or are of a later version of the package.
+        If the parts do not match, or if a later version of the package wrote them.
     """
     saved = state["settings"]
     if not isinstance(saved, Settings):
@@ -430,7 +441,7 @@ def from_state(state: Mapping[str, Any], defaults: Mapping[str, Any]) -> Trainin
     settings = Settings.of({**defaults, **vars(saved)})
     schema = state["schema"]
     device = _device(settings.device)
-    # Compiling is left to the next training.
+    # The next training compiles the network.
     eager = replace(settings, compile=False)
     with seeded_globally(0, device):
         components = check_components(eager, schema.targets.task_names, device, False)

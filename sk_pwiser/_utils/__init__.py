@@ -20,7 +20,11 @@ from sk_pwiser._utils._random import (
     set_global_states,
 )
 from sk_pwiser._utils._registry import build, check_names, resolve
-from sk_pwiser._utils._tensors import at_least_float32, conditional_labels
+from sk_pwiser._utils._tensors import (
+    at_least_float32,
+    conditional_labels,
+    widest_float,
+)
 from sk_pwiser._utils._threads import in_background, limited_threads, num_threads
 
 __all__ = [
@@ -47,4 +51,5 @@ __all__ = [
     "seeded_globally",
     "set_global_states",
     "warn_user",
+    "widest_float",
 ]

@@ -9,6 +9,11 @@ def at_least_float32(tensor: Tensor) -> Tensor:
     return tensor.to(torch.promote_types(tensor.dtype, torch.float32))
 
 
+def widest_float(device: torch.device) -> torch.dtype:
+    """Return float64 if the device has it, float32 otherwise (on Apple's GPUs)."""
+    return torch.float32 if device.type == "mps" else torch.float64
+
+
 def conditional_labels(y: Tensor) -> Tensor:
     """Divide the labels of each task by the labels of the task before it.
 

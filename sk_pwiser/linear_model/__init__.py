@@ -1,9 +1,11 @@
 """Linear models of several tasks: transparent, without PyTorch, dense or sparse."""
 
 from sk_pwiser.linear_model._cp_logistic import CPMultiTaskLogistic
-from sk_pwiser.linear_model._sparse_linear import MultiTaskSparseLinear
+from sk_pwiser.linear_model._sparse_linear import (
+    MultiTaskSparseLinear,
+    multi_task_sparse_path,
+)
 from sk_pwiser.linear_model._sparse_linear_cv import MultiTaskSparseLinearCV
-from sk_pwiser.linear_model._sparse_path import multi_task_sparse_path
 
 __all__ = [
     "CPMultiTaskLogistic",

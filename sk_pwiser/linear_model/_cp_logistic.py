@@ -4,36 +4,45 @@ from numbers import Integral, Real
 from typing import ClassVar
 
 import numpy as np
+from scipy import sparse
 from sklearn.base import BaseEstimator, ClassifierMixin, _fit_context
+from sklearn.preprocessing import OrdinalEncoder
 from sklearn.utils import check_array, check_random_state
 from sklearn.utils._param_validation import Interval, StrOptions
 from sklearn.utils.validation import check_is_fitted, validate_data
 
-from sk_pwiser.linear_model._columns import Columns, weighted_moments
-from sk_pwiser.linear_model._cp_problem import CPProblem, Factors, cell_of
-from sk_pwiser.linear_model._cp_solvers import solve_als, solve_lbfgs
-from sk_pwiser.linear_model._group_modes import GroupModes, split_columns
-from sk_pwiser.linear_model._predictions import TaskPredictions
-from sk_pwiser.linear_model._targets import (
-    check_targets,
-    check_weights,
+from sk_pwiser._table import MISSING_LABELS
+from sk_pwiser._utils import accept_any_case_of_y
+from sk_pwiser.linear_model._cp_problem import (
+    CPProblem,
+    Factors,
+    cell_of,
+    solve_als,
+    solve_lbfgs,
+)
+from sk_pwiser.linear_model._linear_base import (
+    Columns,
+    LinearPredictions,
     find_constant_tasks,
+    label_weights,
+    read_targets,
     smoothed_log_odds,
+    weighted_moments,
 )
 
 SOLVERS = {"lbfgs": solve_lbfgs, "als": solve_als}
 
 
-class CPMultiTaskLogistic(TaskPredictions, ClassifierMixin, BaseEstimator):
+class CPMultiTaskLogistic(LinearPredictions, ClassifierMixin, BaseEstimator):
     """Logistic regression with one low-rank tensor of coefficients for many tasks.
 
     A task is a cell of a grid: an event, such as click or conversion, in a market, or
-    in a market on a device. The coefficients of all cells form a tensor, which is a CP
-    decomposition: those of event k in market m are ``L (U_1[k] * U_2[m])``, with
-    loadings L of shape (n_features, rank) that all cells share and one factor of `rank`
-    numbers per event and per market. Cells with few rows thus learn from the others,
-    with far fewer parameters than a regression per cell has. Each cell has an intercept
-    of its own. The objective is
+    in a market on a device. The coefficients of all cells form a tensor with a CP
+    decomposition: the coefficients of event k in market m are ``L (U_1[k] * U_2[m])``,
+    with loadings L of shape (n_features, rank) that all cells share, and factors of
+    `rank` numbers per event and per market. Cells with few rows thus learn from the
+    others, with far fewer parameters than one regression per cell has. Each cell has
+    its own intercept. The objective is
 
         sum of the losses + (alpha / 2) (||L||^2 + sum over modes ||U_d||^2)
         + (intercept_alpha / 2) sum of squared intercepts,
@@ -48,27 +57,30 @@ class CPMultiTaskLogistic(TaskPredictions, ClassifierMixin, BaseEstimator):
         Strength of the penalty of the factors, > 0.
     intercept_alpha : float, default=1.0
         Strength of the penalty of the intercepts, >= 0. It keeps the intercepts of
-        cells without rows or with one label only finite. With 0 and squared errors
-        they are free, as in the paper.
+        cells without rows, or with one label only, finite. With 0 and squared errors
+        the intercepts are those of the paper, without a penalty.
     task_mode : str, default="event"
         Name of the mode of the columns of `y`, in `factors_`.
     group_modes : sequence of (str or int), default=()
-        Columns of `X` with metadata: one further mode each, such as
-        ``("market", "device")``. Names require a DataFrame; integers are positions.
-        The other columns are the features, which must be numeric. Levels that were not
-        seen in `fit`, and missing ones, take the mean of the factors.
+        Columns of `X` with metadata, such as ``("market", "device")``, each of which is
+        a further mode. Names require a DataFrame; integers are positions. The other
+        columns are the features, which must be numeric. Levels that were not seen in
+        `fit`, and missing ones, have the mean of the factors.
+    missing_labels : {"error", "ignore"}, default="error"
+        Whether labels may be missing (NaN in `y`), in any task but a single one. With
+        "ignore" such rows take no part in the task.
     loss : {"log_loss", "squared_error"}, default="log_loss"
-        Logistic loss, or half the squared distance to -1 and 1: the least-squares form
-        of the paper, whose predictor f gives the probability ``(1 + f) / 2``, limited
-        to [0, 1].
+        Logistic loss, or half the squared distance to -1 and 1. The latter is the
+        least-squares form of the paper; its predictor f gives the probability
+        ``(1 + f) / 2``, clipped to [0, 1].
     solver : {"lbfgs", "als"}, default="lbfgs"
         L-BFGS over all factors at once, or alternating least squares as in the paper,
         for squared errors only.
     max_iter : int, default=400
         Largest number of iterations.
     tol : float, default=1e-5
-        With "lbfgs" the largest entry of the gradient of the mean loss at the end; with
-        "als" the relative change of the modes.
+        The iterations end if the largest entry of the gradient of the mean loss
+        ("lbfgs") or the relative change of the modes ("als") is at most `tol`.
     n_init : int, default=1
         Number of starts from random factors. The fit with the lowest objective is kept.
     random_state : int, RandomState instance or None, default=None
@@ -81,7 +93,7 @@ class CPMultiTaskLogistic(TaskPredictions, ClassifierMixin, BaseEstimator):
     intercept_ : ndarray of shape (n_tasks, n_levels_1, ...)
         Intercepts of all cells.
     loadings_ : ndarray of shape (n_features, rank)
-        What all cells share. `n_features` does not count the metadata.
+        The loadings, which all cells share. `n_features` does not count the metadata.
     factors_ : dict
         The factors of each mode, ndarray of shape (n_levels, rank): `task_mode` and the
         columns of `group_modes`.
@@ -107,8 +119,8 @@ class CPMultiTaskLogistic(TaskPredictions, ClassifierMixin, BaseEstimator):
     The problem is not convex: different starts may end in different minima. With a
     product of three factors and more, a large `alpha` makes all of them 0.
 
-    Differences to the paper: the logistic loss; intercepts with a small penalty; linear
-    kernels only, with which each least-squares step is a ridge regression in the
+    Differences from the paper: the logistic loss; the small penalty of the intercepts;
+    linear kernels only, so that each least-squares step is a ridge regression in the
     primal; the mean factor of unseen levels.
 
     References
@@ -136,6 +148,7 @@ class CPMultiTaskLogistic(TaskPredictions, ClassifierMixin, BaseEstimator):
         "intercept_alpha": [Interval(Real, 0, None, closed="left")],
         "task_mode": [str],
         "group_modes": [list, tuple],
+        "missing_labels": [StrOptions(set(MISSING_LABELS))],
         "loss": [StrOptions({"log_loss", "squared_error"})],
         "solver": [StrOptions(set(SOLVERS))],
         "max_iter": [Interval(Integral, 1, None, closed="left")],
@@ -152,6 +165,7 @@ class CPMultiTaskLogistic(TaskPredictions, ClassifierMixin, BaseEstimator):
         intercept_alpha=1.0,
         task_mode="event",
         group_modes=(),
+        missing_labels="error",
         loss="log_loss",
         solver="lbfgs",
         max_iter=400,
@@ -164,6 +178,7 @@ class CPMultiTaskLogistic(TaskPredictions, ClassifierMixin, BaseEstimator):
         self.intercept_alpha = intercept_alpha
         self.task_mode = task_mode
         self.group_modes = group_modes
+        self.missing_labels = missing_labels
         self.loss = loss
         self.solver = solver
         self.max_iter = max_iter
@@ -171,6 +186,7 @@ class CPMultiTaskLogistic(TaskPredictions, ClassifierMixin, BaseEstimator):
         self.n_init = n_init
         self.random_state = random_state
 
+    @accept_any_case_of_y
     @_fit_context(prefer_skip_nested_validation=True)
     def fit(self, X, y, sample_weight=None):
         """Fit the factors of all modes.
@@ -180,10 +196,11 @@ class CPMultiTaskLogistic(TaskPredictions, ClassifierMixin, BaseEstimator):
         X : {DataFrame, array-like, sparse matrix} of shape (n_samples, n_features)
             Features, and the metadata columns of `group_modes`.
         y : array-like of shape (n_samples, n_tasks) or (n_samples,)
-            Labels 0 and 1, or any two labels of a single task. NaN where one of several
-            tasks has no label.
-        sample_weight : array-like of shape (n_samples,), default=None
-            Weights of the rows, >= 0.
+            Labels 0 and 1, or any two labels of a single task.
+        sample_weight : array-like of shape (n_samples,) or (n_samples, n_tasks), \
+                default=None
+            Weights of the rows, or of the rows and tasks, >= 0. A row of weight 2
+            counts as two rows, one of weight 0 takes no part in the task.
 
         Returns
         -------
@@ -193,8 +210,8 @@ class CPMultiTaskLogistic(TaskPredictions, ClassifierMixin, BaseEstimator):
         Raises
         ------
         ValueError
-            If data or parameters are invalid, or a metadata column is missing, has
-            missing values or one level only. An earlier fit stays usable.
+            If data or parameters are invalid, or a metadata column is absent, has
+            missing values, or has only one level. An earlier fit stays usable.
 
         Warns
         -----
@@ -203,12 +220,8 @@ class CPMultiTaskLogistic(TaskPredictions, ClassifierMixin, BaseEstimator):
         """
         self._check_parameters()
         levels, features = self._split(X)
-        targets = check_targets(y)
-        if len(targets.values) != features.shape[0]:
-            raise ValueError(
-                f"X has {features.shape[0]} rows, but y has {len(targets.values)}."
-            )
-        weights = check_weights(sample_weight, features, targets.values)
+        targets = read_targets(y, missing_labels=self.missing_labels)
+        weights = label_weights(sample_weight, features, targets)
         find_constant_tasks(targets, weights)
         modes = GroupModes(self.group_modes).fit(levels)
         codes = modes.encode(levels, features.shape[0])
@@ -271,7 +284,8 @@ class CPMultiTaskLogistic(TaskPredictions, ClassifierMixin, BaseEstimator):
         n_cells = int(np.prod(problem.n_levels, dtype=int))
         fits = []
         for _ in range(self.n_init):
-            # Equal components would stay equal, and L = 0 is a start for any data.
+            # Random factors, since equal components would stay equal. L = 0 suits data
+            # of any scale.
             start = Factors(
                 np.zeros((problem.columns.n_features, self.rank)),
                 [
@@ -295,7 +309,7 @@ class CPMultiTaskLogistic(TaskPredictions, ClassifierMixin, BaseEstimator):
         names = (self.task_mode, *modes.names)
         self.factors_ = dict(zip(names, factors.modes, strict=True))
         shape = (self.n_tasks_, *problem.n_levels)
-        # For centred features.
+        # The intercepts for centred features.
         self._centred_intercept = problem.offsets.reshape(
             -1, *(1,) * len(problem.n_levels)
         ) + factors.intercepts.reshape(shape)
@@ -318,7 +332,8 @@ class CPMultiTaskLogistic(TaskPredictions, ClassifierMixin, BaseEstimator):
         return self._centred_intercept - self.coef_ @ self._mean
 
     def _linear_predictors(self, X):
-        # The names of all columns come before the values, their number after the shape.
+        # Names are checked before values, and the number of columns after the
+        # dimension, so that the errors are those that scikit-learn expects.
         is_table = hasattr(X, "columns")
         if is_table:
             validate_data(self, X, skip_check_array=True, reset=False)
@@ -330,7 +345,7 @@ class CPMultiTaskLogistic(TaskPredictions, ClassifierMixin, BaseEstimator):
         projected = features @ self.loadings_ - self._mean @ self.loadings_
         intercept = self._centred_intercept
         for d, U in enumerate(groups):
-            # The last entry is the mean over the levels, for the code -1.
+            # The code -1 selects the last entry, the mean over the levels.
             projected *= np.vstack([U, U.mean(axis=0)])[codes[:, d]]
             mean = intercept.mean(axis=d + 1, keepdims=True)
             intercept = np.concatenate([intercept, mean], axis=d + 1)
@@ -350,3 +365,126 @@ class CPMultiTaskLogistic(TaskPredictions, ClassifierMixin, BaseEstimator):
         tags.classifier_tags.multi_class = False
         tags.classifier_tags.multi_label = True
         return tags
+
+
+def split_columns(X, group_modes):
+    """Return the metadata columns as objects, and the other columns of X.
+
+    Parameters
+    ----------
+    X : DataFrame, array-like or sparse matrix of shape (n_samples, n_features)
+        Metadata and features.
+    group_modes : sequence of str or int
+        Names of columns of a DataFrame, or positions.
+
+    Returns
+    -------
+    levels : ndarray of object of shape (n_samples, n_group_modes)
+        The metadata.
+    features : of the type of X, or an array
+        The other columns.
+
+    Raises
+    ------
+    ValueError
+        If a column is missing or named twice.
+    """
+    if not group_modes:
+        return None, X
+    if not (sparse.issparse(X) or hasattr(X, "columns")):
+        X = np.asarray(X)
+        if X.ndim != 2:
+            raise ValueError(f"Expected 2D array, got {X.ndim}D array instead.")
+    positions = [find_column(X, mode) for mode in group_modes]
+    if len(set(positions)) < len(positions):
+        raise ValueError(f"group_modes must be distinct columns; got {group_modes}.")
+    others = np.setdiff1d(np.arange(X.shape[1]), positions)
+    if hasattr(X, "columns"):
+        names = list(X.columns)
+        columns = [np.asarray(X[names[j]], dtype=object) for j in positions]
+        return np.column_stack(columns), X[[names[j] for j in others]]
+    if sparse.issparse(X):
+        X = X.tocsc()
+        return X[:, positions].toarray().astype(object), X[:, others]
+    return X[:, positions].astype(object), X[:, others]
+
+
+def find_column(X, mode):
+    """Return the position of a column given by name or position."""
+    if isinstance(mode, str):
+        if not hasattr(X, "columns"):
+            raise ValueError(
+                f"group_modes names the column {mode!r}, but X has no column names. "
+                "Pass a DataFrame, or the position of the column."
+            )
+        names = [str(name) for name in X.columns]
+        if mode not in names:
+            raise ValueError(
+                f"group_modes names the column {mode!r}, which X does not have; its "
+                f"columns are {names[:20]}."
+            )
+        return names.index(mode)
+    if not -X.shape[1] <= mode < X.shape[1]:
+        raise ValueError(
+            f"group_modes has the position {mode}, but X has {X.shape[1]} columns."
+        )
+    return int(mode) % X.shape[1]
+
+
+class GroupModes:
+    """Codes of the levels of metadata columns; -1 for unseen and missing ones.
+
+    Parameters
+    ----------
+    names : sequence of str or int
+        The columns.
+    """
+
+    def __init__(self, names):
+        self.names = list(names)
+        self._encoder = OrdinalEncoder(
+            dtype=np.int64, handle_unknown="use_encoded_value", unknown_value=-1
+        )
+
+    def fit(self, levels):
+        """Learn the levels.
+
+        Raises
+        ------
+        ValueError
+            If a column has missing values or one level only.
+        """
+        if not self.names:
+            return self
+        for name, column in zip(self.names, levels.T, strict=True):
+            # A missing value differs from itself, or is None or pandas.NA.
+            n_missing = sum(v is None or (v == v) is not True for v in column.tolist())
+            if n_missing:
+                raise ValueError(
+                    f"The column {name!r} of group_modes has {n_missing} missing "
+                    "values."
+                )
+            if len(set(column)) < 2:
+                raise ValueError(
+                    f"The column {name!r} of group_modes must have two levels or more; "
+                    f"it has one, {column[0]!r}."
+                )
+        self._encoder.fit(levels)
+        return self
+
+    @property
+    def levels(self):
+        """Map the columns to their levels, in the order of the codes."""
+        if not self.names:
+            return {}
+        found = self._encoder.categories_
+        return {
+            name: np.array(values.tolist())
+            for name, values in zip(self.names, found, strict=True)
+        }
+
+    def encode(self, levels, n_samples):
+        """Return int codes of shape (n_samples, n_group_modes)."""
+        if not self.names:
+            return np.empty((n_samples, 0), dtype=np.int64)
+        return self._encoder.transform(levels)

@@ -4,16 +4,27 @@ The logit of task k in a row x with levels m_2, ..., m_D of the group modes is
 
     f = ((L' x) o U_2[m_2] o ... o U_D[m_D])' U_1[k] + offset_k + b[k, m_2, ..., m_D],
 
-where o is the elementwise product. For each of the blocks L, U_1, ..., U_D and b, with
-the others fixed, f is a linear map of the block plus a constant. `block_map` returns
-this map and its transpose, which give gradients and least-squares steps alike.
+where o is the elementwise product. In each of the blocks L, U_1, ..., U_D and b, with
+the others fixed, f is linear plus a constant. `block_map` returns this linear map and
+its transpose, from which both gradients and least-squares steps are computed. The
+solvers are L-BFGS over all factors at once, and alternating least squares.
 """
 
+import warnings
 from dataclasses import dataclass
 
 import numpy as np
 from scipy import sparse
+from scipy.optimize import minimize
+from scipy.sparse.linalg import LinearOperator, cg
 from scipy.special import expit
+from sklearn.exceptions import ConvergenceWarning
+
+# Relative residual at which conjugate gradients end, so that steps are nearly exact.
+CG_TOLERANCE = 1e-12
+# Steps of L-BFGS before the factors are first balanced and scaled again; doubled every
+# time.
+FIRST_ROUND = 20
 
 
 @dataclass
@@ -23,14 +34,14 @@ class Factors:
     Parameters
     ----------
     loadings : ndarray of shape (n_features, rank)
-        L, what all cells share.
+        L, which all cells share.
     modes : list of ndarray of shape (n_levels, rank)
         U_1 of the tasks, then U_2, ... of the group modes.
     intercepts : ndarray of shape (n_tasks, n_cells)
-        b, how the cells differ from the offset of their task; a cell is a combination
-        of levels of the group modes.
+        b, the differences of the cells from the offset of their task. A cell is a
+        combination of levels of the group modes.
     projected : ndarray of shape (n_samples, rank), default=None
-        The features times the loadings, once they were needed.
+        The features times the loadings, once they have been computed.
     """
 
     loadings: np.ndarray
@@ -44,7 +55,7 @@ class Factors:
         return [self.loadings, *self.modes, self.intercepts]
 
     def replaced(self, position, block):
-        """Return factors in which one block is another."""
+        """Return factors in which one block is replaced."""
         blocks = self.blocks
         blocks[position] = block
         projected = self.projected if position > 0 else None
@@ -53,8 +64,9 @@ class Factors:
     def balanced(self):
         """Return factors with equal predictions and the smallest sum of squares.
 
-        Loadings and modes can be multiplied by numbers per component whose product is
-        1. The sum of squares is smallest if their norms are equal.
+        The predictions stay the same if the loadings and modes of a component are
+        multiplied by numbers whose product is 1. The sum of squares is smallest if
+        their norms are equal.
         """
         parts = [self.loadings, *self.modes]
         norms = np.array([np.linalg.norm(part, axis=0) for part in parts])
@@ -80,7 +92,7 @@ class Factors:
 
 
 class CPProblem:
-    """Loss of given rows plus penalties of the factors.
+    """The objective: loss of the given rows plus penalties of the factors.
 
     Parameters
     ----------
@@ -175,8 +187,8 @@ class CPProblem:
     def curvatures(self, factors):
         """Return rough second derivatives of the objective, as a vector.
 
-        They serve as a scale of the parameters, which differ by orders of magnitude if
-        some columns are rare. The logistic loss has a curvature of at most 1/4.
+        They are used to scale the parameters, since they differ by orders of magnitude
+        if some columns are rare. The curvature of the logistic loss is at most 1/4.
         """
         alpha, intercept_alpha = self.penalties
         of_loss = 0.25 if self.loss == "log_loss" else 1.0
@@ -193,7 +205,7 @@ class CPProblem:
         blocks = [alpha + of_loss * block for block in blocks]
         blocks.append(intercept_alpha + of_loss * (self._sum_cells @ self.weights).T)
         curvatures = np.concatenate([block.ravel() for block in blocks])
-        # Intercepts without rows and penalty do not move.
+        # Intercepts without rows and without a penalty stay where they are.
         return np.where(curvatures > 0, curvatures, 1.0)
 
     def block_map(self, factors, position):
@@ -247,3 +259,154 @@ def indicators(codes, n_levels):
     """Return a matrix (n_levels, n_samples) whose product sums rows by level."""
     n = len(codes)
     return sparse.csr_array((np.ones(n), (codes, np.arange(n))), shape=(n_levels, n))
+
+
+def solve_lbfgs(problem, factors, *, max_iter, tol):
+    """Minimise over all factors at once by L-BFGS.
+
+    Between rounds of steps the norms of the factors are made equal. They are equal at a
+    minimum, but L-BFGS would take many short steps along the curved valleys of equal
+    predictions to get there.
+
+    Returns
+    -------
+    factors : Factors
+        The minimiser, a local one.
+    values : list of float
+        The objective at the start and after every round.
+    n_iter : int
+        Number of iterations.
+
+    Warns
+    -----
+    ConvergenceWarning
+        If `max_iter` is reached.
+    """
+    values = [problem.value(factors, problem.linear(factors))]
+    n_iter, n_steps = 0, FIRST_ROUND
+    while n_iter < max_iter:
+        factors, value, n_done, has_converged = lbfgs_round(
+            problem, factors.balanced(), min(n_steps, max_iter - n_iter), tol
+        )
+        values.append(value)
+        n_iter += n_done
+        n_steps *= 2
+        if has_converged:
+            return factors, values, n_iter
+    warn_not_converged(max_iter)
+    return factors, values, n_iter
+
+
+def lbfgs_round(problem, factors, max_iter, tol):
+    """Take some steps of L-BFGS in parameters whose second derivatives are near 1.
+
+    In these parameters rare columns converge as fast as frequent ones, and `tol` is a
+    distance. The scale is computed from the factors at the start of the round.
+    """
+    total = problem.weights.sum()
+    scale = np.sqrt(problem.curvatures(factors) / total)
+
+    def evaluate(vector):
+        current = factors.unflatten(vector / scale)
+        linear = problem.linear(current)
+        gradient = problem.gradient(current, linear) / scale
+        return problem.value(current, linear) / total, gradient / total
+
+    result = minimize(
+        evaluate,
+        factors.flatten() * scale,
+        jac=True,
+        method="L-BFGS-B",
+        options={"maxiter": max_iter, "maxfun": 10 * max_iter, "gtol": tol, "ftol": 0},
+    )
+    # Status 1 is the limit of iterations; with any other the search has ended.
+    factors = factors.unflatten(result.x / scale)
+    return factors, result.fun * total, max(result.nit, 1), result.status != 1
+
+
+def solve_als(problem, factors, *, max_iter, tol):
+    """Minimise the squared error over one block after the other.
+
+    The loadings are fitted first, then each mode, always together with the intercepts.
+    Every step minimises the objective over its blocks, so that it never rises. The
+    rounds end when the modes change by at most `tol`, relative to their norm.
+
+    Returns
+    -------
+    factors : Factors
+        The last factors.
+    values : list of float
+        The objective after every step.
+    n_iter : int
+        Number of rounds.
+
+    Warns
+    -----
+    ConvergenceWarning
+        If `max_iter` is reached.
+    """
+    last = len(factors.blocks) - 1
+    values = [problem.value(factors, problem.linear(factors))]
+    for n_iter in range(1, max_iter + 1):
+        before = np.concatenate([U.ravel() for U in factors.modes])
+        for positions in [(0, last), *((i, last) for i in range(1, last))]:
+            factors = minimise_blocks(problem, factors, positions)
+            values.append(problem.value(factors, problem.linear(factors)))
+        after = np.concatenate([U.ravel() for U in factors.modes])
+        change = np.linalg.norm(after - before)
+        if change <= tol * max(np.linalg.norm(before), np.finfo(float).tiny):
+            return factors, values, n_iter
+    warn_not_converged(max_iter)
+    return factors, values, max_iter
+
+
+def minimise_blocks(problem, factors, positions):
+    """Minimise the squared error over blocks in which the predictors are linear.
+
+    The problem in the loadings or in one mode, together with the intercepts, is a ridge
+    regression. It is solved by conjugate gradients, starting from the current values,
+    which needs only products with X.
+    """
+    blocks = factors.blocks
+    chosen = [blocks[i] for i in positions]
+    maps = [problem.block_map(factors, i) for i in positions]
+    penalties = [problem.penalty_of(i, len(blocks)) for i in positions]
+    ends = np.cumsum([block.size for block in chosen])[:-1]
+
+    def unpack(vector):
+        parts = np.split(vector, ends)
+        return [p.reshape(b.shape) for p, b in zip(parts, chosen, strict=True)]
+
+    def transpose(residual, parts):
+        return np.concatenate(
+            [
+                (transposed(residual) + penalty * part).ravel()
+                for (_, transposed), penalty, part in zip(
+                    maps, penalties, parts, strict=True
+                )
+            ]
+        )
+
+    def hessian(vector):
+        parts = unpack(vector)
+        linear = sum(apply(part) for (apply, _), part in zip(maps, parts, strict=True))
+        return transpose(problem.weights * linear, parts)
+
+    # A quadratic has its minimum at the end of the Newton step.
+    gradient = transpose(problem.residual(problem.linear(factors)), chosen)
+    n = len(gradient)
+    operator = LinearOperator((n, n), matvec=hessian, dtype=float)
+    step, _ = cg(operator, -gradient, rtol=CG_TOLERANCE, maxiter=10 * n)
+    for i, block, change in zip(positions, chosen, unpack(step), strict=True):
+        factors = factors.replaced(i, block + change)
+    return factors
+
+
+def warn_not_converged(max_iter):
+    """Warn that the limit of iterations was reached."""
+    warnings.warn(
+        f"The factors did not converge within max_iter={max_iter}. Increase max_iter "
+        "or tol.",
+        ConvergenceWarning,
+        stacklevel=3,
+    )

@@ -6,21 +6,24 @@ from typing import ClassVar
 import numpy as np
 from scipy import sparse
 from sklearn.base import BaseEstimator, _fit_context
-from sklearn.utils import ClassifierTags, RegressorTags
+from sklearn.utils import ClassifierTags, RegressorTags, check_array
 from sklearn.utils._param_validation import Interval, StrOptions
 from sklearn.utils.validation import validate_data
 
-from sk_pwiser.linear_model._predictions import TaskPredictions
-from sk_pwiser.linear_model._sparse_path import Settings, SparseProblem
-from sk_pwiser.linear_model._targets import (
+from sk_pwiser._table import MISSING_LABELS
+from sk_pwiser._utils import accept_any_case_of_y, check_choice
+from sk_pwiser.linear_model._linear_base import (
     TASK_TYPES,
-    check_targets,
-    check_weights,
+    LinearPredictions,
+    label_weights,
+    read_targets,
 )
+from sk_pwiser.linear_model._sparse_solver import SparseProblem, SparseSettings
 
 NOT_NEGATIVE = Interval(Real, 0, None, closed="left")
 SPARSE_CONSTRAINTS = {
     "task_types": [StrOptions(set(TASK_TYPES)), "array-like"],
+    "missing_labels": [StrOptions(set(MISSING_LABELS))],
     "l2": [NOT_NEGATIVE],
     "mean_reg": [NOT_NEGATIVE],
     "fit_intercept": ["boolean"],
@@ -30,8 +33,8 @@ SPARSE_CONSTRAINTS = {
 }
 
 
-class SparseLinearBase(TaskPredictions, BaseEstimator):
-    """What the estimator with a given alpha and the cross-validated one share."""
+class SparseLinearBase(LinearPredictions, BaseEstimator):
+    """The common part of the estimators with a given and a cross-validated alpha."""
 
     def _task_types(self):
         return self.task_types
@@ -44,19 +47,15 @@ class SparseLinearBase(TaskPredictions, BaseEstimator):
             dtype=np.float64,
             ensure_min_samples=min_samples,
         )
-        targets = check_targets(y, self.task_types)
-        if len(targets.values) != X.shape[0]:
-            raise ValueError(
-                f"X has {X.shape[0]} rows, but y has {len(targets.values)}."
-            )
-        return X, targets, check_weights(sample_weight, X, targets.values)
+        targets = read_targets(y, self.task_types, self.missing_labels)
+        return X, targets, label_weights(sample_weight, X, targets)
 
     def _settings(self):
         names = ("l2", "mean_reg", "fit_intercept", "scale_targets", "max_iter", "tol")
-        return Settings(**{name: getattr(self, name) for name in names})
+        return SparseSettings(**{name: getattr(self, name) for name in names})
 
     def _set_solution(self, targets, coef, intercept, n_iter):
-        """Set the fitted attributes; none was set before the fit succeeded."""
+        """Set the fitted attributes, all of them after the fit has succeeded."""
         self._is_binary, self._is_single = targets.is_binary, targets.is_single
         self.task_names_ = targets.task_names
         self.n_tasks_ = len(targets.task_names)
@@ -95,19 +94,20 @@ class SparseLinearBase(TaskPredictions, BaseEstimator):
 class MultiTaskSparseLinear(SparseLinearBase):
     """Linear model of several tasks that use the same few features.
 
-    Binary tasks, such as click and conversion, have logistic losses, and regression
-    tasks, such as the order value, squared errors. A feature has a coefficient for
-    every task or for none, since the penalty is the sum over the features of the
-    Euclidean norm of their coefficients. With w_k the coefficients of task k, n_k its
-    number of labelled rows and w^j the coefficients of feature j, the objective is
+    The loss of binary tasks, such as click and conversion, is logistic; that of
+    regression tasks, such as the order value, is the squared error. A feature has a
+    coefficient for every task or for none, since the penalty is the sum over the
+    features of the Euclidean norm of their coefficients. With w_k the coefficients of
+    task k, n_k its number of labelled rows and w^j the coefficients of feature j, the
+    objective is
 
         sum over binary k of (2 / n_k) sum_i log(1 + exp(-y_ik x_i'w_k))
         + sum over regression k of (1 / (2 n_k)) sum_i (y_ik - x_i'w_k)^2
         + alpha sum_j ||w^j|| + (mean_reg / 2) sum_k ||w_k - mean_l w_l||^2
         + (l2 / 2) sum_k ||w_k||^2,
 
-    where y is -1 or 1 in the logistic loss. The factors 2 and 1/2 let features of both
-    types of task enter at the same alpha. Intercepts are not penalised.
+    where y is -1 or 1 in the logistic loss. With the factors 2 and 1/2, features of
+    both types of task enter the model at the same alpha. Intercepts are not penalised.
 
     Parameters
     ----------
@@ -116,6 +116,9 @@ class MultiTaskSparseLinear(SparseLinearBase):
         coefficients are 0; :func:`multi_task_sparse_path` starts there.
     task_types : {"binary", "regression"} or sequence of str, default="binary"
         Type of all tasks, or of each task.
+    missing_labels : {"error", "ignore"}, default="error"
+        Whether labels and values may be missing (NaN in `y`), in any task but a single
+        one. With "ignore" such rows take no part in the task.
     l2 : float, default=0.0
         Strength of the squared penalty, >= 0.
     mean_reg : float, default=0.0
@@ -156,14 +159,14 @@ class MultiTaskSparseLinear(SparseLinearBase):
     See Also
     --------
     MultiTaskSparseLinearCV : Chooses alpha by cross-validation.
-    sklearn.linear_model.MultiTaskLasso : The same for regression tasks only, all of
-        whose rows have values.
+    sklearn.linear_model.MultiTaskLasso : The same for regression tasks in which every
+        row has a value.
 
     Notes
     -----
-    Differences to the paper: intercepts are not penalised, so that they do not depend
-    on the coding of the features, and tasks may have rows of their own within one
-    table, by NaN in `y`.
+    Differences from the paper: intercepts are not penalised, so that predictions do not
+    depend on the origin of the features, and all tasks share one table, in which each
+    task may have other rows with labels.
 
     Columns should have similar scales, as for any penalised model: use
     :class:`~sklearn.preprocessing.StandardScaler`, or
@@ -198,6 +201,7 @@ class MultiTaskSparseLinear(SparseLinearBase):
     >>> model = MultiTaskSparseLinear(
     ...     alpha=0.3,
     ...     task_types=["binary", "binary", "regression"],
+    ...     missing_labels="ignore",
     ...     scale_targets=True,
     ... )
     >>> model.fit(X, np.column_stack([click, conversion, value])).coef_.any(axis=0)[:5]
@@ -216,6 +220,7 @@ class MultiTaskSparseLinear(SparseLinearBase):
         *,
         alpha=0.01,
         task_types="binary",
+        missing_labels="error",
         l2=0.0,
         mean_reg=0.0,
         fit_intercept=True,
@@ -225,6 +230,7 @@ class MultiTaskSparseLinear(SparseLinearBase):
     ):
         self.alpha = alpha
         self.task_types = task_types
+        self.missing_labels = missing_labels
         self.l2 = l2
         self.mean_reg = mean_reg
         self.fit_intercept = fit_intercept
@@ -232,6 +238,7 @@ class MultiTaskSparseLinear(SparseLinearBase):
         self.max_iter = max_iter
         self.tol = tol
 
+    @accept_any_case_of_y
     @_fit_context(prefer_skip_nested_validation=True)
     def fit(self, X, y, sample_weight=None):
         """Fit the coefficients of all tasks.
@@ -242,9 +249,12 @@ class MultiTaskSparseLinear(SparseLinearBase):
             Features.
         y : array-like of shape (n_samples, n_tasks) or (n_samples,)
             Labels 0 and 1 of binary tasks, or any two labels of a single one; values of
-            regression tasks. NaN where one of several tasks has no label.
-        sample_weight : array-like of shape (n_samples,), default=None
-            Weights of the rows, >= 0.
+            regression tasks.
+        sample_weight : array-like of shape (n_samples,) or (n_samples, n_tasks), \
+                default=None
+            Weights of the rows, or of the rows and tasks, >= 0. Only the ratios within
+            a task matter, since its loss is a mean. A row of weight 0 takes no part in
+            the task.
 
         Returns
         -------
@@ -264,3 +274,94 @@ class MultiTaskSparseLinear(SparseLinearBase):
         X, targets, weights = self._check_data(X, y, sample_weight)
         problem = SparseProblem(X, targets, weights, self._settings())
         return self._set_solution(targets, *problem.solve(self.alpha))
+
+
+@accept_any_case_of_y
+def multi_task_sparse_path(
+    X,
+    y,
+    *,
+    alphas=10,
+    eps=0.01,
+    task_types="binary",
+    missing_labels="error",
+    l2=0.0,
+    mean_reg=0.0,
+    fit_intercept=True,
+    scale_targets=False,
+    sample_weight=None,
+    max_iter=2000,
+    tol=1e-4,
+):
+    """Compute the coefficients of :class:`MultiTaskSparseLinear` for several alphas.
+
+    The alphas are solved in descending order, and each solution is the start of the
+    next.
+
+    Parameters
+    ----------
+    X : {array-like, sparse matrix} of shape (n_samples, n_features)
+        Features.
+    y : array-like of shape (n_samples, n_tasks) or (n_samples,)
+        Labels 0 and 1 of binary tasks, values of regression tasks.
+    alphas : int or array-like of shape (n_alphas,), default=10
+        The penalties, or their number. In the latter case their logarithms are evenly
+        spaced, from the smallest penalty at which all coefficients are 0 down to `eps`
+        times it.
+    eps : float, default=0.01
+        The smallest alpha over the largest one, if `alphas` is a number.
+    task_types : {"binary", "regression"} or sequence of str, default="binary"
+        Type of all tasks, or of each task.
+    missing_labels : {"error", "ignore"}, default="error"
+        Whether labels and values may be missing (NaN in `y`).
+    l2 : float, default=0.0
+        Strength of the squared penalty.
+    mean_reg : float, default=0.0
+        Strength of the penalty on differences between the tasks.
+    fit_intercept : bool, default=True
+        Whether the tasks have intercepts, which are not penalised.
+    scale_targets : bool, default=False
+        Whether the values of regression tasks are divided by their standard deviation.
+    sample_weight : array-like of shape (n_samples,) or (n_samples, n_tasks), \
+            default=None
+        Weights of the rows, or of the rows and tasks, >= 0.
+    max_iter : int, default=2000
+        Largest number of steps per alpha.
+    tol : float, default=1e-4
+        Tolerance of the optimality conditions.
+
+    Returns
+    -------
+    alphas : ndarray of shape (n_alphas,)
+        The penalties, in descending order.
+    coefs : ndarray of shape (n_tasks, n_features, n_alphas)
+        The coefficients.
+    intercepts : ndarray of shape (n_tasks, n_alphas)
+        The intercepts.
+
+    Raises
+    ------
+    ValueError
+        If data or parameters are invalid.
+
+    Examples
+    --------
+    >>> import numpy as np
+    >>> from sk_pwiser.linear_model import multi_task_sparse_path
+    >>> rng = np.random.default_rng(0)
+    >>> X = rng.standard_normal((200, 5))
+    >>> Y = (X[:, :1] + rng.standard_normal((200, 2)) > 0).astype(int)
+    >>> alphas, coefs, _ = multi_task_sparse_path(X, Y, alphas=3, eps=0.04)
+    >>> (coefs != 0).any(axis=0).sum(axis=0)  # number of features at each alpha
+    array([0, 1, 5])
+    """
+    X = check_array(X, accept_sparse="csc", dtype=np.float64)
+    check_choice("missing_labels", missing_labels, MISSING_LABELS)
+    targets = read_targets(y, task_types, missing_labels)
+    weights = label_weights(sample_weight, X, targets)
+    settings = SparseSettings(l2, mean_reg, fit_intercept, scale_targets, max_iter, tol)
+    problem = SparseProblem(X, targets, weights, settings)
+    alphas = problem.alphas(alphas, eps)
+    solutions = [problem.solve(alpha) for alpha in alphas]
+    coefs = np.stack([coef for coef, _, _ in solutions], axis=-1)
+    return alphas, coefs, np.stack([b for _, b, _ in solutions], axis=-1)

@@ -9,29 +9,27 @@ from sklearn.model_selection import KFold, check_cv
 from sklearn.utils._param_validation import Interval
 from sklearn.utils.parallel import Parallel, delayed
 
-from sk_pwiser.linear_model._predictions import task_scores
-from sk_pwiser.linear_model._sparse_linear import (
-    SPARSE_CONSTRAINTS,
-    SparseLinearBase,
-)
-from sk_pwiser.linear_model._sparse_path import SparseProblem
-from sk_pwiser.linear_model._targets import Targets
+from sk_pwiser._utils import accept_any_case_of_y
+from sk_pwiser.linear_model._linear_base import LinearTargets, task_scores
+from sk_pwiser.linear_model._sparse_linear import SPARSE_CONSTRAINTS, SparseLinearBase
+from sk_pwiser.linear_model._sparse_solver import SparseProblem
 from sk_pwiser.model_selection import FunnelStratifiedKFold
 
 
 class MultiTaskSparseLinearCV(SparseLinearBase):
     """MultiTaskSparseLinear with alpha chosen by cross-validation.
 
-    In each fold the model is fitted along the path of alphas, from the largest to the
-    smallest, each from the solution of the one before. The alpha with the best mean AUC
-    of the binary tasks and the one with the best mean R2 of the regression tasks are
-    averaged, weighted by the numbers of tasks, and the model is fitted to all rows.
+    In each fold the model is fitted along the path of alphas in descending order; each
+    solution is the start of the next. The alpha with the best mean AUC of the binary
+    tasks and the one with the best mean R2 of the regression tasks are averaged,
+    weighted by the numbers of tasks, and the model is fitted to all rows.
 
     Parameters
     ----------
     alphas : int or array-like of shape (n_alphas,), default=10
-        The penalties, or their number: then they are spread evenly in the logarithm,
-        from the smallest one at which all coefficients are 0 down to `eps` times it.
+        The penalties, or their number. In the latter case their logarithms are evenly
+        spaced, from the smallest penalty at which all coefficients are 0 down to `eps`
+        times it.
     eps : float, default=0.01
         The smallest alpha over the largest one, if `alphas` is a number.
     cv : int, cross-validation generator or iterable, default=5
@@ -39,6 +37,9 @@ class MultiTaskSparseLinearCV(SparseLinearBase):
         depth in the funnel of the binary tasks.
     task_types : {"binary", "regression"} or sequence of str, default="binary"
         Type of all tasks, or of each task.
+    missing_labels : {"error", "ignore"}, default="error"
+        Whether labels and values may be missing (NaN in `y`), in any task but a single
+        one. With "ignore" such rows take no part in the task.
     l2 : float, default=0.0
         Strength of the squared penalty, >= 0.
     mean_reg : float, default=0.0
@@ -54,7 +55,7 @@ class MultiTaskSparseLinearCV(SparseLinearBase):
         Largest violation of the optimality conditions, relative to the gradient at
         coefficients of 0.
     n_jobs : int, default=None
-        Number of folds that are computed at the same time.
+        Number of folds that are computed in parallel.
     random_state : int, RandomState instance or None, default=None
         Seed of the shuffling, if `cv` is an int.
 
@@ -91,8 +92,8 @@ class MultiTaskSparseLinearCV(SparseLinearBase):
 
     Notes
     -----
-    Differences to the paper: 5 folds instead of 10, and R2 instead of the mean squared
-    error, which several regression tasks do not have in common.
+    Differences from the paper: 5 folds instead of 10, and R2 instead of the mean
+    squared error, which cannot be averaged over tasks of different units.
 
     References
     ----------
@@ -127,6 +128,7 @@ class MultiTaskSparseLinearCV(SparseLinearBase):
         eps=0.01,
         cv=5,
         task_types="binary",
+        missing_labels="error",
         l2=0.0,
         mean_reg=0.0,
         fit_intercept=True,
@@ -140,6 +142,7 @@ class MultiTaskSparseLinearCV(SparseLinearBase):
         self.eps = eps
         self.cv = cv
         self.task_types = task_types
+        self.missing_labels = missing_labels
         self.l2 = l2
         self.mean_reg = mean_reg
         self.fit_intercept = fit_intercept
@@ -149,6 +152,7 @@ class MultiTaskSparseLinearCV(SparseLinearBase):
         self.n_jobs = n_jobs
         self.random_state = random_state
 
+    @accept_any_case_of_y
     @_fit_context(prefer_skip_nested_validation=True)
     def fit(self, X, y, sample_weight=None):
         """Choose alpha, and fit the coefficients of all tasks.
@@ -159,9 +163,12 @@ class MultiTaskSparseLinearCV(SparseLinearBase):
             Features.
         y : array-like of shape (n_samples, n_tasks) or (n_samples,)
             Labels 0 and 1 of binary tasks, or any two labels of a single one; values of
-            regression tasks. NaN where one of several tasks has no label.
-        sample_weight : array-like of shape (n_samples,), default=None
-            Weights of the rows, >= 0, in the fits and in the scores.
+            regression tasks.
+        sample_weight : array-like of shape (n_samples,) or (n_samples, n_tasks), \
+                default=None
+            Weights of the rows, or of the rows and tasks, >= 0, in the fits and in the
+            scores. Only the ratios within a task matter, since its loss is a mean. A
+            row of weight 0 takes no part in the task.
 
         Returns
         -------
@@ -216,7 +223,7 @@ class MultiTaskSparseLinearCV(SparseLinearBase):
 def fold_scores(X, targets, weights, train, test, alphas, settings):
     """Return the scores of one fold, ndarray of shape (n_alphas, n_tasks)."""
     rows = X[train].tocsc() if hasattr(X, "tocsc") else X[train]
-    part = Targets(**{**vars(targets), "values": targets.values[train]})
+    part = LinearTargets(**{**vars(targets), "values": targets.values[train]})
     problem = SparseProblem(rows, part, weights[train], settings)
     scores = []
     for alpha in alphas:
@@ -231,17 +238,15 @@ def fold_scores(X, targets, weights, train, test, alphas, settings):
 
 
 def defined_scores(values, linear, is_binary, weights):
-    """Return the scores of the tasks, NaN for tasks without enough labels."""
+    """Return the scores of the tasks, NaN for tasks with one label only."""
     scores = np.full(len(is_binary), np.nan)
     for k, binary in enumerate(is_binary):
         rows = weights[:, k] > 0
         labels = values[rows, k]
         if len(np.unique(labels)) > 1:
+            one = slice(k, k + 1)
             scores[k] = task_scores(
-                labels[:, np.newaxis],
-                linear[rows, k][:, np.newaxis],
-                [binary],
-                weights[rows, k],
+                values[rows, one], linear[rows, one], [binary], weights[rows, one]
             )[0]
     return scores
 
@@ -260,7 +265,7 @@ def best_alphas(alphas, scores, targets):
             k = np.flatnonzero(chosen)[~is_known.any(axis=0)][0]
             raise ValueError(
                 f"Task {targets.task_names[k]!r} has no score in any fold: its test "
-                "rows have one label only. Use fewer folds or a given alpha."
+                "rows have one label only. Use fewer folds, or choose alpha yourself."
             )
         # Mean over the folds of each task, then over the tasks.
         mean = np.nanmean(scores[:, :, chosen], axis=1).mean(axis=1)

@@ -9,19 +9,216 @@ matrix products per step, which numpy and scipy compute at full speed.
 """
 
 import warnings
+from dataclasses import dataclass
 
 import numpy as np
+from scipy.special import expit
 from sklearn.exceptions import ConvergenceWarning
+
+from sk_pwiser.linear_model._linear_base import (
+    Columns,
+    find_constant_tasks,
+    smoothed_log_odds,
+    weighted_moments,
+)
 
 # Smallest number of features that the solver starts with.
 MIN_WORKING_SET = 64
 
 
+@dataclass(frozen=True)
+class SparseSettings:
+    """Parameters of the problem and of the solver; see `MultiTaskSparseLinear`."""
+
+    l2: float = 0.0
+    mean_reg: float = 0.0
+    fit_intercept: bool = True
+    scale_targets: bool = False
+    max_iter: int = 2000
+    tol: float = 1e-4
+
+
+class SparseProblem:
+    """Coefficients of given features and targets, for any alpha.
+
+    Parameters
+    ----------
+    X : ndarray or CSC matrix of shape (n_samples, n_features)
+        The features.
+    targets : LinearTargets
+        The labels and values of the tasks.
+    weights : ndarray of shape (n_samples, n_tasks)
+        Weights of the rows; 0 where a task has no label.
+    settings : SparseSettings
+        Parameters of the problem and of the solver.
+    """
+
+    def __init__(self, X, targets, weights, settings):
+        self.is_constant = find_constant_tasks(targets, weights)
+        self.task_scale = _task_scale(targets, weights, settings.scale_targets)
+        values = targets.values / self.task_scale
+        # The loss of a constant binary task has its minimum at an infinite intercept.
+        # It is left out, and its intercept is the log-odds with half a row added to
+        # each class.
+        loss = MixedLoss(values, weights * ~self.is_constant, targets.is_binary)
+        start = np.zeros(values.shape[1])
+        if settings.fit_intercept:
+            odds = smoothed_log_odds(targets, weights)
+            start = np.where(self.is_constant, odds, loss.best_constants())
+        self.columns = _scaled_columns(X, loss.weights, settings)
+        objective = Objective(
+            self.columns,
+            loss,
+            settings.l2,
+            settings.mean_reg,
+            settings.fit_intercept,
+        )
+        self.solver = SparseSolver(
+            objective, tol=settings.tol, max_iter=settings.max_iter, start=start
+        )
+        self._scaled = self.solver.null
+
+    def alphas(self, alphas, eps):
+        """Return penalties in descending order, a logarithmic grid for an int."""
+        if not isinstance(alphas, int | np.integer):
+            return np.sort(np.asarray(alphas, dtype=float))[::-1]
+        largest = self.solver.alpha_max
+        # If no feature has an effect, all alphas give the same, empty model.
+        largest = largest if largest > 0 else 1.0
+        return np.geomspace(largest, eps * largest, alphas)
+
+    def solve(self, alpha):
+        """Return the coefficients, the intercepts and the number of steps.
+
+        The solver starts at the solution of the previous call.
+        """
+        self._scaled, n_iter = self.solver.solve(alpha, self._scaled)
+        W = self._scaled[:-1] / self.columns.scale[:, np.newaxis]
+        intercept = self._scaled[-1] - self.columns.mean @ W
+        coef = np.ascontiguousarray(W.T) * self.task_scale[:, np.newaxis]
+        if self.is_constant.any():
+            coef[self.is_constant] = 0.0
+            intercept[self.is_constant] = self._scaled[-1, self.is_constant]
+        return coef, intercept * self.task_scale, n_iter
+
+
+def _task_scale(targets, weights, scale_targets):
+    """Return the divisors of the values: 1 for binary tasks."""
+    n_tasks = targets.values.shape[1]
+    if not scale_targets:
+        return np.ones(n_tasks)
+    values = np.nan_to_num(targets.values)
+    totals = np.maximum(weights.sum(axis=0), np.finfo(float).tiny)
+    mean = (weights * values).sum(axis=0) / totals
+    deviation = np.sqrt((weights * (values - mean) ** 2).sum(axis=0) / totals)
+    return np.where(targets.is_binary | (deviation == 0), 1.0, deviation)
+
+
+def _scaled_columns(X, weights, settings):
+    """Return columns of similar curvatures, with which FISTA converges fast."""
+    mean, variance = weighted_moments(X, weights.sum(axis=1) + np.finfo(float).tiny)
+    if not settings.fit_intercept:
+        variance, mean = variance + mean**2, np.zeros_like(mean)
+    square = variance + settings.l2 + settings.mean_reg
+    return Columns(X, mean, np.sqrt(np.where(square > 0, square, 1.0)))
+
+
+class MixedLoss:
+    """Logistic loss of binary tasks and squared error of regression tasks.
+
+    It is the sum over the tasks of 2 * mean(logistic loss) or mean(squared error) / 2,
+    where each mean is over the rows of its task. At coefficients of 0 both have the
+    same gradient: minus the mean product of feature and target, where the targets of
+    binary tasks are -1 and 1. With the factors 2 and 1/2, the penalty is thus equally
+    strong for both types.
+
+    Parameters
+    ----------
+    values : ndarray of shape (n_samples, n_tasks)
+        Labels 0 and 1, or values; NaN where the weight is 0.
+    weights : ndarray of shape (n_samples, n_tasks)
+        Weights of the rows in the mean of each task.
+    is_binary : bool ndarray of shape (n_tasks,)
+        Which tasks are binary.
+    """
+
+    def __init__(self, values, weights, is_binary):
+        # The loss of a task whose weights are all 0 is 0.
+        totals = weights.sum(axis=0)
+        self.weights = weights / np.where(totals > 0, totals, 1.0)
+        self.values = np.nan_to_num(values)
+        self.is_binary = is_binary
+        self._by_type = [
+            (function, columns, self.values[:, columns], self.weights[:, columns])
+            for function, columns in (
+                (log_loss, _columns_where(is_binary)),
+                (half_squares, _columns_where(~is_binary)),
+            )
+            if columns is not None
+        ]
+
+    def value(self, linear):
+        """Return the loss of logits or predicted values, (n_samples, n_tasks)."""
+        return sum(
+            np.vdot(weights, function(linear[:, columns], values))
+            for function, columns, values, weights in self._by_type
+        )
+
+    def gradient(self, linear):
+        """Return the derivative in `linear`, of the same shape."""
+        residual = np.empty_like(linear)
+        for function, columns, values, weights in self._by_type:
+            part = DERIVATIVES[function](linear[:, columns], values)
+            residual[:, columns] = part * weights
+        return residual
+
+    def best_constants(self):
+        """Return the logits or values that minimise the loss without features."""
+        mean = (self.weights * self.values).sum(axis=0)
+        constants = mean.copy()
+        b = self.is_binary
+        with np.errstate(divide="ignore"):
+            constants[b] = np.log(mean[b]) - np.log1p(-mean[b])
+        return constants
+
+
+def log_loss(logits, labels):
+    """Return twice the logistic loss."""
+    # Half of the time of a fit is spent here, so that it works in place.
+    # log1p(exp(-|z|)) + max(z, 0) is log(1 + exp(z)), without overflow.
+    losses = np.abs(logits)
+    np.negative(losses, out=losses)
+    np.exp(losses, out=losses)
+    np.log1p(losses, out=losses)
+    losses += np.maximum(logits, 0.0)
+    losses -= labels * logits
+    losses *= 2.0
+    return losses
+
+
+def half_squares(predicted, values):
+    """Return half the squared errors."""
+    return 0.5 * (predicted - values) ** 2
+
+
+DERIVATIVES = {
+    log_loss: lambda logits, labels: 2.0 * (expit(logits) - labels),
+    half_squares: lambda predicted, values: predicted - values,
+}
+
+
+def _columns_where(chosen):
+    """Return an index of the chosen columns: a slice if all, None if none are."""
+    if chosen.all():
+        return slice(None)
+    return np.flatnonzero(chosen) if chosen.any() else None
+
+
 class Objective:
     """The differentiable part of the problem, in scaled coefficients.
 
-    The coefficients V of shape (n_features + 1, n_tasks) are those of the scaled
-    columns, with the intercepts in the last row: ``V[:-1] = scale * W``.
+    V of shape (n_features + 1, n_tasks) holds the coefficients of the scaled columns,
+    ``V[:-1] = scale * W``, and the intercepts in the last row.
 
     Parameters
     ----------
@@ -34,7 +231,7 @@ class Objective:
     mean_reg : float
         Penalty ``mean_reg / 2 * ||W - mean over the tasks||^2``.
     fit_intercept : bool
-        Whether the intercepts change.
+        Whether the intercepts are fitted.
     """
 
     def __init__(self, columns, loss, l2=0.0, mean_reg=0.0, fit_intercept=True):
@@ -85,11 +282,13 @@ class SparseSolver:
         the largest one at coefficients of 0.
     max_iter : int
         Largest number of steps of one call of `solve`.
+    start : ndarray of shape (n_tasks,)
+        The intercepts at the start.
 
     Attributes
     ----------
     alpha_max : float
-        The least alpha at which all coefficients are 0.
+        The smallest alpha at which all coefficients are 0.
     """
 
     def __init__(self, objective, *, tol, max_iter, start):
@@ -111,14 +310,14 @@ class SparseSolver:
         alpha : float
             Strength of the penalty.
         V : ndarray of shape (n_features + 1, n_tasks)
-            Where to start.
+            The start.
 
         Warns
         -----
         ConvergenceWarning
-            If `max_iter` steps do not suffice.
+            If the conditions are still violated after `max_iter` steps.
         """
-        # Coefficients are divided by the scale, and so is the penalty of a row.
+        # The coefficients are divided by the scale, and so are the rows' penalties.
         thresholds = np.append(alpha / self.objective.columns.scale, 0.0)
         n_iter = 0
         linear = self.objective.predict(V)
@@ -137,7 +336,7 @@ class SparseSolver:
                     stacklevel=2,
                 )
                 return V, n_iter
-            # Exact solutions of early, too small sets of features would be in vain.
+            # Early sets of features are too small to be worth an exact solution.
             inner_tol = max(0.1 * worst, 0.3 * self.tol)
             features = working_set(V, violation)
             V, linear, n_steps = self._solve_for(
@@ -146,7 +345,7 @@ class SparseSolver:
             n_iter += n_steps
 
     def _solve_for(self, features, V, thresholds, tol, max_iter):
-        """Run FISTA on some features; those outside are 0."""
+        """Run FISTA on some features; the coefficients of the others are 0."""
         if len(features) == len(V) - 1:
             part, rows = self.objective, slice(None)
         else:
@@ -176,7 +375,7 @@ def optimality_violation(V, gradient, thresholds):
 
 
 def working_set(V, violation):
-    """Return the features to optimise: those in use and the worst violations."""
+    """Return the features to optimise: all in use, and the worst violations."""
     is_active = V[:-1].any(axis=1)
     n_features = len(is_active)
     size = max(2 * int(is_active.sum()), MIN_WORKING_SET)
@@ -188,7 +387,7 @@ def working_set(V, violation):
 
 
 def shrink_rows(V, thresholds):
-    """Shorten each row by its threshold, to 0 at least: the proximal operator."""
+    """Shorten each row by its threshold, at most to 0: the proximal operator."""
     norms = np.linalg.norm(V, axis=1)
     kept = np.maximum(norms - thresholds, 0.0)
     factor = np.divide(kept, norms, out=np.zeros_like(norms), where=norms > 0)
@@ -198,9 +397,9 @@ def shrink_rows(V, thresholds):
 def fista(objective, V, thresholds, curvature, tol, max_iter):
     """Minimise by accelerated proximal gradient steps with adaptive restarts.
 
-    The step length is the inverse of a bound of the curvature, which is doubled until
-    it holds. The momentum is dropped whenever it points uphill (O'Donoghue and Candes,
-    2015).
+    The step length is the inverse of a bound of the curvature. The bound is doubled
+    until it holds. The momentum is set to 0 whenever it points uphill (O'Donoghue and
+    Candes, 2015).
 
     Returns
     -------
@@ -214,7 +413,7 @@ def fista(objective, V, thresholds, curvature, tol, max_iter):
         n_steps += 1
         value = objective.value(point, point_linear)
         gradient = objective.gradient(point, point_linear)
-        # Differences of values below the rounding error mean nothing.
+        # Differences below the rounding error are noise.
         slack = 1e-13 * abs(value)
         while True:
             new = shrink_rows(point - gradient / curvature, thresholds / curvature)

@@ -1,9 +1,8 @@
-"""Losses: a batch of logits and labels becomes one loss per task.
+"""Losses, which compute one value per task from a batch of logits and labels.
 
-`LOSSES` maps the names that `MultiTaskCTRCVRClassifier(loss=...)` takes to classes.
+`LOSSES` maps the names accepted by `MultiTaskCTRCVRClassifier(loss=...)` to classes.
 """
 
-from sk_pwiser.losses._base import MultiTaskLoss
 from sk_pwiser.losses._bce import BCE
 from sk_pwiser.losses._combined_pair import CombinedPair
 from sk_pwiser.losses._focal import Focal
@@ -11,6 +10,7 @@ from sk_pwiser.losses._jrc import JRC
 from sk_pwiser.losses._monotonicity import funnel_monotonicity_penalty
 from sk_pwiser.losses._pwiser import PWiseR
 from sk_pwiser.losses._pwiser_loss import pwiser_loss
+from sk_pwiser.losses._task_loss import MultiTaskLoss
 
 LOSSES: dict[str, type[MultiTaskLoss]] = {
     "bce": BCE,

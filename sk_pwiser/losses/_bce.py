@@ -3,7 +3,7 @@
 from torch import Tensor
 from torch.nn import functional as F
 
-from sk_pwiser.losses._base import MultiTaskLoss, mean_over_rows
+from sk_pwiser.losses._task_loss import MultiTaskLoss, mean_over_rows
 
 
 class BCE(MultiTaskLoss):

@@ -6,8 +6,8 @@ import torch
 from torch import Tensor
 
 from sk_pwiser._utils import at_least_float32, check_number
-from sk_pwiser.losses._base import MultiTaskLoss, weights_of_task
 from sk_pwiser.losses._bce import BCE
+from sk_pwiser.losses._task_loss import MultiTaskLoss, weights_of_task
 from sk_pwiser.losses._weighted_scores import WeightedScores, weighted_pairwise_mean
 
 
@@ -47,7 +47,11 @@ class CombinedPair(MultiTaskLoss):
     The paper is for one task; here each task has its own loss. This implementation
     differs from the authors' code in two ways: the pair part is 0 if a batch has no
     positives or no negatives, and sample weights apply to the pairs too. The default
-    of alpha is that of the configuration at which the authors' search starts.
+    of alpha is the value at which the authors' search starts.
+
+    The pair part is a mean over the pairs of a batch, which does not shrink with the
+    rate of positives as cross-entropy does. It dominates the steps of a rare task,
+    whose probabilities then need calibration.
 
     `row_losses` is the cross-entropy alone, without the factor alpha. Unless alpha is
     1, the loss can be differentiated once, not twice.

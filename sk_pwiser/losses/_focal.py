@@ -6,7 +6,7 @@ from torch import Tensor
 from torch.nn.functional import logsigmoid
 
 from sk_pwiser._utils import at_least_float32, check_number
-from sk_pwiser.losses._base import MultiTaskLoss, mean_over_rows
+from sk_pwiser.losses._task_loss import MultiTaskLoss, mean_over_rows
 
 
 class Focal(MultiTaskLoss):
@@ -40,10 +40,11 @@ class Focal(MultiTaskLoss):
 
     Notes
     -----
-    For gamma above 0 the probabilities that minimise the expected loss are not the
-    true ones: they lie nearer to 1/2 (Charoenphakdee et al. 2021), so that rare events
-    are predicted several times too often. Their order is right. Calibrate the
-    probabilities if their values matter. An alpha other than 1/2 shifts them as well.
+    For gamma above 0 the probabilities that minimise the expected loss are not the true
+    probabilities: they are nearer to 1/2 (Charoenphakdee et al. 2021), so that rare
+    events are predicted several times too often, but they have the right order.
+    Calibrate the probabilities if their values matter. An alpha other than 1/2 shifts
+    them as well.
 
     The paper divides the sum by the number of positive anchors. This implementation
     divides it by the number of rows, which is defined for batches without positives

@@ -18,15 +18,14 @@ def rows_by_depth(y: Tensor, sample_weight: Tensor | None = None) -> Tensor:
     y : Tensor of shape (batch, n_tasks)
         Labels, 0 or 1, tasks in the order of the funnel.
     sample_weight : Tensor of shape (batch,) or (batch, n_tasks), default=None
-        Weights of the rows. Of weights per row and task, a weight of 0 for a task after
-        the first stands for a label that is missing.
+        Weights of the rows. If they are given per row and task, a weight of 0 for a
+        task after the first stands for a missing label.
 
     Returns
     -------
     bool Tensor of shape (n_tasks + 1, batch)
-        Row d marks the impressions of depth d. Rows whose labels break the funnel are
-        at no depth, nor are those of unknown depth: with a label that is missing before
-        the first 0.
+        Row d marks the impressions of depth d. A row is at no depth if its labels break
+        the funnel, or if a label before the first 0 is missing.
     """
     leading = y.cumprod(dim=1).sum(dim=1)
     depth = torch.where(leading == y.sum(dim=1), leading, -1)
@@ -45,7 +44,7 @@ def means_over_pairs(
     surrogate: str,
     pairs: str,
 ) -> Iterator[tuple[WeightedScores, Tensor]]:
-    """Yield the mean of the surrogate for each two depths that are compared.
+    """Yield the mean of the surrogate for each pair of depths that are compared.
 
     Parameters
     ----------
@@ -77,7 +76,7 @@ def means_over_pairs(
 
 
 def has_pairs(is_present: Tensor, pairs: str) -> Tensor:
-    """Return whether there is any pair to compare.
+    """Return whether there is a pair of rows to compare.
 
     Parameters
     ----------

@@ -1,4 +1,4 @@
-"""JRC: cross-entropy over the labels, and a softmax over the rows of a context."""
+"""JRC: cross-entropy combined with a softmax over the rows of a context."""
 
 from collections.abc import Sequence
 
@@ -6,9 +6,9 @@ import torch
 from torch import Tensor
 from torch.nn.functional import logsigmoid
 
-from sk_pwiser._utils import at_least_float32, check_number
-from sk_pwiser.losses._base import MultiTaskLoss, mean_over_rows, per_task
+from sk_pwiser._utils import at_least_float32, check_number, widest_float
 from sk_pwiser.losses._bce import BCE
+from sk_pwiser.losses._task_loss import MultiTaskLoss, mean_over_rows, per_task
 
 
 class JRC(MultiTaskLoss):
@@ -104,12 +104,12 @@ class JRC(MultiTaskLoss):
         calibration: Tensor = self.cross_entropy(logits, y, sample_weight)
         if self.alpha == 1:
             return calibration
-        z = logits.double()
+        z = logits.to(widest_float(logits.device))
         label_logits = torch.stack([logsigmoid(-z), logsigmoid(z)], dim=2)
         weight = None
         if sample_weight is not None:
-            weight = per_task(sample_weight.double()).expand_as(z)
-        losses = context_losses(label_logits, y.double(), weight, groups)
+            weight = per_task(sample_weight.to(z.dtype)).expand_as(z)
+        losses = context_losses(label_logits, y.to(z.dtype), weight, groups)
         ranking = mean_over_rows(losses, weight).to(logits.dtype)
         return self.alpha * calibration + (1 - self.alpha) * ranking
 
@@ -167,8 +167,8 @@ def _number_from_0(groups: Tensor) -> Tensor:
 def _log_relative_weight(weight: Tensor, context: Tensor, n_contexts: int) -> Tensor:
     """Return the logarithm of weight / mean in the context, with a last axis of 1.
 
-    In a context without weight all rows get the same weight, which keeps the losses
-    finite. They count for nothing, since every row of that context has the weight 0.
+    In a context whose weights are all 0, the rows get equal weights here, which keeps
+    the losses finite. The losses are multiplied by the weights of 0 later.
     """
     rows = context.unsqueeze(1).expand_as(weight)
     zeros = weight.new_zeros(n_contexts, weight.shape[1])

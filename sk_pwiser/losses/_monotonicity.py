@@ -19,14 +19,14 @@ def funnel_monotonicity_penalty(
     logits : Tensor of shape (batch, n_tasks)
         Log-odds of P(Y_k = 1 | impression), tasks in the order of the funnel.
     sample_weight : Tensor of shape (batch,) or (batch, n_tasks), default=None
-        Weights of the rows, with a mean of 1 over the training rows. Of weights per
-        row and task, those of the later task of each pair apply.
+        Weights of the rows, with a mean of 1 over the training rows. If they are given
+        per row and task, the weight of the later task of each pair applies.
 
     Returns
     -------
     Tensor of shape ()
-        The penalty on the scale of probabilities. It is 0 if no probability rises, and
-        if there is only one task.
+        The penalty on the scale of probabilities. It is 0 if no probability rises or
+        there is only one task.
 
     References
     ----------

@@ -8,7 +8,6 @@ import torch
 from torch import Tensor
 
 from sk_pwiser._utils import build, check_choice, check_number, is_iterable
-from sk_pwiser.losses._base import MultiTaskLoss, per_task, weights_of_task
 from sk_pwiser.losses._funnel_pairs import (
     PAIRS,
     has_pairs,
@@ -17,6 +16,7 @@ from sk_pwiser.losses._funnel_pairs import (
 )
 from sk_pwiser.losses._pairwise import SURROGATES
 from sk_pwiser.losses._pwiser_loss import check_margins
+from sk_pwiser.losses._task_loss import MultiTaskLoss, per_task, weights_of_task
 from sk_pwiser.losses._weighted_scores import WeightedScores
 
 # Beyond this weight, and below this rate, the pairs outweigh the few labels.
@@ -34,12 +34,12 @@ class PWiseR(MultiTaskLoss):
 
     where n is the number of rows of the batch, V its converted rows, :math:`C_d` its
     rows at the lower depth d of the funnel, w the sample weights, 1 by default,
-    h the surrogate and m the margins. The means are those of :func:`pwiser_loss`; a
-    pair has the product of the weights of its rows. A mean over no pairs is 0. The
-    other tasks have the cross-entropy alone. A row with a missing label, which has the
-    weight 0 for that task, joins no pair of that task's head. If its depth is unknown,
-    as that of a clicked row without a label of the conversion, it joins no pair of any
-    head.
+    h the surrogate and m the margins. The means are computed as in :func:`pwiser_loss`;
+    the weight of a pair is the product of the weights of its rows. A mean over no pairs
+    is 0. The other tasks have the cross-entropy alone. A row with a missing label,
+    which has the weight 0 for that task, is in no pair of that task's head. If its
+    depth is unknown, such as for a clicked row whose conversion label is missing, it is
+    in no pair of any head.
 
     Parameters
     ----------
@@ -105,8 +105,8 @@ class PWiseR(MultiTaskLoss):
     alone, so the paper's weight is lambda / n. The term changes scores and thus
     probabilities: check the log loss too.
 
-    `row_losses` is that of the base loss. The loss can be differentiated once, not
-    twice.
+    `row_losses` are the row losses of the base loss. The loss can be differentiated
+    once, not twice.
 
     References
     ----------
@@ -233,7 +233,7 @@ def _find_heads(tasks: Any, task_names: Sequence[str]) -> list[int]:
 
 
 def _find_head(task: object, task_names: Sequence[str], rule: str) -> int:
-    """Return the index of one task; `rule` is the message of the errors."""
+    """Return the index of one task; `rule` is the error message."""
     n_tasks = len(task_names)
     if isinstance(task, str):
         index = task_names.index(task) if task in task_names else n_tasks
@@ -249,7 +249,7 @@ def _find_head(task: object, task_names: Sequence[str], rule: str) -> int:
 def _build_base(
     base: object, params: Mapping[str, Any] | None, task_names: Sequence[str]
 ) -> MultiTaskLoss:
-    """Build the base loss that a name or class stands for."""
+    """Build the base loss from its name or class."""
     from sk_pwiser.losses import LOSSES  # not at the top: it imports this file
 
     kind: object = LOSSES.get(base) if isinstance(base, str) else base

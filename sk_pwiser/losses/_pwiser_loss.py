@@ -42,7 +42,7 @@ def pwiser_loss(
         Scores of one task: logits or probabilities.
     y : Tensor of shape (batch, n_tasks)
         Labels, 0 or 1, tasks in the order of the funnel. Rows that break it (a later
-        task 1 under an earlier 0) join no pair.
+        task is 1 although an earlier one is 0) are in no pair.
     margins : float or array-like of shape (n_tasks,), default=1.0
         Margins in the unit of the scores, from the deepest lower depth to depth 0:
         `(m_click, m_no_click)` for two tasks. A float applies to all depths.
@@ -52,8 +52,8 @@ def pwiser_loss(
         Whether only the deepest rows are compared with each lower depth, or the rows of
         every depth with each depth below it.
     sample_weight : Tensor of shape (batch,), default=None
-        Non-negative weights of the rows. A pair has the product of the weights of its
-        rows.
+        Non-negative weights of the rows. The weight of a pair is the product of the
+        weights of its rows.
 
     Returns
     -------
@@ -119,7 +119,7 @@ def check_margins(margins: Any, n_tasks: int) -> list[float]:
     ValueError
         If their number is not `n_tasks`, or one of them is not finite.
     """
-    # Arrays, tensors, series and numpy's scalars become lists and Python numbers.
+    # Convert arrays, tensors, series and NumPy scalars to lists and Python numbers.
     values = margins.tolist() if hasattr(margins, "tolist") else margins
     if isinstance(values, Real):
         return [check_number("margins", values)] * n_tasks

@@ -5,6 +5,7 @@ from typing import NamedTuple
 import torch
 from torch import Tensor
 
+from sk_pwiser._utils import widest_float
 from sk_pwiser.losses._pairwise import pairwise_mean
 
 
@@ -18,12 +19,12 @@ class WeightedScores(NamedTuple):
         """Return the chosen rows.
 
         On a device whose host would have to wait for the number of chosen rows, all
-        rows are returned, and those that were not chosen have the weight 0.
+        rows are returned, and the other rows have the weight 0.
 
         Parameters
         ----------
         is_chosen : bool Tensor of shape (batch,)
-            Which rows are chosen.
+            Mask of the chosen rows.
         """
         if selects_without_sync(self.values.device):
             rows = is_chosen.nonzero().squeeze(1)
@@ -39,7 +40,8 @@ class WeightedScores(NamedTuple):
         """Return the sum of the weights divided by the number of rows of the batch."""
         if self.weight is None:
             return self.values.numel() / max(n_rows, 1)
-        return self.weight.sum(dtype=torch.float64) / max(n_rows, 1)
+        dtype = widest_float(self.weight.device)
+        return self.weight.sum(dtype=dtype) / max(n_rows, 1)
 
 
 def selects_without_sync(device: torch.device) -> bool:

@@ -132,7 +132,9 @@ class FunnelStratifiedKFold(StratifiedKFold):
             folds.
         """
         # Not a generator itself, so that a bad y raises at the call.
-        strata, rare = _merge_rare(_strata(y, "y"), min_rows=self.n_splits)
+        strata = funnel_strata(y, "y")
+        stratum_of, rare = _merge_rare(np.bincount(strata), min_rows=self.n_splits)
+        strata = stratum_of[strata]
         # With fewer rows than folds the parent class raises, so no warning is needed.
         if rare and len(strata) >= self.n_splits:
             counts = ", ".join(f"{_describe(s)} ({n} rows)" for s, n in rare)
@@ -207,18 +209,18 @@ def funnel_holdout(Y, *, test_size=0.25, random_state=None, groups=None):
     """
     if not 0.0 < test_size < 1.0:
         raise ValueError(f"test_size must be in (0, 1), got {test_size!r}.")
-    depth = _strata(Y, "Y")
+    strata = funnel_strata(Y)
     if groups is not None:
-        return _hold_out_groups(depth, groups, test_size, random_state)
-    return _hold_out(depth, test_size, random_state, "Y must have at least 2 rows")
+        return _hold_out_groups(strata, groups, test_size, random_state)
+    return _hold_out(strata, test_size, random_state, "Y must have at least 2 rows")
 
 
-def _hold_out_groups(depth, groups, test_size, random_state):
-    """Hold out whole groups, stratified by the largest depth of their rows."""
-    check_consistent_length(depth, groups)
+def _hold_out_groups(strata, groups, test_size, random_state):
+    """Hold out whole groups, stratified by the deepest of their rows."""
+    check_consistent_length(strata, groups)
     distinct, number = np.unique(groups, return_inverse=True)
-    deepest = np.full(len(distinct), depth.min())
-    np.maximum.at(deepest, number, depth)
+    deepest = np.zeros(len(distinct), dtype=strata.dtype)
+    np.maximum.at(deepest, number, strata)
     rule = "groups must have at least 2 groups"
     _, test = _hold_out(deepest, test_size, random_state, rule)
     is_test = np.isin(number, test)
@@ -226,18 +228,43 @@ def _hold_out_groups(depth, groups, test_size, random_state):
 
 
 def _hold_out(strata, test_size, random_state, rule):
-    strata, _ = _merge_rare(strata, min_rows=2)
     n_samples = len(strata)
     if n_samples < 2:
         raise ValueError(f"{rule} to hold some out, got {n_samples}.")
     rng = check_random_state(random_state)
-    n_test = min(math.ceil(test_size * n_samples), n_samples - 1)
+    stratum_of, sizes = holdout_sizes(np.bincount(strata), test_size)
+    strata = stratum_of[strata]
     is_test = np.zeros(n_samples, dtype=bool)
-    for stratum, n_rows in enumerate(_largest_remainder(np.bincount(strata), n_test)):
+    for stratum, n_rows in enumerate(sizes):
         rows = np.flatnonzero(strata == stratum)
         chosen = sample_without_replacement(len(rows), n_rows, random_state=rng)
         is_test[rows[chosen]] = True
     return np.flatnonzero(~is_test), np.flatnonzero(is_test)
+
+
+def holdout_sizes(counts, test_size):
+    """Return how many rows of each stratum `funnel_holdout` selects.
+
+    Parameters
+    ----------
+    counts : ndarray of int of shape (n_strata,)
+        Numbers of rows of the strata that `funnel_strata` returns.
+    test_size : float
+        Fraction of the rows to select.
+
+    Returns
+    -------
+    stratum_of : ndarray of int of shape (n_strata,)
+        The strata after a rare one was merged with a neighbour, 0, 1, ... without gaps.
+    sizes : ndarray of int of shape (n_merged,)
+        Numbers of rows to select of each of these.
+    """
+    stratum_of, _ = _merge_rare(counts, min_rows=2)
+    merged = np.zeros(int(stratum_of.max()) + 1, dtype=counts.dtype)
+    np.add.at(merged, stratum_of, counts)
+    n_rows = int(counts.sum())
+    n_test = min(math.ceil(test_size * n_rows), n_rows - 1)
+    return stratum_of, _largest_remainder(merged, n_test)
 
 
 def _largest_remainder(counts, total):
@@ -254,17 +281,17 @@ def _largest_remainder(counts, total):
     return shares
 
 
-def _merge_rare(strata, *, min_rows):
-    """Return the stratum of each row, rare ones being merged with a neighbour.
+def _merge_rare(counts, *, min_rows):
+    """Merge strata of few rows with a neighbour, given their numbers of rows.
 
     Returns
     -------
-    strata : ndarray of int of shape (n_samples,)
-        0, 1, ... from the shallowest stratum to the deepest, without gaps.
+    stratum_of : ndarray of int of shape (n_strata,)
+        The merged stratum of each given one: 0, 1, ... from the shallowest to the
+        deepest, without gaps.
     rare : list of (int, int)
         The given strata with fewer than ``min_rows`` rows, and their numbers of rows.
     """
-    counts = np.bincount(strata)
     groups = [[d] for d in np.flatnonzero(counts).tolist()]
     rare = [(d, int(counts[d])) for [d] in groups if counts[d] < min_rows]
 
@@ -281,10 +308,10 @@ def _merge_rare(strata, *, min_rows):
     stratum_of = np.zeros(len(counts), dtype=np.min_scalar_type(len(groups)))
     for stratum, group in enumerate(groups):
         stratum_of[group] = stratum
-    return stratum_of[strata], rare
+    return stratum_of, rare
 
 
-def _strata(Y, input_name):
+def funnel_strata(Y, input_name="Y"):
     """Return 2 d for rows of depth d, and 2 d + 1 for unknown depths of d or more."""
     depth, is_unknown = _depth(Y, input_name=input_name)
     return 2 * depth + is_unknown

@@ -7,17 +7,21 @@ A network reads a batch of category codes and numeric inputs and returns a
 
 from sk_pwiser.networks._aitm import AITM
 from sk_pwiser.networks._bags import Bags, BagSpec
-from sk_pwiser.networks._base import Labels, MultiTaskNetwork, NetworkOutput
+from sk_pwiser.networks._chain import chain_logits, full_log_logits
 from sk_pwiser.networks._ctcl import CTCL
 from sk_pwiser.networks._dcmt import DCMT
 from sk_pwiser.networks._ddpo import DDPO
 from sk_pwiser.networks._escm2 import ESCM2
 from sk_pwiser.networks._esmm import ESMM
 from sk_pwiser.networks._fdn import FDN
-from sk_pwiser.networks._funnel import chain_logits, full_log_logits
 from sk_pwiser.networks._interaction import INTERACTIONS
 from sk_pwiser.networks._metaheac import MetaHeac
 from sk_pwiser.networks._mmoe import MMoE
+from sk_pwiser.networks._multi_task_network import (
+    Labels,
+    MultiTaskNetwork,
+    NetworkOutput,
+)
 from sk_pwiser.networks._omoe import OMoE
 from sk_pwiser.networks._ple import PLE
 from sk_pwiser.networks._shared_bottom import SharedBottom

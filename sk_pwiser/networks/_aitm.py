@@ -6,9 +6,8 @@ from collections.abc import Sequence
 import torch
 from torch import Tensor, nn
 
-from sk_pwiser.networks._base import MultiTaskNetwork, NetworkOutput
-from sk_pwiser.networks._checks import check_dropout, check_units
-from sk_pwiser.networks._layers import MLP, StackedLinear
+from sk_pwiser.networks._layers import MLP, StackedLinear, check_dropout, check_units
+from sk_pwiser.networks._multi_task_network import MultiTaskNetwork, NetworkOutput
 from sk_pwiser.networks._spec import NetworkSpec
 from sk_pwiser.networks._towers import TaskTowers
 

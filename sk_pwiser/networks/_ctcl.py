@@ -9,10 +9,13 @@ from torch import Tensor
 from torch.nn import functional as F
 
 from sk_pwiser._utils import at_least_float32, check_choice, check_number
-from sk_pwiser.networks._base import Labels, MultiTaskNetwork, NetworkOutput
-from sk_pwiser.networks._checks import check_dropout, check_units
-from sk_pwiser.networks._funnel import base_logits, chain_logits
-from sk_pwiser.networks._layers import MLP
+from sk_pwiser.networks._chain import base_logits, chain_logits
+from sk_pwiser.networks._layers import MLP, check_dropout, check_units
+from sk_pwiser.networks._multi_task_network import (
+    Labels,
+    MultiTaskNetwork,
+    NetworkOutput,
+)
 from sk_pwiser.networks._spec import NetworkSpec
 from sk_pwiser.networks._towers import TaskTowers, Tower
 

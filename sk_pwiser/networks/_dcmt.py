@@ -7,16 +7,21 @@ from torch import Tensor
 from torch.nn import functional as F
 
 from sk_pwiser._utils import at_least_float32, check_choice, check_number
-from sk_pwiser.networks._base import Labels, MultiTaskNetwork, NetworkOutput
-from sk_pwiser.networks._checks import check_dropout, check_units
+from sk_pwiser.networks._chain import chain_logits
 from sk_pwiser.networks._entire_space import (
     both_propensities,
     earlier_weights,
     later_losses,
     later_weights,
+    smallest_propensities,
     weighted_mean,
 )
-from sk_pwiser.networks._funnel import chain_logits
+from sk_pwiser.networks._layers import check_dropout, check_units
+from sk_pwiser.networks._multi_task_network import (
+    Labels,
+    MultiTaskNetwork,
+    NetworkOutput,
+)
 from sk_pwiser.networks._spec import NetworkSpec
 from sk_pwiser.networks._towers import TaskTowers
 
@@ -24,10 +29,13 @@ from sk_pwiser.networks._towers import TaskTowers
 class DCMT(MultiTaskNetwork):
     r"""Entire-space causal multi-task framework: a CVR with a counterfactual twin.
 
-    The conditional heads are those of :class:`ESMM`. Each head after the first, with
-    probability q, has a counterfactual twin with probability :math:`q^*`, a tower on
-    the same input. The head learns from the rows in which the previous task happened,
-    o = 1, and the twin from the others. Both losses are averages by inverse
+    The twin tower of the paper is left out, since its form could not be read: here the
+    twin is a separate tower, and its label is a parameter.
+
+    The conditional heads are the heads of :class:`ESMM`. Each head after the first,
+    with probability q, has a counterfactual twin with probability :math:`q^*`, a tower
+    on the same input. The head learns from the rows in which the previous task
+    happened, o = 1, and the twin from the others. Both losses are averages by inverse
     propensities,
 
     .. math:: \frac{\sum_i w_i\, \delta(q_i, r_i)}{\sum_i w_i}
@@ -49,8 +57,10 @@ class DCMT(MultiTaskNetwork):
         Weight of the two averages, >= 0.
     prior_weight : float, default=0.001
         Weight of the prior, >= 0.
-    min_propensity : float, default=0.05
-        Smallest value of p and of 1 - p, in (0, 0.5].
+    min_propensity : float, default=0.1
+        Smallest values of p and of 1 - p as a share of their means, the base rates, in
+        (0, 1]. With 0.1, no row counts more than ten times as much as a row with an
+        average propensity.
     tower_units : sequence of int, default=(128, 64, 32)
         Widths of each tower's hidden layers.
     dropout : float, default=0.0
@@ -61,15 +71,17 @@ class DCMT(MultiTaskNetwork):
     Where the previous task did not happen, r is 0, so that r* is the same in all rows
     that the twin learns from: 1 if mirrored, 0 if observed. The twin alone therefore
     learns a constant, and acts on the CVR through the prior and the shared embeddings:
-    mirrored, it lowers the CVR of rows like those; observed, it raises it.
+    mirrored, it lowers the CVR of rows without the previous task; observed, it raises
+    it.
 
     Only the abstract of the paper could be read. The losses follow a re-implementation
     by other authors. It uses "observed" labels, whereas the prior in the abstract, by
     which the two probabilities add up to 1, suggests "mirrored" ones. This
     implementation differs from it in four points: it divides by the sum of the weights
     once, not by the number of rows as well; the weights of the terms and the limit of
-    the propensity, 0.001 there, are parameters; it takes any number of tasks; and the
-    losses are those of `loss=`, cross-entropy or not.
+    the propensity, 0.001 there, are parameters, and the limit is relative to the base
+    rate; it takes any number of tasks; and it uses the losses of `loss=`, cross-entropy
+    or not.
 
     References
     ----------
@@ -88,6 +100,8 @@ class DCMT(MultiTaskNetwork):
     ((1, 2), ['correction', 'prior'])
     """
 
+    smallest_propensities: Tensor
+
     def __init__(
         self,
         spec: NetworkSpec,
@@ -95,7 +109,7 @@ class DCMT(MultiTaskNetwork):
         counterfactual_label: str = "mirrored",
         correction_weight: float = 0.1,
         prior_weight: float = 0.001,
-        min_propensity: float = 0.05,
+        min_propensity: float = 0.1,
         tower_units: Sequence[int] = (128, 64, 32),
         dropout: float = 0.0,
     ) -> None:
@@ -107,9 +121,9 @@ class DCMT(MultiTaskNetwork):
             "correction_weight", correction_weight, at_least=0
         )
         self.prior_weight = check_number("prior_weight", prior_weight, at_least=0)
-        self.min_propensity = check_number(
-            "min_propensity", min_propensity, above=0, at_most=0.5
-        )
+        share = check_number("min_propensity", min_propensity, above=0, at_most=1)
+        smallest = smallest_propensities(spec.base_rates, share)
+        self.register_buffer("smallest_propensities", smallest, persistent=False)
         units, dropout = check_units("tower_units", tower_units), check_dropout(dropout)
         base_logits = self.conditional_base_logits
         self.towers = TaskTowers(self.width, units, base_logits, dropout)
@@ -130,7 +144,7 @@ class DCMT(MultiTaskNetwork):
             counterfactual_loss,
             heads=heads[:, 1:],
             twins=twins,
-            propensities=both_propensities(logits, self.min_propensity),
+            propensities=both_propensities(logits, self.smallest_propensities),
             is_mirrored=self.is_mirrored,
             weight=self.correction_weight,
         )
@@ -170,8 +184,8 @@ def counterfactual_loss(
     Returns
     -------
     Tensor of shape (n_tasks,)
-        One loss per task; 0 for the first. Rows have the weight of the task if the
-        previous one happened, and that of the previous one otherwise.
+        One loss per task; 0 for the first task. Rows have the weight of the task if the
+        previous task happened, and the weight of the previous task otherwise.
     """
     happened, target = labels.y[:, :-1], labels.y[:, 1:]
     mirrored = 1 - target if is_mirrored else target

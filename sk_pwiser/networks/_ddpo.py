@@ -7,16 +7,21 @@ from torch import Tensor
 from torch.nn import functional as F
 
 from sk_pwiser._utils import at_least_float32, check_number
-from sk_pwiser.networks._base import Labels, MultiTaskNetwork, NetworkOutput
-from sk_pwiser.networks._checks import check_dropout, check_units
+from sk_pwiser.networks._chain import chain_logits
 from sk_pwiser.networks._entire_space import (
     both_propensities,
     earlier_weights,
     later_losses,
     later_weights,
+    smallest_propensities,
     weighted_mean,
 )
-from sk_pwiser.networks._funnel import chain_logits
+from sk_pwiser.networks._layers import check_dropout, check_units
+from sk_pwiser.networks._multi_task_network import (
+    Labels,
+    MultiTaskNetwork,
+    NetworkOutput,
+)
 from sk_pwiser.networks._spec import NetworkSpec
 from sk_pwiser.networks._towers import TaskTowers
 
@@ -24,14 +29,18 @@ from sk_pwiser.networks._towers import TaskTowers
 class DDPO(MultiTaskNetwork):
     r"""Direct dual propensity optimisation: a teacher labels rows without a click.
 
-    The conditional heads are those of :class:`ESMM`. Each head after the first, with
-    probability q, has a teacher with probability :math:`\tilde q`, a tower on the same
-    input that learns only from the rows in which the previous task happened, o = 1. The
-    head learns from all rows: from the label r where it is known, and from the teacher
-    elsewhere, each weighted by its inverse propensity,
+    The attention of the paper, which transfers between the networks, is left out, since
+    its form could not be read.
 
-    .. math:: \frac{1}{n} \sum_i \Big[\frac{o_i\, \delta(q_i, r_i)}{p_i}
-        + \frac{(1 - o_i)\, \delta(q_i, \tilde q_i)}{1 - p_i}\Big]
+    The conditional heads are the heads of :class:`ESMM`. Each head after the first,
+    with probability q, has a teacher with probability :math:`\tilde q`, a tower on the
+    same input that learns only from the rows in which the previous task happened,
+    o = 1. The head learns from all rows: from the label r where it is known, and from
+    the teacher elsewhere. Both parts are averages by inverse propensities,
+
+    .. math:: \frac{\sum_i w_i\, \delta(q_i, r_i)}{\sum_i w_i}
+        + \frac{\sum_i w^*_i\, \delta(q_i, \tilde q_i)}{\sum_i w^*_i}, \quad
+        w_i = \frac{o_i}{p_i}, \quad w^*_i = \frac{1 - o_i}{1 - p_i},
 
     with :math:`\delta` the part of `loss=` that belongs to a row and p the network's
     probability of the previous task. Neither p nor the teacher takes a gradient from
@@ -46,8 +55,10 @@ class DDPO(MultiTaskNetwork):
     teacher_weight : float, default=0.1
         Weight of the teachers' losses, means over the rows in which the previous task
         happened, >= 0.
-    min_propensity : float, default=0.05
-        Smallest value of p and of 1 - p, in (0, 0.5].
+    min_propensity : float, default=0.1
+        Smallest values of p and of 1 - p as a share of their means, the base rates, in
+        (0, 1]. With 0.1, no row counts more than ten times as much as a row with an
+        average propensity.
     tower_units : sequence of int, default=(128, 64, 32)
         Widths of each tower's hidden layers.
     dropout : float, default=0.0
@@ -56,17 +67,20 @@ class DDPO(MultiTaskNetwork):
     Notes
     -----
     Only the abstract of the paper could be read; the losses follow a re-implementation
-    by other authors. The two modules of the paper that transfer between the networks by
-    attention are absent, because their form could not be read. The weights are not
-    those of the paper. There is no separate network for the propensity: it is the head
-    of the previous task. This implementation takes any number of tasks, and the losses
-    are those of `loss=`, cross-entropy or not.
+    by other authors. The default weights of the losses are not the paper's. There is no
+    separate network for the propensity: it is the head of the previous task. This
+    implementation divides by the sums of the weights (Swaminathan and Joachims 2015)
+    instead of the number of rows and clips propensities relative to the base rate; it
+    takes any number of tasks, and uses the losses of `loss=`, cross-entropy or not.
 
     References
     ----------
     H. Su, L. Meng, L. Zhu, K. Lu and J. Li (2024). DDPO: Direct Dual Propensity
     Optimization for Post-Click Conversion Rate Estimation. SIGIR.
     :doi:`10.1145/3626772.3657817`
+
+    A. Swaminathan and T. Joachims (2015). The Self-Normalized Estimator for
+    Counterfactual Learning. NIPS.
 
     Examples
     --------
@@ -79,13 +93,15 @@ class DDPO(MultiTaskNetwork):
     ((1, 2), ['teacher', 'correction'])
     """
 
+    smallest_propensities: Tensor
+
     def __init__(
         self,
         spec: NetworkSpec,
         *,
         correction_weight: float = 0.1,
         teacher_weight: float = 0.1,
-        min_propensity: float = 0.05,
+        min_propensity: float = 0.1,
         tower_units: Sequence[int] = (128, 64, 32),
         dropout: float = 0.0,
     ) -> None:
@@ -94,9 +110,9 @@ class DDPO(MultiTaskNetwork):
             "correction_weight", correction_weight, at_least=0
         )
         self.teacher_weight = check_number("teacher_weight", teacher_weight, at_least=0)
-        self.min_propensity = check_number(
-            "min_propensity", min_propensity, above=0, at_most=0.5
-        )
+        share = check_number("min_propensity", min_propensity, above=0, at_most=1)
+        smallest = smallest_propensities(spec.base_rates, share)
+        self.register_buffer("smallest_propensities", smallest, persistent=False)
         units, dropout = check_units("tower_units", tower_units), check_dropout(dropout)
         base_logits = self.conditional_base_logits
         self.towers = TaskTowers(self.width, units, base_logits, dropout)
@@ -117,7 +133,7 @@ class DDPO(MultiTaskNetwork):
             dual_propensity_loss,
             heads=heads[:, 1:],
             teachers=teachers,
-            propensities=both_propensities(logits, self.min_propensity),
+            propensities=both_propensities(logits, self.smallest_propensities),
             weight=self.correction_weight,
         )
         return NetworkOutput(
@@ -173,12 +189,16 @@ def dual_propensity_loss(
     Returns
     -------
     Tensor of shape (n_tasks,)
-        Means over all rows; 0 for the first task. Rows have the weight of the task if
-        the previous one happened, and that of the previous one otherwise.
+        Weighted means; 0 for the first task. Rows have the weight of the task if the
+        previous task happened, and the weight of the previous task otherwise.
     """
     happened, target = labels.y[:, :-1], labels.y[:, 1:]
-    known = later_losses(labels, heads, target) * happened / propensities[0]
-    guess = teachers.detach().sigmoid()
-    guessed = later_losses(labels, heads, guess) * (1 - happened) / propensities[1]
-    losses = known * later_weights(labels) + guessed * earlier_weights(labels)
-    return weight * F.pad(losses.mean(dim=0), (1, 0))
+    known = weighted_mean(
+        later_losses(labels, heads, target),
+        later_weights(labels) * happened / propensities[0],
+    )
+    guessed = weighted_mean(
+        later_losses(labels, heads, teachers.detach().sigmoid()),
+        earlier_weights(labels) * (1 - happened) / propensities[1],
+    )
+    return weight * F.pad(known + guessed, (1, 0))

@@ -4,12 +4,13 @@ The functions take the heads after the first, whose labels are known only in the
 which the previous task happened.
 """
 
+from collections.abc import Sequence
+
 import torch
 from torch import Tensor
 from torch.nn import functional as F
 
-from sk_pwiser._utils import conditional_labels
-from sk_pwiser.networks._base import Labels
+from sk_pwiser.networks._multi_task_network import Labels
 
 
 def entire_space_loss(
@@ -22,18 +23,19 @@ def entire_space_loss(
     r"""Compute the loss of conditional heads over the entire space.
 
     The label of a later task is known for rows with the previous task, o = 1. With
-    :math:`\delta` the loss of the head in a row and p the propensity,
+    :math:`\delta` the loss of the head in a row, p the propensity and w = o / p,
 
-    .. math:: \frac{1}{n} \sum_i \frac{o_i \delta_i}{p_i}
+    .. math:: \frac{\sum_i w_i \delta_i}{\sum_i w_i}
         \quad\text{or}\quad
-        \frac{1}{n} \sum_i \Big[\hat\delta_i
-        + \frac{o_i (\delta_i - \hat\delta_i)}{p_i}\Big]
-        + \frac{1}{n} \sum_i \frac{o_i (\delta_i - \hat\delta_i)^2}{p_i},
+        \frac{1}{n} \sum_i \hat\delta_i
+        + \frac{\sum_i w_i (\delta_i - \hat\delta_i)}{\sum_i w_i}
+        + \frac{\sum_i w_i\, \delta(\tilde q_i, r_i)}{\sum_i w_i},
 
     without and with imputation, where :math:`\hat\delta` is the loss of the head for
-    an imputed label in (0, 1). The first sums are unbiased estimates of the mean of
-    :math:`\delta` over all rows if the propensities are right; the second form also if
-    the imputed labels are right. The last sum trains only the imputation.
+    an imputed label :math:`\tilde q` in (0, 1), and r is the label. The first sums
+    estimate the mean of :math:`\delta` over all rows consistently if the propensities
+    are right up to a common factor; the second form also if the imputed labels are
+    right. The last term trains only the imputation.
 
     Parameters
     ----------
@@ -51,7 +53,8 @@ def entire_space_loss(
     Returns
     -------
     Tensor of shape (n_tasks,)
-        One loss per conditional head; 0 for the first task, whose labels are all known.
+        One loss per conditional head; 0 for the first task, whose labels are all known,
+        and for tasks of which no label is known.
 
     Notes
     -----
@@ -64,23 +67,24 @@ def entire_space_loss(
     ESCM2: Entire Space Counterfactual Multi-Task Model for Post-Click Conversion Rate
     Estimation. SIGIR. :arxiv:`2204.05125`
 
+    A. Swaminathan and T. Joachims (2015). The Self-Normalized Estimator for
+    Counterfactual Learning. NIPS.
+
     X. Wang, R. Zhang, Y. Sun and J. Qi (2019). Doubly Robust Joint Learning for
     Recommendation on Data Missing Not at Random. ICML.
     """
-    y, row_losses = labels.y, labels.row_losses
-    observed = y[:, :-1] / propensity.detach()
-    delta = row_losses(conditional_logits, conditional_labels(y))[:, 1:]
+    heads, target = conditional_logits[:, 1:], labels.y[:, 1:]
+    known = later_weights(labels) * labels.y[:, :-1] / propensity.detach()
+    delta = later_losses(labels, heads, target)
     if imputed is None:
-        losses = observed * delta
+        losses = weighted_mean(delta, known)
     else:
-        targets = torch.cat([y[:, :1], imputed.sigmoid()], dim=1)
-        guessed = row_losses(conditional_logits, targets.detach())[:, 1:]
-        # Without a gradient to the head: this difference trains only the imputation.
-        fixed_head = row_losses(conditional_logits.detach(), targets)[:, 1:]
-        error = (delta.detach() - fixed_head) ** 2
-        losses = guessed + observed * (delta - guessed) + observed * error
-    losses = losses * later_weights(labels)
-    return weight * F.pad(losses.mean(dim=0), (1, 0))
+        guess = imputed.detach().sigmoid()
+        guessed = later_losses(labels, heads, guess)
+        training = later_losses(labels, imputed, target)
+        losses = (guessed * later_weights(labels)).mean(dim=0)
+        losses = losses + weighted_mean(delta - guessed + training, known)
+    return weight * F.pad(losses, (1, 0))
 
 
 def later_losses(labels: Labels, logits: Tensor, targets: Tensor) -> Tensor:
@@ -144,20 +148,41 @@ def weighted_mean(losses: Tensor, weights: Tensor) -> Tensor:
     return (losses * weights).sum(dim=0) / weights.sum(dim=0).clamp(min=tiny)
 
 
-def both_propensities(logits: Tensor, smallest: float) -> tuple[Tensor, Tensor]:
+def smallest_propensities(base_rates: Sequence[float], share: float) -> Tensor:
+    """Return the smallest propensities of rows with and without the previous task.
+
+    Parameters
+    ----------
+    base_rates : sequence of float of length n_tasks
+        Mean of the labels of each task.
+    share : float
+        Smallest propensity, as a share of the base rate.
+
+    Returns
+    -------
+    Tensor of shape (2, n_tasks - 1)
+        Of P(Y_k = 1 | impression) and of P(Y_k = 0 | impression), for each task but the
+        last.
+    """
+    rates = torch.tensor(list(base_rates[:-1]), dtype=torch.float64)
+    return (share * torch.stack([rates, 1 - rates])).float()
+
+
+def both_propensities(logits: Tensor, smallest: Tensor) -> tuple[Tensor, Tensor]:
     """Return the probabilities that the previous task happened, and that it did not.
 
     Parameters
     ----------
     logits : Tensor of shape (batch, n_tasks)
         Log-odds of P(Y_k = 1 | impression).
-    smallest : float
-        Smallest value of both.
+    smallest : Tensor of shape (2, n_tasks - 1)
+        Smallest values of both.
 
     Returns
     -------
     two Tensors of shape (batch, n_tasks - 1)
         One per head after the first, without gradient.
     """
-    p = logits[:, :-1].detach().sigmoid()
-    return p.clamp(min=smallest), (1 - p).clamp(min=smallest)
+    logits = logits[:, :-1].detach()
+    happened, absent = logits.sigmoid(), (-logits).sigmoid()
+    return torch.maximum(happened, smallest[0]), torch.maximum(absent, smallest[1])

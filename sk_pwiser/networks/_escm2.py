@@ -6,10 +6,14 @@ from functools import partial
 from torch import Tensor
 
 from sk_pwiser._utils import at_least_float32, check_choice, check_number
-from sk_pwiser.networks._base import MultiTaskNetwork, NetworkOutput
-from sk_pwiser.networks._checks import check_dropout, check_units
-from sk_pwiser.networks._entire_space import entire_space_loss
-from sk_pwiser.networks._funnel import chain_logits
+from sk_pwiser.networks._chain import chain_logits
+from sk_pwiser.networks._entire_space import (
+    both_propensities,
+    entire_space_loss,
+    smallest_propensities,
+)
+from sk_pwiser.networks._layers import check_dropout, check_units
+from sk_pwiser.networks._multi_task_network import MultiTaskNetwork, NetworkOutput
 from sk_pwiser.networks._spec import NetworkSpec
 from sk_pwiser.networks._towers import TaskTowers
 
@@ -17,26 +21,27 @@ from sk_pwiser.networks._towers import TaskTowers
 class ESCM2(MultiTaskNetwork):
     r"""Entire space counterfactual multi-task model: ESMM with a corrected CVR.
 
-    The conditional heads are those of :class:`ESMM`. Each head after the first has an
-    additional loss over all impressions, although its label is known only if the
-    previous task happened, o = 1. With :math:`\delta` the head's own part of `loss=` in
-    a row, the loss weights the known rows by their inverse propensity p ("ipw"),
+    The conditional heads are the heads of :class:`ESMM`. Each head after the first has
+    an additional loss over all impressions, although its label r is known only if the
+    previous task happened, o = 1. With :math:`\delta(q, r)` the head's own part of
+    `loss=` in a row and p the propensity, the loss weights the known rows by
+    w = o / p ("ipw"),
 
-    .. math:: \frac{1}{n} \sum_i \frac{o_i \delta_i}{p_i},
+    .. math:: \frac{\sum_i w_i\, \delta(q_i, r_i)}{\sum_i w_i},
 
-    or is doubly robust ("dr"): further towers impute the labels of the other rows, and
-    with :math:`\hat\delta` the head's loss for an imputed label,
+    or is doubly robust ("dr"): further towers impute labels :math:`\tilde q`, which
+    also train the head in the rows without a label,
 
-    .. math:: \frac{1}{n} \sum_i \Big[\hat\delta_i
-        + \frac{o_i (\delta_i - \hat\delta_i)}{p_i}\Big]
-        + \frac{1}{n} \sum_i \frac{o_i (\delta_i - \hat\delta_i)^2}{p_i},
+    .. math:: \frac{1}{n} \sum_i \delta(q_i, \tilde q_i)
+        + \frac{\sum_i w_i\, [\delta(q_i, r_i) - \delta(q_i, \tilde q_i)]}{\sum_i w_i}
+        + \frac{\sum_i w_i\, \delta(\tilde q_i, r_i)}{\sum_i w_i},
 
-    where the last sum trains only the imputation. The propensity is the network's
-    probability of the previous task,
+    where only the last term trains the imputation. The propensity is the network's
+    probability of the previous task, without gradient,
 
-    .. math:: p_{ik} = \max(P(Y_k = 1 \mid x_i), p_{min}),
+    .. math:: p_i = \max(P(Y_{k-1} = 1 \mid x_i),\ c\, \bar y_{k-1}),
 
-    without gradient.
+    with :math:`\bar y_{k-1}` the base rate of that task and c `min_propensity`.
 
     Parameters
     ----------
@@ -46,9 +51,10 @@ class ESCM2(MultiTaskNetwork):
         Inverse propensity weighting, or the doubly robust form.
     correction_weight : float, default=0.1
         Weight of the additional losses, >= 0.
-    min_propensity : float, default=0.05
-        Smallest propensity p_min, in (0, 1]: no row has a weight above 1 / p_min. Rows
-        with a smaller probability have a lower weight than an unbiased estimate needs.
+    min_propensity : float, default=0.1
+        Smallest propensity as a share of the base rate, in (0, 1]. With 0.1, no row
+        counts more than ten times as much as a row with an average propensity. Rows
+        with a smaller propensity count less than a consistent estimate requires.
     tower_units : sequence of int, default=(128, 64, 32)
         Widths of each tower's hidden layers.
     dropout : float, default=0.0
@@ -56,16 +62,23 @@ class ESCM2(MultiTaskNetwork):
 
     Notes
     -----
-    This implementation differs from the paper in four points: it takes any number of
-    tasks; the propensity takes no gradient and is clipped; the doubly robust form
-    imputes labels instead of losses, so that rows without labels train the heads; and
-    the additional losses are those of `loss=`, cross-entropy or not.
+    This implementation differs from the paper in five points: it takes any number of
+    tasks; the propensity takes no gradient and is clipped relative to the base rate;
+    the weights are divided by their sum in the batch; the doubly robust form imputes
+    labels instead of losses, so that rows without labels train the heads, and trains
+    the imputation by the loss of these labels instead of the squared error of the
+    imputed loss, whose gradient vanishes where the head's logit is 0 and grows with the
+    square of the logit; and the additional losses are those of `loss=`, cross-entropy
+    or not.
 
     References
     ----------
     H. Wang, T.-W. Chang, T. Liu, J. Huang, Z. Chen, C. Yu, R. Li and W. Chu (2022).
     ESCM2: Entire Space Counterfactual Multi-Task Model for Post-Click Conversion Rate
     Estimation. SIGIR. :arxiv:`2204.05125`
+
+    A. Swaminathan and T. Joachims (2015). The Self-Normalized Estimator for
+    Counterfactual Learning. NIPS.
 
     Examples
     --------
@@ -78,7 +91,7 @@ class ESCM2(MultiTaskNetwork):
     ((1, 2), ['correction'])
     """
 
-    extra_losses_are_means = True
+    smallest_propensities: Tensor
 
     def __init__(
         self,
@@ -86,7 +99,7 @@ class ESCM2(MultiTaskNetwork):
         *,
         variant: str = "ipw",
         correction_weight: float = 0.1,
-        min_propensity: float = 0.05,
+        min_propensity: float = 0.1,
         tower_units: Sequence[int] = (128, 64, 32),
         dropout: float = 0.0,
     ) -> None:
@@ -95,9 +108,9 @@ class ESCM2(MultiTaskNetwork):
         self.correction_weight = check_number(
             "correction_weight", correction_weight, at_least=0
         )
-        self.min_propensity = check_number(
-            "min_propensity", min_propensity, above=0, at_most=1
-        )
+        share = check_number("min_propensity", min_propensity, above=0, at_most=1)
+        smallest = smallest_propensities(spec.base_rates, share)
+        self.register_buffer("smallest_propensities", smallest, persistent=False)
         units, dropout = check_units("tower_units", tower_units), check_dropout(dropout)
         base_logits = self.conditional_base_logits
         self.towers = TaskTowers(self.width, units, base_logits, dropout)
@@ -115,7 +128,7 @@ class ESCM2(MultiTaskNetwork):
         correction = partial(
             entire_space_loss,
             conditional_logits=heads,
-            propensity=logits[:, :-1].detach().sigmoid().clamp(min=self.min_propensity),
+            propensity=both_propensities(logits, self.smallest_propensities)[0],
             imputed=None if self.imputation is None else self.imputation(inputs),
             weight=self.correction_weight,
         )

@@ -5,9 +5,9 @@ from collections.abc import Sequence
 from torch import Tensor
 
 from sk_pwiser._utils import at_least_float32
-from sk_pwiser.networks._base import MultiTaskNetwork, NetworkOutput
-from sk_pwiser.networks._checks import check_dropout, check_units
-from sk_pwiser.networks._funnel import chain_logits
+from sk_pwiser.networks._chain import chain_logits
+from sk_pwiser.networks._layers import check_dropout, check_units
+from sk_pwiser.networks._multi_task_network import MultiTaskNetwork, NetworkOutput
 from sk_pwiser.networks._spec import NetworkSpec
 from sk_pwiser.networks._towers import TaskTowers
 

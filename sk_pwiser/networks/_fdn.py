@@ -7,9 +7,9 @@ from torch import Tensor
 from torch.nn import functional as F
 
 from sk_pwiser._utils import at_least_float32, check_choice, check_integer, check_number
-from sk_pwiser.networks._base import MultiTaskNetwork, NetworkOutput
-from sk_pwiser.networks._checks import check_dropout, check_units
 from sk_pwiser.networks._experts import ExpertGroups
+from sk_pwiser.networks._layers import check_dropout, check_units
+from sk_pwiser.networks._multi_task_network import MultiTaskNetwork, NetworkOutput
 from sk_pwiser.networks._spec import NetworkSpec
 from sk_pwiser.networks._towers import TaskTowers
 
@@ -32,7 +32,7 @@ class FDN(MultiTaskNetwork):
     spec : NetworkSpec
         The table, the tasks and the shared options.
     n_pairs : int, default=2
-        Number of pairs of each task.
+        Number of pairs per task.
     expert_units : sequence of int, default=(128, 64)
         Widths of each expert's layers.
     tower_units : sequence of int, default=()

@@ -7,6 +7,7 @@ from itertools import pairwise
 import torch
 from torch import Tensor, nn
 
+from sk_pwiser._utils import check_integer, check_number, is_iterable
 from sk_pwiser._utils import dropout as drop
 
 Activation = Callable[[Tensor], Tensor]
@@ -141,3 +142,26 @@ def pair(modules: nn.ModuleList, inputs: Tensor) -> Iterable[tuple[nn.Module, Te
     """Pair modules with a shared input, `(batch, n_in)`, or with one each, 3-D."""
     each = inputs.unbind() if inputs.dim() == 3 else [inputs] * len(modules)
     return zip(modules, each, strict=True)
+
+
+def check_units(name: str, units: Sequence[int]) -> tuple[int, ...]:
+    """Return layer widths as a tuple.
+
+    Raises
+    ------
+    TypeError
+        If they are not a sequence of integers.
+    ValueError
+        If a width is below 1.
+    """
+    if not is_iterable(units):
+        raise TypeError(f"{name} must be a sequence of layer widths; got {units!r}.")
+    return tuple(
+        check_integer(f"{name}[{index}]", width, at_least=1)
+        for index, width in enumerate(units)
+    )
+
+
+def check_dropout(dropout: float) -> float:
+    """Return the dropout rate; raise an error if it is not a number in [0, 1)."""
+    return check_number("dropout", dropout, at_least=0, below=1)

@@ -7,16 +7,23 @@ from torch import Tensor, nn
 from torch.nn import functional as F
 
 from sk_pwiser._utils import at_least_float32, check_integer
-from sk_pwiser.networks._base import MultiTaskNetwork, NetworkOutput
-from sk_pwiser.networks._checks import check_dropout, check_units
 from sk_pwiser.networks._experts import Gates
-from sk_pwiser.networks._layers import StackedLinear, StackedMLP
+from sk_pwiser.networks._layers import (
+    StackedLinear,
+    StackedMLP,
+    check_dropout,
+    check_units,
+)
+from sk_pwiser.networks._multi_task_network import MultiTaskNetwork, NetworkOutput
 from sk_pwiser.networks._spec import NetworkSpec
 from sk_pwiser.networks._towers import OutputLayer
 
 
 class MetaHeac(MultiTaskNetwork):
     r"""Hybrid experts and critics: both are shared, with one mixture per task.
+
+    The meta-learning of the paper is left out, since it needs many campaigns: this is
+    its network only, with the tasks in place of the campaigns.
 
     .. math:: u_k = \sum_j g_k(x)_j\, e_j(x), \quad
         P(Y_k = 1 \mid x) = \sum_m a_k(x)_m\, \sigma(c_m(u_k) + b_k)
@@ -31,9 +38,9 @@ class MetaHeac(MultiTaskNetwork):
     spec : NetworkSpec
         The table, the tasks and the shared options.
     n_experts : int, default=4
-        Number of experts.
+        Total number of experts, which all tasks share.
     n_critics : int, default=3
-        Number of critics.
+        Total number of critics, which all tasks share.
     expert_units : sequence of int, default=(128, 64)
         Widths of each expert's layers.
     tower_units : sequence of int, default=(32,)
@@ -43,11 +50,10 @@ class MetaHeac(MultiTaskNetwork):
 
     Notes
     -----
-    This implementation differs from the paper in that the tasks replace the campaigns.
-    A gate is linear in x with separate weights per task, instead of a network that
-    reads the embedding of a campaign; it starts uniform. The meta-learning of the
-    paper, which needs many campaigns, is left out. One bias per task lets tasks with
-    different base rates share the critics.
+    This implementation also differs from the paper in its gates: a gate is linear in x
+    with separate weights per task, instead of a network that reads the embedding of a
+    campaign; it starts uniform. One bias per task lets tasks with different base rates
+    share the critics.
 
     References
     ----------

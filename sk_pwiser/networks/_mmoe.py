@@ -5,10 +5,9 @@ from collections.abc import Sequence
 from torch import Tensor
 
 from sk_pwiser._utils import check_integer
-from sk_pwiser.networks._base import MultiTaskNetwork, NetworkOutput
-from sk_pwiser.networks._checks import check_dropout, check_units
 from sk_pwiser.networks._experts import Gates
-from sk_pwiser.networks._layers import StackedMLP
+from sk_pwiser.networks._layers import StackedMLP, check_dropout, check_units
+from sk_pwiser.networks._multi_task_network import MultiTaskNetwork, NetworkOutput
 from sk_pwiser.networks._spec import NetworkSpec
 from sk_pwiser.networks._towers import TaskTowers
 
@@ -26,7 +25,7 @@ class MMoE(MultiTaskNetwork):
     spec : NetworkSpec
         The table, the tasks and the shared options.
     n_experts : int, default=4
-        Number of experts.
+        Total number of experts, which all tasks share.
     expert_units : sequence of int, default=(128, 64)
         Widths of each expert's layers.
     tower_units : sequence of int, default=(32,)

@@ -6,9 +6,9 @@ import torch
 from torch import Tensor
 
 from sk_pwiser._utils import check_integer
-from sk_pwiser.networks._base import MultiTaskNetwork, NetworkOutput
-from sk_pwiser.networks._checks import check_dropout, check_units
 from sk_pwiser.networks._experts import ExpertGroups, Gates, mix
+from sk_pwiser.networks._layers import check_dropout, check_units
+from sk_pwiser.networks._multi_task_network import MultiTaskNetwork, NetworkOutput
 from sk_pwiser.networks._spec import NetworkSpec
 from sk_pwiser.networks._towers import TaskTowers
 
@@ -33,9 +33,9 @@ class STEM(MultiTaskNetwork):
     spec : NetworkSpec
         The table, the tasks and the shared options.
     n_experts : int, default=1
-        Number of experts of each task.
+        Number of experts per task.
     n_shared_experts : int, default=1
-        Number of shared experts.
+        Total number of shared experts.
     expert_units : sequence of int, default=(128, 64)
         Widths of each expert's layers.
     tower_units : sequence of int, default=(32,)

@@ -2,12 +2,11 @@
 
 `WEIGHTINGS` maps the names accepted by `MultiTaskCTRCVRClassifier(weighting=...)` to
 classes.
-:class:`SessionCriticWeights` is none of them: it makes weights per row and task, which
-are passed to `fit` as `sample_weight`.
+:class:`SessionCriticWeights` is not a weighting: it computes weights per row and task,
+which are passed to `fit` as `sample_weight`.
 """
 
 from sk_pwiser._row_weights import SessionCriticWeights
-from sk_pwiser.weighting._base import TaskWeighting
 from sk_pwiser.weighting._cagrad import CAGrad
 from sk_pwiser.weighting._dependencies import depends_on as depends_on
 from sk_pwiser.weighting._dwa import DynamicWeightAverage
@@ -19,6 +18,7 @@ from sk_pwiser.weighting._gradnorm import GradNorm
 from sk_pwiser.weighting._metabalance import MetaBalance
 from sk_pwiser.weighting._nash import Nash
 from sk_pwiser.weighting._pcgrad import PCGrad
+from sk_pwiser.weighting._task_weighting import TaskWeighting
 from sk_pwiser.weighting._torchjd import TorchJD
 from sk_pwiser.weighting._torchjd import as_weighting as as_weighting
 from sk_pwiser.weighting._uncertainty import Uncertainty

@@ -9,7 +9,7 @@ from torch import Tensor
 from sk_pwiser._utils import check_integer, check_number
 from sk_pwiser.weighting._gradient import GradientWeighting
 
-# A mean of gradients below this length, relative to theirs, is rounding error.
+# Relative to the tasks' gradients, a shorter mean gradient is rounding error.
 VANISHED = 1e-6
 
 

@@ -1,4 +1,4 @@
-"""Which losses depend on which parameters."""
+"""Dependencies of the tasks' losses on the parameters."""
 
 from collections.abc import Sequence
 from typing import Any
@@ -8,7 +8,7 @@ from torch import Tensor, nn
 
 
 class LossDependencies:
-    """Which tasks' losses depend on which parameter tensors.
+    """The parameter tensors on which the loss of each task depends.
 
     The computational graph decides, not the values of the gradients: a task without
     any signal in the batch still depends on the parameters that its loss was computed
@@ -26,7 +26,7 @@ class LossDependencies:
         self._parameter_ids: tuple[int, ...] = ()
 
     def __reduce__(self) -> tuple[Any, ...]:
-        # The ids of objects mean nothing in a copy or in another process.
+        # The ids of objects are not valid in a copy or in another process.
         return type(self), ()
 
     def find(self, losses: Tensor, parameters: Sequence[nn.Parameter]) -> None:
@@ -47,10 +47,10 @@ class LossDependencies:
             ]
 
     def add_nonzero(self, gradients: Sequence[Sequence[Tensor | None]]) -> None:
-        """Add the dependencies that nonzero gradients of a step prove.
+        """Add the dependencies that follow from the nonzero gradients of a step.
 
-        The graph of the first step may lack some of them: if no unit of a ReLU layer
-        is active, or if a loss is a constant for a batch without its labels.
+        The graph of the first step may lack some of them if no unit of a ReLU layer
+        is active, or if a loss is constant in a batch without labels of its task.
 
         Parameters
         ----------
@@ -76,12 +76,13 @@ def depends_on(
 ) -> list[bool]:
     """Return whether the loss of a task depends on each parameter tensor.
 
-    Autograd itself cannot answer this: the losses of all tasks are entries of one
+    Autograd does not provide this directly: the losses of all tasks are entries of one
     tensor, so every parameter is part of the graph of every loss, and the gradients of
-    towers of other tasks are zeros instead of None. Therefore NaN is passed backward
-    from the loss of the task, and 0 from the others. NaN times 0 is NaN, so NaN
-    arrives wherever the loss depends on a parameter, even if its gradient is 0 because
-    of the labels; 0 times any finite number is 0, so it arrives nowhere else.
+    the other tasks' towers are zeros instead of None. Therefore NaN is propagated
+    backward from the loss of the task, and 0 from the other losses. Since NaN times 0
+    is NaN, the gradient of every parameter on which the loss depends is NaN, even if
+    it would be 0 because of the labels. Since 0 times a finite number is 0, no other
+    gradient is NaN.
 
     Parameters
     ----------

@@ -3,8 +3,8 @@
 from torch import Tensor
 
 from sk_pwiser._utils import check_number
-from sk_pwiser.weighting._base import TaskWeighting
 from sk_pwiser.weighting._rates import TrainingRates, softmax_weights
+from sk_pwiser.weighting._task_weighting import TaskWeighting
 
 
 class DynamicWeightAverage(TaskWeighting):

@@ -1,4 +1,4 @@
-"""Weights that are the same in all steps."""
+"""Weightings with the same weights in all steps."""
 
 from collections.abc import Mapping, Sequence
 
@@ -6,7 +6,7 @@ import torch
 from torch import Tensor
 
 from sk_pwiser._utils import check_number, is_iterable
-from sk_pwiser.weighting._base import TaskWeighting
+from sk_pwiser.weighting._task_weighting import TaskWeighting
 
 
 class Equal(TaskWeighting):

@@ -11,9 +11,13 @@ class GradCraft(GradientWeighting):
     r"""GradCraft: gradients of similar length, with all conflicts removed jointly.
 
     First the lengths of the gradients are brought closer together, by their moving
-    averages :math:`m_k \leftarrow \beta m_k + (1 - \beta) \lVert g_k \rVert`:
+    averages :math:`m_k` over the earlier batches:
 
-    .. math:: g_k \leftarrow r \frac{\max_j m_j}{m_k} g_k + (1 - r) g_k
+    .. math::
+        g_k \leftarrow r \frac{\max_j m_j}{m_k} g_k + (1 - r) g_k, \quad\text{then}\quad
+        m_k \leftarrow \beta m_k + (1 - \beta) \lVert g_k \rVert
+
+    with the original gradient in the second formula.
 
     Then, for each task k, let J be the set of tasks whose gradients have a negative
     inner product with :math:`g_k`. A linear combination of the gradients of J is
@@ -50,10 +54,12 @@ class GradCraft(GradientWeighting):
 
     The authors search r in [0, 1] and :math:`\epsilon` between 1e-10 and 1e-8.
 
-    This implementation differs from the authors' code in two points: lengths and
-    conflicts are computed over the shared parameters instead of all parameters, and
-    the step is the sum over the tasks instead of their mean, as with equal weights. A
-    task whose gradient was 0 in all steps so far is ignored.
+    This implementation differs from the authors' code in three points: lengths and
+    conflicts are computed over the shared parameters instead of all parameters; the
+    step is the sum over the tasks instead of their mean, as with equal weights; and
+    the averages exclude the current batch, except in the first step. Otherwise a batch
+    with a positive row of a rare task, whose gradient is long, would reduce its own
+    weight. A task whose gradient was 0 in all steps so far is ignored.
 
     References
     ----------
@@ -83,14 +89,15 @@ class GradCraft(GradientWeighting):
         self.relax = check_number("relax", relax, at_least=0, at_most=1)
         self.decay = check_number("decay", decay, at_least=0, below=1)
         self.epsilon = check_number("epsilon", epsilon, at_least=0, at_most=1)
-        # No bias correction is needed, because only ratios of lengths are used.
+        # Without bias correction, since only ratios of lengths are used.
         self.register_buffer("lengths", torch.zeros(n_tasks))
 
     def weigh(self, gram: Tensor) -> Tensor:
         """Return the weights of the original gradients in the step, `(n_tasks,)`."""
-        lengths = self.decay * self.lengths.to(gram)
-        lengths = lengths + (1 - self.decay) * gram.diagonal().sqrt()
-        self.lengths.copy_(lengths)
+        before = self.lengths.to(gram)
+        updated = before.lerp(gram.diagonal().sqrt(), 1 - self.decay)
+        self.lengths.copy_(updated)
+        lengths = torch.where(before > 0, before, updated)
         ratios = torch.where(lengths > 0, lengths.max() / lengths, 1.0)
         scales = self.relax * ratios + (1 - self.relax)
         return scales * without_conflicts(gram * scales.outer(scales), self.epsilon)

@@ -5,9 +5,9 @@ from collections.abc import Callable, Iterable, Sequence
 import torch
 from torch import Tensor, nn
 
-from sk_pwiser.weighting._base import TaskWeighting
 from sk_pwiser.weighting._dependencies import LossDependencies
 from sk_pwiser.weighting._gradient_matrix import GradientMatrix, copy_overlapping
+from sk_pwiser.weighting._task_weighting import TaskWeighting
 
 Gradients = Sequence[Tensor | None]
 
@@ -185,7 +185,7 @@ class GradientWeighting(TaskWeighting):
             trained[i].grad = gradient
 
     def _check_combined(self, combined: object, sizes: Sequence[int]) -> None:
-        """Raise an error if a subclass returns anything else than one gradient each."""
+        """Raise an error unless a subclass returns one gradient per tensor."""
         expected = [(size,) for size in sizes]
         found: object = combined
         if isinstance(combined, Sequence) and all(

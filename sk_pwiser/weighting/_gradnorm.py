@@ -61,9 +61,10 @@ class GradNorm(GradientWeighting):
     - If the loss of a task is not above 0, or its gradient is negligible compared to
       the longest one, the weight of the task is unchanged in this step, and the task
       does not enter the means.
-
-    :math:`L_k(0)` is the first loss above 0 of the task. It comes from one batch, so
-    that it is less noisy with larger batches.
+    - The initial loss :math:`L_k(0)` is the expected loss at the base rate of the task,
+      for cross-entropy the entropy of the rate, instead of the loss of the first batch,
+      which depends on whether the batch has a positive row. If the weighting is used
+      alone, or with a loss that has no pointwise part, it is the first loss above 0.
 
     References
     ----------
@@ -93,10 +94,14 @@ class GradNorm(GradientWeighting):
         self.alpha = check_number("alpha", alpha, at_least=0.0)
         self.lr = check_number("lr", lr, above=0.0)
         self.register_buffer("weights", torch.ones(n_tasks))
-        # 0 before the first loss of a task that is above 0.
+        # 0 if unknown, until the first loss of the task that is above 0.
         self.register_buffer("initial_losses", torch.zeros(n_tasks))
         # The losses of the current step, which later steps do not need.
         self.register_buffer("losses", torch.zeros(n_tasks), persistent=False)
+
+    def set_base_losses(self, losses: Tensor) -> None:
+        """Take the expected losses at the base rates, `(n_tasks,)`, as initial ones."""
+        self.initial_losses.copy_(losses)
 
     def backward(
         self,

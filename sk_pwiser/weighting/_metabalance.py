@@ -13,13 +13,15 @@ from sk_pwiser.weighting._gradient import GradientWeighting
 class MetaBalance(GradientWeighting):
     r"""MetaBalance: gradients scaled to the length of a target task's gradient.
 
-    Each shared parameter tensor is treated separately. With moving averages
-    :math:`n_k \leftarrow \beta n_k + (1 - \beta) \lVert g_k \rVert` of the lengths of
-    the gradients and the target task 0:
+    Each shared parameter tensor is treated separately. With the target task 0 and a
+    moving average :math:`n_k` of the lengths of the gradients of each task,
 
-    .. math:: g_k \leftarrow r \frac{n_0}{n_k} g_k + (1 - r) g_k
+    .. math::
+        g_k \leftarrow r \frac{n_0}{n_k} g_k + (1 - r) g_k, \quad\text{then}\quad
+        n_k \leftarrow \beta n_k + (1 - \beta) \lVert g_k \rVert
 
-    The step is the sum over the tasks.
+    with the original gradient in the second formula. The step is the sum over the
+    tasks.
 
     Parameters
     ----------
@@ -45,6 +47,10 @@ class MetaBalance(GradientWeighting):
 
     The paper has three strategies. This is the one that both increases and decreases
     lengths; the other two only increase or only decrease them.
+
+    This implementation differs from the authors' code in that the averages exclude the
+    current batch, except in the first step. Otherwise a batch with a positive row of a
+    rare task, whose gradient is long, would reduce its own weight.
 
     References
     ----------
@@ -80,7 +86,7 @@ class MetaBalance(GradientWeighting):
                 f"target must be the index of one of {n_tasks} tasks; got {target!r}."
             )
         # One row per trained tensor; rows are added when a tensor is first combined.
-        # No bias correction is needed, because only ratios of lengths are used.
+        # Without bias correction, since only ratios of lengths are used.
         self.register_buffer("lengths", torch.zeros(0, n_tasks))
 
     def combine(self, gradients: Sequence[Tensor]) -> list[Tensor]:
@@ -92,8 +98,10 @@ class MetaBalance(GradientWeighting):
         if n_missing > 0:
             new = current.new_zeros(n_missing, self.n_tasks)
             self.lengths = torch.cat([self.lengths.to(new), new])
-        lengths = self.lengths[rows].to(current).lerp(current, 1 - self.decay)
-        self.lengths[rows] = lengths.to(self.lengths.dtype)
+        before = self.lengths[rows].to(current)
+        updated = before.lerp(current, 1 - self.decay)
+        self.lengths[rows] = updated.to(self.lengths.dtype)
+        lengths = torch.where(before > 0, before, updated)
         is_known = lengths > 0
         target_lengths = lengths[:, self.target].unsqueeze(1)
         ratios = torch.where(

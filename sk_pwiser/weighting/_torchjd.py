@@ -10,8 +10,8 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
-from sk_pwiser.weighting._base import TaskWeighting
 from sk_pwiser.weighting._gradient import GradientWeighting
+from sk_pwiser.weighting._task_weighting import TaskWeighting
 
 
 class TorchJD(GradientWeighting):

@@ -3,7 +3,7 @@
 import torch
 from torch import Tensor, nn
 
-from sk_pwiser.weighting._base import TaskWeighting
+from sk_pwiser.weighting._task_weighting import TaskWeighting
 
 
 class Uncertainty(TaskWeighting):

@@ -95,7 +95,7 @@ def test_one_task_is_an_ordinary_binary_classifier(impressions):
         model.predict_cvr(impressions.data)
 
 
-@pytest.mark.filterwarnings("ignore:Task .* comes out likelier")
+@pytest.mark.filterwarnings("ignore:Task .* is predicted as more probable")
 def test_three_tasks(impressions):
     paid = impressions.target["conversion"] * (np.arange(6000) % 2)
     Y = impressions.target.assign(paid=paid)
@@ -144,7 +144,7 @@ def test_pickle_keeps_predictions_and_training(fitted, impressions):
     assert_array_equal(fitted.predict_proba(impressions.data), expected)
 
 
-@pytest.mark.filterwarnings("ignore:Task .* comes out likelier")
+@pytest.mark.filterwarnings("ignore:Task .* is predicted as more probable")
 def test_two_estimators_share_no_tensors(impressions):
     params = {"bottom_units": (16,)}
     one, two = (small(network_params=params) for _ in range(2))

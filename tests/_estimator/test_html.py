@@ -133,7 +133,6 @@ def test_long_tables_say_how_many_rows_they_leave_out():
 
 
 def test_partial_fit_and_files(fitted, tmp_path):
-    pytest.importorskip("safetensors")
     model = small().partial_fit(X, Y)
     model.partial_fit(X[:50], Y[:50])
     titles = Tables(model._repr_html_()).titles

@@ -21,8 +21,6 @@ from sk_pwiser.networks import NETWORKS
 from sk_pwiser.transfer import distill
 from sk_pwiser.weighting import WEIGHTINGS
 
-pytest.importorskip("safetensors")
-
 load = MultiTaskCTRCVRClassifier.load
 MODELS = [
     {"network": name, "network_params": None}
@@ -215,7 +213,7 @@ def test_hostile_contents_with_a_right_checksum_are_refused(path, new, tmp_path)
     values = json.loads(json.dumps(values))
     _alter(values, path, new)
     write_file(file, values, arrays)
-    with pytest.raises(ValueError, match=r"model' is no valid file of a MultiTask"):
+    with pytest.raises(ValueError, match=r"model' is not a valid file of a MultiTask"):
         load(file)
 
 

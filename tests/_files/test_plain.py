@@ -85,6 +85,13 @@ def test_arrays_come_back(array):
     assert found.flags.writeable
 
 
+def test_no_two_parts_share_an_array():
+    values, arrays = FORM.encode({"a": np.zeros(3)}, "x")
+    values["b"] = values["a"]
+    with pytest.raises(ValueError, match="cannot be restored"):
+        FORM.decode(values, arrays)
+
+
 def test_arrays_of_equal_names_are_distinct():
     found = again({1: np.array([1]), "1": np.array([2])})
     assert {key: array.item() for key, array in found.items()} == {1: 1, "1": 2}

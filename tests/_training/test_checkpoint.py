@@ -2,6 +2,7 @@
 
 import copy
 import os
+import tracemalloc
 
 import numpy as np
 import pandas as pd
@@ -21,12 +22,11 @@ from refusals import X, Y, small
 from skorch.callbacks import Callback, EpochScoring, LRScheduler
 from torch.optim.lr_scheduler import OneCycleLR
 
+from sk_pwiser._training import Checkpoints
 from sk_pwiser.callbacks import KeepOnInterrupt
 from sk_pwiser.metrics import ctr_auc_scorer
 from sk_pwiser.networks import NETWORKS, MultiTaskNetwork, NetworkOutput
 from sk_pwiser.weighting import WEIGHTINGS
-
-pytest.importorskip("safetensors")
 
 
 def assert_same_fit(one, other):
@@ -124,6 +124,28 @@ def test_checkpoints_change_nothing(tmp_path):
         "checkpoint-00000002.safetensors",
         "checkpoint-00000003.safetensors",
     ]
+
+
+def test_a_checkpoint_is_written_without_copies(tmp_path, monkeypatch):
+    """Of the five tables of 6 MB each: weights, average, best epoch, and moments."""
+    save, peaks = Checkpoints.save, []
+
+    def measured(*args):
+        tracemalloc.start()
+        try:
+            save(*args)
+            peaks.append(tracemalloc.get_traced_memory()[1])
+        finally:
+            tracemalloc.stop()
+
+    monkeypatch.setattr(Checkpoints, "save", measured)
+    params = {"encoding_params": {"n_hash_buckets": 50_000}, "embedding_dim": 16}
+    model = small(
+        checkpoint_dir=tmp_path, early_stopping=True, max_epochs=2, **params
+    ).fit(X, Y)
+    (table,) = model.net_.module_.input_layer.tables
+    assert (tmp_path / names(tmp_path)[-1]).stat().st_size > 5 * table.nbytes
+    assert max(peaks) < 0.1 * table.nbytes
 
 
 @pytest.mark.parametrize("event", ["on_batch_end", "on_epoch_end"])

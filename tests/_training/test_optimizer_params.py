@@ -46,6 +46,25 @@ def test_embeddings_have_a_learning_rate_and_decay_of_their_own(impressions, net
     assert of_others == {model.lr}
 
 
+@pytest.mark.parametrize("ctr", [0.01, 0.4])
+def test_a_rare_task_that_shares_nothing_has_less_decay(ctr):
+    data = make_ctr_cvr(2_000, ctr=ctr, cvr=0.2, random_state=0)
+    model = fitted(data, network="single_task", weight_decay=0.1)
+    net = model.net_.module_
+    decays = {
+        id(parameter): group["weight_decay"]
+        for group in model.net_.optimizer_.param_groups
+        for parameter in group["params"]
+    }
+    for task, rate in enumerate(net.spec.base_rates):
+        share = min(1, rate / 0.05)
+        table = net.input_layer.embeddings[task].weight
+        assert decays[id(table)] == pytest.approx(0.5 * share)
+        weight = net.towers[task].output.linear.weight
+        assert decays[id(weight)] == pytest.approx(0.1 * share)
+        assert decays[id(net.towers[task].output.linear.bias)] == 0
+
+
 def test_the_values_of_the_estimator_are_the_defaults_of_the_embeddings(impressions):
     plain = fitted(impressions)
     same = fitted(

@@ -3,9 +3,11 @@
 import numpy as np
 import pytest
 from numpy.testing import assert_allclose, assert_array_equal
+from sklearn.metrics import roc_auc_score
 
 from sk_pwiser import MultiTaskCTRCVRClassifier
 from sk_pwiser.datasets import make_ctr_cvr
+from sk_pwiser.model_selection import funnel_holdout
 
 
 @pytest.fixture(scope="module")
@@ -62,7 +64,15 @@ def test_weight_two_repeats_the_row(impressions, loss):
 def test_validation_rows_are_weighted(impressions):
     X, Y = impressions.data, impressions.target
     model = make(loss="bce", early_stopping=True)
-    equal = model.fit(X, Y).history_[-1]
-    weighted = model.fit(X, Y, sample_weight=1 + 9 * Y["conversion"]).history_[-1]
-    assert weighted["valid_loss"] != equal["valid_loss"]
-    assert weighted["valid_auc_click"] != equal["valid_auc_click"]
+    weight = np.random.default_rng(0).uniform(0, 5, len(X))
+    model.fit(X, Y, sample_weight=weight)
+    best = model.history_[model.best_epoch_ - 1]
+    _, valid = funnel_holdout(Y, test_size=0.1, random_state=0)
+    p, y = model.predict_proba(X)[valid], Y.to_numpy()[valid]
+    w = (weight / weight.mean())[valid]
+    losses = w @ -np.log(np.where(y == 1, p, 1 - p)) / len(valid)
+    assert best["valid_loss"] == pytest.approx(losses.sum(), rel=1e-4)
+    for k, task in enumerate(Y):
+        auc = roc_auc_score(y[:, k], p[:, k], sample_weight=w)
+        assert best[f"valid_auc_{task}"] == pytest.approx(auc, rel=1e-6)
+        assert abs(auc - roc_auc_score(y[:, k], p[:, k])) > 1e-3

@@ -1,6 +1,6 @@
 """The table of the paper: its summary and its figures."""
 
-import sys
+from argparse import Namespace
 
 import numpy as np
 import pytest
@@ -49,12 +49,12 @@ def results(tmp_path, module):
     lines.append(line("test", "second", "stem", "0.1", 0, 0.9, 0.9))
     path = tmp_path / "results.csv"
     path.write_text("\n".join(lines) + "\n")
-    return module("_paper_results").read(path)
+    return module("paper_table").read(path)
 
 
 def test_the_last_line_summarises_the_first_block(results, module):
     blocks = ("embeddings", "target-encoding")
-    *_, before, last = module("_paper_results").format_table(results, blocks)
+    *_, before, last = module("paper_table").format_table(results, blocks)
     # CTCVR: +.012 and -.004; CTR: -.001 and -.002; the default is lowest at -.004.
     assert last == (
         "CTCVR: pwiser ahead in 1 of 2 cells, mean +0.0040; CTR: mean -0.0015; "
@@ -64,7 +64,7 @@ def test_the_last_line_summarises_the_first_block(results, module):
 
 
 def test_cells_without_all_seeds_are_left_out(results, module):
-    tools = module("_paper_results")
+    tools = module("paper_table")
     lines = list(tools.format_table(results, ["embeddings"]))
     assert "Left out, since not all seeds have been run: stem on second." in lines
     is_last = (results["data"] == "first") & (results["seed"] == 1)
@@ -76,7 +76,7 @@ def test_cells_without_all_seeds_are_left_out(results, module):
 
 def test_rows_of_the_second_block_do_not_change_the_last_line(results, module):
     blocks = ("embeddings", "target-encoding")
-    tools = module("_paper_results")
+    tools = module("paper_table")
     *_, expected = tools.format_table(results, blocks)
     other = results.assign(block="target-encoding", ctcvr_auc=0.5)
     *_, last = tools.format_table(pd.concat([results, other]), blocks)
@@ -84,16 +84,16 @@ def test_rows_of_the_second_block_do_not_change_the_last_line(results, module):
 
 
 def test_the_weight_is_chosen_on_validation_rows(results, module):
-    chosen_weight = module("_paper_results").chosen_weight
+    chosen_weight = module("paper_table").chosen_weight
     assert chosen_weight(results, "embeddings", "first") == "0.3"
     assert chosen_weight(results, "embeddings", "second") == "0.1"
     assert chosen_weight(results, "target-encoding", "first") is None
 
 
 def test_differences_are_paired_and_have_student_intervals(results, module):
-    tools = module("_paper_results")
-    found = tools.Comparison(results, "embeddings", "first", "mmoe")
-    values = found.differences("ctcvr_auc", "tuned")
+    tools = module("paper_table")
+    found, _ = tools.comparisons(results, "embeddings")
+    values = found["first", "mmoe"]["tuned"]["ctcvr_auc"]
     np.testing.assert_allclose(values, [0.010, 0.014])
     mean, half_width = tools.interval(values)
     low, high = stats.t.interval(0.95, 1, loc=mean, scale=stats.sem(values))
@@ -115,8 +115,7 @@ def test_a_run_appends_the_missing_cells_only(results, tmp_path, module, monkeyp
         return dict(zip(HEADER.split(","), values, strict=True))
 
     monkeypatch.setattr(table, "run_cell", run_cell)
-    monkeypatch.setattr(sys, "argv", ["paper_table.py", "--run", "--output", str(path)])
-    arguments = table.parse()
+    arguments = Namespace(output=path, max_epochs=1, jobs=1, threads=1)
     table.run(cells, arguments, None)
     assert called == cells[2:]
     table.run(cells, arguments, None)
@@ -124,7 +123,7 @@ def test_a_run_appends_the_missing_cells_only(results, tmp_path, module, monkeyp
 
 
 def test_a_row_with_other_columns_is_not_appended(tmp_path, module):
-    append = module("_paper_results").append
+    append = module("paper_table").append
     path = tmp_path / "results.csv"
     append(path, {"seed": 0, "ctr_auc": 0.7})
     with pytest.raises(ValueError, match=r"results\.csv has other columns"):
@@ -133,7 +132,7 @@ def test_a_row_with_other_columns_is_not_appended(tmp_path, module):
 
 
 def test_figures_of_labels_and_of_probabilities(module):
-    figures = module("_figures")
+    figures = module("paper_table")
     generator = np.random.default_rng(0)
     probability, p = generator.random((2, 400))
     labels = np.repeat([1, 0], 400)
@@ -154,7 +153,7 @@ def test_data_sets_in_their_order_and_networks_by_name(tmp_path, module):
             lines.append(line("test", data, network, "0.1", 0, 0.7, 0.8))
     path = tmp_path / "results.csv"
     path.write_text("\n".join(lines))
-    results = module("_paper_results")
+    results = module("paper_table")
     found, _ = results.comparisons(results.read(path), "embeddings")
     assert list(found) == [
         (data, network) for data in ("second", "first") for network in ("mmoe", "stem")

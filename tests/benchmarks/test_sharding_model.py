@@ -16,7 +16,7 @@ pd = pytest.importorskip("pandas")
 @pytest.fixture
 def model(module):
     """Return the formulas."""
-    return module("_sharding")
+    return module("sharding_model")
 
 
 def draw(n_ids, exponent, size, seed=0):

@@ -223,7 +223,7 @@ def put(values, path, new):
 )
 def test_hostile_values_are_refused(content, path, new):
     altered = with_values(content, partial(put, path=path, new=new))
-    with pytest.raises(ValueError, match="is no valid file of a MultiTaskCTRCVR"):
+    with pytest.raises(ValueError, match="is not a valid file of a MultiTaskCTRCVR"):
         skops.loads(altered, trusted=TRUSTED_TYPES)
 
 

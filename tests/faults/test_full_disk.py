@@ -3,7 +3,6 @@
 import pytest
 from programs import finish, start
 
-pytest.importorskip("safetensors")
 pytest.importorskip("resource")  # not on Windows
 
 PROGRAM = """

@@ -11,8 +11,6 @@ from killed import fit, fit_with_limit, log_of
 from numpy.testing import assert_array_equal
 from refusals import X, Y, small
 
-pytest.importorskip("safetensors")
-
 PARAMS = {"max_epochs": 12, "early_stopping": True, "n_iter_no_change": 12}
 
 

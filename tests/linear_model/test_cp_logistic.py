@@ -2,6 +2,7 @@
 
 import numpy as np
 import pytest
+from linear_problems import rare_problem
 from numpy.testing import assert_allclose, assert_array_equal
 from scipy import sparse
 from sklearn.base import clone
@@ -158,17 +159,50 @@ def test_weights_are_repeated_rows():
 
 
 def test_a_missing_label_is_a_label_without_effect():
-    """Rows whose second label is missing, against a first task of these rows alone."""
+    """Each label occurs once, in one of two copies of its row."""
     X, market, Y = grid_data(n=300)
     data = np.column_stack([X, market])
     labels = np.vstack([Y, Y[:100]]).astype(float)
     labels[300:, 1] = np.nan
     labels[:100, 0] = np.nan
-    # Each label occurs once, in one of two copies of its row.
-    split = exact(group_modes=[6]).fit(np.vstack([data, data[:100]]), labels)
+    copies = np.vstack([data, data[:100]])
+    split = exact(group_modes=[6], missing_labels="ignore").fit(copies, labels)
     whole = exact(group_modes=[6]).fit(data, Y)
     p = whole.predict_proba(data)
     assert_allclose(split.predict_proba(data), p, atol=1e-3)
+    with pytest.raises(ValueError, match="NaN: 100 in column 'click', the first in r"):
+        exact(group_modes=[6]).fit(copies, labels)
+    # A weight of 0 has the same effect as a missing label.
+    weight = (~np.isnan(labels)).astype(float)
+    weighted = exact(group_modes=[6])
+    weighted.fit(copies, Y=np.nan_to_num(labels), sample_weight=weight)
+    assert_allclose(weighted.coef_, split.coef_, rtol=1e-6)
+
+
+def test_weights_per_task_are_repeated_labels():
+    X, market, Y = grid_data(n=300)
+    data = np.column_stack([X, market])
+    weight = np.random.default_rng(0).integers(0, 3, Y.shape)
+    weighted = exact(group_modes=[6]).fit(data, Y, sample_weight=weight)
+    rows = [np.repeat(np.arange(300), weight[:, k]) for k in range(2)]
+    labels = [np.full((len(of_task), 2), np.nan) for of_task in rows]
+    for k, of_task in enumerate(rows):
+        labels[k][:, k] = Y[of_task, k]
+    repeated = exact(group_modes=[6], missing_labels="ignore")
+    repeated.fit(data[np.concatenate(rows)], np.vstack(labels))
+    p = repeated.predict_proba(data)
+    # The features are centred at the mean of other rows, which the penalty sees.
+    assert_allclose(weighted.predict_proba(data), p, atol=1e-3)
+
+
+@pytest.mark.parametrize(("ctr", "ctcvr"), [(0.02, 0.001), (0.1, 0.01)])
+def test_the_sum_of_rare_events_is_kept(ctr, ctcvr):
+    X, Y = rare_problem(40_000, ctr, ctcvr)
+    data = np.column_stack([X, np.arange(len(X)) % 3])
+    model = CPMultiTaskLogistic(group_modes=[4], random_state=0).fit(data, Y)
+    # Half a row per class in the offsets, and the penalty of the intercepts.
+    ratio = model.predict_proba(data).sum(axis=0) / Y.sum(axis=0)
+    assert_allclose(ratio, 1, atol=0.08)
 
 
 def test_cells_with_one_label_or_no_row_have_finite_intercepts():

@@ -6,9 +6,14 @@ from numpy.testing import assert_allclose
 from scipy import sparse
 from scipy.optimize import check_grad
 
-from sk_pwiser.linear_model._columns import Columns
-from sk_pwiser.linear_model._cp_problem import CPProblem, Factors
-from sk_pwiser.linear_model._cp_solvers import minimise_blocks, solve_als, solve_lbfgs
+from sk_pwiser.linear_model._cp_problem import (
+    CPProblem,
+    Factors,
+    minimise_blocks,
+    solve_als,
+    solve_lbfgs,
+)
+from sk_pwiser.linear_model._linear_base import Columns
 
 N, P, RANK, LEVELS = 60, 5, 2, (3, 2)
 

@@ -2,7 +2,13 @@
 
 import numpy as np
 import pytest
-from linear_problems import MIXED, least_empty_alpha, mixed_problem, smooth_gradient
+from linear_problems import (
+    MIXED,
+    least_empty_alpha,
+    mixed_problem,
+    rare_problem,
+    smooth_gradient,
+)
 from numpy.testing import assert_allclose, assert_array_equal
 from scipy import sparse
 from sklearn.base import clone
@@ -13,13 +19,18 @@ from sklearn.metrics import r2_score, roc_auc_score
 from sklearn.pipeline import make_pipeline
 from sklearn.preprocessing import OneHotEncoder
 
-from sk_pwiser.linear_model import MultiTaskSparseLinear, multi_task_sparse_path
-from sk_pwiser.linear_model._mixed_loss import MixedLoss
+from sk_pwiser.linear_model import (
+    MultiTaskSparseLinear,
+    multi_task_sparse_path,
+)
+from sk_pwiser.linear_model._sparse_solver import MixedLoss
 from sk_pwiser.metrics import cvr_auc_scorer, make_task_scorer, mean_auc_scorer
 
 
 def exact(**params):
-    return MultiTaskSparseLinear(tol=1e-11, max_iter=100_000, **params)
+    return MultiTaskSparseLinear(
+        **{"missing_labels": "ignore", "tol": 1e-11, "max_iter": 100_000, **params}
+    )
 
 
 @pytest.mark.parametrize("seed", range(3))
@@ -184,7 +195,14 @@ def test_weights_are_repeated_rows():
 def test_a_path_holds_the_models_of_its_alphas():
     X, y = mixed_problem()
     alphas, coefs, intercepts = multi_task_sparse_path(
-        X, y, alphas=6, eps=0.02, task_types=MIXED, tol=1e-11, max_iter=100_000
+        X,
+        y,
+        alphas=6,
+        eps=0.02,
+        task_types=MIXED,
+        missing_labels="ignore",
+        tol=1e-11,
+        max_iter=100_000,
     )
     limit = least_empty_alpha(X, y, MIXED)
     assert_allclose(alphas, np.geomspace(limit, 0.02 * limit, 6))
@@ -198,7 +216,7 @@ def test_a_path_holds_the_models_of_its_alphas():
 def test_given_alphas_are_sorted():
     X, y = mixed_problem()
     alphas, coefs, _ = multi_task_sparse_path(
-        X, y, alphas=[0.05, 0.5], task_types=MIXED
+        X, y, alphas=[0.05, 0.5], task_types=MIXED, missing_labels="ignore"
     )
     assert_array_equal(alphas, [0.5, 0.05])
     assert coefs[..., 0].any(axis=0).sum() < coefs[..., 1].any(axis=0).sum()
@@ -283,7 +301,19 @@ def test_a_constant_task_is_constant_and_leaves_the_others_alone():
 
 REFUSED = {
     "two labels": ({}, lambda y: y * 2, r"column 'task_0' of y contains 2"),
-    "no label": ({}, lambda y: y * [1, np.nan, 1], "Task 'task_1' has no label"),
+    "no label": (
+        {"missing_labels": "ignore"},
+        lambda y: y * [1, np.nan, 1],
+        "Task 'task_1' has no label",
+    ),
+    "missing labels": (
+        {},
+        lambda y: np.where(
+            [[False, True, False]] * (np.arange(len(y)) > 146)[:, None], np.nan, y
+        ),
+        "NaN: 3 in column 'task_1', the first in row 147. With missing_labels='ignore'",
+    ),
+    "way of missing labels": ({"missing_labels": "drop"}, None, "'missing_labels'"),
     "number of types": ({"task_types": ["binary"]}, None, "has 1 entries"),
     "name of a type": ({"task_types": ["binary", "x", "binary"]}, None, "got 'x'"),
     "rows": ({}, lambda y: y[:-1], "rows"),
@@ -311,13 +341,96 @@ def test_bad_input_is_refused_and_the_earlier_fit_stays(params, change, message)
     assert_array_equal(model.predict_proba(X), before)
 
 
+def column_weights(weight):
+    return np.column_stack([np.ones(150), weight])
+
+
 @pytest.mark.parametrize(
-    ("weight", "message"), [(-1.0, "must not be negative"), (0.0, "zero")]
+    ("weight", "message"),
+    [
+        (np.full(150, -1.0), "must be >= 0; it is -1.0 in row 0"),
+        (np.zeros(150), "zero in all rows with a label of task 'click'"),
+        (column_weights(np.zeros(150)), "a label of task 'conversion'"),
+        (column_weights(np.full(150, np.nan)), "nan in row 0 for task 'conversion'"),
+        (np.ones((150, 3)), r"\(150, 2\) for weights per task; got \(150, 3\)"),
+        (np.ones(149), r"must have shape \(150,\), or"),
+    ],
 )
 def test_bad_weights_are_refused(weight, message):
     X, y = mixed_problem()
     with pytest.raises(ValueError, match=message):
-        MultiTaskSparseLinear().fit(X, y[:, :2], sample_weight=np.full(len(X), weight))
+        MultiTaskSparseLinear().fit(X, y[:, :2], sample_weight=weight)
+
+
+def test_weights_per_task_are_repeated_labels():
+    X, y = mixed_problem()
+    weight = np.random.default_rng(0).integers(0, 4, y.shape)
+    model = exact(alpha=0.1, task_types=MIXED)
+    weighted = model.fit(X, y, sample_weight=weight).coef_
+    rows = [np.repeat(np.arange(len(X)), weight[:, k]) for k in range(3)]
+    labels = [np.full((len(of_task), 3), np.nan) for of_task in rows]
+    for k, of_task in enumerate(rows):
+        labels[k][:, k] = y[of_task, k]
+    repeated = clone(model).fit(X[np.concatenate(rows)], np.vstack(labels))
+    assert_allclose(weighted, repeated.coef_, atol=1e-8)
+
+
+def test_a_weight_of_0_is_a_missing_label():
+    X, y = mixed_problem(observed=1.0)
+    weight = (np.random.default_rng(0).random(y.shape) < 0.7).astype(float)
+    weighted = exact(alpha=0.1, task_types=MIXED, missing_labels="error")
+    weighted.fit(X, y, sample_weight=weight)
+    missing = np.where(weight > 0, y, np.nan)
+    model = exact(alpha=0.1, task_types=MIXED).fit(X, missing)
+    assert_array_equal(weighted.coef_, model.coef_)
+    # Only the ratios within a task matter, since each loss is a mean.
+    scaled = exact(alpha=0.1, task_types=MIXED)
+    scaled.fit(X, y, sample_weight=weight * [0.1, 1, 20])
+    assert_allclose(scaled.coef_, model.coef_, atol=1e-9)
+    score = weighted.score(X, y, sample_weight=weight)
+    assert score == pytest.approx(model.score(X, missing))
+    with pytest.raises(ValueError, match="Input y contains NaN"):
+        weighted.score(X, missing)
+
+
+def test_scores_take_weights_per_task():
+    X, y = mixed_problem(observed=1.0)
+    weight = np.random.default_rng(0).uniform(size=y.shape)
+    model = exact(alpha=0.05, task_types=MIXED).fit(X, y)
+    linear = X @ model.coef_.T + model.intercept_
+    scores = [
+        metric(y[:, k], linear[:, k], sample_weight=weight[:, k])
+        for k, metric in enumerate([roc_auc_score, roc_auc_score, r2_score])
+    ]
+    found = model.score(X, y, sample_weight=weight)
+    assert found == pytest.approx(np.mean(scores))
+
+
+def test_labels_are_accepted_as_y_and_as_Y():
+    X, y = mixed_problem()
+    Y = y[:, :2]
+    model = MultiTaskSparseLinear().fit(X, y=Y)
+    assert_array_equal(MultiTaskSparseLinear().fit(X, Y=Y).coef_, model.coef_)
+    assert model.score(X, Y=Y) == model.score(X, y=Y)
+    paths = multi_task_sparse_path(X, Y=Y)[1], multi_task_sparse_path(X, y=Y)[1]
+    assert_array_equal(*paths)
+
+
+def test_scorers_read_missing_labels_as_the_estimator_does():
+    X, y = mixed_problem()
+    y = y[:, :2].copy()
+    y[::3, 1] = np.nan
+    model = exact(alpha=0.05).fit(X, y)
+    assert mean_auc_scorer(model, X, y) == pytest.approx(model.score(X, y))
+
+
+@pytest.mark.parametrize(("ctr", "ctcvr"), [(0.02, 0.001), (0.1, 0.01)])
+def test_the_sum_of_the_probabilities_is_that_of_the_labels(ctr, ctcvr):
+    """The intercepts are not penalised; with the default tolerance."""
+    X, Y = rare_problem(20_000, ctr, ctcvr)
+    model = MultiTaskSparseLinear(alpha=1e-3).fit(X, Y)
+    assert model.coef_.any(axis=0).sum() >= 2
+    assert_allclose(model.predict_proba(X).sum(axis=0) / Y.sum(axis=0), 1, rtol=0.02)
 
 
 def test_too_few_steps_are_reported():
@@ -352,5 +465,7 @@ def test_without_the_factors_binary_tasks_enter_too_late(monkeypatch):
     limit = least_empty_alpha(X, y, types)
     model = exact(alpha=0.9 * limit, task_types=types)
     assert model.fit(X, y).coef_.any(axis=0).tolist() == [True, True]
-    monkeypatch.setattr("sk_pwiser.linear_model._sparse_path.MixedLoss", UnweightedLoss)
+    monkeypatch.setattr(
+        "sk_pwiser.linear_model._sparse_solver.MixedLoss", UnweightedLoss
+    )
     assert model.fit(X, y).coef_.any(axis=0).tolist() == [False, True]

@@ -5,12 +5,13 @@ import pytest
 from linear_problems import MIXED, least_empty_alpha, mixed_problem
 from numpy.testing import assert_allclose, assert_array_equal
 from scipy import sparse
+from sklearn.base import clone
 from sklearn.metrics import r2_score, roc_auc_score
 from sklearn.model_selection import KFold
 
 from sk_pwiser.linear_model import MultiTaskSparseLinear, MultiTaskSparseLinearCV
 
-TIGHT = {"tol": 1e-9, "max_iter": 50_000}
+TIGHT = {"missing_labels": "ignore", "tol": 1e-9, "max_iter": 50_000}
 
 
 def test_scores_and_the_choice_equal_a_loop():
@@ -49,7 +50,9 @@ def test_the_last_fit_is_that_of_the_chosen_alpha():
 
 def test_it_finds_more_than_a_single_large_penalty():
     X, y = mixed_problem(n=300)
-    model = MultiTaskSparseLinearCV(task_types=MIXED, random_state=0).fit(X, y)
+    model = MultiTaskSparseLinearCV(
+        task_types=MIXED, missing_labels="ignore", random_state=0
+    ).fit(X, y)
     assert model.alpha_ < model.alphas_[0]
     assert model.coef_[:, :3].all()
     assert model.score(X, y) > 0.6
@@ -58,7 +61,11 @@ def test_it_finds_more_than_a_single_large_penalty():
 def test_folds_depend_on_the_seed_only():
     X, y = mixed_problem(n=200)
     fits = [
-        MultiTaskSparseLinearCV(task_types=MIXED, random_state=seed).fit(X, y).scores_
+        MultiTaskSparseLinearCV(
+            task_types=MIXED, missing_labels="ignore", random_state=seed
+        )
+        .fit(X, y)
+        .scores_
         for seed in (0, 0, 1)
     ]
     assert_array_equal(fits[0], fits[1])
@@ -86,3 +93,16 @@ def test_a_task_without_any_score_is_an_error():
         pytest.raises(ValueError, match="Task 'conversion' has no score in any fold"),
     ):
         MultiTaskSparseLinearCV(cv=halves).fit(X, y)
+
+
+def test_weights_per_task_count_in_the_fits_and_the_scores():
+    X, y = mixed_problem(n=200, observed=1.0)
+    weight = (np.random.default_rng(0).random(y.shape) < 0.7).astype(float)
+    params = {"alphas": 4, "cv": KFold(3), "task_types": MIXED}
+    weighted = MultiTaskSparseLinearCV(**params).fit(X, y, sample_weight=weight)
+    missing = np.where(weight > 0, y, np.nan)
+    model = MultiTaskSparseLinearCV(missing_labels="ignore", **params)
+    assert_array_equal(weighted.scores_, model.fit(X, Y=missing).scores_)
+    assert_array_equal(weighted.coef_, model.coef_)
+    with pytest.raises(ValueError, match="Input y contains NaN"):
+        clone(model).set_params(missing_labels="error").fit(X, missing)

@@ -127,6 +127,21 @@ def test_probabilities_reach_both_ends_on_separable_data(name):
     assert p.max() > 0.99
 
 
+def networks_with(kind):
+    """Return the names of the networks that have layers of a kind."""
+    return [
+        name
+        for name in NETWORKS
+        if any(isinstance(module, kind) for module in make(name).modules())
+    ]
+
+
+def test_the_networks_with_experts_are_found():
+    assert {"mmoe", "omoe", "ple", "stem"} <= {*networks_with(Gates)}
+    assert {"mmoe", "omoe", "ple", "stem"} <= {*networks_with(StackedLinear)}
+
+
+@pytest.mark.parametrize("name", networks_with(Gates))
 def test_gates_start_uniform_and_do_not_depend_on_other_rows(name):
     network, (codes, numeric) = make(name).eval(), batch(12)
     seen = []
@@ -145,15 +160,19 @@ def test_gates_start_uniform_and_do_not_depend_on_other_rows(name):
         torch.testing.assert_close(whole.sum(1), torch.ones(len(whole)))
         torch.testing.assert_close(alone[0], whole[3])
         hook.remove()
-    if name in ("mmoe", "omoe", "ple", "stem"):
-        assert gates
 
 
+@pytest.mark.parametrize("name", networks_with(StackedLinear))
 def test_experts_differ_from_the_start(name):
-    for module in make(name).modules():
-        if isinstance(module, StackedLinear):
-            for one, other in itertools.combinations(module.weight, 2):
-                assert not torch.allclose(one, other)
+    layers = [m for m in make(name).modules() if isinstance(m, StackedLinear)]
+    experts = [weight for layer in layers for weight in layer.weight]
+    pairs = [
+        (one, other)
+        for one, other in itertools.combinations(experts, 2)
+        if one.shape == other.shape
+    ]
+    assert pairs
+    assert not any(torch.allclose(one, other) for one, other in pairs)
 
 
 def test_networks_share_no_tensors(name):

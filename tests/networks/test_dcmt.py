@@ -5,7 +5,7 @@ import pytest
 import torch
 from numpy.testing import assert_allclose
 from refusals import X, Y, small
-from rewrites import batch, dense_input, dependencies, make, tower, weights_of
+from rewrites import RATES, batch, dense_input, dependencies, make, tower, weights_of
 from scipy.special import expit
 from torch.nn.functional import binary_cross_entropy_with_logits
 
@@ -46,7 +46,8 @@ def test_equals_the_formula_written_out_in_numpy(label, n_tasks):
     chain = np.cumprod(expit(heads), axis=1)
     twins = np.stack([tower(x, p, k, "twins") for k in range(n_tasks - 1)], 1)
     # Some of the propensities are clipped.
-    network.min_propensity = smallest = float(np.quantile(chain[:, :-1], 0.3))
+    smallest = float(np.quantile(chain[:, :-1], 0.3))
+    network.smallest_propensities.fill_(smallest)
     output, y = network(codes, numeric), funnel(40, n_tasks)
     assert_allclose(output.conditional_logits.detach(), heads, rtol=1e-4, atol=1e-5)
     o, r, q = y[:, :-1].numpy(), y[:, 1:].numpy(), heads[:, 1:]
@@ -125,9 +126,14 @@ def test_twins_and_heads_start_in_balance():
 def test_propensities_are_limited_and_take_no_gradient():
     network = make(DCMT, 3, scale=30, min_propensity=0.01, **UNITS)
     keywords = network(*batch(200)).extra_losses["correction"].keywords
-    for propensity in keywords["propensities"]:
+    rates = np.array(RATES[:2])
+    limits = 0.01 * np.array([rates, 1 - rates])
+    assert_allclose(network.smallest_propensities, limits, rtol=1e-5)
+    pairs = zip(keywords["propensities"], network.smallest_propensities, strict=True)
+    for propensity, smallest in pairs:
         assert not propensity.requires_grad
-        assert propensity.min() == pytest.approx(0.01)
+        assert (propensity >= smallest).all()
+        assert (propensity == smallest).any()
         assert propensity.max() <= 1
 
 
@@ -211,7 +217,7 @@ def test_one_task_needs_no_correction():
     ("params", "message"),
     [
         ({"counterfactual_label": "r"}, "counterfactual_label must be .* got 'r'"),
-        ({"min_propensity": 0.6}, "min_propensity must be .* <= 0.5; got 0.6"),
+        ({"min_propensity": 1.5}, "min_propensity must be .* <= 1; got 1.5"),
         ({"correction_weight": -1}, "correction_weight must be .* >= 0; got -1"),
         ({"prior_weight": -1}, "prior_weight must be .* >= 0; got -1"),
     ],

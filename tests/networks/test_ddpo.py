@@ -5,7 +5,7 @@ import pytest
 import torch
 from numpy.testing import assert_allclose
 from refusals import X, Y, small
-from rewrites import batch, dense_input, dependencies, make, tower, weights_of
+from rewrites import RATES, batch, dense_input, dependencies, make, tower, weights_of
 from scipy.special import expit
 from torch.nn.functional import binary_cross_entropy_with_logits
 
@@ -44,25 +44,28 @@ def test_equals_the_formula_written_out_in_numpy(n_tasks):
     chain = np.cumprod(expit(heads), axis=1)
     teachers = np.stack([tower(x, p, k, "teachers") for k in range(n_tasks - 1)], 1)
     # Some of the propensities are clipped.
-    network.min_propensity = smallest = float(np.quantile(chain[:, :-1], 0.3))
+    smallest = float(np.quantile(chain[:, :-1], 0.3))
+    network.smallest_propensities.fill_(smallest)
     output, y = network(codes, numeric), funnel(40, n_tasks)
     assert_allclose(output.conditional_logits.detach(), heads, rtol=1e-4, atol=1e-5)
     o, r, q = y[:, :-1].numpy(), y[:, 1:].numpy(), heads[:, 1:]
     a = o / np.maximum(chain[:, :-1], smallest)
     b = (1 - o) / np.maximum(1 - chain[:, :-1], smallest)
-    expected = a * cross_entropy(q, r) + b * cross_entropy(q, expit(teachers))
+    expected = (a * cross_entropy(q, r)).sum(0) / a.sum(0)
+    expected += (b * cross_entropy(q, expit(teachers))).sum(0) / b.sum(0)
     labels = Labels(y, None, row_losses)
     losses = {name: term(labels) for name, term in output.extra_losses.items()}
     found = losses["correction"].detach()
-    assert_allclose(found, np.append(0, 0.7 * expected.mean(0)), rtol=1e-4)
+    assert_allclose(found, np.append(0, 0.7 * expected), rtol=1e-4)
     of_teacher = (o * cross_entropy(teachers, r)).sum(0) / o.sum(0)
     found = losses["teacher"].detach()
     assert_allclose(found, np.append(0, 0.3 * of_teacher), rtol=1e-4)
 
 
 @pytest.mark.parametrize("teacher_is_right", [True, False])
-def test_each_half_is_an_unbiased_estimate_of_the_mean_loss(teacher_is_right):
-    # Over all patterns of clicks. The half of the unclicked rows needs a right teacher.
+def test_each_half_is_a_consistent_estimate_of_the_mean_loss(teacher_is_right):
+    # Over all patterns of clicks, each half is a ratio of expected sums. The half of
+    # the rows without a click needs a right teacher.
     rng = np.random.default_rng(0)
     n = 6
     z, labels, p = rng.normal(size=n), rng.integers(0, 2, n), rng.uniform(0.2, 0.8, n)
@@ -70,17 +73,22 @@ def test_each_half_is_an_unbiased_estimate_of_the_mean_loss(teacher_is_right):
     if not teacher_is_right:
         teacher = -teacher
     column = [torch.from_numpy(v).unsqueeze(1) for v in (z, teacher, p, 1 - p)]
-    total = 0.0
+    sums = np.zeros((2, 2))
     for pattern in itertools.product([0, 1], repeat=n):
         o = np.array(pattern)
+        probability = np.prod(np.where(o == 1, p, 1 - p))
         y = torch.from_numpy(np.stack([o, o * labels], 1).astype(float))
-        loss = dual_propensity_loss(
-            Labels(y, None, row_losses), column[0], column[1], (column[2], column[3])
-        )
-        total += np.prod(np.where(o == 1, p, 1 - p)) * loss[1].item()
+        for half, is_in in enumerate((o, 1 - o)):
+            # A weight of 0 leaves the rows of the other half out.
+            labelled = Labels(y, torch.from_numpy(is_in.astype(float)), row_losses)
+            args = column[0], column[1], (column[2], column[3])
+            loss = dual_propensity_loss(labelled, *args)[1].item()
+            total = (is_in / (1 - p if half else p)).sum()
+            sums[half] += probability * np.array([loss * total, total])
+    known, guessed = sums[:, 0] / sums[:, 1]
     right, wrong = (cross_entropy(z, y).mean() for y in (labels, 1 - labels))
-    expected = right + (right if teacher_is_right else wrong)
-    assert total == pytest.approx(expected, rel=1e-12)
+    assert known == pytest.approx(right, rel=1e-12)
+    assert guessed == pytest.approx(right if teacher_is_right else wrong, rel=1e-12)
 
 
 def test_the_losses_train_what_they_should():
@@ -107,16 +115,22 @@ def test_gradient_of_the_head_is_the_difference_to_label_or_teacher():
     dual_propensity_loss(labels, z, teacher, (p, 1 - p)).sum().backward()
     o, r = y[:, :1], y[:, 1:]
     q, guess = z.detach().sigmoid(), teacher.sigmoid()
-    expected = (o * (q - r) / p + (1 - o) * (q - guess) / (1 - p)) / 20
+    a, b = o / p, (1 - o) / (1 - p)
+    expected = a * (q - r) / a.sum() + b * (q - guess) / b.sum()
     torch.testing.assert_close(z.grad, expected)
 
 
 def test_propensities_are_limited_and_take_no_gradient():
     network = make(DDPO, 3, scale=30, min_propensity=0.01, **UNITS)
     keywords = network(*batch(200)).extra_losses["correction"].keywords
-    for propensity in keywords["propensities"]:
+    rates = np.array(RATES[:2])
+    limits = 0.01 * np.array([rates, 1 - rates])
+    assert_allclose(network.smallest_propensities, limits, rtol=1e-5)
+    pairs = zip(keywords["propensities"], network.smallest_propensities, strict=True)
+    for propensity, smallest in pairs:
         assert not propensity.requires_grad
-        assert propensity.min() == pytest.approx(0.01)
+        assert (propensity >= smallest).all()
+        assert (propensity == smallest).any()
         assert propensity.max() <= 1
 
 
@@ -186,7 +200,7 @@ def test_one_task_needs_no_correction():
 @pytest.mark.parametrize(
     ("params", "message"),
     [
-        ({"min_propensity": 0.6}, "min_propensity must be .* <= 0.5; got 0.6"),
+        ({"min_propensity": 1.5}, "min_propensity must be .* <= 1; got 1.5"),
         ({"correction_weight": -1}, "correction_weight must be .* >= 0; got -1"),
         ({"teacher_weight": -1}, "teacher_weight must be .* >= 0; got -1"),
     ],

@@ -46,45 +46,55 @@ def head_losses(heads, y, *args, sample_weight=None, row_losses=row_losses, **kw
 
 
 def expectation(table, clicked_at, propensity, imputed=None):
-    """Average the loss over all 2^n patterns of clicks, by their probabilities."""
+    """Return the loss at the expected sums over all 2^n patterns of clicks.
+
+    The loss is the mean over all rows, plus the ratio of the sums of the weighted
+    losses and of the weights.
+    """
     z, labels, *_ = table
-    total = mass = 0.0
+    means = numerator = denominator = mass = 0.0
     for pattern in itertools.product([0, 1], repeat=N):
         o = np.array(pattern)
         probability = np.prod(np.where(o == 1, clicked_at, 1 - clicked_at))
         # The label of a clicked row is known; that of other rows is 0.
         y = torch.from_numpy(np.stack([o, o * labels], 1).astype(np.float64))
         given = None if imputed is None else column(imputed).logit()
-        loss = head_losses(column(z), y, column(propensity), given)
-        total += probability * loss.item()
+        loss = head_losses(column(z), y, column(propensity), given).item()
+        mean = 0.0 if imputed is None else cross_entropy(z, imputed).mean()
+        total = (o / propensity).sum()
+        means += probability * mean
+        numerator += probability * (loss - mean) * total
+        denominator += probability * total
         mass += probability
     assert mass == pytest.approx(1)
-    return total
+    return means + numerator / denominator
 
 
-def test_inverse_propensity_is_unbiased_if_the_propensity_is_right(table):
+def test_inverse_propensity_is_consistent_if_the_propensity_is_right(table):
     z, labels, p, _ = table
-    truth = cross_entropy(z, labels).mean()
-    assert expectation(table, p, p) == pytest.approx(truth, rel=1e-12)
-    assert expectation(table, p, p / 2) == pytest.approx(2 * truth, rel=1e-12)
-    # The clicked rows without weights.
-    assert expectation(table, p, np.ones(N)) < 0.9 * truth
-
-
-def test_doubly_robust_is_unbiased_if_either_is_right(table):
-    z, labels, p, wrong = table
     delta = cross_entropy(z, labels)
-    # The term that trains the imputation is added; it is 0 if the labels are right.
+    truth, p = delta.mean(), np.sort(p)[delta.argsort().argsort()]
+    assert expectation(table, p, p) == pytest.approx(truth, rel=1e-12)
+    # A common factor of the propensities does not matter.
+    assert expectation(table, p, p / 2) == pytest.approx(truth, rel=1e-12)
+    # Rows with a larger loss are clicked more often.
+    assert expectation(table, p, np.ones(N)) > 1.05 * truth
+
+
+def test_doubly_robust_is_consistent_if_either_is_right(table):
+    z, labels, p, wrong = table
+    delta, right = cross_entropy(z, labels), labels.clip(1e-9, 1 - 1e-9)
     for propensity, imputed, is_right in [
         (p, wrong, True),
-        (p[::-1], labels, True),
-        (p, labels, True),
+        (p[::-1], right, True),
+        (p, right, True),
         (p[::-1], wrong, False),
     ]:
-        error = delta - cross_entropy(z, imputed)
-        training = np.mean(p / propensity * error**2)
+        # The term that trains the imputation is added.
+        training = -np.log(np.where(labels == 1, imputed, 1 - imputed))
+        training = np.average(training, weights=p / propensity)
         found = expectation(table, p, propensity, imputed) - training
-        assert (found == pytest.approx(delta.mean(), rel=1e-12)) == is_right
+        assert (found == pytest.approx(delta.mean(), rel=1e-6)) == is_right
 
 
 @pytest.mark.parametrize("doubly_robust", [False, True])
@@ -97,16 +107,26 @@ def test_gradients(table, doubly_robust):
     head_losses(tensors[0], y, tensors[1], given).sum().backward()
     of_logits, of_propensity, of_imputed = (tensor.grad for tensor in tensors)
     assert of_propensity is None
-    predicted = 1 / (1 + np.exp(-z))
+    predicted, w = 1 / (1 + np.exp(-z)), o / p / (o / p).sum()
     if doubly_robust:
         # Rows without a label move the head towards the imputed label.
-        expected = predicted - imputed + o / p * (imputed - labels)
-        pull = -2 * o / p * z**2 * (labels - imputed) / N
-        assert_allclose(of_imputed[:, 0], pull, rtol=1e-12)
+        expected = (predicted - imputed) / N + w * (imputed - labels)
+        pull = w * (imputed - labels) / (imputed * (1 - imputed))
+        assert_allclose(of_imputed[:, 0], pull, rtol=1e-10)
     else:
-        expected = o / p * (predicted - labels)
+        expected = w * (predicted - labels)
         assert of_imputed is None
-    assert_allclose(of_logits[:, 0], expected / N, rtol=1e-12)
+    assert_allclose(of_logits[:, 0], expected, rtol=1e-10)
+
+
+@pytest.mark.parametrize("head", [-1000.0, -6.0, 0.0, 1000.0])
+def test_the_imputation_learns_whatever_the_head_predicts(head):
+    y = torch.tensor([[1.0, 1.0], [1.0, 0.0], [0.0, 0.0]])
+    imputed = torch.full((3, 1), -2.0, requires_grad=True)
+    args = torch.full((3, 1), head), y, torch.full((3, 1), 0.01)
+    head_losses(*args, imputed).sum().backward()
+    q = torch.sigmoid(torch.tensor(-2.0)).item()
+    assert_allclose(imputed.grad[:, 0], [(q - 1) / 2, q / 2, 0], rtol=1e-5)
 
 
 def several_heads(n, n_tasks, doubly_robust):
@@ -185,13 +205,14 @@ def test_the_loss_of_a_row_may_be_any(table, doubly_robust):
     f = 1 / (1 + np.exp(-z))
     delta, guessed = (f - labels) ** 2, (f - imputed) ** 2
     pull, guessed_pull = (2 * (f - v) * f * (1 - f) for v in (labels, imputed))
+    w = o / p / (o / p).sum()
     if doubly_robust:
-        error = delta - guessed
-        expected = guessed + o / p * error + o / p * error**2
-        slope = guessed_pull + o / p * (pull - guessed_pull)
-        of_imputed = o / p * 2 * error * 2 * (f - imputed)
-        assert_allclose(tensors[2].grad[:, 0], of_imputed / N, rtol=1e-10, atol=1e-15)
+        of_imputed = (imputed - labels) ** 2
+        expected = guessed.mean() + (w * (delta - guessed + of_imputed)).sum()
+        slope = guessed_pull / N + w * (pull - guessed_pull)
+        gradient = w * 2 * (imputed - labels)
+        assert_allclose(tensors[2].grad[:, 0], gradient, rtol=1e-10, atol=1e-15)
     else:
-        expected, slope = o / p * delta, o / p * pull
-    assert loss.item() == pytest.approx(expected.mean(), rel=1e-12)
-    assert_allclose(tensors[0].grad[:, 0], slope / N, rtol=1e-10)
+        expected, slope = (w * delta).sum(), w * pull
+    assert loss.item() == pytest.approx(expected, rel=1e-12)
+    assert_allclose(tensors[0].grad[:, 0], slope, rtol=1e-10)

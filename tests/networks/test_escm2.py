@@ -11,6 +11,7 @@ from scipy.special import expit
 from torch.nn.functional import binary_cross_entropy_with_logits
 
 from sk_pwiser.networks import ESCM2, ESMM, Labels, NetworkSpec
+from sk_pwiser.networks._entire_space import both_propensities
 
 UNITS = {"tower_units": (8, 7)}
 
@@ -39,7 +40,8 @@ def test_equals_the_formula_written_out_in_numpy(variant, n_tasks):
     heads = np.stack([tower(x, p, k) for k in range(n_tasks)], 1)
     chain = np.cumprod(expit(heads), axis=1)
     # Half of the propensities are clipped.
-    network.min_propensity = smallest = float(np.median(chain[:, :-1]))
+    smallest = float(np.median(chain[:, :-1]))
+    network.smallest_propensities.fill_(smallest)
     output = network(codes, numeric)
     assert_allclose(output.logits.sigmoid().detach(), chain, rtol=1e-4)
     assert_allclose(output.conditional_logits.detach(), heads, rtol=1e-4, atol=1e-5)
@@ -47,15 +49,20 @@ def test_equals_the_formula_written_out_in_numpy(variant, n_tasks):
     assert_allclose(correction(output)["propensity"], clipped, rtol=1e-4)
     y = (torch.rand(40, n_tasks) < 0.7).float().cumprod(dim=1)
     losses = output.extra_losses["correction"](Labels(y, None, row_losses))
-    labels, z, o = y[:, 1:].numpy(), heads[:, 1:], y[:, :-1].numpy() / clipped
+    labels, z, w = y[:, 1:].numpy(), heads[:, 1:], y[:, :-1].numpy() / clipped
+
+    def average(values):
+        return (w * values).sum(axis=0) / w.sum(axis=0)
+
     delta = np.logaddexp(0, z) - labels * z
-    expected = o * delta
+    expected = average(delta)
     if variant == "dr":
         imputed = [tower(x, p, k, "imputation") for k in range(n_tasks - 1)]
-        guessed = np.logaddexp(0, z) - expit(np.stack(imputed, 1)) * z
-        expected = guessed + o * (delta - guessed) + o * (delta - guessed) ** 2
-    expected = 0.7 * np.append(0, expected.mean(axis=0))
-    assert_allclose(losses.detach(), expected, rtol=1e-4)
+        imputed = np.stack(imputed, 1)
+        guessed = np.logaddexp(0, z) - expit(imputed) * z
+        of_imputed = np.logaddexp(0, imputed) - labels * imputed
+        expected = guessed.mean(axis=0) + average(delta - guessed + of_imputed)
+    assert_allclose(losses.detach(), 0.7 * np.append(0, expected), rtol=1e-4)
 
 
 def test_the_correction_is_not_kept_by_the_network(variant):
@@ -82,11 +89,24 @@ def test_propensity_takes_no_gradient(variant):
     assert parts["imputed"] is None or parts["imputed"].requires_grad
 
 
-def test_propensity_is_never_below_the_smallest(variant):
-    network = make(ESCM2, 3, variant=variant, scale=30, min_propensity=0.01, **UNITS)
+def test_propensities_are_clipped_relative_to_the_base_rates(variant):
+    network = make(ESCM2, 3, variant=variant, scale=30, min_propensity=0.2, **UNITS)
     propensity = correction(network(*batch(200)))["propensity"]
-    assert propensity.min() == pytest.approx(0.01)
+    assert_allclose(propensity.min(dim=0).values, 0.2 * np.array(RATES[:2]), rtol=1e-5)
     assert propensity.max() <= 1
+
+
+def test_rare_clicks_keep_their_weights():
+    # At 1 % clicks, a limit of 0.05 clipped nearly all rows; their weights added up to
+    # 0.19 of the rows.
+    rng = np.random.default_rng(0)
+    logits = rng.normal(-5.1, 0.95, (50_000, 1))
+    click = rng.random((50_000, 1)) < expit(logits)
+    network = ESCM2(NetworkSpec([3], 2, 4, [click.mean(), 0.001]))
+    both = torch.from_numpy(np.hstack([logits, logits - 3]))
+    propensity = both_propensities(both, network.smallest_propensities)[0].numpy()
+    assert (propensity > expit(logits) + 1e-6).mean() < 0.1
+    assert (click / propensity).mean() == pytest.approx(1, abs=0.1)
 
 
 def test_one_task_needs_no_correction(variant):

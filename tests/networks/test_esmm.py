@@ -10,7 +10,7 @@ from rewrites import batch, dense_input, make, tower, weights_of
 from scipy.special import expit, log_expit, logit
 
 from sk_pwiser.networks import ESMM, NetworkSpec
-from sk_pwiser.networks._funnel import chain_logits
+from sk_pwiser.networks._chain import chain_logits
 
 HEADS = hnp.arrays(
     np.float32,

@@ -49,7 +49,7 @@ ABOVE_ESTIMATOR = ("__init__", "_estimator", *BELOW_ESTIMATOR, "model_selection"
 # The folders from the lowest to the highest, then the folders beside them.
 FOLDERS = {
     "_utils": Folder((), (*TORCH, "joblib")),
-    "_files": Folder((), ("numpy",), ("safetensors",)),
+    "_files": Folder((), ("numpy",)),
     "_table": Folder(("_utils",), LEARN, EXTRAS),
     "_responses": Folder(("_table",), LEARN),
     "networks": Folder(("_utils",), TORCH),
@@ -60,7 +60,11 @@ FOLDERS = {
         (*FAMILIES, "_files", "_table", "_utils", "model_selection"),
         (*LEARN, *TORCH, "skorch"),
     ),
-    "_streaming": Folder(("_table", "_training", "_utils"), (*LEARN, *TORCH), EXTRAS),
+    "_streaming": Folder(
+        ("_files", "_table", "_training", "_utils", "model_selection"),
+        (*LEARN, *TORCH),
+        EXTRAS,
+    ),
     "_estimator": Folder((*BELOW_ESTIMATOR, "_version"), (*LEARN, *TORCH), EXTRAS),
     "__init__": Folder(("_estimator", "_version")),
     "__main__": Folder(("__init__", "datasets", "model_selection"), LEARN, EXTRAS),
@@ -75,7 +79,7 @@ FOLDERS = {
     ),
     "metrics": READS_RESPONSES,
     "model_selection": Folder(("_table", "metrics"), (*LEARN, "joblib"), EXTRAS),
-    "linear_model": Folder(("model_selection",), LEARN),
+    "linear_model": Folder(("_table", "_utils", "model_selection"), LEARN),
     "export": Folder(ABOVE_ESTIMATOR, (*LEARN, *TORCH), (*ONNX, "skops")),
     "transfer": Folder(ABOVE_ESTIMATOR, (*LEARN, *TORCH), EXTRAS),
     "distributed": Folder(ABOVE_ESTIMATOR, (*LEARN, *TORCH), (*EXTRAS, "ray")),
@@ -87,7 +91,7 @@ BLIND = {"_utils", "_training", "_streaming", "_estimator"}
 JOINED_IN_ONE_FILE = [("_training", "_table")]
 # (folder, folders of which it may import private modules): training on files takes the
 # same steps as training on a table, but in parts.
-INNER = {"_streaming": ("_table", "_training")}
+INNER = {"_streaming": ("_table", "_training", "model_selection")}
 
 
 def folder_of(parts):

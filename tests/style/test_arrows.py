@@ -90,7 +90,7 @@ SOUND = {
     "metrics/__init__.py": "from house.metrics._auc import auc, _part\n",
     "metrics/_auc.py": "import sklearn\ndef frame():\n    import pandas\n",
     "model_selection/__init__.py": "import joblib\nfrom house.metrics import auc\n",
-    "_files/__init__.py": "def read():\n    import safetensors\n",
+    "_files/__init__.py": "import numpy\n",
     "callbacks.py": "from house._training import fit\n",
     "calibration.py": "import numpy as np\n",
     "delayed_feedback.py": "from house._table import read_labels\n",
@@ -199,7 +199,7 @@ FAULTS = {
         ("imports training", "", "from house import _training\n"),
     ],
     "_version": [("imports sklearn", "", "import sklearn\n")],
-    "_files": [("needs safetensors", "__init__.py", "import safetensors\n")],
+    "_files": [("imports torch", "__init__.py", "import torch\n")],
     "callbacks": [("imports torch", "", "import torch\n")],
     "calibration": [("imports the estimator", "", "from house import Estimator\n")],
     "delayed_feedback": [
@@ -228,7 +228,7 @@ FAULTS = {
     ],
     "linear_model": [
         ("imports torch", "__init__.py", "import torch\n"),
-        ("imports checks", "__init__.py", "from house._utils import check\n"),
+        ("imports training", "__init__.py", "from house._training import Net\n"),
     ],
     "export": [
         ("needs onnx", "__init__.py", "import onnx\n"),

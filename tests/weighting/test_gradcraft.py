@@ -51,8 +51,10 @@ def test_the_moving_averages_of_the_lengths():
     weighting = GradCraft(2, relax=1.0, decay=0.9)
     weighting.weigh(torch.tensor([[4.0, 0.0], [0.0, 1.0]]).double())
     weights = weighting.weigh(torch.tensor([[1.0, 0.0], [0.0, 9.0]]).double())
-    # 0.9 * 0.1 * (2, 1) + 0.1 * (1, 3)
+    # 0.9 * 0.1 * (2, 1) + 0.1 * (1, 3), from the next step on
     assert_allclose(weighting.lengths, [0.28, 0.39], rtol=1e-6)
+    assert_allclose(weights, [1, 2], rtol=1e-6)
+    weights = weighting.weigh(torch.eye(2).double())
     assert_allclose(weights, [39 / 28, 1], rtol=1e-6)
 
 

@@ -117,6 +117,25 @@ def test_the_history_of_an_estimator_contains_the_weights():
     assert model.net_.criterion_.weighting.initial_losses.tolist() == initial.tolist()
 
 
+def entropy(rate):
+    return -rate * np.log(rate) - (1 - rate) * np.log1p(-rate)
+
+
+@pytest.mark.parametrize("task_space", ["entire", "conditional"])
+def test_initial_losses_do_not_depend_on_a_batch(task_space):
+    # Base rates are smoothed, so that no rate is 0.
+    click = (Y["click"].sum() + 0.5) / (len(Y) + 1)
+    cvr = (Y["conversion"].sum() + 0.5) / (Y["click"].sum() + 1)
+    expected = [entropy(click), entropy(click * cvr)]
+    if task_space == "conditional":
+        expected[1] = click * entropy(cvr)
+    params = {"network_params": {"task_space": task_space}, "batch_size": 8}
+    for seed in range(2):
+        model = small(weighting="gradnorm", random_state=seed, **params).fit(X, Y)
+        initial = model.net_.criterion_.weighting.initial_losses
+        assert_allclose(initial, expected, rtol=1e-4)
+
+
 @pytest.mark.parametrize(
     ("params", "error", "message"),
     [

@@ -1,3 +1,5 @@
+import copy
+
 import numpy as np
 import pytest
 import torch
@@ -32,13 +34,24 @@ def test_several_steps_in_numpy():
     lengths, means = np.zeros((2, 3)), []
     for _ in range(5):
         g = [rng.normal(size=(3, n)) * [[1.0], [10.0], [0.1]] for n in (4, 7)]
-        lengths = 0.9 * lengths + 0.1 * np.array([np.linalg.norm(m, axis=1) for m in g])
-        scales = 0.7 * lengths[:, :1] / lengths + 0.3
+        now = 0.1 * np.array([np.linalg.norm(m, axis=1) for m in g])
+        used = lengths if lengths.any() else now
+        scales = 0.7 * used[:, :1] / used + 0.3
+        lengths = 0.9 * lengths + now
         steps = weighting.combine([torch.from_numpy(m).float() for m in g])
         for m, scale, step in zip(g, scales, steps, strict=True):
             assert_allclose(step, scale @ m, rtol=1e-4, atol=1e-6)
         means.append(scales.mean(axis=0))
     assert_allclose(weighting.end_epoch(), np.mean(means, axis=0), rtol=1e-5)
+
+
+def test_a_long_gradient_does_not_reduce_its_own_weight():
+    weighting = MetaBalance(2, relax=1.0, decay=0.5)
+    weighting.combine([FIRST])
+    for factor in (100.0, 1.0):
+        longer = FIRST * torch.tensor([[1.0], [factor]])
+        (step,) = copy.deepcopy(weighting).combine([longer])
+        assert_allclose(step, [3, 4 + 5 * factor], rtol=1e-6)
 
 
 def test_gradients_of_0():

@@ -8,7 +8,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from sk_pwiser._utils import check_choice, check_number
+from sk_pwiser._utils import check_choice, check_number, widest_float
 from sk_pwiser.losses._pairwise._hinge import hinge_sums
 from sk_pwiser.losses._pairwise._logistic import logistic_sums
 from sk_pwiser.losses._pairwise._squared_hinge import squared_hinge_sums
@@ -79,9 +79,9 @@ def pairwise_mean(
 ) -> Tensor:
     r"""Mean over all pairs (v, c) of h(margin - (higher_v - lower_c)).
 
-    The pairs are never formed beyond small sizes: with n scores of which m lie on
-    the smaller side, the hinges take O(n log m) time and the logistic surrogate O(n),
-    and all of them O(n) memory, forward and backward together.
+    The matrix of pairs is formed for small inputs only. For n scores, of which m are on
+    the smaller side, the hinges take O(n log m) time and the logistic surrogate O(n);
+    all take O(n) memory. This includes the gradients.
 
     Parameters
     ----------
@@ -90,21 +90,21 @@ def pairwise_mean(
     lower : Tensor of shape (n_lower,)
         Finite scores that should be lower.
     margin : float
-        Least difference at which the hinges are 0, in the unit of the scores.
+        Smallest difference at which the hinges are 0, in the unit of the scores.
     surrogate : {"hinge", "squared_hinge", "logistic"}, default="hinge"
         h(u) is `max(u, 0)`, its square, or `log(1 + exp(u))`.
     higher_weight : Tensor of shape (n_higher,), default=None
         Non-negative weights, which get no gradient. The weight of a pair is the product
         of its two weights, and the mean is weighted.
     lower_weight : Tensor of shape (n_lower,), default=None
-        The same for the lower scores.
+        Weights of the lower scores, likewise.
 
     Returns
     -------
     Tensor of shape ()
         The mean, in float64 if a score vector has that dtype and in float32 otherwise.
-        Over no pairs, or pairs of weight 0, it is 0 and has gradient 0. It can be
-        differentiated once; a second derivative raises a RuntimeError.
+        Without pairs, or if all pairs have weight 0, the mean and its gradient are 0.
+        It can be differentiated once; a second derivative raises a RuntimeError.
 
     Raises
     ------
@@ -117,7 +117,7 @@ def pairwise_mean(
     Notes
     -----
     Scores of half precision are converted to float32, and everything is computed in
-    float64.
+    float64: on the CPU if the device of the scores has no float64.
 
     The hinges are exact: a pair is active if `margin - (v - c) > 0` in float64
     arithmetic on the scores as passed, including ties and kinks, and the gradient at
@@ -129,7 +129,7 @@ def pairwise_mean(
     each entry of the gradient (derived in `_logistic`). If scores fill a range of more
     than 131072 units without wide gaps, all pairs are evaluated, which is slow.
 
-    On a CPU equal calls give bitwise equal results.
+    On a CPU, equal inputs give bitwise equal results.
 
     References
     ----------
@@ -171,18 +171,23 @@ def _mean(
         return PairSums(
             higher.new_zeros(()), torch.zeros_like(higher), torch.zeros_like(lower)
         )
+    device = higher.device
+    if widest_float(device) != torch.float64:
+        device = torch.device("cpu")
+    scores = higher.to(device).double(), lower.to(device).double()
     weights = (
-        relative_weight(higher_weight, higher),
-        relative_weight(lower_weight, lower),
+        relative_weight(higher_weight, scores[0]),
+        relative_weight(lower_weight, scores[1]),
     )
-    scores = higher.double().contiguous(), lower.double().contiguous()
+    scores = scores[0].contiguous(), scores[1].contiguous()
     if n_pairs <= BRUTE_FORCE_PAIRS:
         sums = brute_force_sums(*scores, margin, *weights, surrogate)
     else:
         sums = _SUMS[surrogate](*scores, margin, *weights)
     # If all weights are 0, so are the sums; a divisor of 1 keeps them 0.
     total = (weights[0].sum() * weights[1].sum()).clamp(min=1.0)
-    return PairSums(*((part / total).to(higher.dtype) for part in sums))
+    means = ((part / total).to(higher.dtype) for part in sums)
+    return PairSums(*(mean.to(higher.device) for mean in means))
 
 
 def _check_side(name: str, scores: Tensor, weight: Tensor | None) -> None:

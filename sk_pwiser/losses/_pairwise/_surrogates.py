@@ -1,4 +1,4 @@
-"""Surrogates of the 0-1 ranking error, and the reference that forms all pairs."""
+"""Surrogates of the 0-1 ranking error, and their means from the matrix of pairs."""
 
 from __future__ import annotations
 
@@ -45,7 +45,7 @@ def relative_weight(weight: Tensor | None, scores: Tensor) -> Tensor:
     """
     if weight is None or weight.numel() == 0:
         return torch.ones_like(scores, dtype=torch.float64, requires_grad=False)
-    weight = weight.detach().double()
+    weight = weight.detach().to(scores.device).double()
     largest = weight.amax()
     return weight / torch.where(largest > 0, largest, torch.ones_like(largest))
 
@@ -60,8 +60,8 @@ def brute_force_sums(
 ) -> PairSums:
     """Sum over the matrix of pairs, a block of rows at a time.
 
-    This is fastest for few pairs. The memory is that of `CHUNK_PAIRS` pairs, or of one
-    row of the matrix. All tensors are float64 and not empty.
+    This is the fastest way for few pairs. It needs memory for `CHUNK_PAIRS` pairs, or
+    for one row of the matrix if that is longer. All tensors are float64 and not empty.
     """
     value = higher.new_zeros(())
     lower_gradient = torch.zeros_like(lower)
@@ -100,8 +100,8 @@ def pairwise_mean_brute_force(
 ) -> Tensor:
     """Mean of the surrogate over all pairs, from the matrix of pairs in float64.
 
-    A reference for tests: time and memory grow as n_higher * n_lower, and it can be
-    differentiated any number of times. Parameters and result are those of
+    This is a reference for tests: time and memory grow as n_higher * n_lower, and it
+    can be differentiated any number of times. It has the same parameters and result as
     `pairwise_mean`.
     """
     check_choice("surrogate", surrogate, SURROGATES)

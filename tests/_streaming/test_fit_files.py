@@ -17,9 +17,10 @@ from numpy.testing import assert_allclose, assert_array_equal
 from sklearn.metrics import roc_auc_score
 from skorch.callbacks import Callback
 
+from sk_pwiser._streaming import StreamedImpressions
 from sk_pwiser._table import NUMERIC_ENCODINGS
-from sk_pwiser._training import _streamed
 from sk_pwiser.datasets import ParquetImpressions
+from sk_pwiser.model_selection import funnel_holdout
 
 LOG = make_log()
 X, Y = in_memory(LOG), LOG[TARGETS]
@@ -128,16 +129,50 @@ def test_stored_rows_are_those_in_memory(folder):
     assert_allclose(weights, whole.bags.weights)
 
 
-def test_validation_rows_are_others_and_in_no_block(folder):
+@pytest.mark.parametrize("seed", range(6))
+def test_validation_rows_have_their_share_of_every_depth(folder, seed):
     train, valid = training_rows(
-        make(early_stopping=True, validation_fraction=0.2, max_epochs=1),
+        make(
+            early_stopping=True,
+            validation_fraction=0.2,
+            max_epochs=1,
+            random_state=seed,
+        ),
         read(folder, shuffle_rows=200),
     )
     n_valid = sum(map(len, valid))
-    assert 170 < n_valid < 310
+    assert n_valid == 240
     assert sum(map(len, train)) + n_valid == len(LOG)
+    labels = torch.cat([part.y for part in valid]).sum(dim=0)
+    _, expected = funnel_holdout(Y, test_size=0.2, random_state=0)
+    assert_array_equal(labels, Y.iloc[expected].sum())
     labels = torch.cat([part.y for part in (*train, *valid)]).sum(dim=0)
     assert_array_equal(labels, Y.sum())
+
+
+@pytest.fixture
+def cut_sessions(tmp_path):
+    """Write sessions of 7 rows, which parts of 100 rows and files of 500 cut."""
+    log = LOG.assign(session=np.arange(1_200) // 7)
+    write(log, tmp_path)
+    return read(tmp_path, groups="session"), log["session"]
+
+
+def test_groups_are_held_out_as_a_whole(cut_sessions):
+    params = {"early_stopping": True, "validation_fraction": 0.2, "max_epochs": 1}
+    parts = training_rows(make(**params), cut_sessions[0])
+    train, valid = (torch.cat([p.groups for p in rows]).unique() for rows in parts)
+    assert (len(train), len(valid)) == (137, 35)
+    assert not set(train.tolist()) & set(valid.tolist())
+
+
+def test_groups_are_in_the_same_blocks_as_in_memory(cut_sessions):
+    dataset, groups = cut_sessions
+    model = make(loss="jrc", max_epochs=1).fit(dataset)
+    expected = make(loss="jrc", max_epochs=1).fit(X, Y, groups=groups)
+    found, wanted = (m._result.schema.statistics for m in (model, expected))
+    assert_allclose(found.means_, wanted.means_, rtol=1e-9, atol=1e-12)
+    assert_allclose(found.scales_, wanted.scales_, rtol=1e-9)
 
 
 def test_early_stopping_measures_what_predictions_show(folder, tmp_path):
@@ -153,6 +188,24 @@ def test_early_stopping_measures_what_predictions_show(folder, tmp_path):
     other = make(max_epochs=30, early_stopping="auto", n_iter_no_change=2)
     other.fit(read(folder), eval_set=(in_memory(late), late[TARGETS]))
     assert_allclose(other.predict_proba(X), model.predict_proba(X), atol=1e-6)
+
+
+def test_eval_set_with_missing_labels_in_some_files(tmp_path, folder, monkeypatch):
+    """Weights exist for some stored files only, and for none of those sampled."""
+    monkeypatch.setattr("sk_pwiser._streaming._store.SAMPLE_FILES", 1)
+    late = make_log(400, seed=1)
+    # Of 200 rows, whose labels are not missing at random.
+    late["conversion"] = late["conversion"].astype(float)
+    late.loc[(late.index >= 200) & (late["numeric_0"] > 0), "conversion"] = np.nan
+    write(late, tmp_path, bounds=(0, 200, 400))
+    model = make(max_epochs=1, early_stopping="auto", missing_labels="ignore")
+    model.fit(read(folder), eval_set=read(tmp_path))
+    known = late["conversion"].notna()
+    assert 50 < (~known).sum() < 150
+    p = model.predict_proba(in_memory(late))[known, 1]
+    auc = roc_auc_score(late["conversion"][known], p)
+    assert_allclose(model.history_[-1, "valid_auc_conversion"], auc, atol=1e-6)
+    assert model.history_[-1, "valid_missing_conversion"] == (~known).sum()
 
 
 def test_the_same_seed_gives_the_same_result_to_the_bit(folder, fitted):
@@ -248,6 +301,39 @@ def test_a_warm_start_keeps_the_encoding(folder):
     assert len(model.history_) == 4
 
 
+def test_a_warm_start_validates_on_the_same_rows(folder, monkeypatch):
+    from sk_pwiser._streaming import _fit_files
+
+    held_out, optimise = [], _fit_files.optimise
+
+    def watched(plan, data, net):
+        valid = data.rows.valid
+        held_out.append(valid.store.read(range(len(valid.store.sizes)), ["numeric"]))
+        return optimise(plan, data, net)
+
+    monkeypatch.setattr(_fit_files, "optimise", watched)
+    model = make(warm_start=True, early_stopping=True, random_state=None)
+    model.fit(read(folder)).fit(read(folder))
+    first, second = (found["numeric"] for found in held_out)
+    assert_array_equal(first, second)
+
+
+def test_a_warm_start_keeps_the_statistics_of_values_that_its_rows_lack(
+    folder, tmp_path
+):
+    model = make(warm_start=True).fit(read(folder))
+    before = model._result.schema.statistics
+    values = LOG["category_0"].value_counts()
+    write(LOG[LOG["category_0"].isin(values.index[:10])], tmp_path, bounds=(0, 900))
+    model.fit(read(tmp_path))
+    after = model._result.schema.statistics
+    codes = model._result.schema.encoder.category_values("category_0")
+    absent = [codes[value] for value in values.index[10:] if value in codes]
+    assert len(absent) > 20
+    assert_array_equal(after.tables_[0][absent], before.tables_[0][absent])
+    assert_array_equal(after.scales_[0], before.scales_[0])
+
+
 def test_more_rows_than_the_sample_and_more_values_than_the_bound(folder):
     with pytest.warns(UserWarning, match=r"more than max_values=40 values: 'category"):
         model = make().fit(read(folder, sample_rows=200, max_values=40))
@@ -322,7 +408,7 @@ def test_an_error_of_the_reading_thread_is_raised(folder, monkeypatch):
     def fail(self, files):
         raise OSError("the disk is gone")
 
-    monkeypatch.setattr(_streamed.StreamedImpressions, "_read", fail)
+    monkeypatch.setattr(StreamedImpressions, "_read", fail)
     with pytest.raises(OSError, match="the disk is gone"):
         make().fit(read(folder))
     assert reader_threads() == []

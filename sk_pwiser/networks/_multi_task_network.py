@@ -8,7 +8,7 @@ from torch import Tensor, nn
 
 from sk_pwiser._utils import at_least_float32
 from sk_pwiser.networks._bags import Bags
-from sk_pwiser.networks._funnel import (
+from sk_pwiser.networks._chain import (
     base_logits,
     chain_logits,
     conditional_base_logits,
@@ -132,6 +132,10 @@ class MultiTaskNetwork(nn.Module):
     monotonicity_weight : float
         Weight of :func:`~sk_pwiser.losses.funnel_monotonicity_penalty`. A subclass may
         set another default than 0 as a class attribute.
+    task_parameters : tuple of str
+        Patterns of the names of parameters that belong to one task, with `{task}` for
+        its index. Their weight decay is reduced if the task is rare, since the
+        gradients of a rare task are small. Empty by default.
 
     Examples
     --------
@@ -150,6 +154,7 @@ class MultiTaskNetwork(nn.Module):
     """
 
     monotonicity_weight: float = 0.0
+    task_parameters: tuple[str, ...] = ()
     extra_losses_are_means: bool = False
     towers_name: str = "towers"
 

@@ -48,6 +48,20 @@ class TaskWeighting(nn.Module):
         self._weights: Tensor | None = None
         self._n_steps = 0
 
+    def set_base_losses(self, losses: Tensor) -> None:
+        """Receive the losses of predictions that equal the base rates of the tasks.
+
+        Called once before training, with values that do not depend on the labels of a
+        single batch. By default they are not used. A weighting that is used alone, or
+        with a loss that has no pointwise part, does not receive them.
+
+        Parameters
+        ----------
+        losses : Tensor of shape (n_tasks,)
+            Expected loss of each task, without penalties and pairwise parts; for
+            cross-entropy over impressions, the entropy of the base rate.
+        """
+
     def forward(self, losses: Tensor) -> Tensor:
         """Combine the losses of the tasks.
 

@@ -1,5 +1,7 @@
 """Predictions for Parquet files, in Parquet files."""
 
+import copy
+from dataclasses import replace
 from pathlib import Path
 
 import pandas as pd
@@ -62,6 +64,62 @@ def test_complete_files_of_the_same_fit_are_kept(folder, fitted, tmp_path):
     make(random_state=3).fit(read(folder)).predict_proba(read(folder), output=tmp_path)
     assert paths[0].stat().st_ino != before[0]
     assert sorted(tmp_path.iterdir()) == paths
+
+
+def rewritten(model, folder, output):
+    """Return whether predictions of a model replace the files that are there."""
+    path = output / "part-0.parquet"
+    before = path.stat().st_ino
+    model.predict_proba(read(folder), output=output)
+    return path.stat().st_ino != before
+
+
+def same_weights(fitted, **parts):
+    """Return a copy of a model with the same network, but another encoding."""
+    model = copy.copy(fitted)
+    schema = replace(fitted._result.schema, **parts)
+    model._result = replace(fitted._result, schema=schema)
+    return model
+
+
+def test_files_of_other_task_names_and_encoders_are_replaced(folder, fitted, tmp_path):
+    """Though the weights are the same."""
+    fitted.predict_proba(read(folder), output=tmp_path)
+    assert not rewritten(fitted, folder, tmp_path)
+    schema = fitted._result.schema
+    renamed = replace(schema.targets, task_names=("view", "sale"))
+    assert rewritten(same_weights(fitted, targets=renamed), folder, tmp_path)
+    assert list(pd.read_parquet(tmp_path / "part-0.parquet")) == ["view", "sale"]
+    encoder, statistics = (
+        copy.deepcopy(each) for each in (schema.encoder, schema.statistics)
+    )
+    codes = encoder.columns_[2].codes_
+    first, second = list(codes)[:2]
+    codes[first], codes[second] = codes[second], codes[first]
+    assert rewritten(same_weights(fitted, encoder=encoder), folder, tmp_path)
+    statistics.tables_[0][3] += 0.1
+    assert rewritten(same_weights(fitted, statistics=statistics), folder, tmp_path)
+    assert rewritten(fitted, folder, tmp_path)
+
+
+def test_a_saved_model_keeps_the_files(folder, fitted, tmp_path):
+    fitted.predict_proba(read(folder), output=tmp_path / "out")
+    fitted.save(tmp_path / "model")
+    again = type(fitted).load(tmp_path / "model")
+    assert not rewritten(again, folder, tmp_path / "out")
+
+
+def test_values_without_a_plain_form(tmp_path):
+    """Parquet has binary columns, whose values are bytes."""
+    log = LOG.assign(category_0=[value.encode() for value in LOG["category_0"]])
+    folder = tmp_path / "log"
+    folder.mkdir()
+    write(log, folder, bounds=(0, 700))
+    model = make(
+        max_epochs=1, categorical_features=["category_0", "category_1", "items"]
+    ).fit(read(folder))
+    model.predict_proba(read(folder), output=tmp_path / "out")
+    assert not rewritten(model, folder, tmp_path / "out")
 
 
 def test_a_full_disk_leaves_no_half_file(folder, fitted, tmp_path, monkeypatch):

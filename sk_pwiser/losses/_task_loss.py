@@ -1,4 +1,4 @@
-"""The interface of the losses."""
+"""Base class of the losses."""
 
 from collections.abc import Sequence
 from typing import ClassVar
@@ -7,10 +7,10 @@ from torch import Tensor, nn
 
 
 class MultiTaskLoss(nn.Module):
-    """Base class of the losses: a batch of logits becomes one loss per task.
+    """Base class of the losses, which compute one value per task for a batch.
 
     A subclass takes the names of the tasks and its own keyword parameters, and defines
-    `forward`. The class itself is then a valid `loss=` of
+    `forward`. The class can then be passed as `loss` to
     :class:`~sk_pwiser.MultiTaskCTRCVRClassifier`.
 
     Parameters
@@ -109,7 +109,7 @@ class MultiTaskLoss(nn.Module):
         )
 
     def cautions(self, base_rates: Sequence[float]) -> list[str]:
-        """Return warnings about parameters that do not suit the rates of the tasks.
+        """Return warnings about parameters that are unsuitable at these rates.
 
         Parameters
         ----------
@@ -126,8 +126,8 @@ class MultiTaskLoss(nn.Module):
     def observe(self, y: Tensor, sample_weight: Tensor | None = None) -> None:
         """Update the figures for the history.
 
-        Called once per training or validation batch, whereas `forward` is called once
-        per set of heads. By default nothing is recorded.
+        This method is called once per training or validation batch, whereas `forward`
+        is called once per set of heads. By default nothing is recorded.
 
         Parameters
         ----------
@@ -140,7 +140,8 @@ class MultiTaskLoss(nn.Module):
     def pop_epoch_record(self) -> dict[str, float]:
         """Return the epoch's figures for the history and reset them.
 
-        Also called before the first batch, for the names of the figures.
+        This method is also called before the first batch, to obtain the names of the
+        figures.
 
         Returns
         -------

@@ -1,0 +1,462 @@
+"""The harness of the benchmarks: command line, timing, memory, figures and tables.
+
+Runs that are compared alternate within a round, in a random order for each round. A
+figure of speed is the median over the rounds of the ratio within a round, followed by
+the quartiles, so that other load on the machine affects both sides equally. A figure of
+AUC is a mean over seeds, followed by the standard deviation, or a mean difference with
+the same seeds, followed by its standard error.
+"""
+
+import argparse
+import ast
+import contextlib
+import ctypes
+import gc
+import multiprocessing
+import os
+import platform
+import random
+import re
+import resource
+import shlex
+import sys
+import time
+from concurrent.futures import ProcessPoolExecutor
+from importlib.metadata import PackageNotFoundError, version
+from pathlib import Path
+from typing import NamedTuple
+
+import numpy as np
+import torch
+from sklearn.metrics import log_loss, roc_auc_score
+from threadpoolctl import threadpool_limits
+
+from sk_pwiser import __version__
+
+MIB, GIB = 2**20, 2**30
+PACKAGES = ("torch", "numpy", "scikit-learn", "skorch", "pandas")
+RESULTS = Path(__file__).resolve().parents[1] / "docs" / "results"
+
+
+# ---------------------------------------------------------------- the command line
+
+
+def make_parser(description, rounds=None, *, seeds=None, device=True):
+    """Return a parser with the options that the benchmarks share.
+
+    Parameters
+    ----------
+    description : str
+        The docstring of the script.
+    rounds : int, default=None
+        Number of rounds of a benchmark of speed.
+    seeds : int, default=None
+        Number of seeds of a benchmark of AUC.
+    device : bool, default=True
+        Whether a benchmark of speed runs on CUDA, too.
+    """
+    parser = argparse.ArgumentParser(
+        description=description, formatter_class=argparse.RawDescriptionHelpFormatter
+    )
+    parser.set_defaults(device="cpu" if rounds else "auto")
+    if rounds and device:
+        parser.add_argument("--device", choices=["cpu", "cuda"], default="cpu")
+    if rounds:
+        parser.add_argument("--rounds", type=int, default=rounds)
+    if seeds:
+        parser.add_argument("--seeds", type=int, default=seeds)
+    parser.add_argument("--threads", type=int, help="default: the number set in torch")
+    parser.add_argument("--quick", action="store_true", help="a smoke run")
+    parser.add_argument(
+        "--save",
+        type=Path,
+        nargs="?",
+        const=RESULTS,
+        metavar="FOLDER",
+        help="save the tables, by default in docs/results",
+    )
+    return parser
+
+
+def count(text):
+    """Read a number of rows, such as 1e6."""
+    return int(float(text))
+
+
+def literal(text):
+    """Read a Python literal, or return a word as it is."""
+    try:
+        return ast.literal_eval(text)
+    except (ValueError, SyntaxError):
+        return text
+
+
+def literal_pairs(texts):
+    """Read NAME=VALUE pairs; values are Python literals or words."""
+    pairs = (text.partition("=") for text in texts)
+    return {name: literal(value) for name, _, value in pairs}
+
+
+def begin(name, parser, **quick):
+    """Return the arguments, as from `parse`, and the report of that name."""
+    arguments = parse(parser, **quick)
+    return arguments, Report(name, arguments)
+
+
+def parse(parser, **quick):
+    """Parse the command line, and set the number of threads.
+
+    Parameters
+    ----------
+    parser : ArgumentParser
+        The parser.
+    **quick
+        Values, in a smoke run, of arguments that are not given.
+
+    Returns
+    -------
+    Namespace
+    """
+    arguments = parser.parse_args()
+    for key, value in quick.items():
+        if arguments.quick and getattr(arguments, key) == parser.get_default(key):
+            setattr(arguments, key, value)
+    start(arguments)
+    return arguments
+
+
+def start(arguments):
+    """Exit if the device is missing; set the number of threads."""
+    if arguments.device == "cuda" and not torch.cuda.is_available():
+        raise SystemExit("--device cuda, but torch finds no CUDA here.")
+    if arguments.threads is None:
+        arguments.threads = torch.get_num_threads()
+    limit_threads(arguments.threads)
+
+
+def limit_threads(threads):
+    """Set the number of threads of torch, numpy's matrix products and OpenMP."""
+    torch.set_num_threads(threads)
+    threadpool_limits(threads)
+
+
+def data_folder():
+    """Return the folder of the data sets; exit if SK_PWISER_DATA is not set."""
+    path = os.environ.get("SK_PWISER_DATA")
+    if not path:
+        raise SystemExit("Set SK_PWISER_DATA to the folder of the data sets.")
+    return path
+
+
+def describe(arguments):
+    """Return the device, its load and the versions of the packages."""
+    versions = {}
+    for package in PACKAGES:
+        try:
+            versions[package] = version(package)
+        except PackageNotFoundError:
+            versions[package] = "not installed"
+    is_cuda = arguments.device == "cuda" or (
+        arguments.device == "auto" and torch.cuda.is_available()
+    )
+    return {
+        "device": torch.cuda.get_device_name() if is_cuda else cpu_name(),
+        "cpu_count": os.cpu_count(),
+        "threads": arguments.threads,
+        "load": round(os.getloadavg()[0], 1),
+        "python": platform.python_version(),
+        "sk_pwiser": __version__,
+        **versions,
+    }
+
+
+def cpu_name():
+    """Return the name of the processor, or its architecture if it is unknown."""
+    try:
+        text = Path("/proc/cpuinfo").read_text()
+    except OSError:
+        return platform.processor() or platform.machine()
+    found = re.search(r"model name\s*:\s*(.+)", text)
+    return found.group(1) if found else platform.machine()
+
+
+# ---------------------------------------------------------------- time
+
+
+def synchronize(device):
+    """Wait until the device has finished its work."""
+    if str(device).startswith("cuda"):
+        torch.cuda.synchronize()
+
+
+def interleave(runs, rounds, device="cpu", warm_ups=1):
+    """Time runs that alternate within a round, in random order.
+
+    Parameters
+    ----------
+    runs : dict of str to callable
+        Functions that run once. They return None, or a dict of the seconds of parts of
+        the run.
+    rounds : int
+        Number of rounds that are measured.
+    device : str, default="cpu"
+        Device to synchronise with before and after a run.
+    warm_ups : int, default=1
+        Number of rounds before the measured ones.
+
+    Returns
+    -------
+    dict of str to dict of str to ndarray of shape (rounds,)
+        The seconds of each run by part; "all" is the whole run.
+    """
+    times = {name: [] for name in runs}
+    for turn in range(rounds + warm_ups):
+        for name in random.Random(turn).sample(list(runs), len(runs)):
+            synchronize(device)
+            started = time.perf_counter()
+            parts = runs[name]() or {}
+            synchronize(device)
+            elapsed = {"all": time.perf_counter() - started, **parts}
+            if turn >= warm_ups:
+                times[name].append(elapsed)
+    return {
+        name: {part: np.array([row[part] for row in rows]) for part in rows[0]}
+        for name, rows in times.items()
+    }
+
+
+def repeated(run, times):
+    """Return a function that runs several times."""
+
+    def runs():
+        for _ in range(times):
+            run()
+
+    return runs
+
+
+# ---------------------------------------------------------------- memory
+
+
+def in_fresh_process(function, *arguments, threads):
+    """Call a function in a new process with a given number of threads.
+
+    It raises if the process is killed, for example because memory ran out.
+    """
+    context = multiprocessing.get_context("spawn")
+    with ProcessPoolExecutor(
+        1, mp_context=context, initializer=limit_threads, initargs=(threads,)
+    ) as pool:
+        return pool.submit(function, *arguments).result()
+
+
+class PeakMemory:
+    """Measure the peak of memory in a `with` block, above the memory held before it.
+
+    On CUDA the peak is torch's own count. On a CPU it is the peak of resident memory,
+    which Linux can reset before the block. On other systems it is the peak of the whole
+    process: run the block in a new process in which nothing else needs much memory.
+    """
+
+    def __init__(self, device="cpu"):
+        self.is_cuda = str(device).startswith("cuda")
+
+    def __enter__(self):
+        if self.is_cuda:
+            torch.cuda.synchronize()
+            torch.cuda.reset_peak_memory_stats()
+            self.before = torch.cuda.memory_allocated()
+        else:
+            _release_free_memory()
+            with contextlib.suppress(OSError):  # not Linux, or no permission
+                Path("/proc/self/clear_refs").write_text("5")
+            self.before = peak_bytes()
+        return self
+
+    def __exit__(self, *exception):
+        peak = torch.cuda.max_memory_allocated() if self.is_cuda else peak_bytes()
+        self.n_bytes = peak - self.before
+
+
+def _release_free_memory():
+    """Return free memory to the system, if glibc is used.
+
+    Otherwise a block could reuse memory of earlier blocks, which would hide its peak.
+    """
+    gc.collect()
+    with contextlib.suppress(OSError, AttributeError):
+        ctypes.CDLL("libc.so.6").malloc_trim(0)
+
+
+def peak_bytes():
+    """Return the peak of resident memory of this process."""
+    try:
+        status = Path("/proc/self/status").read_text()
+        return int(re.search(r"VmHWM:\s+(\d+)", status).group(1)) * 1024
+    except (OSError, AttributeError):
+        peak = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
+        return peak if sys.platform == "darwin" else peak * 1024
+
+
+# ---------------------------------------------------------------- figures
+
+
+def aucs(Y, p):
+    """Return the AUC of each task."""
+    return [roc_auc_score(*pair) for pair in zip(np.asarray(Y).T, p.T, strict=True)]
+
+
+def mean_log_loss(Y, p):
+    """Return the log loss, averaged over the tasks."""
+    pairs = zip(np.asarray(Y).T, p.T, strict=True)
+    return np.mean([log_loss(y, q, labels=[0, 1]) for y, q in pairs])
+
+
+def cvr_of(p):
+    """Return P(last task | first task), as `predict_cvr` does."""
+    return np.minimum(p[:, -1] / np.maximum(p[:, 0], 1e-12), 1)
+
+
+def figures_of(Y, p):
+    """Return the AUC of each task, the AUC of the CVR, and the log loss."""
+    Y = np.asarray(Y)
+    clicked = Y[:, 0] == 1
+    cvr_auc = roc_auc_score(Y[clicked, -1], cvr_of(p)[clicked])
+    return [*aucs(Y, p), cvr_auc, mean_log_loss(Y, p)]
+
+
+def evaluate(model, X, X_test, Y, Y_test):
+    """Fit a model; return `figures_of`, the number of epochs and the seconds."""
+    started = time.perf_counter()
+    model.fit(X, Y)
+    seconds = time.perf_counter() - started
+    figures = figures_of(Y_test, model.predict_proba(X_test).astype(float))
+    return [*figures, getattr(model, "n_iter_", np.nan), seconds]
+
+
+def spread(values, digits=4, sign=""):
+    """Return the mean, followed by the standard deviation; "-" for NaN."""
+    values = np.asarray(values, dtype=float)
+    if np.isnan(values).any():
+        return "-"
+    deviation = f" ({values.std(ddof=1):.{digits}f})" if len(values) > 1 else ""
+    return f"{values.mean():{sign}.{digits}f}{deviation}"
+
+
+def in_thousandths(differences):
+    """Return a mean difference, followed by its standard error, in thousandths."""
+    differences = 1000 * np.asarray(differences)
+    n = len(differences)
+    error = differences.std(ddof=1) / np.sqrt(n) if n > 1 else 0.0
+    return f"{differences.mean():+.1f} ({error:.1f})"
+
+
+def quartiles(ratios, digits=2):
+    """Return the median, followed by the quartiles."""
+    low, middle, high = np.quantile(ratios, [0.25, 0.5, 0.75])
+    return f"{middle:.{digits}f} ({low:.{digits}f}-{high:.{digits}f})"
+
+
+class Target(NamedTuple):
+    """The target of a figure."""
+
+    sign: str  # "at least" or "at most"
+    value: float
+
+    def is_met(self, figure):
+        if self.sign == "at least":
+            return bool(figure >= self.value)
+        return bool(figure <= self.value)
+
+    def verdict(self, figure):
+        return f"{self}: {'met' if self.is_met(figure) else 'missed'}"
+
+    def __str__(self):
+        return f"{self.sign} {self.value:g}"
+
+
+def at_least(value):
+    return Target("at least", value)
+
+
+def at_most(value):
+    return Target("at most", value)
+
+
+# ---------------------------------------------------------------- tables
+
+
+class Report:
+    """The tables of a benchmark, printed line by line, and kept for a file.
+
+    The first lines are the command and the description of the machine, as the pages of
+    the documentation expect them.
+
+    Parameters
+    ----------
+    name : str
+        Name of the benchmark, and of the file of its results.
+    arguments : Namespace
+        Arguments of the command line.
+    """
+
+    def __init__(self, name, arguments):
+        self.path = arguments.save and arguments.save / f"{name}.txt"
+        self.lines, self.label_width, self.width = [], 28, 17
+        unsaid = ("--save", str(arguments.save))
+        given = [text for text in sys.argv[1:] if text not in unsaid]
+        self.text(f"$ python benchmarks/{Path(sys.argv[0]).name} {shlex.join(given)}")
+        about = describe(arguments)
+        self.text(", ".join(f"{key} {value}" for key, value in about.items()))
+        if arguments.quick:
+            self.text("a smoke run: its figures are not meaningful")
+
+    def text(self, *lines):
+        """Print lines."""
+        for line in lines:
+            print(line.rstrip(), flush=True)
+            self.lines.append(line.rstrip())
+
+    def table(self, columns, label_width=28, width=17):
+        """Start a table of rows with a label and cells."""
+        self.label_width, self.width = label_width, width
+        self.row("", columns)
+
+    def row(self, label, cells):
+        """Print a row of the table."""
+        cells = "".join(f"{cell:>{self.width}}" for cell in cells)
+        self.text(f"{label:<{self.label_width}}{cells}")
+
+    def section(self, heading, over=""):
+        """Start a table of ratios."""
+        self.text("", heading, f"  {'':<44}{'':>18}{over:>28}")
+
+    def line(self, what, ratios=None, *, absolute="", digits=2, target=None):
+        """Print a row of a table of ratios.
+
+        Parameters
+        ----------
+        what : str
+            Label of the figure.
+        ratios : array-like of shape (rounds,), default=None
+            Ratios to the reference that the heading names, one per round.
+        absolute : str, default=""
+            The absolute value with its unit.
+        digits : int, default=2
+            Number of digits.
+        target : Target, default=None
+            Target of the median.
+        """
+        cell = "" if ratios is None else quartiles(ratios, digits)
+        verdict = f"  {target.verdict(np.median(ratios))}" if target else ""
+        self.text(f"  {what:<44}{absolute:>18}{cell:>28}{verdict}")
+
+    def note(self, text):
+        """Print a remark, such as the reason for a missing row."""
+        self.text(f"  {text}")
+
+    def save(self):
+        """Write the file, if one was requested."""
+        if self.path is not None:
+            self.path.parent.mkdir(parents=True, exist_ok=True)
+            self.path.write_text("\n".join(self.lines) + "\n")

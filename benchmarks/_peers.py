@@ -1,0 +1,605 @@
+"""Models and loops that the package is compared with.
+
+- Bare torch loops on prepared tensors: `BareMMoE` is written in the usual way, with one
+  module per expert, gate and tower. `BareStackedMMoE` has the same sizes, but computes
+  all experts of a layer, and all towers, as one product. `train_bare` is a loop of
+  indexing, forward pass, loss, backward pass and Adam, and nothing else; on CUDA,
+  `GraphedLoop` replays a step that was captured once.
+- The training loops of skorch and of torch-rechub, in the form in which they are
+  usually run.
+- Models of other packages with `fit(X, Y)` and `predict_proba(X)` of shape
+  (n_samples, n_tasks). Early stopping holds out a tenth of the training rows. A missing
+  package raises ImportError in `fit`, with the command that installs it.
+"""
+
+import contextlib
+import copy
+import importlib
+import importlib.metadata
+import io
+import warnings
+from itertools import pairwise
+
+import numpy as np
+import torch
+from _harness import mean_log_loss
+from sklearn.compose import make_column_selector, make_column_transformer
+from sklearn.ensemble import HistGradientBoostingClassifier
+from sklearn.impute import SimpleImputer
+from sklearn.linear_model import LogisticRegression
+from sklearn.model_selection import train_test_split
+from sklearn.pipeline import make_pipeline
+from sklearn.preprocessing import OneHotEncoder, OrdinalEncoder, StandardScaler
+from skorch import NeuralNet
+from torch import Tensor, nn
+from torch.nn import functional as F
+
+from sk_pwiser._table._encoder import TableEncoder
+from sk_pwiser._training._batches import BatchIterator, Impressions
+from sk_pwiser.model_selection import funnel_holdout
+
+# ---------------------------------------------------------------- bare torch loops
+
+EXPERT_UNITS, TOWER_UNITS = (128, 64), (64,)
+N_EXPERTS, N_TASKS, EMBEDDING_DIM = 4, 2, 16
+
+
+def perceptron(n_in, units):
+    layers = []
+    for a, b in pairwise([n_in, *units]):
+        layers += [nn.Linear(a, b), nn.ReLU()]
+    return nn.Sequential(*layers)
+
+
+class BareMMoE(nn.Module):
+    """Embeddings, experts, one gate and one tower per task; returns logits.
+
+    Parameters
+    ----------
+    cardinalities : sequence of int
+        Number of values of each category column.
+    n_numeric : int
+        Number of numeric inputs.
+    """
+
+    def __init__(self, cardinalities, n_numeric):
+        super().__init__()
+        self.embedding = nn.Embedding(sum(cardinalities), EMBEDDING_DIM)
+        nn.init.normal_(self.embedding.weight, std=0.01)
+        self.width = len(cardinalities) * EMBEDDING_DIM + n_numeric
+        self.build()
+
+    def build(self):
+        width, n_out = self.width, EXPERT_UNITS[-1]
+        self.experts = nn.ModuleList(
+            perceptron(width, EXPERT_UNITS) for _ in range(N_EXPERTS)
+        )
+        self.gates = nn.ModuleList(nn.Linear(width, N_EXPERTS) for _ in range(N_TASKS))
+        self.towers = nn.ModuleList(perceptron(n_out, TOWER_UNITS) for _ in self.gates)
+        self.outputs = nn.ModuleList(nn.Linear(TOWER_UNITS[-1], 1) for _ in self.gates)
+
+    def inputs(self, codes, numeric):
+        return torch.cat([self.embedding(codes).flatten(1), numeric], dim=1)
+
+    def forward(self, codes, numeric):
+        x = self.inputs(codes, numeric)
+        experts = torch.stack([expert(x) for expert in self.experts], dim=1)
+        logits = []
+        for gate, tower, output in zip(
+            self.gates, self.towers, self.outputs, strict=True
+        ):
+            mixed = torch.bmm(gate(x).softmax(dim=1).unsqueeze(1), experts)
+            logits.append(output(tower(mixed.squeeze(1))))
+        return torch.cat(logits, dim=1)
+
+
+class BareStackedMMoE(BareMMoE):
+    """The same network, with one product for all experts or towers of a layer."""
+
+    def build(self):
+        (first, second), n_gates = EXPERT_UNITS, N_TASKS * N_EXPERTS
+        self.first = nn.Linear(self.width, N_EXPERTS * first + n_gates)
+        self.second = stacked(N_EXPERTS, first, second)
+        self.tower = stacked(N_TASKS, second, TOWER_UNITS[0])
+        self.output = stacked(N_TASKS, TOWER_UNITS[0], 1)
+
+    def forward(self, codes, numeric):
+        first = self.first(self.inputs(codes, numeric))
+        n_hidden, n = N_EXPERTS * EXPERT_UNITS[0], len(first)
+        hidden = first[:, :n_hidden].relu().view(n, N_EXPERTS, -1).transpose(0, 1)
+        experts = apply(self.second, hidden).relu()
+        gates = first[:, n_hidden:].view(n, N_TASKS, N_EXPERTS).softmax(dim=2)
+        mixed = torch.bmm(gates, experts.transpose(0, 1)).transpose(0, 1)
+        logits = apply(self.output, apply(self.tower, mixed).relu())
+        return logits.squeeze(2).t()
+
+
+def stacked(n_stacked, n_in, n_out):
+    bound = n_in**-0.5
+    return nn.ParameterDict(
+        {
+            "weight": torch.empty(n_stacked, n_in, n_out).uniform_(-bound, bound),
+            "bias": torch.zeros(n_stacked, 1, n_out),
+        }
+    )
+
+
+def apply(layer, x):
+    return torch.baddbmm(layer["bias"], x, layer["weight"])
+
+
+def bare_loss(logits, y):
+    """Sum the tasks' mean cross-entropy."""
+    return F.binary_cross_entropy_with_logits(logits, y, reduction="none").mean(0).sum()
+
+
+def train_bare(model, optimizer, data, batch_size, precision="float32"):
+    """Train for one epoch, in random order, with all tensors on one device."""
+    device = data.y.device
+    model.train()
+    order = torch.randperm(len(data.y), device=device)
+    enabled = precision == "bfloat16"
+    for rows in order.split(batch_size):
+        optimizer.zero_grad(set_to_none=True)
+        with torch.autocast(device.type, dtype=torch.bfloat16, enabled=enabled):
+            logits = model(data.codes[rows], data.numeric[rows])
+        bare_loss(logits.float(), data.y[rows]).backward()
+        optimizer.step()
+
+
+def bare_run(kind, cardinalities, data, batch_size, *, precision="float32", **adam):
+    """Return a function that trains a bare model for one more epoch."""
+    model = kind(cardinalities, data.numeric.shape[1]).to(data.y.device)
+    optimizer = torch.optim.Adam(model.parameters(), lr=1e-3, **adam)
+    return lambda: train_bare(model, optimizer, data, batch_size, precision)
+
+
+def predict_bare(model, data, batch_size):
+    """Return the probabilities of all rows."""
+    model.eval()
+    with torch.inference_mode():
+        parts = zip(
+            data.codes.split(batch_size), data.numeric.split(batch_size), strict=True
+        )
+        return torch.cat([model(*part).sigmoid() for part in parts])
+
+
+class GraphedLoop:
+    """A bare loop whose step is captured as one CUDA graph and replayed.
+
+    Parameters
+    ----------
+    cardinalities : sequence of int
+        Number of values of each category column.
+    data : Prepared
+        Tensors on CUDA.
+    batch_size : int
+        Number of rows per batch, at most the number of all rows. A last batch with
+        fewer rows is left out.
+    """
+
+    def __init__(self, cardinalities, data, batch_size):
+        self.data, self.batch_size = data, batch_size
+        self.model = BareStackedMMoE(cardinalities, data.numeric.shape[1])
+        self.model.to(data.y.device).train()
+        self.optimizer = torch.optim.Adam(
+            self.model.parameters(), lr=1e-3, fused=True, capturable=True
+        )
+        self.rows = torch.arange(batch_size, device=data.y.device)
+        side = torch.cuda.Stream()
+        side.wait_stream(torch.cuda.current_stream())
+        with torch.cuda.stream(side):  # torch requires a warm-up
+            for _ in range(3):
+                self._step()
+        torch.cuda.current_stream().wait_stream(side)
+        self.optimizer.zero_grad(set_to_none=True)
+        self.graph = torch.cuda.CUDAGraph()
+        with torch.cuda.graph(self.graph):
+            self._step()
+
+    def _step(self) -> None:
+        codes, numeric, y = (tensor[self.rows] for tensor in self.data)
+        self.optimizer.zero_grad(set_to_none=True)
+        bare_loss(self.model(codes, numeric), y).backward()
+        self.optimizer.step()
+
+    @property
+    def n_rows(self) -> int:
+        """Number of rows of an epoch."""
+        return len(self.data.y) // self.batch_size * self.batch_size
+
+    def __call__(self) -> None:
+        """Train for one epoch, in random order."""
+        order: Tensor = torch.randperm(len(self.data.y), device=self.rows.device)
+        for rows in order[: self.n_rows].split(self.batch_size):
+            self.rows.copy_(rows)
+            self.graph.replay()
+
+
+# ---------------------------------------------------------------- loops of packages
+
+
+class BareLoss(nn.Module):
+    """The loss of the bare loop, as a module for skorch."""
+
+    def forward(self, logits, y):
+        return bare_loss(logits, y)
+
+
+def skorch_run(cardinalities, data, batch_size, device):
+    """Return a function that trains the bare model with skorch for one more epoch.
+
+    skorch's own data set returns single rows, and torch's default loader collates them.
+    """
+    net = NeuralNet(
+        BareMMoE,
+        module__cardinalities=cardinalities,
+        module__n_numeric=data.numeric.shape[1],
+        criterion=BareLoss,
+        optimizer=torch.optim.Adam,
+        lr=1e-3,
+        batch_size=batch_size,
+        max_epochs=1,
+        iterator_train__shuffle=True,
+        train_split=None,
+        device=device,
+        verbose=0,
+    ).initialize()
+    X = {"codes": data.codes.cpu(), "numeric": data.numeric.cpu()}
+    y = data.y.cpu()
+    return lambda: net.partial_fit(X, y) and None
+
+
+def require(name, package):
+    """Import a module of an optional package, or raise with the command."""
+    try:
+        return importlib.import_module(name)
+    except ImportError as error:
+        command = 'pip install "sk_pwiser[benchmark]"'
+        raise ImportError(f"{package} is not installed: {command}") from error
+
+
+def rechub(module):
+    """Import a module of torch-rechub."""
+    return require(f"torch_rechub.{module}", "torch-rechub")
+
+
+def rechub_version():
+    """Return the version of torch-rechub, or None if it is not installed."""
+    try:
+        return importlib.metadata.version("torch-rechub")
+    except importlib.metadata.PackageNotFoundError:
+        return None
+
+
+@contextlib.contextmanager
+def silence():
+    """Suppress prints, such as the trainer's progress bar and losses."""
+    silent = io.StringIO()
+    with contextlib.redirect_stdout(silent), contextlib.redirect_stderr(silent):
+        yield
+
+
+def rechub_layers(units):
+    """Describe the layers of a perceptron for torch-rechub."""
+    return {"dims": list(units), "activation": "relu", "dropout": 0.0}
+
+
+def rechub_features(cardinalities, numeric, embedding_dim):
+    """Describe the columns for torch-rechub, which stores a model's embeddings there.
+
+    Parameters
+    ----------
+    cardinalities : sequence of int
+        Number of values of each category column.
+    numeric : dict of str to int
+        Number of inputs of each numeric feature.
+    embedding_dim : int
+        Width of the embeddings.
+    """
+    features = rechub("basic.features")
+    return [
+        features.SparseFeature(f"category {j}", vocab_size=n, embed_dim=embedding_dim)
+        for j, n in enumerate(cardinalities)
+    ] + [features.DenseFeature(name, embed_dim=n) for name, n in numeric.items() if n]
+
+
+def rechub_trainer(model, n_tasks, **params):
+    """Return torch-rechub's trainer of several tasks."""
+    tasks = ["classification"] * n_tasks
+    return rechub("trainers").MTLTrainer(model, tasks, **params)
+
+
+def rechub_run(cardinalities, data, batch_size, device, joined=False):
+    """Return a function that trains torch-rechub's MMoE for one more epoch.
+
+    It uses `MTLTrainer.train_one_epoch` and the loader of `DataGenerator` of
+    torch-rechub, with one feature per column, as in its examples. `joined` passes the
+    numeric columns as one feature, which is faster. The networks of torch-rechub have
+    batch normalisation in every layer.
+    """
+    n_numeric = data.numeric.shape[1]
+    each = {f"numeric {j}": 1 for j in range(n_numeric)}
+    shape = {"numeric": n_numeric} if joined else each
+    features = rechub_features(cardinalities, shape, EMBEDDING_DIM)
+    model = rechub("models.multi_task").MMOE(
+        features,
+        ["classification"] * N_TASKS,
+        N_EXPERTS,
+        rechub_layers(EXPERT_UNITS),
+        [rechub_layers(TOWER_UNITS)] * N_TASKS,
+    )
+    trainer = rechub_trainer(
+        model,
+        N_TASKS,
+        optimizer_params={"lr": 1e-3, "weight_decay": 0.0},
+        device=device,
+    )
+    offsets = torch.tensor([0, *cardinalities]).cumsum(0)[:-1]
+    codes = (data.codes.cpu() - offsets).numpy()
+    numeric = data.numeric.cpu().numpy()
+    x = {f"category {j}": codes[:, j].copy() for j in range(len(cardinalities))}
+    if joined:
+        x["numeric"] = numeric
+    else:
+        x |= {name: numeric[:, j].copy() for j, name in enumerate(each)}
+    generator = rechub("utils.data").DataGenerator(x, data.y.cpu().numpy())
+    with silence():
+        loader, _, _ = generator.generate_dataloader(
+            split_ratio=[1.0, 0.0], batch_size=batch_size
+        )
+
+    def run():
+        with silence():
+            trainer.train_one_epoch(loader)
+
+    return run
+
+
+class RechubBatches:
+    """Whole batches in the form of torch-rechub, faster than lists of rows."""
+
+    def __init__(self, batches, label_columns):
+        self.batches, self.label_columns = batches, label_columns
+
+    def __iter__(self):
+        for inputs, y in self.batches:
+            columns = enumerate(inputs["codes"].unbind(1))
+            x = {f"category {j}": codes for j, codes in columns}
+            yield x | {"numeric": inputs["numeric"]}, y[:, self.label_columns]
+
+
+def rechub_predict(model, rows):
+    """Return the probabilities of a network, of shape (n, n_outputs)."""
+    model.eval()
+    with torch.no_grad():
+        batches = RechubBatches(BatchIterator(rows, 8192), [0])
+        p = torch.cat([model(x) for x, _ in batches])
+    return p.double().numpy().reshape(len(rows), -1)
+
+
+# ---------------------------------------------------------------- one model per task
+
+SELECT_CATEGORIES = make_column_selector(dtype_include="category")
+# HistGradientBoosting has at most 255 bins per column.
+MAX_CATEGORIES = 255
+
+
+def one_hot_columns(**params):
+    """Return the encoder of a linear model: one-hot categories, standardised numbers.
+
+    Values of a single row share one column.
+    """
+    categories = OneHotEncoder(handle_unknown="ignore", min_frequency=2, **params)
+    return make_column_transformer(
+        (categories, SELECT_CATEGORIES),
+        remainder=make_pipeline(SimpleImputer(), StandardScaler()),
+        sparse_threshold=1.0,
+    )
+
+
+def fit_logistic_regression(X, y):
+    """Fit a linear model of one-hot categories and standardised numbers."""
+    model = LogisticRegression(C=0.1, max_iter=300)
+    return make_pipeline(one_hot_columns(), model).fit(X, y)
+
+
+def _hold_out(X, y, seed=0):
+    return train_test_split(X, y, test_size=0.1, stratify=y, random_state=seed)
+
+
+def fit_lightgbm(X, y, *, stop_early=True, seed=0):
+    """Fit LightGBM with its own treatment of categories.
+
+    It stops early on a tenth of the rows, which the seed selects, or fits 100 trees
+    with its default parameters.
+    """
+    lightgbm = require("lightgbm", "LightGBM")
+    params, options = {}, {}
+    if stop_early:
+        X, X_valid, y, y_valid = _hold_out(X, y, seed)
+        params = {"n_estimators": 500, "learning_rate": 0.05}
+        options["eval_set"] = [(X_valid, y_valid)]
+        options["callbacks"] = [lightgbm.early_stopping(20, verbose=False)]
+    threads = torch.get_num_threads()
+    model = lightgbm.LGBMClassifier(n_jobs=threads, verbose=-1, **params)
+    with warnings.catch_warnings():
+        # LightGBM 4.7 deprecates `eval_set`, which older versions need.
+        warnings.simplefilter("ignore")
+        return model.fit(X, y, **options)
+
+
+def fit_hist_gradient_boosting(X, y):
+    """Fit scikit-learn's boosted trees; the rarest values of a column share a code."""
+    categories = SELECT_CATEGORIES(X)
+    codes = OrdinalEncoder(
+        handle_unknown="use_encoded_value",
+        unknown_value=np.nan,
+        encoded_missing_value=np.nan,
+        max_categories=MAX_CATEGORIES,
+    )
+    columns = make_column_transformer((codes, categories), remainder="passthrough")
+    model = HistGradientBoostingClassifier(
+        max_iter=500,
+        learning_rate=0.05,
+        categorical_features=np.arange(len(categories)),
+        early_stopping=True,
+        n_iter_no_change=20,
+        random_state=0,
+    )
+    return make_pipeline(columns, model).fit(X, y)
+
+
+class CatBoost:
+    """CatBoost with its own treatment of categories, which it reads as text."""
+
+    def fit(self, X, y):
+        catboost = require("catboost", "CatBoost")
+        categories = SELECT_CATEGORIES(X)
+        X, X_valid, y, y_valid = _hold_out(self._as_text(X), y)
+        self.model_ = catboost.CatBoostClassifier(
+            iterations=1_000,
+            early_stopping_rounds=50,
+            cat_features=categories,
+            thread_count=torch.get_num_threads(),
+            allow_writing_files=False,
+            random_seed=0,
+            verbose=False,
+        ).fit(X, y, eval_set=(X_valid, y_valid))
+        return self
+
+    def predict_proba(self, X):
+        return self.model_.predict_proba(self._as_text(X))
+
+    def _as_text(self, X):
+        X = X.copy()
+        for name in SELECT_CATEGORIES(X):
+            X[name] = X[name].astype("object").astype("str").fillna("missing")
+        return X
+
+
+class PerTask:
+    """One scikit-learn classifier per task, used like a multi-task model.
+
+    Parameters
+    ----------
+    fit_one : callable
+        Function of `X` and the labels of a task that returns a fitted classifier.
+    """
+
+    def __init__(self, fit_one):
+        self.fit_one = fit_one
+
+    def fit(self, X, Y):
+        self.models_ = [self.fit_one(X, y) for y in np.asarray(Y).T]
+        return self
+
+    def predict_proba(self, X):
+        return np.column_stack([m.predict_proba(X)[:, 1] for m in self.models_])
+
+
+# ---------------------------------------------------------------- torch-rechub
+
+
+class Rechub:
+    """A network of torch-rechub, trained by its own trainer with its own settings.
+
+    Batches have 512 rows, embeddings a width of 16, hidden layers 128 and 64 units. The
+    codes and standardised numbers come from the encoder of this package. The epoch with
+    the lowest log loss on the held-out rows is kept.
+
+    Parameters
+    ----------
+    seed : int
+        Seed of the initial weights, the held-out rows and the order of the rows.
+    max_epochs, patience : int
+        Largest number of epochs, and number of epochs without improvement.
+    """
+
+    def __init__(self, seed, max_epochs=10, patience=2):
+        self.seed, self.max_epochs, self.patience = seed, max_epochs, patience
+
+    def fit(self, X, Y):
+        self.encoder_ = TableEncoder()
+        self.n_tasks_ = Y.shape[1]
+        rows = encoded_rows(self.encoder_.fit_transform(X), Y)
+        parts = funnel_holdout(Y, test_size=0.1, random_state=self.seed)
+        train, valid = (rows.at(torch.as_tensor(part)) for part in parts)
+        shape = self.encoder_.cardinalities_, {"numeric": self.encoder_.n_numeric_}
+        with torch.random.fork_rng(), silence():
+            torch.manual_seed(self.seed)
+            # One network for all tasks, or one network per task.
+            self.models_, self.n_iter_ = [], 0
+            for labels in self.label_columns():
+                trainer = self.trainer(rechub_features(*shape, EMBEDDING_DIM))
+                self._train(trainer, train, valid, labels)
+                self.models_.append(trainer.model)
+        return self
+
+    def _train(self, trainer, train, valid, labels):
+        """Train until the log loss of some label columns no longer improves."""
+        y = valid.labels().numpy()[:, np.atleast_1d(labels)]
+        batches = RechubBatches(BatchIterator(train, 512, "shuffled"), labels)
+        best, best_epoch, state = np.inf, 0, None
+        for epoch in range(1, self.max_epochs + 1):
+            trainer.train_one_epoch(batches)
+            loss = mean_log_loss(y, rechub_predict(trainer.model, valid))
+            if loss < best:
+                best, best_epoch = loss, epoch
+                state = copy.deepcopy(trainer.model.state_dict())
+            elif epoch - best_epoch >= self.patience:
+                break
+        trainer.model.load_state_dict(state)
+        self.n_iter_ += best_epoch / len(self.label_columns())
+
+    def predict_proba(self, X):
+        y = np.zeros((len(X), self.n_tasks_), dtype=np.int64)
+        rows = encoded_rows(self.encoder_.transform(X), y)
+        return np.hstack([rechub_predict(model, rows) for model in self.models_])
+
+
+class RechubMMoE(Rechub):
+    """One MMoE for all tasks."""
+
+    def label_columns(self):
+        return [list(range(self.n_tasks_))]
+
+    def trainer(self, features):
+        tasks, experts = ["classification"] * self.n_tasks_, {"dims": [128, 64]}
+        towers = [{"dims": [32]}] * self.n_tasks_
+        mmoe = rechub("models.multi_task").MMOE
+        return rechub_trainer(mmoe(features, tasks, 4, experts, towers), self.n_tasks_)
+
+
+class RechubDCNv2(Rechub):
+    """One DCNv2 per task."""
+
+    def label_columns(self):
+        return list(range(self.n_tasks_))
+
+    def trainer(self, features):
+        model = rechub("models.ranking").DCNv2(features, 3, rechub_layers([128, 64]))
+        return rechub("trainers").CTRTrainer(model)
+
+
+def encoded_rows(table, Y):
+    """Return an encoded table as a data set of tensors."""
+    return Impressions(*map(torch.from_numpy, table), torch.tensor(np.asarray(Y)))
+
+
+PER_TASK = {
+    "logistic regression": fit_logistic_regression,
+    "HistGradientBoosting": fit_hist_gradient_boosting,
+    "LightGBM": fit_lightgbm,
+    "CatBoost": lambda X, y: CatBoost().fit(X, y),
+}
+RECHUB = {"torch-rechub DCNv2": RechubDCNv2, "torch-rechub MMoE": RechubMMoE}
+PEERS = (*PER_TASK, *RECHUB)
+
+
+def peer_models(name, seeds):
+    """Yield the models of a peer: one, or one per seed for networks."""
+    if name in PER_TASK:
+        yield PerTask(PER_TASK[name])
+    else:
+        yield from (RECHUB[name](seed) for seed in range(seeds))

@@ -1,0 +1,205 @@
+"""Splits of rows that are read in parts: validation rows, and blocks of statistics."""
+
+import numpy as np
+
+from sk_pwiser._streaming._chunks import RowSample
+from sk_pwiser._table._frames import as_table
+from sk_pwiser._table._target_statistics import read_times
+from sk_pwiser.model_selection._folds import funnel_strata, holdout_sizes
+
+# numpy draws from the hypergeometric distribution for fewer rows than this.
+LARGEST_POPULATION = 10**9
+
+
+class GroupValues:
+    """One value per group, also for a group that continues in the next part."""
+
+    def __init__(self):
+        self.numbers = np.empty(0, dtype=np.int64)
+        self.values = None
+
+    def of(self, groups, of_rows, combine, choose):
+        """Return the value of each row's group.
+
+        Parameters
+        ----------
+        groups : int64 ndarray of shape (n_rows,)
+            Numbers of the groups of the next rows.
+        of_rows : integer ndarray of shape (n_rows,)
+            A value per row.
+        combine : {numpy.minimum, numpy.maximum}
+            Reduces the values of a group's rows in this part to one.
+        choose : callable
+            Maps these values to the values of the groups, for the groups that begin in
+            this part.
+
+        Returns
+        -------
+        ndarray of shape (n_rows,)
+        """
+        numbers, first, place = np.unique(
+            groups, return_index=True, return_inverse=True
+        )
+        combined = of_rows[first]
+        combine.at(combined, place, of_rows)
+        is_new = ~np.isin(numbers, self.numbers)
+        chosen = choose(combined[is_new])
+        values = np.empty(len(numbers), dtype=chosen.dtype)
+        values[is_new] = chosen
+        if not is_new.all():
+            known = np.searchsorted(self.numbers, numbers[~is_new])
+            values[~is_new] = self.values[known]
+        self.numbers, self.values = numbers, values
+        return values[place]
+
+
+class HoldOut:
+    """Draws the validation rows of early stopping, with their share of every depth.
+
+    The first pass over the rows counts them per funnel depth; the second draws as many
+    of each depth as `funnel_holdout` would, and every row of a depth has the same
+    chance. Groups are held out as a whole: they are counted and drawn like rows, by
+    their deepest row in the part in which they begin.
+
+    Parameters
+    ----------
+    fraction : float
+        Share of the rows, or groups, to hold out.
+    """
+
+    def __init__(self, fraction):
+        self.fraction = fraction
+        self.counts = np.zeros(0, dtype=np.int64)
+        self.groups = GroupValues()
+
+    def count(self, targets, groups):
+        """Count rows or groups, in the first pass.
+
+        Parameters
+        ----------
+        targets : Targets
+            Labels of the rows.
+        groups : int64 ndarray of shape (n_rows,) or None
+            Numbers of their groups.
+        """
+        self._choose(targets, groups, self._add)
+
+    def _add(self, strata):
+        added = np.bincount(strata, minlength=len(self.counts))
+        added[: len(self.counts)] += self.counts
+        self.counts = added
+        return np.zeros(len(strata), dtype=bool)
+
+    def start(self, seed):
+        """Start the second pass, which reads the same parts as the first one."""
+        self.rng = np.random.default_rng(seed)
+        self.groups = GroupValues()
+        self.stratum_of, self.n_held = holdout_sizes(self.counts, self.fraction)
+        self.n_left = np.zeros_like(self.n_held)
+        np.add.at(self.n_left, self.stratum_of, self.counts)
+
+    def draw(self, targets, groups):
+        """Return whether each of the next rows is held out, a bool ndarray."""
+        return self._choose(targets, groups, self._draw)
+
+    def _choose(self, targets, groups, choose):
+        strata = funnel_strata(targets.with_nan())
+        if groups is None:
+            return choose(strata)
+        return self.groups.of(groups, strata, np.maximum, choose)
+
+    def _draw(self, strata):
+        strata = self.stratum_of[strata]
+        is_held = np.zeros(len(strata), dtype=bool)
+        for stratum in np.unique(strata).tolist():
+            rows = np.flatnonzero(strata == stratum)
+            n_held, n_left = int(self.n_held[stratum]), int(self.n_left[stratum])
+            n_chosen = self._share(n_held, n_left - n_held, len(rows))
+            is_held[self.rng.choice(rows, n_chosen, replace=False)] = True
+            self.n_held[stratum] -= n_chosen
+            self.n_left[stratum] -= len(rows)
+        return is_held
+
+    def _share(self, n_held, n_kept, n_rows):
+        """Draw how many of the next rows of a depth are held out."""
+        if n_held + n_kept < LARGEST_POPULATION:
+            return self.rng.hypergeometric(n_held, n_kept, n_rows)
+        # Of so many rows, a part has as many as draws with replacement would give.
+        n_chosen = self.rng.binomial(n_rows, n_held / (n_held + n_kept))
+        return min(max(n_chosen, n_rows - n_kept), n_held)
+
+
+class TimeEdges:
+    """Times between blocks that hold about equal numbers of rows.
+
+    Parameters
+    ----------
+    column : str, int or None
+        The column of times; None if the rows are in the order of time.
+    n_blocks : int
+        Number of blocks.
+    n_rows : int
+        Number of rows of the sample that decides.
+    generator : numpy.random.Generator
+        Draws the sample.
+    """
+
+    def __init__(self, column, n_blocks, n_rows, generator):
+        self.column = column
+        self.n_blocks = n_blocks
+        self.sample = RowSample(n_rows, generator)
+
+    def add(self, X):
+        """Add the times of some rows of a `pyarrow.Table`."""
+        if self.column is not None:
+            self.read(X)  # raises if times are missing
+            self.sample.add(X.select([self.column]), None)
+
+    def finish(self):
+        """Return the edges, float64 ndarray of shape (n_blocks - 1,), or None."""
+        if self.column is None:
+            return None
+        times = self.read(self.sample.finish()[0])
+        shares = np.arange(1, self.n_blocks) / self.n_blocks
+        return np.quantile(times, shares, method="higher")
+
+    def read(self, X):
+        """Return the times of some rows."""
+        return read_times(as_table(X), self.column, X.column_names)
+
+
+class Blocks:
+    """Assigns rows to blocks of time, as `assign_blocks` does for all rows at once.
+
+    Parameters
+    ----------
+    n_rows, n_blocks : int
+        Numbers of rows and of blocks.
+    times : TimeEdges
+        Reads the times.
+    edges : ndarray of shape (n_blocks - 1,) or None
+        Times between the blocks; None for equal numbers of rows in their order.
+    """
+
+    def __init__(self, n_rows, n_blocks, times, edges):
+        self.n_rows = n_rows
+        self.n_blocks = n_blocks
+        self.times = times
+        self.edges = edges
+        self.n_seen = 0
+        self.groups = GroupValues()
+
+    def assign(self, X, groups):
+        """Return the blocks of the next rows, int64 ndarray of shape (n_rows,).
+
+        A group is in the block of its earliest row in the part in which it begins.
+        """
+        if self.edges is None:
+            rank = np.arange(self.n_seen, self.n_seen + len(X))
+            block = rank * self.n_blocks // self.n_rows
+        else:
+            block = np.searchsorted(self.edges, self.times.read(X), side="right")
+        self.n_seen += len(X)
+        if groups is None:
+            return block
+        return self.groups.of(groups, block, np.minimum, np.asarray)

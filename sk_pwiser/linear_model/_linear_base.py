@@ -1,0 +1,449 @@
+"""Labels, weights, columns and predictions, as all linear models treat them."""
+
+import warnings
+from dataclasses import dataclass
+
+import numpy as np
+from scipy import sparse
+from scipy.special import log_expit
+from sklearn.metrics import r2_score, roc_auc_score
+from sklearn.utils import check_array, column_or_1d
+from sklearn.utils.metaestimators import available_if
+from sklearn.utils.multiclass import check_classification_targets, type_of_target
+from sklearn.utils.validation import check_is_fitted
+
+from sk_pwiser._table import check_weights
+from sk_pwiser._utils import accept_any_case_of_y
+
+TASK_TYPES = ("binary", "regression")
+
+
+@dataclass(frozen=True)
+class LinearTargets:
+    """The labels and values of all tasks.
+
+    Parameters
+    ----------
+    values : float64 ndarray of shape (n_samples, n_tasks)
+        0 or 1 for binary tasks; NaN where a task has no label.
+    is_binary : bool ndarray of shape (n_tasks,)
+        Which tasks are binary.
+    classes : ndarray of shape (n_binary_tasks, 2) or (2,), or None
+        The labels of the binary tasks; 1-D for a single task, None if no task is
+        binary.
+    task_names : list of str
+        Names of the tasks.
+    is_single : bool
+        Whether there is only one task, whose predictions are 1-D.
+    """
+
+    values: np.ndarray
+    is_binary: np.ndarray
+    classes: np.ndarray | None
+    task_names: list
+    is_single: bool
+
+
+def read_targets(y, task_types="binary", missing_labels="error"):
+    """Check labels and values, and return them as :class:`LinearTargets`.
+
+    Parameters
+    ----------
+    y : array-like of shape (n_samples, n_tasks) or (n_samples,)
+        Labels 0 and 1 or values.
+    task_types : str or sequence of str, default="binary"
+        "binary" or "regression", for all tasks or one per task.
+    missing_labels : {"error", "ignore"}, default="error"
+        Whether labels of several tasks may be NaN.
+
+    Raises
+    ------
+    ValueError
+        If labels are not allowed or missing, a task has none, or the numbers of tasks
+        differ.
+    """
+    if y is None:
+        raise ValueError(
+            "This estimator requires y to be passed, but the target y is None."
+        )
+    names = _names_of_columns(y)
+    y = check_array(
+        y, ensure_2d=False, dtype=None, ensure_all_finite=False, input_name="y"
+    )
+    is_single = y.ndim == 1 or y.shape[1] == 1
+    n_tasks = 1 if is_single else y.shape[1]
+    is_binary = np.array(check_task_types(task_types, n_tasks)) == "binary"
+    names = names or _default_names(n_tasks, is_binary)
+    if not is_single:
+        values = _several_tasks(y, is_binary, names, missing_labels)
+        dtype = y.dtype if y.dtype.kind in "iubf" else np.dtype(int)
+        classes = np.tile(np.array([0, 1]), (is_binary.sum(), 1)).astype(dtype)
+        classes = classes if is_binary.any() else None
+    elif is_binary[0]:
+        values, classes = _single_classification(column_or_1d(y))
+    else:
+        y = check_array(column_or_1d(y), ensure_2d=False, dtype=float, input_name="y")
+        values, classes = y[:, np.newaxis], None
+    return LinearTargets(values, is_binary, classes, names, is_single)
+
+
+def check_task_types(task_types, n_tasks):
+    """Return the type of each task as a list of str."""
+    if isinstance(task_types, str):
+        task_types = [task_types] * n_tasks
+    task_types = list(task_types)
+    if wrong := [t for t in task_types if t not in TASK_TYPES]:
+        raise ValueError(
+            f"task_types must hold 'binary' and 'regression' only; got {wrong[0]!r}."
+        )
+    if len(task_types) != n_tasks:
+        raise ValueError(
+            f"y has {n_tasks} tasks, but task_types has {len(task_types)} entries: "
+            f"{task_types}."
+        )
+    return task_types
+
+
+def label_weights(sample_weight, X, targets):
+    """Return weights per row and task: 0 where a task has no label.
+
+    Parameters
+    ----------
+    sample_weight : array-like of shape (n_samples,) or (n_samples, n_tasks), or None
+        Weights of the rows, or of the rows and tasks.
+    X : ndarray or sparse matrix of shape (n_samples, n_features)
+        The features.
+    targets : LinearTargets
+        The labels.
+
+    Returns
+    -------
+    float64 ndarray of shape (n_samples, n_tasks)
+
+    Raises
+    ------
+    ValueError
+        If the numbers of rows differ, a weight is negative or not finite, or all
+        labels of a task have the weight 0.
+    """
+    values = targets.values
+    if len(values) != X.shape[0]:
+        raise ValueError(f"X has {X.shape[0]} rows, but y has {len(values)}.")
+    weight = (~np.isnan(values)).astype(np.float64)
+    if sample_weight is None:
+        return weight
+    found = check_weights(sample_weight, *values.shape, targets.task_names)
+    weight *= found.reshape(len(found), -1)
+    is_empty = ~weight.any(axis=0)
+    if is_empty.any():
+        name = targets.task_names[int(is_empty.argmax())]
+        raise ValueError(
+            f"sample_weight must not be zero in all rows with a label of task {name!r}."
+        )
+    return weight
+
+
+def find_constant_tasks(targets, weights):
+    """Return which binary tasks have one label only, with a warning for each.
+
+    Raises
+    ------
+    ValueError
+        If this is the only task.
+    """
+    positive = (weights * (targets.values == 1)).sum(axis=0)
+    negative = (weights * (targets.values == 0)).sum(axis=0)
+    is_constant = targets.is_binary & ((positive == 0) | (negative == 0))
+    if targets.is_single and is_constant[0]:
+        found = targets.classes[int(positive[0] > 0)]
+        raise ValueError(
+            "A single task needs both classes; rows with a positive weight contain "
+            f"only one class: {found!r}."
+        )
+    for k in np.flatnonzero(is_constant):
+        warnings.warn(
+            f"Task {targets.task_names[k]!r} is {int(positive[k] > 0)} in every row "
+            "with a label: its predictions are constant.",
+            UserWarning,
+            stacklevel=2,
+        )
+    return is_constant
+
+
+def smoothed_log_odds(targets, weights):
+    """Return the log-odds of the tasks, with half a row added to each class."""
+    positive = (weights * (targets.values == 1)).sum(axis=0)
+    negative = (weights * (targets.values == 0)).sum(axis=0)
+    return np.log(positive + 0.5) - np.log(negative + 0.5)
+
+
+def _names_of_columns(y):
+    """Return the column names of a DataFrame or the name of a Series, else None."""
+    if hasattr(y, "columns"):
+        return [str(name) for name in y.columns]
+    name = getattr(y, "name", None)
+    return None if name in (None, "") else [str(name)]
+
+
+def _default_names(n_tasks, is_binary):
+    if n_tasks == 2 and is_binary.all():
+        return ["click", "conversion"]
+    return [f"task_{k}" for k in range(n_tasks)]
+
+
+def _several_tasks(y, is_binary, names, missing_labels):
+    values = check_array(
+        y, dtype=np.float64, ensure_all_finite="allow-nan", input_name="y"
+    )
+    has_label = ~np.isnan(values)
+    if missing_labels == "error" and not has_label.all():
+        counts = (~has_label).sum(axis=0)
+        k = int(counts.argmax())
+        raise ValueError(
+            f"Input y contains NaN: {counts[k]} in column {names[k]!r}, the first in "
+            f"row {has_label[:, k].argmin()}. With missing_labels='ignore', they take "
+            "no part in their task."
+        )
+    for k, name in enumerate(names):
+        labels = values[has_label[:, k], k]
+        if len(labels) == 0:
+            raise ValueError(f"Task {name!r} has no label: its column of y is all NaN.")
+        wrong = labels[(labels != 0) & (labels != 1)]
+        if is_binary[k] and len(wrong):
+            raise ValueError(
+                f"Labels of binary tasks must be 0 or 1; column {name!r} of y contains "
+                f"{wrong[0]:g}."
+            )
+    return values
+
+
+def _single_classification(labels):
+    # A row without the only label has no effect, so that it is probably a mistake.
+    check_array(
+        labels, ensure_2d=False, dtype=None, ensure_all_finite=True, input_name="y"
+    )
+    check_classification_targets(labels)
+    classes, codes = np.unique(labels, return_inverse=True)
+    if len(classes) > 2:
+        raise ValueError(
+            "Only binary classification is supported. The type of the target is "
+            f"{type_of_target(labels)}, with the labels {classes[:5].tolist()}."
+        )
+    if len(classes) < 2:
+        raise ValueError(
+            "A single task needs both classes; y contains only one class: "
+            f"{classes.tolist()[0]!r}."
+        )
+    return codes.astype(np.float64)[:, np.newaxis], classes
+
+
+class Columns:
+    """The matrix ``(X - mean) / scale``, which is never computed.
+
+    Centred columns are orthogonal to the intercepts, but centring would fill a sparse
+    matrix with numbers; here it is a correction of each product.
+
+    Parameters
+    ----------
+    X : ndarray or CSC matrix of shape (n_samples, n_features)
+        The features.
+    mean, scale : ndarray of shape (n_features,)
+        Numbers that are subtracted from the columns, and their divisors.
+    """
+
+    def __init__(self, X, mean, scale):
+        self.X, self.mean, self.scale = X, mean, scale
+
+    @property
+    def n_features(self):
+        """Number of columns."""
+        return self.X.shape[1]
+
+    def dot(self, V):
+        """Return the product with V of shape (n_features, k)."""
+        W = V / self.scale[:, np.newaxis]
+        return self.X @ W - self.mean @ W
+
+    def transposed_dot(self, R):
+        """Return the product of the transpose with R of shape (n_samples, k)."""
+        product = self.X.T @ R - np.outer(self.mean, R.sum(axis=0))
+        return product / self.scale[:, np.newaxis]
+
+    def select(self, features):
+        """Return some of the columns."""
+        return Columns(self.X[:, features], self.mean[features], self.scale[features])
+
+
+def weighted_moments(X, weight):
+    """Return the means and variances of the columns, exactly 0 for constant ones.
+
+    Parameters
+    ----------
+    X : ndarray or sparse matrix of shape (n_samples, n_features)
+        The features.
+    weight : ndarray of shape (n_samples,)
+        Weights of the rows, not all zero.
+    """
+    weight = weight / weight.sum()
+    mean = X.T @ weight
+    if sparse.issparse(X):
+        square = X.multiply(X).T @ weight
+    else:
+        square = np.einsum("i,ij,ij->j", weight, X, X)
+    variance = square - mean**2
+    variance[variance < 1e-12 * square] = 0.0
+    return mean, variance
+
+
+def _has_binary_tasks(estimator):
+    """Raise an AttributeError, as if the method did not exist, if no task is binary."""
+    if "binary" not in estimator._task_types():
+        raise AttributeError("Only binary tasks have probabilities.")
+    return True
+
+
+class LinearPredictions:
+    """Predictions from the linear predictors of the tasks.
+
+    Subclasses have a method `_linear_predictors` that returns logits or values of shape
+    (n_samples, n_tasks), and set `_is_binary`, `_is_single` and `classes_` in `fit`.
+    """
+
+    def _task_types(self):
+        """Return the type of all tasks, or the types of each of them."""
+        return "binary"
+
+    def _log_probabilities(self, linear):
+        """Return log P(Y_k = 1) from the linear predictors of binary tasks."""
+        return log_expit(linear)
+
+    def _binary_log_probabilities(self, X):
+        check_is_fitted(self)
+        linear = self._linear_predictors(X)
+        return self._log_probabilities(linear[:, self._is_binary])
+
+    def predict(self, X):
+        """Predict labels of binary tasks, and values of regression tasks.
+
+        Parameters
+        ----------
+        X : {array-like, sparse matrix} of shape (n_samples, n_features)
+            Features.
+
+        Returns
+        -------
+        ndarray of shape (n_samples, n_tasks) or (n_samples,)
+            The label 1 where the probability is above 0.5, and values in the units of
+            `y` in `fit`. With tasks of both types all are floats.
+        """
+        check_is_fitted(self)
+        linear = self._linear_predictors(X)
+        b = self._is_binary
+        is_positive = self._log_probabilities(linear[:, b]) > np.log(0.5)
+        if self._is_single:
+            return (
+                self.classes_[is_positive[:, 0].astype(int)] if b[0] else linear[:, 0]
+            )
+        if b.all():
+            return is_positive.astype(self.classes_.dtype)
+        linear[:, b] = is_positive
+        return linear
+
+    @available_if(_has_binary_tasks)
+    def predict_proba(self, X):
+        """Predict probabilities of the binary tasks.
+
+        Parameters
+        ----------
+        X : {array-like, sparse matrix} of shape (n_samples, n_features)
+            Features.
+
+        Returns
+        -------
+        ndarray of shape (n_samples, n_binary_tasks)
+            Column k is P(Y = 1) for binary task k, in the order of `y`. For a single
+            task, the ordinary `(n_samples, 2)` with both classes.
+        """
+        limits = np.finfo(np.float64)
+        p = np.exp(self._binary_log_probabilities(X))
+        p = np.clip(p, limits.tiny, 1.0 - limits.epsneg)
+        return np.hstack([1.0 - p, p]) if self._is_single else p
+
+    @available_if(_has_binary_tasks)
+    def predict_cvr(self, X):
+        """Predict P(last task | first task), of the binary tasks.
+
+        Parameters
+        ----------
+        X : {array-like, sparse matrix} of shape (n_samples, n_features)
+            Features.
+
+        Returns
+        -------
+        ndarray of shape (n_samples,)
+            Probabilities: P(last) / P(first), at most 1.
+
+        Raises
+        ------
+        ValueError
+            If there is only one binary task.
+        """
+        log_p = self._binary_log_probabilities(X)
+        if log_p.shape[1] < 2:
+            raise ValueError("predict_cvr needs two binary tasks or more; got 1.")
+        return np.exp(np.minimum(log_p[:, -1] - log_p[:, 0], 0.0))
+
+    @accept_any_case_of_y
+    def score(self, X, y, sample_weight=None):
+        """Compute the mean over the tasks of ROC AUC, or R2 of regression tasks.
+
+        It is not the accuracy: at a click rate of 1 %, predicting no click at all has
+        an accuracy of 99 %.
+
+        Parameters
+        ----------
+        X : {array-like, sparse matrix} of shape (n_samples, n_features)
+            Features.
+        y : array-like of shape (n_samples, n_tasks) or (n_samples,)
+            True labels and values. With `missing_labels="ignore"` rows with NaN are
+            left out of their task.
+        sample_weight : array-like of shape (n_samples,) or (n_samples, n_tasks), \
+                default=None
+            Weights of the rows, or of the rows and tasks, >= 0.
+
+        Returns
+        -------
+        float
+            The mean; NaN, with a warning, if a binary task has only one class.
+        """
+        check_is_fitted(self)
+        if self._is_single and self._is_binary[0]:
+            y = np.asarray(y).reshape(len(y)) == self.classes_[1]
+            values = y[:, np.newaxis].astype(float)
+        else:
+            types = np.where(self._is_binary, "binary", "regression").tolist()
+            values = read_targets(y, types, self.missing_labels).values
+        linear = self._linear_predictors(X)
+        weight = None
+        if sample_weight is not None:
+            weight = check_weights(sample_weight, *values.shape, self.task_names_)
+            weight = np.broadcast_to(weight.reshape(len(values), -1), values.shape)
+        return float(np.mean(task_scores(values, linear, self._is_binary, weight)))
+
+
+def task_scores(values, linear, is_binary, weights=None):
+    """Return ROC AUC of binary tasks and R2 of regression tasks, one per task.
+
+    All arrays have the shape (n_samples, n_tasks), and `is_binary` (n_tasks,). Rows
+    without a label or of weight 0 are left out.
+    """
+    scores = []
+    for k, binary in enumerate(is_binary):
+        rows = ~np.isnan(values[:, k])
+        weight = None
+        if weights is not None:
+            rows &= weights[:, k] > 0
+            weight = weights[rows, k]
+        metric = roc_auc_score if binary else r2_score
+        scores.append(metric(values[rows, k], linear[rows, k], sample_weight=weight))
+    return np.array(scores)

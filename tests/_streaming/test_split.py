@@ -1,0 +1,137 @@
+"""Validation rows and blocks of rows in parts, against those of all rows at once."""
+
+from itertools import pairwise
+
+import numpy as np
+import pyarrow as pa
+import pytest
+from numpy.testing import assert_allclose, assert_array_equal
+
+from sk_pwiser._streaming import _split
+from sk_pwiser._streaming._split import Blocks, HoldOut, TimeEdges
+from sk_pwiser._table import assign_blocks, check_targets
+from sk_pwiser.model_selection import funnel_holdout
+
+PARTS = [slice(0, 30), slice(30, 31), slice(31, 200), slice(200, 300)]
+
+
+def rare_labels(n_rows, n_clicks, n_conversions, seed=0):
+    y = np.zeros((n_rows, 2))
+    rows = np.random.default_rng(seed).permutation(n_rows)
+    y[rows[:n_clicks], 0] = 1
+    y[rows[:n_conversions], 1] = 1
+    return y
+
+
+def hold_outs(y, groups=None, n_seeds=1, fraction=0.1, size=300):
+    """Yield which rows are held out, in parts of `size` rows, for some seeds."""
+    drawn = HoldOut(fraction)
+    starts = range(0, len(y), size)
+    targets = [check_targets(y[i : i + size], missing_labels="ignore") for i in starts]
+    of_parts = [None if groups is None else groups[i : i + size] for i in starts]
+    pairs = list(zip(targets, of_parts, strict=True))
+    for pair in pairs:
+        drawn.count(*pair)
+    for seed in range(n_seeds):
+        drawn.start(seed)
+        yield np.concatenate([drawn.draw(*pair) for pair in pairs])
+
+
+def shares(y, is_valid):
+    """Return the numbers of validation rows of depth 0, 1 and 2."""
+    return np.bincount(y[is_valid].sum(axis=1).astype(int), minlength=3)
+
+
+@pytest.mark.parametrize("size", [9, 300, 4_000])
+def test_as_many_of_each_depth_are_held_out_as_in_memory(size):
+    """12 conversions among 4,000 rows: none at all for some seeds, if drawn by row."""
+    y = rare_labels(4_000, 300, 12)
+    _, valid = funnel_holdout(y, test_size=0.1, random_state=0)
+    expected = np.bincount(y[valid].sum(axis=1).astype(int))
+    assert expected[2] == 1
+    for is_valid in hold_outs(y, n_seeds=5, size=size):
+        assert_array_equal(shares(y, is_valid), expected)
+
+
+def test_missing_labels_are_strata_of_their_own():
+    y = rare_labels(1_000, 500, 200)
+    y[y[:, 0] == 1, 1] = np.where(np.arange(500) < 100, np.nan, y[y[:, 0] == 1, 1])
+    found = hold_outs(y, n_seeds=5, fraction=0.2)
+    assert {np.isnan(y[is_valid, 1]).sum() for is_valid in found} == {20}
+
+
+def test_every_row_has_the_same_chance():
+    y = rare_labels(60, 20, 5)
+    counts = sum(hold_outs(y, n_seeds=600, fraction=0.2, size=25))
+    expected = np.array([8 / 40, 3 / 15, 1 / 5])[y.sum(axis=1).astype(int)]
+    deviation = np.sqrt(600 * expected * (1 - expected))
+    assert (np.abs(counts - 600 * expected) < 4.5 * deviation).all()
+
+
+def test_rows_of_different_parts_are_drawn_like_rows_of_one():
+    """Without replacement, any two rows are held out together equally often."""
+    y = np.zeros((20, 2))
+    drawn = np.array([*hold_outs(y, n_seeds=1_000, fraction=0.3, size=10)])
+    together = drawn.T.astype(float) @ drawn / 1_000
+    pairs = together[~np.eye(20, dtype=bool)]
+    assert_allclose(pairs, 6 * 5 / (20 * 19), atol=4.5 * np.sqrt(0.08 * 0.92 / 1_000))
+
+
+def test_more_rows_than_numpy_draws_from(monkeypatch):
+    monkeypatch.setattr(_split, "LARGEST_POPULATION", 50)
+    y = rare_labels(4_000, 300, 12)
+    for is_valid in hold_outs(y, n_seeds=5):
+        assert_array_equal(shares(y, is_valid), [370, 29, 1])
+
+
+@pytest.mark.parametrize("size", [2, 30, 300])
+def test_groups_are_held_out_as_a_whole(size):
+    y = rare_labels(4_000, 300, 12)
+    groups = np.arange(4_000) // 4
+    for is_valid in hold_outs(y, groups, 5, size=size):
+        held = is_valid.reshape(1_000, 4)
+        assert_array_equal(held.all(axis=1), held.any(axis=1))
+        assert held.any(axis=1).sum() == 100
+        if size == 300:  # no group is cut, so that all are judged by their deepest row
+            assert 1 <= shares(y, is_valid)[2] <= 2
+
+
+def test_both_sides_have_rows():
+    y = np.zeros((4, 2))
+    for groups in (None, np.array([0, 0, 1, 1])):
+        for is_valid in hold_outs(y, groups, 5, fraction=0.9):
+            assert 0 < is_valid.sum() < 4
+    assert not any(is_valid.any() for is_valid in hold_outs(y, np.zeros(4, int)))
+
+
+@pytest.mark.parametrize("ends", [[0, 140, 300], [0, 30, 31, 200, 300]])
+@pytest.mark.parametrize("has_groups", [False, True])
+def test_blocks_of_consecutive_rows(has_groups, ends):
+    """The second ends cut groups of seven rows."""
+    groups = np.arange(300) // 7 if has_groups else None
+    blocks = Blocks(300, 4, TimeEdges(None, 4, 300, None), None)
+    table = pa.table({"a": np.arange(300)})
+    found = [
+        blocks.assign(
+            table.slice(start, stop - start),
+            None if groups is None else groups[start:stop],
+        )
+        for start, stop in pairwise(ends)
+    ]
+    assert_array_equal(np.concatenate(found), assign_blocks(300, 4, groups=groups))
+
+
+@pytest.mark.parametrize("has_groups", [False, True])
+def test_blocks_of_time(has_groups):
+    rng = np.random.default_rng(0)
+    groups = np.arange(300) // 7 if has_groups else None
+    table = pa.table({"a": np.arange(300), "time": rng.permutation(300) * 1.0})
+    times = TimeEdges("time", 5, 300, rng)
+    for rows in PARTS:
+        times.add(table.slice(rows.start, rows.stop - rows.start))
+    blocks = Blocks(300, 5, times, times.finish())
+    found = blocks.assign(table, groups)
+    time = table["time"].to_numpy()
+    assert_array_equal(found, assign_blocks(300, 5, times=time, groups=groups))
+    with pytest.raises(ValueError, match="time_column='time' must not have missing"):
+        times.add(pa.table({"time": [1.0, None]}))

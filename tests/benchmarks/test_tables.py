@@ -1,0 +1,52 @@
+"""The tables of the benchmarks: readers of files, and generated columns."""
+
+import numpy as np
+import pytest
+
+pd = pytest.importorskip("pandas")
+
+
+ADULT = """age,workclass,education,marital-status,relationship,hours-per-week,income
+38,Private,HS-grad,Married-civ-spouse,Husband,50,<=50K
+44,Private,Some-college,Married-AF-spouse,Wife,40,>50K
+18,?,Some-college,Never-married,Own-child,30,>50K
+"""
+
+
+def test_adults_without_the_columns_of_the_labels(tmp_path, module):
+    folder = tmp_path / "adult"
+    folder.mkdir()
+    (folder / "adult.csv").write_text(ADULT)
+    found = module("_tables").load_tables("adult", tmp_path)
+    rows = pd.concat([found.X, found.X_test]).sort_values("age")
+    assert rows.columns.tolist() == ["age", "workclass", "education", "hours-per-week"]
+    assert rows["age"].tolist() == [18, 38, 44]
+    assert rows.dtypes.tolist()[1:3] == ["category"] * 2
+    Y = pd.concat([found.Y, found.Y_test]).loc[rows.index]
+    np.testing.assert_array_equal(Y, [[0, 0], [1, 0], [1, 1]])
+
+
+def test_absent_files_raise(tmp_path, module):
+    with pytest.raises(FileNotFoundError, match=r"adult\.csv is not in the folder"):
+        module("_tables").load_tables("adult", tmp_path)
+
+
+def test_the_validation_part_splits_the_training_rows(module):
+    load_tables = module("_tables").load_tables
+    train = load_tables("columns-40", None)
+    found = load_tables("columns-40", None, "validation")
+    assert (len(train.X), len(train.X_test)) == (40_000, 20_000)
+    assert (len(found.X), len(found.X_test)) == (28_000, 12_000)
+    together = pd.concat([found.X, found.X_test]).sort_index()
+    pd.testing.assert_frame_equal(together, train.X.sort_index())
+
+
+def test_generated_columns_depend_on_the_seed(module):
+    columns_40 = module("_tables").columns_40
+    (X, Y), (again, _), (other, _) = (columns_40(seed) for seed in (0, 0, 1))
+    assert X.shape == (60_000, 40)
+    assert (Y["second"] <= Y["first"]).all()
+    assert 0.2 < Y["first"].mean() < 0.3
+    assert 0.05 < Y["second"].mean() < 0.08
+    pd.testing.assert_frame_equal(X, again)
+    assert not X.equals(other)

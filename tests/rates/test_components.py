@@ -1,0 +1,195 @@
+"""Every network, loss, weighting and calibrator at advertising rates.
+
+A form is an entry of one of the lists below. It is trained on the same rows as the
+plain form: cross-entropy, a shared bottom and equal weights.
+"""
+
+import importlib.util
+
+import numpy as np
+import pytest
+import torch
+from numpy.testing import assert_allclose
+from rates_log import expected_auc, make_model
+
+from sk_pwiser.calibration import FunnelCalibrator
+from sk_pwiser.losses import LOSSES
+from sk_pwiser.networks import NETWORKS
+from sk_pwiser.networks._experts import Gates
+from sk_pwiser.transfer import fine_tune
+from sk_pwiser.weighting import WEIGHTINGS
+
+TASKS = ["click", "conversion"]
+EXPERTS = {"expert_units": (32,), "tower_units": (8,)}
+BOTTOM = {"bottom_units": (32,), "tower_units": (8,)}
+TOWERS = {"tower_units": (32, 8)}
+SIZES = {
+    **dict.fromkeys(["aitm", "dcmt", "ddpo", "escm2", "esmm"], TOWERS),
+    **dict.fromkeys(["ctcl", "shared_bottom", "single_task"], BOTTOM),
+}
+
+
+def network(name, **params):
+    sizes = SIZES.get(name, EXPERTS)
+    return {"network": name, "network_params": {**sizes, **params}}
+
+
+# Parameters of the estimator.
+FORMS = {
+    **{f"network {name}": network(name) for name in sorted(NETWORKS)},
+    "network escm2 dr": network("escm2", variant="dr"),
+    "network mmoe conditional": network("mmoe", task_space="conditional"),
+    **{f"loss {name}": {"loss": name} for name in sorted(LOSSES)},
+    **{f"weighting {name}": {"weighting": name} for name in sorted(WEIGHTINGS)},
+}
+FORMS["weighting fixed"]["weighting_params"] = {"weights": [1.0, 5.0]}
+if importlib.util.find_spec("torchjd") is None:
+    del FORMS["weighting torchjd"]
+# Forms that predict another number of events than there are, with the reason.
+NOT_CALIBRATED = {
+    "loss combined_pair": "its pairs outweigh the cross-entropy of rare tasks",
+    "loss focal": "it predicts rare events several times too often",
+    "weighting nash": "a batch with a conversion reduces its own weight",
+    "weighting torchjd": "weights are computed from the batch that they weight",
+}
+# How far the AUC of each task may lie below that of the plain form.
+TOLERANCES = {
+    "loss focal": (0.015, 0.03),
+    # It shares nothing between the tasks, and conversions are few.
+    "network single_task": (0.01, 0.06),
+}
+CALIBRATORS = {
+    method: lambda model, method=method: FunnelCalibrator(model, method=method)
+    for method in ("isotonic", "sigmoid", "temperature")
+}
+TRANSFERS = {"fine_tune": fine_tune}
+
+
+def assert_counts(predicted, observed, n_errors=2.5):
+    """Check sums of probabilities by the standard errors of the observed counts."""
+    distance = (predicted - np.asarray(observed)) / np.sqrt(observed)
+    assert_allclose(distance, 0, atol=n_errors)
+
+
+def outputs(model, X):
+    """Return what the network returns for rows, in evaluation mode."""
+    found = []
+    net = model.net_.module_
+    handle = net.register_forward_hook(lambda *args: found.append(args[-1]))
+    try:
+        model.predict_proba(X)
+    finally:
+        handle.remove()
+    return found
+
+
+@pytest.mark.parametrize("form", sorted(FORMS.keys() - NOT_CALIBRATED))
+def test_predicts_as_many_events_as_there_are(fits, form):
+    p = fits.model(**FORMS[form]).predict_proba(fits.log.X)
+    assert_counts(p.sum(axis=0), fits.log.Y.sum())
+
+
+@pytest.mark.parametrize("form", sorted(FORMS))
+def test_auc_is_no_worse_than_that_of_the_plain_form(fits, form):
+    found = fits.aucs(fits.model(**FORMS[form]))
+    plain = fits.aucs(fits.model())
+    assert (plain > 0.7).all()
+    assert (found > plain - np.array(TOLERANCES.get(form, (0.01, 0.025)))).all()
+
+
+@pytest.mark.parametrize("method", CALIBRATORS)
+def test_calibrated_probabilities_add_up_to_the_events(fits, method):
+    calibrator = CALIBRATORS[method](fits.model())
+    calibrator.fit(fits.log.X_test, fits.log.Y_test)
+    p = calibrator.predict_proba(fits.log.X_test)
+    assert_counts(p.sum(axis=0), fits.log.Y_test.sum())
+    assert (fits.aucs(calibrator) > fits.aucs(fits.model()) - 0.01).all()
+
+
+@pytest.mark.parametrize("name", TRANSFERS)
+def test_transferred_models_predict_as_many_events_as_there_are(fits, name):
+    half = len(fits.log.X) // 2
+    X, Y = fits.log.X[half:], fits.log.Y[half:]
+    model = TRANSFERS[name](fits.model(), X, Y)
+    assert_counts(model.predict_proba(X).sum(axis=0), Y.sum())
+    assert (fits.aucs(model) > fits.aucs(fits.model()) - [0.01, 0.025]).all()
+
+
+@pytest.mark.parametrize("name", ["mmoe", "omoe", "ple", "stem", "metaheac"])
+def test_gates_use_all_experts(fits, name, monkeypatch):
+    found, compute = [], Gates._logits
+
+    def record(gates, inputs):
+        logits = compute(gates, inputs)
+        found.append(logits.softmax(dim=2).mean(dim=0))
+        return logits
+
+    model = fits.model(**network(name))
+    monkeypatch.setattr(Gates, "_logits", record)
+    model.predict_proba(fits.log.X_test)
+    assert found
+    for shares in found:
+        assert shares.min() > 0.1 / shares.shape[1]
+
+
+def weights_of(model):
+    return np.array([model.history_[-1, f"train_weight_{task}"] for task in TASKS])
+
+
+@pytest.mark.parametrize(
+    ("name", "limit"),
+    [("cagrad", 10), ("dwa", 1.5), ("gradcraft", 20), ("gradnorm", 3), ("pcgrad", 10)],
+)
+def test_weights_are_moderate(fits, name, limit):
+    ratio = np.divide(*weights_of(fits.model(weighting=name)))
+    assert 1 / limit < ratio < limit
+
+
+def test_the_weights_of_ema_are_the_inverse_losses(fits):
+    rates = fits.log.Y.mean().to_numpy()
+    entropies = -rates * np.log(rates) - (1 - rates) * np.log1p(-rates)
+    scaled = weights_of(fits.model(weighting="ema")) * entropies
+    assert (scaled > 0.9).all()
+    # The mean of an inverse is above the inverse of the mean.
+    assert (scaled < 2).all()
+
+
+def test_the_weights_of_gradnorm_do_not_depend_on_the_first_batch(fits):
+    found = [
+        weights_of(fits.model(weighting="gradnorm", random_state=seed))
+        for seed in range(3)
+    ]
+    assert np.ptp(found, axis=0).max() < 0.5
+
+
+@pytest.mark.parametrize("name", ["escm2", "ddpo", "dcmt"])
+def test_propensity_weights_add_up_to_the_rows(fits, name):
+    parts = []
+    for output in outputs(fits.model(**network(name)), fits.log.X):
+        keywords = output.extra_losses["correction"].keywords
+        if name == "escm2":
+            parts.append(torch.stack([keywords["propensity"]]))
+        else:
+            parts.append(torch.stack(list(keywords["propensities"])))
+    propensities = torch.cat(parts, dim=1)[:, :, 0].numpy()
+    click = fits.log.Y["click"].to_numpy()
+    known = np.stack([click, 1 - click])[: len(propensities)]
+    smallest = propensities.min(axis=1, keepdims=True)
+    assert ((propensities <= smallest * 1.001).mean(axis=1) < 0.1).all()
+    ratios = (known / propensities).mean(axis=1)
+    assert_allclose(ratios, 1, atol=4 / np.sqrt(click.sum()))
+
+
+def test_decay_does_not_outweigh_a_rare_task_that_shares_nothing():
+    # With the full weight decay, the second task has the same prediction for all rows.
+    rng, n = np.random.default_rng(0), 60_000
+    X = rng.normal(size=(2 * n, 4)).astype(np.float32)
+    rate = 0.004 * np.exp(0.3 * X[:, 0] - 0.045)
+    rare = rng.random(2 * n) < rate
+    often = (rng.random(2 * n) < 0.4) | rare
+    Y = np.column_stack([often, rare]).astype(np.int64)
+    sizes = {"bottom_units": (32, 16), "tower_units": (16,)}
+    model = make_model(network="single_task", network_params=sizes)
+    logits = model.fit(X[:n], Y[:n]).predict_logits(X[n:])[:, 1]
+    assert logits.std() > 0.05
+    assert expected_auc(logits, rate[n:]) > 0.53
