@@ -1,11 +1,11 @@
-"""Predictions and labels that scorers and displays compare."""
+"""Labels and predictions of any estimator, task by task, for scorers and displays."""
 
 import numpy as np
 from sklearn.frozen import FrozenEstimator
 from sklearn.pipeline import Pipeline
 from sklearn.utils import check_consistent_length, column_or_1d
 
-from sk_pwiser._table import one_task_labels, read_labels, zero_one_labels
+from sk_pwiser._table import n_rows, one_task_labels, read_labels, zero_one_labels
 
 
 def check_targets(Y, missing_labels="error", classes=None):
@@ -14,18 +14,19 @@ def check_targets(Y, missing_labels="error", classes=None):
     Parameters
     ----------
     Y : array-like of shape (n_samples, n_tasks) or (n_samples,)
-        Labels, 0 or 1; of a single task those in `classes`.
+        Labels: 0 or 1, or for a single task the two `classes`.
     missing_labels : {"error", "ignore"}, default="error"
         Whether labels of tasks after the first may be missing.
     classes : array-like of shape (2,), default=None
-        The classes of an estimator with a single task, if it has any.
+        The classes of an estimator of a single task.
 
     Returns
     -------
     targets : int64 ndarray of shape (n_samples, n_tasks)
-        The labels, 1 for the second class, and 0 where they are missing.
+        The labels: 1 for the second class, 0 for the first class and for missing
+        labels.
     known : bool ndarray of shape (n_samples, n_tasks)
-        Which labels are not missing.
+        Whether each label is known.
     names : list of str
         Names of the columns, empty if they have none.
     """
@@ -43,26 +44,25 @@ def check_targets(Y, missing_labels="error", classes=None):
 
 
 def check_lengths(X, targets):
-    """Raise if the table has another number of rows than the labels.
+    """Raise if the numbers of rows of the table and of the labels differ.
 
-    Only the estimator can count the rows of a table that has no length, such as a
-    LazyFrame of polars.
+    Tables without a length, such as a LazyFrame of polars, are left to the estimator.
     """
-    shape = getattr(X, "shape", None)
-    if not shape and not hasattr(X, "__len__"):
+    try:
+        n_samples = n_rows(X)
+    except ValueError:
         return
-    n_rows = shape[0] if shape else len(X)
-    if n_rows != len(targets):
+    if n_samples != len(targets):
         raise ValueError(
-            f"X and Y have inconsistent numbers of samples: X has {n_rows} rows, Y has "
-            f"{len(targets)}."
+            f"X and Y have inconsistent numbers of samples: X has {n_samples} rows, Y "
+            f"has {len(targets)}."
         )
 
 
 def find_task(task, n_tasks, *names_by_source, others=", 'cvr' or 'mean'"):
-    """Return the column of the task with this index or name.
+    """Return the column of a task, given by its index or name.
 
-    `others` ends the list of names in the message, with what the caller takes besides.
+    In the message, `others` follows the names: the other values that the caller takes.
     """
     if not isinstance(task, str):
         if not -n_tasks <= task < n_tasks:
@@ -85,7 +85,7 @@ def find_task(task, n_tasks, *names_by_source, others=", 'cvr' or 'mean'"):
 
 
 def check_same_tasks(n_tasks, y_names, fitted_names):
-    """Raise if the tasks of ``Y``, or their order, are not those of ``fit``."""
+    """Raise if the tasks of ``Y`` or their order differ from the tasks in ``fit``."""
     if fitted_names and len(fitted_names) != n_tasks:
         raise ValueError(
             f"Y must have the {len(fitted_names)} tasks the estimator was fitted with, "
@@ -99,17 +99,17 @@ def check_same_tasks(n_tasks, y_names, fitted_names):
 
 
 class Predictions:
-    """Predictions of one estimator for one ``X``, in the form of each task.
+    """Predictions of an estimator for a table, task by task.
 
     Parameters
     ----------
     estimator : object
         A fitted estimator.
     X : array-like
-        The rows.
+        The table.
     cache : dict
-        Receives what the methods of the estimator return, so that later instances with
-        the same cache do not call them again.
+        Stores the results of the methods of the estimator. Instances with the same
+        cache call each method once.
     """
 
     def __init__(self, estimator, X, cache):
@@ -125,14 +125,14 @@ class Predictions:
         return []
 
     def missing_labels(self):
-        """Return what a missing label is to the estimator: "error" or "ignore"."""
+        """Return the parameter ``missing_labels`` of the estimator, or "error"."""
         for layer in nested_estimators(self._estimator):
             if hasattr(layer, "missing_labels"):
                 return layer.missing_labels
         return "error"
 
     def classes(self):
-        """Return the two classes of an estimator with a single task, else None."""
+        """Return the two classes of an estimator of a single task, otherwise None."""
         for layer in nested_estimators(self._estimator):
             classes = getattr(layer, "classes_", None)
             if isinstance(classes, np.ndarray) and classes.shape == (2,):
@@ -154,7 +154,7 @@ class Predictions:
         return _event_probability(proba, k, targets.shape, self._estimator)
 
     def cvr(self, targets):
-        """Return P(last task | first task), by ``predict_cvr`` if there is one."""
+        """Return P(last task | first task), from ``predict_cvr`` if it exists."""
         if targets.shape[1] == 1:
             raise ValueError(
                 "task='cvr' must have at least two tasks in Y, got one: P(last task | "
@@ -172,7 +172,7 @@ class Predictions:
         return np.clip(ratio, 0.0, 1.0)
 
     def _call(self, method, function=None):
-        # scikit-learn stores its own, reduced, responses under the plain names.
+        # scikit-learn stores reduced predictions under the names of the methods.
         key = ("sk_pwiser", method)
         if key not in self._cache:
             if function is None:
@@ -183,7 +183,7 @@ class Predictions:
 
 
 def nested_estimators(estimator):
-    """Yield the estimator and, one inside the other, the estimators that it wraps.
+    """Yield an estimator and the estimators that it wraps, from the outside in.
 
     A search wraps its best estimator, a pipeline its last step.
     """
@@ -198,13 +198,12 @@ def nested_estimators(estimator):
 
 
 def _predict_cvr(estimator, X):
-    """Return ``predict_cvr`` of the outermost layer that has it, else None."""
+    """Return ``predict_cvr`` of the outermost estimator that has it, or None."""
     layers = list(nested_estimators(estimator))
     for i, layer in enumerate(layers):
         if not hasattr(layer, "predict_cvr"):
             continue
-        # A pipeline offers only scikit-learn's own methods of its last step, so its
-        # transformers are applied here.
+        # A pipeline does not have this method, so its transformers are applied here.
         for outer in layers[:i]:
             if isinstance(outer, Pipeline) and len(outer) > 1:
                 X = outer[:-1].transform(X)
@@ -250,7 +249,7 @@ def _event_probability(proba, k, shape, estimator):
         if block.shape == (n_samples, 2):
             return block[:, 1]
         if block.shape == (n_samples, 1):
-            # After a fit on one class, the only column is the probability of it.
+            # After a fit on one class, the only column is the probability of the class.
             classes = getattr(estimator, "classes_", [0, 1])
             seen = np.ravel(classes[k] if per_task else classes)
             if len(seen) == 1:

@@ -1,4 +1,4 @@
-"""Shared by all folders: parameter checks, the registry, random generators."""
+"""Shared by all folders: parameter checks, the registry, random numbers, threads."""
 
 from sk_pwiser._utils._checks import (
     accept_any_case_of_y,

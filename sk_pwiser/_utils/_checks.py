@@ -9,12 +9,12 @@ from inspect import signature
 from numbers import Integral, Rational, Real
 from typing import Any, TypeGuard
 
-# Packages whose frames lie between the user's call and a warning.
+# Packages whose frames may come between the user's call and a warning.
 _CALLING_PACKAGES = ("sk_pwiser", "sklearn", "skorch", "joblib")
 
 
 def warn_user(message: str, category: type[UserWarning] = UserWarning) -> None:
-    """Issue a warning that names the line of the user's call."""
+    """Issue a warning that refers to the line of the user's call."""
     frame, level = sys._getframe(0), 1
     while frame.f_back is not None:
         if frame.f_globals.get("__name__", "").split(".")[0] not in _CALLING_PACKAGES:
@@ -41,15 +41,15 @@ def check_number(
     value : object
         The value found.
     above, at_least, below, at_most : float, default=None
-        Limits of the range; `above` and `below` themselves are outside of it.
+        Limits of the range; `above` and `below` are not part of it.
 
     Raises
     ------
     TypeError
-        If the value is not a real number that torch computes with: neither a bool nor a
-        fraction.
+        If the value is not a real number, or is a bool or a fraction, with which torch
+        does not compute.
     ValueError
-        If it is not finite, or out of range.
+        If the value is not finite or out of range.
     """
     is_fraction = isinstance(value, Rational) and not isinstance(value, Integral)
     if not isinstance(value, Real) or isinstance(value, bool) or is_fraction:
@@ -78,7 +78,7 @@ def check_number(
 
 
 def is_iterable(value: object) -> TypeGuard[Iterable[Any]]:
-    """Return whether a value has entries; text and arrays without axes have none."""
+    """Return whether a value has entries, unlike text and arrays without axes."""
     has_axes = getattr(value, "ndim", 1) > 0
     return isinstance(value, Iterable) and not isinstance(value, str) and has_axes
 
@@ -89,9 +89,9 @@ def check_integer(name: str, value: object, *, at_least: int) -> int:
     Raises
     ------
     TypeError
-        If the value is not an integer. A bool is not one.
+        If the value is not an integer, or is a bool.
     ValueError
-        If it is below `at_least`.
+        If the value is below `at_least`.
     """
     if not isinstance(value, Integral) or isinstance(value, bool):
         raise TypeError(f"{name} must be an integer >= {at_least}; got {value!r}.")
@@ -101,7 +101,7 @@ def check_integer(name: str, value: object, *, at_least: int) -> int:
 
 
 def check_boolean(name: str, value: object) -> bool:
-    """Return a parameter that must be True or False.
+    """Check that a parameter is True or False, and return it.
 
     Raises
     ------
@@ -114,14 +114,14 @@ def check_boolean(name: str, value: object) -> bool:
 
 
 def check_choice(name: str, value: object, choices: Collection[str | None]) -> str:
-    """Return a parameter that must be one of a few names.
+    """Check that a parameter is one of several names, and return it.
 
     Raises
     ------
     TypeError
         If the value is neither a string nor one of the choices.
     ValueError
-        If it is a string that is not among the choices.
+        If the value is a string, but not one of the choices.
     """
     if isinstance(value, str | None) and value in choices:
         return value  # type: ignore[return-value]

@@ -1,8 +1,8 @@
-"""Random numbers of a fit, from generators of its own.
+"""The random number generators of a fit.
 
-torch's global generators belong to the whole process: two fits in two threads would
-draw from one sequence. A fit therefore activates generators of its own in its context,
-and the layers of this package draw from these.
+The global generators of torch belong to the whole process: two fits in two threads
+would draw from the same sequence. A fit therefore activates its own generators, and the
+layers of this package draw random numbers from these.
 """
 
 from collections.abc import Iterator, Sequence
@@ -18,7 +18,7 @@ from torch.nn import functional as F
 
 
 class Generators:
-    """One generator per device, each created when it is first asked for.
+    """One generator per device, which is created on first use.
 
     Parameters
     ----------
@@ -38,12 +38,12 @@ class Generators:
         return self._by_device[device]
 
     def __getstate__(self) -> dict[str, Any]:
-        """Return the states of the generators as tensors, which can be pickled."""
+        """Return the seed and the states of the generators, which can be pickled."""
         states = {str(d): g.get_state() for d, g in self._by_device.items()}
         return {"seed": self.seed, "states": states}
 
     def __setstate__(self, state: dict[str, Any]) -> None:
-        """Restore the generators, those of devices that are present."""
+        """Restore the generators of the devices that are available."""
         self.__init__(state["seed"])  # type: ignore[misc]
         for name, values in state["states"].items():
             device = torch.device(name)
@@ -71,8 +71,8 @@ def generator_on(device: torch.device) -> torch.Generator | None:
     Returns
     -------
     torch.Generator or None
-        None, which stands for torch's global generator, outside of `active` and in
-        code that is being compiled: torch.compile takes no generators.
+        None means the global generator. It is returned outside of `active`, and in code
+        that is being compiled, since torch.compile does not support generators.
     """
     if torch.compiler.is_compiling():
         return None
@@ -81,7 +81,7 @@ def generator_on(device: torch.device) -> torch.Generator | None:
 
 
 def dropout(inputs: Tensor, p: float, training: bool) -> Tensor:
-    """Set a share `p` of the entries to 0 in training, and scale up the others."""
+    """Set a share `p` of the entries to 0 in training, and scale the others up."""
     if not training or p == 0:
         return inputs
     generator = generator_on(inputs.device)
@@ -96,22 +96,22 @@ _GLOBAL = RLock()
 
 @contextmanager
 def seeded_globally(seed: int, device: torch.device) -> Iterator[None]:
-    """Seed torch's global generators, and restore them afterwards.
+    """Seed the global generators of torch, and restore them afterwards.
 
-    For code that takes no generator, such as the initialisation of torch's own layers.
-    Other threads wait: two of them cannot use the same global generator.
+    This is for code that does not take a generator, such as the initialisation of
+    torch's layers. Other threads wait, since they would use the same generator.
 
     Parameters
     ----------
     seed : int
-        Seed of the generators of the CPU and of `device`; those of other devices are
-        not touched.
+        Seed of the generators of the CPU and of `device`. The generators of other
+        devices are not changed.
     device : torch.device
-        Device whose generator is seeded as well.
+        Device whose generator is seeded in addition to the CPU's.
     """
     is_cuda = device.type == "cuda"
     with _GLOBAL, torch.random.fork_rng([device] if is_cuda else []):
-        # torch.manual_seed would seed the generators of all devices.
+        # Not torch.manual_seed, which seeds the generators of all devices.
         torch.default_generator.manual_seed(seed)
         if is_cuda:
             with torch.cuda.device(device):
@@ -128,17 +128,20 @@ def global_states(device: torch.device) -> list[Tensor]:
 
 
 def set_global_states(states: Sequence[Tensor], device: torch.device) -> None:
-    """Restore what `global_states` returned, but for a device of another kind."""
+    """Restore the states that `global_states` returned.
+
+    The state of a GPU is left out if `device` is not a GPU.
+    """
     torch.random.set_rng_state(states[0])
     if device.type == "cuda" and len(states) > 1:
         torch.cuda.set_rng_state(states[1], device)
 
 
 def draws_globally(*components: object) -> bool:
-    """Return whether components may draw random numbers from torch's global generators.
+    """Return whether components may draw from the global generators of torch.
 
-    Modules of this package draw from the active generators. Others may contain any
-    code, and so may optimisers other than those of torch.
+    Modules of this package draw from the active generators. Modules and optimisers of
+    other packages than this one and torch may contain any code.
     """
     parts = chain.from_iterable(
         component.modules() if isinstance(component, nn.Module) else [component]

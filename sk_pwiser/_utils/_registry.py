@@ -1,13 +1,13 @@
-"""The network, loss or weighting that a name or a class stands for."""
+"""Networks, losses and weightings by name or class."""
 
 import inspect
 
 
 def build(registry, base, parameter, choice, params, *args, **context):
-    """Build a component, or raise an error that lists its parameters.
+    """Build a component.
 
-    Parameters and errors are those of `check_names`, with `args`, the positional
-    arguments that every component of the kind takes, in place of `n_args`.
+    The parameters and errors are the same as for `check_names`, except for `args`: the
+    positional arguments that every component of this kind takes.
     """
     kind = check_names(registry, base, parameter, choice, params, len(args), **context)
     return kind(*args, **context, **(params or {}))
@@ -16,14 +16,14 @@ def build(registry, base, parameter, choice, params, *args, **context):
 def check_names(
     registry, base, parameter, choice, params, n_args, *, shared=(), **context
 ):
-    """Return a component's class if it takes the parameters by their names.
+    """Return the class of a component, after a check of the names of its parameters.
 
     Parameters
     ----------
     registry : dict of str to type
-        Names and their classes.
+        Classes by name.
     base : type
-        Base class of all components of the kind.
+        Base class of all components of this kind.
     parameter : str
         Name of the estimator's parameter, such as "network", for messages.
     choice : str or type
@@ -31,11 +31,11 @@ def check_names(
     params : dict or None
         The user's keyword arguments.
     n_args : int
-        Number of positional arguments that every component of the kind takes.
+        Number of positional arguments that every component of this kind takes.
     shared : sequence of str, default=()
-        Further names that the error lists, since all components of the kind take them.
+        Parameters that all components of this kind take, which the message also lists.
     **context : dict
-        Keyword arguments that come from parameters of the estimator.
+        Keyword arguments that are parameters of the estimator.
 
     Returns
     -------
@@ -45,10 +45,10 @@ def check_names(
     Raises
     ------
     ValueError
-        If `params` has a key that the component does not take or that is a parameter
-        of the estimator, or lacks one that the component requires.
+        If `params` has a key that the component does not take or that is a parameter of
+        the estimator, or lacks a key that the component requires.
     TypeError
-        If the class is not a subclass of the base, or `params` is not a dictionary.
+        If the class is not a subclass of `base`, or if `params` is not a dictionary.
     """
     kind = resolve(registry, base, parameter, choice)
     params = {} if params is None else dict(params)
@@ -79,14 +79,14 @@ def check_names(
 
 
 def resolve(registry, base, parameter, choice):
-    """Return the class that a name, or the class itself, stands for.
+    """Return the class with a given name; a class is returned unchanged.
 
     Raises
     ------
     ValueError
-        If the registry has no such name.
+        If the registry does not contain the name.
     TypeError
-        If the choice is neither a name nor a subclass of the base.
+        If `choice` is neither a name nor a subclass of `base`.
     """
     if isinstance(choice, str):
         if choice not in registry:

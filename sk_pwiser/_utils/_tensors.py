@@ -1,11 +1,11 @@
-"""Small functions of tensors that several folders share."""
+"""Small functions on tensors that several folders use."""
 
 import torch
 from torch import Tensor
 
 
 def at_least_float32(tensor: Tensor) -> Tensor:
-    """Return a tensor in float32, or as it is if its type is wider."""
+    """Return a tensor as float32, or unchanged if its type is wider."""
     return tensor.to(torch.promote_types(tensor.dtype, torch.float32))
 
 
@@ -15,7 +15,7 @@ def widest_float(device: torch.device) -> torch.dtype:
 
 
 def conditional_labels(y: Tensor) -> Tensor:
-    """Divide the labels of each task by those of the task before it.
+    """Divide the labels of each task by the labels of the task before it.
 
     Parameters
     ----------
@@ -26,7 +26,7 @@ def conditional_labels(y: Tensor) -> Tensor:
     -------
     Tensor of shape (batch, n_tasks)
         P(Y_k = 1 | Y_{k-1} = 1, impression), at most 1. Labels of 0 and 1 are not
-        changed, also where the task before did not happen.
+        changed, even if the task before is 0.
     """
     before = torch.where(y[:, :-1] > 0, y[:, :-1], 1.0)
     return torch.cat([y[:, :1], (y[:, 1:] / before).clamp(max=1)], dim=1)

@@ -1,4 +1,4 @@
-"""Threads: how many torch uses, and one that reads ahead."""
+"""The number of threads of torch, and a thread that reads ahead."""
 
 from collections.abc import Iterator
 from concurrent.futures import Executor
@@ -10,8 +10,8 @@ import torch
 
 from sk_pwiser._utils._checks import check_integer
 
-# Products of a row and a weight per step and thread. With 5e7 per step a second thread
-# shortens a fit by a fifth, with 2e7 by a twentieth.
+# Products of a row and a weight, per step and thread. A second thread shortens a fit by
+# a fifth with 5e7 products per step, and by a twentieth with 2e7.
 PRODUCTS_PER_THREAD = 25_000_000
 
 _requested: ContextVar[int | None] = ContextVar("requested threads", default=None)
@@ -21,9 +21,9 @@ _requested: ContextVar[int | None] = ContextVar("requested threads", default=Non
 def num_threads(n: int) -> Iterator[None]:
     """Train and predict with a given number of threads of torch.
 
-    Without it, a fit on the CPU uses one thread per 25 million products of a row of the
-    batch and a weight of the network's layers, and at most the threads that torch is
-    set to use. Predictions use all of these.
+    By default, a fit on the CPU uses one thread per 25 million products of a row of the
+    batch and a weight of the network's layers, but not more threads than torch is set
+    to use. Predictions use all threads that torch is set to use.
 
     Parameters
     ----------
@@ -63,7 +63,7 @@ def limited_threads(n_products: int | None = None) -> Iterator[None]:
     ----------
     n_products : int, default=None
         Number of products of a row and a weight per step, which determines the number
-        of threads unless `num_threads` does; None for no limit.
+        of threads outside of `num_threads`; None for no limit.
     """
     before = torch.get_num_threads()
     n_threads = _requested.get()
@@ -84,20 +84,19 @@ _END: Any = object()
 
 
 def in_background(items: Iterator[T], pool: Executor) -> Iterator[T]:
-    """Yield items, while a thread prepares the next one.
+    """Yield items while a thread prepares the next item.
 
-    An exception of the thread is raised where its item would be.
+    An exception in the thread is raised in place of its item.
 
     Parameters
     ----------
     items : iterator
-        What is iterated over, by the thread alone.
+        The items. Only the thread may iterate over them.
     pool : Executor
-        A pool of one thread. The caller ends it, and with it an iteration that was not
-        completed.
+        A pool of one thread, which the caller shuts down.
     """
     pending = pool.submit(next, items, _END)
     while (item := pending.result()) is not _END:
         pending = pool.submit(next, items, _END)
         yield item
-        del item  # two items are in memory at a time, not three
+        del item  # so that two items are in memory at a time, not three

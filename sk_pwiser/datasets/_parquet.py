@@ -9,7 +9,7 @@ from typing import NamedTuple
 
 
 class ParquetFile(NamedTuple):
-    """A file whose footer could be read.
+    """A file with a valid footer.
 
     Parameters
     ----------
@@ -58,12 +58,12 @@ def find_files(path_or_glob, filesystem):
     path_or_glob : str, os.PathLike or list of these
         Files, folders or patterns.
     filesystem : pyarrow.fs.FileSystem or None
-        Where they are; None for the local one, or that of a URI.
+        The file system; None for the local one, or for the one that a URI names.
 
     Raises
     ------
     FileNotFoundError
-        If one of them matches no file.
+        If an entry matches no file.
     """
     from pyarrow import fs  # installed, see import_parquet
 
@@ -77,22 +77,20 @@ def find_files(path_or_glob, filesystem):
                 own, name = fs.FileSystem.from_uri(one)
         found = _match(own, name)
         if not found:
-            raise FileNotFoundError(
-                f"path_or_glob={one!r} matches no file with Parquet rows."
-            )
+            raise FileNotFoundError(f"path_or_glob={one!r} matches no file.")
         paths += found
     return own, sorted(set(paths))
 
 
 def _match(filesystem, name):
-    """Return the paths of the files that a name or pattern stands for."""
+    """Return the paths of the files that a path or pattern matches."""
     from pyarrow import fs
 
     if any(mark in name for mark in "*?["):
         if isinstance(filesystem, fs.LocalFileSystem):
             found = glob.glob(name, recursive=True)
         else:
-            # Up to the first folder with a mark, all files are listed.
+            # List all files below the last folder without a wildcard.
             base = name[: min(name.find(m) for m in "*?[" if m in name)]
             selector = fs.FileSelector(base.rpartition("/")[0], recursive=True)
             listed = [info.path for info in filesystem.get_file_info(selector)]
@@ -115,17 +113,18 @@ def _match(filesystem, name):
 
 
 def _is_hidden(path):
-    """Return whether a file, or a folder around it, is one of other programs."""
+    """Return whether a part of the path begins with _ or a dot, unlike data files."""
     return any(part.startswith(("_", ".")) for part in path.split("/"))
 
 
 def read_footers(filesystem, paths, on_corrupt):
-    """Return the files whose footers can be read, and the paths of the others.
+    """Return the files with a readable footer, and the paths of the corrupt ones.
 
     Raises
     ------
     ValueError
-        If a footer cannot be read and `on_corrupt` is "raise", or if none can.
+        If a footer cannot be read and `on_corrupt="raise"`, or if no footer can be
+        read.
     """
     _, _, parquet = import_parquet()
     files, corrupt = [], []
@@ -147,25 +146,25 @@ def read_footers(filesystem, paths, on_corrupt):
 
 
 def unify_schemas(files, schema, columns):
-    """Return the schema of the columns over all files.
+    """Return the common schema of the columns in all files.
 
-    Columns of dictionaries have the type of their values: those of another file may be
-    stored with other indices.
+    Dictionary columns have the type of their values, since the indices may have
+    different types in different files.
 
     Parameters
     ----------
     files : list of ParquetFile
         The files.
     schema : pyarrow.Schema
-        Columns of the first file, with those of the folders' names.
+        Columns of the first file, including the columns from folder names.
     columns : list of str
-        Names of the columns that are read.
+        Names of the columns to read.
 
     Raises
     ------
     ValueError
-        If a column is missing in a file, or is of another type than in the others. A
-        column without a value in a file may have the type null there.
+        If a column is missing in a file, or if its type differs between files. In a
+        file without values of a column, the column may have the type null.
     """
     pyarrow, _, _ = import_parquet()
     known = {name for file in files for name in file.schema.names} | {*schema.names}
@@ -202,59 +201,59 @@ def _value_type(kind):
     return kind.value_type if pyarrow.types.is_dictionary(kind) else kind
 
 
-# Rows that are read, encoded and stored at a time.
+# Number of rows that are read, encoded and stored at a time.
 CHUNK_ROWS = 16_384
 
 
 class ParquetImpressions:
-    """Impressions in Parquet files, read in parts by fit and predict_proba.
+    """Impressions in Parquet files, which `fit` and `predict_proba` read in parts.
 
-    The footers of all files are read and checked at once, the rows by
-    :class:`~sk_pwiser.MultiTaskCTRCVRClassifier`, whose `fit` takes this object in
-    place of `X` and `Y`. See :ref:`larger_than_memory`.
+    :class:`~sk_pwiser.MultiTaskCTRCVRClassifier` takes this object in place of `X` and
+    `Y`, and reads the rows in `fit`. The footers of all files are read and checked when
+    the object is created. See :ref:`larger_than_memory`.
 
     Parameters
     ----------
     path_or_glob : str, os.PathLike or list of these
         A file, a folder with files at any depth, or a pattern such as
         `"log/day=2024-05-*/*.parquet"`. Folders named `column=value` add a column
-        (Hive partitions). Files and folders that begin with `_` or `.` inside of a
-        folder are left out. Files are read in the order of their paths.
+        (Hive partitions). Inside a folder, files and folders whose names begin with `_`
+        or `.` are left out. Files are read in the order of their paths.
     features : list of str
         Columns of `X`, in this order.
     targets : str or list of str
-        Columns of the labels, 0 or 1, in the order of the funnel. They are not read
-        for predictions and need not be there, if this is an empty list.
+        Columns of the labels, 0 or 1, in the order of the funnel. Predictions do not
+        read them; for files without labels, pass an empty list.
     filters : pyarrow.dataset.Expression or list of tuple, default=None
         Which rows to use, as in :func:`pyarrow.parquet.read_table`, for example
-        `[("day", ">=", 3)]`. Files and row groups that cannot have such rows are not
+        `[("day", ">=", 3)]`. Files and row groups that cannot contain such rows are not
         read.
     sample_weight : str or list of str, default=None
-        Column of the rows' weights, or one column per task.
+        Column with the weights of the rows, or one column per task.
     groups : str, default=None
-        Column of the rows' groups, for losses that compare rows within groups. The
-        rows of a group must follow each other in one file; a group that is cut by the
-        border of two parts of 16,384 rows may count as two.
+        Column with the groups of the rows, for losses that compare rows within groups.
+        The rows of a group must be consecutive rows of one file. Rows are read in parts
+        of 16,384 rows; a group at the border of two parts may count as two groups.
     filesystem : pyarrow.fs.FileSystem, default=None
-        Where the files are. By default that of a URI such as `"s3://..."`, and
-        otherwise the local one.
+        File system that contains the files. By default, it is taken from a URI such as
+        `"s3://..."`; other paths are local.
     on_corrupt : {"raise", "skip"}, default="raise"
-        Whether files and row groups that cannot be read are an error, or are left out
+        Whether files and row groups that cannot be read raise an error, or are left out
         with one warning that counts them.
     sample_rows : int, default=200000
-        Number of rows, drawn at random, from which the distributions of numeric
-        columns are learnt. Up to this number of rows the encoding is that of a fit in
+        Number of rows, drawn at random, from which the distributions of numeric columns
+        are learnt. Up to this number of rows, the encoding is the same as for a fit in
         memory.
     max_values : int, default=1000000
-        Number of distinct values of a category column up to which their frequencies
-        are exact. Beyond it, the least frequent values are dropped again and again
-        while rows are read, with one warning.
+        Number of distinct values of a category column up to which their frequencies are
+        exact. If there are more, the least frequent values are dropped repeatedly while
+        rows are read, with one warning.
     shuffle_rows : int, default=262144
-        Number of rows that are shuffled together in training; two such parts are in
+        Number of rows that are shuffled together in training. Twice as many rows are in
         memory at a time.
     cache_dir : str or os.PathLike, default=None
-        Folder for the encoded rows during `fit`, which are deleted at its end. By
-        default that of :func:`tempfile.gettempdir`, which may be in memory.
+        Folder for the encoded rows, which are deleted at the end of `fit`. By default,
+        it is :func:`tempfile.gettempdir`, which may be in memory.
 
     Attributes
     ----------
@@ -263,13 +262,14 @@ class ParquetImpressions:
     n_rows_ : int
         Number of rows in the files, before filters.
     corrupt_ : list of str
-        Files and row groups that were left out so far.
+        Files and row groups that have been left out so far.
 
     Raises
     ------
     ValueError, TypeError
-        If a parameter is invalid, a column is missing in a file or has different types,
-        a file is corrupt, or there are no rows. The message names file and column.
+        If a parameter is invalid, if a column is missing in a file or has different
+        types, if a file is corrupt, or if there are no rows. The message names the file
+        and the column.
     FileNotFoundError
         If no file matches.
     ImportError
@@ -292,7 +292,7 @@ class ParquetImpressions:
     (1000, 2)
     """
 
-    # By this, other parts of the package recognise a dataset that is read in parts.
+    # Identifies datasets that are read in parts, without an import of this class.
     reads_in_parts = True
 
     def __init__(
@@ -340,7 +340,7 @@ class ParquetImpressions:
         )
 
     def _check_roles(self):
-        """Raise if columns have two roles, or a parameter is none of its choices."""
+        """Raise if a column has two roles, or if a parameter is invalid."""
         if self.on_corrupt not in ("raise", "skip"):
             raise ValueError(
                 f"on_corrupt must be 'raise' or 'skip'; got {self.on_corrupt!r}."
@@ -368,26 +368,26 @@ class ParquetImpressions:
         return self.sample_weight if is_list else [self.sample_weight]
 
     def _open(self):
-        """Return the dataset of pyarrow, after a check of the files' columns."""
+        """Check the columns of all files, and return the dataset of pyarrow."""
         _, datasets, _ = import_parquet()
         options = {
             "filesystem": self.filesystem,
             "format": "parquet",
             "partitioning": "hive",
         }
-        # The schema of the first file, with the columns of the folders' names.
+        # The schema of the first file, including the columns from folder names.
         first = datasets.dataset(self.files_, **options).schema
         groups = [] if self.groups is None else [self.groups]
         columns = [*self.features, *self.targets, *self._weight_columns(), *groups]
         unique = list(dict.fromkeys(columns))
         schema = unify_schemas(self._files, first, unique)
-        for field in first:  # what only filters read
+        for field in first:  # filters may read other columns
             if field.name not in unique:
                 schema = schema.append(field)
         return datasets.dataset(self.files_, schema=schema, **options)
 
     def iter_tables(self, columns):
-        """Read the rows in order, in tables of one file each.
+        """Read the rows in order, as tables of rows of one file.
 
         Parameters
         ----------
@@ -397,9 +397,9 @@ class ParquetImpressions:
         Yields
         ------
         table : pyarrow.Table
-            16,384 rows or more, fewer at the end of a file, up to twice as many.
+            From 16,384 to 32,767 rows, or fewer at the end of a file.
         place : str
-            Where they are, for messages.
+            File and first row of the table, for messages.
 
         Raises
         ------
@@ -410,7 +410,7 @@ class ParquetImpressions:
             yield from tables
 
     def iter_files(self, columns):
-        """Iterate over the files in order, before they are read.
+        """Iterate over the files in order, without reading them.
 
         Parameters
         ----------
@@ -422,13 +422,14 @@ class ParquetImpressions:
         path : str
             Path of the file, as in `files_`.
         tables : iterator
-            What `iter_tables` yields of the file; reading begins with the first item.
+            The tables of the file, as in `iter_tables`, which are read when they are
+            requested.
         """
         for fragment in self._dataset.get_fragments(filter=self.filters):
             yield fragment.path, self._iter_fragment(fragment, columns)
 
     def relative_path(self, path):
-        """Return the path of a file below the folder that all files have in common.
+        """Return the path of a file relative to the common folder of all files.
 
         Parameters
         ----------
@@ -444,7 +445,7 @@ class ParquetImpressions:
         return posixpath.relpath(path, posixpath.commonpath(folders))
 
     def stamp(self, path):
-        """Describe what is read of a file, to recognise results of the same rows.
+        """Identify the rows that are read from a file.
 
         Parameters
         ----------
@@ -454,7 +455,7 @@ class ParquetImpressions:
         Returns
         -------
         str
-            Path, size and time of the last change, columns and filters.
+            Path, size and modification time of the file, features and filters.
         """
         info = self.filesystem.get_file_info(path)
         parts = [path, info.size, info.mtime_ns, self.features, str(self.filters)]
@@ -469,7 +470,10 @@ class ParquetImpressions:
             n_before += len(table)
 
     def _read_file(self, fragment, columns):
-        """Yield batches of a file; leave out row groups that cannot be read."""
+        """Yield batches of a file.
+
+        With `on_corrupt="skip"`, row groups that cannot be read are left out.
+        """
         options = {
             "schema": self._dataset.schema,
             "columns": columns,
@@ -482,7 +486,7 @@ class ParquetImpressions:
             try:
                 if self.on_corrupt == "raise":
                     yield from part.to_batches(**options)
-                else:  # the rows before a corrupt one are left out, too
+                else:  # also leave out the rows before the corrupt one
                     yield from list(part.to_batches(**options))
             except (OSError, ValueError) as error:
                 place = f"{fragment.path!r}, row group {number}"
@@ -493,7 +497,7 @@ class ParquetImpressions:
 
 
 def _gather(batches):
-    """Yield lists of batches that have at least CHUNK_ROWS rows, but for the last."""
+    """Yield lists of batches with at least CHUNK_ROWS rows, except for the last one."""
     gathered, n_rows = [], 0
     for batch in batches:
         gathered.append(batch)
@@ -511,7 +515,7 @@ def _names(name, value, at_least=1):
     if not isinstance(names, list | tuple) or not all(
         isinstance(column, str) for column in names
     ):
-        raise TypeError(f"{name} must be a list of names of columns; got {value!r}.")
+        raise TypeError(f"{name} must be a list of column names; got {value!r}.")
     if len(names) < at_least:
         raise ValueError(f"{name} must name at least one column; got {value!r}.")
     if twice := [column for column in names if names.count(column) > 1]:

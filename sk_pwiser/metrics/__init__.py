@@ -1,7 +1,7 @@
-"""Scorers for one task of a funnel, for its CVR, or for the mean over its tasks.
+"""Scorers for one task of a funnel, for the CVR, or for the mean over all tasks.
 
 Pass them as ``scoring`` to :class:`~sklearn.model_selection.GridSearchCV`,
-:func:`~sklearn.model_selection.cross_validate` and similar tools:
+:func:`~sklearn.model_selection.cross_validate` and similar functions:
 
 - ``ctr_auc_scorer``: ROC AUC of the first task.
 - ``ctcvr_auc_scorer``: ROC AUC of the last task, over all rows.
@@ -13,17 +13,18 @@ Pass them as ``scoring`` to :class:`~sklearn.model_selection.GridSearchCV`,
 - ``ctr_log_loss_scorer``, ``ctcvr_log_loss_scorer``: minus the binary log loss of the
   first and of the last task, in nats.
 - ``mean_log_loss_scorer``: minus the mean binary log loss over the tasks, in nats.
-  Scikit-learn's ``"neg_log_loss"`` treats two tasks as two classes. This scorer
-  includes the rows without the event, and its scale does not depend on the number of
-  tasks.
+  Unlike scikit-learn's ``"neg_log_loss"``, which treats two tasks as two classes, this
+  scorer includes the rows without the event, and its scale does not depend on the
+  number of tasks.
 
-An AUC is NaN if the labels hold one class only, with an ``UndefinedMetricWarning``.
-:func:`make_task_scorer` builds other scorers, also of the metrics of this module:
+An AUC is NaN, with an ``UndefinedMetricWarning``, if the labels have only one class.
+:func:`make_task_scorer` makes other scorers, for example of the metrics in this module:
 :func:`normalized_entropy`, :func:`expected_calibration_error` and
-:func:`predicted_over_observed`. :func:`grouped_auc` needs a group per row and is called
-with the predictions, as is :func:`reliability_curve`, the rates behind the calibration
-error. Several scorers in one ``scoring`` share their predictions, as scikit-learn's own
-scorers do: each method of the estimator runs once per fold and split.
+:func:`predicted_over_observed`. :func:`grouped_auc`, which needs the group of each row,
+and :func:`reliability_curve`, which computes the rates that the calibration error
+compares, are called with the predictions. Several scorers in one ``scoring`` share
+their predictions, like scikit-learn's own scorers: each method of the estimator is
+called once per fold and split.
 """
 
 from sk_pwiser.metrics._calibration import (

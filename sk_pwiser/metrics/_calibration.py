@@ -10,15 +10,15 @@ STRATEGIES = ("quantile", "uniform")
 
 
 def normalized_entropy(y_true, y_prob, *, sample_weight=None):
-    """Compute the log loss divided by that of always predicting the base rate.
+    """Compute the log loss relative to a constant prediction of the base rate.
 
-    Below 1, the predictions are better than the base rate. Unlike the log loss, the
-    value can be compared between tasks of different rates.
+    A value below 1 means that the predictions are better than the base rate. Unlike the
+    log loss, the values of tasks with different rates can be compared.
 
     Parameters
     ----------
     y_true : array-like of shape (n_samples,)
-        Labels, 0 or 1; or known probabilities of the labels, of generated rows.
+        Labels, 0 or 1, or the true probabilities of generated rows.
     y_prob : array-like of shape (n_samples,)
         Predicted probabilities of label 1.
     sample_weight : array-like of shape (n_samples,), default=None
@@ -27,12 +27,13 @@ def normalized_entropy(y_true, y_prob, *, sample_weight=None):
     Returns
     -------
     float
-        NaN, with an ``UndefinedMetricWarning``, if the labels have one class only.
+        The log loss divided by the entropy of the base rate. NaN, with an
+        ``UndefinedMetricWarning``, if the labels have only one class.
 
     Raises
     ------
     ValueError
-        If lengths differ, or a label or a probability is outside [0, 1].
+        If the lengths differ, or if a label or a probability is outside [0, 1].
 
     References
     ----------
@@ -58,40 +59,40 @@ def normalized_entropy(y_true, y_prob, *, sample_weight=None):
 def expected_calibration_error(
     y_true, y_prob, *, n_bins=20, strategy="quantile", sample_weight=None
 ):
-    """Compute the mean distance of predicted and observed rates over bins of rows.
+    """Compute the mean distance between predicted and observed rates over bins of rows.
 
     Parameters
     ----------
     y_true : array-like of shape (n_samples,)
-        Labels, 0 or 1; or known probabilities of the labels, of generated rows.
+        Labels, 0 or 1, or the true probabilities of generated rows.
     y_prob : array-like of shape (n_samples,)
         Predicted probabilities of label 1.
     n_bins : int, default=20
-        Number of bins. Equal predictions are always in the same bin, so that there may
-        be fewer.
+        Number of bins. There may be fewer bins, since equal predictions are always in
+        the same bin.
     strategy : {"quantile", "uniform"}, default="quantile"
-        Whether the bins have equal shares of the rows, or equal widths. At low rates
-        nearly all rows would be in the first bin of equal widths.
+        Whether the bins contain equal shares of the rows or have equal widths. At low
+        rates, nearly all rows are in the first bin of equal width.
     sample_weight : array-like of shape (n_samples,), default=None
         Weights of the rows.
 
     Returns
     -------
     float
-        Sum over the bins of the share of the rows times the distance of their mean
-        prediction and mean label; 0 is best. Noise alone gives a positive value, which
-        grows if the bins have fewer rows.
+        Sum over the bins of the share of rows times the distance between their mean
+        prediction and their mean label; 0 is best. Noise alone gives a positive value,
+        which is larger for bins with fewer rows.
 
     Raises
     ------
     ValueError
-        If a parameter is invalid, lengths differ, or a label or a probability is
-        outside [0, 1].
+        If a parameter is invalid, if the lengths differ, or if a label or a probability
+        is outside [0, 1].
 
     References
     ----------
     Naeini, Cooper and Hauskrecht (2015). "Obtaining well calibrated probabilities using
-    Bayesian binning." AAAI. They use bins of equal widths.
+    Bayesian binning." AAAI. They use bins of equal width.
 
     Examples
     --------
@@ -112,47 +113,48 @@ def reliability_curve(
 ):
     """Compute predicted and observed rates over bins of rows.
 
-    Unlike :func:`sklearn.calibration.calibration_curve` it takes weights of the rows,
-    keeps rows of equal predictions in one bin, and returns the size of the bins.
+    Unlike :func:`sklearn.calibration.calibration_curve`, this function takes weights of
+    the rows, keeps rows with equal predictions in one bin, and returns the sizes of the
+    bins.
 
     Parameters
     ----------
     y_true : array-like of shape (n_samples,)
-        Labels, 0 or 1; or known probabilities of the labels, of generated rows.
+        Labels, 0 or 1, or the true probabilities of generated rows.
     y_prob : array-like of shape (n_samples,)
         Predicted probabilities of label 1.
     n_bins : int, default=20
-        Number of bins. Equal predictions are always in the same bin, so that there may
-        be fewer.
+        Number of bins. There may be fewer bins, since equal predictions are always in
+        the same bin.
     strategy : {"quantile", "uniform"}, default="quantile"
-        Whether the bins have equal shares of the rows, or equal widths.
+        Whether the bins contain equal shares of the rows or have equal widths.
     sample_weight : array-like of shape (n_samples,), default=None
         Weights of the rows.
 
     Returns
     -------
     sklearn.utils.Bunch
-        Dictionary-like object with one entry per bin that has rows, in increasing
+        Dictionary-like object with one entry per bin that contains rows, in increasing
         order of the predictions.
 
         predicted, observed : ndarray of shape (n_bins,)
             Mean prediction and mean label.
         weight : ndarray of shape (n_bins,)
-            Sum of the weights; the number of rows without weights.
+            Sum of the weights, or number of rows without weights.
         n_effective : ndarray of shape (n_bins,)
-            Number of rows that would make the mean as precise without weights:
-            the squared sum of the weights divided by the sum of their squares.
+            Effective number of rows: the square of the sum of the weights divided by
+            the sum of their squares.
 
     Raises
     ------
     ValueError
-        If a parameter is invalid, lengths differ, or a label or a probability is
-        outside [0, 1].
+        If a parameter is invalid, if the lengths differ, or if a label or a probability
+        is outside [0, 1].
 
     See Also
     --------
-    expected_calibration_error : The mean distance of the two rates.
-    sk_pwiser.inspection.TaskCalibrationDisplay : A picture of the curve per task.
+    expected_calibration_error : The mean distance between the two rates.
+    sk_pwiser.inspection.TaskCalibrationDisplay : Draws the curve of each task.
 
     Examples
     --------
@@ -171,7 +173,7 @@ def reliability_curve(
     weight = np.ones(len(y)) if weight is None else weight[order]
     if strategy == "quantile":
         share = np.cumsum(weight) / weight.sum()
-        # The smallest prediction of each bin; a run of equal ones is not split.
+        # The smallest prediction of each bin, so that equal predictions stay together.
         first = np.searchsorted(share, np.arange(1, n_bins) / n_bins, side="right")
         edges = p[np.minimum(first, len(p) - 1)]
     else:
@@ -193,12 +195,12 @@ def reliability_curve(
 
 
 def predicted_over_observed(y_true, y_prob, *, sample_weight=None):
-    """Compute the predicted number of events divided by the observed one.
+    """Compute the predicted number of events divided by the observed number.
 
     Parameters
     ----------
     y_true : array-like of shape (n_samples,)
-        Labels, 0 or 1; or known probabilities of the labels, of generated rows.
+        Labels, 0 or 1, or the true probabilities of generated rows.
     y_prob : array-like of shape (n_samples,)
         Predicted probabilities of label 1.
     sample_weight : array-like of shape (n_samples,), default=None
@@ -207,18 +209,18 @@ def predicted_over_observed(y_true, y_prob, *, sample_weight=None):
     Returns
     -------
     float
-        1 is best; above 1, the events are overestimated. NaN, with an
-        ``UndefinedMetricWarning``, if there are none.
+        The ratio: 1 is best, and a value above 1 means that the number of events is
+        overestimated. NaN, with an ``UndefinedMetricWarning``, without events.
 
     Raises
     ------
     ValueError
-        If lengths differ, or a label or a probability is outside [0, 1].
+        If the lengths differ, or if a label or a probability is outside [0, 1].
 
     Notes
     -----
-    As the ``metric`` of :func:`make_task_scorer` it describes, but cannot select: the
-    best value is neither the largest nor the smallest.
+    A scorer of this metric can describe models, but not select them: the best value is
+    neither the largest nor the smallest one.
 
     Examples
     --------
@@ -250,7 +252,7 @@ def _undefined(name, label):
 
 
 def _check(y_true, y_prob, sample_weight):
-    """Return labels, probabilities and weights as arrays of float64."""
+    """Return labels, probabilities and weights as float64 arrays."""
     arrays = {"y_true": y_true, "y_prob": y_prob}
     for name, values in arrays.items():
         arrays[name] = values = column_or_1d(values, dtype=np.float64)

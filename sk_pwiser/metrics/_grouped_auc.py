@@ -1,4 +1,4 @@
-"""The AUC within groups of rows, such as the impressions of a user."""
+"""The AUC within groups of rows, such as all impressions of a user."""
 
 import warnings
 
@@ -9,41 +9,44 @@ from sklearn.utils import check_consistent_length, column_or_1d
 
 
 def grouped_auc(y_true, y_score, groups, *, return_share=False):
-    """Compute the mean ROC AUC within groups, weighted by their numbers of rows.
+    """Compute the mean ROC AUC within groups, weighted by the sizes of the groups.
 
-    Ranking happens within a user, a page or an auction, and a model that separates
-    users only does not help there. Groups with one class only have no AUC: they are
-    left out.
+    Impressions are usually ranked within a user, a page or an auction, where it does
+    not help to distinguish users. Groups with only one class have no AUC and are left
+    out.
 
     Parameters
     ----------
     y_true : array-like of shape (n_samples,)
         Labels, 0 or 1.
     y_score : array-like of shape (n_samples,)
-        Scores: probabilities or logits.
+        Predicted scores: probabilities or logits.
     groups : array-like of shape (n_samples,)
         Group of each row.
     return_share : bool, default=False
-        Whether to return the share of the rows that are in groups with both classes,
-        too. If it is small, the AUC describes few and untypical groups.
+        Whether to also return the share of rows in groups with both classes. If it is
+        small, the AUC only describes a few, untypical groups.
 
     Returns
     -------
     auc : float
-        NaN, with an ``UndefinedMetricWarning``, if no group has both classes.
+        The mean AUC. NaN, with an ``UndefinedMetricWarning``, if no group has both
+        classes.
     share : float
-        Share of the rows, in [0, 1]. Only if ``return_share=True``.
+        Share of rows in groups with both classes, in [0, 1]. Only returned if
+        ``return_share=True``.
 
     Raises
     ------
     ValueError
-        If lengths differ, a label is neither 0 nor 1, a score is NaN or a group is
-        missing.
+        If the lengths differ, if a label is neither 0 nor 1, if a score is NaN, or if a
+        group is missing.
 
     See Also
     --------
-    make_task_scorer : For metrics without groups. A scorer of this one is a function
-        of estimator, ``X`` and ``Y`` that takes the groups from a column of ``X``.
+    make_task_scorer : Makes scorers of metrics without groups. For this metric, write a
+        function of estimator, ``X`` and ``Y`` that reads the groups from a column of
+        ``X``.
 
     References
     ----------
@@ -58,18 +61,18 @@ def grouped_auc(y_true, y_score, groups, *, return_share=False):
     (0.5, 0.6666666666666666)
     """
     y, score, codes = _check(y_true, y_score, groups)
-    # The ranks of all rows keep the order and the ties inside each group.
+    # Ranks over all rows have the same order and ties within each group as the scores.
     ranks = rankdata(score, method="dense")
     order = np.lexsort([ranks, codes])
     codes, ranks, y = codes[order], ranks[order], y[order]
-    # Equal scores of a group form a run, whose rows share their mean position.
+    # Rows of a group with equal scores are consecutive, and share their mean position.
     starts = np.flatnonzero(np.r_[True, (np.diff(codes) != 0) | (np.diff(ranks) != 0)])
     lengths = np.diff(np.r_[starts, len(codes)])
     position = np.repeat(starts + (lengths - 1) / 2, lengths)
     size = np.bincount(codes)
     first = np.cumsum(size) - size
     positives = np.bincount(codes, weights=y)
-    # Mann-Whitney: positions inside the group, counted from 0.
+    # The Mann-Whitney statistic, with positions in the group counted from 0.
     total = np.bincount(codes, weights=y * (position - first[codes]))
     total -= positives * (positives - 1) / 2
     mixed = (positives > 0) & (positives < size)
@@ -88,7 +91,7 @@ def grouped_auc(y_true, y_score, groups, *, return_share=False):
 
 
 def _check(y_true, y_score, groups):
-    """Return labels, scores and the index of each row's group."""
+    """Return labels, scores and the group of each row as an index."""
     y = column_or_1d(y_true, dtype=np.float64)
     score = column_or_1d(y_score, dtype=np.float64)
     groups = column_or_1d(groups)

@@ -1,4 +1,4 @@
-"""The scorers that need no further choice."""
+"""The scorers that the package provides."""
 
 from sklearn.metrics import average_precision_score, log_loss, roc_auc_score
 
@@ -6,7 +6,7 @@ from sk_pwiser.metrics._task_scorer import make_task_scorer
 
 
 def _make(description, *args, **kwargs):
-    """Make a scorer with its own docstring, which IPython and the API page show."""
+    """Make a scorer with its own docstring, which IPython and the API pages show."""
     scorer = make_task_scorer(*args, **kwargs)
     scorer.__doc__ = f"""{description}
 
@@ -31,7 +31,7 @@ ctcvr_average_precision_scorer = _make(
     "Average precision of the last task, over all rows.", average_precision_score, -1
 )
 
-# `labels` defines the log loss of a task without events too.
+# With `labels`, the log loss is also defined for a task without events.
 _LOG_LOSS = {"greater_is_better": False, "labels": [0, 1]}
 ctr_log_loss_scorer = _make(
     "Minus the binary log loss of the first task, in nats.", log_loss, 0, **_LOG_LOSS

@@ -1,11 +1,11 @@
-"""The cache of predictions that the scorers of one call share."""
+"""The cache of predictions that the scorers of one ``scoring`` share."""
 
 
 def shared_cache(method_caller):
-    """Return the dict that the scorers of one call share, or a new one.
+    """Return the dict that the scorers of one ``scoring`` share, or a new one.
 
-    ``method_caller`` is what scikit-learn's scorer of several metrics passes to each of
-    its scorers: ``partial(_cached_call, cache)``. The function itself cannot be used,
+    Scikit-learn's scorer of several metrics passes ``partial(_cached_call, cache)`` as
+    ``method_caller`` to each of its scorers. The function itself cannot be used,
     because it reduces the probabilities of several tasks to one column. The cache is
     None if no method would be called twice.
     """

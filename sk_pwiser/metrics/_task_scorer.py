@@ -1,4 +1,4 @@
-"""A factory of scorers, each for one task, for the CVR or for the mean over tasks."""
+"""Makes scorers for one task, for the CVR or for the mean over tasks."""
 
 import inspect
 import warnings
@@ -21,33 +21,33 @@ from sk_pwiser._responses import (
 from sk_pwiser._table import check_weights
 from sk_pwiser.metrics._shared_cache import shared_cache
 
-# Rankings need both classes, and not all of these metrics warn: without a negative,
-# the average precision is silently 1.
+# These metrics need both classes, but do not always warn: without negatives, the
+# average precision is 1.
 _NEEDS_BOTH_CLASSES = (roc_auc_score, average_precision_score)
 
 
 def make_task_scorer(
     metric, task, *, greater_is_better=True, response_method="predict_proba", **kwargs
 ):
-    """Make a scorer of one task, of the CVR, or of the mean over tasks.
+    """Make a scorer for one task, for the CVR, or for the mean over tasks.
 
     Parameters
     ----------
     metric : callable
-        ``metric(y_true, y_pred, **kwargs)`` on the labels and the predictions of one
-        task, both of shape (n_samples,). Pickling a scorer, which ``n_jobs`` requires,
-        needs an importable metric.
+        ``metric(y_true, y_pred, **kwargs)`` receives the labels and the predictions of
+        one task, both of shape (n_samples,). To pickle the scorer, which ``n_jobs``
+        requires, the metric must be importable.
     task : int or str
         The task to score:
 
         - an int: the column of ``Y`` with this index; negative indices count from the
           end;
-        - ``"cvr"``: P(last task | first task) against the last task, over the rows
-          where the first task is 1;
+        - ``"cvr"``: the last task, predicted by P(last task | first task), over the
+          rows where the first task is 1;
         - ``"mean"``: the mean of the metric over all tasks;
         - any other str: the task with this name, looked up in the columns of a
-          DataFrame ``Y``, then in the ``task_names_`` of the estimator. Use the index
-          for a task whose name is "cvr" or "mean".
+          DataFrame ``Y``, then in the ``task_names_`` of the estimator. For a task
+          whose name is "cvr" or "mean", use its index.
     greater_is_better : bool, default=True
         Whether a higher value of the metric is better. If False, the scorer returns
         minus the metric.
@@ -72,29 +72,32 @@ def make_task_scorer(
 
     Notes
     -----
-    ``Y`` is of shape (n_samples, n_tasks) or (n_samples,) and holds 0 and 1, or for a
-    single task the two ``classes_`` of the estimator; the event is the second one, and
-    the metric receives 0 and 1. If the estimator has ``missing_labels="ignore"``,
-    labels of tasks after the first may be missing, and such a row takes no part in the
-    score of that task. Labels and weights are checked as in ``fit``, with the same
-    errors.
-    ``predict_proba`` of the estimator may return an array (n_samples, n_tasks), a list
-    of ``n_tasks`` arrays (n_samples, 2), or for one task (n_samples, 2). The CVR comes
-    from ``predict_cvr`` of the estimator, also if it is inside a ``Pipeline`` or a
-    search. For other estimators it is the ratio of the last to the first probability,
-    clipped to [0, 1] (0 where both are 0). It needs at least two tasks.
+    ``Y``, of shape (n_samples, n_tasks) or (n_samples,), contains 0 and 1, or for a
+    single task the two ``classes_`` of the estimator, of which the second one is the
+    event; the metric receives 0 and 1. If the estimator has
+    ``missing_labels="ignore"``, labels of tasks after the first may be missing; the
+    score of a task leaves out the rows without a label. Labels and weights are checked
+    as in ``fit``, with the same errors.
 
-    A metric that is undefined because ``Y`` holds one class only (or, for the CVR,
-    because the first task is 0 in every row) is NaN, with one
-    ``UndefinedMetricWarning`` that names the task. This applies to ``roc_auc_score``,
-    ``average_precision_score`` and every metric that issues this warning or returns
-    NaN. The mean over tasks is NaN if one of them is.
+    ``predict_proba`` of the estimator may return an array of shape (n_samples,
+    n_tasks), a list of ``n_tasks`` arrays of shape (n_samples, 2), or for one task an
+    array of shape (n_samples, 2). The CVR is computed by ``predict_cvr`` of the
+    estimator, which may be inside a ``Pipeline`` or a search. For other estimators, it
+    is the ratio of the last to the first probability, clipped to [0, 1] (0 where both
+    are 0). It needs at least two tasks.
+
+    A metric is undefined if ``Y`` has only one class or, for the CVR, if the first task
+    is 0 in every row. The score is then NaN, with one ``UndefinedMetricWarning`` that
+    names the task. This applies to ``roc_auc_score``, ``average_precision_score`` and
+    every metric that issues this warning or returns NaN. The mean over tasks is NaN if
+    the score of a task is NaN.
 
     In a ``scoring`` with several scorers, each of ``predict_proba``, ``predict`` and
     ``predict_cvr`` is called once for all of them.
 
-    With metadata routing, ``set_score_request(sample_weight=True)`` works as on
-    scikit-learn's scorers, in place: use ``copy.deepcopy`` on a shared scorer first.
+    With metadata routing, ``set_score_request(sample_weight=True)`` works like the
+    method of scikit-learn's scorers. It changes the scorer in place, so copy a shared
+    scorer with ``copy.deepcopy`` first.
 
     Examples
     --------
@@ -128,12 +131,12 @@ def make_task_scorer(
             "response_method must be 'predict_proba' with task='cvr', which is a "
             "probability, got 'predict'."
         )
-    # An index prints and pickles as a plain int, whatever integer type it came in.
+    # A plain int, so that integers of numpy do not appear in the repr.
     task = task if isinstance(task, str) else int(task)
     return _TaskScorer(metric, task, greater_is_better, response_method, kwargs)
 
 
-# scikit-learn lets only instances of its private base class share predictions.
+# In scikit-learn, only instances of this private base class can share predictions.
 class _TaskScorer(_BaseScorer):
     """The scorer that :func:`make_task_scorer` returns."""
 
@@ -143,9 +146,9 @@ class _TaskScorer(_BaseScorer):
         )
         self._task = task
         if task == "cvr":
-            # The methods among which the CVR needs the first that exists.
+            # The CVR uses the first of these methods that the estimator has.
             self._response_method = ("predict_cvr", "predict_proba")
-        # As with scikit-learn's scorers: None is an error once weights are passed.
+        # As in scikit-learn's scorers, None is an error if weights are passed.
         self._weight_request = None
 
     def __call__(self, estimator, X, y, sample_weight=None):
@@ -163,7 +166,7 @@ class _TaskScorer(_BaseScorer):
         return f"make_task_scorer({', '.join(parts)})"
 
     def _score(self, method_caller, estimator, X, y, sample_weight=None):
-        """Score with the predictions of the other scorers of the same call."""
+        """Score an estimator, sharing predictions with other scorers."""
         predictions = Predictions(estimator, X, shared_cache(method_caller))
         targets, known, y_names = check_targets(
             y, predictions.missing_labels(), predictions.classes()
@@ -220,7 +223,7 @@ class _TaskScorer(_BaseScorer):
         metric = getattr(self._score_func, "func", self._score_func)
         if metric in _NEEDS_BOTH_CLASSES:
             return np.nan, reason
-        # A metric that warns returns an arbitrary number in place of NaN.
+        # A metric that issues the warning may return an arbitrary number.
         with warnings.catch_warnings():
             warnings.simplefilter("error", UndefinedMetricWarning)
             try:
@@ -240,23 +243,23 @@ class _TaskScorer(_BaseScorer):
             raise TypeError(f"The metric of {self!r} takes no sample_weight.")
 
     def _accept_sample_weight(self):
-        # scikit-learn calls this method to decide whether to pass weights.
+        # scikit-learn calls this method before it passes weights.
         try:
             return "sample_weight" in inspect.signature(self._score_func).parameters
         except ValueError:  # some compiled functions have no signature
             return False
 
     def set_score_request(self, *, sample_weight):
-        """Set, in place, whether routing passes weights: a bool, None or an alias."""
+        """Set whether routing passes weights: True, False, None or an alias."""
         if not get_config()["enable_metadata_routing"]:
             raise RuntimeError("set_score_request needs enable_metadata_routing=True.")
         self._check_metric_takes_weight()
-        self._request(sample_weight)  # raises on a bad alias before it is stored
+        self._request(sample_weight)  # raises if the alias is invalid
         self._weight_request = sample_weight
         return self
 
     def get_metadata_routing(self):
-        """Return the metadata that the scorer requests: ``sample_weight`` or none."""
+        """Return the metadata request of the scorer."""
         return self._request(self._weight_request)
 
     def _request(self, alias):

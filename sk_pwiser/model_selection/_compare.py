@@ -1,4 +1,4 @@
-"""Compare losses on the same folds and with the same seeds."""
+"""Comparison of losses on the same folds and with the same seeds."""
 
 import warnings
 from collections.abc import Iterable, Sequence
@@ -14,25 +14,27 @@ from sklearn.metrics import check_scoring, roc_auc_score
 from sklearn.model_selection import check_cv, cross_validate
 from sklearn.utils import check_random_state, indexable
 
+from sk_pwiser._table import choose_task_names, names_of_columns
 from sk_pwiser.metrics import cvr_auc_scorer, make_task_scorer, mean_log_loss_scorer
 from sk_pwiser.model_selection._comparison import LossComparison
 from sk_pwiser.model_selection._folds import FunnelStratifiedKFold
 
 
 class Candidate(NamedTuple):
-    """A name, and the parameters of the estimator that differ from the given ones."""
+    """A candidate of a comparison: its name and the parameters to set."""
 
     name: str
     params: dict[str, Any]
 
 
 def build_candidates(estimator, losses, weights):
-    """Return the candidates in order: each loss with each weight that it takes.
+    """Return one candidate per loss, or per loss and weight for losses with a weight.
 
     Parameters
     ----------
     estimator : estimator object
-        It, or the estimator inside it, has the parameter ``loss``.
+        An estimator with the parameter ``loss``, or one that contains such an
+        estimator.
     losses : sequence of str or class
         Values of ``loss``.
     weights : sequence of float or None
@@ -46,8 +48,8 @@ def build_candidates(estimator, losses, weights):
     Raises
     ------
     ValueError, TypeError
-        If there are fewer than two candidates or one occurs twice, if the estimator
-        lacks a parameter or does not accept a value.
+        If there are fewer than two candidates, if a candidate occurs twice, or if the
+        estimator lacks a parameter or does not accept a value.
     """
     if isinstance(losses, str) or not isinstance(losses, Iterable):
         raise TypeError(
@@ -65,7 +67,7 @@ def build_candidates(estimator, losses, weights):
     candidates = []
     for loss in losses:
         changes = {loss_path: loss}
-        # Keyword arguments of one loss are in general unknown to another one.
+        # Other losses have other keyword arguments.
         if f"{prefix}loss_params" in params and loss != params[loss_path]:
             changes[f"{prefix}loss_params"] = None
         name = loss if isinstance(loss, str) else getattr(loss, "__name__", repr(loss))
@@ -83,9 +85,9 @@ def build_candidates(estimator, losses, weights):
 def find_path(estimator, params, name):
     """Return the key of a parameter in ``get_params()`` of a nested estimator.
 
-    The shallowest key is used, so that a transformer inside a selector does not count.
+    This is the least nested key, for example not one of an estimator in a selector.
     """
-    paths = [key for key in params if key == name or key.endswith(f"__{name}")]
+    paths = find_paths(params, name)
     depths = [path.count("__") for path in paths]
     shallowest = [p for p, d in zip(paths, depths, strict=True) if d == min(depths)]
     if len(shallowest) != 1:
@@ -97,16 +99,21 @@ def find_path(estimator, params, name):
     return shallowest[0]
 
 
+def find_paths(params, name):
+    """Return all keys in ``get_params()`` whose last part is a given name."""
+    return [key for key in params if key == name or key.endswith(f"__{name}")]
+
+
 def takes_weight(loss):
-    """Return whether a loss takes ``pwiser_weight`` of the estimator."""
-    # The registry of the names is not available here, because it requires torch.
+    """Return whether a loss takes the parameter ``pwiser_weight``."""
+    # The registry of losses is not available here, because it imports torch.
     if isinstance(loss, str):
         return loss == "pwiser"
     return "pwiser_weight" in getattr(loss, "estimator_parameters", ())
 
 
 def check_loss_weights(weights, losses, has_parameter, estimator):
-    """Return the weights as a list, or None; raise if they cannot be used."""
+    """Check the weights, and return them as a list or None."""
     if weights is None:
         return None
     is_sequence = isinstance(weights, Sequence) or getattr(weights, "ndim", 0) == 1
@@ -116,11 +123,13 @@ def check_loss_weights(weights, losses, has_parameter, estimator):
         )
     for weight in weights:
         is_number = isinstance(weight, Real) and not isinstance(weight, bool)
-        # Names are left to the estimator, which knows those that it accepts.
+        # The estimator checks names of weights.
         if not isinstance(weight, str) and not (
             is_number and 0 <= weight < float("inf")
         ):
-            raise ValueError(f"weights must hold finite numbers >= 0, got {weight!r}.")
+            raise ValueError(
+                f"weights must contain finite numbers >= 0, got {weight!r}."
+            )
     if not has_parameter:
         raise ValueError(
             "weights must be None for an estimator without the parameter "
@@ -135,7 +144,7 @@ def check_loss_weights(weights, losses, has_parameter, estimator):
 
 
 def check_candidates(candidates, estimator, owner_path):
-    """Raise if candidates are too few or repeated, or the estimator rejects one."""
+    """Raise if there are too few or equal candidates, or if one is invalid."""
     names = [candidate.name for candidate in candidates]
     if len(names) < 2:
         raise ValueError(
@@ -178,84 +187,84 @@ def compare_losses(
 ):
     """Compare losses by cross-validation on the same folds and with the same seeds.
 
-    Each candidate is a loss, or a loss with one weight. All candidates are fitted on
-    the training rows of each fold with the same ``random_state`` and scored on its test
-    rows. The result contains their differences to the first candidate with intervals.
+    Each candidate is a loss, or a loss with a weight. All candidates are fitted on the
+    training rows of each fold with the same ``random_state``, and scored on its test
+    rows. The result contains their differences to the first candidate, with confidence
+    intervals.
 
     Parameters
     ----------
     estimator : estimator object
         A classifier with the parameter ``loss``, or a Pipeline or search that contains
-        one. It is cloned and not changed.
+        one. It is cloned, not changed.
     X : {DataFrame, array-like} of shape (n_samples, n_features)
         Impressions.
     Y : array-like of shape (n_samples, n_tasks) or (n_samples,)
         Labels, 0 or 1; the tasks in funnel order, the click first.
     losses : sequence of str or class, default=("bce", "pwiser")
-        Values of the parameter ``loss``. The first one is the baseline.
-        ``loss_params`` of the estimator applies to its own loss only; the other losses
-        get their defaults.
+        Values of the parameter ``loss``. The first one is the baseline. The
+        ``loss_params`` of the estimator are only used with its own loss; other losses
+        are used with their default parameters.
     weights : sequence of float, default=None
-        Values of ``pwiser_weight``, each of them a candidate, for the losses that take
-        it: "pwiser", and classes that list it in ``estimator_parameters``. None keeps
-        the value of the estimator.
+        Values of ``pwiser_weight``, one candidate each, for the losses that take it:
+        "pwiser", and classes that list it in ``estimator_parameters``. None keeps the
+        value of the estimator.
     cv : int, splitter or iterable of (train, test), default=5
         An int is the number of folds of :class:`FunnelStratifiedKFold`, at least 2. A
         splitter, such as ``TimeSeriesSplit`` or ``RepeatedKFold``, or an iterable of
         row indices must give at least two splits.
     scoring : str, callable, list, tuple or dict, default=None
         Scores, as in :class:`~sklearn.model_selection.GridSearchCV`; larger is better.
-        None stands for the ROC AUC of each task ("click AUC", "conversion AUC"), with
-        several tasks that of P(last task | first task) ("CVR AUC"), and minus the mean
-        log loss ("neg log loss").
+        None means the ROC AUC of each task ("click AUC", "conversion AUC"), the ROC AUC
+        of P(last task | first task) if there are several tasks ("CVR AUC"), and minus
+        the mean log loss ("neg log loss").
     groups : array-like of shape (n_samples,), default=None
-        Group of each row for splitters that use it. Losses receive groups by
+        Group of each row, for splitters that use groups. To pass groups to losses, use
         ``params={"groups": groups}``.
     params : dict, default=None
-        Parameters of ``fit``, such as ``sample_weight``. Those of length n_samples are
-        split with the rows.
+        Parameters of ``fit``, such as ``sample_weight``. Parameters of length n_samples
+        are split like the rows.
     n_jobs : int, default=None
         Number of fits that run in parallel, by joblib. None means 1, unless there is a
         :class:`joblib.parallel_config` context; -1 means all processors.
     verbose : int, default=0
         1 prints one line after each fit.
     random_state : int, RandomState instance or None, default=0
-        Seed of the folds, if ``cv`` is an int, and of the fits: each fold has a seed,
-        which replaces every ``random_state`` of the estimator for all candidates. With
-        None the folds and seeds differ from call to call; they are the same for all
-        candidates of one call in any case.
+        Seed of the folds, if ``cv`` is an int, and of the fits. Each fold has its own
+        seed, which replaces every ``random_state`` of the estimator and is the same for
+        all candidates. With None, folds and seeds differ between calls.
 
     Returns
     -------
     LossComparison
-        Table of differences with intervals, verdicts and a plot.
+        The scores and their differences, as a table, in words and as a plot.
 
     Raises
     ------
     ValueError, TypeError
-        If the estimator has no parameter ``loss`` or rejects a candidate, if a weight
-        is negative, if there are fewer than two candidates or splits, or if ``scoring``
-        is unknown. Errors of ``fit`` are raised unchanged.
+        If the estimator has no parameter ``loss`` or does not accept a candidate, if a
+        weight is negative, if there are fewer than two candidates or splits, or if
+        ``scoring`` is unknown. Errors of ``fit`` are raised unchanged.
 
     Warns
     -----
     UndefinedMetricWarning
         If a score is undefined on a fold, for example because its test rows contain no
-        conversion. The fold is left out of the comparison in this metric.
+        conversion. The comparison in this metric leaves out the fold.
 
     See Also
     --------
-    LossComparison : The result; it describes how the intervals are computed.
+    LossComparison : The result, and how the intervals are computed.
     sklearn.model_selection.GridSearchCV : Selects parameters, without intervals.
 
     Notes
     -----
-    Folds of rows in random order give optimistic scores if the rows of one user or one
-    day resemble each other. ``cv=TimeSeriesSplit()`` on rows in the order of time, or a
-    splitter by groups, shows the differences that future rows have.
+    Random folds give optimistic scores if the rows of a user or of a day are similar.
+    With ``cv=TimeSeriesSplit()`` on rows in the order of time, or with a splitter by
+    groups, the differences are closer to those on future rows.
 
-    A weight that is selected by this comparison has an optimistic difference; evaluate
-    it on further rows.
+    The difference of a weight that was selected by this comparison is optimistic;
+    evaluate the weight on other rows.
 
     Examples
     --------
@@ -293,7 +302,7 @@ def compare_losses(
                     get_config(), model, X, Y, split, scoring, params
                 )
 
-    # A generator returns each fit as it ends, but not every backend supports it.
+    # A generator returns each fit when it ends, but not every backend supports it.
     parallel = joblib.Parallel(
         n_jobs=n_jobs, return_as="generator" if verbose else "list"
     )
@@ -320,14 +329,14 @@ def compare_losses(
 
 
 def default_scoring(estimator, Y):
-    """Return scorers by name: one AUC per task, that of the CVR, and the log loss."""
+    """Return scorers by name: the AUC of each task and of the CVR, and the log loss."""
     names = task_names(estimator, Y)
     scoring = {
         f"{name} AUC": make_task_scorer(roc_auc_score, k)
         for k, name in enumerate(names)
     }
     if len(names) > 1:
-        # The name may belong to a task.
+        # A task may have the name "CVR".
         given = f"AUC of {names[-1]} given {names[0]}"
         scoring[given if "CVR AUC" in scoring else "CVR AUC"] = cvr_auc_scorer
     scoring["neg log loss"] = mean_log_loss_scorer
@@ -335,22 +344,16 @@ def default_scoring(estimator, Y):
 
 
 def task_names(estimator, Y):
-    """Return the names of the tasks, as a fitted estimator would have them."""
-    for key, value in estimator.get_params().items():
-        if (key == "task_names" or key.endswith("__task_names")) and value is not None:
-            return list(value)
-    if hasattr(Y, "columns"):
-        return [str(name) for name in Y.columns]
+    """Return the names of the tasks that `fit` would choose."""
+    params = estimator.get_params()
+    given = [params[key] for key in find_paths(params, "task_names")]
+    given = next((names for names in given if names is not None), None)
     n_tasks = 1 if np.ndim(Y) == 1 else np.shape(Y)[1]
-    if n_tasks == 1 and getattr(Y, "name", None):
-        return [str(Y.name)]
-    if n_tasks == 2:
-        return ["click", "conversion"]
-    return [f"task_{k}" for k in range(n_tasks)]
+    return list(choose_task_names(n_tasks, given, names_of_columns(Y), None))
 
 
 def make_splits(cv, X, Y, groups, seed):
-    """Return the training and test rows of each fold."""
+    """Return the training and test rows of each split."""
     if cv is None:
         cv = 5
     if isinstance(cv, Integral):
@@ -362,18 +365,14 @@ def make_splits(cv, X, Y, groups, seed):
 
 def set_seeds(estimator, seed):
     """Set every ``random_state`` of a nested estimator."""
-    names = [
-        key
-        for key in estimator.get_params()
-        if key == "random_state" or key.endswith("__random_state")
-    ]
-    estimator.set_params(**dict.fromkeys(names, seed))
+    paths = find_paths(estimator.get_params(), "random_state")
+    estimator.set_params(**dict.fromkeys(paths, seed))
 
 
 def fit_and_score(config, estimator, X, Y, split, scoring, params):
-    """Fit on the training rows of one split; return the test scores and the seconds."""
-    # Workers do not inherit scikit-learn's configuration. Undefined scores are
-    # reported once for all fits instead of once for each.
+    """Fit on the training rows of a split; return the test scores and the fit time."""
+    # Workers do not inherit the configuration of scikit-learn. One warning reports the
+    # undefined scores of all fits.
     with config_context(**config), warnings.catch_warnings():
         warnings.simplefilter("ignore", UndefinedMetricWarning)
         found = cross_validate(
@@ -396,7 +395,7 @@ def fit_and_score(config, estimator, X, Y, split, scoring, params):
 
 
 def progress(results, candidates, n_splits):
-    """Return a line that describes the latest fit."""
+    """Return a line about the latest fit."""
     scores, seconds = results[-1]
     fold, k = divmod(len(results) - 1, len(candidates))
     values = ", ".join(f"{name} {value:.4f}" for name, value in scores.items())
@@ -407,7 +406,7 @@ def progress(results, candidates, n_splits):
 
 
 def warn_undefined(by_metric):
-    """Warn once about the folds on which a score is not finite."""
+    """Warn once about all folds on which a score is not finite."""
     counts = {
         name: int((~np.isfinite(values)).any(axis=0).sum())
         for name, values in by_metric.items()

@@ -1,4 +1,4 @@
-"""The result of a comparison of losses: differences, intervals and verdicts."""
+"""The result of a comparison: scores, differences, confidence intervals, verdicts."""
 
 from numbers import Real
 
@@ -11,19 +11,19 @@ CONFIDENCE = 0.95
 class LossComparison:
     r"""Scores of several candidates on the same folds, compared with the first one.
 
-    :func:`compare_losses` returns this object; it can also be built from scores that
-    were computed elsewhere. ``print`` shows a table and one verdict for each metric.
+    :func:`compare_losses` returns this object; it can also be created from scores that
+    were computed elsewhere. ``print`` shows a table and a verdict for each metric.
 
     Parameters
     ----------
     candidates : list of str
         Names of the candidates, at least two. The first one is the baseline.
     scores : dict of str to array-like
-        For each metric, the scores of shape (n_candidates, n_splits), larger is better.
-        A column holds the scores on one fold. NaN stands for an undefined score.
+        For each metric, scores of shape (n_candidates, n_splits); larger is better.
+        Each column contains the scores on one fold. Undefined scores are NaN.
     test_train_ratio : float
         Number of test rows divided by the number of training rows, for example 1 / 4
-        with five folds.
+        for five folds.
     params : list of dict, default=None
         For each candidate, the parameters that define it.
     seeds : array-like of shape (n_splits,), default=None
@@ -40,7 +40,7 @@ class LossComparison:
     test_train_ratio : float
         As above.
     params : list of dict or None
-        As above; ``estimator.set_params(**params[i])`` sets up candidate ``i``.
+        As above; ``estimator.set_params(**params[i])`` creates candidate ``i``.
     seeds : ndarray of shape (n_splits,) or None
         As above.
     fit_times : ndarray of shape (n_candidates, n_splits) or None
@@ -49,8 +49,9 @@ class LossComparison:
     Raises
     ------
     ValueError
-        If there are fewer than two candidates or names occur twice, if the scores of a
-        metric have another shape, or if ``test_train_ratio`` is negative.
+        If there are fewer than two candidates, if two candidates have the same name, if
+        the shape of the scores of a metric is wrong, or if ``test_train_ratio`` is
+        negative.
 
     See Also
     --------
@@ -58,12 +59,12 @@ class LossComparison:
 
     Notes
     -----
-    The interval is that of a paired Student t-test. Let :math:`d_j` be the difference
-    to the baseline on fold :math:`j` of :math:`J`, and :math:`s^2` the sample variance
-    of these differences. Because training sets overlap, the differences are not
-    independent, and :math:`s^2 / J` underestimates the variance of their mean. The
-    corrected variance of Nadeau and Bengio is used for folds, repeated folds and random
-    splits alike:
+    The confidence interval is the one of a paired Student t-test. Let :math:`d_j` be
+    the difference to the baseline on fold :math:`j` of :math:`J`, and :math:`s^2` the
+    sample variance of these differences. Because training sets overlap, the differences
+    are not independent, and :math:`s^2 / J` underestimates the variance of their mean.
+    The corrected variance of Nadeau and Bengio is used for folds, for repeated folds
+    and for random splits:
 
     .. math:: \left(\frac{1}{J} + \frac{n_{test}}{n_{train}}\right) s^2
 
@@ -71,7 +72,7 @@ class LossComparison:
     times the 97.5 % quantile of Student's t distribution with :math:`J - 1` degrees of
     freedom. Folds on which the score of either candidate is not finite are left out.
 
-    Each interval is valid by itself. Among 20 comparisons of equally good candidates,
+    Each interval is valid on its own. In 20 comparisons of equally good candidates,
     about one interval excludes 0 by chance.
 
     References
@@ -123,7 +124,7 @@ class LossComparison:
         n_distinct = len(set(self.candidates))
         if n_distinct < 2 or n_distinct < len(self.candidates):
             raise ValueError(
-                "candidates must hold at least two distinct names, got "
+                "candidates must contain at least two distinct names, got "
                 f"{self.candidates}."
             )
         shapes = {name: values.shape for name, values in self.scores.items()}
@@ -141,16 +142,16 @@ class LossComparison:
 
     @property
     def table(self):
-        """The comparison in tidy form, one row per metric and candidate.
+        """The comparison as a table, with one row per metric and candidate.
 
         Returns
         -------
         pandas.DataFrame or dict of str to ndarray
-            A DataFrame if pandas is installed, otherwise a dict of the same columns:
+            A DataFrame if pandas is installed, otherwise a dict with the same columns:
             ``metric``, ``candidate``, ``mean`` (mean score), ``difference`` (mean
             difference to the baseline), ``std_error`` (its standard error), ``low`` and
-            ``high`` (its 95 % interval) and ``n_splits`` (number of folds with a finite
-            difference). Undefined numbers are NaN.
+            ``high`` (its 95 % confidence interval) and ``n_splits`` (number of folds
+            with a finite difference). Undefined numbers are NaN.
         """
         rows = self._rows()
         columns = {name: np.array([row[name] for row in rows]) for name in rows[0]}
@@ -167,7 +168,7 @@ class LossComparison:
         Returns
         -------
         dict of str to str
-            For each metric, whether each candidate is ahead of the baseline, behind it,
+            For each metric, whether each candidate is better than the baseline, worse,
             or not distinguishable from it on these folds.
         """
         by_metric = {name: [] for name in self.scores}
@@ -177,7 +178,7 @@ class LossComparison:
         return {n: _verdict(rows, self.candidates[0]) for n, rows in by_metric.items()}
 
     def plot(self, ax=None):
-        """Plot the differences to the baseline with their intervals.
+        """Plot the differences to the baseline with their confidence intervals.
 
         Parameters
         ----------
@@ -187,8 +188,8 @@ class LossComparison:
         Returns
         -------
         matplotlib Axes
-            The axes. Each metric has one group of horizontal intervals, one interval
-            for each candidate other than the baseline. A vertical line marks 0.
+            The axes, with a group of horizontal intervals per metric, one interval per
+            candidate except for the baseline. A vertical line marks 0.
 
         Raises
         ------
@@ -266,12 +267,12 @@ class LossComparison:
 
 
 def paired_interval(differences, test_train_ratio):
-    """Return the mean of paired differences with its corrected 95 % interval.
+    """Return the mean of paired differences and its corrected confidence interval.
 
     Parameters
     ----------
     differences : ndarray of shape (n_splits,)
-        Differences on the folds; those that are not finite are left out.
+        Differences on the folds; values that are not finite are left out.
     test_train_ratio : float
         Number of test rows divided by the number of training rows.
 
@@ -303,7 +304,7 @@ def _finite_mean(values):
 
 
 def _verdict(rows, baseline):
-    """Return the results of the candidates in one metric, in words."""
+    """Return the verdict about all candidates in one metric."""
     sentences, similar, undefined = [], [], []
     for row in rows:
         candidate, low, high = row["candidate"], row["low"], row["high"]
@@ -336,5 +337,5 @@ def _interval(row, sign=""):
 
 
 def _number(value, sign=""):
-    # Adding 0 turns the negative zero of a rounded number into a positive one.
+    # Adding 0 turns -0.0 into 0.0.
     return f"{round(value, 4) + 0.0:{sign}.4f}"

@@ -24,4 +24,4 @@ def test_columns_of_other_kinds_are_refused_by_name(inputs, tmp_path):
 
 def test_a_table_without_a_field_per_column_is_refused():
     with pytest.raises(ValueError, match="fitted on a sparse table"):
-        make_fields(SimpleNamespace(columns_=[], n_features_in_=3))
+        make_fields(SimpleNamespace(columns_=[], sparse_=object()))

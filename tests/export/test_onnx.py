@@ -126,7 +126,7 @@ class Counting(MultiTaskNetwork):
 
     def forward(self, codes, numeric):
         inputs = self.input_layer(codes, numeric)
-        return NetworkOutput(self.head(inputs) * len(codes))
+        return NetworkOutput(self.head(inputs) / len(codes))
 
 
 def mixed():
