@@ -25,7 +25,7 @@ from sk_pwiser.networks import NETWORKS
 from sk_pwiser.weighting import WEIGHTINGS
 
 N_ROWS = 64
-REFUSED = {"dcmt", "ddpo"}  # weighted means, which are no means over parts
+REFUSED = {"dcmt", "ddpo", "escm2"}  # their losses are divided by sums of weights
 REQUIRED = {"fixed": {"weights": [1.0, 3.0]}}
 CONDITIONAL = {"network_params": {"task_space": "conditional"}}
 CASES = {
