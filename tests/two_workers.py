@@ -39,7 +39,7 @@ CASES = {
     },
     "funnel pairs": {"loss_params": {"pairs": "funnel", "tasks": "all"}},
     "conditional heads": CONDITIONAL,
-    "pwiser on conditional escm2": {"network": "escm2", **CONDITIONAL},
+    "pwiser on conditional ctcl": {"network": "ctcl", **CONDITIONAL},
     "sampled negatives": {"negative_sampling_rate": 0.5},
     "lazy embeddings": {"optimizer_params": {"lazy_embeddings": True}},
     "groups": {"loss": "jrc", "groups": True},

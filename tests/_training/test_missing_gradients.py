@@ -69,9 +69,9 @@ def check(network, loss, batch, weighted):
             torch.testing.assert_close(one, share * other, rtol=1e-4, atol=2e-6)
 
 
-# Extra losses that the test does not apply to: those of "ctcl", "dcmt" and "ddpo" do not
-# read the label of the task, but include rows without the task before, or compare
-# predictions, with the weight of another task; those of "escm2" are divided by the sum
+# Networks with extra losses to which the test does not apply: "ctcl", "dcmt" and "ddpo"
+# do not read the label of the task, but include rows without the task before, or
+# compare predictions, with the weight of another task, and "escm2" divides by the sum
 # of the weights in the batch, which a removed row changes.
 OTHERS = {"ctcl", "dcmt", "ddpo", "escm2"}
 SPACES = pytest.mark.parametrize("task_space", ["entire", "conditional"])
