@@ -11,6 +11,7 @@ from sk_pwiser._table._containers import as_table, reads_in_parts, refuse_parts
 from sk_pwiser._table._dataframe import to_float
 from sk_pwiser._table._encoder import TableEncoder
 from sk_pwiser._table._extended_statistics import ExtendedStatistics
+from sk_pwiser._table._factorize import factorize
 from sk_pwiser._table._growth import grow_encoder
 from sk_pwiser._table._labels import Targets, check_targets
 from sk_pwiser._table._lists import ListColumn, ListWeights
@@ -68,6 +69,7 @@ __all__ = [
     "choose_task_names",
     "column_kinds",
     "combine_weights",
+    "factorize",
     "grow_encoder",
     "in_parts",
     "make_target_statistics",
