@@ -244,9 +244,11 @@ def _to_number(value):
             value = value.astimezone(UTC).replace(tzinfo=None)
         return (value - _EPOCH) // _MICROSECOND * 1000
     if isinstance(value, date):
-        return (datetime(value.year, value.month, value.day) - _EPOCH) // (
-            _MICROSECOND
-        ) * 1000
+        return (
+            (datetime(value.year, value.month, value.day) - _EPOCH)
+            // (_MICROSECOND)
+            * 1000
+        )
     return int(value) if isinstance(value, Integral) else float(value)
 
 

@@ -25,9 +25,9 @@ class HistoryFeatures(HistoryFiles, TransformerMixin, BaseEstimator):
     """Features of what users, items and pairs did before, without leaks.
 
     For each key of a row, such as its user, the past of the key becomes columns: the
-    numbers of impressions and of events per task, log-odds of the rates, and the time
-    since the last impression and event; over all the past, over windows and with
-    exponential decay. Lists hold the last values of a column.
+    numbers of impressions and of events per task, as log(1 + n), log-odds of the rates,
+    and the time since the last impression and event; over all the past, over windows
+    and with exponential decay. Lists hold the last values of a column.
 
     A row sees what is strictly earlier than itself: impressions with an earlier time,
     and labels of impressions whose time plus `label_delay` is earlier. Rows of equal
@@ -105,20 +105,17 @@ class HistoryFeatures(HistoryFiles, TransformerMixin, BaseEstimator):
 
     Examples
     --------
+    >>> import numpy as np
     >>> import pandas as pd
     >>> from sk_pwiser.history import HistoryFeatures
     >>> log = pd.DataFrame({"user": ["a", "a", "b", "a"], "time": [1, 2, 2, 5]})
     >>> click = pd.Series([1, 0, 1, 0], name="click")
     >>> history = HistoryFeatures(["user"], time="time", passthrough=False)
-    >>> history.fit_transform(log, click)[["user__impressions", "user__click"]]
-       user__impressions  user__click
-    0                0.0          0.0
-    1                1.0          1.0
-    2                0.0          0.0
-    3                2.0          1.0
+    >>> history.fit_transform(log, click)["user__since_impression"].tolist()
+    [nan, 1.0, nan, 3.0]
     >>> row = history.transform_row({"user": "a", "time": 6})
-    >>> row["user__impressions"], row["user__since_click"]
-    (3.0, 5.0)
+    >>> row["user__since_click"], float(np.expm1(row["user__log_impressions"]))
+    (5.0, 3.0)
     """
 
     def __init__(
@@ -212,9 +209,7 @@ class HistoryFeatures(HistoryFiles, TransformerMixin, BaseEstimator):
             As in `fit`; the state is unchanged.
         """
         if overlap not in ("error", "merge"):
-            raise ValueError(
-                f"overlap must be 'error' or 'merge'; got {overlap!r}."
-            )
+            raise ValueError(f"overlap must be 'error' or 'merge'; got {overlap!r}.")
         state, plan = self._fitted()
         rows, _ = self._read(X, y, state, plan)
         self._refuse_early(rows, state, overlap)
@@ -417,7 +412,9 @@ class HistoryFeatures(HistoryFiles, TransformerMixin, BaseEstimator):
     def __getstate__(self):
         state = super().__getstate__()
         # What is derived from the state is built again when needed.
-        return state | {name: None for name in ("_derived", "_one_row") if name in state}
+        return state | {
+            name: None for name in ("_derived", "_one_row") if name in state
+        }
 
     def __sklearn_is_fitted__(self):
         """Return whether there is a state."""

@@ -362,4 +362,3 @@ def plan_of_all(plan):
     plan.max_age = plan.max_keys = None
     plan.horizon = max([0, *plan.delays])
     return plan
-

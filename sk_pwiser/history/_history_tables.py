@@ -125,7 +125,9 @@ class Table:
 
             for name, new in features.items():
                 is_list = isinstance(new, ListOutput)
-                X = X.append_column(name, _arrow_lists(new) if is_list else pa.array(new))
+                X = X.append_column(
+                    name, _arrow_lists(new) if is_list else pa.array(new)
+                )
             return X
         return (_pandas if kind == "pandas" else _polars)(X, features)
 
@@ -176,7 +178,8 @@ def _pandas(X, features):
             else:
                 column = pd.arrays.ArrowExtensionArray(arrays)
         columns[name] = pd.Series(column, index=X.index)
-    new = pd.DataFrame(columns, index=X.index)
+    # Without a copy, as one array per column.
+    new = pd.DataFrame(columns, index=X.index, copy=False)
     return pd.concat([X, new], axis=1) if X.shape[1] else new
 
 

@@ -7,6 +7,7 @@ reads a number from a memoryview in a twentieth of that. The formulas are those 
 
 import math
 from bisect import bisect_left
+from math import log, log1p
 
 import numpy as np
 
@@ -71,12 +72,18 @@ class OnePast:
                 ends[delay] = bisect_left(self.time, time - delay, start, end)
         return [ends[delay] for delay in self.plan.delays]
 
-    def base_rates(self, time):
-        """Return the rates of the tasks over all keys."""
+    def priors(self, time):
+        """Return, per task, what `shrunk_log_odds` adds to counts and subtracts."""
         view = self.view(0, time)
         seen = self.seen_labels(view, time)
         _, known, positive = self.counts(view, seen)
-        return [(k + 0.5) / (n + 1) for n, k in zip(known, positive, strict=True)]
+        priors = []
+        for n, k in zip(known, positive, strict=True):
+            rate = (k + 0.5) / (n + 1)
+            strength = self.plan.smoothing / min(rate, 1 - rate)
+            logit = log(rate / (1 - rate))
+            priors.append((strength * rate, strength * (1 - rate), logit))
+        return priors
 
     def counts(self, view, seen):
         """Return the impressions, and labels known and of 1 per task, of all past."""
@@ -94,12 +101,12 @@ class OnePast:
                 positive[k] += totals["positive"][code, k]
         return impressions, known, positive
 
-    def numbers(self, code, time, rates):
+    def numbers(self, code, time, priors):
         """Return the numbers of a key, in the order of `Plan.names_of_key`."""
         view = self.view(code, time)
         seen = self.seen_labels(view, time)
         numbers = self._ages(view, seen, time)
-        self._append(numbers, rates, *self.counts(view, seen))
+        _append(numbers, priors, *self.counts(view, seen))
         _, _, start, end, _, _ = view
         for window in self.windows:
             begin = bisect_left(self.time, time - window, start, end)
@@ -111,20 +118,11 @@ class OnePast:
                 self.positive[e, k] - self.positive[begin, k]
                 for k, e in enumerate(ends)
             ]
-            self._append(numbers, rates, end - begin, known, positive)
+            _append(numbers, priors, end - begin, known, positive)
         for h, half_life in enumerate(self.half_lives):
             counts = self._decayed(view, seen, time, h, half_life)
-            self._append(numbers, rates, *counts)
+            _append(numbers, priors, *counts)
         return numbers
-
-    def _append(self, numbers, rates, impressions, known, positive):
-        smoothing = self.plan.smoothing
-        numbers.append(float(impressions))
-        for n, k, rate in zip(known, positive, rates, strict=True):
-            strength = smoothing / min(rate, 1 - rate)
-            odds = (k + strength * rate) / (n - k + strength * (1 - rate))
-            numbers.append(float(k))
-            numbers.append(math.log(odds) - math.log(rate / (1 - rate)))
 
     def _ages(self, view, seen, time):
         code, is_on, start, _, last, has_any = view
@@ -176,6 +174,14 @@ class OnePast:
         return values[start:end].tolist(), ages
 
 
+def _append(numbers, priors, impressions, known, positive):
+    numbers.append(log1p(impressions))
+    for k, (events, others, logit) in enumerate(priors):
+        n = positive[k]
+        numbers.append(log1p(n))
+        numbers.append(log((n + events) / (known[k] - n + others)) - logit)
+
+
 class OneRow:
     """The new columns of a history for rows as dictionaries.
 
@@ -206,12 +212,12 @@ class OneRow:
         time = read_time(_field(row, plan.time), plan.time, state.kind)
         is_early = state.end is not None and time < state.end
         time = state.end if is_early else time
-        rates = self.of_all.base_rates(time)
+        priors = self.of_all.priors(time)
         features, codes = {}, []
         for key, names in enumerate(plan.keys):
             code = self._code(key, names, row)
             codes.append(code)
-            numbers = self.pasts[key].numbers(code, time, rates)
+            numbers = self.pasts[key].numbers(code, time, priors)
             features.update(zip(self.names[key], numbers, strict=True))
         places = [0] * len(plan.keys)
         for each in plan.lists:

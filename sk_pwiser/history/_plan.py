@@ -95,9 +95,9 @@ class Plan:
         first = ["since_impression", *(f"since_{task}" for task in self.task_names)]
         names = list(first)
         for horizon in horizons:
-            names.append(f"impressions{horizon}")
+            names.append(f"log_impressions{horizon}")
             for task in self.task_names:
-                names += [f"{task}{horizon}", f"{task}_logit{horizon}"]
+                names += [f"log_{task}{horizon}", f"{task}_logit{horizon}"]
         return [f"{self.key_names[key]}__{name}" for name in names]
 
     def feature_names(self):

@@ -143,10 +143,10 @@ class Past:
         seen = self._seen_labels(view, times)
         numbers = self._ages(view, seen, times)
         for impressions, known, positive in self._counts(view, seen, times):
-            numbers.append(impressions.astype(np.float64))
+            numbers.append(np.log1p(impressions))
             for n, k, rate in zip(known, positive, base_rates.T, strict=True):
                 logit = shrunk_log_odds(k, n, rate, self.plan.smoothing)
-                numbers += [k.astype(np.float64), logit]
+                numbers += [np.log1p(k), logit]
         return numbers
 
     def _seen_labels(self, view, times):
@@ -360,7 +360,9 @@ class Past:
         if max_age is not None:
             is_kept &= end - last <= max_age
         if max_keys is not None and is_kept.sum() > max_keys:
-            order = np.lexsort([np.arange(log.n_keys), np.where(is_kept, last, -np.inf)])
+            order = np.lexsort(
+                [np.arange(log.n_keys), np.where(is_kept, last, -np.inf)]
+            )
             is_kept[order[:-max_keys]] = False
         return log if is_kept.all() else select_keys(log, np.flatnonzero(is_kept))
 
@@ -384,8 +386,9 @@ def shrunk_log_odds(positive, known, rate, smoothing):
 def decayed_sums(time, place, values, half_life):
     """Return, for each row, the decayed sum over the rows of its slice up to it.
 
-    Each pass doubles the number of rows that a sum covers, so that only positive terms
-    are added and no weight exceeds 1, however long the slice is.
+    Sums within blocks of four rows, then sums of the blocks by the same function, then
+    both together. Only positive terms are added and no weight exceeds 1, so that slices
+    of any length are summed without loss.
 
     Parameters
     ----------
@@ -399,11 +402,18 @@ def decayed_sums(time, place, values, half_life):
         The age at which a summand counts half.
     """
     sums = values.astype(np.float64)
-    step, rows = 1, np.flatnonzero(place >= 1)
-    while len(rows):
+    in_block = place & 3
+    for step in (1, 2):
+        rows = np.flatnonzero(in_block >= step)
         weight = decay(time[rows] - time[rows - step], half_life)
         sums[rows] += weight[:, np.newaxis] * sums[rows - step]
-        step *= 2
-        # What has decayed to nothing adds nothing from further back either.
-        rows = rows[(place[rows] >= step) & (weight > 0)]
+    is_end = in_block == 3
+    if not is_end.any():
+        return sums
+    of_blocks = decayed_sums(time[is_end], place[is_end] >> 2, sums[is_end], half_life)
+    rows = np.flatnonzero(place >= 4)
+    end = rows - in_block[rows] - 1  # of the block before
+    weight = decay(time[rows] - time[end], half_life)
+    block = is_end.cumsum()[end] - 1
+    sums[rows] += weight[:, np.newaxis] * of_blocks[block]
     return sums

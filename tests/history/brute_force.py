@@ -81,11 +81,12 @@ def add_numbers(features, prefix, past, t, delays, rates, params, tasks):
         weight = lambda age, h=half_life: 2.0 ** (-age / h)  # noqa: E731
         horizons.append((f"_decay_{half_life:g}", weight))
     for name, weight in horizons:
-        features[f"{prefix}__impressions{name}"] = sum(weight(t - r["t"]) for r in past)
+        n = sum(weight(t - r["t"]) for r in past)
+        features[f"{prefix}__log_impressions{name}"] = math.log1p(n)
         for k, (task, rows) in enumerate(zip(tasks, seen, strict=True)):
             n = sum(weight(t - r["t"]) for r in rows)
             events = sum(weight(t - r["t"]) * r["y"][k] for r in rows)
-            features[f"{prefix}__{task}{name}"] = events
+            features[f"{prefix}__log_{task}{name}"] = math.log1p(events)
             logit = log_odds(events, n, rates[k], params.get("smoothing", 2.0))
             features[f"{prefix}__{task}_logit{name}"] = logit
 
