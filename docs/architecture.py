@@ -47,6 +47,7 @@ ROOMS = {
     "_estimator": Room(2, 300, 200, "4", "a scikit-learn classifier"),
     "callbacks": Room(2, 700, 92),
     "_training": Room(3, 565, 200, "2", "tensors to network"),
+    "history": Room(3, 111, 96),
     "inspection": Room(4, 52, 80),
     "calibration": Room(4, 155, 80),
     "_table": Room(4, 254, 106, "1", "table to tensors"),
@@ -61,6 +62,7 @@ ROOMS = {
     "_row_weights": Room(6, 500, 96),
     "delayed_feedback": Room(6, 640, 108),
     "_responses": Room(7, 165, 90),
+    "_times": Room(7, 330, 80),
     "_labels": Room(8, 130, 160, "", "read and checked"),
     "_utils": Room(9, 400, 784, "", "parameter checks, registry, random numbers"),
 }

@@ -51,6 +51,7 @@ ROOMS = {
     "_utils": Room((), (*TORCH, "joblib")),
     "_files": Room((), ("numpy",), ("safetensors",)),
     "_labels": Room((), LEARN),
+    "_times": Room(("_labels",), LEARN, EXTRAS),
     "_responses": Room(("_labels",), LEARN),
     "networks": Room(("_utils",), TORCH),
     "losses": Room(("_utils",), TORCH),
@@ -69,11 +70,16 @@ ROOMS = {
     "calibration": Room(("metrics", "model_selection"), LEARN),
     "datasets": TOOL,
     "delayed_feedback": READS_LABELS,
+    "history": Room(
+        ("_files", "_labels", "_table", "_times", "_utils", "_version"), LEARN, EXTRAS
+    ),
     "inspection": Room(
         ("_labels", "_responses", "metrics", "model_selection"), LEARN, EXTRAS
     ),
     "metrics": READS_RESPONSES,
-    "model_selection": Room(("_labels", "metrics"), (*LEARN, "joblib"), EXTRAS),
+    "model_selection": Room(
+        ("_labels", "_times", "metrics"), (*LEARN, "joblib"), EXTRAS
+    ),
     "linear_model": Room(("model_selection",), LEARN),
     "export": Room(ABOVE_ESTIMATOR, (*LEARN, *TORCH), (*ONNX, "skops")),
     "transfer": Room(ABOVE_ESTIMATOR, (*LEARN, *TORCH), EXTRAS),

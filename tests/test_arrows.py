@@ -72,6 +72,8 @@ SOUND = {
     "weighting/__init__.py": "from .._utils import check\nWEIGHTINGS = {}\n",
     "weighting/_torchjd.py": "def f():\n    import torchjd\n",
     "_labels/__init__.py": "import numpy\nimport sklearn\n",
+    "_times.py": "import numpy\nfrom house._labels import is_missing\n",
+    "history/__init__.py": "from house._table import encode\nimport house._times\n",
     "_table/__init__.py": "import numpy\nfrom house._labels import read_labels\n",
     "_training/__init__.py": "from house._training._net import Net\n",
     "_training/_net.py": "import skorch\nfrom house.losses import MultiTaskLoss\n",
@@ -145,6 +147,15 @@ FAULTS = {
     "weighting": [
         ("needs torchjd", "_torchjd.py", "import torchjd\n"),
         ("imports a loss", "_torchjd.py", "from house.losses import BCE\n"),
+    ],
+    "_times": [
+        ("imports torch", "", "import torch\n"),
+        ("needs polars", "", "import polars\n"),
+    ],
+    "history": [
+        ("imports torch", "__init__.py", "def f():\n    import torch\n"),
+        ("imports the estimator", "__init__.py", "from house import Estimator\n"),
+        ("needs pandas", "__init__.py", "import pandas\n"),
     ],
     "_table": [
         ("imports torch", "__init__.py", "import torch\n"),

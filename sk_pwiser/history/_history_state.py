@@ -6,7 +6,6 @@ from typing import NamedTuple
 import numpy as np
 
 from sk_pwiser._labels import (
-    names_of_columns,
     one_task_labels,
     read_labels,
     zero_one_labels,

@@ -7,7 +7,6 @@ reads a number from a memoryview in a twentieth of that. The formulas are those 
 
 import math
 from bisect import bisect_left
-from math import log, log1p
 
 import numpy as np
 
@@ -81,7 +80,7 @@ class OnePast:
         for n, k in zip(known, positive, strict=True):
             rate = (k + 0.5) / (n + 1)
             strength = self.plan.smoothing / min(rate, 1 - rate)
-            logit = log(rate / (1 - rate))
+            logit = math.log(rate / (1 - rate))
             priors.append((strength * rate, strength * (1 - rate), logit))
         return priors
 
@@ -175,11 +174,11 @@ class OnePast:
 
 
 def _append(numbers, priors, impressions, known, positive):
-    numbers.append(log1p(impressions))
+    numbers.append(math.log1p(impressions))
     for k, (events, others, logit) in enumerate(priors):
         n = positive[k]
-        numbers.append(log1p(n))
-        numbers.append(log((n + events) / (known[k] - n + others)) - logit)
+        numbers.append(math.log1p(n))
+        numbers.append(math.log((n + events) / (known[k] - n + others)) - logit)
 
 
 class OneRow:

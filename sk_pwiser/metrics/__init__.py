@@ -20,10 +20,11 @@ Pass them as ``scoring`` to :class:`~sklearn.model_selection.GridSearchCV`,
 An AUC is NaN if the labels hold one class only, with an ``UndefinedMetricWarning``.
 :func:`make_task_scorer` builds other scorers, also of the metrics of this module:
 :func:`normalized_entropy`, :func:`expected_calibration_error` and
-:func:`predicted_over_observed`. :func:`grouped_auc` needs a group per row and is called
-with the predictions, as is :func:`reliability_curve`, the rates behind the calibration
-error. Several scorers in one ``scoring`` share their predictions, as scikit-learn's own
-scorers do: each method of the estimator runs once per fold and split.
+:func:`predicted_over_observed`. :func:`grouped_auc` needs a group per row, which
+:func:`make_grouped_auc_scorer` takes from a column of ``X`` or by metadata routing.
+:func:`reliability_curve`, the rates behind the calibration error, is called with the
+predictions. Several scorers in one ``scoring`` share their predictions, as
+scikit-learn's own scorers do: each method of the estimator runs once per fold and split.
 """
 
 from sk_pwiser.metrics._calibration import (
@@ -32,7 +33,7 @@ from sk_pwiser.metrics._calibration import (
     predicted_over_observed,
     reliability_curve,
 )
-from sk_pwiser.metrics._grouped_auc import grouped_auc
+from sk_pwiser.metrics._grouped_auc import grouped_auc, make_grouped_auc_scorer
 from sk_pwiser.metrics._scorers import (
     ctcvr_auc_scorer,
     ctcvr_average_precision_scorer,
@@ -56,6 +57,7 @@ __all__ = [
     "cvr_auc_scorer",
     "expected_calibration_error",
     "grouped_auc",
+    "make_grouped_auc_scorer",
     "make_task_scorer",
     "mean_auc_scorer",
     "mean_log_loss_scorer",

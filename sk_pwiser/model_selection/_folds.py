@@ -132,10 +132,10 @@ class FunnelStratifiedKFold(StratifiedKFold):
             folds.
         """
         # Not a generator itself, so that a bad y raises at the call.
-        strata, rare = _merge_rare(_strata(y, "y"), min_rows=self.n_splits)
+        strata, rare = merge_rare(funnel_strata(y, "y"), min_rows=self.n_splits)
         # With fewer rows than folds the parent class raises, so no warning is needed.
         if rare and len(strata) >= self.n_splits:
-            counts = ", ".join(f"{_describe(s)} ({n} rows)" for s, n in rare)
+            counts = ", ".join(f"{describe_stratum(s)} ({n} rows)" for s, n in rare)
             warnings.warn(
                 f"Fewer rows than n_splits={self.n_splits} in {counts}: too few for "
                 "every fold, so stratified together with a neighbouring depth.",
@@ -202,7 +202,7 @@ def funnel_holdout(Y, *, test_size=0.25, random_state=None):
     """
     if not 0.0 < test_size < 1.0:
         raise ValueError(f"test_size must be in (0, 1), got {test_size!r}.")
-    strata, _ = _merge_rare(_strata(Y, "Y"), min_rows=2)
+    strata, _ = merge_rare(funnel_strata(Y, "Y"), min_rows=2)
     n_samples = len(strata)
     if n_samples < 2:
         raise ValueError(
@@ -232,7 +232,7 @@ def _largest_remainder(counts, total):
     return shares
 
 
-def _merge_rare(strata, *, min_rows):
+def merge_rare(strata, *, min_rows):
     """Return the stratum of each row, rare ones being merged with a neighbour.
 
     Returns
@@ -262,13 +262,13 @@ def _merge_rare(strata, *, min_rows):
     return stratum_of[strata], rare
 
 
-def _strata(Y, input_name):
+def funnel_strata(Y, input_name):
     """Return 2 d for rows of depth d, and 2 d + 1 for unknown depths of d or more."""
     depth, is_unknown = _depth(Y, input_name=input_name)
     return 2 * depth + is_unknown
 
 
-def _describe(stratum):
+def describe_stratum(stratum):
     depth, is_unknown = divmod(stratum, 2)
     return f"depth {depth} or more, unknown" if is_unknown else f"depth {depth}"
 

@@ -92,7 +92,7 @@ def add_numbers(features, prefix, past, t, delays, rates, params, tasks):
 
 
 def replayed(rows, params, tasks, earlier=()):
-    """Return the columns of rows, each with the rows and the earlier ones as its log."""
+    """Return the columns of rows, whose log is all of them and the earlier ones."""
     log = [*earlier, *rows]
     found = [features_of(row, log, params, tasks) for row in rows]
     return {name: [each[name] for each in found] for name in found[0]} if found else {}
