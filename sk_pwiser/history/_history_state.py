@@ -303,6 +303,8 @@ class HistoryState:
         for name, index in self.indices.items():
             is_used = np.zeros(len(index.values), dtype=bool)
             is_used[np.concatenate(used[name])] = True
+            # One value stays, since it gives lists their type.
+            is_used[:1] |= not is_used.any()
             moves[name] = is_used.cumsum() - 1
             if is_used.sum() <= len(is_used) / 2:
                 indices[name] = ValueIndex(

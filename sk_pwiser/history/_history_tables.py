@@ -47,9 +47,8 @@ def kind_of(X):
     if hasattr(X, "iloc") and getattr(X, "ndim", 0) == 2:
         return "pandas"
     raise TypeError(
-        "X must be a table whose columns have names: a DataFrame of pandas or polars, a "
-        "table of Arrow, or a dict of arrays; got "
-        f"{type(X).__name__}. Files that are read in parts are passed part by part."
+        "X must be a table whose columns have names: a DataFrame of pandas or polars, "
+        f"a table of Arrow, or a dict of arrays; got {type(X).__name__}."
     )
 
 

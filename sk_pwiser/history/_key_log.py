@@ -315,3 +315,39 @@ def bisect(values, low, high, bound):
         is_below = is_open & (values[np.minimum(middle, len(values) - 1)] < bound)
         low = np.where(is_below, middle + 1, low)
         high = np.where(is_open & ~is_below, middle, high)
+
+
+def decayed_sums(time, place, values, half_life):
+    """Return, for each row, the decayed sum over the rows of its slice up to it.
+
+    Sums within blocks of four rows, then sums of the blocks by the same function, then
+    both together. Only positive terms are added and no weight exceeds 1, so that slices
+    of any length are summed without loss.
+
+    Parameters
+    ----------
+    time : ndarray of shape (n_rows,)
+        Times, sorted within slices.
+    place : int64 ndarray of shape (n_rows,)
+        Place of each row in its slice.
+    values : ndarray of shape (n_rows, n_values)
+        The summands.
+    half_life : int or float
+        The age at which a summand counts half.
+    """
+    sums = values.astype(np.float64)
+    in_block = place & 3
+    for step in (1, 2):
+        rows = np.flatnonzero(in_block >= step)
+        weight = decay(time[rows] - time[rows - step], half_life)
+        sums[rows] += weight[:, np.newaxis] * sums[rows - step]
+    is_end = in_block == 3
+    if not is_end.any():
+        return sums
+    of_blocks = decayed_sums(time[is_end], place[is_end] >> 2, sums[is_end], half_life)
+    rows = np.flatnonzero(place >= 4)
+    end = rows - in_block[rows] - 1  # of the block before
+    weight = decay(time[rows] - time[end], half_life)
+    block = is_end.cumsum()[end] - 1
+    sums[rows] += weight[:, np.newaxis] * of_blocks[block]
+    return sums

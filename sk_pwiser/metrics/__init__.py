@@ -24,7 +24,8 @@ An AUC is NaN if the labels hold one class only, with an ``UndefinedMetricWarnin
 :func:`make_grouped_auc_scorer` takes from a column of ``X`` or by metadata routing.
 :func:`reliability_curve`, the rates behind the calibration error, is called with the
 predictions. Several scorers in one ``scoring`` share their predictions, as
-scikit-learn's own scorers do: each method of the estimator runs once per fold and split.
+scikit-learn's own scorers do: each method of the estimator runs once per fold and
+split.
 """
 
 from sk_pwiser.metrics._calibration import (
