@@ -324,16 +324,23 @@ class Past:
         has_rows = cut > begin
         first, last = begin[has_rows], cut[has_rows] - 1
         time = self.log.time
-        is_new = has_rows & (totals["count"] == 0)
-        totals["first"][is_new] = time[begin[is_new]]
-        totals["last"][has_rows] = time[last]
+        # Rows that arrived late may be older than the totals.
+        had = totals["count"][has_rows] > 0
+        for name, chosen, rows in (
+            ("first", np.minimum, first),
+            ("last", np.maximum, last),
+        ):
+            old, new = totals[name][has_rows], time[rows]
+            totals[name][has_rows] = np.where(had, chosen(old, new), new)
+        place = self.last_positive[last]
+        is_recent = place >= first[:, np.newaxis]
+        had = totals["positive"][has_rows] > 0
+        old, new = totals["last_positive"][has_rows], time[place]
+        new = np.where(had, np.maximum(old, new), new)
+        totals["last_positive"][has_rows] = np.where(is_recent, new, old)
         totals["count"] += cut - begin
         for name, rows in (("known", self.known), ("positive", self.positive)):
             totals[name] += rows[cut] - rows[begin]
-        place = self.last_positive[last]
-        is_recent = place >= first[:, np.newaxis]
-        old = totals["last_positive"][has_rows]
-        totals["last_positive"][has_rows] = np.where(is_recent, time[place], old)
         ages = end - time[last]
         for h, half_life in enumerate(self.half_lives):
             weight = decay(ages, half_life)[:, np.newaxis]
