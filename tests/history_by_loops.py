@@ -28,7 +28,7 @@ def log_odds(k, n, rate, smoothing):
 def features_of(row, log, params, tasks):
     """Return the new columns of a row; `log` holds dicts, in the order of arrival."""
     t = row["t"]
-    delays = params["label_delay"]
+    delays = params.get("label_delay", 0)
     delays = delays if isinstance(delays, list) else [delays] * len(tasks)
     rates = []
     for k, delay in enumerate(delays):

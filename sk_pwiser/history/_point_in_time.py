@@ -210,10 +210,12 @@ class Past:
         def upto(end, column):
             if not len(log.time):
                 return old[:, column]
-            row = np.maximum(end - 1, 0)
-            recent = self.decayed[row, h, column]
-            recent = recent * decay(times - log.time[row], half_life)
-            return np.where(end > view.start, recent, 0.0) + old[:, column]
+            has_rows = end > view.start
+            row = np.where(has_rows, end - 1, 0)
+            # Row 0 may be later than the query, and its weight infinite.
+            weight = decay(np.where(has_rows, times - log.time[row], 0), half_life)
+            recent = self.decayed[row, h, column] * weight
+            return np.where(has_rows, recent, 0.0) + old[:, column]
 
         known = [upto(end, 1 + k) for k, end in enumerate(seen)]
         positive = [upto(end, 1 + n_tasks + k) for k, end in enumerate(seen)]
