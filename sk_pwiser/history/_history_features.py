@@ -161,8 +161,10 @@ class HistoryFeatures(HistoryFiles, HistoryBase):
 
         Parameters
         ----------
-        X, y : table, array-like
-            As for `fit`.
+        X : table of shape (n_samples, n_features)
+            The rows, as for `fit`.
+        y : array-like of shape (n_samples, n_tasks) or (n_samples,), default=None
+            Labels.
 
         Returns
         -------
@@ -210,8 +212,10 @@ class HistoryFeatures(HistoryFiles, HistoryBase):
 
         Parameters
         ----------
-        X, y : table, array-like
-            As for `update`.
+        X : table of shape (n_samples, n_features)
+            The rows, as for `update`.
+        y : array-like of shape (n_samples, n_tasks) or (n_samples,), default=None
+            Labels.
 
         Returns
         -------
