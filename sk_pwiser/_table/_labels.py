@@ -190,8 +190,8 @@ def read_labels(Y, missing_labels="error", *, input_name="Y"):
     ----------
     Y : array-like of shape (n_samples, n_tasks) or (n_samples,)
         Labels. None, NaN, pandas.NA and nulls of polars are missing.
-    missing_labels : {"error", "ignore"}, default="error"
-        Whether labels of tasks after the first may be missing.
+    missing_labels : {"error", "ignore", "any"}, default="error"
+        Whether labels of tasks after the first may be missing, or of all tasks.
     input_name : str, default="Y"
         Name of the labels, for messages.
 
@@ -215,7 +215,8 @@ def read_labels(Y, missing_labels="error", *, input_name="Y"):
     labels = read_array(Y, input_name, "cannot be read as labels:")
     missing = _find_missing(labels)
     if missing is not None:
-        _check_missing(missing, columns, missing_labels, input_name)
+        if missing_labels != "any":
+            _check_missing(missing, columns, missing_labels, input_name)
         labels = labels.copy()
         labels[missing] = 0
     raise_if_infinite(labels, columns, input_name)
@@ -629,7 +630,7 @@ def check_targets(
     classes : array-like of shape (2,), default=None
         The two labels of a single task, needed if `Y` may contain only one of them.
         Several tasks have the labels 0 and 1.
-    missing_labels : {"error", "ignore"}, default="error"
+    missing_labels : {"error", "ignore", "any"}, default="error"
         Whether labels of tasks after the first may be missing.
 
     Returns
