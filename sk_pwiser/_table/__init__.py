@@ -14,8 +14,8 @@ from sk_pwiser._table._column_kinds import (
 )
 from sk_pwiser._table._encoder import (
     TableEncoder,
-    awaken_columns,
     grow_encoder,
+    learn_constant_columns,
     warn_about_new_values,
 )
 from sk_pwiser._table._frames import as_table, reads_in_parts, refuse_parts, to_float
@@ -54,7 +54,7 @@ from sk_pwiser._table._target_statistics import (
     read_times,
 )
 
-# What an encoding consists of, for files.
+# The classes of the objects in a fitted encoding, which files may contain.
 STATE_CLASSES = (
     ArrayColumn,
     CategoryColumn,
@@ -86,7 +86,6 @@ __all__ = [
     "WeightScale",
     "as_table",
     "assign_blocks",
-    "awaken_columns",
     "base_rates",
     "check_encoding_params",
     "check_groups",
@@ -100,6 +99,7 @@ __all__ = [
     "factorize",
     "grow_encoder",
     "is_missing",
+    "learn_constant_columns",
     "make_target_statistics",
     "n_rows",
     "names_of_columns",

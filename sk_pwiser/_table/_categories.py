@@ -4,19 +4,25 @@ import math
 from collections.abc import Mapping
 from decimal import Decimal
 from itertools import chain, compress
-from numbers import Integral, Real
+from numbers import Real
 from typing import NamedTuple
 
 import numpy as np
 from sklearn.utils import murmurhash3_32
 
-from sk_pwiser._table._frames import describe, is_missing, is_polars, row_chunks
+from sk_pwiser._table._frames import (
+    describe,
+    find_column,
+    is_missing,
+    is_polars,
+    row_chunks,
+)
 from sk_pwiser._table._numbers import infinity_error
 from sk_pwiser._utils import check_integer
 
 MIN_FREQUENCY = 2
 
-# Largest values of the settings. Every bucket has a code, in use or not.
+# Largest values of the settings. Every bucket has a code, even if it is not used.
 LARGEST = {
     "min_frequency": math.inf,
     "max_categories": math.inf,
@@ -25,19 +31,19 @@ LARGEST = {
 
 
 class Vocabulary(NamedTuple):
-    """Which values of a category column have codes of their own.
+    """Settings that determine which values of a category column have their own code.
 
     Parameters
     ----------
     min_frequency : int, default=2
         Values that occur in fewer rows share a code.
     max_categories : int, default=None
-        Largest number of codes of values, including the shared one, as in
+        Largest number of codes of values, including the shared code, as in
         scikit-learn's OrdinalEncoder; None for no limit.
     n_hash_buckets : int, default=None
-        Number of codes over which all other values are distributed by their hashes;
-        with it, no value has its own code unless `max_categories` is given. None for
-        the shared code.
+        Number of codes over which all other values are distributed by their hashes. If
+        it is set, no value has its own code unless `max_categories` is also set. None
+        for a shared code.
     """
 
     min_frequency: int = MIN_FREQUENCY
@@ -46,20 +52,20 @@ class Vocabulary(NamedTuple):
 
     @property
     def max_values(self):
-        """Largest number of values with codes of their own; None for no limit."""
+        """Largest number of values with their own code; None for no limit."""
         if self.max_categories is None:
             return None if self.n_hash_buckets is None else 0
         return self.max_categories - 1
 
 
 def check_vocabulary(params):
-    """Raise if a number in a mapping of settings is invalid for every table.
+    """Raise if a setting is invalid, whatever the table is.
 
     Raises
     ------
     TypeError or ValueError
-        If a number, or one in a dict by column, is not an integer >= 1, or if there
-        are too many buckets for codes.
+        If a setting, or an entry of a dict by column, is not an integer >= 1, or if
+        there are too many buckets.
     """
     for name in Vocabulary._fields:
         value = params[name]
@@ -82,11 +88,11 @@ def read_vocabularies(params, names, is_category):
     ----------
     params : mapping
         `min_frequency`, `max_categories` and `n_hash_buckets`: a number for all
-        category columns, or a dict of names or indices of columns to numbers.
+        category columns, or a dict from names or indices of columns to numbers.
     names : list of str or int
         Names of all columns.
     is_category : list of bool
-        Whether they are category columns.
+        Whether each column is a category column.
 
     Returns
     -------
@@ -110,7 +116,7 @@ def _numbers(name, value, default, names, is_category):
         return [value] * len(names)
     found = {}
     for column, number in value.items():
-        index = _index(name, column, names)
+        index = find_column(name, column, names)
         if not is_category[index]:
             known = [n for n, flag in zip(names, is_category, strict=True) if flag]
             raise ValueError(
@@ -123,23 +129,11 @@ def _numbers(name, value, default, names, is_category):
     return [found.get(index, default) for index in range(len(names))]
 
 
-def _index(name, column, names):
-    if isinstance(column, str) and column in names:
-        return names.index(column)
-    is_index = isinstance(column, Integral) and not isinstance(column, bool)
-    if is_index and -len(names) <= column < len(names):
-        return int(column) % len(names)
-    raise ValueError(
-        f"{name} contains {column!r}, which is not a column of X; its columns are "
-        f"{names}."
-    )
-
-
 def hash_values(values):
-    """Return a hash of each value; values that compare equal have equal hashes.
+    """Return the hash of each value; equal values have equal hashes.
 
-    Text is hashed as UTF-8, an integer by its 64 bits, and another number by the bits
-    of its double. 1, 1.0, True and Decimal(1) are the same integer.
+    Text is hashed as UTF-8, integers by their 64 bits, and other numbers by the bits of
+    their double. 1, 1.0, True and Decimal(1) are the same integer.
 
     Parameters
     ----------
@@ -171,7 +165,7 @@ def hash_values(values):
 
 
 def _canonical(value):
-    """Return equal numbers as the same int, float or, if neither holds them, text."""
+    """Return the same object for equal numbers: an int, a float, or otherwise text."""
     if isinstance(value, str):
         return str(value)
     if not isinstance(value, Real | Decimal | np.bool_):
@@ -187,7 +181,7 @@ def _canonical(value):
 
 
 def _hash_text(value):
-    # Text of a file name may hold surrogates, which plain UTF-8 refuses.
+    # Text such as a file name may contain surrogates, which plain UTF-8 cannot encode.
     return murmurhash3_32(value.encode("utf-8", "surrogatepass"), positive=True)
 
 
@@ -211,7 +205,7 @@ def _hash_floats(values):
 
 
 def _hash_bits(values):
-    """Hash int64 values: the low words, mixed with the hashes of the high words."""
+    """Hash int64 values by their low words, mixed with the hashes of the high words."""
     words = values.astype("<i8").view("<i4").reshape(-1, 2).astype(np.int32)
     low, high = np.ascontiguousarray(words.T)
     return murmurhash3_32(low ^ murmurhash3_32(high), positive=True)
@@ -225,12 +219,12 @@ HASHES = {
 }
 
 
-# Up to this number of rows, a dict is faster than sorting or expressions of polars.
+# Up to this number of rows, a dict is faster than sorting or a polars expression.
 FEW_ROWS = 64
 
 
 def factorize(column):
-    """Return the distinct values of a column and their index in every row.
+    """Return the distinct values of a column, and the index of each row's value.
 
     Returns
     -------
@@ -238,8 +232,8 @@ def factorize(column):
         Index of each row's value in `values`; -1 for missing values. The array may
         share memory with the column.
     values : list
-        The distinct values, in an order that depends on the kind of column. They are
-        Python objects that compare equal across libraries.
+        The distinct values as Python objects, which are equal for equal tables of
+        different libraries. Their order depends on the library and the dtype.
 
     Raises
     ------
@@ -253,15 +247,15 @@ def factorize(column):
     if column.dtype.name == "category":
         return _factorize_pandas_categories(column.array)
     if column.dtype.kind == "f":
-        # Nullable dtypes do not treat NaN as missing; Arrow treats -0.0 and 0.0 as two
-        # values.
+        # Nullable dtypes do not treat NaN as missing, and Arrow distinguishes -0.0 from
+        # 0.0.
         column = column.mask(column != column) + 0.0
     indices, values = column.factorize()
     return _compact(indices, len(values)), values.tolist()
 
 
 def count_values(indices, n_values):
-    """Count the rows of each value and, as the last entry, the missing values.
+    """Count the rows of each value, and in the last entry the missing values.
 
     Parameters
     ----------
@@ -276,7 +270,7 @@ def count_values(indices, n_values):
     """
     counts = np.zeros(n_values + 1, dtype=np.int64)
     for rows in row_chunks(len(indices), n_values):
-        # bincount needs int64: converting the whole column at once would need more
+        # bincount needs int64, and converting the whole column at once would need more
         # memory than the rest of the encoding.
         chunk = indices[rows].astype(np.int64)
         chunk[chunk < 0] = n_values
@@ -285,13 +279,13 @@ def count_values(indices, n_values):
 
 
 def _compact(indices, n_values):
-    """Return indices in the smallest integer type that can represent them."""
+    """Return indices in the smallest integer type that can represent all of them."""
     return indices.astype(np.min_scalar_type(-max(1, n_values)), copy=False)
 
 
 def _factorize_pandas_categories(column):
     codes = column.codes
-    # A single row may have a dtype with millions of categories.
+    # A few rows may have a dtype with millions of categories.
     if len(codes) < len(column.categories):
         used, indices = np.unique(codes, return_inverse=True)
         if len(used) and used[0] < 0:  # a missing value
@@ -300,7 +294,7 @@ def _factorize_pandas_categories(column):
     is_used = count_values(codes, len(column.categories))[:-1] > 0
     if is_used.all():
         return codes, column.categories.tolist()
-    # The last entry is the one that code -1, a missing value, selects.
+    # The last entry is selected by code -1, a missing value.
     new_indices = _compact(np.append(is_used.cumsum() - 1, -1), is_used.sum())
     indices = np.empty(len(codes), dtype=new_indices.dtype)
     for rows in row_chunks(len(codes)):
@@ -315,14 +309,14 @@ def _factorize_polars(column):
     if column.dtype.is_nested():
         raise TypeError(f"its dtype is {name}, which is nested")
     if name.startswith(("Categorical", "Enum")):
-        import polars as pl  # installed, since the column is one of polars
+        import polars as pl  # installed, since the column is a polars Series
 
         column = column.cast(pl.String)
     elif column.dtype.is_float():
         column = column.fill_nan(None)
     if len(column) <= FEW_ROWS:
         return _factorize_objects(column.to_list())
-    # `unique` alone returns the values in random order.
+    # Without `sort`, the order of the values would be random.
     values = column.drop_nulls().unique().sort()
     indices = column.replace_strict(values, np.arange(len(values)), default=-1)
     return _compact(indices.to_numpy(), len(values)), values.to_list()
@@ -342,7 +336,7 @@ def _factorize_array(column):
 
 
 def _factorize_objects(column):
-    # np.unique sorts, which fails for objects of mixed types; a dict only hashes.
+    # Objects of mixed types cannot be sorted, but they can be keys of a dict.
     known = {}
     indices = np.fromiter(
         (
@@ -360,7 +354,7 @@ DEFAULT = Vocabulary()
 
 
 class Codes(NamedTuple):
-    """The codes of a category column, stored as a lookup table.
+    """The codes of a category column, as a lookup table.
 
     Parameters
     ----------
@@ -379,22 +373,22 @@ class Codes(NamedTuple):
 
 
 class CategoryColumn:
-    """Codes of one category column.
+    """Encodes a category column as codes.
 
-    The codes depend on the distinct values and their frequencies alone (see
-    `sort_values`). The order of the rows, the library, the dtype of the column and the
-    declared order of its categories do not matter.
+    The codes only depend on the distinct values and their frequencies (see
+    `sort_values`), not on the order of the rows, the library, the dtype of the column
+    or the declared order of its categories.
 
     Parameters
     ----------
     name : str or int
         Name of the column, for messages.
     vocabulary : Vocabulary, default=Vocabulary()
-        Which values have codes of their own.
+        Settings that determine which values have their own code.
     keeps_rare : bool, default=False
-        Whether the other values of fit also have codes of their own, from
-        `cardinality` on, in place of the code of unseen values. Values in hash buckets
-        do not.
+        Whether the other values in fit also get their own codes, from `cardinality` on,
+        instead of the code of unseen values. This does not apply to values in hash
+        buckets.
     """
 
     def __init__(self, name, vocabulary=DEFAULT, keeps_rare=False):
@@ -404,12 +398,12 @@ class CategoryColumn:
 
     @property
     def cardinality(self):
-        """Number of codes of missing, unseen and frequent values and of buckets."""
+        """Number of codes of missing, unseen and frequent values, and of buckets."""
         return self._first_bucket + (self.vocabulary.n_hash_buckets or 0)
 
     @property
     def n_codes(self):
-        """Number of all codes, those of rare values included."""
+        """Number of all codes, including the codes of rare values."""
         return self.cardinality + len(self.codes_) - self.n_frequent_
 
     @property
@@ -418,7 +412,7 @@ class CategoryColumn:
 
     @property
     def own_values_(self):
-        """Values with a code of their own mapped to it; None stands for missing."""
+        """A dict from values with their own code to this code; None means missing."""
         frequent = {v: c for v, c in self.codes_.items() if c < self.cardinality}
         if self.missing_code_ == MISSING:
             frequent[None] = MISSING
@@ -427,7 +421,7 @@ class CategoryColumn:
     def fit_transform(self, column):
         """Learn the values of a column and return its `Codes`.
 
-        The frequency of a value is its number of rows, whatever their weights.
+        The frequency of a value is its number of rows; weights are not used.
         """
         indices, values = self._factorize(column)
         *counts, n_missing = count_values(indices, len(values)).tolist()
@@ -435,7 +429,7 @@ class CategoryColumn:
         return self._encode(indices, values)
 
     def learn(self, values, counts, has_missing, kinds=None, n_others=0):
-        """Learn distinct values and their numbers of rows.
+        """Learn the values of a column from their numbers of rows.
 
         Parameters
         ----------
@@ -446,9 +440,9 @@ class CategoryColumn:
         has_missing : bool
             Whether there are missing values.
         kinds : set of str, default=None
-            Kinds of all values, for messages; by default those of `values`.
+            Kinds of all values, for messages; by default the kinds of `values`.
         n_others : int, default=0
-            Number of rows of further values, which get no codes.
+            Number of rows with other values, which get no codes.
         """
         frequent, rare = self._split(values, counts)
         self.n_frequent_ = len(frequent)
@@ -459,19 +453,19 @@ class CategoryColumn:
                 for code, value in enumerate(sort_values(rare), self.cardinality)
             )
         self.kinds_ = _kinds(values) if kinds is None else kinds
-        # The share of rows of a further table whose values are new is about that of
-        # the rows with a value of their own (Good, 1953).
+        # In another table, the share of rows with new values is about the share of rows
+        # in fit whose value occurred once (Good, 1953).
         unusual = sum(
             n_rows
             for value, n_rows in zip(values, counts, strict=True)
             if n_rows == 1 or value not in self.codes_
         )
         self.usual_share_ = (unusual + n_others) / max(sum(counts) + n_others, 1)
-        # Without missing values in fit, the embedding of their code is not trained.
+        # Without missing values in fit, their embedding would not be trained.
         self.missing_code_ = MISSING if has_missing else UNSEEN
 
     def _split(self, values, counts):
-        """Return the values with codes of their own, sorted, and the others."""
+        """Return the values that get their own code, sorted, and the other values."""
         frequent, rare = [], []
         for value, n_rows in zip(values, counts, strict=True):
             is_frequent = n_rows >= self.vocabulary.min_frequency
@@ -482,7 +476,7 @@ class CategoryColumn:
         frequent = sort_values(frequent)
         if limit is None or len(frequent) <= limit:
             return frequent, rare
-        # Of equally frequent values, the last ones stay, as in scikit-learn.
+        # If values are equally frequent, the last ones are kept, as in scikit-learn.
         n_rows = dict(zip(values, counts, strict=True))
         order = np.argsort([n_rows[value] for value in frequent], kind="stable")
         is_kept = np.zeros(len(frequent), dtype=bool)
@@ -496,8 +490,8 @@ class CategoryColumn:
         Raises
         ------
         ValueError
-            If all values are of another kind than in fit, for example text instead of
-            numbers.
+            If the kinds of values are different from those in fit, for example text
+            instead of numbers.
         """
         indices, values = self._factorize(column)
         kinds = _kinds(values)
@@ -520,9 +514,9 @@ class CategoryColumn:
         counts : list of int
             Their numbers of rows.
         kinds : set of str
-            Kinds of the values, as words for messages.
+            Kinds of the values, for messages.
         n_missing : int
-            Number of rows without a value.
+            Number of rows with a missing value.
         """
         indices, values = self._factorize(column)
         *counts, n_missing = count_values(indices, len(values)).tolist()
@@ -551,7 +545,7 @@ class CategoryColumn:
         return Codes(indices, table)
 
     def _hash(self, values):
-        """Return the codes of a column with hash buckets."""
+        """Return the codes of values in a column with hash buckets."""
         try:
             hashes = hash_values(values)
         except TypeError as error:
@@ -569,13 +563,12 @@ class CategoryColumn:
 
 
 def sort_values(values):
-    """Sort distinct category values by an order that depends on the values alone.
+    """Sort distinct category values in an order that only depends on the values.
 
-    Numbers, including bools, come first, in increasing order. Text follows, in the
-    order of its code points. Other objects come last, by the name of their type and
-    then in increasing order. There is one exception: if not all of these values are
-    comparable with each other, as tuples of mixed types or frozensets are not, their
-    order also depends on the order in which they occur.
+    Numbers, including bools, come first, in increasing order, then text in the order of
+    its code points, then other objects by the name of their type and in increasing
+    order. Objects of one type that are not comparable with each other, such as tuples
+    of mixed types or frozensets, keep their order.
 
     Parameters
     ----------
@@ -601,7 +594,7 @@ def _rank(cls):
 
 
 def _sort_if_comparable(values):
-    # Decimals are not comparable with numpy's scalars.
+    # A Decimal is not comparable with a numpy scalar.
     has_scalars = any(issubclass(cls, np.number) for cls in set(map(type, values)))
     try:
         return sorted(values, key=_python_number if has_scalars else None)
@@ -614,12 +607,13 @@ def _python_number(value):
 
 
 def _kinds(values):
-    """Return the kinds of values in a list, as words for messages."""
+    """Return the kinds of the values in a list, for messages."""
     return {_kind(cls) for cls in set(map(type, values))}
 
 
 def _kind(cls):
     if issubclass(cls, str):
         return "text"
-    # Decimal and numpy's bool are comparable with numbers but not registered as Real.
+    # Decimal and the bool of numpy are comparable with numbers, but not registered as
+    # Real.
     return "numbers" if issubclass(cls, Real | Decimal | np.bool_) else "other objects"

@@ -1,7 +1,6 @@
-"""Which column is encoded how."""
+"""The kinds of columns: which column is encoded how."""
 
 from functools import partial
-from numbers import Integral
 
 import numpy as np
 
@@ -13,6 +12,7 @@ from sk_pwiser._table._categories import (
     read_vocabularies,
 )
 from sk_pwiser._table._frames import (
+    find_column,
     has_category_dtype,
     has_lists,
     is_dataframe,
@@ -30,16 +30,16 @@ from sk_pwiser._utils import check_integer, warn_user
 
 
 def find_category_columns(categorical_features, X, names):
-    """Return a list of bools, one per column: whether it is a category column.
+    """Return whether each column is a category column, as a list of bools.
 
     Parameters
     ----------
     categorical_features : "from_dtype", array-like or None
-        The estimator's parameter.
+        The parameter of the estimator.
     X : DataFrame or 2-D ndarray
         The table.
     names : list of str or int
-        Names of its columns.
+        Names of the columns.
 
     Raises
     ------
@@ -60,13 +60,7 @@ def find_category_columns(categorical_features, X, names):
 
 
 def refuse_chosen_columns(categorical_features):
-    """Raise if the parameter selects columns of a sparse table.
-
-    Raises
-    ------
-    ValueError
-        If it does.
-    """
+    """Raise a ValueError if the parameter selects columns of a sparse table."""
     is_default = categorical_features is None or isinstance(categorical_features, str)
     if not is_default and len(categorical_features):
         raise ValueError(
@@ -85,28 +79,12 @@ def _as_mask(chosen, names):
         return chosen
     mask = [False] * len(names)
     for column in chosen:
-        mask[_index(column, names)] = True
+        mask[find_column("categorical_features", column, names)] = True
     return mask
 
 
-def _index(column, names):
-    if isinstance(column, str):
-        if column not in names:
-            raise ValueError(
-                f"categorical_features contains {column!r}, which is not a column of "
-                f"X; its columns are {names}."
-            )
-        return names.index(column)
-    if not isinstance(column, Integral) or not -len(names) <= column < len(names):
-        raise ValueError(
-            f"categorical_features contains {column!r}, which is neither a name nor an "
-            f"index of the {len(names)} columns of X."
-        )
-    return int(column)
-
-
 def check_encoding_params(params):
-    """Raise if an entry of `encoding_params` is invalid for every table."""
+    """Raise if an entry of `encoding_params` is invalid, whatever the table is."""
     check_target_encoding(params)
     check_vocabulary(params)
     check_lists(params)
@@ -114,16 +92,16 @@ def check_encoding_params(params):
 
 
 def make_columns(params, X, names):
-    """Return the encoders of the columns of a table, not yet fitted.
+    """Return unfitted encoders for the columns of a table.
 
     Parameters
     ----------
     params : mapping
-        The parameters of the table's encoder.
+        The parameters of the `TableEncoder`.
     X : DataFrame or 2-D ndarray
         The table.
     names : list of str or int
-        Names of its columns.
+        Names of the columns.
 
     Raises
     ------
@@ -157,11 +135,11 @@ def make_columns(params, X, names):
     return columns
 
 
-# A warning about values that were not seen in fit needs this share of the rows with a
-# value, this many rows, and this many distinct values ...
+# A warning about unseen values needs at least this share of the rows with known values,
+# this number of rows and this number of distinct unseen values ...
 UNSEEN_SHARE, UNSEEN_ROWS, UNSEEN_VALUES = 0.95, 20, 2
-# ... and a column in which new values are not usual: at most this share of the rows of
-# fit had a value that occurred once or was rare.
+# ... in a column where new values are unusual: at most this share of the rows in fit
+# had a value that was rare or occurred once.
 USUAL_SHARE = 0.5
 
 
@@ -173,12 +151,12 @@ def align_columns(X, names):
     X : {DataFrame, array-like} of shape (n_samples, n_features)
         The table. Columns that were not seen in fit are ignored, with one warning.
     names : sequence of str or None
-        Names of the columns in fit, if it saw any.
+        Names of the columns in fit, or None.
 
     Returns
     -------
     {DataFrame, array-like}
-        The same object if it is not a DataFrame or if a column is missing.
+        `X` itself if it is not a DataFrame or if a column is missing.
     """
     if names is None or not is_dataframe(X) or has_columns(X, names):
         return X
@@ -195,14 +173,14 @@ def align_columns(X, names):
 
 
 def has_columns(X, names):
-    """Return whether a DataFrame has exactly some columns, in their order."""
+    """Return whether a DataFrame has exactly the given columns, in the same order."""
     return names is not None and list(X.columns) == names.tolist()
 
 
 def has_form(X, encoder):
-    """Return whether an array of numbers has the number of columns of fit.
+    """Return whether `X` is an array of numbers with the number of columns in fit.
 
-    Such an array needs no further validation, which takes longer than to encode a row.
+    Such an array needs no further validation, which takes longer than encoding a row.
     """
     return (
         type(X) is np.ndarray
@@ -215,7 +193,7 @@ def has_form(X, encoder):
 
 
 def warn_about_unseen(columns):
-    """Warn once about columns almost all of whose values were not seen in fit.
+    """Warn once about columns in which almost all values were not seen in fit.
 
     Parameters
     ----------
@@ -231,13 +209,13 @@ def warn_about_unseen(columns):
     if found:
         warn_user(
             "Almost all rows have a value that was not seen in fit in "
-            f"{', '.join(found)}: check the spelling, blanks and the case of the "
-            "values. They count as unseen values."
+            f"{', '.join(found)}. They are encoded as unseen values; check the "
+            "spelling, the case and the white space of the values."
         )
 
 
 def _unseen_share(codes):
-    """Return the share of unseen values; 0 if too few to judge."""
+    """Return the share of rows with unseen values, or 0 if there are too few."""
     is_unseen = codes.table[:-1] == UNSEEN
     if np.count_nonzero(is_unseen) < UNSEEN_VALUES:
         return 0.0
@@ -246,7 +224,7 @@ def _unseen_share(codes):
     return n_rows[is_unseen].sum() / total if total >= UNSEEN_ROWS else 0.0
 
 
-# Arrays are numeric columns, too: the first class that applies is the kind.
+# An ArrayColumn is also a NumericColumn: the first class that applies is the kind.
 KINDS = {
     CategoryColumn: "category",
     ListColumn: "list of categories",
@@ -257,7 +235,7 @@ KINDS = {
 
 
 def column_kinds(encoder):
-    """Return the names of the columns of a fitted `TableEncoder`, by their kind."""
+    """Return the names of the columns of a fitted `TableEncoder`, by kind."""
     if encoder.sparse_ is not None:
         names = getattr(encoder, "feature_names_in_", range(encoder.n_features_in_))
         return {"sparse": list(names)}
@@ -269,9 +247,9 @@ def column_kinds(encoder):
 
 
 def vector_counts(encoder):
-    """Return the numbers of embedding vectors, by category and then by list column.
+    """Return the number of embedding vectors of each category and list column.
 
-    The sparse columns, one vector each, are one entry.
+    All columns of a sparse table, with one vector each, are one entry.
     """
     if encoder.sparse_ is not None:
         return {"sparse columns": encoder.sparse_.n_vectors}

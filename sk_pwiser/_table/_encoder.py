@@ -1,4 +1,4 @@
-"""The encoder of a table, its growth, and numeric columns that were constant."""
+"""The encoder of a table, and its changes in continued training."""
 
 import copy
 from functools import cache
@@ -50,10 +50,10 @@ from sk_pwiser._utils import check_choice, check_integer, warn_user
 
 
 class ColumnSummary:
-    """Sizes and names of the encoded arrays.
+    """Sizes and names of the encoded columns.
 
-    Subclasses have `columns_`, the fitted columns, and `sparse_`, the columns of a
-    sparse table or None.
+    Subclasses have the attributes `columns_`, the fitted columns, and `sparse_`, the
+    columns of a sparse table or None.
     """
 
     @property
@@ -63,21 +63,21 @@ class ColumnSummary:
 
     @property
     def n_codes_(self):
-        """Number of codes of each category column, those of rare values included."""
+        """Number of codes of each category column, including rare values."""
         return [c.n_codes for c in self.columns_ if isinstance(c, CategoryColumn)]
 
     @property
     def numeric_bins_(self):
-        """Number of bins of each numeric input, 0 for inputs that have no bins.
+        """Number of bins of each numeric input, 0 for inputs without bins.
 
-        The indicators of missing values are numeric inputs, too.
+        Indicators of missing values are also numeric inputs.
         """
         columns = (c for c in self.columns_ if isinstance(c, NumericColumn))
         return [n_bins for column in columns for n_bins in column.bins]
 
     @property
     def bin_scales_(self):
-        """Factor of the components of each numeric input, empty without scores."""
+        """Factor of the components of each numeric input; empty without scores."""
         columns = [c for c in self.columns_ if isinstance(c, NumericColumn)]
         if not any(column.has_scores for column in columns):
             return []
@@ -95,50 +95,52 @@ class ColumnSummary:
 
     @property
     def numeric_names_(self):
-        """Names of the numeric inputs; those of indicators end with "_missing"."""
+        """Names of the numeric inputs; names of indicators end with "_missing"."""
         columns = (c for c in self.columns_ if isinstance(c, NumericColumn))
         return [name for column in columns for name in column.input_names]
 
     @property
     def bags_(self):
-        """The bags: the number of vectors, and whether one stands for unseen values."""
+        """Number of vectors of each bag, and whether it has one for unseen values."""
         if self.sparse_ is not None:
             return [(self.sparse_.n_vectors, False)]
         lists = [c for c in self.columns_ if isinstance(c, ListColumn)]
         return [(column.n_vectors, True) for column in lists]
 
     def category_values(self, name):
-        """Return a dict from the values of a category column to their own codes."""
+        """Return a dict from the values of a category column to their codes."""
         return self.columns_[[c.name for c in self.columns_].index(name)].own_values_
 
 
-# Number of rows whose columns are copied into the result at a time: this part of the
-# result stays in the processor's cache while it is filled column by column.
+# Number of rows of the result that are filled at a time, column by column: this part of
+# the result stays in the cache of the processor.
 CACHE_ROWS = 2_048
 
-# What scikit-learn records about a table in fit and compares with later ones.
+# Attributes that scikit-learn sets in fit and compares with later tables.
 SCHEMA = ("n_features_in_", "feature_names_in_")
 
 
 class TableEncoder(ColumnSummary, BaseEstimator):
-    """Encode tables as category codes, numeric inputs and, if there are any, bags.
+    """Encodes a table as category codes, numeric inputs and, if there are any, bags.
 
-    The encoded arrays depend on the values in the table alone: the same table gives the
-    same arrays as a pandas DataFrame, as a polars DataFrame and, if the category
-    columns are given by index or as a mask, as an array.
+    The encoded arrays only depend on the values in the table: they are the same for a
+    pandas DataFrame, a polars DataFrame and, if the category columns are given as
+    indices or as a mask, an array.
 
     Parameters
     ----------
     categorical_features : "from_dtype", array-like or None, default="from_dtype"
-        The category columns: "from_dtype" selects them by dtype, an array-like is a
-        boolean mask, indices or names, and None stands for no column.
+        The category columns: "from_dtype" selects them by dtype, an array-like contains
+        a boolean mask, indices or names, and None means no category columns.
     min_frequency : int or dict, default=2
-        Category values that occur in fewer rows in fit share the code of unseen
-        values; at least 1, for all category columns or by name or index.
+        Category values that occur in fewer rows in fit share the code of unseen values.
+        At least 1, for all category columns or as a dict by name or index.
     max_categories : int, dict or None, default=None
-        Largest number of codes of values of a column, that of rare values included.
+        Largest number of codes of values of a column, including the code of rare
+        values.
     n_hash_buckets : int, dict or None, default=None
-        Number of codes over which values without their own are distributed by hash.
+        Number of codes over which values without their own code are distributed by
+        hash.
     numeric_encoding : {"standard", "quantile", "piecewise_linear", \
             "bins_and_scores"}, default="standard"
         How the other columns are encoded.
@@ -147,13 +149,13 @@ class TableEncoder(ColumnSummary, BaseEstimator):
     list_pooling : {"mean", "sum"}, default="mean"
         How the vectors of the elements of a list are pooled.
     list_weights : dict, default=None
-        Names of list columns, and those of the columns of their weights.
+        Dict from names of list columns to the names of the columns of their weights.
     estimator_name : str, default=None
-        Name of the estimator in messages about the number and the names of the
-        columns; by default that of this class.
+        Name of the estimator in messages about the number and the names of the columns;
+        by default the name of this class.
     keeps_rare : bool, default=False
-        Whether values that share the code of unseen values have codes of their own,
-        from the cardinality of their column on.
+        Whether rare values have their own codes, from the cardinality of their column
+        on, instead of the code of unseen values.
     """
 
     def __init__(
@@ -181,14 +183,14 @@ class TableEncoder(ColumnSummary, BaseEstimator):
         self.keeps_rare = keeps_rare
 
     def check_parameters(self):
-        """Raise if a parameter is invalid for every table.
+        """Raise if a parameter is invalid, whatever the table is.
 
-        `fit_transform` does so first; callers may do so before other work.
+        `fit_transform` calls this method; callers may call it before other work.
 
         Raises
         ------
         TypeError or ValueError
-            If a number is not an integer >= 1 or `numeric_encoding` is unknown.
+            If a number is not an integer >= 1, or if `numeric_encoding` is unknown.
         """
         check_vocabulary(vars(self))
         check_lists(vars(self))
@@ -196,7 +198,7 @@ class TableEncoder(ColumnSummary, BaseEstimator):
         check_integer("max_bins", self.max_bins, at_least=1)
 
     def fit_transform(self, X, sample_weight=None, n_further=None):
-        """Learn the schema of a table and encode the table.
+        """Learn the encoding of a table, and encode the table.
 
         Parameters
         ----------
@@ -205,17 +207,17 @@ class TableEncoder(ColumnSummary, BaseEstimator):
         sample_weight : ndarray of shape (n_samples,), default=None
             Weights of the rows in the distributions of numeric columns.
         n_further : callable, default=None
-            Receives this encoder when the columns are learnt, and returns the number of
-            columns of `numeric` that the caller fills.
+            Function that takes this encoder, with learnt columns, and returns the
+            number of further columns of `numeric`, which the caller fills.
 
         Returns
         -------
         codes : ndarray of shape (n_samples, n_category_columns)
             Codes, in the smallest integer type that can represent all of them.
         numeric : float32 ndarray of shape (n_samples, n_numeric + n_further)
-            Inputs of the numeric columns, and columns without values.
+            Inputs of the numeric columns, and further columns without values.
         bags : Bags
-            Entries of a sparse table or of list columns. Other tables give two arrays.
+            Entries of a sparse table or of list columns; only returned for these.
 
         Raises
         ------
@@ -243,12 +245,12 @@ class TableEncoder(ColumnSummary, BaseEstimator):
         return self._stack(columns, X.shape[0], codes, bags, n_columns)
 
     def begin(self, X):
-        """Learn the names of the columns and how each is read, but not their values.
+        """Learn the names and the kinds of the columns, but not their values.
 
         Returns
         -------
         DataFrame, ndarray or CSR matrix
-            The table, checked.
+            The checked table.
         """
         self.check_parameters()
         X = self._validate(X, reset=True)
@@ -261,30 +263,30 @@ class TableEncoder(ColumnSummary, BaseEstimator):
         return X
 
     def learn_numbers(self, pairs, sample_weight):
-        """Learn numeric columns, each given with its encoder."""
+        """Learn numeric columns, given as pairs of encoder and column."""
         for encoder, column in pairs:
             encoder.fit(column, sample_weight)
         if isinstance(self.categorical_features, str):  # no column was named
             warn_about_codes([(c.name, column) for c, column in pairs if c.is_scalar])
 
     def transform(self, X, n_further=0):
-        """Encode a table with the schema learnt in fit.
+        """Encode a table with the encoding that was learnt in fit.
 
         Parameters
         ----------
         X : {DataFrame, array-like} of shape (n_samples, n_features)
             The table.
         n_further : int, default=0
-            Number of columns of `numeric` that the caller fills.
+            Number of further columns of `numeric`, which the caller fills.
 
         Returns
         -------
         codes : ndarray of shape (n_samples, n_category_columns)
             Codes, in the smallest integer type that can represent all of them.
         numeric : float32 ndarray of shape (n_samples, n_numeric + n_further)
-            Inputs of the numeric columns, and columns without values.
+            Inputs of the numeric columns, and further columns without values.
         bags : Bags
-            Entries of a sparse table or of list columns. Other tables give two arrays.
+            Entries of a sparse table or of list columns; only returned for these.
 
         Raises
         ------
@@ -295,8 +297,8 @@ class TableEncoder(ColumnSummary, BaseEstimator):
         Warns
         -----
         UserWarning
-            If a DataFrame has further columns, or if almost all values of a category
-            column were not seen in fit.
+            If a DataFrame has columns that were not seen in fit, or if almost all
+            values of a category column were not seen in fit.
         """
         X = self._validate(self.align(X), reset=False)
         if self.sparse_ is not None:
@@ -314,7 +316,7 @@ class TableEncoder(ColumnSummary, BaseEstimator):
         return self._stack(columns, X.shape[0], codes, bags, n_further)
 
     def category_columns(self, X):
-        """Return the encoders of the category columns, each with its column of `X`.
+        """Return pairs of encoder and column of `X` for the category columns.
 
         Raises
         ------
@@ -324,7 +326,7 @@ class TableEncoder(ColumnSummary, BaseEstimator):
         return self._columns_of(X, CategoryColumn)
 
     def numeric_columns(self, X):
-        """Return the encoders of the numeric columns, each with its column of `X`.
+        """Return pairs of encoder and column of `X` for the numeric columns.
 
         Raises
         ------
@@ -343,7 +345,7 @@ class TableEncoder(ColumnSummary, BaseEstimator):
         return align_columns(as_table(X), getattr(self, "feature_names_in_", None))
 
     def _validate(self, X, reset):
-        """Check the form of a table, and in transform its columns' number and names."""
+        """Check a table, in transform including the number and names of its columns."""
         validator = _estimator_class(self.estimator_name or type(self).__name__)()
         if not reset:
             vars(validator).update(self._schema())
@@ -389,12 +391,12 @@ class TableEncoder(ColumnSummary, BaseEstimator):
         return {name: getattr(self, name) for name in SCHEMA if hasattr(self, name)}
 
     def _pair(self, columns, kind):
-        """Return the column encoders of one class, each with its column."""
+        """Return pairs of encoder and column for the encoders of one class."""
         pairs = zip(self.columns_, columns, strict=True)
         return [pair for pair in pairs if isinstance(pair[0], kind)]
 
     def _pair_lists(self, columns):
-        """Return the encoders of list columns, with their columns and weights."""
+        """Return encoder, column and weights of each list column."""
         lists = [c for c in self.columns_ if isinstance(c, ListColumn)]
         if not lists:
             return []
@@ -403,7 +405,7 @@ class TableEncoder(ColumnSummary, BaseEstimator):
         return [(c, of_name[c.name], of_name.get(c.weights_name)) for c in lists]
 
     def _stack(self, columns, n_samples, codes=(), bags=(), n_further=0):
-        """Return the encoded columns as arrays, with bags if there are any."""
+        """Return the encoded columns as arrays, and the bags if there are any."""
         numeric = self._encode_numeric(columns, n_samples, n_further)
         arrays = self._stack_codes(codes, n_samples), numeric
         if not bags:
@@ -432,12 +434,12 @@ class TableEncoder(ColumnSummary, BaseEstimator):
 
 @cache
 def _estimator_class(name):
-    """Return an estimator class of a given name, which scikit-learn's messages use."""
+    """Return an estimator class with a given name, for messages of scikit-learn."""
     return type(name, (BaseEstimator,), {})
 
 
 def _fill_columns(table, columns):
-    """Fill a table from functions that return the values of a column in a slice."""
+    """Fill a table; each column is a function from slices of rows to values."""
     for start in range(0, len(table), CACHE_ROWS):
         rows = slice(start, start + CACHE_ROWS)
         for index, take in enumerate(columns):
@@ -447,9 +449,10 @@ def _fill_columns(table, columns):
 def grow_encoder(encoder, X):
     """Return an encoder that also has codes for the frequent new values of a table.
 
-    A value is new if it has no embedding: it did not occur in fit, or was rare. It gets
-    one if it occurs in `min_frequency` rows of `X` or more. Codes that have an
-    embedding stay. Columns with `max_categories` or `n_hash_buckets` do not grow.
+    A value is new if it has no embedding, because it did not occur in fit or was rare.
+    It gets an embedding if it occurs in at least `min_frequency` rows of `X`. Codes
+    with an embedding do not change. Columns with `max_categories` or `n_hash_buckets`
+    do not get new codes.
 
     Parameters
     ----------
@@ -463,13 +466,13 @@ def grow_encoder(encoder, X):
     grown : TableEncoder
         The new encoder.
     origins : list of int64 ndarray of shape (n_codes,)
-        One array per category column: the code that each code had before, -1 for new
+        One array per category column: the earlier code of each code, or -1 for new
         values.
 
     Raises
     ------
     ValueError or TypeError
-        If columns differ from those seen in fit, or cannot be encoded.
+        If the columns differ from the columns in fit, or cannot be encoded.
     """
     grown = copy.copy(encoder)
     grown.columns_ = list(encoder.columns_)
@@ -483,8 +486,8 @@ def grow_encoder(encoder, X):
 
 
 def grow_column(column, data):
-    """Return a category column with codes for new values, and the codes before."""
-    column.transform(data)  # raises if the values are of another kind
+    """Return a category column with codes for new values, and the earlier codes."""
+    column.transform(data)  # raises if the kinds of values differ
     if column.vocabulary.max_values is not None:
         return column, np.arange(column.n_codes)
     values, counts, kinds, _ = column.count(data)
@@ -509,13 +512,13 @@ def grow_column(column, data):
     return grown, np.array(origin, dtype=np.int64)
 
 
-def awaken_columns(encoder, X, sample_weight=None):
-    """Return an encoder that has learnt the numeric columns that were constant so far.
+def learn_constant_columns(encoder, X, sample_weight=None):
+    """Learn the encoding of numeric columns that have been constant so far.
 
-    The input of a constant column is 0 in every row, and the weights of the network for
-    it have not been trained. The first rows in which the column varies can therefore
-    set its encoding, as the rows of fit do for other columns. Columns keep their
-    numbers of inputs and bins.
+    The input of a constant column is 0 in every row, so the weights of the network for
+    this input have not been trained yet. The encoding of the column can therefore still
+    be learnt from the first rows in which it varies. Columns keep their numbers of
+    inputs and bins.
 
     Parameters
     ----------
@@ -529,34 +532,34 @@ def awaken_columns(encoder, X, sample_weight=None):
     Returns
     -------
     TableEncoder
-        The same encoder if no constant column varies.
+        The new encoder, or `encoder` itself if no constant column varies.
 
     Raises
     ------
     ValueError or TypeError
-        If columns differ from those seen in fit, or cannot be read as numbers.
+        If the columns differ from the columns in fit, or cannot be read as numbers.
     """
-    constant = [c for c in encoder.columns_ if getattr(c, "can_awaken", False)]
+    constant = [c for c in encoder.columns_ if getattr(c, "has_constant", False)]
     if not constant:
         return encoder
     data = dict(encoder.numeric_columns(X))
-    awakened = {id(c): c.awaken(data[c], sample_weight) for c in constant}
-    if all(awakened[id(column)] is column for column in constant):
+    learnt = {id(c): c.learn_constant(data[c], sample_weight) for c in constant}
+    if all(learnt[id(column)] is column for column in constant):
         return encoder
-    learnt = copy.copy(encoder)
-    learnt.columns_ = [awakened.get(id(c), c) for c in encoder.columns_]
-    return learnt
+    new_encoder = copy.copy(encoder)
+    new_encoder.columns_ = [learnt.get(id(c), c) for c in encoder.columns_]
+    return new_encoder
 
 
 def warn_about_new_values(encoder, codes, X):
-    """Warn, once for all columns, about values that are encoded as unseen.
+    """Warn once about new category values, which are encoded as unseen values.
 
     Parameters
     ----------
     encoder : TableEncoder
         The fitted encoder.
     codes : integer ndarray of shape (n_samples, n_category_columns)
-        Codes of the table, those of rare values included.
+        Codes of the table, including the codes of rare values.
     X : {DataFrame, array-like} of shape (n_samples, n_features)
         The table.
     """
@@ -568,7 +571,7 @@ def warn_about_new_values(encoder, codes, X):
         n_unseen, encoder.category_columns(X), strict=True
     ):
         if n_rows and column.missing_code_ == UNSEEN:
-            # Missing values have the code of unseen ones if fit had none.
+            # Without missing values in fit, they have the code of unseen values.
             n_known = sum(column.count(values)[1])
             n_rows -= n_samples - n_known
         if n_rows:

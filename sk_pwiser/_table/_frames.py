@@ -1,7 +1,8 @@
-"""Tables of pandas, polars, Arrow and SciPy: columns, cells, rows."""
+"""Access to tables of pandas, polars, Arrow and SciPy: columns, cells and rows."""
 
 import datetime
 from itertools import chain
+from numbers import Integral
 from typing import NamedTuple
 
 import numpy as np
@@ -16,13 +17,13 @@ DATES = (
     np.datetime64,
     np.timedelta64,
 )
-# Beginnings of the names of dtypes of dates, times and spans of time.
+# Prefixes of the names of dtypes of dates, times and durations.
 DATE_DTYPES = ("date", "time", "duration", "period")
 ADVICE_FOR_DATES = (
     "Derive numbers from dates, such as the hour, the weekday or the age in days"
 )
 
-# What float() would read as a number, or refuse without the value in its message.
+# Values that float() would accept, or reject without naming the value.
 _NOT_NUMBERS = {
     "text": (str, bytes),
     "complex values": (complex, np.complexfloating),
@@ -37,7 +38,7 @@ def first_known(column):
 
 
 def has_date_dtype(column):
-    """Return whether a column has a dtype of dates, times or spans of time."""
+    """Return whether the dtype of a column is one of dates, times or durations."""
     return str(column.dtype).lower().startswith(DATE_DTYPES)
 
 
@@ -53,15 +54,13 @@ def check_numbers(column):
         if not any(issubclass(cls, classes) for cls in types):
             continue
         found = (value for value in column if isinstance(value, classes))
-        # NaT is a missing date.
-        value = first_known(found)
+        value = first_known(found)  # skips NaT, a missing date
         if value is not None:
             advice = f". {ADVICE_FOR_DATES}" if kind == "dates" else ""
             raise TypeError(f"it contains {kind}, such as {value!r}{advice}")
 
 
-# List is the only kind of Python object that is one: tuples and frozensets can be
-# category values themselves.
+# Types of cells that are lists. Tuples and frozensets can be category values.
 _LISTS = list, np.ndarray
 
 
@@ -73,31 +72,31 @@ class Lists(NamedTuple):
     sizes : int64 ndarray of shape (n_samples,)
         Number of elements of each list; -1 for missing lists.
     elements : column
-        The elements of all lists, one list after the other: a pandas or polars Series,
-        or an array of objects.
+        The elements of all lists in order: a pandas or polars Series, or an array of
+        objects.
     """
 
     sizes: np.ndarray
     elements: object
 
     def row_of(self, element):
-        """Return the row of an element, by its index."""
+        """Return the row of the element with a given index."""
         ends = np.maximum(self.sizes, 0).cumsum()
         return int(np.searchsorted(ends, element, side="right"))
 
 
 def has_lists(column):
-    """Return whether a column contains lists, or arrays in its cells."""
+    """Return whether the cells of a column contain lists or arrays."""
     if column.dtype == object:
         return isinstance(first_known(column), _LISTS)
     return _dtype_name(column).startswith(("list", "array", "large_list", "fixed_size"))
 
 
 def has_numeric_lists(column):
-    """Return whether lists are numeric inputs rather than categories, by their dtype.
+    """Return whether lists are numeric inputs rather than categories.
 
-    They are if they have a fixed size and contain numbers, by their dtype, or if they
-    contain floats.
+    This is the case for lists of floats, and for dtypes of number lists with a fixed
+    size.
     """
     if column.dtype == object:
         elements = chain.from_iterable(c for c in column if isinstance(c, _LISTS))
@@ -125,7 +124,7 @@ def read_lists(column, name):
     Raises
     ------
     TypeError
-        If a row contains something else, or a list of lists.
+        If a row does not contain a list, or contains a list of lists.
     """
     if not has_lists(column) and _first_row(column) is not None:
         row, value = _first_row(column)
@@ -145,7 +144,6 @@ def _first_row(column):
 
 
 def _read_objects(column, name):
-    # Iteration gives the values themselves.
     cells = [None if is_missing(cell) else cell for cell in column]
     types = set(map(type, cells)) - {type(None)}
     if not all(issubclass(cls, _LISTS) for cls in types):
@@ -213,11 +211,11 @@ def _nested_error(name, row, value):
 
 
 def as_table(X):
-    """Return a table that can be read by columns or, if it is sparse, by rows.
+    """Convert a table to a form that can be read by columns or, if sparse, by rows.
 
-    A polars LazyFrame is collected. An Arrow table becomes a pandas or, without pandas,
-    a polars DataFrame that shares its memory. A sparse matrix becomes one in CSR form.
-    Other objects are returned unchanged.
+    A polars LazyFrame is collected. An Arrow table is converted to a pandas DataFrame
+    or, without pandas, to a polars DataFrame, which shares its memory. A sparse matrix
+    is converted to CSR format. Other objects are returned unchanged.
 
     Raises
     ------
@@ -226,8 +224,7 @@ def as_table(X):
     ValueError
         If `X` is an array of complex numbers.
     TypeError
-        If `X` is a tensor that numpy cannot read, or a dataset that is
-        read in parts.
+        If `X` is a tensor that numpy cannot read, or a dataset that is read in parts.
     """
     refuse_parts(X)
     if is_polars(X) and type(X).__name__ == "LazyFrame":
@@ -239,7 +236,7 @@ def as_table(X):
 
 
 def reads_in_parts(X):
-    """Return whether `X` is a dataset that is read in parts, not a table."""
+    """Return whether `X` is a dataset that is read in parts instead of a table."""
     return getattr(X, "reads_in_parts", False) is True
 
 
@@ -248,13 +245,13 @@ def refuse_parts(X):
     if reads_in_parts(X):
         raise TypeError(
             f"{type(X).__name__} is read in parts, which only fit and the predictions "
-            "of MultiTaskCTRCVRClassifier support. Pass a table, such as some of its "
-            "rows as a DataFrame."
+            "of MultiTaskCTRCVRClassifier support. Pass a table, such as a DataFrame "
+            "with some of the rows."
         )
 
 
 def is_sparse(X):
-    """Return whether a table is a sparse matrix, or a DataFrame of sparse columns."""
+    """Return whether a table is a sparse matrix or a DataFrame of sparse columns."""
     if sp.issparse(X):
         return True
     dtypes = list(X.dtypes) if hasattr(X, "iloc") and X.ndim == 2 else []
@@ -281,12 +278,11 @@ def _read_arrow(X):
                 'pip install "sk_pwiser[pandas]" or "sk_pwiser[polars]".'
             ) from error
         return pl.from_arrow(X)
-    # Metadata of pandas may declare a column as the index.
+    # The metadata of pandas may declare a column to be the index.
     return X.to_pandas(types_mapper=pd.ArrowDtype, ignore_metadata=True)
 
 
-# Number of rows that are processed at a time: few enough that temporary arrays need
-# little memory.
+# Number of rows that are processed at a time, to limit the memory of temporary arrays.
 CHUNK_ROWS = 32_768
 
 
@@ -303,13 +299,41 @@ def is_polars(X):
 def describe(name, column):
     """Return the name of a column for messages.
 
-    A column of a DataFrame whose names are not all text goes by its index. The label,
-    which may be a tuple or a number, then follows.
+    If the names of a DataFrame are not all strings, its columns are named by index, and
+    the label of the column follows, which may be a tuple or a number.
     """
     label = getattr(column, "name", None)
     if isinstance(name, str) or label is None or not hasattr(column, "iloc"):
         return repr(name)
     return f"{name!r} (labelled {label!r})"
+
+
+def find_column(parameter, column, names):
+    """Return the index of a column that a parameter selects by name or index.
+
+    Parameters
+    ----------
+    parameter : str
+        Name of the parameter, for the message.
+    column : str or int
+        Name or index of the column.
+    names : list of str or int
+        Names of all columns.
+
+    Raises
+    ------
+    ValueError
+        If there is no such column.
+    """
+    if isinstance(column, str) and column in names:
+        return names.index(column)
+    is_index = isinstance(column, Integral) and not isinstance(column, bool)
+    if is_index and -len(names) <= column < len(names):
+        return int(column) % len(names)
+    raise ValueError(
+        f"{parameter} contains {column!r}, which is not a column of X; its columns are "
+        f"{names}."
+    )
 
 
 def list_columns(X):
@@ -327,19 +351,20 @@ def slice_rows(column, rows):
 
 
 def row_chunks(n_rows, min_size=0):
-    """Yield consecutive slices of rows: of `min_size` rows or more, except the last."""
+    """Yield consecutive slices of at least `min_size` rows, except for the last."""
     size = max(CHUNK_ROWS, min_size)
     for start in range(0, n_rows, size):
         yield slice(start, start + size)
 
 
 def has_category_dtype(column):
-    """Return whether the dtype of a column stands for categories.
+    """Return whether a column is a category column by its dtype.
 
-    These dtypes are category, string, object and bool of pandas, including those of
-    Arrow, and Categorical, Enum, String and Boolean of polars. Columns of objects that
-    begin with a date do not count, and a column of an array counts if it has text.
-    Lists count, except those of floats and arrays of numbers of a fixed size.
+    The dtypes of category columns are category, string, object and bool in pandas,
+    including Arrow dtypes, and Categorical, Enum, String and Boolean in polars. A
+    column of objects whose first value is a date is not a category column. A column of
+    an array is one if it contains text. Lists are categories, except for lists of
+    floats and arrays of numbers with a fixed size.
     """
     if has_lists(column):
         return not has_numeric_lists(column)
@@ -358,8 +383,8 @@ def has_category_dtype(column):
 
 
 def _is_text_dtype(dtype):
-    """Return whether a dtype of numpy or pandas is one of text."""
-    name = dtype.name  # Arrow's have a suffix in brackets: string[pyarrow]
+    """Return whether a dtype of numpy or pandas is a dtype of text."""
+    name = dtype.name  # names of Arrow dtypes have a suffix, as in string[pyarrow]
     return dtype.kind in "SUT" or name == "str" or "string" in name.partition("[")[0]
 
 
@@ -384,7 +409,7 @@ def to_float(column):
         if not (dtype.is_numeric() or str(dtype) in ("Boolean", "Null")):
             raise TypeError(f"its dtype is {dtype}, which is not numeric")
         return column.cast(float).to_numpy().astype(np.float64)
-    # numpy would convert "7" to 7.
+    # numpy would accept text such as "7".
     if dtype.kind == "c" or _is_text_dtype(dtype):
         raise TypeError(f"its dtype is {dtype}, which is not numeric")
     if dtype.kind == "O":

@@ -1,4 +1,4 @@
-"""Labels of tasks: read, checked and named."""
+"""Labels and names of the tasks."""
 
 from dataclasses import dataclass, replace
 from typing import NamedTuple
@@ -12,21 +12,21 @@ from sk_pwiser._utils import warn_user
 
 
 def read_array(values, name, rule, *, dtype=None, error=None):
-    """Return an argument as an array of one dimension or two.
+    """Return an argument as an array with one or two dimensions.
 
     Parameters
     ----------
     values : array-like
-        The argument, whose entries are not checked.
+        The argument. Its entries are not checked.
     name : str
         Name of the argument, for messages.
     rule : str
-        What follows the name in messages.
+        Text that follows the name in messages.
     dtype : dtype, default=None
-        The dtype to convert to; None for that of the argument.
+        The dtype to convert to; None keeps the dtype of the argument.
     error : type, default=None
-        Class of the errors about entries; by default that of the error found, TypeError
-        or ValueError.
+        Class of the errors about entries; by default the class of the original error,
+        TypeError or ValueError.
 
     Returns
     -------
@@ -35,8 +35,8 @@ def read_array(values, name, rule, *, dtype=None, error=None):
     Raises
     ------
     ValueError, TypeError
-        If the argument cannot be read. The message is one line with the column and the
-        row of the entry, where there is one.
+        If the argument cannot be read. The message is one line and names the column or
+        the row, if it can be found.
     """
     refuse_unreadable(values, name)
     try:
@@ -47,7 +47,7 @@ def read_array(values, name, rule, *, dtype=None, error=None):
             ensure_all_finite=False,
             input_name=name,
         )
-    # Some libraries raise errors of their own classes.
+    # Some libraries raise their own classes of errors.
     except Exception as found:
         if error is None:
             error = TypeError if isinstance(found, TypeError) else ValueError
@@ -61,11 +61,10 @@ def refuse_unreadable(values, name):
     Raises
     ------
     TypeError
-        If it is a tensor of torch that requires gradients, is on another device, or
-        has a dtype that numpy does not have.
+        For a tensor of torch that requires gradients, is not on the CPU, or has a dtype
+        that numpy does not have.
     ValueError
-        If it is an array of complex numbers. The message contains row, column and
-        value.
+        For an array of complex numbers. The message contains row, column and value.
     """
     if type(values).__module__.partition(".")[0] == "torch":
         try:
@@ -103,7 +102,7 @@ def _first_complex(values):
 
 
 def _culprit(values, dtype):
-    """Return the column of a DataFrame, or the row, that cannot be read by itself."""
+    """Describe the column of a DataFrame, or the row, that cannot be read."""
     if hasattr(values, "columns") and hasattr(values, "dtypes"):
         for index, column in enumerate(values.columns):
             one = values.iloc[:, index] if hasattr(values, "iloc") else values[column]
@@ -117,7 +116,10 @@ def _culprit(values, dtype):
 
 
 def _first_unreadable(values, dtype):
-    """Return the first row that cannot be read, if not their mixture is at fault."""
+    """Return the first row that cannot be read, by bisection.
+
+    If all rows can be read one by one, the result is arbitrary.
+    """
     low, high = 0, len(values)
     while high - low > 1:
         middle = (low + high) // 2
@@ -136,21 +138,21 @@ def _can_read(values, dtype):
     return True
 
 
-# What a missing label is: an error, or a label that takes no part in its task.
+# Missing labels raise an error, or are left out of the loss and the scores of a task.
 MISSING_LABELS = ("error", "ignore")
 
 
 class ReadLabels(NamedTuple):
-    """Labels that were read, but whose values are not checked yet.
+    """Labels as an array, before their values are checked.
 
     Parameters
     ----------
     values : ndarray of shape (n_samples, n_tasks) or (n_samples,)
-        Labels in the user's dtype, 0 where they are missing.
+        Labels in the user's dtype; missing labels are 0.
     missing : bool ndarray of the same shape, or None
-        Which labels are missing; None if none is.
+        Whether each label is missing; None if no label is missing.
     columns : list of str or None
-        Names of the columns, if they have any.
+        Names of the columns, or None.
     """
 
     values: np.ndarray
@@ -174,17 +176,17 @@ def names_of_columns(Y):
     if _is_frame(Y):
         return [str(column) for column in Y.columns]
     name = getattr(Y, "name", None)
-    # A name may be pandas.NA, which has no truth value.
+    # The name may be pandas.NA, which has no truth value.
     return None if is_missing(name) or str(name) == "" else [str(name)]
 
 
 def _is_frame(Y):
-    # The columns of an Arrow table are arrays, and it has no dtypes.
+    # An Arrow table also has `columns`, but these are arrays.
     return hasattr(Y, "columns") and hasattr(Y, "dtypes")
 
 
 def read_labels(Y, missing_labels="error", *, input_name="Y"):
-    """Read labels of any array-like.
+    """Read labels as an array.
 
     Parameters
     ----------
@@ -202,8 +204,8 @@ def read_labels(Y, missing_labels="error", *, input_name="Y"):
     Raises
     ------
     ValueError
-        If `Y` is None or has no form of labels, or if a label is infinite, or missing
-        where it must not be. The message contains column and row.
+        If `Y` is None or cannot be read as labels, if a label is infinite, or if a
+        label is missing that must be known. The message contains column and row.
     TypeError
         If `Y` is sparse or a scalar.
     """
@@ -239,7 +241,7 @@ def _check_missing(missing, columns, missing_labels, input_name):
     if missing_labels == "error" or not several:
         hint = ""
         if several and not missing[:, 0].any():
-            hint = " With missing_labels='ignore', they take no part in their task."
+            hint = " With missing_labels='ignore', missing labels are left out."
         _raise_for_most(missing, columns, f"Input {input_name} contains NaN", hint)
     rule = f"The first task must have a label in every row: {input_name} contains NaN"
     _raise_for_most(missing[:, :1], columns, rule)
@@ -255,7 +257,7 @@ def raise_if_infinite(labels, columns, input_name="Y"):
 
 
 def _raise_for_most(is_wrong, columns, message, hint=""):
-    """Raise for the column with the most wrong labels, if there is any."""
+    """Raise a ValueError about the column with the most wrong labels."""
     if is_wrong.any():
         is_wrong = is_wrong.reshape(len(is_wrong), -1)
         counts = is_wrong.sum(axis=0)
@@ -268,7 +270,7 @@ def _raise_for_most(is_wrong, columns, message, hint=""):
 
 
 def _original_dtype(Y, dtype):
-    """Return the dtype of the user's labels: nullable integers arrive as floats."""
+    """Return the dtype of the user's labels; nullable integers are read as floats."""
     dtypes = Y.dtypes if _is_frame(Y) else [getattr(Y, "dtype", dtype)]
     plain = [getattr(one, "numpy_dtype", one) for one in dtypes]
     if all(isinstance(one, np.dtype) and one.kind in "iub" for one in plain):
@@ -282,7 +284,7 @@ def zero_one_labels(labels, columns=None, *, input_name="Y"):
     Parameters
     ----------
     labels : ndarray of shape (n_samples, n_tasks)
-        The labels, 0 where they are missing.
+        The labels; missing labels are 0.
     columns : list of str, default=None
         Names of the columns, for messages.
     input_name : str, default="Y"
@@ -316,25 +318,26 @@ def one_task_labels(labels, columns=None, classes=None, *, input_name="Y"):
     Parameters
     ----------
     labels : ndarray of shape (n_samples,)
-        Any two labels, none of them missing.
+        Labels with two values, without missing labels.
     columns : list of str, default=None
         The name of the column, for messages.
     classes : array-like of shape (2,), default=None
-        The two labels, needed if there may be only one of them.
+        The two values, which are needed if only one of them may occur.
     input_name : str, default="Y"
         Name of the labels, for messages.
 
     Returns
     -------
     values : float32 ndarray of shape (n_samples, 1)
-        1 for the second class, in increasing order.
+        1 for the second class in increasing order, 0 for the first one.
     classes : ndarray of shape (2,)
         The classes, in the user's dtype.
 
     Raises
     ------
     ValueError
-        If there are other labels than the classes, or only one class and no `classes`.
+        If a label is not among the classes, or if only one value occurs and `classes`
+        is None.
     """
     name = 0 if columns is None else columns[0]
     where = f"column {name!r} of {input_name}"
@@ -375,7 +378,7 @@ def _check_two(labels, found, where):
 
 
 def _without_object_dtype(labels, where):
-    """Return Python objects in a dtype of numbers or dates; text is left unchanged."""
+    """Return objects with a dtype of numbers or dates; text is returned unchanged."""
     is_text = [isinstance(label, str) for label in labels]
     if all(is_text):
         return labels
@@ -388,7 +391,7 @@ def _without_object_dtype(labels, where):
 
 
 def check_distinct(label, names):
-    """Raise if names of tasks are not strings or not distinct.
+    """Raise if names of tasks are not strings or not unique.
 
     Parameters
     ----------
@@ -416,7 +419,7 @@ def check_distinct(label, names):
 
 
 def choose_task_names(n_tasks, task_names, columns, default_names):
-    """Return the names of the tasks: the first of three lists that is not None.
+    """Return the names of the tasks, the first of three lists that is not None.
 
     Parameters
     ----------
@@ -427,8 +430,8 @@ def choose_task_names(n_tasks, task_names, columns, default_names):
     columns : list of str or None
         Names of the columns of the labels.
     default_names : sequence of str or None
-        Names to use if there are no others; None stands for "click" and "conversion"
-        for two tasks, and "task_0", "task_1", ... otherwise.
+        Names to use otherwise. None means "click" and "conversion" for two tasks, and
+        "task_0", "task_1", ... for other numbers of tasks.
 
     Returns
     -------
@@ -437,8 +440,8 @@ def choose_task_names(n_tasks, task_names, columns, default_names):
     Raises
     ------
     ValueError
-        If `task_names` has another length than `n_tasks`, or if a name is that of
-        another column of the history.
+        If `task_names` does not contain `n_tasks` names, or if a name would give two
+        columns of the history the same name.
     """
     if task_names is not None and len(task_names) != n_tasks:
         raise ValueError(
@@ -456,10 +459,10 @@ def choose_task_names(n_tasks, task_names, columns, default_names):
 
 
 def _check_unreserved(names):
-    """Raise if the figures of two tasks would have the same name in the history.
+    """Raise if two columns of the history would have the same name.
 
-    It has the columns "valid_auc_mean" and "valid_auc_<task>" and, for each of them,
-    one that ends with "_best".
+    The history has the columns "valid_auc_mean" and "valid_auc_<task>" and, for each of
+    them, a column whose name ends with "_best".
     """
     if len(names) == 1:
         return
@@ -467,13 +470,14 @@ def _check_unreserved(names):
     for name in names:
         if name in reserved:
             raise ValueError(
-                f"A task must not have the name {name!r}: the column "
-                f"'valid_auc_{name}' of the history is another figure. Rename the "
-                "column of Y, or pass other task_names."
+                f"A task must not have the name {name!r}: the history already has the "
+                f"column 'valid_auc_{name}'. Rename the column of Y, or pass other "
+                "task_names."
             )
 
 
-# Largest error of a task's rate, by the selection of its labels, without a warning.
+# Largest relative error of a task's rate, due to the selection of its labels, without a
+# warning.
 MAX_BIAS = 0.1
 
 
@@ -484,15 +488,16 @@ class Targets:
     Parameters
     ----------
     values : float32 ndarray of shape (n_samples, n_tasks)
-        Labels, 0 or 1; 0 where they are missing.
+        Labels, 0 or 1; missing labels are 0.
     classes : ndarray of shape (n_tasks, 2) or (2,)
-        The two labels of each task, in the user's dtype; 1-D for 1-D labels.
+        The two classes of each task, in the user's dtype; 1-D for 1-D labels.
     task_names : tuple of str
         Names of the tasks.
     missing : bool ndarray of shape (n_samples, n_tasks), default=None
-        Which labels are missing, never those of the first task; None if none is.
+        Whether each label is missing, which labels of the first task never are; None if
+        no label is missing.
     counts : ndarray of shape (n_samples,), default=None
-        Number of rows that each of these stands for; None for one.
+        Number of rows with these labels; None if each entry is one row.
     """
 
     values: np.ndarray
@@ -502,7 +507,7 @@ class Targets:
     counts: np.ndarray | None = None
 
     def without_labels(self):
-        """Return the classes and names alone, which are kept after training."""
+        """Return the targets without rows, which are kept after training."""
         return replace(self, values=self.values[:0], missing=None, counts=None)
 
     def at(self, rows):
@@ -511,13 +516,13 @@ class Targets:
         return replace(self, values=self.values[rows], missing=missing)
 
     def without(self, left_out):
-        """Return the targets with further labels of later tasks taken as missing.
+        """Return the targets with more labels marked as missing.
 
         Parameters
         ----------
         left_out : bool ndarray of shape (n_samples, n_tasks)
-            The labels. Those of the first task are kept: they decide which rows the
-            next task is possible in.
+            The labels to mark. Labels of the first task are kept, since they determine
+            the rows in which the next task is possible.
         """
         missing = left_out if self.missing is None else left_out | self.missing
         missing = missing.copy()
@@ -527,22 +532,22 @@ class Targets:
         return replace(self, values=np.where(missing, 0, self.values), missing=missing)
 
     def with_nan(self):
-        """Return the labels with NaN where they are missing."""
+        """Return the labels, with NaN for missing labels."""
         if self.missing is None:
             return self.values
         return np.where(self.missing, np.float32(np.nan), self.values)
 
     def warn_about_labels(self, constant_tasks=True, selection=True):
-        """Warn about labels that break the funnel, are constant, or lack by selection.
+        """Warn about broken funnels, constant tasks, and labels missing not at random.
 
         Parameters
         ----------
         constant_tasks : bool, default=True
-            Whether to warn about tasks with a single label, which is usual in a small
+            Whether to warn about tasks with only one class, which is common in a small
             batch of rows.
         selection : bool, default=True
-            Whether to warn about tasks whose labels lack more often if the task before
-            happened, which biases what is learnt from all rows.
+            Whether to warn about tasks whose labels are missing more often, or less
+            often, in rows with the previous task, which biases their probabilities.
         """
         messages = list(self._broken_funnel_messages())
         if constant_tasks:
@@ -553,7 +558,7 @@ class Targets:
             warn_user(message)
 
     def _broken_funnel_messages(self):
-        # One pass per column: an accumulation along short rows is far slower.
+        # One pass per column, since accumulation along short rows is much slower.
         stopped = np.zeros(len(self.values), dtype=bool)
         broken = np.zeros(len(self.values), dtype=bool)
         for k in range(self.values.shape[1]):
@@ -580,7 +585,7 @@ class Targets:
             elif (known == known[0]).all():
                 yield (
                     f"Task {name!r} is {int(known[0])} in every row: the network can "
-                    "learn nothing but this constant."
+                    "only learn this constant."
                 )
 
     def _selection_messages(self):
@@ -600,11 +605,11 @@ class Targets:
                 name, previous = self.task_names[k], self.task_names[k - 1]
                 yield (
                     f"Task {name!r} has a label in {of_before:.0%} of the rows with "
-                    f"{previous!r} and in {of_others:.0%} of the others. In entire "
-                    "task space, its mean probability then comes out about "
+                    f"{previous!r} and in {of_others:.0%} of the other rows. In "
+                    "entire task space, its mean probability is then about "
                     f"{ratio:.2f} times as high as its rate. Set network_params="
-                    "{'task_space': 'conditional'}, or remove the labels of rows "
-                    "with and without the task before alike, such as all recent ones."
+                    "{'task_space': 'conditional'}, or remove labels independently of "
+                    "the previous task, for example in all recent rows."
                 )
 
     def _n_rows(self):
@@ -617,20 +622,20 @@ class Targets:
 def check_targets(
     Y, task_names=None, *, default_names=None, classes=None, missing_labels="error"
 ):
-    """Check labels and return them as :class:`Targets`.
+    """Check labels, and return them as :class:`Targets`.
 
     Parameters
     ----------
     Y : array-like of shape (n_samples, n_tasks) or (n_samples,)
-        Labels: 0 or 1 for several tasks, any two labels for a single task.
+        Labels: 0 or 1 for several tasks, any two values for a single task.
     task_names : sequence of str, default=None
         Names of the tasks; by default the column names of a DataFrame.
     default_names : sequence of str, default=None
-        Names of the tasks if neither `task_names` nor `Y` contains any.
+        Names of the tasks if neither `task_names` nor `Y` contains names.
     classes : array-like of shape (2,), default=None
-        The two labels of a single task, needed if `Y` may contain only one of them.
-        Several tasks have the labels 0 and 1.
-    missing_labels : {"error", "ignore", "any"}, default="error"
+        The two classes of a single task, which are needed if `Y` may contain only one
+        of them. The classes of several tasks are 0 and 1.
+    missing_labels : {"error", "ignore"}, default="error"
         Whether labels of tasks after the first may be missing.
 
     Returns
@@ -640,8 +645,8 @@ def check_targets(
     Raises
     ------
     ValueError
-        If labels are missing or not allowed, if the number of `task_names` differs from
-        the number of tasks, or if two tasks have the same name.
+        If a label is missing or invalid, if the number of `task_names` differs from the
+        number of tasks, or if two tasks have the same name.
     TypeError
         If `Y` is sparse or a scalar, or if a name in `task_names` is not a string.
     """
@@ -670,15 +675,15 @@ def _several_tasks(labels, columns):
 
 @dataclass
 class SoftTargets(Targets):
-    """Probabilities that a network learns in the place of labels, in distillation.
+    """Probabilities that a network learns instead of labels, in distillation.
 
-    The parameters are those of :class:`Targets`; `values` are probabilities
-    P(Y_k = 1 | impression) of another model, which has checked them.
+    See :class:`Targets` for the parameters; `values` are probabilities
+    P(Y_k = 1 | impression) of another model, which are not checked.
     """
 
     def with_nan(self):
-        """Return the likelier labels, by which validation rows are stratified."""
+        """Return the more likely labels, by which validation rows are stratified."""
         return np.rint(self.values)
 
     def warn_about_labels(self, constant_tasks=True, selection=True):
-        """Warn about nothing: each row has a probability of each label."""
+        """Do nothing: probabilities are neither constant nor missing."""

@@ -1,4 +1,4 @@
-"""Columns of lists, and sparse matrices: inputs with any number of entries per row."""
+"""Columns of lists, and sparse matrices: inputs with several entries per row."""
 
 from typing import NamedTuple
 
@@ -12,17 +12,17 @@ from sk_pwiser._utils import check_choice
 
 
 class Bags(NamedTuple):
-    """The entries of the bags of a table, bag after bag and row after row.
+    """The entries of the bags of a table, in the order of the rows and then the bags.
 
     Parameters
     ----------
     offsets : int64 ndarray of shape (n_samples * n_bags + 1,)
-        Where the entries of each bag start, and where the last ones end.
+        Index of the first entry of each bag, and the number of entries.
     indices : int32 or int64 ndarray of shape (n_entries,)
-        The vector that each entry selects; those of the second bag follow those of the
-        first.
+        Index of the vector that each entry selects. The vectors of the second bag
+        follow the vectors of the first one.
     weights : float32 ndarray of shape (n_entries,) or None
-        Weights of the entries; None if all are 1.
+        Weights of the entries; None if all weights are 1.
     """
 
     offsets: np.ndarray
@@ -31,7 +31,7 @@ class Bags(NamedTuple):
 
 
 def make_bags(offsets, indices, weights):
-    """Return bags in the form that training reads, without copies where possible."""
+    """Return bags in the form that training reads, if possible without copies."""
     is_one = weights is None or bool((weights == 1).all())
     return Bags(
         offsets.astype(np.int64, copy=False),
@@ -44,28 +44,30 @@ POOLINGS = "mean", "sum"
 
 
 class ListWeights:
-    """A column of lists of weights, which is no input of its own."""
+    """A column with the weights of a list column, which is not an input itself."""
 
     def __init__(self, name):
         self.name = name
 
 
 class ListColumn:
-    """A column of lists of categories, as one bag per row.
+    """Encodes a column of lists of categories as one bag per row.
 
-    The codes of the elements are those of a category column: 0 for missing elements, 1
-    for unseen ones. An empty list has one entry, with a code of its own, and so has a
-    missing list, with the code of missing elements. If fit saw neither, they have the
-    code of unseen values, whose vector is trained.
+    The elements have codes like the values of a category column: 0 for missing elements
+    and 1 for unseen elements. An empty list has one entry with its own code; a missing
+    list has one entry with the code of missing elements. If there were no empty or no
+    missing lists in fit, these have the code of unseen elements, whose vector is
+    trained.
 
     Parameters
     ----------
     name : str or int
         Name of the column, for messages.
     vocabulary : Vocabulary
-        Which elements have codes of their own, by their numbers of occurrences.
+        Settings that determine which elements have their own code. The frequency of an
+        element is its number of occurrences.
     pooling : {"mean", "sum"}
-        Whether the weights of a row are divided by their sum.
+        Whether the weights of each row are divided by their sum.
     weights_name : str or int, default=None
         Name of the column of weights, for messages.
     """
@@ -121,7 +123,7 @@ class ListColumn:
         Raises
         ------
         ValueError or TypeError
-            If they are not one finite number >= 0 per element.
+            If there is not one finite weight >= 0 per element.
         """
         own, name = f"list_weights of column {self.name!r}", self.weights_name
         if not has_lists(column):
@@ -152,12 +154,12 @@ class ListColumn:
 
 
 def combine_bags(parts, sizes):
-    """Return the bags of a table from those of its columns.
+    """Return the bags of a table from the bags of its columns.
 
     Parameters
     ----------
     parts : list of Bags
-        The bags of each column, with one bag per row.
+        The bags of each column, one bag per row.
     sizes : list of int
         Number of vectors of each column.
     """
@@ -176,7 +178,7 @@ def combine_bags(parts, sizes):
 
 
 def check_lists(params):
-    """Raise if a setting of list columns is invalid for every table.
+    """Raise if a setting of list columns is invalid, whatever the table is.
 
     Raises
     ------
@@ -198,7 +200,7 @@ def find_weights(list_weights, names, list_names):
     Raises
     ------
     ValueError
-        If an entry is not a column, or a key is not a list column of categories.
+        If an entry is not a column, or if a key is not a column of lists of categories.
     """
     found = dict(list_weights or {})
     for column, weights in found.items():
@@ -221,13 +223,13 @@ CHUNK_ENTRIES = 2**20
 
 
 class SparseColumns:
-    """The columns of a sparse matrix, as one bag per row.
+    """Encodes the columns of a sparse matrix as one bag per row.
 
-    The weight of an entry is its value divided by the root mean square of the values
-    of its column in fit, zeros left out: the ones of a one-hot encoding stay 1. It is
-    clipped like a standardised value. Columns without a value in fit have the weight 0.
-    A missing value is an entry of weight 1 with a vector of its own, if its column had
-    missing values in fit, and none otherwise.
+    The weight of an entry is its value divided by the root mean square of the nonzero
+    values of its column in fit, so that the ones of a one-hot encoding stay 1. Weights
+    are clipped like standardised values, and are 0 for columns without values in fit.
+    If a column had missing values in fit, a missing value is an entry with weight 1
+    that selects a separate vector; otherwise it has weight 0.
     """
 
     def fit(self, X, sample_weight=None):
@@ -250,7 +252,7 @@ class SparseColumns:
         known = squares > 0
         self.scale_ = np.full(n_columns, np.inf)
         self.scale_[known] = np.sqrt(squares[known] / counts[known])
-        # The vectors of missing values follow those of the columns.
+        # The vectors of missing values follow the vectors of the columns.
         self.missing_columns_ = np.flatnonzero(is_missing)
         return self._encode(X)
 
@@ -283,7 +285,7 @@ class SparseColumns:
 
 
 def _canonical(X):
-    """Return a CSR matrix with sorted columns, one entry each, and no stored zeros.
+    """Return a CSR matrix with sorted columns, without duplicates and stored zeros.
 
     Raises
     ------
@@ -318,7 +320,7 @@ def _entry_weights(X, part, sample_weight):
 
 
 def _smallest(indices, n_vectors):
-    """Return indices as int32 if it holds them."""
+    """Return indices as int32 if all vectors can be indexed by it."""
     holds = n_vectors <= np.iinfo(np.int32).max
     return indices.astype(np.int32 if holds else np.int64, copy=False)
 

@@ -1,4 +1,4 @@
-"""Numeric columns: their encodings, bins, and whole numbers that look like codes."""
+"""Numeric columns: encodings, bins, and numbers that look like codes."""
 
 from copy import copy
 
@@ -15,19 +15,19 @@ from sk_pwiser._table._frames import (
 from sk_pwiser._table._labels import is_missing
 from sk_pwiser._utils import warn_user
 
-# Number of steps of the distribution function between which ranks are interpolated:
-# the rank of a training value is off by at most one step.
+# Number of steps of the distribution function between which ranks are interpolated. The
+# rank of a training value is off by at most one step.
 N_QUANTILES = 1000
 
-# Bins of a column that its frequent values do not fill, and largest number of bins.
+# Number of bins in addition to those of frequent values, and largest number of bins.
 N_BINS, MAX_BINS = 16, 64
 
-# More than `N_BINS` bins require this many rows of the column for each bin.
+# Number of rows per bin that more than N_BINS bins require.
 ROWS_PER_BIN = 32
 
 
 def distinct_shares(values, weight):
-    """Return the distinct values in increasing order and each one's share of the rows.
+    """Return the distinct values in increasing order, and their shares of the rows.
 
     Parameters
     ----------
@@ -47,8 +47,8 @@ def distinct_shares(values, weight):
 def interpolation_nodes(ranks):
     """Return the indices of the values between which ranks are interpolated.
 
-    These are the two values around each of `N_QUANTILES` steps, so that every value
-    with a large share of the rows is among them.
+    They are the two values around each of `N_QUANTILES` steps, and therefore include
+    every value with a large share of the rows.
     """
     above = _first_at_least(ranks, np.arange(1, N_QUANTILES) / N_QUANTILES)
     ends = [0, len(ranks) - 1]
@@ -56,25 +56,25 @@ def interpolation_nodes(ranks):
 
 
 def largest_n_bins(n_samples, max_bins):
-    """Return the largest number of bins of a column with some number of rows."""
+    """Return the largest number of bins for a column with `n_samples` rows."""
     return min(max_bins, max(N_BINS, n_samples // ROWS_PER_BIN))
 
 
 def bin_edges(shares, max_bins=MAX_BINS):
     """Return the indices of the values at the edges of at most `max_bins` bins.
 
-    At most `max_bins + 1` distinct values are all edges. Otherwise, a value is frequent
-    if it has a larger share of the rows than each of `max_bins` bins has of the other
-    values. Every frequent value counts as one full bin, and the others have `N_BINS`
-    bins of equal shares, or as many as `max_bins` leaves. A column that is almost
-    always 0 thus has bins for its other values.
+    If there are at most `max_bins + 1` distinct values, all of them are edges.
+    Otherwise, values whose share of the rows is larger than the share of a bin of the
+    other values are frequent. Each frequent value counts as a full bin. The other
+    values have `N_BINS` bins with equal shares of rows, or fewer if `max_bins` is
+    reached. A column that is almost always 0 therefore has bins for its other values.
     """
     if len(shares) <= max_bins + 1:
         return np.arange(len(shares))
     is_frequent = _find_frequent(shares, max_bins)
     n_frequent = is_frequent.sum()
     n_others = min(N_BINS, max_bins - n_frequent)
-    # Weights of very different sizes may leave the others a share of 0.
+    # With weights of very different sizes, the share of the other values may be 0.
     bin_share = max(shares[~is_frequent].sum() / n_others, np.finfo(float).tiny)
     cumulative = np.where(is_frequent, bin_share, shares).cumsum()
     n_bins = n_frequent + n_others
@@ -93,23 +93,23 @@ def _find_frequent(shares, n_bins):
 
 
 def _first_at_least(cumulative, steps):
-    # Weights and repeated rows give sums that differ by rounding errors, which must not
-    # move an edge to the next value.
+    # Sums of weights and counts of repeated rows differ by rounding errors, which must
+    # not move an edge to the next value.
     return np.searchsorted(cumulative, steps - 1e-9)
 
 
-# Inputs are clipped to this many standard deviations: a single extreme value at
-# prediction must not dominate the logit.
+# Inputs are clipped to this number of standard deviations, so that a single extreme
+# value does not dominate the logit in predictions.
 LARGEST_DEVIATION = 10.0
 
-# Values are clipped to +-LARGEST_VALUE, since squares, sums and quotients of larger
-# values may overflow. In fit, values closer to 0 than SMALLEST_VALUE count as 0, since
-# quotients by their differences may overflow.
+# Values are clipped to +-LARGEST_VALUE, since squares, sums and ratios of larger values
+# may overflow. In fit, values closer to 0 than SMALLEST_VALUE count as 0, since ratios
+# with their differences as denominators may overflow.
 LARGEST_VALUE, SMALLEST_VALUE = 1e100, 1e-100
 
 
 def infinity_error(name, column=None):
-    """Return the error to raise for an infinite value in a column."""
+    """Return the error about an infinite value in a column."""
     return ValueError(
         f"Input X contains infinity or a value too large for dtype('float64') in "
         f"column {describe(name, column)}."
@@ -117,13 +117,13 @@ def infinity_error(name, column=None):
 
 
 class NumericColumn:
-    """A numeric column, with an indicator if it had missing values in fit.
+    """Encodes a numeric column, with an indicator if it had missing values in fit.
 
     A subclass defines `_fit`, which learns from the values that are not missing,
-    `_encode`, which maps values to inputs, and `_nodes`, the same map as points. If a
-    column had one distinct value in fit, every value is encoded as 0: the network's
-    weights for an input that never changed in training would be arbitrary. `awaken`
-    learns such a column from later rows of training.
+    `_encode`, which maps values to inputs, and `_nodes`, the points of this map. If a
+    column was constant in fit, every value is encoded as 0, since the weights of the
+    network for an input that never changed in training are arbitrary. `learn_constant`
+    learns such a column from later training rows.
 
     Parameters
     ----------
@@ -137,7 +137,7 @@ class NumericColumn:
     # Whether the column has one number per row.
     is_scalar = True
 
-    # Number of components over which the network spreads the input; 0 for none.
+    # Number of bins, over which the network expands the input; 0 for no bins.
     n_bins_ = 0
 
     # Whether the network also reads the position among the bins as a normal score.
@@ -148,22 +148,22 @@ class NumericColumn:
 
     @property
     def bins(self):
-        """Number of bins of each input of the column, 0 for inputs without bins."""
+        """Number of bins of each input, 0 for inputs without bins."""
         return [self.n_bins_, 0] if self.has_missing_ else [self.n_bins_]
 
     @property
     def bin_scales(self):
-        """Factor of the components of each input of the column."""
+        """Factor of the components of each input."""
         return [1.0] * len(self.bins)
 
     @property
     def input_names(self):
-        """Names of the inputs of the column; that of the indicator ends "_missing"."""
+        """Names of the inputs; the name of the indicator ends with "_missing"."""
         names = [f"{self.name}", f"{self.name}_missing"]
         return names if self.has_missing_ else names[:1]
 
     def load(self, column):
-        """Return a column in the form that `transform` reads slices of."""
+        """Return a column in the form whose slices `transform` encodes."""
         return column
 
     def fit(self, column, sample_weight=None):
@@ -179,15 +179,18 @@ class NumericColumn:
         return self
 
     @property
-    def can_awaken(self):
-        """Whether the column, or an element of its arrays, was constant so far."""
+    def has_constant(self):
+        """Whether the column, or an element of its arrays, has been constant so far."""
         return self.is_constant_
 
-    def awaken(self, column, sample_weight=None):
-        """Return a column that has learnt its distribution, or this one.
+    def learn_constant(self, column, sample_weight=None):
+        """Learn the distribution of a column that has been constant so far.
 
-        The new column has the same inputs and bins, and an indicator only if this one
-        has it. This one is returned if the values do not vary.
+        Returns
+        -------
+        NumericColumn
+            A new column with the same number of inputs and bins, or this column if the
+            values do not vary.
         """
         learnt = copy(self).fit(column, sample_weight)
         if not self.is_constant_ or learnt.is_constant_:
@@ -218,12 +221,12 @@ class NumericColumn:
 
     @property
     def nodes(self):
-        """The points between which the inputs are linear, outside of which constant.
+        """The points between which the inputs are interpolated linearly.
 
         Returns
         -------
         tuple of (float64 ndarray, float64 ndarray)
-            Values of the column, in increasing order, and their inputs.
+            Values of the column in increasing order, and their inputs.
         """
         return (np.zeros(1), np.zeros(1)) if self.is_constant_ else self._nodes()
 
@@ -247,7 +250,7 @@ class NumericColumn:
 
 
 class StandardColumn(NumericColumn):
-    """Standardised values: minus the mean, divided by the standard deviation."""
+    """Encodes a column as standardised values, with mean 0 and standard deviation 1."""
 
     def _fit(self, known, weight):
         self.mean_ = np.average(known, weights=weight)
@@ -272,13 +275,16 @@ class StandardColumn(NumericColumn):
 
 
 class QuantileColumn(NumericColumn):
-    """Normal scores: a function of the ranks, with mean 0 and standard deviation 1."""
+    """Encodes a column as normal scores, which are functions of the ranks.
+
+    The scores have mean 0 and standard deviation 1.
+    """
 
     def _fit(self, known, weight):
         distinct, shares = distinct_shares(known, weight)
         # The rank of a value is the share of the rows below it, plus half of its own
-        # share. The limits matter for extreme weights alone: rounding errors could give
-        # a rank of 0 or 1, whose score is infinite.
+        # share. With extreme weights, rounding errors could give a rank of 0 or 1,
+        # whose score is infinite.
         ranks = np.clip(shares.cumsum() - shares / 2, 1e-12, 1 - 1e-12)
         nodes = interpolation_nodes(ranks)
         self.values_, scores = distinct[nodes], ndtri(ranks[nodes])
@@ -296,30 +302,30 @@ class QuantileColumn(NumericColumn):
 
 
 class PiecewiseLinearColumn(NumericColumn):
-    """The positions of values relative to the edges of at most `max_bins` bins.
+    """Encodes a column as positions relative to the edges of at most `max_bins` bins.
 
     The position of a value is the index of its bin, counted from 0, plus the fraction
     of the bin that lies below the value: 2 1/3 for a value one third of the way from
-    edge 2 to edge 3. The network spreads a position over one component per bin, see
+    edge 2 to edge 3. The network expands a position to one component per bin; see
     :class:`~sk_pwiser.networks._input.BinExpansion`.
     """
 
     n_bins_ = 1
 
-    # Columns in files of version 0.1.0 have no limit of their own.
+    # Columns in files of version 0.1.0 do not have this attribute.
     max_bins = MAX_BINS
 
     def __init__(self, name, max_bins=MAX_BINS):
         super().__init__(name)
         self.max_bins = max_bins
 
-    def awaken(self, column, sample_weight=None):
-        """Return a column that has learnt its distribution, or this one.
+    def learn_constant(self, column, sample_weight=None):
+        """Learn the distribution of a column that has been constant so far.
 
-        The network has a single component for a column that was constant: the position
-        among all edges is scaled to [0, 1], which is the share of the rows below.
+        The network only has one component for such a column, so the position among all
+        edges is scaled to [0, 1].
         """
-        learnt = super().awaken(column, sample_weight)
+        learnt = super().learn_constant(column, sample_weight)
         if learnt is not self:
             learnt.fill_value_ *= self.n_bins_ / learnt.n_bins_
             learnt.n_bins_ = self.n_bins_
@@ -331,7 +337,7 @@ class PiecewiseLinearColumn(NumericColumn):
         self.edges_ = distinct[bin_edges(shares, max_bins)]
         n_edges = len(self.edges_)
         self.n_bins_ = n_edges - 1
-        # Otherwise, there are bins of many frequent values, or all values are edges.
+        # Otherwise, there are many frequent values, or all values are edges.
         self.has_quantiles_ = n_edges <= N_BINS + 1 and n_edges < len(distinct)
         self.fill_value_ = shares @ self._encode(distinct)
 
@@ -344,18 +350,18 @@ class PiecewiseLinearColumn(NumericColumn):
 
 
 class BinsAndScoresColumn(PiecewiseLinearColumn):
-    """The positions of values among bins, which the network also reads as scores.
+    """Encodes a column as positions among bins, which are also read as normal scores.
 
-    The components of quantile bins count half, since the score represents smooth
-    effects. Those of frequent or few values, which may act like categories, count
-    fully.
+    The components of quantile bins have a factor of 1/2, since the score represents
+    smooth effects. Columns with few or frequent values, which may be similar to
+    categories, have a factor of 1.
     """
 
     has_scores = True
 
     @property
     def bin_scales(self):
-        """Factor of the components of each input of the column."""
+        """Factor of the components of each input."""
         is_half = self.n_bins_ > 1 and self.has_quantiles_
         return [0.5 if is_half else 1.0, *[1.0] * (len(self.bins) - 1)]
 
@@ -369,7 +375,7 @@ NUMERIC_ENCODINGS = {
 
 
 def _replace_smallest(values):
-    """Return values with those that are too small for quotients replaced by 0."""
+    """Replace values closer to 0 than SMALLEST_VALUE by 0."""
     for rows in row_chunks(len(values)):
         chunk = values[rows]
         if ((np.abs(chunk) < SMALLEST_VALUE) & (chunk != 0)).any():
@@ -378,24 +384,24 @@ def _replace_smallest(values):
 
 
 class ArrayColumn(NumericColumn):
-    """A column whose cells are arrays of one size: one standardised input per element.
+    """Encodes a column of arrays of one size as one standardised input per element.
 
-    Their elements are standardised whatever the encoding of other numeric columns is: a
-    single element of an embedding has no meaning that bins could show. A missing array,
-    or a missing element, counts as the mean. If arrays were missing in fit, an
-    indicator follows the elements.
+    Elements are standardised regardless of the encoding of other numeric columns: for
+    example, bins of a single element of an embedding would have no meaning. Missing
+    arrays and missing elements are encoded as the mean. If arrays were missing in fit,
+    an indicator follows the elements.
     """
 
     is_scalar = False
 
     @property
     def bins(self):
-        """Number of bins of each input of the column: 0."""
+        """Number of bins of each input: 0."""
         return [0] * len(self.input_names)
 
     @property
     def input_names(self):
-        """Names of the inputs of the column."""
+        """Names of the inputs."""
         names = [element.name for element in self.elements_]
         return [*names, f"{self.name}_missing"] if self.has_missing_ else names
 
@@ -412,14 +418,22 @@ class ArrayColumn(NumericColumn):
         return self
 
     @property
-    def can_awaken(self):
-        """Whether an element was constant so far."""
-        return any(element.can_awaken for element in self.elements_)
+    def has_constant(self):
+        """Whether an element has been constant so far."""
+        return any(element.has_constant for element in self.elements_)
 
-    def awaken(self, column, sample_weight=None):
-        """Return a column that has learnt elements that vary now, or this one."""
+    def learn_constant(self, column, sample_weight=None):
+        """Learn the distributions of elements that have been constant so far.
+
+        Returns
+        -------
+        ArrayColumn
+            A new column, or this column if none of these elements varies.
+        """
         pairs = zip(self.elements_, self.load(column).T, strict=True)
-        elements = [each.awaken(of_rows, sample_weight) for each, of_rows in pairs]
+        elements = [
+            element.learn_constant(values, sample_weight) for element, values in pairs
+        ]
         if all(new is old for new, old in zip(elements, self.elements_, strict=True)):
             return self
         learnt = copy(self)
@@ -427,23 +441,23 @@ class ArrayColumn(NumericColumn):
         return learnt
 
     def transform(self, column):
-        """Return the inputs of a column, or of what `load` returned for it."""
+        """Return the inputs of a column, or of slices of the result of `load`."""
         is_loaded = getattr(column, "ndim", 1) == 2
         values = column if is_loaded else self.load(column)
         pairs = zip(self.elements_, values.T, strict=True)
-        inputs = [element.transform(of_rows)[0] for element, of_rows in pairs]
+        inputs = [element.transform(numbers)[0] for element, numbers in pairs]
         return [*inputs, np.isnan(values).all(axis=1)] if self.has_missing_ else inputs
 
     def load(self, column):
-        """Return the elements, float64 of shape (n_samples, n_elements).
+        """Return the elements as float64, of shape (n_samples, n_elements).
 
         Missing arrays are rows of NaN.
 
         Raises
         ------
         ValueError or TypeError
-            If a row contains another number of elements than the others, or something
-            that is not a finite number.
+            If rows differ in their number of elements, or if an element is not a finite
+            number.
         """
         lists = read_lists(column, self.name)
         is_known = lists.sizes >= 0
@@ -489,48 +503,50 @@ def _first_non_number(lists):
     return 0, None
 
 
-# Ages, hours and other small ranges have fewer values.
+# Smallest number of distinct values of codes. Ages, hours and other small ranges have
+# fewer values.
 MIN_VALUES = 100
 # Share of the whole numbers from the first to the last value that occur. Counts and
 # prices have a long tail with large gaps.
 MIN_COVERAGE = 0.5
-# Share of neighbouring numbers of which one is at least twice as frequent as the other,
-# and not by chance. The frequencies of ages, counts and prices change gradually.
+# Share of pairs of neighbouring numbers of which one is at least twice as frequent as
+# the other, and not by chance. The frequencies of ages, counts and prices are smooth.
 MIN_UNEQUAL = 0.1
-# Rounded amounts, such as times of the day, are frequent at multiples of five or ten:
-# numbers at these distances are more alike than neighbours, those of codes are not.
+# Rounded amounts, such as times of the day, are frequent at multiples of 5 or 10: the
+# frequencies of numbers at these distances are more similar than those of neighbouring
+# numbers, unlike the frequencies of codes.
 ROUNDING = (5, 10)
 MIN_RATIO = 0.8
 
 
 def warn_about_codes(columns):
-    """Warn, once for all columns, about numbers that look like codes.
+    """Warn once about all numeric columns that look like codes.
 
     Parameters
     ----------
     columns : list of (str or int, column)
-        Names and values of the numeric columns, which can be read as numbers.
+        Names and values of the numeric columns.
     """
     names = [name for name, column in columns if looks_like_codes(column)]
     if names:
         warn_user(
             f"The numeric columns {names} contain whole numbers that look like codes "
-            "or ids, but are encoded by their size. List the category columns in "
-            "categorical_features, with these columns if they are codes; any such "
-            "list, also one without them, silences this warning.",
+            "or ids, but they are encoded by their size. Pass the category columns as "
+            "categorical_features, including these columns if they are codes. Any such "
+            "list, even without these columns, silences this warning.",
         )
 
 
 def looks_like_codes(column):
     """Return whether the values of a numeric column look like codes.
 
-    They do if they are whole numbers from 0 or 1 on, if at least 100 of them and half
-    of the numbers up to the largest one occur, and if neighbouring numbers have
-    unrelated frequencies: in a tenth of the pairs one is at least twice as frequent as
-    the other, by more than two standard errors. Numbers that are frequent at multiples
-    of five or ten are taken for rounded amounts.
+    This is the case for whole numbers that start at 0 or 1, if there are at least 100
+    distinct numbers, if at least half of the numbers up to the largest one occur, and
+    if neighbouring numbers have unrelated frequencies: in a tenth of the pairs, one
+    number is at least twice as frequent as the other, by more than two standard errors.
+    Numbers that are frequent at multiples of 5 or 10 are considered rounded amounts.
     """
-    for rows in row_chunks(len(column)):  # most columns end at the first chunk
+    for rows in row_chunks(len(column)):  # the first chunk decides for most columns
         values = _known(slice_rows(column, rows))
         if (values != np.floor(values)).any() or values.min(initial=0) < 0:
             return False
@@ -549,7 +565,7 @@ def looks_like_codes(column):
 
 
 def _share_unequal(counts, distance):
-    """Return the share of pairs at a distance with clearly unequal frequencies."""
+    """Return the share of pairs, at a distance, with clearly different frequencies."""
     pairs = [counts[distance:], counts[:-distance]]
     fewer, more = np.sort(pairs, axis=0)
     is_unequal = (more >= 2 * fewer) & (more - fewer > 2 * np.sqrt(more + fewer))

@@ -1,4 +1,4 @@
-"""Weights and groups of rows, and base rates."""
+"""Weights, groups and numbers of rows, and base rates of the tasks."""
 
 from collections.abc import Hashable
 from reprlib import repr as short_repr
@@ -11,30 +11,29 @@ from sk_pwiser._utils import warn_user
 
 
 def check_weights(sample_weight, n_samples, n_tasks=1, task_names=None):
-    """Return weights as an array.
+    """Check weights, and return them as an array.
 
     Parameters
     ----------
     sample_weight : array-like of shape (n_samples,) or (n_samples, n_tasks)
-        Weights >= 0 of the rows, or of the rows and tasks.
+        Weights >= 0 of the rows, or of each row and task.
     n_samples : int
         Number of rows.
     n_tasks : int, default=1
         Number of tasks.
     task_names : sequence of str, default=None
-        Names of the tasks, in messages and for the order of a DataFrame's columns.
+        Names of the tasks, for messages and to check the columns of a DataFrame.
 
     Returns
     -------
     float64 ndarray of shape (n_samples,) or (n_samples, n_tasks)
-        1-D also if the weights of each row are equal for all tasks.
+        1-D if the weights of each row are equal for all tasks.
 
     Raises
     ------
     ValueError
-        If the weights are not numbers, have another shape, are negative or not finite,
-        or have the names of the tasks in another order. The message contains row and
-        column.
+        If the weights are not finite numbers >= 0, if their shape is wrong, or if their
+        columns are the tasks in another order. The message contains row and column.
     TypeError
         If the weights are a tensor that numpy cannot read.
     """
@@ -75,7 +74,7 @@ def check_weights(sample_weight, n_samples, n_tasks=1, task_names=None):
 
 
 def _check_order(columns, task_names):
-    """Raise if the columns are the tasks in another order."""
+    """Raise a ValueError if the columns are the tasks in another order."""
     if columns is None or task_names is None:
         return
     expected = [str(name) for name in task_names]
@@ -87,7 +86,7 @@ def _check_order(columns, task_names):
 
 
 def combine_weights(targets, sample_weight, *, is_part=False):
-    """Check weights, and give the missing labels the weight 0.
+    """Check weights, and combine them with the missing labels.
 
     Parameters
     ----------
@@ -96,16 +95,16 @@ def combine_weights(targets, sample_weight, *, is_part=False):
     sample_weight : array-like of shape (n_samples,) or (n_samples, n_tasks), or None
         Weights >= 0.
     is_part : bool, default=False
-        Whether there are further rows, so that the weights of these may all be 0.
+        Whether there are other rows, so that all these weights may be 0.
 
     Returns
     -------
     targets : Targets
-        The labels. Labels with a weight of 0 for a task after the first are missing.
-        Weights below 1e-38 times the largest one count as 0, with a warning: float32
-        does not represent both.
+        The labels. Labels of tasks after the first with a weight of 0 are missing.
     weights : float64 ndarray of shape (n_samples,) or (n_samples, n_tasks), or None
-        The weights; one per row and task if labels are missing.
+        The weights. Weights below 1e-38 times the largest weight are 0, with a warning,
+        since float32 cannot represent both. If labels are missing, there is a weight
+        per row and task, which is 0 for missing labels.
 
     Raises
     ------
@@ -131,20 +130,20 @@ def combine_weights(targets, sample_weight, *, is_part=False):
 
 
 def scale_weights(weights, mean=None):
-    """Divide weights by a mean; by default those above 0 then have a mean of 1.
+    """Divide weights by their mean over the weights above 0.
 
     Parameters
     ----------
     weights : float64 ndarray of shape (n_samples,) or (n_samples, n_tasks)
         Weights, at least one of them above 0.
     mean : float, default=None
-        Mean of the weights of an earlier part of the rows.
+        Mean of earlier rows, by which weights are divided instead.
 
     Returns
     -------
     float32 ndarray of shape (n_samples,) or (n_samples, n_tasks), or None
-        1-D if the weights of each row are equal for all tasks, and None if all weights
-        are 1 in the end, for the result without weights, to the bit.
+        1-D if the weights of each row are equal for all tasks. None if all scaled
+        weights are 1, so that results are exactly the same as without weights.
     """
     scale = WeightScale(weights[:1].size, mean)
     scale.add(weights)
@@ -152,19 +151,19 @@ def scale_weights(weights, mean=None):
 
 
 class WeightScale:
-    """The scale that gives the weights above 0 a mean of 1, for rows in parts.
+    """Scales weights so that the weights above 0 have a mean of 1, for rows in parts.
 
     Parameters
     ----------
     n_tasks : int
-        Number of tasks. One weight per row stands for the weights of all tasks.
+        Number of tasks. A weight per row counts once per task.
     mean : float, default=None
-        Mean of the weights of earlier rows, by which weights are divided instead.
+        Mean of earlier rows, by which weights are divided instead.
 
     Attributes
     ----------
     per_task : bool
-        Whether the weights of some row differ between its tasks.
+        Whether the weights of a row differ between tasks.
     """
 
     def __init__(self, n_tasks, mean=None):
@@ -172,11 +171,11 @@ class WeightScale:
         self.given = mean
         self.per_task = self.has_zero = False
         self.smallest, self.largest = np.inf, 0.0
-        # Sum, in units of the largest weight, and number of the weights above 0.
+        # Number of the weights above 0, and their sum divided by the largest weight.
         self.total, self.n_positive = 0.0, 0
 
     def add(self, weights):
-        """Add the weights of some rows, of shape `(n_rows,)` or `(n_rows, n_tasks)`."""
+        """Add the weights of rows, of shape `(n_rows,)` or `(n_rows, n_tasks)`."""
         weights = _as_rows(weights)
         self.per_task |= weights.ndim == 2
         positive = weights[weights > 0]
@@ -207,21 +206,21 @@ class WeightScale:
 
     @property
     def is_even(self):
-        """Whether all scaled weights are 1, so that none are needed."""
+        """Whether all scaled weights are 1."""
         return self.is_binary and not self.has_zero
 
     def apply(self, weights):
-        """Scale the weights of some rows.
+        """Scale the weights of rows.
 
         Parameters
         ----------
         weights : float64 ndarray of shape (n_rows,) or (n_rows, n_tasks)
-            Weights, among those that were added.
+            Weights that have been added.
 
         Returns
         -------
         float32 ndarray of shape (n_rows,) or (n_rows, n_tasks), or None
-            None if all weights that were added are 1 in the end.
+            None if all added weights are 1 after scaling.
         """
         if self.is_even:
             return None
@@ -239,16 +238,17 @@ class WeightScale:
 
 
 def _as_rows(weights):
-    """Return one weight per row if the weights of all tasks are equal."""
+    """Return one weight per row if the weights of each row are equal for all tasks."""
     if weights.ndim == 2 and (weights == weights[:, :1]).all():
         return weights[:, 0]
     return weights
 
 
 def row_weights(weights):
-    """Return one weight per row: the largest of its tasks; None if all are equal.
+    """Return the largest weight of each row over the tasks, or None if all are equal.
 
-    Columns are encoded by these: a missing label does not change the encoding.
+    Columns are encoded with these weights, so that missing labels do not change the
+    encoding.
     """
     if weights is None or weights.ndim == 1:
         return weights
@@ -257,15 +257,15 @@ def row_weights(weights):
 
 
 def _without_smallest(weights):
-    """Replace weights by 0 that float32 cannot represent beside the largest one."""
+    """Replace weights that are too small for float32, relative to the largest, by 0."""
     largest = weights.max()
     is_lost = (weights > 0) & (weights / largest < np.finfo(np.float32).tiny)
     if not is_lost.any():
         return weights
     row, *_ = np.argwhere(weights == largest)[0]
     warn_user(
-        f"sample_weight is {largest:g} in row {row}, more than 1e37 times as much as "
-        f"{is_lost.sum()} of the other weights above 0, which count as 0."
+        f"sample_weight is {largest:g} in row {row}, more than 1e37 times as large as "
+        f"{is_lost.sum()} other weights above 0, which count as 0."
     )
     return np.where(is_lost, 0.0, weights)
 
@@ -275,18 +275,19 @@ def _per_task(weights):
 
 
 def base_rates(y, weights=None):
-    """Return each task's rate of ones, above 0 and below the rate of the task before.
+    """Return the rate of each task, above 0 and below the rate of the task before it.
 
-    Half a row is added to the ones and to the zeros, both of all rows and of the rows
-    where the task before happened.
+    Half a row is added to the ones and to the zeros. The rate of a later task is the
+    rate of the task before, times its rate in the rows where the task before happened.
 
     Parameters
     ----------
     y : ndarray of shape (n_samples, n_tasks)
         Labels, 0 or 1.
     weights : ndarray of shape (n_samples,) or (n_samples, n_tasks), default=None
-        Weights. A weight per task of 0 stands for a missing label, which is left out of
-        the rate of its task, and of the next task's rate among rows with this label.
+        Weights. A weight of 0 for a task means that its label is missing; the row is
+        then left out of the rate of this task, and of the rate of the next task in the
+        rows where this task happened.
 
     Returns
     -------
@@ -294,7 +295,7 @@ def base_rates(y, weights=None):
     """
     rates, rate = [], 1.0
     for ones, before, total in _counts(y, weights):
-        # Labels that break the funnel may have more ones in a later task.
+        # If labels break the funnel, a later task may have more ones.
         if ones > before:
             before, rate = total, 1.0
         rate *= (ones + 0.5) / (before + 1.0)
@@ -303,7 +304,7 @@ def base_rates(y, weights=None):
 
 
 def _counts(y, weights):
-    """Yield per task its ones, the rows where the task before happened, all rows."""
+    """Yield the ones, the rows with the task before, and all rows of each task."""
     n_samples, n_tasks = y.shape
     if weights is None or weights.ndim == 1:
         if weights is None:
@@ -335,7 +336,7 @@ def n_rows(X):
     Raises
     ------
     ValueError
-        If `X` has no rows to count, for example None, a scalar or a LazyFrame.
+        If `X` has no length, for example None, a scalar or a LazyFrame.
     """
     shape = getattr(X, "shape", None)
     if shape is None and hasattr(X, "__array__"):
@@ -368,9 +369,9 @@ def check_groups(groups, n_samples):
     Raises
     ------
     ValueError
-        If the groups have another shape or are missing in a row.
+        If the shape of `groups` is wrong, or if a group is missing.
     TypeError
-        If they cannot be compared, for example lists.
+        If groups cannot be compared, for example lists.
     """
     if groups is None:
         return None
@@ -405,7 +406,7 @@ def _as_array(groups):
 
 
 def _first_list(groups):
-    """Describe the first group that is a list or something like it."""
+    """Describe the first group that is not hashable, such as a list."""
     for row, value in enumerate(groups):
         if not isinstance(value, Hashable):
             value = getattr(value, "to_list", lambda value=value: value)()

@@ -1,21 +1,25 @@
-"""Target statistics of category values."""
+"""Target statistics: the rates of the tasks per value of category columns."""
 
 from collections.abc import Sequence
 from functools import partial
-from numbers import Integral
 from typing import NamedTuple
 
 import numpy as np
 
 from sk_pwiser._table._categories import FIRST_VALUE, CategoryColumn
-from sk_pwiser._table._frames import is_dataframe, list_columns, to_float
+from sk_pwiser._table._frames import (
+    find_column,
+    is_dataframe,
+    list_columns,
+    to_float,
+)
 from sk_pwiser._table._numbers import LARGEST_DEVIATION
 from sk_pwiser._utils import check_integer, warn_user
 
 # Range of the estimated strength of shrinkage, in rows.
 STRENGTHS = 1.0, 1e5
-# The rates of a task must vary between values by more than chance explains, in standard
-# errors of the estimated variance.
+# The variance of the rates of a task between values must exceed the variance due to
+# chance by this number of standard errors.
 MIN_Z = 2.0
 # The largest distance of the frequency of unseen values from the mean, in units of the
 # scale.
@@ -29,19 +33,19 @@ class TargetStatistics:
 
     .. math:: \operatorname{logit} \frac{k + a p}{n + a} - \operatorname{logit} p
 
-    with p the base rate and a the strength of shrinkage, estimated per column and task
-    by the method of moments. If the rates of a task do not vary more between the values
-    than chance explains, its input is 0: a network would learn noise from it, such as
-    that rows with a positive label have lower rates without it. Beside these, each
-    column gives log(1 + n). Missing and unseen values have n = k = 0. All inputs are
-    standardised.
+    with the base rate p and the strength of shrinkage a, which is estimated per column
+    and task by the method of moments. If the rates of a task do not vary more between
+    values than by chance, the input is 0: a network would learn noise from it, for
+    example that leaving out a row with a positive label lowers the rate. Each column
+    also has the input log(1 + n). Missing and unseen values have n = k = 0. All inputs
+    are standardised.
 
     Parameters
     ----------
     columns : sequence of int
         Indices of the encoded columns among the category columns.
     cardinalities : sequence of int
-        Number of codes of each of them.
+        Number of codes of each of these columns.
 
     References
     ----------
@@ -55,7 +59,7 @@ class TargetStatistics:
 
     @property
     def n_outputs(self):
-        """Number of inputs that the statistics add to the numeric ones."""
+        """Number of inputs that the statistics add to the numeric inputs."""
         return len(self.columns) * (self.n_tasks_ + 1)
 
     def names(self, category_names, task_names):
@@ -65,10 +69,10 @@ class TargetStatistics:
         return [f"{column}_{suffix}" for column in columns for suffix in suffixes]
 
     def fit_transform(self, codes, y, weight, block, others, earlier=None):
-        """Learn statistics and encode the rows that they are learnt from.
+        """Learn statistics, and encode the rows from which they are learnt.
 
-        Training rows are encoded by the statistics of all other blocks, and `others`
-        by the statistics of all training rows. Afterwards the object holds the
+        Training rows are encoded with the statistics of all other blocks, and `others`
+        with the statistics of all training rows. Afterwards, the object contains the
         statistics of all rows.
 
         Parameters
@@ -82,11 +86,12 @@ class TargetStatistics:
         block : integer ndarray of shape (n_samples,)
             Block of each row; not read for `others`.
         others : bool ndarray of shape (n_samples,)
-            Rows that are encoded like new ones: the validation rows.
+            Rows that are encoded like new rows: the validation rows.
         earlier : TargetStatistics, default=None
-            Statistics of an earlier fit of the same columns. Their base rates,
-            strengths and scales stay, so that inputs keep the meaning that a network
-            has learnt, and so do the counts of values that these rows do not have.
+            Statistics of the same columns in an earlier fit. Their base rates,
+            strengths and scales are kept, so that the meaning of the inputs does not
+            change for a trained network, and also the counts of values that do not
+            occur in these rows.
 
         Returns
         -------
@@ -117,7 +122,8 @@ class TargetStatistics:
             Weights of the rows per task, and of the rows with label 1, without
             `others`.
         own : list of ndarray of shape (n_blocks, 2, n_tasks, n_codes)
-            Counts per encoded column and block, see `count`; they are released.
+            Counts per encoded column and block, see `count`. The list is emptied to
+            save memory.
         n_rows : list of ndarray of shape (n_blocks, n_codes)
             Numbers of rows.
         others : list of ndarray of shape (2, n_tasks, n_codes)
@@ -128,15 +134,15 @@ class TargetStatistics:
         Returns
         -------
         list of float32 ndarray of shape (n_blocks + 1, n_codes, n_tasks + 1)
-            Inputs per column, block and code; the last block is that of `others`. They
-            are 0 for a code without rows in a block.
+            Inputs per column, block and code; the last block is for `others`. The
+            inputs are 0 for codes without rows in a block.
         """
         self._begin(total, ones, earlier)
         tables = []
         for j, of_others in enumerate(others):
             dense, own[j] = own[j], None
             counts = dense.sum(axis=0)
-            # A generator, since all blocks at once would double the memory.
+            # A generator, since all blocks at the same time would double the memory.
             parts = sparse_blocks(dense, n_rows[j])
             self._fit_column(parts, counts, of_others, earlier)
             shape = len(dense) + 1, counts.shape[-1], self.n_tasks_ + 1
@@ -157,7 +163,7 @@ class TargetStatistics:
         self.counts_, self.strengths_, self.means_, self.scales_ = [], [], [], []
 
     def _fit_column(self, blocks, counts, others, earlier):
-        """Learn the statistics of a further column.
+        """Learn the statistics of the next column.
 
         Parameters
         ----------
@@ -193,7 +199,8 @@ class TargetStatistics:
     def _encode_blocks(self, j, codes, rows_of_blocks, blocks, counts, others):
         """Return the inputs of the rows of a column, `(n_samples, n_tasks + 1)`.
 
-        A row is encoded by `counts` without its own block, and `others` by `counts`.
+        A row is encoded with `counts` minus the counts of its own block, and `others`
+        with `counts`.
         """
         inputs = np.empty((len(codes), self.n_tasks_ + 1), dtype=np.float32)
         table = np.empty((counts.shape[-1], self.n_tasks_ + 1), dtype=np.float32)
@@ -206,10 +213,10 @@ class TargetStatistics:
         return inputs
 
     def _keep(self, counts, strengths, mean, scale):
-        """Keep the statistics of a further column; the scale is adjusted in place."""
+        """Store the statistics of the next column; the scale is adjusted in place."""
         scale[(scale < 1e-9) | ~np.append(np.isfinite(strengths), True)] = np.inf
-        # Where all values are about equally frequent, the frequency of an unseen one,
-        # 0, would be far outside the range of the training rows.
+        # If all values are about equally frequent, the frequency of unseen values, 0,
+        # would be far outside the range of the training rows.
         scale[-1] = max(scale[-1], mean[-1] / UNSEEN_DISTANCE)
         self.counts_.append(counts)
         self.strengths_.append(strengths)
@@ -217,7 +224,7 @@ class TargetStatistics:
         self.scales_.append(scale)
 
     def transform(self, codes):
-        """Encode rows by the statistics over all rows seen so far.
+        """Encode rows with the statistics of all rows seen so far.
 
         Parameters
         ----------
@@ -234,16 +241,16 @@ class TargetStatistics:
         return inputs
 
     def update(self, codes, y, weight, undo):
-        """Add rows to the statistics; base rates, strengths and scales stay.
+        """Add rows to the statistics; base rates, strengths and scales do not change.
 
-        The cost depends on the number of rows alone.
+        The cost only depends on the number of rows.
 
         Parameters
         ----------
         codes, y, weight : ndarray
             Codes, labels and weights of the rows, as in `fit_transform`.
         undo : list of callable
-            Log to which functions are appended that take the change back.
+            List to which functions are appended that undo the change.
         """
         for j, column in enumerate(self.columns):
             present, positions = np.unique(codes[:, column], return_inverse=True)
@@ -270,7 +277,7 @@ class TargetStatistics:
         self.tables_ = [self._table(j, slice(None)) for j in range(len(self.columns))]
 
     def _table(self, j, codes):
-        """Return the inputs of some codes of the j-th column, over all rows."""
+        """Return the inputs of some codes of the j-th column, from all rows."""
         return self._inputs(j, self.counts_[j][..., codes])
 
     def _inputs(self, j, counts):
@@ -282,23 +289,24 @@ class TargetStatistics:
         """Return the inputs of values with these counts, `(n_values, n_tasks + 1)`."""
         n, k = counts
         p, a = self.rates_[:, np.newaxis], strengths[:, np.newaxis]
-        # Differences of counts may be off 0 by rounding if weights are not integers.
         a = np.minimum(a, STRENGTHS[1])
+        # Weights that are not integers cause rounding errors in differences of counts.
         negatives, k = np.maximum(n - k, 0.0), np.maximum(k, 0.0)
         rates = np.log(k + a * p) - np.log(negatives + a * (1 - p))
         rates -= np.log(p) - np.log1p(-p)
-        # The first task has all rows.
+        # The labels of the first task are known in all rows.
         return np.vstack([rates, np.log1p(np.maximum(n[:1], 0.0))]).T
 
     def _estimate_strengths(self, counts):
-        """Return the strength per task, infinite if the rates vary by chance alone."""
+        """Return the strength per task, infinite if the rates only vary by chance."""
         strengths = np.full(self.n_tasks_, np.inf)
         for task, (n, k) in enumerate(zip(*counts, strict=True)):
             known = n > 1
             n, k, p = n[known], k[known], self.rates_[task]
             if len(n) == 0:
                 continue
-            # By chance, n (k / n - p)^2 has the mean p (1 - p) and this variance.
+            # If rates only vary by chance, n (k / n - p)^2 has the mean p (1 - p) and
+            # this variance.
             binomial = p * (1 - p)
             by_chance = binomial**2 * (2 + (1 - 6 * binomial) / (n * binomial))
             error = np.sqrt(by_chance.sum()) / n.sum()
@@ -309,7 +317,7 @@ class TargetStatistics:
 
 
 def standardise(values, mean, scale):
-    """Return float32 inputs with the mean 0 and the deviation 1, clipped."""
+    """Return standardised and clipped inputs as float32."""
     scaled = np.clip((values - mean) / scale, -LARGEST_DEVIATION, LARGEST_DEVIATION)
     return scaled.astype(np.float32)
 
@@ -317,7 +325,7 @@ def standardise(values, mean, scale):
 def count(codes, y, weight, size, first=FIRST_VALUE):
     """Count rows and positives per task and code: `(2, n_tasks, size)`.
 
-    Codes below `first` stand for missing and unseen values, and count 0.
+    The counts of codes below `first`, for missing and unseen values, are 0.
     """
     counts = np.empty((2, y.shape[1], size))
     for task in range(y.shape[1]):
@@ -384,9 +392,9 @@ def assign_blocks(n_samples, n_blocks, times=None, groups=None):
     n_samples, n_blocks : int
         Numbers of rows and of blocks.
     times : ndarray of shape (n_samples,), default=None
-        Times by which the rows are ordered; by default they are in order.
+        Times by which the rows are ordered; by default, the rows are in order.
     groups : int64 ndarray of shape (n_samples,), default=None
-        Groups of rows, each of which goes into the block of its first row.
+        Groups of rows, each of which is assigned to the block of its first row.
 
     Returns
     -------
@@ -403,28 +411,28 @@ def assign_blocks(n_samples, n_blocks, times=None, groups=None):
     return rank * n_blocks // n_samples
 
 
-# Smallest difference of counts that is not explained by rounding.
+# Smallest difference of counts that is not a rounding error.
 TOLERANCE = 1e-6
 
 
 class ExtendedStatistics(TargetStatistics):
-    """The statistics of an earlier fit for further rows, with the earlier scales.
+    """The statistics of an earlier fit, extended by other rows.
 
-    Base rates, strengths and scales stay, so that inputs keep the meaning that the
-    earlier network has learnt. The statistics of a training row leave out its own
-    block, the statistics of a validation row all validation rows.
+    Base rates, strengths and scales are kept, so that the meaning of the inputs does
+    not change for the earlier network. The statistics of a training row leave out its
+    own block, and the statistics of a validation row leave out all validation rows.
 
     Parameters
     ----------
     source : TargetStatistics
         The earlier statistics, which are not changed.
     origins : list of int64 ndarray of shape (n_codes,)
-        One array per category column: the code that each code has in `source`, -1 for
-        new values.
+        One array per category column: the code in `source` of each code, or -1 for new
+        values.
     rows : {"new", "seen"}
-        Whether the rows are new to `source` or among those that it was learnt from.
+        Whether the rows are new to `source`, or were used to learn it.
     adds : bool
-        Whether the statistics are to include new rows.
+        Whether to add new rows to the statistics.
     """
 
     def __init__(self, source, origins, rows, adds):
@@ -440,14 +448,14 @@ class ExtendedStatistics(TargetStatistics):
         self._update_tables()
 
     def fit_transform(self, codes, y, weight, block, others, earlier=None):
-        """Encode rows by the earlier statistics and the rows of other blocks.
+        """Encode rows with the earlier statistics and the rows of other blocks.
 
         See :meth:`TargetStatistics.fit_transform` for the parameters.
 
         Raises
         ------
         ValueError
-            If the rows are "seen" and there are more of them than `source` has.
+            If the rows are "seen", but `source` was not learnt from all of them.
         """
         if self.rows == "new":
             self._warn_if_seen(codes, y, weight)
@@ -472,11 +480,12 @@ class ExtendedStatistics(TargetStatistics):
         return inputs
 
     def _warn_if_seen(self, codes, y, weight):
-        """Warn if rows that count as new are probably in the counts of the source.
+        """Warn if rows that are passed as new are probably in the counts of the source.
 
-        All of them must fit into these counts, by value and label, and must be half of
-        the rows of some value. New rows may do so by chance only if they are few.
-        Probabilities in place of labels reveal no label.
+        This is assumed if these counts are large enough to contain all rows, by value
+        and label, and if the rows are at least half of the rows of a value. For new
+        rows, this only happens by chance if there are few. Probabilities instead of
+        labels do not reveal labels.
         """
         if not np.isin(y, (0, 1)).all():
             return
@@ -492,14 +501,14 @@ class ExtendedStatistics(TargetStatistics):
         if largest >= 0.5:
             warn_user(
                 "seen=False, but the source may have been fitted on all rows of X: "
-                "their category values and labels are in its target statistics. The "
-                "label of a row is then among its inputs. Pass seen=True if the rows "
-                "are not new to the source."
+                "its target statistics contain their category values and labels. The "
+                "inputs of a row then reveal its label. Pass seen=True if the rows are "
+                "not new to the source."
             )
 
 
 def _subtract(counts, seen):
-    """Return the counts of the other rows."""
+    """Return the counts without the seen rows."""
     rest = counts - seen
     if rest.min() < -TOLERANCE:
         raise ValueError(
@@ -511,16 +520,16 @@ def _subtract(counts, seen):
 
 
 def find_target_columns(target_encoding, columns, min_values):
-    """Return the columns whose values get target statistics.
+    """Return the columns that get target statistics.
 
     Parameters
     ----------
     target_encoding : "auto", bool or sequence of (str or int)
-        The estimator's parameter.
+        The parameter of the estimator.
     columns : list of CategoryColumn or NumericColumn
         The fitted columns of the table.
     min_values : int
-        Columns with fewer distinct values are left out, unless they are named.
+        Columns with fewer distinct values are left out, unless they are listed.
 
     Returns
     -------
@@ -530,9 +539,9 @@ def find_target_columns(target_encoding, columns, min_values):
     Raises
     ------
     ValueError
-        If a column is named that is not a category column of the table.
+        If a listed column is not a category column of the table.
     TypeError
-        If a column is given by a bool, as in a mask.
+        If a bool is listed, as in a mask.
     """
     categories = [c for c in columns if isinstance(c, CategoryColumn)]
     if isinstance(target_encoding, bool | np.bool_ | str):
@@ -550,15 +559,7 @@ def find_target_columns(target_encoding, columns, min_values):
                 "target_encoding must contain names or indices of columns; got "
                 f"{column!r}."
             )
-        if isinstance(column, str) and column in names:
-            found = columns[names.index(column)]
-        elif isinstance(column, Integral) and -len(columns) <= column < len(columns):
-            found = columns[column]
-        else:
-            raise ValueError(
-                f"target_encoding contains {column!r}, which is not a column of X; its "
-                f"columns are {names}."
-            )
+        found = columns[find_column("target_encoding", column, names)]
         if found not in categories:
             raise ValueError(
                 f"target_encoding contains {column!r}, which is not a category column; "
@@ -574,7 +575,7 @@ def make_target_statistics(target_encoding, encoder, n_samples, params):
     Parameters
     ----------
     target_encoding : "auto", bool or sequence of (str or int)
-        The estimator's parameter.
+        The parameter of the estimator.
     encoder : TableEncoder
         The fitted encoder, which keeps the codes of rare values.
     n_samples : int
@@ -602,7 +603,7 @@ def make_target_statistics(target_encoding, encoder, n_samples, params):
 
 
 def check_target_encoding(params):
-    """Raise if a number in `encoding_params` is invalid for every table."""
+    """Raise if a number in `encoding_params` is invalid, whatever the table is."""
     check_integer(
         "target_encoding_blocks", params["target_encoding_blocks"], at_least=2
     )
@@ -612,14 +613,14 @@ def check_target_encoding(params):
 
 
 def read_times(X, column, names):
-    """Return the times of the rows, by which blocks are formed.
+    """Return the times of the rows, by which they are assigned to blocks.
 
     Parameters
     ----------
     X : DataFrame or array of shape (n_samples, n_features)
         The table.
     column : str, int or None
-        Name or index of a numeric column; None if the rows are in the order of time.
+        Name or index of a numeric column; None if the rows are in order of time.
     names : list of str or int
         Names of the columns.
 

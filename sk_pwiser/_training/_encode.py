@@ -20,13 +20,13 @@ from sk_pwiser._table import (
     WeightScale,
     as_table,
     assign_blocks,
-    awaken_columns,
     base_rates,
     check_encoding_params,
     check_groups,
     check_targets,
     combine_weights,
     grow_encoder,
+    learn_constant_columns,
     make_target_statistics,
     n_rows,
     read_times,
@@ -489,7 +489,7 @@ def _encode_again(
         rates = base_rates(rows.targets.values, rows.weights)
         schema = replace(earlier, base_rates=rates)
         return schema, encoder.transform(rows.X, n_rates)
-    encoder = awaken_columns(encoder, rows.X, row_weights(rows.weights))
+    encoder = learn_constant_columns(encoder, rows.X, row_weights(rows.weights))
     return replace(earlier, encoder=encoder), encoder.transform(rows.X, n_rates)
 
 
