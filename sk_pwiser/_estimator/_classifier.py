@@ -93,9 +93,10 @@ class MultiTaskCTRCVRClassifier(ClassifierMixin, BaseEstimator):
         Keyword arguments of the weighting class, such as `weights` of "fixed".
     categorical_features : "from_dtype", array-like or None, default="from_dtype"
         The category columns: those of category, string, object or bool dtype in a
-        DataFrame and those with text in an array ("from_dtype"), a boolean mask,
-        indices or names; None for no category columns. With "from_dtype", a warning
-        names whole numbers that look like codes or ids; see :ref:`vocabularies`.
+        DataFrame and those with text in an array ("from_dtype"). Names or indices are
+        added to these; a boolean mask decides for all columns, and None means that
+        there are no category columns. With "from_dtype", a warning names whole numbers
+        that look like codes or ids; see :ref:`vocabularies`.
     numeric_encoding : {"bins_and_scores", "piecewise_linear", "standard", \
             "quantile"}, default="bins_and_scores"
         How numeric columns are encoded: "standard" subtracts the mean and divides by

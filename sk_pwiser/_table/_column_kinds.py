@@ -32,6 +32,9 @@ from sk_pwiser._utils import check_integer, warn_user
 def find_category_columns(categorical_features, X, names):
     """Return whether each column is a category column, as a list of bools.
 
+    Names and indices are added to the columns whose dtype marks them as categories; a
+    boolean mask decides for all columns.
+
     Parameters
     ----------
     categorical_features : "from_dtype", array-like or None
@@ -54,9 +57,21 @@ def find_category_columns(categorical_features, X, names):
                 "categorical_features must be 'from_dtype', None, or a list of names, "
                 f"indices or booleans; got {categorical_features!r}."
             )
-        return [has_category_dtype(column) for column in list_columns(X)]
-    chosen = np.asarray(categorical_features).tolist()
-    return _as_mask(chosen if isinstance(chosen, list) else [chosen], names)
+        chosen = []
+    else:
+        chosen = np.asarray(categorical_features).tolist()
+        chosen = chosen if isinstance(chosen, list) else [chosen]
+    if chosen and all(isinstance(c, bool) for c in chosen):
+        if len(chosen) != len(names):
+            raise ValueError(
+                "categorical_features as a mask must have one entry per column of X, "
+                f"{len(names)}; it has {len(chosen)}."
+            )
+        return chosen
+    mask = [has_category_dtype(column) for column in list_columns(X)]
+    for column in chosen:
+        mask[find_column("categorical_features", column, names)] = True
+    return mask
 
 
 def refuse_chosen_columns(categorical_features):
@@ -67,20 +82,6 @@ def refuse_chosen_columns(categorical_features):
             "categorical_features must be 'from_dtype' or None if X is sparse, since "
             f"its columns are numbers; got {categorical_features!r}."
         )
-
-
-def _as_mask(chosen, names):
-    if chosen and all(isinstance(c, bool) for c in chosen):
-        if len(chosen) != len(names):
-            raise ValueError(
-                "categorical_features as a mask must have one entry per column of X, "
-                f"{len(names)}; it has {len(chosen)}."
-            )
-        return chosen
-    mask = [False] * len(names)
-    for column in chosen:
-        mask[find_column("categorical_features", column, names)] = True
-    return mask
 
 
 def check_encoding_params(params):

@@ -130,8 +130,9 @@ class TableEncoder(ColumnSummary, BaseEstimator):
     Parameters
     ----------
     categorical_features : "from_dtype", array-like or None, default="from_dtype"
-        The category columns: "from_dtype" selects them by dtype, an array-like contains
-        a boolean mask, indices or names, and None means no category columns.
+        The category columns: "from_dtype" selects them by dtype. Indices or names are
+        added to these columns, a boolean mask decides for all columns, and None means
+        no category columns.
     min_frequency : int or dict, default=2
         Category values that occur in fewer rows in fit share the code of unseen values.
         At least 1, for all category columns or as a dict by name or index.

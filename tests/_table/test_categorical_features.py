@@ -9,9 +9,11 @@ import pyarrow as pa
 import pytest
 from numpy.testing import assert_allclose
 
+from sk_pwiser import MultiTaskCTRCVRClassifier
 from sk_pwiser._table._categories import MISSING, UNSEEN, CategoryColumn
 from sk_pwiser._table._encoder import TableEncoder
 from sk_pwiser._table._numbers import NumericColumn
+from sk_pwiser.datasets import make_ctr_cvr
 
 
 def arrow(dtype):
@@ -86,6 +88,11 @@ MIXED = pd.DataFrame(
     [
         ("from_dtype", ["c"]),
         (["c", "n"], ["n", "c"]),
+        # Names and indices are added to the columns of category dtype.
+        (["n"], ["n", "c"]),
+        ([0], ["n", "c"]),
+        ([], ["c"]),
+        ([True, False, False], ["n"]),
         (pd.Index(["c"]), ["c"]),
         ([1], ["c"]),
         ((0, 1), ["n", "c"]),
@@ -107,12 +114,30 @@ def test_categorical_features(chosen, expected):
         assert numeric.shape == (3, 3 - len(expected))
 
 
-@pytest.mark.parametrize("chosen", [None, []])
-def test_no_categorical_features(chosen):
+@pytest.mark.parametrize("as_mask", [False, True])
+def test_no_categorical_features(as_mask):
+    chosen = [False] * 2 if as_mask else None
     _, numeric = TableEncoder(chosen).fit_transform(MIXED[["n", "f"]])
     assert numeric.shape == (3, 2)
     with pytest.raises((TypeError, ValueError), match="Column 'c' cannot be read"):
-        TableEncoder(chosen).fit_transform(MIXED)
+        TableEncoder([False] * 3 if as_mask else None).fit_transform(MIXED)
+
+
+def test_naming_a_column_keeps_the_other_categories():
+    """A list that names one id must not turn category columns into numbers."""
+    data = make_ctr_cvr(4_000, ctr=0.2, random_state=0)
+    ids = np.random.default_rng(0).integers(0, 50, len(data.data))
+    X = data.data.assign(user_id=ids)
+    params = {"max_epochs": 3, "random_state": 0}
+    named = MultiTaskCTRCVRClassifier(categorical_features=["user_id"], **params)
+    typed = MultiTaskCTRCVRClassifier(**params)
+    expected = typed.fit(X.astype({"user_id": "category"}), data.target)
+    found = named.fit(X, data.target)
+    assert_allclose(
+        found.predict_proba(X),
+        expected.predict_proba(X.astype({"user_id": "category"})),
+        atol=1e-6,
+    )
 
 
 def test_categorical_features_of_arrays_are_indices():

@@ -121,4 +121,4 @@ def test_complex_columns():
     for dtype in (complex, object):
         column = pd.Series([1.0, 2 + 3j], dtype=dtype)
         with pytest.raises(TypeError, match=r"Column 'c' .* complex"):
-            TableEncoder([]).fit_transform(pd.DataFrame({"c": column}))
+            TableEncoder(None).fit_transform(pd.DataFrame({"c": column}))

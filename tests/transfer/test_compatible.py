@@ -122,7 +122,7 @@ def renamed(column, name):
             "the target statistics: only one of the two has them",
         ),
         (
-            {"categorical_features": ["category_0"]},
+            {"categorical_features": [c == "category_0" for c in X]},
             Y,
             "the encoding of column 'category_1': BinsAndScores.*, not CategoryColumn",
         ),
