@@ -9,10 +9,10 @@
 The setting is an MMoE with 4 experts (128, 64) and towers of (64,) on 16 category
 columns, with embeddings of width 16, and 63 numeric columns; Adam, one epoch.
 
-- `bare torch loop` trains it on prepared tensors and does nothing else, see `_peers.py`.
-  It uses Adam with default parameters. `stacked, fused` is the fastest loop of that
-  kind: the experts as one product and the fused step of Adam. On CUDA the tensors are
-  on the device, and `CUDA graph` replays the step of that loop.
+- `bare torch loop` trains it on prepared tensors and does nothing else; see
+  `_peers.py`. It uses Adam with default parameters. `stacked, fused` is the fastest
+  loop of that kind: the experts as one product and the fused step of Adam. On CUDA the
+  tensors are on the device, and `CUDA graph` replays the step of that loop.
 - `epochs of fit` is the number of rows over the seconds of the epoch in `history_`;
   `whole fit` is the same over the time of `fit` from a DataFrame, encoding included,
   with a new model and encoder. `encoding` is that part only.

@@ -34,6 +34,7 @@ MODULES = [
     Module("sk_pwiser.callbacks", "Callbacks"),
     Module("sk_pwiser.metrics", "Metrics"),
     Module("sk_pwiser.model_selection", "Model selection"),
+    Module("sk_pwiser.history", "Features from the past"),
     Module("sk_pwiser.delayed_feedback", "Delayed conversions"),
     Module("sk_pwiser.calibration", "Calibration"),
     Module("sk_pwiser.transfer", "Transfer between markets"),

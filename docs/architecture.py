@@ -48,6 +48,7 @@ FOLDERS = {
     "_estimator": Folder(2, 300, 200, "4", "a scikit-learn classifier"),
     "callbacks": Folder(2, 700, 92),
     "_streaming": Folder(3, 400, 200, "", "fits on files, in parts"),
+    "history": Folder(3, 111, 96),
     "_training": Folder(4, 565, 200, "2", "tensors to network"),
     "inspection": Folder(5, 52, 80),
     "calibration": Folder(5, 155, 80),
@@ -62,6 +63,7 @@ FOLDERS = {
     "_row_weights": Folder(7, 500, 96),
     "delayed_feedback": Folder(7, 640, 108),
     "_responses": Folder(8, 165, 90),
+    "_times": Folder(8, 330, 80),
     "_table": Folder(9, 215, 260, "1", "table and labels to arrays"),
     "_utils": Folder(10, 400, 784, "", "parameter checks, registry, random numbers"),
 }

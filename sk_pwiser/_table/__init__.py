@@ -5,6 +5,7 @@ from sk_pwiser._table._categories import (
     CategoryColumn,
     Vocabulary,
     check_vocabulary,
+    factorize,
 )
 from sk_pwiser._table._column_kinds import (
     check_encoding_params,
@@ -95,6 +96,7 @@ __all__ = [
     "choose_task_names",
     "column_kinds",
     "combine_weights",
+    "factorize",
     "grow_encoder",
     "is_missing",
     "learn_constant_columns",

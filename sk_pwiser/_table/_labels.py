@@ -191,9 +191,9 @@ def read_labels(Y, missing_labels="error", *, input_name="Y"):
     Parameters
     ----------
     Y : array-like of shape (n_samples, n_tasks) or (n_samples,)
-        Labels. None, NaN, pandas.NA and nulls of polars are missing labels.
-    missing_labels : {"error", "ignore"}, default="error"
-        Whether labels of tasks after the first may be missing.
+        Labels. None, NaN, pandas.NA and nulls of polars are missing.
+    missing_labels : {"error", "ignore", "any"}, default="error"
+        Whether labels of tasks after the first may be missing, or of all tasks.
     input_name : str, default="Y"
         Name of the labels, for messages.
 
@@ -217,7 +217,8 @@ def read_labels(Y, missing_labels="error", *, input_name="Y"):
     labels = read_array(Y, input_name, "cannot be read as labels:")
     missing = _find_missing(labels)
     if missing is not None:
-        _check_missing(missing, columns, missing_labels, input_name)
+        if missing_labels != "any":
+            _check_missing(missing, columns, missing_labels, input_name)
         labels = labels.copy()
         labels[missing] = 0
     raise_if_infinite(labels, columns, input_name)

@@ -20,11 +20,12 @@ Pass them as ``scoring`` to :class:`~sklearn.model_selection.GridSearchCV`,
 An AUC is NaN, with an ``UndefinedMetricWarning``, if the labels have only one class.
 :func:`make_task_scorer` makes other scorers, for example of the metrics in this module:
 :func:`normalized_entropy`, :func:`expected_calibration_error` and
-:func:`predicted_over_observed`. :func:`grouped_auc`, which needs the group of each row,
-and :func:`reliability_curve`, which computes the rates that the calibration error
-compares, are called with the predictions. Several scorers in one ``scoring`` share
-their predictions, like scikit-learn's own scorers: each method of the estimator is
-called once per fold and split.
+:func:`predicted_over_observed`. :func:`grouped_auc` needs a group per row, which
+:func:`make_grouped_auc_scorer` takes from a column of ``X`` or by metadata routing.
+:func:`reliability_curve`, the rates behind the calibration error, is called with the
+predictions. Several scorers in one ``scoring`` share their predictions, as
+scikit-learn's own scorers do: each method of the estimator runs once per fold and
+split.
 """
 
 from sk_pwiser.metrics._calibration import (
@@ -33,7 +34,7 @@ from sk_pwiser.metrics._calibration import (
     predicted_over_observed,
     reliability_curve,
 )
-from sk_pwiser.metrics._grouped_auc import grouped_auc
+from sk_pwiser.metrics._grouped_auc import grouped_auc, make_grouped_auc_scorer
 from sk_pwiser.metrics._scorers import (
     ctcvr_auc_scorer,
     ctcvr_average_precision_scorer,
@@ -57,6 +58,7 @@ __all__ = [
     "cvr_auc_scorer",
     "expected_calibration_error",
     "grouped_auc",
+    "make_grouped_auc_scorer",
     "make_task_scorer",
     "mean_auc_scorer",
     "mean_log_loss_scorer",

@@ -4,8 +4,12 @@ import warnings
 
 import numpy as np
 from scipy.stats import rankdata
+from sklearn import get_config
 from sklearn.exceptions import UndefinedMetricWarning
 from sklearn.utils import check_consistent_length, column_or_1d
+from sklearn.utils.metadata_routing import MetadataRequest
+
+from sk_pwiser.metrics._task_scorer import TaskScorer, check_task
 
 
 def grouped_auc(y_true, y_score, groups, *, return_share=False):
@@ -44,9 +48,7 @@ def grouped_auc(y_true, y_score, groups, *, return_share=False):
 
     See Also
     --------
-    make_task_scorer : Makes scorers of metrics without groups. For this metric, write a
-        function of estimator, ``X`` and ``Y`` that reads the groups from a column of
-        ``X``.
+    make_grouped_auc_scorer : A scorer of this metric.
 
     References
     ----------
@@ -107,3 +109,134 @@ def _check(y_true, y_score, groups):
     if is_missing.any():
         raise ValueError(f"groups must not be missing; row {is_missing.argmax()} is.")
     return y, score, np.unique(groups, return_inverse=True)[1]
+
+
+def make_grouped_auc_scorer(task, *, groups=None):
+    """Make a scorer of the mean ROC AUC within groups, for one task or their mean.
+
+    Parameters
+    ----------
+    task : int or str
+        The task to score: its index, its name, ``"cvr"`` or ``"mean"``, as in
+        :func:`make_task_scorer`.
+    groups : str, default=None
+        The column of ``X`` with the group of each row. If None, the groups are passed
+        to the scorer, by the caller or by metadata routing.
+
+    Returns
+    -------
+    scorer : callable
+        ``scorer(estimator, X, Y, groups=None)`` returns a float, see
+        :func:`grouped_auc`. It is NaN, with an ``UndefinedMetricWarning``, if no group
+        has both classes.
+
+    Raises
+    ------
+    TypeError
+        If ``task`` is neither an int nor a str, or ``groups`` is not a str.
+
+    See Also
+    --------
+    grouped_auc : The metric.
+
+    Notes
+    -----
+    With metadata routing the scorer requests ``groups``, which searches and
+    ``cross_validate`` then pass to it and to splitters such as
+    :class:`~sk_pwiser.model_selection.FunnelGroupKFold`; ``set_score_request`` gives it
+    another name, in place. A scorer that reads a column requests nothing.
+
+    Examples
+    --------
+    >>> import numpy as np
+    >>> import pandas as pd
+    >>> from sklearn.linear_model import LogisticRegression
+    >>> from sk_pwiser.metrics import make_grouped_auc_scorer
+    >>> X = pd.DataFrame({"user": [1, 1, 2, 2], "price": [1.0, 2.0, 1.0, 2.0]})
+    >>> y = np.array([1, 0, 1, 0])
+    >>> model = LogisticRegression().fit(X, y)
+    >>> make_grouped_auc_scorer(0, groups="user")(model, X, y)
+    1.0
+    """
+    if groups is not None and not isinstance(groups, str):
+        raise TypeError(
+            f"groups must be None or the name of a column of X; got {groups!r}."
+        )
+    return _GroupedAUCScorer(check_task(task), groups)
+
+
+class _GroupedAUCScorer(TaskScorer):
+    """The scorer that :func:`make_grouped_auc_scorer` returns."""
+
+    def __init__(self, task, column):
+        super().__init__(grouped_auc, task, True, "predict_proba", {})
+        self._column = column
+        # Groups are always needed, so that routing passes them without being told.
+        self._groups_request = True
+
+    def __call__(self, estimator, X, y, groups=None):
+        """Score a fitted estimator; see :func:`make_grouped_auc_scorer`."""
+        return self._score(None, estimator, X, y, groups=groups)
+
+    def __repr__(self):
+        column = "" if self._column is None else f", groups={self._column!r}"
+        return f"make_grouped_auc_scorer({self._task!r}{column})"
+
+    def _check_metadata(self, X, targets, names, groups=None):
+        if self._column is not None:
+            if groups is not None:
+                raise ValueError(
+                    f"groups must be None, since {self!r} reads them from X."
+                )
+            groups = _column(X, self._column)
+        elif groups is None:
+            raise ValueError(
+                f"{self!r} needs groups: pass them to it, name a column of X, or pass "
+                "params={'groups': ...} with enable_metadata_routing=True."
+            )
+        groups = column_or_1d(groups)
+        if len(groups) != len(targets):
+            raise ValueError(
+                f"groups must have one entry per row, {len(targets)}; got "
+                f"{len(groups)}."
+            )
+        return groups
+
+    def _evaluate(self, y_true, y_pred, groups):
+        if not len(y_true):
+            return np.nan, "no rows to score"
+        with warnings.catch_warnings():
+            warnings.simplefilter("ignore", UndefinedMetricWarning)
+            value = grouped_auc(y_true, y_pred, groups)
+        return value, "no group with both classes" if np.isnan(value) else None
+
+    def set_score_request(self, *, groups):
+        """Set, in place, whether routing passes groups: a bool, None or an alias."""
+        if not get_config()["enable_metadata_routing"]:
+            raise RuntimeError("set_score_request needs enable_metadata_routing=True.")
+        self._request(groups)  # raises on a bad alias before it is stored
+        self._groups_request = groups
+        return self
+
+    def get_metadata_routing(self):
+        """Return the metadata that the scorer requests: ``groups`` or none."""
+        return self._request(self._groups_request)
+
+    def _accept_sample_weight(self):
+        return False
+
+    def _request(self, alias):
+        request = MetadataRequest(owner=repr(self))
+        if self._column is None:
+            request.score.add_request(param="groups", alias=alias)
+        return request
+
+
+def _column(X, name):
+    """Return a column of a table by its name."""
+    names = getattr(X, "column_names", None)  # of a table of Arrow
+    names = list(getattr(X, "columns", ())) if names is None else names
+    if name not in names:
+        raise ValueError(f"groups={name!r} is not a column of X; they are {names}.")
+    column = X[name]
+    return column.to_numpy() if hasattr(column, "to_numpy") else np.asarray(column)

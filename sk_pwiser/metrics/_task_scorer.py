@@ -116,11 +116,7 @@ def make_task_scorer(
     """
     if not callable(metric):
         raise TypeError(f"metric must be callable, got {metric!r}.")
-    if isinstance(task, bool) or not isinstance(task, (Integral, str)):
-        raise TypeError(
-            "task must be a column index, a task name, 'cvr' or 'mean', got "
-            f"{task!r} of type {type(task).__name__}."
-        )
+    task = check_task(task)
     if response_method not in ("predict_proba", "predict"):
         raise ValueError(
             "response_method must be 'predict_proba' or 'predict', got "
@@ -131,13 +127,27 @@ def make_task_scorer(
             "response_method must be 'predict_proba' with task='cvr', which is a "
             "probability, got 'predict'."
         )
-    # A plain int, so that integers of numpy do not appear in the repr.
-    task = task if isinstance(task, str) else int(task)
-    return _TaskScorer(metric, task, greater_is_better, response_method, kwargs)
+    return TaskScorer(metric, task, greater_is_better, response_method, kwargs)
 
 
-# In scikit-learn, only instances of this private base class can share predictions.
-class _TaskScorer(_BaseScorer):
+def check_task(task):
+    """Return the task of a scorer, an index as a plain int.
+
+    Raises
+    ------
+    TypeError
+        If it is neither an index nor a name.
+    """
+    if isinstance(task, bool) or not isinstance(task, (Integral, str)):
+        raise TypeError(
+            "task must be a column index, a task name, 'cvr' or 'mean', got "
+            f"{task!r} of type {type(task).__name__}."
+        )
+    return task if isinstance(task, str) else int(task)
+
+
+# scikit-learn lets only instances of its private base class share predictions.
+class TaskScorer(_BaseScorer):
     """The scorer that :func:`make_task_scorer` returns."""
 
     def __init__(self, metric, task, greater_is_better, response_method, kwargs):
@@ -153,7 +163,7 @@ class _TaskScorer(_BaseScorer):
 
     def __call__(self, estimator, X, y, sample_weight=None):
         """Score a fitted estimator; see :func:`make_task_scorer`."""
-        return self._score(None, estimator, X, y, sample_weight)
+        return self._score(None, estimator, X, y, sample_weight=sample_weight)
 
     def __repr__(self):
         metric = self._score_func
@@ -165,21 +175,21 @@ class _TaskScorer(_BaseScorer):
         parts += [f"{name}={value!r}" for name, value in self._kwargs.items()]
         return f"make_task_scorer({', '.join(parts)})"
 
-    def _score(self, method_caller, estimator, X, y, sample_weight=None):
-        """Score an estimator, sharing predictions with other scorers."""
+    def _score(self, method_caller, estimator, X, y, **metadata):
+        """Score with the predictions of the other scorers of the same call."""
         predictions = Predictions(estimator, X, shared_cache(method_caller))
         targets, known, y_names = check_targets(
             y, predictions.missing_labels(), predictions.classes()
         )
         check_lengths(X, targets)
         names = y_names or predictions.task_names()
-        weight = self._check_weight(sample_weight, targets, names or None)
+        of_rows = self._check_metadata(X, targets, names or None, **metadata)
         values, reasons = [], []
         for label, rows, k, predicted in self._parts(predictions, targets, y_names):
             rows = rows & known[:, k]
             used = None
-            if weight is not None:
-                used = (weight if weight.ndim == 1 else weight[:, k])[rows]
+            if of_rows is not None:
+                used = (of_rows if of_rows.ndim == 1 else of_rows[:, k])[rows]
             value, reason = self._evaluate(targets[rows, k], predicted[rows], used)
             values.append(value)
             if reason:
@@ -232,7 +242,8 @@ class _TaskScorer(_BaseScorer):
                 value = np.nan
         return value, reason if np.isnan(value) else None
 
-    def _check_weight(self, sample_weight, targets, names):
+    def _check_metadata(self, X, targets, names, sample_weight=None):
+        """Return one value per row, or per row and task, for the metric, or None."""
         if sample_weight is None:
             return None
         self._check_metric_takes_weight()

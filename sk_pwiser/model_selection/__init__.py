@@ -1,8 +1,10 @@
-"""Splits by funnel depth, and a comparison of losses on the same folds.
+"""Splits by funnel depth, time and groups, and a comparison of losses on equal folds.
 
 At a conversion rate of one in ten thousand, a random split leaves folds without any
-conversion. :class:`FunnelStratifiedKFold` and :func:`funnel_holdout` stratify by the
-:func:`funnel_depth`, the number of leading tasks that are 1.
+conversion. :class:`FunnelStratifiedKFold` and :func:`funnel_holdout` stratify on the
+:func:`funnel_depth`, the number of leading tasks that are 1. :class:`FunnelTimeSplit`
+tests on periods after those of training, and :class:`FunnelGroupKFold` on groups, such
+as users, that training has not seen.
 
 :func:`compare_losses` shows whether PWiseR or another loss improves an estimator on
 given data. It returns a :class:`LossComparison`, which contains differences to a
@@ -16,9 +18,15 @@ from sk_pwiser.model_selection._folds import (
     funnel_depth,
     funnel_holdout,
 )
+from sk_pwiser.model_selection._time_and_groups import (
+    FunnelGroupKFold,
+    FunnelTimeSplit,
+)
 
 __all__ = [
+    "FunnelGroupKFold",
     "FunnelStratifiedKFold",
+    "FunnelTimeSplit",
     "LossComparison",
     "compare_losses",
     "funnel_depth",

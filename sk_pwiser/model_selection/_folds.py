@@ -127,11 +127,11 @@ class FunnelStratifiedKFold(StratifiedKFold):
         """
         # Not a generator itself, so that a bad y raises at the call.
         strata = funnel_strata(y, "y")
-        stratum_of, rare = _merge_rare(np.bincount(strata), min_rows=self.n_splits)
+        stratum_of, rare = merge_rare(np.bincount(strata), min_rows=self.n_splits)
         strata = stratum_of[strata]
         # With fewer rows than folds the parent class raises, so no warning is needed.
         if rare and len(strata) >= self.n_splits:
-            counts = ", ".join(f"{_describe(s)} ({n} rows)" for s, n in rare)
+            counts = ", ".join(f"{describe_stratum(s)} ({n} rows)" for s, n in rare)
             warnings.warn(
                 f"Fewer rows than n_splits={self.n_splits} in {counts}: too few for "
                 "every fold, so stratified together with a neighbouring depth.",
@@ -251,7 +251,7 @@ def holdout_sizes(counts, test_size):
     sizes : ndarray of int of shape (n_merged,)
         Numbers of rows to select of each of these.
     """
-    stratum_of, _ = _merge_rare(counts, min_rows=2)
+    stratum_of, _ = merge_rare(counts, min_rows=2)
     merged = np.zeros(int(stratum_of.max()) + 1, dtype=counts.dtype)
     np.add.at(merged, stratum_of, counts)
     n_rows = int(counts.sum())
@@ -273,7 +273,7 @@ def _largest_remainder(counts, total):
     return shares
 
 
-def _merge_rare(counts, *, min_rows):
+def merge_rare(counts, *, min_rows):
     """Merge strata of few rows with a neighbour, given their numbers of rows.
 
     Returns
@@ -309,7 +309,7 @@ def funnel_strata(Y, input_name="Y"):
     return 2 * depth + is_unknown
 
 
-def _describe(stratum):
+def describe_stratum(stratum):
     depth, is_unknown = divmod(stratum, 2)
     return f"depth {depth} or more, unknown" if is_unknown else f"depth {depth}"
 

@@ -68,8 +68,8 @@ class ESCM2(MultiTaskNetwork):
     labels instead of losses, so that rows without labels train the heads, and trains
     the imputation by the loss of these labels instead of the squared error of the
     imputed loss, whose gradient vanishes where the head's logit is 0 and grows with the
-    square of the logit; and the additional losses are those of `loss=`, cross-entropy
-    or not.
+    square of the logit; and the additional losses use the pointwise part of `loss=`,
+    cross-entropy or not.
 
     References
     ----------

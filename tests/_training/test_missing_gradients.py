@@ -69,14 +69,16 @@ def check(network, loss, batch, weighted):
             torch.testing.assert_close(one, share * other, rtol=1e-4, atol=2e-6)
 
 
-# Their extra losses do not read the label of the task: they include rows without the
-# task before, or compare predictions, and have the weight of another task.
-READ_NO_LABEL = {"ctcl", "dcmt", "ddpo"}
+# Networks with extra losses to which the test does not apply: "ctcl", "dcmt" and "ddpo"
+# do not read the label of the task, but include rows without the task before, or
+# compare predictions, with the weight of another task, and "escm2" divides by the sum
+# of the weights in the batch, which a removed row changes.
+OTHERS = {"ctcl", "dcmt", "ddpo", "escm2"}
 SPACES = pytest.mark.parametrize("task_space", ["entire", "conditional"])
 
 
 @SPACES
-@pytest.mark.parametrize("name", sorted({*NETWORKS} - READ_NO_LABEL))
+@pytest.mark.parametrize("name", sorted({*NETWORKS} - OTHERS))
 def test_every_network(name, task_space, batch):
     check(make(name, task_space), BCE(TASKS), batch, weighted=True)
 

@@ -71,6 +71,7 @@ def test_arguments(call, arguments, error, message):
             "must be at least 4 with stratified_batches",
         ),
         ({"network": "ddpo"}, r"network='ddpo' has the extra losses \['teacher'"),
+        ({"network": "escm2"}, r"network='escm2' has the extra losses \['correction'"),
         ({"batch_size": 0}, "'batch_size' parameter"),
     ],
 )

@@ -51,6 +51,7 @@ FOLDERS = {
     "_utils": Folder((), (*TORCH, "joblib")),
     "_files": Folder((), ("numpy",)),
     "_table": Folder(("_utils",), LEARN, EXTRAS),
+    "_times": Folder(("_table",), LEARN, EXTRAS),
     "_responses": Folder(("_table",), LEARN),
     "networks": Folder(("_utils",), TORCH),
     "losses": Folder(("_utils",), TORCH),
@@ -74,11 +75,16 @@ FOLDERS = {
     ),
     "datasets": TOOL,
     "delayed_feedback": Folder(("_table", "_utils"), LEARN),
+    "history": Folder(
+        ("_files", "_table", "_times", "_utils", "_version"), LEARN, EXTRAS
+    ),
     "inspection": Folder(
         ("_responses", "_table", "metrics", "model_selection"), LEARN, EXTRAS
     ),
     "metrics": READS_RESPONSES,
-    "model_selection": Folder(("_table", "metrics"), (*LEARN, "joblib"), EXTRAS),
+    "model_selection": Folder(
+        ("_table", "_times", "metrics"), (*LEARN, "joblib"), EXTRAS
+    ),
     "linear_model": Folder(("_table", "_utils", "model_selection"), LEARN),
     "export": Folder(ABOVE_ESTIMATOR, (*LEARN, *TORCH), (*ONNX, "skops")),
     "transfer": Folder(ABOVE_ESTIMATOR, (*LEARN, *TORCH), EXTRAS),

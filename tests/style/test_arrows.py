@@ -70,6 +70,8 @@ SOUND = {
     "losses/__init__.py": "from house.losses._bce import BCE\nLOSSES = {'bce': BCE}\n",
     "losses/_bce.py": "import math\nimport torch.nn.functional as F\nclass BCE: ...\n",
     "_responses.py": "from house._table import read_labels\n",
+    "_times.py": "import numpy\nfrom house._table import is_missing\n",
+    "history/__init__.py": "from house._table import encode\nimport house._times\n",
     "_row_weights/__init__.py": "import sklearn\nfrom house._utils import check\n",
     "weighting/__init__.py": "from .._utils import check\nWEIGHTINGS = {}\n",
     "weighting/_torchjd.py": "def f():\n    import torchjd\n",
@@ -135,6 +137,15 @@ FAULTS = {
             "import importlib\nimportlib.import_module('house.networks')\n",
         ),
         ("imports relatively private", "_bce.py", "from .._utils._checks import x\n"),
+    ],
+    "_times": [
+        ("imports torch", "", "import torch\n"),
+        ("needs polars", "", "import polars\n"),
+    ],
+    "history": [
+        ("imports torch", "__init__.py", "def f():\n    import torch\n"),
+        ("imports the estimator", "__init__.py", "from house import Estimator\n"),
+        ("needs pandas", "__init__.py", "import pandas\n"),
     ],
     "_responses": [
         ("imports torch", "", "import torch\n"),

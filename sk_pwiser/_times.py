@@ -1,0 +1,344 @@
+"""Times and durations: columns of dates or numbers that order the rows of a log.
+
+Dates become nanoseconds since 1970 in UTC, as int64; numbers stay numbers in their own
+unit.
+"""
+
+import re
+from datetime import UTC, date, datetime, timedelta
+from numbers import Integral, Real
+from typing import NamedTuple
+
+import numpy as np
+
+from sk_pwiser._table import is_missing
+
+NUMBER, NAIVE, AWARE = "numbers", "dates without a time zone", "dates with a time zone"
+_NANOSECONDS = {
+    "ns": 1,
+    "us": 10**3,
+    "ms": 10**6,
+    "s": 10**9,
+    "min": 60 * 10**9,
+    "h": 3600 * 10**9,
+    "d": 86_400 * 10**9,
+    "w": 7 * 86_400 * 10**9,
+}
+_TEXT = re.compile(r"\s*(\d+(?:\.\d*)?|\.\d+)\s*([a-z]+)\s*")
+_EPOCH = datetime(1970, 1, 1)
+_MICROSECOND = timedelta(microseconds=1)
+
+
+class Times(NamedTuple):
+    """Times of rows.
+
+    Parameters
+    ----------
+    values : int64 or float64 ndarray of shape (n_samples,)
+        Nanoseconds since 1970 in UTC for dates, else the numbers of the column.
+    kind : str
+        `NUMBER`, `NAIVE` or `AWARE`.
+    """
+
+    values: np.ndarray
+    kind: str
+
+    @property
+    def unit(self):
+        """How many units of `values` make a unit of ages: one, or a second."""
+        return unit_of(self.kind)
+
+
+def unit_of(kind):
+    """Return how many units of times make a unit of ages: seconds for dates."""
+    return 1 if kind == NUMBER else 10**9
+
+
+def read_times(column, name):
+    """Read a column of times.
+
+    Parameters
+    ----------
+    column : array-like of shape (n_samples,)
+        Numbers, or dates of NumPy, pandas, polars or Python.
+    name : str
+        Its name, for messages.
+
+    Returns
+    -------
+    Times
+
+    Raises
+    ------
+    ValueError
+        If a time is missing or infinite, or if dates are too far from 1970.
+    TypeError
+        If the column holds neither numbers nor dates, or dates of several time zones.
+    """
+    if hasattr(column, "null_count"):
+        return _read_polars(column, name)
+    if hasattr(column, "iloc"):
+        return _read_pandas(column, name)
+    return _read_array(np.asarray(column), name)
+
+
+def _read_polars(column, name):
+    import polars as pl  # installed, since the column is one of polars
+
+    _refuse_missing(column.is_null().to_numpy(), name)
+    dtype = column.dtype
+    if dtype == pl.Date:
+        return Times(column.cast(pl.Datetime("ns")).to_physical().to_numpy(), NAIVE)
+    if dtype == pl.Datetime:
+        kind = NAIVE if dtype.time_zone is None else AWARE
+        # The physical values are those of UTC.
+        values = column.to_physical().to_numpy().astype(f"M8[{dtype.time_unit}]")
+        return Times(_nanoseconds(values, name), kind)
+    return _read_array(column.to_numpy(), name, dtype)
+
+
+def _read_pandas(column, name):
+    _refuse_missing(column.isna().to_numpy(), name)
+    dtype = column.dtype
+    if getattr(dtype, "kind", "O") != "M":
+        numeric = getattr(dtype, "kind", "O") in "iuf"
+        plain = getattr(dtype, "numpy_dtype", dtype) if numeric else None
+        return _read_array(column.to_numpy(dtype=plain), name, dtype)
+    kind = NAIVE
+    if column.dt.tz is not None:
+        kind, column = AWARE, column.dt.tz_convert("UTC").dt.tz_localize(None)
+    values = column.to_numpy()
+    if values.dtype.kind != "M":
+        values = column.to_numpy(dtype="M8[ns]")
+    return Times(_nanoseconds(values, name), kind)
+
+
+def _read_array(values, name, dtype=None):
+    if values.ndim != 1:
+        raise ValueError(
+            f"Column {name!r} must hold one time per row; its shape is {values.shape}."
+        )
+    kind = values.dtype.kind
+    if kind == "M":
+        _refuse_missing(np.isnat(values), name)
+        return Times(_nanoseconds(values, name), NAIVE)
+    if kind == "f":
+        _refuse_missing(np.isnan(values), name)
+        if np.isinf(values).any():
+            raise ValueError(
+                f"Column {name!r} must hold finite times; row "
+                f"{np.isinf(values).argmax()} contains infinity."
+            )
+        return Times(values.astype(np.float64), NUMBER)
+    if kind == "i":
+        return Times(values.astype(np.int64), NUMBER)
+    if kind == "u":
+        if len(values) and values.max() > np.iinfo(np.int64).max:
+            raise ValueError(f"Column {name!r} holds times beyond int64.")
+        return Times(values.astype(np.int64), NUMBER)
+    if kind != "O":
+        raise _unsortable(name, values.dtype if dtype is None else dtype)
+    return _read_objects(values, name)
+
+
+def _read_objects(values, name):
+    found = values.tolist()
+    _refuse_missing(np.array([is_missing(v) for v in found], dtype=bool), name)
+    kinds = {}
+    for row, value in enumerate(found):
+        kinds.setdefault(_zone_of(value, name, row), row)
+    if len(kinds) > 1:
+        (first, row), (second, other) = list(kinds.items())[:2]
+        raise TypeError(
+            f"Column {name!r} must hold times of one kind and one time zone: row {row} "
+            f"holds {first}, row {other} {second}. Convert all of them to UTC."
+        )
+    kind = next(iter(kinds), NUMBER)
+    if kind == NUMBER:
+        return _read_array(np.array(found), name)
+    kind = NAIVE if kind == NAIVE else AWARE
+    return Times(np.array([_to_number(v) for v in found], dtype=np.int64), kind)
+
+
+def _zone_of(value, name, row):
+    if isinstance(value, datetime):
+        return NAIVE if value.tzinfo is None else f"dates of {value.tzinfo}"
+    if isinstance(value, date | np.datetime64):
+        return NAIVE
+    if isinstance(value, Real) and not isinstance(value, bool | np.bool_):
+        return NUMBER
+    raise _unsortable(name, f"{value!r} in row {row}")
+
+
+def _unsortable(name, found):
+    return TypeError(
+        f"Column {name!r} must hold times that can be sorted and subtracted: numbers "
+        f"or dates; it holds {found}. Text is read by pandas.to_datetime."
+    )
+
+
+def _refuse_missing(is_missing_time, name):
+    if is_missing_time.any():
+        raise ValueError(
+            f"Column {name!r} must hold a time in every row; {is_missing_time.sum()} "
+            f"are missing, the first in row {is_missing_time.argmax()}."
+        )
+
+
+def _nanoseconds(values, name):
+    converted = values.astype("M8[ns]")
+    if (converted.astype(values.dtype) != values).any():
+        row = int((converted.astype(values.dtype) != values).argmax())
+        raise ValueError(
+            f"Column {name!r} holds dates that are too far from 1970 for nanoseconds: "
+            f"{values[row]} in row {row}."
+        )
+    return converted.astype(np.int64)
+
+
+def read_time(value, name, kind):
+    """Read a single time, as `read_times` reads a column.
+
+    Parameters
+    ----------
+    value : number or date
+        The time.
+    name : str
+        Name of its column, for messages.
+    kind : str
+        The kind that it must have.
+
+    Returns
+    -------
+    int or float
+    """
+    if kind == NUMBER and type(value) in (int, float):
+        number, found = value, NUMBER
+        if number != number or number in (np.inf, -np.inf):
+            raise ValueError(f"{name!r} must be a finite time; got {value!r}.")
+    elif is_missing(value):
+        raise ValueError(f"{name!r} must be a time; got {value!r}.")
+    else:
+        found = _zone_of(value, name, 0)
+        found = found if found in (NUMBER, NAIVE) else AWARE
+        number = _to_number(value)
+    check_kind(found, kind, name)
+    return number
+
+
+def check_kind(found, expected, name):
+    """Raise a TypeError if times are of another kind than those before."""
+    if found != expected:
+        raise TypeError(
+            f"Column {name!r} held {expected} before; now it holds {found}."
+        )
+
+
+def _to_number(value):
+    if isinstance(value, np.datetime64):
+        return int(value.astype("M8[ns]").astype(np.int64))
+    if isinstance(value, datetime):
+        if hasattr(value, "value"):  # a Timestamp of pandas, in nanoseconds
+            return value.value
+        if value.tzinfo is not None:
+            value = value.astimezone(UTC).replace(tzinfo=None)
+        return (value - _EPOCH) // _MICROSECOND * 1000
+    if isinstance(value, date):
+        return (
+            (datetime(value.year, value.month, value.day) - _EPOCH)
+            // (_MICROSECOND)
+            * 1000
+        )
+    return int(value) if isinstance(value, Integral) else float(value)
+
+
+def check_duration(value, name, *, zero=False):
+    """Raise if a value can be no duration, whatever the times are.
+
+    Parameters
+    ----------
+    value : number, str, timedelta or np.timedelta64
+        The duration.
+    name : str
+        Name of the parameter, for messages.
+    zero : bool, default=False
+        Whether it may be 0.
+
+    Raises
+    ------
+    ValueError or TypeError
+        If it is none, is negative or not finite.
+    """
+    number = _to_duration(value, name)
+    if not (0 < number < float("inf") or (zero and number == 0)):
+        rule = ">= 0" if zero else "> 0"
+        raise ValueError(f"{name} must be finite and {rule}; got {value!r}.")
+
+
+def read_duration(value, name, kind):
+    """Return a duration in the unit of times of a kind.
+
+    Parameters
+    ----------
+    value : number, str, timedelta or np.timedelta64
+        The duration. A number is in the unit of times that are numbers, and in seconds
+        for dates. Text is a number with a unit: "30min", "1h", "7d".
+    name : str
+        Name of the parameter, for messages.
+    kind : str
+        Kind of the times.
+
+    Returns
+    -------
+    int or float
+        Nanoseconds for dates.
+
+    Raises
+    ------
+    ValueError
+        If it has a unit of time and the times are numbers, whose unit is unknown.
+    """
+    is_number = isinstance(value, Real) and not isinstance(value, np.timedelta64)
+    if kind != NUMBER:
+        return round(_to_duration(value, name) * (10**9 if is_number else 1))
+    if not is_number and _to_duration(value, name) != 0:
+        raise ValueError(
+            f"{name} must be a number, in the unit of the times, since these are "
+            f"numbers; got {value!r}."
+        )
+    return _to_duration(value, name)
+
+
+def _to_duration(value, name):
+    """Return a number as such, and other durations in nanoseconds."""
+    if isinstance(value, np.timedelta64) and not np.isnat(value):
+        return int(value.astype("m8[ns]").astype(np.int64))
+    if isinstance(value, timedelta) and not is_missing(value):
+        return value // _MICROSECOND * 1000
+    if isinstance(value, str):
+        match = _TEXT.fullmatch(value.lower())
+        if match is None or match[2] not in _NANOSECONDS:
+            raise ValueError(
+                f"{name} must be a number with a unit of {list(_NANOSECONDS)}, such as "
+                f"'1h'; got {value!r}."
+            )
+        return round(float(match[1]) * _NANOSECONDS[match[2]])
+    if isinstance(value, Real) and not isinstance(value, bool | np.timedelta64):
+        return int(value) if isinstance(value, Integral) else float(value)
+    raise TypeError(
+        f"{name} must be a number, a text such as '1h', or a timedelta; got {value!r}."
+    )
+
+
+def duration_label(value):
+    """Return a duration as text, for the names of columns and for files.
+
+    A number as such, other durations with the largest unit that divides them.
+    """
+    if isinstance(value, Real) and not isinstance(value, np.timedelta64):
+        return f"{value:g}" if abs(value) < 10**6 else str(value)
+    number = _to_duration(value, "a duration")
+    for unit in ("d", "h", "min", "s", "ms", "us"):
+        if number % _NANOSECONDS[unit] == 0:
+            return f"{number // _NANOSECONDS[unit]}{unit}"
+    return f"{number}ns"

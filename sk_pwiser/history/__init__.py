@@ -1,0 +1,10 @@
+"""Features of a log's own past, each row with what was known at its time.
+
+What a user, an item or a pair did before an impression is often the strongest signal
+in a log. :class:`HistoryFeatures` computes such columns for the rows of training, for
+later periods and for single rows, with the same values and without leaks.
+"""
+
+from sk_pwiser.history._history_features import HistoryFeatures
+
+__all__ = ["HistoryFeatures"]

@@ -1,0 +1,402 @@
+"""The transformer: features of a log's own past."""
+
+import numpy as np
+
+from sk_pwiser._times import check_kind
+from sk_pwiser._utils import check_boolean
+from sk_pwiser.history._history_base import HistoryBase
+from sk_pwiser.history._history_files import HistoryFiles
+from sk_pwiser.history._one_row import OneRow
+
+
+class HistoryFeatures(HistoryFiles, HistoryBase):
+    r"""Features of what users, items and pairs did before, without leaks.
+
+    For each key of a row, such as its user, the past of the key becomes columns: the
+    numbers of impressions and of events per task, as log(1 + n), log-odds of the rates,
+    and the time since the last impression and event; over all the past, over windows
+    and with exponential decay. Lists hold the last values of a column.
+
+    A row sees what is strictly earlier than itself: impressions with an earlier time,
+    and labels of impressions whose time plus `label_delay` is earlier. Rows of equal
+    time see none of each other. See :ref:`history`.
+
+    Parameters
+    ----------
+    keys : list of str or tuple of str
+        Columns whose values have a past, such as ``["user", "item"]``; a tuple stands
+        for the pairs of values, such as ``("user", "category")``. Rows in which a value
+        is missing have no past for this key.
+    time : str
+        The column of times: dates, or numbers of any unit.
+    label_delay : duration, list or dict, default=0
+        How long after its impression a label is known, one for all tasks, one per task,
+        or a dict from names of tasks. A duration is a number, in the unit of the times
+        (in seconds if these are dates), a text such as "30min", "1h" or "7d", or a
+        timedelta.
+    windows : list of duration, default=()
+        Numbers are counted over all the past, and over the last of each of these
+        durations.
+    half_lives : list of duration, default=()
+        Numbers are also counted with weights that halve with each of these ages.
+    lists : list of dict, default=()
+        Columns of last values, newest last. A dict has the fields
+
+        - "column": the column of the values;
+        - "key": one of `keys`, by default the first;
+        - "n": the largest number of values, by default 20;
+        - "task": a task that must have happened, by name or index, by default none;
+        - "ages": "values" adds a column with lists of the values' ages, "buckets" one
+          with the integers ``floor(log2(1 + age))``, which the estimator can take as
+          categories.
+    smoothing : float, default=2.0
+        Strength of the shrinkage of rates to the rate over all keys: the number of
+        events of the rarer kind that the added rows would have.
+    max_age : duration, default=None
+        A key that has no impression for longer than this begins anew, and is dropped
+        from the state.
+    max_keys : int, default=None
+        The largest number of keys of a kind in the state after `fit` and `update`;
+        those with the latest impressions are kept.
+    passthrough : bool, default=True
+        Whether the columns of ``X`` precede the new ones. The column of times is left
+        out; a copy of it under another name is not.
+
+    Attributes
+    ----------
+    feature_names_in_ : ndarray of shape (n_features_in_,)
+        Names of the columns of ``X`` in `fit`.
+    n_features_in_ : int
+        Their number.
+    task_names_ : list of str
+        Names of the tasks, from the columns of ``y``.
+    end_ : int, float or numpy.datetime64
+        Time of the last row; in UTC if the times have a time zone.
+
+    See Also
+    --------
+    sk_pwiser.model_selection.FunnelTimeSplit : Folds in the order of time.
+
+    Notes
+    -----
+    With counts :math:`n` of known labels and :math:`k` of events, and :math:`p` the
+    rate over all keys that is known at the time of the row, the log-odds are
+
+    .. math:: \operatorname{logit} \frac{k + a p}{n + a} - \operatorname{logit} p,
+        \quad a = \frac{\mathtt{smoothing}}{\min(p, 1 - p)}.
+
+    The new columns are named by key, task and horizon, such as
+    ``user__click_logit_7d``; a tuple is named ``user_x_category``. Ages are in seconds
+    if times are dates, and NaN if there is no impression or event.
+
+    The state keeps totals per key, and the rows of the longest window or delay.
+
+    Examples
+    --------
+    >>> import numpy as np
+    >>> import pandas as pd
+    >>> from sk_pwiser.history import HistoryFeatures
+    >>> log = pd.DataFrame({"user": ["a", "a", "b", "a"], "time": [1, 2, 2, 5]})
+    >>> click = pd.Series([1, 0, 1, 0], name="click")
+    >>> history = HistoryFeatures(["user"], time="time", passthrough=False)
+    >>> history.fit_transform(log, click)["user__since_impression"].tolist()
+    [nan, 1.0, nan, 3.0]
+    >>> row = history.transform_row({"user": "a", "time": 6})
+    >>> row["user__since_click"], float(np.expm1(row["user__log_impressions"]))
+    (5.0, 3.0)
+    """
+
+    def __init__(
+        self,
+        keys,
+        *,
+        time,
+        label_delay=0,
+        windows=(),
+        half_lives=(),
+        lists=(),
+        smoothing=2.0,
+        max_age=None,
+        max_keys=None,
+        passthrough=True,
+    ):
+        self.keys = keys
+        self.time = time
+        self.label_delay = label_delay
+        self.windows = windows
+        self.half_lives = half_lives
+        self.lists = lists
+        self.smoothing = smoothing
+        self.max_age = max_age
+        self.max_keys = max_keys
+        self.passthrough = passthrough
+
+    def fit(self, X, y=None):
+        """Learn the state at the end of a log.
+
+        Parameters
+        ----------
+        X : DataFrame, Arrow table or dict of arrays, of shape (n_samples, n_features)
+            The log, in any order. A dict maps names to arrays.
+        y : array-like of shape (n_samples, n_tasks) or (n_samples,), default=None
+            Labels, 0 or 1; with one task any two labels. Missing labels are not known
+            yet. Without labels there are numbers of impressions only.
+
+        Returns
+        -------
+        HistoryFeatures
+            This object.
+
+        Raises
+        ------
+        ValueError, TypeError
+            If a parameter is invalid, if a column is absent, if a time is missing or
+            cannot be sorted, or if a label is neither 0 nor 1. An earlier fit is kept.
+        """
+        self._fit(X, y, returns_features=False)
+        return self
+
+    def fit_transform(self, X, y=None):
+        """Learn the state, and return each row with what was known at its time.
+
+        Parameters
+        ----------
+        X : table of shape (n_samples, n_features)
+            The rows, as for `fit`.
+        y : array-like of shape (n_samples, n_tasks) or (n_samples,), default=None
+            Labels.
+
+        Returns
+        -------
+        table
+            Of the kind of ``X``, or that of `set_output`, in the order of ``X``.
+        """
+        return self._fit(X, y, returns_features=True)
+
+    def update(self, X, y=None, *, overlap="error"):
+        """Append a later period of the log to the state.
+
+        Parameters
+        ----------
+        X : table of shape (n_samples, n_features)
+            The rows, as in `fit`.
+        y : array-like of shape (n_samples, n_tasks) or (n_samples,), default=None
+            Labels. None if no label is known.
+        overlap : {"error", "merge"}, default="error"
+            What rows from before the end of the state are: an error, or rows that
+            arrive late and are added as if they had been in time.
+
+        Returns
+        -------
+        HistoryFeatures
+            This object.
+
+        Raises
+        ------
+        NotFittedError
+            If there is no state.
+        ValueError, TypeError
+            As in `fit`; the state is unchanged.
+        """
+        if overlap not in ("error", "merge"):
+            raise ValueError(f"overlap must be 'error' or 'merge'; got {overlap!r}.")
+        state, plan = self._fitted()
+        rows, _ = self._read(X, y, state, plan)
+        self._refuse_early(rows, state, overlap)
+        state = state.extended(rows, plan)
+        self._set_state(state.folded(*state.pasts(plan)).compacted(plan), plan)
+        return self
+
+    def partial_fit(self, X, y=None):
+        """Append a period to the state; the first call is that of `fit`.
+
+        Parameters
+        ----------
+        X : table of shape (n_samples, n_features)
+            The rows, as for `update`.
+        y : array-like of shape (n_samples, n_tasks) or (n_samples,), default=None
+            Labels.
+
+        Returns
+        -------
+        HistoryFeatures
+            This object.
+        """
+        return self.update(X, y) if hasattr(self, "_state") else self.fit(X, y)
+
+    def transform(self, X):
+        """Return rows with what is known at their time from the rows of the state.
+
+        The rows of ``X`` are no part of the past of each other.
+
+        Parameters
+        ----------
+        X : table of shape (n_samples, n_features)
+            Rows from the end of the state on. An earlier row is transformed as if it
+            came at the end, with a warning, since this may include its own label.
+
+        Returns
+        -------
+        table
+            Of the kind of ``X``, or that of `set_output`.
+
+        Raises
+        ------
+        NotFittedError
+            If there is no state.
+        ValueError, TypeError
+            As in `fit`.
+        """
+        state, plan = self._fitted()
+        rows, table = self._read(X, None, state, plan, has_labels=False)
+        times = rows.time
+        if state.end is not None and (is_early := times < state.end).any():
+            self._warn_early(int(is_early.sum()))
+            times = np.maximum(times, state.end)
+        return self._output(table, rows, times, state, plan, self._pasts())
+
+    def replay(self, X, y=None, *, update=False):
+        """Walk a later period in the order of time, each row with what was known then.
+
+        This is the honest way to evaluate a model on a later period: a row sees the
+        state and the earlier rows of ``X``, as it would have in operation.
+
+        Parameters
+        ----------
+        X : table of shape (n_samples, n_features)
+            Rows from the end of the state on, in any order.
+        y : array-like of shape (n_samples, n_tasks) or (n_samples,), default=None
+            Labels. None if no label is known.
+        update : bool, default=False
+            Whether to append the rows to the state, as `update` does, too.
+
+        Returns
+        -------
+        table
+            Of the kind of ``X``, or that of `set_output`.
+
+        Raises
+        ------
+        NotFittedError
+            If there is no state.
+        ValueError, TypeError
+            As in `fit`, and if a row is from before the end of the state.
+        """
+        check_boolean("update", update)
+        state, plan = self._fitted()
+        rows, table = self._read(X, y, state, plan)
+        self._refuse_early(rows, state)
+        state = state.extended(rows, plan)
+        pasts = state.pasts(plan)
+        result = self._output(table, rows, rows.time, state, plan, pasts)
+        if update:
+            self._set_state(state.folded(*pasts).compacted(plan), plan)
+        return result
+
+    def transform_row(self, row):
+        """Return a row with what is known at its time; for serving.
+
+        The values are those of `transform`, from lookups that build no table: see
+        ``benchmarks/history.py`` for the time per row.
+
+        Parameters
+        ----------
+        row : dict
+            The fields of the row: those of the keys and the time, and others.
+
+        Returns
+        -------
+        dict
+            The new columns, after the fields of the row with ``passthrough=True``.
+
+        Raises
+        ------
+        NotFittedError
+            If there is no state.
+        ValueError, TypeError
+            If a field is absent, or the time is none.
+        """
+        self._fitted()
+        if self._one_row is None:
+            self._one_row = OneRow(self._state, self._plan, *self._pasts())
+        features, is_early = self._one_row.features(row)
+        if is_early:
+            self._warn_early(1)
+        if not self.passthrough:
+            return features
+        return {name: row[name] for name in row if name != self.time} | features
+
+    def merge(self, other):
+        """Add the state of another history of the same parameters and tasks.
+
+        The logs of both may be of different users, or of any periods. With `max_age`,
+        a key that is in both may keep less of its past than in one joint log.
+
+        Parameters
+        ----------
+        other : HistoryFeatures
+            The other history, which is not changed.
+
+        Returns
+        -------
+        HistoryFeatures
+            This object.
+
+        Raises
+        ------
+        NotFittedError
+            If one of them has no state.
+        ValueError, TypeError
+            If parameters, tasks or kinds of times differ. The message names them.
+        """
+        state, plan = self._fitted()
+        if not isinstance(other, HistoryFeatures):
+            raise TypeError(f"other must be a HistoryFeatures; got {other!r}.")
+        added, _ = other._fitted()
+        own, others = self.get_params(), other.get_params()
+        differing = [name for name in own if own[name] != others[name]]
+        if differing:
+            raise ValueError(f"The histories differ in the parameters {differing}.")
+        check_kind(added.kind, state.kind, self.time)
+        if added.task_names != state.task_names:
+            raise ValueError(
+                f"The histories differ in their tasks: {state.task_names} and "
+                f"{added.task_names}."
+            )
+        if added.classes and state.classes and added.classes != state.classes:
+            raise ValueError(
+                f"The histories differ in their classes: {state.classes} and "
+                f"{added.classes}."
+            )
+        state = state.merged(added, plan)
+        self._set_state(state.folded(*state.pasts(plan)).compacted(plan), plan)
+        return self
+
+    def get_feature_names_out(self, input_features=None):
+        """Return the names of the columns that `transform` returns.
+
+        Parameters
+        ----------
+        input_features : array-like of str of shape (n_features,), default=None
+            Ignored; exists for compatibility.
+
+        Returns
+        -------
+        ndarray of str of shape (n_columns,)
+            The names.
+        """
+        _, plan = self._fitted()
+        return np.array([*self._kept(), *plan.feature_names()], dtype=object)
+
+    @property
+    def end_(self):
+        """Time of the last row of the state."""
+        state, plan = self._fitted()
+        if state.end is None or plan.unit == 1:
+            return state.end
+        return np.datetime64(state.end, "ns")
+
+    @property
+    def task_names_(self):
+        """Names of the tasks."""
+        return list(self._fitted()[0].task_names)

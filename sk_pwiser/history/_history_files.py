@@ -1,0 +1,343 @@
+"""Histories on disk: one file without code, or a folder of Parquet tables."""
+
+import json
+from datetime import timedelta
+from pathlib import Path
+
+import numpy as np
+
+from sk_pwiser._files import PlainForm, read_file, write_bytes, write_file
+from sk_pwiser._times import duration_label
+from sk_pwiser._version import __version__
+from sk_pwiser.history._history_state import HistoryState, ValueIndex, lists_of
+from sk_pwiser.history._key_log import (
+    KeyLog,
+    ListLog,
+    no_totals,
+    select_keys,
+    unique_keys,
+)
+from sk_pwiser.history._plan import Plan, check_params
+
+FORM = PlainForm([KeyLog, ListLog])
+DESCRIPTION = "history.json"
+
+
+class HistoryFiles:
+    """The files of `HistoryFeatures`."""
+
+    def save(self, path):
+        """Write the history to a file that holds no code.
+
+        The file has the parameters and the state, so that a loaded history gives the
+        same values and can be updated. It is in the format of safetensors, has a
+        checksum, and appears at once or not at all; see :ref:`files`.
+
+        Parameters
+        ----------
+        path : str or path-like
+            The file. One that exists is replaced.
+
+        Raises
+        ------
+        TypeError
+            If values of keys or lists are not numbers, text or tuples.
+        ImportError
+            If safetensors is not installed.
+        """
+        state, _ = self._fitted()
+        content = self._describe() | {
+            "indices": {
+                name: _compact(index.values) for name, index in state.indices.items()
+            },
+            "logs": state.logs,
+            "everything": state.everything,
+        }
+        write_file(path, *FORM.encode(content, "history"))
+
+    @classmethod
+    def load(cls, path):
+        """Read a history from a file that `save` wrote; nothing in it is executed.
+
+        Parameters
+        ----------
+        path : str or path-like
+            The file.
+
+        Returns
+        -------
+        HistoryFeatures
+            The history.
+
+        Raises
+        ------
+        ValueError
+            If the file is damaged, altered or not one of a history.
+        ImportError
+            If safetensors is not installed.
+        """
+        values, arrays = read_file(path)
+
+        def build(content):
+            indices = {
+                name: ValueIndex(_as_list(found))
+                for name, found in content["indices"].items()
+            }
+            return indices, content["logs"], content["everything"]
+
+        return cls._build(path, lambda: FORM.decode(values, arrays), build)
+
+    def write_parquet(self, folder):
+        """Write the history to a folder of Parquet files, for other programs to read.
+
+        ``key_0.parquet`` holds the keys of the first kind with their totals,
+        ``rows_0.parquet`` the rows that are not in the totals, and
+        ``list_0_0.parquet`` the values of its first list; ``rows.parquet`` the rows of
+        all keys, and ``history.json`` the parameters.
+
+        Parameters
+        ----------
+        folder : str or path-like
+            The folder: a new or an empty one.
+
+        Raises
+        ------
+        FileExistsError
+            If the folder is not empty.
+        TypeError
+            If the values of a column are of several types.
+        ImportError
+            If pyarrow is not installed.
+        """
+        state, plan = self._fitted()
+        parquet = _import_parquet()
+        folder = Path(folder)
+        if folder.exists() and any(folder.iterdir()):
+            raise FileExistsError(f"The folder must be empty: {str(folder)!r} is not.")
+        tables = {}
+        for key, (names, log) in enumerate(zip(plan.keys, state.logs, strict=True)):
+            columns = {
+                name: _values(state.indices[name], log.columns[:, j], name)
+                for j, name in enumerate(names)
+            }
+            tables[f"key_{key}"] = columns | _totals_table(log)
+            tables[f"rows_{key}"] = _rows_table(log)
+            lists = zip(lists_of(plan, key), log.lists, strict=True)
+            for place, (each, own) in enumerate(lists):
+                tables[f"list_{key}_{place}"] = {
+                    "key": np.repeat(np.arange(log.n_keys), np.diff(own.offsets)),
+                    "time": own.time,
+                    "value": _values(state.indices[each.column], own.value, each.name),
+                }
+        tables["rows"] = _rows_table(state.everything)
+        tables["key"] = _totals_table(state.everything)
+        folder.mkdir(parents=True, exist_ok=True)
+        import pyarrow as pa
+
+        for name, columns in tables.items():
+            parquet.write_table(pa.table(columns), folder / f"{name}.parquet")
+        description = self._describe()
+        # Last, so that an interrupted folder is none.
+        text = json.dumps(FORM.encode(description, "history")[0], indent=1)
+        write_bytes(folder / DESCRIPTION, text.encode("ascii"))
+
+    @classmethod
+    def read_parquet(cls, folder):
+        """Read a history from a folder that `write_parquet` wrote.
+
+        Parameters
+        ----------
+        folder : str or path-like
+            The folder.
+
+        Returns
+        -------
+        HistoryFeatures
+            The history.
+
+        Raises
+        ------
+        FileNotFoundError
+            If the folder has no ``history.json``.
+        ValueError
+            If it is not one of a history, or a file is absent or damaged.
+        ImportError
+            If pyarrow is not installed.
+        """
+        parquet = _import_parquet()
+        folder = Path(folder)
+        text = (folder / DESCRIPTION).read_text(encoding="ascii")
+
+        def read(name):
+            return parquet.read_table(folder / f"{name}.parquet")
+
+        def build(content):
+            plan = Plan(content["params"], content["kind"], content["task_names"])
+            return _read_state(plan, content["references"], read)
+
+        return cls._build(folder, lambda: FORM.decode(json.loads(text), {}), build)
+
+    def _describe(self):
+        """Return what the state has beside its arrays."""
+        state, _ = self._fitted()
+        params = self.get_params(deep=False)
+        for name in ("label_delay", "windows", "half_lives", "max_age"):
+            params[name] = _plain_durations(params[name])
+        return {
+            "class": "HistoryFeatures",
+            "sk_pwiser": __version__,
+            "params": params,
+            "features": list(self.feature_names_in_),
+            "kind": state.kind,
+            "task_names": state.task_names,
+            "classes": state.classes,
+            "end": state.end,
+            "references": [log.reference for log in state.logs],
+        }
+
+    @classmethod
+    def _build(cls, path, decode, build):
+        """Return the history of a decoded file."""
+        try:
+            content = decode()
+            if content["class"] != "HistoryFeatures":
+                raise ValueError(f"it is one of {content['class']!r}")
+            history = cls(**content["params"])
+            check_params(content["params"])
+            plan = Plan(content["params"], content["kind"], content["task_names"])
+            indices, logs, everything = build(content)
+            state = HistoryState(
+                content["kind"],
+                content["task_names"],
+                content["classes"],
+                content["end"],
+                indices,
+                logs,
+                everything,
+            )
+            history.feature_names_in_ = np.array(content["features"], dtype=object)
+            history.n_features_in_ = len(content["features"])
+            history._set_state(state, plan)
+        except (AttributeError, LookupError, OSError, TypeError, ValueError) as error:
+            raise ValueError(
+                f"{str(path)!r} holds no valid history: {error}"
+            ) from error
+        return history
+
+
+def _plain_durations(value):
+    """Return durations as numbers and text."""
+    if isinstance(value, dict):
+        return {name: _plain_durations(each) for name, each in value.items()}
+    if isinstance(value, list | tuple):
+        return type(value)(_plain_durations(each) for each in value)
+    is_span = isinstance(value, timedelta | np.timedelta64)
+    return duration_label(value) if is_span else value
+
+
+def _compact(values):
+    """Return values of one type of number as an array."""
+    types = set(map(type, values))
+    return np.array(values) if types in ({int}, {float}, {bool}) else values
+
+
+def _as_list(values):
+    return values.tolist() if isinstance(values, np.ndarray) else values
+
+
+def _import_parquet():
+    try:
+        import pyarrow.parquet
+    except ImportError as error:
+        raise ImportError(
+            'Parquet files need pyarrow: pip install "sk_pwiser[pandas]"'
+        ) from error
+    return pyarrow.parquet
+
+
+def _values(index, places, name):
+    """Return values as an array of Arrow."""
+    import pyarrow as pa  # installed, see _import_parquet
+
+    try:
+        return pa.array(index.values).take(pa.array(places))
+    except (pa.ArrowInvalid, pa.ArrowTypeError) as error:
+        raise TypeError(
+            f"{name!r} has values of several types, which Parquet cannot hold: {error}"
+        ) from error
+
+
+def _totals_table(log):
+    """Return the totals as one column per number; arrays of a key become several."""
+    table = {}
+    for name, total in log.totals.items():
+        flat = total.reshape(len(total), int(np.prod(total.shape[1:], dtype=int)))
+        ends = [""] if total.ndim == 1 else range(flat.shape[1])
+        for column, end in zip(flat.T, ends, strict=True):
+            table[f"total:{name}{end}"] = column
+    return table
+
+
+def _rows_table(log):
+    return {
+        "key": np.repeat(np.arange(log.n_keys), np.diff(log.offsets)),
+        "time": log.time,
+        **{f"label:{k}": column for k, column in enumerate(log.labels.T)},
+    }
+
+
+def _read_state(plan, references, read):
+    """Return the values of the columns, the logs of the keys and that of all rows."""
+    n_tasks = len(plan.task_names)
+    tables = [read(f"key_{key}") for key in range(len(plan.keys))]
+    lists = [
+        [read(f"list_{key}_{i}") for i in range(len(lists_of(plan, key)))]
+        for key in range(len(plan.keys))
+    ]
+    indices = {name: ValueIndex([]) for name in plan.columns}
+    for key, names in enumerate(plan.keys):
+        columns = [(name, tables[key][name]) for name in names]
+        for each, table in zip(lists_of(plan, key), lists[key], strict=True):
+            columns.append((each.column, table["value"]))
+        for name, column in columns:
+            values = column.unique().to_pylist()
+            indices[name] = indices[name].extended(values)
+    logs = []
+    for key, names in enumerate(plan.keys):
+        places = [
+            indices[name].places_of(tables[key][name].to_pylist()) for name in names
+        ]
+        log = _read_log(
+            np.stack(places, axis=1), tables[key], read(f"rows_{key}"), plan, n_tasks
+        )
+        log.reference = references[key]
+        for each, table in zip(lists_of(plan, key), lists[key], strict=True):
+            time = table["time"].to_numpy()
+            values = indices[each.column].places_of(table["value"].to_pylist())
+            log.lists.append(ListLog(_read_offsets(table, log.n_keys), time, values))
+        order = np.argsort(unique_keys(log.columns)[1])
+        logs.append(select_keys(log, order))
+    none = np.zeros((1, 0), dtype=np.int64)
+    everything = _read_log(none, read("key"), read("rows"), None, n_tasks)
+    return indices, logs, everything
+
+
+def _read_log(columns, table, rows, plan, n_tasks):
+    n_half_lives = 0 if plan is None else len(plan.half_lives)
+    time = rows["time"].to_numpy()
+    totals = no_totals(len(columns), n_tasks, n_half_lives, time.dtype)
+    for name, total in totals.items():
+        shape, n_columns = total.shape, int(np.prod(total.shape[1:], dtype=int))
+        ends = [""] if total.ndim == 1 else range(n_columns)
+        found = [table[f"total:{name}{end}"].to_numpy() for end in ends]
+        if found:
+            totals[name] = np.stack(found, axis=1).reshape(shape)
+    labels = [rows[f"label:{k}"].to_numpy() for k in range(n_tasks)]
+    labels = np.reshape(labels, (n_tasks, len(time))).T.astype(np.int8)
+    offsets = _read_offsets(rows, len(columns))
+    return KeyLog(columns, offsets, time, labels, [], totals)
+
+
+def _read_offsets(table, n_keys):
+    keys = table["key"].to_numpy()
+    return np.append(0, np.bincount(keys, minlength=n_keys).cumsum())

@@ -1,0 +1,366 @@
+"""The state of a history: the logs of all keys, and the values of their columns."""
+
+import copy
+from typing import NamedTuple
+
+import numpy as np
+
+from sk_pwiser._table import (
+    choose_task_names,
+    factorize,
+    one_task_labels,
+    read_labels,
+    zero_one_labels,
+)
+from sk_pwiser.history._key_log import (
+    ListLog,
+    combine,
+    log_of_rows,
+    pack,
+    replaced,
+    select_keys,
+    unique_keys,
+)
+from sk_pwiser.history._point_in_time import Past
+
+
+class Labels(NamedTuple):
+    """Labels of rows.
+
+    Parameters
+    ----------
+    values : int8 ndarray of shape (n_samples, n_tasks)
+        0 or 1; -1 if missing.
+    names : list of str
+        Names of the tasks.
+    classes : list of 2 objects or None
+        The classes of a single task, if they are not 0 and 1.
+    """
+
+    values: np.ndarray
+    names: list
+    classes: list | None
+
+
+def read_history_labels(y, n_rows, known=None):
+    """Read labels, of which any may be missing.
+
+    Parameters
+    ----------
+    y : array-like of shape (n_samples, n_tasks) or (n_samples,), or None
+        Labels; None for none, or if all are missing.
+    n_rows : int
+        Number of rows of the table.
+    known : HistoryState, default=None
+        The state whose tasks they must have.
+
+    Returns
+    -------
+    Labels
+    """
+    names = None if known is None else known.task_names
+    classes = None if known is None else known.classes
+    if y is None:
+        names = names or []
+        return Labels(np.full((n_rows, len(names)), -1, dtype=np.int8), names, classes)
+    labels, missing, columns = read_labels(y, "any", input_name="y")
+    labels = labels.reshape(len(labels), -1)
+    if len(labels) != n_rows:
+        raise ValueError(
+            f"X and y have inconsistent numbers of samples: X has {n_rows} rows, y has "
+            f"{len(labels)}."
+        )
+    n_tasks = labels.shape[1]
+    if names is None:
+        default = [f"task_{k}" for k in range(n_tasks)]
+        names = choose_task_names(n_tasks, None, columns, default)
+    names = list(names)
+    _check_tasks(n_tasks, columns, names)
+    seen = np.ones(labels.shape, dtype=bool)
+    if missing is not None:
+        seen = ~missing.reshape(labels.shape)
+    labels, classes = _zero_one(labels, seen, columns, classes)
+    return Labels(np.where(seen, labels, -1).astype(np.int8), names, classes)
+
+
+def _check_tasks(n_tasks, columns, names):
+    if n_tasks != len(names):
+        raise ValueError(f"y must have the tasks {names}; it has {n_tasks} columns.")
+    if columns is not None and n_tasks > 1 and columns != names:
+        raise ValueError(f"The columns of y must be the tasks {names}; got {columns}.")
+
+
+def _zero_one(labels, seen, columns, classes):
+    """Return labels as 0 and 1; those of a single task may be any two values."""
+    is_single = labels.shape[1] == 1
+    if is_single and (classes or not np.isin(labels[seen], [0, 1]).all()):
+        own, classes = one_task_labels(
+            labels[seen], columns, None if classes is None else np.array(classes)
+        )
+        values = np.zeros(labels.shape, dtype=np.float32)
+        values[seen] = own[:, 0]
+        return values, np.asarray(classes).tolist()
+    return zero_one_labels(labels, columns, input_name="y"), None
+
+
+class ValueIndex:
+    """The distinct values of a column, each with its place.
+
+    Parameters
+    ----------
+    values : list
+        The values.
+    """
+
+    def __init__(self, values):
+        self.values = values
+        self.places = {value: i for i, value in enumerate(values)}
+
+    def __getstate__(self):
+        return {"values": self.values}
+
+    def __setstate__(self, state):
+        self.__init__(state["values"])
+
+    def extended(self, values):
+        """Return an index that has these distinct values as well."""
+        new = [value for value in values if value not in self.places]
+        return ValueIndex(self.values + new) if new else self
+
+    def places_of(self, values):
+        """Return the place of each of some distinct values, -1 where it has none."""
+        places = self.places
+        return np.fromiter(
+            (places.get(value, -1) for value in values), np.int64, len(values)
+        )
+
+
+class Rows(NamedTuple):
+    """Rows of a log, read and checked.
+
+    Parameters
+    ----------
+    columns : dict of str to (ndarray, list)
+        Per column, the index of each row's value and the distinct values.
+    time : ndarray of shape (n_samples,)
+        Times.
+    labels : Labels or None
+        Labels.
+    """
+
+    columns: dict
+    time: np.ndarray
+    labels: Labels | None
+
+
+def read_column(column, name):
+    """Return the index of each row's value, -1 where it is missing, and the values."""
+    try:
+        indices, values = factorize(column)
+    except (TypeError, ValueError, NotImplementedError) as error:
+        raise TypeError(
+            f"Column {name!r} must hold one value per row for keys and lists: {error}."
+        ) from error
+    return indices.astype(np.int64), values
+
+
+class HistoryState:
+    """What a history has learnt. It is not changed: methods return new ones.
+
+    Parameters
+    ----------
+    kind : str
+        Kind of the times.
+    task_names : list of str
+        Names of the tasks.
+    classes : list of 2 objects or None
+        The classes of a single task.
+    end : int or float or None
+        Time of the last row; None without rows.
+    indices : dict of str to ValueIndex
+        The values of each column.
+    logs : list of KeyLog
+        One per key.
+    everything : KeyLog
+        All rows as those of one key, for the base rates.
+    """
+
+    def __init__(self, kind, task_names, classes, end, indices, logs, everything):
+        self.kind, self.task_names, self.classes = kind, task_names, classes
+        self.end, self.indices = end, indices
+        self.logs, self.everything = logs, everything
+
+    def pasts(self, plan):
+        """Return the `Past` of every key, and that of all rows."""
+        windows = [window for _, window in plan.windows]
+        half_lives = [half_life for _, half_life in plan.half_lives]
+        pasts = [
+            Past(log, plan, windows, half_lives, lists_of(plan, key))
+            for key, log in enumerate(self.logs)
+        ]
+        return pasts, Past(self.everything, plan_of_all(plan))
+
+    def ids(self, columns, names):
+        """Return the places of rows' values, -1 for unseen ones, of the columns."""
+        ids = np.empty((len(next(iter(columns.values()))[0]), len(names)), np.int64)
+        for j, name in enumerate(names):
+            indices, values = columns[name]
+            ids[:, j] = np.append(self.indices[name].places_of(values), -1)[indices]
+        return ids
+
+    def codes(self, key, log, ids):
+        """Return the places in a log of keys that are given by their ids."""
+        if not log.n_keys:
+            return np.full(len(ids), -1)
+        sizes = [len(self.indices[name].values) + 1 for name in key]
+        keys = pack(log.columns, sizes)
+        is_known = (ids >= 0).all(axis=1)
+        wanted = pack(np.where(is_known[:, np.newaxis], ids, 0), sizes)
+        places = np.minimum(np.searchsorted(keys, wanted), len(keys) - 1)
+        return np.where(is_known & (keys[places] == wanted), places, -1)
+
+    def extended(self, rows, plan):
+        """Return the state with new rows, of which none is summed into totals yet."""
+        indices = {
+            name: self.indices[name].extended(values)
+            for name, (_, values) in rows.columns.items()
+        }
+        new = copy.copy(self)
+        new.indices = indices
+        labels = rows.labels
+        new.task_names, new.classes = labels.names, self.classes or labels.classes
+        half_lives = [half_life for _, half_life in plan.half_lives]
+        ids = {name: new.ids(rows.columns, [name]) for name in indices}
+        new.logs = []
+        for key, (names, log) in enumerate(zip(plan.keys, self.logs, strict=True)):
+            lists = [
+                (ids[each.column][:, 0], each.task) for each in lists_of(plan, key)
+            ]
+            own = np.concatenate([ids[name] for name in names], axis=1)
+            added = log_of_rows(own, rows.time, labels.values, lists, len(half_lives))
+            new.logs.append(combine(log, added, half_lives))
+        none = np.zeros((len(rows.time), 0), dtype=np.int64)
+        added = log_of_rows(none, rows.time, labels.values, [], 0)
+        new.everything = combine(self.everything, added, [])
+        if len(rows.time):
+            last = rows.time.max().item()
+            new.end = last if self.end is None else max(last, self.end)
+        return new
+
+    def folded(self, pasts, of_all):
+        """Return the state with old rows as totals, and without keys that are over.
+
+        Parameters
+        ----------
+        pasts, of_all : list of Past, Past
+            What `pasts` returned for this state.
+        """
+        if self.end is None:
+            return self
+        new = copy.copy(self)
+        new.logs = [past.folded(self.end) for past in pasts]
+        new.everything = of_all.folded(self.end)
+        return new
+
+    def merged(self, other, plan):
+        """Return the state with the rows of another one, old rows not yet as totals."""
+        new = copy.copy(self)
+        new.indices = {
+            name: index.extended(other.indices[name].values)
+            for name, index in self.indices.items()
+        }
+        moves = {
+            name: index.places_of(other.indices[name].values)
+            for name, index in new.indices.items()
+        }
+        half_lives = [half_life for _, half_life in plan.half_lives]
+        new.logs = []
+        for key, (names, log) in enumerate(zip(plan.keys, self.logs, strict=True)):
+            added = other.logs[key]
+            lists = [
+                ListLog(own.offsets, own.time, moves[each.column][own.value])
+                for own, each in zip(added.lists, lists_of(plan, key), strict=True)
+            ]
+            moved = [moves[n][added.columns[:, j]] for j, n in enumerate(names)]
+            added = replaced(added, columns=np.stack(moved, axis=1), lists=lists)
+            order = np.argsort(unique_keys(added.columns)[1])
+            sorted_added = select_keys(added, order)
+            new.logs.append(combine(log, sorted_added, half_lives))
+        new.everything = combine(self.everything, other.everything, [])
+        ends = [state.end for state in (self, other) if state.end is not None]
+        new.end = max(ends, default=None)
+        new.classes = self.classes or other.classes
+        return new
+
+    def compacted(self, plan):
+        """Return the state without values that no key and no list has any more."""
+        used = {name: [] for name in self.indices}
+        for key, (names, log) in enumerate(zip(plan.keys, self.logs, strict=True)):
+            for j, name in enumerate(names):
+                used[name].append(log.columns[:, j])
+            for each, own in zip(lists_of(plan, key), log.lists, strict=True):
+                used[each.column].append(own.value)
+        moves, indices = {}, {}
+        for name, index in self.indices.items():
+            is_used = np.zeros(len(index.values), dtype=bool)
+            is_used[np.concatenate(used[name])] = True
+            # One value stays, since it gives lists their type.
+            is_used[:1] |= not is_used.any()
+            moves[name] = is_used.cumsum() - 1
+            if is_used.sum() <= len(is_used) / 2:
+                indices[name] = ValueIndex(
+                    [index.values[i] for i in np.flatnonzero(is_used)]
+                )
+        if not indices:
+            return self
+        new = copy.copy(self)
+        new.indices = self.indices | indices
+        new.logs = []
+        for key, (names, log) in enumerate(zip(plan.keys, self.logs, strict=True)):
+            columns = [
+                moves[name][log.columns[:, j]] if name in indices else log.columns[:, j]
+                for j, name in enumerate(names)
+            ]
+            lists = [
+                ListLog(own.offsets, own.time, moves[each.column][own.value])
+                if each.column in indices
+                else own
+                for each, own in zip(lists_of(plan, key), log.lists, strict=True)
+            ]
+            columns = np.stack(columns, axis=1)
+            new.logs.append(replaced(log, columns=columns, lists=lists))
+        return new
+
+
+def empty_state(plan, kind, labels):
+    """Return the state of a history without rows."""
+    n_tasks = len(labels.names)
+    none = np.zeros((0, n_tasks), dtype=np.int8)
+    time = np.zeros(0, dtype=np.int64)
+
+    def log(n_columns, lists, n_half_lives):
+        ids = np.zeros((0, n_columns), dtype=np.int64)
+        empty = [(np.zeros(0, dtype=np.int64), None) for _ in lists]
+        return log_of_rows(ids, time, none, empty, n_half_lives)
+
+    logs = [
+        log(len(key), lists_of(plan, i), len(plan.half_lives))
+        for i, key in enumerate(plan.keys)
+    ]
+    indices = {name: ValueIndex([]) for name in plan.columns}
+    return HistoryState(
+        kind, labels.names, labels.classes, None, indices, logs, log(0, [], 0)
+    )
+
+
+def lists_of(plan, key):
+    """Return the lists of a key."""
+    return [each for each in plan.lists if each.key == key]
+
+
+def plan_of_all(plan):
+    """Return the plan of the log of all rows, which has no key to bound."""
+    plan = copy.copy(plan)
+    plan.max_age = plan.max_keys = None
+    plan.horizon = max([0, *plan.delays])
+    return plan

@@ -1,0 +1,225 @@
+"""Tables of any library: their columns, and new columns beside them."""
+
+from collections.abc import Mapping
+from itertools import chain
+from typing import NamedTuple
+
+import numpy as np
+
+from sk_pwiser._table import as_table
+
+KINDS = "pandas", "polars", "arrow", "dict"
+
+
+class ListOutput(NamedTuple):
+    """A new column of lists.
+
+    Parameters
+    ----------
+    sizes : int64 ndarray of shape (n_samples,)
+        Number of elements of each row.
+    elements : ndarray of shape (n_elements,)
+        Their values, or their places in `values`.
+    values : list or None
+        The values of the elements, None if the elements are values themselves.
+    """
+
+    sizes: np.ndarray
+    elements: np.ndarray
+    values: list | None = None
+
+
+def kind_of(X):
+    """Return the kind of a table, one of `KINDS`.
+
+    Raises
+    ------
+    TypeError
+        If it is none, for example an array, whose columns have no names.
+    """
+    if isinstance(X, Mapping):
+        return "dict"
+    library = type(X).__module__.partition(".")[0]
+    if library == "pyarrow" and hasattr(X, "column_names"):
+        return "arrow"
+    if library == "polars" and hasattr(X, "columns"):
+        return "polars"
+    if hasattr(X, "iloc") and getattr(X, "ndim", 0) == 2:
+        return "pandas"
+    raise TypeError(
+        "X must be a table whose columns have names: a DataFrame of pandas or polars, "
+        f"a table of Arrow, or a dict of arrays; got {type(X).__name__}."
+    )
+
+
+class Table:
+    """A table of one of the `KINDS`.
+
+    Parameters
+    ----------
+    X : table
+        What the user passed.
+
+    Raises
+    ------
+    TypeError
+        If it is no table with names of columns.
+    ValueError
+        If the columns of a dict differ in length.
+    """
+
+    def __init__(self, X):
+        if hasattr(X, "reads_in_parts") or hasattr(X, "collect"):
+            X = as_table(X)
+        self.kind = kind_of(X)
+        if self.kind == "dict":
+            X = {name: _as_array(name, column) for name, column in X.items()}
+            lengths = {name: len(column) for name, column in X.items()}
+            if len(set(lengths.values())) > 1:
+                raise ValueError(f"The columns of X differ in length: {lengths}.")
+            self.n_rows = next(iter(lengths.values()), 0)
+            self.names = list(X)
+        elif self.kind == "arrow":
+            self.n_rows, self.names = X.num_rows, list(X.column_names)
+        else:
+            self.n_rows, self.names = len(X), list(X.columns)
+        self.X = X
+
+    def column(self, name):
+        """Return a column as an array or a Series.
+
+        Raises
+        ------
+        ValueError
+            If there is none of this name.
+        """
+        if name not in self.names:
+            raise ValueError(
+                f"{name!r} is not a column of X; its columns are {self.names}."
+            )
+        if self.kind == "arrow":
+            return as_table(self.X.select([name]))[name]
+        return self.X[name]
+
+    def with_features(self, kept, features, kind):
+        """Return a table of some columns and new ones behind them.
+
+        Parameters
+        ----------
+        kept : list of str
+            The columns of this table.
+        features : dict of str to ndarray or ListOutput
+            The new columns.
+        kind : str
+            The kind of the new table, one of `KINDS`.
+        """
+        X = _converted(self.X, self.kind, kind, kept)
+        if kind == "dict":
+            return X | {
+                name: _python_lists(new) if isinstance(new, ListOutput) else new
+                for name, new in features.items()
+            }
+        if kind == "arrow":
+            import pyarrow as pa  # installed, since X is one of its objects
+
+            for name, new in features.items():
+                is_list = isinstance(new, ListOutput)
+                X = X.append_column(
+                    name, _arrow_lists(new) if is_list else pa.array(new)
+                )
+            return X
+        return (_pandas if kind == "pandas" else _polars)(X, features)
+
+
+def _as_array(name, column):
+    array = column if hasattr(column, "dtype") else np.asarray(column)
+    if len(getattr(array, "shape", ())) != 1:
+        raise ValueError(
+            f"Column {name!r} of X must hold one value per row; got "
+            f"{type(column).__name__}. A single row is a dict for transform_row."
+        )
+    return array
+
+
+def _converted(X, kind, wanted, kept):
+    """Return the kept columns in another kind of table."""
+    if kind == "dict":
+        X = {name: X[name] for name in kept}
+        if wanted == "pandas":
+            import pandas as pd
+
+            return pd.DataFrame(X)
+        if wanted == "polars":
+            import polars as pl
+
+            return pl.DataFrame(X)
+        return X
+    X = X.select(kept) if kind in ("arrow", "polars") else X[kept]
+    if kind == wanted:
+        return X
+    if wanted == "pandas":
+        return X.to_pandas()
+    import polars as pl
+
+    return pl.from_arrow(X) if kind == "arrow" else pl.from_pandas(X)
+
+
+def _pandas(X, features):
+    import pandas as pd
+
+    columns = {}
+    for name, new in features.items():
+        column = new
+        if isinstance(new, ListOutput):
+            arrays = _arrow_lists(new)
+            if arrays is None:
+                column = _python_lists(new)
+            else:
+                column = pd.arrays.ArrowExtensionArray(arrays)
+        columns[name] = pd.Series(column, index=X.index)
+    # Without a copy, as one array per column.
+    new = pd.DataFrame(columns, index=X.index, copy=False)
+    return pd.concat([X, new], axis=1) if X.shape[1] else new
+
+
+def _polars(X, features):
+    import polars as pl
+
+    columns = []
+    for name, new in features.items():
+        column = new
+        if isinstance(new, ListOutput):
+            arrays = _arrow_lists(new)
+            column = _python_lists(new).tolist() if arrays is None else arrays
+        columns.append(pl.Series(name, column))
+    return X.with_columns(columns) if X.width else pl.DataFrame(columns)
+
+
+def _arrow_lists(new):
+    """Return lists as an array of Arrow; None if it cannot hold them."""
+    try:
+        import pyarrow as pa
+    except ImportError:
+        return None
+    elements = new.elements
+    if new.values is None:
+        elements = pa.array(elements)
+    else:
+        try:
+            elements = pa.array(new.values).take(pa.array(elements))
+        except (pa.ArrowInvalid, pa.ArrowTypeError):
+            return None
+    offsets = pa.array(np.append(0, new.sizes.cumsum()))
+    return pa.LargeListArray.from_arrays(offsets, elements)
+
+
+def _python_lists(new):
+    """Return lists as an array of Python lists."""
+    elements = new.elements.tolist()
+    if new.values is not None:
+        elements = [new.values[place] for place in elements]
+    ends = new.sizes.cumsum().tolist()
+    lists = np.empty(len(ends), dtype=object)
+    for row, (start, end) in enumerate(zip(chain([0], ends), ends, strict=False)):
+        lists[row] = elements[start:end]
+    return lists

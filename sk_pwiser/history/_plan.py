@@ -1,0 +1,248 @@
+"""The parameters of `HistoryFeatures`, checked, in the unit of the log's times."""
+
+from numbers import Integral, Real
+from typing import NamedTuple
+
+from sk_pwiser._times import (
+    check_duration,
+    duration_label,
+    read_duration,
+    unit_of,
+)
+
+LIST_FIELDS = ("column", "key", "n", "task", "ages")
+AGES = (None, "values", "buckets")
+DEFAULT_N = 20
+
+
+class ListPlan(NamedTuple):
+    """A list of last values.
+
+    Parameters
+    ----------
+    key : int
+        Index of the key.
+    column : str
+        The column of the values.
+    n : int
+        The largest number of elements.
+    task : int or None
+        The task that must have happened, None for all rows.
+    delay : int or float
+        How long after its impression a row is in the list.
+    ages : {None, "values", "buckets"}
+        The form of the column of ages.
+    name : str
+        Name of the new column.
+    """
+
+    key: int
+    column: str
+    n: int
+    task: int | None
+    delay: float
+    ages: str | None
+    name: str
+
+
+class Plan:
+    """What is computed per row, for one kind of times and one list of tasks.
+
+    Parameters
+    ----------
+    params : dict
+        The parameters of `HistoryFeatures`, which `check_params` has accepted.
+    kind : str
+        Kind of the times.
+    task_names : list of str
+        Names of the tasks.
+
+    Raises
+    ------
+    ValueError
+        If a parameter names an unknown task, or a duration does not fit the times.
+    """
+
+    def __init__(self, params, kind, task_names):
+        self.kind = kind
+        self.task_names = list(task_names)
+        self.time = params["time"]
+        self.unit = unit_of(kind)
+        self.keys = as_keys(params["keys"])
+        self.key_names = ["_x_".join(key) for key in self.keys]
+        self.delays = _delays(params["label_delay"], kind, self.task_names)
+        self.windows = _durations(params["windows"], "windows", kind)
+        self.half_lives = _durations(params["half_lives"], "half_lives", kind)
+        self.smoothing = float(params["smoothing"])
+        self.max_keys = params["max_keys"]
+        self.max_age = params["max_age"]
+        if self.max_age is not None:
+            self.max_age = read_duration(self.max_age, "max_age", kind)
+        self.lists = [self._list(entry) for entry in params["lists"]]
+        # How long before the end of the log a row must be kept with its time.
+        self.horizon = max([0, *self.delays, *(w for _, w in self.windows)])
+
+    @property
+    def columns(self):
+        """Names of the columns that keys and lists read, each once."""
+        of_keys = [name for key in self.keys for name in key]
+        return list(dict.fromkeys([*of_keys, *(each.column for each in self.lists)]))
+
+    def names_of_key(self, key):
+        """Return the names of the numbers of a key, in their order."""
+        horizons = ["", *(f"_{label}" for label, _ in self.windows)]
+        horizons += [f"_decay_{label}" for label, _ in self.half_lives]
+        first = ["since_impression", *(f"since_{task}" for task in self.task_names)]
+        names = list(first)
+        for horizon in horizons:
+            names.append(f"log_impressions{horizon}")
+            for task in self.task_names:
+                names += [f"log_{task}{horizon}", f"{task}_logit{horizon}"]
+        return [f"{self.key_names[key]}__{name}" for name in names]
+
+    def feature_names(self):
+        """Return the names of all new columns."""
+        names = [n for key in range(len(self.keys)) for n in self.names_of_key(key)]
+        for each in self.lists:
+            names += [each.name] + ([f"{each.name}_ages"] if each.ages else [])
+        return names
+
+    def _list(self, entry):
+        key = as_keys([entry.get("key", self.keys[0])])[0]
+        index, task = self.keys.index(key), entry.get("task")
+        delay, ending = 0, ""
+        if task is not None:
+            task = find_task(task, self.task_names, "lists")
+            delay, ending = self.delays[task], f"_{self.task_names[task]}"
+        name = f"{self.key_names[index]}__last_{entry['column']}{ending}"
+        n = entry.get("n", DEFAULT_N)
+        ages = entry.get("ages")
+        return ListPlan(index, entry["column"], n, task, delay, ages, name)
+
+
+def as_keys(keys):
+    """Return each key as a tuple of names of columns."""
+    return [key if isinstance(key, tuple) else (key,) for key in keys]
+
+
+def check_params(params):
+    """Raise if a parameter is invalid for every log.
+
+    Raises
+    ------
+    ValueError or TypeError
+        The message names the parameter and its value.
+    """
+    _check_keys(params["keys"])
+    if not isinstance(params["time"], str):
+        raise TypeError(f"time must be the name of a column; got {params['time']!r}.")
+    delay = params["label_delay"]
+    if isinstance(delay, dict):
+        delays = list(delay.values())
+    else:
+        delays = delay if isinstance(delay, list | tuple) else [delay]
+    for each in delays:
+        check_duration(each, "label_delay", zero=True)
+    for name in ("windows", "half_lives"):
+        if not isinstance(params[name], list | tuple):
+            raise TypeError(
+                f"{name} must be a list of durations; got {params[name]!r}."
+            )
+        for each in params[name]:
+            check_duration(each, name)
+        labels = [duration_label(each) for each in params[name]]
+        if len(set(labels)) < len(labels):
+            raise ValueError(f"{name} must be distinct; got {params[name]!r}.")
+    _check_lists(params["lists"], as_keys(params["keys"]))
+    smoothing, max_keys = params["smoothing"], params["max_keys"]
+    if not isinstance(smoothing, Real) or isinstance(smoothing, bool):
+        raise TypeError(f"smoothing must be a number; got {smoothing!r}.")
+    if not 0 < smoothing < float("inf"):
+        raise ValueError(f"smoothing must be finite and > 0; got {smoothing!r}.")
+    if params["max_age"] is not None:
+        check_duration(params["max_age"], "max_age")
+    if max_keys is not None:
+        _check_size("max_keys", max_keys)
+    if not isinstance(params["passthrough"], bool):
+        raise TypeError(
+            f"passthrough must be True or False; got {params['passthrough']!r}."
+        )
+
+
+def _check_size(name, value):
+    if not isinstance(value, Integral) or isinstance(value, bool):
+        raise TypeError(f"{name} must be an integer >= 1; got {value!r}.")
+    if value < 1:
+        raise ValueError(f"{name} must be an integer >= 1; got {value!r}.")
+
+
+def _check_keys(keys):
+    if not isinstance(keys, list) or not keys:
+        raise TypeError(
+            "keys must be a list, not empty, of columns and tuples of columns; got "
+            f"{keys!r}."
+        )
+    for key in as_keys(keys):
+        if not key or not all(isinstance(name, str) for name in key):
+            raise TypeError(
+                f"keys must hold names of columns and tuples of them; got {key!r}."
+            )
+        if len(set(key)) < len(key):
+            raise ValueError(f"keys must not repeat a column; got {key!r}.")
+    if len(set(as_keys(keys))) < len(keys):
+        raise ValueError(f"keys must be distinct; got {keys!r}.")
+
+
+def _check_lists(lists, keys):
+    if not isinstance(lists, list | tuple):
+        raise TypeError(f"lists must be a list of dictionaries; got {lists!r}.")
+    for entry in lists:
+        if not isinstance(entry, dict):
+            raise TypeError(f"lists must hold dictionaries; got {entry!r}.")
+        if unknown := [field for field in entry if field not in LIST_FIELDS]:
+            raise ValueError(
+                f"lists: {unknown} are unknown; the fields are {list(LIST_FIELDS)}."
+            )
+        if not isinstance(entry.get("column"), str):
+            raise TypeError(
+                f"lists: 'column' must be the name of a column; got {entry!r}."
+            )
+        key = as_keys([entry.get("key", keys[0])])[0]
+        if key not in keys:
+            raise ValueError(f"lists: 'key' must be one of keys; got {entry['key']!r}.")
+        _check_size("lists: 'n'", entry.get("n", DEFAULT_N))
+        if entry.get("ages") not in AGES:
+            raise ValueError(
+                f"lists: 'ages' must be one of {list(AGES)}; got {entry['ages']!r}."
+            )
+
+
+def find_task(task, task_names, name):
+    """Return the index of a task by its name or index."""
+    if isinstance(task, str) and task in task_names:
+        return task_names.index(task)
+    is_index = isinstance(task, Integral) and not isinstance(task, bool)
+    if is_index and -len(task_names) <= task < len(task_names):
+        return int(task) % len(task_names)
+    raise ValueError(f"{name}: {task!r} is none of the tasks {task_names}.")
+
+
+def _delays(label_delay, kind, task_names):
+    """Return the delay of each task."""
+    delays = [label_delay] * len(task_names)
+    if isinstance(label_delay, dict):
+        delays = [0] * len(task_names)
+        for task, delay in label_delay.items():
+            delays[find_task(task, task_names, "label_delay")] = delay
+    elif isinstance(label_delay, list | tuple):
+        if len(label_delay) != len(task_names):
+            raise ValueError(
+                f"label_delay must have one entry per task, {task_names}; got "
+                f"{label_delay!r}."
+            )
+        delays = label_delay
+    return [read_duration(delay, "label_delay", kind) for delay in delays]
+
+
+def _durations(values, name, kind):
+    return [(duration_label(v), read_duration(v, name, kind)) for v in values]

@@ -1,0 +1,393 @@
+"""What was known of keys at an instant: counts, rates, ages and last values.
+
+A row at time t counts an impression at time s if s < t, and its label if s < t - delay.
+Counts are differences of cumulated counts between places in the sorted rows of a key.
+"""
+
+from typing import NamedTuple
+
+import numpy as np
+
+from sk_pwiser.history._key_log import (
+    ListLog,
+    bisect,
+    decay,
+    decayed_sums,
+    ranges,
+    replaced,
+    select_keys,
+    without_keys,
+)
+
+
+class View(NamedTuple):
+    """What queries see of the rows of their keys.
+
+    Parameters
+    ----------
+    code : int64 ndarray of shape (n_queries,)
+        The key of each query; 0 where it has none.
+    is_on : bool ndarray of shape (n_queries,)
+        Whether the totals of the key count.
+    start, end : int64 ndarray of shape (n_queries,)
+        The rows before the instant, in the present stretch.
+    last : ndarray of shape (n_queries,)
+        Time of the last impression, where there is one.
+    has_any : bool ndarray of shape (n_queries,)
+        Whether there is one.
+    """
+
+    code: np.ndarray
+    is_on: np.ndarray
+    start: np.ndarray
+    end: np.ndarray
+    last: np.ndarray
+    has_any: np.ndarray
+
+
+class Past:
+    """A `KeyLog` with cumulated counts, for queries at any time from its totals on.
+
+    With a `max_age`, the rows of a key form stretches: one ends where the key has no
+    impression for longer than this age, and only the present one counts.
+
+    Parameters
+    ----------
+    log : KeyLog
+        The log.
+    plan : Plan
+        Delays, `max_age` and smoothing.
+    windows, half_lives : sequence of int or float
+        The horizons of this key beside the whole past.
+    lists : sequence of ListPlan
+        The lists of this key.
+    """
+
+    def __init__(self, log, plan, windows=(), half_lives=(), lists=()):
+        self.is_empty = not log.n_keys
+        log = log if log.n_keys else without_keys(log, len(half_lives))
+        self.log, self.plan = log, plan
+        self.windows, self.half_lives, self.lists = windows, half_lives, lists
+        n_rows, n_tasks = log.labels.shape
+        known, positive = log.labels >= 0, log.labels == 1
+        self.known, self.positive = _cumulate(known), _cumulate(positive)
+        places = np.where(positive, np.arange(n_rows)[:, np.newaxis], -1)
+        # The last row with a label of 1 up to each row, of whichever key.
+        self.last_positive = np.maximum.accumulate(places, axis=0)
+        self._find_stretches()
+        place = np.arange(n_rows) - self.stretch
+        summands = np.concatenate([np.ones((n_rows, 1)), known, positive], axis=1)
+        self.decayed = np.zeros((n_rows, len(half_lives), 1 + 2 * n_tasks))
+        for h, half_life in enumerate(half_lives):
+            self.decayed[:, h] = decayed_sums(log.time, place, summands, half_life)
+
+    def _find_stretches(self):
+        """Find the first row of each row's stretch, and if the totals belong to it."""
+        log, max_age = self.log, self.plan.max_age
+        starts, sizes = log.offsets[:-1], np.diff(log.offsets)
+        self.is_linked = log.totals["count"] > 0
+        self.stretch = np.repeat(starts, sizes)
+        if max_age is None or not len(log.time):
+            return
+        begins = np.append(True, np.diff(log.time) > max_age)
+        begins[starts[sizes > 0]] = True
+        places = np.where(begins, np.arange(len(log.time)), 0)
+        self.stretch = np.maximum.accumulate(places)
+        first = log.time[np.minimum(starts, len(log.time) - 1)]
+        is_late = (sizes > 0) & (first - log.totals["last"] > max_age)
+        self.is_linked = self.is_linked & ~is_late
+
+    def view(self, codes, times):
+        """Return what queries see; a code of -1 sees nothing."""
+        log, max_age = self.log, self.plan.max_age
+        is_known = codes >= 0
+        code = np.where(is_known, codes, 0)
+        start = np.where(is_known, log.offsets[code], 0)
+        end = np.where(is_known, log.offsets[code + 1], 0)
+        end = bisect(log.time, start, end, times)
+        has_rows = end > start
+        last = log.totals["last"][code]
+        is_on = is_known & self.is_linked[code]
+        if len(log.time):
+            before = np.maximum(end - 1, 0)
+            last = np.where(has_rows, log.time[before], last)
+            begin = np.where(has_rows, self.stretch[before], start)
+            is_on &= ~has_rows | (begin == start)
+            start = begin
+        # Totals that are not linked to the first row count for none before it either.
+        has_totals = is_known & (log.totals["count"][code] > 0)
+        is_on |= has_totals & ~has_rows
+        has_any = has_rows | is_on
+        if max_age is not None:
+            has_any &= times - last <= max_age
+            start, is_on = np.where(has_any, start, end), is_on & has_any
+        return View(code, is_on, start, end, last, has_any)
+
+    def numbers(self, codes, times, base_rates):
+        """Return what was known of keys.
+
+        Parameters
+        ----------
+        codes : int64 ndarray of shape (n_queries,)
+            The keys, by their places in the log; -1 for one that is not in it.
+        times : ndarray of shape (n_queries,)
+            The instants.
+        base_rates : ndarray of shape (n_queries, n_tasks)
+            The rates to which those of the keys are shrunk.
+
+        Returns
+        -------
+        list of ndarray of shape (n_queries,)
+            In the order of `Plan.names_of_key`.
+        """
+        view = self.view(codes, times)
+        seen = self._seen_labels(view, times)
+        numbers = self._ages(view, seen, times)
+        for impressions, known, positive in self._counts(view, seen, times):
+            numbers.append(np.log1p(impressions))
+            for n, k, rate in zip(known, positive, base_rates.T, strict=True):
+                logit = shrunk_log_odds(k, n, rate, self.plan.smoothing)
+                numbers += [np.log1p(k), logit]
+        return numbers
+
+    def _seen_labels(self, view, times):
+        """Return, per task, the end of the rows whose labels are known."""
+        ends = {0: view.end}
+        for delay in self.plan.delays:
+            if delay not in ends:
+                bound = times - delay
+                ends[delay] = bisect(self.log.time, view.start, view.end, bound)
+        return [ends[delay] for delay in self.plan.delays]
+
+    def _ages(self, view, seen, times):
+        """Return the ages of the last impression and of the last event per task."""
+        log, unit = self.log, self.plan.unit
+        ages = [np.where(view.has_any, (times - view.last) / unit, np.nan)]
+        for k, end in enumerate(seen):
+            last = log.totals["last_positive"][view.code, k]
+            has_one = view.is_on & (log.totals["positive"][view.code, k] > 0)
+            if len(log.time):
+                place = self.last_positive[np.maximum(end - 1, 0), k]
+                is_recent = (end > view.start) & (place >= view.start)
+                last = np.where(is_recent, log.time[place], last)
+                has_one |= is_recent
+            ages.append(np.where(has_one, (times - last) / unit, np.nan))
+        return ages
+
+    def _counts(self, view, seen, times):
+        """Yield, per horizon, the impressions, and labels known and of 1 per task."""
+        totals, on = self.log.totals, view.is_on
+        yield (
+            view.end - view.start + on * totals["count"][view.code],
+            *(
+                [
+                    rows[end, k] - rows[view.start, k] + on * totals[name][view.code, k]
+                    for k, end in enumerate(seen)
+                ]
+                for name, rows in (("known", self.known), ("positive", self.positive))
+            ),
+        )
+        for window in self.windows:
+            bound = times - window
+            start = bisect(self.log.time, view.start, view.end, bound)
+            ends = [np.maximum(end, start) for end in seen]
+            yield (
+                view.end - start,
+                *(
+                    [rows[end, k] - rows[start, k] for k, end in enumerate(ends)]
+                    for rows in (self.known, self.positive)
+                ),
+            )
+        for h, half_life in enumerate(self.half_lives):
+            yield self._decayed_counts(view, seen, times, h, half_life)
+
+    def _decayed_counts(self, view, seen, times, h, half_life):
+        log, n_tasks = self.log, len(seen)
+        old = log.totals["decayed"][view.code, h] * view.is_on[:, np.newaxis]
+        if log.reference is not None:
+            old *= decay(times - log.reference, half_life)[:, np.newaxis]
+
+        def upto(end, column):
+            if not len(log.time):
+                return old[:, column]
+            has_rows = end > view.start
+            row = np.where(has_rows, end - 1, 0)
+            # Row 0 may be later than the query, and its weight infinite.
+            weight = decay(np.where(has_rows, times - log.time[row], 0), half_life)
+            recent = self.decayed[row, h, column] * weight
+            return np.where(has_rows, recent, 0.0) + old[:, column]
+
+        known = [upto(end, 1 + k) for k, end in enumerate(seen)]
+        positive = [upto(end, 1 + n_tasks + k) for k, end in enumerate(seen)]
+        return upto(view.end, 0), known, positive
+
+    def base_rates(self, times):
+        """Return the rates of the tasks over all keys that are known at each instant.
+
+        Returns
+        -------
+        ndarray of shape (n_queries, n_tasks)
+            One half before the first label.
+        """
+        view = self.view(np.zeros(len(times), dtype=np.int64), times)
+        seen = self._seen_labels(view, times)
+        _, known, positive = next(self._counts(view, seen, times))
+        rates = [(k + 0.5) / (n + 1) for n, k in zip(known, positive, strict=True)]
+        return np.reshape(rates, (len(seen), len(times))).T
+
+    def last_values(self, place, codes, times):
+        """Return the elements of a list that queries see.
+
+        Parameters
+        ----------
+        place : int
+            Which of the lists.
+        codes, times : ndarray of shape (n_queries,)
+            Keys and instants, as for `numbers`.
+
+        Returns
+        -------
+        sizes : int64 ndarray of shape (n_queries,)
+            Numbers of elements.
+        values : int64 ndarray of shape (n_elements,)
+            Indices in the vocabulary, oldest first.
+        ages : ndarray of shape (n_elements,)
+            Their ages.
+        """
+        each, log = self.lists[place], self.log.lists[place]
+        is_known = codes >= 0
+        code = np.where(is_known, codes, 0)
+        start = np.where(is_known, log.offsets[code], 0)
+        end = np.where(is_known, log.offsets[code + 1], 0)
+        if self.plan.max_age is not None:
+            start, end = self._in_stretch(log, start, end, self.view(codes, times))
+        end = bisect(log.time, start, end, times - each.delay)
+        start = np.maximum(start, end - each.n)
+        sizes = end - start
+        rows = ranges(start, sizes)
+        ages = (np.repeat(times, sizes) - log.time[rows]) / self.plan.unit
+        return sizes, log.value[rows], ages
+
+    def _in_stretch(self, log, start, end, view):
+        first = self.log.totals["first"][view.code]
+        if len(self.log.time):
+            recent = self.log.time[np.minimum(view.start, len(self.log.time) - 1)]
+            first = np.where(view.is_on, first, recent)
+        start = bisect(log.time, start, end, first)
+        return start, np.where(view.has_any, end, start)
+
+    def folded(self, end):
+        """Return the log at an instant, with rows that have become old as totals.
+
+        Parameters
+        ----------
+        end : int or float
+            The end of the log. What queries from then on see does not change.
+        """
+        log, half_lives = self.log, self.half_lives
+        if self.is_empty:
+            return select_keys(log, np.zeros(0, dtype=np.int64))
+        starts, ends = log.offsets[:-1], log.offsets[1:]
+        begin = starts.copy()
+        has_rows = ends > starts
+        begin[has_rows] = self.stretch[ends[has_rows] - 1]
+        is_on = self.is_linked & (begin == starts)
+        is_on |= (log.totals["count"] > 0) & ~has_rows
+        bound = np.full(log.n_keys, end - self.plan.horizon)
+        cut = bisect(log.time, begin, ends, bound)
+        totals = {
+            name: np.where(is_on.reshape(-1, *[1] * (total.ndim - 1)), total, 0)
+            for name, total in log.totals.items()
+        }
+        scale = np.ones(len(half_lives))
+        if log.reference is not None:
+            scale = decay(end - log.reference, half_lives)
+        totals["decayed"] = totals["decayed"] * scale[:, np.newaxis]
+        self._add_rows(totals, begin, cut, end)
+        sizes = ends - cut
+        rows = ranges(cut, sizes)
+        offsets = np.append(0, sizes.cumsum())
+        new = replaced(
+            log,
+            offsets=offsets,
+            time=log.time[rows],
+            labels=log.labels[rows],
+            totals=totals,
+            reference=end,
+        )
+        new.lists = [
+            self._newest(each, plan, end, begin, is_on, totals)
+            for each, plan in zip(log.lists, self.lists, strict=True)
+        ]
+        return self._bounded(new, end)
+
+    def _add_rows(self, totals, begin, cut, end):
+        """Add the rows `begin[i]:cut[i]` of each key to its totals."""
+        has_rows = cut > begin
+        first, last = begin[has_rows], cut[has_rows] - 1
+        time = self.log.time
+        # Rows that arrived late may be older than the totals.
+        had = totals["count"][has_rows] > 0
+        for name, chosen, rows in (
+            ("first", np.minimum, first),
+            ("last", np.maximum, last),
+        ):
+            old, new = totals[name][has_rows], time[rows]
+            totals[name][has_rows] = np.where(had, chosen(old, new), new)
+        place = self.last_positive[last]
+        is_recent = place >= first[:, np.newaxis]
+        had = totals["positive"][has_rows] > 0
+        old, new = totals["last_positive"][has_rows], time[place]
+        new = np.where(had, np.maximum(old, new), new)
+        totals["last_positive"][has_rows] = np.where(is_recent, new, old)
+        totals["count"] += cut - begin
+        for name, rows in (("known", self.known), ("positive", self.positive)):
+            totals[name] += rows[cut] - rows[begin]
+        ages = end - time[last]
+        for h, half_life in enumerate(self.half_lives):
+            weight = decay(ages, half_life)[:, np.newaxis]
+            totals["decayed"][has_rows, h] += self.decayed[last, h] * weight
+
+    def _newest(self, log, each, end, begin, is_on, totals):
+        """Return a list log with what queries from an instant on may see."""
+        start, stop = log.offsets[:-1], log.offsets[1:]
+        if self.plan.max_age is not None and len(log.time):
+            first = totals["first"].astype(log.time.dtype)
+            has_rows = ~is_on & (begin < self.log.offsets[1:])
+            first[has_rows] = self.log.time[begin[has_rows]]
+            start = bisect(log.time, start, stop, first)
+        bound = np.full(len(start), end - each.delay)
+        start = np.maximum(start, bisect(log.time, start, stop, bound) - each.n)
+        rows = ranges(start, stop - start)
+        offsets = np.append(0, (stop - start).cumsum())
+        return ListLog(offsets, log.time[rows], log.value[rows])
+
+    def _bounded(self, log, end):
+        """Drop the keys that are too old or too many."""
+        max_age, max_keys = self.plan.max_age, self.plan.max_keys
+        last = log.last_time()
+        is_kept = np.ones(log.n_keys, dtype=bool)
+        if max_age is not None:
+            is_kept &= end - last <= max_age
+        if max_keys is not None and is_kept.sum() > max_keys:
+            order = np.lexsort(
+                [np.arange(log.n_keys), np.where(is_kept, last, -np.inf)]
+            )
+            is_kept[order[:-max_keys]] = False
+        return log if is_kept.all() else select_keys(log, np.flatnonzero(is_kept))
+
+
+def _cumulate(is_counted):
+    zeros = np.zeros((1, is_counted.shape[1]), dtype=np.int64)
+    return np.concatenate([zeros, is_counted.cumsum(axis=0, dtype=np.int64)])
+
+
+def shrunk_log_odds(positive, known, rate, smoothing):
+    """Return the log-odds of a shrunk rate, less those of the base rate.
+
+    The strength of shrinkage in rows is such that the rarer class is expected
+    `smoothing` times among them.
+    """
+    strength = smoothing / np.minimum(rate, 1 - rate)
+    odds = (positive + strength * rate) / (known - positive + strength * (1 - rate))
+    return np.log(odds) - np.log(rate / (1 - rate))

@@ -1,0 +1,106 @@
+"""Parameters, tables, times and labels that are refused, by name."""
+
+import numpy as np
+import pandas as pd
+import pytest
+from impressions_over_time import make_history as make
+from impressions_over_time import make_log
+
+from sk_pwiser.history import HistoryFeatures
+
+
+@pytest.mark.parametrize(
+    ("params", "message"),
+    [
+        ({"keys": []}, "keys must be a list, not empty"),
+        ({"keys": "user"}, "keys must be a list"),
+        ({"keys": ["user", "user"]}, "keys must be distinct"),
+        ({"keys": [("user", "user")]}, "must not repeat a column"),
+        ({"keys": ["page"], "lists": ()}, "'page' is not a column of X"),
+        ({"time": "when"}, "'when' is not a column of X"),
+        ({"time": 3}, "time must be the name of a column; got 3"),
+        ({"time": "item"}, "Column 'item' must hold times"),
+        ({"label_delay": -1}, "label_delay must be finite and >= 0; got -1"),
+        ({"label_delay": "soon"}, "label_delay must be a number with a unit"),
+        ({"label_delay": {"buy": 1}}, "label_delay: 'buy' is none of the tasks"),
+        ({"label_delay": [1, 2, 3]}, "label_delay must have one entry per task"),
+        ({"windows": "1d"}, "windows must be a list"),
+        ({"windows": [0]}, "windows must be finite and > 0; got 0"),
+        ({"windows": ["1d", "24h"]}, "windows must be distinct"),
+        ({"half_lives": [True]}, "half_lives must be a number"),
+        ({"lists": [{"colum": "item"}]}, r"lists: \['colum'\] are unknown"),
+        ({"lists": [{"column": "item", "key": "page"}]}, "'key' must be one of keys"),
+        ({"lists": [{"column": "item", "n": 0}]}, "'n' must be an integer >= 1"),
+        ({"lists": [{"column": "item", "task": "buy"}]}, "'buy' is none of the tasks"),
+        ({"lists": [{"column": "item", "ages": True}]}, "'ages' must be one of"),
+        ({"lists": [{"column": "item"}] * 2}, "would repeat the names"),
+        ({"smoothing": 0}, "smoothing must be finite and > 0; got 0"),
+        ({"max_age": -1}, "max_age must be finite and > 0"),
+        ({"max_keys": 0}, "max_keys must be an integer >= 1; got 0"),
+        ({"passthrough": 1}, "passthrough must be True or False; got 1"),
+    ],
+)
+def test_bad_parameters(params, message):
+    X, Y = make_log(20)
+    with pytest.raises((ValueError, TypeError), match=message):
+        make(**params).fit(X, Y)
+
+
+BERLIN = pd.Timestamp("2026-01-01", tz="Europe/Berlin")
+
+
+@pytest.mark.parametrize(
+    ("times", "message"),
+    [
+        ([1.0, np.nan, 2.0], "must hold a time in every row; 1 are missing, the first"),
+        (
+            pd.to_datetime(["2026-01-01", None, None]),
+            "2 are missing, the first in row 1",
+        ),
+        ([1.0, np.inf, 2.0], "must hold finite times; row 1"),
+        (["2026-01-01", "2026-01-02", "2026-01-03"], "can be sorted and subtracted"),
+        ([True, False, True], "can be sorted and subtracted"),
+        (
+            [BERLIN, pd.Timestamp("2026-01-01", tz="UTC"), BERLIN],
+            "one time zone: row 0",
+        ),
+        ([BERLIN, pd.Timestamp("2026-01-01"), BERLIN], "one kind and one time zone"),
+        ([BERLIN, 3, BERLIN], "one kind and one time zone"),
+    ],
+)
+def test_bad_times(times, message):
+    X = pd.DataFrame({"user": [1, 2, 3], "time": times})
+    with pytest.raises((ValueError, TypeError), match=message):
+        HistoryFeatures(["user"], time="time").fit(X)
+
+
+def test_times_of_another_kind_than_in_fit():
+    X = pd.DataFrame({"user": [1, 2], "time": pd.to_datetime(["2026-01-01"] * 2)})
+    history = HistoryFeatures(["user"], time="time", label_delay=5).fit(X)
+    with pytest.raises(TypeError, match="held dates without a time zone before"):
+        history.transform(X.assign(time=X["time"].dt.tz_localize("UTC")))
+    with pytest.raises(TypeError, match="now it holds numbers"):
+        history.transform_row({"user": 1, "time": 5})
+    with pytest.raises(ValueError, match="The row has no field 'time'"):
+        history.transform_row({"user": 1})
+    with pytest.raises(ValueError, match="label_delay must be a number, in the unit"):
+        HistoryFeatures(["user"], time="user", label_delay="1h").fit(X, [0, 1])
+
+
+def test_bad_tables_and_labels():
+    X, Y = make_log(20)
+    with pytest.raises(TypeError, match="whose columns have names"):
+        make().fit(X.to_numpy(), Y)
+    with pytest.raises(TypeError, match="'item' must hold one value per row"):
+        make().fit(X.assign(item=[[1]] * 20), Y)
+    with pytest.raises(ValueError, match="inconsistent numbers of samples"):
+        make().fit(X, Y[:10])
+    with pytest.raises(ValueError, match="Labels must be 0 or 1; column 'click'"):
+        make().fit(X, Y.assign(click=3))
+    history = make().fit(X, Y)
+    late = X.assign(time=X["time"].max())
+    with pytest.raises(ValueError, match="The columns of y must be the tasks"):
+        history.update(late, Y[["conversion", "click"]])
+    with pytest.raises(ValueError, match="y must have the tasks"):
+        history.update(late, Y["click"])
+    history.update(late)  # no label is known yet

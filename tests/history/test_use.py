@@ -1,0 +1,291 @@
+"""Leaks, pipelines, containers and second calls."""
+
+import pickle
+from datetime import timedelta
+
+import numpy as np
+import pandas as pd
+import polars as pl
+import pyarrow as pa
+import pytest
+from impressions_over_time import make_history as make
+from impressions_over_time import make_log
+from numpy.testing import assert_allclose
+from sklearn.base import clone
+from sklearn.ensemble import HistGradientBoostingClassifier
+from sklearn.exceptions import NotFittedError
+from sklearn.metrics import roc_auc_score
+from sklearn.model_selection import cross_val_predict
+from sklearn.pipeline import make_pipeline
+from sklearn.preprocessing import FunctionTransformer
+
+from sk_pwiser import MultiTaskCTRCVRClassifier
+from sk_pwiser.history import HistoryFeatures
+from sk_pwiser.model_selection import FunnelTimeSplit
+
+
+def parts(X, Y, n):
+    return X[:n], Y[:n], X[n:], Y[n:]
+
+
+@pytest.mark.parametrize("ctr", [0.5, 0.02])
+def test_random_labels_are_not_predicted(ctr):
+    """A model that fits them in training ranks later rows by chance."""
+    X, Y = make_log(20_000, ctr=ctr, cvr=0.5, seed=3)
+    early, y_early, late, y_late = parts(X, Y, 12_000)
+    history = make(lists=(), passthrough=False)
+    train = history.fit_transform(early, y_early)
+    test = history.replay(late, y_late)
+    for k in range(2):
+        model = HistGradientBoostingClassifier(max_iter=20, random_state=0)
+        model.fit(train, y_early.iloc[:, k])
+        score = model.predict_proba(test)[:, 1]
+        positives = int(y_late.iloc[:, k].sum())
+        # Four standard errors of the AUC of a constant score.
+        tolerance = 4 * np.sqrt(1 / (12 * positives) + 1 / (12 * len(late)))
+        assert abs(roc_auc_score(y_late.iloc[:, k], score) - 0.5) < tolerance
+
+
+def test_a_leak_would_be_found():
+    """The same check on the state at the end, which holds the rows' own labels."""
+    X, Y = make_log(20_000, ctr=0.02, cvr=0.5, seed=3)
+    history = make(lists=(), passthrough=False).fit(X, Y)
+    with pytest.warns(UserWarning, match="rows are from before the end of the state"):
+        found = history.transform(X)
+    assert roc_auc_score(Y["click"], found["user_x_item__click_logit"]) > 0.7
+
+
+def test_users_that_differ_are_ranked():
+    X, Y = make_log(20_000, ctr=0.02, signal=1.5)
+    found = make().fit_transform(X, Y)[12_000:]
+    assert roc_auc_score(Y["click"][12_000:], found["user__click_logit"]) > 0.65
+
+
+@pytest.mark.parametrize("library", ["polars", "lazy", "arrow", "dict"])
+def test_equal_values_in_every_table(library):
+    X, Y = make_log(500, ctr=0.2)
+    X.loc[::7, "user"] = -1
+    X = X.astype({"user": "Int64"})
+    X.loc[X["user"] == -1, "user"] = pd.NA
+    frame = pl.from_pandas(X)
+    table = {
+        "polars": frame,
+        "lazy": frame.lazy(),
+        "arrow": pa.Table.from_pandas(X),
+        "dict": {
+            "user": X["user"].to_numpy(object, na_value=None),
+            "item": X["item"].to_numpy(object),
+            "time": X["time"].to_numpy(),
+        },
+    }[library]
+    labels = {"polars": pl.from_pandas(Y), "dict": Y.to_numpy()}.get(library, Y)
+    delay = ["1min", "1h"] if library == "dict" else make().label_delay
+    params = {"label_delay": delay, "lists": [{"column": "item", "task": 0, "n": 4}]}
+    history, same = make(**params), make(**params)
+    found, expected = history.fit_transform(table, labels), same.fit_transform(X, Y)
+    assert type(found) is (pl.DataFrame if library == "lazy" else type(table))
+    for name, own in zip(found_names(found), expected, strict=True):
+        values, wanted = list(column(found, name)), expected[own].tolist()
+        if isinstance(wanted[0], list):
+            assert [list(v) for v in values] == wanted
+        elif own.startswith(("user_", "item_")):
+            assert_allclose(np.array(values, dtype=float), wanted)
+    late = {"user": [3], "item": ["item 1"], "time": [np.datetime64("2026-03-12")]}
+    late = pd.DataFrame(late).astype({"time": "M8[us]"})
+    row = history.transform(late)
+    for name, value in same.transform_row(late.to_dict("records")[0]).items():
+        if isinstance(value, list):
+            assert row[names_of(row, name, expected, found)].tolist()[0] == value
+        elif name not in ("user", "item"):
+            own = names_of(row, name, expected, found)
+            assert_allclose(row[own].to_numpy(float), [value], rtol=1e-9)
+
+
+def found_names(table):
+    return list(getattr(table, "column_names", getattr(table, "columns", table)))
+
+
+def column(table, name):
+    values = table[name]
+    return values.to_pylist() if hasattr(values, "to_pylist") else values
+
+
+def names_of(row, name, expected, found):
+    """Return the name in a table whose tasks have no names."""
+    return found_names(found)[list(expected).index(name)]
+
+
+@pytest.mark.parametrize("form", ["ns", "us", "s", "UTC", "date", "number", "python"])
+def test_times_of_every_form_give_the_same_order_and_ages(form):
+    days = np.array([3, 1, 1, 9])
+    dates = np.datetime64("2026-01-01") + days
+    times = {
+        "ns": dates.astype("M8[ns]"),
+        "us": dates.astype("M8[us]"),
+        "s": pl.Series(dates.astype("M8[ms]")),
+        "UTC": pd.Series(pd.to_datetime(dates)).dt.tz_localize("Europe/Berlin"),
+        "date": pl.Series(dates),
+        "number": days * 86_400.0,
+        "python": np.array([d.item() for d in dates.astype("M8[us]")], dtype=object),
+    }[form]
+    table = {"user": ["a"] * 4, "time": times}
+    history = HistoryFeatures(["user"], time="time", passthrough=False)
+    ages = history.fit_transform(table)["user__since_impression"]
+    assert_allclose(ages, np.array([2, np.nan, np.nan, 6]) * 86_400)
+    day = 86_400 if form == "number" else timedelta(days=1)
+    value = times[3] + (np.timedelta64(day) if form == "ns" else day)
+    row = history.transform_row({"user": "a", "time": value})
+    assert row["user__since_impression"] == 86_400
+
+
+def test_in_a_pipeline_and_by_folds_of_time():
+    X, Y = make_log(3000, ctr=0.3, cvr=0.3, signal=1.5)
+    model = make_pipeline(
+        make(),
+        FunctionTransformer(lambda X: X.astype({"user": "category"})),
+        MultiTaskCTRCVRClassifier(loss="bce", max_epochs=2, random_state=0),
+    )
+    early, y_early, late, _ = parts(X, Y, 2000)
+    model.fit(early, y_early)
+    history, network = model[0], model[1:]
+    # The pipeline trains on what was known, and predicts from the state at the end.
+    expected = network.predict_proba(make().fit(early, y_early).transform(late))
+    np.testing.assert_array_equal(model.predict_proba(late), expected)
+    by_hand = clone(network).fit(make().fit_transform(early, y_early), y_early)
+    np.testing.assert_array_equal(
+        by_hand.predict_proba(history.transform(late)), expected
+    )
+    one = pd.DataFrame([history.transform_row(late.iloc[-1].to_dict())])
+    one["user__last"] = None
+    row = network.predict_proba(one.drop(columns="user__last"))
+    assert_allclose(row, expected[-1:], rtol=1e-5)
+    cv = FunnelTimeSplit(2, time="time", gap="1h")
+    splits = list(cv.split(X, Y))
+    for train, test in splits:
+        assert X["time"][train].max() < X["time"][test].min()
+    with pytest.raises(ValueError, match="only works for partitions"):
+        cross_val_predict(model, X, Y, cv=cv)
+
+
+def test_names_clone_set_output_and_pickle():
+    X, Y = make_log(300, ctr=0.3)
+    history = make()
+    assert clone(history).get_params() == history.get_params()
+    found = history.fit_transform(X, Y)
+    assert list(found) == list(history.get_feature_names_out())
+    assert list(history.feature_names_in_) == list(X)
+    assert "time" not in found
+    assert history.task_names_ == ["click", "conversion"]
+    assert history.end_ == X["time"].max()
+    late = X[-5:].assign(time=X["time"].max() + pd.Timedelta(days=1))
+    expected = history.transform(late)
+    copied = pickle.loads(pickle.dumps(history))
+    pd.testing.assert_frame_equal(copied.transform(late), expected)
+    assert not hasattr(clone(history), "feature_names_in_")
+    polars = history.set_output(transform="polars").transform(late)
+    assert isinstance(polars, pl.DataFrame)
+    assert polars.columns == list(expected)
+    replayed = history.set_output(transform="pandas").replay(pl.from_pandas(late))
+    assert isinstance(replayed, pd.DataFrame)
+
+
+def test_without_labels_there_are_impressions_only():
+    X, _ = make_log(50)
+    names = HistoryFeatures(["user"], time="time").fit(X).get_feature_names_out()
+    assert names.tolist() == [
+        "user",
+        "item",
+        "user__since_impression",
+        "user__log_impressions",
+    ]
+
+
+def test_one_task_with_two_words_as_labels():
+    X, Y = make_log(200, ctr=0.3)
+    words = np.where(Y["click"] == 1, "yes", "no")
+    history = HistoryFeatures(["user"], time="time", passthrough=False)
+    own = history.fit_transform(X, words)
+    other = clone(history).fit_transform(X, Y["click"].to_numpy())
+    pd.testing.assert_frame_equal(own, other)
+    history.update(X[-1:], np.array(["yes"]))
+    with pytest.raises(ValueError, match="expected the classes"):
+        history.update(X[-1:], np.array(["maybe"]))
+
+
+def test_a_refit_forgets_and_a_refused_call_changes_nothing():
+    X, Y = make_log(300, ctr=0.3)
+    history = make().fit(X, Y)
+    late = X[-5:].assign(time=X["time"].max() + pd.Timedelta(days=1))
+    expected = history.transform(late)
+    bad = [
+        lambda: history.fit(X.drop(columns="item"), Y),
+        lambda: history.update(X, Y),
+        lambda: history.update(late, Y[:5].assign(click=2)),
+        lambda: history.update(late, Y[:4]),
+        lambda: history.update(late.assign(time=pd.NaT), Y[:5]),
+        lambda: history.replay(X, Y),
+        lambda: history.merge(make(windows=["2d"]).fit(X, Y)),
+    ]
+    for call in bad:
+        with pytest.raises((ValueError, TypeError)):
+            call()
+        pd.testing.assert_frame_equal(history.transform(late), expected)
+    history.fit(X[:50], Y[:50])
+    pd.testing.assert_frame_equal(
+        history.transform(late), make().fit(X[:50], Y[:50]).transform(late)
+    )
+
+
+def test_late_rows_are_refused_or_merged():
+    X, Y = make_log(400, ctr=0.3)
+    is_late = np.arange(400) % 5 == 0
+    late = X[-5:].assign(time=X["time"].max() + pd.Timedelta(days=2))
+    history = make(lists=()).fit(X[~is_late], Y[~is_late])
+    with pytest.raises(ValueError, match=r"Column 'time': \d+ rows are from before"):
+        history.update(X[is_late], Y[is_late])
+    history.update(X[is_late], Y[is_late], overlap="merge")
+    expected = make(lists=()).fit(X, Y).transform(late)
+    pd.testing.assert_frame_equal(history.transform(late), expected)
+
+
+def test_the_state_is_bounded():
+    X, Y = make_log(4000, ctr=0.1)
+    rng = np.random.default_rng(0)
+    order = np.argsort(rng.random(4000))
+    X = X.assign(user=order // 2)  # two impressions per user
+    whole = make().fit(X, Y)
+    few = make(max_keys=100).fit(X, Y)
+    assert len(pickle.dumps(few)) < len(pickle.dumps(whole)) / 5
+    for n_keys in (log.n_keys for log in few._state.logs):
+        assert n_keys <= 100
+    late = X[-50:].assign(time=X["time"].max() + pd.Timedelta("1h"))
+    # The users of the last rows were kept.
+    pd.testing.assert_series_equal(
+        few.transform(late)["user__since_impression"],
+        whole.transform(late)["user__since_impression"],
+    )
+    recent = make(max_age="6h").fit(X, Y)
+    assert (
+        recent._state.logs[0].n_keys
+        == X["user"][X["time"] >= X["time"].max() - pd.Timedelta("6h")].nunique()
+    )
+    # Without windows and delays, no row is kept with its time but those of the end.
+    small = HistoryFeatures(["user"], time="time").fit(X, Y)
+    assert len(small._state.logs[0].time) == (X["time"] == X["time"].max()).sum()
+
+
+def test_calls_before_fit():
+    history = make()
+    X, Y = make_log(20)
+    for call in (
+        lambda: history.transform(X),
+        lambda: history.update(X, Y),
+        lambda: history.replay(X, Y),
+        lambda: history.transform_row({}),
+        lambda: history.get_feature_names_out(),
+        lambda: history.save("file"),
+        lambda: history.merge(history),
+    ):
+        with pytest.raises(NotFittedError, match="no state yet"):
+            call()
+    assert history.partial_fit(X, Y).transform(X[-1:]).shape[0] == 1
