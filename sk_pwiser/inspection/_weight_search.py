@@ -22,8 +22,8 @@ WIDE = 10
 class WeightSearchDisplay:
     """Cross-validated scores by `pwiser_weight`, with standard errors.
 
-    `from_search` creates the display, with one plot per scorer, since different scorers
-    differ more from each other than their scores change with the weight. A vertical
+    `from_search` creates the display. It has one plot per scorer, since the scores of
+    different scorers are usually too far apart for the same axes. A vertical
     line marks the value that the search has selected. A weight of 0, which is plain
     cross-entropy, is drawn at the left of a logarithmic axis.
 

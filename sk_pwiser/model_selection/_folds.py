@@ -1,9 +1,4 @@
-"""Splits with the same proportions of funnel depths in every part.
-
-At a conversion rate of one in ten thousand, a random split leaves folds without any
-conversion. :class:`FunnelStratifiedKFold` and :func:`funnel_holdout` stratify on the
-:func:`funnel_depth`, the number of leading tasks that are 1.
-"""
+"""Splits with the same proportions of funnel depths in every part."""
 
 import math
 import warnings
@@ -23,22 +18,22 @@ def funnel_depth(Y):
     ----------
     Y : array-like of shape (n_samples, n_tasks) or (n_samples,)
         Labels, 0 or 1; the tasks in funnel order, the click first. Labels of tasks
-        after the first may be missing. With one task, any two labels, of which the
-        second in increasing order counts as 1.
+        after the first may be missing. The labels of a single task may have any two
+        values, of which the second one in increasing order counts as 1.
 
     Returns
     -------
     depth : ndarray of int of shape (n_samples,)
         From 0 (the first task is 0) to ``n_tasks`` (all tasks are 1). A label after a 0
-        does not count, so a conversion without a click has depth 0. A row with a label
-        that is missing before the first 0 has the depth -1, unknown: a click without a
-        label of the conversion may have converted or not.
+        does not count, so a conversion without a click has depth 0. If a label before
+        the first 0 is missing, the depth is unknown and is -1: for example, a click
+        with a missing conversion may have depth 1 or 2.
 
     Raises
     ------
     ValueError
-        If ``Y`` is neither 1-D nor 2-D, if a label is neither 0 nor 1, or if one of
-        the first task is missing.
+        If ``Y`` is neither 1-D nor 2-D, if a label is neither 0 nor 1, or if a label
+        of the first task is missing.
 
     Examples
     --------
@@ -66,9 +61,8 @@ class FunnelStratifiedKFold(StratifiedKFold):
 
     shuffle : bool, default=True
         Whether to shuffle the rows of each depth before splitting them into folds.
-        The default differs from that of
-        :class:`~sklearn.model_selection.StratifiedKFold`, because logs are ordered by
-        time or by user.
+        Unlike in :class:`~sklearn.model_selection.StratifiedKFold`, the default is
+        True, because logs are ordered by time or by user.
 
     random_state : int, RandomState instance or None, default=None
         Seed of the shuffling; an int gives the same folds at every call. Must be
@@ -81,8 +75,8 @@ class FunnelStratifiedKFold(StratifiedKFold):
     Notes
     -----
     A depth with fewer rows than folds cannot occur in every fold. It is stratified
-    together with the next shallower depth that has rows, the shallowest one with the
-    next deeper. One ``UserWarning`` lists these depths and their numbers of rows.
+    together with the next shallower depth, or the shallowest depth with the next deeper
+    one. One ``UserWarning`` lists these depths and their numbers of rows.
 
     Labels of tasks after the first may be missing. Rows of unknown depth are strata of
     their own, one per number of tasks that are known to be 1, so that every fold has
@@ -113,8 +107,8 @@ class FunnelStratifiedKFold(StratifiedKFold):
             Only its length is used; ``np.zeros(n_samples)`` is sufficient.
 
         y : array-like of shape (n_samples, n_tasks) or (n_samples,)
-            Labels, 0 or 1; the tasks in funnel order. Those of tasks after the first
-            may be missing. With one task, any two labels.
+            Labels, 0 or 1; the tasks in funnel order. Labels of tasks after the first
+            may be missing. The labels of a single task may have any two values.
 
         groups : object, default=None
             Ignored; exists for compatibility.
@@ -127,8 +121,8 @@ class FunnelStratifiedKFold(StratifiedKFold):
         Raises
         ------
         ValueError
-            If a label is neither 0 nor 1, or one of the first task is missing, if the
-            length of ``y`` differs from that of ``X``, or if there are fewer rows than
+            If a label is neither 0 nor 1, if a label of the first task is missing, if
+            ``X`` and ``y`` have different lengths, or if there are fewer rows than
             folds.
         """
         # Not a generator itself, so that a bad y raises at the call.
@@ -157,18 +151,18 @@ def funnel_holdout(Y, *, test_size=0.25, random_state=None, groups=None):
     Parameters
     ----------
     Y : array-like of shape (n_samples, n_tasks) or (n_samples,)
-        Labels, 0 or 1; the tasks in funnel order, the click first. Those of tasks after
-        the first may be missing; such rows are strata of their own, as in
-        :class:`FunnelStratifiedKFold`. With one task, any two labels.
+        Labels, 0 or 1; the tasks in funnel order, the click first. Labels of tasks
+        after the first may be missing; rows of unknown depth are separate strata, as in
+        :class:`FunnelStratifiedKFold`. The labels of a single task may have any two
+        values.
     test_size : float, default=0.25
-        Fraction of the rows in the test set, in (0, 1). Their number is rounded up, but
-        each set receives at least one row.
+        Fraction of the rows in the test set, in (0, 1). The number of test rows is
+        rounded up, but each set contains at least one row.
     random_state : int, RandomState instance or None, default=None
         Seed of the selection; an int gives the same split at every call.
     groups : array-like of shape (n_samples,), default=None
-        Groups of rows, such as sessions, that the split keeps whole. Whole groups are
-        then selected, stratified by the depth of their deepest row; `test_size` is a
-        share of the groups.
+        Groups of rows, such as sessions, which are not split. The groups are stratified
+        by the depth of their deepest row, and `test_size` is a fraction of the groups.
 
     Returns
     -------
@@ -180,9 +174,8 @@ def funnel_holdout(Y, *, test_size=0.25, random_state=None, groups=None):
     Raises
     ------
     ValueError
-        If ``test_size`` is outside (0, 1), if ``Y`` has fewer than two rows or
-        ``groups`` fewer than two groups, or if a label is neither 0 nor 1, or one of
-        the first task is missing.
+        If ``test_size`` is outside (0, 1), if there are fewer than two rows or groups,
+        if a label is neither 0 nor 1, or if a label of the first task is missing.
 
     See Also
     --------
@@ -194,7 +187,6 @@ def funnel_holdout(Y, *, test_size=0.25, random_state=None, groups=None):
     -----
     Unlike ``train_test_split``, this function accepts rare depths without an error or a
     warning: a depth with a single row is stratified together with a neighbouring depth.
-    It creates no Python list of all rows.
 
     Examples
     --------
@@ -323,12 +315,12 @@ def describe_stratum(stratum):
 
 
 def _depth(Y, *, input_name):
-    """Count each row's leading tasks that are 1, and find those of unknown depth."""
+    """Return the depth of each row, and whether it is unknown."""
     if Y is None:
         raise ValueError(f"{input_name} must hold the labels, got None.")
     labels, missing, columns = read_labels(Y, "ignore", input_name=input_name)
     labels = _zero_one(labels.reshape(len(labels), -1), columns, input_name)
-    # One pass per column: a cumulative product along short rows is far slower.
+    # One pass per column, since a cumulative product along short rows is much slower.
     depth = np.zeros(len(labels), dtype=np.intp)
     is_unknown = np.zeros(len(labels), dtype=bool)
     reached = np.ones(len(labels), dtype=bool)
@@ -341,7 +333,7 @@ def _depth(Y, *, input_name):
 
 
 def _zero_one(labels, columns, input_name):
-    """Return labels as 0 and 1; a single task may have any two labels."""
+    """Return labels as 0 and 1; the labels of a single task may have any two values."""
     if labels.shape[1] == 1 and not np.isin(labels, [0, 1]).all():
         labels_of_rows = labels[:, 0]
         if len(set(labels_of_rows.tolist())) == 2:

@@ -199,11 +199,11 @@ class FunnelGroupKFold(StratifiedGroupKFold):
     --------
     >>> import numpy as np
     >>> from sk_pwiser.model_selection import FunnelGroupKFold
-    >>> Y = np.array([[0, 0], [1, 1], [0, 0], [1, 1], [0, 0], [1, 0]])
+    >>> Y = np.array([[0, 0], [1, 1], [0, 0], [1, 1], [0, 0], [0, 0]])
     >>> users = np.array(["a", "a", "b", "b", "c", "d"])
     >>> cv = FunnelGroupKFold(n_splits=2, random_state=0)
     >>> for train, test in cv.split(np.zeros((6, 1)), Y, users):
-    ...     print(sorted(set(users[train])), sorted(set(users[test])))
+    ...     print(np.unique(users[train]).tolist(), np.unique(users[test]).tolist())
     ['a', 'd'] ['b', 'c']
     ['b', 'c'] ['a', 'd']
     """

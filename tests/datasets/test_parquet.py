@@ -165,7 +165,7 @@ def test_a_corrupt_row_group(folder):
     [
         ({"path_or_glob": "no/*.parquet"}, FileNotFoundError, "no/.*' matches no file"),
         ({"features": []}, ValueError, "features must name at least one column"),
-        ({"features": [1]}, TypeError, r"features must be a list of names.*\[1\]"),
+        ({"features": [1]}, TypeError, r"features must be a list of column.*\[1\]"),
         ({"features": ["a", "a"]}, ValueError, "features contains 'a' twice"),
         ({"features": ["b"]}, ValueError, "'b' is not a column of the dataset; its"),
         ({"features": ["click"]}, ValueError, r"features and targets .* \['click'\]"),
