@@ -92,7 +92,6 @@ MIXED = pd.DataFrame(
         (["n"], ["n", "c"]),
         ([0], ["n", "c"]),
         ([], ["c"]),
-        ([True, False, False], ["n"]),
         (pd.Index(["c"]), ["c"]),
         ([1], ["c"]),
         ((0, 1), ["n", "c"]),
