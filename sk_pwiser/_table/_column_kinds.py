@@ -30,22 +30,7 @@ from sk_pwiser._utils import check_integer, warn_user
 
 
 def find_category_columns(categorical_features, X, names):
-    """Return a list of bools, one per column: whether it is a category column.
-
-    Parameters
-    ----------
-    categorical_features : "from_dtype", array-like or None
-        The estimator's parameter.
-    X : DataFrame or 2-D ndarray
-        The table.
-    names : list of str or int
-        Names of its columns.
-
-    Raises
-    ------
-    ValueError
-        If the parameter does not match the columns.
-    """
+    """Return a list of bools, one per column: whether it is a category column."""
     if categorical_features is None:
         return [False] * len(names)
     if isinstance(categorical_features, str):
@@ -60,13 +45,7 @@ def find_category_columns(categorical_features, X, names):
 
 
 def refuse_chosen_columns(categorical_features):
-    """Raise if the parameter selects columns of a sparse table.
-
-    Raises
-    ------
-    ValueError
-        If it does.
-    """
+    """Raise if the parameter selects columns of a sparse table."""
     is_default = categorical_features is None or isinstance(categorical_features, str)
     if not is_default and len(categorical_features):
         raise ValueError(
@@ -116,19 +95,7 @@ def check_encoding_params(params):
 def make_columns(params, X, names):
     """Return the encoders of the columns of a table, not yet fitted.
 
-    Parameters
-    ----------
-    params : mapping
-        The parameters of the table's encoder.
-    X : DataFrame or 2-D ndarray
-        The table.
-    names : list of str or int
-        Names of its columns.
-
-    Raises
-    ------
-    ValueError
-        If a parameter does not match the columns.
+    `params` are the parameters of the table's encoder.
     """
     is_category = find_category_columns(params["categorical_features"], X, names)
     vocabularies = read_vocabularies(params, names, is_category)
@@ -168,17 +135,8 @@ USUAL_SHARE = 0.5
 def align_columns(X, names):
     """Return a DataFrame with the columns of fit, in their order.
 
-    Parameters
-    ----------
-    X : {DataFrame, array-like} of shape (n_samples, n_features)
-        The table. Columns that were not seen in fit are ignored, with one warning.
-    names : sequence of str or None
-        Names of the columns in fit, if it saw any.
-
-    Returns
-    -------
-    {DataFrame, array-like}
-        The same object if it is not a DataFrame or if a column is missing.
+    Columns that were not seen in fit are ignored, with one warning. The same object is
+    returned if it is not a DataFrame or if a column is missing.
     """
     if names is None or not is_dataframe(X) or has_columns(X, names):
         return X
@@ -215,13 +173,7 @@ def has_form(X, encoder):
 
 
 def warn_about_unseen(columns):
-    """Warn once about columns almost all of whose values were not seen in fit.
-
-    Parameters
-    ----------
-    columns : iterable of (CategoryColumn, Codes)
-        The columns and their codes.
-    """
+    """Warn once about columns, given with their codes, with almost no value of fit."""
     found = [
         f"{column.name!r} ({share:.0%})"
         for column, codes in columns

@@ -12,31 +12,11 @@ from sk_pwiser._utils import warn_user
 
 
 def read_array(values, name, rule, *, dtype=None, error=None):
-    """Return an argument as an array of one dimension or two.
+    """Return an argument as an array of one dimension or two, with unchecked entries.
 
-    Parameters
-    ----------
-    values : array-like
-        The argument, whose entries are not checked.
-    name : str
-        Name of the argument, for messages.
-    rule : str
-        What follows the name in messages.
-    dtype : dtype, default=None
-        The dtype to convert to; None for that of the argument.
-    error : type, default=None
-        Class of the errors about entries; by default that of the error found, TypeError
-        or ValueError.
-
-    Returns
-    -------
-    ndarray
-
-    Raises
-    ------
-    ValueError, TypeError
-        If the argument cannot be read. The message is one line with the column and the
-        row of the entry, where there is one.
+    `rule` follows the name in messages, which are one line with the column and the row
+    of the entry, where there is one. `error` is the class of errors about entries; by
+    default that of the error found.
     """
     refuse_unreadable(values, name)
     try:
@@ -56,17 +36,7 @@ def read_array(values, name, rule, *, dtype=None, error=None):
 
 
 def refuse_unreadable(values, name):
-    """Raise for a tensor that numpy cannot read, or an array of complex numbers.
-
-    Raises
-    ------
-    TypeError
-        If it is a tensor of torch that requires gradients, is on another device, or
-        has a dtype that numpy does not have.
-    ValueError
-        If it is an array of complex numbers. The message contains row, column and
-        value.
-    """
+    """Raise for a tensor that numpy cannot read, or an array of complex numbers."""
     if type(values).__module__.partition(".")[0] == "torch":
         try:
             values = np.asarray(values)
@@ -141,21 +111,11 @@ MISSING_LABELS = ("error", "ignore")
 
 
 class ReadLabels(NamedTuple):
-    """Labels that were read, but whose values are not checked yet.
+    """Labels that were read, but whose values are not checked yet."""
 
-    Parameters
-    ----------
-    values : ndarray of shape (n_samples, n_tasks) or (n_samples,)
-        Labels in the user's dtype, 0 where they are missing.
-    missing : bool ndarray of the same shape, or None
-        Which labels are missing; None if none is.
-    columns : list of str or None
-        Names of the columns, if they have any.
-    """
-
-    values: np.ndarray
-    missing: np.ndarray | None
-    columns: list | None
+    values: np.ndarray  # (n_samples, n_tasks) or (n_samples,), 0 where missing
+    missing: np.ndarray | None  # of the same shape; None if none is missing
+    columns: list | None  # names, if there are any
 
 
 def is_missing(value):
@@ -184,28 +144,10 @@ def _is_frame(Y):
 
 
 def read_labels(Y, missing_labels="error", *, input_name="Y"):
-    """Read labels of any array-like.
+    """Read labels of any array-like; `input_name` is for messages.
 
-    Parameters
-    ----------
-    Y : array-like of shape (n_samples, n_tasks) or (n_samples,)
-        Labels. None, NaN, pandas.NA and nulls of polars are missing.
-    missing_labels : {"error", "ignore"}, default="error"
-        Whether labels of tasks after the first may be missing.
-    input_name : str, default="Y"
-        Name of the labels, for messages.
-
-    Returns
-    -------
-    ReadLabels
-
-    Raises
-    ------
-    ValueError
-        If `Y` is None or has no form of labels, or if a label is infinite, or missing
-        where it must not be. The message contains column and row.
-    TypeError
-        If `Y` is sparse or a scalar.
+    None, NaN, pandas.NA and nulls of polars are missing, and allowed for tasks after
+    the first with "ignore".
     """
     if Y is None:
         raise ValueError(
@@ -276,25 +218,9 @@ def _original_dtype(Y, dtype):
 
 
 def zero_one_labels(labels, columns=None, *, input_name="Y"):
-    """Return labels of 0 and 1 as float32.
+    """Return labels of 0 and 1, `(n_samples, n_tasks)`, as float32.
 
-    Parameters
-    ----------
-    labels : ndarray of shape (n_samples, n_tasks)
-        The labels, 0 where they are missing.
-    columns : list of str, default=None
-        Names of the columns, for messages.
-    input_name : str, default="Y"
-        Name of the labels, for messages.
-
-    Returns
-    -------
-    float32 ndarray of shape (n_samples, n_tasks)
-
-    Raises
-    ------
-    ValueError
-        If a label is neither 0 nor 1. The message contains column, row and value.
+    They are 0 where they are missing. Columns and `input_name` are for messages.
     """
     for k in range(labels.shape[1]):
         column = labels[:, k]
@@ -310,30 +236,10 @@ def zero_one_labels(labels, columns=None, *, input_name="Y"):
 
 
 def one_task_labels(labels, columns=None, classes=None, *, input_name="Y"):
-    """Return the labels of a single task as 0 and 1, and its two classes.
+    """Return the labels of a single task as 0 and 1, `(n_samples, 1)`, and its classes.
 
-    Parameters
-    ----------
-    labels : ndarray of shape (n_samples,)
-        Any two labels, none of them missing.
-    columns : list of str, default=None
-        The name of the column, for messages.
-    classes : array-like of shape (2,), default=None
-        The two labels, needed if there may be only one of them.
-    input_name : str, default="Y"
-        Name of the labels, for messages.
-
-    Returns
-    -------
-    values : float32 ndarray of shape (n_samples, 1)
-        1 for the second class, in increasing order.
-    classes : ndarray of shape (2,)
-        The classes, in the user's dtype.
-
-    Raises
-    ------
-    ValueError
-        If there are other labels than the classes, or only one class and no `classes`.
+    The classes, two labels in increasing order and in the user's dtype, must be given
+    if there may be only one of them.
     """
     name = 0 if columns is None else columns[0]
     where = f"column {name!r} of {input_name}"
@@ -387,22 +293,7 @@ def _without_object_dtype(labels, where):
 
 
 def check_distinct(label, names):
-    """Raise if names of tasks are not strings or not distinct.
-
-    Parameters
-    ----------
-    label : str
-        Description of the names, for messages.
-    names : sequence of str or None
-        The names.
-
-    Raises
-    ------
-    TypeError
-        If a name is not a string.
-    ValueError
-        If two names are equal.
-    """
+    """Raise if names of tasks are not strings or not distinct."""
     names = [] if names is None else list(names)
     if not all(isinstance(name, str) for name in names):
         raise TypeError(f"{label} must be strings; got {names}.")
@@ -417,27 +308,8 @@ def check_distinct(label, names):
 def choose_task_names(n_tasks, task_names, columns, default_names):
     """Return the names of the tasks: the first of three lists that is not None.
 
-    Parameters
-    ----------
-    n_tasks : int
-        Number of tasks.
-    task_names : sequence of str or None
-        Names given by the user.
-    columns : list of str or None
-        Names of the columns of the labels.
-    default_names : sequence of str or None
-        Names to use if there are no others; None stands for "click" and "conversion"
-        for two tasks, and "task_0", "task_1", ... otherwise.
-
-    Returns
-    -------
-    tuple of str
-
-    Raises
-    ------
-    ValueError
-        If `task_names` has another length than `n_tasks`, or if a name is that of
-        another column of the history.
+    Without any, they are "click" and "conversion" for two tasks, and "task_0",
+    "task_1", ... otherwise.
     """
     if task_names is not None and len(task_names) != n_tasks:
         raise ValueError(
@@ -478,27 +350,13 @@ MAX_BIAS = 0.1
 
 @dataclass
 class Targets:
-    """Checked labels of one or more tasks.
+    """Checked labels of one or more tasks, 0 or 1, and 0 where they are missing."""
 
-    Parameters
-    ----------
-    values : float32 ndarray of shape (n_samples, n_tasks)
-        Labels, 0 or 1; 0 where they are missing.
-    classes : ndarray of shape (n_tasks, 2) or (2,)
-        The two labels of each task, in the user's dtype; 1-D for 1-D labels.
-    task_names : tuple of str
-        Names of the tasks.
-    missing : bool ndarray of shape (n_samples, n_tasks), default=None
-        Which labels are missing, never those of the first task; None if none is.
-    counts : ndarray of shape (n_samples,), default=None
-        Number of rows that each of these stands for; None for one.
-    """
-
-    values: np.ndarray
-    classes: np.ndarray
+    values: np.ndarray  # float32 (n_samples, n_tasks)
+    classes: np.ndarray  # (n_tasks, 2), or (2,) for 1-D labels, in the user's dtype
     task_names: tuple
-    missing: np.ndarray | None = None
-    counts: np.ndarray | None = None
+    missing: np.ndarray | None = None  # none of the first task
+    counts: np.ndarray | None = None  # rows that each of these stands for
 
     def without_labels(self):
         """Return the classes and names alone, which are kept after training."""
@@ -512,11 +370,7 @@ class Targets:
     def without(self, left_out):
         """Return the targets with further labels of later tasks taken as missing.
 
-        Parameters
-        ----------
-        left_out : bool ndarray of shape (n_samples, n_tasks)
-            The labels. Those of the first task are kept: they decide which rows the
-            next task is possible in.
+        Labels of the first task are kept: they decide where the next one is possible.
         """
         missing = left_out if self.missing is None else left_out | self.missing
         missing = missing.copy()
@@ -534,14 +388,8 @@ class Targets:
     def warn_about_labels(self, constant_tasks=True, selection=True):
         """Warn about labels that break the funnel, are constant, or lack by selection.
 
-        Parameters
-        ----------
-        constant_tasks : bool, default=True
-            Whether to warn about tasks with a single label, which is usual in a small
-            batch of rows.
-        selection : bool, default=True
-            Whether to warn about tasks whose labels lack more often if the task before
-            happened, which biases what is learnt from all rows.
+        A single label is usual in a small batch of rows. Labels that lack more often if
+        the task before happened bias what is learnt from all rows.
         """
         messages = list(self._broken_funnel_messages())
         if constant_tasks:
@@ -618,31 +466,8 @@ def check_targets(
 ):
     """Check labels and return them as :class:`Targets`.
 
-    Parameters
-    ----------
-    Y : array-like of shape (n_samples, n_tasks) or (n_samples,)
-        Labels: 0 or 1 for several tasks, any two labels for a single task.
-    task_names : sequence of str, default=None
-        Names of the tasks; by default the column names of a DataFrame.
-    default_names : sequence of str, default=None
-        Names of the tasks if neither `task_names` nor `Y` contains any.
-    classes : array-like of shape (2,), default=None
-        The two labels of a single task, needed if `Y` may contain only one of them.
-        Several tasks have the labels 0 and 1.
-    missing_labels : {"error", "ignore"}, default="error"
-        Whether labels of tasks after the first may be missing.
-
-    Returns
-    -------
-    Targets
-
-    Raises
-    ------
-    ValueError
-        If labels are missing or not allowed, if the number of `task_names` differs from
-        the number of tasks, or if two tasks have the same name.
-    TypeError
-        If `Y` is sparse or a scalar, or if a name in `task_names` is not a string.
+    `task_names` precede the names of columns, and these `default_names`. The classes of
+    a single task are needed if `Y` may contain only one of them.
     """
     check_distinct("The columns of Y", names_of_columns(Y))
     check_distinct("task_names", task_names)

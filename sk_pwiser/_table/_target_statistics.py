@@ -34,14 +34,7 @@ class TargetStatistics:
     than chance explains, its input is 0: a network would learn noise from it, such as
     that rows with a positive label have lower rates without it. Beside these, each
     column gives log(1 + n). Missing and unseen values have n = k = 0. All inputs are
-    standardised.
-
-    Parameters
-    ----------
-    columns : sequence of int
-        Indices of the encoded columns among the category columns.
-    cardinalities : sequence of int
-        Number of codes of each of them.
+    standardised. `columns` are indices among the category columns.
 
     References
     ----------
@@ -75,10 +68,8 @@ class TargetStatistics:
         ----------
         codes : integer ndarray of shape (n_samples, n_category_columns)
             Codes of the category columns.
-        y : ndarray of shape (n_samples, n_tasks)
-            Labels, 0 or 1.
-        weight : ndarray of shape (n_samples, n_tasks)
-            Weights of the rows per task; 0 leaves a row out of the task's rates.
+        y, weight : ndarray of shape (n_samples, n_tasks)
+            Labels, and weights; 0 leaves a row out of the task's rates.
         block : integer ndarray of shape (n_samples,)
             Block of each row; not read for `others`.
         others : bool ndarray of shape (n_samples,)
@@ -114,8 +105,7 @@ class TargetStatistics:
         Parameters
         ----------
         total, ones : ndarray of shape (n_tasks,)
-            Weights of the rows per task, and of the rows with label 1, without
-            `others`.
+            Weights of the rows, and of the rows with label 1, without `others`.
         own : list of ndarray of shape (n_blocks, 2, n_tasks, n_codes)
             Counts per encoded column and block, see `count`; they are released.
         n_rows : list of ndarray of shape (n_blocks, n_codes)
@@ -123,7 +113,7 @@ class TargetStatistics:
         others : list of ndarray of shape (2, n_tasks, n_codes)
             Counts of the validation rows.
         earlier : TargetStatistics, default=None
-            Statistics of an earlier fit, as in `fit_transform`.
+            As in `fit_transform`.
 
         Returns
         -------
@@ -157,16 +147,9 @@ class TargetStatistics:
         self.counts_, self.strengths_, self.means_, self.scales_ = [], [], [], []
 
     def _fit_column(self, blocks, counts, others, earlier):
-        """Learn the statistics of a further column.
+        """Learn the statistics of a further column from its `BlockValues`.
 
-        Parameters
-        ----------
-        blocks : iterable of BlockValues
-            Counts per block.
-        counts, others : ndarray of shape (2, n_tasks, n_codes)
-            Counts of all blocks, and of the validation rows.
-        earlier : TargetStatistics or None
-            Statistics of an earlier fit.
+        `counts`, of all blocks, and `others` have the shape (2, n_tasks, n_codes).
         """
         if earlier is not None:
             j, total = len(self.counts_), counts + others
@@ -217,17 +200,7 @@ class TargetStatistics:
         self.scales_.append(scale)
 
     def transform(self, codes):
-        """Encode rows by the statistics over all rows seen so far.
-
-        Parameters
-        ----------
-        codes : integer ndarray of shape (n_samples, n_category_columns)
-            Codes of the category columns.
-
-        Returns
-        -------
-        float32 ndarray of shape (n_samples, n_outputs)
-        """
+        """Encode rows by the statistics over all rows seen so far."""
         inputs = np.empty((len(codes), self.n_outputs), dtype=np.float32)
         for j, column in enumerate(self.columns):
             inputs[:, self._slice(j)] = self.tables_[j][codes[:, column]]
@@ -236,14 +209,7 @@ class TargetStatistics:
     def update(self, codes, y, weight, undo):
         """Add rows to the statistics; base rates, strengths and scales stay.
 
-        The cost depends on the number of rows alone.
-
-        Parameters
-        ----------
-        codes, y, weight : ndarray
-            Codes, labels and weights of the rows, as in `fit_transform`.
-        undo : list of callable
-            Log to which functions are appended that take the change back.
+        The cost depends on the number of rows alone. `undo` logs the change.
         """
         for j, column in enumerate(self.columns):
             present, positions = np.unique(codes[:, column], return_inverse=True)
@@ -329,21 +295,11 @@ def count(codes, y, weight, size, first=FIRST_VALUE):
 
 
 class BlockValues(NamedTuple):
-    """Counts of the values of a column that occur in a block.
+    """Counts of the values of a column that occur in a block."""
 
-    Parameters
-    ----------
-    codes : integer ndarray of shape (n_values,)
-        Codes of the values.
-    counts : ndarray of shape (2, n_tasks, n_values)
-        Rows and positives per task, see `count`.
-    n_rows : ndarray of shape (n_values,)
-        Numbers of rows.
-    """
-
-    codes: np.ndarray
-    counts: np.ndarray
-    n_rows: np.ndarray
+    codes: np.ndarray  # (n_values,)
+    counts: np.ndarray  # (2, n_tasks, n_values), see `count`
+    n_rows: np.ndarray  # (n_values,)
 
 
 def split_rows(block, others):
@@ -377,20 +333,9 @@ def sum_labels(y, weight, used):
 
 
 def assign_blocks(n_samples, n_blocks, times=None, groups=None):
-    """Assign rows to blocks of consecutive rows.
+    """Assign rows to blocks of consecutive rows, by their times if they are given.
 
-    Parameters
-    ----------
-    n_samples, n_blocks : int
-        Numbers of rows and of blocks.
-    times : ndarray of shape (n_samples,), default=None
-        Times by which the rows are ordered; by default they are in order.
-    groups : int64 ndarray of shape (n_samples,), default=None
-        Groups of rows, each of which goes into the block of its first row.
-
-    Returns
-    -------
-    int64 ndarray of shape (n_samples,)
+    Each of the groups of rows goes into the block of its first row.
     """
     rank = np.arange(n_samples)
     if times is not None:
@@ -412,19 +357,10 @@ class ExtendedStatistics(TargetStatistics):
 
     Base rates, strengths and scales stay, so that inputs keep the meaning that the
     earlier network has learnt. The statistics of a training row leave out its own
-    block, the statistics of a validation row all validation rows.
-
-    Parameters
-    ----------
-    source : TargetStatistics
-        The earlier statistics, which are not changed.
-    origins : list of int64 ndarray of shape (n_codes,)
-        One array per category column: the code that each code has in `source`, -1 for
-        new values.
-    rows : {"new", "seen"}
-        Whether the rows are new to `source` or among those that it was learnt from.
-    adds : bool
-        Whether the statistics are to include new rows.
+    block, the statistics of a validation row all validation rows. `origins` has an
+    array per category column: the code that each code has in `source`, -1 for new
+    values. `rows`, "new" or "seen", tells whether `source` was learnt from the rows,
+    and `adds` whether the statistics are to include new ones.
     """
 
     def __init__(self, source, origins, rows, adds):
@@ -443,11 +379,6 @@ class ExtendedStatistics(TargetStatistics):
         """Encode rows by the earlier statistics and the rows of other blocks.
 
         See :meth:`TargetStatistics.fit_transform` for the parameters.
-
-        Raises
-        ------
-        ValueError
-            If the rows are "seen" and there are more of them than `source` has.
         """
         if self.rows == "new":
             self._warn_if_seen(codes, y, weight)
@@ -511,28 +442,9 @@ def _subtract(counts, seen):
 
 
 def find_target_columns(target_encoding, columns, min_values):
-    """Return the columns whose values get target statistics.
+    """Return the indices of category columns whose values get target statistics.
 
-    Parameters
-    ----------
-    target_encoding : "auto", bool or sequence of (str or int)
-        The estimator's parameter.
-    columns : list of CategoryColumn or NumericColumn
-        The fitted columns of the table.
-    min_values : int
-        Columns with fewer distinct values are left out, unless they are named.
-
-    Returns
-    -------
-    list of int
-        Indices among the category columns.
-
-    Raises
-    ------
-    ValueError
-        If a column is named that is not a category column of the table.
-    TypeError
-        If a column is given by a bool, as in a mask.
+    Columns with fewer than `min_values` distinct values are left out, unless named.
     """
     categories = [c for c in columns if isinstance(c, CategoryColumn)]
     if isinstance(target_encoding, bool | np.bool_ | str):
@@ -571,21 +483,7 @@ def find_target_columns(target_encoding, columns, min_values):
 def make_target_statistics(target_encoding, encoder, n_samples, params):
     """Return unfitted statistics for the chosen columns, or None if there are none.
 
-    Parameters
-    ----------
-    target_encoding : "auto", bool or sequence of (str or int)
-        The estimator's parameter.
-    encoder : TableEncoder
-        The fitted encoder, which keeps the codes of rare values.
-    n_samples : int
-        Number of rows.
-    params : mapping
-        `target_encoding_min_values` and `target_encoding_blocks`.
-
-    Raises
-    ------
-    ValueError
-        If a column is not a category column, or if there are fewer rows than blocks.
+    The fitted encoder keeps the codes of rare values.
     """
     columns = find_target_columns(
         target_encoding, encoder.columns_, params["target_encoding_min_values"]
@@ -614,25 +512,7 @@ def check_target_encoding(params):
 def read_times(X, column, names):
     """Return the times of the rows, by which blocks are formed.
 
-    Parameters
-    ----------
-    X : DataFrame or array of shape (n_samples, n_features)
-        The table.
-    column : str, int or None
-        Name or index of a numeric column; None if the rows are in the order of time.
-    names : list of str or int
-        Names of the columns.
-
-    Returns
-    -------
-    float64 ndarray of shape (n_samples,) or None
-
-    Raises
-    ------
-    ValueError
-        If there is no such column, or if times are missing.
-    TypeError
-        If the column is not numeric.
+    They are None without a column: the rows are then in the order of time.
     """
     if column is None:
         return None
