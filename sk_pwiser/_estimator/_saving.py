@@ -33,13 +33,7 @@ def to_plain(estimator):
 
 
 def from_plain(cls, values, arrays, name):
-    """Build an estimator from its plain form; `name` is the file's, for messages.
-
-    Raises
-    ------
-    ValueError
-        If it is not the plain form of an estimator of this class.
-    """
+    """Build an estimator from its plain form; `name` is the file's, for messages."""
     try:
         content = PlainForm(STATE_CLASSES).decode(values, arrays)
         if content.get("kind") == "checkpoint":

@@ -30,25 +30,9 @@ def write_file(
 ) -> None:
     """Write a file so that it is complete or absent, whatever happens meanwhile.
 
-    The arrays are written from their own memory: apart from the text of the values, no
-    copy of the content is made.
-
-    Parameters
-    ----------
-    path : str or path-like
-        The file. An existing file is replaced at the end.
-    values : object
-        Values that JSON can represent.
-    arrays : dict of str to ndarray
-        Arrays of numbers; none is named "json".
-
-    Raises
-    ------
-    OSError
-        If the file cannot be written, for example on a full disk. The message names
-        the file.
-    TypeError
-        If an array has a dtype that the format does not have.
+    An existing file is replaced at the end, and an OSError names the file. The values
+    are values of JSON, and no array is named "json". The arrays are written from their
+    own memory: apart from the text of the values, no copy of the content is made.
     """
     joined = join(values, arrays)
     # Items of the largest size first, so that every array is aligned.
@@ -72,10 +56,7 @@ def write_file(
 def write_bytes(path: str | PathLike[str], content: bytes) -> None:
     """Write a file so that it is complete or, after an error, as it was before.
 
-    Raises
-    ------
-    OSError
-        If the file cannot be written. The message names it.
+    An OSError names the file.
     """
     with _replacing(path) as file:
         file.write(content)
@@ -124,27 +105,10 @@ def _header(arrays):
 
 
 def read_file(path: str | PathLike[str]) -> tuple[Any, dict[str, np.ndarray]]:
-    """Read a file and check that it is whole.
+    """Read what `write_file` wrote, and check that it is whole.
 
-    Each array is read once, into its own memory.
-
-    Parameters
-    ----------
-    path : str or path-like
-        The file.
-
-    Returns
-    -------
-    values : object
-        The values that were passed to `write_file`.
-    arrays : dict of str to ndarray
-
-    Raises
-    ------
-    DamagedFileError
-        If the file is not of this format, or was damaged or altered.
-    ValueError
-        If the version of its format is newer than the one that this package writes.
+    Each array is read once, into its own memory. A file that is of another format,
+    damaged or altered raises DamagedFileError, one of a newer version ValueError.
     """
     with open(path, "rb") as file:
         header, entries = _read_header(file, path)
@@ -251,27 +215,13 @@ class DamagedFileError(ValueError):
 
 
 def join(values, arrays):
-    """Return the arrays with one more, which has the values as the text of JSON.
-
-    Parameters
-    ----------
-    values : object
-        Values that JSON can represent.
-    arrays : dict of str to ndarray
-        Arrays of numbers; none is named "json".
-    """
+    """Return the arrays with one more, which has the values as the text of JSON."""
     text = np.frombuffer(json.dumps(values).encode("ascii"), dtype=np.uint8)
     return {**arrays, VALUES: text}
 
 
 def split(joined):
-    """Return the values and the arrays that `join` was called with.
-
-    Raises
-    ------
-    ValueError
-        If an entry is not an array of numbers, or the values are missing.
-    """
+    """Return the values and the arrays that `join` was called with."""
     try:
         arrays = dict(joined)
         values = json.loads(arrays.pop(VALUES).tobytes())
@@ -286,19 +236,7 @@ def split(joined):
 def check_version(version, name):
     """Raise if a format did not exist when this version of the package was written.
 
-    Parameters
-    ----------
-    version : object
-        The version that a file states.
-    name : str
-        Name of the file or state, for the message.
-
-    Raises
-    ------
-    DamagedFileError
-        If `version` is not the number of a version.
-    ValueError
-        If it is newer than the version that this package writes.
+    `name` is the file or state, for messages. DamagedFileError is raised for no number.
     """
     if not (isinstance(version, str) and version.isdecimal()):
         raise DamagedFileError(

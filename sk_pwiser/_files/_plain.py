@@ -14,59 +14,25 @@ class PlainForm:
     """Converts objects to values of JSON and arrays, and back.
 
     It converts numbers, text, lists, tuples, sets, dictionaries, arrays and objects of
-    the registered classes. Such an object is restored without a call of its class: its
-    attributes, or the fields of a named tuple, are set to the saved ones.
-
-    Parameters
-    ----------
-    classes : iterable of type
-        The registered classes; no two have the same name.
+    the registered classes, which have different names. Such an object is restored
+    without a call of its class: its attributes, or the fields of a named tuple, are set
+    to the saved ones.
     """
 
     def __init__(self, classes: Iterable[type]) -> None:
         self.classes = {cls.__name__: cls for cls in classes}
 
     def encode(self, value: object, name: str) -> tuple[Any, dict[str, np.ndarray]]:
-        """Return the plain form of an object.
+        """Return values of JSON, and the arrays that they refer to by name.
 
-        Parameters
-        ----------
-        value : object
-            The object.
-        name : str
-            Its name, for messages and for the names of the arrays.
-
-        Returns
-        -------
-        values : object
-            Values that JSON can represent.
-        arrays : dict of str to ndarray
-            The arrays of numbers, which `values` refers to by name. They share memory
-            with the object.
-
-        Raises
-        ------
-        TypeError
-            If the object contains one of a class that is not registered.
+        The name of the object is for messages and begins the names of the arrays, which
+        share memory with the object.
         """
         arrays: dict[str, np.ndarray] = {}
         return self._encode(value, name, arrays), arrays
 
     def decode(self, values: Any, arrays: Mapping[str, np.ndarray]) -> Any:
-        """Return the object of a plain form.
-
-        Parameters
-        ----------
-        values : object
-            Values of JSON, as `encode` returned them.
-        arrays : dict of str to ndarray
-            The arrays. The object holds these, not copies.
-
-        Raises
-        ------
-        ValueError
-            If it is not a plain form, or has a class that is not registered.
-        """
+        """Return the object of a plain form, which holds the arrays, not copies."""
         try:
             return self._decode(values, dict(arrays))
         except (

@@ -16,51 +16,20 @@ from sk_pwiser._utils import in_background
 
 
 class Chunk(NamedTuple):
-    """Some rows of a dataset, without rows of weight 0.
+    """Some rows of a dataset, without rows of weight 0."""
 
-    Parameters
-    ----------
-    X : pyarrow.Table of shape (n_rows, n_features)
-        The table, not yet encoded.
-    targets : Targets
-        Labels.
-    weights : float64 ndarray of shape (n_rows,) or (n_rows, n_tasks), or None
-        Weights, not scaled.
-    groups : int64 ndarray of shape (n_rows,) or None
-        Numbers of the groups.
-    place : str
-        File and row, for messages.
-    n_read : int
-        Number of rows, including rows of weight 0.
-    """
-
-    X: Any
+    X: Any  # pyarrow.Table, not yet encoded
     targets: Targets
-    weights: np.ndarray | None
-    groups: np.ndarray | None
-    place: str
-    n_read: int
+    weights: np.ndarray | None  # float64 (n_rows,) or (n_rows, n_tasks), not scaled
+    groups: np.ndarray | None  # int64 (n_rows,)
+    place: str  # file and row, for messages
+    n_read: int  # rows including those of weight 0
 
 
 def iter_chunks(dataset, task_names, missing_labels, pool) -> Iterator[Chunk]:
-    """Read the rows of a dataset in order, in a thread, and check them.
+    """Read the rows of a dataset in order, in the thread of `pool`, and check them.
 
-    Parameters
-    ----------
-    dataset : object
-        A dataset for which `reads_in_parts` returns True, such as a
-        :class:`~sk_pwiser.datasets.ParquetImpressions`.
-    task_names : sequence of str or None
-        Names of the tasks; by default the columns of the labels.
-    missing_labels : {"error", "ignore"}
-        Whether labels of tasks after the first may be missing.
-    pool : Executor
-        Its thread reads.
-
-    Raises
-    ------
-    ValueError or TypeError
-        If labels, weights or groups are invalid. The message contains file and column.
+    The messages of errors contain file and column.
     """
     numbers = GroupNumbers()
     tables = dataset.iter_tables(_columns(dataset))
@@ -143,13 +112,7 @@ class GroupNumbers:
         self.n_groups = 0
 
     def of(self, frame):
-        """Return the number of each row's group, from a table of one column.
-
-        Raises
-        ------
-        ValueError
-            If a row has no group.
-        """
+        """Return the number of each row's group, from a table of one column."""
         name = frame.columns[0]
         indices, values = factorize(frame[name])
         if (indices < 0).any():
@@ -169,15 +132,9 @@ class GroupNumbers:
 
 
 class RowSample:
-    """A random sample of rows: those with the smallest random keys.
+    """A random sample of `n_rows` rows: those with the smallest random keys.
 
-    Parameters
-    ----------
-    n_rows : int
-        Number of rows of the sample, or fewer if there are not as many. Up to twice as
-        many are in memory.
-    generator : numpy.random.Generator
-        Draws the keys.
+    Up to twice as many rows are in memory.
     """
 
     def __init__(self, n_rows, generator):
@@ -188,15 +145,7 @@ class RowSample:
         self.n_kept = 0
 
     def add(self, table, weights):
-        """Add rows.
-
-        Parameters
-        ----------
-        table : pyarrow.Table
-            The rows.
-        weights : float64 ndarray of shape (n_rows,) or (n_rows, n_tasks), or None
-            Their weights.
-        """
+        """Add rows, a pyarrow.Table, and their weights per row or per row and task."""
         keys = self.generator.random(len(table))
         if np.isfinite(self.limit):
             kept = np.flatnonzero(keys < self.limit)
@@ -249,18 +198,9 @@ INTERVAL = 1.0
 
 
 class RowProgress:
-    """Counts rows on one line of the standard error stream.
+    """Counts rows on one line of the standard error stream, which begins with `label`.
 
     In a file, where a line cannot be replaced, only the last count is written.
-
-    Parameters
-    ----------
-    label : str
-        Name of the pass over the rows, with which the line begins.
-    total : int
-        Number of rows.
-    verbose : int
-        0 for no line.
     """
 
     def __init__(self, label: str, total: int, verbose: int) -> None:

@@ -67,25 +67,9 @@ def fit_dataset(
 ) -> TrainingResult:
     """Train on a dataset: learn the encoding, store encoded rows on disk, optimise.
 
-    Parameters
-    ----------
-    params : mapping
-        The estimator's parameters.
-    dataset : object
-        Rows with labels, such as a :class:`~sk_pwiser.datasets.ParquetImpressions`.
-    Y, sample_weight, groups : None
-        Not used: the dataset names its columns of labels, weights and groups.
-    eval_set : object or tuple of (X, Y), default=None
-        Validation rows: another dataset, or a table and labels.
-    earlier : TrainingResult, default=None
-        The fit to continue from.
-    estimator_name : str
-        Name of the estimator, for messages.
-
-    Returns
-    -------
-    TrainingResult
-        A new result.
+    `Y`, `sample_weight` and `groups` are not used: the dataset, for example a
+    :class:`~sk_pwiser.datasets.ParquetImpressions`, names its columns of these.
+    `eval_set` is another dataset, or a table and labels.
     """
     _refuse_arrays(Y=Y, sample_weight=sample_weight, groups=groups)
     with (
@@ -118,26 +102,8 @@ def prepare_dataset(
 ) -> tuple[Plan, EncodedData]:
     """Check parameters and rows, learn the encoding, and store encoded rows on disk.
 
-    Parameters
-    ----------
-    settings : Settings
-        The estimator's parameters.
-    dataset, eval_set, earlier, estimator_name
-        As in `fit_dataset`.
-    folder : Path
-        An empty folder for the rows.
-    pool : Executor
-        Its thread reads.
-    n_files : int, default=None
-        Smallest number of stored files, if there are enough rows. By default the files
-        have about 16,384 rows.
-
-    Returns
-    -------
-    plan : Plan
-        The checked settings and components.
-    data : EncodedData
-        The rows.
+    The thread of `pool` reads, and the empty `folder` receives the rows: in `n_files`
+    files or more, if there are enough rows, or in files of about 16,384 rows.
     """
     if not dataset.targets:
         raise ValueError("targets of the dataset is empty; fit needs labels.")
@@ -309,36 +275,16 @@ class Stored(NamedTuple):
 
 @dataclass(frozen=True)
 class Job:
-    """A training that several processes run together; it can be pickled.
-
-    Parameters
-    ----------
-    settings : Settings
-        The estimator's parameters.
-    schema : Schema
-        The encoding of the table, and the tasks.
-    monitor : str or None
-        Column of the history that early stopping monitors.
-    random_state : RandomState
-        The estimator's random state after the rows were drawn.
-    seed : int
-        Seed of the order of rows, and of the random numbers of each process.
-    train, valid : Stored
-        Training rows, and validation rows or None.
-    part_rows : int
-        Number of rows that are shuffled together.
-    has_groups : bool
-        Whether the rows have groups.
-    """
+    """A training that several processes run together; it can be pickled."""
 
     settings: Settings
     schema: Schema
-    monitor: str | None
-    random_state: np.random.RandomState
-    seed: int
+    monitor: str | None  # column of the history, for early stopping
+    random_state: np.random.RandomState  # after the rows were drawn
+    seed: int  # of the order of rows, and of each process
     train: Stored
     valid: Stored | None
-    part_rows: int
+    part_rows: int  # rows that are shuffled together
     has_groups: bool
 
     @property
@@ -363,22 +309,9 @@ def prepare_job(
     n_processes: int,
     estimator_name: str,
 ) -> Job:
-    """Check parameters and rows, learn the encoding, and store the rows.
+    """Check parameters and rows, learn the encoding, and store the rows in a folder.
 
-    Parameters
-    ----------
-    settings, dataset, eval_set, estimator_name
-        As in `fit_dataset`.
-    folder : Path
-        An empty folder for the rows.
-    n_processes : int
-        Number of processes that will train.
-
-    Raises
-    ------
-    ValueError, TypeError
-        If a parameter, a column or a label is invalid, or if the network has extra
-        losses that are not means over rows.
+    Networks whose extra losses are not means over rows are refused.
     """
     with ThreadPoolExecutor(1, thread_name_prefix="sk_pwiser-reader") as pool:
         plan, data = prepare_dataset(
@@ -447,24 +380,9 @@ def run_job(
     checkpoints: Checkpoints,
     verbose: int,
 ) -> TrainingResult:
-    """Train, as one of several processes.
+    """Train, as one of several processes, on the rows of this process.
 
-    Parameters
-    ----------
-    job : Job
-        The training.
-    rows : object
-        Training and validation rows of this process, like a `TrainingData`.
-    device : torch.device
-        Device of this process.
-    net_class : type
-        Class of the net.
-    connect : callable
-        Connects the net to the nets of the other processes.
-    checkpoints : Checkpoints
-        Writes checkpoints, and resumes.
-    verbose : int
-        Verbosity of this process.
+    `connect` connects the net to the nets of the other processes.
     """
     settings = replace(job.settings, device=str(device), verbose=verbose)
     random_state = deepcopy(job.random_state)

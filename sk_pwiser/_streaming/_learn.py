@@ -41,15 +41,6 @@ class RowSummary:
 
     There are few combinations, and their numbers of rows determine the rates of the
     tasks and all warnings about labels.
-
-    Attributes
-    ----------
-    n_rows : int
-        Number of rows.
-    first : Targets
-        Names and classes of the tasks, without labels.
-    weights : WeightScale
-        The scale of the weights.
     """
 
     def __init__(self):
@@ -58,15 +49,7 @@ class RowSummary:
         self.states, self.counts, self.sums = {}, [], []
 
     def add(self, targets, weights):
-        """Add rows.
-
-        Parameters
-        ----------
-        targets : Targets
-            Their labels.
-        weights : float64 ndarray of shape (n_rows,) or (n_rows, n_tasks), or None
-            Their weights.
-        """
+        """Add the labels of rows and their weights, per row or per row and task."""
         n_rows, n_tasks = targets.values.shape
         if self.first is None:
             self.first = targets.without_labels()
@@ -136,13 +119,6 @@ class ValueCounts:
     2002, drop them at regular intervals). The rows of a dropped value are not counted
     when it occurs again: at most `max_dropped` rows per value.
 
-    Parameters
-    ----------
-    column : CategoryColumn
-        The encoder of the column, which learns the frequencies in `finish`.
-    max_values : int
-        Largest number of values.
-
     References
     ----------
     Manku and Motwani (2002). "Approximate frequency counts over data streams." VLDB.
@@ -190,15 +166,7 @@ class ValueCounts:
 
 
 class BlockCounts:
-    """Counts of labels per block and category value, for target statistics.
-
-    Parameters
-    ----------
-    statistics : TargetStatistics
-        The statistics, which `finish` fits.
-    n_blocks, n_tasks : int
-        Numbers of blocks and of tasks.
-    """
+    """Counts of labels per block and category value, for target statistics."""
 
     def __init__(self, statistics, n_blocks, n_tasks):
         self.statistics = statistics
@@ -210,16 +178,9 @@ class BlockCounts:
         self.total, self.ones = np.zeros(n_tasks), np.zeros(n_tasks)
 
     def add(self, codes, y, weight, block):
-        """Add rows.
+        """Add rows: codes with those of rare values, and labels and weights per task.
 
-        Parameters
-        ----------
-        codes : integer ndarray of shape (n_rows, n_category_columns)
-            Codes, including the codes of rare values.
-        y, weight : ndarray of shape (n_rows, n_tasks)
-            Labels, and weights per task.
-        block : integer ndarray of shape (n_rows,)
-            Blocks; `n_blocks` stands for validation rows.
+        The block `n_blocks` stands for validation rows.
         """
         used = block < self.n_blocks
         total, ones = sum_labels(y, weight, used)
@@ -251,15 +212,6 @@ class TableLearner:
     The frequencies of category values are exact up to a bound, see `ValueCounts`. The
     distributions of numbers are estimated from a random sample of the rows. If all rows
     are in the sample, the result is equal to that of `fit_transform`.
-
-    Parameters
-    ----------
-    encoder : TableEncoder
-        The encoder, not yet fitted.
-    dataset : object
-        Has `sample_rows` and `max_values`.
-    generator : numpy.random.Generator
-        Draws the sample.
     """
 
     def __init__(self, encoder, dataset, generator):
@@ -269,15 +221,7 @@ class TableLearner:
         self.counts = None
 
     def add(self, X, weights):
-        """Add rows.
-
-        Parameters
-        ----------
-        X : pyarrow.Table of shape (n_rows, n_features)
-            The rows.
-        weights : float64 ndarray of shape (n_rows,) or (n_rows, n_tasks), or None
-            Their weights.
-        """
+        """Add rows, a pyarrow.Table, and their weights per row or per row and task."""
         if self.counts is None:
             self._begin(X)
         frame = as_table(X)
@@ -310,18 +254,7 @@ class TableLearner:
         self.numeric = [c.name for c in columns if isinstance(c, kinds)]
 
     def finish(self):
-        """Fit the encoder.
-
-        Raises
-        ------
-        ValueError or TypeError
-            If a numeric column cannot be read, as in `fit_transform`.
-
-        Warns
-        -----
-        UserWarning
-            If a column has more values than can be counted exactly.
-        """
+        """Fit the encoder; warn if a column has too many values for exact counts."""
         for counts in self.counts.values():
             counts.finish()
         columns = {column.name: column for column in self.encoder.columns_}
@@ -355,19 +288,9 @@ class TableLearner:
 class DatasetSchema:
     """The result of the first pass over a dataset.
 
-    Parameters
-    ----------
-    schema : Schema
-        The encoding of the table. Its target statistics, if there are any, are fitted
-        in the second pass.
-    summary : RowSummary
-        Labels and weights of all rows.
-    blocks : Blocks or None
-        Assigns rows to blocks for the target statistics; None without them.
-    hold_out : HoldOut
-        Draws validation rows.
-    earlier : TargetStatistics, default=None
-        Target statistics of the fit that training continues from.
+    The target statistics of the schema, if any, are fitted in the second pass.
+    `blocks` assigns rows to blocks for them, and `earlier` has the statistics of the
+    fit that training continues from.
     """
 
     schema: Schema
@@ -385,27 +308,9 @@ def learn_schema(
     pool: Executor,
     estimator_name: str,
 ) -> DatasetSchema:
-    """Read all rows once.
+    """Read all rows once, in the thread of `pool`, and learn their encoding.
 
-    Parameters
-    ----------
-    settings : Settings
-        The estimator's parameters.
-    dataset : object
-        The rows.
-    earlier : Schema or None
-        Schema of the fit that training continues from.
-    seed : int
-        Seed of the sample of rows that distributions are learnt from.
-    pool : Executor
-        Its thread reads.
-    estimator_name : str
-        Name of the estimator, for messages.
-
-    Raises
-    ------
-    ValueError, TypeError
-        If there are no rows, or a column, label or weight is invalid.
+    `seed` draws the sample of rows that distributions are learnt from.
     """
     params = settings.encoding_params
     generator = np.random.default_rng(seed)
@@ -454,13 +359,7 @@ def read_chunks(settings: Settings, dataset: Any, pool: Executor) -> Any:
 
 
 def check_rows_left(dataset: Any, summary: Any) -> None:
-    """Raise if no row is left; warn if some could not be read.
-
-    Raises
-    ------
-    ValueError
-        If so.
-    """
+    """Raise if no row is left; warn if some could not be read."""
     if dataset.corrupt_:
         warn_user(
             f"{len(dataset.corrupt_)} files or row groups cannot be read and are left "

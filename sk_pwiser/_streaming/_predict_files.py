@@ -30,18 +30,7 @@ def probabilities(logits):
 def iter_logits(result, dataset):
     """Yield the logits of the rows of a dataset, part by part.
 
-    Parameters
-    ----------
-    result : TrainingResult
-        The fit.
-    dataset : object
-        The rows.
-
-    Raises
-    ------
-    ValueError or TypeError
-        If a column cannot be encoded, or there are no rows. The message contains file
-        and column.
+    The messages of errors contain file and column.
     """
     tables = dataset.iter_tables(dataset.features)
     n_rows = 0
@@ -70,29 +59,7 @@ def _warn_about_corrupt(dataset):
 
 
 def write_predictions(result, dataset, output):
-    """Write the probabilities of a dataset, one file per file.
-
-    Parameters
-    ----------
-    result : TrainingResult
-        The fit.
-    dataset : object
-        The rows.
-    output : str or os.PathLike
-        The folder.
-
-    Returns
-    -------
-    Path
-        The folder.
-
-    Raises
-    ------
-    TypeError
-        If `dataset` is not one that is read in parts.
-    ValueError
-        If the folder is the one of the rows, or a column cannot be encoded.
-    """
+    """Write the probabilities of a dataset into a folder, one file per file."""
     if not reads_in_parts(dataset):
         raise TypeError(
             "output must be None unless X is a dataset that is read in parts; got "

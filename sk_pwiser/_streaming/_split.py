@@ -19,23 +19,10 @@ class GroupValues:
         self.values = None
 
     def of(self, groups, of_rows, combine, choose):
-        """Return the value of each row's group.
+        """Return the value of each row's group, for the next rows.
 
-        Parameters
-        ----------
-        groups : int64 ndarray of shape (n_rows,)
-            Numbers of the groups of the next rows.
-        of_rows : integer ndarray of shape (n_rows,)
-            A value per row.
-        combine : {numpy.minimum, numpy.maximum}
-            Reduces the values of a group's rows in this part to one.
-        choose : callable
-            Maps these values to the values of the groups, for the groups that begin in
-            this part.
-
-        Returns
-        -------
-        ndarray of shape (n_rows,)
+        `combine`, numpy.minimum or numpy.maximum, reduces the values `of_rows` of a
+        group in this part to one; `choose` maps these to values of new groups.
         """
         numbers, first, place = np.unique(
             groups, return_index=True, return_inverse=True
@@ -60,11 +47,6 @@ class HoldOut:
     of each depth as `funnel_holdout` would, and every row of a depth has the same
     chance. Groups are held out as a whole: they are counted and drawn like rows, by
     their deepest row in the part in which they begin.
-
-    Parameters
-    ----------
-    fraction : float
-        Share of the rows, or groups, to hold out.
     """
 
     def __init__(self, fraction):
@@ -73,15 +55,7 @@ class HoldOut:
         self.groups = GroupValues()
 
     def count(self, targets, groups):
-        """Count rows or groups, in the first pass.
-
-        Parameters
-        ----------
-        targets : Targets
-            Labels of the rows.
-        groups : int64 ndarray of shape (n_rows,) or None
-            Numbers of their groups.
-        """
+        """Count rows or groups, in the first pass."""
         self._choose(targets, groups, self._add)
 
     def _add(self, strata):
@@ -130,18 +104,9 @@ class HoldOut:
 
 
 class TimeEdges:
-    """Times between blocks that hold about equal numbers of rows.
+    """Times between blocks that hold about equal numbers of rows, by a sample of rows.
 
-    Parameters
-    ----------
-    column : str, int or None
-        The column of times; None if the rows are in the order of time.
-    n_blocks : int
-        Number of blocks.
-    n_rows : int
-        Number of rows of the sample that decides.
-    generator : numpy.random.Generator
-        Draws the sample.
+    Without a column of times, the rows are in the order of time.
     """
 
     def __init__(self, column, n_blocks, n_rows, generator):
@@ -171,14 +136,7 @@ class TimeEdges:
 class Blocks:
     """Assigns rows to blocks of time, as `assign_blocks` does for all rows at once.
 
-    Parameters
-    ----------
-    n_rows, n_blocks : int
-        Numbers of rows and of blocks.
-    times : TimeEdges
-        Reads the times.
-    edges : ndarray of shape (n_blocks - 1,) or None
-        Times between the blocks; None for equal numbers of rows in their order.
+    Without `edges`, of shape (n_blocks - 1,), blocks have equal numbers of rows.
     """
 
     def __init__(self, n_rows, n_blocks, times, edges):

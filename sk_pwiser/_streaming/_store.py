@@ -36,23 +36,12 @@ Arrays = dict[str, np.ndarray]
 
 
 class RowStore:
-    """Encoded rows in the files of a folder.
+    """Encoded rows in the files of a folder, of which the store is the only user.
 
     Plain reads are used instead of memory maps, whose pages would count as memory of
-    the process.
-
-    Parameters
-    ----------
-    folder : str or os.PathLike
-        An existing folder, of which the store is the only user.
-    file_rows : int, default=None
-        Number of rows from which on a file is written; None for 16,384.
-
-    Attributes
-    ----------
-    forms : dict of str to (numpy.dtype, tuple)
-        Dtype and shape per row of each array. A part of the rows may lack the weights
-        that others have: they are read as 1.
+    the process. `file_rows` is the number of rows from which on a file is written, and
+    `forms` has the dtype and the shape per row of each array. A part of the rows may
+    lack the weights that others have: they are read as 1.
     """
 
     def __init__(
@@ -91,15 +80,7 @@ class RowStore:
         self._pending = []
 
     def read(self, files: Sequence[int], names: Sequence[str] | None = None) -> Arrays:
-        """Return the rows of some files, one file after the other.
-
-        Parameters
-        ----------
-        files : sequence of int
-            Numbers of the files.
-        names : sequence of str, default=None
-            Names of the arrays to read; by default all are.
-        """
+        """Return the named arrays, by default all, of some files in their order."""
         chosen = [name for name in self.forms if names is None or name in names]
         parts = []
         for number in files:
@@ -150,22 +131,9 @@ class StreamedImpressions(Dataset[Batch]):
 
     The files of the store are read in a random order, as many at a time as make up
     `part_rows` rows. Each such part is a table in memory, from which batches are drawn
-    as from any other, while a thread reads the next one.
-
-    Parameters
-    ----------
-    store : RowStore
-        The rows.
-    load : callable
-        Returns the impressions of arrays of the store.
-    part_rows : int
-        Approximate number of rows of a part.
-    pool : Executor
-        Its thread reads. The caller closes it.
-    device : torch.device, default=cpu
-        Device of the parts.
-    on_read : callable, default=None
-        Called with the number of rows of each part that was used.
+    as from any other, while the thread of `pool` reads the next one. `load` makes
+    impressions of arrays of the store, and `on_read` is called with the number of rows
+    of each part that was used.
     """
 
     store: RowStore
@@ -261,29 +229,9 @@ def encode_rows(
     seed: int | None,
     file_rows: int | None = None,
 ) -> EncodedData:
-    """Encode all rows and store training and validation rows.
+    """Encode all rows, store training and validation rows, and fit target statistics.
 
-    Parameters
-    ----------
-    settings : Settings
-        The estimator's parameters.
-    dataset : object
-        The rows.
-    learnt : DatasetSchema
-        Result of the first pass. Its target statistics are fitted here.
-    folder : Path
-        Folder for the rows.
-    pool : Executor
-        Its thread reads.
-    seed : int or None
-        Seed of the draw of validation rows; None if there are none.
-    file_rows : int, default=None
-        Largest number of rows per stored file; None for about 16,384.
-
-    Raises
-    ------
-    ValueError, TypeError
-        If a column cannot be encoded, or there is not enough space in the folder.
+    `seed` draws the validation rows; without it there are none.
     """
     train = _make_store(folder / "train", file_rows)
     valid = _make_store(folder / "valid", file_rows)
@@ -338,15 +286,7 @@ def encode_eval_rows(
     pool: Executor,
     file_rows: int | None = None,
 ) -> StreamedImpressions:
-    """Encode validation rows of a dataset like rows of a prediction, and store them.
-
-    See `encode_rows` for the parameters; `schema` encodes the rows.
-
-    Raises
-    ------
-    ValueError, TypeError
-        If the rows are invalid, or of other tasks than the training rows.
-    """
+    """Encode validation rows of a dataset like rows of a prediction, and store them."""
     store = _make_store(folder / "eval", file_rows)
     summary = RowSummary()
     for chunk in read_chunks(settings, dataset, pool):
@@ -421,14 +361,8 @@ def load_rows(
 ) -> Impressions:
     """Return stored rows as impressions, with the inputs of the target statistics.
 
-    Parameters
-    ----------
-    schema : Schema
-        The encoding of the table.
-    tables : sequence of ndarray of shape (n_blocks + 1, n_codes, n_tasks + 1), or None
-        Inputs of the encoded columns by block and code.
-    arrays : dict of str to ndarray
-        The rows.
+    These are in `tables`, one per encoded column, by block and code: each has the shape
+    (n_blocks + 1, n_codes, n_tasks + 1).
     """
     codes, numeric = arrays["codes"], arrays["numeric"]
     if tables is not None:
@@ -447,13 +381,7 @@ def load_rows(
 
 
 def check_space(folder: Path, stores: Sequence[RowStore], n_rows: int) -> None:
-    """Raise if the rows so far show that all of them need more space than there is.
-
-    Raises
-    ------
-    ValueError
-        If so.
-    """
+    """Raise if the rows so far show that all of them need more space than there is."""
     n_stored = sum(map(len, stores))
     per_row = sum(store.n_bytes for store in stores) / n_stored
     needed, free = per_row * (n_rows - n_stored), shutil.disk_usage(folder).free

@@ -31,23 +31,12 @@ LARGEST = {
 
 
 class Vocabulary(NamedTuple):
-    """Settings that determine which values of a category column have their own code.
+    """Which values of a category column have codes of their own."""
 
-    Parameters
-    ----------
-    min_frequency : int, default=2
-        Values that occur in fewer rows share a code.
-    max_categories : int, default=None
-        Largest number of codes of values, including the shared code, as in
-        scikit-learn's OrdinalEncoder; None for no limit.
-    n_hash_buckets : int, default=None
-        Number of codes over which all other values are distributed by their hashes. If
-        it is set, no value has its own code unless `max_categories` is also set. None
-        for a shared code.
-    """
-
-    min_frequency: int = MIN_FREQUENCY
+    min_frequency: int = MIN_FREQUENCY  # values in fewer rows share a code
+    # Largest number of codes, the shared one included.
     max_categories: int | None = None
+    # Codes over which all other values are distributed by their hashes.
     n_hash_buckets: int | None = None
 
     @property
@@ -59,14 +48,7 @@ class Vocabulary(NamedTuple):
 
 
 def check_vocabulary(params):
-    """Raise if a setting is invalid, whatever the table is.
-
-    Raises
-    ------
-    TypeError or ValueError
-        If a setting, or an entry of a dict by column, is not an integer >= 1, or if
-        there are too many buckets.
-    """
+    """Raise if a number in a mapping of settings is invalid for every table."""
     for name in Vocabulary._fields:
         value = params[name]
         if isinstance(value, Mapping):
@@ -82,26 +64,11 @@ def _check_count(name, value, largest):
 
 
 def read_vocabularies(params, names, is_category):
-    """Return the vocabulary settings of each column.
+    """Return the `Vocabulary` of each column, in a list.
 
-    Parameters
-    ----------
-    params : mapping
-        `min_frequency`, `max_categories` and `n_hash_buckets`: a number for all
-        category columns, or a dict from names or indices of columns to numbers.
-    names : list of str or int
-        Names of all columns.
-    is_category : list of bool
-        Whether each column is a category column.
-
-    Returns
-    -------
-    list of Vocabulary
-
-    Raises
-    ------
-    ValueError
-        If a dict names a column that is not a category column, or one column twice.
+    A setting in the mapping `params` is a number for all category columns, or a dict of
+    names or indices of category columns to numbers. `names` and `is_category`, a list
+    of bools, describe all columns.
     """
     defaults = Vocabulary()._asdict()
     numbers = [
@@ -130,24 +97,10 @@ def _numbers(name, value, default, names, is_category):
 
 
 def hash_values(values):
-    """Return the hash of each value; equal values have equal hashes.
+    """Return a hash of each value, uint32; values that compare equal have equal hashes.
 
-    Text is hashed as UTF-8, integers by their 64 bits, and other numbers by the bits of
-    their double. 1, 1.0, True and Decimal(1) are the same integer.
-
-    Parameters
-    ----------
-    values : list
-        Text, numbers and bools.
-
-    Returns
-    -------
-    uint32 ndarray of shape (n_values,)
-
-    Raises
-    ------
-    TypeError
-        If a value is neither text nor a number.
+    Text is hashed as UTF-8, an integer by its 64 bits, and another number by the bits
+    of its double. 1, 1.0, True and Decimal(1) are the same integer.
     """
     kinds = set(map(type, values))
     if len(kinds) == 1 and kinds <= HASHES.keys():
@@ -224,21 +177,10 @@ FEW_ROWS = 64
 
 
 def factorize(column):
-    """Return the distinct values of a column, and the index of each row's value.
+    """Return the index of each row's value, -1 if missing, and the distinct values.
 
-    Returns
-    -------
-    indices : integer ndarray of shape (n_samples,)
-        Index of each row's value in `values`; -1 for missing values. The array may
-        share memory with the column.
-    values : list
-        The distinct values as Python objects, which are equal for equal tables of
-        different libraries. Their order depends on the library and the dtype.
-
-    Raises
-    ------
-    TypeError, ValueError or NotImplementedError
-        If the values cannot be compared, for example lists.
+    The indices may share memory with the column. The order of the values depends on the
+    kind of column; they are Python objects that compare equal across libraries.
     """
     if isinstance(column, np.ndarray):
         return _factorize_array(column)
@@ -255,19 +197,7 @@ def factorize(column):
 
 
 def count_values(indices, n_values):
-    """Count the rows of each value, and in the last entry the missing values.
-
-    Parameters
-    ----------
-    indices : integer ndarray of shape (n_samples,)
-        Indices of values; -1 for missing values.
-    n_values : int
-        Number of values.
-
-    Returns
-    -------
-    int64 ndarray of shape (n_values + 1,)
-    """
+    """Count the rows of each value and, as the last entry, the missing values."""
     counts = np.zeros(n_values + 1, dtype=np.int64)
     for rows in row_chunks(len(indices), n_values):
         # bincount needs int64, and converting the whole column at once would need more
@@ -354,17 +284,9 @@ DEFAULT = Vocabulary()
 
 
 class Codes(NamedTuple):
-    """The codes of a category column, as a lookup table.
+    """The codes of a category column, stored as a lookup table."""
 
-    Parameters
-    ----------
-    indices : integer ndarray of shape (n_samples,)
-        Index into `table` for each row; -1 selects the last entry.
-    table : integer ndarray
-        Codes.
-    """
-
-    indices: np.ndarray
+    indices: np.ndarray  # into `table` for each row; -1 selects the last entry
     table: np.ndarray
 
     def take(self, rows):
@@ -375,20 +297,11 @@ class Codes(NamedTuple):
 class CategoryColumn:
     """Encodes a category column as codes.
 
-    The codes only depend on the distinct values and their frequencies (see
-    `sort_values`), not on the order of the rows, the library, the dtype of the column
-    or the declared order of its categories.
-
-    Parameters
-    ----------
-    name : str or int
-        Name of the column, for messages.
-    vocabulary : Vocabulary, default=Vocabulary()
-        Settings that determine which values have their own code.
-    keeps_rare : bool, default=False
-        Whether the other values in fit also get their own codes, from `cardinality` on,
-        instead of the code of unseen values. This does not apply to values in hash
-        buckets.
+    The codes depend on the distinct values and their frequencies alone (see
+    `sort_values`). The order of the rows, the library, the dtype of the column and the
+    declared order of its categories do not matter. With `keeps_rare`, the other values
+    of fit also have codes of their own, from `cardinality` on, in place of the code of
+    unseen values. Values in hash buckets do not.
     """
 
     def __init__(self, name, vocabulary=DEFAULT, keeps_rare=False):
@@ -431,18 +344,8 @@ class CategoryColumn:
     def learn(self, values, counts, has_missing, kinds=None, n_others=0):
         """Learn the values of a column from their numbers of rows.
 
-        Parameters
-        ----------
-        values : list
-            Distinct values.
-        counts : list of int
-            Their numbers of rows.
-        has_missing : bool
-            Whether there are missing values.
-        kinds : set of str, default=None
-            Kinds of all values, for messages; by default the kinds of `values`.
-        n_others : int, default=0
-            Number of rows with other values, which get no codes.
+        `kinds` are words for the kinds of all values, by default of `values`;
+        `n_others` is the number of rows of further values, which get no codes.
         """
         frequent, rare = self._split(values, counts)
         self.n_frequent_ = len(frequent)
@@ -487,11 +390,8 @@ class CategoryColumn:
     def transform(self, column):
         """Return the `Codes` of a column.
 
-        Raises
-        ------
-        ValueError
-            If the kinds of values are different from those in fit, for example text
-            instead of numbers.
+        All values being of another kind than in fit, for example text instead of
+        numbers, is an error.
         """
         indices, values = self._factorize(column)
         kinds = _kinds(values)
@@ -505,18 +405,10 @@ class CategoryColumn:
         return self._encode(indices, values)
 
     def count(self, column):
-        """Count the rows of a column by value.
+        """Return the distinct values, their numbers of rows, and their kinds.
 
-        Returns
-        -------
-        values : list
-            The distinct values.
-        counts : list of int
-            Their numbers of rows.
-        kinds : set of str
-            Kinds of the values, for messages.
-        n_missing : int
-            Number of rows with a missing value.
+        The kinds are a set of words for messages. The number of rows without a value is
+        the last result.
         """
         indices, values = self._factorize(column)
         *counts, n_missing = count_values(indices, len(values)).tolist()
@@ -565,19 +457,11 @@ class CategoryColumn:
 def sort_values(values):
     """Sort distinct category values in an order that only depends on the values.
 
-    Numbers, including bools, come first, in increasing order, then text in the order of
-    its code points, then other objects by the name of their type and in increasing
-    order. Objects of one type that are not comparable with each other, such as tuples
-    of mixed types or frozensets, keep their order.
-
-    Parameters
-    ----------
-    values : list
-        Distinct values, none of them missing.
-
-    Returns
-    -------
-    list
+    Numbers, including bools, come first, in increasing order. Text follows, in the
+    order of its code points. Other objects come last, by the name of their type and
+    then in increasing order. There is one exception: if not all of these values are
+    comparable with each other, as tuples of mixed types or frozensets are not, their
+    order also depends on the order in which they occur.
     """
     ranks = {cls: _rank(cls) for cls in set(map(type, values))}
     groups: dict[tuple, list] = {rank: [] for rank in sorted(set(ranks.values()))}

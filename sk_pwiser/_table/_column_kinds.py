@@ -30,24 +30,10 @@ from sk_pwiser._utils import check_integer, warn_user
 
 
 def find_category_columns(categorical_features, X, names):
-    """Return whether each column is a category column, as a list of bools.
+    """Return a list of bools, one per column: whether it is a category column.
 
     Names and indices are added to the columns whose dtype marks them as categories; a
     boolean mask decides for all columns.
-
-    Parameters
-    ----------
-    categorical_features : "from_dtype", array-like or None
-        The parameter of the estimator.
-    X : DataFrame or 2-D ndarray
-        The table.
-    names : list of str or int
-        Names of the columns.
-
-    Raises
-    ------
-    ValueError
-        If the parameter does not match the columns.
     """
     if categorical_features is None:
         return [False] * len(names)
@@ -75,7 +61,7 @@ def find_category_columns(categorical_features, X, names):
 
 
 def refuse_chosen_columns(categorical_features):
-    """Raise a ValueError if the parameter selects columns of a sparse table."""
+    """Raise if the parameter selects columns of a sparse table."""
     is_default = categorical_features is None or isinstance(categorical_features, str)
     if not is_default and len(categorical_features):
         raise ValueError(
@@ -95,19 +81,7 @@ def check_encoding_params(params):
 def make_columns(params, X, names):
     """Return unfitted encoders for the columns of a table.
 
-    Parameters
-    ----------
-    params : mapping
-        The parameters of the `TableEncoder`.
-    X : DataFrame or 2-D ndarray
-        The table.
-    names : list of str or int
-        Names of the columns.
-
-    Raises
-    ------
-    ValueError
-        If a parameter does not match the columns.
+    `params` are the parameters of the table's encoder.
     """
     is_category = find_category_columns(params["categorical_features"], X, names)
     vocabularies = read_vocabularies(params, names, is_category)
@@ -147,17 +121,8 @@ USUAL_SHARE = 0.5
 def align_columns(X, names):
     """Return a DataFrame with the columns of fit, in their order.
 
-    Parameters
-    ----------
-    X : {DataFrame, array-like} of shape (n_samples, n_features)
-        The table. Columns that were not seen in fit are ignored, with one warning.
-    names : sequence of str or None
-        Names of the columns in fit, or None.
-
-    Returns
-    -------
-    {DataFrame, array-like}
-        `X` itself if it is not a DataFrame or if a column is missing.
+    Columns that were not seen in fit are ignored, with one warning. The same object is
+    returned if it is not a DataFrame or if a column is missing.
     """
     if names is None or not is_dataframe(X) or has_columns(X, names):
         return X
@@ -194,13 +159,7 @@ def has_form(X, encoder):
 
 
 def warn_about_unseen(columns):
-    """Warn once about columns in which almost all values were not seen in fit.
-
-    Parameters
-    ----------
-    columns : iterable of (CategoryColumn, Codes)
-        The columns and their codes.
-    """
+    """Warn once about columns, given with their codes, with almost no value of fit."""
     found = [
         f"{column.name!r} ({share:.0%})"
         for column, codes in columns

@@ -127,36 +127,10 @@ class TableEncoder(ColumnSummary, BaseEstimator):
     pandas DataFrame, a polars DataFrame and, if the category columns are given as
     indices or as a mask, an array.
 
-    Parameters
-    ----------
-    categorical_features : "from_dtype", array-like or None, default="from_dtype"
-        The category columns: "from_dtype" selects them by dtype. Indices or names are
-        added to these columns, a boolean mask decides for all columns, and None means
-        no category columns.
-    min_frequency : int or dict, default=2
-        Category values that occur in fewer rows in fit share the code of unseen values.
-        At least 1, for all category columns or as a dict by name or index.
-    max_categories : int, dict or None, default=None
-        Largest number of codes of values of a column, including the code of rare
-        values.
-    n_hash_buckets : int, dict or None, default=None
-        Number of codes over which values without their own code are distributed by
-        hash.
-    numeric_encoding : {"standard", "quantile", "piecewise_linear", \
-            "bins_and_scores"}, default="standard"
-        How the other columns are encoded.
-    max_bins : int, default=64
-        Largest number of bins of a column, for encodings with bins.
-    list_pooling : {"mean", "sum"}, default="mean"
-        How the vectors of the elements of a list are pooled.
-    list_weights : dict, default=None
-        Dict from names of list columns to the names of the columns of their weights.
-    estimator_name : str, default=None
-        Name of the estimator in messages about the number and the names of the columns;
-        by default the name of this class.
-    keeps_rare : bool, default=False
-        Whether rare values have their own codes, from the cardinality of their column
-        on, instead of the code of unseen values.
+    The parameters up to `list_weights` are those of the estimator, whose name in
+    messages about the columns is `estimator_name`. With `keeps_rare`, values that share
+    the code of unseen values have codes of their own, from the cardinality of their
+    column on.
     """
 
     def __init__(
@@ -184,15 +158,7 @@ class TableEncoder(ColumnSummary, BaseEstimator):
         self.keeps_rare = keeps_rare
 
     def check_parameters(self):
-        """Raise if a parameter is invalid, whatever the table is.
-
-        `fit_transform` calls this method; callers may call it before other work.
-
-        Raises
-        ------
-        TypeError or ValueError
-            If a number is not an integer >= 1, or if `numeric_encoding` is unknown.
-        """
+        """Raise if a parameter is invalid for every table, before other work."""
         check_vocabulary(vars(self))
         check_lists(vars(self))
         check_choice("numeric_encoding", self.numeric_encoding, NUMERIC_ENCODINGS)
@@ -201,31 +167,10 @@ class TableEncoder(ColumnSummary, BaseEstimator):
     def fit_transform(self, X, sample_weight=None, n_further=None):
         """Learn the encoding of a table, and encode the table.
 
-        Parameters
-        ----------
-        X : {DataFrame, array-like} of shape (n_samples, n_features)
-            The table.
-        sample_weight : ndarray of shape (n_samples,), default=None
-            Weights of the rows in the distributions of numeric columns.
-        n_further : callable, default=None
-            Function that takes this encoder, with learnt columns, and returns the
-            number of further columns of `numeric`, which the caller fills.
-
-        Returns
-        -------
-        codes : ndarray of shape (n_samples, n_category_columns)
-            Codes, in the smallest integer type that can represent all of them.
-        numeric : float32 ndarray of shape (n_samples, n_numeric + n_further)
-            Inputs of the numeric columns, and further columns without values.
-        bags : Bags
-            Entries of a sparse table or of list columns; only returned for these.
-
-        Raises
-        ------
-        TypeError or ValueError
-            If a parameter is invalid, if `X` is not a table with at least one row and
-            one column, or if a column contains values that cannot be encoded. The
-            message contains the name of the parameter or column.
+        `sample_weight`, one per row, weights the distributions of numeric columns.
+        `n_further` receives this encoder when the columns are learnt, and returns the
+        number of columns of `numeric` that the caller fills. The result is that of
+        `transform`.
         """
         X = self.begin(X)
         if self.sparse_ is not None:
@@ -248,10 +193,7 @@ class TableEncoder(ColumnSummary, BaseEstimator):
     def begin(self, X):
         """Learn the names and the kinds of the columns, but not their values.
 
-        Returns
-        -------
-        DataFrame, ndarray or CSR matrix
-            The checked table.
+        The checked table is returned: a DataFrame, an array or a CSR matrix.
         """
         self.check_parameters()
         X = self._validate(X, reset=True)
@@ -273,33 +215,14 @@ class TableEncoder(ColumnSummary, BaseEstimator):
     def transform(self, X, n_further=0):
         """Encode a table with the encoding that was learnt in fit.
 
-        Parameters
-        ----------
-        X : {DataFrame, array-like} of shape (n_samples, n_features)
-            The table.
-        n_further : int, default=0
-            Number of further columns of `numeric`, which the caller fills.
-
         Returns
         -------
         codes : ndarray of shape (n_samples, n_category_columns)
             Codes, in the smallest integer type that can represent all of them.
         numeric : float32 ndarray of shape (n_samples, n_numeric + n_further)
-            Inputs of the numeric columns, and further columns without values.
+            Inputs of the numeric columns, and columns without values for the caller.
         bags : Bags
-            Entries of a sparse table or of list columns; only returned for these.
-
-        Raises
-        ------
-        ValueError or TypeError
-            If columns are missing, or if a column contains values that cannot be
-            encoded. The message contains the name of the column.
-
-        Warns
-        -----
-        UserWarning
-            If a DataFrame has columns that were not seen in fit, or if almost all
-            values of a category column were not seen in fit.
+            Entries of a sparse table or of list columns. Other tables give two arrays.
         """
         X = self._validate(self.align(X), reset=False)
         if self.sparse_ is not None:
@@ -317,23 +240,11 @@ class TableEncoder(ColumnSummary, BaseEstimator):
         return self._stack(columns, X.shape[0], codes, bags, n_further)
 
     def category_columns(self, X):
-        """Return pairs of encoder and column of `X` for the category columns.
-
-        Raises
-        ------
-        ValueError or TypeError
-            If columns are missing, new or in another order.
-        """
+        """Return the encoders of the category columns, each with its column of `X`."""
         return self._columns_of(X, CategoryColumn)
 
     def numeric_columns(self, X):
-        """Return pairs of encoder and column of `X` for the numeric columns.
-
-        Raises
-        ------
-        ValueError or TypeError
-            If columns are missing, new or in another order.
-        """
+        """Return the encoders of the numeric columns, each with its column of `X`."""
         return self._columns_of(X, NumericColumn)
 
     def _columns_of(self, X, kind):
@@ -450,30 +361,11 @@ def _fill_columns(table, columns):
 def grow_encoder(encoder, X):
     """Return an encoder that also has codes for the frequent new values of a table.
 
-    A value is new if it has no embedding, because it did not occur in fit or was rare.
-    It gets an embedding if it occurs in at least `min_frequency` rows of `X`. Codes
-    with an embedding do not change. Columns with `max_categories` or `n_hash_buckets`
-    do not get new codes.
-
-    Parameters
-    ----------
-    encoder : TableEncoder
-        The fitted encoder, which is not changed.
-    X : {DataFrame, array-like} of shape (n_samples, n_features)
-        The table.
-
-    Returns
-    -------
-    grown : TableEncoder
-        The new encoder.
-    origins : list of int64 ndarray of shape (n_codes,)
-        One array per category column: the earlier code of each code, or -1 for new
-        values.
-
-    Raises
-    ------
-    ValueError or TypeError
-        If the columns differ from the columns in fit, or cannot be encoded.
+    A value is new if it has no embedding: it did not occur in fit, or was rare. It gets
+    one if it occurs in `min_frequency` rows of `X` or more. Codes that have an
+    embedding stay. Columns with `max_categories` or `n_hash_buckets` do not grow.
+    The second result has an array per category column: the code that each code had
+    before, -1 for new values.
     """
     grown = copy.copy(encoder)
     grown.columns_ = list(encoder.columns_)
@@ -516,29 +408,10 @@ def grow_column(column, data):
 def learn_constant_columns(encoder, X, sample_weight=None):
     """Learn the encoding of numeric columns that have been constant so far.
 
-    The input of a constant column is 0 in every row, so the weights of the network for
-    this input have not been trained yet. The encoding of the column can therefore still
-    be learnt from the first rows in which it varies. Columns keep their numbers of
-    inputs and bins.
-
-    Parameters
-    ----------
-    encoder : TableEncoder
-        The fitted encoder, which is not changed.
-    X : {DataFrame, array-like} of shape (n_samples, n_features)
-        The table.
-    sample_weight : ndarray of shape (n_samples,), default=None
-        Weights of the rows.
-
-    Returns
-    -------
-    TableEncoder
-        The new encoder, or `encoder` itself if no constant column varies.
-
-    Raises
-    ------
-    ValueError or TypeError
-        If the columns differ from the columns in fit, or cannot be read as numbers.
+    The input of a constant column is 0 in every row, and the weights of the network for
+    it have not been trained. The first rows in which the column varies can therefore
+    set its encoding, as the rows of fit do for other columns. Columns keep their
+    numbers of inputs and bins. The same encoder is returned if no such column varies.
     """
     constant = [c for c in encoder.columns_ if getattr(c, "has_constant", False)]
     if not constant:
@@ -555,14 +428,7 @@ def learn_constant_columns(encoder, X, sample_weight=None):
 def warn_about_new_values(encoder, codes, X):
     """Warn once about new category values, which are encoded as unseen values.
 
-    Parameters
-    ----------
-    encoder : TableEncoder
-        The fitted encoder.
-    codes : integer ndarray of shape (n_samples, n_category_columns)
-        Codes of the table, including the codes of rare values.
-    X : {DataFrame, array-like} of shape (n_samples, n_features)
-        The table.
+    The codes are those of `X`, with the codes of rare values.
     """
     n_samples, parts = len(codes), []
     n_unseen = [np.count_nonzero(column == UNSEEN) for column in codes.T]

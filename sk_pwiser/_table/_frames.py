@@ -67,16 +67,11 @@ _LISTS = list, np.ndarray
 class Lists(NamedTuple):
     """The lists of a column.
 
-    Parameters
-    ----------
-    sizes : int64 ndarray of shape (n_samples,)
-        Number of elements of each list; -1 for missing lists.
-    elements : column
-        The elements of all lists in order: a pandas or polars Series, or an array of
-        objects.
+    The elements of all lists, one list after the other, are a pandas or polars Series,
+    or an array of objects.
     """
 
-    sizes: np.ndarray
+    sizes: np.ndarray  # int64 (n_samples,); -1 for missing lists
     elements: object
 
     def row_of(self, element):
@@ -119,13 +114,7 @@ def _dtype_name(column):
 
 
 def read_lists(column, name):
-    """Return the lists of a column.
-
-    Raises
-    ------
-    TypeError
-        If a row does not contain a list, or contains a list of lists.
-    """
+    """Return the lists of a column; TypeError for other rows and for lists of lists."""
     if not has_lists(column) and _first_row(column) is not None:
         row, value = _first_row(column)
         raise TypeError(
@@ -213,18 +202,9 @@ def _nested_error(name, row, value):
 def as_table(X):
     """Convert a table to a form that can be read by columns or, if sparse, by rows.
 
-    A polars LazyFrame is collected. An Arrow table is converted to a pandas DataFrame
-    or, without pandas, to a polars DataFrame, which shares its memory. A sparse matrix
-    is converted to CSR format. Other objects are returned unchanged.
-
-    Raises
-    ------
-    ImportError
-        If an Arrow table is passed and neither pandas nor polars is installed.
-    ValueError
-        If `X` is an array of complex numbers.
-    TypeError
-        If `X` is a tensor that numpy cannot read, or a dataset that is read in parts.
+    A polars LazyFrame is collected. An Arrow table becomes a pandas or, without pandas,
+    a polars DataFrame that shares its memory. A sparse matrix becomes one in CSR form.
+    Other objects are returned unchanged, if they are readable.
     """
     refuse_parts(X)
     if is_polars(X) and type(X).__name__ == "LazyFrame":
@@ -391,12 +371,7 @@ def _is_text_dtype(dtype):
 def to_float(column):
     """Return a numeric column as float64, with missing values as NaN.
 
-    The result may share memory with the column.
-
-    Raises
-    ------
-    TypeError or ValueError
-        If the column is not numeric.
+    The result may share memory with the column. Other columns raise an error.
     """
     dtype = column.dtype
     if isinstance(dtype, np.dtype) and dtype.kind in "fiub":

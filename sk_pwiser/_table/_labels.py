@@ -12,31 +12,11 @@ from sk_pwiser._utils import warn_user
 
 
 def read_array(values, name, rule, *, dtype=None, error=None):
-    """Return an argument as an array with one or two dimensions.
+    """Return an argument as an array of one dimension or two, with unchecked entries.
 
-    Parameters
-    ----------
-    values : array-like
-        The argument. Its entries are not checked.
-    name : str
-        Name of the argument, for messages.
-    rule : str
-        Text that follows the name in messages.
-    dtype : dtype, default=None
-        The dtype to convert to; None keeps the dtype of the argument.
-    error : type, default=None
-        Class of the errors about entries; by default the class of the original error,
-        TypeError or ValueError.
-
-    Returns
-    -------
-    ndarray
-
-    Raises
-    ------
-    ValueError, TypeError
-        If the argument cannot be read. The message is one line and names the column or
-        the row, if it can be found.
+    `rule` follows the name in messages, which are one line with the column and the row
+    of the entry, where there is one. `error` is the class of errors about entries; by
+    default that of the error found.
     """
     refuse_unreadable(values, name)
     try:
@@ -56,16 +36,7 @@ def read_array(values, name, rule, *, dtype=None, error=None):
 
 
 def refuse_unreadable(values, name):
-    """Raise for a tensor that numpy cannot read, or an array of complex numbers.
-
-    Raises
-    ------
-    TypeError
-        For a tensor of torch that requires gradients, is not on the CPU, or has a dtype
-        that numpy does not have.
-    ValueError
-        For an array of complex numbers. The message contains row, column and value.
-    """
+    """Raise for a tensor that numpy cannot read, or an array of complex numbers."""
     if type(values).__module__.partition(".")[0] == "torch":
         try:
             values = np.asarray(values)
@@ -143,21 +114,11 @@ MISSING_LABELS = ("error", "ignore")
 
 
 class ReadLabels(NamedTuple):
-    """Labels as an array, before their values are checked.
+    """Labels that were read, but whose values are not checked yet."""
 
-    Parameters
-    ----------
-    values : ndarray of shape (n_samples, n_tasks) or (n_samples,)
-        Labels in the user's dtype; missing labels are 0.
-    missing : bool ndarray of the same shape, or None
-        Whether each label is missing; None if no label is missing.
-    columns : list of str or None
-        Names of the columns, or None.
-    """
-
-    values: np.ndarray
-    missing: np.ndarray | None
-    columns: list | None
+    values: np.ndarray  # (n_samples, n_tasks) or (n_samples,), 0 where missing
+    missing: np.ndarray | None  # of the same shape; None if none is missing
+    columns: list | None  # names, if there are any
 
 
 def is_missing(value):
@@ -186,28 +147,10 @@ def _is_frame(Y):
 
 
 def read_labels(Y, missing_labels="error", *, input_name="Y"):
-    """Read labels as an array.
+    """Read labels of any array-like; `input_name` is for messages.
 
-    Parameters
-    ----------
-    Y : array-like of shape (n_samples, n_tasks) or (n_samples,)
-        Labels. None, NaN, pandas.NA and nulls of polars are missing.
-    missing_labels : {"error", "ignore", "any"}, default="error"
-        Whether labels of tasks after the first may be missing, or of all tasks.
-    input_name : str, default="Y"
-        Name of the labels, for messages.
-
-    Returns
-    -------
-    ReadLabels
-
-    Raises
-    ------
-    ValueError
-        If `Y` is None or cannot be read as labels, if a label is infinite, or if a
-        label is missing that must be known. The message contains column and row.
-    TypeError
-        If `Y` is sparse or a scalar.
+    None, NaN, pandas.NA and nulls of polars are missing, and allowed for tasks after
+    the first with "ignore".
     """
     if Y is None:
         raise ValueError(
@@ -279,25 +222,9 @@ def _original_dtype(Y, dtype):
 
 
 def zero_one_labels(labels, columns=None, *, input_name="Y"):
-    """Return labels of 0 and 1 as float32.
+    """Return labels of 0 and 1, `(n_samples, n_tasks)`, as float32.
 
-    Parameters
-    ----------
-    labels : ndarray of shape (n_samples, n_tasks)
-        The labels; missing labels are 0.
-    columns : list of str, default=None
-        Names of the columns, for messages.
-    input_name : str, default="Y"
-        Name of the labels, for messages.
-
-    Returns
-    -------
-    float32 ndarray of shape (n_samples, n_tasks)
-
-    Raises
-    ------
-    ValueError
-        If a label is neither 0 nor 1. The message contains column, row and value.
+    They are 0 where they are missing. Columns and `input_name` are for messages.
     """
     for k in range(labels.shape[1]):
         column = labels[:, k]
@@ -313,31 +240,10 @@ def zero_one_labels(labels, columns=None, *, input_name="Y"):
 
 
 def one_task_labels(labels, columns=None, classes=None, *, input_name="Y"):
-    """Return the labels of a single task as 0 and 1, and its two classes.
+    """Return the labels of a single task as 0 and 1, `(n_samples, 1)`, and its classes.
 
-    Parameters
-    ----------
-    labels : ndarray of shape (n_samples,)
-        Labels with two values, without missing labels.
-    columns : list of str, default=None
-        The name of the column, for messages.
-    classes : array-like of shape (2,), default=None
-        The two values, which are needed if only one of them may occur.
-    input_name : str, default="Y"
-        Name of the labels, for messages.
-
-    Returns
-    -------
-    values : float32 ndarray of shape (n_samples, 1)
-        1 for the second class in increasing order, 0 for the first one.
-    classes : ndarray of shape (2,)
-        The classes, in the user's dtype.
-
-    Raises
-    ------
-    ValueError
-        If a label is not among the classes, or if only one value occurs and `classes`
-        is None.
+    The classes, two labels in increasing order and in the user's dtype, must be given
+    if there may be only one of them.
     """
     name = 0 if columns is None else columns[0]
     where = f"column {name!r} of {input_name}"
@@ -391,22 +297,7 @@ def _without_object_dtype(labels, where):
 
 
 def check_distinct(label, names):
-    """Raise if names of tasks are not strings or not unique.
-
-    Parameters
-    ----------
-    label : str
-        Description of the names, for messages.
-    names : sequence of str or None
-        The names.
-
-    Raises
-    ------
-    TypeError
-        If a name is not a string.
-    ValueError
-        If two names are equal.
-    """
+    """Raise if names of tasks are not strings or not distinct."""
     names = [] if names is None else list(names)
     if not all(isinstance(name, str) for name in names):
         raise TypeError(f"{label} must be strings; got {names}.")
@@ -421,27 +312,8 @@ def check_distinct(label, names):
 def choose_task_names(n_tasks, task_names, columns, default_names):
     """Return the names of the tasks, the first of three lists that is not None.
 
-    Parameters
-    ----------
-    n_tasks : int
-        Number of tasks.
-    task_names : sequence of str or None
-        Names given by the user.
-    columns : list of str or None
-        Names of the columns of the labels.
-    default_names : sequence of str or None
-        Names to use otherwise. None means "click" and "conversion" for two tasks, and
-        "task_0", "task_1", ... for other numbers of tasks.
-
-    Returns
-    -------
-    tuple of str
-
-    Raises
-    ------
-    ValueError
-        If `task_names` does not contain `n_tasks` names, or if a name would give two
-        columns of the history the same name.
+    Without any, they are "click" and "conversion" for two tasks, and "task_0",
+    "task_1", ... otherwise.
     """
     if task_names is not None and len(task_names) != n_tasks:
         raise ValueError(
@@ -483,28 +355,13 @@ MAX_BIAS = 0.1
 
 @dataclass
 class Targets:
-    """Checked labels of one or more tasks.
+    """Checked labels of one or more tasks, 0 or 1, and 0 where they are missing."""
 
-    Parameters
-    ----------
-    values : float32 ndarray of shape (n_samples, n_tasks)
-        Labels, 0 or 1; missing labels are 0.
-    classes : ndarray of shape (n_tasks, 2) or (2,)
-        The two classes of each task, in the user's dtype; 1-D for 1-D labels.
-    task_names : tuple of str
-        Names of the tasks.
-    missing : bool ndarray of shape (n_samples, n_tasks), default=None
-        Whether each label is missing, which labels of the first task never are; None if
-        no label is missing.
-    counts : ndarray of shape (n_samples,), default=None
-        Number of rows with these labels; None if each entry is one row.
-    """
-
-    values: np.ndarray
-    classes: np.ndarray
+    values: np.ndarray  # float32 (n_samples, n_tasks)
+    classes: np.ndarray  # (n_tasks, 2), or (2,) for 1-D labels, in the user's dtype
     task_names: tuple
-    missing: np.ndarray | None = None
-    counts: np.ndarray | None = None
+    missing: np.ndarray | None = None  # none of the first task
+    counts: np.ndarray | None = None  # rows that each of these stands for
 
     def without_labels(self):
         """Return the targets without rows, which are kept after training."""
@@ -518,11 +375,7 @@ class Targets:
     def without(self, left_out):
         """Return the targets with more labels marked as missing.
 
-        Parameters
-        ----------
-        left_out : bool ndarray of shape (n_samples, n_tasks)
-            The labels to mark. Labels of the first task are kept, since they determine
-            the rows in which the next task is possible.
+        Labels of the first task are kept: they decide where the next one is possible.
         """
         missing = left_out if self.missing is None else left_out | self.missing
         missing = missing.copy()
@@ -540,14 +393,8 @@ class Targets:
     def warn_about_labels(self, constant_tasks=True, selection=True):
         """Warn about broken funnels, constant tasks, and labels missing not at random.
 
-        Parameters
-        ----------
-        constant_tasks : bool, default=True
-            Whether to warn about tasks with only one class, which is common in a small
-            batch of rows.
-        selection : bool, default=True
-            Whether to warn about tasks whose labels are missing more often, or less
-            often, in rows with the previous task, which biases their probabilities.
+        A single label is usual in a small batch of rows. Labels that lack more often if
+        the task before happened bias what is learnt from all rows.
         """
         messages = list(self._broken_funnel_messages())
         if constant_tasks:
@@ -624,31 +471,8 @@ def check_targets(
 ):
     """Check labels, and return them as :class:`Targets`.
 
-    Parameters
-    ----------
-    Y : array-like of shape (n_samples, n_tasks) or (n_samples,)
-        Labels: 0 or 1 for several tasks, any two values for a single task.
-    task_names : sequence of str, default=None
-        Names of the tasks; by default the column names of a DataFrame.
-    default_names : sequence of str, default=None
-        Names of the tasks if neither `task_names` nor `Y` contains names.
-    classes : array-like of shape (2,), default=None
-        The two classes of a single task, which are needed if `Y` may contain only one
-        of them. The classes of several tasks are 0 and 1.
-    missing_labels : {"error", "ignore"}, default="error"
-        Whether labels of tasks after the first may be missing.
-
-    Returns
-    -------
-    Targets
-
-    Raises
-    ------
-    ValueError
-        If a label is missing or invalid, if the number of `task_names` differs from the
-        number of tasks, or if two tasks have the same name.
-    TypeError
-        If `Y` is sparse or a scalar, or if a name in `task_names` is not a string.
+    `task_names` precede the names of columns, and these `default_names`. The classes of
+    a single task are needed if `Y` may contain only one of them.
     """
     check_distinct("The columns of Y", names_of_columns(Y))
     check_distinct("task_names", task_names)

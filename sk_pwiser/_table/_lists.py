@@ -14,20 +14,12 @@ from sk_pwiser._utils import check_choice
 class Bags(NamedTuple):
     """The entries of the bags of a table, in the order of the rows and then the bags.
 
-    Parameters
-    ----------
-    offsets : int64 ndarray of shape (n_samples * n_bags + 1,)
-        Index of the first entry of each bag, and the number of entries.
-    indices : int32 or int64 ndarray of shape (n_entries,)
-        Index of the vector that each entry selects. The vectors of the second bag
-        follow the vectors of the first one.
-    weights : float32 ndarray of shape (n_entries,) or None
-        Weights of the entries; None if all weights are 1.
+    The vectors of the second bag, in `indices`, follow those of the first.
     """
 
-    offsets: np.ndarray
+    offsets: np.ndarray  # int64 (n_samples * n_bags + 1,), where bags start
     indices: np.ndarray
-    weights: np.ndarray | None
+    weights: np.ndarray | None  # float32 (n_entries,); None if all are 1
 
 
 def make_bags(offsets, indices, weights):
@@ -53,23 +45,11 @@ class ListWeights:
 class ListColumn:
     """Encodes a column of lists of categories as one bag per row.
 
-    The elements have codes like the values of a category column: 0 for missing elements
-    and 1 for unseen elements. An empty list has one entry with its own code; a missing
-    list has one entry with the code of missing elements. If there were no empty or no
-    missing lists in fit, these have the code of unseen elements, whose vector is
-    trained.
-
-    Parameters
-    ----------
-    name : str or int
-        Name of the column, for messages.
-    vocabulary : Vocabulary
-        Settings that determine which elements have their own code. The frequency of an
-        element is its number of occurrences.
-    pooling : {"mean", "sum"}
-        Whether the weights of each row are divided by their sum.
-    weights_name : str or int, default=None
-        Name of the column of weights, for messages.
+    The codes of the elements are those of a category column: 0 for missing elements, 1
+    for unseen ones. An empty list has one entry, with a code of its own, and so has a
+    missing list, with the code of missing elements. If fit saw neither, they have the
+    code of unseen values, whose vector is trained. With pooling by "mean", the weights
+    of a row are divided by their sum.
     """
 
     def __init__(self, name, vocabulary, pooling, weights_name=None):
@@ -118,13 +98,7 @@ class ListColumn:
         return Bags(offsets, indices, of_entries.astype(np.float32))
 
     def _read_weights(self, lists, column):
-        """Return the weights of the elements.
-
-        Raises
-        ------
-        ValueError or TypeError
-            If there is not one finite weight >= 0 per element.
-        """
+        """Return the weights of the elements, one finite number >= 0 each."""
         own, name = f"list_weights of column {self.name!r}", self.weights_name
         if not has_lists(column):
             raise TypeError(f"{own}: column {name!r} does not contain lists.")
@@ -154,14 +128,9 @@ class ListColumn:
 
 
 def combine_bags(parts, sizes):
-    """Return the bags of a table from the bags of its columns.
+    """Return the bags of a table from those of its columns, one bag per row each.
 
-    Parameters
-    ----------
-    parts : list of Bags
-        The bags of each column, one bag per row.
-    sizes : list of int
-        Number of vectors of each column.
+    `sizes` has the number of vectors of each column.
     """
     n_entries = np.transpose([np.diff(part.offsets) for part in parts])
     offsets = np.concatenate([[0], n_entries.cumsum()])
@@ -178,13 +147,7 @@ def combine_bags(parts, sizes):
 
 
 def check_lists(params):
-    """Raise if a setting of list columns is invalid, whatever the table is.
-
-    Raises
-    ------
-    ValueError or TypeError
-        If `list_pooling` is unknown or `list_weights` is neither None nor a dict.
-    """
+    """Raise if a setting of list columns is invalid for every table."""
     check_choice("list_pooling", params["list_pooling"], POOLINGS)
     weights = params["list_weights"]
     if weights is not None and not isinstance(weights, dict):
@@ -195,13 +158,7 @@ def check_lists(params):
 
 
 def find_weights(list_weights, names, list_names):
-    """Return a dict from names of list columns to names of their weights.
-
-    Raises
-    ------
-    ValueError
-        If an entry is not a column, or if a key is not a column of lists of categories.
-    """
+    """Return a dict from names of list columns to names of their weights."""
     found = dict(list_weights or {})
     for column, weights in found.items():
         for name in (column, weights):
@@ -285,13 +242,7 @@ class SparseColumns:
 
 
 def _canonical(X):
-    """Return a CSR matrix with sorted columns, without duplicates and stored zeros.
-
-    Raises
-    ------
-    ValueError
-        If a value is infinite.
-    """
+    """Return a CSR matrix with sorted columns, one entry each, and no stored zeros."""
     if not X.has_canonical_format:
         X = X.copy()
         X.sum_duplicates()

@@ -27,15 +27,7 @@ ROWS_PER_BIN = 32
 
 
 def distinct_shares(values, weight):
-    """Return the distinct values in increasing order, and their shares of the rows.
-
-    Parameters
-    ----------
-    values : float64 ndarray of shape (n_samples,)
-        Values without NaN.
-    weight : ndarray of shape (n_samples,) or None
-        Weights of the rows.
-    """
+    """Return the distinct values, increasing, and each one's share of the rows."""
     if weight is None:
         distinct, weights = np.unique(values, return_counts=True)
     else:
@@ -120,15 +112,10 @@ class NumericColumn:
     """Encodes a numeric column, with an indicator if it had missing values in fit.
 
     A subclass defines `_fit`, which learns from the values that are not missing,
-    `_encode`, which maps values to inputs, and `_nodes`, the points of this map. If a
-    column was constant in fit, every value is encoded as 0, since the weights of the
-    network for an input that never changed in training are arbitrary. `learn_constant`
-    learns such a column from later training rows.
-
-    Parameters
-    ----------
-    name : str or int
-        Name of the column, for messages.
+    `_encode`, which maps values to inputs, and `_nodes`, the same map as points. If a
+    column had one distinct value in fit, every value is encoded as 0: the network's
+    weights for an input that never changed in training would be arbitrary. `awaken`
+    learns such a column from later rows of training.
     """
 
     # Input of a missing value: the mean of the other inputs.
@@ -203,14 +190,7 @@ class NumericColumn:
         return self.fit(column, sample_weight).transform(column)
 
     def transform(self, column):
-        """Return the inputs of a column.
-
-        Returns
-        -------
-        list of ndarray of shape (n_samples,)
-            The encoded values and, if the column had missing values in fit, the
-            indicator of missing values.
-        """
+        """Return the encoded values and, if fit saw missing ones, their indicator."""
         values = self._read(column)
         inputs = np.zeros(len(values)) if self.is_constant_ else self._encode(values)
         inputs = inputs.astype(np.float32)
@@ -221,12 +201,9 @@ class NumericColumn:
 
     @property
     def nodes(self):
-        """The points between which the inputs are interpolated linearly.
+        """Increasing values, and their inputs, between which the inputs are linear.
 
-        Returns
-        -------
-        tuple of (float64 ndarray, float64 ndarray)
-            Values of the column in increasing order, and their inputs.
+        Outside of them the inputs are constant.
         """
         return (np.zeros(1), np.zeros(1)) if self.is_constant_ else self._nodes()
 
@@ -451,13 +428,7 @@ class ArrayColumn(NumericColumn):
     def load(self, column):
         """Return the elements as float64, of shape (n_samples, n_elements).
 
-        Missing arrays are rows of NaN.
-
-        Raises
-        ------
-        ValueError or TypeError
-            If rows differ in their number of elements, or if an element is not a finite
-            number.
+        Missing arrays are rows of NaN. All have as many elements, finite numbers.
         """
         lists = read_lists(column, self.name)
         is_known = lists.sizes >= 0
@@ -520,13 +491,7 @@ MIN_RATIO = 0.8
 
 
 def warn_about_codes(columns):
-    """Warn once about all numeric columns that look like codes.
-
-    Parameters
-    ----------
-    columns : list of (str or int, column)
-        Names and values of the numeric columns.
-    """
+    """Warn once about columns, given with their names, that look like codes."""
     names = [name for name, column in columns if looks_like_codes(column)]
     if names:
         warn_user(

@@ -11,31 +11,10 @@ from sk_pwiser._utils import warn_user
 
 
 def check_weights(sample_weight, n_samples, n_tasks=1, task_names=None):
-    """Check weights, and return them as an array.
+    """Return weights >= 0, float64, `(n_samples,)` or `(n_samples, n_tasks)`.
 
-    Parameters
-    ----------
-    sample_weight : array-like of shape (n_samples,) or (n_samples, n_tasks)
-        Weights >= 0 of the rows, or of each row and task.
-    n_samples : int
-        Number of rows.
-    n_tasks : int, default=1
-        Number of tasks.
-    task_names : sequence of str, default=None
-        Names of the tasks, for messages and to check the columns of a DataFrame.
-
-    Returns
-    -------
-    float64 ndarray of shape (n_samples,) or (n_samples, n_tasks)
-        1-D if the weights of each row are equal for all tasks.
-
-    Raises
-    ------
-    ValueError
-        If the weights are not finite numbers >= 0, if their shape is wrong, or if their
-        columns are the tasks in another order. The message contains row and column.
-    TypeError
-        If the weights are a tensor that numpy cannot read.
+    They are 1-D also if the weights of each row are equal for all tasks. The names of
+    the tasks are for messages, and for the order of a DataFrame's columns.
     """
     if getattr(getattr(sample_weight, "dtype", None), "kind", "") in ("m", "M"):
         raise ValueError(
@@ -88,28 +67,13 @@ def _check_order(columns, task_names):
 def combine_weights(targets, sample_weight, *, is_part=False):
     """Check weights, and combine them with the missing labels.
 
-    Parameters
-    ----------
-    targets : Targets
-        The labels.
-    sample_weight : array-like of shape (n_samples,) or (n_samples, n_tasks), or None
-        Weights >= 0.
-    is_part : bool, default=False
-        Whether there are other rows, so that all these weights may be 0.
-
     Returns
     -------
     targets : Targets
         The labels. Labels of tasks after the first with a weight of 0 are missing.
     weights : float64 ndarray of shape (n_samples,) or (n_samples, n_tasks), or None
-        The weights. Weights below 1e-38 times the largest weight are 0, with a warning,
-        since float32 cannot represent both. If labels are missing, there is a weight
-        per row and task, which is 0 for missing labels.
-
-    Raises
-    ------
-    ValueError
-        If the weights are invalid, or are 0 for every label.
+        One per row and task if labels are missing. All may be 0 only if there are
+        further rows (`is_part`).
     """
     weights = None
     if sample_weight is not None:
@@ -132,18 +96,8 @@ def combine_weights(targets, sample_weight, *, is_part=False):
 def scale_weights(weights, mean=None):
     """Divide weights by their mean over the weights above 0.
 
-    Parameters
-    ----------
-    weights : float64 ndarray of shape (n_samples,) or (n_samples, n_tasks)
-        Weights, at least one of them above 0.
-    mean : float, default=None
-        Mean of earlier rows, by which weights are divided instead.
-
-    Returns
-    -------
-    float32 ndarray of shape (n_samples,) or (n_samples, n_tasks), or None
-        1-D if the weights of each row are equal for all tasks. None if all scaled
-        weights are 1, so that results are exactly the same as without weights.
+    The result, float32, is 1-D if the weights of each row are equal for all tasks, and
+    None if all weights are 1 in the end, for the result without weights, to the bit.
     """
     scale = WeightScale(weights[:1].size, mean)
     scale.add(weights)
@@ -153,17 +107,9 @@ def scale_weights(weights, mean=None):
 class WeightScale:
     """Scales weights so that the weights above 0 have a mean of 1, for rows in parts.
 
-    Parameters
-    ----------
-    n_tasks : int
-        Number of tasks. A weight per row counts once per task.
-    mean : float, default=None
-        Mean of earlier rows, by which weights are divided instead.
-
-    Attributes
-    ----------
-    per_task : bool
-        Whether the weights of a row differ between tasks.
+    One weight per row stands for the weights of all tasks. `mean` is the mean of
+    earlier rows, by which weights are divided instead; `per_task` tells whether the
+    weights of some row differ between its tasks.
     """
 
     def __init__(self, n_tasks, mean=None):
@@ -210,18 +156,7 @@ class WeightScale:
         return self.is_binary and not self.has_zero
 
     def apply(self, weights):
-        """Scale the weights of rows.
-
-        Parameters
-        ----------
-        weights : float64 ndarray of shape (n_rows,) or (n_rows, n_tasks)
-            Weights that have been added.
-
-        Returns
-        -------
-        float32 ndarray of shape (n_rows,) or (n_rows, n_tasks), or None
-            None if all added weights are 1 after scaling.
-        """
+        """Scale weights that were added; None if all added ones are 1 in the end."""
         if self.is_even:
             return None
         if self.per_task:
@@ -277,21 +212,10 @@ def _per_task(weights):
 def base_rates(y, weights=None):
     """Return the rate of each task, above 0 and below the rate of the task before it.
 
-    Half a row is added to the ones and to the zeros. The rate of a later task is the
-    rate of the task before, times its rate in the rows where the task before happened.
-
-    Parameters
-    ----------
-    y : ndarray of shape (n_samples, n_tasks)
-        Labels, 0 or 1.
-    weights : ndarray of shape (n_samples,) or (n_samples, n_tasks), default=None
-        Weights. A weight of 0 for a task means that its label is missing; the row is
-        then left out of the rate of this task, and of the rate of the next task in the
-        rows where this task happened.
-
-    Returns
-    -------
-    float64 ndarray of shape (n_tasks,)
+    Half a row is added to the ones and to the zeros, both of all rows and of the rows
+    where the task before happened. A weight per task of 0 stands for a missing label,
+    which is left out of the rate of its task, and of the next task's rate among rows
+    with this label.
     """
     rates, rate = [], 1.0
     for ones, before, total in _counts(y, weights):
@@ -322,22 +246,7 @@ def _counts(y, weights):
 
 
 def n_rows(X):
-    """Return the number of rows of a table, before it is validated or encoded.
-
-    Parameters
-    ----------
-    X : DataFrame, array-like or sequence
-        The table.
-
-    Returns
-    -------
-    int
-
-    Raises
-    ------
-    ValueError
-        If `X` has no length, for example None, a scalar or a LazyFrame.
-    """
+    """Return the number of rows of a table, before it is validated or encoded."""
     shape = getattr(X, "shape", None)
     if shape is None and hasattr(X, "__array__"):
         shape = np.asarray(X).shape
@@ -353,26 +262,7 @@ def n_rows(X):
 
 
 def check_groups(groups, n_samples):
-    """Return the index of each row's group, or None if there are no groups.
-
-    Parameters
-    ----------
-    groups : array-like of shape (n_samples,) or None
-        Group of each row: numbers, text or other hashable values.
-    n_samples : int
-        Number of rows.
-
-    Returns
-    -------
-    int64 ndarray of shape (n_samples,) or None
-
-    Raises
-    ------
-    ValueError
-        If the shape of `groups` is wrong, or if a group is missing.
-    TypeError
-        If groups cannot be compared, for example lists.
-    """
+    """Return the index of each row's group, int64, or None if there are no groups."""
     if groups is None:
         return None
     if not hasattr(groups, "to_numpy"):

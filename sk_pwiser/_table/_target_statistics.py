@@ -33,19 +33,12 @@ class TargetStatistics:
 
     .. math:: \operatorname{logit} \frac{k + a p}{n + a} - \operatorname{logit} p
 
-    with the base rate p and the strength of shrinkage a, which is estimated per column
-    and task by the method of moments. If the rates of a task do not vary more between
-    values than by chance, the input is 0: a network would learn noise from it, for
-    example that leaving out a row with a positive label lowers the rate. Each column
-    also has the input log(1 + n). Missing and unseen values have n = k = 0. All inputs
-    are standardised.
-
-    Parameters
-    ----------
-    columns : sequence of int
-        Indices of the encoded columns among the category columns.
-    cardinalities : sequence of int
-        Number of codes of each of these columns.
+    with p the base rate and a the strength of shrinkage, estimated per column and task
+    by the method of moments. If the rates of a task do not vary more between the values
+    than chance explains, its input is 0: a network would learn noise from it, such as
+    that rows with a positive label have lower rates without it. Beside these, each
+    column gives log(1 + n). Missing and unseen values have n = k = 0. All inputs are
+    standardised. `columns` are indices among the category columns.
 
     References
     ----------
@@ -79,10 +72,8 @@ class TargetStatistics:
         ----------
         codes : integer ndarray of shape (n_samples, n_category_columns)
             Codes of the category columns.
-        y : ndarray of shape (n_samples, n_tasks)
-            Labels, 0 or 1.
-        weight : ndarray of shape (n_samples, n_tasks)
-            Weights of the rows per task; 0 leaves a row out of the task's rates.
+        y, weight : ndarray of shape (n_samples, n_tasks)
+            Labels, and weights; 0 leaves a row out of the task's rates.
         block : integer ndarray of shape (n_samples,)
             Block of each row; not read for `others`.
         others : bool ndarray of shape (n_samples,)
@@ -119,8 +110,7 @@ class TargetStatistics:
         Parameters
         ----------
         total, ones : ndarray of shape (n_tasks,)
-            Weights of the rows per task, and of the rows with label 1, without
-            `others`.
+            Weights of the rows, and of the rows with label 1, without `others`.
         own : list of ndarray of shape (n_blocks, 2, n_tasks, n_codes)
             Counts per encoded column and block, see `count`. The list is emptied to
             save memory.
@@ -129,7 +119,7 @@ class TargetStatistics:
         others : list of ndarray of shape (2, n_tasks, n_codes)
             Counts of the validation rows.
         earlier : TargetStatistics, default=None
-            Statistics of an earlier fit, as in `fit_transform`.
+            As in `fit_transform`.
 
         Returns
         -------
@@ -163,16 +153,9 @@ class TargetStatistics:
         self.counts_, self.strengths_, self.means_, self.scales_ = [], [], [], []
 
     def _fit_column(self, blocks, counts, others, earlier):
-        """Learn the statistics of the next column.
+        """Learn the statistics of a further column from its `BlockValues`.
 
-        Parameters
-        ----------
-        blocks : iterable of BlockValues
-            Counts per block.
-        counts, others : ndarray of shape (2, n_tasks, n_codes)
-            Counts of all blocks, and of the validation rows.
-        earlier : TargetStatistics or None
-            Statistics of an earlier fit.
+        `counts`, of all blocks, and `others` have the shape (2, n_tasks, n_codes).
         """
         if earlier is not None:
             j, total = len(self.counts_), counts + others
@@ -224,17 +207,7 @@ class TargetStatistics:
         self.scales_.append(scale)
 
     def transform(self, codes):
-        """Encode rows with the statistics of all rows seen so far.
-
-        Parameters
-        ----------
-        codes : integer ndarray of shape (n_samples, n_category_columns)
-            Codes of the category columns.
-
-        Returns
-        -------
-        float32 ndarray of shape (n_samples, n_outputs)
-        """
+        """Encode rows by the statistics over all rows seen so far."""
         inputs = np.empty((len(codes), self.n_outputs), dtype=np.float32)
         for j, column in enumerate(self.columns):
             inputs[:, self._slice(j)] = self.tables_[j][codes[:, column]]
@@ -243,14 +216,7 @@ class TargetStatistics:
     def update(self, codes, y, weight, undo):
         """Add rows to the statistics; base rates, strengths and scales do not change.
 
-        The cost only depends on the number of rows.
-
-        Parameters
-        ----------
-        codes, y, weight : ndarray
-            Codes, labels and weights of the rows, as in `fit_transform`.
-        undo : list of callable
-            List to which functions are appended that undo the change.
+        The cost depends on the number of rows alone. `undo` logs the change.
         """
         for j, column in enumerate(self.columns):
             present, positions = np.unique(codes[:, column], return_inverse=True)
@@ -337,21 +303,11 @@ def count(codes, y, weight, size, first=FIRST_VALUE):
 
 
 class BlockValues(NamedTuple):
-    """Counts of the values of a column that occur in a block.
+    """Counts of the values of a column that occur in a block."""
 
-    Parameters
-    ----------
-    codes : integer ndarray of shape (n_values,)
-        Codes of the values.
-    counts : ndarray of shape (2, n_tasks, n_values)
-        Rows and positives per task, see `count`.
-    n_rows : ndarray of shape (n_values,)
-        Numbers of rows.
-    """
-
-    codes: np.ndarray
-    counts: np.ndarray
-    n_rows: np.ndarray
+    codes: np.ndarray  # (n_values,)
+    counts: np.ndarray  # (2, n_tasks, n_values), see `count`
+    n_rows: np.ndarray  # (n_values,)
 
 
 def split_rows(block, others):
@@ -385,20 +341,9 @@ def sum_labels(y, weight, used):
 
 
 def assign_blocks(n_samples, n_blocks, times=None, groups=None):
-    """Assign rows to blocks of consecutive rows.
+    """Assign rows to blocks of consecutive rows, by their times if they are given.
 
-    Parameters
-    ----------
-    n_samples, n_blocks : int
-        Numbers of rows and of blocks.
-    times : ndarray of shape (n_samples,), default=None
-        Times by which the rows are ordered; by default, the rows are in order.
-    groups : int64 ndarray of shape (n_samples,), default=None
-        Groups of rows, each of which is assigned to the block of its first row.
-
-    Returns
-    -------
-    int64 ndarray of shape (n_samples,)
+    Each of the groups of rows goes into the block of its first row.
     """
     rank = np.arange(n_samples)
     if times is not None:
@@ -418,21 +363,12 @@ TOLERANCE = 1e-6
 class ExtendedStatistics(TargetStatistics):
     """The statistics of an earlier fit, extended by other rows.
 
-    Base rates, strengths and scales are kept, so that the meaning of the inputs does
-    not change for the earlier network. The statistics of a training row leave out its
-    own block, and the statistics of a validation row leave out all validation rows.
-
-    Parameters
-    ----------
-    source : TargetStatistics
-        The earlier statistics, which are not changed.
-    origins : list of int64 ndarray of shape (n_codes,)
-        One array per category column: the code in `source` of each code, or -1 for new
-        values.
-    rows : {"new", "seen"}
-        Whether the rows are new to `source`, or were used to learn it.
-    adds : bool
-        Whether to add new rows to the statistics.
+    Base rates, strengths and scales stay, so that inputs keep the meaning that the
+    earlier network has learnt. The statistics of a training row leave out its own
+    block, the statistics of a validation row all validation rows. `origins` has an
+    array per category column: the code that each code has in `source`, -1 for new
+    values. `rows`, "new" or "seen", tells whether `source` was learnt from the rows,
+    and `adds` whether the statistics are to include new ones.
     """
 
     def __init__(self, source, origins, rows, adds):
@@ -451,11 +387,6 @@ class ExtendedStatistics(TargetStatistics):
         """Encode rows with the earlier statistics and the rows of other blocks.
 
         See :meth:`TargetStatistics.fit_transform` for the parameters.
-
-        Raises
-        ------
-        ValueError
-            If the rows are "seen", but `source` was not learnt from all of them.
         """
         if self.rows == "new":
             self._warn_if_seen(codes, y, weight)
@@ -520,28 +451,9 @@ def _subtract(counts, seen):
 
 
 def find_target_columns(target_encoding, columns, min_values):
-    """Return the columns that get target statistics.
+    """Return the indices of category columns whose values get target statistics.
 
-    Parameters
-    ----------
-    target_encoding : "auto", bool or sequence of (str or int)
-        The parameter of the estimator.
-    columns : list of CategoryColumn or NumericColumn
-        The fitted columns of the table.
-    min_values : int
-        Columns with fewer distinct values are left out, unless they are listed.
-
-    Returns
-    -------
-    list of int
-        Indices among the category columns.
-
-    Raises
-    ------
-    ValueError
-        If a listed column is not a category column of the table.
-    TypeError
-        If a bool is listed, as in a mask.
+    Columns with fewer than `min_values` distinct values are left out, unless named.
     """
     categories = [c for c in columns if isinstance(c, CategoryColumn)]
     if isinstance(target_encoding, bool | np.bool_ | str):
@@ -572,21 +484,7 @@ def find_target_columns(target_encoding, columns, min_values):
 def make_target_statistics(target_encoding, encoder, n_samples, params):
     """Return unfitted statistics for the chosen columns, or None if there are none.
 
-    Parameters
-    ----------
-    target_encoding : "auto", bool or sequence of (str or int)
-        The parameter of the estimator.
-    encoder : TableEncoder
-        The fitted encoder, which keeps the codes of rare values.
-    n_samples : int
-        Number of rows.
-    params : mapping
-        `target_encoding_min_values` and `target_encoding_blocks`.
-
-    Raises
-    ------
-    ValueError
-        If a column is not a category column, or if there are fewer rows than blocks.
+    The fitted encoder keeps the codes of rare values.
     """
     columns = find_target_columns(
         target_encoding, encoder.columns_, params["target_encoding_min_values"]
@@ -615,25 +513,7 @@ def check_target_encoding(params):
 def read_times(X, column, names):
     """Return the times of the rows, by which they are assigned to blocks.
 
-    Parameters
-    ----------
-    X : DataFrame or array of shape (n_samples, n_features)
-        The table.
-    column : str, int or None
-        Name or index of a numeric column; None if the rows are in order of time.
-    names : list of str or int
-        Names of the columns.
-
-    Returns
-    -------
-    float64 ndarray of shape (n_samples,) or None
-
-    Raises
-    ------
-    ValueError
-        If there is no such column, or if times are missing.
-    TypeError
-        If the column is not numeric.
+    They are None without a column: the rows are then in the order of time.
     """
     if column is None:
         return None

@@ -17,17 +17,7 @@ from sk_pwiser.networks import Bags
 
 
 def gather_bags(bags: Bags, rows: Tensor | slice, n_bags: int) -> Bags:
-    """Return the bags of some rows, in their order.
-
-    Parameters
-    ----------
-    bags : Bags
-        The bags of all rows.
-    rows : int64 Tensor or slice of consecutive rows
-        The rows.
-    n_bags : int
-        Number of bags per row.
-    """
+    """Return the bags of some rows, `n_bags` per row, in the order of the rows."""
     if isinstance(rows, slice):
         offsets = bags.offsets[rows.start * n_bags : rows.stop * n_bags + 1]
         part = slice(int(offsets[0]), int(offsets[-1]))
@@ -55,32 +45,16 @@ Batch = tuple[dict[str, Tensor], Tensor]
 class Impressions(Dataset[Batch]):
     """Encoded impressions, or a selection of their rows.
 
-    Parameters
-    ----------
-    codes : integer Tensor of shape (n_samples, n_category_columns)
-        Codes of the category columns, in any integer type that holds them.
-    numeric : float32 Tensor of shape (n_samples, n_numeric)
-        Numeric inputs.
-    y : float32 Tensor of shape (n_samples, n_tasks), default=None
-        Labels; None for prediction.
-    sample_weight : float32 Tensor of shape (n_samples,) or (n_samples, n_tasks), \
-            default=None
-        Weights of the rows, or of the rows and tasks. A weight of 0 for a row and task
-        marks a missing label.
-    groups : int64 Tensor of shape (n_samples,), default=None
-        Numbers of the rows' groups.
-    rows : int64 Tensor of shape (n_rows,), default=None
-        Indices of the selected rows; all rows by default. The tensors are shared.
-    bags : Bags, default=None
-        Inputs with any number of entries per row.
+    A weight of 0 for a row and task marks a missing label. Selected rows share the
+    tensors of all rows.
     """
 
-    codes: Tensor
-    numeric: Tensor
-    y: Tensor | None = None
-    sample_weight: Tensor | None = None
-    groups: Tensor | None = None
-    rows: Tensor | None = None
+    codes: Tensor  # (n_samples, n_category_columns), any integer type
+    numeric: Tensor  # float32 (n_samples, n_numeric)
+    y: Tensor | None = None  # float32 (n_samples, n_tasks); None for prediction
+    sample_weight: Tensor | None = None  # float32 (n_samples,) or (n_samples, n_tasks)
+    groups: Tensor | None = None  # int64 (n_samples,)
+    rows: Tensor | None = None  # int64 (n_rows,); None for all rows
     bags: Bags | None = None
 
     def __len__(self) -> int:
@@ -190,19 +164,13 @@ CPU = torch.device("cpu")
 class BatchIndices(NamedTuple):
     """The rows of the batches of one epoch.
 
-    Parameters
-    ----------
-    order : int64 Tensor of shape (n_drawn,) or None
-        Row indices, one batch after the other; None for all rows in their order.
-    bounds : list of int
-        Where each batch starts in `order`, and where the last one ends.
-    weight : float32 Tensor of shape (n_drawn,) or None
-        Factors of the sample weights, for rows that are drawn more than once.
+    `bounds` says where each batch starts, and where the last one ends. `weight` has
+    factors of the sample weights, for rows that are drawn more than once.
     """
 
-    order: Tensor | None
+    order: Tensor | None  # int64 (n_drawn,); None for all rows in their order
     bounds: list[int]
-    weight: Tensor | None = None
+    weight: Tensor | None = None  # float32 (n_drawn,)
 
 
 def even_bounds(n_rows: int, batch_size: int) -> list[int]:
@@ -289,17 +257,8 @@ def _permutation(n: int) -> Tensor:
 class BatchIterator:
     """Iterates over the batches of impressions, one indexing operation per batch.
 
-    Parameters
-    ----------
-    impressions : Impressions or StreamedImpressions
-        The rows. If they are read in parts, batches are drawn within each part.
-    batch_size : int
-        The largest number of rows per batch.
-    sampler : {"sequential", "shuffled", "grouped", "stratified"}, \
-            default="sequential"
-        How rows are assigned to batches, drawn anew for every epoch.
-    device : torch.device, default=None
-        Device of the batches; by default the device of the tensors.
+    Rows that are read in parts are batched within each part. The sampler, "sequential",
+    "shuffled", "grouped" or "stratified", draws anew for every epoch.
     """
 
     def __init__(

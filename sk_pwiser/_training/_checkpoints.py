@@ -33,18 +33,7 @@ _SOURCES = {
 
 
 def fingerprint(data: TrainingData) -> dict[str, str]:
-    """Return a digest of the rows for each argument of `fit`.
-
-    Parameters
-    ----------
-    data : TrainingData
-        The encoded rows, on the CPU.
-
-    Returns
-    -------
-    dict of str to str
-        Digests under the names of the arguments.
-    """
+    """Return a digest of the rows, on the CPU, for each argument of `fit`."""
     digests = {name: hashlib.blake2b(digest_size=16) for name in _SOURCES.values()}
     for name, tensor in _tensors(data.train):
         _add(digests[name], tensor)
@@ -93,33 +82,15 @@ FREE_SETTINGS = (
 
 @dataclass(frozen=True)
 class Start:
-    """The start of a training, which is part of each of its checkpoints.
+    """The start of a training, which is part of each of its checkpoints."""
 
-    Parameters
-    ----------
-    settings : dict
-        The estimator's parameters, but for `FREE_SETTINGS`.
-    random_state : dict
-        State of the estimator's random state before the first draw.
-    n_earlier : int
-        Number of epochs of earlier fits.
-    n_rows : int
-        Number of rows.
-    digests : dict of str to str
-        Digests of the encoded rows.
-    schema : Schema
-        The encoding of the table, and the tasks.
-    split : dict, default=None
-        State of the random numbers that drew the validation rows.
-    """
-
-    settings: dict[str, Any]
-    random_state: dict[str, Any]
-    n_earlier: int
+    settings: dict[str, Any]  # without `FREE_SETTINGS`
+    random_state: dict[str, Any]  # before the first draw
+    n_earlier: int  # epochs of earlier fits
     n_rows: int
-    digests: dict[str, str]
+    digests: dict[str, str]  # of the encoded rows, by argument
     schema: Schema
-    split: dict[str, Any] | None = None
+    split: dict[str, Any] | None = None  # random numbers that drew the validation rows
 
 
 FORM = PlainForm([*STATE_CLASSES, Start])
@@ -127,17 +98,7 @@ FORM = PlainForm([*STATE_CLASSES, Start])
 
 @dataclass(frozen=True)
 class Checkpoint:
-    """A checkpoint that was read.
-
-    Parameters
-    ----------
-    path : Path
-        The file.
-    start : Start
-        The start of the training.
-    state : dict
-        The state of net, loop and random generators.
-    """
+    """A checkpoint that was read, with the state of net, loop and random generators."""
 
     path: Path
     start: Start
@@ -196,15 +157,7 @@ def compared(settings: Settings) -> dict[str, Any]:
 def find_checkpoint(folder: Path) -> Checkpoint | None:
     """Read the last checkpoint of a folder; if it is damaged, the one before it.
 
-    Returns
-    -------
-    Checkpoint or None
-        None if the folder has none.
-
-    Raises
-    ------
-    ValueError
-        If all are damaged, or if one has a newer format or is not a checkpoint.
+    It is None if the folder has none, and an error if all are damaged or one is newer.
     """
     damaged: list[DamagedFileError] = []
     for path in sorted(folder.glob(FILES), reverse=True):
@@ -242,13 +195,7 @@ TEMPORARY = ".checkpoint-*.tmp"
 
 
 def check_folder(checkpoint_dir: Any) -> Path:
-    """Create the folder, and check that files can be written to it.
-
-    Raises
-    ------
-    ValueError
-        If it is not a folder, or if files cannot be written to it.
-    """
+    """Create the folder, and raise ValueError if files cannot be written to it."""
     folder = Path(checkpoint_dir)
     probe = folder / f".probe-{uuid.uuid4().hex}"
     try:
@@ -264,24 +211,7 @@ def check_folder(checkpoint_dir: Any) -> Path:
 
 
 class Checkpoints:
-    """Writes the checkpoints of a training, and restores it from an earlier one.
-
-    Parameters
-    ----------
-    folder : Path
-        Where the files are.
-    start : Start
-        The start of the training.
-    saved : Checkpoint or None
-        The checkpoint to resume from.
-    callbacks : sequence of skorch.callbacks.Callback
-        Callbacks of the user.
-
-    Raises
-    ------
-    TypeError
-        If the encoding of the table has values that a file cannot hold.
-    """
+    """Writes the checkpoints of a training, and restores it from `saved`, if given."""
 
     def __init__(
         self,
@@ -304,13 +234,7 @@ class Checkpoints:
     def use(self, generators: Generators, global_device: torch.device | None) -> None:
         """Set the random generators, which checkpoints include.
 
-        Parameters
-        ----------
-        generators : Generators
-            The generators of the fit.
-        global_device : torch.device or None
-            The device on which the fit draws from torch's global generators; None if it
-            does not draw from them.
+        `global_device` is None if the fit draws from no global generator of torch.
         """
         self.generators, self.global_device = generators, global_device
 

@@ -39,29 +39,15 @@ from sk_pwiser.weighting import WEIGHTINGS, TaskWeighting, as_weighting
 
 @dataclass(frozen=True)
 class Components:
-    """The parts of a net that do not depend on the table.
-
-    Parameters
-    ----------
-    loss, weighting : MultiTaskLoss, TaskWeighting
-        Parts of the criterion.
-    optimizer : tuple of type and dict
-        Class and keyword arguments of the optimiser, but for `lr`.
-    sampler : str
-        Name of the batch sampler.
-    compile_mode : str or None
-        Mode of torch.compile, if the network is compiled.
-    min_lazy_size : int or None
-        Smallest number of weights of embedding tables that are updated by rows; None
-        if none are.
-    """
+    """The parts of a net that do not depend on the table."""
 
     loss: MultiTaskLoss
     weighting: TaskWeighting
+    # Class and keyword arguments, but for `lr`
     optimizer: tuple[type[torch.optim.Optimizer], dict[str, Any]]
     sampler: str
-    compile_mode: str | None
-    min_lazy_size: int | None
+    compile_mode: str | None  # of torch.compile; None for eager execution
+    min_lazy_size: int | None  # weights of tables updated by rows; None if none are
 
 
 def check_components(
@@ -70,13 +56,7 @@ def check_components(
     device: torch.device,
     has_groups: bool,
 ) -> Components:
-    """Build the parts that do not depend on the table; check the network's parameters.
-
-    Raises
-    ------
-    ValueError, TypeError
-        If a parameter, or a value in one of the dictionaries, is invalid.
-    """
+    """Build the parts independent of the table; check the network's parameters."""
     check_callbacks(settings.callbacks)
     loss = _build_loss(settings, task_names)
     weighting = build(
@@ -108,13 +88,7 @@ def check_components(
 
 
 def check_task_weights(loss: MultiTaskLoss) -> None:
-    """Raise if a loss does not take weights per row and task.
-
-    Raises
-    ------
-    ValueError
-        If so; missing labels are such weights, too.
-    """
+    """Raise if a loss does not take weights per row and task, as missing labels are."""
     if not loss.takes_task_weights:
         raise ValueError(
             "Missing labels and sample_weight of shape (n_samples, n_tasks) require a "
@@ -256,24 +230,8 @@ def build_net(
 ) -> MultiTaskNet:
     """Build an initialised net around a network.
 
-    Parameters
-    ----------
-    settings : Settings
-        The estimator's parameters.
-    components : Components
-        The parts of the net beside the network.
-    network : MultiTaskNetwork
-        The network.
-    device : torch.device
-        Device of the network.
-    monitor : str or None
-        Column of the history that early stopping monitors; None for no early stopping.
-    max_epochs : int
-        Largest number of epochs.
-    average_decay : float
-        Decay of the average of the weights; 0 for no average.
-    net_class : type, default=MultiTaskNet
-        Class of the net.
+    `monitor` is the column of the history that early stopping monitors, None for no
+    early stopping; an `average_decay` of 0 means no average of the weights.
     """
     criterion = MultiTaskCriterion(
         components.loss, components.weighting, network.monotonicity_weight

@@ -12,18 +12,10 @@ from sk_pwiser.weighting import TaskWeighting
 
 
 class MultiTaskCriterion(nn.Module):
-    """The weighted losses of all tasks, plus penalties.
+    """The weighted losses of all tasks, in float32, plus the weighted penalty.
 
-    Losses are computed in float32 under mixed precision.
-
-    Parameters
-    ----------
-    loss : MultiTaskLoss
-        Computes one loss per task, also for auxiliary heads.
-    weighting : TaskWeighting
-        Combines the tasks' losses, or their gradients.
-    monotonicity_weight : float, default=0.0
-        Weight of :func:`~sk_pwiser.losses.funnel_monotonicity_penalty`.
+    The penalty is :func:`~sk_pwiser.losses.funnel_monotonicity_penalty`. The loss also
+    computes the losses of auxiliary heads.
     """
 
     def __init__(

@@ -10,13 +10,7 @@ if TYPE_CHECKING:
 
 
 def find_device(name: str | torch.device) -> torch.device:
-    """Return the torch device; "auto" is CUDA if it is present.
-
-    Raises
-    ------
-    ValueError
-        If there is no such device on this machine.
-    """
+    """Return the torch device, after a check; "auto" is CUDA if it is present."""
     if name == "auto":
         return torch.device("cuda" if torch.cuda.is_available() else "cpu")
     try:
@@ -40,13 +34,7 @@ def find_device(name: str | torch.device) -> torch.device:
 
 
 def check_compiler(device: torch.device, compile: bool | str) -> None:
-    """Compile a small function.
-
-    Raises
-    ------
-    ValueError
-        If torch cannot compile for the device, for example without a compiler.
-    """
+    """Raise ValueError if torch cannot compile for the device."""
     try:
         torch.compile(torch.square)(torch.zeros(2, device=device))
     except (RuntimeError, ImportError, OSError) as error:
@@ -75,13 +63,6 @@ def copied_ahead(batches: "Iterable[Batch]", device: torch.device) -> "Iterator[
 
     The copies run in a stream of their own, from pinned memory, so that neither the
     host nor the computation waits for them.
-
-    Parameters
-    ----------
-    batches : iterable of Batch
-        Batches in the memory of the host.
-    device : torch.device
-        The CUDA device.
     """
     stream = torch.cuda.Stream(device)  # type: ignore[no-untyped-call]
 
@@ -110,15 +91,7 @@ def _copy(tensor: torch.Tensor, device: torch.device) -> torch.Tensor:
 def one_ahead(
     items: Iterable[Item], start: Callable[[Item], Started]
 ) -> Iterator[Started]:
-    """Call `start` for each item, and yield its result after the next call.
-
-    Parameters
-    ----------
-    items : iterable
-        The items.
-    start : callable
-        Called once per item, in their order.
-    """
+    """Call `start` for each item in order, and yield its result after the next call."""
     waiting: list[Started] = []
     for item in items:
         waiting.append(start(item))

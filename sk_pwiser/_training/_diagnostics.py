@@ -45,24 +45,11 @@ def changed_weights(
 
 
 def excess_loss(logits: Tensor, y: Tensor, weights: Tensor | None) -> str | None:
-    """Compare the cross-entropy of predictions with that of constant probabilities.
+    """Compare the cross-entropy of logits with that of constant probabilities.
 
     A trained network may be worse than constants on rows that it was not trained on, or
-    if its loss aims at something else, but not many times.
-
-    Parameters
-    ----------
-    logits : Tensor of shape (n_rows, n_tasks)
-        Predictions for training rows.
-    y : Tensor of shape (n_rows, n_tasks)
-        Labels.
-    weights : Tensor of shape (n_rows,) or (n_rows, n_tasks), or None
-        Weights.
-
-    Returns
-    -------
-    str or None
-        Both figures if the first is more than `DIVERGED` times the second.
+    if its loss aims at something else, but not many times. Both figures are returned if
+    the first is more than `DIVERGED` times the second.
     """
     dtype = widest_float(y.device)
     y = y.to(dtype)
@@ -134,37 +121,17 @@ RISING_SHARE = 0.1
 
 
 class Rises(NamedTuple):
-    """The two neighbouring tasks whose probabilities rise in most rows.
+    """The two neighbouring tasks whose probabilities rise in most rows."""
 
-    Parameters
-    ----------
-    task : int
-        Index of the later one.
-    share : float
-        Share of the rows in which its probability exceeds that of the task before it.
-    """
-
-    task: int
-    share: float
+    task: int  # index of the later one
+    share: float  # of the rows in which its probability exceeds that before it
 
 
 def find_rises(net: Any, train: TrainingRows, n_epochs: int) -> Rises | None:
     """Compare neighbouring tasks on a sample of the training rows.
 
-    Parameters
-    ----------
-    net : MultiTaskNet
-        The trained net.
-    train : Impressions or StreamedImpressions
-        Its training rows.
-    n_epochs : int
-        Number of epochs trained, which bounds the size of the sample.
-
-    Returns
-    -------
-    Rises or None
-        None if there is one task, if the sample would be too small, or if the share is
-        too small for a warning.
+    `n_epochs` bounds the size of the sample. None if there is one task, if the sample
+    would be too small, or if the share is too small for a warning.
     """
     n_trained, train = len(train) * n_epochs, train.sample
     n_rows = min(MAX_ROWS, len(train), int(ROWS_PER_TRAINED_ROW * n_trained))

@@ -38,22 +38,7 @@ def monitored_column(
 def hold_out(
     settings: Settings, rows: Any, split: np.random.RandomState
 ) -> tuple[np.ndarray, np.ndarray]:
-    """Draw the validation rows, stratified by funnel depth, in whole groups.
-
-    Parameters
-    ----------
-    settings : Settings
-        The estimator's parameters.
-    rows : Rows
-        The checked rows.
-    split : RandomState
-        Draws the rows.
-
-    Returns
-    -------
-    train, valid : ndarray of int
-        Indices of the rows, sorted.
-    """
+    """Draw sorted training and validation rows, by funnel depth and in whole groups."""
     parts: tuple[np.ndarray, np.ndarray] = funnel_holdout(  # type: ignore[no-untyped-call]
         rows.targets.with_nan(),
         test_size=settings.validation_fraction,
@@ -66,13 +51,7 @@ def hold_out(
 def usable_monitor(
     monitor: str | None, valid: TrainingRows | None, task_names: tuple[str, ...]
 ) -> str | None:
-    """Return the column to monitor: the loss if the AUC of a task is not defined.
-
-    Warns
-    -----
-    UserWarning
-        If the validation rows have one label only for a task. The message names it.
-    """
+    """Return the column to monitor; the loss, with a warning, for an undefined AUC."""
     if monitor is None or not monitor.startswith("valid_auc") or valid is None:
         return monitor
     y, weights = valid.labels(), valid.weights()

@@ -63,21 +63,11 @@ def embedding_widths(
 
 
 class Inputs(NamedTuple):
-    """The inputs of a network, encoded: arrays with all rows of a table.
+    """The inputs of a network, encoded: arrays with all rows of a table."""
 
-    Parameters
-    ----------
-    codes : integer ndarray of shape (n_samples, n_category_columns)
-        Codes of the category columns.
-    numeric : float32 ndarray of shape (n_samples, n_numeric)
-        Numeric inputs.
-    bags : tuple of ndarray, default=None
-        Offsets, indices and weights of bags; None if the table has none.
-    """
-
-    codes: np.ndarray
-    numeric: np.ndarray
-    bags: tuple[np.ndarray | None, ...] | None = None
+    codes: np.ndarray  # integer (n_samples, n_category_columns)
+    numeric: np.ndarray  # float32 (n_samples, n_numeric)
+    bags: tuple[np.ndarray | None, ...] | None = None  # offsets, indices and weights
 
     def bag_matrix(self, bags: Sequence[tuple[int, bool]]) -> csr_array | None:
         """Return the weights of the entries, `(n_samples, n_vectors)`, if any."""
@@ -118,28 +108,14 @@ def _as_tensor(array: np.ndarray | None) -> Any:
 
 @dataclass(frozen=True)
 class Rows:
-    """Labels, weights and groups that were checked, with a table not yet encoded.
-
-    Parameters
-    ----------
-    X : DataFrame or array-like of shape (n_samples, n_features)
-        The table.
-    targets : Targets
-        Labels of the tasks.
-    weights : float ndarray of shape (n_samples,) or (n_samples, n_tasks), or None
-        Weights of the rows, or of the rows and tasks, where 0 marks a label that is
-        ignored.
-    groups : int64 ndarray of shape (n_samples,) or None
-        Numbers of the rows' groups.
-    weight_scale : float, default=None
-        The number by which the weights were divided; None without weights.
-    """
+    """Labels, weights and groups that were checked, with a table not yet encoded."""
 
     X: Any
     targets: Any
+    # (n_samples,) or (n_samples, n_tasks), where 0 marks a label that is ignored.
     weights: np.ndarray | None
-    groups: np.ndarray | None
-    weight_scale: float | None = None
+    groups: np.ndarray | None  # int64 (n_samples,)
+    weight_scale: float | None = None  # the number by which the weights were divided
 
     @property
     def has_task_weights(self) -> bool:
@@ -160,21 +136,10 @@ class Rows:
 def task_labels(
     y: np.ndarray, weights: np.ndarray | None, *, conditional: bool
 ) -> tuple[np.ndarray, np.ndarray]:
-    """Return the labels and weights from which the rate of each task is computed.
+    """Return labels and weights, `(n_samples, n_tasks)`, that give each task's rate.
 
-    Parameters
-    ----------
-    y : float32 ndarray of shape (n_samples, n_tasks)
-        Labels, or probabilities in their place.
-    weights : float32 ndarray of shape (n_samples,) or (n_samples, n_tasks), or None
-        Weights of the rows.
-    conditional : bool
-        Whether the rate of a task is computed among the rows where the previous task
-        happened.
-
-    Returns
-    -------
-    y, weights : float32 ndarray of shape (n_samples, n_tasks)
+    If `conditional`, it is the rate among the rows where the previous task happened.
+    Probabilities may take the place of labels.
     """
     task_weights = np.ones_like(y)
     if conditional:
@@ -187,29 +152,14 @@ def task_labels(
 
 @dataclass(frozen=True)
 class Schema:
-    """The encoding of the table and the tasks, as predictions and later fits use it.
-
-    Parameters
-    ----------
-    encoder : TableEncoder
-        Encodes tables as the training rows were encoded.
-    targets : Targets
-        Classes and names of the tasks, without labels.
-    base_rates : ndarray of shape (n_tasks,)
-        Rates of ones, where the output biases started.
-    statistics : TargetStatistics, default=None
-        Target statistics of category columns, which follow the encoder's numeric
-        inputs.
-    automatic_dims : tuple of int, default=()
-        Widths of the columns' embeddings with `embedding_dim="auto"`, by the number of
-        values in the first fit.
-    """
+    """The encoding of the table and the tasks, as predictions and later fits use it."""
 
     encoder: TableEncoder
-    targets: Targets
-    base_rates: np.ndarray
+    targets: Targets  # classes and names of the tasks, without labels
+    base_rates: np.ndarray  # (n_tasks,), where the output biases started
+    # Their inputs follow the encoder's numeric inputs.
     statistics: TargetStatistics | None = None
-    automatic_dims: tuple[int, ...] = ()
+    automatic_dims: tuple[int, ...] = ()  # widths with "auto", by the first fit
 
     def transform(self, X: Any) -> Inputs:
         """Return the codes, the numeric inputs and the bags of a table."""
@@ -258,14 +208,8 @@ class Schema:
 class EncodedData:
     """The rows as tensors, and the schema that they were encoded by.
 
-    Parameters
-    ----------
-    rows : TrainingData
-        Training and validation rows.
-    schema : Schema
-        The encoding of the table.
-    labelled : tuple of ndarray, default=None
-        Codes, labels and task weights of rows not in the target statistics yet.
+    `labelled` has codes, labels and task weights of rows not in the target statistics
+    yet.
     """
 
     rows: TrainingData
@@ -293,12 +237,6 @@ def check_rows(
 
     `expected` has the tasks of the earlier fit, or of the training rows. Weights are
     divided by `weight_scale`, by default by their mean.
-
-    Raises
-    ------
-    ValueError, TypeError
-        If labels, weights or groups are invalid, differ in length from `X`, or do not
-        have the tasks of the earlier fit.
     """
     refuse_parts(X)
     check_encoding_params(settings.encoding_params)
@@ -390,31 +328,10 @@ def encode(
 ) -> EncodedData:
     """Encode the table, by the earlier schema if there is one, and hold rows out.
 
-    Parameters
-    ----------
-    settings : Settings
-        The estimator's parameters.
-    rows : Rows
-        The table and its checked labels.
-    earlier : Schema or None
-        Schema of the fit that training continues from.
-    split : RandomState
-        Draws the validation rows.
-    holds_out : bool
-        Whether there are validation rows.
-    is_update : bool
-        Whether the rows are added to the rows of the earlier fit. Their inputs are then
-        the statistics before the update; otherwise the statistics of other blocks.
-    estimator_name : str
-        Name of the estimator, for messages.
-    extends : bool, default=False
-        Whether the statistics of `earlier` encode the rows, instead of new ones, and
-        its constant columns stay. Base rates are computed from the rows.
-
-    Raises
-    ------
-    ValueError, TypeError
-        If a column cannot be encoded, or if the columns differ from the earlier fit.
+    In an update the rows are added to the rows of the earlier fit: their inputs are the
+    statistics before the update, otherwise the statistics of other blocks. With
+    `extends`, the statistics of `earlier` encode the rows, instead of new ones, and its
+    constant columns stay; base rates are computed from the rows.
     """
     adds = is_update and earlier is not None
     train, valid = np.arange(len(rows.targets.values)), None
@@ -543,13 +460,7 @@ def _fit_statistics(
 def _same_statistics(
     settings: Settings, earlier: Schema, rows: Rows
 ) -> TargetStatistics | None:
-    """Return unfitted statistics of the columns that an earlier fit selected.
-
-    Raises
-    ------
-    ValueError
-        If the parameters now select other columns.
-    """
+    """Return unfitted statistics of the columns that an earlier fit selected."""
     statistics: TargetStatistics | None = make_target_statistics(
         settings.target_encoding,
         earlier.encoder,
@@ -567,15 +478,10 @@ def _task_labels(settings: Settings, rows: Rows) -> tuple[np.ndarray, np.ndarray
 
 
 def grow_schema(schema: Schema, X: Any) -> tuple[Schema, np.ndarray | None]:
-    """Return a schema with codes for the frequent new values of a table.
+    """Return a schema with codes for the frequent new values, and the rows' origins.
 
-    Returns
-    -------
-    schema : Schema
-        A new schema, or the same one if no value is new and frequent.
-    origins : int64 ndarray of shape (n_embeddings,) or None
-        The row of the earlier embedding tables for each row of the new ones, -1 for
-        rows of new values; None if there are none.
+    These are the row of the earlier embedding tables for each row of the new ones, -1
+    for new values. Without new values, the same schema and None are returned.
     """
     before = schema.encoder.cardinalities_
     encoder, origins = grow_encoder(schema.encoder, schema.encoder.align(X))

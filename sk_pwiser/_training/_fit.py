@@ -250,22 +250,7 @@ def _loss_of(earlier: TrainingResult | None) -> MultiTaskLoss:
 
 
 def check_eval_set(settings: Settings, eval_set: Any, targets: Any) -> Rows | None:
-    """Check validation rows, all but the table itself.
-
-    Parameters
-    ----------
-    settings : Settings
-        The estimator's parameters.
-    eval_set : tuple or None
-        Table and labels.
-    targets : Targets
-        Labels of the training rows; the validation rows have the same tasks.
-
-    Raises
-    ------
-    ValueError, TypeError
-        If `eval_set` is not a pair, or if its labels are invalid or have other tasks.
-    """
+    """Check validation rows, all but the table itself, against the training labels."""
     if eval_set is None:
         return None
     if not isinstance(eval_set, tuple | list) or len(eval_set) != 2:
@@ -312,29 +297,8 @@ def fit(
 ) -> TrainingResult:
     """Train on a table.
 
-    Parameters
-    ----------
-    params : mapping
-        The estimator's parameters.
-    X, Y, sample_weight, groups, eval_set : array-like
-        As passed to `fit`.
-    earlier : TrainingResult, default=None
-        The fit to continue from.
-    classes : array-like of shape (2,), default=None
-        The two labels of a single task.
-    single_pass : bool, default=False
-        Whether to iterate over all rows once, as `partial_fit` does.
-    undo : list of callable, default=None
-        Log of the changes that an update makes in place to `earlier`, also if it
-        fails; `take_back` undoes them.
-    estimator_name : str
-        Name of the estimator, for messages.
-
-    Returns
-    -------
-    TrainingResult
-        A new result. With `single_pass` it may share the net of `earlier`, updated in
-        place.
+    `estimator_name` serves messages. An update logs in `undo`, also if it fails, the
+    changes that it makes in place to the net of `earlier`; `take_back` undoes them.
     """
     settings = Settings.of(params)
     plan = validate(
@@ -377,15 +341,7 @@ def without_tables(plan: Plan, data: EncodedData) -> Plan:
 
 
 def make_checkpoints(plan: Plan, data: EncodedData) -> Checkpoints | None:
-    """Return the object that writes checkpoints and resumes; None without a folder.
-
-    Raises
-    ------
-    ValueError
-        If the checkpoint has other data.
-    TypeError
-        If a file cannot hold the values of a category column.
-    """
+    """Return the object that writes checkpoints and resumes; None without a folder."""
     if plan.folder is None:
         return None
     assert plan.first_random_state is not None
@@ -532,27 +488,11 @@ def fit_from(
 ) -> TrainingResult:
     """Train a new net on a table that is encoded by the schema of another fit.
 
-    Parameters
-    ----------
-    params : mapping
-        The estimator's parameters. `checkpoint_dir` is ignored, since it may contain
-        the checkpoints of the source.
-    X, Y, sample_weight, groups, eval_set : array-like
-        As passed to `fit`.
-    source : TrainingResult
-        The other fit, which is not changed and has the same tasks and encoding.
-    share : callable
-        Maps the checked rows to the schema that encodes them.
-    prepare : callable
-        Receives the new net, the encoded rows and a seed; training runs inside the
-        context that it returns.
-    estimator_name : str
-        Name of the estimator, for messages.
-
-    Returns
-    -------
-    TrainingResult
-        The new result. Optimiser, history and random numbers are new.
+    `source` has the same tasks and encoding and is not changed; optimiser, history and
+    random numbers are new. `checkpoint_dir` is ignored, since it may contain the
+    checkpoints of the source. `share` maps the checked rows to the schema that encodes
+    them. `prepare` receives the new net, the encoded rows and a seed; training runs
+    inside the context that it returns.
     """
     settings = Settings.of({**params, "checkpoint_dir": None})
     plan = validate(

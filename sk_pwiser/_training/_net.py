@@ -67,19 +67,8 @@ class EpochHistory(History):  # type: ignore[misc]
 def task_aucs(y: Tensor, logits: Tensor, weights: Tensor | None) -> Iterator[float]:
     """Yield the AUC of each task, NaN if there is only one class.
 
-    Parameters
-    ----------
-    y : Tensor of shape (n_rows, n_tasks)
-        Labels, 0 or 1, or probabilities in their place: each row then has both labels,
-        with its probabilities as weights.
-    logits : Tensor of shape (n_rows, n_tasks)
-        Scores.
-    weights : Tensor of shape (n_rows,) or (n_rows, n_tasks), or None
-        Weights. Rows with a weight of 0 for a task are ignored in its AUC.
-
-    Yields
-    ------
-    float
+    With probabilities in place of labels, each row has both labels, with its
+    probabilities as weights. Rows with a weight of 0 for a task are ignored in its AUC.
     """
     if bool(((y > 0) & (y < 1)).any()):
         y, logits, weights = _with_both_labels(y, logits, weights)
@@ -121,13 +110,6 @@ class EpochTable(PrintLog):  # type: ignore[misc]
 
     skorch sorts the columns by name. It marks the best figures by colours, which are
     left out if the output is not a terminal: a log file would contain their codes.
-
-    Parameters
-    ----------
-    task_names : sequence of str
-        Names of the tasks.
-    keys_ignored : sequence of str
-        Columns of the history that are not printed.
     """
 
     def __init__(
@@ -193,15 +175,7 @@ def close_bars(net: NeuralNet) -> None:
 
 @dataclass
 class LoopState:
-    """State of a training loop between two epochs, apart from the state of the net.
-
-    Parameters
-    ----------
-    average : WeightAverage or None
-        The average of the weights.
-    n_complete : int, default=0
-        Number of epochs of this training that are complete.
-    """
+    """State of a training loop between two epochs, apart from the state of the net."""
 
     average: WeightAverage | None
     n_complete: int = 0
@@ -259,24 +233,8 @@ def _stateful(callback: Any) -> Any:
 class MultiTaskNet(NeuralNet):  # type: ignore[misc]
     """A skorch net over impressions, with per-task validation AUC in its history.
 
-    Parameters
-    ----------
-    module : MultiTaskNetwork
-        The network.
-    criterion : MultiTaskCriterion
-        Computes the loss, and its gradients.
-    task_names : tuple of str
-        Names of the tasks, for the history.
-    precision : {"float32", "bfloat16"}
-        Precision of the network's forward pass.
-    compile_mode : str or None
-        Mode of torch.compile for the network in training; None for eager execution.
-    average_decay : float
-        Decay of the average of the weights that evaluation uses; 0 for no average.
-    advice : str
-        Advice for messages about a divergence.
-    **kwargs : dict
-        Parameters of :class:`skorch.NeuralNet`.
+    `average_decay` is 0 for no average of the weights, `compile_mode` None for eager
+    execution, and `advice` goes into messages about a divergence.
     """
 
     # The epoch of the lowest training loss and its weights, during training only, and
@@ -477,18 +435,10 @@ class MultiTaskNet(NeuralNet):  # type: ignore[misc]
         return next((c for c in callbacks if isinstance(c, KeepOnInterrupt)), None)
 
     def _check_end(self, rows: Impressions) -> None:
-        """Check the trained network on some training rows.
+        """Check on training rows that weights and predictions are finite.
 
-        Raises
-        ------
-        ValueError
-            If weights or predictions are not finite.
-
-        Warns
-        -----
-        ConvergenceWarning
-            If training diverged with finite weights. Those of the epoch with the lowest
-            training loss are restored, if there is a copy.
+        After a divergence with finite weights, a ConvergenceWarning is issued, and the
+        weights of the epoch with the lowest training loss are restored, if copied.
         """
         n_rows = max(self.batch_size, CHECKED_ROWS)
         batches = BatchIterator(rows, n_rows, device=torch.device(self.device))

@@ -57,14 +57,6 @@ def check_optimizer(
 
     A step on three small tensors checks that the optimiser accepts them and works with
     dense gradients and without a closure, before a table is encoded.
-
-    Raises
-    ------
-    TypeError
-        If a class is not an optimiser.
-    ValueError
-        If `params` has a key that the optimiser does not take, or if the optimiser
-        cannot train a network with these arguments.
     """
     kind = OPTIMIZERS[optimizer] if isinstance(optimizer, str) else optimizer
     if not issubclass(kind, torch.optim.Optimizer):
@@ -244,13 +236,7 @@ def smallest_lazy_table(
     optimizer: type[torch.optim.Optimizer],
     kwargs: Mapping[str, Any],
 ) -> int | None:
-    """Return the smallest size of tables that are updated by rows, None for no table.
-
-    Raises
-    ------
-    ValueError
-        If `lazy_embeddings=True` and something does not support sparse gradients.
-    """
+    """Return the smallest size of tables that are updated by rows; None for none."""
     params = settings.optimizer_params
     obstacles = {
         f"optimizer={settings.optimizer!r}": optimizer is not torch.optim.Adam,
@@ -302,17 +288,7 @@ def flush_tiny_values(
 ) -> None:
     """Set tiny weights, averages of weights and moments of an optimiser to 0.
 
-    Tables with sparse gradients are left out: `LazyAdam` does so for the rows of a
-    step.
-
-    Parameters
-    ----------
-    network : Module
-        The network.
-    optimizer : Optimizer
-        Its optimiser.
-    averages : iterable of Tensor, default=()
-        Averages of weights.
+    Tables with sparse gradients are left out: `LazyAdam` does so for a step's rows.
     """
     tables = set(sparse_tables(network))
     for parameter in network.parameters():
@@ -331,19 +307,14 @@ def _flush(tensor: Tensor, tiny: float) -> None:
 
 
 class LazyAdam(torch.optim.Adam):
-    r"""Adam whose steps update only the embeddings of values in the batch.
+    """Adam whose steps update only the embeddings of values in the batch.
 
     Parameters with dense gradients are updated as in :class:`torch.optim.Adam`. Of one
     with a sparse gradient, only the rows in the gradient are updated, and only their
     moments decay, as in :class:`torch.optim.SparseAdam`. Other rows are not changed,
     whereas Adam continues to move them by their decaying moments. Weight decay applies
-    to the rows in the gradient.
-
-    Attributes
-    ----------
-    undo : list or None
-        If it is a list, a step appends a :class:`RowChange` for the rows that it
-        replaces.
+    to the rows in the gradient. If `undo` is a list, a step appends a
+    :class:`RowChange` for the rows that it replaces.
     """
 
     undo: list[Callable[[], None]] | None = None
@@ -424,16 +395,8 @@ class WeightAverage:
     r"""An exponential moving average of parameters, swapped in for evaluation.
 
     After step n the average keeps the share :math:`\min(d, (1 + n) / (10 + n))`, with d
-    the decay, so that the initial weights are soon forgotten.
-
-    Parameters
-    ----------
-    module : Module
-        The network.
-    decay : float
-        Largest share of the average that a step of the optimiser keeps, in (0, 1).
-    tables : iterable of Parameter, default=()
-        Large embedding tables, whose average is updated less often.
+    the decay, so that the initial weights are soon forgotten. The average of `tables`,
+    the large embedding tables, is updated less often.
     """
 
     def __init__(

@@ -90,11 +90,6 @@ class Settings:
         """Copy parameters, with an empty dictionary for None.
 
         Further parameters, which a subclass of the estimator may have, are left out.
-
-        Raises
-        ------
-        ValueError
-            If `encoding_params` has an unknown key.
         """
         copies: dict[str, Any] = {
             field.name: _copy(params[field.name]) for field in fields(cls)

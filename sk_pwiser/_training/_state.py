@@ -49,43 +49,18 @@ class TrainingResult:
     history              continues   continues       continues
     random numbers       continue    continue        continue
     ===================  ==========  ==============  ================
-
-    Parameters
-    ----------
-    net : MultiTaskNet
-        The trained net: network, criterion, optimiser and history.
-    schema : Schema
-        Columns, vocabularies, target statistics and tasks.
-    generators : Generators
-        The random generators of training, which a continued fit continues to use.
-    settings : Settings
-        The estimator's parameters at this fit.
-    single_pass : bool
-        Whether this was `partial_fit`.
-    best_epoch : int
-        The epoch whose weights the network has.
-    n_rows : tuple of int
-        Numbers of training and of validation rows.
-    rises : Rises or None
-        Neighbouring tasks of which the later one is likelier in many rows.
-    split : dict, default=None
-        State of the random numbers that drew the validation rows, for the same split in
-        a warm start; None without early stopping.
-    weight_scale : float, default=None
-        Mean of the sample weights above 0, by which the weights of later updates are
-        divided; None if there were no weights.
     """
 
     net: MultiTaskNet
     schema: Schema
     generators: Generators
     settings: Settings
-    single_pass: bool
-    best_epoch: int
-    n_rows: tuple[int, int]
+    single_pass: bool  # whether this was `partial_fit`
+    best_epoch: int  # whose weights the network has
+    n_rows: tuple[int, int]  # training and validation rows
     rises: Rises | None = None
-    split: dict[str, Any] | None = None
-    weight_scale: float | None = None
+    split: dict[str, Any] | None = None  # random numbers that drew the validation rows
+    weight_scale: float | None = None  # mean of the weights above 0
 
 
 def net_state(net: MultiTaskNet) -> dict[str, Any]:
@@ -100,13 +75,7 @@ def net_state(net: MultiTaskNet) -> dict[str, Any]:
 
 
 def load_net_state(net: MultiTaskNet, state: Mapping[str, Any]) -> None:
-    """Restore what `net_state` returned.
-
-    Raises
-    ------
-    ValueError
-        If the weights are those of another network, loss or weighting.
-    """
+    """Restore what `net_state` returned, unless the weights do not fit the net."""
     try:
         net.module_.load_state_dict(state["network"])
         net.criterion_.load_state_dict(state["criterion"])
@@ -155,12 +124,6 @@ def check_same_model(settings: Settings, earlier: Settings) -> None:
     """Raise if continuing an earlier fit would change the meaning of its weights.
 
     Other changes of the network change the shapes of its parameters.
-
-    Raises
-    ------
-    ValueError
-        If the numeric encoding, the sampling rate, the task space or the interaction
-        differs.
     """
     for name, now, before in (
         *(
@@ -199,11 +162,6 @@ def continue_from(net: MultiTaskNet, earlier: MultiTaskNet, changed: str = "") -
     The arguments of the optimiser, such as its learning rate, are those of the new net.
     Its state starts anew if they ask for another state.
     The schedule of a callback that is in both nets continues, unless `lr` differs.
-
-    Raises
-    ------
-    ValueError
-        If the networks, losses or weightings differ in their parameters.
     """
     for kind, part, source in (
         ("network", net.module_, earlier.module_),
@@ -253,15 +211,10 @@ def _have_same_state(
 
 
 def take_back(undo: Undo) -> None:
-    """Undo an update, its latest change first.
+    """Undo an update, its latest change first, and empty the log.
 
     Each entry of the log restores the values before one change. An entry that is
     interrupted runs again, so that a second Ctrl-C does no harm.
-
-    Parameters
-    ----------
-    undo : list of callable
-        The log, which is empty afterwards.
     """
     while undo:
         with suppress(KeyboardInterrupt):
@@ -324,19 +277,9 @@ def grow_tables(
 ) -> None:
     """Add rows to a net's embedding tables in place, for new category values.
 
-    New rows are copies of the row of unseen values of their column. In the state of
-    the optimiser they are 0, as for a value without a step.
-
-    Parameters
-    ----------
-    net : MultiTaskNet
-        The net.
-    cardinalities : list of int
-        The new numbers of codes of the category columns.
-    origins : int64 ndarray of shape (n_embeddings,)
-        The earlier row for each row, -1 for new ones.
-    undo : list of callable
-        Log that restores the earlier tables and the earlier state of the optimiser.
+    `origins` has the earlier row for each row, -1 for new ones. New rows are copies of
+    the row of unseen values of their column. In the state of the optimiser they are 0,
+    as for a value without a step. `undo` logs the earlier tables and states.
     """
     before = list(net.module_.spec.cardinalities)
     tables = net.module_.input_layer.tables
@@ -419,18 +362,7 @@ def to_state(result: TrainingResult) -> dict[str, Any]:
 def from_state(state: Mapping[str, Any], defaults: Mapping[str, Any]) -> TrainingResult:
     """Build the result from the content that `to_state` returned.
 
-    Parameters
-    ----------
-    state : mapping
-        The content, possibly of an earlier version of the package.
-    defaults : mapping
-        Default values of the estimator's parameters, for parameters that are newer than
-        the file.
-
-    Raises
-    ------
-    ValueError
-        If the parts do not match, or if a later version of the package wrote them.
+    `defaults` has the estimator's default parameters, for those newer than the file.
     """
     saved = state["settings"]
     if not isinstance(saved, Settings):

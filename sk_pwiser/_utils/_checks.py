@@ -32,24 +32,11 @@ def check_number(
     below: float | None = None,
     at_most: float | None = None,
 ) -> float:
-    """Return a parameter as a float.
+    """Return a parameter as a float, after a check of its type and limits.
 
-    Parameters
-    ----------
-    name : str
-        Name of the parameter, for the message.
-    value : object
-        The value found.
-    above, at_least, below, at_most : float, default=None
-        Limits of the range; `above` and `below` are not part of it.
-
-    Raises
-    ------
-    TypeError
-        If the value is not a real number, or is a bool or a fraction, with which torch
-        does not compute.
-    ValueError
-        If the value is not finite or out of range.
+    `above` and `below` are not part of the range. A bool, or a fraction, with which
+    torch does not compute, raises TypeError; a value that is not finite or out of range
+    raises ValueError.
     """
     is_fraction = isinstance(value, Rational) and not isinstance(value, Integral)
     if not isinstance(value, Real) or isinstance(value, bool) or is_fraction:
@@ -84,15 +71,7 @@ def is_iterable(value: object) -> TypeGuard[Iterable[Any]]:
 
 
 def check_integer(name: str, value: object, *, at_least: int) -> int:
-    """Return a parameter as an int.
-
-    Raises
-    ------
-    TypeError
-        If the value is not an integer, or is a bool.
-    ValueError
-        If the value is below `at_least`.
-    """
+    """Return a parameter as an int; a bool is none."""
     if not isinstance(value, Integral) or isinstance(value, bool):
         raise TypeError(f"{name} must be an integer >= {at_least}; got {value!r}.")
     if value < at_least:
@@ -101,27 +80,16 @@ def check_integer(name: str, value: object, *, at_least: int) -> int:
 
 
 def check_boolean(name: str, value: object) -> bool:
-    """Check that a parameter is True or False, and return it.
-
-    Raises
-    ------
-    TypeError
-        If the value is not a bool.
-    """
+    """Return a parameter that must be True or False."""
     if not isinstance(value, bool):
         raise TypeError(f"{name} must be True or False; got {value!r}.")
     return value
 
 
 def check_choice(name: str, value: object, choices: Collection[str | None]) -> str:
-    """Check that a parameter is one of several names, and return it.
+    """Return a parameter that must be one of several names.
 
-    Raises
-    ------
-    TypeError
-        If the value is neither a string nor one of the choices.
-    ValueError
-        If the value is a string, but not one of the choices.
+    Another string raises ValueError, and a value of another type TypeError.
     """
     if isinstance(value, str | None) and value in choices:
         return value  # type: ignore[return-value]
@@ -134,15 +102,6 @@ def accept_any_case_of_y(function: Callable[..., Any]) -> Callable[..., Any]:
 
     Some functions of scikit-learn and of libraries built on it pass labels as `y=`,
     while labels of several tasks are usually called `Y`.
-
-    Parameters
-    ----------
-    function : callable
-        A function or method with a parameter `Y` or `y`.
-
-    Returns
-    -------
-    callable
     """
     name = "Y" if "Y" in signature(function).parameters else "y"
     other = name.swapcase()

@@ -18,13 +18,7 @@ from torch.nn import functional as F
 
 
 class Generators:
-    """One generator per device, which is created on first use.
-
-    Parameters
-    ----------
-    seed : int
-        Seed of every generator.
-    """
+    """One generator per device, which is created on first use, all of one seed."""
 
     def __init__(self, seed: int) -> None:
         self.seed = seed
@@ -66,13 +60,10 @@ def active(generators: Generators) -> Iterator[None]:
 
 
 def generator_on(device: torch.device) -> torch.Generator | None:
-    """Return the active generator of a device.
+    """Return the active generator of a device; None means the global one.
 
-    Returns
-    -------
-    torch.Generator or None
-        None means the global generator. It is returned outside of `active`, and in code
-        that is being compiled, since torch.compile does not support generators.
+    This is the case outside of `active`, and in code that is being compiled, since
+    torch.compile does not support generators.
     """
     if torch.compiler.is_compiling():
         return None
@@ -96,18 +87,10 @@ _GLOBAL = RLock()
 
 @contextmanager
 def seeded_globally(seed: int, device: torch.device) -> Iterator[None]:
-    """Seed the global generators of torch, and restore them afterwards.
+    """Seed the global generators of the CPU and a device, and restore them afterwards.
 
     This is for code that does not take a generator, such as the initialisation of
     torch's layers. Other threads wait, since they would use the same generator.
-
-    Parameters
-    ----------
-    seed : int
-        Seed of the generators of the CPU and of `device`. The generators of other
-        devices are not changed.
-    device : torch.device
-        Device whose generator is seeded in addition to the CPU's.
     """
     is_cuda = device.type == "cuda"
     with _GLOBAL, torch.random.fork_rng([device] if is_cuda else []):

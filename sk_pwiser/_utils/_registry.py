@@ -36,19 +36,6 @@ def check_names(
         Parameters that all components of this kind take, which the message also lists.
     **context : dict
         Keyword arguments that are parameters of the estimator.
-
-    Returns
-    -------
-    type
-        The class to build.
-
-    Raises
-    ------
-    ValueError
-        If `params` has a key that the component does not take or that is a parameter of
-        the estimator, or lacks a key that the component requires.
-    TypeError
-        If the class is not a subclass of `base`, or if `params` is not a dictionary.
     """
     kind = resolve(registry, base, parameter, choice)
     params = {} if params is None else dict(params)
@@ -79,15 +66,7 @@ def check_names(
 
 
 def resolve(registry, base, parameter, choice):
-    """Return the class with a given name; a class is returned unchanged.
-
-    Raises
-    ------
-    ValueError
-        If the registry does not contain the name.
-    TypeError
-        If `choice` is neither a name nor a subclass of `base`.
-    """
+    """Return the class of a name; a subclass of `base` is returned unchanged."""
     if isinstance(choice, str):
         if choice not in registry:
             raise ValueError(

@@ -59,11 +59,8 @@ def num_threads(n: int) -> Iterator[None]:
 def limited_threads(n_products: int | None = None) -> Iterator[None]:
     """Set the number of threads of torch, and restore it afterwards.
 
-    Parameters
-    ----------
-    n_products : int, default=None
-        Number of products of a row and a weight per step, which determines the number
-        of threads outside of `num_threads`; None for no limit.
+    Outside of `num_threads`, it depends on the number of products of a row and a weight
+    per step; None for no limit.
     """
     before = torch.get_num_threads()
     n_threads = _requested.get()
@@ -84,16 +81,9 @@ _END: Any = object()
 
 
 def in_background(items: Iterator[T], pool: Executor) -> Iterator[T]:
-    """Yield items while a thread prepares the next item.
+    """Yield items while the thread of a pool prepares the next item.
 
     An exception in the thread is raised in place of its item.
-
-    Parameters
-    ----------
-    items : iterator
-        The items. Only the thread may iterate over them.
-    pool : Executor
-        A pool of one thread, which the caller shuts down.
     """
     pending = pool.submit(next, items, _END)
     while (item := pending.result()) is not _END:

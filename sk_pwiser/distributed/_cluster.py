@@ -20,13 +20,7 @@ JOB, RESULT, ERRORS = "job.pickle", "result.pickle", "error-*.pickle"
 
 
 def import_ray():
-    """Return the module.
-
-    Raises
-    ------
-    ImportError
-        If it is not installed.
-    """
+    """Return the module; an error names the extra."""
     try:
         import ray
         import ray.train
@@ -42,16 +36,8 @@ def import_ray():
 def joined_cluster(workers, address, timeout, verbose):
     """Connect to a cluster, which has enough resources, or start one on this machine.
 
-    A cluster that is started here is stopped at the end.
-
-    Parameters
-    ----------
-    workers : dict
-        Arguments of `ray.train.ScalingConfig`.
-    address, timeout
-        As in `fit`.
-    verbose : bool
-        Whether the output of workers is printed.
+    A cluster that is started here is stopped at the end. `workers` are arguments of
+    `ray.train.ScalingConfig`; with `verbose`, the output of workers is printed.
     """
     ray = import_ray()
     starts = not ray.is_initialized()
@@ -134,14 +120,8 @@ def check_resources(workers, timeout):
 def run(folder, workers, storage, max_failures):
     """Train the job of a folder; return the pieces of the fitted network.
 
-    The checkpoints are deleted at the end if they are in a folder.
-
-    Raises
-    ------
-    ValueError, TypeError
-        An error of a worker, such as diverging training.
-    RuntimeError
-        If workers were lost too often.
+    The checkpoints are deleted at the end if they are in a folder. Errors of a worker,
+    such as diverging training, are raised.
     """
     from ray.train import (
         CheckpointConfig,
@@ -202,15 +182,7 @@ def write_pickle(path, content):
 
 
 class ReportedCheckpoints(Checkpoints):
-    """Checkpoints that the first worker writes and all report to Ray.
-
-    Parameters
-    ----------
-    rank : int
-        Number of this worker.
-    *args : tuple
-        Parameters of `Checkpoints`.
-    """
+    """Checkpoints that the first worker, of rank 0, writes and all report to Ray."""
 
     def __init__(self, rank, *args):
         super().__init__(*args)

@@ -17,13 +17,7 @@ class LostWorkerError(RuntimeError):
 
 
 def exchange(collective: Callable[..., Any], *args: Any, **kwargs: Any) -> None:
-    """Call a collective operation of :mod:`torch.distributed`.
-
-    Raises
-    ------
-    LostWorkerError
-        If it fails, since another process has ended.
-    """
+    """Call a collective operation; LostWorkerError if another process has ended."""
     try:
         collective(*args, **kwargs)
     except RuntimeError as error:
@@ -31,15 +25,7 @@ def exchange(collective: Callable[..., Any], *args: Any, **kwargs: Any) -> None:
 
 
 def gather_rows(own: Tensor, sizes: Sequence[int]) -> list[Tensor]:
-    """Return the rows of all processes, by rank.
-
-    Parameters
-    ----------
-    own : Tensor of shape (n_rows, ...)
-        Rows of this process.
-    sizes : sequence of int
-        Numbers of rows by rank.
-    """
+    """Return the rows of all processes, by rank; `sizes` has their numbers."""
     padded = own.new_zeros(max(sizes), *own.shape[1:])
     padded[: len(own)] = own
     found = [torch.empty_like(padded) for _ in sizes]
@@ -51,16 +37,6 @@ class Workers:
     """The processes of the default group of :mod:`torch.distributed`.
 
     Every method is a collective operation: all processes call it, in the same order.
-
-    Parameters
-    ----------
-    device : torch.device
-        Device of the tensors that are exchanged.
-
-    Attributes
-    ----------
-    rank, size : int
-        Number of this process, from 0, and of all processes.
     """
 
     def __init__(self, device: torch.device) -> None:
@@ -87,21 +63,10 @@ class Workers:
         return value.item()
 
     def join(self, rows: Tensor, sizes: Sequence[int]) -> Tensor:
-        """Return the rows of all processes, by rank.
+        """Return the rows of all processes, by rank, `sizes[rank]` rows of each.
 
         Gradients flow to the rows of this process only; the other processes compute
         the other gradients.
-
-        Parameters
-        ----------
-        rows : Tensor of shape (n_rows, n_columns)
-            Rows of this process; the first `sizes[rank]` of them are used.
-        sizes : sequence of int
-            Numbers of rows by rank.
-
-        Returns
-        -------
-        Tensor of shape (sum of sizes, n_columns)
         """
         own = rows[: sizes[self.rank]]
         parts = gather_rows(own.detach(), sizes)
@@ -123,12 +88,7 @@ class Workers:
     ) -> None:
         """Replace gradients by their sums over the processes.
 
-        Parameters
-        ----------
-        parameters : iterable of Parameter
-            The parameters.
-        tables : iterable of Tensor
-            The parameters that have sparse gradients.
+        `tables` are the parameters that have sparse gradients.
         """
         sparse = {id(table) for table in tables}
         trained = [p for p in parameters if p.requires_grad]
@@ -143,18 +103,9 @@ class Workers:
     def sum_tensors(
         self, tensors: Sequence[Tensor | None], like: Sequence[Tensor]
     ) -> list[Tensor | None]:
-        """Return the sums of tensors over the processes.
+        """Return the sums of tensors, of the shapes of `like`, over the processes.
 
-        Parameters
-        ----------
-        tensors : sequence of Tensor or None
-            The tensors; None stands for 0. A sum of None alone is None.
-        like : sequence of Tensor
-            Tensors of their shapes and types.
-
-        Returns
-        -------
-        list of Tensor or None
+        None stands for 0. A sum of None alone is None.
         """
         sums: list[Tensor | None] = []
         for bucket in _buckets(like):
@@ -208,19 +159,8 @@ def sum_sparse(
 ) -> Tensor:
     """Return the sum over the processes of the sparse gradient of an embedding table.
 
-    Parameters
-    ----------
-    gradient : sparse Tensor of shape (n_rows, width) or None
-        The gradient of this process; None stands for 0.
-    table : Tensor of shape (n_rows, width)
-        The table.
-    gather_numbers : callable
-        Returns the integers of every process.
-
-    Returns
-    -------
-    sparse Tensor of shape (n_rows, width)
-        Coalesced.
+    None stands for 0; the result is coalesced. `gather_numbers` returns the integers of
+    every process.
     """
     if gradient is None:
         rows = torch.zeros(0, dtype=torch.int64, device=table.device)

@@ -32,13 +32,6 @@ class Shard(StreamedImpressions):
     In training the files are dealt anew in every epoch, in an order that depends on
     the clock only. Otherwise each worker reads consecutive files. Numbers of rows,
     labels and samples refer to all files.
-
-    Parameters
-    ----------
-    rank, n_workers : int
-        Number of this worker, from 0, and of all.
-    clock : Clock
-        Seed and epoch.
     """
 
     rank: int = 0
@@ -62,14 +55,7 @@ class Shard(StreamedImpressions):
     def batch_rows(self, batch_size: int, shuffled: bool, least: int = 1) -> int:
         """Return the rows per batch of this worker, so that all have as many batches.
 
-        Parameters
-        ----------
-        batch_size : int
-            Rows per batch of all workers together.
-        shuffled : bool
-            Whether the rows are shuffled.
-        least : int, default=1
-            Smallest number of rows.
+        `batch_size` is of all workers together, and `least` the smallest result.
         """
         n_own = sum(self.store.sizes[file] for file in self.deal(shuffled)[self.rank])
         n_batches = -(-len(self) // batch_size)
@@ -90,15 +76,7 @@ class Shards(NamedTuple):
 
 @contextmanager
 def shards(job: Job, rank: int, n_workers: int) -> Iterator[Shards]:
-    """Open a worker's share of the rows of a job.
-
-    Parameters
-    ----------
-    job : Job
-        The job.
-    rank, n_workers : int
-        Number of the worker, from 0, and of all.
-    """
+    """Open a worker's share of the rows of a job."""
     with ThreadPoolExecutor(1, thread_name_prefix="sk_pwiser-reader") as pool:
         common: dict[str, Any] = {
             "part_rows": job.part_rows,
@@ -115,23 +93,8 @@ class JointIterator:
     """Iterates over batches until every worker has used its rows.
 
     A worker that has no rows left yields a row that does not count, since the steps of
-    all workers belong together.
-
-    Parameters
-    ----------
-    batches : BatchIterator
-        The batches of this worker.
-    workers : Workers
-        All workers.
-    generators : Generators
-        Random generators of this worker, by which it shuffles its rows.
-
-    Attributes
-    ----------
-    sizes : list of int
-        Numbers of rows of the workers in the current step, by rank.
-    n_weights : int
-        Largest number of weights per row in the current step.
+    all workers belong together. In the current step, `sizes` has the numbers of rows of
+    the workers by rank, and `n_weights` is the largest number of weights per row.
     """
 
     def __init__(

@@ -31,17 +31,10 @@ Term = Tensor | Callable[[Labels], Tensor]
 
 
 class NetworkSums:
-    """Sums the gradients of a network over the workers.
+    """Sums the gradients of the trained parameters of a network over the workers.
 
     The parameters of a loss follow those of the network; every worker computes their
     gradients from all rows, so that they are not summed.
-
-    Parameters
-    ----------
-    workers : Workers
-        The workers.
-    trained : list of Parameter
-        The trained parameters of the network.
     """
 
     def __init__(self, workers: Workers, trained: list[nn.Parameter]) -> None:
@@ -83,15 +76,7 @@ class WorkerNet(MultiTaskNet):
     _own_states: list[Tensor] | None = None  # of torch's global generators
 
     def join(self, workers: Workers, seed: int) -> None:
-        """Connect the net to the nets of the other workers.
-
-        Parameters
-        ----------
-        workers : Workers
-            The workers.
-        seed : int
-            Seed of the random numbers of all of them.
-        """
+        """Connect the net to the nets of the other workers; all draw by one seed."""
         self.workers, self.seed = workers, seed
         self.tables = list(sparse_tables(self.module_))
         is_compiled = self.compile_mode is not None
@@ -237,23 +222,9 @@ def join(own: Inputs, workers: Workers, sizes: Sequence[int], n_weights: int) ->
     """Join the outputs and labels of all workers, in one exchange.
 
     Extra losses of the network are computed from the rows of each worker and averaged.
-
-    Parameters
-    ----------
-    own : tuple
-        Output of the network, labels, weights and groups of this worker's rows.
-    workers : Workers
-        All workers.
-    sizes : sequence of int
-        Numbers of rows by rank.
-    n_weights : int
-        Number of weights per row; 0 if no worker's rows have weights. Rows that are
-        drawn repeatedly may have weights in the batches of some workers only.
-
-    Returns
-    -------
-    tuple
-        The same of the rows of all workers.
+    `sizes` has the numbers of rows by rank. `n_weights` is 0 if no worker's rows have
+    weights: rows that are drawn repeatedly may have weights in the batches of some
+    workers only.
     """
     output, y, sample_weight, groups = own
     columns = {"logits": output.logits}
