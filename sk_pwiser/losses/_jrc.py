@@ -126,22 +126,10 @@ def context_losses(
 ) -> Tensor:
     """Compute -log softmax of each row's own label over the rows of its context.
 
-    Parameters
-    ----------
-    label_logits : Tensor of shape (n_rows, n_tasks, 2)
-        Logits of label 0 and of label 1.
-    y : Tensor of shape (n_rows, n_tasks)
-        Labels, 0 or 1.
-    weight : float64 Tensor of shape (n_rows, n_tasks), default=None
-        Non-negative weights in the sums, divided by the mean of the positive weights
-        in the context. Rows of weight 0 get a loss too, which has no meaning.
-    groups : int64 Tensor of shape (n_rows,), default=None
-        Context of each row; None for one context.
-
-    Returns
-    -------
-    Tensor of shape (n_rows, n_tasks)
-        Losses without weights.
+    `label_logits`, (n_rows, n_tasks, 2), are the logits of label 0 and of label 1. The
+    weights, divided by the mean of the positive weights in the context, are used in the
+    sums; the losses, (n_rows, n_tasks), are without weights. Rows of weight 0 get a
+    loss too, which has no meaning. Without `groups`, there is one context.
     """
     if groups is None:
         context, n_contexts = torch.zeros_like(y[:, 0], dtype=torch.int64), 1

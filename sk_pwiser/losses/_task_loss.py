@@ -152,19 +152,7 @@ class MultiTaskLoss(nn.Module):
 
 
 def mean_over_rows(row_losses: Tensor, sample_weight: Tensor | None) -> Tensor:
-    """Divide the sums of weighted row losses by the number of rows of the batch.
-
-    Parameters
-    ----------
-    row_losses : Tensor of shape (batch, n_tasks)
-        Losses without weights.
-    sample_weight : Tensor of shape (batch,) or (batch, n_tasks) or None
-        Weights of the rows.
-
-    Returns
-    -------
-    Tensor of shape (n_tasks,)
-    """
+    """Divide the sums of weighted row losses by the number of rows of the batch."""
     if sample_weight is not None:
         row_losses = row_losses * per_task(sample_weight)
     return row_losses.mean(dim=0)
