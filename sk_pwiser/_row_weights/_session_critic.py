@@ -362,20 +362,9 @@ def _values(critics, states, p):
 class Sessions:
     """The order of rows within sessions.
 
-    Parameters
-    ----------
-    groups : array-like of shape (n_samples,)
-        Session of each row.
-    order : array-like of shape (n_samples,), default=None
-        Numbers or times that order the rows of a session. Rows with equal values, and
-        all rows by default, keep the order in which they are given.
-
-    Attributes
-    ----------
-    rows : ndarray of int of shape (n_samples,)
-        Indices of the rows, session by session in order.
-    continues : ndarray of bool of shape (n_samples,)
-        Whether the session has another row after this one, in the order of `rows`.
+    Rows with equal `order`, and all rows without one, keep the order in which they are
+    given. `rows` are the indices of the rows, session by session in order, and
+    `continues` says whether the session has another row after each of these.
     """
 
     def __init__(self, groups, order=None):
@@ -391,17 +380,8 @@ class Sessions:
     def discounted_sums(self, rewards, gamma):
         """Return the discounted sum of rewards from each row to its session's end.
 
-        Parameters
-        ----------
-        rewards : ndarray of shape (n_samples, n_tasks)
-            Rewards.
-        gamma : float
-            Discount per row.
-
-        Returns
-        -------
-        ndarray of shape (n_samples, n_tasks)
-            The solution of G_t = r_t + gamma G_{t+1}, where G is 0 after the end.
+        It is the solution of G_t = r_t + gamma G_{t+1}, (n_samples, n_tasks), where G
+        is 0 after the end.
         """
         bands = np.ones((2, len(rewards)))
         bands[0] = -gamma * np.append(0, self.continues[:-1])
@@ -410,18 +390,7 @@ class Sessions:
         return sums
 
     def next_values(self, values):
-        """Return the values of the next row of the session, 0 for its last row.
-
-        Parameters
-        ----------
-        values : ndarray of shape (n_samples, n_tasks)
-            Values of the rows.
-
-        Returns
-        -------
-        ndarray of shape (n_samples, n_tasks)
-            Values of the rows that follow.
-        """
+        """Return the values of the next row of the session, 0 for its last row."""
         following = np.zeros_like(values)
         is_before = self.rows[self.continues]
         following[is_before] = values[np.roll(self.rows, -1)[self.continues]]
@@ -431,16 +400,8 @@ class Sessions:
 class StateEncoder:
     """Rows of a table as numbers: codes of category columns, then numeric columns.
 
-    Parameters
-    ----------
-    X : DataFrame or array of shape (n_samples, n_features)
-        The rows whose categories are encoded: the columns of a DataFrame that are not
-        numeric. An array has no categories.
-
-    Attributes
-    ----------
-    n_categories : int
-        Number of category columns, which come first.
+    The categories are the columns of a DataFrame that are not numeric; an array has
+    none.
     """
 
     def __init__(self, X):

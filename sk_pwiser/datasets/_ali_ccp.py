@@ -28,13 +28,7 @@ NO_IDS.flags.writeable = False  # shared by all rows without ids
 
 
 class FieldTable:
-    """Collects the fields of rows, column by column.
-
-    Parameters
-    ----------
-    multi_valued : collection of str
-        Fields that may occur several times in a row.
-    """
+    """Collects the fields of rows, column by column."""
 
     def __init__(self, multi_valued):
         self.multi_valued = set(multi_valued)
@@ -44,14 +38,7 @@ class FieldTable:
         self.n_rows = 0
 
     def append(self, features):
-        """Add a row.
-
-        Parameters
-        ----------
-        features : dict
-            Fields of the row: one id for a field with one value, an array of ids for a
-            multi-valued field.
-        """
+        """Add a row: one id per field, an array of ids for a multi-valued field."""
         for name, column in self.ids.items():
             column.append(features.get(name, MISSING))
         for name, column in self.lists.items():
@@ -60,30 +47,10 @@ class FieldTable:
 
 
 def read_part(skeleton, common, table, labels, *, n_rows=None):
-    """Read the impressions of a part into a table, line by line.
+    """Read a part line by line into a table and an array; return its number of rows.
 
-    With `n_rows`, only the common features of these rows are kept in memory.
-
-    Parameters
-    ----------
-    skeleton, common : pathlib.Path
-        The files `sample_skeleton_*.csv` and `common_features_*.csv`.
-    table : FieldTable
-        Receives the features.
-    labels : array.array
-        Receives click and conversion of each row.
-    n_rows : int, default=None
-        Number of lines of the skeleton to read; None reads all.
-
-    Returns
-    -------
-    int
-        Number of rows.
-
-    Raises
-    ------
-    ValueError
-        If a line cannot be read; the message names the file, the line and the field.
+    With `n_rows`, only the common features of these rows are kept in memory. `labels`
+    receives click and conversion of each row.
     """
     multi_valued = table.multi_valued
     wanted = None

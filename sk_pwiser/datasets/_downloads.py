@@ -12,22 +12,7 @@ import numpy as np
 def import_pandas(user, *, parquet=False):
     """Import pandas, or raise an error that names the extra.
 
-    Parameters
-    ----------
-    user : str
-        The function or parameter that needs pandas, for the message.
-    parquet : bool, default=False
-        Whether to check that pyarrow is installed, which reads Parquet files.
-
-    Returns
-    -------
-    module
-        The module pandas.
-
-    Raises
-    ------
-    ImportError
-        If a package is not installed.
+    With `parquet`, pyarrow, which reads Parquet files, must be installed as well.
     """
     try:
         import pandas
@@ -43,29 +28,7 @@ def import_pandas(user, *, parquet=False):
 
 
 def find_file(folder, name, *, inside, download):
-    """Find a file in a folder or in one of its subfolders.
-
-    Parameters
-    ----------
-    folder : str or os.PathLike
-        The folder that contains the file, or its parent.
-    name : str
-        Name of the file.
-    inside : str
-        Name of the subfolder to search if `folder` does not contain the file.
-    download : str
-        Where to download the file, for the message.
-
-    Returns
-    -------
-    pathlib.Path
-        The file.
-
-    Raises
-    ------
-    FileNotFoundError
-        If neither folder contains the file.
-    """
+    """Find a file in a folder or in its subfolder `inside`."""
     file = find_first(folder, [name, f"{inside}/{name}"])
     if file is None:
         raise FileNotFoundError(
@@ -76,39 +39,13 @@ def find_file(folder, name, *, inside, download):
 
 
 def find_first(path, candidates):
-    """Return the first of several files that exists, or None if none exists.
-
-    Parameters
-    ----------
-    path : str or os.PathLike
-        The folder.
-    candidates : iterable of str
-        Paths relative to the folder.
-
-    Returns
-    -------
-    pathlib.Path or None
-        The file.
-    """
+    """Return the first of several files that exists, or None if none exists."""
     folder = Path(path).expanduser()
     return next((folder / c for c in candidates if (folder / c).is_file()), None)
 
 
 def warn_unclicked(target, user):
-    """Count the rows with a conversion but no click, and warn if there are any.
-
-    Parameters
-    ----------
-    target : DataFrame of shape (n_samples, 2)
-        Labels, with the columns `click` and `conversion`.
-    user : str
-        The public function that calls this one, for the message.
-
-    Returns
-    -------
-    int
-        Number of these rows.
-    """
+    """Count the rows with a conversion but no click, and warn if there are any."""
     n_unclicked = int((target["conversion"] > target["click"]).sum())
     if n_unclicked:
         # The frames of the loader and of `validate_params` come before the user's.
@@ -131,35 +68,12 @@ def check_columns(frame, columns, source):
 def read_csv(
     pandas, file, dtypes, *, has_header=True, may_be_missing=False, n_rows=None
 ):
-    """Read columns of given types from a csv file.
+    """Read columns of given types from a csv file, or from a zip file that contains it.
 
-    Parameters
-    ----------
-    pandas : module
-        The module pandas.
-    file : pathlib.Path
-        The csv file, or a zip file that contains it.
-    dtypes : dict
-        Type of each column to return: `"int64"`, `"float32"` or `"str"`. An `"int64"`
-        column must not have missing values.
-    has_header : bool, default=True
-        Whether the first line contains the names of the columns. Otherwise, the columns
-        of the file are the keys of `dtypes`, in their order.
-    may_be_missing : bool, default=False
-        Whether fields of `"float32"` columns may be empty.
-    n_rows : int, default=None
-        Number of rows to read; None reads all.
-
-    Returns
-    -------
-    DataFrame of shape (n_rows, n_columns)
-        The columns of `dtypes`.
-
-    Raises
-    ------
-    ValueError
-        If a column is missing, if a line has too many or too few fields, or if a field
-        does not contain a value of its type. The message names line and column.
+    `dtypes` maps the columns to return to `"int64"`, `"float32"` or `"str"`. Without a
+    header, the columns of the file are the keys of `dtypes`, in their order. Fields of
+    `"float32"` columns may be empty only with `may_be_missing`. Errors name line and
+    column.
     """
     names, options = list(dtypes), {"header": None, "names": list(dtypes)}
     if has_header:

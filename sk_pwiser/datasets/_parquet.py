@@ -9,17 +9,7 @@ from typing import NamedTuple
 
 
 class ParquetFile(NamedTuple):
-    """A file with a valid footer.
-
-    Parameters
-    ----------
-    path : str
-        Path on its file system.
-    n_rows : int
-        Number of rows, before any filter.
-    schema : pyarrow.Schema
-        Names and types of the columns.
-    """
+    """A file with a valid footer, and its number of rows before any filter."""
 
     path: str
     n_rows: int
@@ -27,18 +17,7 @@ class ParquetFile(NamedTuple):
 
 
 def import_parquet():
-    """Import pyarrow's readers, or raise an error that names the extra.
-
-    Returns
-    -------
-    tuple of module
-        `pyarrow`, `pyarrow.dataset` and `pyarrow.parquet`.
-
-    Raises
-    ------
-    ImportError
-        If pyarrow is not installed.
-    """
+    """Import `pyarrow`, `pyarrow.dataset` and `pyarrow.parquet`."""
     try:
         import pyarrow
         import pyarrow.dataset
@@ -51,20 +30,7 @@ def import_parquet():
 
 
 def find_files(path_or_glob, filesystem):
-    """Return the file system, and the paths of the files in their order.
-
-    Parameters
-    ----------
-    path_or_glob : str, os.PathLike or list of these
-        Files, folders or patterns.
-    filesystem : pyarrow.fs.FileSystem or None
-        The file system; None for the local one, or for the one that a URI names.
-
-    Raises
-    ------
-    FileNotFoundError
-        If an entry matches no file.
-    """
+    """Return the file system, and the paths of the files in their order."""
     from pyarrow import fs  # installed, see import_parquet
 
     given = path_or_glob if isinstance(path_or_glob, list) else [path_or_glob]
@@ -118,14 +84,7 @@ def _is_hidden(path):
 
 
 def read_footers(filesystem, paths, on_corrupt):
-    """Return the files with a readable footer, and the paths of the corrupt ones.
-
-    Raises
-    ------
-    ValueError
-        If a footer cannot be read and `on_corrupt="raise"`, or if no footer can be
-        read.
-    """
+    """Return the files with a readable footer, and the paths of the corrupt ones."""
     _, _, parquet = import_parquet()
     files, corrupt = [], []
     for path in paths:
@@ -149,22 +108,9 @@ def unify_schemas(files, schema, columns):
     """Return the common schema of the columns in all files.
 
     Dictionary columns have the type of their values, since the indices may have
-    different types in different files.
-
-    Parameters
-    ----------
-    files : list of ParquetFile
-        The files.
-    schema : pyarrow.Schema
-        Columns of the first file, including the columns from folder names.
-    columns : list of str
-        Names of the columns to read.
-
-    Raises
-    ------
-    ValueError
-        If a column is missing in a file, or if its type differs between files. In a
-        file without values of a column, the column may have the type null.
+    different types in different files. In a file without values of a column, the column
+    may have the type null. `schema` is that of the first file, with the columns from
+    folder names.
     """
     pyarrow, _, _ = import_parquet()
     known = {name for file in files for name in file.schema.names} | {*schema.names}

@@ -12,15 +12,7 @@ from sk_pwiser._table import NUMERIC_ENCODINGS, CategoryColumn
 
 
 def fitted_result(estimator):
-    """Return the result of the last fit of an estimator.
-
-    Raises
-    ------
-    TypeError
-        If `estimator` is not a :class:`~sk_pwiser.MultiTaskCTRCVRClassifier`.
-    NotFittedError
-        If it is not fitted.
-    """
+    """Return the result of the last fit of an estimator."""
     if not isinstance(estimator, MultiTaskCTRCVRClassifier):
         raise TypeError(
             f"estimator must be a fitted MultiTaskCTRCVRClassifier; got {estimator!r}."
@@ -30,13 +22,7 @@ def fitted_result(estimator):
 
 
 def check_exportable(encoder):
-    """Raise if a fitted `TableEncoder` has columns that cannot be exported.
-
-    Raises
-    ------
-    ValueError
-        If a column is neither a category column nor a numeric column.
-    """
+    """Raise if a column is neither a category column nor a numeric column."""
     if encoder.sparse_ is not None:
         raise ValueError(
             "An estimator that was fitted on a sparse table cannot be exported; only "
@@ -54,13 +40,8 @@ def check_exportable(encoder):
 class ProbabilityNetwork(nn.Module):
     """A copy of a trained network on the CPU that returns probabilities.
 
-    Parameters
-    ----------
-    network : MultiTaskNetwork
-        The trained network, which is not changed.
-    both_classes : bool
-        Whether the output has one column per class of a single task, like
-        `predict_proba` for 1-D `y`.
+    With `both_classes`, the output has one column per class of a single task, like
+    `predict_proba` for 1-D `y`.
     """
 
     def __init__(self, network, both_classes):

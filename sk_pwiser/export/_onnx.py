@@ -144,14 +144,7 @@ def _check_size(network):
 
 
 def _trace(network, name):
-    """Return a network as an ONNX model with encoded inputs.
-
-    Raises
-    ------
-    ValueError
-        If an operation cannot be exported, or depends on the values or the number of
-        the rows that are traced.
-    """
+    """Return a network as an ONNX model with encoded inputs."""
     import onnx
 
     spec = network.network.spec
@@ -254,18 +247,6 @@ def encoding_model(schema, opset):
     """Return a model that encodes raw columns.
 
     Its outputs are ``encoding/codes`` and ``encoding/numeric``.
-
-    Parameters
-    ----------
-    schema : Schema
-        The encoding of a fitted estimator.
-    opset : int
-        Version of the set of operators.
-
-    Raises
-    ------
-    ValueError
-        If a column cannot be encoded by a graph. The message names the column.
     """
     from onnx import TensorProto, helper
 
@@ -305,13 +286,7 @@ def encoding_model(schema, opset):
 
 
 def _add_categories(graph, column):
-    """Add the lookup of a category column; return its codes, including rare values.
-
-    Raises
-    ------
-    ValueError
-        If the column has values that the graph cannot look up.
-    """
+    """Add the lookup of a category column; return its codes, including rare values."""
     if column.vocabulary.n_hash_buckets is not None:
         raise _export_error(
             column, "it has hash buckets, for which ONNX has no operator"

@@ -27,13 +27,7 @@ LARGEST = np.finfo(np.float64).max.item()
 
 
 def make_fields(encoder):
-    """Return the field of each column of a fitted `TableEncoder`.
-
-    Raises
-    ------
-    ValueError
-        If a column is neither a category column nor a numeric column.
-    """
+    """Return the field of each column of a fitted `TableEncoder`."""
     check_exportable(encoder)
     return [
         CategoryField(column)
@@ -44,13 +38,7 @@ def make_fields(encoder):
 
 
 class CategoryField:
-    """Encodes the values of a category column by lookup.
-
-    Parameters
-    ----------
-    column : CategoryColumn
-        The fitted column, of which the field keeps a copy.
-    """
+    """Encodes the values of a category column by lookup, in a copy of the column."""
 
     def __init__(self, column):
         self.name = column.name
@@ -64,13 +52,7 @@ class CategoryField:
             self._unseen_types |= {int, bool} if "numbers" in column.kinds_ else set()
 
     def encode(self, values):
-        """Return the codes of a list or array of values; rare values keep their own.
-
-        Raises
-        ------
-        TypeError, ValueError
-            If a value cannot be encoded. The message names the field and the row.
-        """
+        """Return the codes of a list or array of values; rare values keep their own."""
         find = self._column.codes_.get
         if isinstance(values, np.ndarray):
             values = values.tolist()  # Python numbers, as in fit
@@ -101,13 +83,7 @@ class CategoryField:
 
 
 class NumericField:
-    """Encodes a numeric column by interpolation between the nodes of its encoding.
-
-    Parameters
-    ----------
-    column : NumericColumn
-        The fitted column.
-    """
+    """Encodes a numeric column by interpolation between the nodes of its encoding."""
 
     def __init__(self, column):
         self.name = column.name
@@ -118,20 +94,7 @@ class NumericField:
         self._slopes = (np.diff(inputs) / np.diff(nodes)).tolist()
 
     def encode(self, values):
-        """Return the inputs of a list or array of values.
-
-        Returns
-        -------
-        list of sequence
-            The inputs and, if the column had missing values in fit, an indicator of
-            missing values.
-
-        Raises
-        ------
-        TypeError, ValueError
-            If a value is neither a finite number nor missing. The message names the
-            field and the row.
-        """
+        """Return the inputs, and an indicator of missing values if fit had any."""
         numbers = self._read(values)
         if len(numbers) <= FEW_ROWS:
             numbers = numbers.tolist() if isinstance(numbers, np.ndarray) else numbers
@@ -206,13 +169,7 @@ def _has_hash(value):
 
 
 class RowEncoder:
-    """Encodes the fields of rows like the columns of a table.
-
-    Parameters
-    ----------
-    schema : Schema
-        The encoding of a fitted estimator, which is not changed.
-    """
+    """Encodes the fields of rows like the columns of a table."""
 
     def __init__(self, schema):
         self.fields = make_fields(schema.encoder)
@@ -226,20 +183,7 @@ class RowEncoder:
             ]
 
     def encode(self, columns, n_rows):
-        """Encode the values of each field.
-
-        Parameters
-        ----------
-        columns : list of (list or ndarray)
-            Values of each field, in the order of the fields.
-        n_rows : int
-            Number of rows.
-
-        Returns
-        -------
-        codes : int64 ndarray of shape (n_rows, n_category_columns)
-        numeric : float32 ndarray of shape (n_rows, n_numeric)
-        """
+        """Return int64 codes and float32 numbers, each (n_rows, n_columns)."""
         codes, numeric = [], []
         for field, values in zip(self.fields, columns, strict=True):
             if isinstance(field, CategoryField):

@@ -35,13 +35,7 @@ def axes_or_new(ax, user):
 
 
 def row_of_axes(ax, n_axes, user):
-    """Return the given axes as an array, or a row of axes in a new figure.
-
-    Raises
-    ------
-    ValueError
-        If the number of given axes is not `n_axes`.
-    """
+    """Return the given axes as an array, or a row of axes in a new figure."""
     pyplot = import_pyplot(user)
     if ax is None:
         size = (4.2 * n_axes + 0.6, 3.6)
@@ -65,20 +59,8 @@ def task_color(index):
 def curve_styles(task_names, model_names=None, scores=None):
     """Return the properties of each curve, as keyword arguments of matplotlib.
 
-    The colour depends on the task, the line style and the marker on the model.
-
-    Parameters
-    ----------
-    task_names : list of str
-        Task of each curve.
-    model_names : list of (str or None), default=None
-        Model of each curve.
-    scores : list of str, default=None
-        Text that the legend shows after the name of each curve.
-
-    Returns
-    -------
-    list of dict
+    The colour depends on the task, the line style and the marker on the model; the
+    legend shows `scores` after the names.
     """
     model_names = model_names or [None] * len(task_names)
     tasks, models = list(dict.fromkeys(task_names)), list(dict.fromkeys(model_names))
@@ -98,13 +80,7 @@ def curve_styles(task_names, model_names=None, scores=None):
 
 
 def is_log(scale, base_rates):
-    """Return whether an axis that shows rates is logarithmic.
-
-    Raises
-    ------
-    ValueError
-        If `scale` is unknown.
-    """
+    """Return whether an axis that shows rates is logarithmic."""
     if scale not in SCALES:
         raise ValueError(f"scale must be one of {SCALES}, got {scale!r}.")
     rates = [rate for rate in base_rates if rate > 0]

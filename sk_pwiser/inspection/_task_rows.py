@@ -13,20 +13,10 @@ from sk_pwiser._table import check_weights
 
 
 class TaskRows(NamedTuple):
-    """Labels and predictions of one task and one model.
+    """Labels and predictions of one task and one model, where the label is known.
 
-    Parameters
-    ----------
-    task : str
-        Name of the task; "<last> | <first>" for the CVR.
-    model : str or None
-        Name of the model; None for a single model without a name.
-    y : int64 ndarray of shape (n_samples,)
-        Labels of the rows in which the label is known.
-    p : float64 ndarray of shape (n_samples,)
-        Predicted probabilities.
-    weight : float64 ndarray of shape (n_samples,), or None
-        Weights of the rows.
+    The task is called "<last> | <first>" for the CVR; `model` is None for a single
+    model without a name.
     """
 
     task: str
@@ -67,18 +57,8 @@ class GivenPredictions:
 class Responses(NamedTuple):
     """Labels and predictions of all tasks for one model.
 
-    Parameters
-    ----------
-    names : list of str
-        Names of the tasks.
-    targets : int64 ndarray of shape (n_samples, n_tasks)
-        Labels; missing labels are 0.
-    known : bool ndarray of shape (n_samples, n_tasks)
-        Whether each label is known.
-    p : float64 ndarray of shape (n_samples, n_tasks)
-        Predicted probabilities.
-    predictions : Predictions
-        The predictions of the model, which also give the CVR.
+    `targets`, `known` and `p` have the shape (n_samples, n_tasks); labels that are not
+    known are 0. `predictions` also give the CVR.
     """
 
     names: list
@@ -89,13 +69,7 @@ class Responses(NamedTuple):
 
 
 def read_responses(estimator, X, Y, task_names=None):
-    """Return the `Responses` of a fitted estimator or of `GivenPredictions`.
-
-    Raises
-    ------
-    ValueError
-        If labels, names or predictions are invalid or do not match.
-    """
+    """Return the `Responses` of a fitted estimator or of `GivenPredictions`."""
     predictions = Predictions(estimator, X, {})
     targets, known, y_names = check_targets(
         Y, predictions.missing_labels(), predictions.classes()
@@ -112,27 +86,10 @@ def read_responses(estimator, X, Y, task_names=None):
 
 
 def read_estimators(estimator, X, Y, *, cvr=False, sample_weight=None):
-    """Return the `TaskRows` of all tasks for one or more estimators.
+    """Return the `TaskRows` of all tasks, model by model.
 
-    Parameters
-    ----------
-    estimator : estimator object or dict
-        A fitted estimator, or a dict from names to fitted estimators.
-    X, Y, sample_weight : array-like
-        The arguments of a display.
-    cvr : bool, default=False
-        Whether to append P(last task | first task) over the rows in which the first
-        task is 1.
-
-    Returns
-    -------
-    list of TaskRows
-        All tasks of the first model, then all tasks of the next one.
-
-    Raises
-    ------
-    ValueError
-        If labels, weights or predictions are invalid or do not match.
+    `estimator` is a fitted estimator, or a dict from names to fitted estimators; `cvr`
+    appends P(last task | first task) over the rows in which the first task is 1.
     """
     return [
         rows

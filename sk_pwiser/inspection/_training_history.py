@@ -189,13 +189,7 @@ class TrainingHistoryDisplay:
 
 
 def _trained_estimator(estimator):
-    """Return the estimator with a history, which may be inside a pipeline or a search.
-
-    Raises
-    ------
-    ValueError
-        If there is none.
-    """
+    """Return the estimator with a history, also from inside a pipeline or a search."""
     check_is_fitted(estimator)
     for each in nested_estimators(estimator):
         if hasattr(each, "history_"):

@@ -217,17 +217,10 @@ def _find_scorers(results, scoring):
 
 
 def _slice(results, param_name, best):
-    """Return the candidates that differ from the best one only in one parameter.
+    """Return candidates that differ from the best one in one parameter, and its values.
 
     Successive halving repeats candidates with more resources, such as rows or epochs;
     only candidates with the resources of the best one are returned.
-
-    Returns
-    -------
-    rows : int ndarray of shape (n_values,)
-        Indices of the candidates, in the order of the values.
-    values : float ndarray of shape (n_values,)
-        Values of the parameter, in increasing order.
     """
     candidates = results["params"]
     resources = results.get("n_resources", [None] * len(candidates))

@@ -368,27 +368,7 @@ class CPMultiTaskLogistic(LinearPredictions, ClassifierMixin, BaseEstimator):
 
 
 def split_columns(X, group_modes):
-    """Return the metadata columns as objects, and the other columns of X.
-
-    Parameters
-    ----------
-    X : DataFrame, array-like or sparse matrix of shape (n_samples, n_features)
-        Metadata and features.
-    group_modes : sequence of str or int
-        Names of columns of a DataFrame, or positions.
-
-    Returns
-    -------
-    levels : ndarray of object of shape (n_samples, n_group_modes)
-        The metadata.
-    features : of the type of X, or an array
-        The other columns.
-
-    Raises
-    ------
-    ValueError
-        If a column is missing or named twice.
-    """
+    """Return the metadata columns as objects, and the other columns of X."""
     if not group_modes:
         return None, X
     if not (sparse.issparse(X) or hasattr(X, "columns")):
@@ -432,13 +412,7 @@ def find_column(X, mode):
 
 
 class GroupModes:
-    """Codes of the levels of metadata columns; -1 for unseen and missing ones.
-
-    Parameters
-    ----------
-    names : sequence of str or int
-        The columns.
-    """
+    """Codes of the levels of metadata columns; -1 for unseen and missing ones."""
 
     def __init__(self, names):
         self.names = list(names)
@@ -447,13 +421,7 @@ class GroupModes:
         )
 
     def fit(self, levels):
-        """Learn the levels.
-
-        Raises
-        ------
-        ValueError
-            If a column has missing values or one level only.
-        """
+        """Learn the levels."""
         if not self.names:
             return self
         for name, column in zip(self.names, levels.T, strict=True):

@@ -31,17 +31,11 @@ FIRST_ROUND = 20
 class Factors:
     """The parameters of the model.
 
-    Parameters
-    ----------
-    loadings : ndarray of shape (n_features, rank)
-        L, which all cells share.
-    modes : list of ndarray of shape (n_levels, rank)
-        U_1 of the tasks, then U_2, ... of the group modes.
-    intercepts : ndarray of shape (n_tasks, n_cells)
-        b, the differences of the cells from the offset of their task. A cell is a
-        combination of levels of the group modes.
-    projected : ndarray of shape (n_samples, rank), default=None
-        The features times the loadings, once they have been computed.
+    `loadings` is L, (n_features, rank), which all cells share; `modes` holds U_1 of the
+    tasks, then U_2, ... of the group modes, each (n_levels, rank). `intercepts` is b,
+    (n_tasks, n_cells), the differences of the cells from the offset of their task; a
+    cell is a combination of levels of the group modes. `projected` holds the features
+    times the loadings, once they have been computed.
     """
 
     loadings: np.ndarray
@@ -94,27 +88,10 @@ class Factors:
 class CPProblem:
     """The objective: loss of the given rows plus penalties of the factors.
 
-    Parameters
-    ----------
-    columns : Columns
-        The centred features.
-    variances : ndarray of shape (n_features,)
-        The variances of the features.
-    labels : ndarray of shape (n_samples, n_tasks)
-        Labels 0 and 1; NaN where the weight is 0.
-    weights : ndarray of shape (n_samples, n_tasks)
-        Weights of the rows.
-    codes : int ndarray of shape (n_samples, n_group_modes)
-        Levels of the group modes.
-    n_levels : tuple of int
-        Numbers of levels of the group modes.
-    offsets : ndarray of shape (n_tasks,)
-        Constants of the tasks.
-    loss : {"log_loss", "squared_error"}
-        Logistic loss, or half the squared distance to -1 and 1.
-    alpha, intercept_alpha : float
-        Penalties ``alpha / 2`` times the sum of squares of L and all U, and
-        ``intercept_alpha / 2`` times that of b.
+    `labels` are 0 and 1, NaN where the weight is 0; `codes` are the levels of the group
+    modes, (n_samples, n_group_modes), and `offsets` the constants of the tasks. The
+    penalties are ``alpha / 2`` times the sum of squares of L and all U, and
+    ``intercept_alpha / 2`` times the sum of squares of b.
     """
 
     def __init__(
@@ -266,21 +243,8 @@ def solve_lbfgs(problem, factors, *, max_iter, tol):
 
     Between rounds of steps the norms of the factors are made equal. They are equal at a
     minimum, but L-BFGS would take many short steps along the curved valleys of equal
-    predictions to get there.
-
-    Returns
-    -------
-    factors : Factors
-        The minimiser, a local one.
-    values : list of float
-        The objective at the start and after every round.
-    n_iter : int
-        Number of iterations.
-
-    Warns
-    -----
-    ConvergenceWarning
-        If `max_iter` is reached.
+    predictions to get there. Returns the factors, the objective at the start and after
+    every round, and the number of iterations.
     """
     values = [problem.value(factors, problem.linear(factors))]
     n_iter, n_steps = 0, FIRST_ROUND
@@ -329,21 +293,8 @@ def solve_als(problem, factors, *, max_iter, tol):
 
     The loadings are fitted first, then each mode, always together with the intercepts.
     Every step minimises the objective over its blocks, so that it never rises. The
-    rounds end when the modes change by at most `tol`, relative to their norm.
-
-    Returns
-    -------
-    factors : Factors
-        The last factors.
-    values : list of float
-        The objective after every step.
-    n_iter : int
-        Number of rounds.
-
-    Warns
-    -----
-    ConvergenceWarning
-        If `max_iter` is reached.
+    rounds end when the modes change by at most `tol`, relative to their norm. Returns
+    the factors, the objective after every step, and the number of rounds.
     """
     last = len(factors.blocks) - 1
     values = [problem.value(factors, problem.linear(factors))]

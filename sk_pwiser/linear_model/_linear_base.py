@@ -22,19 +22,9 @@ TASK_TYPES = ("binary", "regression")
 class LinearTargets:
     """The labels and values of all tasks.
 
-    Parameters
-    ----------
-    values : float64 ndarray of shape (n_samples, n_tasks)
-        0 or 1 for binary tasks; NaN where a task has no label.
-    is_binary : bool ndarray of shape (n_tasks,)
-        Which tasks are binary.
-    classes : ndarray of shape (n_binary_tasks, 2) or (2,), or None
-        The labels of the binary tasks; 1-D for a single task, None if no task is
-        binary.
-    task_names : list of str
-        Names of the tasks.
-    is_single : bool
-        Whether there is only one task, whose predictions are 1-D.
+    `values`, (n_samples, n_tasks), are 0 or 1 for binary tasks, and NaN where a task
+    has no label. `classes`, (n_binary_tasks, 2), is 1-D for a single task, None if no
+    task is binary.
     """
 
     values: np.ndarray
@@ -45,23 +35,7 @@ class LinearTargets:
 
 
 def read_targets(y, task_types="binary", missing_labels="error"):
-    """Check labels and values, and return them as :class:`LinearTargets`.
-
-    Parameters
-    ----------
-    y : array-like of shape (n_samples, n_tasks) or (n_samples,)
-        Labels 0 and 1 or values.
-    task_types : str or sequence of str, default="binary"
-        "binary" or "regression", for all tasks or one per task.
-    missing_labels : {"error", "ignore"}, default="error"
-        Whether labels of several tasks may be NaN.
-
-    Raises
-    ------
-    ValueError
-        If labels are not allowed or missing, a task has none, or the numbers of tasks
-        differ.
-    """
+    """Check labels and values, and return them as :class:`LinearTargets`."""
     if y is None:
         raise ValueError(
             "This estimator requires y to be passed, but the target y is None."
@@ -105,27 +79,7 @@ def check_task_types(task_types, n_tasks):
 
 
 def label_weights(sample_weight, X, targets):
-    """Return weights per row and task: 0 where a task has no label.
-
-    Parameters
-    ----------
-    sample_weight : array-like of shape (n_samples,) or (n_samples, n_tasks), or None
-        Weights of the rows, or of the rows and tasks.
-    X : ndarray or sparse matrix of shape (n_samples, n_features)
-        The features.
-    targets : LinearTargets
-        The labels.
-
-    Returns
-    -------
-    float64 ndarray of shape (n_samples, n_tasks)
-
-    Raises
-    ------
-    ValueError
-        If the numbers of rows differ, a weight is negative or not finite, or all
-        labels of a task have the weight 0.
-    """
+    """Return weights, (n_samples, n_tasks): 0 where a task has no label."""
     values = targets.values
     if len(values) != X.shape[0]:
         raise ValueError(f"X has {X.shape[0]} rows, but y has {len(values)}.")
@@ -144,13 +98,7 @@ def label_weights(sample_weight, X, targets):
 
 
 def find_constant_tasks(targets, weights):
-    """Return which binary tasks have one label only, with a warning for each.
-
-    Raises
-    ------
-    ValueError
-        If this is the only task.
-    """
+    """Return which binary tasks have one label only, with a warning for each."""
     positive = (weights * (targets.values == 1)).sum(axis=0)
     negative = (weights * (targets.values == 0)).sum(axis=0)
     is_constant = targets.is_binary & ((positive == 0) | (negative == 0))
@@ -242,13 +190,6 @@ class Columns:
 
     Centred columns are orthogonal to the intercepts, but centring would fill a sparse
     matrix with numbers; here it is a correction of each product.
-
-    Parameters
-    ----------
-    X : ndarray or CSC matrix of shape (n_samples, n_features)
-        The features.
-    mean, scale : ndarray of shape (n_features,)
-        Numbers that are subtracted from the columns, and their divisors.
     """
 
     def __init__(self, X, mean, scale):
@@ -275,15 +216,7 @@ class Columns:
 
 
 def weighted_moments(X, weight):
-    """Return the means and variances of the columns, exactly 0 for constant ones.
-
-    Parameters
-    ----------
-    X : ndarray or sparse matrix of shape (n_samples, n_features)
-        The features.
-    weight : ndarray of shape (n_samples,)
-        Weights of the rows, not all zero.
-    """
+    """Return the means and variances of the columns, exactly 0 for constant ones."""
     weight = weight / weight.sum()
     mean = X.T @ weight
     if sparse.issparse(X):

@@ -39,19 +39,7 @@ class SparseSettings:
 
 
 class SparseProblem:
-    """Coefficients of given features and targets, for any alpha.
-
-    Parameters
-    ----------
-    X : ndarray or CSC matrix of shape (n_samples, n_features)
-        The features.
-    targets : LinearTargets
-        The labels and values of the tasks.
-    weights : ndarray of shape (n_samples, n_tasks)
-        Weights of the rows; 0 where a task has no label.
-    settings : SparseSettings
-        Parameters of the problem and of the solver.
-    """
+    """Coefficients of given features and targets, for any alpha."""
 
     def __init__(self, X, targets, weights, settings):
         self.is_constant = find_constant_tasks(targets, weights)
@@ -131,15 +119,6 @@ class MixedLoss:
     same gradient: minus the mean product of feature and target, where the targets of
     binary tasks are -1 and 1. With the factors 2 and 1/2, the penalty is thus equally
     strong for both types.
-
-    Parameters
-    ----------
-    values : ndarray of shape (n_samples, n_tasks)
-        Labels 0 and 1, or values; NaN where the weight is 0.
-    weights : ndarray of shape (n_samples, n_tasks)
-        Weights of the rows in the mean of each task.
-    is_binary : bool ndarray of shape (n_tasks,)
-        Which tasks are binary.
     """
 
     def __init__(self, values, weights, is_binary):
@@ -218,20 +197,8 @@ class Objective:
     """The differentiable part of the problem, in scaled coefficients.
 
     V of shape (n_features + 1, n_tasks) holds the coefficients of the scaled columns,
-    ``V[:-1] = scale * W``, and the intercepts in the last row.
-
-    Parameters
-    ----------
-    columns : Columns
-        Centred and scaled features.
-    loss : MixedLoss
-        The loss of the tasks.
-    l2 : float
-        Penalty ``l2 / 2 * ||W||^2``.
-    mean_reg : float
-        Penalty ``mean_reg / 2 * ||W - mean over the tasks||^2``.
-    fit_intercept : bool
-        Whether the intercepts are fitted.
+    ``V[:-1] = scale * W``, and the intercepts in the last row. The penalties are
+    ``l2 / 2 * ||W||^2`` and ``mean_reg / 2 * ||W - mean over the tasks||^2``.
     """
 
     def __init__(self, columns, loss, l2=0.0, mean_reg=0.0, fit_intercept=True):
@@ -273,22 +240,9 @@ class Objective:
 class SparseSolver:
     """Minimises an objective plus ``alpha`` times the sum of the rows' norms.
 
-    Parameters
-    ----------
-    objective : Objective
-        The differentiable part.
-    tol : float
-        Largest violation of the optimality conditions, in the scale of V, relative to
-        the largest one at coefficients of 0.
-    max_iter : int
-        Largest number of steps of one call of `solve`.
-    start : ndarray of shape (n_tasks,)
-        The intercepts at the start.
-
-    Attributes
-    ----------
-    alpha_max : float
-        The smallest alpha at which all coefficients are 0.
+    `tol` is the largest violation of the optimality conditions, in the scale of V,
+    relative to the largest one at coefficients of 0; `start` are the intercepts at the
+    start, and `alpha_max` is the smallest alpha at which all coefficients are 0.
     """
 
     def __init__(self, objective, *, tol, max_iter, start):
@@ -303,20 +257,7 @@ class SparseSolver:
         self.curvature = 1.0
 
     def solve(self, alpha, V):
-        """Return the minimiser and the number of steps.
-
-        Parameters
-        ----------
-        alpha : float
-            Strength of the penalty.
-        V : ndarray of shape (n_features + 1, n_tasks)
-            The start.
-
-        Warns
-        -----
-        ConvergenceWarning
-            If the conditions are still violated after `max_iter` steps.
-        """
+        """Return the minimiser and the number of steps, starting at V."""
         # The coefficients are divided by the scale, and so are the rows' penalties.
         thresholds = np.append(alpha / self.objective.columns.scale, 0.0)
         n_iter = 0
@@ -399,12 +340,8 @@ def fista(objective, V, thresholds, curvature, tol, max_iter):
 
     The step length is the inverse of a bound of the curvature. The bound is doubled
     until it holds. The momentum is set to 0 whenever it points uphill (O'Donoghue and
-    Candes, 2015).
-
-    Returns
-    -------
-    V, linear, n_steps, curvature
-        The coefficients, their predictions, the number of steps and the bound.
+    Candes, 2015). Returns the coefficients, their predictions, the number of steps and
+    the bound.
     """
     linear = objective.predict(V)
     point, point_linear, momentum = V, linear, 1.0

@@ -1,12 +1,15 @@
 """Binary cross-entropy."""
 
+from collections.abc import Sequence
+
 from torch import Tensor
 from torch.nn import functional as F
 
-from sk_pwiser.losses._task_loss import MultiTaskLoss, mean_over_rows
+from sk_pwiser._utils import at_least_float32, check_number
+from sk_pwiser.losses._task_loss import PointwiseLoss
 
 
-class BCE(MultiTaskLoss):
+class BCE(PointwiseLoss):
     r"""Binary cross-entropy of each task over all impressions.
 
     .. math:: L_k = \frac{1}{n} \sum_i w_i [\log(1 + e^{z_{ik}}) - y_{ik} z_{ik}]
@@ -27,7 +30,17 @@ class BCE(MultiTaskLoss):
     tensor([0.6931, 0.6931])
     """
 
-    takes_task_weights = True
+    def row_losses(self, logits: Tensor, targets: Tensor) -> Tensor:
+        """Compute the cross-entropy per row and task; targets may be probabilities."""
+        return F.binary_cross_entropy_with_logits(logits, targets, reduction="none")
+
+
+class BCEWithRanking(BCE):
+    """Base class of the losses ``alpha * BCE + (1 - alpha) * ranking loss``."""
+
+    def __init__(self, task_names: Sequence[str], *, alpha: float) -> None:
+        super().__init__(task_names)
+        self.alpha = check_number("alpha", alpha, at_least=0, at_most=1)
 
     def forward(
         self,
@@ -36,9 +49,21 @@ class BCE(MultiTaskLoss):
         sample_weight: Tensor | None = None,
         groups: Tensor | None = None,
     ) -> Tensor:
-        """Compute the mean cross-entropy of each task, of shape `(n_tasks,)`."""
-        return mean_over_rows(self.row_losses(logits, y), sample_weight)
+        """Compute the combined loss of each task, of shape `(n_tasks,)`."""
+        logits = at_least_float32(logits)
+        y = y.to(logits.dtype)
+        calibration = super().forward(logits, y, sample_weight)
+        if self.alpha == 1:
+            return calibration
+        ranking = self._ranking(logits, y, sample_weight, groups)
+        return self.alpha * calibration + (1 - self.alpha) * ranking
 
-    def row_losses(self, logits: Tensor, targets: Tensor) -> Tensor:
-        """Compute the cross-entropy per row and task; targets may be probabilities."""
-        return F.binary_cross_entropy_with_logits(logits, targets, reduction="none")
+    def _ranking(
+        self,
+        logits: Tensor,
+        y: Tensor,
+        sample_weight: Tensor | None,
+        groups: Tensor | None,
+    ) -> Tensor:
+        """Compute the ranking loss of each task, of shape `(n_tasks,)`."""
+        raise NotImplementedError

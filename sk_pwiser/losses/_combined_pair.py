@@ -5,13 +5,12 @@ from collections.abc import Sequence
 import torch
 from torch import Tensor
 
-from sk_pwiser._utils import at_least_float32, check_number
-from sk_pwiser.losses._bce import BCE
-from sk_pwiser.losses._task_loss import MultiTaskLoss, weights_of_task
+from sk_pwiser.losses._bce import BCEWithRanking
+from sk_pwiser.losses._task_loss import weights_of_task
 from sk_pwiser.losses._weighted_scores import WeightedScores, weighted_pairwise_mean
 
 
-class CombinedPair(MultiTaskLoss):
+class CombinedPair(BCEWithRanking):
     r"""Binary cross-entropy of each task combined with RankNet over its pairs.
 
     .. math::
@@ -75,35 +74,21 @@ class CombinedPair(MultiTaskLoss):
     tensor([0.3300, 0.3466])
     """
 
-    takes_task_weights = True
-
     def __init__(self, task_names: Sequence[str], *, alpha: float = 0.7) -> None:
-        super().__init__(task_names)
-        self.alpha = check_number("alpha", alpha, at_least=0, at_most=1)
-        self.cross_entropy = BCE(task_names)
+        super().__init__(task_names, alpha=alpha)
 
-    def forward(
+    def _ranking(
         self,
         logits: Tensor,
         y: Tensor,
-        sample_weight: Tensor | None = None,
-        groups: Tensor | None = None,
+        sample_weight: Tensor | None,
+        groups: Tensor | None,
     ) -> Tensor:
-        """Compute the combined loss of each task, of shape `(n_tasks,)`."""
-        logits = at_least_float32(logits)
-        y = y.to(logits.dtype)
-        calibration: Tensor = self.cross_entropy(logits, y, sample_weight)
-        if self.alpha == 1:
-            return calibration
         ranking = [
             _rank_net(logits[:, k], y[:, k], weights_of_task(sample_weight, k))
             for k in range(y.shape[1])
         ]
-        return self.alpha * calibration + (1 - self.alpha) * torch.stack(ranking)
-
-    def row_losses(self, logits: Tensor, targets: Tensor) -> Tensor:
-        """Compute the cross-entropy per row and task; targets may be probabilities."""
-        return self.cross_entropy.row_losses(logits, targets)
+        return torch.stack(ranking)
 
 
 def _rank_net(z: Tensor, y: Tensor, weight: Tensor | None) -> Tensor:

@@ -6,10 +6,10 @@ from torch import Tensor
 from torch.nn.functional import logsigmoid
 
 from sk_pwiser._utils import at_least_float32, check_number
-from sk_pwiser.losses._task_loss import MultiTaskLoss, mean_over_rows
+from sk_pwiser.losses._task_loss import PointwiseLoss
 
 
-class Focal(MultiTaskLoss):
+class Focal(PointwiseLoss):
     r"""Focal loss: cross-entropy that reduces the influence of well-classified rows.
 
     .. math::
@@ -71,8 +71,6 @@ class Focal(MultiTaskLoss):
     tensor([0.1733, 2.7663])
     """
 
-    takes_task_weights = True
-
     def __init__(
         self,
         task_names: Sequence[str],
@@ -85,16 +83,6 @@ class Focal(MultiTaskLoss):
         self.alpha = alpha
         if alpha is not None:
             self.alpha = check_number("alpha", alpha, above=0, below=1)
-
-    def forward(
-        self,
-        logits: Tensor,
-        y: Tensor,
-        sample_weight: Tensor | None = None,
-        groups: Tensor | None = None,
-    ) -> Tensor:
-        """Compute the mean focal loss of each task, of shape `(n_tasks,)`."""
-        return mean_over_rows(self.row_losses(logits, y), sample_weight)
 
     def row_losses(self, logits: Tensor, targets: Tensor) -> Tensor:
         """Compute the focal loss per row and task; targets may be probabilities."""

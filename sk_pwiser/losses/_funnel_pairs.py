@@ -11,21 +11,11 @@ PAIRS = ("conversion", "funnel")
 
 
 def rows_by_depth(y: Tensor, sample_weight: Tensor | None = None) -> Tensor:
-    """Find the rows at each depth of the funnel, from 0 to n_tasks.
+    """Return a bool mask, (n_tasks + 1, batch), of the rows at each depth.
 
-    Parameters
-    ----------
-    y : Tensor of shape (batch, n_tasks)
-        Labels, 0 or 1, tasks in the order of the funnel.
-    sample_weight : Tensor of shape (batch,) or (batch, n_tasks), default=None
-        Weights of the rows. If they are given per row and task, a weight of 0 for a
-        task after the first stands for a missing label.
-
-    Returns
-    -------
-    bool Tensor of shape (n_tasks + 1, batch)
-        Row d marks the impressions of depth d. A row is at no depth if its labels break
-        the funnel, or if a label before the first 0 is missing.
+    If the weights are given per row and task, a weight of 0 for a task after the first
+    stands for a missing label. A row is at no depth if its labels break the funnel, or
+    if a label before the first 0 is missing.
     """
     leading = y.cumprod(dim=1).sum(dim=1)
     depth = torch.where(leading == y.sum(dim=1), leading, -1)
@@ -46,25 +36,9 @@ def means_over_pairs(
 ) -> Iterator[tuple[WeightedScores, Tensor]]:
     """Yield the mean of the surrogate for each pair of depths that are compared.
 
-    Parameters
-    ----------
-    scores : WeightedScores
-        Scores of the batch.
-    is_at_depth : bool Tensor of shape (n_tasks + 1, batch)
-        Rows at each depth, see `rows_by_depth`.
-    margins : sequence of float of length n_tasks
-        Margins from the deepest lower depth to depth 0.
-    surrogate : str
-        The surrogate of a pair.
-    pairs : {"conversion", "funnel"}
-        Which depths are compared.
-
-    Yields
-    ------
-    higher : WeightedScores
-        The rows of the greater depth.
-    mean : Tensor of shape ()
-        The mean over the pairs; 0 with gradient 0 if there are none.
+    Each mean comes with the rows of the greater depth; without pairs it is 0, with
+    gradient 0. `is_at_depth` is the result of `rows_by_depth`, and `margins` run from
+    the deepest lower depth to depth 0.
     """
     parts = [scores.at(rows) for rows in is_at_depth]
     deepest = len(parts) - 1
@@ -76,19 +50,7 @@ def means_over_pairs(
 
 
 def has_pairs(is_present: Tensor, pairs: str) -> Tensor:
-    """Return whether there is a pair of rows to compare.
-
-    Parameters
-    ----------
-    is_present : bool Tensor of shape (n_tasks + 1,)
-        Whether there are rows of each depth.
-    pairs : {"conversion", "funnel"}
-        Which depths are compared.
-
-    Returns
-    -------
-    bool Tensor of shape ()
-    """
+    """Return whether there is a pair of rows to compare, from the depths with rows."""
     if pairs == "funnel":
         return is_present.sum() > 1
     return is_present[-1] & is_present[:-1].any()

@@ -6,12 +6,12 @@ import torch
 from torch import Tensor
 from torch.nn.functional import logsigmoid
 
-from sk_pwiser._utils import at_least_float32, check_number, widest_float
-from sk_pwiser.losses._bce import BCE
-from sk_pwiser.losses._task_loss import MultiTaskLoss, mean_over_rows, per_task
+from sk_pwiser._utils import widest_float
+from sk_pwiser.losses._bce import BCEWithRanking
+from sk_pwiser.losses._task_loss import mean_over_rows, per_task
 
 
-class JRC(MultiTaskLoss):
+class JRC(BCEWithRanking):
     r"""Joint optimisation of ranking and calibration within contexts.
 
     .. math::
@@ -84,38 +84,24 @@ class JRC(MultiTaskLoss):
     """
 
     asks_for_groups = True
-    takes_task_weights = True
 
     def __init__(self, task_names: Sequence[str], *, alpha: float = 0.5) -> None:
-        super().__init__(task_names)
-        self.alpha = check_number("alpha", alpha, at_least=0, at_most=1)
-        self.cross_entropy = BCE(task_names)
+        super().__init__(task_names, alpha=alpha)
 
-    def forward(
+    def _ranking(
         self,
         logits: Tensor,
         y: Tensor,
-        sample_weight: Tensor | None = None,
-        groups: Tensor | None = None,
+        sample_weight: Tensor | None,
+        groups: Tensor | None,
     ) -> Tensor:
-        """Compute the combined loss of each task, of shape `(n_tasks,)`."""
-        logits = at_least_float32(logits)
-        y = y.to(logits.dtype)
-        calibration: Tensor = self.cross_entropy(logits, y, sample_weight)
-        if self.alpha == 1:
-            return calibration
         z = logits.to(widest_float(logits.device))
         label_logits = torch.stack([logsigmoid(-z), logsigmoid(z)], dim=2)
         weight = None
         if sample_weight is not None:
             weight = per_task(sample_weight.to(z.dtype)).expand_as(z)
         losses = context_losses(label_logits, y.to(z.dtype), weight, groups)
-        ranking = mean_over_rows(losses, weight).to(logits.dtype)
-        return self.alpha * calibration + (1 - self.alpha) * ranking
-
-    def row_losses(self, logits: Tensor, targets: Tensor) -> Tensor:
-        """Compute the cross-entropy per row and task; targets may be probabilities."""
-        return self.cross_entropy.row_losses(logits, targets)
+        return mean_over_rows(losses, weight).to(logits.dtype)
 
 
 def context_losses(
@@ -126,22 +112,10 @@ def context_losses(
 ) -> Tensor:
     """Compute -log softmax of each row's own label over the rows of its context.
 
-    Parameters
-    ----------
-    label_logits : Tensor of shape (n_rows, n_tasks, 2)
-        Logits of label 0 and of label 1.
-    y : Tensor of shape (n_rows, n_tasks)
-        Labels, 0 or 1.
-    weight : float64 Tensor of shape (n_rows, n_tasks), default=None
-        Non-negative weights in the sums, divided by the mean of the positive weights
-        in the context. Rows of weight 0 get a loss too, which has no meaning.
-    groups : int64 Tensor of shape (n_rows,), default=None
-        Context of each row; None for one context.
-
-    Returns
-    -------
-    Tensor of shape (n_rows, n_tasks)
-        Losses without weights.
+    `label_logits`, (n_rows, n_tasks, 2), are the logits of label 0 and of label 1. The
+    weights, divided by the mean of the positive weights in the context, are used in the
+    sums; the losses, (n_rows, n_tasks), are without weights. Rows of weight 0 get a
+    loss too, which has no meaning. Without `groups`, there is one context.
     """
     if groups is None:
         context, n_contexts = torch.zeros_like(y[:, 0], dtype=torch.int64), 1

@@ -110,15 +110,7 @@ def pwiser_loss(
 
 
 def check_margins(margins: Any, n_tasks: int) -> list[float]:
-    """Return one margin per lower depth.
-
-    Raises
-    ------
-    TypeError
-        If the margins are neither a number nor a sequence of numbers.
-    ValueError
-        If their number is not `n_tasks`, or one of them is not finite.
-    """
+    """Return one margin per lower depth."""
     # Convert arrays, tensors, series and NumPy scalars to lists and Python numbers.
     values = margins.tolist() if hasattr(margins, "tolist") else margins
     if isinstance(values, Real):

@@ -151,20 +151,24 @@ class MultiTaskLoss(nn.Module):
         return {}
 
 
+class PointwiseLoss(MultiTaskLoss):
+    """Base class of the losses that are means of `row_losses` over the batch."""
+
+    takes_task_weights = True
+
+    def forward(
+        self,
+        logits: Tensor,
+        y: Tensor,
+        sample_weight: Tensor | None = None,
+        groups: Tensor | None = None,
+    ) -> Tensor:
+        """Compute the mean of `row_losses` of each task, of shape `(n_tasks,)`."""
+        return mean_over_rows(self.row_losses(logits, y), sample_weight)
+
+
 def mean_over_rows(row_losses: Tensor, sample_weight: Tensor | None) -> Tensor:
-    """Divide the sums of weighted row losses by the number of rows of the batch.
-
-    Parameters
-    ----------
-    row_losses : Tensor of shape (batch, n_tasks)
-        Losses without weights.
-    sample_weight : Tensor of shape (batch,) or (batch, n_tasks) or None
-        Weights of the rows.
-
-    Returns
-    -------
-    Tensor of shape (n_tasks,)
-    """
+    """Divide the sums of weighted row losses by the number of rows of the batch."""
     if sample_weight is not None:
         row_losses = row_losses * per_task(sample_weight)
     return row_losses.mean(dim=0)

@@ -20,11 +20,6 @@ class WeightedScores(NamedTuple):
 
         On a device whose host would have to wait for the number of chosen rows, all
         rows are returned, and the other rows have the weight 0.
-
-        Parameters
-        ----------
-        is_chosen : bool Tensor of shape (batch,)
-            Mask of the chosen rows.
         """
         if selects_without_sync(self.values.device):
             rows = is_chosen.nonzero().squeeze(1)

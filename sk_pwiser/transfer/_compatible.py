@@ -17,22 +17,7 @@ N_PROBES = 64
 
 
 def check_fitted(name, estimator):
-    """Raise unless a value is a fitted estimator of this package.
-
-    Parameters
-    ----------
-    name : str
-        Name of the parameter, for the message.
-    estimator : object
-        The value found.
-
-    Raises
-    ------
-    TypeError
-        If it is not a :class:`~sk_pwiser.MultiTaskCTRCVRClassifier`.
-    NotFittedError
-        If it is not fitted.
-    """
+    """Raise unless a value is a fitted estimator of this package."""
     if not isinstance(estimator, MultiTaskCTRCVRClassifier):
         raise TypeError(
             f"{name} must be a fitted MultiTaskCTRCVRClassifier; got {estimator!r}."
@@ -238,15 +223,7 @@ def _equal(a, b):
 
 
 def check_pool(estimators):
-    """Return the estimators as a list; all must be fitted to the same tasks.
-
-    Raises
-    ------
-    TypeError, NotFittedError
-        If `estimators` is not a sequence of fitted estimators.
-    ValueError
-        If it is empty, or if the tasks of an estimator differ from the first one's.
-    """
+    """Return the estimators as a list; all must be fitted to the same tasks."""
     pool = _list_fitted(estimators)
     for index, estimator in enumerate(pool):
         check_same_tasks(f"estimators[{index}]", estimator, "estimators[0]", pool[0])
@@ -267,16 +244,7 @@ def check_same_tasks(name, estimator, other_name, other):
 
 
 def check_members(base, estimators):
-    """Return the estimators as a list; each must be compatible with the base.
-
-    Raises
-    ------
-    TypeError, NotFittedError
-        If one of them is not a fitted estimator.
-    ValueError
-        If the sequence is empty, or if an estimator differs from the base; the message
-        contains the first difference.
-    """
+    """Return the estimators as a list; each must be compatible with the base."""
     check_fitted("base", base)
     members = check_pool(estimators)
     for index, member in enumerate(members):
@@ -295,14 +263,7 @@ def check_table(X):
 
 
 def check_labels(estimator, X, Y):
-    """Return the labels of rows as a float32 array of shape (n_samples, n_tasks).
-
-    Raises
-    ------
-    ValueError, TypeError
-        If the labels are invalid, do not match the rows in number, or have other tasks
-        than the estimator.
-    """
+    """Return the labels of rows as a float32 array of shape (n_samples, n_tasks)."""
     found, names = n_rows(X), estimator.task_names_
     is_single = estimator.classes_.ndim == 1
     targets = check_targets(
@@ -331,13 +292,7 @@ def encode(estimator, X, y=None):
 
 
 def check_weights(weights, n_estimators):
-    """Return weights of estimators that sum to 1; equal weights if None is given.
-
-    Raises
-    ------
-    ValueError
-        If there is not one finite weight >= 0 per estimator, or if all are 0.
-    """
+    """Return weights of estimators that sum to 1; equal weights if None is given."""
     if weights is None:
         return np.full(n_estimators, 1 / n_estimators)
     values = np.asarray(weights, dtype=float)
@@ -354,14 +309,7 @@ def check_weights(weights, n_estimators):
 
 
 def check_markets(markets, X, n_estimators):
-    """Return the index of the estimator that each row belongs to, or None.
-
-    Raises
-    ------
-    ValueError
-        If `markets` does not hold one index of an estimator per row, or if it names a
-        column that X does not have.
-    """
+    """Return the index of the estimator that each row belongs to, or None."""
     if markets is None:
         return None
     n_samples = n_rows(X)

@@ -235,24 +235,8 @@ def train_on_probabilities(
 ):
     """Train a copy of a student, with probabilities in place of labels.
 
-    Parameters
-    ----------
-    student : MultiTaskCTRCVRClassifier
-        An unfitted or fitted estimator; it is not changed.
-    teacher : MultiTaskCTRCVRClassifier
-        A fitted estimator with the tasks of `targets`.
-    X : {DataFrame, array-like} of shape (n_samples, n_features)
-        Impressions.
-    targets : ndarray of shape (n_samples, n_tasks)
-        Probabilities.
-    sample_weight : ndarray of shape (n_samples,), default=None
-        Weights of the rows.
-    callbacks : sequence of skorch.callbacks.Callback, default=()
-        Callbacks in addition to the student's own.
-
-    Returns
-    -------
-    MultiTaskCTRCVRClassifier
+    `targets` has the shape (n_samples, n_tasks) and the tasks of `teacher`; `callbacks`
+    are added to the student's own.
     """
     changed = {
         "loss": "bce",

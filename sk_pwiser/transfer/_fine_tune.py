@@ -235,24 +235,9 @@ def _check_same_network(source, estimator):
 def load_weights(network, source, encoder, origins):
     """Copy the weights of a network into one that may have further embeddings.
 
-    Parameters
-    ----------
-    network, source : MultiTaskNetwork
-        The new network, and the network whose weights are copied.
-    encoder : TableEncoder
-        The encoder of `source`.
-    origins : list of int64 ndarray of shape (n_codes,)
-        Code in `source` of each code, -1 for new values.
-
-    Returns
-    -------
-    bool Tensor of shape (n_embeddings,)
-        Which rows of the embedding tables exist in `source`.
-
-    Raises
-    ------
-    ValueError
-        If the networks also differ in tensors other than the embedding tables.
+    `encoder` is the encoder of `source`, and `origins` holds the code in `source` of
+    each code, -1 for new values. Returns which rows of the embedding tables exist in
+    `source`, a bool Tensor of shape (n_embeddings,).
     """
     sizes, before = network.spec.cardinalities, encoder.cardinalities_
     rows, known = [], []

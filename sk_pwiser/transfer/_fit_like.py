@@ -127,18 +127,10 @@ def check_type(name, estimator):
 
 
 def train_like(estimator, source, data, share, prepare):
-    """Train an unfitted estimator with the schema of a fitted one.
+    """Fit an estimator in place, with the schema of a fitted one.
 
-    Parameters
-    ----------
-    estimator : MultiTaskCTRCVRClassifier
-        The estimator, which is fitted in place.
-    source : MultiTaskCTRCVRClassifier
-        The fitted estimator.
-    data : tuple
-        X, Y, sample_weight, groups and eval_set.
-    share, prepare : callable
-        See `sk_pwiser._training.fit_from`.
+    `data` holds X, Y, sample_weight, groups and eval_set; for `share` and `prepare` see
+    `sk_pwiser._training.fit_from`.
     """
     estimator._validate_params()
     result = fit_from(
@@ -171,13 +163,8 @@ def take_schema(schema, encoder, origins, rows, seen, adds):
 def grow_schema(schema, rows, seen, extends):
     """Return a schema for further rows, with codes for their new values if `extends`.
 
-    Returns
-    -------
-    schema : Schema
-        The new schema.
-    origins : list of int64 ndarray of shape (n_codes,)
-        One array per category column: the code that each code had before, -1 for new
-        values.
+    The second result has one array per category column: the code that each code had
+    before, -1 for new values.
     """
     encoder = schema.encoder
     if extends:

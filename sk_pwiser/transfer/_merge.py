@@ -290,14 +290,7 @@ def _realign(merged, X, Y, max_epochs, frozen, random_state):
 
 
 def _check_realign(realign, base, X, Y):
-    """Return rows, labels and the number of epochs of a realignment, None without one.
-
-    Raises
-    ------
-    ValueError, TypeError
-        If `realign` is neither a bool nor a dict with known keys, or if labels are
-        missing or invalid.
-    """
+    """Return rows, labels and number of epochs of a realignment, None without one."""
     if not isinstance(realign, bool | np.bool_ | Mapping):
         raise TypeError(f"realign must be a bool or a dict; got {realign!r}.")
     if not isinstance(realign, Mapping):

@@ -88,17 +88,8 @@ OF_FEATURES = "delta", "tred"
 def l2_sp_penalty(parameters, start, masks):
     """Compute half the squared distance of parameters from their start.
 
-    Parameters
-    ----------
-    parameters, start : dict of str to Tensor
-        The parameters, and their values at the start.
-    masks : dict of str to bool Tensor
-        Which entries of a parameter count; all of them for parameters without a mask.
-
-    Returns
-    -------
-    Tensor of shape ()
-        The sum over all parameters.
+    All arguments map names to tensors; a bool mask says which entries of a parameter
+    count.
     """
     total = torch.zeros((), device=next(iter(start.values())).device)
     for name, parameter in parameters.items():
@@ -125,23 +116,11 @@ def spectral_penalty(features, n_values=1):
 
 
 def squared_discrepancy(x, y, n_kernels=5):
-    """Compute the squared maximum mean discrepancy of two samples.
+    """Compute the squared maximum mean discrepancy of two samples, (n_rows, width).
 
     The kernel is the mean of Gaussian kernels exp(-d^2 / w), with widths w spread by
     factors of 2 around the mean squared distance d^2 between different points of both
-    samples together.
-
-    Parameters
-    ----------
-    x, y : Tensor of shape (n_x, width) or (n_y, width)
-        The samples.
-    n_kernels : int, default=5
-        Number of kernels.
-
-    Returns
-    -------
-    Tensor of shape ()
-        The estimate that includes the pairs of a point with itself, >= 0.
+    samples together. The pairs of a point with itself are included, so that it is >= 0.
     """
     points = torch.cat([x, y])
     distances = _squared_distances(points)
@@ -164,28 +143,14 @@ def _squared_distances(points):
 def separate(features, y, sample_weight, seed):
     """Find which features matter for the labels: gates in (0, 1), near 1 if they do.
 
-    Linear models of the gated features predict the labels. The cross-entropy of each
-    task is divided by the entropy of its base rate, relative to that of a rate of 1/2.
-    It is then near 1 at the start at any rate, so that the penalties have the same
-    effect at all rates. Half of the rows of a step have positive labels of the task,
-    weighted by the base rate.
+    Linear models of the gated features, (n_samples, width), predict the labels,
+    (n_samples, n_tasks). The cross-entropy of each task is divided by the entropy of
+    its base rate, relative to that of a rate of 1/2. It is then near 1 at the start at
+    any rate, so that the penalties have the same effect at all rates. Half of the rows
+    of a step have positive labels of the task, weighted by the base rate.
 
-    Parameters
-    ----------
-    features : Tensor of shape (n_samples, width)
-        Features of the initial network.
-    y : Tensor of shape (n_samples, n_tasks)
-        Labels, 0 or 1.
-    sample_weight : Tensor of shape (n_samples,) or (n_samples, n_tasks), or None
-        Weights of the rows; 0 for labels that are missing.
-    seed : int
-        Seed of the rows of the steps.
-
-    Returns
-    -------
-    Tensor of shape (width,)
-        The gates. Tasks whose labels are all equal are left out; all gates are 1 if no
-        other task remains.
+    Tasks whose labels are all equal are left out; all gates are 1 if no other task
+    remains.
     """
     generator = torch.Generator().manual_seed(seed)
     device, width = features.device, features.shape[1]
@@ -222,14 +187,8 @@ def separate(features, y, sample_weight, seed):
 class _BalancedTask(NamedTuple):
     """Rows of a task by label: the positive ones, then the negative ones.
 
-    Parameters
-    ----------
-    rows : list of int64 Tensor
-        Indices of the rows.
-    sums : list of float64 Tensor
-        Cumulated weights of these rows.
-    shares : list of float
-        Shares of the weight, > 0: the base rate, and 1 minus the base rate.
+    `rows` are indices, `sums` the cumulated weights of these rows, and `shares` the
+    shares of the weight, > 0: the base rate, and 1 minus the base rate.
     """
 
     rows: list

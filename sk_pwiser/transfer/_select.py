@@ -136,18 +136,8 @@ def select_estimators(
 class SubsetScores:
     """Scores of the mean predictions of subsets, each computed once.
 
-    Parameters
-    ----------
-    probabilities : ndarray of shape (n_estimators, n_samples, n_tasks)
-        Predictions of the estimators.
-    like : MultiTaskCTRCVRClassifier
-        An estimator with the tasks of all.
-    X : {DataFrame, array-like} of shape (n_samples, n_features)
-        The rows.
-    y : ndarray of shape (n_samples, n_tasks)
-        Labels, 0 or 1.
-    scoring : callable or None
-        The scorer.
+    `probabilities` has the shape (n_estimators, n_samples, n_tasks), and `like` is an
+    estimator with the tasks of all.
     """
 
     def __init__(self, probabilities, like, X, y, scoring):
@@ -223,18 +213,9 @@ def draw(p, size, random_state):
 def log_probability_gradient(p, drawn):
     """Differentiate the log-probability of a draw with respect to the scores.
 
-    Parameters
-    ----------
-    p : ndarray of shape (n_members,)
-        The probabilities, a softmax of the scores.
-    drawn : sequence of int
-        The members in the order in which they were drawn, without replacement.
-
-    Returns
-    -------
-    ndarray of shape (n_members,)
-        Sum over the draws: 1 for the drawn member, minus the probabilities of all
-        members that had not been drawn before.
+    The members `drawn`, in this order and without replacement, had the probabilities
+    `p`, a softmax of the scores. Each draw adds 1 for the drawn member, minus the
+    probabilities of all members that had not been drawn before.
     """
     gradient, left = np.zeros(len(p)), p.astype(float)
     for member in drawn:
@@ -252,25 +233,7 @@ def learn_policy(reward, n_members, size, *, lr, n_iter, random_state):
     Ascends the expected reward by Adam on the scores, along
     ``(reward - baseline) * gradient of the log-probability of the draw``. The baseline
     is the mean of the rewards so far. It does not change the expected step, only its
-    variance.
-
-    Parameters
-    ----------
-    reward : callable
-        Maps a sorted tuple of members to a number.
-    n_members, size : int
-        Number of members, and number of members that are drawn together.
-    lr : float
-        Learning rate.
-    n_iter : int
-        Number of draws.
-    random_state : RandomState
-        Draws the members.
-
-    Returns
-    -------
-    ndarray of shape (n_members,)
-        The probabilities.
+    variance. `reward` maps a sorted tuple of `size` members to a number.
     """
     scores, first, second = (
         np.zeros(n_members),

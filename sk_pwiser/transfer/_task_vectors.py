@@ -26,21 +26,9 @@ def read_state(estimator, device=None):
 def combine(base, members, coefficients):
     """Compute the sum of a base and weighted task vectors, tensor by tensor.
 
-    Parameters
-    ----------
-    base : dict of str to Tensor
-        State of the common start.
-    members : list of dict of str to Tensor
-        States of the members.
-    coefficients : dict of str to ndarray of shape (n_members,)
-        Coefficients of the task vectors for each tensor. Tensors without an entry are
-        taken from the base.
-
-    Returns
-    -------
-    dict of str to Tensor
-        New tensors, in the dtypes of the base. Coefficients of 0 give the base, and a
-        single one of 1 gives its member, to the bit.
+    `coefficients` maps names of tensors to arrays of shape (n_members,); tensors
+    without an entry are taken from the base. Coefficients of 0 give the base, and a
+    single one of 1 gives its member, to the bit.
     """
     state = {}
     for name, start in base.items():
@@ -61,28 +49,10 @@ def combine(base, members, coefficients):
 def trim_vectors(base, members, share, names):
     """Trim task vectors, and keep the entries that agree on their sign.
 
-    Parameters
-    ----------
-    base : dict of str to Tensor
-        State of the common start.
-    members : list of dict of str to Tensor
-        States of the members.
-    share : float
-        Share in [0, 1) of the entries of each task vector that are set to 0, starting
-        with the smallest magnitudes over all tensors.
-    names : list of str
-        The tensors that are trimmed.
-
-    Returns
-    -------
-    list of dict of str to Tensor
-        States whose differences to the base are the trimmed vectors. Where the vectors
-        differ in sign, only entries with the sign of the sum remain.
-
-    References
-    ----------
-    Yadav, Tam, Choshen, Raffel and Bansal (2023). "TIES-Merging." NeurIPS.
-    :arxiv:`2306.01708`
+    The `share` of the entries of each vector with the smallest magnitudes over all
+    tensors in `names` is set to 0. Where the vectors differ in sign, only entries with
+    the sign of the sum remain (Yadav et al., 2023, "TIES-Merging",
+    :arxiv:`2306.01708`).
     """
     limits = [_magnitude_limit(base, member, share, names) for member in members]
     trimmed = [dict(member) for member in members]
@@ -110,20 +80,8 @@ def _magnitude_limit(base, member, share, names):
 def with_state(estimator, state, rows):
     """Copy a fitted estimator, and replace its weights.
 
-    Parameters
-    ----------
-    estimator : MultiTaskCTRCVRClassifier
-        The fitted estimator; it is not changed.
-    state : dict of str to Tensor
-        Weights by the names of the network's parameters.
-    rows : Impressions
-        Encoded rows, over which statistics of batch normalisation are computed.
-
-    Returns
-    -------
-    MultiTaskCTRCVRClassifier
-        The copy, with an optimiser that has no state: moments of other weights do not
-        fit these.
+    Statistics of batch normalisation are computed over the encoded `rows`. The
+    optimiser of the copy has no state: moments of other weights do not fit these.
     """
     copy = deepcopy(estimator)
     net = copy.net_
@@ -163,11 +121,7 @@ def row_log_losses(logits, y):
 
 
 def row_entropies(logits, _y=None):
-    """Return the entropy of predictions per row and task, `(batch, n_tasks)`.
-
-    Its derivative is -z p (1 - p), with the logit z and the probability p: it pushes
-    every logit away from 0.
-    """
+    """Return the entropy of predictions per row and task, `(batch, n_tasks)`."""
     return -F.logsigmoid(-logits) - logits * torch.sigmoid(logits)
 
 
@@ -180,21 +134,6 @@ class MergeObjective:
     The merged weights are linear in the coefficients. The gradient is therefore the
     inner product of each task vector with the gradient of the weights, which one pass
     over the rows gives for all coefficients.
-
-    Parameters
-    ----------
-    net : MultiTaskNet
-        The net of the base, which is not changed.
-    base : dict of str to Tensor
-        State of the common start.
-    members : list of dict of str to Tensor
-        States of the members.
-    names : list of str
-        The tensors that are merged.
-    rows : Impressions
-        The encoded rows, with labels for "log_loss".
-    objective : {"log_loss", "entropy"}
-        Name of the mean.
     """
 
     def __init__(self, net, base, members, names, rows, objective):
@@ -206,20 +145,7 @@ class MergeObjective:
         self.row_values = OBJECTIVES[objective]
 
     def __call__(self, coefficients):
-        """Return the objective and its gradient.
-
-        Parameters
-        ----------
-        coefficients : ndarray of shape (n_merged_tensors, n_members)
-            Coefficients, one row per tensor.
-
-        Returns
-        -------
-        value : float
-            The mean.
-        gradient : ndarray of shape (n_merged_tensors, n_members)
-            Its derivatives.
-        """
+        """Return the objective and its gradient, (n_merged_tensors, n_members)."""
         merged = combine(
             self.base,
             self.members,

@@ -116,23 +116,8 @@ def dual_weights(
     that the objective is within `tol` of its minimum. For two tasks the first move is
     exact. For a few tasks, Python floats are many times as fast as tensors.
 
-    Parameters
-    ----------
-    gram : float64 Tensor of shape (n_tasks, n_tasks)
-        Positive semi-definite, with entries of magnitude about 1.
-    slopes : float64 Tensor of shape (n_tasks,)
-        Linear coefficients, of magnitude about 1.
-    c : float
-        Coefficient of the root, > 0.
-    tol : float, default=1e-9
-        Largest difference between the result and the minimum.
-    max_iter : int, default=10000
-        Largest number of moves.
-
-    Returns
-    -------
-    float64 Tensor of shape (n_tasks,)
-        Weights >= 0 with a sum of 1.
+    `gram`, (n_tasks, n_tasks) and positive semi-definite, and `slopes`, (n_tasks,), are
+    float64 and of magnitude about 1; c > 0.
     """
     rows, q = gram.tolist(), slopes.tolist()
     tasks = range(len(q))

@@ -10,15 +10,10 @@ from torch import Tensor, nn
 class LossDependencies:
     """The parameter tensors on which the loss of each task depends.
 
-    The computational graph decides, not the values of the gradients: a task without
-    any signal in the batch still depends on the parameters that its loss was computed
-    from. The dependencies are found in the first step and kept for as long as the
-    parameters are the same.
-
-    Attributes
-    ----------
-    depends : list of lists of bool
-        One list per task, with one entry per parameter tensor.
+    The computational graph decides, not the values of the gradients: a task without any
+    signal in the batch still depends on the parameters that its loss was computed from.
+    The dependencies are found in the first step and kept for as long as the parameters
+    are the same. `depends` has one list per task, with one bool per parameter tensor.
     """
 
     def __init__(self) -> None:
@@ -32,12 +27,7 @@ class LossDependencies:
     def find(self, losses: Tensor, parameters: Sequence[nn.Parameter]) -> None:
         """Find the dependencies, if they are not known for these parameters yet.
 
-        Parameters
-        ----------
-        losses : Tensor of shape (n_tasks,)
-            One loss per task, with its graph, which is retained.
-        parameters : sequence of Parameter
-            Parameters that require a gradient.
+        The graph of the losses is retained.
         """
         ids = tuple(map(id, parameters))
         if ids != self._parameter_ids:
@@ -49,13 +39,8 @@ class LossDependencies:
     def add_nonzero(self, gradients: Sequence[Sequence[Tensor | None]]) -> None:
         """Add the dependencies that follow from the nonzero gradients of a step.
 
-        The graph of the first step may lack some of them if no unit of a ReLU layer
-        is active, or if a loss is constant in a batch without labels of its task.
-
-        Parameters
-        ----------
-        gradients : sequence of sequences of Tensor or None
-            One sequence per task, with one gradient per parameter tensor.
+        The graph of the first step may lack some of them if no unit of a ReLU layer is
+        active, or if a loss is constant in a batch without labels of its task.
         """
         unknown = [
             (k, i, gradient)
@@ -80,23 +65,9 @@ def depends_on(
     tensor, so every parameter is part of the graph of every loss, and the gradients of
     the other tasks' towers are zeros instead of None. Therefore NaN is propagated
     backward from the loss of the task, and 0 from the other losses. Since NaN times 0
-    is NaN, the gradient of every parameter on which the loss depends is NaN, even if
-    it would be 0 because of the labels. Since 0 times a finite number is 0, no other
-    gradient is NaN.
-
-    Parameters
-    ----------
-    losses : Tensor of shape (n_tasks,)
-        One loss per task, with its graph, which is retained.
-    task : int
-        Index of the task.
-    parameters : sequence of Parameter
-        Parameters that require a gradient.
-
-    Returns
-    -------
-    list of bool
-        One entry per parameter tensor.
+    is NaN, the gradient of every parameter on which the loss depends is NaN, even if it
+    would be 0 because of the labels. Since 0 times a finite number is 0, no other
+    gradient is NaN. The graph of the losses is retained.
     """
     probe = torch.zeros_like(losses)
     probe[task] = torch.nan

@@ -106,17 +106,9 @@ class GradCraft(GradientWeighting):
 def without_conflicts(gram: Tensor, epsilon: float) -> Tensor:
     """Return the weights of the gradients in the sum of the projected gradients.
 
-    Parameters
-    ----------
-    gram : float64 Tensor of shape (n_tasks, n_tasks)
-        Inner products of the gradients.
-    epsilon : float
-        Cosine between conflicting gradients after the projection.
-
-    Returns
-    -------
-    float64 Tensor of shape (n_tasks,)
-        All 1 if there are no conflicts.
+    `gram` holds the inner products of the gradients, and `epsilon` is the cosine
+    between conflicting gradients after the projection. Without conflicts, all weights
+    are 1.
     """
     norms = gram.diagonal().sqrt()
     weights = torch.ones_like(norms)

@@ -205,17 +205,7 @@ def plain_gradient(
 ) -> Tensor | None:
     """Return the gradient of the first task whose loss depends on a tensor.
 
-    Parameters
-    ----------
-    gradients : sequence of Tensor or None
-        Gradients of one parameter tensor, one per task.
-    depends : sequence of bool
-        Whether each task's loss depends on it. The other gradients are 0 or None.
-
-    Returns
-    -------
-    Tensor or None
-        Zeros if no loss depends on the tensor, and None if it is in no graph.
+    It is zeros if no loss depends on the tensor, and None if the tensor is in no graph.
     """
     in_graph = [g for g in gradients if g is not None]
     dependent = [g for g, is_used in zip(gradients, depends, strict=True) if is_used]
@@ -233,15 +223,7 @@ def _add_gradients(
 def gram_matrix(gradients: Sequence[Tensor]) -> Tensor:
     """Compute the inner products of the tasks' gradients, in float64 on the CPU.
 
-    Parameters
-    ----------
-    gradients : sequence of Tensor of shape (n_tasks, n_entries)
-        One matrix per parameter tensor.
-
-    Returns
-    -------
-    float64 Tensor of shape (n_tasks, n_tasks)
-        Sums over all entries of all tensors.
+    Each of the gradients, one per parameter tensor, is of shape (n_tasks, n_entries).
     """
     products = torch.stack([g @ g.t() for g in gradients])
     return products.cpu().double().sum(dim=0)

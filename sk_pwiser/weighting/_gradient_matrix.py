@@ -14,20 +14,9 @@ class GradientMatrix:
 
     A batch uses few rows of a large embedding table, and the gradients of the other
     rows are 0 for every task. Skipping these rows saves several passes over the table
-    and does not change the result.
-
-    Parameters
-    ----------
-    gradients : sequence of sequences of Tensor or None
-        For each parameter tensor, one gradient per task. None stands for 0; at least
-        one gradient of each parameter tensor is a Tensor.
-    skips_rows : bool
-        Whether to skip the rows of large tables in which all gradients are 0.
-
-    Attributes
-    ----------
-    matrix : Tensor of shape (n_tasks, n_entries)
-        One row per task, with the gradients of all parameter tensors side by side.
+    and does not change the result. `gradients` has, for each parameter tensor, one
+    gradient per task, of which at least one is not None; None stands for 0. `matrix` is
+    of shape (n_tasks, n_entries).
     """
 
     def __init__(
@@ -56,18 +45,9 @@ class GradientMatrix:
     ) -> list[Tensor]:
         """Return combined gradients in the shapes of the parameter tensors.
 
-        Parameters
-        ----------
-        combined : sequence of Tensor of shape (n_entries,)
-            The combined gradient of each parameter tensor, without the skipped rows.
-        buffers : sequence of Tensor
-            A gradient of one task for each parameter tensor. Its skipped rows are 0
-            already, so it is overwritten and returned if rows were skipped.
-
-        Returns
-        -------
-        list of Tensor
-            One gradient per parameter tensor.
+        The combined gradients lack the skipped rows. In `buffers`, a gradient of one
+        task for each parameter tensor, these rows are 0 already, so it is overwritten
+        and returned if rows were skipped.
         """
         return [
             part.view(shape).to(buffer.dtype)
@@ -109,15 +89,7 @@ def copy_overlapping(gradients: Sequence[Tensor]) -> list[Tensor]:
 def nonzero_rows(gradients: Sequence[Tensor]) -> Tensor | None:
     """Return the rows of a table in which at least one task has a nonzero gradient.
 
-    Parameters
-    ----------
-    gradients : sequence of Tensor of shape (n_rows, width)
-        One gradient per task.
-
-    Returns
-    -------
-    int64 Tensor of shape (n_nonzero_rows,) or None
-        Row indices in ascending order. None stands for all rows.
+    They are indices in ascending order; None stands for all rows.
     """
     table = gradients[0]
     if table.dim() != 2 or len(table) < LARGE_TABLE or table.device.type != "cpu":

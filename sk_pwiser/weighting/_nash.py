@@ -124,22 +124,10 @@ class Nash(GradientWeighting):
 def nash_weights(gram: Tensor, tol: float, max_iter: int) -> Tensor:
     """Solve `gram @ weights = 1 / weights` by a damped Newton method.
 
-    The minimised function is self-concordant. Newton steps damped by
-    1 / (1 + decrement) then keep the weights positive and converge from any start.
-
-    Parameters
-    ----------
-    gram : float64 Tensor of shape (n_tasks, n_tasks)
-        Positive semi-definite.
-    tol : float
-        Tolerance for the largest entry of `|weights * (gram @ weights) - 1|`.
-    max_iter : int
-        Largest number of steps.
-
-    Returns
-    -------
-    float64 Tensor of shape (n_tasks,)
-        Weights > 0. If there is no solution, the iteration is stopped at large weights.
+    The minimised function is self-concordant. Newton steps damped by 1 / (1 +
+    decrement) then keep the weights positive and converge from any start. `tol` is for
+    the largest entry of `|weights * (gram @ weights) - 1|`. If there is no solution,
+    the iteration is stopped at large weights.
     """
     n_tasks = len(gram)
     identity = torch.eye(n_tasks, dtype=gram.dtype)

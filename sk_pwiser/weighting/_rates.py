@@ -9,11 +9,6 @@ class TrainingRates(nn.Module):
 
     A loss that is not above 0 comes from a batch without rows for its task, and does
     not enter the means.
-
-    Parameters
-    ----------
-    n_tasks : int
-        Number of tasks.
     """
 
     total: Tensor

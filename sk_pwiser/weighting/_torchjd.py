@@ -229,23 +229,8 @@ def as_weighting(
 ) -> tuple[Any, dict[str, Any] | None]:
     """Replace a class or instance of TorchJD by `TorchJD` and its parameters.
 
-    Parameters
-    ----------
-    choice : str, class or module
-        The estimator's `weighting`.
-    params : dict or None
-        The estimator's `weighting_params`.
-
-    Returns
-    -------
-    tuple of (str or class) and (dict or None)
-        The name or class of a weighting, and its keyword arguments. Both are unchanged
-        if `choice` does not belong to TorchJD.
-
-    Raises
-    ------
-    TypeError
-        If `choice` is an instance of any other class.
+    `weighting` and `weighting_params` of an estimator are returned unchanged if they do
+    not belong to TorchJD. An instance of any other class raises a TypeError.
     """
     kind = choice if isinstance(choice, type) else type(choice)
     if any(base.__module__.partition(".")[0] == "torchjd" for base in kind.__mro__):

@@ -77,45 +77,19 @@ def pairwise_mean(
     higher_weight: Tensor | None = None,
     lower_weight: Tensor | None = None,
 ) -> Tensor:
-    r"""Mean over all pairs (v, c) of h(margin - (higher_v - lower_c)).
+    """Mean over all pairs (v, c) of h(margin - (higher_v - lower_c)).
 
     The matrix of pairs is formed for small inputs only. For n scores, of which m are on
     the smaller side, the hinges take O(n log m) time and the logistic surrogate O(n);
     all take O(n) memory. This includes the gradients.
 
-    Parameters
-    ----------
-    higher : Tensor of shape (n_higher,)
-        Finite scores that should be higher, logits or probabilities.
-    lower : Tensor of shape (n_lower,)
-        Finite scores that should be lower.
-    margin : float
-        Smallest difference at which the hinges are 0, in the unit of the scores.
-    surrogate : {"hinge", "squared_hinge", "logistic"}, default="hinge"
-        h(u) is `max(u, 0)`, its square, or `log(1 + exp(u))`.
-    higher_weight : Tensor of shape (n_higher,), default=None
-        Non-negative weights, which get no gradient. The weight of a pair is the product
-        of its two weights, and the mean is weighted.
-    lower_weight : Tensor of shape (n_lower,), default=None
-        Weights of the lower scores, likewise.
+    `higher` and `lower` are finite scores, 1-D, logits or probabilities, and h(u) is
+    `max(u, 0)`, its square, or `log(1 + exp(u))`. The weights get no gradient; the
+    weight of a pair is the product of its two weights, and the mean is weighted.
+    Without pairs, or if all pairs have weight 0, the mean and its gradient are 0. It is
+    float64 if a score vector has that dtype and float32 otherwise, and can be
+    differentiated once; a second derivative raises a RuntimeError.
 
-    Returns
-    -------
-    Tensor of shape ()
-        The mean, in float64 if a score vector has that dtype and in float32 otherwise.
-        Without pairs, or if all pairs have weight 0, the mean and its gradient are 0.
-        It can be differentiated once; a second derivative raises a RuntimeError.
-
-    Raises
-    ------
-    TypeError
-        If the surrogate is not a string or the margin is not a number.
-    ValueError
-        If the surrogate is unknown, the margin is not finite, a score vector is not
-        1-D and floating point, or weights differ from their scores in shape.
-
-    Notes
-    -----
     Scores of half precision are converted to float32, and everything is computed in
     float64: on the CPU if the device of the scores has no float64.
 
@@ -136,14 +110,6 @@ def pairwise_mean(
     Rust and Hocking (2023), "A log-linear gradient descent algorithm for unbalanced
     binary classification using the all pairs squared hinge loss",
     :arxiv:`2302.11062`. The hinges sort the scores in the same way.
-
-    Examples
-    --------
-    >>> import torch
-    >>> from sk_pwiser.losses._pairwise import pairwise_mean
-    >>> higher, lower = torch.tensor([2.0, 0.5]), torch.tensor([0.0, 1.0, -1.0])
-    >>> pairwise_mean(higher, lower, margin=1.0)
-    tensor(0.3333)
     """
     check_choice("surrogate", surrogate, SURROGATES)
     margin = check_number("margin", margin)
