@@ -1,6 +1,6 @@
 """
-A network of your own
-=====================
+Your own network
+================
 
 A network is a subclass of `MultiTaskNetwork` with a `forward` method. This example
 defines a network whose logits are a sum of one function per column, so that the effect

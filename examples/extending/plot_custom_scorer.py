@@ -1,6 +1,6 @@
 """
-Scorers of your own in a search
-===============================
+Your own scorers in a search
+============================
 
 The AUC says nothing about the top of a ranking or the size of the probabilities.
 `make_task_scorer` turns any metric of scikit-learn into a scorer for one task. A

@@ -1,6 +1,6 @@
 """
-What PWiseR does to the scores
-==============================
+How PWiseR changes the scores
+=============================
 
 PWiseR adds a term to the cross-entropy that ranks the rows at the end of the funnel,
 the conversions, above clicks without conversion and above rows without a click. This

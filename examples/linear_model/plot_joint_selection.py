@@ -8,8 +8,8 @@ order features enter it. Then it learns events in several markets with a low-ran
 """
 
 # %%
-# Three tasks with rows of their own
-# ----------------------------------
+# Three tasks with different rows
+# -------------------------------
 #
 # Everyone sees the impression, some click, few convert, and only conversions have an
 # order value. In all other rows, the value in `y` is NaN, so the task "value" is fitted
