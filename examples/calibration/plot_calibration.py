@@ -2,17 +2,18 @@
 Calibrated probabilities of a funnel
 ====================================
 
-A strong pairwise term ranks conversions higher, and moves their probabilities away from
-the rates. `FunnelCalibrator` corrects both tasks on rows that were not trained on, and
-keeps P(conversion) <= P(click).
+A strong pairwise term ranks conversions higher, but the predicted probabilities then
+differ from the observed rates. `FunnelCalibrator` corrects both tasks with rows that
+were not used in training, and keeps P(conversion) <= P(click).
 """
 
 # %%
 # A ranking loss
 # --------------
 #
-# The rows are split into training rows, rows of the calibration and test rows. In logs,
-# take later days for the calibration: they are closest to the days to come.
+# The rows are split into training rows, rows for the calibration and test rows. In
+# logs, use later days for the calibration, because they are closest to the days that
+# you predict.
 
 from sk_pwiser import MultiTaskCTRCVRClassifier
 from sk_pwiser.datasets import make_ctr_cvr
@@ -29,7 +30,7 @@ model.fit(data.data[train], data.target[train])
 # The calibration
 # ---------------
 #
-# `model` is fitted, so that only the curves are fitted here.
+# `model` is already fitted, so only the curves are fitted here.
 
 import pandas as pd
 from sklearn.metrics import log_loss, roc_auc_score
@@ -55,12 +56,12 @@ for name, estimator in models.items():
 print(pd.DataFrame(rows).T.round(4))
 
 # %%
-# The AUC stays the same, since all three curves increase.
+# The AUC stays the same, since all three curves are increasing.
 #
 # The curves
 # ----------
 #
-# A view of one task takes a calibrator, too, so that scikit-learn can draw it.
+# `TaskView` also accepts a calibrator, so that scikit-learn can plot one task.
 
 import matplotlib.pyplot as plt
 from sklearn.calibration import CalibrationDisplay
@@ -83,7 +84,7 @@ for task, ax in zip(model.task_names_, axes, strict=True):
     ax.set(title=task, xlim=(0, limit), ylim=(0, limit))
 
 # %%
-# The funnel holds in every row, and the CVR follows from both probabilities.
+# P(conversion) is at most P(click) in every row, and the CVR is the ratio of both.
 
 p = models["isotonic"].predict_proba(data.data[test])
 print("P(conversion) <= P(click) in every row:", bool((p[:, 1] <= p[:, 0]).all()))

@@ -2,8 +2,8 @@
 Several workers with Ray
 ========================
 
-The estimator of a fit in one process is trained by two workers. Without an address, Ray
-is started on this machine, and stopped at the end.
+Two workers train the same estimator as a fit in one process would. Without an address,
+Ray is started on this machine, and stopped at the end.
 """
 
 import tempfile

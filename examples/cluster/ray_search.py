@@ -2,8 +2,8 @@
 A grid search on a cluster
 ==========================
 
-Searches run their fits by joblib, for which Ray has a backend: with it, `n_jobs=-1`
-uses all CPUs of the cluster that Ray is connected to.
+scikit-learn runs searches with joblib, for which Ray has a backend. With this backend,
+`n_jobs=-1` uses all CPUs of the cluster to which Ray is connected.
 """
 
 import joblib

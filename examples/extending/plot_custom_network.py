@@ -1,10 +1,10 @@
 """
-A network of your own
-=====================
+Your own network
+================
 
 A network is a subclass of `MultiTaskNetwork` with a `forward` method. This example
-defines one whose logits are a sum of one function per column, so that the effect of
-each column can be drawn, and compares it with a network that learns interactions.
+defines a network whose logits are a sum of one function per column, so that the effect
+of each column can be plotted, and compares it with a network that learns interactions.
 """
 
 # %%
@@ -12,9 +12,9 @@ each column can be drawn, and compares it with a network that learns interaction
 # -----------
 #
 # `input_layer` embeds the categories, and expands the numbers over bins (piecewise
-# linear encoding). One linear layer on its output is a sum of one piecewise linear
-# function per numeric column and one number per category value, for each task.
-# `penalty` is a parameter of its own, and the term of the loss has a name.
+# linear encoding). For each task, one linear layer on its output is a sum of one
+# piecewise linear function per numeric column and one number per category value. The
+# class has its own parameter, `penalty`, and adds a named term to the loss.
 
 import torch
 
@@ -42,7 +42,7 @@ class Additive(MultiTaskNetwork):
 # The fit
 # -------
 #
-# The class is passed as `network`. The encoding of columns, early stopping, scorers and
+# Pass the class as `network`. The encoding of columns, early stopping, scorers and
 # searches work as for the networks of the package.
 
 from sk_pwiser import MultiTaskCTRCVRClassifier
@@ -69,8 +69,8 @@ for name, params in {
 # The effects
 # -----------
 #
-# In a sum, the effect of a column does not depend on the others: the logits of one row,
-# in which only this column changes, show it completely.
+# In a sum, the effect of a column does not depend on the other columns. To show it,
+# take one row, change this column only, and plot the logits.
 
 import matplotlib.pyplot as plt
 import numpy as np
@@ -91,6 +91,6 @@ axes[0].legend()
 plt.show()
 
 # %%
-# `numeric_1` has the largest effect and acts on both tasks alike, and `numeric_2` acts
-# on the click only; the AUC of the sum comes within 0.002 of that of the other network
-# here.
+# `numeric_1` has the largest effect, which is the same on both tasks, and `numeric_2`
+# has an effect on the click only. Here, the AUC of the sum is within 0.002 of the AUC
+# of the other network.

@@ -1,20 +1,20 @@
 """
-Scorers of your own in a search
-===============================
+Your own scorers in a search
+============================
 
-The AUC says nothing about the top of a ranking, nor about the size of the
-probabilities. `make_task_scorer` turns any metric of scikit-learn into a scorer of one
-task, and a function chooses among the candidates of a search by several of them.
+The AUC says nothing about the top of a ranking or the size of the probabilities.
+`make_task_scorer` turns any metric of scikit-learn into a scorer for one task. A
+function then selects the best candidate of a search by several scorers.
 """
 
 # %%
 # Three scorers
 # -------------
 #
-# The average precision of the conversion weighs the rows at the top of the ranking. The
-# log loss needs honest probabilities, and its scorer returns minus the loss, since a
-# larger score is better. The third scores the rate of a task instead of the ranking:
-# its metric is a function of labels and probabilities.
+# The average precision of the conversion gives most weight to the rows at the top of
+# the ranking. The log loss requires accurate probabilities; its scorer returns minus
+# the loss, since larger scores are better. The third scorer evaluates the predicted
+# rate instead of the ranking: any function of labels and probabilities can be a metric.
 
 import numpy as np
 from sklearn.metrics import average_precision_score, log_loss
@@ -40,8 +40,8 @@ scoring = {
 # ----------
 #
 # `refit` may be a function that receives `cv_results_` and returns the index of a
-# candidate: here the best average precision among those whose log loss is at most 1 %
-# above the lowest.
+# candidate: here the candidate with the best average precision among all whose log loss
+# is at most 1 % above the lowest.
 
 
 def choose(results):
@@ -86,9 +86,9 @@ print("chosen:", search.best_params_)
 # The picture
 # -----------
 #
-# Each point is a candidate, and a number is the weight of the pairwise term. Good
-# candidates are in the upper left corner, and those right of the dashed line are not
-# allowed.
+# Each point is a candidate; the number is the weight of the pairwise term. Good
+# candidates are in the upper left corner, and candidates to the right of the dashed
+# line are not allowed.
 
 import matplotlib.pyplot as plt
 
@@ -114,6 +114,6 @@ ax.legend()
 plt.show()
 
 # %%
-# Focal loss has almost twice the log loss of the others, which the average precision
-# alone would not show. The differences among the points on the left, but for the weight
-# 3, are smaller than the spread over the folds.
+# The log loss of the focal loss is almost twice as large as the others, which the
+# average precision alone would not show. Except for the weight 3, the differences among
+# the points on the left are smaller than the spread over the folds.

@@ -3,16 +3,16 @@ A log that is larger than memory
 ================================
 
 `ParquetImpressions` describes a log in Parquet files, and `fit` takes it in place of
-`X` and `Y`. Rows are read in parts, for training and for predictions, which are written
-to Parquet files, too.
+`X` and `Y`. Rows are read in parts, both for training and for predictions. Predictions
+are also written to Parquet files.
 """
 
 # %%
 # A log in folders
 # ----------------
 #
-# One folder per day, as Spark, Arrow and pandas write it. The name of a folder is the
-# value of the column `day` of its rows.
+# The log has one folder per day, as written by Spark, Arrow and pandas. The value of
+# the column `day` is in the name of the folder.
 
 import tempfile
 from pathlib import Path
@@ -33,8 +33,8 @@ print(sorted(path.name for path in log.iterdir()))
 # Training and validation
 # -----------------------
 #
-# `filters` selects days; files of other days are not read. The last but one day decides
-# when training ends.
+# `filters` selects days; files of other days are not read. The second last day is used
+# for early stopping.
 
 from sk_pwiser import MultiTaskCTRCVRClassifier
 
@@ -53,8 +53,7 @@ print("epochs:", model.n_iter_)
 # Predictions in files
 # --------------------
 #
-# With `output`, predictions are written part by part. The rows are in the order of the
-# log.
+# With `output`, predictions are written part by part, in the order of the log.
 
 import pandas as pd
 
@@ -79,5 +78,5 @@ TaskCalibrationDisplay.from_predictions(Y, P[tasks].to_numpy(), n_bins=8, ax=ax)
 plt.show()
 
 # %%
-# On the last day, which took no part in training, most of the 95 % intervals contain
-# the diagonal: the predictions in the files are close to calibrated.
+# On the last day, which was not used in training, most of the 95 % intervals contain
+# the diagonal: the predictions in the files are nearly calibrated.

@@ -2,9 +2,9 @@
 Text as a sparse table
 ======================
 
-The words of a search query become columns of a sparse matrix, by counting or by
-hashing. The matrix stays sparse from the vectorizer to the network, in a pipeline that
-takes text.
+Counting or hashing turns the words of a search query into columns of a sparse matrix.
+In a pipeline that takes text, the matrix stays sparse from the vectorizer to the
+network.
 """
 
 # %%
@@ -12,7 +12,7 @@ takes text.
 # -------
 #
 # A query has two to six words out of 2,000, of which few are frequent. Each word has an
-# effect on clicks and a related one on conversions.
+# effect on clicks and a related effect on conversions.
 
 import numpy as np
 import pandas as pd
@@ -39,7 +39,7 @@ print(queries[:3])
 # Counting words
 # --------------
 #
-# One column per word of the training rows, most of them zero.
+# The table has one column per word of the training rows, and most entries are zero.
 
 from sklearn.feature_extraction.text import CountVectorizer, HashingVectorizer
 from sklearn.pipeline import make_pipeline
@@ -77,7 +77,7 @@ for n_features in sizes:
 # The picture
 # -----------
 #
-# The dashed lines are the AUC with one column per word, the dotted lines that of the
+# The dashed lines are the AUC with one column per word, the dotted lines the AUC of the
 # true probabilities.
 
 import matplotlib.pyplot as plt

@@ -2,18 +2,17 @@
 Categories that were not seen in training
 =========================================
 
-New items appear every day. Predictions take a value that `fit` has not seen as
-"unseen", and `partial_fit` can learn it in two ways: with a vocabulary that grows, or
-with hash buckets, over which all values are distributed. This example follows both for
-a week.
+New items appear every day. Predictions treat a value that was not in `fit` as "unseen".
+`partial_fit` can learn it in two ways: with a vocabulary that grows, or with hash
+buckets, over which all values are distributed. This example compares both over a week.
 """
 
 # %%
 # A log with new items
 # --------------------
 #
-# Each item has an appeal of its own, and few items are popular. Each day 15 of 100
-# items are replaced by new ones.
+# Each item has a different appeal, and few items are popular. Each day 15 of 100 items
+# are replaced by new ones.
 
 import numpy as np
 import pandas as pd
@@ -40,8 +39,8 @@ for day in range(n_days):
 # Unseen values
 # -------------
 #
-# All items that were not seen have the same embedding, so that they have the same
-# prediction at the same hour.
+# All unseen items have the same embedding, and therefore the same prediction at the
+# same hour.
 
 from sk_pwiser import MultiTaskCTRCVRClassifier
 
@@ -54,8 +53,9 @@ print(once.predict_proba(two))
 # Three ways to serve a week
 # --------------------------
 #
-# Every day is predicted with what is known the evening before, and then learnt with
-# three passes of `partial_fit`, apart from the model that is fitted once.
+# Every day is predicted by the model of the evening before. Then the rows of the day
+# are learnt with three passes of `partial_fit`, except by the model that is fitted
+# once.
 
 from sk_pwiser.metrics import ctr_auc_scorer
 
@@ -77,8 +77,8 @@ for day, (X, Y) in enumerate(log[1:], start=2):
 print(aucs.round(3))
 
 # %%
-# The vocabulary has grown by one code per new item; the buckets are as many as at the
-# start.
+# The vocabulary has grown by one code per new item; the number of buckets has not
+# changed.
 
 for name, model in models.items():
     print(f"{name}: {model.net_.module_.spec.cardinalities[0]} codes")
@@ -97,5 +97,5 @@ plt.show()
 
 # %%
 # The AUC of the model that is fitted once falls as items are replaced. Both models that
-# learn each day are behind it on day 5, and ahead by 0.02 to 0.04 on the last two; they
-# differ little from each other.
+# are updated every day are behind it on day 5, and ahead by 0.02 to 0.04 on the last
+# two days; they differ little from each other.

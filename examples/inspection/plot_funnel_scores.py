@@ -1,6 +1,6 @@
 """
-What PWiseR does to the scores
-==============================
+How PWiseR changes the scores
+=============================
 
 PWiseR adds a term to the cross-entropy that ranks the rows at the end of the funnel,
 the conversions, above clicks without conversion and above rows without a click. This
@@ -13,7 +13,7 @@ example draws the scores by depth of the funnel, without and with the term.
 # Two losses
 # ----------
 #
-# A third of the clicks are accidental, and never convert.
+# A third of the clicks are accidental and never convert.
 
 from sk_pwiser import MultiTaskCTRCVRClassifier
 from sk_pwiser.datasets import make_ctr_cvr
@@ -33,7 +33,8 @@ for name, params in {
 # ------------------------
 #
 # The depth of a row is the number of leading tasks that are 1. Every density has the
-# area 1, so that few conversions can be compared with many rows without a click.
+# area 1, so that the few conversions can be compared with the many rows without a
+# click.
 
 import matplotlib.pyplot as plt
 
@@ -54,8 +55,8 @@ plt.show()
 # How far the depths are apart
 # ----------------------------
 #
-# The AUC of conversions against clicks without conversion is the probability that a row
-# of the one has a higher score than one of the other.
+# The AUC of conversions against clicks without conversion is the probability that a
+# conversion has a higher score than a click without conversion.
 
 from sklearn.metrics import roc_auc_score
 
@@ -66,5 +67,5 @@ for name, model in models.items():
     print(f"{name:<18} click head {aucs[0]:.3f}   conversion head {aucs[1]:.3f}")
 
 # %%
-# PWiseR moves the scores of the conversions away from those of the clicks without
-# conversion, above all in the head of the conversion.
+# PWiseR separates the scores of conversions from the scores of clicks without
+# conversion, especially in the conversion head.

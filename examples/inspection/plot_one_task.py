@@ -2,16 +2,17 @@
 One task for the tools of scikit-learn
 ======================================
 
-Tools that draw or explain a classifier expect one column of labels. `task` returns one
-task of a fitted estimator in this form: a view, which trains and copies nothing.
+Tools that plot or explain a classifier expect one column of labels. `task` returns a
+view of one task of a fitted estimator, which has this form and neither trains nor
+copies anything.
 """
 
 # %%
 # A view
 # ------
 #
-# The conversion as a binary classifier: `predict_proba` has two columns, those of
-# 1 - P(conversion) and of P(conversion).
+# The view of the conversion is a binary classifier: the two columns of `predict_proba`
+# are 1 - P(conversion) and P(conversion).
 
 from sk_pwiser import MultiTaskCTRCVRClassifier
 from sk_pwiser.datasets import make_ctr_cvr
@@ -63,7 +64,7 @@ right.set(xlim=(0, 0.3), ylim=(0, 0.3))
 # ------------------
 #
 # Partial dependence shows how the mean prediction changes with one column. A view of
-# another task shows whether the same column acts on it in the same way.
+# another task shows whether the column has the same effect on it.
 
 from sklearn.inspection import PartialDependenceDisplay
 

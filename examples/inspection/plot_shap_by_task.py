@@ -2,10 +2,10 @@
 Shapley values by task
 ======================
 
-Shapley values explain a single prediction: they distribute its difference to the mean
+Shapley values explain a single prediction: they distribute its difference from the mean
 prediction over the columns of the row. The model-agnostic explainers of
-`SHAP <https://shap.readthedocs.io>`_ only call a function, so that a view of one task
-is enough. Here the same rows are explained for the click and for the conversion.
+`SHAP <https://shap.readthedocs.io>`_ only call a function, so a view of one task is
+enough. This example explains the same rows for the click and for the conversion.
 
 This example needs the package ``shap`` (``pip install shap``).
 """
@@ -29,10 +29,10 @@ model = MultiTaskCTRCVRClassifier(max_epochs=5, random_state=0).fit(X, Y)
 # Explanations
 # ------------
 #
-# A column that takes no part in a coalition has its values from the background, some
-# rows of the training data. Category columns need no encoding. The function is the
-# logit, in which the effects of a network add up better than in the probability; all
-# values of a row and the base value sum to it.
+# Columns outside a coalition take their values from the background, which consists of
+# some rows of the training data. Category columns need no encoding. We explain the
+# logit, because the effects of a network are closer to additive for logits than for
+# probabilities. The values of a row and the base value sum to the logit.
 
 import numpy as np
 import shap
@@ -51,9 +51,9 @@ for task in model.task_names_:
 # Columns by task
 # ---------------
 #
-# The mean absolute value says how much a column moves the logit of a task. The values
-# of one column over its own values show in which direction, and whether both tasks
-# agree.
+# The mean absolute Shapley value shows how much a column changes the logit of a task.
+# The Shapley values plotted against the values of one column show the direction of the
+# effect, and whether it is the same for both tasks.
 
 import matplotlib.pyplot as plt
 

@@ -2,9 +2,9 @@
 ROC, precision-recall and calibration of all tasks
 ==================================================
 
-A click is frequent and a conversion rare, and a model may rank one well and the other
-badly, or give one honest probabilities and not the other. The displays of `inspection`
-draw all tasks in one picture, before and after calibration.
+Clicks are frequent and conversions are rare. A model may rank one well and the other
+badly, or be calibrated for only one of them. The displays of `inspection` draw all
+tasks in one picture, before and after calibration.
 """
 
 # sphinx_gallery_thumbnail_number = 2
@@ -13,9 +13,9 @@ draw all tasks in one picture, before and after calibration.
 # A model and its calibration
 # ---------------------------
 #
-# Focal loss gives little weight to rows that are predicted well already. It moves the
-# probabilities of rare events far above their rates. `FunnelCalibrator` corrects them
-# on rows that were not trained on.
+# Focal loss gives little weight to rows that are already predicted well. As a result,
+# the probabilities of rare events are far above their rates. `FunnelCalibrator`
+# corrects them with rows that were not used in training.
 
 from sk_pwiser import MultiTaskCTRCVRClassifier
 from sk_pwiser.calibration import FunnelCalibrator
@@ -33,7 +33,8 @@ X, Y = data.data[test], data.target[test]
 # Ranking
 # -------
 #
-# ROC curves do not depend on the base rates. `cvr=True` adds the conversion of clicks.
+# ROC curves do not depend on the base rates. `cvr=True` adds the conversion given a
+# click.
 
 import matplotlib.pyplot as plt
 
@@ -50,14 +51,14 @@ plt.show()
 
 # %%
 # The conversion has the highest ROC curve and the lowest precision: its positives are
-# well ranked, and rare.
+# ranked well, but rare.
 #
 # Probabilities
 # -------------
 #
-# A dict draws several models: one colour per task, one line style per model. Every
-# point is a tenth of the rows, and the vertical lines are intervals of 95 %. The axes
-# are logarithmic, because conversions are rare.
+# Pass a dict to draw several models, with one colour per task and one line style per
+# model. Every point is a tenth of the rows, and the vertical lines are intervals of
+# 95 %. The axes are logarithmic, because conversions are rare.
 
 TaskCalibrationDisplay.from_estimator(
     {"before": model, "after": calibrated}, X, Y, n_bins=10
@@ -65,12 +66,12 @@ TaskCalibrationDisplay.from_estimator(
 plt.show()
 
 # %%
-# The ranking stays nearly the same, since calibration curves increase.
+# The ranking hardly changes, since calibration curves are increasing.
 
 _, ax = plt.subplots(figsize=(5.5, 5), layout="constrained")
 TaskRocCurveDisplay.from_estimator({"before": model, "after": calibrated}, X, Y, ax=ax)
 plt.show()
 
 # %%
-# The calibration moves the points of both tasks to the diagonal, and leaves their ROC
-# curves where they are.
+# After calibration, the points of both tasks are on the diagonal, and their ROC curves
+# are the same.

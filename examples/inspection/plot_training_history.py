@@ -2,9 +2,9 @@
 The history of a training
 =========================
 
-`history_` holds the losses and the validation AUC of every epoch.
-`TrainingHistoryDisplay` draws all of it or a part, and marks the epoch whose weights
-the estimator has.
+`history_` contains the losses and the validation AUC of every epoch.
+`TrainingHistoryDisplay` plots the history, or a part of it, and marks the epoch whose
+weights were kept.
 """
 
 # %%
@@ -62,4 +62,4 @@ for epoch, loss, auc in model.history_[
 
 # %%
 # The training loss keeps falling, while the validation loss has its minimum at the
-# epoch that is kept: later epochs learn what holds for the training rows only.
+# epoch that is kept: in later epochs the network overfits the training rows.

@@ -4,15 +4,16 @@ Delayed conversions
 
 A conversion may come days after its impression. In a log that ends today, recent
 impressions have too few conversions. This example compares three ways to train on such
-a log: as it stands, without the labels of recent rows, and with weights.
+a log: with the labels as logged, without the labels of recent rows, and with weights.
 """
 
 # %%
 # The log
 # -------
 #
-# Impressions of the last four days, with true probabilities that are known. Delays are
-# exponential with a mean of one day. Conversions after the end of the log are not seen.
+# We generate impressions of the last four days, whose true probabilities are known.
+# Delays are exponential with a mean of one day. Conversions after the end of the log
+# are not seen.
 
 import numpy as np
 
@@ -32,8 +33,8 @@ print(f"{labels['conversion'].sum() / data.target['conversion'].sum():.0%} are s
 # Delays
 # ------
 #
-# The delays in the log are too short, because long ones are not seen. The product-limit
-# estimate corrects this; the true distribution is known here.
+# The delays in the log are too short, because conversions with long delays are not seen
+# yet. The product-limit estimate corrects this. Here the true distribution is known.
 
 import matplotlib.pyplot as plt
 
@@ -51,8 +52,8 @@ plt.show()
 # Three fits
 # ----------
 #
-# The rows of the last two days lose their labels in the second fit. In the third, the
-# weights of all rows make up for the conversions that are still to come.
+# In the second fit, the conversion labels of the last two days are missing. In the
+# third, weights correct for the conversions that are not seen yet.
 
 recent = elapsed < 2
 without_recent = labels.astype(float)
@@ -86,8 +87,9 @@ for name, (Y, sample_weight) in fits.items():
 # The result
 # ----------
 #
-# The mean predicted probability of a conversion, and its true mean (line). The fit to
-# all conversions, which a real log does not have, shows how close a fit can come.
+# The plot shows the mean predicted probability of a conversion, and the true mean
+# (line). The fit to all conversions, which a real log does not contain, shows the best
+# result that can be expected.
 
 truth = (data.ctr * data.cvr).mean()
 fig, ax = plt.subplots(figsize=(6, 2.5), layout="constrained")

@@ -2,17 +2,17 @@
 A funnel of four tasks
 ======================
 
-A purchase needs a cart, a cart needs a click, and a click needs a view. Heads that
-learn each event from all impressions know nothing of this order. In conditional task
-space, each head after the first learns from the rows in which the event before it
-happened, and the order holds in every prediction.
+A purchase needs a cart, a cart needs a click, and a click needs a view. If each head
+learns its event from all impressions, the predictions need not follow this order. In
+conditional task space, each head after the first learns from the rows in which the
+event before it happened, and the order holds in every prediction.
 """
 
 # %%
 # Four events
 # -----------
 #
-# Every event depends on the columns in a way of its own. Half of the impressions are
+# Every event depends on the columns in a different way. Half of the impressions are
 # viewed, and most of the carts end in a purchase.
 
 from itertools import pairwise
@@ -52,8 +52,8 @@ for space in ("entire", "conditional"):
 # Rising probabilities
 # --------------------
 #
-# The share of the test rows in which a later event is predicted to be more probable
-# than the event before it, which is impossible.
+# In this share of the test rows, a later event is predicted to be more probable than
+# the event before it, which is impossible.
 
 rising = pd.DataFrame(
     {

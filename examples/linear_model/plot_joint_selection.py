@@ -2,18 +2,19 @@
 One choice of features for clicks, conversions and order values
 ===============================================================
 
-A linear model is the baseline that a network has to beat, and it can be read. This
-example fits one to three tasks of different types, looks at the path along which
-features enter, and then learns events in several markets with a low-rank model.
+A linear model is the baseline that a network has to beat, and it is easy to interpret.
+This example fits a linear model to three tasks of different types and shows in which
+order features enter it. Then it learns events in several markets with a low-rank model.
 """
 
 # %%
-# Three tasks with rows of their own
-# ----------------------------------
+# Three tasks with different rows
+# -------------------------------
 #
-# Everyone sees the impression, some click, few convert, and only those who convert have
-# an order value. In `y` the value of all others is NaN: the task "value" is fitted to
-# the rows that have one. Of 40 features five act, and none of them on all tasks alike.
+# Everyone sees the impression, some click, few convert, and only conversions have an
+# order value. In all other rows, the value in `y` is NaN, so the task "value" is fitted
+# to conversions only. Five of 40 features have an effect, which differs between the
+# tasks.
 
 import matplotlib.pyplot as plt
 import numpy as np
@@ -38,10 +39,11 @@ print(f"{click.sum()} clicks, {conversion.sum()} conversions with a value")
 # The path
 # --------
 #
-# The penalty is the sum of the features' norms over the tasks, so that a feature enters
-# for all tasks at once. From left to right the penalty decreases; true features are
-# drawn in colour. `scale_targets` divides the order values by their standard deviation.
-# Without it they would outweigh the two binary tasks, because their unit is larger.
+# The penalty is the sum of the norms of the features' coefficients over the tasks, so a
+# feature enters the model for all tasks at once. The penalty decreases from left to
+# right; true features are drawn in colour. `scale_targets` divides the order values by
+# their standard deviation. Without it they would outweigh the two binary tasks, because
+# their unit is larger.
 
 alphas, coefs, _ = multi_task_sparse_path(
     X,
@@ -67,8 +69,9 @@ ax.legend()
 # -------------------------
 #
 # Cross-validation takes the mean of the best alpha for the AUC of the binary tasks and
-# of the best alpha for the R2 of the values, weighted by the numbers of tasks. As other
-# penalties of this kind, the one that predicts best selects some features too many.
+# of the best alpha for the R2 of the values, weighted by the numbers of tasks. As usual
+# for such penalties, the alpha with the best predictions selects some features too
+# many.
 
 model = MultiTaskSparseLinearCV(
     task_types=types, missing_labels="ignore", scale_targets=True, random_state=0
@@ -122,9 +125,9 @@ for name, probabilities in predictions.items():
     print(f"{name:<10} AUC {np.mean(aucs):.3f}")
 
 # %%
-# The factors of the markets can be drawn. Markets near each other have similar
-# coefficients. The axes have no meaning of their own: both can be stretched and
-# mirrored if the loadings change in the opposite way.
+# The plot shows the factors of the markets. Markets near each other have similar
+# coefficients. The axes themselves have no meaning: both can be stretched and mirrored
+# if the loadings change in the opposite way.
 
 factors = low_rank.factors_[p]
 _, ax = plt.subplots(layout="constrained")

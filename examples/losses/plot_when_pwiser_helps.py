@@ -2,9 +2,9 @@
 When PWiseR helps
 =================
 
-A click may be an accident. PWiseR relies on the clicks that converted: on the click
-head it ranks them above the others, which moves the head from observed clicks towards
-genuine interest. This example measures the gain for several shares of accidental
+A click may be an accident. Applied to the click head, PWiseR ranks clicks that
+converted above all others, so that the head predicts genuine interest better, and
+observed clicks worse. This example measures the gain for several shares of accidental
 clicks.
 """
 
@@ -13,8 +13,8 @@ clicks.
 # -----------
 #
 # Generated impressions come with `interest`, the probability of a genuine click. The
-# AUC against it is an expectation: every row counts as a genuine click with the weight
-# `interest`, and as none with the weight `1 - interest`.
+# AUC against it is an expectation: every row is a positive with the weight `interest`,
+# and a negative with the weight `1 - interest`.
 
 import numpy as np
 from sklearn.metrics import roc_auc_score
@@ -68,10 +68,10 @@ for i, noise in enumerate(noises):
 # The result
 # ----------
 #
-# The gain in AUC of the click head from cross-entropy to PWiseR, one point per seed:
-# against genuine interest, and against the observed clicks. A gain in the first is a
-# loss in the second, and a test on logged clicks shows the second only. Decide first
-# which of the two is wanted.
+# The plots show the gain in AUC of the click head from cross-entropy to PWiseR, with
+# one point per seed: against genuine interest, and against the observed clicks. A gain
+# in the first is a loss in the second, and a test on logged clicks shows only the
+# second. Decide first which of the two you want.
 
 import matplotlib.pyplot as plt
 

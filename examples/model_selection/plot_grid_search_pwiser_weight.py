@@ -2,8 +2,9 @@
 Choosing the weight of the pairwise term
 ========================================
 
-`pwiser_weight` improves the ranking of conversions at the expense of that of clicks. A
-grid search with one scorer per task shows both, and selects the best weight.
+A larger `pwiser_weight` may improve the ranking of conversions at the expense of the
+ranking of clicks. A grid search with one scorer per task shows both, and selects the
+best weight.
 """
 
 # %%
@@ -41,9 +42,9 @@ search.fit(impressions.data, impressions.target)
 print(search.best_params_)
 
 # %%
-# AUC of each task against the weight; the bars are standard errors over the folds, and
-# the dotted line is the selected weight. With a weight of 0 the loss is the
-# cross-entropy.
+# The plot shows the AUC of each task against the weight. The bars are standard errors
+# over the folds, and the dotted line is the selected weight. With a weight of 0 the
+# loss is the cross-entropy.
 
 import matplotlib.pyplot as plt
 
@@ -53,5 +54,5 @@ WeightSearchDisplay.from_search(search)
 plt.show()
 
 # %%
-# Larger weights cost the ranking of clicks here; what the conversion and the CVR gain
-# or lose is hardly more than the standard errors of three folds.
+# Here larger weights make the ranking of clicks worse. The changes of the conversion
+# and of the CVR are hardly larger than the standard errors of three folds.

@@ -2,9 +2,9 @@
 Ending bad trials early
 =======================
 
-A trial of Optuna whose validation figures are worse than those of earlier trials need
+If the validation figures of an Optuna trial are worse than in earlier trials, it need
 not train to the end. `SkorchPruningCallback` reports a figure after every epoch and
-ends the trials that the study's pruner decides against.
+ends trials that the study's pruner rejects.
 """
 
 # %%
@@ -12,7 +12,7 @@ ends the trials that the study's pruner decides against.
 # -------------
 #
 # Each trial draws a learning rate and the weight of the pairwise term, and returns the
-# best validation AUC. All trials share one split of the rows, since the seed is the
+# best validation AUC. All trials use the same split of the rows, since the seed is the
 # same.
 
 import optuna
@@ -52,8 +52,8 @@ def objective(trial):
 # ---------
 #
 # The median pruner ends a trial if its figure is below the median of the earlier trials
-# at the same epoch; the first four trials, and two epochs of every trial, run in any
-# case.
+# at the same epoch. The first four trials, and the first two epochs of every trial,
+# always run.
 
 optuna.logging.set_verbosity(optuna.logging.WARNING)
 study = optuna.create_study(
@@ -66,8 +66,8 @@ print("best parameters:", study.best_params)
 print(f"their validation AUC: {study.best_value:.3f}")
 
 # %%
-# The validation rows chose parameters and epoch, so that other rows give the honest
-# figure.
+# The parameters and the epoch were chosen on the validation rows, so other rows are
+# needed for an honest estimate.
 
 from sk_pwiser.metrics import mean_auc_scorer
 
@@ -78,7 +78,7 @@ print(f"test AUC: {mean_auc_scorer(best, data.data[test], data.target[test]):.3f
 # The picture
 # -----------
 #
-# The figures that each trial reported.
+# The plot shows the figures that each trial reported.
 
 import matplotlib.pyplot as plt
 from optuna.trial import TrialState
@@ -100,5 +100,5 @@ n_epochs = sum(len(trial.intermediate_values) for trial in study.trials)
 print(f"{n_epochs} of {6 * len(study.trials)} epochs were trained.")
 
 # %%
-# The first four trials ran to the end; of the later ones, those below the median ended
+# The first four trials ran to the end. Later trials with figures below the median ended
 # after two or four epochs, so that 52 of 72 epochs were trained.

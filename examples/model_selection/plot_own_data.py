@@ -3,7 +3,7 @@ Your own data: does PWiseR help?
 ================================
 
 Whether the pairwise term helps depends on the data. `compare_losses` fits the
-cross-entropy and PWiseR on the same folds with the same seeds, and says which
+cross-entropy and PWiseR on the same folds with the same seeds, and reports which
 differences are larger than chance. Replace the first lines of this example by your own
 file.
 """
@@ -12,7 +12,8 @@ file.
 # A file
 # ------
 #
-# This table stands for yours: one row per impression, the labels among the columns.
+# This table takes the place of yours. It has one row per impression, and the labels are
+# columns.
 
 import tempfile
 from pathlib import Path
@@ -46,8 +47,9 @@ print(Y.sum())
 # The comparison
 # --------------
 #
-# Five folds and two weights: fifteen fits. With rows of many days, pass
-# `cv=TimeSeriesSplit()`, and with several rows per user a splitter by groups.
+# Five folds, the cross-entropy and two weights make fifteen fits. If the rows are from
+# many days, pass `cv=TimeSeriesSplit()`; if there are several rows per user, pass a
+# splitter by groups.
 
 from sk_pwiser import MultiTaskCTRCVRClassifier
 from sk_pwiser.model_selection import compare_losses
@@ -60,8 +62,8 @@ print(comparison)
 # The picture
 # -----------
 #
-# Differences to the cross-entropy, with 95 % intervals: to the right of 0, PWiseR is
-# better.
+# The plot shows differences from the cross-entropy, with 95 % intervals. To the right
+# of 0, PWiseR is better.
 
 import matplotlib.pyplot as plt
 
@@ -72,7 +74,7 @@ plt.show()
 
 # %%
 # `python -m sk_pwiser --data FILE --targets click conversion` makes the same comparison
-# without a program.
+# from the command line.
 #
 # Every interval of the picture contains 0: with 159 conversions, five folds cannot show
 # whether PWiseR helps on this table.

@@ -2,9 +2,9 @@
 Networks compared over several seeds
 ====================================
 
-The networks differ in what the tasks share. Their differences are often smaller than
-those between two fits of one network, so that a comparison needs several seeds. This
-example draws every fit.
+The networks differ in which parts the tasks share. Two fits of the same network often
+differ more than two networks, so a comparison needs several seeds. This example draws
+every fit.
 """
 
 # %%
@@ -12,8 +12,8 @@ example draws every fit.
 # --------
 #
 # 10 % of the impressions are clicked, and 10 % of the clicks convert: about 80
-# conversions in the 8,000 training rows of a seed. Each seed has training rows of its
-# own, and all are scored on the same test rows.
+# conversions in the 8,000 training rows of a seed. Each seed has different training
+# rows, and all fits are scored on the same test rows.
 
 import pandas as pd
 
@@ -49,7 +49,7 @@ tasks = ["click", "conversion"]
 print(scores.groupby("network")[tasks].agg(["mean", "std"]).round(4))
 
 # %%
-# All networks of a seed have the same training rows. The differences to one of them
+# All networks of a seed have the same training rows. Differences from one network
 # within the seed therefore vary less than the scores.
 
 by_seed = scores.pivot(index="seed", columns="network", values=tasks)
@@ -62,7 +62,7 @@ for task in tasks:
 # The picture
 # -----------
 #
-# A small point is a fit, and a large one is the mean of a network.
+# Small points are fits, and large points are the means of the networks.
 
 import matplotlib.pyplot as plt
 
@@ -78,6 +78,6 @@ axes[0].invert_yaxis()
 plt.show()
 
 # %%
-# All three ways to share gain 0.02 to 0.03 in the AUC of the rare conversion here. The
-# AUC of the click hardly changes, and the differences among the three are within the
-# spread of the seeds.
+# Here, all three networks that share gain 0.02 to 0.03 in the AUC of the rare
+# conversion. The AUC of the click hardly changes, and the differences among the three
+# are within the spread of the seeds.

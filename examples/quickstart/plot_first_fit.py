@@ -2,8 +2,8 @@
 A first fit
 ===========
 
-The estimator takes impressions as a DataFrame with categories, numbers and missing
-values, and predicts the probabilities of a click and of a conversion.
+The estimator is fitted on a DataFrame of impressions, with categories, numbers and
+missing values. It predicts the probabilities of a click and of a conversion.
 """
 
 # %%
@@ -41,7 +41,7 @@ model = MultiTaskCTRCVRClassifier(loss="pwiser", verbose=1, random_state=0)
 model.fit(X.iloc[train], Y.iloc[train])
 
 # %%
-# `history_` holds the printed figures. The network has the weights of the best epoch.
+# `history_` contains the printed figures. The weights of the best epoch are kept.
 
 import matplotlib.pyplot as plt
 
@@ -69,7 +69,8 @@ probabilities = model.predict_proba(X.iloc[test])
 print(pd.DataFrame(probabilities, columns=model.task_names_).describe())
 
 # %%
-# The true probabilities give the highest AUC that any model can expect.
+# The AUC of the true probabilities is the highest that any model can be expected to
+# reach.
 
 from sklearn.metrics import roc_auc_score
 

@@ -2,17 +2,18 @@
 A pipeline from the log to the prediction
 =========================================
 
-A log has the time of each impression, and the estimator refuses dates: what a date says
-must be derived first. In a pipeline the same code derives it for training and for
-serving, and the whole is one estimator.
+A log has the time of each impression, but the estimator refuses dates: columns such as
+the hour must be derived first. In a pipeline, the same code derives them for training
+and for serving, and the pipeline is itself an estimator.
 """
 
 # %%
 # A log
 # -----
 #
-# Two weeks of impressions. Sites and devices are category columns, which need no
-# encoding. Clicks are frequent in the evening, and later on the weekend.
+# The log has two weeks of impressions. Sites and devices are category columns, which
+# need no encoding. Most clicks happen in the evening, and later in the evening on the
+# weekend.
 
 import numpy as np
 import pandas as pd
@@ -43,7 +44,7 @@ Y = pd.DataFrame({"click": click, "conversion": conversion}).astype(int)
 # ------------
 #
 # `FunctionTransformer` calls a function on the DataFrame. The hour stays a number; the
-# weekday becomes a category, since its numbers are no amounts.
+# weekday becomes a category, since its numbers are not amounts.
 
 from sklearn.pipeline import make_pipeline
 from sklearn.preprocessing import FunctionTransformer
@@ -69,8 +70,8 @@ print(pipeline[:-1].transform(log[:3]))
 # Methods of a pipeline
 # ---------------------
 #
-# Scorers of :mod:`sk_pwiser.metrics` and searches take the pipeline as a whole; the
-# parameters of the estimator have its name in front.
+# Scorers of :mod:`sk_pwiser.metrics` and searches take the whole pipeline. The names of
+# the estimator's parameters are prefixed with the name of its step.
 
 from sk_pwiser.metrics import ctcvr_auc_scorer, ctr_auc_scorer
 
@@ -82,7 +83,8 @@ print("learning rate:", pipeline.get_params()["multitaskctrcvrclassifier__lr"])
 # The predicted CTR by hour
 # -------------------------
 #
-# Means over the impressions of the second week, beside the true probabilities.
+# The plot shows means over the impressions of the second week, and the true
+# probabilities.
 
 import matplotlib.pyplot as plt
 
@@ -104,5 +106,6 @@ ax.legend()
 plt.show()
 
 # %%
-# The predicted CTR has its maximum later in the evening on the weekend, as the true one
-# has; with fewer rows of the weekend, it rises too early there.
+# On the weekend, the maximum of the predicted CTR is later in the evening, like the
+# maximum of the true CTR. There are fewer rows on the weekend, and the predicted CTR
+# rises too early there.

@@ -4,14 +4,15 @@ A model file for servers
 
 `to_onnx` writes a fitted estimator to a file that servers run without Python. With raw
 inputs, the vocabularies and the encoding of numbers are part of the file. This example
-runs the file, also on missing and unseen values, and compares it with `predict_proba`.
+runs the file, including missing and unseen values, and compares the result with
+`predict_proba`.
 """
 
 # %%
 # A fitted estimator
 # ------------------
 #
-# Text categories, a column of numbers, and missing values in both.
+# The table has text categories and numbers, with missing values in both.
 
 import numpy as np
 
@@ -50,8 +51,8 @@ for field in session.get_inputs():
 # A request
 # ---------
 #
-# One array per column. A missing number is NaN, and a missing text the empty string.
-# Text that was not seen in `fit` is an unseen value.
+# A request has one array per column. A missing number is NaN, and a missing text is the
+# empty string. Text that was not seen in `fit` is an unseen value.
 
 rows = X[test].copy()
 rows.iloc[::5, rows.columns.get_loc("category_1")] = "never seen"
@@ -83,5 +84,5 @@ ax.legend()
 plt.show()
 
 # %%
-# The probabilities of the file lie on the diagonal: they are those of `predict_proba`,
-# up to the rounding of 32-bit numbers.
+# The points lie on the diagonal: the probabilities are the same as from
+# `predict_proba`, up to the rounding of 32-bit numbers.

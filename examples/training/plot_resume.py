@@ -3,8 +3,8 @@ Resuming a training after a crash
 =================================
 
 With `checkpoint_dir`, `fit` writes the state of training to a folder after every epoch.
-If the process ends early, the same program continues from there. This example
-interrupts a fit, resumes it, and compares the result with a fit without interruption.
+If the process ends early, run the same program again to continue from there. This
+example interrupts a fit, resumes it, and compares the result with an uninterrupted fit.
 """
 
 # %%
@@ -41,7 +41,7 @@ def run(callbacks=None):
 # The crash
 # ---------
 #
-# A callback raises an error in the sixth epoch, as a full memory might do.
+# A callback raises an error in the sixth epoch, as if memory had run out.
 
 from pathlib import Path
 
@@ -65,7 +65,7 @@ print(sorted(path.name for path in Path(folder.name).iterdir()))
 # --------------
 #
 # The new estimator trains the remaining epochs only. Early stopping, the optimiser and
-# the random numbers continue, so that the result is that of a fit without interruption.
+# the random numbers continue, so the result is the same as without the interruption.
 
 resumed = run()
 whole = MultiTaskCTRCVRClassifier(**params).fit(X, Y)
@@ -77,8 +77,8 @@ folder.cleanup()
 # The picture
 # -----------
 #
-# The history of the resumed fit contains the epochs before the crash, too, in grey. The
-# sixth epoch, which the crash cut off, was trained again.
+# The history of the resumed fit also contains the epochs before the crash, which are
+# shown in grey. The sixth epoch, in which the crash happened, was trained again.
 
 import matplotlib.pyplot as plt
 

@@ -2,9 +2,9 @@
 Merging the models of two markets
 =================================
 
-A model is fine-tuned in each of two markets, and one network is to serve both. This
-example merges their weights, and draws two objectives that could choose the
-coefficients: the log loss, and the entropy of the predictions, which needs no labels.
+A model is fine-tuned in each of two markets, and one network is needed for both. This
+example merges the weights, and plots two objectives by which the coefficients can be
+chosen: the log loss, and the entropy of the predictions, which needs no labels.
 """
 
 # %%
@@ -12,7 +12,7 @@ coefficients: the log loss, and the entropy of the predictions, which needs no l
 # ----------------------
 #
 # The base comes from rows with a click rate of 10 %. In the markets 3 % of the
-# impressions are clicked, and each has a habit of its own: one column has the opposite
+# impressions are clicked, and in each market a different column has the opposite
 # effect. `extend=False` keeps the encoder of the base, as merging requires.
 
 import matplotlib.pyplot as plt
@@ -45,8 +45,8 @@ members = [fine_tune(base, X, Y, extend=False, max_epochs=4) for X, Y in markets
 # The objectives
 # --------------
 #
-# Held-out rows of both markets, half of each, choose the coefficients. On a grid of
-# coefficients, `objective=None` merges with those of `prior`.
+# Held-out rows of both markets, half of each, choose the coefficients. With
+# `objective=None` the coefficients in `prior` are used, here on a grid.
 
 parts = [
     market("numeric_0", slice(20_000, 22_000)),
@@ -68,8 +68,8 @@ for i, first in enumerate(grid):
 # The coefficients
 # ----------------
 #
-# The log loss has its minimum inside the square. The entropy is smaller the lower all
-# probabilities are: it drives the coefficients to their bounds.
+# The log loss has its minimum inside the square. The lower all probabilities are, the
+# smaller is the entropy, so it drives the coefficients to their bounds.
 
 _, axes = plt.subplots(1, 2, figsize=(9, 4), layout="constrained", sharey=True)
 for ax, (objective, values) in zip(
@@ -93,9 +93,9 @@ axes[0].set_ylabel("coefficient of the second market")
 # One network in place of two
 # ---------------------------
 #
-# The log loss in each market, on the rows that chose the coefficients. Without a
-# network for its own market, an impression of the first market would be served by the
-# base or by the network of the second.
+# We compute the log loss in each market, on the rows that were used to choose the
+# coefficients. Without a network for its own market, an impression of the first market
+# would be predicted by the base or by the network of the second market.
 
 merged = merge_estimators(base, members, X, Y)
 models = {"base": base, "first": members[0], "second": members[1], "merged": merged}

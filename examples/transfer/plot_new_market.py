@@ -3,16 +3,17 @@ A new market with few rows
 ==========================
 
 A model has learnt the clicks and conversions of some markets, and a new market opens.
-Its first rows are few, and its visitors differ in some respects. This example compares
-a fit on these rows alone with the old model, and with the old model fine-tuned.
+At first it has few rows, and its visitors differ in some respects. This example
+compares a fit on these rows only with the old model, and with the old model after
+fine-tuning.
 """
 
 # %%
 # Two old markets and a new one
 # -----------------------------
 #
-# All impressions come from one generator. In the new market one column acts in the
-# opposite direction: what the old markets teach about it is wrong there.
+# All impressions come from one generator. In the new market one column has the opposite
+# effect, so the old model is wrong about it.
 
 import matplotlib.pyplot as plt
 import numpy as np
@@ -32,7 +33,7 @@ old, test = slice(16_000), slice(20_000, None)
 # The source
 # ----------
 #
-# One fit on the rows of the old markets.
+# The source is one fit on the rows of the old markets.
 
 params = {"early_stopping": True, "random_state": 0}
 source = MultiTaskCTRCVRClassifier(**params).fit(X[old], Y[old])
@@ -41,9 +42,9 @@ source = MultiTaskCTRCVRClassifier(**params).fit(X[old], Y[old])
 # Fine-tuning
 # -----------
 #
-# Small batches give enough steps on few rows, and early stopping keeps the network from
-# forgetting what it knows. The penalty of L2-SP holds the weights near those of the
-# source.
+# Small batches give enough steps on few rows. Early stopping prevents the network from
+# losing what it learnt before. The penalty of L2-SP keeps the weights close to the
+# weights of the source.
 
 sizes = [250, 1_000, 4_000]
 aucs = {"from scratch": [], "fine-tuned": [], "fine-tuned with L2-SP": []}
@@ -62,9 +63,9 @@ for n in sizes:
 # The curves
 # ----------
 #
-# The dashed line is the old model, which needs no row of the new market. A fit from
-# scratch needs thousands of rows to reach it. The fine-tuned models begin near it, and
-# gain with more rows; the penalty of L2-SP makes them gain more.
+# The dashed line is the old model, which needs no rows of the new market. A fit from
+# scratch needs thousands of rows to reach it. The fine-tuned models start near it and
+# improve with more rows; with the penalty of L2-SP they improve more.
 
 _, ax = plt.subplots(figsize=(6.5, 4), layout="constrained")
 ax.axhline(mean_auc_scorer(source, X[test], Y[test]), color="grey", linestyle="--")

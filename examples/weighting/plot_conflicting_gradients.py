@@ -2,18 +2,18 @@
 Tasks whose gradients conflict
 ==============================
 
-A headline may raise clicks and lower what follows them. Then the gradients of the two
-tasks point against each other, and what improves one task makes the other worse. This
-example measures the angle, and compares the plain sum of the gradients with methods
-that change it.
+A headline may increase clicks but decrease conversions. Then the gradients of the two
+tasks point in opposite directions, and a step that improves one task makes the other
+worse. This example measures the angle between the gradients, and compares their plain
+sum with methods that combine them differently.
 """
 
 # %%
 # Two tasks with little room
 # --------------------------
 #
-# What leads to a click prevents a conversion, apart from one column. The shared layer
-# has only two units, so that the tasks compete for them.
+# The columns that lead to a click also prevent a conversion, and others act on the
+# conversion only. The shared layer has only two units, so the tasks compete for them.
 
 import numpy as np
 import pandas as pd
@@ -37,12 +37,12 @@ print(Y.mean().round(3).to_dict())
 # The angle of the gradients
 # --------------------------
 #
-# A weighting of gradients receives their inner products. This one returns the weights
-# of the plain sum, and notes the cosine of the angle.
+# A weighting of gradients receives their inner products. This class returns the weights
+# of the plain sum, and records the cosine of the angle.
 
 
 class Cosine(GradientWeighting):
-    """The plain sum, which notes the cosine of the gradients of two tasks."""
+    """The plain sum; records the cosine of the gradients of two tasks."""
 
     cosines = []  # noqa: RUF012 (one list for all steps of the example)
 
@@ -69,8 +69,8 @@ print(
 # Four ways to combine them
 # -------------------------
 #
-# The excess of the log loss over that of the true probabilities, per task, in
-# thousandths: what is left to learn.
+# The table shows by how much the log loss of each task exceeds the log loss of the true
+# probabilities, in thousandths.
 
 from sklearn.metrics import log_loss
 
@@ -93,8 +93,8 @@ print(table.groupby(level=0, sort=False).agg(["mean", "std"]).round(1))
 # The picture
 # -----------
 #
-# On the left the cosine in each step, on the right the mean excess over the seeds; the
-# bars are standard deviations.
+# The left plot shows the cosine in each step, the right plot the mean excess over the
+# seeds, with standard deviations.
 
 import matplotlib.pyplot as plt
 
@@ -111,5 +111,5 @@ plt.show()
 # %%
 # The gradients conflict in two thirds of the steps. The three methods learn the
 # conversion slightly better and the click worse than the plain sum, by little more than
-# the spread over the seeds: they choose another compromise, and do not remove the
+# the spread over the seeds. They find a different compromise, but do not remove the
 # conflict.

@@ -2,9 +2,9 @@
 Weights of the tasks
 ====================
 
-The loss of a rare event is a small number, so that clicks dominate a plain sum of
-losses. The methods of `weighting` change that in different ways. This example draws the
-weights that they use, and compares the AUC of both tasks.
+The loss of a rare event is small, so clicks dominate a plain sum of losses. The methods
+of `weighting` change this in different ways. This example plots their weights, and
+compares the AUC of both tasks.
 """
 
 # %%
@@ -35,8 +35,8 @@ for weighting in ["equal", "ema", "uncertainty", "nash"]:
 # The weights
 # -----------
 #
-# `ema` divides every loss by its moving average. `uncertainty` learns its weights, so
-# that they change slowly, as the learning rate allows. `nash` computes weights from the
+# `ema` divides every loss by its moving average. `uncertainty` learns its weights,
+# which change slowly because of the learning rate. `nash` computes weights from the
 # lengths of the gradients and their angle.
 
 _, axes = plt.subplots(1, 4, figsize=(11, 3), layout="constrained")
@@ -47,8 +47,8 @@ for ax, (weighting, model) in zip(axes, models.items(), strict=True):
 # The effect on AUC
 # -----------------
 #
-# One seed on generated data is not enough for a decision: :doc:`/user_guide/weighting`
-# has figures on real impressions.
+# One seed on generated data is not enough to choose a method:
+# :doc:`/user_guide/weighting` has figures for real impressions.
 
 for task in models["equal"].task_names_:
     scorer = make_task_scorer(roc_auc_score, task)

@@ -108,7 +108,7 @@ class WeightScale:
     """Scales weights so that the weights above 0 have a mean of 1, for rows in parts.
 
     One weight per row stands for the weights of all tasks. `mean` is the mean of
-    earlier rows, by which weights are divided instead; `per_task` tells whether the
+    earlier rows, by which weights are divided instead; `per_task` is True if the
     weights of some row differ between its tasks.
     """
 
