@@ -12,9 +12,13 @@ from sk_pwiser.networks._bags import BagEmbeddings, Bags
 from sk_pwiser.networks._interaction import INTERACTIONS
 from sk_pwiser.networks._spec import NetworkSpec
 
-# Columns with more bins than this are projected: to few inputs beside a score, and to
-# more where values may act like categories, at most this many inputs in all.
-FEW_BINS, SMOOTH_DIM, LARGEST_DIM, LARGEST_WIDTH = 8, 2, 8, 256
+# Columns with more bins than `FEW_BINS` are projected to fewer inputs, since a first layer
+# that reads all bins takes most of the time of training. The more such columns a table
+# has, the fewer inputs each one has; smooth effects, which the score represents, need
+# fewer than values that act like categories.
+FEW_BINS, SMALLEST_DIM = 8, 2
+LARGEST_SMOOTH_DIM, LARGEST_SMOOTH_WIDTH = 4, 128
+LARGEST_DIM, LARGEST_WIDTH = 8, 256
 
 
 def edge_scores(n_bins: int) -> Tensor:
@@ -175,15 +179,19 @@ class BinProjection(nn.Module):
         return inputs.transpose(0, 1).flatten(1)
 
 
+def projected_dim(columns: Sequence[int], largest: int, largest_width: int) -> int:
+    """Return the number of inputs that each of the columns is projected to."""
+    return min(largest, max(SMALLEST_DIM, largest_width // max(1, len(columns))))
+
+
 class NumericInputs(nn.Module):
     """The numeric inputs, of which those with bins become several each.
 
     An input with at most `FEW_BINS` bins becomes one component per bin, see
     :class:`BinExpansion`. With more bins, the components are projected, see
-    :class:`BinProjection`: to `SMOOTH_DIM` inputs if the score beside them represents
-    smooth effects (a factor below 1), and otherwise, since values with a bin of their
-    own may act like categories, to `LARGEST_DIM`, or fewer in a table with many such
-    columns.
+    :class:`BinProjection`: to at most `LARGEST_SMOOTH_DIM` inputs if the score beside
+    them represents smooth effects (a factor below 1), and otherwise, since values with
+    a bin of their own may act like categories, to at most `LARGEST_DIM`.
 
     Parameters
     ----------
@@ -201,10 +209,13 @@ class NumericInputs(nn.Module):
         many = [j for j, n in enumerate(n_bins) if n > FEW_BINS]
         smooth = [j for j in many if scales and scales[j] < 1]
         other = [j for j in many if not scales or scales[j] >= 1]
-        dim = min(LARGEST_DIM, max(SMOOTH_DIM, LARGEST_WIDTH // max(1, len(other))))
         layers: list[BinExpansion | BinProjection] = []
         self.columns: list[str] = []
-        for columns, width in ((few, 0), (smooth, SMOOTH_DIM), (other, dim)):
+        for columns, width in (
+            (few, 0),
+            (smooth, projected_dim(smooth, LARGEST_SMOOTH_DIM, LARGEST_SMOOTH_WIDTH)),
+            (other, projected_dim(other, LARGEST_DIM, LARGEST_WIDTH)),
+        ):
             if columns:
                 bins = [n_bins[j] for j in columns]
                 factors = [scales[j] for j in columns] if scales else []
