@@ -11,6 +11,10 @@ seeds. The defaults of the estimator were chosen by these comparisons. No test r
 read: the held-out rows are a part of the training rows, on KuaiRand their last day.
 Generated tables are new for each seed. Data sets whose files are absent are left out.
 
+The lines of `dead_units` end with the number of the units of the bottom's last layer
+whose activation is 0 on every training row, so that they have no gradient: the mean
+over the seeds.
+
 The lines "chosen" of `pwiser_weight` choose a setting per seed by its AUC of the last
 task on the rows of early stopping, as a fit that finds its weight itself would do. With
 "1 s.e." the first setting is kept unless another is ahead of it by a standard error of
@@ -21,6 +25,7 @@ import argparse
 import os
 import platform
 import time
+from unittest import mock
 
 import numpy as np
 import torch
@@ -33,10 +38,32 @@ from _pwiser_forms import (
 )
 from _real_tables import KUAIRAND, load_tables
 from sklearn.metrics import log_loss, roc_auc_score
+from torch.nn import functional as F
 
 from sk_pwiser import MultiTaskCTRCVRClassifier
+from sk_pwiser.networks import NetworkOutput, SharedBottom, _input
+
+
+class LeakyBottom(SharedBottom):
+    """A shared bottom whose units have a slope of 0.01 below 0."""
+
+    def forward(self, codes, numeric):
+        hidden = self.input_layer(codes, numeric)
+        for layer in self.bottom.layers:
+            hidden = F.leaky_relu(layer(hidden))
+        return NetworkOutput(self.towers(hidden))
+
+
+class AllBins(SharedBottom):
+    """A shared bottom whose first layer reads every bin of the numeric columns."""
+
+    def __init__(self, spec, **params):
+        with mock.patch.object(_input, "FEW_BINS", max([0, *spec.numeric_bins])):
+            super().__init__(spec, **params)
+
 
 PAPER = {"surrogate": "squared_hinge", "score": "probability"}
+DEFAULT_LR = MultiTaskCTRCVRClassifier().lr
 COMPARISONS = {
     "pwiser_weight": {
         "bce": {"loss": "bce"},
@@ -66,6 +93,10 @@ COMPARISONS = {
         "quantile": {"numeric_encoding": "quantile", "loss": "bce"},
         "piecewise_linear": {"numeric_encoding": "piecewise_linear", "loss": "bce"},
         "bins_and_scores": {"numeric_encoding": "bins_and_scores", "loss": "bce"},
+    },
+    "bin_projection": {
+        "every bin": {"network": AllBins, "loss": "bce"},
+        "projected": {"loss": "bce"},
     },
     "max_bins": {
         "16": {"encoding_params": {"max_bins": 16}, "loss": "bce"},
@@ -109,6 +140,17 @@ COMPARISONS = {
             "weight_decay": 0.0,
         },
     },
+    "dead_units": {
+        "default": {"loss": "bce"},
+        "weight_decay=0": {"weight_decay": 0.0, "loss": "bce"},
+        "adamw": {"optimizer": "adamw", "loss": "bce"},
+        "half the lr": {"lr": 0.5 * DEFAULT_LR, "loss": "bce"},
+        "43 units for 64": {
+            "network_params": {"bottom_units": (128, 43)},
+            "loss": "bce",
+        },
+        "LeakyReLU": {"network": LeakyBottom, "loss": "bce"},
+    },
     "early_stopping": {
         "50 epochs": {"early_stopping": False, "loss": "bce"},
         "early stopping": {"early_stopping": True, "loss": "bce"},
@@ -149,9 +191,10 @@ DATA = (
 
 
 def figures(tables, params, seed, groups):
-    """Fit once; return the AUC of each task, the mean log loss, and one to choose by.
+    """Fit once; return a list of figures and the model.
 
-    The latter is the AUC of the last task on the rows of early stopping.
+    The figures are the AUC of each task, the mean log loss, and the AUC of the last
+    task on the rows of early stopping, to choose by.
     """
     model = MultiTaskCTRCVRClassifier(random_state=seed, **params)
     p = model.fit(tables.X, tables.Y, groups=groups).predict_proba(tables.X_test)
@@ -160,7 +203,21 @@ def figures(tables, params, seed, groups):
     aucs = [roc_auc_score(y[:, k], p[:, k]) for k in range(y.shape[1])]
     best = model.history_[model.best_epoch_ - 1]
     chosen_by = best.get(f"valid_auc_{tables.Y.columns[-1]}", np.nan)
-    return [*aucs, np.mean(losses), chosen_by]
+    return [*aucs, np.mean(losses), chosen_by], model
+
+
+@torch.no_grad()
+def dead_units(model, X):
+    """Return how many units of the bottom's last layer are 0 or less on all rows."""
+    encoded = model.encode(X)
+    largest = []
+    last = model.net_.module_.bottom.layers[-1]
+    hook = last.register_forward_hook(lambda *call: largest.append(call[-1].amax(0)))
+    inputs = (torch.as_tensor(encoded.codes).long(), torch.as_tensor(encoded.numeric))
+    for codes, numeric in zip(*(rows.split(4096) for rows in inputs), strict=True):
+        model.net_.module_(codes, numeric)
+    hook.remove()
+    return int((torch.stack(largest).amax(0) <= 0).sum())
 
 
 def auc_error(auc, n_positives, n_negatives):
@@ -181,14 +238,14 @@ def choose(results, labels, n_errors, tables):
     return np.where(aucs.max(axis=0) - aucs[0] >= n_errors * error, best, 0)
 
 
-def print_differences(label, differences):
-    """Print mean and standard error over the seeds, in thousandths."""
+def print_differences(label, differences, note=""):
+    """Print mean and standard error over the seeds, in thousandths, and a note."""
     errors = differences.std(axis=0, ddof=1) / np.sqrt(len(differences))
     cells = "".join(
         f"{f'{1000 * mean:+.1f} ({1000 * error:.1f})':>18}"
         for mean, error in zip(differences.mean(axis=0), errors, strict=True)
     )
-    print(f"{label:<{LABEL_WIDTH}}{cells}")
+    print(f"{label:<{LABEL_WIDTH}}{cells}{note}")
 
 
 def some_rows(tables, n, seed):
@@ -199,7 +256,7 @@ def some_rows(tables, n, seed):
     return tables._replace(X=tables.X.iloc[rows], Y=tables.Y.iloc[rows])
 
 
-def run(name, settings, choices, n_seeds, path, n_rows=None):
+def run(name, settings, choices, n_seeds, path, n_rows=None, counts_units=False):
     """Print the differences on one data set."""
     compares_groups = any(s.get("loss") is WithinGroups for s in settings.values())
     if compares_groups and name not in KUAIRAND:
@@ -209,6 +266,7 @@ def run(name, settings, choices, n_seeds, path, n_rows=None):
             if s.get("loss") is not WithinGroups
         }
     results = {label: [] for label in settings}
+    dead = {label: [] for label in settings}
     started = time.perf_counter()
     for seed in range(n_seeds):
         tables = load_tables(name, path, "validation", seed=seed)
@@ -216,7 +274,10 @@ def run(name, settings, choices, n_seeds, path, n_rows=None):
         for label, params in settings.items():
             in_groups = params.get("loss") is WithinGroups
             groups = tables.X["user_id"] if in_groups else None
-            results[label].append(figures(tables, params, seed, groups))
+            row, model = figures(tables, params, seed, groups)
+            results[label].append(row)
+            if counts_units:
+                dead[label].append(dead_units(model, tables.X))
     seconds = time.perf_counter() - started
     rates = ", ".join(f"{c} {r:.2%}" for c, r in tables.Y.mean().items())
     print(f"\n{name}: {len(tables.X):,} rows, {len(tables.X_test):,} held out; {rates}")
@@ -226,9 +287,13 @@ def run(name, settings, choices, n_seeds, path, n_rows=None):
     reference, *others = settings
     base = results[reference][:, :-1]
     cells = "".join(f"{mean:>18.4f}" for mean in base.mean(axis=0))
-    print(f"{reference:<{LABEL_WIDTH}}{cells}")
+    notes = {
+        label: f"{np.mean(counts):>9.1f} dead units" if counts else ""
+        for label, counts in dead.items()
+    }
+    print(f"{reference:<{LABEL_WIDTH}}{cells}{notes[reference]}")
     for label in others:
-        print_differences(label, results[label][:, :-1] - base)
+        print_differences(label, results[label][:, :-1] - base, notes[label])
     for label, (candidates, n_errors) in choices.items():
         chosen = choose(results, candidates, n_errors, tables)
         rows = [results[candidates[i]][seed] for seed, i in enumerate(chosen)]
@@ -268,7 +333,15 @@ def main():
         choices = CHOICES.get(arguments.comparison, {})
         try:
             for n_rows in arguments.rows:
-                run(name, settings, choices, arguments.seeds, path, n_rows)
+                run(
+                    name,
+                    settings,
+                    choices,
+                    arguments.seeds,
+                    path,
+                    n_rows,
+                    counts_units=arguments.comparison == "dead_units",
+                )
         except FileNotFoundError as error:
             print(f"\n{name} is left out: {error}", flush=True)
 

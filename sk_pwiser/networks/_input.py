@@ -145,7 +145,6 @@ class BinProjection(nn.Module):
         self.has_scores = len(scales) > 0
         width = dim + self.has_scores
         self.n_out = n_columns * width
-        self.weight = nn.Parameter(torch.randn(n_rows, dim) / math.sqrt(dim))
         # Columns with fewer bins than the longest are padded by row `n_rows` of zeros.
         rows = torch.full((n_columns, longest), n_rows)
         first_scores = torch.zeros(n_columns, 1, width)
@@ -159,6 +158,10 @@ class BinProjection(nn.Module):
                 first_scores[column, 0, 0] = scores[0]
                 score_steps[column, :n, 0] = scores.diff()
         factors = torch.tensor([*scales] or [1.0] * n_columns, dtype=torch.float32)
+        # Smaller weights than those of variance 1 / dim, and even smaller ones where the
+        # components count half, gave a higher AUC on validation rows.
+        sizes = (factors / (2 * dim)).sqrt().repeat_interleave(torch.tensor(n_bins))
+        self.weight = nn.Parameter(torch.randn(n_rows, dim) * sizes.unsqueeze(1))
         for name, buffer in (
             ("starts", torch.arange(longest, dtype=torch.float32)),
             ("rows", rows),
@@ -170,7 +173,7 @@ class BinProjection(nn.Module):
 
     def forward(self, positions: Tensor) -> Tensor:
         """Map `(batch, n_columns)` to `(batch, n_out)`, column after column."""
-        components = (positions.t().unsqueeze(2) - self.starts).clamp(0, 1)
+        components = (positions.t().unsqueeze(2) - self.starts).clamp_(0, 1)
         matrices = F.embedding(self.rows, F.pad(self.weight, (0, 0, 0, 1)))
         matrices = matrices * self.factors
         if self.has_scores:  # which are linear within a bin, like the components
@@ -209,32 +212,32 @@ class NumericInputs(nn.Module):
         many = [j for j, n in enumerate(n_bins) if n > FEW_BINS]
         smooth = [j for j in many if scales and scales[j] < 1]
         other = [j for j in many if not scales or scales[j] >= 1]
-        layers: list[BinExpansion | BinProjection] = []
+        smooth_dim = projected_dim(smooth, LARGEST_SMOOTH_DIM, LARGEST_SMOOTH_WIDTH)
+        dim = projected_dim(other, LARGEST_DIM, LARGEST_WIDTH)
+        self.layers = nn.ModuleList()
         self.columns: list[str] = []
-        for columns, width in (
-            (few, 0),
-            (smooth, projected_dim(smooth, LARGEST_SMOOTH_DIM, LARGEST_SMOOTH_WIDTH)),
-            (other, projected_dim(other, LARGEST_DIM, LARGEST_WIDTH)),
-        ):
-            if columns:
-                bins = [n_bins[j] for j in columns]
-                factors = [scales[j] for j in columns] if scales else []
-                layers.append(
-                    BinProjection(bins, factors, width)
-                    if width
-                    else BinExpansion(bins, factors)
-                )
-                self.columns.append(f"columns_{len(layers)}")
-                self.register_buffer(
-                    self.columns[-1], torch.tensor(columns), persistent=False
-                )
-        self.layers = nn.ModuleList(layers)
-        self.n_out = sum(layer.n_out for layer in layers)
-        # A first layer starts with weights whose size falls with its width: those of
-        # the components shall be as large as without a projection.
+        self.n_out = 0
+        for columns, width in ((few, 0), (smooth, smooth_dim), (other, dim)):
+            if not columns:
+                continue
+            bins = [n_bins[j] for j in columns]
+            factors = [scales[j] for j in columns] if scales else []
+            layer: BinExpansion | BinProjection = (
+                BinProjection(bins, factors, width)
+                if width
+                else BinExpansion(bins, factors)
+            )
+            self.layers.append(layer)
+            self.n_out += layer.n_out
+            self.columns.append(f"columns_{len(self.layers)}")
+            buffer = torch.tensor(columns)
+            self.register_buffer(self.columns[-1], buffer, persistent=False)
+        # The variance of the initial weights of a first layer falls with its width.
+        # Without the factors of `BinProjection`, the weights of the components, which
+        # are products here, would start with the variance that they have without one.
         n_components = BinExpansion(n_bins, scales).n_out
         ratio = (self.n_out + n_others) / (n_components + n_others)
-        for layer in layers:
+        for layer in self.layers:
             if isinstance(layer, BinProjection):
                 layer.weight.data *= math.sqrt(ratio)
 

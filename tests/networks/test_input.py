@@ -147,16 +147,17 @@ def test_columns_of_all_kinds_beside_each_other():
     torch.testing.assert_close(made(positions), torch.cat(expected, 1), rtol=0, atol=0)
 
 
-def test_projected_weights_start_at_the_size_of_those_of_the_components():
+def test_projected_weights_start_smaller_than_those_of_the_components():
     bins, n_others, units = [16] * 40 + [60] * 4, 100, 400
     made = NumericInputs(bins, [0.5] * 40 + [1.0] * 4, n_others)
     n_components = sum(bins) + len(bins)
     bound = (6 / (made.n_out + n_others)) ** 0.5
-    for layer in made.layers:
+    for layer, share in zip(made.layers, (1 / 4, 1 / 2), strict=True):
         first = torch.empty(layer.weight.shape[1], units).uniform_(-bound, bound)
         variance = (layer.weight.detach() @ first).square().mean().item()
-        # That of He-uniform weights of a layer on all components.
-        assert variance == pytest.approx(2 / (n_components + n_others), rel=0.2)
+        # A share of that of the He-uniform weights of a layer on all components.
+        expected = share * 2 / (n_components + n_others)
+        assert variance == pytest.approx(expected, rel=0.2)
 
 
 def test_growing_tables_leave_the_numbers_unchanged():
