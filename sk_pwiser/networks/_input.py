@@ -158,8 +158,8 @@ class BinProjection(nn.Module):
                 first_scores[column, 0, 0] = scores[0]
                 score_steps[column, :n, 0] = scores.diff()
         factors = torch.tensor([*scales] or [1.0] * n_columns, dtype=torch.float32)
-        # Smaller weights than those of variance 1 / dim, and even smaller ones where the
-        # components count half, gave a higher AUC on validation rows.
+        # Smaller weights than those of variance 1 / dim, and even smaller ones where
+        # the components count half, gave a higher AUC on validation rows.
         sizes = (factors / (2 * dim)).sqrt().repeat_interleave(torch.tensor(n_bins))
         self.weight = nn.Parameter(torch.randn(n_rows, dim) * sizes.unsqueeze(1))
         for name, buffer in (
@@ -237,9 +237,8 @@ class NumericInputs(nn.Module):
         # are products here, would start with the variance that they have without one.
         n_components = BinExpansion(n_bins, scales).n_out
         ratio = (self.n_out + n_others) / (n_components + n_others)
-        for layer in self.layers:
-            if isinstance(layer, BinProjection):
-                layer.weight.data *= math.sqrt(ratio)
+        for weight in self.parameters():
+            weight.data *= math.sqrt(ratio)
 
     def forward(self, numeric: Tensor) -> Tensor:
         """Map `(batch, n_numeric)` to `(batch, n_out)`."""
