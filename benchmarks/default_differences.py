@@ -11,6 +11,10 @@ seeds. The defaults of the estimator were chosen by these comparisons. No test r
 read: the held-out rows are a part of the training rows, on KuaiRand their last day.
 Generated tables are new for each seed. Data sets whose files are absent are left out.
 
+The lines of `dead_units` end with the number of the units of the bottom's last layer
+whose activation is 0 on every training row, so that they have no gradient: the mean
+over the seeds.
+
 The lines "chosen" of `pwiser_weight` choose a setting per seed by its AUC of the last
 task on the rows of early stopping, as a fit that finds its weight itself would do. With
 "1 s.e." the first setting is kept unless another is ahead of it by a standard error of
@@ -24,6 +28,7 @@ every conversion rate. They ignore sample weights.
 
 import time
 from typing import ClassVar
+from unittest import mock
 
 import numpy as np
 import torch
@@ -38,10 +43,15 @@ from _harness import (
 )
 from _tables import KUAIRAND, load_tables
 from skorch.callbacks import Callback
-from torch.nn.functional import binary_cross_entropy_with_logits, logsigmoid
+from torch.nn.functional import (
+    binary_cross_entropy_with_logits,
+    leaky_relu,
+    logsigmoid,
+)
 
 from sk_pwiser import MultiTaskCTRCVRClassifier
 from sk_pwiser.losses import MultiTaskLoss
+from sk_pwiser.networks import NetworkOutput, SharedBottom, _input
 
 # ---------------------------------------------------------------- forms of the term
 
@@ -186,6 +196,27 @@ class HalvedWeight(Callback):
         loss.pwiser_weight = self.weight * 0.5 ** len(net.history[:-1])
 
 
+# ---------------------------------------------------------------- networks
+
+
+class LeakyBottom(SharedBottom):
+    """A shared bottom whose units have a slope of 0.01 below 0."""
+
+    def forward(self, codes, numeric):
+        hidden = self.input_layer(codes, numeric)
+        for layer in self.bottom.layers:
+            hidden = leaky_relu(layer(hidden))
+        return NetworkOutput(self.towers(hidden))
+
+
+class AllBins(SharedBottom):
+    """A shared bottom whose first layer reads every bin of the numeric columns."""
+
+    def __init__(self, spec, **params):
+        with mock.patch.object(_input, "FEW_BINS", max([0, *spec.numeric_bins])):
+            super().__init__(spec, **params)
+
+
 # ---------------------------------------------------------------- comparisons
 
 
@@ -209,6 +240,7 @@ def pwiser(weight, **params):
 BCE = {"bce": {"loss": "bce"}}
 ALONE = {"network": "single_task", "loss": "bce"}
 PAPER = {"surrogate": "squared_hinge", "score": "probability"}
+DEFAULT_LR = MultiTaskCTRCVRClassifier().lr
 COMPARISONS = {
     "pwiser_weight": {
         **BCE,
@@ -237,6 +269,10 @@ COMPARISONS = {
         "piecewise_linear",
         "bins_and_scores",
     ),
+    "bin_projection": {
+        "every bin": {"network": AllBins, **BCE["bce"]},
+        "projected": BCE["bce"],
+    },
     "max_bins": values_of("encoding_params__max_bins", "16", "32", "64", "128"),
     "embedding_dim": values_of("embedding_dim", "16", "auto", "8", "32"),
     "weight_decay": values_of("weight_decay", "0", "1e-5", "1e-4", "1e-3"),
@@ -253,6 +289,17 @@ COMPARISONS = {
     "early_stopping": {
         "50 epochs": {"early_stopping": False, "loss": "bce"},
         "early stopping": {"early_stopping": True, "loss": "bce"},
+    },
+    "dead_units": {
+        "default": BCE["bce"],
+        "weight_decay=0": {"weight_decay": 0.0, "loss": "bce"},
+        "adamw": {"optimizer": "adamw", "loss": "bce"},
+        "half the lr": {"lr": 0.5 * DEFAULT_LR, "loss": "bce"},
+        "43 units for 64": {
+            "network_params": {"bottom_units": (128, 43)},
+            "loss": "bce",
+        },
+        "LeakyReLU": {"network": LeakyBottom, "loss": "bce"},
     },
     "average_decay": values_of("optimizer_params__average_decay", "0", "0.9", "0.99"),
     "target_encoding": values_of("target_encoding", "False", "auto"),
@@ -274,16 +321,32 @@ DATA = (
 
 
 def figures(tables, params, seed):
-    """Fit once; return the AUC of each task, the mean log loss, and one to choose by.
+    """Fit once; return a list of figures and the model.
 
-    The latter is the AUC of the last task on the rows of early stopping.
+    The figures are the AUC of each task, the mean log loss, and the AUC of the last
+    task on the rows of early stopping, to choose by.
     """
     model = MultiTaskCTRCVRClassifier(random_state=seed, **params)
     groups = tables.X["user_id"] if in_groups(params) else None
     p = model.fit(tables.X, tables.Y, groups=groups).predict_proba(tables.X_test)
     best = model.history_[model.best_epoch_ - 1]
     chosen_by = best.get(f"valid_auc_{tables.Y.columns[-1]}", np.nan)
-    return [*aucs(tables.Y_test, p), mean_log_loss(tables.Y_test, p), chosen_by]
+    figures = [*aucs(tables.Y_test, p), mean_log_loss(tables.Y_test, p), chosen_by]
+    return figures, model
+
+
+@torch.no_grad()
+def dead_units(model, X):
+    """Return how many units of the bottom's last layer are 0 or less on all rows."""
+    encoded = model.encode(X)
+    largest = []
+    last = model.net_.module_.bottom.layers[-1]
+    hook = last.register_forward_hook(lambda *call: largest.append(call[-1].amax(0)))
+    inputs = (torch.as_tensor(encoded.codes).long(), torch.as_tensor(encoded.numeric))
+    for codes, numeric in zip(*(rows.split(4096) for rows in inputs), strict=True):
+        model.net_.module_(codes, numeric)
+    hook.remove()
+    return int((torch.stack(largest).amax(0) <= 0).sum())
 
 
 def in_groups(params):
@@ -324,21 +387,31 @@ def run(report, name, arguments, path, n_rows):
         if name in KUAIRAND or not in_groups(params)
     }
     results = {label: [] for label in settings}
+    dead = {label: [] for label in settings}
     started = time.perf_counter()
     for seed in range(arguments.seeds):
         tables = load_tables(name, path, "validation", seed=seed)
         tables = some_rows(tables, n_rows, seed)
         for label, params in settings.items():
-            results[label].append(figures(tables, params, seed))
+            row, model = figures(tables, params, seed)
+            results[label].append(row)
+            if arguments.comparison == "dead_units":
+                dead[label].append(dead_units(model, tables.X))
     seconds = time.perf_counter() - started
     rates = ", ".join(f"{task} {rate:.2%}" for task, rate in tables.Y.mean().items())
     size = f"{len(tables.X):,} rows, {len(tables.X_test):,} held out"
     report.text("", f"{name}: {size}; {rates}")
-    report.table([*tables.Y.columns, "log loss"], width=18)
+    columns = [*tables.Y.columns, "log loss"]
+    notes = {label: [] for label in settings}
+    if arguments.comparison == "dead_units":
+        columns.append("dead units")
+        notes = {label: [f"{np.mean(counts):.1f}"] for label, counts in dead.items()}
+    report.table(columns, width=18)
     results = {label: np.array(rows) for label, rows in results.items()}
     reference, *others = settings
     base = results[reference][:, :-1]
-    report.row(reference, [f"{mean:.4f}" for mean in base.mean(axis=0)])
+    means = [f"{mean:.4f}" for mean in base.mean(axis=0)]
+    report.row(reference, [*means, *notes[reference]])
     rows = {label: results[label] for label in others}
     choices = CHOICES.get(arguments.comparison, {})
     for label, (candidates, n_errors) in choices.items():
@@ -348,7 +421,8 @@ def run(report, name, arguments, path, n_rows):
             [results[candidates[i]][seed] for seed, i in enumerate(chosen)]
         )
     for label, found in rows.items():
-        report.row(label, map(in_thousandths, (found[:, :-1] - base).T))
+        differences = map(in_thousandths, (found[:, :-1] - base).T)
+        report.row(label, [*differences, *notes.get(label, [])])
     report.text(f"{seconds / arguments.seeds / len(settings):.1f} s per fit")
 
 

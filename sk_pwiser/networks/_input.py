@@ -1,14 +1,31 @@
 """The dense input of every network, from category codes and numeric inputs."""
 
+import math
 from collections.abc import Sequence
 
 import torch
 from torch import Tensor, nn
+from torch.nn import functional as F
 
 from sk_pwiser._utils import generator_on
 from sk_pwiser.networks._bags import BagEmbeddings, Bags
 from sk_pwiser.networks._interaction import INTERACTIONS
 from sk_pwiser.networks._spec import NetworkSpec
+
+# Columns with more bins than `FEW_BINS` are projected to fewer inputs, since a first
+# layer that reads all bins takes most of the time of training. The more such columns a
+# table has, the fewer inputs each one has; smooth effects, which the score represents,
+# need fewer than values that act like categories.
+FEW_BINS, SMALLEST_DIM = 8, 2
+LARGEST_SMOOTH_DIM, LARGEST_SMOOTH_WIDTH = 4, 128
+LARGEST_DIM, LARGEST_WIDTH = 8, 256
+
+
+def edge_scores(n_bins: int) -> Tensor:
+    """Return the normal scores of the edges of bins, of shape (n_bins + 1,)."""
+    shares = torch.linspace(0, 1, n_bins + 1)
+    scores: Tensor = torch.special.ndtri(shares.clamp(0.01, 0.99))
+    return scores
 
 
 class BinExpansion(nn.Module):
@@ -55,8 +72,7 @@ class BinExpansion(nn.Module):
         starts = [float(t) for n in n_bins for t in range(n)]
         self.n_out = len(plain) + len(scored) + len(binned)
         self.has_scores = len(scored) > 0
-        shares = [torch.linspace(0, 1, n_bins[j] + 1) for j in scored]
-        scores = [torch.special.ndtri(share.clamp(0.01, 0.99)) for share in shares]
+        scores = [edge_scores(n_bins[j]) for j in scored]
         n_edges = [0, *(n_bins[j] + 1 for j in scored)]
         for name, values, dtype in (
             ("plain", plain, torch.int64),
@@ -70,8 +86,8 @@ class BinExpansion(nn.Module):
             buffer = torch.tensor(values, dtype=dtype)
             self.register_buffer(name, buffer, persistent=False)
         self.first_edges = self.first_edges.cumsum(0)[:-1]
-        edge_scores = torch.cat(scores) if scores else torch.zeros(0)
-        self.register_buffer("edge_scores", edge_scores, persistent=False)
+        all_scores = torch.cat(scores) if scores else torch.zeros(0)
+        self.register_buffer("edge_scores", all_scores, persistent=False)
 
     def forward(self, numeric: Tensor) -> Tensor:
         """Map `(batch, n_numeric)` to `(batch, n_out)`."""
@@ -89,6 +105,148 @@ class BinExpansion(nn.Module):
         edges = bins.long() + self.first_edges
         low, high = self.edge_scores[edges], self.edge_scores[edges + 1]
         return low + (positions - bins) * (high - low)
+
+
+class BinProjection(nn.Module):
+    """Map positions among many bins to few inputs, by a learned matrix per column.
+
+    The inputs are the components of :class:`BinExpansion` times the matrix, after the
+    normal score of the position. The first layer of a network thus reads `dim` inputs
+    of a column in place of one per bin.
+
+    Parameters
+    ----------
+    n_bins : sequence of int
+        Number of bins of each column, at least 2.
+    scales : sequence of float
+        Factors of the components of each column. Empty for a factor of 1 and no normal
+        scores.
+    dim : int
+        Width of the matrices.
+
+    References
+    ----------
+    Gorishniy, Rubachev and Babenko (2022). "On Embeddings for Numerical Features in
+    Tabular Deep Learning." NeurIPS. :arxiv:`2203.05556`. Section 3.4, a linear layer on
+    the piecewise linear encoding; here without a bias, since the next layer has one.
+    """
+
+    starts: Tensor
+    rows: Tensor
+    factors: Tensor
+    first_scores: Tensor
+    score_steps: Tensor
+
+    def __init__(
+        self, n_bins: Sequence[int], scales: Sequence[float], dim: int
+    ) -> None:
+        super().__init__()
+        n_columns, n_rows, longest = len(n_bins), sum(n_bins), max(n_bins)
+        self.has_scores = len(scales) > 0
+        width = dim + self.has_scores
+        self.n_out = n_columns * width
+        # Columns with fewer bins than the longest are padded by row `n_rows` of zeros.
+        rows = torch.full((n_columns, longest), n_rows)
+        first_scores = torch.zeros(n_columns, 1, width)
+        score_steps = torch.zeros(n_columns, longest, 1)
+        start = 0
+        for column, n in enumerate(n_bins):
+            rows[column, :n] = torch.arange(start, start + n)
+            start += n
+            if self.has_scores:
+                scores = edge_scores(n)
+                first_scores[column, 0, 0] = scores[0]
+                score_steps[column, :n, 0] = scores.diff()
+        factors = torch.tensor([*scales] or [1.0] * n_columns, dtype=torch.float32)
+        # Smaller weights than those of variance 1 / dim, and even smaller ones where
+        # the components count half, gave a higher AUC on validation rows.
+        sizes = (factors / (2 * dim)).sqrt().repeat_interleave(torch.tensor(n_bins))
+        self.weight = nn.Parameter(torch.randn(n_rows, dim) * sizes.unsqueeze(1))
+        for name, buffer in (
+            ("starts", torch.arange(longest, dtype=torch.float32)),
+            ("rows", rows),
+            ("factors", factors.view(-1, 1, 1)),
+            ("first_scores", first_scores),
+            ("score_steps", score_steps),
+        ):
+            self.register_buffer(name, buffer, persistent=False)
+
+    def forward(self, positions: Tensor) -> Tensor:
+        """Map `(batch, n_columns)` to `(batch, n_out)`, column after column."""
+        components = (positions.t().unsqueeze(2) - self.starts).clamp_(0, 1)
+        matrices = F.embedding(self.rows, F.pad(self.weight, (0, 0, 0, 1)))
+        matrices = matrices * self.factors
+        if self.has_scores:  # which are linear within a bin, like the components
+            matrices = torch.cat([self.score_steps, matrices], dim=2)
+        inputs = torch.baddbmm(self.first_scores, components, matrices)
+        return inputs.transpose(0, 1).flatten(1)
+
+
+def projected_dim(columns: Sequence[int], largest: int, largest_width: int) -> int:
+    """Return the number of inputs that each of the columns is projected to."""
+    return min(largest, max(SMALLEST_DIM, largest_width // max(1, len(columns))))
+
+
+class NumericInputs(nn.Module):
+    """The numeric inputs, of which those with bins become several each.
+
+    An input with at most `FEW_BINS` bins becomes one component per bin, see
+    :class:`BinExpansion`. With more bins, the components are projected, see
+    :class:`BinProjection`: to at most `LARGEST_SMOOTH_DIM` inputs if the score beside
+    them represents smooth effects (a factor below 1), and otherwise, since values with
+    a bin of their own may act like categories, to at most `LARGEST_DIM`.
+
+    Parameters
+    ----------
+    n_bins, scales : sequence
+        Those of :class:`BinExpansion`.
+    n_others : int, default=0
+        Number of other inputs of the first layer.
+    """
+
+    def __init__(
+        self, n_bins: Sequence[int], scales: Sequence[float] = (), n_others: int = 0
+    ) -> None:
+        super().__init__()
+        few = [j for j, n in enumerate(n_bins) if n <= FEW_BINS]
+        many = [j for j, n in enumerate(n_bins) if n > FEW_BINS]
+        smooth = [j for j in many if scales and scales[j] < 1]
+        other = [j for j in many if not scales or scales[j] >= 1]
+        smooth_dim = projected_dim(smooth, LARGEST_SMOOTH_DIM, LARGEST_SMOOTH_WIDTH)
+        dim = projected_dim(other, LARGEST_DIM, LARGEST_WIDTH)
+        self.layers = nn.ModuleList()
+        self.columns: list[str] = []
+        self.n_out = 0
+        for columns, width in ((few, 0), (smooth, smooth_dim), (other, dim)):
+            if not columns:
+                continue
+            bins = [n_bins[j] for j in columns]
+            factors = [scales[j] for j in columns] if scales else []
+            layer: BinExpansion | BinProjection = (
+                BinProjection(bins, factors, width)
+                if width
+                else BinExpansion(bins, factors)
+            )
+            self.layers.append(layer)
+            self.n_out += layer.n_out
+            self.columns.append(f"columns_{len(self.layers)}")
+            buffer = torch.tensor(columns)
+            self.register_buffer(self.columns[-1], buffer, persistent=False)
+        # The variance of the initial weights of a first layer falls with its width.
+        # Without the factors of `BinProjection`, the weights of the components, which
+        # are products here, would start with the variance that they have without one.
+        n_components = BinExpansion(n_bins, scales).n_out
+        ratio = (self.n_out + n_others) / (n_components + n_others)
+        for weight in self.parameters():
+            weight.data *= math.sqrt(ratio)
+
+    def forward(self, numeric: Tensor) -> Tensor:
+        """Map `(batch, n_numeric)` to `(batch, n_out)`."""
+        parts = [
+            layer(numeric.index_select(1, self.get_buffer(columns)))
+            for layer, columns in zip(self.layers, self.columns, strict=True)
+        ]
+        return torch.cat(parts, dim=1)
 
 
 class InputLayer(nn.Module):
@@ -128,11 +286,12 @@ class InputLayer(nn.Module):
         for table in tables:
             nn.init.normal_(table.weight, std=self.initial_std)
         self.embeddings = nn.ModuleList(tables)
-        self.bins: BinExpansion | None = None
+        self.bins: NumericInputs | None = None
+        n_embedded = sum(spec.widths) + dim * len(spec.bags)
         if any(spec.numeric_bins):
-            self.bins = BinExpansion(spec.numeric_bins, spec.bin_scales)
+            self.bins = NumericInputs(spec.numeric_bins, spec.bin_scales, n_embedded)
         n_numeric = spec.n_numeric if self.bins is None else self.bins.n_out
-        self.width = sum(spec.widths) + n_numeric
+        self.width = n_embedded + n_numeric
         used = None
         if sum(spec.widths) < n_columns * dim:
             components = torch.arange(dim) < torch.tensor(spec.widths).unsqueeze(1)
@@ -148,7 +307,6 @@ class InputLayer(nn.Module):
                 unseen_code=spec.unseen_code,
                 dropout=spec.category_dropout,
             )
-            self.width += self.bags.width
         self.interactions: nn.ModuleList | None = None
         if spec.interaction is not None:
             kind = INTERACTIONS[spec.interaction]

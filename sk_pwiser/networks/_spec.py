@@ -37,8 +37,9 @@ class NetworkSpec:
         Probability that a category value is replaced by `unseen_code` in training.
     numeric_bins : sequence of int, default=()
         Number of bins of each numeric input, or 0. An input with bins is a position
-        among their edges, in [0, n_bins], and becomes one component per bin. Empty if
-        no input has bins.
+        among their edges, in [0, n_bins], and becomes one component per bin, or with
+        more than 8 bins a few learned sums of the components. Empty if no input has
+        bins.
     bin_scales : sequence of float, default=()
         Factor of the components of each numeric input, > 0. With factors, a position
         also becomes a normal score. Empty for components of scale 1 alone.

@@ -8,7 +8,16 @@ import torch
 from numpy.testing import assert_allclose
 
 from sk_pwiser.networks import NETWORKS, NetworkSpec
-from sk_pwiser.networks._input import BinExpansion, InputLayer
+from sk_pwiser.networks._input import (
+    FEW_BINS,
+    LARGEST_DIM,
+    LARGEST_SMOOTH_DIM,
+    SMALLEST_DIM,
+    BinExpansion,
+    BinProjection,
+    InputLayer,
+    NumericInputs,
+)
 
 CARDINALITIES = [3, 5, 7]
 DIM = 4
@@ -63,6 +72,103 @@ def test_bins_against_the_paper():
     expanded = BinExpansion([0, 3, 0])(numeric)
     assert_allclose(expanded[:, 2:], expected, atol=1e-6)
     torch.testing.assert_close(expanded[:, :2], other.t(), rtol=0, atol=0)
+
+
+def positions_of(bins, n=50):
+    """Return positions inside the bins, with both ends, in float64."""
+    shares = torch.rand(n, len(bins), dtype=torch.float64)
+    shares[0], shares[1] = 0, 1
+    return shares * torch.tensor(bins)
+
+
+@pytest.mark.parametrize("scales", [(), (0.5, 1.0, 2.0)])
+def test_projection_against_the_components_times_a_matrix_per_column(scales):
+    bins, dim = [16, 9, 40], 3
+    made = BinProjection(bins, scales, dim).double()
+    positions = positions_of(bins)
+    found = made(positions)
+    found.sum().backward()
+    n_scores = len(bins) if scales else 0
+    expanded = BinExpansion(bins, scales).double()(positions).numpy()
+    weight, gradient = made.weight.detach().numpy(), made.weight.grad.numpy()
+    expected, starts = [], np.cumsum([0, *bins])
+    for column, (start, stop) in enumerate(itertools.pairwise(starts)):
+        components = expanded[:, n_scores + start : n_scores + stop]
+        if scales:
+            expected.append(expanded[:, [column]])
+        expected.append(components @ weight[start:stop])
+        sums = np.tile(components.sum(axis=0)[:, np.newaxis], dim)
+        assert_allclose(gradient[start:stop], sums, rtol=1e-9, atol=1e-9)
+    # The scores are computed in float32.
+    assert_allclose(found.detach(), np.hstack(expected), rtol=0, atol=1e-6)
+    assert found.shape == (50, made.n_out)
+
+
+def test_a_few_bins_are_not_projected():
+    bins, scales = [FEW_BINS, 0, FEW_BINS, 1], [0.5, 1.0, 1.0, 1.0]
+    positions = positions_of(bins).float()
+    made = NumericInputs(bins, scales)
+    assert not list(made.parameters())
+    assert torch.equal(made(positions), BinExpansion(bins, scales)(positions))
+
+
+@pytest.mark.parametrize(
+    ("n_smooth", "n_others", "smooth_dim", "dim"),
+    [
+        (1, 1, LARGEST_SMOOTH_DIM, LARGEST_DIM),
+        (63, 2, SMALLEST_DIM, LARGEST_DIM),
+        (0, 63, None, 4),
+        (1, 1_000, LARGEST_SMOOTH_DIM, SMALLEST_DIM),
+    ],
+)
+def test_many_columns_are_projected_to_fewer_inputs(
+    n_smooth, n_others, smooth_dim, dim
+):
+    bins = [3, 3, *[16] * n_smooth, *[12] * n_others]
+    scales = [1.0, 1.0, *[0.5] * n_smooth, *[1.0] * n_others]
+    made = NumericInputs(bins, scales)
+    widths = [layer.weight.shape[1] for layer in made.layers[1:]]
+    assert widths == [width for width in (smooth_dim, dim) if width]
+    n_smooth_inputs = n_smooth * ((smooth_dim or 0) + 1)
+    assert made.n_out == 2 * (3 + 1) + n_smooth_inputs + n_others * (dim + 1)
+    assert made(positions_of(bins, 5).float()).shape == (5, made.n_out)
+
+
+def test_columns_of_all_kinds_beside_each_other():
+    bins, scales = [16, 0, 30, 3, 16], [0.5, 1.0, 1.0, 1.0, 0.5]
+    made = NumericInputs(bins, scales).double()
+    positions = positions_of(bins)
+    few, smooth, other = made.layers
+    expected = [
+        few(positions[:, [1, 3]]),
+        smooth(positions[:, [0, 4]]),
+        other(positions[:, [2]]),
+    ]
+    torch.testing.assert_close(made(positions), torch.cat(expected, 1), rtol=0, atol=0)
+
+
+def test_projected_weights_start_smaller_than_those_of_the_components():
+    bins, n_others, units = [16] * 40 + [60] * 4, 100, 400
+    made = NumericInputs(bins, [0.5] * 40 + [1.0] * 4, n_others)
+    n_components = sum(bins) + len(bins)
+    bound = (6 / (made.n_out + n_others)) ** 0.5
+    for layer, share in zip(made.layers, (1 / 4, 1 / 2), strict=True):
+        first = torch.empty(layer.weight.shape[1], units).uniform_(-bound, bound)
+        variance = (layer.weight.detach() @ first).square().mean().item()
+        # A share of that of the He-uniform weights of a layer on all components.
+        expected = share * 2 / (n_components + n_others)
+        assert variance == pytest.approx(expected, rel=0.2)
+
+
+def test_growing_tables_leave_the_numbers_unchanged():
+    made = layer(bins=[12, 3])
+    codes, numeric = batch(5, [12, 3])
+    before = run(made, codes, numeric)
+    grown = [torch.zeros(40, DIM, dtype=torch.float64)]
+    made.set_tables([c + 1 for c in CARDINALITIES], grown)
+    after = run(made, codes, numeric)
+    assert_allclose(after[:, 3 * DIM :], before[:, 3 * DIM :], rtol=0, atol=0)
+    assert before[:, 3 * DIM :].shape[1] == LARGEST_DIM + 3
 
 
 def test_inputs_without_bins_are_unchanged():
@@ -238,6 +344,7 @@ def test_category_dropout_replaces_its_share_of_values_in_training_only():
 
 OPTIONS = [
     {"numeric_bins": BINS},
+    {"numeric_bins": [0, 12, 0, 9], "bin_scales": [1.0, 0.5, 1.0, 1.0]},
     {"interaction": "cross"},
     {"interaction": "fm"},
     {"numeric_bins": BINS, "interaction": "cross"},
@@ -258,7 +365,7 @@ def network(request, name):
 
 def test_every_network_with_every_option(network):
     network.eval()
-    codes, numeric = batch(20)
+    codes, numeric = batch(20, network.spec.numeric_bins or BINS)
     whole = network(codes, numeric).logits
     assert whole.shape == (20, 2)
     order = torch.randperm(20)
@@ -268,7 +375,7 @@ def test_every_network_with_every_option(network):
 
 
 def test_gradients_reach_the_input_of_every_network(network):
-    codes, numeric = batch(200)
+    codes, numeric = batch(200, network.spec.numeric_bins or BINS)
     optimizer = torch.optim.SGD(network.parameters(), lr=0.1)
     for _ in range(2):
         optimizer.zero_grad()
