@@ -95,13 +95,13 @@ def combine_weights(targets, sample_weight, *, is_part=False):
     return targets, weights
 
 
-def scale_weights(weights, mean=None):
-    """Divide weights by a mean; by default those above 0 then have a mean of 1.
+def scale_weights(weights):
+    """Divide weights such that those above 0 have a mean of 1.
 
     The result, float32, is 1-D if the weights of each row are equal for all tasks, and
     None if all weights are 1 in the end, for the result without weights, to the bit.
     """
-    scale = WeightScale(weights[:1].size, mean)
+    scale = WeightScale(weights[:1].size)
     scale.add(weights)
     return scale.apply(weights)
 
@@ -110,7 +110,7 @@ class WeightScale:
     """The scale that gives the weights above 0 a mean of 1, for rows in parts.
 
     One weight per row stands for the weights of all tasks. `mean` is the mean of
-    earlier rows, by which weights are divided instead; `per_task` tells whether the
+    earlier rows, by which weights are divided instead; `per_task` is True if the
     weights of some row differ between its tasks.
     """
 

@@ -359,7 +359,7 @@ class ExtendedStatistics(TargetStatistics):
     earlier network has learnt. The statistics of a training row leave out its own
     block, the statistics of a validation row all validation rows. `origins` has an
     array per category column: the code that each code has in `source`, -1 for new
-    values. `rows`, "new" or "seen", tells whether `source` was learnt from the rows,
+    values. `rows`, "new" or "seen", says whether `source` was learnt from the rows,
     and `adds` whether the statistics are to include new ones.
     """
 
