@@ -286,22 +286,7 @@ class TaskView(ClassifierMixin, MetaEstimatorMixin, BaseEstimator):
 
 
 def find_column(task, names):
-    """Return the column of the labels of a task; of the last one for "cvr".
-
-    Parameters
-    ----------
-    task : int or str
-        Index, name, or "cvr".
-    names : sequence of str
-        Names of all tasks.
-
-    Raises
-    ------
-    TypeError
-        If `task` is neither an integer nor a string.
-    ValueError
-        If there is no such task.
-    """
+    """Return the column of the labels of a task; of the last one for "cvr"."""
     check_task(task)
     names = list(names)
     if task == "cvr" and len(names) > 1:

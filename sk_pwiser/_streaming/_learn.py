@@ -13,7 +13,6 @@ from sk_pwiser._streaming._chunks import (
     named_place,
 )
 from sk_pwiser._streaming._split import Blocks, HoldOut, TimeEdges
-from sk_pwiser._table import make_target_statistics
 from sk_pwiser._table._categories import FIRST_VALUE, CategoryColumn
 from sk_pwiser._table._frames import as_table, list_columns, read_lists
 from sk_pwiser._table._labels import Targets
@@ -29,8 +28,8 @@ from sk_pwiser._table._target_statistics import sum_labels
 from sk_pwiser._training._encode import (
     Schema,
     automatic_dims,
-    check_same_statistics,
     make_encoder,
+    unfitted_statistics,
 )
 from sk_pwiser._training._settings import Settings
 from sk_pwiser._utils import warn_user
@@ -340,11 +339,7 @@ def learn_schema(
             summary.base_rates(),
             automatic_dims=automatic_dims(encoder.cardinalities_),
         )
-    statistics = make_target_statistics(
-        settings.target_encoding, schema.encoder, summary.n_rows, params
-    )
-    if earlier is not None:
-        check_same_statistics(settings, earlier, statistics)
+    statistics = unfitted_statistics(settings, schema.encoder, summary.n_rows, earlier)
     blocks = None
     if statistics is not None:
         blocks = Blocks(summary.n_rows, n_blocks, times, times.finish())

@@ -93,13 +93,13 @@ def combine_weights(targets, sample_weight, *, is_part=False):
     return targets, weights
 
 
-def scale_weights(weights, mean=None):
-    """Divide weights by their mean over the weights above 0.
+def scale_weights(weights):
+    """Divide weights such that those above 0 have a mean of 1.
 
     The result, float32, is 1-D if the weights of each row are equal for all tasks, and
     None if all weights are 1 in the end, for the result without weights, to the bit.
     """
-    scale = WeightScale(weights[:1].size, mean)
+    scale = WeightScale(weights[:1].size)
     scale.add(weights)
     return scale.apply(weights)
 

@@ -364,10 +364,10 @@ class ExtendedStatistics(TargetStatistics):
     """The statistics of an earlier fit, extended by other rows.
 
     Base rates, strengths and scales stay, so that inputs keep the meaning that the
-    earlier network has learnt. The statistics of a training row leave out its own
+    earlier network has learned. The statistics of a training row leave out its own
     block, the statistics of a validation row all validation rows. `origins` has an
     array per category column: the code that each code has in `source`, -1 for new
-    values. `rows`, "new" or "seen", says how the rows relate to `source`,
+    values. `rows`, "new" or "seen", says whether `source` was learned from the rows,
     and `adds` whether the statistics are to include new ones.
     """
 

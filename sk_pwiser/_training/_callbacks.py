@@ -194,7 +194,7 @@ def begin_schedule(
     skorch derives the position from the number of epochs: it would step once too
     often, and it cannot count batches.
     """
-    before = [_arguments(group) for group in optimizer.param_groups]
+    before = group_arguments(optimizer)
     callback.on_train_begin(SimpleNamespace(history=[], optimizer_=optimizer))
     for earlier, state in positions:
         if earlier is callback:
@@ -220,8 +220,12 @@ def continues(
     return any(id(callback) in known for _, callback in callbacks)
 
 
-def _arguments(group: dict[str, Any]) -> dict[str, Any]:
-    return {key: value for key, value in group.items() if key != "params"}
+def group_arguments(optimizer: torch.optim.Optimizer) -> list[dict[str, Any]]:
+    """Return the arguments of each group of parameters."""
+    return [
+        {key: value for key, value in group.items() if key != "params"}
+        for group in optimizer.param_groups
+    ]
 
 
 CPU = torch.device("cpu")

@@ -349,8 +349,12 @@ def encode(
         known = None
         if earlier is not None and not extends:
             known = earlier.statistics
+            n_samples = len(rows.targets.values)
             schema = replace(
-                schema, statistics=_same_statistics(settings, earlier, rows)
+                schema,
+                statistics=unfitted_statistics(
+                    settings, earlier.encoder, n_samples, earlier
+                ),
             )
         rates = _fit_statistics(settings, rows, schema, codes, valid, known)
     elif schema.statistics is not None:
@@ -377,9 +381,7 @@ def _learn(settings: Settings, rows: Rows, name: str) -> tuple[Schema, tuple[Any
 
     def count_rates(encoder: TableEncoder) -> int:
         nonlocal statistics
-        statistics = make_target_statistics(
-            settings.target_encoding, encoder, n_samples, settings.encoding_params
-        )
+        statistics = unfitted_statistics(settings, encoder, n_samples)
         if statistics is None:
             return 0
         statistics.n_tasks_ = n_tasks
@@ -457,20 +459,6 @@ def _fit_statistics(
     return rates
 
 
-def _same_statistics(
-    settings: Settings, earlier: Schema, rows: Rows
-) -> TargetStatistics | None:
-    """Return unfitted statistics of the columns that an earlier fit selected."""
-    statistics: TargetStatistics | None = make_target_statistics(
-        settings.target_encoding,
-        earlier.encoder,
-        len(rows.targets.values),
-        settings.encoding_params,
-    )
-    check_same_statistics(settings, earlier, statistics)
-    return statistics
-
-
 def _task_labels(settings: Settings, rows: Rows) -> tuple[np.ndarray, np.ndarray]:
     """Return the labels and weights from which the rate of each task is computed."""
     is_conditional = settings.shared_param("task_space") == "conditional"
@@ -501,19 +489,30 @@ def grow_schema(schema: Schema, X: Any) -> tuple[Schema, np.ndarray | None]:
     return grown, np.concatenate(rows)
 
 
-def check_same_statistics(settings: Settings, earlier: Any, statistics: Any) -> None:
-    """Raise if a continued fit selects other columns for target statistics."""
+def unfitted_statistics(
+    settings: Settings,
+    encoder: TableEncoder,
+    n_samples: int,
+    earlier: Schema | None = None,
+) -> TargetStatistics | None:
+    """Return unfitted statistics; of the columns that an earlier fit selected."""
+    statistics: TargetStatistics | None = make_target_statistics(
+        settings.target_encoding, encoder, n_samples, settings.encoding_params
+    )
+    if earlier is None:
+        return statistics
     found, expected = (
         [] if one is None else one.columns for one in (statistics, earlier.statistics)
     )
     if found != expected:
-        columns = [c.name for c in earlier.encoder.columns_ if hasattr(c, "n_codes")]
+        columns = [c.name for c in encoder.columns_ if hasattr(c, "n_codes")]
         raise ValueError(
             f"Training cannot continue with target_encoding="
             f"{settings.target_encoding!r}: it selects the columns "
             f"{[columns[i] for i in found]}, the earlier fit those of "
             f"{[columns[i] for i in expected]}."
         )
+    return statistics
 
 
 # Classes of an encoding, for files.

@@ -12,7 +12,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from sk_pwiser._training._callbacks import continues
+from sk_pwiser._training._callbacks import continues, group_arguments
 from sk_pwiser._training._components import build_net, build_network, check_components
 from sk_pwiser._training._devices import find_device
 from sk_pwiser._training._diagnostics import Rises
@@ -179,10 +179,7 @@ def continue_from(net: MultiTaskNet, earlier: MultiTaskNet, changed: str = "") -
     net.schedules_ = list(earlier.schedules_) if keeps_schedules else []
     is_scheduled = continues(net.callbacks_, net.schedules_)
     if has_same_state:
-        arguments = [
-            {k: v for k, v in group.items() if k != "params"}
-            for group in net.optimizer_.param_groups
-        ]
+        arguments = group_arguments(net.optimizer_)
         net.optimizer_.load_state_dict(deepcopy(earlier.optimizer_.state_dict()))
         for group, kept in zip(net.optimizer_.param_groups, arguments, strict=True):
             if is_scheduled:
@@ -241,10 +238,7 @@ def log_net(net: MultiTaskNet, undo: Undo) -> None:
     # A weighting may replace its buffers by others of another shape. The copy has the
     # parameters themselves, to which the optimiser refers.
     criterion = deepcopy(net.criterion_, {id(p): p for p in parameters})
-    arguments = [
-        {key: value for key, value in group.items() if key != "params"}
-        for group in net.optimizer_.param_groups
-    ]
+    arguments = group_arguments(net.optimizer_)
     state = {
         parameter: of_parameter
         if parameter in tables
