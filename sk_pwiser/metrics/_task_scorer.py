@@ -173,7 +173,10 @@ class _TaskScorer(_BaseScorer):
         )
         check_lengths(X, targets)
         names = y_names or predictions.task_names()
-        weight = self._check_weight(sample_weight, targets, names or None)
+        weight = sample_weight
+        if weight is not None:
+            self._check_metric_takes_weight()
+            weight = check_weights(weight, *targets.shape, names or None)
         values, reasons = [], []
         for label, rows, k, predicted in self._parts(predictions, targets, y_names):
             rows = rows & known[:, k]
@@ -231,12 +234,6 @@ class _TaskScorer(_BaseScorer):
             except UndefinedMetricWarning:
                 value = np.nan
         return value, reason if np.isnan(value) else None
-
-    def _check_weight(self, sample_weight, targets, names):
-        if sample_weight is None:
-            return None
-        self._check_metric_takes_weight()
-        return check_weights(sample_weight, *targets.shape, names)
 
     def _check_metric_takes_weight(self):
         if not self._accept_sample_weight():
