@@ -4,9 +4,8 @@ import fnmatch
 import glob
 import os
 import posixpath
+from numbers import Integral
 from typing import NamedTuple
-
-from sk_pwiser._utils import check_integer
 
 
 class ParquetFile(NamedTuple):
@@ -265,9 +264,9 @@ class ParquetImpressions:
         self.sample_weight = sample_weight
         self.groups = groups
         self.on_corrupt = on_corrupt
-        self.sample_rows = check_integer("sample_rows", sample_rows, at_least=1)
-        self.max_values = check_integer("max_values", max_values, at_least=1)
-        self.shuffle_rows = check_integer("shuffle_rows", shuffle_rows, at_least=1)
+        self.sample_rows = _integer("sample_rows", sample_rows)
+        self.max_values = _integer("max_values", max_values)
+        self.shuffle_rows = _integer("shuffle_rows", shuffle_rows)
         self.cache_dir = _folder(cache_dir)
         self._check_roles()
         self.filters = _expression(filters)
@@ -468,6 +467,14 @@ def _names(name, value, at_least=1):
     if twice := [column for column in names if names.count(column) > 1]:
         raise ValueError(f"{name} contains {twice[0]!r} twice.")
     return list(names)
+
+
+def _integer(name, value):
+    if not isinstance(value, Integral) or isinstance(value, bool):
+        raise TypeError(f"{name} must be an integer >= 1; got {value!r}.")
+    if value < 1:
+        raise ValueError(f"{name} must be an integer >= 1; got {value!r}.")
+    return int(value)
 
 
 def _folder(cache_dir):
