@@ -123,7 +123,8 @@ def load_hillstrom(path, *, subset="all"):
     check_flags(rows, TASK_NAMES, file)
     target = rows[TASK_NAMES].astype("int64")
     is_test = _test_rows(target)
-    keep = _kept_rows(is_test, subset)
+    rows_of = {"all": np.ones_like(is_test), "train": ~is_test, "test": is_test}
+    keep = rows_of[subset]
     data = rows.loc[keep, list(IS_CATEGORY)].reset_index(drop=True)
     dtypes = {
         name: "category" if is_category else "float64"
@@ -150,10 +151,3 @@ def _test_rows(target):
     is_test = np.zeros(len(target), dtype=bool)
     is_test[test] = True
     return is_test
-
-
-def _kept_rows(is_test, subset):
-    """Return a mask of the rows to return."""
-    if subset == "all":
-        return np.ones_like(is_test)
-    return is_test if subset == "test" else ~is_test

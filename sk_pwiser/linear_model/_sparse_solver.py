@@ -54,13 +54,7 @@ class SparseProblem:
             odds = smoothed_log_odds(targets, weights)
             start = np.where(self.is_constant, odds, loss.best_constants())
         self.columns = _scaled_columns(X, loss.weights, settings)
-        objective = Objective(
-            self.columns,
-            loss,
-            settings.l2,
-            settings.mean_reg,
-            settings.fit_intercept,
-        )
+        objective = Objective(self.columns, loss, settings)
         self.solver = SparseSolver(
             objective, tol=settings.tol, max_iter=settings.max_iter, start=start
         )
@@ -201,10 +195,8 @@ class Objective:
     ``l2 / 2 * ||W||^2`` and ``mean_reg / 2 * ||W - mean over the tasks||^2``.
     """
 
-    def __init__(self, columns, loss, l2=0.0, mean_reg=0.0, fit_intercept=True):
-        self.columns, self.loss = columns, loss
-        self.l2, self.mean_reg = l2, mean_reg
-        self.fit_intercept = fit_intercept
+    def __init__(self, columns, loss, settings):
+        self.columns, self.loss, self.settings = columns, loss, settings
 
     def predict(self, V):
         """Return the logits or values of the tasks, (n_samples, n_tasks)."""
@@ -213,24 +205,24 @@ class Objective:
     def value(self, V, linear):
         """Return the value at V, where `linear` is ``predict(V)``."""
         W, apart = self._penalised(V)
-        penalty = self.l2 * np.vdot(W, W) + self.mean_reg * np.vdot(apart, apart)
+        l2, mean_reg = self.settings.l2, self.settings.mean_reg
+        penalty = l2 * np.vdot(W, W) + mean_reg * np.vdot(apart, apart)
         return self.loss.value(linear) + 0.5 * penalty
 
     def gradient(self, V, linear):
         """Return the gradient at V, of the shape of V."""
-        residual = self.loss.gradient(linear)
+        settings, residual = self.settings, self.loss.gradient(linear)
         W, apart = self._penalised(V)
         scale = self.columns.scale[:, np.newaxis]
         gradient = np.empty_like(V)
         gradient[:-1] = self.columns.transposed_dot(residual)
-        gradient[:-1] += (self.l2 * W + self.mean_reg * apart) / scale
-        gradient[-1] = residual.sum(axis=0) if self.fit_intercept else 0.0
+        gradient[:-1] += (settings.l2 * W + settings.mean_reg * apart) / scale
+        gradient[-1] = residual.sum(axis=0) if settings.fit_intercept else 0.0
         return gradient
 
     def select(self, features):
         """Return the objective of some of the features."""
-        columns = self.columns.select(features)
-        return Objective(columns, self.loss, self.l2, self.mean_reg, self.fit_intercept)
+        return Objective(self.columns.select(features), self.loss, self.settings)
 
     def _penalised(self, V):
         W = V[:-1] / self.columns.scale[:, np.newaxis]

@@ -6,10 +6,10 @@ from torch import Tensor
 from torch.nn import functional as F
 
 from sk_pwiser._utils import at_least_float32, check_number
-from sk_pwiser.losses._task_loss import PointwiseLoss
+from sk_pwiser.losses._task_loss import _PointwiseLoss
 
 
-class BCE(PointwiseLoss):
+class BCE(_PointwiseLoss):
     r"""Binary cross-entropy of each task over all impressions.
 
     .. math:: L_k = \frac{1}{n} \sum_i w_i [\log(1 + e^{z_{ik}}) - y_{ik} z_{ik}]
@@ -35,7 +35,7 @@ class BCE(PointwiseLoss):
         return F.binary_cross_entropy_with_logits(logits, targets, reduction="none")
 
 
-class BCEWithRanking(BCE):
+class _BCEWithRanking(BCE):
     """Base class of the losses ``alpha * BCE + (1 - alpha) * ranking loss``."""
 
     def __init__(self, task_names: Sequence[str], *, alpha: float) -> None:

@@ -5,12 +5,12 @@ from collections.abc import Sequence
 import torch
 from torch import Tensor
 
-from sk_pwiser.losses._bce import BCEWithRanking
+from sk_pwiser.losses._bce import _BCEWithRanking
 from sk_pwiser.losses._task_loss import weights_of_task
 from sk_pwiser.losses._weighted_scores import WeightedScores, weighted_pairwise_mean
 
 
-class CombinedPair(BCEWithRanking):
+class CombinedPair(_BCEWithRanking):
     r"""Binary cross-entropy of each task combined with RankNet over its pairs.
 
     .. math::

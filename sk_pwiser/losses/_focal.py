@@ -6,10 +6,10 @@ from torch import Tensor
 from torch.nn.functional import logsigmoid
 
 from sk_pwiser._utils import at_least_float32, check_number
-from sk_pwiser.losses._task_loss import PointwiseLoss
+from sk_pwiser.losses._task_loss import _PointwiseLoss
 
 
-class Focal(PointwiseLoss):
+class Focal(_PointwiseLoss):
     r"""Focal loss: cross-entropy that reduces the influence of well-classified rows.
 
     .. math::

@@ -7,11 +7,11 @@ from torch import Tensor
 from torch.nn.functional import logsigmoid
 
 from sk_pwiser._utils import widest_float
-from sk_pwiser.losses._bce import BCEWithRanking
+from sk_pwiser.losses._bce import _BCEWithRanking
 from sk_pwiser.losses._task_loss import mean_over_rows, per_task
 
 
-class JRC(BCEWithRanking):
+class JRC(_BCEWithRanking):
     r"""Joint optimisation of ranking and calibration within contexts.
 
     .. math::

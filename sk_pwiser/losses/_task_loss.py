@@ -151,7 +151,7 @@ class MultiTaskLoss(nn.Module):
         return {}
 
 
-class PointwiseLoss(MultiTaskLoss):
+class _PointwiseLoss(MultiTaskLoss):
     """Base class of the losses that are means of `row_losses` over the batch."""
 
     takes_task_weights = True

@@ -3,7 +3,6 @@
 import numpy as np
 from sklearn.base import clone
 
-from sk_pwiser._estimator import MultiTaskCTRCVRClassifier
 from sk_pwiser._table import SoftTargets, n_rows
 from sk_pwiser._training import InputMixup, fit
 from sk_pwiser._utils import check_number
@@ -16,6 +15,7 @@ from sk_pwiser.transfer._compatible import (
     predict_each,
 )
 from sk_pwiser.transfer._fine_tune import fine_tune
+from sk_pwiser.transfer._fit_like import check_type
 
 
 def distill(estimators, X, *, weights=None, student):
@@ -205,10 +205,7 @@ def market_mixup(
 
 def check_student(student, teacher):
     """Raise unless a student can learn the tasks of a teacher."""
-    if not isinstance(student, MultiTaskCTRCVRClassifier):
-        raise TypeError(
-            f"student must be a MultiTaskCTRCVRClassifier; got {student!r}."
-        )
+    check_type("student", student)
     student._validate_params()
     if hasattr(student, "_result"):
         check_same_tasks("student", student, "estimators[0]", teacher)

@@ -250,10 +250,8 @@ def _check_prior(prior, n_members, low, high):
 
 def _frozen_names(base, freeze):
     """Return the names of the tensors of frozen parts."""
-    wanted, parts = (
-        [freeze] if isinstance(freeze, str) else list(freeze),
-        named_parts(base),
-    )
+    wanted = [freeze] if isinstance(freeze, str) else list(freeze)
+    parts = named_parts(base)
     frozen = set()
     for name in wanted:
         found = [part for part in parts if part == name or part.startswith(f"{name}.")]

@@ -122,17 +122,7 @@ class GradientWeighting(TaskWeighting):
         penalty: Tensor | None,
         parameters: Iterable[nn.Parameter],
     ) -> None:
-        """Combine the tasks' gradients and store the result in the parameters.
-
-        Parameters
-        ----------
-        losses : Tensor of shape (n_tasks,)
-            One loss per task, with its graph.
-        penalty : Tensor of shape () or None
-            Sum of the penalties, which belong to no task.
-        parameters : iterable of Parameter
-            The network's parameters.
-        """
+        """Combine the tasks' gradients and store the result in the parameters."""
         if self.n_tasks == 1:
             super().backward(losses, penalty, parameters)
             return
