@@ -79,7 +79,8 @@ def generate(n_rows):
     }
     click = rng.random(n_rows) < 0.05
     conversion = click & (rng.random(n_rows) < 0.1)
-    return pl.DataFrame(X), np.column_stack([click, conversion]).astype(np.int8)
+    Y = pl.DataFrame({"click": click, "conversion": conversion})
+    return pl.DataFrame(X), Y.cast(pl.Int8)
 
 
 def make_history(params):
@@ -131,7 +132,7 @@ def measure(name, n_rows):
 
 
 def run_speed(arguments):
-    print(f"{arguments.rows:,} rows; Python {platform.python_version()}, one thread")
+    print(f"{arguments.rows:,} rows, one thread")
     for i, name in enumerate(SPEED):
         # A new process, since memory that was released may be used again.
         figures = in_fresh_process(measure, name, arguments.rows, threads=1)
@@ -257,7 +258,7 @@ def parse():
 
 def main():
     arguments = parse()
-    print(f"{os.cpu_count()} CPU cores")
+    print(f"Python {platform.python_version()}, {os.cpu_count()} CPU cores\n")
     if arguments.subject == "speed":
         run_speed(arguments)
     else:

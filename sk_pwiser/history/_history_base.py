@@ -18,6 +18,9 @@ from sk_pwiser.history._history_state import (
 from sk_pwiser.history._history_tables import ListOutput, Table
 from sk_pwiser.history._plan import Plan, check_params
 
+# Number of rows that are computed at a time.
+BLOCK = 2**15
+
 
 class HistoryBase(TransformerMixin, BaseEstimator):
     """What the public methods of `HistoryFeatures` consist of."""
@@ -143,12 +146,14 @@ def _features(rows, times, state, plan, pasts, of_all):
     for key, (names, past) in enumerate(zip(plan.keys, pasts, strict=True)):
         code = state.codes(names, state.logs[key], state.ids(rows.columns, names))
         codes.append(code)
-        # Queries in the order of the log read its memory in this order.
+        # Queries in the order of the log read its memory in this order, and blocks of
+        # them keep what is computed in the cache.
         order = np.lexsort([times, code])
-        numbers = past.numbers(code[order], times[order], rates[order])
-        for name, values in zip(plan.names_of_key(key), numbers, strict=True):
-            features[name] = np.empty(len(times))
-            features[name][order] = values
+        own = np.empty((len(plan.names_of_key(key)), len(times)))
+        for start in range(0, len(times), BLOCK):
+            block = order[start : start + BLOCK]
+            own[:, block] = past.numbers(code[block], times[block], rates[block])
+        features |= dict(zip(plan.names_of_key(key), own, strict=True))
     places = [0] * len(pasts)
     for each in plan.lists:
         past, code = pasts[each.key], codes[each.key]

@@ -89,8 +89,6 @@ class HistoryFeatures(HistoryFiles, HistoryBase):
     ``user__click_logit_7d``; a tuple is named ``user_x_category``. Ages are in seconds
     if times are dates, and NaN if there is no impression or event.
 
-    The state keeps totals per key, and the rows of the longest window or delay.
-
     Examples
     --------
     >>> import numpy as np
@@ -214,7 +212,7 @@ class HistoryFeatures(HistoryFiles, HistoryBase):
         ----------
         X : table of shape (n_samples, n_features)
             The rows, as for `update`.
-        y : array-like of shape (n_samples, n_tasks) or (n_samples,), default=None
+        y : array-like of shape (n_samples, n_tasks), default=None
             Labels.
 
         Returns
