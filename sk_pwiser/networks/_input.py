@@ -13,8 +13,8 @@ from sk_pwiser.networks._interaction import INTERACTIONS
 from sk_pwiser.networks._spec import NetworkSpec
 
 # Columns with more bins than `FEW_BINS` are projected to fewer inputs, since a first
-# layer that reads all bins takes most of the time of training. The more such columns a
-# table has, the fewer inputs each one has; smooth effects, which the score represents,
+# layer that reads all bins takes most of the time of training. If many columns are
+# projected, each one has fewer inputs. Smooth effects, which the score represents,
 # need fewer than values that act like categories.
 FEW_BINS, SMALLEST_DIM = 8, 2
 LARGEST_SMOOTH_DIM, LARGEST_SMOOTH_WIDTH = 4, 128
