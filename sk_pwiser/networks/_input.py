@@ -263,7 +263,8 @@ class InputLayer(nn.Module):
     spec : NetworkSpec
         The table and the options of its input.
     n_tables : int, default=1
-        Number of independent embedding tables, each with its own interaction.
+        Number of independent embedding tables, each with its own projections of numeric
+        columns and its own interaction.
     """
 
     offsets: Tensor
@@ -286,11 +287,16 @@ class InputLayer(nn.Module):
         for table in tables:
             nn.init.normal_(table.weight, std=self.initial_std)
         self.embeddings = nn.ModuleList(tables)
-        self.bins: NumericInputs | None = None
+        self.bins: nn.ModuleList | None = None
+        n_numeric = spec.n_numeric
         n_embedded = sum(spec.widths) + dim * len(spec.bags)
         if any(spec.numeric_bins):
-            self.bins = NumericInputs(spec.numeric_bins, spec.bin_scales, n_embedded)
-        n_numeric = spec.n_numeric if self.bins is None else self.bins.n_out
+            of_tables = [
+                NumericInputs(spec.numeric_bins, spec.bin_scales, n_embedded)
+                for _ in range(n_tables)
+            ]
+            self.bins = nn.ModuleList(of_tables)
+            n_numeric = of_tables[0].n_out
         self.width = n_embedded + n_numeric
         used = None
         if sum(spec.widths) < n_columns * dim:
@@ -319,12 +325,12 @@ class InputLayer(nn.Module):
         """Return `(batch, width)`, or `(n_tables, batch, width)` for several tables."""
         places = self._drop(codes) + self.offsets
         sums, numeric = self._split(numeric)
-        numeric = numeric if self.bins is None else self.bins(numeric)
+        numbers = [numeric] * len(self.embeddings)
+        if self.bins is not None:
+            numbers = [bins(numeric) for bins in self.bins]
         inputs = [
-            torch.cat(
-                [self._use(embedding(places).flatten(1)), *of_table, numeric], dim=1
-            )
-            for embedding, of_table in zip(self.embeddings, sums, strict=True)
+            torch.cat([self._use(table(places).flatten(1)), *bags, own], dim=1)
+            for table, bags, own in zip(self.embeddings, sums, numbers, strict=True)
         ]
         if self.interactions is not None:
             layers = zip(self.interactions, inputs, strict=True)

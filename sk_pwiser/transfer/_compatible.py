@@ -377,7 +377,7 @@ def named_parts(estimator):
     >>> data = make_ctr_cvr(400, ctr=0.3, random_state=0)
     >>> model = MultiTaskCTRCVRClassifier(max_epochs=1).fit(data.data, data.target)
     >>> list(named_parts(model))
-    ['embedding', 'bottom', 'towers.click', 'towers.conversion']
+    ['embedding', 'input_layer', 'bottom', 'towers.click', 'towers.conversion']
     """
     check_fitted("estimator", estimator)
     network = estimator.net_.module_

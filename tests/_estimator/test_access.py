@@ -125,7 +125,9 @@ def test_embeddings_have_a_row_per_value_with_its_code(model, table):
         assert_array_equal(frame.iloc[list(frame.index).index(value)], kept.cpu())
         row.zero_()
         changed = (model.predict_logits(X) != before).any(axis=1)
-        assert_array_equal(changed, codes == code)
+        assert not changed[codes != code].any()
+        # In a few rows, all units that the embedding changes may be inactive.
+        assert changed[codes == code].mean() > 0.9
         row.copy_(kept)
 
 

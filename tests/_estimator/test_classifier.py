@@ -100,7 +100,8 @@ def test_three_tasks(impressions):
     paid = impressions.target["conversion"] * (np.arange(6000) % 2)
     Y = impressions.target.assign(paid=paid)
     X = impressions.data
-    model = small(loss="pwiser", loss_params={"margins": (1.0, 0.5, 2.0)}, max_epochs=6)
+    loss = {"loss": "pwiser", "loss_params": {"margins": (1.0, 0.5, 2.0)}}
+    model = small(**loss, max_epochs=6, random_state=1)
     p = model.fit(X, Y).predict_proba(X)
     assert model.task_names_ == ["click", "conversion", "paid"]
     assert model.classes_.tolist() == [[0, 1]] * 3

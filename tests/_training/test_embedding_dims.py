@@ -5,6 +5,7 @@ import pytest
 from refusals import X, Y, refuses, small
 
 from sk_pwiser.networks import NETWORKS
+from sk_pwiser.networks._input import NumericInputs
 
 TABLE = X.assign(flag=np.arange(len(X)) % 2 == 0, id=np.arange(len(X)) % 150).astype(
     {"id": "category"}
@@ -21,10 +22,9 @@ def test_every_network_trains_with_automatic_widths(network):
     layer = model.net_.module_.input_layer
     n_numeric = model._result.schema.encoder.n_numeric_
     bins = model._result.schema.encoder.numeric_bins_
-    assert layer.width == sum(dims) + sum(max(1, n) for n in bins) + sum(
-        n > 1 for n in bins
-    )
     assert len(bins) == n_numeric
+    scales = model._result.schema.encoder.bin_scales_
+    assert layer.width == sum(dims) + NumericInputs(bins, scales, sum(dims)).n_out
     p = model.predict_proba(TABLE)
     assert p.shape == (len(X), 2)
     assert np.isfinite(p).all()

@@ -281,11 +281,12 @@ def test_the_epoch_of_the_lowest_loss_is_restored_after_a_divergence():
                         tower.output.linear.bias.fill_(-1e3)
 
     X, Y = make_rows(IDS[:500])
-    model = make_model(max_epochs=4, callbacks=[Spoil()], lr=1e-6)
+    params = {"lr": 1e-4, "optimizer_params": {"average_decay": 0}}
+    model = make_model(max_epochs=4, callbacks=[Spoil()], **params)
     with pytest.warns(ConvergenceWarning, match="weights of epoch 3 are kept"):
         model.fit(X, Y)
     assert model.best_epoch_ == 3
-    expected = make_model(max_epochs=3, lr=1e-6).fit(X, Y)
+    expected = make_model(max_epochs=3, **params).fit(X, Y)
     assert_array_equal(model.predict_proba(X), expected.predict_proba(X))
 
 

@@ -177,11 +177,25 @@ TOWERS = ["towers.click", "towers.conversion"]
 @pytest.mark.parametrize(
     ("name", "expected"),
     [
-        ("shared_bottom", ["embedding", "bottom", *TOWERS]),
-        ("esmm", ["embedding", *TOWERS]),
-        ("omoe", ["embedding", "experts", "gates", *TOWERS]),
-        ("mmoe", ["embedding", "experts", "gates.click", "gates.conversion", *TOWERS]),
-        ("single_task", ["embedding.click", "embedding.conversion", *TOWERS]),
+        ("shared_bottom", ["embedding", "input_layer", "bottom", *TOWERS]),
+        ("esmm", ["embedding", "input_layer", *TOWERS]),
+        ("omoe", ["embedding", "input_layer", "experts", "gates", *TOWERS]),
+        (
+            "mmoe",
+            [
+                *("embedding", "input_layer", "experts"),
+                *("gates.click", "gates.conversion"),
+                *TOWERS,
+            ],
+        ),
+        (
+            "single_task",
+            [
+                *("embedding.click", "embedding.conversion"),
+                *("input_layer.click", "input_layer.conversion"),
+                *TOWERS,
+            ],
+        ),
     ],
 )
 def test_the_parts_of_networks(name, expected):
@@ -203,7 +217,7 @@ def test_parts_leave_the_network_unchanged(fitted):
 
 def test_a_single_task_has_no_parts_per_task():
     parts = named_parts(small().fit(X, Y["click"]))
-    assert list(parts) == ["embedding", "bottom", "towers"]
+    assert list(parts) == ["embedding", "input_layer", "bottom", "towers"]
 
 
 def test_tables_with_sparse_gradients_are_embeddings():
@@ -213,5 +227,6 @@ def test_tables_with_sparse_gradients_are_embeddings():
     assert parts["embedding"] == ["input_layer.embeddings.0.weight"]
     cross = small(network_params={"interaction": "cross"}).fit(X, Y)
     assert all(
-        n.startswith("input_layer.inter") for n in named_parts(cross)["input_layer"]
+        n.startswith(("input_layer.inter", "input_layer.bins"))
+        for n in named_parts(cross)["input_layer"]
     )

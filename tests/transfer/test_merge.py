@@ -268,7 +268,7 @@ def test_the_estimators_are_not_changed(base, members):
         ({"trim": 1.0}, ValueError, "trim must be finite and >= 0 and < 1"),
         ({"freeze": "tower"}, ValueError, r"'tower'; the parts .*'towers.click'"),
         (
-            {"freeze": ("embedding", "bottom", "towers")},
+            {"freeze": ("embedding", "input_layer", "bottom", "towers")},
             ValueError,
             "freeze must leave a part",
         ),
