@@ -64,7 +64,7 @@ class HistoryFeatures(HistoryFiles, HistoryBase):
 
     Attributes
     ----------
-    feature_names_in_ : ndarray of shape (n_features_in_,)
+    feature_names_in_ : ndarray of shape (`n_features_in_`,)
         Names of the columns of ``X`` in `fit`.
     n_features_in_ : int
         Their number.
