@@ -5,6 +5,7 @@ import signal
 from pathlib import Path
 
 import hypothesis
+import joblib.parallel
 import numpy as np
 import pytest
 import torch
@@ -19,6 +20,19 @@ hypothesis.settings.load_profile("ci" if os.environ.get("CI") else "sk_pwiser")
 
 # Sums over several threads differ from run to run in their last bits.
 torch.set_num_threads(1)
+
+# A call of joblib can wait forever if its idle workers stop at that moment, which they
+# do after 300 seconds by default.
+Processes = joblib.parallel.BACKENDS["loky"]
+configure_processes = Processes.configure
+
+
+def configure_with_patience(self, *args, **kwargs):
+    kwargs["idle_worker_timeout"] = kwargs.get("idle_worker_timeout") or 7200
+    return configure_processes(self, *args, **kwargs)
+
+
+Processes.configure = configure_with_patience
 
 DEVICE = requested_device(os.environ)
 
