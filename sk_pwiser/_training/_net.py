@@ -237,9 +237,10 @@ class MultiTaskNet(NeuralNet):  # type: ignore[misc]
     execution, and `advice` goes into messages about a divergence.
     """
 
-    # The epoch of the lowest training loss and its weights, during training only, and
-    # the epoch whose weights were restored after training had diverged.
-    lowest_: tuple[int, dict[str, Tensor]] | None = None
+    # The last two epochs whose training loss was the lowest so far, each with its
+    # weights, during training only, and the epoch whose weights were restored after
+    # training had diverged.
+    lowest_: tuple[tuple[int, dict[str, Tensor]], ...] = ()
     kept_epoch_: int | None = None
 
     def __init__(
@@ -311,12 +312,12 @@ class MultiTaskNet(NeuralNet):  # type: ignore[misc]
         checkpoints: LoopObserver | None = None,
     ) -> "MultiTaskNet":
         """Train; unlike in skorch, an interrupt propagates."""
-        self.lowest_ = self.kept_epoch_ = None
+        self.lowest_, self.kept_epoch_ = (), None
         self.notify("on_train_begin", X=X, y=y)
         self.fit_loop(X, checkpoints=checkpoints)
         self.notify("on_train_end", X=X, y=y)
         self._check_end(X.train.sample)
-        self.lowest_ = None
+        self.lowest_ = ()
         self.schedules_ = positions_of(self.callbacks_)
         self._zero_grad_optimizer()  # releases the memory of the gradients
         return self
@@ -402,14 +403,17 @@ class MultiTaskNet(NeuralNet):  # type: ignore[misc]
     def _keep_lowest(self, X: TrainingData) -> None:
         """Copy the weights of an epoch whose training loss is the lowest so far.
 
-        Early stopping has its own copy. An update has one epoch, and large tables are
-        not copied.
+        The loss is measured during the epoch, so that its last steps may have made the
+        weights worse; the copy before the last one is kept for this case. Early
+        stopping has its own copy. An update has one epoch, and large tables are not
+        copied.
         """
         is_best = self.history[-1, "train_loss_best"]
         has_large_tables = any(True for _ in sparse_tables(self.module_))
         if is_best and X.valid is None and self.max_epochs > 1 and not has_large_tables:
             state = {k: v.clone() for k, v in self.module_.state_dict().items()}
-            self.lowest_ = int(self.history[-1, "epoch"]), state
+            copied = int(self.history[-1, "epoch"]), state
+            self.lowest_ = (*self.lowest_[-1:], copied)
 
     def notify(self, method_name: str, **kwargs: Any) -> None:
         """Run the callbacks.
@@ -437,8 +441,8 @@ class MultiTaskNet(NeuralNet):  # type: ignore[misc]
     def _check_end(self, rows: Impressions) -> None:
         """Check on training rows that weights and predictions are finite.
 
-        After a divergence with finite weights, a ConvergenceWarning is issued, and the
-        weights of the epoch with the lowest training loss are restored, if copied.
+        After a divergence with finite weights, a ConvergenceWarning is issued, and
+        copied weights are restored: the last ones that have not diverged themselves.
         """
         n_rows = max(self.batch_size, CHECKED_ROWS)
         batches = BatchIterator(rows, n_rows, device=torch.device(self.device))
@@ -450,13 +454,17 @@ class MultiTaskNet(NeuralNet):  # type: ignore[misc]
             sums = [values.sum() for values in (logits, *weights)]
         if not bool(torch.stack(sums).isfinite().all()):
             raise self._diverged("its last step left non-finite weights")
-        excess = excess_loss(logits, y, inputs.get("sample_weight"))
+        weight = inputs.get("sample_weight")
+        excess = excess_loss(logits, y, weight)
         if excess is None:
             return
         message = f"Training diverged: the cross-entropy of training rows is {excess}."
-        if self.lowest_ is not None:
-            self.kept_epoch_, lowest = self.lowest_
-            self.module_.load_state_dict(lowest)
+        for epoch, state in reversed(self.lowest_):
+            self.kept_epoch_ = epoch
+            self.module_.load_state_dict(state)
+            if excess_loss(self.evaluation_step((inputs, y)), y, weight) is None:
+                break
+        if self.lowest_:
             message += f" The weights of epoch {self.kept_epoch_} are kept."
         warn_user(f"{message} {self.advice}", ConvergenceWarning)
 

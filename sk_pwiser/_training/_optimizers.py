@@ -223,10 +223,10 @@ LARGE_TABLE = 2**20
 TABLES = nn.Embedding, nn.EmbeddingBag
 
 # Weights whose gradients have died decay towards 0, and with them the moments of the
-# optimiser. Below 1e-38 a CPU computes some hundred times as slowly, which made late
-# epochs take ten times as long as the first ones. Values below these limits, which
-# change no result in float32, become exact zeros every `FLUSH_INTERVAL` steps. Within
-# them the first moment of Adam shrinks by a factor of 1e-3 at most.
+# optimiser. Below 1e-38 a CPU computes much more slowly, which made late epochs take
+# ten times as long as the first ones. Values below these limits, which change no result
+# in float32, become exact zeros every `FLUSH_INTERVAL` steps. Within them the first
+# moment of Adam shrinks by a factor of 1e-3 at most.
 TINY_WEIGHT, TINY_MOMENT, FLUSH_INTERVAL = 1e-20, 1e-30, 64
 
 
