@@ -243,8 +243,7 @@ class MultiTaskCTRCVRClassifier(ClassifierMixin, BaseEstimator):
         A folder for checkpoints, of one fit at a time: `fit` writes the state of
         training to it after every epoch, and keeps the last two files. After a crash,
         `fit` of a new estimator with the same parameters and `warm_start=True` resumes
-        from them; see :ref:`checkpoints`. `partial_fit` writes none. Needs the extra
-        `files`.
+        from them; see :ref:`checkpoints`. `partial_fit` writes none.
     warm_start : bool, default=False
         Whether `fit` continues from the earlier fit, with its encoding, weights,
         optimiser state, validation split and history; see :ref:`warm_start`. Target
