@@ -502,9 +502,9 @@ class MultiTaskCTRCVRClassifier(ClassifierMixin, BaseEstimator):
         ConvergenceWarning
             If training diverged with finite weights: the cross-entropy of training rows
             is more than 10 times that of constant probabilities. Without validation
-            rows, the weights of the epoch with the lowest training loss are restored, or
-            of the one before if that loss was measured before the divergence, unless
-            an embedding table is updated by rows.
+            rows, the weights of the epoch with the lowest training loss are restored,
+            or of the one before if that loss was measured before the divergence,
+            unless an embedding table is updated by rows.
         UserWarning
             If labels break the funnel, or a task has one label only; if labels are
             missing such that probabilities are biased; if a later task is

@@ -166,6 +166,16 @@ class BatchProgressBar(ProgressBar):  # type: ignore[misc]
             self.pbar_ = None
 
 
+def keep_freed_memory() -> None:
+    """Make the C library keep the memory that a step frees for the next step.
+
+    glibc returns freed blocks to the system above a limit, and each step then waits for
+    the pages that it touches anew. The limit is twice the largest mapped block freed so
+    far, of at most 32 MiB, so that freeing one, untouched, raises it.
+    """
+    torch.empty(2**25 - 2**13, dtype=torch.uint8)
+
+
 def close_bars(net: NeuralNet) -> None:
     """Erase the progress bars of a net whose training was interrupted."""
     for _, callback in getattr(net, "callbacks_", []):
@@ -336,6 +346,7 @@ class MultiTaskNet(NeuralNet):  # type: ignore[misc]
         the callbacks and an epoch is complete.
         """
         self.stop_training_ = False
+        keep_freed_memory()
         # In training only: predictions come with any number of rows, and each number
         # may be compiled anew.
         network: Any = self.module_
