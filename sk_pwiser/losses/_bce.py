@@ -36,11 +36,11 @@ class BCE(_PointwiseLoss):
 
 
 class _BCEWithRanking(BCE):
-    """Base class of the losses ``alpha * BCE + (1 - alpha) * ranking loss``."""
+    """Base class of the losses `s * BCE + (1 - s) * ranking`, with s = bce_share."""
 
-    def __init__(self, task_names: Sequence[str], *, alpha: float) -> None:
+    def __init__(self, task_names: Sequence[str], *, bce_share: float) -> None:
         super().__init__(task_names)
-        self.alpha = check_number("alpha", alpha, at_least=0, at_most=1)
+        self.bce_share = check_number("bce_share", bce_share, at_least=0, at_most=1)
 
     def forward(
         self,
@@ -53,10 +53,10 @@ class _BCEWithRanking(BCE):
         logits = at_least_float32(logits)
         y = y.to(logits.dtype)
         calibration = super().forward(logits, y, sample_weight)
-        if self.alpha == 1:
+        if self.bce_share == 1:
             return calibration
         ranking = self._ranking(logits, y, sample_weight, groups)
-        return self.alpha * calibration + (1 - self.alpha) * ranking
+        return self.bce_share * calibration + (1 - self.bce_share) * ranking
 
     def _ranking(
         self,

@@ -14,7 +14,7 @@ class CombinedPair(_BCEWithRanking):
     r"""Binary cross-entropy of each task combined with RankNet over its pairs.
 
     .. math::
-        L_k = \alpha\, BCE_k + (1 - \alpha)\, \bar w
+        L_k = s\, BCE_k + (1 - s)\, \bar w
         \underset{i \in P_k,\ j \in N_k}{mean} \log(1 + e^{-(z_{ik} - z_{jk})})
 
     with the logits z, the positive rows P and negative rows N of the batch in task k,
@@ -28,16 +28,16 @@ class CombinedPair(_BCEWithRanking):
     ----------
     task_names : sequence of str
         Names of the tasks, in the order of the columns of the logits.
-    alpha : float, default=0.7
-        Share of the cross-entropy, from 0 to 1. At 0 a constant added to all logits
-        changes nothing, so the probabilities have no meaning.
+    bce_share : float, default=0.7
+        Share s of the cross-entropy, from 0 to 1; alpha in the paper. At 0 a constant
+        added to all logits changes nothing, so the probabilities have no meaning.
 
     Raises
     ------
     TypeError
-        If alpha is not a number.
+        If bce_share is not a number.
     ValueError
-        If alpha is out of its range.
+        If bce_share is out of its range.
 
     Notes
     -----
@@ -46,13 +46,13 @@ class CombinedPair(_BCEWithRanking):
     The paper is for one task; here each task has its own loss. This implementation
     differs from the authors' code in two ways: the pair part is 0 if a batch has no
     positives or no negatives, and sample weights apply to the pairs too. The default
-    of alpha is the value at which the authors' search starts.
+    of bce_share is the value at which the authors' search starts.
 
     The pair part is a mean over the pairs of a batch, which does not shrink with the
     rate of positives as cross-entropy does. It dominates the steps of a rare task,
     whose probabilities then need calibration.
 
-    `row_losses` is the cross-entropy alone, without the factor alpha. Unless alpha is
+    `row_losses` is the cross-entropy alone, without the factor s. Unless bce_share is
     1, the loss can be differentiated once, not twice.
 
     References
@@ -68,14 +68,14 @@ class CombinedPair(_BCEWithRanking):
     --------
     >>> import torch
     >>> from sk_pwiser.losses import CombinedPair
-    >>> loss = CombinedPair(["click", "conversion"], alpha=0.5)
+    >>> loss = CombinedPair(["click", "conversion"], bce_share=0.5)
     >>> logits = torch.tensor([[1.0, 0.0], [0.0, 0.0], [-1.0, 0.0]])
     >>> loss(logits, torch.tensor([[1.0, 0.0], [1.0, 0.0], [0.0, 0.0]]))
     tensor([0.3300, 0.3466])
     """
 
-    def __init__(self, task_names: Sequence[str], *, alpha: float = 0.7) -> None:
-        super().__init__(task_names, alpha=alpha)
+    def __init__(self, task_names: Sequence[str], *, bce_share: float = 0.7) -> None:
+        super().__init__(task_names, bce_share=bce_share)
 
     def _ranking(
         self,

@@ -15,7 +15,7 @@ class JRC(_BCEWithRanking):
     r"""Joint optimisation of ranking and calibration within contexts.
 
     .. math::
-        L_k = \alpha\, BCE_k - \frac{1 - \alpha}{n} \sum_i w_i
+        L_k = s\, BCE_k - \frac{1 - s}{n} \sum_i w_i
         \log \frac{p_{ik}}{\sum_{j \in C(i)} v_j\, p_{jk}},
         \qquad p_{jk} = P_k(y_{ik} \mid x_j)
 
@@ -31,15 +31,15 @@ class JRC(_BCEWithRanking):
     ----------
     task_names : sequence of str
         Names of the tasks, in the order of the columns of the logits.
-    alpha : float, default=0.5
-        Share of the cross-entropy, from 0 to 1.
+    bce_share : float, default=0.5
+        Share s of the cross-entropy, from 0 to 1; alpha in the paper.
 
     Raises
     ------
     TypeError
-        If alpha is not a number.
+        If bce_share is not a number.
     ValueError
-        If alpha is out of its range.
+        If bce_share is out of its range.
 
     Notes
     -----
@@ -59,7 +59,7 @@ class JRC(_BCEWithRanking):
     of weight 0 is excluded from its context too, and a weight of 2 has the gradient of
     the same row given twice. The paper has no weights.
 
-    `row_losses` is the cross-entropy alone, without the factor alpha.
+    `row_losses` is the cross-entropy alone, without the factor s.
 
     References
     ----------
@@ -75,7 +75,7 @@ class JRC(_BCEWithRanking):
     --------
     >>> import torch
     >>> from sk_pwiser.losses import JRC
-    >>> loss = JRC(["click"], alpha=0.5)
+    >>> loss = JRC(["click"], bce_share=0.5)
     >>> logits, y = torch.zeros(4, 1), torch.tensor([[1.0], [0.0], [0.0], [1.0]])
     >>> loss(logits, y)
     tensor([1.0397])
@@ -85,8 +85,8 @@ class JRC(_BCEWithRanking):
 
     asks_for_groups = True
 
-    def __init__(self, task_names: Sequence[str], *, alpha: float = 0.5) -> None:
-        super().__init__(task_names, alpha=alpha)
+    def __init__(self, task_names: Sequence[str], *, bce_share: float = 0.5) -> None:
+        super().__init__(task_names, bce_share=bce_share)
 
     def _ranking(
         self,

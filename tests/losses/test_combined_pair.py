@@ -12,23 +12,23 @@ from sk_pwiser.losses import BCE, CombinedPair, PWiseR
 NAMES = ["click", "conversion"]
 
 
-def by_hand(z, y, alpha, weight):
+def by_hand(z, y, bce_share, weight):
     """Return the loss of each task and its gradient from the matrices of pairs."""
     values, slopes = [], []
     for scores, labels in zip(z.T, y.T, strict=True):
         p = 1 / (1 + np.exp(-scores))
         entropy = np.where(labels == 1, -np.log(p), -np.log1p(-p))
-        slope = alpha * weight * (p - labels) / len(scores)
+        slope = bce_share * weight * (p - labels) / len(scores)
         i, j = np.flatnonzero(labels == 1), np.flatnonzero(labels == 0)
         difference = scores[j] - scores[i][:, None]
         share = np.outer(weight[i], weight[j])
         share = share / share.sum() if share.sum() else share
         share = share * weight.mean()
-        pair_slope = (1 - alpha) * share / (1 + np.exp(-difference))
+        pair_slope = (1 - bce_share) * share / (1 + np.exp(-difference))
         slope[i] -= pair_slope.sum(axis=1)
         slope[j] += pair_slope.sum(axis=0)
         pairs = (share * np.logaddexp(0, difference)).sum()
-        values.append(alpha * np.mean(weight * entropy) + (1 - alpha) * pairs)
+        values.append(bce_share * np.mean(weight * entropy) + (1 - bce_share) * pairs)
         slopes.append(slope)
     return np.array(values), np.array(slopes).T
 
@@ -48,7 +48,7 @@ def random_batch(seed, n, rate=0.4, ties=False):
     return np.round(z) if ties else z, y, rng.uniform(0, 3, size=n)
 
 
-@pytest.mark.parametrize("alpha", [0.0, 0.7, 1.0])
+@pytest.mark.parametrize("bce_share", [0.0, 0.7, 1.0])
 @settings(max_examples=50)
 @given(
     seed=st.integers(0, 10**6),
@@ -56,11 +56,11 @@ def random_batch(seed, n, rate=0.4, ties=False):
     weighted=st.booleans(),
     ties=st.booleans(),
 )
-def test_equals_the_definition(alpha, seed, n, weighted, ties):
+def test_equals_the_definition(bce_share, seed, n, weighted, ties):
     z, y, weight = random_batch(seed, n, ties=ties)
     weight = weight if weighted else None
-    actual = evaluate(CombinedPair(NAMES, alpha=alpha), z, y, weight)
-    expected = by_hand(z, y, alpha, np.ones(n) if weight is None else weight)
+    actual = evaluate(CombinedPair(NAMES, bce_share=bce_share), z, y, weight)
+    expected = by_hand(z, y, bce_share, np.ones(n) if weight is None else weight)
     for a, e in zip(actual, expected, strict=True):
         assert_allclose(a, e, rtol=1e-9, atol=1e-14)
 
@@ -72,9 +72,11 @@ def test_equals_the_definition_with_many_pairs():
         assert_allclose(a, e, rtol=1e-8, atol=1e-14)
 
 
-def test_with_alpha_1_it_is_cross_entropy():
+def test_with_share_1_it_is_cross_entropy():
     z, y, weight = (torch.from_numpy(a) for a in random_batch(1, 20))
-    assert CombinedPair(NAMES, alpha=1)(z, y, weight).equal(BCE(NAMES)(z, y, weight))
+    assert CombinedPair(NAMES, bce_share=1)(z, y, weight).equal(
+        BCE(NAMES)(z, y, weight)
+    )
 
 
 @pytest.mark.parametrize("label", [0.0, 1.0])
@@ -82,15 +84,15 @@ def test_with_alpha_1_it_is_cross_entropy():
 def test_without_pairs_only_the_share_of_cross_entropy_remains(label, n):
     y = np.full((n, 2), label)
     z = random_batch(2, n)[0]
-    values, slopes = evaluate(CombinedPair(NAMES, alpha=0.4), z, y)
+    values, slopes = evaluate(CombinedPair(NAMES, bce_share=0.4), z, y)
     bce_values, bce_slopes = evaluate(BCE(NAMES), z, y)
     assert_allclose(values, 0.4 * bce_values, rtol=1e-12)
     assert_allclose(slopes, 0.4 * bce_slopes, rtol=1e-12)
 
 
-def test_with_alpha_0_a_constant_shift_changes_nothing():
+def test_with_share_0_a_constant_shift_changes_nothing():
     z, y, weight = (torch.from_numpy(a) for a in random_batch(3, 20))
-    loss = CombinedPair(NAMES, alpha=0)
+    loss = CombinedPair(NAMES, bce_share=0)
     shifted = z + torch.tensor([5.0, -3.0])
     torch.testing.assert_close(loss(shifted, y, weight), loss(z, y, weight))
 
@@ -106,19 +108,19 @@ def test_tasks_do_not_share_pairs():
 def test_rows_of_weight_0_join_no_pair():
     z, y, weight = (torch.from_numpy(a) for a in random_batch(5, 20))
     weight[::3] = 0
-    kept, loss = weight > 0, CombinedPair(NAMES, alpha=0)
+    kept, loss = weight > 0, CombinedPair(NAMES, bce_share=0)
     expected = loss(z[kept], y[kept], weight[kept]) * kept.sum() / 20
     torch.testing.assert_close(loss(z, y, weight), expected)
 
 
-@pytest.mark.parametrize("alpha", [0.0, 0.5])
-def test_true_probabilities_are_stationary(alpha):
+@pytest.mark.parametrize("bce_share", [0.0, 0.5])
+def test_true_probabilities_are_stationary(bce_share):
     # Every row is given once as a positive and once as a negative, with the
     # probabilities of the two as weights.
     rate = torch.tensor([0.001, 0.02, 0.3, 0.8], dtype=torch.float64)
     z = torch.logit(rate).unsqueeze(1).requires_grad_()
     y = torch.tensor([[1.0]] * 4 + [[0.0]] * 4, dtype=torch.float64)
-    loss = CombinedPair(["click"], alpha=alpha)
+    loss = CombinedPair(["click"], bce_share=bce_share)
     loss(torch.cat([z, z]), y, torch.cat([rate, 1 - rate])).sum().backward()
     assert_allclose(z.grad.numpy(), 0, atol=1e-15)
 
@@ -129,13 +131,15 @@ def test_pairs_have_a_gradient_for_negatives_of_low_probability():
     z = np.array([[-6.0], [-6.0]])
     y = np.array([[1.0], [0.0]])
     assert evaluate(BCE(["click"]), z, y)[1][1] == pytest.approx(0.0025 / 2, rel=0.02)
-    assert evaluate(CombinedPair(["click"], alpha=0), z, y)[1][1] == pytest.approx(0.5)
+    assert evaluate(CombinedPair(["click"], bce_share=0), z, y)[1][1] == pytest.approx(
+        0.5
+    )
 
 
 def test_extreme_logits():
     logits = torch.tensor([[1e3], [-1e3], [1e3], [-1e3]], requires_grad=True)
     y = torch.tensor([[1.0], [1.0], [0.0], [0.0]])
-    loss = CombinedPair(["click"], alpha=0.5)(logits, y)
+    loss = CombinedPair(["click"], bce_share=0.5)(logits, y)
     loss.sum().backward()
     # Of four pairs one is in the right order by 2000, two are ties, and one is in the
     # wrong order by 2000.
@@ -155,22 +159,22 @@ def test_half_precision_is_computed_in_float32():
 def test_as_the_base_loss_of_pwiser():
     z, y, _ = (torch.from_numpy(a) for a in random_batch(7, 20))
     y[:, 1] *= y[:, 0]
-    both = PWiseR(NAMES, base="combined_pair", base_params={"alpha": 0.3})
+    both = PWiseR(NAMES, base="combined_pair", base_params={"bce_share": 0.3})
     over_bce = PWiseR(NAMES)(z, y) - BCE(NAMES)(z, y)
     torch.testing.assert_close(
-        both(z, y), CombinedPair(NAMES, alpha=0.3)(z, y) + over_bce
+        both(z, y), CombinedPair(NAMES, bce_share=0.3)(z, y) + over_bce
     )
 
 
 @pytest.mark.parametrize(
-    ("alpha", "message"),
+    ("bce_share", "message"),
     [
-        (-0.1, r"alpha must be .*>= 0 .*got -0\.1"),
-        (1.1, r"alpha must be .*<= 1; got 1\.1"),
-        (np.nan, "alpha must be finite.*got nan"),
-        ("0.5", "alpha must be.*got '0.5'"),
+        (-0.1, r"bce_share must be .*>= 0 .*got -0\.1"),
+        (1.1, r"bce_share must be .*<= 1; got 1\.1"),
+        (np.nan, "bce_share must be finite.*got nan"),
+        ("0.5", "bce_share must be.*got '0.5'"),
     ],
 )
-def test_bad_values_of_alpha(alpha, message):
+def test_bad_values_of_the_share(bce_share, message):
     with pytest.raises((ValueError, TypeError), match=message):
-        CombinedPair(NAMES, alpha=alpha)
+        CombinedPair(NAMES, bce_share=bce_share)

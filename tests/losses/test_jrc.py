@@ -15,7 +15,7 @@ from sk_pwiser.losses._jrc import context_losses
 NAMES = ["click", "conversion"]
 
 
-def by_hand(z, y, alpha, weight, groups):
+def by_hand(z, y, bce_share, weight, groups):
     """Return the loss of each task by the definition."""
     n, n_tasks = z.shape
     p = 1 / (1 + np.exp(-z))
@@ -29,7 +29,8 @@ def by_hand(z, y, alpha, weight, groups):
         total = sum(weight[j] / mean_weight * of_label[j] for j in context)
         entropy = -np.log(of_label[i])
         generative = -np.log(of_label[i] / total)
-        values[k] += weight[i] * (alpha * entropy + (1 - alpha) * generative) / n
+        both = bce_share * entropy + (1 - bce_share) * generative
+        values[k] += weight[i] * both / n
     return values
 
 
@@ -49,7 +50,7 @@ def gradient(loss, z, *rest):
     return z.grad
 
 
-@pytest.mark.parametrize("alpha", [0.0, 0.4, 1.0])
+@pytest.mark.parametrize("bce_share", [0.0, 0.4, 1.0])
 @settings(max_examples=50)
 @given(
     seed=st.integers(0, 10**6),
@@ -58,15 +59,15 @@ def gradient(loss, z, *rest):
     weighted=st.booleans(),
     grouped=st.booleans(),
 )
-def test_equals_the_definition(alpha, seed, n, n_groups, weighted, grouped):
+def test_equals_the_definition(bce_share, seed, n, n_groups, weighted, grouped):
     z, y, weight, groups = random_batch(seed, n, n_groups)
-    losses = JRC(NAMES, alpha=alpha)(
+    losses = JRC(NAMES, bce_share=bce_share)(
         z, y, weight if weighted else None, groups if grouped else None
     )
     expected = by_hand(
         z.numpy(),
         y.numpy(),
-        alpha,
+        bce_share,
         weight.numpy() if weighted else np.ones(n),
         groups.numpy() if grouped else np.zeros(n),
     )
@@ -78,7 +79,7 @@ def test_equals_the_definition(alpha, seed, n, n_groups, weighted, grouped):
 def test_first_and_second_derivatives(weighted, grouped):
     z, y, weight, groups = random_batch(0, n=8, n_groups=3)
     rest = y, weight if weighted else None, groups if grouped else None
-    loss, z = JRC(NAMES, alpha=0.3), z.requires_grad_()
+    loss, z = JRC(NAMES, bce_share=0.3), z.requires_grad_()
     assert torch.autograd.gradcheck(lambda z: loss(z, *rest), z)
     assert torch.autograd.gradgradcheck(lambda z: loss(z, *rest), z)
 
@@ -87,11 +88,12 @@ def test_as_the_base_loss_of_pwiser_it_gets_groups():
     assert JRC.asks_for_groups
     z, y, weight, groups = random_batch(1)
     y[:, 1] *= y[:, 0]
-    both = PWiseR(NAMES, base="jrc", base_params={"alpha": 0.3})
+    both = PWiseR(NAMES, base="jrc", base_params={"bce_share": 0.3})
     assert both.asks_for_groups
     term = PWiseR(NAMES)(z, y, weight) - BCE(NAMES)(z, y, weight)
     torch.testing.assert_close(
-        both(z, y, weight, groups), JRC(NAMES, alpha=0.3)(z, y, weight, groups) + term
+        both(z, y, weight, groups),
+        JRC(NAMES, bce_share=0.3)(z, y, weight, groups) + term,
     )
 
 
@@ -168,7 +170,7 @@ def test_contexts_of_one_row_add_nothing(weighted):
     z, y, weight, _ = random_batch(5)
     weight = weight.float() if weighted else None
     rest = y.float(), weight, torch.arange(20)
-    loss, z = JRC(NAMES, alpha=0), z.float() * 100
+    loss, z = JRC(NAMES, bce_share=0), z.float() * 100
     assert loss(z, *rest).tolist() == [0.0, 0.0]
     assert not gradient(loss, z, *rest).any()
 
@@ -184,13 +186,13 @@ def test_labels_are_treated_symmetrically():
     )
 
 
-@pytest.mark.parametrize("alpha", [0.0, 0.5])
-def test_true_probabilities_are_stationary(alpha):
+@pytest.mark.parametrize("bce_share", [0.0, 0.5])
+def test_true_probabilities_are_stationary(bce_share):
     # The expectation over all labels that four rows can have.
     rates = np.array([0.001, 0.02, 0.3, 0.8])
     z = torch.logit(torch.tensor(rates)).unsqueeze(1)
     groups = torch.tensor([0, 0, 0, 1])
-    loss, mean = JRC(["click"], alpha=alpha), torch.zeros(4, 1)
+    loss, mean = JRC(["click"], bce_share=bce_share), torch.zeros(4, 1)
     for labels in product([0.0, 1.0], repeat=4):
         chance = np.prod(np.where(labels, rates, 1 - rates))
         y = torch.tensor(labels, dtype=torch.float64).unsqueeze(1)
@@ -198,9 +200,9 @@ def test_true_probabilities_are_stationary(alpha):
     assert_allclose(mean.numpy(), 0, atol=1e-15)
 
 
-def test_with_alpha_1_it_is_cross_entropy():
+def test_with_share_1_it_is_cross_entropy():
     z, y, weight, groups = random_batch(7)
-    assert JRC(NAMES, alpha=1)(z, y, weight, groups).equal(BCE(NAMES)(z, y, weight))
+    assert JRC(NAMES, bce_share=1)(z, y, weight, groups).equal(BCE(NAMES)(z, y, weight))
 
 
 def test_rows_of_weight_0_are_excluded_from_their_contexts():
@@ -239,7 +241,7 @@ def test_a_whole_weight_has_the_gradient_of_as_many_rows():
 )
 def test_the_second_part_is_non_negative(seed, n, rate):
     z, y, weight, groups = random_batch(seed, n, n_groups=2, rate=rate)
-    assert (JRC(NAMES, alpha=0)(z, y, weight, groups) >= -1e-12).all()
+    assert (JRC(NAMES, bce_share=0)(z, y, weight, groups) >= -1e-12).all()
 
 
 # Precision.
@@ -250,7 +252,7 @@ def test_the_second_part_is_non_negative(seed, n, rate):
 def test_extreme_logits(labels, groups):
     logits = torch.tensor([[1e3], [-1e3], [1e3]], requires_grad=True)
     y = torch.tensor(labels, dtype=torch.float32).unsqueeze(1)
-    loss = JRC(["click"], alpha=0)(logits, y, None, groups)
+    loss = JRC(["click"], bce_share=0)(logits, y, None, groups)
     loss.sum().backward()
     # log p is 0 or -1000, so the sum of p is the number of rows with log p = 0.
     log_p = np.array([0.0, -1e3, 0.0])
@@ -269,7 +271,7 @@ def test_many_rows_in_float32():
     # A running sum of 200,000 equal terms in float32 has a larger error.
     logits = torch.full((200_000, 1), -1.0)
     logits[0] = 30.0
-    loss = JRC(["click"], alpha=0)(logits, torch.ones_like(logits))
+    loss = JRC(["click"], bce_share=0)(logits, torch.ones_like(logits))
     n, log_p = 200_000, -np.log1p(np.exp(1.0))
     expected = np.log(1 + (n - 1) * np.exp(log_p)) - (n - 1) / n * log_p
     assert loss.item() == pytest.approx(expected, rel=2e-7)
@@ -293,14 +295,14 @@ def test_weights_that_are_all_0(groups):
 
 
 @pytest.mark.parametrize(
-    ("alpha", "message"),
+    ("bce_share", "message"),
     [
-        (-0.1, r"alpha must be .*>= 0 .*got -0\.1"),
-        (1.1, r"alpha must be .*<= 1; got 1\.1"),
-        (np.nan, "alpha must be finite.*got nan"),
-        ("0.5", "alpha must be.*got '0.5'"),
+        (-0.1, r"bce_share must be .*>= 0 .*got -0\.1"),
+        (1.1, r"bce_share must be .*<= 1; got 1\.1"),
+        (np.nan, "bce_share must be finite.*got nan"),
+        ("0.5", "bce_share must be.*got '0.5'"),
     ],
 )
-def test_bad_values_of_alpha(alpha, message):
+def test_bad_values_of_the_share(bce_share, message):
     with pytest.raises((ValueError, TypeError), match=message):
-        JRC(NAMES, alpha=alpha)
+        JRC(NAMES, bce_share=bce_share)

@@ -35,8 +35,14 @@ class WithParameters(MultiTaskLoss):
         ({"base": "bcd"}, r"base must be one of .*'bce'.*; got 'bcd'"),
         ({"base_params": {"alpha": 1}}, "base_params .*'alpha'"),
         ({"base_params": {"task_names": NAMES}}, "base_params .*'task_names'"),
-        ({"base": "jrc", "base_params": {"beta": 1}}, r"base_params .*'beta'.*\'alpha"),
-        ({"base": "jrc", "base_params": {"alpha": 2}}, "alpha must be .*; got 2"),
+        (
+            {"base": "jrc", "base_params": {"beta": 1}},
+            r"base_params .*'beta'.*\'bce_share",
+        ),
+        (
+            {"base": "jrc", "base_params": {"bce_share": 2}},
+            "bce_share must be .*; got 2",
+        ),
         ({"base": WithParameters}, "base_params lacks .*'strength'"),
     ],
 )
@@ -75,8 +81,8 @@ def test_bad_types_are_named(params, message):
 def test_a_class_with_parameters_as_base():
     loss = PWiseR(NAMES, base=WithParameters, base_params={"strength": 3})
     assert (type(loss.base), loss.base.strength) == (WithParameters, 3)
-    loss = PWiseR(NAMES, base=CombinedPair, base_params={"alpha": np.float32(0.5)})
-    assert loss.base.alpha == 0.5
+    loss = PWiseR(NAMES, base=CombinedPair, base_params={"bce_share": np.float32(0.5)})
+    assert loss.base.bce_share == 0.5
 
 
 def test_numpy_values_are_taken_like_python_numbers():
