@@ -131,6 +131,9 @@ class FunnelCalibrator(ClassifierMixin, MetaEstimatorMixin, BaseEstimator):
     (1000, 2)
     """
 
+    # Read by the scorers: missing labels take no part in the curves and scores.
+    missing_labels = "ignore"
+
     _parameter_constraints: ClassVar[dict] = {
         "estimator": [HasMethods(["fit", "predict_proba"])],
         "method": [StrOptions(set(METHODS))],
@@ -183,7 +186,8 @@ class FunnelCalibrator(ClassifierMixin, MetaEstimatorMixin, BaseEstimator):
         Raises
         ------
         ValueError
-            If labels or weights are invalid, or the estimator has other tasks.
+            If labels or weights are invalid, the estimator has other tasks, or it is a
+            view of one task of an estimator with a `negative_sampling_rate`.
         sklearn.exceptions.NotFittedError
             If `cv=None` and the estimator is not fitted.
 
@@ -297,6 +301,16 @@ class FunnelCalibrator(ClassifierMixin, MetaEstimatorMixin, BaseEstimator):
         for layer in nested_estimators(estimator):
             if hasattr(layer, "negative_sampling_rate"):
                 return layer.negative_sampling_rate
+            inner = getattr(layer, "estimator", None)
+            rate = getattr(inner, "negative_sampling_rate", 1.0)
+            if hasattr(layer, "task") and rate != 1:
+                raise ValueError(
+                    f"The labels of the task {layer.task!r} alone do not tell which "
+                    f"rows have no click, for negative_sampling_rate={rate}: calibrate "
+                    f"the {type(inner).__name__} and take a view of the calibrated "
+                    "one, TaskView(calibrated, task); or pass weights to fit and set "
+                    "negative_sampling_rate=1."
+                )
         return 1.0
 
     def _fit_curves(self, p, labels, weight, names):
@@ -409,7 +423,7 @@ class FunnelCalibrator(ClassifierMixin, MetaEstimatorMixin, BaseEstimator):
         X : {DataFrame, array-like} of shape (n_samples, n_features)
             Impressions.
         y : array-like of shape (n_samples, n_tasks) or (n_samples,)
-            True labels.
+            True labels; those of tasks after the first may be missing (NaN).
         sample_weight : array-like of shape (n_samples,) or (n_samples, n_tasks), \
                 default=None
             Weights of the rows, or of the rows and tasks.

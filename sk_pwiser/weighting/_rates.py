@@ -11,35 +11,36 @@ class TrainingRates(nn.Module):
     not enter the means.
     """
 
-    total: Tensor
+    mean: Tensor
     n_losses: Tensor
     means: Tensor
 
     def __init__(self, n_tasks: int) -> None:
         super().__init__()
-        self.register_buffer("total", torch.zeros(n_tasks, dtype=torch.float64))
+        # In float32, since not every device has float64.
+        self.register_buffer("mean", torch.zeros(n_tasks))
         self.register_buffer("n_losses", torch.zeros(n_tasks, dtype=torch.int64))
         # The last two epochs, the older one first; 0 if there is no mean.
-        self.register_buffer("means", torch.zeros(2, n_tasks, dtype=torch.float64))
+        self.register_buffer("means", torch.zeros(2, n_tasks))
 
     def observe(self, losses: Tensor) -> None:
         """Add the losses of a step, of shape `(n_tasks,)`, to the epoch's means."""
-        losses = losses.detach()
+        losses = losses.detach().to(self.mean)
         is_positive = losses > 0
-        self.total += torch.where(is_positive, losses, 0.0)
         self.n_losses += is_positive
+        change = (losses - self.mean) / self.n_losses.clamp(min=1)
+        self.mean += torch.where(is_positive, change, 0.0)
 
     def end_epoch(self) -> None:
         """Store the mean losses of the epoch, unless it had no step."""
         if not self.n_losses.any():
             return
-        means = self.total / self.n_losses.clamp(min=1)
-        self.means.copy_(torch.stack([self.means[1], means]))
-        self.total.zero_()
+        self.means.copy_(torch.stack([self.means[1], self.mean]))
+        self.mean.zero_()
         self.n_losses.zero_()
 
     def forward(self) -> Tensor:
-        """Return the rates, float64 of shape `(n_tasks,)`; unknown rates are 1."""
+        """Return the rates, float32 of shape `(n_tasks,)`; unknown rates are 1."""
         earlier, later = self.means
         is_known = (self.means > 0).all(dim=0)
         return torch.where(is_known, later / torch.where(is_known, earlier, 1.0), 1.0)

@@ -546,3 +546,31 @@ def checks():
 @pytest.mark.parametrize(("calibrator", "check"), checks())
 def test_check_estimator(calibrator, check):
     check(calibrator)
+
+
+def test_missing_labels_take_no_part_in_the_score(reader, rows):
+    X, Y = rows[0], rows[1].astype(float)
+    calibrated = FunnelCalibrator(reader).fit(X, Y)
+    known = np.random.default_rng(0).random(len(X)) < 0.5
+    Y[~known, 1] = np.nan
+    p = calibrated.predict_proba(X)
+    expected = roc_auc_score(Y[:, 0], p[:, 0]) + roc_auc_score(Y[known, 1], p[known, 1])
+    assert calibrated.score(X, Y) == pytest.approx(expected / 2)
+    assert ctcvr_auc_scorer(calibrated, X, Y) == roc_auc_score(Y[known, 1], p[known, 1])
+
+
+def test_a_view_of_one_task_has_no_rows_to_weight_by_the_sampling(rows):
+    X, Y = rows
+    reader = ReadsFeatures(
+        names=["click", "conversion"], negative_sampling_rate=0.25
+    ).fit(X, Y)
+    view = TaskView(reader, "conversion")
+    with pytest.raises(ValueError, match=r"'conversion' alone .*=0\.25: calibrate the"):
+        FunnelCalibrator(view).fit(X, Y[:, 1])
+    weight = np.where(Y[:, 0] == 0, 4.0, 1.0)
+    by_hand = FunnelCalibrator(view, method="sigmoid", negative_sampling_rate=1)
+    by_hand.fit(X, Y[:, 1], sample_weight=weight)
+    whole = FunnelCalibrator(reader, method="sigmoid", ordered=False).fit(X, Y)
+    assert_allclose(
+        by_hand.predict_proba(X)[:, 1], whole.predict_proba(X)[:, 1], rtol=1e-6
+    )

@@ -173,3 +173,10 @@ def test_three_tasks(name):
     weights = np.array([model.history_[:, f"train_weight_{task}"] for task in Y3])
     assert weights.shape == (3, 30)
     assert (weights > 0).all()
+
+
+def test_no_state_needs_float64_which_some_devices_lack(name):
+    params = {"rate": "dwa"} if name == "ema" else {}
+    weighting = WEIGHTINGS[name](2, **params)
+    descend(weighting, lambda losses, i: losses)
+    assert all(t.dtype != torch.float64 for t in state_of(weighting).values())
