@@ -28,7 +28,7 @@ from sk_pwiser._streaming import (
     probabilities,
     write_predictions,
 )
-from sk_pwiser._table import reads_in_parts
+from sk_pwiser._table import import_pandas, probability_frame, reads_in_parts
 from sk_pwiser._training import TrainingResult, fit, take_back
 from sk_pwiser._utils import accept_any_case_of_y, limited_threads, warn_user
 from sk_pwiser.metrics import mean_auc_scorer
@@ -830,12 +830,7 @@ class MultiTaskCTRCVRClassifier(ClassifierMixin, BaseEstimator):
         ImportError
             If pandas is not installed, and `X` is not a polars DataFrame.
         """
-        positive = self._predict_positive(X)
-        if type(X).__module__.partition(".")[0] == "polars":
-            return type(X)(positive, schema=self.task_names_)
-        pandas = _import_pandas("predict_frame")
-        index = X.index if isinstance(X, pandas.DataFrame) else None
-        return pandas.DataFrame(positive, index=index, columns=self.task_names_)
+        return probability_frame(self._predict_positive(X), X, self.task_names_)
 
     def encode(self, X):
         """Encode a table as the network reads it.
@@ -928,7 +923,7 @@ class MultiTaskCTRCVRClassifier(ClassifierMixin, BaseEstimator):
         embeddings = table[list(codes.values())]
         if not as_frame:
             return values, embeddings
-        pandas = _import_pandas("category_embeddings(as_frame=True)")
+        pandas = import_pandas("category_embeddings(as_frame=True)")
         return pandas.DataFrame(
             embeddings, index=pandas.Index(values, dtype=object, name=column)
         )
@@ -1044,13 +1039,3 @@ class MultiTaskCTRCVRClassifier(ClassifierMixin, BaseEstimator):
         tags.input_tags.allow_nan = True
         tags.input_tags.sparse = True
         return tags
-
-
-def _import_pandas(user):
-    try:
-        import pandas
-    except ImportError as error:
-        raise ImportError(
-            f'{user} needs pandas: pip install "sk_pwiser[pandas]"'
-        ) from error
-    return pandas

@@ -18,7 +18,14 @@ from sk_pwiser._table._encoder import (
     learn_constant_columns,
     warn_about_new_values,
 )
-from sk_pwiser._table._frames import as_table, reads_in_parts, refuse_parts, to_float
+from sk_pwiser._table._frames import (
+    as_table,
+    import_pandas,
+    probability_frame,
+    reads_in_parts,
+    refuse_parts,
+    to_float,
+)
 from sk_pwiser._table._labels import (
     MISSING_LABELS,
     ReadLabels,
@@ -98,12 +105,14 @@ __all__ = [
     "combine_weights",
     "factorize",
     "grow_encoder",
+    "import_pandas",
     "is_missing",
     "learn_constant_columns",
     "make_target_statistics",
     "n_rows",
     "names_of_columns",
     "one_task_labels",
+    "probability_frame",
     "read_labels",
     "read_times",
     "reads_in_parts",

@@ -393,3 +393,23 @@ def to_float(column):
         numbers = (np.nan if is_missing(value) else value for value in column)
         return np.fromiter(numbers, dtype=np.float64, count=len(column))
     return column.to_numpy(dtype=np.float64, na_value=np.nan)
+
+
+def import_pandas(user):
+    """Return pandas, or raise an ImportError that names its user."""
+    try:
+        import pandas
+    except ImportError as error:
+        raise ImportError(
+            f'{user} needs pandas: pip install "sk_pwiser[pandas]"'
+        ) from error
+    return pandas
+
+
+def probability_frame(positive, X, task_names):
+    """Return probabilities as a DataFrame of polars if `X` is one, else of pandas."""
+    if is_polars(X):
+        return type(X)(positive, schema=task_names)
+    pandas = import_pandas("predict_frame")
+    index = X.index if isinstance(X, pandas.DataFrame) else None
+    return pandas.DataFrame(positive, index=index, columns=task_names)

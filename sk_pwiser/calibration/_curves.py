@@ -20,7 +20,15 @@ SAME_RATE = 1e-9
 LOG_TEMPERATURES = -10.0, 10.0
 
 
-class IsotonicCurve:
+class Curve:
+    """An increasing function from logits to calibrated log-odds."""
+
+    def predict(self, logits):
+        """Return calibrated probabilities."""
+        return expit(self.transform(logits))
+
+
+class IsotonicCurve(Curve):
     """Isotonic regression whose steps are joined by straight lines in log-odds.
 
     Isotonic regression gives one probability to all rows of a step, and so loses their
@@ -56,12 +64,12 @@ class IsotonicCurve:
         self.rates_ = np.bincount(step, weights=weight * y) / size
         return self
 
-    def predict(self, logits):
-        """Return calibrated probabilities."""
-        return expit(np.interp(logits, self.centres_, logit(self.rates_)))
+    def transform(self, logits):
+        """Return calibrated log-odds."""
+        return np.interp(logits, self.centres_, logit(self.rates_))
 
 
-class SigmoidCurve:
+class SigmoidCurve(Curve):
     """Platt's method: the sigmoid of a linear function of the logit.
 
     The labels are replaced by ``(n_1 + 1) / (n_1 + 2)`` and ``1 / (n_0 + 2)``, where
@@ -109,12 +117,12 @@ class SigmoidCurve:
         self.intercept_ = float(found.x[1] - self.slope_ * centre)
         return self
 
-    def predict(self, logits):
-        """Return calibrated probabilities."""
-        return expit(self.slope_ * logits + self.intercept_)
+    def transform(self, logits):
+        """Return calibrated log-odds."""
+        return self.slope_ * logits + self.intercept_
 
 
-class TemperatureCurve:
+class TemperatureCurve(Curve):
     """The sigmoid of the logit divided by the number that minimises the log loss.
 
     References
@@ -135,9 +143,9 @@ class TemperatureCurve:
         self.temperature_ = float(np.exp(found.x))
         return self
 
-    def predict(self, logits):
-        """Return calibrated probabilities."""
-        return expit(logits / self.temperature_)
+    def transform(self, logits):
+        """Return calibrated log-odds."""
+        return logits / self.temperature_
 
 
 METHODS = {
@@ -145,3 +153,42 @@ METHODS = {
     "sigmoid": SigmoidCurve,
     "temperature": TemperatureCurve,
 }
+
+
+# Bounds of the logarithm of the variance of the shifts of groups.
+LOG_VARIANCES = -12.0, 4.0
+NEWTON_STEPS = 50
+
+
+def fit_shifts(logits, y, weight, group, n_groups):
+    """Return one shift in log-odds per group, shrunk to 0 by empirical Bayes.
+
+    The shifts are normally distributed around 0, with the variance that maximises the
+    marginal likelihood of the labels (Laplace's approximation), so that groups with
+    few events keep the common curve. As in the curves, rows count in units of the mean
+    weight of the rarer label.
+    """
+    weight = weight / weight[y == (y.mean() < 0.5)].mean()
+
+    def most_likely(variance):
+        shifts = np.zeros(n_groups)
+        for _ in range(NEWTON_STEPS):
+            p = expit(logits + shifts[group])
+            slope = np.bincount(group, weight * (y - p), n_groups) - shifts / variance
+            information = np.bincount(group, weight * p * (1 - p), n_groups)
+            step = np.clip(slope / (information + 1 / variance), -1, 1)
+            shifts += step
+            if np.abs(step).max() < 1e-9:
+                break
+        return shifts, information
+
+    def negative_evidence(log_variance):
+        variance = np.exp(log_variance)
+        shifts, information = most_likely(variance)
+        z = logits + shifts[group]
+        losses = weight @ (np.logaddexp(0, z) - y * z)
+        prior = shifts**2 / variance + np.log1p(variance * information)
+        return losses + prior.sum() / 2
+
+    found = minimize_scalar(negative_evidence, bounds=LOG_VARIANCES, method="bounded")
+    return most_likely(np.exp(found.x))[0]

@@ -1,10 +1,10 @@
 """The calibrator of several tasks: one curve per task, and the order of the tasks."""
 
-from numbers import Real
+from numbers import Integral, Real
 from typing import ClassVar
 
 import numpy as np
-from scipy.special import logit
+from scipy.special import expit, logit
 from sklearn.base import (
     BaseEstimator,
     ClassifierMixin,
@@ -16,21 +16,28 @@ from sklearn.exceptions import NotFittedError
 from sklearn.model_selection import check_cv
 from sklearn.utils import _safe_indexing, get_tags, indexable
 from sklearn.utils._param_validation import HasMethods, Interval, StrOptions
+from sklearn.utils.metaestimators import available_if
 from sklearn.utils.validation import check_is_fitted
 
+from sk_pwiser._estimator import MultiTaskCTRCVRClassifier, from_plain, to_plain
+from sk_pwiser._files import PlainForm, read_file, write_file
 from sk_pwiser._responses import Predictions, nested_estimators, positive_probabilities
 from sk_pwiser._table import (
     check_weights,
+    is_missing,
     one_task_labels,
+    probability_frame,
     read_labels,
     zero_one_labels,
 )
 from sk_pwiser._utils import accept_any_case_of_y, warn_user
-from sk_pwiser.calibration._curves import METHODS
+from sk_pwiser.calibration._curves import METHODS, fit_shifts
 from sk_pwiser.metrics import mean_auc_scorer
 from sk_pwiser.model_selection import FunnelStratifiedKFold
 
 LIMITS = np.finfo(np.float32)
+# Attributes of a file, beside the estimator.
+FITTED = ("calibrators_", "shifts_", "classes_", "task_names_", "n_tasks_")
 
 
 class FunnelCalibrator(ClassifierMixin, MetaEstimatorMixin, BaseEstimator):
@@ -69,6 +76,11 @@ class FunnelCalibrator(ClassifierMixin, MetaEstimatorMixin, BaseEstimator):
         probabilities are those of the full log. "auto" is the estimator's own
         parameter of this name, or 1 if it has none. Pass 1 if the estimator was
         trained on a sampled log, but the rows of the calibration are of the full one.
+    by : str or int, default=None
+        Name or index of a column of `X`, such as the market. The log-odds of each of
+        its values are shifted, per task, from the common curve to the rate of the
+        value, as far as its number of events supports it. Values that are missing or
+        were not in `fit` have the common curve.
 
     Attributes
     ----------
@@ -76,6 +88,9 @@ class FunnelCalibrator(ClassifierMixin, MetaEstimatorMixin, BaseEstimator):
         The fitted estimator: `estimator` itself if `cv=None`.
     calibrators_ : list
         The curve of each task, None for a task that is left unchanged.
+    shifts_ : dict
+        The shifts of the values of the column `by`: from a value to an ndarray of shape
+        (n_tasks,), in log-odds. Empty without `by`.
     classes_ : ndarray of shape (n_tasks, 2) or (2,)
         The labels of each task; 1-D for a single task.
     task_names_ : list of str
@@ -99,6 +114,10 @@ class FunnelCalibrator(ClassifierMixin, MetaEstimatorMixin, BaseEstimator):
     since steps lose the ranking of their rows. AUC stays the same, except for the rows
     outside the outermost centres. "sigmoid" equals that of
     :class:`~sklearn.calibration.CalibratedClassifierCV` for rows of equal weight.
+
+    The shifts of `by` are the modes of their posterior distribution: the prior is
+    normal with mean 0, and its variance maximises the marginal likelihood of the
+    labels (empirical Bayes). They change the order of rows only between values.
 
     "sigmoid" and "isotonic" also calibrate an estimator whose probabilities are those
     of the sampled log. "temperature" cannot, because it leaves a probability of 0.5
@@ -143,6 +162,7 @@ class FunnelCalibrator(ClassifierMixin, MetaEstimatorMixin, BaseEstimator):
             StrOptions({"auto"}),
             Interval(Real, 0, 1, closed="right"),
         ],
+        "by": [str, Integral, None],
     }
 
     def __init__(
@@ -153,12 +173,14 @@ class FunnelCalibrator(ClassifierMixin, MetaEstimatorMixin, BaseEstimator):
         cv=None,
         ordered=True,
         negative_sampling_rate="auto",
+        by=None,
     ):
         self.estimator = estimator
         self.method = method
         self.cv = cv
         self.ordered = ordered
         self.negative_sampling_rate = negative_sampling_rate
+        self.by = by
 
     @accept_any_case_of_y
     @_fit_context(prefer_skip_nested_validation=False)
@@ -205,6 +227,7 @@ class FunnelCalibrator(ClassifierMixin, MetaEstimatorMixin, BaseEstimator):
                 msg="estimator must be fitted if cv=None: fit the %(name)s, or set cv.",
             )
         labels, classes, columns = self._read_labels(y)
+        groups = self._groups(X)
         weight = np.ones(labels.shape)
         if sample_weight is not None:
             found = check_weights(sample_weight, *labels.shape, columns)
@@ -212,17 +235,19 @@ class FunnelCalibrator(ClassifierMixin, MetaEstimatorMixin, BaseEstimator):
         weight[np.isnan(labels)] = 0.0
         if self.cv is None:
             estimator = self.estimator
-            p = positive_probabilities(estimator, X, labels.shape[1])
+            logits = _positive_logits(estimator, X, labels.shape[1])
         else:
-            estimator, p = self._cross_fit(X, y, labels, sample_weight, weight)
-        weight[np.isnan(p)] = 0.0
+            estimator, logits = self._cross_fit(X, y, labels, sample_weight, weight)
+        weight[np.isnan(logits)] = 0.0
         names = Predictions(estimator, X, {}).task_names() or columns
         names = names or [f"task_{k}" for k in range(labels.shape[1])]
         if self.ordered:
             _warn_about_order(labels, weight, names)
         weight[labels[:, 0] == 0] /= self._sampling_rate(estimator)
-        curves = self._fit_curves(p, labels, weight, names)
+        curves = self._fit_curves(logits, labels, weight, names)
+        shifts = self._fit_shifts(logits, labels, weight, curves, groups)
         self.estimator_, self.calibrators_ = estimator, curves
+        self.shifts_ = shifts
         self.classes_, self.task_names_ = classes, names
         self.n_tasks_ = len(names)
         return self
@@ -264,17 +289,15 @@ class FunnelCalibrator(ClassifierMixin, MetaEstimatorMixin, BaseEstimator):
         The predictions are NaN in rows that no split leaves out, and for tasks of which
         the clone saw one class only, since they carry no information on the row.
         """
-        p = np.full(labels.shape, np.nan)
+        logits = np.full(labels.shape, np.nan)
         for train, test in self._splits(X, labels):
             model = self._fit_clone(X, y, sample_weight, train)
-            found = positive_probabilities(
-                model, _safe_indexing(X, test), labels.shape[1]
-            )
+            found = _positive_logits(model, _safe_indexing(X, test), labels.shape[1])
             counts = weight[train] > 0
             for k, seen in enumerate(counts.T):
                 if len(np.unique(labels[train][seen, k])) == 2:
-                    p[test, k] = found[:, k]
-        return self._fit_clone(X, y, sample_weight), p
+                    logits[test, k] = found[:, k]
+        return self._fit_clone(X, y, sample_weight), logits
 
     def _splits(self, X, labels):
         known = np.nan_to_num(labels)
@@ -313,7 +336,7 @@ class FunnelCalibrator(ClassifierMixin, MetaEstimatorMixin, BaseEstimator):
                 )
         return 1.0
 
-    def _fit_curves(self, p, labels, weight, names):
+    def _fit_curves(self, logits, labels, weight, names):
         """Return the curve of each task, None for a task with one class only."""
         curves, unchanged = [], []
         for k, name in enumerate(names):
@@ -326,7 +349,7 @@ class FunnelCalibrator(ClassifierMixin, MetaEstimatorMixin, BaseEstimator):
                 curves.append(None)
                 continue
             curve = METHODS[self.method]()
-            curves.append(curve.fit(_logits(p[rows, k]), y, w / w.max()))
+            curves.append(curve.fit(logits[rows, k], y, w / w.max()))
         if unchanged:
             warn_user(
                 "Only one class in the rows of the calibration for "
@@ -335,20 +358,53 @@ class FunnelCalibrator(ClassifierMixin, MetaEstimatorMixin, BaseEstimator):
             )
         return curves
 
+    def _groups(self, X):
+        """Return the values of the column `by`, as keys of a dict, or None."""
+        if self.by is None:
+            return None
+        try:
+            column = _safe_indexing(X, self.by, axis=1)
+        except (ValueError, KeyError, IndexError, TypeError) as error:
+            raise ValueError(f"by={self.by!r} is not a column of X: {error}") from error
+        return [market_of(value) for value in np.asarray(column, dtype=object)]
+
+    def _fit_shifts(self, logits, labels, weight, curves, groups):
+        """Return the shifts of the log-odds of each value of the column `by`."""
+        if groups is None:
+            return {}
+        index = {value: i for i, value in enumerate(dict.fromkeys(groups))}
+        group = np.array([index[value] for value in groups])
+        shifts = np.zeros((len(index), len(curves)))
+        for k, curve in enumerate(curves):
+            rows = (weight[:, k] > 0) & np.array(
+                [value is not None for value in groups]
+            )
+            if curve is None or len(np.unique(labels[rows, k])) < 2:
+                continue
+            calibrated = curve.transform(logits[rows, k])
+            shifts[:, k] = fit_shifts(
+                calibrated, labels[rows, k], weight[rows, k], group[rows], len(index)
+            )
+        return {value: shifts[i] for value, i in index.items() if value is not None}
+
+    def _calibrated_logits(self, X):
+        """Return calibrated log-odds: float64 of shape (n_samples, n_tasks)."""
+        check_is_fitted(self)
+        logits = _positive_logits(self.estimator_, X, self.n_tasks_)
+        for k, curve in enumerate(self.calibrators_):
+            if curve is not None:
+                logits[:, k] = curve.transform(logits[:, k])
+        groups = self._groups(X)
+        if groups is not None:
+            common = np.zeros(self.n_tasks_)
+            logits += np.array([self.shifts_.get(value, common) for value in groups])
+        return np.minimum.accumulate(logits, axis=1) if self.ordered else logits
+
     def _predict_positive(self, X):
         """Return calibrated P(Y_k = 1): float32 of shape (n_samples, n_tasks)."""
-        check_is_fitted(self)
-        p = positive_probabilities(self.estimator_, X, self.n_tasks_)
-        columns = [
-            p[:, k] if curve is None else curve.predict(_logits(p[:, k]))
-            for k, curve in enumerate(self.calibrators_)
-        ]
         # In float32, as the estimator's: more digits would be noise.
-        calibrated = np.column_stack(columns).astype(np.float32)
-        calibrated = np.clip(calibrated, LIMITS.tiny, 1 - LIMITS.epsneg)
-        if self.ordered:
-            calibrated = np.minimum.accumulate(calibrated, axis=1)
-        return calibrated
+        calibrated = expit(self._calibrated_logits(X)).astype(np.float32)
+        return np.clip(calibrated, LIMITS.tiny, 1 - LIMITS.epsneg)
 
     def predict_proba(self, X):
         """Predict calibrated probabilities over impressions.
@@ -387,6 +443,140 @@ class FunnelCalibrator(ClassifierMixin, MetaEstimatorMixin, BaseEstimator):
         if self.classes_.ndim == 1:
             return self.classes_[positive[:, 0]]
         return np.take_along_axis(self.classes_, positive.T, axis=1).T
+
+    def predict_logits(self, X):
+        """Predict calibrated log-odds over impressions.
+
+        Parameters
+        ----------
+        X : {DataFrame, array-like} of shape (n_samples, n_features)
+            Impressions.
+
+        Returns
+        -------
+        float32 ndarray of shape (n_samples, n_tasks) or (n_samples,)
+            Column k is log(p / (1 - p)) of p = P(Y_k = 1 | impression). 1-D for a
+            single task.
+        """
+        logits = self._calibrated_logits(X).astype(np.float32)
+        return logits[:, 0] if self.classes_.ndim == 1 else logits
+
+    def predict_frame(self, X):
+        """Predict calibrated probabilities over impressions as a DataFrame.
+
+        Parameters
+        ----------
+        X : {DataFrame, array-like} of shape (n_samples, n_features)
+            Impressions.
+
+        Returns
+        -------
+        DataFrame of shape (n_samples, n_tasks)
+            One column per task, as of
+            :meth:`~sk_pwiser.MultiTaskCTRCVRClassifier.predict_frame`.
+
+        Raises
+        ------
+        ImportError
+            If pandas is not installed, and `X` is not a polars DataFrame.
+        """
+        return probability_frame(self._predict_positive(X), X, self.task_names_)
+
+    @available_if(lambda self: hasattr(self.estimator, "task"))
+    def task(self, task):
+        """Return one task as an ordinary binary classifier.
+
+        Parameters
+        ----------
+        task : int or str
+            The task: its index, its name, or "cvr" for P(last task | first task).
+
+        Returns
+        -------
+        TaskView
+            A :class:`~sk_pwiser.TaskView` of this calibrator.
+
+        Raises
+        ------
+        ValueError
+            If the fitted calibrator has no such task.
+        """
+        fitted = getattr(self, "estimator_", self.estimator)
+        return fitted.task(task).set_params(estimator=self)
+
+    def save(self, path):
+        """Write the fitted calibrator and its estimator to a file without code.
+
+        Parameters
+        ----------
+        path : str or path-like
+            The file, in the format of
+            :meth:`~sk_pwiser.MultiTaskCTRCVRClassifier.save`. One that exists is
+            replaced.
+
+        Raises
+        ------
+        ValueError, TypeError
+            If the estimator is no :class:`~sk_pwiser.MultiTaskCTRCVRClassifier`, if it
+            cannot be saved, or if `cv` is neither None nor an int. No file is written.
+        """
+        check_is_fitted(self)
+        if not isinstance(self.estimator_, MultiTaskCTRCVRClassifier):
+            raise TypeError(
+                "Only a calibrated MultiTaskCTRCVRClassifier can be saved; got "
+                f"{self.estimator_!r}. Use pickle or skops for others."
+            )
+        if self.cv is not None and not isinstance(self.cv, Integral):
+            raise TypeError(
+                f"A calibrator with cv={self.cv!r} cannot be saved: a file holds no "
+                "code. Set cv=None first; predictions do not need it."
+            )
+        params = self.get_params(deep=False)
+        del params["estimator"]
+        fitted = {name: getattr(self, name) for name in FITTED}
+        own = {"class": type(self).__name__, "params": params, "fitted": fitted}
+        values, arrays = PlainForm(METHODS.values()).encode(own, "calibrator")
+        of_estimator, more = to_plain(self.estimator_)
+        write_file(path, {**values, "estimator": of_estimator}, {**arrays, **more})
+
+    @classmethod
+    def load(cls, path):
+        """Read a calibrator from a file that `save` wrote; nothing in it is executed.
+
+        Parameters
+        ----------
+        path : str or path-like
+            The file.
+
+        Returns
+        -------
+        FunnelCalibrator
+            The fitted calibrator with its fitted estimator.
+
+        Raises
+        ------
+        ValueError
+            If the file is damaged, altered, or not one of a calibrator.
+        """
+        values, arrays = read_file(path)
+        name = repr(str(path))
+        own, rest = {}, {}
+        for key, array in arrays.items():
+            (own if key.startswith("calibrator") else rest)[key] = array
+        try:
+            if values["class"] != cls.__name__:
+                raise ValueError(f"it is a model of {values['class']!r}")
+            of_estimator = values.pop("estimator")
+            content = PlainForm(METHODS.values()).decode(values, own)
+            calibrator = cls(None, **content["params"])
+            vars(calibrator).update({key: content["fitted"][key] for key in FITTED})
+        except (KeyError, TypeError, ValueError) as error:
+            raise ValueError(
+                f"{name} is not a valid file of a {cls.__name__}: {error}"
+            ) from error
+        estimator = from_plain(MultiTaskCTRCVRClassifier, of_estimator, rest, name)
+        calibrator.estimator = calibrator.estimator_ = estimator
+        return calibrator
 
     def predict_cvr(self, X):
         """Predict P(last task | first task) from the calibrated probabilities.
@@ -462,9 +652,17 @@ class FunnelCalibrator(ClassifierMixin, MetaEstimatorMixin, BaseEstimator):
         return tags
 
 
-def _logits(p):
-    """Return the logits of probabilities in float64, finite at 0 and 1."""
-    p = np.asarray(p, dtype=np.float64)
+def market_of(value):
+    """Return a value of the column `by` as a key, None for a missing value."""
+    return None if is_missing(value) else value
+
+
+def _positive_logits(estimator, X, n_tasks):
+    """Return the log-odds of the tasks: float64 (n_samples, n_tasks), all finite."""
+    if hasattr(estimator, "predict_logits"):
+        found = np.asarray(estimator.predict_logits(X), dtype=np.float64)
+        return found.reshape(len(found), -1)
+    p = positive_probabilities(estimator, X, n_tasks)
     return logit(np.clip(p, LIMITS.tiny, 1 - LIMITS.epsneg))
 
 

@@ -4,21 +4,35 @@ import copy
 
 import numpy as np
 import torch
+from sklearn.frozen import FrozenEstimator
 from sklearn.utils.validation import check_is_fitted
 from torch import nn
 
 from sk_pwiser._estimator import MultiTaskCTRCVRClassifier
 from sk_pwiser._table import NUMERIC_ENCODINGS, CategoryColumn
+from sk_pwiser.calibration import FunnelCalibrator
 
 
 def fitted_result(estimator):
-    """Return the result of the last fit of an estimator."""
+    """Return the result of the last fit of an estimator, calibrated or not."""
+    if isinstance(estimator, FunnelCalibrator):
+        check_is_fitted(estimator)
+        estimator = estimator.estimator_
+    if isinstance(estimator, FrozenEstimator):
+        estimator = estimator.estimator
     if not isinstance(estimator, MultiTaskCTRCVRClassifier):
         raise TypeError(
-            f"estimator must be a fitted MultiTaskCTRCVRClassifier; got {estimator!r}."
+            "estimator must be a fitted MultiTaskCTRCVRClassifier, or a "
+            f"FunnelCalibrator of one; got {estimator!r}."
         )
     check_is_fitted(estimator, "_result")
     return estimator._result
+
+
+def shifts_of(estimator):
+    """Return the shifts of a calibrator by the value of its column, else None."""
+    by = getattr(estimator, "by", None)
+    return None if by is None else estimator.shifts_
 
 
 def check_exportable(encoder):
@@ -41,25 +55,69 @@ class ProbabilityNetwork(nn.Module):
     """A copy of a trained network on the CPU that returns probabilities.
 
     With `both_classes`, the output has one column per class of a single task, like
-    `predict_proba` for 1-D `y`.
+    `predict_proba` for 1-D `y`. `curves`, a list with one curve or None per task, and
+    `ordered` are those of a calibrator.
     """
 
-    def __init__(self, network, both_classes):
+    def __init__(self, network, both_classes, curves=(), ordered=False):
         super().__init__()
         self.network = copy.deepcopy(network).cpu().eval().requires_grad_(False)
         self.both_classes = both_classes
+        self.curves = nn.ModuleList(map(CurveLayer, curves))
+        self.ordered = ordered
 
-    def forward(self, codes, numeric):
-        """Return probabilities in the open interval (0, 1)."""
+    def forward(self, codes, numeric, shifts=None):
+        """Return probabilities in the open interval (0, 1).
+
+        `shifts`, float64 of shape (batch, n_tasks), are added to the log-odds.
+        """
         limits = np.finfo(np.float32)
-        positive = torch.sigmoid(self.network(codes, numeric).logits.float())
+        logits = self.network(codes, numeric).logits.float()
+        if len(self.curves):
+            logits = self._calibrate(logits.double(), shifts)
+        positive = torch.sigmoid(logits).float()
         positive = positive.clamp(float(limits.tiny), float(1 - limits.epsneg))
         if self.both_classes:
             return torch.cat([1 - positive, positive], dim=1)
         return positive
 
+    def _calibrate(self, logits, shifts):
+        """Return the log-odds of `FunnelCalibrator`, in float64 as there."""
+        columns = [curve(logits[:, k]) for k, curve in enumerate(self.curves)]
+        for k, column in enumerate(columns):
+            if shifts is not None:
+                columns[k] = column + shifts[:, k]
+            if self.ordered and k > 0:
+                columns[k] = torch.minimum(columns[k], columns[k - 1])
+        return torch.stack(columns, dim=1)
+
+
+class CurveLayer(nn.Module):
+    """A calibration curve: a straight line, or straight lines between nodes."""
+
+    def __init__(self, curve):
+        super().__init__()
+        nodes = getattr(curve, "centres_", np.array([0.0, 1.0]))
+        values = nodes if curve is None else curve.transform(nodes)
+        self.is_line = not hasattr(curve, "centres_")
+        if len(nodes) == 1:  # a constant
+            nodes, values = np.append(nodes, nodes + 1), np.repeat(values, 2)
+        self.starts, self.widths = map(torch.from_numpy, (nodes[:-1], np.diff(nodes)))
+        self.first, self.rises = float(values[0]), torch.from_numpy(np.diff(values))
+
+    def forward(self, logits):
+        """Map float64 logits of shape (batch,) to calibrated log-odds."""
+        shares = (logits.unsqueeze(1) - self.starts) / self.widths
+        if not self.is_line:
+            shares = shares.clamp(0, 1)
+        return self.first + (shares * self.rises).sum(dim=1)
+
 
 def probability_network(estimator):
     """Return the network of a fitted estimator, with the output of `predict_proba`."""
     network = fitted_result(estimator).net.module_
-    return ProbabilityNetwork(network, both_classes=estimator.classes_.ndim == 1)
+    both_classes = estimator.classes_.ndim == 1
+    if isinstance(estimator, FunnelCalibrator):
+        curves, ordered = estimator.calibrators_, estimator.ordered
+        return ProbabilityNetwork(network, both_classes, curves, ordered)
+    return ProbabilityNetwork(network, both_classes)

@@ -16,6 +16,7 @@ from sk_pwiser.export._network import (
     check_exportable,
     fitted_result,
     probability_network,
+    shifts_of,
 )
 
 # The first version with all operators used here; runtimes since 2022 support it.
@@ -33,8 +34,10 @@ def to_onnx(estimator, path, *, inputs="encoded"):
 
     Parameters
     ----------
-    estimator : MultiTaskCTRCVRClassifier
-        The fitted estimator.
+    estimator : MultiTaskCTRCVRClassifier or FunnelCalibrator
+        The fitted estimator, or the fitted calibrator of one, whose curves become part
+        of the graph. With `by`, its column must be a category column of the
+        estimator, and `inputs` "raw".
     path : str or path-like
         The file. An existing file is only replaced when the export is complete.
     inputs : {"encoded", "raw"}, default="encoded"
@@ -55,7 +58,8 @@ def to_onnx(estimator, path, *, inputs="encoded"):
     ImportError
         If onnx is not installed.
     TypeError
-        If `estimator` is not a :class:`~sk_pwiser.MultiTaskCTRCVRClassifier`.
+        If `estimator` is neither a :class:`~sk_pwiser.MultiTaskCTRCVRClassifier` nor a
+        :class:`~sk_pwiser.calibration.FunnelCalibrator` of one.
     NotFittedError
         If it is not fitted.
     ValueError
@@ -102,11 +106,14 @@ def to_onnx(estimator, path, *, inputs="encoded"):
     onnx = _import_onnx()
     network = probability_network(estimator)
     _check_size(network)
-    encoder = encoding_model(schema, OPSET) if inputs == "raw" else None
-    model = _trace(network, type(network.network).__name__)
+    market = _find_market(estimator, schema.encoder, inputs)
+    encoder = None
+    if inputs == "raw":
+        encoder = encoding_model(schema, OPSET, market, len(estimator.task_names_))
+    model = _trace(network, type(network.network).__name__, market is not None)
     if encoder is not None:
         encoder.ir_version = model.ir_version
-        model = _join(encoder, model)
+        model = _join(encoder, model, market is not None)
     names = {"task_names": list(estimator.task_names_)}
     if encoder is None:
         names["category_names"] = schema.encoder.category_names_
@@ -143,7 +150,26 @@ def _check_size(network):
         )
 
 
-def _trace(network, name):
+def _find_market(estimator, encoder, inputs):
+    """Return the index of the column `by` of a calibrator and its shifts, or None."""
+    shifts = shifts_of(estimator)
+    if shifts is None:
+        return None
+    by, names = estimator.by, [column.name for column in encoder.columns_]
+    index = names.index(by) if by in names else by
+    if inputs != "raw":
+        raise ValueError(
+            f"A calibrator with by={by!r} needs the values of this column: export it "
+            "with inputs='raw'."
+        )
+    if not isinstance(encoder.columns_[index], CategoryColumn):
+        raise ValueError(
+            f"by={by!r} must be a category column of the estimator for an export."
+        )
+    return index, shifts
+
+
+def _trace(network, name, has_shifts):
     """Return a network as an ONNX model with encoded inputs."""
     import onnx
 
@@ -151,7 +177,10 @@ def _trace(network, name):
     n_rows = 3  # any number but 1, which would be exported as a size to broadcast
     codes = torch.zeros(n_rows, len(spec.cardinalities), dtype=torch.int64)
     numeric = torch.zeros(n_rows, spec.n_numeric)
-    axes = {name: {0: "n_samples"} for name in ("codes", "numeric", OUTPUT)}
+    inputs = {"codes": codes, "numeric": numeric}
+    if has_shifts:
+        inputs["shifts"] = torch.zeros(n_rows, spec.n_tasks, dtype=torch.float64)
+    axes = {name: {0: "n_samples"} for name in (*inputs, OUTPUT)}
     options = {"dynamo": False}
     if "dynamo" not in inspect.signature(torch.onnx.export).parameters:
         options = {}  # older versions only have this exporter
@@ -162,9 +191,9 @@ def _trace(network, name):
         try:
             torch.onnx.export(
                 network,
-                (codes, numeric),
+                tuple(inputs.values()),
                 buffer,
-                input_names=["codes", "numeric"],
+                input_names=list(inputs),
                 output_names=[OUTPUT],
                 dynamic_axes=axes,
                 opset_version=OPSET,
@@ -195,7 +224,7 @@ def _log_add_exp(graph, first, second):
     return graph.op("Add", larger, graph.op("Log", graph.op("Add", one, rest)))
 
 
-def _join(encoder, network):
+def _join(encoder, network, has_shifts):
     """Return the model that encodes raw inputs and runs the network."""
     import onnx
 
@@ -203,6 +232,8 @@ def _join(encoder, network):
     network = onnx.compose.add_prefix(network, "network/")
     names = [("encoding/codes", "network/codes")]
     names += [("encoding/numeric", "network/numeric")]
+    if has_shifts:
+        names += [("encoding/shifts", "network/shifts")]
     model = onnx.compose.merge_models(encoder, network, io_map=names)
     last = f"network/{OUTPUT}"
     model.graph.node.append(onnx.helper.make_node("Identity", [last], [OUTPUT]))
@@ -243,10 +274,11 @@ class GraphBuilder:
         return name
 
 
-def encoding_model(schema, opset):
+def encoding_model(schema, opset, market=None, n_tasks=1):
     """Return a model that encodes raw columns.
 
-    Its outputs are ``encoding/codes`` and ``encoding/numeric``.
+    Its outputs are ``encoding/codes``, ``encoding/numeric`` and, for the index of a
+    column and its shifts in `market`, ``encoding/shifts``.
     """
     from onnx import TensorProto, helper
 
@@ -264,6 +296,13 @@ def encoding_model(schema, opset):
         for column, table in zip(statistics.columns, statistics.tables_, strict=True):
             rows = graph.add("Squeeze", codes[column], [1])
             numeric.append(graph.add("Gather", table, rows, axis=0))
+    outputs = [("encoding/codes", TensorProto.INT64)]
+    outputs += [("encoding/numeric", TensorProto.FLOAT)]
+    if market is not None:
+        index, shifts = market
+        column = schema.encoder.columns_[index]
+        _add_shifts(graph, column, shifts, n_tasks)
+        outputs += [("encoding/shifts", TensorProto.DOUBLE)]
     codes = _without_rare(graph, codes, schema.encoder)
     for name, columns, dtype in (
         ("encoding/codes", codes, np.int64),
@@ -273,10 +312,7 @@ def encoding_model(schema, opset):
         graph.add("Concat", *columns, output=name, axis=1)
     outputs = [
         helper.make_tensor_value_info(name, kind, ["n_samples", None])
-        for name, kind in (
-            ("encoding/codes", TensorProto.INT64),
-            ("encoding/numeric", TensorProto.FLOAT),
-        )
+        for name, kind in outputs
     ]
     made = helper.make_graph(
         graph.nodes, "encoding", graph.inputs, outputs, graph.constants
@@ -372,6 +408,33 @@ def _add_numbers(graph, column):
     encoded = graph.add("Where", missing, np.float64(column.fill_value_), encoded)
     numbers = [encoded, missing] if column.has_missing_ else [encoded]
     return [graph.add("Cast", number, to=TensorProto.FLOAT) for number in numbers]
+
+
+def _add_shifts(graph, column, shifts, n_tasks):
+    """Add the shifts of the log-odds by the values of a category column."""
+    from onnx import TensorProto, helper
+
+    places = list(range(len(shifts) + 1))  # the last one is that of other values
+    if "numbers" in column.kinds_:
+        keys = [float(value) for value in shifts] or [0.0]
+        double, int64 = TensorProto.DOUBLE, TensorProto.INT64
+        values = {
+            "keys_tensor": helper.make_tensor("keys", double, [len(keys)], keys),
+            "values_tensor": helper.make_tensor(
+                "values", int64, [len(keys)], places[: len(keys)]
+            ),
+            "default_tensor": helper.make_tensor("default", int64, [1], places[-1:]),
+        }
+    else:
+        values = {
+            "keys_strings": list(map(str, shifts)) or [""],
+            "values_int64s": places[: max(len(shifts), 1)],
+            "default_int64": places[-1],
+        }
+    found = graph.add("LabelEncoder", str(column.name), domain="ai.onnx.ml", **values)
+    table = np.vstack([*shifts.values(), np.zeros(n_tasks)])
+    rows = graph.add("Squeeze", found, [1])
+    graph.add("Gather", table, rows, output="encoding/shifts", axis=0)
 
 
 def _without_rare(graph, codes, encoder):

@@ -18,6 +18,7 @@ from sk_pwiser.export._network import (
     check_exportable,
     fitted_result,
     probability_network,
+    shifts_of,
 )
 
 # For more rows than this, a vectorised call is faster than a loop.
@@ -210,8 +211,8 @@ class Scorer:
 
     Parameters
     ----------
-    estimator : MultiTaskCTRCVRClassifier
-        The fitted estimator.
+    estimator : MultiTaskCTRCVRClassifier or FunnelCalibrator
+        The fitted estimator, or the fitted calibrator of one.
 
     Attributes
     ----------
@@ -224,7 +225,8 @@ class Scorer:
     Raises
     ------
     TypeError
-        If `estimator` is not a :class:`~sk_pwiser.MultiTaskCTRCVRClassifier`.
+        If `estimator` is neither a :class:`~sk_pwiser.MultiTaskCTRCVRClassifier` nor a
+        :class:`~sk_pwiser.calibration.FunnelCalibrator` of one.
     ValueError
         If a column contains neither categories nor numbers, but for example lists. The
         message names the column.
@@ -259,6 +261,12 @@ class Scorer:
         self._network = probability_network(estimator)
         self.field_names = [field.name for field in self._encoder.fields]
         self.task_names = list(estimator.task_names_)
+        self._shifts = shifts_of(estimator)
+        if self._shifts is not None:
+            # `by` is an index, or a name that the encoder knows, too.
+            by = estimator.by
+            names = self.field_names
+            self._by = names.index(by) if by in names else by
 
     def __call__(self, rows):
         """Return the predictions of `predict_proba`."""
@@ -298,8 +306,21 @@ class Scorer:
             raise ValueError("rows must contain at least one row; got none.")
         codes, numeric = self._encoder.encode(columns, n_rows)
         with torch.inference_mode():
-            inputs = torch.from_numpy(codes), torch.from_numpy(numeric)
+            inputs = [torch.from_numpy(codes), torch.from_numpy(numeric)]
+            if self._shifts is not None:
+                inputs.append(torch.from_numpy(self._find_shifts(columns[self._by])))
             return self._network(*inputs).numpy()
+
+    def _find_shifts(self, values):
+        """Return the shifts of the log-odds of the rows, (n_rows, n_tasks)."""
+        common = np.zeros(len(self.task_names))
+        keys = values.tolist() if isinstance(values, np.ndarray) else values
+        return np.array(
+            [
+                common if is_missing(key) else self._shifts.get(key, common)
+                for key in keys
+            ]
+        )
 
     def _read(self, rows):
         """Return the values of each field, and the number of rows."""

@@ -70,9 +70,7 @@ FOLDERS = {
     "__init__": Folder(("_estimator", "_version")),
     "__main__": Folder(("__init__", "datasets", "model_selection"), LEARN, EXTRAS),
     "callbacks": Folder(("_training",)),
-    "calibration": Folder(
-        ("_responses", "_table", "_utils", "metrics", "model_selection"), LEARN
-    ),
+    "calibration": Folder((*ABOVE_ESTIMATOR[1:], "_responses"), LEARN),
     "datasets": TOOL,
     "delayed_feedback": Folder(("_table", "_utils"), LEARN),
     "history": Folder(
@@ -86,7 +84,9 @@ FOLDERS = {
         ("_table", "_times", "metrics"), (*LEARN, "joblib"), EXTRAS
     ),
     "linear_model": Folder(("_table", "_utils", "model_selection"), LEARN),
-    "export": Folder(ABOVE_ESTIMATOR, (*LEARN, *TORCH), (*ONNX, "skops")),
+    "export": Folder(
+        (*ABOVE_ESTIMATOR, "calibration"), (*LEARN, *TORCH), (*ONNX, "skops")
+    ),
     "transfer": Folder(ABOVE_ESTIMATOR, (*LEARN, *TORCH), EXTRAS),
     "distributed": Folder(ABOVE_ESTIMATOR, (*LEARN, *TORCH), (*EXTRAS, "ray")),
     "_version": Folder(),

@@ -1,0 +1,205 @@
+"""A calibrated estimator is used, saved and served like the estimator itself."""
+
+import numpy as np
+import pandas as pd
+import pytest
+from numpy.testing import assert_allclose, assert_array_equal
+from refusals import small
+from scipy.special import expit, logit
+from sklearn.frozen import FrozenEstimator
+
+from sk_pwiser import MultiTaskCTRCVRClassifier, TaskView
+from sk_pwiser.calibration import FunnelCalibrator
+from sk_pwiser.calibration._curves import fit_shifts
+from sk_pwiser.datasets import make_ctr_cvr
+from sk_pwiser.export import Scorer, to_onnx
+from sk_pwiser.model_selection import FunnelStratifiedKFold
+
+METHODS = ["isotonic", "sigmoid", "temperature"]
+MARKETS = ["de", "fr", "it", None]
+
+
+@pytest.fixture(scope="module")
+def rows():
+    """Rows of three markets, and a market that is unknown; "it" has half the clicks."""
+    data = make_ctr_cvr(3_000, ctr=0.3, cvr=0.3, random_state=0)
+    rng = np.random.default_rng(0)
+    market = rng.choice(
+        np.array(MARKETS, dtype=object), 3_000, p=[0.5, 0.3, 0.19, 0.01]
+    )
+    X = data.data.assign(market=pd.Categorical(market))
+    Y = data.target.copy()
+    Y[(market == "it") & (rng.random(3_000) < 0.5)] = 0
+    return X, Y
+
+
+@pytest.fixture(scope="module")
+def model(rows):
+    X, Y = rows
+    return small(max_epochs=3).fit(X.drop(columns="market").assign(market="de"), Y)
+
+
+@pytest.fixture(
+    scope="module", params=[(m, by) for m in METHODS for by in (None, "market")]
+)
+def calibrated(request, rows):
+    X, Y = rows
+    method, by = request.param
+    model = small(max_epochs=2).fit(X[:1500], Y[:1500])
+    return FunnelCalibrator(model, method=method, by=by).fit(X[1500:], Y[1500:])
+
+
+def raw_inputs(X, session):
+    return {
+        i.name: X[[i.name]].to_numpy(object if "string" in i.type else float)
+        for i in session.get_inputs()
+    }
+
+
+def test_scorer_and_onnx_predict_the_same(calibrated, rows, tmp_path):
+    onnxruntime = pytest.importorskip("onnxruntime")
+    X = rows[0].head(200).assign(market=[*["new"] * 5, *rows[0]["market"][5:200]])
+    p = calibrated.predict_proba(X)
+    scored = Scorer(calibrated)(
+        X.astype(object).where(X.notna(), None).to_dict("records")
+    )
+    assert_allclose(scored, p, rtol=0, atol=1e-6)
+    path = tmp_path / "model.onnx"
+    to_onnx(calibrated, path, inputs="raw")
+    session = onnxruntime.InferenceSession(path)
+    texts = X.assign(market=X["market"].astype(object).fillna(""))
+    found = session.run(None, raw_inputs(texts, session))[0]
+    assert_allclose(found, p, rtol=0, atol=1e-6)
+
+
+def test_a_saved_calibrator_predicts_the_same(calibrated, rows, tmp_path):
+    path = tmp_path / "model.safetensors"
+    calibrated.save(path)
+    loaded = FunnelCalibrator.load(path)
+    X, Y = rows
+    assert_array_equal(loaded.predict_proba(X), calibrated.predict_proba(X))
+    assert loaded.get_params(deep=False).keys() == calibrated.get_params(False).keys()
+    assert loaded.method == calibrated.method
+    assert loaded.by == calibrated.by
+    # It can be fitted again, and its estimator goes on.
+    loaded.fit(X, Y)
+    loaded.estimator_.partial_fit(X, Y)
+
+
+def test_logits_frames_and_tasks(calibrated, rows):
+    X, _ = rows
+    p = calibrated.predict_proba(X)
+    assert_allclose(expit(calibrated.predict_logits(X)), p, rtol=1e-5)
+    frame = calibrated.predict_frame(X[::7])
+    assert frame.columns.tolist() == ["click", "conversion"]
+    assert_array_equal(frame.index, X.index[::7])
+    assert_array_equal(frame.to_numpy(), p[::7])
+    view = calibrated.task("conversion")
+    assert isinstance(view, TaskView)
+    assert view.estimator is calibrated
+    assert_array_equal(view.predict_proba(X)[:, 1], p[:, 1])
+    cvr = calibrated.task("cvr").predict_proba(X)[:, 1]
+    assert_allclose(cvr, calibrated.predict_cvr(X))
+    with pytest.raises(ValueError, match="task must be one of"):
+        calibrated.task("sale")
+
+
+def test_a_view_of_an_unfitted_calibrator_trains_all_tasks(rows):
+    X, Y = rows
+    view = FunnelCalibrator(small(), cv=2, method="sigmoid").task("click").fit(X, Y)
+    assert view.predict_proba(X).shape == (3_000, 2)
+
+
+def test_shifts_follow_the_rates_of_the_markets(model, rows):
+    X, Y = rows
+    calibrated = FunnelCalibrator(model, method="sigmoid", by="market").fit(X, Y)
+    p, rates = calibrated.predict_frame(X), Y.groupby(X["market"], observed=True).mean()
+    for market, rate in rates.iterrows():
+        mean = p[X["market"] == market].mean()
+        assert mean["click"] == pytest.approx(rate["click"], rel=0.06)
+        assert mean["conversion"] == pytest.approx(rate["conversion"], rel=0.25)
+    common = FunnelCalibrator(model, method="sigmoid").fit(X, Y)
+    gap = common.predict_frame(X)[X["market"] == "it"].mean() / rates.loc["it"]
+    assert gap["click"] > 1.5
+    # Markets that are missing or new have the common curve.
+    for market in (None, "es"):
+        X_other = X.assign(market=market)
+        assert_array_equal(
+            calibrated.predict_proba(X_other), common.predict_proba(X_other)
+        )
+    scaled = FunnelCalibrator(model, method="sigmoid", by="market")
+    scaled.fit(X, Y, sample_weight=np.full(len(X), 1e-3))
+    for market, shifts in scaled.shifts_.items():
+        assert_allclose(shifts, calibrated.shifts_[market], atol=1e-6)
+
+
+def test_markets_with_few_events_keep_the_common_curve():
+    """At 0.1 %: 50 markets that do not differ, with 2 conversions each."""
+    rng = np.random.default_rng(0)
+    n, n_markets = 100_000, 50
+    logits = rng.normal(logit(0.001), 0.5, n)
+    y = (rng.random(n) < expit(logits)).astype(float)
+    group = rng.integers(0, n_markets, n)
+    shifts = fit_shifts(logits, y, np.ones(n), group, n_markets)
+    assert np.abs(shifts).max() < 0.15
+    # One of them converts ten times as often.
+    y[group == 7] = rng.random((group == 7).sum()) < expit(logits[group == 7] + 2.3)
+    shifts = fit_shifts(logits, y, np.ones(n), group, n_markets)
+    assert shifts[7] == pytest.approx(2.3, abs=0.5)
+    assert np.abs(np.delete(shifts, 7)).mean() < 0.35
+
+
+def test_arrays_and_polars(model, rows):
+    polars = pytest.importorskip("polars")
+    X, Y = rows
+    by_name = FunnelCalibrator(model, by="market", method="sigmoid").fit(X, Y)
+    as_polars = polars.from_pandas(X)
+    again = FunnelCalibrator(model, by="market", method="sigmoid").fit(as_polars, Y)
+    assert_array_equal(by_name.predict_proba(X), again.predict_proba(as_polars))
+    assert isinstance(again.predict_frame(as_polars), polars.DataFrame)
+    index = X.columns.get_loc("market")
+    by_index = FunnelCalibrator(model, by=index, method="sigmoid").fit(X, Y)
+    assert_array_equal(by_name.predict_proba(X), by_index.predict_proba(X))
+    assert_allclose(
+        Scorer(by_index)(X.head(9).to_dict("records")),
+        Scorer(by_name)(X.head(9).to_dict("records")),
+    )
+
+
+def test_one_task(rows, tmp_path):
+    X, Y = rows
+    labels = np.where(Y["click"], "yes", "no")
+    model = small(max_epochs=2).fit(X, labels)
+    calibrated = FunnelCalibrator(FrozenEstimator(model), by="market").fit(X, labels)
+    p = calibrated.predict_proba(X)
+    assert calibrated.predict_logits(X).shape == (3_000,)
+    rows_of_dicts = X.head(50).astype(object).where(X.notna(), None).to_dict("records")
+    assert_allclose(Scorer(calibrated)(rows_of_dicts), p[:50], atol=1e-6)
+
+
+def test_refusals(model, rows, tmp_path):
+    X, Y = rows
+    path = tmp_path / "model"
+    with pytest.raises(ValueError, match="by='country' is not a column of X"):
+        FunnelCalibrator(model, by="country").fit(X, Y)
+    calibrated = FunnelCalibrator(model, by="market").fit(X, Y)
+    with pytest.raises(ValueError, match="inputs='raw'"):
+        to_onnx(calibrated, path)
+    by_number = FunnelCalibrator(model, by=X.columns[0]).fit(X, Y)
+    with pytest.raises(ValueError, match="must be a category column"):
+        to_onnx(by_number, path, inputs="raw")
+    frozen = FunnelCalibrator(FrozenEstimator(model)).fit(X, Y)
+    with pytest.raises(TypeError, match="Only a calibrated MultiTaskCTRCVRClassifier"):
+        frozen.save(path)
+    folds = FunnelCalibrator(small(), cv=FunnelStratifiedKFold(2))
+    with pytest.raises(TypeError, match="Set cv=None first"):
+        folds.fit(X, Y).save(path)
+    assert not path.exists()
+    model.save(path)
+    with pytest.raises(ValueError, match="not a valid file of a FunnelCalibrator"):
+        FunnelCalibrator.load(path)
+    calibrated.save(path)
+    with pytest.raises(ValueError, match="not a valid file of a MultiTask"):
+        MultiTaskCTRCVRClassifier.load(path)
+    with pytest.raises(AttributeError):
+        FunnelCalibrator(object(), by=None).task("click")
