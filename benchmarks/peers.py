@@ -1,6 +1,6 @@
 """AUC on real impressions compared with torch-rechub, for networks of the same shape.
 
-    pip install "sk_pwiser[benchmark]"
+    pip install ".[benchmark]"
     python benchmarks/peers.py                          # everything, 3 seeds
     python benchmarks/peers.py --networks mmoe --data engage
     python benchmarks/peers.py --part validation --lr 0.003 0.01 --epochs 1 2

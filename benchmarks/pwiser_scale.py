@@ -214,7 +214,7 @@ def draw(results, path):
     try:
         from matplotlib.figure import Figure
     except ImportError as error:
-        message = 'the picture needs matplotlib: pip install "sk_pwiser[plot]"'
+        message = 'the picture needs matplotlib: pip install ".[plot]"'
         raise ImportError(message) from error
     figure = Figure(figsize=(9, 4.5), layout="constrained")
     axes = figure.subplots(1, 2)

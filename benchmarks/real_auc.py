@@ -1,6 +1,6 @@
 """AUC on real tables: every network and loss, and other packages on the same rows.
 
-    pip install "sk_pwiser[benchmark]"
+    pip install ".[benchmark]"
     python benchmarks/real_auc.py                    # everything, 3 seeds
     python benchmarks/real_auc.py --networks shared_bottom --data engage long
     python benchmarks/real_auc.py --only peers --data flights --peers LightGBM CatBoost

@@ -28,9 +28,14 @@ from sk_pwiser._streaming import (
     probabilities,
     write_predictions,
 )
-from sk_pwiser._table import import_pandas, probability_frame, reads_in_parts
+from sk_pwiser._table import probability_frame, reads_in_parts
 from sk_pwiser._training import TrainingResult, fit, take_back
-from sk_pwiser._utils import accept_any_case_of_y, limited_threads, warn_user
+from sk_pwiser._utils import (
+    accept_any_case_of_y,
+    import_extra,
+    limited_threads,
+    warn_user,
+)
 from sk_pwiser.metrics import mean_auc_scorer
 
 # Whether pickle or copy reads the state: they call `__reduce__`, whereas skops calls
@@ -261,8 +266,9 @@ class MultiTaskCTRCVRClassifier(ClassifierMixin, BaseEstimator):
         Seed of all random numbers. torch's global generators are left unchanged.
     task_names : list of str, default=None
         Names of the tasks, one per column of `Y`; by default the columns of a DataFrame
-        `Y`, or "click" and "conversion" for two tasks. "mean" names a column of
-        `history_`, and no task.
+        `Y`, or "click" and "conversion" for two tasks. None of several tasks may have
+        the name "mean", a column of `history_`, or "cvr", which means
+        P(last task | first task).
 
     Attributes
     ----------
@@ -759,8 +765,7 @@ class MultiTaskCTRCVRClassifier(ClassifierMixin, BaseEstimator):
         Parameters
         ----------
         task : int or str
-            The task: its index, its name, or "cvr" for P(last task | first task). Use
-            the index of a task whose own name is "cvr".
+            The task: its index, its name, or "cvr" for P(last task | first task).
 
         Returns
         -------
@@ -923,7 +928,7 @@ class MultiTaskCTRCVRClassifier(ClassifierMixin, BaseEstimator):
         embeddings = table[list(codes.values())]
         if not as_frame:
             return values, embeddings
-        pandas = import_pandas("category_embeddings(as_frame=True)")
+        pandas = import_extra("pandas", "category_embeddings(as_frame=True)")
         return pandas.DataFrame(
             embeddings, index=pandas.Index(values, dtype=object, name=column)
         )

@@ -10,7 +10,7 @@ from sklearn.metrics import roc_auc_score
 from sklearn.utils import get_tags
 from sklearn.utils.validation import check_is_fitted
 
-from sk_pwiser._table import choose_task_names, names_of_columns
+from sk_pwiser._table import check_unreserved, choose_task_names, names_of_columns
 from sk_pwiser.metrics import make_task_scorer
 
 
@@ -194,7 +194,7 @@ class TaskView(ClassifierMixin, MetaEstimatorMixin, BaseEstimator):
     def _predict_positive(self, X):
         """Return P(task), or P(last | first), of shape (n_samples,)."""
         column, estimator = self._column, self._fitted
-        if self.task == "cvr":
+        if self._is_cvr:
             return estimator.predict_cvr(X)
         # A single task has a column per class.
         return estimator.predict_proba(X)[:, column if self._n_tasks > 1 else 1]
@@ -202,6 +202,10 @@ class TaskView(ClassifierMixin, MetaEstimatorMixin, BaseEstimator):
     @property
     def _n_tasks(self):
         return len(self._fitted.task_names_)
+
+    @property
+    def _is_cvr(self):
+        return self.task == "cvr" and self._n_tasks > 1
 
     def predict_proba(self, X):
         """Predict the probabilities of both classes.
@@ -235,7 +239,7 @@ class TaskView(ClassifierMixin, MetaEstimatorMixin, BaseEstimator):
             class.
         """
         column, estimator = self._column, self._fitted
-        if self.task != "cvr" and hasattr(estimator, "predict_logits"):
+        if not self._is_cvr and hasattr(estimator, "predict_logits"):
             logits = estimator.predict_logits(X)
             return logits if logits.ndim == 1 else logits[:, column]
         positive = np.asarray(self._predict_positive(X), dtype=np.float64)
@@ -279,7 +283,8 @@ class TaskView(ClassifierMixin, MetaEstimatorMixin, BaseEstimator):
         """
         check_is_fitted(self)
         if np.ndim(y) > 1 and np.shape(y)[1] > 1:
-            scorer = make_task_scorer(roc_auc_score, self.task)
+            task = "cvr" if self._is_cvr else self._column
+            scorer = make_task_scorer(roc_auc_score, task)
             return scorer(self._fitted, X, y, sample_weight=sample_weight)
         scorer = make_task_scorer(roc_auc_score, 0)
         return scorer(self, X, y, sample_weight=sample_weight)
@@ -290,6 +295,8 @@ def find_column(task, names):
     check_task(task)
     names = list(names)
     if task == "cvr" and len(names) > 1:
+        if "cvr" in names:
+            check_unreserved(names)
         return len(names) - 1
     if isinstance(task, str) and task in names:
         return names.index(task)

@@ -20,7 +20,6 @@ from sk_pwiser._table._encoder import (
 )
 from sk_pwiser._table._frames import (
     as_table,
-    import_pandas,
     probability_frame,
     reads_in_parts,
     refuse_parts,
@@ -32,6 +31,7 @@ from sk_pwiser._table._labels import (
     SoftTargets,
     Targets,
     check_targets,
+    check_unreserved,
     choose_task_names,
     is_missing,
     names_of_columns,
@@ -98,6 +98,7 @@ __all__ = [
     "check_groups",
     "check_target_encoding",
     "check_targets",
+    "check_unreserved",
     "check_vocabulary",
     "check_weights",
     "choose_task_names",
@@ -105,7 +106,6 @@ __all__ = [
     "combine_weights",
     "factorize",
     "grow_encoder",
-    "import_pandas",
     "is_missing",
     "learn_constant_columns",
     "make_target_statistics",

@@ -9,6 +9,7 @@ import numpy as np
 import scipy.sparse as sp
 
 from sk_pwiser._table._labels import is_missing, refuse_unreadable
+from sk_pwiser._utils import import_extra
 
 DATES = (
     datetime.date,
@@ -252,11 +253,8 @@ def _read_arrow(X):
     except ImportError:
         try:
             import polars as pl
-        except ImportError as error:
-            raise ImportError(
-                "A pyarrow.Table as X is read through pandas or polars: "
-                'pip install "sk_pwiser[pandas]" or "sk_pwiser[polars]".'
-            ) from error
+        except ImportError:
+            import_extra("pandas", "A pyarrow.Table as X, without polars,")
         return pl.from_arrow(X)
     # The metadata of pandas may declare a column to be the index.
     return X.to_pandas(types_mapper=pd.ArrowDtype, ignore_metadata=True)
@@ -395,21 +393,10 @@ def to_float(column):
     return column.to_numpy(dtype=np.float64, na_value=np.nan)
 
 
-def import_pandas(user):
-    """Return pandas, or raise an ImportError that names its user."""
-    try:
-        import pandas
-    except ImportError as error:
-        raise ImportError(
-            f'{user} needs pandas: pip install "sk_pwiser[pandas]"'
-        ) from error
-    return pandas
-
-
 def probability_frame(positive, X, task_names):
     """Return probabilities as a DataFrame of polars if `X` is one, else of pandas."""
     if is_polars(X):
         return type(X)(positive, schema=task_names)
-    pandas = import_pandas("predict_frame")
+    pandas = import_extra("pandas", "predict_frame")
     index = X.index if isinstance(X, pandas.DataFrame) else None
     return pandas.DataFrame(positive, index=index, columns=task_names)

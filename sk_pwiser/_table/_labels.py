@@ -323,29 +323,37 @@ def choose_task_names(n_tasks, task_names, columns, default_names):
     for names in (task_names, columns, default_names):
         if names is not None:
             names = tuple(map(str, names))
-            _check_unreserved(names)
+            check_unreserved(names)
             return names
     if n_tasks == 2:
         return ("click", "conversion")
     return tuple(f"task_{k}" for k in range(n_tasks))
 
 
-def _check_unreserved(names):
-    """Raise if two columns of the history would have the same name.
+def check_unreserved(names):
+    """Raise if one of several tasks has a name that means something else.
 
     The history has the columns "valid_auc_mean" and "valid_auc_<task>" and, for each of
-    them, a column whose name ends with "_best".
+    them, a column whose name ends with "_best". "cvr" selects P(last | first).
     """
     if len(names) == 1:
         return
     reserved = {"mean", "mean_best", *(f"{name}_best" for name in names)}
     for name in names:
-        if name in reserved:
-            raise ValueError(
-                f"A task must not have the name {name!r}: the history already has the "
-                f"column 'valid_auc_{name}'. Rename the column of Y, or pass other "
-                "task_names."
+        if name == "cvr":
+            reason = (
+                "task='cvr' means P(last task | first task), the rate among clicks, "
+                "but the probability of a task is that of its event over all rows. "
+                "Name the event, such as 'conversion': rename"
             )
+        elif name in reserved:
+            reason = f"the history already has the column 'valid_auc_{name}'. Rename"
+        else:
+            continue
+        raise ValueError(
+            f"A task must not have the name {name!r}: {reason} the column of Y, or "
+            "pass other task_names."
+        )
 
 
 # Largest relative error of a task's rate, due to the selection of its labels, without a

@@ -1,4 +1,4 @@
-"""Shared by all folders: parameter checks, the registry, random numbers, threads."""
+"""Shared: parameter checks, optional packages, registry, random numbers, threads."""
 
 from sk_pwiser._utils._checks import (
     accept_any_case_of_y,
@@ -9,6 +9,7 @@ from sk_pwiser._utils._checks import (
     is_iterable,
     warn_user,
 )
+from sk_pwiser._utils._extras import import_extra
 from sk_pwiser._utils._random import (
     Generators,
     active,
@@ -43,6 +44,7 @@ __all__ = [
     "dropout",
     "generator_on",
     "global_states",
+    "import_extra",
     "in_background",
     "is_iterable",
     "limited_threads",

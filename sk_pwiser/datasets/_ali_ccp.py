@@ -8,10 +8,10 @@ import numpy as np
 from sklearn.utils import Bunch
 from sklearn.utils._param_validation import Interval, StrOptions, validate_params
 
+from sk_pwiser._utils import import_extra
 from sk_pwiser.datasets._downloads import (
     check_flags,
     find_first,
-    import_pandas,
     open_text,
     read_csv,
     warn_unclicked,
@@ -294,7 +294,7 @@ def load_ali_ccp(path, *, subset="all", multi_valued=MULTI_VALUED, n_rows=None):
     ...     train = load_ali_ccp(folder, subset="train", n_rows=10**6)
     ...     X, Y = train.data, train.target
     """
-    pandas = import_pandas("load_ali_ccp")
+    pandas = import_extra("pandas", "load_ali_ccp")
     multi_valued = [str(name) for name in multi_valued]
     if unknown := sorted(set(multi_valued) - set(FIELDS)):
         raise ValueError(

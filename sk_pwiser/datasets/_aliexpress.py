@@ -7,10 +7,10 @@ import numpy as np
 from sklearn.utils import Bunch
 from sklearn.utils._param_validation import StrOptions, validate_params
 
+from sk_pwiser._utils import import_extra
 from sk_pwiser.datasets._downloads import (
     check_flags,
     find_first,
-    import_pandas,
     read_csv,
     warn_unclicked,
 )
@@ -134,7 +134,7 @@ def load_aliexpress(path, country, *, subset="all"):
     ...     train = load_aliexpress(folder, "NL", subset="train")
     ...     X, Y = train.data, train.target
     """
-    pandas = import_pandas("load_aliexpress")
+    pandas = import_extra("pandas", "load_aliexpress")
     parts = ["train", "test"] if subset == "all" else [subset]
     # Look for all files before reading the first one.
     files = [find_files(path, country, part) for part in parts]

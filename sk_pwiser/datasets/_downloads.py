@@ -9,24 +9,6 @@ from pathlib import Path
 import numpy as np
 
 
-def import_pandas(user, *, parquet=False):
-    """Import pandas, or raise an error that names the extra.
-
-    With `parquet`, pyarrow, which reads Parquet files, must be installed as well.
-    """
-    try:
-        import pandas
-
-        if parquet:
-            import pyarrow  # noqa: F401
-    except ImportError as error:
-        needs = "pandas and pyarrow" if parquet else "pandas"
-        raise ImportError(
-            f'{user} needs {needs}: pip install "sk_pwiser[pandas]"'
-        ) from error
-    return pandas
-
-
 def find_file(folder, name, *, inside, download):
     """Find a file in a folder or in its subfolder `inside`."""
     file = find_first(folder, [name, f"{inside}/{name}"])

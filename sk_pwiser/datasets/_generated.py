@@ -8,7 +8,7 @@ from scipy.special import expit, logit
 from sklearn.utils import Bunch, check_random_state
 from sklearn.utils._param_validation import Interval, validate_params
 
-from sk_pwiser.datasets._downloads import import_pandas
+from sk_pwiser._utils import import_extra
 
 TASK_NAMES = ["click", "conversion"]
 # Standard deviations of the scores of interest, conversion and accident. At low rates,
@@ -134,7 +134,7 @@ def make_ctr_cvr(
             "cvr must be less than 1 - click_noise, since an accidental click never "
             f"converts; got cvr={cvr!r} and click_noise={click_noise!r}."
         )
-    pandas = import_pandas("as_frame=True") if as_frame else None
+    pandas = import_extra("pandas", "as_frame=True") if as_frame else None
     rng = check_random_state(random_state)
     directions, popularities, effects = _draw_world(rng, n_numeric, sizes)
     numeric = rng.standard_normal((n_samples, n_numeric))

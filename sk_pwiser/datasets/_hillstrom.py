@@ -8,11 +8,11 @@ from sklearn.model_selection import train_test_split
 from sklearn.utils import Bunch
 from sklearn.utils._param_validation import StrOptions, validate_params
 
+from sk_pwiser._utils import import_extra
 from sk_pwiser.datasets._downloads import (
     check_columns,
     check_flags,
     find_file,
-    import_pandas,
 )
 
 FILE_NAME = (
@@ -114,7 +114,7 @@ def load_hillstrom(path, *, subset="all"):
     ...     train = load_hillstrom(folder, subset="train")
     ...     X, Y = train.data, train.target
     """
-    pandas = import_pandas("load_hillstrom")
+    pandas = import_extra("pandas", "load_hillstrom")
     file = Path(path).expanduser()
     if not file.is_file():
         file = find_file(path, FILE_NAME, inside="hillstrom", download=DOWNLOAD)

@@ -7,11 +7,11 @@ import numpy as np
 from sklearn.utils import Bunch
 from sklearn.utils._param_validation import StrOptions, validate_params
 
+from sk_pwiser._utils import import_extra
 from sk_pwiser.datasets._downloads import (
     check_columns,
     check_flags,
     find_first,
-    import_pandas,
     read_csv,
 )
 
@@ -173,7 +173,8 @@ def load_kuairand(path, second="engage", *, subset="all"):
     ...     train = load_kuairand(folder, "engage", subset="train")
     ...     X, Y = train.data, train.target
     """
-    pandas = import_pandas("load_kuairand", parquet=True)
+    pandas = import_extra("pandas", "load_kuairand")
+    import_extra("pyarrow", "load_kuairand")
     parts = ["train", "test"] if subset == "all" else [subset]
     # Look for all files before reading the first one.
     folder, *logs = _find_files(path, parts)

@@ -7,6 +7,8 @@ import posixpath
 from numbers import Integral
 from typing import NamedTuple
 
+from sk_pwiser._utils import import_extra
+
 
 class ParquetFile(NamedTuple):
     """A file with a valid footer, and its number of rows before any filter."""
@@ -18,15 +20,8 @@ class ParquetFile(NamedTuple):
 
 def import_parquet():
     """Import `pyarrow`, `pyarrow.dataset` and `pyarrow.parquet`."""
-    try:
-        import pyarrow
-        import pyarrow.dataset
-        import pyarrow.parquet
-    except ImportError as error:
-        raise ImportError(
-            'ParquetImpressions needs pyarrow: pip install "sk_pwiser[pandas]"'
-        ) from error
-    return pyarrow, pyarrow.dataset, pyarrow.parquet
+    names = "pyarrow", "pyarrow.dataset", "pyarrow.parquet"
+    return [import_extra(name, "ParquetImpressions") for name in names]
 
 
 def find_files(path_or_glob, filesystem):

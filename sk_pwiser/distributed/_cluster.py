@@ -11,6 +11,7 @@ from pathlib import Path
 
 from sk_pwiser._streaming import run_job
 from sk_pwiser._training import Checkpoints, find_checkpoint, to_state
+from sk_pwiser._utils import import_extra
 from sk_pwiser.distributed._exchange import LostWorkerError, Workers
 from sk_pwiser.distributed._shards import shards
 from sk_pwiser.distributed._worker_net import WorkerNet
@@ -20,16 +21,10 @@ JOB, RESULT, ERRORS = "job.pickle", "result.pickle", "error-*.pickle"
 
 
 def import_ray():
-    """Return the module; an error names the extra."""
-    try:
-        import ray
-        import ray.train
-        import ray.train.torch
-    except ImportError as error:
-        raise ImportError(
-            'sk_pwiser.distributed needs Ray: pip install "sk_pwiser[ray]"'
-        ) from error
-    return ray
+    """Return the module, with those of it that are used."""
+    for name in ("ray.train.torch", "ray.train"):
+        import_extra(name, "sk_pwiser.distributed")
+    return import_extra("ray", "sk_pwiser.distributed")
 
 
 @contextmanager

@@ -11,7 +11,7 @@ import torch
 
 from sk_pwiser._files import write_bytes
 from sk_pwiser._table import UNSEEN, CategoryColumn
-from sk_pwiser._utils import check_choice
+from sk_pwiser._utils import check_choice, import_extra
 from sk_pwiser.export._network import (
     check_exportable,
     fitted_result,
@@ -103,7 +103,8 @@ def to_onnx(estimator, path, *, inputs="encoded"):
     schema = fitted_result(estimator).schema
     check_choice("inputs", inputs, ("encoded", "raw"))
     check_exportable(schema.encoder)
-    onnx = _import_onnx()
+    onnx = import_extra("onnx", "to_onnx")
+    import_extra("onnx.compose", "to_onnx")
     network = probability_network(estimator)
     _check_size(network)
     market = _find_market(estimator, schema.encoder, inputs)
@@ -127,17 +128,6 @@ def to_onnx(estimator, path, *, inputs="encoded"):
     model.producer_name = "sk_pwiser"
     onnx.checker.check_model(model)
     write_bytes(path, model.SerializeToString())
-
-
-def _import_onnx():
-    try:
-        import onnx
-        import onnx.compose
-    except ImportError as error:
-        raise ImportError(
-            'to_onnx needs onnx: pip install "sk_pwiser[onnx]"'
-        ) from error
-    return onnx
 
 
 def _check_size(network):

@@ -8,6 +8,7 @@ import numpy as np
 
 from sk_pwiser._files import PlainForm, read_file, write_bytes, write_file
 from sk_pwiser._times import duration_label
+from sk_pwiser._utils import import_extra
 from sk_pwiser._version import __version__
 from sk_pwiser.history._history_state import HistoryState, ValueIndex, lists_of
 from sk_pwiser.history._key_log import (
@@ -42,8 +43,6 @@ class HistoryFiles:
         ------
         TypeError
             If values of keys or lists are not numbers, text or tuples.
-        ImportError
-            If safetensors is not installed.
         """
         state, _ = self._fitted()
         content = self._describe() | {
@@ -73,8 +72,6 @@ class HistoryFiles:
         ------
         ValueError
             If the file is damaged, altered or not one of a history.
-        ImportError
-            If safetensors is not installed.
         """
         values, arrays = read_file(path)
 
@@ -110,7 +107,7 @@ class HistoryFiles:
             If pyarrow is not installed.
         """
         state, plan = self._fitted()
-        parquet = _import_parquet()
+        parquet = import_extra("pyarrow.parquet", "Parquet files")
         folder = Path(folder)
         if folder.exists() and any(folder.iterdir()):
             raise FileExistsError(f"The folder must be empty: {str(folder)!r} is not.")
@@ -164,7 +161,7 @@ class HistoryFiles:
         ImportError
             If pyarrow is not installed.
         """
-        parquet = _import_parquet()
+        parquet = import_extra("pyarrow.parquet", "Parquet files")
         folder = Path(folder)
         text = (folder / DESCRIPTION).read_text(encoding="ascii")
 
@@ -245,19 +242,9 @@ def _as_list(values):
     return values.tolist() if isinstance(values, np.ndarray) else values
 
 
-def _import_parquet():
-    try:
-        import pyarrow.parquet
-    except ImportError as error:
-        raise ImportError(
-            'Parquet files need pyarrow: pip install "sk_pwiser[pandas]"'
-        ) from error
-    return pyarrow.parquet
-
-
 def _values(index, places, name):
     """Return values as an array of Arrow."""
-    import pyarrow as pa  # installed, see _import_parquet
+    import pyarrow as pa  # installed
 
     try:
         return pa.array(index.values).take(pa.array(places))

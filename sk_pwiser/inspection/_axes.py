@@ -2,6 +2,8 @@
 
 import numpy as np
 
+from sk_pwiser._utils import import_extra
+
 # The palette of Okabe and Ito, which colour-blind readers can tell apart, without its
 # yellow, which is hardly visible on white.
 PALETTE = ("#0072B2", "#D55E00", "#009E73", "#CC79A7", "#E69F00", "#56B4E9")
@@ -18,14 +20,8 @@ RARE = 0.1
 
 
 def import_pyplot(user):
-    """Return `matplotlib.pyplot`, or raise an ImportError that names the extra."""
-    try:
-        from matplotlib import pyplot
-    except ImportError as error:
-        raise ImportError(
-            f'{user} needs matplotlib: pip install "sk_pwiser[plot]"'
-        ) from error
-    return pyplot
+    """Return `matplotlib.pyplot`, which `user` needs."""
+    return import_extra("matplotlib.pyplot", user)
 
 
 def axes_or_new(ax, user):

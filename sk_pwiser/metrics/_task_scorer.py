@@ -46,8 +46,8 @@ def make_task_scorer(
           rows where the first task is 1;
         - ``"mean"``: the mean of the metric over all tasks;
         - any other str: the task with this name, looked up in the columns of a
-          DataFrame ``Y``, then in the ``task_names_`` of the estimator. For a task
-          whose name is "cvr" or "mean", use its index.
+          DataFrame ``Y``, then in the ``task_names_`` of the estimator. A task named
+          "cvr" or "mean" is scored by its index.
     greater_is_better : bool, default=True
         Whether a higher value of the metric is better. If False, the scorer returns
         minus the metric.
@@ -68,7 +68,9 @@ def make_task_scorer(
     TypeError
         If ``metric`` is not callable or ``task`` is neither an int nor a str.
     ValueError
-        If ``response_method`` is unknown, or is "predict" with ``task="cvr"``.
+        If ``response_method`` is unknown, or is "predict" with ``task="cvr"``. The
+        scorer raises it if one of several tasks has the name "cvr" or "mean" and
+        ``task`` is this name.
 
     Notes
     -----
@@ -207,11 +209,16 @@ class TaskScorer(_BaseScorer):
         fitted_names = predictions.task_names()
         n_tasks = targets.shape[1]
         check_same_tasks(n_tasks, y_names, fitted_names)
+        names = y_names or fitted_names
+        if n_tasks > 1 and self._task in {"cvr", "mean"} & {*(fitted_names or names)}:
+            raise ValueError(
+                f"task={self._task!r} is ambiguous, because a task has this name. "
+                "Rename the column of Y; to score the task itself, give its index."
+            )
         if self._task == "cvr":
             happened = targets[:, 0] == 1
             yield "the CVR", happened, -1, predictions.cvr(targets)
             return
-        names = y_names or fitted_names
         columns = range(n_tasks)
         if self._task != "mean":
             columns = [find_task(self._task, n_tasks, y_names, fitted_names)]

@@ -5,6 +5,8 @@ from numbers import Real
 import numpy as np
 from scipy import stats
 
+from sk_pwiser._utils import import_extra
+
 CONFIDENCE = 0.95
 
 
@@ -196,12 +198,7 @@ class LossComparison:
         ImportError
             If matplotlib is not installed.
         """
-        try:
-            from matplotlib import pyplot
-        except ImportError as error:
-            raise ImportError(
-                'LossComparison.plot needs matplotlib: pip install "sk_pwiser[plot]"'
-            ) from error
+        pyplot = import_extra("matplotlib.pyplot", "LossComparison.plot")
         if ax is None:
             _, ax = pyplot.subplots()
         baseline, *others = self.candidates

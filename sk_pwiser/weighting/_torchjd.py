@@ -1,6 +1,5 @@
 """Aggregators and scalarizers of TorchJD."""
 
-import importlib
 import inspect
 from collections.abc import Iterable, Mapping, Sequence
 from copy import deepcopy
@@ -10,6 +9,7 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
+from sk_pwiser._utils import import_extra
 from sk_pwiser.weighting._gradient import GradientWeighting
 from sk_pwiser.weighting._task_weighting import TaskWeighting
 
@@ -245,12 +245,7 @@ def as_weighting(
 
 
 def _module(name: str) -> Any:
-    try:
-        return importlib.import_module(f"torchjd.{name}")
-    except ImportError as error:
-        raise ImportError(
-            'weighting="torchjd" needs TorchJD: pip install "sk_pwiser[torchjd]"'
-        ) from error
+    return import_extra(f"torchjd.{name}", 'weighting="torchjd"')
 
 
 def _kinds() -> tuple[type, ...]:

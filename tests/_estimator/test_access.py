@@ -170,7 +170,7 @@ def test_without_pandas_the_error_names_the_extra(table, monkeypatch):
     X = np.column_stack([np.arange(N) % 3, np.arange(N)])
     model = small(categorical_features=[0]).fit(X, table[1].to_numpy())
     monkeypatch.setitem(sys.modules, "pandas", None)
-    message = r'needs pandas: pip install "sk_pwiser\[pandas\]"'
+    message = r"needs pandas: pip install pandas pyarrow"
     with pytest.raises(ImportError, match=f"predict_frame {message}"):
         model.predict_frame(X)
     with pytest.raises(ImportError, match=message):

@@ -74,6 +74,7 @@ def test_wrong_labels_of_one_task(earlier):
         ("abc", ValueError, "'task_names' parameter .* must be an array-like"),
         (["a", "mean", "b"], ValueError, "not have the name 'mean': .*valid_auc_mean"),
         (["a", "b", "a_best"], ValueError, "not have the name 'a_best'.* task_names"),
+        (["ctr", "atc", "cvr"], ValueError, "not have the name 'cvr': .*'conversion'"),
     ],
 )
 def test_wrong_task_names(earlier, names, error, message):

@@ -23,6 +23,7 @@ from sklearn.utils.estimator_checks import estimator_checks_generator
 from sklearn.utils.validation import check_is_fitted
 
 from sk_pwiser import MultiTaskCTRCVRClassifier, TaskView
+from sk_pwiser.calibration import FunnelCalibrator
 from sk_pwiser.datasets import make_ctr_cvr
 
 DATA = make_ctr_cvr(600, ctr=0.5, cvr=0.5, random_state=0)
@@ -93,6 +94,22 @@ def test_a_single_task_keeps_its_labels():
     assert view.score(X, labels) == model.score(X, labels)
     with pytest.raises(ValueError, match=r"\['task_0'\], an index in \[-1, 1\); got"):
         model.task("cvr")
+
+
+def test_no_task_is_taken_for_the_cvr():
+    named = Y.set_axis(["ctr", "cvr"], axis=1)
+    message = r"name 'cvr': task='cvr' means P\(last task \| first task\).*'conversion'"
+    for unfitted in (small(), small().task("cvr")):
+        with pytest.raises(ValueError, match=message):
+            unfitted.fit(X, named)
+    renamed = small(task_names=["ctr", "sale"]).fit(X, named)
+    assert renamed.task("sale").score(X, Y) == renamed.task(1).score(X, named)
+    alone = small().fit(X, named["cvr"])
+    assert_array_equal(alone.task("cvr").predict_proba(X), alone.predict_proba(X))
+    forest = RandomForestClassifier(10, random_state=0).fit(X, named)
+    calibrator = FunnelCalibrator(FrozenEstimator(forest), cv=None).fit(X, named)
+    with pytest.raises(ValueError, match=message):
+        TaskView(calibrator, "cvr").predict_proba(X)
 
 
 @pytest.mark.parametrize("task", ["sale", "mean", 2, -3])

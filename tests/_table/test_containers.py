@@ -88,7 +88,9 @@ def test_arrow_tables_without_pandas(monkeypatch):
     monkeypatch.setitem(sys.modules, "pandas", None)
     assert isinstance(as_table(table), pl.DataFrame)
     monkeypatch.setitem(sys.modules, "polars", None)
-    with pytest.raises(ImportError, match=r"sk_pwiser\[pandas\]"):
+    with pytest.raises(
+        ImportError, match=r"pip install pandas pyarrow \(extra \[pandas\]"
+    ):
         as_table(table)
 
 

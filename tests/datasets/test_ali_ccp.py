@@ -258,5 +258,7 @@ def test_bad_parameters(parameters, message):
 
 def test_the_extra_is_named(monkeypatch):
     monkeypatch.setitem(sys.modules, "pandas", None)
-    with pytest.raises(ImportError, match=r"sk_pwiser\[pandas\]"):
+    with pytest.raises(
+        ImportError, match=r"pip install pandas pyarrow \(extra \[pandas\]"
+    ):
         load_ali_ccp(".")

@@ -343,6 +343,8 @@ def test_generator_raises(parameters, message):
 
 def test_generator_without_pandas(monkeypatch):
     monkeypatch.setitem(sys.modules, "pandas", None)
-    with pytest.raises(ImportError, match=r"sk_pwiser\[pandas\]"):
+    with pytest.raises(
+        ImportError, match=r"pip install pandas pyarrow \(extra \[pandas\]"
+    ):
         make_ctr_cvr(10, random_state=0)
     assert make_ctr_cvr(10, as_frame=False, random_state=0).data.shape == (10, 12)

@@ -120,7 +120,9 @@ def test_hillstrom_raises_on_bad_options(hillstrom):
 
 def test_hillstrom_names_the_extra(monkeypatch):
     monkeypatch.setitem(sys.modules, "pandas", None)
-    with pytest.raises(ImportError, match=r"sk_pwiser\[pandas\]"):
+    with pytest.raises(
+        ImportError, match=r"pip install pandas pyarrow \(extra \[pandas\]"
+    ):
         load_hillstrom(".")
 
 

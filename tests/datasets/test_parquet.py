@@ -195,7 +195,7 @@ def test_files_without_rows(tmp_path):
 
 def test_without_pyarrow_the_error_names_the_extra(folder, monkeypatch):
     monkeypatch.setitem(sys.modules, "pyarrow.dataset", None)
-    with pytest.raises(ImportError, match=r"sk_pwiser\[pandas\]"):
+    with pytest.raises(ImportError, match=r"pip install pyarrow \(extra \[pandas\]\)"):
         read(folder)
 
 

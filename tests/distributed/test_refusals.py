@@ -111,7 +111,7 @@ def test_an_address_where_nothing_listens():
 
 def test_a_missing_extra(monkeypatch, log, tmp_path):
     monkeypatch.setitem(__import__("sys").modules, "ray", None)
-    with pytest.raises(ImportError, match=r'pip install "sk_pwiser\[ray\]"'):
+    with pytest.raises(ImportError, match=r'needs ray: pip install "ray\[train\]"'):
         fit(
             MultiTaskCTRCVRClassifier(),
             log.train,

@@ -275,5 +275,5 @@ def test_errors(rows, fitted, monkeypatch, display_class):
     with pytest.raises(ValueError, match="inconsistent numbers of samples"):
         display_class.from_estimator(fitted, features(P)[:5], Y)
     monkeypatch.setitem(sys.modules, "matplotlib", None)
-    with pytest.raises(ImportError, match=r'Display needs .*"sk_pwiser\[plot\]"'):
+    with pytest.raises(ImportError, match=r" needs matplotlib: .*\[plot\]"):
         display_class.from_predictions(Y, P)

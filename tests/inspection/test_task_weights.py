@@ -58,5 +58,5 @@ def test_errors(monkeypatch):
     with pytest.raises(ValueError, match="'train_weight_click'; its columns are"):
         plot_task_weights(model)
     monkeypatch.setitem(sys.modules, "matplotlib", None)
-    with pytest.raises(ImportError, match=r'pip install "sk_pwiser\[plot\]"'):
+    with pytest.raises(ImportError, match=r"needs matplotlib: pip install m.*\[plot\]"):
         plot_task_weights(model)

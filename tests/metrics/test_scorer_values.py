@@ -1,6 +1,7 @@
 """Scorers against scikit-learn's metrics on columns selected by hand."""
 
 import numpy as np
+import pandas as pd
 import pytest
 from fake_estimators import Fixed, ReadsFeatures
 from sklearn.ensemble import RandomForestClassifier
@@ -190,6 +191,15 @@ def test_cvr_as_a_ratio_and_cvr_of_a_wrong_shape():
 def test_make_task_scorer_raises(metric, task, method, error, match):
     with pytest.raises(error, match=match):
         make_task_scorer(metric, task, response_method=method)
+
+
+@pytest.mark.parametrize("task", ["cvr", "mean"])
+def test_a_name_with_two_meanings_is_refused(task):
+    Y = pd.DataFrame(FOUR_ROWS, columns=["click", task])
+    model = Fixed(np.full((4, 2), 0.5))
+    with pytest.raises(ValueError, match=f"task='{task}' is ambiguous.* its index"):
+        make_task_scorer(roc_auc_score, task)(model, np.zeros((4, 1)), Y)
+    assert make_task_scorer(roc_auc_score, -1)(model, np.zeros((4, 1)), Y) == 0.5
 
 
 @pytest.mark.parametrize(

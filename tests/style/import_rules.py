@@ -71,17 +71,17 @@ FOLDERS = {
     "__main__": Folder(("__init__", "datasets", "model_selection"), LEARN, EXTRAS),
     "callbacks": Folder(("_training",)),
     "calibration": Folder((*ABOVE_ESTIMATOR[1:], "_responses"), LEARN),
-    "datasets": TOOL,
+    "datasets": Folder(("_utils",), LEARN, EXTRAS),
     "delayed_feedback": Folder(("_table", "_utils"), LEARN),
     "history": Folder(
         ("_files", "_table", "_times", "_utils", "_version"), LEARN, EXTRAS
     ),
     "inspection": Folder(
-        ("_responses", "_table", "metrics", "model_selection"), LEARN, EXTRAS
+        ("_responses", "_table", "_utils", "metrics", "model_selection"), LEARN, EXTRAS
     ),
     "metrics": READS_RESPONSES,
     "model_selection": Folder(
-        ("_table", "_times", "metrics"), (*LEARN, "joblib"), EXTRAS
+        ("_table", "_times", "_utils", "metrics"), (*LEARN, "joblib"), EXTRAS
     ),
     "linear_model": Folder(("_table", "_utils", "model_selection"), LEARN),
     "export": Folder(

@@ -176,7 +176,7 @@ def test_without_torchjd_the_error_names_the_extra(earlier, monkeypatch):
     monkeypatch.setitem(sys.modules, "torchjd.aggregation", None)
     monkeypatch.setitem(sys.modules, "torchjd.scalarization", None)
     earlier.set_params(weighting="torchjd")
-    refuses(earlier, ImportError, r'pip install "sk_pwiser\[torchjd\]"')
+    refuses(earlier, ImportError, r'pip install "torchjd\[quadprog-projector\]"')
 
 
 @pytest.mark.parametrize("name", ["ExcessMTL", "Mean", "Sum"])

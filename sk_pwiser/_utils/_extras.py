@@ -1,0 +1,31 @@
+"""Optional packages, which are imported where they are used."""
+
+import importlib
+from typing import Any
+
+# What pip installs for a package, and the extra of this package that does so, too.
+REQUIREMENTS = {
+    "matplotlib": ("matplotlib", "plot"),
+    "onnx": ("onnx onnxruntime", "onnx"),
+    "pandas": ("pandas pyarrow", "pandas"),
+    "pyarrow": ("pyarrow", "pandas"),
+    "ray": ('"ray[train]" pandas pyarrow', "ray"),
+    "torchjd": ('"torchjd[quadprog-projector]"', "torchjd"),
+}
+
+
+def import_extra(module: str, user: str) -> Any:
+    """Return an optional module, or raise an ImportError with a command of pip.
+
+    The command names packages, because it must work in any folder, whether or not this
+    package was installed from a checkout. `user` is the function that needs the module.
+    """
+    name = module.partition(".")[0]
+    try:
+        importlib.import_module(name)  # even if the module itself is loaded already
+        return importlib.import_module(module)
+    except ImportError as error:
+        packages, extra = REQUIREMENTS[name]
+        raise ImportError(
+            f"{user} needs {name}: pip install {packages} (extra [{extra}])"
+        ) from error
