@@ -1,9 +1,10 @@
-"""Compare losses on impressions: `python -m sk_pwiser`.
+"""Compare models of clicks and conversions: `python -m sk_pwiser`.
 
-Cross-validates the estimator with "bce" and "pwiser" on the same folds and with the
-same seeds: on generated impressions and, if the environment variable SK_PWISER_DATA
-names a folder with KuaiRand-Pure, on real ones; with --data, on a file instead. Prints
-a table of the differences with 95 % intervals, and a verdict for each metric.
+Without options, fits logistic regression, gradient boosting and this package with both
+losses to generated logs, and prints their scores on further rows; and, if the
+environment variable SK_PWISER_DATA names a folder with KuaiRand-Pure, compares the
+losses on real impressions. With --data, compares the losses on a file of yours: on the
+same folds and with the same seeds, with 95 % intervals and a verdict for each metric.
 """
 
 import argparse
@@ -11,33 +12,70 @@ import os
 import time
 from pathlib import Path
 
+import joblib
+import numpy as np
+from sklearn.compose import make_column_selector, make_column_transformer
+from sklearn.ensemble import HistGradientBoostingClassifier
+from sklearn.linear_model import LogisticRegression
+from sklearn.metrics import log_loss, roc_auc_score
+from sklearn.model_selection import GridSearchCV, StratifiedKFold
+from sklearn.multioutput import MultiOutputClassifier
+from sklearn.pipeline import make_pipeline
+from sklearn.preprocessing import OneHotEncoder, StandardScaler, TargetEncoder
+
 from sk_pwiser import MultiTaskCTRCVRClassifier
+from sk_pwiser._utils import import_extra
 from sk_pwiser.datasets import load_kuairand, make_ctr_cvr
-from sk_pwiser.model_selection import compare_losses
+from sk_pwiser.metrics import ctcvr_auc_scorer, predicted_over_observed
+from sk_pwiser.model_selection import (
+    FunnelStratifiedKFold,
+    FunnelTimeSplit,
+    compare_losses,
+)
 
 LOSSES = ("bce", "pwiser")
+# Generated logs, each drawn with several seeds.
+LOGS = {
+    "Rare conversions, 0.8 % of the rows; half of the clicks are accidents; ids": {
+        "n_numeric": 4,
+        "n_categorical": 12,
+        "n_categories": 1000,
+        "ctr": 0.4,
+        "cvr": 0.02,
+        "click_noise": 0.5,
+    },
+    "Frequent conversions, 12 % of the rows; no accidents; few categories": {
+        "ctr": 0.4,
+        "cvr": 0.3,
+    },
+}
+N_LOGS, N_TRAIN, N_TEST = 3, 20_000, 60_000
+WEIGHTS = (0.1, 1.0)
+NEXT = """
+Next, compare the losses on a table of your own (text and category columns are
+categories; name columns of ids with --categorical, and dates with --time):
+
+  python -m sk_pwiser --data log.csv --targets click conversion --weights 0.1 1
+"""
+LABELS = {"yes": 1, "true": 1, "1": 1, "1.0": 1, "no": 0, "false": 0, "0": 0, "0.0": 0}
 
 
 def main(argv=None):
     """Run the comparison."""
     parser = make_parser()
     arguments = parser.parse_args(argv)
-    if (arguments.data is None) != (arguments.targets is None):
-        parser.error("--data and --targets must be given together")
-    if arguments.data is None and arguments.categorical:
-        parser.error("--categorical must be given with --data")
-    if arguments.folds < 2:
-        parser.error(f"--folds must be an int >= 2, got {arguments.folds}")
-    if arguments.data is None:
-        sources = example_sources()
-    else:
-        try:
-            X, Y = read(arguments.data, arguments.targets, arguments.categorical)
-        except (ImportError, OSError, ValueError) as error:
-            parser.error(str(error))
-        sources = [(arguments.data.name, lambda: (X, Y))]
-    for title, load in sources:
-        compare(title, *load(), arguments)
+    try:
+        check(arguments)
+        if arguments.data is None:
+            show_logs(arguments)
+            compare_real(arguments)
+            print(NEXT)
+        else:
+            X, Y, times = read(arguments)
+            compare(arguments.data.name, X, Y, arguments, times)
+    except (ImportError, OSError, TypeError, ValueError) as error:
+        # The input of a user, not a defect: one line, no traceback.
+        parser.exit(2, f"{parser.prog}: error: {' '.join(str(error).split())}\n")
 
 
 def make_parser():
@@ -57,9 +95,10 @@ def make_parser():
     add(
         "--targets",
         nargs="+",
+        default=[],
         metavar="COLUMN",
-        help="columns of the file that hold the labels 0 and 1, in funnel order, "
-        "for example: click conversion",
+        help="columns of the file that hold the labels (0 and 1, no and yes, or false "
+        "and true), in funnel order, for example: click conversion",
     )
     add(
         "--categorical",
@@ -69,11 +108,25 @@ def make_parser():
         help="columns of the file to treat as categories; text columns always are",
     )
     add(
+        "--time",
+        metavar="COLUMN",
+        help="column of the file with dates or numbers that order the rows: each fold "
+        "is then tested on later rows than those of its training; no feature",
+    )
+    add(
+        "--ignore",
+        nargs="+",
+        default=[],
+        metavar="COLUMN",
+        help="columns of the file to leave out",
+    )
+    add(
         "--weights",
         nargs="+",
         type=float,
         metavar="WEIGHT",
-        help="values of pwiser_weight to compare (default: that of the estimator)",
+        help="values of pwiser_weight to compare (default: that of the estimator), or "
+        f"to search on generated logs (default: {', '.join(map(str, WEIGHTS))})",
     )
     add("--folds", type=int, default=5, help="number of folds (default: 5)")
     add("--seed", type=int, default=0, help="seed of folds and fits (default: 0)")
@@ -91,95 +144,244 @@ def make_parser():
     return parser
 
 
-def example_sources():
-    """Yield a title and a function that returns X and Y, for each data set."""
-    yield "generated impressions", generated
+def check(arguments):
+    """Raise if options do not fit together."""
+    if (arguments.data is None) != (not arguments.targets):
+        raise ValueError("--data and --targets must be given together")
+    for option in ("categorical", "time", "ignore"):
+        if arguments.data is None and getattr(arguments, option):
+            raise ValueError(f"--{option} must be given with --data")
+    if arguments.folds < 2:
+        raise ValueError(f"--folds must be an int >= 2, got {arguments.folds}")
+
+
+def make_model(arguments, **params):
+    """Return the estimator of all comparisons."""
+    if arguments.max_epochs is not None:
+        params["max_epochs"] = arguments.max_epochs
+    return MultiTaskCTRCVRClassifier(**params)
+
+
+# Generated logs.
+
+
+def show_logs(arguments):
+    """Print the scores of several models on each generated log."""
+    print(
+        f"Mean scores over {N_LOGS} generated logs: {N_TRAIN:,} rows to fit, "
+        f"{N_TEST:,} to score.\nLower log loss is better. pred/obs is the predicted "
+        "over the observed number of\nevents; 1 is calibrated. This takes about a "
+        "minute.",
+        flush=True,
+    )
+    jobs = (
+        joblib.delayed(score_models)(settings, arguments, arguments.seed + k)
+        for settings in LOGS.values()
+        for k in range(N_LOGS)
+    )
+    results = joblib.Parallel(n_jobs=arguments.jobs, return_as="generator")(jobs)
+    for title in LOGS:
+        tables, weights = zip(*(next(results) for _ in range(N_LOGS)), strict=True)
+        print_log(title, tables, weights)
+
+
+def score_models(settings, arguments, seed):
+    """Return the scores on one log by model, and the weight that a search chose."""
+    log = make_ctr_cvr(N_TRAIN + N_TEST, random_state=seed, **settings)
+    X, Y = log.data.iloc[:N_TRAIN], log.target.iloc[:N_TRAIN]
+    bce = make_model(arguments, loss="bce", random_state=seed)
+    search = GridSearchCV(
+        make_model(arguments, random_state=seed),
+        {"pwiser_weight": arguments.weights or WEIGHTS},
+        scoring=ctcvr_auc_scorer,
+        cv=FunnelStratifiedKFold(3, random_state=seed),
+    )
+    one_hot = OneHotEncoder(handle_unknown="ignore")
+    models = {
+        "logistic regression": MultiOutputClassifier(
+            make_pipeline(
+                encode_columns(StandardScaler(), one_hot),
+                # The default of 1 overfits values that occur a few times.
+                LogisticRegression(C=0.1, max_iter=1000),
+            )
+        ),
+        "HistGradientBoosting": MultiOutputClassifier(
+            make_pipeline(
+                encode_columns("passthrough", target_encoder(seed)),
+                HistGradientBoostingClassifier(random_state=seed),
+            )
+        ),
+        "sk_pwiser, bce": bce,
+        "sk_pwiser, pwiser": search,
+    }
+    rows = slice(N_TRAIN, None)
+    scores = {
+        name: score(model.fit(X, Y), log.data.iloc[rows], log.target.iloc[rows])
+        for name, model in models.items()
+    }
+    return scores, search.best_params_["pwiser_weight"]
+
+
+def target_encoder(seed):
+    """Return an encoder that draws its folds by the seed."""
+    encoder = TargetEncoder()
+    if encoder.random_state is None:  # TODO(1.0): scikit-learn before 1.9
+        return encoder.set_params(random_state=seed)
+    folds = StratifiedKFold(5, shuffle=True, random_state=seed)
+    return encoder.set_params(cv=folds)
+
+
+def encode_columns(numeric, categorical):
+    """Return a transformer of the columns for models of scikit-learn."""
+    return make_column_transformer(
+        (numeric, make_column_selector(dtype_include="number")),
+        (categorical, make_column_selector(dtype_include="category")),
+    )
+
+
+def score(model, X, Y):
+    """Return the AUC, log loss and calibration of each task, in one list."""
+    found = model.predict_proba(X)
+    if isinstance(found, list):  # one array per task
+        found = np.column_stack([p[:, 1] for p in found])
+    metrics = roc_auc_score, log_loss, predicted_over_observed
+    return [
+        metric(y, p)
+        for y, p in zip(Y.to_numpy().T, found.T, strict=True)
+        for metric in metrics
+    ]
+
+
+def print_log(title, tables, weights):
+    """Print the mean scores by model, and the difference that the pairs make."""
+    names = f"{'AUC':>8}{'log loss':>10}{'pred/obs':>10}"
+    print(f"\n{title}\n{'':35}click{'':21}conversion\n{'':21}{names}{names}")
+    for model in tables[0]:
+        means = np.mean([table[model] for table in tables], axis=0)
+        cells = zip(means, 2 * ("8.4f", "10.4f", "10.2f"), strict=True)
+        print(f"{model:21}" + "".join(f"{value:{form}}" for value, form in cells))
+    bce, pwiser = (
+        np.array([table[f"sk_pwiser, {loss}"] for table in tables]) for loss in LOSSES
+    )
+    # Adding 0 turns -0.0 into 0.0.
+    changes = [f"{value + 0.0:+.3f}" for value in (pwiser - bce)[:, 3].round(3)]
+    print(
+        f"Conversion AUC, pwiser minus bce, log by log: {', '.join(changes)}\n"
+        "(pwiser_weight, chosen by cross-validation: "
+        f"{', '.join(f'{weight:g}' for weight in weights)})",
+        flush=True,
+    )
+
+
+# Real impressions.
+
+
+def compare_real(arguments):
+    """Compare the losses on KuaiRand-Pure, if SK_PWISER_DATA names its folder."""
     path = os.environ.get("SK_PWISER_DATA")
-    if not path:
-        print("\nSK_PWISER_DATA is not set, so real impressions are left out.")
-        return
-    for second in ("engage", "long"):
-        yield f"KuaiRand, click and {second}", lambda s=second: kuairand(path, s)
+    for second in ("engage", "long") if path else ():
+        bunch = load_kuairand(path, second, subset="train")
+        title = f"KuaiRand, click and {second}"
+        compare(title, bunch.data, bunch.target, arguments)
 
 
-def generated():
-    """Return generated impressions with noisy clicks."""
-    bunch = make_ctr_cvr(50_000, ctr=0.2, cvr=0.2, click_noise=0.3, random_state=0)
-    return bunch.data, bunch.target
-
-
-def kuairand(path, second):
-    """Return the training rows of KuaiRand-Pure."""
-    bunch = load_kuairand(path, second, subset="train")
-    return bunch.data, bunch.target
-
-
-def read(path, targets, categorical):
-    """Return the features and the labels in a CSV or Parquet file.
-
-    Parameters
-    ----------
-    path : Path
-        The file; its suffix is .csv, .csv.gz or .parquet.
-    targets : list of str
-        Columns of the labels.
-    categorical : list of str
-        Columns to convert to categories.
+def read(arguments):
+    """Return the features, the labels and the times in a CSV or Parquet file.
 
     Returns
     -------
     X, Y : DataFrame
-        The other columns, and the columns of the labels.
+        The other columns, and the columns of the labels as 0 and 1.
+    times : Series or None
+        The column `--time`.
 
     Raises
     ------
     ImportError
-        If pandas is not installed.
+        If pandas or pyarrow is not installed.
     OSError
         If the file cannot be read.
     ValueError
-        If the file has another suffix or lacks a column.
+        If the file has another suffix, lacks a column, or has other labels.
     """
-    try:
-        import pandas as pd
-    except ImportError as error:
-        message = '--data needs pandas: pip install "sk_pwiser[pandas]"'
-        raise ImportError(message) from error
-    if path.name.endswith((".csv", ".csv.gz")):
-        frame = pd.read_csv(path)
-    elif path.suffix == ".parquet":
-        frame = pd.read_parquet(path)
-    else:
+    path, targets = arguments.data, arguments.targets
+    pd = import_extra("pandas", "--data")
+    is_parquet = path.suffix == ".parquet"
+    if not is_parquet and not path.name.endswith((".csv", ".csv.gz")):
         raise ValueError(f"--data must end in .csv, .csv.gz or .parquet, got {path}")
-    for option, columns in (("--targets", targets), ("--categorical", categorical)):
-        if missing := [name for name in columns if name not in frame.columns]:
+    if not path.is_file():
+        raise FileNotFoundError(f"--data must name a file, got {path}")
+    if is_parquet:
+        import_extra("pyarrow", "--data with a Parquet file")
+    frame = pd.read_parquet(path) if is_parquet else pd.read_csv(path)
+    check_columns(frame, arguments)
+    Y = pd.DataFrame({name: read_labels(frame[name]) for name in targets})
+    times = None
+    if arguments.time is not None:
+        times = frame[arguments.time]
+        if not pd.api.types.is_numeric_dtype(times):
+            times = pd.to_datetime(times)
+    used = frame.columns.difference(
+        [*targets, *arguments.ignore, arguments.time], sort=False
+    )
+    X = frame[used].astype(dict.fromkeys(arguments.categorical, "category"))
+    if dates := list(X.select_dtypes(["datetime", "datetimetz"]).columns):
+        raise ValueError(
+            f"{path.name} has dates in the columns {dates}: name the one that orders "
+            "the rows as --time, and leave out others with --ignore"
+        )
+    return X, Y, times
+
+
+def check_columns(frame, arguments):
+    """Raise if an option names a column that is missing or in another option."""
+    seen = {}
+    for option in ("targets", "categorical", "ignore", "time"):
+        names = getattr(arguments, option)
+        names = [names] if isinstance(names, str) else names or []
+        if missing := [name for name in names if name not in frame.columns]:
             raise ValueError(
-                f"{option} must name columns of {path.name}, got {missing}; its "
-                f"columns are {list(frame.columns)}"
+                f"--{option} must name columns of {arguments.data.name}, got "
+                f"{missing}; its columns are {list(frame.columns)}"
             )
-    X = frame.drop(columns=targets)
-    return X.astype(dict.fromkeys(categorical, "category")), frame[targets]
+        for name in names:
+            if name in seen:
+                raise ValueError(f"--{seen[name]} and --{option} both name {name!r}")
+            seen[name] = option
 
 
-def compare(title, X, Y, arguments):
+def read_labels(column):
+    """Return labels, which may be text, as 0 and 1."""
+    labels = column.astype(str).str.strip().str.lower().map(LABELS)
+    if (wrong := labels.isna()).any():
+        row = int(wrong.to_numpy().argmax())
+        raise ValueError(
+            "--targets must hold 0 and 1, no and yes, or false and true; column "
+            f"{column.name!r} has '{column.iloc[row]}' in row {row}"
+        )
+    return labels.astype("int8")
+
+
+def compare(title, X, Y, arguments, times=None):
     """Compare the losses on one data set and print the result."""
     rates = ", ".join(f"{n} {r:.2%}" for n, r in zip(Y.columns, Y.mean(), strict=True))
+    folds, order = arguments.folds, "stratified by funnel depth"
+    if times is not None:
+        folds = FunnelTimeSplit(folds, time=times)
+        order = f"in the order of {times.name!r}"
     print(
         f"\n{title}: {len(X):,} rows, {X.shape[1]} features; {rates}\n"
-        f"{arguments.folds} folds stratified by funnel depth, seed {arguments.seed}",
+        f"{arguments.folds} folds {order}, seed {arguments.seed}",
         flush=True,
     )
-    model = MultiTaskCTRCVRClassifier()
-    if arguments.max_epochs is not None:
-        model.set_params(max_epochs=arguments.max_epochs)
     started = time.perf_counter()
     comparison = compare_losses(
-        model,
+        make_model(arguments),
         X,
         Y,
         losses=LOSSES,
         weights=arguments.weights,
-        cv=arguments.folds,
+        cv=folds,
         n_jobs=arguments.jobs,
         verbose=1,
         random_state=arguments.seed,

@@ -4,7 +4,10 @@ import numpy as np
 import pytest
 from refusals import X, Y
 
+from sk_pwiser import MultiTaskCTRCVRClassifier
 from sk_pwiser import __main__ as command
+from sk_pwiser.metrics import ctcvr_auc_scorer, ctr_auc_scorer, mean_log_loss_scorer
+from sk_pwiser.model_selection import compare_losses
 
 pd = pytest.importorskip("pandas")
 FEW = ["--folds", "2", "--max-epochs", "1", "--jobs", "1"]
@@ -15,6 +18,9 @@ def _small_examples(monkeypatch):
     monkeypatch.delenv("SK_PWISER_DATA", raising=False)
     small = command.make_ctr_cvr(600, ctr=0.4, cvr=0.4, random_state=0)
     monkeypatch.setattr(command, "make_ctr_cvr", lambda *args, **kwargs: small)
+    monkeypatch.setattr(command, "LOGS", dict([*command.LOGS.items()][:1]))
+    monkeypatch.setattr(command, "N_LOGS", 1)
+    monkeypatch.setattr(command, "N_TRAIN", 400)
 
 
 @pytest.fixture
@@ -31,22 +37,33 @@ def rows_of_table(out):
     return [line.split() for line in lines[start + 1 : start + 9]]
 
 
-def test_generated_impressions(capsys):
+def test_generated_logs(capsys):
     command.main([*FEW, "--seed", "3"])
     out = capsys.readouterr().out
-    assert "generated impressions: 600 rows, 12 features; click 36.83%, conv" in out
-    assert "2 folds stratified by funnel depth, seed 3" in out
-    assert out.count("fold 2 of 2, ") == 2
-    assert "SK_PWISER_DATA is not set" in out
-    rows = rows_of_table(out)
-    assert [row[0] for row in rows] == ["click"] * 2 + ["conversion"] * 2 + [
-        "CVR"
-    ] * 2 + ["neg"] * 2
-    means = [float(row[-1]) for row in rows[:6:2]]
-    assert all(0.3 < mean < 1 for mean in means)
-    assert -1 < float(rows[6][-1]) < -0.2
-    assert "conversion AUC: " in out
-    assert "Seeds of the folds: [" in out
+    assert all(len(line) <= 80 for line in out.splitlines())
+    for title in command.LOGS:
+        _, *lines = out.split(f"{title}\n")[1].splitlines()[:8]
+        assert lines[0].split() == ["AUC", "log", "loss", "pred/obs"] * 2
+        names = ["logistic regression", "HistGradientBoosting"]
+        names += ["sk_pwiser, bce", "sk_pwiser, pwiser"]
+        assert [line[:21].rstrip() for line in lines[1:5]] == names
+        scores = np.array([line[21:].split() for line in lines[1:5]], dtype=float)
+        change = float(lines[5].split(": ")[1])
+        assert change == pytest.approx(scores[3, 3] - scores[2, 3], abs=6e-4)
+        assert lines[6].startswith("(pwiser_weight, chosen by cross-validation: ")
+    assert out.rstrip().endswith("--targets click conversion --weights 0.1 1")
+
+
+def test_the_scores_are_those_of_each_task():
+    log = command.make_ctr_cvr()
+    X, Y = log.data, log.target
+    model = MultiTaskCTRCVRClassifier(max_epochs=1, random_state=0).fit(X, Y)
+    found = command.score(model, X, Y)
+    assert found[0] == ctr_auc_scorer(model, X, Y)
+    assert found[3] == ctcvr_auc_scorer(model, X, Y)
+    assert np.mean(found[1::3]) == pytest.approx(-mean_log_loss_scorer(model, X, Y))
+    ratios = model.predict_proba(X).sum(axis=0) / Y.sum()
+    np.testing.assert_allclose(found[2::3], ratios, rtol=1e-5)
 
 
 def test_real_impressions_are_added(monkeypatch, capsys):
@@ -62,14 +79,7 @@ def test_real_impressions_are_added(monkeypatch, capsys):
     assert asked == [("folder", "engage", "train"), ("folder", "long", "train")]
     out = capsys.readouterr().out
     assert "KuaiRand, click and engage: 600 rows" in out
-    assert out.count("Differences to bce") == 3
-
-
-def test_weights_are_candidates(capsys):
-    command.main([*FEW, "--weights", "0.1", "1"])
-    out = capsys.readouterr().out
-    assert "fold 1 of 2, pwiser (weight 0.1):" in out
-    assert "fold 2 of 2, pwiser (weight 1):" in out
+    assert out.count("Differences to bce") == 2
 
 
 def test_a_file_of_the_user(capsys, csv):
@@ -80,20 +90,90 @@ def test_a_file_of_the_user(capsys, csv):
     assert "SK_PWISER_DATA" not in out
 
 
+def test_weights_are_candidates(capsys, csv):
+    arguments = ["--data", str(csv), "--targets", *Y.columns, "--weights", "0.1", "1"]
+    command.main([*FEW, *arguments])
+    out = capsys.readouterr().out
+    assert "fold 1 of 2, pwiser (weight 0.1):" in out
+    assert "fold 2 of 2, pwiser (weight 1):" in out
+
+
+LOG = pd.DataFrame(
+    {
+        "id": [7, 8, 8],
+        "buy": ["no", "Yes", "no"],
+        "age": [1.5, 2.5, np.nan],
+        "see": [True, True, False],
+        "at": pd.to_datetime(["2026-01-02", "2026-01-03", "2026-01-01"]),
+    }
+)
+
+
 @pytest.mark.parametrize("name", ["log.csv", "log.csv.gz", "log.parquet"])
 def test_reading_files(tmp_path, name):
-    if name.endswith("parquet"):
-        pytest.importorskip("pyarrow")
-    path = tmp_path / name
-    frame = pd.DataFrame(
-        {"id": [7, 8], "buy": [0, 1], "age": [1.5, 2.5], "see": [1, 1]}
-    )
-    write = frame.to_parquet if name.endswith("parquet") else frame.to_csv
-    write(path, index=False)
-    features, labels = command.read(path, ["see", "buy"], ["id"])
-    assert features.dtypes.astype(str).tolist() == ["category", "float64"]
+    path = write(LOG, tmp_path / name)
+    options = ["--targets", "see", "buy", "--categorical", "id", "--time", "at"]
+    arguments = command.make_parser().parse_args(["--data", str(path), *options])
+    features, labels, times = command.read(arguments)
+    assert features.dtypes.astype(str).to_dict() == {"id": "category", "age": "float64"}
     assert labels.columns.tolist() == ["see", "buy"]
-    np.testing.assert_array_equal(labels, [[1, 0], [1, 1]])
+    np.testing.assert_array_equal(labels, [[1, 0], [1, 1], [0, 0]])
+    np.testing.assert_array_equal(times, LOG["at"])
+    arguments.ignore, arguments.categorical = ["id"], []
+    assert command.read(arguments)[0].columns.tolist() == ["age"]
+
+
+def write(frame, path):
+    if path.suffix == ".parquet":
+        pytest.importorskip("pyarrow")
+        frame.to_parquet(path)
+    else:
+        frame.to_csv(path, index=False)
+    return path
+
+
+@pytest.mark.parametrize("name", ["log.csv", "log.parquet"])
+def test_a_log_with_times_and_words(monkeypatch, tmp_path, capsys, name):
+    seen = {}
+
+    def compare(*args, **kwargs):
+        seen.update(kwargs)
+        return compare_losses(*args, **kwargs)
+
+    monkeypatch.setattr(command, "compare_losses", compare)
+    times = pd.Timestamp("2026-01-01") + pd.to_timedelta(np.arange(len(X))[::-1], "h")
+    words = Y.replace({0: " no", 1: "YES"})
+    path = write(X.assign(at=times, late=times, **words), tmp_path / name)
+    options = ["--targets", *Y.columns, "--time", "at", "--ignore", "late"]
+    command.main([*FEW, "--data", str(path), *options])
+    out = capsys.readouterr().out
+    assert f"{len(X)} rows, {X.shape[1]} features; click 41.33%, conv" in out
+    assert "2 folds in the order of 'at', seed 0" in out
+    for train, test in seen["cv"].split(X, Y):
+        assert times[train].max() < times[test].min()
+
+
+@pytest.mark.parametrize(
+    ("columns", "options", "message"),
+    [
+        ({"at": LOG["at"][0]}, [], "has dates in the columns ['at']: name the one"),
+        ({"click": "perhaps"}, [], "'click' has 'perhaps' in row 0"),
+        ({"click": np.nan}, [], "'click' has 'nan' in row 0"),
+        ({"at": "soon"}, ["--time", "at"], "soon"),
+        ({"at": 1}, ["--time", "at"], "n_splits=2 with min_conversions=1"),
+        ({"price": np.inf}, [], "'price'"),
+        ({}, ["--ignore", "click"], "--targets and --ignore both name 'click'"),
+        ({}, ["--time", "hour"], "--time must name columns of log.parquet, got"),
+    ],
+)
+def test_bad_files(tmp_path, capsys, columns, options, message):
+    path = write(X.assign(**{**Y, **columns}), tmp_path / "log.parquet")
+    with pytest.raises(SystemExit) as exit_:
+        command.main([*FEW, "--data", str(path), "--targets", *Y.columns, *options])
+    assert exit_.value.code == 2
+    [line] = capsys.readouterr().err.splitlines()
+    assert line.startswith("python -m sk_pwiser: error: ")
+    assert message in line
 
 
 @pytest.mark.parametrize(
@@ -102,8 +182,9 @@ def test_reading_files(tmp_path, name):
         (["--targets", "click"], "--data and --targets must be given together"),
         (["--data", "log.csv"], "--data and --targets must be given together"),
         (["--categorical", "id"], "--categorical must be given with --data"),
+        (["--time", "at"], "--time must be given with --data"),
         (["--folds", "1"], "--folds must be an int >= 2, got 1"),
-        (["--data", "no.csv", "--targets", "click"], "No such file or directory"),
+        (["--data", "no.csv", "--targets", "click"], "must name a file, got no.csv"),
         (["--data", "log.txt", "--targets", "click"], "must end in .csv, .csv.gz or"),
         (["--data", "log.csv", "--targets", "view"], r"--targets must name columns of"),
         (

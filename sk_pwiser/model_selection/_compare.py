@@ -217,7 +217,7 @@ def compare_losses(
         Scores, as in :class:`~sklearn.model_selection.GridSearchCV`; larger is better.
         None means the ROC AUC of each task ("click AUC", "conversion AUC"), the ROC AUC
         of P(last task | first task) if there are several tasks ("CVR AUC"), and minus
-        the mean log loss ("neg log loss").
+        the mean log loss ("minus log loss").
     groups : array-like of shape (n_samples,), default=None
         Group of each row, for splitters that use groups. To pass groups to losses, use
         ``params={"groups": groups}``.
@@ -277,7 +277,7 @@ def compare_losses(
     >>> comparison.candidates
     ['bce', 'pwiser (weight 0.3)']
     >>> list(comparison.verdicts)
-    ['click AUC', 'conversion AUC', 'CVR AUC', 'neg log loss']
+    ['click AUC', 'conversion AUC', 'CVR AUC', 'minus log loss']
     """
     candidates = build_candidates(estimator, losses, weights)
     X, Y, groups = indexable(X, Y, groups)
@@ -339,7 +339,7 @@ def default_scoring(estimator, Y):
         # A task may have the name "CVR".
         given = f"AUC of {names[-1]} given {names[0]}"
         scoring[given if "CVR AUC" in scoring else "CVR AUC"] = cvr_auc_scorer
-    scoring["neg log loss"] = mean_log_loss_scorer
+    scoring["minus log loss"] = mean_log_loss_scorer
     return scoring
 
 

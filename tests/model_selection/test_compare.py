@@ -35,7 +35,7 @@ SCORERS = {
     "click AUC": ctr_auc_scorer,
     "conversion AUC": ctcvr_auc_scorer,
     "CVR AUC": cvr_auc_scorer,
-    "neg log loss": mean_log_loss_scorer,
+    "minus log loss": mean_log_loss_scorer,
 }
 
 
@@ -248,7 +248,7 @@ def test_forms_of_scoring(scoring, names):
 def test_default_metrics_are_named_after_the_tasks(labels, params, names):
     model = small(**params)
     comparison = compare_losses(model, IMPRESSIONS, labels, cv=2)
-    assert list(comparison.scores) == [*names, "neg log loss"]
+    assert list(comparison.scores) == [*names, "minus log loss"]
 
 
 def test_random_state():
@@ -289,7 +289,7 @@ def test_progress(capsys, n_jobs):
     lines = capsys.readouterr().out.splitlines()
     assert len(lines) == 4
     assert lines[1].startswith("fold 1 of 2, pwiser (weight 0.3): click AUC 0.")
-    assert f"CVR AUC {comparison.scores['CVR AUC'][1, 1]:.4f}, neg log" in lines[3]
+    assert f"CVR AUC {comparison.scores['CVR AUC'][1, 1]:.4f}, minus log" in lines[3]
 
 
 def test_folds_without_a_conversion_are_left_out_with_one_warning():

@@ -68,7 +68,11 @@ FOLDERS = {
     ),
     "_estimator": Folder((*BELOW_ESTIMATOR, "_version"), (*LEARN, *TORCH), EXTRAS),
     "__init__": Folder(("_estimator", "_version")),
-    "__main__": Folder(("__init__", "datasets", "model_selection"), LEARN, EXTRAS),
+    "__main__": Folder(
+        ("__init__", "_utils", "datasets", "metrics", "model_selection"),
+        (*LEARN, "joblib"),
+        EXTRAS,
+    ),
     "callbacks": Folder(("_training",)),
     "calibration": Folder((*ABOVE_ESTIMATOR[1:], "_responses"), LEARN),
     "datasets": Folder(("_utils",), LEARN, EXTRAS),
