@@ -36,7 +36,7 @@ from sk_pwiser.model_selection import (
 LOSSES = ("bce", "pwiser")
 # Generated logs, each drawn with several seeds.
 LOGS = {
-    "Rare conversions, 0.8 % of the rows; half of the clicks are accidents; ids": {
+    "Rare conversions, 0.8 % of the rows; half of the clicks are accidents; many ids": {
         "n_numeric": 4,
         "n_categorical": 12,
         "n_categories": 1000,

@@ -33,7 +33,6 @@ EXTRAS = ("lightgbm", "matplotlib", "pandas", "polars", "pyarrow")
 LEARN = ("numpy", "scipy", "sklearn")
 TORCH = ("torch",)
 ONNX = ("onnx", "onnxruntime", "onnxscript")
-TOOL = Folder((), LEARN, EXTRAS)
 READS_RESPONSES = Folder(("_responses", "_table"), LEARN, EXTRAS)
 BELOW_ESTIMATOR = (
     *FAMILIES,
