@@ -164,8 +164,9 @@ class MultiTaskCTRCVRClassifier(ClassifierMixin, BaseEstimator):
           The target statistics of a training row leave out its own block;
         - `target_encoding_min_values`, 100 by default: smallest number of distinct
           values of columns that `target_encoding="auto"` selects;
-        - `time_column`, None by default: a numeric column that orders the rows for the
-          blocks, if they are not in the order of time. It stays a feature.
+        - `time_column`, None by default: a numeric column that orders the rows: for the
+          blocks, if they are not in the order of time, and for early stopping, whose
+          validation rows are then the last ones in time. It stays a feature.
     missing_labels : {"error", "ignore"}, default="error"
         Whether labels of tasks after the first may be missing (NaN, None, pandas.NA or
         null in `Y`), such as a conversion that may still come. With "ignore", they take
@@ -216,8 +217,9 @@ class MultiTaskCTRCVRClassifier(ClassifierMixin, BaseEstimator):
         Largest number of epochs.
     early_stopping : "auto", bool, "loss" or "auc", default="auto"
         Whether to hold out `validation_fraction` of the rows, stratified by funnel
-        depth, or of the groups, and to stop if the validation loss (True, "loss") or
-        the mean validation AUC ("auc") has not improved for `n_iter_no_change` epochs.
+        depth, of the groups, or the last rows of a `time_column`, and to stop if the
+        validation loss (True, "loss") or the mean validation AUC ("auc") has not
+        improved for `n_iter_no_change` epochs.
         "auto" is True above 1,000 rows, or with an `eval_set`. The weights of the best
         epoch are restored. If the validation rows have one label only for a task, the
         loss replaces the AUC, with a warning.

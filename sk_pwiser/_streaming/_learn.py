@@ -317,7 +317,8 @@ def learn_schema(
     learner = TableLearner(encoder, dataset, generator)
     n_blocks = params["target_encoding_blocks"]
     times = TimeEdges(params["time_column"], n_blocks, dataset.sample_rows, generator)
-    summary, hold_out = RowSummary(), HoldOut(settings.validation_fraction)
+    summary = RowSummary()
+    hold_out = HoldOut(settings.validation_fraction, times)
     progress = RowProgress("Learning the columns", dataset.n_rows_, settings.verbose)
     for chunk in read_chunks(settings, dataset, pool):
         with named_place(chunk.place):
@@ -340,9 +341,9 @@ def learn_schema(
             automatic_dims=automatic_dims(encoder.cardinalities_),
         )
     statistics = unfitted_statistics(settings, schema.encoder, summary.n_rows, earlier)
-    blocks = None
+    blocks, edges = None, times.finish()
     if statistics is not None:
-        blocks = Blocks(summary.n_rows, n_blocks, times, times.finish())
+        blocks = Blocks(summary.n_rows, n_blocks, times, edges)
     known = None if earlier is None else earlier.statistics
     schema = replace(schema, statistics=statistics)
     return DatasetSchema(schema, summary, blocks, hold_out, known)

@@ -5,6 +5,7 @@ import numpy as np
 from sk_pwiser._streaming._chunks import RowSample
 from sk_pwiser._table._frames import as_table
 from sk_pwiser._table._target_statistics import read_times
+from sk_pwiser._training._early_stopping import last_edge
 from sk_pwiser.model_selection._folds import funnel_strata, holdout_sizes
 
 # numpy draws from the hypergeometric distribution for fewer rows than this.
@@ -41,16 +42,18 @@ class GroupValues:
 
 
 class HoldOut:
-    """Draws the validation rows of early stopping, with their share of every depth.
+    """Chooses the validation rows of early stopping.
 
-    The first pass over the rows counts them per funnel depth; the second draws as many
-    of each depth as `funnel_holdout` would, and every row of a depth has the same
-    chance. Groups are held out as a whole: they are counted and drawn like rows, by
-    their deepest row in the part in which they begin.
+    With a column of times, they are the last rows, from a time on that a sample gives.
+    Otherwise they are drawn: the first pass over the rows counts them per funnel depth;
+    the second draws as many of each depth as `funnel_holdout` would, and every row of a
+    depth has the same chance. Groups are held out as a whole, by their deepest or last
+    row in the part in which they begin.
     """
 
-    def __init__(self, fraction):
+    def __init__(self, fraction, times):
         self.fraction = fraction
+        self.times = times
         self.counts = np.zeros(0, dtype=np.int64)
         self.groups = GroupValues()
 
@@ -72,9 +75,15 @@ class HoldOut:
         self.n_left = np.zeros_like(self.n_held)
         np.add.at(self.n_left, self.stratum_of, self.counts)
 
-    def draw(self, targets, groups):
+    def draw(self, X, targets, groups):
         """Return whether each of the next rows is held out, a bool ndarray."""
-        return self._choose(targets, groups, self._draw)
+        edge = self.times.last_edge(self.fraction)
+        if edge is None:
+            return self._choose(targets, groups, self._draw)
+        is_held = self.times.read(X) >= edge
+        if groups is None:
+            return is_held
+        return self.groups.of(groups, is_held, np.maximum, np.asarray)
 
     def _choose(self, targets, groups, choose):
         strata = funnel_strata(targets.with_nan())
@@ -124,9 +133,15 @@ class TimeEdges:
         """Return the edges, float64 ndarray of shape (n_blocks - 1,), or None."""
         if self.column is None:
             return None
-        times = self.read(self.sample.finish()[0])
+        self.sampled = self.read(self.sample.finish()[0])
         shares = np.arange(1, self.n_blocks) / self.n_blocks
-        return np.quantile(times, shares, method="higher")
+        return np.quantile(self.sampled, shares, method="higher")
+
+    def last_edge(self, share):
+        """Return the time from which on a share of the rows comes; None without one."""
+        if self.column is None or self.sampled.min() == self.sampled.max():
+            return None
+        return last_edge(self.sampled, share)
 
     def read(self, X):
         """Return the times of some rows."""

@@ -252,7 +252,7 @@ def encode_rows(
         impressions = inputs.impressions(chunk.targets.values, weights, chunk.groups)
         is_valid = np.zeros(len(chunk.X), dtype=bool)
         if seed is not None:
-            is_valid = hold_out.draw(chunk.targets, chunk.groups)
+            is_valid = hold_out.draw(chunk.X, chunk.targets, chunk.groups)
         block = None
         if blocks is not None and counts is not None:
             block = blocks.assign(chunk.X, chunk.groups)

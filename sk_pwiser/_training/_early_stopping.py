@@ -36,9 +36,19 @@ def monitored_column(
 
 
 def hold_out(
-    settings: Settings, rows: Any, split: np.random.RandomState
+    settings: Settings,
+    rows: Any,
+    split: np.random.RandomState,
+    times: np.ndarray | None,
 ) -> tuple[np.ndarray, np.ndarray]:
-    """Draw sorted training and validation rows, by funnel depth and in whole groups."""
+    """Return sorted training and validation rows, in whole groups.
+
+    They are the last rows in time, or drawn by funnel depth without times.
+    """
+    if times is not None:
+        is_held = held_by_time(times, settings.validation_fraction, rows.groups)
+        if is_held.any():
+            return np.flatnonzero(~is_held), np.flatnonzero(is_held)
     parts: tuple[np.ndarray, np.ndarray] = funnel_holdout(  # type: ignore[no-untyped-call]
         rows.targets.with_nan(),
         test_size=settings.validation_fraction,
@@ -46,6 +56,30 @@ def hold_out(
         groups=rows.groups,
     )
     return parts
+
+
+def held_by_time(
+    times: np.ndarray, share: float, groups: np.ndarray | None = None
+) -> np.ndarray:
+    """Return whether each row is among a share of the last ones in time.
+
+    Rows of equal time stay together, and so do groups, whose time is that of their last
+    row. If all rows are of one time, none is held.
+    """
+    if groups is not None:
+        _, number = np.unique(groups, return_inverse=True)
+        latest = np.full(number.max() + 1, -np.inf)
+        np.maximum.at(latest, number, times)
+        times = latest[number]
+    if times.min() == times.max():
+        return np.zeros(len(times), dtype=bool)
+    return times >= last_edge(times, share)
+
+
+def last_edge(times: np.ndarray, share: float) -> float:
+    """Return the time, after the first, from which on a share of the rows comes."""
+    edge = np.quantile(times, 1 - share, method="higher")
+    return float(max(edge, times[times > times.min()].min()))
 
 
 def usable_monitor(

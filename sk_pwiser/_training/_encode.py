@@ -334,9 +334,6 @@ def encode(
     constant columns stay; base rates are computed from the rows.
     """
     adds = is_update and earlier is not None
-    train, valid = np.arange(len(rows.targets.values)), None
-    if holds_out:
-        train, valid = hold_out(settings, rows, split)
     if earlier is None:
         schema, (codes, numeric, *bags) = _learn(settings, rows, estimator_name)
     else:
@@ -344,6 +341,11 @@ def encode(
         schema, (codes, numeric, *bags) = _encode_again(rows, earlier, extends)
         if adds and not settings.grows:
             warn_about_new_values(schema.encoder, codes, rows.X)
+    names = [column.name for column in schema.encoder.columns_]
+    times = read_times(rows.X, settings.encoding_params["time_column"], names)
+    train, valid = np.arange(len(rows.targets.values)), None
+    if holds_out:
+        train, valid = hold_out(settings, rows, split, times)
     rates, labelled = None, None
     if not adds:
         known = None
@@ -356,7 +358,7 @@ def encode(
                     settings, earlier.encoder, n_samples, earlier
                 ),
             )
-        rates = _fit_statistics(settings, rows, schema, codes, valid, known)
+        rates = _fit_statistics(settings, rows, schema, codes, times, valid, known)
     elif schema.statistics is not None:
         rates = schema.statistics.transform(codes)
         labelled = (codes.copy(), *_task_labels(settings, rows))
@@ -434,13 +436,12 @@ def _fit_statistics(
     rows: Rows,
     schema: Schema,
     codes: np.ndarray,
+    times: np.ndarray | None,
     valid: np.ndarray | None,
     earlier: TargetStatistics | None,
 ) -> np.ndarray | None:
     """Fit the target statistics, if any; return the inputs of all rows."""
     params, n_samples = settings.encoding_params, len(codes)
-    names = [column.name for column in schema.encoder.columns_]
-    times = read_times(rows.X, params["time_column"], names)
     if schema.statistics is None:
         return None
     is_valid = np.zeros(n_samples, dtype=bool)

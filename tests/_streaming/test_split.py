@@ -25,7 +25,7 @@ def rare_labels(n_rows, n_clicks, n_conversions, seed=0):
 
 def hold_outs(y, groups=None, n_seeds=1, fraction=0.1, size=300):
     """Yield which rows are held out, in parts of `size` rows, for some seeds."""
-    drawn = HoldOut(fraction)
+    drawn = HoldOut(fraction, TimeEdges(None, 10, 1_000, None))
     starts = range(0, len(y), size)
     targets = [check_targets(y[i : i + size], missing_labels="ignore") for i in starts]
     of_parts = [None if groups is None else groups[i : i + size] for i in starts]
@@ -34,7 +34,7 @@ def hold_outs(y, groups=None, n_seeds=1, fraction=0.1, size=300):
         drawn.count(*pair)
     for seed in range(n_seeds):
         drawn.start(seed)
-        yield np.concatenate([drawn.draw(*pair) for pair in pairs])
+        yield np.concatenate([drawn.draw(None, *pair) for pair in pairs])
 
 
 def shares(y, is_valid):

@@ -1,0 +1,67 @@
+"""With a `time_column`, early stopping validates on the last rows in time."""
+
+import numpy as np
+import pandas as pd
+import pytest
+from numpy.testing import assert_array_equal
+from refusals import small
+
+from sk_pwiser._training._early_stopping import held_by_time
+from sk_pwiser.datasets import ParquetImpressions, make_ctr_cvr
+
+
+@pytest.fixture(scope="module")
+def log():
+    """Rows in random order of their times, whose click rate doubles at the end."""
+    data = make_ctr_cvr(1_500, ctr=0.3, random_state=0)
+    time = np.random.default_rng(0).permutation(1_500) // 3
+    return data.data.assign(time=time), data.target
+
+
+def test_rows_are_held_from_a_time_on():
+    times = np.array([5, 1, 4, 4, 2, 3, 4, 0, 1, 2], dtype=float)
+    assert_array_equal(held_by_time(times, 0.1), times >= 5)
+    assert_array_equal(held_by_time(times, 0.3), times >= 4)
+    # Few distinct times: at least the last one, never the first.
+    assert_array_equal(held_by_time(times > 1, 0.9), times > 1)
+    assert not held_by_time(np.ones(5), 0.2).any()
+
+
+def test_groups_are_whole_and_held_by_their_last_row():
+    rng = np.random.default_rng(0)
+    groups, times = rng.integers(0, 100, 2_000), rng.random(2_000)
+    times += groups
+    is_held = held_by_time(times, 0.1, groups)
+    assert 0.08 < is_held.mean() < 0.12
+    last = pd.Series(times).groupby(groups).max()
+    held = set(groups[is_held])
+    assert not held & set(groups[~is_held])
+    assert last[list(held)].min() > last.drop(list(held)).max()
+
+
+@pytest.mark.parametrize("in_files", [False, True])
+@pytest.mark.parametrize("has_groups", [False, True])
+def test_the_validation_rows_are_the_last_ones(log, in_files, has_groups, tmp_path):
+    """All of the last rows are clicks, which early stopping by the AUC says."""
+    X, Y = log
+    Y = Y.mask(X["time"] >= 450, 1)
+    X = X.assign(session=X["time"] // 2)
+    params = {"encoding_params": {"time_column": "time"}, "early_stopping": "auc"}
+    model = small(max_epochs=2, **params)
+    name = "session" if has_groups else None
+    if in_files:
+        pytest.importorskip("pyarrow")
+        X.join(Y).to_parquet(tmp_path / "a.parquet")
+        log = ParquetImpressions(tmp_path, list(X), list(Y), groups=name)
+        arguments = {"X": log}
+    else:
+        arguments = {"X": X, "Y": Y, "groups": X["session"] if has_groups else None}
+    with pytest.warns(UserWarning, match="the 150 validation rows; 'click', 'conv"):
+        model.fit(**arguments)
+
+
+def test_rows_of_one_time_are_held_out_at_random(log):
+    X, Y = log
+    params = {"encoding_params": {"time_column": "time"}, "early_stopping": True}
+    model = small(max_epochs=1, **params).fit(X.assign(time=7.0), Y)
+    assert np.isfinite(model.history_[-1, "valid_loss"])
