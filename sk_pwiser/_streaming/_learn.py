@@ -14,6 +14,7 @@ from sk_pwiser._streaming._chunks import (
 )
 from sk_pwiser._streaming._split import Blocks, HoldOut, TimeEdges
 from sk_pwiser._table._categories import FIRST_VALUE, CategoryColumn
+from sk_pwiser._table._column_kinds import warn_about_constants
 from sk_pwiser._table._frames import as_table, list_columns, read_lists
 from sk_pwiser._table._labels import Targets
 from sk_pwiser._table._lists import ListColumn
@@ -234,6 +235,8 @@ class TableLearner:
                 self.counts[column.name].add(lists.elements)
                 self.missing_lists[column.name] |= bool((lists.sizes < 0).any())
                 self.empty_lists[column.name] |= bool((lists.sizes == 0).any())
+            elif isinstance(column, NumericColumn) and column.is_scalar:
+                column.read(values)  # an infinite value is named with its row
         self.sample.add(X.select(self.numeric), weights)
 
     def _begin(self, X):
@@ -266,6 +269,7 @@ class TableLearner:
         encoders = [columns[name] for name in self.numeric]
         pairs = list(zip(encoders, values, strict=True))
         self.encoder.learn_numbers(pairs, weights)
+        warn_about_constants(self.encoder.columns_)
         self._warn_about_dropped()
 
     def _warn_about_dropped(self):

@@ -11,6 +11,7 @@ from sk_pwiser._table._column_kinds import (
     check_encoding_params,
     column_kinds,
     vector_counts,
+    warn_about_constants,
 )
 from sk_pwiser._table._encoder import (
     TableEncoder,
@@ -122,6 +123,7 @@ __all__ = [
     "scale_weights",
     "to_float",
     "vector_counts",
+    "warn_about_constants",
     "warn_about_new_values",
     "zero_one_labels",
 ]

@@ -1,6 +1,7 @@
 """Category columns: vocabularies, rare values, hash buckets, codes."""
 
 import math
+import re
 from collections.abc import Mapping
 from decimal import Decimal
 from itertools import chain, compress
@@ -13,11 +14,11 @@ from sklearn.utils import murmurhash3_32
 from sk_pwiser._table._frames import (
     describe,
     find_column,
+    infinity_error,
     is_missing,
     is_polars,
     row_chunks,
 )
-from sk_pwiser._table._numbers import infinity_error
 from sk_pwiser._utils import check_integer
 
 MIN_FREQUENCY = 2
@@ -279,6 +280,13 @@ def _factorize_objects(column):
     return _compact(indices, len(known)), list(known)
 
 
+# A number as text. A zero before another digit is a sign of a code.
+NUMBER = re.compile(r"\s*[-+]?((0|[1-9]\d*)(\.\d*)?|\.\d+)([eE][-+]?\d+)?\s*")
+# Text is checked in the first values of a column. It has many from this number on.
+N_CHECKED, MANY_VALUES = 1_000, 100
+# New values are usual if more of the rows in fit had a value that was rare or single.
+USUAL_SHARE = 0.5
+
 MISSING, UNSEEN, FIRST_VALUE = 0, 1, 2
 DEFAULT = Vocabulary()
 
@@ -304,10 +312,14 @@ class CategoryColumn:
     unseen values. Values in hash buckets do not.
     """
 
-    def __init__(self, name, vocabulary=DEFAULT, keeps_rare=False):
+    # What the entries of a column are in messages; files of version 0.1.0 lack it.
+    place = "row"
+
+    def __init__(self, name, vocabulary=DEFAULT, keeps_rare=False, place="row"):
         self.name = name
         self.vocabulary = vocabulary
         self.keeps_rare = keeps_rare
+        self.place = place
 
     @property
     def cardinality(self):
@@ -364,8 +376,22 @@ class CategoryColumn:
             if n_rows == 1 or value not in self.codes_
         )
         self.usual_share_ = (unusual + n_others) / max(sum(counts) + n_others, 1)
+        self.has_one_value = len(values) + has_missing + n_others < 2
+        self.has_numeric_text_ = self.kinds_ == {"text"} and self._is_numeric(values)
         # Without missing values in fit, their embedding would not be trained.
         self.missing_code_ = MISSING if has_missing else UNSEEN
+
+    def _is_numeric(self, values):
+        """Return whether many values of text are numbers with fractions, or rare."""
+        values = values[:N_CHECKED]
+        return (
+            len(values) >= MANY_VALUES
+            and all(map(NUMBER.fullmatch, values))
+            and (
+                self.usual_share_ > USUAL_SHARE
+                or sum(float(value) % 1 != 0 for value in values) > len(values) / 2
+            )
+        )
 
     def _split(self, values, counts):
         """Return the values that get their own code, sorted, and the other values."""
@@ -423,7 +449,10 @@ class CategoryColumn:
                 f"{error}."
             ) from error
         if np.inf in values or -np.inf in values:
-            raise infinity_error(self.name, column)
+            found = [i for i, value in enumerate(values) if value in (np.inf, -np.inf)]
+            row = int(np.isin(indices, found).argmax())
+            value = values[indices[row]]
+            raise infinity_error(self.name, column, row, value, self.place)
         return indices, values
 
     def _encode(self, indices, values):

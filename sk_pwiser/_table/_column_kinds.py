@@ -1,22 +1,29 @@
-"""The kinds of columns: which column is encoded how."""
+"""The kinds of columns: which column is encoded how, and which look misread."""
 
+import re
 from functools import partial
 
 import numpy as np
 
 from sk_pwiser._table._categories import (
+    MANY_VALUES,
+    N_CHECKED,
     UNSEEN,
+    USUAL_SHARE,
     CategoryColumn,
     check_vocabulary,
     count_values,
+    factorize,
     read_vocabularies,
 )
 from sk_pwiser._table._frames import (
+    describe,
     find_column,
     has_category_dtype,
     has_lists,
     is_dataframe,
     list_columns,
+    to_float,
 )
 from sk_pwiser._table._lists import ListColumn, ListWeights, check_lists, find_weights
 from sk_pwiser._table._numbers import (
@@ -110,14 +117,6 @@ def make_columns(params, X, names):
     return columns
 
 
-# A warning about unseen values needs at least this share of the rows with known values,
-# this number of rows and this number of distinct unseen values ...
-UNSEEN_SHARE, UNSEEN_ROWS, UNSEEN_VALUES = 0.95, 20, 2
-# ... in a column where new values are unusual: at most this share of the rows in fit
-# had a value that was rare or occurred once.
-USUAL_SHARE = 0.5
-
-
 def align_columns(X, names):
     """Return a DataFrame with the columns of fit, in their order.
 
@@ -158,13 +157,19 @@ def has_form(X, encoder):
     )
 
 
-def warn_about_unseen(columns):
-    """Warn once about columns, given with their codes, with almost no value of fit."""
+# A warning about unseen values needs at least this share of the rows with known values,
+# this number of rows and this number of distinct unseen values.
+UNSEEN_SHARE, UNSEEN_ROWS, UNSEEN_VALUES = 0.95, 20, 2
+
+
+def warn_about_unseen(pairs, codes):
+    """Warn once about columns, with their encoders and codes, with few known values."""
     found = [
-        f"{column.name!r} ({share:.0%})"
-        for column, codes in columns
-        if column.usual_share_ <= USUAL_SHARE
-        and (share := _unseen_share(codes)) >= UNSEEN_SHARE
+        f"{encoder.name!r} ({share:.0%})"
+        for (encoder, column), of_rows in zip(pairs, codes, strict=True)
+        if encoder.usual_share_ <= USUAL_SHARE
+        and (share := _unseen_share(of_rows)) >= UNSEEN_SHARE
+        and not _expects_unseen(encoder, column)
     ]
     if found:
         warn_user(
@@ -172,6 +177,22 @@ def warn_about_unseen(columns):
             f"{', '.join(found)}. They are encoded as unseen values; check the "
             "spelling, the case and the white space of the values."
         )
+
+
+def _expects_unseen(encoder, column):
+    """Return whether new values are to be expected, such as the users of another fold.
+
+    They are in columns of ids or of many values, unless another spelling was in fit.
+    """
+    if len(encoder.codes_) < MANY_VALUES and not has_id_name(encoder.name):
+        return False
+    values = [v for v in encoder.count(column)[0][:N_CHECKED] if isinstance(v, str)]
+    spellings = str.strip, str.lower, str.upper, str.title
+    return not any(
+        spell(value.strip()) in encoder.codes_
+        for value in values
+        for spell in spellings
+    )
 
 
 def _unseen_share(codes):
@@ -182,6 +203,137 @@ def _unseen_share(codes):
     n_rows = count_values(codes.indices, len(is_unseen))[:-1]
     total = n_rows.sum()
     return n_rows[is_unseen].sum() / total if total >= UNSEEN_ROWS else 0.0
+
+
+# Names of ids: "id", "user_id", "userId", "id_user", "zip", "country_code", "site_id2".
+ID_NAME = re.compile(
+    r"(?i:^(id|code)[^a-z])|"
+    r"((?i:(^|[^a-z])((user|item|ad|product|customer|session|device)?id"
+    r"|uid|uuid|guid|code|zip|zipcode|postcode|hash|sku))|[a-z](Id|ID|Code|Zip))s?\d*$"
+)
+# Columns are checked by about this number of rows.
+SAMPLE_ROWS = 2**18
+# Largest share of the rows with distinct values in a column of ids; a column with more
+# may number the rows.
+MAX_DISTINCT = 0.95
+# Without such a name, ids have at least MANY_VALUES values, and unlike amounts:
+# - this share of neighbouring values of which one is at least twice as frequent as the
+#   other, and not by chance;
+MIN_UNEQUAL = 0.1
+# - the values with one last digit, such as multiples of 10 and prices below round ones,
+#   are at most this share of the values and of the rows;
+MAX_SAME_DIGIT = 0.2
+# - at most this correlation between the frequencies of neighbours, on a log scale, if
+#   half of the numbers from 0 or 1 on occur, and ...
+MIN_COVERAGE, MAX_SMOOTH = 0.5, 0.7
+# ... otherwise; the range then has large gaps, or begins near 0.
+MAX_COVERAGE, NEAR_ZERO, MAX_SMOOTH_SPREAD = 0.1, 0.01, 0.15
+
+
+def has_id_name(name):
+    """Return whether the name of a column is that of an id or a code."""
+    return ID_NAME.search(str(name)) is not None
+
+
+def warn_about_codes(columns):
+    """Warn once about numeric columns, given with their names, that look like codes."""
+    names = [name for name, column in columns if looks_like_codes(column, name)]
+    if names:
+        warn_user(
+            f"The numeric columns {names} contain whole numbers that look like codes "
+            "or ids, but they are encoded by their size. Name those that are codes in "
+            "categorical_features. Any such list, even an empty one, silences this "
+            "warning.",
+        )
+
+
+def looks_like_codes(column, name=""):
+    """Return whether a numeric column looks like codes or ids.
+
+    Its values are whole numbers that repeat. Either the column has the name of an id,
+    or the frequencies of neighbouring values are unrelated; those of ages, counts and
+    durations change gradually, and prices and rounded amounts have typical last digits.
+    """
+    values = to_float(column)
+    values = values[:: max(1, len(values) // SAMPLE_ROWS)]
+    values = values[~np.isnan(values)]
+    if (values != np.floor(values)).any():
+        return False
+    distinct, counts = np.unique(values, return_counts=True)
+    if not 2 < len(distinct) <= MAX_DISTINCT * len(values):
+        return False
+    return has_id_name(name) or _has_unrelated_counts(distinct, counts)
+
+
+def _has_unrelated_counts(distinct, counts):
+    first, last, n_values = distinct[0], distinct[-1], len(distinct)
+    if n_values < MANY_VALUES or first < 0:
+        return False
+    fewer, more = np.sort([counts[1:], counts[:-1]], axis=0)
+    is_unequal = (more >= 2 * fewer) & (more - fewer > 2 * np.sqrt(more + fewer))
+    digits = (distinct % 10).astype(np.intp)
+    of_values, of_rows = np.bincount(digits), np.bincount(digits, counts)
+    same_digit = max(of_values.max() / n_values, of_rows.max() / counts.sum())
+    if is_unequal.mean() < MIN_UNEQUAL or same_digit >= MAX_SAME_DIGIT:
+        return False
+    smooth = np.corrcoef(np.log(counts[1:]), np.log(counts[:-1]))[0, 1]
+    coverage = n_values / (last - first + 1)
+    if first <= 1 and coverage >= MIN_COVERAGE:
+        return bool(smooth < MAX_SMOOTH)
+    is_spread = coverage < MAX_COVERAGE or first <= NEAR_ZERO * last
+    return bool(is_spread and smooth < MAX_SMOOTH_SPREAD)
+
+
+def warn_about_categories(columns):
+    """Warn once about category columns of text that contains numbers."""
+    names = [
+        column.name
+        for column in columns
+        if isinstance(column, CategoryColumn)
+        and column.has_numeric_text_
+        and not has_id_name(column.name)
+    ]
+    if names:
+        warn_user(
+            f"The category columns {names} contain numbers as text, with many distinct "
+            "values. If they are amounts, convert them, for example by "
+            f"X[{names[0]!r}].astype(float). Any list as categorical_features, even an "
+            "empty one, silences this warning."
+        )
+
+
+def warn_about_constants(columns):
+    """Warn once about columns that are the same, or missing, in all rows."""
+    names = [c.name for c in columns if getattr(c, "has_one_value", False)]
+    if names:
+        warn_user(
+            f"The columns {names} have the same value, or none, in all rows of fit: "
+            "nothing can be learnt from them. Leave them out, or check how they were "
+            "read."
+        )
+
+
+# Largest share of the distinct whole numbers of a column that may be lost as doubles.
+MAX_MERGED = 0.01
+
+
+def refuse_merged(name, column):
+    """Raise a ValueError if doubles cannot tell the whole numbers of a column apart."""
+    kinds = "int", "uint", "object", "decimal"
+    if not str(column.dtype).lower().startswith(kinds):
+        return
+    if np.nanmax(np.abs(to_float(column)), initial=0) <= 2**53:
+        return
+    _, values = factorize(column)
+    doubles = dict(zip(map(float, values), values, strict=True))
+    if len(doubles) < (1 - MAX_MERGED) * len(values):
+        one = next(value for value in values if doubles[float(value)] != value)
+        raise ValueError(
+            f"Column {describe(name, column)} contains numbers above 2**53 that are "
+            f"equal in double precision, such as {one} and {doubles[float(one)]}. "
+            "Include it in categorical_features if it is an id; otherwise subtract the "
+            "smallest value."
+        )
 
 
 # An ArrayColumn is also a NumericColumn: the first class that applies is the kind.

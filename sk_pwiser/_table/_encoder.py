@@ -23,6 +23,9 @@ from sk_pwiser._table._column_kinds import (
     has_form,
     make_columns,
     refuse_chosen_columns,
+    refuse_merged,
+    warn_about_categories,
+    warn_about_codes,
     warn_about_unseen,
 )
 from sk_pwiser._table._frames import (
@@ -33,6 +36,7 @@ from sk_pwiser._table._frames import (
     row_chunks,
     slice_rows,
 )
+from sk_pwiser._table._labels import refuse_repeated
 from sk_pwiser._table._lists import (
     ListColumn,
     SparseColumns,
@@ -44,7 +48,6 @@ from sk_pwiser._table._numbers import (
     MAX_BINS,
     NUMERIC_ENCODINGS,
     NumericColumn,
-    warn_about_codes,
 )
 from sk_pwiser._utils import check_choice, check_integer, warn_user
 
@@ -206,11 +209,18 @@ class TableEncoder(ColumnSummary, BaseEstimator):
         return X
 
     def learn_numbers(self, pairs, sample_weight):
-        """Learn numeric columns, given as pairs of encoder and column."""
+        """Learn numeric columns, given as pairs of encoder and column.
+
+        Columns that look misread give warnings or errors; categories are learnt before.
+        """
         for encoder, column in pairs:
             encoder.fit(column, sample_weight)
+        scalars = [(c.name, column) for c, column in pairs if c.is_scalar]
+        for name, column in scalars:
+            refuse_merged(name, column)
         if isinstance(self.categorical_features, str):  # no column was named
-            warn_about_codes([(c.name, column) for c, column in pairs if c.is_scalar])
+            warn_about_codes(scalars)
+            warn_about_categories(self.columns_)
 
     def transform(self, X, n_further=0):
         """Encode a table with the encoding that was learnt in fit.
@@ -231,8 +241,7 @@ class TableEncoder(ColumnSummary, BaseEstimator):
         columns = list_columns(X)
         pairs = self._pair(columns, CategoryColumn)
         codes = [encoder.transform(column) for encoder, column in pairs]
-        encoders = (encoder for encoder, _ in pairs)
-        warn_about_unseen(zip(encoders, codes, strict=True))
+        warn_about_unseen(pairs, codes)
         bags = [
             encoder.transform(column, weights)
             for encoder, column, weights in self._pair_lists(columns)
@@ -270,6 +279,7 @@ class TableEncoder(ColumnSummary, BaseEstimator):
             )
         if is_dataframe(X) and not reads_sparse:
             if reset or not has_columns(X, getattr(self, "feature_names_in_", None)):
+                refuse_repeated("The columns of X", list(X.columns))
                 validate_data(validator, X, reset=reset, skip_check_array=True)
             if X.shape[0] < 1 or X.shape[1] < 1:
                 raise ValueError(
@@ -338,7 +348,8 @@ class TableEncoder(ColumnSummary, BaseEstimator):
         ]
         for rows in row_chunks(len(table)):
             inputs = chain.from_iterable(
-                encoder.transform(slice_rows(column, rows)) for encoder, column in pairs
+                encoder.transform(slice_rows(column, rows), rows.start)
+                for encoder, column in pairs
             )
             _fill_columns(table[rows], [column.__getitem__ for column in inputs])
         return table

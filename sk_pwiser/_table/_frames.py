@@ -1,8 +1,9 @@
 """Access to tables of pandas, polars, Arrow and SciPy: columns, cells and rows."""
 
 import datetime
+from decimal import Decimal
 from itertools import chain
-from numbers import Integral
+from numbers import Integral, Real
 from typing import NamedTuple
 
 import numpy as np
@@ -11,23 +12,23 @@ import scipy.sparse as sp
 from sk_pwiser._table._labels import is_missing, refuse_unreadable
 from sk_pwiser._utils import import_extra
 
-DATES = (
-    datetime.date,
-    datetime.time,
-    datetime.timedelta,
-    np.datetime64,
-    np.timedelta64,
-)
-# Prefixes of the names of dtypes of dates, times and durations.
-DATE_DTYPES = ("date", "time", "duration", "period")
-ADVICE_FOR_DATES = (
-    "Derive numbers from dates, such as the hour, the weekday or the age in days"
-)
+SPANS = datetime.timedelta, np.timedelta64
+DATES = datetime.date, datetime.time, np.datetime64
+# Prefixes of the names of dtypes of spans of time, and of dates and times.
+SPAN_DTYPES = "timedelta", "duration"
+DATE_DTYPES = "date", "time", "period"
+ADVICE = {
+    "spans of time": ". The length in seconds, .dt.total_seconds(), is a number",
+    "dates": (
+        ". Derive numbers from dates, such as the hour, the weekday or the age in days"
+    ),
+}
 
 # Values that float() would accept, or reject without naming the value.
 _NOT_NUMBERS = {
     "text": (str, bytes),
     "complex values": (complex, np.complexfloating),
+    "spans of time": SPANS,
     "dates": DATES,
     "lists": (list, tuple, set, frozenset, np.ndarray),
 }
@@ -38,14 +39,19 @@ def first_known(column):
     return next((value for value in column if not is_missing(value)), None)
 
 
-def has_date_dtype(column):
-    """Return whether the dtype of a column is one of dates, times or durations."""
-    return str(column.dtype).lower().startswith(DATE_DTYPES)
+def holds_numbers(column):
+    """Return whether the values of a column of objects are numbers, none of them bool.
+
+    Values may be missing, but not all of them.
+    """
+    types = {cls for cls in set(map(type, column)) if cls.__name__ not in _MISSING}
+    return bool(types) and all(
+        issubclass(cls, Real | Decimal) and cls is not bool for cls in types
+    )
 
 
-def contains_text(column):
-    """Return whether a column of objects contains text."""
-    return any(issubclass(cls, str) for cls in set(map(type, column)))
+# Names of the types of missing values, other than NaN.
+_MISSING = "NoneType", "NAType", "NaTType"
 
 
 def check_numbers(column):
@@ -57,7 +63,7 @@ def check_numbers(column):
         found = (value for value in column if isinstance(value, classes))
         value = first_known(found)  # skips NaT, a missing date
         if value is not None:
-            advice = f". {ADVICE_FOR_DATES}" if kind == "dates" else ""
+            advice = ADVICE.get(kind, "")
             raise TypeError(f"it contains {kind}, such as {value!r}{advice}")
 
 
@@ -286,6 +292,14 @@ def describe(name, column):
     return f"{name!r} (labelled {label!r})"
 
 
+def infinity_error(name, column, row, value, place="row"):
+    """Return the error about an infinite value in a row, or an element, of a column."""
+    return ValueError(
+        "Input X contains infinity or a value too large for dtype('float64') in column "
+        f"{describe(name, column)}: {place} {row} contains {value}."
+    )
+
+
 def find_column(parameter, column, names):
     """Return the index of a column that a parameter selects by name or index.
 
@@ -339,20 +353,22 @@ def has_category_dtype(column):
     """Return whether a column is a category column by its dtype.
 
     The dtypes of category columns are category, string, object and bool in pandas,
-    including Arrow dtypes, and Categorical, Enum, String and Boolean in polars. A
-    column of objects whose first value is a date is not a category column. A column of
-    an array is one if it contains text. Lists are categories, except for lists of
-    floats and arrays of numbers with a fixed size.
+    including Arrow dtypes, and Categorical, Enum, String, Object and Boolean in polars.
+    A column of objects that are all numbers, or whose first value is a date, is not a
+    category column. A column of an array is one if it contains text. Lists are
+    categories, except for lists of floats and arrays of numbers with a fixed size.
     """
     if has_lists(column):
         return not has_numeric_lists(column)
     if isinstance(column, np.ndarray):
-        is_object = column.dtype == object
-        return contains_text(column) if is_object else _is_text_dtype(column.dtype)
+        if column.dtype == object:
+            return any(issubclass(cls, str) for cls in set(map(type, column)))
+        return _is_text_dtype(column.dtype)
+    if _dtype_name(column) == "object":
+        is_time = isinstance(first_known(column), (*DATES, *SPANS))
+        return not (is_time or holds_numbers(column))
     if is_polars(column):
         return str(column.dtype).startswith(("Categorical", "Enum", "String", "Bool"))
-    if column.dtype == object:
-        return not isinstance(first_known(column), DATES)
     return (
         column.dtype.kind == "b"
         or column.dtype.name.startswith(("category", "dictionary"))
@@ -371,20 +387,23 @@ def to_float(column):
 
     The result may share memory with the column. Other columns raise an error.
     """
-    dtype = column.dtype
+    dtype, name = column.dtype, _dtype_name(column)
     if isinstance(dtype, np.dtype) and dtype.kind in "fiub":
         return np.asarray(column, dtype=np.float64)
-    if has_date_dtype(column):
-        raise TypeError(
-            f"its dtype is {dtype}, which is not numeric. {ADVICE_FOR_DATES}"
-        )
     if is_polars(column):
-        if not (dtype.is_numeric() or str(dtype) in ("Boolean", "Null")):
-            raise TypeError(f"its dtype is {dtype}, which is not numeric")
+        if name == "object":
+            return to_float(np.array([*column, None], dtype=object)[:-1])
+        is_number = dtype.is_numeric() or name in ("boolean", "null")
+    else:
+        # numpy would accept text such as "7".
+        is_number = dtype.kind not in "cmM" and not _is_text_dtype(dtype)
+    kinds = {"spans of time": SPAN_DTYPES, "dates": DATE_DTYPES}
+    kind = next((kind for kind, names in kinds.items() if name.startswith(names)), None)
+    if kind or not is_number:
+        advice = ADVICE.get(kind, "")
+        raise TypeError(f"its dtype is {dtype}, which is not numeric{advice}")
+    if is_polars(column):
         return column.cast(float).to_numpy().astype(np.float64)
-    # numpy would accept text such as "7".
-    if dtype.kind == "c" or _is_text_dtype(dtype):
-        raise TypeError(f"its dtype is {dtype}, which is not numeric")
     if dtype.kind == "O":
         check_numbers(column)
     if isinstance(column, np.ndarray):

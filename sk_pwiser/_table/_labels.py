@@ -1,5 +1,6 @@
 """Labels and names of the tasks."""
 
+from collections.abc import Mapping
 from dataclasses import dataclass, replace
 from typing import NamedTuple
 
@@ -36,7 +37,11 @@ def read_array(values, name, rule, *, dtype=None, error=None):
 
 
 def refuse_unreadable(values, name):
-    """Raise for a tensor that numpy cannot read, or an array of complex numbers."""
+    """Raise for dicts, complex numbers, and tensors that numpy cannot read."""
+    first = values[:1] if isinstance(values, list | tuple | np.ndarray) else []
+    if isinstance(values, Mapping) or any(isinstance(row, Mapping) for row in first):
+        what = "a dict" if isinstance(values, Mapping) else "a list of dicts"
+        raise TypeError(f"{name} is {what}; pass pandas.DataFrame({name}).")
     if type(values).__module__.partition(".")[0] == "torch":
         try:
             values = np.asarray(values)
@@ -232,9 +237,14 @@ def zero_one_labels(labels, columns=None, *, input_name="Y"):
         if is_wrong.any():
             row = int(is_wrong.argmax())
             name = k if columns is None else columns[k]
+            value = column[row : row + 1].tolist()[0]
+            hint = ""
+            if isinstance(value, str):
+                event = max(map(str, column))
+                hint = f" Convert text, such as by ({input_name} == {event!r})."
             raise ValueError(
                 f"Labels must be 0 or 1; column {name!r} of {input_name} contains "
-                f"{column[row : row + 1].tolist()[0]!r} in row {row}."
+                f"{value!r} in row {row}.{hint}"
             )
     return labels.astype(np.float32)
 
@@ -301,11 +311,15 @@ def check_distinct(label, names):
     names = [] if names is None else list(names)
     if not all(isinstance(name, str) for name in names):
         raise TypeError(f"{label} must be strings; got {names}.")
-    repeated = [name for name in names if names.count(name) > 1]
-    if repeated:
+    refuse_repeated(label, names)
+
+
+def refuse_repeated(label, names):
+    """Raise a ValueError if a name occurs twice."""
+    if len(set(names)) < len(names):
+        name = next(name for name in names if names.count(name) > 1)
         raise ValueError(
-            f"{label} must be distinct; {repeated[0]!r} occurs "
-            f"{names.count(repeated[0])} times."
+            f"{label} must be distinct; {name!r} occurs {names.count(name)} times."
         )
 
 
@@ -486,6 +500,8 @@ def check_targets(
     check_distinct("task_names", task_names)
     labels, missing, columns = read_labels(Y, missing_labels)
     if labels.ndim == 1 or labels.shape[1] == 1:
+        if labels.ndim == 2:  # the same rule as for several tasks
+            zero_one_labels(labels, columns)
         values, classes = one_task_labels(column_or_1d(labels), columns, classes)
     else:
         if classes is not None and not np.array_equal(np.unique(classes), [0, 1]):

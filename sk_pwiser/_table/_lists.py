@@ -6,8 +6,14 @@ import numpy as np
 import scipy.sparse as sp
 
 from sk_pwiser._table._categories import MISSING, UNSEEN, CategoryColumn
-from sk_pwiser._table._frames import has_lists, read_lists, row_chunks, to_float
-from sk_pwiser._table._numbers import LARGEST_DEVIATION, LARGEST_VALUE, infinity_error
+from sk_pwiser._table._frames import (
+    has_lists,
+    infinity_error,
+    read_lists,
+    row_chunks,
+    to_float,
+)
+from sk_pwiser._table._numbers import LARGEST_DEVIATION, LARGEST_VALUE
 from sk_pwiser._utils import check_choice
 
 
@@ -56,7 +62,7 @@ class ListColumn:
         self.name = name
         self.pooling = pooling
         self.weights_name = weights_name
-        self.items_ = CategoryColumn(name, vocabulary)
+        self.items_ = CategoryColumn(name, vocabulary, place="element")
 
     @property
     def n_vectors(self):
@@ -253,8 +259,8 @@ def _canonical(X):
         infinite = np.flatnonzero(np.isinf(X.data))
         if len(infinite):
             row = int(np.searchsorted(X.indptr, infinite[0], side="right")) - 1
-            error = infinity_error(int(X.indices[infinite[0]]))
-            raise ValueError(f"{error} It is {X.data[infinite[0]]} in row {row}.")
+            column, value = int(X.indices[infinite[0]]), X.data[infinite[0]]
+            raise infinity_error(column, None, row, value)
     return X
 
 

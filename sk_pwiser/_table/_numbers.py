@@ -1,4 +1,4 @@
-"""Numeric columns: encodings, bins, and numbers that look like codes."""
+"""Numeric columns: encodings and bins."""
 
 from copy import copy
 
@@ -7,13 +7,12 @@ from scipy.special import ndtri
 
 from sk_pwiser._table._frames import (
     describe,
+    infinity_error,
     read_lists,
     row_chunks,
-    slice_rows,
     to_float,
 )
 from sk_pwiser._table._labels import is_missing
-from sk_pwiser._utils import warn_user
 
 # Number of steps of the distribution function between which ranks are interpolated. The
 # rank of a training value is off by at most one step.
@@ -100,14 +99,6 @@ LARGEST_DEVIATION = 10.0
 LARGEST_VALUE, SMALLEST_VALUE = 1e100, 1e-100
 
 
-def infinity_error(name, column=None):
-    """Return the error about an infinite value in a column."""
-    return ValueError(
-        f"Input X contains infinity or a value too large for dtype('float64') in "
-        f"column {describe(name, column)}."
-    )
-
-
 class NumericColumn:
     """Encodes a numeric column, with an indicator if it had missing values in fit.
 
@@ -155,7 +146,7 @@ class NumericColumn:
 
     def fit(self, column, sample_weight=None):
         """Learn the distribution of a column."""
-        values = self._read(column)
+        values = self.read(column)
         is_known = ~np.isnan(values)
         known = _replace_smallest(values if is_known.all() else values[is_known])
         self.has_missing_ = 0 < len(known) < len(values)
@@ -169,6 +160,11 @@ class NumericColumn:
     def has_constant(self):
         """Whether the column, or an element of its arrays, has been constant so far."""
         return self.is_constant_
+
+    @property
+    def has_one_value(self):
+        """Whether all rows of fit were equal, or all were missing."""
+        return self.is_constant_ and not self.has_missing_
 
     def learn_constant(self, column, sample_weight=None):
         """Learn the distribution of a column that has been constant so far.
@@ -189,9 +185,12 @@ class NumericColumn:
         """Learn the distribution of a column and return its inputs."""
         return self.fit(column, sample_weight).transform(column)
 
-    def transform(self, column):
-        """Return the encoded values and, if fit saw missing ones, their indicator."""
-        values = self._read(column)
+    def transform(self, column, start=0):
+        """Return the encoded values and, if fit saw missing ones, their indicator.
+
+        `start` is the index of the first row, for messages.
+        """
+        values = self.read(column, start)
         inputs = np.zeros(len(values)) if self.is_constant_ else self._encode(values)
         inputs = inputs.astype(np.float32)
         missing = np.isnan(values)
@@ -207,7 +206,8 @@ class NumericColumn:
         """
         return (np.zeros(1), np.zeros(1)) if self.is_constant_ else self._nodes()
 
-    def _read(self, column):
+    def read(self, column, start=0):
+        """Return the values as float64; raise if some are infinite or no numbers."""
         try:
             values = to_float(column)
         except (TypeError, ValueError, OverflowError) as error:
@@ -220,7 +220,8 @@ class NumericColumn:
         low = np.fmin.reduce(values, initial=0.0)
         high = np.fmax.reduce(values, initial=0.0)
         if np.isinf(low) or np.isinf(high):
-            raise infinity_error(self.name, column)
+            row = int(np.isinf(values).argmax())
+            raise infinity_error(self.name, column, start + row, values[row])
         if low < -LARGEST_VALUE or high > LARGEST_VALUE:
             values = np.clip(values, -LARGEST_VALUE, LARGEST_VALUE)
         return values
@@ -399,6 +400,11 @@ class ArrayColumn(NumericColumn):
         """Whether an element has been constant so far."""
         return any(element.has_constant for element in self.elements_)
 
+    @property
+    def is_constant_(self):
+        """Whether all elements have been constant so far."""
+        return all(element.is_constant_ for element in self.elements_)
+
     def learn_constant(self, column, sample_weight=None):
         """Learn the distributions of elements that have been constant so far.
 
@@ -417,7 +423,7 @@ class ArrayColumn(NumericColumn):
         learnt.elements_ = elements
         return learnt
 
-    def transform(self, column):
+    def transform(self, column, start=0):
         """Return the inputs of a column, or of slices of the result of `load`."""
         is_loaded = getattr(column, "ndim", 1) == 2
         values = column if is_loaded else self.load(column)
@@ -460,10 +466,8 @@ class ArrayColumn(NumericColumn):
             ) from error
         infinite = np.flatnonzero(np.isinf(values))
         if len(infinite):
-            raise ValueError(
-                f"Input X contains infinity in column {self.name!r}: row "
-                f"{lists.row_of(infinite[0])} contains {values[infinite[0]]}."
-            )
+            row = lists.row_of(infinite[0])
+            raise infinity_error(self.name, None, row, values[infinite[0]])
         return values
 
 
@@ -472,71 +476,3 @@ def _first_non_number(lists):
         if not is_missing(value) and not isinstance(value, int | float | np.number):
             return lists.row_of(index), value
     return 0, None
-
-
-# Smallest number of distinct values of codes. Ages, hours and other small ranges have
-# fewer values.
-MIN_VALUES = 100
-# Share of the whole numbers from the first to the last value that occur. Counts and
-# prices have a long tail with large gaps.
-MIN_COVERAGE = 0.5
-# Share of pairs of neighbouring numbers of which one is at least twice as frequent as
-# the other, and not by chance. The frequencies of ages, counts and prices are smooth.
-MIN_UNEQUAL = 0.1
-# Rounded amounts, such as times of the day, are frequent at multiples of 5 or 10: the
-# frequencies of numbers at these distances are more similar than those of neighbouring
-# numbers, unlike the frequencies of codes.
-ROUNDING = (5, 10)
-MIN_RATIO = 0.8
-
-
-def warn_about_codes(columns):
-    """Warn once about columns, given with their names, that look like codes."""
-    names = [name for name, column in columns if looks_like_codes(column)]
-    if names:
-        warn_user(
-            f"The numeric columns {names} contain whole numbers that look like codes "
-            "or ids, but they are encoded by their size. Pass the category columns as "
-            "categorical_features, including these columns if they are codes. Any such "
-            "list, even without these columns, silences this warning.",
-        )
-
-
-def looks_like_codes(column):
-    """Return whether the values of a numeric column look like codes.
-
-    This is the case for whole numbers that start at 0 or 1, if there are at least 100
-    distinct numbers, if at least half of the numbers up to the largest one occur, and
-    if neighbouring numbers have unrelated frequencies: in a tenth of the pairs, one
-    number is at least twice as frequent as the other, by more than two standard errors.
-    Numbers that are frequent at multiples of 5 or 10 are considered rounded amounts.
-    """
-    for rows in row_chunks(len(column)):  # the first chunk decides for most columns
-        values = _known(slice_rows(column, rows))
-        if (values != np.floor(values)).any() or values.min(initial=0) < 0:
-            return False
-    values = _known(column)
-    first, last = values.min(initial=np.inf), values.max(initial=0)
-    if first not in (0, 1) or last > len(values) / MIN_COVERAGE:
-        return False
-    counts = np.bincount(values.astype(np.int64))[int(first) :]
-    n_values = np.count_nonzero(counts)
-    if n_values < max(MIN_VALUES, MIN_COVERAGE * len(counts)):
-        return False
-    of_neighbours = _share_unequal(counts, 1)
-    at_distances = min(_share_unequal(counts, distance) for distance in ROUNDING)
-    is_rounded = at_distances < MIN_RATIO * of_neighbours
-    return of_neighbours >= MIN_UNEQUAL and not is_rounded
-
-
-def _share_unequal(counts, distance):
-    """Return the share of pairs, at a distance, with clearly different frequencies."""
-    pairs = [counts[distance:], counts[:-distance]]
-    fewer, more = np.sort(pairs, axis=0)
-    is_unequal = (more >= 2 * fewer) & (more - fewer > 2 * np.sqrt(more + fewer))
-    return float(is_unequal.mean())
-
-
-def _known(column):
-    values = to_float(column)
-    return values[~np.isnan(values)]

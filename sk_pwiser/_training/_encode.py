@@ -32,6 +32,7 @@ from sk_pwiser._table import (
     read_times,
     refuse_parts,
     row_weights,
+    warn_about_constants,
     warn_about_new_values,
 )
 from sk_pwiser._training._batches import Impressions, TrainingData
@@ -336,6 +337,8 @@ def encode(
     adds = is_update and earlier is not None
     if earlier is None:
         schema, (codes, numeric, *bags) = _learn(settings, rows, estimator_name)
+        if not is_update:  # constants are usual in a small batch
+            warn_about_constants(schema.encoder.columns_)
     else:
         rows = replace(rows, X=earlier.encoder.align(rows.X))
         schema, (codes, numeric, *bags) = _encode_again(rows, earlier, extends)

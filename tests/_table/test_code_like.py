@@ -14,7 +14,7 @@ from refusals import small
 from sklearn.preprocessing import OrdinalEncoder
 
 from sk_pwiser._table._encoder import TableEncoder
-from sk_pwiser._table._numbers import looks_like_codes
+from sk_pwiser._table._column_kinds import looks_like_codes
 from sk_pwiser.datasets import make_ctr_cvr
 
 RNG = np.random.default_rng(0)
