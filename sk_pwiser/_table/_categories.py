@@ -280,8 +280,6 @@ def _factorize_objects(column):
     return _compact(indices, len(known)), list(known)
 
 
-# A number as text. A zero before another digit is a sign of a code.
-NUMBER = re.compile(r"\s*[-+]?((0|[1-9]\d*)(\.\d*)?|\.\d+)([eE][-+]?\d+)?\s*")
 # Text is checked in the first values of a column. It has many from this number on.
 N_CHECKED, MANY_VALUES = 1_000, 100
 # New values are usual if more of the rows in fit had a value that was rare or single.
@@ -377,21 +375,9 @@ class CategoryColumn:
         )
         self.usual_share_ = (unusual + n_others) / max(sum(counts) + n_others, 1)
         self.has_one_value = len(values) + has_missing + n_others < 2
-        self.has_numeric_text_ = self.kinds_ == {"text"} and self._is_numeric(values)
+        self.has_amounts_ = self.kinds_ == {"text"} and _are_amounts(values)
         # Without missing values in fit, their embedding would not be trained.
         self.missing_code_ = MISSING if has_missing else UNSEEN
-
-    def _is_numeric(self, values):
-        """Return whether many values of text are numbers with fractions, or rare."""
-        values = values[:N_CHECKED]
-        return (
-            len(values) >= MANY_VALUES
-            and all(map(NUMBER.fullmatch, values))
-            and (
-                self.usual_share_ > USUAL_SHARE
-                or sum(float(value) % 1 != 0 for value in values) > len(values) / 2
-            )
-        )
 
     def _split(self, values, counts):
         """Return the values that get their own code, sorted, and the other values."""
@@ -517,6 +503,21 @@ def _sort_if_comparable(values):
 
 def _python_number(value):
     return value.item() if isinstance(value, np.number) else value
+
+
+# A number as text. A zero before another digit is a sign of a code.
+NUMBER = re.compile(r"\s*[-+]?((0|[1-9]\d*)(\.\d*)?|\.\d+)([eE][-+]?\d+)?\s*")
+
+
+def _are_amounts(values):
+    """Return whether many values of text are numbers, at least half with a fraction.
+
+    Whole numbers as text are usually ids.
+    """
+    values = values[:N_CHECKED]
+    if len(values) < MANY_VALUES or not all(map(NUMBER.fullmatch, values)):
+        return False
+    return 2 * sum(float(value) % 1 != 0 for value in values) >= len(values)
 
 
 def _kinds(values):

@@ -289,9 +289,7 @@ def warn_about_categories(columns):
     names = [
         column.name
         for column in columns
-        if isinstance(column, CategoryColumn)
-        and column.has_numeric_text_
-        and not has_id_name(column.name)
+        if isinstance(column, CategoryColumn) and column.has_amounts_
     ]
     if names:
         warn_user(
@@ -322,7 +320,7 @@ def refuse_merged(name, column):
     kinds = "int", "uint", "object", "decimal"
     if not str(column.dtype).lower().startswith(kinds):
         return
-    if np.nanmax(np.abs(to_float(column)), initial=0) <= 2**53:
+    if np.fmax.reduce(np.abs(to_float(column)), initial=0) <= 2**53:
         return
     _, values = factorize(column)
     doubles = dict(zip(map(float, values), values, strict=True))

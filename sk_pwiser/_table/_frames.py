@@ -9,7 +9,7 @@ from typing import NamedTuple
 import numpy as np
 import scipy.sparse as sp
 
-from sk_pwiser._table._labels import is_missing, refuse_unreadable
+from sk_pwiser._table._labels import is_missing, refuse_dicts, refuse_unreadable
 from sk_pwiser._utils import import_extra
 
 SPANS = datetime.timedelta, np.timedelta64
@@ -218,6 +218,7 @@ def as_table(X):
         return X.collect()
     if type(X).__module__.partition(".")[0] == "pyarrow":
         return _read_arrow(X)
+    refuse_dicts(X, "X")
     refuse_unreadable(X, "X")
     return X.tocsr() if sp.issparse(X) else X
 

@@ -37,11 +37,7 @@ def read_array(values, name, rule, *, dtype=None, error=None):
 
 
 def refuse_unreadable(values, name):
-    """Raise for dicts, complex numbers, and tensors that numpy cannot read."""
-    first = values[:1] if isinstance(values, list | tuple | np.ndarray) else []
-    if isinstance(values, Mapping) or any(isinstance(row, Mapping) for row in first):
-        what = "a dict" if isinstance(values, Mapping) else "a list of dicts"
-        raise TypeError(f"{name} is {what}; pass pandas.DataFrame({name}).")
+    """Raise for a tensor that numpy cannot read, or an array of complex numbers."""
     if type(values).__module__.partition(".")[0] == "torch":
         try:
             values = np.asarray(values)
@@ -55,6 +51,14 @@ def refuse_unreadable(values, name):
             f"Complex data not supported: {name} has dtype {values.dtype}"
             f"{_first_complex(values)}."
         )
+
+
+def refuse_dicts(table, name):
+    """Raise a TypeError if a table is a dict or a list of dicts."""
+    rows = table[:1] if isinstance(table, list | tuple | np.ndarray) else []
+    if isinstance(table, Mapping) or any(isinstance(row, Mapping) for row in rows):
+        what = "a dict" if isinstance(table, Mapping) else "a list of dicts"
+        raise TypeError(f"{name} is {what}; pass pandas.DataFrame({name}).")
 
 
 def _first_line(error):
@@ -161,6 +165,7 @@ def read_labels(Y, missing_labels="error", *, input_name="Y"):
         raise ValueError(
             "This estimator requires y to be passed, but the target y is None."
         )
+    refuse_dicts(Y, input_name)
     columns = names_of_columns(Y)
     labels = read_array(Y, input_name, "cannot be read as labels:")
     missing = _find_missing(labels)

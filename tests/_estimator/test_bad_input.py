@@ -14,6 +14,7 @@ import torch
 from numpy.testing import assert_allclose, assert_array_equal
 from refusals import Fuse, N, TrainingBegan, X, Y, refuses, small
 
+from sk_pwiser.datasets import ParquetImpressions
 from sk_pwiser.losses import LOSSES
 
 
@@ -33,7 +34,10 @@ BOTH = pytest.mark.parametrize("method", ["fit", "partial_fit"])
         (Y * 2, "Labels must be 0 or 1; column 'click' of Y contains 2 in row"),
         (Y.to_numpy() * -1, "Labels must be 0 or 1; column 0 of Y contains -1 in row"),
         (Y * 0.5, "Labels must be 0 or 1; column 'click' of Y contains 0.5 in row"),
-        (Y.astype(str), "Labels must be 0 or 1; column 'click' of Y contains '1' in"),
+        (
+            Y.replace({0: "no", 1: "yes"}),
+            "column 'click' of Y contains 'yes' in row 0. Convert .* by .Y == 'yes'",
+        ),
         (
             Y.assign(conversion=np.where(np.arange(N) < 3, np.nan, 0)),
             "Y contains NaN: 3 in column 'conversion'",
@@ -48,6 +52,40 @@ BOTH = pytest.mark.parametrize("method", ["fit", "partial_fit"])
 )
 def test_wrong_labels(earlier, labels, message, method):
     refuses(earlier, ValueError, message, Y=labels, method=method)
+
+
+@BOTH
+def test_labels_in_dicts(earlier, method):
+    for labels, what in (
+        (Y.to_dict("records"), "a list of dicts"),
+        (Y.to_dict(), "a d"),
+    ):
+        refuses(earlier, TypeError, f"Y is {what}", Y=labels, method=method)
+
+
+def test_text_is_refused_in_a_table_of_one_task_as_in_that_of_two():
+    text = Y.replace({0: "no", 1: "yes"})
+    for labels in (text, text[["click"]]):
+        refuses(small(), ValueError, "0 or 1; column 'click' of Y contains", Y=labels)
+    assert small().fit(X, text["click"]).classes_.tolist() == ["no", "yes"]
+
+
+def test_the_first_infinite_value_is_named_in_any_part_of_a_table(tmp_path):
+    """The row counts from the first row of the table, or of the part of a file."""
+    long = X.loc[np.arange(40_000) % N].reset_index(drop=True)
+    model = small().fit(X, Y)
+    for column, kind in ((NUMERIC, float), (CATEGORY, object)):
+        wrong = long.astype({column: kind})
+        wrong.loc[[39_000, 39_500], column] = [-np.inf, np.inf]
+        with pytest.raises(ValueError, match=f"'{column}': row 39000 contains -inf"):
+            model.predict_proba(wrong)
+    log = X.assign(**Y, **{NUMERIC: np.where(np.arange(N) == 250, np.inf, 0)})
+    log.to_parquet(tmp_path / "log.parquet", row_group_size=100)
+    dataset = ParquetImpressions(tmp_path, [NUMERIC], list(Y))
+    with pytest.raises(
+        ValueError, match=rf"log.parquet.*'{NUMERIC}': row 250 contains"
+    ):
+        small().fit(dataset)
 
 
 def test_wrong_labels_of_one_task(earlier):
@@ -185,12 +223,35 @@ CATEGORY = "category_0"
 @pytest.mark.parametrize(
     ("table", "error", "message"),
     [
-        (X.assign(**{NUMERIC: np.inf}), ValueError, f"infinity .* column '{NUMERIC}'"),
+        (
+            X.assign(**{NUMERIC: np.where(np.arange(N) < 7, 0, -np.inf)}),
+            ValueError,
+            f"infinity .* column '{NUMERIC}': row 7 contains -inf",
+        ),
         (
             X.assign(**{NUMERIC: pd.Timestamp("2024-05-01")}),
             TypeError,
             f"Column '{NUMERIC}' cannot be read as numbers: its dtype is datetime64",
         ),
+        (
+            X.assign(**{NUMERIC: pd.to_timedelta(np.arange(N), unit="s")}),
+            TypeError,
+            rf"'{NUMERIC}' cannot be .* timedelta64.* seconds, \.dt\.total_seconds\(\)",
+        ),
+        (
+            X.assign(
+                **{NUMERIC: [pd.Timedelta(n, "s").to_pytimedelta() for n in range(N)]}
+            ).astype({NUMERIC: object}),
+            TypeError,
+            rf"'{NUMERIC}' cannot be .* spans of time.* \.dt\.total_seconds\(\)",
+        ),
+        (
+            pd.concat([X, X[[NUMERIC]]], axis=1),
+            ValueError,
+            f"columns of X must be distinct; '{NUMERIC}' occurs 2 times",
+        ),
+        (X.to_dict("records"), TypeError, r"X is a list of dicts; pass .*DataFrame"),
+        (X.to_dict("list"), TypeError, r"X is a dict; pass pandas\.DataFrame\(X\)"),
         (np.zeros(N), ValueError, "Expected 2D array, got 1D"),
         (np.zeros((N, 2, 2)), ValueError, "dim 3"),
         (X[:0], ValueError, "X has 0 rows, Y has 300|at least one row"),

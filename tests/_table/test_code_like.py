@@ -13,8 +13,8 @@ from refusals import Y as LABELS
 from refusals import small
 from sklearn.preprocessing import OrdinalEncoder
 
-from sk_pwiser._table._encoder import TableEncoder
 from sk_pwiser._table._column_kinds import looks_like_codes
+from sk_pwiser._table._encoder import TableEncoder
 from sk_pwiser.datasets import make_ctr_cvr
 
 RNG = np.random.default_rng(0)
@@ -43,6 +43,8 @@ NUMBERS = {
     "price in cents": np.exp(RNG.normal(3, 1, N)) * 100 // 1,
     "price": RNG.integers(1, 1000, N),
     "price below a round one": np.exp(RNG.normal(3, 1, N)) // 1 * 100 + 99,
+    "duration": RNG.choice(np.exp(RNG.normal(10, 1, 500)) // 1 * 100, N),
+    "time in seconds": 1_650_000_000 + RNG.integers(0, 86_400, N),
     "row number": np.arange(N),
     "ids from a large range": RNG.integers(0, 2**40, N),
     "negative": -IDS,
@@ -72,6 +74,39 @@ def test_ids_look_like_codes(kind):
         "polars": pl.Series(IDS),
     }[kind]
     assert looks_like_codes(column)
+
+
+@pytest.mark.parametrize("n_values", [100, 5000])
+def test_ids_in_any_range_look_like_codes(n_values):
+    """They are hashes, or numbers from a large range of which only some occur."""
+    ids = np.unique(RNG.integers(0, 2**40, n_values))
+    column = RNG.choice(ids, 5 * N, p=popularity(len(ids)))
+    assert looks_like_codes(column)
+    assert looks_like_codes(column.astype(float))
+    assert looks_like_codes(pl.Series(column))
+
+
+@pytest.mark.parametrize(
+    "name",
+    ["id", "user_id", "userId", "UserID", "USER_ID", "userid", "id_user", "site_id2",
+     "item ids", "zip", "ZipCode", "country.code", 3],
+)  # fmt: skip
+def test_names_of_ids(name):
+    """Few or rare values are ids if the column has such a name."""
+    few, rare = RNG.integers(0, 5, 400), RNG.integers(0, 800, 400)
+    for column in (few, rare):
+        assert looks_like_codes(column, name) == isinstance(name, str)
+        assert not looks_like_codes(column + 0.5, name)
+    # A column that numbers the rows does not repeat, and a flag is a number, too.
+    assert not looks_like_codes(np.arange(400), name)
+    assert not looks_like_codes(few > 2, name)
+
+
+@pytest.mark.parametrize(
+    "name", ["paid", "bid", "humid", "n_ids_seen", "user_idle", "age", "zipped", "idle"]
+)
+def test_other_names(name):
+    assert not looks_like_codes(RNG.integers(0, 5, 400), name)
 
 
 def test_generated_impressions_do_not_look_like_codes():
@@ -114,6 +149,31 @@ def test_the_warning_of_fit_points_to_the_caller():
         model.predict_proba(X)
 
 
+IDS_ABOVE = 2**62 + np.arange(N) % 50
+
+
+@pytest.mark.parametrize("kind", ["array", "Int64", "object", "polars"])
+def test_whole_numbers_that_doubles_merge_are_refused(kind):
+    """50 ids would be one number; as categories they are told apart."""
+    make, chosen = {
+        "array": (lambda ids: ids[:, None], [0]),
+        "Int64": (lambda ids: pd.DataFrame({"big": pd.array(ids)}), ["big"]),
+        "object": (lambda ids: pd.DataFrame({"big": ids.astype(object)}), ["big"]),
+        "polars": (lambda ids: pl.DataFrame({"big": ids}), ["big"]),
+    }[kind]
+    n_rows = 5 * len(LABELS)
+    X, Y = make(IDS_ABOVE[:n_rows]), pd.concat([LABELS] * 5)
+    message = f"Column {chosen[0]!r} contains numbers above 2.* such as {2**62} and 4"
+    for method in ("fit", "partial_fit"):
+        with pytest.raises(ValueError, match=message):
+            getattr(small(), method)(X, Y)
+    model = small(categorical_features=chosen).fit(X, Y)
+    assert len(np.unique(model.encode(X).codes)) == 50
+    # Numbers that are merged rarely, such as times in nanoseconds, are read.
+    spread = make(2**62 + np.arange(n_rows) * 10_000)
+    small().fit(spread, Y).predict_proba(spread)
+
+
 def test_real_tables():
     folder = os.environ.get("SK_PWISER_DATA")
     if not folder:
@@ -137,15 +197,14 @@ def test_real_tables():
         name
         for table in tables
         for name, column in table.items()
-        if column.dtype.kind in "iuf" and looks_like_codes(column)
+        if column.dtype.kind in "iuf" and looks_like_codes(column, name)
     }
     # The one-hot features are codes of encrypted values. Counts, durations, days since
-    # registration, times and small codes are not found, and neither are the ids of
-    # authors and students, which are spread over large ranges.
-    assert found == {
-        "user_id",
-        "video_id",
-        "onehot_feat3",
-        "onehot_feat7",
-        "onehot_feat8",
-    }
+    # registration, times and small codes are not found.
+    ids = {"user_id", "video_id", "author_id", "music_id"}
+    codes = {"onehot_feat3", "onehot_feat7", "onehot_feat8"}
+    assert found == ids | codes | {"id_student"}
+    few = X.sample(20_000, random_state=0)
+    assert all(looks_like_codes(few[name], name) for name in ids)
+    without_names = {name for name in ids if looks_like_codes(few[name])}
+    assert without_names == ids - {"user_id"}  # fewer than two rows per user

@@ -1,12 +1,16 @@
-"""Numeric columns that were constant in fit and vary in later training."""
+"""Columns that were constant in fit: their warning, and numbers that vary later."""
+
+import warnings
 
 import numpy as np
 import pandas as pd
 import pytest
 from numpy.testing import assert_allclose, assert_array_equal
+from refusals import N, X, Y, small
 
 from sk_pwiser._table import NUMERIC_ENCODINGS, TableEncoder, learn_constant_columns
 from sk_pwiser._table._numbers import ArrayColumn
+from sk_pwiser.datasets import ParquetImpressions
 
 WITH_BINS = {name for name, kind in NUMERIC_ENCODINGS.items() if kind.n_bins_}
 CONSTANT = pd.DataFrame({"price": [3.0] * 4, "age": [1.0, 2.0, 3.0, 4.0]})
@@ -89,3 +93,52 @@ def test_elements_of_arrays():
     assert_array_equal(learnt.transform(later)[0], column.transform(later)[0])
     assert not learnt.has_constant
     assert column.learn_constant(constant) is column
+
+
+CONSTANTS = {
+    "nan": np.full(N, np.nan),
+    "three": np.full(N, 3),
+    "word": ["word"] * N,
+    "none": pd.Series([None] * N, dtype=object),
+}
+VARYING = {
+    "some": np.where(np.arange(N) % 2, 3.0, np.nan),
+    "words": np.where(np.arange(N) % 2, "word", None),
+}
+
+
+def messages(train, *args):
+    with warnings.catch_warnings(record=True) as caught:
+        warnings.simplefilter("always")
+        train(*args)
+    assert {w.filename for w in caught} <= {__file__}
+    return [str(w.message) for w in caught]
+
+
+def test_fit_names_constant_columns_in_one_warning(tmp_path):
+    table = X.assign(**CONSTANTS, **VARYING)
+    message = f"The columns {list(CONSTANTS)} have the same value, or none, in all rows"
+    [found] = messages(small().fit, table, Y)
+    assert found.startswith(message)
+    model = small(warm_start=True).fit(X.assign(three=np.arange(N)), Y)
+    assert messages(model.fit, X.assign(three=3), Y) == []
+    assert messages(small().fit, X.assign(**VARYING), Y) == []
+    table.astype({"none": "string"}).assign(**Y).to_parquet(tmp_path / "log.parquet")
+    log = ParquetImpressions(tmp_path, list(table), list(Y))
+    [found] = messages(small().fit, log)
+    assert found.startswith(message)
+
+
+def test_constants_are_usual_in_the_rows_of_an_update():
+    table = X.assign(**CONSTANTS)
+    model = small()
+    for _ in range(2):
+        assert messages(model.partial_fit, table, Y) == []
+
+
+def test_arrays_are_constant_if_all_elements_are():
+    table = X.assign(
+        flat=[[0.0, 1.0]] * N, vector=[[0.0, float(row)] for row in range(N)]
+    )
+    [found] = messages(small().fit, table, Y)
+    assert found.startswith("The columns ['flat'] have the same value")

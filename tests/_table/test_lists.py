@@ -240,7 +240,7 @@ GOOD = {"c": [["a"], ["b"], ["a", "b"]], "w": [[1.0], [2.0], [1.0, 2.0]]}
         ({"v": [[0.5], [0.5], []]}, "'v' contains arrays of 1 numbers; row 2 .* 0"),
         (
             {"v": [[0.5], [np.inf], [1.0]]},
-            "infinity in column 'v': row 1 contains inf",
+            "infinity .* in column 'v': row 1 contains inf",
         ),
         ({"c": [None, [["a"], ["b"]], [["a"]]]}, "'c' contains lists of lists.* row 1"),
     ],

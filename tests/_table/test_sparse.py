@@ -210,7 +210,7 @@ def test_infinite_values_are_refused_with_their_place(value):
     X = TABLE.copy()
     X[7, 3] = value
     X = sp.csr_array(X)
-    message = f"infinity .* in column 3. It is {value} in row 7"
+    message = f"infinity .* in column 3: row 7 contains {value}"
     for table in (X, X.tocsc(), X.tocoo()):
         with pytest.raises(ValueError, match=message):
             fitted(table)
