@@ -97,11 +97,12 @@ class MultiTaskCTRCVRClassifier(ClassifierMixin, BaseEstimator):
     weighting_params : dict, default=None
         Keyword arguments of the weighting class, such as `weights` of "fixed".
     categorical_features : "from_dtype", array-like or None, default="from_dtype"
-        The category columns: those of category, string, object or bool dtype in a
-        DataFrame and those with text in an array ("from_dtype"). Names or indices are
-        added to these; a boolean mask decides for all columns, and None means that
-        there are no category columns. With "from_dtype", a warning names whole numbers
-        that look like codes or ids; see :ref:`vocabularies`.
+        The category columns: those of category, string or bool dtype, or of objects
+        that are not all numbers, in a DataFrame and those with text in an array
+        ("from_dtype"). Names or indices are added to these; a boolean mask decides for
+        all columns, and None means that there are no category columns. With
+        "from_dtype", a warning names whole numbers that look like codes or ids, and
+        numbers as text; see :ref:`vocabularies`.
     numeric_encoding : {"bins_and_scores", "piecewise_linear", "standard", \
             "quantile"}, default="bins_and_scores"
         How numeric columns are encoded: "standard" subtracts the mean and divides by
@@ -463,7 +464,7 @@ class MultiTaskCTRCVRClassifier(ClassifierMixin, BaseEstimator):
             are not. A :class:`~sk_pwiser.datasets.ParquetImpressions` may be larger
             than memory, see :ref:`larger_than_memory`.
         Y : array-like of shape (n_samples, n_tasks) or (n_samples,), default=None
-            Labels: 0 or 1, tasks in the order of the funnel. With one task, any two
+            Labels: 0 or 1, tasks in the order of the funnel. A 1-D `Y` may have any two
             labels. Labels of tasks after the first may be missing if
             `missing_labels="ignore"`. None for a ParquetImpressions, which has labels,
             weights and groups itself.

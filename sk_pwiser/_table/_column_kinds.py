@@ -317,7 +317,7 @@ MAX_MERGED = 0.01
 
 def refuse_merged(name, column):
     """Raise a ValueError if doubles cannot tell the whole numbers of a column apart."""
-    kinds = "int", "uint", "object", "decimal"
+    kinds = "int64", "uint64", "int128", "object", "decimal"
     if not str(column.dtype).lower().startswith(kinds):
         return
     if np.fmax.reduce(np.abs(to_float(column)), initial=0) <= 2**53:
