@@ -2,8 +2,13 @@
 
 import numpy as np
 import pandas as pd
+import pytest
 
 N = 240
+# For tests that fit on these rows, one column of which is constant.
+HAS_CONSTANT = pytest.mark.filterwarnings(
+    r"ignore:The columns \['same'\] have the same"
+)
 
 
 def make_rows(seed=0):

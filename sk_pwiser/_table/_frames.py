@@ -294,10 +294,11 @@ def describe(name, column):
 
 
 def infinity_error(name, column, row, value, place="row"):
-    """Return the error about an infinite value in a row, or an element, of a column."""
+    """Return the error about an infinite value in a row, or other place, of a column."""
+    where = "" if place is None else f": {place} {row} contains {value}"
     return ValueError(
         "Input X contains infinity or a value too large for dtype('float64') in column "
-        f"{describe(name, column)}: {place} {row} contains {value}."
+        f"{describe(name, column)}{where}."
     )
 
 

@@ -55,9 +55,10 @@ def refuse_unreadable(values, name):
 
 def refuse_dicts(table, name):
     """Raise a TypeError if a table is a dict or a list of dicts."""
+    is_dict = isinstance(table, Mapping) and not sp.issparse(table)  # a DOK matrix
     rows = table[:1] if isinstance(table, list | tuple | np.ndarray) else []
-    if isinstance(table, Mapping) or any(isinstance(row, Mapping) for row in rows):
-        what = "a dict" if isinstance(table, Mapping) else "a list of dicts"
+    if is_dict or any(isinstance(row, Mapping) for row in rows):
+        what = "a dict" if is_dict else "a list of dicts"
         raise TypeError(f"{name} is {what}; pass pandas.DataFrame({name}).")
 
 

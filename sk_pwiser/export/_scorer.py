@@ -44,6 +44,7 @@ class CategoryField:
     def __init__(self, column):
         self.name = column.name
         self._column = copy.copy(column)
+        self._column.place = None  # messages begin with the row
         self._column.codes_ = dict(column.codes_)
         is_hashed = column.vocabulary.n_hash_buckets is not None
         # Unknown values of these types are unseen values, without a further check.

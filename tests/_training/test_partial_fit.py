@@ -318,6 +318,7 @@ VARIES = X["numeric_0"]
 CONSTANT = X.assign(numeric_0=1.0)
 
 
+@pytest.mark.filterwarnings(r"ignore:The columns \['numeric_0'\] have the same")
 @pytest.mark.parametrize("encoding", NUMERIC_ENCODINGS)
 @pytest.mark.parametrize("method", ["partial_fit", "fit"])
 def test_a_column_that_was_constant_is_learnt_once_it_varies(encoding, method):

@@ -4,11 +4,13 @@ import numpy as np
 import pytest
 from numpy.testing import assert_allclose, assert_array_equal
 from refusals import small
-from serving_rows import OTHER, X, Y, one_row_each, raw_inputs
+from serving_rows import HAS_CONSTANT, OTHER, X, Y, one_row_each, raw_inputs
 
 from sk_pwiser._table import NUMERIC_ENCODINGS
 from sk_pwiser.export import TRUSTED_TYPES, Scorer, to_onnx
 from sk_pwiser.networks import NETWORKS
+
+pytestmark = HAS_CONSTANT
 
 TABLES = (X, OTHER, OTHER[:1])
 

@@ -2,10 +2,12 @@ from types import SimpleNamespace
 
 import pytest
 from refusals import small
-from serving_rows import X, Y
+from serving_rows import HAS_CONSTANT, X, Y
 
 from sk_pwiser.export import Scorer, to_onnx
 from sk_pwiser.export._scorer import make_fields
+
+pytestmark = HAS_CONSTANT
 
 
 class Lists:

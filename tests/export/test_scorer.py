@@ -6,11 +6,13 @@ import numpy as np
 import pytest
 from numpy.testing import assert_allclose, assert_array_equal
 from refusals import small
-from serving_rows import OTHER, N, X, Y
+from serving_rows import HAS_CONSTANT, OTHER, N, X, Y
 from serving_rows import one_row_each as records
 from sklearn.exceptions import NotFittedError
 
 from sk_pwiser.export import Scorer
+
+pytestmark = HAS_CONSTANT
 
 PARAMS = {
     "standard": {"numeric_encoding": "standard", "target_encoding": False},

@@ -13,7 +13,7 @@ import pytest
 import sklearn
 from numpy.testing import assert_array_equal
 from refusals import small
-from serving_rows import OTHER, X, Y
+from serving_rows import HAS_CONSTANT, OTHER, X, Y
 from sklearn.base import clone
 from sklearn.compose import make_column_transformer
 from sklearn.pipeline import make_pipeline
@@ -32,6 +32,8 @@ from sk_pwiser.linear_model import (
 from sk_pwiser.losses import BCE, LOSSES
 from sk_pwiser.model_selection import FunnelStratifiedKFold
 from sk_pwiser.networks import NETWORKS
+
+pytestmark = HAS_CONSTANT
 
 skops = pytest.importorskip("skops.io")
 
