@@ -294,7 +294,7 @@ def describe(name, column):
 
 
 def infinity_error(name, column, row, value, place="row"):
-    """Return the error about an infinite value in a row, or other place, of a column."""
+    """Return the error about an infinite value in a row, or another place."""
     where = "" if place is None else f": {place} {row} contains {value}"
     return ValueError(
         "Input X contains infinity or a value too large for dtype('float64') in column "
