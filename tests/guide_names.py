@@ -101,7 +101,7 @@ def _after_fit(X, Y):
 
 def _inputs(X, Y):
     times = pd.date_range("2026-01-01", periods=N_ROWS, freq="h")
-    return {"X": X.assign(time=times)}
+    return {"X": X.assign(time=times, stay=times - times[0])}
 
 
 def _linear(X, Y):
