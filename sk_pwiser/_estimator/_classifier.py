@@ -464,7 +464,7 @@ class MultiTaskCTRCVRClassifier(ClassifierMixin, BaseEstimator):
             are not. A :class:`~sk_pwiser.datasets.ParquetImpressions` may be larger
             than memory, see :ref:`larger_than_memory`.
         Y : array-like of shape (n_samples, n_tasks) or (n_samples,), default=None
-            Labels: 0 or 1, tasks in the order of the funnel. A 1-D `Y` may have any two
+            Labels: 0 or 1, tasks in the order of the funnel. With one task, any two
             labels. Labels of tasks after the first may be missing if
             `missing_labels="ignore"`. None for a ParquetImpressions, which has labels,
             weights and groups itself.

@@ -247,7 +247,10 @@ def zero_one_labels(labels, columns=None, *, input_name="Y"):
             hint = ""
             if isinstance(value, str):
                 event = max(map(str, column))
-                hint = f" Convert text, such as by ({input_name} == {event!r})."
+                hint = (
+                    " With several tasks, convert text to 0 and 1, for example by "
+                    f"{input_name} = ({input_name} == {event!r}).astype(int)."
+                )
             raise ValueError(
                 f"Labels must be 0 or 1; column {name!r} of {input_name} contains "
                 f"{value!r} in row {row}.{hint}"
@@ -506,8 +509,6 @@ def check_targets(
     check_distinct("task_names", task_names)
     labels, missing, columns = read_labels(Y, missing_labels)
     if labels.ndim == 1 or labels.shape[1] == 1:
-        if labels.ndim == 2:  # the same rule as for several tasks
-            zero_one_labels(labels, columns)
         values, classes = one_task_labels(column_or_1d(labels), columns, classes)
     else:
         if classes is not None and not np.array_equal(np.unique(classes), [0, 1]):

@@ -36,7 +36,7 @@ BOTH = pytest.mark.parametrize("method", ["fit", "partial_fit"])
         (Y * 0.5, "Labels must be 0 or 1; column 'click' of Y contains 0.5 in row"),
         (
             Y.replace({0: "no", 1: "yes"}),
-            "column 'click' of Y contains 'yes' in row 0. Convert .* by .Y == 'yes'",
+            "'click' of Y contains 'yes' in row 0. With several .* Y = .Y == 'yes'",
         ),
         (
             Y.assign(conversion=np.where(np.arange(N) < 3, np.nan, 0)),
@@ -61,13 +61,6 @@ def test_labels_in_dicts(earlier, method):
         (Y.to_dict(), "a d"),
     ):
         refuses(earlier, TypeError, f"Y is {what}", Y=labels, method=method)
-
-
-def test_text_is_refused_in_a_table_of_one_task_as_in_that_of_two():
-    text = Y.replace({0: "no", 1: "yes"})
-    for labels in (text, text[["click"]]):
-        refuses(small(), ValueError, "0 or 1; column 'click' of Y contains", Y=labels)
-    assert small().fit(X, text["click"]).classes_.tolist() == ["no", "yes"]
 
 
 def test_the_first_infinite_value_is_named_in_any_part_of_a_table(tmp_path):
