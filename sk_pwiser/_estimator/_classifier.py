@@ -464,7 +464,8 @@ class MultiTaskCTRCVRClassifier(ClassifierMixin, BaseEstimator):
             than memory, see :ref:`larger_than_memory`.
         Y : array-like of shape (n_samples, n_tasks) or (n_samples,), default=None
             Labels: 0 or 1, tasks in the order of the funnel. With one task, any two
-            labels. Labels of tasks after the first may be missing if
+            labels. Rows are matched to those of `X` by position; pandas objects with
+            the same index labels in another order are refused. Labels of tasks after the first may be missing if
             `missing_labels="ignore"`. None for a ParquetImpressions, which has labels,
             weights and groups itself.
         sample_weight : array-like of shape (n_samples,) or (n_samples, n_tasks), \
@@ -514,7 +515,8 @@ class MultiTaskCTRCVRClassifier(ClassifierMixin, BaseEstimator):
             or of the one before if that loss was measured before the divergence,
             unless an embedding table is updated by rows.
         UserWarning
-            If labels break the funnel, or a task has one label only; if labels are
+            If labels break the funnel, with the order of tasks in which they would not,
+            if there is one; if a task has one label only; if labels are
             missing such that probabilities are biased; if a later task is
             predicted as more probable than the one before it in 10 % of a sample of the
             training rows or more, see :ref:`coherent_funnels`.

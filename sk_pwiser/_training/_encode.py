@@ -23,12 +23,12 @@ from sk_pwiser._table import (
     base_rates,
     check_encoding_params,
     check_groups,
+    check_match,
     check_targets,
     combine_weights,
     grow_encoder,
     learn_constant_columns,
     make_target_statistics,
-    n_rows,
     read_times,
     refuse_parts,
     row_weights,
@@ -246,11 +246,7 @@ def check_rows(
         targets = _check_tasks(settings, Y, expected, classes, single_pass)
     X = as_table(X)
     n_samples = len(targets.values)
-    if n_rows(X) != n_samples:
-        raise ValueError(
-            "X and Y have inconsistent numbers of samples: X has "
-            f"{n_rows(X)} rows, Y has {n_samples}."
-        )
+    check_match(X, n_samples, Y=Y, sample_weight=sample_weight, groups=groups)
     targets, weights = combine_weights(targets, sample_weight)
     rows = Rows(X, targets, weights, check_groups(groups, n_samples))
     if sample_weight is None:
