@@ -34,7 +34,7 @@ from sk_pwiser._training._components import (
     check_task_weights,
 )
 from sk_pwiser._training._devices import find_device
-from sk_pwiser._training._early_stopping import monitored_column
+from sk_pwiser._training._early_stopping import plan_epochs
 from sk_pwiser._training._encode import EncodedData, Rows, Schema
 from sk_pwiser._training._fit import (
     LARGEST_SEED,
@@ -235,11 +235,8 @@ def _plan(
     has_task_weights = eval_rows is not None and eval_rows.has_task_weights
     if summary.weights.per_task or has_task_weights:
         check_task_weights(components.loss)
-    monitor = monitored_column(
-        settings.early_stopping,
-        summary.n_rows,
-        targets.task_names,
-        has_eval_set=eval_set is not None,
+    monitor, max_epochs = plan_epochs(
+        settings, summary.n_rows, targets.task_names, eval_set is not None
     )
     if earlier is not None and (
         targets.task_names != earlier.schema.targets.task_names
@@ -256,6 +253,7 @@ def _plan(
         eval_rows,
         components,
         monitor,
+        max_epochs,
         random_state,
         earlier,
         single_pass=False,
@@ -280,6 +278,7 @@ class Job:
     settings: Settings
     schema: Schema
     monitor: str | None  # column of the history, for early stopping
+    max_epochs: int
     random_state: np.random.RandomState  # after the rows were drawn
     seed: int  # of the order of rows, and of each process
     train: Stored
@@ -335,6 +334,7 @@ def prepare_job(
         settings,
         data.schema,
         plan.monitor,
+        plan.max_epochs,
         plan.random_state,
         deepcopy(plan.random_state).randint(LARGEST_SEED),
         Stored(train.store, train.load),
@@ -397,6 +397,7 @@ def run_job(
         None,
         components,
         job.monitor,
+        job.max_epochs,
         random_state,
         None,
         single_pass=False,

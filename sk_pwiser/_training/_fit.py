@@ -33,7 +33,8 @@ from sk_pwiser._training._devices import find_device
 from sk_pwiser._training._diagnostics import find_rises
 from sk_pwiser._training._early_stopping import (
     best_epoch,
-    monitored_column,
+    plan_epochs,
+    stop_reason,
     usable_monitor,
 )
 from sk_pwiser._training._encode import (
@@ -79,6 +80,7 @@ class Plan:
     eval_rows: Rows | None
     components: Components | None  # None: the earlier net is updated in place
     monitor: str | None
+    max_epochs: int
     random_state: np.random.RandomState
     earlier: TrainingResult | None
     single_pass: bool
@@ -170,7 +172,13 @@ def validate(
             )
     if any(part and part.has_task_weights for part in (rows, eval_rows)):
         check_task_weights(components.loss if components else _loss_of(earlier))
-    monitor = _monitor(settings, rows, eval_rows, single_pass)
+    monitor, max_epochs = None, 1
+    if not single_pass:
+        monitor, max_epochs = plan_epochs(
+            settings, len(rows.targets.values), task_names, eval_rows is not None
+        )
+    if monitor is None and eval_rows is None:
+        check_monitors(settings.callbacks)
     rows.targets.warn_about_labels(
         constant_tasks=not single_pass,
         selection=settings.shared_param("task_space") == "entire",
@@ -183,6 +191,7 @@ def validate(
         eval_rows,
         components,
         monitor,
+        max_epochs,
         random_state,
         earlier,
         single_pass,
@@ -206,23 +215,6 @@ def split_of(
     if earlier is not None:
         found = earlier.split
     return random_state if found is None else found
-
-
-def _monitor(
-    settings: Settings, rows: Rows, eval_rows: Rows | None, single_pass: bool
-) -> str | None:
-    """Return the column that early stopping monitors; check monitors of callbacks."""
-    monitor = None
-    if not single_pass:
-        monitor = monitored_column(
-            settings.early_stopping,
-            len(rows.targets.values),
-            rows.targets.task_names,
-            has_eval_set=eval_rows is not None,
-        )
-    if monitor is None and eval_rows is None:
-        check_monitors(settings.callbacks)
-    return monitor
 
 
 def _find_saved(settings: Settings) -> Checkpoint | None:
@@ -375,7 +367,7 @@ def build(
             build_network(plan.settings, schema),
             plan.device,
             monitor=plan.monitor,
-            max_epochs=1 if plan.single_pass else plan.settings.max_epochs,
+            max_epochs=plan.max_epochs,
             average_decay=0.0 if plan.single_pass else plan.settings.average_decay,
             net_class=net_class,
         )
@@ -420,10 +412,13 @@ def optimise(
         close_bars(net)
         if isinstance(net.optimizer_, LazyAdam):
             net.optimizer_.undo = None
-    rises = None
+    rises, reason = None, None
     if not plan.single_pass:
         n_epochs = len(net.history) - plan.n_earlier
         rises = find_rises(net, data.rows.train, n_epochs)
+        reason = stop_reason(net, n_epochs)
+        if plan.settings.verbose:
+            print(reason)
     valid = data.rows.valid
     return TrainingResult(
         net,
@@ -436,6 +431,7 @@ def optimise(
         rises,
         plan.split if plan.holds_out else None,
         _weight_scale(plan),
+        reason,
     )
 
 
