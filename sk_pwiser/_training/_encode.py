@@ -1,7 +1,7 @@
 """A table becomes tensors: the one place where training meets `_table`."""
 
-from collections.abc import Callable, Sequence
-from dataclasses import dataclass, replace
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass, field, replace
 from typing import Any, NamedTuple
 
 import numpy as np
@@ -209,12 +209,13 @@ class EncodedData:
     """The rows as tensors, and the schema that they were encoded by.
 
     `labelled` has codes, labels and task weights of rows not in the target statistics
-    yet.
+    yet, and `further` has sets of rows that are only measured.
     """
 
     rows: TrainingData
     schema: Schema
     labelled: tuple[np.ndarray, np.ndarray, np.ndarray] | None = None
+    further: Mapping[str, Impressions] = field(default_factory=dict)
 
     def update_statistics(self, undo: list[Callable[[], None]]) -> None:
         """Add the rows of an update to the statistics that they were encoded by."""
@@ -365,8 +366,8 @@ def encode(
     impressions = inputs.impressions(rows.targets.values, rows.weights, rows.groups)
     if valid is None:
         return EncodedData(TrainingData(impressions), schema, labelled)
-    parts = (impressions.at(torch.from_numpy(part)) for part in (train, valid))
-    return EncodedData(TrainingData(*parts), schema, labelled)
+    parts = [impressions.at(torch.from_numpy(part)) for part in (train, valid)]
+    return EncodedData(TrainingData(parts[0], parts[1]), schema, labelled)
 
 
 def _learn(settings: Settings, rows: Rows, name: str) -> tuple[Schema, tuple[Any, ...]]:

@@ -363,14 +363,18 @@ class MultiTaskNet(NeuralNet):  # type: ignore[misc]
         classes: None = None,
         *,
         checkpoints: LoopObserver | None = None,
+        further: Mapping[str, TrainingRows] | None = None,
     ) -> "MultiTaskNet":
-        """Train; unlike in skorch, an interrupt propagates."""
-        self.lowest_, self.kept_epoch_ = (), None
+        """Train; unlike in skorch, an interrupt propagates.
+
+        The rows of `further` are measured after every epoch, by name.
+        """
+        self.lowest_, self.kept_epoch_, self.further_ = (), None, dict(further or {})
         self.notify("on_train_begin", X=X, y=y)
         self.fit_loop(X, checkpoints=checkpoints)
         self.notify("on_train_end", X=X, y=y)
         self._check_end(X.train.sample)
-        self.lowest_ = ()
+        self.lowest_, self.further_ = (), {}
         self.schedules_ = positions_of(self.callbacks_)
         self._zero_grad_optimizer()  # releases the memory of the gradients
         return self
@@ -446,8 +450,10 @@ class MultiTaskNet(NeuralNet):  # type: ignore[misc]
         )
         if loop.average is not None:
             loop.average.swap_in()
-        valid = None if X.valid is None else self.get_iterator(X.valid)
-        self.run_single_epoch(valid, False, "valid", self.validation_step)
+        for name, rows in {**self.further_, "valid": X.valid}.items():
+            if rows is not None:
+                valid = self.get_iterator(rows)
+                self.run_single_epoch(valid, False, name, self.validation_step)
         if keeper is not None:
             keeper.keep(self)
         self._keep_lowest(X)
@@ -528,7 +534,7 @@ class MultiTaskNet(NeuralNet):  # type: ignore[misc]
 
     def run_single_epoch(
         self,
-        iterator: BatchIterator | None,
+        iterator: BatchIterator,
         training: bool,
         prefix: str,
         step_fn: Any,
@@ -540,8 +546,6 @@ class MultiTaskNet(NeuralNet):  # type: ignore[misc]
         The losses are summed on the device: reading each of them would synchronise with
         the device in every batch.
         """
-        if iterator is None:
-            return
         total, n_rows, logits = torch.zeros((), device=self.device), 0, []
         for n_steps, batch in enumerate(iterator, 1):
             self.notify("on_batch_begin", batch=batch, training=training)
@@ -564,7 +568,7 @@ class MultiTaskNet(NeuralNet):  # type: ignore[misc]
         self._record_loss(prefix, loss)
         self._record_missing(prefix, iterator.dataset)
         if not training:
-            self._record_validation(iterator.dataset, torch.cat(logits))
+            self._record_validation(prefix, iterator.dataset, torch.cat(logits))
 
     def _flush_tiny_values(self, average: WeightAverage | None) -> None:
         averages = [] if average is None else average.averages()
@@ -596,7 +600,9 @@ class MultiTaskNet(NeuralNet):  # type: ignore[misc]
             ):
                 self.history.record(f"{prefix}_missing_{task}", count)
 
-    def _record_validation(self, impressions: TrainingRows, logits: Tensor) -> None:
+    def _record_validation(
+        self, prefix: str, impressions: TrainingRows, logits: Tensor
+    ) -> None:
         """Record log loss and AUC of each task, their means, and the own score."""
         y, weights = impressions.labels(), impressions.weights()
         rate = self.module_.spec.negative_sampling_rate
@@ -610,10 +616,10 @@ class MultiTaskNet(NeuralNet):  # type: ignore[misc]
                 known = [value for value in values if not np.isnan(value)]
                 figures["mean"] = float(np.mean(known)) if known else np.nan
             for task, value in figures.items():
-                self._record_best(f"valid_{name}_{task}", value, FIGURES[name])
+                self._record_best(f"{prefix}_{name}_{task}", value, FIGURES[name])
         if self.scorer is not None:
             score = score_validation(self.scorer, impressions, logits, self.task_names)
-            self._record_best("valid_score", score, lower_is_better=False)
+            self._record_best(f"{prefix}_score", score, lower_is_better=False)
 
     def _record_best(self, key: str, value: float, lower_is_better: bool) -> None:
         """Record a figure, and whether it is the best so far, which PrintLog marks."""

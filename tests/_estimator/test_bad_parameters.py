@@ -11,6 +11,7 @@ import pytest
 import torch
 from refusals import Fuse, N, X, Y, refuses
 
+from sk_pwiser import MultiTaskCTRCVRClassifier
 from sk_pwiser.losses import LOSSES
 from sk_pwiser.networks import NETWORKS
 from sk_pwiser.weighting import WEIGHTINGS
@@ -290,3 +291,32 @@ def test_a_last_step_that_diverges_is_found(earlier, method, optimizer):
     earlier.set_params(lr=1e20, batch_size=N, max_epochs=1, optimizer=optimizer)
     with pytest.raises(ValueError, match=r"diverged .* Use a smaller lr; it is 1e\+20"):
         getattr(earlier, method)(X, Y)
+
+
+@pytest.mark.parametrize(
+    ("name", "hint"),
+    [
+        ("learning_rate", "__init__.* the argument is lr"),
+        ("n_jobs", "__init__.* by `with sk_pwiser.num_threads"),
+        ("class_weight", "__init__.* pass sample_weight to fit"),
+        ("learn_rate", "__init__.* got an unexpected keyword argument 'learn_rate'$"),
+    ],
+)
+def test_names_of_other_packages_are_explained(name, hint):
+    with pytest.raises(TypeError, match=hint):
+        MultiTaskCTRCVRClassifier(**{name: 1})
+
+
+@pytest.mark.parametrize("method", ["fit", "partial_fit"])
+@pytest.mark.parametrize(
+    ("name", "hint"),
+    [
+        ("verbose", "set the parameter verbose of the estimator"),
+        ("learning_rate", "set the parameter lr of the estimator"),
+        ("early_stopping_rounds", "set the parameter n_iter_no_change of the"),
+        ("n_jobs", "num_threads"),
+        ("weight", "the argument is sample_weight"),
+    ],
+)
+def test_parameters_in_fit_are_explained(earlier, method, name, hint):
+    refuses(earlier, TypeError, hint, method=method, **{name: 1})
