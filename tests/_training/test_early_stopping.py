@@ -48,7 +48,7 @@ def test_few_rows_are_predicted_about_as_well_as_by_the_base_rates(n):
 )
 @pytest.mark.filterwarnings("ignore:Task .* in every row")
 def test_the_number_of_steps_on_few_rows_follows_from_the_rows(n, params, n_epochs):
-    params = {"max_epochs": 50, "batch_size": 512} | params
+    params = {"max_epochs": 50, "batch_size": 512, "early_stopping": "auto"} | params
     model = small(warm_start=True, **params).fit(X[:n], Y[:n])
     assert model.n_iter_ == model.best_epoch_ == n_epochs
     assert "valid_loss" not in model.history_[0]
@@ -56,7 +56,7 @@ def test_the_number_of_steps_on_few_rows_follows_from_the_rows(n, params, n_epoc
 
 
 def test_validation_rows_lift_the_limit():
-    model = small(batch_size=512, max_epochs=15, lr=1e-4)
+    model = small(early_stopping="auto", batch_size=512, max_epochs=15, lr=1e-4)
     assert model.fit(X[:300], Y[:300], eval_set=(X_LATE, Y_LATE)).n_iter_ == 15
 
 
@@ -74,7 +74,7 @@ def test_a_handful_of_rows_of_one_class(label):
 
 @pytest.fixture(scope="module")
 def stopped(_estimators_on_device):
-    model = small(max_epochs=60, lr=0.02, pwiser_weight=1.0)
+    model = small(max_epochs=60, early_stopping=True, lr=0.02, pwiser_weight=1.0)
     return model.fit(X, Y, eval_set=(X_LATE, Y_LATE))
 
 
