@@ -229,8 +229,10 @@ class MultiTaskCTRCVRClassifier(ClassifierMixin, BaseEstimator):
         :func:`~sk_pwiser.metrics.make_task_scorer`, which is called without weights and
         without the columns of `X`. "auto" is True above 1,000 rows, or with an
         `eval_set`. Otherwise it holds out no rows and trains for about
-        8 + n_samples / 80 steps, at most `max_epochs` epochs. If the validation rows
-        have one label only for a task, the loss replaces the AUC, with a warning.
+        8 + n_samples / 80 steps, at most `max_epochs` epochs; and of rows that it holds
+        out, it does not judge epochs with fewer than 20 steps before their end. If the
+        validation rows have one label only for a task, the loss replaces the AUC, with
+        a warning.
     validation_fraction : float, default=0.1
         Share of the rows held out for early stopping; not used if `fit` receives an
         `eval_set`.
@@ -497,12 +499,15 @@ class MultiTaskCTRCVRClassifier(ClassifierMixin, BaseEstimator):
             Group of each row, such as a session. Losses that compare rows do so within
             groups, the validation rows of early stopping are whole groups, and so are
             the blocks of the target statistics.
-        eval_set : tuple of (X, Y) or ParquetImpressions, default=None
+        eval_set : tuple of (X, Y), ParquetImpressions, list or dict, default=None
             Validation rows, such as a later day, a ParquetImpressions only if `X` is
             one, too. Their figures go into `history_`, and
             early stopping uses them in place of a random part of the rows. They take
             no part in the encoding, and have no weights and no groups. With
             `early_stopping="auto"` they turn it on; with False every epoch is trained.
+            Of a list of pairs, or a dict of names to pairs, the last is the validation
+            set; the figures of the others begin with `valid_0_`, `valid_1_` and so on,
+            or with their name.
 
         Returns
         -------

@@ -242,7 +242,7 @@ def _plan(
     has_task_weights = any(rows.has_task_weights for rows in eval_rows.values())
     if summary.weights.per_task or has_task_weights:
         check_task_weights(components.loss)
-    monitor, max_epochs = plan_epochs(
+    monitor, first_epoch, max_epochs = plan_epochs(
         settings,
         summary.n_rows,
         targets.task_names,
@@ -263,6 +263,7 @@ def _plan(
         eval_rows,
         components,
         monitor,
+        first_epoch,
         max_epochs,
         random_state,
         earlier,
@@ -288,6 +289,7 @@ class Job:
     settings: Settings
     schema: Schema
     monitor: str | None  # column of the history, for early stopping
+    first_epoch: int
     max_epochs: int
     random_state: np.random.RandomState  # after the rows were drawn
     seed: int  # of the order of rows, and of each process
@@ -349,6 +351,7 @@ def prepare_job(
         settings,
         data.schema,
         plan.monitor,
+        plan.first_epoch,
         plan.max_epochs,
         plan.random_state,
         deepcopy(plan.random_state).randint(LARGEST_SEED),
@@ -412,6 +415,7 @@ def run_job(
         {},
         components,
         job.monitor,
+        job.first_epoch,
         job.max_epochs,
         random_state,
         None,

@@ -229,6 +229,7 @@ def build_net(
     *,
     monitor: str | None,
     max_epochs: int,
+    first_epoch: int = 1,
     average_decay: float,
     net_class: type[MultiTaskNet] = MultiTaskNet,
 ) -> MultiTaskNet:
@@ -244,7 +245,7 @@ def build_net(
     own_callbacks = []
     if monitor is not None:
         own_callbacks.append(
-            early_stopping_callback(monitor, settings.n_iter_no_change)
+            early_stopping_callback(monitor, settings.n_iter_no_change, first_epoch)
         )
     own_callbacks += clipping_callbacks(settings.optimizer_params)
     optimizer, optimizer_kwargs = components.optimizer

@@ -18,7 +18,8 @@ from sk_pwiser._utils import warn_user
 from sk_pwiser.model_selection import funnel_holdout
 
 # With as many rows or fewer, a tenth of them says less about the best epoch than a
-# number of steps that grows with the rows; see the page of benchmarks.
+# number of steps that grows with the rows; see the page of benchmarks. With more rows,
+# no epoch before as many steps as for this number of rows is the best one.
 MIN_ROWS = 1_000
 FIRST_STEPS, ROWS_PER_STEP = 8, 80
 # Figures of the validation rows that the history has per task, and whether less is
@@ -64,16 +65,21 @@ def plan_epochs(
     n_rows: int,
     task_names: tuple[str, ...],
     has_eval_set: bool,
-) -> tuple[str | None, int]:
-    """Return the column that early stopping monitors, or None, and the most epochs."""
-    if settings.early_stopping == "auto" and n_rows <= MIN_ROWS and not has_eval_set:
-        n_steps = FIRST_STEPS + n_rows // ROWS_PER_STEP
-        n_epochs = -(-n_steps // -(-n_rows // settings.batch_size))
-        return None, min(settings.max_epochs, n_epochs)
+) -> tuple[str | None, int, int]:
+    """Return the column that early stopping monitors, or None, and limits of epochs.
+
+    The limits are the first epoch that may be the best one, and the largest number.
+    """
+    first, most = 1, settings.max_epochs
+    if settings.early_stopping == "auto" and not has_eval_set:
+        n_steps = FIRST_STEPS + min(n_rows, MIN_ROWS) // ROWS_PER_STEP
+        first = min(most, -(-n_steps // -(-n_rows // settings.batch_size)))
+        if n_rows <= MIN_ROWS:
+            return None, first, first
     monitor = None
     if settings.early_stopping:
         monitor = check_early_stopping(settings.early_stopping, task_names)
-    return monitor, settings.max_epochs
+    return monitor, first, most
 
 
 def hold_out(
@@ -186,10 +192,13 @@ def score_validation(
     return float(scorer(estimator, np.empty((len(y), 0)), labels))
 
 
-def early_stopping_callback(monitor: str, patience: int) -> tuple[str, Callback]:
+def early_stopping_callback(
+    monitor: str, patience: int, first_epoch: int
+) -> tuple[str, Callback]:
     """Make the callback that stops training and restores the best epoch's weights."""
     stopping = BestEpochStopping(
         monitor,
+        first_epoch=first_epoch,
         patience=patience,
         threshold=0.0,
         lower_is_better=not monitor.startswith(("valid_auc", "valid_score")),
@@ -231,14 +240,34 @@ def stop_reason(net: NeuralNet, n_epochs: int) -> str:
 
 
 class BestEpochStopping(EarlyStopping):  # type: ignore[misc]
-    """Early stopping that restores the best epoch's weights in any case."""
+    """Early stopping that restores the best epoch's weights in any case.
+
+    The epochs of a training before `first_epoch` are not judged.
+    """
 
     best_epoch_: int
     best_model_weights_: dict[str, Any] | None
 
+    def __init__(self, monitor: str, first_epoch: int = 1, **kwargs: Any) -> None:
+        super().__init__(monitor, **kwargs)
+        self.first_epoch = first_epoch
+
+    def on_train_begin(self, net: NeuralNet, **kwargs: Any) -> None:
+        """Reset the counters."""
+        super().on_train_begin(net, **kwargs)
+        self.n_unjudged_ = self.first_epoch - 1
+
+    def on_epoch_end(self, net: NeuralNet, **kwargs: Any) -> None:
+        """Judge an epoch, unless it is among the first ones."""
+        if self.n_unjudged_:
+            self.n_unjudged_ -= 1
+        else:
+            super().on_epoch_end(net, **kwargs)
+
     def state_dict(self) -> dict[str, Any]:
         """Return the best epoch so far with its weights, and the counters."""
         return {
+            "unjudged": self.n_unjudged_,
             "misses": self.misses_,
             "threshold": self.dynamic_threshold_,
             "best_epoch": self.best_epoch_,
@@ -247,6 +276,7 @@ class BestEpochStopping(EarlyStopping):  # type: ignore[misc]
 
     def load_state_dict(self, state: Mapping[str, Any]) -> None:
         """Restore what `state_dict` returned."""
+        self.n_unjudged_ = state["unjudged"]
         self.misses_, self.dynamic_threshold_ = state["misses"], state["threshold"]
         self.best_epoch_ = state["best_epoch"]
         self.best_model_weights_ = state["best_weights"]

@@ -80,6 +80,7 @@ class Plan:
     eval_rows: dict[str, Rows]
     components: Components | None  # None: the earlier net is updated in place
     monitor: str | None
+    first_epoch: int  # that may be the best one
     max_epochs: int
     random_state: np.random.RandomState
     earlier: TrainingResult | None
@@ -172,9 +173,9 @@ def validate(
             )
     if any(part.has_task_weights for part in (rows, *eval_rows.values())):
         check_task_weights(components.loss if components else _loss_of(earlier))
-    monitor, max_epochs = None, 1
+    monitor, first_epoch, max_epochs = None, 1, 1
     if not single_pass:
-        monitor, max_epochs = plan_epochs(
+        monitor, first_epoch, max_epochs = plan_epochs(
             settings, len(rows.targets.values), task_names, bool(eval_rows)
         )
     if monitor is None and not eval_rows:
@@ -191,6 +192,7 @@ def validate(
         eval_rows,
         components,
         monitor,
+        first_epoch,
         max_epochs,
         random_state,
         earlier,
@@ -405,6 +407,7 @@ def build(
             plan.device,
             monitor=plan.monitor,
             max_epochs=plan.max_epochs,
+            first_epoch=plan.first_epoch,
             average_decay=0.0 if plan.single_pass else plan.settings.average_decay,
             net_class=net_class,
         )

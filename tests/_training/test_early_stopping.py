@@ -60,6 +60,20 @@ def test_validation_rows_lift_the_limit():
     assert model.fit(X[:300], Y[:300], eval_set=(X_LATE, Y_LATE)).n_iter_ == 15
 
 
+def test_above_the_limit_the_best_epoch_has_as_many_steps_at_least():
+    params = {"lr": 0.05, "batch_size": 512, "max_epochs": 30}
+    noise = np.random.default_rng(0).permutation(Y)
+    auto = small(early_stopping="auto", **params).fit(X, noise)
+    assert auto.best_epoch_ >= 10  # as for 1,000 rows
+    assert auto.n_iter_ >= 13 or auto.best_epoch_ == 30
+    told = small(early_stopping=True, **params).fit(X, noise)
+    assert told.best_epoch_ < 10
+    n = told.n_iter_
+    assert told.history_[:, "valid_loss"] == auto.history_[:n, "valid_loss"]
+    short = small(early_stopping="auto", **params | {"max_epochs": 3}).fit(X, Y)
+    assert short.n_iter_ == short.best_epoch_ == 3
+
+
 @pytest.mark.parametrize("label", [0, 1])
 @pytest.mark.filterwarnings("ignore:Task .* in every row")
 def test_a_handful_of_rows_of_one_class(label):
