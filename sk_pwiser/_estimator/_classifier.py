@@ -222,12 +222,12 @@ class MultiTaskCTRCVRClassifier(ClassifierMixin, BaseEstimator):
     early_stopping : "auto", bool, str or callable, default="auto"
         Whether to hold out `validation_fraction` of the rows, stratified by funnel
         depth, of the groups, or the last rows of a `time_column`, and to stop if a
-        figure of them has not improved for `n_iter_no_change` epochs. The weights of the best epoch are restored. The
-        figure is the validation loss (True, "loss"), the mean over the tasks of AUC
-        ("auc") or log loss ("log_loss"), that of one task ("auc_<task>",
-        "log_loss_<task>"), or the value of a scorer, such as those of
-        :func:`~sk_pwiser.metrics.make_task_scorer`, which is called without weights and
-        without the columns of `X`. "auto" is True above 1,000 rows, or with an
+        figure of them has not improved for `n_iter_no_change` epochs. The weights of
+        the best epoch are restored. The figure is the validation loss (True, "loss"),
+        the mean over the tasks of AUC ("auc") or log loss ("log_loss"), that of one
+        task ("auc_<task>", "log_loss_<task>"), or the value of a scorer, such as those
+        of :func:`~sk_pwiser.metrics.make_task_scorer`, which is called without weights
+        and without the columns of `X`. "auto" is True above 1,000 rows, or with an
         `eval_set`. Otherwise it holds out no rows and trains for about
         8 + n_samples / 80 steps, at most `max_epochs` epochs; and of rows that it holds
         out, it does not judge epochs with fewer than 20 steps before their end. If the
