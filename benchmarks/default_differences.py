@@ -239,6 +239,7 @@ def pwiser(weight, **params):
 
 BCE = {"bce": {"loss": "bce"}}
 ALONE = {"network": "single_task", "loss": "bce"}
+EPOCHS = {"early_stopping": False, "loss": "bce"}
 PAPER = {"surrogate": "squared_hinge", "score": "probability"}
 DEFAULT_LR = MultiTaskCTRCVRClassifier().lr
 COMPARISONS = {
@@ -287,8 +288,16 @@ COMPARISONS = {
         "adam, weight_decay=0": ALONE | {"weight_decay": 0.0},
     },
     "early_stopping": {
-        "50 epochs": {"early_stopping": False, "loss": "bce"},
-        "early stopping": {"early_stopping": True, "loss": "bce"},
+        "auto": BCE["bce"],
+        "50 epochs": EPOCHS,
+        "10 epochs": EPOCHS | {"max_epochs": 10},
+        "stopping, a tenth": {"early_stopping": True, "loss": "bce"},
+        "stopping, a fifth": {
+            "early_stopping": True,
+            "validation_fraction": 0.2,
+            "loss": "bce",
+        },
+        "epochs of 3 splits": {"n_splits": 3, "loss": "bce"},
     },
     "dead_units": {
         "default": BCE["bce"],
@@ -320,15 +329,28 @@ DATA = (
 )
 
 
+def fitted(X, Y, groups, seed, n_splits=0, **params):
+    """Fit once; with `n_splits` all rows, for the mean best epoch of some splits."""
+    if n_splits:
+        stopped = [
+            fitted(X, Y, groups, seed * n_splits + split, early_stopping=True, **params)
+            for split in range(n_splits)
+        ]
+        n_epochs = round(np.mean([model.best_epoch_ for model in stopped]))
+        params |= {"early_stopping": False, "max_epochs": n_epochs}
+    model = MultiTaskCTRCVRClassifier(random_state=seed, **params)
+    return model.fit(X, Y, groups=groups)
+
+
 def figures(tables, params, seed):
     """Fit once; return a list of figures and the model.
 
     The figures are the AUC of each task, the mean log loss, and the AUC of the last
     task on the rows of early stopping, to choose by.
     """
-    model = MultiTaskCTRCVRClassifier(random_state=seed, **params)
     groups = tables.X["user_id"] if in_groups(params) else None
-    p = model.fit(tables.X, tables.Y, groups=groups).predict_proba(tables.X_test)
+    model = fitted(tables.X, tables.Y, groups, seed, **params)
+    p = model.predict_proba(tables.X_test)
     best = model.history_[model.best_epoch_ - 1]
     chosen_by = best.get(f"valid_auc_{tables.Y.columns[-1]}", np.nan)
     figures = [*aucs(tables.Y_test, p), mean_log_loss(tables.Y_test, p), chosen_by]

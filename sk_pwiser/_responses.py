@@ -5,7 +5,13 @@ from sklearn.frozen import FrozenEstimator
 from sklearn.pipeline import Pipeline
 from sklearn.utils import check_consistent_length, column_or_1d
 
-from sk_pwiser._table import n_rows, one_task_labels, read_labels, zero_one_labels
+from sk_pwiser._table import (
+    check_match,
+    n_rows,
+    one_task_labels,
+    read_labels,
+    zero_one_labels,
+)
 
 
 def check_targets(Y, missing_labels="error", classes=None):
@@ -43,20 +49,16 @@ def check_targets(Y, missing_labels="error", classes=None):
     return targets, known, names or []
 
 
-def check_lengths(X, targets):
-    """Raise if the numbers of rows of the table and of the labels differ.
+def check_rows(X, n_samples, **others):
+    """Raise if labels and further values per row do not match the table, as in ``fit``.
 
     Tables without a length, such as a LazyFrame of polars, are left to the estimator.
     """
     try:
-        n_samples = n_rows(X)
+        n_rows(X)
     except ValueError:
         return
-    if n_samples != len(targets):
-        raise ValueError(
-            f"X and Y have inconsistent numbers of samples: X has {n_samples} rows, Y "
-            f"has {len(targets)}."
-        )
+    check_match(X, n_samples, **others)
 
 
 def find_task(task, n_tasks, *names_by_source, others=", 'cvr' or 'mean'"):

@@ -30,6 +30,7 @@ def small(**params):
         "network_params": {"bottom_units": (8,), "tower_units": (4,)},
         "batch_size": 100,
         "max_epochs": 2,
+        "early_stopping": False,  # "auto" trains few steps on few rows
         "random_state": 0,
     }
     return MultiTaskCTRCVRClassifier(**{**defaults, **params})

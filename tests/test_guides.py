@@ -4,6 +4,7 @@ The blocks of a page run one after the other in one namespace, with at most two 
 per fit.
 """
 
+import inspect
 import os
 import re
 import textwrap
@@ -57,7 +58,7 @@ def test_the_code_of_the_page_runs(page, monkeypatch, tmp_path):
         if not data:
             pytest.skip("SK_PWISER_DATA does not name a folder with real data")
         (tmp_path / "folder").symlink_to(Path(data).resolve())
-    defaults = MultiTaskCTRCVRClassifier.__init__.__kwdefaults__
+    defaults = inspect.unwrap(MultiTaskCTRCVRClassifier.__init__).__kwdefaults__
     monkeypatch.setitem(defaults, "max_epochs", 2)
     monkeypatch.chdir(tmp_path)
     exec(compile(code_of(page), page, "exec"), names_for(page.stem))

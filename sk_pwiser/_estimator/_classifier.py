@@ -10,7 +10,11 @@ from sklearn.base import BaseEstimator, ClassifierMixin, _fit_context
 from sklearn.utils import Bunch
 from sklearn.utils.validation import check_is_fitted
 
-from sk_pwiser._estimator._parameters import PARAMETER_CONSTRAINTS, with_entry
+from sk_pwiser._estimator._parameters import (
+    PARAMETER_CONSTRAINTS,
+    explain_names,
+    with_entry,
+)
 from sk_pwiser._estimator._saving import from_plain, to_plain
 from sk_pwiser._estimator._summary import summary_html
 from sk_pwiser._estimator._task_view import TaskView, check_task, find_column
@@ -216,14 +220,20 @@ class MultiTaskCTRCVRClassifier(ClassifierMixin, BaseEstimator):
         of a batch, for which this does not hold.
     max_epochs : int, default=50
         Largest number of epochs.
-    early_stopping : "auto", bool, "loss" or "auc", default="auto"
+    early_stopping : "auto", bool, str or callable, default="auto"
         Whether to hold out `validation_fraction` of the rows, stratified by funnel
-        depth, of the groups, or the last rows of a `time_column`, and to stop if the
-        validation loss (True, "loss") or the mean validation AUC ("auc") has not
-        improved for `n_iter_no_change` epochs.
-        "auto" is True above 1,000 rows, or with an `eval_set`. The weights of the best
-        epoch are restored. If the validation rows have one label only for a task, the
-        loss replaces the AUC, with a warning.
+        depth, of the groups, or the last rows of a `time_column`, and to stop if a
+        figure of them has not improved for `n_iter_no_change` epochs. The weights of
+        the best epoch are restored. The figure is the validation loss (True, "loss"),
+        the mean over the tasks of AUC ("auc") or log loss ("log_loss"), that of one
+        task ("auc_<task>", "log_loss_<task>"), or the value of a scorer, such as those
+        of :func:`~sk_pwiser.metrics.make_task_scorer`, which is called without weights
+        and without the columns of `X`. "auto" is True above 1,000 rows, or with an
+        `eval_set`. Otherwise it holds out no rows and trains for about
+        8 + n_samples / 80 steps, at most `max_epochs` epochs; and of rows that it holds
+        out, it does not judge epochs with fewer than 20 steps before their end. If the
+        validation rows have one label only for a task, the loss replaces the AUC, with
+        a warning.
     validation_fraction : float, default=0.1
         Share of the rows held out for early stopping; not used if `fit` receives an
         `eval_set`.
@@ -262,9 +272,11 @@ class MultiTaskCTRCVRClassifier(ClassifierMixin, BaseEstimator):
         `max_categories` and `n_hash_buckets` are ignored. Without an earlier fit, `fit`
         resumes from `checkpoint_dir`, if it has a checkpoint.
     verbose : int, default=0
-        1 prints one line per epoch: the losses, the validation AUC of the tasks in the
-        order of the funnel, and their mean. 2 adds, in a terminal or a notebook, a
-        progress bar over the batches.
+        1 prints one line per epoch: the losses, the mean log loss of the validation
+        rows, the validation AUC of the tasks in the order of the funnel, and their
+        mean; and at the end where and why training ended. 2 adds, in a terminal or a
+        notebook, a progress bar over the batches. A larger number n prints every n-th
+        epoch, without bars.
     random_state : int, RandomState instance or None, default=None
         Seed of all random numbers. torch's global generators are left unchanged.
     task_names : list of str, default=None
@@ -280,14 +292,20 @@ class MultiTaskCTRCVRClassifier(ClassifierMixin, BaseEstimator):
     history_ : skorch.history.History
         One entry per epoch: `epoch`, `train_loss`, `dur` (seconds),
         `train_weight_<task>` and, with validation rows, `valid_loss`,
-        `valid_auc_<task>` and `valid_auc_mean`; PWiseR adds
-        `train_batches_without_pairs`, and missing labels `train_missing_<task>`, the
-        number of rows without that label.
+        `valid_log_loss_<task>`, `valid_auc_<task>` and their means over the tasks,
+        `valid_log_loss_mean` and `valid_auc_mean`. `valid_loss` has the pairwise term
+        and the weights of the tasks; settings are compared by the log loss. A scorer
+        as `early_stopping` adds `valid_score`, PWiseR `train_batches_without_pairs`,
+        and missing labels `train_missing_<task>`, the number of rows without that
+        label.
     n_iter_ : int
         Number of epochs trained, including those before a warm start.
     best_epoch_ : int
         The epoch in `history_` whose weights the network has: the best one with early
         stopping, otherwise the last.
+    stop_reason_ : str or None
+        Where and why the last `fit` ended, and which epoch the weights are from; None
+        after `partial_fit`.
     classes_ : ndarray of shape (n_tasks, 2) or (2,)
         The labels of each task; 1-D for a single task.
     task_names_ : list of str
@@ -322,6 +340,7 @@ class MultiTaskCTRCVRClassifier(ClassifierMixin, BaseEstimator):
 
     _parameter_constraints: ClassVar[dict] = PARAMETER_CONSTRAINTS
 
+    @explain_names
     def __init__(
         self,
         *,
@@ -449,6 +468,7 @@ class MultiTaskCTRCVRClassifier(ClassifierMixin, BaseEstimator):
             setattr(self, name, with_entry(getattr(self, name), entry, value, name))
         return self
 
+    @explain_names
     @accept_any_case_of_y
     @_fit_context(prefer_skip_nested_validation=True)
     def fit(self, X, Y=None, sample_weight=None, groups=None, eval_set=None):
@@ -465,9 +485,10 @@ class MultiTaskCTRCVRClassifier(ClassifierMixin, BaseEstimator):
             than memory, see :ref:`larger_than_memory`.
         Y : array-like of shape (n_samples, n_tasks) or (n_samples,), default=None
             Labels: 0 or 1, tasks in the order of the funnel. With one task, any two
-            labels. Labels of tasks after the first may be missing if
-            `missing_labels="ignore"`. None for a ParquetImpressions, which has labels,
-            weights and groups itself.
+            labels. Rows are matched to those of `X` by position; pandas objects with
+            the same index labels in another order are refused. Labels of tasks after
+            the first may be missing if `missing_labels="ignore"`. None for a
+            ParquetImpressions, which has labels, weights and groups itself.
         sample_weight : array-like of shape (n_samples,) or (n_samples, n_tasks), \
                 default=None
             Weights of the rows, or of the rows and tasks, >= 0. Weights above 0 are
@@ -479,12 +500,15 @@ class MultiTaskCTRCVRClassifier(ClassifierMixin, BaseEstimator):
             Group of each row, such as a session. Losses that compare rows do so within
             groups, the validation rows of early stopping are whole groups, and so are
             the blocks of the target statistics.
-        eval_set : tuple of (X, Y) or ParquetImpressions, default=None
+        eval_set : tuple of (X, Y), ParquetImpressions, list or dict, default=None
             Validation rows, such as a later day, a ParquetImpressions only if `X` is
             one, too. Their figures go into `history_`, and
             early stopping uses them in place of a random part of the rows. They take
             no part in the encoding, and have no weights and no groups. With
             `early_stopping="auto"` they turn it on; with False every epoch is trained.
+            Of a list of pairs, or a dict of names to pairs, the last is the validation
+            set; the figures of the others begin with `valid_0_`, `valid_1_` and so on,
+            or with their name.
 
         Returns
         -------
@@ -515,7 +539,8 @@ class MultiTaskCTRCVRClassifier(ClassifierMixin, BaseEstimator):
             or of the one before if that loss was measured before the divergence,
             unless an embedding table is updated by rows.
         UserWarning
-            If labels break the funnel, or a task has one label only; if labels are
+            If labels break the funnel, with the order of tasks in which they would not,
+            if there is one; if a task has one label only; if labels are
             missing such that probabilities are biased; if a later task is
             predicted as more probable than the one before it in 10 % of a sample of the
             training rows or more, see :ref:`coherent_funnels`.
@@ -548,6 +573,7 @@ class MultiTaskCTRCVRClassifier(ClassifierMixin, BaseEstimator):
                 "this, and {'monotonicity_weight': 1.0} reduces it."
             )
 
+    @explain_names
     @accept_any_case_of_y
     @_fit_context(prefer_skip_nested_validation=True)
     def partial_fit(self, X, Y, classes=None, sample_weight=None, groups=None):
@@ -624,6 +650,7 @@ class MultiTaskCTRCVRClassifier(ClassifierMixin, BaseEstimator):
             "history_": result.net.history,
             "n_iter_": len(result.net.history),
             "best_epoch_": result.best_epoch,
+            "stop_reason_": result.stop_reason,
             "classes_": targets.classes,
             "task_names_": list(targets.task_names),
             "n_tasks_": len(targets.task_names),

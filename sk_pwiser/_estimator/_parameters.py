@@ -1,6 +1,8 @@
 """The values that each parameter of the estimator may take."""
 
 from fractions import Fraction
+from functools import wraps
+from inspect import signature
 from numbers import Integral, Real
 from os import PathLike
 
@@ -48,7 +50,7 @@ PARAMETER_CONSTRAINTS = {
     "batch_size": [Limits(Integral, 1, None, closed="left")],
     "stratified_batches": ["boolean"],
     "max_epochs": [Limits(Integral, 1, None, closed="left")],
-    "early_stopping": [StrOptions({"auto", "loss", "auc"}), "boolean"],
+    "early_stopping": ["boolean", str, callable],
     "validation_fraction": [Limits(Real, 0, 1, closed="neither")],
     "n_iter_no_change": [Limits(Integral, 1, None, closed="left")],
     "device": [str, torch.device],
@@ -61,6 +63,60 @@ PARAMETER_CONSTRAINTS = {
     "random_state": ["random_state"],
     "task_names": ["array-like", None],
 }
+
+
+# What other packages call the parameters, and arguments of `fit`.
+OTHER_NAMES = {
+    "learning_rate": "lr",
+    "eta": "lr",
+    "n_estimators": "max_epochs",
+    "num_boost_round": "max_epochs",
+    "iterations": "max_epochs",
+    "epochs": "max_epochs",
+    "early_stopping_rounds": "n_iter_no_change",
+    "patience": "n_iter_no_change",
+    "eval_metric": "early_stopping",
+    "monitor": "early_stopping",
+    "validation_split": "validation_fraction",
+    "categorical_feature": "categorical_features",
+    "cat_features": "categorical_features",
+    "reg_lambda": "weight_decay",
+    "verbose_eval": "verbose",
+    "seed": "random_state",
+    "validation_data": "eval_set",
+    "weight": "sample_weight",
+    "class_weight": "sample_weight",
+    "scale_pos_weight": "sample_weight",
+    "group": "groups",
+}
+THREADS = ("n_jobs", "num_threads", "nthread", "thread_count")
+
+
+def explain_names(function):
+    """Let errors about unknown keywords of a method name the parameter meant."""
+    known = signature(function).parameters
+
+    @wraps(function)
+    def call(*args, **kwargs):
+        for name in kwargs.keys() - known.keys():
+            meant = OTHER_NAMES.get(name, name)
+            if name in THREADS:
+                hint = "set the number of threads by `with sk_pwiser.num_threads(n):`"
+            elif meant in known:
+                hint = f"the argument is {meant}"
+            elif meant in PARAMETER_CONSTRAINTS:
+                hint = f"set the parameter {meant} of the estimator"
+            elif meant in ("sample_weight", "groups", "eval_set"):
+                hint = f"pass {meant} to fit"
+            else:
+                continue
+            raise TypeError(
+                f"{function.__name__}() got an unexpected keyword argument {name!r}; "
+                f"{hint}."
+            )
+        return function(*args, **kwargs)
+
+    return call
 
 
 def with_entry(dictionary, entry, value, name):

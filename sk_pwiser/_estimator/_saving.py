@@ -97,8 +97,8 @@ def _written_by(values):
 
 def _check_params(when, params):
     """Raise for parameters that only code could restore."""
-    for name in ("network", "loss", "weighting", "optimizer"):
-        if not isinstance(params[name], str):
+    for name in ("network", "loss", "weighting", "optimizer", "early_stopping"):
+        if callable(params[name]):
             raise TypeError(
                 f"A model with {name}={params[name]!r}{when} cannot be saved: the file "
                 "would need its code. Use pickle, for files that you trust."

@@ -34,13 +34,14 @@ from sk_pwiser._training._components import (
     check_task_weights,
 )
 from sk_pwiser._training._devices import find_device
-from sk_pwiser._training._early_stopping import monitored_column
+from sk_pwiser._training._early_stopping import plan_epochs
 from sk_pwiser._training._encode import EncodedData, Rows, Schema
 from sk_pwiser._training._fit import (
     LARGEST_SEED,
     Plan,
     build,
-    check_eval_set,
+    check_eval_sets,
+    name_eval_sets,
     optimise,
     split_of,
     with_eval_rows,
@@ -118,13 +119,21 @@ def prepare_dataset(
     random_state = check_random_state(settings.random_state)
     first_random_state = random_state.get_state(legacy=False)
     components = _check_components(settings, dataset, random_state)
-    if reads_in_parts(eval_set):
-        _check_eval_dataset(dataset, eval_set)
+    sets = name_eval_sets(eval_set)
+    eval_dataset = None
+    if any(map(reads_in_parts, sets.values())):
+        eval_dataset = sets.pop("valid")
+        if sets or not reads_in_parts(eval_dataset):
+            raise ValueError(
+                "Several sets in eval_set must be tables with labels; a dataset that "
+                "is read in parts must be the only one."
+            )
+        _check_eval_dataset(dataset, eval_dataset)
     seeds = _draw_seeds(random_state)
     schema = None if earlier is None else earlier.schema
     learnt = learn_schema(settings, dataset, schema, seeds[0], pool, estimator_name)
     plan = replace(
-        _plan(settings, learnt, components, eval_set, earlier, random_state),
+        _plan(settings, learnt, components, sets, eval_dataset, earlier, random_state),
         first_random_state=first_random_state,
         split=split_of(earlier, None, first_random_state),
     )
@@ -135,7 +144,7 @@ def prepare_dataset(
     if n_files is not None:
         by_file = learnt.summary.n_rows // n_files
         file_rows = min(FILE_ROWS, max(FEWEST_ROWS, by_file))
-    holds_out = plan.monitor is not None and eval_set is None
+    holds_out = plan.holds_out and eval_dataset is None
     data = encode_rows(
         settings,
         dataset,
@@ -145,11 +154,10 @@ def prepare_dataset(
         seed=seeds[1] if holds_out else None,
         file_rows=file_rows,
     )
-    if plan.eval_rows is not None:
-        data = with_eval_rows(data, plan.eval_rows)
-    elif eval_set is not None:
+    data = with_eval_rows(data, plan.eval_rows)
+    if eval_dataset is not None:
         valid = encode_eval_rows(
-            settings, eval_set, data.schema, folder, pool, file_rows
+            settings, eval_dataset, data.schema, folder, pool, file_rows
         )
         data = replace(data, rows=TrainingData(data.rows.train, valid))
     for message in components.loss.cautions(data.schema.base_rates.tolist()):
@@ -223,23 +231,22 @@ def _plan(
     settings: Settings,
     learnt: DatasetSchema,
     components: Components,
-    eval_set: Any,
+    sets: Mapping[str, Any],
+    eval_dataset: Any,
     earlier: TrainingResult | None,
     random_state: Any,
 ) -> Plan:
     """Check all labels and weights, and plan the training."""
     summary, targets = learnt.summary, learnt.summary.targets()
-    eval_rows = None
-    if eval_set is not None and not reads_in_parts(eval_set):
-        eval_rows = check_eval_set(settings, eval_set, targets)
-    has_task_weights = eval_rows is not None and eval_rows.has_task_weights
+    eval_rows = check_eval_sets(settings, sets, targets)
+    has_task_weights = any(rows.has_task_weights for rows in eval_rows.values())
     if summary.weights.per_task or has_task_weights:
         check_task_weights(components.loss)
-    monitor = monitored_column(
-        settings.early_stopping,
+    monitor, first_epoch, max_epochs = plan_epochs(
+        settings,
         summary.n_rows,
         targets.task_names,
-        has_eval_set=eval_set is not None,
+        bool(sets) or eval_dataset is not None,
     )
     if earlier is not None and (
         targets.task_names != earlier.schema.targets.task_names
@@ -256,6 +263,8 @@ def _plan(
         eval_rows,
         components,
         monitor,
+        first_epoch,
+        max_epochs,
         random_state,
         earlier,
         single_pass=False,
@@ -280,6 +289,8 @@ class Job:
     settings: Settings
     schema: Schema
     monitor: str | None  # column of the history, for early stopping
+    first_epoch: int
+    max_epochs: int
     random_state: np.random.RandomState  # after the rows were drawn
     seed: int  # of the order of rows, and of each process
     train: Stored
@@ -313,6 +324,11 @@ def prepare_job(
 
     Networks whose extra losses are not means over rows are refused.
     """
+    n_sets = len(name_eval_sets(eval_set))
+    if n_sets > 1:
+        raise ValueError(
+            f"eval_set must be one set for a fit by several workers; got {n_sets}."
+        )
     with ThreadPoolExecutor(1, thread_name_prefix="sk_pwiser-reader") as pool:
         plan, data = prepare_dataset(
             settings,
@@ -323,7 +339,7 @@ def prepare_job(
             n_files=FILES_PER_PROCESS * n_processes,
             estimator_name=estimator_name,
         )
-        train, valid = data.rows
+        train, valid = data.rows.train, data.rows.valid
         assert isinstance(train, StreamedImpressions)
         if isinstance(valid, Impressions):
             store = store_impressions(valid, folder / "eval", max(train.store.sizes))
@@ -335,6 +351,8 @@ def prepare_job(
         settings,
         data.schema,
         plan.monitor,
+        plan.first_epoch,
+        plan.max_epochs,
         plan.random_state,
         deepcopy(plan.random_state).randint(LARGEST_SEED),
         Stored(train.store, train.load),
@@ -394,9 +412,11 @@ def run_job(
         settings,
         device,
         Rows(None, targets, None, None),
-        None,
+        {},
         components,
         job.monitor,
+        job.first_epoch,
+        job.max_epochs,
         random_state,
         None,
         single_pass=False,

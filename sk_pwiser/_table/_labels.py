@@ -436,21 +436,38 @@ class Targets:
             warn_user(message)
 
     def _broken_funnel_messages(self):
-        # One pass per column, since accumulation along short rows is much slower.
-        stopped = np.zeros(len(self.values), dtype=bool)
-        broken = np.zeros(len(self.values), dtype=bool)
-        for k in range(self.values.shape[1]):
-            is_one = self.values[:, k] == 1
-            broken |= stopped & is_one
-            stopped |= ~is_one if self.missing is None else ~is_one & self._known(k)
-        n_rows = self._n_rows()
-        n_broken, total = int(n_rows[broken].sum()), int(n_rows.sum())
+        total = int(self._n_rows().sum())
+        n_broken = self._n_broken(range(len(self.task_names)))
         if n_broken:
             yield (
                 f"{n_broken} of {total} rows break the funnel: a later task "
                 "is 1 although an earlier one is 0. These rows contribute to the loss "
                 "of each task but not to the pairwise term."
+                + self._order_hint(n_broken)
             )
+
+    def _n_broken(self, columns):
+        """Count the rows that break the funnel if its tasks come in this order."""
+        # One pass per column, since accumulation along short rows is much slower.
+        stopped = np.zeros(len(self.values), dtype=bool)
+        broken = np.zeros(len(self.values), dtype=bool)
+        for k in columns:
+            is_one = self.values[:, k] == 1
+            broken |= stopped & is_one
+            stopped |= ~is_one if self.missing is None else ~is_one & self._known(k)
+        return int(self._n_rows()[broken].sum())
+
+    def _order_hint(self, n_broken):
+        """Name the order from frequent to rare, if it breaks in far fewer rows."""
+        order = np.argsort(-self._n_rows() @ self.values, kind="stable")
+        left = self._n_broken(order)
+        if left > n_broken / 10:
+            return ""
+        names = [self.task_names[k] for k in order]
+        return (
+            f" In the order {names} only {left} rows would: the columns of Y must be "
+            "in the order of the funnel, click first."
+        )
 
     def _constant_task_messages(self):
         for k, name in enumerate(self.task_names):

@@ -261,6 +261,35 @@ def n_rows(X):
         ) from error
 
 
+def check_match(X, n_samples, **others):
+    """Raise if values per row do not match a table in length or in order.
+
+    Rows are matched by position. Of two indices of pandas that have the same labels,
+    both must have them in the same order; other indices are not compared.
+    """
+    if n_rows(X) != n_samples:
+        raise ValueError(
+            "X and Y have inconsistent numbers of samples: X has "
+            f"{n_rows(X)} rows, Y has {n_samples}."
+        )
+    index = getattr(X, "index", None)
+    for name, values in others.items():
+        other = getattr(values, "index", None)
+        if not (hasattr(index, "isin") and hasattr(other, "isin")):
+            continue
+        if index.equals(other) or len(index) != len(other):
+            continue
+        if index.isin(other).all() and other.isin(index).all():
+            row = int((index.to_numpy() != other.to_numpy()).argmax())
+            label, found = (one[row : row + 1].tolist()[0] for one in (index, other))
+            aligned = f"{name}.loc[X.index]" if index.is_unique else "equal orders"
+            raise ValueError(
+                f"X and {name} have the same index labels in different orders: row "
+                f"{row} is {label!r} in X and {found!r} in {name}. Pass "
+                f"{aligned} or, if rows match by position, {name}.to_numpy()."
+            )
+
+
 def check_groups(groups, n_samples):
     """Return the index of each row's group, int64, or None if there are no groups."""
     if groups is None:

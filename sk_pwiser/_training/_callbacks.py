@@ -145,7 +145,7 @@ def check_monitors(callbacks: Any) -> None:
     """
     for entry in map(_without_name, callbacks or []):
         monitor = _monitor_of(entry)
-        if monitor.startswith(("valid_loss", "valid_auc")):
+        if monitor.startswith(("valid_loss", "valid_log_loss", "valid_auc")):
             kind = entry if isinstance(entry, type) else type(entry)
             raise ValueError(
                 f"callbacks holds {kind.__name__}, whose monitor is {monitor!r}, but "

@@ -13,7 +13,10 @@ from sk_pwiser._training._callbacks import check_callbacks
 from sk_pwiser._training._criterion import MultiTaskCriterion
 from sk_pwiser._training._devices import check_compiler, evaluation_batch_size
 from sk_pwiser._training._diagnostics import advice
-from sk_pwiser._training._early_stopping import early_stopping_callback
+from sk_pwiser._training._early_stopping import (
+    check_early_stopping,
+    early_stopping_callback,
+)
 from sk_pwiser._training._net import MultiTaskNet
 from sk_pwiser._training._optimizers import (
     LazyAdam,
@@ -58,6 +61,7 @@ def check_components(
 ) -> Components:
     """Build the parts independent of the table; check the network's parameters."""
     check_callbacks(settings.callbacks)
+    check_early_stopping(settings.early_stopping, task_names)
     loss = _build_loss(settings, task_names)
     weighting = build(
         WEIGHTINGS,
@@ -225,6 +229,7 @@ def build_net(
     *,
     monitor: str | None,
     max_epochs: int,
+    first_epoch: int = 1,
     average_decay: float,
     net_class: type[MultiTaskNet] = MultiTaskNet,
 ) -> MultiTaskNet:
@@ -240,7 +245,7 @@ def build_net(
     own_callbacks = []
     if monitor is not None:
         own_callbacks.append(
-            early_stopping_callback(monitor, settings.n_iter_no_change)
+            early_stopping_callback(monitor, settings.n_iter_no_change, first_epoch)
         )
     own_callbacks += clipping_callbacks(settings.optimizer_params)
     optimizer, optimizer_kwargs = components.optimizer
@@ -261,6 +266,7 @@ def build_net(
         compile_mode=components.compile_mode,
         average_decay=average_decay,
         advice=advice(settings),
+        scorer=settings.early_stopping if monitor == "valid_score" else None,
         optimizer=optimizer,
         optimizer__param_groups=parameter_groups(
             settings.weight_decay, settings.optimizer_params, network

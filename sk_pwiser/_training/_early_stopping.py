@@ -1,38 +1,85 @@
 """Early stopping: the validation rows, the monitored figure, the best epoch."""
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
+from inspect import signature
 from typing import Any
 
 import numpy as np
 import torch
+from sklearn.base import BaseEstimator, ClassifierMixin
 from skorch import NeuralNet
 from skorch.callbacks import Callback, EarlyStopping
 from skorch.utils import noop
+from torch import Tensor
 
 from sk_pwiser._training._batches import TrainingRows
 from sk_pwiser._training._settings import Settings
 from sk_pwiser._utils import warn_user
 from sk_pwiser.model_selection import funnel_holdout
 
-# As in HistGradientBoostingClassifier: with fewer rows, the rows held out are worth
-# more in training.
+# With as many rows or fewer, a tenth of them says less about the best epoch than a
+# number of steps that grows with the rows; see the page of benchmarks. With more rows,
+# no epoch before as many steps as for this number of rows is the best one.
 MIN_ROWS = 1_000
+FIRST_STEPS, ROWS_PER_STEP = 8, 80
+# Figures of the validation rows that the history has per task, and whether less is
+# better.
+FIGURES = {"log_loss": True, "auc": False}
 
 
-def monitored_column(
-    early_stopping: bool | str,
+def summary_name(task_names: Sequence[str]) -> str:
+    """Return what ends the name of a figure over all tasks: "mean", or the only one."""
+    return "mean" if len(task_names) > 1 else task_names[0]
+
+
+def check_early_stopping(early_stopping: Any, task_names: tuple[str, ...]) -> str:
+    """Return the column of the history that this value of the parameter monitors."""
+    if callable(early_stopping):
+        try:
+            signature(early_stopping).bind(None, None, None)
+        except TypeError as error:
+            raise TypeError(
+                "early_stopping must be callable as a scorer, with (estimator, X, Y); "
+                f"got {early_stopping!r}. metrics.make_task_scorer makes a scorer of a "
+                "metric."
+            ) from error
+        return "valid_score"
+    columns = {"loss": "valid_loss"}
+    summary = summary_name(task_names)
+    for figure in FIGURES:
+        columns[figure] = f"valid_{figure}_{summary}"
+        for task in dict.fromkeys((*task_names, summary)):
+            columns[f"{figure}_{task}"] = f"valid_{figure}_{task}"
+    if early_stopping == "auto" or not isinstance(early_stopping, str):
+        early_stopping = "loss"
+    if early_stopping not in columns:
+        raise ValueError(
+            "early_stopping must be True, False, 'auto', a scorer or one of "
+            f"{list(columns)}; got {early_stopping!r}."
+        )
+    return columns[early_stopping]
+
+
+def plan_epochs(
+    settings: Settings,
     n_rows: int,
     task_names: tuple[str, ...],
-    has_eval_set: bool = False,
-) -> str | None:
-    """Return the column of the history that early stopping monitors, or None."""
-    if early_stopping == "auto":
-        early_stopping = has_eval_set or n_rows > MIN_ROWS
-    if not early_stopping:
-        return None
-    if early_stopping != "auc":
-        return "valid_loss"
-    return f"valid_auc_{task_names[0]}" if len(task_names) == 1 else "valid_auc_mean"
+    has_eval_set: bool,
+) -> tuple[str | None, int, int]:
+    """Return the column that early stopping monitors, or None, and limits of epochs.
+
+    The limits are the first epoch that may be the best one, and the largest number.
+    """
+    first, most = 1, settings.max_epochs
+    if settings.early_stopping == "auto" and not has_eval_set:
+        n_steps = FIRST_STEPS + min(n_rows, MIN_ROWS) // ROWS_PER_STEP
+        first = min(most, -(-n_steps // -(-n_rows // settings.batch_size)))
+        if n_rows <= MIN_ROWS:
+            return None, first, first
+    monitor = None
+    if settings.early_stopping:
+        monitor = check_early_stopping(settings.early_stopping, task_names)
+    return monitor, first, most
 
 
 def hold_out(
@@ -92,7 +139,12 @@ def usable_monitor(
     is_known = torch.ones_like(y) if weights is None else weights.view(len(y), -1)
     is_known = is_known.expand_as(y) > 0
     has_both = ((y > 0) & is_known).any(dim=0) & ((y < 1) & is_known).any(dim=0)
-    single = [task for task, both in zip(task_names, has_both, strict=True) if not both]
+    monitored = monitor.removeprefix("valid_auc_")
+    single = [
+        task
+        for task, both in zip(task_names, has_both, strict=True)
+        if not both and monitored in (task, "mean")
+    ]
     if not single:
         return monitor
     warn_user(
@@ -104,13 +156,52 @@ def usable_monitor(
     return "valid_loss"
 
 
-def early_stopping_callback(monitor: str, patience: int) -> tuple[str, Callback]:
+class Validated(ClassifierMixin, BaseEstimator):  # type: ignore[misc]
+    """Stands for the estimator in a scorer of the validation rows."""
+
+    missing_labels = "ignore"
+
+    def __init__(self, probabilities: np.ndarray, task_names: Sequence[str]) -> None:
+        self.probabilities = probabilities
+        self.task_names_ = list(task_names)
+        self.classes_ = np.array([0, 1])
+        if len(task_names) > 1:
+            self.classes_ = np.tile(self.classes_, (len(task_names), 1))
+
+    def predict_proba(self, _X: Any) -> np.ndarray:
+        """Return the probabilities, in the form of the estimator's."""
+        p = self.probabilities
+        return np.hstack([1 - p, p]) if self.classes_.ndim == 1 else p
+
+    def predict(self, _X: Any) -> np.ndarray:
+        """Return 1 where the probability is at least 0.5."""
+        labels = (self.probabilities >= 0.5).astype(int)
+        return labels[:, 0] if self.classes_.ndim == 1 else labels
+
+
+def score_validation(
+    scorer: Any, rows: TrainingRows, logits: Tensor, task_names: Sequence[str]
+) -> float:
+    """Return the score of the validation rows, without weights and without a table."""
+    y, weights = rows.labels().round(), rows.weights()
+    if weights is not None and weights.dim() == 2:
+        y[:, 1:] = y[:, 1:].where(weights[:, 1:] > 0, torch.nan)
+    estimator = Validated(logits.sigmoid().double().cpu().numpy(), task_names)
+    labels = y.cpu().numpy()
+    labels = labels[:, 0].astype(int) if len(task_names) == 1 else labels
+    return float(scorer(estimator, np.empty((len(y), 0)), labels))
+
+
+def early_stopping_callback(
+    monitor: str, patience: int, first_epoch: int
+) -> tuple[str, Callback]:
     """Make the callback that stops training and restores the best epoch's weights."""
     stopping = BestEpochStopping(
         monitor,
+        first_epoch=first_epoch,
         patience=patience,
         threshold=0.0,
-        lower_is_better=monitor == "valid_loss",
+        lower_is_better=not monitor.startswith(("valid_auc", "valid_score")),
         load_best=True,
         sink=noop,
     )
@@ -121,22 +212,62 @@ def best_epoch(net: NeuralNet) -> int:
     """Return the epoch whose weights a trained net has, as numbered in its history."""
     if net.kept_epoch_ is not None:
         return int(net.kept_epoch_)
-    for _, callback in net.callbacks_:
-        # 0 if no epoch was better than another, for example if all figures are NaN.
-        if isinstance(callback, BestEpochStopping) and callback.best_epoch_:
-            return int(callback.best_epoch_)
+    stopping = _stopping_of(net)
+    # 0 if no epoch was better than another, for example if all figures are NaN.
+    if stopping is not None and stopping.best_epoch_:
+        return int(stopping.best_epoch_)
     return int(net.history[-1, "epoch"])
 
 
+def _stopping_of(net: NeuralNet) -> "BestEpochStopping | None":
+    callbacks = (callback for _, callback in net.callbacks_)
+    return next((c for c in callbacks if isinstance(c, BestEpochStopping)), None)
+
+
+def stop_reason(net: NeuralNet, n_epochs: int) -> str:
+    """Say where and why a training of `n_epochs` ended, and whose weights it kept."""
+    last, stopping = int(net.history[-1, "epoch"]), _stopping_of(net)
+    reason = f"Stopped at epoch {last}"
+    if stopping is not None and stopping.misses_ == stopping.patience:
+        is_loss = stopping.monitor == "valid_loss"
+        reason += (
+            f": {'the validation loss' if is_loss else stopping.monitor} has not "
+            f"improved for {stopping.patience} epochs"
+        )
+    elif n_epochs == net.max_epochs:
+        reason = f"Ended at epoch {last}, the last one planned"
+    return f"{reason}; the weights are those of epoch {best_epoch(net)}."
+
+
 class BestEpochStopping(EarlyStopping):  # type: ignore[misc]
-    """Early stopping that restores the best epoch's weights in any case."""
+    """Early stopping that restores the best epoch's weights in any case.
+
+    The epochs of a training before `first_epoch` are not judged.
+    """
 
     best_epoch_: int
     best_model_weights_: dict[str, Any] | None
 
+    def __init__(self, monitor: str, first_epoch: int = 1, **kwargs: Any) -> None:
+        super().__init__(monitor, **kwargs)
+        self.first_epoch = first_epoch
+
+    def on_train_begin(self, net: NeuralNet, **kwargs: Any) -> None:
+        """Reset the counters."""
+        super().on_train_begin(net, **kwargs)
+        self.n_unjudged_ = self.first_epoch - 1
+
+    def on_epoch_end(self, net: NeuralNet, **kwargs: Any) -> None:
+        """Judge an epoch, unless it is among the first ones."""
+        if self.n_unjudged_:
+            self.n_unjudged_ -= 1
+        else:
+            super().on_epoch_end(net, **kwargs)
+
     def state_dict(self) -> dict[str, Any]:
         """Return the best epoch so far with its weights, and the counters."""
         return {
+            "unjudged": self.n_unjudged_,
             "misses": self.misses_,
             "threshold": self.dynamic_threshold_,
             "best_epoch": self.best_epoch_,
@@ -145,6 +276,7 @@ class BestEpochStopping(EarlyStopping):  # type: ignore[misc]
 
     def load_state_dict(self, state: Mapping[str, Any]) -> None:
         """Restore what `state_dict` returned."""
+        self.n_unjudged_ = state["unjudged"]
         self.misses_, self.dynamic_threshold_ = state["misses"], state["threshold"]
         self.best_epoch_ = state["best_epoch"]
         self.best_model_weights_ = state["best_weights"]

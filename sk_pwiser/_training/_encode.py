@@ -1,7 +1,7 @@
 """A table becomes tensors: the one place where training meets `_table`."""
 
-from collections.abc import Callable, Sequence
-from dataclasses import dataclass, replace
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass, field, replace
 from typing import Any, NamedTuple
 
 import numpy as np
@@ -23,12 +23,12 @@ from sk_pwiser._table import (
     base_rates,
     check_encoding_params,
     check_groups,
+    check_match,
     check_targets,
     combine_weights,
     grow_encoder,
     learn_constant_columns,
     make_target_statistics,
-    n_rows,
     read_times,
     refuse_parts,
     row_weights,
@@ -210,12 +210,13 @@ class EncodedData:
     """The rows as tensors, and the schema that they were encoded by.
 
     `labelled` has codes, labels and task weights of rows not in the target statistics
-    yet.
+    yet, and `further` has sets of rows that are only measured.
     """
 
     rows: TrainingData
     schema: Schema
     labelled: tuple[np.ndarray, np.ndarray, np.ndarray] | None = None
+    further: Mapping[str, Impressions] = field(default_factory=dict)
 
     def update_statistics(self, undo: list[Callable[[], None]]) -> None:
         """Add the rows of an update to the statistics that they were encoded by."""
@@ -247,11 +248,7 @@ def check_rows(
         targets = _check_tasks(settings, Y, expected, classes, single_pass)
     X = as_table(X)
     n_samples = len(targets.values)
-    if n_rows(X) != n_samples:
-        raise ValueError(
-            "X and Y have inconsistent numbers of samples: X has "
-            f"{n_rows(X)} rows, Y has {n_samples}."
-        )
+    check_match(X, n_samples, Y=Y, sample_weight=sample_weight, groups=groups)
     targets, weights = combine_weights(targets, sample_weight)
     rows = Rows(X, targets, weights, check_groups(groups, n_samples))
     if sample_weight is None:
@@ -372,8 +369,8 @@ def encode(
     impressions = inputs.impressions(rows.targets.values, rows.weights, rows.groups)
     if valid is None:
         return EncodedData(TrainingData(impressions), schema, labelled)
-    parts = (impressions.at(torch.from_numpy(part)) for part in (train, valid))
-    return EncodedData(TrainingData(*parts), schema, labelled)
+    parts = [impressions.at(torch.from_numpy(part)) for part in (train, valid)]
+    return EncodedData(TrainingData(parts[0], parts[1]), schema, labelled)
 
 
 def _learn(settings: Settings, rows: Rows, name: str) -> tuple[Schema, tuple[Any, ...]]:

@@ -33,7 +33,8 @@ from sk_pwiser._training._devices import find_device
 from sk_pwiser._training._diagnostics import find_rises
 from sk_pwiser._training._early_stopping import (
     best_epoch,
-    monitored_column,
+    plan_epochs,
+    stop_reason,
     usable_monitor,
 )
 from sk_pwiser._training._encode import (
@@ -76,9 +77,11 @@ class Plan:
     settings: Settings
     device: torch.device
     rows: Rows
-    eval_rows: Rows | None
+    eval_rows: dict[str, Rows]
     components: Components | None  # None: the earlier net is updated in place
     monitor: str | None
+    first_epoch: int  # that may be the best one
+    max_epochs: int
     random_state: np.random.RandomState
     earlier: TrainingResult | None
     single_pass: bool
@@ -102,7 +105,7 @@ class Plan:
     @property
     def holds_out(self) -> bool:
         """Whether a part of the rows is held out for early stopping."""
-        return self.monitor is not None and self.eval_rows is None
+        return self.monitor is not None and not self.eval_rows
 
     def split_state(self) -> np.random.RandomState:
         """Return the random state that draws the validation rows."""
@@ -158,7 +161,7 @@ def validate(
     )
     if saved is not None:
         saved.check_n_rows(len(rows.targets.values))
-    eval_rows = check_eval_set(settings, eval_set, rows.targets)
+    eval_rows = check_eval_sets(settings, name_eval_sets(eval_set), rows.targets)
     task_names = rows.targets.task_names
     components = None
     if not is_update:
@@ -168,9 +171,15 @@ def validate(
             components = check_components(
                 settings, task_names, device, rows.groups is not None
             )
-    if any(part and part.has_task_weights for part in (rows, eval_rows)):
+    if any(part.has_task_weights for part in (rows, *eval_rows.values())):
         check_task_weights(components.loss if components else _loss_of(earlier))
-    monitor = _monitor(settings, rows, eval_rows, single_pass)
+    monitor, first_epoch, max_epochs = None, 1, 1
+    if not single_pass:
+        monitor, first_epoch, max_epochs = plan_epochs(
+            settings, len(rows.targets.values), task_names, bool(eval_rows)
+        )
+    if monitor is None and not eval_rows:
+        check_monitors(settings.callbacks)
     rows.targets.warn_about_labels(
         constant_tasks=not single_pass,
         selection=settings.shared_param("task_space") == "entire",
@@ -183,6 +192,8 @@ def validate(
         eval_rows,
         components,
         monitor,
+        first_epoch,
+        max_epochs,
         random_state,
         earlier,
         single_pass,
@@ -206,23 +217,6 @@ def split_of(
     if earlier is not None:
         found = earlier.split
     return random_state if found is None else found
-
-
-def _monitor(
-    settings: Settings, rows: Rows, eval_rows: Rows | None, single_pass: bool
-) -> str | None:
-    """Return the column that early stopping monitors; check monitors of callbacks."""
-    monitor = None
-    if not single_pass:
-        monitor = monitored_column(
-            settings.early_stopping,
-            len(rows.targets.values),
-            rows.targets.task_names,
-            has_eval_set=eval_rows is not None,
-        )
-    if monitor is None and eval_rows is None:
-        check_monitors(settings.callbacks)
-    return monitor
 
 
 def _find_saved(settings: Settings) -> Checkpoint | None:
@@ -249,36 +243,74 @@ def _loss_of(earlier: TrainingResult | None) -> MultiTaskLoss:
     return loss
 
 
-def check_eval_set(settings: Settings, eval_set: Any, targets: Any) -> Rows | None:
-    """Check validation rows, all but the table itself, against the training labels."""
+def name_eval_sets(eval_set: Any) -> dict[str, Any]:
+    """Return validation sets by the names of their figures; the last is "valid".
+
+    Several sets are a dict, or a list of pairs, whose names are "valid_0" and so on.
+    """
     if eval_set is None:
-        return None
-    if not isinstance(eval_set, tuple | list) or len(eval_set) != 2:
-        found = (
-            f"{len(eval_set)} entries"
-            if isinstance(eval_set, tuple | list)
-            else type(eval_set).__name__
-        )
-        raise TypeError(f"eval_set must be a pair (X, Y); got {found}.")
-    X, Y = eval_set
-    try:
-        # Validation rows may have only one of the classes, as rows of an update may.
-        return check_rows(
-            settings, X, Y, None, None, targets, classes=None, single_pass=True
-        )
-    except (ValueError, TypeError) as error:
-        raise type(error)(f"In eval_set: {error}") from error
+        return {}
+    names: list[Any] = []
+    sets = [eval_set]
+    if isinstance(eval_set, Mapping):
+        names, sets = list(eval_set)[:-1], list(eval_set.values())
+    elif isinstance(eval_set, list) and (
+        len(eval_set) == 1 or all(isinstance(pair, tuple) for pair in eval_set)
+    ):
+        names, sets = [f"valid_{k}" for k in range(len(eval_set) - 1)], eval_set
+    if not sets:
+        raise ValueError(f"eval_set must have at least one set; got {eval_set!r}.")
+    for name in names:
+        if not isinstance(name, str) or name in ("train", "valid"):
+            raise ValueError(
+                "The names of eval_set must be strings other than 'train' and 'valid', "
+                f"which the history has; got {name!r}."
+            )
+    return dict(zip([*names, "valid"], sets, strict=True))
 
 
-def with_eval_rows(data: EncodedData, rows: Rows) -> EncodedData:
+def check_eval_sets(
+    settings: Settings, sets: Mapping[str, Any], targets: Any
+) -> dict[str, Rows]:
+    """Check validation rows, all but the tables, against the training labels."""
+    checked = {}
+    for name, eval_set in sets.items():
+        if not isinstance(eval_set, tuple | list) or len(eval_set) != 2:
+            found = (
+                f"{len(eval_set)} entries"
+                if isinstance(eval_set, tuple | list)
+                else type(eval_set).__name__
+            )
+            raise TypeError(f"eval_set must be a pair (X, Y); got {found}.")
+        X, Y = eval_set
+        try:
+            # Validation rows may have only one of the classes, as those of an update.
+            checked[name] = check_rows(
+                settings, X, Y, None, None, targets, classes=None, single_pass=True
+            )
+        except (ValueError, TypeError) as error:
+            where = "eval_set" if len(sets) == 1 else f"the set {name!r} of eval_set"
+            raise type(error)(f"In {where}: {error}") from error
+    return checked
+
+
+def with_eval_rows(data: EncodedData, eval_rows: Mapping[str, Rows]) -> EncodedData:
     """Encode validation rows like rows of a prediction, and add them to the data.
 
     They are in no target statistic and in no distribution of a column.
     """
-    inputs = data.schema.transform(rows.X)
-    # There are weights only if labels are missing.
-    valid = inputs.impressions(rows.targets.values, rows.weights)
-    return replace(data, rows=TrainingData(data.rows.train, valid))
+    if not eval_rows:
+        return data
+    encoded = {
+        # There are weights only if labels are missing.
+        name: data.schema.transform(rows.X).impressions(
+            rows.targets.values, rows.weights
+        )
+        for name, rows in eval_rows.items()
+    }
+    valid = encoded.pop("valid")
+    rows_of = TrainingData(data.rows.train, valid)
+    return replace(data, rows=rows_of, further=encoded)
 
 
 def fit(
@@ -316,8 +348,7 @@ def fit(
         is_update=single_pass,
         estimator_name=estimator_name,
     )
-    if plan.eval_rows is not None:
-        data = with_eval_rows(data, plan.eval_rows)
+    data = with_eval_rows(data, plan.eval_rows)
     checkpoints = make_checkpoints(plan, data)
     plan = without_tables(plan, data)
     if plan.components is not None:
@@ -335,7 +366,7 @@ def without_tables(plan: Plan, data: EncodedData) -> Plan:
     return replace(
         plan,
         rows=replace(plan.rows, X=None),
-        eval_rows=None if plan.eval_rows is None else replace(plan.eval_rows, X=None),
+        eval_rows={k: replace(rows, X=None) for k, rows in plan.eval_rows.items()},
         monitor=usable_monitor(plan.monitor, data.rows.valid, names),
     )
 
@@ -375,7 +406,8 @@ def build(
             build_network(plan.settings, schema),
             plan.device,
             monitor=plan.monitor,
-            max_epochs=1 if plan.single_pass else plan.settings.max_epochs,
+            max_epochs=plan.max_epochs,
+            first_epoch=plan.first_epoch,
             average_decay=0.0 if plan.single_pass else plan.settings.average_decay,
             net_class=net_class,
         )
@@ -414,16 +446,22 @@ def optimise(
             # An update in place keeps the device of the net.
             rows = data.rows.to(torch.device(net.device))
             with limited_threads(net.n_products):
-                net.partial_fit(rows, checkpoints=checkpoints)
+                further = {
+                    k: one.to(rows.train.device) for k, one in data.further.items()
+                }
+                net.partial_fit(rows, checkpoints=checkpoints, further=further)
         data.update_statistics(undo)
     finally:
         close_bars(net)
         if isinstance(net.optimizer_, LazyAdam):
             net.optimizer_.undo = None
-    rises = None
+    rises, reason = None, None
     if not plan.single_pass:
         n_epochs = len(net.history) - plan.n_earlier
         rises = find_rises(net, data.rows.train, n_epochs)
+        reason = stop_reason(net, n_epochs)
+        if plan.settings.verbose:
+            print(reason)
     valid = data.rows.valid
     return TrainingResult(
         net,
@@ -436,6 +474,7 @@ def optimise(
         rises,
         plan.split if plan.holds_out else None,
         _weight_scale(plan),
+        reason,
     )
 
 
@@ -509,8 +548,7 @@ def fit_from(
         estimator_name=estimator_name,
         extends=True,
     )
-    if plan.eval_rows is not None:
-        data = with_eval_rows(data, plan.eval_rows)
+    data = with_eval_rows(data, plan.eval_rows)
     plan = without_tables(plan, data)
     net = build(plan, data.schema)
     # Drawn from a copy: training has the random numbers of an ordinary fit.

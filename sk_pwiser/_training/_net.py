@@ -2,7 +2,7 @@
 
 import sys
 import warnings
-from collections.abc import Iterable, Iterator, Mapping
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from contextlib import AbstractContextManager
 from dataclasses import dataclass
 from itertools import chain
@@ -17,6 +17,7 @@ from skorch.callbacks import Callback, EpochTimer, LRScheduler, PrintLog, Progre
 from skorch.exceptions import DeviceWarning
 from skorch.history import History
 from torch import Tensor, nn
+from torch.nn import functional as F
 
 from sk_pwiser._training._batches import (
     Batch,
@@ -33,6 +34,11 @@ from sk_pwiser._training._callbacks import (
     positions_of,
 )
 from sk_pwiser._training._diagnostics import CHECKED_ROWS, changed_weights, excess_loss
+from sk_pwiser._training._early_stopping import (
+    FIGURES,
+    score_validation,
+    summary_name,
+)
 from sk_pwiser._training._optimizers import (
     FLUSH_INTERVAL,
     TABLES,
@@ -40,7 +46,7 @@ from sk_pwiser._training._optimizers import (
     flush_tiny_values,
     sparse_tables,
 )
-from sk_pwiser._utils import warn_user
+from sk_pwiser._utils import warn_user, widest_float
 from sk_pwiser.networks import Bags, NetworkOutput
 
 
@@ -88,6 +94,23 @@ def task_aucs(y: Tensor, logits: Tensor, weights: Tensor | None) -> Iterator[flo
             yield float(roc_auc_score(labels, scores, sample_weight=sample_weight))
 
 
+def task_log_losses(
+    y: Tensor, logits: Tensor, weights: Tensor | None, negative_rate: float = 1.0
+) -> list[float]:
+    """Return the log loss of each task, which may have probabilities as labels.
+
+    Rows without a click, of which the log has kept a share, count for the whole log.
+    """
+    dtype = widest_float(y.device)
+    y, logits = y.to(dtype), logits.to(dtype)
+    losses = F.binary_cross_entropy_with_logits(logits, y, reduction="none")
+    known = (
+        torch.ones_like(y) if weights is None else weights.to(dtype).view(len(y), -1)
+    )
+    known = known * torch.where(y[:, :1] == 0, 1 / negative_rate, 1.0)
+    return list(((losses * known).sum(0) / known.expand_as(y).sum(0)).tolist())
+
+
 def _with_both_labels(
     y: Tensor, logits: Tensor, weights: Tensor | None
 ) -> tuple[Tensor, Tensor, Tensor]:
@@ -97,12 +120,19 @@ def _with_both_labels(
     return labels, logits.repeat(2, 1), torch.cat([own * y, own * (1 - y)])
 
 
-def epoch_table(criterion: Any, task_names: Iterable[str]) -> "EpochTable":
-    """Return the table of a net with this criterion."""
-    # Figures of the loss and weights would make the table too wide.
-    names = [*criterion.loss.pop_epoch_record(), *criterion.weight_names]
+def epoch_table(net: "MultiTaskNet") -> "EpochTable":
+    """Return the table of a net."""
+    # Figures of the loss, weights and the log loss per task would make it too wide.
+    names = [*net.criterion.loss.pop_epoch_record(), *net.criterion.weight_names]
+    if len(net.task_names) > 1:
+        names += [f"log_loss_{task}" for task in net.task_names]
     unprinted = [f"{part}_{name}" for part in ("train", "valid") for name in names]
-    return EpochTable(task_names, keys_ignored=unprinted)
+    interval = net.verbose if net.verbose > BARS else 1
+    return EpochTable(net.task_names, unprinted, interval)
+
+
+# The value of `verbose` that adds progress bars; larger ones are intervals of lines.
+BARS = 2
 
 
 class EpochTable(PrintLog):  # type: ignore[misc]
@@ -110,18 +140,29 @@ class EpochTable(PrintLog):  # type: ignore[misc]
 
     skorch sorts the columns by name. It marks the best figures by colours, which are
     left out if the output is not a terminal: a log file would contain their codes.
+    There is a line for every `interval`-th epoch.
     """
 
     def __init__(
-        self, task_names: Iterable[str] = (), keys_ignored: Iterable[str] = ()
+        self,
+        task_names: Sequence[str] = (),
+        keys_ignored: Iterable[str] = (),
+        interval: int = 1,
     ) -> None:
         super().__init__(keys_ignored=keys_ignored)
         self.task_names = task_names
+        self.interval = interval
+
+    def on_epoch_end(self, net: NeuralNet, **kwargs: Any) -> None:
+        """Print the line of an epoch, if it is due."""
+        if net.history[-1, "epoch"] % self.interval == 0:
+            super().on_epoch_end(net, **kwargs)
 
     def _sorted_keys(self, keys: Iterable[str]) -> list[str]:
         """Return the columns: losses, AUC per task and mean, then all others."""
         aucs = [f"valid_auc_{name}" for name in (*self.task_names, "mean")]
-        first = ["epoch", "train_loss", "valid_loss", *aucs]
+        log_loss = f"valid_log_loss_{summary_name(self.task_names)}"
+        first = ["epoch", "train_loss", "valid_loss", log_loss, *aucs]
         others: list[str] = super()._sorted_keys(keys)
         found = [key for key in dict.fromkeys(first) if key in others]
         return [*found, *(key for key in others if key not in found)]
@@ -244,7 +285,8 @@ class MultiTaskNet(NeuralNet):  # type: ignore[misc]
     """A skorch net over impressions, with per-task validation AUC in its history.
 
     `average_decay` is 0 for no average of the weights, `compile_mode` None for eager
-    execution, and `advice` goes into messages about a divergence.
+    execution, and `advice` goes into messages about a divergence. `scorer` gives a
+    further figure of the validation rows.
     """
 
     # The last two epochs whose training loss was the lowest so far, each with its
@@ -263,6 +305,7 @@ class MultiTaskNet(NeuralNet):  # type: ignore[misc]
         compile_mode: str | None = None,
         average_decay: float = 0.0,
         advice: str = "",
+        scorer: Any = None,
         **kwargs: Any,
     ) -> None:
         super().__init__(module, criterion=criterion, **kwargs)
@@ -271,6 +314,7 @@ class MultiTaskNet(NeuralNet):  # type: ignore[misc]
         self.compile_mode = compile_mode
         self.average_decay = average_decay
         self.advice = advice
+        self.scorer = scorer
 
     def __getstate__(self) -> dict[str, Any]:
         """Leave out attributes that are stored twice; skorch trains the given one."""
@@ -293,11 +337,10 @@ class MultiTaskNet(NeuralNet):  # type: ignore[misc]
     @property
     def _default_callbacks(self) -> list[tuple[str, Callback]]:
         callbacks: list[tuple[str, Callback]] = [("epoch_timer", EpochTimer())]
-        if self.verbose >= 2:
+        if self.verbose == BARS:
             callbacks.append(("progress_bar", BatchProgressBar()))
         if self.verbose:
-            table = epoch_table(self.criterion, self.task_names)
-            callbacks.append(("print_log", table))
+            callbacks.append(("print_log", epoch_table(self)))
         return callbacks
 
     def initialize_history(self) -> "MultiTaskNet":
@@ -320,14 +363,18 @@ class MultiTaskNet(NeuralNet):  # type: ignore[misc]
         classes: None = None,
         *,
         checkpoints: LoopObserver | None = None,
+        further: Mapping[str, TrainingRows] | None = None,
     ) -> "MultiTaskNet":
-        """Train; unlike in skorch, an interrupt propagates."""
-        self.lowest_, self.kept_epoch_ = (), None
+        """Train; unlike in skorch, an interrupt propagates.
+
+        The rows of `further` are measured after every epoch, by name.
+        """
+        self.lowest_, self.kept_epoch_, self.further_ = (), None, dict(further or {})
         self.notify("on_train_begin", X=X, y=y)
         self.fit_loop(X, checkpoints=checkpoints)
         self.notify("on_train_end", X=X, y=y)
         self._check_end(X.train.sample)
-        self.lowest_ = ()
+        self.lowest_, self.further_ = (), {}
         self.schedules_ = positions_of(self.callbacks_)
         self._zero_grad_optimizer()  # releases the memory of the gradients
         return self
@@ -403,8 +450,10 @@ class MultiTaskNet(NeuralNet):  # type: ignore[misc]
         )
         if loop.average is not None:
             loop.average.swap_in()
-        valid = None if X.valid is None else self.get_iterator(X.valid)
-        self.run_single_epoch(valid, False, "valid", self.validation_step)
+        for name, rows in {**self.further_, "valid": X.valid}.items():
+            if rows is not None:
+                valid = self.get_iterator(rows)
+                self.run_single_epoch(valid, False, name, self.validation_step)
         if keeper is not None:
             keeper.keep(self)
         self._keep_lowest(X)
@@ -485,7 +534,7 @@ class MultiTaskNet(NeuralNet):  # type: ignore[misc]
 
     def run_single_epoch(
         self,
-        iterator: BatchIterator | None,
+        iterator: BatchIterator,
         training: bool,
         prefix: str,
         step_fn: Any,
@@ -497,8 +546,6 @@ class MultiTaskNet(NeuralNet):  # type: ignore[misc]
         The losses are summed on the device: reading each of them would synchronise with
         the device in every batch.
         """
-        if iterator is None:
-            return
         total, n_rows, logits = torch.zeros((), device=self.device), 0, []
         for n_steps, batch in enumerate(iterator, 1):
             self.notify("on_batch_begin", batch=batch, training=training)
@@ -521,7 +568,7 @@ class MultiTaskNet(NeuralNet):  # type: ignore[misc]
         self._record_loss(prefix, loss)
         self._record_missing(prefix, iterator.dataset)
         if not training:
-            self._record_auc(iterator.dataset, torch.cat(logits))
+            self._record_validation(prefix, iterator.dataset, torch.cat(logits))
 
     def _flush_tiny_values(self, average: WeightAverage | None) -> None:
         averages = [] if average is None else average.averages()
@@ -553,14 +600,26 @@ class MultiTaskNet(NeuralNet):  # type: ignore[misc]
             ):
                 self.history.record(f"{prefix}_missing_{task}", count)
 
-    def _record_auc(self, impressions: TrainingRows, logits: Tensor) -> None:
-        aucs = list(task_aucs(impressions.labels(), logits, impressions.weights()))
-        for task, auc in zip(self.task_names, aucs, strict=True):
-            self._record_best(f"valid_auc_{task}", auc, lower_is_better=False)
-        if len(aucs) > 1:
-            known = [auc for auc in aucs if not np.isnan(auc)]
-            mean = float(np.mean(known)) if known else np.nan
-            self._record_best("valid_auc_mean", mean, lower_is_better=False)
+    def _record_validation(
+        self, prefix: str, impressions: TrainingRows, logits: Tensor
+    ) -> None:
+        """Record log loss and AUC of each task, their means, and the own score."""
+        y, weights = impressions.labels(), impressions.weights()
+        rate = self.module_.spec.negative_sampling_rate
+        by_figure = {
+            "log_loss": task_log_losses(y, logits, weights, rate),
+            "auc": list(task_aucs(y, logits, weights)),
+        }
+        for name, values in by_figure.items():
+            figures = dict(zip(self.task_names, values, strict=True))
+            if len(values) > 1:
+                known = [value for value in values if not np.isnan(value)]
+                figures["mean"] = float(np.mean(known)) if known else np.nan
+            for task, value in figures.items():
+                self._record_best(f"{prefix}_{name}_{task}", value, FIGURES[name])
+        if self.scorer is not None:
+            score = score_validation(self.scorer, impressions, logits, self.task_names)
+            self._record_best(f"{prefix}_score", score, lower_is_better=False)
 
     def _record_best(self, key: str, value: float, lower_is_better: bool) -> None:
         """Record a figure, and whether it is the best so far, which PrintLog marks."""

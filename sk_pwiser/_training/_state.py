@@ -61,6 +61,7 @@ class TrainingResult:
     rises: Rises | None = None
     split: dict[str, Any] | None = None  # random numbers that drew the validation rows
     weight_scale: float | None = None  # mean of the weights above 0
+    stop_reason: str | None = None  # where and why training ended; None after an update
 
 
 def net_state(net: MultiTaskNet) -> dict[str, Any]:
@@ -345,6 +346,7 @@ def to_state(result: TrainingResult) -> dict[str, Any]:
         "rises": result.rises,
         "split": result.split,
         "weight_scale": result.weight_scale,
+        "stop_reason": result.stop_reason,
         "net": {name: getattr(net, name) for name in _OF_NET},
         "sampler": net.iterator_train__sampler,
         **net_state(net),
@@ -395,6 +397,7 @@ def from_state(state: Mapping[str, Any], defaults: Mapping[str, Any]) -> Trainin
         state["rises"],
         state.get("split"),
         state.get("weight_scale"),
+        state.get("stop_reason"),
     )
 
 

@@ -207,9 +207,10 @@ class WorkerNet(MultiTaskNet):
     def _record_loss(self, prefix: str, loss: float) -> None:
         super()._record_loss(prefix, self.workers.of_first(loss))
 
-    def _record_auc(self, impressions: Any, logits: Tensor) -> None:
+    def _record_validation(self, prefix: str, impressions: Any, logits: Tensor) -> None:
         sizes = [n for (n,) in self.workers.gather_numbers(len(logits))]
-        super()._record_auc(impressions, self.workers.join(logits, sizes))
+        joined = self.workers.join(logits, sizes)
+        super()._record_validation(prefix, impressions, joined)
 
 
 def _seed(*parts: int) -> int:

@@ -6,9 +6,13 @@ from typing import NamedTuple
 
 import numpy as np
 from sklearn.exceptions import UndefinedMetricWarning
-from sklearn.utils import check_consistent_length
 
-from sk_pwiser._responses import Predictions, check_same_tasks, check_targets
+from sk_pwiser._responses import (
+    Predictions,
+    check_rows,
+    check_same_tasks,
+    check_targets,
+)
 from sk_pwiser._table import check_weights
 
 
@@ -78,7 +82,7 @@ def read_responses(estimator, X, Y, task_names=None):
     check_same_tasks(n_tasks, y_names, fitted)
     names = _choose_names(n_tasks, task_names, y_names, fitted)
     if X is not None:
-        check_consistent_length(X, targets)
+        check_rows(X, len(targets), Y=Y)
     columns = [predictions.of_task(k, targets, "predict_proba") for k in range(n_tasks)]
     for name, p in zip(names, columns, strict=True):
         _check_probabilities(p, name)

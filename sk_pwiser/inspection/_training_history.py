@@ -18,6 +18,7 @@ from sk_pwiser.inspection._axes import (
 
 KINDS = ("both", "loss", "auc")
 LOSSES = {"training": "train_loss", "validation": "valid_loss"}
+LINES = ("--", "-", ":")
 
 
 class TrainingHistoryDisplay:
@@ -33,7 +34,8 @@ class TrainingHistoryDisplay:
         Numbers of the epochs.
     losses : dict of str to ndarray of shape (n_epochs,)
         Mean loss of the "training" rows and, if there were any, of the "validation"
-        rows. NaN for epochs without a loss.
+        rows, with the "validation log loss", the mean over the tasks, which has no
+        pairwise term and no weights of tasks. NaN for epochs without a loss.
     aucs : dict of str to ndarray of shape (n_epochs,)
         Validation AUC of each task; empty without validation rows.
     mean_auc : ndarray of shape (n_epochs,), default=None
@@ -109,10 +111,12 @@ class TrainingHistoryDisplay:
         import_pyplot(cls.__name__)
         trained = _trained_estimator(estimator)
         history = list(trained.history_)
-        tasks = {name: f"valid_auc_{name}" for name in trained.task_names_}
+        names = trained.task_names_
+        tasks = {name: f"valid_auc_{name}" for name in names}
+        log_loss = f"valid_log_loss_{'mean' if len(names) > 1 else names[0]}"
         display = cls(
             epochs=np.array([row["epoch"] for row in history]),
-            losses=_columns(history, LOSSES),
+            losses=_columns(history, {**LOSSES, "validation log loss": log_loss}),
             aucs=_columns(history, tasks),
             mean_auc=_columns(history, {"mean": "valid_auc_mean"}).get("mean"),
             best_epoch=trained.best_epoch_,
@@ -174,7 +178,7 @@ class TrainingHistoryDisplay:
             plots["Loss"] = [
                 (name, values, {"color": "black", "linestyle": line})
                 for line, (name, values) in zip(
-                    ("--", "-"), self.losses.items(), strict=False
+                    LINES, self.losses.items(), strict=False
                 )
             ]
         if kind != "loss" and self.aucs:

@@ -13,7 +13,7 @@ from sklearn.utils.metadata_routing import MetadataRequest
 
 from sk_pwiser._responses import (
     Predictions,
-    check_lengths,
+    check_rows,
     check_same_tasks,
     check_targets,
     find_task,
@@ -183,7 +183,8 @@ class TaskScorer(_BaseScorer):
         targets, known, y_names = check_targets(
             y, predictions.missing_labels(), predictions.classes()
         )
-        check_lengths(X, targets)
+        sample_weight = metadata.get("sample_weight")
+        check_rows(X, len(targets), Y=y, sample_weight=sample_weight)
         names = y_names or predictions.task_names()
         of_rows = self._check_metadata(X, targets, names or None, **metadata)
         values, reasons = [], []

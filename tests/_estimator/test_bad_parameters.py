@@ -11,6 +11,7 @@ import pytest
 import torch
 from refusals import Fuse, N, X, Y, refuses
 
+from sk_pwiser import MultiTaskCTRCVRClassifier
 from sk_pwiser.losses import LOSSES
 from sk_pwiser.networks import NETWORKS
 from sk_pwiser.weighting import WEIGHTINGS
@@ -89,6 +90,11 @@ def test_errors_about_unknown_keys_list_the_known_ones(earlier, parameter, name,
             "categorical_features.*'nope'",
         ),
         (
+            {"early_stopping": "accuracy"},
+            ValueError,
+            "early_stopping must be .* 'auc_click', .*; got 'accuracy'",
+        ),
+        (
             {"categorical_features": [99]},
             ValueError,
             "categorical_features contains 99",
@@ -122,7 +128,6 @@ def test_wrong_values_inside_parameters(earlier, params, error, message):
         ("validation_fraction", Fraction(1, 3)),
         ("weight_decay", -1e-3),
         ("max_epochs", 0),
-        ("early_stopping", "accuracy"),
         ("early_stopping", None),
         ("validation_fraction", 0.0),
         ("validation_fraction", 1.0),
@@ -286,3 +291,32 @@ def test_a_last_step_that_diverges_is_found(earlier, method, optimizer):
     earlier.set_params(lr=1e20, batch_size=N, max_epochs=1, optimizer=optimizer)
     with pytest.raises(ValueError, match=r"diverged .* Use a smaller lr; it is 1e\+20"):
         getattr(earlier, method)(X, Y)
+
+
+@pytest.mark.parametrize(
+    ("name", "hint"),
+    [
+        ("learning_rate", "__init__.* the argument is lr"),
+        ("n_jobs", "__init__.* by `with sk_pwiser.num_threads"),
+        ("class_weight", "__init__.* pass sample_weight to fit"),
+        ("learn_rate", "__init__.* got an unexpected keyword argument 'learn_rate'$"),
+    ],
+)
+def test_names_of_other_packages_are_explained(name, hint):
+    with pytest.raises(TypeError, match=hint):
+        MultiTaskCTRCVRClassifier(**{name: 1})
+
+
+@pytest.mark.parametrize("method", ["fit", "partial_fit"])
+@pytest.mark.parametrize(
+    ("name", "hint"),
+    [
+        ("verbose", "set the parameter verbose of the estimator"),
+        ("learning_rate", "set the parameter lr of the estimator"),
+        ("early_stopping_rounds", "set the parameter n_iter_no_change of the"),
+        ("n_jobs", "num_threads"),
+        ("weight", "the argument is sample_weight"),
+    ],
+)
+def test_parameters_in_fit_are_explained(earlier, method, name, hint):
+    refuses(earlier, TypeError, hint, method=method, **{name: 1})

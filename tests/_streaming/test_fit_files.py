@@ -190,6 +190,23 @@ def test_early_stopping_measures_what_predictions_show(folder, tmp_path):
     assert_allclose(other.predict_proba(X), model.predict_proba(X), atol=1e-6)
 
 
+def test_few_rows_are_trained_for_as_many_steps_as_in_memory(tmp_path):
+    rows = read(write(make_log(300), tmp_path, (0, 200, 300)))
+    model = make(max_epochs=30, early_stopping="auto").fit(rows)
+    assert model.n_iter_ == 4  # 11 steps
+    assert "valid_loss" not in model.history_[0]
+
+
+def test_several_validation_sets_are_tables(folder):
+    log = make_log(200, seed=1)
+    table = in_memory(log), log[TARGETS]
+    model = make(max_epochs=1).fit(read(folder), eval_set=[table, table])
+    [row] = model.history_
+    assert row["valid_0_auc_click"] == row["valid_auc_click"]
+    with pytest.raises(ValueError, match="Several sets in eval_set must be tables"):
+        make().fit(read(folder), eval_set={"a": read(folder), "b": table})
+
+
 def test_eval_set_with_missing_labels_in_some_files(tmp_path, folder, monkeypatch):
     """Weights exist for some stored files only, and for none of those sampled."""
     monkeypatch.setattr("sk_pwiser._streaming._store.SAMPLE_FILES", 1)

@@ -73,7 +73,7 @@ def test_other_data_are_named(folder):
     y.iloc[[0, other]] = y.iloc[[other, 0]].to_numpy()
     same = "other data: after encoding, {} differ"
     check_refused(folder, same.format("X"), x=x)
-    check_refused(folder, same.format("X"), x=X[::-1], y=Y)
+    check_refused(folder, same.format("X"), x=X[::-1], y=Y.to_numpy())
     check_refused(folder, same.format("Y"), y=y)
     check_refused(folder, same.format("groups"), groups=np.arange(len(X)))
     weights = np.linspace(0.5, 1.5, len(X))

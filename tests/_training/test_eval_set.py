@@ -50,14 +50,14 @@ def test_training_stops_after_the_epoch_of_the_smallest_validation_loss(stopped)
 
 def test_all_rows_of_fit_are_trained_on(stopped):
     """The result is that of a fit without validation rows that ends after the epoch."""
-    other = make(max_epochs=stopped.best_epoch_).fit(X, Y)
+    other = make(max_epochs=stopped.best_epoch_, early_stopping=False).fit(X, Y)
     assert_array_equal(other.predict_proba(X_LATE), stopped.predict_proba(X_LATE))
     assert other.best_epoch_ == other.n_iter_
 
 
 def test_validation_rows_do_not_influence_the_encoding():
     """Without early stopping they are measured only; target statistics are used."""
-    without = make().fit(X, Y)
+    without = make(early_stopping=False).fit(X, Y)
     assert without.net_.module_.spec.n_numeric > X.shape[1]
     for labels in (Y_LATE, 1 - Y_LATE[["click", "conversion"]]):
         model = make(early_stopping=False).fit(X, Y, eval_set=(X_LATE, labels))
@@ -106,4 +106,42 @@ def test_one_class_in_the_validation_rows_of_a_single_task():
 def test_a_wrong_eval_set_is_an_error_and_keeps_the_fit(
     earlier, eval_set, error, message
 ):
+    refuses(earlier, error, message, X=X, Y=Y, eval_set=eval_set)
+
+
+@pytest.mark.parametrize("one", [[(X_LATE, Y_LATE)], {"late": (X_LATE, Y_LATE)}])
+def test_one_set_may_come_in_a_list_or_a_dict(stopped, one):
+    model = make(max_epochs=60, n_iter_no_change=2).fit(X, Y, eval_set=one)
+    assert_array_equal(model.predict_proba(X_LATE), stopped.predict_proba(X_LATE))
+
+
+@pytest.mark.parametrize(
+    ("names", "shown"), [(None, "valid_0"), (("early", "late"), "early")]
+)
+def test_of_several_sets_the_last_one_decides(stopped, names, shown):
+    sets = [(X[:300], Y[:300]), (X_LATE, Y_LATE)]
+    if names is not None:
+        sets = dict(zip(names, sets, strict=True))
+    model = make(max_epochs=60, n_iter_no_change=2).fit(X, Y, eval_set=sets)
+    assert_array_equal(model.predict_proba(X_LATE), stopped.predict_proba(X_LATE))
+    best = model.history_[model.best_epoch_ - 1]
+    auc = roc_auc_score(Y[:300]["click"], model.predict_proba(X[:300])[:, 0])
+    assert_allclose(best[f"{shown}_auc_click"], auc, atol=1e-6)
+    assert best["valid_loss"] == stopped.history_[model.best_epoch_ - 1, "valid_loss"]
+    assert {f"{shown}_loss", f"{shown}_log_loss_mean"} <= best.keys()
+
+
+@pytest.mark.parametrize(
+    ("eval_set", "error", "message"),
+    [
+        ([], ValueError, "eval_set must have at least one set"),
+        ({"train": (X, Y), "late": (X_LATE, Y_LATE)}, ValueError, "got 'train'"),
+        (
+            [(X, Y_LATE), (X_LATE, Y_LATE)],
+            ValueError,
+            "In the set 'valid_0' of eval_set: X and Y .* 1000 rows, Y has 500",
+        ),
+    ],
+)
+def test_wrong_sets_are_named(earlier, eval_set, error, message):
     refuses(earlier, error, message, X=X, Y=Y, eval_set=eval_set)

@@ -26,7 +26,7 @@ def make(**params):
         target_encoding=False,
         numeric_encoding="standard",
         random_state=0,
-        **params,
+        **{"early_stopping": False, **params},
     )
 
 

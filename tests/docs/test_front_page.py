@@ -5,6 +5,7 @@ number and the names beside them are the same.
 """
 
 import doctest
+import inspect
 import re
 
 from docs_scripts import DOCS
@@ -18,7 +19,7 @@ def form(text):
 
 
 def test_the_session_prints_what_the_page_shows(monkeypatch):
-    defaults = MultiTaskCTRCVRClassifier.__init__.__kwdefaults__
+    defaults = inspect.unwrap(MultiTaskCTRCVRClassifier.__init__).__kwdefaults__
     monkeypatch.setitem(defaults, "max_epochs", 2)
     text = (DOCS / "index.rst").read_text(encoding="utf-8")
     block = text.split(".. code-block:: pycon\n\n")[1].split("\n\n")[0]

@@ -23,9 +23,9 @@ def labels_of(lines):
 def test_curves_are_the_columns_of_the_history(trained):
     display = TrainingHistoryDisplay.from_estimator(trained)
     losses, aucs = display.lines_
-    assert labels_of(losses) == ["training", "validation"]
+    assert labels_of(losses) == ["training", "validation", "validation log loss"]
     assert labels_of(aucs) == ["click", "conversion", "mean"]
-    columns = ["train_loss", "valid_loss"]
+    columns = ["train_loss", "valid_loss", "valid_log_loss_mean"]
     columns += [f"valid_auc_{name}" for name in ("click", "conversion", "mean")]
     for line, column in zip([*losses, *aucs], columns, strict=True):
         epochs = trained.history_[:, ("epoch", column)]
@@ -65,7 +65,7 @@ def test_epochs_of_partial_fit_have_no_validation_figures(trained):
 
     model = copy.deepcopy(trained).partial_fit(X, Y)
     display = TrainingHistoryDisplay.from_estimator(model)
-    training, validation = (line.get_ydata() for line in display.lines_[0])
+    training, validation, _ = (line.get_ydata() for line in display.lines_[0])
     assert len(training) == len(validation) == len(model.history_)
     assert training[-1] == model.history_[-1, "train_loss"]
 

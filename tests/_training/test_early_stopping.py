@@ -1,0 +1,210 @@
+"""When training ends: few rows, monitored figures, and what is said about it."""
+
+import pickle
+
+import numpy as np
+import pytest
+from numpy.testing import assert_allclose, assert_array_equal
+from refusals import refuses, small
+from sklearn.metrics import average_precision_score, log_loss
+
+from sk_pwiser import MultiTaskCTRCVRClassifier
+from sk_pwiser.datasets import make_ctr_cvr
+from sk_pwiser.metrics import cvr_auc_scorer, make_task_scorer
+
+DATA = make_ctr_cvr(3_000, ctr=0.3, cvr=0.3, random_state=0)
+X, Y = DATA.data[:1_001], DATA.target[:1_001]
+X_LATE, Y_LATE = DATA.data[1_001:], DATA.target[1_001:]
+
+
+def mean_log_loss(labels, p):
+    p = p.astype(float)
+    return np.mean([log_loss(labels.iloc[:, k], p[:, k]) for k in range(p.shape[1])])
+
+
+# ---------------------------------------------------------------- few rows
+
+
+@pytest.mark.parametrize("n", [20, 100, 500, 1_000, 1_001])
+@pytest.mark.filterwarnings("ignore:Task 'conversion' is 0")
+def test_few_rows_are_predicted_about_as_well_as_by_the_base_rates(n):
+    model = MultiTaskCTRCVRClassifier(random_state=0).fit(X[:n], Y[:n])
+    rates = np.tile((Y[:n].sum() + 0.5) / (n + 1), (len(X_LATE), 1))
+    found = mean_log_loss(Y_LATE, model.predict_proba(X_LATE))
+    assert found < mean_log_loss(Y_LATE, rates) + 0.02
+
+
+@pytest.mark.parametrize(
+    ("n", "params", "n_epochs"),
+    [
+        (1_000, {}, 10),  # 20 steps, two of them per epoch
+        (300, {}, 11),
+        (300, {"batch_size": 100}, 4),
+        (300, {"batch_size": 32}, 2),
+        (300, {"max_epochs": 3}, 3),
+        (300, {"max_epochs": 15, "early_stopping": False}, 15),
+        (3, {}, 8),
+    ],
+)
+@pytest.mark.filterwarnings("ignore:Task .* in every row")
+def test_the_number_of_steps_on_few_rows_follows_from_the_rows(n, params, n_epochs):
+    params = {"max_epochs": 50, "batch_size": 512, "early_stopping": "auto"} | params
+    model = small(warm_start=True, **params).fit(X[:n], Y[:n])
+    assert model.n_iter_ == model.best_epoch_ == n_epochs
+    assert "valid_loss" not in model.history_[0]
+    assert model.fit(X[:n], Y[:n]).n_iter_ == 2 * n_epochs
+
+
+def test_validation_rows_lift_the_limit():
+    model = small(early_stopping="auto", batch_size=512, max_epochs=15, lr=1e-4)
+    assert model.fit(X[:300], Y[:300], eval_set=(X_LATE, Y_LATE)).n_iter_ == 15
+
+
+def test_above_the_limit_the_best_epoch_has_as_many_steps_at_least():
+    params = {"lr": 0.05, "batch_size": 512, "max_epochs": 30}
+    noise = np.random.default_rng(0).permutation(Y)
+    auto = small(early_stopping="auto", **params).fit(X, noise)
+    assert auto.best_epoch_ >= 10  # as for 1,000 rows
+    assert auto.n_iter_ >= 13 or auto.best_epoch_ == 30
+    told = small(early_stopping=True, **params).fit(X, noise)
+    assert told.best_epoch_ < 10
+    n = told.n_iter_
+    assert told.history_[:, "valid_loss"] == auto.history_[:n, "valid_loss"]
+    short = small(early_stopping="auto", **params | {"max_epochs": 3}).fit(X, Y)
+    assert short.n_iter_ == short.best_epoch_ == 3
+
+
+@pytest.mark.parametrize("label", [0, 1])
+@pytest.mark.filterwarnings("ignore:Task .* in every row")
+def test_a_handful_of_rows_of_one_class(label):
+    model = MultiTaskCTRCVRClassifier(random_state=0)
+    p = model.fit(X[:4], np.full((4, 2), label)).predict_proba(X)
+    assert np.isfinite(p).all()
+    assert_allclose(p, label, atol=0.2)
+
+
+# ---------------------------------------------------------------- figures
+
+
+@pytest.fixture(scope="module")
+def stopped(_estimators_on_device):
+    model = small(max_epochs=60, early_stopping=True, lr=0.02, pwiser_weight=1.0)
+    return model.fit(X, Y, eval_set=(X_LATE, Y_LATE))
+
+
+def test_the_log_loss_has_neither_pairs_nor_weights_of_tasks(stopped):
+    best = stopped.history_[stopped.best_epoch_ - 1]
+    p = stopped.predict_proba(X_LATE)
+    losses = [best[f"valid_log_loss_{task}"] for task in ("click", "conversion")]
+    assert np.mean(losses) == best["valid_log_loss_mean"]
+    assert best["valid_log_loss_mean"] == pytest.approx(mean_log_loss(Y_LATE, p))
+    assert best["valid_loss"] > sum(losses) + 0.01
+
+
+def test_missing_labels_and_sampled_rows_have_no_part_in_the_log_loss():
+    labels = Y_LATE.astype(float)
+    is_missing = np.arange(len(labels)) % 3 == 0
+    labels.loc[is_missing, "conversion"] = np.nan
+    model = small(missing_labels="ignore", negative_sampling_rate=0.5)
+    model.fit(X, Y, eval_set=(X_LATE, labels))
+    p = model.predict_proba(X_LATE).astype(float)
+    weights = np.where(Y_LATE["click"] == 0, 2.0, 1.0)
+    for k, rows in enumerate([np.ones(len(p), dtype=bool), ~is_missing]):
+        task = Y_LATE.columns[k]
+        expected = log_loss(Y_LATE[task][rows], p[rows, k], sample_weight=weights[rows])
+        found = model.history_[model.best_epoch_ - 1, f"valid_log_loss_{task}"]
+        assert found == pytest.approx(expected, rel=1e-5)
+
+
+@pytest.mark.parametrize(
+    ("early_stopping", "column", "sign"),
+    [
+        ("loss", "valid_loss", -1),
+        ("log_loss", "valid_log_loss_mean", -1),
+        ("log_loss_click", "valid_log_loss_click", -1),
+        ("auc", "valid_auc_mean", 1),
+        ("auc_conversion", "valid_auc_conversion", 1),
+        (cvr_auc_scorer, "valid_score", 1),
+    ],
+)
+def test_one_figure_decides(early_stopping, column, sign):
+    model = small(early_stopping=early_stopping, max_epochs=40, lr=0.02)
+    model.fit(X, Y, eval_set=(X_LATE, Y_LATE))
+    figures = sign * np.array(model.history_[:, column])
+    assert model.best_epoch_ == 1 + np.argmax(figures)
+    assert model.n_iter_ == model.best_epoch_ + 3
+    assert column in model.stop_reason_ or column == "valid_loss"
+
+
+def test_a_scorer_sees_the_labels_and_probabilities_of_the_validation_rows():
+    scorer = make_task_scorer(average_precision_score, "conversion")
+    model = small(early_stopping=scorer, missing_labels="ignore")
+    labels = Y_LATE.where(np.arange(len(Y_LATE))[:, np.newaxis] % [1_000, 2] > 0)
+    labels["click"] = Y_LATE["click"]
+    model.fit(X, Y, eval_set=(X_LATE, labels))
+    best = model.history_[model.best_epoch_ - 1, "valid_score"]
+    assert best == pytest.approx(scorer(model, X_LATE, labels), abs=1e-6)
+    assert_array_equal(
+        pickle.loads(pickle.dumps(model)).predict_proba(X), model.predict_proba(X)
+    )
+    one = small(early_stopping=make_task_scorer(log_loss, 0, greater_is_better=False))
+    one.fit(X, np.where(Y["click"], "yes", "no"))
+    assert one.history_[0, "valid_score"] == pytest.approx(
+        -one.history_[0, f"valid_log_loss_{one.task_names_[0]}"], rel=1e-5
+    )
+
+
+def test_a_scorer_is_code_that_no_file_holds(tmp_path):
+    model = small(early_stopping=cvr_auc_scorer).fit(X, Y)
+    with pytest.raises(TypeError, match=r"early_stopping=.*cannot be saved"):
+        model.save(tmp_path / "model.safetensors")
+
+
+def test_a_task_without_both_labels_is_named_if_its_auc_decides():
+    pair = X_LATE, Y_LATE.assign(conversion=0)
+    with pytest.warns(UserWarning, match="'conversion' has one label there"):
+        small(early_stopping="auc_conversion").fit(X, Y, eval_set=pair)
+    small(early_stopping="auc_click", max_epochs=1).fit(X, Y, eval_set=pair)
+
+
+@pytest.mark.parametrize(
+    ("early_stopping", "error", "message"),
+    [
+        ("auc_buy", ValueError, "one of .*'auc_click', 'auc_conversion'.* 'auc_buy'"),
+        (average_precision_score, TypeError, "make_task_scorer makes a scorer"),
+    ],
+)
+def test_unknown_figures_are_refused(earlier, early_stopping, error, message):
+    refuses(earlier.set_params(early_stopping=early_stopping), error, message)
+
+
+# ---------------------------------------------------------------- the last line
+
+
+def test_the_last_line_says_why_training_ended(stopped, capsys, tmp_path):
+    best, last = stopped.best_epoch_, stopped.n_iter_
+    assert stopped.stop_reason_ == (
+        f"Stopped at epoch {last}: the validation loss has not improved for 3 epochs; "
+        f"the weights are those of epoch {best}."
+    )
+    model = small(verbose=1).fit(X, Y)
+    *_, line = capsys.readouterr().out.splitlines()
+    assert line == model.stop_reason_
+    assert line.startswith("Ended at epoch 2, the last one planned; the weights")
+    assert pickle.loads(pickle.dumps(model)).stop_reason_ == line
+    pytest.importorskip("safetensors")
+    model.save(tmp_path / "model.safetensors")
+    assert type(model).load(tmp_path / "model.safetensors").stop_reason_ == line
+    assert model.partial_fit(X, Y).stop_reason_ is None
+
+
+def test_larger_values_of_verbose_are_intervals(capsys):
+    small(verbose=3, max_epochs=7, early_stopping=False).fit(X, Y)
+    lines = capsys.readouterr().out.splitlines()
+    assert [line.split()[0] for line in lines] == [
+        "epoch",
+        "-------",
+        "3",
+        "6",
+        "Ended",
+    ]
