@@ -61,6 +61,7 @@ class TrainingResult:
     rises: Rises | None = None
     split: dict[str, Any] | None = None  # random numbers that drew the validation rows
     weight_scale: float | None = None  # mean of the weights above 0
+    search: dict[str, Any] | None = None  # of the weight of the pairwise term
 
 
 def net_state(net: MultiTaskNet) -> dict[str, Any]:
@@ -345,6 +346,7 @@ def to_state(result: TrainingResult) -> dict[str, Any]:
         "rises": result.rises,
         "split": result.split,
         "weight_scale": result.weight_scale,
+        "search": result.search,
         "net": {name: getattr(net, name) for name in _OF_NET},
         "sampler": net.iterator_train__sampler,
         **net_state(net),
@@ -395,6 +397,7 @@ def from_state(state: Mapping[str, Any], defaults: Mapping[str, Any]) -> Trainin
         state["rises"],
         state.get("split"),
         state.get("weight_scale"),
+        state.get("search"),
     )
 
 
