@@ -86,10 +86,10 @@ class MultiTaskCTRCVRClassifier(ClassifierMixin, BaseEstimator):
     pwiser_weight : float or "auto", default=0.1
         Weight of the pairwise term, >= 0: how strongly the term pulls the score of a
         converted row, relative to its own cross-entropy, at any conversion rate; see
-        :class:`~sk_pwiser.losses.PWiseR`. With "auto", `fit` trains with 0, 0.1, 0.3
-        and 1, and keeps the smallest weight whose validation AUC of the last task is
-        within one standard error of the best; see :ref:`auto_weight`. Losses without
-        the term ignore it.
+        :class:`~sk_pwiser.losses.PWiseR`. With "auto", `fit` also trains with 0, 0.3
+        and 1, and keeps 0.1 unless the validation AUC of the last task is higher by two
+        standard errors with another weight; see :ref:`auto_weight`. Losses without the
+        term ignore it.
     weighting : {"equal", "cagrad", "dwa", "ema", "fixed", "gradcraft", "gradnorm", \
             "metabalance", "nash", "pcgrad", "torchjd", "uncertainty"}, class or \
             Module, default="equal"
@@ -300,8 +300,8 @@ class MultiTaskCTRCVRClassifier(ClassifierMixin, BaseEstimator):
         of the task that decided, and columns with one entry per weight that was
         trained, as for `pandas.DataFrame`: `pwiser_weight`; `n_splits`, the number of
         splits; `valid_auc_<task>`, the mean AUC on the validation rows;
-        `difference`, the mean AUC of the task that decided minus that of the best
-        weight on the same splits, and its `standard_error`.
+        `difference`, the mean AUC of the task that decided minus that with 0.1 on the
+        same splits, and its `standard_error`.
     task_names_ : list of str
         Names of the tasks.
     n_tasks_ : int

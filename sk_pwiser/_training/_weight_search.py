@@ -15,15 +15,15 @@ from sk_pwiser._utils import resolve, warn_user
 from sk_pwiser.losses import LOSSES, MultiTaskLoss
 
 AUTO = "auto"
-# Of fits that cannot compare weights; without `pwiser_weight` it is the default.
+# The weight that the others must beat, which is trained first.
 DEFAULT_WEIGHT = 0.1
-CANDIDATES = (0.0, 0.1, 0.3, 1.0)
+CANDIDATES = (DEFAULT_WEIGHT, 0.0, 0.3, 1.0)
 # Splits are added until their validation rows have this many positives, and as many
 # negatives, or until there are this many splits. With fewer positives than the last
 # number in all splits, standard errors are too small, and the choice is noise.
 POSITIVES, MAX_SPLITS, FEWEST_POSITIVES = 60, 5, 50
-# A candidate that is behind by this many standard errors is not trained further.
-FAR = 2.0
+# By how many standard errors the best weight must be ahead of the default.
+AHEAD = 2.0
 
 
 def starting_settings(
@@ -169,17 +169,21 @@ class WeightSearch:
     def add(self, weight: float, logits: Tensor, aucs: list[float]) -> None:
         """Add a trained candidate: its logits, and its AUC of each task.
 
-        If it is far behind the best one so far, greater weights are left out: the
+        If it is a standard error behind the default, greater weights are left out: the
         effect of the term grows with its weight.
         """
         self.placed[-1][weight] = self.rows[-1].place(logits)
         self.aucs[weight].append(aucs)
-        if self._is_behind(weight, FAR):
+        if weight > DEFAULT_WEIGHT and self._is_ahead(DEFAULT_WEIGHT, weight, 1.0):
             self.candidates = [w for w in self.candidates if w < weight]
 
     def end_split(self) -> bool:
-        """Leave out candidates far behind; return whether there are several left."""
-        self.candidates = [w for w in self.candidates if not self._is_behind(w, FAR)]
+        """Leave out candidates not ahead of the default; return whether any is left."""
+        self.candidates = [
+            w
+            for w in self.candidates
+            if w == DEFAULT_WEIGHT or self._is_ahead(w, DEFAULT_WEIGHT, 0.0)
+        ]
         return len(self.candidates) > 1
 
     def difference(self, a: float, b: float) -> tuple[float, float]:
@@ -192,25 +196,26 @@ class WeightSearch:
         differences, variances = np.array(found).T
         return float(differences.mean()), float(np.sqrt(variances.sum()) / len(found))
 
-    @property
-    def best(self) -> float:
-        """The candidate with the highest AUC so far."""
-        trained = [w for w in self.candidates if self.aucs[w]]
-        return max(trained, key=lambda w: self.difference(w, trained[0])[0])
-
-    def _is_behind(self, weight: float, n_errors: float) -> bool:
-        """Return whether a candidate is behind the best by some standard errors."""
-        difference, error = self.difference(self.best, weight)
+    def _is_ahead(self, a: float, b: float, n_errors: float) -> bool:
+        """Return whether one candidate is ahead of another by some standard errors."""
+        difference, error = self.difference(a, b)
         return difference > n_errors * error
 
     def choose(self) -> float:
-        """Return the smallest weight within a standard error of the best one."""
-        return min(w for w in self.candidates if not self._is_behind(w, 1.0))
+        """Return the default, or the smallest weight near a best one that beats it.
+
+        Near means within one standard error.
+        """
+        best = max(self.candidates, key=lambda w: self.difference(w, DEFAULT_WEIGHT))
+        if not self._is_ahead(best, DEFAULT_WEIGHT, AHEAD):
+            return DEFAULT_WEIGHT
+        return min(w for w in self.candidates if not self._is_ahead(best, w, 1.0))
 
     def table(self) -> dict[str, Any]:
         """Return the figures of the candidates that were trained, as columns."""
-        trained = {w: np.array(aucs) for w, aucs in self.aucs.items() if aucs}
-        pairs = np.array([self.difference(w, self.best) for w in trained])
+        trained = {w: np.array(self.aucs[w]) for w in sorted(CANDIDATES)}
+        trained = {w: aucs for w, aucs in trained.items() if len(aucs)}
+        pairs = np.array([self.difference(w, DEFAULT_WEIGHT) for w in trained])
         means = np.array([aucs.mean(axis=0) for aucs in trained.values()])
         names = map("valid_auc_{}".format, self.task_names)
         return {
@@ -223,12 +228,18 @@ class WeightSearch:
         }
 
     def summary(self) -> str:
-        """Return a line on the choice."""
-        weight = self.choose()
-        text = f"pwiser_weight={weight:g} is chosen by the AUC of "
-        text += f"{self.task_names[self.task]!r} (splits: {len(self.rows)})"
-        for other in sorted({DEFAULT_WEIGHT, self.best} - {weight}):
-            if self.aucs[other]:
-                difference, error = self.difference(weight, other)
-                text += f"; {difference:+.4f} (s.e. {error:.4f}) to {other:g}"
-        return text
+        """Return a line on the choice: differences to the default weight."""
+        found = {
+            w: self.difference(w, DEFAULT_WEIGHT)
+            for w in CANDIDATES[1:]
+            if self.aucs[w]
+        }
+        differences = ", ".join(
+            f"{weight:g}: {difference:+.4f} ({error:.4f})"
+            for weight, (difference, error) in sorted(found.items())
+        )
+        return (
+            f"pwiser_weight={self.choose():g} is chosen. AUC of "
+            f"{self.task_names[self.task]!r} minus that of {DEFAULT_WEIGHT} (standard "
+            f"error): {differences}"
+        )

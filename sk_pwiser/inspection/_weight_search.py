@@ -162,8 +162,8 @@ class WeightSearchDisplay:
     def from_estimator(cls, estimator, *, ax=None, **kwargs):
         """Draw the validation AUC of the weights that `fit` has compared.
 
-        Differences to the best weight are drawn, of the task whose AUC has decided: not
-        all weights are trained on all splits, so that means of AUC do not compare.
+        Differences to the default weight are drawn, of the task whose AUC has decided:
+        not all weights are trained on all splits, so that means of AUC do not compare.
 
         Parameters
         ----------
@@ -196,7 +196,7 @@ class WeightSearchDisplay:
                 "estimator must be fitted with pwiser_weight='auto', and have compared "
                 f"weights; its pwiser_weight is {estimator.pwiser_weight!r}."
             )
-        name = f"AUC of {table['task']}, minus that of the best"
+        name = f"AUC of {table['task']} minus that of 0.1"
         display = cls(
             param_name="pwiser_weight",
             values=table["pwiser_weight"],
