@@ -10,6 +10,7 @@ from refusals import refuses, small
 from sklearn.base import clone
 from sklearn.metrics import roc_auc_score
 from sklearn.model_selection import GridSearchCV
+from skorch.callbacks import LRScheduler
 
 from sk_pwiser import MultiTaskCTRCVRClassifier
 from sk_pwiser._training._weight_search import (
@@ -66,10 +67,14 @@ def test_the_table_shows_the_validation_auc_of_the_candidates(model):
         assert_allclose([splits, click, conversion], expected, rtol=1e-6)
 
 
-def test_a_random_state_object_continues_as_after_one_fit():
+def test_random_states_and_schedules_are_those_of_one_fit():
     states = [np.random.RandomState(3) for _ in range(2)]
-    chosen = auto(random_state=states[0], max_epochs=1).fit(X, Y).pwiser_weight_
-    small(random_state=states[1], max_epochs=1, pwiser_weight=chosen).fit(X, Y)
+    schedule = LRScheduler(policy="StepLR", step_size=1, gamma=0.5)
+    params = {"callbacks": [schedule], "validation_fraction": 0.3}
+    model = auto(random_state=states[0], **params).fit(X, Y)
+    params["pwiser_weight"] = model.pwiser_weight_
+    numeric = small(random_state=states[1], **params).fit(X, Y)
+    assert_array_equal(model.predict_proba(X), numeric.predict_proba(X))
     assert states[0].randint(1 << 30) == states[1].randint(1 << 30)
 
 
