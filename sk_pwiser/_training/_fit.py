@@ -331,7 +331,8 @@ def fit(
         for message in plan.components.loss.cautions(data.schema.base_rates.tolist()):
             warn_user(message)
     if searches:
-        return search_weight(plan, data, can_split=plan.holds_out)
+        has_times = settings.encoding_params["time_column"] is not None
+        return search_weight(plan, data, can_split=plan.holds_out and not has_times)
     # New rows of the embedding tables are added to the weights of the earlier fit.
     built = data.schema if origins is None else plan.schema
     assert built is not None
@@ -524,7 +525,7 @@ def _another_split(
     assert isinstance(table, Impressions)
     seed = deepcopy(plan.random_state).randint(LARGEST_SEED)
     state = np.random.RandomState([seed, number])
-    parts = hold_out(plan.settings, plan.rows, state)
+    parts = hold_out(plan.settings, plan.rows, state, times=None)
     train, valid = (table.at(torch.from_numpy(part)) for part in parts)
     return replace(plan, random_state=state), TrainingData(train, valid)
 

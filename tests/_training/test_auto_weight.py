@@ -88,6 +88,12 @@ def test_an_eval_set_is_the_one_split():
     assert_allclose(table["valid_auc_conversion"][first], auc, rtol=1e-6)
 
 
+def test_the_last_rows_in_time_are_the_one_split():
+    timed = {"encoding_params": {"time_column": "numeric_0"}, "max_epochs": 1}
+    fitted = auto(validation_fraction=0.4, **timed).fit(X, Y)
+    assert_array_equal(fitted.pwiser_weight_search_["n_splits"], 1)
+
+
 @pytest.mark.parametrize(
     ("params", "labels", "reason"),
     [
