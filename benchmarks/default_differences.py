@@ -15,10 +15,8 @@ The lines of `dead_units` end with the number of the units of the bottom's last 
 whose activation is 0 on every training row, so that they have no gradient: the mean
 over the seeds.
 
-The lines "chosen" of `pwiser_weight` choose a setting per seed by its AUC of the last
-task on the rows of early stopping, as a fit that finds its weight itself would do. With
-"1 s.e." the first setting is kept unless another is ahead of it by a standard error of
-the AUC. The numbers in brackets count how often each setting was chosen.
+The lines of `auto_weight` end with the processor time of a fit, as a multiple of the
+time of the first line's fits, and with how often each weight was the weight of the fit.
 
 `pwiser_forms` compares further forms of the pairwise term, which this file defines.
 They act on the last task. As in `PWiseR`, each mean over lower rows is weighted with
@@ -27,6 +25,7 @@ every conversion rate. They ignore sample weights.
 """
 
 import time
+from collections import Counter
 from typing import ClassVar
 from unittest import mock
 
@@ -250,6 +249,7 @@ COMPARISONS = {
         "pwiser 1": pwiser(1.0),
         "paper's form 0.3": pwiser(0.3, loss_params=PAPER),
     },
+    "auto_weight": {"pwiser 0.1": pwiser(0.1), "auto": pwiser("auto")},
     # At a weight at which the term acts more than at the default of 0.1.
     "pwiser_forms": {
         **BCE,
@@ -313,16 +313,6 @@ COMPARISONS = {
     "average_decay": values_of("optimizer_params__average_decay", "0", "0.9", "0.99"),
     "target_encoding": values_of("target_encoding", "False", "auto"),
 }
-# Per comparison, the settings to choose from by the rows of early stopping, and by how
-# many standard errors another must be ahead of the first.
-WEIGHTS = ("bce", "pwiser 0.1", "pwiser 0.3", "pwiser 1")
-CHOICES = {
-    "pwiser_weight": {
-        "chosen of 0, 0.3": (("bce", "pwiser 0.3"), 0.0),
-        "chosen of 0 to 1": (WEIGHTS, 0.0),
-        "chosen, 1 s.e.": (WEIGHTS, 1.0),
-    }
-}
 DATA = (
     *("engage", "long", "rare", "hillstrom", "oulad", "flights", "adult", "columns-40"),
     *("generated-0.15-clean", "generated-0.5-clean", "generated-12-clean"),
@@ -343,18 +333,13 @@ def fitted(X, Y, groups, seed, n_splits=0, **params):
 
 
 def figures(tables, params, seed):
-    """Fit once; return a list of figures and the model.
-
-    The figures are the AUC of each task, the mean log loss, and the AUC of the last
-    task on the rows of early stopping, to choose by.
-    """
+    """Fit once; return the AUC of each task with the log loss, the model, the time."""
     groups = tables.X["user_id"] if in_groups(params) else None
+    started = time.process_time()
     model = fitted(tables.X, tables.Y, groups, seed, **params)
+    seconds = time.process_time() - started
     p = model.predict_proba(tables.X_test)
-    best = model.history_[model.best_epoch_ - 1]
-    chosen_by = best.get(f"valid_auc_{tables.Y.columns[-1]}", np.nan)
-    figures = [*aucs(tables.Y_test, p), mean_log_loss(tables.Y_test, p), chosen_by]
-    return figures, model
+    return [*aucs(tables.Y_test, p), mean_log_loss(tables.Y_test, p)], model, seconds
 
 
 @torch.no_grad()
@@ -375,24 +360,6 @@ def in_groups(params):
     return params.get("loss") is WithinGroups
 
 
-def auc_error(auc, n_positives, n_negatives):
-    """Return the standard error of an AUC after Hanley and McNeil (1982)."""
-    q1, q2 = auc / (2 - auc), 2 * auc**2 / (1 + auc)
-    variance = auc * (1 - auc)
-    variance += (n_positives - 1) * (q1 - auc**2) + (n_negatives - 1) * (q2 - auc**2)
-    return np.sqrt(variance / (n_positives * n_negatives))
-
-
-def choose(results, labels, n_errors, tables):
-    """Return the index of the chosen setting per seed."""
-    found = np.array([results[label][:, -1] for label in labels])
-    share = MultiTaskCTRCVRClassifier().validation_fraction
-    n_positives = share * tables.Y.iloc[:, -1].sum()
-    error = auc_error(found[0], n_positives, share * len(tables.Y) - n_positives)
-    best = found.argmax(axis=0)
-    return np.where(found.max(axis=0) - found[0] >= n_errors * error, best, 0)
-
-
 def some_rows(tables, n, seed):
     """Return tables with some of the training rows, in their order."""
     if n is None or n >= len(tables.X):
@@ -408,15 +375,16 @@ def run(report, name, arguments, path, n_rows):
         for label, params in COMPARISONS[arguments.comparison].items()
         if name in KUAIRAND or not in_groups(params)
     }
-    results = {label: [] for label in settings}
-    dead = {label: [] for label in settings}
+    results, dead, times, weights = ({label: [] for label in settings} for _ in "1234")
     started = time.perf_counter()
     for seed in range(arguments.seeds):
         tables = load_tables(name, path, "validation", seed=seed)
         tables = some_rows(tables, n_rows, seed)
         for label, params in settings.items():
-            row, model = figures(tables, params, seed)
+            row, model, duration = figures(tables, params, seed)
             results[label].append(row)
+            times[label].append(duration)
+            weights[label].append(model.pwiser_weight_)
             if arguments.comparison == "dead_units":
                 dead[label].append(dead_units(model, tables.X))
     seconds = time.perf_counter() - started
@@ -428,23 +396,22 @@ def run(report, name, arguments, path, n_rows):
     if arguments.comparison == "dead_units":
         columns.append("dead units")
         notes = {label: [f"{np.mean(counts):.1f}"] for label, counts in dead.items()}
+    if arguments.comparison == "auto_weight":
+        columns += ["time", "weights"]
+        base = np.array(next(iter(times.values())))
+        for label in settings:
+            counts = Counter(sorted(weights[label])).items()
+            chosen = ", ".join(f"{weight:g}: {n}" for weight, n in counts)
+            notes[label] = [f"{np.mean(times[label] / base):.1f}", chosen]
     report.table(columns, width=18)
     results = {label: np.array(rows) for label, rows in results.items()}
     reference, *others = settings
-    base = results[reference][:, :-1]
+    base = results[reference]
     means = [f"{mean:.4f}" for mean in base.mean(axis=0)]
     report.row(reference, [*means, *notes[reference]])
-    rows = {label: results[label] for label in others}
-    choices = CHOICES.get(arguments.comparison, {})
-    for label, (candidates, n_errors) in choices.items():
-        chosen = choose(results, candidates, n_errors, tables)
-        counts = " ".join(map(str, np.bincount(chosen, minlength=len(candidates))))
-        rows[f"{label} ({counts})"] = np.array(
-            [results[candidates[i]][seed] for seed, i in enumerate(chosen)]
-        )
-    for label, found in rows.items():
-        differences = map(in_thousandths, (found[:, :-1] - base).T)
-        report.row(label, [*differences, *notes.get(label, [])])
+    for label in others:
+        differences = map(in_thousandths, (results[label] - base).T)
+        report.row(label, [*differences, *notes[label]])
     report.text(f"{seconds / arguments.seeds / len(settings):.1f} s per fit")
 
 

@@ -43,6 +43,7 @@ from sk_pwiser._training._fit import (
     check_eval_sets,
     name_eval_sets,
     optimise,
+    search_weight,
     split_of,
     with_eval_rows,
     without_tables,
@@ -50,6 +51,7 @@ from sk_pwiser._training._fit import (
 from sk_pwiser._training._net import MultiTaskNet
 from sk_pwiser._training._settings import Settings, equal
 from sk_pwiser._training._state import TrainingResult, check_same_model
+from sk_pwiser._training._weight_search import starting_settings
 from sk_pwiser._utils import seeded_globally, warn_user
 
 FEWEST_ROWS = 128  # per stored file
@@ -77,8 +79,9 @@ def fit_dataset(
         tempfile.TemporaryDirectory(prefix="sk_pwiser_", dir=dataset.cache_dir) as name,
         ThreadPoolExecutor(1, thread_name_prefix="sk_pwiser-reader") as pool,
     ):
+        settings, searches = starting_settings(Settings.of(params), earlier)
         plan, data = prepare_dataset(
-            Settings.of(params),
+            settings,
             dataset,
             eval_set,
             Path(name),
@@ -86,6 +89,8 @@ def fit_dataset(
             earlier=earlier,
             estimator_name=estimator_name,
         )
+        if searches:
+            return search_weight(plan, data, can_split=False)
         net = build(plan, data.schema)
         return optimise(plan, data, net)
 

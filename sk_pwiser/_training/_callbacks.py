@@ -118,7 +118,7 @@ def check_callbacks(callbacks: Any) -> None:
             raise TypeError(
                 f"callbacks must name callbacks by strings; got {entry[0]!r}."
             )
-        callback = _without_name(entry)
+        callback = without_name(entry)
         kind = callback if isinstance(callback, type) else type(callback)
         if not issubclass(kind, Callback):
             raise TypeError(f"callbacks must hold callbacks of skorch; got {entry!r}.")
@@ -143,7 +143,7 @@ def check_monitors(callbacks: Any) -> None:
     ValueError
         If the `monitor` of a callback is such a figure.
     """
-    for entry in map(_without_name, callbacks or []):
+    for entry in map(without_name, callbacks or []):
         monitor = _monitor_of(entry)
         if monitor.startswith(("valid_loss", "valid_log_loss", "valid_auc")):
             kind = entry if isinstance(entry, type) else type(entry)
@@ -158,7 +158,7 @@ def clips_gradients(callbacks: Any) -> bool:
     """Return whether one of the callbacks clips gradients, which must be dense then."""
     return any(
         isinstance(callback, GradientNormClipping) or callback is GradientNormClipping
-        for callback in map(_without_name, callbacks or [])
+        for callback in map(without_name, callbacks or [])
     )
 
 
@@ -166,7 +166,7 @@ def _is_named(entry: Any) -> bool:
     return isinstance(entry, tuple) and len(entry) == 2
 
 
-def _without_name(entry: Any) -> Any:
+def without_name(entry: Any) -> Any:
     return entry[1] if _is_named(entry) else entry
 
 

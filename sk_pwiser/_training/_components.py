@@ -62,7 +62,7 @@ def check_components(
     """Build the parts independent of the table; check the network's parameters."""
     check_callbacks(settings.callbacks)
     check_early_stopping(settings.early_stopping, task_names)
-    loss = _build_loss(settings, task_names)
+    loss = build_loss(settings, task_names)
     weighting = build(
         WEIGHTINGS,
         TaskWeighting,
@@ -102,7 +102,8 @@ def check_task_weights(loss: MultiTaskLoss) -> None:
         )
 
 
-def _build_loss(settings: Settings, task_names: tuple[str, ...]) -> MultiTaskLoss:
+def build_loss(settings: Settings, task_names: tuple[str, ...]) -> MultiTaskLoss:
+    """Build the loss, with the parameters of the estimator that it takes."""
     kind = resolve(LOSSES, MultiTaskLoss, "loss", settings.loss)
     given = {name: getattr(settings, name) for name in kind.estimator_parameters}
     return build(

@@ -11,7 +11,7 @@ import numpy as np
 import torch
 from sklearn.utils import check_random_state
 
-from sk_pwiser._training._batches import TrainingData
+from sk_pwiser._training._batches import Impressions, TrainingData
 from sk_pwiser._training._callbacks import check_monitors
 from sk_pwiser._training._checkpoints import (
     Checkpoint,
@@ -24,6 +24,7 @@ from sk_pwiser._training._checkpoints import (
 )
 from sk_pwiser._training._components import (
     Components,
+    build_loss,
     build_net,
     build_network,
     check_components,
@@ -33,6 +34,7 @@ from sk_pwiser._training._devices import find_device
 from sk_pwiser._training._diagnostics import find_rises
 from sk_pwiser._training._early_stopping import (
     best_epoch,
+    hold_out,
     plan_epochs,
     stop_reason,
     usable_monitor,
@@ -56,6 +58,11 @@ from sk_pwiser._training._state import (
     continue_from,
     grow_tables,
     log_net,
+)
+from sk_pwiser._training._weight_search import (
+    CANDIDATES,
+    WeightSearch,
+    starting_settings,
 )
 from sk_pwiser._utils import (
     Generators,
@@ -332,7 +339,7 @@ def fit(
     `estimator_name` serves messages. An update logs in `undo`, also if it fails, the
     changes that it makes in place to the net of `earlier`; `take_back` undoes them.
     """
-    settings = Settings.of(params)
+    settings, searches = starting_settings(Settings.of(params), earlier, single_pass)
     plan = validate(
         settings, X, Y, sample_weight, groups, eval_set, earlier, classes, single_pass
     )
@@ -354,6 +361,9 @@ def fit(
     if plan.components is not None:
         for message in plan.components.loss.cautions(data.schema.base_rates.tolist()):
             warn_user(message)
+    if searches:
+        has_times = settings.encoding_params["time_column"] is not None
+        return search_weight(plan, data, can_split=plan.holds_out and not has_times)
     # New rows of the embedding tables are added to the weights of the earlier fit.
     built = data.schema if origins is None else plan.schema
     assert built is not None
@@ -475,7 +485,88 @@ def optimise(
         plan.split if plan.holds_out else None,
         _weight_scale(plan),
         reason,
+        _search_of(plan),
     )
+
+
+def search_weight(plan: Plan, data: EncodedData, *, can_split: bool) -> TrainingResult:
+    """Train with several weights of the pairwise term, and return the chosen fit.
+
+    The candidates share the encoded rows, and on the first split the random numbers of
+    a fit with a number as weight: the result is the same as that of such a fit.
+    Further splits draw other validation rows.
+    """
+    assert plan.components is not None
+    loss = plan.components.loss
+    n_splits = 0
+    if loss.heads:
+        search = WeightSearch(loss.heads[-1], loss.task_names)
+        n_splits = search.count_splits(data.rows.valid, can_split)
+    if not n_splits:
+        return optimise(plan, data, build(plan, data.schema))
+    fits: dict[float, TrainingResult] = {}
+    for split in range(n_splits):
+        trial, rows = plan, data.rows
+        if split:
+            trial, rows = _another_split(plan, data.rows, split)
+        assert rows.valid is not None
+        if not search.begin_split(rows.valid):
+            continue
+        for weight in CANDIDATES:
+            if weight not in search.candidates:
+                continue
+            if plan.settings.verbose:
+                print(f"pwiser_weight={weight}, split {split + 1} of {n_splits}")
+            candidate = _with_weight(trial, weight)
+            net = build(candidate, data.schema)
+            result = optimise(candidate, replace(data, rows=rows), net)
+            best = net.history[result.best_epoch - 1]
+            aucs = [best[f"valid_auc_{name}"] for name in net.task_names]
+            search.add(weight, net.forward(rows.valid), aucs)
+            if not split:
+                fits[weight], last = result, candidate.random_state
+        fits = {weight: fits[weight] for weight in search.candidates}
+        if not search.end_split():
+            break
+    # The estimator's random state continues as after one fit.
+    plan.random_state.set_state(last.get_state(legacy=False))
+    if plan.settings.verbose:
+        print(search.summary())
+    return replace(fits[search.choose()], search=search.table())
+
+
+def _with_weight(plan: Plan, weight: float) -> Plan:
+    """Return the plan of the same training with another weight of the term."""
+    assert plan.components is not None
+    assert plan.first_random_state is not None
+    settings = replace(plan.settings, pwiser_weight=weight)
+    state = np.random.RandomState()
+    state.set_state(plan.first_random_state)
+    with seeded_globally(state.randint(LARGEST_SEED), plan.device):
+        loss = build_loss(settings, plan.components.loss.task_names)
+    weighting = deepcopy(plan.components.weighting)
+    return replace(
+        plan,
+        settings=settings,
+        components=replace(plan.components, loss=loss, weighting=weighting),
+        random_state=deepcopy(plan.random_state),
+    )
+
+
+def _another_split(
+    plan: Plan, rows: TrainingData, number: int
+) -> tuple[Plan, TrainingData]:
+    """Draw other validation rows, and random numbers of a training on the others.
+
+    The rows keep their target statistics, each without its own label.
+    """
+    table = rows.train
+    assert isinstance(table, Impressions)
+    seed = deepcopy(plan.random_state).randint(LARGEST_SEED)
+    state = np.random.RandomState([seed, number])
+    parts = hold_out(plan.settings, plan.rows, state, times=None)
+    train, valid = (table.at(torch.from_numpy(part)) for part in parts)
+    return replace(plan, random_state=state), TrainingData(train, valid)
 
 
 def _weight_scale(plan: Plan) -> float | None:
@@ -483,6 +574,14 @@ def _weight_scale(plan: Plan) -> float | None:
     if plan.single_pass and plan.earlier is not None:
         return plan.earlier.weight_scale
     return plan.rows.weight_scale
+
+
+def _search_of(plan: Plan) -> dict[str, Any] | None:
+    """Return the search of the earlier fit, if training continues with its weight."""
+    if plan.earlier is None:
+        return None
+    is_same = plan.settings.pwiser_weight == plan.earlier.settings.pwiser_weight
+    return plan.earlier.search if is_same else None
 
 
 @contextmanager
@@ -534,6 +633,7 @@ def fit_from(
     inside the context that it returns.
     """
     settings = Settings.of({**params, "checkpoint_dir": None})
+    settings, _ = starting_settings(settings, source)
     plan = validate(
         settings, X, Y, sample_weight, groups, eval_set, source, None, False
     )

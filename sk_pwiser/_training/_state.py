@@ -62,6 +62,7 @@ class TrainingResult:
     split: dict[str, Any] | None = None  # random numbers that drew the validation rows
     weight_scale: float | None = None  # mean of the weights above 0
     stop_reason: str | None = None  # where and why training ended; None after an update
+    search: dict[str, Any] | None = None  # of the weight of the pairwise term
 
 
 def net_state(net: MultiTaskNet) -> dict[str, Any]:
@@ -347,6 +348,7 @@ def to_state(result: TrainingResult) -> dict[str, Any]:
         "split": result.split,
         "weight_scale": result.weight_scale,
         "stop_reason": result.stop_reason,
+        "search": result.search,
         "net": {name: getattr(net, name) for name in _OF_NET},
         "sampler": net.iterator_train__sampler,
         **net_state(net),
@@ -398,6 +400,7 @@ def from_state(state: Mapping[str, Any], defaults: Mapping[str, Any]) -> Trainin
         state.get("split"),
         state.get("weight_scale"),
         state.get("stop_reason"),
+        state.get("search"),
     )
 
 

@@ -23,6 +23,10 @@ class MultiTaskLoss(nn.Module):
     estimator_parameters : tuple of str
         Parameters of the estimator that are passed to the loss as well, such as
         `pwiser_weight`.
+    heads : sequence of int
+        Indices of the tasks that the term of weight `pwiser_weight` ranks, by default
+        the last one, if the loss takes this parameter. The AUC of the last of them
+        decides which weight `pwiser_weight="auto"` chooses.
     asks_for_groups : bool
         Whether the loss compares rows within groups. Batches then keep the rows of a
         group together.
@@ -44,6 +48,7 @@ class MultiTaskLoss(nn.Module):
     """
 
     estimator_parameters: ClassVar[tuple[str, ...]] = ()
+    heads: Sequence[int] = (-1,)
     asks_for_groups: bool = False
     takes_task_weights: bool = False
 
