@@ -92,13 +92,7 @@ class AITM(MultiTaskNetwork):
 
 
 class Transfer(nn.Module):
-    """Attention over the tower of a task and the vector from the previous task.
-
-    Parameters
-    ----------
-    width : int
-        Width of a tower's output.
-    """
+    """Attention over the tower of a task and the vector from the previous task."""
 
     def __init__(self, width: int) -> None:
         super().__init__()

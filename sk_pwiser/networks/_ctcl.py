@@ -153,27 +153,12 @@ def consistency_loss(
     known: Tensor | None = None,
     weight: float = 1.0,
 ) -> Tensor:
-    """Compute the losses of the transfers between neighbouring tasks.
+    """Compute the mean loss of the transfers from each task, of shape `(n_tasks,)`.
 
-    Parameters
-    ----------
-    labels : Labels
-        Labels and weights of the rows, and the loss per row.
-    to_next : Tensor of shape (batch, n_tasks - 1)
-        Logits of tasks 2 to K that the tasks before them predict.
-    to_previous : Tensor of shape (batch, n_tasks - 1)
-        Logits of tasks 1 to K - 1 that the tasks after them predict.
-    known : Tensor of shape (batch, n_tasks), default=None
-        Logits of the tasks, whose probabilities are the targets; no gradient is taken.
-        By default the labels are the targets.
-    weight : float, default=1.0
-        Factor of the losses.
-
-    Returns
-    -------
-    Tensor of shape (n_tasks,)
-        For each task, the mean loss of the transfers from it. Rows are weighted as for
-        the task that is predicted.
+    `to_next` and `to_previous`, `(batch, n_tasks - 1)`, are the logits of tasks 2 to K
+    and 1 to K - 1 that their neighbours predict. The targets are the probabilities of
+    the logits `known`, without gradient, or the labels. Rows are weighted as for the
+    task that is predicted.
     """
     targets = labels.y if known is None else known.sigmoid()
     # The loss takes one column per task. The first task is no "next" task and the last

@@ -168,24 +168,10 @@ def counterfactual_loss(
 ) -> Tensor:
     """Compute the losses of heads and of their counterfactual twins.
 
-    Parameters
-    ----------
-    labels : Labels
-        Labels and weights of the rows, and the loss per row.
-    heads, twins : Tensor of shape (batch, n_tasks - 1)
-        Logits of the heads after the first, and of their twins.
-    propensities : two Tensors of shape (batch, n_tasks - 1)
-        Probabilities that the previous task happened, and that it did not.
-    is_mirrored : bool, default=True
-        Whether the twins learn 1 minus the label.
-    weight : float, default=1.0
-        Factor of the losses.
-
-    Returns
-    -------
-    Tensor of shape (n_tasks,)
-        One loss per task; 0 for the first task. Rows have the weight of the task if the
-        previous task happened, and the weight of the previous task otherwise.
+    The result is `(n_tasks,)`, 0 for the first task. All other tensors are `(batch,
+    n_tasks - 1)`; `propensities` are the probabilities that the previous task happened,
+    and that it did not. Rows have the weight of the task if it happened, and the weight
+    of the previous task otherwise.
     """
     happened, target = labels.y[:, :-1], labels.y[:, 1:]
     mirrored = 1 - target if is_mirrored else target
@@ -205,20 +191,8 @@ def prior_loss(
 ) -> Tensor:
     """Compute by how much the probabilities of head and twin miss a sum of 1.
 
-    Parameters
-    ----------
-    labels : Labels
-        Weights of the rows; labels are not used.
-    heads, twins : Tensor of shape (batch, n_tasks - 1)
-        Logits of the heads after the first, and of their twins.
-    weight : float, default=1.0
-        Factor of the losses.
-
-    Returns
-    -------
-    Tensor of shape (n_tasks,)
-        Means of the absolute differences, weighted as for the previous task; 0 for the
-        first task.
+    It is the mean of the absolute differences, weighted as for the previous task, of
+    shape `(n_tasks,)`; 0 for the first task.
     """
     # 1 - q - q* as a difference of two probabilities, exact also if q is near 1.
     gap = ((-heads).sigmoid() - twins.sigmoid()).abs() * earlier_weights(labels)

@@ -144,22 +144,7 @@ class DDPO(MultiTaskNetwork):
 
 
 def teacher_loss(labels: Labels, teachers: Tensor, weight: float = 1.0) -> Tensor:
-    """Compute the losses of teachers where the previous task happened.
-
-    Parameters
-    ----------
-    labels : Labels
-        Labels and weights of the rows, and the loss per row.
-    teachers : Tensor of shape (batch, n_tasks - 1)
-        Logits of the teachers of the heads after the first.
-    weight : float, default=1.0
-        Factor of the losses.
-
-    Returns
-    -------
-    Tensor of shape (n_tasks,)
-        Means over the rows in which the previous task happened; 0 for the first task.
-    """
+    """Compute the mean losses of teachers where the previous task happened."""
     losses = later_losses(labels, teachers, labels.y[:, 1:])
     means = weighted_mean(losses, later_weights(labels) * labels.y[:, :-1])
     return weight * F.pad(means, (1, 0))
@@ -174,23 +159,10 @@ def dual_propensity_loss(
 ) -> Tensor:
     """Compute the losses of heads for labels, and for the teachers' probabilities.
 
-    Parameters
-    ----------
-    labels : Labels
-        Labels and weights of the rows, and the loss per row.
-    heads, teachers : Tensor of shape (batch, n_tasks - 1)
-        Logits of the heads after the first, and of their teachers; no gradient is
-        taken of the latter.
-    propensities : two Tensors of shape (batch, n_tasks - 1)
-        Probabilities that the previous task happened, and that it did not.
-    weight : float, default=1.0
-        Factor of the losses.
-
-    Returns
-    -------
-    Tensor of shape (n_tasks,)
-        Weighted means; 0 for the first task. Rows have the weight of the task if the
-        previous task happened, and the weight of the previous task otherwise.
+    All tensors are `(batch, n_tasks - 1)`; `propensities` are the probabilities that
+    the previous task happened, and that it did not. The result is `(n_tasks,)`, 0 for
+    the first task. Rows have the weight of the task if the previous task happened, and
+    the weight of the previous task otherwise.
     """
     happened, target = labels.y[:, :-1], labels.y[:, 1:]
     known = weighted_mean(

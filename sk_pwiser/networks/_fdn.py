@@ -134,33 +134,14 @@ class FDN(MultiTaskNetwork):
 
 
 def row_penalty(specific: Tensor, shared: Tensor) -> Tensor:
-    """Compute the mean squared cosine of each pair's outputs.
-
-    Parameters
-    ----------
-    specific, shared : Tensor of shape (n_pairs, batch, width)
-        Outputs of the experts.
-
-    Returns
-    -------
-    Tensor of shape (n_pairs,)
-        In [0, 1]; 0 if all rows are orthogonal.
-    """
+    """Compute the mean squared cosine of each pair's outputs, in [0, 1]."""
     return F.cosine_similarity(specific, shared, dim=2).square().mean(dim=1)
 
 
 def batch_penalty(specific: Tensor, shared: Tensor) -> Tensor:
-    """Compute the dependence between the directions of each pair's outputs.
+    """Compute the dependence between the directions of each pair's outputs, in [0, 1].
 
-    Parameters
-    ----------
-    specific, shared : Tensor of shape (n_pairs, batch, width)
-        Outputs of the experts.
-
-    Returns
-    -------
-    Tensor of shape (n_pairs,)
-        In [0, 1]; 0 if no direction of one expert is correlated with one of the other.
+    It is 0 if no direction of one expert is correlated with one of the other.
     """
     s, h = (
         F.normalize(outputs - outputs.mean(dim=1, keepdim=True), dim=2)
@@ -171,18 +152,7 @@ def batch_penalty(specific: Tensor, shared: Tensor) -> Tensor:
 
 
 def norm_product_penalty(specific: Tensor, shared: Tensor) -> Tensor:
-    """Compute the mean product of the lengths of each pair's outputs.
-
-    Parameters
-    ----------
-    specific, shared : Tensor of shape (n_pairs, batch, width)
-        Outputs of the experts.
-
-    Returns
-    -------
-    Tensor of shape (n_pairs,)
-        The values do not depend on the angle between two outputs.
-    """
+    """Compute the mean product of the lengths of each pair's outputs."""
     # The Frobenius norm of the outer product, without forming it.
     lengths: Tensor = torch.linalg.vector_norm(torch.stack([specific, shared]), dim=3)
     return torch.mean(lengths[0] * lengths[1], dim=1)

@@ -36,13 +36,6 @@ class StackedLinear(nn.Module):
 
     All maps are in one parameter tensor, so that they should belong to the same tasks:
     weightings of gradients decide per tensor whether tasks share it.
-
-    Parameters
-    ----------
-    n_stacked : int
-        Number of maps.
-    n_in, n_out : int
-        Width of an input and of an output.
     """
 
     def __init__(self, n_stacked: int, n_in: int, n_out: int) -> None:
@@ -66,17 +59,7 @@ class StackedLinear(nn.Module):
 
 
 class MLP(nn.Module):
-    """A multi-layer perceptron: linear maps, each with an activation and dropout.
-
-    Parameters
-    ----------
-    n_in : int
-        Width of an input.
-    units : sequence of int
-        Widths of the layers. Without layers, the perceptron is the identity.
-    dropout : float, default=0.0
-        Share of activations that are dropped in training.
-    """
+    """Linear maps, each with ReLU and dropout; without layers, the identity."""
 
     def __init__(self, n_in: int, units: Sequence[int], dropout: float = 0.0) -> None:
         super().__init__()
@@ -93,21 +76,7 @@ class MLP(nn.Module):
 
 
 class StackedMLP(nn.Module):
-    """Independent multi-layer perceptrons of one shape, computed together.
-
-    Parameters
-    ----------
-    n_stacked : int
-        Number of perceptrons.
-    n_in : int
-        Width of an input.
-    units : sequence of int
-        Widths of the layers. Without layers, the perceptrons are identities.
-    dropout : float, default=0.0
-        Share of activations that are dropped in training.
-    activation : callable, default=torch.relu
-        Applied after every linear map.
-    """
+    """Independent multi-layer perceptrons of one shape, computed together."""
 
     def __init__(
         self,
@@ -145,15 +114,7 @@ def pair(modules: nn.ModuleList, inputs: Tensor) -> Iterable[tuple[nn.Module, Te
 
 
 def check_units(name: str, units: Sequence[int]) -> tuple[int, ...]:
-    """Return layer widths as a tuple.
-
-    Raises
-    ------
-    TypeError
-        If they are not a sequence of integers.
-    ValueError
-        If a width is below 1.
-    """
+    """Return layer widths as a tuple, after a check."""
     if not is_iterable(units):
         raise TypeError(f"{name} must be a sequence of layer widths; got {units!r}.")
     return tuple(

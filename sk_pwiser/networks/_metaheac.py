@@ -109,20 +109,7 @@ class MetaHeac(MultiTaskNetwork):
 
 
 def mixture_logits(logits: Tensor, log_weights: Tensor) -> Tensor:
-    """Compute the log-odds of a mixture of probabilities.
-
-    Parameters
-    ----------
-    logits : Tensor of shape (batch, n_tasks, n_critics)
-        Log-odds of each probability.
-    log_weights : Tensor of shape (batch, n_tasks, n_critics)
-        Logarithms of weights that sum to 1.
-
-    Returns
-    -------
-    Tensor of shape (batch, n_tasks)
-        Log-odds of the weighted mean of the probabilities.
-    """
+    """Compute log-odds of mixed probabilities, from `(batch, n_tasks, n_critics)`."""
     ones = torch.logsumexp(log_weights + F.logsigmoid(logits), dim=2)
     zeros = torch.logsumexp(log_weights + F.logsigmoid(-logits), dim=2)
     return ones - zeros

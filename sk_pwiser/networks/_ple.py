@@ -108,18 +108,8 @@ class PLE(MultiTaskNetwork):
 class ExtractionLevel(nn.Module):
     """One level: the experts of each task, the shared experts and the gates.
 
-    Parameters
-    ----------
-    n_in : int
-        Width of a stream.
-    counts : tuple of int
-        Numbers of tasks, of experts per task, and of shared experts.
-    units : sequence of int
-        Widths of each expert's layers.
-    dropout : float
-        Share of activations that are dropped in training.
-    is_last : bool
-        Whether the level is the last one, which has no shared stream.
+    `counts` are the numbers of tasks, of experts per task, and of shared experts. The
+    last level has no shared stream.
     """
 
     def __init__(
@@ -142,15 +132,8 @@ class ExtractionLevel(nn.Module):
     def forward(self, streams: Tensor) -> Tensor:
         """Map the streams of tasks and the shared stream to those of the next level.
 
-        Parameters
-        ----------
-        streams : Tensor of shape (batch, n_in) or (n_tasks + 1, batch, n_in)
-            One input for all, or one stream per task and the shared stream last.
-
-        Returns
-        -------
-        Tensor of shape (n_tasks + 1, batch, n_out) or (n_tasks, batch, n_out)
-            The last level returns no shared stream.
+        They are one input for all, `(batch, n_in)`, or `(n_tasks + 1, batch, n_in)`
+        with the shared stream last.
         """
         n_tasks, n_own, _ = self.counts
         is_first = streams.dim() == 2

@@ -11,16 +11,7 @@ from sk_pwiser.networks._layers import MLP, Linear, StackedLinear, pair
 class TaskTowers(nn.ModuleList):
     """One tower per task: a perceptron and a linear map to the task's logit.
 
-    Parameters
-    ----------
-    n_in : int
-        Width of an input.
-    units : sequence of int
-        Widths of a tower's hidden layers.
-    base_logits : Tensor of shape (n_tasks,)
-        Initial output biases.
-    dropout : float, default=0.0
-        Share of activations that are dropped in training.
+    `base_logits`, of shape `(n_tasks,)`, are the initial output biases.
     """
 
     def __init__(
@@ -36,19 +27,7 @@ class TaskTowers(nn.ModuleList):
 
 
 class Tower(nn.Module):
-    """The tower of one task.
-
-    Parameters
-    ----------
-    n_in : int
-        Width of an input.
-    units : sequence of int
-        Widths of the hidden layers.
-    base_logit : float
-        Initial output bias.
-    dropout : float
-        Share of activations that are dropped in training.
-    """
+    """The tower of one task."""
 
     def __init__(
         self, n_in: int, units: Sequence[int], base_logit: float, dropout: float
@@ -68,11 +47,6 @@ class OutputLayer(nn.Module):
     """The last linear map, to logits: in float32 also under mixed precision.
 
     Logits of half precision have three digits, so that many rows would tie.
-
-    Parameters
-    ----------
-    linear : Linear or StackedLinear
-        The map.
     """
 
     # Factor of the initial weights: small ones keep the first predictions near the
