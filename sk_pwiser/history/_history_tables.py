@@ -12,16 +12,9 @@ KINDS = "pandas", "polars", "arrow", "dict"
 
 
 class ListOutput(NamedTuple):
-    """A new column of lists.
+    """A new column of lists: the sizes of all rows, and their elements in one array.
 
-    Parameters
-    ----------
-    sizes : int64 ndarray of shape (n_samples,)
-        Number of elements of each row.
-    elements : ndarray of shape (n_elements,)
-        Their values, or their places in `values`.
-    values : list or None
-        The values of the elements, None if the elements are values themselves.
+    The elements are places in `values`, or values themselves if it is None.
     """
 
     sizes: np.ndarray
@@ -30,13 +23,7 @@ class ListOutput(NamedTuple):
 
 
 def kind_of(X):
-    """Return the kind of a table, one of `KINDS`.
-
-    Raises
-    ------
-    TypeError
-        If it is none, for example an array, whose columns have no names.
-    """
+    """Return the kind of a table, one of `KINDS`; an array, without names, is none."""
     if isinstance(X, Mapping):
         return "dict"
     library = type(X).__module__.partition(".")[0]
@@ -53,20 +40,7 @@ def kind_of(X):
 
 
 class Table:
-    """A table of one of the `KINDS`.
-
-    Parameters
-    ----------
-    X : table
-        What the user passed.
-
-    Raises
-    ------
-    TypeError
-        If it is no table with names of columns.
-    ValueError
-        If the columns of a dict differ in length.
-    """
+    """A table of one of the `KINDS`; an error if it has no names of columns."""
 
     def __init__(self, X):
         if hasattr(X, "reads_in_parts") or hasattr(X, "collect"):
@@ -86,13 +60,7 @@ class Table:
         self.X = X
 
     def column(self, name):
-        """Return a column as an array or a Series.
-
-        Raises
-        ------
-        ValueError
-            If there is none of this name.
-        """
+        """Return a column as an array or a Series."""
         if name not in self.names:
             raise ValueError(
                 f"{name!r} is not a column of X; its columns are {self.names}."
@@ -102,17 +70,7 @@ class Table:
         return self.X[name]
 
     def with_features(self, kept, features, kind):
-        """Return a table of some columns and new ones behind them.
-
-        Parameters
-        ----------
-        kept : list of str
-            The columns of this table.
-        features : dict of str to ndarray or ListOutput
-            The new columns.
-        kind : str
-            The kind of the new table, one of `KINDS`.
-        """
+        """Return the columns `kept`, and new ones behind them, as a table of a kind."""
         X = _converted(self.X, self.kind, kind, kept)
         if kind == "dict":
             return X | {

@@ -20,13 +20,7 @@ def _view(array):
 
 
 class OnePast:
-    """Answers the queries of `Past` one by one.
-
-    Parameters
-    ----------
-    past : Past
-        The past.
-    """
+    """Answers the queries of `Past` one by one."""
 
     def __init__(self, past):
         log, self.plan = past.log, past.plan
@@ -182,17 +176,7 @@ def _append(numbers, priors, impressions, known, positive):
 
 
 class OneRow:
-    """The new columns of a history for rows as dictionaries.
-
-    Parameters
-    ----------
-    state : HistoryState
-        The state.
-    plan : Plan
-        What is computed.
-    pasts, of_all : list of Past, Past
-        What `HistoryState.pasts` returned.
-    """
+    """The new columns of a history for rows as dictionaries."""
 
     def __init__(self, state, plan, pasts, of_all):
         self.state, self.plan = state, plan

@@ -16,24 +16,10 @@ DEFAULT_N = 20
 
 
 class ListPlan(NamedTuple):
-    """A list of last values.
+    """A list of last values of a column, for the key of this index.
 
-    Parameters
-    ----------
-    key : int
-        Index of the key.
-    column : str
-        The column of the values.
-    n : int
-        The largest number of elements.
-    task : int or None
-        The task that must have happened, None for all rows.
-    delay : int or float
-        How long after its impression a row is in the list.
-    ages : {None, "values", "buckets"}
-        The form of the column of ages.
-    name : str
-        Name of the new column.
+    With a `task`, the list has rows in which it happened, `delay` after their
+    impression.
     """
 
     key: int
@@ -48,19 +34,7 @@ class ListPlan(NamedTuple):
 class Plan:
     """What is computed per row, for one kind of times and one list of tasks.
 
-    Parameters
-    ----------
-    params : dict
-        The parameters of `HistoryFeatures`, which `check_params` has accepted.
-    kind : str
-        Kind of the times.
-    task_names : list of str
-        Names of the tasks.
-
-    Raises
-    ------
-    ValueError
-        If a parameter names an unknown task, or a duration does not fit the times.
+    `params` are the parameters of `HistoryFeatures`, which `check_params` has accepted.
     """
 
     def __init__(self, params, kind, task_names):
@@ -126,13 +100,7 @@ def as_keys(keys):
 
 
 def check_params(params):
-    """Raise if a parameter is invalid for every log.
-
-    Raises
-    ------
-    ValueError or TypeError
-        The message names the parameter and its value.
-    """
+    """Raise if a parameter is invalid for every log."""
     _check_keys(params["keys"])
     if not isinstance(params["time"], str):
         raise TypeError(f"time must be the name of a column; got {params['time']!r}.")

@@ -21,20 +21,11 @@ from sk_pwiser.history._key_log import (
 
 
 class View(NamedTuple):
-    """What queries see of the rows of their keys.
+    """What queries see of the rows of their keys, one entry per query.
 
-    Parameters
-    ----------
-    code : int64 ndarray of shape (n_queries,)
-        The key of each query; 0 where it has none.
-    is_on : bool ndarray of shape (n_queries,)
-        Whether the totals of the key count.
-    start, end : int64 ndarray of shape (n_queries,)
-        The rows before the instant, in the present stretch.
-    last : ndarray of shape (n_queries,)
-        Time of the last impression, where there is one.
-    has_any : bool ndarray of shape (n_queries,)
-        Whether there is one.
+    `code` is the key, 0 where there is none, and `is_on` says whether its totals count.
+    The rows before the instant, in the present stretch, are those from `start` to
+    `end`. `last` is the time of the last impression, if there is one (`has_any`).
     """
 
     code: np.ndarray
@@ -49,18 +40,8 @@ class Past:
     """A `KeyLog` with cumulated counts, for queries at any time from its totals on.
 
     With a `max_age`, the rows of a key form stretches: one ends where the key has no
-    impression for longer than this age, and only the present one counts.
-
-    Parameters
-    ----------
-    log : KeyLog
-        The log.
-    plan : Plan
-        Delays, `max_age` and smoothing.
-    windows, half_lives : sequence of int or float
-        The horizons of this key beside the whole past.
-    lists : sequence of ListPlan
-        The lists of this key.
+    impression for longer than this age, and only the present one counts. `windows` and
+    `half_lives` are the horizons beside the whole past.
     """
 
     def __init__(self, log, plan, windows=(), half_lives=(), lists=()):
@@ -124,21 +105,10 @@ class Past:
         return View(code, is_on, start, end, last, has_any)
 
     def numbers(self, codes, times, base_rates):
-        """Return what was known of keys.
+        """Return what was known of keys, in the order of `Plan.names_of_key`.
 
-        Parameters
-        ----------
-        codes : int64 ndarray of shape (n_queries,)
-            The keys, by their places in the log; -1 for one that is not in it.
-        times : ndarray of shape (n_queries,)
-            The instants.
-        base_rates : ndarray of shape (n_queries, n_tasks)
-            The rates to which those of the keys are shrunk.
-
-        Returns
-        -------
-        list of ndarray of shape (n_queries,)
-            In the order of `Plan.names_of_key`.
+        `codes` are places in the log, -1 for a key that is not in it. The rates of the
+        keys are shrunk to `base_rates`, (n_queries, n_tasks).
         """
         view = self.view(codes, times)
         seen = self._seen_labels(view, times)
@@ -222,13 +192,7 @@ class Past:
         return upto(view.end, 0), known, positive
 
     def base_rates(self, times):
-        """Return the rates of the tasks over all keys that are known at each instant.
-
-        Returns
-        -------
-        ndarray of shape (n_queries, n_tasks)
-            One half before the first label.
-        """
+        """Return the known rates over all keys; one half before the first label."""
         view = self.view(np.zeros(len(times), dtype=np.int64), times)
         seen = self._seen_labels(view, times)
         _, known, positive = next(self._counts(view, seen, times))
@@ -236,23 +200,10 @@ class Past:
         return np.reshape(rates, (len(seen), len(times))).T
 
     def last_values(self, place, codes, times):
-        """Return the elements of a list that queries see.
+        """Return the elements of a list that queries see: sizes, values and ages.
 
-        Parameters
-        ----------
-        place : int
-            Which of the lists.
-        codes, times : ndarray of shape (n_queries,)
-            Keys and instants, as for `numbers`.
-
-        Returns
-        -------
-        sizes : int64 ndarray of shape (n_queries,)
-            Numbers of elements.
-        values : int64 ndarray of shape (n_elements,)
-            Indices in the vocabulary, oldest first.
-        ages : ndarray of shape (n_elements,)
-            Their ages.
+        The values are indices in the vocabulary, oldest first; `codes` are those of
+        `numbers`.
         """
         each, log = self.lists[place], self.log.lists[place]
         is_known = codes >= 0
@@ -277,12 +228,9 @@ class Past:
         return start, np.where(view.has_any, end, start)
 
     def folded(self, end):
-        """Return the log at an instant, with rows that have become old as totals.
+        """Return the log at its end, with rows that have become old as totals.
 
-        Parameters
-        ----------
-        end : int or float
-            The end of the log. What queries from then on see does not change.
+        What queries from then on see does not change.
         """
         log, half_lives = self.log, self.half_lives
         if self.is_empty:

@@ -133,13 +133,7 @@ def make_task_scorer(
 
 
 def check_task(task):
-    """Return the task of a scorer, an index as a plain int.
-
-    Raises
-    ------
-    TypeError
-        If it is neither an index nor a name.
-    """
+    """Return the task of a scorer, an index as a plain int."""
     if isinstance(task, bool) or not isinstance(task, (Integral, str)):
         raise TypeError(
             "task must be a column index, a task name, 'cvr' or 'mean', got "

@@ -30,26 +30,7 @@ class Candidate(NamedTuple):
 def build_candidates(estimator, losses, weights):
     """Return one candidate per loss, or per loss and weight for losses with a weight.
 
-    Parameters
-    ----------
-    estimator : estimator object
-        An estimator with the parameter ``loss``, or one that contains such an
-        estimator.
-    losses : sequence of str or class
-        Values of ``loss``.
-    weights : sequence of float or None
-        Values of ``pwiser_weight`` for the losses that take it. None keeps the value of
-        the estimator.
-
-    Returns
-    -------
-    list of Candidate
-
-    Raises
-    ------
-    ValueError, TypeError
-        If there are fewer than two candidates, if a candidate occurs twice, or if the
-        estimator lacks a parameter or does not accept a value.
+    `weights` of None keeps the value of `pwiser_weight` of the estimator.
     """
     if isinstance(losses, str) or not isinstance(losses, Iterable):
         raise TypeError(

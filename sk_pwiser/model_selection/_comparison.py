@@ -264,20 +264,7 @@ class LossComparison:
 
 
 def paired_interval(differences, test_train_ratio):
-    """Return the mean of paired differences and its corrected confidence interval.
-
-    Parameters
-    ----------
-    differences : ndarray of shape (n_splits,)
-        Differences on the folds; values that are not finite are left out.
-    test_train_ratio : float
-        Number of test rows divided by the number of training rows.
-
-    Returns
-    -------
-    dict
-        With the keys ``difference``, ``std_error``, ``low``, ``high``, ``n_splits``.
-    """
+    """Return the mean of finite paired differences and its corrected interval."""
     finite = differences[np.isfinite(differences)]
     n_splits = len(finite)
     mean = _finite_mean(finite)

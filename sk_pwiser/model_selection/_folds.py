@@ -235,21 +235,9 @@ def _hold_out(strata, test_size, random_state, rule):
 
 
 def holdout_sizes(counts, test_size):
-    """Return how many rows of each stratum `funnel_holdout` selects.
+    """Return the merged stratum of each stratum, and how many rows of each to select.
 
-    Parameters
-    ----------
-    counts : ndarray of int of shape (n_strata,)
-        Numbers of rows of the strata that `funnel_strata` returns.
-    test_size : float
-        Fraction of the rows to select.
-
-    Returns
-    -------
-    stratum_of : ndarray of int of shape (n_strata,)
-        The strata after a rare one was merged with a neighbour, 0, 1, ... without gaps.
-    sizes : ndarray of int of shape (n_merged,)
-        Numbers of rows to select of each of these.
+    `counts` are the numbers of rows of the strata that `funnel_strata` returns.
     """
     stratum_of, _ = merge_rare(counts, min_rows=2)
     merged = np.zeros(int(stratum_of.max()) + 1, dtype=counts.dtype)
@@ -274,15 +262,10 @@ def _largest_remainder(counts, total):
 
 
 def merge_rare(counts, *, min_rows):
-    """Merge strata of few rows with a neighbour, given their numbers of rows.
+    """Merge strata of fewer than `min_rows` rows with a neighbour, given their numbers.
 
-    Returns
-    -------
-    stratum_of : ndarray of int of shape (n_strata,)
-        The merged stratum of each given one: 0, 1, ... from the shallowest to the
-        deepest, without gaps.
-    rare : list of (int, int)
-        The given strata with fewer than ``min_rows`` rows, and their numbers of rows.
+    Returns the merged stratum of each, 0, 1, ... from the shallowest to the deepest
+    without gaps, and the rare strata with their numbers of rows.
     """
     groups = [[d] for d in np.flatnonzero(counts).tolist()]
     rare = [(d, int(counts[d])) for [d] in groups if counts[d] < min_rows]

@@ -1,32 +1,25 @@
 """Direct entire-space causal multi-task framework."""
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from functools import partial
 
 from torch import Tensor
 from torch.nn import functional as F
 
 from sk_pwiser._utils import at_least_float32, check_choice, check_number
-from sk_pwiser.networks._chain import chain_logits
 from sk_pwiser.networks._entire_space import (
-    both_propensities,
+    CorrectedESMM,
     earlier_weights,
     later_losses,
     later_weights,
-    smallest_propensities,
     weighted_mean,
 )
-from sk_pwiser.networks._layers import check_dropout, check_units
-from sk_pwiser.networks._multi_task_network import (
-    Labels,
-    MultiTaskNetwork,
-    NetworkOutput,
-)
+from sk_pwiser.networks._multi_task_network import Labels
 from sk_pwiser.networks._spec import NetworkSpec
 from sk_pwiser.networks._towers import TaskTowers
 
 
-class DCMT(MultiTaskNetwork):
+class DCMT(CorrectedESMM):
     r"""Entire-space causal multi-task framework: a CVR with a counterfactual twin.
 
     The twin tower of the paper is left out, since its form could not be read: here the
@@ -100,8 +93,6 @@ class DCMT(MultiTaskNetwork):
     ((1, 2), ['correction', 'prior'])
     """
 
-    smallest_propensities: Tensor
-
     def __init__(
         self,
         spec: NetworkSpec,
@@ -113,49 +104,36 @@ class DCMT(MultiTaskNetwork):
         tower_units: Sequence[int] = (128, 64, 32),
         dropout: float = 0.0,
     ) -> None:
-        super().__init__(spec)
+        super().__init__(
+            spec,
+            correction_weight=correction_weight,
+            min_propensity=min_propensity,
+            tower_units=tower_units,
+            dropout=dropout,
+        )
         choices = ("mirrored", "observed")
         label = check_choice("counterfactual_label", counterfactual_label, choices)
         self.is_mirrored = label == "mirrored"
-        self.correction_weight = check_number(
-            "correction_weight", correction_weight, at_least=0
-        )
         self.prior_weight = check_number("prior_weight", prior_weight, at_least=0)
-        share = check_number("min_propensity", min_propensity, above=0, at_most=1)
-        smallest = smallest_propensities(spec.base_rates, share)
-        self.register_buffer("smallest_propensities", smallest, persistent=False)
-        units, dropout = check_units("tower_units", tower_units), check_dropout(dropout)
-        base_logits = self.conditional_base_logits
-        self.towers = TaskTowers(self.width, units, base_logits, dropout)
-        self.twins = None
-        if spec.n_tasks > 1:
-            # The probabilities of a head and its twin add up to 1 at the start.
-            self.twins = TaskTowers(self.width, units, -base_logits[1:], dropout)
+        # The probabilities of a head and its twin add up to 1 at the start.
+        opposite = -self.conditional_base_logits[1:]
+        self.twins = TaskTowers(self.width, tower_units, opposite, dropout)
 
-    def forward(self, codes: Tensor, numeric: Tensor) -> NetworkOutput:
-        """Compute the logits of a batch, `(batch, n_tasks)`, and the extra losses."""
-        inputs = self.input_layer(codes, numeric)
-        heads = at_least_float32(self.towers(inputs))
-        logits = chain_logits(heads)
-        if self.twins is None:
-            return NetworkOutput(logits, conditional_logits=heads)
+    def corrections(
+        self, inputs: Tensor, heads: Tensor, propensities: tuple[Tensor, Tensor]
+    ) -> dict[str, Callable[[Labels], Tensor]]:
+        """Return the losses of heads and twins, and the prior."""
         twins = at_least_float32(self.twins(inputs))
         correction = partial(
             counterfactual_loss,
-            heads=heads[:, 1:],
+            heads=heads,
             twins=twins,
-            propensities=both_propensities(logits, self.smallest_propensities),
+            propensities=propensities,
             is_mirrored=self.is_mirrored,
             weight=self.correction_weight,
         )
-        prior = partial(
-            prior_loss, heads=heads[:, 1:], twins=twins, weight=self.prior_weight
-        )
-        return NetworkOutput(
-            logits,
-            extra_losses={"correction": correction, "prior": prior},
-            conditional_logits=heads,
-        )
+        prior = partial(prior_loss, heads=heads, twins=twins, weight=self.prior_weight)
+        return {"correction": correction, "prior": prior}
 
 
 def counterfactual_loss(

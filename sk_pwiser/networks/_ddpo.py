@@ -1,32 +1,25 @@
 """Direct dual propensity optimisation."""
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from functools import partial
 
 from torch import Tensor
 from torch.nn import functional as F
 
 from sk_pwiser._utils import at_least_float32, check_number
-from sk_pwiser.networks._chain import chain_logits
 from sk_pwiser.networks._entire_space import (
-    both_propensities,
+    CorrectedESMM,
     earlier_weights,
     later_losses,
     later_weights,
-    smallest_propensities,
     weighted_mean,
 )
-from sk_pwiser.networks._layers import check_dropout, check_units
-from sk_pwiser.networks._multi_task_network import (
-    Labels,
-    MultiTaskNetwork,
-    NetworkOutput,
-)
+from sk_pwiser.networks._multi_task_network import Labels
 from sk_pwiser.networks._spec import NetworkSpec
 from sk_pwiser.networks._towers import TaskTowers
 
 
-class DDPO(MultiTaskNetwork):
+class DDPO(CorrectedESMM):
     r"""Direct dual propensity optimisation: a teacher labels rows without a click.
 
     The attention of the paper, which transfers between the networks, is left out, since
@@ -93,8 +86,6 @@ class DDPO(MultiTaskNetwork):
     ((1, 2), ['teacher', 'correction'])
     """
 
-    smallest_propensities: Tensor
-
     def __init__(
         self,
         spec: NetworkSpec,
@@ -105,42 +96,31 @@ class DDPO(MultiTaskNetwork):
         tower_units: Sequence[int] = (128, 64, 32),
         dropout: float = 0.0,
     ) -> None:
-        super().__init__(spec)
-        self.correction_weight = check_number(
-            "correction_weight", correction_weight, at_least=0
+        super().__init__(
+            spec,
+            correction_weight=correction_weight,
+            min_propensity=min_propensity,
+            tower_units=tower_units,
+            dropout=dropout,
         )
         self.teacher_weight = check_number("teacher_weight", teacher_weight, at_least=0)
-        share = check_number("min_propensity", min_propensity, above=0, at_most=1)
-        smallest = smallest_propensities(spec.base_rates, share)
-        self.register_buffer("smallest_propensities", smallest, persistent=False)
-        units, dropout = check_units("tower_units", tower_units), check_dropout(dropout)
-        base_logits = self.conditional_base_logits
-        self.towers = TaskTowers(self.width, units, base_logits, dropout)
-        self.teachers = None
-        if spec.n_tasks > 1:
-            self.teachers = TaskTowers(self.width, units, base_logits[1:], dropout)
+        later = self.conditional_base_logits[1:]
+        self.teachers = TaskTowers(self.width, tower_units, later, dropout)
 
-    def forward(self, codes: Tensor, numeric: Tensor) -> NetworkOutput:
-        """Compute the logits of a batch, `(batch, n_tasks)`, and the extra losses."""
-        inputs = self.input_layer(codes, numeric)
-        heads = at_least_float32(self.towers(inputs))
-        logits = chain_logits(heads)
-        if self.teachers is None:
-            return NetworkOutput(logits, conditional_logits=heads)
+    def corrections(
+        self, inputs: Tensor, heads: Tensor, propensities: tuple[Tensor, Tensor]
+    ) -> dict[str, Callable[[Labels], Tensor]]:
+        """Return the losses of the teachers, and of heads that learn from them."""
         teachers = at_least_float32(self.teachers(inputs))
         teacher = partial(teacher_loss, teachers=teachers, weight=self.teacher_weight)
         correction = partial(
             dual_propensity_loss,
-            heads=heads[:, 1:],
+            heads=heads,
             teachers=teachers,
-            propensities=both_propensities(logits, self.smallest_propensities),
+            propensities=propensities,
             weight=self.correction_weight,
         )
-        return NetworkOutput(
-            logits,
-            extra_losses={"teacher": teacher, "correction": correction},
-            conditional_logits=heads,
-        )
+        return {"teacher": teacher, "correction": correction}
 
 
 def teacher_loss(labels: Labels, teachers: Tensor, weight: float = 1.0) -> Tensor:

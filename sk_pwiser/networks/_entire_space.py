@@ -4,18 +4,69 @@ The functions take the heads after the first, whose labels are known only in the
 which the previous task happened.
 """
 
-from collections.abc import Sequence
+from collections.abc import Callable, Mapping, Sequence
 
 import torch
 from torch import Tensor
 from torch.nn import functional as F
 
-from sk_pwiser.networks._multi_task_network import Labels
+from sk_pwiser._utils import at_least_float32, check_number
+from sk_pwiser.networks._chain import chain_logits
+from sk_pwiser.networks._esmm import ESMM
+from sk_pwiser.networks._multi_task_network import Labels, NetworkOutput
+from sk_pwiser.networks._spec import NetworkSpec
+
+
+class CorrectedESMM(ESMM):
+    """Base class of networks that correct the heads of ESMM by inverse propensities."""
+
+    smallest_propensities: Tensor
+
+    def __init__(
+        self,
+        spec: NetworkSpec,
+        *,
+        correction_weight: float,
+        min_propensity: float,
+        tower_units: Sequence[int],
+        dropout: float,
+    ) -> None:
+        super().__init__(spec, tower_units=tower_units, dropout=dropout)
+        self.correction_weight = check_number(
+            "correction_weight", correction_weight, at_least=0
+        )
+        share = check_number("min_propensity", min_propensity, above=0, at_most=1)
+        rates = torch.tensor(list(spec.base_rates[:-1]), dtype=torch.float64)
+        smallest = (share * torch.stack([rates, 1 - rates])).float()
+        self.register_buffer("smallest_propensities", smallest, persistent=False)
+
+    def forward(self, codes: Tensor, numeric: Tensor) -> NetworkOutput:
+        """Compute the logits of a batch, `(batch, n_tasks)`, and the extra losses."""
+        inputs = self.input_layer(codes, numeric)
+        heads = at_least_float32(self.towers(inputs))
+        logits = chain_logits(heads)
+        extra: Mapping[str, Callable[[Labels], Tensor]] = {}
+        if self.n_tasks > 1:
+            propensities = self._propensities(logits)
+            extra = self.corrections(inputs, heads[:, 1:], propensities)
+        return NetworkOutput(logits, extra_losses=extra, conditional_logits=heads)
+
+    def corrections(
+        self, inputs: Tensor, heads: Tensor, propensities: tuple[Tensor, Tensor]
+    ) -> dict[str, Callable[[Labels], Tensor]]:
+        """Return the extra losses, given the input and the heads after the first."""
+        raise NotImplementedError
+
+    def _propensities(self, logits: Tensor) -> tuple[Tensor, Tensor]:
+        """Return P(previous task) and its complement, for heads after the first."""
+        logits, smallest = logits[:, :-1].detach(), self.smallest_propensities
+        happened = torch.maximum(logits.sigmoid(), smallest[0])
+        return happened, torch.maximum((-logits).sigmoid(), smallest[1])
 
 
 def entire_space_loss(
     labels: Labels,
-    conditional_logits: Tensor,
+    heads: Tensor,
     propensity: Tensor,
     imputed: Tensor | None = None,
     weight: float = 1.0,
@@ -31,7 +82,7 @@ def entire_space_loss(
     The paper imputes the loss itself, a number that does not depend on the head and has
     no gradient for it: rows without a label would not train the head.
     """
-    heads, target = conditional_logits[:, 1:], labels.y[:, 1:]
+    target = labels.y[:, 1:]
     known = later_weights(labels) * labels.y[:, :-1] / propensity.detach()
     delta = later_losses(labels, heads, target)
     if imputed is None:
@@ -77,22 +128,3 @@ def weighted_mean(losses: Tensor, weights: Tensor) -> Tensor:
     """Average `(batch, n)` over the rows, by weights; 0 where all weights are 0."""
     tiny = torch.finfo(losses.dtype).tiny
     return (losses * weights).sum(dim=0) / weights.sum(dim=0).clamp(min=tiny)
-
-
-def smallest_propensities(base_rates: Sequence[float], share: float) -> Tensor:
-    """Return the smallest propensities with and without a task, `(2, n_tasks - 1)`.
-
-    They are a `share` of the base rates, for each task but the last.
-    """
-    rates = torch.tensor(list(base_rates[:-1]), dtype=torch.float64)
-    return (share * torch.stack([rates, 1 - rates])).float()
-
-
-def both_propensities(logits: Tensor, smallest: Tensor) -> tuple[Tensor, Tensor]:
-    """Return the probabilities that the previous task happened, and that it did not.
-
-    Both are `(batch, n_tasks - 1)`, without gradient, and not below `smallest`.
-    """
-    logits = logits[:, :-1].detach()
-    happened, absent = logits.sigmoid(), (-logits).sigmoid()
-    return torch.maximum(happened, smallest[0]), torch.maximum(absent, smallest[1])

@@ -86,11 +86,7 @@ OF_FEATURES = "delta", "tred"
 
 
 def l2_sp_penalty(parameters, start, masks):
-    """Compute half the squared distance of parameters from their start.
-
-    All arguments map names to tensors; a bool mask says which entries of a parameter
-    count.
-    """
+    """Compute half the squared distance of parameters from their start, by masks."""
     total = torch.zeros((), device=next(iter(start.values())).device)
     for name, parameter in parameters.items():
         difference = parameter - start[name]
@@ -143,14 +139,12 @@ def _squared_distances(points):
 def separate(features, y, sample_weight, seed):
     """Find which features matter for the labels: gates in (0, 1), near 1 if they do.
 
-    Linear models of the gated features, (n_samples, width), predict the labels,
-    (n_samples, n_tasks). The cross-entropy of each task is divided by the entropy of
-    its base rate, relative to that of a rate of 1/2. It is then near 1 at the start at
-    any rate, so that the penalties have the same effect at all rates. Half of the rows
-    of a step have positive labels of the task, weighted by the base rate.
-
-    Tasks whose labels are all equal are left out; all gates are 1 if no other task
-    remains.
+    Linear models of the gated features predict the labels. The cross-entropy of each
+    task is divided by the entropy of its base rate, relative to that of a rate of 1/2:
+    it is near 1 at the start at any rate, so that the penalties have the same effect at
+    all rates. Half of the rows of a step have positive labels of the task, weighted by
+    the base rate. Tasks whose labels are all equal are left out; all gates are 1
+    without any other.
     """
     generator = torch.Generator().manual_seed(seed)
     device, width = features.device, features.shape[1]

@@ -134,11 +134,7 @@ def select_estimators(
 
 
 class SubsetScores:
-    """Scores of the mean predictions of subsets, each computed once.
-
-    `probabilities` has the shape (n_estimators, n_samples, n_tasks), and `like` is an
-    estimator with the tasks of all.
-    """
+    """Scores of the mean predictions of subsets, each computed once."""
 
     def __init__(self, probabilities, like, X, y, scoring):
         self.probabilities = probabilities
@@ -165,10 +161,7 @@ class SubsetScores:
 
 
 class MeanPrediction(ClassifierMixin, BaseEstimator):
-    """A classifier with known probabilities of certain rows, for scorers.
-
-    The labels of a single task are 0 and 1.
-    """
+    """A classifier with known probabilities of certain rows, for scorers."""
 
     def __init__(self, positive, task_names):
         self.positive = positive

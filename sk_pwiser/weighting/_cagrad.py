@@ -114,10 +114,8 @@ def dual_weights(
     In each iteration, the optimal amount of weight is moved from the task with the
     largest derivative to the task with the smallest one, until the derivatives prove
     that the objective is within `tol` of its minimum. For two tasks the first move is
-    exact. For a few tasks, Python floats are many times as fast as tensors.
-
-    `gram`, (n_tasks, n_tasks) and positive semi-definite, and `slopes`, (n_tasks,), are
-    float64 and of magnitude about 1; c > 0.
+    exact. `gram` and `slopes` are float64 and of magnitude about 1; c > 0. For a few
+    tasks, Python floats are many times as fast as tensors.
     """
     rows, q = gram.tolist(), slopes.tolist()
     tasks = range(len(q))

@@ -79,37 +79,26 @@ def pairwise_mean(
 ) -> Tensor:
     """Mean over all pairs (v, c) of h(margin - (higher_v - lower_c)).
 
-    The matrix of pairs is formed for small inputs only. For n scores, of which m are on
-    the smaller side, the hinges take O(n log m) time and the logistic surrogate O(n);
-    all take O(n) memory. This includes the gradients.
+    `higher` and `lower` are finite scores, 1-D, and h(u) is `max(u, 0)`, its square, or
+    `log(1 + exp(u))`. The mean is weighted by the products of two weights, which get no
+    gradient. Without pairs, or if all pairs have weight 0, the mean and its gradient
+    are 0. It is float64 if a score vector has that dtype and float32 otherwise, and can
+    be differentiated once; a second derivative raises a RuntimeError.
 
-    `higher` and `lower` are finite scores, 1-D, logits or probabilities, and h(u) is
-    `max(u, 0)`, its square, or `log(1 + exp(u))`. The weights get no gradient; the
-    weight of a pair is the product of its two weights, and the mean is weighted.
-    Without pairs, or if all pairs have weight 0, the mean and its gradient are 0. It is
-    float64 if a score vector has that dtype and float32 otherwise, and can be
-    differentiated once; a second derivative raises a RuntimeError.
+    For n scores, of which m are on the smaller side, the hinges take O(n log m) time
+    and the logistic surrogate O(n); all take O(n) memory, with the gradients. The
+    matrix of pairs is formed for small inputs only. Everything is computed in float64:
+    on the CPU if the device of the scores has no float64. On a CPU, equal inputs give
+    bitwise equal results.
 
-    Scores of half precision are converted to float32, and everything is computed in
-    float64: on the CPU if the device of the scores has no float64.
-
-    The hinges are exact: a pair is active if `margin - (v - c) > 0` in float64
+    The hinges are exact, and sort the scores as Rust and Hocking (2023),
+    :arxiv:`2302.11062`: a pair is active if `margin - (v - c) > 0` in float64
     arithmetic on the scores as passed, including ties and kinks, and the gradient at
-    the kink is 0. Arithmetic in float32 rounds the differences and may decide
-    differently if margin and difference agree to within that rounding.
-
-    The logistic surrogate is exact up to `BRUTE_FORCE_PAIRS` pairs. For more pairs it
-    is interpolated on a grid, with a relative error below 1e-9 in the value and 2e-9 in
-    each entry of the gradient (derived in `_logistic`). If scores fill a range of more
-    than 131072 units without wide gaps, all pairs are evaluated, which is slow.
-
-    On a CPU, equal inputs give bitwise equal results.
-
-    References
-    ----------
-    Rust and Hocking (2023), "A log-linear gradient descent algorithm for unbalanced
-    binary classification using the all pairs squared hinge loss",
-    :arxiv:`2302.11062`. The hinges sort the scores in the same way.
+    the kink is 0. The logistic surrogate is exact up to `BRUTE_FORCE_PAIRS` pairs. For
+    more pairs it is interpolated on a grid, with a relative error below 1e-9 in the
+    value and 2e-9 in each entry of the gradient (derived in `_logistic`). If scores
+    fill a range of more than 131072 units without wide gaps, all pairs are evaluated,
+    which is slow.
     """
     check_choice("surrogate", surrogate, SURROGATES)
     margin = check_number("margin", margin)

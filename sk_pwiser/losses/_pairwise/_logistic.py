@@ -53,10 +53,10 @@ def logistic_sums(
 ) -> PairSums:
     """Sum w_v w_c log(1 + exp(margin - (v - c))) over all pairs, with its gradients.
 
-    The accuracy is the same for distant scores: if the scores span more than MAX_BLOCKS
-    blocks, wide gaps between them are closed first. All pairs are evaluated only if the
-    scores still span more (over 131072 units). The result is NaN if a score is not
-    finite. All tensors are float64, contiguous and not empty.
+    If the scores span more than MAX_BLOCKS blocks, wide gaps between them are closed
+    first. All pairs are evaluated only if they still span more (over 131072 units). The
+    result is NaN if a score is not finite. All tensors are float64, contiguous and not
+    empty.
     """
     weights = higher_weight, lower_weight
     # The margin is subtracted from small numbers; large ones would absorb it.
