@@ -1,6 +1,6 @@
 """The parameters of `HistoryFeatures`, checked, in the unit of the log's times."""
 
-from numbers import Integral, Real
+from numbers import Integral
 from typing import NamedTuple
 
 from sk_pwiser._times import (
@@ -9,6 +9,7 @@ from sk_pwiser._times import (
     read_duration,
     unit_of,
 )
+from sk_pwiser._utils import check_boolean, check_integer, check_number
 
 LIST_FIELDS = ("column", "key", "n", "task", "ages")
 AGES = (None, "values", "buckets")
@@ -122,26 +123,12 @@ def check_params(params):
         if len(set(labels)) < len(labels):
             raise ValueError(f"{name} must be distinct; got {params[name]!r}.")
     _check_lists(params["lists"], as_keys(params["keys"]))
-    smoothing, max_keys = params["smoothing"], params["max_keys"]
-    if not isinstance(smoothing, Real) or isinstance(smoothing, bool):
-        raise TypeError(f"smoothing must be a number; got {smoothing!r}.")
-    if not 0 < smoothing < float("inf"):
-        raise ValueError(f"smoothing must be finite and > 0; got {smoothing!r}.")
+    check_number("smoothing", params["smoothing"], above=0)
     if params["max_age"] is not None:
         check_duration(params["max_age"], "max_age")
-    if max_keys is not None:
-        _check_size("max_keys", max_keys)
-    if not isinstance(params["passthrough"], bool):
-        raise TypeError(
-            f"passthrough must be True or False; got {params['passthrough']!r}."
-        )
-
-
-def _check_size(name, value):
-    if not isinstance(value, Integral) or isinstance(value, bool):
-        raise TypeError(f"{name} must be an integer >= 1; got {value!r}.")
-    if value < 1:
-        raise ValueError(f"{name} must be an integer >= 1; got {value!r}.")
+    if params["max_keys"] is not None:
+        check_integer("max_keys", params["max_keys"], at_least=1)
+    check_boolean("passthrough", params["passthrough"])
 
 
 def _check_keys(keys):
@@ -178,7 +165,7 @@ def _check_lists(lists, keys):
         key = as_keys([entry.get("key", keys[0])])[0]
         if key not in keys:
             raise ValueError(f"lists: 'key' must be one of keys; got {entry['key']!r}.")
-        _check_size("lists: 'n'", entry.get("n", DEFAULT_N))
+        check_integer("lists: 'n'", entry.get("n", DEFAULT_N), at_least=1)
         if entry.get("ages") not in AGES:
             raise ValueError(
                 f"lists: 'ages' must be one of {list(AGES)}; got {entry['ages']!r}."

@@ -28,8 +28,11 @@ from sk_pwiser.inspection._task_rows import (
 class TaskCurvesDisplay:
     """Base class of displays with one curve per task and model.
 
-    A subclass computes its curves in `_from_rows` and draws them in `plot`.
+    A subclass computes its curves in `_from_rows`, which takes the keywords of
+    `_curve_options`, and draws them in `plot`.
     """
+
+    _curve_options = ()
 
     @classmethod
     def from_estimator(
@@ -57,7 +60,7 @@ class TaskCurvesDisplay:
         ax : matplotlib Axes, default=None
             The axes to draw on; None creates a new figure.
         **kwargs : dict
-            Passed to `plot`.
+            Options of the curves, if the class has any, and parameters of `plot`.
 
         Returns
         -------
@@ -81,7 +84,8 @@ class TaskCurvesDisplay:
         """
         import_pyplot(cls.__name__)
         rows = read_estimators(estimator, X, Y, cvr=cvr, sample_weight=sample_weight)
-        return cls._from_rows(rows).plot(ax, **kwargs)
+        options = {k: kwargs.pop(k) for k in cls._curve_options if k in kwargs}
+        return cls._from_rows(rows, **options).plot(ax, **kwargs)
 
     @classmethod
     def from_predictions(
@@ -116,7 +120,7 @@ class TaskCurvesDisplay:
         ax : matplotlib Axes, default=None
             The axes to draw on; None creates a new figure.
         **kwargs : dict
-            Passed to `plot`.
+            Options of the curves, if the class has any, and parameters of `plot`.
 
         Returns
         -------
@@ -139,7 +143,8 @@ class TaskCurvesDisplay:
         rows = read_predictions(
             Y, P, task_names=task_names, cvr=cvr, sample_weight=sample_weight
         )
-        return cls._from_rows(rows).plot(ax, **kwargs)
+        options = {k: kwargs.pop(k) for k in cls._curve_options if k in kwargs}
+        return cls._from_rows(rows, **options).plot(ax, **kwargs)
 
 
 class TaskRocCurveDisplay(TaskCurvesDisplay):

@@ -19,7 +19,6 @@ from sk_pwiser._responses import (
     find_task,
 )
 from sk_pwiser._table import check_weights
-from sk_pwiser.metrics._shared_cache import shared_cache
 
 # These metrics need both classes, but do not always warn: without negatives, the
 # average precision is 1.
@@ -279,3 +278,16 @@ class TaskScorer(_BaseScorer):
         if self._accept_sample_weight():
             request.score.add_request(param="sample_weight", alias=alias)
         return request
+
+
+def shared_cache(method_caller):
+    """Return the dict that the scorers of one ``scoring`` share, or a new one.
+
+    Scikit-learn's scorer of several metrics passes ``partial(_cached_call, cache)`` as
+    ``method_caller`` to each of its scorers. The function itself cannot be used,
+    because it reduces the probabilities of several tasks to one column. The cache is
+    None if no method would be called twice.
+    """
+    arguments = getattr(method_caller, "args", ())
+    is_shared = len(arguments) == 1 and isinstance(arguments[0], dict)
+    return arguments[0] if is_shared else {}

@@ -126,19 +126,7 @@ class FunnelStratifiedKFold(StratifiedKFold):
             folds.
         """
         # Not a generator itself, so that a bad y raises at the call.
-        strata = funnel_strata(y, "y")
-        stratum_of, rare = merge_rare(np.bincount(strata), min_rows=self.n_splits)
-        strata = stratum_of[strata]
-        # With fewer rows than folds the parent class raises, so no warning is needed.
-        if rare and len(strata) >= self.n_splits:
-            counts = ", ".join(f"{describe_stratum(s)} ({n} rows)" for s, n in rare)
-            warnings.warn(
-                f"Fewer rows than n_splits={self.n_splits} in {counts}: too few for "
-                "every fold, so stratified together with a neighbouring depth.",
-                UserWarning,
-                stacklevel=2,
-            )
-        return super().split(X, strata, groups)
+        return super().split(X, strata_of_folds(y, self.n_splits), groups)
 
 
 def funnel_holdout(Y, *, test_size=0.25, random_state=None, groups=None):
@@ -292,7 +280,23 @@ def funnel_strata(Y, input_name="Y"):
     return 2 * depth + is_unknown
 
 
-def describe_stratum(stratum):
+def strata_of_folds(y, n_splits):
+    """Return strata that can occur in every fold; warn if depths were merged."""
+    strata = funnel_strata(y, "y")
+    stratum_of, rare = merge_rare(np.bincount(strata), min_rows=n_splits)
+    # With fewer rows than folds scikit-learn raises, so no warning is needed.
+    if rare and len(strata) >= n_splits:
+        counts = ", ".join(f"{_describe(s)} ({n} rows)" for s, n in rare)
+        warnings.warn(
+            f"Fewer rows than n_splits={n_splits} in {counts}: too few for every fold, "
+            "so stratified together with a neighbouring depth.",
+            UserWarning,
+            stacklevel=3,
+        )
+    return stratum_of[strata]
+
+
+def _describe(stratum):
     depth, is_unknown = divmod(stratum, 2)
     return f"depth {depth} or more, unknown" if is_unknown else f"depth {depth}"
 

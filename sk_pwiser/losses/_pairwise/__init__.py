@@ -9,19 +9,15 @@ import torch
 from torch import Tensor
 
 from sk_pwiser._utils import check_choice, check_number, widest_float
-from sk_pwiser.losses._pairwise._hinge import hinge_sums
+from sk_pwiser.losses._pairwise._hinge import hinge_sums, squared_hinge_sums
 from sk_pwiser.losses._pairwise._logistic import logistic_sums
-from sk_pwiser.losses._pairwise._squared_hinge import squared_hinge_sums
 from sk_pwiser.losses._pairwise._surrogates import (
     SURROGATES,
     PairSums,
     brute_force_sums,
-    pairwise_mean_brute_force,
-    relative_weight,
-    result_dtype,
 )
 
-__all__ = ["SURROGATES", "pairwise_mean", "pairwise_mean_brute_force"]
+__all__ = ["SURROGATES", "pairwise_mean"]
 
 # Up to this number of pairs their matrix is faster than sorting or a grid.
 BRUTE_FORCE_PAIRS = 2**17
@@ -63,10 +59,7 @@ class _DifferentiableOnce(torch.autograd.Function):
 
     @staticmethod
     def backward(ctx: Any, *grad_outputs: Tensor) -> tuple[Tensor | None, ...]:
-        raise RuntimeError(
-            "pairwise_mean can be differentiated once, not twice; "
-            "pairwise_mean_brute_force can, for few pairs."
-        )
+        raise RuntimeError("pairwise_mean can be differentiated once, not twice.")
 
 
 def pairwise_mean(
@@ -137,12 +130,38 @@ def _mean(
     scores = scores[0].contiguous(), scores[1].contiguous()
     if n_pairs <= BRUTE_FORCE_PAIRS:
         sums = brute_force_sums(*scores, margin, *weights, surrogate)
-    else:
+    elif scores[0].numel() <= scores[1].numel():
         sums = _SUMS[surrogate](*scores, margin, *weights)
+    else:
+        # v - c = (-c) - (-v): the same pairs with the sides exchanged. The sorted side
+        # is the smaller one.
+        sides = -scores[1], -scores[0]
+        mirror = _SUMS[surrogate](*sides, margin, *reversed(weights))
+        gradients = -mirror.lower_gradient, -mirror.higher_gradient
+        sums = PairSums(mirror.value, *gradients)
     # If all weights are 0, so are the sums; a divisor of 1 keeps them 0.
     total = (weights[0].sum() * weights[1].sum()).clamp(min=1.0)
     means = ((part / total).to(higher.dtype) for part in sums)
     return PairSums(*(mean.to(higher.device) for mean in means))
+
+
+def result_dtype(higher: Tensor, lower: Tensor) -> torch.dtype:
+    """Return float64 if a score vector has it, float32 otherwise."""
+    dtype = torch.promote_types(higher.dtype, lower.dtype)
+    return dtype if dtype == torch.float64 else torch.float32
+
+
+def relative_weight(weight: Tensor | None, scores: Tensor) -> Tensor:
+    """Return float64 weights with a maximum of 1, or all 0 if all weights are 0.
+
+    A mean does not depend on the scale of the weights. After rescaling, neither a
+    product of two weights nor their total can underflow: the total is 0 or at least 1.
+    """
+    if weight is None or weight.numel() == 0:
+        return torch.ones_like(scores, dtype=torch.float64, requires_grad=False)
+    weight = weight.detach().to(scores.device).double()
+    largest = weight.amax()
+    return weight / torch.where(largest > 0, largest, torch.ones_like(largest))
 
 
 def _check_side(name: str, scores: Tensor, weight: Tensor | None) -> None:
