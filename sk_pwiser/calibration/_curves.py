@@ -7,10 +7,9 @@ hundred times the weight of a conversion.
 """
 
 import numpy as np
-from scipy.optimize import minimize_scalar
+from scipy.optimize import minimize, minimize_scalar
 from scipy.special import expit, logit
 from sklearn.isotonic import IsotonicRegression
-from sklearn.linear_model import LogisticRegression
 
 # Rows of each label added at the end of the logits where that label is least expected.
 PSEUDO_ROWS = 0.5
@@ -77,15 +76,33 @@ class SigmoidCurve(Curve):
         weight = weight / weight[y == (y.mean() < 0.5)].mean()
         n_1, n_0 = weight[y == 1].sum(), weight[y == 0].sum()
         target = np.where(y == 1, (n_1 + 1) / (n_1 + 2), 1 / (n_0 + 2))
+        weight = weight / weight.sum()
         centre, scale = logits.mean(), logits.std() or 1.0
-        z = np.tile((logits - centre) / scale, 2)[:, np.newaxis]
-        # A row with a target between 0 and 1 is one of each label.
-        labels = np.repeat([1, 0], len(y))
-        shares = np.r_[weight * target, weight * (1 - target)]
-        model = LogisticRegression(C=np.inf, solver="newton-cholesky", tol=1e-12)
-        model.fit(z, labels, sample_weight=shares / weight.sum())
-        self.slope_ = float(model.coef_[0, 0] / scale)
-        self.intercept_ = float(model.intercept_[0] - self.slope_ * centre)
+        z = (logits - centre) / scale
+
+        features = np.column_stack([z, np.ones_like(z)])
+
+        def log_loss(parameters):
+            linear = features @ parameters
+            gradient = features.T @ (weight * (expit(linear) - target))
+            return weight @ (np.logaddexp(0, linear) - target * linear), gradient
+
+        def curvature(parameters):
+            p = expit(features @ parameters)
+            return features.T @ ((weight * p * (1 - p))[:, np.newaxis] * features)
+
+        start = [0.0, logit(weight @ target)]
+        options = {"gtol": 1e-12, "initial_trust_radius": 10.0}
+        found = minimize(
+            log_loss,
+            start,
+            method="trust-exact",
+            jac=True,
+            hess=curvature,
+            options=options,
+        )
+        self.slope_ = float(found.x[0] / scale)
+        self.intercept_ = float(found.x[1] - self.slope_ * centre)
         return self
 
     def transform(self, logits):
