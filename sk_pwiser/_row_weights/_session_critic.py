@@ -111,22 +111,18 @@ class SessionCriticWeights(BaseEstimator):
     one row ends with it: its value is its own expected reward, as with a `gamma` of 0.
     If all sessions have one row, `gamma` has no effect.
 
-    With `gamma=0` the best critic is minus the cross-entropy of the true and the
-    predicted probability given the features. A row then does not have a larger weight
-    because of its own label, as in the focal loss, but because similar rows are hard to
-    predict.
+    With `gamma=0` a row has a larger weight if similar rows are hard to predict, not
+    because of its own label, as in the focal loss.
 
-    This is not an estimator that predicts labels: `fit` trains the critics, and
-    `weights` applies them to any rows, which need no sessions.
+    `fit` trains the critics, and `weights` applies them to any rows, which need no
+    sessions.
 
     The form follows the code released with the paper, in which the first model does not
-    change while the critics learn. It differs in four points. The rewards are those of
-    rows that the model was not trained on. The critics are regressors fitted to all
-    rows at once (fitted Q iteration), starting from the observed sums, instead of
-    networks trained by steps with target networks and noise. The weights are applied
-    to a second fit, not to a continued one. And there is the target "return". The
-    figure in the paper shows critics that also train the first model, which the code
-    does not do.
+    change while the critics learn, unlike in a figure of the paper. It differs in four
+    points. The rewards are those of rows that the model was not trained on. The critics
+    are regressors fitted to all rows at once (fitted Q iteration), instead of networks
+    with target networks and noise. The weights are applied to a second fit, not to a
+    continued one. And there is the target "return".
 
     References
     ----------

@@ -112,13 +112,12 @@ class RowSummary:
 
 
 class ValueCounts:
-    """Numbers of rows per value of a category column.
+    """Numbers of rows per value of a category column, exact up to `max_values` values.
 
-    They are exact up to `max_values` distinct values. Whenever there are more, the
-    least frequent values are dropped until half as many are left (Manku and Motwani,
-    2002, "Approximate frequency counts over data streams", drop them at regular
-    intervals). The rows of a dropped value are not counted when it occurs again: at
-    most `max_dropped` rows per value.
+    Whenever there are more, the least frequent ones are dropped until half as many are
+    left (Manku and Motwani, 2002, drop them at regular intervals). The rows of a
+    dropped value are not counted when it occurs again: at most `max_dropped` rows per
+    value.
     """
 
     def __init__(self, column, max_values):

@@ -32,7 +32,7 @@ class TaskCurvesDisplay:
     `_curve_options`, and draws them in `plot`.
     """
 
-    _curve_options = ()
+    _curve_options: tuple[str, ...] = ()
 
     @classmethod
     def from_estimator(

@@ -32,13 +32,6 @@ class CombinedPair(_BCEWithRanking):
         Share s of the cross-entropy, from 0 to 1; alpha in the paper. At 0 a constant
         added to all logits changes nothing, so the probabilities have no meaning.
 
-    Raises
-    ------
-    TypeError
-        If bce_share is not a number.
-    ValueError
-        If bce_share is out of its range.
-
     Notes
     -----
     Calibrated probabilities minimise the expectation of both parts.

@@ -31,13 +31,6 @@ class Focal(_PointwiseLoss):
         Weight of the positives, within (0, 1); the negatives have 1 - alpha. If None,
         both have the weight 1.
 
-    Raises
-    ------
-    TypeError
-        If gamma or alpha is not a number.
-    ValueError
-        If gamma or alpha is out of its range.
-
     Notes
     -----
     For gamma above 0 the probabilities that minimise the expected loss are not the true

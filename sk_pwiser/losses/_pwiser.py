@@ -68,20 +68,6 @@ class PWiseR(MultiTaskLoss):
     base_params : dict, default=None
         Keyword arguments of that loss.
 
-    Attributes
-    ----------
-    asks_for_groups : bool
-        Whether the base loss asks for groups.
-    takes_task_weights : bool
-        Whether the base loss takes weights per row and task.
-
-    Raises
-    ------
-    TypeError
-        If a parameter is of a wrong type.
-    ValueError
-        If a parameter is out of its range or unknown.
-
     Notes
     -----
     The gradient of the term with respect to the score of a converted row v is

@@ -97,8 +97,7 @@ def make_task_scorer(
     ``predict_cvr`` is called once for all of them.
 
     With metadata routing, ``set_score_request(sample_weight=True)`` works like the
-    method of scikit-learn's scorers. It changes the scorer in place, so copy a shared
-    scorer with ``copy.deepcopy`` first.
+    method of scikit-learn's scorers, and changes the scorer in place.
 
     Examples
     --------
@@ -283,10 +282,9 @@ class TaskScorer(_BaseScorer):
 def shared_cache(method_caller):
     """Return the dict that the scorers of one ``scoring`` share, or a new one.
 
-    Scikit-learn's scorer of several metrics passes ``partial(_cached_call, cache)`` as
-    ``method_caller`` to each of its scorers. The function itself cannot be used,
-    because it reduces the probabilities of several tasks to one column. The cache is
-    None if no method would be called twice.
+    Scikit-learn passes ``partial(_cached_call, cache)`` to each of several scorers. The
+    function itself cannot be used: it reduces probabilities of several tasks to one
+    column.
     """
     arguments = getattr(method_caller, "args", ())
     is_shared = len(arguments) == 1 and isinstance(arguments[0], dict)

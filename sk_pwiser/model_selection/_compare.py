@@ -240,12 +240,9 @@ def compare_losses(
 
     Notes
     -----
-    Random folds give optimistic scores if the rows of a user or of a day are similar.
-    With ``cv=TimeSeriesSplit()`` on rows in the order of time, or with a splitter by
-    groups, the differences are closer to those on future rows.
-
-    The difference of a weight that was selected by this comparison is optimistic;
-    evaluate the weight on other rows.
+    Random folds give optimistic scores if the rows of a user or of a day are similar:
+    use :class:`FunnelTimeSplit` or :class:`FunnelGroupKFold`. The difference of a
+    weight that was selected by this comparison is optimistic as well.
 
     Examples
     --------

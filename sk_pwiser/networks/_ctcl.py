@@ -10,7 +10,7 @@ from torch.nn import functional as F
 
 from sk_pwiser._utils import at_least_float32, check_choice, check_number
 from sk_pwiser.networks._chain import base_logits, chain_logits
-from sk_pwiser.networks._layers import MLP, check_dropout, check_units
+from sk_pwiser.networks._layers import MLP, check_units
 from sk_pwiser.networks._multi_task_network import (
     Labels,
     MultiTaskNetwork,
@@ -59,19 +59,17 @@ class CTCL(MultiTaskNetwork):
 
     Notes
     -----
-    The probability of a task is no function of another's, so that a transfer net cannot
-    become exact. Its loss is smallest at the mean of p_k given :math:`h_j`, and what is
-    left there is what :math:`h_j` lacks. Large weights therefore make the towers alike.
+    Large weights make the towers alike, since a transfer net can only predict the mean
+    of p_k given :math:`h_j`.
 
     This implementation differs from the paper in six points. The value above is
-    subtracted. The transfer nets read the last hidden vector of a tower instead of its
-    prediction, which is a single number here, and are perceptrons. The network's own
+    subtracted. The transfer nets are perceptrons on the last hidden vector of a tower
+    instead of its prediction, which is a single number here. The network's own
     probabilities are soft targets: the most probable class of a rare task is always 0.
-    The paper minimises :math:`(1 - \lambda) L_j + \lambda X_{jk}`; apart from a factor,
-    this is a weight of :math:`\lambda / (1 - \lambda)`. There are any number of tasks.
-    Uncertainty weights are a weighting of the tasks, `weighting="uncertainty"`, and not
-    a part of the network. In the authors' code "prediction" is called xtsc, and "label"
-    xtc.
+    The paper minimises :math:`(1 - \lambda) L_j + \lambda X_{jk}`, apart from a factor
+    a weight of :math:`\lambda / (1 - \lambda)`. There are any number of tasks.
+    Uncertainty weights are a weighting, not a part of the network. In the authors' code
+    "prediction" is called xtsc, and "label" xtc.
 
     References
     ----------
@@ -109,13 +107,10 @@ class CTCL(MultiTaskNetwork):
         self.consistency_weight = check_number(
             "consistency_weight", consistency_weight, at_least=0
         )
-        dropout = check_dropout(dropout)
-        self.bottom = MLP(
-            self.width, check_units("bottom_units", bottom_units), dropout
-        )
-        units = check_units("tower_units", tower_units)
-        self.towers = TaskTowers(self.bottom.n_out, units, self.base_logits, dropout)
-        n_hidden = [self.bottom.n_out, *units][-1]
+        units = check_units("bottom_units", bottom_units)
+        self.bottom = MLP(self.width, units, dropout)
+        self.towers = self._make_towers(self.bottom.n_out, tower_units, dropout)
+        n_hidden = [self.bottom.n_out, *tower_units][-1]
         units = check_units("transfer_units", transfer_units)
         # Probabilities over impressions, in either task space.
         logits = base_logits(spec.base_rates)

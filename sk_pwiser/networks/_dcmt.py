@@ -16,7 +16,6 @@ from sk_pwiser.networks._entire_space import (
 )
 from sk_pwiser.networks._multi_task_network import Labels
 from sk_pwiser.networks._spec import NetworkSpec
-from sk_pwiser.networks._towers import TaskTowers
 
 
 class DCMT(CorrectedESMM):
@@ -61,20 +60,15 @@ class DCMT(CorrectedESMM):
 
     Notes
     -----
-    Where the previous task did not happen, r is 0, so that r* is the same in all rows
-    that the twin learns from: 1 if mirrored, 0 if observed. The twin alone therefore
-    learns a constant, and acts on the CVR through the prior and the shared embeddings:
-    mirrored, it lowers the CVR of rows without the previous task; observed, it raises
-    it.
+    The label r* is the same in all rows that the twin learns from: 1 if mirrored, 0 if
+    observed. It acts on the CVR of rows without the previous task through the prior and
+    the shared embeddings: mirrored, it lowers that CVR; observed, it raises it.
 
     Only the abstract of the paper could be read. The losses follow a re-implementation
     by other authors. It uses "observed" labels, whereas the prior in the abstract, by
-    which the two probabilities add up to 1, suggests "mirrored" ones. This
-    implementation differs from it in four points: it divides by the sum of the weights
-    once, not by the number of rows as well; the weights of the terms and the limit of
-    the propensity, 0.001 there, are parameters, and the limit is relative to the base
-    rate; it takes any number of tasks; and it uses the losses of `loss=`, cross-entropy
-    or not.
+    which the two probabilities add up to 1, suggests "mirrored" ones. It also divides
+    by the number of rows, and has fixed weights and a propensity of at least 0.001.
+    This implementation takes any number of tasks, and the losses of `loss=`.
 
     References
     ----------
@@ -117,7 +111,7 @@ class DCMT(CorrectedESMM):
         self.prior_weight = check_number("prior_weight", prior_weight, at_least=0)
         # The probabilities of a head and its twin add up to 1 at the start.
         opposite = -self.conditional_base_logits[1:]
-        self.twins = TaskTowers(self.width, tower_units, opposite, dropout)
+        self.twins = self._make_towers(self.width, tower_units, dropout, opposite)
 
     def corrections(
         self, inputs: Tensor, heads: Tensor, propensities: tuple[Tensor, Tensor]
@@ -167,11 +161,7 @@ def counterfactual_loss(
 def prior_loss(
     labels: Labels, heads: Tensor, twins: Tensor, weight: float = 1.0
 ) -> Tensor:
-    """Compute by how much the probabilities of head and twin miss a sum of 1.
-
-    It is the mean of the absolute differences, weighted as for the previous task, of
-    shape `(n_tasks,)`; 0 for the first task.
-    """
+    """Compute the mean distance from 1 of the probabilities of head and twin."""
     # 1 - q - q* as a difference of two probabilities, exact also if q is near 1.
     gap = ((-heads).sigmoid() - twins.sigmoid()).abs() * earlier_weights(labels)
     return weight * F.pad(gap.mean(dim=0), (1, 0))

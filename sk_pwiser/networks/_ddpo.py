@@ -16,7 +16,6 @@ from sk_pwiser.networks._entire_space import (
 )
 from sk_pwiser.networks._multi_task_network import Labels
 from sk_pwiser.networks._spec import NetworkSpec
-from sk_pwiser.networks._towers import TaskTowers
 
 
 class DDPO(CorrectedESMM):
@@ -105,7 +104,7 @@ class DDPO(CorrectedESMM):
         )
         self.teacher_weight = check_number("teacher_weight", teacher_weight, at_least=0)
         later = self.conditional_base_logits[1:]
-        self.teachers = TaskTowers(self.width, tower_units, later, dropout)
+        self.teachers = self._make_towers(self.width, tower_units, dropout, later)
 
     def corrections(
         self, inputs: Tensor, heads: Tensor, propensities: tuple[Tensor, Tensor]

@@ -73,14 +73,11 @@ def entire_space_loss(
 ) -> Tensor:
     """Compute the loss of conditional heads over the entire space, `(n_tasks,)`.
 
-    The formulas, without and with imputation, are those of :class:`ESCM2`. The result
-    is 0 for the first task, whose labels are all known, and for tasks of which no label
-    is known. `propensity`, P(Y_k = 1 | impression), and `imputed`, the log-odds of the
-    imputed labels, are `(batch, n_tasks - 1)`. The first sums estimate the mean over
-    all rows consistently if the propensities are right up to a common factor; the form
-    with imputation also if the imputed labels are right (X. Wang et al. 2019, ICML).
-    The paper imputes the loss itself, a number that does not depend on the head and has
-    no gradient for it: rows without a label would not train the head.
+    The formulas, without and with imputation, are those of :class:`ESCM2`; all tensors
+    are `(batch, n_tasks - 1)`. The result is 0 for the first task, and for tasks of
+    which no label is known. The paper imputes the loss itself, a number that does not
+    depend on the head and has no gradient for it: rows without a label would not train
+    the head.
     """
     target = labels.y[:, 1:]
     known = later_weights(labels) * labels.y[:, :-1] / propensity.detach()

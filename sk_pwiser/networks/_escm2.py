@@ -9,7 +9,6 @@ from sk_pwiser._utils import check_choice
 from sk_pwiser.networks._entire_space import CorrectedESMM, entire_space_loss
 from sk_pwiser.networks._multi_task_network import Labels
 from sk_pwiser.networks._spec import NetworkSpec
-from sk_pwiser.networks._towers import TaskTowers
 
 
 class ESCM2(CorrectedESMM):
@@ -106,7 +105,7 @@ class ESCM2(CorrectedESMM):
         self.imputation = None
         if variant == "dr":
             later = self.conditional_base_logits[1:]
-            self.imputation = TaskTowers(self.width, tower_units, later, dropout)
+            self.imputation = self._make_towers(self.width, tower_units, dropout, later)
 
     def corrections(
         self, inputs: Tensor, heads: Tensor, propensities: tuple[Tensor, Tensor]

@@ -8,7 +8,7 @@ from torch.nn import functional as F
 
 from sk_pwiser._utils import at_least_float32, check_choice, check_integer, check_number
 from sk_pwiser.networks._experts import ExpertGroups
-from sk_pwiser.networks._layers import check_dropout, check_units
+from sk_pwiser.networks._layers import check_units
 from sk_pwiser.networks._multi_task_network import MultiTaskNetwork, NetworkOutput
 from sk_pwiser.networks._spec import NetworkSpec
 from sk_pwiser.networks._towers import TaskTowers
@@ -95,7 +95,6 @@ class FDN(MultiTaskNetwork):
         self.penalty = PENALTIES[orthogonality]
         self.extra_losses_are_means = orthogonality == "row"
         self.n_pairs = check_integer("n_pairs", n_pairs, at_least=1)
-        dropout = check_dropout(dropout)
         units = check_units("expert_units", expert_units)
         n_each = spec.n_tasks * n_pairs
         # The specific experts, grouped by task, precede the shared experts, which are
@@ -103,13 +102,9 @@ class FDN(MultiTaskNetwork):
         sizes = [n_pairs] * spec.n_tasks + [n_each]
         self.experts = ExpertGroups(sizes, self.width, units, dropout, F.elu)
         n_read = (n_pairs + n_each) * self.experts.n_out
-        base_logits = self.base_logits
-        self.towers = TaskTowers(
-            n_read, check_units("tower_units", tower_units), base_logits, dropout
-        )
-        self.aux_heads = TaskTowers(
-            self.experts.n_out, (), base_logits.repeat_interleave(n_pairs)
-        )
+        self.towers = self._make_towers(n_read, tower_units, dropout)
+        of_pairs = self.base_logits.repeat_interleave(n_pairs)
+        self.aux_heads = TaskTowers(self.experts.n_out, (), of_pairs)
 
     def forward(self, codes: Tensor, numeric: Tensor) -> NetworkOutput:
         """Compute the logits of a batch, of shape `(batch, n_tasks)`."""

@@ -219,11 +219,10 @@ class InputLayer(nn.Module):
     """Category embeddings and sums over bags beside numeric inputs.
 
     All category columns share one embedding table, in which each has an offset, and are
-    looked up in one call. If their embeddings differ in width, the table has the
-    largest width, and of narrower ones the first components are used. Category dropout
-    replaces random values by the code of unseen values in training: it trains the
-    embedding of this code, and regularises the embeddings of the others. Each of
-    `n_tables` independent tables has its own projections of numeric columns and its own
+    looked up in one call; of narrower embeddings, the first components are used.
+    Category dropout replaces random values by the code of unseen values in training,
+    which trains the embedding of this code, and regularises the others. Each of
+    `n_tables` tables has its own projections of numeric columns and its own
     interaction.
     """
 

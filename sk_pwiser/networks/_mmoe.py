@@ -6,10 +6,9 @@ from torch import Tensor
 
 from sk_pwiser._utils import check_integer
 from sk_pwiser.networks._experts import Gates
-from sk_pwiser.networks._layers import StackedMLP, check_dropout, check_units
+from sk_pwiser.networks._layers import StackedMLP, check_units
 from sk_pwiser.networks._multi_task_network import MultiTaskNetwork, NetworkOutput
 from sk_pwiser.networks._spec import NetworkSpec
-from sk_pwiser.networks._towers import TaskTowers
 
 
 class MMoE(MultiTaskNetwork):
@@ -67,17 +66,11 @@ class MMoE(MultiTaskNetwork):
     ) -> None:
         super().__init__(spec)
         n_experts = check_integer("n_experts", n_experts, at_least=1)
-        dropout = check_dropout(dropout)
         units = check_units("expert_units", expert_units)
         self.experts = StackedMLP(n_experts, self.width, units, dropout)
         n_gates = spec.n_tasks if self.has_gate_per_task else 1
         self.gates = Gates(self.width, n_gates, n_experts)
-        self.towers = TaskTowers(
-            self.experts.n_out,
-            check_units("tower_units", tower_units),
-            self.base_logits,
-            dropout,
-        )
+        self.towers = self._make_towers(self.experts.n_out, tower_units, dropout)
 
     def forward(self, codes: Tensor, numeric: Tensor) -> NetworkOutput:
         """Compute the logits of a batch, of shape `(batch, n_tasks)`."""

@@ -7,10 +7,9 @@ from torch import Tensor, nn
 
 from sk_pwiser._utils import check_integer
 from sk_pwiser.networks._experts import ExpertGroups, Gates, mix
-from sk_pwiser.networks._layers import check_dropout, check_units
+from sk_pwiser.networks._layers import check_units
 from sk_pwiser.networks._multi_task_network import MultiTaskNetwork, NetworkOutput
 from sk_pwiser.networks._spec import NetworkSpec
-from sk_pwiser.networks._towers import TaskTowers
 
 
 class PLE(MultiTaskNetwork):
@@ -84,7 +83,6 @@ class PLE(MultiTaskNetwork):
             check_integer("n_shared_experts", n_shared_experts, at_least=1),
         )
         units = check_units("expert_units", expert_units)
-        dropout = check_dropout(dropout)
         n_levels = check_integer("n_levels", n_levels, at_least=1)
         width = self.width
         levels = []
@@ -93,9 +91,7 @@ class PLE(MultiTaskNetwork):
             levels.append(ExtractionLevel(width, counts, units, dropout, is_last))
             width = levels[-1].n_out
         self.levels = nn.ModuleList(levels)
-        self.towers = TaskTowers(
-            width, check_units("tower_units", tower_units), self.base_logits, dropout
-        )
+        self.towers = self._make_towers(width, tower_units, dropout)
 
     def forward(self, codes: Tensor, numeric: Tensor) -> NetworkOutput:
         """Compute the logits of a batch, of shape `(batch, n_tasks)`."""

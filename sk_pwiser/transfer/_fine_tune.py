@@ -129,13 +129,10 @@ def fine_tune(
     The equations of TRED were not available. Its abstract says that a relevant and an
     irrelevant part of the features are separated by a large maximum mean discrepancy, a
     small mutual information, or both. Here the parts are :math:`g \circ \varphi_0` and
-    :math:`(1 - g) \circ \varphi_0`; the variants with mutual information are absent.
-    The gates minimise the cross-entropy of a linear model per task on the first part,
-    divided by the entropy of the task's base rate relative to a rate of 1/2, minus 0.05
-    times the discrepancy, plus a small penalty on the gates and a larger one on the
-    linear models. The discrepancy alone would put all features into one part. Tasks
-    whose labels are all equal in `X` have no influence; if there is no other task, all
-    gates are 1.
+    :math:`(1 - g) \circ \varphi_0`, without mutual information. The gates minimise the
+    cross-entropy of a linear model per task on the first part, relative to the entropy
+    of the base rate, minus 0.05 times the discrepancy, plus penalties. Tasks whose
+    labels are all equal in `X` have no influence; without any other, all gates are 1.
 
     References
     ----------

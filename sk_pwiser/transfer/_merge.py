@@ -130,10 +130,8 @@ def merge_estimators(
     here the default is the log loss on labelled rows, and L-BFGS-B minimises it on all
     rows. AdaMerging merges the encoder only, and each task keeps its head; here the
     markets share the tasks, and the heads are merged as well. Statistics of batch
-    normalisation are computed again on `X`. R-MTLLMF models noise on task vectors that
-    are sent over a radio channel, and derives the worst covariances of this noise; it
-    was readable in the abstract only, and frozen parts and realignment are all that is
-    here.
+    normalisation are computed again on `X`. R-MTLLMF was readable in the abstract only;
+    its noise on task vectors is left out.
 
     References
     ----------

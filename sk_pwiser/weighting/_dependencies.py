@@ -61,13 +61,11 @@ def depends_on(
 ) -> list[bool]:
     """Return whether the loss of a task depends on each parameter tensor.
 
-    Autograd does not provide this directly: the losses of all tasks are entries of one
-    tensor, so every parameter is part of the graph of every loss, and the gradients of
-    the other tasks' towers are zeros instead of None. Therefore NaN is propagated
-    backward from the loss of the task, and 0 from the other losses. Since NaN times 0
-    is NaN, the gradient of every parameter on which the loss depends is NaN, even if it
-    would be 0 because of the labels. Since 0 times a finite number is 0, no other
-    gradient is NaN. The graph of the losses is retained.
+    The losses of all tasks are entries of one tensor, so that every parameter is part
+    of the graph of every loss, and gradients of other tasks' towers are zeros instead
+    of None. Therefore NaN is propagated backward from the loss of the task, and 0 from
+    the others: NaN times 0 is NaN, also where the labels make a gradient 0. The graph
+    is retained.
     """
     probe = torch.zeros_like(losses)
     probe[task] = torch.nan

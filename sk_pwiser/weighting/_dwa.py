@@ -27,11 +27,6 @@ class DynamicWeightAverage(TaskWeighting):
         Temperature T of the softmax, > 0. The weights are more uniform for higher
         values.
 
-    Raises
-    ------
-    ValueError, TypeError
-        If `temperature` is not a number > 0.
-
     Notes
     -----
     The weights depend on the rates of the losses, not on their scale: a task whose

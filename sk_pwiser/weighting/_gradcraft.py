@@ -41,11 +41,6 @@ class GradCraft(GradientWeighting):
     epsilon : float, default=1e-8
         Cosine between conflicting gradients after the projection, in [0, 1].
 
-    Raises
-    ------
-    ValueError, TypeError
-        If a parameter is not a number in its range.
-
     Notes
     -----
     PCGrad projects onto one task after another, and a later projection may restore an

@@ -38,11 +38,6 @@ class GradNorm(GradientWeighting):
     lr : float, default=0.025
         Learning rate of the weights, > 0.
 
-    Raises
-    ------
-    ValueError, TypeError
-        If `alpha` or `lr` is not a number in its range.
-
     Notes
     -----
     This implementation differs from the paper in these points:

@@ -35,11 +35,6 @@ class MetaBalance(GradientWeighting):
     target : int, default=0
         Index of the target task. A negative index counts from the last task.
 
-    Raises
-    ------
-    ValueError, TypeError
-        If a parameter is not a number in its range.
-
     Notes
     -----
     The weights differ between tensors. The history contains the mean weight of each
