@@ -12,7 +12,7 @@ from sklearn.exceptions import ConvergenceWarning
 from sklearn.frozen import FrozenEstimator
 from sklearn.model_selection import GroupKFold, KFold
 from sklearn.pipeline import make_pipeline
-from sklearn.preprocessing import OrdinalEncoder, TargetEncoder
+from sklearn.preprocessing import FunctionTransformer, OrdinalEncoder, TargetEncoder
 from sklearn.utils import (
     _safe_indexing,
     check_array,
@@ -217,9 +217,10 @@ class SessionCriticWeights(BaseEstimator):
         sessions = Sessions(groups, order)
         p = self._left_out_probabilities(X, Y, groups, labels.shape[1])
         rewards = labels * np.log(p) + (1 - labels) * np.log1p(-p)
-        encoder = StateEncoder(X)
-        critic = self._critic(encoder.n_categories)
-        critics, n_iter = self._fit_critics(critic, encoder(X), p, rewards, sessions)
+        encoder, n_categories = state_encoder(X)
+        states = encoder.transform(X)
+        critic = self._critic(n_categories)
+        critics, n_iter = self._fit_critics(critic, states, p, rewards, sessions)
         model = clone(self.base_estimator).fit(X, Y)
         self.base_estimator_, self._encoder = model, encoder
         self.critics_, self.n_iter_ = critics, n_iter
@@ -257,7 +258,7 @@ class SessionCriticWeights(BaseEstimator):
         check_is_fitted(self)
         validate_data(self, X, skip_check_array=True, reset=False)
         p = self._probabilities(self.base_estimator_, X, len(self.critics_))
-        return _values(self.critics_, self._encoder(X), p)
+        return _values(self.critics_, self._encoder.transform(X), p)
 
     def _check_parameters(self):
         check_number("gamma", self.gamma, at_least=0, at_most=1)
@@ -358,9 +359,8 @@ def _values(critics, states, p):
 class Sessions:
     """The order of rows within sessions.
 
-    Rows with equal `order`, and all rows without one, keep the order in which they are
-    given. `rows` are the indices of the rows, session by session in order, and
-    `continues` says whether the session has another row after each of these.
+    `rows` are the indices of the rows, session by session in order, and `continues`
+    says whether the session has another row after each of these.
     """
 
     def __init__(self, groups, order=None):
@@ -393,31 +393,18 @@ class Sessions:
         return following
 
 
-class StateEncoder:
-    """Rows of a table as numbers: codes of category columns, then numeric columns.
+def state_encoder(X):
+    """Return a fitted encoder of tables as floats, and the number of category columns.
 
-    The categories are the columns of a DataFrame that are not numeric; an array has
-    none.
+    Codes of these come first. They are the columns of a DataFrame that are not numeric;
+    an array has none. Missing and new values are NaN.
     """
-
-    def __init__(self, X):
-        names = list(X.columns) if hasattr(X, "columns") else []
-        self.categories = [name for name in names if not _is_number(X[name].dtype)]
-        self.numbers = [name for name in names if name not in self.categories]
-        self.n_categories = len(self.categories)
-        if self.categories:
-            self.encoder = OrdinalEncoder(
-                handle_unknown="use_encoded_value", unknown_value=np.nan
-            ).fit(X[self.categories])
-
-    def __call__(self, X):
-        """Return the rows as a float array; missing and new values are NaN."""
-        if not self.categories:
-            return _as_floats(X)
-        codes = self.encoder.transform(X[self.categories])
-        if not self.numbers:
-            return codes
-        return np.hstack([codes, _as_floats(X[self.numbers])])
+    names = list(X.columns) if hasattr(X, "columns") else []
+    found = [j for j, name in enumerate(names) if not _is_number(X[name].dtype)]
+    codes = OrdinalEncoder(handle_unknown="use_encoded_value", unknown_value=np.nan)
+    numbers = FunctionTransformer(_as_floats)
+    encoder = ColumnTransformer([("codes", codes, found)], remainder=numbers)
+    return encoder.fit(X), len(found)
 
 
 def _is_number(dtype):

@@ -67,9 +67,8 @@ def fit_dataset(
 ) -> TrainingResult:
     """Train on a dataset: learn the encoding, store encoded rows on disk, optimise.
 
-    `Y`, `sample_weight` and `groups` are not used: the dataset, for example a
-    :class:`~sk_pwiser.datasets.ParquetImpressions`, names its columns of these.
-    `eval_set` is another dataset, or a table and labels.
+    The dataset names its columns of `Y`, `sample_weight` and `groups`. `eval_set` is
+    another dataset, or a table and labels.
     """
     _refuse_arrays(Y=Y, sample_weight=sample_weight, groups=groups)
     with (

@@ -205,9 +205,9 @@ class BlockCounts:
 class TableLearner:
     """Learns the encoding of a table in one pass over its rows.
 
-    The frequencies of category values are exact up to a bound, see `ValueCounts`. The
-    distributions of numbers are estimated from a random sample of the rows. If all rows
-    are in the sample, the result is equal to that of `fit_transform`.
+    Category values are counted, see `ValueCounts`, and distributions of numbers
+    estimated from a sample. If it has all rows, the result is equal to that of
+    `fit_transform`.
     """
 
     def __init__(self, encoder, dataset, generator):
@@ -287,9 +287,8 @@ class TableLearner:
 class DatasetSchema:
     """The result of the first pass over a dataset.
 
-    The target statistics of the schema, if any, are fitted in the second pass.
-    `blocks` assigns rows to blocks for them, and `earlier` has the statistics of the
-    fit that training continues from.
+    The target statistics of the schema are fitted in the second pass, by `blocks`;
+    `earlier` has those of the fit that training continues from.
     """
 
     schema: Schema

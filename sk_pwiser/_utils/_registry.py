@@ -14,11 +14,8 @@ def check_names(
 ):
     """Return the class of a component, after a check of the names of its parameters.
 
-    `choice` is a name in the registry, or a subclass of `base`, for the estimator's
-    `parameter`, and `params` the user's keyword arguments. The first `n_args`
-    positional arguments are taken by every component of this kind, `context` has
-    keyword arguments that are parameters of the estimator, and the message also lists
-    `shared` ones.
+    All components take `n_args` positional arguments and the `shared` parameters;
+    `context` has keyword arguments that are parameters of the estimator.
     """
     kind = resolve(registry, base, parameter, choice)
     params = {} if params is None else dict(params)

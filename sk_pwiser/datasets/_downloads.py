@@ -52,10 +52,8 @@ def read_csv(
 ):
     """Read columns of given types from a csv file, or from a zip file that contains it.
 
-    `dtypes` maps the columns to return to `"int64"`, `"float32"` or `"str"`. Without a
-    header, the columns of the file are the keys of `dtypes`, in their order. Fields of
-    `"float32"` columns may be empty only with `may_be_missing`. Errors name line and
-    column.
+    `dtypes` maps the columns, without a header all of them, to `"int64"`, `"float32"`
+    or `"str"`. Errors name line and column.
     """
     names, options = list(dtypes), {"header": None, "names": list(dtypes)}
     if has_header:

@@ -102,10 +102,9 @@ def read_footers(filesystem, paths, on_corrupt):
 def unify_schemas(files, schema, columns):
     """Return the common schema of the columns in all files.
 
-    Dictionary columns have the type of their values, since the indices may have
-    different types in different files. In a file without values of a column, the column
-    may have the type null. `schema` is that of the first file, with the columns from
-    folder names.
+    Dictionary columns have the type of their values, since the indices may differ. In a
+    file without values, a column may have the type null. `schema` is that of the first
+    file, with the columns from folder names.
     """
     pyarrow, _, _ = import_parquet()
     known = {name for file in files for name in file.schema.names} | {*schema.names}

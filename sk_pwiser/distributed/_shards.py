@@ -29,9 +29,8 @@ class Clock:
 class Shard(StreamedImpressions):
     """Stored impressions, some of whose files a worker reads.
 
-    In training the files are dealt anew in every epoch, in an order that depends on
-    the clock only. Otherwise each worker reads consecutive files. Numbers of rows,
-    labels and samples refer to all files.
+    In training the files are dealt anew in every epoch, in an order that depends on the
+    clock only. Numbers of rows, labels and samples refer to all files.
     """
 
     rank: int = 0
@@ -92,9 +91,8 @@ def shards(job: Job, rank: int, n_workers: int) -> Iterator[Shards]:
 class JointIterator:
     """Iterates over batches until every worker has used its rows.
 
-    A worker that has no rows left yields a row that does not count, since the steps of
-    all workers belong together. In the current step, `sizes` has the numbers of rows of
-    the workers by rank, and `n_weights` is the largest number of weights per row.
+    A worker that has no rows left yields a row that does not count. `sizes` has the
+    numbers of rows of the workers in the current step, `n_weights` the weights per row.
     """
 
     def __init__(

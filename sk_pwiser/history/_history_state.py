@@ -136,9 +136,8 @@ def read_column(column, name):
 class HistoryState:
     """What a history has learnt. It is not changed: methods return new ones.
 
-    `end` is the time of the last row, None without rows. `indices` has the values of
-    each column, `logs` one `KeyLog` per key, and `everything` all rows as those of one
-    key, for the base rates.
+    `indices` has the values of each column, `logs` one `KeyLog` per key, and
+    `everything` all rows as those of one key, for the base rates.
     """
 
     def __init__(self, kind, task_names, classes, end, indices, logs, everything):

@@ -23,11 +23,10 @@ class ListLog:
 class KeyLog:
     """Totals and recent rows of all keys of a kind, such as the users.
 
-    `columns`, int64 (n_keys, n_columns), are the keys, each once and sorted, by the
-    indices of their values in the vocabularies. `offsets`, (n_keys + 1,), are their
-    slices in the rows, whose `labels` are int8, -1 if missing. `totals` are sums over
-    the rows that are no longer kept, see `no_totals`, and `reference` is the time at
-    which decayed totals have their value, None without any.
+    `columns` are the keys, sorted, by the indices of their values in the vocabularies,
+    and `offsets` their slices in the rows. `totals` are sums over rows that are no
+    longer kept, see `no_totals`; decayed ones have their value at `reference`, None
+    without any.
     """
 
     def __init__(self, columns, offsets, time, labels, lists, totals, reference=None):
@@ -70,9 +69,9 @@ def no_totals(n_keys, n_tasks, n_half_lives, dtype):
 def log_of_rows(ids, time, labels, lists, n_half_lives):
     """Return the log of new rows, none of which is summed.
 
-    `ids`, (n_rows, n_columns), are the indices of the values of the key's columns; rows
-    in which one is missing, -1, belong to no key. `lists` has, per list, the index of
-    each row's value, -1 if missing, and the task that must have happened, or None.
+    Rows in which one of `ids` is missing, -1, belong to no key. `lists` has, per list,
+    the index of each row's value, -1 if missing, and the task that must have happened,
+    or None.
     """
     has_key = (ids >= 0).all(axis=1)
     if not has_key.all():
@@ -267,9 +266,7 @@ def decayed_sums(time, place, values, half_life):
     """Return, for each row, the decayed sum over the rows of its slice up to it.
 
     Sums within blocks of four rows, then sums of the blocks by the same function, then
-    both together. Only positive terms are added and no weight exceeds 1, so that slices
-    of any length are summed without loss. `place` is the place of each row in its
-    slice, whose times are sorted, and `values` are (n_rows, n_values).
+    both together: only positive terms are added, and no weight exceeds 1.
     """
     sums = values.astype(np.float64)
     in_block = place & 3

@@ -23,9 +23,9 @@ from sk_pwiser.history._key_log import (
 class View(NamedTuple):
     """What queries see of the rows of their keys, one entry per query.
 
-    `code` is the key, 0 where there is none, and `is_on` says whether its totals count.
-    The rows before the instant, in the present stretch, are those from `start` to
-    `end`. `last` is the time of the last impression, if there is one (`has_any`).
+    `is_on` says whether the totals of the key count; its rows before the instant are
+    those from `start` to `end`, and `last` is the time of the last one, if it
+    `has_any`.
     """
 
     code: np.ndarray
@@ -40,8 +40,7 @@ class Past:
     """A `KeyLog` with cumulated counts, for queries at any time from its totals on.
 
     With a `max_age`, the rows of a key form stretches: one ends where the key has no
-    impression for longer than this age, and only the present one counts. `windows` and
-    `half_lives` are the horizons beside the whole past.
+    impression for longer than this age, and only the present one counts.
     """
 
     def __init__(self, log, plan, windows=(), half_lives=(), lists=()):

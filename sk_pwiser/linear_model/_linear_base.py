@@ -20,11 +20,9 @@ TASK_TYPES = ("binary", "regression")
 
 @dataclass(frozen=True)
 class LinearTargets:
-    """The labels and values of all tasks.
+    """The labels and values of all tasks, NaN where a task has no label.
 
-    `values`, (n_samples, n_tasks), are 0 or 1 for binary tasks, and NaN where a task
-    has no label. `classes`, (n_binary_tasks, 2), is 1-D for a single task, None if no
-    task is binary.
+    `classes`, (n_binary_tasks, 2), is 1-D for a single task, None if no task is binary.
     """
 
     values: np.ndarray

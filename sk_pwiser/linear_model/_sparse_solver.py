@@ -108,11 +108,9 @@ def _scaled_columns(X, weights, settings):
 class MixedLoss:
     """Logistic loss of binary tasks and squared error of regression tasks.
 
-    It is the sum over the tasks of 2 * mean(logistic loss) or mean(squared error) / 2,
-    where each mean is over the rows of its task. At coefficients of 0 both have the
-    same gradient: minus the mean product of feature and target, where the targets of
-    binary tasks are -1 and 1. With the factors 2 and 1/2, the penalty is thus equally
-    strong for both types.
+    It is the sum over the tasks of 2 * mean(logistic loss) or mean(squared error) / 2.
+    At coefficients of 0 both have the same gradient, minus the mean product of feature
+    and target, so that the penalty is equally strong for both types.
     """
 
     def __init__(self, values, weights, is_binary):
@@ -190,9 +188,9 @@ def _columns_where(chosen):
 class Objective:
     """The differentiable part of the problem, in scaled coefficients.
 
-    V of shape (n_features + 1, n_tasks) holds the coefficients of the scaled columns,
-    ``V[:-1] = scale * W``, and the intercepts in the last row. The penalties are
-    ``l2 / 2 * ||W||^2`` and ``mean_reg / 2 * ||W - mean over the tasks||^2``.
+    V, (n_features + 1, n_tasks), has ``scale * W`` and the intercepts in the last row.
+    The penalties are ``l2 / 2 ||W||^2`` and ``mean_reg / 2 ||W - mean over the
+    tasks||^2``.
     """
 
     def __init__(self, columns, loss, settings):
@@ -232,9 +230,8 @@ class Objective:
 class SparseSolver:
     """Minimises an objective plus ``alpha`` times the sum of the rows' norms.
 
-    `tol` is the largest violation of the optimality conditions, in the scale of V,
-    relative to the largest one at coefficients of 0; `start` are the intercepts at the
-    start, and `alpha_max` is the smallest alpha at which all coefficients are 0.
+    `tol` is relative to the largest violation at coefficients of 0, `start` are the
+    intercepts there, and `alpha_max` is the smallest alpha with this solution.
     """
 
     def __init__(self, objective, *, tol, max_iter, start):
@@ -330,10 +327,9 @@ def shrink_rows(V, thresholds):
 def fista(objective, V, thresholds, curvature, tol, max_iter):
     """Minimise by accelerated proximal gradient steps with adaptive restarts.
 
-    The step length is the inverse of a bound of the curvature. The bound is doubled
-    until it holds. The momentum is set to 0 whenever it points uphill (O'Donoghue and
-    Candes, 2015). Returns the coefficients, their predictions, the number of steps and
-    the bound.
+    The bound of the curvature is doubled until it holds. The momentum is set to 0
+    whenever it points uphill (O'Donoghue and Candes, 2015). Returns the coefficients,
+    their predictions, the number of steps and the bound.
     """
     linear = objective.predict(V)
     point, point_linear, momentum = V, linear, 1.0

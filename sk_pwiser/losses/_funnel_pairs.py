@@ -13,9 +13,8 @@ PAIRS = ("conversion", "funnel")
 def rows_by_depth(y: Tensor, sample_weight: Tensor | None = None) -> Tensor:
     """Return a bool mask, (n_tasks + 1, batch), of the rows at each depth.
 
-    If the weights are given per row and task, a weight of 0 for a task after the first
-    stands for a missing label. A row is at no depth if its labels break the funnel, or
-    if a label before the first 0 is missing.
+    A weight of 0 for a task after the first stands for a missing label. A row is at no
+    depth if its labels break the funnel, or if a label before the first 0 is missing.
     """
     leading = y.cumprod(dim=1).sum(dim=1)
     depth = torch.where(leading == y.sum(dim=1), leading, -1)
@@ -34,11 +33,10 @@ def means_over_pairs(
     surrogate: str,
     pairs: str,
 ) -> Iterator[tuple[WeightedScores, Tensor]]:
-    """Yield the mean of the surrogate for each pair of depths that are compared.
+    """Yield the rows of the greater depth, and the mean, for each pair of depths.
 
-    Each mean comes with the rows of the greater depth; without pairs it is 0, with
-    gradient 0. `is_at_depth` is the result of `rows_by_depth`, and `margins` run from
-    the deepest lower depth to depth 0.
+    `is_at_depth` is the result of `rows_by_depth`, and `margins` run from the deepest
+    lower depth to depth 0.
     """
     parts = [scores.at(rows) for rows in is_at_depth]
     deepest = len(parts) - 1

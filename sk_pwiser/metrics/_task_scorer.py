@@ -153,7 +153,7 @@ class TaskScorer(_BaseScorer):
             # The CVR uses the first of these methods that the estimator has.
             self._response_method = ("predict_cvr", "predict_proba")
         # As in scikit-learn's scorers, None is an error if weights are passed.
-        self._weight_request = None
+        self._alias = None
 
     def __call__(self, estimator, X, y, sample_weight=None):
         """Score a fitted estimator; see :func:`make_task_scorer`."""
@@ -261,21 +261,28 @@ class TaskScorer(_BaseScorer):
 
     def set_score_request(self, *, sample_weight):
         """Set whether routing passes weights: True, False, None or an alias."""
+        self._check_metric_takes_weight()
+        return self._set_alias(sample_weight)
+
+    def _set_alias(self, alias):
         if not get_config()["enable_metadata_routing"]:
             raise RuntimeError("set_score_request needs enable_metadata_routing=True.")
-        self._check_metric_takes_weight()
-        self._request(sample_weight)  # raises if the alias is invalid
-        self._weight_request = sample_weight
+        self._request(alias)  # raises if the alias is invalid
+        self._alias = alias
         return self
 
     def get_metadata_routing(self):
         """Return the metadata request of the scorer."""
-        return self._request(self._weight_request)
+        return self._request(self._alias)
+
+    def _requested(self):
+        """Return the name of the metadata that routing may pass, or None."""
+        return "sample_weight" if self._accept_sample_weight() else None
 
     def _request(self, alias):
         request = MetadataRequest(owner=repr(self))
-        if self._accept_sample_weight():
-            request.score.add_request(param="sample_weight", alias=alias)
+        if name := self._requested():
+            request.score.add_request(param=name, alias=alias)
         return request
 
 

@@ -16,12 +16,17 @@ from sk_pwiser.weighting import depends_on
 N_PROBES = 64
 
 
-def check_fitted(name, estimator):
-    """Raise unless a value is a fitted estimator of this package."""
+def check_type(name, estimator):
+    """Raise a TypeError unless a value is an estimator of this package."""
     if not isinstance(estimator, MultiTaskCTRCVRClassifier):
         raise TypeError(
-            f"{name} must be a fitted MultiTaskCTRCVRClassifier; got {estimator!r}."
+            f"{name} must be a MultiTaskCTRCVRClassifier; got {estimator!r}."
         )
+
+
+def check_fitted(name, estimator):
+    """Raise unless a value is a fitted estimator of this package."""
+    check_type(name, estimator)
     check_is_fitted(
         estimator, "_result", msg=f"{name}, a %(name)s, is not fitted: call fit first."
     )
@@ -306,6 +311,17 @@ def check_weights(weights, n_estimators):
             f"weights must be finite, >= 0 and not all 0; got {values.tolist()}."
         )
     return values / values.sum()
+
+
+def one_per_estimator(name, values, n_estimators):
+    """Return finite numbers, of which there may be one for all estimators."""
+    found = np.asarray(values, dtype=float)
+    if found.shape not in ((), (n_estimators,)) or not np.isfinite(found).all():
+        raise ValueError(
+            f"{name} must be a finite number, or one per estimator, {n_estimators}; "
+            f"got {values!r}."
+        )
+    return np.broadcast_to(found, (n_estimators,))
 
 
 def check_markets(markets, X, n_estimators):

@@ -11,11 +11,11 @@ from sk_pwiser.transfer._compatible import (
     check_pool,
     check_same_tasks,
     check_table,
+    check_type,
     check_weights,
     predict_each,
 )
 from sk_pwiser.transfer._fine_tune import fine_tune
-from sk_pwiser.transfer._fit_like import check_type
 
 
 def distill(estimators, X, *, weights=None, student):

@@ -232,9 +232,8 @@ def _check_same_network(source, estimator):
 def load_weights(network, source, encoder, origins):
     """Copy the weights of a network into one that may have further embeddings.
 
-    `encoder` is the encoder of `source`, and `origins` holds the code in `source` of
-    each code, -1 for new values. Returns which rows of the embedding tables exist in
-    `source`, a bool Tensor of shape (n_embeddings,).
+    `origins` holds the code in `source` of each code, -1 for new values. Returns which
+    rows of the embedding tables exist in `source`.
     """
     sizes, before = network.spec.cardinalities, encoder.cardinalities_
     rows, known = [], []

@@ -7,11 +7,10 @@ import numpy as np
 import torch
 from sklearn.base import clone
 
-from sk_pwiser._estimator import MultiTaskCTRCVRClassifier
 from sk_pwiser._table import UNSEEN, ExtendedStatistics, grow_encoder
 from sk_pwiser._training import fit_from
 from sk_pwiser._utils import accept_any_case_of_y
-from sk_pwiser.transfer._compatible import check_fitted
+from sk_pwiser.transfer._compatible import check_fitted, check_type
 
 
 @accept_any_case_of_y
@@ -116,14 +115,6 @@ def fit_like(
         lambda rows: take_schema(schema, schema.encoder, origins, rows, seen, False),
         lambda net, rows, seed: _filling_untrained(net, rows.train),
     )
-
-
-def check_type(name, estimator):
-    """Raise a TypeError unless a value is an estimator of this package."""
-    if not isinstance(estimator, MultiTaskCTRCVRClassifier):
-        raise TypeError(
-            f"{name} must be a MultiTaskCTRCVRClassifier; got {estimator!r}."
-        )
 
 
 def train_like(estimator, source, data, share, prepare):

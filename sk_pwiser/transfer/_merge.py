@@ -23,6 +23,7 @@ from sk_pwiser.transfer._compatible import (
     check_table,
     encode,
     named_parts,
+    one_per_estimator,
 )
 from sk_pwiser.transfer._fine_tune import fine_tune
 from sk_pwiser.transfer._task_vectors import (
@@ -233,17 +234,12 @@ def _check_bounds(bounds):
 
 def _check_prior(prior, n_members, low, high):
     """Return the initial coefficients, one per member."""
-    values = np.asarray(prior, dtype=float)
-    if values.shape not in ((), (n_members,)):
-        raise ValueError(
-            f"prior must be a number, or one per estimator, {n_members}; its shape is "
-            f"{values.shape}."
-        )
+    values = one_per_estimator("prior", prior, n_members)
     if not ((values >= low) & (values <= high)).all():
         raise ValueError(
             f"prior must be within the bounds ({low:g}, {high:g}); got {prior!r}."
         )
-    return np.broadcast_to(values, (n_members,))
+    return values
 
 
 def _frozen_names(base, freeze):
@@ -384,13 +380,7 @@ def merge_interference(base, estimators, X, *, coefficients=1.0, markets=None):
     """
     members = check_members(base, estimators)
     X = check_table(X)
-    values = np.asarray(coefficients, dtype=float)
-    if values.shape not in ((), (len(members),)) or not np.isfinite(values).all():
-        raise ValueError(
-            "coefficients must be a finite number, or one per estimator, "
-            f"{len(members)}; got {coefficients!r}."
-        )
-    values = np.broadcast_to(values, (len(members),))
+    values = one_per_estimator("coefficients", coefficients, len(members))
     markets = check_markets(markets, X, len(members))
     rows = encode(base, X)
     first = read_state(base)

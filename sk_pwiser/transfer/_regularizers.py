@@ -115,8 +115,7 @@ def squared_discrepancy(x, y, n_kernels=5):
     """Compute the squared maximum mean discrepancy of two samples, (n_rows, width).
 
     The kernel is the mean of Gaussian kernels exp(-d^2 / w), with widths w spread by
-    factors of 2 around the mean squared distance d^2 between different points of both
-    samples together. The pairs of a point with itself are included, so that it is >= 0.
+    factors of 2 around the mean squared distance between different points.
     """
     points = torch.cat([x, y])
     distances = _squared_distances(points)

@@ -201,9 +201,8 @@ def draw(p, size, random_state):
 def log_probability_gradient(p, drawn):
     """Differentiate the log-probability of a draw with respect to the scores.
 
-    The members `drawn`, in this order and without replacement, had the probabilities
-    `p`, a softmax of the scores. Each draw adds 1 for the drawn member, minus the
-    probabilities of all members that had not been drawn before.
+    Each draw adds 1 for the drawn member, minus the probabilities, a softmax of the
+    scores, of all members that had not been drawn before.
     """
     gradient, left = np.zeros(len(p)), p.astype(float)
     for member in drawn:
@@ -218,10 +217,8 @@ def log_probability_gradient(p, drawn):
 def learn_policy(reward, n_members, size, *, lr, n_iter, random_state):
     """Learn the probabilities of members from the rewards of subsets.
 
-    Ascends the expected reward by Adam on the scores, along
-    ``(reward - baseline) * gradient of the log-probability of the draw``. The baseline
-    is the mean of the rewards so far. It does not change the expected step, only its
-    variance. `reward` maps a sorted tuple of `size` members to a number.
+    Ascends the expected reward by Adam on the scores. The baseline, the mean of the
+    rewards so far, does not change the expected step, only its variance.
     """
     scores = torch.zeros(n_members, dtype=torch.float64)
     optimizer = torch.optim.Adam([scores], lr=lr, eps=EPSILON, maximize=True)

@@ -26,9 +26,8 @@ def read_state(estimator, device=None):
 def combine(base, members, coefficients):
     """Compute the sum of a base and weighted task vectors, tensor by tensor.
 
-    `coefficients` maps names of tensors to arrays of shape (n_members,); tensors
-    without an entry are taken from the base. Coefficients of 0 give the base, and a
-    single one of 1 gives its member, to the bit.
+    Tensors without coefficients are taken from the base. Coefficients of 0 give the
+    base, and a single one of 1 gives its member, to the bit.
     """
     state = {}
     for name, start in base.items():
@@ -47,12 +46,10 @@ def combine(base, members, coefficients):
 
 
 def trim_vectors(base, members, share, names):
-    """Trim task vectors, and keep the entries that agree on their sign.
+    """Trim task vectors, and keep the entries that agree on their sign (TIES-Merging).
 
     The `share` of the entries of each vector with the smallest magnitudes over all
-    tensors in `names` is set to 0. Where the vectors differ in sign, only entries with
-    the sign of the sum remain (Yadav et al., 2023, "TIES-Merging",
-    :arxiv:`2306.01708`).
+    tensors in `names` is set to 0; then only entries with the sign of the sum remain.
     """
     limits = [_magnitude_limit(base, member, share, names) for member in members]
     trimmed = [dict(member) for member in members]
@@ -131,9 +128,8 @@ OBJECTIVES = {"log_loss": row_log_losses, "entropy": row_entropies}
 class MergeObjective:
     """A mean over rows and tasks, as a function of the coefficients of a merge.
 
-    The merged weights are linear in the coefficients. The gradient is therefore the
-    inner product of each task vector with the gradient of the weights, which one pass
-    over the rows gives for all coefficients.
+    The merged weights are linear in these: the gradient is the inner product of each
+    task vector with the gradient of the weights.
     """
 
     def __init__(self, net, base, members, names, rows, objective):

@@ -8,12 +8,10 @@ from torch import Tensor, nn
 
 
 class LossDependencies:
-    """The parameter tensors on which the loss of each task depends.
+    """The parameter tensors on which the loss of each task depends, in `depends`.
 
-    The computational graph decides, not the values of the gradients: a task without any
-    signal in the batch still depends on the parameters that its loss was computed from.
-    The dependencies are found in the first step and kept for as long as the parameters
-    are the same. `depends` has one list per task, with one bool per parameter tensor.
+    The computational graph decides, not the values of the gradients, in the first step
+    with these parameters: a task without any signal in the batch still depends on them.
     """
 
     def __init__(self) -> None:

@@ -4,7 +4,7 @@ import torch
 from torch import Tensor
 
 from sk_pwiser._utils import check_choice, check_number
-from sk_pwiser.weighting._rates import TrainingRates, softmax_weights
+from sk_pwiser.weighting._dwa import TrainingRates, softmax_weights
 from sk_pwiser.weighting._task_weighting import TaskWeighting
 
 RATES = (None, "dwa", "plain")

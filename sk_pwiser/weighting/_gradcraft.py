@@ -101,9 +101,7 @@ class GradCraft(GradientWeighting):
 def without_conflicts(gram: Tensor, epsilon: float) -> Tensor:
     """Return the weights of the gradients in the sum of the projected gradients.
 
-    `gram` holds the inner products of the gradients, and `epsilon` is the cosine
-    between conflicting gradients after the projection. Without conflicts, all weights
-    are 1.
+    `epsilon` is the cosine between conflicting gradients after the projection.
     """
     norms = gram.diagonal().sqrt()
     weights = torch.ones_like(norms)

@@ -116,10 +116,9 @@ class Nash(GradientWeighting):
 def nash_weights(gram: Tensor, tol: float, max_iter: int) -> Tensor:
     """Solve `gram @ weights = 1 / weights` by a damped Newton method.
 
-    The minimised function is self-concordant. Newton steps damped by 1 / (1 +
-    decrement) then keep the weights positive and converge from any start. `tol` is for
-    the largest entry of `|weights * (gram @ weights) - 1|`. If there is no solution,
-    the iteration is stopped at large weights.
+    The minimised function is self-concordant: steps damped by 1 / (1 + decrement) keep
+    the weights positive and converge from any start. Without a solution, the iteration
+    is stopped at large weights.
     """
     n_tasks = len(gram)
     identity = torch.eye(n_tasks, dtype=gram.dtype)

@@ -172,9 +172,8 @@ def _interpolate(node_values: Tensor, positions: Tensor) -> Tensor:
 def _node_sums(mass: Tensor) -> tuple[Tensor, Tensor]:
     """Return at each node x the sums of mass * k(y - x) and of mass * k'(y - x).
 
-    For nodes in the same or in neighbouring blocks of 32 units the kernel is evaluated.
-    For all others |z| = |y - x| is over 32, and the kernel is z or exp(z) to within
-    1e-14. Sums of these need only the moments of the blocks.
+    At a distance of over 32, a block, the kernel is z or exp(z) to within 1e-14, whose
+    sums need only the moments of the blocks; for nearer nodes it is evaluated.
     """
     blocks = mass.view(-1, BLOCK_NODES)
     # Each block with its two neighbours, times the kernel matrix between them.
