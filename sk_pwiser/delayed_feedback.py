@@ -165,9 +165,8 @@ def delayed_feedback_weights(Y, *, delay, elapsed, cvr=None, min_probability=0.0
 
     References
     ----------
-    Yasui, Morishita, Fujita and Shibata (2020), "A feedback shift correction in
-    predicting conversion rates under delayed feedback", WWW.
-    :doi:`10.1145/3366423.3380032`
+    Yasui et al. (2020), "A feedback shift correction in predicting conversion rates
+    under delayed feedback", WWW. :doi:`10.1145/3366423.3380032`
 
     Chapelle (2014), "Modeling delayed feedback in display advertising", KDD.
     :doi:`10.1145/2623330.2623634`

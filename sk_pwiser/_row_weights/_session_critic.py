@@ -126,8 +126,7 @@ class SessionCriticWeights(BaseEstimator):
 
     References
     ----------
-    Z. Liu, J. Tian, Q. Cai, X. Zhao, J. Gao, S. Liu, D. Chen, T. He, D. Zheng, P. Jiang
-    and K. Gai (2023). Multi-Task Recommendations with Reinforcement Learning. WWW.
+    Liu et al. (2023). Multi-Task Recommendations with Reinforcement Learning. WWW.
     :arxiv:`2302.03328`
 
     D. Ernst, P. Geurts and L. Wehenkel (2005). Tree-Based Batch Mode Reinforcement

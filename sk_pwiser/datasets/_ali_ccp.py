@@ -280,9 +280,8 @@ def load_ali_ccp(path, *, subset="all", multi_valued=MULTI_VALUED, n_rows=None):
 
     References
     ----------
-    Xiao Ma, Liqin Zhao, Guan Huang, Zhi Wang, Zelin Hu, Xiaoqiang Zhu, Kun Gai, "Entire
-    Space Multi-Task Model: An Effective Approach for Estimating Post-Click Conversion
-    Rate", SIGIR 2018, arXiv 1804.07931.
+    Ma et al., "Entire Space Multi-Task Model: An Effective Approach for Estimating
+    Post-Click Conversion Rate", SIGIR 2018, arXiv 1804.07931.
 
     Examples
     --------

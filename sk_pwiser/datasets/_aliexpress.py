@@ -120,9 +120,8 @@ def load_aliexpress(path, country, *, subset="all"):
 
     References
     ----------
-    Pengcheng Li, Runze Li, Qing Da, An-Xiang Zeng, Lijun Zhang, "Improving
-    Multi-Scenario Learning to Rank in E-commerce by Exploiting Task Relationships in
-    the Label Space", CIKM 2020, doi 10.1145/3340531.3412713.
+    Li et al., "Improving Multi-Scenario Learning to Rank in E-commerce by Exploiting
+    Task Relationships in the Label Space", CIKM 2020, doi 10.1145/3340531.3412713.
 
     Examples
     --------

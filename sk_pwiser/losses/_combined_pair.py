@@ -50,9 +50,8 @@ class CombinedPair(_BCEWithRanking):
 
     References
     ----------
-    Lin, Pan, Zhang, Wang, Xiao, Huang, Xiao and Jiang (2024), "Understanding the
-    ranking loss for recommendation with sparse user feedback", KDD.
-    :arxiv:`2403.14144`
+    Lin et al. (2024), "Understanding the ranking loss for recommendation with sparse
+    user feedback", KDD. :arxiv:`2403.14144`
 
     Burges, Shaked, Renshaw, Lazier, Deeds, Hamilton and Hullender (2005), "Learning to
     rank using gradient descent", ICML. :doi:`10.1145/1102351.1102363`

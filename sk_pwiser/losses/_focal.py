@@ -51,9 +51,8 @@ class Focal(_PointwiseLoss):
     Lin, Goyal, Girshick, He and Dollár (2017), "Focal loss for dense object
     detection", ICCV. :arxiv:`1708.02002`
 
-    Charoenphakdee, Vongkulbhisal, Chairatanakul and Sugiyama (2021), "On focal loss
-    for class-posterior probability estimation: a theoretical perspective", CVPR.
-    :arxiv:`2011.09172`
+    Charoenphakdee et al. (2021), "On focal loss for class-posterior probability
+    estimation: a theoretical perspective", CVPR. :arxiv:`2011.09172`
 
     Examples
     --------

@@ -54,13 +54,11 @@ class JRC(_BCEWithRanking):
 
     References
     ----------
-    Sheng, Gao, Cheng, Yang, Han, Deng, Jiang, Xu and Zheng (2023), "Joint optimization
-    of ranking and calibration with contextualized hybrid model", KDD.
-    :arxiv:`2208.06164`
+    Sheng et al. (2023), "Joint optimization of ranking and calibration with
+    contextualized hybrid model", KDD. :arxiv:`2208.06164`
 
-    Bai, Jagerman, Qin, Yan, Kar, Lin, Wang, Bendersky and Najork (2023), "Regression
-    compatible listwise objectives for calibrated ranking with binary relevance", CIKM.
-    :arxiv:`2211.01494`
+    Bai et al. (2023), "Regression compatible listwise objectives for calibrated ranking
+    with binary relevance", CIKM. :arxiv:`2211.01494`
 
     Examples
     --------

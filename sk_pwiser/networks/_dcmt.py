@@ -72,8 +72,7 @@ class DCMT(CorrectedESMM):
 
     References
     ----------
-    F. Zhu, M. Zhong, X. Yang, L. Li, L. Yu, T. Zhang, J. Zhou, C. Chen, F. Wu, G. Liu
-    and Y. Wang (2023). DCMT: A Direct Entire-Space Causal Multi-Task Framework for
+    Zhu et al. (2023). DCMT: A Direct Entire-Space Causal Multi-Task Framework for
     Post-Click Conversion Estimation. ICDE. :arxiv:`2302.06141`
 
     Examples

@@ -67,9 +67,8 @@ class DDPO(CorrectedESMM):
 
     References
     ----------
-    H. Su, L. Meng, L. Zhu, K. Lu and J. Li (2024). DDPO: Direct Dual Propensity
-    Optimization for Post-Click Conversion Rate Estimation. SIGIR.
-    :doi:`10.1145/3626772.3657817`
+    Su et al. (2024). DDPO: Direct Dual Propensity Optimization for Post-Click
+    Conversion Rate Estimation. SIGIR. :doi:`10.1145/3626772.3657817`
 
     A. Swaminathan and T. Joachims (2015). The Self-Normalized Estimator for
     Counterfactual Learning. NIPS.

@@ -66,9 +66,8 @@ class ESCM2(CorrectedESMM):
 
     References
     ----------
-    H. Wang, T.-W. Chang, T. Liu, J. Huang, Z. Chen, C. Yu, R. Li and W. Chu (2022).
-    ESCM2: Entire Space Counterfactual Multi-Task Model for Post-Click Conversion Rate
-    Estimation. SIGIR. :arxiv:`2204.05125`
+    Wang et al. (2022). ESCM2: Entire Space Counterfactual Multi-Task Model for
+    Post-Click Conversion Rate Estimation. SIGIR. :arxiv:`2204.05125`
 
     A. Swaminathan and T. Joachims (2015). The Self-Normalized Estimator for
     Counterfactual Learning. NIPS.

@@ -37,9 +37,8 @@ class ESMM(MultiTaskNetwork):
 
     References
     ----------
-    X. Ma, L. Zhao, G. Huang, Z. Wang, Z. Hu, X. Zhu and K. Gai (2018). Entire Space
-    Multi-Task Model: An Effective Approach for Estimating Post-Click Conversion Rate.
-    SIGIR. :arxiv:`1804.07931`
+    Ma et al. (2018). Entire Space Multi-Task Model: An Effective Approach for
+    Estimating Post-Click Conversion Rate. SIGIR. :arxiv:`1804.07931`
 
     Examples
     --------

@@ -57,9 +57,8 @@ class MetaHeac(MultiTaskNetwork):
 
     References
     ----------
-    Y. Zhu, Y. Liu, R. Xie, F. Zhuang, X. Hao, K. Ge, X. Zhang, L. Lin and J. Cao
-    (2021). Learning to Expand Audience via Meta Hybrid Experts and Critics for
-    Recommendation and Advertising. KDD. :arxiv:`2105.14688`
+    Zhu et al. (2021). Learning to Expand Audience via Meta Hybrid Experts and Critics
+    for Recommendation and Advertising. KDD. :arxiv:`2105.14688`
 
     Examples
     --------

@@ -39,9 +39,8 @@ class MMoE(MultiTaskNetwork):
 
     References
     ----------
-    J. Ma, Z. Zhao, X. Yi, J. Chen, L. Hong and E. H. Chi (2018). Modeling Task
-    Relationships in Multi-task Learning with Multi-gate Mixture-of-Experts. KDD.
-    :doi:`10.1145/3219819.3220007`
+    Ma et al. (2018). Modeling Task Relationships in Multi-task Learning with Multi-gate
+    Mixture-of-Experts. KDD. :doi:`10.1145/3219819.3220007`
 
     Examples
     --------
@@ -107,9 +106,8 @@ class OMoE(MMoE):
 
     References
     ----------
-    J. Ma, Z. Zhao, X. Yi, J. Chen, L. Hong and E. H. Chi (2018). Modeling Task
-    Relationships in Multi-task Learning with Multi-gate Mixture-of-Experts. KDD.
-    :doi:`10.1145/3219819.3220007`
+    Ma et al. (2018). Modeling Task Relationships in Multi-task Learning with Multi-gate
+    Mixture-of-Experts. KDD. :doi:`10.1145/3219819.3220007`
 
     Examples
     --------

@@ -50,9 +50,8 @@ class STEM(MultiTaskNetwork):
 
     References
     ----------
-    L. Su, J. Pan, X. Wang, X. Xiao, S. Quan, X. Chen and J. Jiang (2024). STEM:
-    Unleashing the Power of Embeddings for Multi-task Recommendation. AAAI.
-    :arxiv:`2308.13537`
+    Su et al. (2024). STEM: Unleashing the Power of Embeddings for Multi-task
+    Recommendation. AAAI. :arxiv:`2308.13537`
 
     Examples
     --------

@@ -63,9 +63,8 @@ class GradNorm(GradientWeighting):
 
     References
     ----------
-    Chen, Badrinarayanan, Lee and Rabinovich (2018), "GradNorm: gradient normalization
-    for adaptive loss balancing in deep multitask networks", ICML.
-    :arxiv:`1711.02257`
+    Chen et al. (2018), "GradNorm: gradient normalization for adaptive loss balancing in
+    deep multitask networks", ICML. :arxiv:`1711.02257`
 
     Examples
     --------

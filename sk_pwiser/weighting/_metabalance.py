@@ -49,9 +49,8 @@ class MetaBalance(GradientWeighting):
 
     References
     ----------
-    He, Feng, Cheng, Ji, Guo and Caverlee (2022), "MetaBalance: improving multi-task
-    recommendations via adapting gradient magnitudes of auxiliary tasks", WWW.
-    :arxiv:`2203.06801`
+    He et al. (2022), "MetaBalance: improving multi-task recommendations via adapting
+    gradient magnitudes of auxiliary tasks", WWW. :arxiv:`2203.06801`
 
     Examples
     --------

@@ -170,7 +170,7 @@ def test_a_missing_label_is_a_label_without_effect():
     whole = exact(group_modes=[6]).fit(data, Y)
     p = whole.predict_proba(data)
     assert_allclose(split.predict_proba(data), p, atol=1e-3)
-    with pytest.raises(ValueError, match="NaN: 100 in column 'click', the first in r"):
+    with pytest.raises(ValueError, match="NaN: 100 in column 0, the first in r"):
         exact(group_modes=[6]).fit(copies, labels)
     # A weight of 0 has the same effect as a missing label.
     weight = (~np.isnan(labels)).astype(float)
