@@ -195,8 +195,6 @@ class SessionCriticWeights(BaseEstimator):
 
         Raises
         ------
-        TypeError
-            If a parameter has the wrong type.
         ValueError
             If a parameter is out of range, there are fewer sessions than `cv`, labels
             are missing or not 0 and 1, lengths differ, or `predict_proba` of the first

@@ -262,8 +262,6 @@ def load_ali_ccp(path, *, subset="all", multi_valued=MULTI_VALUED, n_rows=None):
         If a line cannot be read (the message names the file, the line and the field),
         a field occurs twice in a row without being named in `multi_valued`, a label is
         not 0 or 1, or a parameter has an unknown value.
-    ImportError
-        If pandas is not installed.
 
     Warns
     -----

@@ -102,8 +102,6 @@ def load_aliexpress(path, country, *, subset="all"):
         If a column is missing, a field cannot be read (the message names the file, the
         line and the column), a label is not 0 or 1, or `country` or `subset` is
         unknown.
-    ImportError
-        If pandas is not installed.
 
     Warns
     -----

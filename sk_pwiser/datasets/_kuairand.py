@@ -149,8 +149,6 @@ def load_kuairand(path, second="engage", *, subset="all"):
     ValueError
         If a column is missing, a label is not 0 or 1, or `second` or `subset` is
         unknown.
-    ImportError
-        If pandas or pyarrow is not installed.
 
     Notes
     -----

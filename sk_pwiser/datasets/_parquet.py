@@ -212,8 +212,6 @@ class ParquetImpressions:
         and the column.
     FileNotFoundError
         If no file matches.
-    ImportError
-        If pyarrow is not installed.
 
     Examples
     --------

@@ -206,8 +206,6 @@ class HistoryFeatures(HistoryFiles, TransformerMixin, BaseEstimator):
 
         Raises
         ------
-        NotFittedError
-            If there is no state.
         ValueError, TypeError
             As in `fit`; the state is unchanged.
         """
@@ -255,8 +253,6 @@ class HistoryFeatures(HistoryFiles, TransformerMixin, BaseEstimator):
 
         Raises
         ------
-        NotFittedError
-            If there is no state.
         ValueError, TypeError
             As in `fit`.
         """
@@ -290,8 +286,6 @@ class HistoryFeatures(HistoryFiles, TransformerMixin, BaseEstimator):
 
         Raises
         ------
-        NotFittedError
-            If there is no state.
         ValueError, TypeError
             As in `fit`, and if a row is from before the end of the state.
         """
@@ -324,8 +318,6 @@ class HistoryFeatures(HistoryFiles, TransformerMixin, BaseEstimator):
 
         Raises
         ------
-        NotFittedError
-            If there is no state.
         ValueError, TypeError
             If a field is absent, or the time is none.
         """
@@ -357,8 +349,6 @@ class HistoryFeatures(HistoryFiles, TransformerMixin, BaseEstimator):
 
         Raises
         ------
-        NotFittedError
-            If one of them has no state.
         ValueError, TypeError
             If parameters, tasks or kinds of times differ. The message names them.
         """

@@ -72,10 +72,6 @@ class TaskCurvesDisplay:
         ValueError
             If labels or weights are invalid or do not match the tasks of the
             estimator.
-        sklearn.exceptions.NotFittedError
-            If an estimator is not fitted.
-        ImportError
-            If matplotlib is not installed.
 
         Warns
         -----
@@ -131,8 +127,6 @@ class TaskCurvesDisplay:
         ------
         ValueError
             If labels, probabilities, names or weights are invalid or do not match.
-        ImportError
-            If matplotlib is not installed.
 
         Warns
         -----

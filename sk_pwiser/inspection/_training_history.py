@@ -101,10 +101,6 @@ class TrainingHistoryDisplay:
         ValueError
             If the estimator has no history, or if `kind="auc"` but there were no
             validation rows.
-        sklearn.exceptions.NotFittedError
-            If the estimator is not fitted.
-        ImportError
-            If matplotlib is not installed.
         """
         import_pyplot(cls.__name__)
         trained = _trained_estimator(estimator)
@@ -228,12 +224,8 @@ def plot_task_weights(estimator, ax=None):
 
     Raises
     ------
-    NotFittedError
-        If the estimator is not fitted.
     ValueError
         If the estimator has no history, or if the history contains no weights.
-    ImportError
-        If matplotlib is not installed.
 
     Examples
     --------

@@ -62,8 +62,6 @@ def pwiser_loss(
 
     Raises
     ------
-    TypeError
-        If a parameter is of a wrong type.
     ValueError
         If the shapes do not fit, `surrogate` or `pairs` is unknown, or a margin is not
         finite.

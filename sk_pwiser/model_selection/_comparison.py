@@ -179,11 +179,6 @@ class LossComparison:
         matplotlib Axes
             The axes, with a group of horizontal intervals per metric, one interval per
             candidate except for the baseline. A vertical line marks 0.
-
-        Raises
-        ------
-        ImportError
-            If matplotlib is not installed.
         """
         pyplot = import_extra("matplotlib.pyplot", "LossComparison.plot")
         if ax is None:

@@ -50,8 +50,6 @@ def check_compatible(estimators):
     TypeError
         If `estimators` is not a sequence of
         :class:`~sk_pwiser.MultiTaskCTRCVRClassifier`.
-    NotFittedError
-        If one of them is not fitted.
     ValueError
         If the sequence is empty, or if an estimator differs from the first. The message
         contains its index and the first difference: in the network's class or
@@ -377,13 +375,6 @@ def named_parts(estimator):
     dict of str to list of str
         Names of the parts, and the names of their tensors in
         `estimator.net_.module_.state_dict()`. Each tensor is in exactly one part.
-
-    Raises
-    ------
-    TypeError
-        If `estimator` is not a :class:`~sk_pwiser.MultiTaskCTRCVRClassifier`.
-    NotFittedError
-        If it is not fitted.
 
     Examples
     --------

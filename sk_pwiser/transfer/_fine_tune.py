@@ -98,10 +98,6 @@ def fine_tune(
 
     Raises
     ------
-    TypeError
-        If `source` is of another type.
-    NotFittedError
-        If `source` is not fitted.
     ValueError
         If a parameter is invalid, if the network or its encoding would differ from the
         source, or if `seen=True` and there are rows that the source was not fitted on.

@@ -71,10 +71,6 @@ def fit_like(
 
     Raises
     ------
-    TypeError
-        If `estimator` or `source` is of another type.
-    NotFittedError
-        If `source` is not fitted.
     ValueError
         If parameters, tasks or columns differ from `source`, or if `seen=True` and
         there are rows that `source` was not fitted on.
