@@ -8,7 +8,7 @@ from torch.nn import functional as F
 
 from sk_pwiser._utils import at_least_float32, check_choice, check_number
 from sk_pwiser.networks._entire_space import (
-    CorrectedESMM,
+    _CorrectedESMM,
     earlier_weights,
     later_losses,
     later_weights,
@@ -18,7 +18,7 @@ from sk_pwiser.networks._multi_task_network import Labels
 from sk_pwiser.networks._spec import NetworkSpec
 
 
-class DCMT(CorrectedESMM):
+class DCMT(_CorrectedESMM):
     r"""Entire-space causal multi-task framework: a CVR with a counterfactual twin.
 
     The twin tower of the paper is left out, since its form could not be read: here the
@@ -112,7 +112,7 @@ class DCMT(CorrectedESMM):
         opposite = -self.conditional_base_logits[1:]
         self.twins = self._make_towers(self.width, tower_units, dropout, opposite)
 
-    def corrections(
+    def _corrections(
         self, inputs: Tensor, heads: Tensor, propensities: tuple[Tensor, Tensor]
     ) -> dict[str, Callable[[Labels], Tensor]]:
         """Return the losses of heads and twins, and the prior."""

@@ -8,7 +8,7 @@ from torch.nn import functional as F
 
 from sk_pwiser._utils import at_least_float32, check_number
 from sk_pwiser.networks._entire_space import (
-    CorrectedESMM,
+    _CorrectedESMM,
     earlier_weights,
     later_losses,
     later_weights,
@@ -18,7 +18,7 @@ from sk_pwiser.networks._multi_task_network import Labels
 from sk_pwiser.networks._spec import NetworkSpec
 
 
-class DDPO(CorrectedESMM):
+class DDPO(_CorrectedESMM):
     r"""Direct dual propensity optimisation: a teacher labels rows without a click.
 
     The attention of the paper, which transfers between the networks, is left out, since
@@ -105,7 +105,7 @@ class DDPO(CorrectedESMM):
         later = self.conditional_base_logits[1:]
         self.teachers = self._make_towers(self.width, tower_units, dropout, later)
 
-    def corrections(
+    def _corrections(
         self, inputs: Tensor, heads: Tensor, propensities: tuple[Tensor, Tensor]
     ) -> dict[str, Callable[[Labels], Tensor]]:
         """Return the losses of the teachers, and of heads that learn from them."""

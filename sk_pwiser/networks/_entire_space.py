@@ -17,7 +17,7 @@ from sk_pwiser.networks._multi_task_network import Labels, NetworkOutput
 from sk_pwiser.networks._spec import NetworkSpec
 
 
-class CorrectedESMM(ESMM):
+class _CorrectedESMM(ESMM):
     """Base class of networks that correct the heads of ESMM by inverse propensities."""
 
     smallest_propensities: Tensor
@@ -48,10 +48,10 @@ class CorrectedESMM(ESMM):
         extra: Mapping[str, Callable[[Labels], Tensor]] = {}
         if self.n_tasks > 1:
             propensities = self._propensities(logits)
-            extra = self.corrections(inputs, heads[:, 1:], propensities)
+            extra = self._corrections(inputs, heads[:, 1:], propensities)
         return NetworkOutput(logits, extra_losses=extra, conditional_logits=heads)
 
-    def corrections(
+    def _corrections(
         self, inputs: Tensor, heads: Tensor, propensities: tuple[Tensor, Tensor]
     ) -> dict[str, Callable[[Labels], Tensor]]:
         """Return the extra losses, given the input and the heads after the first."""

@@ -6,12 +6,12 @@ from functools import partial
 from torch import Tensor
 
 from sk_pwiser._utils import check_choice
-from sk_pwiser.networks._entire_space import CorrectedESMM, entire_space_loss
+from sk_pwiser.networks._entire_space import _CorrectedESMM, entire_space_loss
 from sk_pwiser.networks._multi_task_network import Labels
 from sk_pwiser.networks._spec import NetworkSpec
 
 
-class ESCM2(CorrectedESMM):
+class ESCM2(_CorrectedESMM):
     r"""Entire space counterfactual multi-task model: ESMM with a corrected CVR.
 
     The conditional heads are the heads of :class:`ESMM`. Each head after the first has
@@ -106,7 +106,7 @@ class ESCM2(CorrectedESMM):
             later = self.conditional_base_logits[1:]
             self.imputation = self._make_towers(self.width, tower_units, dropout, later)
 
-    def corrections(
+    def _corrections(
         self, inputs: Tensor, heads: Tensor, propensities: tuple[Tensor, Tensor]
     ) -> dict[str, Callable[[Labels], Tensor]]:
         """Return the loss over the entire space."""
