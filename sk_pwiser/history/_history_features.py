@@ -519,7 +519,7 @@ class HistoryFeatures(HistoryFiles, TransformerMixin, BaseEstimator):
 def _features(rows, times, state, plan, pasts, of_all):
     """Return the new columns by name."""
     features, codes = {}, []
-    rates = of_all.base_rates(times)
+    priors = of_all.priors(np.zeros(len(times), dtype=np.int64), times)
     for key, (names, past) in enumerate(zip(plan.keys, pasts, strict=True)):
         code = state.codes(names, state.logs[key], state.ids(rows.columns, names))
         codes.append(code)
@@ -529,7 +529,8 @@ def _features(rows, times, state, plan, pasts, of_all):
         own = np.empty((len(plan.names_of_key(key)), len(times)))
         for start in range(0, len(times), BLOCK):
             block = order[start : start + BLOCK]
-            own[:, block] = past.numbers(code[block], times[block], rates[block])
+            of_block = [[part[block] for part in of_task] for of_task in priors]
+            own[:, block] = past.numbers(code[block], times[block], of_block)
         features |= dict(zip(plan.names_of_key(key), own, strict=True))
     places = [0] * len(pasts)
     for each in plan.lists:

@@ -7,7 +7,7 @@ from torch import Tensor
 
 from sk_pwiser.losses._bce import _BCEWithRanking
 from sk_pwiser.losses._task_loss import weights_of_task
-from sk_pwiser.losses._weighted_scores import WeightedScores, weighted_pairwise_mean
+from sk_pwiser.losses._weighted_scores import WeightedScores
 
 
 class CombinedPair(_BCEWithRanking):
@@ -87,7 +87,6 @@ def _rank_net(z: Tensor, y: Tensor, weight: Tensor | None) -> Tensor:
     """Return the mean over the pairs of one task times the mean weight of its rows."""
     scores = WeightedScores(z, weight)
     positive = y == 1
-    mean = weighted_pairwise_mean(
-        scores.at(positive), scores.at(~positive), margin=0.0, surrogate="logistic"
-    )
+    higher, lower = scores.at(positive), scores.at(~positive)
+    mean = higher.mean_above(lower, margin=0.0, surrogate="logistic")
     return (mean * scores.weight_per_row(len(z))).to(z.dtype)

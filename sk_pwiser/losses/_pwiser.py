@@ -8,16 +8,16 @@ import torch
 from torch import Tensor
 
 from sk_pwiser._utils import build, check_choice, check_number, is_iterable
-from sk_pwiser.losses._funnel_pairs import (
+from sk_pwiser.losses._pairwise import SURROGATES
+from sk_pwiser.losses._pwiser_loss import check_margins
+from sk_pwiser.losses._task_loss import MultiTaskLoss, per_task, weights_of_task
+from sk_pwiser.losses._weighted_scores import (
     PAIRS,
+    WeightedScores,
     has_pairs,
     means_over_pairs,
     rows_by_depth,
 )
-from sk_pwiser.losses._pairwise import SURROGATES
-from sk_pwiser.losses._pwiser_loss import check_margins
-from sk_pwiser.losses._task_loss import MultiTaskLoss, per_task, weights_of_task
-from sk_pwiser.losses._weighted_scores import WeightedScores
 
 # Beyond this weight, and below this rate, the pairs outweigh the few labels.
 LARGE_WEIGHT, LOW_RATE = 5.0, 0.01

@@ -10,14 +10,13 @@ from torch.nn import functional as F
 
 from sk_pwiser._utils import at_least_float32, check_choice, check_number
 from sk_pwiser.networks._chain import base_logits, chain_logits
-from sk_pwiser.networks._layers import MLP, check_units
+from sk_pwiser.networks._layers import MLP, TaskTowers, Tower, check_units
 from sk_pwiser.networks._multi_task_network import (
     Labels,
     MultiTaskNetwork,
     NetworkOutput,
 )
 from sk_pwiser.networks._spec import NetworkSpec
-from sk_pwiser.networks._towers import TaskTowers, Tower
 
 
 class CTCL(MultiTaskNetwork):

@@ -8,10 +8,9 @@ from torch.nn import functional as F
 
 from sk_pwiser._utils import at_least_float32, check_choice, check_integer, check_number
 from sk_pwiser.networks._experts import ExpertGroups
-from sk_pwiser.networks._layers import check_units
+from sk_pwiser.networks._layers import TaskTowers, check_units
 from sk_pwiser.networks._multi_task_network import MultiTaskNetwork, NetworkOutput
 from sk_pwiser.networks._spec import NetworkSpec
-from sk_pwiser.networks._towers import TaskTowers
 
 
 class FDN(MultiTaskNetwork):

@@ -9,6 +9,7 @@ from torch.nn import functional as F
 from sk_pwiser._utils import at_least_float32, check_integer
 from sk_pwiser.networks._experts import Gates
 from sk_pwiser.networks._layers import (
+    OutputLayer,
     StackedLinear,
     StackedMLP,
     check_dropout,
@@ -16,7 +17,6 @@ from sk_pwiser.networks._layers import (
 )
 from sk_pwiser.networks._multi_task_network import MultiTaskNetwork, NetworkOutput
 from sk_pwiser.networks._spec import NetworkSpec
-from sk_pwiser.networks._towers import OutputLayer
 
 
 class MetaHeac(MultiTaskNetwork):

@@ -15,9 +15,8 @@ from sk_pwiser.networks._chain import (
     full_log_logits,
 )
 from sk_pwiser.networks._input import InputLayer
-from sk_pwiser.networks._layers import check_dropout, check_units
+from sk_pwiser.networks._layers import TaskTowers, check_dropout, check_units
 from sk_pwiser.networks._spec import NetworkSpec
-from sk_pwiser.networks._towers import TaskTowers
 
 
 @dataclass(frozen=True)
