@@ -29,10 +29,7 @@ def check_targets(Y, missing_labels="error", classes=None):
 
 
 def check_lengths(X, targets):
-    """Raise if the numbers of rows of the table and of the labels differ.
-
-    Tables without a length, such as a LazyFrame of polars, are left to the estimator.
-    """
+    """Raise if the numbers of rows of labels and of a table with a length differ."""
     try:
         n_samples = n_rows(X)
     except ValueError:
@@ -45,10 +42,7 @@ def check_lengths(X, targets):
 
 
 def find_task(task, n_tasks, *names_by_source, others=", 'cvr' or 'mean'"):
-    """Return the column of a task, given by its index or name.
-
-    In the message, `others` follows the names: the other values that the caller takes.
-    """
+    """Return the column of a task, given by its index or name."""
     if not isinstance(task, str):
         if not -n_tasks <= task < n_tasks:
             raise ValueError(
@@ -84,10 +78,7 @@ def check_same_tasks(n_tasks, y_names, fitted_names):
 
 
 class Predictions:
-    """Predictions of an estimator for a table, task by task.
-
-    Instances with the same `cache`, a dict, call each method of the estimator once.
-    """
+    """Predictions of an estimator; those with one `cache` call each method once."""
 
     def __init__(self, estimator, X, cache):
         self._estimator = estimator
@@ -160,10 +151,7 @@ class Predictions:
 
 
 def nested_estimators(estimator):
-    """Yield an estimator and the estimators that it wraps, from the outside in.
-
-    A search wraps its best estimator, a pipeline its last step.
-    """
+    """Yield an estimator and those in it: the best of a search, a pipeline's last."""
     while estimator is not None:
         yield estimator
         if isinstance(estimator, Pipeline):
@@ -189,11 +177,7 @@ def _predict_cvr(estimator, X):
 
 
 def positive_probabilities(estimator, X, n_tasks):
-    """Return P(Y_k = 1) as the estimator predicts it, float64 (n_samples, n_tasks).
-
-    Its `predict_proba` returns one column per task, both classes of a single task, or a
-    list of such arrays.
-    """
+    """Return P(Y_k = 1) from any form of `predict_proba`, (n_samples, n_tasks)."""
     proba = estimator.predict_proba(X)
     shape = len(proba[0] if isinstance(proba, list) else proba), n_tasks
     return np.column_stack(

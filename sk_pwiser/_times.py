@@ -261,10 +261,7 @@ def _to_duration(value, name):
 
 
 def duration_label(value):
-    """Return a duration as text, for the names of columns and for files.
-
-    A number as such, other durations with the largest unit that divides them.
-    """
+    """Return a duration as text, in the largest unit that divides it."""
     if isinstance(value, Real) and not isinstance(value, np.timedelta64):
         return f"{value:g}" if abs(value) < 10**6 else str(value)
     number = _to_duration(value, "a duration")

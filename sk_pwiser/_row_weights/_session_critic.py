@@ -354,11 +354,7 @@ def _values(critics, states, p):
 
 
 class Sessions:
-    """The order of rows within sessions.
-
-    `rows` are the indices of the rows, session by session in order, and `continues`
-    says whether the session has another row after each of these.
-    """
+    """The order of rows within sessions, and whether there is a next row."""
 
     def __init__(self, groups, order=None):
         session = np.unique(column_or_1d(groups), return_inverse=True)[1]
@@ -371,11 +367,7 @@ class Sessions:
         self.continues = np.append(session[1:] == session[:-1], False)
 
     def discounted_sums(self, rewards, gamma):
-        """Return the discounted sum of rewards from each row to its session's end.
-
-        It is the solution of G_t = r_t + gamma G_{t+1}, (n_samples, n_tasks), where G
-        is 0 after the end.
-        """
+        """Solve G_t = r_t + gamma G_{t+1}, with G of 0 after the end of a session."""
         bands = np.ones((2, len(rewards)))
         bands[0] = -gamma * np.append(0, self.continues[:-1])
         sums = np.empty_like(rewards)

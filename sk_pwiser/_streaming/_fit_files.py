@@ -99,11 +99,7 @@ def prepare_dataset(
     n_files: int | None = None,
     estimator_name: str,
 ) -> tuple[Plan, EncodedData]:
-    """Check parameters and rows, learn the encoding, and store encoded rows on disk.
-
-    The thread of `pool` reads, and the empty `folder` receives the rows: in `n_files`
-    files or more, if there are enough rows, or in files of about 16,384 rows.
-    """
+    """Check parameters and rows, learn the encoding, and store the encoded rows."""
     if not dataset.targets:
         raise ValueError("targets of the dataset is empty; fit needs labels.")
     check_encoding_params(settings.encoding_params)
@@ -308,10 +304,7 @@ def prepare_job(
     n_processes: int,
     estimator_name: str,
 ) -> Job:
-    """Check parameters and rows, learn the encoding, and store the rows in a folder.
-
-    Networks whose extra losses are not means over rows are refused.
-    """
+    """Check parameters and rows, learn the encoding, and store the rows in a folder."""
     with ThreadPoolExecutor(1, thread_name_prefix="sk_pwiser-reader") as pool:
         plan, data = prepare_dataset(
             settings,
@@ -379,10 +372,7 @@ def run_job(
     checkpoints: Checkpoints,
     verbose: int,
 ) -> TrainingResult:
-    """Train, as one of several processes, on the rows of this process.
-
-    `connect` connects the net to the nets of the other processes.
-    """
+    """Train, as one of several connected processes, on the rows of this process."""
     settings = replace(job.settings, device=str(device), verbose=verbose)
     random_state = deepcopy(job.random_state)
     targets = job.schema.targets

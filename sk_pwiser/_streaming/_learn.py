@@ -37,11 +37,7 @@ from sk_pwiser._utils import warn_user
 
 
 class RowSummary:
-    """Numbers of rows per combination of labels, and the scale of the weights.
-
-    There are few combinations, and their numbers of rows determine the rates of the
-    tasks and all warnings about labels.
-    """
+    """Numbers of rows per combination of labels, and the scale of the weights."""
 
     def __init__(self):
         self.n_rows = 0
@@ -83,10 +79,7 @@ class RowSummary:
         return self.states[state]
 
     def scale(self, weights, n_rows):
-        """Scale the weights of some rows; None stands for weights of 1.
-
-        See :meth:`WeightScale.apply`.
-        """
+        """Scale the weights of some rows; None stands for weights of 1."""
         return self.weights.apply(np.ones(n_rows) if weights is None else weights)
 
     def targets(self):
@@ -174,10 +167,7 @@ class BlockCounts:
         self.total, self.ones = np.zeros(n_tasks), np.zeros(n_tasks)
 
     def add(self, codes, y, weight, block):
-        """Add rows: codes with those of rare values, and labels and weights per task.
-
-        The block `n_blocks` stands for validation rows.
-        """
+        """Add rows: codes, labels and weights; block `n_blocks` has validation rows."""
         used = block < self.n_blocks
         total, ones = sum_labels(y, weight, used)
         self.total += total
@@ -306,10 +296,7 @@ def learn_schema(
     pool: Executor,
     estimator_name: str,
 ) -> DatasetSchema:
-    """Read all rows once, in the thread of `pool`, and learn their encoding.
-
-    `seed` draws the sample of rows that distributions are learnt from.
-    """
+    """Read all rows once, and learn their encoding; numbers by a sample of `seed`."""
     params = settings.encoding_params
     generator = np.random.default_rng(seed)
     encoder = make_encoder(settings, estimator_name)

@@ -225,10 +225,7 @@ def encode_rows(
     seed: int | None,
     file_rows: int | None = None,
 ) -> EncodedData:
-    """Encode all rows, store training and validation rows, and fit target statistics.
-
-    `seed` draws the validation rows; without it there are none.
-    """
+    """Encode and store all rows, draw validation rows, and fit target statistics."""
     train = _make_store(folder / "train", file_rows)
     valid = _make_store(folder / "valid", file_rows)
     hold_out = learnt.hold_out

@@ -85,10 +85,7 @@ def check_boolean(name: str, value: object) -> bool:
 
 
 def check_choice(name: str, value: object, choices: Collection[str | None]) -> str:
-    """Return a parameter that must be one of several names.
-
-    Another string raises ValueError, and a value of another type TypeError.
-    """
+    """Return a parameter that must be one of several names."""
     if isinstance(value, str | None) and value in choices:
         return value  # type: ignore[return-value]
     kind = ValueError if isinstance(value, str) else TypeError

@@ -47,11 +47,7 @@ class FieldTable:
 
 
 def read_part(skeleton, common, table, labels, *, n_rows=None):
-    """Read a part line by line into a table and an array; return its number of rows.
-
-    With `n_rows`, only the common features of these rows are kept in memory. `labels`
-    receives click and conversion of each row.
-    """
+    """Read a part into a table and an array of labels; return its number of rows."""
     multi_valued = table.multi_valued
     wanted = None
     if n_rows is not None:

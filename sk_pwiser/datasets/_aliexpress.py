@@ -223,11 +223,7 @@ def _read_raw(pandas, user_file, item_file):
 
 
 def _read_raw_table(pandas, file, n_columns, categories, counted, has_label=True):
-    """Read a file without a header.
-
-    `counted` are the numbers of categories and of numbers in earlier files, after which
-    the columns are numbered.
-    """
+    """Read a file without a header; its columns are numbered after `counted` ones."""
     n_categories, n_numbers = counted
     columns = {"search_id": "str"}
     for position in range(2, n_columns + (not has_label)):

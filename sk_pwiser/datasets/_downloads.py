@@ -84,10 +84,7 @@ def read_csv(
 
 
 def check_flags(rows, columns, file, *, n_header_lines=1, values=(0, 1)):
-    """Raise a ValueError if a column of a file contains other values than `values`.
-
-    The message names the line, or the row if `n_header_lines` is None.
-    """
+    """Raise an error that names the first line or row with a value not in `values`."""
     for name in columns:
         wrong = ~rows[name].isin(values).to_numpy()
         if wrong.any():

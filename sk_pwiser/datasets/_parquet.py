@@ -408,10 +408,7 @@ class ParquetImpressions:
             n_before += len(table)
 
     def _read_file(self, fragment, columns):
-        """Yield batches of a file.
-
-        With `on_corrupt="skip"`, row groups that cannot be read are left out.
-        """
+        """Yield batches of a file, without corrupt row groups if these are skipped."""
         options = {
             "schema": self._dataset.schema,
             "columns": columns,

@@ -52,10 +52,7 @@ class Shard(StreamedImpressions):
         return [order[workers == rank].tolist() for rank in range(self.n_workers)]
 
     def batch_rows(self, batch_size: int, shuffled: bool, least: int = 1) -> int:
-        """Return the rows per batch of this worker, so that all have as many batches.
-
-        `batch_size` is of all workers together, and `least` the smallest result.
-        """
+        """Return this worker's rows per batch, so that all have as many batches."""
         n_own = sum(self.store.sizes[file] for file in self.deal(shuffled)[self.rank])
         n_batches = -(-len(self) // batch_size)
         return max(least, -(-n_own // n_batches))

@@ -130,10 +130,7 @@ class WorkerNet(MultiTaskNet):
         set_global_states(common, device)
 
     def _run_epoch(self, X: Any, loop: Any, *args: Any) -> None:
-        """Train for an epoch, with random numbers that depend on it alone.
-
-        Losses and weightings draw the same numbers in all workers.
-        """
+        """Train for an epoch; all losses and weightings draw the same numbers."""
         epoch = X.train.clock.epoch = loop.n_complete
         common = _seed(self.seed, epoch)
         for device in {CPU, torch.device(self.device)}:

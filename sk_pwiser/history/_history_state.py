@@ -36,10 +36,7 @@ class Labels(NamedTuple):
 
 
 def read_history_labels(y, n_rows, known=None):
-    """Read labels, of which any may be missing; None stands for no label.
-
-    They must have the tasks of the state `known`, if it is given.
-    """
+    """Read labels, of which any may be missing, for the tasks of a state if `known`."""
     names = None if known is None else known.task_names
     classes = None if known is None else known.classes
     if y is None:
@@ -112,10 +109,7 @@ class ValueIndex:
 
 
 class Rows(NamedTuple):
-    """Rows of a log, read and checked.
-
-    `columns` has, by name, the index of each row's value and the distinct values.
-    """
+    """Rows of a log: per column, the index of each row's value, and the values."""
 
     columns: dict
     time: np.ndarray

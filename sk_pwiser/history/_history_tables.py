@@ -12,10 +12,7 @@ KINDS = "pandas", "polars", "arrow", "dict"
 
 
 class ListOutput(NamedTuple):
-    """A new column of lists: the sizes of all rows, and their elements in one array.
-
-    The elements are places in `values`, or values themselves if it is None.
-    """
+    """A column of lists: sizes, and elements, which are places in `values` if given."""
 
     sizes: np.ndarray
     elements: np.ndarray

@@ -10,11 +10,7 @@ import numpy as np
 
 
 class ListLog:
-    """The values of a list column per key, sorted by key and time.
-
-    `offsets`, (n_keys + 1,), are the slices of the keys, and `value` has indices in the
-    vocabulary of the column.
-    """
+    """The values of a list column, by their index, in the slice of each key."""
 
     def __init__(self, offsets, time, value):
         self.offsets, self.time, self.value = offsets, time, value
@@ -135,10 +131,7 @@ def _offsets(codes, n_keys):
 
 
 def combine(a, b, half_lives):
-    """Return the log of the rows of two logs.
-
-    Rows of equal key and time keep their order, those of `a` first.
-    """
+    """Return the log of the rows of two logs; of equal rows, those of `a` first."""
     if not a.n_keys or not len(b.time) + b.n_keys:
         return b if not a.n_keys else a
     columns, codes = unique_keys(np.concatenate([a.columns, b.columns]))
@@ -245,10 +238,7 @@ def ranges(starts, sizes):
 
 
 def bisect(values, low, high, bound):
-    """Return the first place of each slice of `values` that is not below a bound.
-
-    It is `high` where all of `values[low:high]`, which are sorted, are below the bound.
-    """
+    """Return the first place of each slice that is not below a bound, or its end."""
     low, high = low.copy(), high.copy()
     if not len(values):
         return low

@@ -17,11 +17,7 @@ DEFAULT_N = 20
 
 
 class ListPlan(NamedTuple):
-    """A list of last values of a column, for the key of this index.
-
-    With a `task`, the list has rows in which it happened, `delay` after their
-    impression.
-    """
+    """A list of last values of a column, of rows in which a given task happened."""
 
     key: int
     column: str
@@ -33,10 +29,7 @@ class ListPlan(NamedTuple):
 
 
 class Plan:
-    """What is computed per row, for one kind of times and one list of tasks.
-
-    `params` are the parameters of `HistoryFeatures`, which `check_params` has accepted.
-    """
+    """What is computed per row, for checked parameters, a kind of times and tasks."""
 
     def __init__(self, params, kind, task_names):
         self.kind = kind

@@ -166,10 +166,7 @@ class Past:
         return priors
 
     def numbers(self, code, time, priors):
-        """Return what was known of keys, in the order of `Plan.names_of_key`.
-
-        `code` are places in the log, -1 for a key that is not in it.
-        """
+        """Return the numbers of `Plan.names_of_key`, for places of keys or -1."""
         log, log1p = self.use.log, self.use.log1p
         view = self.view(code, time)
         seen = self._seen_labels(view, time)
@@ -276,10 +273,7 @@ class Past:
         return use.maximum(start, end - each.n), end
 
     def last_values(self, place, codes, times):
-        """Return the elements of a list that queries see: sizes, values and ages.
-
-        The values are indices in the vocabulary, oldest first.
-        """
+        """Return sizes, values by index, and ages of the elements of a list."""
         start, end = self.slice_of_list(place, codes, times)
         log, sizes = self.log.lists[place], end - start
         rows = ranges(start, sizes)
@@ -287,10 +281,7 @@ class Past:
         return sizes, log.value[rows], ages
 
     def folded(self, end):
-        """Return the log at its end, with rows that have become old as totals.
-
-        What queries from then on see does not change.
-        """
+        """Return the log at its end, with rows that have become old as totals."""
         log, half_lives = self.log, self.half_lives
         if self.is_empty:
             return select_keys(log, np.zeros(0, dtype=np.int64))

@@ -194,10 +194,7 @@ def _trained_estimator(estimator):
 
 
 def _columns(history, keys):
-    """Return columns of the history by name, NaN in epochs without a value.
-
-    Columns without any value are left out.
-    """
+    """Return columns of the history that have values, NaN in epochs without one."""
     return {
         name: np.array([row.get(key, np.nan) for row in history], dtype=float)
         for name, key in keys.items()

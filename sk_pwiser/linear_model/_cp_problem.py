@@ -54,10 +54,7 @@ class Factors:
         return Factors(blocks[0], blocks[1:-1], blocks[-1], projected)
 
     def balanced(self):
-        """Return factors with equal predictions and the smallest sum of squares.
-
-        It is smallest if the norms of the loadings and modes of a component are equal.
-        """
+        """Return factors of equal predictions whose norms are equal, and smallest."""
         parts = [self.loadings, *self.modes]
         norms = np.array([np.linalg.norm(part, axis=0) for part in parts])
         is_used = (norms > 0).all(axis=0)
@@ -156,11 +153,7 @@ class CPProblem:
         return np.concatenate(parts)
 
     def curvatures(self, factors):
-        """Return rough second derivatives of the objective, which scale the parameters.
-
-        They differ by orders of magnitude if some columns are rare. The curvature of
-        the logistic loss is at most 1/4.
-        """
+        """Return rough second derivatives, whose orders of magnitude differ."""
         alpha, intercept_alpha = self.penalties
         of_loss = 0.25 if self.loss == "log_loss" else 1.0
         # Sums over the tasks of weight times squared factor, (n_samples, rank).
@@ -256,11 +249,7 @@ def solve_lbfgs(problem, factors, *, max_iter, tol):
 
 
 def lbfgs_round(problem, factors, max_iter, tol):
-    """Take some steps of L-BFGS in parameters whose second derivatives are near 1.
-
-    In these parameters rare columns converge as fast as frequent ones, and `tol` is a
-    distance. The scale is computed from the factors at the start of the round.
-    """
+    """Take some steps of L-BFGS in parameters whose second derivatives are near 1."""
     total = problem.weights.sum()
     scale = np.sqrt(problem.curvatures(factors) / total)
 
@@ -283,11 +272,7 @@ def lbfgs_round(problem, factors, max_iter, tol):
 
 
 def solve_als(problem, factors, *, max_iter, tol):
-    """Minimise the squared error over one block after the other, never rising.
-
-    The loadings are fitted first, then each mode, always together with the intercepts.
-    Returns the factors, the objective after every step, and the number of rounds.
-    """
+    """Minimise the squared error over the loadings, then over each mode, and repeat."""
     last = len(factors.blocks) - 1
     values = [problem.value(factors, problem.linear(factors))]
     for n_iter in range(1, max_iter + 1):
@@ -304,11 +289,7 @@ def solve_als(problem, factors, *, max_iter, tol):
 
 
 def minimise_blocks(problem, factors, positions):
-    """Minimise the squared error over blocks in which the predictors are linear.
-
-    It is a ridge regression, solved by conjugate gradients, which need only products
-    with X.
-    """
+    """Solve the ridge regression in blocks of the factors by conjugate gradients."""
     blocks = factors.blocks
     chosen = [blocks[i] for i in positions]
     maps = [problem.block_map(factors, i) for i in positions]

@@ -23,10 +23,7 @@ TASK_TYPES = ("binary", "regression")
 
 @dataclass(frozen=True)
 class LinearTargets:
-    """The labels and values of all tasks, NaN where a task has no label.
-
-    `classes`, (n_binary_tasks, 2), is 1-D for a single task, None if no task is binary.
-    """
+    """Values of all tasks, NaN if missing, and classes, None without binary tasks."""
 
     values: np.ndarray
     is_binary: np.ndarray
@@ -313,11 +310,7 @@ class LinearPredictions:
 
 
 def task_scores(values, linear, is_binary, weights=None):
-    """Return ROC AUC of binary tasks and R2 of regression tasks, one per task.
-
-    All arrays have the shape (n_samples, n_tasks), and `is_binary` (n_tasks,). Rows
-    without a label or of weight 0 are left out.
-    """
+    """Return ROC AUC of binary tasks and R2 of regression tasks, over weighted rows."""
     scores = []
     for k, binary in enumerate(is_binary):
         rows = ~np.isnan(values[:, k])

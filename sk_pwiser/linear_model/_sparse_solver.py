@@ -70,10 +70,7 @@ class SparseProblem:
         return np.geomspace(largest, eps * largest, alphas)
 
     def solve(self, alpha):
-        """Return the coefficients, the intercepts and the number of steps.
-
-        The solver starts at the solution of the previous call.
-        """
+        """Return coefficients, intercepts and steps, starting at the last solution."""
         self._scaled, n_iter = self.solver.solve(alpha, self._scaled)
         W = self._scaled[:-1] / self.columns.scale[:, np.newaxis]
         intercept = self._scaled[-1] - self.columns.mean @ W

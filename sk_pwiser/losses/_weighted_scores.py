@@ -50,11 +50,7 @@ class WeightedScores(NamedTuple):
 
 
 def selects_without_sync(device: torch.device) -> bool:
-    """Return whether rows can be selected on a device without blocking the host.
-
-    A selection has a shape that depends on the data. On a GPU the host has to wait for
-    it, and the queue of kernels runs empty.
-    """
+    """Return whether rows can be selected without blocking the host, as on a GPU."""
     return device.type == "cpu"
 
 
@@ -81,11 +77,7 @@ def means_over_pairs(
     surrogate: str,
     pairs: str,
 ) -> Iterator[tuple[WeightedScores, Tensor]]:
-    """Yield the rows of the greater depth, and the mean, for each pair of depths.
-
-    `is_at_depth` is the result of `rows_by_depth`, and `margins` run from the deepest
-    lower depth to depth 0.
-    """
+    """Yield the rows of the greater depth, and the mean, for each pair of depths."""
     parts = [scores.at(rows) for rows in is_at_depth]
     deepest = len(parts) - 1
     for depth in range(deepest, 0, -1) if pairs == "funnel" else [deepest]:

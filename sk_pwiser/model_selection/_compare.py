@@ -28,10 +28,7 @@ class Candidate(NamedTuple):
 
 
 def build_candidates(estimator, losses, weights):
-    """Return one candidate per loss, or per loss and weight for losses with a weight.
-
-    `weights` of None keeps the value of `pwiser_weight` of the estimator.
-    """
+    """Return a candidate per loss, or per loss and weight for losses with one."""
     if isinstance(losses, str) or not isinstance(losses, Iterable):
         raise TypeError(
             f"losses must be a sequence such as ('bce', 'pwiser'), got {losses!r}."
@@ -64,10 +61,7 @@ def build_candidates(estimator, losses, weights):
 
 
 def find_path(estimator, params, name):
-    """Return the key of a parameter in ``get_params()`` of a nested estimator.
-
-    This is the least nested key, for example not one of an estimator in a selector.
-    """
+    """Return the least nested key of a parameter in ``get_params()``."""
     paths = find_paths(params, name)
     depths = [path.count("__") for path in paths]
     shallowest = [p for p, d in zip(paths, depths, strict=True) if d == min(depths)]

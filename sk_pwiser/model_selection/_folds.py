@@ -223,10 +223,7 @@ def _hold_out(strata, test_size, random_state, rule):
 
 
 def holdout_sizes(counts, test_size):
-    """Return the merged stratum of each stratum, and how many rows of each to select.
-
-    `counts` are the numbers of rows of the strata that `funnel_strata` returns.
-    """
+    """Return the merged stratum of each stratum, and the rows to select of each."""
     stratum_of, _ = merge_rare(counts, min_rows=2)
     merged = np.zeros(int(stratum_of.max()) + 1, dtype=counts.dtype)
     np.add.at(merged, stratum_of, counts)
@@ -236,10 +233,7 @@ def holdout_sizes(counts, test_size):
 
 
 def _largest_remainder(counts, total):
-    """Divide ``total`` over groups in proportion to their ``counts``.
-
-    No group receives more than its count if ``total <= counts.sum()``.
-    """
+    """Divide ``total`` over groups in proportion to their ``counts``."""
     # Integer arithmetic, so that equal remainders compare equal.
     shares, remainders = np.divmod(counts * total, counts.sum())
     left = total - shares.sum()

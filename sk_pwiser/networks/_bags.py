@@ -83,11 +83,7 @@ class BagSpec(NamedTuple):
 
 
 class BagEmbeddings(nn.Module):
-    """Weighted sums of vectors, one sum per bag: a linear layer of sparse inputs.
-
-    There are `n_tables` independent tables of vectors. In training, `dropout` is the
-    probability that an entry of a bag with unseen values is replaced by `unseen_code`.
-    """
+    """Weighted sums of vectors, one sum per bag: a linear layer of sparse inputs."""
 
     starts: Tensor
     unseen: Tensor

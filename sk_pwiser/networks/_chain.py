@@ -19,10 +19,7 @@ def base_logits(base_rates: Sequence[float]) -> Tensor:
 
 
 def conditional_base_logits(base_rates: Sequence[float]) -> Tensor:
-    """Compute the log-odds of each task's rate among rows with the previous task.
-
-    They are finite also if labels break the funnel or a task has no ones.
-    """
+    """Compute the log-odds of each task's rate among rows with the previous task."""
     rates = torch.tensor([1.0, *base_rates], dtype=torch.float64)
     # Without rows that have the previous task, the conditional rate is unknown.
     conditional = (rates[1:] / rates[:-1]).nan_to_num(0.5)

@@ -26,10 +26,7 @@ class ExpertGroups(nn.ModuleList):
         self.n_out = [n_in, *units][-1]
 
     def forward(self, inputs: Tensor) -> Tensor:
-        """Map `(batch, n_in)`, shared, or `(n_groups, batch, n_in)`, one per group.
-
-        Returns a tensor of shape `(n_experts, batch, n_out)`, group after group.
-        """
+        """Map one input or one per group to `(n_experts, batch, n_out)`, by group."""
         outputs = [group(each) for group, each in pair(self, inputs)]
         return torch.cat(outputs)
 
@@ -45,10 +42,7 @@ class Gates(nn.ModuleList):
         super().__init__(gates)
 
     def weights(self, inputs: Tensor) -> Tensor:
-        """Return the gate weights, of shape `(batch, n_gates, n_experts)`.
-
-        `inputs` is `(batch, n_in)`, shared, or `(n_gates, batch, n_in)`, one per gate.
-        """
+        """Return the gate weights, of shape `(batch, n_gates, n_experts)`."""
         return self._logits(inputs).softmax(dim=2)
 
     def log_weights(self, inputs: Tensor) -> Tensor:

@@ -133,10 +133,7 @@ def row_penalty(specific: Tensor, shared: Tensor) -> Tensor:
 
 
 def batch_penalty(specific: Tensor, shared: Tensor) -> Tensor:
-    """Compute the dependence between the directions of each pair's outputs, in [0, 1].
-
-    It is 0 if no direction of one expert is correlated with one of the other.
-    """
+    """Compute the dependence of the directions of each pair's outputs, in [0, 1]."""
     s, h = (
         F.normalize(outputs - outputs.mean(dim=1, keepdim=True), dim=2)
         for outputs in (specific, shared)

@@ -28,12 +28,7 @@ class Interaction(nn.Module):
 
 
 class CrossLayer(Interaction):
-    """A cross layer of DCN-v2 on its own input, x * (W x + b) + x.
-
-    It starts as the identity, with W = 0 and b = 0. It is equation 1, for the first
-    layer, of Wang et al. (2021), "DCN V2: Improved Deep & Cross Network",
-    :arxiv:`2008.13535`.
-    """
+    """A cross layer of DCN-v2, x * (W x + b) + x, which starts as the identity."""
 
     def __init__(
         self, widths: Sequence[int], embedding_dim: int, n_numeric: int

@@ -14,10 +14,7 @@ Activation = Callable[[Tensor], Tensor]
 
 
 def he_bound(n_in: int) -> float:
-    """Return the bound of uniform initial weights by He et al. (2015).
-
-    It keeps the scale of activations through ReLU layers.
-    """
+    """Return the bound of uniform initial weights for ReLU layers (He et al., 2015)."""
     return math.sqrt(6.0 / n_in) if n_in else 0.0
 
 
@@ -46,10 +43,7 @@ class StackedLinear(nn.Module):
         self.bias = nn.Parameter(torch.zeros(n_stacked, 1, n_out))
 
     def forward(self, inputs: Tensor) -> Tensor:
-        """Map `(batch, n_in)`, shared, or `(n_stacked, batch, n_in)`, one per map.
-
-        Returns a tensor of shape `(n_stacked, batch, n_out)`.
-        """
+        """Map `(batch, n_in)` or `(n_stacked, batch, n_in)` to one output per map."""
         if inputs.dim() == 3:
             return torch.baddbmm(self.bias, inputs, self.weight)
         n_stacked, n_in, n_out = self.weight.shape
@@ -96,10 +90,7 @@ class StackedMLP(nn.Module):
         )
 
     def forward(self, inputs: Tensor) -> Tensor:
-        """Map `(batch, n_in)` or `(n_stacked, batch, n_in)`.
-
-        Returns a tensor of shape `(n_stacked, batch, n_out)`.
-        """
+        """Map `(batch, n_in)` or `(n_stacked, batch, n_in)` to one output per MLP."""
         hidden = inputs
         for layer in self.layers:
             hidden = self.activation(layer(hidden))
@@ -114,10 +105,7 @@ def pair(modules: nn.ModuleList, inputs: Tensor) -> Iterable[tuple[nn.Module, Te
 
 
 class TaskTowers(nn.ModuleList):
-    """One tower per task: a perceptron and a linear map to the task's logit.
-
-    `base_logits`, of shape `(n_tasks,)`, are the initial output biases.
-    """
+    """One tower per task, with the output biases `base_logits` at the start."""
 
     def __init__(
         self, n_in: int, units: Sequence[int], base_logits: Tensor, dropout: float = 0.0

@@ -102,11 +102,7 @@ class PLE(MultiTaskNetwork):
 
 
 class ExtractionLevel(nn.Module):
-    """One level: the experts of each task, the shared experts and the gates.
-
-    `counts` are the numbers of tasks, of experts per task, and of shared experts. The
-    last level has no shared stream.
-    """
+    """One level: experts of each task, shared ones, and gates."""
 
     def __init__(
         self,

@@ -226,11 +226,7 @@ def _of_sampled_log(p, rate):
 def train_on_probabilities(
     student, teacher, X, targets, sample_weight=None, callbacks=()
 ):
-    """Train a copy of a student, with probabilities in place of labels.
-
-    `targets` has the shape (n_samples, n_tasks) and the tasks of `teacher`; `callbacks`
-    are added to the student's own.
-    """
+    """Train a copy of a student, with probabilities of a teacher's tasks as labels."""
     changed = {
         "loss": "bce",
         "loss_params": None,

@@ -114,11 +114,7 @@ def fit_like(
 
 
 def train_like(estimator, source, data, share, prepare):
-    """Fit an estimator in place, with the schema of a fitted one.
-
-    `data` holds X, Y, sample_weight, groups and eval_set; for `share` and `prepare` see
-    `sk_pwiser._training.fit_from`.
-    """
+    """Fit an estimator in place, with the schema of a fitted one; see `fit_from`."""
     estimator._validate_params()
     result = fit_from(
         vars(estimator),
@@ -177,10 +173,7 @@ def offsets_of(cardinalities):
 
 
 def find_present(network, rows):
-    """Return which rows of the embedding tables occur in training, a bool Tensor.
-
-    The codes of unseen values are among them: category dropout trains them.
-    """
+    """Return which rows of the tables are trained, with those of unseen values."""
     sizes = network.spec.cardinalities
     offsets = offsets_of(sizes)
     present = np.zeros(sum(sizes), dtype=bool)

@@ -253,20 +253,14 @@ def _recording(network):
 
 
 def _flat(features, n_rows):
-    """Return the features as one float32 vector per row, `(batch, width)`.
-
-    Features of several towers are `(n, batch, width)` or `(n * batch, width)`.
-    """
+    """Return the features of all towers as one float32 vector per row."""
     features = features.float()
     return features.reshape(-1, n_rows, features.shape[-1]).movedim(0, 1).flatten(1)
 
 
 @contextmanager
 def _penalised(net, penalty, reads_features=True):
-    """Add a penalty to the extra losses of the network in training.
-
-    The penalty starts at 0 and grows, so the check for diverging losses is off.
-    """
+    """Add a penalty, which starts at 0 and grows, to the extra losses in training."""
     network = net.module_
 
     def add(module, inputs, output):

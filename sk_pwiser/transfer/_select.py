@@ -199,11 +199,7 @@ def draw(p, size, random_state):
 
 
 def log_probability_gradient(p, drawn):
-    """Differentiate the log-probability of a draw with respect to the scores.
-
-    Each draw adds 1 for the drawn member, minus the probabilities, a softmax of the
-    scores, of all members that had not been drawn before.
-    """
+    """Differentiate the log-probability of a draw with respect to the scores."""
     gradient, left = np.zeros(len(p)), p.astype(float)
     for member in drawn:
         total = left.sum()

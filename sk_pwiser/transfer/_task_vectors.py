@@ -15,10 +15,7 @@ from torch.nn.modules.batchnorm import _BatchNorm
 
 
 def read_state(estimator, device=None):
-    """Return the parameters of a fitted network by name, on a device if one is given.
-
-    They are copied only if they are on another device.
-    """
+    """Return the parameters of a fitted network by name, on a given device."""
     parameters = estimator.net_.module_.named_parameters()
     return {name: parameter.detach().to(device) for name, parameter in parameters}
 
@@ -188,9 +185,6 @@ class MergeObjective:
 
 
 def _training_logits(output):
-    """Return the logits that training compares with labels, in float64.
-
-    With a `negative_sampling_rate` below 1, labels belong to the sampled log.
-    """
+    """Return the logits of the sampled log, which labels belong to, in float64."""
     is_sampled = output.sampled_logits is not None
     return (output.sampled_logits if is_sampled else output.logits).double()

@@ -23,10 +23,7 @@ class LossDependencies:
         return type(self), ()
 
     def find(self, losses: Tensor, parameters: Sequence[nn.Parameter]) -> None:
-        """Find the dependencies, if they are not known for these parameters yet.
-
-        The graph of the losses is retained.
-        """
+        """Find the dependencies, if they are not known for these parameters yet."""
         ids = tuple(map(id, parameters))
         if ids != self._parameter_ids:
             self._parameter_ids = ids

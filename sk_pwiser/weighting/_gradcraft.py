@@ -99,10 +99,7 @@ class GradCraft(GradientWeighting):
 
 
 def without_conflicts(gram: Tensor, epsilon: float) -> Tensor:
-    """Return the weights of the gradients in the sum of the projected gradients.
-
-    `epsilon` is the cosine between conflicting gradients after the projection.
-    """
+    """Return the weights of the gradients in the sum of the projected gradients."""
     norms = gram.diagonal().sqrt()
     weights = torch.ones_like(norms)
     for k, products in enumerate(gram):

@@ -84,10 +84,7 @@ def copy_overlapping(gradients: Sequence[Tensor]) -> list[Tensor]:
 
 
 def nonzero_rows(gradients: Sequence[Tensor]) -> Tensor | None:
-    """Return the rows of a table in which at least one task has a nonzero gradient.
-
-    They are indices in ascending order; None stands for all rows.
-    """
+    """Return the rows in which a task has a nonzero gradient; None stands for all."""
     table = gradients[0]
     if table.dim() != 2 or len(table) < LARGE_TABLE or table.device.type != "cpu":
         # On other devices the number of rows would have to be copied to the host, and

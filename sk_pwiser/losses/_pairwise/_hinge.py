@@ -111,11 +111,7 @@ def hinge_sums(
     higher_weight: Tensor,
     lower_weight: Tensor,
 ) -> PairSums:
-    """Sum w_v w_c max(margin - (v - c), 0) over all pairs, with its gradients.
-
-    Takes O(n log n_higher) time and O(n) memory for n scores. All tensors are float64,
-    contiguous and not empty.
-    """
+    """Sum w_v w_c max(margin - (v - c), 0) over all pairs, with its gradients."""
     pairs = find_active_pairs(higher, lower, margin)
     weight = higher_weight.index_select(0, pairs.order)
     s0 = running_weight(weight)

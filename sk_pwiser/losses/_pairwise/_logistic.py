@@ -91,10 +91,7 @@ def _not_finite(x: Tensor, y: Tensor) -> PairSums:
 def _close_gaps(
     higher: Tensor, lower: Tensor, widest: float
 ) -> tuple[Tensor, Tensor, Tensor, Tensor]:
-    """Move clusters of scores together until no gap is wider than `widest`.
-
-    Returns the scores of both sides on the shortened axis, and their shifts.
-    """
+    """Close wide gaps; return the scores of both sides, and their shifts."""
     scores, order = torch.sort(torch.cat((higher, lower)))
     starts_cluster = torch.cat((scores.new_ones(1) > 0, scores.diff() > widest))
     cluster = starts_cluster.cumsum(0) - 1

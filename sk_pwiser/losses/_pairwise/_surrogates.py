@@ -37,11 +37,7 @@ def brute_force_sums(
     lower_weight: Tensor,
     surrogate: str,
 ) -> PairSums:
-    """Sum over the matrix of pairs, a block of rows at a time.
-
-    This is the fastest way for few pairs. It needs memory for `CHUNK_PAIRS` pairs, or
-    for one row of the matrix if that is longer. All tensors are float64 and not empty.
-    """
+    """Sum over the matrix of pairs, a block of rows at a time."""
     value = higher.new_zeros(())
     lower_gradient = torch.zeros_like(lower)
     higher_gradients = []
