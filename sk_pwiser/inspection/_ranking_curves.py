@@ -140,6 +140,15 @@ class TaskCurvesDisplay:
         options = {k: kwargs.pop(k) for k in cls._curve_options if k in kwargs}
         return cls._from_rows(rows, **options).plot(ax, **kwargs)
 
+    def _draw_curves(self, ax, xs, ys, scores, kwargs, **fixed):
+        """Draw lines without markers, with scores in the legend; return the styles."""
+        styles = curve_styles(self.task_names, self.model_names, scores)
+        self.lines_ = []
+        for x, y, own in zip(xs, ys, styles, strict=True):
+            properties = {**own, "marker": "", **fixed}
+            self.lines_ += ax.plot(x, y, **style(kwargs, **properties))
+        return styles
+
 
 class TaskRocCurveDisplay(TaskCurvesDisplay):
     """ROC curves, one per task, with the AUC in the legend.
@@ -232,11 +241,7 @@ class TaskRocCurveDisplay(TaskCurvesDisplay):
         """
         ax = axes_or_new(ax, "TaskRocCurveDisplay")
         scores = [f"AUC = {value:.3f}" for value in self.roc_auc]
-        styles = curve_styles(self.task_names, self.model_names, scores)
-        self.lines_ = []
-        for fpr, tpr, own_style in zip(self.fpr, self.tpr, styles, strict=True):
-            properties = style(kwargs, **{**own_style, "marker": ""})
-            self.lines_ += ax.plot(fpr, tpr, **properties)
+        self._draw_curves(ax, self.fpr, self.tpr, scores, kwargs)
         self.chance_level_ = None
         if plot_chance_level:
             (self.chance_level_,) = ax.plot(
@@ -367,13 +372,8 @@ class TaskPrecisionRecallDisplay(TaskCurvesDisplay):
         logarithmic = is_log(scale, self.base_rates)
         ax = axes_or_new(ax, "TaskPrecisionRecallDisplay")
         scores = [f"AP = {value:.3g}" for value in self.average_precision]
-        styles = curve_styles(self.task_names, self.model_names, scores)
-        self.lines_ = []
-        for recall, precision, own_style in zip(
-            self.recall, self.precision, styles, strict=True
-        ):
-            properties = {**own_style, "marker": "", "drawstyle": "steps-post"}
-            self.lines_ += ax.plot(recall, precision, **style(kwargs, **properties))
+        curves = self.recall, self.precision
+        styles = self._draw_curves(ax, *curves, scores, kwargs, drawstyle="steps-post")
         self.chance_levels_ = []
         if plot_chance_level:
             self.chance_levels_ = self._plot_base_rates(ax, styles)

@@ -238,20 +238,13 @@ def _build_base(
     """Build the base loss from its name or class."""
     from sk_pwiser.losses import LOSSES  # not at the top: it imports this file
 
-    kind: object = LOSSES.get(base) if isinstance(base, str) else base
-    is_loss = isinstance(kind, type) and issubclass(kind, MultiTaskLoss)
-    has_term = isinstance(kind, type) and issubclass(kind, PWiseR)
-    if not is_loss or has_term:
-        names = [name for name, each in LOSSES.items() if not issubclass(each, PWiseR)]
-        error = ValueError if is_loss or isinstance(base, str) else TypeError
-        raise error(
-            f"base must be one of {names}, or a subclass of MultiTaskLoss other than "
-            f"PWiseR; got {base!r}."
-        )
+    others = {n: each for n, each in LOSSES.items() if not issubclass(each, PWiseR)}
+    if isinstance(base, type) and issubclass(base, PWiseR):
+        raise ValueError(f"base must be a loss other than PWiseR; got {base!r}.")
     if params is not None and not isinstance(params, Mapping):
         raise TypeError(
             "base_params must be a dict of keyword arguments of the base loss; "
             f"got {params!r}."
         )
     construct: Callable[..., MultiTaskLoss] = build
-    return construct(LOSSES, MultiTaskLoss, "base", base, params, task_names)
+    return construct(others, MultiTaskLoss, "base", base, params, task_names)
