@@ -20,6 +20,7 @@ from sk_pwiser.transfer._regularizers import (
     DEFAULT_WEIGHTS,
     OF_FEATURES,
     REGULARIZERS,
+    penalised,
 )
 
 
@@ -159,9 +160,9 @@ def fine_tune(
     (3, 2)
     """
     check_fitted("source", source)
-    make_penalty = _check_regularizer(regularizer, regularizer_weight)
+    weight = _check_regularizer(regularizer, regularizer_weight)
     estimator = clone(source).set_params(**params)
-    if make_penalty is not None and estimator.compile:
+    if weight and estimator.compile:
         raise ValueError(
             f"regularizer={regularizer!r} requires compile=False; got "
             f"compile={estimator.compile!r}."
@@ -186,8 +187,9 @@ def fine_tune(
         )
         is_known &= find_present(net.module_, rows.train)
         penalty = nullcontext()
-        if make_penalty is not None:
-            penalty = make_penalty(net, rows.train, is_known, seed)
+        if weight:
+            args = rows.train, is_known, seed
+            penalty = penalised(net, regularizer, weight, *args)
         with _tables_without_decay(net), penalty:
             yield
 
@@ -196,7 +198,7 @@ def fine_tune(
 
 
 def _check_regularizer(regularizer, weight):
-    """Return a function that attaches the penalty; None if there is no penalty."""
+    """Return the weight of the penalty, 0 if there is none."""
     check_choice("regularizer", regularizer, (*REGULARIZERS, None))
     if weight is not None:
         check_number("regularizer_weight", weight, at_least=0)
@@ -206,12 +208,8 @@ def _check_regularizer(regularizer, weight):
                 f"regularizer_weight={weight!r} has no effect without a regularizer; "
                 f"choose one of {list(REGULARIZERS)}."
             )
-        return None
-    weight = DEFAULT_WEIGHTS[regularizer] if weight is None else float(weight)
-    if weight == 0:
-        return None
-    attach = REGULARIZERS[regularizer]
-    return lambda *args: attach(weight, *args)
+        return 0.0
+    return DEFAULT_WEIGHTS[regularizer] if weight is None else float(weight)
 
 
 def _check_same_network(source, estimator):

@@ -6,7 +6,6 @@ import numpy as np
 import torch
 from scipy.optimize import Bounds, minimize
 from sklearn.utils import check_random_state
-from torch.func import functional_call
 
 from sk_pwiser._table import as_table, n_rows
 from sk_pwiser._training import Freezer
@@ -30,6 +29,7 @@ from sk_pwiser.transfer._task_vectors import (
     OBJECTIVES,
     MergeObjective,
     combine,
+    infer_with,
     read_state,
     trim_vectors,
     with_state,
@@ -403,14 +403,7 @@ def merge_interference(base, estimators, X, *, coefficients=1.0, markets=None):
 
 def probabilities(net, state, rows):
     """Predict with other weights: float64 array of shape (n_samples, n_tasks)."""
-
-    def run(*inputs):
-        return functional_call(net.module_, state, inputs)
-
-    net._set_training(False)
     with torch.no_grad():
-        logits = [
-            net.infer(inputs, network=run).logits.double()
-            for inputs, _ in net.get_iterator(rows)
-        ]
+        outputs = infer_with(net, state, rows)
+        logits = [output.logits.double() for output, _ in outputs]
     return torch.cat(logits).sigmoid().cpu().numpy()

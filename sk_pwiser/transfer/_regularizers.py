@@ -1,8 +1,8 @@
 """Penalties that keep a network near the one that its training started from.
 
-Each of `REGULARIZERS` is a context manager that adds a penalty to the extra losses of
-a network in training. Its arguments are the weight of the penalty, the net with the
-initial weights, the training rows, a mask of the embeddings to include, and a seed.
+Each of `REGULARIZERS` returns a penalty, a function of a batch and its features, from
+the net with the initial weights, the training rows, a mask of the embeddings to
+include, and a seed.
 """
 
 import math
@@ -22,8 +22,7 @@ DISCREPANCY_WEIGHT, GATE_PENALTY, HEAD_PENALTY = 0.05, 0.024, 0.03
 N_STEPS, STEP_SIZE, N_ROWS = 200, 0.05, 128
 
 
-@contextmanager
-def l2_sp(weight, net, rows, included, seed):
+def l2_sp(net, rows, included, seed):
     """Penalise half the squared distance of the weights from the initial ones."""
     network = net.module_
     start = {n: p.detach().clone() for n, p in network.named_parameters()}
@@ -31,38 +30,25 @@ def l2_sp(weight, net, rows, included, seed):
     masks = dict.fromkeys(embedding_tables(network), included)
 
     def penalty(_inputs, _features):
-        parameters = dict(network.named_parameters())
-        return weight * l2_sp_penalty(parameters, start, masks)
+        return l2_sp_penalty(dict(network.named_parameters()), start, masks)
 
-    with _penalised(net, penalty, reads_features=False):
-        yield
+    return penalty
 
 
-@contextmanager
-def delta(weight, net, rows, included, seed):
+def delta(net, rows, included, seed):
     """Penalise the distance from the features of the initial network."""
     initial = deepcopy(net.module_).eval()
-
-    def penalty(inputs, features):
-        return weight * distance_penalty(features, features_of(initial, inputs))
-
-    with _penalised(net, penalty):
-        yield
+    return lambda inputs, features: distance_penalty(
+        features, features_of(initial, inputs)
+    )
 
 
-@contextmanager
-def bss(weight, net, rows, included, seed):
+def bss(net, rows, included, seed):
     """Penalise the smallest singular value of the features of a batch."""
-
-    def penalty(_inputs, features):
-        return weight * spectral_penalty(features)
-
-    with _penalised(net, penalty):
-        yield
+    return lambda _inputs, features: spectral_penalty(features)
 
 
-@contextmanager
-def tred(weight, net, rows, included, seed):
+def tred(net, rows, included, seed):
     """Penalise the distance from the relevant part of the initial features."""
     initial = deepcopy(net.module_).eval()
     batches = [
@@ -71,13 +57,9 @@ def tred(weight, net, rows, included, seed):
     ]
     labels = rows.labels().to(batches[0].device)
     gates = separate(torch.cat(batches), labels, rows.weights(), seed)
-
-    def penalty(inputs, features):
-        reference = gates * features_of(initial, inputs)
-        return weight * distance_penalty(features, reference)
-
-    with _penalised(net, penalty):
-        yield
+    return lambda inputs, features: distance_penalty(
+        features, gates * features_of(initial, inputs)
+    )
 
 
 REGULARIZERS = {"l2_sp": l2_sp, "delta": delta, "bss": bss, "tred": tred}
@@ -259,9 +241,10 @@ def _flat(features, n_rows):
 
 
 @contextmanager
-def _penalised(net, penalty, reads_features=True):
+def penalised(net, regularizer, weight, rows, included, seed):
     """Add a penalty, which starts at 0 and grows, to the extra losses in training."""
-    network = net.module_
+    network, reads_features = net.module_, regularizer != "l2_sp"
+    penalty = REGULARIZERS[regularizer](net, rows, included, seed)
 
     def add(module, inputs, output):
         n_rows = len(inputs[0])
@@ -270,7 +253,7 @@ def _penalised(net, penalty, reads_features=True):
         if not module.training:
             return output
         with torch.autocast(inputs[0].device.type, enabled=False):
-            value = penalty(inputs, features)
+            value = weight * penalty(inputs, features)
         extra = {**output.extra_losses, "regularizer": value}
         return output._replace(extra_losses=extra)
 

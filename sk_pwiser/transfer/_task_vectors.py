@@ -87,6 +87,17 @@ def with_state(estimator, state, rows):
     return copy
 
 
+def infer_with(net, state, rows):
+    """Yield outputs for other weights, and labels, batch by batch."""
+
+    def run(*inputs):
+        return functional_call(net.module_, state, inputs)
+
+    net._set_training(False)
+    for inputs, y in net.get_iterator(rows):
+        yield net.infer(inputs, network=run), y
+
+
 def recompute_batch_norm(net, rows):
     """Compute the running statistics of batch normalisation anew, if there are any."""
     layers = [
@@ -155,20 +166,15 @@ class MergeObjective:
 
     def _accumulate(self, merged):
         """Sum the objective over batches, and its gradient in the merged tensors."""
-        total, network = 0.0, self.net.module_
-
-        def run(*inputs):
-            return functional_call(network, merged, inputs)
-
-        self.net._set_training(False)
-        for inputs, y in self.net.get_iterator(self.rows):
-            with torch.enable_grad():
-                logits = _training_logits(self.net.infer(inputs, network=run))
+        total = 0.0
+        with torch.enable_grad():
+            for output, y in infer_with(self.net, merged, self.rows):
+                logits = _training_logits(output)
                 values = self.row_values(logits, y.double())
                 part = values.sum() / (len(self.rows) * logits.shape[1])
-            if part.requires_grad:
-                part.backward()
-            total += part.item()
+                if part.requires_grad:
+                    part.backward()
+                total += part.item()
         return total
 
     def _inner(self, tensor, member, name):
