@@ -51,8 +51,7 @@ class SessionCriticWeights(BaseEstimator):
 
     The critics learn from rows that the first model was not trained on: the sessions
     are divided into `cv` parts, and the rewards of each part are those of a model
-    trained on the others. A model that has seen the labels of the rows would be
-    rewarded for having memorised them.
+    trained on the others. See :ref:`session-weights`.
 
     Parameters
     ----------
@@ -107,15 +106,10 @@ class SessionCriticWeights(BaseEstimator):
 
     Notes
     -----
-    Category columns are the columns of a DataFrame that are not numeric. A session of
-    one row ends with it: its value is its own expected reward, as with a `gamma` of 0.
-    If all sessions have one row, `gamma` has no effect.
-
-    With `gamma=0` a row has a larger weight if similar rows are hard to predict, not
-    because of its own label, as in the focal loss.
-
-    `fit` trains the critics, and `weights` applies them to any rows, which need no
-    sessions.
+    Category columns are the columns of a DataFrame that are not numeric. `fit` trains
+    the critics, and `weights` applies them to any rows, which need no sessions. With
+    `gamma=0` a row has a larger weight if similar rows are hard to predict, not because
+    of its own label, as in the focal loss.
 
     The form follows the code released with the paper, in which the first model does not
     change while the critics learn, unlike in a figure of the paper. It differs in four

@@ -203,9 +203,7 @@ class MultiTaskSparseLinear(SparseLinearBase):
     depend on the origin of the features, and all tasks share one table, in which each
     task may have other rows with labels.
 
-    Columns should have similar scales, as for any penalised model: use
-    :class:`~sklearn.preprocessing.StandardScaler`, or
-    :class:`~sklearn.preprocessing.MaxAbsScaler` for sparse matrices. Inside
+    Columns should have similar scales, as for any penalised model. Inside
     :class:`~sklearn.feature_selection.SelectFromModel`, pass ``threshold=1e-10``; its
     default drops features below the mean norm.
 

@@ -1,10 +1,7 @@
 """Proximal gradient descent for joint feature selection, on a growing set of features.
 
-The solvers of other packages do not cover this problem. celer and the multi-task solver
-of skglm minimise squared errors of tasks that share all rows. The losses that skglm has
-for groups of coefficients take one type of target for the whole problem, so that they
-cannot mix logistic and squared losses; a further loss would have to be compiled with
-numba, which would be a new dependency. FISTA (Beck and Teboulle, 2009) consists of two
+The solvers of other packages, such as celer and skglm, do not mix logistic and squared
+losses of tasks with rows of their own. FISTA (Beck and Teboulle, 2009) consists of two
 matrix products per step, which numpy and scipy compute at full speed.
 """
 

@@ -70,16 +70,10 @@ class PWiseR(MultiTaskLoss):
 
     Notes
     -----
-    The gradient of the term with respect to the score of a converted row v is
-
-    .. math::
-        -\lambda \frac{w_v}{n} \sum_{d < K}
-        \frac{\sum_{c \in C_d} w_c\, h'(m_d - (f_v - f_c))}{\sum_{c \in C_d} w_c}
-
-    For the hinge each lower depth contributes between :math:`-\lambda w_v / n` and 0,
-    and cross-entropy contributes between :math:`-w_v / n` and 0: lambda is the strength
-    of the term per lower depth relative to cross-entropy, for frequent and rare
-    conversions and for small and large batches.
+    To the gradient of the score of a converted row v, each lower depth contributes
+    between :math:`-\lambda w_v / n` and 0 with the hinge, and cross-entropy between
+    :math:`-w_v / n` and 0: lambda is the strength of the term per lower depth relative
+    to cross-entropy, for frequent and rare conversions and for all batch sizes.
 
     The term is linear in the weights of the converted rows. If they are drawn more
     often with proportionally smaller weights, as `stratified_batches` does, its

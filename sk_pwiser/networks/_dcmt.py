@@ -60,15 +60,10 @@ class DCMT(_CorrectedESMM):
 
     Notes
     -----
-    The label r* is the same in all rows that the twin learns from: 1 if mirrored, 0 if
-    observed. It acts on the CVR of rows without the previous task through the prior and
-    the shared embeddings: mirrored, it lowers that CVR; observed, it raises it.
-
-    Only the abstract of the paper could be read. The losses follow a re-implementation
-    by other authors. It uses "observed" labels, whereas the prior in the abstract, by
-    which the two probabilities add up to 1, suggests "mirrored" ones. It also divides
-    by the number of rows, and has fixed weights and a propensity of at least 0.001.
-    This implementation takes any number of tasks, and the losses of `loss=`.
+    Only the abstract of the paper could be read; see :ref:`entire-space-family` for the
+    label of the twin. The losses follow a re-implementation by other authors, which
+    also divides by the number of rows, and has fixed weights and a propensity of at
+    least 0.001. Here there are any number of tasks, and the losses of `loss=`.
 
     References
     ----------
