@@ -42,21 +42,17 @@ def fine_tune(
     r"""Train a copy of a fitted estimator on the impressions of a new market.
 
     The network starts from the weights of `source`, with a new optimiser. A regulariser
-    keeps it near `source`, which helps if the market has few rows:
+    keeps it near `source`, which helps if the market has few rows; :ref:`transfer` has
+    the formulas:
 
-    - "l2_sp" penalises the distance from the source's weights,
-      :math:`\frac{\omega}{2} \lVert w - w_0 \rVert^2`. It leaves out embeddings of
+    - "l2_sp" penalises the distance from the source's weights, without embeddings of
       category values that are new or do not occur in `X`;
-    - "delta" penalises the distance from the source's features,
-      :math:`\omega\, E \lVert \varphi(x) - \varphi_0(x) \rVert^2`, where the features
-      are the input of the network's towers;
-    - "bss" penalises the smallest singular value of the features of a batch,
-      :math:`\omega\, \sigma_{\min}^2`, so that features which do not transfer vanish.
-      It leaves out features that are 0 in the whole batch;
-    - "tred" first finds out which of the source's features matter in the new market,
-      as gates g in (0, 1), and penalises the distance from these features,
-      :math:`\omega\, E \lVert \varphi(x) - g \circ \varphi_0(x) \rVert^2`. It is
-      inspired by TRED; see Notes.
+    - "delta" penalises the distance from the source's features, which are the input of
+      the network's towers;
+    - "bss" penalises the smallest singular value of the features of a batch, so that
+      features which do not transfer vanish;
+    - "tred" penalises the distance from those of the source's features that matter in
+      the new market.
 
     Parameters
     ----------
@@ -115,21 +111,16 @@ def fine_tune(
 
     Notes
     -----
-    Embedding tables have no weight decay here: it would shrink the embeddings of values
-    that do not occur in `X`, which only the source has learnt.
-
     Departures from the papers: L2-SP treats the output layer separately, since its task
     is new; here the tasks are the same, and all weights are kept near the source. DELTA
     weights channels by their importance; here all have the same weight. BSS penalises k
     singular values, also of inactive units; here k = 1.
 
-    The equations of TRED were not available. Its abstract says that a relevant and an
-    irrelevant part of the features are separated by a large maximum mean discrepancy, a
-    small mutual information, or both. Here the parts are :math:`g \circ \varphi_0` and
-    :math:`(1 - g) \circ \varphi_0`, without mutual information. The gates minimise the
-    cross-entropy of a linear model per task on the first part, relative to the entropy
-    of the base rate, minus 0.05 times the discrepancy, plus penalties. Tasks whose
-    labels are all equal in `X` have no influence; without any other, all gates are 1.
+    The equations of TRED were not available. Here the gates g, which separate relevant
+    features :math:`g \circ \varphi_0` from the others, minimise the cross-entropy of a
+    linear model per task on the first part, relative to the entropy of the base rate,
+    minus 0.05 times the maximum mean discrepancy of the parts, plus penalties. Tasks
+    whose labels are all equal in `X` have no influence.
 
     References
     ----------

@@ -83,7 +83,7 @@ def merge_estimators(
     objective : {"log_loss", "entropy"} or None, default="log_loss"
         The objective: the mean over rows and tasks of the log loss, or of the entropy
         of the predictions, which needs no labels but is unsafe at low base rates (see
-        Notes). None uses `prior` as the coefficients.
+        :ref:`transfer`). None uses `prior` as the coefficients.
     granularity : {"task", "layer"}, default="task"
         One coefficient per estimator, or one per estimator and tensor of weights.
     prior : float or array-like of shape (n_estimators,), default=0.3
@@ -122,17 +122,11 @@ def merge_estimators(
 
     Notes
     -----
-    The derivative of the entropy with respect to a logit z is -z p (1 - p): it pushes
-    every logit away from 0. At low base rates nearly all logits are negative, so that
-    the entropy is smallest where all probabilities are too low, and the coefficients
-    run to their bounds.
-
     Departures from the papers: AdaMerging minimises the entropy with Adam over batches;
     here the default is the log loss on labelled rows, and L-BFGS-B minimises it on all
     rows. AdaMerging merges the encoder only, and each task keeps its head; here the
     markets share the tasks, and the heads are merged as well. Statistics of batch
-    normalisation are computed again on `X`. R-MTLLMF was readable in the abstract only;
-    its noise on task vectors is left out.
+    normalisation are computed again on `X`. R-MTLLMF was readable in the abstract only.
 
     References
     ----------
