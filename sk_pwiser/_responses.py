@@ -15,26 +15,11 @@ from sk_pwiser._table import (
 
 
 def check_targets(Y, missing_labels="error", classes=None):
-    """Check labels as ``fit`` does.
+    """Check labels as ``fit`` does; return targets, known labels, and names or [].
 
-    Parameters
-    ----------
-    Y : array-like of shape (n_samples, n_tasks) or (n_samples,)
-        Labels: 0 or 1, or for a single task the two `classes`.
-    missing_labels : {"error", "ignore"}, default="error"
-        Whether labels of tasks after the first may be missing.
-    classes : array-like of shape (2,), default=None
-        The classes of an estimator of a single task.
-
-    Returns
-    -------
-    targets : int64 ndarray of shape (n_samples, n_tasks)
-        The labels: 1 for the second class, 0 for the first class and for missing
-        labels.
-    known : bool ndarray of shape (n_samples, n_tasks)
-        Whether each label is known.
-    names : list of str
-        Names of the columns, empty if they have none.
+    `targets`, int64 (n_samples, n_tasks), are 1 for the second class, and 0 for the
+    first one and for missing labels. `classes` are those of an estimator of a single
+    task.
     """
     labels, missing, names = read_labels(Y, missing_labels)
     labels = labels.reshape(len(labels), -1)
@@ -62,10 +47,7 @@ def check_rows(X, n_samples, **others):
 
 
 def find_task(task, n_tasks, *names_by_source, others=", 'cvr' or 'mean'"):
-    """Return the column of a task, given by its index or name.
-
-    In the message, `others` follows the names: the other values that the caller takes.
-    """
+    """Return the column of a task, given by its index or name."""
     if not isinstance(task, str):
         if not -n_tasks <= task < n_tasks:
             raise ValueError(
@@ -101,18 +83,7 @@ def check_same_tasks(n_tasks, y_names, fitted_names):
 
 
 class Predictions:
-    """Predictions of an estimator for a table, task by task.
-
-    Parameters
-    ----------
-    estimator : object
-        A fitted estimator.
-    X : array-like
-        The table.
-    cache : dict
-        Stores the results of the methods of the estimator. Instances with the same
-        cache call each method once.
-    """
+    """Predictions of an estimator; those with one `cache` call each method once."""
 
     def __init__(self, estimator, X, cache):
         self._estimator = estimator
@@ -185,10 +156,7 @@ class Predictions:
 
 
 def nested_estimators(estimator):
-    """Yield an estimator and the estimators that it wraps, from the outside in.
-
-    A search wraps its best estimator, a pipeline its last step.
-    """
+    """Yield an estimator and those in it: the best of a search, a pipeline's last."""
     while estimator is not None:
         yield estimator
         if isinstance(estimator, Pipeline):
@@ -214,27 +182,7 @@ def _predict_cvr(estimator, X):
 
 
 def positive_probabilities(estimator, X, n_tasks):
-    """Return P(Y_k = 1) as the estimator predicts it.
-
-    Parameters
-    ----------
-    estimator : object
-        A fitted classifier whose `predict_proba` returns one column per task, both
-        classes of a single task, or a list of such arrays.
-    X : array-like of shape (n_samples, n_features)
-        The rows.
-    n_tasks : int
-        Number of tasks.
-
-    Returns
-    -------
-    float64 ndarray of shape (n_samples, n_tasks)
-
-    Raises
-    ------
-    ValueError
-        If the predictions have another form or shape.
-    """
+    """Return P(Y_k = 1) from any form of `predict_proba`, (n_samples, n_tasks)."""
     proba = estimator.predict_proba(X)
     shape = len(proba[0] if isinstance(proba, list) else proba), n_tasks
     return np.column_stack(

@@ -30,23 +30,13 @@ _MICROSECOND = timedelta(microseconds=1)
 
 
 class Times(NamedTuple):
-    """Times of rows.
+    """Times of rows: int64 nanoseconds since 1970 in UTC for dates, else the numbers.
 
-    Parameters
-    ----------
-    values : int64 or float64 ndarray of shape (n_samples,)
-        Nanoseconds since 1970 in UTC for dates, else the numbers of the column.
-    kind : str
-        `NUMBER`, `NAIVE` or `AWARE`.
+    `kind` is `NUMBER`, `NAIVE` or `AWARE`.
     """
 
     values: np.ndarray
     kind: str
-
-    @property
-    def unit(self):
-        """How many units of `values` make a unit of ages: one, or a second."""
-        return unit_of(self.kind)
 
 
 def unit_of(kind):
@@ -55,25 +45,10 @@ def unit_of(kind):
 
 
 def read_times(column, name):
-    """Read a column of times.
+    """Read a column of numbers, or of dates of NumPy, pandas, polars or Python.
 
-    Parameters
-    ----------
-    column : array-like of shape (n_samples,)
-        Numbers, or dates of NumPy, pandas, polars or Python.
-    name : str
-        Its name, for messages.
-
-    Returns
-    -------
-    Times
-
-    Raises
-    ------
-    ValueError
-        If a time is missing or infinite, or if dates are too far from 1970.
-    TypeError
-        If the column holds neither numbers nor dates, or dates of several time zones.
+    A time that is missing, infinite or too far from 1970 raises a ValueError, and other
+    values, or dates of several time zones, a TypeError. The messages contain `name`.
     """
     if hasattr(column, "null_count"):
         return _read_polars(column, name)
@@ -197,21 +172,7 @@ def _nanoseconds(values, name):
 
 
 def read_time(value, name, kind):
-    """Read a single time, as `read_times` reads a column.
-
-    Parameters
-    ----------
-    value : number or date
-        The time.
-    name : str
-        Name of its column, for messages.
-    kind : str
-        The kind that it must have.
-
-    Returns
-    -------
-    int or float
-    """
+    """Read a single time of a given kind, as `read_times` reads a column."""
     if kind == NUMBER and type(value) in (int, float):
         number, found = value, NUMBER
         if number != number or number in (np.inf, -np.inf):
@@ -253,22 +214,7 @@ def _to_number(value):
 
 
 def check_duration(value, name, *, zero=False):
-    """Raise if a value can be no duration, whatever the times are.
-
-    Parameters
-    ----------
-    value : number, str, timedelta or np.timedelta64
-        The duration.
-    name : str
-        Name of the parameter, for messages.
-    zero : bool, default=False
-        Whether it may be 0.
-
-    Raises
-    ------
-    ValueError or TypeError
-        If it is none, is negative or not finite.
-    """
+    """Raise if a value can be no duration, whatever the times are."""
     number = _to_duration(value, name)
     if not (0 < number < float("inf") or (zero and number == 0)):
         rule = ">= 0" if zero else "> 0"
@@ -276,27 +222,11 @@ def check_duration(value, name, *, zero=False):
 
 
 def read_duration(value, name, kind):
-    """Return a duration in the unit of times of a kind.
+    """Return a duration in the unit of times of a kind: nanoseconds for dates.
 
-    Parameters
-    ----------
-    value : number, str, timedelta or np.timedelta64
-        The duration. A number is in the unit of times that are numbers, and in seconds
-        for dates. Text is a number with a unit: "30min", "1h", "7d".
-    name : str
-        Name of the parameter, for messages.
-    kind : str
-        Kind of the times.
-
-    Returns
-    -------
-    int or float
-        Nanoseconds for dates.
-
-    Raises
-    ------
-    ValueError
-        If it has a unit of time and the times are numbers, whose unit is unknown.
+    A number is in the unit of times that are numbers, and in seconds for dates. Text is
+    a number with a unit, "30min", "1h" or "7d"; it raises an error if the times are
+    numbers, whose unit is unknown.
     """
     is_number = isinstance(value, Real) and not isinstance(value, np.timedelta64)
     if kind != NUMBER:
@@ -331,10 +261,7 @@ def _to_duration(value, name):
 
 
 def duration_label(value):
-    """Return a duration as text, for the names of columns and for files.
-
-    A number as such, other durations with the largest unit that divides them.
-    """
+    """Return a duration as text, in the largest unit that divides it."""
     if isinstance(value, Real) and not isinstance(value, np.timedelta64):
         return f"{value:g}" if abs(value) < 10**6 else str(value)
     number = _to_duration(value, "a duration")

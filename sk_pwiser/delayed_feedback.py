@@ -157,23 +157,13 @@ def delayed_feedback_weights(Y, *, delay, elapsed, cvr=None, min_probability=0.0
     case.
 
     The weights are those of the feedback shift correction (Yasui et al. 2020), where F
-    and p are two further models instead of the estimates above. The delayed feedback
-    model (Chapelle 2014) has the same likelihood with exponential delays, and learns
-    the delay of each row with an additional head, which no network of this package has.
-    The fake negative weighted loss (Ktena et al. 2019) is for streams in which a
-    conversion repeats its impression, and needs no delays.
+    and p are two further models instead of the estimates above. See
+    :ref:`delayed_conversions` for other methods.
 
     References
     ----------
-    Yasui, Morishita, Fujita and Shibata (2020), "A feedback shift correction in
-    predicting conversion rates under delayed feedback", WWW.
-    :doi:`10.1145/3366423.3380032`
-
-    Chapelle (2014), "Modeling delayed feedback in display advertising", KDD.
-    :doi:`10.1145/2623330.2623634`
-
-    Ktena et al. (2019), "Addressing delayed feedback for continuous training with
-    neural networks in CTR prediction", RecSys. :arxiv:`1907.06558`
+    Yasui et al. (2020), "A feedback shift correction in predicting conversion rates
+    under delayed feedback", WWW. :doi:`10.1145/3366423.3380032`
 
     Examples
     --------

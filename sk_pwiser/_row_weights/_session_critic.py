@@ -12,7 +12,7 @@ from sklearn.exceptions import ConvergenceWarning
 from sklearn.frozen import FrozenEstimator
 from sklearn.model_selection import GroupKFold, KFold
 from sklearn.pipeline import make_pipeline
-from sklearn.preprocessing import OrdinalEncoder, TargetEncoder
+from sklearn.preprocessing import FunctionTransformer, OrdinalEncoder, TargetEncoder
 from sklearn.utils import (
     _safe_indexing,
     check_array,
@@ -51,8 +51,7 @@ class SessionCriticWeights(BaseEstimator):
 
     The critics learn from rows that the first model was not trained on: the sessions
     are divided into `cv` parts, and the rewards of each part are those of a model
-    trained on the others. A model that has seen the labels of the rows would be
-    rewarded for having memorised them.
+    trained on the others. See :ref:`session-weights`.
 
     Parameters
     ----------
@@ -107,31 +106,21 @@ class SessionCriticWeights(BaseEstimator):
 
     Notes
     -----
-    Category columns are the columns of a DataFrame that are not numeric. A session of
-    one row ends with it: its value is its own expected reward, as with a `gamma` of 0.
-    If all sessions have one row, `gamma` has no effect.
-
-    With `gamma=0` the best critic is minus the cross-entropy of the true and the
-    predicted probability given the features. A row then does not have a larger weight
-    because of its own label, as in the focal loss, but because similar rows are hard to
-    predict.
-
-    This is not an estimator that predicts labels: `fit` trains the critics, and
-    `weights` applies them to any rows, which need no sessions.
+    Category columns are the columns of a DataFrame that are not numeric. `fit` trains
+    the critics, and `weights` applies them to any rows, which need no sessions. With
+    `gamma=0` a row has a larger weight if similar rows are hard to predict, not because
+    of its own label, as in the focal loss.
 
     The form follows the code released with the paper, in which the first model does not
-    change while the critics learn. It differs in four points. The rewards are those of
-    rows that the model was not trained on. The critics are regressors fitted to all
-    rows at once (fitted Q iteration), starting from the observed sums, instead of
-    networks trained by steps with target networks and noise. The weights are applied
-    to a second fit, not to a continued one. And there is the target "return". The
-    figure in the paper shows critics that also train the first model, which the code
-    does not do.
+    change while the critics learn, unlike in a figure of the paper. It differs in four
+    points. The rewards are those of rows that the model was not trained on. The critics
+    are regressors fitted to all rows at once (fitted Q iteration), instead of networks
+    with target networks and noise. The weights are applied to a second fit, not to a
+    continued one. And there is the target "return".
 
     References
     ----------
-    Z. Liu, J. Tian, Q. Cai, X. Zhao, J. Gao, S. Liu, D. Chen, T. He, D. Zheng, P. Jiang
-    and K. Gai (2023). Multi-Task Recommendations with Reinforcement Learning. WWW.
+    Liu et al. (2023). Multi-Task Recommendations with Reinforcement Learning. WWW.
     :arxiv:`2302.03328`
 
     D. Ernst, P. Geurts and L. Wehenkel (2005). Tree-Based Batch Mode Reinforcement
@@ -200,8 +189,6 @@ class SessionCriticWeights(BaseEstimator):
 
         Raises
         ------
-        TypeError
-            If a parameter has the wrong type.
         ValueError
             If a parameter is out of range, there are fewer sessions than `cv`, labels
             are missing or not 0 and 1, lengths differ, or `predict_proba` of the first
@@ -221,9 +208,10 @@ class SessionCriticWeights(BaseEstimator):
         sessions = Sessions(groups, order)
         p = self._left_out_probabilities(X, Y, groups, labels.shape[1])
         rewards = labels * np.log(p) + (1 - labels) * np.log1p(-p)
-        encoder = StateEncoder(X)
-        critic = self._critic(encoder.n_categories)
-        critics, n_iter = self._fit_critics(critic, encoder(X), p, rewards, sessions)
+        encoder, n_categories = state_encoder(X)
+        states = encoder.transform(X)
+        critic = self._critic(n_categories)
+        critics, n_iter = self._fit_critics(critic, states, p, rewards, sessions)
         model = clone(self.base_estimator).fit(X, Y)
         self.base_estimator_, self._encoder = model, encoder
         self.critics_, self.n_iter_ = critics, n_iter
@@ -261,7 +249,7 @@ class SessionCriticWeights(BaseEstimator):
         check_is_fitted(self)
         validate_data(self, X, skip_check_array=True, reset=False)
         p = self._probabilities(self.base_estimator_, X, len(self.critics_))
-        return _values(self.critics_, self._encoder(X), p)
+        return _values(self.critics_, self._encoder.transform(X), p)
 
     def _check_parameters(self):
         check_number("gamma", self.gamma, at_least=0, at_most=1)
@@ -360,12 +348,7 @@ def _values(critics, states, p):
 
 
 class Sessions:
-    """The order of rows within sessions.
-
-    Rows with equal `order`, and all rows without one, keep the order in which they are
-    given. `rows` are the indices of the rows, session by session in order, and
-    `continues` says whether the session has another row after each of these.
-    """
+    """The order of rows within sessions, and whether there is a next row."""
 
     def __init__(self, groups, order=None):
         session = np.unique(column_or_1d(groups), return_inverse=True)[1]
@@ -378,11 +361,7 @@ class Sessions:
         self.continues = np.append(session[1:] == session[:-1], False)
 
     def discounted_sums(self, rewards, gamma):
-        """Return the discounted sum of rewards from each row to its session's end.
-
-        It is the solution of G_t = r_t + gamma G_{t+1}, (n_samples, n_tasks), where G
-        is 0 after the end.
-        """
+        """Solve G_t = r_t + gamma G_{t+1}, with G of 0 after the end of a session."""
         bands = np.ones((2, len(rewards)))
         bands[0] = -gamma * np.append(0, self.continues[:-1])
         sums = np.empty_like(rewards)
@@ -397,31 +376,18 @@ class Sessions:
         return following
 
 
-class StateEncoder:
-    """Rows of a table as numbers: codes of category columns, then numeric columns.
+def state_encoder(X):
+    """Return a fitted encoder of tables as floats, and the number of category columns.
 
-    The categories are the columns of a DataFrame that are not numeric; an array has
-    none.
+    Codes of these come first. They are the columns of a DataFrame that are not numeric;
+    an array has none. Missing and new values are NaN.
     """
-
-    def __init__(self, X):
-        names = list(X.columns) if hasattr(X, "columns") else []
-        self.categories = [name for name in names if not _is_number(X[name].dtype)]
-        self.numbers = [name for name in names if name not in self.categories]
-        self.n_categories = len(self.categories)
-        if self.categories:
-            self.encoder = OrdinalEncoder(
-                handle_unknown="use_encoded_value", unknown_value=np.nan
-            ).fit(X[self.categories])
-
-    def __call__(self, X):
-        """Return the rows as a float array; missing and new values are NaN."""
-        if not self.categories:
-            return _as_floats(X)
-        codes = self.encoder.transform(X[self.categories])
-        if not self.numbers:
-            return codes
-        return np.hstack([codes, _as_floats(X[self.numbers])])
+    names = list(X.columns) if hasattr(X, "columns") else []
+    found = [j for j, name in enumerate(names) if not _is_number(X[name].dtype)]
+    codes = OrdinalEncoder(handle_unknown="use_encoded_value", unknown_value=np.nan)
+    numbers = FunctionTransformer(_as_floats)
+    encoder = ColumnTransformer([("codes", codes, found)], remainder=numbers)
+    return encoder.fit(X), len(found)
 
 
 def _is_number(dtype):

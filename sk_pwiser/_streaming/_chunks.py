@@ -27,10 +27,7 @@ class Chunk(NamedTuple):
 
 
 def iter_chunks(dataset, task_names, missing_labels, pool) -> Iterator[Chunk]:
-    """Read the rows of a dataset in order, in the thread of `pool`, and check them.
-
-    The messages of errors contain file and column.
-    """
+    """Read the rows of a dataset in order, in the thread of `pool`, and check them."""
     numbers = GroupNumbers()
     tables = dataset.iter_tables(_columns(dataset))
     for table, place in in_background(tables, pool):
@@ -132,10 +129,7 @@ class GroupNumbers:
 
 
 class RowSample:
-    """A random sample of `n_rows` rows: those with the smallest random keys.
-
-    Up to twice as many rows are in memory.
-    """
+    """A random sample of `n_rows` rows: those with the smallest random keys."""
 
     def __init__(self, n_rows, generator):
         self.n_rows = n_rows

@@ -70,9 +70,8 @@ def fit_dataset(
 ) -> TrainingResult:
     """Train on a dataset: learn the encoding, store encoded rows on disk, optimise.
 
-    `Y`, `sample_weight` and `groups` are not used: the dataset, for example a
-    :class:`~sk_pwiser.datasets.ParquetImpressions`, names its columns of these.
-    `eval_set` is another dataset, or a table and labels.
+    The dataset names its columns of `Y`, `sample_weight` and `groups`. `eval_set` is
+    another dataset, or a table and labels.
     """
     _refuse_arrays(Y=Y, sample_weight=sample_weight, groups=groups)
     with (
@@ -106,11 +105,7 @@ def prepare_dataset(
     n_files: int | None = None,
     estimator_name: str,
 ) -> tuple[Plan, EncodedData]:
-    """Check parameters and rows, learn the encoding, and store encoded rows on disk.
-
-    The thread of `pool` reads, and the empty `folder` receives the rows: in `n_files`
-    files or more, if there are enough rows, or in files of about 16,384 rows.
-    """
+    """Check parameters and rows, learn the encoding, and store the encoded rows."""
     if not dataset.targets:
         raise ValueError("targets of the dataset is empty; fit needs labels.")
     check_encoding_params(settings.encoding_params)
@@ -325,10 +320,7 @@ def prepare_job(
     n_processes: int,
     estimator_name: str,
 ) -> Job:
-    """Check parameters and rows, learn the encoding, and store the rows in a folder.
-
-    Networks whose extra losses are not means over rows are refused.
-    """
+    """Check parameters and rows, learn the encoding, and store the rows in a folder."""
     n_sets = len(name_eval_sets(eval_set))
     if n_sets > 1:
         raise ValueError(
@@ -403,10 +395,7 @@ def run_job(
     checkpoints: Checkpoints,
     verbose: int,
 ) -> TrainingResult:
-    """Train, as one of several processes, on the rows of this process.
-
-    `connect` connects the net to the nets of the other processes.
-    """
+    """Train, as one of several connected processes, on the rows of this process."""
     settings = replace(job.settings, device=str(device), verbose=verbose)
     random_state = deepcopy(job.random_state)
     targets = job.schema.targets

@@ -37,11 +37,7 @@ from sk_pwiser._utils import warn_user
 
 
 class RowSummary:
-    """Numbers of rows per combination of labels, and the scale of the weights.
-
-    There are few combinations, and their numbers of rows determine the rates of the
-    tasks and all warnings about labels.
-    """
+    """Numbers of rows per combination of labels, and the scale of the weights."""
 
     def __init__(self):
         self.n_rows = 0
@@ -83,10 +79,7 @@ class RowSummary:
         return self.states[state]
 
     def scale(self, weights, n_rows):
-        """Scale the weights of some rows; None stands for weights of 1.
-
-        See :meth:`WeightScale.apply`.
-        """
+        """Scale the weights of some rows; None stands for weights of 1."""
         return self.weights.apply(np.ones(n_rows) if weights is None else weights)
 
     def targets(self):
@@ -112,16 +105,12 @@ class RowSummary:
 
 
 class ValueCounts:
-    """Numbers of rows per value of a category column.
+    """Numbers of rows per value of a category column, exact up to `max_values` values.
 
-    They are exact up to `max_values` distinct values. Whenever there are more, the
-    least frequent values are dropped until half as many are left (Manku and Motwani,
-    2002, drop them at regular intervals). The rows of a dropped value are not counted
-    when it occurs again: at most `max_dropped` rows per value.
-
-    References
-    ----------
-    Manku and Motwani (2002). "Approximate frequency counts over data streams." VLDB.
+    Whenever there are more, the least frequent ones are dropped until half as many are
+    left (Manku and Motwani, 2002, drop them at regular intervals). The rows of a
+    dropped value are not counted when it occurs again: at most `max_dropped` rows per
+    value.
     """
 
     def __init__(self, column, max_values):
@@ -178,10 +167,7 @@ class BlockCounts:
         self.total, self.ones = np.zeros(n_tasks), np.zeros(n_tasks)
 
     def add(self, codes, y, weight, block):
-        """Add rows: codes with those of rare values, and labels and weights per task.
-
-        The block `n_blocks` stands for validation rows.
-        """
+        """Add rows: codes, labels and weights; block `n_blocks` has validation rows."""
         used = block < self.n_blocks
         total, ones = sum_labels(y, weight, used)
         self.total += total
@@ -209,9 +195,9 @@ class BlockCounts:
 class TableLearner:
     """Learns the encoding of a table in one pass over its rows.
 
-    The frequencies of category values are exact up to a bound, see `ValueCounts`. The
-    distributions of numbers are estimated from a random sample of the rows. If all rows
-    are in the sample, the result is equal to that of `fit_transform`.
+    Category values are counted, see `ValueCounts`, and distributions of numbers
+    estimated from a sample. If it has all rows, the result is equal to that of
+    `fit_transform`.
     """
 
     def __init__(self, encoder, dataset, generator):
@@ -291,9 +277,8 @@ class TableLearner:
 class DatasetSchema:
     """The result of the first pass over a dataset.
 
-    The target statistics of the schema, if any, are fitted in the second pass.
-    `blocks` assigns rows to blocks for them, and `earlier` has the statistics of the
-    fit that training continues from.
+    The target statistics of the schema are fitted in the second pass, by `blocks`;
+    `earlier` has those of the fit that training continues from.
     """
 
     schema: Schema
@@ -311,10 +296,7 @@ def learn_schema(
     pool: Executor,
     estimator_name: str,
 ) -> DatasetSchema:
-    """Read all rows once, in the thread of `pool`, and learn their encoding.
-
-    `seed` draws the sample of rows that distributions are learnt from.
-    """
+    """Read all rows once, and learn their encoding; numbers by a sample of `seed`."""
     params = settings.encoding_params
     generator = np.random.default_rng(seed)
     encoder = make_encoder(settings, estimator_name)

@@ -28,10 +28,7 @@ def probabilities(logits):
 
 
 def iter_logits(result, dataset):
-    """Yield the logits of the rows of a dataset, part by part.
-
-    The messages of errors contain file and column.
-    """
+    """Yield the logits of the rows of a dataset, part by part."""
     tables = dataset.iter_tables(dataset.features)
     n_rows = 0
     with ThreadPoolExecutor(1, thread_name_prefix="sk_pwiser-reader") as pool:
@@ -84,11 +81,7 @@ def write_predictions(result, dataset, output):
 
 
 def _hash_fit(result):
-    """Return a hash of all that predictions depend on.
-
-    These are the settings of the network, the encoding of the table with its target
-    statistics, the names of the tasks, and the weights.
-    """
+    """Return a hash of all that predictions depend on: settings, encoding, weights."""
     parts = {"settings": compared(result.settings), "schema": result.schema}
     try:
         values, arrays = PlainForm(STATE_CLASSES).encode(parts, "fit")

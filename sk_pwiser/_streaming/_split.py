@@ -113,10 +113,7 @@ class HoldOut:
 
 
 class TimeEdges:
-    """Times between blocks that hold about equal numbers of rows, by a sample of rows.
-
-    Without a column of times, the rows are in the order of time.
-    """
+    """Times between blocks of about equal numbers of rows, by a sample of rows."""
 
     def __init__(self, column, n_blocks, n_rows, generator):
         self.column = column
@@ -149,10 +146,7 @@ class TimeEdges:
 
 
 class Blocks:
-    """Assigns rows to blocks of time, as `assign_blocks` does for all rows at once.
-
-    Without `edges`, of shape (n_blocks - 1,), blocks have equal numbers of rows.
-    """
+    """Assigns rows to blocks by `edges` in time, or to blocks of equal size."""
 
     def __init__(self, n_rows, n_blocks, times, edges):
         self.n_rows = n_rows
@@ -163,10 +157,7 @@ class Blocks:
         self.groups = GroupValues()
 
     def assign(self, X, groups):
-        """Return the blocks of the next rows, int64 ndarray of shape (n_rows,).
-
-        A group is in the block of its earliest row in the part in which it begins.
-        """
+        """Return the blocks of the next rows; groups are in that of their first row."""
         if self.edges is None:
             rank = np.arange(self.n_seen, self.n_seen + len(X))
             block = rank * self.n_blocks // self.n_rows

@@ -38,10 +38,8 @@ Arrays = dict[str, np.ndarray]
 class RowStore:
     """Encoded rows in the files of a folder, of which the store is the only user.
 
-    Plain reads are used instead of memory maps, whose pages would count as memory of
-    the process. `file_rows` is the number of rows from which on a file is written, and
-    `forms` has the dtype and the shape per row of each array. A part of the rows may
-    lack the weights that others have: they are read as 1.
+    Memory maps would count as memory of the process. A file is written from `file_rows`
+    rows on, and `forms` has the dtype and the shape per row of each array.
     """
 
     def __init__(
@@ -129,11 +127,9 @@ SAMPLE_FILES = 4
 class StreamedImpressions(Dataset[Batch]):
     """Encoded impressions that are read from a store, in parts.
 
-    The files of the store are read in a random order, as many at a time as make up
-    `part_rows` rows. Each such part is a table in memory, from which batches are drawn
-    as from any other, while the thread of `pool` reads the next one. `load` makes
-    impressions of arrays of the store, and `on_read` is called with the number of rows
-    of each part that was used.
+    Files of about `part_rows` rows, in a random order, make up a table in memory, from
+    which batches are drawn as from any other, while the thread of `pool` reads the next
+    one. `load` makes impressions of arrays of the store.
     """
 
     store: RowStore
@@ -229,10 +225,7 @@ def encode_rows(
     seed: int | None,
     file_rows: int | None = None,
 ) -> EncodedData:
-    """Encode all rows, store training and validation rows, and fit target statistics.
-
-    `seed` draws the validation rows; without it there are none.
-    """
+    """Encode and store all rows, draw validation rows, and fit target statistics."""
     train = _make_store(folder / "train", file_rows)
     valid = _make_store(folder / "valid", file_rows)
     hold_out = learnt.hold_out

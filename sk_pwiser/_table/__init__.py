@@ -21,6 +21,7 @@ from sk_pwiser._table._encoder import (
 )
 from sk_pwiser._table._frames import (
     as_table,
+    find_column,
     probability_frame,
     reads_in_parts,
     refuse_parts,
@@ -108,6 +109,7 @@ __all__ = [
     "column_kinds",
     "combine_weights",
     "factorize",
+    "find_column",
     "grow_encoder",
     "is_missing",
     "learn_constant_columns",

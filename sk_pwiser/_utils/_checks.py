@@ -34,9 +34,7 @@ def check_number(
 ) -> float:
     """Return a parameter as a float, after a check of its type and limits.
 
-    `above` and `below` are not part of the range. A bool, or a fraction, with which
-    torch does not compute, raises TypeError; a value that is not finite or out of range
-    raises ValueError.
+    A bool, or a fraction, with which torch does not compute, raises TypeError.
     """
     is_fraction = isinstance(value, Rational) and not isinstance(value, Integral)
     if not isinstance(value, Real) or isinstance(value, bool) or is_fraction:
@@ -87,10 +85,7 @@ def check_boolean(name: str, value: object) -> bool:
 
 
 def check_choice(name: str, value: object, choices: Collection[str | None]) -> str:
-    """Return a parameter that must be one of several names.
-
-    Another string raises ValueError, and a value of another type TypeError.
-    """
+    """Return a parameter that must be one of several names."""
     if isinstance(value, str | None) and value in choices:
         return value  # type: ignore[return-value]
     kind = ValueError if isinstance(value, str) else TypeError

@@ -111,10 +111,7 @@ def global_states(device: torch.device) -> list[Tensor]:
 
 
 def set_global_states(states: Sequence[Tensor], device: torch.device) -> None:
-    """Restore the states that `global_states` returned.
-
-    The state of a GPU is left out if `device` is not a GPU.
-    """
+    """Restore the states that `global_states` returned."""
     torch.random.set_rng_state(states[0])
     if device.type == "cuda" and len(states) > 1:
         torch.cuda.set_rng_state(states[1], device)

@@ -4,11 +4,7 @@ import inspect
 
 
 def build(registry, base, parameter, choice, params, *args, **context):
-    """Build a component.
-
-    The parameters and errors are the same as for `check_names`, except for `args`: the
-    positional arguments that every component of this kind takes.
-    """
+    """Build a component from `args` that all take, after `check_names`."""
     kind = check_names(registry, base, parameter, choice, params, len(args), **context)
     return kind(*args, **context, **(params or {}))
 
@@ -18,24 +14,8 @@ def check_names(
 ):
     """Return the class of a component, after a check of the names of its parameters.
 
-    Parameters
-    ----------
-    registry : dict of str to type
-        Classes by name.
-    base : type
-        Base class of all components of this kind.
-    parameter : str
-        Name of the estimator's parameter, such as "network", for messages.
-    choice : str or type
-        A name in the registry, or a class.
-    params : dict or None
-        The user's keyword arguments.
-    n_args : int
-        Number of positional arguments that every component of this kind takes.
-    shared : sequence of str, default=()
-        Parameters that all components of this kind take, which the message also lists.
-    **context : dict
-        Keyword arguments that are parameters of the estimator.
+    All components take `n_args` positional arguments and the `shared` parameters;
+    `context` has keyword arguments that are parameters of the estimator.
     """
     kind = resolve(registry, base, parameter, choice)
     params = {} if params is None else dict(params)

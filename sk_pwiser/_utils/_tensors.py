@@ -15,11 +15,10 @@ def widest_float(device: torch.device) -> torch.dtype:
 
 
 def conditional_labels(y: Tensor) -> Tensor:
-    """Divide the labels of each task by the labels of the task before it.
+    """Divide the labels of each task by those of the task before, at most to 1.
 
-    The result is P(Y_k = 1 | Y_{k-1} = 1, impression), at most 1, for labels of shape
-    (batch, n_tasks) or probabilities P(Y_k = 1 | impression) in their place. Labels of
-    0 and 1 are not changed, even if the task before is 0.
+    Of probabilities, this gives P(Y_k = 1 | Y_{k-1} = 1, impression). Labels of 0 and 1
+    do not change.
     """
     before = torch.where(y[:, :-1] > 0, y[:, :-1], 1.0)
     return torch.cat([y[:, :1], (y[:, 1:] / before).clamp(max=1)], dim=1)

@@ -57,11 +57,7 @@ def num_threads(n: int) -> Iterator[None]:
 
 @contextmanager
 def limited_threads(n_products: int | None = None) -> Iterator[None]:
-    """Set the number of threads of torch, and restore it afterwards.
-
-    Outside of `num_threads`, it depends on the number of products of a row and a weight
-    per step; None for no limit.
-    """
+    """Set the threads of torch for a time, by `num_threads` or products per step."""
     before = torch.get_num_threads()
     n_threads = _requested.get()
     if n_threads is None and n_products is not None:
@@ -81,10 +77,7 @@ _END: Any = object()
 
 
 def in_background(items: Iterator[T], pool: Executor) -> Iterator[T]:
-    """Yield items while the thread of a pool prepares the next item.
-
-    An exception in the thread is raised in place of its item.
-    """
+    """Yield items, or raise their errors, while a thread prepares the next one."""
     pending = pool.submit(next, items, _END)
     while (item := pending.result()) is not _END:
         pending = pool.submit(next, items, _END)

@@ -35,17 +35,10 @@ class IsotonicCurve(Curve):
     ranking. This curve passes through the mean logit and the rate of each step, with
     straight lines between these centres, so that only rows outside the outermost
     centres share a probability. Half a row of label 1 at the smallest logit and half a
-    row of label 0 at the largest keep the rates above 0 and below 1.
-
-    In the reference the lines are straight in the rates. The rates of rare events grow
+    row of label 0 at the largest keep the rates above 0 and below 1. In Oron and
+    Flournoy (2017) the lines are straight in the rates. The rates of rare events grow
     exponentially with the logit, so that such lines lie above the curve, and the sum of
     the probabilities exceeds the number of events.
-
-    References
-    ----------
-    Oron and Flournoy (2017). "Centered isotonic regression: point and interval
-    estimation for dose-response studies." Statistics in Biopharmaceutical Research
-    9(3). :doi:`10.1080/19466315.2017.1286256`
     """
 
     def fit(self, logits, y, weight):
@@ -76,11 +69,6 @@ class SigmoidCurve(Curve):
     n_1 and n_0 are the sums of the weights of the labels 1 and 0, in units of the mean
     weight of the rarer label. In units of the average row, the targets would change the
     sum of the labels in a sampled log.
-
-    References
-    ----------
-    Platt (1999). "Probabilistic outputs for support vector machines and comparisons to
-    regularized likelihood methods." Advances in Large Margin Classifiers.
     """
 
     def fit(self, logits, y, weight):
@@ -123,13 +111,7 @@ class SigmoidCurve(Curve):
 
 
 class TemperatureCurve(Curve):
-    """The sigmoid of the logit divided by the number that minimises the log loss.
-
-    References
-    ----------
-    Guo, Pleiss, Sun and Weinberger (2017). "On calibration of modern neural networks."
-    ICML. :arxiv:`1706.04599`
-    """
+    """The sigmoid of the logit divided by the number that minimises the log loss."""
 
     def fit(self, logits, y, weight):
         """Fit the curve to logits, labels 0 and 1, and weights > 0 of the rows."""

@@ -210,8 +210,6 @@ class FunnelCalibrator(ClassifierMixin, MetaEstimatorMixin, BaseEstimator):
         ValueError
             If labels or weights are invalid, the estimator has other tasks, or it is a
             view of one task of an estimator with a `negative_sampling_rate`.
-        sklearn.exceptions.NotFittedError
-            If `cv=None` and the estimator is not fitted.
 
         Warns
         -----

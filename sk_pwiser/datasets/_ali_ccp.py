@@ -47,11 +47,7 @@ class FieldTable:
 
 
 def read_part(skeleton, common, table, labels, *, n_rows=None):
-    """Read a part line by line into a table and an array; return its number of rows.
-
-    With `n_rows`, only the common features of these rows are kept in memory. `labels`
-    receives click and conversion of each row.
-    """
+    """Read a part into a table and an array of labels; return its number of rows."""
     multi_valued = table.multi_valued
     wanted = None
     if n_rows is not None:
@@ -262,8 +258,6 @@ def load_ali_ccp(path, *, subset="all", multi_valued=MULTI_VALUED, n_rows=None):
         If a line cannot be read (the message names the file, the line and the field),
         a field occurs twice in a row without being named in `multi_valued`, a label is
         not 0 or 1, or a parameter has an unknown value.
-    ImportError
-        If pandas is not installed.
 
     Warns
     -----
@@ -280,9 +274,8 @@ def load_ali_ccp(path, *, subset="all", multi_valued=MULTI_VALUED, n_rows=None):
 
     References
     ----------
-    Xiao Ma, Liqin Zhao, Guan Huang, Zhi Wang, Zelin Hu, Xiaoqiang Zhu, Kun Gai, "Entire
-    Space Multi-Task Model: An Effective Approach for Estimating Post-Click Conversion
-    Rate", SIGIR 2018, arXiv 1804.07931.
+    Ma et al., "Entire Space Multi-Task Model: An Effective Approach for Estimating
+    Post-Click Conversion Rate", SIGIR 2018, arXiv 1804.07931.
 
     Examples
     --------

@@ -102,8 +102,6 @@ def load_aliexpress(path, country, *, subset="all"):
         If a column is missing, a field cannot be read (the message names the file, the
         line and the column), a label is not 0 or 1, or `country` or `subset` is
         unknown.
-    ImportError
-        If pandas is not installed.
 
     Warns
     -----
@@ -120,9 +118,8 @@ def load_aliexpress(path, country, *, subset="all"):
 
     References
     ----------
-    Pengcheng Li, Runze Li, Qing Da, An-Xiang Zeng, Lijun Zhang, "Improving
-    Multi-Scenario Learning to Rank in E-commerce by Exploiting Task Relationships in
-    the Label Space", CIKM 2020, doi 10.1145/3340531.3412713.
+    Li et al., "Improving Multi-Scenario Learning to Rank in E-commerce by Exploiting
+    Task Relationships in the Label Space", CIKM 2020, doi 10.1145/3340531.3412713.
 
     Examples
     --------
@@ -226,11 +223,7 @@ def _read_raw(pandas, user_file, item_file):
 
 
 def _read_raw_table(pandas, file, n_columns, categories, counted, has_label=True):
-    """Read a file without a header.
-
-    `counted` are the numbers of categories and of numbers in earlier files, after which
-    the columns are numbered.
-    """
+    """Read a file without a header; its columns are numbered after `counted` ones."""
     n_categories, n_numbers = counted
     columns = {"search_id": "str"}
     for position in range(2, n_columns + (not has_label)):

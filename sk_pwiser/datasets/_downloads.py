@@ -52,10 +52,8 @@ def read_csv(
 ):
     """Read columns of given types from a csv file, or from a zip file that contains it.
 
-    `dtypes` maps the columns to return to `"int64"`, `"float32"` or `"str"`. Without a
-    header, the columns of the file are the keys of `dtypes`, in their order. Fields of
-    `"float32"` columns may be empty only with `may_be_missing`. Errors name line and
-    column.
+    `dtypes` maps the columns, without a header all of them, to `"int64"`, `"float32"`
+    or `"str"`. Errors name line and column.
     """
     names, options = list(dtypes), {"header": None, "names": list(dtypes)}
     if has_header:
@@ -86,10 +84,7 @@ def read_csv(
 
 
 def check_flags(rows, columns, file, *, n_header_lines=1, values=(0, 1)):
-    """Raise a ValueError if a column of a file contains other values than `values`.
-
-    The message names the line, or the row if `n_header_lines` is None.
-    """
+    """Raise an error that names the first line or row with a value not in `values`."""
     for name in columns:
         wrong = ~rows[name].isin(values).to_numpy()
         if wrong.any():

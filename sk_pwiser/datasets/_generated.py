@@ -109,8 +109,6 @@ def make_ctr_cvr(
         If a parameter is out of range, if there is no feature, if `n_categories` does
         not contain one number per categorical feature, or if `cvr` is not less than
         `1 - click_noise`.
-    ImportError
-        If `as_frame=True` and pandas is not installed.
 
     Notes
     -----

@@ -97,8 +97,6 @@ def load_hillstrom(path, *, subset="all"):
         If the file is not found.
     ValueError
         If a column is missing, a label is not 0 or 1, or `subset` is unknown.
-    ImportError
-        If pandas is not installed.
 
     References
     ----------

@@ -149,8 +149,6 @@ def load_kuairand(path, second="engage", *, subset="all"):
     ValueError
         If a column is missing, a label is not 0 or 1, or `second` or `subset` is
         unknown.
-    ImportError
-        If pandas or pyarrow is not installed.
 
     Notes
     -----
@@ -160,9 +158,8 @@ def load_kuairand(path, second="engage", *, subset="all"):
 
     References
     ----------
-    Chongming Gao, Shijun Li, Yuan Zhang, Jiawei Chen, Biao Li, Wenqiang Lei, Peng
-    Jiang, Xiangnan He, "KuaiRand: An Unbiased Sequential Recommendation Dataset with
-    Randomly Exposed Videos", CIKM 2022, arXiv 2208.08696.
+    Gao et al., "KuaiRand: An Unbiased Sequential Recommendation Dataset with Randomly
+    Exposed Videos", CIKM 2022, arXiv 2208.08696.
 
     Examples
     --------

@@ -102,10 +102,9 @@ def read_footers(filesystem, paths, on_corrupt):
 def unify_schemas(files, schema, columns):
     """Return the common schema of the columns in all files.
 
-    Dictionary columns have the type of their values, since the indices may have
-    different types in different files. In a file without values of a column, the column
-    may have the type null. `schema` is that of the first file, with the columns from
-    folder names.
+    Dictionary columns have the type of their values, since the indices may differ. In a
+    file without values, a column may have the type null. `schema` is that of the first
+    file, with the columns from folder names.
     """
     pyarrow, _, _ = import_parquet()
     known = {name for file in files for name in file.schema.names} | {*schema.names}
@@ -213,8 +212,6 @@ class ParquetImpressions:
         and the column.
     FileNotFoundError
         If no file matches.
-    ImportError
-        If pyarrow is not installed.
 
     Examples
     --------
@@ -411,10 +408,7 @@ class ParquetImpressions:
             n_before += len(table)
 
     def _read_file(self, fragment, columns):
-        """Yield batches of a file.
-
-        With `on_corrupt="skip"`, row groups that cannot be read are left out.
-        """
+        """Yield batches of a file, without corrupt row groups if these are skipped."""
         options = {
             "schema": self._dataset.schema,
             "columns": columns,

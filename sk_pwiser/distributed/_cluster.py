@@ -29,11 +29,7 @@ def import_ray():
 
 @contextmanager
 def joined_cluster(workers, address, timeout, verbose):
-    """Connect to a cluster, which has enough resources, or start one on this machine.
-
-    A cluster that is started here is stopped at the end. `workers` are arguments of
-    `ray.train.ScalingConfig`; with `verbose`, the output of workers is printed.
-    """
+    """Connect to a cluster of enough resources, or start one here for a time."""
     ray = import_ray()
     starts = not ray.is_initialized()
     if not starts and address is not None:
@@ -113,11 +109,7 @@ def check_resources(workers, timeout):
 
 
 def run(folder, workers, storage, max_failures):
-    """Train the job of a folder; return the pieces of the fitted network.
-
-    The checkpoints are deleted at the end if they are in a folder. Errors of a worker,
-    such as diverging training, are raised.
-    """
+    """Train the job of a folder; return the pieces of the network, or raise errors."""
     from ray.train import (
         CheckpointConfig,
         FailureConfig,

@@ -74,10 +74,7 @@ class Workers:
         return torch.cat(parts)
 
     def mean(self, value: Tensor, sizes: Sequence[int]) -> Tensor:
-        """Return the mean of a mean over rows, weighted by the rows of each process.
-
-        Gradients flow to the value of this process only.
-        """
+        """Return the mean over all rows of means; gradients flow to the own one."""
         own = value * (sizes[self.rank] / sum(sizes))
         total = own.detach().clone()
         exchange(dist.all_reduce, total)
@@ -86,10 +83,7 @@ class Workers:
     def sum_gradients(
         self, parameters: Iterable[nn.Parameter], tables: Iterable[Tensor]
     ) -> None:
-        """Replace gradients by their sums over the processes.
-
-        `tables` are the parameters that have sparse gradients.
-        """
+        """Replace gradients, of `tables` sparse ones, by sums over the processes."""
         sparse = {id(table) for table in tables}
         trained = [p for p in parameters if p.requires_grad]
         dense = [p for p in trained if id(p) not in sparse]
@@ -103,10 +97,7 @@ class Workers:
     def sum_tensors(
         self, tensors: Sequence[Tensor | None], like: Sequence[Tensor]
     ) -> list[Tensor | None]:
-        """Return the sums of tensors, of the shapes of `like`, over the processes.
-
-        None stands for 0. A sum of None alone is None.
-        """
+        """Return the sums of tensors, of the shapes of `like`; None stands for 0."""
         sums: list[Tensor | None] = []
         for bucket in _buckets(like):
             parts = [tensors[len(sums) + i] for i in range(len(bucket))]
@@ -157,11 +148,7 @@ def sum_sparse(
     table: Tensor,
     gather_numbers: Callable[..., list[list[int]]],
 ) -> Tensor:
-    """Return the sum over the processes of the sparse gradient of an embedding table.
-
-    None stands for 0; the result is coalesced. `gather_numbers` returns the integers of
-    every process.
-    """
+    """Return the coalesced sum of sparse gradients of a table; None stands for 0."""
     if gradient is None:
         rows = torch.zeros(0, dtype=torch.int64, device=table.device)
         values = table.new_zeros(0, table.shape[1])

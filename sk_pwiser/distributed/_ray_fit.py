@@ -90,8 +90,6 @@ def fit(
         If workers were lost more than `max_failures` times, or if they do not have the
         same weights after an epoch, since a callback or a class of your own depends on
         the worker. Other errors of a worker are raised unchanged.
-    ImportError
-        If Ray is not installed.
 
     Notes
     -----

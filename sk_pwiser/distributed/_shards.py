@@ -29,9 +29,8 @@ class Clock:
 class Shard(StreamedImpressions):
     """Stored impressions, some of whose files a worker reads.
 
-    In training the files are dealt anew in every epoch, in an order that depends on
-    the clock only. Otherwise each worker reads consecutive files. Numbers of rows,
-    labels and samples refer to all files.
+    In training the files are dealt anew in every epoch, in an order that depends on the
+    clock only. Numbers of rows, labels and samples refer to all files.
     """
 
     rank: int = 0
@@ -53,10 +52,7 @@ class Shard(StreamedImpressions):
         return [order[workers == rank].tolist() for rank in range(self.n_workers)]
 
     def batch_rows(self, batch_size: int, shuffled: bool, least: int = 1) -> int:
-        """Return the rows per batch of this worker, so that all have as many batches.
-
-        `batch_size` is of all workers together, and `least` the smallest result.
-        """
+        """Return this worker's rows per batch, so that all have as many batches."""
         n_own = sum(self.store.sizes[file] for file in self.deal(shuffled)[self.rank])
         n_batches = -(-len(self) // batch_size)
         return max(least, -(-n_own // n_batches))
@@ -92,9 +88,8 @@ def shards(job: Job, rank: int, n_workers: int) -> Iterator[Shards]:
 class JointIterator:
     """Iterates over batches until every worker has used its rows.
 
-    A worker that has no rows left yields a row that does not count, since the steps of
-    all workers belong together. In the current step, `sizes` has the numbers of rows of
-    the workers by rank, and `n_weights` is the largest number of weights per row.
+    A worker that has no rows left yields a row that does not count. `sizes` has the
+    numbers of rows of the workers in the current step, `n_weights` the weights per row.
     """
 
     def __init__(

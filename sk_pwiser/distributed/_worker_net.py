@@ -61,10 +61,9 @@ class NetworkSums:
 class WorkerNet(MultiTaskNet):
     """A net that is trained together with the nets of other workers.
 
-    Every worker runs the network on its own rows. The outputs and labels are joined, so
-    that the loss, with its pairs of rows, equals the loss of one process on the joined
-    batch. Each worker computes the gradients through its own rows; their sum over the
-    workers is the gradient of this loss. All workers then take the same step.
+    Outputs and labels of all workers are joined, so that the loss equals that of one
+    process on the joined batch. Each worker computes the gradients through its own
+    rows; their sum is the gradient of this loss, and all workers take the same step.
     """
 
     workers: Workers
@@ -131,10 +130,7 @@ class WorkerNet(MultiTaskNet):
         set_global_states(common, device)
 
     def _run_epoch(self, X: Any, loop: Any, *args: Any) -> None:
-        """Train for an epoch, with random numbers that depend on it alone.
-
-        Losses and weightings draw the same numbers in all workers.
-        """
+        """Train for an epoch; all losses and weightings draw the same numbers."""
         epoch = X.train.clock.epoch = loop.n_complete
         common = _seed(self.seed, epoch)
         for device in {CPU, torch.device(self.device)}:
@@ -222,10 +218,8 @@ def _seed(*parts: int) -> int:
 def join(own: Inputs, workers: Workers, sizes: Sequence[int], n_weights: int) -> Inputs:
     """Join the outputs and labels of all workers, in one exchange.
 
-    Extra losses of the network are computed from the rows of each worker and averaged.
-    `sizes` has the numbers of rows by rank. `n_weights` is 0 if no worker's rows have
-    weights: rows that are drawn repeatedly may have weights in the batches of some
-    workers only.
+    Extra losses of the network are averaged. `n_weights` is 0 if no worker's rows have
+    weights: rows that are drawn repeatedly may have some in a part of the workers only.
     """
     output, y, sample_weight, groups = own
     columns = {"logits": output.logits}

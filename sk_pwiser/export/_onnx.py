@@ -55,13 +55,9 @@ def to_onnx(estimator, path, *, inputs="encoded"):
 
     Raises
     ------
-    ImportError
-        If onnx is not installed.
     TypeError
         If `estimator` is neither a :class:`~sk_pwiser.MultiTaskCTRCVRClassifier` nor a
         :class:`~sk_pwiser.calibration.FunnelCalibrator` of one.
-    NotFittedError
-        If it is not fitted.
     ValueError
         If `inputs` is unknown, or if the network or a column cannot be exported; the
         message names it. Columns of lists cannot be exported. With "raw", the same

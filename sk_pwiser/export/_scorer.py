@@ -231,8 +231,6 @@ class Scorer:
     ValueError
         If a column contains neither categories nor numbers, but for example lists. The
         message names the column.
-    NotFittedError
-        If the estimator is not fitted.
 
     Notes
     -----

@@ -103,8 +103,6 @@ class HistoryFiles:
             If the folder is not empty.
         TypeError
             If the values of a column are of several types.
-        ImportError
-            If pyarrow is not installed.
         """
         state, plan = self._fitted()
         parquet = import_extra("pyarrow.parquet", "Parquet files")
@@ -158,8 +156,6 @@ class HistoryFiles:
             If the folder has no ``history.json``.
         ValueError
             If it is not one of a history, or a file is absent or damaged.
-        ImportError
-            If pyarrow is not installed.
         """
         parquet = import_extra("pyarrow.parquet", "Parquet files")
         folder = Path(folder)

@@ -25,16 +25,9 @@ from sk_pwiser.history._point_in_time import Past
 
 
 class Labels(NamedTuple):
-    """Labels of rows.
+    """Labels of rows: int8 (n_samples, n_tasks), -1 if missing.
 
-    Parameters
-    ----------
-    values : int8 ndarray of shape (n_samples, n_tasks)
-        0 or 1; -1 if missing.
-    names : list of str
-        Names of the tasks.
-    classes : list of 2 objects or None
-        The classes of a single task, if they are not 0 and 1.
+    `classes` are the two labels of a single task, if they are not 0 and 1.
     """
 
     values: np.ndarray
@@ -43,21 +36,7 @@ class Labels(NamedTuple):
 
 
 def read_history_labels(y, n_rows, known=None):
-    """Read labels, of which any may be missing.
-
-    Parameters
-    ----------
-    y : array-like of shape (n_samples, n_tasks) or (n_samples,), or None
-        Labels; None for none, or if all are missing.
-    n_rows : int
-        Number of rows of the table.
-    known : HistoryState, default=None
-        The state whose tasks they must have.
-
-    Returns
-    -------
-    Labels
-    """
+    """Read labels, of which any may be missing, for the tasks of a state if `known`."""
     names = None if known is None else known.task_names
     classes = None if known is None else known.classes
     if y is None:
@@ -104,13 +83,7 @@ def _zero_one(labels, seen, columns, classes):
 
 
 class ValueIndex:
-    """The distinct values of a column, each with its place.
-
-    Parameters
-    ----------
-    values : list
-        The values.
-    """
+    """The distinct values of a column, each with its place."""
 
     def __init__(self, values):
         self.values = values
@@ -136,17 +109,7 @@ class ValueIndex:
 
 
 class Rows(NamedTuple):
-    """Rows of a log, read and checked.
-
-    Parameters
-    ----------
-    columns : dict of str to (ndarray, list)
-        Per column, the index of each row's value and the distinct values.
-    time : ndarray of shape (n_samples,)
-        Times.
-    labels : Labels or None
-        Labels.
-    """
+    """Rows of a log: per column, the index of each row's value, and the values."""
 
     columns: dict
     time: np.ndarray
@@ -167,22 +130,8 @@ def read_column(column, name):
 class HistoryState:
     """What a history has learnt. It is not changed: methods return new ones.
 
-    Parameters
-    ----------
-    kind : str
-        Kind of the times.
-    task_names : list of str
-        Names of the tasks.
-    classes : list of 2 objects or None
-        The classes of a single task.
-    end : int or float or None
-        Time of the last row; None without rows.
-    indices : dict of str to ValueIndex
-        The values of each column.
-    logs : list of KeyLog
-        One per key.
-    everything : KeyLog
-        All rows as those of one key, for the base rates.
+    `indices` has the values of each column, `logs` one `KeyLog` per key, and
+    `everything` all rows as those of one key, for the base rates.
     """
 
     def __init__(self, kind, task_names, classes, end, indices, logs, everything):
@@ -248,13 +197,7 @@ class HistoryState:
         return new
 
     def folded(self, pasts, of_all):
-        """Return the state with old rows as totals, and without keys that are over.
-
-        Parameters
-        ----------
-        pasts, of_all : list of Past, Past
-            What `pasts` returned for this state.
-        """
+        """Return the state with old rows as totals, and without keys that are over."""
         if self.end is None:
             return self
         new = copy.copy(self)

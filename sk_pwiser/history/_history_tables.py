@@ -12,17 +12,7 @@ KINDS = "pandas", "polars", "arrow", "dict"
 
 
 class ListOutput(NamedTuple):
-    """A new column of lists.
-
-    Parameters
-    ----------
-    sizes : int64 ndarray of shape (n_samples,)
-        Number of elements of each row.
-    elements : ndarray of shape (n_elements,)
-        Their values, or their places in `values`.
-    values : list or None
-        The values of the elements, None if the elements are values themselves.
-    """
+    """A column of lists: sizes, and elements, which are places in `values` if given."""
 
     sizes: np.ndarray
     elements: np.ndarray
@@ -30,13 +20,7 @@ class ListOutput(NamedTuple):
 
 
 def kind_of(X):
-    """Return the kind of a table, one of `KINDS`.
-
-    Raises
-    ------
-    TypeError
-        If it is none, for example an array, whose columns have no names.
-    """
+    """Return the kind of a table, one of `KINDS`; an array, without names, is none."""
     if isinstance(X, Mapping):
         return "dict"
     library = type(X).__module__.partition(".")[0]
@@ -53,20 +37,7 @@ def kind_of(X):
 
 
 class Table:
-    """A table of one of the `KINDS`.
-
-    Parameters
-    ----------
-    X : table
-        What the user passed.
-
-    Raises
-    ------
-    TypeError
-        If it is no table with names of columns.
-    ValueError
-        If the columns of a dict differ in length.
-    """
+    """A table of one of the `KINDS`; an error if it has no names of columns."""
 
     def __init__(self, X):
         if hasattr(X, "reads_in_parts") or hasattr(X, "collect"):
@@ -86,13 +57,7 @@ class Table:
         self.X = X
 
     def column(self, name):
-        """Return a column as an array or a Series.
-
-        Raises
-        ------
-        ValueError
-            If there is none of this name.
-        """
+        """Return a column as an array or a Series."""
         if name not in self.names:
             raise ValueError(
                 f"{name!r} is not a column of X; its columns are {self.names}."
@@ -102,33 +67,23 @@ class Table:
         return self.X[name]
 
     def with_features(self, kept, features, kind):
-        """Return a table of some columns and new ones behind them.
-
-        Parameters
-        ----------
-        kept : list of str
-            The columns of this table.
-        features : dict of str to ndarray or ListOutput
-            The new columns.
-        kind : str
-            The kind of the new table, one of `KINDS`.
-        """
+        """Return the columns `kept`, and new ones behind them, as a table of a kind."""
         X = _converted(self.X, self.kind, kind, kept)
+        new = {name: _new_column(column, kind) for name, column in features.items()}
         if kind == "dict":
-            return X | {
-                name: _python_lists(new) if isinstance(new, ListOutput) else new
-                for name, new in features.items()
-            }
+            return X | new
         if kind == "arrow":
-            import pyarrow as pa  # installed, since X is one of its objects
-
-            for name, new in features.items():
-                is_list = isinstance(new, ListOutput)
-                X = X.append_column(
-                    name, _arrow_lists(new) if is_list else pa.array(new)
-                )
+            for name, column in new.items():
+                X = X.append_column(name, column)
             return X
-        return (_pandas if kind == "pandas" else _polars)(X, features)
+        if kind == "polars":
+            return X.with_columns(**new) if X.width else type(X)(new)
+        import pandas as pd
+
+        # Without a copy, as one array per column.
+        columns = {n: pd.Series(column, index=X.index) for n, column in new.items()}
+        frame = pd.DataFrame(columns, index=X.index, copy=False)
+        return pd.concat([X, frame], axis=1) if X.shape[1] else frame
 
 
 def _as_array(name, column):
@@ -164,35 +119,26 @@ def _converted(X, kind, wanted, kept):
     return pl.from_arrow(X) if kind == "arrow" else pl.from_pandas(X)
 
 
-def _pandas(X, features):
-    import pandas as pd
+def _new_column(new, kind):
+    """Return a new column in the form that tables of a kind take."""
+    arrays = None
+    if isinstance(new, ListOutput):
+        arrays = None if kind == "dict" else _arrow_lists(new)
+        new = _python_lists(new) if arrays is None else arrays
+    if kind == "polars":
+        import polars as pl
 
-    columns = {}
-    for name, new in features.items():
-        column = new
-        if isinstance(new, ListOutput):
-            arrays = _arrow_lists(new)
-            if arrays is None:
-                column = _python_lists(new)
-            else:
-                column = pd.arrays.ArrowExtensionArray(arrays)
-        columns[name] = pd.Series(column, index=X.index)
-    # Without a copy, as one array per column.
-    new = pd.DataFrame(columns, index=X.index, copy=False)
-    return pd.concat([X, new], axis=1) if X.shape[1] else new
+        is_python = arrays is None and new.dtype == object
+        return pl.Series(new.tolist() if is_python else new)
+    if kind == "arrow" and arrays is None:
+        import pyarrow as pa  # installed, since the table is one of its objects
 
+        return pa.array(new)
+    if kind == "pandas" and arrays is not None:
+        import pandas as pd
 
-def _polars(X, features):
-    import polars as pl
-
-    columns = []
-    for name, new in features.items():
-        column = new
-        if isinstance(new, ListOutput):
-            arrays = _arrow_lists(new)
-            column = _python_lists(new).tolist() if arrays is None else arrays
-        columns.append(pl.Series(name, column))
-    return X.with_columns(columns) if X.width else pl.DataFrame(columns)
+        return pd.arrays.ArrowExtensionArray(arrays)
+    return new
 
 
 def _arrow_lists(new):

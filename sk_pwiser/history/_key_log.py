@@ -10,17 +10,7 @@ import numpy as np
 
 
 class ListLog:
-    """The values of a list column per key, sorted by key and time.
-
-    Parameters
-    ----------
-    offsets : int64 ndarray of shape (n_keys + 1,)
-        The slice of each key.
-    time : ndarray of shape (n_elements,)
-        Time of the impression of each element.
-    value : int64 ndarray of shape (n_elements,)
-        Index of the value in the vocabulary of the column.
-    """
+    """The values of a list column, by their index, in the slice of each key."""
 
     def __init__(self, offsets, time, value):
         self.offsets, self.time, self.value = offsets, time, value
@@ -29,23 +19,10 @@ class ListLog:
 class KeyLog:
     """Totals and recent rows of all keys of a kind, such as the users.
 
-    Parameters
-    ----------
-    columns : int64 ndarray of shape (n_keys, n_columns)
-        The keys, by the indices of their values in the vocabularies of their columns;
-        sorted, each once.
-    offsets : int64 ndarray of shape (n_keys + 1,)
-        The slice of each key in the rows.
-    time : ndarray of shape (n_rows,)
-        Time of each row.
-    labels : int8 ndarray of shape (n_rows, n_tasks)
-        0 or 1; -1 if missing.
-    lists : list of ListLog
-        The lists of this key.
-    totals : dict of str to ndarray
-        Sums over the rows that are no longer kept, one entry per key; see `no_totals`.
-    reference : int, float or None
-        The time at which decayed totals have their value, None without any.
+    `columns` are the keys, sorted, by the indices of their values in the vocabularies,
+    and `offsets` their slices in the rows. `totals` are sums over rows that are no
+    longer kept, see `no_totals`; decayed ones have their value at `reference`, None
+    without any.
     """
 
     def __init__(self, columns, offsets, time, labels, lists, totals, reference=None):
@@ -88,20 +65,9 @@ def no_totals(n_keys, n_tasks, n_half_lives, dtype):
 def log_of_rows(ids, time, labels, lists, n_half_lives):
     """Return the log of new rows, none of which is summed.
 
-    Parameters
-    ----------
-    ids : int64 ndarray of shape (n_rows, n_columns)
-        Indices of the values of the key's columns; -1 for missing values, whose rows
-        belong to no key.
-    time : ndarray of shape (n_rows,)
-        Times.
-    labels : int8 ndarray of shape (n_rows, n_tasks)
-        Labels, -1 if missing.
-    lists : list of (values, task)
-        Per list the index of each row's value, -1 if missing, and the task that must
-        have happened, or None.
-    n_half_lives : int
-        Number of half-lives.
+    Rows in which one of `ids` is missing, -1, belong to no key. `lists` has, per list,
+    the index of each row's value, -1 if missing, and the task that must have happened,
+    or None.
     """
     has_key = (ids >= 0).all(axis=1)
     if not has_key.all():
@@ -139,13 +105,7 @@ def unique_keys(ids):
 
 
 def pack(ids, sizes):
-    """Return one integer per row, in the order of the rows.
-
-    Raises
-    ------
-    ValueError
-        If the columns have too many values together.
-    """
+    """Return one integer per row, in the order of the rows."""
     if np.prod([float(size) for size in sizes]) > 2.0**63 - 1:
         raise ValueError(
             f"a key of columns with {[int(size) for size in sizes]} values has more "
@@ -171,17 +131,7 @@ def _offsets(codes, n_keys):
 
 
 def combine(a, b, half_lives):
-    """Return the log of the rows of two logs.
-
-    Rows of equal key and time keep their order, those of `a` first.
-
-    Parameters
-    ----------
-    a, b : KeyLog
-        The logs.
-    half_lives : sequence of float
-        The half-lives of the decayed totals.
-    """
+    """Return the log of the rows of two logs; of equal rows, those of `a` first."""
     if not a.n_keys or not len(b.time) + b.n_keys:
         return b if not a.n_keys else a
     columns, codes = unique_keys(np.concatenate([a.columns, b.columns]))
@@ -288,22 +238,7 @@ def ranges(starts, sizes):
 
 
 def bisect(values, low, high, bound):
-    """Return the first place of sorted slices whose value is not below a bound.
-
-    Parameters
-    ----------
-    values : ndarray of shape (n,)
-        Values, sorted within each slice.
-    low, high : int64 ndarray of shape (n_slices,)
-        The slices `values[low:high]`.
-    bound : ndarray of shape (n_slices,)
-        The bounds.
-
-    Returns
-    -------
-    int64 ndarray of shape (n_slices,)
-        `high` where all values are below the bound.
-    """
+    """Return the first place of each slice that is not below a bound, or its end."""
     low, high = low.copy(), high.copy()
     if not len(values):
         return low
@@ -321,19 +256,7 @@ def decayed_sums(time, place, values, half_life):
     """Return, for each row, the decayed sum over the rows of its slice up to it.
 
     Sums within blocks of four rows, then sums of the blocks by the same function, then
-    both together. Only positive terms are added and no weight exceeds 1, so that slices
-    of any length are summed without loss.
-
-    Parameters
-    ----------
-    time : ndarray of shape (n_rows,)
-        Times, sorted within slices.
-    place : int64 ndarray of shape (n_rows,)
-        Place of each row in its slice.
-    values : ndarray of shape (n_rows, n_values)
-        The summands.
-    half_life : int or float
-        The age at which a summand counts half.
+    both together: only positive terms are added, and no weight exceeds 1.
     """
     sums = values.astype(np.float64)
     in_block = place & 3

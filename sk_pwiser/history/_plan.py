@@ -1,6 +1,6 @@
 """The parameters of `HistoryFeatures`, checked, in the unit of the log's times."""
 
-from numbers import Integral, Real
+from numbers import Integral
 from typing import NamedTuple
 
 from sk_pwiser._times import (
@@ -9,6 +9,7 @@ from sk_pwiser._times import (
     read_duration,
     unit_of,
 )
+from sk_pwiser._utils import check_boolean, check_integer, check_number
 
 LIST_FIELDS = ("column", "key", "n", "task", "ages")
 AGES = (None, "values", "buckets")
@@ -16,25 +17,7 @@ DEFAULT_N = 20
 
 
 class ListPlan(NamedTuple):
-    """A list of last values.
-
-    Parameters
-    ----------
-    key : int
-        Index of the key.
-    column : str
-        The column of the values.
-    n : int
-        The largest number of elements.
-    task : int or None
-        The task that must have happened, None for all rows.
-    delay : int or float
-        How long after its impression a row is in the list.
-    ages : {None, "values", "buckets"}
-        The form of the column of ages.
-    name : str
-        Name of the new column.
-    """
+    """A list of last values of a column, of rows in which a given task happened."""
 
     key: int
     column: str
@@ -46,22 +29,7 @@ class ListPlan(NamedTuple):
 
 
 class Plan:
-    """What is computed per row, for one kind of times and one list of tasks.
-
-    Parameters
-    ----------
-    params : dict
-        The parameters of `HistoryFeatures`, which `check_params` has accepted.
-    kind : str
-        Kind of the times.
-    task_names : list of str
-        Names of the tasks.
-
-    Raises
-    ------
-    ValueError
-        If a parameter names an unknown task, or a duration does not fit the times.
-    """
+    """What is computed per row, for checked parameters, a kind of times and tasks."""
 
     def __init__(self, params, kind, task_names):
         self.kind = kind
@@ -126,13 +94,7 @@ def as_keys(keys):
 
 
 def check_params(params):
-    """Raise if a parameter is invalid for every log.
-
-    Raises
-    ------
-    ValueError or TypeError
-        The message names the parameter and its value.
-    """
+    """Raise if a parameter is invalid for every log."""
     _check_keys(params["keys"])
     if not isinstance(params["time"], str):
         raise TypeError(f"time must be the name of a column; got {params['time']!r}.")
@@ -154,26 +116,12 @@ def check_params(params):
         if len(set(labels)) < len(labels):
             raise ValueError(f"{name} must be distinct; got {params[name]!r}.")
     _check_lists(params["lists"], as_keys(params["keys"]))
-    smoothing, max_keys = params["smoothing"], params["max_keys"]
-    if not isinstance(smoothing, Real) or isinstance(smoothing, bool):
-        raise TypeError(f"smoothing must be a number; got {smoothing!r}.")
-    if not 0 < smoothing < float("inf"):
-        raise ValueError(f"smoothing must be finite and > 0; got {smoothing!r}.")
+    check_number("smoothing", params["smoothing"], above=0)
     if params["max_age"] is not None:
         check_duration(params["max_age"], "max_age")
-    if max_keys is not None:
-        _check_size("max_keys", max_keys)
-    if not isinstance(params["passthrough"], bool):
-        raise TypeError(
-            f"passthrough must be True or False; got {params['passthrough']!r}."
-        )
-
-
-def _check_size(name, value):
-    if not isinstance(value, Integral) or isinstance(value, bool):
-        raise TypeError(f"{name} must be an integer >= 1; got {value!r}.")
-    if value < 1:
-        raise ValueError(f"{name} must be an integer >= 1; got {value!r}.")
+    if params["max_keys"] is not None:
+        check_integer("max_keys", params["max_keys"], at_least=1)
+    check_boolean("passthrough", params["passthrough"])
 
 
 def _check_keys(keys):
@@ -210,7 +158,7 @@ def _check_lists(lists, keys):
         key = as_keys([entry.get("key", keys[0])])[0]
         if key not in keys:
             raise ValueError(f"lists: 'key' must be one of keys; got {entry['key']!r}.")
-        _check_size("lists: 'n'", entry.get("n", DEFAULT_N))
+        check_integer("lists: 'n'", entry.get("n", DEFAULT_N), at_least=1)
         if entry.get("ages") not in AGES:
             raise ValueError(
                 f"lists: 'ages' must be one of {list(AGES)}; got {entry['ages']!r}."

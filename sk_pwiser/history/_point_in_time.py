@@ -4,6 +4,10 @@ A row at time t counts an impression at time s if s < t, and its label if s < t 
 Counts are differences of cumulated counts between places in the sorted rows of a key.
 """
 
+import copy
+import math
+from bisect import bisect_left
+from types import SimpleNamespace
 from typing import NamedTuple
 
 import numpy as np
@@ -19,22 +23,34 @@ from sk_pwiser.history._key_log import (
     without_keys,
 )
 
+# The functions of queries. NumPy needs about a microsecond per call, however short its
+# arrays are, and Python reads a number from a memoryview in a twentieth of that.
+OF_ARRAYS = SimpleNamespace(
+    where=np.where,
+    minimum=np.minimum,
+    maximum=np.maximum,
+    log=np.log,
+    log1p=np.log1p,
+    exp2=np.exp2,
+    bisect=bisect,
+)
+OF_NUMBERS = SimpleNamespace(
+    where=lambda condition, a, b: a if condition else b,
+    minimum=min,
+    maximum=max,
+    log=math.log,
+    log1p=math.log1p,
+    exp2=math.exp2,
+    bisect=lambda values, low, high, bound: bisect_left(values, bound, low, high),
+)
+
 
 class View(NamedTuple):
-    """What queries see of the rows of their keys.
+    """What queries see of the rows of their keys, one entry per query.
 
-    Parameters
-    ----------
-    code : int64 ndarray of shape (n_queries,)
-        The key of each query; 0 where it has none.
-    is_on : bool ndarray of shape (n_queries,)
-        Whether the totals of the key count.
-    start, end : int64 ndarray of shape (n_queries,)
-        The rows before the instant, in the present stretch.
-    last : ndarray of shape (n_queries,)
-        Time of the last impression, where there is one.
-    has_any : bool ndarray of shape (n_queries,)
-        Whether there is one.
+    `is_on` says whether the totals of the key count; its rows before the instant are
+    those from `start` to `end`, and `last` is the time of the last one, if it
+    `has_any`.
     """
 
     code: np.ndarray
@@ -51,17 +67,10 @@ class Past:
     With a `max_age`, the rows of a key form stretches: one ends where the key has no
     impression for longer than this age, and only the present one counts.
 
-    Parameters
-    ----------
-    log : KeyLog
-        The log.
-    plan : Plan
-        Delays, `max_age` and smoothing.
-    windows, half_lives : sequence of int or float
-        The horizons of this key beside the whole past.
-    lists : sequence of ListPlan
-        The lists of this key.
+    Queries are arrays of keys and times; those of `for_one_row` are single numbers.
     """
+
+    use = OF_ARRAYS
 
     def __init__(self, log, plan, windows=(), half_lives=(), lists=()):
         self.is_empty = not log.n_keys
@@ -97,100 +106,118 @@ class Past:
         is_late = (sizes > 0) & (first - log.totals["last"] > max_age)
         self.is_linked = self.is_linked & ~is_late
 
-    def view(self, codes, times):
+    def for_one_row(self):
+        """Return the same past for queries of a single key and time."""
+        one, log = copy.copy(self), self.log
+        one.use = OF_NUMBERS
+        one.log = replaced(
+            log,
+            offsets=_view(log.offsets),
+            time=_view(log.time),
+            lists=[ListLog(*map(_view, vars(each).values())) for each in log.lists],
+            totals={name: _view(total) for name, total in log.totals.items()},
+        )
+        for name in ("known", "positive", "last_positive", "decayed"):
+            setattr(one, name, _view(getattr(self, name)))
+        one.stretch, one.is_linked = _view(self.stretch), _view(self.is_linked)
+        return one
+
+    def view(self, code, time):
         """Return what queries see; a code of -1 sees nothing."""
-        log, max_age = self.log, self.plan.max_age
-        is_known = codes >= 0
-        code = np.where(is_known, codes, 0)
-        start = np.where(is_known, log.offsets[code], 0)
-        end = np.where(is_known, log.offsets[code + 1], 0)
-        end = bisect(log.time, start, end, times)
-        has_rows = end > start
+        log, use, max_age = self.log, self.use, self.plan.max_age
+        is_known = code >= 0
+        code = use.where(is_known, code, 0)
+        start = use.where(is_known, log.offsets[code], 0)
+        end = use.where(is_known, log.offsets[code + 1], 0)
+        end = use.bisect(log.time, start, end, time)
+        has_rows, has_none = end > start, end == start
         last = log.totals["last"][code]
         is_on = is_known & self.is_linked[code]
         if len(log.time):
-            before = np.maximum(end - 1, 0)
-            last = np.where(has_rows, log.time[before], last)
-            begin = np.where(has_rows, self.stretch[before], start)
-            is_on &= ~has_rows | (begin == start)
+            before = use.maximum(end - 1, 0)
+            last = use.where(has_rows, log.time[before], last)
+            begin = use.where(has_rows, self.stretch[before], start)
+            is_on = is_on & (has_none | (begin == start))
             start = begin
         # Totals that are not linked to the first row count for none before it either.
         has_totals = is_known & (log.totals["count"][code] > 0)
-        is_on |= has_totals & ~has_rows
+        is_on = is_on | (has_totals & has_none)
         has_any = has_rows | is_on
         if max_age is not None:
-            has_any &= times - last <= max_age
-            start, is_on = np.where(has_any, start, end), is_on & has_any
+            has_any = has_any & (time - last <= max_age)
+            start, is_on = use.where(has_any, start, end), is_on & has_any
         return View(code, is_on, start, end, last, has_any)
 
-    def numbers(self, codes, times, base_rates):
-        """Return what was known of keys.
+    def priors(self, code, time):
+        """Return, per task, what shrinks the log-odds of other keys to those of a key.
 
-        Parameters
-        ----------
-        codes : int64 ndarray of shape (n_queries,)
-            The keys, by their places in the log; -1 for one that is not in it.
-        times : ndarray of shape (n_queries,)
-            The instants.
-        base_rates : ndarray of shape (n_queries, n_tasks)
-            The rates to which those of the keys are shrunk.
-
-        Returns
-        -------
-        list of ndarray of shape (n_queries,)
-            In the order of `Plan.names_of_key`.
+        These are the events and the other rows that are added, such that the rarer of
+        the two are `smoothing`, and the log-odds. The rate is 1/2 before any label.
         """
-        view = self.view(codes, times)
-        seen = self._seen_labels(view, times)
-        numbers = self._ages(view, seen, times)
-        for impressions, known, positive in self._counts(view, seen, times):
-            numbers.append(np.log1p(impressions))
-            for n, k, rate in zip(known, positive, base_rates.T, strict=True):
-                logit = shrunk_log_odds(k, n, rate, self.plan.smoothing)
-                numbers += [np.log1p(k), logit]
+        use, view = self.use, self.view(code, time)
+        seen = self._seen_labels(view, time)
+        _, known, positive = next(self._counts(view, seen, time))
+        priors = []
+        for n, k in zip(known, positive, strict=True):
+            rate = (k + 0.5) / (n + 1)
+            strength = self.plan.smoothing / use.minimum(rate, 1 - rate)
+            logit = use.log(rate / (1 - rate))
+            priors.append((strength * rate, strength * (1 - rate), logit))
+        return priors
+
+    def numbers(self, code, time, priors):
+        """Return the numbers of `Plan.names_of_key`, for places of keys or -1."""
+        log, log1p = self.use.log, self.use.log1p
+        view = self.view(code, time)
+        seen = self._seen_labels(view, time)
+        numbers = self._ages(view, seen, time)
+        for impressions, known, positive in self._counts(view, seen, time):
+            numbers.append(log1p(impressions))
+            for n, k, prior in zip(known, positive, priors, strict=True):
+                events, others, logit = prior
+                numbers += [log1p(k), log((k + events) / (n - k + others)) - logit]
         return numbers
 
-    def _seen_labels(self, view, times):
+    def _seen_labels(self, view, time):
         """Return, per task, the end of the rows whose labels are known."""
         ends = {0: view.end}
         for delay in self.plan.delays:
             if delay not in ends:
-                bound = times - delay
-                ends[delay] = bisect(self.log.time, view.start, view.end, bound)
+                rows = self.log.time, view.start, view.end
+                ends[delay] = self.use.bisect(*rows, time - delay)
         return [ends[delay] for delay in self.plan.delays]
 
-    def _ages(self, view, seen, times):
+    def _ages(self, view, seen, time):
         """Return the ages of the last impression and of the last event per task."""
-        log, unit = self.log, self.plan.unit
-        ages = [np.where(view.has_any, (times - view.last) / unit, np.nan)]
+        log, use, unit = self.log, self.use, self.plan.unit
+        ages = [use.where(view.has_any, (time - view.last) / unit, math.nan)]
         for k, end in enumerate(seen):
             last = log.totals["last_positive"][view.code, k]
             has_one = view.is_on & (log.totals["positive"][view.code, k] > 0)
             if len(log.time):
-                place = self.last_positive[np.maximum(end - 1, 0), k]
+                place = self.last_positive[use.maximum(end - 1, 0), k]
                 is_recent = (end > view.start) & (place >= view.start)
-                last = np.where(is_recent, log.time[place], last)
-                has_one |= is_recent
-            ages.append(np.where(has_one, (times - last) / unit, np.nan))
+                last = use.where(is_recent, log.time[place], last)
+                has_one = has_one | is_recent
+            ages.append(use.where(has_one, (time - last) / unit, math.nan))
         return ages
 
-    def _counts(self, view, seen, times):
+    def _counts(self, view, seen, time):
         """Yield, per horizon, the impressions, and labels known and of 1 per task."""
-        totals, on = self.log.totals, view.is_on
-        yield (
-            view.end - view.start + on * totals["count"][view.code],
-            *(
+        log, on = self.log, view.is_on
+        counts = [view.end - view.start + on * log.totals["count"][view.code]]
+        for name, rows in (("known", self.known), ("positive", self.positive)):
+            total = log.totals[name]
+            counts.append(
                 [
-                    rows[end, k] - rows[view.start, k] + on * totals[name][view.code, k]
+                    rows[end, k] - rows[view.start, k] + on * total[view.code, k]
                     for k, end in enumerate(seen)
                 ]
-                for name, rows in (("known", self.known), ("positive", self.positive))
-            ),
-        )
+            )
+        yield counts
         for window in self.windows:
-            bound = times - window
-            start = bisect(self.log.time, view.start, view.end, bound)
-            ends = [np.maximum(end, start) for end in seen]
+            start = self.use.bisect(log.time, view.start, view.end, time - window)
+            ends = [self.use.maximum(end, start) for end in seen]
             yield (
                 view.end - start,
                 *(
@@ -199,91 +226,62 @@ class Past:
                 ),
             )
         for h, half_life in enumerate(self.half_lives):
-            yield self._decayed_counts(view, seen, times, h, half_life)
+            yield self._decayed_counts(view, seen, time, h, half_life)
 
-    def _decayed_counts(self, view, seen, times, h, half_life):
-        log, n_tasks = self.log, len(seen)
-        old = log.totals["decayed"][view.code, h] * view.is_on[:, np.newaxis]
+    def _decayed_counts(self, view, seen, time, h, half_life):
+        log, use, n_tasks = self.log, self.use, len(seen)
+        scale = view.is_on * 1.0
         if log.reference is not None:
-            old *= decay(times - log.reference, half_life)[:, np.newaxis]
+            scale = scale * use.exp2(-(time - log.reference) / half_life)
 
-        def upto(end, column):
-            if not len(log.time):
-                return old[:, column]
+        recent = []  # the last row before each end, and its weight
+        for end in [view.end, *seen] if len(log.time) else ():
             has_rows = end > view.start
-            row = np.where(has_rows, end - 1, 0)
+            row = use.where(has_rows, end - 1, 0)
             # Row 0 may be later than the query, and its weight infinite.
-            weight = decay(np.where(has_rows, times - log.time[row], 0), half_life)
-            recent = self.decayed[row, h, column] * weight
-            return np.where(has_rows, recent, 0.0) + old[:, column]
+            age = use.where(has_rows, time - log.time[row], 0)
+            weight = use.exp2(-age / half_life)
+            recent.append((row, use.where(has_rows, weight, 0.0)))
 
-        known = [upto(end, 1 + k) for k, end in enumerate(seen)]
-        positive = [upto(end, 1 + n_tasks + k) for k, end in enumerate(seen)]
-        return upto(view.end, 0), known, positive
+        def upto(i, column):
+            total = log.totals["decayed"][view.code, h, column] * scale
+            if not recent:
+                return total
+            row, weight = recent[i]
+            return total + self.decayed[row, h, column] * weight
 
-    def base_rates(self, times):
-        """Return the rates of the tasks over all keys that are known at each instant.
+        known = [upto(k, k) for k in range(1, n_tasks + 1)]
+        positive = [upto(k, n_tasks + k) for k in range(1, n_tasks + 1)]
+        return upto(0, 0), known, positive
 
-        Returns
-        -------
-        ndarray of shape (n_queries, n_tasks)
-            One half before the first label.
-        """
-        view = self.view(np.zeros(len(times), dtype=np.int64), times)
-        seen = self._seen_labels(view, times)
-        _, known, positive = next(self._counts(view, seen, times))
-        rates = [(k + 0.5) / (n + 1) for n, k in zip(known, positive, strict=True)]
-        return np.reshape(rates, (len(seen), len(times))).T
+    def slice_of_list(self, place, code, time):
+        """Return the slice of the elements of a list that queries see."""
+        each, log, use = self.lists[place], self.log.lists[place], self.use
+        is_known = code >= 0
+        known = use.where(is_known, code, 0)
+        start = use.where(is_known, log.offsets[known], 0)
+        end = use.where(is_known, log.offsets[known + 1], 0)
+        if self.plan.max_age is not None:
+            view = self.view(code, time)
+            first = self.log.totals["first"][view.code]
+            if len(self.log.time):
+                row = use.minimum(view.start, len(self.log.time) - 1)
+                first = use.where(view.is_on, first, self.log.time[row])
+            start = use.bisect(log.time, start, end, first)
+            end = use.where(view.has_any, end, start)
+        end = use.bisect(log.time, start, end, time - each.delay)
+        return use.maximum(start, end - each.n), end
 
     def last_values(self, place, codes, times):
-        """Return the elements of a list that queries see.
-
-        Parameters
-        ----------
-        place : int
-            Which of the lists.
-        codes, times : ndarray of shape (n_queries,)
-            Keys and instants, as for `numbers`.
-
-        Returns
-        -------
-        sizes : int64 ndarray of shape (n_queries,)
-            Numbers of elements.
-        values : int64 ndarray of shape (n_elements,)
-            Indices in the vocabulary, oldest first.
-        ages : ndarray of shape (n_elements,)
-            Their ages.
-        """
-        each, log = self.lists[place], self.log.lists[place]
-        is_known = codes >= 0
-        code = np.where(is_known, codes, 0)
-        start = np.where(is_known, log.offsets[code], 0)
-        end = np.where(is_known, log.offsets[code + 1], 0)
-        if self.plan.max_age is not None:
-            start, end = self._in_stretch(log, start, end, self.view(codes, times))
-        end = bisect(log.time, start, end, times - each.delay)
-        start = np.maximum(start, end - each.n)
-        sizes = end - start
+        """Return sizes, values by index, and ages of the elements of a list."""
+        start, end = self.slice_of_list(place, codes, times)
+        log, sizes = self.log.lists[place], end - start
         rows = ranges(start, sizes)
         ages = (np.repeat(times, sizes) - log.time[rows]) / self.plan.unit
         return sizes, log.value[rows], ages
 
-    def _in_stretch(self, log, start, end, view):
-        first = self.log.totals["first"][view.code]
-        if len(self.log.time):
-            recent = self.log.time[np.minimum(view.start, len(self.log.time) - 1)]
-            first = np.where(view.is_on, first, recent)
-        start = bisect(log.time, start, end, first)
-        return start, np.where(view.has_any, end, start)
-
     def folded(self, end):
-        """Return the log at an instant, with rows that have become old as totals.
-
-        Parameters
-        ----------
-        end : int or float
-            The end of the log. What queries from then on see does not change.
-        """
+        """Return the log at its end, with rows that have become old as totals."""
         log, half_lives = self.log, self.half_lives
         if self.is_empty:
             return select_keys(log, np.zeros(0, dtype=np.int64))
@@ -382,12 +380,5 @@ def _cumulate(is_counted):
     return np.concatenate([zeros, is_counted.cumsum(axis=0, dtype=np.int64)])
 
 
-def shrunk_log_odds(positive, known, rate, smoothing):
-    """Return the log-odds of a shrunk rate, less those of the base rate.
-
-    The strength of shrinkage in rows is such that the rarer class is expected
-    `smoothing` times among them.
-    """
-    strength = smoothing / np.minimum(rate, 1 - rate)
-    odds = (positive + strength * rate) / (known - positive + strength * (1 - rate))
-    return np.log(odds) - np.log(rate / (1 - rate))
+def _view(array):
+    return memoryview(np.ascontiguousarray(array))

@@ -53,11 +53,7 @@ def task_color(index):
 
 
 def curve_styles(task_names, model_names=None, scores=None):
-    """Return the properties of each curve, as keyword arguments of matplotlib.
-
-    The colour depends on the task, the line style and the marker on the model; the
-    legend shows `scores` after the names.
-    """
+    """Return keywords of each curve: a colour per task, a line style per model."""
     model_names = model_names or [None] * len(task_names)
     tasks, models = list(dict.fromkeys(task_names)), list(dict.fromkeys(model_names))
     styles = []

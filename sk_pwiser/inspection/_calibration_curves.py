@@ -8,29 +8,26 @@ from sk_pwiser.inspection._axes import (
     GREY,
     axes_or_new,
     curve_styles,
-    import_pyplot,
     is_log,
     set_log_axis,
     style,
 )
-from sk_pwiser.inspection._task_rows import (
-    read_estimators,
-    read_predictions,
-    warn_about_one_class,
-)
+from sk_pwiser.inspection._ranking_curves import TaskCurvesDisplay
+from sk_pwiser.inspection._task_rows import warn_about_one_class
 from sk_pwiser.metrics import reliability_curve
 
 # Coverage of the confidence intervals of the observed rates.
 COVERAGE = 0.95
 
 
-class TaskCalibrationDisplay:
+class TaskCalibrationDisplay(TaskCurvesDisplay):
     """Reliability curves: observed against predicted rates, one curve per task.
 
-    `from_estimator` and `from_predictions` create the display. Each task has the same
-    colour in all displays. The vertical lines are 95 % confidence intervals of the
-    observed rates by Clopper and Pearson: a curve that crosses the diagonal within them
-    may still be calibrated.
+    `from_estimator` and `from_predictions` create the display; they also take `n_bins`,
+    by default 10, and `strategy` of :func:`~sk_pwiser.metrics.reliability_curve`. Each
+    task has the same colour in all displays. The vertical lines are 95 % confidence
+    intervals of the observed rates by Clopper and Pearson: a curve that crosses the
+    diagonal within them may still be calibrated.
 
     Parameters
     ----------
@@ -78,6 +75,8 @@ class TaskCalibrationDisplay:
     ['before', 'before', 'after', 'after']
     """
 
+    _curve_options = ("n_bins", "strategy")
+
     def __init__(self, *, curves, base_rates, task_names, model_names=None):
         self.curves = curves
         self.base_rates = base_rates
@@ -85,136 +84,7 @@ class TaskCalibrationDisplay:
         self.model_names = model_names
 
     @classmethod
-    def from_estimator(
-        cls,
-        estimator,
-        X,
-        Y,
-        *,
-        n_bins=10,
-        strategy="quantile",
-        sample_weight=None,
-        cvr=False,
-        ax=None,
-        **kwargs,
-    ):
-        """Draw the curves of the predictions of fitted estimators.
-
-        Parameters
-        ----------
-        estimator : estimator object or dict
-            A fitted estimator of several tasks, or a dict from names to estimators,
-            for example one before and one after calibration. Each estimator of a dict
-            has its own line style.
-        X : {DataFrame, array-like, sparse matrix} of shape (n_samples, n_features)
-            Impressions that were not used to train the estimators.
-        Y : array-like of shape (n_samples, n_tasks) or (n_samples,)
-            Labels, 0 or 1.
-        n_bins : int, default=10
-            Number of bins per curve.
-        strategy : {"quantile", "uniform"}, default="quantile"
-            Whether the bins contain equal shares of the rows or have equal widths.
-        sample_weight : array-like of shape (n_samples,) or (n_samples, n_tasks), \
-                default=None
-            Weights of the rows, or of each row and task.
-        cvr : bool, default=False
-            Whether to add a curve of P(last task | first task) over the rows in which
-            the first task is 1.
-        ax : matplotlib Axes, default=None
-            The axes to draw on; None creates a new figure.
-        **kwargs : dict
-            Passed to `plot`.
-
-        Returns
-        -------
-        TaskCalibrationDisplay
-            The display, drawn.
-
-        Raises
-        ------
-        ValueError
-            If labels or weights are invalid or do not match the tasks of the
-            estimator.
-        sklearn.exceptions.NotFittedError
-            If an estimator is not fitted.
-        ImportError
-            If matplotlib is not installed.
-
-        Warns
-        -----
-        UndefinedMetricWarning
-            If a task has only one class. Its curve is empty.
-        """
-        import_pyplot(cls.__name__)
-        rows = read_estimators(estimator, X, Y, cvr=cvr, sample_weight=sample_weight)
-        return cls._from_rows(rows, n_bins, strategy).plot(ax, **kwargs)
-
-    @classmethod
-    def from_predictions(
-        cls,
-        Y,
-        P,
-        *,
-        task_names=None,
-        n_bins=10,
-        strategy="quantile",
-        sample_weight=None,
-        cvr=False,
-        ax=None,
-        **kwargs,
-    ):
-        """Draw the curves of predicted probabilities.
-
-        Parameters
-        ----------
-        Y : array-like of shape (n_samples, n_tasks) or (n_samples,)
-            Labels, 0 or 1. Labels of tasks after the first may be missing.
-        P : array-like of shape (n_samples, n_tasks) or (n_samples,), list or dict
-            Probabilities over impressions as `predict_proba` returns them: an array,
-            or a list of arrays of shape (n_samples, 2). With a dict from names of
-            models to probabilities, each model has its own line style.
-        task_names : list of str, default=None
-            Names of the tasks; by default the column names of `Y`.
-        n_bins : int, default=10
-            Number of bins per curve.
-        strategy : {"quantile", "uniform"}, default="quantile"
-            Whether the bins contain equal shares of the rows or have equal widths.
-        sample_weight : array-like of shape (n_samples,) or (n_samples, n_tasks), \
-                default=None
-            Weights of the rows, or of each row and task.
-        cvr : bool, default=False
-            Whether to add a curve of P(last task | first task), the ratio of the
-            probabilities, over the rows in which the first task is 1.
-        ax : matplotlib Axes, default=None
-            The axes to draw on; None creates a new figure.
-        **kwargs : dict
-            Passed to `plot`.
-
-        Returns
-        -------
-        TaskCalibrationDisplay
-            The display, drawn.
-
-        Raises
-        ------
-        ValueError
-            If labels, probabilities, names or weights are invalid or do not match.
-        ImportError
-            If matplotlib is not installed.
-
-        Warns
-        -----
-        UndefinedMetricWarning
-            If a task has only one class. Its curve is empty.
-        """
-        import_pyplot(cls.__name__)
-        rows = read_predictions(
-            Y, P, task_names=task_names, cvr=cvr, sample_weight=sample_weight
-        )
-        return cls._from_rows(rows, n_bins, strategy).plot(ax, **kwargs)
-
-    @classmethod
-    def _from_rows(cls, rows, n_bins, strategy):
+    def _from_rows(cls, rows, n_bins=10, strategy="quantile"):
         warn_about_one_class(rows, "The reliability curve")
         curves = []
         for each in rows:

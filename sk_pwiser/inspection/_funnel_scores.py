@@ -111,10 +111,6 @@ class FunnelScoreDisplay:
             there is no such task.
         TypeError
             If `task` is neither an int nor a str.
-        sklearn.exceptions.NotFittedError
-            If the estimator is not fitted.
-        ImportError
-            If matplotlib is not installed.
         """
         import_pyplot(cls.__name__)
         read = read_responses(estimator, X, Y)
@@ -151,8 +147,6 @@ class FunnelScoreDisplay:
             is no such task.
         TypeError
             If `task` is neither an int nor a str.
-        ImportError
-            If matplotlib is not installed.
         """
         import_pyplot(cls.__name__)
         read = read_responses(GivenPredictions(P), None, Y, task_names)

@@ -28,8 +28,11 @@ from sk_pwiser.inspection._task_rows import (
 class TaskCurvesDisplay:
     """Base class of displays with one curve per task and model.
 
-    A subclass computes its curves in `_from_rows` and draws them in `plot`.
+    A subclass computes its curves in `_from_rows`, which takes the keywords of
+    `_curve_options`, and draws them in `plot`.
     """
+
+    _curve_options: tuple[str, ...] = ()
 
     @classmethod
     def from_estimator(
@@ -57,7 +60,7 @@ class TaskCurvesDisplay:
         ax : matplotlib Axes, default=None
             The axes to draw on; None creates a new figure.
         **kwargs : dict
-            Passed to `plot`.
+            Options of the curves, if the class has any, and parameters of `plot`.
 
         Returns
         -------
@@ -69,10 +72,6 @@ class TaskCurvesDisplay:
         ValueError
             If labels or weights are invalid or do not match the tasks of the
             estimator.
-        sklearn.exceptions.NotFittedError
-            If an estimator is not fitted.
-        ImportError
-            If matplotlib is not installed.
 
         Warns
         -----
@@ -81,7 +80,8 @@ class TaskCurvesDisplay:
         """
         import_pyplot(cls.__name__)
         rows = read_estimators(estimator, X, Y, cvr=cvr, sample_weight=sample_weight)
-        return cls._from_rows(rows).plot(ax, **kwargs)
+        options = {k: kwargs.pop(k) for k in cls._curve_options if k in kwargs}
+        return cls._from_rows(rows, **options).plot(ax, **kwargs)
 
     @classmethod
     def from_predictions(
@@ -116,7 +116,7 @@ class TaskCurvesDisplay:
         ax : matplotlib Axes, default=None
             The axes to draw on; None creates a new figure.
         **kwargs : dict
-            Passed to `plot`.
+            Options of the curves, if the class has any, and parameters of `plot`.
 
         Returns
         -------
@@ -127,8 +127,6 @@ class TaskCurvesDisplay:
         ------
         ValueError
             If labels, probabilities, names or weights are invalid or do not match.
-        ImportError
-            If matplotlib is not installed.
 
         Warns
         -----
@@ -139,7 +137,17 @@ class TaskCurvesDisplay:
         rows = read_predictions(
             Y, P, task_names=task_names, cvr=cvr, sample_weight=sample_weight
         )
-        return cls._from_rows(rows).plot(ax, **kwargs)
+        options = {k: kwargs.pop(k) for k in cls._curve_options if k in kwargs}
+        return cls._from_rows(rows, **options).plot(ax, **kwargs)
+
+    def _draw_curves(self, ax, xs, ys, scores, kwargs, **fixed):
+        """Draw lines without markers, with scores in the legend; return the styles."""
+        styles = curve_styles(self.task_names, self.model_names, scores)
+        self.lines_ = []
+        for x, y, own in zip(xs, ys, styles, strict=True):
+            properties = {**own, "marker": "", **fixed}
+            self.lines_ += ax.plot(x, y, **style(kwargs, **properties))
+        return styles
 
 
 class TaskRocCurveDisplay(TaskCurvesDisplay):
@@ -233,11 +241,7 @@ class TaskRocCurveDisplay(TaskCurvesDisplay):
         """
         ax = axes_or_new(ax, "TaskRocCurveDisplay")
         scores = [f"AUC = {value:.3f}" for value in self.roc_auc]
-        styles = curve_styles(self.task_names, self.model_names, scores)
-        self.lines_ = []
-        for fpr, tpr, own_style in zip(self.fpr, self.tpr, styles, strict=True):
-            properties = style(kwargs, **{**own_style, "marker": ""})
-            self.lines_ += ax.plot(fpr, tpr, **properties)
+        self._draw_curves(ax, self.fpr, self.tpr, scores, kwargs)
         self.chance_level_ = None
         if plot_chance_level:
             (self.chance_level_,) = ax.plot(
@@ -368,13 +372,8 @@ class TaskPrecisionRecallDisplay(TaskCurvesDisplay):
         logarithmic = is_log(scale, self.base_rates)
         ax = axes_or_new(ax, "TaskPrecisionRecallDisplay")
         scores = [f"AP = {value:.3g}" for value in self.average_precision]
-        styles = curve_styles(self.task_names, self.model_names, scores)
-        self.lines_ = []
-        for recall, precision, own_style in zip(
-            self.recall, self.precision, styles, strict=True
-        ):
-            properties = {**own_style, "marker": "", "drawstyle": "steps-post"}
-            self.lines_ += ax.plot(recall, precision, **style(kwargs, **properties))
+        curves = self.recall, self.precision
+        styles = self._draw_curves(ax, *curves, scores, kwargs, drawstyle="steps-post")
         self.chance_levels_ = []
         if plot_chance_level:
             self.chance_levels_ = self._plot_base_rates(ax, styles)

@@ -59,11 +59,7 @@ class GivenPredictions:
 
 
 class Responses(NamedTuple):
-    """Labels and predictions of all tasks for one model.
-
-    `targets`, `known` and `p` have the shape (n_samples, n_tasks); labels that are not
-    known are 0. `predictions` also give the CVR.
-    """
+    """Labels, 0 if not known, and predictions of all tasks for one model."""
 
     names: list
     targets: np.ndarray
@@ -90,11 +86,7 @@ def read_responses(estimator, X, Y, task_names=None):
 
 
 def read_estimators(estimator, X, Y, *, cvr=False, sample_weight=None):
-    """Return the `TaskRows` of all tasks, model by model.
-
-    `estimator` is a fitted estimator, or a dict from names to fitted estimators; `cvr`
-    appends P(last task | first task) over the rows in which the first task is 1.
-    """
+    """Return the `TaskRows` of all tasks, and the CVR, of a model or a dict of them."""
     return [
         rows
         for name, model in _named(estimator, "estimator").items()

@@ -103,10 +103,6 @@ class TrainingHistoryDisplay:
         ValueError
             If the estimator has no history, or if `kind="auc"` but there were no
             validation rows.
-        sklearn.exceptions.NotFittedError
-            If the estimator is not fitted.
-        ImportError
-            If matplotlib is not installed.
         """
         import_pyplot(cls.__name__)
         trained = _trained_estimator(estimator)
@@ -202,10 +198,7 @@ def _trained_estimator(estimator):
 
 
 def _columns(history, keys):
-    """Return columns of the history by name, NaN in epochs without a value.
-
-    Columns without any value are left out.
-    """
+    """Return columns of the history that have values, NaN in epochs without one."""
     return {
         name: np.array([row.get(key, np.nan) for row in history], dtype=float)
         for name, key in keys.items()
@@ -232,12 +225,8 @@ def plot_task_weights(estimator, ax=None):
 
     Raises
     ------
-    NotFittedError
-        If the estimator is not fitted.
     ValueError
         If the estimator has no history, or if the history contains no weights.
-    ImportError
-        If matplotlib is not installed.
 
     Examples
     --------

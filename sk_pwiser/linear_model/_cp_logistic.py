@@ -11,7 +11,7 @@ from sklearn.utils import check_array, check_random_state
 from sklearn.utils._param_validation import Interval, StrOptions
 from sklearn.utils.validation import check_is_fitted, validate_data
 
-from sk_pwiser._table import MISSING_LABELS
+from sk_pwiser._table import MISSING_LABELS, find_column
 from sk_pwiser._utils import accept_any_case_of_y
 from sk_pwiser.linear_model._cp_problem import (
     CPProblem,
@@ -375,7 +375,8 @@ def split_columns(X, group_modes):
         X = np.asarray(X)
         if X.ndim != 2:
             raise ValueError(f"Expected 2D array, got {X.ndim}D array instead.")
-    positions = [find_column(X, mode) for mode in group_modes]
+    names = list(map(str, X.columns)) if hasattr(X, "columns") else range(X.shape[1])
+    positions = [find_column("group_modes", mode, list(names)) for mode in group_modes]
     if len(set(positions)) < len(positions):
         raise ValueError(f"group_modes must be distinct columns; got {group_modes}.")
     others = np.setdiff1d(np.arange(X.shape[1]), positions)
@@ -387,28 +388,6 @@ def split_columns(X, group_modes):
         X = X.tocsc()
         return X[:, positions].toarray().astype(object), X[:, others]
     return X[:, positions].astype(object), X[:, others]
-
-
-def find_column(X, mode):
-    """Return the position of a column given by name or position."""
-    if isinstance(mode, str):
-        if not hasattr(X, "columns"):
-            raise ValueError(
-                f"group_modes names the column {mode!r}, but X has no column names. "
-                "Pass a DataFrame, or the position of the column."
-            )
-        names = [str(name) for name in X.columns]
-        if mode not in names:
-            raise ValueError(
-                f"group_modes names the column {mode!r}, which X does not have; its "
-                f"columns are {names[:20]}."
-            )
-        return names.index(mode)
-    if not -X.shape[1] <= mode < X.shape[1]:
-        raise ValueError(
-            f"group_modes has the position {mode}, but X has {X.shape[1]} columns."
-        )
-    return int(mode) % X.shape[1]
 
 
 class GroupModes:

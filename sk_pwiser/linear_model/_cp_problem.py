@@ -31,11 +31,9 @@ FIRST_ROUND = 20
 class Factors:
     """The parameters of the model.
 
-    `loadings` is L, (n_features, rank), which all cells share; `modes` holds U_1 of the
-    tasks, then U_2, ... of the group modes, each (n_levels, rank). `intercepts` is b,
-    (n_tasks, n_cells), the differences of the cells from the offset of their task; a
-    cell is a combination of levels of the group modes. `projected` holds the features
-    times the loadings, once they have been computed.
+    `loadings` is L, (n_features, rank), and `modes` holds U_1 of the tasks, then those
+    of the group modes, each (n_levels, rank). `intercepts` is b, (n_tasks, n_cells),
+    relative to the offset of the task; a cell is a combination of levels.
     """
 
     loadings: np.ndarray
@@ -56,12 +54,7 @@ class Factors:
         return Factors(blocks[0], blocks[1:-1], blocks[-1], projected)
 
     def balanced(self):
-        """Return factors with equal predictions and the smallest sum of squares.
-
-        The predictions stay the same if the loadings and modes of a component are
-        multiplied by numbers whose product is 1. The sum of squares is smallest if
-        their norms are equal.
-        """
+        """Return factors of equal predictions whose norms are equal, and smallest."""
         parts = [self.loadings, *self.modes]
         norms = np.array([np.linalg.norm(part, axis=0) for part in parts])
         is_used = (norms > 0).all(axis=0)
@@ -89,9 +82,7 @@ class CPProblem:
     """The objective: loss of the given rows plus penalties of the factors.
 
     `labels` are 0 and 1, NaN where the weight is 0; `codes` are the levels of the group
-    modes, (n_samples, n_group_modes), and `offsets` the constants of the tasks. The
-    penalties are ``alpha / 2`` times the sum of squares of L and all U, and
-    ``intercept_alpha / 2`` times the sum of squares of b.
+    modes, (n_samples, n_group_modes), and `offsets` the constants of the tasks.
     """
 
     def __init__(
@@ -162,11 +153,7 @@ class CPProblem:
         return np.concatenate(parts)
 
     def curvatures(self, factors):
-        """Return rough second derivatives of the objective, as a vector.
-
-        They are used to scale the parameters, since they differ by orders of magnitude
-        if some columns are rare. The curvature of the logistic loss is at most 1/4.
-        """
+        """Return rough second derivatives, whose orders of magnitude differ."""
         alpha, intercept_alpha = self.penalties
         of_loss = 0.25 if self.loss == "log_loss" else 1.0
         # Sums over the tasks of weight times squared factor, (n_samples, rank).
@@ -241,10 +228,10 @@ def indicators(codes, n_levels):
 def solve_lbfgs(problem, factors, *, max_iter, tol):
     """Minimise over all factors at once by L-BFGS.
 
-    Between rounds of steps the norms of the factors are made equal. They are equal at a
-    minimum, but L-BFGS would take many short steps along the curved valleys of equal
-    predictions to get there. Returns the factors, the objective at the start and after
-    every round, and the number of iterations.
+    Between rounds of steps the norms of the factors are made equal, as at a minimum:
+    L-BFGS would take many short steps along the curved valleys of equal predictions.
+    Returns factors, the objective at the start and after every round, and the
+    iterations.
     """
     values = [problem.value(factors, problem.linear(factors))]
     n_iter, n_steps = 0, FIRST_ROUND
@@ -262,11 +249,7 @@ def solve_lbfgs(problem, factors, *, max_iter, tol):
 
 
 def lbfgs_round(problem, factors, max_iter, tol):
-    """Take some steps of L-BFGS in parameters whose second derivatives are near 1.
-
-    In these parameters rare columns converge as fast as frequent ones, and `tol` is a
-    distance. The scale is computed from the factors at the start of the round.
-    """
+    """Take some steps of L-BFGS in parameters whose second derivatives are near 1."""
     total = problem.weights.sum()
     scale = np.sqrt(problem.curvatures(factors) / total)
 
@@ -289,13 +272,7 @@ def lbfgs_round(problem, factors, max_iter, tol):
 
 
 def solve_als(problem, factors, *, max_iter, tol):
-    """Minimise the squared error over one block after the other.
-
-    The loadings are fitted first, then each mode, always together with the intercepts.
-    Every step minimises the objective over its blocks, so that it never rises. The
-    rounds end when the modes change by at most `tol`, relative to their norm. Returns
-    the factors, the objective after every step, and the number of rounds.
-    """
+    """Minimise the squared error over the loadings, then over each mode, and repeat."""
     last = len(factors.blocks) - 1
     values = [problem.value(factors, problem.linear(factors))]
     for n_iter in range(1, max_iter + 1):
@@ -312,12 +289,7 @@ def solve_als(problem, factors, *, max_iter, tol):
 
 
 def minimise_blocks(problem, factors, positions):
-    """Minimise the squared error over blocks in which the predictors are linear.
-
-    The problem in the loadings or in one mode, together with the intercepts, is a ridge
-    regression. It is solved by conjugate gradients, starting from the current values,
-    which needs only products with X.
-    """
+    """Solve the ridge regression in blocks of the factors by conjugate gradients."""
     blocks = factors.blocks
     chosen = [blocks[i] for i in positions]
     maps = [problem.block_map(factors, i) for i in positions]

@@ -7,12 +7,15 @@ import numpy as np
 from scipy import sparse
 from scipy.special import log_expit
 from sklearn.metrics import r2_score, roc_auc_score
-from sklearn.utils import check_array, column_or_1d
 from sklearn.utils.metaestimators import available_if
-from sklearn.utils.multiclass import check_classification_targets, type_of_target
 from sklearn.utils.validation import check_is_fitted
 
-from sk_pwiser._table import check_weights
+from sk_pwiser._table import (
+    check_weights,
+    one_task_labels,
+    read_labels,
+    zero_one_labels,
+)
 from sk_pwiser._utils import accept_any_case_of_y
 
 TASK_TYPES = ("binary", "regression")
@@ -20,12 +23,7 @@ TASK_TYPES = ("binary", "regression")
 
 @dataclass(frozen=True)
 class LinearTargets:
-    """The labels and values of all tasks.
-
-    `values`, (n_samples, n_tasks), are 0 or 1 for binary tasks, and NaN where a task
-    has no label. `classes`, (n_binary_tasks, 2), is 1-D for a single task, None if no
-    task is binary.
-    """
+    """Values of all tasks, NaN if missing, and classes, None without binary tasks."""
 
     values: np.ndarray
     is_binary: np.ndarray
@@ -36,29 +34,30 @@ class LinearTargets:
 
 def read_targets(y, task_types="binary", missing_labels="error"):
     """Check labels and values, and return them as :class:`LinearTargets`."""
-    if y is None:
-        raise ValueError(
-            "This estimator requires y to be passed, but the target y is None."
-        )
-    names = _names_of_columns(y)
-    y = check_array(
-        y, ensure_2d=False, dtype=None, ensure_all_finite=False, input_name="y"
-    )
-    is_single = y.ndim == 1 or y.shape[1] == 1
-    n_tasks = 1 if is_single else y.shape[1]
+    allowed = "any" if missing_labels == "ignore" and np.ndim(y) == 2 else "error"
+    labels, missing, columns = read_labels(y, allowed, input_name="y")
+    labels = labels.reshape(len(labels), -1)
+    n_tasks = labels.shape[1]
     is_binary = np.array(check_task_types(task_types, n_tasks)) == "binary"
-    names = names or _default_names(n_tasks, is_binary)
-    if not is_single:
-        values = _several_tasks(y, is_binary, names, missing_labels)
-        dtype = y.dtype if y.dtype.kind in "iubf" else np.dtype(int)
+    names = columns or _default_names(n_tasks, is_binary)
+    if n_tasks == 1 and is_binary[0]:
+        # A row without the only label has no effect, so that it is probably a mistake.
+        read_labels(y, input_name="y")
+        values, classes = one_task_labels(labels[:, 0], columns, input_name="y")
+        return LinearTargets(values.astype(float), is_binary, classes, names, True)
+    values = labels.astype(np.float64)
+    if missing is not None:
+        values[missing.reshape(labels.shape)] = np.nan
+    classes = None
+    if is_binary.any():
+        of_binary = [name for name, b in zip(names, is_binary, strict=True) if b]
+        zero_one_labels(labels[:, is_binary], of_binary, input_name="y")
+        dtype = labels.dtype if labels.dtype.kind in "iubf" else np.dtype(int)
         classes = np.tile(np.array([0, 1]), (is_binary.sum(), 1)).astype(dtype)
-        classes = classes if is_binary.any() else None
-    elif is_binary[0]:
-        values, classes = _single_classification(column_or_1d(y))
-    else:
-        y = check_array(column_or_1d(y), ensure_2d=False, dtype=float, input_name="y")
-        values, classes = y[:, np.newaxis], None
-    return LinearTargets(values, is_binary, classes, names, is_single)
+    for name, column in zip(names, values.T, strict=True):
+        if np.isnan(column).all():
+            raise ValueError(f"Task {name!r} has no label: its column of y is all NaN.")
+    return LinearTargets(values, is_binary, classes, names, n_tasks == 1)
 
 
 def check_task_types(task_types, n_tasks):
@@ -125,64 +124,10 @@ def smoothed_log_odds(targets, weights):
     return np.log(positive + 0.5) - np.log(negative + 0.5)
 
 
-def _names_of_columns(y):
-    """Return the column names of a DataFrame or the name of a Series, else None."""
-    if hasattr(y, "columns"):
-        return [str(name) for name in y.columns]
-    name = getattr(y, "name", None)
-    return None if name in (None, "") else [str(name)]
-
-
 def _default_names(n_tasks, is_binary):
     if n_tasks == 2 and is_binary.all():
         return ["click", "conversion"]
     return [f"task_{k}" for k in range(n_tasks)]
-
-
-def _several_tasks(y, is_binary, names, missing_labels):
-    values = check_array(
-        y, dtype=np.float64, ensure_all_finite="allow-nan", input_name="y"
-    )
-    has_label = ~np.isnan(values)
-    if missing_labels == "error" and not has_label.all():
-        counts = (~has_label).sum(axis=0)
-        k = int(counts.argmax())
-        raise ValueError(
-            f"Input y contains NaN: {counts[k]} in column {names[k]!r}, the first in "
-            f"row {has_label[:, k].argmin()}. With missing_labels='ignore', they take "
-            "no part in their task."
-        )
-    for k, name in enumerate(names):
-        labels = values[has_label[:, k], k]
-        if len(labels) == 0:
-            raise ValueError(f"Task {name!r} has no label: its column of y is all NaN.")
-        wrong = labels[(labels != 0) & (labels != 1)]
-        if is_binary[k] and len(wrong):
-            raise ValueError(
-                f"Labels of binary tasks must be 0 or 1; column {name!r} of y contains "
-                f"{wrong[0]:g}."
-            )
-    return values
-
-
-def _single_classification(labels):
-    # A row without the only label has no effect, so that it is probably a mistake.
-    check_array(
-        labels, ensure_2d=False, dtype=None, ensure_all_finite=True, input_name="y"
-    )
-    check_classification_targets(labels)
-    classes, codes = np.unique(labels, return_inverse=True)
-    if len(classes) > 2:
-        raise ValueError(
-            "Only binary classification is supported. The type of the target is "
-            f"{type_of_target(labels)}, with the labels {classes[:5].tolist()}."
-        )
-    if len(classes) < 2:
-        raise ValueError(
-            "A single task needs both classes; y contains only one class: "
-            f"{classes.tolist()[0]!r}."
-        )
-    return codes.astype(np.float64)[:, np.newaxis], classes
 
 
 class Columns:
@@ -365,11 +310,7 @@ class LinearPredictions:
 
 
 def task_scores(values, linear, is_binary, weights=None):
-    """Return ROC AUC of binary tasks and R2 of regression tasks, one per task.
-
-    All arrays have the shape (n_samples, n_tasks), and `is_binary` (n_tasks,). Rows
-    without a label or of weight 0 are left out.
-    """
+    """Return ROC AUC of binary tasks and R2 of regression tasks, over weighted rows."""
     scores = []
     for k, binary in enumerate(is_binary):
         rows = ~np.isnan(values[:, k])

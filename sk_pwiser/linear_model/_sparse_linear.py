@@ -36,19 +36,55 @@ SPARSE_CONSTRAINTS = {
 class SparseLinearBase(LinearPredictions, BaseEstimator):
     """The common part of the estimators with a given and a cross-validated alpha."""
 
+    _min_samples = 1
+
     def _task_types(self):
         return self.task_types
 
-    def _check_data(self, X, y, sample_weight, min_samples=1):
+    @accept_any_case_of_y
+    @_fit_context(prefer_skip_nested_validation=True)
+    def fit(self, X, y, sample_weight=None):
+        """Fit the coefficients of all tasks.
+
+        Parameters
+        ----------
+        X : {array-like, sparse matrix} of shape (n_samples, n_features)
+            Features.
+        y : array-like of shape (n_samples, n_tasks) or (n_samples,)
+            Labels 0 and 1 of binary tasks, or any two labels of a single one; values of
+            regression tasks.
+        sample_weight : array-like of shape (n_samples,) or (n_samples, n_tasks), \
+                default=None
+            Weights of the rows, or of the rows and tasks, >= 0. Only the ratios within
+            a task matter, since its loss is a mean. A row of weight 0 takes no part in
+            the task. A choice of alpha weights the scores, too.
+
+        Returns
+        -------
+        estimator : object of this class
+            The fitted estimator.
+
+        Raises
+        ------
+        ValueError
+            If data or parameters are invalid, or if alpha is to be chosen and no fold
+            has a score. An earlier fit stays usable.
+
+        Warns
+        -----
+        ConvergenceWarning
+            If `max_iter` is reached.
+        """
         X = validate_data(
             self,
             X,
             accept_sparse="csc",
             dtype=np.float64,
-            ensure_min_samples=min_samples,
+            ensure_min_samples=self._min_samples,
         )
         targets = read_targets(y, self.task_types, self.missing_labels)
-        return X, targets, label_weights(sample_weight, X, targets)
+        self._fit(X, targets, label_weights(sample_weight, X, targets))
+        return self
 
     def _settings(self):
         names = ("l2", "mean_reg", "fit_intercept", "scale_targets", "max_iter", "tol")
@@ -65,7 +101,6 @@ class SparseLinearBase(LinearPredictions, BaseEstimator):
             self.__dict__.pop("classes_", None)
         self.coef_, self.intercept_ = coef, intercept
         self.n_iter_ = max(n_iter, 1)
-        return self
 
     def _linear_predictors(self, X):
         X = validate_data(
@@ -168,9 +203,7 @@ class MultiTaskSparseLinear(SparseLinearBase):
     depend on the origin of the features, and all tasks share one table, in which each
     task may have other rows with labels.
 
-    Columns should have similar scales, as for any penalised model: use
-    :class:`~sklearn.preprocessing.StandardScaler`, or
-    :class:`~sklearn.preprocessing.MaxAbsScaler` for sparse matrices. Inside
+    Columns should have similar scales, as for any penalised model. Inside
     :class:`~sklearn.feature_selection.SelectFromModel`, pass ``threshold=1e-10``; its
     default drops features below the mean norm.
 
@@ -238,42 +271,9 @@ class MultiTaskSparseLinear(SparseLinearBase):
         self.max_iter = max_iter
         self.tol = tol
 
-    @accept_any_case_of_y
-    @_fit_context(prefer_skip_nested_validation=True)
-    def fit(self, X, y, sample_weight=None):
-        """Fit the coefficients of all tasks.
-
-        Parameters
-        ----------
-        X : {array-like, sparse matrix} of shape (n_samples, n_features)
-            Features.
-        y : array-like of shape (n_samples, n_tasks) or (n_samples,)
-            Labels 0 and 1 of binary tasks, or any two labels of a single one; values of
-            regression tasks.
-        sample_weight : array-like of shape (n_samples,) or (n_samples, n_tasks), \
-                default=None
-            Weights of the rows, or of the rows and tasks, >= 0. Only the ratios within
-            a task matter, since its loss is a mean. A row of weight 0 takes no part in
-            the task.
-
-        Returns
-        -------
-        MultiTaskSparseLinear
-            The fitted estimator.
-
-        Raises
-        ------
-        ValueError
-            If data or parameters are invalid. An earlier fit stays usable.
-
-        Warns
-        -----
-        ConvergenceWarning
-            If `max_iter` is reached.
-        """
-        X, targets, weights = self._check_data(X, y, sample_weight)
+    def _fit(self, X, targets, weights):
         problem = SparseProblem(X, targets, weights, self._settings())
-        return self._set_solution(targets, *problem.solve(self.alpha))
+        self._set_solution(targets, *problem.solve(self.alpha))
 
 
 @accept_any_case_of_y

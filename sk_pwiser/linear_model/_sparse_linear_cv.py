@@ -4,12 +4,10 @@ from numbers import Integral, Real
 from typing import ClassVar
 
 import numpy as np
-from sklearn.base import _fit_context
 from sklearn.model_selection import KFold, check_cv
 from sklearn.utils._param_validation import Interval
 from sklearn.utils.parallel import Parallel, delayed
 
-from sk_pwiser._utils import accept_any_case_of_y
 from sk_pwiser.linear_model._linear_base import LinearTargets, task_scores
 from sk_pwiser.linear_model._sparse_linear import SPARSE_CONSTRAINTS, SparseLinearBase
 from sk_pwiser.linear_model._sparse_solver import SparseProblem
@@ -112,6 +110,7 @@ class MultiTaskSparseLinearCV(SparseLinearBase):
     (10, 5, 2)
     """
 
+    _min_samples = 2
     _parameter_constraints: ClassVar[dict] = {
         "alphas": [Interval(Integral, 1, None, closed="left"), "array-like"],
         "eps": [Interval(Real, 0, 1, closed="neither")],
@@ -152,41 +151,7 @@ class MultiTaskSparseLinearCV(SparseLinearBase):
         self.n_jobs = n_jobs
         self.random_state = random_state
 
-    @accept_any_case_of_y
-    @_fit_context(prefer_skip_nested_validation=True)
-    def fit(self, X, y, sample_weight=None):
-        """Choose alpha, and fit the coefficients of all tasks.
-
-        Parameters
-        ----------
-        X : {array-like, sparse matrix} of shape (n_samples, n_features)
-            Features.
-        y : array-like of shape (n_samples, n_tasks) or (n_samples,)
-            Labels 0 and 1 of binary tasks, or any two labels of a single one; values of
-            regression tasks.
-        sample_weight : array-like of shape (n_samples,) or (n_samples, n_tasks), \
-                default=None
-            Weights of the rows, or of the rows and tasks, >= 0, in the fits and in the
-            scores. Only the ratios within a task matter, since its loss is a mean. A
-            row of weight 0 takes no part in the task.
-
-        Returns
-        -------
-        MultiTaskSparseLinearCV
-            The fitted estimator.
-
-        Raises
-        ------
-        ValueError
-            If data or parameters are invalid, or no fold has a score. An earlier fit
-            stays usable.
-
-        Warns
-        -----
-        ConvergenceWarning
-            If `max_iter` is reached.
-        """
-        X, targets, weights = self._check_data(X, y, sample_weight, min_samples=2)
+    def _fit(self, X, targets, weights):
         problem = SparseProblem(X, targets, weights, self._settings())
         alphas = problem.alphas(self.alphas, self.eps)
         rows = X.tocsr() if hasattr(X, "tocsr") else X
@@ -206,7 +171,6 @@ class MultiTaskSparseLinearCV(SparseLinearBase):
         self._set_solution(targets, *problem.solve(alpha))
         self.alpha_, self.alphas_ = float(alpha), alphas
         self.best_alphas_, self.scores_ = best, scores
-        return self
 
     def _splits(self, X, targets):
         """Return pairs of training and test rows."""

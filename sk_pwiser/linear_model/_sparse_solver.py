@@ -1,10 +1,7 @@
 """Proximal gradient descent for joint feature selection, on a growing set of features.
 
-The solvers of other packages do not cover this problem. celer and the multi-task solver
-of skglm minimise squared errors of tasks that share all rows. The losses that skglm has
-for groups of coefficients take one type of target for the whole problem, so that they
-cannot mix logistic and squared losses; a further loss would have to be compiled with
-numba, which would be a new dependency. FISTA (Beck and Teboulle, 2009) consists of two
+The solvers of other packages, such as celer and skglm, do not mix logistic and squared
+losses of tasks with rows of their own. FISTA (Beck and Teboulle, 2009) consists of two
 matrix products per step, which numpy and scipy compute at full speed.
 """
 
@@ -70,10 +67,7 @@ class SparseProblem:
         return np.geomspace(largest, eps * largest, alphas)
 
     def solve(self, alpha):
-        """Return the coefficients, the intercepts and the number of steps.
-
-        The solver starts at the solution of the previous call.
-        """
+        """Return coefficients, intercepts and steps, starting at the last solution."""
         self._scaled, n_iter = self.solver.solve(alpha, self._scaled)
         W = self._scaled[:-1] / self.columns.scale[:, np.newaxis]
         intercept = self._scaled[-1] - self.columns.mean @ W
@@ -108,11 +102,9 @@ def _scaled_columns(X, weights, settings):
 class MixedLoss:
     """Logistic loss of binary tasks and squared error of regression tasks.
 
-    It is the sum over the tasks of 2 * mean(logistic loss) or mean(squared error) / 2,
-    where each mean is over the rows of its task. At coefficients of 0 both have the
-    same gradient: minus the mean product of feature and target, where the targets of
-    binary tasks are -1 and 1. With the factors 2 and 1/2, the penalty is thus equally
-    strong for both types.
+    It is the sum over the tasks of 2 * mean(logistic loss) or mean(squared error) / 2.
+    At coefficients of 0 both have the same gradient, minus the mean product of feature
+    and target, so that the penalty is equally strong for both types.
     """
 
     def __init__(self, values, weights, is_binary):
@@ -190,9 +182,9 @@ def _columns_where(chosen):
 class Objective:
     """The differentiable part of the problem, in scaled coefficients.
 
-    V of shape (n_features + 1, n_tasks) holds the coefficients of the scaled columns,
-    ``V[:-1] = scale * W``, and the intercepts in the last row. The penalties are
-    ``l2 / 2 * ||W||^2`` and ``mean_reg / 2 * ||W - mean over the tasks||^2``.
+    V, (n_features + 1, n_tasks), has ``scale * W`` and the intercepts in the last row.
+    The penalties are ``l2 / 2 ||W||^2`` and ``mean_reg / 2 ||W - mean over the
+    tasks||^2``.
     """
 
     def __init__(self, columns, loss, settings):
@@ -232,9 +224,8 @@ class Objective:
 class SparseSolver:
     """Minimises an objective plus ``alpha`` times the sum of the rows' norms.
 
-    `tol` is the largest violation of the optimality conditions, in the scale of V,
-    relative to the largest one at coefficients of 0; `start` are the intercepts at the
-    start, and `alpha_max` is the smallest alpha at which all coefficients are 0.
+    `tol` is relative to the largest violation at coefficients of 0, `start` are the
+    intercepts there, and `alpha_max` is the smallest alpha with this solution.
     """
 
     def __init__(self, objective, *, tol, max_iter, start):
@@ -330,10 +321,9 @@ def shrink_rows(V, thresholds):
 def fista(objective, V, thresholds, curvature, tol, max_iter):
     """Minimise by accelerated proximal gradient steps with adaptive restarts.
 
-    The step length is the inverse of a bound of the curvature. The bound is doubled
-    until it holds. The momentum is set to 0 whenever it points uphill (O'Donoghue and
-    Candes, 2015). Returns the coefficients, their predictions, the number of steps and
-    the bound.
+    The bound of the curvature is doubled until it holds. The momentum is set to 0
+    whenever it points uphill (O'Donoghue and Candes, 2015). Returns the coefficients,
+    their predictions, the number of steps and the bound.
     """
     linear = objective.predict(V)
     point, point_linear, momentum = V, linear, 1.0

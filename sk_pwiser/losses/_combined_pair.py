@@ -7,7 +7,7 @@ from torch import Tensor
 
 from sk_pwiser.losses._bce import _BCEWithRanking
 from sk_pwiser.losses._task_loss import weights_of_task
-from sk_pwiser.losses._weighted_scores import WeightedScores, weighted_pairwise_mean
+from sk_pwiser.losses._weighted_scores import WeightedScores
 
 
 class CombinedPair(_BCEWithRanking):
@@ -32,13 +32,6 @@ class CombinedPair(_BCEWithRanking):
         Share s of the cross-entropy, from 0 to 1; alpha in the paper. At 0 a constant
         added to all logits changes nothing, so the probabilities have no meaning.
 
-    Raises
-    ------
-    TypeError
-        If bce_share is not a number.
-    ValueError
-        If bce_share is out of its range.
-
     Notes
     -----
     Calibrated probabilities minimise the expectation of both parts.
@@ -57,9 +50,8 @@ class CombinedPair(_BCEWithRanking):
 
     References
     ----------
-    Lin, Pan, Zhang, Wang, Xiao, Huang, Xiao and Jiang (2024), "Understanding the
-    ranking loss for recommendation with sparse user feedback", KDD.
-    :arxiv:`2403.14144`
+    Lin et al. (2024), "Understanding the ranking loss for recommendation with sparse
+    user feedback", KDD. :arxiv:`2403.14144`
 
     Burges, Shaked, Renshaw, Lazier, Deeds, Hamilton and Hullender (2005), "Learning to
     rank using gradient descent", ICML. :doi:`10.1145/1102351.1102363`
@@ -95,7 +87,6 @@ def _rank_net(z: Tensor, y: Tensor, weight: Tensor | None) -> Tensor:
     """Return the mean over the pairs of one task times the mean weight of its rows."""
     scores = WeightedScores(z, weight)
     positive = y == 1
-    mean = weighted_pairwise_mean(
-        scores.at(positive), scores.at(~positive), margin=0.0, surrogate="logistic"
-    )
+    higher, lower = scores.at(positive), scores.at(~positive)
+    mean = higher.mean_above(lower, margin=0.0, surrogate="logistic")
     return (mean * scores.weight_per_row(len(z))).to(z.dtype)

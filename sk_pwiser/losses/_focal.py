@@ -31,13 +31,6 @@ class Focal(_PointwiseLoss):
         Weight of the positives, within (0, 1); the negatives have 1 - alpha. If None,
         both have the weight 1.
 
-    Raises
-    ------
-    TypeError
-        If gamma or alpha is not a number.
-    ValueError
-        If gamma or alpha is out of its range.
-
     Notes
     -----
     For gamma above 0 the probabilities that minimise the expected loss are not the true
@@ -58,9 +51,8 @@ class Focal(_PointwiseLoss):
     Lin, Goyal, Girshick, He and Dollár (2017), "Focal loss for dense object
     detection", ICCV. :arxiv:`1708.02002`
 
-    Charoenphakdee, Vongkulbhisal, Chairatanakul and Sugiyama (2021), "On focal loss
-    for class-posterior probability estimation: a theoretical perspective", CVPR.
-    :arxiv:`2011.09172`
+    Charoenphakdee et al. (2021), "On focal loss for class-posterior probability
+    estimation: a theoretical perspective", CVPR. :arxiv:`2011.09172`
 
     Examples
     --------

@@ -34,13 +34,6 @@ class JRC(_BCEWithRanking):
     bce_share : float, default=0.5
         Share s of the cross-entropy, from 0 to 1; alpha in the paper.
 
-    Raises
-    ------
-    TypeError
-        If bce_share is not a number.
-    ValueError
-        If bce_share is out of its range.
-
     Notes
     -----
     This implementation differs from the paper, in which a row has two logits, f[0] and
@@ -48,28 +41,24 @@ class JRC(_BCEWithRanking):
     :math:`\sigma(f[1] - f[0])`; the softmax over rows takes f[y]. Networks here return
     one logit per task, z = f[1] - f[0], which leaves the marginal weight of each row
     undetermined. All rows of a context are taken to be equally likely, as in the data,
-    so that f[y] is the log-probability of the label. This treats both labels
-    alike, and calibrated probabilities minimise the expectation of both parts, in any
-    context. Halves, f = (-z/2, z/2), are symmetric as well, but if positives are rare,
-    they pull the scores of the many negatives together, against the cross-entropy. Bai
-    et al. (2023) replace exponentials with probabilities for the same reason.
+    so that f[y] is the log-probability of the label, and calibrated probabilities
+    minimise the expectation of both parts, in any context. Halves, f = (-z/2, z/2),
+    would pull the scores of the many negatives together if positives are rare. Bai et
+    al. (2023) replace exponentials with probabilities for the same reason.
 
-    The second part is non-negative and grows as the logarithm of the context size:
-    compare its values only between similar batches. A context of one row adds 0. A row
-    of weight 0 is excluded from its context too, and a weight of 2 has the gradient of
-    the same row given twice. The paper has no weights.
+    The second part is non-negative and grows as the logarithm of the context size. A
+    row of weight 0 is excluded from its context too, and a weight of 2 has the gradient
+    of the same row given twice. The paper has no weights.
 
     `row_losses` is the cross-entropy alone, without the factor s.
 
     References
     ----------
-    Sheng, Gao, Cheng, Yang, Han, Deng, Jiang, Xu and Zheng (2023), "Joint optimization
-    of ranking and calibration with contextualized hybrid model", KDD.
-    :arxiv:`2208.06164`
+    Sheng et al. (2023), "Joint optimization of ranking and calibration with
+    contextualized hybrid model", KDD. :arxiv:`2208.06164`
 
-    Bai, Jagerman, Qin, Yan, Kar, Lin, Wang, Bendersky and Najork (2023), "Regression
-    compatible listwise objectives for calibrated ranking with binary relevance", CIKM.
-    :arxiv:`2211.01494`
+    Bai et al. (2023), "Regression compatible listwise objectives for calibrated ranking
+    with binary relevance", CIKM. :arxiv:`2211.01494`
 
     Examples
     --------
@@ -113,9 +102,9 @@ def context_losses(
     """Compute -log softmax of each row's own label over the rows of its context.
 
     `label_logits`, (n_rows, n_tasks, 2), are the logits of label 0 and of label 1. The
-    weights, divided by the mean of the positive weights in the context, are used in the
-    sums; the losses, (n_rows, n_tasks), are without weights. Rows of weight 0 get a
-    loss too, which has no meaning. Without `groups`, there is one context.
+    losses, (n_rows, n_tasks), are without weights, which are only used in the sums,
+    divided by the mean of the positive weights in the context. Without `groups`, there
+    is one.
     """
     if groups is None:
         context, n_contexts = torch.zeros_like(y[:, 0], dtype=torch.int64), 1

@@ -8,16 +8,16 @@ import torch
 from torch import Tensor
 
 from sk_pwiser._utils import build, check_choice, check_number, is_iterable
-from sk_pwiser.losses._funnel_pairs import (
+from sk_pwiser.losses._pairwise import SURROGATES
+from sk_pwiser.losses._pwiser_loss import check_margins
+from sk_pwiser.losses._task_loss import MultiTaskLoss, per_task, weights_of_task
+from sk_pwiser.losses._weighted_scores import (
     PAIRS,
+    WeightedScores,
     has_pairs,
     means_over_pairs,
     rows_by_depth,
 )
-from sk_pwiser.losses._pairwise import SURROGATES
-from sk_pwiser.losses._pwiser_loss import check_margins
-from sk_pwiser.losses._task_loss import MultiTaskLoss, per_task, weights_of_task
-from sk_pwiser.losses._weighted_scores import WeightedScores
 
 # Beyond this weight, and below this rate, the pairs outweigh the few labels.
 LARGE_WEIGHT, LOW_RATE = 5.0, 0.01
@@ -68,32 +68,12 @@ class PWiseR(MultiTaskLoss):
     base_params : dict, default=None
         Keyword arguments of that loss.
 
-    Attributes
-    ----------
-    asks_for_groups : bool
-        Whether the base loss asks for groups.
-    takes_task_weights : bool
-        Whether the base loss takes weights per row and task.
-
-    Raises
-    ------
-    TypeError
-        If a parameter is of a wrong type.
-    ValueError
-        If a parameter is out of its range or unknown.
-
     Notes
     -----
-    The gradient of the term with respect to the score of a converted row v is
-
-    .. math::
-        -\lambda \frac{w_v}{n} \sum_{d < K}
-        \frac{\sum_{c \in C_d} w_c\, h'(m_d - (f_v - f_c))}{\sum_{c \in C_d} w_c}
-
-    For the hinge each lower depth contributes between :math:`-\lambda w_v / n` and 0,
-    and cross-entropy contributes between :math:`-w_v / n` and 0: lambda is the strength
-    of the term per lower depth relative to cross-entropy, for frequent and rare
-    conversions and for small and large batches.
+    To the gradient of the score of a converted row v, each lower depth contributes
+    between :math:`-\lambda w_v / n` and 0 with the hinge, and cross-entropy between
+    :math:`-w_v / n` and 0: lambda is the strength of the term per lower depth relative
+    to cross-entropy, for frequent and rare conversions and for all batch sizes.
 
     The term is linear in the weights of the converted rows. If they are drawn more
     often with proportionally smaller weights, as `stratified_batches` does, its
@@ -252,20 +232,13 @@ def _build_base(
     """Build the base loss from its name or class."""
     from sk_pwiser.losses import LOSSES  # not at the top: it imports this file
 
-    kind: object = LOSSES.get(base) if isinstance(base, str) else base
-    is_loss = isinstance(kind, type) and issubclass(kind, MultiTaskLoss)
-    has_term = isinstance(kind, type) and issubclass(kind, PWiseR)
-    if not is_loss or has_term:
-        names = [name for name, each in LOSSES.items() if not issubclass(each, PWiseR)]
-        error = ValueError if is_loss or isinstance(base, str) else TypeError
-        raise error(
-            f"base must be one of {names}, or a subclass of MultiTaskLoss other than "
-            f"PWiseR; got {base!r}."
-        )
+    others = {n: each for n, each in LOSSES.items() if not issubclass(each, PWiseR)}
+    if isinstance(base, type) and issubclass(base, PWiseR):
+        raise ValueError(f"base must be a loss other than PWiseR; got {base!r}.")
     if params is not None and not isinstance(params, Mapping):
         raise TypeError(
             "base_params must be a dict of keyword arguments of the base loss; "
             f"got {params!r}."
         )
     construct: Callable[..., MultiTaskLoss] = build
-    return construct(LOSSES, MultiTaskLoss, "base", base, params, task_names)
+    return construct(others, MultiTaskLoss, "base", base, params, task_names)

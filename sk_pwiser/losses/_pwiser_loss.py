@@ -8,9 +8,13 @@ import torch
 from torch import Tensor
 
 from sk_pwiser._utils import check_choice, check_number, is_iterable
-from sk_pwiser.losses._funnel_pairs import PAIRS, means_over_pairs, rows_by_depth
 from sk_pwiser.losses._pairwise import SURROGATES
-from sk_pwiser.losses._weighted_scores import WeightedScores
+from sk_pwiser.losses._weighted_scores import (
+    PAIRS,
+    WeightedScores,
+    means_over_pairs,
+    rows_by_depth,
+)
 
 
 def pwiser_loss(
@@ -62,8 +66,6 @@ def pwiser_loss(
 
     Raises
     ------
-    TypeError
-        If a parameter is of a wrong type.
     ValueError
         If the shapes do not fit, `surrogate` or `pairs` is unknown, or a margin is not
         finite.

@@ -11,7 +11,8 @@ class MultiTaskLoss(nn.Module):
 
     A subclass takes the names of the tasks and its own keyword parameters, and defines
     `forward`. The class can then be passed as `loss` to
-    :class:`~sk_pwiser.MultiTaskCTRCVRClassifier`.
+    :class:`~sk_pwiser.MultiTaskCTRCVRClassifier`. The losses of this package raise
+    TypeError or ValueError for parameters of a wrong type or out of range.
 
     Parameters
     ----------

@@ -1,5 +1,6 @@
-"""Scores with weights, and the choice of rows among them."""
+"""Scores with weights, and means over pairs of rows at different depths."""
 
+from collections.abc import Iterator, Sequence
 from typing import NamedTuple
 
 import torch
@@ -7,6 +8,8 @@ from torch import Tensor
 
 from sk_pwiser._utils import widest_float
 from sk_pwiser.losses._pairwise import pairwise_mean
+
+PAIRS = ("conversion", "funnel")
 
 
 class WeightedScores(NamedTuple):
@@ -31,6 +34,13 @@ class WeightedScores(NamedTuple):
             return WeightedScores(self.values, is_chosen.to(self.values.dtype))
         return WeightedScores(self.values, self.weight * is_chosen)
 
+    def mean_above(
+        self, lower: "WeightedScores", margin: float, surrogate: str
+    ) -> Tensor:
+        """Return the weighted mean of a surrogate over all pairs; 0 without pairs."""
+        weights = self.weight, lower.weight
+        return pairwise_mean(self.values, lower.values, margin, surrogate, *weights)
+
     def weight_per_row(self, n_rows: int) -> Tensor | float:
         """Return the sum of the weights divided by the number of rows of the batch."""
         if self.weight is None:
@@ -40,18 +50,44 @@ class WeightedScores(NamedTuple):
 
 
 def selects_without_sync(device: torch.device) -> bool:
-    """Return whether rows can be selected on a device without blocking the host.
-
-    A selection has a shape that depends on the data. On a GPU the host has to wait for
-    it, and the queue of kernels runs empty.
-    """
+    """Return whether rows can be selected without blocking the host, as on a GPU."""
     return device.type == "cpu"
 
 
-def weighted_pairwise_mean(
-    higher: WeightedScores, lower: WeightedScores, margin: float, surrogate: str
-) -> Tensor:
-    """Return the weighted mean of a surrogate over all pairs; 0 without pairs."""
-    return pairwise_mean(
-        higher.values, lower.values, margin, surrogate, higher.weight, lower.weight
-    )
+def rows_by_depth(y: Tensor, sample_weight: Tensor | None = None) -> Tensor:
+    """Return a bool mask, (n_tasks + 1, batch), of the rows at each depth.
+
+    A weight of 0 for a task after the first stands for a missing label. A row is at no
+    depth if its labels break the funnel, or if a label before the first 0 is missing.
+    """
+    leading = y.cumprod(dim=1).sum(dim=1)
+    depth = torch.where(leading == y.sum(dim=1), leading, -1)
+    if sample_weight is not None and sample_weight.dim() == 2:
+        later = (sample_weight[:, 1:] > 0).cumprod(dim=1)
+        n_known = 1 + later.sum(dim=1)
+        is_known = (leading < n_known) | (n_known == y.shape[1])
+        depth = torch.where(is_known, depth, -1)
+    return depth == torch.arange(y.shape[1] + 1, device=y.device).unsqueeze(1)
+
+
+def means_over_pairs(
+    scores: WeightedScores,
+    is_at_depth: Tensor,
+    margins: Sequence[float],
+    surrogate: str,
+    pairs: str,
+) -> Iterator[tuple[WeightedScores, Tensor]]:
+    """Yield the rows of the greater depth, and the mean, for each pair of depths."""
+    parts = [scores.at(rows) for rows in is_at_depth]
+    deepest = len(parts) - 1
+    for depth in range(deepest, 0, -1) if pairs == "funnel" else [deepest]:
+        for lower in range(depth):
+            margin = margins[len(margins) - 1 - lower]
+            yield parts[depth], parts[depth].mean_above(parts[lower], margin, surrogate)
+
+
+def has_pairs(is_present: Tensor, pairs: str) -> Tensor:
+    """Return whether there is a pair of rows to compare, from the depths with rows."""
+    if pairs == "funnel":
+        return is_present.sum() > 1
+    return is_present[-1] & is_present[:-1].any()

@@ -4,10 +4,8 @@ import warnings
 
 import numpy as np
 from scipy.stats import rankdata
-from sklearn import get_config
 from sklearn.exceptions import UndefinedMetricWarning
 from sklearn.utils import check_consistent_length, column_or_1d
-from sklearn.utils.metadata_routing import MetadataRequest
 
 from sk_pwiser.metrics._task_scorer import TaskScorer, check_task
 
@@ -172,7 +170,7 @@ class _GroupedAUCScorer(TaskScorer):
         super().__init__(grouped_auc, task, True, "predict_proba", {})
         self._column = column
         # Groups are always needed, so that routing passes them without being told.
-        self._groups_request = True
+        self._alias = True
 
     def __call__(self, estimator, X, y, groups=None):
         """Score a fitted estimator; see :func:`make_grouped_auc_scorer`."""
@@ -212,24 +210,13 @@ class _GroupedAUCScorer(TaskScorer):
 
     def set_score_request(self, *, groups):
         """Set, in place, whether routing passes groups: a bool, None or an alias."""
-        if not get_config()["enable_metadata_routing"]:
-            raise RuntimeError("set_score_request needs enable_metadata_routing=True.")
-        self._request(groups)  # raises on a bad alias before it is stored
-        self._groups_request = groups
-        return self
-
-    def get_metadata_routing(self):
-        """Return the metadata that the scorer requests: ``groups`` or none."""
-        return self._request(self._groups_request)
+        return self._set_alias(groups)
 
     def _accept_sample_weight(self):
         return False
 
-    def _request(self, alias):
-        request = MetadataRequest(owner=repr(self))
-        if self._column is None:
-            request.score.add_request(param="groups", alias=alias)
-        return request
+    def _requested(self):
+        return "groups" if self._column is None else None
 
 
 def _column(X, name):

@@ -19,7 +19,6 @@ from sk_pwiser._responses import (
     find_task,
 )
 from sk_pwiser._table import check_weights
-from sk_pwiser.metrics._shared_cache import shared_cache
 
 # These metrics need both classes, but do not always warn: without negatives, the
 # average precision is 1.
@@ -98,8 +97,7 @@ def make_task_scorer(
     ``predict_cvr`` is called once for all of them.
 
     With metadata routing, ``set_score_request(sample_weight=True)`` works like the
-    method of scikit-learn's scorers. It changes the scorer in place, so copy a shared
-    scorer with ``copy.deepcopy`` first.
+    method of scikit-learn's scorers, and changes the scorer in place.
 
     Examples
     --------
@@ -133,13 +131,7 @@ def make_task_scorer(
 
 
 def check_task(task):
-    """Return the task of a scorer, an index as a plain int.
-
-    Raises
-    ------
-    TypeError
-        If it is neither an index nor a name.
-    """
+    """Return the task of a scorer, an index as a plain int."""
     if isinstance(task, bool) or not isinstance(task, (Integral, str)):
         raise TypeError(
             "task must be a column index, a task name, 'cvr' or 'mean', got "
@@ -161,7 +153,7 @@ class TaskScorer(_BaseScorer):
             # The CVR uses the first of these methods that the estimator has.
             self._response_method = ("predict_cvr", "predict_proba")
         # As in scikit-learn's scorers, None is an error if weights are passed.
-        self._weight_request = None
+        self._alias = None
 
     def __call__(self, estimator, X, y, sample_weight=None):
         """Score a fitted estimator; see :func:`make_task_scorer`."""
@@ -270,19 +262,38 @@ class TaskScorer(_BaseScorer):
 
     def set_score_request(self, *, sample_weight):
         """Set whether routing passes weights: True, False, None or an alias."""
+        self._check_metric_takes_weight()
+        return self._set_alias(sample_weight)
+
+    def _set_alias(self, alias):
         if not get_config()["enable_metadata_routing"]:
             raise RuntimeError("set_score_request needs enable_metadata_routing=True.")
-        self._check_metric_takes_weight()
-        self._request(sample_weight)  # raises if the alias is invalid
-        self._weight_request = sample_weight
+        self._request(alias)  # raises if the alias is invalid
+        self._alias = alias
         return self
 
     def get_metadata_routing(self):
         """Return the metadata request of the scorer."""
-        return self._request(self._weight_request)
+        return self._request(self._alias)
+
+    def _requested(self):
+        """Return the name of the metadata that routing may pass, or None."""
+        return "sample_weight" if self._accept_sample_weight() else None
 
     def _request(self, alias):
         request = MetadataRequest(owner=repr(self))
-        if self._accept_sample_weight():
-            request.score.add_request(param="sample_weight", alias=alias)
+        if name := self._requested():
+            request.score.add_request(param=name, alias=alias)
         return request
+
+
+def shared_cache(method_caller):
+    """Return the dict that the scorers of one ``scoring`` share, or a new one.
+
+    Scikit-learn passes ``partial(_cached_call, cache)`` to each of several scorers. The
+    function itself cannot be used: it reduces probabilities of several tasks to one
+    column.
+    """
+    arguments = getattr(method_caller, "args", ())
+    is_shared = len(arguments) == 1 and isinstance(arguments[0], dict)
+    return arguments[0] if is_shared else {}

@@ -28,29 +28,7 @@ class Candidate(NamedTuple):
 
 
 def build_candidates(estimator, losses, weights):
-    """Return one candidate per loss, or per loss and weight for losses with a weight.
-
-    Parameters
-    ----------
-    estimator : estimator object
-        An estimator with the parameter ``loss``, or one that contains such an
-        estimator.
-    losses : sequence of str or class
-        Values of ``loss``.
-    weights : sequence of float or None
-        Values of ``pwiser_weight`` for the losses that take it. None keeps the value of
-        the estimator.
-
-    Returns
-    -------
-    list of Candidate
-
-    Raises
-    ------
-    ValueError, TypeError
-        If there are fewer than two candidates, if a candidate occurs twice, or if the
-        estimator lacks a parameter or does not accept a value.
-    """
+    """Return a candidate per loss, or per loss and weight for losses with one."""
     if isinstance(losses, str) or not isinstance(losses, Iterable):
         raise TypeError(
             f"losses must be a sequence such as ('bce', 'pwiser'), got {losses!r}."
@@ -83,10 +61,7 @@ def build_candidates(estimator, losses, weights):
 
 
 def find_path(estimator, params, name):
-    """Return the key of a parameter in ``get_params()`` of a nested estimator.
-
-    This is the least nested key, for example not one of an estimator in a selector.
-    """
+    """Return the least nested key of a parameter in ``get_params()``."""
     paths = find_paths(params, name)
     depths = [path.count("__") for path in paths]
     shallowest = [p for p, d in zip(paths, depths, strict=True) if d == min(depths)]
@@ -259,12 +234,9 @@ def compare_losses(
 
     Notes
     -----
-    Random folds give optimistic scores if the rows of a user or of a day are similar.
-    With ``cv=TimeSeriesSplit()`` on rows in the order of time, or with a splitter by
-    groups, the differences are closer to those on future rows.
-
-    The difference of a weight that was selected by this comparison is optimistic;
-    evaluate the weight on other rows.
+    Random folds give optimistic scores if the rows of a user or of a day are similar:
+    use :class:`FunnelTimeSplit` or :class:`FunnelGroupKFold`. The difference of a
+    weight that was selected by this comparison is optimistic as well.
 
     Examples
     --------

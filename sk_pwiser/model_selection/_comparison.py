@@ -14,7 +14,8 @@ class LossComparison:
     r"""Scores of several candidates on the same folds, compared with the first one.
 
     :func:`compare_losses` returns this object; it can also be created from scores that
-    were computed elsewhere. ``print`` shows a table and a verdict for each metric.
+    were computed elsewhere. Its parameters are attributes of the same names. ``print``
+    shows a table and a verdict for each metric.
 
     Parameters
     ----------
@@ -27,26 +28,12 @@ class LossComparison:
         Number of test rows divided by the number of training rows, for example 1 / 4
         for five folds.
     params : list of dict, default=None
-        For each candidate, the parameters that define it.
+        For each candidate, the parameters that define it:
+        ``estimator.set_params(**params[i])`` creates candidate ``i``.
     seeds : array-like of shape (n_splits,), default=None
         For each fold, the ``random_state`` of the fits.
     fit_times : array-like of shape (n_candidates, n_splits), default=None
         Duration of each fit, in seconds.
-
-    Attributes
-    ----------
-    candidates : list of str
-        As above.
-    scores : dict of str to ndarray
-        As above.
-    test_train_ratio : float
-        As above.
-    params : list of dict or None
-        As above; ``estimator.set_params(**params[i])`` creates candidate ``i``.
-    seeds : ndarray of shape (n_splits,) or None
-        As above.
-    fit_times : ndarray of shape (n_candidates, n_splits) or None
-        As above.
 
     Raises
     ------
@@ -192,11 +179,6 @@ class LossComparison:
         matplotlib Axes
             The axes, with a group of horizontal intervals per metric, one interval per
             candidate except for the baseline. A vertical line marks 0.
-
-        Raises
-        ------
-        ImportError
-            If matplotlib is not installed.
         """
         pyplot = import_extra("matplotlib.pyplot", "LossComparison.plot")
         if ax is None:
@@ -264,20 +246,7 @@ class LossComparison:
 
 
 def paired_interval(differences, test_train_ratio):
-    """Return the mean of paired differences and its corrected confidence interval.
-
-    Parameters
-    ----------
-    differences : ndarray of shape (n_splits,)
-        Differences on the folds; values that are not finite are left out.
-    test_train_ratio : float
-        Number of test rows divided by the number of training rows.
-
-    Returns
-    -------
-    dict
-        With the keys ``difference``, ``std_error``, ``low``, ``high``, ``n_splits``.
-    """
+    """Return the mean of finite paired differences and its corrected interval."""
     finite = differences[np.isfinite(differences)]
     n_splits = len(finite)
     mean = _finite_mean(finite)

@@ -126,19 +126,7 @@ class FunnelStratifiedKFold(StratifiedKFold):
             folds.
         """
         # Not a generator itself, so that a bad y raises at the call.
-        strata = funnel_strata(y, "y")
-        stratum_of, rare = merge_rare(np.bincount(strata), min_rows=self.n_splits)
-        strata = stratum_of[strata]
-        # With fewer rows than folds the parent class raises, so no warning is needed.
-        if rare and len(strata) >= self.n_splits:
-            counts = ", ".join(f"{describe_stratum(s)} ({n} rows)" for s, n in rare)
-            warnings.warn(
-                f"Fewer rows than n_splits={self.n_splits} in {counts}: too few for "
-                "every fold, so stratified together with a neighbouring depth.",
-                UserWarning,
-                stacklevel=2,
-            )
-        return super().split(X, strata, groups)
+        return super().split(X, strata_of_folds(y, self.n_splits), groups)
 
 
 def funnel_holdout(Y, *, test_size=0.25, random_state=None, groups=None):
@@ -235,22 +223,7 @@ def _hold_out(strata, test_size, random_state, rule):
 
 
 def holdout_sizes(counts, test_size):
-    """Return how many rows of each stratum `funnel_holdout` selects.
-
-    Parameters
-    ----------
-    counts : ndarray of int of shape (n_strata,)
-        Numbers of rows of the strata that `funnel_strata` returns.
-    test_size : float
-        Fraction of the rows to select.
-
-    Returns
-    -------
-    stratum_of : ndarray of int of shape (n_strata,)
-        The strata after a rare one was merged with a neighbour, 0, 1, ... without gaps.
-    sizes : ndarray of int of shape (n_merged,)
-        Numbers of rows to select of each of these.
-    """
+    """Return the merged stratum of each stratum, and the rows to select of each."""
     stratum_of, _ = merge_rare(counts, min_rows=2)
     merged = np.zeros(int(stratum_of.max()) + 1, dtype=counts.dtype)
     np.add.at(merged, stratum_of, counts)
@@ -260,10 +233,7 @@ def holdout_sizes(counts, test_size):
 
 
 def _largest_remainder(counts, total):
-    """Divide ``total`` over groups in proportion to their ``counts``.
-
-    No group receives more than its count if ``total <= counts.sum()``.
-    """
+    """Divide ``total`` over groups in proportion to their ``counts``."""
     # Integer arithmetic, so that equal remainders compare equal.
     shares, remainders = np.divmod(counts * total, counts.sum())
     left = total - shares.sum()
@@ -274,15 +244,10 @@ def _largest_remainder(counts, total):
 
 
 def merge_rare(counts, *, min_rows):
-    """Merge strata of few rows with a neighbour, given their numbers of rows.
+    """Merge strata of fewer than `min_rows` rows with a neighbour, given their numbers.
 
-    Returns
-    -------
-    stratum_of : ndarray of int of shape (n_strata,)
-        The merged stratum of each given one: 0, 1, ... from the shallowest to the
-        deepest, without gaps.
-    rare : list of (int, int)
-        The given strata with fewer than ``min_rows`` rows, and their numbers of rows.
+    Returns the merged stratum of each, 0, 1, ... from the shallowest to the deepest
+    without gaps, and the rare strata with their numbers of rows.
     """
     groups = [[d] for d in np.flatnonzero(counts).tolist()]
     rare = [(d, int(counts[d])) for [d] in groups if counts[d] < min_rows]
@@ -309,7 +274,23 @@ def funnel_strata(Y, input_name="Y"):
     return 2 * depth + is_unknown
 
 
-def describe_stratum(stratum):
+def strata_of_folds(y, n_splits):
+    """Return strata that can occur in every fold; warn if depths were merged."""
+    strata = funnel_strata(y, "y")
+    stratum_of, rare = merge_rare(np.bincount(strata), min_rows=n_splits)
+    # With fewer rows than folds scikit-learn raises, so no warning is needed.
+    if rare and len(strata) >= n_splits:
+        counts = ", ".join(f"{_describe(s)} ({n} rows)" for s, n in rare)
+        warnings.warn(
+            f"Fewer rows than n_splits={n_splits} in {counts}: too few for every fold, "
+            "so stratified together with a neighbouring depth.",
+            UserWarning,
+            stacklevel=3,
+        )
+    return stratum_of[strata]
+
+
+def _describe(stratum):
     depth, is_unknown = divmod(stratum, 2)
     return f"depth {depth} or more, unknown" if is_unknown else f"depth {depth}"
 

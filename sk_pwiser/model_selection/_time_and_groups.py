@@ -1,6 +1,5 @@
 """Folds in the order of time, and folds that keep groups whole."""
 
-import warnings
 from numbers import Integral
 
 import numpy as np
@@ -8,12 +7,7 @@ from sklearn.model_selection import BaseCrossValidator, StratifiedGroupKFold
 from sklearn.utils import column_or_1d, indexable
 
 from sk_pwiser._times import check_duration, read_duration, read_times
-from sk_pwiser.model_selection._folds import (
-    describe_stratum,
-    funnel_depth,
-    funnel_strata,
-    merge_rare,
-)
+from sk_pwiser.model_selection._folds import funnel_depth, strata_of_folds
 
 
 class FunnelTimeSplit(BaseCrossValidator):
@@ -253,18 +247,7 @@ class FunnelGroupKFold(StratifiedGroupKFold):
                 f"n_splits={self.n_splits} must not exceed the number of groups, "
                 f"{n_groups}."
             )
-        strata = funnel_strata(y, "y")
-        stratum_of, rare = merge_rare(np.bincount(strata), min_rows=self.n_splits)
-        strata = stratum_of[strata]
-        if rare:
-            counts = ", ".join(f"{describe_stratum(s)} ({n} rows)" for s, n in rare)
-            warnings.warn(
-                f"Fewer rows than n_splits={self.n_splits} in {counts}: stratified "
-                "together with a neighbouring depth.",
-                UserWarning,
-                stacklevel=2,
-            )
-        return super().split(X, strata, codes)
+        return super().split(X, strata_of_folds(y, self.n_splits), codes)
 
 
 def _column(X, name):

@@ -16,13 +16,12 @@ from sk_pwiser.networks._esmm import ESMM
 from sk_pwiser.networks._fdn import FDN
 from sk_pwiser.networks._interaction import INTERACTIONS
 from sk_pwiser.networks._metaheac import MetaHeac
-from sk_pwiser.networks._mmoe import MMoE
+from sk_pwiser.networks._mmoe import MMoE, OMoE
 from sk_pwiser.networks._multi_task_network import (
     Labels,
     MultiTaskNetwork,
     NetworkOutput,
 )
-from sk_pwiser.networks._omoe import OMoE
 from sk_pwiser.networks._ple import PLE
 from sk_pwiser.networks._shared_bottom import SharedBottom
 from sk_pwiser.networks._single_task import SingleTask

@@ -6,10 +6,9 @@ from collections.abc import Sequence
 import torch
 from torch import Tensor, nn
 
-from sk_pwiser.networks._layers import MLP, StackedLinear, check_dropout, check_units
+from sk_pwiser.networks._layers import MLP, StackedLinear, check_units
 from sk_pwiser.networks._multi_task_network import MultiTaskNetwork, NetworkOutput
 from sk_pwiser.networks._spec import NetworkSpec
-from sk_pwiser.networks._towers import TaskTowers
 
 
 class AITM(MultiTaskNetwork):
@@ -72,14 +71,13 @@ class AITM(MultiTaskNetwork):
         units = check_units("tower_units", tower_units)
         if not units:
             raise ValueError("tower_units must hold at least one width; got ().")
-        dropout = check_dropout(dropout)
         self.bottoms = nn.ModuleList(
             MLP(self.width, units, dropout) for _ in range(spec.n_tasks)
         )
         self.transfers = nn.ModuleList(
             Transfer(units[-1]) for _ in range(spec.n_tasks - 1)
         )
-        self.towers = TaskTowers(units[-1], (), self.base_logits)
+        self.towers = self._make_towers(units[-1], (), dropout)
 
     def forward(self, codes: Tensor, numeric: Tensor) -> NetworkOutput:
         """Compute the logits of a batch, of shape `(batch, n_tasks)`."""
@@ -92,13 +90,7 @@ class AITM(MultiTaskNetwork):
 
 
 class Transfer(nn.Module):
-    """Attention over the tower of a task and the vector from the previous task.
-
-    Parameters
-    ----------
-    width : int
-        Width of a tower's output.
-    """
+    """Attention over the tower of a task and the vector from the previous task."""
 
     def __init__(self, width: int) -> None:
         super().__init__()

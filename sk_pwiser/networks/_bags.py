@@ -83,23 +83,7 @@ class BagSpec(NamedTuple):
 
 
 class BagEmbeddings(nn.Module):
-    """Weighted sums of vectors, one sum per bag: a linear layer of sparse inputs.
-
-    Parameters
-    ----------
-    bags : sequence of BagSpec
-        The bags of a row.
-    dim : int
-        Width of the vectors.
-    n_tables : int
-        Number of independent tables of vectors.
-    initial_std : float
-        Standard deviation of the initial vectors.
-    unseen_code : int
-        Code of unseen values in bags that have one.
-    dropout : float
-        Probability that an entry of such a bag is replaced by this code in training.
-    """
+    """Weighted sums of vectors, one sum per bag: a linear layer of sparse inputs."""
 
     starts: Tensor
     unseen: Tensor
@@ -132,17 +116,7 @@ class BagEmbeddings(nn.Module):
             nn.init.normal_(table.get_parameter("weight"), std=initial_std)
 
     def forward(self, bags: Bags) -> Tensor:
-        """Return the sums, those of the second table after those of the first.
-
-        Parameters
-        ----------
-        bags : Bags
-            The entries of a batch.
-
-        Returns
-        -------
-        Tensor of shape (batch, n_tables * n_bags * dim)
-        """
+        """Return `(batch, n_tables * n_bags * dim)`, table after table."""
         indices = self._drop(bags.indices)
         sums = [
             table(indices, bags.offsets, bags.weights).reshape(-1, self.width)

@@ -13,35 +13,13 @@ HIGHEST_CONDITIONAL_RATE = 0.99
 
 
 def base_logits(base_rates: Sequence[float]) -> Tensor:
-    """Compute the log-odds of base rates.
-
-    Parameters
-    ----------
-    base_rates : sequence of float
-        Mean of the labels of each task.
-
-    Returns
-    -------
-    Tensor of shape (n_tasks,)
-        Logits, finite also for rates of 0 and 1.
-    """
+    """Compute the log-odds of base rates, finite also for rates of 0 and 1."""
     rates = torch.tensor(list(base_rates), dtype=torch.float64)
     return torch.logit(rates, eps=1e-9).float()
 
 
 def conditional_base_logits(base_rates: Sequence[float]) -> Tensor:
-    """Compute the log-odds of each task's rate among rows with the previous task.
-
-    Parameters
-    ----------
-    base_rates : sequence of float
-        Mean of the labels of each task, in the order of the funnel.
-
-    Returns
-    -------
-    Tensor of shape (n_tasks,)
-        Logits, finite also if labels break the funnel or a task has no ones.
-    """
+    """Compute the log-odds of each task's rate among rows with the previous task."""
     rates = torch.tensor([1.0, *base_rates], dtype=torch.float64)
     # Without rows that have the previous task, the conditional rate is unknown.
     conditional = (rates[1:] / rates[:-1]).nan_to_num(0.5)

@@ -10,14 +10,13 @@ from torch.nn import functional as F
 
 from sk_pwiser._utils import at_least_float32, check_choice, check_number
 from sk_pwiser.networks._chain import base_logits, chain_logits
-from sk_pwiser.networks._layers import MLP, check_dropout, check_units
+from sk_pwiser.networks._layers import MLP, TaskTowers, Tower, check_units
 from sk_pwiser.networks._multi_task_network import (
     Labels,
     MultiTaskNetwork,
     NetworkOutput,
 )
 from sk_pwiser.networks._spec import NetworkSpec
-from sk_pwiser.networks._towers import TaskTowers, Tower
 
 
 class CTCL(MultiTaskNetwork):
@@ -59,19 +58,17 @@ class CTCL(MultiTaskNetwork):
 
     Notes
     -----
-    The probability of a task is no function of another's, so that a transfer net cannot
-    become exact. Its loss is smallest at the mean of p_k given :math:`h_j`, and what is
-    left there is what :math:`h_j` lacks. Large weights therefore make the towers alike.
+    Large weights make the towers alike, since a transfer net can only predict the mean
+    of p_k given :math:`h_j`.
 
     This implementation differs from the paper in six points. The value above is
-    subtracted. The transfer nets read the last hidden vector of a tower instead of its
-    prediction, which is a single number here, and are perceptrons. The network's own
+    subtracted. The transfer nets are perceptrons on the last hidden vector of a tower
+    instead of its prediction, which is a single number here. The network's own
     probabilities are soft targets: the most probable class of a rare task is always 0.
-    The paper minimises :math:`(1 - \lambda) L_j + \lambda X_{jk}`; apart from a factor,
-    this is a weight of :math:`\lambda / (1 - \lambda)`. There are any number of tasks.
-    Uncertainty weights are a weighting of the tasks, `weighting="uncertainty"`, and not
-    a part of the network. In the authors' code "prediction" is called xtsc, and "label"
-    xtc.
+    The paper minimises :math:`(1 - \lambda) L_j + \lambda X_{jk}`, apart from a factor
+    a weight of :math:`\lambda / (1 - \lambda)`. There are any number of tasks.
+    Uncertainty weights are a weighting, not a part of the network. In the authors' code
+    "prediction" is called xtsc, and "label" xtc.
 
     References
     ----------
@@ -109,13 +106,10 @@ class CTCL(MultiTaskNetwork):
         self.consistency_weight = check_number(
             "consistency_weight", consistency_weight, at_least=0
         )
-        dropout = check_dropout(dropout)
-        self.bottom = MLP(
-            self.width, check_units("bottom_units", bottom_units), dropout
-        )
-        units = check_units("tower_units", tower_units)
-        self.towers = TaskTowers(self.bottom.n_out, units, self.base_logits, dropout)
-        n_hidden = [self.bottom.n_out, *units][-1]
+        units = check_units("bottom_units", bottom_units)
+        self.bottom = MLP(self.width, units, dropout)
+        self.towers = self._make_towers(self.bottom.n_out, tower_units, dropout)
+        n_hidden = [self.bottom.n_out, *tower_units][-1]
         units = check_units("transfer_units", transfer_units)
         # Probabilities over impressions, in either task space.
         logits = base_logits(spec.base_rates)
@@ -153,27 +147,12 @@ def consistency_loss(
     known: Tensor | None = None,
     weight: float = 1.0,
 ) -> Tensor:
-    """Compute the losses of the transfers between neighbouring tasks.
+    """Compute the mean loss of the transfers from each task, of shape `(n_tasks,)`.
 
-    Parameters
-    ----------
-    labels : Labels
-        Labels and weights of the rows, and the loss per row.
-    to_next : Tensor of shape (batch, n_tasks - 1)
-        Logits of tasks 2 to K that the tasks before them predict.
-    to_previous : Tensor of shape (batch, n_tasks - 1)
-        Logits of tasks 1 to K - 1 that the tasks after them predict.
-    known : Tensor of shape (batch, n_tasks), default=None
-        Logits of the tasks, whose probabilities are the targets; no gradient is taken.
-        By default the labels are the targets.
-    weight : float, default=1.0
-        Factor of the losses.
-
-    Returns
-    -------
-    Tensor of shape (n_tasks,)
-        For each task, the mean loss of the transfers from it. Rows are weighted as for
-        the task that is predicted.
+    `to_next` and `to_previous`, `(batch, n_tasks - 1)`, are the logits of tasks 2 to K
+    and 1 to K - 1 that their neighbours predict. The targets are the probabilities of
+    the logits `known`, without gradient, or the labels. Rows are weighted as for the
+    task that is predicted.
     """
     targets = labels.y if known is None else known.sigmoid()
     # The loss takes one column per task. The first task is no "next" task and the last

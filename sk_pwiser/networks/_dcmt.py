@@ -1,32 +1,24 @@
 """Direct entire-space causal multi-task framework."""
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from functools import partial
 
 from torch import Tensor
 from torch.nn import functional as F
 
 from sk_pwiser._utils import at_least_float32, check_choice, check_number
-from sk_pwiser.networks._chain import chain_logits
 from sk_pwiser.networks._entire_space import (
-    both_propensities,
+    _CorrectedESMM,
     earlier_weights,
     later_losses,
     later_weights,
-    smallest_propensities,
     weighted_mean,
 )
-from sk_pwiser.networks._layers import check_dropout, check_units
-from sk_pwiser.networks._multi_task_network import (
-    Labels,
-    MultiTaskNetwork,
-    NetworkOutput,
-)
+from sk_pwiser.networks._multi_task_network import Labels
 from sk_pwiser.networks._spec import NetworkSpec
-from sk_pwiser.networks._towers import TaskTowers
 
 
-class DCMT(MultiTaskNetwork):
+class DCMT(_CorrectedESMM):
     r"""Entire-space causal multi-task framework: a CVR with a counterfactual twin.
 
     The twin tower of the paper is left out, since its form could not be read: here the
@@ -68,25 +60,14 @@ class DCMT(MultiTaskNetwork):
 
     Notes
     -----
-    Where the previous task did not happen, r is 0, so that r* is the same in all rows
-    that the twin learns from: 1 if mirrored, 0 if observed. The twin alone therefore
-    learns a constant, and acts on the CVR through the prior and the shared embeddings:
-    mirrored, it lowers the CVR of rows without the previous task; observed, it raises
-    it.
-
-    Only the abstract of the paper could be read. The losses follow a re-implementation
-    by other authors. It uses "observed" labels, whereas the prior in the abstract, by
-    which the two probabilities add up to 1, suggests "mirrored" ones. This
-    implementation differs from it in four points: it divides by the sum of the weights
-    once, not by the number of rows as well; the weights of the terms and the limit of
-    the propensity, 0.001 there, are parameters, and the limit is relative to the base
-    rate; it takes any number of tasks; and it uses the losses of `loss=`, cross-entropy
-    or not.
+    Only the abstract of the paper could be read; see :ref:`entire-space-family` for the
+    label of the twin. The losses follow a re-implementation by other authors, which
+    also divides by the number of rows, and has fixed weights and a propensity of at
+    least 0.001. Here there are any number of tasks, and the losses of `loss=`.
 
     References
     ----------
-    F. Zhu, M. Zhong, X. Yang, L. Li, L. Yu, T. Zhang, J. Zhou, C. Chen, F. Wu, G. Liu
-    and Y. Wang (2023). DCMT: A Direct Entire-Space Causal Multi-Task Framework for
+    Zhu et al. (2023). DCMT: A Direct Entire-Space Causal Multi-Task Framework for
     Post-Click Conversion Estimation. ICDE. :arxiv:`2302.06141`
 
     Examples
@@ -100,8 +81,6 @@ class DCMT(MultiTaskNetwork):
     ((1, 2), ['correction', 'prior'])
     """
 
-    smallest_propensities: Tensor
-
     def __init__(
         self,
         spec: NetworkSpec,
@@ -113,49 +92,36 @@ class DCMT(MultiTaskNetwork):
         tower_units: Sequence[int] = (128, 64, 32),
         dropout: float = 0.0,
     ) -> None:
-        super().__init__(spec)
+        super().__init__(
+            spec,
+            correction_weight=correction_weight,
+            min_propensity=min_propensity,
+            tower_units=tower_units,
+            dropout=dropout,
+        )
         choices = ("mirrored", "observed")
         label = check_choice("counterfactual_label", counterfactual_label, choices)
         self.is_mirrored = label == "mirrored"
-        self.correction_weight = check_number(
-            "correction_weight", correction_weight, at_least=0
-        )
         self.prior_weight = check_number("prior_weight", prior_weight, at_least=0)
-        share = check_number("min_propensity", min_propensity, above=0, at_most=1)
-        smallest = smallest_propensities(spec.base_rates, share)
-        self.register_buffer("smallest_propensities", smallest, persistent=False)
-        units, dropout = check_units("tower_units", tower_units), check_dropout(dropout)
-        base_logits = self.conditional_base_logits
-        self.towers = TaskTowers(self.width, units, base_logits, dropout)
-        self.twins = None
-        if spec.n_tasks > 1:
-            # The probabilities of a head and its twin add up to 1 at the start.
-            self.twins = TaskTowers(self.width, units, -base_logits[1:], dropout)
+        # The probabilities of a head and its twin add up to 1 at the start.
+        opposite = -self.conditional_base_logits[1:]
+        self.twins = self._make_towers(self.width, tower_units, dropout, opposite)
 
-    def forward(self, codes: Tensor, numeric: Tensor) -> NetworkOutput:
-        """Compute the logits of a batch, `(batch, n_tasks)`, and the extra losses."""
-        inputs = self.input_layer(codes, numeric)
-        heads = at_least_float32(self.towers(inputs))
-        logits = chain_logits(heads)
-        if self.twins is None:
-            return NetworkOutput(logits, conditional_logits=heads)
+    def _corrections(
+        self, inputs: Tensor, heads: Tensor, propensities: tuple[Tensor, Tensor]
+    ) -> dict[str, Callable[[Labels], Tensor]]:
+        """Return the losses of heads and twins, and the prior."""
         twins = at_least_float32(self.twins(inputs))
         correction = partial(
             counterfactual_loss,
-            heads=heads[:, 1:],
+            heads=heads,
             twins=twins,
-            propensities=both_propensities(logits, self.smallest_propensities),
+            propensities=propensities,
             is_mirrored=self.is_mirrored,
             weight=self.correction_weight,
         )
-        prior = partial(
-            prior_loss, heads=heads[:, 1:], twins=twins, weight=self.prior_weight
-        )
-        return NetworkOutput(
-            logits,
-            extra_losses={"correction": correction, "prior": prior},
-            conditional_logits=heads,
-        )
+        prior = partial(prior_loss, heads=heads, twins=twins, weight=self.prior_weight)
+        return {"correction": correction, "prior": prior}
 
 
 def counterfactual_loss(
@@ -168,24 +134,10 @@ def counterfactual_loss(
 ) -> Tensor:
     """Compute the losses of heads and of their counterfactual twins.
 
-    Parameters
-    ----------
-    labels : Labels
-        Labels and weights of the rows, and the loss per row.
-    heads, twins : Tensor of shape (batch, n_tasks - 1)
-        Logits of the heads after the first, and of their twins.
-    propensities : two Tensors of shape (batch, n_tasks - 1)
-        Probabilities that the previous task happened, and that it did not.
-    is_mirrored : bool, default=True
-        Whether the twins learn 1 minus the label.
-    weight : float, default=1.0
-        Factor of the losses.
-
-    Returns
-    -------
-    Tensor of shape (n_tasks,)
-        One loss per task; 0 for the first task. Rows have the weight of the task if the
-        previous task happened, and the weight of the previous task otherwise.
+    The result is `(n_tasks,)`, 0 for the first task. All other tensors are `(batch,
+    n_tasks - 1)`; `propensities` are the probabilities that the previous task happened,
+    and that it did not. Rows have the weight of the task if it happened, and the weight
+    of the previous task otherwise.
     """
     happened, target = labels.y[:, :-1], labels.y[:, 1:]
     mirrored = 1 - target if is_mirrored else target
@@ -203,23 +155,7 @@ def counterfactual_loss(
 def prior_loss(
     labels: Labels, heads: Tensor, twins: Tensor, weight: float = 1.0
 ) -> Tensor:
-    """Compute by how much the probabilities of head and twin miss a sum of 1.
-
-    Parameters
-    ----------
-    labels : Labels
-        Weights of the rows; labels are not used.
-    heads, twins : Tensor of shape (batch, n_tasks - 1)
-        Logits of the heads after the first, and of their twins.
-    weight : float, default=1.0
-        Factor of the losses.
-
-    Returns
-    -------
-    Tensor of shape (n_tasks,)
-        Means of the absolute differences, weighted as for the previous task; 0 for the
-        first task.
-    """
+    """Compute the mean distance from 1 of the probabilities of head and twin."""
     # 1 - q - q* as a difference of two probabilities, exact also if q is near 1.
     gap = ((-heads).sigmoid() - twins.sigmoid()).abs() * earlier_weights(labels)
     return weight * F.pad(gap.mean(dim=0), (1, 0))

@@ -1,32 +1,24 @@
 """Direct dual propensity optimisation."""
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from functools import partial
 
 from torch import Tensor
 from torch.nn import functional as F
 
 from sk_pwiser._utils import at_least_float32, check_number
-from sk_pwiser.networks._chain import chain_logits
 from sk_pwiser.networks._entire_space import (
-    both_propensities,
+    _CorrectedESMM,
     earlier_weights,
     later_losses,
     later_weights,
-    smallest_propensities,
     weighted_mean,
 )
-from sk_pwiser.networks._layers import check_dropout, check_units
-from sk_pwiser.networks._multi_task_network import (
-    Labels,
-    MultiTaskNetwork,
-    NetworkOutput,
-)
+from sk_pwiser.networks._multi_task_network import Labels
 from sk_pwiser.networks._spec import NetworkSpec
-from sk_pwiser.networks._towers import TaskTowers
 
 
-class DDPO(MultiTaskNetwork):
+class DDPO(_CorrectedESMM):
     r"""Direct dual propensity optimisation: a teacher labels rows without a click.
 
     The attention of the paper, which transfers between the networks, is left out, since
@@ -75,9 +67,8 @@ class DDPO(MultiTaskNetwork):
 
     References
     ----------
-    H. Su, L. Meng, L. Zhu, K. Lu and J. Li (2024). DDPO: Direct Dual Propensity
-    Optimization for Post-Click Conversion Rate Estimation. SIGIR.
-    :doi:`10.1145/3626772.3657817`
+    Su et al. (2024). DDPO: Direct Dual Propensity Optimization for Post-Click
+    Conversion Rate Estimation. SIGIR. :doi:`10.1145/3626772.3657817`
 
     A. Swaminathan and T. Joachims (2015). The Self-Normalized Estimator for
     Counterfactual Learning. NIPS.
@@ -93,8 +84,6 @@ class DDPO(MultiTaskNetwork):
     ((1, 2), ['teacher', 'correction'])
     """
 
-    smallest_propensities: Tensor
-
     def __init__(
         self,
         spec: NetworkSpec,
@@ -105,61 +94,35 @@ class DDPO(MultiTaskNetwork):
         tower_units: Sequence[int] = (128, 64, 32),
         dropout: float = 0.0,
     ) -> None:
-        super().__init__(spec)
-        self.correction_weight = check_number(
-            "correction_weight", correction_weight, at_least=0
+        super().__init__(
+            spec,
+            correction_weight=correction_weight,
+            min_propensity=min_propensity,
+            tower_units=tower_units,
+            dropout=dropout,
         )
         self.teacher_weight = check_number("teacher_weight", teacher_weight, at_least=0)
-        share = check_number("min_propensity", min_propensity, above=0, at_most=1)
-        smallest = smallest_propensities(spec.base_rates, share)
-        self.register_buffer("smallest_propensities", smallest, persistent=False)
-        units, dropout = check_units("tower_units", tower_units), check_dropout(dropout)
-        base_logits = self.conditional_base_logits
-        self.towers = TaskTowers(self.width, units, base_logits, dropout)
-        self.teachers = None
-        if spec.n_tasks > 1:
-            self.teachers = TaskTowers(self.width, units, base_logits[1:], dropout)
+        later = self.conditional_base_logits[1:]
+        self.teachers = self._make_towers(self.width, tower_units, dropout, later)
 
-    def forward(self, codes: Tensor, numeric: Tensor) -> NetworkOutput:
-        """Compute the logits of a batch, `(batch, n_tasks)`, and the extra losses."""
-        inputs = self.input_layer(codes, numeric)
-        heads = at_least_float32(self.towers(inputs))
-        logits = chain_logits(heads)
-        if self.teachers is None:
-            return NetworkOutput(logits, conditional_logits=heads)
+    def _corrections(
+        self, inputs: Tensor, heads: Tensor, propensities: tuple[Tensor, Tensor]
+    ) -> dict[str, Callable[[Labels], Tensor]]:
+        """Return the losses of the teachers, and of heads that learn from them."""
         teachers = at_least_float32(self.teachers(inputs))
         teacher = partial(teacher_loss, teachers=teachers, weight=self.teacher_weight)
         correction = partial(
             dual_propensity_loss,
-            heads=heads[:, 1:],
+            heads=heads,
             teachers=teachers,
-            propensities=both_propensities(logits, self.smallest_propensities),
+            propensities=propensities,
             weight=self.correction_weight,
         )
-        return NetworkOutput(
-            logits,
-            extra_losses={"teacher": teacher, "correction": correction},
-            conditional_logits=heads,
-        )
+        return {"teacher": teacher, "correction": correction}
 
 
 def teacher_loss(labels: Labels, teachers: Tensor, weight: float = 1.0) -> Tensor:
-    """Compute the losses of teachers where the previous task happened.
-
-    Parameters
-    ----------
-    labels : Labels
-        Labels and weights of the rows, and the loss per row.
-    teachers : Tensor of shape (batch, n_tasks - 1)
-        Logits of the teachers of the heads after the first.
-    weight : float, default=1.0
-        Factor of the losses.
-
-    Returns
-    -------
-    Tensor of shape (n_tasks,)
-        Means over the rows in which the previous task happened; 0 for the first task.
-    """
+    """Compute the mean losses of teachers where the previous task happened."""
     losses = later_losses(labels, teachers, labels.y[:, 1:])
     means = weighted_mean(losses, later_weights(labels) * labels.y[:, :-1])
     return weight * F.pad(means, (1, 0))
@@ -174,23 +137,10 @@ def dual_propensity_loss(
 ) -> Tensor:
     """Compute the losses of heads for labels, and for the teachers' probabilities.
 
-    Parameters
-    ----------
-    labels : Labels
-        Labels and weights of the rows, and the loss per row.
-    heads, teachers : Tensor of shape (batch, n_tasks - 1)
-        Logits of the heads after the first, and of their teachers; no gradient is
-        taken of the latter.
-    propensities : two Tensors of shape (batch, n_tasks - 1)
-        Probabilities that the previous task happened, and that it did not.
-    weight : float, default=1.0
-        Factor of the losses.
-
-    Returns
-    -------
-    Tensor of shape (n_tasks,)
-        Weighted means; 0 for the first task. Rows have the weight of the task if the
-        previous task happened, and the weight of the previous task otherwise.
+    All tensors are `(batch, n_tasks - 1)`; `propensities` are the probabilities that
+    the previous task happened, and that it did not. The result is `(n_tasks,)`, 0 for
+    the first task. Rows have the weight of the task if the previous task happened, and
+    the weight of the previous task otherwise.
     """
     happened, target = labels.y[:, :-1], labels.y[:, 1:]
     known = weighted_mean(

@@ -1,24 +1,17 @@
 """Entire space counterfactual multi-task model."""
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from functools import partial
 
 from torch import Tensor
 
-from sk_pwiser._utils import at_least_float32, check_choice, check_number
-from sk_pwiser.networks._chain import chain_logits
-from sk_pwiser.networks._entire_space import (
-    both_propensities,
-    entire_space_loss,
-    smallest_propensities,
-)
-from sk_pwiser.networks._layers import check_dropout, check_units
-from sk_pwiser.networks._multi_task_network import MultiTaskNetwork, NetworkOutput
+from sk_pwiser._utils import check_choice
+from sk_pwiser.networks._entire_space import _CorrectedESMM, entire_space_loss
+from sk_pwiser.networks._multi_task_network import Labels
 from sk_pwiser.networks._spec import NetworkSpec
-from sk_pwiser.networks._towers import TaskTowers
 
 
-class ESCM2(MultiTaskNetwork):
+class ESCM2(_CorrectedESMM):
     r"""Entire space counterfactual multi-task model: ESMM with a corrected CVR.
 
     The conditional heads are the heads of :class:`ESMM`. Each head after the first has
@@ -73,9 +66,8 @@ class ESCM2(MultiTaskNetwork):
 
     References
     ----------
-    H. Wang, T.-W. Chang, T. Liu, J. Huang, Z. Chen, C. Yu, R. Li and W. Chu (2022).
-    ESCM2: Entire Space Counterfactual Multi-Task Model for Post-Click Conversion Rate
-    Estimation. SIGIR. :arxiv:`2204.05125`
+    Wang et al. (2022). ESCM2: Entire Space Counterfactual Multi-Task Model for
+    Post-Click Conversion Rate Estimation. SIGIR. :arxiv:`2204.05125`
 
     A. Swaminathan and T. Joachims (2015). The Self-Normalized Estimator for
     Counterfactual Learning. NIPS.
@@ -91,8 +83,6 @@ class ESCM2(MultiTaskNetwork):
     ((1, 2), ['correction'])
     """
 
-    smallest_propensities: Tensor
-
     def __init__(
         self,
         spec: NetworkSpec,
@@ -103,37 +93,28 @@ class ESCM2(MultiTaskNetwork):
         tower_units: Sequence[int] = (128, 64, 32),
         dropout: float = 0.0,
     ) -> None:
-        super().__init__(spec)
         variant = check_choice("variant", variant, ("ipw", "dr"))
-        self.correction_weight = check_number(
-            "correction_weight", correction_weight, at_least=0
+        super().__init__(
+            spec,
+            correction_weight=correction_weight,
+            min_propensity=min_propensity,
+            tower_units=tower_units,
+            dropout=dropout,
         )
-        share = check_number("min_propensity", min_propensity, above=0, at_most=1)
-        smallest = smallest_propensities(spec.base_rates, share)
-        self.register_buffer("smallest_propensities", smallest, persistent=False)
-        units, dropout = check_units("tower_units", tower_units), check_dropout(dropout)
-        base_logits = self.conditional_base_logits
-        self.towers = TaskTowers(self.width, units, base_logits, dropout)
         self.imputation = None
-        if variant == "dr" and spec.n_tasks > 1:
-            self.imputation = TaskTowers(self.width, units, base_logits[1:], dropout)
+        if variant == "dr":
+            later = self.conditional_base_logits[1:]
+            self.imputation = self._make_towers(self.width, tower_units, dropout, later)
 
-    def forward(self, codes: Tensor, numeric: Tensor) -> NetworkOutput:
-        """Compute the logits of a batch, `(batch, n_tasks)`, and the correction."""
-        inputs = self.input_layer(codes, numeric)
-        heads = at_least_float32(self.towers(inputs))
-        logits = chain_logits(heads)
-        if self.n_tasks == 1:
-            return NetworkOutput(logits, conditional_logits=heads)
+    def _corrections(
+        self, inputs: Tensor, heads: Tensor, propensities: tuple[Tensor, Tensor]
+    ) -> dict[str, Callable[[Labels], Tensor]]:
+        """Return the loss over the entire space."""
         correction = partial(
             entire_space_loss,
-            conditional_logits=heads,
-            propensity=both_propensities(logits, self.smallest_propensities)[0],
+            heads=heads,
+            propensity=propensities[0],
             imputed=None if self.imputation is None else self.imputation(inputs),
             weight=self.correction_weight,
         )
-        return NetworkOutput(
-            logits,
-            extra_losses={"correction": correction},
-            conditional_logits=heads,
-        )
+        return {"correction": correction}

@@ -6,10 +6,8 @@ from torch import Tensor
 
 from sk_pwiser._utils import at_least_float32
 from sk_pwiser.networks._chain import chain_logits
-from sk_pwiser.networks._layers import check_dropout, check_units
 from sk_pwiser.networks._multi_task_network import MultiTaskNetwork, NetworkOutput
 from sk_pwiser.networks._spec import NetworkSpec
-from sk_pwiser.networks._towers import TaskTowers
 
 
 class ESMM(MultiTaskNetwork):
@@ -39,9 +37,8 @@ class ESMM(MultiTaskNetwork):
 
     References
     ----------
-    X. Ma, L. Zhao, G. Huang, Z. Wang, Z. Hu, X. Zhu and K. Gai (2018). Entire Space
-    Multi-Task Model: An Effective Approach for Estimating Post-Click Conversion Rate.
-    SIGIR. :arxiv:`1804.07931`
+    Ma et al. (2018). Entire Space Multi-Task Model: An Effective Approach for
+    Estimating Post-Click Conversion Rate. SIGIR. :arxiv:`1804.07931`
 
     Examples
     --------
@@ -62,12 +59,8 @@ class ESMM(MultiTaskNetwork):
         dropout: float = 0.0,
     ) -> None:
         super().__init__(spec)
-        self.towers = TaskTowers(
-            self.width,
-            check_units("tower_units", tower_units),
-            self.conditional_base_logits,
-            check_dropout(dropout),
-        )
+        biases = self.conditional_base_logits
+        self.towers = self._make_towers(self.width, tower_units, dropout, biases)
 
     def forward(self, codes: Tensor, numeric: Tensor) -> NetworkOutput:
         """Compute the logits of a batch, of shape `(batch, n_tasks)`."""

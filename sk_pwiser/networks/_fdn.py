@@ -8,10 +8,9 @@ from torch.nn import functional as F
 
 from sk_pwiser._utils import at_least_float32, check_choice, check_integer, check_number
 from sk_pwiser.networks._experts import ExpertGroups
-from sk_pwiser.networks._layers import check_dropout, check_units
+from sk_pwiser.networks._layers import TaskTowers, check_units
 from sk_pwiser.networks._multi_task_network import MultiTaskNetwork, NetworkOutput
 from sk_pwiser.networks._spec import NetworkSpec
-from sk_pwiser.networks._towers import TaskTowers
 
 
 class FDN(MultiTaskNetwork):
@@ -95,7 +94,6 @@ class FDN(MultiTaskNetwork):
         self.penalty = PENALTIES[orthogonality]
         self.extra_losses_are_means = orthogonality == "row"
         self.n_pairs = check_integer("n_pairs", n_pairs, at_least=1)
-        dropout = check_dropout(dropout)
         units = check_units("expert_units", expert_units)
         n_each = spec.n_tasks * n_pairs
         # The specific experts, grouped by task, precede the shared experts, which are
@@ -103,13 +101,9 @@ class FDN(MultiTaskNetwork):
         sizes = [n_pairs] * spec.n_tasks + [n_each]
         self.experts = ExpertGroups(sizes, self.width, units, dropout, F.elu)
         n_read = (n_pairs + n_each) * self.experts.n_out
-        base_logits = self.base_logits
-        self.towers = TaskTowers(
-            n_read, check_units("tower_units", tower_units), base_logits, dropout
-        )
-        self.aux_heads = TaskTowers(
-            self.experts.n_out, (), base_logits.repeat_interleave(n_pairs)
-        )
+        self.towers = self._make_towers(n_read, tower_units, dropout)
+        of_pairs = self.base_logits.repeat_interleave(n_pairs)
+        self.aux_heads = TaskTowers(self.experts.n_out, (), of_pairs)
 
     def forward(self, codes: Tensor, numeric: Tensor) -> NetworkOutput:
         """Compute the logits of a batch, of shape `(batch, n_tasks)`."""
@@ -134,34 +128,12 @@ class FDN(MultiTaskNetwork):
 
 
 def row_penalty(specific: Tensor, shared: Tensor) -> Tensor:
-    """Compute the mean squared cosine of each pair's outputs.
-
-    Parameters
-    ----------
-    specific, shared : Tensor of shape (n_pairs, batch, width)
-        Outputs of the experts.
-
-    Returns
-    -------
-    Tensor of shape (n_pairs,)
-        In [0, 1]; 0 if all rows are orthogonal.
-    """
+    """Compute the mean squared cosine of each pair's outputs, in [0, 1]."""
     return F.cosine_similarity(specific, shared, dim=2).square().mean(dim=1)
 
 
 def batch_penalty(specific: Tensor, shared: Tensor) -> Tensor:
-    """Compute the dependence between the directions of each pair's outputs.
-
-    Parameters
-    ----------
-    specific, shared : Tensor of shape (n_pairs, batch, width)
-        Outputs of the experts.
-
-    Returns
-    -------
-    Tensor of shape (n_pairs,)
-        In [0, 1]; 0 if no direction of one expert is correlated with one of the other.
-    """
+    """Compute the dependence of the directions of each pair's outputs, in [0, 1]."""
     s, h = (
         F.normalize(outputs - outputs.mean(dim=1, keepdim=True), dim=2)
         for outputs in (specific, shared)
@@ -171,18 +143,7 @@ def batch_penalty(specific: Tensor, shared: Tensor) -> Tensor:
 
 
 def norm_product_penalty(specific: Tensor, shared: Tensor) -> Tensor:
-    """Compute the mean product of the lengths of each pair's outputs.
-
-    Parameters
-    ----------
-    specific, shared : Tensor of shape (n_pairs, batch, width)
-        Outputs of the experts.
-
-    Returns
-    -------
-    Tensor of shape (n_pairs,)
-        The values do not depend on the angle between two outputs.
-    """
+    """Compute the mean product of the lengths of each pair's outputs."""
     # The Frobenius norm of the outer product, without forming it.
     lengths: Tensor = torch.linalg.vector_norm(torch.stack([specific, shared]), dim=3)
     return torch.mean(lengths[0] * lengths[1], dim=1)

@@ -31,28 +31,16 @@ def edge_scores(n_bins: int) -> Tensor:
 class BinExpansion(nn.Module):
     """Expand positions among the edges of bins to one component per bin.
 
-    Component t of a position u is u - t, clipped to [0, 1]: 1 for bins below the value,
-    0 for bins above it, and the relative position inside its own bin. This is the
-    piecewise linear encoding, except that values beyond the outer edges are clipped to
-    these.
+    Component t of a position u is u - t, clipped to [0, 1]: the piecewise linear
+    encoding of Gorishniy, Rubachev and Babenko (2022), :arxiv:`2203.05556`, equation 1,
+    except that values beyond the outer edges are clipped to these. Inputs with 0 bins
+    stay unchanged, and come first.
 
-    With scales, a position is also mapped to its normal score: at edge t of n, the
-    normal quantile of the share t / n of the bins below, limited to [0.01, 0.99], and
-    linear between the edges. Smooth effects need this one component only.
-
-    Parameters
-    ----------
-    n_bins : sequence of int
-        Number of bins of each numeric input. Inputs with 0 bins stay unchanged, and
-        come first.
-    scales : sequence of float, default=()
-        Factors of the components of each input. Empty for a factor of 1 and no normal
-        scores. Scores come before the components; inputs with one bin have none.
-
-    References
-    ----------
-    Gorishniy, Rubachev and Babenko (2022). "On Embeddings for Numerical Features in
-    Tabular Deep Learning." NeurIPS. :arxiv:`2203.05556`. Equation 1.
+    With `scales`, the factors of the components, a position is also mapped to its
+    normal score: at edge t of n, the normal quantile of the share t / n of the bins
+    below, limited to [0.01, 0.99], and linear between the edges. Smooth effects need
+    this one component only. Scores come before the components; inputs with one bin have
+    none.
     """
 
     plain: Tensor
@@ -111,24 +99,9 @@ class BinProjection(nn.Module):
     """Map positions among many bins to few inputs, by a learned matrix per column.
 
     The inputs are the components of :class:`BinExpansion` times the matrix, after the
-    normal score of the position. The first layer of a network thus reads `dim` inputs
-    of a column in place of one per bin.
-
-    Parameters
-    ----------
-    n_bins : sequence of int
-        Number of bins of each column, at least 2.
-    scales : sequence of float
-        Factors of the components of each column. Empty for a factor of 1 and no normal
-        scores.
-    dim : int
-        Width of the matrices.
-
-    References
-    ----------
-    Gorishniy, Rubachev and Babenko (2022). "On Embeddings for Numerical Features in
-    Tabular Deep Learning." NeurIPS. :arxiv:`2203.05556`. Section 3.4, a linear layer on
-    the piecewise linear encoding; here without a bias, since the next layer has one.
+    normal score of the position: a linear layer on the piecewise linear encoding
+    (:arxiv:`2203.05556`, section 3.4), without a bias, since the next layer has one.
+    That layer thus reads `dim` inputs of a column in place of one per bin.
     """
 
     starts: Tensor
@@ -195,13 +168,6 @@ class NumericInputs(nn.Module):
     :class:`BinProjection`: to at most `LARGEST_SMOOTH_DIM` inputs if the score beside
     them represents smooth effects (a factor below 1), and otherwise, since values with
     a bin of their own may act like categories, to at most `LARGEST_DIM`.
-
-    Parameters
-    ----------
-    n_bins, scales : sequence
-        Those of :class:`BinExpansion`.
-    n_others : int, default=0
-        Number of other inputs of the first layer.
     """
 
     def __init__(
@@ -252,19 +218,12 @@ class NumericInputs(nn.Module):
 class InputLayer(nn.Module):
     """Category embeddings and sums over bags beside numeric inputs.
 
-    All category columns share one embedding table, in which each has an offset, and
-    are looked up in one call. If their embeddings differ in width, the table has the
-    largest width, and of narrower ones the first components are used. Category dropout
-    replaces random values by the code of unseen values in training: it trains the
-    embedding of this code, and regularises the embeddings of the others.
-
-    Parameters
-    ----------
-    spec : NetworkSpec
-        The table and the options of its input.
-    n_tables : int, default=1
-        Number of independent embedding tables, each with its own projections of numeric
-        columns and its own interaction.
+    All category columns share one embedding table, in which each has an offset, and are
+    looked up in one call; of narrower embeddings, the first components are used.
+    Category dropout replaces random values by the code of unseen values in training,
+    which trains the embedding of this code, and regularises the others. Each of
+    `n_tables` tables has its own projections of numeric columns and its own
+    interaction.
     """
 
     offsets: Tensor
@@ -371,18 +330,7 @@ class InputLayer(nn.Module):
         return [(each,) for each in sums], numeric[:, n_sums:]
 
     def column_embeddings(self, column: int) -> Tensor:
-        """Return the embeddings of a category column, those of all tables side by side.
-
-        Parameters
-        ----------
-        column : int
-            Index of the column.
-
-        Returns
-        -------
-        Tensor of shape (n_codes, n_tables * embedding_dim)
-            One row per code.
-        """
+        """Return a column's embeddings, one row per code, tables side by side."""
         start, size = int(self.offsets[column]), self.cardinalities[column]
         tables = [
             table.get_parameter("weight")[start : start + size]

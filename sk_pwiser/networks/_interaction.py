@@ -9,17 +9,9 @@ from torch import Tensor, nn
 class Interaction(nn.Module):
     """Base class: maps a dense input to one of `width` columns.
 
-    The columns of the input are the embeddings of the category columns, followed by
-    the sums over bags, which count as category columns, and the numeric inputs.
-
-    Parameters
-    ----------
-    widths : sequence of int
-        Width of the embedding of each category column.
-    embedding_dim : int
-        Largest width of an embedding.
-    n_numeric : int
-        Number of numeric inputs, after the expansion of bins.
+    The columns of the input are the embeddings of the category columns, of `widths` up
+    to `embedding_dim`, the sums over bags, which count as category columns, and
+    `n_numeric` numeric inputs.
     """
 
     width: int
@@ -36,16 +28,7 @@ class Interaction(nn.Module):
 
 
 class CrossLayer(Interaction):
-    """A cross layer of DCN-v2 on its own input, x * (W x + b) + x.
-
-    It starts as the identity, with W = 0 and b = 0. Parameters are those of
-    `Interaction`.
-
-    References
-    ----------
-    Wang, Shivanna, Cheng, Jain, Lin, Hong and Chi (2021). "DCN V2: Improved Deep &
-    Cross Network." WWW. :arxiv:`2008.13535`. Equation 1, for the first layer.
-    """
+    """A cross layer of DCN-v2, x * (W x + b) + x, which starts as the identity."""
 
     def __init__(
         self, widths: Sequence[int], embedding_dim: int, n_numeric: int
@@ -66,12 +49,8 @@ class FactorizationMachine(Interaction):
     The term is the sum over pairs i < j of e_i * e_j, elementwise, with e_i the
     embedding of a category column, or a numeric input times a learned vector. Rendle's
     term is the sum of its `embedding_dim` elements; here the network weights these.
-    Parameters are those of `Interaction`.
-
-    References
-    ----------
-    Rendle (2010). "Factorization Machines." ICDM. Lemma 3.1 computes the sum over
-    pairs in linear time.
+    Lemma 3.1 of Rendle (2010), "Factorization Machines", computes the sum over pairs in
+    linear time.
     """
 
     # Standard deviation of initial vectors, the same as that of embeddings: products

@@ -1,4 +1,4 @@
-"""Perceptrons: one, or a stack of equal ones that runs as one batched product."""
+"""Perceptrons, stacks of equal ones in one product, and towers with a logit each."""
 
 import math
 from collections.abc import Callable, Iterable, Sequence
@@ -14,10 +14,7 @@ Activation = Callable[[Tensor], Tensor]
 
 
 def he_bound(n_in: int) -> float:
-    """Return the bound of uniform initial weights by He et al. (2015).
-
-    It keeps the scale of activations through ReLU layers.
-    """
+    """Return the bound of uniform initial weights for ReLU layers (He et al., 2015)."""
     return math.sqrt(6.0 / n_in) if n_in else 0.0
 
 
@@ -36,13 +33,6 @@ class StackedLinear(nn.Module):
 
     All maps are in one parameter tensor, so that they should belong to the same tasks:
     weightings of gradients decide per tensor whether tasks share it.
-
-    Parameters
-    ----------
-    n_stacked : int
-        Number of maps.
-    n_in, n_out : int
-        Width of an input and of an output.
     """
 
     def __init__(self, n_stacked: int, n_in: int, n_out: int) -> None:
@@ -53,10 +43,7 @@ class StackedLinear(nn.Module):
         self.bias = nn.Parameter(torch.zeros(n_stacked, 1, n_out))
 
     def forward(self, inputs: Tensor) -> Tensor:
-        """Map `(batch, n_in)`, shared, or `(n_stacked, batch, n_in)`, one per map.
-
-        Returns a tensor of shape `(n_stacked, batch, n_out)`.
-        """
+        """Map `(batch, n_in)` or `(n_stacked, batch, n_in)` to one output per map."""
         if inputs.dim() == 3:
             return torch.baddbmm(self.bias, inputs, self.weight)
         n_stacked, n_in, n_out = self.weight.shape
@@ -66,17 +53,7 @@ class StackedLinear(nn.Module):
 
 
 class MLP(nn.Module):
-    """A multi-layer perceptron: linear maps, each with an activation and dropout.
-
-    Parameters
-    ----------
-    n_in : int
-        Width of an input.
-    units : sequence of int
-        Widths of the layers. Without layers, the perceptron is the identity.
-    dropout : float, default=0.0
-        Share of activations that are dropped in training.
-    """
+    """Linear maps, each with ReLU and dropout; without layers, the identity."""
 
     def __init__(self, n_in: int, units: Sequence[int], dropout: float = 0.0) -> None:
         super().__init__()
@@ -93,21 +70,7 @@ class MLP(nn.Module):
 
 
 class StackedMLP(nn.Module):
-    """Independent multi-layer perceptrons of one shape, computed together.
-
-    Parameters
-    ----------
-    n_stacked : int
-        Number of perceptrons.
-    n_in : int
-        Width of an input.
-    units : sequence of int
-        Widths of the layers. Without layers, the perceptrons are identities.
-    dropout : float, default=0.0
-        Share of activations that are dropped in training.
-    activation : callable, default=torch.relu
-        Applied after every linear map.
-    """
+    """Independent multi-layer perceptrons of one shape, computed together."""
 
     def __init__(
         self,
@@ -127,10 +90,7 @@ class StackedMLP(nn.Module):
         )
 
     def forward(self, inputs: Tensor) -> Tensor:
-        """Map `(batch, n_in)` or `(n_stacked, batch, n_in)`.
-
-        Returns a tensor of shape `(n_stacked, batch, n_out)`.
-        """
+        """Map `(batch, n_in)` or `(n_stacked, batch, n_in)` to one output per MLP."""
         hidden = inputs
         for layer in self.layers:
             hidden = self.activation(layer(hidden))
@@ -144,16 +104,63 @@ def pair(modules: nn.ModuleList, inputs: Tensor) -> Iterable[tuple[nn.Module, Te
     return zip(modules, each, strict=True)
 
 
-def check_units(name: str, units: Sequence[int]) -> tuple[int, ...]:
-    """Return layer widths as a tuple.
+class TaskTowers(nn.ModuleList):
+    """One tower per task, with the output biases `base_logits` at the start."""
 
-    Raises
-    ------
-    TypeError
-        If they are not a sequence of integers.
-    ValueError
-        If a width is below 1.
+    def __init__(
+        self, n_in: int, units: Sequence[int], base_logits: Tensor, dropout: float = 0.0
+    ) -> None:
+        super().__init__(
+            Tower(n_in, units, logit, dropout) for logit in base_logits.tolist()
+        )
+
+    def forward(self, inputs: Tensor) -> Tensor:
+        """Map `(batch, n_in)` or `(n_tasks, batch, n_in)` to `(batch, n_tasks)`."""
+        return torch.cat([tower(each) for tower, each in pair(self, inputs)], dim=1)
+
+
+class Tower(nn.Module):
+    """The tower of one task."""
+
+    def __init__(
+        self, n_in: int, units: Sequence[int], base_logit: float, dropout: float
+    ) -> None:
+        super().__init__()
+        self.hidden = MLP(n_in, units, dropout)
+        self.output = OutputLayer(Linear(self.hidden.n_out, 1))
+        nn.init.constant_(self.output.linear.bias, base_logit)
+
+    def forward(self, inputs: Tensor) -> Tensor:
+        """Map `(batch, n_in)` to `(batch, 1)`."""
+        logits: Tensor = self.output(self.hidden(inputs))
+        return logits
+
+
+class OutputLayer(nn.Module):
+    """The last linear map, to logits: in float32 also under mixed precision.
+
+    Logits of half precision have three digits, so that many rows would tie.
     """
+
+    # Factor of the initial weights: small ones keep the first predictions near the
+    # base rates.
+    initial_gain = 0.1
+
+    def __init__(self, linear: Linear | StackedLinear) -> None:
+        super().__init__()
+        self.linear = linear
+        with torch.no_grad():
+            linear.weight.mul_(self.initial_gain)
+
+    def forward(self, inputs: Tensor) -> Tensor:
+        """Map inputs of any shape that the linear map takes."""
+        with torch.autocast(inputs.device.type, enabled=False):
+            logits: Tensor = self.linear(inputs.to(self.linear.weight.dtype))
+        return logits
+
+
+def check_units(name: str, units: Sequence[int]) -> tuple[int, ...]:
+    """Return layer widths as a tuple, after a check."""
     if not is_iterable(units):
         raise TypeError(f"{name} must be a sequence of layer widths; got {units!r}.")
     return tuple(

@@ -9,6 +9,7 @@ from torch.nn import functional as F
 from sk_pwiser._utils import at_least_float32, check_integer
 from sk_pwiser.networks._experts import Gates
 from sk_pwiser.networks._layers import (
+    OutputLayer,
     StackedLinear,
     StackedMLP,
     check_dropout,
@@ -16,7 +17,6 @@ from sk_pwiser.networks._layers import (
 )
 from sk_pwiser.networks._multi_task_network import MultiTaskNetwork, NetworkOutput
 from sk_pwiser.networks._spec import NetworkSpec
-from sk_pwiser.networks._towers import OutputLayer
 
 
 class MetaHeac(MultiTaskNetwork):
@@ -57,9 +57,8 @@ class MetaHeac(MultiTaskNetwork):
 
     References
     ----------
-    Y. Zhu, Y. Liu, R. Xie, F. Zhuang, X. Hao, K. Ge, X. Zhang, L. Lin and J. Cao
-    (2021). Learning to Expand Audience via Meta Hybrid Experts and Critics for
-    Recommendation and Advertising. KDD. :arxiv:`2105.14688`
+    Zhu et al. (2021). Learning to Expand Audience via Meta Hybrid Experts and Critics
+    for Recommendation and Advertising. KDD. :arxiv:`2105.14688`
 
     Examples
     --------
@@ -109,20 +108,7 @@ class MetaHeac(MultiTaskNetwork):
 
 
 def mixture_logits(logits: Tensor, log_weights: Tensor) -> Tensor:
-    """Compute the log-odds of a mixture of probabilities.
-
-    Parameters
-    ----------
-    logits : Tensor of shape (batch, n_tasks, n_critics)
-        Log-odds of each probability.
-    log_weights : Tensor of shape (batch, n_tasks, n_critics)
-        Logarithms of weights that sum to 1.
-
-    Returns
-    -------
-    Tensor of shape (batch, n_tasks)
-        Log-odds of the weighted mean of the probabilities.
-    """
+    """Compute log-odds of mixed probabilities, from `(batch, n_tasks, n_critics)`."""
     ones = torch.logsumexp(log_weights + F.logsigmoid(logits), dim=2)
     zeros = torch.logsumexp(log_weights + F.logsigmoid(-logits), dim=2)
     return ones - zeros

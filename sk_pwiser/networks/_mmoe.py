@@ -1,4 +1,4 @@
-"""Multi-gate mixture of experts."""
+"""Mixtures of experts, with one gate per task or one gate for all tasks."""
 
 from collections.abc import Sequence
 
@@ -6,10 +6,9 @@ from torch import Tensor
 
 from sk_pwiser._utils import check_integer
 from sk_pwiser.networks._experts import Gates
-from sk_pwiser.networks._layers import StackedMLP, check_dropout, check_units
+from sk_pwiser.networks._layers import StackedMLP, check_units
 from sk_pwiser.networks._multi_task_network import MultiTaskNetwork, NetworkOutput
 from sk_pwiser.networks._spec import NetworkSpec
-from sk_pwiser.networks._towers import TaskTowers
 
 
 class MMoE(MultiTaskNetwork):
@@ -40,9 +39,8 @@ class MMoE(MultiTaskNetwork):
 
     References
     ----------
-    J. Ma, Z. Zhao, X. Yi, J. Chen, L. Hong and E. H. Chi (2018). Modeling Task
-    Relationships in Multi-task Learning with Multi-gate Mixture-of-Experts. KDD.
-    :doi:`10.1145/3219819.3220007`
+    Ma et al. (2018). Modeling Task Relationships in Multi-task Learning with Multi-gate
+    Mixture-of-Experts. KDD. :doi:`10.1145/3219819.3220007`
 
     Examples
     --------
@@ -53,6 +51,8 @@ class MMoE(MultiTaskNetwork):
     >>> tuple(MMoE(spec, n_experts=3)(codes, numeric).logits.shape)
     (1, 2)
     """
+
+    has_gate_per_task = True
 
     def __init__(
         self,
@@ -65,18 +65,58 @@ class MMoE(MultiTaskNetwork):
     ) -> None:
         super().__init__(spec)
         n_experts = check_integer("n_experts", n_experts, at_least=1)
-        dropout = check_dropout(dropout)
         units = check_units("expert_units", expert_units)
         self.experts = StackedMLP(n_experts, self.width, units, dropout)
-        self.gates = Gates(self.width, spec.n_tasks, n_experts)
-        self.towers = TaskTowers(
-            self.experts.n_out,
-            check_units("tower_units", tower_units),
-            self.base_logits,
-            dropout,
-        )
+        n_gates = spec.n_tasks if self.has_gate_per_task else 1
+        self.gates = Gates(self.width, n_gates, n_experts)
+        self.towers = self._make_towers(self.experts.n_out, tower_units, dropout)
 
     def forward(self, codes: Tensor, numeric: Tensor) -> NetworkOutput:
         """Compute the logits of a batch, of shape `(batch, n_tasks)`."""
         inputs = self.input_layer(codes, numeric)
-        return NetworkOutput(self.towers(self.gates(inputs, self.experts(inputs))))
+        mixed = self.gates(inputs, self.experts(inputs))
+        return NetworkOutput(self.towers(mixed.expand(self.n_tasks, -1, -1)))
+
+
+class OMoE(MMoE):
+    r"""One-gate mixture of experts: shared experts, mixed by one gate for all tasks.
+
+    .. math:: z_k = t_k(\sum_j g(x)_j e_j(x)), \quad g(x) = softmax(W x + c)
+
+    with x the input of embeddings and numeric values, e_j expert j, g the gate, t_k
+    the tower and z_k the logit of task k.
+
+    Parameters
+    ----------
+    spec : NetworkSpec
+        The table, the tasks and the shared options.
+    n_experts : int, default=4
+        Total number of experts, which all tasks share.
+    expert_units : sequence of int, default=(128, 64)
+        Widths of each expert's layers.
+    tower_units : sequence of int, default=(32,)
+        Widths of each tower's hidden layers.
+    dropout : float, default=0.0
+        Share of activations that are dropped in experts and towers in training.
+
+    Notes
+    -----
+    This implementation differs from the paper in the gate, which has a bias and starts
+    uniform.
+
+    References
+    ----------
+    Ma et al. (2018). Modeling Task Relationships in Multi-task Learning with Multi-gate
+    Mixture-of-Experts. KDD. :doi:`10.1145/3219819.3220007`
+
+    Examples
+    --------
+    >>> import torch
+    >>> from sk_pwiser.networks import NetworkSpec, OMoE
+    >>> spec = NetworkSpec([3, 5], n_numeric=2, embedding_dim=4, base_rates=[0.1, 0.01])
+    >>> codes, numeric = torch.tensor([[0, 1]]), torch.zeros(1, 2)
+    >>> tuple(OMoE(spec, n_experts=3)(codes, numeric).logits.shape)
+    (1, 2)
+    """
+
+    has_gate_per_task = False

@@ -15,6 +15,7 @@ from sk_pwiser.networks._chain import (
     full_log_logits,
 )
 from sk_pwiser.networks._input import InputLayer
+from sk_pwiser.networks._layers import TaskTowers, check_dropout, check_units
 from sk_pwiser.networks._spec import NetworkSpec
 
 
@@ -203,6 +204,18 @@ class MultiTaskNetwork(nn.Module):
         return output._replace(
             logits=full_log_logits(logits, rate), sampled_logits=logits
         )
+
+    def _make_towers(
+        self,
+        n_in: int,
+        tower_units: Sequence[int],
+        dropout: float,
+        base_logits: Tensor | None = None,
+    ) -> TaskTowers:
+        """Make one tower per task, or per entry of `base_logits`, the output biases."""
+        units, dropout = check_units("tower_units", tower_units), check_dropout(dropout)
+        biases = self.base_logits if base_logits is None else base_logits
+        return TaskTowers(n_in, units, biases, dropout)
 
     def set_tables(
         self, cardinalities: Sequence[int], weights: Sequence[Tensor]

@@ -7,10 +7,9 @@ from torch import Tensor, nn
 
 from sk_pwiser._utils import check_integer
 from sk_pwiser.networks._experts import ExpertGroups, Gates, mix
-from sk_pwiser.networks._layers import check_dropout, check_units
+from sk_pwiser.networks._layers import check_units
 from sk_pwiser.networks._multi_task_network import MultiTaskNetwork, NetworkOutput
 from sk_pwiser.networks._spec import NetworkSpec
-from sk_pwiser.networks._towers import TaskTowers
 
 
 class PLE(MultiTaskNetwork):
@@ -84,7 +83,6 @@ class PLE(MultiTaskNetwork):
             check_integer("n_shared_experts", n_shared_experts, at_least=1),
         )
         units = check_units("expert_units", expert_units)
-        dropout = check_dropout(dropout)
         n_levels = check_integer("n_levels", n_levels, at_least=1)
         width = self.width
         levels = []
@@ -93,9 +91,7 @@ class PLE(MultiTaskNetwork):
             levels.append(ExtractionLevel(width, counts, units, dropout, is_last))
             width = levels[-1].n_out
         self.levels = nn.ModuleList(levels)
-        self.towers = TaskTowers(
-            width, check_units("tower_units", tower_units), self.base_logits, dropout
-        )
+        self.towers = self._make_towers(width, tower_units, dropout)
 
     def forward(self, codes: Tensor, numeric: Tensor) -> NetworkOutput:
         """Compute the logits of a batch, of shape `(batch, n_tasks)`."""
@@ -106,21 +102,7 @@ class PLE(MultiTaskNetwork):
 
 
 class ExtractionLevel(nn.Module):
-    """One level: the experts of each task, the shared experts and the gates.
-
-    Parameters
-    ----------
-    n_in : int
-        Width of a stream.
-    counts : tuple of int
-        Numbers of tasks, of experts per task, and of shared experts.
-    units : sequence of int
-        Widths of each expert's layers.
-    dropout : float
-        Share of activations that are dropped in training.
-    is_last : bool
-        Whether the level is the last one, which has no shared stream.
-    """
+    """One level: experts of each task, shared ones, and gates."""
 
     def __init__(
         self,
@@ -142,15 +124,8 @@ class ExtractionLevel(nn.Module):
     def forward(self, streams: Tensor) -> Tensor:
         """Map the streams of tasks and the shared stream to those of the next level.
 
-        Parameters
-        ----------
-        streams : Tensor of shape (batch, n_in) or (n_tasks + 1, batch, n_in)
-            One input for all, or one stream per task and the shared stream last.
-
-        Returns
-        -------
-        Tensor of shape (n_tasks + 1, batch, n_out) or (n_tasks, batch, n_out)
-            The last level returns no shared stream.
+        They are one input for all, `(batch, n_in)`, or `(n_tasks + 1, batch, n_in)`
+        with the shared stream last.
         """
         n_tasks, n_own, _ = self.counts
         is_first = streams.dim() == 2

@@ -4,10 +4,9 @@ from collections.abc import Sequence
 
 from torch import Tensor
 
-from sk_pwiser.networks._layers import MLP, check_dropout, check_units
+from sk_pwiser.networks._layers import MLP, check_units
 from sk_pwiser.networks._multi_task_network import MultiTaskNetwork, NetworkOutput
 from sk_pwiser.networks._spec import NetworkSpec
-from sk_pwiser.networks._towers import TaskTowers
 
 
 class SharedBottom(MultiTaskNetwork):
@@ -54,12 +53,9 @@ class SharedBottom(MultiTaskNetwork):
         dropout: float = 0.0,
     ) -> None:
         super().__init__(spec)
-        dropout = check_dropout(dropout)
-        self.bottom = MLP(
-            self.width, check_units("bottom_units", bottom_units), dropout
-        )
-        units = check_units("tower_units", tower_units)
-        self.towers = TaskTowers(self.bottom.n_out, units, self.base_logits, dropout)
+        units = check_units("bottom_units", bottom_units)
+        self.bottom = MLP(self.width, units, dropout)
+        self.towers = self._make_towers(self.bottom.n_out, tower_units, dropout)
 
     def forward(self, codes: Tensor, numeric: Tensor) -> NetworkOutput:
         """Compute the logits of a batch, of shape `(batch, n_tasks)`."""

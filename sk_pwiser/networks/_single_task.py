@@ -4,10 +4,9 @@ from collections.abc import Sequence
 
 from torch import Tensor
 
-from sk_pwiser.networks._layers import check_dropout, check_units
+from sk_pwiser.networks._layers import TaskTowers, check_dropout, check_units
 from sk_pwiser.networks._multi_task_network import MultiTaskNetwork, NetworkOutput
 from sk_pwiser.networks._spec import NetworkSpec
-from sk_pwiser.networks._towers import TaskTowers
 
 
 class SingleTask(MultiTaskNetwork):

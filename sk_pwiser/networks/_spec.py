@@ -63,22 +63,11 @@ class NetworkSpec:
         Inputs with any number of entries per row: lists of categories, or the columns
         of a sparse matrix.
 
-    Raises
-    ------
-    TypeError
-        If an option has the wrong type.
-    ValueError
-        If an option is out of range.
-
     References
     ----------
-    Gorishniy, Rubachev and Babenko (2022). "On Embeddings for Numerical Features in
-    Tabular Deep Learning." NeurIPS. :arxiv:`2203.05556`
-
-    Wang, Shivanna, Cheng, Jain, Lin, Hong and Chi (2021). "DCN V2: Improved Deep &
-    Cross Network." WWW. :arxiv:`2008.13535`
-
-    Rendle (2010). "Factorization Machines." ICDM.
+    Gorishniy, Rubachev and Babenko (2022), :arxiv:`2203.05556`, for the bins; Wang et
+    al. (2021), "DCN V2", :arxiv:`2008.13535`, and Rendle (2010), "Factorization
+    Machines", ICDM, for the interactions.
 
     Examples
     --------

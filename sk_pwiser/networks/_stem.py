@@ -7,10 +7,9 @@ from torch import Tensor
 
 from sk_pwiser._utils import check_integer
 from sk_pwiser.networks._experts import ExpertGroups, Gates, mix
-from sk_pwiser.networks._layers import check_dropout, check_units
+from sk_pwiser.networks._layers import check_units
 from sk_pwiser.networks._multi_task_network import MultiTaskNetwork, NetworkOutput
 from sk_pwiser.networks._spec import NetworkSpec
-from sk_pwiser.networks._towers import TaskTowers
 
 
 class STEM(MultiTaskNetwork):
@@ -51,9 +50,8 @@ class STEM(MultiTaskNetwork):
 
     References
     ----------
-    L. Su, J. Pan, X. Wang, X. Xiao, S. Quan, X. Chen and J. Jiang (2024). STEM:
-    Unleashing the Power of Embeddings for Multi-task Recommendation. AAAI.
-    :arxiv:`2308.13537`
+    Su et al. (2024). STEM: Unleashing the Power of Embeddings for Multi-task
+    Recommendation. AAAI. :arxiv:`2308.13537`
 
     Examples
     --------
@@ -81,7 +79,6 @@ class STEM(MultiTaskNetwork):
         self.n_experts = check_integer("n_experts", n_experts, at_least=1)
         n_shared = check_integer("n_shared_experts", n_shared_experts, at_least=1)
         units = check_units("expert_units", expert_units)
-        dropout = check_dropout(dropout)
         sizes = [self.n_experts] * spec.n_tasks + [n_shared]
         self.experts = ExpertGroups(sizes, self.width, units, dropout)
         # The task that each expert belongs to; n_tasks for shared experts.
@@ -90,12 +87,7 @@ class STEM(MultiTaskNetwork):
         is_other &= owner != spec.n_tasks
         self.register_buffer("is_other", is_other.float(), persistent=False)
         self.gates = Gates(self.width, spec.n_tasks, len(owner))
-        self.towers = TaskTowers(
-            self.experts.n_out,
-            check_units("tower_units", tower_units),
-            self.base_logits,
-            dropout,
-        )
+        self.towers = self._make_towers(self.experts.n_out, tower_units, dropout)
 
     def forward(self, codes: Tensor, numeric: Tensor) -> NetworkOutput:
         """Compute the logits of a batch, of shape `(batch, n_tasks)`."""

@@ -1,6 +1,7 @@
 """Checks of fitted estimators and of the rows passed with them; parts of a network."""
 
 import inspect
+import reprlib
 
 import numpy as np
 import torch
@@ -16,12 +17,17 @@ from sk_pwiser.weighting import depends_on
 N_PROBES = 64
 
 
-def check_fitted(name, estimator):
-    """Raise unless a value is a fitted estimator of this package."""
+def check_type(name, estimator):
+    """Raise a TypeError unless a value is an estimator of this package."""
     if not isinstance(estimator, MultiTaskCTRCVRClassifier):
         raise TypeError(
-            f"{name} must be a fitted MultiTaskCTRCVRClassifier; got {estimator!r}."
+            f"{name} must be a MultiTaskCTRCVRClassifier; got {estimator!r}."
         )
+
+
+def check_fitted(name, estimator):
+    """Raise unless a value is a fitted estimator of this package."""
+    check_type(name, estimator)
     check_is_fitted(
         estimator, "_result", msg=f"{name}, a %(name)s, is not fitted: call fit first."
     )
@@ -45,8 +51,6 @@ def check_compatible(estimators):
     TypeError
         If `estimators` is not a sequence of
         :class:`~sk_pwiser.MultiTaskCTRCVRClassifier`.
-    NotFittedError
-        If one of them is not fitted.
     ValueError
         If the sequence is empty, or if an estimator differs from the first. The message
         contains its index and the first difference: in the network's class or
@@ -97,21 +101,50 @@ def _list_fitted(estimators):
 
 def find_difference(first, other):
     """Describe the first difference between two fitted estimators; None if equal."""
-    checks = (_networks, _tasks, _encoders, _statistics, _shapes)
-    found = (check(first._result, other._result) for check in checks)
-    return next((difference for difference in found if difference), None)
-
-
-def _networks(first, other):
-    kinds = [type(result.net.module_) for result in (first, other)]
-    if kinds[0] is not kinds[1]:
-        return f"the network: {kinds[1].__name__}, not {kinds[0].__name__}"
-    of_first, of_other = (_network_params(result) for result in (first, other))
-    for name in sorted(of_first.keys() | of_other.keys()):
-        a, b = of_first.get(name), of_other.get(name)
-        if not _equal(a, b):
-            return f"the parameter {name} of the network: {b!r}, not {a!r}"
+    parts = zip(_parts(first._result), _parts(other._result), strict=False)
+    for of_first, of_other in parts:
+        for name in of_first | of_other:
+            a, b = of_first.get(name), of_other.get(name)
+            if _equal(a, b):
+                continue
+            if isinstance(a, dict) and isinstance(b, dict):
+                values = a | b
+                key = next(k for k in values if not _equal(a.get(k), b.get(k)))
+                name, a, b = f"{name}, value {key!r}", a.get(key), b.get(key)
+            return f"{name}: {_shown(b)}, not {_shown(a)}"
     return None
+
+
+def _shown(value):
+    return value.__name__ if isinstance(value, type) else reprlib.repr(value)
+
+
+def _parts(result):
+    """Yield what compatible estimators have in common, by name, in order."""
+    module, schema = result.net.module_, result.schema
+    yield {"the network": type(module)}
+    params = _network_params(result)
+    yield {f"the parameter {n} of the network": params[n] for n in sorted(params)}
+    targets, columns = schema.targets, schema.encoder.columns_
+    # A single task has the name of the Series of its labels, if there is one.
+    names = list(targets.task_names) if targets.classes.ndim == 2 else None
+    yield {"the tasks": names, "the classes": targets.classes.tolist()}
+    yield {"the columns": [column.name for column in columns]}
+    for column in columns:
+        yield {f"the encoding of column {column.name!r}": type(column)}
+        yield {
+            f"the {'vocabulary' if name == 'codes_' else name} of column "
+            f"{column.name!r}": value
+            for name, value in _learnt(column).items()
+        }
+    statistics = schema.statistics
+    yield {"the target statistics": None if statistics is None else type(statistics)}
+    if statistics is not None:
+        yield {"the columns of the target statistics": statistics.columns}
+        learnt = _learnt(statistics)
+        yield {f"{name} of the target statistics": v for name, v in learnt.items()}
+    tensors = module.state_dict().items()
+    yield {f"the shape of {name}": tuple(tensor.shape) for name, tensor in tensors}
 
 
 def _network_params(result):
@@ -133,80 +166,9 @@ def _network_params(result):
     return {k: tuple(v) if isinstance(v, list) else v for k, v in params.items()}
 
 
-def _tasks(first, other):
-    a, b = first.schema.targets, other.schema.targets
-    # A single task has the name of the Series of its labels, if there is one.
-    if a.task_names != b.task_names and a.classes.ndim == 2:
-        return f"the tasks: {list(b.task_names)}, not {list(a.task_names)}"
-    if not np.array_equal(a.classes, b.classes):
-        return f"the classes: {b.classes.tolist()}, not {a.classes.tolist()}"
-    return None
-
-
-def _encoders(first, other):
-    a, b = first.schema.encoder, other.schema.encoder
-    if a is b:
-        return None
-    names = [[column.name for column in encoder.columns_] for encoder in (a, b)]
-    if names[0] != names[1]:
-        return f"the columns: {names[1]}, not {names[0]}"
-    for one, two in zip(a.columns_, b.columns_, strict=True):
-        if type(one) is not type(two):
-            kinds = type(two).__name__, type(one).__name__
-            return f"the encoding of column {one.name!r}: {kinds[0]}, not {kinds[1]}"
-        difference = _columns(one, two)
-        if difference:
-            return difference
-    return None
-
-
-def _columns(one, two):
-    """Describe the first difference between two column encoders of one class."""
-    states = _learnt(one), _learnt(two)
-    names = sorted(states[0].keys() | states[1].keys())
-    unequal = [n for n in names if not _equal(*(state.get(n) for state in states))]
-    if not unequal:
-        return None
-    if "codes_" not in names:
-        return f"the numeric column {one.name!r}: {unequal[0]} is different"
-    if "codes_" not in unequal:
-        return f"the vocabulary of column {one.name!r}: different values are rare"
-    items = one.codes_.items() ^ two.codes_.items()
-    value, _ = min(items, key=lambda item: item[1])
-    codes = [column.codes_.get(value, "none") for column in (two, one)]
-    return (
-        f"the vocabulary of column {one.name!r}: the value {value!r} has the code "
-        f"{codes[0]}, not {codes[1]}"
-    )
-
-
 def _learnt(part):
     """Return the attributes that a part of the encoder has learnt."""
     return {name: value for name, value in vars(part).items() if name[-1] == "_"}
-
-
-def _statistics(first, other):
-    a, b = first.schema.statistics, other.schema.statistics
-    if a is b:
-        return None
-    if a is None or b is None:
-        return "the target statistics: only one of the two has them"
-    if a.columns != b.columns:
-        return f"the target statistics: columns {b.columns}, not {a.columns}"
-    if not _equal(_learnt(a), _learnt(b)):
-        return "the target statistics: they were learnt from different rows"
-    return None
-
-
-def _shapes(first, other):
-    a, b = (result.net.module_.state_dict() for result in (first, other))
-    if a.keys() != b.keys():
-        return f"the tensors of the network: {sorted(a.keys() ^ b.keys())}"
-    for name in a:
-        if a[name].shape != b[name].shape:
-            shapes = tuple(b[name].shape), tuple(a[name].shape)
-            return f"the shape of {name}: {shapes[0]}, not {shapes[1]}"
-    return None
 
 
 def _equal(a, b):
@@ -308,6 +270,17 @@ def check_weights(weights, n_estimators):
     return values / values.sum()
 
 
+def one_per_estimator(name, values, n_estimators):
+    """Return finite numbers, of which there may be one for all estimators."""
+    found = np.asarray(values, dtype=float)
+    if found.shape not in ((), (n_estimators,)) or not np.isfinite(found).all():
+        raise ValueError(
+            f"{name} must be a finite number, or one per estimator, {n_estimators}; "
+            f"got {values!r}."
+        )
+    return np.broadcast_to(found, (n_estimators,))
+
+
 def check_markets(markets, X, n_estimators):
     """Return the index of the estimator that each row belongs to, or None."""
     if markets is None:
@@ -361,13 +334,6 @@ def named_parts(estimator):
     dict of str to list of str
         Names of the parts, and the names of their tensors in
         `estimator.net_.module_.state_dict()`. Each tensor is in exactly one part.
-
-    Raises
-    ------
-    TypeError
-        If `estimator` is not a :class:`~sk_pwiser.MultiTaskCTRCVRClassifier`.
-    NotFittedError
-        If it is not fitted.
 
     Examples
     --------

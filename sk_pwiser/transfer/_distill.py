@@ -11,11 +11,11 @@ from sk_pwiser.transfer._compatible import (
     check_pool,
     check_same_tasks,
     check_table,
+    check_type,
     check_weights,
     predict_each,
 )
 from sk_pwiser.transfer._fine_tune import fine_tune
-from sk_pwiser.transfer._fit_like import check_type
 
 
 def distill(estimators, X, *, weights=None, student):
@@ -102,11 +102,9 @@ def market_mixup(
 ):
     """Distil a pool with interpolated rows, without the meta-learning of the paper.
 
-    The function is inspired by task-robust data-free meta-learning (see References),
-    and takes only the interpolation of tasks from it: it has no episodes, no inner
-    steps, no query loss and no generated inputs.
-
-    It trains a student like :func:`distill`, but in a share of the batches each row is
+    The function takes only the interpolation of tasks from task-robust data-free
+    meta-learning: it has no episodes, inner steps, query loss or generated inputs. It
+    trains a student like :func:`distill`, but in a share of the batches each row is
     mixed with another one, drawn at random: the student predicts
     `(1 - lam) * p_1 + lam * p_2` from the input `(1 - lam) * x_1 + lam * x_2`, where p
     are the probabilities predicted by the estimators, and x the embeddings and numeric
@@ -148,12 +146,10 @@ def market_mixup(
 
     Notes
     -----
-    The paper's choice of models by a policy is in :func:`select_estimators`. It
-    generates inputs by inverting the models, which is not possible here, since category
-    values have no gradient, and not necessary, since impressions without labels are
-    available. The paper mixes the features of rows with equal labels and trains a
-    meta-learner on the mixed tasks; here the probabilities are mixed with the inputs,
-    and training is ordinary distillation.
+    The paper's choice of models by a policy is in :func:`select_estimators`. The paper
+    generates inputs by inverting the models, and trains a meta-learner on mixtures of
+    rows with equal labels; here impressions without labels are available, whose
+    predicted probabilities are mixed with them, and training is ordinary distillation.
 
     References
     ----------
@@ -230,11 +226,7 @@ def _of_sampled_log(p, rate):
 def train_on_probabilities(
     student, teacher, X, targets, sample_weight=None, callbacks=()
 ):
-    """Train a copy of a student, with probabilities in place of labels.
-
-    `targets` has the shape (n_samples, n_tasks) and the tasks of `teacher`; `callbacks`
-    are added to the student's own.
-    """
+    """Train a copy of a student, with probabilities of a teacher's tasks as labels."""
     changed = {
         "loss": "bce",
         "loss_params": None,

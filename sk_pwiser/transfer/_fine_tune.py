@@ -20,6 +20,7 @@ from sk_pwiser.transfer._regularizers import (
     DEFAULT_WEIGHTS,
     OF_FEATURES,
     REGULARIZERS,
+    penalised,
 )
 
 
@@ -41,21 +42,17 @@ def fine_tune(
     r"""Train a copy of a fitted estimator on the impressions of a new market.
 
     The network starts from the weights of `source`, with a new optimiser. A regulariser
-    keeps it near `source`, which helps if the market has few rows:
+    keeps it near `source`, which helps if the market has few rows; :ref:`transfer` has
+    the formulas:
 
-    - "l2_sp" penalises the distance from the source's weights,
-      :math:`\frac{\omega}{2} \lVert w - w_0 \rVert^2`. It leaves out embeddings of
+    - "l2_sp" penalises the distance from the source's weights, without embeddings of
       category values that are new or do not occur in `X`;
-    - "delta" penalises the distance from the source's features,
-      :math:`\omega\, E \lVert \varphi(x) - \varphi_0(x) \rVert^2`, where the features
-      are the input of the network's towers;
-    - "bss" penalises the smallest singular value of the features of a batch,
-      :math:`\omega\, \sigma_{\min}^2`, so that features which do not transfer vanish.
-      It leaves out features that are 0 in the whole batch;
-    - "tred" first finds out which of the source's features matter in the new market,
-      as gates g in (0, 1), and penalises the distance from these features,
-      :math:`\omega\, E \lVert \varphi(x) - g \circ \varphi_0(x) \rVert^2`. It is
-      inspired by TRED; see Notes.
+    - "delta" penalises the distance from the source's features, which are the input of
+      the network's towers;
+    - "bss" penalises the smallest singular value of the features of a batch, so that
+      features which do not transfer vanish;
+    - "tred" penalises the distance from those of the source's features that matter in
+      the new market.
 
     Parameters
     ----------
@@ -98,10 +95,6 @@ def fine_tune(
 
     Raises
     ------
-    TypeError
-        If `source` is of another type.
-    NotFittedError
-        If `source` is not fitted.
     ValueError
         If a parameter is invalid, if the network or its encoding would differ from the
         source, or if `seen=True` and there are rows that the source was not fitted on.
@@ -118,24 +111,16 @@ def fine_tune(
 
     Notes
     -----
-    Embedding tables have no weight decay here: it would shrink the embeddings of values
-    that do not occur in `X`, which only the source has learnt.
-
     Departures from the papers: L2-SP treats the output layer separately, since its task
     is new; here the tasks are the same, and all weights are kept near the source. DELTA
     weights channels by their importance; here all have the same weight. BSS penalises k
     singular values, also of inactive units; here k = 1.
 
-    The equations of TRED were not available. Its abstract says that a relevant and an
-    irrelevant part of the features are separated by a large maximum mean discrepancy, a
-    small mutual information, or both. Here the parts are :math:`g \circ \varphi_0` and
-    :math:`(1 - g) \circ \varphi_0`; the variants with mutual information are absent.
-    The gates minimise the cross-entropy of a linear model per task on the first part,
-    divided by the entropy of the task's base rate relative to a rate of 1/2, minus 0.05
-    times the discrepancy, plus a small penalty on the gates and a larger one on the
-    linear models. The discrepancy alone would put all features into one part. Tasks
-    whose labels are all equal in `X` have no influence; if there is no other task, all
-    gates are 1.
+    The equations of TRED were not available. Here the gates g, which separate relevant
+    features :math:`g \circ \varphi_0` from the others, minimise the cross-entropy of a
+    linear model per task on the first part, relative to the entropy of the base rate,
+    minus 0.05 times the maximum mean discrepancy of the parts, plus penalties. Tasks
+    whose labels are all equal in `X` have no influence.
 
     References
     ----------
@@ -166,9 +151,9 @@ def fine_tune(
     (3, 2)
     """
     check_fitted("source", source)
-    make_penalty = _check_regularizer(regularizer, regularizer_weight)
+    weight = _check_regularizer(regularizer, regularizer_weight)
     estimator = clone(source).set_params(**params)
-    if make_penalty is not None and estimator.compile:
+    if weight and estimator.compile:
         raise ValueError(
             f"regularizer={regularizer!r} requires compile=False; got "
             f"compile={estimator.compile!r}."
@@ -193,8 +178,9 @@ def fine_tune(
         )
         is_known &= find_present(net.module_, rows.train)
         penalty = nullcontext()
-        if make_penalty is not None:
-            penalty = make_penalty(net, rows.train, is_known, seed)
+        if weight:
+            args = rows.train, is_known, seed
+            penalty = penalised(net, regularizer, weight, *args)
         with _tables_without_decay(net), penalty:
             yield
 
@@ -203,7 +189,7 @@ def fine_tune(
 
 
 def _check_regularizer(regularizer, weight):
-    """Return a function that attaches the penalty; None if there is no penalty."""
+    """Return the weight of the penalty, 0 if there is none."""
     check_choice("regularizer", regularizer, (*REGULARIZERS, None))
     if weight is not None:
         check_number("regularizer_weight", weight, at_least=0)
@@ -213,12 +199,8 @@ def _check_regularizer(regularizer, weight):
                 f"regularizer_weight={weight!r} has no effect without a regularizer; "
                 f"choose one of {list(REGULARIZERS)}."
             )
-        return None
-    weight = DEFAULT_WEIGHTS[regularizer] if weight is None else float(weight)
-    if weight == 0:
-        return None
-    attach = REGULARIZERS[regularizer]
-    return lambda *args: attach(weight, *args)
+        return 0.0
+    return DEFAULT_WEIGHTS[regularizer] if weight is None else float(weight)
 
 
 def _check_same_network(source, estimator):
@@ -235,9 +217,8 @@ def _check_same_network(source, estimator):
 def load_weights(network, source, encoder, origins):
     """Copy the weights of a network into one that may have further embeddings.
 
-    `encoder` is the encoder of `source`, and `origins` holds the code in `source` of
-    each code, -1 for new values. Returns which rows of the embedding tables exist in
-    `source`, a bool Tensor of shape (n_embeddings,).
+    `origins` holds the code in `source` of each code, -1 for new values. Returns which
+    rows of the embedding tables exist in `source`.
     """
     sizes, before = network.spec.cardinalities, encoder.cardinalities_
     rows, known = [], []

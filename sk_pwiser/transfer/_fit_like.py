@@ -7,11 +7,10 @@ import numpy as np
 import torch
 from sklearn.base import clone
 
-from sk_pwiser._estimator import MultiTaskCTRCVRClassifier
 from sk_pwiser._table import UNSEEN, ExtendedStatistics, grow_encoder
 from sk_pwiser._training import fit_from
 from sk_pwiser._utils import accept_any_case_of_y
-from sk_pwiser.transfer._compatible import check_fitted
+from sk_pwiser.transfer._compatible import check_fitted, check_type
 
 
 @accept_any_case_of_y
@@ -72,10 +71,6 @@ def fit_like(
 
     Raises
     ------
-    TypeError
-        If `estimator` or `source` is of another type.
-    NotFittedError
-        If `source` is not fitted.
     ValueError
         If parameters, tasks or columns differ from `source`, or if `seen=True` and
         there are rows that `source` was not fitted on.
@@ -118,20 +113,8 @@ def fit_like(
     )
 
 
-def check_type(name, estimator):
-    """Raise a TypeError unless a value is an estimator of this package."""
-    if not isinstance(estimator, MultiTaskCTRCVRClassifier):
-        raise TypeError(
-            f"{name} must be a MultiTaskCTRCVRClassifier; got {estimator!r}."
-        )
-
-
 def train_like(estimator, source, data, share, prepare):
-    """Fit an estimator in place, with the schema of a fitted one.
-
-    `data` holds X, Y, sample_weight, groups and eval_set; for `share` and `prepare` see
-    `sk_pwiser._training.fit_from`.
-    """
+    """Fit an estimator in place, with the schema of a fitted one; see `fit_from`."""
     estimator._validate_params()
     result = fit_from(
         vars(estimator),
@@ -190,10 +173,7 @@ def offsets_of(cardinalities):
 
 
 def find_present(network, rows):
-    """Return which rows of the embedding tables occur in training, a bool Tensor.
-
-    The codes of unseen values are among them: category dropout trains them.
-    """
+    """Return which rows of the tables are trained, with those of unseen values."""
     sizes = network.spec.cardinalities
     offsets = offsets_of(sizes)
     present = np.zeros(sum(sizes), dtype=bool)

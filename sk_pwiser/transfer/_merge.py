@@ -6,7 +6,6 @@ import numpy as np
 import torch
 from scipy.optimize import Bounds, minimize
 from sklearn.utils import check_random_state
-from torch.func import functional_call
 
 from sk_pwiser._table import as_table, n_rows
 from sk_pwiser._training import Freezer
@@ -23,12 +22,14 @@ from sk_pwiser.transfer._compatible import (
     check_table,
     encode,
     named_parts,
+    one_per_estimator,
 )
 from sk_pwiser.transfer._fine_tune import fine_tune
 from sk_pwiser.transfer._task_vectors import (
     OBJECTIVES,
     MergeObjective,
     combine,
+    infer_with,
     read_state,
     trim_vectors,
     with_state,
@@ -82,7 +83,7 @@ def merge_estimators(
     objective : {"log_loss", "entropy"} or None, default="log_loss"
         The objective: the mean over rows and tasks of the log loss, or of the entropy
         of the predictions, which needs no labels but is unsafe at low base rates (see
-        Notes). None uses `prior` as the coefficients.
+        :ref:`transfer`). None uses `prior` as the coefficients.
     granularity : {"task", "layer"}, default="task"
         One coefficient per estimator, or one per estimator and tensor of weights.
     prior : float or array-like of shape (n_estimators,), default=0.3
@@ -121,19 +122,11 @@ def merge_estimators(
 
     Notes
     -----
-    The derivative of the entropy with respect to a logit z is -z p (1 - p): it pushes
-    every logit away from 0. At low base rates nearly all logits are negative, so that
-    the entropy is smallest where all probabilities are too low, and the coefficients
-    run to their bounds.
-
     Departures from the papers: AdaMerging minimises the entropy with Adam over batches;
     here the default is the log loss on labelled rows, and L-BFGS-B minimises it on all
     rows. AdaMerging merges the encoder only, and each task keeps its head; here the
     markets share the tasks, and the heads are merged as well. Statistics of batch
-    normalisation are computed again on `X`. R-MTLLMF models noise on task vectors that
-    are sent over a radio channel, and derives the worst covariances of this noise; it
-    was readable in the abstract only, and frozen parts and realignment are all that is
-    here.
+    normalisation are computed again on `X`. R-MTLLMF was readable in the abstract only.
 
     References
     ----------
@@ -235,17 +228,12 @@ def _check_bounds(bounds):
 
 def _check_prior(prior, n_members, low, high):
     """Return the initial coefficients, one per member."""
-    values = np.asarray(prior, dtype=float)
-    if values.shape not in ((), (n_members,)):
-        raise ValueError(
-            f"prior must be a number, or one per estimator, {n_members}; its shape is "
-            f"{values.shape}."
-        )
+    values = one_per_estimator("prior", prior, n_members)
     if not ((values >= low) & (values <= high)).all():
         raise ValueError(
             f"prior must be within the bounds ({low:g}, {high:g}); got {prior!r}."
         )
-    return np.broadcast_to(values, (n_members,))
+    return values
 
 
 def _frozen_names(base, freeze):
@@ -386,13 +374,7 @@ def merge_interference(base, estimators, X, *, coefficients=1.0, markets=None):
     """
     members = check_members(base, estimators)
     X = check_table(X)
-    values = np.asarray(coefficients, dtype=float)
-    if values.shape not in ((), (len(members),)) or not np.isfinite(values).all():
-        raise ValueError(
-            "coefficients must be a finite number, or one per estimator, "
-            f"{len(members)}; got {coefficients!r}."
-        )
-    values = np.broadcast_to(values, (len(members),))
+    values = one_per_estimator("coefficients", coefficients, len(members))
     markets = check_markets(markets, X, len(members))
     rows = encode(base, X)
     first = read_state(base)
@@ -415,14 +397,7 @@ def merge_interference(base, estimators, X, *, coefficients=1.0, markets=None):
 
 def probabilities(net, state, rows):
     """Predict with other weights: float64 array of shape (n_samples, n_tasks)."""
-
-    def run(*inputs):
-        return functional_call(net.module_, state, inputs)
-
-    net._set_training(False)
     with torch.no_grad():
-        logits = [
-            net.infer(inputs, network=run).logits.double()
-            for inputs, _ in net.get_iterator(rows)
-        ]
+        outputs = infer_with(net, state, rows)
+        logits = [output.logits.double() for output, _ in outputs]
     return torch.cat(logits).sigmoid().cpu().numpy()

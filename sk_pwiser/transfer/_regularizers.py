@@ -1,8 +1,8 @@
 """Penalties that keep a network near the one that its training started from.
 
-Each of `REGULARIZERS` is a context manager that adds a penalty to the extra losses of
-a network in training. Its arguments are the weight of the penalty, the net with the
-initial weights, the training rows, a mask of the embeddings to include, and a seed.
+Each of `REGULARIZERS` returns a penalty, a function of a batch and its features, from
+the net with the initial weights, the training rows, a mask of the embeddings to
+include, and a seed.
 """
 
 import math
@@ -22,8 +22,7 @@ DISCREPANCY_WEIGHT, GATE_PENALTY, HEAD_PENALTY = 0.05, 0.024, 0.03
 N_STEPS, STEP_SIZE, N_ROWS = 200, 0.05, 128
 
 
-@contextmanager
-def l2_sp(weight, net, rows, included, seed):
+def l2_sp(net, rows, included, seed):
     """Penalise half the squared distance of the weights from the initial ones."""
     network = net.module_
     start = {n: p.detach().clone() for n, p in network.named_parameters()}
@@ -31,38 +30,25 @@ def l2_sp(weight, net, rows, included, seed):
     masks = dict.fromkeys(embedding_tables(network), included)
 
     def penalty(_inputs, _features):
-        parameters = dict(network.named_parameters())
-        return weight * l2_sp_penalty(parameters, start, masks)
+        return l2_sp_penalty(dict(network.named_parameters()), start, masks)
 
-    with _penalised(net, penalty, reads_features=False):
-        yield
+    return penalty
 
 
-@contextmanager
-def delta(weight, net, rows, included, seed):
+def delta(net, rows, included, seed):
     """Penalise the distance from the features of the initial network."""
     initial = deepcopy(net.module_).eval()
-
-    def penalty(inputs, features):
-        return weight * distance_penalty(features, features_of(initial, inputs))
-
-    with _penalised(net, penalty):
-        yield
+    return lambda inputs, features: distance_penalty(
+        features, features_of(initial, inputs)
+    )
 
 
-@contextmanager
-def bss(weight, net, rows, included, seed):
+def bss(net, rows, included, seed):
     """Penalise the smallest singular value of the features of a batch."""
-
-    def penalty(_inputs, features):
-        return weight * spectral_penalty(features)
-
-    with _penalised(net, penalty):
-        yield
+    return lambda _inputs, features: spectral_penalty(features)
 
 
-@contextmanager
-def tred(weight, net, rows, included, seed):
+def tred(net, rows, included, seed):
     """Penalise the distance from the relevant part of the initial features."""
     initial = deepcopy(net.module_).eval()
     batches = [
@@ -71,13 +57,9 @@ def tred(weight, net, rows, included, seed):
     ]
     labels = rows.labels().to(batches[0].device)
     gates = separate(torch.cat(batches), labels, rows.weights(), seed)
-
-    def penalty(inputs, features):
-        reference = gates * features_of(initial, inputs)
-        return weight * distance_penalty(features, reference)
-
-    with _penalised(net, penalty):
-        yield
+    return lambda inputs, features: distance_penalty(
+        features, gates * features_of(initial, inputs)
+    )
 
 
 REGULARIZERS = {"l2_sp": l2_sp, "delta": delta, "bss": bss, "tred": tred}
@@ -86,11 +68,7 @@ OF_FEATURES = "delta", "tred"
 
 
 def l2_sp_penalty(parameters, start, masks):
-    """Compute half the squared distance of parameters from their start.
-
-    All arguments map names to tensors; a bool mask says which entries of a parameter
-    count.
-    """
+    """Compute half the squared distance of parameters from their start, by masks."""
     total = torch.zeros((), device=next(iter(start.values())).device)
     for name, parameter in parameters.items():
         difference = parameter - start[name]
@@ -119,8 +97,7 @@ def squared_discrepancy(x, y, n_kernels=5):
     """Compute the squared maximum mean discrepancy of two samples, (n_rows, width).
 
     The kernel is the mean of Gaussian kernels exp(-d^2 / w), with widths w spread by
-    factors of 2 around the mean squared distance d^2 between different points of both
-    samples together. The pairs of a point with itself are included, so that it is >= 0.
+    factors of 2 around the mean squared distance between different points.
     """
     points = torch.cat([x, y])
     distances = _squared_distances(points)
@@ -143,14 +120,12 @@ def _squared_distances(points):
 def separate(features, y, sample_weight, seed):
     """Find which features matter for the labels: gates in (0, 1), near 1 if they do.
 
-    Linear models of the gated features, (n_samples, width), predict the labels,
-    (n_samples, n_tasks). The cross-entropy of each task is divided by the entropy of
-    its base rate, relative to that of a rate of 1/2. It is then near 1 at the start at
-    any rate, so that the penalties have the same effect at all rates. Half of the rows
-    of a step have positive labels of the task, weighted by the base rate.
-
-    Tasks whose labels are all equal are left out; all gates are 1 if no other task
-    remains.
+    Linear models of the gated features predict the labels. The cross-entropy of each
+    task is divided by the entropy of its base rate, relative to that of a rate of 1/2:
+    it is near 1 at the start at any rate, so that the penalties have the same effect at
+    all rates. Half of the rows of a step have positive labels of the task, weighted by
+    the base rate. Tasks whose labels are all equal are left out; all gates are 1
+    without any other.
     """
     generator = torch.Generator().manual_seed(seed)
     device, width = features.device, features.shape[1]
@@ -260,21 +235,16 @@ def _recording(network):
 
 
 def _flat(features, n_rows):
-    """Return the features as one float32 vector per row, `(batch, width)`.
-
-    Features of several towers are `(n, batch, width)` or `(n * batch, width)`.
-    """
+    """Return the features of all towers as one float32 vector per row."""
     features = features.float()
     return features.reshape(-1, n_rows, features.shape[-1]).movedim(0, 1).flatten(1)
 
 
 @contextmanager
-def _penalised(net, penalty, reads_features=True):
-    """Add a penalty to the extra losses of the network in training.
-
-    The penalty starts at 0 and grows, so the check for diverging losses is off.
-    """
-    network = net.module_
+def penalised(net, regularizer, weight, rows, included, seed):
+    """Add a penalty, which starts at 0 and grows, to the extra losses in training."""
+    network, reads_features = net.module_, regularizer != "l2_sp"
+    penalty = REGULARIZERS[regularizer](net, rows, included, seed)
 
     def add(module, inputs, output):
         n_rows = len(inputs[0])
@@ -283,7 +253,7 @@ def _penalised(net, penalty, reads_features=True):
         if not module.training:
             return output
         with torch.autocast(inputs[0].device.type, enabled=False):
-            value = penalty(inputs, features)
+            value = weight * penalty(inputs, features)
         extra = {**output.extra_losses, "regularizer": value}
         return output._replace(extra_losses=extra)
 

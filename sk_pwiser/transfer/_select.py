@@ -4,6 +4,8 @@ from itertools import combinations
 from math import comb
 
 import numpy as np
+import torch
+from scipy.special import softmax
 from sklearn.base import BaseEstimator, ClassifierMixin
 from sklearn.utils import Bunch, check_random_state
 
@@ -17,8 +19,7 @@ from sk_pwiser.transfer._compatible import (
 )
 
 LEARNING_RATE = 0.1
-# Of Adam, the optimiser of the paper.
-BETAS, EPSILON = (0.9, 0.999), 1e-12
+EPSILON = 1e-12  # of Adam, the optimiser of the paper
 MAX_SUBSETS = 100_000
 
 
@@ -134,11 +135,7 @@ def select_estimators(
 
 
 class SubsetScores:
-    """Scores of the mean predictions of subsets, each computed once.
-
-    `probabilities` has the shape (n_estimators, n_samples, n_tasks), and `like` is an
-    estimator with the tasks of all.
-    """
+    """Scores of the mean predictions of subsets, each computed once."""
 
     def __init__(self, probabilities, like, X, y, scoring):
         self.probabilities = probabilities
@@ -165,10 +162,7 @@ class SubsetScores:
 
 
 class MeanPrediction(ClassifierMixin, BaseEstimator):
-    """A classifier with known probabilities of certain rows, for scorers.
-
-    The labels of a single task are 0 and 1.
-    """
+    """A classifier with known probabilities of certain rows, for scorers."""
 
     def __init__(self, positive, task_names):
         self.positive = positive
@@ -195,12 +189,6 @@ class MeanPrediction(ClassifierMixin, BaseEstimator):
         return self.positive
 
 
-def softmax(scores):
-    """Return the probabilities of scores, (n,)."""
-    shifted = np.exp(scores - scores.max())
-    return shifted / shifted.sum()
-
-
 def draw(p, size, random_state):
     """Draw members one after the other without replacement, in proportion to `p`."""
     # The largest of log p plus Gumbel noise have this distribution, also if the
@@ -211,12 +199,7 @@ def draw(p, size, random_state):
 
 
 def log_probability_gradient(p, drawn):
-    """Differentiate the log-probability of a draw with respect to the scores.
-
-    The members `drawn`, in this order and without replacement, had the probabilities
-    `p`, a softmax of the scores. Each draw adds 1 for the drawn member, minus the
-    probabilities of all members that had not been drawn before.
-    """
+    """Differentiate the log-probability of a draw with respect to the scores."""
     gradient, left = np.zeros(len(p)), p.astype(float)
     for member in drawn:
         total = left.sum()
@@ -230,29 +213,21 @@ def log_probability_gradient(p, drawn):
 def learn_policy(reward, n_members, size, *, lr, n_iter, random_state):
     """Learn the probabilities of members from the rewards of subsets.
 
-    Ascends the expected reward by Adam on the scores, along
-    ``(reward - baseline) * gradient of the log-probability of the draw``. The baseline
-    is the mean of the rewards so far. It does not change the expected step, only its
-    variance. `reward` maps a sorted tuple of `size` members to a number.
+    Ascends the expected reward by Adam on the scores. The baseline, the mean of the
+    rewards so far, does not change the expected step, only its variance.
     """
-    scores, first, second = (
-        np.zeros(n_members),
-        np.zeros(n_members),
-        np.zeros(n_members),
-    )
+    scores = torch.zeros(n_members, dtype=torch.float64)
+    optimizer = torch.optim.Adam([scores], lr=lr, eps=EPSILON, maximize=True)
     baseline = 0.0
     for step in range(1, n_iter + 1):
-        p = softmax(scores)
+        p = softmax(scores.numpy())
         drawn = draw(p, size, random_state)
         found = reward(tuple(sorted(drawn.tolist())))
         baseline += (found - baseline) / step
         gradient = (found - baseline) * log_probability_gradient(p, drawn)
-        first = BETAS[0] * first + (1 - BETAS[0]) * gradient
-        second = BETAS[1] * second + (1 - BETAS[1]) * gradient**2
-        slope = first / (1 - BETAS[0] ** step)
-        scale = np.sqrt(second / (1 - BETAS[1] ** step)) + EPSILON
-        scores = scores + lr * slope / scale
-    return softmax(scores)
+        scores.grad = torch.from_numpy(gradient)
+        optimizer.step()
+    return softmax(scores.numpy())
 
 
 def _equal_weights(indices, n_members):

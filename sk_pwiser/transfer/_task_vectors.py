@@ -15,10 +15,7 @@ from torch.nn.modules.batchnorm import _BatchNorm
 
 
 def read_state(estimator, device=None):
-    """Return the parameters of a fitted network by name, on a device if one is given.
-
-    They are copied only if they are on another device.
-    """
+    """Return the parameters of a fitted network by name, on a given device."""
     parameters = estimator.net_.module_.named_parameters()
     return {name: parameter.detach().to(device) for name, parameter in parameters}
 
@@ -26,9 +23,8 @@ def read_state(estimator, device=None):
 def combine(base, members, coefficients):
     """Compute the sum of a base and weighted task vectors, tensor by tensor.
 
-    `coefficients` maps names of tensors to arrays of shape (n_members,); tensors
-    without an entry are taken from the base. Coefficients of 0 give the base, and a
-    single one of 1 gives its member, to the bit.
+    Tensors without coefficients are taken from the base. Coefficients of 0 give the
+    base, and a single one of 1 gives its member, to the bit.
     """
     state = {}
     for name, start in base.items():
@@ -47,12 +43,10 @@ def combine(base, members, coefficients):
 
 
 def trim_vectors(base, members, share, names):
-    """Trim task vectors, and keep the entries that agree on their sign.
+    """Trim task vectors, and keep the entries that agree on their sign (TIES-Merging).
 
     The `share` of the entries of each vector with the smallest magnitudes over all
-    tensors in `names` is set to 0. Where the vectors differ in sign, only entries with
-    the sign of the sum remain (Yadav et al., 2023, "TIES-Merging",
-    :arxiv:`2306.01708`).
+    tensors in `names` is set to 0; then only entries with the sign of the sum remain.
     """
     limits = [_magnitude_limit(base, member, share, names) for member in members]
     trimmed = [dict(member) for member in members]
@@ -93,6 +87,17 @@ def with_state(estimator, state, rows):
     return copy
 
 
+def infer_with(net, state, rows):
+    """Yield outputs for other weights, and labels, batch by batch."""
+
+    def run(*inputs):
+        return functional_call(net.module_, state, inputs)
+
+    net._set_training(False)
+    for inputs, y in net.get_iterator(rows):
+        yield net.infer(inputs, network=run), y
+
+
 def recompute_batch_norm(net, rows):
     """Compute the running statistics of batch normalisation anew, if there are any."""
     layers = [
@@ -131,9 +136,8 @@ OBJECTIVES = {"log_loss": row_log_losses, "entropy": row_entropies}
 class MergeObjective:
     """A mean over rows and tasks, as a function of the coefficients of a merge.
 
-    The merged weights are linear in the coefficients. The gradient is therefore the
-    inner product of each task vector with the gradient of the weights, which one pass
-    over the rows gives for all coefficients.
+    The merged weights are linear in these: the gradient is the inner product of each
+    task vector with the gradient of the weights.
     """
 
     def __init__(self, net, base, members, names, rows, objective):
@@ -162,20 +166,15 @@ class MergeObjective:
 
     def _accumulate(self, merged):
         """Sum the objective over batches, and its gradient in the merged tensors."""
-        total, network = 0.0, self.net.module_
-
-        def run(*inputs):
-            return functional_call(network, merged, inputs)
-
-        self.net._set_training(False)
-        for inputs, y in self.net.get_iterator(self.rows):
-            with torch.enable_grad():
-                logits = _training_logits(self.net.infer(inputs, network=run))
+        total = 0.0
+        with torch.enable_grad():
+            for output, y in infer_with(self.net, merged, self.rows):
+                logits = _training_logits(output)
                 values = self.row_values(logits, y.double())
                 part = values.sum() / (len(self.rows) * logits.shape[1])
-            if part.requires_grad:
-                part.backward()
-            total += part.item()
+                if part.requires_grad:
+                    part.backward()
+                total += part.item()
         return total
 
     def _inner(self, tensor, member, name):
@@ -192,9 +191,6 @@ class MergeObjective:
 
 
 def _training_logits(output):
-    """Return the logits that training compares with labels, in float64.
-
-    With a `negative_sampling_rate` below 1, labels belong to the sampled log.
-    """
+    """Return the logits of the sampled log, which labels belong to, in float64."""
     is_sampled = output.sampled_logits is not None
     return (output.sampled_logits if is_sampled else output.logits).double()

@@ -40,11 +40,6 @@ class CAGrad(GradientWeighting):
         Divisor of d, which brings its length closer to that of :math:`g_0`: 1 for
         `rescale=0`, :math:`1 + c^2` for `rescale=1`, and :math:`1 + c` for `rescale=2`.
 
-    Raises
-    ------
-    ValueError, TypeError
-        If `c` is not a number in its range, or `rescale` is not 0, 1 or 2.
-
     Notes
     -----
     The weights are exact for two tasks. For more tasks, weight is moved between two
@@ -54,10 +49,8 @@ class CAGrad(GradientWeighting):
     is :math:`g_0`.
 
     This implementation differs from the paper in the scale of the step: d is
-    multiplied by the number of tasks, because the other parameters take the gradient
-    of the sum of the losses, not of their mean. The authors' code does the same. That
-    code solves for w with a general optimiser, and adds 1e-8 inside the roots, which
-    changes the result if gradients are small.
+    multiplied by the number of tasks, as in the authors' code, because the other
+    parameters take the gradient of the sum of the losses, not of their mean.
 
     References
     ----------
@@ -114,10 +107,8 @@ def dual_weights(
     In each iteration, the optimal amount of weight is moved from the task with the
     largest derivative to the task with the smallest one, until the derivatives prove
     that the objective is within `tol` of its minimum. For two tasks the first move is
-    exact. For a few tasks, Python floats are many times as fast as tensors.
-
-    `gram`, (n_tasks, n_tasks) and positive semi-definite, and `slopes`, (n_tasks,), are
-    float64 and of magnitude about 1; c > 0.
+    exact. `gram` and `slopes` are float64 and of magnitude about 1; c > 0. For a few
+    tasks, Python floats are many times as fast as tensors.
     """
     rows, q = gram.tolist(), slopes.tolist()
     tasks = range(len(q))

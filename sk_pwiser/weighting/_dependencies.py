@@ -8,12 +8,10 @@ from torch import Tensor, nn
 
 
 class LossDependencies:
-    """The parameter tensors on which the loss of each task depends.
+    """The parameter tensors on which the loss of each task depends, in `depends`.
 
-    The computational graph decides, not the values of the gradients: a task without any
-    signal in the batch still depends on the parameters that its loss was computed from.
-    The dependencies are found in the first step and kept for as long as the parameters
-    are the same. `depends` has one list per task, with one bool per parameter tensor.
+    The computational graph decides, not the values of the gradients, in the first step
+    with these parameters: a task without any signal in the batch still depends on them.
     """
 
     def __init__(self) -> None:
@@ -25,10 +23,7 @@ class LossDependencies:
         return type(self), ()
 
     def find(self, losses: Tensor, parameters: Sequence[nn.Parameter]) -> None:
-        """Find the dependencies, if they are not known for these parameters yet.
-
-        The graph of the losses is retained.
-        """
+        """Find the dependencies, if they are not known for these parameters yet."""
         ids = tuple(map(id, parameters))
         if ids != self._parameter_ids:
             self._parameter_ids = ids
@@ -61,13 +56,11 @@ def depends_on(
 ) -> list[bool]:
     """Return whether the loss of a task depends on each parameter tensor.
 
-    Autograd does not provide this directly: the losses of all tasks are entries of one
-    tensor, so every parameter is part of the graph of every loss, and the gradients of
-    the other tasks' towers are zeros instead of None. Therefore NaN is propagated
-    backward from the loss of the task, and 0 from the other losses. Since NaN times 0
-    is NaN, the gradient of every parameter on which the loss depends is NaN, even if it
-    would be 0 because of the labels. Since 0 times a finite number is 0, no other
-    gradient is NaN. The graph of the losses is retained.
+    The losses of all tasks are entries of one tensor, so that every parameter is part
+    of the graph of every loss, and gradients of other tasks' towers are zeros instead
+    of None. Therefore NaN is propagated backward from the loss of the task, and 0 from
+    the others: NaN times 0 is NaN, also where the labels make a gradient 0. The graph
+    is retained.
     """
     probe = torch.zeros_like(losses)
     probe[task] = torch.nan

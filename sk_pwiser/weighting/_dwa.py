@@ -1,9 +1,9 @@
 """Dynamic weight average."""
 
-from torch import Tensor
+import torch
+from torch import Tensor, nn
 
 from sk_pwiser._utils import check_number
-from sk_pwiser.weighting._rates import TrainingRates, softmax_weights
 from sk_pwiser.weighting._task_weighting import TaskWeighting
 
 
@@ -26,11 +26,6 @@ class DynamicWeightAverage(TaskWeighting):
     temperature : float, default=2.0
         Temperature T of the softmax, > 0. The weights are more uniform for higher
         values.
-
-    Raises
-    ------
-    ValueError, TypeError
-        If `temperature` is not a number > 0.
 
     Notes
     -----
@@ -76,3 +71,50 @@ class DynamicWeightAverage(TaskWeighting):
         """Return the epoch's mean weights and reset them; update the rates."""
         self.rates.end_epoch()
         return super().end_epoch()
+
+
+class TrainingRates(nn.Module):
+    """Ratios of the tasks' mean losses in the last two epochs.
+
+    A loss that is not above 0 comes from a batch without rows for its task, and does
+    not enter the means.
+    """
+
+    mean: Tensor
+    n_losses: Tensor
+    means: Tensor
+
+    def __init__(self, n_tasks: int) -> None:
+        super().__init__()
+        # In float32, since not every device has float64.
+        self.register_buffer("mean", torch.zeros(n_tasks))
+        self.register_buffer("n_losses", torch.zeros(n_tasks, dtype=torch.int64))
+        # The last two epochs, the older one first; 0 if there is no mean.
+        self.register_buffer("means", torch.zeros(2, n_tasks))
+
+    def observe(self, losses: Tensor) -> None:
+        """Add the losses of a step, of shape `(n_tasks,)`, to the epoch's means."""
+        losses = losses.detach().to(self.mean)
+        is_positive = losses > 0
+        self.n_losses += is_positive
+        change = (losses - self.mean) / self.n_losses.clamp(min=1)
+        self.mean += torch.where(is_positive, change, 0.0)
+
+    def end_epoch(self) -> None:
+        """Store the mean losses of the epoch, unless it had no step."""
+        if not self.n_losses.any():
+            return
+        self.means.copy_(torch.stack([self.means[1], self.mean]))
+        self.mean.zero_()
+        self.n_losses.zero_()
+
+    def forward(self) -> Tensor:
+        """Return the rates, float32 of shape `(n_tasks,)`; unknown rates are 1."""
+        earlier, later = self.means
+        is_known = (self.means > 0).all(dim=0)
+        return torch.where(is_known, later / torch.where(is_known, earlier, 1.0), 1.0)
+
+
+def softmax_weights(rates: Tensor, temperature: float) -> Tensor:
+    """Return weights with sum `n_tasks`, which are larger for slower tasks."""
+    return len(rates) * (rates / temperature).softmax(dim=0)

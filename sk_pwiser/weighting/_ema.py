@@ -4,7 +4,7 @@ import torch
 from torch import Tensor
 
 from sk_pwiser._utils import check_choice, check_number
-from sk_pwiser.weighting._rates import TrainingRates, softmax_weights
+from sk_pwiser.weighting._dwa import TrainingRates, softmax_weights
 from sk_pwiser.weighting._task_weighting import TaskWeighting
 
 RATES = (None, "dwa", "plain")
@@ -43,11 +43,6 @@ class ExponentialMovingAverage(TaskWeighting):
     temperature : float, default=2.0
         Temperature T for `rate="dwa"`, > 0.
 
-    Raises
-    ------
-    ValueError, TypeError
-        If a parameter is not a valid number or choice.
-
     Notes
     -----
     Losses are expected to be > 0. A loss that is not, such as that of a batch without
@@ -59,11 +54,9 @@ class ExponentialMovingAverage(TaskWeighting):
     low: at a rate of 0.1 %, batches of 512 rows and a decay of 0.9, by 17 %.
 
     The paper combines the averages with training rates in two ways, called Rated EMA
-    and Dynamic Weighted EMA. The formulas of both were not available for this
-    implementation, and neither were the initial value of the average and whether it
-    includes the current loss. `rate="plain"` and `rate="dwa"` are therefore
-    definitions by the names of these methods, and the bias correction of the average
-    and the exclusion of the current loss are choices of this implementation.
+    and Dynamic Weighted EMA. Their formulas were not available: `rate="plain"` and
+    `rate="dwa"` are definitions by the names. The bias correction of the average and
+    the exclusion of the current loss are choices of this implementation.
 
     References
     ----------

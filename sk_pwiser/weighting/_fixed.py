@@ -40,11 +40,6 @@ class Fixed(TaskWeighting):
     weights : sequence of float of length n_tasks
         Weights >= 0, at least one of them > 0. They are not normalised.
 
-    Raises
-    ------
-    ValueError, TypeError
-        If `weights` is not a sequence of one number >= 0 per task, or if all are 0.
-
     Examples
     --------
     >>> import torch

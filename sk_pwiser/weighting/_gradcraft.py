@@ -41,11 +41,6 @@ class GradCraft(GradientWeighting):
     epsilon : float, default=1e-8
         Cosine between conflicting gradients after the projection, in [0, 1].
 
-    Raises
-    ------
-    ValueError, TypeError
-        If a parameter is not a number in its range.
-
     Notes
     -----
     PCGrad projects onto one task after another, and a later projection may restore an
@@ -104,12 +99,7 @@ class GradCraft(GradientWeighting):
 
 
 def without_conflicts(gram: Tensor, epsilon: float) -> Tensor:
-    """Return the weights of the gradients in the sum of the projected gradients.
-
-    `gram` holds the inner products of the gradients, and `epsilon` is the cosine
-    between conflicting gradients after the projection. Without conflicts, all weights
-    are 1.
-    """
+    """Return the weights of the gradients in the sum of the projected gradients."""
     norms = gram.diagonal().sqrt()
     weights = torch.ones_like(norms)
     for k, products in enumerate(gram):

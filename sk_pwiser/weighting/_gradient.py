@@ -211,9 +211,6 @@ def _add_gradients(
 
 
 def gram_matrix(gradients: Sequence[Tensor]) -> Tensor:
-    """Compute the inner products of the tasks' gradients, in float64 on the CPU.
-
-    Each of the gradients, one per parameter tensor, is of shape (n_tasks, n_entries).
-    """
+    """Compute the inner products of the tasks' gradients, in float64 on the CPU."""
     products = torch.stack([g @ g.t() for g in gradients])
     return products.cpu().double().sum(dim=0)

@@ -12,11 +12,9 @@ LARGE_TABLE = 4096
 class GradientMatrix:
     """The tasks' gradients of several parameter tensors, flattened into one matrix.
 
-    A batch uses few rows of a large embedding table, and the gradients of the other
-    rows are 0 for every task. Skipping these rows saves several passes over the table
-    and does not change the result. `gradients` has, for each parameter tensor, one
-    gradient per task, of which at least one is not None; None stands for 0. `matrix` is
-    of shape (n_tasks, n_entries).
+    It lacks the rows of large embedding tables that are 0 for every task, which are
+    most of them in a batch. `gradients` has, per parameter tensor, one gradient per
+    task; None stands for 0.
     """
 
     def __init__(
@@ -45,9 +43,8 @@ class GradientMatrix:
     ) -> list[Tensor]:
         """Return combined gradients in the shapes of the parameter tensors.
 
-        The combined gradients lack the skipped rows. In `buffers`, a gradient of one
-        task for each parameter tensor, these rows are 0 already, so it is overwritten
-        and returned if rows were skipped.
+        The skipped rows are those of `buffers`, gradients of one task, in which they
+        are 0; a buffer is overwritten and returned if rows were skipped.
         """
         return [
             part.view(shape).to(buffer.dtype)
@@ -87,10 +84,7 @@ def copy_overlapping(gradients: Sequence[Tensor]) -> list[Tensor]:
 
 
 def nonzero_rows(gradients: Sequence[Tensor]) -> Tensor | None:
-    """Return the rows of a table in which at least one task has a nonzero gradient.
-
-    They are indices in ascending order; None stands for all rows.
-    """
+    """Return the rows in which a task has a nonzero gradient; None stands for all."""
     table = gradients[0]
     if table.dim() != 2 or len(table) < LARGE_TABLE or table.device.type != "cpu":
         # On other devices the number of rows would have to be copied to the host, and

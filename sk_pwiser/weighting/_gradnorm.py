@@ -38,11 +38,6 @@ class GradNorm(GradientWeighting):
     lr : float, default=0.025
         Learning rate of the weights, > 0.
 
-    Raises
-    ------
-    ValueError, TypeError
-        If `alpha` or `lr` is not a number in its range.
-
     Notes
     -----
     This implementation differs from the paper in these points:
@@ -68,9 +63,8 @@ class GradNorm(GradientWeighting):
 
     References
     ----------
-    Chen, Badrinarayanan, Lee and Rabinovich (2018), "GradNorm: gradient normalization
-    for adaptive loss balancing in deep multitask networks", ICML.
-    :arxiv:`1711.02257`
+    Chen et al. (2018), "GradNorm: gradient normalization for adaptive loss balancing in
+    deep multitask networks", ICML. :arxiv:`1711.02257`
 
     Examples
     --------

@@ -35,11 +35,6 @@ class MetaBalance(GradientWeighting):
     target : int, default=0
         Index of the target task. A negative index counts from the last task.
 
-    Raises
-    ------
-    ValueError, TypeError
-        If a parameter is not a number in its range.
-
     Notes
     -----
     The weights differ between tensors. The history contains the mean weight of each
@@ -54,9 +49,8 @@ class MetaBalance(GradientWeighting):
 
     References
     ----------
-    He, Feng, Cheng, Ji, Guo and Caverlee (2022), "MetaBalance: improving multi-task
-    recommendations via adapting gradient magnitudes of auxiliary tasks", WWW.
-    :arxiv:`2203.06801`
+    He et al. (2022), "MetaBalance: improving multi-task recommendations via adapting
+    gradient magnitudes of auxiliary tasks", WWW. :arxiv:`2203.06801`
 
     Examples
     --------

@@ -39,11 +39,6 @@ class Nash(GradientWeighting):
     max_iter : int, default=100
         Largest number of Newton steps.
 
-    Raises
-    ------
-    ValueError, TypeError
-        If a parameter is not a number in its range.
-
     Notes
     -----
     :math:`\alpha` is the unique minimiser of :math:`\frac{1}{2} \alpha^\top G G^\top
@@ -55,16 +50,13 @@ class Nash(GradientWeighting):
     two gradients are opposite. The cosines are then bounded away from this case by
     1e-6. A task whose gradient is 0 is ignored, and its weight is 0.
 
-    The length of the step does not decrease near an optimum. Use an optimiser that
-    divides by a moving average of gradient magnitudes, such as Adam, or a decreasing
-    learning rate.
+    The length of the step does not decrease near an optimum. Use an optimiser such as
+    Adam, or a decreasing learning rate.
 
-    This implementation differs from the authors' code, which solves a sequence of
-    convex programs to a tolerance of 1e-3. The length of its step depends on the scale
-    of the gradients before it is limited to `max_norm`. It also multiplies the
-    gradients of parameters of one task by the weights; here these parameters keep
-    their plain gradients. The option to reuse the weights for several steps is not
-    implemented.
+    The authors' code solves a sequence of convex programs to a tolerance of 1e-3, takes
+    steps whose length depends on the scale of the gradients, multiplies the gradients
+    of parameters of one task by the weights as well, and may reuse weights for several
+    steps.
 
     References
     ----------
@@ -124,10 +116,9 @@ class Nash(GradientWeighting):
 def nash_weights(gram: Tensor, tol: float, max_iter: int) -> Tensor:
     """Solve `gram @ weights = 1 / weights` by a damped Newton method.
 
-    The minimised function is self-concordant. Newton steps damped by 1 / (1 +
-    decrement) then keep the weights positive and converge from any start. `tol` is for
-    the largest entry of `|weights * (gram @ weights) - 1|`. If there is no solution,
-    the iteration is stopped at large weights.
+    The minimised function is self-concordant: steps damped by 1 / (1 + decrement) keep
+    the weights positive and converge from any start. Without a solution, the iteration
+    is stopped at large weights.
     """
     n_tasks = len(gram)
     identity = torch.eye(n_tasks, dtype=gram.dtype)

@@ -10,7 +10,8 @@ class TaskWeighting(nn.Module):
 
     A subclass takes the number of tasks and its own keyword parameters, and defines
     `forward`. The class can then be passed as `weighting` to
-    :class:`~sk_pwiser.MultiTaskCTRCVRClassifier`.
+    :class:`~sk_pwiser.MultiTaskCTRCVRClassifier`. The weightings of this package raise
+    TypeError or ValueError for parameters of a wrong type or out of range.
 
     Parameters and persistent buffers are the state of a weighting: they are stored
     with the fitted estimator, and `partial_fit` continues from them. Settings of the

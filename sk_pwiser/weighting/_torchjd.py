@@ -35,8 +35,6 @@ class TorchJD(GradientWeighting):
 
     Raises
     ------
-    ImportError
-        If TorchJD is not installed.
     ValueError, TypeError
         If TorchJD has no such method, or if the method does not accept the parameters
         or needs more than the gradients or the losses of a batch.

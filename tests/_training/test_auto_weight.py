@@ -4,9 +4,10 @@ import pickle
 
 import numpy as np
 import pytest
+import refusals
 import torch
 from numpy.testing import assert_allclose, assert_array_equal
-from refusals import refuses, small
+from refusals import refuses
 from sklearn.base import clone
 from sklearn.metrics import roc_auc_score
 from sklearn.model_selection import GridSearchCV
@@ -30,6 +31,10 @@ from sk_pwiser.transfer import fine_tune
 DATA = make_ctr_cvr(1_500, ctr=0.4, cvr=0.4, n_categories=300, random_state=0)
 X, Y = DATA.data, DATA.target
 RARE = Y.assign(conversion=Y["conversion"] * (np.arange(len(Y)) % 30 == 0))
+
+
+def small(**params):
+    return refusals.small(**{"early_stopping": "auto", **params})
 
 
 def auto(**params):

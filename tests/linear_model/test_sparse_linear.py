@@ -311,7 +311,7 @@ REFUSED = {
         lambda y: np.where(
             [[False, True, False]] * (np.arange(len(y)) > 146)[:, None], np.nan, y
         ),
-        "NaN: 3 in column 'task_1', the first in row 147. With missing_labels='ignore'",
+        "NaN: 3 in column 1, the first in row 147. With missing_labels='ignore'",
     ),
     "way of missing labels": ({"missing_labels": "drop"}, None, "'missing_labels'"),
     "number of types": ({"task_types": ["binary"]}, None, "has 1 entries"),

@@ -15,7 +15,6 @@ from sk_pwiser.losses._pairwise import (
     _logistic,
     _surrogates,
     pairwise_mean,
-    pairwise_mean_brute_force,
 )
 
 # The number of pairs up to which their matrix is used: always, and never.
@@ -60,7 +59,6 @@ def evaluate(
     lower_weight=None,
     *,
     path=None,
-    function=pairwise_mean,
     dtype=torch.float64,
 ):
     """Return the mean and its two gradients from the function under test."""
@@ -75,7 +73,7 @@ def evaluate(
     with pytest.MonkeyPatch.context() as patch:
         if path is not None:
             patch.setattr(_pairwise, "BRUTE_FORCE_PAIRS", PATHS[path])
-        mean = function(*scores, margin, surrogate, *weights)
+        mean = pairwise_mean(*scores, margin, surrogate, *weights)
     mean.backward()
     return mean.item(), *(s.grad.double().numpy() for s in scores)
 
@@ -119,10 +117,6 @@ def test_equals_all_pairs(surrogate, path, sides, margin):
     actual = evaluate(*scores, margin, surrogate, *weights, path=path)
     # The rounding error of one score, in a difference that may cancel to 0.
     assert_same(actual, expected, atol=1e-13)
-    reference = evaluate(
-        *scores, margin, surrogate, *weights, function=pairwise_mean_brute_force
-    )
-    assert_same(reference, expected, atol=1e-13)
 
 
 FINITE = st.floats(allow_nan=False, allow_infinity=False, width=64)
@@ -200,7 +194,6 @@ def test_gradients_by_finite_differences(surrogate, path, weighted, monkeypatch)
 
 @every_path
 @every_surrogate
-@pytest.mark.parametrize("function", [pairwise_mean, pairwise_mean_brute_force])
 @pytest.mark.parametrize(
     ("higher", "lower", "weights"),
     [
@@ -212,12 +205,8 @@ def test_gradients_by_finite_differences(surrogate, path, weighted, monkeypatch)
         ([1.0], [3.0, 4.0], ([0.0], [0.0, 0.0])),
     ],
 )
-def test_without_pairs_or_weight_the_mean_is_0(
-    surrogate, path, function, higher, lower, weights
-):
-    actual = evaluate(
-        higher, lower, 1.0, surrogate, *weights, path=path, function=function
-    )
+def test_without_pairs_or_weight_the_mean_is_0(surrogate, path, higher, lower, weights):
+    actual = evaluate(higher, lower, 1.0, surrogate, *weights, path=path)
     # `evaluate` has called backward, so the 0 is part of the graph.
     assert actual[0] == 0
     assert_array_equal(actual[1], np.zeros(len(higher)))
@@ -232,11 +221,7 @@ def test_the_scale_of_the_weights_does_not_matter(surrogate, path, scale):
     weights = np.array([1.0, 2.0, 0.0]), np.array([3.0, 0.5])
     expected = over_pairs(*scores, 1.0, surrogate, *weights)
     scaled = [w * scale for w in weights]
-    for function in (pairwise_mean, pairwise_mean_brute_force):
-        actual = evaluate(
-            *scores, 1.0, surrogate, *scaled, path=path, function=function
-        )
-        assert_same(actual, expected)
+    assert_same(evaluate(*scores, 1.0, surrogate, *scaled, path=path), expected)
 
 
 @every_path

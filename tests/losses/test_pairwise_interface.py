@@ -5,11 +5,7 @@ import math
 import pytest
 import torch
 
-from sk_pwiser.losses._pairwise import (
-    SURROGATES,
-    pairwise_mean,
-    pairwise_mean_brute_force,
-)
+from sk_pwiser.losses._pairwise import SURROGATES, pairwise_mean
 
 every_surrogate = pytest.mark.parametrize("surrogate", SURROGATES)
 
@@ -32,20 +28,10 @@ def test_second_derivatives_raise(surrogate):
         slope.sum().backward()
 
 
-def test_the_reference_has_second_derivatives():
-    higher, lower = (
-        torch.tensor([s], dtype=torch.float64, requires_grad=True) for s in (0.2, 0.5)
-    )
-    assert torch.autograd.gradgradcheck(
-        lambda v, c: pairwise_mean_brute_force(v, c, 1.0, "logistic"), (higher, lower)
-    )
-
-
 def test_weights_get_no_gradient():
     scores = torch.tensor([0.0, 1.0], requires_grad=True)
     weight = torch.tensor([1.0, 2.0], requires_grad=True)
-    for function in (pairwise_mean, pairwise_mean_brute_force):
-        function(scores, scores, 1.0, "hinge", weight, weight).backward()
+    pairwise_mean(scores, scores, 1.0, "hinge", weight, weight).backward()
     assert weight.grad is None
 
 
@@ -66,8 +52,3 @@ ONE = torch.ones(1)
 def test_bad_arguments(arguments, message):
     with pytest.raises(ValueError, match=message):
         pairwise_mean(*arguments)
-
-
-def test_unknown_surrogates_of_the_reference():
-    with pytest.raises(ValueError, match="ramp"):
-        pairwise_mean_brute_force(ONE, ONE, 1.0, "ramp")

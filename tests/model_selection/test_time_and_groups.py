@@ -127,7 +127,7 @@ def test_groups_are_checked():
     rare = np.zeros((20, 2), dtype=int)
     rare[:2] = 1
     rare[2:8, 0] = 1
-    with pytest.warns(UserWarning, match=r"depth 2 \(2 rows\): stratified together"):
+    with pytest.warns(UserWarning, match=r"depth 2 \(2 rows\): too few"):
         list(cv.split(np.zeros(20), rare, np.arange(20)))
 
 

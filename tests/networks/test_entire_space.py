@@ -36,10 +36,9 @@ def row_losses(logits, targets):
 
 
 def head_losses(heads, y, *args, sample_weight=None, row_losses=row_losses, **kwargs):
-    """Return the losses of the heads after the first, whose own has no part in them."""
-    first = torch.full_like(y[:, :1], 7.0)
+    """Return the losses of the heads after the first."""
     labels = Labels(y, sample_weight, row_losses)
-    losses = entire_space_loss(labels, torch.cat([first, heads], 1), *args, **kwargs)
+    losses = entire_space_loss(labels, heads, *args, **kwargs)
     assert losses.shape == y.shape[1:]
     assert losses[0] == 0
     return losses[1:]

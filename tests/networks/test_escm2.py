@@ -11,7 +11,6 @@ from scipy.special import expit
 from torch.nn.functional import binary_cross_entropy_with_logits
 
 from sk_pwiser.networks import ESCM2, ESMM, Labels, NetworkSpec
-from sk_pwiser.networks._entire_space import both_propensities
 
 UNITS = {"tower_units": (8, 7)}
 
@@ -68,7 +67,7 @@ def test_equals_the_formula_written_out_in_numpy(variant, n_tasks):
 def test_the_correction_is_not_kept_by_the_network(variant):
     network = make(ESCM2, 3, variant=variant, **UNITS)
     output = network(*batch())
-    heads = weakref.ref(correction(output)["conditional_logits"])
+    heads = weakref.ref(correction(output)["heads"])
     del output
     gc.collect()
     assert heads() is None
@@ -84,7 +83,7 @@ def test_predicts_as_esmm_with_the_same_weights(variant):
 def test_propensity_takes_no_gradient(variant):
     parts = correction(make(ESCM2, 3, variant=variant, **UNITS)(*batch()))
     assert not parts["propensity"].requires_grad
-    assert parts["conditional_logits"].requires_grad
+    assert parts["heads"].requires_grad
     assert (parts["imputed"] is None) == (variant == "ipw")
     assert parts["imputed"] is None or parts["imputed"].requires_grad
 
@@ -104,14 +103,13 @@ def test_rare_clicks_keep_their_weights():
     click = rng.random((50_000, 1)) < expit(logits)
     network = ESCM2(NetworkSpec([3], 2, 4, [click.mean(), 0.001]))
     both = torch.from_numpy(np.hstack([logits, logits - 3]))
-    propensity = both_propensities(both, network.smallest_propensities)[0].numpy()
+    propensity = network._propensities(both)[0].numpy()
     assert (propensity > expit(logits) + 1e-6).mean() < 0.1
     assert (click / propensity).mean() == pytest.approx(1, abs=0.1)
 
 
 def test_one_task_needs_no_correction(variant):
     network = make(ESCM2, 1, variant=variant, **UNITS)
-    assert network.imputation is None
     output = network(*batch())
     assert output.extra_losses == {}
     assert output.logits.shape == (9, 1)

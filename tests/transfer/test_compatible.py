@@ -45,17 +45,17 @@ def test_equal_estimators_pass(fitted):
         (
             "schema.encoder.columns_.8.codes_",
             lambda codes: codes.update({"new": len(codes) + 2}),
-            "the vocabulary of column 'category_0': the value 'new' has the code",
+            "the vocabulary of column 'category_0', value 'new': .*, not None",
         ),
         (
             "schema.encoder.columns_.8",
             lambda column: setattr(column, "n_frequent_", column.n_frequent_ - 1),
-            "the vocabulary of column 'category_0': different values are rare",
+            "the n_frequent_ of column 'category_0': ",
         ),
         (
             "schema.encoder.columns_.3.edges_",
             lambda edges: edges.__setitem__(0, -9),
-            "the numeric column 'numeric_3': edges_ is different",
+            "the edges_ of column 'numeric_3': array",
         ),
         (
             "schema.encoder.columns_",
@@ -70,12 +70,12 @@ def test_equal_estimators_pass(fitted):
         (
             "schema.statistics.counts_.0",
             lambda counts: counts.__setitem__((0, 0, 3), 77),
-            "the target statistics: they were learnt from different rows",
+            "counts_ of the target statistics: ",
         ),
         (
             "schema.statistics.columns",
             lambda columns: columns.pop(),
-            r"the target statistics: columns \[0, 1, 2\], not \[0, 1, 2, 3\]",
+            r"the columns of the target statistics: \[0, 1, 2\], not \[0, 1, 2, 3\]",
         ),
         (
             "net.module_.bottom.layers.0",
@@ -85,7 +85,7 @@ def test_equal_estimators_pass(fitted):
         (
             "net.module_",
             lambda module: module.register_buffer("extra", torch.zeros(1)),
-            r"the tensors of the network: \['extra'\]",
+            r"the shape of extra: \(1,\), not None",
         ),
     ],
 )
@@ -119,7 +119,7 @@ def renamed(column, name):
         (
             {"encoding_params": {"target_encoding_min_values": 999}},
             Y,
-            "the target statistics: only one of the two has them",
+            "the target statistics: None, not TargetStatistics",
         ),
         (
             {"categorical_features": [c == "category_0" for c in X]},

@@ -273,5 +273,5 @@ def test_errors_name_the_parameter(source, params, error, message):
 def test_the_source_must_be_fitted():
     with pytest.raises(NotFittedError, match=r"source.* is not fitted"):
         fine_tune(small(), X, Y)
-    with pytest.raises(TypeError, match="source must be a fitted MultiTask"):
+    with pytest.raises(TypeError, match="source must be a MultiTask"):
         fine_tune("source", X, Y)

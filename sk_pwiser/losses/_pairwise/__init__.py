@@ -9,19 +9,15 @@ import torch
 from torch import Tensor
 
 from sk_pwiser._utils import check_choice, check_number, widest_float
-from sk_pwiser.losses._pairwise._hinge import hinge_sums
+from sk_pwiser.losses._pairwise._hinge import hinge_sums, squared_hinge_sums
 from sk_pwiser.losses._pairwise._logistic import logistic_sums
-from sk_pwiser.losses._pairwise._squared_hinge import squared_hinge_sums
 from sk_pwiser.losses._pairwise._surrogates import (
     SURROGATES,
     PairSums,
     brute_force_sums,
-    pairwise_mean_brute_force,
-    relative_weight,
-    result_dtype,
 )
 
-__all__ = ["SURROGATES", "pairwise_mean", "pairwise_mean_brute_force"]
+__all__ = ["SURROGATES", "pairwise_mean"]
 
 # Up to this number of pairs their matrix is faster than sorting or a grid.
 BRUTE_FORCE_PAIRS = 2**17
@@ -63,10 +59,7 @@ class _DifferentiableOnce(torch.autograd.Function):
 
     @staticmethod
     def backward(ctx: Any, *grad_outputs: Tensor) -> tuple[Tensor | None, ...]:
-        raise RuntimeError(
-            "pairwise_mean can be differentiated once, not twice; "
-            "pairwise_mean_brute_force can, for few pairs."
-        )
+        raise RuntimeError("pairwise_mean can be differentiated once, not twice.")
 
 
 def pairwise_mean(
@@ -79,37 +72,26 @@ def pairwise_mean(
 ) -> Tensor:
     """Mean over all pairs (v, c) of h(margin - (higher_v - lower_c)).
 
-    The matrix of pairs is formed for small inputs only. For n scores, of which m are on
-    the smaller side, the hinges take O(n log m) time and the logistic surrogate O(n);
-    all take O(n) memory. This includes the gradients.
+    `higher` and `lower` are finite scores, 1-D, and h(u) is `max(u, 0)`, its square, or
+    `log(1 + exp(u))`. The mean is weighted by the products of two weights, which get no
+    gradient. Without pairs, or if all pairs have weight 0, the mean and its gradient
+    are 0. It is float64 if a score vector has that dtype and float32 otherwise, and can
+    be differentiated once; a second derivative raises a RuntimeError.
 
-    `higher` and `lower` are finite scores, 1-D, logits or probabilities, and h(u) is
-    `max(u, 0)`, its square, or `log(1 + exp(u))`. The weights get no gradient; the
-    weight of a pair is the product of its two weights, and the mean is weighted.
-    Without pairs, or if all pairs have weight 0, the mean and its gradient are 0. It is
-    float64 if a score vector has that dtype and float32 otherwise, and can be
-    differentiated once; a second derivative raises a RuntimeError.
+    For n scores, of which m are on the smaller side, the hinges take O(n log m) time
+    and the logistic surrogate O(n); all take O(n) memory, with the gradients. The
+    matrix of pairs is formed for small inputs only. Everything is computed in float64:
+    on the CPU if the device of the scores has no float64. On a CPU, equal inputs give
+    bitwise equal results.
 
-    Scores of half precision are converted to float32, and everything is computed in
-    float64: on the CPU if the device of the scores has no float64.
-
-    The hinges are exact: a pair is active if `margin - (v - c) > 0` in float64
+    The hinges are exact, and sort the scores as Rust and Hocking (2023),
+    :arxiv:`2302.11062`: a pair is active if `margin - (v - c) > 0` in float64
     arithmetic on the scores as passed, including ties and kinks, and the gradient at
-    the kink is 0. Arithmetic in float32 rounds the differences and may decide
-    differently if margin and difference agree to within that rounding.
-
-    The logistic surrogate is exact up to `BRUTE_FORCE_PAIRS` pairs. For more pairs it
-    is interpolated on a grid, with a relative error below 1e-9 in the value and 2e-9 in
-    each entry of the gradient (derived in `_logistic`). If scores fill a range of more
-    than 131072 units without wide gaps, all pairs are evaluated, which is slow.
-
-    On a CPU, equal inputs give bitwise equal results.
-
-    References
-    ----------
-    Rust and Hocking (2023), "A log-linear gradient descent algorithm for unbalanced
-    binary classification using the all pairs squared hinge loss",
-    :arxiv:`2302.11062`. The hinges sort the scores in the same way.
+    the kink is 0. The logistic surrogate is exact up to `BRUTE_FORCE_PAIRS` pairs. For
+    more pairs it is interpolated on a grid, with a relative error below 1e-9 in the
+    value and 2e-9 in each entry of the gradient (derived in `_logistic`). If scores
+    fill a range of more than 131072 units without wide gaps, all pairs are evaluated,
+    which is slow.
     """
     check_choice("surrogate", surrogate, SURROGATES)
     margin = check_number("margin", margin)
@@ -148,12 +130,38 @@ def _mean(
     scores = scores[0].contiguous(), scores[1].contiguous()
     if n_pairs <= BRUTE_FORCE_PAIRS:
         sums = brute_force_sums(*scores, margin, *weights, surrogate)
-    else:
+    elif scores[0].numel() <= scores[1].numel():
         sums = _SUMS[surrogate](*scores, margin, *weights)
+    else:
+        # v - c = (-c) - (-v): the same pairs with the sides exchanged. The sorted side
+        # is the smaller one.
+        sides = -scores[1], -scores[0]
+        mirror = _SUMS[surrogate](*sides, margin, *reversed(weights))
+        gradients = -mirror.lower_gradient, -mirror.higher_gradient
+        sums = PairSums(mirror.value, *gradients)
     # If all weights are 0, so are the sums; a divisor of 1 keeps them 0.
     total = (weights[0].sum() * weights[1].sum()).clamp(min=1.0)
     means = ((part / total).to(higher.dtype) for part in sums)
     return PairSums(*(mean.to(higher.device) for mean in means))
+
+
+def result_dtype(higher: Tensor, lower: Tensor) -> torch.dtype:
+    """Return float64 if a score vector has it, float32 otherwise."""
+    dtype = torch.promote_types(higher.dtype, lower.dtype)
+    return dtype if dtype == torch.float64 else torch.float32
+
+
+def relative_weight(weight: Tensor | None, scores: Tensor) -> Tensor:
+    """Return float64 weights with a maximum of 1, or all 0 if all weights are 0.
+
+    A mean does not depend on the scale of the weights. After rescaling, neither a
+    product of two weights nor their total can underflow: the total is 0 or at least 1.
+    """
+    if weight is None or weight.numel() == 0:
+        return torch.ones_like(scores, dtype=torch.float64, requires_grad=False)
+    weight = weight.detach().to(scores.device).double()
+    largest = weight.amax()
+    return weight / torch.where(largest > 0, largest, torch.ones_like(largest))
 
 
 def _check_side(name: str, scores: Tensor, weight: Tensor | None) -> None:

@@ -1,10 +1,9 @@
-r"""Sum of the hinge over all pairs by one sort and running sums.
+r"""Sums of the hinge and its square over all pairs by one sort and running sums.
 
 A pair (v, c) is active if u = margin - (v - c) > 0. For fixed v that holds for all c
 above a bound that increases with v. If the higher scores are sorted, the active ones
-for a lower score c are therefore the first k of them, and a binary search finds k. Only
-the smaller of the two sides is sorted; the scores of the larger one are searched for
-and binned.
+for a lower score c are therefore the first k of them, and a binary search finds k. The
+scores of the other side, which is the larger one, are searched for and binned.
 
 With the active scores v_1 <= .. <= v_k of c and the violation u_k of v_k,
 
@@ -13,7 +12,14 @@ With the active scores v_1 <= .. <= v_k of c and the violation u_k of v_k,
 
 and S1 is the running sum of gap * S0 with gap = v_{k+1} - v_k. All terms are
 non-negative, and scores are subtracted from each other before anything is summed, so
-that large scores cause no cancellation.
+that large scores cause no cancellation. The square has one more running sum,
+
+    sum_i w_i (margin - v_i + c)^2 = S2_k + 2 u_k S1_k + u_k^2 S0_k,
+    S2_k = sum_i w_i (v_k - v_i)^2,
+
+where S2 is the running sum of gap * (2 S1 + gap * S0). The functional form of Rust and
+Hocking (2023), arXiv 2302.11062, expands the square into powers of the scores, which
+cancel. Here the origin moves with k, and all terms are non-negative.
 """
 
 from __future__ import annotations
@@ -105,17 +111,7 @@ def hinge_sums(
     higher_weight: Tensor,
     lower_weight: Tensor,
 ) -> PairSums:
-    """Sum w_v w_c max(margin - (v - c), 0) over all pairs, with its gradients.
-
-    Takes O(n log n_small) time and O(n) memory for n scores of which n_small are on the
-    smaller side. All tensors are float64, contiguous and not empty.
-    """
-    if higher.numel() > lower.numel():
-        # v - c = (-c) - (-v): the same pairs with the sides exchanged.
-        mirror = hinge_sums(-lower, -higher, margin, lower_weight, higher_weight)
-        return PairSums(
-            mirror.value, mirror.lower_gradient.neg_(), mirror.higher_gradient.neg_()
-        )
+    """Sum w_v w_c max(margin - (v - c), 0) over all pairs, with its gradients."""
     pairs = find_active_pairs(higher, lower, margin)
     weight = higher_weight.index_select(0, pairs.order)
     s0 = running_weight(weight)
@@ -127,3 +123,44 @@ def hinge_sums(
         unsort(sums_from_right(b0[1:]).mul_(weight).neg_(), pairs.order),
         s0.index_select(0, pairs.n_active).mul_(lower_weight),
     )
+
+
+def squared_hinge_sums(
+    higher: Tensor,
+    lower: Tensor,
+    margin: float,
+    higher_weight: Tensor,
+    lower_weight: Tensor,
+) -> PairSums:
+    """Sum the square, as `hinge_sums` does the hinge."""
+    pairs = find_active_pairs(higher, lower, margin)
+    weight = higher_weight.index_select(0, pairs.order)
+    s0 = running_weight(weight)
+    s1 = running_distance(pairs.gaps, s0)
+    lower_gradient = s0.index_select(0, pairs.n_active).mul_(pairs.violation)
+    lower_gradient.add_(s1.index_select(0, pairs.n_active)).mul_(lower_weight).mul_(2.0)
+    b0 = bin_sums(pairs.n_active, lower_weight, s0.numel())
+    moment = pairs.violation * lower_weight
+    b1 = bin_sums(pairs.n_active, moment, s0.numel())
+    b2 = bin_sums(pairs.n_active, moment.mul_(pairs.violation), s0.numel())
+    return PairSums(
+        _value(pairs.gaps, s0, s1, b0, b1, b2),
+        unsort(_higher_gradient(pairs.gaps, weight, b0, b1), pairs.order),
+        lower_gradient,
+    )
+
+
+def _value(
+    gaps: Tensor, s0: Tensor, s1: Tensor, b0: Tensor, b1: Tensor, b2: Tensor
+) -> Tensor:
+    """Sum S2 + 2 u S1 + u^2 S0 over the lower scores, which are binned by k."""
+    s2 = s1.new_zeros(s1.shape)
+    torch.cumsum(gaps * (2 * s1[1:-1] + gaps * s0[1:-1]), 0, out=s2[2:])
+    return torch.dot(s2, b0) + 2 * torch.dot(s1, b1) + torch.dot(s0, b2)
+
+
+def _higher_gradient(gaps: Tensor, weight: Tensor, b0: Tensor, b1: Tensor) -> Tensor:
+    """Return -2 w_v sum_c w_c u in sorted order, by the running sums from the right."""
+    distance = b1[1:].clone()
+    distance[:-1].add_(sums_from_right(b0[1:])[1:].mul_(gaps))
+    return sums_from_right(distance).mul_(weight).mul_(-2.0)

@@ -53,10 +53,10 @@ def logistic_sums(
 ) -> PairSums:
     """Sum w_v w_c log(1 + exp(margin - (v - c))) over all pairs, with its gradients.
 
-    The accuracy is the same for distant scores: if the scores span more than MAX_BLOCKS
-    blocks, wide gaps between them are closed first. All pairs are evaluated only if the
-    scores still span more (over 131072 units). The result is NaN if a score is not
-    finite. All tensors are float64, contiguous and not empty.
+    If the scores span more than MAX_BLOCKS blocks, wide gaps between them are closed
+    first. All pairs are evaluated only if they still span more (over 131072 units). The
+    result is NaN if a score is not finite. All tensors are float64, contiguous and not
+    empty.
     """
     weights = higher_weight, lower_weight
     # The margin is subtracted from small numbers; large ones would absorb it.
@@ -91,10 +91,7 @@ def _not_finite(x: Tensor, y: Tensor) -> PairSums:
 def _close_gaps(
     higher: Tensor, lower: Tensor, widest: float
 ) -> tuple[Tensor, Tensor, Tensor, Tensor]:
-    """Move clusters of scores together until no gap is wider than `widest`.
-
-    Returns the scores of both sides on the shortened axis, and their shifts.
-    """
+    """Close wide gaps; return the scores of both sides, and their shifts."""
     scores, order = torch.sort(torch.cat((higher, lower)))
     starts_cluster = torch.cat((scores.new_ones(1) > 0, scores.diff() > widest))
     cluster = starts_cluster.cumsum(0) - 1
@@ -172,9 +169,8 @@ def _interpolate(node_values: Tensor, positions: Tensor) -> Tensor:
 def _node_sums(mass: Tensor) -> tuple[Tensor, Tensor]:
     """Return at each node x the sums of mass * k(y - x) and of mass * k'(y - x).
 
-    For nodes in the same or in neighbouring blocks of 32 units the kernel is evaluated.
-    For all others |z| = |y - x| is over 32, and the kernel is z or exp(z) to within
-    1e-14. Sums of these need only the moments of the blocks.
+    At a distance of over 32, a block, the kernel is z or exp(z) to within 1e-14, whose
+    sums need only the moments of the blocks; for nearer nodes it is evaluated.
     """
     blocks = mass.view(-1, BLOCK_NODES)
     # Each block with its two neighbours, times the kernel matrix between them.

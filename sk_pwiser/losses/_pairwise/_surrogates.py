@@ -1,4 +1,4 @@
-"""Surrogates of the 0-1 ranking error, and their means from the matrix of pairs."""
+"""Surrogates of the 0-1 ranking error, and their sums over the matrix of pairs."""
 
 from __future__ import annotations
 
@@ -6,8 +6,6 @@ from typing import NamedTuple
 
 import torch
 from torch import Tensor
-
-from sk_pwiser._utils import check_choice
 
 SURROGATES: tuple[str, ...] = ("hinge", "squared_hinge", "logistic")
 CHUNK_PAIRS = 2**18  # largest part of the matrix of pairs held in memory
@@ -31,25 +29,6 @@ def surrogate_value(violation: Tensor, surrogate: str) -> Tensor:
     return -torch.nn.functional.logsigmoid(-violation)
 
 
-def result_dtype(higher: Tensor, lower: Tensor) -> torch.dtype:
-    """Return float64 if a score vector has it, float32 otherwise."""
-    dtype = torch.promote_types(higher.dtype, lower.dtype)
-    return dtype if dtype == torch.float64 else torch.float32
-
-
-def relative_weight(weight: Tensor | None, scores: Tensor) -> Tensor:
-    """Return float64 weights with a maximum of 1, or all 0 if all weights are 0.
-
-    A mean does not depend on the scale of the weights. After rescaling, neither a
-    product of two weights nor their total can underflow: the total is 0 or at least 1.
-    """
-    if weight is None or weight.numel() == 0:
-        return torch.ones_like(scores, dtype=torch.float64, requires_grad=False)
-    weight = weight.detach().to(scores.device).double()
-    largest = weight.amax()
-    return weight / torch.where(largest > 0, largest, torch.ones_like(largest))
-
-
 def brute_force_sums(
     higher: Tensor,
     lower: Tensor,
@@ -58,11 +37,7 @@ def brute_force_sums(
     lower_weight: Tensor,
     surrogate: str,
 ) -> PairSums:
-    """Sum over the matrix of pairs, a block of rows at a time.
-
-    This is the fastest way for few pairs. It needs memory for `CHUNK_PAIRS` pairs, or
-    for one row of the matrix if that is longer. All tensors are float64 and not empty.
-    """
+    """Sum over the matrix of pairs, a block of rows at a time."""
     value = higher.new_zeros(())
     lower_gradient = torch.zeros_like(lower)
     higher_gradients = []
@@ -88,27 +63,3 @@ def _value_and_slope(violation: Tensor, surrogate: str) -> tuple[Tensor, Tensor]
     if surrogate == "hinge":
         return active, active.sign()
     return active.square(), active.mul_(2)
-
-
-def pairwise_mean_brute_force(
-    higher: Tensor,
-    lower: Tensor,
-    margin: float,
-    surrogate: str = "hinge",
-    higher_weight: Tensor | None = None,
-    lower_weight: Tensor | None = None,
-) -> Tensor:
-    """Mean of the surrogate over all pairs, from the matrix of pairs in float64.
-
-    This is a reference for tests: time and memory grow as n_higher * n_lower, and it
-    can be differentiated any number of times. It has the same parameters and result as
-    `pairwise_mean`.
-    """
-    check_choice("surrogate", surrogate, SURROGATES)
-    w_higher = relative_weight(higher_weight, higher)
-    w_lower = relative_weight(lower_weight, lower)
-    violation = margin - (higher.double()[:, None] - lower.double()[None, :])
-    losses = surrogate_value(violation, surrogate)
-    total = (w_higher.sum() * w_lower.sum()).clamp(min=1.0)
-    mean = (losses * w_higher[:, None] * w_lower[None, :]).sum() / total
-    return mean.to(result_dtype(higher, lower))
