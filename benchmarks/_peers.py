@@ -18,6 +18,7 @@ import importlib
 import importlib.metadata
 import io
 import warnings
+from functools import partial
 from itertools import pairwise
 
 import numpy as np
@@ -27,9 +28,14 @@ from sklearn.compose import make_column_selector, make_column_transformer
 from sklearn.ensemble import HistGradientBoostingClassifier
 from sklearn.impute import SimpleImputer
 from sklearn.linear_model import LogisticRegression
-from sklearn.model_selection import train_test_split
+from sklearn.model_selection import KFold, StratifiedKFold, train_test_split
 from sklearn.pipeline import make_pipeline
-from sklearn.preprocessing import OneHotEncoder, OrdinalEncoder, StandardScaler
+from sklearn.preprocessing import (
+    OneHotEncoder,
+    OrdinalEncoder,
+    StandardScaler,
+    TargetEncoder,
+)
 from skorch import NeuralNet
 from torch import Tensor, nn
 from torch.nn import functional as F
@@ -408,18 +414,45 @@ def _hold_out(X, y, seed=0):
     return train_test_split(X, y, test_size=0.1, stratify=y, random_state=seed)
 
 
-def fit_lightgbm(X, y, *, stop_early=True, seed=0):
+def target_encoder(seed, by_time=False):
+    """Return scikit-learn's encoder of categories by the rates of a task.
+
+    Training rows are encoded by the rates of the other folds: five random ones, or ten
+    blocks of consecutive rows, as in this package. Requires scikit-learn 1.9.
+    """
+    folds = StratifiedKFold(5, shuffle=True, random_state=seed)
+    encoder = TargetEncoder(cv=KFold(10) if by_time else folds)
+    return make_column_transformer(
+        (encoder, SELECT_CATEGORIES), remainder="passthrough"
+    )
+
+
+def fit_encoded_lightgbm(X, y, *, seed=0, by_time=False):
+    """Fit LightGBM on target statistics of the categories, with early stopping."""
+    encoder = target_encoder(seed, by_time)
+    parts = _hold_out(X, y, seed)
+    # In the order of the rows, for blocks of them.
+    order = parts[0].index.argsort()
+    X, y = parts[0].iloc[order], parts[2][order]
+    held_out = encoder.fit(X, y).transform(parts[1]), parts[3]
+    model = fit_lightgbm(encoder.fit_transform(X, y), y, held_out=held_out)
+    return make_pipeline(encoder, model)
+
+
+def fit_lightgbm(X, y, *, stop_early=True, seed=0, held_out=None):
     """Fit LightGBM with its own treatment of categories.
 
-    It stops early on a tenth of the rows, which the seed selects, or fits 100 trees
-    with its default parameters.
+    It stops early on the rows `held_out`, by default a tenth of the rows, which the
+    seed selects, or fits 100 trees with its default parameters.
     """
     lightgbm = require("lightgbm", "LightGBM")
     params, options = {}, {}
     if stop_early:
-        X, X_valid, y, y_valid = _hold_out(X, y, seed)
+        if held_out is None:
+            X, X_valid, y, y_valid = _hold_out(X, y, seed)
+            held_out = X_valid, y_valid
         params = {"n_estimators": 500, "learning_rate": 0.05}
-        options["eval_set"] = [(X_valid, y_valid)]
+        options["eval_set"] = [held_out]
         options["callbacks"] = [lightgbm.early_stopping(20, verbose=False)]
     threads = torch.get_num_threads()
     model = lightgbm.LGBMClassifier(n_jobs=threads, verbose=-1, **params)
@@ -439,15 +472,24 @@ def fit_hist_gradient_boosting(X, y):
         max_categories=MAX_CATEGORIES,
     )
     columns = make_column_transformer((codes, categories), remainder="passthrough")
-    model = HistGradientBoostingClassifier(
+    model = _boosted_trees(categorical_features=np.arange(len(categories)))
+    return make_pipeline(columns, model).fit(X, y)
+
+
+def fit_encoded_hist_gradient_boosting(X, y, *, seed=0):
+    """Fit scikit-learn's boosted trees on target statistics of the categories."""
+    return make_pipeline(target_encoder(seed), _boosted_trees(seed)).fit(X, y)
+
+
+def _boosted_trees(seed=0, **params):
+    return HistGradientBoostingClassifier(
         max_iter=500,
         learning_rate=0.05,
-        categorical_features=np.arange(len(categories)),
         early_stopping=True,
         n_iter_no_change=20,
-        random_state=0,
+        random_state=seed,
+        **params,
     )
-    return make_pipeline(columns, model).fit(X, y)
 
 
 class CatBoost:
@@ -593,13 +635,22 @@ PER_TASK = {
     "LightGBM": fit_lightgbm,
     "CatBoost": lambda X, y: CatBoost().fit(X, y),
 }
+# Their folds are drawn by a seed.
+PER_TASK_AND_SEED = {
+    "LightGBM, TargetEncoder": fit_encoded_lightgbm,
+    "LightGBM, TargetEncoder by time": partial(fit_encoded_lightgbm, by_time=True),
+    "HistGradientBoosting, TargetEncoder": fit_encoded_hist_gradient_boosting,
+}
 RECHUB = {"torch-rechub DCNv2": RechubDCNv2, "torch-rechub MMoE": RechubMMoE}
-PEERS = (*PER_TASK, *RECHUB)
+PEERS = (*PER_TASK, *PER_TASK_AND_SEED, *RECHUB)
 
 
 def peer_models(name, seeds):
-    """Yield the models of a peer: one, or one per seed for networks."""
+    """Yield the models of a peer: one, or one per seed if it depends on a seed."""
     if name in PER_TASK:
         yield PerTask(PER_TASK[name])
+    elif name in PER_TASK_AND_SEED:
+        fit_one = PER_TASK_AND_SEED[name]
+        yield from (PerTask(partial(fit_one, seed=seed)) for seed in range(seeds))
     else:
         yield from (RECHUB[name](seed) for seed in range(seeds))

@@ -4,7 +4,7 @@ Each public module has a line in `MODULES` and a section of the page. The sectio
 the module's docstring and lists the classes, functions and scorers of its `__all__`.
 Members of a registry are listed with their names in the estimator's parameter and with
 their own parameters, so a new network needs no line here. `own_members` names what the
-page of a class documents.
+page of a class documents, `search_terms` for what a search finds it first.
 """
 
 import importlib
@@ -44,6 +44,16 @@ MODULES = [
     Module("sk_pwiser.datasets", "Data sets"),
     Module("sk_pwiser.inspection", "Displays"),
 ]
+
+# What users call parameters of the estimator that have other names.
+SYNONYMS = {
+    "categorical",
+    "class weight",
+    "eval_set",
+    "learning rate",
+    "n_jobs",
+    "validation set",
+}
 
 
 def public_modules():
@@ -107,6 +117,16 @@ def members_by_class():
         for name in module.__all__
         if inspect.isclass(getattr(module, name))
     }
+
+
+def search_terms():
+    """Map the estimator to its parameters and those of its fit, and to their words."""
+    estimator = sk_pwiser.MultiTaskCTRCVRClassifier
+    functions = estimator.__init__, estimator.fit
+    names = {name for f in functions for name in inspect.signature(f).parameters}
+    names -= {"self", "X", "Y"}
+    words = {name.replace("_", " ") for name in names}
+    return {"sk_pwiser.MultiTaskCTRCVRClassifier": sorted(names | words | SYNONYMS)}
 
 
 def own_members(cls):

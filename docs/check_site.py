@@ -2,10 +2,10 @@
 
     python docs/check_site.py docs/_build/html [--screenshots FOLDER]
 
-prints what `check_links.py` finds, and every block that reaches beyond its column
-without being in one that scrolls. It needs the group `site` of pyproject.toml and
-Chromium (`CHROMIUM` names another program than `chromium`); without them it prints what
-is missing and checks the rest.
+prints what `check_links.py` finds, every block that reaches beyond its column without
+being in one that scrolls, and Python code that scrolls at 1280 pixels. It needs the
+group `site` of pyproject.toml and Chromium (`CHROMIUM` names another program than
+`chromium`); without them it prints what is missing and checks the rest.
 """
 
 import argparse
@@ -16,7 +16,9 @@ from pathlib import Path
 
 from check_links import find_faults
 
-WIDTHS = (1400, 1000, 420)
+WIDTHS = (1280, 1000, 420)
+# The width from which a line of code fits into its block.
+FITS = 1280
 PROGRAMS = ("chromium", "chromium-browser", "google-chrome")
 # Blocks that reach beyond the column and are not within one that scrolls. One pixel is
 # rounding.
@@ -40,6 +42,11 @@ WIDER_BLOCKS = """() => {
   return wide.slice(0, 3).map((e) => e.tagName.toLowerCase() + ' ' + e.className +
     ' ' + (e.textContent || '').trim().slice(0, 50).replace(/\\s+/g, ' '));
 }"""
+
+CLIPPED_CODE = """() => [...document.querySelectorAll(
+  'article :is(.highlight-python, .highlight-pycon, .highlight-Python):not(.output) pre'
+)].filter((e) => e.scrollWidth > e.clientWidth + 1)
+  .map((e) => e.textContent.trim().slice(0, 50).replace(/\\s+/g, ' '))"""
 
 
 def find_browser():
@@ -76,6 +83,8 @@ def look(folder, program, screenshots=None, only=None):
                 tab.goto(path.resolve().as_uri(), wait_until="load")
                 for block in tab.evaluate(WIDER_BLOCKS):
                     yield f"{name}: at {width} px a block is too wide: {block}"
+                for code in tab.evaluate(CLIPPED_CODE) if width >= FITS else ():
+                    yield f"{name}: at {width} px code does not fit: {code}"
                 if screenshots:
                     take(tab, screenshots, f"{path.stem}_{width}")
             context.close()

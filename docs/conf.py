@@ -50,7 +50,10 @@ toc_object_entries_show_parents = "hide"
 # API reference: one page per object of api_table.rst, which api.rst includes.
 
 autosummary_generate = ["api_table.rst"]
-autosummary_context = {"own_members": api_reference.members_by_class()}
+autosummary_context = {
+    "own_members": api_reference.members_by_class(),
+    "search_terms": api_reference.search_terms(),
+}
 autodoc_typehints = "none"  # the types in the docstrings say more
 numpydoc_show_class_members = False  # the template of a class page lists them
 
@@ -105,7 +108,9 @@ sphinx_gallery_conf = {
     "thumbnail_size": (560, 392),
     "within_subsection_order": "FileNameSortKey",
     "min_reported_time": 60,
+    "parallel": min(os.cpu_count() or 1, 8),
     "plot_gallery": True,
+    "remove_config_comments": True,
     "show_memory": False,
     "show_signature": False,
     "write_computation_times": False,
@@ -115,6 +120,7 @@ sphinx_gallery_conf = {
 
 copybutton_prompt_text = r">>> |\.\.\. |\$ "
 copybutton_prompt_is_regexp = True
+copybutton_selector = "div:not(.output) > div.highlight > pre"
 
 # Pages
 

@@ -1,10 +1,14 @@
-"""Directive `results-table`: the tables of a file under `docs/results`, as tables.
+"""Directive `results-table`: the tables of files under `docs/results`, as tables.
 
-    .. results-table:: results/real_auc_defaults.txt
+    .. results-table:: results/real_auc_defaults.txt results/real_auc_peers.txt
+       :rename: shared_bottom=sk_pwiser
+
+Tables of several files that have the same data set and headings become one. `rename`
+replaces a part of the labels of rows.
 
 The best value of a column is bold where the heading says which direction is better. The
 spread is in small type. The command that wrote a file, and the versions it ran with,
-are folded away above its tables. If a file has tables of several data sets, readers can
+are folded away above its tables. If there are tables of several data sets, readers can
 choose one of them.
 """
 
@@ -12,26 +16,32 @@ import re
 from pathlib import Path
 
 from docutils import nodes
-from docutils.parsers.rst import Directive
-from results_filter import control, data_sets, marked
-from results_parser import Lines, parse
+from docutils.parsers.rst import Directive, directives
+from results_filter import control, data_set, data_sets, marked
+from results_parser import Lines, Table, parse
 
 SPREAD = re.compile(r"^(\S+)( \([^()]*\)| \+- \S+)$")
 NUMBER = re.compile(r"^[-+]?[\d,]*\.?\d+(?:e[-+]?\d+)?")
 HIGHER = re.compile(r"\bAUC\b|\binterest\b")
+SEEDS = re.compile(r" \d+ seeds;")
 LOWER = re.compile(r"\bloss\b|\bECE\b")
 
 
 class ResultsTable(Directive):
-    """Read a file of results and return its tables."""
+    """Read files of results and return their tables."""
 
     required_arguments = 1
+    optional_arguments = 4
+    option_spec = {"rename": directives.unchanged}  # noqa: RUF012, as docutils reads it
 
     def run(self):
         document = self.state.document
-        path = Path(document.current_source).parent / self.arguments[0]
-        document.settings.env.note_dependency(str(path))
-        return render(path.read_text(encoding="utf-8"))
+        folder = Path(document.current_source).parent
+        texts = []
+        for argument in self.arguments:
+            document.settings.env.note_dependency(str(folder / argument))
+            texts.append((folder / argument).read_text(encoding="utf-8"))
+        return render(*texts, rename=self.options.get("rename", ""))
 
 
 def setup(app):
@@ -41,15 +51,41 @@ def setup(app):
     return {"parallel_read_safe": True, "parallel_write_safe": True}
 
 
-def render(text):
-    """Return the nodes of a file."""
-    parts = parse(text)
+def render(*texts, rename=""):
+    """Return the nodes of files."""
+    parts = [part for text in texts for part in parse(text)]
+    if len(texts) > 1:
+        parts = join(parts)
+    old, _, new = rename.partition("=")
+    for row in (row for part in parts if isinstance(part, Table) for row in part.rows):
+        row.cells[0] = row.cells[0].replace(old, new) if old else row.cells[0]
     sets = data_sets(parts)
     names = list(dict.fromkeys(name for each in sets for name in each))
     found = [control(names)] if names else []
     for part, of_part in zip(parts, sets, strict=True):
         found += marked(part_nodes(part), of_part)
     return [nodes.container("", *found, classes=["results"])]
+
+
+def join(parts):
+    """Join tables of the same data set and headings, and the commands of all files.
+
+    The caption loses the number of seeds, which differs between the files.
+    """
+    source, joined, first = Lines("source", []), [], {}
+    for part in parts:
+        if not isinstance(part, Table) and part.kind == "source":
+            source.lines += part.lines
+            continue
+        key = isinstance(part, Table) and (data_set(part), *part.head)
+        if key in first:
+            table = first[key]
+            table.rows += part.rows
+            table.caption = [SEEDS.sub("", line) for line in table.caption]
+        else:
+            joined.append(part)
+            first |= {key: part} if key else {}
+    return [source, *joined]
 
 
 def part_nodes(part):

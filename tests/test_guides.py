@@ -1,7 +1,8 @@
 """The Python code of the user guide, of the front page and of the README runs.
 
 The blocks of a page run one after the other in one namespace, with at most two epochs
-per fit.
+per fit. Where a page shows what its code prints, all epochs run, and the figures are
+compared.
 """
 
 import inspect
@@ -29,6 +30,11 @@ RST_BLOCK = re.compile(
     re.MULTILINE,
 )
 
+OUTPUT_BLOCK = re.compile(
+    r"^\.\. code-block:: none\n   :class: output\n\n((?: {4}.*\n|\n)+)", re.MULTILINE
+)
+FRACTION = re.compile(r"\d+\.\d*")
+
 
 def code_of(page):
     """Return the Python code of a page, with the line numbers of the page."""
@@ -46,7 +52,10 @@ def code_of(page):
 
 # Pages whose code reads KuaiRand.
 READS_FILES = ("datasets",)
-WITH_CODE = [page for page in PAGES if code_of(page).strip()]
+WITH_OUTPUT = [page for page in PAGES if OUTPUT_BLOCK.search(page.read_text("utf-8"))]
+WITH_CODE = [
+    page for page in PAGES if code_of(page).strip() and page not in WITH_OUTPUT
+]
 
 
 # Of KuaiRand, and of the history of the few conversions on a page.
@@ -62,3 +71,22 @@ def test_the_code_of_the_page_runs(page, monkeypatch, tmp_path):
     monkeypatch.setitem(defaults, "max_epochs", 2)
     monkeypatch.chdir(tmp_path)
     exec(compile(code_of(page), page, "exec"), names_for(page.stem))
+
+
+@pytest.mark.parametrize("page", WITH_OUTPUT, ids=lambda page: page.stem)
+def test_the_code_of_the_page_prints_what_the_page_shows(
+    page, monkeypatch, tmp_path, capsys
+):
+    shown = "".join(OUTPUT_BLOCK.findall(page.read_text(encoding="utf-8")))
+    monkeypatch.chdir(tmp_path)
+    exec(compile(code_of(page), page, "exec"), names_for(page.stem))
+    printed = capsys.readouterr().out
+    assert form(printed) == form(shown)
+    # Another processor, or version of torch, gives slightly different networks.
+    figures = [list(map(float, FRACTION.findall(text))) for text in (printed, shown)]
+    assert figures[0] == pytest.approx(figures[1], rel=0.1, abs=0.05)
+
+
+def form(text):
+    """Return a text with its numbers replaced, and without its spaces."""
+    return "".join(re.sub(r"\d+", "number", FRACTION.sub("number", text)).split())

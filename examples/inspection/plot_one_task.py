@@ -57,7 +57,7 @@ CalibrationDisplay.from_estimator(
     name="conversion",
     ax=right,
 )
-right.set(xlim=(0, 0.3), ylim=(0, 0.3))
+_ = right.set(xlim=(0, 0.3), ylim=(0, 0.3))
 
 # %%
 # Effects of columns

@@ -62,7 +62,7 @@ for j in range(5):
     ax.plot(alphas, norms[j], label=f"feature {j}")
 ax.set(xscale="log", xlabel="alpha", ylabel="norm of the coefficients")
 ax.invert_xaxis()
-ax.legend()
+_ = ax.legend()
 
 # %%
 # The choice of the penalty

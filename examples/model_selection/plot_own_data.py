@@ -48,8 +48,9 @@ print(Y.sum())
 # --------------
 #
 # Five folds, the cross-entropy and two weights make fifteen fits. If the rows are from
-# many days, pass `cv=TimeSeriesSplit()`; if there are several rows per user, pass a
-# splitter by groups.
+# many days, pass a :class:`~sk_pwiser.model_selection.FunnelTimeSplit` as `cv`; if
+# there are several rows per user, a
+# :class:`~sk_pwiser.model_selection.FunnelGroupKFold`.
 
 from sk_pwiser import MultiTaskCTRCVRClassifier
 from sk_pwiser.model_selection import compare_losses

@@ -54,7 +54,7 @@ for task in model.task_names_:
 left.set(xlabel="epoch", ylabel="loss")
 right.set(xlabel="epoch", ylabel="validation AUC")
 left.legend()
-right.legend()
+_ = right.legend()
 
 # %%
 # The predictions

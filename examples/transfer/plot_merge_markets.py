@@ -87,7 +87,7 @@ for ax, (objective, values) in zip(
     ax.contourf(grid, grid, values, levels=20)
     ax.plot(*found, "o", color="white", markeredgecolor="black", clip_on=False)
     ax.set(title=objective, xlabel="coefficient of the first market")
-axes[0].set_ylabel("coefficient of the second market")
+_ = axes[0].set_ylabel("coefficient of the second market")
 
 # %%
 # One network in place of two

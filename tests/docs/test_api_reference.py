@@ -31,7 +31,11 @@ def page_of(name):
     environment = Environment(loader=FileSystemLoader(DOCS / "_templates/autosummary"))
     environment.filters["underline"] = str
     return environment.get_template("class.rst").render(
-        fullname=name, module=module, objname=attribute, own_members=MEMBERS
+        fullname=name,
+        module=module,
+        objname=attribute,
+        own_members=MEMBERS,
+        search_terms=api_reference.search_terms(),
     )
 
 
@@ -42,6 +46,8 @@ def test_the_page_of_a_class_lists_every_public_method(name):
     listed = re.search(r"^   :members: (.+)$", page_of(name), re.MULTILINE)
     entries = set(listed.group(1).split(", ")) if listed else set()
     assert set(public_methods(cls)) <= entries
+    table = page_of(name).split(".. autoclass::")[0]
+    assert set(re.findall(rf"~{attribute}\.(\w+)", table)) == entries
 
 
 def test_methods_of_private_base_classes_have_entries():
@@ -51,6 +57,14 @@ def test_methods_of_private_base_classes_have_entries():
     assert expected <= entries
     # scikit-learn documents what it generates.
     assert not any(name.endswith("_request") for name in entries)
+
+
+def test_a_search_for_a_parameter_finds_the_estimator():
+    page = page_of("sk_pwiser.MultiTaskCTRCVRClassifier")
+    # The search ranks main entries of the index by the share of them that was typed.
+    terms = set(re.findall(r"^   ! single: (.+)$", page, re.MULTILINE))
+    assert {"early stopping", "early_stopping", "eval_set", "categorical"} <= terms
+    assert "index::" not in page_of("sk_pwiser.losses.PWiseR")
 
 
 def test_methods_that_depend_on_the_fit_have_entries():

@@ -32,6 +32,16 @@ def test_wide_blocks_are_found_at_the_widths_where_they_are_wide(program, tmp_pa
     ]
 
 
+def test_code_that_does_not_fit_is_found(program, tmp_path):
+    block = '<div class="highlight-python"><pre style="overflow: auto">{}</pre></div>'
+    for name, length in (("fits", 3), ("clipped", 60)):
+        page = PAGE.format(block.format("x = 1  # " + length * "comment "))
+        (tmp_path / f"{name}.html").write_text(page, encoding="utf-8")
+    faults = [f for f in check_site.look(tmp_path, program) if "code" in f]
+    assert len(faults) == 1
+    assert faults[0].startswith("clipped.html: at 1280 px code does not fit: x = 1")
+
+
 def test_without_a_browser_the_rest_is_checked(tmp_path, monkeypatch, capsys):
     monkeypatch.setattr(check_site, "PROGRAMS", ("no-such-browser",))
     monkeypatch.delenv("CHROMIUM", raising=False)

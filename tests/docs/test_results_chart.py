@@ -58,3 +58,5 @@ def test_the_chart_of_the_front_page_compares_with_other_packages():
     text = (DOCS / "results" / "real_auc_peers.txt").read_text(encoding="utf-8")
     labels = {p.label for p in results_chart.read_points(text, "engage AUC", "engage")}
     assert {"LightGBM", "CatBoost", "logistic regression"} <= labels
+    # Boosted trees with the same inputs: rates of values.
+    assert {"LightGBM, TargetEncoder", "HistGradientBoosting, TargetEncoder"} <= labels

@@ -9,7 +9,11 @@ results_table = load_script("results_table")
 
 def bold(text):
     """Return the bold cells of the tables of a text."""
-    (node,) = results_table.render(text)
+    return bold_of(*results_table.render(text))
+
+
+def bold_of(node):
+    """Return the bold cells of a node."""
     return [strong.astext() for strong in node.findall(nodes.strong)]
 
 
@@ -68,3 +72,25 @@ def test_spreads_are_marked(spread):
     (node,) = results_table.render(text)
     marked = [inline.astext() for inline in node.findall(nodes.inline)]
     assert marked[0].strip() in {"(0.0010)", "\N{PLUS-MINUS SIGN} 0.0010"}
+
+
+def test_tables_of_several_files_become_one_per_data_set():
+    own = "$ own\n\n" + table(
+        ("long: 9 rows; 5 seeds; part: test",),
+        ("", "click AUC", "log loss"),
+        ("network, bce", "0.72 (0.01)", "0.31"),
+        ("network, pwiser", "0.71 (0.01)", "0.32"),
+        widths=(20, 18, 18),
+    )
+    peers = own.replace("own", "peers").replace("5 seeds", "1 seeds")
+    peers = peers.replace("network", "forests").replace("0.72", "0.74")
+    (node,) = results_table.render(own, peers, rename="network=sk_pwiser")
+    (found,) = node.findall(nodes.table)
+    labels = [row[0].astext() for row in found.findall(nodes.row)]
+    losses = ("bce", "pwiser")
+    rows = [f"{name}, {loss}" for name in ("sk_pwiser", "forests") for loss in losses]
+    assert labels == ["", *rows]
+    assert "seeds" not in found.astext()
+    assert bold_of(found) == ["0.31", "0.74", "0.31"]
+    assert "$ own" in node.astext()
+    assert "$ peers" in node.astext()
