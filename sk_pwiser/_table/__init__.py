@@ -22,6 +22,7 @@ from sk_pwiser._table._encoder import (
 from sk_pwiser._table._frames import (
     as_table,
     find_column,
+    list_columns,
     probability_frame,
     reads_in_parts,
     refuse_parts,
@@ -113,6 +114,7 @@ __all__ = [
     "grow_encoder",
     "is_missing",
     "learn_constant_columns",
+    "list_columns",
     "make_target_statistics",
     "n_rows",
     "names_of_columns",

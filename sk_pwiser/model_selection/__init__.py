@@ -7,11 +7,13 @@ tests on periods after those of training, and :class:`FunnelGroupKFold` on group
 as users, that training has not seen.
 
 :func:`compare_losses` shows whether PWiseR or another loss improves an estimator on
-given data. It returns a :class:`LossComparison`, which contains differences to a
+given data, and :func:`compare_models` compares the estimator with models of other
+packages. Both return a :class:`LossComparison`, which contains differences to a
 baseline and their confidence intervals.
 """
 
 from sk_pwiser.model_selection._compare import compare_losses
+from sk_pwiser.model_selection._compare_models import compare_models
 from sk_pwiser.model_selection._comparison import LossComparison
 from sk_pwiser.model_selection._folds import (
     FunnelStratifiedKFold,
@@ -29,6 +31,7 @@ __all__ = [
     "FunnelTimeSplit",
     "LossComparison",
     "compare_losses",
+    "compare_models",
     "funnel_depth",
     "funnel_holdout",
 ]

@@ -21,9 +21,10 @@ from sk_pwiser.model_selection._folds import FunnelStratifiedKFold
 
 
 class Candidate(NamedTuple):
-    """A candidate of a comparison: its name and the parameters to set."""
+    """A candidate of a comparison: its name, the estimator and parameters to set."""
 
     name: str
+    estimator: Any
     params: dict[str, Any]
 
 
@@ -50,12 +51,13 @@ def build_candidates(estimator, losses, weights):
             changes[f"{prefix}loss_params"] = None
         name = loss if isinstance(loss, str) else getattr(loss, "__name__", repr(loss))
         if not takes_weight(loss) or weight_path not in params:
-            candidates.append(Candidate(name, changes))
+            candidates.append(Candidate(name, estimator, changes))
             continue
         for weight in [params[weight_path]] if weights is None else weights:
             text = f"{weight:g}" if isinstance(weight, Real) else weight
             named = f"{name} (weight {text})"
-            candidates.append(Candidate(named, {**changes, weight_path: weight}))
+            params_of = {**changes, weight_path: weight}
+            candidates.append(Candidate(named, estimator, params_of))
     check_candidates(candidates, estimator, prefix.removesuffix("__"))
     return candidates
 
@@ -252,10 +254,20 @@ def compare_losses(
     ['click AUC', 'conversion AUC', 'CVR AUC', 'minus log loss']
     """
     candidates = build_candidates(estimator, losses, weights)
+    return cross_validate_candidates(
+        candidates, X, Y, cv, scoring, groups, params, n_jobs, verbose, random_state
+    )
+
+
+def cross_validate_candidates(
+    candidates, X, Y, cv, scoring, groups, params, n_jobs, verbose, random_state
+):
+    """Fit and score every candidate on every fold; see `compare_losses`."""
     X, Y, groups = indexable(X, Y, groups)
     if scoring is None:
-        scoring = default_scoring(estimator, Y)
-    check_scoring(estimator, scoring=scoring)
+        scoring = default_scoring(candidates[0].estimator, Y)
+    for candidate in candidates:
+        check_scoring(candidate.estimator, scoring=scoring)
     seed = random_state
     if not isinstance(random_state, Integral):
         seed = check_random_state(random_state).randint(2**31 - 1)
@@ -268,7 +280,7 @@ def compare_losses(
         # Folds are the outer loop, so that the candidates of a fold finish together.
         for split, of_split in zip(splits, seeds, strict=True):
             for candidate in candidates:
-                model = clone(estimator).set_params(**candidate.params)
+                model = clone(candidate.estimator).set_params(**candidate.params)
                 set_seeds(model, int(of_split))
                 yield joblib.delayed(fit_and_score)(
                     get_config(), model, X, Y, split, scoring, params
@@ -279,14 +291,14 @@ def compare_losses(
         n_jobs=n_jobs, return_as="generator" if verbose else "list"
     )
     results = []
-    for scores, seconds in parallel(jobs()):
-        results.append((scores, seconds))
+    for result in parallel(jobs()):
+        results.append(result)
         if verbose:
             print(progress(results, candidates, len(splits)), flush=True)
 
     shape = (len(splits), len(candidates))
     by_metric = {
-        name: np.reshape([scores[name] for scores, _ in results], shape).T
+        name: np.reshape([scores[name] for scores, *_ in results], shape).T
         for name in results[0][0]
     }
     warn_undefined(by_metric)
@@ -296,7 +308,8 @@ def compare_losses(
         test_train_ratio=np.mean([len(test) / len(train) for train, test in splits]),
         params=[candidate.params for candidate in candidates],
         seeds=seeds,
-        fit_times=np.reshape([seconds for _, seconds in results], shape).T,
+        fit_times=np.reshape([fit for _, fit, _ in results], shape).T,
+        score_times=np.reshape([score for *_, score in results], shape).T,
     )
 
 
@@ -336,13 +349,15 @@ def make_splits(cv, X, Y, groups, seed):
 
 
 def set_seeds(estimator, seed):
-    """Set every ``random_state`` of a nested estimator."""
-    paths = find_paths(estimator.get_params(), "random_state")
-    estimator.set_params(**dict.fromkeys(paths, seed))
+    """Set every ``random_state`` of a nested estimator that is not deprecated."""
+    params = estimator.get_params()
+    paths = find_paths(params, "random_state")
+    used = [path for path in paths if str(params[path]) != "deprecated"]
+    estimator.set_params(**dict.fromkeys(used, seed))
 
 
 def fit_and_score(config, estimator, X, Y, split, scoring, params):
-    """Fit on the training rows of a split; return the test scores and the fit time."""
+    """Fit on the training rows of a split; return test scores and seconds of both."""
     # Workers do not inherit the configuration of scikit-learn. One warning reports the
     # undefined scores of all fits.
     with config_context(**config), warnings.catch_warnings():
@@ -363,12 +378,12 @@ def fit_and_score(config, estimator, X, Y, split, scoring, params):
     }
     if isinstance(scoring, str):
         scores = {scoring: scores["score"]}
-    return scores, found["fit_time"][0]
+    return scores, found["fit_time"][0], found["score_time"][0]
 
 
 def progress(results, candidates, n_splits):
     """Return a line about the latest fit."""
-    scores, seconds = results[-1]
+    scores, seconds, _ = results[-1]
     fold, k = divmod(len(results) - 1, len(candidates))
     values = ", ".join(f"{name} {value:.4f}" for name, value in scores.items())
     return (
@@ -391,5 +406,5 @@ def warn_undefined(by_metric):
             f"{', '.join(undefined)}. The test rows of such a fold usually contain no "
             "event of a task; use fewer folds or more rows.",
             UndefinedMetricWarning,
-            stacklevel=3,
+            stacklevel=4,
         )

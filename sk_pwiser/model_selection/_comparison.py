@@ -32,8 +32,8 @@ class LossComparison:
         ``estimator.set_params(**params[i])`` creates candidate ``i``.
     seeds : array-like of shape (n_splits,), default=None
         For each fold, the ``random_state`` of the fits.
-    fit_times : array-like of shape (n_candidates, n_splits), default=None
-        Duration of each fit, in seconds.
+    fit_times, score_times : array-like of shape (n_candidates, n_splits), default=None
+        Durations of each fit, and of its predictions and scores, in seconds.
 
     Raises
     ------
@@ -100,6 +100,7 @@ class LossComparison:
         params=None,
         seeds=None,
         fit_times=None,
+        score_times=None,
     ):
         self.candidates = [str(name) for name in candidates]
         self.scores = {name: np.asarray(s, dtype=float) for name, s in scores.items()}
@@ -107,6 +108,7 @@ class LossComparison:
         self.params = params
         self.seeds = None if seeds is None else np.asarray(seeds)
         self.fit_times = None if fit_times is None else np.asarray(fit_times)
+        self.score_times = None if score_times is None else np.asarray(score_times)
         self._check()
 
     def _check(self):
@@ -230,6 +232,26 @@ class LossComparison:
             right = [t.rjust(w) for t, w in zip(texts[2:], widths[2:], strict=True)]
             lines.append("  ".join([*left, *right]).rstrip())
         return lines
+
+    @property
+    def seconds(self):
+        """Seconds per fold, as text: means of the fits, and of predicting and scoring.
+
+        Returns
+        -------
+        str
+            One line per candidate.
+        """
+        lines = [
+            f"{name}: {fit:.2f} s per fit, {score:.2f} s to predict and score"
+            for name, fit, score in zip(
+                self.candidates,
+                self.fit_times.mean(axis=1),
+                self.score_times.mean(axis=1),
+                strict=True,
+            )
+        ]
+        return "\n".join(lines)
 
     def _rows(self):
         """Return the rows of the table as dicts."""

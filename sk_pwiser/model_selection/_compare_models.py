@@ -1,0 +1,338 @@
+"""Comparison of this estimator with models of other packages, on the same folds."""
+
+import importlib.util
+from collections.abc import Mapping
+
+import numpy as np
+import sklearn
+from sklearn.base import BaseEstimator, ClassifierMixin, TransformerMixin
+from sklearn.compose import ColumnTransformer, make_column_selector
+from sklearn.ensemble import HistGradientBoostingClassifier
+from sklearn.impute import SimpleImputer
+from sklearn.linear_model import LogisticRegression
+from sklearn.model_selection import StratifiedKFold
+from sklearn.multioutput import MultiOutputClassifier
+from sklearn.pipeline import make_pipeline
+from sklearn.preprocessing import OneHotEncoder, StandardScaler, TargetEncoder
+from sklearn.utils.fixes import parse_version
+
+from sk_pwiser._table import (
+    CategoryColumn,
+    NumericColumn,
+    TableEncoder,
+    is_missing,
+    list_columns,
+    read_labels,
+    to_float,
+)
+from sk_pwiser._utils import import_extra
+from sk_pwiser.model_selection._compare import Candidate, cross_validate_candidates
+
+OWN = "sk_pwiser"
+# HistGradientBoosting has at most 255 bins per column.
+MAX_CATEGORIES = 255
+# As in `target_encoding="auto"` of the estimator.
+MIN_VALUES = 100
+IS_CATEGORY = make_column_selector(dtype_include="category")
+
+
+def compare_models(
+    X,
+    Y,
+    *,
+    models="default",
+    cv=5,
+    scoring=None,
+    groups=None,
+    n_jobs=None,
+    verbose=0,
+    random_state=0,
+):
+    """Compare this estimator with models of other packages on the same folds.
+
+    Parameters
+    ----------
+    X : {DataFrame, array-like} of shape (n_samples, n_features)
+        Impressions. All models read the category and numeric columns that
+        :class:`~sk_pwiser.MultiTaskCTRCVRClassifier` finds in them.
+    Y : array-like of shape (n_samples, n_tasks) or (n_samples,)
+        Labels, 0 or 1; the tasks in funnel order, the click first.
+    models : "default", sequence of str or dict of str to estimator, default="default"
+        The models; differences are those to the first one. "default" is this estimator,
+        and those of the following that are installed:
+
+        - "sk_pwiser": :class:`~sk_pwiser.MultiTaskCTRCVRClassifier`;
+        - "logistic_regression": on one-hot categories and standardised numbers;
+        - "hist_gradient_boosting": scikit-learn's boosted trees;
+        - "lightgbm" and "catboost": those of the packages lightgbm and catboost;
+        - "tabm": TabM of the package pytabkit.
+
+        Each has its default parameters. Models other than the first fit each task by
+        itself, and trees also get target statistics of columns with many values, by
+        :class:`~sklearn.preprocessing.TargetEncoder`. In a dict, estimators may be any
+        classifiers whose `predict_proba` the scorers of :mod:`sk_pwiser.metrics` read.
+    cv : int, splitter or iterable of (train, test), default=5
+        As in :func:`compare_losses`; :class:`FunnelTimeSplit` tests on later periods.
+    scoring : str, callable, list, tuple or dict, default=None
+        As in :func:`compare_losses`.
+    groups : array-like of shape (n_samples,), default=None
+        Group of each row, for splitters that use groups.
+    n_jobs : int, default=None
+        Number of fits that run in parallel, by joblib.
+    verbose : int, default=0
+        1 prints one line after each fit.
+    random_state : int, RandomState instance or None, default=0
+        Seed of the folds, if ``cv`` is an int, and of the fits.
+
+    Returns
+    -------
+    LossComparison
+        The scores and their differences, with the seconds of fits and of scoring.
+
+    Raises
+    ------
+    ValueError, TypeError
+        If there are fewer than two models, if a name is unknown, if an estimator has
+        no `predict_proba`, or if labels are missing.
+    ImportError
+        If the package of a named model is not installed, or pandas, which the models
+        of other packages need.
+
+    See Also
+    --------
+    compare_losses : Compares losses and weights of one estimator.
+
+    Examples
+    --------
+    >>> from sk_pwiser.datasets import make_ctr_cvr
+    >>> from sk_pwiser.model_selection import compare_models
+    >>> data = make_ctr_cvr(600, ctr=0.4, cvr=0.4, random_state=0)
+    >>> comparison = compare_models(
+    ...     data.data, data.target, models=["sk_pwiser", "logistic_regression"], cv=2
+    ... )
+    >>> comparison.candidates
+    ['sk_pwiser', 'logistic_regression']
+    """
+    labels, missing, _ = read_labels(Y, "ignore", input_name="Y")
+    if missing is not None and missing.any():
+        raise ValueError(
+            "Y must have all labels, since models of other packages have no missing "
+            f"ones; {int(missing.sum())} are missing."
+        )
+    found = named_models(models, n_tasks=labels.size // len(labels))
+    if len(found) < 2:
+        raise ValueError(f"models must name at least two models, got {list(found)}.")
+    for name, model in found.items():
+        if isinstance(model, type) or not hasattr(model, "predict_proba"):
+            raise TypeError(
+                f"models[{name!r}] must be a classifier with predict_proba, got "
+                f"{model!r}."
+            )
+    candidates = [Candidate(name, model, {}) for name, model in found.items()]
+    return cross_validate_candidates(
+        candidates, X, Y, cv, scoring, groups, None, n_jobs, verbose, random_state
+    )
+
+
+def named_models(models, n_tasks):
+    """Return the models by name; by default all whose packages are installed."""
+    if isinstance(models, Mapping):
+        return dict(models)
+    if isinstance(models, str):
+        if models != "default":
+            raise ValueError(
+                f"models must be 'default', a list of names or a dict, got {models!r}."
+            )
+        models = [name for name in MODELS if is_installed(name)]
+    unknown = [name for name in models if name not in MODELS]
+    if unknown:
+        raise ValueError(f"models must be of {list(MODELS)}, got {unknown[0]!r}.")
+    found = {}
+    for name in models:
+        if not is_installed(name):
+            raise ImportError(
+                f"The model {name!r} needs the package {PACKAGES[name]}: pip install "
+                f"{PACKAGES[name]}"
+            )
+        model = MODELS[name]()
+        is_own = name == OWN or n_tasks == 1
+        found[name] = model if is_own else MultiOutputClassifier(model)
+    return found
+
+
+def is_installed(name):
+    """Return whether the package of a model is installed."""
+    package = PACKAGES.get(name)
+    return package is None or importlib.util.find_spec(package) is not None
+
+
+class PlainColumns(TransformerMixin, BaseEstimator):
+    """Reads a table as the estimator does, into a DataFrame for other models.
+
+    Category columns have the dtype category, with the `max_categories` most frequent
+    values of `fit`; other values are missing. Numeric columns are floats.
+
+    Parameters
+    ----------
+    max_categories : int, default=None
+        Largest number of values per column.
+    """
+
+    def __init__(self, max_categories=None):
+        self.max_categories = max_categories
+
+    def fit(self, X, y=None):
+        """Learn the kinds of the columns and the values of categories."""
+        encoder = TableEncoder()
+        table = encoder.begin(X)
+        self.encoder_, self.categories_ = encoder, {}
+        for column, values in zip(encoder.columns_, list_columns(table), strict=True):
+            if isinstance(column, CategoryColumn):
+                counts = import_extra("pandas", "compare_models").Series(as_texts(values))
+                order = counts.value_counts().index[: self.max_categories]
+                self.categories_[column.name] = sorted(order)
+            elif not isinstance(column, NumericColumn):
+                raise ValueError(
+                    f"Column {column.name!r} holds lists, which models of other "
+                    "packages cannot read; leave it out of the comparison."
+                )
+        return self
+
+    def transform(self, X):
+        """Return the columns as a DataFrame."""
+        pandas = import_extra("pandas", "compare_models")
+        found = {}
+        values_of = list_columns(self.encoder_.align(X))
+        for column, values in zip(self.encoder_.columns_, values_of, strict=True):
+            name = str(column.name)
+            if not isinstance(column, CategoryColumn):
+                found[name] = to_float(values)
+            else:
+                known = self.categories_[column.name]
+                codes = pandas.Index(known).get_indexer(as_texts(values))
+                found[name] = pandas.Categorical.from_codes(codes, known)
+        return pandas.DataFrame(found)
+
+    def get_feature_names_out(self, input_features=None):
+        """Return the names of the columns."""
+        names = [str(column.name) for column in self.encoder_.columns_]
+        return np.array(names, dtype=object)
+
+
+class CatBoost(ClassifierMixin, BaseEstimator):
+    """CatBoost with its default parameters, which reads categories as text.
+
+    Parameters
+    ----------
+    random_state : int, default=0
+        Seed.
+    """
+
+    def __init__(self, random_state=0):
+        self.random_state = random_state
+
+    def fit(self, X, y):
+        """Fit the trees."""
+        from catboost import CatBoostClassifier
+
+        self.model_ = CatBoostClassifier(
+            cat_features=IS_CATEGORY(X),
+            verbose=0,
+            allow_writing_files=False,
+            random_state=self.random_state,
+        ).fit(self._as_text(X), y)
+        self.classes_ = self.model_.classes_
+        return self
+
+    def predict(self, X):
+        """Return the labels."""
+        return self.model_.predict(self._as_text(X))
+
+    def predict_proba(self, X):
+        """Return the probabilities of both classes."""
+        return self.model_.predict_proba(self._as_text(X))
+
+    @staticmethod
+    def _as_text(X):
+        return X.assign(
+            **{name: X[name].astype(str).fillna("missing") for name in IS_CATEGORY(X)}
+        )
+
+
+def as_texts(values):
+    """Return the values of a category column as text, None for missing ones."""
+    return [None if is_missing(value) else str(value) for value in values]
+
+
+def many_values(X):
+    """Return the names of the category columns that get target statistics."""
+    return [name for name in IS_CATEGORY(X) if X[name].nunique() >= MIN_VALUES]
+
+
+def with_statistics(model, max_categories=None):
+    """Return a pipeline of a model of trees, with target statistics beside the columns.
+
+    The statistics of training rows are cross-fitted by `TargetEncoder`.
+    """
+    rates = TargetEncoder(random_state=0)
+    if parse_version(sklearn.__version__) >= parse_version("1.9"):
+        # From there on, its own parameters of the folds are deprecated.
+        rates = TargetEncoder(cv=StratifiedKFold(5, shuffle=True, random_state=0))
+    columns = ColumnTransformer(
+        [("columns", "passthrough", slice(None)), ("rates", rates, many_values)]
+    )
+    columns.set_output(transform="pandas")
+    return make_pipeline(PlainColumns(max_categories), columns, model)
+
+
+def own_model():
+    """Return the estimator of this package."""
+    from sk_pwiser._estimator import MultiTaskCTRCVRClassifier
+
+    return MultiTaskCTRCVRClassifier()
+
+
+def logistic_regression():
+    """Return a linear model of one-hot categories and standardised numbers."""
+    categories = OneHotEncoder(handle_unknown="ignore", min_frequency=2)
+    numbers = make_pipeline(SimpleImputer(keep_empty_features=True), StandardScaler())
+    columns = ColumnTransformer(
+        [("categories", categories, IS_CATEGORY)], remainder=numbers
+    )
+    return make_pipeline(PlainColumns(), columns, LogisticRegression(max_iter=1_000))
+
+
+def hist_gradient_boosting():
+    """Return scikit-learn's boosted trees."""
+    model = HistGradientBoostingClassifier(random_state=0)
+    return with_statistics(model, MAX_CATEGORIES)
+
+
+def lightgbm():
+    """Return boosted trees of LightGBM."""
+    from lightgbm import LGBMClassifier
+
+    return with_statistics(LGBMClassifier(verbose=-1, random_state=0))
+
+
+def catboost():
+    """Return boosted trees of CatBoost, which has target statistics of its own."""
+    return make_pipeline(PlainColumns(), CatBoost())
+
+
+def tabm():
+    """Return TabM of pytabkit."""
+    from pytabkit import TabM_D_Classifier
+
+    return make_pipeline(PlainColumns(), TabM_D_Classifier(random_state=0))
+
+
+MODELS = {
+    OWN: own_model,
+    "logistic_regression": logistic_regression,
+    "hist_gradient_boosting": hist_gradient_boosting,
+    "lightgbm": lightgbm,
+    "catboost": catboost,
+    "tabm": tabm,
+}
+PACKAGES = {"lightgbm": "lightgbm", "catboost": "catboost", "tabm": "pytabkit"}

@@ -1,0 +1,131 @@
+"""The estimator against models of other packages, on the same folds."""
+
+import numpy as np
+import pandas as pd
+import pytest
+from numpy.testing import assert_array_equal
+from refusals import small
+from sklearn.dummy import DummyClassifier
+from sklearn.linear_model import LogisticRegression
+from sklearn.metrics import roc_auc_score
+from sklearn.multioutput import MultiOutputClassifier
+
+from sk_pwiser.datasets import make_ctr_cvr
+from sk_pwiser.model_selection import FunnelTimeSplit, compare_models
+from sk_pwiser.model_selection._compare_models import (
+    IS_CATEGORY,
+    MIN_VALUES,
+    MODELS,
+    PlainColumns,
+    is_installed,
+)
+
+pytestmark = pytest.mark.filterwarnings("ignore:.*is predicted as more probable")
+FAST = ["logistic_regression", "hist_gradient_boosting"]
+
+
+@pytest.fixture(scope="module")
+def rows():
+    data = make_ctr_cvr(800, ctr=0.4, cvr=0.4, random_state=0)
+    rng = np.random.default_rng(0)
+    X = data.data.assign(
+        user=pd.Categorical(rng.integers(0, 300, 800)).astype(str),
+        hour=np.arange(800.0),
+        flag=rng.random(800) < 0.5,
+    )
+    X.loc[::7, "user"] = None
+    X.iloc[::9, 0] = np.nan
+    return X, data.target
+
+
+def test_default_models_are_those_installed(rows):
+    comparison = compare_models(*rows, models=["sk_pwiser", *FAST], cv=2)
+    assert comparison.candidates == ["sk_pwiser", *FAST]
+    assert list(comparison.scores)[:2] == ["click AUC", "conversion AUC"]
+    assert all(np.isfinite(scores).all() for scores in comparison.scores.values())
+    assert comparison.fit_times.shape == comparison.score_times.shape == (3, 2)
+    assert "hist_gradient_boosting: 0." in comparison.seconds
+    again = compare_models(*rows, models=["sk_pwiser", *FAST], cv=2)
+    for name, scores in comparison.scores.items():
+        assert_array_equal(again.scores[name], scores)
+
+
+def test_scores_are_those_of_a_fit_by_hand(rows):
+    X, Y = rows
+    plain = X.select_dtypes("number").fillna(0.0)
+    split = [
+        (np.arange(400), np.arange(400, 800)),
+        (np.arange(400, 800), np.arange(400)),
+    ]
+    model = MultiOutputClassifier(LogisticRegression(max_iter=2_000))
+    models = {"dummy": DummyClassifier(), "own": small(), "linear": model}
+    comparison = compare_models(plain, Y, models=models, cv=split)
+    model.fit(plain[:400], Y[:400])
+    for k, name in enumerate(Y):
+        expected = roc_auc_score(
+            Y[name][400:], model.predict_proba(plain[400:])[k][:, 1]
+        )
+        assert comparison.scores[f"{name} AUC"][2, 0] == expected
+        assert comparison.scores[f"{name} AUC"][0, 0] == 0.5
+
+
+@pytest.mark.parametrize("name", sorted(MODELS.keys() - {"sk_pwiser", *FAST}))
+@pytest.mark.slow
+def test_models_of_extra_packages(rows, name):
+    if not is_installed(name):
+        pytest.skip(f"the package of {name} is not installed")
+    comparison = compare_models(*rows, models=[name, "logistic_regression"], cv=2)
+    assert np.isfinite(comparison.scores["click AUC"]).all()
+
+
+def test_containers_and_single_tasks(rows):
+    polars = pytest.importorskip("polars")
+    X, Y = rows
+    X = X.astype(dict.fromkeys(IS_CATEGORY(X), str))  # as in polars
+    of_pandas = compare_models(X, Y["click"], models=FAST, cv=2)
+    of_polars = compare_models(polars.from_pandas(X), Y["click"], models=FAST, cv=2)
+    assert_array_equal(of_pandas.scores["click AUC"], of_polars.scores["click AUC"])
+    by_time = FunnelTimeSplit(2, time="hour")
+    assert compare_models(X, Y, models=FAST, cv=by_time).fit_times.shape == (2, 2)
+
+
+def test_columns_are_read_as_by_the_estimator(rows):
+    X, _ = rows
+    columns = PlainColumns(max_categories=20).fit(X)
+    table = columns.transform(X.iloc[::-1])
+    assert IS_CATEGORY(table) == [*IS_CATEGORY(X), "user", "flag"]
+    assert table["user"].nunique() == 20
+    numbers = X.select_dtypes("number").columns
+    assert_array_equal(table.select_dtypes(float).columns, numbers)
+    assert PlainColumns().fit(X).transform(X)["user"].nunique() >= MIN_VALUES
+    new = columns.transform(X.assign(user="new"))
+    assert new["user"].isna().all()
+
+
+@pytest.mark.parametrize(
+    ("models", "error", "message"),
+    [
+        ("all", ValueError, "models must be 'default', a list of names or a dict"),
+        (["sk_pwiser"], ValueError, "at least two models"),
+        (["sk_pwiser", "xgboost"], ValueError, "got 'xgboost'"),
+        ({"a": small(), "b": object()}, TypeError, r"models\['b'\] must be a classif"),
+        ({"a": small(), "b": LogisticRegression}, TypeError, r"models\['b'\]"),
+    ],
+)
+def test_bad_models(rows, models, error, message):
+    with pytest.raises(error, match=message):
+        compare_models(*rows, models=models)
+
+
+def test_bad_rows(rows, monkeypatch):
+    X, Y = rows
+    missing = Y.astype(float)
+    missing.iloc[3, 1] = np.nan
+    with pytest.raises(ValueError, match=r"Y must have all labels.*; 1 are missing"):
+        compare_models(X, missing, cv=2)
+    lists = X.assign(tags=[["a"]] * len(X))
+    with pytest.raises(ValueError, match="'tags' holds lists"):
+        compare_models(lists, Y, models=FAST, cv=2)
+    monkeypatch.setattr("importlib.util.find_spec", lambda name: None)
+    with pytest.raises(ImportError, match="needs the package lightgbm"):
+        compare_models(X, Y, models=["lightgbm", *FAST])
