@@ -1089,5 +1089,6 @@ class MultiTaskCTRCVRClassifier(ClassifierMixin, BaseEstimator):
         tags.classifier_tags.multi_class = False
         tags.target_tags.multi_output = True
         tags.input_tags.allow_nan = True
+        tags.input_tags.categorical = tags.input_tags.string = True
         tags.input_tags.sparse = True
         return tags

@@ -78,6 +78,7 @@ def test_it_is_an_ordinary_fitted_classifier(view, model):
     assert tags.classifier_tags.multi_class is False
     assert tags.target_tags.multi_output is False
     assert tags.input_tags.allow_nan is True
+    assert tags.input_tags.categorical is tags.input_tags.string is True
     copy = pickle.loads(pickle.dumps(view))
     assert_array_equal(copy.predict_proba(X), view.predict_proba(X))
     assert not hasattr(small().fit(X.to_numpy(float), Y).task(0), "feature_names_in_")
