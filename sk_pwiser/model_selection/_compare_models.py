@@ -188,7 +188,9 @@ class PlainColumns(TransformerMixin, BaseEstimator):
         self.encoder_, self.categories_ = encoder, {}
         for column, values in zip(encoder.columns_, list_columns(table), strict=True):
             if isinstance(column, CategoryColumn):
-                counts = import_extra("pandas", "compare_models").Series(as_texts(values))
+                counts = import_extra("pandas", "compare_models").Series(
+                    as_texts(values)
+                )
                 order = counts.value_counts().index[: self.max_categories]
                 self.categories_[column.name] = sorted(order)
             elif not isinstance(column, NumericColumn):
