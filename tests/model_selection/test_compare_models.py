@@ -44,7 +44,7 @@ def test_default_models_are_those_installed(rows):
     assert list(comparison.scores)[:2] == ["click AUC", "conversion AUC"]
     assert all(np.isfinite(scores).all() for scores in comparison.scores.values())
     assert comparison.fit_times.shape == comparison.score_times.shape == (3, 2)
-    assert "hist_gradient_boosting: 0." in comparison.seconds
+    assert comparison.seconds.splitlines()[2].startswith("hist_gradient_boosting: ")
     again = compare_models(*rows, models=["sk_pwiser", *FAST], cv=2)
     for name, scores in comparison.scores.items():
         assert_array_equal(again.scores[name], scores)
