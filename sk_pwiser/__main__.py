@@ -31,6 +31,7 @@ from sk_pwiser.model_selection import (
     FunnelStratifiedKFold,
     FunnelTimeSplit,
     compare_losses,
+    compare_models,
 )
 
 LOSSES = ("bce", "pwiser")
@@ -114,6 +115,12 @@ def make_parser():
         "is then tested on later rows than those of its training; no feature",
     )
     add(
+        "--against-others",
+        action="store_true",
+        help="compare with models of other packages instead of the losses: logistic "
+        "regression, gradient boosting and, where installed, LightGBM, CatBoost, TabM",
+    )
+    add(
         "--ignore",
         nargs="+",
         default=[],
@@ -148,9 +155,10 @@ def check(arguments):
     """Raise if options do not fit together."""
     if (arguments.data is None) != (not arguments.targets):
         raise ValueError("--data and --targets must be given together")
-    for option in ("categorical", "time", "ignore"):
+    for option in ("categorical", "time", "ignore", "against_others"):
         if arguments.data is None and getattr(arguments, option):
-            raise ValueError(f"--{option} must be given with --data")
+            name = option.replace("_", "-")
+            raise ValueError(f"--{name} must be given with --data")
     if arguments.folds < 2:
         raise ValueError(f"--folds must be an int >= 2, got {arguments.folds}")
 
@@ -363,7 +371,7 @@ def read_labels(column):
 
 
 def compare(title, X, Y, arguments, times=None):
-    """Compare the losses on one data set and print the result."""
+    """Compare losses, or models of other packages, on a data set; print the result."""
     rates = ", ".join(f"{n} {r:.2%}" for n, r in zip(Y.columns, Y.mean(), strict=True))
     folds, order = arguments.folds, "stratified by funnel depth"
     if times is not None:
@@ -375,17 +383,18 @@ def compare(title, X, Y, arguments, times=None):
         flush=True,
     )
     started = time.perf_counter()
-    comparison = compare_losses(
-        make_model(arguments),
-        X,
-        Y,
-        losses=LOSSES,
-        weights=arguments.weights,
-        cv=folds,
-        n_jobs=arguments.jobs,
-        verbose=1,
-        random_state=arguments.seed,
-    )
+    common = {
+        "cv": folds,
+        "n_jobs": arguments.jobs,
+        "verbose": 1,
+        "random_state": arguments.seed,
+    }
+    if arguments.against_others:
+        comparison = compare_models(X, Y, **common)
+        print(comparison, comparison.seconds, sep="\n")
+        return
+    losses = {"losses": LOSSES, "weights": arguments.weights}
+    comparison = compare_losses(make_model(arguments), X, Y, **losses, **common)
     print(comparison)
     print(
         f"Seeds of the folds: {comparison.seeds.tolist()}. "

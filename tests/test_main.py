@@ -90,6 +90,17 @@ def test_a_file_of_the_user(capsys, csv):
     assert "SK_PWISER_DATA" not in out
 
 
+def test_a_file_against_models_of_other_packages(monkeypatch, capsys, csv):
+    others = "sk_pwiser.model_selection._compare_models.PACKAGES"
+    monkeypatch.setattr(others, dict.fromkeys(("lightgbm", "catboost", "tabm"), "no"))
+    options = ["--data", str(csv), "--targets", *Y, "--against-others"]
+    command.main([*FEW, *options])
+    out = capsys.readouterr().out
+    assert "Differences to sk_pwiser over" in out
+    assert "hist_gradient_boosting" in out
+    assert "s to predict and score" in out
+
+
 def test_weights_are_candidates(capsys, csv):
     arguments = ["--data", str(csv), "--targets", *Y.columns, "--weights", "0.1", "1"]
     command.main([*FEW, *arguments])

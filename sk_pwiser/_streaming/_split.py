@@ -2,11 +2,11 @@
 
 import numpy as np
 
+from sk_pwiser._funnel import funnel_strata, holdout_sizes
 from sk_pwiser._streaming._chunks import RowSample
 from sk_pwiser._table._frames import as_table
 from sk_pwiser._table._target_statistics import read_times
 from sk_pwiser._training._early_stopping import last_edge
-from sk_pwiser.model_selection._folds import funnel_strata, holdout_sizes
 
 # numpy draws from the hypergeometric distribution for fewer rows than this.
 LARGEST_POPULATION = 10**9

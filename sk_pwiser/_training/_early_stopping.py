@@ -12,10 +12,10 @@ from skorch.callbacks import Callback, EarlyStopping
 from skorch.utils import noop
 from torch import Tensor
 
+from sk_pwiser._funnel import funnel_holdout
 from sk_pwiser._training._batches import TrainingRows
 from sk_pwiser._training._settings import Settings
 from sk_pwiser._utils import warn_user
-from sk_pwiser.model_selection import funnel_holdout
 
 # With as many rows or fewer, a tenth of them says less about the best epoch than a
 # number of steps that grows with the rows; see the page of benchmarks. With more rows,

@@ -7,6 +7,7 @@ import numpy as np
 from scipy.special import logit
 from scipy.stats import gaussian_kde
 
+from sk_pwiser._funnel import funnel_depth
 from sk_pwiser._responses import find_task
 from sk_pwiser.inspection._axes import (
     GREY,
@@ -16,7 +17,6 @@ from sk_pwiser.inspection._axes import (
     task_color,
 )
 from sk_pwiser.inspection._task_rows import GivenPredictions, read_responses
-from sk_pwiser.model_selection import funnel_depth
 
 LIMITS = np.finfo(np.float32)
 # The density is estimated from the counts in N_BINS bins, so that its cost does not

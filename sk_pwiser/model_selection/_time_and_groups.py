@@ -6,8 +6,8 @@ import numpy as np
 from sklearn.model_selection import BaseCrossValidator, StratifiedGroupKFold
 from sklearn.utils import column_or_1d, indexable
 
+from sk_pwiser._funnel import funnel_depth, strata_of_folds
 from sk_pwiser._times import check_duration, read_duration, read_times
-from sk_pwiser.model_selection._folds import funnel_depth, strata_of_folds
 
 
 class FunnelTimeSplit(BaseCrossValidator):

@@ -51,17 +51,18 @@ FOLDERS = {
     "_files": Folder((), ("numpy",)),
     "_table": Folder(("_utils",), LEARN, EXTRAS),
     "_times": Folder(("_table",), LEARN, EXTRAS),
+    "_funnel": Folder(("_table",), LEARN),
     "_responses": Folder(("_table",), LEARN),
     "networks": Folder(("_utils",), TORCH),
     "losses": Folder(("_utils",), TORCH),
     "_row_weights": Folder(("_responses", "_table", "_utils"), LEARN),
     "weighting": Folder(("_utils", "_row_weights"), TORCH, ("torchjd",)),
     "_training": Folder(
-        (*FAMILIES, "_files", "_table", "_utils", "model_selection"),
+        (*FAMILIES, "_files", "_funnel", "_table", "_utils"),
         (*LEARN, *TORCH, "skorch"),
     ),
     "_streaming": Folder(
-        ("_files", "_table", "_training", "_utils", "model_selection"),
+        ("_files", "_funnel", "_table", "_training", "_utils"),
         (*LEARN, *TORCH),
         EXTRAS,
     ),
@@ -80,11 +81,13 @@ FOLDERS = {
         ("_files", "_table", "_times", "_utils", "_version"), LEARN, EXTRAS
     ),
     "inspection": Folder(
-        ("_responses", "_table", "_utils", "metrics", "model_selection"), LEARN, EXTRAS
+        ("_funnel", "_responses", "_table", "_utils", "metrics"), LEARN, EXTRAS
     ),
     "metrics": READS_RESPONSES,
     "model_selection": Folder(
-        ("_table", "_times", "_utils", "metrics"), (*LEARN, "joblib"), EXTRAS
+        ("_estimator", "_funnel", "_table", "_times", "_utils", "metrics"),
+        (*LEARN, "joblib"),
+        (*EXTRAS, "catboost", "pytabkit"),
     ),
     "linear_model": Folder(("_table", "_utils", "model_selection"), LEARN),
     "export": Folder(
@@ -100,7 +103,7 @@ BLIND = {"_utils", "_training", "_streaming", "_estimator"}
 JOINED_IN_ONE_FILE = [("_training", "_table")]
 # (folder, folders of which it may import private modules): training on files takes the
 # same steps as training on a table, but in parts.
-INNER = {"_streaming": ("_table", "_training", "model_selection")}
+INNER = {"_streaming": ("_table", "_training")}
 
 
 def folder_of(parts):

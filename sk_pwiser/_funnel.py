@@ -1,0 +1,241 @@
+"""The funnel depth of rows, and parts of them with equal shares of every depth."""
+
+import math
+import warnings
+
+import numpy as np
+from sklearn.utils import check_consistent_length, check_random_state
+from sklearn.utils.random import sample_without_replacement
+
+from sk_pwiser._table import one_task_labels, read_labels, zero_one_labels
+
+
+def funnel_depth(Y):
+    """Count, for each row, the leading tasks that are 1.
+
+    Parameters
+    ----------
+    Y : array-like of shape (n_samples, n_tasks) or (n_samples,)
+        Labels, 0 or 1; the tasks in funnel order, the click first. Labels of tasks
+        after the first may be missing. The labels of a single task may have any two
+        values, of which the second one in increasing order counts as 1.
+
+    Returns
+    -------
+    depth : ndarray of int of shape (n_samples,)
+        From 0 (the first task is 0) to ``n_tasks`` (all tasks are 1). A label after a 0
+        does not count, so a conversion without a click has depth 0. If a label before
+        the first 0 is missing, the depth is unknown and is -1: for example, a click
+        with a missing conversion may have depth 1 or 2.
+
+    Raises
+    ------
+    ValueError
+        If ``Y`` is neither 1-D nor 2-D, if a label is neither 0 nor 1, or if a label
+        of the first task is missing.
+
+    Examples
+    --------
+    >>> from sk_pwiser.model_selection import funnel_depth
+    >>> funnel_depth([[0, 0], [1, 0], [1, 1], [0, 1]]).tolist()
+    [0, 1, 2, 0]
+    >>> funnel_depth([[0, None], [1, None]]).tolist()
+    [0, -1]
+    """
+    depth, is_unknown = _depth(Y, input_name="Y")
+    depth[is_unknown] = -1
+    return depth
+
+
+def funnel_holdout(Y, *, test_size=0.25, random_state=None, groups=None):
+    """Split rows once into training and test indices, stratified by funnel depth.
+
+    Every depth (see :func:`funnel_depth`) contributes its share of the test rows,
+    rounded by largest remainder. This is how the estimator selects its validation rows
+    for early stopping.
+
+    Parameters
+    ----------
+    Y : array-like of shape (n_samples, n_tasks) or (n_samples,)
+        Labels, 0 or 1; the tasks in funnel order, the click first. Labels of tasks
+        after the first may be missing; rows of unknown depth are separate strata, as in
+        :class:`FunnelStratifiedKFold`. The labels of a single task may have any two
+        values.
+    test_size : float, default=0.25
+        Fraction of the rows in the test set, in (0, 1). The number of test rows is
+        rounded up, but each set contains at least one row.
+    random_state : int, RandomState instance or None, default=None
+        Seed of the selection; an int gives the same split at every call.
+    groups : array-like of shape (n_samples,), default=None
+        Groups of rows, such as sessions, which are not split. The groups are stratified
+        by the depth of their deepest row, and `test_size` is a fraction of the groups.
+
+    Returns
+    -------
+    train : ndarray of int of shape (n_train,)
+        Row indices of the training set, sorted.
+    test : ndarray of int of shape (n_test,)
+        Row indices of the test set, sorted.
+
+    Raises
+    ------
+    ValueError
+        If ``test_size`` is outside (0, 1), if there are fewer than two rows or groups,
+        if a label is neither 0 nor 1, or if a label of the first task is missing.
+
+    See Also
+    --------
+    FunnelStratifiedKFold : Several splits, in which every row is tested once.
+    sklearn.model_selection.train_test_split : The same over the classes of a 1-D
+        ``stratify``.
+
+    Notes
+    -----
+    Unlike ``train_test_split``, this function accepts rare depths without an error or a
+    warning: a depth with a single row is stratified together with a neighbouring depth.
+
+    Examples
+    --------
+    >>> import numpy as np
+    >>> from sk_pwiser.model_selection import funnel_holdout
+    >>> Y = np.array([[0, 0]] * 12 + [[1, 0]] * 4 + [[1, 1]] * 4)
+    >>> train, test = funnel_holdout(Y, test_size=0.25, random_state=0)
+    >>> len(train), len(test)
+    (15, 5)
+    >>> Y[test].sum(axis=0).tolist()
+    [2, 1]
+    """
+    if not 0.0 < test_size < 1.0:
+        raise ValueError(f"test_size must be in (0, 1), got {test_size!r}.")
+    strata = funnel_strata(Y)
+    if groups is not None:
+        return _hold_out_groups(strata, groups, test_size, random_state)
+    return _hold_out(strata, test_size, random_state, "Y must have at least 2 rows")
+
+
+def _hold_out_groups(strata, groups, test_size, random_state):
+    """Hold out whole groups, stratified by the deepest of their rows."""
+    check_consistent_length(strata, groups)
+    distinct, number = np.unique(groups, return_inverse=True)
+    deepest = np.zeros(len(distinct), dtype=strata.dtype)
+    np.maximum.at(deepest, number, strata)
+    rule = "groups must have at least 2 groups"
+    _, test = _hold_out(deepest, test_size, random_state, rule)
+    is_test = np.isin(number, test)
+    return np.flatnonzero(~is_test), np.flatnonzero(is_test)
+
+
+def _hold_out(strata, test_size, random_state, rule):
+    n_samples = len(strata)
+    if n_samples < 2:
+        raise ValueError(f"{rule} to hold some out, got {n_samples}.")
+    rng = check_random_state(random_state)
+    stratum_of, sizes = holdout_sizes(np.bincount(strata), test_size)
+    strata = stratum_of[strata]
+    is_test = np.zeros(n_samples, dtype=bool)
+    for stratum, n_rows in enumerate(sizes):
+        rows = np.flatnonzero(strata == stratum)
+        chosen = sample_without_replacement(len(rows), n_rows, random_state=rng)
+        is_test[rows[chosen]] = True
+    return np.flatnonzero(~is_test), np.flatnonzero(is_test)
+
+
+def holdout_sizes(counts, test_size):
+    """Return the merged stratum of each stratum, and the rows to select of each."""
+    stratum_of, _ = merge_rare(counts, min_rows=2)
+    merged = np.zeros(int(stratum_of.max()) + 1, dtype=counts.dtype)
+    np.add.at(merged, stratum_of, counts)
+    n_rows = int(counts.sum())
+    n_test = min(math.ceil(test_size * n_rows), n_rows - 1)
+    return stratum_of, _largest_remainder(merged, n_test)
+
+
+def _largest_remainder(counts, total):
+    """Divide ``total`` over groups in proportion to their ``counts``."""
+    # Integer arithmetic, so that equal remainders compare equal.
+    shares, remainders = np.divmod(counts * total, counts.sum())
+    left = total - shares.sum()
+    # In a tie the deeper group wins, because it is usually the rarer one.
+    winners = np.lexsort((np.arange(len(counts)), remainders))[::-1][:left]
+    shares[winners] += 1
+    return shares
+
+
+def merge_rare(counts, *, min_rows):
+    """Merge strata of fewer than `min_rows` rows with a neighbour, given their numbers.
+
+    Returns the merged stratum of each, 0, 1, ... from the shallowest to the deepest
+    without gaps, and the rare strata with their numbers of rows.
+    """
+    groups = [[d] for d in np.flatnonzero(counts).tolist()]
+    rare = [(d, int(counts[d])) for [d] in groups if counts[d] < min_rows]
+
+    def is_rare(group):
+        return counts[group].sum() < min_rows
+
+    for i in range(len(groups) - 1, 0, -1):
+        if is_rare(groups[i]):
+            groups[i - 1] += groups.pop(i)
+    if len(groups) > 1 and is_rare(groups[0]):
+        groups[0] += groups.pop(1)
+
+    # A narrow integer type makes sorting and comparing 10^8 rows much faster.
+    stratum_of = np.zeros(len(counts), dtype=np.min_scalar_type(len(groups)))
+    for stratum, group in enumerate(groups):
+        stratum_of[group] = stratum
+    return stratum_of, rare
+
+
+def funnel_strata(Y, input_name="Y"):
+    """Return 2 d for rows of depth d, and 2 d + 1 for unknown depths of d or more."""
+    depth, is_unknown = _depth(Y, input_name=input_name)
+    return 2 * depth + is_unknown
+
+
+def strata_of_folds(y, n_splits):
+    """Return strata that can occur in every fold; warn if depths were merged."""
+    strata = funnel_strata(y, "y")
+    stratum_of, rare = merge_rare(np.bincount(strata), min_rows=n_splits)
+    # With fewer rows than folds scikit-learn raises, so no warning is needed.
+    if rare and len(strata) >= n_splits:
+        counts = ", ".join(f"{_describe(s)} ({n} rows)" for s, n in rare)
+        warnings.warn(
+            f"Fewer rows than n_splits={n_splits} in {counts}: too few for every fold, "
+            "so stratified together with a neighbouring depth.",
+            UserWarning,
+            stacklevel=3,
+        )
+    return stratum_of[strata]
+
+
+def _describe(stratum):
+    depth, is_unknown = divmod(stratum, 2)
+    return f"depth {depth} or more, unknown" if is_unknown else f"depth {depth}"
+
+
+def _depth(Y, *, input_name):
+    """Return the depth of each row, and whether it is unknown."""
+    if Y is None:
+        raise ValueError(f"{input_name} must hold the labels, got None.")
+    labels, missing, columns = read_labels(Y, "ignore", input_name=input_name)
+    labels = _zero_one(labels.reshape(len(labels), -1), columns, input_name)
+    # One pass per column, since a cumulative product along short rows is much slower.
+    depth = np.zeros(len(labels), dtype=np.intp)
+    is_unknown = np.zeros(len(labels), dtype=bool)
+    reached = np.ones(len(labels), dtype=bool)
+    for k in range(labels.shape[1]):
+        if missing is not None and k:
+            is_unknown |= reached & missing[:, k]
+        reached &= labels[:, k] == 1
+        depth += reached
+    return depth, is_unknown
+
+
+def _zero_one(labels, columns, input_name):
+    """Return labels as 0 and 1; the labels of a single task may have any two values."""
+    if labels.shape[1] == 1 and not np.isin(labels, [0, 1]).all():
+        labels_of_rows = labels[:, 0]
+        if len(set(labels_of_rows.tolist())) == 2:
+            values, _ = one_task_labels(labels_of_rows, columns, input_name=input_name)
+            return values
+    return zero_one_labels(labels, columns, input_name=input_name)
