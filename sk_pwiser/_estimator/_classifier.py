@@ -13,6 +13,7 @@ from sklearn.utils.validation import check_is_fitted
 from sk_pwiser._estimator._parameters import (
     PARAMETER_CONSTRAINTS,
     explain_names,
+    one_eval_set,
     with_entry,
 )
 from sk_pwiser._estimator._saving import from_plain, to_plain
@@ -483,7 +484,18 @@ class MultiTaskCTRCVRClassifier(ClassifierMixin, BaseEstimator):
     @explain_names
     @accept_any_case_of_y
     @_fit_context(prefer_skip_nested_validation=True)
-    def fit(self, X, Y=None, sample_weight=None, groups=None, eval_set=None):
+    def fit(
+        self,
+        X,
+        Y=None,
+        sample_weight=None,
+        groups=None,
+        eval_set=None,
+        X_val=None,
+        Y_val=None,
+        sample_weight_val=None,
+        groups_val=None,
+    ):
         """Train the network.
 
         Parameters
@@ -521,6 +533,18 @@ class MultiTaskCTRCVRClassifier(ClassifierMixin, BaseEstimator):
             Of a list of pairs, or a dict of names to pairs, the last is the validation
             set; the figures of the others begin with `valid_0_`, `valid_1_` and so on,
             or with their name.
+        X_val : {DataFrame, array-like} of shape (n_val, n_features), default=None
+            Validation rows, in place of `eval_set`, as in
+            :class:`~sklearn.ensemble.HistGradientBoostingClassifier`; they may be a
+            ParquetImpressions, without `Y_val`. A pipeline transforms `X_val` with
+            ``Pipeline(..., transform_input=["X_val"])``, see :ref:`later_rows`.
+        Y_val : array-like of shape (n_val, n_tasks) or (n_val,), default=None
+            Labels of these rows.
+        sample_weight_val : array-like of shape (n_val,) or (n_val, n_tasks), \
+                default=None
+            Weights of these rows.
+        groups_val : array-like of shape (n_val,), default=None
+            Groups of these rows.
 
         Returns
         -------
@@ -566,7 +590,7 @@ class MultiTaskCTRCVRClassifier(ClassifierMixin, BaseEstimator):
             Y,
             sample_weight,
             groups,
-            eval_set,
+            one_eval_set(eval_set, X_val, Y_val, sample_weight_val, groups_val),
             earlier=earlier,
             estimator_name=type(self).__name__,
         )

@@ -1,4 +1,4 @@
-"""The values that each parameter of the estimator may take."""
+"""The values of the parameters of the estimator, and the arguments of `fit`."""
 
 from fractions import Fraction
 from functools import wraps
@@ -9,8 +9,8 @@ from os import PathLike
 import torch
 from sklearn.utils._param_validation import Interval, StrOptions
 
-from sk_pwiser._table import NUMERIC_ENCODINGS
-from sk_pwiser._training import OPTIMIZERS
+from sk_pwiser._table import NUMERIC_ENCODINGS, reads_in_parts
+from sk_pwiser._training import OPTIMIZERS, ValidationRows
 from sk_pwiser.losses import LOSSES
 from sk_pwiser.networks import NETWORKS
 from sk_pwiser.weighting import WEIGHTINGS
@@ -117,6 +117,29 @@ def explain_names(function):
         return function(*args, **kwargs)
 
     return call
+
+
+def one_eval_set(eval_set, X_val, Y_val, sample_weight_val, groups_val):
+    """Return the validation rows of either form of the arguments of `fit`."""
+    rows = ValidationRows(X_val, Y_val, sample_weight_val, groups_val)
+    given = [name for name, value in rows._asdict().items() if value is not None]
+    if not given:
+        return eval_set
+    if eval_set is not None:
+        raise ValueError(
+            f"Pass validation rows as eval_set or as {given[0]}_val, not as both."
+        )
+    if reads_in_parts(X_val):
+        if given != ["X"]:
+            raise ValueError(
+                f"{given[1]}_val must be None for X_val={X_val!r}, which names its "
+                "columns of labels, and has no weights and no groups."
+            )
+        return X_val
+    for name in ("X", "Y"):
+        if name not in given:
+            raise ValueError(f"{name}_val must be given with {given[0]}_val.")
+    return rows
 
 
 def with_entry(dictionary, entry, value, name):

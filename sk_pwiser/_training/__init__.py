@@ -5,7 +5,7 @@ from skorch.callbacks import Freezer
 from sk_pwiser._training._batches import BatchIterator, Impressions
 from sk_pwiser._training._callbacks import InputMixup, KeepOnInterrupt
 from sk_pwiser._training._checkpoints import Checkpoints, find_checkpoint
-from sk_pwiser._training._fit import fit, fit_from
+from sk_pwiser._training._fit import ValidationRows, fit, fit_from
 from sk_pwiser._training._net import MultiTaskNet
 from sk_pwiser._training._optimizers import OPTIMIZERS, sparse_tables
 from sk_pwiser._training._settings import Settings
@@ -29,6 +29,7 @@ __all__ = [
     "MultiTaskNet",
     "Settings",
     "TrainingResult",
+    "ValidationRows",
     "find_checkpoint",
     "fit",
     "fit_from",

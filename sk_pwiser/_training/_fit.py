@@ -5,7 +5,7 @@ from contextlib import AbstractContextManager, ExitStack, contextmanager
 from copy import deepcopy
 from dataclasses import dataclass, replace
 from pathlib import Path
-from typing import Any
+from typing import Any, NamedTuple
 
 import numpy as np
 import torch
@@ -250,6 +250,15 @@ def _loss_of(earlier: TrainingResult | None) -> MultiTaskLoss:
     return loss
 
 
+class ValidationRows(NamedTuple):
+    """Validation rows with weights and groups, the arguments of `fit` with _val."""
+
+    X: Any
+    Y: Any
+    sample_weight: Any = None
+    groups: Any = None
+
+
 def name_eval_sets(eval_set: Any) -> dict[str, Any]:
     """Return validation sets by the names of their figures; the last is "valid".
 
@@ -282,21 +291,24 @@ def check_eval_sets(
     """Check validation rows, all but the tables, against the training labels."""
     checked = {}
     for name, eval_set in sets.items():
-        if not isinstance(eval_set, tuple | list) or len(eval_set) != 2:
+        is_pair = isinstance(eval_set, tuple | list) and len(eval_set) == 2
+        if not is_pair and not isinstance(eval_set, ValidationRows):
             found = (
                 f"{len(eval_set)} entries"
                 if isinstance(eval_set, tuple | list)
                 else type(eval_set).__name__
             )
             raise TypeError(f"eval_set must be a pair (X, Y); got {found}.")
-        X, Y = eval_set
+        rows = ValidationRows(*eval_set)
         try:
             # Validation rows may have only one of the classes, as those of an update.
             checked[name] = check_rows(
-                settings, X, Y, None, None, targets, classes=None, single_pass=True
+                settings, *rows, targets, classes=None, single_pass=True
             )
         except (ValueError, TypeError) as error:
             where = "eval_set" if len(sets) == 1 else f"the set {name!r} of eval_set"
+            if isinstance(eval_set, ValidationRows):
+                where = "the validation rows"
             raise type(error)(f"In {where}: {error}") from error
     return checked
 
@@ -309,9 +321,8 @@ def with_eval_rows(data: EncodedData, eval_rows: Mapping[str, Rows]) -> EncodedD
     if not eval_rows:
         return data
     encoded = {
-        # There are weights only if labels are missing.
         name: data.schema.transform(rows.X).impressions(
-            rows.targets.values, rows.weights
+            rows.targets.values, rows.weights, rows.groups
         )
         for name, rows in eval_rows.items()
     }

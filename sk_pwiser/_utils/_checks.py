@@ -96,17 +96,21 @@ def accept_any_case_of_y(function: Callable[..., Any]) -> Callable[..., Any]:
     """Let a function with a parameter `Y` or `y` be called with either keyword.
 
     Some functions of scikit-learn and of libraries built on it pass labels as `y=`,
-    while labels of several tasks are usually called `Y`.
+    while labels of several tasks are usually called `Y`. The same holds for the labels
+    of validation rows, `Y_val` or `y_val`.
     """
-    name = "Y" if "Y" in signature(function).parameters else "y"
-    other = name.swapcase()
+    names = [name for name in signature(function).parameters if name[:1] in ("Y", "y")]
 
     @wraps(function)
     def call(*args: Any, **kwargs: Any) -> Any:
-        if other in kwargs:
+        for name in names:
+            other = name[0].swapcase() + name[1:]
+            if other not in kwargs:
+                continue
             if name in kwargs:
                 raise TypeError(
-                    f"{function.__name__}() got labels twice: as 'Y' and as 'y'."
+                    f"{function.__name__}() got labels twice: as {name!r} and as "
+                    f"{other!r}."
                 )
             kwargs[name] = kwargs.pop(other)
         return function(*args, **kwargs)

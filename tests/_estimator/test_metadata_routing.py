@@ -106,6 +106,7 @@ def test_requests_of_every_method():
     model.set_score_request(sample_weight=True)
     requests = model.get_metadata_routing()
     expected = {"eval_set": None, "groups": True, "sample_weight": "w"}
+    expected |= dict.fromkeys(("X_val", "Y_val", "groups_val", "sample_weight_val"))
     assert requests.fit.requests == expected
     expected = {"classes": False, "groups": False, "sample_weight": True}
     assert requests.partial_fit.requests == expected

@@ -4,7 +4,10 @@ import numpy as np
 import pytest
 from numpy.testing import assert_allclose, assert_array_equal
 from refusals import refuses
+from sklearn import config_context
 from sklearn.metrics import log_loss, roc_auc_score
+from sklearn.pipeline import make_pipeline
+from sklearn.preprocessing import FunctionTransformer
 
 from sk_pwiser import MultiTaskCTRCVRClassifier
 from sk_pwiser.datasets import make_ctr_cvr
@@ -145,3 +148,65 @@ def test_of_several_sets_the_last_one_decides(stopped, names, shown):
 )
 def test_wrong_sets_are_named(earlier, eval_set, error, message):
     refuses(earlier, error, message, X=X, Y=Y, eval_set=eval_set)
+
+
+# As X_val and Y_val.
+
+
+def test_x_val_and_y_val_are_an_eval_set(stopped):
+    model = make(max_epochs=60, n_iter_no_change=2)
+    for labels in ({"Y_val": Y_LATE}, {"y_val": Y_LATE}):
+        model.fit(X, Y, X_val=X_LATE, **labels)
+        assert_array_equal(model.predict_proba(X), stopped.predict_proba(X))
+        assert model.history_[:, "valid_loss"] == stopped.history_[:, "valid_loss"]
+
+
+def test_weights_and_groups_of_the_validation_rows():
+    rows = np.arange(len(X_LATE))
+    weight = 3.0 * (rows < 200)
+    part = make().fit(X, Y, X_val=X_LATE[:200], Y_val=Y_LATE[:200])
+    model = make().fit(X, Y, X_val=X_LATE, Y_val=Y_LATE, sample_weight_val=weight)
+    for column in ("valid_loss", "valid_auc_click", "valid_log_loss_conversion"):
+        assert_allclose(model.history_[:, column], part.history_[:, column], rtol=1e-5)
+    # JRC compares rows within groups, in validation, too.
+    groups, sessions = np.arange(len(X)) // 4, rows // 4
+    losses = [
+        make(loss="jrc", max_epochs=1)
+        .fit(X, Y, groups=groups, X_val=X_LATE, Y_val=Y_LATE, groups_val=found)
+        .history_[-1, "valid_loss"]
+        for found in (sessions, rows)
+    ]
+    assert losses[0] > losses[1]
+
+
+def test_a_pipeline_transforms_x_val(stopped):
+    with config_context(enable_metadata_routing=True):
+        last = make(max_epochs=60, n_iter_no_change=2)
+        last.set_fit_request(X_val=True, Y_val=True)
+        steps = FunctionTransformer(lambda X: X.drop(columns="extra")), last
+        pipeline = make_pipeline(*steps, transform_input=["X_val"])
+        wide, wide_late = X.assign(extra=1.0), X_LATE.assign(extra=2.0)
+        pipeline.fit(wide, Y, X_val=wide_late, Y_val=Y_LATE)
+        p = pipeline.predict_proba(wide_late)
+    assert_array_equal(p, stopped.predict_proba(X_LATE))
+
+
+@pytest.mark.parametrize(
+    ("arguments", "message"),
+    [
+        ({"X_val": X_LATE}, "Y_val must be given with X_val"),
+        ({"Y_val": Y_LATE}, "X_val must be given with Y_val"),
+        ({"sample_weight_val": [1.0]}, "X_val must be given with sample_weight_val"),
+        (
+            {"X_val": X_LATE, "Y_val": Y_LATE, "eval_set": (X_LATE, Y_LATE)},
+            "as eval_set or as X_val, not as both",
+        ),
+        ({"X_val": X_LATE, "Y_val": Y_LATE[:3]}, "In the validation rows: .* 3"),
+        (
+            {"X_val": X_LATE, "Y_val": Y_LATE, "sample_weight_val": -np.ones(500)},
+            "In the validation rows: .*sample_weight",
+        ),
+    ],
+)
+def test_bad_validation_rows(arguments, message):
+    refuses(make(), ValueError, message, X, Y, **arguments)
