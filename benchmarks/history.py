@@ -24,7 +24,10 @@ training rows and from `replay` for the test rows. The forms are
 - user: the user's past;
 - counts: the past of the user, the film and the pair of user and genres;
 - windows: the same, with a window of one hour and a half-life of 30 days;
-- lists: counts, and the last 20 films and genres that the user clicked.
+- lists: counts, and the last 20 films and genres that the user clicked, as means;
+- shared: lists, whose elements share the embeddings of the row's film and genres;
+- attention: shared, with attention to the row's film and genres in place of means;
+- attention and ages: the same, and the ages of the elements.
 
 LightGBM receives the same columns except the lists, one model per task, and stops early
 on the last tenth of the training rows.
@@ -59,6 +62,22 @@ FORMS = {
     "counts": {"keys": COUNTS},
     "windows": {"keys": COUNTS, "windows": ["1h"], "half_lives": ["30d"]},
     "lists": {"keys": COUNTS, "lists": LISTS},
+    "shared": {"keys": COUNTS, "lists": LISTS},
+    "attention": {"keys": COUNTS, "lists": LISTS},
+    "attention and ages": {
+        "keys": COUNTS,
+        "lists": [{**each, "ages": "values"} for each in LISTS],
+    },
+}
+SHARED = {f"user__last_{each['column']}_click": each["column"] for each in LISTS}
+ATTENTION = {"shared_embeddings": SHARED, "list_pooling": "attention"}
+ENCODING = {
+    "shared": {"shared_embeddings": SHARED},
+    "attention": ATTENTION,
+    "attention and ages": {
+        **ATTENTION,
+        "list_ages": {name: f"{name}_ages" for name in SHARED},
+    },
 }
 SPEED = {
     "all the past": {},
@@ -178,12 +197,14 @@ def aucs(probabilities, Y):
     return [roc_auc_score(Y.iloc[:, k], probabilities[:, k]) for k in range(2)]
 
 
-def fit_own(train, Y, test, seed):
-    model = MultiTaskCTRCVRClassifier(random_state=seed).fit(train, Y)
+def fit_own(train, Y, test, seed, encoding_params):
+    model = MultiTaskCTRCVRClassifier(
+        encoding_params=encoding_params, random_state=seed
+    ).fit(train, Y)
     return model.predict_proba(test)
 
 
-def fit_lightgbm(train, Y, test, seed):
+def fit_lightgbm(train, Y, test, seed, _):
     from lightgbm import LGBMClassifier, early_stopping
 
     lists = [name for name in train if "__last_" in name]
@@ -225,12 +246,15 @@ def run_auc(arguments):
     for form in arguments.forms:
         train, test = with_history(form, X, Y, n_train)
         for name in arguments.models:
-            if name == "LightGBM" and form == "lists":
+            if name == "LightGBM" and "lists" in (FORMS[form] or {}):
                 continue
             seeds = range(1 if name == "LightGBM" else arguments.seeds)
             started = time.process_time()
             results = [
-                aucs(MODELS[name](train, Y[:n_train], test, seed), Y[n_train:])
+                aucs(
+                    MODELS[name](train, Y[:n_train], test, seed, ENCODING.get(form)),
+                    Y[n_train:],
+                )
                 for seed in seeds
             ]
             seconds = (time.process_time() - started) / len(seeds)

@@ -149,8 +149,13 @@ class MultiTaskCTRCVRClassifier(ClassifierMixin, BaseEstimator):
           embeddings start as that of unseen values. Columns with `max_categories` or
           `n_hash_buckets` do not grow. Without it, new values are counted in a warning
           and encoded as unseen;
+        - `list_ages`, None by default: a dict of names of list columns with attention
+          to names of columns with the ages of their elements, numbers >= 0 or NaN if
+          unknown;
         - `list_pooling`, "mean" by default: how the vectors of the elements of a list
-          are pooled, by their "mean" or "sum"; see :ref:`inputs`;
+          are pooled, by their "mean", their "sum" or by "attention" to the row's value
+          of the column in `shared_embeddings`: one for all list columns, or a dict of
+          names of list columns; see :ref:`inputs`;
         - `list_weights`, None by default: a dict of names of list columns to names of
           columns with one weight >= 0 per element, for a weighted mean or sum;
         - `max_bins`, 64 by default: largest number of bins of a numeric column. Up to
@@ -169,6 +174,9 @@ class MultiTaskCTRCVRClassifier(ClassifierMixin, BaseEstimator):
           `max_categories` is given for the column, too; then only the rest is hashed.
           The hash is the same in every process and for every kind of column. Missing
           values keep their code, and target statistics are those of the buckets;
+        - `shared_embeddings`, None by default: a dict of names of list columns to names
+          of category columns, such as the last authors of a user and this row's author.
+          The two have one vocabulary, counted over both, and one embedding per value;
         - `target_encoding_blocks`, 10 by default: number of blocks of consecutive rows.
           The target statistics of a training row leave out its own block;
         - `target_encoding_min_values`, 100 by default: smallest number of distinct
@@ -933,6 +941,10 @@ class MultiTaskCTRCVRClassifier(ClassifierMixin, BaseEstimator):
             bags : scipy.sparse.csr_array of shape (n_samples, n_vectors), or None
                 Weights of the entries of a sparse `X` and of lists, one column per
                 vector of the network; None if there are none.
+            bag_inputs : dict of str to ndarray
+                The same entries as further inputs of the network, named as those of
+                :func:`~sk_pwiser.export.to_onnx`, in the order of rows, columns and
+                elements; empty if there are none.
             category_names, numeric_names : list
                 Names of the columns of `codes` and of `numeric`.
 
@@ -952,6 +964,7 @@ class MultiTaskCTRCVRClassifier(ClassifierMixin, BaseEstimator):
             codes=inputs.codes,
             numeric=inputs.numeric,
             bags=inputs.bag_matrix(schema.encoder.bags_),
+            bag_inputs=inputs.bag_inputs(),
             category_names=categories,
             numeric_names=numbers,
         )

@@ -15,7 +15,8 @@ from sk_pwiser._streaming._chunks import (
 from sk_pwiser._streaming._split import Blocks, HoldOut, TimeEdges
 from sk_pwiser._table._categories import FIRST_VALUE, CategoryColumn
 from sk_pwiser._table._column_kinds import warn_about_constants
-from sk_pwiser._table._frames import as_table, list_columns, read_lists
+from sk_pwiser._table._encoder import elements_of
+from sk_pwiser._table._frames import as_table, list_columns
 from sk_pwiser._table._labels import Targets
 from sk_pwiser._table._lists import ListColumn
 from sk_pwiser._table._numbers import ArrayColumn, NumericColumn
@@ -121,9 +122,9 @@ class ValueCounts:
         self.counts, self.kinds = {}, set()
         self.n_missing = self.n_dropped = self.max_dropped = 0
 
-    def add(self, values):
-        """Add the rows of a column."""
-        values, counts, kinds, n_missing = self.column.count(values)
+    def add(self, *columns):
+        """Add the rows of a column, and of others that share its vocabulary."""
+        values, counts, kinds, n_missing = self.column.count(*columns)
         self.kinds |= kinds
         self.n_missing += n_missing
         if not self.is_counting:
@@ -210,19 +211,22 @@ class TableLearner:
         """Add rows, a pyarrow.Table, and their weights per row or per row and task."""
         if self.counts is None:
             self._begin(X)
-        frame = as_table(X)
-        for column, values in zip(
-            self.encoder.columns_, list_columns(frame), strict=True
-        ):
+        columns = list_columns(as_table(X))
+        lists = self.encoder.read_lists(columns)
+        by_name = {}
+        for column, values in zip(self.encoder.columns_, columns, strict=True):
+            by_name[column.name] = values
             if isinstance(column, CategoryColumn):
-                self.counts[column.name].add(values)
-            elif isinstance(column, ListColumn):
-                lists = read_lists(values, column.name)
-                self.counts[column.name].add(lists.elements)
-                self.missing_lists[column.name] |= bool((lists.sizes < 0).any())
-                self.empty_lists[column.name] |= bool((lists.sizes == 0).any())
+                shared = elements_of(lists, column.name)
+                self.counts[column.name].add(values, *shared)
             elif isinstance(column, NumericColumn) and column.is_scalar:
                 column.read(values)  # an infinite value is named with its row
+        for column, own in lists:
+            if column.shared_name is None:
+                self.counts[column.name].add(own.elements)
+            column.add_ages(own, by_name.get(column.ages_name))
+            self.missing_lists[column.name] |= bool((own.sizes < 0).any())
+            self.empty_lists[column.name] |= bool((own.sizes == 0).any())
         self.sample.add(X.select(self.numeric), weights)
 
     def _begin(self, X):
@@ -235,7 +239,8 @@ class TableLearner:
         }
         lists = [column for column in columns if isinstance(column, ListColumn)]
         for column in lists:
-            self.counts[column.name] = ValueCounts(column.items_, self.max_values)
+            if column.shared_name is None:
+                self.counts[column.name] = ValueCounts(column.items_, self.max_values)
         self.missing_lists = dict.fromkeys((c.name for c in lists), False)
         self.empty_lists = dict(self.missing_lists)
         kinds = NumericColumn, ArrayColumn

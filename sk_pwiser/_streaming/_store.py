@@ -365,8 +365,8 @@ def load_rows(
         numeric = np.hstack([numeric, *rates])
     bags = None
     if "bag_offsets" in arrays:
-        weights = arrays.get("bag_weights")
-        bags = arrays["bag_offsets"], arrays["bag_indices"], weights
+        names = "offsets", "indices", "weights", "ages"
+        bags = tuple(arrays.get(f"bag_{name}") for name in names)
     inputs = Inputs(schema.without_rare(codes), numeric, bags)
     return inputs.impressions(
         arrays["y"], arrays.get("sample_weight"), arrays.get("groups")

@@ -22,8 +22,10 @@ from sk_pwiser._table._encoder import (
 from sk_pwiser._table._frames import (
     as_table,
     find_column,
+    first_known,
     list_columns,
     probability_frame,
+    read_lists,
     reads_in_parts,
     refuse_parts,
     to_float,
@@ -43,7 +45,13 @@ from sk_pwiser._table._labels import (
     refuse_unreadable,
     zero_one_labels,
 )
-from sk_pwiser._table._lists import ListColumn, ListWeights, SparseColumns
+from sk_pwiser._table._lists import (
+    ListAges,
+    ListColumn,
+    ListWeights,
+    SparseColumns,
+    combine_bags,
+)
 from sk_pwiser._table._numbers import NUMERIC_ENCODINGS, ArrayColumn, NumericColumn
 from sk_pwiser._table._row_values import (
     WeightScale,
@@ -70,6 +78,7 @@ STATE_CLASSES = (
     ArrayColumn,
     CategoryColumn,
     ExtendedStatistics,
+    ListAges,
     ListColumn,
     ListWeights,
     SoftTargets,
@@ -86,8 +95,11 @@ __all__ = [
     "NUMERIC_ENCODINGS",
     "STATE_CLASSES",
     "UNSEEN",
+    "ArrayColumn",
     "CategoryColumn",
     "ExtendedStatistics",
+    "ListColumn",
+    "ListWeights",
     "NumericColumn",
     "ReadLabels",
     "SoftTargets",
@@ -108,9 +120,11 @@ __all__ = [
     "check_weights",
     "choose_task_names",
     "column_kinds",
+    "combine_bags",
     "combine_weights",
     "factorize",
     "find_column",
+    "first_known",
     "grow_encoder",
     "is_missing",
     "learn_constant_columns",
@@ -121,6 +135,7 @@ __all__ = [
     "one_task_labels",
     "probability_frame",
     "read_labels",
+    "read_lists",
     "read_times",
     "reads_in_parts",
     "refuse_parts",

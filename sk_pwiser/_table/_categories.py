@@ -341,11 +341,16 @@ class CategoryColumn:
             frequent[None] = MISSING
         return frequent
 
-    def fit_transform(self, column):
+    def fit_transform(self, column, *others):
         """Learn the values of a column and return its `Codes`.
 
-        The frequency of a value is its number of rows; weights are not used.
+        The frequency of a value is its number of rows, and of elements in `others`,
+        further columns of its vocabulary; weights are not used.
         """
+        if others:
+            values, counts, kinds, n_missing = self.count(column, *others)
+            self.learn(values, counts, n_missing > 0, kinds)
+            return self.transform(column)
         indices, values = self._factorize(column)
         *counts, n_missing = count_values(indices, len(values)).tolist()
         self.learn(values, counts, n_missing > 0)
@@ -416,15 +421,31 @@ class CategoryColumn:
             )
         return self._encode(indices, values)
 
-    def count(self, column):
+    def count(self, *columns):
         """Return the distinct values, their numbers of rows, and their kinds.
 
         The kinds are a set of words for messages. The number of rows without a value is
-        the last result.
+        the last result. The values of several columns must be of one kind.
         """
-        indices, values = self._factorize(column)
-        *counts, n_missing = count_values(indices, len(values)).tolist()
-        return values, counts, _kinds(values), n_missing
+        total, all_kinds, n_all_missing = {}, set(), 0
+        for column in columns:
+            indices, values = self._factorize(column)
+            *counts, n_missing = count_values(indices, len(values)).tolist()
+            kinds = _kinds(values)
+            if all_kinds and kinds and all_kinds.isdisjoint(kinds):
+                raise ValueError(
+                    f"shared_embeddings: column {self.name!r} contains "
+                    f"{' and '.join(sorted(all_kinds))}, but a list column that shares "
+                    f"its vocabulary contains {' and '.join(sorted(kinds))}."
+                )
+            all_kinds |= kinds
+            n_all_missing += n_missing
+            if not total:
+                total = dict(zip(values, counts, strict=True))
+                continue
+            for value, n_rows in zip(values, counts, strict=True):
+                total[value] = total.get(value, 0) + n_rows
+        return list(total), list(total.values()), all_kinds, n_all_missing
 
     def _factorize(self, column):
         try:

@@ -25,7 +25,13 @@ from sk_pwiser._table._frames import (
     list_columns,
     to_float,
 )
-from sk_pwiser._table._lists import ListColumn, ListWeights, check_lists, find_weights
+from sk_pwiser._table._lists import (
+    ListAges,
+    ListColumn,
+    ListSettings,
+    ListWeights,
+    check_lists,
+)
 from sk_pwiser._table._numbers import (
     NUMERIC_ENCODINGS,
     ArrayColumn,
@@ -93,22 +99,19 @@ def make_columns(params, X, names):
     is_category = find_category_columns(params["categorical_features"], X, names)
     vocabularies = read_vocabularies(params, names, is_category)
     is_list = [has_lists(column) for column in list_columns(X)]
-    list_names = [
-        name
-        for name, *flags in zip(names, is_category, is_list, strict=True)
-        if all(flags)
-    ]
-    weights = find_weights(params["list_weights"], names, list_names)
+    categories = [(n, is_list[i]) for i, n in enumerate(names) if is_category[i]]
+    of_lists = [name for name, has_several in categories if has_several]
+    of_values = [name for name, has_several in categories if not has_several]
+    lists = ListSettings(params, names, of_lists, of_values)
     make_numeric = NUMERIC_ENCODINGS[params["numeric_encoding"]]
     if issubclass(make_numeric, PiecewiseLinearColumn):
         make_numeric = partial(make_numeric, max_bins=params["max_bins"])
     columns = []
     for index, name in enumerate(names):
-        if name in weights.values():
-            column = ListWeights(name)
-        elif name in list_names:
-            pooling = params["list_pooling"]
-            column = ListColumn(name, vocabularies[index], pooling, weights.get(name))
+        if name in lists.numbers:
+            column = lists.numbers[name](name)
+        elif name in of_lists:
+            column = lists.make_column(name, vocabularies[index])
         elif is_category[index]:
             column = CategoryColumn(name, vocabularies[index], params["keeps_rare"])
         else:
@@ -334,10 +337,12 @@ def refuse_merged(name, column):
         )
 
 
-# An ArrayColumn is also a NumericColumn: the first class that applies is the kind.
+# An ArrayColumn is also a NumericColumn, and ListAges are ListWeights: the first class
+# that applies is the kind.
 KINDS = {
     CategoryColumn: "category",
     ListColumn: "list of categories",
+    ListAges: "ages of a list",
     ListWeights: "weights of a list",
     ArrayColumn: "array of numbers",
     NumericColumn: "numeric",
@@ -359,7 +364,8 @@ def column_kinds(encoder):
 def vector_counts(encoder):
     """Return the number of embedding vectors of each category and list column.
 
-    All columns of a sparse table, with one vector each, are one entry.
+    All columns of a sparse table, with one vector each, are one entry. Vectors that a
+    list column shares with a category column count for the latter.
     """
     if encoder.sparse_ is not None:
         return {"sparse columns": encoder.sparse_.n_vectors}
@@ -367,5 +373,5 @@ def vector_counts(encoder):
     lists = [c for c in encoder.columns_ if isinstance(c, ListColumn)]
     return {
         **dict(zip(names, encoder.cardinalities_, strict=True)),
-        **{column.name: column.n_vectors for column in lists},
+        **{column.name: column.n_own for column in lists},
     }

@@ -33,6 +33,7 @@ from sk_pwiser._table._frames import (
     is_dataframe,
     is_sparse,
     list_columns,
+    read_lists,
     row_chunks,
     slice_rows,
 )
@@ -104,11 +105,24 @@ class ColumnSummary:
 
     @property
     def bags_(self):
-        """Number of vectors of each bag, and whether it has one for unseen values."""
+        """Arguments of the `BagSpec` of each bag."""
         if self.sparse_ is not None:
             return [(self.sparse_.n_vectors, False)]
-        lists = [c for c in self.columns_ if isinstance(c, ListColumn)]
-        return [(column.n_vectors, True) for column in lists]
+        sizes = dict(zip(self.category_names_, self.cardinalities_, strict=True))
+        places = {name: place for place, name in enumerate(sizes)}
+        return [
+            (c.n_own, True)
+            if c.shared_name is None
+            else (
+                c.n_own + sizes[c.shared_name],
+                True,
+                places[c.shared_name],
+                c.pooling == "attention",
+                c.ages_name is not None,
+            )
+            for c in self.columns_
+            if isinstance(c, ListColumn)
+        ]
 
     def category_values(self, name):
         """Return a dict from the values of a category column to their codes."""
@@ -130,7 +144,7 @@ class TableEncoder(ColumnSummary, BaseEstimator):
     pandas DataFrame, a polars DataFrame and, if the category columns are given as
     indices or as a mask, an array.
 
-    The parameters up to `list_weights` are those of the estimator, whose name in
+    The parameters up to `list_ages` are those of the estimator, whose name in
     messages about the columns is `estimator_name`. With `keeps_rare`, values that share
     the code of unseen values have codes of their own, from the cardinality of their
     column on.
@@ -146,6 +160,8 @@ class TableEncoder(ColumnSummary, BaseEstimator):
         max_bins=MAX_BINS,
         list_pooling="mean",
         list_weights=None,
+        shared_embeddings=None,
+        list_ages=None,
         estimator_name=None,
         keeps_rare=False,
     ):
@@ -157,6 +173,8 @@ class TableEncoder(ColumnSummary, BaseEstimator):
         self.max_bins = max_bins
         self.list_pooling = list_pooling
         self.list_weights = list_weights
+        self.shared_embeddings = shared_embeddings
+        self.list_ages = list_ages
         self.estimator_name = estimator_name
         self.keeps_rare = keeps_rare
 
@@ -181,14 +199,15 @@ class TableEncoder(ColumnSummary, BaseEstimator):
             n_columns = 0 if n_further is None else n_further(self)
             return *self._stack([], X.shape[0], n_further=n_columns), bags
         columns = list_columns(X)
+        lists = self.read_lists(columns)
         codes = [
-            encoder.fit_transform(column)
+            encoder.fit_transform(column, *elements_of(lists, encoder.name))
             for encoder, column in self._pair(columns, CategoryColumn)
         ]
         self.learn_numbers(self._pair(columns, NumericColumn), sample_weight)
         bags = [
-            encoder.fit_transform(column, weights)
-            for encoder, column, weights in self._pair_lists(columns)
+            encoder.fit_transform(own, *self._beside(encoder, columns))
+            for encoder, own in lists
         ]
         n_columns = 0 if n_further is None else n_further(self)
         return self._stack(columns, X.shape[0], codes, bags, n_columns)
@@ -243,8 +262,8 @@ class TableEncoder(ColumnSummary, BaseEstimator):
         codes = [encoder.transform(column) for encoder, column in pairs]
         warn_about_unseen(pairs, codes)
         bags = [
-            encoder.transform(column, weights)
-            for encoder, column, weights in self._pair_lists(columns)
+            encoder.transform(own, *self._beside(encoder, columns))
+            for encoder, own in self.read_lists(columns)
         ]
         return self._stack(columns, X.shape[0], codes, bags, n_further)
 
@@ -317,14 +336,22 @@ class TableEncoder(ColumnSummary, BaseEstimator):
         pairs = zip(self.columns_, columns, strict=True)
         return [pair for pair in pairs if isinstance(pair[0], kind)]
 
-    def _pair_lists(self, columns):
-        """Return encoder, column and weights of each list column."""
-        lists = [c for c in self.columns_ if isinstance(c, ListColumn)]
-        if not lists:
-            return []
-        names = [encoder.name for encoder in self.columns_]
-        of_name = dict(zip(names, columns, strict=True))
-        return [(c, of_name[c.name], of_name.get(c.weights_name)) for c in lists]
+    def lists_of(self, X):
+        """Return the encoders of the list columns, each with its lists in `X`."""
+        return _with_lists(self._columns_of(X, ListColumn))
+
+    def read_lists(self, columns):
+        """Return the encoders of the list columns, each with its lists."""
+        return _with_lists(self._pair(columns, ListColumn))
+
+    def _beside(self, encoder, columns):
+        """Return the vocabulary of a list column, and its weights and ages, or None."""
+        of_name = {c.name: (c, column) for c, column in self._pair(columns, object)}
+        items = encoder.items_
+        if encoder.shared_name is not None:
+            items, _ = of_name[encoder.shared_name]
+        names = encoder.weights_name, encoder.ages_name
+        return items, *(of_name.get(name, (None, None))[1] for name in names)
 
     def _stack(self, columns, n_samples, codes=(), bags=(), n_further=0):
         """Return the encoded columns as arrays, and the bags if there are any."""
@@ -332,7 +359,7 @@ class TableEncoder(ColumnSummary, BaseEstimator):
         arrays = self._stack_codes(codes, n_samples), numeric
         if not bags:
             return arrays
-        return *arrays, combine_bags(bags, [n for n, _ in self.bags_])
+        return *arrays, combine_bags(bags, [n for n, *_ in self.bags_])
 
     def _stack_codes(self, columns, n_samples):
         dtype = np.min_scalar_type(-max(self.n_codes_, default=1))
@@ -369,6 +396,15 @@ def _fill_columns(table, columns):
             table[rows, index] = take(rows)
 
 
+def _with_lists(pairs):
+    return [(encoder, read_lists(column, encoder.name)) for encoder, column in pairs]
+
+
+def elements_of(lists, name):
+    """Return the elements of the lists that share the vocabulary of a column."""
+    return [each.elements for encoder, each in lists if encoder.shared_name == name]
+
+
 def grow_encoder(encoder, X):
     """Return an encoder that also has codes for the frequent new values of a table.
 
@@ -381,20 +417,24 @@ def grow_encoder(encoder, X):
     grown = copy.copy(encoder)
     grown.columns_ = list(encoder.columns_)
     origins = []
-    columns = dict(encoder.category_columns(X))
+    columns, lists = dict(encoder.category_columns(X)), encoder.lists_of(X)
     for index, column in enumerate(encoder.columns_):
         if isinstance(column, CategoryColumn):
-            grown.columns_[index], origin = grow_column(column, columns[column])
+            data = columns[column], *elements_of(lists, column.name)
+            grown.columns_[index], origin = grow_column(column, *data)
             origins.append(origin)
     return grown, origins
 
 
-def grow_column(column, data):
-    """Return a category column with codes for new values, and the earlier codes."""
+def grow_column(column, data, *others):
+    """Return a category column with codes for new values, and the earlier codes.
+
+    `others` are further columns of its vocabulary.
+    """
     column.transform(data)  # raises if the kinds of values differ
     if column.vocabulary.max_values is not None:
         return column, np.arange(column.n_codes)
-    values, counts, kinds, _ = column.count(data)
+    values, counts, kinds, _ = column.count(data, *others)
     known, limit = column.codes_, column.cardinality
     promoted, rare = [], []
     for value, n_rows in zip(values, counts, strict=True):

@@ -7,6 +7,7 @@ import scipy.sparse as sp
 
 from sk_pwiser._table._categories import MISSING, UNSEEN, CategoryColumn
 from sk_pwiser._table._frames import (
+    first_known,
     has_lists,
     infinity_error,
     read_lists,
@@ -26,19 +27,21 @@ class Bags(NamedTuple):
     offsets: np.ndarray  # int64 (n_samples * n_bags + 1,), where bags start
     indices: np.ndarray
     weights: np.ndarray | None  # float32 (n_entries,); None if all are 1
+    ages: np.ndarray | None = None  # float32 (n_entries,), scaled; NaN if unknown
 
 
-def make_bags(offsets, indices, weights):
+def make_bags(offsets, indices, weights, ages=None):
     """Return bags in the form that training reads, if possible without copies."""
     is_one = weights is None or bool((weights == 1).all())
     return Bags(
         offsets.astype(np.int64, copy=False),
         indices,
         None if is_one else weights,
+        ages,
     )
 
 
-POOLINGS = "mean", "sum"
+POOLINGS = "mean", "sum", "attention"
 
 
 class ListWeights:
@@ -46,6 +49,14 @@ class ListWeights:
 
     def __init__(self, name):
         self.name = name
+
+
+class ListAges(ListWeights):
+    """A column with the ages of the elements of a list column."""
+
+
+# With shared embeddings, codes of lists without elements precede those of values.
+EMPTY_LIST, MISSING_LIST, N_SPECIAL = 0, 1, 2
 
 
 class ListColumn:
@@ -56,57 +67,109 @@ class ListColumn:
     missing list, with the code of missing elements. If fit saw neither, they have the
     code of unseen values, whose vector is trained. With pooling by "mean", the weights
     of a row are divided by their sum.
+
+    With `shared_name`, the elements have the codes of this category column, `items` of
+    the methods, which follow two codes for empty and for missing lists. Ages enter as
+    standardised log(1 + age).
     """
 
-    def __init__(self, name, vocabulary, pooling, weights_name=None):
+    shared_name = ages_name = None  # in files of earlier versions
+
+    def __init__(
+        self,
+        name,
+        vocabulary,
+        pooling,
+        weights_name=None,
+        shared_name=None,
+        ages_name=None,
+    ):
         self.name = name
         self.pooling = pooling
         self.weights_name = weights_name
-        self.items_ = CategoryColumn(name, vocabulary, place="element")
+        self.shared_name = shared_name
+        self.ages_name = ages_name
+        self.age_sums_ = np.zeros(3)  # numbers, sums and squares of log(1 + age)
+        self.items_ = None
+        if shared_name is None:
+            self.items_ = CategoryColumn(name, vocabulary, place="element")
 
     @property
-    def n_vectors(self):
-        """Number of vectors that the entries select from."""
-        return self.items_.cardinality + 1
+    def n_own(self):
+        """Number of vectors that the entries do not share with a category column."""
+        return N_SPECIAL if self.items_ is None else self.items_.cardinality + 1
 
-    def fit_transform(self, column, weights=None):
-        """Learn the elements of the lists, and return the `Bags` of the column."""
-        lists = read_lists(column, self.name)
-        codes = self.items_.fit_transform(lists.elements)
+    def fit_transform(self, lists, items, weights=None, ages=None):
+        """Learn the elements of `Lists`, and return the `Bags` of the column."""
+        is_own = items is self.items_
+        codes = (items.fit_transform if is_own else items.transform)(lists.elements)
         self.learn_special((lists.sizes < 0).any(), (lists.sizes == 0).any())
-        return self._encode(lists, codes, weights)
+        self.add_ages(lists, ages)
+        return self._encode(lists, items, codes, weights, ages)
 
     def learn_special(self, has_missing, has_empty):
         """Learn whether there are missing and empty lists."""
-        self.missing_code_ = MISSING if has_missing else UNSEEN
-        self.empty_code_ = self.items_.cardinality if has_empty else UNSEEN
+        if self.items_ is None:
+            codes = MISSING_LIST, EMPTY_LIST, N_SPECIAL + UNSEEN
+        else:
+            codes = MISSING, self.items_.cardinality, UNSEEN
+        missing, empty, unseen = codes
+        self.missing_code_ = missing if has_missing else unseen
+        self.empty_code_ = empty if has_empty else unseen
 
-    def transform(self, column, weights=None):
-        """Return the `Bags` of a column."""
-        lists = read_lists(column, self.name)
-        return self._encode(lists, self.items_.transform(lists.elements), weights)
+    def add_ages(self, lists, column):
+        """Add ages to the sums from which their mean and scale follow."""
+        if self.ages_name is not None:
+            ages = self._read_ages(lists, column)
+            known = np.log1p(ages[~np.isnan(ages)])
+            self.age_sums_ += [len(known), known.sum(), (known**2).sum()]
 
-    def _encode(self, lists, codes, weights):
+    def transform(self, lists, items, weights=None, ages=None):
+        """Return the `Bags` of the `Lists` of a column."""
+        codes = items.transform(lists.elements)
+        return self._encode(lists, items, codes, weights, ages)
+
+    def _encode(self, lists, items, codes, weights, ages):
         is_filled = lists.sizes > 0
         sizes = np.where(is_filled, lists.sizes, 1)
         offsets = np.concatenate([[0], sizes.cumsum()])
         is_element = np.repeat(is_filled, sizes)
         indices = np.empty(offsets[-1], dtype=np.int64)
         indices[is_element] = codes.take(slice(None))
+        if self.items_ is None:  # the column keeps the codes of rare values
+            indices[indices >= items.cardinality] = UNSEEN
+            indices += N_SPECIAL
         special = np.where(lists.sizes < 0, self.missing_code_, self.empty_code_)
         indices[~is_element] = special[~is_filled]
         of_entries = np.ones(len(indices))
         if self.weights_name is not None:
-            of_entries[is_element] = self._read_weights(lists, weights)
+            of_entries[is_element] = self._read_numbers(
+                "list_weights", self.weights_name, lists, weights
+            )
         if self.pooling == "mean":
             total = np.add.reduceat(of_entries, offsets[:-1])
             of_entries /= np.repeat(np.where(total > 0, total, 1.0), sizes)
-        return Bags(offsets, indices, of_entries.astype(np.float32))
+        scaled = None
+        if self.ages_name is not None:
+            scaled = np.full(len(indices), np.nan, dtype=np.float32)
+            scaled[is_element] = self._scale_ages(self._read_ages(lists, ages))
+        return Bags(offsets, indices, of_entries.astype(np.float32), scaled)
 
-    def _read_weights(self, lists, column):
-        """Return the weights of the elements, one finite number >= 0 each."""
-        own, name = f"list_weights of column {self.name!r}", self.weights_name
-        if not has_lists(column):
+    def _scale_ages(self, ages):
+        n, total, squares = self.age_sums_
+        mean = total / max(n, 1)
+        scale = np.sqrt(max(squares / max(n, 1) - mean**2, 0.0))
+        scaled = (np.log1p(ages) - mean) / (scale if scale > 1e-6 else 1.0)
+        return np.clip(scaled, -LARGEST_DEVIATION, LARGEST_DEVIATION)
+
+    def _read_ages(self, lists, column):
+        return self._read_numbers("list_ages", self.ages_name, lists, column)
+
+    def _read_numbers(self, parameter, name, lists, column):
+        """Return one finite number >= 0 per element; NaN for an unknown age."""
+        own, what = f"{parameter} of column {self.name!r}", parameter[len("list_") :]
+        is_filled = (lists.sizes > 0).any()
+        if not has_lists(column) and (is_filled or first_known(column) is not None):
             raise TypeError(f"{own}: column {name!r} does not contain lists.")
         weights = read_lists(column, name)
         differs = np.maximum(weights.sizes, 0) != np.maximum(lists.sizes, 0)
@@ -114,7 +177,7 @@ class ListColumn:
             row = int(differs.argmax())
             n_weights, n_elements = (max(x.sizes[row], 0) for x in (weights, lists))
             raise ValueError(
-                f"{own}: row {row} has {n_elements} elements, but {n_weights} weights "
+                f"{own}: row {row} has {n_elements} elements, but {n_weights} {what} "
                 f"in column {name!r}."
             )
         try:
@@ -124,6 +187,8 @@ class ListColumn:
                 f"{own}: column {name!r} cannot be read as numbers: {error}."
             ) from error
         is_valid = np.isfinite(values) & (values >= 0)
+        if what == "ages":
+            is_valid |= np.isnan(values)
         if not is_valid.all():
             element = int(np.argmin(is_valid))
             raise ValueError(
@@ -144,41 +209,108 @@ def combine_bags(parts, sizes):
     small = starts[-1] <= np.iinfo(np.int32).max
     indices = np.empty(offsets[-1], dtype=np.int32 if small else np.int64)
     weights = np.empty(offsets[-1], dtype=np.float32)
+    ages = None
+    if any(part.ages is not None for part in parts):
+        ages = np.full(offsets[-1], np.nan, dtype=np.float32)
     for b, part in enumerate(parts):
         moves = offsets[b : -1 : len(parts)] - part.offsets[:-1]
         places = np.arange(len(part.indices)) + np.repeat(moves, n_entries[:, b])
         indices[places] = part.indices + starts[b]
         weights[places] = part.weights
-    return make_bags(offsets, indices, weights)
+        if part.ages is not None:
+            ages[places] = part.ages
+    return make_bags(offsets, indices, weights, ages)
+
+
+# Settings that map a list column to another column.
+LIST_MAPPINGS = {
+    "list_weights": "columns of their weights",
+    "list_ages": "columns of the ages of their elements",
+    "shared_embeddings": "category columns of the same vocabulary",
+}
 
 
 def check_lists(params):
     """Raise if a setting of list columns is invalid for every table."""
-    check_choice("list_pooling", params["list_pooling"], POOLINGS)
-    weights = params["list_weights"]
-    if weights is not None and not isinstance(weights, dict):
-        raise TypeError(
-            "list_weights must be None or a dict from list columns to columns of their "
-            f"weights; got {weights!r}."
+    pooling = params["list_pooling"]
+    if isinstance(pooling, dict):
+        for column, value in pooling.items():
+            check_choice(f"list_pooling[{column!r}]", value, POOLINGS)
+    else:
+        check_choice("list_pooling", pooling, POOLINGS)
+    for parameter, meaning in LIST_MAPPINGS.items():
+        value = params[parameter]
+        if value is not None and not isinstance(value, dict):
+            raise TypeError(
+                f"{parameter} must be None or a dict from list columns to {meaning}; "
+                f"got {value!r}."
+            )
+
+
+class ListSettings:
+    """The settings of list columns, checked against the columns of a table.
+
+    `list_names` and `category_names` are those of list columns and of other category
+    columns. `numbers` has the class of each column of weights or ages.
+    """
+
+    def __init__(self, params, names, list_names, category_names):
+        pooling = params["list_pooling"]
+        self.pooling = pooling if isinstance(pooling, dict) else {}
+        self.default = "mean" if isinstance(pooling, dict) else pooling
+        _check_columns("list_pooling", self.pooling, names, list_names)
+        for parameter in LIST_MAPPINGS:
+            value = dict(params[parameter] or {})
+            setattr(self, parameter, value)
+            _check_columns(parameter, value, names, list_names)
+            _check_columns(parameter, value.values(), names)
+        self.numbers = dict.fromkeys(self.list_ages.values(), ListAges)
+        self.numbers |= dict.fromkeys(self.list_weights.values(), ListWeights)
+        for column, name in self.shared_embeddings.items():
+            if name not in category_names or name in self.numbers:
+                raise ValueError(
+                    f"shared_embeddings maps {column!r} to {name!r}, which is not a "
+                    f"category column; these are {category_names}."
+                )
+        for column in list_names:
+            pooling = self.pooling.get(column, self.default)
+            attends = pooling == "attention" and column not in self.numbers
+            if attends and column not in self.shared_embeddings:
+                raise ValueError(
+                    f"list_pooling='attention' of column {column!r} requires a "
+                    "category column of the same vocabulary to attend to: add one for "
+                    "the column to shared_embeddings."
+                )
+            if column in self.list_ages and not attends:
+                raise ValueError(
+                    f"list_ages contains {column!r}, whose list_pooling is "
+                    f"{pooling!r}; only 'attention' reads ages."
+                )
+
+    def make_column(self, name, vocabulary):
+        """Return the unfitted encoder of a list column."""
+        return ListColumn(
+            name,
+            vocabulary,
+            self.pooling.get(name, self.default),
+            self.list_weights.get(name),
+            self.shared_embeddings.get(name),
+            self.list_ages.get(name),
         )
 
 
-def find_weights(list_weights, names, list_names):
-    """Return a dict from names of list columns to names of their weights."""
-    found = dict(list_weights or {})
-    for column, weights in found.items():
-        for name in (column, weights):
-            if name not in names:
-                raise ValueError(
-                    f"list_weights contains {name!r}, which is not a column of X; its "
-                    f"columns are {names}."
-                )
-        if column not in list_names:
+def _check_columns(parameter, columns, names, list_names=None):
+    for column in columns:
+        if column not in names:
             raise ValueError(
-                f"list_weights contains {column!r}, which is not a column of lists of "
+                f"{parameter} contains {column!r}, which is not a column of X; its "
+                f"columns are {names}."
+            )
+        if list_names is not None and column not in list_names:
+            raise ValueError(
+                f"{parameter} contains {column!r}, which is not a column of lists of "
                 f"categories; these are {list_names}."
             )
-    return found
 
 
 # Number of entries that are processed at a time.

@@ -2,7 +2,7 @@
 
 from skorch.callbacks import Freezer
 
-from sk_pwiser._training._batches import BatchIterator, Impressions
+from sk_pwiser._training._batches import BatchIterator, Impressions, gather_bags
 from sk_pwiser._training._callbacks import InputMixup, KeepOnInterrupt
 from sk_pwiser._training._checkpoints import Checkpoints, find_checkpoint
 from sk_pwiser._training._fit import ValidationRows, fit, fit_from
@@ -34,6 +34,7 @@ __all__ = [
     "fit",
     "fit_from",
     "from_state",
+    "gather_bags",
     "sparse_tables",
     "take_back",
     "to_state",

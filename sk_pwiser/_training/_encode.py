@@ -68,19 +68,31 @@ class Inputs(NamedTuple):
 
     codes: np.ndarray  # integer (n_samples, n_category_columns)
     numeric: np.ndarray  # float32 (n_samples, n_numeric)
-    bags: tuple[np.ndarray | None, ...] | None = None  # offsets, indices and weights
+    bags: tuple[np.ndarray | None, ...] | None = None  # the fields of `Bags`
 
-    def bag_matrix(self, bags: Sequence[tuple[int, bool]]) -> csr_array | None:
+    def bag_matrix(self, bags: Sequence[tuple[Any, ...]]) -> csr_array | None:
         """Return the weights of the entries, `(n_samples, n_vectors)`, if any."""
         if self.bags is None:
             return None
-        offsets, indices, weights = self.bags
+        offsets, indices, weights, *_ = self.bags
         assert offsets is not None
         assert indices is not None
         if weights is None:
             weights = np.ones(len(indices), dtype=np.float32)
-        shape = len(self.codes), sum(n_vectors for n_vectors, _ in bags)
+        shape = len(self.codes), sum(n_vectors for n_vectors, *_ in bags)
         return csr_array((weights, indices, offsets[:: len(bags)]), shape=shape)
+
+    def bag_inputs(self) -> dict[str, np.ndarray]:
+        """Return the arrays of the bags by name, with all weights; or nothing."""
+        found: dict[str, np.ndarray] = {}
+        for name, array in zip(Bags._fields, self.bags or (), strict=False):
+            if name == "weights" and array is None:
+                array = np.ones(len(found["bag_indices"]), dtype=np.float32)
+            if array is not None:
+                found[f"bag_{name}"] = array
+        if found:
+            found["bag_indices"] = found["bag_indices"].astype(np.int64)
+        return found
 
     def impressions(
         self,
@@ -424,6 +436,8 @@ def make_encoder(settings: Settings, estimator_name: str) -> TableEncoder:
         n_hash_buckets=params["n_hash_buckets"],
         list_pooling=params["list_pooling"],
         list_weights=params["list_weights"],
+        shared_embeddings=params["shared_embeddings"],
+        list_ages=params["list_ages"],
         numeric_encoding=settings.numeric_encoding,
         max_bins=params["max_bins"],
         estimator_name=estimator_name,

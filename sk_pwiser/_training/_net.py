@@ -681,8 +681,9 @@ class MultiTaskNet(NeuralNet):  # type: ignore[misc]
         codes = x["codes"].long()
         bags: tuple[Bags, ...] = ()
         if "bag_indices" in x:
-            indices, weights = x["bag_indices"].long(), x.get("bag_weights")
-            bags = (Bags(x["bag_offsets"], indices, weights),)
+            indices = x["bag_indices"].long()
+            numbers = x.get("bag_weights"), x.get("bag_ages")
+            bags = (Bags(x["bag_offsets"], indices, *numbers),)
         with self._autocast():
             output: NetworkOutput = network(codes, x["numeric"], *bags)
         return output

@@ -9,8 +9,15 @@ from sklearn.utils.validation import check_is_fitted
 from torch import nn
 
 from sk_pwiser._estimator import MultiTaskCTRCVRClassifier
-from sk_pwiser._table import NUMERIC_ENCODINGS, CategoryColumn
+from sk_pwiser._table import (
+    NUMERIC_ENCODINGS,
+    ArrayColumn,
+    CategoryColumn,
+    ListColumn,
+    ListWeights,
+)
 from sk_pwiser.calibration import FunnelCalibrator
+from sk_pwiser.networks import Bags
 
 
 def fitted_result(estimator):
@@ -36,19 +43,17 @@ def shifts_of(estimator):
 
 
 def check_exportable(encoder):
-    """Raise if a column is neither a category column nor a numeric column."""
+    """Raise if a table is sparse, or if a column has arrays of numbers."""
+    can_be = "only category columns, numeric columns and lists of categories can be."
     if encoder.sparse_ is not None:
         raise ValueError(
-            "An estimator that was fitted on a sparse table cannot be exported; only "
-            "category columns and numeric columns can be."
+            "An estimator that was fitted on a sparse table cannot be exported; "
+            f"{can_be}"
         )
+    kinds = CategoryColumn, ListColumn, ListWeights, *NUMERIC_ENCODINGS.values()
     for column in encoder.columns_:
-        if type(column) not in (CategoryColumn, *NUMERIC_ENCODINGS.values()):
-            raise ValueError(
-                f"Column {column.name!r} cannot be exported: its cells contain more "
-                "than one value, such as lists; only category columns and numeric "
-                "columns can be."
-            )
+        if isinstance(column, ArrayColumn) or not isinstance(column, kinds):
+            raise ValueError(f"Column {column.name!r} cannot be exported: {can_be}")
 
 
 class ProbabilityNetwork(nn.Module):
@@ -56,23 +61,29 @@ class ProbabilityNetwork(nn.Module):
 
     With `both_classes`, the output has one column per class of a single task, like
     `predict_proba` for 1-D `y`. `curves`, a list with one curve or None per task, and
-    `ordered` are those of a calibrator.
+    `ordered` are those of a calibrator, which has shifts if `takes_shifts`.
     """
 
-    def __init__(self, network, both_classes, curves=(), ordered=False):
+    def __init__(
+        self, network, both_classes, curves=(), ordered=False, takes_shifts=False
+    ):
         super().__init__()
         self.network = copy.deepcopy(network).cpu().eval().requires_grad_(False)
         self.both_classes = both_classes
         self.curves = nn.ModuleList(map(CurveLayer, curves))
         self.ordered = ordered
+        self.takes_shifts = takes_shifts
 
-    def forward(self, codes, numeric, shifts=None):
+    def forward(self, codes, numeric, *others):
         """Return probabilities in the open interval (0, 1).
 
-        `shifts`, float64 of shape (batch, n_tasks), are added to the log-odds.
+        `others` are shifts if the network takes them, float64 of shape (batch, n_tasks)
+        and added to the log-odds, and the tensors of `Bags` if there are lists.
         """
         limits = np.finfo(np.float32)
-        logits = self.network(codes, numeric).logits.float()
+        shifts, *bags = others if self.takes_shifts else (None, *others)
+        bags = [Bags(*bags)] if bags else []
+        logits = self.network(codes, numeric, *bags).logits.float()
         if len(self.curves):
             logits = self._calibrate(logits.double(), shifts)
         positive = torch.sigmoid(logits).float()
@@ -119,5 +130,6 @@ def probability_network(estimator):
     both_classes = estimator.classes_.ndim == 1
     if isinstance(estimator, FunnelCalibrator):
         curves, ordered = estimator.calibrators_, estimator.ordered
-        return ProbabilityNetwork(network, both_classes, curves, ordered)
+        has_shifts = shifts_of(estimator) is not None
+        return ProbabilityNetwork(network, both_classes, curves, ordered, has_shifts)
     return ProbabilityNetwork(network, both_classes)

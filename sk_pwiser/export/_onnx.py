@@ -10,7 +10,7 @@ import numpy as np
 import torch
 
 from sk_pwiser._files import write_bytes
-from sk_pwiser._table import UNSEEN, CategoryColumn
+from sk_pwiser._table import UNSEEN, CategoryColumn, ListColumn, ListWeights
 from sk_pwiser._utils import check_choice, import_extra
 from sk_pwiser.export._network import (
     check_exportable,
@@ -44,7 +44,8 @@ def to_onnx(estimator, path, *, inputs="encoded"):
         The inputs of the graph. With "encoded", they are the arrays of
         :meth:`~sk_pwiser.MultiTaskCTRCVRClassifier.encode`: ``codes``, converted to
         int64, of shape `(n_samples, n_category_columns)`, and ``numeric``, float32, of
-        shape `(n_samples, n_numeric)`.
+        shape `(n_samples, n_numeric)`. With columns of lists, the arrays of its
+        ``bag_inputs`` follow, under their names.
 
         With "raw", the graph has one input of shape `(n_samples, 1)` per column, with
         the name of the column. It takes strings for text categories, and float64 for
@@ -60,10 +61,11 @@ def to_onnx(estimator, path, *, inputs="encoded"):
         :class:`~sk_pwiser.calibration.FunnelCalibrator` of one.
     ValueError
         If `inputs` is unknown, or if the network or a column cannot be exported; the
-        message names it. Columns of lists cannot be exported. With "raw", the same
-        holds for columns with hash buckets, with both text and numbers, with values
-        that are neither, with both missing values and the empty string, or with the
-        name "probabilities". In these cases no file is written.
+        message names it. Columns of arrays of numbers cannot be exported. With "raw",
+        the same holds for columns of lists, and for columns with hash buckets, with
+        both text and numbers, with values that are neither, with both missing values
+        and the empty string, or with the name "probabilities". In these cases no file
+        is written.
     OSError
         If the file cannot be written, for example because its folder does not exist.
 
@@ -107,7 +109,7 @@ def to_onnx(estimator, path, *, inputs="encoded"):
     encoder = None
     if inputs == "raw":
         encoder = encoding_model(schema, OPSET, market, len(estimator.task_names_))
-    model = _trace(network, type(network.network).__name__, market is not None)
+    model = _trace(network, type(network.network).__name__)
     if encoder is not None:
         encoder.ir_version = model.ir_version
         model = _join(encoder, model, market is not None)
@@ -155,7 +157,7 @@ def _find_market(estimator, encoder, inputs):
     return index, shifts
 
 
-def _trace(network, name, has_shifts):
+def _trace(network, name):
     """Return a network as an ONNX model with encoded inputs."""
     import onnx
 
@@ -164,9 +166,12 @@ def _trace(network, name, has_shifts):
     codes = torch.zeros(n_rows, len(spec.cardinalities), dtype=torch.int64)
     numeric = torch.zeros(n_rows, spec.n_numeric)
     inputs = {"codes": codes, "numeric": numeric}
-    if has_shifts:
+    if network.takes_shifts:
         inputs["shifts"] = torch.zeros(n_rows, spec.n_tasks, dtype=torch.float64)
     axes = {name: {0: "n_samples"} for name in (*inputs, OUTPUT)}
+    bags = _example_bags(spec, n_rows)
+    axes |= {name: {0: f"n_{name}"} for name in bags}
+    inputs |= bags
     options = {"dynamo": False}
     if "dynamo" not in inspect.signature(torch.onnx.export).parameters:
         options = {}  # older versions only have this exporter
@@ -190,6 +195,22 @@ def _trace(network, name, has_shifts):
                 error
             )
     return onnx.load_from_string(buffer.getvalue())
+
+
+def _example_bags(spec, n_rows):
+    """Return inputs of bags with two entries each, by name."""
+    if not spec.bags:
+        return {}
+    n_entries = 2 * n_rows * len(spec.bags)
+    last = torch.tensor([bag.n_vectors for bag in spec.bags]).cumsum(0) - 1
+    bags = {
+        "bag_offsets": torch.arange(0, n_entries + 1, 2),
+        "bag_indices": last.repeat_interleave(2).repeat(n_rows),
+        "bag_weights": torch.ones(n_entries),
+    }
+    if any(bag.has_ages for bag in spec.bags):
+        bags["bag_ages"] = torch.zeros(n_entries)
+    return bags
 
 
 @contextmanager
@@ -273,6 +294,8 @@ def encoding_model(schema, opset, market=None, n_tasks=1):
     for column in schema.encoder.columns_:
         if column.name == OUTPUT:
             raise _export_error(column, "it has the name of the output")
+        if isinstance(column, ListColumn | ListWeights):
+            raise _export_error(column, 'it contains lists; use inputs="encoded"')
         if isinstance(column, CategoryColumn):
             codes.append(_add_categories(graph, column))
         else:

@@ -11,7 +11,12 @@ import torch
 from sk_pwiser._table import (
     UNSEEN,
     CategoryColumn,
+    ListColumn,
+    ListWeights,
+    combine_bags,
+    first_known,
     is_missing,
+    read_lists,
     to_float,
 )
 from sk_pwiser.export._network import (
@@ -30,22 +35,57 @@ LARGEST = np.finfo(np.float64).max.item()
 def make_fields(encoder):
     """Return the field of each column of a fitted `TableEncoder`."""
     check_exportable(encoder)
+    kinds = {CategoryColumn: CategoryField, ListColumn: ListField, ListWeights: Field}
     return [
-        CategoryField(column)
-        if isinstance(column, CategoryColumn)
-        else NumericField(column)
+        next((f for c, f in kinds.items() if isinstance(column, c)), NumericField)(
+            column
+        )
         for column in encoder.columns_
     ]
+
+
+class Field:
+    """A field that another one reads: numbers of the elements of lists."""
+
+    has_lists = True
+
+    def __init__(self, column):
+        self.name = column.name
+
+
+class ListField(Field):
+    """Encodes the lists of categories of a column."""
+
+    def __init__(self, column):
+        super().__init__(column)
+        self.column = column
+
+    def encode(self, values, categories):
+        """Return the bags of this field; `values` has the columns of all fields.
+
+        `categories` has the fields of category columns by name.
+        """
+        column, items = self.column, self.column.items_
+        if column.shared_name is not None:
+            items = categories[column.shared_name].column
+        numbers = [
+            None if name is None else as_column(values[name])
+            for name in (column.weights_name, column.ages_name)
+        ]
+        lists = read_lists(as_column(values[self.name]), self.name)
+        return column.transform(lists, items, *numbers)
 
 
 class CategoryField:
     """Encodes the values of a category column by lookup, in a copy of the column."""
 
+    has_lists = False
+
     def __init__(self, column):
         self.name = column.name
-        self._column = copy.copy(column)
-        self._column.place = None  # messages begin with the row
-        self._column.codes_ = dict(column.codes_)
+        self.column = copy.copy(column)
+        self.column.place = None  # messages begin with the row
+        self.column.codes_ = dict(column.codes_)
         is_hashed = column.vocabulary.n_hash_buckets is not None
         # Unknown values of these types are unseen values, without a further check.
         self._unseen_types = set()
@@ -55,7 +95,7 @@ class CategoryField:
 
     def encode(self, values):
         """Return the codes of a list or array of values; rare values keep their own."""
-        find = self._column.codes_.get
+        find = self.column.codes_.get
         if isinstance(values, np.ndarray):
             values = values.tolist()  # Python numbers, as in fit
         try:
@@ -75,17 +115,19 @@ class CategoryField:
     def _other_code(self, value, row):
         """Return the code of a value that is not in the vocabulary."""
         if is_missing(value):
-            return self._column.missing_code_
+            return self.column.missing_code_
         if type(value) in self._unseen_types:
             return UNSEEN
         try:
-            return int(self._column.transform(as_column([value])).take(0))
+            return int(self.column.transform(as_column([value])).take(0))
         except (TypeError, ValueError) as error:
             raise type(error)(f"Row {row}, field {self.name!r}: {error}") from error
 
 
 class NumericField:
     """Encodes a numeric column by interpolation between the nodes of its encoding."""
+
+    has_lists = False
 
     def __init__(self, column):
         self.name = column.name
@@ -175,6 +217,7 @@ class RowEncoder:
 
     def __init__(self, schema):
         self.fields = make_fields(schema.encoder)
+        self._bag_sizes = [n for n, *_ in schema.encoder.bags_]
         self._cardinalities = np.array(schema.encoder.cardinalities_, dtype=np.int64)
         self._statistics = []
         if schema.statistics is not None:
@@ -185,12 +228,18 @@ class RowEncoder:
             ]
 
     def encode(self, columns, n_rows):
-        """Return int64 codes and float32 numbers, each (n_rows, n_columns)."""
-        codes, numeric = [], []
+        """Return int64 codes, float32 numbers, each (n_rows, n_columns), and bags.
+
+        Bags, of lists, are None if there are no lists.
+        """
+        codes, numeric, lists, categories = [], [], [], {}
         for field, values in zip(self.fields, columns, strict=True):
             if isinstance(field, CategoryField):
                 codes.append(field.encode(values))
-            else:
+                categories[field.name] = field
+            elif isinstance(field, ListField):
+                lists.append(field)
+            elif isinstance(field, NumericField):
                 numeric += field.encode(values)
         codes = np.array(codes, dtype=np.int64).reshape(-1, n_rows).T
         numeric = np.array(numeric, dtype=np.float32).reshape(-1, n_rows).T
@@ -199,7 +248,13 @@ class RowEncoder:
             numeric = np.hstack([numeric, *inputs])
         # Rare values have target statistics, but no embedding.
         codes = np.where(codes < self._cardinalities, codes, UNSEEN)
-        return codes, np.ascontiguousarray(numeric)
+        bags = None
+        if lists:
+            names = [field.name for field in self.fields]
+            values = dict(zip(names, columns, strict=True))
+            parts = [field.encode(values, categories) for field in lists]
+            bags = combine_bags(parts, self._bag_sizes)
+        return codes, np.ascontiguousarray(numeric), bags
 
 
 class Scorer:
@@ -229,8 +284,7 @@ class Scorer:
         If `estimator` is neither a :class:`~sk_pwiser.MultiTaskCTRCVRClassifier` nor a
         :class:`~sk_pwiser.calibration.FunnelCalibrator` of one.
     ValueError
-        If a column contains neither categories nor numbers, but for example lists. The
-        message names the column.
+        If `fit` saw a sparse table or a column of arrays of numbers, which is named.
 
     Notes
     -----
@@ -282,7 +336,7 @@ class Scorer:
             - one row, as a dictionary from field names to values;
             - a list of such dictionaries;
             - columns, as a dictionary from field names to lists or 1-D arrays of equal
-              length.
+              length. The value of a list column is then a list of lists.
 
             Missing values are None or NaN. Other fields are ignored. Each row is
             checked separately: a value of a different kind than in `fit`, such as text
@@ -303,12 +357,15 @@ class Scorer:
         columns, n_rows = self._read(rows)
         if n_rows == 0:
             raise ValueError("rows must contain at least one row; got none.")
-        codes, numeric = self._encoder.encode(columns, n_rows)
+        codes, numeric, bags = self._encoder.encode(columns, n_rows)
+        inputs = [codes, numeric]
+        if self._shifts is not None:
+            inputs.append(self._find_shifts(columns[self._by]))
+        if bags is not None:
+            inputs += bags._replace(indices=bags.indices.astype(np.int64))
         with torch.inference_mode():
-            inputs = [torch.from_numpy(codes), torch.from_numpy(numeric)]
-            if self._shifts is not None:
-                inputs.append(torch.from_numpy(self._find_shifts(columns[self._by])))
-            return self._network(*inputs).numpy()
+            tensors = [None if a is None else torch.from_numpy(a) for a in inputs]
+            return self._network(*tensors).numpy()
 
     def _find_shifts(self, values):
         """Return the shifts of the log-odds of the rows, (n_rows, n_tasks)."""
@@ -325,7 +382,7 @@ class Scorer:
         """Return the values of each field, and the number of rows."""
         if not isinstance(rows, Mapping):
             return self._read_list(rows)
-        if any(_is_column(rows.get(name)) for name in self.field_names):
+        if any(_is_column_of(rows.get(f.name), f) for f in self._encoder.fields):
             return self._read_columns(rows)
         return self._read_list([rows])
 
@@ -381,6 +438,13 @@ class Scorer:
 def _is_column(value):
     """Return whether a value is a column: a list or a 1-D array."""
     return isinstance(value, list) or len(getattr(value, "shape", ())) == 1
+
+
+def _is_column_of(value, field):
+    """Return whether a value is the column of a field rather than a row's value."""
+    if not _is_column(value) or not field.has_lists:
+        return _is_column(value)
+    return _is_column(first_known(value))  # a list of lists
 
 
 def _as_values(column):

@@ -5,6 +5,7 @@ from typing import NamedTuple
 
 import torch
 from torch import Tensor, nn
+from torch.nn import functional as F
 
 from sk_pwiser._utils import generator_on
 
@@ -21,6 +22,8 @@ class Bags(NamedTuple):
         bag follow those of the first.
     weights : float32 Tensor of shape (n_entries,), default=None
         Weights of the entries; None if all are 1.
+    ages : float32 Tensor of shape (n_entries,), default=None
+        Scaled ages of the entries, NaN if unknown; None if no bag has ages.
 
     Examples
     --------
@@ -36,6 +39,7 @@ class Bags(NamedTuple):
     offsets: Tensor
     indices: Tensor
     weights: Tensor | None = None
+    ages: Tensor | None = None
 
     def to(self, device: torch.device) -> "Bags":
         """Move the tensors to a device.
@@ -50,13 +54,16 @@ class Bags(NamedTuple):
         Bags
             The same entries there.
         """
-        weights = None if self.weights is None else self.weights.to(device)
-        return Bags(self.offsets.to(device), self.indices.to(device), weights)
+        return Bags(**{name: t.to(device) for name, t in self.tensors.items()})
 
     @property
     def tensors(self) -> dict[str, Tensor]:
-        """The tensors by name; without weights if all are 1."""
+        """The tensors by name, without those that are None."""
         return {k: v for k, v in self._asdict().items() if v is not None}
+
+
+# Vectors of a bag before those of its column: of empty and of missing lists.
+N_SPECIAL = 2
 
 
 class BagSpec(NamedTuple):
@@ -69,6 +76,15 @@ class BagSpec(NamedTuple):
     has_unseen : bool, default=False
         Whether one of the vectors, that of `unseen_code`, stands for unseen values.
         Category dropout then applies to the entries.
+    column : int, default=None
+        Index of a category column whose embeddings are the vectors of the bag, after
+        two vectors of its own for entries that stand for an empty and a missing list:
+        `n_vectors` is 2 plus the cardinality of the column.
+    attends : bool, default=False
+        Whether the entries are weighted by attention to the value of `column` in their
+        row. Without it, they have their own weights only.
+    has_ages : bool, default=False
+        Whether the ages of the entries are inputs of the attention.
 
     Examples
     --------
@@ -80,13 +96,70 @@ class BagSpec(NamedTuple):
 
     n_vectors: int
     has_unseen: bool = False
+    column: int | None = None
+    attends: bool = False
+    has_ages: bool = False
+
+
+class TargetAttention(nn.Module):
+    r"""Weights of the entries of a bag by their relation to the target of their row.
+
+    With the embedding q of the target and k of an entry of age s, known or not,
+
+    .. math:: a = w^T \operatorname{relu}(W [q, k, q - k, q \odot k, s, known] + b) + c
+
+    The weights are not normalised, so that their sum tells how well the bag fits the
+    target. They start near 1 / `USUAL_ENTRIES`, which is about a mean.
+
+    Parameters
+    ----------
+    dim : int
+        Width of the embeddings.
+    has_ages : bool
+        Whether entries have ages.
+
+    References
+    ----------
+    Zhou, Zhu, Song, Fan, Zhu, Ma, Yan, Jin, Li and Gai (2018). "Deep Interest Network
+    for Click-Through Rate Prediction." KDD. :arxiv:`1706.06978`. Equation 3; its
+    activation unit has no ages, and other layers.
+    """
+
+    n_units = 32
+    USUAL_ENTRIES = 10
+
+    def __init__(self, dim: int, has_ages: bool) -> None:
+        super().__init__()
+        self.has_ages = has_ages
+        self.hidden = nn.Linear(4 * dim + 2 * has_ages, self.n_units)
+        self.output = nn.Linear(self.n_units, 1)
+        nn.init.constant_(self.output.bias, 1 / self.USUAL_ENTRIES)
+
+    def forward(self, target: Tensor, entries: Tensor, ages: Tensor | None) -> Tensor:
+        """Return the weights `(n_entries,)`; target and entries have `dim` columns."""
+        inputs = [target, entries, target - entries, target * entries]
+        if self.has_ages:
+            assert ages is not None
+            is_unknown = ages.isnan()
+            known = torch.where(is_unknown, torch.zeros_like(ages), ages)
+            inputs.append(torch.stack([known, (~is_unknown).to(ages.dtype)], dim=1))
+        hidden = torch.relu(self.hidden(torch.cat(inputs, dim=1)))
+        weights: Tensor = self.output(hidden).squeeze(1)
+        return weights
 
 
 class BagEmbeddings(nn.Module):
-    """Weighted sums of vectors, one sum per bag: a linear layer of sparse inputs."""
+    """Weighted sums of vectors, one sum per bag: a linear layer of sparse inputs.
+
+    The vectors are those of this layer, and for bags with a `column` rows of the
+    embedding tables of category columns.
+    """
 
     starts: Tensor
     unseen: Tensor
+    own_starts: Tensor
+    rows: Tensor
+    is_shared: Tensor
 
     def __init__(
         self,
@@ -101,28 +174,118 @@ class BagEmbeddings(nn.Module):
         super().__init__()
         self.n_bags = len(bags)
         self.width = len(bags) * dim
+        self.unseen_code = unseen_code
         self.dropout = dropout if any(bag.has_unseen for bag in bags) else 0.0
-        ends = torch.tensor([bag.n_vectors for bag in bags]).cumsum(0)
-        starts = torch.cat([ends.new_zeros(1), ends[:-1]])
-        has_unseen = torch.tensor([bag.has_unseen for bag in bags])
-        unseen = torch.where(has_unseen, starts + unseen_code, -1)
-        self.register_buffer("starts", starts, persistent=False)
-        self.register_buffer("unseen", unseen, persistent=False)
+        self.shares = any(bag.column is not None for bag in bags)
+        n_own = [bag.n_vectors if bag.column is None else N_SPECIAL for bag in bags]
+        own_starts = torch.tensor([0, *n_own]).cumsum(0)
+        has_column = torch.tensor([bag.column is not None for bag in bags])
+        for name, buffer in (
+            ("starts", own_starts[:-1]),
+            ("unseen", own_starts[:-1]),
+            ("own_starts", own_starts[:-1]),
+            ("rows", own_starts[:-1]),
+            ("is_shared", has_column),
+        ):
+            self.register_buffer(name, buffer, persistent=False)
         self.embeddings = nn.ModuleList(
-            nn.EmbeddingBag(int(ends[-1]), dim, mode="sum", include_last_offset=True)
+            nn.EmbeddingBag(
+                int(own_starts[-1]), dim, mode="sum", include_last_offset=True
+            )
             for _ in range(n_tables)
         )
         for table in self.embeddings:
             nn.init.normal_(table.get_parameter("weight"), std=initial_std)
+        self.attended = [(b, bag) for b, bag in enumerate(bags) if bag.attends]
+        # The layers of the bags of the first table come first.
+        self.attention = nn.ModuleList(
+            TargetAttention(dim, bag.has_ages)
+            for _ in range(n_tables)
+            for _, bag in self.attended
+        )
 
-    def forward(self, bags: Bags) -> Tensor:
-        """Return `(batch, n_tables * n_bags * dim)`, table after table."""
-        indices = self._drop(bags.indices)
-        sums = [
-            table(indices, bags.offsets, bags.weights).reshape(-1, self.width)
-            for table in self.embeddings
-        ]
-        return torch.cat(sums, dim=1)
+    def set_columns(self, bags: Sequence[BagSpec], offsets: Tensor) -> None:
+        """Set the sizes of the bags; `offsets` has the first row of each column."""
+        device, columns = offsets.device, [bag.column or 0 for bag in bags]
+        sizes = torch.tensor([0, *(bag.n_vectors for bag in bags)], device=device)
+        self.starts = sizes.cumsum(0)[:-1]
+        has_unseen = torch.tensor([bag.has_unseen for bag in bags], device=device)
+        unseen = self.starts + self.unseen_code + N_SPECIAL * self.is_shared.to(device)
+        self.unseen = torch.where(has_unseen, unseen, -1)
+        if self.shares:
+            self.rows = offsets[torch.tensor(columns, device=device)]
+
+    def forward(
+        self,
+        bags: Bags,
+        codes: Tensor | None = None,
+        tables: Sequence[nn.Module] = (),
+    ) -> Tensor:
+        """Return `(batch, n_tables * n_bags * dim)`, table after table.
+
+        `tables` are those of category columns, of which `codes` selects the rows of the
+        targets of attention.
+        """
+        bags = bags._replace(indices=self._drop(bags.indices))
+        if self.shares or torch.jit.is_tracing():  # type: ignore[no-untyped-call]
+            sums = self._sums_of_entries(bags, codes, tables)
+        else:
+            sums = [
+                table(bags.indices, bags.offsets, bags.weights)
+                for table in self.embeddings
+            ]
+        return torch.cat([each.reshape(-1, self.width) for each in sums], dim=1)
+
+    def locate(self, bags: Bags) -> tuple[Tensor, Tensor, Tensor, Tensor]:
+        """Return where the vectors of entries are, each of shape (n_entries,).
+
+        The bag of the entry, counted over all rows; whether the vector is one of this
+        layer; its row in the tables of this layer; and its row in the tables of
+        category columns. A row that is not used is that of the first vector of the bag
+        or of unseen values.
+        """
+        n_entries = bags.indices.shape[0]
+        ends = bags.offsets[1:-1]
+        marks = torch.zeros(n_entries + 1, dtype=ends.dtype, device=ends.device)
+        marks = marks.scatter_add(0, ends, torch.ones_like(ends))
+        bag = marks.cumsum(0)[:-1]
+        of_row = bag % self.n_bags
+        local = bags.indices - self.starts[of_row]
+        is_own = ~self.is_shared[of_row] | (local < N_SPECIAL)
+        own = self.own_starts[of_row] + torch.where(is_own, local, 0)
+        code = torch.where(is_own, self.unseen_code, local - N_SPECIAL)
+        return bag, is_own, own, self.rows[of_row] + code
+
+    def _sums_of_entries(
+        self, bags: Bags, codes: Tensor | None, tables: Sequence[nn.Module]
+    ) -> list[Tensor]:
+        """Return the sums of each table, from one vector per entry."""
+        bag, is_own, own, shared = self.locate(bags)
+        n_sums, sums = bags.offsets.shape[0] - 1, []
+        for t, table in enumerate(self.embeddings):
+            assert isinstance(table, nn.EmbeddingBag)
+            vectors = F.embedding(own, table.weight, sparse=table.sparse)
+            if self.shares:
+                vectors = torch.where(is_own.unsqueeze(1), vectors, tables[t](shared))
+            weights = torch.ones_like(vectors[:, 0])
+            if bags.weights is not None:
+                weights = bags.weights
+            for i, (b, spec) in enumerate(self.attended):
+                assert codes is not None
+                assert spec.column is not None
+                attention = self.attention[t * len(self.attended) + i]
+                chosen = ((bag % self.n_bags == b) & ~is_own).nonzero().squeeze(1)
+                targets = tables[t](codes[:, spec.column])[bag[chosen] // self.n_bags]
+                ages = None if bags.ages is None else bags.ages[chosen]
+                found = attention(targets, vectors[chosen], ages).to(weights.dtype)
+                weights = weights.index_put((chosen,), found * weights[chosen])
+            vectors = vectors * weights.unsqueeze(1)
+            zeros = torch.zeros(
+                n_sums, vectors.shape[1], dtype=vectors.dtype, device=vectors.device
+            )
+            places = bag.unsqueeze(1).expand_as(vectors)
+            sums.append(zeros.scatter_add(0, places, vectors))
+        return sums
 
     def _drop(self, indices: Tensor) -> Tensor:
         """Apply category dropout in training."""

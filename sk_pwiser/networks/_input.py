@@ -8,7 +8,7 @@ from torch import Tensor, nn
 from torch.nn import functional as F
 
 from sk_pwiser._utils import generator_on
-from sk_pwiser.networks._bags import BagEmbeddings, Bags
+from sk_pwiser.networks._bags import BagEmbeddings, Bags, BagSpec
 from sk_pwiser.networks._interaction import INTERACTIONS
 from sk_pwiser.networks._spec import NetworkSpec
 
@@ -272,6 +272,7 @@ class InputLayer(nn.Module):
                 unseen_code=spec.unseen_code,
                 dropout=spec.category_dropout,
             )
+            self.bags.set_columns(spec.bags, self.offsets)
         self.interactions: nn.ModuleList | None = None
         if spec.interaction is not None:
             kind = INTERACTIONS[spec.interaction]
@@ -302,7 +303,10 @@ class InputLayer(nn.Module):
         return [table.get_parameter("weight") for table in self.embeddings]
 
     def set_tables(
-        self, cardinalities: Sequence[int], weights: Sequence[Tensor]
+        self,
+        cardinalities: Sequence[int],
+        weights: Sequence[Tensor],
+        bags: Sequence[BagSpec],
     ) -> None:
         """Replace the embedding tables, in place, by those of other cardinalities."""
         self.cardinalities = list(cardinalities)
@@ -311,14 +315,20 @@ class InputLayer(nn.Module):
         for embedding, weight in zip(self.embeddings, weights, strict=True):
             embedding.get_parameter("weight").data = weight
             embedding.num_embeddings = len(weight)  # type: ignore[assignment]
+        if self.bags is not None:
+            self.bags.set_columns(bags, self.offsets)
 
-    def with_sums(self, numeric: Tensor, bags: Bags) -> Tensor:
+    def with_sums(self, codes: Tensor, numeric: Tensor, bags: Bags) -> Tensor:
         """Put the sums over bags before the numeric inputs, as `forward` reads them.
 
         Networks pass numeric inputs to this layer unchanged, and need not know of bags.
         """
         assert self.bags is not None
-        return torch.cat([self.bags(bags), numeric], dim=1)
+        targets = None
+        if self.bags.attended:  # whose values are dropped apart from those of `forward`
+            targets = self._drop(codes) + self.offsets
+        sums = self.bags(bags, targets, self.embeddings)
+        return torch.cat([sums, numeric], dim=1)
 
     def _split(self, numeric: Tensor) -> tuple[list[tuple[Tensor, ...]], Tensor]:
         """Separate the sums over bags, per table, from the numeric inputs."""

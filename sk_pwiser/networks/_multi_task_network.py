@@ -7,7 +7,7 @@ from typing import NamedTuple
 from torch import Tensor, nn
 
 from sk_pwiser._utils import at_least_float32
-from sk_pwiser.networks._bags import Bags
+from sk_pwiser.networks._bags import N_SPECIAL, Bags
 from sk_pwiser.networks._chain import (
     base_logits,
     chain_logits,
@@ -177,7 +177,7 @@ class MultiTaskNetwork(nn.Module):
         sums over the bags, which `input_layer` expects there.
         """
         if bags is not None:
-            numeric = self.input_layer.with_sums(numeric, bags)
+            numeric = self.input_layer.with_sums(codes, numeric, bags)
         # Not a forward hook: torch.compile would compile it apart from `forward`.
         output = super().__call__(codes, numeric)
         if not isinstance(output, NetworkOutput):
@@ -229,8 +229,14 @@ class MultiTaskNetwork(nn.Module):
         weights : sequence of Tensor of shape (sum(cardinalities), embedding_dim)
             The new tables.
         """
-        self.spec = replace(self.spec, cardinalities=list(cardinalities))
-        self.input_layer.set_tables(cardinalities, weights)
+        bags = [
+            bag
+            if bag.column is None
+            else bag._replace(n_vectors=N_SPECIAL + cardinalities[bag.column])
+            for bag in self.spec.bags
+        ]
+        self.spec = replace(self.spec, cardinalities=list(cardinalities), bags=bags)
+        self.input_layer.set_tables(cardinalities, weights, bags)
 
     @property
     def base_logits(self) -> Tensor:

@@ -4,7 +4,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 
 from sk_pwiser._utils import check_choice, check_number
-from sk_pwiser.networks._bags import BagSpec
+from sk_pwiser.networks._bags import N_SPECIAL, BagSpec
 from sk_pwiser.networks._interaction import INTERACTIONS
 
 TASK_SPACES = ("entire", "conditional")
@@ -109,12 +109,26 @@ class NetworkSpec:
             )
         check_choice("interaction", self.interaction, (*INTERACTIONS, None))
         self._check_embedding_dims()
+        self._check_bags()
         check_choice("task_space", self.task_space, TASK_SPACES)
         check_number(
             "negative_sampling_rate", self.negative_sampling_rate, above=0, at_most=1
         )
         if self.monotonicity_weight is not None:
             check_number("monotonicity_weight", self.monotonicity_weight, at_least=0)
+
+    def _check_bags(self) -> None:
+        sizes = self.cardinalities
+        for bag in self.bags:
+            is_column = bag.column is not None and 0 <= bag.column < len(sizes)
+            if bag.column is None and not bag.attends:
+                continue
+            if not is_column or bag.n_vectors != N_SPECIAL + sizes[bag.column or 0]:
+                raise ValueError(
+                    "bags must have a column below the number of category columns, "
+                    f"{len(sizes)}, and {N_SPECIAL} vectors more than it, where they "
+                    f"share embeddings or attend; got {bag!r}."
+                )
 
     def _check_embedding_dims(self) -> None:
         dims, largest = self.embedding_dims, self.embedding_dim

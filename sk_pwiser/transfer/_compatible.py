@@ -398,7 +398,12 @@ def _probes(network):
     numeric = torch.from_numpy(numeric).to(device)
     if spec.bags:
         n_entries = N_PROBES * len(spec.bags)
-        starts = np.cumsum([0, *(bag.n_vectors for bag in spec.bags)])[:-1]
-        bags = Bags(torch.arange(n_entries + 1), torch.tensor(starts).repeat(N_PROBES))
-        numeric = network.input_layer.with_sums(numeric, bags.to(device))
+        # The last vector of a bag, to which attention applies.
+        indices = torch.tensor([bag.n_vectors for bag in spec.bags]).cumsum(0) - 1
+        bags = Bags(
+            torch.arange(n_entries + 1),
+            indices.repeat(N_PROBES),
+            ages=torch.zeros(n_entries),
+        )
+        numeric = network.input_layer.with_sums(codes, numeric, bags.to(device))
     return codes, numeric

@@ -8,7 +8,7 @@ import torch
 from sklearn.base import clone
 
 from sk_pwiser._table import UNSEEN, ExtendedStatistics, grow_encoder
-from sk_pwiser._training import fit_from
+from sk_pwiser._training import fit_from, gather_bags
 from sk_pwiser._utils import accept_any_case_of_y
 from sk_pwiser.transfer._compatible import check_fitted, check_type
 
@@ -180,6 +180,12 @@ def find_present(network, rows):
     present[offsets + UNSEEN] = True
     codes = rows.select(rows.codes).cpu().numpy().astype(np.int64)
     present[np.unique(codes + offsets)] = True
+    layer = network.input_layer.bags
+    if layer is not None and layer.shares:
+        selected = torch.arange(len(rows.codes)) if rows.rows is None else rows.rows
+        bags = gather_bags(rows.bags, selected, layer.n_bags).to(layer.starts.device)
+        _, is_own, _, places = layer.locate(bags)
+        present[places[~is_own].cpu().numpy()] = True
     return torch.from_numpy(present)
 
 

@@ -312,6 +312,8 @@ def test_wrong_weights(container, change, weights, error, message):
 
 
 def test_wrong_pooling():
-    message = re.escape("list_pooling must be one of ['mean', 'sum']; got 'max'")
+    message = re.escape(
+        "list_pooling must be one of ['mean', 'sum', 'attention']; got 'max'"
+    )
     with pytest.raises(ValueError, match=message):
         fitted(pd.DataFrame({"n": np.arange(N)}), list_pooling="max")

@@ -234,6 +234,14 @@ def test_columns_cannot_be_chosen():
         fitted(sp.csr_array(TABLE)).predict_proba(sp.csr_array(TABLE[:, 1:]))
 
 
+def test_updates_of_a_sparse_table_with_a_vocabulary_that_grows():
+    params = {"encoding_params": {"grow_vocabulary": True}, "random_state": 0}
+    model = MultiTaskCTRCVRClassifier(max_epochs=1, **params)
+    table = sp.csr_array(TABLE)
+    before = model.fit(table, Y).predict_proba(table)
+    assert (model.partial_fit(table, Y).predict_proba(table) != before).any()
+
+
 def test_large_tables_are_updated_by_rows():
     X = sp.csr_array((TABLE > 0).astype(float))
     wide = sp.hstack([X, sp.csr_array((N, 2**16))]).tocsr()

@@ -78,6 +78,38 @@ def test_all_workers_end_with_the_same_weights(form, three_stages, tmp_path):
     assert sum(first["n_rows"]) == 6_000
 
 
+def test_lists_with_attention(log, tmp_path):
+    pandas = pytest.importorskip("pandas")
+    table = pandas.read_parquet(log.train.path_or_glob)[:1_000]
+    category = next(name for name in log.features if name.startswith("category"))
+    values = table[category].astype(str).tolist()
+    table[category] = values
+    table["last"] = [values[i : i + i % 4] for i in range(len(values))]
+    table["age"] = [
+        [float(i), np.nan, 1.0][: len(v)] for i, v in enumerate(table["last"])
+    ]
+    for name in ("log", "rows"):
+        (tmp_path / name).mkdir()
+    table.to_parquet(tmp_path / "log" / "part.parquet")
+    dataset = ParquetImpressions(
+        tmp_path / "log", [category, "last", "age"], ["click", "conversion"]
+    )
+    first, second = train_jointly(
+        dataset,
+        tmp_path / "rows",
+        max_epochs=1,
+        optimizer_params={"lazy_embeddings": True},
+        encoding_params={
+            "list_pooling": "attention",
+            "shared_embeddings": {"last": category},
+            "list_ages": {"last": "age"},
+        },
+    )
+    assert "error" not in first, first["error"]
+    for a, b in zip(first["weights"], second["weights"], strict=True):
+        np.testing.assert_array_equal(a, b)
+
+
 def test_fewer_validation_rows_than_workers(log, tmp_path):
     rows = log.X_test[:1], log.Y_test[:1]
     found = train_jointly(log.train, tmp_path, eval_set=rows, max_epochs=1)

@@ -45,7 +45,7 @@ VALID = {
             "max_categories": st.sampled_from([None, 1, 2]),
             "n_hash_buckets": st.sampled_from([None, 1, 5]),
             "grow_vocabulary": st.booleans(),
-            "list_pooling": st.sampled_from(["mean", "sum"]),
+            "list_pooling": st.sampled_from(["mean", "sum", {}]),
             "target_encoding_blocks": st.integers(2, 4),
         },
     ),

@@ -1,4 +1,4 @@
-"""Sums over bags, compared with dense matrix products, and networks that read them."""
+"""Sums over bags, compared with matrix products and loops, and networks with bags."""
 
 import numpy as np
 import pytest
@@ -43,7 +43,7 @@ def test_sums_equal_a_dense_linear_layer(seed, n_bags, n_rows, n_tables):
     layer = InputLayer(spec_of(*specs), n_tables=n_tables)
     numeric = torch.rand(n_rows, 2)
     codes = torch.ones(n_rows, 1, dtype=torch.int64)
-    result = layer(codes, layer.with_sums(numeric, bags)).detach()
+    result = layer(codes, layer.with_sums(codes, numeric, bags)).detach()
     without = InputLayer(spec_of(), n_tables=n_tables)
     without.embeddings.load_state_dict(layer.embeddings.state_dict())
     expected = without(codes, numeric).detach()
@@ -93,3 +93,91 @@ def test_dropout_replaces_entries_of_bags_with_a_code_of_unseen_values():
     rate = changed[(indices >= 4) & (indices != 5)].float().mean()
     assert abs(rate - 0.3) < 0.03
     assert torch.equal(bags.eval()._drop(indices), indices)
+
+
+# A category column of 4 and one of 5 codes; a plain bag, a pooled and an attended one.
+SIZES = [4, 5]
+SHARED = [BagSpec(3), BagSpec(6, True, 0), BagSpec(7, True, 1, True, True)]
+
+
+def attended_layer(n_tables=1, **options):
+    spec = NetworkSpec(SIZES, 1, DIM, [0.2, 0.1], bags=SHARED, **options)
+    layer = InputLayer(spec, n_tables=n_tables)
+    for parameter in layer.parameters():
+        torch.nn.init.normal_(parameter)
+    return layer.eval()
+
+
+def attended_bags(seed, n_rows):
+    rng = np.random.default_rng(seed)
+    bags, _ = random_bags(rng, n_rows, *SHARED)
+    ages = rng.normal(size=len(bags.indices)).astype(np.float32)
+    ages[rng.random(len(ages)) < 0.3] = np.nan
+    codes = torch.from_numpy(rng.integers(SIZES, size=(n_rows, 2)))
+    return codes, bags._replace(ages=torch.from_numpy(ages))
+
+
+def sums_by_loops(layer, t, codes, bags):
+    """Return the sums over the bags of each row, in float64."""
+    main = layer.embeddings[t].weight.detach().double().numpy()
+    own = layer.bags.embeddings[t].weight.detach().double().numpy()
+    unit = layer.bags.attention[t]
+    (w1, b1), (w2, b2) = (
+        (m.weight.detach().double().numpy(), m.bias.detach().double().numpy())
+        for m in (unit.hidden, unit.output)
+    )
+    # Places of the vectors of each bag: of the layer itself, and of the columns.
+    starts, own_starts, rows = [0, 3, 9], [0, 3, 5], [None, 0, 4]
+    result = np.zeros((len(codes), 3, DIM))
+    for bag in range(len(codes) * 3):
+        row, b = divmod(bag, 3)
+        for e in range(bags.offsets[bag], bags.offsets[bag + 1]):
+            local, weight = int(bags.indices[e]) - starts[b], float(bags.weights[e])
+            if b == 0 or local < 2:
+                result[row, b] += weight * own[own_starts[b] + local]
+                continue
+            k = main[rows[b] + local - 2]
+            if b == 2:
+                q, age = main[4 + int(codes[row, 1])], float(bags.ages[e])
+                known = [0, 0] if np.isnan(age) else [age, 1]
+                x = np.concatenate([q, k, q - k, q * k, known])
+                weight *= (w2 @ np.maximum(w1 @ x + b1, 0) + b2).item()
+            result[row, b] += weight * k
+    return result.reshape(len(codes), -1)
+
+
+@given(st.integers(0, 10**6), st.integers(1, 5), st.integers(1, 2))
+def test_attention_equals_loops(seed, n_rows, n_tables):
+    torch.manual_seed(seed)
+    layer = attended_layer(n_tables)
+    codes, bags = attended_bags(seed, n_rows)
+    sums = layer.with_sums(codes, torch.zeros(n_rows, 1), bags).detach()[:, :-1]
+    expected = [sums_by_loops(layer, t, codes, bags) for t in range(n_tables)]
+    np.testing.assert_allclose(sums, np.hstack(expected), rtol=1e-4, atol=1e-5)
+
+
+def test_gradients_of_both_columns_reach_one_table():
+    layer = attended_layer()
+    codes = torch.tensor([[0, 2]])
+    indices = torch.tensor([1, 3 + 2 + 3, 9 + 2 + 4, 9])
+    bags = Bags(torch.tensor([0, 1, 2, 4]), indices, ages=torch.full((4,), np.nan))
+    numeric = layer.with_sums(codes, torch.zeros(1, 1), bags)
+    layer(codes, numeric).sum().backward()
+    used = layer.tables[0].grad.abs().sum(1) > 0
+    # The codes 0 and 2 of the row, and the entries with the codes 3 and 4.
+    assert used.nonzero().flatten().tolist() == [0, 3, 4 + 2, 4 + 4]
+    own = layer.bags.embeddings[0].weight.grad.abs().sum(1) > 0
+    assert own.nonzero().flatten().tolist() == [1, 5]
+
+
+def test_dropout_replaces_entries_by_the_code_of_unseen_values_of_their_column():
+    layer = attended_layer(category_dropout=0.4).train()
+    indices = torch.tensor([2, 8, 15]).repeat(1_000)
+    dropped = layer.bags._drop(indices)
+    assert dropped.unique().tolist() == [2, 3 + 2 + 1, 8, 9 + 2 + 1, 15]
+
+
+@pytest.mark.parametrize("bag", [BagSpec(6, True, 1), BagSpec(6, True, 2)])
+def test_bags_that_do_not_fit_their_column(bag):
+    with pytest.raises(ValueError, match=r"bags must .*BagSpec\(n_vectors=6"):
+        NetworkSpec(SIZES, 1, DIM, [0.2, 0.1], bags=[bag])

@@ -1,0 +1,374 @@
+"""Lists that share the embeddings of a column, with attention to it: the whole path."""
+
+import pickle
+from copy import deepcopy
+
+import numpy as np
+import pandas as pd
+import polars as pl
+import pytest
+from numpy.testing import assert_allclose, assert_array_equal
+from sklearn.base import clone
+
+from sk_pwiser import MultiTaskCTRCVRClassifier
+from sk_pwiser.datasets import ParquetImpressions
+from sk_pwiser.export import Scorer, to_onnx
+from sk_pwiser.history import HistoryFeatures
+from sk_pwiser.transfer import fine_tune, fit_like, merge_estimators
+
+N = 240
+ATTENTION = {
+    "list_pooling": {"last": "attention"},
+    "shared_embeddings": {"last": "author", "also": "author"},
+    "list_ages": {"last": "age"},
+    "list_weights": {"also": "weight"},
+}
+
+
+def make_table(seed=0, n=N, first=0):
+    """Return rows whose authors start at another number than those of the lists."""
+    rng = np.random.default_rng(seed)
+    authors = np.array([f"a{i:02}" for i in range(first, first + 14)])
+    last = [None if i % 11 == 3 else rng.choice(authors[4:], i % 5) for i in range(n)]
+    also = [rng.choice(authors, 1 + i % 2).tolist() for i in range(n)]
+    ages = [None if v is None else rng.exponential(1e4, len(v)) for v in last]
+    return pd.DataFrame(
+        {
+            "author": pd.Categorical(rng.choice(authors[:10], n)),
+            "last": [None if v is None else v.tolist() for v in last],
+            "age": [
+                None if v is None else np.where(v < 1e3, np.nan, v).tolist()
+                for v in ages
+            ],
+            "n": rng.normal(size=n),
+            "also": also,
+            "weight": [rng.random(len(v)).tolist() for v in also],
+            "plain": [rng.choice(["x", "y", "z"], i % 3).tolist() for i in range(n)],
+        }
+    )
+
+
+X = make_table()
+Y = (np.random.default_rng(1).random((N, 2)) < [0.4, 0.5]).astype(int).cumprod(axis=1)
+OTHER = make_table(2, 60, first=3)  # also with new authors
+
+
+def make_model(**params):
+    encoding = {**ATTENTION, **params.pop("encoding_params", {})}
+    defaults = {"max_epochs": 2, "random_state": 0, "early_stopping": False}
+    return MultiTaskCTRCVRClassifier(**{**defaults, **params}, encoding_params=encoding)
+
+
+@pytest.fixture(scope="module")
+def model():
+    return make_model().fit(X, Y)
+
+
+def test_a_value_of_either_column_has_an_embedding(model):
+    values = model.category_embeddings("author").index
+    assert {"a00", "a13"} <= set(values)  # of rows only, and of lists only
+    network = model.net_.module_
+    n_vectors = network.spec.cardinalities[0]
+    assert n_vectors == len(values) + 2  # and codes of missing and unseen values
+    shared = network.input_layer.tables[0]
+    assert len(shared) == n_vectors
+    # Of its own, a list has vectors of empty and missing lists.
+    [own] = network.input_layer.bags.embeddings
+    plain = 2 + 3 + 1
+    assert own.num_embeddings == 2 + 2 + plain
+
+
+def test_frequencies_are_counted_over_both_columns():
+    table = pd.DataFrame(
+        {
+            "author": ["a", "b", "c", "c"],
+            "last": [["a"], ["d", "d"], ["e"], []],
+        }
+    )
+    params = {"list_pooling": "mean", "list_ages": None, "list_weights": None}
+    params |= {"shared_embeddings": {"last": "author"}, "min_frequency": 2}
+    model = make_model(encoding_params=params).fit(table, [0, 1, 0, 1])
+    assert list(model.category_embeddings("author").index) == ["a", "c", "d"]
+    # Rare elements are unseen: codes follow those of empty and of missing lists.
+    assert model.encode(table).bag_inputs["bag_indices"].tolist() == [4, 6, 6, 3, 0]
+
+
+def test_attention_learns_whether_the_author_is_in_the_list():
+    rng = np.random.default_rng(0)
+    n = 2000
+    authors = rng.integers(0, 6, n)
+    lists = [rng.choice(6, 3).astype(str).tolist() for _ in range(n)]
+    table = pd.DataFrame({"author": authors.astype(str), "last": lists})
+    pairs = zip(table["author"], lists, strict=True)
+    is_in = np.array([author in each for author, each in pairs])
+    click = rng.random(n) < 0.1 + 0.6 * is_in + 0.25 * (authors < 3)
+    found = {}
+    for pooling in ("mean", "attention"):
+        model = MultiTaskCTRCVRClassifier(
+            embedding_dim=4,
+            max_epochs=10,
+            batch_size=64,
+            lr=0.01,
+            weight_decay=0,
+            early_stopping=False,
+            random_state=0,
+            encoding_params={
+                "list_pooling": pooling,
+                "shared_embeddings": {"last": "author"},
+            },
+        ).fit(table[:1500], click[:1500].astype(int))
+        p = model.predict_proba(table[1500:])[:, 1]
+        found[pooling] = np.corrcoef(p, is_in[1500:])[0, 1]
+    assert found["attention"] > found["mean"] + 0.08
+
+
+def test_second_calls(model, tmp_path):
+    expected = model.predict_proba(OTHER)
+    assert_array_equal(clone(model).fit(X, Y).predict_proba(OTHER), expected)
+    copies = {"pickle": pickle.loads(pickle.dumps(model))}
+    model.save(tmp_path / "model")
+    copies["file"] = MultiTaskCTRCVRClassifier.load(tmp_path / "model")
+    for copy in copies.values():
+        assert_array_equal(copy.predict_proba(OTHER), expected)
+        copy.set_params(warm_start=True).fit(X, Y)
+        copy.partial_fit(OTHER, Y[:60])
+        assert (copy.predict_proba(OTHER) != expected).all()
+    predictions = [copy.predict_proba(OTHER) for copy in copies.values()]
+    assert_array_equal(*predictions)
+    assert_array_equal(model.predict_proba(OTHER), expected)
+
+
+@pytest.mark.parametrize("lazy", [False, True])
+def test_growth_counts_elements_and_keeps_predictions(lazy):
+    params = {"grow_vocabulary": True}
+    optimizer = {"lazy_embeddings": lazy, "average_decay": None}
+    model = make_model(encoding_params=params, optimizer_params=optimizer)
+    model.partial_fit(X, Y)
+    expected = model.predict_proba(X)
+    model.set_params(lr=1e-12, weight_decay=0).partial_fit(OTHER, Y[:60])
+    values = model.category_embeddings("author").index
+    assert {"a15", "a16"} <= set(values)  # of lists only
+    assert_allclose(model.predict_proba(X), expected, atol=1e-6)
+    model.set_params(lr=0.01).partial_fit(OTHER, Y[:60])
+    assert np.isfinite(model.predict_proba(OTHER)).all()
+
+
+@pytest.mark.parametrize("name", ["n_hash_buckets", "max_categories"])
+def test_limited_vocabularies(name):
+    model = make_model(encoding_params={name: {"author": 5}}, max_epochs=1).fit(X, Y)
+    n_codes = 2 + (5 if name == "n_hash_buckets" else 4)
+    assert len(model.net_.module_.input_layer.tables[0]) == n_codes
+    indices = model.encode(OTHER).bag_inputs["bag_indices"]
+    assert set(indices[indices < 2 + n_codes]) <= {0, 1, *range(3, 2 + n_codes)}
+    assert np.isfinite(model.predict_proba(OTHER)).all()
+
+
+def test_order_matters_only_by_ages(model):
+    turned = OTHER.copy()
+    for name in ("last", "age", "also", "weight"):
+        turned[name] = [None if v is None else v[::-1] for v in OTHER[name]]
+    expected = model.predict_proba(OTHER)
+    assert_allclose(model.predict_proba(turned), expected, atol=1e-6)
+    turned["age"] = OTHER["age"]
+    assert np.abs(model.predict_proba(turned) - expected).max() > 1e-6
+
+
+def test_containers_give_the_same_fit(model):
+    table = pl.DataFrame(
+        {
+            name: pl.Series(name, column.astype(object).tolist(), strict=False)
+            for name, column in X.items()
+        }
+    )
+    found = make_model().fit(table, Y)
+    assert_array_equal(found.predict_proba(table), model.predict_proba(X))
+    assert_array_equal(model.predict_proba(table), model.predict_proba(X))
+
+
+def test_rows_do_not_depend_on_each_other(model):
+    expected = model.predict_proba(OTHER)
+    single = [model.predict_proba(OTHER[i : i + 1]) for i in range(0, 60, 5)]
+    assert_allclose(np.vstack(single), expected[::5], atol=1e-6)
+
+
+@pytest.mark.parametrize("name", ["attention", "pooled", "stem", "no other column"])
+def test_onnx_and_scorer(name, tmp_path):
+    onnxruntime = pytest.importorskip("onnxruntime")
+    table, other = X, OTHER
+    if name == "attention":
+        model = make_model()
+    elif name == "stem":
+        model = make_model(network="stem", embedding_dim="auto")
+    else:
+        table, other = X[["plain", "also"]], OTHER[["plain", "also"]]
+        if name == "pooled":
+            table, other = (t.assign(n=1.0 * np.arange(len(t))) for t in (table, other))
+        model = MultiTaskCTRCVRClassifier(max_epochs=1, random_state=0)
+    model.fit(table, Y)
+    expected = model.predict_proba(other)
+    scorer = Scorer(model)
+    rows = other.astype(object).where(other.notna(), None).to_dict("records")
+    assert_allclose(scorer(rows), expected, atol=1e-6, rtol=0)
+    assert_allclose(scorer(rows[7]), expected[7:8], atol=1e-6, rtol=0)
+    columns = {field: list(column) for field, column in other.items()}
+    assert_allclose(scorer(columns), expected, atol=1e-6, rtol=0)
+    path = tmp_path / "model.onnx"
+    to_onnx(model, path)
+    session = onnxruntime.InferenceSession(path)
+    for part in (other, other[3:4]):
+        found = model.encode(part)
+        inputs = {"codes": found.codes.astype(np.int64), "numeric": found.numeric}
+        inputs |= found.bag_inputs
+        inputs = {i.name: inputs[i.name] for i in session.get_inputs()}
+        (output,) = session.run(["probabilities"], inputs)
+        assert_allclose(output, model.predict_proba(part), atol=1e-6, rtol=0)
+    with pytest.raises(ValueError, match="contains lists; use inputs"):
+        to_onnx(model, path, inputs="raw")
+
+
+def test_files(model, tmp_path):
+    pytest.importorskip("pyarrow")
+    labels = pd.DataFrame(Y, columns=["click", "sale"])
+    frame = X.assign(author=X["author"].astype(str))
+    pd.concat([frame, labels], axis=1).to_parquet(tmp_path / "rows.parquet")
+    dataset = ParquetImpressions(
+        tmp_path / "rows.parquet", list(X), ["click", "sale"], cache_dir=tmp_path
+    )
+    found = make_model().fit(dataset)
+    for name, array in model.encode(X).bag_inputs.items():
+        assert_allclose(found.encode(frame).bag_inputs[name], array, rtol=1e-5)
+    assert np.isfinite(found.predict_proba(OTHER)).all()
+    assert "input_layer.bags.attention.0.hidden.weight" in (
+        found.net_.module_.state_dict()
+    )
+
+
+def test_transfer(model):
+    grown = fine_tune(model, OTHER, Y[:60], max_epochs=1)
+    assert "a16" in grown.category_embeddings("author").index
+    like = fit_like(clone(model), model, OTHER, Y[:60])
+    assert np.isfinite(like.predict_proba(OTHER)).all()
+    # Elements of lists alone train the embedding of their value.
+    found = like.category_embeddings("author")
+    assert (found.loc["a13"] != found.loc["a00"]).all()
+    members = [fine_tune(model, X, Y, max_epochs=1, extend=False) for _ in range(2)]
+    merged = merge_estimators(model, members, X, Y)
+    assert np.isfinite(merged.predict_proba(X)).all()
+
+
+def test_columns_of_history_features():
+    rng = np.random.default_rng(0)
+    log = {
+        "user": rng.integers(0, 20, N).astype(str),
+        "author": rng.choice(list("abcdef"), N),
+        "time": np.arange(N),
+    }
+    log = pd.DataFrame(log)
+    last = {"column": "author", "n": 5, "task": 0, "ages": "values"}
+    history = HistoryFeatures(["user"], time="time", lists=[last])
+    table = history.fit_transform(log, Y)
+    name = next(n for n in table if "last" in n and not n.endswith("_ages"))
+    params = {"list_pooling": "attention", "list_weights": None}
+    params |= {"list_ages": {name: f"{name}_ages"}}
+    params |= {"shared_embeddings": {name: "author"}}
+    model = make_model(encoding_params=params).fit(table, Y)
+    later = log[:3].assign(time=N + 1)
+    expected = model.predict_proba(history.transform(later))
+    scorer = Scorer(model)
+    rows = [history.transform_row(row) for row in later.to_dict("records")]
+    assert_allclose(scorer(rows), expected, atol=1e-6, rtol=0)
+
+
+BAD = {
+    "no column to attend to": (
+        {"shared_embeddings": {"also": "author"}},
+        ValueError,
+        "'attention' of column 'last' requires .* shared_embeddings",
+    ),
+    "for all": (
+        {"list_pooling": "attention"},
+        ValueError,
+        "'attention' of column 'plain' requires",
+    ),
+    "unknown pooling": (
+        {"list_pooling": {"last": "max"}},
+        ValueError,
+        r"list_pooling\['last'\] must be one of",
+    ),
+    "unknown list": (
+        {"list_pooling": {"nope": "sum"}},
+        ValueError,
+        "list_pooling contains 'nope', which is not a column of X",
+    ),
+    "no list": (
+        {"shared_embeddings": {"n": "author"}},
+        ValueError,
+        "shared_embeddings contains 'n', which is not a column of lists",
+    ),
+    "no category": (
+        {"shared_embeddings": {"last": "n"}},
+        ValueError,
+        r"maps 'last' to 'n', which is not a category column; these are \['author'\]",
+    ),
+    "a list as category": (
+        {"shared_embeddings": {"last": "also"}},
+        ValueError,
+        "maps 'last' to 'also', which is not a category column",
+    ),
+    "no dict": (
+        {"shared_embeddings": "author"},
+        TypeError,
+        "shared_embeddings must be None or a dict",
+    ),
+    "no dict of ages": ({"list_ages": ["age"]}, TypeError, "list_ages must be None or"),
+    "unknown ages": (
+        {"list_ages": {"last": "nope"}},
+        ValueError,
+        "list_ages contains 'nope', which is not a column of X",
+    ),
+    "ages that nothing reads": (
+        {"list_pooling": "mean"},
+        ValueError,
+        "list_ages contains 'last', whose list_pooling is 'mean'",
+    ),
+    "no list of ages": (
+        {"list_ages": {"last": "n"}},
+        TypeError,
+        "list_ages of column 'last': column 'n' does not contain lists",
+    ),
+    "other kind": (
+        {"shared_embeddings": {"last": "author", "ids": "author"}},
+        ValueError,
+        "'author' contains text, but a list column .* contains numbers",
+    ),
+}
+
+
+@pytest.mark.parametrize("name", BAD)
+def test_bad_settings(name, model):
+    params, error, message = BAD[name]
+    table = X.assign(ids=[[1, 2]] * N) if name == "other kind" else X
+    if name == "no list of ages":
+        table = X.drop(columns="age")
+    expected = model.predict_proba(X)
+    model = deepcopy(model)
+    model.set_params(encoding_params={**ATTENTION, **params})
+    with pytest.raises(error, match=message):
+        model.fit(table, Y)
+    assert_array_equal(model.predict_proba(X), expected)
+
+
+@pytest.mark.parametrize(
+    ("row", "ages", "message"),
+    [
+        (4, [1.0] * 3, "row 4 has 4 elements, but 3 ages in column 'age'"),
+        (1, [-1.0], ">= 0; row 1 of column 'age' contains -1.0"),
+        (1, [np.inf], "finite and >= 0; row 1 .* contains inf"),
+    ],
+)
+def test_bad_ages(row, ages, message, model):
+    table = X.copy()
+    table.at[row, "age"] = ages
+    for call in (lambda: make_model().fit(table, Y), lambda: model.predict(table)):
+        with pytest.raises(ValueError, match=f"list_ages of column 'last'.*{message}"):
+            call()
