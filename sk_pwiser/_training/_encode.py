@@ -346,7 +346,8 @@ def encode(
     adds = is_update and earlier is not None
     if earlier is None:
         schema, (codes, numeric, *bags) = _learn(settings, rows, estimator_name)
-        if not is_update:  # constants are usual in a small batch
+        # Constants are usual in a small batch, and in a single row.
+        if not is_update and len(rows.targets.values) > 1:
             warn_about_constants(schema.encoder.columns_)
     else:
         rows = replace(rows, X=earlier.encoder.align(rows.X))

@@ -8,7 +8,7 @@ import torch
 from sklearn.utils.validation import check_is_fitted
 
 from sk_pwiser._estimator import MultiTaskCTRCVRClassifier
-from sk_pwiser._table import as_table, check_targets, n_rows
+from sk_pwiser._table import TargetStatistics, as_table, check_targets, n_rows
 from sk_pwiser.networks import SHARED_PARAMS, Bags
 from sk_pwiser.weighting import depends_on
 
@@ -138,7 +138,7 @@ def _parts(result):
             for name, value in _learnt(column).items()
         }
     statistics = schema.statistics
-    yield {"the target statistics": None if statistics is None else type(statistics)}
+    yield {"the target statistics": None if statistics is None else TargetStatistics}
     if statistics is not None:
         yield {"the columns of the target statistics": statistics.columns}
         learnt = _learnt(statistics)

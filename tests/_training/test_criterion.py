@@ -199,7 +199,7 @@ def test_the_correction_of_escm2_is_of_the_chosen_loss(parts, loss, rows):
     )
     # In entire space the hook of the base class removes the conditional logits.
     correction = output.extra_losses["correction"].keywords
-    heads = correction["conditional_logits"].detach().double().numpy()
+    heads = correction["heads"].detach().double().numpy()
     propensity = correction["propensity"].double().numpy()[:, 0]
     known = parts["weight"] * parts["y"][:, 0] / propensity
     expected = np.average(rows(heads, parts["y"])[:, 1], weights=known)

@@ -60,6 +60,7 @@ def test_the_validation_rows_are_the_last_ones(log, in_files, has_groups, tmp_pa
         model.fit(**arguments)
 
 
+@pytest.mark.filterwarnings("ignore:The columns .'time'. have the same value")
 def test_rows_of_one_time_are_held_out_at_random(log):
     X, Y = log
     params = {"encoding_params": {"time_column": "time"}, "early_stopping": True}

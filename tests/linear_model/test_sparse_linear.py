@@ -317,7 +317,7 @@ REFUSED = {
     "number of types": ({"task_types": ["binary"]}, None, "has 1 entries"),
     "name of a type": ({"task_types": ["binary", "x", "binary"]}, None, "got 'x'"),
     "rows": ({}, lambda y: y[:-1], "rows"),
-    "infinite": ({}, lambda y: y / 0.0, "infinity"),
+    "infinite": ({}, lambda y: np.where(y == 1, np.inf, y), "infinity"),
     "penalty": ({"alpha": -1.0}, None, "alpha"),
     "single NaN": ({}, lambda y: np.where(y[:, 0] == 1, np.nan, 0), "NaN"),
 }
