@@ -5,6 +5,8 @@
     python benchmarks/history.py speed --rows 10000000
     python benchmarks/history.py auc                  # MovieLens, 3 seeds
     python benchmarks/history.py auc --part validation --forms counts lists
+    SK_PWISER_DATA=/path/to/data python benchmarks/history.py auc --data kuairand \
+        --forms none user counts windows lists
 
 "speed" generates impressions of 30 days in the order of time: users, items and
 categories with long tails, 5 % clicks, 0.5 % conversions, labels known after an hour.
@@ -29,6 +31,11 @@ training rows and from `replay` for the test rows. The forms are
 - attention: shared, with attention to the row's film and genres in place of means;
 - attention and ages: the same, and the ages of the elements.
 
+With `--data kuairand` the log is KuaiRand-Pure with the later days as test part, the
+keys are the user, the video, the author and the pair of user and tag, the window and
+the half-life are "1d" and "3d", and the list has the last 20 authors that the user
+clicked.
+
 LightGBM receives the same columns except the lists, one model per task, and stops early
 on the last tenth of the training rows.
 """
@@ -44,10 +51,11 @@ from pathlib import Path
 import numpy as np
 import pandas as pd
 import polars as pl
-from _harness import PeakMemory, in_fresh_process
+from _harness import PeakMemory, data_folder, in_fresh_process
 from sklearn.metrics import roc_auc_score
 
 from sk_pwiser import MultiTaskCTRCVRClassifier
+from sk_pwiser.datasets import load_kuairand
 from sk_pwiser.history import HistoryFeatures
 
 DAY = 86_400
@@ -56,6 +64,8 @@ LISTS = [
     {"column": "genres", "task": "click"},
 ]
 COUNTS = ["user", "film", ("user", "genres")]
+OF_KUAIRAND = ["user_id", "video_id", "author_id", ("user_id", "tag")]
+AUTHORS = [{"column": "author_id", "task": "click"}]
 FORMS = {
     "none": None,
     "user": {"keys": ["user"]},
@@ -68,6 +78,13 @@ FORMS = {
         "keys": COUNTS,
         "lists": [{**each, "ages": "values"} for each in LISTS],
     },
+}
+KUAIRAND_FORMS = {
+    "none": None,
+    "user": {"keys": ["user_id"]},
+    "counts": {"keys": OF_KUAIRAND},
+    "windows": {"keys": OF_KUAIRAND, "windows": ["1d"], "half_lives": ["3d"]},
+    "lists": {"keys": OF_KUAIRAND, "lists": AUTHORS},
 }
 SHARED = {f"user__last_{each['column']}_click": each["column"] for each in LISTS}
 ATTENTION = {"shared_embeddings": SHARED, "list_pooling": "attention"}
@@ -183,12 +200,37 @@ def load_movielens(part):
     return X, Y.astype(int), n_train
 
 
-def with_history(form, X, Y, n_train):
+def load_engagement(part):
+    """Return the rows of KuaiRand in the order of time, and those of training."""
+    log = load_kuairand(data_folder(), "engage", subset="all")
+    time = pd.to_datetime(log.time_ms, unit="ms")
+    order = np.lexsort((np.asarray(time), log.is_test))
+    X = log.data.assign(time=time).iloc[order].reset_index(drop=True)
+    Y = log.target.iloc[order].reset_index(drop=True)
+    n_train = int((~log.is_test).sum())
+    if part == "validation":
+        X, Y = X[:n_train], Y[:n_train]
+        n_train = int((X["time"] < X["time"].max().normalize()).sum())
+    return X, Y, n_train
+
+
+DATA = {
+    "movielens": ("MovieLens", "user", FORMS, load_movielens),
+    "kuairand": (
+        "KuaiRand, click and engage",
+        "user_id",
+        KUAIRAND_FORMS,
+        load_engagement,
+    ),
+}
+
+
+def with_history(params, X, Y, n_train):
     """Return the training and the test columns of a form."""
-    if FORMS[form] is None:
+    if params is None:
         columns = X.drop(columns="time")
         return columns[:n_train], columns[n_train:]
-    history = HistoryFeatures(time="time", **FORMS[form])
+    history = HistoryFeatures(time="time", **params)
     train = history.fit_transform(X[:n_train], Y[:n_train])
     return train, history.replay(X[n_train:], Y[n_train:])
 
@@ -234,19 +276,21 @@ MODELS = {"sk_pwiser": fit_own, "LightGBM": fit_lightgbm}
 
 
 def run_auc(arguments):
-    X, Y, n_train = load_movielens(arguments.part)
+    title, user, forms, load = DATA[arguments.data]
+    X, Y, n_train = load(arguments.part)
     rates = ", ".join(f"{name} {rate:.1%}" for name, rate in Y[n_train:].mean().items())
-    seen = X["user"][n_train:].isin(X["user"][:n_train]).mean()
+    seen = X[user][n_train:].isin(X[user][:n_train]).mean()
+    tasks = "".join(f"{name + ' AUC':>18}" for name in Y)
     print(
-        f"MovieLens: {n_train:,} rows; {len(X) - n_train:,} held out, {seen:.0%} of "
+        f"{title}: {n_train:,} rows; {len(X) - n_train:,} held out, {seen:.0%} of "
         f"them of users with training rows, {rates}; {arguments.seeds} seeds; "
         f"part: {arguments.part}"
     )
-    print(f"{'':<32}{'click AUC':>18}{'conversion AUC':>18}{'CPU seconds':>14}")
-    for form in arguments.forms:
-        train, test = with_history(form, X, Y, n_train)
+    print(f"{'':<32}{tasks}{'CPU seconds':>14}")
+    for form in arguments.forms or forms:
+        train, test = with_history(forms[form], X, Y, n_train)
         for name in arguments.models:
-            if name == "LightGBM" and "lists" in (FORMS[form] or {}):
+            if name == "LightGBM" and "lists" in (forms[form] or {}):
                 continue
             seeds = range(1 if name == "LightGBM" else arguments.seeds)
             started = time.process_time()
@@ -275,7 +319,8 @@ def parse():
     parser.add_argument("--rows", type=int, default=10**6)
     parser.add_argument("--seeds", type=int, default=3)
     parser.add_argument("--part", choices=["test", "validation"], default="test")
-    parser.add_argument("--forms", nargs="+", choices=FORMS, default=list(FORMS))
+    parser.add_argument("--data", choices=DATA, default="movielens")
+    parser.add_argument("--forms", nargs="+", choices=FORMS)
     parser.add_argument("--models", nargs="+", choices=MODELS, default=list(MODELS))
     return parser.parse_args()
 
