@@ -201,10 +201,10 @@ def load_movielens(part):
 
 
 def load_engagement(part):
-    """Return the rows of KuaiRand in the order of time, and those of training."""
+    """Return the rows in the order of time, and the number of training rows."""
     log = load_kuairand(data_folder(), "engage", subset="all")
     time = pd.to_datetime(log.time_ms, unit="ms")
-    order = np.lexsort((np.asarray(time), log.is_test))
+    order = np.argsort(np.asarray(time), kind="stable")
     X = log.data.assign(time=time).iloc[order].reset_index(drop=True)
     Y = log.target.iloc[order].reset_index(drop=True)
     n_train = int((~log.is_test).sum())

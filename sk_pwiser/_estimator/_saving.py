@@ -35,11 +35,12 @@ def to_plain(estimator):
 def from_plain(cls, values, arrays, name):
     """Build an estimator from its plain form; `name` is the file's, for messages."""
     try:
+        of_class = values.get("class") if isinstance(values, dict) else None
+        if of_class is not None and of_class != cls.__name__:
+            raise ValueError(f"it is a model of {of_class!r}")
         content = PlainForm(STATE_CLASSES).decode(values, arrays)
         if content.get("kind") == "checkpoint":
             raise ValueError("it is a checkpoint, from which fit resumes training")
-        if content["class"] != cls.__name__:
-            raise ValueError(f"it is a model of {content['class']!r}")
         defaults = cls().get_params(deep=False)
         params = content["params"]
         _check_names(params, defaults)

@@ -459,7 +459,10 @@ class Targets:
 
     def _order_hint(self, n_broken):
         """Name the order from frequent to rare, if it breaks in far fewer rows."""
-        order = np.argsort(-self._n_rows() @ self.values, kind="stable")
+        counts = self._n_rows() @ self.values
+        if not counts.all():  # a task that never happens breaks no order at the end
+            return ""
+        order = np.argsort(-counts, kind="stable")
         left = self._n_broken(order)
         if left > n_broken / 10:
             return ""

@@ -147,8 +147,10 @@ def usable_monitor(
     ]
     if not single:
         return monitor
+    is_mean = monitored == "mean" or len(task_names) == 1
+    value = "auc" if is_mean else f"auc_{monitored}"
     warn_user(
-        f"early_stopping='auc' needs both labels of each task among the {len(y)} "
+        f"early_stopping={value!r} needs both labels of each task among the {len(y)} "
         f"validation rows; {', '.join(map(repr, single))} has one label there. The "
         "validation loss decides instead. A larger validation_fraction, or an eval_set "
         "with both labels, makes the AUC available."

@@ -149,8 +149,9 @@ class WeightSearch:
         n_rarer = self._rows_of(valid).n_rarer
         if n_rarer * n_splits < FEWEST_POSITIVES:
             _warn(
-                f"{n_rarer * n_splits} validation rows have the rarer label of "
-                f"{self.task_names[self.task]!r}, and {FEWEST_POSITIVES} are needed"
+                f"{n_rarer * n_splits} validation rows, of {n_splits} splits together, "
+                f"have the rarer label of {self.task_names[self.task]!r}, and "
+                f"{FEWEST_POSITIVES} are needed"
             )
             return 0
         return min(n_splits, -(-POSITIVES // n_rarer))

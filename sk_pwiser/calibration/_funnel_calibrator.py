@@ -21,7 +21,13 @@ from sklearn.utils.validation import check_is_fitted
 
 from sk_pwiser._estimator import MultiTaskCTRCVRClassifier, from_plain, to_plain
 from sk_pwiser._files import PlainForm, read_file, write_file
-from sk_pwiser._responses import Predictions, nested_estimators, positive_probabilities
+from sk_pwiser._responses import (
+    Predictions,
+    check_rows,
+    check_same_tasks,
+    nested_estimators,
+    positive_probabilities,
+)
 from sk_pwiser._table import (
     check_weights,
     is_missing,
@@ -225,6 +231,7 @@ class FunnelCalibrator(ClassifierMixin, MetaEstimatorMixin, BaseEstimator):
                 msg="estimator must be fitted if cv=None: fit the %(name)s, or set cv.",
             )
         labels, classes, columns = self._read_labels(y)
+        check_rows(X, len(labels), y=y, sample_weight=sample_weight)
         groups = self._groups(X)
         weight = np.ones(labels.shape)
         if sample_weight is not None:
@@ -255,7 +262,7 @@ class FunnelCalibrator(ClassifierMixin, MetaEstimatorMixin, BaseEstimator):
         values, missing, columns = read_labels(y, "ignore", input_name="y")
         values = values.reshape(len(values), -1)
         n_tasks = values.shape[1]
-        classes = self._check_tasks(n_tasks) if self.cv is None else None
+        classes = self._check_tasks(n_tasks, columns) if self.cv is None else None
         if n_tasks == 1:
             labels, classes = one_task_labels(
                 values[:, 0], columns, classes, input_name="y"
@@ -267,7 +274,7 @@ class FunnelCalibrator(ClassifierMixin, MetaEstimatorMixin, BaseEstimator):
         dtype = values.dtype if values.dtype != object else np.dtype(int)
         return labels, np.tile(np.array([0, 1], dtype=dtype), (n_tasks, 1)), columns
 
-    def _check_tasks(self, n_tasks):
+    def _check_tasks(self, n_tasks, columns):
         """Return the classes of a fitted estimator of one task, None of several."""
         fitted = Predictions(self.estimator, None, {})
         names = fitted.task_names()
@@ -279,6 +286,8 @@ class FunnelCalibrator(ClassifierMixin, MetaEstimatorMixin, BaseEstimator):
             raise ValueError(
                 f"y must have the {expected} tasks of the estimator, got {n_tasks}."
             )
+        if columns:
+            check_same_tasks(n_tasks, columns, names)
         return fitted.classes()
 
     def _cross_fit(self, X, y, labels, sample_weight, weight):
@@ -363,14 +372,27 @@ class FunnelCalibrator(ClassifierMixin, MetaEstimatorMixin, BaseEstimator):
         try:
             column = _safe_indexing(X, self.by, axis=1)
         except (ValueError, KeyError, IndexError, TypeError) as error:
-            raise ValueError(f"by={self.by!r} is not a column of X: {error}") from error
+            names = list(getattr(X, "columns", range(np.shape(X)[1])))
+            raise ValueError(
+                f"by={self.by!r} is not a column of X; its columns are {names}."
+            ) from error
         return [market_of(value) for value in np.asarray(column, dtype=object)]
 
     def _fit_shifts(self, logits, labels, weight, curves, groups):
         """Return the shifts of the log-odds of each value of the column `by`."""
         if groups is None:
             return {}
-        index = {value: i for i, value in enumerate(dict.fromkeys(groups))}
+        try:
+            index = {value: i for i, value in enumerate(dict.fromkeys(groups))}
+        except TypeError as error:
+            raise TypeError(
+                f"by={self.by!r} must be a column of single values: {error}."
+            ) from error
+        if 2 * len(index) > len(groups) > 1:
+            raise ValueError(
+                f"by={self.by!r} has {len(index)} values in {len(groups)} rows; name a "
+                "column whose values group the rows, such as markets."
+            )
         group = np.array([index[value] for value in groups])
         shifts = np.zeros((len(index), len(curves)))
         for k, curve in enumerate(curves):

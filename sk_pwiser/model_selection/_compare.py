@@ -14,7 +14,12 @@ from sklearn.metrics import check_scoring, roc_auc_score
 from sklearn.model_selection import check_cv, cross_validate
 from sklearn.utils import check_random_state, indexable
 
-from sk_pwiser._table import choose_task_names, names_of_columns
+from sk_pwiser._table import (
+    check_match,
+    choose_task_names,
+    n_rows,
+    names_of_columns,
+)
 from sk_pwiser.metrics import cvr_auc_scorer, make_task_scorer, mean_log_loss_scorer
 from sk_pwiser.model_selection._comparison import LossComparison
 from sk_pwiser.model_selection._folds import FunnelStratifiedKFold
@@ -264,6 +269,7 @@ def cross_validate_candidates(
 ):
     """Fit and score every candidate on every fold; see `compare_losses`."""
     X, Y, groups = indexable(X, Y, groups)
+    check_match(X, n_rows(Y), Y=Y, groups=groups)
     if scoring is None:
         scoring = default_scoring(candidates[0].estimator, Y)
     for candidate in candidates:

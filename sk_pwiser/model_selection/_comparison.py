@@ -296,12 +296,13 @@ def _verdict(rows, baseline):
     sentences, similar, undefined = [], [], []
     for row in rows:
         candidate, low, high = row["candidate"], row["low"], row["high"]
+        is_visible = _number(abs(row["difference"])) != _number(0)
         if np.isnan(low):
             undefined.append(candidate)
-        elif low > 0:
+        elif low > 0 and is_visible:
             amount = f"{_number(row['difference'])} {_interval(row)}"
             sentences.append(f"{candidate} is ahead of {baseline} by {amount}")
-        elif high < 0:
+        elif high < 0 and is_visible:
             turned = {"low": -high, "high": -low}
             amount = f"{_number(-row['difference'])} {_interval(turned)}"
             sentences.append(f"{candidate} is behind {baseline} by {amount}")

@@ -186,7 +186,8 @@ def test_refusals(model, rows, tmp_path):
     calibrated = FunnelCalibrator(model, by="market").fit(X, Y)
     with pytest.raises(ValueError, match="inputs='raw'"):
         to_onnx(calibrated, path)
-    by_number = FunnelCalibrator(model, by=X.columns[0]).fit(X, Y)
+    rounded = X.assign(numeric_0=X["numeric_0"].round())
+    by_number = FunnelCalibrator(model, by="numeric_0").fit(rounded, Y)
     with pytest.raises(ValueError, match="must be a category column"):
         to_onnx(by_number, path, inputs="raw")
     frozen = FunnelCalibrator(FrozenEstimator(model)).fit(X, Y)
@@ -204,3 +205,24 @@ def test_refusals(model, rows, tmp_path):
         MultiTaskCTRCVRClassifier.load(path)
     with pytest.raises(AttributeError):
         FunnelCalibrator(object(), by=None).task("click")
+
+
+def test_labels_in_another_order_are_refused(model, rows):
+    X, Y = rows
+    shuffled = Y.sample(frac=1, random_state=0)
+    with pytest.raises(ValueError, match="same index labels in different orders"):
+        FunnelCalibrator(model).fit(X, shuffled)
+    with pytest.raises(ValueError, match="X and sample_weight have the same index"):
+        FunnelCalibrator(model).fit(X, Y, sample_weight=shuffled["click"] + 1.0)
+    with pytest.raises(ValueError, match="must be in the order the estimator was"):
+        FunnelCalibrator(model, ordered=False).fit(X, Y[["conversion", "click"]])
+
+
+@pytest.mark.filterwarnings("ignore:X has 1 column.* not seen in fit")
+def test_a_column_without_groups_is_refused(model, rows):
+    X, Y = rows
+    with pytest.raises(ValueError, match="by='numeric_0' has 3000 values in 3000 rows"):
+        FunnelCalibrator(model, by="numeric_0").fit(X, Y)
+    lists = FunnelCalibrator(model, by="tags")
+    with pytest.raises(TypeError, match="by='tags' must be a column of single values"):
+        lists.fit(X.assign(tags=[["a"]] * len(X)), Y)

@@ -123,6 +123,8 @@ def test_bad_rows(rows, monkeypatch):
     missing.iloc[3, 1] = np.nan
     with pytest.raises(ValueError, match=r"Y must have all labels.*; 1 are missing"):
         compare_models(X, missing, cv=2)
+    with pytest.raises(ValueError, match="same index labels in different orders"):
+        compare_models(X, Y.sample(frac=1, random_state=0), models=FAST, cv=2)
     lists = X.assign(tags=[["a"]] * len(X))
     with pytest.raises(ValueError, match="'tags' holds lists"):
         compare_models(lists, Y, models=FAST, cv=2)
