@@ -49,10 +49,10 @@ def to_onnx(estimator, path, *, inputs="encoded"):
 
         With "raw", the graph has one input of shape `(n_samples, 1)` per column, with
         the name of the column. It takes strings for text categories, and float64 for
-        numeric columns and for categories that are numbers. A missing number is NaN,
-        and missing text is the empty string. The vocabularies and the encodings are
-        part of the graph. The graph clips infinite numbers, for which `predict_proba`
-        raises an error.
+        numeric columns and for categories that are numbers or bools (0 and 1). A
+        missing number is NaN, and missing text is the empty string. The vocabularies
+        and the encodings are part of the graph. The graph clips infinite numbers, for
+        which `predict_proba` raises an error.
 
     Raises
     ------
