@@ -165,7 +165,7 @@ def test_growing_tables_leave_the_numbers_unchanged():
     codes, numeric = batch(5, [12, 3])
     before = run(made, codes, numeric)
     grown = [torch.zeros(40, DIM, dtype=torch.float64)]
-    made.set_tables([c + 1 for c in CARDINALITIES], grown)
+    made.set_tables([c + 1 for c in CARDINALITIES], grown, [])
     after = run(made, codes, numeric)
     assert_allclose(after[:, 3 * DIM :], before[:, 3 * DIM :], rtol=0, atol=0)
     assert before[:, 3 * DIM :].shape[1] == LARGEST_DIM + 3
