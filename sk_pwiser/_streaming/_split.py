@@ -70,6 +70,7 @@ class HoldOut:
     def start(self, seed):
         """Start the second pass, which reads the same parts as the first one."""
         self.rng = np.random.default_rng(seed)
+        self.edge = self.times.last_edge(self.fraction)
         self.groups = GroupValues()
         self.stratum_of, self.n_held = holdout_sizes(self.counts, self.fraction)
         self.n_left = np.zeros_like(self.n_held)
@@ -77,10 +78,9 @@ class HoldOut:
 
     def draw(self, X, targets, groups):
         """Return whether each of the next rows is held out, a bool ndarray."""
-        edge = self.times.last_edge(self.fraction)
-        if edge is None:
+        if self.edge is None:
             return self._choose(targets, groups, self._draw)
-        is_held = self.times.read(X) >= edge
+        is_held = self.times.read(X) >= self.edge
         if groups is None:
             return is_held
         return self.groups.of(groups, is_held, np.maximum, np.asarray)

@@ -376,7 +376,8 @@ class FunnelCalibrator(ClassifierMixin, MetaEstimatorMixin, BaseEstimator):
             raise ValueError(
                 f"by={self.by!r} is not a column of X; its columns are {names}."
             ) from error
-        return [market_of(value) for value in np.asarray(column, dtype=object)]
+        values = np.asarray(column, dtype=object)
+        return [None if is_missing(value) else value for value in values]
 
     def _fit_shifts(self, logits, labels, weight, curves, groups):
         """Return the shifts of the log-odds of each value of the column `by`."""
@@ -670,11 +671,6 @@ class FunnelCalibrator(ClassifierMixin, MetaEstimatorMixin, BaseEstimator):
         tags.classifier_tags.multi_class = False
         tags.target_tags.multi_output = True
         return tags
-
-
-def market_of(value):
-    """Return a value of the column `by` as a key, None for a missing value."""
-    return None if is_missing(value) else value
 
 
 def _positive_logits(estimator, X, n_tasks):
