@@ -2,6 +2,7 @@ import copy
 import os
 import random
 import signal
+import sys
 from pathlib import Path
 
 import hypothesis
@@ -123,3 +124,11 @@ def earlier(trained_once):
     assert all(after[name] is before[name] for name in before)
     assert_array_equal(model.predict_proba(X), predictions)
     assert len(model.history_) == model.n_iter_ == 2
+
+
+@pytest.fixture(autouse=True)
+def _figures():
+    """Close a test's figures: matplotlib warns of more than 20 open ones."""
+    yield
+    if pyplot := sys.modules.get("matplotlib.pyplot"):
+        pyplot.close("all")

@@ -178,7 +178,6 @@ def test_the_plot_shows_the_intervals():
     # The intervals of one metric stand beside its label, without overlap.
     assert (heights[0] < [0, 1, 2]).all()
     assert (heights[1] > [0, 1, 2]).all()
-    pyplot.close("all")
 
 
 def test_the_plot_needs_matplotlib(monkeypatch):
