@@ -22,13 +22,14 @@ are test rows, both at random with seed 0; cancelled and diverted flights are le
 A third of the rows of "adult" and of the generated table are test rows.
 
 A cell is the mean over the seeds, followed by the standard deviation. The log loss is
-the mean over the tasks. The peers with scikit-learn's interface are one model per task;
-their CVR is the ratio of their probabilities, at most 1. They receive the category
-columns without further encoding, their seeds are fixed and they run once; those with
-scikit-learn's TargetEncoder receive the rates of the task per value in place of the
-columns, and run once per seed. The boosted trees stop early on a tenth of the training
-rows; HistGradientBoosting without target statistics keeps the 254 most frequent values
-of a column. torch-rechub is trained by its own trainer, with the
+the mean over the tasks. The seconds are the processor time of a fit, so that other work
+on the machine hardly counts. The peers with scikit-learn's interface are one model per
+task; their CVR is the ratio of their probabilities, at most 1. They receive the
+category columns without further encoding, their seeds are fixed and they run once;
+those with scikit-learn's TargetEncoder receive the rates of the task per value in place
+of the columns, and run once per seed. The boosted trees stop early on a tenth of the
+training rows; HistGradientBoosting without target statistics keeps the 254 most
+frequent values of a column. torch-rechub is trained by its own trainer, with the
 trainer's defaults (Adam, learning rate 0.001), batches of 512, embeddings of 16, hidden
 layers of 128 and 64 units and the epoch with the lowest log loss on a tenth of the
 training rows. Every peer is optional.
