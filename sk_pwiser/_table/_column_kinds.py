@@ -356,9 +356,13 @@ def column_kinds(encoder):
         return {"sparse": list(names)}
     kinds = {}
     for column in encoder.columns_:
-        kind = next(kind for cls, kind in KINDS.items() if isinstance(column, cls))
-        kinds.setdefault(kind, []).append(column.name)
+        kinds.setdefault(kind_of(column), []).append(column.name)
     return kinds
+
+
+def kind_of(column):
+    """Return the kind of an encoder of a column, in words."""
+    return next(kind for cls, kind in KINDS.items() if isinstance(column, cls))
 
 
 def vector_counts(encoder):
