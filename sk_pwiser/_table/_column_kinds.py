@@ -245,8 +245,8 @@ def warn_about_codes(columns):
         warn_user(
             f"The numeric columns {names} contain whole numbers that look like codes "
             "or ids, but they are encoded by their size. Name those that are codes in "
-            "categorical_features. Any such list, even an empty one, silences this "
-            "warning.",
+            "categorical_features; sk_pwiser.inspection.describe_impressions shows "
+            "what they gain. Any such list, even an empty one, silences this warning.",
         )
 
 

@@ -435,7 +435,7 @@ class ColumnInput(NamedTuple):
 
     kind: str
     encoding: str = ""
-    n_vectors: int = 0  # embeddings of its values
+    vectors: int = 0  # number of embeddings of its values
     width: int = 0  # number of inputs of the first layer
     has_amounts: bool = False  # whether its categories are text with numbers
     error: str = ""
@@ -461,10 +461,10 @@ def column_inputs(
         automatic_dims(encoder.cardinalities_),
     )
     spec = schema.spec(settings)
+    names = getattr(encoder, "feature_names_in_", range(encoder.n_features_in_))
     if encoder.sparse_ is not None:
-        n_vectors = encoder.sparse_.n_vectors
-        sparse = ColumnInput("sparse", "embedding", n_vectors, spec.embedding_dim)
-        return X, {"sparse columns": sparse}
+        sparse = ColumnInput("sparse", "embedding", 1, spec.embedding_dim)
+        return X, dict.fromkeys(names, sparse)
     widths, vectors = list(spec.widths), vector_counts(encoder)
     words = dict.fromkeys(encoder.category_names_, "")
     for index in [] if statistics is None else statistics.columns:
@@ -484,7 +484,6 @@ def column_inputs(
         has_amounts = getattr(column, "has_amounts_", False)
         found[name] = ColumnInput(kind, text, vectors.get(name, 0), width, has_amounts)
     refused = {n: ColumnInput("refused", error=text) for n, text in errors.items()}
-    names = getattr(encoder, "feature_names_in_", range(encoder.n_features_in_))
     return X, {name: {**found, **refused}[name] for name in names}
 
 

@@ -1,10 +1,11 @@
 """A look at impressions before a fit, and plots of fitted estimators.
 
-:func:`describe_impressions` shows rates, columns, leaks and drift, and how a fit would
-encode each column. The displays require matplotlib, the extra "plot". They
-have the interface of scikit-learn's displays: ``from_estimator`` or
-``from_predictions`` computes and draws the curves, and ``plot`` draws them again, for
-example on other axes. Each task has the same colour in all displays.
+:func:`describe_impressions` shows rates, leaks, drift, and how columns would be read.
+
+The displays require matplotlib, the extra "plot". They have the interface of
+scikit-learn's displays: ``from_estimator`` or ``from_predictions`` computes and draws
+the curves, and ``plot`` draws them again, for example on other axes. Each task has the
+same colour in all displays.
 """
 
 from sk_pwiser.inspection._calibration_curves import TaskCalibrationDisplay
