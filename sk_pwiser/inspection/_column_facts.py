@@ -52,6 +52,11 @@ class ColumnFacts:
         if holds:
             self.flags.append(name)
 
+    def flag_scores(self):
+        """Add the flags of leaks and drift."""
+        self.flag("leak", any(auc > LEAK for auc in self.auc))
+        self.flag("drift", self.drift > DRIFT)
+
 
 class Rows(NamedTuple):
     """What columns are compared with, row by row."""
@@ -159,7 +164,10 @@ def describe_column(facts, column, rows):
         entries = values = read_categories(lists.elements)._replace(row=row)
         facts.missing = np.mean(lists.sizes < 0)
     else:
-        facts.missing = np.mean([is_missing(value) for value in column])
+        is_nan = np.array([is_missing(value) for value in column])
+        facts.missing = is_nan.mean()
+        if 0 < facts.missing < 1:  # whether it is known may be a leak, too
+            add_scores(facts, Entries(is_nan.astype(np.intp), 1), rows)
         return None
     facts.values = values.n_values
     is_one = values.n_values < 2 and not 0 < facts.missing < 1
@@ -167,18 +175,17 @@ def describe_column(facts, column, rows):
     if kind != "numeric" or {"id", "category"} & set(facts.flags):
         facts.unseen = unseen_share(values, rows.is_last)
         facts.flag("new values", facts.unseen > MANY_NEW)
+    add_scores(facts, entries, rows)
+    return values
+
+
+def add_scores(facts, entries, rows):
+    """Add the AUC of each task and of the last period, and their flags."""
     facts.auc = [cross_fitted_auc(entries, *of, rows.fold) for of in rows.labels()]
     if rows.is_end is not None:
         last = rows.is_last.astype(float)
         facts.drift = cross_fitted_auc(entries, last, rows.is_end, rows.fold)
-    flag_auc(facts)
-    return values
-
-
-def flag_auc(facts):
-    """Add the flags of leaks and drift."""
-    facts.flag("leak", any(auc > LEAK for auc in facts.auc))
-    facts.flag("drift", facts.drift > DRIFT)
+    facts.flag_scores()
 
 
 def describe_numbers(facts, column, rows):
@@ -236,7 +243,7 @@ def describe_sparse(X, inputs, rows):
         facts = ColumnFacts(name, entry, of_tasks[j].tolist(), values[j], missing[j])
         facts.drift = drift[j]
         facts.flag("constant", not values[j])
-        flag_auc(facts)
+        facts.flag_scores()
         found.append(facts)
     return found
 

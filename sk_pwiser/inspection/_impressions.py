@@ -90,8 +90,9 @@ def describe_impressions(
     with the same value, in at most 64 bins for numbers, shrunk to the mean rate. It is
     the mean over five folds, each predicted with the rates of the others, so that a
     column with a value of its own for each row has 0.5 rather than 1. Lists are
-    predicted by the mean over their elements. An AUC above 0.95 suggests a leak: a
-    value that is known only after the event.
+    predicted by the mean over their elements. Columns that are refused, and arrays of
+    numbers, are predicted by whether their value is missing. An AUC above 0.95 suggests
+    a leak: a value that is known only after the event.
 
     Drift is the AUC, computed in the same way, of telling the rows of the last period
     from those of the first.

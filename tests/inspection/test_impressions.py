@@ -230,13 +230,22 @@ def test_sparse_columns():
 def test_dates_and_other_refused_columns_do_not_stop_the_description():
     table = X[["numeric_0"]].assign(
         when=TIME.mask(TIME.index % 4 == 0),
+        bought=TIME.where(Y["conversion"] == 1),
         span=pd.to_timedelta(np.arange(N), "h"),
         inf=np.where(np.arange(N) == 7, np.inf, 0.0),
         nested=[[[1]]] * N,
         big=2**62 + np.arange(N) % 50,
     )
     found = describe_impressions(table, Y)
-    assert found.flagged("refused") == ["when", "span", "inf", "nested", "big"]
+    assert found.flagged("refused") == [
+        "when",
+        "bought",
+        "span",
+        "inf",
+        "nested",
+        "big",
+    ]
+    assert found.flagged("leak") == ["bought"]
     columns = found.columns.set_index("column")
     assert columns["missing"]["when"] == 0.25
     text = " ".join(str(found).split())
