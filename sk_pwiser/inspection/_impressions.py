@@ -29,6 +29,12 @@ from sk_pwiser.inspection._column_facts import (
 
 # Lines of the printed table of columns, and widths of its names and of the notes.
 MAX_LINES, MAX_NAME, WIDTH = 60, 22, 96
+STYLE = (
+    "<style>"
+    ".sk-pwiser-impressions :is(td,th){padding:.1em .6em;text-align:right}"
+    ".sk-pwiser-impressions .left{text-align:left}"
+    "</style>"
+)
 
 
 def describe_impressions(
@@ -402,21 +408,22 @@ class ImpressionsDescription:
             lines += ["", *aligned([*headers, *cells[:MAX_LINES]], sides)]
             if len(cells) > MAX_LINES:
                 lines.append(f"and {len(cells) - MAX_LINES:,} more")
-        for note in self._all_notes():
-            lines += ["", *textwrap.wrap(note, WIDTH)]
+        for text in [self._legend(), *(f"* {note}" for note in self.notes)]:
+            lines += ["", *textwrap.wrap(text, WIDTH)]
         return "\n".join(lines)
 
     def _repr_html_(self):
         parts = [f"<p>{escape(self._title())}</p>"]
-        for headers, cells, _ in self._tables():
-            rows = [("th", row) for row in headers] + [("td", row) for row in cells]
-            body = "".join(
-                f"<tr>{''.join(f'<{tag}>{escape(c)}</{tag}>' for c in row)}</tr>"
-                for tag, row in rows
-            )
+        for headers, cells, sides in self._tables():
+            rows = [("th", row) for row in headers]
+            rows += [("td", row) for row in cells[:MAX_LINES]]
+            body = "".join(f"<tr>{_html_cells(*row, sides)}</tr>" for row in rows)
             parts.append(f"<table>{body}</table>")
-        notes = "".join(f"<li>{escape(note)}</li>" for note in self._all_notes())
-        return f"<div>{''.join(parts)}<ul>{notes}</ul></div>"
+            if len(cells) > MAX_LINES:
+                parts.append(f"<p>and {len(cells) - MAX_LINES:,} more</p>")
+        notes = "".join(f"<li>{escape(note)}</li>" for note in self.notes)
+        parts.append(f"<p>{escape(self._legend())}</p><ul>{notes}</ul>")
+        return f'{STYLE}<div class="sk-pwiser-impressions">{"".join(parts)}</div>'
 
     def _title(self):
         n_samples = self._depths["rows"].sum()
@@ -426,14 +433,13 @@ class ImpressionsDescription:
             text += f". Columns: by a random sample of {self.n_described:,} rows"
         return text
 
-    def _all_notes(self):
+    def _legend(self):
         last = "the last period" if self.has_times else "a random tenth of the rows"
         drift = " drift: AUC of last against first period." if self.has_times else ""
-        return [
+        return (
             f"unseen: share of {last} with values that no other row has.{drift} AUC: "
-            "of the column alone, cross-fitted. width: inputs of the first layer.",
-            *(f"* {note}" for note in self.notes),
-        ]
+            "of the column alone, cross-fitted. width: inputs of the first layer."
+        )
 
     def _tables(self):
         """Yield the headers, the cells and the sides of each table."""
@@ -467,6 +473,13 @@ class ImpressionsDescription:
         width = str(facts.input.width)
         name = _short(str(facts.column), MAX_NAME)
         return [name, kind, values, *shares, *scores, width, encoding]
+
+
+def _html_cells(tag, row, sides):
+    return "".join(
+        f"<{tag}{' class=left' * (side == '<')}>{escape(cell)}</{tag}>"
+        for cell, side in zip(row, sides, strict=True)
+    )
 
 
 def _short(name, longest):

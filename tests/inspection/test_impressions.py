@@ -276,8 +276,10 @@ def test_the_text_and_the_html(described):
     assert "<b>" not in html
     assert html.count("<table>") == html.count("</table>") == 3
     many = pd.DataFrame(RNG.normal(size=(100, 70))).add_prefix("c")
-    text = str(describe_impressions(many, np.arange(100) % 2))
+    found = describe_impressions(many, np.arange(100) % 2)
+    text = str(found)
     assert "and 10 more" in text
+    assert "and 10 more" in found._repr_html_()
     assert "c59 " in text
     assert "c60 " not in text
 
