@@ -35,10 +35,13 @@ from sk_pwiser._streaming import (
 )
 from sk_pwiser._table import probability_frame, reads_in_parts
 from sk_pwiser._training import (
+    CallbackSupportMixin,
     Settings,
     TrainingResult,
     column_inputs,
     fit,
+    fit_task,
+    runs_callbacks,
     take_back,
 )
 from sk_pwiser._utils import (
@@ -54,7 +57,7 @@ from sk_pwiser.metrics import mean_auc_scorer
 _keeps_all = ContextVar("keeps_all", default=False)
 
 
-class MultiTaskCTRCVRClassifier(ClassifierMixin, BaseEstimator):
+class MultiTaskCTRCVRClassifier(CallbackSupportMixin, ClassifierMixin, BaseEstimator):
     """Multi-task network for clicks (CTR) and conversions (CVR).
 
     One network learns all tasks of a funnel, click first, from impressions: the rows
@@ -274,7 +277,8 @@ class MultiTaskCTRCVRClassifier(ClassifierMixin, BaseEstimator):
         epoch by setting `net.stop_training_ = True`; a `KeyboardInterrupt` propagates,
         but for that of skorch's own `EarlyStopping`.
         :class:`~sk_pwiser.callbacks.KeepOnInterrupt` keeps the epochs trained before
-        Ctrl-C.
+        Ctrl-C. Callbacks of scikit-learn are set by ``set_callbacks`` instead, see
+        :ref:`sklearn_callbacks`.
     checkpoint_dir : str or path-like, default=None
         A folder for checkpoints, of one fit at a time: `fit` writes the state of
         training to it after every epoch, and keeps the last two files. After a crash,
@@ -597,20 +601,32 @@ class MultiTaskCTRCVRClassifier(ClassifierMixin, BaseEstimator):
             :ref:`coherent_funnels`.
         """
         earlier = getattr(self, "_result", None) if self.warm_start else None
-        train = fit_dataset if reads_in_parts(X) else fit
-        result = train(
-            vars(self),
+        result = self._train(
+            fit_dataset if reads_in_parts(X) else fit,
             X,
             Y,
             sample_weight,
             groups,
             one_eval_set(eval_set, X_val, Y_val, sample_weight_val, groups_val),
             earlier=earlier,
-            estimator_name=type(self).__name__,
         )
         self._set_result(result)
         self._warn_about_rises(result)
         return self
+
+    @runs_callbacks
+    def _train(self, train, X, Y, sample_weight, *args, **kwargs):
+        """Train by a function of the package, and return its result."""
+        return train(
+            vars(self),
+            X,
+            Y,
+            sample_weight,
+            *args,
+            **kwargs,
+            task=fit_task(self, X, Y, sample_weight),
+            estimator_name=type(self).__name__,
+        )
 
     def _warn_about_rises(self, result):
         """Warn if a later task is more probable than an earlier one in many rows."""
@@ -671,8 +687,8 @@ class MultiTaskCTRCVRClassifier(ClassifierMixin, BaseEstimator):
         self._validate_params()
         earlier, undo = getattr(self, "_result", None), []
         try:
-            result = fit(
-                vars(self),
+            result = self._train(
+                fit,
                 X,
                 Y,
                 sample_weight,
@@ -681,7 +697,6 @@ class MultiTaskCTRCVRClassifier(ClassifierMixin, BaseEstimator):
                 classes=classes,
                 single_pass=True,
                 undo=undo,
-                estimator_name=type(self).__name__,
             )
             self._set_result(result)
         except BaseException:
@@ -693,10 +708,16 @@ class MultiTaskCTRCVRClassifier(ClassifierMixin, BaseEstimator):
 
     def _set_result(self, result: TrainingResult):
         """Set the fitted attributes, all in one assignment that nothing interrupts."""
-        encoder, targets = result.schema.encoder, result.schema.targets
         some = ("feature_names_in_", "pwiser_weight_search_")  # not of every fit
-        attributes = {k: v for k, v in vars(self).items() if k not in some}
-        attributes |= {
+        kept = {k: v for k, v in vars(self).items() if k not in some}
+        self.__dict__ = kept | self._attributes(result)
+        return self
+
+    @staticmethod
+    def _attributes(result: TrainingResult):
+        """Return the fitted attributes."""
+        encoder, targets = result.schema.encoder, result.schema.targets
+        attributes = {
             "_result": result,
             "net_": result.net,
             "history_": result.net.history,
@@ -713,8 +734,7 @@ class MultiTaskCTRCVRClassifier(ClassifierMixin, BaseEstimator):
             attributes["pwiser_weight_search_"] = result.search
         if hasattr(encoder, "feature_names_in_"):
             attributes["feature_names_in_"] = encoder.feature_names_in_
-        self.__dict__ = attributes
-        return self
+        return attributes
 
     def _column_inputs(self, X, targets):
         """Return a table as `fit` reads it, and how it would encode each column."""

@@ -49,6 +49,7 @@ from sk_pwiser._training._fit import (
     with_eval_rows,
     without_tables,
 )
+from sk_pwiser._training._fit_tasks import FitTask
 from sk_pwiser._training._net import MultiTaskNet
 from sk_pwiser._training._settings import Settings, equal
 from sk_pwiser._training._state import TrainingResult, check_same_model
@@ -66,6 +67,7 @@ def fit_dataset(
     eval_set: Any = None,
     *,
     earlier: TrainingResult | None = None,
+    task: FitTask | None = None,
     estimator_name: str,
 ) -> TrainingResult:
     """Train on a dataset: learn the encoding, store encoded rows on disk, optimise.
@@ -88,6 +90,7 @@ def fit_dataset(
             earlier=earlier,
             estimator_name=estimator_name,
         )
+        plan = replace(plan, task=task)
         if searches:
             return search_weight(plan, data, can_split=False)
         net = build(plan, data.schema)

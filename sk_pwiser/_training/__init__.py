@@ -7,6 +7,11 @@ from sk_pwiser._training._callbacks import InputMixup, KeepOnInterrupt
 from sk_pwiser._training._checkpoints import Checkpoints, find_checkpoint
 from sk_pwiser._training._encode import ColumnInput, column_inputs
 from sk_pwiser._training._fit import ValidationRows, fit, fit_from
+from sk_pwiser._training._fit_tasks import (
+    CallbackSupportMixin,
+    fit_task,
+    runs_callbacks,
+)
 from sk_pwiser._training._net import MultiTaskNet
 from sk_pwiser._training._optimizers import OPTIMIZERS, sparse_tables
 from sk_pwiser._training._settings import Settings
@@ -22,6 +27,7 @@ __all__ = [
     "OPTIMIZERS",
     "STATE_CLASSES",
     "BatchIterator",
+    "CallbackSupportMixin",
     "Checkpoints",
     "ColumnInput",
     "Freezer",
@@ -36,8 +42,10 @@ __all__ = [
     "find_checkpoint",
     "fit",
     "fit_from",
+    "fit_task",
     "from_state",
     "gather_bags",
+    "runs_callbacks",
     "sparse_tables",
     "take_back",
     "to_state",

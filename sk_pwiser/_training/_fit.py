@@ -1,7 +1,7 @@
 """Training on a table: validate, encode, build, optimise."""
 
 from collections.abc import Callable, Iterator, Mapping
-from contextlib import AbstractContextManager, ExitStack, contextmanager
+from contextlib import AbstractContextManager, ExitStack, contextmanager, nullcontext
 from copy import deepcopy
 from dataclasses import dataclass, replace
 from pathlib import Path
@@ -36,7 +36,7 @@ from sk_pwiser._training._components import (
     check_task_weights,
 )
 from sk_pwiser._training._devices import find_device
-from sk_pwiser._training._diagnostics import find_rises
+from sk_pwiser._training._diagnostics import Rises, find_rises
 from sk_pwiser._training._early_stopping import (
     best_epoch,
     hold_out,
@@ -52,6 +52,7 @@ from sk_pwiser._training._encode import (
     encode,
     grow_schema,
 )
+from sk_pwiser._training._fit_tasks import FitTask
 from sk_pwiser._training._net import MultiTaskNet, close_bars
 from sk_pwiser._training._optimizers import LazyAdam
 from sk_pwiser._training._settings import Settings, equal
@@ -96,6 +97,7 @@ class Plan:
     folder: Path | None = None  # of checkpoints
     saved: Checkpoint | None = None  # from which training resumes
     split: dict[str, Any] | None = None  # state that draws the validation rows
+    task: FitTask | None = None  # for scikit-learn's callbacks
 
     @property
     def schema(self) -> Schema | None:
@@ -343,6 +345,7 @@ def fit(
     classes: Any = None,
     single_pass: bool = False,
     undo: Undo | None = None,
+    task: FitTask | None = None,
     estimator_name: str,
 ) -> TrainingResult:
     """Train on a table.
@@ -354,6 +357,7 @@ def fit(
     plan = validate(
         settings, X, Y, sample_weight, groups, eval_set, earlier, classes, single_pass
     )
+    plan = replace(plan, task=task)
     schema, origins = plan.schema, None
     if single_pass and schema is not None and settings.grows:
         schema, origins = grow_schema(schema, plan.rows.X)
@@ -452,6 +456,9 @@ def optimise(
     Changes of a net in place, and of the target statistics, are logged in `undo`.
     """
     undo = [] if undo is None else undo
+    task = plan.task
+    if task is not None:
+        task.begin(0 if plan.single_pass else plan.max_epochs)
     if plan.earlier is None:
         generators = Generators(plan.draw_seed())
     else:
@@ -470,7 +477,8 @@ def optimise(
                 further = {
                     k: one.to(rows.train.device) for k, one in data.further.items()
                 }
-                net.partial_fit(rows, checkpoints=checkpoints, further=further)
+                with _epochs_as_tasks(plan, data, net, generators):
+                    net.partial_fit(rows, checkpoints=checkpoints, further=further)
         data.update_statistics(undo)
     finally:
         close_bars(net)
@@ -483,6 +491,35 @@ def optimise(
         reason = stop_reason(net, n_epochs)
         if plan.settings.verbose:
             print(reason)
+    result = _result(plan, data, net, generators, best_epoch(net), rises, reason)
+    if task is not None:
+        task.end(lambda: result)
+    return result
+
+
+def _epochs_as_tasks(
+    plan: Plan, data: EncodedData, net: MultiTaskNet, generators: Generators
+) -> AbstractContextManager[None]:
+    """Let scikit-learn's callbacks see each epoch, with the network that it left."""
+
+    def result() -> TrainingResult:
+        copied = net.copy_network()
+        return _result(plan, data, copied, generators, net.history[-1, "epoch"])
+
+    if plan.task is None or plan.single_pass:
+        return nullcontext()
+    return plan.task.epochs(net, result)
+
+
+def _result(
+    plan: Plan,
+    data: EncodedData,
+    net: MultiTaskNet,
+    generators: Generators,
+    best_epoch: int,
+    rises: Rises | None = None,
+    reason: str | None = None,
+) -> TrainingResult:
     valid = data.rows.valid
     return TrainingResult(
         net,
@@ -490,7 +527,7 @@ def optimise(
         generators,
         plan.settings,
         plan.single_pass,
-        best_epoch(net),
+        best_epoch,
         (len(data.rows.train), 0 if valid is None else len(valid)),
         rises,
         plan.split if plan.holds_out else None,
@@ -515,6 +552,8 @@ def search_weight(plan: Plan, data: EncodedData, *, can_split: bool) -> Training
         n_splits = search.count_splits(data.rows.valid, can_split)
     if not n_splits:
         return optimise(plan, data, build(plan, data.schema))
+    if plan.task is not None:
+        plan.task.begin(None)
     fits: dict[float, TrainingResult] = {}
     for split in range(n_splits):
         trial, rows = plan, data.rows
@@ -526,9 +565,12 @@ def search_weight(plan: Plan, data: EncodedData, *, can_split: bool) -> Training
         for weight in CANDIDATES:
             if weight not in search.candidates:
                 continue
+            name = f"pwiser_weight={weight}, split {split + 1} of {n_splits}"
             if plan.settings.verbose:
-                print(f"pwiser_weight={weight}, split {split + 1} of {n_splits}")
+                print(name)
             candidate = _with_weight(trial, weight)
+            if plan.task is not None:
+                candidate = replace(candidate, task=plan.task.subtask(name))
             net = build(candidate, data.schema)
             result = optimise(candidate, replace(data, rows=rows), net)
             best = net.history[result.best_epoch - 1]
@@ -543,7 +585,10 @@ def search_weight(plan: Plan, data: EncodedData, *, can_split: bool) -> Training
     plan.random_state.set_state(last.get_state(legacy=False))
     if plan.settings.verbose:
         print(search.summary())
-    return replace(fits[search.choose()], search=search.table())
+    result = replace(fits[search.choose()], search=search.table())
+    if plan.task is not None:
+        plan.task.end(lambda: result)
+    return result
 
 
 def _with_weight(plan: Plan, weight: float) -> Plan:
@@ -633,6 +678,7 @@ def fit_from(
     source: TrainingResult,
     share: Callable[[Rows], Schema],
     prepare: Callable[[MultiTaskNet, TrainingData, int], AbstractContextManager[None]],
+    task: FitTask | None = None,
     estimator_name: str,
 ) -> TrainingResult:
     """Train a new net on a table that is encoded by the schema of another fit.
@@ -648,7 +694,7 @@ def fit_from(
     plan = validate(
         settings, X, Y, sample_weight, groups, eval_set, source, None, False
     )
-    plan = replace(plan, earlier=None, split=plan.first_random_state)
+    plan = replace(plan, earlier=None, split=plan.first_random_state, task=task)
     data = encode(
         settings,
         plan.rows,

@@ -4,6 +4,7 @@ import sys
 import warnings
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from contextlib import AbstractContextManager
+from copy import deepcopy
 from dataclasses import dataclass
 from itertools import chain
 from typing import Any, Protocol
@@ -378,6 +379,14 @@ class MultiTaskNet(NeuralNet):  # type: ignore[misc]
         self.schedules_ = positions_of(self.callbacks_)
         self._zero_grad_optimizer()  # releases the memory of the gradients
         return self
+
+    def copy_network(self) -> "MultiTaskNet":
+        """Return a net that predicts the same after this one has trained further."""
+        copied = object.__new__(type(self))
+        network = deepcopy(self.module_)
+        copied.__dict__.update(vars(self), module=network, module_=network)
+        copied.__dict__.update(history_=deepcopy(self.history_), best_=dict(self.best_))
+        return copied
 
     def fit_loop(
         self,

@@ -116,13 +116,8 @@ def fit_like(
 def train_like(estimator, source, data, share, prepare):
     """Fit an estimator in place, with the schema of a fitted one; see `fit_from`."""
     estimator._validate_params()
-    result = fit_from(
-        vars(estimator),
-        *data,
-        source=source._result,
-        share=share,
-        prepare=prepare,
-        estimator_name=type(estimator).__name__,
+    result = estimator._train(
+        fit_from, *data, source=source._result, share=share, prepare=prepare
     )
     return estimator._set_result(result)
 
