@@ -52,23 +52,41 @@ def task_color(index):
     return PALETTE[index % len(PALETTE)]
 
 
-def curve_styles(task_names, model_names=None, scores=None):
-    """Return keywords of each curve: a colour per task, a line style per model."""
+def curve_styles(task_names, model_names=None, scores=None, form="{}"):
+    """Return keywords of each curve: a colour per task, a line style per model.
+
+    Several curves of a task and a model are those of folds. They are thin, and have one
+    entry in the legend, with the mean and the standard deviation of their scores.
+    """
     model_names = model_names or [None] * len(task_names)
     tasks, models = list(dict.fromkeys(task_names)), list(dict.fromkeys(model_names))
+    curves = list(zip(task_names, model_names, strict=True))
     styles = []
-    for k, (task, model) in enumerate(zip(task_names, model_names, strict=True)):
+    for k, (task, model) in enumerate(curves):
         m = models.index(model)
+        folds = [j for j, curve in enumerate(curves) if curve == curves[k]]
         label = task if model is None else f"{task}, {model}"
+        if scores is not None:
+            label += f" ({_format_scores([scores[j] for j in folds], form)})"
         styles.append(
             {
                 "color": task_color(tasks.index(task)),
                 "linestyle": LINE_STYLES[m % len(LINE_STYLES)],
                 "marker": MARKERS[m % len(MARKERS)],
-                "label": label if scores is None else f"{label} ({scores[k]})",
+                "label": label if k == folds[0] else "_fold",
+                **({"linewidth": 1, "alpha": 0.6} if len(folds) > 1 else {}),
             }
         )
     return styles
+
+
+def _format_scores(scores, form):
+    """Return the score of a curve, or mean and standard deviation over folds."""
+    if len(scores) == 1:
+        return form.format(*scores)
+    known = [score for score in scores if not np.isnan(score)] or [np.nan]
+    spread = form.rpartition(" = ")[2].format(np.std(known))
+    return f"{form.format(np.mean(known))} ± {spread}"
 
 
 def is_log(scale, base_rates):

@@ -20,6 +20,7 @@ from sk_pwiser.inspection._axes import (
 )
 from sk_pwiser.inspection._task_rows import (
     read_estimators,
+    read_folds,
     read_predictions,
     warn_about_one_class,
 )
@@ -140,9 +141,60 @@ class TaskCurvesDisplay:
         options = {k: kwargs.pop(k) for k in cls._curve_options if k in kwargs}
         return cls._from_rows(rows, **options).plot(ax, **kwargs)
 
-    def _draw_curves(self, ax, xs, ys, scores, kwargs, **fixed):
+    @classmethod
+    def from_cv_results(
+        cls, cv_results, X, Y, *, sample_weight=None, cvr=False, ax=None, **kwargs
+    ):
+        """Draw the curves of each test fold of a cross-validation.
+
+        All curves of a task have its colour and one entry in the legend. Scores in it
+        are the mean and the standard deviation over the folds.
+
+        Parameters
+        ----------
+        cv_results : dict
+            What :func:`~sklearn.model_selection.cross_validate` returns with
+            `return_estimator=True` and `return_indices=True`.
+        X : {DataFrame, array-like, sparse matrix} of shape (n_samples, n_features)
+            Impressions, as passed to `cross_validate`.
+        Y : array-like of shape (n_samples, n_tasks) or (n_samples,)
+            Labels, as passed to `cross_validate`.
+        sample_weight : array-like of shape (n_samples,) or (n_samples, n_tasks), \
+                default=None
+            Weights of the rows, or of each row and task.
+        cvr : bool, default=False
+            Whether to add curves of P(last task | first task) over the rows in which
+            the first task is 1.
+        ax : matplotlib Axes, default=None
+            The axes to draw on; None creates a new figure.
+        **kwargs : dict
+            Options of the curves, if the class has any, and parameters of `plot`.
+
+        Returns
+        -------
+        display : object of this class
+            The display, drawn. Its lists have all tasks of the first fold, then those
+            of the second one, and so on.
+
+        Raises
+        ------
+        ValueError
+            If `cv_results` has no estimators or indices, or not of these rows; if
+            labels or weights are invalid or do not match the tasks of the estimators.
+
+        Warns
+        -----
+        UndefinedMetricWarning
+            If a task has only one class in a fold. Its curve is empty.
+        """
+        import_pyplot(cls.__name__)
+        rows = read_folds(cv_results, X, Y, cvr=cvr, sample_weight=sample_weight)
+        options = {k: kwargs.pop(k) for k in cls._curve_options if k in kwargs}
+        return cls._from_rows(rows, **options).plot(ax, **kwargs)
+
+    def _draw_curves(self, ax, xs, ys, scores, form, kwargs, **fixed):
         """Draw lines without markers, with scores in the legend; return the styles."""
-        styles = curve_styles(self.task_names, self.model_names, scores)
+        styles = curve_styles(self.task_names, self.model_names, scores, form)
         self.lines_ = []
         for x, y, own in zip(xs, ys, styles, strict=True):
             properties = {**own, "marker": "", **fixed}
@@ -153,8 +205,8 @@ class TaskCurvesDisplay:
 class TaskRocCurveDisplay(TaskCurvesDisplay):
     """ROC curves, one per task, with the AUC in the legend.
 
-    `from_estimator` and `from_predictions` create the display. Each task has the same
-    colour in all displays.
+    `from_estimator`, `from_predictions` and `from_cv_results` create the display. Each
+    task has the same colour in all displays.
 
     Parameters
     ----------
@@ -181,8 +233,7 @@ class TaskRocCurveDisplay(TaskCurvesDisplay):
 
     See Also
     --------
-    sklearn.metrics.RocCurveDisplay : The curve of a single task, or of each fold of a
-        cross-validation.
+    sklearn.metrics.RocCurveDisplay : The curve of a single task.
     TaskPrecisionRecallDisplay : Shows more if positives are rare.
 
     Examples
@@ -240,8 +291,8 @@ class TaskRocCurveDisplay(TaskCurvesDisplay):
             The display.
         """
         ax = axes_or_new(ax, "TaskRocCurveDisplay")
-        scores = [f"AUC = {value:.3f}" for value in self.roc_auc]
-        self._draw_curves(ax, self.fpr, self.tpr, scores, kwargs)
+        form = "AUC = {:.3f}"
+        self._draw_curves(ax, self.fpr, self.tpr, self.roc_auc, form, kwargs)
         self.chance_level_ = None
         if plot_chance_level:
             (self.chance_level_,) = ax.plot(
@@ -270,9 +321,9 @@ def _roc_curve(rows):
 class TaskPrecisionRecallDisplay(TaskCurvesDisplay):
     """Precision-recall curves, one per task, with the average precision in the legend.
 
-    `from_estimator` and `from_predictions` create the display. Each task has the same
-    colour in all displays. The dotted lines are the base rates, which are the precision
-    of a random ranking.
+    `from_estimator`, `from_predictions` and `from_cv_results` create the display. Each
+    task has the same colour in all displays. The dotted lines are the base rates, which
+    are the precision of a random ranking.
 
     Parameters
     ----------
@@ -371,9 +422,8 @@ class TaskPrecisionRecallDisplay(TaskCurvesDisplay):
         """
         logarithmic = is_log(scale, self.base_rates)
         ax = axes_or_new(ax, "TaskPrecisionRecallDisplay")
-        scores = [f"AP = {value:.3g}" for value in self.average_precision]
-        curves = self.recall, self.precision
-        styles = self._draw_curves(ax, *curves, scores, kwargs, drawstyle="steps-post")
+        curves = self.recall, self.precision, self.average_precision, "AP = {:.3g}"
+        styles = self._draw_curves(ax, *curves, kwargs, drawstyle="steps-post")
         self.chance_levels_ = []
         if plot_chance_level:
             self.chance_levels_ = self._plot_base_rates(ax, styles)
@@ -390,14 +440,16 @@ class TaskPrecisionRecallDisplay(TaskCurvesDisplay):
 
     def _plot_base_rates(self, ax, styles):
         """Draw one line per task: all models are evaluated on the same rows."""
-        first = {name: k for k, name in reversed(list(enumerate(self.task_names)))}
+        rates = {}
+        for name, own, rate in zip(
+            self.task_names, styles, self.base_rates, strict=True
+        ):
+            rates.setdefault((name, own["color"]), []).append(rate)
         dotted = {"linestyle": DOTTED, "linewidth": 1}
         ax.plot([], [], color=GREY, label="base rates", **dotted)
         return [
-            ax.plot(
-                [0, 1], [self.base_rates[k]] * 2, color=styles[k]["color"], **dotted
-            )[0]
-            for k in sorted(first.values())
+            ax.plot([0, 1], [np.mean(of_task)] * 2, color=color, **dotted)[0]
+            for (_, color), of_task in rates.items()
         ]
 
 

@@ -1,11 +1,14 @@
 """Labels and predictions per task and model, as the displays use them."""
 
 import warnings
+from collections import Counter
 from collections.abc import Mapping
 from typing import NamedTuple
 
 import numpy as np
 from sklearn.exceptions import UndefinedMetricWarning
+from sklearn.utils import _safe_indexing
+from sklearn.utils.validation import _num_samples, check_consistent_length
 
 from sk_pwiser._responses import (
     Predictions,
@@ -94,6 +97,38 @@ def read_estimators(estimator, X, Y, *, cvr=False, sample_weight=None):
     ]
 
 
+def read_folds(cv_results, X, Y, *, cvr=False, sample_weight=None):
+    """Return the `TaskRows` of all tasks, and the CVR, in each test fold."""
+    for key, option in (
+        ("estimator", "return_estimator"),
+        ("indices", "return_indices"),
+    ):
+        if key not in cv_results:
+            raise ValueError(
+                f"cv_results has no {key!r}; call cross_validate with {option}=True."
+            )
+    check_consistent_length(X, Y, sample_weight)
+    folds = zip(cv_results["estimator"], cv_results["indices"]["test"], strict=True)
+    last = max(np.max(test) for test in cv_results["indices"]["test"])
+    if last >= _num_samples(X):
+        raise ValueError(
+            f"X has {_num_samples(X)} rows, but a test fold of cv_results has the row "
+            f"{last}; pass the rows of cross_validate."
+        )
+    return [
+        rows
+        for estimator, test in folds
+        for rows in _read(
+            None,
+            estimator,
+            *(_safe_indexing(each, test) for each in (X, Y)),
+            None,
+            cvr,
+            None if sample_weight is None else _safe_indexing(sample_weight, test),
+        )
+    ]
+
+
 def read_predictions(Y, P, *, task_names=None, cvr=False, sample_weight=None):
     """Return the `TaskRows` of probabilities: an array, or a dict from model names."""
     return [
@@ -107,17 +142,24 @@ def read_predictions(Y, P, *, task_names=None, cvr=False, sample_weight=None):
 
 def warn_about_one_class(rows, curve):
     """Warn once about all tasks with only one class, in the user's frame."""
-    constant = [
-        f"{each.task!r} has only class {each.y[0]}"
-        if len(each.y)
-        else f"{each.task!r} has no rows"
+    curves = Counter((each.task, each.model) for each in rows)
+    constant = Counter(
+        (
+            f"{each.task!r} has only class {each.y[0]}"
+            if len(each.y)
+            else f"{each.task!r} has no rows",
+            curves[each.task, each.model],
+        )
         for each in rows
         if not each.has_both_classes
-    ]
+    )
     if constant:
+        found = [
+            what if n_folds == 1 else f"{what} in {n} of {n_folds} folds"
+            for (what, n_folds), n in constant.items()
+        ]
         warnings.warn(
-            f"{curve} is undefined and left empty for "
-            f"task {', task '.join(dict.fromkeys(constant))}.",
+            f"{curve} is undefined and left empty for task {', task '.join(found)}.",
             UndefinedMetricWarning,
             stacklevel=4,
         )

@@ -8,6 +8,7 @@ import pytest
 from fake_estimators import ReadsFeatures
 from numpy.testing import assert_allclose, assert_array_equal
 from refusals import X as REAL_X
+from refusals import Y as REAL_Y
 from refusals import small
 from scipy.stats import binomtest
 from sklearn.calibration import calibration_curve
@@ -19,6 +20,7 @@ from sklearn.metrics import (
     roc_auc_score,
     roc_curve,
 )
+from sklearn.model_selection import KFold, cross_validate
 from sklearn.pipeline import make_pipeline
 from sklearn.preprocessing import FunctionTransformer
 
@@ -277,3 +279,84 @@ def test_errors(rows, fitted, monkeypatch, display_class):
     monkeypatch.setitem(sys.modules, "matplotlib", None)
     with pytest.raises(ImportError, match=r" needs matplotlib: .*\[plot\]"):
         display_class.from_predictions(Y, P)
+
+
+def cross_validated(rows, n_folds=3):
+    """Return what `cross_validate` returns, its table and its labels."""
+    Y, P = rows
+    results = cross_validate(
+        ReadsFeatures(names=["click", "buy"]),
+        features(P),
+        Y,
+        cv=KFold(n_folds, shuffle=True, random_state=0),
+        scoring=lambda *args: 0.0,
+        return_estimator=True,
+        return_indices=True,
+    )
+    return results, features(P), Y
+
+
+@pytest.mark.parametrize("display_class", DISPLAYS)
+def test_folds_are_curves_of_their_rows_with_one_entry_per_task(rows, display_class):
+    results, X, Y = cross_validated(rows)
+    weight = np.random.default_rng(1).integers(1, 4, size=N)
+    display = display_class.from_cv_results(
+        results, X, Y, cvr=True, sample_weight=weight
+    )
+    tasks = ["click", "buy", "buy | click"]
+    assert display.task_names == tasks * 3
+    for k, test in enumerate(results["indices"]["test"]):
+        of_fold = display_class.from_predictions(
+            Y.iloc[test], rows[1][test], cvr=True, sample_weight=weight[test]
+        )
+        found = display.lines_[3 * k : 3 * k + 3]
+        for line, expected in zip(found, of_fold.lines_, strict=True):
+            assert_allclose(line.get_xydata(), expected.get_xydata(), rtol=1e-5)
+            assert line.get_color() == expected.get_color()
+    texts = [text.get_text() for text in display.ax_.get_legend().get_texts()]
+    shown = [text.partition(" (")[0] for text in texts]
+    assert [each for each in shown if each in tasks] == tasks
+    if display_class is TaskRocCurveDisplay:
+        aucs = display.roc_auc[1::3]
+        assert f"buy (AUC = {np.mean(aucs):.3f} ± {np.std(aucs):.3f})" in texts
+    if display_class is TaskPrecisionRecallDisplay:
+        levels = [line.get_ydata()[0] for line in display.chance_levels_]
+        assert_allclose(levels, np.reshape(display.base_rates, (3, 3)).mean(0))
+    assert display_class.from_cv_results(results, X, Y, lw=5).lines_[0].get_lw() == 5
+
+
+@pytest.mark.parametrize("display_class", DISPLAYS)
+def test_a_fold_with_one_class_is_counted_in_the_warning(rows, display_class):
+    results, X, Y = cross_validated(rows)
+    rare = Y.assign(buy=0)
+    rare.iloc[results["indices"]["test"][1][:40], 1] = 1
+    with pytest.warns(UndefinedMetricWarning, match="class 0 in 2 of 3 folds") as w:
+        display = display_class.from_cv_results(results, X, rare)
+    assert w[0].filename == __file__
+    assert [len(line.get_xdata()) > 0 for line in display.lines_[1::2]] == [0, 1, 0]
+    assert "nan" not in display.ax_.get_legend().get_texts()[1].get_text()
+    display.figure_.canvas.draw()
+
+
+def test_results_without_folds_or_of_other_rows_are_refused(rows):
+    results, X, Y = cross_validated(rows)
+    show = TaskRocCurveDisplay.from_cv_results
+    for key, option in [
+        ("estimator", "return_estimator"),
+        ("indices", "return_indices"),
+    ]:
+        with pytest.raises(ValueError, match=f"has no '{key}'; .* with {option}=True"):
+            show({k: v for k, v in results.items() if k != key}, X, Y)
+    with pytest.raises(ValueError, match=r"X has 100 rows, but .* has the row 399"):
+        show(results, X[:100], Y[:100])
+    with pytest.raises(ValueError, match="inconsistent numbers of samples"):
+        show(results, X, Y[:100])
+
+
+def test_folds_of_the_classifier():
+    results = cross_validate(
+        small(), REAL_X, REAL_Y, cv=2, return_estimator=True, return_indices=True
+    )
+    display = TaskRocCurveDisplay.from_cv_results(results, REAL_X, REAL_Y)
+    means = np.reshape(display.roc_auc, (2, 2)).mean(1)
+    assert_allclose(means, results["test_score"])
