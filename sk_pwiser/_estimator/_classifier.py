@@ -45,6 +45,7 @@ from sk_pwiser._training import (
     take_back,
 )
 from sk_pwiser._utils import (
+    DocLink,
     accept_any_case_of_y,
     import_extra,
     limited_threads,
@@ -57,7 +58,9 @@ from sk_pwiser.metrics import mean_auc_scorer
 _keeps_all = ContextVar("keeps_all", default=False)
 
 
-class MultiTaskCTRCVRClassifier(CallbackSupportMixin, ClassifierMixin, BaseEstimator):
+class MultiTaskCTRCVRClassifier(
+    DocLink, CallbackSupportMixin, ClassifierMixin, BaseEstimator
+):
     """Multi-task network for clicks (CTR) and conversions (CVR).
 
     One network learns all tasks of a funnel, click first, from impressions: the rows

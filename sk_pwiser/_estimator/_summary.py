@@ -1,4 +1,4 @@
-"""A summary of a fit in HTML: the network, the rows and columns, tasks and tables."""
+"""A summary of a fit in HTML: network, rows and columns, tasks, epochs and tables."""
 
 import re
 from html import escape
@@ -51,6 +51,7 @@ def summary_html(result):
                 )
             ],
         ),
+        _history(result),
     ]
     if counts:
         table_rows = [
@@ -65,6 +66,32 @@ def summary_html(result):
             )
         )
     return f'{STYLE}<div class="sk-pwiser-summary">{"".join(sections)}</div>'
+
+
+def _history(result):
+    """Return the losses and the validation figures of the epochs.
+
+    Of many epochs, equally distant ones are shown, and the one that was kept.
+    """
+    history, names = result.net.history, result.schema.targets.task_names
+    mean = ["mean"] if len(names) > 1 else []
+    log_loss = f"valid_log_loss_{(mean or names)[0]}"
+    aucs = [f"valid_auc_{name}" for name in [*names, *mean]]
+    columns = [
+        column
+        for column in ("train_loss", "valid_loss", log_loss, *aucs, "dur")
+        if any(column in row for row in history)
+    ]
+    step = -(-len(history) // (MAX_ROWS - 1))
+    shown = {result.best_epoch, *range(len(history), 0, -step)}
+    rows = []
+    for row in history:
+        if row["epoch"] in shown:
+            kept = " (kept)" if row["epoch"] == result.best_epoch else ""
+            cells = (f"{row[c]:.4g}" if c in row else "" for c in columns)
+            rows.append((f"{row['epoch']}{kept}", *cells))
+    title = result.stop_reason or f"{len(history):,} epochs."
+    return _section(f"History: {title}", ("epoch", *columns), rows)
 
 
 def _rows(result):

@@ -11,10 +11,11 @@ from sklearn.utils import get_tags
 from sklearn.utils.validation import check_is_fitted
 
 from sk_pwiser._table import check_unreserved, choose_task_names, names_of_columns
+from sk_pwiser._utils import DocLink
 from sk_pwiser.metrics import make_task_scorer
 
 
-class TaskView(ClassifierMixin, MetaEstimatorMixin, BaseEstimator):
+class TaskView(DocLink, ClassifierMixin, MetaEstimatorMixin, BaseEstimator):
     """One task of a multi-task classifier, as an ordinary binary classifier.
 
     Tools for binary classifiers, such as partial dependence, calibration curves,

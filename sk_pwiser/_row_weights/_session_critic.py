@@ -25,6 +25,7 @@ from sklearn.utils.validation import check_is_fitted, validate_data
 from sk_pwiser._responses import positive_probabilities
 from sk_pwiser._table import read_labels, zero_one_labels
 from sk_pwiser._utils import (
+    DocLink,
     accept_any_case_of_y,
     check_choice,
     check_integer,
@@ -32,7 +33,7 @@ from sk_pwiser._utils import (
 )
 
 
-class SessionCriticWeights(BaseEstimator):
+class SessionCriticWeights(DocLink, BaseEstimator):
     r"""Weights per row and task, from the losses expected in the rest of the session.
 
     A first model predicts the probability p_k of task k in each row. Its reward there
@@ -165,6 +166,11 @@ class SessionCriticWeights(BaseEstimator):
         self.tol = tol
         self.min_probability = min_probability
         self.random_state = random_state
+
+    def _doc_link_url_param_generator(self):
+        # Other classes are in the folder of their public module.
+        name = type(self).__name__
+        return {"estimator_module": "sk_pwiser.weighting", "estimator_name": name}
 
     @accept_any_case_of_y
     def fit(self, X, Y, *, groups, order=None):

@@ -10,6 +10,7 @@ from sk_pwiser._utils._checks import (
     is_iterable,
     warn_user,
 )
+from sk_pwiser._utils._doc_link import DocLink
 from sk_pwiser._utils._extras import import_extra
 from sk_pwiser._utils._random import (
     Generators,
@@ -30,6 +31,7 @@ from sk_pwiser._utils._tensors import (
 from sk_pwiser._utils._threads import in_background, limited_threads, num_threads
 
 __all__ = [
+    "DocLink",
     "Generators",
     "accept_any_case_of_y",
     "active",

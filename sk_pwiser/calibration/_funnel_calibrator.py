@@ -36,7 +36,7 @@ from sk_pwiser._table import (
     read_labels,
     zero_one_labels,
 )
-from sk_pwiser._utils import accept_any_case_of_y, warn_user
+from sk_pwiser._utils import DocLink, accept_any_case_of_y, warn_user
 from sk_pwiser.calibration._curves import METHODS, fit_shifts
 from sk_pwiser.metrics import mean_auc_scorer
 from sk_pwiser.model_selection import FunnelStratifiedKFold
@@ -46,7 +46,7 @@ LIMITS = np.finfo(np.float32)
 FITTED = ("calibrators_", "shifts_", "classes_", "task_names_", "n_tasks_")
 
 
-class FunnelCalibrator(ClassifierMixin, MetaEstimatorMixin, BaseEstimator):
+class FunnelCalibrator(DocLink, ClassifierMixin, MetaEstimatorMixin, BaseEstimator):
     """Calibrate the probabilities of every task of a multi-task classifier.
 
     A loss that ranks, such as PWiseR, or rates that change with time move the predicted

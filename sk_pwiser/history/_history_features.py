@@ -8,7 +8,7 @@ from sklearn.exceptions import NotFittedError
 from sklearn.utils._set_output import _get_output_config
 
 from sk_pwiser._times import check_kind, read_times
-from sk_pwiser._utils import check_boolean, warn_user
+from sk_pwiser._utils import DocLink, check_boolean, warn_user
 from sk_pwiser.history._history_files import HistoryFiles
 from sk_pwiser.history._history_state import (
     Rows,
@@ -24,7 +24,7 @@ from sk_pwiser.history._plan import Plan, check_params
 BLOCK = 2**15
 
 
-class HistoryFeatures(HistoryFiles, TransformerMixin, BaseEstimator):
+class HistoryFeatures(DocLink, HistoryFiles, TransformerMixin, BaseEstimator):
     r"""Features of what users, items and pairs did before, without leaks.
 
     For each key of a row, such as its user, the past of the key becomes columns: the

@@ -16,7 +16,7 @@ from sk_pwiser._table import (
     read_labels,
     zero_one_labels,
 )
-from sk_pwiser._utils import accept_any_case_of_y
+from sk_pwiser._utils import DocLink, accept_any_case_of_y
 
 TASK_TYPES = ("binary", "regression")
 
@@ -180,7 +180,7 @@ def _has_binary_tasks(estimator):
     return True
 
 
-class LinearPredictions:
+class LinearPredictions(DocLink):
     """Predictions from the linear predictors of the tasks.
 
     Subclasses have a method `_linear_predictors` that returns logits or values of shape

@@ -1,7 +1,10 @@
 """The picture of the estimator in notebooks: what it adds, and what it escapes."""
 
 import html.parser
+import importlib
 import re
+from email.message import Message
+from importlib.metadata import PackageNotFoundError
 
 import numpy as np
 import pandas as pd
@@ -9,6 +12,9 @@ import pytest
 import scipy.sparse as sp
 from refusals import X, Y, small
 from sklearn import config_context
+from sklearn.base import BaseEstimator
+
+from sk_pwiser._utils import _doc_link
 
 UNSAFE = '<script>alert("1")</script>&'
 
@@ -144,3 +150,90 @@ def test_partial_fit_and_files(fitted, tmp_path):
         for each in (loaded, fitted)
     )
     assert found == expected
+
+
+def history_of(model):
+    tables = Tables(model._repr_html_())
+    place = [row[0] for row in tables.rows].index("epoch")
+    header, *rows = tables.rows[place:]
+    return header, [row for row in rows if len(row) == len(header)], tables.titles
+
+
+def test_the_history_with_the_epoch_that_was_kept():
+    model = small(early_stopping=True, max_epochs=6, n_iter_no_change=2).fit(X, Y)
+    header, rows, titles = history_of(model)
+    assert f"History: {model.stop_reason_}" in titles
+    assert header[:3] == ["epoch", "train_loss", "valid_loss"]
+    assert header[3] == "valid_log_loss_mean"
+    assert header[4:-1] == [f"valid_auc_{k}" for k in ("click", "conversion", "mean")]
+    for epoch, (row, expected) in enumerate(zip(rows, model.history_, strict=True), 1):
+        kept = " (kept)" if epoch == model.best_epoch_ else ""
+        figures = [f"{expected[name]:.4g}" for name in header[1:]]
+        assert row == [f"{epoch}{kept}", *figures]
+
+
+def test_the_history_of_many_epochs_of_a_single_task_and_of_updates():
+    model = small(max_epochs=95, early_stopping=True, n_iter_no_change=95)
+    header, rows, _ = history_of(model.fit(X, Y["click"]))
+    assert header[3:5] == ["valid_log_loss_click", "valid_auc_click"]
+    epochs = [row[0] for row in rows]
+    assert f"{model.best_epoch_} (kept)" in epochs
+    assert epochs[-1].startswith("95")
+    assert len(epochs) in (24, 25)
+    header, rows, titles = history_of(model.partial_fit(X, Y["click"]))
+    assert "History: 96 epochs." in titles
+    assert rows[-1][0] == "96 (kept)"
+    assert rows[-1][2] == ""  # an update has no validation rows
+
+
+ADDRESS = "https://example.org/docs"
+
+
+@pytest.fixture
+def address(monkeypatch):
+    """An address of the documentation, in the metadata of the installed package."""
+    lines = Message()
+    lines["Project-URL"] = "Paper, https://example.org/paper"
+    lines["Project-URL"] = f"Documentation, {ADDRESS}/"
+    monkeypatch.setattr(_doc_link, "metadata", lambda name: lines)
+    _doc_link.documentation_address.cache_clear()
+    yield ADDRESS
+    _doc_link.documentation_address.cache_clear()
+
+
+def public_estimators():
+    for module in ("", ".calibration", ".history", ".linear_model", ".weighting"):
+        imported = importlib.import_module(f"sk_pwiser{module}")
+        for name in imported.__all__:
+            value = getattr(imported, name)
+            if isinstance(value, type) and issubclass(value, BaseEstimator):
+                yield pytest.param(value, imported.__name__, id=name)
+
+
+@pytest.mark.parametrize(("cls", "module"), public_estimators())
+def test_the_picture_links_to_the_page_of_the_api_reference(cls, module, address):
+    estimator = object.__new__(cls)
+    expected = f"{address}/generated/{module}.{cls.__name__}.html"
+    assert estimator._get_doc_link() == expected
+
+
+def test_the_link_is_in_the_picture_where_there_is_an_address(fitted, address):
+    class Own(type(fitted)):
+        """A class without a page."""
+
+    link = f'href="{ADDRESS}/generated/sk_pwiser.MultiTaskCTRCVRClassifier.html"'
+    assert link in fitted._repr_html_()
+    Own.__module__ = "own"
+    assert ADDRESS not in Own()._repr_html_()
+
+
+def test_without_an_address_there_is_no_link(fitted, monkeypatch):
+    def missing(name):
+        raise PackageNotFoundError(name)
+
+    for found in (missing, lambda name: Message()):
+        monkeypatch.setattr(_doc_link, "metadata", found)
+        _doc_link.documentation_address.cache_clear()
+        assert fitted._get_doc_link() == ""
+        assert "sk_pwiser.MultiTaskCTRCVRClassifier.html" not in fitted._repr_html_()
+    _doc_link.documentation_address.cache_clear()

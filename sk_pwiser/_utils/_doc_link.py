@@ -1,0 +1,27 @@
+"""The link from scikit-learn's picture of an estimator to its documentation."""
+
+from functools import cache
+from importlib.metadata import PackageNotFoundError, metadata
+
+
+@cache
+def documentation_address() -> str:
+    """Return the address under `project.urls` in pyproject.toml, "" without one."""
+    try:
+        lines = metadata("sk_pwiser").get_all("Project-URL") or []
+    except PackageNotFoundError:
+        return ""
+    urls = dict(line.split(", ", 1) for line in lines)
+    return urls.get("Documentation", "").rstrip("/")
+
+
+class DocLink:
+    """Mixin class of estimators with a page in the API reference."""
+
+    _doc_link_module = "sk_pwiser"
+
+    @property
+    def _doc_link_template(self) -> str:
+        address = documentation_address()
+        page = "/generated/{estimator_module}.{estimator_name}.html"
+        return address and address + page
