@@ -10,7 +10,9 @@ otherwise the beginning of the error. Nothing prepares the table, except for
 torch-rechub, which takes codes and padded lists only.
 """
 
+import csv
 import platform
+import sys
 import tempfile
 import warnings
 from importlib.metadata import version
@@ -264,18 +266,18 @@ def answer(question, make):
             return question(make)
     except Exception as error:  # an error is an answer
         text = " ".join(str(error).split())
-        return f"{type(error).__name__}: {text[:60]}"
+        return f"{type(error).__name__}: {text[:70]}"
 
 
 def main():
-    """Print the answers, one line per question and model."""
+    """Print the answers as csv, one line per question."""
     names = ["lightgbm", "catboost", "scikit-learn", "torch-rechub"]
-    packages = ", ".join(f"{name} {version(name)}" for name in names)
-    print(f"Python {platform.python_version()}, {packages}")
+    versions = ", ".join(f"{name} {version(name)}" for name in names)
+    print(f"# Python {platform.python_version()}, {versions}")
+    writer = csv.writer(sys.stdout, lineterminator="\n")
+    writer.writerow(["", *MODELS])
     for title, question in QUESTIONS.items():
-        print(f"\n{title}")
-        for name, make in MODELS.items():
-            print(f"  {name:<22}{answer(question, make)}", flush=True)
+        writer.writerow([title, *(answer(question, make) for make in MODELS.values())])
 
 
 if __name__ == "__main__":

@@ -42,7 +42,7 @@ MODULES = [
     Module("sk_pwiser.distributed", "Several workers"),
     Module("sk_pwiser.linear_model", "Linear models"),
     Module("sk_pwiser.datasets", "Data sets"),
-    Module("sk_pwiser.inspection", "Displays"),
+    Module("sk_pwiser.inspection", "Inspection"),
 ]
 
 # What users call parameters of the estimator that have other names.

@@ -3,8 +3,9 @@
 Without options, fits logistic regression, gradient boosting and this package with both
 losses to generated logs, and prints their scores on further rows; and, if the
 environment variable SK_PWISER_DATA names a folder with KuaiRand-Pure, compares the
-losses on real impressions. With --data, compares the losses on a file of yours: on the
-same folds and with the same seeds, with 95 % intervals and a verdict for each metric.
+losses on real impressions. With --data, describes the impressions in a file of yours,
+and compares the losses on it: on the same folds and with the same seeds, with 95 %
+intervals and a verdict for each metric.
 """
 
 import argparse
@@ -26,6 +27,7 @@ from sklearn.preprocessing import OneHotEncoder, StandardScaler, TargetEncoder
 from sk_pwiser import MultiTaskCTRCVRClassifier
 from sk_pwiser._utils import import_extra
 from sk_pwiser.datasets import load_kuairand, make_ctr_cvr
+from sk_pwiser.inspection import describe_impressions
 from sk_pwiser.metrics import ctcvr_auc_scorer, predicted_over_observed
 from sk_pwiser.model_selection import (
     FunnelStratifiedKFold,
@@ -73,6 +75,8 @@ def main(argv=None):
             print(NEXT)
         else:
             X, Y, times = read(arguments)
+            model = make_model(arguments)
+            print(describe_impressions(X, Y, time=times, estimator=model), flush=True)
             compare(arguments.data.name, X, Y, arguments, times)
     except (ImportError, OSError, TypeError, ValueError) as error:
         # The input of a user, not a defect: one line, no traceback.

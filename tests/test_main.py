@@ -88,6 +88,11 @@ def test_a_file_of_the_user(capsys, csv):
     assert f"log.csv: {len(X)} rows, {X.shape[1]} features; click 41.33%, conv" in out
     assert out.count("Differences to bce") == 1
     assert "SK_PWISER_DATA" not in out
+    described, compared = out.split("log.csv: ")
+    assert described.startswith(f"{len(X)} rows, {X.shape[1]} columns; tasks: click, c")
+    assert all(f"\n{name}  " in described for name in X)
+    assert "drift" not in described
+    assert "Differences" in compared
 
 
 def test_a_file_against_models_of_other_packages(monkeypatch, capsys, csv):
@@ -160,6 +165,8 @@ def test_a_log_with_times_and_words(monkeypatch, tmp_path, capsys, name):
     out = capsys.readouterr().out
     assert f"{len(X)} rows, {X.shape[1]} features; click 41.33%, conv" in out
     assert "2 folds in the order of 'at', seed 0" in out
+    assert "drift" in out
+    assert "2026-01-01 00:00:00" in out
     for train, test in seen["cv"].split(X, Y):
         assert times[train].max() < times[test].min()
 

@@ -34,7 +34,13 @@ from sk_pwiser._streaming import (
     write_predictions,
 )
 from sk_pwiser._table import probability_frame, reads_in_parts
-from sk_pwiser._training import TrainingResult, fit, take_back
+from sk_pwiser._training import (
+    Settings,
+    TrainingResult,
+    column_inputs,
+    fit,
+    take_back,
+)
 from sk_pwiser._utils import (
     accept_any_case_of_y,
     ends_of_path,
@@ -727,6 +733,12 @@ class MultiTaskCTRCVRClassifier(ClassifierMixin, BaseEstimator):
             attributes["feature_names_in_"] = encoder.feature_names_in_
         self.__dict__ = attributes
         return self
+
+    def _column_inputs(self, X, targets):
+        """Return a table as `fit` reads it, and how it would encode each column."""
+        self._validate_params()
+        settings = Settings.of(vars(self))
+        return column_inputs(settings, X, targets, type(self).__name__)
 
     def _predict_logits(self, X):
         """Return the logits of a table, float32 Tensor of shape (n, n_tasks)."""

@@ -10,6 +10,8 @@ from sk_pwiser._table._categories import (
 from sk_pwiser._table._column_kinds import (
     check_encoding_params,
     column_kinds,
+    kind_of,
+    looks_like_codes,
     vector_counts,
     warn_about_constants,
 )
@@ -28,6 +30,7 @@ from sk_pwiser._table._frames import (
     read_lists,
     reads_in_parts,
     refuse_parts,
+    result_frame,
     to_float,
 )
 from sk_pwiser._table._labels import (
@@ -127,8 +130,10 @@ __all__ = [
     "first_known",
     "grow_encoder",
     "is_missing",
+    "kind_of",
     "learn_constant_columns",
     "list_columns",
+    "looks_like_codes",
     "make_target_statistics",
     "n_rows",
     "names_of_columns",
@@ -140,6 +145,7 @@ __all__ = [
     "reads_in_parts",
     "refuse_parts",
     "refuse_unreadable",
+    "result_frame",
     "row_weights",
     "scale_weights",
     "to_float",

@@ -330,6 +330,11 @@ class CategoryColumn:
         return self.cardinality + len(self.codes_) - self.n_frequent_
 
     @property
+    def encoding(self):
+        """The encoding in words."""
+        return "embedding" if self.vocabulary.n_hash_buckets is None else "hashed"
+
+    @property
     def _first_bucket(self):
         return FIRST_VALUE + self.n_frequent_
 

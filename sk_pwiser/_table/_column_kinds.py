@@ -245,8 +245,8 @@ def warn_about_codes(columns):
         warn_user(
             f"The numeric columns {names} contain whole numbers that look like codes "
             "or ids, but they are encoded by their size. Name those that are codes in "
-            "categorical_features. Any such list, even an empty one, silences this "
-            "warning.",
+            "categorical_features; sk_pwiser.inspection.describe_impressions shows "
+            "what they gain. Any such list, even an empty one, silences this warning.",
         )
 
 
@@ -356,9 +356,13 @@ def column_kinds(encoder):
         return {"sparse": list(names)}
     kinds = {}
     for column in encoder.columns_:
-        kind = next(kind for cls, kind in KINDS.items() if isinstance(column, cls))
-        kinds.setdefault(kind, []).append(column.name)
+        kinds.setdefault(kind_of(column), []).append(column.name)
     return kinds
+
+
+def kind_of(column):
+    """Return the kind of an encoder of a column, in words."""
+    return next(kind for cls, kind in KINDS.items() if isinstance(column, cls))
 
 
 def vector_counts(encoder):

@@ -212,6 +212,45 @@ class TableEncoder(ColumnSummary, BaseEstimator):
         n_columns = 0 if n_further is None else n_further(self)
         return self._stack(columns, X.shape[0], codes, bags, n_columns)
 
+    def learn_readable(self, X):
+        """Learn the columns, encode nothing, and leave out what cannot be encoded.
+
+        Returns
+        -------
+        X : DataFrame, array or CSR matrix
+            The checked table.
+        errors : dict of str or int to str
+            The messages of `fit_transform` about columns, which `columns_` then lacks.
+        """
+        X, errors = self.begin(X), {}
+        if self.sparse_ is not None:
+            self.sparse_.fit(X)
+            return X, errors
+        columns = list_columns(X)
+        # Lists may share the vocabulary of a category column.
+        for kind in (CategoryColumn, NumericColumn, ListColumn):
+            for encoder, column in self._pair(columns, kind):
+                try:
+                    self._learn(encoder, column, columns)
+                except (TypeError, ValueError) as error:
+                    errors[encoder.name] = str(error)
+        self.columns_ = [c for c in self.columns_ if c.name not in errors]
+        return X, errors
+
+    def _learn(self, encoder, column, columns):
+        if isinstance(encoder, CategoryColumn):
+            lists = self._pair(columns, ListColumn)
+            shared = [pair for pair in lists if pair[0].shared_name == encoder.name]
+            elements = elements_of(_with_lists(shared), encoder.name)
+            encoder.fit_transform(column, *elements)
+        elif isinstance(encoder, ListColumn):
+            lists = read_lists(column, encoder.name)
+            encoder.fit_transform(lists, *self._beside(encoder, columns))
+        else:
+            encoder.fit(column)
+            if encoder.is_scalar:
+                refuse_merged(encoder.name, column)
+
     def begin(self, X):
         """Learn the names and the kinds of the columns, but not their values.
 

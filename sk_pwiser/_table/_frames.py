@@ -414,6 +414,15 @@ def to_float(column):
     return column.to_numpy(dtype=np.float64, na_value=np.nan)
 
 
+def result_frame(columns):
+    """Return a dict of columns as a pandas DataFrame, or itself without pandas."""
+    try:
+        import pandas
+    except ImportError:
+        return columns
+    return pandas.DataFrame(columns)
+
+
 def probability_frame(positive, X, task_names):
     """Return probabilities as a DataFrame of polars if `X` is one, else of pandas."""
     if is_polars(X):

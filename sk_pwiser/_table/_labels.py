@@ -427,7 +427,12 @@ class Targets:
         return np.where(self.missing, np.float32(np.nan), self.values)
 
     def warn_about_labels(self, constant_tasks=True, selection=True):
-        """Warn about broken funnels, constant tasks, and labels missing not at random.
+        """Warn about what `problems` finds."""
+        for message in self.problems(constant_tasks, selection):
+            warn_user(message)
+
+    def problems(self, constant_tasks=True, selection=True):
+        """Name broken funnels, constant tasks, and labels missing not at random.
 
         A single label is usual in a small batch of rows. Labels that lack more often if
         the task before happened bias what is learnt from all rows.
@@ -437,8 +442,7 @@ class Targets:
             messages += self._constant_task_messages()
         if selection and self.missing is not None:
             messages += self._selection_messages()
-        for message in messages:
-            warn_user(message)
+        return messages
 
     def _broken_funnel_messages(self):
         total = int(self._n_rows().sum())

@@ -47,6 +47,8 @@ POOLINGS = "mean", "sum", "attention"
 class ListWeights:
     """A column with the weights of a list column, which is not an input itself."""
 
+    encoding = "read with its list"
+
     def __init__(self, name):
         self.name = name
 
@@ -93,6 +95,11 @@ class ListColumn:
         self.items_ = None
         if shared_name is None:
             self.items_ = CategoryColumn(name, vocabulary, place="element")
+
+    @property
+    def encoding(self):
+        """The encoding in words."""
+        return f"{self.pooling} of embeddings"
 
     @property
     def n_own(self):

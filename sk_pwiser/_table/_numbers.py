@@ -140,6 +140,12 @@ class NumericColumn:
         names = [f"{self.name}", f"{self.name}_missing"]
         return names if self.has_missing_ else names[:1]
 
+    @property
+    def encoding(self):
+        """The encoding in words."""
+        words = "constant" if self.is_constant_ else self._words
+        return f"{words}, NaN" if self.has_missing_ else words
+
     def load(self, column):
         """Return a column in the form whose slices `transform` encodes."""
         return column
@@ -230,6 +236,8 @@ class NumericColumn:
 class StandardColumn(NumericColumn):
     """Encodes a column as standardised values, with mean 0 and standard deviation 1."""
 
+    _words = "standardised"
+
     def _fit(self, known, weight):
         self.mean_ = np.average(known, weights=weight)
         squares = 0.0
@@ -257,6 +265,8 @@ class QuantileColumn(NumericColumn):
 
     The scores have mean 0 and standard deviation 1.
     """
+
+    _words = "normal score"
 
     def _fit(self, known, weight):
         distinct, shares = distinct_shares(known, weight)
@@ -296,6 +306,10 @@ class PiecewiseLinearColumn(NumericColumn):
     def __init__(self, name, max_bins=MAX_BINS):
         super().__init__(name)
         self.max_bins = max_bins
+
+    @property
+    def _words(self):
+        return f"{self.n_bins_} bins"
 
     def learn_constant(self, column, sample_weight=None):
         """Learn the distribution of a column that has been constant so far.
@@ -338,6 +352,10 @@ class BinsAndScoresColumn(PiecewiseLinearColumn):
     has_scores = True
 
     @property
+    def _words(self):
+        return f"{self.n_bins_} bins, score" if self.n_bins_ > 1 else "1 bin"
+
+    @property
     def bin_scales(self):
         """Factor of the components of each input."""
         is_half = self.n_bins_ > 1 and self.has_quantiles_
@@ -371,6 +389,10 @@ class ArrayColumn(NumericColumn):
     """
 
     is_scalar = False
+
+    @property
+    def _words(self):
+        return f"{len(self.elements_)} standardised"
 
     @property
     def bins(self):

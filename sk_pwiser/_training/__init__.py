@@ -5,6 +5,7 @@ from skorch.callbacks import Freezer
 from sk_pwiser._training._batches import BatchIterator, Impressions, gather_bags
 from sk_pwiser._training._callbacks import InputMixup, KeepOnInterrupt
 from sk_pwiser._training._checkpoints import Checkpoints, find_checkpoint
+from sk_pwiser._training._encode import ColumnInput, column_inputs
 from sk_pwiser._training._fit import ValidationRows, fit, fit_from
 from sk_pwiser._training._net import MultiTaskNet
 from sk_pwiser._training._optimizers import OPTIMIZERS, sparse_tables
@@ -22,6 +23,7 @@ __all__ = [
     "STATE_CLASSES",
     "BatchIterator",
     "Checkpoints",
+    "ColumnInput",
     "Freezer",
     "Impressions",
     "InputMixup",
@@ -30,6 +32,7 @@ __all__ = [
     "Settings",
     "TrainingResult",
     "ValidationRows",
+    "column_inputs",
     "find_checkpoint",
     "fit",
     "fit_from",

@@ -2,6 +2,7 @@
 
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field, replace
+from itertools import islice
 from typing import Any, NamedTuple
 
 import numpy as np
@@ -27,11 +28,13 @@ from sk_pwiser._table import (
     check_targets,
     combine_weights,
     grow_encoder,
+    kind_of,
     learn_constant_columns,
     make_target_statistics,
     read_times,
     refuse_parts,
     row_weights,
+    vector_counts,
     warn_about_constants,
     warn_about_new_values,
 )
@@ -39,7 +42,7 @@ from sk_pwiser._training._batches import Impressions, TrainingData
 from sk_pwiser._training._early_stopping import hold_out
 from sk_pwiser._training._settings import Settings
 from sk_pwiser._utils import check_boolean, conditional_labels, labels_of_parents
-from sk_pwiser.networks import Bags, BagSpec, NetworkSpec
+from sk_pwiser.networks import Bags, BagSpec, NetworkSpec, numeric_widths
 
 # The default of `embedding_dim`: "auto" makes embeddings narrower, never wider, so that
 # the memory of large vocabularies does not depend on it.
@@ -430,6 +433,63 @@ def _encode_again(
         return schema, encoder.transform(rows.X, n_rates)
     encoder = learn_constant_columns(encoder, rows.X, row_weights(rows.weights))
     return replace(earlier, encoder=encoder), encoder.transform(rows.X, n_rates)
+
+
+class ColumnInput(NamedTuple):
+    """How a column enters the network of a fit, or why a fit refuses it."""
+
+    kind: str
+    encoding: str = ""
+    vectors: int = 0  # number of embeddings of its values
+    width: int = 0  # number of inputs of the first layer
+    has_amounts: bool = False  # whether its categories are text with numbers
+    error: str = ""
+
+
+def column_inputs(
+    settings: Settings, X: Any, targets: Targets, estimator_name: str
+) -> tuple[Any, dict[Any, ColumnInput]]:
+    """Return a table as a fit reads it, and how each column would enter the network."""
+    check_encoding_params(settings.encoding_params)
+    encoder = make_encoder(settings, estimator_name)
+    X, errors = encoder.learn_readable(X)
+    statistics = unfitted_statistics(settings, encoder, X.shape[0])
+    n_rates, n_tasks = 0, targets.values.shape[1]
+    if statistics is not None:
+        statistics.n_tasks_ = n_tasks
+        n_rates = n_tasks + 1
+    schema = Schema(
+        encoder,
+        targets.without_labels(),
+        base_rates(targets.values),
+        statistics,
+        automatic_dims(encoder.cardinalities_),
+    )
+    spec = schema.spec(settings)
+    names = getattr(encoder, "feature_names_in_", range(encoder.n_features_in_))
+    if encoder.sparse_ is not None:
+        sparse = ColumnInput("sparse", "embedding", 1, spec.embedding_dim)
+        return X, dict.fromkeys(names, sparse)
+    widths, vectors = list(spec.widths), vector_counts(encoder)
+    words = dict.fromkeys(encoder.category_names_, "")
+    for index in [] if statistics is None else statistics.columns:
+        widths[index] += n_rates
+        words[encoder.category_names_[index]] = ", rates"
+    of_categories = dict(zip(words, widths, strict=True))
+    numeric, found = iter(numeric_widths(spec)), {}
+    for column in encoder.columns_:
+        kind, name = kind_of(column), column.name
+        if name in of_categories:
+            width = of_categories[name]
+        elif name in vectors:  # a list column
+            width = spec.embedding_dim
+        else:
+            width = sum(islice(numeric, len(getattr(column, "bins", ()))))
+        text = column.encoding + words.get(name, "")
+        has_amounts = getattr(column, "has_amounts_", False)
+        found[name] = ColumnInput(kind, text, vectors.get(name, 0), width, has_amounts)
+    refused = {n: ColumnInput("refused", error=text) for n, text in errors.items()}
+    return X, {name: {**found, **refused}[name] for name in names}
 
 
 def make_encoder(settings: Settings, estimator_name: str) -> TableEncoder:

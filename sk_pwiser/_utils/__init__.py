@@ -2,6 +2,7 @@
 
 from sk_pwiser._utils._checks import (
     accept_any_case_of_y,
+    aligned,
     check_boolean,
     check_choice,
     check_integer,
@@ -43,6 +44,7 @@ __all__ = [
     "Generators",
     "accept_any_case_of_y",
     "active",
+    "aligned",
     "at_least_float32",
     "build",
     "chain_parents",

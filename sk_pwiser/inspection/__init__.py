@@ -1,12 +1,19 @@
-"""Plots of fitted estimators. They require matplotlib, the extra "plot".
+"""A look at impressions before a fit, and plots of fitted estimators.
 
-The displays have the interface of scikit-learn's displays: ``from_estimator`` or
-``from_predictions`` computes and draws the curves, and ``plot`` draws them again, for
-example on other axes. Each task has the same colour in all displays.
+:func:`describe_impressions` shows rates, leaks, drift, and how columns would be read.
+
+The displays require matplotlib, the extra "plot". They have the interface of
+scikit-learn's displays: ``from_estimator`` or ``from_predictions`` computes and draws
+the curves, and ``plot`` draws them again, for example on other axes. Each task has the
+same colour in all displays.
 """
 
 from sk_pwiser.inspection._calibration_curves import TaskCalibrationDisplay
 from sk_pwiser.inspection._funnel_scores import FunnelScoreDisplay
+from sk_pwiser.inspection._impressions import (
+    ImpressionsDescription,
+    describe_impressions,
+)
 from sk_pwiser.inspection._ranking_curves import (
     TaskPrecisionRecallDisplay,
     TaskRocCurveDisplay,
@@ -19,10 +26,12 @@ from sk_pwiser.inspection._weight_search import WeightSearchDisplay
 
 __all__ = [
     "FunnelScoreDisplay",
+    "ImpressionsDescription",
     "TaskCalibrationDisplay",
     "TaskPrecisionRecallDisplay",
     "TaskRocCurveDisplay",
     "TrainingHistoryDisplay",
     "WeightSearchDisplay",
+    "describe_impressions",
     "plot_task_weights",
 ]

@@ -5,7 +5,8 @@ from numbers import Real
 import numpy as np
 from scipy import stats
 
-from sk_pwiser._utils import import_extra
+from sk_pwiser._table import result_frame
+from sk_pwiser._utils import aligned, import_extra
 
 CONFIDENCE = 0.95
 
@@ -145,12 +146,9 @@ class LossComparison:
             with a finite difference). Undefined numbers are NaN.
         """
         rows = self._rows()
-        columns = {name: np.array([row[name] for row in rows]) for name in rows[0]}
-        try:
-            import pandas
-        except ImportError:
-            return columns
-        return pandas.DataFrame(columns)
+        return result_frame(
+            {name: np.array([row[name] for row in rows]) for name in rows[0]}
+        )
 
     @property
     def verdicts(self):
@@ -225,13 +223,7 @@ class LossComparison:
                 compared = (_number(row["difference"], "+"), _interval(row, "+"))
             mean = _number(row["mean"])
             cells.append((row["metric"], row["candidate"], mean, *compared))
-        widths = [max(map(len, column)) for column in zip(*cells, strict=True)]
-        lines = []
-        for texts in cells:
-            left = [t.ljust(w) for t, w in zip(texts[:2], widths[:2], strict=True)]
-            right = [t.rjust(w) for t, w in zip(texts[2:], widths[2:], strict=True)]
-            lines.append("  ".join([*left, *right]).rstrip())
-        return lines
+        return aligned(cells, "<<>>>")
 
     @property
     def seconds(self):

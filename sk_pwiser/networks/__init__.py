@@ -14,6 +14,7 @@ from sk_pwiser.networks._ddpo import DDPO
 from sk_pwiser.networks._escm2 import ESCM2
 from sk_pwiser.networks._esmm import ESMM
 from sk_pwiser.networks._fdn import FDN
+from sk_pwiser.networks._input import numeric_widths
 from sk_pwiser.networks._interaction import INTERACTIONS
 from sk_pwiser.networks._metaheac import MetaHeac
 from sk_pwiser.networks._mmoe import MMoE, OMoE
@@ -72,4 +73,5 @@ __all__ = [
     "SingleTask",
     "chain_logits",
     "full_log_logits",
+    "numeric_widths",
 ]

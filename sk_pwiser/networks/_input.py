@@ -160,6 +160,51 @@ def projected_dim(columns: Sequence[int], largest: int, largest_width: int) -> i
     return min(largest, max(SMALLEST_DIM, largest_width // max(1, len(columns))))
 
 
+def numeric_groups(
+    n_bins: Sequence[int], scales: Sequence[float]
+) -> list[tuple[list[int], int]]:
+    """Return groups of numeric inputs, and what each input is projected to, or 0."""
+    few = [j for j, n in enumerate(n_bins) if n <= FEW_BINS]
+    many = [j for j, n in enumerate(n_bins) if n > FEW_BINS]
+    smooth = [j for j in many if scales and scales[j] < 1]
+    other = [j for j in many if not scales or scales[j] >= 1]
+    smooth_dim = projected_dim(smooth, LARGEST_SMOOTH_DIM, LARGEST_SMOOTH_WIDTH)
+    dim = projected_dim(other, LARGEST_DIM, LARGEST_WIDTH)
+    return [
+        group for group in ((few, 0), (smooth, smooth_dim), (other, dim)) if group[0]
+    ]
+
+
+def numeric_widths(spec: NetworkSpec) -> list[int]:
+    """Return how many dense inputs each numeric input becomes.
+
+    Parameters
+    ----------
+    spec : NetworkSpec
+        The table that a network reads.
+
+    Returns
+    -------
+    list of int, of length n_numeric
+        1 for an input without bins. Otherwise, the components of its bins or their
+        learned sums, and the normal score.
+
+    Examples
+    --------
+    >>> from sk_pwiser.networks import NetworkSpec, numeric_widths
+    >>> spec = NetworkSpec([], 3, 4, base_rates=[0.1], numeric_bins=[0, 5, 64])
+    >>> numeric_widths(spec)
+    [1, 5, 8]
+    """
+    n_bins, scales = spec.numeric_bins, spec.bin_scales
+    widths = [1] * spec.n_numeric
+    for columns, width in numeric_groups(n_bins, scales):
+        for j in columns:
+            expansion = BinExpansion(n_bins[j : j + 1], scales[j : j + 1])
+            widths[j] = width + (len(scales) > 0) if width else expansion.n_out
+    return widths
+
+
 class NumericInputs(nn.Module):
     """The numeric inputs, of which those with bins become several each.
 
@@ -174,18 +219,10 @@ class NumericInputs(nn.Module):
         self, n_bins: Sequence[int], scales: Sequence[float] = (), n_others: int = 0
     ) -> None:
         super().__init__()
-        few = [j for j, n in enumerate(n_bins) if n <= FEW_BINS]
-        many = [j for j, n in enumerate(n_bins) if n > FEW_BINS]
-        smooth = [j for j in many if scales and scales[j] < 1]
-        other = [j for j in many if not scales or scales[j] >= 1]
-        smooth_dim = projected_dim(smooth, LARGEST_SMOOTH_DIM, LARGEST_SMOOTH_WIDTH)
-        dim = projected_dim(other, LARGEST_DIM, LARGEST_WIDTH)
         self.layers = nn.ModuleList()
         self.columns: list[str] = []
         self.n_out = 0
-        for columns, width in ((few, 0), (smooth, smooth_dim), (other, dim)):
-            if not columns:
-                continue
+        for columns, width in numeric_groups(n_bins, scales):
             bins = [n_bins[j] for j in columns]
             factors = [scales[j] for j in columns] if scales else []
             layer: BinExpansion | BinProjection = (

@@ -17,6 +17,7 @@ from sk_pwiser.networks._input import (
     BinProjection,
     InputLayer,
     NumericInputs,
+    numeric_widths,
 )
 
 CARDINALITIES = [3, 5, 7]
@@ -132,6 +133,18 @@ def test_many_columns_are_projected_to_fewer_inputs(
     n_smooth_inputs = n_smooth * ((smooth_dim or 0) + 1)
     assert made.n_out == 2 * (3 + 1) + n_smooth_inputs + n_others * (dim + 1)
     assert made(positions_of(bins, 5).float()).shape == (5, made.n_out)
+
+
+@pytest.mark.parametrize("has_scores", [True, False])
+@pytest.mark.parametrize("bins", [[0, 1, 3, 16, 64, 0], [16] * 70, [0, 0]])
+def test_widths_of_numeric_inputs(bins, has_scores):
+    scales = [0.5 if n == 16 else 1.0 for n in bins] if has_scores else []
+    found = numeric_widths(
+        NetworkSpec([], len(bins), 4, [0.1], numeric_bins=bins, bin_scales=scales)
+    )
+    assert sum(found) == NumericInputs(bins, scales).n_out
+    # Without bins, the layer does not expand the numbers.
+    assert numeric_widths(NetworkSpec([], 3, 4, [0.1])) == [1, 1, 1]
 
 
 def test_columns_of_all_kinds_beside_each_other():

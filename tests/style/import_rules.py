@@ -69,7 +69,7 @@ FOLDERS = {
     "_estimator": Folder((*BELOW_ESTIMATOR, "_version"), (*LEARN, *TORCH), EXTRAS),
     "__init__": Folder(("_estimator", "_version")),
     "__main__": Folder(
-        ("__init__", "_utils", "datasets", "metrics", "model_selection"),
+        ("__init__", "_utils", "datasets", "inspection", "metrics", "model_selection"),
         (*LEARN, "joblib"),
         EXTRAS,
     ),
@@ -81,7 +81,17 @@ FOLDERS = {
         ("_files", "_table", "_times", "_utils", "_version"), LEARN, EXTRAS
     ),
     "inspection": Folder(
-        ("_funnel", "_responses", "_table", "_utils", "metrics"), LEARN, EXTRAS
+        (
+            "_estimator",
+            "_funnel",
+            "_responses",
+            "_table",
+            "_times",
+            "_utils",
+            "metrics",
+        ),
+        LEARN,
+        EXTRAS,
     ),
     "metrics": READS_RESPONSES,
     "model_selection": Folder(

@@ -228,7 +228,7 @@ FAULTS = {
     ],
     "inspection": [
         ("needs matplotlib", "__init__.py", "from matplotlib import pyplot\n"),
-        ("imports the estimator", "__init__.py", "import house._estimator\n"),
+        ("imports training", "__init__.py", "from house import _training\n"),
         ("imports private", "__init__.py", "from house.metrics import _auc\n"),
     ],
     "metrics": [

@@ -1,0 +1,350 @@
+"""What is known of a column before a fit: values, drift, and how well it predicts."""
+
+from dataclasses import dataclass, field
+from typing import Any, NamedTuple
+
+import numpy as np
+from scipy.sparse import issparse
+
+from sk_pwiser._table import (
+    NUMERIC_ENCODINGS,
+    factorize,
+    is_missing,
+    list_columns,
+    looks_like_codes,
+    read_lists,
+    to_float,
+)
+
+N_FOLDS = 5
+# Rates of values are shrunk to the mean rate as if each value had this number of
+# further events, or of rows without the event where these are rarer.
+PRIOR_EVENTS = 4.0
+# The AUC of one column above which its values were hardly known before the event, and
+# above which the last period is told from the first.
+LEAK, DRIFT = 0.95, 0.65
+# Share of rows with new values in the last period.
+MANY_NEW = 0.5
+# Numbers are better read as categories if the mean gain of log loss is this number of
+# standard errors above 0, and the AUC gains as much.
+GAIN_Z, GAIN_AUC = 5.0, 0.005
+# Values repeat if they are at most this share of the rows. A column determines another
+# one if it has at most this number of pairs of values with it per value.
+MAX_SHARE, MAX_PAIRS = 0.5, 1.1
+
+
+@dataclass
+class ColumnFacts:
+    """What is known of a column; NaN where it has no meaning."""
+
+    column: Any
+    input: Any  # the `ColumnInput`
+    auc: list  # per task
+    values: float = np.nan
+    missing: float = np.nan
+    unseen: float = np.nan
+    drift: float = np.nan
+    gain: float = np.nan
+    flags: list = field(default_factory=list)
+
+    def flag(self, name, holds):
+        """Add a flag to a column, if it holds."""
+        if holds:
+            self.flags.append(name)
+
+    def flag_scores(self):
+        """Add the flags of leaks and drift."""
+        self.flag("leak", any(auc > LEAK for auc in self.auc))
+        self.flag("drift", self.drift > DRIFT)
+
+
+class Rows(NamedTuple):
+    """What columns are compared with, row by row."""
+
+    y: np.ndarray  # float (n_samples, n_tasks), 0 where missing
+    known: np.ndarray  # float (n_samples, n_tasks), 0 for missing labels
+    fold: np.ndarray
+    is_last: np.ndarray  # bool, rows of the last period
+    is_end: np.ndarray | None  # float, 1 for rows of the first and the last period
+
+    @classmethod
+    def draw(cls, targets, depth, period, rng):
+        """Draw folds with equal shares of every depth and, with one period, the last.
+
+        `period` is the index of the period of each row.
+        """
+        n_samples = len(depth)
+        order = np.lexsort((rng.random_sample(n_samples), depth))
+        fold = np.empty(n_samples, dtype=np.intp)
+        fold[order] = np.arange(n_samples) % N_FOLDS
+        is_last, is_end = period == period.max(), None
+        if is_last.all():
+            is_last = rng.random_sample(n_samples) < 0.1
+        else:
+            is_end = (is_last | (period == period.min())).astype(float)
+        y = targets.values.astype(float)
+        return cls(y, known_labels(targets), fold, is_last, is_end)
+
+    def labels(self):
+        """Return pairs of labels and known labels, one per task."""
+        return zip(self.y.T, self.known.T, strict=True)
+
+
+def known_labels(targets):
+    """Return 1 for known labels and 0 for missing ones, of the shape of the labels."""
+    known = np.ones(targets.values.shape)
+    return known if targets.missing is None else known - targets.missing
+
+
+class Entries(NamedTuple):
+    """The values of a column as codes: one entry per row, or per element of lists."""
+
+    codes: np.ndarray
+    n_values: int  # this code is that of missing values
+    row: np.ndarray | None = None  # of each entry of lists
+
+    @property
+    def rows(self):
+        """An index from the values of rows to those of entries."""
+        return slice(None) if self.row is None else self.row
+
+    def counts(self, weight, fold):
+        """Return the weight of the entries by fold and code."""
+        n_codes = self.n_values + 1
+        cell = fold[self.rows] * n_codes + self.codes
+        counts = np.bincount(cell, weight[self.rows], N_FOLDS * n_codes)
+        return counts.reshape(N_FOLDS, n_codes)
+
+
+def describe_columns(table, inputs, rows):
+    """Return the `ColumnFacts` of a table, whose columns have these `ColumnInput`."""
+    if issparse(table):
+        return describe_sparse(table, inputs, rows)
+    found, codes = [], {}
+    for (name, entry), column in zip(inputs.items(), list_columns(table), strict=True):
+        facts = ColumnFacts(name, entry, [np.nan] * rows.y.shape[1])
+        found.append(facts)
+        values = describe_column(facts, column, rows)
+        if {"id", "category"} & {*facts.flags, entry.kind}:
+            codes[name] = values
+    for facts in found:
+        if "category" in facts.flags and is_determined(facts.column, codes):
+            facts.flags.remove("category")
+    return found
+
+
+def is_determined(name, columns):
+    """Return whether the values of a column are those of another one, such as a user.
+
+    Most of their gain is then that of the other column, which says more.
+    """
+    own = columns[name]
+    for other in columns.values():
+        if own.n_values < other.n_values <= MAX_SHARE * len(own.codes):
+            pairs = np.unique(other.codes * (own.n_values + 1) + own.codes)
+            if len(pairs) <= MAX_PAIRS * other.n_values:
+                return True
+    return False
+
+
+def describe_column(facts, column, rows):
+    """Add what is known of one column; return the `Entries` of its distinct values."""
+    kind = facts.input.kind
+    facts.flag("refused", facts.input.error)
+    facts.flag("amounts", facts.input.has_amounts)
+    if kind == "numeric":
+        entries, values = describe_numbers(facts, column, rows)
+    elif kind == "category":
+        entries = values = read_categories(column)
+        facts.missing = np.mean(entries.codes == entries.n_values)
+        facts.flag("one value per row", 100 < entries.n_values == len(column))
+    elif kind == "list of categories":
+        lists = read_lists(column, facts.column)
+        row = np.repeat(np.arange(len(column)), np.maximum(lists.sizes, 0))
+        entries = values = read_categories(lists.elements)._replace(row=row)
+        facts.missing = np.mean(lists.sizes < 0)
+    else:
+        is_nan = np.array([is_missing(value) for value in column])
+        facts.missing = is_nan.mean()
+        if 0 < facts.missing < 1:  # whether it is known may be a leak, too
+            add_scores(facts, Entries(is_nan.astype(np.intp), 1), rows)
+        return None
+    facts.values = values.n_values
+    is_one = values.n_values < 2 and not 0 < facts.missing < 1
+    facts.flag("constant", is_one and entries.row is None)
+    if kind != "numeric" or {"id", "category"} & set(facts.flags):
+        facts.unseen = unseen_share(values, rows.is_last)
+        facts.flag("new values", facts.unseen > MANY_NEW)
+    add_scores(facts, entries, rows)
+    return values
+
+
+def add_scores(facts, entries, rows):
+    """Add the AUC of each task and of the last period, and their flags."""
+    facts.auc = [cross_fitted_auc(entries, *of, rows.fold) for of in rows.labels()]
+    if rows.is_end is not None:
+        last = rows.is_last.astype(float)
+        facts.drift = cross_fitted_auc(entries, last, rows.is_end, rows.fold)
+    facts.flag_scores()
+
+
+def describe_numbers(facts, column, rows):
+    """Add what is known of numbers; return their bins and their distinct values."""
+    encoder = NUMERIC_ENCODINGS["piecewise_linear"](facts.column).fit(column)
+    position, *_ = encoder.transform(column)
+    numbers = to_float(column)
+    is_nan, n_bins = np.isnan(numbers), encoder.n_bins_ + 1
+    bins = Entries(np.where(is_nan, n_bins, position.astype(np.intp)), n_bins)
+    distinct, codes = np.unique(numbers, return_inverse=True)
+    distinct = distinct[~np.isnan(distinct)]
+    values = Entries(codes, len(distinct))
+    facts.missing = is_nan.mean()
+    facts.flag("id", looks_like_codes(column, facts.column))
+    if len(distinct) > 2 and (distinct % 1 == 0).all():
+        is_range = distinct[-1] - distinct[0] + 1 == len(distinct)
+        facts.flag("one value per row", is_range and 100 < len(distinct) == len(column))
+        if len(distinct) <= MAX_SHARE * len(column):
+            facts.gain, is_clear = category_gain(values, bins, rows)
+            facts.flag("category", is_clear and "id" not in facts.flags)
+    return bins, values
+
+
+def read_categories(column):
+    """Return the `Entries` of category values."""
+    indices, values = factorize(column)
+    codes = np.where(indices < 0, len(values), indices).astype(np.intp)
+    return Entries(codes, len(values))
+
+
+def describe_sparse(X, inputs, rows):
+    """Return the facts of the columns of a sparse matrix, all in one pass.
+
+    The AUC is that of whether an entry is nonzero.
+    """
+    is_nonzero = X.astype(bool).astype(float).T
+    is_nan = X.astype(float)
+    is_nan.data = np.isnan(is_nan.data).astype(float)
+
+    def auc(y, known):
+        n_ones, n_zeros = y @ known, (1 - y) @ known
+        if not n_ones or not n_zeros:
+            return np.full(X.shape[1], np.nan)
+        ones = is_nonzero @ (y * known) / n_ones
+        return 0.5 + np.abs(ones - is_nonzero @ ((1 - y) * known) / n_zeros) / 2
+
+    of_tasks = np.transpose([auc(*of) for of in rows.labels()])
+    drift = np.full(X.shape[1], np.nan)
+    if rows.is_end is not None:
+        drift = auc(rows.is_last.astype(float), rows.is_end)
+    values = np.ravel(is_nonzero.sum(axis=1))
+    missing = np.ravel(is_nan.mean(axis=0))
+    found = []
+    for j, (name, entry) in enumerate(inputs.items()):
+        facts = ColumnFacts(name, entry, of_tasks[j].tolist(), values[j], missing[j])
+        facts.drift = drift[j]
+        facts.flag("constant", not values[j])
+        facts.flag_scores()
+        found.append(facts)
+    return found
+
+
+def unseen_share(entries, is_last):
+    """Return the share of known entries of the last period that are new in it."""
+    is_last = is_last[entries.rows]
+    is_seen = np.zeros(entries.n_values + 1, dtype=bool)
+    is_seen[entries.codes[~is_last]] = True
+    last = entries.codes[is_last & (entries.codes < entries.n_values)]
+    return np.mean(~is_seen[last]) if len(last) else np.nan
+
+
+def cross_fitted_auc(entries, y, known, fold):
+    """Return the mean AUC over folds of the rates of values in the other folds.
+
+    Parameters
+    ----------
+    entries : Entries
+        The column.
+    y, known : float ndarray of shape (n_samples,)
+        Labels, and 1 for the rows that are used.
+    fold : int ndarray of shape (n_samples,)
+        Fold of each row.
+
+    Returns
+    -------
+    float
+        NaN if one label occurs only.
+    """
+    ones, n = entries.counts(y * known, fold), entries.counts(known, fold)
+    found = []
+    for k, rates in enumerate(rates_of_others(ones, n)):
+        if entries.row is None:
+            found.append(grouped_auc(rates, ones[k], n[k] - ones[k]))
+            continue
+        # The mean over the elements of each list; without any, the mean rate.
+        row, used = entries.row, (fold == k) & (known > 0)
+        sums, sizes = (
+            np.bincount(row, w, len(y)) for w in (rates[entries.codes], None)
+        )
+        mean = np.where(sizes > 0, sums / np.maximum(sizes, 1), ones.sum() / n.sum())
+        found.append(grouped_auc(mean[used], y[used], 1 - y[used]))
+    found = [auc for auc in found if not np.isnan(auc)]
+    return np.mean(found) if found else np.nan
+
+
+def rates_of_others(ones, n, base=None):
+    """Yield the shrunk rates of the codes in all folds but one, for each fold.
+
+    They are shrunk to the mean rate, or to the rates `base` of each fold.
+    """
+    total = n.sum()
+    rate = ones.sum() / total if total else 0.0
+    if not 0 < rate < 1:
+        return
+    strength = PRIOR_EVENTS / min(rate, 1 - rate)
+    for k in range(len(n)):
+        mean = rate if base is None else base[k]
+        other_ones, others = ones.sum(axis=0) - ones[k], n.sum(axis=0) - n[k]
+        yield (other_ones + strength * mean) / (others + strength)
+
+
+def grouped_auc(score, ones, zeros):
+    """Return the AUC of scores with numbers of ones and zeros each, or NaN."""
+    _, place = np.unique(score, return_inverse=True)
+    ones, zeros = np.bincount(place, ones), np.bincount(place, zeros)
+    n_pairs = ones.sum() * zeros.sum()
+    return ones @ (zeros.cumsum() - zeros / 2) / n_pairs if n_pairs else np.nan
+
+
+def category_gain(values, bins, rows):
+    """Return the gain of AUC of distinct values over bins, and whether it is clear.
+
+    The largest gain over the tasks is returned, among the clear ones if there are any.
+    """
+    bin_of_value = np.zeros(values.n_values + 1, dtype=np.intp)
+    bin_of_value[values.codes] = bins.codes
+    found = []
+    for y, known in rows.labels():
+        weights = y * known, known
+        of_bins = [bins.counts(weight, rows.fold) for weight in weights]
+        ones, n = (values.counts(weight, rows.fold) for weight in weights)
+        by_bin = [rates[bin_of_value] for rates in rates_of_others(*of_bins)]
+        by_value = rates_of_others(ones, n, by_bin)
+        found.append(compare_rates(by_bin, by_value, ones, n - ones))
+    clear = [gain for gain, z in found if z >= GAIN_Z and gain >= GAIN_AUC]
+    return max(clear or [gain for gain, _ in found]), bool(clear)
+
+
+def compare_rates(before, after, ones, zeros):
+    """Return the gain of AUC of the second rates, and of log loss in standard errors.
+
+    All arguments are by fold and code. The gain is NaN if there is one label only.
+    """
+    gains, total, squares = [], 0.0, 0.0
+    for p, q, n_ones, n_zeros in zip(before, after, ones, zeros, strict=False):
+        gains.append(grouped_auc(q, n_ones, n_zeros) - grouped_auc(p, n_ones, n_zeros))
+        of_one, of_zero = np.log(q / p), np.log((1 - q) / (1 - p))
+        total += n_ones @ of_one + n_zeros @ of_zero
+        squares += n_ones @ of_one**2 + n_zeros @ of_zero**2
+    n_rows = max(ones.sum() + zeros.sum(), 1.0)
+    error = np.sqrt(squares - total**2 / n_rows)
+    return np.mean(gains) if gains else np.nan, total / error if error > 0 else 0.0

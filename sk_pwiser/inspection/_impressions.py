@@ -1,0 +1,490 @@
+"""A look at impressions before a fit: depths, rates and columns, as text and tables."""
+
+import textwrap
+from html import escape
+
+import numpy as np
+from sklearn.utils import _safe_indexing, check_random_state
+
+from sk_pwiser._estimator import MultiTaskCTRCVRClassifier
+from sk_pwiser._funnel import funnel_depth
+from sk_pwiser._table import (
+    as_table,
+    check_match,
+    check_targets,
+    find_column,
+    list_columns,
+    result_frame,
+)
+from sk_pwiser._times import NUMBER, read_times
+from sk_pwiser._utils import aligned, check_integer
+from sk_pwiser.inspection._column_facts import (
+    DRIFT,
+    LEAK,
+    N_FOLDS,
+    Rows,
+    describe_columns,
+    known_labels,
+)
+
+# Lines of the printed table of columns, and widths of its names and of the notes.
+MAX_LINES, MAX_NAME, WIDTH = 60, 22, 96
+STYLE = (
+    "<style>"
+    ".sk-pwiser-impressions :is(td,th){padding:.1em .6em;text-align:right}"
+    ".sk-pwiser-impressions .left{text-align:left}"
+    "</style>"
+)
+
+
+def describe_impressions(
+    X,
+    Y,
+    *,
+    time=None,
+    estimator=None,
+    n_periods=10,
+    max_rows=1_000_000,
+    random_state=0,
+):
+    """Describe impressions before a fit, and what a fit would do with them.
+
+    Parameters
+    ----------
+    X : {DataFrame, array-like, sparse matrix} of shape (n_samples, n_features)
+        Impressions, as in ``fit`` of :class:`~sk_pwiser.MultiTaskCTRCVRClassifier`.
+        Columns that it refuses, such as dates, are reported.
+    Y : array-like of shape (n_samples, n_tasks) or (n_samples,)
+        Labels, 0 or 1; the tasks in funnel order, the click first. Those of tasks after
+        the first may be missing.
+    time : str or array-like of shape (n_samples,), default=None
+        The name of a column of ``X``, or the times of the rows: dates, or numbers of
+        any unit. With times, rates are shown by period, and the last period is compared
+        with the rows before it.
+    estimator : MultiTaskCTRCVRClassifier, default=None
+        The estimator whose encoding is described; it need not be fitted. None is one
+        with the default parameters.
+    n_periods : int, default=10
+        Number of periods, at least 2, with about equal numbers of rows. Rows of equal
+        time are in one period, so that there may be fewer.
+    max_rows : int, default=1_000_000
+        Columns are described by a random sample of this number of rows if there are
+        more, whose distinct values are then fewer. Depths and rates are those of all
+        rows.
+    random_state : int, RandomState instance or None, default=0
+        Seed of the sample, of the folds, and of the rows that stand for the last period
+        if there are no times.
+
+    Returns
+    -------
+    ImpressionsDescription
+        The description; ``print`` and notebooks show it as tables with notes.
+
+    Raises
+    ------
+    ValueError, TypeError
+        If labels or times are invalid or do not match ``X``, if ``time`` is not a
+        column of ``X``, or if a parameter of the estimator is invalid.
+
+    See Also
+    --------
+    sk_pwiser.model_selection.compare_models : Fits this estimator and others.
+
+    Notes
+    -----
+    The AUC of a column is that of one prediction: the rate of the task among the rows
+    with the same value, in at most 64 bins for numbers, shrunk to the mean rate. It is
+    the mean over five folds, each predicted with the rates of the others, so that a
+    column with a value of its own for each row has 0.5 rather than 1. Lists are
+    predicted by the mean over their elements. Columns that are refused, and arrays of
+    numbers, are predicted by whether their value is missing. An AUC above 0.95 suggests
+    a leak: a value that is known only after the event.
+
+    Drift is the AUC, computed in the same way, of telling the rows of the last period
+    from those of the first.
+
+    Whole numbers that repeat are compared as categories and as bins: the rate of a
+    value, shrunk to the rate of its bin, with the latter. The gain is that of the AUC
+    of the task with the largest gain. It is noted if it is at least 0.005, if the log
+    loss improves by five standard errors, and if the column is not an attribute of
+    another one, as the age of a user is: its gain is then that of the users.
+
+    Examples
+    --------
+    >>> from sk_pwiser.datasets import make_ctr_cvr
+    >>> from sk_pwiser.inspection import describe_impressions
+    >>> log = make_ctr_cvr(
+    ...     2_000, n_numeric=1, n_categorical=1, ctr=0.3, cvr=0.3, random_state=0
+    ... )
+    >>> X = log.data.assign(refund=9.5 * log.target["conversion"])
+    >>> found = describe_impressions(X, log.target)
+    >>> found.columns[["column", "kind", "values", "width"]]
+           column      kind  values  width
+    0   numeric_0   numeric    2000      5
+    1  category_0  category      50     16
+    2      refund   numeric       2      1
+    >>> found.flagged("leak")
+    ['refund']
+    """
+    X = as_table(X)
+    if estimator is None:
+        estimator = MultiTaskCTRCVRClassifier()
+    if not isinstance(estimator, MultiTaskCTRCVRClassifier):
+        raise TypeError(
+            "estimator must be a MultiTaskCTRCVRClassifier or None, got "
+            f"{estimator!r}. For a pipeline, pass its last step and the table that it "
+            "reads."
+        )
+    check_integer("n_periods", n_periods, at_least=2)
+    check_integer("max_rows", max_rows, at_least=2 * N_FOLDS)
+    rng = check_random_state(random_state)
+    targets = check_targets(Y, estimator.task_names, missing_labels="ignore")
+    depth, names = funnel_depth(Y), targets.task_names
+    given = {} if time is None or isinstance(time, str) else {"time": time}
+    check_match(X, len(depth), Y=Y, **given)
+    period, starts = np.zeros(len(depth), dtype=np.intp), ["all"]
+    if time is not None:
+        period, starts = split_periods(read_column(time, X, len(depth)), n_periods)
+    rows, n_samples = slice(None), len(depth)
+    if n_samples > max_rows:
+        rows = np.sort(rng.choice(n_samples, max_rows, replace=False))
+        X = _safe_indexing(X, rows)
+    table, inputs = estimator._column_inputs(X, targets)
+    sample = Rows.draw(targets.at(rows), depth[rows], period[rows], rng)
+    columns = describe_columns(table, inputs, sample)
+    return ImpressionsDescription(
+        task_names=list(names),
+        depths=describe_depths(depth, names),
+        periods=describe_periods(targets, period, starts),
+        columns=columns,
+        notes=[*label_notes(targets, estimator), *column_notes(columns, names)],
+        n_described=len(sample.fold),
+        has_times=time is not None,
+    )
+
+
+def read_column(time, X, n_samples):
+    """Return the `Times` of the rows, given as such or as the name of a column."""
+    name, column = "time", time
+    if isinstance(time, str):
+        index = find_column("time", time, list(getattr(X, "columns", ())))
+        name, column = time, list_columns(X)[index]
+    times = read_times(column, name)
+    if len(times.values) != n_samples:
+        raise ValueError(
+            f"time must have one entry per row of X, {n_samples}; it has "
+            f"{len(times.values)}."
+        )
+    return times
+
+
+def split_periods(times, n_periods):
+    """Return the period of each row, and the first time of each period as text."""
+    ordered = np.sort(times.values)
+    edges = np.unique(ordered[np.arange(n_periods) * len(ordered) // n_periods])
+    if times.kind == NUMBER:
+        starts = [f"{edge:g}" if edge % 1 else str(int(edge)) for edge in edges]
+    else:
+        starts = np.datetime_as_string(edges.astype("M8[ns]"), unit="s").tolist()
+        starts = [start.replace("T", " ") for start in starts]
+    return np.searchsorted(edges, times.values, side="right") - 1, starts
+
+
+def describe_depths(depth, task_names):
+    """Return the columns of the table of depths."""
+    counts = np.bincount(depth + 1, minlength=len(task_names) + 2)
+    first = 0 if counts[0] else 1  # unknown depths are rare
+    return {
+        "depth": np.arange(-1, len(task_names) + 1)[first:],
+        "reached": np.array(["unknown", "none", *task_names], dtype=object)[first:],
+        "rows": counts[first:],
+        "share": counts[first:] / len(depth),
+    }
+
+
+def describe_periods(targets, period, starts):
+    """Return the columns of the table of periods."""
+    rates = {}
+    known = known_labels(targets)
+    for k, name in enumerate(targets.task_names):
+        n = np.bincount(period, known[:, k])
+        ones = np.bincount(period, targets.values[:, k])
+        rates[f"rate_{name}"] = ones / np.where(n > 0, n, np.nan)
+    start = np.array(starts, dtype=object)
+    return {"start": start, "rows": np.bincount(period), **rates}
+
+
+# What the flags of columns mean, in the order of the notes.
+MEANINGS = {
+    "leak": f"Alone, a column has an AUC above {LEAK}, which suggests a leak: a value "
+    "that is known only after the event",
+    "refused": "fit refuses columns",
+    "id": "Numbers that look like ids or codes would be encoded by their size; name "
+    "those that are in categorical_features (gain of AUC as categories)",
+    "category": "Whole numbers say more as categories than by their size; try them in "
+    "categorical_features (gain of AUC)",
+    "amounts": "Categories of text contain amounts; convert them to numbers",
+    "one value per row": "Every row has another value; leave out numbers of rows",
+    "constant": "One value, or none, in all rows; nothing can be learnt from it",
+    "new values": "More than half of the rows of the last period, or of a random tenth "
+    "without times, have values that no other row has",
+    "drift": f"Alone, a column tells the last period from the first with an AUC above "
+    f"{DRIFT}",
+}
+
+
+def label_notes(targets, estimator):
+    """Return sentences about the labels."""
+    notes = targets.problems()
+    if targets.missing is not None and estimator.missing_labels == "error":
+        n_missing = int(targets.missing.sum())
+        notes.append(f"{n_missing:,} labels are missing: set missing_labels='ignore'.")
+    return notes
+
+
+def column_notes(columns, task_names):
+    """Return a sentence for each flag, with its columns."""
+    notes = []
+    for flag, meaning in MEANINGS.items():
+        own = [facts for facts in columns if flag in facts.flags]
+        if own:
+            texts = [_flag_text(flag, facts, task_names) for facts in own]
+            notes.append(f"{meaning}: {', '.join(texts)}.")
+    return notes
+
+
+def _flag_text(flag, facts, task_names):
+    detail = ""
+    if flag == "leak":
+        best = int(np.nanargmax(facts.auc))
+        detail = f"{task_names[best]}, {facts.auc[best]:.3f}"
+    elif flag in ("id", "category") and not np.isnan(facts.gain):
+        detail = f"{facts.gain:+.3f}"
+    elif flag == "drift":
+        detail = f"{facts.drift:.3f}"
+    elif flag == "refused":
+        detail = facts.input.error.rstrip(".")
+    return f"{facts.column!r} ({detail})" if detail else repr(facts.column)
+
+
+class ImpressionsDescription:
+    """A description of impressions, as :func:`describe_impressions` returns it.
+
+    ``print`` shows it as text, and notebooks as HTML.
+
+    Parameters
+    ----------
+    task_names : list of str
+        Names of the tasks.
+    depths, periods : dict of str to ndarray
+        Columns of the tables, see the properties of the same names.
+    columns : list of ColumnFacts
+        What is known of each column.
+    notes : list of str
+        Problems of the labels and of the columns, in sentences.
+    n_described : int
+        Number of rows by which the columns are described.
+    has_times : bool
+        Whether the last period is one of time, rather than random rows.
+
+    See Also
+    --------
+    describe_impressions : Describes a table.
+
+    Examples
+    --------
+    >>> from sk_pwiser.inspection import describe_impressions
+    >>> X = [[number % 7, "ab"[number % 2]] for number in range(40)]
+    >>> Y = [[number % 4 > 1, number % 4 > 2] for number in range(40)]
+    >>> describe_impressions(X, Y).depths
+       depth     reached  rows  share
+    0      0        none    20   0.50
+    1      1       click    10   0.25
+    2      2  conversion    10   0.25
+    """
+
+    def __init__(
+        self, *, task_names, depths, periods, columns, notes, n_described, has_times
+    ):
+        self.task_names = task_names
+        self.notes = notes
+        self.n_described = n_described
+        self.has_times = has_times
+        self._depths, self._periods, self._columns = depths, periods, columns
+
+    @property
+    def depths(self):
+        """Numbers of rows by funnel depth.
+
+        Returns
+        -------
+        pandas.DataFrame or dict of str to ndarray
+            A DataFrame if pandas is installed, otherwise a dict with the same columns:
+            ``depth`` (-1 if a missing label leaves it unknown), ``reached`` (the last
+            task that happened), ``rows`` and ``share``.
+        """
+        return result_frame(dict(self._depths))
+
+    @property
+    def periods(self):
+        """Rates of the tasks by period; without times, over all rows.
+
+        Returns
+        -------
+        pandas.DataFrame or dict of str to ndarray
+            ``start`` (the first time of the period), ``rows`` and, for each task,
+            ``rate_<task>``, its rate among the rows with its label.
+        """
+        return result_frame(dict(self._periods))
+
+    @property
+    def columns(self):
+        """What is known of the columns, and what the estimator would do with them.
+
+        Returns
+        -------
+        pandas.DataFrame or dict of str to ndarray
+            One row per column of ``X``:
+
+            - ``column``: its name or index;
+            - ``kind``: how it is read, or "refused";
+            - ``values``: number of distinct values; of nonzero ones in sparse columns;
+            - ``missing``: share of missing values;
+            - ``unseen``: share of rows of the last period, or of a random tenth without
+              times, whose value does not occur in the other rows; for categories and
+              for numbers that may be ones;
+            - ``drift``: AUC of telling the last period from the first, NaN without
+              times;
+            - ``auc_<task>``: cross-fitted AUC of the column alone;
+            - ``gain``: gain of this AUC if whole numbers are read as categories;
+            - ``encoding``, ``vectors`` and ``width``: how the network reads it, its
+              number of embeddings, and its inputs of the first layer;
+            - ``flags``: words for the problems of the notes, separated by commas.
+        """
+        facts, inputs = self._columns, [f.input for f in self._columns]
+        aucs = {f"auc_{name}": k for k, name in enumerate(self.task_names)}
+        found = {
+            "column": [f.column for f in facts],
+            "kind": [i.kind for i in inputs],
+            "values": [f.values for f in facts],
+            "missing": [f.missing for f in facts],
+            "unseen": [f.unseen for f in facts],
+            "drift": [f.drift for f in facts],
+            **{name: [f.auc[k] for f in facts] for name, k in aucs.items()},
+            "gain": [f.gain for f in facts],
+            "encoding": [i.encoding for i in inputs],
+            "vectors": [i.vectors for i in inputs],
+            "width": [i.width for i in inputs],
+            "flags": [", ".join(f.flags) for f in facts],
+        }
+        return result_frame({name: np.array(values) for name, values in found.items()})
+
+    def flagged(self, flag):
+        """Return the names of the columns with a flag.
+
+        Parameters
+        ----------
+        flag : str
+            One of the flags in ``columns``: "leak", "refused", "id", "category",
+            "amounts", "one value per row", "constant", "new values" or "drift".
+
+        Returns
+        -------
+        list of str or int
+            Names or indices of columns.
+
+        Raises
+        ------
+        ValueError
+            If there is no such flag.
+        """
+        if flag not in MEANINGS:
+            raise ValueError(f"flag must be one of {list(MEANINGS)}, got {flag!r}.")
+        return [facts.column for facts in self._columns if flag in facts.flags]
+
+    def __repr__(self):
+        lines = [self._title()]
+        for headers, cells, sides in self._tables():
+            lines += ["", *aligned([*headers, *cells[:MAX_LINES]], sides)]
+            if len(cells) > MAX_LINES:
+                lines.append(f"and {len(cells) - MAX_LINES:,} more")
+        for text in [self._legend(), *(f"* {note}" for note in self.notes)]:
+            lines += ["", *textwrap.wrap(text, WIDTH)]
+        return "\n".join(lines)
+
+    def _repr_html_(self):
+        parts = [f"<p>{escape(self._title())}</p>"]
+        for headers, cells, sides in self._tables():
+            rows = [("th", row) for row in headers]
+            rows += [("td", row) for row in cells[:MAX_LINES]]
+            body = "".join(f"<tr>{_html_cells(*row, sides)}</tr>" for row in rows)
+            parts.append(f"<table>{body}</table>")
+            if len(cells) > MAX_LINES:
+                parts.append(f"<p>and {len(cells) - MAX_LINES:,} more</p>")
+        notes = "".join(f"<li>{escape(note)}</li>" for note in self.notes)
+        parts.append(f"<p>{escape(self._legend())}</p><ul>{notes}</ul>")
+        return f'{STYLE}<div class="sk-pwiser-impressions">{"".join(parts)}</div>'
+
+    def _title(self):
+        n_samples = self._depths["rows"].sum()
+        text = f"{n_samples:,} rows, {len(self._columns):,} columns; tasks: "
+        text += ", ".join(self.task_names)
+        if self.n_described < n_samples:
+            text += f". Columns: by a random sample of {self.n_described:,} rows"
+        return text
+
+    def _legend(self):
+        last = "the last period" if self.has_times else "a random tenth of the rows"
+        drift = " drift: AUC of last against first period." if self.has_times else ""
+        return (
+            f"unseen: share of {last} with values that no other row has.{drift} AUC: "
+            "of the column alone, cross-fitted. width: inputs of the first layer."
+        )
+
+    def _tables(self):
+        """Yield the headers, the cells and the sides of each table."""
+        rows = zip(*self._depths.values(), strict=True)
+        cells = [(f"{d}: {name}", f"{n:,}", _share(s, 2)) for d, name, n, s in rows]
+        yield [("depth", "rows", "share")], cells, "<>>"
+        rows = zip(*self._periods.values(), strict=True)
+        cells = [
+            (start, f"{n:,}", *(_share(rate, 2) for rate in rates))
+            for start, n, *rates in rows
+        ]
+        names = [_short(name, 10) for name in self.task_names]
+        yield [("period from", "rows", *names)], cells, "<>" + ">" * len(names)
+        shown = list(range(len(names)))
+        shown = shown if len(shown) <= 3 else [shown[0], shown[-1]]
+        first = ["column", "kind", "values", "missing", "unseen"]
+        first += ["drift"] * self.has_times
+        headers = [
+            [""] * len(first) + ["AUC"] * len(shown) + ["input", ""],
+            [*first, *(names[k] for k in shown), "width", "encoding"],
+        ]
+        cells = [self._cells(facts, shown) for facts in self._columns]
+        yield headers, cells, "<<" + ">" * (len(first) + len(shown) - 1) + "<"
+
+    def _cells(self, facts, shown):
+        kind, encoding = facts.input.kind.partition(" of ")[0], facts.input.encoding
+        values = "" if np.isnan(facts.values) else f"{facts.values:,.0f}"
+        shares = [_share(facts.missing), _share(facts.unseen)]
+        scores = [facts.drift] * self.has_times + [facts.auc[k] for k in shown]
+        scores = ["" if np.isnan(score) else f"{score:.3f}" for score in scores]
+        width = str(facts.input.width)
+        name = _short(str(facts.column), MAX_NAME)
+        return [name, kind, values, *shares, *scores, width, encoding]
+
+
+def _html_cells(tag, row, sides):
+    return "".join(
+        f"<{tag}{' class=left' * (side == '<')}>{escape(cell)}</{tag}>"
+        for cell, side in zip(row, sides, strict=True)
+    )
+
+
+def _short(name, longest):
+    return name if len(name) <= longest else f"{name[: longest - 1]}…"
+
+
+def _share(value, digits=1):
+    return "" if np.isnan(value) else f"{value:.{digits}%}"

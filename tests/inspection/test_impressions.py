@@ -1,0 +1,345 @@
+"""The look before a fit, against pandas, scikit-learn and the fit itself."""
+
+import builtins
+
+import numpy as np
+import pandas as pd
+import polars as pl
+import pytest
+import scipy.sparse as sp
+from numpy.testing import assert_allclose
+from sklearn.metrics import roc_auc_score
+from sklearn.pipeline import make_pipeline
+from sklearn.preprocessing import StandardScaler
+from tables import CONTAINERS
+
+from sk_pwiser import MultiTaskCTRCVRClassifier
+from sk_pwiser.datasets import make_ctr_cvr
+from sk_pwiser.inspection import describe_impressions
+
+N = 4_000
+LOG = make_ctr_cvr(N, n_numeric=2, n_categorical=2, ctr=0.3, cvr=0.3, random_state=0)
+RNG = np.random.default_rng(0)
+TIME = pd.Series(pd.date_range("2026-03-02", periods=N, freq="5min"))
+X = LOG.data.assign(
+    user_id=RNG.integers(0, 500, N),
+    refund=np.where(LOG.target["conversion"] == 1, 9.5, 0.0),
+    late=np.where(np.arange(N) < 0.9 * N, "old", "new"),
+    same=3.0,
+    holes=np.where(RNG.random(N) < 0.25, np.nan, RNG.normal(size=N)),
+    key=[f"row {row}" for row in range(N)],
+    items=[[f"i{row % 3}"] * (row % 4) for row in range(N)],
+    at=TIME,
+)
+Y = LOG.target
+
+
+@pytest.fixture(scope="module")
+def described():
+    return describe_impressions(X, Y, time="at")
+
+
+@pytest.fixture(scope="module")
+def columns(described):
+    return described.columns.set_index("column")
+
+
+def test_depths_and_periods(described):
+    depths = described.depths
+    assert depths["reached"].tolist() == ["none", "click", "conversion"]
+    assert depths["rows"].tolist() == Y.sum(axis=1).value_counts().sort_index().tolist()
+    periods, tenths = described.periods, Y.groupby(np.arange(N) * 10 // N)
+    assert periods["start"].tolist() == TIME[:: N // 10].astype(str).tolist()
+    assert_allclose(periods["rate_click"], tenths.mean()["click"])
+    assert_allclose(periods["rate_conversion"], tenths.mean()["conversion"])
+
+
+def test_values_and_shares(columns):
+    plain = X.drop(columns=["at", "items"])
+    assert columns.loc[plain.columns, "values"].tolist() == plain.nunique().tolist()
+    assert_allclose(columns.loc[plain.columns, "missing"], plain.isna().mean())
+    before, last = X[: -N // 10], X[-N // 10 :]
+    for name in ("category_0", "user_id", "late", "key"):
+        expected = (~last[name].isin(before[name])).mean()
+        assert columns["unseen"][name] == pytest.approx(expected)
+    assert columns["values"]["items"] == 3
+
+
+def test_problems_have_flags(described, columns):
+    assert described.flagged("leak") == ["refund"]
+    assert described.flagged("id") == ["user_id"]
+    assert described.flagged("constant") == ["same"]
+    assert described.flagged("refused") == ["at"]
+    assert described.flagged("one value per row") == ["key"]
+    assert described.flagged("new values") == ["late", "key"]
+    assert described.flagged("drift") == ["late"]
+    assert columns["flags"]["late"] == "new values, drift"
+    with pytest.raises(ValueError, match="flag must be one of"):
+        described.flagged("leaks")
+
+
+def test_the_auc_of_a_column_is_out_of_sample(columns):
+    assert columns["auc_conversion"]["refund"] == 1
+    assert_allclose(columns.loc[["key", "same"], ["auc_click"]], 0.5)
+    assert columns["auc_click"]["user_id"] == pytest.approx(0.5, abs=0.05)
+    truth = roc_auc_score(Y["click"], -X["numeric_0"])  # the rate falls
+    assert columns["auc_click"]["numeric_0"] == pytest.approx(truth, abs=0.02)
+
+
+def test_the_cross_fitted_auc_is_that_of_rates_by_hand():
+    from sk_pwiser.inspection._column_facts import Entries, cross_fitted_auc
+
+    codes, y = RNG.integers(0, 6, 300), (RNG.random(300) < 0.3).astype(float)
+    fold, known = np.arange(300) % 5, (RNG.random(300) < 0.8).astype(float)
+    rate, aucs = np.average(y, weights=known), []
+    strength = 4 / rate
+    for k in range(5):
+        own, rest = (fold == k) & (known > 0), (fold != k) & (known > 0)
+        scores = [
+            (y[rest & (codes == c)].sum() + strength * rate)
+            / ((rest & (codes == c)).sum() + strength)
+            for c in codes[own]
+        ]
+        aucs.append(roc_auc_score(y[own], scores))
+    entries = Entries(codes, 5)
+    found = cross_fitted_auc(entries, y, known, fold)
+    assert found == pytest.approx(np.mean(aucs))
+    # A list of one element per row is the same column, also in another order.
+    order = RNG.permutation(300)
+    lists = Entries(codes[order], 5, order)
+    assert cross_fitted_auc(lists, y, known, fold) == pytest.approx(found)
+
+
+@pytest.mark.parametrize(
+    "params",
+    [
+        {},
+        {"categorical_features": ["user_id"], "embedding_dim": "auto"},
+        {"numeric_encoding": "standard", "target_encoding": False},
+        {"numeric_encoding": "piecewise_linear", "embedding_dim": 5},
+        {"encoding_params": {"n_hash_buckets": 7, "list_pooling": "sum"}},
+    ],
+)
+@pytest.mark.filterwarnings("ignore:The (numeric )?columns:UserWarning")
+def test_the_inputs_are_those_of_the_fit(params):
+    table = X.drop(columns=["at", "key"])
+    model = MultiTaskCTRCVRClassifier(max_epochs=1, random_state=0, **params)
+    described = describe_impressions(table, Y, estimator=model)
+    found = described.columns.set_index("column")
+    is_named = "categorical_features" in params
+    assert found["kind"]["user_id"] == ("category" if is_named else "numeric")
+    assert described.flagged("id") == ([] if is_named else ["user_id"])
+    model.fit(table, Y)
+    layer = model.net_.module_.input_layer
+    assert found["width"].sum() == layer.width
+    for index, name in enumerate(model.encode(table).category_names):
+        assert found["vectors"][name] == len(layer.column_embeddings(index))
+
+
+def test_ids_gain_as_categories_and_their_attributes_are_not_named():
+    rng = np.random.default_rng(1)
+    effect = rng.normal(scale=1.5, size=400)
+    user = rng.integers(0, 400, 20_000)
+    friends = rng.permutation(90)[np.arange(400) % 90]
+    count = rng.geometric(0.02, 20_000)
+    logit = effect[user] - 1.5 + 0.3 * np.log(count)
+    click = (rng.random(20_000) < 1 / (1 + np.exp(-logit))).astype(int)
+    table = pd.DataFrame({"u": user, "friends": friends[user], "count": count})
+    found = describe_impressions(table, click)
+    gain = found.columns.set_index("column")["gain"]
+    assert found.flagged("category") == ["u"]
+    assert found.flagged("id") == []
+    assert gain["u"] > 0.2
+    assert gain["friends"] > 0.05
+    assert gain["count"] < 0.005
+    assert "'u' (+0." in str(found)
+    # Without the users, the attribute stands for them.
+    assert describe_impressions(table[["friends"]], click).flagged("category")
+
+
+def test_rare_conversions_and_missing_labels():
+    rng = np.random.default_rng(2)
+    click = rng.random(30_000) < 0.02
+    buy = np.where(click, rng.random(30_000) < 0.05, 0.0)
+    labels = pd.DataFrame({"click": click.astype(float), "buy": buy})
+    labels.loc[::10, "buy"] = np.nan
+    table = pd.DataFrame({"noise": rng.normal(size=30_000), "paid": buy * 3})
+    found = describe_impressions(table, labels, time=np.arange(30_000))
+    assert found.flagged("leak") == ["paid"]
+    assert found.depths["depth"].tolist() == [-1, 0, 1, 2]
+    assert found.depths["rows"].sum() == 30_000
+    rate = labels["buy"].groupby(np.arange(30_000) // 3_000).mean()
+    assert_allclose(found.periods["rate_buy"], rate)
+    assert "3,000 labels are missing: set missing_labels='ignore'." in found.notes
+
+
+def test_broken_funnels_are_noted():
+    broken = Y.assign(conversion=1 - Y["click"])
+    found = describe_impressions(X[["numeric_0"]], broken)
+    assert any("rows break the funnel" in note for note in found.notes)
+
+
+COLUMNS = {
+    "n": [float(k % 7) for k in range(60)],
+    "c": ["ab"[k % 2] for k in range(60)],
+    "list": [[k % 3, k % 5] for k in range(60)],
+}
+LABELS = np.column_stack([np.arange(60) % 3 > 0, np.arange(60) % 3 > 1]).astype(int)
+
+
+@pytest.mark.parametrize("container", CONTAINERS)
+def test_all_libraries_give_the_same(container):
+    found = describe_impressions(CONTAINERS[container](COLUMNS), LABELS)
+    assert str(found) == str(describe_impressions(pd.DataFrame(COLUMNS), LABELS))
+    assert found.columns["kind"].tolist() == [
+        "numeric",
+        "category",
+        "list of categories",
+    ]
+
+
+def test_arrays_one_task_and_many_tasks():
+    numbers = X[["numeric_0", "numeric_1"]].to_numpy()
+    one = describe_impressions(numbers, np.where(Y["click"], "yes", "no"))
+    assert one.columns["column"].tolist() == [0, 1]
+    assert one.task_names == ["task_0"]
+    five = np.column_stack([Y["click"], *[Y["conversion"]] * 4])
+    found = describe_impressions(numbers.tolist(), five.tolist())
+    assert_allclose(found.columns["auc_task_0"], one.columns["auc_task_0"], atol=0.02)
+    assert "task_4" in str(found)
+
+
+def test_sparse_columns():
+    table = X[["numeric_0", "refund"]].assign(never=0.0).to_numpy()
+    table[table < 0] = 0
+    table[5, 0] = np.nan
+    found = describe_impressions(sp.csr_matrix(table), Y, time=TIME)
+    columns = found.columns
+    assert found.flagged("leak") == [1]
+    assert found.flagged("constant") == [2]
+    expected = roc_auc_score(Y["click"], table[:, 0] != 0)
+    assert columns["auc_click"][0] == pytest.approx(max(expected, 1 - expected))
+    assert_allclose(columns["missing"], [1 / N, 0, 0])
+    assert columns["kind"].tolist() == ["sparse"] * 3
+    frame = pd.DataFrame.sparse.from_spmatrix(
+        sp.csr_matrix(table[:, :2]), columns=["a", "b"]
+    )
+    assert describe_impressions(frame, Y).flagged("leak") == ["b"]
+
+
+def test_dates_and_other_refused_columns_do_not_stop_the_description():
+    table = X[["numeric_0"]].assign(
+        when=TIME.mask(TIME.index % 4 == 0),
+        bought=TIME.where(Y["conversion"] == 1),
+        span=pd.to_timedelta(np.arange(N), "h"),
+        inf=np.where(np.arange(N) == 7, np.inf, 0.0),
+        nested=[[[1]]] * N,
+        big=2**62 + np.arange(N) % 50,
+    )
+    found = describe_impressions(table, Y)
+    assert found.flagged("refused") == [
+        "when",
+        "bought",
+        "span",
+        "inf",
+        "nested",
+        "big",
+    ]
+    assert found.flagged("leak") == ["bought"]
+    columns = found.columns.set_index("column")
+    assert columns["missing"]["when"] == 0.25
+    text = " ".join(str(found).split())
+    assert "'when' (Column 'when' cannot be read as numbers" in text
+    for name in found.flagged("refused"):  # as `fit` does
+        with pytest.raises((TypeError, ValueError), match=f"'{name}'"):
+            MultiTaskCTRCVRClassifier().fit(table[["numeric_0", name]], Y)
+
+
+def test_more_rows_than_max_rows_are_sampled():
+    found = describe_impressions(X, Y, time="at", max_rows=1_000)
+    assert found.n_described == 1_000
+    assert found.depths["rows"].sum() == N
+    assert "Columns: by a random sample of 1,000 rows" in str(found)
+    assert found.columns.set_index("column")["values"]["key"] == 1_000
+    again = describe_impressions(X, Y, time="at", max_rows=1_000)
+    assert str(again) == str(found)
+    assert str(describe_impressions(X, Y, max_rows=1_000, random_state=1)) != str(found)
+
+
+def test_the_text_and_the_html(described):
+    lines = str(described).splitlines()
+    assert max(map(len, lines)) <= 100
+    assert lines[0] == "4,000 rows, 12 columns; tasks: click, conversion"
+    table = X.rename(columns={"refund": "<b>refund</b> of the whole order"})
+    html = describe_impressions(table, Y)._repr_html_()
+    assert "&lt;b&gt;refund" in html
+    assert "<b>" not in html
+    assert html.count("<table>") == html.count("</table>") == 3
+    many = pd.DataFrame(RNG.normal(size=(100, 70))).add_prefix("c")
+    found = describe_impressions(many, np.arange(100) % 2)
+    text = str(found)
+    assert "and 10 more" in text
+    assert "and 10 more" in found._repr_html_()
+    assert "c59 " in text
+    assert "c60 " not in text
+
+
+def test_tables_without_pandas(monkeypatch, described):
+    load = builtins.__import__
+
+    def without_pandas(name, *args, **kwargs):
+        if name == "pandas":
+            raise ImportError
+        return load(name, *args, **kwargs)
+
+    monkeypatch.setattr(builtins, "__import__", without_pandas)
+    for table in (described.depths, described.periods, described.columns):
+        assert isinstance(table, dict)
+    assert described.columns["column"].tolist() == X.columns.tolist()
+
+
+@pytest.mark.parametrize(
+    ("changes", "error", "message"),
+    [
+        ({"time": "hour"}, ValueError, "time contains 'hour', which is not a column"),
+        ({"time": "late"}, TypeError, "Column 'late' must hold times"),
+        ({"time": "holes"}, ValueError, "Column 'holes' must hold a time in every row"),
+        ({"time": [1, 2]}, ValueError, "time must have one entry per row of X, 4000"),
+        ({"time": TIME[::-1]}, ValueError, "X and time have the same index labels"),
+        ({"Y": Y[:-1]}, ValueError, "X has 4000 rows, Y has 3999"),
+        ({"Y": Y + 1}, ValueError, "Labels must be 0 or 1; column 'click'"),
+        ({"n_periods": 1}, ValueError, "n_periods"),
+        ({"max_rows": 2.5}, TypeError, "max_rows"),
+        ({"estimator": "default"}, TypeError, "estimator must be a MultiTask"),
+        ({"estimator": MultiTaskCTRCVRClassifier}, TypeError, "estimator must be"),
+        (
+            {"estimator": make_pipeline(StandardScaler(), MultiTaskCTRCVRClassifier())},
+            TypeError,
+            "pass its last step",
+        ),
+        (
+            {"estimator": MultiTaskCTRCVRClassifier(categorical_features=["no"])},
+            ValueError,
+            "categorical_features contains 'no', which is not a column",
+        ),
+        (
+            {"estimator": MultiTaskCTRCVRClassifier(numeric_encoding="no")},
+            ValueError,
+            "'numeric_encoding' parameter",
+        ),
+        ({"X": X.to_dict("list")}, TypeError, "X is a dict"),
+        ({"X": pd.concat([X, X], axis=1)}, ValueError, "columns of X must be distinct"),
+    ],
+)
+def test_bad_input(changes, error, message):
+    arguments = {"X": X, "Y": Y, **changes}
+    with pytest.raises(error, match=message):
+        describe_impressions(arguments.pop("X"), arguments.pop("Y"), **arguments)
+
+
+@pytest.mark.parametrize("n_rows", [2, 5, 9])
+def test_few_rows(n_rows):
+    table = pl.DataFrame({"a": range(n_rows), "b": ["x"] * n_rows})
+    found = describe_impressions(table, np.arange(n_rows) % 2, time="a")
+    assert "nan" not in str(found)
+    assert found.flagged("constant") == ["b"]
