@@ -21,6 +21,7 @@ GROUPS = {
         "embedding_dim",
         "encoding_params",
         "missing_labels",
+        "task_parents",
         "negative_sampling_rate",
         "task_names",
     ),

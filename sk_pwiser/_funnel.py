@@ -8,6 +8,7 @@ from sklearn.utils import check_consistent_length, check_random_state
 from sklearn.utils.random import sample_without_replacement
 
 from sk_pwiser._table import one_task_labels, read_labels, zero_one_labels
+from sk_pwiser._utils import CHAIN, read_task_parents
 
 
 def funnel_depth(Y):
@@ -47,7 +48,9 @@ def funnel_depth(Y):
     return depth
 
 
-def funnel_holdout(Y, *, test_size=0.25, random_state=None, groups=None):
+def funnel_holdout(
+    Y, *, test_size=0.25, random_state=None, groups=None, task_parents=CHAIN
+):
     """Split rows once into training and test indices, stratified by funnel depth.
 
     Every depth (see :func:`funnel_depth`) contributes its share of the test rows,
@@ -69,6 +72,11 @@ def funnel_holdout(Y, *, test_size=0.25, random_state=None, groups=None):
     groups : array-like of shape (n_samples,), default=None
         Groups of rows, such as sessions, which are not split. The groups are stratified
         by the depth of their deepest row, and `test_size` is a fraction of the groups.
+    task_parents : "chain", None or dict, default="chain"
+        Which task presupposes which, see
+        :class:`~sk_pwiser.MultiTaskCTRCVRClassifier`; names are those of the columns of
+        `Y`, or indices. If the tasks are no funnel, rows are stratified by the last of
+        the tasks that they reached.
 
     Returns
     -------
@@ -107,7 +115,11 @@ def funnel_holdout(Y, *, test_size=0.25, random_state=None, groups=None):
     """
     if not 0.0 < test_size < 1.0:
         raise ValueError(f"test_size must be in (0, 1), got {test_size!r}.")
-    strata = funnel_strata(Y)
+    return hold_out(funnel_strata(Y, task_parents), test_size, random_state, groups)
+
+
+def hold_out(strata, test_size, random_state, groups=None):
+    """Hold out a share of each stratum; whole groups, if there are any."""
     if groups is not None:
         return _hold_out_groups(strata, groups, test_size, random_state)
     return _hold_out(strata, test_size, random_state, "Y must have at least 2 rows")
@@ -186,15 +198,18 @@ def merge_rare(counts, *, min_rows):
     return stratum_of, rare
 
 
-def funnel_strata(Y, input_name="Y"):
-    """Return 2 d for rows of depth d, and 2 d + 1 for unknown depths of d or more."""
-    depth, is_unknown = _depth(Y, input_name=input_name)
+def funnel_strata(Y, task_parents=CHAIN, input_name="Y"):
+    """Return 2 d for rows of depth d, and 2 d + 1 for unknown depths of d or more.
+
+    Without a funnel, d is the number of the last task that the row reached.
+    """
+    depth, is_unknown = _depth(Y, task_parents, input_name=input_name)
     return 2 * depth + is_unknown
 
 
-def strata_of_folds(y, n_splits):
+def strata_of_folds(y, n_splits, task_parents=CHAIN):
     """Return strata that can occur in every fold; warn if depths were merged."""
-    strata = funnel_strata(y, "y")
+    strata = funnel_strata(y, task_parents, "y")
     stratum_of, rare = merge_rare(np.bincount(strata), min_rows=n_splits)
     # With fewer rows than folds scikit-learn raises, so no warning is needed.
     if rare and len(strata) >= n_splits:
@@ -213,7 +228,7 @@ def _describe(stratum):
     return f"depth {depth} or more, unknown" if is_unknown else f"depth {depth}"
 
 
-def _depth(Y, *, input_name):
+def _depth(Y, task_parents=CHAIN, *, input_name):
     """Return the depth of each row, and whether it is unknown."""
     if Y is None:
         raise ValueError(f"{input_name} must hold the labels, got None.")
@@ -222,12 +237,14 @@ def _depth(Y, *, input_name):
     # One pass per column, since a cumulative product along short rows is much slower.
     depth = np.zeros(len(labels), dtype=np.intp)
     is_unknown = np.zeros(len(labels), dtype=bool)
-    reached = np.ones(len(labels), dtype=bool)
-    for k in range(labels.shape[1]):
+    reached = []
+    names = columns or [f"task_{k}" for k in range(labels.shape[1])]
+    for k, parent in enumerate(read_task_parents(task_parents, names)):
+        before = reached[parent] if parent >= 0 else np.ones(len(labels), dtype=bool)
         if missing is not None and k:
-            is_unknown |= reached & missing[:, k]
-        reached &= labels[:, k] == 1
-        depth += reached
+            is_unknown |= before & missing[:, k]
+        reached.append(before & (labels[:, k] == 1))
+        depth[reached[k]] = k + 1
     return depth, is_unknown
 
 

@@ -7,11 +7,14 @@ from sklearn.utils import check_consistent_length, column_or_1d
 
 from sk_pwiser._table import (
     check_match,
+    choose_task_names,
     n_rows,
+    names_of_columns,
     one_task_labels,
     read_labels,
     zero_one_labels,
 )
+from sk_pwiser._utils import CHAIN, chain_parents, path_to, read_task_parents
 
 
 def check_targets(Y, missing_labels="error", classes=None):
@@ -126,19 +129,36 @@ class Predictions:
         proba = self._call(method)
         return _event_probability(proba, k, targets.shape, self._estimator)
 
+    def task_parents(self, n_tasks):
+        """Return the index of the task that each presupposes, -1 for none.
+
+        Tasks of estimators without ``task_parents_`` are a funnel.
+        """
+        for layer in nested_estimators(self._estimator):
+            if hasattr(layer, "task_parents_"):
+                return read_task_parents(layer.task_parents_, [*layer.task_parents_])
+        return chain_parents(n_tasks)
+
+    def first_of_cvr(self, n_tasks):
+        """Return the column of the first task that the last one presupposes."""
+        first = path_to(n_tasks - 1, self.task_parents(n_tasks))[0]
+        if first == n_tasks - 1:
+            raise ValueError(
+                "task='cvr' must have at least two tasks in Y, of which the last one "
+                "presupposes another one: P(last task | first task) is not defined "
+                "otherwise."
+            )
+        return first
+
     def cvr(self, targets):
         """Return P(last task | first task), from ``predict_cvr`` if it exists."""
-        if targets.shape[1] == 1:
-            raise ValueError(
-                "task='cvr' must have at least two tasks in Y, got one: P(last task | "
-                "first task) is then 1 for every row."
-            )
+        first = self.first_of_cvr(targets.shape[1])
         response = self._call("predict_cvr", _predict_cvr)
         if response is not None:
             cvr = column_or_1d(response, dtype=np.float64)
             check_consistent_length(targets, cvr)
             return cvr
-        first = self.of_task(0, targets, "predict_proba")
+        first = self.of_task(first, targets, "predict_proba")
         last = self.of_task(targets.shape[1] - 1, targets, "predict_proba")
         limit = np.where(last > 0, 1.0, 0.0)
         ratio = np.divide(last, first, out=limit, where=first > 0)
@@ -221,3 +241,22 @@ def _predicted_labels(labels, k, targets):
             f"predict must return shape {targets.shape}, as Y, got {labels.shape}."
         )
     return labels[:, k]
+
+
+def find_paths(params, name):
+    """Return all keys in ``get_params()`` whose last part is a given name."""
+    return [key for key in params if key == name or key.endswith(f"__{name}")]
+
+
+def planned_tasks(estimator, Y):
+    """Return the names of the tasks that `fit` would choose, and their parents.
+
+    The parents are indices, -1 for none; without a parameter, the tasks are a funnel.
+    """
+    params = estimator.get_params()
+    given = [params[key] for key in find_paths(params, "task_names")]
+    given = next((names for names in given if names is not None), None)
+    n_tasks = 1 if np.ndim(Y) == 1 else np.shape(Y)[1]
+    names = list(choose_task_names(n_tasks, given, names_of_columns(Y), None))
+    parents = [params[key] for key in find_paths(params, "task_parents")]
+    return names, read_task_parents(parents[0] if parents else CHAIN, names)

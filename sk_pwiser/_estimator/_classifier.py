@@ -47,6 +47,7 @@ from sk_pwiser._training import (
 from sk_pwiser._utils import (
     DocLink,
     accept_any_case_of_y,
+    ends_of_path,
     import_extra,
     limited_threads,
     warn_user,
@@ -202,6 +203,12 @@ class MultiTaskCTRCVRClassifier(
         no part in the loss, the pairs, the AUC and the rates of their task, and the row
         keeps its other labels; see :ref:`missing_labels`. The loss must take weights
         per row and task, as those of the package do.
+    task_parents : "chain", None or dict, default="chain"
+        Which task presupposes which. "chain": each the one before it, as conversions
+        presuppose clicks. None: no task another one, as a like and a comment on the
+        same view. Otherwise a dict from the names of tasks to the names of those that
+        they presuppose, such as ``{"conversion": "click", "like": "click"}``; tasks
+        without an entry presuppose none. See :ref:`task_trees`.
     negative_sampling_rate : float, default=1.0
         Share of the rows without a click (the first task) that the log has kept, in
         (0, 1], drawn at random. Training uses the rows of the sampled log, without
@@ -344,6 +351,8 @@ class MultiTaskCTRCVRClassifier(
         same splits, and its `standard_error`.
     task_names_ : list of str
         Names of the tasks.
+    task_parents_ : dict of str to (str or None)
+        The task that each task presupposes, None for none.
     n_tasks_ : int
         Number of tasks.
     n_features_in_ : int
@@ -391,6 +400,7 @@ class MultiTaskCTRCVRClassifier(
         embedding_dim=16,
         encoding_params=None,
         missing_labels="error",
+        task_parents="chain",
         negative_sampling_rate=1.0,
         optimizer="adam",
         optimizer_params=None,
@@ -425,6 +435,7 @@ class MultiTaskCTRCVRClassifier(
         self.embedding_dim = embedding_dim
         self.encoding_params = encoding_params
         self.missing_labels = missing_labels
+        self.task_parents = task_parents
         self.negative_sampling_rate = negative_sampling_rate
         self.optimizer = optimizer
         self.optimizer_params = optimizer_params
@@ -635,7 +646,8 @@ class MultiTaskCTRCVRClassifier(
         """Warn if a later task is more probable than an earlier one in many rows."""
         if result.rises is not None:
             task, share = result.rises
-            later, earlier = self.task_names_[task], self.task_names_[task - 1]
+            later = self.task_names_[task]
+            earlier = self.task_parents_[later]
             warn_user(
                 f"Task {later!r} is predicted as more probable than {earlier!r} in "
                 f"{share:.0%} of a sample of the training rows, although it can happen "
@@ -729,6 +741,12 @@ class MultiTaskCTRCVRClassifier(
             "stop_reason_": result.stop_reason,
             "classes_": targets.classes,
             "task_names_": list(targets.task_names),
+            "task_parents_": {
+                name: None if parent < 0 else targets.task_names[parent]
+                for name, parent in zip(
+                    targets.task_names, targets.parents, strict=True
+                )
+            },
             "n_tasks_": len(targets.task_names),
             "n_features_in_": encoder.n_features_in_,
             "pwiser_weight_": float(result.settings.pwiser_weight),
@@ -816,31 +834,31 @@ class MultiTaskCTRCVRClassifier(
             return self.classes_[positive[:, 0]]
         return np.take_along_axis(self.classes_, positive.T, axis=1).T
 
-    def predict_cvr(self, X):
+    def predict_cvr(self, X, task=None):
         """Predict P(last task | first task): the conversion rate of a click.
 
         Parameters
         ----------
         X : {DataFrame, array-like, sparse matrix} of shape (n_samples, n_features)
             Impressions.
+        task : int or str, default=None
+            Index or name of the task, by default the last one. The first task is that
+            which it presupposes, directly or through others.
 
         Returns
         -------
         ndarray of shape (n_samples,)
-            Probabilities: P(last) / P(first), at most 1.
+            Probabilities: P(task) / P(first), at most 1.
 
         Raises
         ------
         ValueError
-            If the estimator was fitted with a single task.
+            If there is no such task, or if it presupposes no other one.
         """
         check_is_fitted(self)
-        if self.n_tasks_ < 2:
-            raise ValueError(
-                f"predict_cvr needs two tasks or more; this fit has {self.n_tasks_}."
-            )
+        first, last = ends_of_path(task, self.task_parents_)
         log_p = torch.nn.functional.logsigmoid(self._predict_logits(X))
-        return (log_p[:, -1] - log_p[:, 0]).clamp(max=0).exp().numpy()
+        return (log_p[:, last] - log_p[:, first]).clamp(max=0).exp().numpy()
 
     @accept_any_case_of_y
     def score(self, X, Y, sample_weight=None):

@@ -11,6 +11,7 @@ from sklearn.utils._param_validation import Interval, StrOptions
 
 from sk_pwiser._table import NUMERIC_ENCODINGS, reads_in_parts
 from sk_pwiser._training import OPTIMIZERS, ValidationRows
+from sk_pwiser._utils import CHAIN
 from sk_pwiser.losses import LOSSES
 from sk_pwiser.networks import NETWORKS
 from sk_pwiser.weighting import WEIGHTINGS
@@ -42,6 +43,7 @@ PARAMETER_CONSTRAINTS = {
     "embedding_dim": [Limits(Integral, 1, None, closed="left"), StrOptions({"auto"})],
     "encoding_params": [dict, None],
     "missing_labels": [StrOptions({"error", "ignore"})],
+    "task_parents": [StrOptions({CHAIN}), dict, None],
     "negative_sampling_rate": [Limits(Real, 0, 1, closed="right")],
     "optimizer": [StrOptions(set(OPTIMIZERS)), type],
     "optimizer_params": [dict, None],

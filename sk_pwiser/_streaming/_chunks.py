@@ -26,7 +26,7 @@ class Chunk(NamedTuple):
     n_read: int  # rows including those of weight 0
 
 
-def iter_chunks(dataset, task_names, missing_labels, pool) -> Iterator[Chunk]:
+def iter_chunks(dataset, settings, pool) -> Iterator[Chunk]:
     """Read the rows of a dataset in order, in the thread of `pool`, and check them."""
     numbers = GroupNumbers()
     tables = dataset.iter_tables(_columns(dataset))
@@ -34,9 +34,10 @@ def iter_chunks(dataset, task_names, missing_labels, pool) -> Iterator[Chunk]:
         with named_place(place):
             targets = check_targets(
                 as_table(table.select(dataset.targets)),
-                task_names,
+                settings.task_names,
                 classes=[0, 1] if len(dataset.targets) == 1 else None,
-                missing_labels=missing_labels,
+                missing_labels=settings.missing_labels,
+                task_parents=settings.task_parents,
             )
             weights = _read_weights(table, dataset)
             targets, weights = combine_weights(targets, weights, is_part=True)

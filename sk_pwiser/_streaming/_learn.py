@@ -93,6 +93,7 @@ class RowSummary:
             self.first.task_names,
             missing if missing.any() else None,
             np.array(self.counts),
+            self.first.parents,
         )
 
     def base_rates(self):
@@ -342,7 +343,7 @@ def learn_schema(
 
 def read_chunks(settings: Settings, dataset: Any, pool: Executor) -> Any:
     """Iterate over the checked rows of a dataset."""
-    return iter_chunks(dataset, settings.task_names, settings.missing_labels, pool)
+    return iter_chunks(dataset, settings, pool)
 
 
 def check_rows_left(dataset: Any, summary: Any) -> None:

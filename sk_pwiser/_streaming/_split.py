@@ -86,7 +86,7 @@ class HoldOut:
         return self.groups.of(groups, is_held, np.maximum, np.asarray)
 
     def _choose(self, targets, groups, choose):
-        strata = funnel_strata(targets.with_nan())
+        strata = funnel_strata(targets.with_nan(), targets.parents)
         if groups is None:
             return choose(strata)
         return self.groups.of(groups, strata, np.maximum, choose)

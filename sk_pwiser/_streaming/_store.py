@@ -251,9 +251,7 @@ def encode_rows(
             block = blocks.assign(chunk.X, chunk.groups)
             block[is_valid] = blocks.n_blocks
             is_conditional = settings.shared_param("task_space") == "conditional"
-            labelled = task_labels(
-                chunk.targets.values, weights, conditional=is_conditional
-            )
+            labelled = task_labels(chunk.targets, weights, conditional=is_conditional)
             counts.add(inputs.codes, *labelled, block)
         for store, chosen in ((train, ~is_valid), (valid, is_valid)):
             _append(store, impressions, np.flatnonzero(chosen), block, file_rows)

@@ -9,7 +9,7 @@ import scipy.sparse as sp
 from sklearn.utils import check_array, column_or_1d
 from sklearn.utils.multiclass import check_classification_targets, type_of_target
 
-from sk_pwiser._utils import warn_user
+from sk_pwiser._utils import CHAIN, chain_parents, read_task_parents, warn_user
 
 
 def read_array(values, name, rule, *, dtype=None, error=None):
@@ -393,6 +393,11 @@ class Targets:
     task_names: tuple
     missing: np.ndarray | None = None  # none of the first task
     counts: np.ndarray | None = None  # rows that each of these stands for
+    parents: tuple = ()  # index of the task that each presupposes; () for a funnel
+
+    def __post_init__(self):
+        if not self.parents:
+            self.parents = chain_parents(len(self.task_names))
 
     def without_labels(self):
         """Return the targets without rows, which are kept after training."""
@@ -441,7 +446,7 @@ class Targets:
 
     def _broken_funnel_messages(self):
         total = int(self._n_rows().sum())
-        n_broken = self._n_broken(range(len(self.task_names)))
+        n_broken = self._n_broken(range(len(self.task_names)), self.parents)
         if n_broken:
             yield (
                 f"{n_broken} of {total} rows break the funnel: a later task "
@@ -450,24 +455,31 @@ class Targets:
                 + self._order_hint(n_broken)
             )
 
-    def _n_broken(self, columns):
-        """Count the rows that break the funnel if its tasks come in this order."""
+    def _n_broken(self, columns, parents):
+        """Count the rows with a task but without one that it presupposes.
+
+        The parents are places in `columns`.
+        """
         # One pass per column, since accumulation along short rows is much slower.
-        stopped = np.zeros(len(self.values), dtype=bool)
-        broken = np.zeros(len(self.values), dtype=bool)
-        for k in columns:
+        broken, stopped = np.zeros(len(self.values), dtype=bool), []
+        for k, parent in zip(columns, parents, strict=True):
             is_one = self.values[:, k] == 1
-            broken |= stopped & is_one
-            stopped |= ~is_one if self.missing is None else ~is_one & self._known(k)
+            stops = ~is_one if self.missing is None else ~is_one & self._known(k)
+            if parent >= 0:
+                broken |= stopped[parent] & is_one
+                stops |= stopped[parent]
+            stopped.append(stops)
         return int(self._n_rows()[broken].sum())
 
     def _order_hint(self, n_broken):
         """Name the order from frequent to rare, if it breaks in far fewer rows."""
         counts = self._n_rows() @ self.values
-        if not counts.all():  # a task that never happens breaks no order at the end
+        chain = chain_parents(len(counts))
+        # A task that never happens breaks no order at the end.
+        if self.parents != chain or not counts.all():
             return ""
         order = np.argsort(-counts, kind="stable")
-        left = self._n_broken(order)
+        left = self._n_broken(order, chain)
         if left > n_broken / 10:
             return ""
         names = [self.task_names[k] for k in order]
@@ -491,10 +503,12 @@ class Targets:
                 )
 
     def _selection_messages(self):
-        for k in range(1, len(self.task_names)):
-            n_rows = self._n_rows()[self._known(k - 1)]
-            before = self.values[self._known(k - 1), k - 1] == 1
-            known = ~self.missing[self._known(k - 1), k]
+        for k, parent in enumerate(self.parents):
+            if parent < 0:
+                continue
+            n_rows = self._n_rows()[self._known(parent)]
+            before = self.values[self._known(parent), parent] == 1
+            known = ~self.missing[self._known(parent), k]
             n_before, n_others = n_rows[before].sum(), n_rows[~before].sum()
             if not n_before or not n_others or not known.any():
                 continue
@@ -504,7 +518,7 @@ class Targets:
             error = np.sqrt(share * (1 - share) * (1 / n_before + 1 / n_others))
             ratio = of_before / share
             if abs(ratio - 1) > MAX_BIAS and abs(of_before - of_others) > 4 * error:
-                name, previous = self.task_names[k], self.task_names[k - 1]
+                name, previous = self.task_names[k], self.task_names[parent]
                 yield (
                     f"Task {name!r} has a label in {of_before:.0%} of the rows with "
                     f"{previous!r} and in {of_others:.0%} of the other rows. In "
@@ -522,7 +536,13 @@ class Targets:
 
 
 def check_targets(
-    Y, task_names=None, *, default_names=None, classes=None, missing_labels="error"
+    Y,
+    task_names=None,
+    *,
+    default_names=None,
+    classes=None,
+    missing_labels="error",
+    task_parents=CHAIN,
 ):
     """Check labels, and return them as :class:`Targets`.
 
@@ -542,7 +562,8 @@ def check_targets(
             )
         values, classes = _several_tasks(labels, columns)
     names = choose_task_names(values.shape[1], task_names, columns, default_names)
-    return Targets(values, classes, names, missing)
+    parents = read_task_parents(task_parents, names)
+    return Targets(values, classes, names, missing, parents=parents)
 
 
 def _several_tasks(labels, columns):

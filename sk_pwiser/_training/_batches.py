@@ -1,7 +1,7 @@
 """Encoded impressions, and the batches that training draws from them."""
 
 from bisect import bisect_right
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, replace
 from functools import cached_property
 from itertools import pairwise
@@ -247,6 +247,15 @@ def stratified(converted: Tensor, batch_size: int) -> BatchIndices:
     return BatchIndices(rows[order], bounds, _draw_weights(rows[order], n_rows))
 
 
+def converted(y: Tensor, paths: Sequence[Sequence[int]] | None = None) -> Tensor:
+    """Return the rows in which all tasks, or all those of one path, happened."""
+    if paths is None or len(paths) == 1:
+        return y.amin(dim=1) == 1
+    columns = y.unbind(dim=1)
+    lowest = [torch.stack([columns[k] for k in path]).amin(dim=0) for path in paths]
+    return torch.stack(lowest).amax(dim=0) == 1
+
+
 def _draw_weights(rows: Tensor, n_rows: int) -> Tensor | None:
     """Return weights that compensate for repeated draws; None without repeats."""
     if len(rows) == n_rows:
@@ -273,8 +282,10 @@ class BatchIterator:
         batch_size: int,
         sampler: str = "sequential",
         device: torch.device | None = None,
+        paths: Sequence[Sequence[int]] | None = None,
     ) -> None:
         self.dataset = impressions
+        self.paths = paths
         self.batch_size = batch_size
         self.sampler = sampler
         self.device = impressions.device if device is None else device
@@ -316,8 +327,7 @@ class BatchIterator:
         if self.sampler == "grouped" and data.groups is not None:
             return grouped(data.select(data.groups), self.batch_size)
         if self.sampler == "stratified":
-            converted = data.labels().amin(dim=1) == 1
-            return stratified(converted, self.batch_size)
+            return stratified(converted(data.labels(), self.paths), self.batch_size)
         if self.sampler == "sequential":
             return sequential(len(data), self.batch_size)
         return shuffled(len(data), self.batch_size)

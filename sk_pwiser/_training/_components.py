@@ -29,7 +29,7 @@ from sk_pwiser._training._optimizers import (
     use_sparse_gradients,
 )
 from sk_pwiser._training._settings import Settings
-from sk_pwiser._utils import build, check_names, resolve
+from sk_pwiser._utils import build, check_names, read_task_parents, resolve, task_paths
 from sk_pwiser.losses import LOSSES, MultiTaskLoss
 from sk_pwiser.networks import (
     NETWORKS,
@@ -70,7 +70,8 @@ def check_components(
         *as_weighting(settings.weighting, settings.weighting_params),
         len(task_names),
     )
-    _check_network(settings, loss, len(task_names))
+    parents = read_task_parents(settings.task_parents, task_names)
+    _check_network(settings, loss, parents)
     optimizer = check_optimizer(
         settings.optimizer,
         settings.lr,
@@ -117,7 +118,9 @@ def build_loss(settings: Settings, task_names: tuple[str, ...]) -> MultiTaskLoss
     )
 
 
-def _check_network(settings: Settings, loss: MultiTaskLoss, n_tasks: int) -> None:
+def _check_network(
+    settings: Settings, loss: MultiTaskLoss, parents: tuple[int, ...]
+) -> None:
     """Check names and values of `network_params`, by a network of a small table."""
     own, shared = _split_params(settings.network_params)
     kind = check_names(
@@ -134,9 +137,11 @@ def _check_network(settings: Settings, loss: MultiTaskLoss, n_tasks: int) -> Non
         [3],
         1,
         1 if is_automatic else settings.embedding_dim,
-        [0.5] * n_tasks,
+        [0.5] * len(parents),
         category_dropout=settings.encoding_params["category_dropout"],
         embedding_dims=[1] if is_automatic else (),
+        negative_sampling_rate=settings.negative_sampling_rate,
+        task_parents=parents,
         **shared,
     )
     if spec.task_space == "conditional" and not loss.takes_task_weights:
@@ -240,7 +245,10 @@ def build_net(
     early stopping; an `average_decay` of 0 means no average of the weights.
     """
     criterion = MultiTaskCriterion(
-        components.loss, components.weighting, network.monotonicity_weight
+        components.loss,
+        components.weighting,
+        network.monotonicity_weight,
+        network.spec.parents,
     )
     criterion.set_base_losses(network)
     own_callbacks = []
@@ -277,6 +285,7 @@ def build_net(
         max_epochs=max_epochs,
         iterator_train=BatchIterator,
         iterator_train__sampler=components.sampler,
+        iterator_train__paths=task_paths(network.spec.parents),
         iterator_valid=BatchIterator,
         iterator_valid__batch_size=max(
             settings.batch_size, evaluation_batch_size(device)

@@ -1,11 +1,16 @@
 """The criterion: a loss and a weighting form the value that training minimises."""
 
-from collections.abc import Iterable
+from collections.abc import Iterable, Sequence
 
 import torch
 from torch import Tensor, nn
 
-from sk_pwiser._utils import at_least_float32, conditional_labels
+from sk_pwiser._utils import (
+    at_least_float32,
+    chain_parents,
+    conditional_labels,
+    labels_of_parents,
+)
 from sk_pwiser.losses import MultiTaskLoss, funnel_monotonicity_penalty
 from sk_pwiser.networks import Labels, MultiTaskNetwork, NetworkOutput
 from sk_pwiser.weighting import TaskWeighting
@@ -23,8 +28,10 @@ class MultiTaskCriterion(nn.Module):
         loss: MultiTaskLoss,
         weighting: TaskWeighting,
         monotonicity_weight: float = 0.0,
+        parents: Sequence[int] | None = None,
     ) -> None:
         super().__init__()
+        self.parents = parents or chain_parents(len(loss.task_names))
         self.loss = loss
         self.weighting = weighting
         self.monotonicity_weight = monotonicity_weight
@@ -38,8 +45,9 @@ class MultiTaskCriterion(nn.Module):
         except NotImplementedError:
             return
         if network.spec.task_space == "conditional":
-            # A head learns from the rows where the task before it happened.
-            losses = losses * torch.tensor([1.0, *network.spec.base_rates[:-1]])
+            # A head learns from the rows where the task that it presupposes happened.
+            rates = torch.tensor(list(network.spec.base_rates)).unsqueeze(0)
+            losses = losses * labels_of_parents(rates, self.parents)[0]
         self.weighting.set_base_losses(losses)
 
     def forward(
@@ -79,8 +87,9 @@ class MultiTaskCriterion(nn.Module):
         if output.sampled_logits is not None:
             heads = output.sampled_logits
         if output.conditional_logits is not None:
-            heads, weights = output.conditional_logits, happened_before(y, weights)
-            targets = conditional_labels(y)
+            heads = output.conditional_logits
+            weights = happened_before(y, weights, self.parents)
+            targets = conditional_labels(y, self.parents)
         losses = self._losses(at_least_float32(heads), targets, weights, groups)
         for aux in output.aux_logits:
             extra = self._losses(at_least_float32(aux), targets, weights, groups)
@@ -106,7 +115,7 @@ class MultiTaskCriterion(nn.Module):
                 )
         if self.monotonicity_weight:
             logits = at_least_float32(output.logits)
-            rises = funnel_monotonicity_penalty(logits, sample_weight)
+            rises = funnel_monotonicity_penalty(logits, sample_weight, self.parents)
             penalties.append(self.monotonicity_weight * rises)
         return losses, torch.stack(penalties).sum() if penalties else None
 
@@ -136,13 +145,15 @@ class MultiTaskCriterion(nn.Module):
         return record | dict(zip(self.weight_names, weights, strict=False))
 
 
-def happened_before(y: Tensor, sample_weight: Tensor | None) -> Tensor:
-    """Return the weights of rows for heads of a chain, of shape `(batch, n_tasks)`.
+def happened_before(
+    y: Tensor, sample_weight: Tensor | None, parents: Sequence[int]
+) -> Tensor:
+    """Return the weights of rows for conditional heads, of shape `(batch, n_tasks)`.
 
-    A conditional head learns from the rows where the task before it happened. Divided
-    by the size of the batch, the losses add up to the funnel's log-likelihood.
+    A conditional head learns from the rows where the task that it presupposes happened.
+    Divided by the size of the batch, the losses add up to the log-likelihood.
     """
-    happened = torch.cat([torch.ones_like(y[:, :1]), y[:, :-1]], dim=1)
+    happened = labels_of_parents(y, parents)
     if sample_weight is None:
         return happened
     return happened * sample_weight.view(len(y), -1)

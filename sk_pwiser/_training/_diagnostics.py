@@ -121,28 +121,29 @@ RISING_SHARE = 0.1
 
 
 class Rises(NamedTuple):
-    """The two neighbouring tasks whose probabilities rise in most rows."""
+    """The task that is more probable than its parent in most rows."""
 
-    task: int  # index of the later one
-    share: float  # of the rows in which its probability exceeds that before it
+    task: int  # its index
+    share: float  # of the rows in which its probability exceeds that of its parent
 
 
 def find_rises(net: Any, train: TrainingRows, n_epochs: int) -> Rises | None:
-    """Compare neighbouring tasks on a sample of the training rows.
+    """Compare tasks with their parents on a sample of the training rows.
 
-    `n_epochs` bounds the size of the sample. None if there is one task, if the sample
-    would be too small, or if the share is too small for a warning.
+    `n_epochs` bounds the size of the sample. None if no task has a parent, if the
+    sample would be too small, or if the share is too small for a warning.
     """
     n_trained, train = len(train) * n_epochs, train.sample
     n_rows = min(MAX_ROWS, len(train), int(ROWS_PER_TRAINED_ROW * n_trained))
-    if n_rows < MIN_ROWS or len(net.task_names) < 2:
+    pairs = [(k, p) for k, p in enumerate(net.module_.spec.parents) if p >= 0]
+    if n_rows < MIN_ROWS or not pairs:
         return None
     # Evenly spaced: a draw would change the random numbers of later fits.
     chosen = torch.linspace(0, len(train) - 1, n_rows).long()
     if train.rows is not None:
         chosen = train.rows[chosen.to(train.rows.device)]
     logits = net.forward(train.at(chosen.to(train.codes.device)))
-    shares = (logits.diff(dim=1) > 0).float().mean(dim=0)
-    k = int(shares.argmax())
-    share = float(shares[k])
-    return Rises(k + 1, share) if share >= RISING_SHARE else None
+    shares = [float((logits[:, k] > logits[:, p]).float().mean()) for k, p in pairs]
+    share = max(shares)
+    later, _ = pairs[shares.index(share)]
+    return Rises(later, share) if share >= RISING_SHARE else None

@@ -101,6 +101,7 @@ def hold_out(
         test_size=settings.validation_fraction,
         random_state=split,
         groups=rows.groups,
+        task_parents=rows.targets.parents,
     )
     return parts
 

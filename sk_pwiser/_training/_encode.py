@@ -41,7 +41,7 @@ from sk_pwiser._table import (
 from sk_pwiser._training._batches import Impressions, TrainingData
 from sk_pwiser._training._early_stopping import hold_out
 from sk_pwiser._training._settings import Settings
-from sk_pwiser._utils import check_boolean, conditional_labels
+from sk_pwiser._utils import check_boolean, conditional_labels, labels_of_parents
 from sk_pwiser.networks import Bags, BagSpec, NetworkSpec, numeric_widths
 
 # The default of `embedding_dim`: "auto" makes embeddings narrower, never wider, so that
@@ -150,17 +150,19 @@ class Rows:
 
 
 def task_labels(
-    y: np.ndarray, weights: np.ndarray | None, *, conditional: bool
+    targets: Targets, weights: np.ndarray | None, *, conditional: bool
 ) -> tuple[np.ndarray, np.ndarray]:
     """Return labels and weights, `(n_samples, n_tasks)`, that give each task's rate.
 
-    If `conditional`, it is the rate among the rows where the previous task happened.
-    Probabilities may take the place of labels.
+    If `conditional`, it is the rate among the rows where the task that it presupposes
+    happened. Probabilities may take the place of labels.
     """
+    y = targets.values
     task_weights = np.ones_like(y)
     if conditional:
-        task_weights[:, 1:] = y[:, :-1]
-        y = conditional_labels(torch.from_numpy(y)).numpy()
+        labels = torch.from_numpy(y)
+        task_weights = labels_of_parents(labels, targets.parents).numpy()
+        y = conditional_labels(labels, targets.parents).numpy()
     if weights is not None:
         task_weights *= weights.reshape(len(y), -1)
     return y, task_weights
@@ -216,6 +218,7 @@ class Schema:
             embedding_dims=dims,
             negative_sampling_rate=settings.negative_sampling_rate,
             bags=bags,
+            task_parents=self.targets.parents,
             **shared,
         )
 
@@ -285,6 +288,7 @@ def _check_tasks(
             settings.task_names,
             classes=classes,
             missing_labels=settings.missing_labels,
+            task_parents=settings.task_parents,
         )
     if single_pass and expected.classes.ndim == 1:
         if classes is not None and not np.array_equal(
@@ -301,6 +305,7 @@ def _check_tasks(
         default_names=expected.task_names,
         classes=classes,
         missing_labels=settings.missing_labels,
+        task_parents=settings.task_parents,
     )
     if targets.classes.shape == (2,) == expected.classes.shape:
         # The name of a single task is not checked: a Series may have any.
@@ -538,7 +543,7 @@ def _fit_statistics(
 def _task_labels(settings: Settings, rows: Rows) -> tuple[np.ndarray, np.ndarray]:
     """Return the labels and weights from which the rate of each task is computed."""
     is_conditional = settings.shared_param("task_space") == "conditional"
-    return task_labels(rows.targets.values, rows.weights, conditional=is_conditional)
+    return task_labels(rows.targets, rows.weights, conditional=is_conditional)
 
 
 def grow_schema(schema: Schema, X: Any) -> tuple[Schema, np.ndarray | None]:

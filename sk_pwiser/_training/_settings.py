@@ -66,6 +66,7 @@ class Settings:
     embedding_dim: Any
     encoding_params: dict[str, Any]
     missing_labels: str
+    task_parents: Any
     negative_sampling_rate: float
     optimizer: Any
     optimizer_params: dict[str, Any]

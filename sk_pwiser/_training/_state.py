@@ -130,7 +130,7 @@ def check_same_model(settings: Settings, earlier: Settings) -> None:
     for name, now, before in (
         *(
             (name, getattr(settings, name), getattr(earlier, name))
-            for name in ("numeric_encoding", "negative_sampling_rate")
+            for name in ("numeric_encoding", "negative_sampling_rate", "task_parents")
         ),
         *(
             (name, settings.shared_param(name), earlier.shared_param(name))

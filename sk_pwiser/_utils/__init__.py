@@ -23,14 +23,25 @@ from sk_pwiser._utils._random import (
     set_global_states,
 )
 from sk_pwiser._utils._registry import build, check_names, resolve
+from sk_pwiser._utils._task_tree import (
+    CHAIN,
+    chain_parents,
+    ends_of_path,
+    path_through,
+    path_to,
+    read_task_parents,
+    task_paths,
+)
 from sk_pwiser._utils._tensors import (
     at_least_float32,
     conditional_labels,
+    labels_of_parents,
     widest_float,
 )
 from sk_pwiser._utils._threads import in_background, limited_threads, num_threads
 
 __all__ = [
+    "CHAIN",
     "DocLink",
     "Generators",
     "accept_any_case_of_y",
@@ -38,6 +49,7 @@ __all__ = [
     "aligned",
     "at_least_float32",
     "build",
+    "chain_parents",
     "check_boolean",
     "check_choice",
     "check_integer",
@@ -46,16 +58,22 @@ __all__ = [
     "conditional_labels",
     "draws_globally",
     "dropout",
+    "ends_of_path",
     "generator_on",
     "global_states",
     "import_extra",
     "in_background",
     "is_iterable",
+    "labels_of_parents",
     "limited_threads",
     "num_threads",
+    "path_through",
+    "path_to",
+    "read_task_parents",
     "resolve",
     "seeded_globally",
     "set_global_states",
+    "task_paths",
     "warn_user",
     "widest_float",
 ]

@@ -1,5 +1,7 @@
 """Small functions on tensors that several folders use."""
 
+from collections.abc import Sequence
+
 import torch
 from torch import Tensor
 
@@ -14,11 +16,17 @@ def widest_float(device: torch.device) -> torch.dtype:
     return torch.float32 if device.type == "mps" else torch.float64
 
 
-def conditional_labels(y: Tensor) -> Tensor:
-    """Divide the labels of each task by those of the task before, at most to 1.
+def labels_of_parents(y: Tensor, parents: Sequence[int]) -> Tensor:
+    """Return the labels of the task that each task presupposes, 1 without one."""
+    columns, ones = y.unbind(dim=1), torch.ones_like(y[:, 0])
+    return torch.stack([columns[p] if p >= 0 else ones for p in parents], dim=1)
 
-    Of probabilities, this gives P(Y_k = 1 | Y_{k-1} = 1, impression). Labels of 0 and 1
+
+def conditional_labels(y: Tensor, parents: Sequence[int]) -> Tensor:
+    """Divide the labels of each task by those of its parent, at most to 1.
+
+    Of probabilities, this gives P(Y_k = 1 | parent = 1, impression). Labels of 0 and 1
     do not change.
     """
-    before = torch.where(y[:, :-1] > 0, y[:, :-1], 1.0)
-    return torch.cat([y[:, :1], (y[:, 1:] / before).clamp(max=1)], dim=1)
+    before = labels_of_parents(y, parents)
+    return (y / torch.where(before > 0, before, 1.0)).clamp(max=1)

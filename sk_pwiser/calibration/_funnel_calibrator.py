@@ -26,6 +26,7 @@ from sk_pwiser._responses import (
     check_rows,
     check_same_tasks,
     nested_estimators,
+    planned_tasks,
     positive_probabilities,
 )
 from sk_pwiser._table import (
@@ -36,14 +37,28 @@ from sk_pwiser._table import (
     read_labels,
     zero_one_labels,
 )
-from sk_pwiser._utils import DocLink, accept_any_case_of_y, warn_user
+from sk_pwiser._utils import (
+    DocLink,
+    accept_any_case_of_y,
+    ends_of_path,
+    path_to,
+    read_task_parents,
+    warn_user,
+)
 from sk_pwiser.calibration._curves import METHODS, fit_shifts
 from sk_pwiser.metrics import mean_auc_scorer
 from sk_pwiser.model_selection import FunnelStratifiedKFold
 
 LIMITS = np.finfo(np.float32)
 # Attributes of a file, beside the estimator.
-FITTED = ("calibrators_", "shifts_", "classes_", "task_names_", "n_tasks_")
+FITTED = (
+    "calibrators_",
+    "shifts_",
+    "classes_",
+    "task_names_",
+    "n_tasks_",
+    "task_parents_",
+)
 
 
 class FunnelCalibrator(DocLink, ClassifierMixin, MetaEstimatorMixin, BaseEstimator):
@@ -72,9 +87,9 @@ class FunnelCalibrator(DocLink, ClassifierMixin, MetaEstimatorMixin, BaseEstimat
         rows. An int is the number of folds of
         :class:`~sk_pwiser.model_selection.FunnelStratifiedKFold`, not shuffled.
     ordered : bool, default=True
-        Whether the tasks are a funnel, in which no task is more likely than an earlier
-        one. With False the probabilities of the tasks are calibrated independently of
-        each other.
+        Whether no task is more likely than the task that it presupposes: in a funnel,
+        or by the `task_parents_` of an estimator that has them, the one before it. With
+        False the probabilities of the tasks are calibrated independently of each other.
     negative_sampling_rate : float or "auto", default="auto"
         Share of the rows without a click (the first task) that the log has kept, in
         (0, 1]. The rows passed to `fit` are expected to be of this sampled log. Rows
@@ -101,6 +116,8 @@ class FunnelCalibrator(DocLink, ClassifierMixin, MetaEstimatorMixin, BaseEstimat
         The labels of each task; 1-D for a single task.
     task_names_ : list of str
         Names of the tasks.
+    task_parents_ : dict of str to (str or None)
+        The task that each task presupposes, None for none.
     n_tasks_ : int
         Number of tasks.
     n_features_in_ : int
@@ -246,8 +263,9 @@ class FunnelCalibrator(DocLink, ClassifierMixin, MetaEstimatorMixin, BaseEstimat
         weight[np.isnan(logits)] = 0.0
         names = Predictions(estimator, X, {}).task_names() or columns
         names = names or [f"task_{k}" for k in range(labels.shape[1])]
+        parents = Predictions(estimator, X, {}).task_parents(len(names))
         if self.ordered:
-            _warn_about_order(labels, weight, names)
+            _warn_about_order(labels, weight, names, parents)
         weight[labels[:, 0] == 0] /= self._sampling_rate(estimator)
         curves = self._fit_curves(logits, labels, weight, names)
         shifts = self._fit_shifts(logits, labels, weight, curves, groups)
@@ -255,6 +273,10 @@ class FunnelCalibrator(DocLink, ClassifierMixin, MetaEstimatorMixin, BaseEstimat
         self.shifts_ = shifts
         self.classes_, self.task_names_ = classes, names
         self.n_tasks_ = len(names)
+        self.task_parents_ = {
+            name: None if parent < 0 else names[parent]
+            for name, parent in zip(names, parents, strict=True)
+        }
         return self
 
     def _read_labels(self, y):
@@ -297,7 +319,7 @@ class FunnelCalibrator(DocLink, ClassifierMixin, MetaEstimatorMixin, BaseEstimat
         the clone saw one class only, since they carry no information on the row.
         """
         logits = np.full(labels.shape, np.nan)
-        for train, test in self._splits(X, labels):
+        for train, test in self._splits(X, y, labels):
             model = self._fit_clone(X, y, sample_weight, train)
             found = _positive_logits(model, _safe_indexing(X, test), labels.shape[1])
             counts = weight[train] > 0
@@ -306,10 +328,13 @@ class FunnelCalibrator(DocLink, ClassifierMixin, MetaEstimatorMixin, BaseEstimat
                     logits[test, k] = found[:, k]
         return self._fit_clone(X, y, sample_weight), logits
 
-    def _splits(self, X, labels):
+    def _splits(self, X, y, labels):
         known = np.nan_to_num(labels)
         if isinstance(self.cv, int | np.integer):
-            folds = FunnelStratifiedKFold(self.cv, shuffle=False)
+            _, parents = planned_tasks(self.estimator, y)
+            folds = FunnelStratifiedKFold(
+                self.cv, shuffle=False, task_parents=dict(enumerate(parents))
+            )
             return folds.split(np.zeros(len(known)), known)
         y = known if known.shape[1] > 1 else known[:, 0]
         return check_cv(self.cv, y, classifier=True).split(X, y)
@@ -419,7 +444,14 @@ class FunnelCalibrator(DocLink, ClassifierMixin, MetaEstimatorMixin, BaseEstimat
         if groups is not None:
             common = np.zeros(self.n_tasks_)
             logits += np.array([self.shifts_.get(value, common) for value in groups])
-        return np.minimum.accumulate(logits, axis=1) if self.ordered else logits
+        for k, parent in enumerate(self._parents if self.ordered else ()):
+            if parent >= 0:
+                logits[:, k] = np.minimum(logits[:, k], logits[:, parent])
+        return logits
+
+    @property
+    def _parents(self):
+        return read_task_parents(self.task_parents_, self.task_names_)
 
     def _predict_positive(self, X):
         """Return calibrated P(Y_k = 1): float32 of shape (n_samples, n_tasks)."""
@@ -599,31 +631,31 @@ class FunnelCalibrator(DocLink, ClassifierMixin, MetaEstimatorMixin, BaseEstimat
         calibrator.estimator = calibrator.estimator_ = estimator
         return calibrator
 
-    def predict_cvr(self, X):
+    def predict_cvr(self, X, task=None):
         """Predict P(last task | first task) from the calibrated probabilities.
 
         Parameters
         ----------
         X : {DataFrame, array-like} of shape (n_samples, n_features)
             Impressions.
+        task : int or str, default=None
+            Index or name of the task, by default the last one. The first task is that
+            which it presupposes, directly or through others.
 
         Returns
         -------
         ndarray of shape (n_samples,)
-            Probabilities: P(last) / P(first), at most 1.
+            Probabilities: P(task) / P(first), at most 1.
 
         Raises
         ------
         ValueError
-            If the calibrator was fitted with a single task.
+            If there is no such task, or if it presupposes no other one.
         """
         check_is_fitted(self)
-        if self.n_tasks_ < 2:
-            raise ValueError(
-                f"predict_cvr needs two tasks or more; this fit has {self.n_tasks_}."
-            )
+        first, last = ends_of_path(task, self.task_parents_)
         positive = self._predict_positive(X)
-        return np.minimum(positive[:, -1] / positive[:, 0], 1)
+        return np.minimum(positive[:, last] / positive[:, first], 1)
 
     @accept_any_case_of_y
     def score(self, X, y, sample_weight=None):
@@ -682,16 +714,16 @@ def _positive_logits(estimator, X, n_tasks):
     return logit(np.clip(p, LIMITS.tiny, 1 - LIMITS.epsneg))
 
 
-def _warn_about_order(labels, weight, names):
-    """Warn once about all tasks with a label 1 where an earlier one is 0."""
+def _warn_about_order(labels, weight, names, parents):
+    """Warn once about all tasks with a label 1 where a presupposed one is 0."""
     breaks = []
     for k, later in enumerate(names):
         rows = labels[(weight[:, k] > 0) & (labels[:, k] == 1)]
-        counts = (rows[:, :k] == 0).sum(axis=0)
+        counts = (rows == 0).sum(axis=0)
         breaks += [
-            f"{later!r} without {names[j]!r} in {n} rows"
-            for j, n in enumerate(counts)
-            if n
+            f"{later!r} without {names[j]!r} in {counts[j]} rows"
+            for j in path_to(k, parents)[:-1]
+            if counts[j]
         ]
     if breaks:
         warn_user(

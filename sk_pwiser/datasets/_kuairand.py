@@ -1,6 +1,7 @@
 """The KuaiRand-Pure data set: short-video impressions, clicks and engagement."""
 
 import os
+from itertools import chain
 from pathlib import Path
 
 import numpy as np
@@ -29,16 +30,18 @@ DOWNLOAD = (
     f"{LOG_FILE}, {USER_FILE} and {VIDEO_FILE} are read. The impressions may also be "
     f"Parquet files, {IMPRESSION_FILES['train']} and {IMPRESSION_FILES['test']}."
 )
-# The second label is 1 if the click and at least one of these columns are 1.
-SECOND_LABELS = {
-    "engage": [
-        "is_like",
-        "is_follow",
-        "is_comment",
-        "is_forward",
-        "is_profile_enter",
-    ],
-    "long": ["long_view"],
+REACTIONS = {
+    "like": "is_like",
+    "follow": "is_follow",
+    "comment": "is_comment",
+    "forward": "is_forward",
+    "profile": "is_profile_enter",
+}
+# A label after the click is 1 if the click and at least one of these columns are 1.
+LATER_LABELS = {
+    "engage": {"engage": [*REACTIONS.values()]},
+    "long": {"long": ["long_view"]},
+    "reactions": {name: [column] for name, column in REACTIONS.items()},
 }
 COUNT_FEATURES = [
     "follow_user_num",
@@ -77,7 +80,8 @@ Impressions of short videos in the Kuaishou app. The training rows were shown fr
 2022-04-25 to 2022-04-30, the test rows from 2022-05-01 to 2022-05-08. The first label
 is the click. The second label can only be 1 if the video was clicked: `engage` is 1 if
 the user liked, followed, commented, forwarded or visited the author's profile, `long`
-is 1 if the publisher marks a long view. The features are the ids, the tab and the hour
+is 1 if the publisher marks a long view, and the five reactions may be labels of their
+own. The features are the ids, the tab and the hour
 of the impression, and the published attributes of users and videos. All other feedback
 is left out, because it is only known after the impression. Some rows occur more than
 once in the published files.
@@ -93,17 +97,17 @@ Licence of the data: CC BY-SA 4.0.
 @validate_params(
     {
         "path": [str, os.PathLike],
-        "second": [StrOptions(set(SECOND_LABELS))],
+        "second": [StrOptions(set(LATER_LABELS))],
         "subset": [StrOptions({"all", "train", "test"})],
     },
     prefer_skip_nested_validation=True,
 )
 def load_kuairand(path, second="engage", *, subset="all"):
-    """Load the KuaiRand-Pure short-video impressions, a funnel of two tasks.
+    """Load the KuaiRand-Pure short-video impressions and their clicks and reactions.
 
     Each row is an impression. The first task is the click, the second one an engagement
-    or a long view after the click. Training and test rows are split by the published
-    date; their times overlap by less than an hour.
+    or a long view after the click, or there are five reactions after it. Training and
+    test rows are split by the published date; their times overlap by less than an hour.
 
     Parameters
     ----------
@@ -113,9 +117,11 @@ def load_kuairand(path, second="engage", *, subset="all"):
         publisher's csv file `log_standard_4_22_to_5_08_pure.csv`, or from one Parquet
         file for the training rows and one for the test rows; if the folder contains
         both, from the Parquet files.
-    second : {"engage", "long"}, default="engage"
+    second : {"engage", "long", "reactions"}, default="engage"
         The second task: `engage` is a click with a like, follow, comment, forward or
-        visit of the author's profile; `long` is a click with a long view.
+        visit of the author's profile; `long` is a click with a long view. With
+        "reactions" these five are tasks of their own, of which none presupposes
+        another: `like`, `follow`, `comment`, `forward` and `profile`.
     subset : {"all", "train", "test"}, default="all"
         Which rows to return; `"all"` returns the training rows, then the test rows.
 
@@ -128,10 +134,15 @@ def load_kuairand(path, second="engage", *, subset="all"):
             The features: ids, codes, text and flags as `category`, whose categories are
             the values in the returned rows; counts and durations as floats. Values that
             the publisher does not know are missing.
-        target : DataFrame of shape (n_samples, 2)
-            The labels 0 and 1, columns `click` and the value of `second`.
+        target : DataFrame of shape (n_samples, n_tasks)
+            The labels 0 and 1, columns `click` and the value of `second`, or the
+            reactions.
         task_names : list of str
             Names of the columns of `target`.
+        task_parents : dict
+            The task that each later task presupposes: the click. It is the
+            `task_parents` of :class:`~sk_pwiser.MultiTaskCTRCVRClassifier` for
+            "reactions".
         feature_names : list of str
             Names of the columns of `data`.
         is_test : ndarray of shape (n_samples,)
@@ -182,11 +193,13 @@ def load_kuairand(path, second="engage", *, subset="all"):
         for log, part in zip(logs, parts, strict=True)
     ]
     rows = pandas.concat(logs, ignore_index=True)
+    tasks = ["click", *LATER_LABELS[second]]
     data = _features(rows, users, videos)
     return Bunch(
         data=data,
-        target=rows[["click", second]].copy(),
-        task_names=["click", second],
+        target=rows[tasks].copy(),
+        task_names=tasks,
+        task_parents=dict.fromkeys(tasks[1:], "click"),
         feature_names=list(data.columns),
         is_test=np.repeat([part == "test" for part in parts], [len(x) for x in logs]),
         time_ms=rows["time_ms"].to_numpy(copy=True),
@@ -234,9 +247,10 @@ def _as_category(column):
 
 
 def _read_impressions(pandas, file, second, part):
-    """Read the keys, the context and the two labels of the impressions."""
+    """Read the keys, the context and the labels of the impressions."""
     keys = ["user_id", "video_id", "tab", "hourmin", "time_ms"]
-    labels = ["is_click", *SECOND_LABELS[second]]
+    later = LATER_LABELS[second]
+    labels = ["is_click", *chain.from_iterable(later.values())]
     if file.name == LOG_FILE:
         rows = read_csv(pandas, file, dict.fromkeys(["date", *keys, *labels], "int64"))
         check_flags(rows, labels, file)
@@ -250,7 +264,8 @@ def _read_impressions(pandas, file, second, part):
     rows = rows[keys].astype("int64")
     rows["hour"] = rows["hourmin"] // 100
     rows["click"] = feedback["is_click"]
-    rows[second] = feedback["is_click"] * feedback[SECOND_LABELS[second]].max(axis=1)
+    for name, columns in later.items():
+        rows[name] = feedback["is_click"] * feedback[columns].max(axis=1)
     return rows
 
 

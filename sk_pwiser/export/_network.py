@@ -16,6 +16,7 @@ from sk_pwiser._table import (
     ListColumn,
     ListWeights,
 )
+from sk_pwiser._utils import read_task_parents
 from sk_pwiser.calibration import FunnelCalibrator
 from sk_pwiser.networks import Bags
 
@@ -61,17 +62,18 @@ class ProbabilityNetwork(nn.Module):
 
     With `both_classes`, the output has one column per class of a single task, like
     `predict_proba` for 1-D `y`. `curves`, a list with one curve or None per task, and
-    `ordered` are those of a calibrator, which has shifts if `takes_shifts`.
+    `parents` are those of a calibrator, which has shifts if `takes_shifts`: the task
+    than which each one is not more likely, -1 for none.
     """
 
     def __init__(
-        self, network, both_classes, curves=(), ordered=False, takes_shifts=False
+        self, network, both_classes, curves=(), parents=(), takes_shifts=False
     ):
         super().__init__()
         self.network = copy.deepcopy(network).cpu().eval().requires_grad_(False)
         self.both_classes = both_classes
         self.curves = nn.ModuleList(map(CurveLayer, curves))
-        self.ordered = ordered
+        self.parents = parents
         self.takes_shifts = takes_shifts
 
     def forward(self, codes, numeric, *others):
@@ -95,11 +97,11 @@ class ProbabilityNetwork(nn.Module):
     def _calibrate(self, logits, shifts):
         """Return the log-odds of `FunnelCalibrator`, in float64 as there."""
         columns = [curve(logits[:, k]) for k, curve in enumerate(self.curves)]
-        for k, column in enumerate(columns):
+        for k, parent in enumerate(self.parents):
             if shifts is not None:
-                columns[k] = column + shifts[:, k]
-            if self.ordered and k > 0:
-                columns[k] = torch.minimum(columns[k], columns[k - 1])
+                columns[k] = columns[k] + shifts[:, k]
+            if parent >= 0:
+                columns[k] = torch.minimum(columns[k], columns[parent])
         return torch.stack(columns, dim=1)
 
 
@@ -129,7 +131,9 @@ def probability_network(estimator):
     network = fitted_result(estimator).net.module_
     both_classes = estimator.classes_.ndim == 1
     if isinstance(estimator, FunnelCalibrator):
-        curves, ordered = estimator.calibrators_, estimator.ordered
+        curves, parents = estimator.calibrators_, [-1] * estimator.n_tasks_
+        if estimator.ordered:
+            parents = read_task_parents(estimator.task_parents_, estimator.task_names_)
         has_shifts = shifts_of(estimator) is not None
-        return ProbabilityNetwork(network, both_classes, curves, ordered, has_shifts)
+        return ProbabilityNetwork(network, both_classes, curves, parents, has_shifts)
     return ProbabilityNetwork(network, both_classes)

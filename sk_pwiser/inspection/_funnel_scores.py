@@ -9,6 +9,7 @@ from scipy.stats import gaussian_kde
 
 from sk_pwiser._funnel import funnel_depth
 from sk_pwiser._responses import find_task
+from sk_pwiser._utils import path_through
 from sk_pwiser.inspection._axes import (
     GREY,
     axes_or_new,
@@ -46,7 +47,8 @@ class FunnelScoreDisplay:
     task_name : str
         Task whose log-odds are drawn.
     task_names : list of str
-        Names of all tasks, in the order of the funnel.
+        Names of the tasks of the funnel, in order: in a tree of tasks, of a path that
+        the task is on.
 
     Attributes
     ----------
@@ -114,7 +116,7 @@ class FunnelScoreDisplay:
         """
         import_pyplot(cls.__name__)
         read = read_responses(estimator, X, Y)
-        return cls._from_responses(read, Y, task).plot(ax, **kwargs)
+        return cls._from_responses(read, task).plot(ax, **kwargs)
 
     @classmethod
     def from_predictions(cls, Y, P, *, task=-1, task_names=None, ax=None, **kwargs):
@@ -150,19 +152,24 @@ class FunnelScoreDisplay:
         """
         import_pyplot(cls.__name__)
         read = read_responses(GivenPredictions(P), None, Y, task_names)
-        return cls._from_responses(read, Y, task).plot(ax, **kwargs)
+        return cls._from_responses(read, task).plot(ax, **kwargs)
 
     @classmethod
-    def _from_responses(cls, read, Y, task):
+    def _from_responses(cls, read, task):
         if isinstance(task, bool) or not isinstance(task, Integral | str):
             raise TypeError(f"task must be an index or a name, got {task!r}.")
         k = find_task(task, len(read.names), read.names, others="")
         p = np.clip(read.p[:, k], LIMITS.tiny, 1 - LIMITS.epsneg)
+        path = path_through(k, read.predictions.task_parents(len(read.names)))
+        labels = np.where(read.known, read.targets, np.nan)[:, path]
+        depth = np.full(len(labels), -1)
+        starts = read.known[:, path[0]]
+        depth[starts] = funnel_depth(labels[starts])
         return cls(
             log_odds=logit(p),
-            depth=funnel_depth(Y),
+            depth=depth,
             task_name=read.names[k],
-            task_names=read.names,
+            task_names=[read.names[each] for each in path],
         )
 
     def plot(self, ax=None, *, fill=True, **kwargs):

@@ -187,8 +187,9 @@ def _read(model, estimator, X, Y, task_names, cvr, sample_weight):
     ]
     if cvr:
         p = read.predictions.cvr(read.targets)
-        clicked = read.known[:, -1] & (read.targets[:, 0] == 1)
-        name = f"{names[-1]} | {names[0]}"
+        first = read.predictions.first_of_cvr(n_tasks)
+        clicked = read.known[:, -1] & (read.targets[:, first] == 1)
+        name = f"{names[-1]} | {names[first]}"
         rows.append(_select(read, name, model, p, n_tasks - 1, clicked, weight))
     return rows
 

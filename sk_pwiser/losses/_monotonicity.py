@@ -1,10 +1,18 @@
 """Penalty for a later task with a higher probability than an earlier one."""
 
+from collections.abc import Sequence
+
+import torch
 from torch import Tensor
+
+from sk_pwiser._utils import chain_parents
+from sk_pwiser.losses._task_loss import weights_of_task
 
 
 def funnel_monotonicity_penalty(
-    logits: Tensor, sample_weight: Tensor | None = None
+    logits: Tensor,
+    sample_weight: Tensor | None = None,
+    parents: Sequence[int] | None = None,
 ) -> Tensor:
     r"""Penalise probabilities that rise along the funnel.
 
@@ -21,6 +29,9 @@ def funnel_monotonicity_penalty(
     sample_weight : Tensor of shape (batch,) or (batch, n_tasks), default=None
         Weights of the rows, with a mean of 1 over the training rows. If they are given
         per row and task, the weight of the later task of each pair applies.
+    parents : sequence of int, default=None
+        Index of the task that each task presupposes, -1 for none; by default the task
+        before it.
 
     Returns
     -------
@@ -42,9 +53,13 @@ def funnel_monotonicity_penalty(
     >>> funnel_monotonicity_penalty(logits)
     tensor(0.2500)
     """
-    rises = logits.sigmoid().diff(dim=1).relu()
-    if sample_weight is not None:
-        is_per_task = sample_weight.dim() == 2
-        weight = sample_weight[:, 1:] if is_per_task else sample_weight.unsqueeze(1)
-        rises = rises * weight
-    return rises.sum(dim=1).mean()
+    if parents is None:
+        parents = chain_parents(logits.shape[1])
+    p = logits.sigmoid().unbind(dim=1)
+    rises = [torch.zeros_like(p[0])]
+    for k, parent in enumerate(parents):
+        if parent >= 0:
+            weight = weights_of_task(sample_weight, k)
+            rise = (p[k] - p[parent]).relu()
+            rises.append(rise if weight is None else rise * weight)
+    return torch.stack(rises).sum(dim=0).mean()

@@ -7,7 +7,14 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from sk_pwiser._utils import build, check_choice, check_number, is_iterable
+from sk_pwiser._utils import (
+    build,
+    check_choice,
+    check_number,
+    is_iterable,
+    read_task_parents,
+    task_paths,
+)
 from sk_pwiser.losses._pairwise import SURROGATES
 from sk_pwiser.losses._pwiser_loss import check_margins
 from sk_pwiser.losses._task_loss import MultiTaskLoss, per_task, weights_of_task
@@ -41,6 +48,10 @@ class PWiseR(MultiTaskLoss):
     depth is unknown, such as for a clicked row whose conversion label is missing, it is
     in no pair of any head.
 
+    If the tasks are a tree, each path from a task without a parent to one that no other
+    task presupposes is such a funnel, with its own depths, V and C. A head with several
+    paths takes the mean of their terms.
+
     Parameters
     ----------
     task_names : sequence of str
@@ -48,16 +59,20 @@ class PWiseR(MultiTaskLoss):
     pwiser_weight : float, default=0.1
         The weight lambda of the term, >= 0. Its effect does not depend on the
         conversion rate or the batch size, see Notes.
-    tasks : "all", str, int or sequence of (str or int), default=(-1,)
+    task_parents : "chain", None or dict, default="chain"
+        Which task presupposes which, see
+        :class:`~sk_pwiser.MultiTaskCTRCVRClassifier`.
+    tasks : None, "all", str, int or sequence of (str or int), default=None
         Names or indices of the tasks whose heads take the term; by default the last
-        task.
+        task of each path, in a funnel the last one.
     score : {"logit", "probability"}, default="logit"
         The scores that the term ranks.
     surrogate : {"hinge", "squared_hinge", "logistic"}, default="hinge"
         h(u) is `max(u, 0)`, its square, or `log(1 + exp(u))`.
     margins : float or array-like of shape (n_tasks,), default=1.0
         Margins in the unit of the score, from the deepest lower depth to depth 0. A
-        float applies to all depths.
+        float applies to all depths. In a tree as many as the longest path has tasks, of
+        which shorter paths use the last ones.
     pairs : {"conversion", "funnel"}, default="conversion"
         Whether only converted rows are compared with each lower depth, or the rows of
         every depth with each depth below it. In the latter case V stands for the rows
@@ -101,14 +116,15 @@ class PWiseR(MultiTaskLoss):
     tensor([0.8931, 0.6931])
     """
 
-    estimator_parameters = ("pwiser_weight",)
+    estimator_parameters = ("pwiser_weight", "task_parents")
 
     def __init__(
         self,
         task_names: Sequence[str],
         *,
         pwiser_weight: float = 0.1,
-        tasks: str | int | Sequence[str | int] = (-1,),
+        task_parents: str | Mapping[str, str] | None = "chain",
+        tasks: str | int | Sequence[str | int] | None = None,
         score: str = "logit",
         surrogate: str = "hinge",
         margins: float | Sequence[float] = 1.0,
@@ -118,10 +134,17 @@ class PWiseR(MultiTaskLoss):
     ) -> None:
         super().__init__(task_names)
         self.pwiser_weight = check_number("pwiser_weight", pwiser_weight, at_least=0)
-        self.heads = _find_heads(tasks, self.task_names)
+        paths = task_paths(read_task_parents(task_parents, self.task_names))
+        if tasks is None:
+            self.heads = [path[-1] for path in paths]
+        else:
+            self.heads = _find_heads(tasks, self.task_names)
+        # Each path that has heads, with these.
+        heads = [[head for head in self.heads if head in path] for path in paths]
+        self.paths = [each for each in zip(paths, heads, strict=True) if each[1]]
         self.score = check_choice("score", score, ("logit", "probability"))
         self.surrogate = check_choice("surrogate", surrogate, SURROGATES)
-        self.margins = check_margins(margins, len(self.task_names))
+        self.margins = check_margins(margins, max(map(len, paths)))
         self.pairs = check_choice("pairs", pairs, PAIRS)
         self.base = _build_base(base, base_params, self.task_names)
         self.asks_for_groups = self.base.asks_for_groups
@@ -140,14 +163,15 @@ class PWiseR(MultiTaskLoss):
         if self.pwiser_weight == 0 or not self.heads:
             return losses
         scores = logits if self.score == "logit" else logits.sigmoid()
-        is_at_depth = rows_by_depth(y, sample_weight)
-        terms = torch.zeros_like(losses)
-        for head in self.heads:
-            weight = weights_of_task(sample_weight, head)
-            terms[head] = self._term(
-                WeightedScores(scores[:, head], weight), is_at_depth
-            )
-        return losses + self.pwiser_weight * terms
+        terms: list[list[Tensor]] = [[] for _ in self.task_names]
+        for path, heads in self.paths:
+            is_at_depth = rows_by_depth(y, sample_weight, path)
+            for head in heads:
+                weight = weights_of_task(sample_weight, head)
+                of_rows = WeightedScores(scores[:, head], weight)
+                terms[head].append(self._term(of_rows, is_at_depth))
+        means = [_mean(each, losses).to(losses.dtype) for each in terms]
+        return losses + self.pwiser_weight * torch.stack(means)
 
     def _term(self, scores: WeightedScores, is_at_depth: Tensor) -> Tensor:
         """Sum the means over pairs, each times the share of its higher rows."""
@@ -161,8 +185,8 @@ class PWiseR(MultiTaskLoss):
     def cautions(self, base_rates: Sequence[float]) -> list[str]:
         """Return a message if the weight is large and conversions are rare."""
         messages = self.base.cautions(base_rates)
-        rate = base_rates[-1]
-        if self.heads and self.pwiser_weight > LARGE_WEIGHT and rate < LOW_RATE:
+        rate = min((base_rates[path[-1]] for path, _ in self.paths), default=1.0)
+        if self.pwiser_weight > LARGE_WEIGHT and rate < LOW_RATE:
             messages.append(
                 f"pwiser_weight={self.pwiser_weight:g} with a conversion rate of "
                 f"{rate:.2%}: per lower depth, the term pulls the score of each "
@@ -184,17 +208,27 @@ class PWiseR(MultiTaskLoss):
         self.base.observe(y, sample_weight)
         if self.pwiser_weight == 0 or not self.heads:
             return
-        is_at_depth = rows_by_depth(y, sample_weight)
-        if sample_weight is not None:
-            of_heads = per_task(sample_weight).expand(len(y), y.shape[1])[:, self.heads]
-            is_at_depth = is_at_depth & (of_heads.amax(dim=1) > 0)
-        lacks_pairs = ~has_pairs(is_at_depth.any(dim=1), self.pairs)
-        self._batches_without_pairs = self._batches_without_pairs + lacks_pairs.int()
+        lacks_pairs: Tensor | bool = True
+        for path, heads in self.paths:
+            is_at_depth = rows_by_depth(y, sample_weight, path)
+            if sample_weight is not None:
+                columns = per_task(sample_weight).expand(len(y), y.shape[1]).unbind(1)
+                largest = torch.stack([columns[head] for head in heads]).amax(dim=0)
+                is_at_depth = is_at_depth & (largest > 0)
+            lacks_pairs = lacks_pairs & ~has_pairs(is_at_depth.any(dim=1), self.pairs)
+        self._batches_without_pairs = self._batches_without_pairs + lacks_pairs
 
     def pop_epoch_record(self) -> dict[str, float]:
         """Return the epoch's figures, with the batches without pairs; reset them."""
         count, self._batches_without_pairs = self._batches_without_pairs, 0
         return {**self.base.pop_epoch_record(), "batches_without_pairs": int(count)}
+
+
+def _mean(terms: list[Tensor], losses: Tensor) -> Tensor:
+    """Return the mean of terms, 0 of none."""
+    if len(terms) > 1:
+        return torch.stack(terms).mean(dim=0)
+    return terms[0] if terms else losses.new_zeros(())
 
 
 def _find_heads(tasks: Any, task_names: Sequence[str]) -> list[int]:

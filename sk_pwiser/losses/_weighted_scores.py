@@ -54,20 +54,37 @@ def selects_without_sync(device: torch.device) -> bool:
     return device.type == "cpu"
 
 
-def rows_by_depth(y: Tensor, sample_weight: Tensor | None = None) -> Tensor:
+def rows_by_depth(
+    y: Tensor,
+    sample_weight: Tensor | None = None,
+    path: Sequence[int] | None = None,
+) -> Tensor:
     """Return a bool mask, (n_tasks + 1, batch), of the rows at each depth.
 
     A weight of 0 for a task after the first stands for a missing label. A row is at no
     depth if its labels break the funnel, or if a label before the first 0 is missing.
+    The funnel consists of the tasks of `path`, by default of all tasks.
     """
+    starts_with_first = path is None or path[0] == 0
+    if path is not None and len(path) < y.shape[1]:
+        y = _columns(y, path)
+        if sample_weight is not None and sample_weight.dim() == 2:
+            sample_weight = _columns(sample_weight, path)
     leading = y.cumprod(dim=1).sum(dim=1)
     depth = torch.where(leading == y.sum(dim=1), leading, -1)
     if sample_weight is not None and sample_weight.dim() == 2:
-        later = (sample_weight[:, 1:] > 0).cumprod(dim=1)
-        n_known = 1 + later.sum(dim=1)
+        is_known = sample_weight > 0
+        # The first task has a label in every row.
+        later = is_known[:, 1:] if starts_with_first else is_known
+        n_known = later.cumprod(dim=1).sum(dim=1) + int(starts_with_first)
         is_known = (leading < n_known) | (n_known == y.shape[1])
         depth = torch.where(is_known, depth, -1)
     return depth == torch.arange(y.shape[1] + 1, device=y.device).unsqueeze(1)
+
+
+def _columns(values: Tensor, path: Sequence[int]) -> Tensor:
+    columns = values.unbind(dim=1)
+    return torch.stack([columns[k] for k in path], dim=1)
 
 
 def means_over_pairs(

@@ -209,7 +209,7 @@ class TaskScorer(_BaseScorer):
                 "Rename the column of Y; to score the task itself, give its index."
             )
         if self._task == "cvr":
-            happened = targets[:, 0] == 1
+            happened = targets[:, predictions.first_of_cvr(n_tasks)] == 1
             yield "the CVR", happened, -1, predictions.cvr(targets)
             return
         columns = range(n_tasks)

@@ -14,12 +14,9 @@ from sklearn.metrics import check_scoring, roc_auc_score
 from sklearn.model_selection import check_cv, cross_validate
 from sklearn.utils import check_random_state, indexable
 
-from sk_pwiser._table import (
-    check_match,
-    choose_task_names,
-    n_rows,
-    names_of_columns,
-)
+from sk_pwiser._responses import find_paths, planned_tasks
+from sk_pwiser._table import check_match, n_rows
+from sk_pwiser._utils import path_to
 from sk_pwiser.metrics import cvr_auc_scorer, make_task_scorer, mean_log_loss_scorer
 from sk_pwiser.model_selection._comparison import LossComparison
 from sk_pwiser.model_selection._folds import FunnelStratifiedKFold
@@ -79,11 +76,6 @@ def find_path(estimator, params, name):
             f"{found} {type(estimator).__name__}."
         )
     return shallowest[0]
-
-
-def find_paths(params, name):
-    """Return all keys in ``get_params()`` whose last part is a given name."""
-    return [key for key in params if key == name or key.endswith(f"__{name}")]
 
 
 def takes_weight(loss):
@@ -277,7 +269,7 @@ def cross_validate_candidates(
     seed = random_state
     if not isinstance(random_state, Integral):
         seed = check_random_state(random_state).randint(2**31 - 1)
-    splits = list(make_splits(cv, X, Y, groups, seed))
+    splits = list(make_splits(candidates[0].estimator, cv, X, Y, groups, seed))
     if len(splits) < 2:
         raise ValueError(f"cv must give at least 2 splits, got {len(splits)}: {cv!r}.")
     seeds = check_random_state(seed).randint(2**31 - 1, size=len(splits))
@@ -321,12 +313,13 @@ def cross_validate_candidates(
 
 def default_scoring(estimator, Y):
     """Return scorers by name: the AUC of each task and of the CVR, and the log loss."""
-    names = task_names(estimator, Y)
+    names, parents = planned_tasks(estimator, Y)
     scoring = {
         f"{name} AUC": make_task_scorer(roc_auc_score, k)
         for k, name in enumerate(names)
     }
-    if len(names) > 1:
+    path = path_to(len(names) - 1, parents)
+    if path[0] == 0 and len(path) > 1:
         # A task may have the name "CVR".
         given = f"AUC of {names[-1]} given {names[0]}"
         scoring[given if "CVR AUC" in scoring else "CVR AUC"] = cvr_auc_scorer
@@ -334,23 +327,17 @@ def default_scoring(estimator, Y):
     return scoring
 
 
-def task_names(estimator, Y):
-    """Return the names of the tasks that `fit` would choose."""
-    params = estimator.get_params()
-    given = [params[key] for key in find_paths(params, "task_names")]
-    given = next((names for names in given if names is not None), None)
-    n_tasks = 1 if np.ndim(Y) == 1 else np.shape(Y)[1]
-    return list(choose_task_names(n_tasks, given, names_of_columns(Y), None))
-
-
-def make_splits(cv, X, Y, groups, seed):
+def make_splits(estimator, cv, X, Y, groups, seed):
     """Return the training and test rows of each split."""
     if cv is None:
         cv = 5
     if isinstance(cv, Integral):
         if isinstance(cv, bool) or cv < 2:
             raise ValueError(f"cv must be an int >= 2 or a splitter, got {cv!r}.")
-        cv = FunnelStratifiedKFold(int(cv), random_state=int(seed))
+        _, parents = planned_tasks(estimator, Y)
+        cv = FunnelStratifiedKFold(
+            int(cv), random_state=int(seed), task_parents=dict(enumerate(parents))
+        )
     return check_cv(cv).split(X, Y, groups)
 
 

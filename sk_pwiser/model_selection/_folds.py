@@ -25,6 +25,12 @@ class FunnelStratifiedKFold(StratifiedKFold):
         Seed of the shuffling; an int gives the same folds at every call. Must be
         None if ``shuffle=False``.
 
+    task_parents : "chain", None or dict, default="chain"
+        Which task presupposes which, see
+        :class:`~sk_pwiser.MultiTaskCTRCVRClassifier`; names are those of the columns of
+        ``y``, or indices. If the tasks are no funnel, rows are stratified by the last
+        of the tasks that they reached.
+
     See Also
     --------
     sklearn.model_selection.StratifiedKFold : The same over the classes of a 1-D ``y``.
@@ -52,8 +58,11 @@ class FunnelStratifiedKFold(StratifiedKFold):
     [3, 1]
     """
 
-    def __init__(self, n_splits=5, *, shuffle=True, random_state=None):
+    def __init__(
+        self, n_splits=5, *, shuffle=True, random_state=None, task_parents="chain"
+    ):
         super().__init__(n_splits=n_splits, shuffle=shuffle, random_state=random_state)
+        self.task_parents = task_parents
 
     def split(self, X, y, groups=None):
         """Generate the row indices of the training and test set of each fold.
@@ -83,4 +92,6 @@ class FunnelStratifiedKFold(StratifiedKFold):
             folds.
         """
         # Not a generator itself, so that a bad y raises at the call.
-        return super().split(X, strata_of_folds(y, self.n_splits), groups)
+        return super().split(
+            X, strata_of_folds(y, self.n_splits, self.task_parents), groups
+        )

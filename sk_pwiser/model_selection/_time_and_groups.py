@@ -6,7 +6,7 @@ import numpy as np
 from sklearn.model_selection import BaseCrossValidator, StratifiedGroupKFold
 from sklearn.utils import column_or_1d, indexable
 
-from sk_pwiser._funnel import funnel_depth, strata_of_folds
+from sk_pwiser._funnel import funnel_strata, strata_of_folds
 from sk_pwiser._times import check_duration, read_duration, read_times
 
 
@@ -32,7 +32,11 @@ class FunnelTimeSplit(BaseCrossValidator):
         these are dates), a text such as "1h" or "7d", or a timedelta.
 
     min_conversions : int, default=1
-        The least number of rows in each part in which all tasks happened.
+        The least number of rows in each part in which the last task happened, and all
+        that it presupposes.
+
+    task_parents : "chain", None or dict, default="chain"
+        Which task presupposes which, as in :class:`FunnelStratifiedKFold`.
 
     See Also
     --------
@@ -59,7 +63,10 @@ class FunnelTimeSplit(BaseCrossValidator):
     [1, 2, 3, 4] [5, 6]
     """
 
-    def __init__(self, n_splits=5, *, time, gap=0, min_conversions=1):
+    def __init__(
+        self, n_splits=5, *, time, gap=0, min_conversions=1, task_parents="chain"
+    ):
+        self.task_parents = task_parents
         self.n_splits = n_splits
         self.time = time
         self.gap = gap
@@ -112,12 +119,13 @@ class FunnelTimeSplit(BaseCrossValidator):
             name, column = column, _column(X, column)
         times = read_times(column, name)
         gap = read_duration(self.gap, "gap", times.kind)
-        depth = funnel_depth(y)
-        if len(depth) != len(times.values):
-            raise ValueError(f"time has {len(times.values)} rows, y has {len(depth)}.")
+        strata = funnel_strata(y, self.task_parents, "y")
+        if len(strata) != len(times.values):
+            raise ValueError(f"time has {len(times.values)} rows, y has {len(strata)}.")
         order = np.argsort(times.values, kind="stable")
         shape = getattr(y, "shape", None) or np.shape(y)
-        is_conversion = (depth == (shape[1] if len(shape) > 1 else 1))[order]
+        n_tasks = shape[1] if len(shape) > 1 else 1
+        is_conversion = (strata == 2 * n_tasks)[order]
         return iter(self._parts(times.values[order], is_conversion, gap, order))
 
     def _parts(self, times, is_conversion, gap, order):
@@ -178,6 +186,9 @@ class FunnelGroupKFold(StratifiedGroupKFold):
         Seed of the shuffling; an int gives the same folds at every call. Must be
         None if ``shuffle=False``.
 
+    task_parents : "chain", None or dict, default="chain"
+        Which task presupposes which, as in :class:`FunnelStratifiedKFold`.
+
     See Also
     --------
     FunnelStratifiedKFold : The same without groups.
@@ -202,8 +213,11 @@ class FunnelGroupKFold(StratifiedGroupKFold):
     ['b', 'c'] ['a', 'd']
     """
 
-    def __init__(self, n_splits=5, *, shuffle=True, random_state=None):
+    def __init__(
+        self, n_splits=5, *, shuffle=True, random_state=None, task_parents="chain"
+    ):
         super().__init__(n_splits=n_splits, shuffle=shuffle, random_state=random_state)
+        self.task_parents = task_parents
 
     def split(self, X, y, groups):
         """Generate the row indices of the training and test set of each fold.
@@ -247,7 +261,8 @@ class FunnelGroupKFold(StratifiedGroupKFold):
                 f"n_splits={self.n_splits} must not exceed the number of groups, "
                 f"{n_groups}."
             )
-        return super().split(X, strata_of_folds(y, self.n_splits), codes)
+        strata = strata_of_folds(y, self.n_splits, self.task_parents)
+        return super().split(X, strata, codes)
 
 
 def _column(X, name):

@@ -21,7 +21,8 @@ class AITM(MultiTaskNetwork):
     .. math:: h_1 = q_1, \quad h_k = \sum_{v \in \{q_k, i_k\}} a_k(v)\, W^3_k v, \quad
         a_k(v) = softmax_v \frac{\langle W^1_k v, W^2_k v \rangle}{\sqrt{d}}
 
-    with d the width of a tower. The logit is linear in :math:`h_k`.
+    with d the width of a tower. The logit is linear in :math:`h_k`. In a tree of tasks,
+    the task that task k presupposes takes the place of k - 1.
 
     Training adds 0.6 times :func:`~sk_pwiser.losses.funnel_monotonicity_penalty`, which
     penalises a probability of a later task above that of an earlier task;
@@ -75,17 +76,18 @@ class AITM(MultiTaskNetwork):
             MLP(self.width, units, dropout) for _ in range(spec.n_tasks)
         )
         self.transfers = nn.ModuleList(
-            Transfer(units[-1]) for _ in range(spec.n_tasks - 1)
+            Transfer(units[-1]) for parent in spec.parents if parent >= 0
         )
         self.towers = self._make_towers(units[-1], (), dropout)
 
     def forward(self, codes: Tensor, numeric: Tensor) -> NetworkOutput:
         """Compute the logits of a batch, of shape `(batch, n_tasks)`."""
         inputs = self.input_layer(codes, numeric)
-        first, *others = (bottom(inputs) for bottom in self.bottoms)
-        hidden = [first]
-        for own, transfer in zip(others, self.transfers, strict=True):
-            hidden.append(transfer(own, hidden[-1]))
+        hidden = [bottom(inputs) for bottom in self.bottoms]
+        transfers = iter(self.transfers)
+        for k, parent in enumerate(self.spec.parents):
+            if parent >= 0:
+                hidden[k] = next(transfers)(hidden[k], hidden[parent])
         return NetworkOutput(self.towers(torch.stack(hidden)))
 
 

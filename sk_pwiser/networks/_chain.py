@@ -1,4 +1,4 @@
-"""Logits along a funnel: initial output biases, and the chain of conditional heads."""
+"""Logits of tasks that presuppose others: initial output biases, and their chain."""
 
 import math
 from collections.abc import Sequence
@@ -6,6 +6,8 @@ from collections.abc import Sequence
 import torch
 from torch import Tensor
 from torch.nn import functional as F
+
+from sk_pwiser._utils import chain_parents
 
 # Upper limit of the initial rate of a conditional head: a head that starts near 1 has
 # almost no gradient.
@@ -18,13 +20,21 @@ def base_logits(base_rates: Sequence[float]) -> Tensor:
     return torch.logit(rates, eps=1e-9).float()
 
 
-def conditional_base_logits(base_rates: Sequence[float]) -> Tensor:
-    """Compute the log-odds of each task's rate among rows with the previous task."""
-    rates = torch.tensor([1.0, *base_rates], dtype=torch.float64)
-    # Without rows that have the previous task, the conditional rate is unknown.
-    conditional = (rates[1:] / rates[:-1]).nan_to_num(0.5)
-    conditional[1:].clamp_(max=HIGHEST_CONDITIONAL_RATE)
-    return torch.logit(conditional, eps=1e-9).float()
+def conditional_base_logits(
+    base_rates: Sequence[float], parents: Sequence[int]
+) -> Tensor:
+    """Compute the log-odds of each task's rate among rows with its parent."""
+    rates = [
+        rate if parent < 0 else _conditional_rate(rate, base_rates[parent])
+        for rate, parent in zip(base_rates, parents, strict=True)
+    ]
+    return base_logits(rates)
+
+
+def _conditional_rate(rate: float, of_parent: float) -> float:
+    # Without rows that have the parent, the conditional rate is unknown.
+    conditional = rate / of_parent if of_parent else 0.5
+    return min(conditional, HIGHEST_CONDITIONAL_RATE)
 
 
 def full_log_logits(sampled_logits: Tensor, rate: float) -> Tensor:
@@ -74,7 +84,9 @@ def full_log_logits(sampled_logits: Tensor, rate: float) -> Tensor:
     return log_rate + F.logsigmoid(sampled_logits) - log_not
 
 
-def chain_logits(conditional_logits: Tensor) -> Tensor:
+def chain_logits(
+    conditional_logits: Tensor, parents: Sequence[int] | None = None
+) -> Tensor:
     r"""Compose conditional heads to logits over impressions, in log space.
 
     .. math:: P_k = \prod_{j \le k} \sigma(c_j), \quad
@@ -85,11 +97,14 @@ def chain_logits(conditional_logits: Tensor) -> Tensor:
     conditional_logits : Tensor of shape (batch, n_tasks)
         Log-odds of P(Y_k = 1 | Y_{k-1} = 1, impression); of P(Y_1 = 1 | impression)
         in the first column.
+    parents : sequence of int, default=None
+        Column of the task that takes the place of k - 1 for each task, -1 for none. By
+        default the tasks are a funnel.
 
     Returns
     -------
     Tensor of shape (batch, n_tasks)
-        Log-odds of P(Y_k = 1 | impression). No column exceeds the previous one.
+        Log-odds of P(Y_k = 1 | impression). No column exceeds that of its parent.
 
     Examples
     --------
@@ -98,14 +113,15 @@ def chain_logits(conditional_logits: Tensor) -> Tensor:
     >>> chain_logits(torch.zeros(1, 3)).sigmoid()
     tensor([[0.5000, 0.2500, 0.1250]])
     """
-    log_passes = F.logsigmoid(conditional_logits).unbind(dim=1)
-    log_stops = F.logsigmoid(-conditional_logits).unbind(dim=1)
-    log_p, log_not = log_passes[0], log_stops[0]
-    # The first column is computed like the others, not copied from the input: all
-    # columns then have the same rounding errors, and their order is kept.
-    logits = [log_p - log_not]
-    for passes, stops in zip(log_passes[1:], log_stops[1:], strict=True):
-        log_not = torch.logaddexp(log_not, log_p + stops)
-        log_p = log_p + passes
-        logits.append(log_p - log_not)
+    if parents is None:
+        parents = chain_parents(conditional_logits.shape[1])
+    log_p = list(F.logsigmoid(conditional_logits).unbind(dim=1))
+    log_not = list(F.logsigmoid(-conditional_logits).unbind(dim=1))
+    for k, parent in enumerate(parents):
+        if parent >= 0:
+            log_not[k] = torch.logaddexp(log_not[parent], log_p[parent] + log_not[k])
+            log_p[k] = log_p[parent] + log_p[k]
+    # Tasks without a parent are computed like the others, not copied from the input:
+    # all columns then have the same rounding errors, and their order is kept.
+    logits = [p - n for p, n in zip(log_p, log_not, strict=True)]
     return torch.stack(logits, dim=1)

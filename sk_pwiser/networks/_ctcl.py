@@ -129,7 +129,7 @@ class CTCL(MultiTaskNetwork):
         if self.reads_predictions:
             known = at_least_float32(logits.detach())
             if self.spec.task_space == "conditional":
-                known = chain_logits(known)
+                known = chain_logits(known, self.spec.parents)
         consistency = partial(
             consistency_loss,
             to_next=self.to_next(torch.stack(hidden[:-1])),

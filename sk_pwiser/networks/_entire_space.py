@@ -10,7 +10,7 @@ import torch
 from torch import Tensor
 from torch.nn import functional as F
 
-from sk_pwiser._utils import at_least_float32, check_number
+from sk_pwiser._utils import at_least_float32, chain_parents, check_number
 from sk_pwiser.networks._chain import chain_logits
 from sk_pwiser.networks._esmm import ESMM
 from sk_pwiser.networks._multi_task_network import Labels, NetworkOutput
@@ -31,6 +31,11 @@ class _CorrectedESMM(ESMM):
         tower_units: Sequence[int],
         dropout: float,
     ) -> None:
+        if tuple(spec.parents) != chain_parents(spec.n_tasks):
+            raise ValueError(
+                f"task_parents must be 'chain' for the network {type(self).__name__}, "
+                "whose corrections are made for a funnel; 'esmm' takes any structure."
+            )
         super().__init__(spec, tower_units=tower_units, dropout=dropout)
         self.correction_weight = check_number(
             "correction_weight", correction_weight, at_least=0

@@ -33,7 +33,7 @@ class ESMM(MultiTaskNetwork):
     -----
     `predict_cvr` is the product of the heads after the first, which is the CVR head for
     two tasks. This implementation differs from the paper in that it takes any number of
-    tasks, and numeric values beside embeddings.
+    tasks, also in a tree, and numeric values beside embeddings.
 
     References
     ----------
@@ -65,4 +65,5 @@ class ESMM(MultiTaskNetwork):
     def forward(self, codes: Tensor, numeric: Tensor) -> NetworkOutput:
         """Compute the logits of a batch, of shape `(batch, n_tasks)`."""
         heads = at_least_float32(self.towers(self.input_layer(codes, numeric)))
-        return NetworkOutput(chain_logits(heads), conditional_logits=heads)
+        logits = chain_logits(heads, self.spec.parents)
+        return NetworkOutput(logits, conditional_logits=heads)

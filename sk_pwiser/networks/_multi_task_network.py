@@ -194,7 +194,8 @@ class MultiTaskNetwork(nn.Module):
         if heads is not None:
             return output
         heads = at_least_float32(output.logits)
-        return output._replace(logits=chain_logits(heads), conditional_logits=heads)
+        logits = chain_logits(heads, self.spec.parents)
+        return output._replace(logits=logits, conditional_logits=heads)
 
     def _of_full_log(self, output: NetworkOutput) -> NetworkOutput:
         rate = self.spec.negative_sampling_rate
@@ -252,10 +253,10 @@ class MultiTaskNetwork(nn.Module):
     def conditional_base_logits(self) -> Tensor:
         """Initial output biases of conditional heads, in either task space.
 
-        Log-odds of the rate of each task among rows with the previous task, a float32
-        Tensor of shape (n_tasks,), finite for all rates.
+        Log-odds of the rate of each task among rows with the task that it presupposes,
+        a float32 Tensor of shape (n_tasks,), finite for all rates.
         """
-        return conditional_base_logits(self.spec.base_rates)
+        return conditional_base_logits(self.spec.base_rates, self.spec.parents)
 
     def forward(self, codes: Tensor, numeric: Tensor) -> NetworkOutput:
         """Compute the logits of a batch.

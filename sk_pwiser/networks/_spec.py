@@ -3,7 +3,7 @@
 from collections.abc import Sequence
 from dataclasses import dataclass
 
-from sk_pwiser._utils import check_choice, check_number
+from sk_pwiser._utils import chain_parents, check_choice, check_number
 from sk_pwiser.networks._bags import N_SPECIAL, BagSpec
 from sk_pwiser.networks._interaction import INTERACTIONS
 
@@ -62,6 +62,9 @@ class NetworkSpec:
     bags : sequence of BagSpec, default=()
         Inputs with any number of entries per row: lists of categories, or the columns
         of a sparse matrix.
+    task_parents : sequence of int or None, default=None
+        Index of the task that each task presupposes, smaller than its own, -1 for none.
+        None for a funnel, in which it is the task before.
 
     References
     ----------
@@ -91,6 +94,7 @@ class NetworkSpec:
     embedding_dims: Sequence[int] = ()
     negative_sampling_rate: float = 1.0
     bags: Sequence[BagSpec] = ()
+    task_parents: Sequence[int] | None = None
 
     def __post_init__(self) -> None:
         """Check the options."""
@@ -116,6 +120,23 @@ class NetworkSpec:
         )
         if self.monotonicity_weight is not None:
             check_number("monotonicity_weight", self.monotonicity_weight, at_least=0)
+        self._check_parents()
+
+    def _check_parents(self) -> None:
+        parents = self.parents
+        is_earlier = [-1 <= parent < k for k, parent in enumerate(parents)]
+        if len(parents) != self.n_tasks or not all(is_earlier):
+            raise ValueError(
+                "task_parents must hold, for each of the "
+                f"{self.n_tasks} tasks, the index of an earlier one or -1; got "
+                f"{self.task_parents!r}."
+            )
+        if self.negative_sampling_rate != 1 and list(parents).count(-1) > 1:
+            raise ValueError(
+                f"negative_sampling_rate={self.negative_sampling_rate} requires that "
+                "all tasks presuppose the first one, whose rows the log left out; "
+                "task_parents has several tasks without a parent."
+            )
 
     def _check_bags(self) -> None:
         sizes = self.cardinalities
@@ -157,3 +178,10 @@ class NetworkSpec:
     def n_tasks(self) -> int:
         """Number of tasks."""
         return len(self.base_rates)
+
+    @property
+    def parents(self) -> tuple[int, ...]:
+        """Index of the task that each task presupposes, -1 for none."""
+        if self.task_parents is None:
+            return chain_parents(self.n_tasks)
+        return tuple(self.task_parents)

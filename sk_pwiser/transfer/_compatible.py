@@ -161,6 +161,7 @@ def _network_params(result):
         **settings.network_params,
         "embedding_dim": settings.embedding_dim,
         "negative_sampling_rate": settings.negative_sampling_rate,
+        "task_parents": result.schema.targets.parents,
     }
     # Widths may be given as a list or as a tuple.
     return {k: tuple(v) if isinstance(v, list) else v for k, v in params.items()}

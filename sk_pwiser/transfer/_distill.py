@@ -5,7 +5,7 @@ from sklearn.base import clone
 
 from sk_pwiser._table import SoftTargets, n_rows
 from sk_pwiser._training import InputMixup, fit
-from sk_pwiser._utils import check_number
+from sk_pwiser._utils import check_number, read_task_parents
 from sk_pwiser.transfer._compatible import (
     check_markets,
     check_pool,
@@ -237,6 +237,7 @@ def train_on_probabilities(
         _of_sampled_log(targets, student.negative_sampling_rate).astype(np.float32),
         teacher.classes_,
         tuple(teacher.task_names_),
+        parents=read_task_parents(student.task_parents, teacher.task_names_),
     )
     if hasattr(student, "_result"):
         trained = fine_tune(student, X, labels, sample_weight, extend=False, **changed)

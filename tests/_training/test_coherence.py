@@ -1,6 +1,7 @@
 """The warning about funnels in which a later task is likelier."""
 
 import warnings
+from types import SimpleNamespace
 
 import numpy as np
 import pytest
@@ -55,6 +56,7 @@ def test_no_warning_for_two_ordinary_tasks(loss):
 
 class Net:
     task_names = ("click", "conversion")
+    module_ = SimpleNamespace(spec=SimpleNamespace(parents=(-1, 0)))
 
     def __init__(self):
         self.sizes = []

@@ -176,6 +176,18 @@ def test_kuairand_labels_are_nested(kuairand, second):
     assert (train[names].max(axis=1) > train["is_click"]).any()
 
 
+def test_kuairand_reactions_are_tasks_of_their_own(kuairand):
+    folder, _, _, train, _ = kuairand
+    bunch = load_kuairand(folder, "reactions", subset="train")
+    names = ["like", "follow", "comment", "forward", "profile"]
+    assert list(bunch.target) == bunch.task_names == ["click", *names]
+    assert bunch.task_parents == dict.fromkeys(names, "click")
+    for name in names:
+        column = "is_profile_enter" if name == "profile" else f"is_{name}"
+        expected = train["is_click"].astype(int) * train[column].astype(int)
+        assert_array_equal(bunch.target[name], expected)
+
+
 @pytest.mark.parametrize("name", ENGAGEMENTS)
 def test_kuairand_every_engagement_is_used(kuairand, name):
     folder, _, _, train, _ = kuairand

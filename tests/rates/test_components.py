@@ -41,6 +41,7 @@ FORMS = {
     "network mmoe conditional": network("mmoe", task_space="conditional"),
     **{f"loss {name}": {"loss": name} for name in sorted(LOSSES)},
     **{f"weighting {name}": {"weighting": name} for name in sorted(WEIGHTINGS)},
+    "sibling tasks": {"task_parents": None, "loss": "pwiser"},
 }
 FORMS["weighting fixed"]["weighting_params"] = {"weights": [1.0, 5.0]}
 if importlib.util.find_spec("torchjd") is None:

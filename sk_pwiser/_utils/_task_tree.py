@@ -1,0 +1,94 @@
+"""Which task presupposes which: the chain of a funnel, sibling tasks, or a tree."""
+
+from collections.abc import Mapping, Sequence
+from numbers import Integral
+from typing import Any
+
+CHAIN = "chain"
+
+
+def chain_parents(n_tasks: int) -> tuple[int, ...]:
+    """Return the parents in a funnel: of each task the one before it, -1 for none."""
+    return tuple(range(-1, n_tasks - 1))
+
+
+def read_task_parents(task_parents: Any, task_names: Sequence[str]) -> tuple[int, ...]:
+    """Return the index of the task that each task presupposes, -1 for none.
+
+    `task_parents` is "chain", None, a mapping of names, or indices, of tasks, or what
+    this function returned.
+    """
+    n_tasks = len(task_names)
+    if isinstance(task_parents, str) and task_parents == CHAIN:
+        return chain_parents(n_tasks)
+    parents = [-1] * n_tasks
+    if task_parents is None:
+        return tuple(parents)
+    if isinstance(task_parents, tuple):
+        return task_parents
+    if not isinstance(task_parents, Mapping):
+        raise TypeError(
+            f"task_parents must be 'chain', None or a dict; got {task_parents!r}."
+        )
+    for task, parent in task_parents.items():
+        if parent is None or parent == -1:
+            continue
+        k, of = (_index(name, task_names) for name in (task, parent))
+        if of >= k:
+            raise ValueError(
+                f"task_parents has {task_names[of]!r} as the parent of "
+                f"{task_names[k]!r}; a parent must stand before its task in "
+                f"{list(task_names)}, the order of the columns of Y."
+            )
+        parents[k] = of
+    return tuple(parents)
+
+
+def _index(name: Any, task_names: Sequence[str], what: str = "task_parents has") -> int:
+    if name in task_names:
+        return task_names.index(name)
+    is_index = isinstance(name, Integral) and not isinstance(name, bool)
+    if is_index and 0 <= int(name) < len(task_names):
+        return int(name)
+    raise ValueError(
+        f"{what} {name!r}, which is not a task; the tasks are {list(task_names)}."
+    )
+
+
+def path_to(task: int, parents: Sequence[int]) -> tuple[int, ...]:
+    """Return the tasks that one presupposes, from the first on, and the task itself."""
+    path = []
+    while task >= 0:
+        path.append(task)
+        task = parents[task]
+    return tuple(reversed(path))
+
+
+def ends_of_path(task: Any, task_parents: Mapping[str, Any]) -> tuple[int, int]:
+    """Return the columns of the first task that one presupposes, and of the task.
+
+    `task` is None for the last one; `task_parents` are those of a fitted estimator.
+    """
+    names = list(task_parents)
+    last = len(names) - 1
+    if isinstance(task, Integral) and -len(names) <= int(task) < 0:
+        last = int(task) % len(names)
+    elif task is not None:
+        last = _index(task, names, "task is")
+    first = path_to(last, read_task_parents(task_parents, names))[0]
+    if first == last:
+        raise ValueError(
+            "predict_cvr needs two tasks or more, and a task that presupposes another "
+            f"one; {names[last]!r} does not. The tasks are {names}."
+        )
+    return first, last
+
+
+def path_through(task: int, parents: Sequence[int]) -> tuple[int, ...]:
+    """Return the first path that a task is on."""
+    return next(path for path in task_paths(parents) if task in path)
+
+
+def task_paths(parents: Sequence[int]) -> list[tuple[int, ...]]:
+    """Return the path to each task that no other one presupposes."""
+    return [path_to(k, parents) for k in range(len(parents)) if k not in parents]
