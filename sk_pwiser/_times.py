@@ -10,8 +10,10 @@ from numbers import Integral, Real
 from typing import NamedTuple
 
 import numpy as np
+from sklearn.utils import _safe_indexing
 
-from sk_pwiser._table import is_missing
+from sk_pwiser._table import history_column, is_missing, n_rows
+from sk_pwiser._utils import warn_user
 
 NUMBER, NAIVE, AWARE = "numbers", "dates without a time zone", "dates with a time zone"
 _NANOSECONDS = {
@@ -269,3 +271,68 @@ def duration_label(value):
         if number % _NANOSECONDS[unit] == 0:
             return f"{number // _NANOSECONDS[unit]}{unit}"
     return f"{number}ns"
+
+
+def column_of_times(X, name):
+    """Return a column of a table by its name."""
+    names = getattr(X, "column_names", None)
+    if names is not None and hasattr(X, "to_pandas"):  # a table of Arrow
+        if name in names:
+            return X[name].to_numpy()
+    else:
+        names = list(getattr(X, "columns", X if isinstance(X, dict) else ()))
+        if name in names:
+            return X[name]
+    raise ValueError(f"time={name!r} is not a column of X; its columns are {names}.")
+
+
+def warn_about_random_folds(estimators, X, cv, splits, groups=None):
+    """Warn once if folds train on rows from after the start of their test part.
+
+    Times are those of a `time_column` or of `HistoryFeatures` in the estimators. With
+    columns of the past only, rows are taken to be in the order of time. Folds of whole
+    groups, by time, and splits given one by one are chosen on purpose.
+    """
+    groups = None if groups is None else np.asarray(groups)
+    if groups is not None and all(
+        not np.isin(groups[test], groups[train]).any() for train, test in splits
+    ):
+        return
+    found = next(filter(None, (_order_of_rows(each, X) for each in estimators)), None)
+    if found is None:
+        names = getattr(X, "column_names", getattr(X, "columns", ()))
+        column = history_column(names)
+        is_listed = not (cv is None or isinstance(cv, Integral) or hasattr(cv, "split"))
+        if column is None or is_listed or hasattr(cv, "time"):
+            return
+        found = "...", np.arange(n_rows(X)), f"X has {column!r} of HistoryFeatures"
+    name, times, why = found
+    if any(times[train].max() > times[test].min() for train, test in splits):
+        warn_user(
+            f"{why}, but cv={cv!r} trains on rows from after the start of the test "
+            "part, as no model can in operation, and the scores are optimistic. Set "
+            f"cv=FunnelTimeSplit(time={name!r}) to test on later rows."
+        )
+
+
+def _order_of_rows(estimator, X):
+    """Return the name of the column that an estimator orders rows by, its times, why.
+
+    None if it has no such parameter, or `X` no such column.
+    """
+    for key, value in estimator.get_params().items():
+        if key.endswith("encoding_params__time_column") and value is not None:
+            name, why = value, f"encoding_params has time_column={value!r}"
+        elif hasattr(value, "label_delay") and hasattr(value, "replay"):
+            name, why = value.time, f"HistoryFeatures has time={value.time!r}"
+        else:
+            continue
+        is_name = isinstance(name, str)
+        try:
+            column = (
+                column_of_times(X, name) if is_name else _safe_indexing(X, name, axis=1)
+            )
+            return name, read_times(column, name).values, why
+        except (ValueError, TypeError, IndexError):  # made by an earlier step
+            continue
+    return None

@@ -31,6 +31,7 @@ log = pd.DataFrame(
         "user": [f"user {u}" for u in user],
         "category": pd.Categorical.from_codes(category, categories),
         "time": pd.Timestamp("2026-03-02") + pd.to_timedelta(days, unit="D"),
+        "day": days,
     }
 )
 Y = pd.DataFrame({"click": click, "conversion": conversion}).astype(int)
@@ -63,7 +64,8 @@ print(features.iloc[-1].to_string())
 #
 # `replay` walks the last week in the order of time: each row sees the rows before it.
 # With `transform` all rows see the state at the end of the second week, as on a server
-# that is never updated.
+# that is never updated. Early stopping validates on the last rows by their `day`, since
+# the outcomes of random ones are in the columns of training rows.
 
 from sklearn.metrics import roc_auc_score
 
@@ -71,7 +73,10 @@ from sk_pwiser import MultiTaskCTRCVRClassifier
 
 
 def fit(X):
-    return MultiTaskCTRCVRClassifier(max_epochs=15, random_state=0).fit(X, Y_early)
+    model = MultiTaskCTRCVRClassifier(
+        encoding_params={"time_column": "day"}, max_epochs=15, random_state=0
+    )
+    return model.fit(X, Y_early)
 
 
 without, model = fit(early.drop(columns="time")), fit(features)
@@ -114,6 +119,7 @@ for name in categories:
         "user": late["user"].iloc[-1],
         "category": name,
         "time": pd.Timestamp("2026-03-23 12:00"),
+        "day": 21.5,
     }
     ctr, ctcvr = scorer(history.transform_row(row))[0]
     print(f"{name:<7} click {ctr:.3f}, conversion {ctcvr:.3f}")

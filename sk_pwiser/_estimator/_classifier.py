@@ -610,9 +610,10 @@ class MultiTaskCTRCVRClassifier(
             If `pwiser_weight="auto"` cannot compare weights, and 0.1 is used; if labels
             break the funnel, with the order of tasks in which they would not, if there
             is one; if a task has one label only; if labels are missing such that
-            probabilities are biased; if a later task is predicted as more probable than
-            the one before it in 10 % of a sample of the training rows or more, see
-            :ref:`coherent_funnels`.
+            probabilities are biased; if early stopping draws validation rows at random
+            from rows with columns of :class:`~sk_pwiser.history.HistoryFeatures`; if a
+            later task is predicted as more probable than the one before it in 10 % of a
+            sample of the training rows or more, see :ref:`coherent_funnels`.
         """
         earlier = getattr(self, "_result", None) if self.warm_start else None
         result = self._train(

@@ -23,6 +23,7 @@ from sk_pwiser._streaming._learn import (
     check_rows_left,
     read_chunks,
 )
+from sk_pwiser._table._column_kinds import warn_about_random_validation
 from sk_pwiser._training._batches import Batch, Impressions, TrainingData
 from sk_pwiser._training._encode import EncodedData, Inputs, Schema, task_labels
 from sk_pwiser._training._settings import Settings
@@ -231,6 +232,9 @@ def encode_rows(
     hold_out = learnt.hold_out
     if seed is not None:
         hold_out.start(seed)
+        if hold_out.times.column is None:
+            names = [column.name for column in learnt.schema.encoder.columns_]
+            warn_about_random_validation(names)
     schema, summary, blocks = learnt.schema, learnt.summary, learnt.blocks
     n_tasks, counts = len(schema.targets.task_names), None
     if blocks is not None:

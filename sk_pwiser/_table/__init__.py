@@ -10,10 +10,12 @@ from sk_pwiser._table._categories import (
 from sk_pwiser._table._column_kinds import (
     check_encoding_params,
     column_kinds,
+    history_column,
     kind_of,
     looks_like_codes,
     vector_counts,
     warn_about_constants,
+    warn_about_random_validation,
 )
 from sk_pwiser._table._encoder import (
     TableEncoder,
@@ -129,6 +131,7 @@ __all__ = [
     "find_column",
     "first_known",
     "grow_encoder",
+    "history_column",
     "is_missing",
     "kind_of",
     "learn_constant_columns",
@@ -152,5 +155,6 @@ __all__ = [
     "vector_counts",
     "warn_about_constants",
     "warn_about_new_values",
+    "warn_about_random_validation",
     "zero_one_labels",
 ]

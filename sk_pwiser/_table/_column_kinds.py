@@ -379,3 +379,28 @@ def vector_counts(encoder):
         **dict(zip(names, encoder.cardinalities_, strict=True)),
         **{column.name: column.n_own for column in lists},
     }
+
+
+# How the name of a column of `HistoryFeatures` ends that it has for each key.
+SINCE_IMPRESSION = "__since_impression"
+
+
+def history_column(names):
+    """Return the name of a column that `HistoryFeatures` made, None without one."""
+    found = (n for n in names if isinstance(n, str) and n.endswith(SINCE_IMPRESSION))
+    return next(found, None)
+
+
+def warn_about_random_validation(names):
+    """Warn if validation rows are drawn at random from rows with columns of the past.
+
+    The outcomes of these rows are then in the columns of later training rows.
+    """
+    column = history_column(names)
+    if column is not None:
+        warn_user(
+            f"X has columns of HistoryFeatures, such as {column!r}, but the validation "
+            "rows of early stopping are drawn at random: training rows see their "
+            "outcomes. Set encoding_params={'time_column': ...} to a numeric column "
+            "of times, for the last rows in time, or pass later rows as eval_set."
+        )

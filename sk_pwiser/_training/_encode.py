@@ -37,6 +37,7 @@ from sk_pwiser._table import (
     vector_counts,
     warn_about_constants,
     warn_about_new_values,
+    warn_about_random_validation,
 )
 from sk_pwiser._training._batches import Impressions, TrainingData
 from sk_pwiser._training._early_stopping import hold_out
@@ -366,6 +367,8 @@ def encode(
     times = read_times(rows.X, settings.encoding_params["time_column"], names)
     train, valid = np.arange(len(rows.targets.values)), None
     if holds_out:
+        if times is None:
+            warn_about_random_validation(names)
         train, valid = hold_out(settings, rows, split, times)
     rates, labelled = None, None
     if not adds:

@@ -37,6 +37,7 @@ from sk_pwiser._table import (
     read_labels,
     zero_one_labels,
 )
+from sk_pwiser._times import warn_about_random_folds
 from sk_pwiser._utils import (
     DocLink,
     accept_any_case_of_y,
@@ -239,7 +240,9 @@ class FunnelCalibrator(DocLink, ClassifierMixin, MetaEstimatorMixin, BaseEstimat
         UserWarning
             If a task has one class only in these rows: its probabilities stay those of
             the estimator. If `ordered=True`, but labels break the order of the tasks.
-            Each is one warning that names all such tasks.
+            Each is one warning that names all such tasks. If `cv` trains on rows from
+            after the start of its test part, although the estimator has a `time_column`
+            or a :class:`~sk_pwiser.history.HistoryFeatures`, or `X` columns of these.
         """
         X, y, sample_weight = indexable(X, y, sample_weight)
         if self.cv is None:
@@ -319,7 +322,9 @@ class FunnelCalibrator(DocLink, ClassifierMixin, MetaEstimatorMixin, BaseEstimat
         the clone saw one class only, since they carry no information on the row.
         """
         logits = np.full(labels.shape, np.nan)
-        for train, test in self._splits(X, y, labels):
+        splits = list(self._splits(X, y, labels))
+        warn_about_random_folds([self.estimator], X, self.cv, splits)
+        for train, test in splits:
             model = self._fit_clone(X, y, sample_weight, train)
             found = _positive_logits(model, _safe_indexing(X, test), labels.shape[1])
             counts = weight[train] > 0

@@ -16,6 +16,7 @@ from sklearn.utils import check_random_state, indexable
 
 from sk_pwiser._responses import find_paths, planned_tasks
 from sk_pwiser._table import check_match, n_rows
+from sk_pwiser._times import warn_about_random_folds
 from sk_pwiser._utils import path_to
 from sk_pwiser.metrics import cvr_auc_scorer, make_task_scorer, mean_log_loss_scorer
 from sk_pwiser.model_selection._comparison import LossComparison
@@ -225,6 +226,10 @@ def compare_losses(
     UndefinedMetricWarning
         If a score is undefined on a fold, for example because its test rows contain no
         conversion. The comparison in this metric leaves out the fold.
+    UserWarning
+        If folds train on rows from after the start of their test part, although the
+        estimator has a `time_column` or a
+        :class:`~sk_pwiser.history.HistoryFeatures`, or ``X`` columns of these.
 
     See Also
     --------
@@ -272,6 +277,8 @@ def cross_validate_candidates(
     splits = list(make_splits(candidates[0].estimator, cv, X, Y, groups, seed))
     if len(splits) < 2:
         raise ValueError(f"cv must give at least 2 splits, got {len(splits)}: {cv!r}.")
+    estimators = [candidate.estimator for candidate in candidates]
+    warn_about_random_folds(estimators, X, cv, splits, groups)
     seeds = check_random_state(seed).randint(2**31 - 1, size=len(splits))
 
     def jobs():

@@ -7,7 +7,12 @@ from sklearn.model_selection import BaseCrossValidator, StratifiedGroupKFold
 from sklearn.utils import column_or_1d, indexable
 
 from sk_pwiser._funnel import funnel_strata, strata_of_folds
-from sk_pwiser._times import check_duration, read_duration, read_times
+from sk_pwiser._times import (
+    check_duration,
+    column_of_times,
+    read_duration,
+    read_times,
+)
 
 
 class FunnelTimeSplit(BaseCrossValidator):
@@ -116,7 +121,7 @@ class FunnelTimeSplit(BaseCrossValidator):
         self._check_params()
         name, column = "time", self.time
         if isinstance(column, str):
-            name, column = column, _column(X, column)
+            name, column = column, column_of_times(X, column)
         times = read_times(column, name)
         gap = read_duration(self.gap, "gap", times.kind)
         strata = funnel_strata(y, self.task_parents, "y")
@@ -263,16 +268,3 @@ class FunnelGroupKFold(StratifiedGroupKFold):
             )
         strata = strata_of_folds(y, self.n_splits, self.task_parents)
         return super().split(X, strata, codes)
-
-
-def _column(X, name):
-    """Return a column of a table by its name."""
-    names = getattr(X, "column_names", None)
-    if names is not None and hasattr(X, "to_pandas"):  # a table of Arrow
-        if name in names:
-            return X[name].to_numpy()
-    else:
-        names = list(getattr(X, "columns", X if isinstance(X, dict) else ()))
-        if name in names:
-            return X[name]
-    raise ValueError(f"time={name!r} is not a column of X; its columns are {names}.")

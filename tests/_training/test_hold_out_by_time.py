@@ -5,9 +5,11 @@ import pandas as pd
 import pytest
 from numpy.testing import assert_array_equal
 from refusals import small
+from sklearn.pipeline import make_pipeline
 
 from sk_pwiser._training._early_stopping import held_by_time
 from sk_pwiser.datasets import ParquetImpressions, make_ctr_cvr
+from sk_pwiser.history import HistoryFeatures
 
 
 @pytest.fixture(scope="module")
@@ -66,3 +68,37 @@ def test_rows_of_one_time_are_held_out_at_random(log):
     params = {"encoding_params": {"time_column": "time"}, "early_stopping": True}
     model = small(max_epochs=1, **params).fit(X.assign(time=7.0), Y)
     assert np.isfinite(model.history_[-1, "valid_loss"])
+
+
+RANDOM = r"'category_0__since_impression', but the validation rows .*'time_column'"
+
+
+@pytest.mark.parametrize("in_files", [False, True])
+def test_random_validation_rows_with_a_past_give_one_warning(log, in_files, tmp_path):
+    X, Y = log
+    table = X.assign(now=X["time"])
+    history = HistoryFeatures(["category_0"], time="now")
+    features = history.fit_transform(table, Y)
+    model = small(max_epochs=1, early_stopping=True, target_encoding=False)
+    if in_files:
+        pytest.importorskip("pyarrow")
+        features.join(Y).to_parquet(tmp_path / "a.parquet")
+        arguments = (ParquetImpressions(tmp_path, list(features), list(Y)),)
+    else:
+        model, arguments = make_pipeline(history, model), (table, Y)
+    with pytest.warns(UserWarning, match=RANDOM) as caught:
+        model.fit(*arguments)
+    assert len(caught) == 1
+    own = model if in_files else model[-1]
+    own.set_params(encoding_params={"time_column": "time"})
+    model.fit(*arguments)  # no warning, which is an error
+
+
+def test_fits_that_draw_no_validation_rows_do_not_warn(log):
+    X, Y = log
+    features = HistoryFeatures(["category_0"], time="time").fit_transform(X, Y)
+    small(max_epochs=1).fit(features, Y)
+    model = small(max_epochs=1, early_stopping=True, target_encoding=False)
+    model.fit(features[:1_000], Y[:1_000], eval_set=(features[1_000:], Y[1_000:]))
+    model.partial_fit(features[:100], Y[:100])
+    model.fit(X, Y)

@@ -143,7 +143,9 @@ def test_in_a_pipeline_and_by_folds_of_time():
     model = make_pipeline(
         make(),
         FunctionTransformer(lambda X: X.astype({"user": "category"})),
-        MultiTaskCTRCVRClassifier(loss="bce", max_epochs=2, random_state=0),
+        MultiTaskCTRCVRClassifier(
+            loss="bce", early_stopping=False, max_epochs=2, random_state=0
+        ),
     )
     early, y_early, late, _ = parts(X, Y, 2000)
     model.fit(early, y_early)

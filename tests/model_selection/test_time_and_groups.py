@@ -1,17 +1,28 @@
 """Folds in the order of time and folds of whole groups."""
 
+import warnings
+
 import numpy as np
 import pandas as pd
 import polars as pl
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
+from refusals import small
 from sklearn import config_context
 from sklearn.ensemble import RandomForestClassifier
-from sklearn.model_selection import cross_validate
+from sklearn.model_selection import KFold, TimeSeriesSplit, cross_validate
+from sklearn.pipeline import make_pipeline
 
+from sk_pwiser.calibration import FunnelCalibrator
+from sk_pwiser.history import HistoryFeatures
 from sk_pwiser.metrics import make_grouped_auc_scorer
-from sk_pwiser.model_selection import FunnelGroupKFold, FunnelTimeSplit
+from sk_pwiser.model_selection import (
+    FunnelGroupKFold,
+    FunnelTimeSplit,
+    compare_losses,
+    compare_models,
+)
 
 
 def make_labels(n, ctr=0.02, cvr=0.05, seed=0):
@@ -147,3 +158,55 @@ def test_groups_are_routed_to_folds_and_scorers():
         )
     assert found["test_auc"].shape == (3,)
     assert np.isfinite(found["test_auc"]).all()
+
+
+TIMED = {"encoding_params": {"time_column": "time"}, "target_encoding": False}
+
+
+def make_timed(n=240):
+    Y, rng = make_labels(n, ctr=0.5, cvr=0.5)
+    users = [f"user {u}" for u in rng.integers(0, 40, n)]
+    X = pd.DataFrame({"user": users, "x": rng.normal(size=n), "time": np.arange(n)})
+    return X, Y
+
+
+@pytest.mark.parametrize("where", ["time_column", "pipeline", "columns", "calibrator"])
+def test_random_folds_of_rows_with_times_give_one_warning(where):
+    X, Y = make_timed()
+    model = small(max_epochs=1)
+    history = HistoryFeatures(["user"], time="time")
+    name = "..." if where == "columns" else "time"
+    if where in ("time_column", "calibrator"):
+        model.set_params(**TIMED)
+    elif where == "pipeline":
+        # The tests of random folds are from before the end of the state.
+        model = make_pipeline(history, model)
+    else:
+        X = history.fit_transform(X, Y)
+
+    def run(cv, groups=None):
+        with warnings.catch_warnings(record=True) as caught:
+            warnings.simplefilter("always")
+            if where == "calibrator":
+                FunnelCalibrator(model, cv=cv).fit(X, Y)
+            else:
+                compare_losses(model, X, Y, cv=cv, groups=groups)
+        messages = [str(each.message) for each in caught]
+        return [m for m in messages if f"cv=FunnelTimeSplit(time='{name}')" in m]
+
+    assert len(run(2)) == 1
+    assert len(run(KFold(2, shuffle=True, random_state=0))) == 1
+    assert run(FunnelTimeSplit(2, time=np.arange(len(X)))) == []
+    assert run(TimeSeriesSplit(2)) == []
+    if where != "calibrator":
+        users = X["user"].to_numpy()
+        assert run(FunnelGroupKFold(2, random_state=0), users) == []
+
+
+def test_default_calls_of_comparisons_do_not_warn():
+    X, Y = make_timed()
+    compare_losses(small(max_epochs=1), X, Y, cv=2)
+    compare_models(X, Y, models={"a": small(max_epochs=1), "b": small(lr=0.01)}, cv=2)
+    splits = [(np.arange(100, 200), np.arange(100)), (np.arange(100), np.arange(9))]
+    features = HistoryFeatures(["user"], time="time").fit_transform(X, Y)
+    compare_losses(small(max_epochs=1), features, Y, cv=splits)

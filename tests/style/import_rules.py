@@ -50,7 +50,7 @@ FOLDERS = {
     "_utils": Folder((), (*TORCH, "joblib")),
     "_files": Folder((), ("numpy",)),
     "_table": Folder(("_utils",), LEARN, EXTRAS),
-    "_times": Folder(("_table",), LEARN, EXTRAS),
+    "_times": Folder(("_table", "_utils"), LEARN, EXTRAS),
     "_funnel": Folder(("_table", "_utils"), LEARN),
     "_responses": Folder(("_table", "_utils"), LEARN),
     "networks": Folder(("_utils",), TORCH),
@@ -74,7 +74,7 @@ FOLDERS = {
         EXTRAS,
     ),
     "callbacks": Folder(("_training",)),
-    "calibration": Folder((*ABOVE_ESTIMATOR[1:], "_responses"), LEARN),
+    "calibration": Folder((*ABOVE_ESTIMATOR[1:], "_responses", "_times"), LEARN),
     "datasets": Folder(("_utils",), LEARN, EXTRAS),
     "delayed_feedback": Folder(("_table", "_utils"), LEARN),
     "history": Folder(
