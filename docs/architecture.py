@@ -65,6 +65,7 @@ FOLDERS = {
     "_responses": Folder(10, 165, 90),
     "_funnel": Folder(10, 480, 80),
     "_times": Folder(10, 330, 80),
+    "_auc": Folder(10, 590, 64),
     "_table": Folder(11, 215, 260, "1", "table and labels to arrays"),
     "_utils": Folder(12, 400, 784, "", "parameter checks, registry, random numbers"),
 }

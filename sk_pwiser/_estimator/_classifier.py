@@ -256,15 +256,16 @@ class MultiTaskCTRCVRClassifier(
         depth, of the groups, or the last rows of a `time_column`, and to stop if a
         figure of them has not improved for `n_iter_no_change` epochs. The weights of
         the best epoch are restored. The figure is the validation loss (True, "loss"),
-        the mean over the tasks of AUC ("auc") or log loss ("log_loss"), that of one
-        task ("auc_<task>", "log_loss_<task>"), or the value of a scorer, such as those
-        of :func:`~sk_pwiser.metrics.make_task_scorer`, which is called without weights
-        and without the columns of `X`. "auto" is True above 1,000 rows, or with an
-        `eval_set`. Otherwise it holds out no rows and trains for about
-        8 + n_samples / 80 steps, at most `max_epochs` epochs; and of rows that it holds
-        out, it does not judge epochs with fewer than 20 steps before their end. If the
-        validation rows have one label only for a task, the loss replaces the AUC, with
-        a warning.
+        the mean over the tasks of AUC ("auc"), AUC within the `groups` of `fit`
+        ("grouped_auc", see :func:`~sk_pwiser.metrics.grouped_auc`) or log loss
+        ("log_loss"), that of one task ("auc_<task>" and so on), or the value of a
+        scorer, such as those of :func:`~sk_pwiser.metrics.make_task_scorer`, which is
+        called without weights and without the columns of `X`. "auto" is True above
+        1,000 rows, or with an `eval_set`. Otherwise it holds out no rows and trains for
+        about 8 + n_samples / 80 steps, at most `max_epochs` epochs; and of rows that it
+        holds out, it does not judge epochs with fewer than 20 steps before their end.
+        If the validation rows, or all of their groups, have one label only for a task,
+        the loss replaces the AUC, with a warning.
     validation_fraction : float, default=0.1
         Share of the rows held out for early stopping; not used if `fit` receives an
         `eval_set`.
@@ -327,7 +328,8 @@ class MultiTaskCTRCVRClassifier(
         `valid_log_loss_<task>`, `valid_auc_<task>` and their means over the tasks,
         `valid_log_loss_mean` and `valid_auc_mean`. `valid_loss` has the pairwise term
         and the weights of the tasks; settings are compared by the log loss. A scorer
-        as `early_stopping` adds `valid_score`, PWiseR `train_batches_without_pairs`,
+        as `early_stopping` adds `valid_score`, "grouped_auc" `valid_grouped_auc_<task>`
+        and their mean, PWiseR `train_batches_without_pairs`,
         and missing labels `train_missing_<task>`, the number of rows without that
         label.
     n_iter_ : int
@@ -558,9 +560,9 @@ class MultiTaskCTRCVRClassifier(
             the blocks of the target statistics.
         eval_set : tuple of (X, Y), ParquetImpressions, list or dict, default=None
             Validation rows, such as a later day, a ParquetImpressions only if `X` is
-            one, too. Their figures go into `history_`, and
-            early stopping uses them in place of a random part of the rows. They take
-            no part in the encoding, and have no weights and no groups. With
+            one, too. Their figures go into `history_`, and early stopping uses them in
+            place of a random part of the rows. They take no part in the encoding, and
+            have no weights, and groups only in a ParquetImpressions. With
             `early_stopping="auto"` they turn it on; with False every epoch is trained.
             Of a list of pairs, or a dict of names to pairs, the last is the validation
             set; the figures of the others begin with `valid_0_`, `valid_1_` and so on,

@@ -135,7 +135,7 @@ def one_eval_set(eval_set, X_val, Y_val, sample_weight_val, groups_val):
         if given != ["X"]:
             raise ValueError(
                 f"{given[1]}_val must be None for X_val={X_val!r}, which names its "
-                "columns of labels, and has no weights and no groups."
+                "columns of labels and of groups, and has no weights."
             )
         return X_val
     for name in ("X", "Y"):

@@ -35,7 +35,7 @@ from sk_pwiser._training._components import (
     check_task_weights,
 )
 from sk_pwiser._training._devices import find_device
-from sk_pwiser._training._early_stopping import plan_epochs
+from sk_pwiser._training._early_stopping import check_monitored_groups, plan_epochs
 from sk_pwiser._training._encode import EncodedData, Rows, Schema
 from sk_pwiser._training._fit import (
     LARGEST_SEED,
@@ -136,7 +136,16 @@ def prepare_dataset(
     schema = None if earlier is None else earlier.schema
     learnt = learn_schema(settings, dataset, schema, seeds[0], pool, estimator_name)
     plan = replace(
-        _plan(settings, learnt, components, sets, eval_dataset, earlier, random_state),
+        _plan(
+            settings,
+            dataset,
+            learnt,
+            components,
+            sets,
+            eval_dataset,
+            earlier,
+            random_state,
+        ),
         first_random_state=first_random_state,
         split=split_of(earlier, None, first_random_state),
     )
@@ -216,22 +225,22 @@ def _seeded_components(
 
 
 def _check_eval_dataset(dataset: Any, eval_set: Any) -> None:
-    """Raise if the validation rows have other tasks, or have weights or groups."""
+    """Raise if the validation rows have other tasks, or have weights."""
     if eval_set.targets != dataset.targets:
         raise ValueError(
             f"In eval_set: targets are {eval_set.targets}; the targets of the training "
             f"rows are {dataset.targets}."
         )
-    for name in ("sample_weight", "groups"):
-        if getattr(eval_set, name) is not None:
-            raise ValueError(
-                f"In eval_set: {name}={getattr(eval_set, name)!r}; validation rows "
-                "have no weights and no groups."
-            )
+    if eval_set.sample_weight is not None:
+        raise ValueError(
+            f"In eval_set: sample_weight={eval_set.sample_weight!r}; validation rows "
+            "of a dataset have no weights."
+        )
 
 
 def _plan(
     settings: Settings,
+    dataset: Any,
     learnt: DatasetSchema,
     components: Components,
     sets: Mapping[str, Any],
@@ -251,6 +260,9 @@ def _plan(
         targets.task_names,
         bool(sets) or eval_dataset is not None,
     )
+    valid: Any = dataset if eval_dataset is None else eval_dataset
+    has_groups = eval_rows.get("valid", valid).groups is not None
+    check_monitored_groups(monitor, has_groups)
     if earlier is not None and (
         targets.task_names != earlier.schema.targets.task_names
     ):

@@ -186,14 +186,21 @@ class StreamedImpressions(Dataset[Batch]):
 
     def labels(self) -> Tensor:
         """Return the labels of all rows, of shape `(n_rows, n_tasks)`."""
-        return self._column("y")
+        y = self._column("y")
+        assert y is not None
+        return y
 
     def weights(self) -> Tensor | None:
         """Return the weights of all rows, or None."""
-        has_weights = "sample_weight" in self.store.forms
-        return self._column("sample_weight") if has_weights else None
+        return self._column("sample_weight")
 
-    def _column(self, name: str) -> Tensor:
+    def group_numbers(self) -> Tensor | None:
+        """Return the groups of all rows, or None."""
+        return self._column("groups")
+
+    def _column(self, name: str) -> Tensor | None:
+        if name not in self.store.forms:
+            return None
         files = range(len(self.store.sizes))
         values = self.store.read(files, [name])[name]
         return torch.from_numpy(values).to(self.device)
@@ -292,7 +299,7 @@ def encode_eval_rows(
             inputs = schema.transform(chunk.X)
         # There are weights only if labels are missing.
         known = None if chunk.weights is None else chunk.weights.astype(np.float32)
-        impressions = inputs.impressions(chunk.targets.values, known)
+        impressions = inputs.impressions(chunk.targets.values, known, chunk.groups)
         _append(store, impressions, np.arange(len(chunk.X)), None, file_rows)
     store.flush()
     check_rows_left(dataset, summary)

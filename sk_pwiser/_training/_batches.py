@@ -113,6 +113,10 @@ class Impressions(Dataset[Batch]):
         """Return the weights of the selected rows, or None."""
         return None if self.sample_weight is None else self.select(self.sample_weight)
 
+    def group_numbers(self) -> Tensor | None:
+        """Return the groups of the selected rows, or None."""
+        return None if self.groups is None else self.select(self.groups)
+
     @cached_property
     def n_missing(self) -> list[int] | None:
         """Numbers of missing labels of the tasks after the first, or None."""
@@ -363,6 +367,9 @@ class TrainingRows(Protocol):
 
     def weights(self) -> Tensor | None:
         """Return the weights of all rows, or None."""
+
+    def group_numbers(self) -> Tensor | None:
+        """Return the groups of all rows, int64 `(n_rows,)`, or None."""
 
     def to(self, device: torch.device) -> "TrainingRows":
         """Move the tensors to a device if they fit."""

@@ -20,6 +20,7 @@ from skorch.callbacks import (
 from torch import Tensor, nn
 
 from sk_pwiser._training._batches import Batch
+from sk_pwiser._training._early_stopping import GROUPED
 from sk_pwiser._utils import generator_on
 
 
@@ -145,7 +146,7 @@ def check_monitors(callbacks: Any) -> None:
     """
     for entry in map(without_name, callbacks or []):
         monitor = _monitor_of(entry)
-        if monitor.startswith(("valid_loss", "valid_log_loss", "valid_auc")):
+        if monitor.startswith(("valid_loss", "valid_log_loss", "valid_auc", GROUPED)):
             kind = entry if isinstance(entry, type) else type(entry)
             raise ValueError(
                 f"callbacks holds {kind.__name__}, whose monitor is {monitor!r}, but "

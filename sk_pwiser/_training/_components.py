@@ -14,6 +14,7 @@ from sk_pwiser._training._criterion import MultiTaskCriterion
 from sk_pwiser._training._devices import check_compiler, evaluation_batch_size
 from sk_pwiser._training._diagnostics import advice
 from sk_pwiser._training._early_stopping import (
+    GROUPED,
     check_early_stopping,
     early_stopping_callback,
 )
@@ -276,6 +277,7 @@ def build_net(
         average_decay=average_decay,
         advice=advice(settings),
         scorer=settings.early_stopping if monitor == "valid_score" else None,
+        has_grouped_auc=monitor is not None and monitor.startswith(GROUPED),
         optimizer=optimizer,
         optimizer__param_groups=parameter_groups(
             settings.weight_decay, settings.optimizer_params, network

@@ -1,6 +1,6 @@
 """Early stopping: the validation rows, the monitored figure, the best epoch."""
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from inspect import signature
 from typing import Any
 
@@ -12,6 +12,7 @@ from skorch.callbacks import Callback, EarlyStopping
 from skorch.utils import noop
 from torch import Tensor
 
+from sk_pwiser._auc import auc_within
 from sk_pwiser._funnel import funnel_holdout
 from sk_pwiser._training._batches import TrainingRows
 from sk_pwiser._training._settings import Settings
@@ -22,9 +23,11 @@ from sk_pwiser._utils import warn_user
 # no epoch before as many steps as for this number of rows is the best one.
 MIN_ROWS = 1_000
 FIRST_STEPS, ROWS_PER_STEP = 8, 80
-# Figures of the validation rows that the history has per task, and whether less is
-# better.
-FIGURES = {"log_loss": True, "auc": False}
+# Figures of the validation rows per task, which are better the larger they are, or,
+# like the log loss, the smaller. The history has the last one if it is monitored.
+AUCS = "auc", "grouped_auc"
+FIGURES = "log_loss", *AUCS
+GROUPED = "valid_grouped_auc_"
 
 
 def summary_name(task_names: Sequence[str]) -> str:
@@ -58,6 +61,15 @@ def check_early_stopping(early_stopping: Any, task_names: tuple[str, ...]) -> st
             f"{list(columns)}; got {early_stopping!r}."
         )
     return columns[early_stopping]
+
+
+def check_monitored_groups(monitor: str | None, has_groups: bool) -> None:
+    """Raise if the monitored figure needs groups that the validation rows lack."""
+    if monitor is not None and monitor.startswith(GROUPED) and not has_groups:
+        raise ValueError(
+            f"early_stopping={monitor.removeprefix('valid_')!r} needs the group of "
+            "each validation row: pass groups to fit, or groups_val with X_val."
+        )
 
 
 def plan_epochs(
@@ -130,17 +142,46 @@ def last_edge(times: np.ndarray, share: float) -> float:
     return float(max(edge, times[times > times.min()].min()))
 
 
+def grouped_aucs(rows: TrainingRows, logits: Tensor) -> Iterator[float]:
+    """Yield the mean AUC within groups per task, NaN if no group has both labels.
+
+    Weights are not read, but for those of 0, of missing labels.
+    """
+    y, weights, groups = rows.labels().round(), rows.weights(), rows.group_numbers()
+    assert groups is not None
+    for k in range(y.shape[1]):
+        labels, scores, codes = y[:, k], logits[:, k], groups
+        if weights is not None and weights.dim() == 2:
+            known = weights[:, k] > 0
+            labels, scores, codes = labels[known], scores[known], codes[known]
+        if not len(labels):
+            yield float("nan")
+            continue
+        _, codes = torch.unique(codes, return_inverse=True)
+        arrays = (part.cpu().numpy() for part in (labels, scores, codes))
+        yield auc_within(*arrays)[0]  # type: ignore[no-untyped-call]
+
+
 def usable_monitor(
     monitor: str | None, valid: TrainingRows | None, task_names: tuple[str, ...]
 ) -> str | None:
     """Return the column to monitor; the loss, with a warning, for an undefined AUC."""
-    if monitor is None or not monitor.startswith("valid_auc") or valid is None:
+    if monitor is None or valid is None:
+        return monitor
+    figure = next((f for f in AUCS if monitor.startswith(f"valid_{f}_")), None)
+    if figure is None:
         return monitor
     y, weights = valid.labels(), valid.weights()
-    is_known = torch.ones_like(y) if weights is None else weights.view(len(y), -1)
-    is_known = is_known.expand_as(y) > 0
-    has_both = ((y > 0) & is_known).any(dim=0) & ((y < 1) & is_known).any(dim=0)
-    monitored = monitor.removeprefix("valid_auc_")
+    if figure == "auc":
+        known = torch.ones_like(y) if weights is None else weights.view(len(y), -1)
+        is_known = known.expand_as(y) > 0
+        has_both = ((y > 0) & is_known).any(dim=0) & ((y < 1) & is_known).any(dim=0)
+        needs, found = "both labels of each task", "has one label"
+    else:
+        aucs = grouped_aucs(valid, torch.zeros_like(y))
+        has_both = ~torch.tensor(list(aucs)).isnan()
+        needs, found = "a group with both labels of each task", "has no such group"
+    monitored = monitor.removeprefix(f"valid_{figure}_")
     single = [
         task
         for task, both in zip(task_names, has_both, strict=True)
@@ -149,12 +190,12 @@ def usable_monitor(
     if not single:
         return monitor
     is_mean = monitored == "mean" or len(task_names) == 1
-    value = "auc" if is_mean else f"auc_{monitored}"
+    value = figure if is_mean else f"{figure}_{monitored}"
     warn_user(
-        f"early_stopping={value!r} needs both labels of each task among the {len(y)} "
-        f"validation rows; {', '.join(map(repr, single))} has one label there. The "
-        "validation loss decides instead. A larger validation_fraction, or an eval_set "
-        "with both labels, makes the AUC available."
+        f"early_stopping={value!r} needs {needs} among the {len(y)} validation rows; "
+        f"{', '.join(map(repr, single))} {found} there. The validation loss decides "
+        "instead. A larger validation_fraction, or an eval_set with both labels, makes "
+        "the AUC available."
     )
     return "valid_loss"
 
@@ -204,7 +245,7 @@ def early_stopping_callback(
         first_epoch=first_epoch,
         patience=patience,
         threshold=0.0,
-        lower_is_better=not monitor.startswith(("valid_auc", "valid_score")),
+        lower_is_better=monitor.startswith(("valid_loss", "valid_log_loss")),
         load_best=True,
         sink=noop,
     )

@@ -39,6 +39,7 @@ from sk_pwiser._training._devices import find_device
 from sk_pwiser._training._diagnostics import Rises, find_rises
 from sk_pwiser._training._early_stopping import (
     best_epoch,
+    check_monitored_groups,
     hold_out,
     plan_epochs,
     stop_reason,
@@ -187,6 +188,7 @@ def validate(
         monitor, first_epoch, max_epochs = plan_epochs(
             settings, len(rows.targets.values), task_names, bool(eval_rows)
         )
+    check_monitored_groups(monitor, eval_rows.get("valid", rows).groups is not None)
     if monitor is None and not eval_rows:
         check_monitors(settings.callbacks)
     rows.targets.warn_about_labels(

@@ -36,7 +36,7 @@ from sk_pwiser._training._callbacks import (
 )
 from sk_pwiser._training._diagnostics import CHECKED_ROWS, changed_weights, excess_loss
 from sk_pwiser._training._early_stopping import (
-    FIGURES,
+    grouped_aucs,
     score_validation,
     summary_name,
 )
@@ -287,7 +287,7 @@ class MultiTaskNet(NeuralNet):  # type: ignore[misc]
 
     `average_decay` is 0 for no average of the weights, `compile_mode` None for eager
     execution, and `advice` goes into messages about a divergence. `scorer` gives a
-    further figure of the validation rows.
+    further figure of the validation rows, and so does `has_grouped_auc`.
     """
 
     # The last two epochs whose training loss was the lowest so far, each with its
@@ -307,6 +307,7 @@ class MultiTaskNet(NeuralNet):  # type: ignore[misc]
         average_decay: float = 0.0,
         advice: str = "",
         scorer: Any = None,
+        has_grouped_auc: bool = False,
         **kwargs: Any,
     ) -> None:
         super().__init__(module, criterion=criterion, **kwargs)
@@ -316,6 +317,7 @@ class MultiTaskNet(NeuralNet):  # type: ignore[misc]
         self.average_decay = average_decay
         self.advice = advice
         self.scorer = scorer
+        self.has_grouped_auc = has_grouped_auc
 
     def __getstate__(self) -> dict[str, Any]:
         """Leave out attributes that are stored twice; skorch trains the given one."""
@@ -619,13 +621,16 @@ class MultiTaskNet(NeuralNet):  # type: ignore[misc]
             "log_loss": task_log_losses(y, logits, weights, rate),
             "auc": list(task_aucs(y, logits, weights)),
         }
+        if self.has_grouped_auc and impressions.group_numbers() is not None:
+            by_figure["grouped_auc"] = list(grouped_aucs(impressions, logits))
         for name, values in by_figure.items():
             figures = dict(zip(self.task_names, values, strict=True))
             if len(values) > 1:
                 known = [value for value in values if not np.isnan(value)]
                 figures["mean"] = float(np.mean(known)) if known else np.nan
             for task, value in figures.items():
-                self._record_best(f"{prefix}_{name}_{task}", value, FIGURES[name])
+                is_loss = name == "log_loss"
+                self._record_best(f"{prefix}_{name}_{task}", value, is_loss)
         if self.scorer is not None:
             score = score_validation(self.scorer, impressions, logits, self.task_names)
             self._record_best(f"{prefix}_score", score, lower_is_better=False)

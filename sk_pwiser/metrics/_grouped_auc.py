@@ -3,10 +3,10 @@
 import warnings
 
 import numpy as np
-from scipy.stats import rankdata
 from sklearn.exceptions import UndefinedMetricWarning
 from sklearn.utils import check_consistent_length, column_or_1d
 
+from sk_pwiser._auc import auc_within
 from sk_pwiser.metrics._task_scorer import TaskScorer, check_task
 
 
@@ -61,27 +61,8 @@ def grouped_auc(y_true, y_score, groups, *, return_share=False):
     (0.5, 0.6666666666666666)
     """
     y, score, codes = _check(y_true, y_score, groups)
-    # Ranks over all rows have the same order and ties within each group as the scores.
-    ranks = rankdata(score, method="dense")
-    order = np.lexsort([ranks, codes])
-    codes, ranks, y = codes[order], ranks[order], y[order]
-    # Rows of a group with equal scores are consecutive, and share their mean position.
-    starts = np.flatnonzero(np.r_[True, (np.diff(codes) != 0) | (np.diff(ranks) != 0)])
-    lengths = np.diff(np.r_[starts, len(codes)])
-    position = np.repeat(starts + (lengths - 1) / 2, lengths)
-    size = np.bincount(codes)
-    first = np.cumsum(size) - size
-    positives = np.bincount(codes, weights=y)
-    # The Mann-Whitney statistic, with positions in the group counted from 0.
-    total = np.bincount(codes, weights=y * (position - first[codes]))
-    total -= positives * (positives - 1) / 2
-    mixed = (positives > 0) & (positives < size)
-    share = float(size[mixed].sum() / size.sum())
-    if mixed.any():
-        aucs = total[mixed] / (positives * (size - positives))[mixed]
-        auc = float(np.average(aucs, weights=size[mixed]))
-    else:
-        auc = np.nan
+    auc, share = auc_within(y, score, codes)
+    if np.isnan(auc):
         warnings.warn(
             "grouped_auc is undefined and set to nan: no group has both classes.",
             UndefinedMetricWarning,

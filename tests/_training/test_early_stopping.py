@@ -9,8 +9,8 @@ from refusals import refuses, small
 from sklearn.metrics import average_precision_score, log_loss
 
 from sk_pwiser import MultiTaskCTRCVRClassifier
-from sk_pwiser.datasets import make_ctr_cvr
-from sk_pwiser.metrics import cvr_auc_scorer, make_task_scorer
+from sk_pwiser.datasets import ParquetImpressions, make_ctr_cvr
+from sk_pwiser.metrics import cvr_auc_scorer, grouped_auc, make_task_scorer
 
 DATA = make_ctr_cvr(3_000, ctr=0.3, cvr=0.3, random_state=0)
 X, Y = DATA.data[:1_001], DATA.target[:1_001]
@@ -176,6 +176,82 @@ def test_a_task_without_both_labels_is_named_if_its_auc_decides():
 )
 def test_unknown_figures_are_refused(earlier, early_stopping, error, message):
     refuses(earlier.set_params(early_stopping=early_stopping), error, message)
+
+
+# ---------------------------------------------------------------- within groups
+
+USERS = np.random.default_rng(0).integers(0, 60, len(DATA.data)).astype(str)
+FIRST, LAST = USERS[: len(X)], USERS[len(X) :]
+VALID = {"X_val": X_LATE, "Y_val": Y_LATE, "groups_val": LAST}
+
+
+def test_the_auc_within_groups_decides(tmp_path):
+    """Also of rows without a label, after a warm start, and in files of the model."""
+    labels = Y_LATE.astype(float)
+    is_known = np.arange(len(labels)) % 3 > 0
+    labels.loc[~is_known, "conversion"] = np.nan
+    model = small(
+        early_stopping="grouped_auc_conversion",
+        missing_labels="ignore",
+        max_epochs=40,
+        lr=0.02,
+        warm_start=True,
+    )
+    n_earlier = 0
+    for _ in range(2):
+        model.fit(X, Y, **VALID | {"Y_val": labels})
+        figures = model.history_[n_earlier:, "valid_grouped_auc_conversion"]
+        assert model.best_epoch_ == n_earlier + 1 + np.argmax(figures)
+        p = model.predict_proba(X_LATE)[is_known, 1]
+        expected = grouped_auc(Y_LATE["conversion"][is_known], p, LAST[is_known])
+        assert max(figures) == pytest.approx(expected, abs=1e-6)
+        n_earlier = model.n_iter_
+    path = tmp_path / "model.safetensors"
+    model.save(path)
+    loaded = type(model).load(path).fit(X, Y, **VALID)
+    assert "valid_grouped_auc_conversion" in loaded.history_[-1]
+    mean = small(early_stopping="grouped_auc").fit(X, Y, groups=FIRST)
+    row = mean.history_[0]
+    tasks = [row[f"valid_grouped_auc_{task}"] for task in ("click", "conversion")]
+    assert row["valid_grouped_auc_mean"] == np.mean(tasks)
+    other = small(early_stopping="auc").fit(X, Y, groups=FIRST)
+    assert not [key for key in other.history_[0] if "grouped" in key]
+
+
+@pytest.mark.parametrize("has_set", [False, True])
+def test_the_auc_within_groups_of_files(has_set, tmp_path):
+    pytest.importorskip("pyarrow")
+    tables = {}
+    for name, part in (("train", slice(0, 1_001)), ("valid", slice(1_001, None))):
+        table = DATA.data[part].join(DATA.target[part]).assign(user=USERS[part])
+        table.sort_values("user", kind="stable").to_parquet(
+            tmp_path / f"{name}.parquet"
+        )
+        arguments = tmp_path / f"{name}.parquet", list(X), list(Y)
+        tables[name] = ParquetImpressions(*arguments, groups="user")
+    valid = {"X_val": tables["valid"]} if has_set else {}
+    model = small(early_stopping="grouped_auc").fit(tables["train"], **valid)
+    row = model.history_[model.best_epoch_ - 1]
+    assert np.isfinite(row["valid_grouped_auc_mean"])
+    if has_set:
+        p = model.predict_proba(X_LATE)[:, 0]
+        expected = grouped_auc(Y_LATE["click"], p, LAST)
+        assert row["valid_grouped_auc_click"] == pytest.approx(expected, abs=1e-6)
+
+
+def test_the_auc_within_groups_needs_groups_with_both_labels(earlier, tmp_path):
+    model = earlier.set_params(early_stopping="grouped_auc")
+    message = "early_stopping='grouped_auc_mean' needs the group of each validation row"
+    refuses(model, ValueError, message)
+    refuses(model, ValueError, message, groups=np.arange(300), eval_set=(X, Y))
+    refuses(model, ValueError, message, X_val=X, Y_val=Y)
+    model = small(early_stopping="grouped_auc", max_epochs=1)
+    with pytest.warns(UserWarning, match="group with both labels .* 'click', 'conve"):
+        model.fit(X, Y, **VALID | {"groups_val": np.arange(len(LAST))})
+    pytest.importorskip("pyarrow")
+    X.join(Y).to_parquet(tmp_path / "a.parquet")
+    with pytest.raises(ValueError, match=message):
+        model.fit(ParquetImpressions(tmp_path, list(X), list(Y)))
 
 
 # ---------------------------------------------------------------- the last line

@@ -33,7 +33,6 @@ EXTRAS = ("lightgbm", "matplotlib", "pandas", "polars", "pyarrow")
 LEARN = ("numpy", "scipy", "sklearn")
 TORCH = ("torch",)
 ONNX = ("onnx", "onnxruntime", "onnxscript")
-READS_RESPONSES = Folder(("_responses", "_table"), LEARN, EXTRAS)
 BELOW_ESTIMATOR = (
     *FAMILIES,
     "_files",
@@ -48,6 +47,7 @@ ABOVE_ESTIMATOR = ("__init__", "_estimator", *BELOW_ESTIMATOR, "model_selection"
 # The folders from the lowest to the highest, then the folders beside them.
 FOLDERS = {
     "_utils": Folder((), (*TORCH, "joblib")),
+    "_auc": Folder((), LEARN),
     "_files": Folder((), ("numpy",)),
     "_table": Folder(("_utils",), LEARN, EXTRAS),
     "_times": Folder(("_table", "_utils"), LEARN, EXTRAS),
@@ -58,7 +58,7 @@ FOLDERS = {
     "_row_weights": Folder(("_responses", "_table", "_utils"), LEARN),
     "weighting": Folder(("_utils", "_row_weights"), TORCH, ("torchjd",)),
     "_training": Folder(
-        (*FAMILIES, "_files", "_funnel", "_table", "_utils"),
+        (*FAMILIES, "_auc", "_files", "_funnel", "_table", "_utils"),
         (*LEARN, *TORCH, "skorch"),
     ),
     "_streaming": Folder(
@@ -93,7 +93,7 @@ FOLDERS = {
         LEARN,
         EXTRAS,
     ),
-    "metrics": READS_RESPONSES,
+    "metrics": Folder(("_auc", "_responses", "_table"), LEARN, EXTRAS),
     "model_selection": Folder(
         (
             "_estimator",

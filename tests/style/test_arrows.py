@@ -69,6 +69,7 @@ SOUND = {
     ),
     "losses/__init__.py": "from house.losses._bce import BCE\nLOSSES = {'bce': BCE}\n",
     "losses/_bce.py": "import math\nimport torch.nn.functional as F\nclass BCE: ...\n",
+    "_auc.py": "import numpy\n",
     "_funnel.py": "from house._table import read_labels\n",
     "_responses.py": "from house._table import read_labels\n",
     "_times.py": "import numpy\nfrom house._table import is_missing\n",
@@ -138,6 +139,10 @@ FAULTS = {
             "import importlib\nimportlib.import_module('house.networks')\n",
         ),
         ("imports relatively private", "_bce.py", "from .._utils._checks import x\n"),
+    ],
+    "_auc": [
+        ("imports torch", "", "import torch\n"),
+        ("imports a metric", "", "from house.metrics import auc\n"),
     ],
     "_funnel": [
         ("imports torch", "", "import torch\n"),
