@@ -1015,7 +1015,7 @@ class MultiTaskCTRCVRClassifier(
         categories = schema.encoder.category_names_
         numbers = schema.encoder.numeric_names_
         if schema.statistics is not None:
-            numbers += schema.statistics.names(categories, self.task_names_)
+            numbers += schema.statistics.names(schema.encoder, self.task_names_)
         return Bunch(
             codes=inputs.codes,
             numeric=inputs.numeric,

@@ -168,19 +168,24 @@ class BlockCounts:
         self.n_rows = [np.zeros((n_blocks, size)) for size in sizes]
         self.total, self.ones = np.zeros(n_tasks), np.zeros(n_tasks)
 
-    def add(self, codes, y, weight, block):
-        """Add rows: codes, labels and weights; block `n_blocks` has validation rows."""
+    def add(self, codes, lists, y, weight, block):
+        """Add rows: codes and elements of lists, labels, weights and blocks.
+
+        The block `n_blocks` has the validation rows.
+        """
         used = block < self.n_blocks
         total, ones = sum_labels(y, weight, used)
         self.total += total
         self.ones += ones
-        for j, column in enumerate(self.statistics.columns):
-            of_rows = codes[:, column].astype(np.intp)
-            np.add.at(self.n_rows[j], (block[used], of_rows[used]), 1.0)
+        for j, part in enumerate(self.statistics.counted(codes, lists)):
+            places = part.repeat(block), part.codes.astype(np.intp)
+            is_used = part.repeat(used)
+            np.add.at(self.n_rows[j], tuple(each[is_used] for each in places), 1.0)
             for task in range(y.shape[1]):
                 rows, positives = self.counts[j][:, 0, task], self.counts[j][:, 1, task]
-                np.add.at(rows, (block, of_rows), weight[:, task])
-                np.add.at(positives, (block, of_rows), weight[:, task] * y[:, task])
+                of_rows = weight[:, task]
+                np.add.at(rows, places, part.repeat(of_rows))
+                np.add.at(positives, places, part.repeat(of_rows * y[:, task]))
 
     def finish(self, earlier=None):
         """Fit the statistics; return the inputs of each block, see `fit_blocks`."""

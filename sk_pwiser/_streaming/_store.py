@@ -24,6 +24,7 @@ from sk_pwiser._streaming._learn import (
     read_chunks,
 )
 from sk_pwiser._table._column_kinds import warn_about_random_validation
+from sk_pwiser._table._lists import Bags
 from sk_pwiser._training._batches import Batch, Impressions, TrainingData
 from sk_pwiser._training._encode import EncodedData, Inputs, Schema, task_labels
 from sk_pwiser._training._settings import Settings
@@ -263,7 +264,8 @@ def encode_rows(
             block[is_valid] = blocks.n_blocks
             is_conditional = settings.shared_param("task_space") == "conditional"
             labelled = task_labels(chunk.targets, weights, conditional=is_conditional)
-            counts.add(inputs.codes, *labelled, block)
+            lists = schema.elements([inputs.bags])
+            counts.add(inputs.codes, lists, *labelled, block)
         for store, chosen in ((train, ~is_valid), (valid, is_valid)):
             _append(store, impressions, np.flatnonzero(chosen), block, file_rows)
         check_space(folder, [train, valid], summary.n_rows)
@@ -363,19 +365,18 @@ def load_rows(
 ) -> Impressions:
     """Return stored rows as impressions, with the inputs of the target statistics.
 
-    These are in `tables`, one per encoded column, by block and code: each has the shape
+    These are in `tables`, by block and code: each has the shape
     (n_blocks + 1, n_codes, n_tasks + 1).
     """
-    codes, numeric = arrays["codes"], arrays["numeric"]
+    codes, numeric, bags = arrays["codes"], arrays["numeric"], None
+    if "bag_offsets" in arrays:
+        found: list[Any] = [arrays.get(f"bag_{name}") for name in Bags._fields]
+        bags = Bags(*found)
     if tables is not None:
         assert schema.statistics is not None
-        columns = zip(tables, schema.statistics.columns, strict=True)
-        rates = [table[arrays["block"], codes[:, column]] for table, column in columns]
-        numeric = np.hstack([numeric, *rates])
-    bags = None
-    if "bag_offsets" in arrays:
-        names = "offsets", "indices", "weights", "ages"
-        bags = tuple(arrays.get(f"bag_{name}") for name in names)
+        lists = schema.elements([bags])
+        rates = schema.statistics.inputs(tables, codes, lists, arrays["block"])
+        numeric = np.hstack([numeric, rates])
     inputs = Inputs(schema.without_rare(codes), numeric, bags)
     return inputs.impressions(
         arrays["y"], arrays.get("sample_weight"), arrays.get("groups")

@@ -51,6 +51,7 @@ from sk_pwiser._table._labels import (
     zero_one_labels,
 )
 from sk_pwiser._table._lists import (
+    Elements,
     ListAges,
     ListColumn,
     ListWeights,
@@ -102,6 +103,7 @@ __all__ = [
     "UNSEEN",
     "ArrayColumn",
     "CategoryColumn",
+    "Elements",
     "ExtendedStatistics",
     "ListColumn",
     "ListWeights",

@@ -39,6 +39,8 @@ from sk_pwiser._table._frames import (
 )
 from sk_pwiser._table._labels import refuse_repeated
 from sk_pwiser._table._lists import (
+    Bags,
+    Elements,
     ListColumn,
     SparseColumns,
     as_csr,
@@ -120,9 +122,26 @@ class ColumnSummary:
                 c.pooling == "attention",
                 c.ages_name is not None,
             )
-            for c in self.columns_
-            if isinstance(c, ListColumn)
+            for c in self.lists_
         ]
+
+    @property
+    def lists_(self):
+        """The list columns, one per bag."""
+        return [c for c in self.columns_ if isinstance(c, ListColumn)]
+
+    def elements(self, bags):
+        """Return the `Elements` of each list column, from the bags of a table."""
+        starts, n_bags = np.cumsum([0, *(n for n, *_ in self.bags_)]), len(self.lists_)
+        found = []
+        for b, column in enumerate(self.lists_):
+            begins, sizes = bags.offsets[b:-1:n_bags], np.diff(bags.offsets)[b::n_bags]
+            offsets = np.append(0, sizes.cumsum())
+            moves = np.repeat(begins - offsets[:-1], sizes)
+            indices = bags.indices[np.arange(offsets[-1]) + moves] - starts[b]
+            own = Bags(offsets, indices, None)
+            found.append(Elements.of_bags(own, column.shared_name))
+        return found
 
     def category_values(self, name):
         """Return a dict from the values of a category column to their codes."""

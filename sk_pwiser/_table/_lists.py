@@ -5,7 +5,12 @@ from typing import NamedTuple
 import numpy as np
 import scipy.sparse as sp
 
-from sk_pwiser._table._categories import MISSING, UNSEEN, CategoryColumn
+from sk_pwiser._table._categories import (
+    FIRST_VALUE,
+    MISSING,
+    UNSEEN,
+    CategoryColumn,
+)
 from sk_pwiser._table._frames import (
     first_known,
     has_lists,
@@ -106,6 +111,11 @@ class ListColumn:
         """Number of vectors that the entries do not share with a category column."""
         return N_SPECIAL if self.items_ is None else self.items_.cardinality + 1
 
+    @property
+    def n_values(self):
+        """Number of values with vectors of their own."""
+        return 0 if self.items_ is None else self.items_.cardinality - FIRST_VALUE
+
     def fit_transform(self, lists, items, weights=None, ages=None):
         """Learn the elements of `Lists`, and return the `Bags` of the column."""
         is_own = items is self.items_
@@ -203,6 +213,45 @@ class ListColumn:
                 f"column {name!r} contains {values[element]}."
             )
         return values
+
+
+class Elements:
+    """Codes of a column: one per row or, for lists, as many as `sizes` has per row."""
+
+    def __init__(self, codes, sizes=None):
+        self.codes = codes
+        self.sizes = sizes
+
+    @classmethod
+    def of_bags(cls, bags, shared_name):
+        """Return the elements of a list column; special lists are one unseen value."""
+        first = 0 if shared_name is None else N_SPECIAL
+        return cls(np.maximum(bags.indices - first, UNSEEN), np.diff(bags.offsets))
+
+    def at(self, rows):
+        """Return the elements of some rows, given as a mask or as indices."""
+        if self.sizes is None:
+            return Elements(self.codes[rows])
+        starts, sizes = (self.sizes.cumsum() - self.sizes)[rows], self.sizes[rows]
+        moves = np.repeat(starts - (sizes.cumsum() - sizes), sizes)
+        return Elements(self.codes[np.arange(len(moves)) + moves], sizes)
+
+    def repeat(self, of_rows):
+        """Return the values of rows for their elements."""
+        return of_rows if self.sizes is None else np.repeat(of_rows, self.sizes, axis=0)
+
+    def inputs(self, table, *block):
+        """Return the inputs of rows by code, for lists the means over their elements.
+
+        `table` has the codes in its first axis, or in its second after that of blocks.
+        """
+        if self.sizes is None:
+            return table[(*block, self.codes)]
+        places = (*(self.repeat(each) for each in block), self.codes)
+        starts = self.sizes.cumsum() - self.sizes
+        columns = (table[..., k][places] for k in range(table.shape[-1]))
+        sums = [np.add.reduceat(column, starts) for column in columns]
+        return np.stack(sums, axis=1) / self.sizes[:, np.newaxis].astype(np.float32)
 
 
 def combine_bags(parts, sizes):

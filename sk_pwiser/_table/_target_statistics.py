@@ -13,6 +13,7 @@ from sk_pwiser._table._frames import (
     list_columns,
     to_float,
 )
+from sk_pwiser._table._lists import Elements
 from sk_pwiser._table._numbers import LARGEST_DEVIATION
 from sk_pwiser._utils import check_integer, warn_user
 
@@ -40,28 +41,47 @@ class TargetStatistics:
     column gives log(1 + n). Missing and unseen values have n = k = 0. All inputs are
     standardised. `columns` are indices among the category columns.
 
+    A row of a list column has the means over its elements, each with the statistics of
+    its value; `lists` has pairs of the index of a list column and that of a table of
+    values: one of `columns`, if the two share a vocabulary, or a further one, which
+    counts each element as a row. `cardinalities` has the number of codes per table.
+
     References
     ----------
     Micci-Barreca (2001). "A preprocessing scheme for high-cardinality categorical
     attributes in classification and prediction problems." SIGKDD Explorations 3(1).
     """
 
-    def __init__(self, columns: Sequence[int], cardinalities: Sequence[int]):
+    lists: Sequence[tuple[int, int]] = ()  # in files of earlier versions
+
+    def __init__(
+        self,
+        columns: Sequence[int],
+        cardinalities: Sequence[int],
+        lists: Sequence[tuple[int, int]] = (),
+    ):
         self.columns = list(columns)
         self.cardinalities = list(cardinalities)
+        self.lists = list(lists)
 
     @property
     def n_outputs(self):
         """Number of inputs that the statistics add to the numeric inputs."""
-        return len(self.columns) * (self.n_tasks_ + 1)
+        return (len(self.columns) + len(self.lists)) * (self.n_tasks_ + 1)
 
-    def names(self, category_names, task_names):
-        """Return the names of the inputs, from the names of columns and tasks."""
+    def column_names(self, encoder):
+        """Return the names of the columns with statistics, from a fitted encoder."""
+        names = [encoder.category_names_[column] for column in self.columns]
+        return names + [encoder.lists_[column].name for column, _ in self.lists]
+
+    def names(self, encoder, task_names):
+        """Return the names of the inputs, from a fitted encoder and names of tasks."""
         suffixes = [*(f"{task}_rate" for task in task_names), "frequency"]
-        columns = [category_names[column] for column in self.columns]
-        return [f"{column}_{suffix}" for column in columns for suffix in suffixes]
+        return [
+            f"{n}_{suffix}" for n in self.column_names(encoder) for suffix in suffixes
+        ]
 
-    def fit_transform(self, codes, y, weight, block, others, earlier=None):
+    def fit_transform(self, codes, y, weight, block, others, earlier=None, lists=()):
         """Learn statistics, and encode the rows from which they are learnt.
 
         Training rows are encoded with the statistics of all other blocks, and `others`
@@ -91,18 +111,26 @@ class TargetStatistics:
         self._begin(*sum_labels(y, weight, ~others), earlier)
         inputs = np.empty((len(codes), self.n_outputs), dtype=np.float32)
         rows_of_blocks = split_rows(block, others)
-        for j, (column, size) in enumerate(
-            zip(self.columns, self.cardinalities, strict=True)
-        ):
-            of_rows = codes[:, column].astype(np.intp)
-            blocks, counts = count_blocks(of_rows, y, weight, rows_of_blocks, size)
-            of_others = count(of_rows[others], y[others], weight[others], size)
-            self._fit_column(blocks, counts, of_others, earlier)
-            inputs[:, self._slice(j)] = self._encode_blocks(
-                j, of_rows, rows_of_blocks, blocks, counts, others
+        for j, own in enumerate(self._by_table(codes, lists)):
+            blocks, counts, of_others = count_parts(
+                own[0][1], y, weight, rows_of_blocks, others, self.cardinalities[j]
             )
+            self._fit_column(blocks, counts, of_others, earlier)
+            self._encode_blocks(j, own, rows_of_blocks, blocks, counts, others, inputs)
         self._update_tables()
         return inputs
+
+    def _by_table(self, codes, lists):
+        """Return, per table, the places of its inputs and the elements that have them.
+
+        The first of a table has the values that it counts.
+        """
+        columns = [(j, Elements(codes[:, c])) for j, c in enumerate(self.columns)]
+        parts = [*columns, *((j, lists[column]) for column, j in self.lists)]
+        by_table = [[] for _ in self.cardinalities]
+        for place, (j, elements) in enumerate(parts):
+            by_table[j].append((place, elements))
+        return by_table
 
     def fit_blocks(self, total, ones, own, n_rows, others, earlier=None):
         """Learn statistics from the counts of blocks, for rows that are not in memory.
@@ -124,8 +152,7 @@ class TargetStatistics:
         Returns
         -------
         list of float32 ndarray of shape (n_blocks + 1, n_codes, n_tasks + 1)
-            Inputs per column, block and code; the last block is for `others`. The
-            inputs are 0 for codes without rows in a block.
+            Inputs per table, block and code; the last block is for `others`.
         """
         self._begin(total, ones, earlier)
         tables = []
@@ -135,12 +162,10 @@ class TargetStatistics:
             # A generator, since all blocks at the same time would double the memory.
             parts = sparse_blocks(dense, n_rows[j])
             self._fit_column(parts, counts, of_others, earlier)
-            shape = len(dense) + 1, counts.shape[-1], self.n_tasks_ + 1
-            table = np.zeros(shape, dtype=np.float32)
+            table = np.repeat(self._inputs(j, counts)[np.newaxis], len(dense) + 1, 0)
             for b, part in enumerate(sparse_blocks(dense, n_rows[j])):
                 rest = counts[..., part.codes] - part.counts
                 table[b, part.codes] = self._inputs(j, rest)
-            table[-1] = self._inputs(j, counts)
             tables.append(table)
         self._update_tables()
         return tables
@@ -179,21 +204,21 @@ class TargetStatistics:
             n_rows += n_own
         self._keep(counts + others, strengths, mean, np.sqrt(squares / n_rows))
 
-    def _encode_blocks(self, j, codes, rows_of_blocks, blocks, counts, others):
-        """Return the inputs of the rows of a column, `(n_samples, n_tasks + 1)`.
+    def _encode_blocks(self, j, own, rows_of_blocks, blocks, counts, others, inputs):
+        """Fill in the inputs of the rows of a table, for each of its `own` elements.
 
         A row is encoded with `counts` minus the counts of its own block, and `others`
         with `counts`.
         """
-        inputs = np.empty((len(codes), self.n_tasks_ + 1), dtype=np.float32)
-        table = np.empty((counts.shape[-1], self.n_tasks_ + 1), dtype=np.float32)
+        of_all = self._inputs(j, counts)
+        table = of_all.copy()
         for rows, part in zip(rows_of_blocks, blocks, strict=True):
-            rest = counts[..., part.codes] - part.counts
-            table[part.codes] = self._inputs(j, rest)
-            inputs[rows] = table[codes[rows]]
-        if others.any():
-            inputs[others] = self._inputs(j, counts)[codes[others]]
-        return inputs
+            table[part.codes] = self._inputs(j, counts[..., part.codes] - part.counts)
+            for place, elements in own:
+                inputs[rows, self._slice(place)] = elements.at(rows).inputs(table)
+            table[part.codes] = of_all[part.codes]
+        for place, elements in own:
+            inputs[others, self._slice(place)] = elements.at(others).inputs(of_all)
 
     def _keep(self, counts, strengths, mean, scale):
         """Store the statistics of the next column; the scale is adjusted in place."""
@@ -206,21 +231,31 @@ class TargetStatistics:
         self.means_.append(mean)
         self.scales_.append(scale)
 
-    def transform(self, codes):
+    def transform(self, codes, lists=()):
         """Encode rows by the statistics over all rows seen so far."""
-        inputs = np.empty((len(codes), self.n_outputs), dtype=np.float32)
-        for j, column in enumerate(self.columns):
-            inputs[:, self._slice(j)] = self.tables_[j][codes[:, column]]
-        return inputs
+        return self.inputs(self.tables_, codes, lists)
 
-    def update(self, codes, y, weight, undo):
+    def inputs(self, tables, codes, lists=(), *block):
+        """Encode rows by tables of inputs, by code or by block and code."""
+        found = np.empty((len(codes), self.n_outputs), dtype=np.float32)
+        for table, own in zip(tables, self._by_table(codes, lists), strict=True):
+            for place, elements in own:
+                found[:, self._slice(place)] = elements.inputs(table, *block)
+        return found
+
+    def counted(self, codes, lists=()):
+        """Return the elements that each table counts."""
+        return [own[0][1] for own in self._by_table(codes, lists)]
+
+    def update(self, codes, y, weight, undo, lists=()):
         """Add rows to the statistics; base rates, strengths and scales do not change.
 
         The cost depends on the number of rows alone. `undo` logs the change.
         """
-        for j, column in enumerate(self.columns):
-            present, positions = np.unique(codes[:, column], return_inverse=True)
-            added = count(positions, y, weight, len(present), first=0)
+        for j, part in enumerate(self.counted(codes, lists)):
+            present, positions = np.unique(part.codes, return_inverse=True)
+            of_elements = part.repeat(y), part.repeat(weight)
+            added = count(positions, *of_elements, len(present), first=0)
             is_value = present >= FIRST_VALUE
             present = present[is_value].astype(np.intp)
             counts = self.counts_[j][..., present]
@@ -240,7 +275,8 @@ class TargetStatistics:
         return slice(j * width, (j + 1) * width)
 
     def _update_tables(self):
-        self.tables_ = [self._table(j, slice(None)) for j in range(len(self.columns))]
+        n_tables = len(self.cardinalities)
+        self.tables_ = [self._table(j, slice(None)) for j in range(n_tables)]
 
     def _table(self, j, codes):
         """Return the inputs of some codes of the j-th column, from all rows."""
@@ -316,15 +352,25 @@ def split_rows(block, others):
     return [np.flatnonzero((block == b) & ~others) for b in range(n_blocks)]
 
 
-def count_blocks(codes, y, weight, rows_of_blocks, size):
-    """Return the counts of each block of rows, and their sum, `(2, n_tasks, size)`."""
+def count_parts(elements, y, weight, rows_of_blocks, others, size):
+    """Count the elements of each block of rows, of all blocks, and of `others`.
+
+    The last two have the shape (2, n_tasks, size).
+    """
+
+    def count_rows(rows):
+        part = elements.at(rows)
+        codes = part.codes.astype(np.intp)
+        return codes, count(
+            codes, part.repeat(y[rows]), part.repeat(weight[rows]), size
+        )
+
     blocks, counts = [], np.zeros((2, y.shape[1], size))
     for rows in rows_of_blocks:
-        own = count(codes[rows], y[rows], weight[rows], size)
+        codes, own = count_rows(rows)
         counts += own
-        n_rows = np.bincount(codes[rows], minlength=size)
-        blocks += sparse_blocks([own], [n_rows])
-    return blocks, counts
+        blocks += sparse_blocks([own], [np.bincount(codes, minlength=size)])
+    return blocks, counts, count_rows(others)[1]
 
 
 def sparse_blocks(counts, n_rows):
@@ -372,45 +418,46 @@ class ExtendedStatistics(TargetStatistics):
     """
 
     def __init__(self, source, origins, rows, adds):
-        super().__init__(source.columns, [len(origins[c]) for c in source.columns])
+        origins = [origins[c] for c in source.columns]
+        # The vocabulary of a list column of its own does not grow.
+        origins += map(np.arange, source.cardinalities[len(origins) :])
+        super().__init__(source.columns, list(map(len, origins)), source.lists)
         self.n_tasks_, self.rates_ = source.n_tasks_, source.rates_
         self.strengths_, self.means_ = source.strengths_, source.means_
         self.scales_ = source.scales_
         self.counts_ = [
-            np.where(origins[c] >= 0, counts[..., origins[c]], 0.0)
-            for c, counts in zip(source.columns, source.counts_, strict=True)
+            np.where(origin >= 0, counts[..., origin], 0.0)
+            for origin, counts in zip(origins, source.counts_, strict=True)
         ]
         self.rows, self.adds = rows, adds
         self._update_tables()
 
-    def fit_transform(self, codes, y, weight, block, others, earlier=None):
+    def fit_transform(self, codes, y, weight, block, others, earlier=None, lists=()):
         """Encode rows with the earlier statistics and the rows of other blocks.
 
         See :meth:`TargetStatistics.fit_transform` for the parameters.
         """
         if self.rows == "new":
-            self._warn_if_seen(codes, y, weight)
+            self._warn_if_seen(self.counted(codes, lists), y, weight)
             if not self.adds:
-                return self.transform(codes)
+                return self.transform(codes, lists)
         inputs = np.empty((len(codes), self.n_outputs), dtype=np.float32)
         rows_of_blocks = split_rows(block, others)
-        for j, column in enumerate(self.columns):
-            of_rows, size = codes[:, column].astype(np.intp), self.cardinalities[j]
-            blocks, counts = count_blocks(of_rows, y, weight, rows_of_blocks, size)
-            of_others = count(of_rows[others], y[others], weight[others], size)
+        for j, own in enumerate(self._by_table(codes, lists)):
+            blocks, counts, of_others = count_parts(
+                own[0][1], y, weight, rows_of_blocks, others, self.cardinalities[j]
+            )
             base = self.counts_[j]
             if self.rows == "seen":
                 base = _subtract(base, counts + of_others)
             counts += base
-            inputs[:, self._slice(j)] = self._encode_blocks(
-                j, of_rows, rows_of_blocks, blocks, counts, others
-            )
+            self._encode_blocks(j, own, rows_of_blocks, blocks, counts, others, inputs)
             if self.rows == "new":
                 self.counts_[j] = counts + of_others
         self._update_tables()
         return inputs
 
-    def _warn_if_seen(self, codes, y, weight):
+    def _warn_if_seen(self, counted, y, weight):
         """Warn if rows that are passed as new are probably in the counts of the source.
 
         This is assumed if these counts are large enough to contain all rows, by value
@@ -421,9 +468,9 @@ class ExtendedStatistics(TargetStatistics):
         if not np.isin(y, (0, 1)).all():
             return
         largest = 0.0
-        for j, column in enumerate(self.columns):
-            of_rows = codes[:, column].astype(np.intp)
-            n, k = count(of_rows, y, weight, self.cardinalities[j])
+        for j, part in enumerate(counted):
+            codes, size = part.codes.astype(np.intp), self.cardinalities[j]
+            n, k = count(codes, part.repeat(y), part.repeat(weight), size)
             all_n, all_k = self.counts_[j]
             if min((all_k - k).min(), (all_n - all_k - n + k).min()) < -TOLERANCE:
                 return
@@ -486,18 +533,53 @@ def make_target_statistics(target_encoding, encoder, n_samples, params):
 
     The fitted encoder keeps the codes of rare values.
     """
-    columns = find_target_columns(
-        target_encoding, encoder.columns_, params["target_encoding_min_values"]
-    )
+    min_values = params["target_encoding_min_values"]
+    columns = find_target_columns(target_encoding, encoder.columns_, min_values)
+    sizes = [encoder.n_codes_[c] for c in columns]
+    lists = []
+    for index, table in find_target_lists(encoder, columns, params):
+        if table is None:
+            table, sizes = len(sizes), [*sizes, encoder.lists_[index].n_own]
+        lists.append((index, table))
     n_blocks = params["target_encoding_blocks"]
-    if columns and n_samples < n_blocks:
+    if sizes and n_samples < n_blocks:
         raise ValueError(
             f"target_encoding_blocks={n_blocks} requires as many rows; X has "
             f"{n_samples}. Use fewer blocks, or target_encoding=False."
         )
-    if not columns:
-        return None
-    return TargetStatistics(columns, [encoder.n_codes_[c] for c in columns])
+    return TargetStatistics(columns, sizes, lists) if sizes else None
+
+
+def find_target_lists(encoder, columns, params):
+    """Yield the indices of list columns with target statistics, and their tables.
+
+    The table of a list that shares the vocabulary of one of `columns` is that of the
+    column; other lists have one of their own, None.
+    """
+    chosen = params["list_target_encoding"]
+    is_named = not isinstance(chosen, bool | np.bool_)
+    names = [column.name for column in encoder.lists_]
+    for name in chosen if is_named else ():
+        if name not in names:
+            raise ValueError(
+                f"list_target_encoding contains {name!r}, which is not a column of "
+                f"lists of categories; these are {names}."
+            )
+    categories = [encoder.category_names_[column] for column in columns]
+    for index, column in enumerate(encoder.lists_):
+        if not (column.name in chosen if is_named else chosen):
+            continue
+        if column.shared_name in categories:
+            yield index, categories.index(column.shared_name)
+        elif column.shared_name is not None:
+            if is_named:
+                raise ValueError(
+                    f"list_target_encoding contains {column.name!r}, which shares the "
+                    f"vocabulary of {column.shared_name!r}; add this column to "
+                    "target_encoding."
+                )
+        elif is_named or column.n_values >= params["target_encoding_min_values"]:
+            yield index, None
 
 
 def check_target_encoding(params):
@@ -508,6 +590,12 @@ def check_target_encoding(params):
     check_integer(
         "target_encoding_min_values", params["target_encoding_min_values"], at_least=1
     )
+    chosen = params["list_target_encoding"]
+    if isinstance(chosen, str) or not isinstance(chosen, bool | list | tuple):
+        raise TypeError(
+            "list_target_encoding must be True, False or a list of names of columns; "
+            f"got {chosen!r}."
+        )
 
 
 def read_times(X, column, names):

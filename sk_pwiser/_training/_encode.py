@@ -185,8 +185,14 @@ class Schema:
         n_rates = 0 if self.statistics is None else self.statistics.n_outputs
         codes, numeric, *bags = self.encoder.transform(X, n_rates)
         if self.statistics is not None:
-            numeric[:, self.encoder.n_numeric_ :] = self.statistics.transform(codes)
+            rates = self.statistics.transform(codes, self.elements(bags))
+            numeric[:, self.encoder.n_numeric_ :] = rates
         return Inputs(self.without_rare(codes), numeric, *bags)
+
+    def elements(self, bags: Sequence[Any]) -> list[Any]:
+        """Return the elements of the list columns if they have target statistics."""
+        has_any = self.statistics is not None and self.statistics.lists
+        return self.encoder.elements(bags[0]) if has_any else []
 
     def without_rare(self, codes: np.ndarray) -> np.ndarray:
         """Replace the codes of rare values by the code of unseen values, in place."""
@@ -228,19 +234,20 @@ class Schema:
 class EncodedData:
     """The rows as tensors, and the schema that they were encoded by.
 
-    `labelled` has codes, labels and task weights of rows not in the target statistics
-    yet, and `further` has sets of rows that are only measured.
+    `labelled` has codes, labels, task weights and elements of lists of rows that are
+    not in the target statistics yet, and `further` sets of rows that are only measured.
     """
 
     rows: TrainingData
     schema: Schema
-    labelled: tuple[np.ndarray, np.ndarray, np.ndarray] | None = None
+    labelled: tuple[np.ndarray, np.ndarray, np.ndarray, list[Any]] | None = None
     further: Mapping[str, Impressions] = field(default_factory=dict)
 
     def update_statistics(self, undo: list[Callable[[], None]]) -> None:
         """Add the rows of an update to the statistics that they were encoded by."""
         if self.labelled is not None and self.schema.statistics is not None:
-            self.schema.statistics.update(*self.labelled, undo)
+            codes, y, weight, lists = self.labelled
+            self.schema.statistics.update(codes, y, weight, undo, lists)
 
 
 def check_rows(
@@ -382,10 +389,14 @@ def encode(
                     settings, earlier.encoder, n_samples, earlier
                 ),
             )
-        rates = _fit_statistics(settings, rows, schema, codes, times, valid, known)
+        lists = schema.elements(bags)
+        rates = _fit_statistics(
+            settings, rows, schema, codes, lists, times, valid, known
+        )
     elif schema.statistics is not None:
-        rates = schema.statistics.transform(codes)
-        labelled = (codes.copy(), *_task_labels(settings, rows))
+        lists = schema.elements(bags)
+        rates = schema.statistics.transform(codes, lists)
+        labelled = (codes.copy(), *_task_labels(settings, rows), lists)
     if rates is not None:
         numeric[:, schema.encoder.n_numeric_ :] = rates
     codes = schema.without_rare(codes)
@@ -519,6 +530,7 @@ def _fit_statistics(
     rows: Rows,
     schema: Schema,
     codes: np.ndarray,
+    lists: list[Any],
     times: np.ndarray | None,
     valid: np.ndarray | None,
     earlier: TargetStatistics | None,
@@ -538,7 +550,7 @@ def _fit_statistics(
     )
     y, weights = _task_labels(settings, rows)
     rates: np.ndarray = schema.statistics.fit_transform(
-        codes, y, weights, block, is_valid, earlier
+        codes, y, weights, block, is_valid, earlier, lists
     )
     return rates
 
@@ -586,15 +598,15 @@ def unfitted_statistics(
     if earlier is None:
         return statistics
     found, expected = (
-        [] if one is None else one.columns for one in (statistics, earlier.statistics)
+        [] if one is None else one.column_names(encoder)
+        for one in (statistics, earlier.statistics)
     )
     if found != expected:
-        columns = [c.name for c in encoder.columns_ if hasattr(c, "n_codes")]
+        chosen = settings.encoding_params["list_target_encoding"]
         raise ValueError(
             f"Training cannot continue with target_encoding="
-            f"{settings.target_encoding!r}: it selects the columns "
-            f"{[columns[i] for i in found]}, the earlier fit those of "
-            f"{[columns[i] for i in expected]}."
+            f"{settings.target_encoding!r} and list_target_encoding={chosen!r}: these "
+            f"select the columns {found}, the earlier fit those of {expected}."
         )
     return statistics
 

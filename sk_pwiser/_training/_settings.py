@@ -16,6 +16,7 @@ ENCODING_PARAMS: dict[str, Any] = {
     "grow_vocabulary": False,
     "list_ages": None,
     "list_pooling": "mean",
+    "list_target_encoding": False,
     "list_weights": None,
     "max_bins": 64,
     "max_categories": None,

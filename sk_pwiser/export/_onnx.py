@@ -119,7 +119,7 @@ def to_onnx(estimator, path, *, inputs="encoded"):
         names["numeric_names"] = schema.encoder.numeric_names_
         if schema.statistics is not None:
             names["numeric_names"] += schema.statistics.names(
-                names["category_names"], names["task_names"]
+                schema.encoder, names["task_names"]
             )
     properties = {key: json.dumps(value, default=str) for key, value in names.items()}
     onnx.helper.set_model_props(model, properties)

@@ -11,8 +11,10 @@ import torch
 from sk_pwiser._table import (
     UNSEEN,
     CategoryColumn,
+    Elements,
     ListColumn,
     ListWeights,
+    TargetStatistics,
     combine_bags,
     first_known,
     is_missing,
@@ -219,13 +221,13 @@ class RowEncoder:
         self.fields = make_fields(schema.encoder)
         self._bag_sizes = [n for n, *_ in schema.encoder.bags_]
         self._cardinalities = np.array(schema.encoder.cardinalities_, dtype=np.int64)
-        self._statistics = []
-        if schema.statistics is not None:
-            columns, tables = schema.statistics.columns, schema.statistics.tables_
-            self._statistics = [
-                (column, table.copy())
-                for column, table in zip(columns, tables, strict=True)
-            ]
+        self._statistics, given = None, schema.statistics
+        if given is not None:  # without the counts, which updates change
+            self._statistics = TargetStatistics(
+                given.columns, given.cardinalities, given.lists
+            )
+            self._statistics.n_tasks_ = given.n_tasks_
+            self._statistics.tables_ = [table.copy() for table in given.tables_]
 
     def encode(self, columns, n_rows):
         """Return int64 codes, float32 numbers, each (n_rows, n_columns), and bags.
@@ -243,17 +245,21 @@ class RowEncoder:
                 numeric += field.encode(values)
         codes = np.array(codes, dtype=np.int64).reshape(-1, n_rows).T
         numeric = np.array(numeric, dtype=np.float32).reshape(-1, n_rows).T
-        if self._statistics:
-            inputs = [table[codes[:, column]] for column, table in self._statistics]
-            numeric = np.hstack([numeric, *inputs])
-        # Rare values have target statistics, but no embedding.
-        codes = np.where(codes < self._cardinalities, codes, UNSEEN)
-        bags = None
+        bags, elements = None, []
         if lists:
             names = [field.name for field in self.fields]
             values = dict(zip(names, columns, strict=True))
             parts = [field.encode(values, categories) for field in lists]
+            elements = [
+                Elements.of_bags(part, field.column.shared_name)
+                for part, field in zip(parts, lists, strict=True)
+            ]
             bags = combine_bags(parts, self._bag_sizes)
+        if self._statistics is not None:
+            rates = self._statistics.transform(codes, elements)
+            numeric = np.hstack([numeric, rates])
+        # Rare values have target statistics, but no embedding.
+        codes = np.where(codes < self._cardinalities, codes, UNSEEN)
         return codes, np.ascontiguousarray(numeric), bags
 
 

@@ -140,7 +140,8 @@ def _parts(result):
     statistics = schema.statistics
     yield {"the target statistics": None if statistics is None else TargetStatistics}
     if statistics is not None:
-        yield {"the columns of the target statistics": statistics.columns}
+        names = statistics.column_names(schema.encoder)
+        yield {"the columns of the target statistics": names}
         learnt = _learnt(statistics)
         yield {f"{name} of the target statistics": v for name, v in learnt.items()}
     tensors = module.state_dict().items()
