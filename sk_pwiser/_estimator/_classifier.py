@@ -169,6 +169,12 @@ class MultiTaskCTRCVRClassifier(
           are pooled, by their "mean", their "sum" or by "attention" to the row's value
           of the column in `shared_embeddings`: one for all list columns, or a dict of
           names of list columns; see :ref:`inputs`;
+        - `list_target_encoding`, False by default: whether list columns have target
+          statistics, too: the means over their elements, a row with several elements
+          counting for each. True selects those with `target_encoding_min_values`
+          values or more, and those that share the vocabulary of a column of
+          `target_encoding`; otherwise a list of names. Rare elements count as unseen
+          ones;
         - `list_weights`, None by default: a dict of names of list columns to names of
           columns with one weight >= 0 per element, for a weighted mean or sum;
         - `max_bins`, 64 by default: largest number of bins of a numeric column. Up to

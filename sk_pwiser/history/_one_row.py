@@ -26,23 +26,23 @@ class OneRow:
     def features(self, row):
         """Return the new columns of a row, and whether it is from before the end."""
         plan, state = self.plan, self.state
-        time = read_time(_field(row, plan.time), plan.time, state.kind)
+        time = read_time(field_of(row, plan.time), plan.time, state.kind)
         is_early = state.end is not None and time < state.end
         time = state.end if is_early else time
         priors = self.of_all.priors(0, time)
-        features, codes = {}, []
+        features, found = {}, []
         for key, names in enumerate(plan.keys):
-            code = self._code(key, names, row)
-            codes.append(code)
-            numbers = self.pasts[key].numbers(code, time, priors)
+            past, code = self.look_up(key, names, row)
+            found.append((past, code))
+            numbers = past.numbers(code, time, priors)
             features.update(zip(self.names[key], numbers, strict=True))
         places = [0] * len(plan.keys)
         for each in plan.lists:
-            past, place = self.pasts[each.key], places[each.key]
-            start, end = past.slice_of_list(place, codes[each.key], time)
+            (past, code), place = found[each.key], places[each.key]
+            start, end = past.slice_of_list(place, code, time)
             places[each.key] += 1
-            log, values = past.log.lists[place], state.indices[each.column].values
-            features[each.name] = [values[i] for i in log.value[start:end]]
+            log = past.log.lists[place]
+            features[each.name] = self.values_of(each.column, log.value[start:end])
             ages = [(time - t) / plan.unit for t in log.time[start:end]]
             if each.ages == "buckets":
                 ages = [int(math.log2(1 + age)) for age in ages]
@@ -50,10 +50,16 @@ class OneRow:
                 features[f"{each.name}_ages"] = ages
         return features, is_early
 
-    def _code(self, key, names, row):
-        packed = 0
+    def values_of(self, column, elements):
+        """Return the values of elements of a list."""
+        values = self.state.indices[column].values
+        return [values[i] for i in elements]
+
+    def look_up(self, key, names, row):
+        """Return the past with the key of a row, and the key's place, -1 for none."""
+        past, packed = self.pasts[key], 0
         for name, size in zip(names, self.sizes[key], strict=True):
-            value = _field(row, name)
+            value = field_of(row, name)
             try:
                 place = self.places[name].get(value, -1)
             except TypeError as error:
@@ -61,14 +67,15 @@ class OneRow:
                     f"Column {name!r} must hold a value for keys; got {value!r}."
                 ) from error
             if place < 0 or is_missing(value):
-                return -1
+                return past, -1
             packed = packed * size + place
         keys = self.keys[key]
         code = bisect_left(keys, packed)
-        return code if code < len(keys) and keys[code] == packed else -1
+        return past, code if code < len(keys) and keys[code] == packed else -1
 
 
-def _field(row, name):
+def field_of(row, name):
+    """Return a field of a row."""
     try:
         return row[name]
     except KeyError:

@@ -1,0 +1,161 @@
+"""States in a key-value store: the values of rows, updates, other stores, bad input."""
+
+import pickle
+import shelve
+
+import numpy as np
+import pandas as pd
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+from impressions_over_time import make_history, make_log
+from numpy.testing import assert_allclose
+
+from sk_pwiser.history import HistoryFeatures, StoredHistory
+
+KEYS = ["user", "item", ("user", "item")]
+LISTS = [
+    {"column": "item", "n": 3, "ages": "values"},
+    {"column": "user", "key": "item", "n": 4, "task": "click"},
+]
+labels = st.sampled_from([0, 1, None])
+rows_of_log = st.fixed_dictionaries(
+    {
+        "user": st.sampled_from(["a", "b", None]),
+        "item": st.integers(0, 2),
+        "t": st.integers(0, 25),
+        "y": st.tuples(labels, labels),
+    }
+)
+logs = st.lists(rows_of_log, min_size=2, max_size=20)
+
+
+def assert_same_rows(found, expected, rows):
+    for row in rows:
+        own, other = found.transform_row(row), expected.transform_row(row)
+        assert own.keys() == other.keys()
+        for name, value in other.items():
+            if isinstance(value, list | str) or value is None:
+                assert own[name] == value
+            else:
+                assert_allclose(own[name], value, rtol=1e-9, err_msg=name)
+
+
+@settings(max_examples=8)
+@given(
+    log=logs,
+    cut=st.integers(1, 20),
+    params=st.fixed_dictionaries(
+        {
+            "label_delay": st.sampled_from([0, 7, [0, 3]]),
+            "windows": st.sampled_from([[], [3, 10]]),
+            "half_lives": st.sampled_from([[], [0.3, 8]]),
+            "max_age": st.sampled_from([None, 6]),
+            "lists": st.sampled_from([[], LISTS]),
+        }
+    ),
+)
+def test_rows_and_updates_are_those_of_the_history(log, cut, params):
+    log = sorted(log, key=lambda row: row["t"])
+    cut = min(cut, len(log) - 1)
+    X = pd.DataFrame({name: [r[name] for r in log] for name in ("user", "item", "t")})
+    Y = pd.DataFrame([r["y"] for r in log], columns=["click", "buy"], dtype=float)
+    history = HistoryFeatures(KEYS, time="t", **params).fit(X[:cut], Y[:cut])
+    store = {}
+    stored = StoredHistory.write(history, store)
+    end = log[cut - 1]["t"]
+    rows = [
+        {"user": user, "item": item, "t": end + age}
+        for user in ("a", "new", None)
+        for item in range(2)
+        for age in (0, 1, 9)
+    ]
+    assert_same_rows(stored, history, rows)
+    history.update(X[cut:], Y[cut:])
+    stored.update(X[cut:], Y[cut:])
+    rows = [{**row, "t": row["t"] + log[-1]["t"]} for row in rows]
+    assert_same_rows(stored, history, rows)
+    assert_same_rows(StoredHistory(store), history, rows)
+    assert stored.end_ == history.end_
+
+
+@pytest.mark.parametrize("ctr", [0.3, 0.02])
+def test_periods_of_dates(ctr):
+    X, Y = make_log(1_200, ctr=ctr, cvr=0.3)
+    history = make_history().fit(X[:600], Y[:600])
+    stored = StoredHistory.write(history, {}, prefix="log")
+    other = StoredHistory(stored.store, prefix="log")
+    for start in (600, 900):
+        part = slice(start, start + 300)
+        history.update(X[part], Y[part])
+        stored.update(X[part], Y[part])
+    late = X[:50].assign(user=3), Y[:50]
+    with pytest.raises(ValueError, match="50 rows are from before the end"):
+        stored.update(*late)
+    history.update(*late, overlap="merge")
+    stored.update(*late, overlap="merge")
+    end = X["time"].iloc[-1] + pd.Timedelta("2h")
+    rows = X[-50:].assign(time=end).to_dict("records")
+    assert_same_rows(stored, history, rows)
+    assert_same_rows(other.refresh(), history, rows)
+    # A row is that of `transform`, whose parts the brute force tests.
+    table = history.transform(pd.DataFrame(rows))
+    found = pd.DataFrame([stored.transform_row(row) for row in rows])
+    numbers = table.select_dtypes("number").columns
+    assert_allclose(found[numbers].astype(float), table[numbers].astype(float))
+
+
+def test_other_stores(tmp_path):
+    X, Y = make_log(200, ctr=0.3, cvr=0.3)
+    history = make_history().fit(X, Y)
+    row = X.iloc[-1].to_dict()
+    with shelve.open(str(tmp_path / "store")) as store:
+        StoredHistory.write(history, store)
+    with shelve.open(str(tmp_path / "store")) as store:
+        assert all(isinstance(value, bytes) for value in store.values())
+        assert_same_rows(StoredHistory(store), history, [row])
+        stored = StoredHistory(dict(store))
+    assert_same_rows(pickle.loads(pickle.dumps(stored)), history, [row])
+
+
+def test_equal_numbers_are_one_key():
+    X = pd.DataFrame({"user": np.arange(4) % 2, "t": np.arange(4)})
+    history = HistoryFeatures(["user"], time="t").fit(X)
+    stored = StoredHistory.write(history, {})
+    for user in (1, 1.0, np.int64(1), True):
+        row = stored.transform_row({"user": user, "t": 9})
+        assert row["user__since_impression"] == 6
+
+
+def test_keys_that_are_too_old_leave_the_store():
+    X = pd.DataFrame({"user": ["a", "b", "a"], "t": [0, 1, 2]})
+    history = HistoryFeatures(["user"], time="t", max_age=5, max_keys=1).fit(X[:2])
+    stored = StoredHistory.write(history, {})
+    assert 'history:user:["a"]' not in stored.store
+    stored.update(X[2:])
+    assert {'history:user:["a"]', 'history:user:["b"]'} <= set(stored.store)
+    stored.update(pd.DataFrame({"user": ["c"], "t": [90]}))
+    stored.update(pd.DataFrame({"user": ["b", "d"], "t": [80, 91]}), overlap="merge")
+    assert 'history:user:["b"]' not in stored.store
+
+
+def test_bad_input():
+    X = pd.DataFrame({"user": [("a", 1), ("b", 2)], "t": [0, 1]})
+    history = HistoryFeatures(["user"], time="t").fit(X)
+    with pytest.raises(TypeError, match=r"text or numbers; 'user' has \('a', 1\)"):
+        StoredHistory.write(history, {})
+    with pytest.raises(ValueError, match=r"store\['history'\].* no valid history"):
+        StoredHistory({})
+    stored = StoredHistory.write(
+        HistoryFeatures(["user"], time="t").fit(X.assign(user="a")), {}
+    )
+    before = dict(stored.store)
+    with pytest.raises(ValueError, match="inconsistent numbers of samples"):
+        stored.update(X.assign(user="a", t=5), [1])
+    assert stored.store == before
+    with pytest.raises(ValueError, match="has no field 'user'"):
+        stored.transform_row({"t": 3})
+    stored.store["history:"] = b"damaged"
+    with pytest.raises(ValueError, match="no valid history"):
+        stored.refresh()
+    assert stored.transform_row({"user": "a", "t": 5})["user__since_impression"] == 4
