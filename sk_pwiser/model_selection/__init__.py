@@ -16,9 +16,9 @@ from sk_pwiser._funnel import funnel_depth, funnel_holdout
 from sk_pwiser.model_selection._compare import compare_losses
 from sk_pwiser.model_selection._compare_models import compare_models
 from sk_pwiser.model_selection._comparison import LossComparison
-from sk_pwiser.model_selection._folds import FunnelStratifiedKFold
-from sk_pwiser.model_selection._time_and_groups import (
+from sk_pwiser.model_selection._folds import (
     FunnelGroupKFold,
+    FunnelStratifiedKFold,
     FunnelTimeSplit,
 )
 

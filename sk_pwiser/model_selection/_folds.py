@@ -1,8 +1,22 @@
-"""Splits with the same proportions of funnel depths in every part."""
+"""Folds with equal shares of funnel depths, by time, and of whole groups."""
 
-from sklearn.model_selection import StratifiedKFold
+from numbers import Integral
 
-from sk_pwiser._funnel import strata_of_folds
+import numpy as np
+from sklearn.model_selection import (
+    BaseCrossValidator,
+    StratifiedGroupKFold,
+    StratifiedKFold,
+)
+from sklearn.utils import column_or_1d, indexable
+
+from sk_pwiser._funnel import funnel_strata, strata_of_folds
+from sk_pwiser._times import (
+    check_duration,
+    column_of_times,
+    read_duration,
+    read_times,
+)
 
 
 class FunnelStratifiedKFold(StratifiedKFold):
@@ -95,3 +109,258 @@ class FunnelStratifiedKFold(StratifiedKFold):
         return super().split(
             X, strata_of_folds(y, self.n_splits, self.task_parents), groups
         )
+
+
+class FunnelTimeSplit(BaseCrossValidator):
+    """Folds in the order of time, with conversions in every part.
+
+    Each test part is a period, and its training part all rows before it, as a model
+    would be trained in operation. A random split puts rows of one session on both
+    sides, and trains on the future.
+
+    Parameters
+    ----------
+    n_splits : int, default=5
+        Number of folds, at least 1.
+
+    time : str or array-like of shape (n_samples,)
+        The name of a column of ``X``, or the times of the rows. Dates, or numbers of
+        any unit. The rows may be in any order, and rows of equal time are not split.
+
+    gap : duration, default=0
+        Training rows end this long before the test part begins, for example the delay
+        after which labels are known: a number, in the unit of the times (in seconds if
+        these are dates), a text such as "1h" or "7d", or a timedelta.
+
+    min_conversions : int, default=1
+        The least number of rows in each part in which the last task happened, and all
+        that it presupposes.
+
+    task_parents : "chain", None or dict, default="chain"
+        Which task presupposes which, as in :class:`FunnelStratifiedKFold`.
+
+    See Also
+    --------
+    sklearn.model_selection.TimeSeriesSplit : Folds by the order of the rows.
+    sk_pwiser.history.HistoryFeatures : What was known at the time of each row.
+
+    Notes
+    -----
+    Test parts are consecutive periods at the end of the log, of ``n_samples //
+    (n_splits + 1)`` rows each, up to rows of equal time. One with fewer conversions
+    begins earlier. Labels of tasks after the first may be missing; such rows do not
+    count as conversions.
+
+    Examples
+    --------
+    >>> import numpy as np
+    >>> from sk_pwiser.model_selection import FunnelTimeSplit
+    >>> time = np.array([3, 1, 2, 4, 5, 6])
+    >>> Y = np.array([[1, 1], [1, 1], [0, 0], [1, 1], [1, 0], [1, 1]])
+    >>> cv = FunnelTimeSplit(n_splits=2, time=time)
+    >>> for train, test in cv.split(np.zeros((6, 1)), Y):
+    ...     print(time[train].tolist(), time[test].tolist())
+    [1, 2] [3, 4]
+    [1, 2, 3, 4] [5, 6]
+    """
+
+    def __init__(
+        self, n_splits=5, *, time, gap=0, min_conversions=1, task_parents="chain"
+    ):
+        self.task_parents = task_parents
+        self.n_splits = n_splits
+        self.time = time
+        self.gap = gap
+        self.min_conversions = min_conversions
+
+    def get_n_splits(self, X=None, y=None, groups=None):
+        """Return the number of folds.
+
+        Parameters
+        ----------
+        X, y, groups : object, default=None
+            Ignored; exist for compatibility.
+
+        Returns
+        -------
+        int
+            The number of folds.
+        """
+        return self.n_splits
+
+    def split(self, X, y, groups=None):
+        """Generate the row indices of the training and test set of each fold.
+
+        Parameters
+        ----------
+        X : table or array-like of shape (n_samples, n_features)
+            The rows. Only the column of times is read.
+
+        y : array-like of shape (n_samples, n_tasks) or (n_samples,)
+            Labels, 0 or 1; the tasks in funnel order.
+
+        groups : object, default=None
+            Ignored; exists for compatibility.
+
+        Returns
+        -------
+        splits : iterator of (ndarray, ndarray)
+            Training and test indices, in the order of time, ``n_splits`` pairs.
+
+        Raises
+        ------
+        ValueError, TypeError
+            If a parameter is invalid, if times are missing or cannot be sorted, or if
+            there are too few rows or conversions.
+        """
+        # Not a generator itself, so that bad input raises at the call.
+        self._check_params()
+        name, column = "time", self.time
+        if isinstance(column, str):
+            name, column = column, column_of_times(X, column)
+        times = read_times(column, name)
+        gap = read_duration(self.gap, "gap", times.kind)
+        strata = funnel_strata(y, self.task_parents, "y")
+        if len(strata) != len(times.values):
+            raise ValueError(f"time has {len(times.values)} rows, y has {len(strata)}.")
+        order = np.argsort(times.values, kind="stable")
+        shape = getattr(y, "shape", None) or np.shape(y)
+        n_tasks = shape[1] if len(shape) > 1 else 1
+        is_conversion = (strata == 2 * n_tasks)[order]
+        return iter(self._parts(times.values[order], is_conversion, gap, order))
+
+    def _parts(self, times, is_conversion, gap, order):
+        n_samples = len(times)
+        counts = np.append(0, is_conversion.cumsum())
+        size, end, parts = n_samples // (self.n_splits + 1), n_samples, []
+        for fold in range(self.n_splits, 0, -1):
+            # The last start with enough conversions, if any.
+            wanted = counts[end] - self.min_conversions
+            latest = int(np.searchsorted(counts, wanted, side="right")) - 1
+            start = min(end - max(size, 1), latest)
+            if start > 0:
+                start = int(np.searchsorted(times, times[start]))
+            train = 0
+            if start > 0:
+                train = int(np.searchsorted(times, times[start] - gap))
+            if train <= 0 or counts[train] < self.min_conversions:
+                raise ValueError(
+                    f"n_splits={self.n_splits} with min_conversions="
+                    f"{self.min_conversions} and gap={self.gap!r} is not possible: "
+                    f"there are {n_samples} rows with {counts[-1]} conversions, and "
+                    f"fold {fold} would have a part with fewer than "
+                    f"{self.min_conversions} conversions or without rows."
+                )
+            parts.append((order[:train], order[start:end]))
+            end = start
+        return parts[::-1]
+
+    def _check_params(self):
+        for name, least in (("n_splits", 1), ("min_conversions", 0)):
+            value = getattr(self, name)
+            if not isinstance(value, Integral) or isinstance(value, bool):
+                raise TypeError(f"{name} must be an integer >= {least}; got {value!r}.")
+            if value < least:
+                raise ValueError(
+                    f"{name} must be an integer >= {least}; got {value!r}."
+                )
+        check_duration(self.gap, "gap", zero=True)
+
+
+class FunnelGroupKFold(StratifiedGroupKFold):
+    """K-fold that keeps groups whole and has funnel depths in similar proportions.
+
+    Rows of one group, such as a user, are all in the training part or all in the test
+    part of a fold, so that a model is tested on users that it has not seen. The folds
+    have about the same proportions of the depths, see :func:`funnel_depth`, as far as
+    whole groups allow.
+
+    Parameters
+    ----------
+    n_splits : int, default=5
+        Number of folds, at least 2.
+
+    shuffle : bool, default=True
+        Whether to shuffle the groups before they are assigned to folds.
+
+    random_state : int, RandomState instance or None, default=None
+        Seed of the shuffling; an int gives the same folds at every call. Must be
+        None if ``shuffle=False``.
+
+    task_parents : "chain", None or dict, default="chain"
+        Which task presupposes which, as in :class:`FunnelStratifiedKFold`.
+
+    See Also
+    --------
+    FunnelStratifiedKFold : The same without groups.
+    sklearn.model_selection.StratifiedGroupKFold : The same over the classes of a 1-D
+        ``y``.
+
+    Notes
+    -----
+    A depth with fewer rows than folds is stratified together with a neighbouring one,
+    as in :class:`FunnelStratifiedKFold`.
+
+    Examples
+    --------
+    >>> import numpy as np
+    >>> from sk_pwiser.model_selection import FunnelGroupKFold
+    >>> Y = np.array([[0, 0], [1, 1], [0, 0], [1, 1], [0, 0], [0, 0]])
+    >>> users = np.array(["a", "a", "b", "b", "c", "d"])
+    >>> cv = FunnelGroupKFold(n_splits=2, random_state=0)
+    >>> for train, test in cv.split(np.zeros((6, 1)), Y, users):
+    ...     print(np.unique(users[train]).tolist(), np.unique(users[test]).tolist())
+    ['a', 'd'] ['b', 'c']
+    ['b', 'c'] ['a', 'd']
+    """
+
+    def __init__(
+        self, n_splits=5, *, shuffle=True, random_state=None, task_parents="chain"
+    ):
+        super().__init__(n_splits=n_splits, shuffle=shuffle, random_state=random_state)
+        self.task_parents = task_parents
+
+    def split(self, X, y, groups):
+        """Generate the row indices of the training and test set of each fold.
+
+        Parameters
+        ----------
+        X : array-like of shape (n_samples, n_features)
+            Only its length is used; ``np.zeros(n_samples)`` is sufficient.
+
+        y : array-like of shape (n_samples, n_tasks) or (n_samples,)
+            Labels, 0 or 1; the tasks in funnel order. Those of tasks after the first
+            may be missing.
+
+        groups : array-like of shape (n_samples,)
+            Group of each row: numbers or text.
+
+        Returns
+        -------
+        splits : iterator of (ndarray, ndarray)
+            Training and test indices, ``n_splits`` pairs.
+
+        Raises
+        ------
+        ValueError
+            If labels are invalid, a group is missing, or there are fewer groups than
+            folds.
+        """
+        if groups is None:
+            raise ValueError("groups must be one group per row; got None.")
+        X, groups = indexable(X, groups)
+        groups = column_or_1d(groups)
+        is_missing = np.array([g is None or g != g for g in groups.tolist()], bool)
+        if is_missing.any():
+            raise ValueError(
+                f"groups must not be missing; row {is_missing.argmax()} is."
+            )
+        codes = np.unique(groups, return_inverse=True)[1]
+        n_groups = codes.max(initial=-1) + 1
+        if n_groups < self.n_splits:
+            raise ValueError(
+                f"n_splits={self.n_splits} must not exceed the number of groups, "
+                f"{n_groups}."
+            )
+        strata = strata_of_folds(y, self.n_splits, self.task_parents)
+        return super().split(X, strata, codes)
