@@ -200,6 +200,18 @@ def usable_monitor(
     return "valid_loss"
 
 
+def warn_about_absent(valid: TrainingRows, task_names: tuple[str, ...]) -> None:
+    """Warn if the last rows in time have no event of a task."""
+    has_event = (valid.labels() > 0).any(dim=0)
+    absent = [task for task, has in zip(task_names, has_event, strict=True) if not has]
+    if absent:
+        warn_user(
+            f"The last rows by time_column, on which early stopping decides, have no "
+            f"event of {', '.join(map(repr, absent))}, so that they say little about "
+            "it. Increase validation_fraction, or pass an eval_set."
+        )
+
+
 class Validated(ClassifierMixin, BaseEstimator):  # type: ignore[misc]
     """Stands for the estimator in a scorer of the validation rows."""
 

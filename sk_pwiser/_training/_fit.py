@@ -44,6 +44,7 @@ from sk_pwiser._training._early_stopping import (
     plan_epochs,
     stop_reason,
     usable_monitor,
+    warn_about_absent,
 )
 from sk_pwiser._training._encode import (
     EncodedData,
@@ -389,12 +390,16 @@ def fit(
 
 def without_tables(plan: Plan, data: EncodedData) -> Plan:
     """Release the tables, which are encoded, and check the monitored figure."""
-    names = data.schema.targets.task_names
+    names, valid = data.schema.targets.task_names, data.rows.valid
+    monitor = usable_monitor(plan.monitor, valid, names)
+    by_time = plan.settings.encoding_params["time_column"] is not None
+    if by_time and plan.holds_out and valid is not None and monitor == plan.monitor:
+        warn_about_absent(valid, names)
     return replace(
         plan,
         rows=replace(plan.rows, X=None),
         eval_rows={k: replace(rows, X=None) for k, rows in plan.eval_rows.items()},
-        monitor=usable_monitor(plan.monitor, data.rows.valid, names),
+        monitor=monitor,
     )
 
 

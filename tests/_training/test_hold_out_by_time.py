@@ -102,3 +102,17 @@ def test_fits_that_draw_no_validation_rows_do_not_warn(log):
     model.fit(features[:1_000], Y[:1_000], eval_set=(features[1_000:], Y[1_000:]))
     model.partial_fit(features[:100], Y[:100])
     model.fit(X, Y)
+
+
+@pytest.mark.parametrize("in_files", [False, True])
+def test_last_rows_without_an_event_of_a_task_are_named(log, in_files, tmp_path):
+    X, Y = log
+    Y = Y.assign(conversion=Y["conversion"].where(X["time"] < 440, 0))
+    params = {"encoding_params": {"time_column": "time"}, "early_stopping": True}
+    arguments = (X, Y)
+    if in_files:
+        pytest.importorskip("pyarrow")
+        X.join(Y).to_parquet(tmp_path / "a.parquet")
+        arguments = (ParquetImpressions(tmp_path, list(X), list(Y)),)
+    with pytest.warns(UserWarning, match="no event of 'conversion', so"):
+        small(**params).fit(*arguments)
