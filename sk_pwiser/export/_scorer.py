@@ -4,9 +4,9 @@ import copy
 import math
 from bisect import bisect_right
 from collections.abc import Mapping, Sequence
+from functools import partial
 
 import numpy as np
-import torch
 
 from sk_pwiser._table import (
     UNSEEN,
@@ -19,17 +19,25 @@ from sk_pwiser._table import (
     read_lists,
     to_float,
 )
+from sk_pwiser._training import Inputs
+from sk_pwiser._utils import check_choice
 from sk_pwiser.export._network import (
+    call_network,
     check_exportable,
     fitted_result,
     probability_network,
     shifts_of,
 )
+from sk_pwiser.export._onnx import OnnxNetwork
 
 # For more rows than this, a vectorised call is faster than a loop.
 FEW_ROWS = 8
 
 LARGEST = np.finfo(np.float64).max.item()
+# Values of these types are numbers, or missing, and need no conversion.
+NUMBERS = {bool, float, int, np.float64, type(None)}
+# Values of these types are not the values of a column.
+SCALARS = NUMBERS | {str}
 
 
 def make_fields(encoder):
@@ -60,7 +68,7 @@ class ListField(Field):
         super().__init__(column)
         self.column = column
 
-    def encode(self, values, categories):
+    def encode(self, values, categories, n_rows):
         """Return the bags of this field; `values` has the columns of all fields.
 
         `categories` has the fields of category columns by name.
@@ -68,12 +76,14 @@ class ListField(Field):
         column, items = self.column, self.column.items_
         if column.shared_name is not None:
             items = categories[column.shared_name].column
-        numbers = [
-            None if name is None else as_column(values[name])
-            for name in (column.weights_name, column.ages_name)
-        ]
-        lists = read_lists(as_column(values[self.name]), self.name)
-        return column.transform(lists, items, *numbers)
+        names = self.name, column.weights_name, column.ages_name
+        used = [None if name is None else values[name] for name in names]
+        n_read = max(len(each) for each in used if each is not None)
+        lists, *numbers = (
+            None if each is None else as_column(repeat(each, n_read)) for each in used
+        )
+        bags = column.transform(read_lists(lists, self.name), items, *numbers)
+        return bags if n_read == n_rows else repeat_bag(bags, n_rows)
 
 
 class CategoryField:
@@ -134,6 +144,7 @@ class NumericField:
         self.has_missing = column.has_missing_
         self._fill_value = float(column.fill_value_)
         nodes, inputs = column.nodes
+        self._arrays = nodes, inputs
         self._nodes, self._inputs = nodes.tolist(), inputs.tolist()
         self._slopes = (np.diff(inputs) / np.diff(nodes)).tolist()
 
@@ -145,9 +156,8 @@ class NumericField:
             inputs = [self._input(number) for number in numbers]
             missing = [math.isnan(number) for number in numbers]
         else:
-            numbers = np.asarray(numbers, dtype=np.float64)
             missing = np.isnan(numbers)
-            inputs = np.interp(numbers, self._nodes, self._inputs)
+            inputs = np.interp(numbers, *self._arrays)
             inputs[missing] = self._fill_value
         return [inputs, missing] if self.has_missing else [inputs]
 
@@ -164,12 +174,16 @@ class NumericField:
 
     def _read(self, values):
         """Return the values as numbers, with NaN for missing values."""
-        if not isinstance(values, np.ndarray):
+        is_plain = isinstance(values, list) and NUMBERS.issuperset(map(type, values))
+        if is_plain and len(values) <= FEW_ROWS:
             numbers = [math.nan if value is None else value for value in values]
-            if all(map(_is_plain_number, numbers)):
+            if all(number != number or abs(number) <= LARGEST for number in numbers):
                 return numbers
         try:
-            numbers = to_float(as_column(values))
+            if is_plain:
+                numbers = np.array(values, dtype=np.float64)  # None becomes NaN
+            else:
+                numbers = to_float(as_column(values))
         except (TypeError, ValueError, OverflowError):
             self._find_fault(values)
             raise
@@ -198,10 +212,15 @@ def as_column(values):
     return np.fromiter(values, dtype=object, count=len(values))
 
 
-def _is_plain_number(value):
-    """Return whether a value is a number, not infinite, that needs no conversion."""
-    is_number = isinstance(value, (float, int))
-    return is_number and (-LARGEST <= value <= LARGEST or value != value)
+def repeat(values, n_rows):
+    """Return the values of all rows, of which a list of one value is that of all."""
+    return values * n_rows if len(values) == 1 < n_rows else values
+
+
+def repeat_bag(bags, n_rows):
+    """Return bags with the entries of one row in all rows."""
+    entries = [None if a is None else np.tile(a, n_rows) for a in bags[1:]]
+    return type(bags)(np.arange(n_rows + 1) * len(bags.indices), *entries)
 
 
 def _has_hash(value):
@@ -228,19 +247,16 @@ class RowEncoder:
             ]
 
     def encode(self, columns, n_rows):
-        """Return int64 codes, float32 numbers, each (n_rows, n_columns), and bags.
-
-        Bags, of lists, are None if there are no lists.
-        """
+        """Return `Inputs` of the values of each field, or one value for all rows."""
         codes, numeric, lists, categories = [], [], [], {}
         for field, values in zip(self.fields, columns, strict=True):
             if isinstance(field, CategoryField):
-                codes.append(field.encode(values))
+                codes.append(repeat(field.encode(values), n_rows))
                 categories[field.name] = field
             elif isinstance(field, ListField):
                 lists.append(field)
             elif isinstance(field, NumericField):
-                numeric += field.encode(values)
+                numeric += [repeat(each, n_rows) for each in field.encode(values)]
         codes = np.array(codes, dtype=np.int64).reshape(-1, n_rows).T
         numeric = np.array(numeric, dtype=np.float32).reshape(-1, n_rows).T
         if self._statistics:
@@ -252,26 +268,34 @@ class RowEncoder:
         if lists:
             names = [field.name for field in self.fields]
             values = dict(zip(names, columns, strict=True))
-            parts = [field.encode(values, categories) for field in lists]
+            parts = [field.encode(values, categories, n_rows) for field in lists]
             bags = combine_bags(parts, self._bag_sizes)
-        return codes, np.ascontiguousarray(numeric), bags
+        return Inputs(codes, np.ascontiguousarray(numeric), bags)
 
 
 class Scorer:
     """Predicts probabilities of rows that are dictionaries, for servers.
 
-    A scorer looks up category values in dictionaries and calls the network directly,
-    which is much faster than `predict_proba` on a DataFrame with one row. It is a copy:
-    later fits of the estimator do not change it. It can be pickled, and contains
-    neither training data nor the optimiser. Only load pickles from a trusted source.
+    A scorer looks up category values in dictionaries and runs the network in ONNX
+    Runtime, which is much faster than `predict_proba` on a DataFrame with one row. It
+    is a copy: later fits of the estimator do not change it. Threads can share it. It
+    can be pickled, and contains neither training data nor the optimiser. Only load
+    pickles from a trusted source.
 
     Parameters
     ----------
     estimator : MultiTaskCTRCVRClassifier or FunnelCalibrator
         The fitted estimator, or the fitted calibrator of one.
+    runtime : {"auto", "onnx", "torch"}, default="auto"
+        What runs the network: ONNX Runtime, or PyTorch, which takes several times as
+        long for few rows. "auto" is "onnx" if onnx and onnxruntime are installed and
+        the network can be exported, and "torch" otherwise. "auto" decides again when a
+        pickle is loaded.
 
     Attributes
     ----------
+    runtime : {"onnx", "torch"}
+        What runs the network.
     field_names : list of str or int
         Names of the fields that each row must contain: the names of the columns in
         `fit`, or their indices if they had no names.
@@ -284,16 +308,21 @@ class Scorer:
         If `estimator` is neither a :class:`~sk_pwiser.MultiTaskCTRCVRClassifier` nor a
         :class:`~sk_pwiser.calibration.FunnelCalibrator` of one.
     ValueError
-        If `fit` saw a sparse table or a column of arrays of numbers, which is named.
+        If `fit` saw a sparse table or a column of arrays of numbers, which is named, if
+        `runtime` is unknown, or if it is "onnx" and the network cannot be exported.
+    ImportError
+        If `runtime` is "onnx" and a package is missing, which is named.
 
     Notes
     -----
-    The scorer computes on the CPU in float32. Its predictions differ from those of an
-    estimator on another device by rounding errors, and more from an estimator with
+    The scorer computes on the CPU in float32. Its predictions differ from those of
+    `predict_proba` by rounding errors, and more from those of an estimator with
     `precision="bfloat16"`.
 
-    PyTorch uses several threads. In a server with one worker per core, call
-    ``torch.set_num_threads(1)``, so that the workers do not compete for the cores.
+    ONNX Runtime computes on the thread that calls the scorer. It holds a copy of the
+    weights beside those that are pickled. PyTorch uses several threads: in a server
+    with one worker per core, call ``torch.set_num_threads(1)``, so that the workers do
+    not compete for the cores.
 
     Examples
     --------
@@ -306,12 +335,18 @@ class Scorer:
     >>> row = data.data.iloc[0].to_dict()
     >>> scorer(row).shape
     (1, 2)
+
+    Candidates of one user:
+
+    >>> items = [{"category_0": value} for value in range(100)]
+    >>> scorer(items, shared=row).shape
+    (100, 2)
     """
 
-    def __init__(self, estimator):
+    def __init__(self, estimator, *, runtime="auto"):
         schema = fitted_result(estimator).schema
+        check_choice("runtime", runtime, ("auto", "onnx", "torch"))
         self._encoder = RowEncoder(schema)
-        self._network = probability_network(estimator)
         self.field_names = [field.name for field in self._encoder.fields]
         self.task_names = list(estimator.task_names_)
         self._shifts = shifts_of(estimator)
@@ -320,12 +355,35 @@ class Scorer:
             by = estimator.by
             names = self.field_names
             self._by = names.index(by) if by in names else by
+        self._network = probability_network(estimator)
+        self._start(runtime)
 
-    def __call__(self, rows):
+    def _start(self, runtime):
+        """Set the function that maps encoded inputs to probabilities."""
+        self._requested, self.runtime = runtime, "torch"
+        self._run = partial(call_network, self._network)
+        if runtime == "torch":
+            return
+        try:
+            self._run, self.runtime = OnnxNetwork(self._network), "onnx"
+        except Exception:  # exporter and runtime have many, for a user's own network
+            if runtime == "onnx":
+                raise
+
+    def __getstate__(self):
+        """Return the state without the session, which cannot be pickled."""
+        return {key: value for key, value in vars(self).items() if key != "_run"}
+
+    def __setstate__(self, state):
+        """Set the state, and start a session."""
+        vars(self).update(state)
+        self._start(self._requested)
+
+    def __call__(self, rows, shared=None):
         """Return the predictions of `predict_proba`."""
-        return self.predict_proba(rows)
+        return self.predict_proba(rows, shared)
 
-    def predict_proba(self, rows):
+    def predict_proba(self, rows, shared=None):
         """Predict probabilities over impressions.
 
         Parameters
@@ -341,6 +399,11 @@ class Scorer:
             Missing values are None or NaN. Other fields are ignored. Each row is
             checked separately: a value of a different kind than in `fit`, such as text
             instead of a number, is an error even if all other rows are valid.
+        shared : dict, default=None
+            One value for each field that the rows do not have, such as those of the
+            user to whom all candidates are shown. The result is that of the rows
+            ``{**shared, **row}``, but these values are encoded once. The rows must not
+            differ in their fields.
 
         Returns
         -------
@@ -354,69 +417,76 @@ class Scorer:
             If a field is missing or a value cannot be encoded. The message names the
             row, counted from 0, and the field.
         """
-        columns, n_rows = self._read(rows)
+        if shared is not None and not isinstance(shared, Mapping):
+            raise TypeError(
+                "shared must be a dictionary of the fields that all rows share; got "
+                f"{type(shared).__name__}."
+            )
+        columns, n_rows = self._read(rows, shared or {})
         if n_rows == 0:
             raise ValueError("rows must contain at least one row; got none.")
-        codes, numeric, bags = self._encoder.encode(columns, n_rows)
-        inputs = [codes, numeric]
+        encoded = self._encoder.encode(columns, n_rows)
+        inputs = {"codes": encoded.codes, "numeric": encoded.numeric}
         if self._shifts is not None:
-            inputs.append(self._find_shifts(columns[self._by]))
-        if bags is not None:
-            inputs += bags._replace(indices=bags.indices.astype(np.int64))
-        with torch.inference_mode():
-            tensors = [None if a is None else torch.from_numpy(a) for a in inputs]
-            return self._network(*tensors).numpy()
+            shifts = self._find_shifts(columns[self._by])
+            inputs["shifts"] = np.array(repeat(shifts, n_rows))
+        return self._run(inputs | encoded.bag_inputs())
 
     def _find_shifts(self, values):
-        """Return the shifts of the log-odds of the rows, (n_rows, n_tasks)."""
+        """Return the shifts of the log-odds by task, in a list of one per value."""
         common = np.zeros(len(self.task_names))
         keys = values.tolist() if isinstance(values, np.ndarray) else values
-        return np.array(
-            [
-                common if is_missing(key) else self._shifts.get(key, common)
-                for key in keys
-            ]
-        )
+        return [
+            common if is_missing(key) else self._shifts.get(key, common) for key in keys
+        ]
 
-    def _read(self, rows):
-        """Return the values of each field, and the number of rows."""
+    def _read(self, rows, shared):
+        """Return the values of each field, or a shared one, and the number of rows."""
         if not isinstance(rows, Mapping):
-            return self._read_list(rows)
+            return self._read_list(rows, shared)
         if any(_is_column_of(rows.get(f.name), f) for f in self._encoder.fields):
-            return self._read_columns(rows)
-        return self._read_list([rows])
+            return self._read_columns(rows, shared)
+        return self._read_list([rows], shared)
 
-    def _read_list(self, rows):
+    def _read_list(self, rows, shared):
         is_list = isinstance(rows, Sequence) and not isinstance(rows, str | bytes)
         if not is_list:
             raise TypeError(
                 "rows must be a dictionary or a list of dictionaries; got "
                 f"{type(rows).__name__}."
             )
+        names = self.field_names
         try:
-            columns = [[row[name] for row in rows] for name in self.field_names]
+            if shared and rows:
+                names = [n for n in names if n not in shared or n in rows[0]]
+            columns = {name: [row[name] for row in rows] for name in names}
         except (KeyError, TypeError, IndexError):
-            self._find_fault(rows)
+            self._find_fault(rows, names)
             raise
-        return columns, len(rows)
+        if len(names) < len(self.field_names):
+            columns = {n: columns.get(n) or [shared[n]] for n in self.field_names}
+        return [*columns.values()], len(rows)
 
-    def _find_fault(self, rows):
+    def _find_fault(self, rows, names):
         """Raise an error that names the first incomplete row."""
         for index, row in enumerate(rows):
             if not isinstance(row, Mapping):
                 raise TypeError(
                     f"Row {index} must be a dictionary; got {type(row).__name__}."
                 )
-            absent = [name for name in self.field_names if name not in row]
+            absent = [name for name in names if name not in row]
             if absent:
                 raise ValueError(
                     f"Row {index} has no field {absent[0]!r}; pass None for a missing "
-                    f"value. It lacks {len(absent)} of {len(self.field_names)} fields."
+                    f"value. It lacks {len(absent)} of {len(names)} fields."
                 )
 
-    def _read_columns(self, rows):
-        columns = []
+    def _read_columns(self, rows, shared):
+        columns, lengths = [], {}
         for name in self.field_names:
+            if name not in rows and name in shared:
+                columns.append([shared[name]])
+                continue
             if name not in rows:
                 raise ValueError(f"rows has no field {name!r}.")
             if not _is_column(rows[name]):
@@ -425,18 +495,20 @@ class Scorer:
                     f"fields; got {rows[name]!r}."
                 )
             columns.append(_as_values(rows[name]))
-        lengths = [len(column) for column in columns]
-        for name, length in zip(self.field_names, lengths, strict=True):
-            if length != lengths[0]:
+            lengths[name] = len(columns[-1])
+        first, n_rows = next(iter(lengths.items()))
+        for name, length in lengths.items():
+            if length != n_rows:
                 raise ValueError(
-                    f"Field {name!r} has {length} values; {self.field_names[0]!r} has "
-                    f"{lengths[0]}."
+                    f"Field {name!r} has {length} values; {first!r} has {n_rows}."
                 )
-        return columns, lengths[0]
+        return columns, n_rows
 
 
 def _is_column(value):
     """Return whether a value is a column: a list or a 1-D array."""
+    if type(value) in SCALARS:
+        return False
     return isinstance(value, list) or len(getattr(value, "shape", ())) == 1
 
 
