@@ -103,6 +103,14 @@ class CategoryField:
             self._unseen_types |= {str} if "text" in column.kinds_ else set()
             self._unseen_types |= {int, bool} if "numbers" in column.kinds_ else set()
 
+    def encode_one(self, value):
+        """Return the code of a value."""
+        try:
+            code = self.column.codes_.get(value)
+        except TypeError:
+            code = None
+        return self.encode([value])[0] if code is None else code
+
     def encode(self, values):
         """Return the codes of a list or array of values; rare values keep their own."""
         find = self.column.codes_.get
@@ -148,52 +156,55 @@ class NumericField:
         self._nodes, self._inputs = nodes.tolist(), inputs.tolist()
         self._slopes = (np.diff(inputs) / np.diff(nodes)).tolist()
 
+    def encode_one(self, value, row=0):
+        """Return the input, and whether the value is missing if fit had any such."""
+        if value is None:
+            value = math.nan
+        elif type(value) not in NUMBERS or not (
+            -LARGEST <= value <= LARGEST or value != value
+        ):
+            value = self._read([value], row)[0].item()
+        nodes, inputs = self._nodes, self._inputs
+        if value != value:
+            encoded = self._fill_value
+        else:
+            place = bisect_right(nodes, value) - 1
+            if place < 0:
+                encoded = inputs[0]
+            elif place >= len(self._slopes):
+                encoded = inputs[-1]
+            else:
+                encoded = inputs[place] + self._slopes[place] * (value - nodes[place])
+        return (encoded, value != value) if self.has_missing else (encoded,)
+
     def encode(self, values):
         """Return the inputs, and an indicator of missing values if fit had any."""
+        if len(values) <= FEW_ROWS:
+            rows = [self.encode_one(value, row) for row, value in enumerate(values)]
+            return zip(*rows, strict=True)
         numbers = self._read(values)
-        if len(numbers) <= FEW_ROWS:
-            numbers = numbers.tolist() if isinstance(numbers, np.ndarray) else numbers
-            inputs = [self._input(number) for number in numbers]
-            missing = [math.isnan(number) for number in numbers]
-        else:
-            missing = np.isnan(numbers)
-            inputs = np.interp(numbers, *self._arrays)
-            inputs[missing] = self._fill_value
+        missing = np.isnan(numbers)
+        inputs = np.interp(numbers, *self._arrays)
+        inputs[missing] = self._fill_value
         return [inputs, missing] if self.has_missing else [inputs]
 
-    def _input(self, number):
-        nodes, inputs = self._nodes, self._inputs
-        if number != number:
-            return self._fill_value
-        place = bisect_right(nodes, number) - 1
-        if place < 0:
-            return inputs[0]
-        if place >= len(self._slopes):
-            return inputs[-1]
-        return inputs[place] + self._slopes[place] * (number - nodes[place])
-
-    def _read(self, values):
-        """Return the values as numbers, with NaN for missing values."""
-        is_plain = isinstance(values, list) and NUMBERS.issuperset(map(type, values))
-        if is_plain and len(values) <= FEW_ROWS:
-            numbers = [math.nan if value is None else value for value in values]
-            if all(number != number or abs(number) <= LARGEST for number in numbers):
-                return numbers
+    def _read(self, values, first_row=0):
+        """Return the values as an array of numbers, with NaN for missing values."""
         try:
-            if is_plain:
+            if isinstance(values, list) and NUMBERS.issuperset(map(type, values)):
                 numbers = np.array(values, dtype=np.float64)  # None becomes NaN
             else:
                 numbers = to_float(as_column(values))
         except (TypeError, ValueError, OverflowError):
-            self._find_fault(values)
+            self._find_fault(values, first_row)
             raise
         if np.isinf(numbers).any():
-            self._find_fault(values)
+            self._find_fault(values, first_row)
         return numbers
 
-    def _find_fault(self, values):
+    def _find_fault(self, values, first_row):
         """Raise an error that names the first row without a finite number."""
-        for row, value in enumerate(values):
+        for row, value in enumerate(values, start=first_row):
             where = f"Row {row}, field {self.name!r}:"
             try:
                 number = to_float(as_column([value]))[0]
@@ -215,6 +226,16 @@ def as_column(values):
 def repeat(values, n_rows):
     """Return the values of all rows, of which a list of one value is that of all."""
     return values * n_rows if len(values) == 1 < n_rows else values
+
+
+def as_rows(columns, n_rows, dtype):
+    """Return an array (n_rows, n_columns) of columns, which may be single values."""
+    if n_rows == 1:
+        return np.array([columns], dtype=dtype)
+    rows = np.empty((n_rows, len(columns)), dtype=dtype)
+    for place, column in enumerate(columns):
+        rows[:, place] = column
+    return rows
 
 
 def repeat_bag(bags, n_rows):
@@ -250,18 +271,20 @@ class RowEncoder:
         """Return `Inputs` of the values of each field, or one value for all rows."""
         codes, numeric, lists, categories = [], [], [], {}
         for field, values in zip(self.fields, columns, strict=True):
-            if isinstance(field, CategoryField):
-                codes.append(repeat(field.encode(values), n_rows))
-                categories[field.name] = field
-            elif isinstance(field, ListField):
+            if isinstance(field, ListField):
                 lists.append(field)
+                continue
+            is_one = len(values) == 1
+            if isinstance(field, CategoryField):
+                found = field.encode_one(values[0]) if is_one else field.encode(values)
+                codes.append(found)
+                categories[field.name] = field
             elif isinstance(field, NumericField):
-                numeric += [repeat(each, n_rows) for each in field.encode(values)]
-        codes = np.array(codes, dtype=np.int64).reshape(-1, n_rows).T
-        numeric = np.array(numeric, dtype=np.float32).reshape(-1, n_rows).T
-        if self._statistics:
-            inputs = [table[codes[:, column]] for column, table in self._statistics]
-            numeric = np.hstack([numeric, *inputs])
+                found = field.encode_one(values[0]) if is_one else field.encode(values)
+                numeric += found
+        for column, table in self._statistics:
+            numeric += list(table[codes[column]].T)
+        codes = as_rows(codes, n_rows, np.int64)
         # Rare values have target statistics, but no embedding.
         codes = np.where(codes < self._cardinalities, codes, UNSEEN)
         bags = None
@@ -270,7 +293,7 @@ class RowEncoder:
             values = dict(zip(names, columns, strict=True))
             parts = [field.encode(values, categories, n_rows) for field in lists]
             bags = combine_bags(parts, self._bag_sizes)
-        return Inputs(codes, np.ascontiguousarray(numeric), bags)
+        return Inputs(codes, as_rows(numeric, n_rows, np.float32), bags)
 
 
 class Scorer:
@@ -444,9 +467,12 @@ class Scorer:
         """Return the values of each field, or a shared one, and the number of rows."""
         if not isinstance(rows, Mapping):
             return self._read_list(rows, shared)
-        if any(_is_column_of(rows.get(f.name), f) for f in self._encoder.fields):
-            return self._read_columns(rows, shared)
-        return self._read_list([rows], shared)
+        is_row = SCALARS.issuperset(map(type, rows.values())) or not any(
+            _is_column_of(rows.get(f.name), f) for f in self._encoder.fields
+        )
+        if is_row:
+            return self._read_list([{**shared, **rows}], {})
+        return self._read_columns(rows, shared)
 
     def _read_list(self, rows, shared):
         is_list = isinstance(rows, Sequence) and not isinstance(rows, str | bytes)
@@ -507,8 +533,6 @@ class Scorer:
 
 def _is_column(value):
     """Return whether a value is a column: a list or a 1-D array."""
-    if type(value) in SCALARS:
-        return False
     return isinstance(value, list) or len(getattr(value, "shape", ())) == 1
 
 
@@ -525,4 +549,6 @@ def _as_values(column):
         return column
     array = np.asarray(column)
     # Not `tolist`, which returns some dates as integers.
-    return array if array.dtype.kind in "biuf" else list(array)
+    if array.dtype.kind not in "biuf":
+        return list(array)
+    return array if len(array) > 1 else array.tolist()
