@@ -14,6 +14,7 @@ from sk_pwiser._training._fit_tasks import (
 )
 from sk_pwiser._training._net import MultiTaskNet
 from sk_pwiser._training._optimizers import OPTIMIZERS, sparse_tables
+from sk_pwiser._training._permuted import PermutedTable
 from sk_pwiser._training._settings import Settings
 from sk_pwiser._training._state import (
     STATE_CLASSES,
@@ -36,6 +37,7 @@ __all__ = [
     "Inputs",
     "KeepOnInterrupt",
     "MultiTaskNet",
+    "PermutedTable",
     "Settings",
     "TrainingResult",
     "ValidationRows",

@@ -13,7 +13,10 @@ from sklearn.utils import _safe_indexing
 from sk_pwiser._table import STATE_CLASSES as TABLE_CLASSES
 from sk_pwiser._table import (
     UNSEEN,
+    CategoryColumn,
     ExtendedStatistics,
+    ListColumn,
+    NumericColumn,
     SoftTargets,
     TableEncoder,
     Targets,
@@ -186,6 +189,39 @@ class Schema:
         if self.statistics is not None:
             numeric[:, self.encoder.n_numeric_ :] = self.statistics.transform(codes)
         return Inputs(self.without_rare(codes), numeric, *bags)
+
+    def places(self) -> dict[Any, tuple[list[int], list[int], list[int]]]:
+        """Return where each column is, in the codes, the numeric inputs and the bags.
+
+        Columns of the weights and ages of lists are parts of the column of the lists.
+        """
+        if self.encoder.sparse_ is not None:
+            raise ValueError("X must not be a sparse table.")
+        places, n_codes, n_numeric, n_bags = {}, 0, 0, 0
+        rates = self.statistics
+        for column in self.encoder.columns_:
+            codes: list[int] = []
+            numeric: list[int] = []
+            bags: list[int] = []
+            if isinstance(column, CategoryColumn):
+                codes = [n_codes]
+                if rates is not None and n_codes in rates.columns:
+                    first = self.encoder.n_numeric_
+                    width = rates.n_outputs // len(rates.columns)
+                    first += rates.columns.index(n_codes) * width
+                    numeric = [*range(first, first + width)]
+                n_codes += 1
+            elif isinstance(column, ListColumn):
+                bags = [n_bags]
+                n_bags += 1
+            elif isinstance(column, NumericColumn):
+                n = len(column.input_names)
+                numeric = [*range(n_numeric, n_numeric + n)]
+                n_numeric += n
+            else:
+                continue
+            places[column.name] = codes, numeric, bags
+        return places
 
     def without_rare(self, codes: np.ndarray) -> np.ndarray:
         """Replace the codes of rare values by the code of unseen values, in place."""
