@@ -1,17 +1,19 @@
-"""Latency of one row: predict_proba, Scorer, ONNX, and gradient-boosted trees.
+"""Latency of requests: predict_proba, Scorer, ONNX Runtime, and gradient-boosted trees.
 
     python benchmarks/serving.py
     python benchmarks/serving.py --clock processor
     python benchmarks/serving.py --quick
 
-Every program predicts click and conversion of the same rows, one row per call, on one
-thread. For each row, all programs run in random order. The input of each program is
-given in advance, and is not part of the time: a DataFrame with one row for
-`predict_proba`; a dict of Python values for `Scorer`; one array per column, of text and
-numbers, for "ONNX, raw"; a list of values for CatBoost. "ONNX, encoded" and LightGBM
-take encoded arrays, so that their time includes no encoding. The networks are trained
-for one epoch, and the trees are two models, one per task, which are not tuned: this is
-a comparison of latency alone.
+Every program predicts click and conversion of the same requests, on one thread: of one
+row, and of 100 candidates of one user, which share half of their fields. For each
+request, all programs run in random order. The input of each program is given in
+advance, and is not part of the time: a DataFrame for `predict_proba`; a dict of Python
+values for `Scorer`, or a list of dicts and one of shared values; one array per column,
+of text and numbers, for "ONNX, raw"; lists of values for CatBoost. "ONNX, encoded", a
+bare call of ONNX Runtime, and LightGBM take encoded arrays, so that their time includes
+no encoding. The networks are trained for one epoch, and the trees are two models, one
+per task, which are not tuned: this is a comparison of latency alone. LightGBM and
+CatBoost are left out if they are not installed.
 
 The figures are medians (p50) and 99 % quantiles (p99) of the calls of all rounds. The
 ratio is the median within a round over that of `Scorer`: the median over the rounds,
@@ -23,20 +25,36 @@ to other programs.
 import random
 import tempfile
 import time
+from contextlib import suppress
+from functools import partial
 from pathlib import Path
 
 import numpy as np
 import onnxruntime
+import pandas as pd
 from _harness import begin, make_parser
 from _tables import SERVED, impressions
-from catboost import CatBoostClassifier
-from lightgbm import LGBMClassifier
 
 from sk_pwiser import MultiTaskCTRCVRClassifier
 from sk_pwiser.export import Scorer, to_onnx
 
 CLOCKS = {"wall": time.perf_counter, "processor": time.process_time}
-NETWORKS = "shared_bottom", "mmoe"
+NETWORKS = "shared_bottom", "mmoe", "esmm"
+N_CANDIDATES = 100
+
+
+def make_requests(X, n_requests, n_rows):
+    """Return tables of `n_rows` rows that share every second column."""
+    shared = X.columns[::2]
+    requests = []
+    for i in range(n_requests):
+        rows = X.iloc[i * n_rows : (i + 1) * n_rows].copy()
+        for name in shared:
+            rows[name] = pd.Series(
+                rows[name].iloc[[0] * n_rows].array, rows.index, rows[name].dtype
+            )
+        requests.append(rows)
+    return requests, list(shared)
 
 
 def make_session(path):
@@ -45,26 +63,33 @@ def make_session(path):
     return onnxruntime.InferenceSession(path, options)
 
 
-def raw_arrays(row):
-    """Return the values of a row as the graph takes them."""
-    is_text = {name: isinstance(value, str) for name, value in row.items()}
+def raw_arrays(rows):
+    """Return the values of rows as the graph takes them."""
+    texts = {name: isinstance(rows[name].iloc[0], str) for name in rows}
     return {
-        name: np.array([[value]], dtype=object if is_text[name] else np.float64)
-        for name, value in row.items()
+        name: rows[[name]].to_numpy(object if is_text else np.float64)
+        for name, is_text in texts.items()
     }
 
 
-def programs_of(model, name, X):
-    """Return functions of a row's number that predict with a fitted estimator."""
-    frames = [X.iloc[i : i + 1] for i in range(len(X))]
-    rows = X.astype(object).to_dict("records")
-    encoded = model.encode(X)
-    codes, numeric = encoded.codes.astype(np.int64), encoded.numeric
+def as_dicts(rows, shared):
+    """Return the arguments of a scorer: one row, or rows and what they share."""
+    dicts = rows.astype(object).to_dict("records")
+    if len(dicts) == 1:
+        return dicts
+    own = [{k: v for k, v in row.items() if k not in shared} for row in dicts]
+    return own, {name: dicts[0][name] for name in shared}
+
+
+def programs_of(model, kind, requests, shared):
+    """Return functions of a request's number that predict with a fitted estimator."""
+    encoded = [model.encode(rows) for rows in requests]
     arrays = [
-        {"codes": codes[i : i + 1], "numeric": numeric[i : i + 1]}
-        for i in range(len(X))
+        {"codes": e.codes.astype(np.int64), "numeric": e.numeric} for e in encoded
     ]
-    raw, scorer = list(map(raw_arrays, rows)), Scorer(model)
+    raw = list(map(raw_arrays, requests))
+    dicts = [as_dicts(rows, shared) for rows in requests]
+    scorers = [Scorer(model, runtime=runtime) for runtime in ("onnx", "torch")]
     with tempfile.TemporaryDirectory() as folder:
         path = Path(folder) / "model.onnx"
         to_onnx(model, path)
@@ -72,50 +97,75 @@ def programs_of(model, name, X):
         to_onnx(model, path, inputs="raw")
         raw_session = make_session(path)
     programs = {
-        "predict_proba": lambda i: model.predict_proba(frames[i]),
-        "Scorer": lambda i: scorer(rows[i]),
+        "predict_proba": lambda i: model.predict_proba(requests[i]),
+        "Scorer": lambda i: scorers[0](*dicts[i]),
+        "Scorer, torch": lambda i: scorers[1](*dicts[i]),
         "ONNX, encoded": lambda i: session.run(None, arrays[i])[0],
         "ONNX, raw": lambda i: raw_session.run(None, raw[i])[0],
     }
-    expected = model.predict_proba(X)
-    for program in programs.values():
-        found = np.vstack([program(i) for i in range(len(X))])
-        np.testing.assert_allclose(found, expected, atol=1e-5)
-    return {f"{name}: {kind}": program for kind, program in programs.items()}
+    for i, rows in enumerate(requests):
+        expected = model.predict_proba(rows)
+        for program in programs.values():
+            np.testing.assert_allclose(program(i), expected, rtol=0, atol=1e-6)
+    return {f"{kind}: {name}": program for name, program in programs.items()}
 
 
-def trees(X, Y, rows, n_trees):
-    """Return functions of a row's number that predict with two models of trees."""
-    names = list(X.columns[X.dtypes == "category"])
-    codes = X.assign(**{name: X[name].cat.codes for name in names})
-    values, used = X.astype(dict.fromkeys(names, str)), codes.to_numpy(float)
+def with_codes(X):
+    """Return the table with the codes of category columns, and as numbers."""
+    names = X.columns[X.dtypes == "category"]
+    return X.assign(**{name: X[name].cat.codes for name in names}).to_numpy(float)
+
+
+def as_text(X):
+    """Return the table with the values of category columns as text."""
+    return X.astype(dict.fromkeys(X.columns[X.dtypes == "category"], str))
+
+
+def fit_trees(X, Y, n_trees):
+    """Return functions that make programs, of two models of trees each, of requests."""
+    names = X.columns[X.dtypes == "category"]
     places = [X.columns.get_loc(name) for name in names]
-    light, cat = [], []
-    quiet = {"verbose": False, "allow_writing_files": False}
-    for y in Y.T:
-        model = LGBMClassifier(n_estimators=n_trees, n_jobs=1, verbose=-1)
-        light.append(model.fit(used, y, categorical_feature=places).booster_)
-        model = CatBoostClassifier(iterations=n_trees, thread_count=1, **quiet)
-        cat.append(model.fit(values, y, cat_features=places))
-    lists = values.iloc[rows].to_numpy(object).tolist()
-    arrays = [used[i : i + 1] for i in rows]
-    return {
-        "LightGBM": lambda i: [m.predict(arrays[i], num_threads=1) for m in light],
-        "CatBoost": lambda i: [
-            m.predict_proba([lists[i]], thread_count=1) for m in cat
-        ],
-    }
+    makers = {}
+    with suppress(ImportError):
+        from lightgbm import LGBMClassifier
+
+        light = LGBMClassifier(n_estimators=n_trees, n_jobs=1, verbose=-1).fit
+        used = with_codes(X)
+        light = [light(used, y, categorical_feature=places)._Booster for y in Y.T]
+        makers["LightGBM"] = partial(light_program, light)
+    with suppress(ImportError):
+        from catboost import CatBoostClassifier
+
+        quiet = {"verbose": False, "allow_writing_files": False, "thread_count": 1}
+        cat = [
+            CatBoostClassifier(iterations=n_trees, **quiet).fit(
+                as_text(X), y, cat_features=places
+            )
+            for y in Y.T
+        ]
+        makers["CatBoost"] = partial(cat_program, cat)
+    return makers
 
 
-def measure(programs, n_rows, rounds, clock):
-    """Return the seconds of each program's calls, of shape (rounds, n_rows)."""
-    seconds = {name: np.empty((rounds, n_rows)) for name in programs}
+def light_program(models, requests):
+    arrays = list(map(with_codes, requests))
+    return lambda i: [model.predict(arrays[i], num_threads=1) for model in models]
+
+
+def cat_program(models, requests):
+    lists = [as_text(rows).to_numpy(object).tolist() for rows in requests]
+    return lambda i: [model.predict_proba(lists[i], thread_count=1) for model in models]
+
+
+def measure(programs, n_calls, rounds, clock):
+    """Return the seconds of each program's calls, of shape (rounds, n_calls)."""
+    seconds = {name: np.empty((rounds, n_calls)) for name in programs}
     for name in programs:  # the first calls allocate memory
-        for i in range(n_rows):
+        for i in range(n_calls):
             programs[name](i)
     for turn in range(rounds):
-        for i in range(n_rows):
-            order = random.Random(turn * n_rows + i).sample([*programs], len(programs))
+        for i in range(n_calls):
+            order = random.Random(turn * n_calls + i).sample([*programs], len(programs))
             for name in order:
                 started = clock()
                 programs[name](i)
@@ -125,36 +175,45 @@ def measure(programs, n_rows, rounds, clock):
 
 def main():
     parser = make_parser(__doc__, rounds=10, device=False)
-    parser.add_argument("--rows", type=int, default=100, help="calls per round")
+    parser.add_argument("--calls", type=int, default=50, help="calls per round")
     parser.add_argument("--clock", choices=CLOCKS, default="wall")
     parser.set_defaults(threads=1)
-    arguments, report = begin("serving", parser, rounds=2, rows=5)
+    arguments, report = begin("serving", parser, rounds=2, calls=3)
     n_train, n_trees = (500, 5) if arguments.quick else (10_000, 100)
     X, Y = impressions(n_train, *SERVED)
-    rows = np.arange(arguments.rows)
-    programs = {}
-    for network in NETWORKS:
-        model = MultiTaskCTRCVRClassifier(
+    models = {
+        network: MultiTaskCTRCVRClassifier(
             network=network, max_epochs=1, device="cpu", random_state=0
+        ).fit(X, Y)
+        for network in NETWORKS
+    }
+    makers = fit_trees(X, Y, n_trees)
+    for n_rows in (1, N_CANDIDATES):
+        what = "one row" if n_rows == 1 else f"{n_rows} candidates of one user"
+        requests, shared = make_requests(
+            X, min(arguments.calls, n_train // n_rows), n_rows
         )
-        programs |= programs_of(model.fit(X, Y), network, X.iloc[rows])
-    programs |= trees(X, Y, rows, n_trees)
-    seconds = measure(programs, len(rows), arguments.rounds, CLOCKS[arguments.clock])
-    report.section(
-        f"{len(SERVED[0])} category and {SERVED[1]} numeric columns, "
-        f"{n_train:,} training rows, {n_trees} trees per task, "
-        f"{arguments.rounds} rounds of {len(rows)} calls",
-        "p50 over that of Scorer",
-    )
-    scorer = np.median(seconds[f"{NETWORKS[0]}: Scorer"], axis=1)
-    for name, calls in seconds.items():
-        p50, p99 = np.quantile(calls, [0.5, 0.99]) * 1e3
-        ratios = np.median(calls, axis=1) / scorer
-        report.line(name, ratios, absolute=f"{p50:.2f}, {p99:.2f} ms")
-    report.note(
-        f"The times ({arguments.clock}) are p50 and p99; the ratios are to the Scorer "
-        f"of {NETWORKS[0]}."
-    )
+        programs = {}
+        for network, model in models.items():
+            programs |= programs_of(model, network, requests, shared)
+        programs |= {name: make(requests) for name, make in makers.items()}
+        clock = CLOCKS[arguments.clock]
+        seconds = measure(programs, len(requests), arguments.rounds, clock)
+        report.section(
+            f"{what}: {len(SERVED[0])} category and {SERVED[1]} numeric columns, "
+            f"{n_train:,} training rows, {n_trees} trees per task, "
+            f"{arguments.rounds} rounds of {len(requests)} calls",
+            "p50 over that of Scorer",
+        )
+        scorer = np.median(seconds[f"{NETWORKS[0]}: Scorer"], axis=1)
+        for name, calls in seconds.items():
+            p50, p99 = np.quantile(calls, [0.5, 0.99]) * 1e3
+            ratios = np.median(calls, axis=1) / scorer
+            report.line(name, ratios, absolute=f"{p50:.3f}, {p99:.3f} ms")
+        report.note(
+            f"The times ({arguments.clock}) are p50 and p99; the ratios are to the "
+            f"Scorer of {NETWORKS[0]}."
+        )
     report.save()
 
 

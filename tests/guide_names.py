@@ -126,6 +126,8 @@ def _serving(X, Y):
         "model": _fitted(X, Y),
         "row_1": rows[0],
         "row_2": rows[1],
+        "candidates": [{"shop": shop, "price": 1.0} for shop in shops[:3]],
+        "user": rows[0],
         "shops": shops,
         "hours": hours,
         "prices": prices,

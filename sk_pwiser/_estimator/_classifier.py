@@ -33,9 +33,10 @@ from sk_pwiser._streaming import (
     probabilities,
     write_predictions,
 )
-from sk_pwiser._table import probability_frame, reads_in_parts
+from sk_pwiser._table import probability_frame, reads_in_parts, refuse_parts
 from sk_pwiser._training import (
     CallbackSupportMixin,
+    PermutedTable,
     Settings,
     TrainingResult,
     column_inputs,
@@ -782,6 +783,29 @@ class MultiTaskCTRCVRClassifier(
             if reads_in_parts(X):
                 return torch.cat(list(iter_logits(result, X)))
             return result.net.forward(result.schema.transform(X).impressions())
+
+    def _permuted_logits(self, X, labels):
+        """Return the names of the columns, and a function that returns logits.
+
+        They rank rows of different labels exactly as `predict_logits` does. Its
+        arguments are the name of a column and the order of its values; without
+        them, it returns those of the table itself.
+        """
+        check_is_fitted(self)
+        refuse_parts(X)
+        with limited_threads():
+            table = PermutedTable(self._result, X, labels)
+
+        def logits(name=None, order=None):
+            with limited_threads():
+                return table.logits(name, order)
+
+        return table.names, logits
+
+    @staticmethod
+    def _positive(logits):
+        """Return P(Y_k = 1), float32, of log-odds."""
+        return probabilities(torch.from_numpy(logits))
 
     def _predict_positive(self, X):
         """Return P(Y_k = 1), inside (0, 1): float32 of shape (n_samples, n_tasks)."""

@@ -5,7 +5,7 @@ from skorch.callbacks import Freezer
 from sk_pwiser._training._batches import BatchIterator, Impressions, gather_bags
 from sk_pwiser._training._callbacks import InputMixup, KeepOnInterrupt
 from sk_pwiser._training._checkpoints import Checkpoints, find_checkpoint
-from sk_pwiser._training._encode import ColumnInput, column_inputs
+from sk_pwiser._training._encode import ColumnInput, Inputs, column_inputs
 from sk_pwiser._training._fit import ValidationRows, fit, fit_from
 from sk_pwiser._training._fit_tasks import (
     CallbackSupportMixin,
@@ -14,6 +14,7 @@ from sk_pwiser._training._fit_tasks import (
 )
 from sk_pwiser._training._net import MultiTaskNet
 from sk_pwiser._training._optimizers import OPTIMIZERS, sparse_tables
+from sk_pwiser._training._permuted import PermutedTable
 from sk_pwiser._training._settings import Settings
 from sk_pwiser._training._state import (
     STATE_CLASSES,
@@ -33,8 +34,10 @@ __all__ = [
     "Freezer",
     "Impressions",
     "InputMixup",
+    "Inputs",
     "KeepOnInterrupt",
     "MultiTaskNet",
+    "PermutedTable",
     "Settings",
     "TrainingResult",
     "ValidationRows",

@@ -13,7 +13,10 @@ from sklearn.utils import _safe_indexing
 from sk_pwiser._table import STATE_CLASSES as TABLE_CLASSES
 from sk_pwiser._table import (
     UNSEEN,
+    CategoryColumn,
     ExtendedStatistics,
+    ListColumn,
+    NumericColumn,
     SoftTargets,
     TableEncoder,
     Targets,
@@ -193,6 +196,48 @@ class Schema:
         """Return the elements of the list columns if they have target statistics."""
         has_any = self.statistics is not None and self.statistics.lists
         return self.encoder.elements(bags[0]) if has_any else []
+
+    def places(self) -> dict[Any, tuple[list[int], list[int], list[int]]]:
+        """Return where each column is, in the codes, the numeric inputs and the bags.
+
+        Columns of the weights and ages of lists are parts of the column of the lists.
+        """
+        if self.encoder.sparse_ is not None:
+            raise ValueError("X must not be a sparse table.")
+        places, n_codes, n_numeric, n_bags = {}, 0, 0, 0
+        rates = self.rate_places()
+        for column in self.encoder.columns_:
+            codes: list[int] = []
+            numeric: list[int] = []
+            bags: list[int] = []
+            if isinstance(column, CategoryColumn):
+                codes, numeric = [n_codes], rates.get(("codes", n_codes), [])
+                n_codes += 1
+            elif isinstance(column, ListColumn):
+                bags, numeric = [n_bags], rates.get(("bags", n_bags), [])
+                n_bags += 1
+            elif isinstance(column, NumericColumn):
+                n = len(column.input_names)
+                numeric = [*range(n_numeric, n_numeric + n)]
+                n_numeric += n
+            else:
+                continue
+            places[column.name] = codes, numeric, bags
+        return places
+
+    def rate_places(self) -> dict[tuple[str, int], list[int]]:
+        """Return the numeric inputs with the statistics of each column that has any."""
+        given = self.statistics
+        if given is None:
+            return {}
+        keys = [("codes", column) for column in given.columns]
+        keys += [("bags", index) for index, _ in given.lists]
+        width, first = given.n_tasks_ + 1, self.encoder.n_numeric_
+        starts = range(first, first + len(keys) * width, width)
+        return {
+            key: [*range(start, start + width)]
+            for key, start in zip(keys, starts, strict=True)
+        }
 
     def without_rare(self, codes: np.ndarray) -> np.ndarray:
         """Replace the codes of rare values by the code of unseen values, in place."""
@@ -489,6 +534,8 @@ def column_inputs(
     for index in [] if statistics is None else statistics.columns:
         widths[index] += n_rates
         words[encoder.category_names_[index]] = ", rates"
+    in_lists = [] if statistics is None else [index for index, _ in statistics.lists]
+    list_rates = {encoder.lists_[index].name for index in in_lists}
     of_categories = dict(zip(words, widths, strict=True))
     numeric, found = iter(numeric_widths(spec)), {}
     for column in encoder.columns_:
@@ -496,10 +543,12 @@ def column_inputs(
         if name in of_categories:
             width = of_categories[name]
         elif name in vectors:  # a list column
-            width = spec.embedding_dim
+            width = spec.embedding_dim + n_rates * (name in list_rates)
         else:
             width = sum(islice(numeric, len(getattr(column, "bins", ()))))
-        text = column.encoding + words.get(name, "")
+        text = column.encoding + (
+            ", rates" if name in list_rates else words.get(name, "")
+        )
         has_amounts = getattr(column, "has_amounts_", False)
         found[name] = ColumnInput(kind, text, vectors.get(name, 0), width, has_amounts)
     refused = {n: ColumnInput("refused", error=text) for n, text in errors.items()}

@@ -7,6 +7,7 @@ from typing import Any
 REQUIREMENTS = {
     "matplotlib": ("matplotlib", "plot"),
     "onnx": ("onnx onnxruntime", "onnx"),
+    "onnxruntime": ("onnx onnxruntime", "onnx"),
     "pandas": ("pandas pyarrow", "pandas"),
     "pyarrow": ("pyarrow", "pandas"),
     "ray": ('"ray[train]" pandas pyarrow', "ray"),

@@ -442,10 +442,13 @@ class FunnelCalibrator(DocLink, ClassifierMixin, MetaEstimatorMixin, BaseEstimat
         """Return calibrated log-odds: float64 of shape (n_samples, n_tasks)."""
         check_is_fitted(self)
         logits = _positive_logits(self.estimator_, X, self.n_tasks_)
+        return self._calibrate(logits, self._groups(X))
+
+    def _calibrate(self, logits, groups):
+        """Return log-odds calibrated, with the shifts of the groups; changes them."""
         for k, curve in enumerate(self.calibrators_):
             if curve is not None:
                 logits[:, k] = curve.transform(logits[:, k])
-        groups = self._groups(X)
         if groups is not None:
             common = np.zeros(self.n_tasks_)
             logits += np.array([self.shifts_.get(value, common) for value in groups])
@@ -460,9 +463,32 @@ class FunnelCalibrator(DocLink, ClassifierMixin, MetaEstimatorMixin, BaseEstimat
 
     def _predict_positive(self, X):
         """Return calibrated P(Y_k = 1): float32 of shape (n_samples, n_tasks)."""
+        return self._positive(self._calibrated_logits(X))
+
+    @staticmethod
+    def _positive(logits):
+        """Return P(Y_k = 1), float32, of calibrated log-odds."""
         # In float32, as the estimator's: more digits would be noise.
-        calibrated = expit(self._calibrated_logits(X)).astype(np.float32)
+        calibrated = expit(logits).astype(np.float32)
         return np.clip(calibrated, LIMITS.tiny, 1 - LIMITS.epsneg)
+
+    def _permuted_logits(self, X, labels):
+        """Return names and a function as those of the estimator, calibrated."""
+        check_is_fitted(self)
+        names, uncalibrated = self.estimator_._permuted_logits(X, labels)
+        groups = self._groups(X)
+        by = self.by
+        if by is not None and by not in names:
+            by = list(getattr(self, "feature_names_in_", names))[by]
+
+        def logits(name=None, order=None):
+            found = uncalibrated(name, order).astype(np.float64)
+            is_by = name is not None and name == by
+            return self._calibrate(
+                found, [groups[row] for row in order] if is_by else groups
+            )
+
+        return names, logits
 
     def predict_proba(self, X):
         """Predict calibrated probabilities over impressions.

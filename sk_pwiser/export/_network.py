@@ -70,11 +70,12 @@ class ProbabilityNetwork(nn.Module):
         self, network, both_classes, curves=(), parents=(), takes_shifts=False
     ):
         super().__init__()
-        self.network = copy.deepcopy(network).cpu().eval().requires_grad_(False)
+        self.network = copy.deepcopy(network).cpu().requires_grad_(False)
         self.both_classes = both_classes
         self.curves = nn.ModuleList(map(CurveLayer, curves))
         self.parents = parents
         self.takes_shifts = takes_shifts
+        self.eval()  # as a whole, since the exporter restores the mode of the whole
 
     def forward(self, codes, numeric, *others):
         """Return probabilities in the open interval (0, 1).
@@ -137,3 +138,9 @@ def probability_network(estimator):
         has_shifts = shifts_of(estimator) is not None
         return ProbabilityNetwork(network, both_classes, curves, parents, has_shifts)
     return ProbabilityNetwork(network, both_classes)
+
+
+def call_network(network, inputs):
+    """Return the probabilities of arrays by name, in the order of `forward`."""
+    with torch.inference_mode():
+        return network(*map(torch.from_numpy, inputs.values())).numpy()

@@ -3,6 +3,7 @@
 import inspect
 import io
 import json
+import threading
 import warnings
 from contextlib import contextmanager
 
@@ -13,6 +14,7 @@ from sk_pwiser._files import write_bytes
 from sk_pwiser._table import UNSEEN, CategoryColumn, ListColumn, ListWeights
 from sk_pwiser._utils import check_choice, import_extra
 from sk_pwiser.export._network import (
+    call_network,
     check_exportable,
     fitted_result,
     probability_network,
@@ -24,6 +26,8 @@ OPSET = 17
 # Largest size of a file of protocol buffers.
 LARGEST_FILE = 2**31
 OUTPUT = "probabilities"
+# The exporter of PyTorch sets global variables.
+EXPORT_LOCK = threading.Lock()
 
 
 def to_onnx(estimator, path, *, inputs="encoded"):
@@ -109,7 +113,7 @@ def to_onnx(estimator, path, *, inputs="encoded"):
     encoder = None
     if inputs == "raw":
         encoder = encoding_model(schema, OPSET, market, len(estimator.task_names_))
-    model = _trace(network, type(network.network).__name__)
+    model = onnx.load_from_string(_trace(network))
     if encoder is not None:
         encoder.ir_version = model.ir_version
         model = _join(encoder, model, market is not None)
@@ -157,32 +161,22 @@ def _find_market(estimator, encoder, inputs):
     return index, shifts
 
 
-def _trace(network, name):
-    """Return a network as an ONNX model with encoded inputs."""
-    import onnx
-
-    spec = network.network.spec
-    n_rows = 3  # any number but 1, which would be exported as a size to broadcast
-    codes = torch.zeros(n_rows, len(spec.cardinalities), dtype=torch.int64)
-    numeric = torch.zeros(n_rows, spec.n_numeric)
-    inputs = {"codes": codes, "numeric": numeric}
-    if network.takes_shifts:
-        inputs["shifts"] = torch.zeros(n_rows, spec.n_tasks, dtype=torch.float64)
+def _trace(network):
+    """Return the bytes of an ONNX model of a network, with encoded inputs."""
+    inputs = _example_inputs(network, 3)  # 1 would be exported as a size to broadcast
     axes = {name: {0: "n_samples"} for name in (*inputs, OUTPUT)}
-    bags = _example_bags(spec, n_rows)
-    axes |= {name: {0: f"n_{name}"} for name in bags}
-    inputs |= bags
+    axes |= {name: {0: f"n_{name}"} for name in inputs if name.startswith("bag_")}
     options = {"dynamo": False}
     if "dynamo" not in inspect.signature(torch.onnx.export).parameters:
         options = {}  # older versions only have this exporter
     buffer = io.BytesIO()
-    with warnings.catch_warnings(), _further_operators():
+    with EXPORT_LOCK, warnings.catch_warnings(), _further_operators():
         warnings.simplefilter("ignore")
         warnings.simplefilter("error", torch.jit.TracerWarning)
         try:
             torch.onnx.export(
                 network,
-                tuple(inputs.values()),
+                tuple(map(torch.from_numpy, inputs.values())),
                 buffer,
                 input_names=list(inputs),
                 output_names=[OUTPUT],
@@ -191,26 +185,64 @@ def _trace(network, name):
                 **options,
             )
         except (torch.jit.TracerWarning, RuntimeError) as error:
-            raise ValueError(f"The network {name} cannot be exported: {error}") from (
-                error
-            )
-    return onnx.load_from_string(buffer.getvalue())
+            raise _network_error(network, error) from error
+    return buffer.getvalue()
 
 
-def _example_bags(spec, n_rows):
-    """Return inputs of bags with two entries each, by name."""
-    if not spec.bags:
-        return {}
-    n_entries = 2 * n_rows * len(spec.bags)
-    last = torch.tensor([bag.n_vectors for bag in spec.bags]).cumsum(0) - 1
-    bags = {
-        "bag_offsets": torch.arange(0, n_entries + 1, 2),
-        "bag_indices": last.repeat_interleave(2).repeat(n_rows),
-        "bag_weights": torch.ones(n_entries),
+def _example_inputs(network, n_rows):
+    """Return encoded inputs by name, with two entries per bag."""
+    spec, rng = network.network.spec, np.random.default_rng(0)
+    sizes = [len(spec.cardinalities), spec.n_numeric, spec.n_tasks]
+    codes, numeric, shifts = [rng.random((n_rows, n)) for n in sizes]
+    inputs = {
+        "codes": (codes * spec.cardinalities).astype(np.int64),
+        "numeric": numeric.astype(np.float32),
     }
+    if network.takes_shifts:
+        inputs["shifts"] = shifts
+    if spec.bags:
+        n_entries = 2 * n_rows * len(spec.bags)
+        last = np.cumsum([bag.n_vectors for bag in spec.bags]) - 1
+        inputs["bag_offsets"] = np.arange(0, n_entries + 1, 2)
+        inputs["bag_indices"] = np.tile(np.repeat(last, 2), n_rows)
+        inputs["bag_weights"] = np.ones(n_entries, dtype=np.float32)
     if any(bag.has_ages for bag in spec.bags):
-        bags["bag_ages"] = torch.zeros(n_entries)
-    return bags
+        inputs["bag_ages"] = np.zeros(n_entries, dtype=np.float32)
+    return inputs
+
+
+class OnnxNetwork:
+    """A network in ONNX Runtime, which computes on the thread that calls it.
+
+    Raises ImportError without ONNX Runtime, and ValueError if the network cannot be
+    exported, or if its graph computes something else for other numbers of rows.
+    """
+
+    def __init__(self, network):
+        import_extra("onnx", "Scorer")  # which the exporter of PyTorch needs
+        onnxruntime = import_extra("onnxruntime", "Scorer")
+        _check_size(network)
+        options = onnxruntime.SessionOptions()
+        options.intra_op_num_threads = options.inter_op_num_threads = 1
+        options.log_severity_level = 4  # errors are raised, and need no line of a log
+        model = _trace(network)
+        try:
+            self._session = onnxruntime.InferenceSession(
+                model, options, providers=["CPUExecutionProvider"]
+            )
+            self._names = {each.name for each in self._session.get_inputs()}
+            for n_rows in (1, 4):
+                inputs = _example_inputs(network, n_rows)
+                found, expected = self(inputs), call_network(network, inputs)
+                np.testing.assert_allclose(found, expected, rtol=0, atol=1e-6)
+        except Exception as error:  # the classes of ONNX Runtime are private
+            raise _network_error(network, error) from error
+
+    def __call__(self, inputs):
+        """Return the probabilities of arrays by name."""
+        if len(inputs) > len(self._names):
+            inputs = {name: inputs[name] for name in self._names}
+        return self._session.run(None, inputs)[0]
 
 
 @contextmanager
@@ -467,6 +499,11 @@ def _add_empty(graph, dtype):
     shape = graph.add("Concat", n_rows, np.zeros(1, np.int64), axis=0)
     value = numpy_helper.from_array(np.zeros(1, dtype))
     return graph.add("ConstantOfShape", shape, value=value)
+
+
+def _network_error(network, reason):
+    name = type(network.network).__name__
+    return ValueError(f"The network {name} cannot be exported: {reason}")
 
 
 def _export_error(column, reason):

@@ -4,9 +4,9 @@ import copy
 import math
 from bisect import bisect_right
 from collections.abc import Mapping, Sequence
+from functools import partial
 
 import numpy as np
-import torch
 
 from sk_pwiser._table import (
     UNSEEN,
@@ -14,24 +14,31 @@ from sk_pwiser._table import (
     Elements,
     ListColumn,
     ListWeights,
-    TargetStatistics,
     combine_bags,
     first_known,
     is_missing,
     read_lists,
     to_float,
 )
+from sk_pwiser._training import Inputs
+from sk_pwiser._utils import check_choice
 from sk_pwiser.export._network import (
+    call_network,
     check_exportable,
     fitted_result,
     probability_network,
     shifts_of,
 )
+from sk_pwiser.export._onnx import OnnxNetwork
 
 # For more rows than this, a vectorised call is faster than a loop.
 FEW_ROWS = 8
 
 LARGEST = np.finfo(np.float64).max.item()
+# Values of these types are numbers, or missing, and need no conversion.
+NUMBERS = {bool, float, int, np.float64, type(None)}
+# Values of these types are not the values of a column.
+SCALARS = NUMBERS | {str}
 
 
 def make_fields(encoder):
@@ -62,7 +69,7 @@ class ListField(Field):
         super().__init__(column)
         self.column = column
 
-    def encode(self, values, categories):
+    def encode(self, values, categories, n_rows):
         """Return the bags of this field; `values` has the columns of all fields.
 
         `categories` has the fields of category columns by name.
@@ -70,12 +77,14 @@ class ListField(Field):
         column, items = self.column, self.column.items_
         if column.shared_name is not None:
             items = categories[column.shared_name].column
-        numbers = [
-            None if name is None else as_column(values[name])
-            for name in (column.weights_name, column.ages_name)
-        ]
-        lists = read_lists(as_column(values[self.name]), self.name)
-        return column.transform(lists, items, *numbers)
+        names = self.name, column.weights_name, column.ages_name
+        used = [None if name is None else values[name] for name in names]
+        n_read = max(len(each) for each in used if each is not None)
+        lists, *numbers = (
+            None if each is None else as_column(repeat(each, n_read)) for each in used
+        )
+        bags = column.transform(read_lists(lists, self.name), items, *numbers)
+        return bags if n_read == n_rows else repeat_bag(bags, n_rows)
 
 
 class CategoryField:
@@ -94,6 +103,14 @@ class CategoryField:
         if not is_hashed:
             self._unseen_types |= {str} if "text" in column.kinds_ else set()
             self._unseen_types |= {int, bool} if "numbers" in column.kinds_ else set()
+
+    def encode_one(self, value):
+        """Return the code of a value."""
+        try:
+            code = self.column.codes_.get(value)
+        except TypeError:
+            code = None
+        return self.encode([value])[0] if code is None else code
 
     def encode(self, values):
         """Return the codes of a list or array of values; rare values keep their own."""
@@ -136,52 +153,59 @@ class NumericField:
         self.has_missing = column.has_missing_
         self._fill_value = float(column.fill_value_)
         nodes, inputs = column.nodes
+        self._arrays = nodes, inputs
         self._nodes, self._inputs = nodes.tolist(), inputs.tolist()
         self._slopes = (np.diff(inputs) / np.diff(nodes)).tolist()
 
+    def encode_one(self, value, row=0):
+        """Return the input, and whether the value is missing if fit had any such."""
+        if value is None:
+            value = math.nan
+        elif type(value) not in NUMBERS or not (
+            -LARGEST <= value <= LARGEST or value != value
+        ):
+            value = self._read([value], row)[0].item()
+        nodes, inputs = self._nodes, self._inputs
+        if value != value:
+            encoded = self._fill_value
+        else:
+            place = bisect_right(nodes, value) - 1
+            if place < 0:
+                encoded = inputs[0]
+            elif place >= len(self._slopes):
+                encoded = inputs[-1]
+            else:
+                encoded = inputs[place] + self._slopes[place] * (value - nodes[place])
+        return (encoded, value != value) if self.has_missing else (encoded,)
+
     def encode(self, values):
         """Return the inputs, and an indicator of missing values if fit had any."""
+        if len(values) <= FEW_ROWS:
+            rows = [self.encode_one(value, row) for row, value in enumerate(values)]
+            return zip(*rows, strict=True)
         numbers = self._read(values)
-        if len(numbers) <= FEW_ROWS:
-            numbers = numbers.tolist() if isinstance(numbers, np.ndarray) else numbers
-            inputs = [self._input(number) for number in numbers]
-            missing = [math.isnan(number) for number in numbers]
-        else:
-            numbers = np.asarray(numbers, dtype=np.float64)
-            missing = np.isnan(numbers)
-            inputs = np.interp(numbers, self._nodes, self._inputs)
-            inputs[missing] = self._fill_value
+        missing = np.isnan(numbers)
+        inputs = np.interp(numbers, *self._arrays)
+        inputs[missing] = self._fill_value
         return [inputs, missing] if self.has_missing else [inputs]
 
-    def _input(self, number):
-        nodes, inputs = self._nodes, self._inputs
-        if number != number:
-            return self._fill_value
-        place = bisect_right(nodes, number) - 1
-        if place < 0:
-            return inputs[0]
-        if place >= len(self._slopes):
-            return inputs[-1]
-        return inputs[place] + self._slopes[place] * (number - nodes[place])
-
-    def _read(self, values):
-        """Return the values as numbers, with NaN for missing values."""
-        if not isinstance(values, np.ndarray):
-            numbers = [math.nan if value is None else value for value in values]
-            if all(map(_is_plain_number, numbers)):
-                return numbers
+    def _read(self, values, first_row=0):
+        """Return the values as an array of numbers, with NaN for missing values."""
         try:
-            numbers = to_float(as_column(values))
+            if isinstance(values, list) and NUMBERS.issuperset(map(type, values)):
+                numbers = np.array(values, dtype=np.float64)  # None becomes NaN
+            else:
+                numbers = to_float(as_column(values))
         except (TypeError, ValueError, OverflowError):
-            self._find_fault(values)
+            self._find_fault(values, first_row)
             raise
         if np.isinf(numbers).any():
-            self._find_fault(values)
+            self._find_fault(values, first_row)
         return numbers
 
-    def _find_fault(self, values):
+    def _find_fault(self, values, first_row):
         """Raise an error that names the first row without a finite number."""
-        for row, value in enumerate(values):
+        for row, value in enumerate(values, start=first_row):
             where = f"Row {row}, field {self.name!r}:"
             try:
                 number = to_float(as_column([value]))[0]
@@ -200,10 +224,25 @@ def as_column(values):
     return np.fromiter(values, dtype=object, count=len(values))
 
 
-def _is_plain_number(value):
-    """Return whether a value is a number, not infinite, that needs no conversion."""
-    is_number = isinstance(value, (float, int))
-    return is_number and (-LARGEST <= value <= LARGEST or value != value)
+def repeat(values, n_rows):
+    """Return the values of all rows, of which a list of one value is that of all."""
+    return values * n_rows if len(values) == 1 < n_rows else values
+
+
+def as_rows(columns, n_rows, dtype):
+    """Return an array (n_rows, n_columns) of columns, which may be single values."""
+    if n_rows == 1:
+        return np.array([columns], dtype=dtype)
+    rows = np.empty((n_rows, len(columns)), dtype=dtype)
+    for place, column in enumerate(columns):
+        rows[:, place] = column
+    return rows
+
+
+def repeat_bag(bags, n_rows):
+    """Return bags with the entries of one row in all rows."""
+    entries = [None if a is None else np.tile(a, n_rows) for a in bags[1:]]
+    return type(bags)(np.arange(n_rows + 1) * len(bags.indices), *entries)
 
 
 def _has_hash(value):
@@ -221,63 +260,70 @@ class RowEncoder:
         self.fields = make_fields(schema.encoder)
         self._bag_sizes = [n for n, *_ in schema.encoder.bags_]
         self._cardinalities = np.array(schema.encoder.cardinalities_, dtype=np.int64)
-        self._statistics, given = None, schema.statistics
-        if given is not None:  # without the counts, which updates change
-            self._statistics = TargetStatistics(
-                given.columns, given.cardinalities, given.lists
-            )
-            self._statistics.n_tasks_ = given.n_tasks_
-            self._statistics.tables_ = [table.copy() for table in given.tables_]
+        self._statistics, self._list_statistics = [], []
+        if schema.statistics is not None:
+            given, tables = schema.statistics, schema.statistics.tables_
+            tables = [table.copy() for table in tables]
+            self._statistics = list(zip(given.columns, tables, strict=False))
+            self._list_statistics = [(index, tables[j]) for index, j in given.lists]
 
     def encode(self, columns, n_rows):
-        """Return int64 codes, float32 numbers, each (n_rows, n_columns), and bags.
-
-        Bags, of lists, are None if there are no lists.
-        """
+        """Return `Inputs` of the values of each field, or one value for all rows."""
         codes, numeric, lists, categories = [], [], [], {}
         for field, values in zip(self.fields, columns, strict=True):
-            if isinstance(field, CategoryField):
-                codes.append(field.encode(values))
-                categories[field.name] = field
-            elif isinstance(field, ListField):
+            if isinstance(field, ListField):
                 lists.append(field)
+                continue
+            is_one = len(values) == 1
+            if isinstance(field, CategoryField):
+                found = field.encode_one(values[0]) if is_one else field.encode(values)
+                codes.append(found)
+                categories[field.name] = field
             elif isinstance(field, NumericField):
-                numeric += field.encode(values)
-        codes = np.array(codes, dtype=np.int64).reshape(-1, n_rows).T
-        numeric = np.array(numeric, dtype=np.float32).reshape(-1, n_rows).T
-        bags, elements = None, []
+                found = field.encode_one(values[0]) if is_one else field.encode(values)
+                numeric += found
+        for column, table in self._statistics:
+            numeric += list(table[codes[column]].T)
+        bags = None
         if lists:
             names = [field.name for field in self.fields]
             values = dict(zip(names, columns, strict=True))
-            parts = [field.encode(values, categories) for field in lists]
-            elements = [
-                Elements.of_bags(part, field.column.shared_name)
-                for part, field in zip(parts, lists, strict=True)
-            ]
+            parts = [field.encode(values, categories, n_rows) for field in lists]
             bags = combine_bags(parts, self._bag_sizes)
-        if self._statistics is not None:
-            rates = self._statistics.transform(codes, elements)
-            numeric = np.hstack([numeric, rates])
+            for index, table in self._list_statistics:
+                shared_name = lists[index].column.shared_name
+                elements = Elements.of_bags(parts[index], shared_name)
+                rates = elements.inputs(table).T
+                numeric += list(rates[:, 0] if n_rows == 1 else rates)
+        codes = as_rows(codes, n_rows, np.int64)
         # Rare values have target statistics, but no embedding.
         codes = np.where(codes < self._cardinalities, codes, UNSEEN)
-        return codes, np.ascontiguousarray(numeric), bags
+        return Inputs(codes, as_rows(numeric, n_rows, np.float32), bags)
 
 
 class Scorer:
     """Predicts probabilities of rows that are dictionaries, for servers.
 
-    A scorer looks up category values in dictionaries and calls the network directly,
-    which is much faster than `predict_proba` on a DataFrame with one row. It is a copy:
-    later fits of the estimator do not change it. It can be pickled, and contains
-    neither training data nor the optimiser. Only load pickles from a trusted source.
+    A scorer looks up category values in dictionaries and runs the network in ONNX
+    Runtime, which is much faster than `predict_proba` on a DataFrame with one row. It
+    is a copy: later fits of the estimator do not change it. Threads can share it. It
+    can be pickled, and contains neither training data nor the optimiser. Only load
+    pickles from a trusted source.
 
     Parameters
     ----------
     estimator : MultiTaskCTRCVRClassifier or FunnelCalibrator
         The fitted estimator, or the fitted calibrator of one.
+    runtime : {"auto", "onnx", "torch"}, default="auto"
+        What runs the network: ONNX Runtime, or PyTorch, which takes several times as
+        long for few rows. "auto" is "onnx" if onnx and onnxruntime are installed and
+        the network can be exported, and "torch" otherwise. "auto" decides again when a
+        pickle is loaded.
 
     Attributes
     ----------
+    runtime : {"onnx", "torch"}
+        What runs the network.
     field_names : list of str or int
         Names of the fields that each row must contain: the names of the columns in
         `fit`, or their indices if they had no names.
@@ -290,16 +336,21 @@ class Scorer:
         If `estimator` is neither a :class:`~sk_pwiser.MultiTaskCTRCVRClassifier` nor a
         :class:`~sk_pwiser.calibration.FunnelCalibrator` of one.
     ValueError
-        If `fit` saw a sparse table or a column of arrays of numbers, which is named.
+        If `fit` saw a sparse table or a column of arrays of numbers, which is named, if
+        `runtime` is unknown, or if it is "onnx" and the network cannot be exported.
+    ImportError
+        If `runtime` is "onnx" and a package is missing, which is named.
 
     Notes
     -----
-    The scorer computes on the CPU in float32. Its predictions differ from those of an
-    estimator on another device by rounding errors, and more from an estimator with
+    The scorer computes on the CPU in float32. Its predictions differ from those of
+    `predict_proba` by rounding errors, and more from those of an estimator with
     `precision="bfloat16"`.
 
-    PyTorch uses several threads. In a server with one worker per core, call
-    ``torch.set_num_threads(1)``, so that the workers do not compete for the cores.
+    ONNX Runtime computes on the thread that calls the scorer. It holds a copy of the
+    weights beside those that are pickled. PyTorch uses several threads: in a server
+    with one worker per core, call ``torch.set_num_threads(1)``, so that the workers do
+    not compete for the cores.
 
     Examples
     --------
@@ -312,12 +363,18 @@ class Scorer:
     >>> row = data.data.iloc[0].to_dict()
     >>> scorer(row).shape
     (1, 2)
+
+    Candidates of one user:
+
+    >>> items = [{"category_0": value} for value in range(100)]
+    >>> scorer(items, shared=row).shape
+    (100, 2)
     """
 
-    def __init__(self, estimator):
+    def __init__(self, estimator, *, runtime="auto"):
         schema = fitted_result(estimator).schema
+        check_choice("runtime", runtime, ("auto", "onnx", "torch"))
         self._encoder = RowEncoder(schema)
-        self._network = probability_network(estimator)
         self.field_names = [field.name for field in self._encoder.fields]
         self.task_names = list(estimator.task_names_)
         self._shifts = shifts_of(estimator)
@@ -326,12 +383,35 @@ class Scorer:
             by = estimator.by
             names = self.field_names
             self._by = names.index(by) if by in names else by
+        self._network = probability_network(estimator)
+        self._start(runtime)
 
-    def __call__(self, rows):
+    def _start(self, runtime):
+        """Set the function that maps encoded inputs to probabilities."""
+        self._requested, self.runtime = runtime, "torch"
+        self._run = partial(call_network, self._network)
+        if runtime == "torch":
+            return
+        try:
+            self._run, self.runtime = OnnxNetwork(self._network), "onnx"
+        except Exception:  # exporter and runtime have many, for a user's own network
+            if runtime == "onnx":
+                raise
+
+    def __getstate__(self):
+        """Return the state without the session, which cannot be pickled."""
+        return {key: value for key, value in vars(self).items() if key != "_run"}
+
+    def __setstate__(self, state):
+        """Set the state, and start a session."""
+        vars(self).update(state)
+        self._start(self._requested)
+
+    def __call__(self, rows, shared=None):
         """Return the predictions of `predict_proba`."""
-        return self.predict_proba(rows)
+        return self.predict_proba(rows, shared)
 
-    def predict_proba(self, rows):
+    def predict_proba(self, rows, shared=None):
         """Predict probabilities over impressions.
 
         Parameters
@@ -347,6 +427,11 @@ class Scorer:
             Missing values are None or NaN. Other fields are ignored. Each row is
             checked separately: a value of a different kind than in `fit`, such as text
             instead of a number, is an error even if all other rows are valid.
+        shared : dict, default=None
+            One value for each field that the rows do not have, such as those of the
+            user to whom all candidates are shown. The result is that of the rows
+            ``{**shared, **row}``, but these values are encoded once. The rows must not
+            differ in their fields.
 
         Returns
         -------
@@ -360,69 +445,79 @@ class Scorer:
             If a field is missing or a value cannot be encoded. The message names the
             row, counted from 0, and the field.
         """
-        columns, n_rows = self._read(rows)
+        if shared is not None and not isinstance(shared, Mapping):
+            raise TypeError(
+                "shared must be a dictionary of the fields that all rows share; got "
+                f"{type(shared).__name__}."
+            )
+        columns, n_rows = self._read(rows, shared or {})
         if n_rows == 0:
             raise ValueError("rows must contain at least one row; got none.")
-        codes, numeric, bags = self._encoder.encode(columns, n_rows)
-        inputs = [codes, numeric]
+        encoded = self._encoder.encode(columns, n_rows)
+        inputs = {"codes": encoded.codes, "numeric": encoded.numeric}
         if self._shifts is not None:
-            inputs.append(self._find_shifts(columns[self._by]))
-        if bags is not None:
-            inputs += bags._replace(indices=bags.indices.astype(np.int64))
-        with torch.inference_mode():
-            tensors = [None if a is None else torch.from_numpy(a) for a in inputs]
-            return self._network(*tensors).numpy()
+            shifts = self._find_shifts(columns[self._by])
+            inputs["shifts"] = np.array(repeat(shifts, n_rows))
+        return self._run(inputs | encoded.bag_inputs())
 
     def _find_shifts(self, values):
-        """Return the shifts of the log-odds of the rows, (n_rows, n_tasks)."""
+        """Return the shifts of the log-odds by task, in a list of one per value."""
         common = np.zeros(len(self.task_names))
         keys = values.tolist() if isinstance(values, np.ndarray) else values
-        return np.array(
-            [
-                common if is_missing(key) else self._shifts.get(key, common)
-                for key in keys
-            ]
-        )
+        return [
+            common if is_missing(key) else self._shifts.get(key, common) for key in keys
+        ]
 
-    def _read(self, rows):
-        """Return the values of each field, and the number of rows."""
+    def _read(self, rows, shared):
+        """Return the values of each field, or a shared one, and the number of rows."""
         if not isinstance(rows, Mapping):
-            return self._read_list(rows)
-        if any(_is_column_of(rows.get(f.name), f) for f in self._encoder.fields):
-            return self._read_columns(rows)
-        return self._read_list([rows])
+            return self._read_list(rows, shared)
+        is_row = SCALARS.issuperset(map(type, rows.values())) or not any(
+            _is_column_of(rows.get(f.name), f) for f in self._encoder.fields
+        )
+        if is_row:
+            return self._read_list([{**shared, **rows}], {})
+        return self._read_columns(rows, shared)
 
-    def _read_list(self, rows):
+    def _read_list(self, rows, shared):
         is_list = isinstance(rows, Sequence) and not isinstance(rows, str | bytes)
         if not is_list:
             raise TypeError(
                 "rows must be a dictionary or a list of dictionaries; got "
                 f"{type(rows).__name__}."
             )
+        names = self.field_names
         try:
-            columns = [[row[name] for row in rows] for name in self.field_names]
+            if shared and rows:
+                names = [n for n in names if n not in shared or n in rows[0]]
+            columns = {name: [row[name] for row in rows] for name in names}
         except (KeyError, TypeError, IndexError):
-            self._find_fault(rows)
+            self._find_fault(rows, names)
             raise
-        return columns, len(rows)
+        if len(names) < len(self.field_names):
+            columns = {n: columns.get(n) or [shared[n]] for n in self.field_names}
+        return [*columns.values()], len(rows)
 
-    def _find_fault(self, rows):
+    def _find_fault(self, rows, names):
         """Raise an error that names the first incomplete row."""
         for index, row in enumerate(rows):
             if not isinstance(row, Mapping):
                 raise TypeError(
                     f"Row {index} must be a dictionary; got {type(row).__name__}."
                 )
-            absent = [name for name in self.field_names if name not in row]
+            absent = [name for name in names if name not in row]
             if absent:
                 raise ValueError(
                     f"Row {index} has no field {absent[0]!r}; pass None for a missing "
-                    f"value. It lacks {len(absent)} of {len(self.field_names)} fields."
+                    f"value. It lacks {len(absent)} of {len(names)} fields."
                 )
 
-    def _read_columns(self, rows):
-        columns = []
+    def _read_columns(self, rows, shared):
+        columns, lengths = [], {}
         for name in self.field_names:
+            if name not in rows and name in shared:
+                columns.append([shared[name]])
+                continue
             if name not in rows:
                 raise ValueError(f"rows has no field {name!r}.")
             if not _is_column(rows[name]):
@@ -431,14 +526,14 @@ class Scorer:
                     f"fields; got {rows[name]!r}."
                 )
             columns.append(_as_values(rows[name]))
-        lengths = [len(column) for column in columns]
-        for name, length in zip(self.field_names, lengths, strict=True):
-            if length != lengths[0]:
+            lengths[name] = len(columns[-1])
+        first, n_rows = next(iter(lengths.items()))
+        for name, length in lengths.items():
+            if length != n_rows:
                 raise ValueError(
-                    f"Field {name!r} has {length} values; {self.field_names[0]!r} has "
-                    f"{lengths[0]}."
+                    f"Field {name!r} has {length} values; {first!r} has {n_rows}."
                 )
-        return columns, lengths[0]
+        return columns, n_rows
 
 
 def _is_column(value):
@@ -459,4 +554,6 @@ def _as_values(column):
         return column
     array = np.asarray(column)
     # Not `tolist`, which returns some dates as integers.
-    return array if array.dtype.kind in "biuf" else list(array)
+    if array.dtype.kind not in "biuf":
+        return list(array)
+    return array if len(array) > 1 else array.tolist()

@@ -1,6 +1,8 @@
 """A look at impressions before a fit, and plots of fitted estimators.
 
-:func:`describe_impressions` shows rates, leaks, drift, and how columns would be read.
+:func:`describe_impressions` shows rates, leaks, drift, and how columns would be read,
+and :func:`task_importances` computes the importance of the columns of a fitted
+estimator.
 
 The displays require matplotlib, the extra "plot". They have the interface of
 scikit-learn's displays: ``from_estimator`` or ``from_predictions`` computes and draws
@@ -10,6 +12,7 @@ same colour in all displays.
 
 from sk_pwiser.inspection._calibration_curves import TaskCalibrationDisplay
 from sk_pwiser.inspection._funnel_scores import FunnelScoreDisplay
+from sk_pwiser.inspection._importance import TaskImportanceDisplay, task_importances
 from sk_pwiser.inspection._impressions import (
     ImpressionsDescription,
     describe_impressions,
@@ -28,10 +31,12 @@ __all__ = [
     "FunnelScoreDisplay",
     "ImpressionsDescription",
     "TaskCalibrationDisplay",
+    "TaskImportanceDisplay",
     "TaskPrecisionRecallDisplay",
     "TaskRocCurveDisplay",
     "TrainingHistoryDisplay",
     "WeightSearchDisplay",
     "describe_impressions",
     "plot_task_weights",
+    "task_importances",
 ]

@@ -74,6 +74,7 @@ class BinExpansion(nn.Module):
             buffer = torch.tensor(values, dtype=dtype)
             self.register_buffer(name, buffer, persistent=False)
         self.first_edges = self.first_edges.cumsum(0)[:-1]
+        self.owners = [*plain, *scored, *binned]  # the input of each output
         all_scores = torch.cat(scores) if scores else torch.zeros(0)
         self.register_buffer("edge_scores", all_scores, persistent=False)
 
@@ -118,6 +119,7 @@ class BinProjection(nn.Module):
         self.has_scores = len(scales) > 0
         width = dim + self.has_scores
         self.n_out = n_columns * width
+        self.owners = [column for column in range(n_columns) for _ in range(width)]
         # Columns with fewer bins than the longest are padded by row `n_rows` of zeros.
         rows = torch.full((n_columns, longest), n_rows)
         first_scores = torch.zeros(n_columns, 1, width)
@@ -222,6 +224,7 @@ class NumericInputs(nn.Module):
         self.layers = nn.ModuleList()
         self.columns: list[str] = []
         self.n_out = 0
+        self.owners: list[int] = []
         for columns, width in numeric_groups(n_bins, scales):
             bins = [n_bins[j] for j in columns]
             factors = [scales[j] for j in columns] if scales else []
@@ -232,6 +235,7 @@ class NumericInputs(nn.Module):
             )
             self.layers.append(layer)
             self.n_out += layer.n_out
+            self.owners += [columns[owner] for owner in layer.owners]
             self.columns.append(f"columns_{len(self.layers)}")
             buffer = torch.tensor(columns)
             self.register_buffer(self.columns[-1], buffer, persistent=False)
@@ -320,19 +324,38 @@ class InputLayer(nn.Module):
 
     def forward(self, codes: Tensor, numeric: Tensor) -> Tensor:
         """Return `(batch, width)`, or `(n_tables, batch, width)` for several tables."""
+        return self.combine(self.columns(codes, numeric))
+
+    def columns(self, codes: Tensor, numeric: Tensor) -> list[Tensor]:
+        """Return the dense input of each table, without interactions."""
         places = self._drop(codes) + self.offsets
         sums, numeric = self._split(numeric)
         numbers = [numeric] * len(self.embeddings)
         if self.bins is not None:
             numbers = [bins(numeric) for bins in self.bins]
-        inputs = [
+        return [
             torch.cat([self._use(table(places).flatten(1)), *bags, own], dim=1)
             for table, bags, own in zip(self.embeddings, sums, numbers, strict=True)
         ]
+
+    def combine(self, inputs: list[Tensor]) -> Tensor:
+        """Return the output of this layer for what `columns` returns."""
         if self.interactions is not None:
             layers = zip(self.interactions, inputs, strict=True)
             inputs = [interaction(columns) for interaction, columns in layers]
         return inputs[0] if len(inputs) == 1 else torch.stack(inputs)
+
+    def owners(self, spec: NetworkSpec) -> list[int]:
+        """Return the input that each column of `columns` depends on.
+
+        Category columns are counted first, then bags, then numeric inputs.
+        """
+        widths = [*spec.widths, *[spec.embedding_dim] * len(spec.bags)]
+        found = [owner for owner, width in enumerate(widths) for _ in range(width)]
+        of_numbers = list(range(spec.n_numeric))
+        if self.bins is not None:
+            of_numbers = self.bins[0].owners  # type: ignore[assignment]
+        return found + [len(widths) + owner for owner in of_numbers]
 
     @property
     def tables(self) -> list[nn.Parameter]:

@@ -1,6 +1,6 @@
 """What every network returns, and the base class of the networks."""
 
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass, replace
 from typing import NamedTuple
 
@@ -14,6 +14,7 @@ from sk_pwiser.networks._chain import (
     conditional_base_logits,
     full_log_logits,
 )
+from sk_pwiser.networks._dense_rows import DenseRows
 from sk_pwiser.networks._input import InputLayer
 from sk_pwiser.networks._layers import TaskTowers, check_dropout, check_units
 from sk_pwiser.networks._spec import NetworkSpec
@@ -238,6 +239,12 @@ class MultiTaskNetwork(nn.Module):
         ]
         self.spec = replace(self.spec, cardinalities=list(cardinalities), bags=bags)
         self.input_layer.set_tables(cardinalities, weights, bags)
+
+    def _dense_rows(
+        self, batches: Iterable[tuple[Tensor, Tensor, Bags | None]], updates: bool
+    ) -> DenseRows:
+        """Return the dense inputs of many rows, to permute one input at a time."""
+        return DenseRows(self, batches, updates)
 
     @property
     def base_logits(self) -> Tensor:

@@ -212,6 +212,15 @@ def test_onnx_and_scorer(name, tmp_path):
     assert_allclose(scorer(rows[7]), expected[7:8], atol=1e-6, rtol=0)
     columns = {field: list(column) for field, column in other.items()}
     assert_allclose(scorer(columns), expected, atol=1e-6, rtol=0)
+    # The lists of one user, beside the candidates.
+    own = [{k: row[k] for k in ("author", "n") if k in row} for row in rows]
+    for shared in (rows[3], rows[7]):
+        merged = [{**shared, **row} for row in own]
+        assert_allclose(scorer(own, shared), scorer(merged), atol=1e-7, rtol=0)
+        # Lists with shared weights.
+        own_lists = [{"also": shared["also"], **row} for row in own]
+        assert_allclose(scorer(own_lists, shared), scorer(merged), atol=1e-7, rtol=0)
+    assert scorer.runtime == "onnx"
     path = tmp_path / "model.onnx"
     to_onnx(model, path)
     session = onnxruntime.InferenceSession(path)

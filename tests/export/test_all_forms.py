@@ -24,11 +24,11 @@ def models(request):
     ]
 
 
-def assert_equal(predict, model):
+def assert_equal(predict, model, atol=1e-6):
     for table in TABLES:
         found, expected = predict(table), model.predict_proba(table)
         assert found.dtype == expected.dtype
-        assert_allclose(found, expected, atol=1e-5, rtol=0)
+        assert_allclose(found, expected, atol=atol, rtol=0)
 
 
 def test_onnx(models, tmp_path):
@@ -60,6 +60,9 @@ def test_skops(models):
 
 
 def test_scorer(models):
+    pytest.importorskip("onnxruntime")
     for model in models:
-        scorer = Scorer(model)
-        assert_equal(lambda table, score=scorer: score(one_row_each(table)), model)
+        for runtime in ("auto", "torch"):
+            scorer = Scorer(model, runtime=runtime)
+            assert scorer.runtime == ("torch" if runtime == "torch" else "onnx")
+            assert_equal(lambda table, score=scorer: score(one_row_each(table)), model)

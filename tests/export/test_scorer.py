@@ -1,16 +1,23 @@
+import datetime
 import pickle
 import subprocess
 import sys
+import warnings
+from concurrent.futures import ThreadPoolExecutor
 
 import numpy as np
 import pytest
+import torch
 from numpy.testing import assert_allclose, assert_array_equal
 from refusals import small
 from serving_rows import HAS_CONSTANT, OTHER, N, X, Y
 from serving_rows import one_row_each as records
 from sklearn.exceptions import NotFittedError
+from torch import nn
 
+from sk_pwiser.calibration import FunnelCalibrator
 from sk_pwiser.export import Scorer
+from sk_pwiser.networks import MultiTaskNetwork, NetworkOutput
 
 pytestmark = HAS_CONSTANT
 
@@ -52,6 +59,119 @@ def test_all_forms_of_rows_give_the_probabilities_of_the_table(params):
         assert_allclose(scorer(columns), expected, atol=1e-6, rtol=0)
         lists = {name: list(column) for name, column in table.items()}
         assert_allclose(scorer(lists), expected, atol=1e-6, rtol=0)
+        assert_allclose(Scorer(model, runtime="torch")(rows), expected, atol=1e-6)
+
+
+@pytest.mark.parametrize("n_rows", [1, 3, 100])
+@pytest.mark.parametrize("by", [None, "shop"])
+def test_shared_values_are_those_of_every_row(model, by, n_rows):
+    if by is not None:
+        model = FunnelCalibrator(model, by=by, method="sigmoid").fit(X, Y)
+    scorer = Scorer(model)
+    request = {**records(OTHER)[7], "shop": "shop 1", "price": None, "other": object()}
+    items = [{"hour": r["hour"], "price": r["price"]} for r in records(X[:n_rows])]
+    expected = scorer([{**request, **item} for item in items])
+    assert_array_equal(scorer(items, request), expected)
+    assert_array_equal(scorer.predict_proba(items, shared=request), expected)
+    columns = {name: [item[name] for item in items] for name in ("hour", "price")}
+    assert_array_equal(scorer(columns, request), expected)
+    one = scorer(items[0], request)
+    assert_allclose(one, expected[:1], atol=1e-6)
+    assert_allclose(scorer({}, {**request, **items[0]}), one)
+
+
+def test_shared_values_are_checked(model):
+    scorer, (first, second) = Scorer(model), records(X[:2])
+    with pytest.raises(TypeError, match=r"shared must be a dictionary.*got list"):
+        scorer([first], [second])
+    del first["price"]
+    with pytest.raises(ValueError, match="Row 0 has no field 'price'"):
+        scorer([first, second], {"hour": 1})
+    # A field of the first row belongs to all rows.
+    with pytest.raises(ValueError, match="Row 1 has no field 'price'"):
+        scorer([second, first], {"price": 1.0, "shop": None})
+    with pytest.raises(TypeError, match="Row 0 must be a dictionary; got int"):
+        scorer([7], {"shop": None})
+    with pytest.raises(TypeError, match=r"field 'price'.* text, such as '7'"):
+        scorer([first], {"price": "7"})
+    with pytest.raises(ValueError, match="at least one row"):
+        scorer([], second)
+    del first["shop"], second["shop"]
+    with pytest.raises(ValueError, match=r"no field 'price'.* 1 of 5 fields"):
+        scorer([second, first], {"shop": None})
+
+
+class Unbound(MultiTaskNetwork):
+    """Its graph has the number of rows that it was exported with."""
+
+    def __init__(self, spec):
+        super().__init__(spec)
+        self.head = nn.Linear(self.width, spec.n_tasks)
+
+    def forward(self, codes, numeric):
+        inputs = self.input_layer(codes, numeric)
+        return NetworkOutput(torch.stack([self.head(row) for row in inputs.unbind()]))
+
+
+class Divided(Unbound):
+    """The number is a constant of its graph, which runs with other numbers, too."""
+
+    def forward(self, codes, numeric):
+        inputs = self.input_layer(codes, numeric)
+        return NetworkOutput(self.head(inputs) / len(codes.unbind()))
+
+
+@pytest.mark.filterwarnings("ignore::sklearn.exceptions.ConvergenceWarning")
+@pytest.mark.parametrize("network", [Unbound, Divided])
+def test_a_network_whose_graph_is_wrong_runs_in_torch(network):
+    pytest.importorskip("onnxruntime")
+    model = small(network=network, network_params=None, max_epochs=1).fit(X, Y)
+    scorer = Scorer(model)
+    assert scorer.runtime == "torch"
+    assert_allclose(scorer(records(X)), model.predict_proba(X), atol=1e-6)
+    with pytest.raises(ValueError, match=f"network {network.__name__} cannot be expor"):
+        Scorer(model, runtime="onnx")
+
+
+def test_runtimes(model, monkeypatch):
+    pytest.importorskip("onnxruntime")
+    rows = records(OTHER)
+    expected = Scorer(model, runtime="torch")(rows)
+    saved = pickle.dumps(Scorer(model)), pickle.dumps(Scorer(model, runtime="onnx"))
+    for each in saved:
+        scorer = pickle.loads(each)
+        assert scorer.runtime == "onnx"
+        assert_allclose(scorer(rows), expected, atol=1e-6)
+    with pytest.raises(ValueError, match="runtime must be"):
+        Scorer(model, runtime="tensorrt")
+    monkeypatch.setitem(sys.modules, "onnxruntime", None)
+    scorer = pickle.loads(saved[0])
+    assert scorer.runtime == "torch"
+    assert_array_equal(scorer(rows), expected)
+    with pytest.raises(ImportError, match="Scorer needs onnxruntime: pip install onnx"):
+        pickle.loads(saved[1])
+    # It goes back to ONNX Runtime where that is installed.
+    again = pickle.dumps(scorer)
+    monkeypatch.undo()
+    assert pickle.loads(again).runtime == "onnx"
+
+
+def test_threads_share_a_scorer_and_nothing_global_changes(model):
+    before = torch.get_num_threads(), torch.get_rng_state(), list(warnings.filters)
+    drawn = np.random.get_state()[1]  # noqa: NPY002
+    with ThreadPoolExecutor(4) as pool:
+        scorers = list(pool.map(Scorer, [model] * 4))
+        rows = records(OTHER)
+        expected = scorers[0](rows[:9]), scorers[0](rows[9])
+        assert len({scorer.runtime for scorer in scorers}) == 1
+        for scorer in scorers:
+            parts = list(pool.map(scorer, [rows[:9], rows[9]] * 50))
+            for found, wanted in zip(parts, expected * 50, strict=True):
+                assert_array_equal(found, wanted)
+    assert torch.get_num_threads() == before[0]
+    assert torch.equal(torch.get_rng_state(), before[1])
+    assert_array_equal(np.random.get_state()[1], drawn)  # noqa: NPY002
+    assert list(warnings.filters) == before[2]
 
 
 def test_of_one_task_has_both_classes_as_predict_proba():
@@ -124,6 +244,7 @@ BAD_ROWS = {
     "absent number": (without("price"), ValueError, "Row 1 has no field 'price'"),
     "text": (broken(price="7"), TypeError, "Row 1, field 'price'.* text, such as '7'"),
     "list": (broken(price=[7.0]), TypeError, "Row 1, field 'price'.*lists"),
+    "date": (broken(price=datetime.datetime(2024, 1, 1)), TypeError, "Row 1.*'price'"),
     "huge": (broken(price=10**400), ValueError, "Row 1, field 'price'"),
     "infinite": (broken(price=-np.inf), ValueError, "Row 1, field 'price'.*finite"),
     "number": (broken(shop=3), ValueError, "Row 1, field 'shop'.*text.*numbers"),

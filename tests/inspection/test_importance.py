@@ -1,0 +1,295 @@
+"""Importances of encoded rows are those of scikit-learn's permutation importance."""
+
+import numpy as np
+import pandas as pd
+import pytest
+import torch
+from numpy.testing import assert_allclose, assert_array_equal
+from refusals import small
+from serving_rows import HAS_CONSTANT, OTHER, X, Y
+from sklearn.exceptions import NotFittedError, UndefinedMetricWarning
+from sklearn.frozen import FrozenEstimator
+from sklearn.inspection import permutation_importance
+from sklearn.metrics import average_precision_score, log_loss, roc_auc_score
+from sklearn.pipeline import make_pipeline
+from sklearn.preprocessing import FunctionTransformer
+from torch import nn
+
+from sk_pwiser.calibration import FunnelCalibrator
+from sk_pwiser.datasets import make_ctr_cvr
+from sk_pwiser.inspection import TaskImportanceDisplay, task_importances
+from sk_pwiser.metrics import ctcvr_auc_scorer, ctr_auc_scorer, make_task_scorer
+from sk_pwiser.networks import NETWORKS, MultiTaskNetwork, NetworkOutput
+
+pytestmark = HAS_CONSTANT
+
+AUCS = {"click": ctr_auc_scorer, "conversion": ctcvr_auc_scorer}
+PARAMS = {
+    "statistics": {
+        "target_encoding": ["shop", "area"],
+        "encoding_params": {"min_frequency": {"shop": 6}},
+    },
+    "positions": {"numeric_encoding": "piecewise_linear", "embedding_dim": "auto"},
+    "standard": {"numeric_encoding": "standard"},
+    "cross": {"network_params": {"interaction": "cross"}},
+    "fm": {"network_params": {"interaction": "fm"}},
+    "conditional": {
+        "network_params": {"task_space": "conditional"},
+        "negative_sampling_rate": 0.5,
+    },
+    "bfloat16": {"precision": "bfloat16"},
+}
+
+
+def by_scikit_learn(model, X, Y, scoring=AUCS, **kwargs):
+    found = permutation_importance(
+        model, X, Y, scoring=scoring, n_repeats=2, random_state=3, **kwargs
+    )
+    return np.stack([each.importances for each in found.values()], axis=1)
+
+
+def assert_equals_scikit_learn(model, X=X, Y=Y):
+    found = task_importances(model, X, Y, n_repeats=2, random_state=3)
+    assert_allclose(found.importances, by_scikit_learn(model, X, Y), atol=1e-9)
+    assert_allclose(found.baseline, [score(model, X, Y) for score in AUCS.values()])
+    return found
+
+
+@pytest.mark.parametrize("network", NETWORKS)
+def test_of_every_network(network, monkeypatch):
+    model = small(network=network, network_params=None).fit(X, Y)
+    before = model.predict_proba(X)
+    found = assert_equals_scikit_learn(model)
+    calls, forward = [], type(model.net_).forward
+    counting = lambda net, *args: calls.append(args) or forward(net, *args)  # noqa: E731
+    with monkeypatch.context() as patch:
+        patch.setattr(type(model.net_), "forward", counting)
+        task_importances(model, X, Y, n_repeats=2)
+    assert len(calls) == 2  # of the table itself, not of its permutations
+    assert found.column_names == list(X)
+    assert found.task_names == list(model.task_names_)
+    assert np.abs(found.importances).max() > 0.01
+    assert_array_equal(model.predict_proba(X), before)
+
+
+@pytest.mark.parametrize("params", PARAMS.values(), ids=PARAMS)
+def test_of_every_encoding(params):
+    model = small(**params).fit(X, Y)
+    assert_equals_scikit_learn(model, OTHER)
+    model.partial_fit(X, Y)
+    assert_equals_scikit_learn(model, X)
+
+
+def test_statistics_of_the_repeats():
+    model = small().fit(X, Y)
+    found = task_importances(model, X, Y, random_state=np.random.RandomState(0))
+    assert found.importances.shape == (6, 2, 5)
+    assert_allclose(found.importances_mean, found.importances.mean(axis=2))
+    assert_allclose(found.importances_std, found.importances.std(axis=2))
+    # Student's t with 4 degrees of freedom.
+    half = 2.776445 * found.importances.std(axis=2, ddof=1) / np.sqrt(5)
+    ends = [found.importances_mean - half, found.importances_mean + half]
+    assert_allclose(found.intervals, np.stack(ends, axis=-1), atol=1e-7)
+    once = task_importances(model, X, Y, n_repeats=1)
+    assert np.isnan(once.intervals).all()
+
+
+SCORES = {
+    "average_precision": (average_precision_score, {}),
+    "log_loss": (log_loss, {"greater_is_better": False, "labels": [0, 1]}),
+    "roc_auc": (roc_auc_score, {}),
+}
+
+
+@pytest.mark.parametrize("scoring", SCORES)
+@pytest.mark.parametrize("weights", ["rows", "tasks"])
+def test_weights_and_missing_labels(scoring, weights):
+    labels = Y.astype(float)
+    labels[::5, 1] = np.nan
+    model = small(missing_labels="ignore").fit(X, labels)
+    rng = np.random.default_rng(0)
+    weight = rng.integers(0, 3, Y.shape if weights == "tasks" else len(Y))
+    metric, params = SCORES[scoring]
+    scorers = {str(k): make_task_scorer(metric, k, **params) for k in range(2)}
+    expected = by_scikit_learn(model, X, labels, scorers, sample_weight=weight)
+    found = task_importances(
+        model,
+        X,
+        labels,
+        scoring=scoring,
+        n_repeats=2,
+        sample_weight=weight,
+        random_state=3,
+    )
+    assert_allclose(found.importances, expected, atol=1e-6)
+
+
+@pytest.mark.parametrize("method", ["isotonic", "sigmoid"])
+@pytest.mark.parametrize("by", [None, "shop", 3])
+def test_of_a_calibrated_estimator(method, by):
+    model = small().fit(X, Y)
+    calibrated = FunnelCalibrator(model, method=method, by=by).fit(OTHER, Y)
+    assert_equals_scikit_learn(calibrated)
+    assert_equals_scikit_learn(FrozenEstimator(model))
+
+
+def test_of_one_task():
+    labels = np.where(Y[:, 0], "yes", "no")
+    model = small().fit(X, labels)
+    found = task_importances(model, X, labels, n_repeats=2, random_state=3)
+    expected = by_scikit_learn(model, X, labels, {"auc": "roc_auc"})
+    assert_allclose(found.importances, expected, atol=1e-9)
+
+
+def test_of_all_containers():
+    polars = pytest.importorskip("polars")
+    pyarrow = pytest.importorskip("pyarrow")
+    numbers = X[["hour", "price", "time"]].astype(float)
+    model = small(categorical_features=[0]).fit(numbers.to_numpy(), Y)
+    assert_equals_scikit_learn(model, numbers.to_numpy())
+    frame = small(categorical_features=["hour"]).fit(numbers, Y)
+    expected = task_importances(frame, numbers, Y, random_state=0).importances
+    tables = polars.from_pandas(numbers), pyarrow.Table.from_pandas(numbers)
+    for table in (*tables, numbers[["time", "hour", "price"]]):
+        found = task_importances(frame, table, Y, random_state=0)
+        assert_array_equal(found.importances, expected)
+
+
+@pytest.fixture(scope="module")
+def lists():
+    """Rows with lists, which share embeddings with a column, and have ages."""
+    rng = np.random.default_rng(0)
+    authors, n = np.array([f"a{i}" for i in range(8)]), 300
+    last = [rng.choice(authors, i % 4).tolist() for i in range(n)]
+    table = pd.DataFrame(
+        {
+            "author": pd.Categorical(rng.choice(authors, n)),
+            "last": last,
+            "age": [rng.exponential(10, len(v)).tolist() for v in last],
+            "n": rng.normal(size=n),
+            "also": [rng.choice(authors, 1 + i % 2).tolist() for i in range(n)],
+            "weight": [rng.random(1 + i % 2).tolist() for i in range(n)],
+            "vector": [rng.normal(size=3) for _ in range(n)],
+        }
+    )
+    is_known = [a in v for a, v in zip(table["author"], last, strict=True)]
+    click = rng.random(n) < np.where(is_known, 0.8, 0.3)
+    return table, np.column_stack([click, click & (rng.random(n) < 0.5)]).astype(int)
+
+
+@pytest.mark.parametrize("pooling", ["mean", "attention"])
+def test_of_lists(lists, pooling):
+    table, labels = lists
+    encoding = {
+        "list_pooling": {"last": pooling},
+        "shared_embeddings": {"last": "author", "also": "author"},
+        "list_weights": {"also": "weight"},
+        "list_ages": {"last": "age"} if pooling == "attention" else None,
+    }
+    table = table if pooling == "attention" else table.drop(columns="age")
+    model = small(encoding_params=encoding).fit(table, labels)
+    found = task_importances(model, table, labels, n_repeats=2, random_state=3)
+    parts = {"last": ["last", "age"], "also": ["also", "weight"]}
+    assert found.column_names == ["author", "last", "n", "also", "vector"]
+    seed = np.random.RandomState(3).randint(2**31)
+    for name, importance in zip(found.column_names, found.importances, strict=True):
+        rng, permuted = np.random.RandomState(seed), table.copy()
+        rows = np.arange(len(table))
+        for repeat in range(2):
+            rng.shuffle(rows)
+            for part in {*parts.get(name, [name])} & {*table}:
+                permuted[part] = permuted[part].array[rows]
+            scores = [score(model, permuted, labels) for score in AUCS.values()]
+            assert_allclose(importance[:, repeat], found.baseline - scores, atol=1e-6)
+
+
+class OwnTable(MultiTaskNetwork):
+    """Looks up the codes by itself."""
+
+    def __init__(self, spec):
+        super().__init__(spec)
+        self.biases = nn.Embedding(sum(spec.cardinalities), spec.n_tasks)
+        self.head = nn.Linear(self.width, spec.n_tasks)
+
+    def forward(self, codes, numeric):
+        logits = self.head(self.input_layer(codes, numeric))
+        return NetworkOutput(logits + self.biases(codes[:, 0]))
+
+
+class OwnLayers(OwnTable):
+    """Uses parts of its input, and its input twice."""
+
+    def forward(self, codes, numeric):
+        inputs = self.input_layer(codes, numeric)
+        return NetworkOutput(self.head(inputs) + torch.tanh(self.head(inputs * 2)))
+
+
+@pytest.mark.parametrize("network", [OwnTable, OwnLayers])
+def test_of_a_network_of_ones_own(network):
+    model = small(network=network, network_params=None).fit(X, Y)
+    assert_equals_scikit_learn(model)
+
+
+def test_of_rare_conversions():
+    data = make_ctr_cvr(4_000, ctr=0.05, cvr=0.05, random_state=0)
+    model = small().fit(data.data, data.target)
+    found = assert_equals_scikit_learn(model, data.data, data.target)
+    assert data.target["conversion"].sum() < 20
+    assert found.importances_mean[:, 0].max() > 0.01
+    none = data.target.assign(conversion=0)
+    with pytest.warns(UndefinedMetricWarning, match="nan for task 'conversion', which"):
+        found = task_importances(model, data.data, none, random_state=0)
+    assert np.isnan(found.importances[:, 1]).all()
+    assert np.isfinite(found.importances[:, 0]).all()
+    found = task_importances(model, data.data, none, scoring="log_loss")
+    assert np.isfinite(found.importances).all()
+
+
+def test_bad_input():
+    model = small().fit(X, Y)
+    pipeline = make_pipeline(FunctionTransformer(), model)
+    for estimator in (pipeline, model.task(0), "model"):
+        with pytest.raises(TypeError, match="estimator must be a fitted MultiTask"):
+            task_importances(estimator, X, Y)
+    assert_equals_scikit_learn(pipeline[-1], pipeline[:-1].transform(X))
+    with pytest.raises(NotFittedError):
+        task_importances(small(), X, Y)
+    with pytest.raises(ValueError, match=r"scoring must be .*'accuracy'"):
+        task_importances(model, X, Y, scoring="accuracy")
+    with pytest.raises(ValueError, match=r"n_repeats must be .*0"):
+        task_importances(model, X, Y, n_repeats=0)
+    with pytest.raises(ValueError, match="sample_weight must have shape"):
+        task_importances(model, X, Y, sample_weight=[1.0])
+    with pytest.raises(ValueError, match="price"):
+        task_importances(model, X.drop(columns="price"), Y)
+    with pytest.raises(ValueError, match="Y"):
+        task_importances(model, X, Y[:5])
+    import scipy.sparse as sp
+
+    counts = sp.csr_array(np.eye(len(X)))
+    with pytest.raises(ValueError, match="X must not be a sparse table"):
+        task_importances(small().fit(counts, Y), counts, Y)
+
+
+def test_display(pyplot):
+    model = small(max_epochs=4).fit(X, Y)
+    display = TaskImportanceDisplay.from_estimator(
+        model, X, Y, n_repeats=3, random_state=0, n_columns=4
+    )
+    found = task_importances(model, X, Y, n_repeats=3, random_state=0)
+    assert_array_equal(display.importances, found.importances)
+    order = np.argsort(-found.importances_mean.max(axis=1))[:4]
+    assert display.shown_ == [list(X)[column] for column in order]
+    for k, bars in enumerate(display.bars_):
+        widths = [bar.get_width() for bar in bars]
+        assert_allclose(widths, found.importances_mean[order, k])
+    assert display.ax_.get_xlabel() == "Decrease of the ROC AUC by permutation"
+    ticks = [label.get_text() for label in display.ax_.get_yticklabels()]
+    assert ticks == display.shown_
+    _, ax = pyplot.subplots()
+    assert display.plot(ax, color="black").ax_ is ax
+    assert {bar.get_facecolor() for bar in display.bars_[0]} == {(0, 0, 0, 1)}
+    with pytest.raises(ValueError, match="n_columns"):
+        display.plot(n_columns=0)
+    of_loss = TaskImportanceDisplay.from_estimator(model, X, Y, scoring="log_loss")
+    assert of_loss.ax_.get_xlabel() == "Increase of the log loss by permutation"
