@@ -427,11 +427,6 @@ PYBIND11_MODULE(TORCH_EXTENSION_NAME, m) {
     at::RegisterPrivateUse1HooksInterface(new Hooks());
   });
   m.def("default_generator", [] { return default_numbers(); });
-  m.def("reset", [] {
-    std::lock_guard<std::mutex> guard(count_lock);
-    kernels.clear();
-    synchronisations.clear();
-  });
   m.def("counts", [] {
     std::lock_guard<std::mutex> guard(count_lock);
     return std::make_pair(kernels, synchronisations);

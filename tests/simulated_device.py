@@ -9,10 +9,9 @@ import types
 from collections import Counter
 from collections.abc import Iterator
 from contextlib import contextmanager, nullcontext
-from dataclasses import dataclass, field
 from functools import cache
 from pathlib import Path
-from typing import Any
+from typing import Any, NamedTuple
 
 import torch
 
@@ -67,24 +66,22 @@ def _built() -> Any:
         raise CannotBuild(f"the simulated device cannot be built: {error}") from error
 
 
-@dataclass
-class Counts:
+class Counts(NamedTuple):
     """Calls by name that launch a kernel, and that make the host wait."""
 
-    kernels: Counter[str] = field(default_factory=Counter)
-    synchronisations: Counter[str] = field(default_factory=Counter)
+    kernels: Counter[str]
+    synchronisations: Counter[str]
+
+    def __sub__(self, earlier: "Counts") -> "Counts":
+        """Return the calls since an earlier count."""
+        return Counts(
+            *(now - before for now, before in zip(self, earlier, strict=True))
+        )
 
 
-@contextmanager
-def counted() -> Iterator[Counts]:
-    """Count the kernels and synchronisations of a `with` block, known at its end."""
-    counts = Counts()
-    _built().reset()
-    yield counts
-    for found, counter in zip(
-        _built().counts(), (counts.kernels, counts.synchronisations), strict=True
-    ):
-        counter.update(found)
+def counts() -> Counts:
+    """Return the calls of this process so far."""
+    return Counts(*map(Counter, _built().counts()))
 
 
 @contextmanager

@@ -25,6 +25,11 @@ def widest_float(device: torch.device) -> torch.dtype:
     return torch.float64
 
 
+def widest(tensor: Tensor) -> Tensor:
+    """Return a tensor in the widest floating-point type of its device."""
+    return tensor.to(widest_float(tensor.device))
+
+
 def labels_of_parents(y: Tensor, parents: Sequence[int]) -> Tensor:
     """Return the labels of the task that each task presupposes, 1 without one."""
     columns, ones = y.unbind(dim=1), torch.ones_like(y[:, 0])
