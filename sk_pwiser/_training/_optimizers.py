@@ -428,8 +428,8 @@ class WeightAverage:
     def _update(self, part: "_Part") -> None:
         decay = min(self.decay, (1 + self.n_steps) / (10 + self.n_steps))
         share = 1 - decay**part.n_pending
-        for average, parameter in zip(part.averages, part.parameters, strict=True):
-            average.lerp_(parameter, share)
+        if part.averages:
+            torch._foreach_lerp_(part.averages, part.parameters, share)  # one kernel
         part.n_pending = 0
 
     def averages(self) -> list[Tensor]:
