@@ -18,7 +18,7 @@ from skorch.callbacks import Callback, LRScheduler
 from sk_pwiser import MultiTaskCTRCVRClassifier
 from sk_pwiser._training import _devices
 from sk_pwiser._utils import widest_float
-from sk_pwiser.losses import LOSSES
+from sk_pwiser.losses import LOSSES, _pairwise
 from sk_pwiser.networks import NETWORKS
 from sk_pwiser.weighting import WEIGHTINGS, TaskWeighting
 
@@ -144,9 +144,8 @@ def assert_no_wait(**params):
     assert per_step == 0, found
 
 
-# Times that the host waits per step; for other losses and weightings, never.
+# Times that the host waits per step; with other weightings, never.
 WAITS = {
-    "combined_pair": 4,
     "cagrad": 3,
     "gradcraft": 5,
     "gradnorm": 5,
@@ -180,6 +179,14 @@ class TestSynchronisationsPerStep:
     def test_default_loss(self, params):
         assert_no_wait(**params)
 
+    @pytest.mark.parametrize(
+        ("surrogate", "waits"), [("hinge", 0), ("squared_hinge", 0), ("logistic", 4)]
+    )
+    def test_pairs_that_are_sorted(self, surrogate, waits, monkeypatch):
+        monkeypatch.setattr(_pairwise, "BRUTE_FORCE_PAIRS_DEVICE", 0)
+        _, found, _ = calls_per_step(loss_params={"surrogate": surrogate})
+        assert found <= waits
+
     @pytest.mark.parametrize("network", NETWORKS)
     def test_networks(self, network):
         assert_no_wait(network=network, loss="bce")
@@ -187,8 +194,7 @@ class TestSynchronisationsPerStep:
     @pytest.mark.parametrize("loss", LOSSES)
     def test_losses(self, loss):
         groups = {"groups": np.arange(1600) // 8} if loss == "jrc" else {}
-        _, found, _ = calls_per_step(loss=loss, fit_params=groups)
-        assert found <= WAITS.get(loss, 0)
+        assert_no_wait(loss=loss, fit_params=groups)
 
     @pytest.mark.parametrize("weighting", WEIGHTINGS)
     def test_weightings(self, weighting):
