@@ -487,7 +487,7 @@ class _Part:
     def __init__(
         self, parameters: list[nn.Parameter], interval: int, n_single: int
     ) -> None:
-        self.parameters = parameters
+        self.parameters: list[Tensor] = [*parameters]
         self.averages = [p.detach().clone() for p in parameters]
         self.interval = interval
         self.n_single = n_single
