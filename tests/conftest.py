@@ -10,9 +10,10 @@ import joblib.parallel
 import numpy as np
 import pytest
 import torch
-from devices import auto_device, requested_device
+from devices import VARIABLE, auto_device, requested_device
 from numpy.testing import assert_array_equal
 from refusals import X, Y, small
+from simulated_device import NAME
 
 # A slow machine is not a defect, and a failure in CI must be reproducible.
 hypothesis.settings.register_profile("sk_pwiser", deadline=None)
@@ -64,7 +65,8 @@ def device():
     """The torch device of this run, from the variable SK_PWISER_TEST_DEVICE.
 
     The default is "cpu", also on machines with CUDA, so that results do not depend on
-    the machine. `SK_PWISER_TEST_DEVICE=cuda python -m pytest` runs the suite on CUDA:
+    the machine. `SK_PWISER_TEST_DEVICE=cuda python -m pytest` runs the suite on CUDA,
+    and "sim" in place of "cuda" on a simulated accelerator:
 
     - All estimators with `device="auto"`, their default, train and predict on it.
     - A test that creates tensors or modules itself passes them `device`, or creates
@@ -72,6 +74,22 @@ def device():
       then call `.cpu()` before `.numpy()`.
     """
     return DEVICE
+
+
+@pytest.fixture
+def accelerator(device):
+    """The device, if it is not a CPU, which skips the test."""
+    if device.type == "cpu":
+        pytest.skip(f"needs an accelerator, which {VARIABLE} names")
+    return device
+
+
+@pytest.fixture
+def simulated(device):
+    """The simulated device, which counts; other devices skip the test."""
+    if device.type != NAME:
+        pytest.skip(f"needs {VARIABLE}={NAME}")
+    return device
 
 
 @pytest.fixture(scope="session", autouse=True)

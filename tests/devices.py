@@ -6,6 +6,7 @@ from functools import wraps
 
 import pytest
 import torch
+from simulated_device import NAME, simulated_device
 
 VARIABLE = "SK_PWISER_TEST_DEVICE"
 
@@ -14,7 +15,7 @@ def requested_device(environ):
     """Return the torch device that the environment names, "cpu" by default."""
     name = environ.get(VARIABLE) or "cpu"
     try:
-        device = torch.device(name)
+        device = simulated_device() if name == NAME else torch.device(name)
         torch.zeros(1, device=device).item()
     except (RuntimeError, AssertionError, ImportError) as error:
         raise pytest.UsageError(

@@ -38,8 +38,8 @@ def train(rank, size, folder):
         )
     pickle.dumps(result.net)  # its connections are left out
     return {
-        "weights": [p.detach().numpy() for p in result.net.module_.parameters()],
-        "state": [t.numpy() for t in result.net.criterion_.state_dict().values()],
+        "weights": [p.detach().cpu().numpy() for p in result.net.module_.parameters()],
+        "state": [t.cpu().numpy() for t in result.net.criterion_.state_dict().values()],
         "valid_loss": [row.get("valid_loss") for row in result.net.history],
         "n_rows": result.n_rows,
     }

@@ -37,10 +37,13 @@ def test_auto_is_the_given_device():
     assert _fit.find_device is before
 
 
-def test_the_package_prefers_cuda_for_auto():
+@pytest.mark.parametrize("kind", ["cuda", "cpu"])
+def test_the_package_prefers_cuda_for_auto(kind, monkeypatch):
     from sk_pwiser._training import _fit
 
-    kind = "cuda" if torch.cuda.is_available() else "cpu"
+    monkeypatch.setattr(torch.cuda, "is_available", lambda: kind == "cuda")
+    if hasattr(torch, "accelerator"):
+        monkeypatch.setattr(torch.accelerator, "is_available", lambda: False)
     assert _fit.find_device.__wrapped__("auto") == torch.device(kind)
 
 

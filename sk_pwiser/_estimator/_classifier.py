@@ -279,8 +279,8 @@ class MultiTaskCTRCVRClassifier(
     n_iter_no_change : int, default=3
         Number of epochs without improvement after which training stops.
     device : str, default="auto"
-        "auto" uses CUDA if it is present; otherwise a device of torch, such as "cpu" or
-        "cuda:1".
+        "auto" uses CUDA or another accelerator of torch if it is present; otherwise a
+        device of torch, such as "cpu" or "cuda:1".
     precision : {"float32", "bfloat16"}, default="float32"
         Precision of the forward pass; "bfloat16" uses autocast.
     compile : bool or {"default", "reduce-overhead", "max-autotune"}, default=False

@@ -390,7 +390,8 @@ def _check_divisible(plan: Plan, schema: Schema, rows: StreamedImpressions) -> N
             "the rows of one process. Use another normalisation, or fit in one process."
         )
     with torch.no_grad(), seeded_globally(0, plan.device):
-        output = net.infer(next(iter(BatchIterator(rows.sample, 2)))[0])
+        inputs, _ = next(iter(BatchIterator(rows.sample, 2, device=plan.device)))
+        output = net.infer(inputs)
     if output.extra_losses and not network.extra_losses_are_means:
         raise ValueError(
             f"network={plan.settings.network!r} has the extra losses "

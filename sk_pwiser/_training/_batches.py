@@ -16,24 +16,30 @@ from sk_pwiser._utils import generator_on
 from sk_pwiser.networks import Bags
 
 
-def gather_bags(bags: Bags, rows: Tensor | slice, n_bags: int) -> Bags:
-    """Return the bags of some rows, `n_bags` per row, in the order of the rows."""
+def gather_bags(
+    bags: Bags, rows: Tensor | slice, n_bags: int, entries: slice | None = None
+) -> Bags:
+    """Return the bags of some rows, `n_bags` per row, in the order of the rows.
+
+    `entries` counts the entries before them and up to their last one; without it, the
+    host waits for the device.
+    """
     if isinstance(rows, slice):
         offsets = bags.offsets[rows.start * n_bags : rows.stop * n_bags + 1]
-        part = slice(int(offsets[0]), int(offsets[-1]))
-        entries = {k: t[part] for k, t in bags.tensors.items() if k != "offsets"}
-        return Bags(offsets - offsets[0], **entries)
+        part = entries or slice(int(offsets[0]), int(offsets[-1]))
+        parts = {k: t[part] for k, t in bags.tensors.items() if k != "offsets"}
+        return Bags(offsets - offsets[0], **parts)
     starts = bags.offsets.index_select(0, rows * n_bags)
     ends = bags.offsets.index_select(0, (rows + 1) * n_bags)
     sizes = ends - starts
     moves = starts - (sizes.cumsum(0) - sizes)
-    n_entries = int(sizes.sum())
+    n_entries = entries.stop - entries.start if entries else int(sizes.sum())
     places = torch.arange(n_entries, device=rows.device)
     places += torch.repeat_interleave(moves, sizes, output_size=n_entries)
     first = (rows * n_bags).unsqueeze(1)
     inside = first + torch.arange(n_bags, device=rows.device)
     offsets = bags.offsets[inside] - moves.unsqueeze(1)
-    offsets = torch.cat([offsets.flatten(), offsets.new_tensor([n_entries])])
+    offsets = torch.cat([offsets.flatten(), offsets.new_full((1,), n_entries)])
     return Bags(
         offsets,
         **{
@@ -69,18 +75,37 @@ class Impressions(Dataset[Batch]):
 
     def __getitem__(self, rows: Tensor | slice) -> Batch:
         """Return one batch: the inputs by name, and the labels."""
+        return self.batch(rows)
+
+    def batch(self, rows: Tensor | slice, entries: slice | None = None) -> Batch:
+        """Return one batch, whose `entries` of bags are known; see `gather_bags`."""
         inputs = {
             name: _index(tensor, rows)
             for name in ("codes", "numeric", "sample_weight", "groups")
             if (tensor := getattr(self, name)) is not None
         }
         if self.bags is not None:
-            n_bags = (len(self.bags.offsets) - 1) // len(self.codes)
-            gathered = gather_bags(self.bags, rows, n_bags)
+            gathered = gather_bags(self.bags, rows, self.n_bags, entries)
             inputs |= {f"bag_{k}": tensor for k, tensor in gathered.tensors.items()}
         # Without labels, the numeric inputs take their place unread, so that every
         # batch has the same form.
         return inputs, inputs["numeric"] if self.y is None else _index(self.y, rows)
+
+    @property
+    def n_bags(self) -> int:
+        """Number of bags per row."""
+        assert self.bags is not None
+        return (len(self.bags.offsets) - 1) // len(self.codes)
+
+    def entry_bounds(self, order: Tensor | None, bounds: list[int]) -> list[int]:
+        """Count the entries of bags before each bound of the rows, all at once."""
+        if self.bags is None or not len(self.codes):
+            return [0] * len(bounds)
+        ends = self.bags.offsets[:: self.n_bags]
+        if order is not None:
+            sizes = ends.diff().index_select(0, order)
+            ends = torch.cat([sizes.new_zeros(1), sizes.cumsum(0)])
+        return ends[torch.tensor(bounds, device=ends.device)].tolist()
 
     @property
     def device(self) -> torch.device:
@@ -147,7 +172,8 @@ class Impressions(Dataset[Batch]):
         n_bytes = sum(
             tensor.nbytes for tensor in [*tensors.values(), *of_bags.values()]
         )
-        if device.type == "cuda" and n_bytes > _free_memory(device) // 2:
+        free = _free_memory(device)
+        if free is not None and n_bytes > free // 2:
             return self
         moved: dict[str, Any] = {name: t.to(device) for name, t in tensors.items()}
         if self.bags is not None:
@@ -160,12 +186,15 @@ def _index(tensor: Tensor, rows: Tensor | slice) -> Tensor:
     return tensor[rows] if isinstance(rows, slice) else tensor.index_select(0, rows)
 
 
-def _free_memory(device: torch.device) -> int:
-    """Return the bytes of a CUDA device that further tensors can use."""
-    free, _ = torch.cuda.mem_get_info(device)
+def _free_memory(device: torch.device) -> int | None:
+    """Return the bytes of a device that further tensors can use; None if unknown."""
+    module: Any = getattr(torch, device.type, None)
+    if not hasattr(module, "mem_get_info"):
+        return None
+    free, _ = module.mem_get_info(device)
     # The device counts torch's cache as used.
-    reserved = torch.cuda.memory_reserved(device)
-    return free + reserved - torch.cuda.memory_allocated(device)
+    used: int = module.memory_allocated(device)
+    return int(free) + int(module.memory_reserved(device)) - used
 
 
 CPU = torch.device("cpu")
@@ -306,9 +335,10 @@ class BatchIterator:
 
     def _batches(self, data: Impressions) -> Iterator[Batch]:
         order, bounds, weight = self._sample(data)
-        for start, stop in pairwise(bounds):
+        entries = pairwise(data.entry_bounds(order, bounds))
+        for (start, stop), of_batch in zip(pairwise(bounds), entries, strict=True):
             rows = slice(start, stop) if order is None else order[start:stop]
-            inputs, y = data[rows]
+            inputs, y = data.batch(rows, slice(*of_batch))
             if weight is not None:
                 own = inputs.get("sample_weight")
                 part = weight[start:stop]

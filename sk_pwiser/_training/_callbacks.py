@@ -213,6 +213,19 @@ def positions_of(callbacks: Iterable[tuple[str, Any]]) -> list[Position]:
     ]
 
 
+def release_optimizers(callbacks: Iterable[tuple[str, Any]]) -> None:
+    """Let the schedules of callbacks forget the optimiser of a training.
+
+    A callback is a parameter of the estimator, and is pickled with it: its optimiser
+    would be there twice, and could be read only where its device is present.
+    """
+    for _, callback in callbacks:
+        if isinstance(callback, LRScheduler) and callback.lr_scheduler_ is not None:
+            schedule: Any = callback.lr_scheduler_
+            for each in (schedule, *getattr(schedule, "_schedulers", [])):
+                each.optimizer = None
+
+
 def continues(
     callbacks: Iterable[tuple[str, Any]], positions: Iterable[Position]
 ) -> bool:

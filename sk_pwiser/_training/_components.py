@@ -89,6 +89,7 @@ def check_components(
             settings,
             weighting.needs_task_gradients and weighting.n_tasks > 1,
             *optimizer,
+            device,
         ),
     )
 

@@ -1,18 +1,23 @@
 """Devices of torch, and batches on their way to one."""
 
 from collections.abc import Callable, Iterable, Iterator
-from typing import TYPE_CHECKING, TypeVar
+from functools import cache
+from typing import TYPE_CHECKING, Any, TypeVar
 
 import torch
+from torch import nn
+from torch.nn import functional as F
+
+from sk_pwiser._utils import warn_user
 
 if TYPE_CHECKING:
     from sk_pwiser._training._batches import Batch
 
 
 def find_device(name: str | torch.device) -> torch.device:
-    """Return the torch device, after a check; "auto" is CUDA if it is present."""
+    """Return the torch device, after a check; "auto" is an accelerator if present."""
     if name == "auto":
-        return torch.device("cuda" if torch.cuda.is_available() else "cpu")
+        return _accelerator() or torch.device("cpu")
     try:
         device = torch.device(name)
     except RuntimeError as error:
@@ -22,7 +27,7 @@ def find_device(name: str | torch.device) -> torch.device:
     if device.type == "cuda" and not torch.cuda.is_available():
         raise ValueError(
             f"device={str(name)!r}, but torch finds no CUDA on this machine; "
-            "device='auto' uses CUDA if it is present."
+            "device='auto' uses an accelerator if one is present."
         )
     try:
         torch.zeros(1, device=device).item()
@@ -31,6 +36,48 @@ def find_device(name: str | torch.device) -> torch.device:
             f"device={str(name)!r} cannot be used on this machine: {error}"
         ) from error
     return device
+
+
+def _accelerator() -> torch.device | None:
+    """Return CUDA if it is present, or another accelerator that torch finds."""
+    if torch.cuda.is_available():
+        return torch.device("cuda")
+    # Before 2.6 torch has no common name for the others, and "auto" leaves them out.
+    module: Any = getattr(torch, "accelerator", None)
+    if module is None or not module.is_available():
+        return None
+    device: torch.device = module.current_accelerator()
+    try:
+        _check_operators(device)
+    except (RuntimeError, TypeError) as error:
+        warn_user(
+            f"device='auto' uses the CPU: {str(device)!r} lacks an operator that "
+            f"training needs: {str(error).strip().partition(chr(10))[0]}"
+        )
+        return None
+    return device
+
+
+def _check_operators(device: torch.device) -> None:
+    """Raise if a device lacks operators of every fit, which came last to some."""
+    x, rows = torch.linspace(0, 1, 4, device=device), torch.arange(4, device=device)
+    x = torch.zeros_like(x).index_add_(0, rows, x).lerp_(x, 0.5).cumprod(0)
+    matrix = x.view(1, 4, 1)
+    torch.baddbmm(matrix, matrix, F.hardshrink(F.logsigmoid(matrix[:, :1])))
+    x.uniform_(generator=torch.Generator(device))
+
+
+@cache
+def has_sparse_gradients(device: torch.device) -> bool:
+    """Return whether a device has the operators on sparse gradients of tables."""
+    try:
+        table = nn.Embedding(2, 1, sparse=True, device=device)
+        table(torch.zeros(1, dtype=torch.int64, device=device)).sum().backward()
+        assert table.weight.grad is not None
+        table.weight.grad.coalesce()
+    except RuntimeError:
+        return False
+    return True
 
 
 def check_compiler(device: torch.device, compile: bool | str) -> None:

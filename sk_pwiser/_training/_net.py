@@ -33,7 +33,9 @@ from sk_pwiser._training._callbacks import (
     asks_to_stop,
     begin_schedule,
     positions_of,
+    release_optimizers,
 )
+from sk_pwiser._training._devices import find_device
 from sk_pwiser._training._diagnostics import CHECKED_ROWS, changed_weights, excess_loss
 from sk_pwiser._training._early_stopping import (
     grouped_aucs,
@@ -327,12 +329,11 @@ class MultiTaskNet(NeuralNet):  # type: ignore[misc]
     def __setstate__(self, state: dict[str, Any]) -> None:
         """Restore a state, on the CPU if its device is not present."""
         # skorch itself checks only whether there is any CUDA device.
-        if 0 < torch.cuda.device_count() <= (torch.device(state["device"]).index or 0):
-            warnings.warn(
-                f"There is no device {state['device']!r}; loading on the CPU instead.",
-                DeviceWarning,
-                stacklevel=2,
-            )
+        try:
+            find_device(state["device"])
+        except ValueError as error:
+            message = f"{error} Loading on the CPU instead."
+            warnings.warn(message, DeviceWarning, stacklevel=2)
             state = {**state, "device": "cpu"}
         super().__setstate__(state)
         self.__dict__.update(module=self.module_, criterion=self.criterion_)
@@ -373,9 +374,12 @@ class MultiTaskNet(NeuralNet):  # type: ignore[misc]
         The rows of `further` are measured after every epoch, by name.
         """
         self.lowest_, self.kept_epoch_, self.further_ = (), None, dict(further or {})
-        self.notify("on_train_begin", X=X, y=y)
-        self.fit_loop(X, checkpoints=checkpoints)
-        self.notify("on_train_end", X=X, y=y)
+        try:
+            self.notify("on_train_begin", X=X, y=y)
+            self.fit_loop(X, checkpoints=checkpoints)
+            self.notify("on_train_end", X=X, y=y)
+        finally:
+            release_optimizers(self.callbacks_)
         self._check_end(X.train.sample)
         self.lowest_, self.further_ = (), {}
         self.schedules_ = positions_of(self.callbacks_)

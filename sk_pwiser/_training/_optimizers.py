@@ -11,6 +11,7 @@ from torch import Tensor, nn
 from torch.nn import functional as F
 
 from sk_pwiser._training._callbacks import clips_gradients
+from sk_pwiser._training._devices import has_sparse_gradients
 from sk_pwiser._training._settings import LOOP_PARAMS, Settings
 from sk_pwiser._utils import check_number
 from sk_pwiser.networks import MultiTaskNetwork
@@ -235,6 +236,7 @@ def smallest_lazy_table(
     needs_task_gradients: bool,
     optimizer: type[torch.optim.Optimizer],
     kwargs: Mapping[str, Any],
+    device: torch.device,
 ) -> int | None:
     """Return the smallest size of tables that are updated by rows; None for none."""
     params = settings.optimizer_params
@@ -247,6 +249,7 @@ def smallest_lazy_table(
         "GradientNormClipping in callbacks": clips_gradients(settings.callbacks),
         f"weighting={settings.weighting!r}": needs_task_gradients,
         f"compile={settings.compile!r}": bool(settings.compile),
+        f"device={str(device)!r}": not has_sparse_gradients(device),
     }
     found = [name for name, is_obstacle in obstacles.items() if is_obstacle]
     wanted = params["lazy_embeddings"]
@@ -340,6 +343,7 @@ class LazyAdam(torch.optim.Adam):
             state["step"] = torch.zeros((), dtype=torch.float32)
             state["exp_avg"] = torch.zeros_like(parameter)
             state["exp_avg_sq"] = torch.zeros_like(parameter)
+        state["step"] = state["step"].cpu()  # a loaded one may be on the device
         gradient = parameter.grad.coalesce()  # type: ignore[union-attr]
         rows, g = gradient.indices()[0], gradient.values()
         weight, m, v = (
@@ -424,8 +428,8 @@ class WeightAverage:
     def _update(self, part: "_Part") -> None:
         decay = min(self.decay, (1 + self.n_steps) / (10 + self.n_steps))
         share = 1 - decay**part.n_pending
-        for average, parameter in zip(part.averages, part.parameters, strict=True):
-            average.lerp_(parameter, share)
+        if part.averages:
+            torch._foreach_lerp_(part.averages, part.parameters, share)  # one kernel
         part.n_pending = 0
 
     def averages(self) -> list[Tensor]:
@@ -483,7 +487,7 @@ class _Part:
     def __init__(
         self, parameters: list[nn.Parameter], interval: int, n_single: int
     ) -> None:
-        self.parameters = parameters
+        self.parameters: list[Tensor] = [*parameters]
         self.averages = [p.detach().clone() for p in parameters]
         self.interval = interval
         self.n_single = n_single

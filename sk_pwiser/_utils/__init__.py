@@ -36,6 +36,7 @@ from sk_pwiser._utils._tensors import (
     at_least_float32,
     conditional_labels,
     labels_of_parents,
+    widest,
     widest_float,
 )
 from sk_pwiser._utils._threads import in_background, limited_threads, num_threads
@@ -75,5 +76,6 @@ __all__ = [
     "set_global_states",
     "task_paths",
     "warn_user",
+    "widest",
     "widest_float",
 ]

@@ -40,10 +40,11 @@ class Generators:
         """Restore the generators of the devices that are available."""
         self.__init__(state["seed"])  # type: ignore[misc]
         for name, values in state["states"].items():
-            device = torch.device(name)
-            index = device.index or 0
-            if device.type == "cpu" or index < torch.cuda.device_count():
-                self.on(device).set_state(values)
+            try:
+                generator = self.on(torch.device(name))
+            except RuntimeError:  # this machine lacks the device
+                continue
+            generator.set_state(values)
 
 
 _active: ContextVar[Generators | None] = ContextVar("generators", default=None)
@@ -92,29 +93,38 @@ def seeded_globally(seed: int, device: torch.device) -> Iterator[None]:
     This is for code that does not take a generator, such as the initialisation of
     torch's layers. Other threads wait, since they would use the same generator.
     """
-    is_cuda = device.type == "cuda"
-    with _GLOBAL, torch.random.fork_rng([device] if is_cuda else []):
+    with _GLOBAL:
+        before = global_states(device)
         # Not torch.manual_seed, which seeds the generators of all devices.
-        torch.default_generator.manual_seed(seed)
-        if is_cuda:
-            with torch.cuda.device(device):
-                torch.cuda.manual_seed(seed)
-        yield
+        seeded = [torch.Generator().manual_seed(seed).get_state()]
+        if len(before) > 1:
+            seeded.append(torch.Generator(device).manual_seed(seed).get_state())
+        set_global_states(seeded, device)
+        try:
+            yield
+        finally:
+            set_global_states(before, device)
 
 
 def global_states(device: torch.device) -> list[Tensor]:
     """Return the states of the global generators that `seeded_globally` seeds."""
     states = [torch.random.get_rng_state()]
-    if device.type == "cuda":
-        states.append(torch.cuda.get_rng_state(device))
+    module: Any = getattr(torch, device.type, None)
+    if hasattr(module, "get_rng_state"):  # the CPU is no such device
+        states.append(module.get_rng_state(*_place(device)))
     return states
 
 
 def set_global_states(states: Sequence[Tensor], device: torch.device) -> None:
     """Restore the states that `global_states` returned."""
     torch.random.set_rng_state(states[0])
-    if device.type == "cuda" and len(states) > 1:
-        torch.cuda.set_rng_state(states[1], device)
+    if len(states) > 1:
+        getattr(torch, device.type).set_rng_state(states[1], *_place(device))
+
+
+def _place(device: torch.device) -> list[torch.device]:
+    """Return the argument for the device that all devices but Apple's take."""
+    return [] if device.type == "mps" else [device]
 
 
 def draws_globally(*components: object) -> bool:

@@ -1,6 +1,7 @@
 """Small functions on tensors that several folders use."""
 
 from collections.abc import Sequence
+from functools import cache
 
 import torch
 from torch import Tensor
@@ -11,9 +12,22 @@ def at_least_float32(tensor: Tensor) -> Tensor:
     return tensor.to(torch.promote_types(tensor.dtype, torch.float32))
 
 
+@cache
 def widest_float(device: torch.device) -> torch.dtype:
-    """Return float64 if the device has it, float32 otherwise (on Apple's GPUs)."""
-    return torch.float32 if device.type == "mps" else torch.float64
+    """Return float64 if the device has it, float32 otherwise.
+
+    Apple's GPUs do not have it, nor do some of Intel's.
+    """
+    try:
+        torch.ones(1, dtype=torch.float64, device=device).sum()
+    except (TypeError, RuntimeError):
+        return torch.float32
+    return torch.float64
+
+
+def widest(tensor: Tensor) -> Tensor:
+    """Return a tensor in the widest floating-point type of its device."""
+    return tensor.to(widest_float(tensor.device))
 
 
 def labels_of_parents(y: Tensor, parents: Sequence[int]) -> Tensor:

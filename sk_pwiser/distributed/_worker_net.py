@@ -17,6 +17,7 @@ from sk_pwiser._utils import (
     generator_on,
     global_states,
     set_global_states,
+    widest,
 )
 from sk_pwiser.distributed._exchange import Workers
 from sk_pwiser.distributed._shards import JointIterator, Shard
@@ -149,7 +150,7 @@ class WorkerNet(MultiTaskNet):
 
     def _check_equal(self, epoch: int) -> None:
         """Raise if the workers no longer have the same weights or learning rates."""
-        sums = [p.detach().double().sum() for p in self.module_.parameters()]
+        sums = [widest(p.detach()).sum() for p in self.module_.parameters()]
         rates = [group["lr"] for group in self.optimizer_.param_groups]
         bits = torch.stack([*sums, *sums[0].new_tensor(rates)]).cpu().numpy().tobytes()
         digest = int.from_bytes(hashlib.sha256(bits).digest()[:7], "little")

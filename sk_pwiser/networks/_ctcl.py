@@ -169,5 +169,5 @@ def consistency_loss(
     forward, backward = losses.mean(dim=1)
     total = F.pad(forward[1:], (0, 1)) + F.pad(backward[:-1], (1, 0))
     n_transfers = torch.full_like(total, 2.0)
-    n_transfers[[0, -1]] = 1.0
+    n_transfers[0] = n_transfers[-1] = 1.0  # not by a list, which would be copied
     return weight * total / n_transfers

@@ -14,6 +14,7 @@ from sk_pwiser._utils import (
     check_choice,
     check_integer,
     check_number,
+    widest,
 )
 from sk_pwiser.transfer._compatible import (
     check_labels,
@@ -399,5 +400,5 @@ def probabilities(net, state, rows):
     """Predict with other weights: float64 array of shape (n_samples, n_tasks)."""
     with torch.no_grad():
         outputs = infer_with(net, state, rows)
-        logits = [output.logits.double() for output, _ in outputs]
-    return torch.cat(logits).sigmoid().cpu().numpy()
+        logits = [widest(output.logits) for output, _ in outputs]
+    return torch.cat(logits).sigmoid().cpu().double().numpy()

@@ -13,6 +13,8 @@ from torch.func import functional_call
 from torch.nn import functional as F
 from torch.nn.modules.batchnorm import _BatchNorm
 
+from sk_pwiser._utils import widest
+
 
 def read_state(estimator, device=None):
     """Return the parameters of a fitted network by name, on a given device."""
@@ -34,9 +36,9 @@ def combine(base, members, coefficients):
             # The difference to the base may have lost the last bits of small weights.
             state[name] = members[used[0]][name].clone()
             continue
-        total = start.double()
+        total = widest(start)
         for index in used:
-            vector = members[index][name].double() - start.double()
+            vector = widest(members[index][name]) - widest(start)
             total = total + float(values[index]) * vector
         state[name] = total.to(start.dtype, copy=True)
     return state
@@ -54,7 +56,7 @@ def trim_vectors(base, members, share, names):
         vectors = torch.stack([member[name] - base[name] for member in members])
         for vector, limit in zip(vectors, limits, strict=True):
             vector[vector.abs() < limit] = 0
-        elected = vectors.sum(dim=0, dtype=torch.float64).sign()
+        elected = widest(vectors).sum(dim=0).sign()
         for state, vector in zip(trimmed, vectors, strict=True):
             is_kept = (vector != 0) & (vector.sign() == elected)
             state[name] = torch.where(is_kept, state[name], base[name])
@@ -170,7 +172,7 @@ class MergeObjective:
         with torch.enable_grad():
             for output, y in infer_with(self.net, merged, self.rows):
                 logits = _training_logits(output)
-                values = self.row_values(logits, y.double())
+                values = self.row_values(logits, widest(y))
                 part = values.sum() / (len(self.rows) * logits.shape[1])
                 if part.requires_grad:
                     part.backward()
@@ -187,10 +189,10 @@ class MergeObjective:
             gradient = gradient.coalesce()
             (rows,) = gradient.indices()
             new, old, gradient = new[rows], old[rows], gradient.values()
-        return float((gradient.double() * (new.double() - old.double())).sum())
+        return float((widest(gradient) * (widest(new) - widest(old))).sum())
 
 
 def _training_logits(output):
-    """Return the logits of the sampled log, which labels belong to, in float64."""
+    """Return the logits of the sampled log, which labels belong to."""
     is_sampled = output.sampled_logits is not None
-    return (output.sampled_logits if is_sampled else output.logits).double()
+    return widest(output.sampled_logits if is_sampled else output.logits)

@@ -113,15 +113,18 @@ class GradNorm(GradientWeighting):
 
     def weigh(self, gram: Tensor) -> Tensor:
         """Return the weights of the step, of shape `(n_tasks,)`, then update them."""
-        weights = self.weights.to(gram)
+        # One copy from the device.
+        known = torch.stack([self.weights, self.losses, self.initial_losses])
+        weights, losses, initial_losses = known.to(gram).unbind()
         norms = gram.diagonal().sqrt()
-        progress = self.losses.to(gram) / self.initial_losses.to(gram)
-        is_positive = (self.losses > 0).to(gram.device)
-        is_active = is_positive & (norms > VANISHED * norms.max())
+        progress = losses / initial_losses
+        is_active = (losses > 0) & (norms > VANISHED * norms.max())
         if is_active.any():
-            self.weights[is_active.to(self.weights.device)] = self._update(
+            updated = weights.clone()
+            updated[is_active] = self._update(
                 weights[is_active], norms[is_active], progress[is_active]
-            ).to(self.weights)
+            )
+            self.weights.copy_(updated)
         return weights
 
     def _update(self, weights: Tensor, norms: Tensor, progress: Tensor) -> Tensor:

@@ -136,7 +136,7 @@ class TaskWeighting(nn.Module):
         """
         weights = weights.detach()
         if self._weights is not None:
-            weights = self._weights + weights.to(self._weights.device)
+            weights = self._weights + weights.to(self._weights)
         self._weights = weights
         self._n_steps += 1
 

@@ -338,13 +338,12 @@ def test_user_defined_network_needs_no_registration(impressions):
     assert model.score(impressions.data, impressions.target) > 0.7
 
 
-@pytest.mark.skipif(not torch.cuda.is_available(), reason="needs a CUDA device")
 @pytest.mark.parametrize("precision", ["float32", "bfloat16"])
-def test_cuda_agrees_with_cpu(impressions, precision):
+def test_an_accelerator_agrees_with_the_cpu(accelerator, impressions, precision):
     X, Y = impressions.data, impressions.target
-    on_gpu = small(device="cuda", precision=precision, max_epochs=6).fit(X, Y)
+    on_gpu = small(device=accelerator, precision=precision, max_epochs=6).fit(X, Y)
     on_cpu = small(device="cpu", max_epochs=6).fit(X, Y)
-    assert next(on_gpu.net_.module_.parameters()).device.type == "cuda"
+    assert next(on_gpu.net_.module_.parameters()).device.type == accelerator.type
     assert on_gpu.score(X, Y) == pytest.approx(on_cpu.score(X, Y), abs=0.02)
     copy = pickle.loads(pickle.dumps(on_gpu))
     assert_allclose(copy.predict_proba(X), on_gpu.predict_proba(X), rtol=1e-5)

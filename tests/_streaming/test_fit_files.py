@@ -111,7 +111,8 @@ def training_rows(model, *args, **kwargs):
     """Return the impressions that a fit trains on, and those that it validates on."""
     kept = Rows()
     model.set_params(callbacks=[kept]).fit(*args, **kwargs)
-    return kept.rows
+    cpu = torch.device("cpu")
+    return [parts and [part.to(cpu) for part in parts] for parts in kept.rows]
 
 
 def test_stored_rows_are_those_in_memory(folder):

@@ -9,16 +9,14 @@ from refusals import X, Y, refuses, small
 
 from sk_pwiser._training._devices import check_compiler
 
-CPU = torch.device("cpu")
-
 # Compiled code draws other random numbers than eager code.
 WITHOUT_DROPOUT = {"category_dropout": 0.0}
 
 
 @pytest.fixture
-def compiler():
+def compiler(device):
     try:
-        check_compiler(CPU, True)
+        check_compiler(device, True)
     except ValueError as error:
         pytest.skip(str(error))
 
@@ -92,13 +90,13 @@ def test_weightings_of_gradients_with_one_task(compilations):
     assert model.n_iter_ == 2
 
 
-def test_a_machine_without_a_compiler(earlier, monkeypatch):
+def test_a_machine_without_a_compiler(earlier, monkeypatch, device):
     def fail(function, **kwargs):
         raise RuntimeError("no C++ compiler was found\nlong explanation")
 
     monkeypatch.setattr(torch, "compile", fail)
     earlier.set_params(compile=True)
-    message = r"compile=True, but torch cannot compile for 'cpu' .*: no C\+\+ compiler"
+    message = rf"compile=True, but torch cannot compile for '{device}' .*: no C\+\+ "
     refuses(earlier, ValueError, message)
 
 

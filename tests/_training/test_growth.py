@@ -111,7 +111,7 @@ def test_new_values_get_rows_like_that_of_unseen_values(params, changes):
     assert sizes == [*before["cardinalities"][:-1], 162]
     layer = model.net_.module_.input_layer
     assert layer.cardinalities == list(model.net_.module_.spec.cardinalities) == sizes
-    assert_array_equal(layer.offsets, np.cumsum([0, *sizes])[:-1])
+    assert_array_equal(layer.offsets.cpu(), np.cumsum([0, *sizes])[:-1])
     watch = model.callbacks[0]
     n_tables = len(layer.tables)
     for table, (weight, now) in enumerate(

@@ -12,6 +12,7 @@ from sk_pwiser._utils import (
     draws_globally,
     dropout,
     generator_on,
+    global_states,
     seeded_globally,
 )
 from sk_pwiser.networks import MMoE, NetworkSpec
@@ -101,17 +102,23 @@ def test_seeded_globally_restores_the_state():
     assert torch.equal(torch.random.get_rng_state(), state)
 
 
-@pytest.mark.skipif(not torch.cuda.is_available(), reason="needs CUDA")
-def test_seeded_globally_on_cuda():
-    states = torch.cuda.get_rng_state_all()
-    device = torch.device("cuda")
-    draws = []
+def test_seeded_globally_on_an_accelerator(accelerator):
+    states, draws = global_states(accelerator), []
+    assert len(states) == 2
     for _ in range(2):
-        with seeded_globally(1, device):
-            draws.append(torch.rand(3, device=device))
+        with seeded_globally(1, accelerator):
+            draws.append(torch.rand(3, device=accelerator))
     assert torch.equal(*draws)
-    for before, after in zip(states, torch.cuda.get_rng_state_all(), strict=True):
+    for before, after in zip(states, global_states(accelerator), strict=True):
         assert torch.equal(before, after)
+
+
+def test_generators_are_kept_in_copies(device):
+    generators = Generators(3)
+    generator = generators.on(device)
+    torch.empty(5, device=device).uniform_(generator=generator)
+    again = pickle.loads(pickle.dumps(generators)).on(device)
+    assert torch.equal(again.get_state(), generator.get_state())
 
 
 def test_modules_that_may_draw_from_global_generators():

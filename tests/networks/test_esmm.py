@@ -129,7 +129,7 @@ def test_estimator_predicts_the_conditional_heads(n_tasks):
     hook = network.towers.register_forward_hook(lambda *args: seen.append(args[2]))
     model.predict_proba(X)
     hook.remove()
-    heads = torch.cat(seen).detach().double().sigmoid().numpy()
+    heads = torch.cat(seen).detach().cpu().double().sigmoid().numpy()
     assert_allclose(model.predict_cvr(X), heads[:, 1:].prod(axis=1), rtol=1e-5)
     assert_allclose(model.predict_proba(X), np.cumprod(heads, axis=1), rtol=1e-5)
     assert heads[:, 1:].std() > 1e-3

@@ -96,10 +96,11 @@ def test_a_large_weight_returns_the_weights_or_the_features(source):
     assert kept_features < 0.1 * plain_features
 
 
-def test_tred_pulls_features_to_the_relevant_part(source, monkeypatch):
+def test_tred_pulls_features_to_the_relevant_part(source, monkeypatch, device):
     start = features(source)
     gates = np.where(np.arange(start.shape[1]) % 2, 0.0, 1.0).astype(np.float32)
-    monkeypatch.setattr(_regularizers, "separate", lambda *_: torch.from_numpy(gates))
+    on_device = torch.from_numpy(gates).to(device)
+    monkeypatch.setattr(_regularizers, "separate", lambda *_: on_device)
     params = {"extend": False, "max_epochs": 20, "lr": 0.002}
     plain = features(fine_tune(source, X, Y, **params))
     tred = features(

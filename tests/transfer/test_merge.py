@@ -209,7 +209,7 @@ def test_statistics_of_batch_normalisation_are_those_of_the_rows():
     base = small(network=Normalised, network_params=None).fit(X, Y)
     members = [with_noise(base, 0.2, seed) for seed in range(2)]
     merged = merge_estimators(base, members, X, objective=None, prior=0.5)
-    network = merged.net_.module_
+    network = merged.net_.module_.cpu()
     arrays = merged._result.schema.transform(X)[:2]
     codes, numeric = map(torch.from_numpy, arrays)
     with torch.no_grad():

@@ -132,7 +132,7 @@ def test_initial_losses_do_not_depend_on_a_batch(task_space):
     params = {"network_params": {"task_space": task_space}, "batch_size": 8}
     for seed in range(2):
         model = small(weighting="gradnorm", random_state=seed, **params).fit(X, Y)
-        initial = model.net_.criterion_.weighting.initial_losses
+        initial = model.net_.criterion_.weighting.initial_losses.cpu()
         assert_allclose(initial, expected, rtol=1e-4)
 
 

@@ -19,8 +19,9 @@ from sk_pwiser.losses._pairwise._surrogates import (
 
 __all__ = ["SURROGATES", "pairwise_mean"]
 
-# Up to this number of pairs their matrix is faster than sorting or a grid.
-BRUTE_FORCE_PAIRS = 2**17
+# Up to this number of pairs their matrix is faster than sorting or a grid. The time of
+# other devices goes into the number of kernels, of which the matrix needs few.
+BRUTE_FORCE_PAIRS, BRUTE_FORCE_PAIRS_DEVICE = 2**17, 2**22
 
 _SUMS: dict[str, Callable[[Tensor, Tensor, float, Tensor, Tensor], PairSums]] = {
     "hinge": hinge_sums,
@@ -128,7 +129,8 @@ def _mean(
         relative_weight(lower_weight, scores[1]),
     )
     scores = scores[0].contiguous(), scores[1].contiguous()
-    if n_pairs <= BRUTE_FORCE_PAIRS:
+    most = BRUTE_FORCE_PAIRS if device.type == "cpu" else BRUTE_FORCE_PAIRS_DEVICE
+    if n_pairs <= most:
         sums = brute_force_sums(*scores, margin, *weights, surrogate)
     elif scores[0].numel() <= scores[1].numel():
         sums = _SUMS[surrogate](*scores, margin, *weights)
@@ -160,8 +162,7 @@ def relative_weight(weight: Tensor | None, scores: Tensor) -> Tensor:
     if weight is None or weight.numel() == 0:
         return torch.ones_like(scores, dtype=torch.float64, requires_grad=False)
     weight = weight.detach().to(scores.device).double()
-    largest = weight.amax()
-    return weight / torch.where(largest > 0, largest, torch.ones_like(largest))
+    return weight / weight.amax().clamp(min=torch.finfo(torch.float64).tiny)
 
 
 def _check_side(name: str, scores: Tensor, weight: Tensor | None) -> None:

@@ -53,7 +53,7 @@ def inactive_bound(higher: Tensor, margin: float) -> Tensor:
     bound = higher - margin + half_spacing
     # After two roundings the bound is within two steps of the answer; the formula
     # itself decides on which side.
-    infinity = bound.new_tensor(math.inf)
+    infinity = bound.new_full((), math.inf)
     above = bound.nextafter(infinity)
     bound = torch.where(higher - above >= margin, above, bound)
     for _ in range(2):

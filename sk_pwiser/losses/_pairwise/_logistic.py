@@ -34,7 +34,7 @@ from sk_pwiser.losses._pairwise._surrogates import (
 # Scores processed at once. On a CPU, ORDER times as many stay below 2**15 elements:
 # beyond that torch starts threads, which are slower here.
 CHUNK_SCORES = 2**11
-CHUNK_SCORES_CUDA = 2**18
+CHUNK_SCORES_DEVICE = 2**18
 NODES_PER_UNIT = 8
 ORDER = 8
 BLOCK_NODES = 256
@@ -136,7 +136,7 @@ def _stencils(positions: Tensor) -> Iterator[tuple[slice, Tensor, Tensor]]:
     offsets = torch.arange(ORDER, device=positions.device)[:, None]
     ratios = (offsets - offsets.T).double()
     scale = ratios.fill_diagonal_(1.0).prod(1)[:, None]
-    size = CHUNK_SCORES_CUDA if positions.is_cuda else CHUNK_SCORES
+    size = CHUNK_SCORES if positions.is_cpu else CHUNK_SCORES_DEVICE
     for start in range(0, positions.numel(), size):
         chunk = slice(start, start + size)
         cell = positions[chunk].long()

@@ -8,7 +8,8 @@ import torch
 from torch import Tensor
 
 SURROGATES: tuple[str, ...] = ("hinge", "squared_hinge", "logistic")
-CHUNK_PAIRS = 2**18  # largest part of the matrix of pairs held in memory
+# Largest part of the matrix of pairs held in memory
+CHUNK_PAIRS, CHUNK_PAIRS_DEVICE = 2**18, 2**22
 
 
 class PairSums(NamedTuple):
@@ -41,7 +42,8 @@ def brute_force_sums(
     value = higher.new_zeros(())
     lower_gradient = torch.zeros_like(lower)
     higher_gradients = []
-    n_rows = max(1, CHUNK_PAIRS // lower.numel())
+    n_pairs = CHUNK_PAIRS if lower.is_cpu else CHUNK_PAIRS_DEVICE
+    n_rows = max(1, n_pairs // lower.numel())
     for start in range(0, higher.numel(), n_rows):
         rows = slice(start, start + n_rows)
         weight = higher_weight[rows]

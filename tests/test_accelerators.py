@@ -1,0 +1,308 @@
+"""What an accelerator asks for, shown on the simulated one.
+
+Its memory is not the CPU's, and it counts what makes the host wait.
+"""
+
+import pickle
+import subprocess
+import sys
+
+import numpy as np
+import pytest
+import torch
+from numpy.testing import assert_allclose, assert_array_equal
+from refusals import X, Y, small
+from simulated_device import counts, no_float64, no_synchronisation
+from skorch.callbacks import Callback, LRScheduler
+
+from sk_pwiser import MultiTaskCTRCVRClassifier
+from sk_pwiser._training import _devices
+from sk_pwiser._utils import widest_float
+from sk_pwiser.losses import LOSSES, _pairwise
+from sk_pwiser.networks import NETWORKS
+from sk_pwiser.weighting import WEIGHTINGS, TaskWeighting
+
+pytestmark = pytest.mark.usefixtures("simulated")
+
+# Without random numbers of the device, a fit draws what it draws on a CPU.
+SAME = {"encoding_params": {"category_dropout": 0.0}}
+
+
+class TestPlantedFaults:
+    """The device finds what a GPU would refuse, or compute wrongly."""
+
+    def test_mixed_devices(self, simulated):
+        on_device, on_cpu = torch.ones(3, device=simulated), torch.ones(3)
+        for call in (torch.add, torch.dot, lambda *pair: torch.cat(pair)):
+            with pytest.raises(RuntimeError, match="on the same device"):
+                call(on_device, on_cpu)
+        assert (on_device + torch.tensor(1.0)).sum().item() == 6  # a single number
+
+    def test_mixed_devices_within_a_fit(self):
+        class Misplaced(TaskWeighting):
+            def forward(self, losses):
+                return torch.ones(self.n_tasks) @ losses
+
+        with pytest.raises(RuntimeError, match="on the same device"):
+            small(weighting=Misplaced).fit(X, Y)
+
+    def test_a_generator_of_the_cpu(self, simulated):
+        generator = torch.Generator()
+        with pytest.raises(RuntimeError, match="generator"):
+            torch.empty(3, device=simulated).uniform_(generator=generator)
+        with pytest.raises(RuntimeError):
+            torch.Generator(simulated).set_state(generator.get_state())
+        with pytest.raises(RuntimeError):
+            generator.set_state(torch.Generator(simulated).get_state())
+
+    def test_numpy_on_its_tensors(self, simulated):
+        tensor = torch.ones(3, device=simulated)
+        for call in (torch.Tensor.numpy, np.asarray, np.exp):
+            with pytest.raises(TypeError, match="convert sim:0 device type tensor"):
+                call(tensor)
+
+    def test_memory_that_is_read_before_it_is_written(self, simulated):
+        assert torch.empty(1_000, device=simulated).isnan().all()
+
+    def test_synchronisations(self, simulated):
+        tensor = torch.arange(4.0, device=simulated)
+
+        def assign(index, value):
+            tensor[index] = value
+
+        waits = [
+            lambda: tensor.sum().item(),
+            lambda: tensor.tolist(),
+            lambda: tensor.cpu(),
+            lambda: tensor.nonzero(),
+            lambda: tensor[tensor > 1],
+            lambda: tensor[[0, 1]],
+            lambda: tensor.unique(),
+            lambda: tensor.new_tensor(1.0),
+            lambda: torch.ones(3).to(simulated),
+            lambda: assign([0, 1], 0.0),
+            lambda: assign(tensor > 9, tensor[:0]),
+            lambda: tensor.repeat_interleave(tensor.long()),
+        ]
+        free = [
+            lambda: tensor.sum() + 1,
+            lambda: tensor.new_full((), 1.0),
+            lambda: tensor[1:],
+            lambda: tensor.index_select(0, torch.arange(2, device=simulated)),
+            lambda: assign(tensor > 9, 0.0),
+            lambda: torch.ones(3).to(simulated, non_blocking=True),
+        ]
+        for calls, waited in ((waits, True), (free, False)):
+            for number, call in enumerate(calls):
+                before = counts()
+                call()
+                found = (counts() - before).synchronisations
+                assert bool(found) == waited, (number, found)
+        with no_synchronisation(), pytest.raises(RuntimeError, match="waits for sim"):
+            tensor.sum().item()
+
+    def test_kernels(self, simulated):
+        tensors = [torch.ones(3, device=simulated) for _ in range(5)]
+        before = counts()
+        torch._foreach_add_(tensors, 1.0)
+        (tensors[0] * 2)[1:].view(1, 2)  # views launch nothing
+        assert (counts() - before).kernels == {"aten::_foreach_add_": 1, "aten::mul": 1}
+
+
+class Steps(Callback):
+    """Counts from the end of the first step to the end of the last one."""
+
+    def on_train_begin(self, net, **kwargs):
+        self.first, self.last, self.n_steps = None, None, -1
+
+    def on_batch_end(self, net, training=False, **kwargs):
+        if training:
+            self.last = counts()
+            self.first = self.first or self.last
+            self.n_steps += 1
+
+
+def calls_per_step(model=MultiTaskCTRCVRClassifier, fit_params=None, **params):
+    steps = Steps()
+    # 400 rows are enough pairs for each way of computing them.
+    rows = np.arange(1600) % len(X)
+    defaults = {
+        "batch_size": 400,
+        "max_epochs": 1,
+        "early_stopping": False,
+        "random_state": 0,
+    }
+    estimator = model(**{**defaults, **params}, callbacks=[steps])
+    estimator.fit(X.iloc[rows], Y.iloc[rows], **(fit_params or {}))
+    assert steps.n_steps == 3
+    kernels, waits = steps.last - steps.first
+    return kernels.total() / steps.n_steps, waits.total() / steps.n_steps, waits
+
+
+def assert_no_wait(**params):
+    _, per_step, found = calls_per_step(**params)
+    assert per_step == 0, found
+
+
+# Times that the host waits per step; with other weightings, never.
+WAITS = {
+    "cagrad": 3,
+    "gradcraft": 5,
+    "gradnorm": 5,
+    "metabalance": 1,
+    "nash": 3,
+    "pcgrad": 3,
+    "torchjd": 3,
+}
+
+
+class TestSynchronisationsPerStep:
+    """The host waits in no step, but for components that read values."""
+
+    @pytest.mark.parametrize(
+        "params",
+        [
+            {},
+            {"fit_params": {"sample_weight": 1 + np.arange(1600) % 3}},
+            {"precision": "bfloat16"},
+            {"stratified_batches": True},
+            {"loss_params": {"pairs": "funnel", "tasks": "all"}},
+            {"loss_params": {"surrogate": "squared_hinge", "score": "probability"}},
+            {"network_params": {"task_space": "conditional", "dropout": 0.1}},
+            {"network_params": {"monotonicity_weight": 1.0, "interaction": "cross"}},
+            {"optimizer_params": {"clip_grad_norm": 1.0}},
+            {"optimizer": "adamw"},
+            {"optimizer": "sgd"},
+        ],
+        ids=str,
+    )
+    def test_default_loss(self, params):
+        assert_no_wait(**params)
+
+    @pytest.mark.parametrize(
+        ("surrogate", "waits"), [("hinge", 0), ("squared_hinge", 0), ("logistic", 4)]
+    )
+    def test_pairs_that_are_sorted(self, surrogate, waits, monkeypatch):
+        monkeypatch.setattr(_pairwise, "BRUTE_FORCE_PAIRS_DEVICE", 0)
+        _, found, _ = calls_per_step(loss_params={"surrogate": surrogate})
+        assert found <= waits
+
+    @pytest.mark.parametrize("network", NETWORKS)
+    def test_networks(self, network):
+        assert_no_wait(network=network, loss="bce")
+
+    @pytest.mark.parametrize("loss", LOSSES)
+    def test_losses(self, loss):
+        groups = {"groups": np.arange(1600) // 8} if loss == "jrc" else {}
+        assert_no_wait(loss=loss, fit_params=groups)
+
+    @pytest.mark.parametrize("weighting", WEIGHTINGS)
+    def test_weightings(self, weighting):
+        params = {"weights": [1.0, 2.0]} if weighting == "fixed" else {}
+        _, found, _ = calls_per_step(
+            loss="bce", weighting=weighting, weighting_params=params
+        )
+        assert found <= WAITS.get(weighting, 0)
+
+    def test_lists_of_values(self):
+        data = X.assign(tags=[["a", "b"][: i % 3] for i in range(len(X))])
+        steps = Steps()
+        model = small(loss="bce", callbacks=[steps], max_epochs=1).fit(data, Y)
+        assert model.net_.module_.spec.bags
+        assert not (steps.last - steps.first).synchronisations
+
+    @pytest.mark.parametrize("loads", [False, True])
+    def test_large_tables_wait_for_the_number_of_their_rows(self, loads, tmp_path):
+        model = small(loss="bce", optimizer_params={"lazy_embeddings": True})
+        model.fit(X, Y)
+        if loads:
+            model.save(tmp_path / "model")
+            model = MultiTaskCTRCVRClassifier.load(tmp_path / "model")
+        model.set_params(callbacks=[steps := Steps()], batch_size=50, warm_start=True)
+        model.set_params(max_epochs=1).fit(X, Y)
+        found = (steps.last - steps.first).synchronisations
+        assert found == {"aten::_coalesce": steps.n_steps}
+
+
+def test_a_fit_agrees_with_the_cpu(simulated):
+    on_cpu = small(device="cpu", early_stopping=True, **SAME).fit(X, Y)
+    model = small(device="sim", early_stopping=True, **SAME).fit(X, Y)
+    assert next(model.net_.module_.parameters()).device.type == simulated.type
+    assert_allclose(model.predict_proba(X), on_cpu.predict_proba(X), atol=1e-6)
+
+
+def test_auto_is_any_accelerator(simulated):
+    assert _devices.find_device.__wrapped__("auto") == simulated
+
+
+def test_auto_is_the_cpu_where_an_accelerator_lacks_operators(monkeypatch):
+    def lacks(device):
+        raise NotImplementedError("The operator 'aten::lerp' is not implemented")
+
+    monkeypatch.setattr(_devices, "_check_operators", lacks)
+    with pytest.warns(UserWarning, match="uses the CPU: 'sim.*lacks.*aten::lerp"):
+        assert _devices.find_device.__wrapped__("auto") == torch.device("cpu")
+
+
+@pytest.mark.parametrize(
+    "params", [{}, {"loss": "jrc"}, {"weighting": "pcgrad"}, {"early_stopping": True}]
+)
+def test_a_device_without_float64(params):
+    expected = small(device="cpu", **params, **SAME).fit(X, Y).predict_proba(X)
+    widest_float.cache_clear()
+    try:
+        with no_float64():
+            found = small(**params, **SAME).fit(X, Y).predict_proba(X)
+    finally:
+        widest_float.cache_clear()
+    assert_allclose(found, expected, atol=1e-5)
+
+
+def test_a_device_without_sparse_gradients(monkeypatch):
+    from sk_pwiser._training import _optimizers
+
+    monkeypatch.setattr(_optimizers, "has_sparse_gradients", lambda device: False)
+    params = {"lazy_embeddings": True}
+    with pytest.raises(ValueError, match="not supported with device='sim'"):
+        small(optimizer_params=params).fit(X, Y)
+
+
+READ = """
+import pickle, sys, warnings
+import numpy as np
+warnings.simplefilter("error")
+warnings.filterwarnings("ignore", message="(?s).*Loading on the CPU instead")
+from sk_pwiser import MultiTaskCTRCVRClassifier
+folder = sys.argv[1]
+X = np.load(f"{folder}/X.npy")
+with open(f"{folder}/pickle", "rb") as file:
+    models = pickle.load(file), MultiTaskCTRCVRClassifier.load(f"{folder}/model")
+for model in models:
+    assert str(model.net_.device) == "cpu", model.net_.device
+    np.save(f"{folder}/found.npy", model.predict_proba(X))
+    model.partial_fit(X[:50], np.load(f"{folder}/Y.npy")[:50])
+"""
+
+
+@pytest.mark.parametrize("lazy", [False, True])
+def test_files_are_read_without_the_device(lazy, tmp_path):
+    """In a process that does not have the device, also with a schedule."""
+    schedule = LRScheduler("StepLR", step_size=1, gamma=0.5)
+    params = {"lazy_embeddings": lazy}
+    numbers, labels = X.iloc[:, :4].to_numpy(), Y.to_numpy()
+    model = small(callbacks=[schedule], optimizer_params=params).fit(numbers, labels)
+    assert schedule.lr_scheduler_.get_last_lr()
+    np.save(tmp_path / "X.npy", numbers)
+    np.save(tmp_path / "Y.npy", labels)
+    model.set_params(callbacks=None).save(tmp_path / "model")
+    model.set_params(callbacks=[schedule])
+    (tmp_path / "pickle").write_bytes(pickle.dumps(model))
+    found = subprocess.run(
+        [sys.executable, "-c", READ, str(tmp_path)], capture_output=True, text=True
+    )
+    assert found.returncode == 0, found.stderr
+    expected = model.predict_proba(numbers)
+    assert_allclose(np.load(tmp_path / "found.npy"), expected, atol=1e-6)
+    assert_array_equal(
+        pickle.loads(pickle.dumps(model)).predict_proba(numbers), expected
+    )
