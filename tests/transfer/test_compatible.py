@@ -75,7 +75,7 @@ def test_equal_estimators_pass(fitted):
         (
             "schema.statistics.columns",
             lambda columns: columns.pop(),
-            r"the columns of the target statistics: \[0, 1, 2\], not \[0, 1, 2, 3\]",
+            r"the columns of the target statistics: .*_2'\], not .*_2', 'category_3'\]",
         ),
         (
             "net.module_.bottom.layers.0",
