@@ -60,6 +60,7 @@ WITH_CODE = [
 
 # Of KuaiRand, and of the history of the few conversions on a page.
 @pytest.mark.filterwarnings("ignore:The columns .* have the same value:UserWarning")
+@pytest.mark.filterwarnings("ignore:The last rows by time_column:UserWarning")
 @pytest.mark.parametrize("page", WITH_CODE, ids=lambda page: page.stem)
 def test_the_code_of_the_page_runs(page, monkeypatch, tmp_path):
     if page.stem in READS_FILES:
