@@ -195,7 +195,8 @@ class MultiTaskNetwork(nn.Module):
         if heads is not None:
             return output
         heads = at_least_float32(output.logits)
-        if heads.shape[1:] != (self.n_tasks,):
+        # Not by its shape, which is a tensor while a graph is traced.
+        if len(heads.unbind(dim=1)) != self.n_tasks:
             return output  # the criterion refuses it
         logits = chain_logits(heads, self.spec.parents)
         return output._replace(logits=logits, conditional_logits=heads)
