@@ -178,7 +178,8 @@ def _read_polars(column, name):
         row, value = _first_row(column) or (0, column.dtype)
         raise _nested_error(name, row, getattr(value, "to_list", lambda: value)())
     sizes = column.list.len().cast(pl.Int64).fill_null(-1).to_numpy()
-    return Lists(sizes, column.filter(sizes > 0).explode())
+    # The first releases of polars filter by a Series only.
+    return Lists(sizes, column.filter(pl.Series(sizes > 0)).explode())
 
 
 def _read_arrow_lists(column, name):

@@ -326,10 +326,11 @@ def catboost():
 
 
 def tabm():
-    """Return TabM of pytabkit."""
+    """Return TabM of pytabkit, which would choose its epoch by accuracy by default."""
     from pytabkit import TabM_D_Classifier
 
-    return make_pipeline(PlainColumns(), TabM_D_Classifier(random_state=0))
+    model = TabM_D_Classifier(random_state=0, val_metric_name="cross_entropy")
+    return make_pipeline(PlainColumns(), model)
 
 
 MODELS = {
