@@ -317,7 +317,7 @@ def learn_schema(
     summary = RowSummary()
     hold_out = HoldOut(settings.validation_fraction, times)
     progress = RowProgress("Learning the columns", dataset.n_rows_, settings.verbose)
-    for chunk in read_chunks(settings, dataset, pool):
+    for chunk in iter_chunks(dataset, settings, pool):
         with named_place(chunk.place):
             if len(chunk.X):
                 summary.add(chunk.targets, chunk.weights)
@@ -344,11 +344,6 @@ def learn_schema(
     known = None if earlier is None else earlier.statistics
     schema = replace(schema, statistics=statistics)
     return DatasetSchema(schema, summary, blocks, hold_out, known)
-
-
-def read_chunks(settings: Settings, dataset: Any, pool: Executor) -> Any:
-    """Iterate over the checked rows of a dataset."""
-    return iter_chunks(dataset, settings, pool)
 
 
 def check_rows_left(dataset: Any, summary: Any) -> None:

@@ -15,13 +15,12 @@ import torch
 from torch import Tensor
 from torch.utils.data import Dataset
 
-from sk_pwiser._streaming._chunks import RowProgress, named_place
+from sk_pwiser._streaming._chunks import RowProgress, iter_chunks, named_place
 from sk_pwiser._streaming._learn import (
     BlockCounts,
     DatasetSchema,
     RowSummary,
     check_rows_left,
-    read_chunks,
 )
 from sk_pwiser._table._column_kinds import warn_about_random_validation
 from sk_pwiser._table._lists import Bags
@@ -248,7 +247,7 @@ def encode_rows(
     if blocks is not None:
         counts = BlockCounts(schema.statistics, blocks.n_blocks, n_tasks)
     progress = RowProgress("Encoding", summary.n_rows, settings.verbose)
-    for chunk in read_chunks(settings, dataset, pool):
+    for chunk in iter_chunks(dataset, settings, pool):
         if not len(chunk.X):
             continue
         with named_place(chunk.place):
@@ -293,7 +292,7 @@ def encode_eval_rows(
     """Encode validation rows of a dataset like rows of a prediction, and store them."""
     store = _make_store(folder / "eval", file_rows)
     summary = RowSummary()
-    for chunk in read_chunks(settings, dataset, pool):
+    for chunk in iter_chunks(dataset, settings, pool):
         if not len(chunk.X):
             continue
         summary.add(chunk.targets, None)
