@@ -4,11 +4,3 @@ from sk_pwiser._estimator._classifier import MultiTaskCTRCVRClassifier
 from sk_pwiser._estimator._saving import from_plain, to_plain
 from sk_pwiser._estimator._task_view import TaskView
 from sk_pwiser._utils import num_threads
-
-__all__ = [
-    "MultiTaskCTRCVRClassifier",
-    "TaskView",
-    "from_plain",
-    "num_threads",
-    "to_plain",
-]

@@ -11,15 +11,3 @@ from sk_pwiser._files._container import (
     write_file,
 )
 from sk_pwiser._files._plain import PlainForm
-
-__all__ = [
-    "FORMAT_VERSION",
-    "DamagedFileError",
-    "PlainForm",
-    "check_version",
-    "join",
-    "read_file",
-    "split",
-    "write_bytes",
-    "write_file",
-]

@@ -4,5 +4,3 @@ The class is public as :class:`sk_pwiser.weighting.SessionCriticWeights`.
 """
 
 from sk_pwiser._row_weights._session_critic import SessionCriticWeights
-
-__all__ = ["SessionCriticWeights"]

@@ -7,14 +7,3 @@ from sk_pwiser._streaming._predict_files import (
     write_predictions,
 )
 from sk_pwiser._streaming._store import StreamedImpressions
-
-__all__ = [
-    "Job",
-    "StreamedImpressions",
-    "fit_dataset",
-    "iter_logits",
-    "prepare_job",
-    "probabilities",
-    "run_job",
-    "write_predictions",
-]
