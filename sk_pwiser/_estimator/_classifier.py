@@ -16,6 +16,7 @@ from sk_pwiser._estimator._parameters import (
     one_eval_set,
     with_entry,
 )
+from sk_pwiser._estimator._predictions import PredictionMixin
 from sk_pwiser._estimator._saving import from_plain, to_plain
 from sk_pwiser._estimator._summary import summary_html
 from sk_pwiser._estimator._task_view import TaskView, check_task, find_column
@@ -33,7 +34,7 @@ from sk_pwiser._streaming import (
     probabilities,
     write_predictions,
 )
-from sk_pwiser._table import probability_frame, reads_in_parts, refuse_parts
+from sk_pwiser._table import reads_in_parts, refuse_parts
 from sk_pwiser._training import (
     CallbackSupportMixin,
     PermutedTable,
@@ -48,12 +49,10 @@ from sk_pwiser._training import (
 from sk_pwiser._utils import (
     DocLink,
     accept_any_case_of_y,
-    ends_of_path,
     import_extra,
     limited_threads,
     warn_user,
 )
-from sk_pwiser.metrics import mean_auc_scorer
 
 # Whether pickle or copy reads the state: they call `__reduce__`, whereas skops calls
 # `__getstate__` directly.
@@ -61,7 +60,7 @@ _keeps_all = ContextVar("keeps_all", default=False)
 
 
 class MultiTaskCTRCVRClassifier(
-    DocLink, CallbackSupportMixin, ClassifierMixin, BaseEstimator
+    DocLink, PredictionMixin, CallbackSupportMixin, ClassifierMixin, BaseEstimator
 ):
     """Multi-task network for clicks (CTR) and conversions (CVR).
 
@@ -774,15 +773,15 @@ class MultiTaskCTRCVRClassifier(
         return column_inputs(settings, X, targets, type(self).__name__)
 
     def _predict_logits(self, X):
-        """Return the logits of a table, float32 Tensor of shape (n, n_tasks)."""
+        """Return the logits of a table, float32 ndarray of shape (n, n_tasks)."""
         if not hasattr(self, "_result"):
             check_is_fitted(self)
         # Read once: a fit in another thread may set another result meanwhile.
         result = self._result
         with limited_threads():
             if reads_in_parts(X):
-                return torch.cat(list(iter_logits(result, X)))
-            return result.net.forward(result.schema.transform(X).impressions())
+                return torch.cat(list(iter_logits(result, X))).numpy()
+            return result.net.forward(result.schema.transform(X).impressions()).numpy()
 
     def _permuted_logits(self, X, labels):
         """Return the names of the columns, and a function that returns logits.
@@ -807,9 +806,12 @@ class MultiTaskCTRCVRClassifier(
         """Return P(Y_k = 1), float32, of log-odds."""
         return probabilities(torch.from_numpy(logits))
 
-    def _predict_positive(self, X):
-        """Return P(Y_k = 1), inside (0, 1): float32 of shape (n_samples, n_tasks)."""
-        return probabilities(self._predict_logits(X))
+    def _conditional(self, X, first, last):
+        """Return P(last | first); by logarithms, of which small ones are exact."""
+        log_p = torch.nn.functional.logsigmoid(
+            torch.from_numpy(self._predict_logits(X))
+        )
+        return (log_p[:, last] - log_p[:, first]).clamp(max=0).exp().numpy()
 
     def predict_proba(self, X, *, output=None):
         """Predict probabilities over impressions.
@@ -843,86 +845,7 @@ class MultiTaskCTRCVRClassifier(
             check_is_fitted(self)
             with limited_threads():
                 return write_predictions(self._result, X, output)
-        positive = self._predict_positive(X)
-        if self.classes_.ndim == 1:
-            return np.hstack([1 - positive, positive])
-        return positive
-
-    def predict(self, X):
-        """Predict labels: 1 where the probability is at least 0.5.
-
-        Parameters
-        ----------
-        X : {DataFrame, array-like, sparse matrix} of shape (n_samples, n_features)
-            Impressions.
-
-        Returns
-        -------
-        ndarray of shape (n_samples, n_tasks) or (n_samples,)
-            Labels, in the dtype of those in `fit`. At low base rates few rows or none
-            reach 0.5; rank by `predict_proba` instead.
-        """
-        positive = (self._predict_positive(X) >= 0.5).astype(int)
-        if self.classes_.ndim == 1:
-            return self.classes_[positive[:, 0]]
-        return np.take_along_axis(self.classes_, positive.T, axis=1).T
-
-    def predict_cvr(self, X, task=None):
-        """Predict P(last task | first task): the conversion rate of a click.
-
-        Parameters
-        ----------
-        X : {DataFrame, array-like, sparse matrix} of shape (n_samples, n_features)
-            Impressions.
-        task : int or str, default=None
-            Index or name of the task, by default the last one. The first task is that
-            which it presupposes, directly or through others.
-
-        Returns
-        -------
-        ndarray of shape (n_samples,)
-            Probabilities: P(task) / P(first), at most 1.
-
-        Raises
-        ------
-        ValueError
-            If there is no such task, or if it presupposes no other one.
-        """
-        check_is_fitted(self)
-        first, last = ends_of_path(task, self.task_parents_)
-        log_p = torch.nn.functional.logsigmoid(self._predict_logits(X))
-        return (log_p[:, last] - log_p[:, first]).clamp(max=0).exp().numpy()
-
-    @accept_any_case_of_y
-    def score(self, X, Y, sample_weight=None):
-        """Compute the mean ROC AUC over the tasks.
-
-        Not the accuracy: at a click rate of 1 %, predicting no click at all has an
-        accuracy of 99 %.
-
-        Parameters
-        ----------
-        X : {DataFrame, array-like, sparse matrix} of shape (n_samples, n_features)
-            Impressions.
-        Y : array-like of shape (n_samples, n_tasks) or (n_samples,)
-            True labels. With `missing_labels="ignore"`, labels of tasks after the first
-            may be missing; the AUC of that task then leaves out the row.
-        sample_weight : array-like of shape (n_samples,) or (n_samples, n_tasks), \
-                default=None
-            Weights of the rows, or of the rows and tasks, >= 0.
-
-        Returns
-        -------
-        float
-            Mean of the tasks' AUC; NaN, with a warning, if a task has only one class.
-
-        Raises
-        ------
-        ValueError, TypeError
-            If labels or weights are invalid, as in `fit`.
-        """
-        check_is_fitted(self)
-        return mean_auc_scorer(self, X, Y, sample_weight=sample_weight)
+        return super().predict_proba(X)
 
     def task(self, task):
         """Return one task as an ordinary binary classifier.
@@ -951,56 +874,6 @@ class MultiTaskCTRCVRClassifier(
         if hasattr(self, "task_names_"):
             find_column(task, self.task_names_)
         return TaskView(self, task)
-
-    def predict_logits(self, X):
-        """Predict log-odds over impressions, which do not saturate near 0 and 1.
-
-        Parameters
-        ----------
-        X : {DataFrame, array-like, sparse matrix} of shape (n_samples, n_features)
-            Impressions.
-
-        Returns
-        -------
-        float32 ndarray of shape (n_samples, n_tasks) or (n_samples,)
-            Column k is log(p / (1 - p)) of p = P(Y_k = 1 | impression), also with
-            `task_space="conditional"`. 1-D for a single task.
-
-        Raises
-        ------
-        ValueError, TypeError
-            If the columns of `X` are not those seen in fit.
-        """
-        logits = self._predict_logits(X).numpy()
-        return logits[:, 0] if self.classes_.ndim == 1 else logits
-
-    def predict_frame(self, X):
-        """Predict probabilities over impressions as a DataFrame.
-
-        The values are those of `predict_proba`, which returns an array: `set_output` of
-        scikit-learn is for transformers, and its scorers and meta-estimators take the
-        columns of probabilities by position.
-
-        Parameters
-        ----------
-        X : {DataFrame, array-like, sparse matrix} of shape (n_samples, n_features)
-            Impressions.
-
-        Returns
-        -------
-        DataFrame of shape (n_samples, n_tasks)
-            One column per task, named as in `task_names_`, with P(task = 1 |
-            impression), also for a single task. A polars DataFrame if `X` is one;
-            otherwise a pandas DataFrame, with the index of `X` if it has one.
-
-        Raises
-        ------
-        ValueError, TypeError
-            If the columns of `X` are not those seen in fit.
-        ImportError
-            If pandas is not installed, and `X` is not a polars DataFrame.
-        """
-        return probability_frame(self._predict_positive(X), X, self.task_names_)
 
     def encode(self, X):
         """Encode a table as the network reads it.

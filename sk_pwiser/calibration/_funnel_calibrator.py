@@ -19,7 +19,12 @@ from sklearn.utils._param_validation import HasMethods, Interval, StrOptions
 from sklearn.utils.metaestimators import available_if
 from sklearn.utils.validation import check_is_fitted
 
-from sk_pwiser._estimator import MultiTaskCTRCVRClassifier, from_plain, to_plain
+from sk_pwiser._estimator import (
+    MultiTaskCTRCVRClassifier,
+    PredictionMixin,
+    from_plain,
+    to_plain,
+)
 from sk_pwiser._files import PlainForm, read_file, write_file
 from sk_pwiser._responses import (
     Predictions,
@@ -33,7 +38,6 @@ from sk_pwiser._table import (
     check_weights,
     is_missing,
     one_task_labels,
-    probability_frame,
     read_labels,
     zero_one_labels,
 )
@@ -41,13 +45,11 @@ from sk_pwiser._times import warn_about_random_folds
 from sk_pwiser._utils import (
     DocLink,
     accept_any_case_of_y,
-    ends_of_path,
     path_to,
     read_task_parents,
     warn_user,
 )
 from sk_pwiser.calibration._curves import METHODS, fit_shifts
-from sk_pwiser.metrics import mean_auc_scorer
 from sk_pwiser.model_selection import FunnelStratifiedKFold
 
 LIMITS = np.finfo(np.float32)
@@ -62,7 +64,9 @@ FITTED = (
 )
 
 
-class FunnelCalibrator(DocLink, ClassifierMixin, MetaEstimatorMixin, BaseEstimator):
+class FunnelCalibrator(
+    DocLink, PredictionMixin, ClassifierMixin, MetaEstimatorMixin, BaseEstimator
+):
     """Calibrate the probabilities of every task of a multi-task classifier.
 
     A loss that ranks, such as PWiseR, or rates that change with time move the predicted
@@ -438,7 +442,7 @@ class FunnelCalibrator(DocLink, ClassifierMixin, MetaEstimatorMixin, BaseEstimat
             )
         return {value: shifts[i] for value, i in index.items() if value is not None}
 
-    def _calibrated_logits(self, X):
+    def _predict_logits(self, X):
         """Return calibrated log-odds: float64 of shape (n_samples, n_tasks)."""
         check_is_fitted(self)
         logits = _positive_logits(self.estimator_, X, self.n_tasks_)
@@ -461,16 +465,16 @@ class FunnelCalibrator(DocLink, ClassifierMixin, MetaEstimatorMixin, BaseEstimat
     def _parents(self):
         return read_task_parents(self.task_parents_, self.task_names_)
 
-    def _predict_positive(self, X):
-        """Return calibrated P(Y_k = 1): float32 of shape (n_samples, n_tasks)."""
-        return self._positive(self._calibrated_logits(X))
-
     @staticmethod
     def _positive(logits):
         """Return P(Y_k = 1), float32, of calibrated log-odds."""
         # In float32, as the estimator's: more digits would be noise.
         calibrated = expit(logits).astype(np.float32)
         return np.clip(calibrated, LIMITS.tiny, 1 - LIMITS.epsneg)
+
+    def _conditional(self, X, first, last):
+        positive = self._predict_positive(X)
+        return np.minimum(positive[:, last] / positive[:, first], 1)
 
     def _permuted_logits(self, X, labels):
         """Return names and a function as those of the estimator, calibrated."""
@@ -489,82 +493,6 @@ class FunnelCalibrator(DocLink, ClassifierMixin, MetaEstimatorMixin, BaseEstimat
             )
 
         return names, logits
-
-    def predict_proba(self, X):
-        """Predict calibrated probabilities over impressions.
-
-        Parameters
-        ----------
-        X : {DataFrame, array-like} of shape (n_samples, n_features)
-            Impressions.
-
-        Returns
-        -------
-        float32 ndarray of shape (n_samples, n_tasks)
-            Column k is P(Y_k = 1 | impression), with `ordered=True` never above that of
-            an earlier task. For a single task, `(n_samples, 2)` with the probabilities
-            of both classes.
-        """
-        positive = self._predict_positive(X)
-        if self.classes_.ndim == 1:
-            return np.hstack([1 - positive, positive])
-        return positive
-
-    def predict(self, X):
-        """Predict labels: 1 where the calibrated probability is at least 0.5.
-
-        Parameters
-        ----------
-        X : {DataFrame, array-like} of shape (n_samples, n_features)
-            Impressions.
-
-        Returns
-        -------
-        ndarray of shape (n_samples, n_tasks) or (n_samples,)
-            Labels, in the dtype of those in `fit`.
-        """
-        positive = (self._predict_positive(X) >= 0.5).astype(int)
-        if self.classes_.ndim == 1:
-            return self.classes_[positive[:, 0]]
-        return np.take_along_axis(self.classes_, positive.T, axis=1).T
-
-    def predict_logits(self, X):
-        """Predict calibrated log-odds over impressions.
-
-        Parameters
-        ----------
-        X : {DataFrame, array-like} of shape (n_samples, n_features)
-            Impressions.
-
-        Returns
-        -------
-        float32 ndarray of shape (n_samples, n_tasks) or (n_samples,)
-            Column k is log(p / (1 - p)) of p = P(Y_k = 1 | impression). 1-D for a
-            single task.
-        """
-        logits = self._calibrated_logits(X).astype(np.float32)
-        return logits[:, 0] if self.classes_.ndim == 1 else logits
-
-    def predict_frame(self, X):
-        """Predict calibrated probabilities over impressions as a DataFrame.
-
-        Parameters
-        ----------
-        X : {DataFrame, array-like} of shape (n_samples, n_features)
-            Impressions.
-
-        Returns
-        -------
-        DataFrame of shape (n_samples, n_tasks)
-            One column per task, as of
-            :meth:`~sk_pwiser.MultiTaskCTRCVRClassifier.predict_frame`.
-
-        Raises
-        ------
-        ImportError
-            If pandas is not installed, and `X` is not a polars DataFrame.
-        """
-        return probability_frame(self._predict_positive(X), X, self.task_names_)
 
     @available_if(lambda self: hasattr(self.estimator, "task"))
     def task(self, task):
@@ -661,54 +589,6 @@ class FunnelCalibrator(DocLink, ClassifierMixin, MetaEstimatorMixin, BaseEstimat
         estimator = from_plain(MultiTaskCTRCVRClassifier, of_estimator, rest, name)
         calibrator.estimator = calibrator.estimator_ = estimator
         return calibrator
-
-    def predict_cvr(self, X, task=None):
-        """Predict P(last task | first task) from the calibrated probabilities.
-
-        Parameters
-        ----------
-        X : {DataFrame, array-like} of shape (n_samples, n_features)
-            Impressions.
-        task : int or str, default=None
-            Index or name of the task, by default the last one. The first task is that
-            which it presupposes, directly or through others.
-
-        Returns
-        -------
-        ndarray of shape (n_samples,)
-            Probabilities: P(task) / P(first), at most 1.
-
-        Raises
-        ------
-        ValueError
-            If there is no such task, or if it presupposes no other one.
-        """
-        check_is_fitted(self)
-        first, last = ends_of_path(task, self.task_parents_)
-        positive = self._predict_positive(X)
-        return np.minimum(positive[:, last] / positive[:, first], 1)
-
-    @accept_any_case_of_y
-    def score(self, X, y, sample_weight=None):
-        """Compute the mean ROC AUC over the tasks.
-
-        Parameters
-        ----------
-        X : {DataFrame, array-like} of shape (n_samples, n_features)
-            Impressions.
-        y : array-like of shape (n_samples, n_tasks) or (n_samples,)
-            True labels; those of tasks after the first may be missing (NaN).
-        sample_weight : array-like of shape (n_samples,) or (n_samples, n_tasks), \
-                default=None
-            Weights of the rows, or of the rows and tasks.
-
-        Returns
-        -------
-        float
-            Mean of the tasks' AUC; NaN, with a warning, if a task has only one class.
-        """
-        check_is_fitted(self)
-        return mean_auc_scorer(self, X, y, sample_weight=sample_weight)
 
     @property
     def n_features_in_(self):
