@@ -49,7 +49,6 @@ class Vocabulary(NamedTuple):
 
 
 def check_vocabulary(params):
-    """Raise if a number in a mapping of settings is invalid for every table."""
     for name in Vocabulary._fields:
         value = params[name]
         if isinstance(value, Mapping):
@@ -68,8 +67,7 @@ def read_vocabularies(params, names, is_category):
     """Return the `Vocabulary` of each column, in a list.
 
     A setting in the mapping `params` is a number for all category columns, or a dict of
-    names or indices of category columns to numbers. `names` and `is_category`, a list
-    of bools, describe all columns.
+    names or indices of category columns to numbers.
     """
     defaults = Vocabulary()._asdict()
     numbers = [
@@ -210,7 +208,6 @@ def count_values(indices, n_values):
 
 
 def _compact(indices, n_values):
-    """Return indices in the smallest integer type that can represent all of them."""
     return indices.astype(np.min_scalar_type(-max(1, n_values)), copy=False)
 
 
@@ -296,7 +293,6 @@ class Codes(NamedTuple):
     table: np.ndarray
 
     def take(self, rows):
-        """Return the codes of the rows in a slice."""
         return self.table[self.indices[rows]]
 
 
@@ -321,17 +317,15 @@ class CategoryColumn:
 
     @property
     def cardinality(self):
-        """Number of codes of missing, unseen and frequent values, and of buckets."""
+        """Number of codes without those of rare values, the number of embeddings."""
         return self._first_bucket + (self.vocabulary.n_hash_buckets or 0)
 
     @property
     def n_codes(self):
-        """Number of all codes, including the codes of rare values."""
         return self.cardinality + len(self.codes_) - self.n_frequent_
 
     @property
     def encoding(self):
-        """The encoding in words."""
         return "embedding" if self.vocabulary.n_hash_buckets is None else "hashed"
 
     @property
@@ -340,7 +334,7 @@ class CategoryColumn:
 
     @property
     def own_values_(self):
-        """A dict from values with their own code to this code; None means missing."""
+        """Codes of the values that have their own; None stands for missing."""
         frequent = {v: c for v, c in self.codes_.items() if c < self.cardinality}
         if self.missing_code_ == MISSING:
             frequent[None] = MISSING
@@ -349,8 +343,7 @@ class CategoryColumn:
     def fit_transform(self, column, *others):
         """Learn the values of a column and return its `Codes`.
 
-        The frequency of a value is its number of rows, and of elements in `others`,
-        further columns of its vocabulary; weights are not used.
+        `others` are further columns of its vocabulary; weights are not used.
         """
         if others:
             values, counts, kinds, n_missing = self.count(column, *others)
@@ -364,8 +357,8 @@ class CategoryColumn:
     def learn(self, values, counts, has_missing, kinds=None, n_others=0):
         """Learn the values of a column from their numbers of rows.
 
-        `kinds` are words for the kinds of all values, by default of `values`;
-        `n_others` is the number of rows of further values, which get no codes.
+        `kinds` are those of all values; `n_others` is the number of rows of further
+        values, which get no codes.
         """
         frequent, rare = self._split(values, counts)
         self.n_frequent_ = len(frequent)
@@ -410,11 +403,7 @@ class CategoryColumn:
         return kept, rare + list(compress(frequent, ~is_kept))
 
     def transform(self, column):
-        """Return the `Codes` of a column.
-
-        All values being of another kind than in fit, for example text instead of
-        numbers, is an error.
-        """
+        """Return the `Codes` of a column; raise if its values are of another kind."""
         indices, values = self._factorize(column)
         kinds = _kinds(values)
         if kinds and self.kinds_ and kinds.isdisjoint(self.kinds_):
@@ -427,10 +416,9 @@ class CategoryColumn:
         return self._encode(indices, values)
 
     def count(self, *columns):
-        """Return the distinct values, their numbers of rows, and their kinds.
+        """Return the distinct values, their numbers of rows, kinds, and n_missing.
 
-        The kinds are a set of words for messages. The number of rows without a value is
-        the last result. The values of several columns must be of one kind.
+        The values of several columns must be of one kind.
         """
         total, all_kinds, n_all_missing = {}, set(), 0
         for column in columns:
@@ -478,7 +466,6 @@ class CategoryColumn:
         return Codes(indices, table)
 
     def _hash(self, values):
-        """Return the codes of values in a column with hash buckets."""
         try:
             hashes = hash_values(values)
         except TypeError as error:
@@ -496,13 +483,10 @@ class CategoryColumn:
 
 
 def sort_values(values):
-    """Sort distinct category values in an order that only depends on the values.
+    """Sort distinct values: numbers, then text, then others by the name of their type.
 
-    Numbers, including bools, come first, in increasing order. Text follows, in the
-    order of its code points. Other objects come last, by the name of their type and
-    then in increasing order. There is one exception: if not all of these values are
-    comparable with each other, as tuples of mixed types or frozensets are not, their
-    order also depends on the order in which they occur.
+    The order only depends on the values, unless they are objects that are not
+    comparable, such as frozensets or tuples of mixed types.
     """
     ranks = {cls: _rank(cls) for cls in set(map(type, values))}
     groups: dict[tuple, list] = {rank: [] for rank in sorted(set(ranks.values()))}
@@ -536,10 +520,7 @@ NUMBER = re.compile(r"\s*[-+]?((0|[1-9]\d*)(\.\d*)?|\.\d+)([eE][-+]?\d+)?\s*")
 
 
 def _are_amounts(values):
-    """Return whether many values of text are numbers, at least half with a fraction.
-
-    Whole numbers as text are usually ids.
-    """
+    """Return whether text is numbers, half of them fractions; ids are whole numbers."""
     values = values[:N_CHECKED]
     if len(values) < MANY_VALUES or not all(map(NUMBER.fullmatch, values)):
         return False
@@ -547,7 +528,6 @@ def _are_amounts(values):
 
 
 def _kinds(values):
-    """Return the kinds of the values in a list, for messages."""
     return {_kind(cls) for cls in set(map(type, values))}
 
 

@@ -43,11 +43,7 @@ from sk_pwiser._utils import check_integer, warn_user
 
 
 def find_category_columns(categorical_features, X, names):
-    """Return a list of bools, one per column: whether it is a category column.
-
-    Names and indices are added to the columns whose dtype marks them as categories; a
-    boolean mask decides for all columns.
-    """
+    """Return a list of bools, one per column: whether it is a category column."""
     if categorical_features is None:
         return [False] * len(names)
     if isinstance(categorical_features, str):
@@ -74,7 +70,6 @@ def find_category_columns(categorical_features, X, names):
 
 
 def refuse_chosen_columns(categorical_features):
-    """Raise if the parameter selects columns of a sparse table."""
     is_default = categorical_features is None or isinstance(categorical_features, str)
     if not is_default and len(categorical_features):
         raise ValueError(
@@ -84,7 +79,7 @@ def refuse_chosen_columns(categorical_features):
 
 
 def check_encoding_params(params):
-    """Raise if an entry of `encoding_params` is invalid, whatever the table is."""
+    """Raise if an entry is invalid, whatever the table is."""
     check_target_encoding(params)
     check_vocabulary(params)
     check_lists(params)
@@ -92,10 +87,7 @@ def check_encoding_params(params):
 
 
 def make_columns(params, X, names):
-    """Return unfitted encoders for the columns of a table.
-
-    `params` are the parameters of the table's encoder.
-    """
+    """Return unfitted encoders for the columns; `params` are those of the encoder."""
     is_category = find_category_columns(params["categorical_features"], X, names)
     vocabularies = read_vocabularies(params, names, is_category)
     is_list = [has_lists(column) for column in list_columns(X)]
@@ -121,10 +113,9 @@ def make_columns(params, X, names):
 
 
 def align_columns(X, names):
-    """Return a DataFrame with the columns of fit, in their order.
+    """Return a DataFrame with the columns of fit, in their order; others are ignored.
 
-    Columns that were not seen in fit are ignored, with one warning. The same object is
-    returned if it is not a DataFrame or if a column is missing.
+    The same object is returned if it is not a DataFrame or if a column is missing.
     """
     if names is None or not is_dataframe(X) or has_columns(X, names):
         return X
@@ -141,15 +132,11 @@ def align_columns(X, names):
 
 
 def has_columns(X, names):
-    """Return whether a DataFrame has exactly the given columns, in the same order."""
     return names is not None and list(X.columns) == names.tolist()
 
 
 def has_form(X, encoder):
-    """Return whether `X` is an array of numbers with the number of columns in fit.
-
-    Such an array needs no further validation, which takes longer than encoding a row.
-    """
+    """Return whether `X` is an array of numbers, which needs no slow validation."""
     return (
         type(X) is np.ndarray
         and X.dtype.kind in "fiu"
@@ -166,7 +153,6 @@ UNSEEN_SHARE, UNSEEN_ROWS, UNSEEN_VALUES = 0.95, 20, 2
 
 
 def warn_about_unseen(pairs, codes):
-    """Warn once about columns, with their encoders and codes, with few known values."""
     found = [
         f"{encoder.name!r} ({share:.0%})"
         for (encoder, column), of_rows in zip(pairs, codes, strict=True)
@@ -185,7 +171,7 @@ def warn_about_unseen(pairs, codes):
 def _expects_unseen(encoder, column):
     """Return whether new values are to be expected, such as the users of another fold.
 
-    They are in columns of ids or of many values, unless another spelling was in fit.
+    This is so for ids and many values, unless another spelling was in fit.
     """
     if len(encoder.codes_) < MANY_VALUES and not has_id_name(encoder.name):
         return False
@@ -234,12 +220,10 @@ MAX_COVERAGE, NEAR_ZERO, MAX_SMOOTH_SPREAD = 0.1, 0.01, 0.15
 
 
 def has_id_name(name):
-    """Return whether the name of a column is that of an id or a code."""
     return ID_NAME.search(str(name)) is not None
 
 
 def warn_about_codes(columns):
-    """Warn once about numeric columns, given with their names, that look like codes."""
     names = [name for name, column in columns if looks_like_codes(column, name)]
     if names:
         warn_user(
@@ -288,7 +272,6 @@ def _has_unrelated_counts(distinct, counts):
 
 
 def warn_about_categories(columns):
-    """Warn once about category columns of text that contains numbers."""
     names = [
         column.name
         for column in columns
@@ -304,7 +287,6 @@ def warn_about_categories(columns):
 
 
 def warn_about_constants(columns):
-    """Warn once about columns that are the same, or missing, in all rows."""
     names = [c.name for c in columns if getattr(c, "has_one_value", False)]
     if names:
         warn_user(
@@ -361,15 +343,13 @@ def column_kinds(encoder):
 
 
 def kind_of(column):
-    """Return the kind of an encoder of a column, in words."""
     return next(kind for cls, kind in KINDS.items() if isinstance(column, cls))
 
 
 def vector_counts(encoder):
     """Return the number of embedding vectors of each category and list column.
 
-    All columns of a sparse table, with one vector each, are one entry. Vectors that a
-    list column shares with a category column count for the latter.
+    Vectors that a list column shares with a category column count for the latter.
     """
     if encoder.sparse_ is not None:
         return {"sparse columns": encoder.sparse_.n_vectors}
@@ -392,10 +372,7 @@ def history_column(names):
 
 
 def warn_about_random_validation(names):
-    """Warn if validation rows are drawn at random from rows with columns of the past.
-
-    The outcomes of these rows are then in the columns of later training rows.
-    """
+    """Warn if random validation rows are in the history of later training rows."""
     column = history_column(names)
     if column is not None:
         warn_user(

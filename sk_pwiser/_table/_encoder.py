@@ -54,100 +54,6 @@ from sk_pwiser._table._numbers import (
 )
 from sk_pwiser._utils import check_choice, check_integer, warn_user
 
-
-class ColumnSummary:
-    """Sizes and names of the encoded columns.
-
-    Subclasses have the attributes `columns_`, the fitted columns, and `sparse_`, the
-    columns of a sparse table or None.
-    """
-
-    @property
-    def cardinalities_(self):
-        """Number of codes of each category column."""
-        return [c.cardinality for c in self.columns_ if isinstance(c, CategoryColumn)]
-
-    @property
-    def n_codes_(self):
-        """Number of codes of each category column, including rare values."""
-        return [c.n_codes for c in self.columns_ if isinstance(c, CategoryColumn)]
-
-    @property
-    def numeric_bins_(self):
-        """Number of bins of each numeric input, 0 for inputs without bins.
-
-        Indicators of missing values are also numeric inputs.
-        """
-        columns = (c for c in self.columns_ if isinstance(c, NumericColumn))
-        return [n_bins for column in columns for n_bins in column.bins]
-
-    @property
-    def bin_scales_(self):
-        """Factor of the components of each numeric input; empty without scores."""
-        columns = [c for c in self.columns_ if isinstance(c, NumericColumn)]
-        if not any(column.has_scores for column in columns):
-            return []
-        return [scale for column in columns for scale in column.bin_scales]
-
-    @property
-    def n_numeric_(self):
-        """Number of numeric inputs, including the indicators of missing values."""
-        return len(self.numeric_bins_)
-
-    @property
-    def category_names_(self):
-        """Names of the category columns, in the order of the codes."""
-        return [c.name for c in self.columns_ if isinstance(c, CategoryColumn)]
-
-    @property
-    def numeric_names_(self):
-        """Names of the numeric inputs; names of indicators end with "_missing"."""
-        columns = (c for c in self.columns_ if isinstance(c, NumericColumn))
-        return [name for column in columns for name in column.input_names]
-
-    @property
-    def bags_(self):
-        """Arguments of the `BagSpec` of each bag."""
-        if self.sparse_ is not None:
-            return [(self.sparse_.n_vectors, False)]
-        sizes = dict(zip(self.category_names_, self.cardinalities_, strict=True))
-        places = {name: place for place, name in enumerate(sizes)}
-        return [
-            (c.n_own, True)
-            if c.shared_name is None
-            else (
-                c.n_own + sizes[c.shared_name],
-                True,
-                places[c.shared_name],
-                c.pooling == "attention",
-                c.ages_name is not None,
-            )
-            for c in self.lists_
-        ]
-
-    @property
-    def lists_(self):
-        """The list columns, one per bag."""
-        return [c for c in self.columns_ if isinstance(c, ListColumn)]
-
-    def elements(self, bags):
-        """Return the `Elements` of each list column, from the bags of a table."""
-        starts, n_bags = np.cumsum([0, *(n for n, *_ in self.bags_)]), len(self.lists_)
-        found = []
-        for b, column in enumerate(self.lists_):
-            begins, sizes = bags.offsets[b:-1:n_bags], np.diff(bags.offsets)[b::n_bags]
-            offsets = np.append(0, sizes.cumsum())
-            moves = np.repeat(begins - offsets[:-1], sizes)
-            indices = bags.indices[np.arange(offsets[-1]) + moves] - starts[b]
-            own = Bags(offsets, indices, None)
-            found.append(Elements.of_bags(own, column.shared_name))
-        return found
-
-    def category_values(self, name):
-        """Return a dict from the values of a category column to their codes."""
-        return self.columns_[[c.name for c in self.columns_].index(name)].own_values_
-
-
 # Number of rows of the result that are filled at a time, column by column: this part of
 # the result stays in the cache of the processor.
 CACHE_ROWS = 2_048
@@ -156,17 +62,12 @@ CACHE_ROWS = 2_048
 SCHEMA = ("n_features_in_", "feature_names_in_")
 
 
-class TableEncoder(ColumnSummary, BaseEstimator):
+class TableEncoder(BaseEstimator):
     """Encodes a table as category codes, numeric inputs and, if there are any, bags.
 
-    The encoded arrays only depend on the values in the table: they are the same for a
-    pandas DataFrame, a polars DataFrame and, if the category columns are given as
-    indices or as a mask, an array.
-
-    The parameters up to `list_ages` are those of the estimator, whose name in
-    messages about the columns is `estimator_name`. With `keeps_rare`, values that share
-    the code of unseen values have codes of their own, from the cardinality of their
-    column on.
+    The parameters up to `list_ages` are those of the estimator, whose name in messages
+    is `estimator_name`. With `keeps_rare`, values that share the code of unseen values
+    have codes of their own, from the cardinality of their column on.
     """
 
     def __init__(
@@ -198,19 +99,16 @@ class TableEncoder(ColumnSummary, BaseEstimator):
         self.keeps_rare = keeps_rare
 
     def check_parameters(self):
-        """Raise if a parameter is invalid for every table, before other work."""
         check_vocabulary(vars(self))
         check_lists(vars(self))
         check_choice("numeric_encoding", self.numeric_encoding, NUMERIC_ENCODINGS)
         check_integer("max_bins", self.max_bins, at_least=1)
 
     def fit_transform(self, X, sample_weight=None, n_further=None):
-        """Learn the encoding of a table, and encode the table.
+        """Learn the encoding of a table, and encode the table as `transform` does.
 
-        `sample_weight`, one per row, weights the distributions of numeric columns.
         `n_further` receives this encoder when the columns are learnt, and returns the
-        number of columns of `numeric` that the caller fills. The result is that of
-        `transform`.
+        number of columns of `numeric` that the caller fills.
         """
         X = self.begin(X)
         if self.sparse_ is not None:
@@ -234,12 +132,7 @@ class TableEncoder(ColumnSummary, BaseEstimator):
     def learn_readable(self, X):
         """Learn the columns, encode nothing, and leave out what cannot be encoded.
 
-        Returns
-        -------
-        X : DataFrame, array or CSR matrix
-            The checked table.
-        errors : dict of str or int to str
-            The messages of `fit_transform` about columns, which `columns_` then lacks.
+        Returns the checked table, and the messages of `fit_transform` by column.
         """
         X, errors = self.begin(X), {}
         if self.sparse_ is not None:
@@ -271,10 +164,7 @@ class TableEncoder(ColumnSummary, BaseEstimator):
                 refuse_merged(encoder.name, column)
 
     def begin(self, X):
-        """Learn the names and the kinds of the columns, but not their values.
-
-        The checked table is returned: a DataFrame, an array or a CSR matrix.
-        """
+        """Learn the names and kinds of the columns, and return the checked table."""
         self.check_parameters()
         X = self._validate(X, reset=True)
         if self.sparse_ is not None:
@@ -286,9 +176,9 @@ class TableEncoder(ColumnSummary, BaseEstimator):
         return X
 
     def learn_numbers(self, pairs, sample_weight):
-        """Learn numeric columns, given as pairs of encoder and column.
+        """Learn numeric columns, as pairs of encoder and column, after categories.
 
-        Columns that look misread give warnings or errors; categories are learnt before.
+        Columns that look misread give warnings or errors.
         """
         for encoder, column in pairs:
             encoder.fit(column, sample_weight)
@@ -300,16 +190,9 @@ class TableEncoder(ColumnSummary, BaseEstimator):
             warn_about_categories(self.columns_)
 
     def transform(self, X, n_further=0):
-        """Encode a table with the encoding that was learnt in fit.
+        """Encode a table: codes, float32 inputs and, for sparse tables and lists, bags.
 
-        Returns
-        -------
-        codes : ndarray of shape (n_samples, n_category_columns)
-            Codes, in the smallest integer type that can represent all of them.
-        numeric : float32 ndarray of shape (n_samples, n_numeric + n_further)
-            Inputs of the numeric columns, and columns without values for the caller.
-        bags : Bags
-            Entries of a sparse table or of list columns. Other tables give two arrays.
+        The last `n_further` columns of the inputs have no values.
         """
         X = self._validate(self.align(X), reset=False)
         if self.sparse_ is not None:
@@ -325,21 +208,13 @@ class TableEncoder(ColumnSummary, BaseEstimator):
         ]
         return self._stack(columns, X.shape[0], codes, bags, n_further)
 
-    def category_columns(self, X):
-        """Return the encoders of the category columns, each with its column of `X`."""
-        return self._columns_of(X, CategoryColumn)
-
-    def numeric_columns(self, X):
-        """Return the encoders of the numeric columns, each with its column of `X`."""
-        return self._columns_of(X, NumericColumn)
-
-    def _columns_of(self, X, kind):
+    def columns_of(self, X, kind):
+        """Return the encoders of one class, each with its column of `X`."""
         X = self._validate(X, reset=False)
         columns = [] if self.sparse_ is not None else list_columns(X)
         return self._pair(columns, kind)
 
     def align(self, X):
-        """Return a DataFrame with the columns of fit, in their order."""
         return align_columns(as_table(X), getattr(self, "feature_names_in_", None))
 
     def _validate(self, X, reset):
@@ -394,12 +269,7 @@ class TableEncoder(ColumnSummary, BaseEstimator):
         pairs = zip(self.columns_, columns, strict=True)
         return [pair for pair in pairs if isinstance(pair[0], kind)]
 
-    def lists_of(self, X):
-        """Return the encoders of the list columns, each with its lists in `X`."""
-        return _with_lists(self._columns_of(X, ListColumn))
-
     def read_lists(self, columns):
-        """Return the encoders of the list columns, each with its lists."""
         return _with_lists(self._pair(columns, ListColumn))
 
     def _beside(self, encoder, columns):
@@ -412,7 +282,6 @@ class TableEncoder(ColumnSummary, BaseEstimator):
         return items, *(of_name.get(name, (None, None))[1] for name in names)
 
     def _stack(self, columns, n_samples, codes=(), bags=(), n_further=0):
-        """Return the encoded columns as arrays, and the bags if there are any."""
         numeric = self._encode_numeric(columns, n_samples, n_further)
         arrays = self._stack_codes(codes, n_samples), numeric
         if not bags:
@@ -438,6 +307,82 @@ class TableEncoder(ColumnSummary, BaseEstimator):
             )
             _fill_columns(table[rows], [column.__getitem__ for column in inputs])
         return table
+
+    def _of(self, kind):
+        return [column for column in self.columns_ if isinstance(column, kind)]
+
+    @property
+    def cardinalities_(self):
+        return [column.cardinality for column in self._of(CategoryColumn)]
+
+    @property
+    def n_codes_(self):
+        return [column.n_codes for column in self._of(CategoryColumn)]
+
+    @property
+    def numeric_bins_(self):
+        """Number of bins of each numeric input, 0 for inputs without bins."""
+        return [n for column in self._of(NumericColumn) for n in column.bins]
+
+    @property
+    def bin_scales_(self):
+        """Factor of the components of each numeric input; empty without scores."""
+        columns = self._of(NumericColumn)
+        if not any(column.has_scores for column in columns):
+            return []
+        return [scale for column in columns for scale in column.bin_scales]
+
+    @property
+    def n_numeric_(self):
+        return len(self.numeric_bins_)
+
+    @property
+    def category_names_(self):
+        return [column.name for column in self._of(CategoryColumn)]
+
+    @property
+    def numeric_names_(self):
+        return [n for column in self._of(NumericColumn) for n in column.input_names]
+
+    @property
+    def bags_(self):
+        """Arguments of the `BagSpec` of each bag."""
+        if self.sparse_ is not None:
+            return [(self.sparse_.n_vectors, False)]
+        sizes = dict(zip(self.category_names_, self.cardinalities_, strict=True))
+        places = {name: place for place, name in enumerate(sizes)}
+        return [
+            (c.n_own, True)
+            if c.shared_name is None
+            else (
+                c.n_own + sizes[c.shared_name],
+                True,
+                places[c.shared_name],
+                c.pooling == "attention",
+                c.ages_name is not None,
+            )
+            for c in self.lists_
+        ]
+
+    @property
+    def lists_(self):
+        return self._of(ListColumn)
+
+    def elements(self, bags):
+        """Return the `Elements` of each list column, from the bags of a table."""
+        starts, n_bags = np.cumsum([0, *(n for n, *_ in self.bags_)]), len(self.lists_)
+        found = []
+        for b, column in enumerate(self.lists_):
+            begins, sizes = bags.offsets[b:-1:n_bags], np.diff(bags.offsets)[b::n_bags]
+            offsets = np.append(0, sizes.cumsum())
+            moves = np.repeat(begins - offsets[:-1], sizes)
+            indices = bags.indices[np.arange(offsets[-1]) + moves] - starts[b]
+            own = Bags(offsets, indices, None)
+            found.append(Elements.of_bags(own, column.shared_name))
+        return found
+
+    def category_values(self, name):
+        return next(c.own_values_ for c in self.columns_ if c.name == name)
 
 
 @cache
@@ -466,16 +411,15 @@ def elements_of(lists, name):
 def grow_encoder(encoder, X):
     """Return an encoder that also has codes for the frequent new values of a table.
 
-    A value is new if it has no embedding: it did not occur in fit, or was rare. It gets
-    one if it occurs in `min_frequency` rows of `X` or more. Codes that have an
-    embedding stay. Columns with `max_categories` or `n_hash_buckets` do not grow.
-    The second result has an array per category column: the code that each code had
-    before, -1 for new values.
+    Values that have an embedding keep their codes. Columns with `max_categories` or
+    `n_hash_buckets` do not grow. The second result has an array per category column:
+    the code that each code had before, -1 for new values.
     """
     grown = copy.copy(encoder)
     grown.columns_ = list(encoder.columns_)
     origins = []
-    columns, lists = dict(encoder.category_columns(X)), encoder.lists_of(X)
+    columns = dict(encoder.columns_of(X, CategoryColumn))
+    lists = _with_lists(encoder.columns_of(X, ListColumn))
     for index, column in enumerate(encoder.columns_):
         if isinstance(column, CategoryColumn):
             data = columns[column], *elements_of(lists, column.name)
@@ -485,10 +429,7 @@ def grow_encoder(encoder, X):
 
 
 def grow_column(column, data, *others):
-    """Return a category column with codes for new values, and the earlier codes.
-
-    `others` are further columns of its vocabulary.
-    """
+    """Return a column with codes for new values, of `others` too, and earlier codes."""
     column.transform(data)  # raises if the kinds of values differ
     if column.vocabulary.max_values is not None:
         return column, np.arange(column.n_codes)
@@ -517,15 +458,13 @@ def grow_column(column, data, *others):
 def learn_constant_columns(encoder, X, sample_weight=None):
     """Learn the encoding of numeric columns that have been constant so far.
 
-    The input of a constant column is 0 in every row, and the weights of the network for
-    it have not been trained. The first rows in which the column varies can therefore
-    set its encoding, as the rows of fit do for other columns. Columns keep their
-    numbers of inputs and bins. The same encoder is returned if no such column varies.
+    Their input was 0 in every row, and its weights are not trained, so that the first
+    rows in which they vary can set their encoding. They keep their numbers of inputs.
     """
     constant = [c for c in encoder.columns_ if getattr(c, "has_constant", False)]
     if not constant:
         return encoder
-    data = dict(encoder.numeric_columns(X))
+    data = dict(encoder.columns_of(X, NumericColumn))
     learnt = {id(c): c.learn_constant(data[c], sample_weight) for c in constant}
     if all(learnt[id(column)] is column for column in constant):
         return encoder
@@ -543,9 +482,8 @@ def warn_about_new_values(encoder, codes, X):
     n_unseen = [np.count_nonzero(column == UNSEEN) for column in codes.T]
     if not any(n_unseen):
         return
-    for n_rows, (column, values) in zip(
-        n_unseen, encoder.category_columns(X), strict=True
-    ):
+    pairs = encoder.columns_of(X, CategoryColumn)
+    for n_rows, (column, values) in zip(n_unseen, pairs, strict=True):
         if n_rows and column.missing_code_ == UNSEEN:
             # Without missing values in fit, they have the code of unseen values.
             n_known = sum(column.count(values)[1])

@@ -35,15 +35,11 @@ _NOT_NUMBERS = {
 
 
 def first_known(column):
-    """Return the first value of a column that is not missing, or None."""
     return next((value for value in column if not is_missing(value)), None)
 
 
 def holds_numbers(column):
-    """Return whether the values of a column of objects are numbers, none of them bool.
-
-    Values may be missing, but not all of them.
-    """
+    """Return whether the known values, one at least, are all numbers and not bools."""
     types = {cls for cls in set(map(type, column)) if cls.__name__ not in _MISSING}
     return bool(types) and all(
         issubclass(cls, Real | Decimal) and cls is not bool for cls in types
@@ -55,7 +51,6 @@ _MISSING = "NoneType", "NAType", "NaTType"
 
 
 def check_numbers(column):
-    """Raise a TypeError if a column of objects contains text, dates or lists."""
     types = set(map(type, column))
     for kind, classes in _NOT_NUMBERS.items():
         if not any(issubclass(cls, classes) for cls in types):
@@ -74,32 +69,25 @@ _LISTS = list, np.ndarray
 class Lists(NamedTuple):
     """The lists of a column.
 
-    The elements of all lists, one list after the other, are a pandas or polars Series,
-    or an array of objects.
+    The elements of all are one Series, or an array of objects.
     """
 
     sizes: np.ndarray  # int64 (n_samples,); -1 for missing lists
     elements: object
 
     def row_of(self, element):
-        """Return the row of the element with a given index."""
         ends = np.maximum(self.sizes, 0).cumsum()
         return int(np.searchsorted(ends, element, side="right"))
 
 
 def has_lists(column):
-    """Return whether the cells of a column contain lists or arrays."""
     if column.dtype == object:
         return isinstance(first_known(column), _LISTS)
     return _dtype_name(column).startswith(("list", "array", "large_list", "fixed_size"))
 
 
 def has_numeric_lists(column):
-    """Return whether lists are numeric inputs rather than categories.
-
-    This is the case for lists of floats, and for dtypes of number lists with a fixed
-    size.
-    """
+    """Return whether lists are numbers: floats, or of a dtype with a fixed size."""
     if column.dtype == object:
         elements = chain.from_iterable(c for c in column if isinstance(c, _LISTS))
         types = {cls for cls in set(map(type, elements)) if cls is not type(None)}
@@ -210,9 +198,7 @@ def _nested_error(name, row, value):
 def as_table(X):
     """Convert a table to a form that can be read by columns or, if sparse, by rows.
 
-    A polars LazyFrame is collected. An Arrow table becomes a pandas or, without pandas,
-    a polars DataFrame that shares its memory. A sparse matrix becomes one in CSR form.
-    Other objects are returned unchanged, if they are readable.
+    An Arrow table becomes a pandas or polars DataFrame that shares its memory.
     """
     refuse_parts(X)
     if is_polars(X) and type(X).__name__ == "LazyFrame":
@@ -230,7 +216,6 @@ def reads_in_parts(X):
 
 
 def refuse_parts(X):
-    """Raise a TypeError if `X` is a dataset that is read in parts."""
     if reads_in_parts(X):
         raise TypeError(
             f"{type(X).__name__} is read in parts, which only fit and the predictions "
@@ -240,7 +225,6 @@ def refuse_parts(X):
 
 
 def is_sparse(X):
-    """Return whether a table is a sparse matrix or a DataFrame of sparse columns."""
     if sp.issparse(X):
         return True
     dtypes = list(X.dtypes) if hasattr(X, "iloc") and X.ndim == 2 else []
@@ -273,21 +257,15 @@ CHUNK_ROWS = 32_768
 
 
 def is_dataframe(X):
-    """Return whether `X` is a pandas or polars DataFrame."""
     return len(getattr(X, "shape", ())) == 2 and (hasattr(X, "iloc") or is_polars(X))
 
 
 def is_polars(X):
-    """Return whether `X` is an object of polars."""
     return type(X).__module__.partition(".")[0] == "polars"
 
 
 def describe(name, column):
-    """Return the name of a column for messages.
-
-    If the names of a DataFrame are not all strings, its columns are named by index, and
-    the label of the column follows, which may be a tuple or a number.
-    """
+    """Return the name of a column, with the label if columns are named by index."""
     label = getattr(column, "name", None)
     if isinstance(name, str) or label is None or not hasattr(column, "iloc"):
         return repr(name)
@@ -295,7 +273,6 @@ def describe(name, column):
 
 
 def infinity_error(name, column, row, value, place="row"):
-    """Return the error about an infinite value in a row, or another place."""
     where = "" if place is None else f": {place} {row} contains {value}"
     return ValueError(
         "Input X contains infinity or a value too large for dtype('float64') in column "
@@ -304,22 +281,7 @@ def infinity_error(name, column, row, value, place="row"):
 
 
 def find_column(parameter, column, names):
-    """Return the index of a column that a parameter selects by name or index.
-
-    Parameters
-    ----------
-    parameter : str
-        Name of the parameter, for the message.
-    column : str or int
-        Name or index of the column.
-    names : list of str or int
-        Names of all columns.
-
-    Raises
-    ------
-    ValueError
-        If there is no such column.
-    """
+    """Return the index of a column that a parameter selects by name or index."""
     if isinstance(column, str) and column in names:
         return names.index(column)
     is_index = isinstance(column, Integral) and not isinstance(column, bool)
@@ -332,14 +294,12 @@ def find_column(parameter, column, names):
 
 
 def list_columns(X):
-    """Return the columns of a DataFrame or of a 2-D array, without copies."""
     if hasattr(X, "iloc"):
         return [column for _, column in X.items()]
     return X.get_columns() if is_polars(X) else list(X.T)
 
 
 def slice_rows(column, rows):
-    """Return the rows of a column in a slice, without a copy."""
     if rows.start == 0 and rows.stop >= len(column):
         return column
     return column.iloc[rows] if hasattr(column, "iloc") else column[rows]
@@ -355,11 +315,9 @@ def row_chunks(n_rows, min_size=0):
 def has_category_dtype(column):
     """Return whether a column is a category column by its dtype.
 
-    The dtypes of category columns are category, string, object and bool in pandas,
-    including Arrow dtypes, and Categorical, Enum, String, Object and Boolean in polars.
-    A column of objects that are all numbers, or whose first value is a date, is not a
-    category column. A column of an array is one if it contains text. Lists are
-    categories, except for lists of floats and arrays of numbers with a fixed size.
+    In an array these are columns that contain text. Objects that are all numbers, or
+    begin with a date, are no categories. Lists are, except for lists of floats and
+    arrays of numbers with a fixed size.
     """
     if has_lists(column):
         return not has_numeric_lists(column)
@@ -380,16 +338,12 @@ def has_category_dtype(column):
 
 
 def _is_text_dtype(dtype):
-    """Return whether a dtype of numpy or pandas is a dtype of text."""
     name = dtype.name  # names of Arrow dtypes have a suffix, as in string[pyarrow]
     return dtype.kind in "SUT" or name == "str" or "string" in name.partition("[")[0]
 
 
 def to_float(column):
-    """Return a numeric column as float64, with missing values as NaN.
-
-    The result may share memory with the column. Other columns raise an error.
-    """
+    """Return a numeric column as float64, NaN where missing; it may share memory."""
     dtype, name = column.dtype, _dtype_name(column)
     if isinstance(dtype, np.dtype) and dtype.kind in "fiub":
         return np.asarray(column, dtype=np.float64)
@@ -416,7 +370,6 @@ def to_float(column):
 
 
 def result_frame(columns):
-    """Return a dict of columns as a pandas DataFrame, or itself without pandas."""
     try:
         import pandas
     except ImportError:

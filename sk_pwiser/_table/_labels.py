@@ -15,9 +15,7 @@ from sk_pwiser._utils import CHAIN, chain_parents, read_task_parents, warn_user
 def read_array(values, name, rule, *, dtype=None, error=None):
     """Return an argument as an array of one dimension or two, with unchecked entries.
 
-    `rule` follows the name in messages, which are one line with the column and the row
-    of the entry, where there is one. `error` is the class of errors about entries; by
-    default that of the error found.
+    `rule` follows the name in messages; `error` is the class of errors about entries.
     """
     refuse_unreadable(values, name)
     try:
@@ -54,7 +52,6 @@ def refuse_unreadable(values, name):
 
 
 def refuse_dicts(table, name):
-    """Raise a TypeError if a table is a dict or a list of dicts."""
     is_dict = isinstance(table, Mapping) and not sp.issparse(table)  # a DOK matrix
     rows = table[:1] if isinstance(table, list | tuple | np.ndarray) else []
     if is_dict or any(isinstance(row, Mapping) for row in rows):
@@ -97,10 +94,7 @@ def _culprit(values, dtype):
 
 
 def _first_unreadable(values, dtype):
-    """Return the first row that cannot be read, by bisection.
-
-    If all rows can be read one by one, the result is arbitrary.
-    """
+    """Return the first row that cannot be read, by bisection; or any, if each can."""
     low, high = 0, len(values)
     while high - low > 1:
         middle = (low + high) // 2
@@ -159,8 +153,7 @@ def _is_frame(Y):
 def read_labels(Y, missing_labels="error", *, input_name="Y"):
     """Read labels of any array-like; `input_name` is for messages.
 
-    None, NaN, pandas.NA and nulls of polars are missing, and allowed for tasks after
-    the first with "ignore".
+    Missing ones are allowed for tasks after the first with "ignore".
     """
     if Y is None:
         raise ValueError(
@@ -202,7 +195,6 @@ def _check_missing(missing, columns, missing_labels, input_name):
 
 
 def raise_if_infinite(labels, columns, input_name="Y"):
-    """Raise a ValueError if there are infinite labels."""
     if labels.dtype.kind == "f":
         what = "infinity or a value too large for dtype('float64')"
         _raise_for_most(
@@ -211,7 +203,7 @@ def raise_if_infinite(labels, columns, input_name="Y"):
 
 
 def _raise_for_most(is_wrong, columns, message, hint=""):
-    """Raise a ValueError about the column with the most wrong labels."""
+    """Raise a ValueError about the column with the most wrong labels, if any."""
     if is_wrong.any():
         is_wrong = is_wrong.reshape(len(is_wrong), -1)
         counts = is_wrong.sum(axis=0)
@@ -233,10 +225,7 @@ def _original_dtype(Y, dtype):
 
 
 def zero_one_labels(labels, columns=None, *, input_name="Y"):
-    """Return labels of 0 and 1, `(n_samples, n_tasks)`, as float32.
-
-    They are 0 where they are missing. Columns and `input_name` are for messages.
-    """
+    """Return labels of 0 and 1, 0 where missing, `(n_samples, n_tasks)`, as float32."""
     for k in range(labels.shape[1]):
         column = labels[:, k]
         is_wrong = ~np.isin(column, [0, 1])
@@ -261,8 +250,7 @@ def zero_one_labels(labels, columns=None, *, input_name="Y"):
 def one_task_labels(labels, columns=None, classes=None, *, input_name="Y"):
     """Return the labels of a single task as 0 and 1, `(n_samples, 1)`, and its classes.
 
-    The classes, two labels in increasing order and in the user's dtype, must be given
-    if there may be only one of them.
+    The classes must be given if there may be only one of them.
     """
     name = 0 if columns is None else columns[0]
     where = f"column {name!r} of {input_name}"
@@ -316,7 +304,6 @@ def _without_object_dtype(labels, where):
 
 
 def check_distinct(label, names):
-    """Raise if names of tasks are not strings or not distinct."""
     names = [] if names is None else list(names)
     if not all(isinstance(name, str) for name in names):
         raise TypeError(f"{label} must be strings; got {names}.")
@@ -324,7 +311,6 @@ def check_distinct(label, names):
 
 
 def refuse_repeated(label, names):
-    """Raise a ValueError if a name occurs twice."""
     if len(set(names)) < len(names):
         name = next(name for name in names if names.count(name) > 1)
         raise ValueError(
@@ -333,11 +319,7 @@ def refuse_repeated(label, names):
 
 
 def choose_task_names(n_tasks, task_names, columns, default_names):
-    """Return the names of the tasks, the first of three lists that is not None.
-
-    Without any, they are "click" and "conversion" for two tasks, and "task_0",
-    "task_1", ... otherwise.
-    """
+    """Return the first of three lists of names that is not None, or default names."""
     if task_names is not None and len(task_names) != n_tasks:
         raise ValueError(
             f"Y has {n_tasks} columns, but task_names has {len(task_names)} names: "
@@ -356,8 +338,7 @@ def choose_task_names(n_tasks, task_names, columns, default_names):
 def check_unreserved(names):
     """Raise if one of several tasks has a name that means something else.
 
-    The history has the columns "valid_auc_mean" and "valid_auc_<task>" and, for each of
-    them, a column whose name ends with "_best". "cvr" selects P(last | first).
+    The history has a column per task, "_mean" and, with "_best", one for each of them.
     """
     if len(names) == 1:
         return
@@ -400,19 +381,14 @@ class Targets:
             self.parents = chain_parents(len(self.task_names))
 
     def without_labels(self):
-        """Return the targets without rows, which are kept after training."""
         return replace(self, values=self.values[:0], missing=None, counts=None)
 
     def at(self, rows):
-        """Return the targets of some rows."""
         missing = None if self.missing is None else self.missing[rows]
         return replace(self, values=self.values[rows], missing=missing)
 
     def without(self, left_out):
-        """Return the targets with more labels marked as missing.
-
-        Labels of the first task are kept: they decide where the next one is possible.
-        """
+        """Mark more labels as missing, but none of the first task."""
         missing = left_out if self.missing is None else left_out | self.missing
         missing = missing.copy()
         missing[:, 0] = False
@@ -421,21 +397,18 @@ class Targets:
         return replace(self, values=np.where(missing, 0, self.values), missing=missing)
 
     def with_nan(self):
-        """Return the labels, with NaN for missing labels."""
         if self.missing is None:
             return self.values
         return np.where(self.missing, np.float32(np.nan), self.values)
 
     def warn_about_labels(self, constant_tasks=True, selection=True):
-        """Warn about what `problems` finds."""
         for message in self.problems(constant_tasks, selection):
             warn_user(message)
 
     def problems(self, constant_tasks=True, selection=True):
         """Name broken funnels, constant tasks, and labels missing not at random.
 
-        A single label is usual in a small batch of rows. Labels that lack more often if
-        the task before happened bias what is learnt from all rows.
+        A single label is usual in a small batch of rows.
         """
         messages = list(self._broken_funnel_messages())
         if constant_tasks:
@@ -456,10 +429,7 @@ class Targets:
             )
 
     def _n_broken(self, columns, parents):
-        """Count the rows with a task but without one that it presupposes.
-
-        The parents are places in `columns`.
-        """
+        """Count the rows with a task but without its parent, a place in `columns`."""
         # One pass per column, since accumulation along short rows is much slower.
         broken, stopped = np.zeros(len(self.values), dtype=bool), []
         for k, parent in zip(columns, parents, strict=True):
@@ -544,11 +514,7 @@ def check_targets(
     missing_labels="error",
     task_parents=CHAIN,
 ):
-    """Check labels, and return them as :class:`Targets`.
-
-    `task_names` precede the names of columns, and these `default_names`. The classes of
-    a single task are needed if `Y` may contain only one of them.
-    """
+    """Check labels; `task_names` precede the columns' names, these `default_names`."""
     check_distinct("The columns of Y", names_of_columns(Y))
     check_distinct("task_names", task_names)
     labels, missing, columns = read_labels(Y, missing_labels)
@@ -575,11 +541,7 @@ def _several_tasks(labels, columns):
 
 @dataclass
 class SoftTargets(Targets):
-    """Probabilities that a network learns instead of labels, in distillation.
-
-    See :class:`Targets` for the parameters; `values` are probabilities
-    P(Y_k = 1 | impression) of another model, which are not checked.
-    """
+    """Probabilities of another model, in place of labels, which a network learns."""
 
     def with_nan(self):
         """Return the more likely labels, by which validation rows are stratified."""

@@ -69,11 +69,10 @@ EMPTY_LIST, MISSING_LIST, N_SPECIAL = 0, 1, 2
 class ListColumn:
     """Encodes a column of lists of categories as one bag per row.
 
-    The codes of the elements are those of a category column: 0 for missing elements, 1
-    for unseen ones. An empty list has one entry, with a code of its own, and so has a
-    missing list, with the code of missing elements. If fit saw neither, they have the
-    code of unseen values, whose vector is trained. With pooling by "mean", the weights
-    of a row are divided by their sum.
+    Elements have the codes of a category column. An empty list has one entry, with a
+    code of its own, and so has a missing list, with the code of missing elements. If
+    fit saw neither, they have the code of unseen values, whose vector is trained. With
+    pooling by "mean", the weights of a row are divided by their sum.
 
     With `shared_name`, the elements have the codes of this category column, `items` of
     the methods, which follow two codes for empty and for missing lists. Ages enter as
@@ -103,7 +102,6 @@ class ListColumn:
 
     @property
     def encoding(self):
-        """The encoding in words."""
         return f"{self.pooling} of embeddings"
 
     @property
@@ -113,11 +111,9 @@ class ListColumn:
 
     @property
     def n_values(self):
-        """Number of values with vectors of their own."""
         return 0 if self.items_ is None else self.items_.cardinality - FIRST_VALUE
 
     def fit_transform(self, lists, items, weights=None, ages=None):
-        """Learn the elements of `Lists`, and return the `Bags` of the column."""
         is_own = items is self.items_
         codes = (items.fit_transform if is_own else items.transform)(lists.elements)
         self.learn_special((lists.sizes < 0).any(), (lists.sizes == 0).any())
@@ -125,7 +121,6 @@ class ListColumn:
         return self._encode(lists, items, codes, weights, ages)
 
     def learn_special(self, has_missing, has_empty):
-        """Learn whether there are missing and empty lists."""
         if self.items_ is None:
             codes = MISSING_LIST, EMPTY_LIST, N_SPECIAL + UNSEEN
         else:
@@ -135,14 +130,12 @@ class ListColumn:
         self.empty_code_ = empty if has_empty else unseen
 
     def add_ages(self, lists, column):
-        """Add ages to the sums from which their mean and scale follow."""
         if self.ages_name is not None:
             ages = self._read_ages(lists, column)
             known = np.log1p(ages[~np.isnan(ages)])
             self.age_sums_ += [len(known), known.sum(), (known**2).sum()]
 
     def transform(self, lists, items, weights=None, ages=None):
-        """Return the `Bags` of the `Lists` of a column."""
         codes = items.transform(lists.elements)
         return self._encode(lists, items, codes, weights, ages)
 
@@ -237,14 +230,10 @@ class Elements:
         return Elements(self.codes[np.arange(len(moves)) + moves], sizes)
 
     def repeat(self, of_rows):
-        """Return the values of rows for their elements."""
         return of_rows if self.sizes is None else np.repeat(of_rows, self.sizes, axis=0)
 
     def inputs(self, table, *block):
-        """Return the inputs of rows by code, for lists the means over their elements.
-
-        `table` has the codes in its first axis, or in its second after that of blocks.
-        """
+        """Return the inputs by `block` and code; of lists the means over elements."""
         if self.sizes is None:
             return table[(*block, self.codes)]
         places = (*(self.repeat(each) for each in block), self.codes)
@@ -255,10 +244,7 @@ class Elements:
 
 
 def combine_bags(parts, sizes):
-    """Return the bags of a table from those of its columns, one bag per row each.
-
-    `sizes` has the number of vectors of each column.
-    """
+    """Join the bags of columns; `sizes` has the number of vectors of each column."""
     n_entries = np.transpose([np.diff(part.offsets) for part in parts])
     offsets = np.concatenate([[0], n_entries.cumsum()])
     starts = np.cumsum([0, *sizes])
@@ -287,7 +273,6 @@ LIST_MAPPINGS = {
 
 
 def check_lists(params):
-    """Raise if a setting of list columns is invalid for every table."""
     pooling = params["list_pooling"]
     if isinstance(pooling, dict):
         for column, value in pooling.items():
@@ -304,11 +289,7 @@ def check_lists(params):
 
 
 class ListSettings:
-    """The settings of list columns, checked against the columns of a table.
-
-    `list_names` and `category_names` are those of list columns and of other category
-    columns. `numbers` has the class of each column of weights or ages.
-    """
+    """The settings of list columns, checked against the columns of a table."""
 
     def __init__(self, params, names, list_names, category_names):
         pooling = params["list_pooling"]
@@ -344,7 +325,6 @@ class ListSettings:
                 )
 
     def make_column(self, name, vocabulary):
-        """Return the unfitted encoder of a list column."""
         return ListColumn(
             name,
             vocabulary,
@@ -377,10 +357,8 @@ class SparseColumns:
     """Encodes the columns of a sparse matrix as one bag per row.
 
     The weight of an entry is its value divided by the root mean square of the nonzero
-    values of its column in fit, so that the ones of a one-hot encoding stay 1. Weights
-    are clipped like standardised values, and are 0 for columns without values in fit.
-    If a column had missing values in fit, a missing value is an entry with weight 1
-    that selects a separate vector; otherwise it has weight 0.
+    values of its column in fit, so that ones stay 1; it is clipped. If a column had
+    missing values in fit, they select a separate vector; otherwise their weight is 0.
     """
 
     def fit(self, X, sample_weight=None):
@@ -408,12 +386,10 @@ class SparseColumns:
         return self._encode(X)
 
     def transform(self, X):
-        """Return the bags of a CSR matrix."""
         return self._encode(_canonical(X))
 
     @property
     def n_vectors(self):
-        """Number of vectors that the entries select from."""
         return len(self.scale_) + len(self.missing_columns_)
 
     def _encode(self, X):
@@ -465,11 +441,9 @@ def _entry_weights(X, part, sample_weight):
 
 
 def _smallest(indices, n_vectors):
-    """Return indices as int32 if all vectors can be indexed by it."""
     holds = n_vectors <= np.iinfo(np.int32).max
     return indices.astype(np.int32 if holds else np.int64, copy=False)
 
 
 def as_csr(X):
-    """Return a table of numbers as a CSR matrix."""
     return X.tocsr() if sp.issparse(X) else sp.csr_array(X)

@@ -36,29 +36,23 @@ def distinct_shares(values, weight):
 
 
 def interpolation_nodes(ranks):
-    """Return the indices of the values between which ranks are interpolated.
-
-    They are the two values around each of `N_QUANTILES` steps, and therefore include
-    every value with a large share of the rows.
-    """
+    """Return the indices of the two values around each of `N_QUANTILES` steps."""
     above = _first_at_least(ranks, np.arange(1, N_QUANTILES) / N_QUANTILES)
     ends = [0, len(ranks) - 1]
     return np.unique(np.clip([*ends, *above, *(above - 1)], *ends))
 
 
 def largest_n_bins(n_samples, max_bins):
-    """Return the largest number of bins for a column with `n_samples` rows."""
     return min(max_bins, max(N_BINS, n_samples // ROWS_PER_BIN))
 
 
 def bin_edges(shares, max_bins=MAX_BINS):
     """Return the indices of the values at the edges of at most `max_bins` bins.
 
-    If there are at most `max_bins + 1` distinct values, all of them are edges.
-    Otherwise, values whose share of the rows is larger than the share of a bin of the
-    other values are frequent. Each frequent value counts as a full bin. The other
-    values have `N_BINS` bins with equal shares of rows, or fewer if `max_bins` is
-    reached. A column that is almost always 0 therefore has bins for its other values.
+    A value with a larger share than a bin of the others is frequent, and counts as a
+    full bin. The others have `N_BINS` bins with equal shares of rows, or fewer if
+    `max_bins` is reached. A column that is almost always 0 therefore has bins for its
+    other values.
     """
     if len(shares) <= max_bins + 1:
         return np.arange(len(shares))
@@ -102,8 +96,8 @@ LARGEST_VALUE, SMALLEST_VALUE = 1e100, 1e-100
 class NumericColumn:
     """Encodes a numeric column, with an indicator if it had missing values in fit.
 
-    A subclass defines `_fit`, which learns from the values that are not missing,
-    `_encode`, which maps values to inputs, and `_nodes`, the same map as points. If a
+    A subclass defines `_fit`, which learns from the values that are not missing, and
+    `_nodes`, the map from values to inputs as points. If a
     column had one distinct value in fit, every value is encoded as 0: the network's
     weights for an input that never changed in training would be arbitrary. `awaken`
     learns such a column from later rows of training.
@@ -126,12 +120,10 @@ class NumericColumn:
 
     @property
     def bins(self):
-        """Number of bins of each input, 0 for inputs without bins."""
         return [self.n_bins_, 0] if self.has_missing_ else [self.n_bins_]
 
     @property
     def bin_scales(self):
-        """Factor of the components of each input."""
         return [1.0] * len(self.bins)
 
     @property
@@ -142,7 +134,6 @@ class NumericColumn:
 
     @property
     def encoding(self):
-        """The encoding in words."""
         words = "constant" if self.is_constant_ else self._words
         return f"{words}, NaN" if self.has_missing_ else words
 
@@ -151,7 +142,6 @@ class NumericColumn:
         return column
 
     def fit(self, column, sample_weight=None):
-        """Learn the distribution of a column."""
         values = self.read(column)
         is_known = ~np.isnan(values)
         known = _replace_smallest(values if is_known.all() else values[is_known])
@@ -169,18 +159,10 @@ class NumericColumn:
 
     @property
     def has_one_value(self):
-        """Whether all rows of fit were equal, or all were missing."""
         return self.is_constant_ and not self.has_missing_
 
     def learn_constant(self, column, sample_weight=None):
-        """Learn the distribution of a column that has been constant so far.
-
-        Returns
-        -------
-        NumericColumn
-            A new column with the same number of inputs and bins, or this column if the
-            values do not vary.
-        """
+        """Return a column of as many inputs that has learnt these rows, if it can."""
         learnt = copy(self).fit(column, sample_weight)
         if not self.is_constant_ or learnt.is_constant_:
             return self
@@ -188,7 +170,6 @@ class NumericColumn:
         return learnt
 
     def fit_transform(self, column, sample_weight=None):
-        """Learn the distribution of a column and return its inputs."""
         return self.fit(column, sample_weight).transform(column)
 
     def transform(self, column, start=0):
@@ -204,12 +185,12 @@ class NumericColumn:
             inputs[missing] = self.fill_value_
         return [inputs, missing] if self.has_missing_ else [inputs]
 
+    def _encode(self, values):
+        return np.interp(values, *self._nodes())
+
     @property
     def nodes(self):
-        """Increasing values, and their inputs, between which the inputs are linear.
-
-        Outside of them the inputs are constant.
-        """
+        """Increasing values, and their inputs, between which these are linear."""
         return (np.zeros(1), np.zeros(1)) if self.is_constant_ else self._nodes()
 
     def read(self, column, start=0):
@@ -261,10 +242,7 @@ class StandardColumn(NumericColumn):
 
 
 class QuantileColumn(NumericColumn):
-    """Encodes a column as normal scores, which are functions of the ranks.
-
-    The scores have mean 0 and standard deviation 1.
-    """
+    """Encodes a column as normal scores of the ranks, with mean 0 and deviation 1."""
 
     _words = "normal score"
 
@@ -281,9 +259,6 @@ class QuantileColumn(NumericColumn):
         scale = np.sqrt(shares @ (distinct_scores - mean) ** 2) or np.inf
         scores = (scores - mean) / scale
         self.scores_ = np.clip(scores, -LARGEST_DEVIATION, LARGEST_DEVIATION)
-
-    def _encode(self, values):
-        return np.interp(values, *self._nodes())
 
     def _nodes(self):
         return self.values_, self.scores_
@@ -312,11 +287,7 @@ class PiecewiseLinearColumn(NumericColumn):
         return f"{self.n_bins_} bins"
 
     def learn_constant(self, column, sample_weight=None):
-        """Learn the distribution of a column that has been constant so far.
-
-        The network only has one component for such a column, so the position among all
-        edges is scaled to [0, 1].
-        """
+        """Scale the position to [0, 1], since the network has one component for it."""
         learnt = super().learn_constant(column, sample_weight)
         if learnt is not self:
             learnt.fill_value_ *= self.n_bins_ / learnt.n_bins_
@@ -333,9 +304,6 @@ class PiecewiseLinearColumn(NumericColumn):
         self.has_quantiles_ = n_edges <= N_BINS + 1 and n_edges < len(distinct)
         self.fill_value_ = shares @ self._encode(distinct)
 
-    def _encode(self, values):
-        return np.interp(values, *self._nodes())
-
     def _nodes(self):
         n_edges = len(self.edges_)
         return self.edges_, np.arange(n_edges) * (self.n_bins_ / (n_edges - 1))
@@ -344,9 +312,8 @@ class PiecewiseLinearColumn(NumericColumn):
 class BinsAndScoresColumn(PiecewiseLinearColumn):
     """Encodes a column as positions among bins, which are also read as normal scores.
 
-    The components of quantile bins have a factor of 1/2, since the score represents
-    smooth effects. Columns with few or frequent values, which may be similar to
-    categories, have a factor of 1.
+    The components of quantile bins count half, since the score represents smooth
+    effects. Columns with few or frequent values may be similar to categories.
     """
 
     has_scores = True
@@ -357,7 +324,6 @@ class BinsAndScoresColumn(PiecewiseLinearColumn):
 
     @property
     def bin_scales(self):
-        """Factor of the components of each input."""
         is_half = self.n_bins_ > 1 and self.has_quantiles_
         return [0.5 if is_half else 1.0, *[1.0] * (len(self.bins) - 1)]
 
@@ -371,7 +337,6 @@ NUMERIC_ENCODINGS = {
 
 
 def _replace_smallest(values):
-    """Replace values closer to 0 than SMALLEST_VALUE by 0."""
     for rows in row_chunks(len(values)):
         chunk = values[rows]
         if ((np.abs(chunk) < SMALLEST_VALUE) & (chunk != 0)).any():
@@ -382,10 +347,8 @@ def _replace_smallest(values):
 class ArrayColumn(NumericColumn):
     """Encodes a column of arrays of one size as one standardised input per element.
 
-    Elements are standardised regardless of the encoding of other numeric columns: for
-    example, bins of a single element of an embedding would have no meaning. Missing
-    arrays and missing elements are encoded as the mean. If arrays were missing in fit,
-    an indicator follows the elements.
+    Bins of a single element of an embedding would have no meaning. If arrays were
+    missing in fit, an indicator follows the elements.
     """
 
     is_scalar = False
@@ -396,17 +359,14 @@ class ArrayColumn(NumericColumn):
 
     @property
     def bins(self):
-        """Number of bins of each input: 0."""
         return [0] * len(self.input_names)
 
     @property
     def input_names(self):
-        """Names of the inputs."""
         names = [element.name for element in self.elements_]
         return [*names, f"{self.name}_missing"] if self.has_missing_ else names
 
     def fit(self, column, sample_weight=None):
-        """Learn the distribution of each element."""
         self.elements_ = None
         values = self.load(column)
         is_missing_row = np.isnan(values).all(axis=1)
@@ -419,22 +379,13 @@ class ArrayColumn(NumericColumn):
 
     @property
     def has_constant(self):
-        """Whether an element has been constant so far."""
         return any(element.has_constant for element in self.elements_)
 
     @property
     def is_constant_(self):
-        """Whether all elements have been constant so far."""
         return all(element.is_constant_ for element in self.elements_)
 
     def learn_constant(self, column, sample_weight=None):
-        """Learn the distributions of elements that have been constant so far.
-
-        Returns
-        -------
-        ArrayColumn
-            A new column, or this column if none of these elements varies.
-        """
         pairs = zip(self.elements_, self.load(column).T, strict=True)
         elements = [
             element.learn_constant(values, sample_weight) for element, values in pairs
@@ -454,10 +405,7 @@ class ArrayColumn(NumericColumn):
         return [*inputs, np.isnan(values).all(axis=1)] if self.has_missing_ else inputs
 
     def load(self, column):
-        """Return the elements as float64, of shape (n_samples, n_elements).
-
-        Missing arrays are rows of NaN. All have as many elements, finite numbers.
-        """
+        """Return the elements as float64 (n_samples, n_elements), NaN if missing."""
         lists = read_lists(column, self.name)
         is_known = lists.sizes >= 0
         sizes = lists.sizes[is_known]

@@ -13,8 +13,7 @@ from sk_pwiser._utils import warn_user
 def check_weights(sample_weight, n_samples, n_tasks=1, task_names=None):
     """Return weights >= 0, float64, `(n_samples,)` or `(n_samples, n_tasks)`.
 
-    They are 1-D also if the weights of each row are equal for all tasks. The names of
-    the tasks are for messages, and for the order of a DataFrame's columns.
+    They are 1-D also if the weights of each row are equal for all tasks.
     """
     if getattr(getattr(sample_weight, "dtype", None), "kind", "") in ("m", "M"):
         raise ValueError(
@@ -65,15 +64,10 @@ def _check_order(columns, task_names):
 
 
 def combine_weights(targets, sample_weight, *, is_part=False):
-    """Check weights, and combine them with the missing labels.
+    """Check weights, and combine them with the missing labels, into weights per task.
 
-    Returns
-    -------
-    targets : Targets
-        The labels. Labels of tasks after the first with a weight of 0 are missing.
-    weights : float64 ndarray of shape (n_samples,) or (n_samples, n_tasks), or None
-        One per row and task if labels are missing. All may be 0 only if there are
-        further rows (`is_part`).
+    Labels of tasks after the first with a weight of 0 are missing. All weights may be 0
+    only if there are further rows (`is_part`).
     """
     weights = None
     if sample_weight is not None:
@@ -94,11 +88,7 @@ def combine_weights(targets, sample_weight, *, is_part=False):
 
 
 def scale_weights(weights):
-    """Divide weights such that those above 0 have a mean of 1.
-
-    The result, float32, is 1-D if the weights of each row are equal for all tasks, and
-    None if all weights are 1 in the end, for the result without weights, to the bit.
-    """
+    """Return weights above 0 with a mean of 1, float32; None if all are 1."""
     scale = WeightScale(weights[:1].size)
     scale.add(weights)
     return scale.apply(weights)
@@ -107,9 +97,8 @@ def scale_weights(weights):
 class WeightScale:
     """Scales weights so that the weights above 0 have a mean of 1, for rows in parts.
 
-    One weight per row stands for the weights of all tasks. `mean` is the mean of
-    earlier rows, by which weights are divided instead; `per_task` is True if the
-    weights of some row differ between its tasks.
+    `mean` is the mean of earlier rows, by which weights are divided instead; `per_task`
+    is True if the weights of some row differ between its tasks.
     """
 
     def __init__(self, n_tasks, mean=None):
@@ -121,7 +110,6 @@ class WeightScale:
         self.total, self.n_positive = 0.0, 0
 
     def add(self, weights):
-        """Add the weights of rows, of shape `(n_rows,)` or `(n_rows, n_tasks)`."""
         weights = _as_rows(weights)
         self.per_task |= weights.ndim == 2
         positive = weights[weights > 0]
@@ -139,7 +127,6 @@ class WeightScale:
 
     @property
     def mean(self):
-        """The number by which weights are divided."""
         if self.given is not None or not self.n_positive:
             return self.given
         return self.largest * (self.total / self.n_positive)
@@ -182,8 +169,7 @@ def _as_rows(weights):
 def row_weights(weights):
     """Return the largest weight of each row over the tasks, or None if all are equal.
 
-    Columns are encoded with these weights, so that missing labels do not change the
-    encoding.
+    Missing labels do not change the encoding of columns, which has these weights.
     """
     if weights is None or weights.ndim == 1:
         return weights
@@ -213,9 +199,7 @@ def base_rates(y, weights=None):
     """Return the rate of each task, above 0 and below the rate of the task before it.
 
     Half a row is added to the ones and to the zeros, both of all rows and of the rows
-    where the task before happened. A weight per task of 0 stands for a missing label,
-    which is left out of the rate of its task, and of the next task's rate among rows
-    with this label.
+    where the task before happened. A weight per task of 0 stands for a missing label.
     """
     rates, rate = [], 1.0
     for ones, before, total in _counts(y, weights):
@@ -262,11 +246,7 @@ def n_rows(X):
 
 
 def check_match(X, n_samples, **others):
-    """Raise if values per row do not match a table in length or in order.
-
-    Rows are matched by position. Of two indices of pandas that have the same labels,
-    both must have them in the same order; other indices are not compared.
-    """
+    """Raise if values per row do not match a table in number or in their index."""
     if n_rows(X) != n_samples:
         raise ValueError(
             "X and Y have inconsistent numbers of samples: X has "

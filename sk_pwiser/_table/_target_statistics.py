@@ -66,47 +66,27 @@ class TargetStatistics:
 
     @property
     def n_outputs(self):
-        """Number of inputs that the statistics add to the numeric inputs."""
         return (len(self.columns) + len(self.lists)) * (self.n_tasks_ + 1)
 
     def column_names(self, encoder):
-        """Return the names of the columns with statistics, from a fitted encoder."""
         names = [encoder.category_names_[column] for column in self.columns]
         return names + [encoder.lists_[column].name for column, _ in self.lists]
 
     def names(self, encoder, task_names):
-        """Return the names of the inputs, from a fitted encoder and names of tasks."""
         suffixes = [*(f"{task}_rate" for task in task_names), "frequency"]
         return [
             f"{n}_{suffix}" for n in self.column_names(encoder) for suffix in suffixes
         ]
 
     def fit_transform(self, codes, y, weight, block, others, earlier=None, lists=()):
-        """Learn statistics, and encode the rows from which they are learnt.
+        """Learn statistics, and return the inputs of the rows, (n_samples, n_outputs).
 
-        Training rows are encoded with the statistics of all other blocks, and `others`
-        with the statistics of all training rows. Afterwards, the object contains the
-        statistics of all rows.
-
-        Parameters
-        ----------
-        codes : integer ndarray of shape (n_samples, n_category_columns)
-            Codes of the category columns.
-        y, weight : ndarray of shape (n_samples, n_tasks)
-            Labels, and weights; 0 leaves a row out of the task's rates.
-        block : integer ndarray of shape (n_samples,)
-            Block of each row; not read for `others`.
-        others : bool ndarray of shape (n_samples,)
-            Rows that are encoded like new rows: the validation rows.
-        earlier : TargetStatistics, default=None
-            Statistics of the same columns in an earlier fit. Their base rates,
-            strengths and scales are kept, so that the meaning of the inputs does not
-            change for a trained network, and also the counts of values that do not
-            occur in these rows.
-
-        Returns
-        -------
-        float32 ndarray of shape (n_samples, n_outputs)
+        Training rows are encoded with the statistics of all other blocks, and `others`,
+        the validation rows, with those of all training rows. A weight of 0 leaves a row
+        out of the task's rates. `earlier` are statistics of an earlier fit, whose base
+        rates, strengths and scales are kept, so that the inputs keep their meaning for
+        a trained network, and also the counts of values that do not occur in these
+        rows.
         """
         self._begin(*sum_labels(y, weight, ~others), earlier)
         inputs = np.empty((len(codes), self.n_outputs), dtype=np.float32)
@@ -135,24 +115,10 @@ class TargetStatistics:
     def fit_blocks(self, total, ones, own, n_rows, others, earlier=None):
         """Learn statistics from the counts of blocks, for rows that are not in memory.
 
-        Parameters
-        ----------
-        total, ones : ndarray of shape (n_tasks,)
-            Weights of the rows, and of the rows with label 1, without `others`.
-        own : list of ndarray of shape (n_blocks, 2, n_tasks, n_codes)
-            Counts per encoded column and block, see `count`. The list is emptied to
-            save memory.
-        n_rows : list of ndarray of shape (n_blocks, n_codes)
-            Numbers of rows.
-        others : list of ndarray of shape (2, n_tasks, n_codes)
-            Counts of the validation rows.
-        earlier : TargetStatistics, default=None
-            As in `fit_transform`.
-
-        Returns
-        -------
-        list of float32 ndarray of shape (n_blocks + 1, n_codes, n_tasks + 1)
-            Inputs per table, block and code; the last block is for `others`.
+        Per table there are counts of the blocks, `own`, (n_blocks, 2, n_tasks,
+        n_codes), see `count`, the numbers of rows of the blocks and the counts of
+        `others`, the validation rows; `own` is emptied to save memory. The result has
+        the inputs by block and code, of which the last block is for `others`.
         """
         self._begin(total, ones, earlier)
         tables = []
@@ -178,10 +144,7 @@ class TargetStatistics:
         self.counts_, self.strengths_, self.means_, self.scales_ = [], [], [], []
 
     def _fit_column(self, blocks, counts, others, earlier):
-        """Learn the statistics of a further column from its `BlockValues`.
-
-        `counts`, of all blocks, and `others` have the shape (2, n_tasks, n_codes).
-        """
+        """Learn a further column from its `BlockValues` and the counts of all rows."""
         if earlier is not None:
             j, total = len(self.counts_), counts + others
             is_absent = total[0].max(axis=0) == 0
@@ -205,11 +168,7 @@ class TargetStatistics:
         self._keep(counts + others, strengths, mean, np.sqrt(squares / n_rows))
 
     def _encode_blocks(self, j, own, rows_of_blocks, blocks, counts, others, inputs):
-        """Fill in the inputs of the rows of a table, for each of its `own` elements.
-
-        A row is encoded with `counts` minus the counts of its own block, and `others`
-        with `counts`.
-        """
+        """Fill in the inputs of a table's elements, which leave out their own block."""
         of_all = self._inputs(j, counts)
         table = of_all.copy()
         for rows, part in zip(rows_of_blocks, blocks, strict=True):
@@ -221,7 +180,6 @@ class TargetStatistics:
             inputs[others, self._slice(place)] = elements.at(others).inputs(of_all)
 
     def _keep(self, counts, strengths, mean, scale):
-        """Store the statistics of the next column; the scale is adjusted in place."""
         scale[(scale < 1e-9) | ~np.append(np.isfinite(strengths), True)] = np.inf
         # If all values are about equally frequent, the frequency of unseen values, 0,
         # would be far outside the range of the training rows.
@@ -232,7 +190,6 @@ class TargetStatistics:
         self.scales_.append(scale)
 
     def transform(self, codes, lists=()):
-        """Encode rows by the statistics over all rows seen so far."""
         return self.inputs(self.tables_, codes, lists)
 
     def inputs(self, tables, codes, lists=(), *block):
@@ -248,10 +205,7 @@ class TargetStatistics:
         return [own[0][1] for own in self._by_table(codes, lists)]
 
     def update(self, codes, y, weight, undo, lists=()):
-        """Add rows to the statistics; base rates, strengths and scales do not change.
-
-        The cost depends on the number of rows alone. `undo` logs the change.
-        """
+        """Add rows at a cost that depends on these alone; `undo` logs the change."""
         for j, part in enumerate(self.counted(codes, lists)):
             present, positions = np.unique(part.codes, return_inverse=True)
             of_elements = part.repeat(y), part.repeat(weight)
@@ -266,7 +220,6 @@ class TargetStatistics:
             self.tables_[j][present] = self._table(j, present)
 
     def _set(self, j, codes, counts, table):
-        """Set counts and inputs of some codes of the j-th column."""
         self.counts_[j][..., codes] = counts
         self.tables_[j][codes] = table
 
@@ -279,11 +232,9 @@ class TargetStatistics:
         self.tables_ = [self._table(j, slice(None)) for j in range(n_tables)]
 
     def _table(self, j, codes):
-        """Return the inputs of some codes of the j-th column, from all rows."""
         return self._inputs(j, self.counts_[j][..., codes])
 
     def _inputs(self, j, counts):
-        """Return the standardised inputs of values of the j-th column."""
         values = self._rates(counts, self.strengths_[j])
         return standardise(values, self.means_[j], self.scales_[j])
 
@@ -319,16 +270,12 @@ class TargetStatistics:
 
 
 def standardise(values, mean, scale):
-    """Return standardised and clipped inputs as float32."""
     scaled = np.clip((values - mean) / scale, -LARGEST_DEVIATION, LARGEST_DEVIATION)
     return scaled.astype(np.float32)
 
 
 def count(codes, y, weight, size, first=FIRST_VALUE):
-    """Count rows and positives per task and code: `(2, n_tasks, size)`.
-
-    The counts of codes below `first`, for missing and unseen values, are 0.
-    """
+    """Count rows and positives by task and code from `first` on, (2, n_tasks, size)."""
     counts = np.empty((2, y.shape[1], size))
     for task in range(y.shape[1]):
         w = weight[:, task]
@@ -347,16 +294,12 @@ class BlockValues(NamedTuple):
 
 
 def split_rows(block, others):
-    """Return the indices of the rows of each block, without `others`."""
     n_blocks = int(block[~others].max(initial=0)) + 1
     return [np.flatnonzero((block == b) & ~others) for b in range(n_blocks)]
 
 
 def count_parts(elements, y, weight, rows_of_blocks, others, size):
-    """Count the elements of each block of rows, of all blocks, and of `others`.
-
-    The last two have the shape (2, n_tasks, size).
-    """
+    """Count the elements of each block, of all blocks, and of `others`."""
 
     def count_rows(rows):
         part = elements.at(rows)
@@ -374,7 +317,6 @@ def count_parts(elements, y, weight, rows_of_blocks, others, size):
 
 
 def sparse_blocks(counts, n_rows):
-    """Yield the counts of the values that occur in each block."""
     for own, n_own in zip(counts, n_rows, strict=True):
         present = np.flatnonzero(n_own)
         yield BlockValues(present, own[..., present], n_own[present])
@@ -409,12 +351,10 @@ TOLERANCE = 1e-6
 class ExtendedStatistics(TargetStatistics):
     """The statistics of an earlier fit, extended by other rows.
 
-    Base rates, strengths and scales stay, so that inputs keep the meaning that the
-    earlier network has learned. The statistics of a training row leave out its own
-    block, the statistics of a validation row all validation rows. `origins` has an
-    array per category column: the code that each code has in `source`, -1 for new
-    values. `rows`, "new" or "seen", says whether `source` was learned from the rows,
-    and `adds` whether the statistics are to include new ones.
+    Base rates, strengths and scales stay. `origins` has an array per category column:
+    the code that each code has in `source`, -1 for new values. `rows`, "new" or "seen",
+    says whether `source` was learned from the rows, and `adds` whether the statistics
+    are to include new ones.
     """
 
     def __init__(self, source, origins, rows, adds):
@@ -433,10 +373,6 @@ class ExtendedStatistics(TargetStatistics):
         self._update_tables()
 
     def fit_transform(self, codes, y, weight, block, others, earlier=None, lists=()):
-        """Encode rows with the earlier statistics and the rows of other blocks.
-
-        See :meth:`TargetStatistics.fit_transform` for the parameters.
-        """
         if self.rows == "new":
             self._warn_if_seen(self.counted(codes, lists), y, weight)
             if not self.adds:
@@ -460,10 +396,8 @@ class ExtendedStatistics(TargetStatistics):
     def _warn_if_seen(self, counted, y, weight):
         """Warn if rows that are passed as new are probably in the counts of the source.
 
-        This is assumed if these counts are large enough to contain all rows, by value
-        and label, and if the rows are at least half of the rows of a value. For new
-        rows, this only happens by chance if there are few. Probabilities instead of
-        labels do not reveal labels.
+        They are if these counts are large enough for all of them, and if they are at
+        least half of the rows of a value; of new rows, few alone are so by chance.
         """
         if not np.isin(y, (0, 1)).all():
             return
@@ -486,7 +420,6 @@ class ExtendedStatistics(TargetStatistics):
 
 
 def _subtract(counts, seen):
-    """Return the counts without the seen rows."""
     rest = counts - seen
     if rest.min() < -TOLERANCE:
         raise ValueError(
@@ -498,10 +431,7 @@ def _subtract(counts, seen):
 
 
 def find_target_columns(target_encoding, columns, min_values):
-    """Return the indices of category columns whose values get target statistics.
-
-    Columns with fewer than `min_values` distinct values are left out, unless named.
-    """
+    """Return the indices of category columns of many values, or of the named ones."""
     categories = [c for c in columns if isinstance(c, CategoryColumn)]
     if isinstance(target_encoding, bool | np.bool_ | str):
         return [
@@ -529,10 +459,7 @@ def find_target_columns(target_encoding, columns, min_values):
 
 
 def make_target_statistics(target_encoding, encoder, n_samples, params):
-    """Return unfitted statistics for the chosen columns, or None if there are none.
-
-    The fitted encoder keeps the codes of rare values.
-    """
+    """Return unfitted statistics of a fitted encoder, or None if there are none."""
     min_values = params["target_encoding_min_values"]
     columns = find_target_columns(target_encoding, encoder.columns_, min_values)
     sizes = [encoder.n_codes_[c] for c in columns]
@@ -583,7 +510,6 @@ def find_target_lists(encoder, columns, params):
 
 
 def check_target_encoding(params):
-    """Raise if a number in `encoding_params` is invalid, whatever the table is."""
     check_integer(
         "target_encoding_blocks", params["target_encoding_blocks"], at_least=2
     )
@@ -599,10 +525,7 @@ def check_target_encoding(params):
 
 
 def read_times(X, column, names):
-    """Return the times of the rows, by which they are assigned to blocks.
-
-    They are None without a column: the rows are then in the order of time.
-    """
+    """Return the times of the rows by which they are assigned to blocks, or None."""
     if column is None:
         return None
     if column not in names:
