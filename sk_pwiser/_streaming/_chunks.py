@@ -2,7 +2,10 @@
 
 import sys
 from collections.abc import Iterator
+from concurrent.futures import Executor
 from contextlib import contextmanager
+from dataclasses import dataclass
+from pathlib import Path
 from time import monotonic
 from typing import Any, NamedTuple
 
@@ -12,6 +15,7 @@ from sk_pwiser._table._categories import factorize
 from sk_pwiser._table._frames import as_table
 from sk_pwiser._table._labels import Targets, check_targets
 from sk_pwiser._table._row_values import combine_weights
+from sk_pwiser._training._settings import Settings
 from sk_pwiser._utils import in_background
 
 
@@ -26,26 +30,36 @@ class Chunk(NamedTuple):
     n_read: int  # rows including those of weight 0
 
 
-def iter_chunks(dataset, settings, pool) -> Iterator[Chunk]:
-    """Read the rows of a dataset in order, in the thread of `pool`, and check them."""
-    numbers = GroupNumbers()
-    tables = dataset.iter_tables(_columns(dataset))
-    for table, place in in_background(tables, pool):
-        with named_place(place):
-            targets = check_targets(
-                as_table(table.select(dataset.targets)),
-                settings.task_names,
-                classes=[0, 1] if len(dataset.targets) == 1 else None,
-                missing_labels=settings.missing_labels,
-                task_parents=settings.task_parents,
-            )
-            weights = _read_weights(table, dataset)
-            targets, weights = combine_weights(targets, weights, is_part=True)
-            groups = None
-            if dataset.groups is not None:
-                groups = numbers.of(as_table(table.select([dataset.groups])))
-        X = table.select(dataset.features)
-        yield _with_weight(Chunk(X, targets, weights, groups, place, len(X)))
+@dataclass(frozen=True)
+class Source:
+    """The rows of a fit on files, and where they are stored when they are encoded."""
+
+    settings: Settings
+    dataset: Any
+    folder: Path
+    pool: Executor  # its thread reads ahead
+    file_rows: int | None = None  # largest number of rows per stored file
+
+    def chunks(self) -> Iterator[Chunk]:
+        """Read the rows in order, and check them."""
+        dataset, settings, numbers = self.dataset, self.settings, GroupNumbers()
+        tables = dataset.iter_tables(_columns(dataset))
+        for table, place in in_background(tables, self.pool):
+            with named_place(place):
+                targets = check_targets(
+                    as_table(table.select(dataset.targets)),
+                    settings.task_names,
+                    classes=[0, 1] if len(dataset.targets) == 1 else None,
+                    missing_labels=settings.missing_labels,
+                    task_parents=settings.task_parents,
+                )
+                weights = _read_weights(table, dataset)
+                targets, weights = combine_weights(targets, weights, is_part=True)
+                groups = None
+                if dataset.groups is not None:
+                    groups = numbers.of(as_table(table.select([dataset.groups])))
+            X = table.select(dataset.features)
+            yield _with_weight(Chunk(X, targets, weights, groups, place, len(X)))
 
 
 @contextmanager
@@ -59,7 +73,6 @@ def named_place(place):
 
 
 def _columns(dataset):
-    """Return the names of all columns of a dataset that training reads."""
     groups = [] if dataset.groups is None else [dataset.groups]
     weights = _weight_columns(dataset)
     names = [*dataset.features, *dataset.targets, *weights, *groups]
@@ -72,7 +85,6 @@ def _weight_columns(dataset):
 
 
 def _read_weights(table, dataset):
-    """Return the columns of the weights as an array, or None."""
     columns = [
         table[name].to_numpy(zero_copy_only=False) for name in _weight_columns(dataset)
     ]
@@ -83,7 +95,6 @@ def _read_weights(table, dataset):
 
 
 def _with_weight(chunk):
-    """Leave out rows of weight 0."""
     if chunk.weights is None:
         return chunk
     is_kept = chunk.weights.reshape(len(chunk.weights), -1).any(axis=1)
@@ -101,8 +112,8 @@ def _with_weight(chunk):
 class GroupNumbers:
     """Numbers groups in the order of their rows.
 
-    A group has the same number in consecutive parts of the rows. If it occurs again
-    later it gets another one, so that only the groups of one part are in memory.
+    A group that occurs again after a part without it gets another number, so that only
+    the groups of one part are in memory.
     """
 
     def __init__(self):
@@ -110,7 +121,6 @@ class GroupNumbers:
         self.n_groups = 0
 
     def of(self, frame):
-        """Return the number of each row's group, from a table of one column."""
         name = frame.columns[0]
         indices, values = factorize(frame[name])
         if (indices < 0).any():
@@ -182,7 +192,6 @@ class RowSample:
         return table, np.concatenate(parts)
 
     def finish(self):
-        """Return the table of the sample, and the weights of its rows or None."""
         if self.n_kept > self.n_rows:
             self._reduce()
         return self._join()
@@ -195,7 +204,7 @@ INTERVAL = 1.0
 class RowProgress:
     """Counts rows on one line of the standard error stream, which begins with `label`.
 
-    In a file, where a line cannot be replaced, only the last count is written.
+    In a file, only the last count is written.
     """
 
     def __init__(self, label: str, total: int, verbose: int) -> None:
@@ -214,7 +223,6 @@ class RowProgress:
             self._show("")
 
     def close(self) -> None:
-        """End the line, and count from 0 again."""
         if self.n_rows:
             self._show("\n")
         self.n_rows = 0

@@ -2,7 +2,7 @@
 
 import tempfile
 from collections.abc import Callable, Mapping
-from concurrent.futures import Executor, ThreadPoolExecutor
+from concurrent.futures import ThreadPoolExecutor
 from copy import deepcopy
 from dataclasses import dataclass, replace
 from functools import partial
@@ -14,6 +14,7 @@ import torch
 from sklearn.utils import check_random_state
 from torch.nn.modules.batchnorm import _BatchNorm
 
+from sk_pwiser._streaming._chunks import Source
 from sk_pwiser._streaming._learn import DatasetSchema, learn_schema
 from sk_pwiser._streaming._store import (
     FILE_ROWS,
@@ -23,7 +24,6 @@ from sk_pwiser._streaming._store import (
     encode_eval_rows,
     encode_rows,
     load_rows,
-    store_impressions,
 )
 from sk_pwiser._table import check_encoding_params, choose_task_names, reads_in_parts
 from sk_pwiser._training._auto_weight import starting_settings
@@ -70,26 +70,15 @@ def fit_dataset(
     task: FitTask | None = None,
     estimator_name: str,
 ) -> TrainingResult:
-    """Train on a dataset: learn the encoding, store encoded rows on disk, optimise.
-
-    The dataset names its columns of `Y`, `sample_weight` and `groups`. `eval_set` is
-    another dataset, or a table and labels.
-    """
+    """Train on a dataset, which names its columns of `Y`, weights and groups."""
     _refuse_arrays(Y=Y, sample_weight=sample_weight, groups=groups)
     with (
         tempfile.TemporaryDirectory(prefix="sk_pwiser_", dir=dataset.cache_dir) as name,
         ThreadPoolExecutor(1, thread_name_prefix="sk_pwiser-reader") as pool,
     ):
         settings, searches = starting_settings(Settings.of(params), earlier)
-        plan, data = prepare_dataset(
-            settings,
-            dataset,
-            eval_set,
-            Path(name),
-            pool,
-            earlier=earlier,
-            estimator_name=estimator_name,
-        )
+        source = Source(settings, dataset, Path(name), pool)
+        plan, data = prepare_dataset(source, eval_set, estimator_name, earlier)
         plan = replace(plan, task=task)
         if searches:
             return search_weight(plan, data, can_split=False)
@@ -98,17 +87,14 @@ def fit_dataset(
 
 
 def prepare_dataset(
-    settings: Settings,
-    dataset: Any,
+    source: Source,
     eval_set: Any,
-    folder: Path,
-    pool: Executor,
-    *,
+    estimator_name: str,
     earlier: TrainingResult | None = None,
     n_files: int | None = None,
-    estimator_name: str,
 ) -> tuple[Plan, EncodedData]:
     """Check parameters and rows, learn the encoding, and store the encoded rows."""
+    settings, dataset = source.settings, source.dataset
     if not dataset.targets:
         raise ValueError("targets of the dataset is empty; fit needs labels.")
     check_encoding_params(settings.encoding_params)
@@ -134,43 +120,23 @@ def prepare_dataset(
         _check_eval_dataset(dataset, eval_dataset)
     seeds = _draw_seeds(random_state)
     schema = None if earlier is None else earlier.schema
-    learnt = learn_schema(settings, dataset, schema, seeds[0], pool, estimator_name)
+    learnt = learn_schema(source, schema, seeds[0], estimator_name)
     plan = replace(
-        _plan(
-            settings,
-            dataset,
-            learnt,
-            components,
-            sets,
-            eval_dataset,
-            earlier,
-            random_state,
-        ),
+        _plan(source, learnt, components, sets, eval_dataset, earlier, random_state),
         first_random_state=first_random_state,
         split=split_of(earlier, None, first_random_state),
     )
     if not equal(plan.split, first_random_state):
         # Validation rows are those of the first fit.
         seeds = _draw_seeds(plan.split_state())
-    file_rows = None
     if n_files is not None:
-        by_file = learnt.summary.n_rows // n_files
-        file_rows = min(FILE_ROWS, max(FEWEST_ROWS, by_file))
+        by_file = max(FEWEST_ROWS, learnt.summary.n_rows // n_files)
+        source = replace(source, file_rows=min(FILE_ROWS, by_file))
     holds_out = plan.holds_out and eval_dataset is None
-    data = encode_rows(
-        settings,
-        dataset,
-        learnt,
-        folder,
-        pool,
-        seed=seeds[1] if holds_out else None,
-        file_rows=file_rows,
-    )
+    data = encode_rows(source, learnt, seeds[1] if holds_out else None)
     data = with_eval_rows(data, plan.eval_rows)
     if eval_dataset is not None:
-        valid = encode_eval_rows(
-            settings, eval_dataset, data.schema, folder, pool, file_rows
-        )
+        valid = encode_eval_rows(replace(source, dataset=eval_dataset), data.schema)
         data = replace(data, rows=TrainingData(data.rows.train, valid))
     for message in components.loss.cautions(data.schema.base_rates.tolist()):
         warn_user(message)
@@ -195,7 +161,6 @@ def _refuse_arrays(**given: Any) -> None:
 def _check_components(
     settings: Settings, dataset: Any, random_state: Any
 ) -> Components:
-    """Build the components, before any row is read."""
     n_tasks = len(dataset.targets)
     names = choose_task_names(n_tasks, settings.task_names, dataset.targets, None)
     device = find_device(settings.device)
@@ -216,8 +181,7 @@ def _seeded_components(
 ) -> Components:
     """Build the components, seeded by a copy of the random state.
 
-    However many random numbers a loss or weighting draws, the initial weights of the
-    network are the same.
+    The initial weights of the network do not depend on how many numbers they draw.
     """
     seed = deepcopy(random_state).randint(LARGEST_SEED)
     with seeded_globally(seed, device):
@@ -225,7 +189,6 @@ def _seeded_components(
 
 
 def _check_eval_dataset(dataset: Any, eval_set: Any) -> None:
-    """Raise if the validation rows have other tasks, or have weights."""
     if eval_set.targets != dataset.targets:
         raise ValueError(
             f"In eval_set: targets are {eval_set.targets}; the targets of the training "
@@ -239,8 +202,7 @@ def _check_eval_dataset(dataset: Any, eval_set: Any) -> None:
 
 
 def _plan(
-    settings: Settings,
-    dataset: Any,
+    source: Source,
     learnt: DatasetSchema,
     components: Components,
     sets: Mapping[str, Any],
@@ -249,6 +211,7 @@ def _plan(
     random_state: Any,
 ) -> Plan:
     """Check all labels and weights, and plan the training."""
+    settings = source.settings
     summary, targets = learnt.summary, learnt.summary.targets()
     eval_rows = check_eval_sets(settings, sets, targets)
     has_task_weights = any(rows.has_task_weights for rows in eval_rows.values())
@@ -260,7 +223,7 @@ def _plan(
         targets.task_names,
         bool(sets) or eval_dataset is not None,
     )
-    valid: Any = dataset if eval_dataset is None else eval_dataset
+    valid: Any = source.dataset if eval_dataset is None else eval_dataset
     has_groups = eval_rows.get("valid", valid).groups is not None
     check_monitored_groups(monitor, has_groups)
     if earlier is not None and (
@@ -315,12 +278,10 @@ class Job:
 
     @property
     def n_rows(self) -> tuple[int, int]:
-        """Numbers of training and of validation rows."""
         n_valid = 0 if self.valid is None else len(self.valid.store)
         return len(self.train.store), n_valid
 
     def start(self) -> Start:
-        """Return the start of the training, which is in all checkpoints."""
         state = self.random_state.get_state(legacy=False)
         settings = compared(self.settings)
         return Start(settings, state, 0, self.n_rows[0], {}, self.schema)
@@ -335,7 +296,7 @@ def prepare_job(
     n_processes: int,
     estimator_name: str,
 ) -> Job:
-    """Check parameters and rows, learn the encoding, and store the rows in a folder."""
+    """Prepare a fit by several processes, which read the rows in a folder."""
     n_sets = len(name_eval_sets(eval_set))
     if n_sets > 1:
         raise ValueError(
@@ -343,18 +304,17 @@ def prepare_job(
         )
     with ThreadPoolExecutor(1, thread_name_prefix="sk_pwiser-reader") as pool:
         plan, data = prepare_dataset(
-            settings,
-            dataset,
+            Source(settings, dataset, folder, pool),
             eval_set,
-            folder,
-            pool,
+            estimator_name,
             n_files=FILES_PER_PROCESS * n_processes,
-            estimator_name=estimator_name,
         )
         train, valid = data.rows.train, data.rows.valid
         assert isinstance(train, StreamedImpressions)
         if isinstance(valid, Impressions):
-            store = store_impressions(valid, folder / "eval", max(train.store.sizes))
+            store = RowStore(folder / "eval", max(train.store.sizes))
+            store.add(valid, np.arange(len(valid)))
+            store.flush()
             load = partial(load_rows, data.schema, None)
             valid = StreamedImpressions(store, load, train.part_rows, pool)
         assert valid is None or isinstance(valid, StreamedImpressions)
@@ -375,7 +335,6 @@ def prepare_job(
 
 
 def _check_divisible(plan: Plan, schema: Schema, rows: StreamedImpressions) -> None:
-    """Raise if a part of the net needs all rows of a batch in one process."""
     net = build(plan, schema)
     network, weighting = net.module_, net.criterion_.weighting
     if weighting.needs_task_gradients and not hasattr(weighting, "join_gradients"):

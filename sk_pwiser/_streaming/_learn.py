@@ -1,17 +1,11 @@
 """The first pass over a data set: its encoding, and a summary of its labels."""
 
-from concurrent.futures import Executor
 from dataclasses import dataclass, replace
 from typing import Any
 
 import numpy as np
 
-from sk_pwiser._streaming._chunks import (
-    RowProgress,
-    RowSample,
-    iter_chunks,
-    named_place,
-)
+from sk_pwiser._streaming._chunks import RowProgress, RowSample, Source, named_place
 from sk_pwiser._streaming._split import Blocks, HoldOut, TimeEdges
 from sk_pwiser._table._categories import FIRST_VALUE, CategoryColumn
 from sk_pwiser._table._column_kinds import warn_about_constants
@@ -33,7 +27,6 @@ from sk_pwiser._training._encode import (
     make_encoder,
     unfitted_statistics,
 )
-from sk_pwiser._training._settings import Settings
 from sk_pwiser._utils import warn_user
 
 
@@ -46,7 +39,6 @@ class RowSummary:
         self.states, self.counts, self.sums = {}, [], []
 
     def add(self, targets, weights):
-        """Add the labels of rows and their weights, per row or per row and task."""
         n_rows, n_tasks = targets.values.shape
         if self.first is None:
             self.first = targets.without_labels()
@@ -80,7 +72,6 @@ class RowSummary:
         return self.states[state]
 
     def scale(self, weights, n_rows):
-        """Scale the weights of some rows; None stands for weights of 1."""
         return self.weights.apply(np.ones(n_rows) if weights is None else weights)
 
     def targets(self):
@@ -97,7 +88,6 @@ class RowSummary:
         )
 
     def base_rates(self):
-        """Return the tasks' rates of ones, as `base_rates` does for all rows."""
         y = self.targets().values
         if self.weights.is_even:
             return base_rates(y, np.array(self.counts, dtype=float))
@@ -110,9 +100,8 @@ class ValueCounts:
     """Numbers of rows per value of a category column, exact up to `max_values` values.
 
     Whenever there are more, the least frequent ones are dropped until half as many are
-    left (Manku and Motwani, 2002, drop them at regular intervals). The rows of a
-    dropped value are not counted when it occurs again: at most `max_dropped` rows per
-    value.
+    left (Manku and Motwani, 2002, drop them at regular intervals), at most
+    `max_dropped` rows per value.
     """
 
     def __init__(self, column, max_values):
@@ -124,7 +113,6 @@ class ValueCounts:
         self.n_missing = self.n_dropped = self.max_dropped = 0
 
     def add(self, *columns):
-        """Add the rows of a column, and of others that share its vocabulary."""
         values, counts, kinds, n_missing = self.column.count(*columns)
         self.kinds |= kinds
         self.n_missing += n_missing
@@ -146,7 +134,6 @@ class ValueCounts:
         self.counts = {v: n for v, n in self.counts.items() if n > limit}
 
     def finish(self):
-        """Let the encoder learn the values."""
         self.column.learn(
             list(self.counts),
             list(self.counts.values()),
@@ -169,10 +156,7 @@ class BlockCounts:
         self.total, self.ones = np.zeros(n_tasks), np.zeros(n_tasks)
 
     def add(self, codes, lists, y, weight, block):
-        """Add rows: codes and elements of lists, labels, weights and blocks.
-
-        The block `n_blocks` has the validation rows.
-        """
+        """Add rows; the block `n_blocks` has the validation rows."""
         used = block < self.n_blocks
         total, ones = sum_labels(y, weight, used)
         self.total += total
@@ -202,9 +186,8 @@ class BlockCounts:
 class TableLearner:
     """Learns the encoding of a table in one pass over its rows.
 
-    Category values are counted, see `ValueCounts`, and distributions of numbers
-    estimated from a sample. If it has all rows, the result is equal to that of
-    `fit_transform`.
+    If the sample, from which numbers are learnt, has all rows, the result is equal to
+    that of `fit_transform`.
     """
 
     def __init__(self, encoder, dataset, generator):
@@ -214,7 +197,6 @@ class TableLearner:
         self.counts = None
 
     def add(self, X, weights):
-        """Add rows, a pyarrow.Table, and their weights per row or per row and task."""
         if self.counts is None:
             self._begin(X)
         columns = list_columns(as_table(X))
@@ -253,7 +235,6 @@ class TableLearner:
         self.numeric = [c.name for c in columns if isinstance(c, kinds)]
 
     def finish(self):
-        """Fit the encoder; warn if a column has too many values for exact counts."""
         for counts in self.counts.values():
             counts.finish()
         columns = {column.name: column for column in self.encoder.columns_}
@@ -300,14 +281,10 @@ class DatasetSchema:
 
 
 def learn_schema(
-    settings: Settings,
-    dataset: Any,
-    earlier: Schema | None,
-    seed: int,
-    pool: Executor,
-    estimator_name: str,
+    source: Source, earlier: Schema | None, seed: int, estimator_name: str
 ) -> DatasetSchema:
     """Read all rows once, and learn their encoding; numbers by a sample of `seed`."""
+    settings, dataset = source.settings, source.dataset
     params = settings.encoding_params
     generator = np.random.default_rng(seed)
     encoder = make_encoder(settings, estimator_name)
@@ -317,7 +294,7 @@ def learn_schema(
     summary = RowSummary()
     hold_out = HoldOut(settings.validation_fraction, times)
     progress = RowProgress("Learning the columns", dataset.n_rows_, settings.verbose)
-    for chunk in iter_chunks(dataset, settings, pool):
+    for chunk in source.chunks():
         with named_place(chunk.place):
             if len(chunk.X):
                 summary.add(chunk.targets, chunk.weights)

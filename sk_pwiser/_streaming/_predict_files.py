@@ -3,6 +3,7 @@
 import hashlib
 import os
 import pickle
+import posixpath
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
@@ -28,7 +29,6 @@ def probabilities(logits):
 
 
 def iter_logits(result, dataset):
-    """Yield the logits of the rows of a dataset, part by part."""
     tables = dataset.iter_tables(dataset.features)
     n_rows = 0
     with ThreadPoolExecutor(1, thread_name_prefix="sk_pwiser-reader") as pool:
@@ -63,15 +63,16 @@ def write_predictions(result, dataset, output):
             f"X of type {type(dataset).__name__}."
         )
     folder = Path(output).expanduser().absolute()
+    common = posixpath.commonpath(map(posixpath.dirname, dataset.files_))
     model = _hash_fit(result)
     with ThreadPoolExecutor(1, thread_name_prefix="sk_pwiser-reader") as pool:
         for path, tables in dataset.iter_files(dataset.features):
-            target = folder / dataset.relative_path(path)
+            target = folder / posixpath.relpath(path, common)
             if str(target) in dataset.files_:
                 raise ValueError(
                     f"output={str(output)!r} would replace {path!r}, which is read."
                 )
-            stamp = f"{model} {dataset.stamp(path)}".encode()
+            stamp = f"{model} {_describe_rows(dataset, path)}".encode()
             if _stamp_of(target) == stamp:
                 continue
             parts = _logits_of(result, tables, pool)
@@ -97,8 +98,14 @@ def _hash_fit(result):
     return found.hexdigest()
 
 
+def _describe_rows(dataset, path):
+    info = dataset.filesystem.get_file_info(path)
+    return repr(
+        [path, info.size, info.mtime_ns, dataset.features, str(dataset.filters)]
+    )
+
+
 def _stamp_of(target):
-    """Return the stamp of a file, None if there is no such file."""
     import pyarrow.parquet as pq  # installed, since there is a dataset
 
     try:

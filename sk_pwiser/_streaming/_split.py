@@ -22,8 +22,8 @@ class GroupValues:
     def of(self, groups, of_rows, combine, choose):
         """Return the value of each row's group, for the next rows.
 
-        `combine`, numpy.minimum or numpy.maximum, reduces the values `of_rows` of a
-        group in this part to one; `choose` maps these to values of new groups.
+        `combine`, a ufunc, reduces the values `of_rows` of a group to one; `choose`
+        maps these to values of new groups.
         """
         numbers, first, place = np.unique(
             groups, return_index=True, return_inverse=True
@@ -45,10 +45,9 @@ class HoldOut:
     """Chooses the validation rows of early stopping.
 
     With a column of times, they are the last rows, from a time on that a sample gives.
-    Otherwise they are drawn: the first pass over the rows counts them per funnel depth;
-    the second draws as many of each depth as `funnel_holdout` would, and every row of a
-    depth has the same chance. Groups are held out as a whole, by their deepest or last
-    row in the part in which they begin.
+    Otherwise the first pass counts the rows per funnel depth, and the second draws as
+    many of each as `funnel_holdout` would, at equal chances. Groups are held out as a
+    whole, by their deepest or last row in the part in which they begin.
     """
 
     def __init__(self, fraction, times):
@@ -77,7 +76,6 @@ class HoldOut:
         np.add.at(self.n_left, self.stratum_of, self.counts)
 
     def draw(self, X, targets, groups):
-        """Return whether each of the next rows is held out, a bool ndarray."""
         if self.edge is None:
             return self._choose(targets, groups, self._draw)
         is_held = self.times.read(X) >= self.edge
@@ -104,7 +102,6 @@ class HoldOut:
         return is_held
 
     def _share(self, n_held, n_kept, n_rows):
-        """Draw how many of the next rows of a depth are held out."""
         if n_held + n_kept < LARGEST_POPULATION:
             return self.rng.hypergeometric(n_held, n_kept, n_rows)
         # Of so many rows, a part has as many as draws with replacement would give.
@@ -121,7 +118,6 @@ class TimeEdges:
         self.sample = RowSample(n_rows, generator)
 
     def add(self, X):
-        """Add the times of some rows of a `pyarrow.Table`."""
         if self.column is not None:
             self.read(X)  # raises if times are missing
             self.sample.add(X.select([self.column]), None)
@@ -141,7 +137,6 @@ class TimeEdges:
         return last_edge(self.sampled, share)
 
     def read(self, X):
-        """Return the times of some rows."""
         return read_times(as_table(X), self.column, X.column_names)
 
 
@@ -157,7 +152,6 @@ class Blocks:
         self.groups = GroupValues()
 
     def assign(self, X, groups):
-        """Return the blocks of the next rows; groups are in that of their first row."""
         if self.edges is None:
             rank = np.arange(self.n_seen, self.n_seen + len(X))
             block = rank * self.n_blocks // self.n_rows

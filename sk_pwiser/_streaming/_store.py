@@ -1,6 +1,5 @@
 """The second pass over a data set: encoded rows on disk, read back in parts."""
 
-import os
 import shutil
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from concurrent.futures import Executor
@@ -15,7 +14,7 @@ import torch
 from torch import Tensor
 from torch.utils.data import Dataset
 
-from sk_pwiser._streaming._chunks import RowProgress, iter_chunks, named_place
+from sk_pwiser._streaming._chunks import RowProgress, Source, named_place
 from sk_pwiser._streaming._learn import (
     BlockCounts,
     DatasetSchema,
@@ -37,41 +36,65 @@ Arrays = dict[str, np.ndarray]
 
 
 class RowStore:
-    """Encoded rows in the files of a folder, of which the store is the only user.
+    """Encoded rows in the files of a new folder, of which the store is the only user.
 
-    Memory maps would count as memory of the process. A file is written from `file_rows`
-    rows on, and `forms` has the dtype and the shape per row of each array.
+    Memory maps would count as memory of the process. `forms` has the dtype and the
+    shape per row of each array.
     """
 
-    def __init__(
-        self, folder: str | os.PathLike[str], file_rows: int | None = None
-    ) -> None:
-        self.folder = Path(folder)
-        self.file_rows = FILE_ROWS if file_rows is None else file_rows
+    def __init__(self, folder: Path, file_rows: int | None = None) -> None:
+        folder.mkdir()
+        self.folder = folder
+        self.file_rows = file_rows
+        # Files are written from half the rows on, since parts that end with a group
+        # differ in size.
+        self.fewest_rows = FILE_ROWS if file_rows is None else -(-file_rows // 2)
         self.sizes: list[int] = []
         self.forms: dict[str, tuple[np.dtype[Any], tuple[int, ...]]] = {}
         self.n_bytes = 0
         self._pending: list[Arrays] = []
 
     def __len__(self) -> int:
-        """Return the number of rows."""
         return sum(self.sizes) + self._n_pending
 
     @property
     def _n_pending(self) -> int:
         return sum(len(arrays["y"]) for arrays in self._pending)
 
-    def append(self, arrays: Arrays) -> None:
-        """Add rows: arrays by name, and offsets, indices and weights of bags."""
+    def add(
+        self,
+        impressions: Impressions,
+        rows: np.ndarray,
+        block: np.ndarray | None = None,
+    ) -> None:
+        """Add some of the rows, about `file_rows` at a time."""
+        if not len(rows):
+            return
+        size = len(rows) if self.file_rows is None else self.file_rows
+        cuts = np.arange(size, len(rows), size)
+        if len(cuts) and impressions.groups is not None:
+            # Moved to the next group, so that the rows of a group stay together.
+            groups = impressions.groups.numpy()[rows]
+            starts = np.flatnonzero(np.diff(groups)) + 1
+            cuts = np.append(starts, len(rows))[np.searchsorted(starts, cuts)]
+        for part in np.split(rows, np.unique(cuts).astype(int)):
+            if len(part):
+                inputs, y = impressions[torch.from_numpy(part)]
+                arrays = {name: tensor.numpy() for name, tensor in inputs.items()}
+                arrays["y"] = y.numpy()
+                if block is not None:
+                    arrays["block"] = block[part].astype(np.int32)
+                self._append(arrays)
+
+    def _append(self, arrays: Arrays) -> None:
         self._pending.append(arrays)
         for name, array in arrays.items():
             self.forms.setdefault(name, (array.dtype, array.shape[1:]))
         self.n_bytes += sum(array.nbytes for array in arrays.values())
-        if self._n_pending >= self.file_rows:
+        if self._n_pending >= self.fewest_rows:
             self.flush()
 
     def flush(self) -> None:
-        """Write the rows that were added to a file."""
         if self._n_pending:
             arrays = self._join(self._pending, self.forms)
             np.savez(self._path(len(self.sizes)), **arrays)  # type: ignore[arg-type]
@@ -109,7 +132,6 @@ class RowStore:
         return joined
 
     def _ones(self, name: str, part: Mapping[str, np.ndarray]) -> np.ndarray:
-        """Return the weights of a part that has none."""
         dtype, shape = self.forms[name]
         n_rows = len(part["bag_indices"] if name == "bag_weights" else part["y"])
         return np.ones((n_rows, *shape), dtype=dtype)
@@ -129,8 +151,7 @@ class StreamedImpressions(Dataset[Batch]):
     """Encoded impressions that are read from a store, in parts.
 
     Files of about `part_rows` rows, in a random order, make up a table in memory, from
-    which batches are drawn as from any other, while the thread of `pool` reads the next
-    one. `load` makes impressions of arrays of the store.
+    which batches are drawn, while the thread of `pool` reads the next one.
     """
 
     store: RowStore
@@ -144,7 +165,6 @@ class StreamedImpressions(Dataset[Batch]):
     rows = None
 
     def __len__(self) -> int:
-        """Return the number of rows."""
         return len(self.store)
 
     def parts(self, shuffled: bool) -> Iterator[Impressions]:
@@ -156,7 +176,6 @@ class StreamedImpressions(Dataset[Batch]):
                 self.on_read(len(part))
 
     def _order(self, shuffled: bool) -> Sequence[int]:
-        """Return the numbers of the files in the order in which they are read."""
         n_files = len(self.store.sizes)
         if not shuffled:
             return range(n_files)
@@ -185,17 +204,14 @@ class StreamedImpressions(Dataset[Batch]):
         return self._read(chosen.tolist()).to(self.device)
 
     def labels(self) -> Tensor:
-        """Return the labels of all rows, of shape `(n_rows, n_tasks)`."""
         y = self._column("y")
         assert y is not None
         return y
 
     def weights(self) -> Tensor | None:
-        """Return the weights of all rows, or None."""
         return self._column("sample_weight")
 
     def group_numbers(self) -> Tensor | None:
-        """Return the groups of all rows, or None."""
         return self._column("groups")
 
     def _column(self, name: str) -> Tensor | None:
@@ -219,23 +235,14 @@ class StreamedImpressions(Dataset[Batch]):
         return found
 
     def to(self, device: torch.device) -> "StreamedImpressions":
-        """Move the parts to a device when they are read."""
         return replace(self, device=device)
 
 
-def encode_rows(
-    settings: Settings,
-    dataset: Any,
-    learnt: DatasetSchema,
-    folder: Path,
-    pool: Executor,
-    *,
-    seed: int | None,
-    file_rows: int | None = None,
-) -> EncodedData:
+def encode_rows(source: Source, learnt: DatasetSchema, seed: int | None) -> EncodedData:
     """Encode and store all rows, draw validation rows, and fit target statistics."""
-    train = _make_store(folder / "train", file_rows)
-    valid = _make_store(folder / "valid", file_rows)
+    settings = source.settings
+    train = RowStore(source.folder / "train", source.file_rows)
+    valid = RowStore(source.folder / "valid", source.file_rows)
     hold_out = learnt.hold_out
     if seed is not None:
         hold_out.start(seed)
@@ -247,7 +254,7 @@ def encode_rows(
     if blocks is not None:
         counts = BlockCounts(schema.statistics, blocks.n_blocks, n_tasks)
     progress = RowProgress("Encoding", summary.n_rows, settings.verbose)
-    for chunk in iter_chunks(dataset, settings, pool):
+    for chunk in source.chunks():
         if not len(chunk.X):
             continue
         with named_place(chunk.place):
@@ -266,33 +273,29 @@ def encode_rows(
             lists = schema.elements([inputs.bags])
             counts.add(inputs.codes, lists, *labelled, block)
         for store, chosen in ((train, ~is_valid), (valid, is_valid)):
-            _append(store, impressions, np.flatnonzero(chosen), block, file_rows)
-        check_space(folder, [train, valid], summary.n_rows)
+            store.add(impressions, np.flatnonzero(chosen), block)
+        check_space(source.folder, [train, valid], summary.n_rows)
         progress(len(chunk.X))
     train.flush()
     valid.flush()
     _check_parts(settings, train, valid, seed is not None)
     tables = None if counts is None else counts.finish(learnt.earlier)
     load = partial(load_rows, schema, tables)
-    size = dataset.shuffle_rows
-    rows = StreamedImpressions(train, load, size, pool)
-    rows = replace(rows, on_read=RowProgress("Training", len(train), settings.verbose))
-    held_out = StreamedImpressions(valid, load, size, pool) if len(valid) else None
+    progress = RowProgress("Training", len(train), settings.verbose)
+    rows = replace(_streamed(source, train, load), on_read=progress)
+    held_out = _streamed(source, valid, load) if len(valid) else None
     return EncodedData(TrainingData(rows, held_out), schema)
 
 
-def encode_eval_rows(
-    settings: Settings,
-    dataset: Any,
-    schema: Schema,
-    folder: Path,
-    pool: Executor,
-    file_rows: int | None = None,
-) -> StreamedImpressions:
+def _streamed(source: Source, store: RowStore, load: Any) -> StreamedImpressions:
+    return StreamedImpressions(store, load, source.dataset.shuffle_rows, source.pool)
+
+
+def encode_eval_rows(source: Source, schema: Schema) -> StreamedImpressions:
     """Encode validation rows of a dataset like rows of a prediction, and store them."""
-    store = _make_store(folder / "eval", file_rows)
+    store = RowStore(source.folder / "eval", source.file_rows)
     summary = RowSummary()
-    for chunk in iter_chunks(dataset, settings, pool):
+    for chunk in source.chunks():
         if not len(chunk.X):
             continue
         summary.add(chunk.targets, None)
@@ -301,72 +304,16 @@ def encode_eval_rows(
         # There are weights only if labels are missing.
         known = None if chunk.weights is None else chunk.weights.astype(np.float32)
         impressions = inputs.impressions(chunk.targets.values, known, chunk.groups)
-        _append(store, impressions, np.arange(len(chunk.X)), None, file_rows)
+        store.add(impressions, np.arange(len(chunk.X)))
     store.flush()
-    check_rows_left(dataset, summary)
-    load = partial(load_rows, schema, None)
-    return StreamedImpressions(store, load, dataset.shuffle_rows, pool)
-
-
-def store_impressions(
-    impressions: Impressions, folder: Path, file_rows: int
-) -> RowStore:
-    """Store encoded rows in files of at most so many rows."""
-    store = _make_store(folder, file_rows)
-    _append(store, impressions, np.arange(len(impressions)), None, file_rows)
-    store.flush()
-    return store
-
-
-def _make_store(folder: Path, file_rows: int | None = None) -> RowStore:
-    folder.mkdir()
-    # Files are written from half the rows on, since parts that end with a group differ
-    # in size.
-    return RowStore(folder, None if file_rows is None else -(-file_rows // 2))
-
-
-def _append(
-    store: RowStore,
-    impressions: Impressions,
-    rows: np.ndarray,
-    block: np.ndarray | None,
-    file_rows: int | None,
-) -> None:
-    """Add some of the rows to a store, about `file_rows` at a time."""
-    if not len(rows):
-        return
-    size = len(rows) if file_rows is None else file_rows
-    cuts = np.arange(size, len(rows), size)
-    if len(cuts) and impressions.groups is not None:
-        # Moved to the next group, so that the rows of a group stay together.
-        groups = impressions.groups.numpy()[rows]
-        starts = np.flatnonzero(np.diff(groups)) + 1
-        cuts = np.append(starts, len(rows))[np.searchsorted(starts, cuts)]
-    for part in np.split(rows, np.unique(cuts).astype(int)):
-        if len(part):
-            store.append(_arrays(impressions, part, block))
-
-
-def _arrays(
-    impressions: Impressions, rows: np.ndarray, block: np.ndarray | None
-) -> Arrays:
-    """Return some of the rows as arrays by name."""
-    inputs, y = impressions[torch.from_numpy(rows)]
-    arrays = {name: tensor.numpy() for name, tensor in inputs.items()}
-    arrays["y"] = y.numpy()
-    if block is not None:
-        arrays["block"] = block[rows].astype(np.int32)
-    return arrays
+    check_rows_left(source.dataset, summary)
+    return _streamed(source, store, partial(load_rows, schema, None))
 
 
 def load_rows(
     schema: Schema, tables: Sequence[np.ndarray] | None, arrays: Arrays
 ) -> Impressions:
-    """Return stored rows as impressions, with the inputs of the target statistics.
-
-    These are in `tables`, by block and code: each has the shape
-    (n_blocks + 1, n_codes, n_tasks + 1).
-    """
+    """Return stored rows as impressions, with target statistics by block and code."""
     codes, numeric, bags = arrays["codes"], arrays["numeric"], None
     if "bag_offsets" in arrays:
         found: list[Any] = [arrays.get(f"bag_{name}") for name in Bags._fields]
@@ -383,7 +330,6 @@ def load_rows(
 
 
 def check_space(folder: Path, stores: Sequence[RowStore], n_rows: int) -> None:
-    """Raise if the rows so far show that all of them need more space than there is."""
     n_stored = sum(map(len, stores))
     per_row = sum(store.n_bytes for store in stores) / n_stored
     needed, free = per_row * (n_rows - n_stored), shutil.disk_usage(folder).free

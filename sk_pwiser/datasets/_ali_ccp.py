@@ -38,7 +38,6 @@ class FieldTable:
         self.n_rows = 0
 
     def append(self, features):
-        """Add a row: one id per field, an array of ids for a multi-valued field."""
         for name, column in self.ids.items():
             column.append(features.get(name, MISSING))
         for name, column in self.lists.items():
@@ -71,7 +70,6 @@ _ADVICE = "If a field may have several values in a row, name it in multi_valued.
 
 
 def _lines(file, n_cells, n_rows=None):
-    """Yield the place and the cells of each line."""
     with open_text(file) as lines:
         for number, line in enumerate(lines):
             if n_rows is not None and number >= n_rows:
@@ -86,14 +84,12 @@ def _lines(file, n_cells, n_rows=None):
 
 
 def _flag(cell, place, name):
-    """Return a label as an integer."""
     if cell not in ("0", "1"):
         raise ValueError(f"{place}: {name} must be 0 or 1, found {cell!r}.")
     return int(cell)
 
 
 def _parse(text, count, place, multi_valued):
-    """Return the ids in a feature list by field."""
     parsed = {}
     features = text.split("\x01") if text else []
     if count != str(len(features)):
@@ -144,7 +140,6 @@ def _read_common(file, wanted, multi_valued):
 
 
 def _union(common, own, multi_valued, place):
-    """Return the features of a row: the common ones and its own."""
     both = common | own
     if len(both) < len(common) + len(own):
         for name in sorted(common.keys() & own.keys()):
@@ -318,7 +313,6 @@ def load_ali_ccp(path, *, subset="all", multi_valued=MULTI_VALUED, n_rows=None):
 
 
 def find_files(path, part):
-    """Return the processed file of a part, or the publisher's two files."""
     folders = ("", "ali_ccp/")
     processed = find_first(path, [f"{folder}{part}.csv" for folder in folders])
     if processed:
@@ -335,7 +329,6 @@ def find_files(path, part):
 
 
 def _read_processed(pandas, files, n_rows):
-    """Return data, lists, target and the numbers of rows of the processed form."""
     labels = ["click", "purchase"]
     tables = []
     for [file] in files:
@@ -349,7 +342,6 @@ def _read_processed(pandas, files, n_rows):
 
 
 def _read_raw(pandas, files, multi_valued, n_rows):
-    """Return data, lists, target and the numbers of rows of the publisher's files."""
     table, labels = FieldTable(multi_valued), array("b")
     sizes = [
         read_part(skeleton, common, table, labels, n_rows=n_rows)

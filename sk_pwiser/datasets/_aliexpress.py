@@ -156,7 +156,6 @@ def load_aliexpress(path, country, *, subset="all"):
 
 
 def find_files(path, country, part):
-    """Return the processed file of a part, or the publisher's user and item files."""
     folders = (f"AliExpress_{country}/", f"aliexpress/AliExpress_{country}/", "")
     processed = find_first(path, [f"{folder}{part}.csv" for folder in folders])
     if processed:
@@ -175,7 +174,6 @@ def find_files(path, country, part):
 
 
 def _read(pandas, files):
-    """Return the search, the features and the labels of a part."""
     if len(files) > 1:
         return _read_raw(pandas, *files)
     columns = {
@@ -190,7 +188,6 @@ def _read(pandas, files):
 
 
 def _read_raw(pandas, user_file, item_file):
-    """Read the items, and join the users by the search."""
     n_user = len(USER_CATEGORIES)
     n_numbers = USER_COLUMNS - 1 - n_user
     users = _read_raw_table(

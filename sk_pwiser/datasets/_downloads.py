@@ -10,7 +10,6 @@ import numpy as np
 
 
 def find_file(folder, name, *, inside, download):
-    """Find a file in a folder or in its subfolder `inside`."""
     file = find_first(folder, [name, f"{inside}/{name}"])
     if file is None:
         raise FileNotFoundError(
@@ -21,7 +20,6 @@ def find_file(folder, name, *, inside, download):
 
 
 def find_first(path, candidates):
-    """Return the first of several files that exists, or None if none exists."""
     folder = Path(path).expanduser()
     return next((folder / c for c in candidates if (folder / c).is_file()), None)
 
@@ -41,7 +39,6 @@ def warn_unclicked(target, user):
 
 
 def check_columns(frame, columns, source):
-    """Raise a ValueError if `frame`, which was read from `source`, lacks columns."""
     missing = [name for name in columns if name not in frame.columns]
     if missing:
         raise ValueError(f"{source} lacks the column(s) {missing}.")
@@ -52,8 +49,8 @@ def read_csv(
 ):
     """Read columns of given types from a csv file, or from a zip file that contains it.
 
-    `dtypes` maps the columns, without a header all of them, to `"int64"`, `"float32"`
-    or `"str"`. Errors name line and column.
+    `dtypes` maps the columns, without a header all of them, to a name. Errors name line
+    and column.
     """
     names, options = list(dtypes), {"header": None, "names": list(dtypes)}
     if has_header:
@@ -100,7 +97,6 @@ def check_flags(rows, columns, file, *, n_header_lines=1, values=(0, 1)):
 
 
 def open_text(file):
-    """Open a csv file, or the first file in a zip file, for reading text."""
     if file.suffix != ".zip":
         return open(file, encoding="utf-8", newline="")
     archive = zipfile.ZipFile(file)
@@ -124,7 +120,6 @@ def _first_fault(file, types, has_header, may_be_missing):
 
 
 def _fault(cell, kind, may_be_missing):
-    """Return the rule that a cell breaks, as text, or None."""
     if kind == "str" or (kind == "float32" and may_be_missing and not cell):
         return None
     try:

@@ -153,7 +153,6 @@ def make_ctr_cvr(
 
 
 def _check_sizes(n_numeric, n_categorical, n_categories):
-    """Check the sizes and return the number of values per categorical feature."""
     if n_numeric + n_categorical == 0:
         raise ValueError("n_numeric and n_categorical must not both be 0.")
     if isinstance(n_categories, Integral):
@@ -189,8 +188,7 @@ def _draw_world(rng, n_numeric, sizes):
 def _draw_effects(rng, share):
     """Draw the effect of each value on interest, conversion and accident.
 
-    The effects have a standard deviation of 1 over rows. With many values, the effects
-    on interest and on conversion have a correlation of about 0.5.
+    They have a deviation of 1 over rows; the first two have a correlation of about 0.5.
     """
     effect = rng.standard_normal((len(share), 3))
     effect[:, 1] = 0.5 * effect[:, 0] + np.sqrt(0.75) * effect[:, 1]
@@ -246,7 +244,6 @@ def _probabilities(interest, conversion, accident, *, ctr, cvr, click_noise):
 
 
 def _draw(rng, interest, accident, propensity):
-    """Return random clicks and conversions, int64 of shape (n_samples, 2)."""
     # The same random number decides about genuine and accidental clicks.
     chance = rng.uniform(size=len(interest))
     genuine = chance < interest
@@ -256,7 +253,6 @@ def _draw(rng, interest, accident, propensity):
 
 
 def _tabulate(numeric, codes, sizes, labels, pandas):
-    """Return features, labels and feature names, as DataFrames if pandas is given."""
     numeric_names = [f"numeric_{i}" for i in range(numeric.shape[1])]
     category_names = [f"category_{i}" for i in range(len(codes))]
     names = numeric_names + category_names

@@ -139,7 +139,6 @@ def load_hillstrom(path, *, subset="all"):
 
 
 def _test_rows(target):
-    """Return a mask of the test rows."""
     _, test = train_test_split(
         np.arange(len(target)),
         test_size=0.3,

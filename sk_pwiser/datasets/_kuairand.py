@@ -208,7 +208,6 @@ def load_kuairand(path, second="engage", *, subset="all"):
 
 
 def _find_files(path, parts):
-    """Return the folder with the tables, and the file of impressions of each part."""
     folders = ("", "kuairand_pure/", "data/", "KuaiRand-Pure/data/")
     users = find_first(path, [folder + USER_FILE for folder in folders])
     folder = Path(path).expanduser() if users is None else users.parent
@@ -224,7 +223,6 @@ def _find_files(path, parts):
 
 
 def _read_table(pandas, file, key, features):
-    """Read a table of features, and convert its columns."""
     # Tags are text, since a tag such as "20,43" lists several topics.
     table = pandas.read_csv(file, dtype={"tag": "object"})
     check_columns(table, [key, *features], file.name)
@@ -247,7 +245,6 @@ def _as_category(column):
 
 
 def _read_impressions(pandas, file, second, part):
-    """Read the keys, the context and the labels of the impressions."""
     keys = ["user_id", "video_id", "tab", "hourmin", "time_ms"]
     later = LATER_LABELS[second]
     labels = ["is_click", *chain.from_iterable(later.values())]
@@ -270,7 +267,6 @@ def _read_impressions(pandas, file, second, part):
 
 
 def _features(rows, users, videos):
-    """Join the features of users and videos to the impressions."""
     context = ["user_id", "video_id", "tab", "hour"]
     data = rows[context].merge(users, on="user_id", how="left", validate="m:1")
     data = data.merge(videos, on="video_id", how="left", validate="m:1")

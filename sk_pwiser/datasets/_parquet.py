@@ -3,11 +3,9 @@
 import fnmatch
 import glob
 import os
-import posixpath
-from numbers import Integral
 from typing import NamedTuple
 
-from sk_pwiser._utils import import_extra
+from sk_pwiser._utils import check_choice, check_integer, import_extra
 
 
 class ParquetFile(NamedTuple):
@@ -19,7 +17,6 @@ class ParquetFile(NamedTuple):
 
 
 def import_parquet():
-    """Import `pyarrow`, `pyarrow.dataset` and `pyarrow.parquet`."""
     names = "pyarrow", "pyarrow.dataset", "pyarrow.parquet"
     return [import_extra(name, "ParquetImpressions") for name in names]
 
@@ -44,7 +41,6 @@ def find_files(path_or_glob, filesystem):
 
 
 def _match(filesystem, name):
-    """Return the paths of the files that a path or pattern matches."""
     from pyarrow import fs
 
     if any(mark in name for mark in "*?["):
@@ -102,9 +98,8 @@ def read_footers(filesystem, paths, on_corrupt):
 def unify_schemas(files, schema, columns):
     """Return the common schema of the columns in all files.
 
-    Dictionary columns have the type of their values, since the indices may differ. In a
-    file without values, a column may have the type null. `schema` is that of the first
-    file, with the columns from folder names.
+    Dictionaries are read as their values; a column without values may have the type
+    null. `schema` is that of the first file, with the columns from folder names.
     """
     pyarrow, _, _ = import_parquet()
     known = {name for file in files for name in file.schema.names} | {*schema.names}
@@ -256,9 +251,9 @@ class ParquetImpressions:
         self.sample_weight = sample_weight
         self.groups = groups
         self.on_corrupt = on_corrupt
-        self.sample_rows = _integer("sample_rows", sample_rows)
-        self.max_values = _integer("max_values", max_values)
-        self.shuffle_rows = _integer("shuffle_rows", shuffle_rows)
+        self.sample_rows = check_integer("sample_rows", sample_rows, at_least=1)
+        self.max_values = check_integer("max_values", max_values, at_least=1)
+        self.shuffle_rows = check_integer("shuffle_rows", shuffle_rows, at_least=1)
         self.cache_dir = _folder(cache_dir)
         self._check_roles()
         self.filters = _expression(filters)
@@ -278,11 +273,7 @@ class ParquetImpressions:
         )
 
     def _check_roles(self):
-        """Raise if a column has two roles, or if a parameter is invalid."""
-        if self.on_corrupt not in ("raise", "skip"):
-            raise ValueError(
-                f"on_corrupt must be 'raise' or 'skip'; got {self.on_corrupt!r}."
-            )
+        check_choice("on_corrupt", self.on_corrupt, ("raise", "skip"))
         if both := [name for name in self.targets if name in self.features]:
             raise ValueError(f"features and targets both contain {both}.")
         if self.groups is not None and not isinstance(self.groups, str):
@@ -366,39 +357,6 @@ class ParquetImpressions:
         for fragment in self._dataset.get_fragments(filter=self.filters):
             yield fragment.path, self._iter_fragment(fragment, columns)
 
-    def relative_path(self, path):
-        """Return the path of a file relative to the common folder of all files.
-
-        Parameters
-        ----------
-        path : str
-            One of `files_`.
-
-        Returns
-        -------
-        str
-            For example `"day=3/part-0.parquet"`.
-        """
-        folders = [posixpath.dirname(each) for each in self.files_]
-        return posixpath.relpath(path, posixpath.commonpath(folders))
-
-    def stamp(self, path):
-        """Identify the rows that are read from a file.
-
-        Parameters
-        ----------
-        path : str
-            One of `files_`.
-
-        Returns
-        -------
-        str
-            Path, size and modification time of the file, features and filters.
-        """
-        info = self.filesystem.get_file_info(path)
-        parts = [path, info.size, info.mtime_ns, self.features, str(self.filters)]
-        return repr(parts)
-
     def _iter_fragment(self, fragment, columns):
         pyarrow, _, _ = import_parquet()
         n_before = 0
@@ -445,7 +403,6 @@ def _gather(batches):
 
 
 def _names(name, value, at_least=1):
-    """Return column names as a list, after a check."""
     names = [value] if isinstance(value, str) else value
     if not isinstance(names, list | tuple) or not all(
         isinstance(column, str) for column in names
@@ -458,14 +415,6 @@ def _names(name, value, at_least=1):
     return list(names)
 
 
-def _integer(name, value):
-    if not isinstance(value, Integral) or isinstance(value, bool):
-        raise TypeError(f"{name} must be an integer >= 1; got {value!r}.")
-    if value < 1:
-        raise ValueError(f"{name} must be an integer >= 1; got {value!r}.")
-    return int(value)
-
-
 def _folder(cache_dir):
     if cache_dir is not None and not os.path.isdir(cache_dir):
         raise ValueError(f"cache_dir={str(cache_dir)!r} is not a folder.")
@@ -473,7 +422,6 @@ def _folder(cache_dir):
 
 
 def _expression(filters):
-    """Return filters as an expression of pyarrow."""
     _, datasets, parquet = import_parquet()
     if filters is None or isinstance(filters, datasets.Expression):
         return filters
