@@ -126,7 +126,6 @@ def hold_out(strata, test_size, random_state, groups=None):
 
 
 def _hold_out_groups(strata, groups, test_size, random_state):
-    """Hold out whole groups, stratified by the deepest of their rows."""
     check_consistent_length(strata, groups)
     distinct, number = np.unique(groups, return_inverse=True)
     deepest = np.zeros(len(distinct), dtype=strata.dtype)
@@ -176,8 +175,8 @@ def _largest_remainder(counts, total):
 def merge_rare(counts, *, min_rows):
     """Merge strata of fewer than `min_rows` rows with a neighbour, given their numbers.
 
-    Returns the merged stratum of each, 0, 1, ... from the shallowest to the deepest
-    without gaps, and the rare strata with their numbers of rows.
+    Returns the merged stratum of each, from the shallowest to the deepest without gaps,
+    and the rare strata with their numbers of rows.
     """
     groups = [[d] for d in np.flatnonzero(counts).tolist()]
     rare = [(d, int(counts[d])) for [d] in groups if counts[d] < min_rows]
@@ -229,7 +228,6 @@ def _describe(stratum):
 
 
 def _depth(Y, task_parents=CHAIN, *, input_name):
-    """Return the depth of each row, and whether it is unknown."""
     if Y is None:
         raise ValueError(f"{input_name} must hold the labels, got None.")
     labels, missing, columns = read_labels(Y, "ignore", input_name=input_name)

@@ -20,9 +20,7 @@ from sk_pwiser._utils import CHAIN, chain_parents, path_to, read_task_parents
 def check_targets(Y, missing_labels="error", classes=None):
     """Check labels as ``fit`` does; return targets, known labels, and names or [].
 
-    `targets`, int64 (n_samples, n_tasks), are 1 for the second class, and 0 for the
-    first one and for missing labels. `classes` are those of an estimator of a single
-    task.
+    Targets are int64, 1 for the second class, and 0 where labels are missing.
     """
     labels, missing, names = read_labels(Y, missing_labels)
     labels = labels.reshape(len(labels), -1)
@@ -38,10 +36,7 @@ def check_targets(Y, missing_labels="error", classes=None):
 
 
 def check_rows(X, n_samples, **others):
-    """Raise if labels and further values per row do not match the table, as in ``fit``.
-
-    Tables without a length, such as a LazyFrame of polars, are left to the estimator.
-    """
+    """Check lengths and indices as ``fit`` does, unless a table has no length."""
     try:
         n_rows(X)
     except ValueError:
@@ -50,7 +45,6 @@ def check_rows(X, n_samples, **others):
 
 
 def find_task(task, n_tasks, *names_by_source, others=", 'cvr' or 'mean'"):
-    """Return the column of a task, given by its index or name."""
     if not isinstance(task, str):
         if not -n_tasks <= task < n_tasks:
             raise ValueError(
@@ -72,7 +66,6 @@ def find_task(task, n_tasks, *names_by_source, others=", 'cvr' or 'mean'"):
 
 
 def check_same_tasks(n_tasks, y_names, fitted_names):
-    """Raise if the tasks of ``Y`` or their order differ from the tasks in ``fit``."""
     if fitted_names and len(fitted_names) != n_tasks:
         raise ValueError(
             f"Y must have the {len(fitted_names)} tasks the estimator was fitted with, "
@@ -94,21 +87,18 @@ class Predictions:
         self._cache = cache
 
     def task_names(self):
-        """Return the ``task_names_`` of the fitted estimator, or an empty list."""
         for layer in nested_estimators(self._estimator):
             if hasattr(layer, "task_names_"):
                 return [str(name) for name in layer.task_names_]
         return []
 
     def missing_labels(self):
-        """Return the parameter ``missing_labels`` of the estimator, or "error"."""
         for layer in nested_estimators(self._estimator):
             if hasattr(layer, "missing_labels"):
                 return layer.missing_labels
         return "error"
 
     def classes(self):
-        """Return the two classes of an estimator of a single task, otherwise None."""
         for layer in nested_estimators(self._estimator):
             classes = getattr(layer, "classes_", None)
             if isinstance(classes, np.ndarray) and classes.shape == (2,):
@@ -116,10 +106,7 @@ class Predictions:
         return None
 
     def of_task(self, k, targets, method):
-        """Return the predicted labels or probabilities of the task in column ``k``.
-
-        Labels of a single task are 1 for the second class, as in ``targets``.
-        """
+        """Return predicted labels, 1 for the second class, or probabilities."""
         if method == "predict":
             labels = _predicted_labels(self._call(method), k, targets)
             classes = self.classes()
@@ -130,10 +117,7 @@ class Predictions:
         return _event_probability(proba, k, targets.shape, self._estimator)
 
     def task_parents(self, n_tasks):
-        """Return the index of the task that each presupposes, -1 for none.
-
-        Tasks of estimators without ``task_parents_`` are a funnel.
-        """
+        """Return the index of each task's parent; a funnel's by default."""
         for layer in nested_estimators(self._estimator):
             if hasattr(layer, "task_parents_"):
                 return read_task_parents(layer.task_parents_, [*layer.task_parents_])
@@ -151,7 +135,6 @@ class Predictions:
         return first
 
     def cvr(self, targets):
-        """Return P(last task | first task), from ``predict_cvr`` if it exists."""
         first = self.first_of_cvr(targets.shape[1])
         response = self._call("predict_cvr", _predict_cvr)
         if response is not None:
@@ -249,10 +232,7 @@ def find_paths(params, name):
 
 
 def planned_tasks(estimator, Y):
-    """Return the names of the tasks that `fit` would choose, and their parents.
-
-    The parents are indices, -1 for none; without a parameter, the tasks are a funnel.
-    """
+    """Return the names of the tasks that `fit` would choose, and their parents."""
     params = estimator.get_params()
     given = [params[key] for key in find_paths(params, "task_names")]
     given = next((names for names in given if names is not None), None)

@@ -49,8 +49,7 @@ def unit_of(kind):
 def read_times(column, name):
     """Read a column of numbers, or of dates of NumPy, pandas, polars or Python.
 
-    A time that is missing, infinite or too far from 1970 raises a ValueError, and other
-    values, or dates of several time zones, a TypeError. The messages contain `name`.
+    Missing, infinite and far times raise a ValueError, other values a TypeError.
     """
     if hasattr(column, "null_count"):
         return _read_polars(column, name)
@@ -190,7 +189,6 @@ def read_time(value, name, kind):
 
 
 def check_kind(found, expected, name):
-    """Raise a TypeError if times are of another kind than those before."""
     if found != expected:
         raise TypeError(
             f"Column {name!r} held {expected} before; now it holds {found}."
@@ -216,7 +214,6 @@ def _to_number(value):
 
 
 def check_duration(value, name, *, zero=False):
-    """Raise if a value can be no duration, whatever the times are."""
     number = _to_duration(value, name)
     if not (0 < number < float("inf") or (zero and number == 0)):
         rule = ">= 0" if zero else "> 0"
@@ -226,9 +223,7 @@ def check_duration(value, name, *, zero=False):
 def read_duration(value, name, kind):
     """Return a duration in the unit of times of a kind: nanoseconds for dates.
 
-    A number is in the unit of times that are numbers, and in seconds for dates. Text is
-    a number with a unit, "30min", "1h" or "7d"; it raises an error if the times are
-    numbers, whose unit is unknown.
+    A number is in seconds for dates; text such as "7d" needs dates.
     """
     is_number = isinstance(value, Real) and not isinstance(value, np.timedelta64)
     if kind != NUMBER:
@@ -263,7 +258,6 @@ def _to_duration(value, name):
 
 
 def duration_label(value):
-    """Return a duration as text, in the largest unit that divides it."""
     if isinstance(value, Real) and not isinstance(value, np.timedelta64):
         return f"{value:g}" if abs(value) < 10**6 else str(value)
     number = _to_duration(value, "a duration")
@@ -274,7 +268,6 @@ def duration_label(value):
 
 
 def column_of_times(X, name):
-    """Return a column of a table by its name."""
     names = getattr(X, "column_names", None)
     if names is not None and hasattr(X, "to_pandas"):  # a table of Arrow
         if name in names:
@@ -289,9 +282,8 @@ def column_of_times(X, name):
 def warn_about_random_folds(estimators, X, cv, splits, groups=None):
     """Warn once if folds train on rows from after the start of their test part.
 
-    Times are those of a `time_column` or of `HistoryFeatures` in the estimators. With
-    columns of the past only, rows are taken to be in the order of time. Folds of whole
-    groups, by time, and splits given one by one are chosen on purpose.
+    With columns of the past, but no times, rows are taken to be in the order of time.
+    Folds of groups, by time, and splits given one by one are chosen on purpose.
     """
     groups = None if groups is None else np.asarray(groups)
     if groups is not None and all(
@@ -316,10 +308,7 @@ def warn_about_random_folds(estimators, X, cv, splits, groups=None):
 
 
 def _order_of_rows(estimator, X):
-    """Return the name of the column that an estimator orders rows by, its times, why.
-
-    None if it has no such parameter, or `X` no such column.
-    """
+    """Return the column by which an estimator orders rows, its times, and why."""
     for key, value in estimator.get_params().items():
         if key.endswith("encoding_params__time_column") and value is not None:
             name, why = value, f"encoding_params has time_column={value!r}"

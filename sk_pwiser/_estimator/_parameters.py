@@ -20,12 +20,10 @@ from sk_pwiser.weighting import WEIGHTINGS
 class Limits(Interval):
     """An interval of numbers that torch computes with.
 
-    scikit-learn's own raises an error without the parameter's name for fractions, which
-    numpy cannot compare with NaN.
+    scikit-learn's own raises an error without the parameter's name for fractions.
     """
 
     def is_satisfied_by(self, val):
-        """Return whether a value is a number in the interval."""
         return not isinstance(val, Fraction) and super().is_satisfied_by(val)
 
 
@@ -122,7 +120,6 @@ def explain_names(function):
 
 
 def one_eval_set(eval_set, X_val, Y_val, sample_weight_val, groups_val):
-    """Return the validation rows of either form of the arguments of `fit`."""
     rows = ValidationRows(X_val, Y_val, sample_weight_val, groups_val)
     given = [name for name, value in rows._asdict().items() if value is not None]
     if not given:

@@ -65,7 +65,6 @@ def from_plain(cls, values, arrays, name):
 
 
 def _read_requests(estimator):
-    """Return the metadata requests of the estimator, by method."""
     routing = estimator.get_metadata_routing()
     return {method: dict(getattr(routing, method).requests) for method in ROUTED}
 
@@ -79,14 +78,12 @@ def _set_requests(estimator, requests):
 
 
 def _check_names(params, defaults):
-    """Raise for parameters that this version of the class does not have."""
     unknown = [name for name in params if name not in defaults]
     if unknown:
         raise ValueError(f"its parameters {unknown} are unknown")
 
 
 def _written_by(values):
-    """Say which version wrote a file, if it was another one."""
     version = values.get("sk_pwiser") if isinstance(values, dict) else None
     if version in (None, __version__):
         return ""

@@ -21,10 +21,7 @@ STYLE = (
 
 
 def summary_html(result):
-    """Return the summary of a `TrainingResult`, without scripts.
-
-    The names of columns and tasks are escaped.
-    """
+    """Return the summary of a `TrainingResult`, without scripts."""
     schema, network = result.schema, result.net.module_
     n_parameters = sum(p.numel() for p in network.parameters())
     kinds, counts = column_kinds(schema.encoder), vector_counts(schema.encoder)
@@ -69,10 +66,7 @@ def summary_html(result):
 
 
 def _history(result):
-    """Return the losses and the validation figures of the epochs.
-
-    Of many epochs, equally distant ones are shown, and the one that was kept.
-    """
+    """Return the figures of epochs at equal distances, and of the one that was kept."""
     history, names = result.net.history, result.schema.targets.task_names
     mean = ["mean"] if len(names) > 1 else []
     log_loss = f"valid_log_loss_{(mean or names)[0]}"
@@ -95,7 +89,6 @@ def _history(result):
 
 
 def _rows(result):
-    """Return the numbers of rows in words."""
     n_train, n_valid = result.n_rows
     if result.single_pass:
         return f"Rows: {n_train:,} in the last call of partial_fit"
@@ -105,8 +98,8 @@ def _rows(result):
 def layer_rows(network):
     """Return path, kind, shape and number of parameters of the layers of a network.
 
-    Equal layers at the same place, such as those of the towers, are one row, with "*"
-    for the part of the path that differs.
+    Equal layers at the same place, such as of the towers, are one row, with "*" in the
+    path.
     """
     groups = {}
     for path, layer in network.named_modules():
@@ -135,14 +128,12 @@ def _shape(layer, own):
 
 
 def _list(names):
-    """Return the first names of a list, and the number of the others."""
     shown = ", ".join(map(str, names[:MAX_NAMES]))
     more = len(names) - MAX_NAMES
     return shown if more <= 0 else f"{shown} and {more:,} more"
 
 
 def _section(title, header, rows):
-    """Return a table that opens on a click, its cells escaped."""
     body = [f"<tr>{''.join(f'<th>{escape(each)}</th>' for each in header)}</tr>"]
     for row in rows[:MAX_ROWS]:
         cells = "".join(f"<td>{escape(str(cell))}</td>" for cell in row)

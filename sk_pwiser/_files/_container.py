@@ -28,11 +28,9 @@ _NAMES = {dtype: name for name, dtype in _DTYPES.items()}
 def write_file(
     path: str | PathLike[str], values: Any, arrays: Mapping[str, np.ndarray]
 ) -> None:
-    """Write a file so that it is complete or absent, whatever happens meanwhile.
+    """Write values of JSON and arrays to a file that is complete or absent.
 
-    An existing file is replaced at the end, and an OSError names the file. The values
-    are values of JSON, and no array is named "json". The arrays are written from their
-    own memory: apart from the text of the values, no copy of the content is made.
+    An OSError names the file. No array is copied, and none is named "json".
     """
     joined = join(values, arrays)
     # Items of the largest size first, so that every array is aligned.
@@ -54,10 +52,7 @@ def write_file(
 
 
 def write_bytes(path: str | PathLike[str], content: bytes) -> None:
-    """Write a file so that it is complete or, after an error, as it was before.
-
-    An OSError names the file.
-    """
+    """Write a file so that it is complete or, after an error, as it was before."""
     with _replacing(path) as file:
         file.write(content)
 
@@ -86,7 +81,6 @@ def _replacing(path: str | PathLike[str]) -> Iterator[IO[bytes]]:
 
 
 def _header(arrays):
-    """Return the header of a file, with zeros in place of the checksum."""
     metadata = {"format": FORMAT, "version": FORMAT_VERSION, "checksum": BLANK}
     entries, end = {"__metadata__": metadata}, 0
     for name, array in arrays.items():
@@ -105,10 +99,10 @@ def _header(arrays):
 
 
 def read_file(path: str | PathLike[str]) -> tuple[Any, dict[str, np.ndarray]]:
-    """Read what `write_file` wrote, and check that it is whole.
+    """Read what `write_file` wrote, each array into its own memory.
 
-    Each array is read once, into its own memory. A file that is of another format,
-    damaged or altered raises DamagedFileError, one of a newer version ValueError.
+    A file of another format, or a damaged one, raises DamagedFileError, one of a newer
+    version ValueError.
     """
     with open(path, "rb") as file:
         header, entries = _read_header(file, path)
@@ -157,8 +151,7 @@ def _read_header(file, path):
 def _read_arrays(file, entries, start, digest):
     """Read the arrays that follow the header, and add them to the digest.
 
-    All entries are checked before memory is allocated: the arrays must follow each
-    other without gaps, up to the end of the file.
+    All entries are checked before memory is allocated.
     """
     forms, end = {}, 0
     for name, entry in sorted(entries.items(), key=_first_byte):
@@ -234,10 +227,7 @@ def split(joined):
 
 
 def check_version(version, name):
-    """Raise if a format did not exist when this version of the package was written.
-
-    `name` is the file or state, for messages. DamagedFileError is raised for no number.
-    """
+    """Raise if a file or state has a format that this version cannot read."""
     if not (isinstance(version, str) and version.isdecimal()):
         raise DamagedFileError(
             f"{name} is damaged or was altered: the version of its format is "

@@ -11,12 +11,10 @@ TAG = "~"
 
 
 class PlainForm:
-    """Converts objects to values of JSON and arrays, and back.
+    """Converts objects to values of JSON and arrays, and back, and calls no class.
 
-    It converts numbers, text, lists, tuples, sets, dictionaries, arrays and objects of
-    the registered classes, which have different names. Such an object is restored
-    without a call of its class: its attributes, or the fields of a named tuple, are set
-    to the saved ones.
+    Objects of the registered classes, which have different names, are restored by their
+    attributes, or the fields of a named tuple.
     """
 
     def __init__(self, classes: Iterable[type]) -> None:
@@ -25,8 +23,7 @@ class PlainForm:
     def encode(self, value: object, name: str) -> tuple[Any, dict[str, np.ndarray]]:
         """Return values of JSON, and the arrays that they refer to by name.
 
-        The name of the object is for messages and begins the names of the arrays, which
-        share memory with the object.
+        The arrays share memory with the object. Their names begin with `name`.
         """
         arrays: dict[str, np.ndarray] = {}
         return self._encode(value, name, arrays), arrays

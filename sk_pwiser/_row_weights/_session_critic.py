@@ -284,7 +284,6 @@ class SessionCriticWeights(DocLink, BaseEstimator):
         return p
 
     def _probabilities(self, model, X, n_tasks):
-        """Return the probabilities of the label 1, clipped, one column per task."""
         p = positive_probabilities(model, X, n_tasks)
         return np.clip(p, self.min_probability, 1 - self.min_probability)
 
@@ -340,7 +339,6 @@ def _target_encoder(seed):
 
 
 def _with_action(states, p):
-    """Append the log-odds of one task to the states."""
     return np.column_stack([states, logit(p)])
 
 
@@ -385,8 +383,7 @@ class Sessions:
 def state_encoder(X):
     """Return a fitted encoder of tables as floats, and the number of category columns.
 
-    Codes of these come first. They are the columns of a DataFrame that are not numeric;
-    an array has none. Missing and new values are NaN.
+    Codes of these columns, which are not numeric, come first; missing values are NaN.
     """
     names = list(X.columns) if hasattr(X, "columns") else []
     found = [j for j, name in enumerate(names) if not _is_number(X[name].dtype)]
@@ -397,7 +394,6 @@ def state_encoder(X):
 
 
 def _is_number(dtype):
-    """Return whether a dtype of pandas, numpy or polars is an integer or a float."""
     kind = getattr(dtype, "kind", None)
     return dtype.is_numeric() if kind is None else kind in "iuf"
 

@@ -44,10 +44,7 @@ def check_number(
     below: float | None = None,
     at_most: float | None = None,
 ) -> float:
-    """Return a parameter as a float, after a check of its type and limits.
-
-    A bool, or a fraction, with which torch does not compute, raises TypeError.
-    """
+    """Return a parameter as a float; a bool, and a fraction, raises TypeError."""
     is_fraction = isinstance(value, Rational) and not isinstance(value, Integral)
     if not isinstance(value, Real) or isinstance(value, bool) or is_fraction:
         raise TypeError(f"{name} must be a number; got {value!r}.")
@@ -81,7 +78,6 @@ def is_iterable(value: object) -> TypeGuard[Iterable[Any]]:
 
 
 def check_integer(name: str, value: object, *, at_least: int) -> int:
-    """Return a parameter as an int; a bool is none."""
     if not isinstance(value, Integral) or isinstance(value, bool):
         raise TypeError(f"{name} must be an integer >= {at_least}; got {value!r}.")
     if value < at_least:
@@ -90,14 +86,12 @@ def check_integer(name: str, value: object, *, at_least: int) -> int:
 
 
 def check_boolean(name: str, value: object) -> bool:
-    """Return a parameter that must be True or False."""
     if not isinstance(value, bool):
         raise TypeError(f"{name} must be True or False; got {value!r}.")
     return value
 
 
 def check_choice(name: str, value: object, choices: Collection[str | None]) -> str:
-    """Return a parameter that must be one of several names."""
     if isinstance(value, str | None) and value in choices:
         return value  # type: ignore[return-value]
     kind = ValueError if isinstance(value, str) else TypeError
@@ -107,9 +101,7 @@ def check_choice(name: str, value: object, choices: Collection[str | None]) -> s
 def accept_any_case_of_y(function: Callable[..., Any]) -> Callable[..., Any]:
     """Let a function with a parameter `Y` or `y` be called with either keyword.
 
-    Some functions of scikit-learn and of libraries built on it pass labels as `y=`,
-    while labels of several tasks are usually called `Y`. The same holds for the labels
-    of validation rows, `Y_val` or `y_val`.
+    Tools of scikit-learn pass labels as `y=`, those of several tasks are called `Y`.
     """
     names = [name for name in signature(function).parameters if name[:1] in ("Y", "y")]
 

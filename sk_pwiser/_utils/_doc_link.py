@@ -6,7 +6,6 @@ from importlib.metadata import PackageNotFoundError, metadata
 
 @cache
 def documentation_address() -> str:
-    """Return the address under `project.urls` in pyproject.toml, "" without one."""
     try:
         lines = metadata("sk_pwiser").get_all("Project-URL") or []
     except PackageNotFoundError:

@@ -18,8 +18,7 @@ REQUIREMENTS = {
 def import_extra(module: str, user: str) -> Any:
     """Return an optional module, or raise an ImportError with a command of pip.
 
-    The command names packages, because it must work in any folder, whether or not this
-    package was installed from a checkout. `user` is the function that needs the module.
+    `user` is the function that needs the module.
     """
     name = module.partition(".")[0]
     try:

@@ -25,14 +25,12 @@ class Generators:
         self._by_device: dict[torch.device, torch.Generator] = {}
 
     def on(self, device: torch.device) -> torch.Generator:
-        """Return the generator of a device."""
         if device not in self._by_device:
             generator = torch.Generator(device)
             self._by_device[device] = generator.manual_seed(self.seed)
         return self._by_device[device]
 
     def __getstate__(self) -> dict[str, Any]:
-        """Return the seed and the states of the generators, which can be pickled."""
         states = {str(d): g.get_state() for d, g in self._by_device.items()}
         return {"seed": self.seed, "states": states}
 
@@ -63,8 +61,7 @@ def active(generators: Generators) -> Iterator[None]:
 def generator_on(device: torch.device) -> torch.Generator | None:
     """Return the active generator of a device; None means the global one.
 
-    This is the case outside of `active`, and in code that is being compiled, since
-    torch.compile does not support generators.
+    Code that is being compiled has it, since torch.compile supports no generators.
     """
     if torch.compiler.is_compiling():
         return None
@@ -90,8 +87,7 @@ _GLOBAL = RLock()
 def seeded_globally(seed: int, device: torch.device) -> Iterator[None]:
     """Seed the global generators of the CPU and a device, and restore them afterwards.
 
-    This is for code that does not take a generator, such as the initialisation of
-    torch's layers. Other threads wait, since they would use the same generator.
+    This is for torch's initialisation of layers. Other threads wait meanwhile.
     """
     with _GLOBAL:
         before = global_states(device)
@@ -107,7 +103,6 @@ def seeded_globally(seed: int, device: torch.device) -> Iterator[None]:
 
 
 def global_states(device: torch.device) -> list[Tensor]:
-    """Return the states of the global generators that `seeded_globally` seeds."""
     states = [torch.random.get_rng_state()]
     module: Any = getattr(torch, device.type, None)
     if hasattr(module, "get_rng_state"):  # the CPU is no such device
@@ -116,7 +111,6 @@ def global_states(device: torch.device) -> list[Tensor]:
 
 
 def set_global_states(states: Sequence[Tensor], device: torch.device) -> None:
-    """Restore the states that `global_states` returned."""
     torch.random.set_rng_state(states[0])
     if len(states) > 1:
         getattr(torch, device.type).set_rng_state(states[1], *_place(device))
@@ -130,8 +124,7 @@ def _place(device: torch.device) -> list[torch.device]:
 def draws_globally(*components: object) -> bool:
     """Return whether components may draw from the global generators of torch.
 
-    Modules of this package draw from the active generators. Modules and optimisers of
-    other packages than this one and torch may contain any code.
+    Modules and optimisers of other packages than this one and torch may.
     """
     parts = chain.from_iterable(
         component.modules() if isinstance(component, nn.Module) else [component]

@@ -15,7 +15,7 @@ def check_names(
     """Return the class of a component, after a check of the names of its parameters.
 
     All components take `n_args` positional arguments and the `shared` parameters;
-    `context` has keyword arguments that are parameters of the estimator.
+    `context` has parameters of the estimator.
     """
     kind = resolve(registry, base, parameter, choice)
     params = {} if params is None else dict(params)
@@ -46,7 +46,6 @@ def check_names(
 
 
 def resolve(registry, base, parameter, choice):
-    """Return the class of a name; a subclass of `base` is returned unchanged."""
     if isinstance(choice, str):
         if choice not in registry:
             raise ValueError(

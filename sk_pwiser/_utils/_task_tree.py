@@ -65,10 +65,7 @@ def path_to(task: int, parents: Sequence[int]) -> tuple[int, ...]:
 
 
 def ends_of_path(task: Any, task_parents: Mapping[str, Any]) -> tuple[int, int]:
-    """Return the columns of the first task that one presupposes, and of the task.
-
-    `task` is None for the last one; `task_parents` are those of a fitted estimator.
-    """
+    """Return the columns of a task, None for the last, and of its first ancestor."""
     names = list(task_parents)
     last = len(names) - 1
     if isinstance(task, Integral) and -len(names) <= int(task) < 0:
@@ -85,7 +82,6 @@ def ends_of_path(task: Any, task_parents: Mapping[str, Any]) -> tuple[int, int]:
 
 
 def path_through(task: int, parents: Sequence[int]) -> tuple[int, ...]:
-    """Return the first path that a task is on."""
     return next(path for path in task_paths(parents) if task in path)
 
 

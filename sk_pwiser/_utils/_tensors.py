@@ -8,16 +8,12 @@ from torch import Tensor
 
 
 def at_least_float32(tensor: Tensor) -> Tensor:
-    """Return a tensor as float32, or unchanged if its type is wider."""
     return tensor.to(torch.promote_types(tensor.dtype, torch.float32))
 
 
 @cache
 def widest_float(device: torch.device) -> torch.dtype:
-    """Return float64 if the device has it, float32 otherwise.
-
-    Apple's GPUs do not have it, nor do some of Intel's.
-    """
+    """Return float64 if the device has it, float32 otherwise, as on Apple's GPUs."""
     try:
         torch.ones(1, dtype=torch.float64, device=device).sum()
     except (TypeError, RuntimeError):
@@ -26,7 +22,6 @@ def widest_float(device: torch.device) -> torch.dtype:
 
 
 def widest(tensor: Tensor) -> Tensor:
-    """Return a tensor in the widest floating-point type of its device."""
     return tensor.to(widest_float(tensor.device))
 
 
@@ -39,8 +34,7 @@ def labels_of_parents(y: Tensor, parents: Sequence[int]) -> Tensor:
 def conditional_labels(y: Tensor, parents: Sequence[int]) -> Tensor:
     """Divide the labels of each task by those of its parent, at most to 1.
 
-    Of probabilities, this gives P(Y_k = 1 | parent = 1, impression). Labels of 0 and 1
-    do not change.
+    Of probabilities this gives P(Y_k = 1 | parent = 1); labels do not change.
     """
     before = labels_of_parents(y, parents)
     return (y / torch.where(before > 0, before, 1.0)).clamp(max=1)

@@ -24,25 +24,20 @@ class Curve:
     """An increasing function from logits to calibrated log-odds."""
 
     def predict(self, logits):
-        """Return calibrated probabilities."""
         return expit(self.transform(logits))
 
 
 class IsotonicCurve(Curve):
     """Isotonic regression whose steps are joined by straight lines in log-odds.
 
-    Isotonic regression gives one probability to all rows of a step, and so loses their
-    ranking. This curve passes through the mean logit and the rate of each step, with
-    straight lines between these centres, so that only rows outside the outermost
-    centres share a probability. Half a row of label 1 at the smallest logit and half a
-    row of label 0 at the largest keep the rates above 0 and below 1. In Oron and
-    Flournoy (2017) the lines are straight in the rates. The rates of rare events grow
-    exponentially with the logit, so that such lines lie above the curve, and the sum of
-    the probabilities exceeds the number of events.
+    The curve passes through the mean logit and the rate of each step, so that rows keep
+    their order within it. Half a row of label 1 at the smallest logit and half a row of
+    label 0 at the largest keep the rates above 0 and below 1. In Oron and Flournoy
+    (2017) the lines are straight in the rates, which lie above the exponential growth
+    of rare events, so that the sum of the probabilities exceeds their number.
     """
 
     def fit(self, logits, y, weight):
-        """Fit the curve to logits, labels 0 and 1, and weights > 0 of the rows."""
         pseudo = [PSEUDO_ROWS * weight[y == label].mean() for label in (1, 0)]
         logits = np.r_[logits, logits.min(), logits.max()]
         y = np.r_[y, 1.0, 0.0]
@@ -58,21 +53,18 @@ class IsotonicCurve(Curve):
         return self
 
     def transform(self, logits):
-        """Return calibrated log-odds."""
         return np.interp(logits, self.centres_, logit(self.rates_))
 
 
 class SigmoidCurve(Curve):
     """Platt's method: the sigmoid of a linear function of the logit.
 
-    The labels are replaced by ``(n_1 + 1) / (n_1 + 2)`` and ``1 / (n_0 + 2)``, where
-    n_1 and n_0 are the sums of the weights of the labels 1 and 0, in units of the mean
-    weight of the rarer label. In units of the average row, the targets would change the
-    sum of the labels in a sampled log.
+    The labels are replaced by ``(n_1 + 1) / (n_1 + 2)`` and ``1 / (n_0 + 2)``, with
+    sums of weights in units of the rarer label's mean weight: in those of the average
+    row, they would change the sum of the labels in a sampled log.
     """
 
     def fit(self, logits, y, weight):
-        """Fit the curve to logits, labels 0 and 1, and weights > 0 of the rows."""
         weight = weight / weight[y == (y.mean() < 0.5)].mean()
         n_1, n_0 = weight[y == 1].sum(), weight[y == 0].sum()
         target = np.where(y == 1, (n_1 + 1) / (n_1 + 2), 1 / (n_0 + 2))
@@ -106,7 +98,6 @@ class SigmoidCurve(Curve):
         return self
 
     def transform(self, logits):
-        """Return calibrated log-odds."""
         return self.slope_ * logits + self.intercept_
 
 
@@ -114,7 +105,6 @@ class TemperatureCurve(Curve):
     """The sigmoid of the logit divided by the number that minimises the log loss."""
 
     def fit(self, logits, y, weight):
-        """Fit the curve to logits, labels 0 and 1, and weights > 0 of the rows."""
         signed = np.where(y == 1, -logits, logits)
 
         def log_loss(log_temperature):
@@ -126,7 +116,6 @@ class TemperatureCurve(Curve):
         return self
 
     def transform(self, logits):
-        """Return calibrated log-odds."""
         return logits / self.temperature_
 
 
@@ -145,10 +134,9 @@ NEWTON_STEPS = 50
 def fit_shifts(logits, y, weight, group, n_groups):
     """Return one shift in log-odds per group, shrunk to 0 by empirical Bayes.
 
-    The shifts are normally distributed around 0, with the variance that maximises the
-    marginal likelihood of the labels (Laplace's approximation), so that groups with
-    few events keep the common curve. As in the curves, rows count in units of the mean
-    weight of the rarer label.
+    They are normal around 0, with the variance that maximises the marginal likelihood
+    of the labels (Laplace's approximation), so that groups with few events keep the
+    curve.
     """
     weight = weight / weight[y == (y.mean() < 0.5)].mean()
 

@@ -320,10 +320,9 @@ class FunnelCalibrator(
         return fitted.classes()
 
     def _cross_fit(self, X, y, labels, sample_weight, weight):
-        """Return the final estimator, and predictions by clones for left-out rows.
+        """Return the final estimator, and logits of clones for left-out rows.
 
-        The predictions are NaN in rows that no split leaves out, and for tasks of which
-        the clone saw one class only, since they carry no information on the row.
+        They are NaN elsewhere, and for tasks of which the clone saw one class only.
         """
         logits = np.full(labels.shape, np.nan)
         splits = list(self._splits(X, y, labels))
@@ -349,7 +348,6 @@ class FunnelCalibrator(
         return check_cv(self.cv, y, classifier=True).split(X, y)
 
     def _fit_clone(self, X, y, sample_weight, rows=None):
-        """Fit a clone of the estimator to some rows, by default all."""
         if rows is not None:
             X, y = _safe_indexing(X, rows), _safe_indexing(y, rows)
         if sample_weight is None:
@@ -359,7 +357,6 @@ class FunnelCalibrator(
         return clone(self.estimator).fit(X, y, sample_weight=sample_weight)
 
     def _sampling_rate(self, estimator):
-        """Return the share of the rows without a click that the log has kept."""
         if self.negative_sampling_rate != "auto":
             return self.negative_sampling_rate
         for layer in nested_estimators(estimator):
@@ -378,7 +375,6 @@ class FunnelCalibrator(
         return 1.0
 
     def _fit_curves(self, logits, labels, weight, names):
-        """Return the curve of each task, None for a task with one class only."""
         curves, unchanged = [], []
         for k, name in enumerate(names):
             rows = weight[:, k] > 0
@@ -414,7 +410,6 @@ class FunnelCalibrator(
         return [None if is_missing(value) else value for value in values]
 
     def _fit_shifts(self, logits, labels, weight, curves, groups):
-        """Return the shifts of the log-odds of each value of the column `by`."""
         if groups is None:
             return {}
         try:
@@ -467,7 +462,6 @@ class FunnelCalibrator(
 
     @staticmethod
     def _positive(logits):
-        """Return P(Y_k = 1), float32, of calibrated log-odds."""
         # In float32, as the estimator's: more digits would be noise.
         calibrated = expit(logits).astype(np.float32)
         return np.clip(calibrated, LIMITS.tiny, 1 - LIMITS.epsneg)
@@ -626,7 +620,6 @@ def _positive_logits(estimator, X, n_tasks):
 
 
 def _warn_about_order(labels, weight, names, parents):
-    """Warn once about all tasks with a label 1 where a presupposed one is 0."""
     breaks = []
     for k, later in enumerate(names):
         rows = labels[(weight[:, k] > 0) & (labels[:, k] == 1)]

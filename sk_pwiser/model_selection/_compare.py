@@ -24,8 +24,6 @@ from sk_pwiser.model_selection._folds import FunnelStratifiedKFold
 
 
 class Candidate(NamedTuple):
-    """A candidate of a comparison: its name, the estimator and parameters to set."""
-
     name: str
     estimator: Any
     params: dict[str, Any]
@@ -88,7 +86,6 @@ def takes_weight(loss):
 
 
 def check_loss_weights(weights, losses, has_parameter, estimator):
-    """Check the weights, and return them as a list or None."""
     if weights is None:
         return None
     is_sequence = isinstance(weights, Sequence) or getattr(weights, "ndim", 0) == 1
@@ -119,7 +116,6 @@ def check_loss_weights(weights, losses, has_parameter, estimator):
 
 
 def check_candidates(candidates, estimator, owner_path):
-    """Raise if there are too few or equal candidates, or if one is invalid."""
     names = [candidate.name for candidate in candidates]
     if len(names) < 2:
         raise ValueError(
@@ -335,7 +331,6 @@ def default_scoring(estimator, Y):
 
 
 def make_splits(estimator, cv, X, Y, groups, seed):
-    """Return the training and test rows of each split."""
     if cv is None:
         cv = 5
     if isinstance(cv, Integral):
@@ -382,7 +377,6 @@ def fit_and_score(config, estimator, X, Y, split, scoring, params):
 
 
 def progress(results, candidates, n_splits):
-    """Return a line about the latest fit."""
     scores, seconds, _ = results[-1]
     fold, k = divmod(len(results) - 1, len(candidates))
     values = ", ".join(f"{name} {value:.4f}" for name, value in scores.items())
@@ -393,7 +387,6 @@ def progress(results, candidates, n_splits):
 
 
 def warn_undefined(by_metric):
-    """Warn once about all folds on which a score is not finite."""
     counts = {
         name: int((~np.isfinite(values)).any(axis=0).sum())
         for name, values in by_metric.items()

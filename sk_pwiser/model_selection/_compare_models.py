@@ -162,7 +162,6 @@ def named_models(models, n_tasks):
 
 
 def is_installed(name):
-    """Return whether the package of a model is installed."""
     package = PACKAGES.get(name)
     return package is None or importlib.util.find_spec(package) is not None
 
@@ -170,20 +169,14 @@ def is_installed(name):
 class PlainColumns(TransformerMixin, BaseEstimator):
     """Reads a table as the estimator does, into a DataFrame for other models.
 
-    Category columns have the dtype category, with the `max_categories` most frequent
-    values of `fit`; other values are missing. Numeric columns are floats.
-
-    Parameters
-    ----------
-    max_categories : int, default=None
-        Largest number of values per column.
+    Category columns have the `max_categories` most frequent values of `fit`; others are
+    missing. Numeric columns are floats.
     """
 
     def __init__(self, max_categories=None):
         self.max_categories = max_categories
 
     def fit(self, X, y=None):
-        """Learn the kinds of the columns and the values of categories."""
         encoder = TableEncoder()
         table = encoder.begin(X)
         self.encoder_, self.categories_ = encoder, {}
@@ -202,7 +195,6 @@ class PlainColumns(TransformerMixin, BaseEstimator):
         return self
 
     def transform(self, X):
-        """Return the columns as a DataFrame."""
         pandas = import_extra("pandas", "compare_models")
         found = {}
         values_of = list_columns(self.encoder_.align(X))
@@ -217,25 +209,17 @@ class PlainColumns(TransformerMixin, BaseEstimator):
         return pandas.DataFrame(found)
 
     def get_feature_names_out(self, input_features=None):
-        """Return the names of the columns."""
         names = [str(column.name) for column in self.encoder_.columns_]
         return np.array(names, dtype=object)
 
 
 class CatBoost(ClassifierMixin, BaseEstimator):
-    """CatBoost with its default parameters, which reads categories as text.
-
-    Parameters
-    ----------
-    random_state : int, default=0
-        Seed.
-    """
+    """CatBoost with its default parameters, which reads categories as text."""
 
     def __init__(self, random_state=0):
         self.random_state = random_state
 
     def fit(self, X, y):
-        """Fit the trees."""
         from catboost import CatBoostClassifier
 
         self.model_ = CatBoostClassifier(
@@ -248,11 +232,9 @@ class CatBoost(ClassifierMixin, BaseEstimator):
         return self
 
     def predict(self, X):
-        """Return the labels."""
         return self.model_.predict(self._as_text(X))
 
     def predict_proba(self, X):
-        """Return the probabilities of both classes."""
         return self.model_.predict_proba(self._as_text(X))
 
     @staticmethod
@@ -268,15 +250,11 @@ def as_texts(values):
 
 
 def many_values(X):
-    """Return the names of the category columns that get target statistics."""
     return [name for name in IS_CATEGORY(X) if X[name].nunique() >= MIN_VALUES]
 
 
 def with_statistics(model, max_categories=None):
-    """Return a pipeline of a model of trees, with target statistics beside the columns.
-
-    The statistics of training rows are cross-fitted by `TargetEncoder`.
-    """
+    """Return a pipeline of trees, with cross-fitted target statistics as columns."""
     rates = TargetEncoder(random_state=0)
     if parse_version(sklearn.__version__) >= parse_version("1.9"):
         # From there on, its own parameters of the folds are deprecated.
@@ -289,14 +267,12 @@ def with_statistics(model, max_categories=None):
 
 
 def own_model():
-    """Return the estimator of this package."""
     from sk_pwiser._estimator import MultiTaskCTRCVRClassifier
 
     return MultiTaskCTRCVRClassifier()
 
 
 def logistic_regression():
-    """Return a linear model of one-hot categories and standardised numbers."""
     categories = OneHotEncoder(handle_unknown="ignore", min_frequency=2)
     numbers = make_pipeline(SimpleImputer(keep_empty_features=True), StandardScaler())
     columns = ColumnTransformer(
@@ -308,13 +284,11 @@ def logistic_regression():
 
 
 def hist_gradient_boosting():
-    """Return scikit-learn's boosted trees."""
     model = HistGradientBoostingClassifier(random_state=0)
     return with_statistics(model, MAX_CATEGORIES)
 
 
 def lightgbm():
-    """Return boosted trees of LightGBM."""
     from lightgbm import LGBMClassifier
 
     return with_statistics(LGBMClassifier(verbose=-1, random_state=0))

@@ -215,7 +215,6 @@ class LossComparison:
         return "\n".join([title, *self._lines(), *verdicts])
 
     def _lines(self):
-        """Return the lines of the printed table."""
         cells = [("metric", "candidate", "mean", "difference", "interval")]
         for row in self._rows():
             compared = ("", "")
@@ -246,7 +245,6 @@ class LossComparison:
         return "\n".join(lines)
 
     def _rows(self):
-        """Return the rows of the table as dicts."""
         return [
             {
                 "metric": metric,
@@ -284,7 +282,6 @@ def _finite_mean(values):
 
 
 def _verdict(rows, baseline):
-    """Return the verdict about all candidates in one metric."""
     sentences, similar, undefined = [], [], []
     for row in rows:
         candidate, low, high = row["candidate"], row["low"], row["high"]
