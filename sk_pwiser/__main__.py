@@ -298,24 +298,7 @@ def compare_real(arguments):
 
 
 def read(arguments):
-    """Return the features, the labels and the times in a CSV or Parquet file.
-
-    Returns
-    -------
-    X, Y : DataFrame
-        The other columns, and the columns of the labels as 0 and 1.
-    times : Series or None
-        The column `--time`.
-
-    Raises
-    ------
-    ImportError
-        If pandas or pyarrow is not installed.
-    OSError
-        If the file cannot be read.
-    ValueError
-        If the file has another suffix, lacks a column, or has other labels.
-    """
+    """Return the features, the labels and the times in a CSV or Parquet file."""
     path, targets = arguments.data, arguments.targets
     pd = import_extra("pandas", "--data")
     is_parquet = path.suffix == ".parquet"

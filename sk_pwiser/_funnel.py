@@ -119,24 +119,14 @@ def funnel_holdout(
 
 
 def hold_out(strata, test_size, random_state, groups=None):
-    """Hold out a share of each stratum; whole groups, if there are any."""
+    """Hold out a share of each stratum; of whole groups by their deepest row."""
+    rule, number = "Y must have at least 2 rows", None
     if groups is not None:
-        return _hold_out_groups(strata, groups, test_size, random_state)
-    return _hold_out(strata, test_size, random_state, "Y must have at least 2 rows")
-
-
-def _hold_out_groups(strata, groups, test_size, random_state):
-    check_consistent_length(strata, groups)
-    distinct, number = np.unique(groups, return_inverse=True)
-    deepest = np.zeros(len(distinct), dtype=strata.dtype)
-    np.maximum.at(deepest, number, strata)
-    rule = "groups must have at least 2 groups"
-    _, test = _hold_out(deepest, test_size, random_state, rule)
-    is_test = np.isin(number, test)
-    return np.flatnonzero(~is_test), np.flatnonzero(is_test)
-
-
-def _hold_out(strata, test_size, random_state, rule):
+        check_consistent_length(strata, groups)
+        distinct, number = np.unique(groups, return_inverse=True)
+        deepest = np.zeros(len(distinct), dtype=strata.dtype)
+        np.maximum.at(deepest, number, strata)
+        strata, rule = deepest, "groups must have at least 2 groups"
     n_samples = len(strata)
     if n_samples < 2:
         raise ValueError(f"{rule} to hold some out, got {n_samples}.")
@@ -148,6 +138,8 @@ def _hold_out(strata, test_size, random_state, rule):
         rows = np.flatnonzero(strata == stratum)
         chosen = sample_without_replacement(len(rows), n_rows, random_state=rng)
         is_test[rows[chosen]] = True
+    if number is not None:
+        is_test = is_test[number]
     return np.flatnonzero(~is_test), np.flatnonzero(is_test)
 
 

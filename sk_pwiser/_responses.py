@@ -86,19 +86,20 @@ class Predictions:
         self._X = X
         self._cache = cache
 
+    def _find(self, name, default):
+        """Return the attribute of the outermost estimator that has it."""
+        layers = nested_estimators(self._estimator)
+        return next((getattr(e, name) for e in layers if hasattr(e, name)), default)
+
     def task_names(self):
-        for layer in nested_estimators(self._estimator):
-            if hasattr(layer, "task_names_"):
-                return [str(name) for name in layer.task_names_]
-        return []
+        """Return the ``task_names_`` of the fitted estimator, or an empty list."""
+        return [str(name) for name in self._find("task_names_", ())]
 
     def missing_labels(self):
-        for layer in nested_estimators(self._estimator):
-            if hasattr(layer, "missing_labels"):
-                return layer.missing_labels
-        return "error"
+        return self._find("missing_labels", "error")
 
     def classes(self):
+        """Return the two classes of an estimator of a single task, otherwise None."""
         for layer in nested_estimators(self._estimator):
             classes = getattr(layer, "classes_", None)
             if isinstance(classes, np.ndarray) and classes.shape == (2,):
@@ -118,10 +119,10 @@ class Predictions:
 
     def task_parents(self, n_tasks):
         """Return the index of each task's parent; a funnel's by default."""
-        for layer in nested_estimators(self._estimator):
-            if hasattr(layer, "task_parents_"):
-                return read_task_parents(layer.task_parents_, [*layer.task_parents_])
-        return chain_parents(n_tasks)
+        parents = self._find("task_parents_", None)
+        if parents is None:
+            return chain_parents(n_tasks)
+        return read_task_parents(parents, list(parents))
 
     def first_of_cvr(self, n_tasks):
         """Return the column of the first task that the last one presupposes."""

@@ -59,18 +59,11 @@ def read_times(column, name):
 
 
 def _read_polars(column, name):
-    import polars as pl  # installed, since the column is one of polars
-
     _refuse_missing(column.is_null().to_numpy(), name)
-    dtype = column.dtype
-    if dtype == pl.Date:
-        return Times(column.cast(pl.Datetime("ns")).to_physical().to_numpy(), NAIVE)
-    if dtype == pl.Datetime:
-        kind = NAIVE if dtype.time_zone is None else AWARE
-        # The physical values are those of UTC.
-        values = column.to_physical().to_numpy().astype(f"M8[{dtype.time_unit}]")
-        return Times(_nanoseconds(values, name), kind)
-    return _read_array(column.to_numpy(), name, dtype)
+    times = _read_array(column.to_numpy(), name, column.dtype)
+    # Their numpy values are those of UTC.
+    is_aware = getattr(column.dtype, "time_zone", None) is not None
+    return times._replace(kind=AWARE) if is_aware else times
 
 
 def _read_pandas(column, name):
@@ -205,11 +198,7 @@ def _to_number(value):
             value = value.astimezone(UTC).replace(tzinfo=None)
         return (value - _EPOCH) // _MICROSECOND * 1000
     if isinstance(value, date):
-        return (
-            (datetime(value.year, value.month, value.day) - _EPOCH)
-            // (_MICROSECOND)
-            * 1000
-        )
+        return (value - _EPOCH.date()) // _MICROSECOND * 1000
     return int(value) if isinstance(value, Integral) else float(value)
 
 

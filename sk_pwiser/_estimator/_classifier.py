@@ -51,6 +51,7 @@ from sk_pwiser._utils import (
     accept_any_case_of_y,
     import_extra,
     limited_threads,
+    parents_by_name,
     warn_user,
 )
 
@@ -750,12 +751,7 @@ class MultiTaskCTRCVRClassifier(
             "stop_reason_": result.stop_reason,
             "classes_": targets.classes,
             "task_names_": list(targets.task_names),
-            "task_parents_": {
-                name: None if parent < 0 else targets.task_names[parent]
-                for name, parent in zip(
-                    targets.task_names, targets.parents, strict=True
-                )
-            },
+            "task_parents_": parents_by_name(targets.parents, targets.task_names),
             "n_tasks_": len(targets.task_names),
             "n_features_in_": encoder.n_features_in_,
             "pwiser_weight_": float(result.settings.pwiser_weight),

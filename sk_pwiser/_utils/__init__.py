@@ -27,6 +27,7 @@ from sk_pwiser._utils._task_tree import (
     CHAIN,
     chain_parents,
     ends_of_path,
+    parents_by_name,
     path_through,
     path_to,
     read_task_parents,

@@ -44,6 +44,14 @@ def read_task_parents(task_parents: Any, task_names: Sequence[str]) -> tuple[int
     return tuple(parents)
 
 
+def parents_by_name(
+    parents: Sequence[int], names: Sequence[str]
+) -> dict[str, str | None]:
+    """Return the names of the parents, None for none, as `task_parents_`."""
+    pairs = zip(names, parents, strict=True)
+    return {name: None if parent < 0 else names[parent] for name, parent in pairs}
+
+
 def _index(name: Any, task_names: Sequence[str], what: str = "task_parents has") -> int:
     if name in task_names:
         return task_names.index(name)

@@ -45,6 +45,7 @@ from sk_pwiser._times import warn_about_random_folds
 from sk_pwiser._utils import (
     DocLink,
     accept_any_case_of_y,
+    parents_by_name,
     path_to,
     read_task_parents,
     warn_user,
@@ -280,10 +281,7 @@ class FunnelCalibrator(
         self.shifts_ = shifts
         self.classes_, self.task_names_ = classes, names
         self.n_tasks_ = len(names)
-        self.task_parents_ = {
-            name: None if parent < 0 else names[parent]
-            for name, parent in zip(names, parents, strict=True)
-        }
+        self.task_parents_ = parents_by_name(parents, names)
         return self
 
     def _read_labels(self, y):

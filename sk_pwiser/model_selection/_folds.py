@@ -1,13 +1,12 @@
 """Folds with equal shares of funnel depths, by time, and of whole groups."""
 
-from numbers import Integral
-
 import numpy as np
 from sklearn.model_selection import (
     BaseCrossValidator,
     StratifiedGroupKFold,
     StratifiedKFold,
 )
+from sklearn.model_selection._split import GroupsConsumerMixin
 from sklearn.utils import column_or_1d, indexable
 
 from sk_pwiser._funnel import funnel_strata, strata_of_folds
@@ -17,6 +16,7 @@ from sk_pwiser._times import (
     read_duration,
     read_times,
 )
+from sk_pwiser._utils import check_integer
 
 
 class FunnelStratifiedKFold(StratifiedKFold):
@@ -256,18 +256,12 @@ class FunnelTimeSplit(BaseCrossValidator):
         return parts[::-1]
 
     def _check_params(self):
-        for name, least in (("n_splits", 1), ("min_conversions", 0)):
-            value = getattr(self, name)
-            if not isinstance(value, Integral) or isinstance(value, bool):
-                raise TypeError(f"{name} must be an integer >= {least}; got {value!r}.")
-            if value < least:
-                raise ValueError(
-                    f"{name} must be an integer >= {least}; got {value!r}."
-                )
+        check_integer("n_splits", self.n_splits, at_least=1)
+        check_integer("min_conversions", self.min_conversions, at_least=0)
         check_duration(self.gap, "gap", zero=True)
 
 
-class FunnelGroupKFold(StratifiedGroupKFold):
+class FunnelGroupKFold(GroupsConsumerMixin, FunnelStratifiedKFold):
     """K-fold that keeps groups whole and has funnel depths in similar proportions.
 
     Rows of one group, such as a user, are all in the training part or all in the test
@@ -314,31 +308,11 @@ class FunnelGroupKFold(StratifiedGroupKFold):
     ['b', 'c'] ['a', 'd']
     """
 
-    def __init__(
-        self, n_splits=5, *, shuffle=True, random_state=None, task_parents="chain"
-    ):
-        super().__init__(n_splits=n_splits, shuffle=shuffle, random_state=random_state)
-        self.task_parents = task_parents
-
-    def split(self, X, y, groups):
+    def split(self, X, y, groups=None):
         """Generate the row indices of the training and test set of each fold.
 
-        Parameters
-        ----------
-        X : array-like of shape (n_samples, n_features)
-            Only its length is used; ``np.zeros(n_samples)`` is sufficient.
-
-        y : array-like of shape (n_samples, n_tasks) or (n_samples,)
-            Labels, 0 or 1; the tasks in funnel order. Those of tasks after the first
-            may be missing.
-
-        groups : array-like of shape (n_samples,)
-            Group of each row: numbers or text.
-
-        Returns
-        -------
-        splits : iterator of (ndarray, ndarray)
-            Training and test indices, ``n_splits`` pairs.
+        As of :class:`FunnelStratifiedKFold`, but `groups`, of shape (n_samples,), must
+        have one value per row, a number or text.
 
         Raises
         ------
@@ -363,4 +337,7 @@ class FunnelGroupKFold(StratifiedGroupKFold):
                 f"{n_groups}."
             )
         strata = strata_of_folds(y, self.n_splits, self.task_parents)
-        return super().split(X, strata, codes)
+        folds = StratifiedGroupKFold(
+            self.n_splits, shuffle=self.shuffle, random_state=self.random_state
+        )
+        return folds.split(X, strata, codes)
