@@ -74,7 +74,7 @@ SOUND = {
     "_responses.py": "from house._table import read_labels\n",
     "_times.py": "import numpy\nfrom house._table import is_missing\n",
     "history/__init__.py": "from house._table import encode\nimport house._times\n",
-    "_row_weights/__init__.py": "import sklearn\nfrom house._utils import check\n",
+    "_row_weights.py": "import sklearn\nfrom house._utils import check\n",
     "weighting/__init__.py": "from .._utils import check\nWEIGHTINGS = {}\n",
     "weighting/_torchjd.py": "def f():\n    import torchjd\n",
     "_table/__init__.py": "import numpy\nfrom house._utils import check\n",
@@ -162,9 +162,9 @@ FAULTS = {
         ("imports a scorer", "", "from house.metrics import auc\n"),
     ],
     "_row_weights": [
-        ("imports torch", "__init__.py", "import torch\n"),
-        ("imports the estimator", "__init__.py", "from house import Estimator\n"),
-        ("imports a weighting", "__init__.py", "import house.weighting\n"),
+        ("imports torch", "", "import torch\n"),
+        ("imports the estimator", "", "from house import Estimator\n"),
+        ("imports a weighting", "", "import house.weighting\n"),
     ],
     "weighting": [
         ("needs torchjd", "_torchjd.py", "import torchjd\n"),

@@ -1,4 +1,7 @@
-"""Weights of rows from critics, which predict the losses of the rest of a session."""
+"""Weights of rows from critics, which predict the losses of the rest of a session.
+
+The class is public as :class:`sk_pwiser.weighting.SessionCriticWeights`.
+"""
 
 import warnings
 
@@ -168,7 +171,7 @@ class SessionCriticWeights(DocLink, BaseEstimator):
         self.random_state = random_state
 
     def _doc_link_url_param_generator(self):
-        # Other classes are in the folder of their public module.
+        # Other classes are in their public module.
         name = type(self).__name__
         return {"estimator_module": "sk_pwiser.weighting", "estimator_name": name}
 
