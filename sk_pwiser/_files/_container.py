@@ -154,7 +154,8 @@ def _read_arrays(file, entries, start, digest):
     All entries are checked before memory is allocated.
     """
     forms, end = {}, 0
-    for name, entry in sorted(entries.items(), key=_first_byte):
+    order = sorted(entries.items(), key=lambda item: item[1]["data_offsets"])
+    for name, entry in order:
         dtype, shape = _DTYPES[entry["dtype"]], entry["shape"]
         if not all(type(n) is int and n >= 0 for n in shape):
             raise ValueError(f"{name!r} has the shape {shape}")
@@ -173,10 +174,6 @@ def _read_arrays(file, entries, start, digest):
             raise ValueError("it is truncated")
         digest.update(content)
     return arrays
-
-
-def _first_byte(item):
-    return item[1]["data_offsets"]
 
 
 def _size(file):

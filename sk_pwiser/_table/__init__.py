@@ -11,7 +11,6 @@ from sk_pwiser._table._column_kinds import (
     check_encoding_params,
     column_kinds,
     history_column,
-    kind_of,
     looks_like_codes,
     vector_counts,
     warn_about_constants,

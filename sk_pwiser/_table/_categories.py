@@ -306,6 +306,7 @@ class CategoryColumn:
     unseen values. Values in hash buckets do not.
     """
 
+    kind = "category"
     # What the entries of a column are in messages; files of version 0.1.0 lack it.
     place = "row"
 
@@ -506,13 +507,11 @@ def _sort_if_comparable(values):
     # A Decimal is not comparable with a numpy scalar.
     has_scalars = any(issubclass(cls, np.number) for cls in set(map(type, values)))
     try:
-        return sorted(values, key=_python_number if has_scalars else None)
+        if not has_scalars:
+            return sorted(values)
+        return sorted(values, key=lambda v: v.item() if isinstance(v, np.number) else v)
     except TypeError:
         return values
-
-
-def _python_number(value):
-    return value.item() if isinstance(value, np.number) else value
 
 
 # A number as text. A zero before another digit is a sign of a code.

@@ -26,16 +26,13 @@ from sk_pwiser._table._frames import (
     to_float,
 )
 from sk_pwiser._table._lists import (
-    ListAges,
     ListColumn,
     ListSettings,
-    ListWeights,
     check_lists,
 )
 from sk_pwiser._table._numbers import (
     NUMERIC_ENCODINGS,
     ArrayColumn,
-    NumericColumn,
     PiecewiseLinearColumn,
 )
 from sk_pwiser._table._target_statistics import check_target_encoding
@@ -319,18 +316,6 @@ def refuse_merged(name, column):
         )
 
 
-# An ArrayColumn is also a NumericColumn, and ListAges are ListWeights: the first class
-# that applies is the kind.
-KINDS = {
-    CategoryColumn: "category",
-    ListColumn: "list of categories",
-    ListAges: "ages of a list",
-    ListWeights: "weights of a list",
-    ArrayColumn: "array of numbers",
-    NumericColumn: "numeric",
-}
-
-
 def column_kinds(encoder):
     """Return the names of the columns of a fitted `TableEncoder`, by kind."""
     if encoder.sparse_ is not None:
@@ -338,12 +323,8 @@ def column_kinds(encoder):
         return {"sparse": list(names)}
     kinds = {}
     for column in encoder.columns_:
-        kinds.setdefault(kind_of(column), []).append(column.name)
+        kinds.setdefault(column.kind, []).append(column.name)
     return kinds
-
-
-def kind_of(column):
-    return next(kind for cls, kind in KINDS.items() if isinstance(column, cls))
 
 
 def vector_counts(encoder):

@@ -283,16 +283,13 @@ class TableEncoder(BaseEstimator):
 
     def _stack(self, columns, n_samples, codes=(), bags=(), n_further=0):
         numeric = self._encode_numeric(columns, n_samples, n_further)
-        arrays = self._stack_codes(codes, n_samples), numeric
+        dtype = np.min_scalar_type(-max(self.n_codes_, default=1))
+        table = np.empty((n_samples, len(codes)), dtype=dtype)
+        _fill_columns(table, [column.take for column in codes])
+        arrays = table, numeric
         if not bags:
             return arrays
         return *arrays, combine_bags(bags, [n for n, *_ in self.bags_])
-
-    def _stack_codes(self, columns, n_samples):
-        dtype = np.min_scalar_type(-max(self.n_codes_, default=1))
-        table = np.empty((n_samples, len(columns)), dtype=dtype)
-        _fill_columns(table, [column.take for column in columns])
-        return table
 
     def _encode_numeric(self, columns, n_samples, n_further):
         table = np.empty((n_samples, self.n_numeric_ + n_further), dtype=np.float32)

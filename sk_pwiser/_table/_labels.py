@@ -526,17 +526,12 @@ def check_targets(
                 "classes must be 0 and 1 for several tasks; got "
                 f"{np.unique(classes).tolist()}."
             )
-        values, classes = _several_tasks(labels, columns)
+        values = zero_one_labels(labels, columns)
+        dtype = np.dtype(int) if labels.dtype == object else labels.dtype
+        classes = np.tile(np.array([0, 1]), (labels.shape[1], 1)).astype(dtype)
     names = choose_task_names(values.shape[1], task_names, columns, default_names)
     parents = read_task_parents(task_parents, names)
     return Targets(values, classes, names, missing, parents=parents)
-
-
-def _several_tasks(labels, columns):
-    values = zero_one_labels(labels, columns)
-    dtype = np.dtype(int) if labels.dtype == object else labels.dtype
-    classes = np.tile(np.array([0, 1]), (labels.shape[1], 1)).astype(dtype)
-    return values, classes
 
 
 @dataclass

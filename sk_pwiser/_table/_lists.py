@@ -52,6 +52,7 @@ POOLINGS = "mean", "sum", "attention"
 class ListWeights:
     """A column with the weights of a list column, which is not an input itself."""
 
+    kind = "weights of a list"
     encoding = "read with its list"
 
     def __init__(self, name):
@@ -60,6 +61,8 @@ class ListWeights:
 
 class ListAges(ListWeights):
     """A column with the ages of the elements of a list column."""
+
+    kind = "ages of a list"
 
 
 # With shared embeddings, codes of lists without elements precede those of values.
@@ -79,6 +82,7 @@ class ListColumn:
     standardised log(1 + age).
     """
 
+    kind = "list of categories"
     shared_name = ages_name = None  # in files of earlier versions
 
     def __init__(
@@ -394,7 +398,8 @@ class SparseColumns:
 
     def _encode(self, X):
         weights = np.empty(X.nnz, dtype=np.float32)
-        indices = _smallest(X.indices, self.n_vectors)
+        small = self.n_vectors <= np.iinfo(np.int32).max
+        indices = X.indices.astype(np.int32 if small else np.int64, copy=False)
         for part in row_chunks(X.nnz, CHUNK_ENTRIES):
             scaled = _values(X, part) / self.scale_[X.indices[part]]
             weights[part] = np.clip(scaled, -LARGEST_DEVIATION, LARGEST_DEVIATION)
@@ -438,11 +443,6 @@ def _entry_weights(X, part, sample_weight):
         return None
     entries = np.arange(part.start, min(part.stop, X.nnz))
     return sample_weight[np.searchsorted(X.indptr, entries, side="right") - 1]
-
-
-def _smallest(indices, n_vectors):
-    holds = n_vectors <= np.iinfo(np.int32).max
-    return indices.astype(np.int32 if holds else np.int64, copy=False)
 
 
 def as_csr(X):

@@ -42,10 +42,6 @@ def interpolation_nodes(ranks):
     return np.unique(np.clip([*ends, *above, *(above - 1)], *ends))
 
 
-def largest_n_bins(n_samples, max_bins):
-    return min(max_bins, max(N_BINS, n_samples // ROWS_PER_BIN))
-
-
 def bin_edges(shares, max_bins=MAX_BINS):
     """Return the indices of the values at the edges of at most `max_bins` bins.
 
@@ -102,6 +98,8 @@ class NumericColumn:
     weights for an input that never changed in training would be arbitrary. `awaken`
     learns such a column from later rows of training.
     """
+
+    kind = "numeric"
 
     # Input of a missing value: the mean of the other inputs.
     fill_value_ = 0.0
@@ -296,7 +294,7 @@ class PiecewiseLinearColumn(NumericColumn):
 
     def _fit(self, known, weight):
         distinct, shares = distinct_shares(known, weight)
-        max_bins = largest_n_bins(len(known), self.max_bins)
+        max_bins = min(self.max_bins, max(N_BINS, len(known) // ROWS_PER_BIN))
         self.edges_ = distinct[bin_edges(shares, max_bins)]
         n_edges = len(self.edges_)
         self.n_bins_ = n_edges - 1
@@ -351,6 +349,7 @@ class ArrayColumn(NumericColumn):
     missing in fit, an indicator follows the elements.
     """
 
+    kind = "array of numbers"
     is_scalar = False
 
     @property

@@ -236,7 +236,8 @@ class TargetStatistics:
 
     def _inputs(self, j, counts):
         values = self._rates(counts, self.strengths_[j])
-        return standardise(values, self.means_[j], self.scales_[j])
+        scaled = (values - self.means_[j]) / self.scales_[j]
+        return np.clip(scaled, -LARGEST_DEVIATION, LARGEST_DEVIATION).astype(np.float32)
 
     def _rates(self, counts, strengths):
         """Return the inputs of values with these counts, `(n_values, n_tasks + 1)`."""
@@ -267,11 +268,6 @@ class TargetStatistics:
             if excess > MIN_Z * error:
                 strengths[task] = np.clip(binomial / excess - 1, *STRENGTHS)
         return strengths
-
-
-def standardise(values, mean, scale):
-    scaled = np.clip((values - mean) / scale, -LARGEST_DEVIATION, LARGEST_DEVIATION)
-    return scaled.astype(np.float32)
 
 
 def count(codes, y, weight, size, first=FIRST_VALUE):

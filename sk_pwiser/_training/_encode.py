@@ -31,7 +31,6 @@ from sk_pwiser._table import (
     check_targets,
     combine_weights,
     grow_encoder,
-    kind_of,
     learn_constant_columns,
     make_target_statistics,
     read_times,
@@ -539,7 +538,7 @@ def column_inputs(
     of_categories = dict(zip(words, widths, strict=True))
     numeric, found = iter(numeric_widths(spec)), {}
     for column in encoder.columns_:
-        kind, name = kind_of(column), column.name
+        kind, name = column.kind, column.name
         if name in of_categories:
             width = of_categories[name]
         elif name in vectors:  # a list column

@@ -27,32 +27,16 @@ NO_IDS = np.empty(0, dtype=np.int64)
 NO_IDS.flags.writeable = False  # shared by all rows without ids
 
 
-class FieldTable:
-    """Collects the fields of rows, column by column."""
+def read_part(skeleton, common, columns, labels, multi_valued, n_rows=None):
+    """Add a part to the columns and to an array of labels; return its number of rows.
 
-    def __init__(self, multi_valued):
-        self.multi_valued = set(multi_valued)
-        singles = [name for name in FIELDS if name not in self.multi_valued]
-        self.ids = {name: array("q") for name in singles}
-        self.lists = {name: [] for name in FIELDS if name in self.multi_valued}
-        self.n_rows = 0
-
-    def append(self, features):
-        for name, column in self.ids.items():
-            column.append(features.get(name, MISSING))
-        for name, column in self.lists.items():
-            column.append(features.get(name, NO_IDS))
-        self.n_rows += 1
-
-
-def read_part(skeleton, common, table, labels, *, n_rows=None):
-    """Read a part into a table and an array of labels; return its number of rows."""
-    multi_valued = table.multi_valued
+    A column is an array of ids, -1 if missing, or a list of arrays of ids.
+    """
     wanted = None
     if n_rows is not None:
         wanted = {cells[3] for _, cells in _lines(skeleton, 6, n_rows)}
     shared = _read_common(common, wanted, multi_valued)
-    start = table.n_rows
+    start = len(labels)
     for place, cells in _lines(skeleton, 6, n_rows):
         labels.append(_flag(cells[1], place, "click"))
         labels.append(_flag(cells[2], place, "conversion"))
@@ -62,8 +46,11 @@ def read_part(skeleton, common, table, labels, *, n_rows=None):
                 f"{place}: common_feature_index {index!r} is not in {common}."
             )
         own = _parse(cells[5], cells[4], place, multi_valued)
-        table.append(_union(shared[index], own, multi_valued, place))
-    return table.n_rows - start
+        features = _union(shared[index], own, multi_valued, place)
+        for name, column in columns.items():
+            missing = NO_IDS if name in multi_valued else MISSING
+            column.append(features.get(name, missing))
+    return (len(labels) - start) // 2
 
 
 _ADVICE = "If a field may have several values in a row, name it in multi_valued."
@@ -342,17 +329,19 @@ def _read_processed(pandas, files, n_rows):
 
 
 def _read_raw(pandas, files, multi_valued, n_rows):
-    table, labels = FieldTable(multi_valued), array("b")
+    columns = {name: [] if name in multi_valued else array("q") for name in FIELDS}
+    labels = array("b")
     sizes = [
-        read_part(skeleton, common, table, labels, n_rows=n_rows)
+        read_part(skeleton, common, columns, labels, set(multi_valued), n_rows)
         for skeleton, common in files
     ]
     data = pandas.DataFrame(
-        {name: as_category(pandas, ids) for name, ids in table.ids.items()}
+        {n: as_category(pandas, columns[n]) for n in FIELDS if n not in multi_valued}
     )
     lists = {
-        name: pandas.Series(cells, dtype=object, index=data.index)
-        for name, cells in table.lists.items()
+        name: pandas.Series(columns[name], dtype=object, index=data.index)
+        for name in FIELDS
+        if name in multi_valued
     }
     target = pandas.DataFrame(
         np.array(labels, dtype=np.int64).reshape(-1, 2), columns=TASK_NAMES

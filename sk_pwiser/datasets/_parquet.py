@@ -254,7 +254,9 @@ class ParquetImpressions:
         self.sample_rows = check_integer("sample_rows", sample_rows, at_least=1)
         self.max_values = check_integer("max_values", max_values, at_least=1)
         self.shuffle_rows = check_integer("shuffle_rows", shuffle_rows, at_least=1)
-        self.cache_dir = _folder(cache_dir)
+        if cache_dir is not None and not os.path.isdir(cache_dir):
+            raise ValueError(f"cache_dir={str(cache_dir)!r} is not a folder.")
+        self.cache_dir = cache_dir
         self._check_roles()
         self.filters = _expression(filters)
         self.filesystem, paths = find_files(path_or_glob, filesystem)
@@ -413,12 +415,6 @@ def _names(name, value, at_least=1):
     if twice := [column for column in names if names.count(column) > 1]:
         raise ValueError(f"{name} contains {twice[0]!r} twice.")
     return list(names)
-
-
-def _folder(cache_dir):
-    if cache_dir is not None and not os.path.isdir(cache_dir):
-        raise ValueError(f"cache_dir={str(cache_dir)!r} is not a folder.")
-    return cache_dir
 
 
 def _expression(filters):
