@@ -18,10 +18,7 @@ from sk_pwiser._utils import CHAIN, chain_parents, path_to, read_task_parents
 
 
 def check_targets(Y, missing_labels="error", classes=None):
-    """Check labels as ``fit`` does; return targets, known labels, and names or [].
-
-    Targets are int64, 1 for the second class, and 0 where labels are missing.
-    """
+    """Check labels as ``fit`` does; return targets, known labels, and names or []."""
     labels, missing, names = read_labels(Y, missing_labels)
     labels = labels.reshape(len(labels), -1)
     if classes is not None and labels.shape[1] == 1:

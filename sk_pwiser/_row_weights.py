@@ -384,10 +384,7 @@ class Sessions:
 
 
 def state_encoder(X):
-    """Return a fitted encoder of tables as floats, and the number of category columns.
-
-    Codes of these columns, which are not numeric, come first; missing values are NaN.
-    """
+    """Return an encoder of tables as floats, codes first, and the number of codes."""
     names = list(X.columns) if hasattr(X, "columns") else []
     found = [j for j, name in enumerate(names) if not _is_number(X[name].dtype)]
     codes = OrdinalEncoder(handle_unknown="use_encoded_value", unknown_value=np.nan)

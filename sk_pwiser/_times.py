@@ -32,10 +32,7 @@ _MICROSECOND = timedelta(microseconds=1)
 
 
 class Times(NamedTuple):
-    """Times of rows: int64 nanoseconds since 1970 in UTC for dates, else the numbers.
-
-    `kind` is `NUMBER`, `NAIVE` or `AWARE`.
-    """
+    """Times of a kind: int64 nanoseconds since 1970 in UTC for dates, else numbers."""
 
     values: np.ndarray
     kind: str
@@ -47,10 +44,7 @@ def unit_of(kind):
 
 
 def read_times(column, name):
-    """Read a column of numbers, or of dates of NumPy, pandas, polars or Python.
-
-    Missing, infinite and far times raise a ValueError, other values a TypeError.
-    """
+    """Read numbers, or dates of any library; far and missing ones are errors."""
     if hasattr(column, "null_count"):
         return _read_polars(column, name)
     if hasattr(column, "iloc"):

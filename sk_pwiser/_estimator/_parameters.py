@@ -18,10 +18,7 @@ from sk_pwiser.weighting import WEIGHTINGS
 
 
 class Limits(Interval):
-    """An interval of numbers that torch computes with.
-
-    scikit-learn's own raises an error without the parameter's name for fractions.
-    """
+    """An interval whose errors name the parameter also for fractions."""
 
     def is_satisfied_by(self, val):
         return not isinstance(val, Fraction) and super().is_satisfied_by(val)

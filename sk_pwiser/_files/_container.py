@@ -28,10 +28,7 @@ _NAMES = {dtype: name for name, dtype in _DTYPES.items()}
 def write_file(
     path: str | PathLike[str], values: Any, arrays: Mapping[str, np.ndarray]
 ) -> None:
-    """Write values of JSON and arrays to a file that is complete or absent.
-
-    An OSError names the file. No array is copied, and none is named "json".
-    """
+    """Write values of JSON and arrays to a file that is complete or absent."""
     joined = join(values, arrays)
     # Items of the largest size first, so that every array is aligned.
     names = sorted(joined, key=lambda name: (-joined[name].itemsize, name))
@@ -99,11 +96,7 @@ def _header(arrays):
 
 
 def read_file(path: str | PathLike[str]) -> tuple[Any, dict[str, np.ndarray]]:
-    """Read what `write_file` wrote, each array into its own memory.
-
-    A file of another format, or a damaged one, raises DamagedFileError, one of a newer
-    version ValueError.
-    """
+    """Read what `write_file` wrote, each array into its own memory; or raise."""
     with open(path, "rb") as file:
         header, entries = _read_header(file, path)
         metadata = entries.pop("__metadata__")
@@ -149,10 +142,7 @@ def _read_header(file, path):
 
 
 def _read_arrays(file, entries, start, digest):
-    """Read the arrays that follow the header, and add them to the digest.
-
-    All entries are checked before memory is allocated.
-    """
+    """Read the arrays, whose entries are checked before memory is allocated."""
     forms, end = {}, 0
     order = sorted(entries.items(), key=lambda item: item[1]["data_offsets"])
     for name, entry in order:

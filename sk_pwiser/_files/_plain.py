@@ -21,10 +21,7 @@ class PlainForm:
         self.classes = {cls.__name__: cls for cls in classes}
 
     def encode(self, value: object, name: str) -> tuple[Any, dict[str, np.ndarray]]:
-        """Return values of JSON, and the arrays that they refer to by name.
-
-        The arrays share memory with the object. Their names begin with `name`.
-        """
+        """Return values of JSON, and the arrays that they refer to by name."""
         arrays: dict[str, np.ndarray] = {}
         return self._encode(value, name, arrays), arrays
 

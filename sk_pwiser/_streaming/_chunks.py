@@ -202,10 +202,7 @@ INTERVAL = 1.0
 
 
 class RowProgress:
-    """Counts rows on one line of the standard error stream, which begins with `label`.
-
-    In a file, only the last count is written.
-    """
+    """Counts rows on a line of the standard error stream; in a file only at the end."""
 
     def __init__(self, label: str, total: int, verbose: int) -> None:
         self.label = label

@@ -184,11 +184,7 @@ class BlockCounts:
 
 
 class TableLearner:
-    """Learns the encoding of a table in one pass over its rows.
-
-    If the sample, from which numbers are learnt, has all rows, the result is equal to
-    that of `fit_transform`.
-    """
+    """Learns the columns of a table in one pass, numbers from a sample."""
 
     def __init__(self, encoder, dataset, generator):
         self.encoder = encoder

@@ -64,11 +64,7 @@ def _check_count(name, value, largest):
 
 
 def read_vocabularies(params, names, is_category):
-    """Return the `Vocabulary` of each column, in a list.
-
-    A setting in the mapping `params` is a number for all category columns, or a dict of
-    names or indices of category columns to numbers.
-    """
+    """Return the `Vocabulary` of each column, from numbers for all or by column."""
     defaults = Vocabulary()._asdict()
     numbers = [
         _numbers(name, params[name], default, names, is_category)
@@ -342,10 +338,7 @@ class CategoryColumn:
         return frequent
 
     def fit_transform(self, column, *others):
-        """Learn the values of a column and return its `Codes`.
-
-        `others` are further columns of its vocabulary; weights are not used.
-        """
+        """Learn the values of a column, and of others, and return its `Codes`."""
         if others:
             values, counts, kinds, n_missing = self.count(column, *others)
             self.learn(values, counts, n_missing > 0, kinds)
@@ -356,11 +349,7 @@ class CategoryColumn:
         return self._encode(indices, values)
 
     def learn(self, values, counts, has_missing, kinds=None, n_others=0):
-        """Learn the values of a column from their numbers of rows.
-
-        `kinds` are those of all values; `n_others` is the number of rows of further
-        values, which get no codes.
-        """
+        """Learn values; `n_others` rows have further ones, without codes."""
         frequent, rare = self._split(values, counts)
         self.n_frequent_ = len(frequent)
         self.codes_ = {value: code for code, value in enumerate(frequent, FIRST_VALUE)}
@@ -417,10 +406,7 @@ class CategoryColumn:
         return self._encode(indices, values)
 
     def count(self, *columns):
-        """Return the distinct values, their numbers of rows, kinds, and n_missing.
-
-        The values of several columns must be of one kind.
-        """
+        """Return the distinct values, their numbers of rows, kinds, and n_missing."""
         total, all_kinds, n_all_missing = {}, set(), 0
         for column in columns:
             indices, values = self._factorize(column)

@@ -110,10 +110,7 @@ def make_columns(params, X, names):
 
 
 def align_columns(X, names):
-    """Return a DataFrame with the columns of fit, in their order; others are ignored.
-
-    The same object is returned if it is not a DataFrame or if a column is missing.
-    """
+    """Return a DataFrame with the columns of fit, in their order, if it has them."""
     if names is None or not is_dataframe(X) or has_columns(X, names):
         return X
     found, names = list(X.columns), list(names)
@@ -328,10 +325,7 @@ def column_kinds(encoder):
 
 
 def vector_counts(encoder):
-    """Return the number of embedding vectors of each category and list column.
-
-    Vectors that a list column shares with a category column count for the latter.
-    """
+    """Return the numbers of embeddings by column; a list may share those of another."""
     if encoder.sparse_ is not None:
         return {"sparse columns": encoder.sparse_.n_vectors}
     names = encoder.category_names_

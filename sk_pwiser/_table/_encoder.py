@@ -130,10 +130,7 @@ class TableEncoder(BaseEstimator):
         return self._stack(columns, X.shape[0], codes, bags, n_columns)
 
     def learn_readable(self, X):
-        """Learn the columns, encode nothing, and leave out what cannot be encoded.
-
-        Returns the checked table, and the messages of `fit_transform` by column.
-        """
+        """Learn columns, and return the table and the errors about others by name."""
         X, errors = self.begin(X), {}
         if self.sparse_ is not None:
             self.sparse_.fit(X)
@@ -176,10 +173,7 @@ class TableEncoder(BaseEstimator):
         return X
 
     def learn_numbers(self, pairs, sample_weight):
-        """Learn numeric columns, as pairs of encoder and column, after categories.
-
-        Columns that look misread give warnings or errors.
-        """
+        """Learn pairs of encoder and column, and warn about those that look misread."""
         for encoder, column in pairs:
             encoder.fit(column, sample_weight)
         scalars = [(c.name, column) for c, column in pairs if c.is_scalar]
@@ -190,10 +184,7 @@ class TableEncoder(BaseEstimator):
             warn_about_categories(self.columns_)
 
     def transform(self, X, n_further=0):
-        """Encode a table: codes, float32 inputs and, for sparse tables and lists, bags.
-
-        The last `n_further` columns of the inputs have no values.
-        """
+        """Return codes, float32 inputs, `n_further` of them empty, and bags if any."""
         X = self._validate(self.align(X), reset=False)
         if self.sparse_ is not None:
             stacked = self._stack([], X.shape[0], n_further=n_further)
@@ -471,10 +462,7 @@ def learn_constant_columns(encoder, X, sample_weight=None):
 
 
 def warn_about_new_values(encoder, codes, X):
-    """Warn once about new category values, which are encoded as unseen values.
-
-    The codes are those of `X`, with the codes of rare values.
-    """
+    """Warn once about category values that are encoded as unseen values."""
     n_samples, parts = len(codes), []
     n_unseen = [np.count_nonzero(column == UNSEEN) for column in codes.T]
     if not any(n_unseen):

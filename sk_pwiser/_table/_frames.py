@@ -67,10 +67,7 @@ _LISTS = list, np.ndarray
 
 
 class Lists(NamedTuple):
-    """The lists of a column.
-
-    The elements of all are one Series, or an array of objects.
-    """
+    """The lists of a column; the elements of all are one Series or array of objects."""
 
     sizes: np.ndarray  # int64 (n_samples,); -1 for missing lists
     elements: object
@@ -196,10 +193,7 @@ def _nested_error(name, row, value):
 
 
 def as_table(X):
-    """Convert a table to a form that can be read by columns or, if sparse, by rows.
-
-    An Arrow table becomes a pandas or polars DataFrame that shares its memory.
-    """
+    """Convert a table to a form that can be read by columns or, if sparse, by rows."""
     refuse_parts(X)
     if is_polars(X) and type(X).__name__ == "LazyFrame":
         return X.collect()

@@ -13,10 +13,7 @@ from sk_pwiser._utils import CHAIN, chain_parents, read_task_parents, warn_user
 
 
 def read_array(values, name, rule, *, dtype=None, error=None):
-    """Return an argument as an array of one dimension or two, with unchecked entries.
-
-    `rule` follows the name in messages; `error` is the class of errors about entries.
-    """
+    """Return an argument as a 1-D or 2-D array; `rule` follows the name in messages."""
     refuse_unreadable(values, name)
     try:
         return check_array(
@@ -151,10 +148,7 @@ def _is_frame(Y):
 
 
 def read_labels(Y, missing_labels="error", *, input_name="Y"):
-    """Read labels of any array-like; `input_name` is for messages.
-
-    Missing ones are allowed for tasks after the first with "ignore".
-    """
+    """Read labels; with "ignore", those of tasks after the first may be missing."""
     if Y is None:
         raise ValueError(
             "This estimator requires y to be passed, but the target y is None."
@@ -248,10 +242,7 @@ def zero_one_labels(labels, columns=None, *, input_name="Y"):
 
 
 def one_task_labels(labels, columns=None, classes=None, *, input_name="Y"):
-    """Return the labels of a single task as 0 and 1, `(n_samples, 1)`, and its classes.
-
-    The classes must be given if there may be only one of them.
-    """
+    """Return labels of one task as 0 and 1, `(n_samples, 1)`, and the two classes."""
     name = 0 if columns is None else columns[0]
     where = f"column {name!r} of {input_name}"
     if labels.dtype == object:
@@ -336,10 +327,7 @@ def choose_task_names(n_tasks, task_names, columns, default_names):
 
 
 def check_unreserved(names):
-    """Raise if one of several tasks has a name that means something else.
-
-    The history has a column per task, "_mean" and, with "_best", one for each of them.
-    """
+    """Raise if one of several tasks has a name that means something else."""
     if len(names) == 1:
         return
     reserved = {"mean", "mean_best", *(f"{name}_best" for name in names)}
@@ -406,10 +394,7 @@ class Targets:
             warn_user(message)
 
     def problems(self, constant_tasks=True, selection=True):
-        """Name broken funnels, constant tasks, and labels missing not at random.
-
-        A single label is usual in a small batch of rows.
-        """
+        """Name broken funnels, constant tasks, and labels missing not at random."""
         messages = list(self._broken_funnel_messages())
         if constant_tasks:
             messages += self._constant_task_messages()

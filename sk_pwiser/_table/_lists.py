@@ -24,10 +24,7 @@ from sk_pwiser._utils import check_choice
 
 
 class Bags(NamedTuple):
-    """The entries of the bags of a table, in the order of the rows and then the bags.
-
-    The vectors of the second bag, in `indices`, follow those of the first.
-    """
+    """The entries of the bags of a table, whose vectors follow each other by bag."""
 
     offsets: np.ndarray  # int64 (n_samples * n_bags + 1,), where bags start
     indices: np.ndarray

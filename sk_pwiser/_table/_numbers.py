@@ -93,10 +93,10 @@ class NumericColumn:
     """Encodes a numeric column, with an indicator if it had missing values in fit.
 
     A subclass defines `_fit`, which learns from the values that are not missing, and
-    `_nodes`, the map from values to inputs as points. If a
-    column had one distinct value in fit, every value is encoded as 0: the network's
-    weights for an input that never changed in training would be arbitrary. `awaken`
-    learns such a column from later rows of training.
+    `_nodes`, the map from values to inputs as points. If a column had one distinct
+    value in fit, every value is encoded as 0: the network's weights for an input that
+    never changed in training would be arbitrary. `learn_constant` learns it from later
+    rows.
     """
 
     kind = "numeric"
@@ -171,10 +171,7 @@ class NumericColumn:
         return self.fit(column, sample_weight).transform(column)
 
     def transform(self, column, start=0):
-        """Return the encoded values and, if fit saw missing ones, their indicator.
-
-        `start` is the index of the first row, for messages.
-        """
+        """Return the inputs of rows from `start` on, and the indicator if any."""
         values = self.read(column, start)
         inputs = np.zeros(len(values)) if self.is_constant_ else self._encode(values)
         inputs = inputs.astype(np.float32)
@@ -343,11 +340,7 @@ def _replace_smallest(values):
 
 
 class ArrayColumn(NumericColumn):
-    """Encodes a column of arrays of one size as one standardised input per element.
-
-    Bins of a single element of an embedding would have no meaning. If arrays were
-    missing in fit, an indicator follows the elements.
-    """
+    """Encodes a column of arrays of one size as one standardised input per element."""
 
     kind = "array of numbers"
     is_scalar = False

@@ -11,10 +11,7 @@ from sk_pwiser._utils import warn_user
 
 
 def check_weights(sample_weight, n_samples, n_tasks=1, task_names=None):
-    """Return weights >= 0, float64, `(n_samples,)` or `(n_samples, n_tasks)`.
-
-    They are 1-D also if the weights of each row are equal for all tasks.
-    """
+    """Return weights as float64, 1-D if those of each row are equal for all tasks."""
     if getattr(getattr(sample_weight, "dtype", None), "kind", "") in ("m", "M"):
         raise ValueError(
             "sample_weight must contain one finite number per row; its dtype is "
@@ -167,10 +164,7 @@ def _as_rows(weights):
 
 
 def row_weights(weights):
-    """Return the largest weight of each row over the tasks, or None if all are equal.
-
-    Missing labels do not change the encoding of columns, which has these weights.
-    """
+    """Return the largest weight of each row, by which columns are encoded, or None."""
     if weights is None or weights.ndim == 1:
         return weights
     largest = weights.max(axis=1)

@@ -99,10 +99,7 @@ def check_choice(name: str, value: object, choices: Collection[str | None]) -> s
 
 
 def accept_any_case_of_y(function: Callable[..., Any]) -> Callable[..., Any]:
-    """Let a function with a parameter `Y` or `y` be called with either keyword.
-
-    Tools of scikit-learn pass labels as `y=`, those of several tasks are called `Y`.
-    """
+    """Let a function be called with either keyword, `y` as in scikit-learn or `Y`."""
     names = [name for name in signature(function).parameters if name[:1] in ("Y", "y")]
 
     @wraps(function)

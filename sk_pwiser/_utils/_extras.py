@@ -16,10 +16,7 @@ REQUIREMENTS = {
 
 
 def import_extra(module: str, user: str) -> Any:
-    """Return an optional module, or raise an ImportError with a command of pip.
-
-    `user` is the function that needs the module.
-    """
+    """Return an optional module, or raise an ImportError that names the extra."""
     name = module.partition(".")[0]
     try:
         importlib.import_module(name)  # even if the module itself is loaded already

@@ -59,10 +59,7 @@ def active(generators: Generators) -> Iterator[None]:
 
 
 def generator_on(device: torch.device) -> torch.Generator | None:
-    """Return the active generator of a device; None means the global one.
-
-    Code that is being compiled has it, since torch.compile supports no generators.
-    """
+    """Return the active generator; None, the global one, in compiled code."""
     if torch.compiler.is_compiling():
         return None
     generators = _active.get()
@@ -85,10 +82,7 @@ _GLOBAL = RLock()
 
 @contextmanager
 def seeded_globally(seed: int, device: torch.device) -> Iterator[None]:
-    """Seed the global generators of the CPU and a device, and restore them afterwards.
-
-    This is for torch's initialisation of layers. Other threads wait meanwhile.
-    """
+    """Seed the global generators for code that takes none, and restore them."""
     with _GLOBAL:
         before = global_states(device)
         # Not torch.manual_seed, which seeds the generators of all devices.
@@ -122,10 +116,7 @@ def _place(device: torch.device) -> list[torch.device]:
 
 
 def draws_globally(*components: object) -> bool:
-    """Return whether components may draw from the global generators of torch.
-
-    Modules and optimisers of other packages than this one and torch may.
-    """
+    """Return whether components of other packages may draw from global generators."""
     parts = chain.from_iterable(
         component.modules() if isinstance(component, nn.Module) else [component]
         for component in components

@@ -28,10 +28,7 @@ NO_IDS.flags.writeable = False  # shared by all rows without ids
 
 
 def read_part(skeleton, common, columns, labels, multi_valued, n_rows=None):
-    """Add a part to the columns and to an array of labels; return its number of rows.
-
-    A column is an array of ids, -1 if missing, or a list of arrays of ids.
-    """
+    """Add a part to columns and labels, and return its number of rows."""
     wanted = None
     if n_rows is not None:
         wanted = {cells[3] for _, cells in _lines(skeleton, 6, n_rows)}

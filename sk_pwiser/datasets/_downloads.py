@@ -47,11 +47,7 @@ def check_columns(frame, columns, source):
 def read_csv(
     pandas, file, dtypes, *, has_header=True, may_be_missing=False, n_rows=None
 ):
-    """Read columns of given types from a csv file, or from a zip file that contains it.
-
-    `dtypes` maps the columns, without a header all of them, to a name. Errors name line
-    and column.
-    """
+    """Read columns of given types from a csv file, or from a zip file with one."""
     names, options = list(dtypes), {"header": None, "names": list(dtypes)}
     if has_header:
         header = pandas.read_csv(file, nrows=0)

@@ -186,10 +186,7 @@ def _draw_world(rng, n_numeric, sizes):
 
 
 def _draw_effects(rng, share):
-    """Draw the effect of each value on interest, conversion and accident.
-
-    They have a deviation of 1 over rows; the first two have a correlation of about 0.5.
-    """
+    """Draw the effects of values, of deviation 1 over rows; two are correlated."""
     effect = rng.standard_normal((len(share), 3))
     effect[:, 1] = 0.5 * effect[:, 0] + np.sqrt(0.75) * effect[:, 1]
     effect -= share @ effect

@@ -167,11 +167,7 @@ def is_installed(name):
 
 
 class PlainColumns(TransformerMixin, BaseEstimator):
-    """Reads a table as the estimator does, into a DataFrame for other models.
-
-    Category columns have the `max_categories` most frequent values of `fit`; others are
-    missing. Numeric columns are floats.
-    """
+    """Reads a table as the estimator does, into frequent categories and floats."""
 
     def __init__(self, max_categories=None):
         self.max_categories = max_categories
