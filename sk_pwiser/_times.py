@@ -93,9 +93,7 @@ def _read_array(values, name, dtype=None):
                 f"{np.isinf(values).argmax()} contains infinity."
             )
         return Times(values.astype(np.float64), NUMBER)
-    if kind == "i":
-        return Times(values.astype(np.int64), NUMBER)
-    if kind == "u":
+    if kind in "iu":
         if len(values) and values.max() > np.iinfo(np.int64).max:
             raise ValueError(f"Column {name!r} holds times beyond int64.")
         return Times(values.astype(np.int64), NUMBER)

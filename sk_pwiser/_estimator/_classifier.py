@@ -132,14 +132,11 @@ class MultiTaskCTRCVRClassifier(
         the normal distribution at the values' ranks, so that only their order counts;
         "piecewise_linear" spreads a value over inputs, one per bin: 1 for bins below
         the value, 0 for those above, and the position between 0 and 1 within its own
-        bin (Gorishniy et al., 2022). A column has a bin for each frequent value, and 16
-        bins with equal shares of the other rows, see `max_bins` of `encoding_params`.
-        Unlike in the paper, values outside the range seen in `fit` count as the nearest
-        inside. "bins_and_scores" adds the normal score of the position among the bins,
-        and halves the inputs of columns with at most 16 bins for more values: steps and
-        frequent values remain visible, and smooth effects take one weight. In all four
-        a missing value counts as the mean of the known ones, with an input that
-        indicates it.
+        bin (Gorishniy et al., 2022); values outside the range seen in `fit` count as
+        the nearest inside. "bins_and_scores" adds the normal score of the position
+        among the bins, and halves the inputs of bins with equal shares. A missing
+        value counts as the mean of the known ones, with an input that indicates it.
+        See :ref:`encodings_of_numbers`.
     target_encoding : "auto", bool or array-like of (str or int), default="auto"
         The category columns whose values also give target statistics: for each task
         the share of rows in which it happened, shrunk to the base rate, as log-odds
@@ -159,10 +156,8 @@ class MultiTaskCTRCVRClassifier(
           training replaces by the code of unseen values. It trains that code, and
           regularises the network;
         - `grow_vocabulary`, False by default: whether `partial_fit` gives new values
-          codes of their own, if they occur in `min_frequency` of its rows. Their
-          embeddings start as that of unseen values. Columns with `max_categories` or
-          `n_hash_buckets` do not grow. Without it, new values are counted in a warning
-          and encoded as unseen;
+          codes of their own, if they occur in `min_frequency` of its rows. Without it,
+          they are counted in a warning and encoded as unseen;
         - `list_ages`, None by default: a dict of names of list columns with attention
           to names of columns with the ages of their elements, numbers >= 0 or NaN if
           unknown;
@@ -171,29 +166,22 @@ class MultiTaskCTRCVRClassifier(
           of the column in `shared_embeddings`: one for all list columns, or a dict of
           names of list columns; see :ref:`inputs`;
         - `list_target_encoding`, False by default: whether list columns have target
-          statistics, too: the means over their elements, a row with several elements
-          counting for each. True selects those with `target_encoding_min_values`
-          values or more, and those that share the vocabulary of a column of
-          `target_encoding`; otherwise a list of names. Rare elements count as unseen
-          ones;
+          statistics, too, the means over their elements. True selects those with
+          `target_encoding_min_values` values or more, and those that share the
+          vocabulary of a column of `target_encoding`; otherwise a list of names;
         - `list_weights`, None by default: a dict of names of list columns to names of
           columns with one weight >= 0 per element, for a weighted mean or sum;
         - `max_bins`, 64 by default: largest number of bins of a numeric column. Up to
-          `max_bins` + 1 distinct values are all edges of bins. With 16 or fewer, all
-          bins have equal shares, but for values that fill one alone. More than 16
+          `max_bins` + 1 distinct values are all edges of bins. More than 16 bins
           require 32 rows per bin;
         - `max_categories`, None by default: largest number of codes of a column's
-          values, as in scikit-learn's OneHotEncoder. The most frequent values have
-          codes of their own, the others share the code of unseen values, which counts
-          as one of them. Target statistics distinguish them all the same;
+          values, as in scikit-learn's OneHotEncoder: the most frequent have codes of
+          their own, the others share that of unseen values;
         - `min_frequency`, 2 by default: values seen in fewer rows share the code of
           unseen values. Target statistics distinguish them all the same;
         - `n_hash_buckets`, None by default: number of codes over which values are
-          distributed by a hash, unseen values included. It replaces the vocabulary: no
-          value has a code of its own, whatever `min_frequency`, unless
-          `max_categories` is given for the column, too; then only the rest is hashed.
-          The hash is the same in every process and for every kind of column. Missing
-          values keep their code, and target statistics are those of the buckets;
+          distributed by a hash, unseen values included, in place of a vocabulary. With
+          `max_categories`, the most frequent values keep codes of their own;
         - `shared_embeddings`, None by default: a dict of names of list columns to names
           of category columns, such as the last authors of a user and this row's author.
           The two have one vocabulary, counted over both, and one embedding per value;

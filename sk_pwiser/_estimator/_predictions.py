@@ -132,11 +132,6 @@ class PredictionMixin:
         float32 ndarray of shape (n_samples, n_tasks) or (n_samples,)
             Column k is log(p / (1 - p)) of p = P(Y_k = 1 | impression), also with
             `task_space="conditional"`. 1-D for a single task.
-
-        Raises
-        ------
-        ValueError, TypeError
-            If the columns of `X` are not those seen in fit.
         """
         logits = self._predict_logits(X).astype(np.float32, copy=False)
         return logits[:, 0] if self.classes_.ndim == 1 else logits
@@ -162,8 +157,6 @@ class PredictionMixin:
 
         Raises
         ------
-        ValueError, TypeError
-            If the columns of `X` are not those seen in fit.
         ImportError
             If pandas is not installed, and `X` is not a polars DataFrame.
         """

@@ -66,7 +66,7 @@ def write_predictions(result, dataset, output):
     common = posixpath.commonpath(map(posixpath.dirname, dataset.files_))
     model = _hash_fit(result)
     with ThreadPoolExecutor(1, thread_name_prefix="sk_pwiser-reader") as pool:
-        for path, tables in dataset.iter_files(dataset.features):
+        for path, tables in dataset._iter_files(dataset.features):
             target = folder / posixpath.relpath(path, common)
             if str(target) in dataset.files_:
                 raise ValueError(

@@ -363,6 +363,15 @@ def to_float(column):
     return column.to_numpy(dtype=np.float64, na_value=np.nan)
 
 
+def read_numbers(column, what, advice=""):
+    """Return a column as float64; errors begin with `what`."""
+    try:
+        return np.asarray(to_float(column))
+    except (TypeError, ValueError, OverflowError) as error:
+        kind = TypeError if isinstance(error, TypeError) else ValueError
+        raise kind(f"{what} cannot be read as numbers: {error}.{advice}") from error
+
+
 def result_frame(columns):
     try:
         import pandas

@@ -16,8 +16,8 @@ from sk_pwiser._table._frames import (
     has_lists,
     infinity_error,
     read_lists,
+    read_numbers,
     row_chunks,
-    to_float,
 )
 from sk_pwiser._table._numbers import LARGEST_DEVIATION, LARGEST_VALUE
 from sk_pwiser._utils import check_choice
@@ -191,12 +191,7 @@ class ListColumn:
                 f"{own}: row {row} has {n_elements} elements, but {n_weights} {what} "
                 f"in column {name!r}."
             )
-        try:
-            values = np.asarray(to_float(weights.elements))
-        except (TypeError, ValueError) as error:
-            raise TypeError(
-                f"{own}: column {name!r} cannot be read as numbers: {error}."
-            ) from error
+        values = read_numbers(weights.elements, f"{own}: column {name!r}")
         is_valid = np.isfinite(values) & (values >= 0)
         if what == "ages":
             is_valid |= np.isnan(values)

@@ -9,6 +9,7 @@ from sk_pwiser._table._frames import (
     describe,
     infinity_error,
     read_lists,
+    read_numbers,
     row_chunks,
     to_float,
 )
@@ -190,14 +191,11 @@ class NumericColumn:
 
     def read(self, column, start=0):
         """Return the values as float64; raise if some are infinite or no numbers."""
-        try:
-            values = to_float(column)
-        except (TypeError, ValueError, OverflowError) as error:
-            kind = TypeError if isinstance(error, TypeError) else ValueError
-            raise kind(
-                f"Column {describe(self.name, column)} cannot be read as numbers: "
-                f"{error}. Convert it to numbers or include it in categorical_features."
-            ) from error
+        values = read_numbers(
+            column,
+            f"Column {describe(self.name, column)}",
+            " Convert it to numbers or include it in categorical_features.",
+        )
         # fmin and fmax ignore NaN.
         low = np.fmin.reduce(values, initial=0.0)
         high = np.fmax.reduce(values, initial=0.0)

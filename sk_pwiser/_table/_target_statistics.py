@@ -11,7 +11,7 @@ from sk_pwiser._table._frames import (
     find_column,
     is_dataframe,
     list_columns,
-    to_float,
+    read_numbers,
 )
 from sk_pwiser._table._lists import Elements
 from sk_pwiser._table._numbers import LARGEST_DEVIATION
@@ -528,15 +528,10 @@ def read_times(X, column, names):
         raise ValueError(
             f"time_column={column!r} is not a column of X; its columns are {names}."
         )
-    try:
-        # Lists may mix numbers and text, all of which numpy would convert to text.
-        table = X if hasattr(X, "dtype") or is_dataframe(X) else np.array(X, object)
-        values = list_columns(table)[names.index(column)]
-        times = np.asarray(to_float(values))
-    except (TypeError, ValueError) as error:
-        raise TypeError(
-            f"time_column={column!r} cannot be read as numbers: {error}."
-        ) from error
+    # Lists may mix numbers and text, all of which numpy would convert to text.
+    table = X if hasattr(X, "dtype") or is_dataframe(X) else np.array(X, object)
+    values = list_columns(table)[names.index(column)]
+    times = read_numbers(values, f"time_column={column!r}")
     if np.isnan(times).any():
         raise ValueError(
             f"time_column={column!r} must not have missing values; it has "

@@ -11,7 +11,7 @@ from sklearn.utils._param_validation import Interval, StrOptions, validate_param
 from sk_pwiser._utils import import_extra
 from sk_pwiser.datasets._downloads import (
     check_flags,
-    find_first,
+    find_part,
     open_text,
     read_csv,
     warn_unclicked,
@@ -297,19 +297,9 @@ def load_ali_ccp(path, *, subset="all", multi_valued=MULTI_VALUED, n_rows=None):
 
 
 def find_files(path, part):
-    folders = ("", "ali_ccp/")
-    processed = find_first(path, [f"{folder}{part}.csv" for folder in folders])
-    if processed:
-        return [processed]
-    files = []
-    for name in (f"sample_skeleton_{part}.csv", f"common_features_{part}.csv"):
-        files.append(find_first(path, [f"{folder}{name}" for folder in folders]))
-        if files[-1] is None:
-            raise FileNotFoundError(
-                f"Neither {part}.csv nor {name} is in {str(path)!r} or its sub-folder "
-                f"'ali_ccp'. {DOWNLOAD}"
-            )
-    return files
+    stems = part, f"sample_skeleton_{part}", f"common_features_{part}"
+    processed, *raw = ([f"{stem}.csv", f"ali_ccp/{stem}.csv"] for stem in stems)
+    return find_part(path, processed, raw, DOWNLOAD)
 
 
 def _read_processed(pandas, files, n_rows):

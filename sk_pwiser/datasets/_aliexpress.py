@@ -10,7 +10,7 @@ from sklearn.utils._param_validation import StrOptions, validate_params
 from sk_pwiser._utils import import_extra
 from sk_pwiser.datasets._downloads import (
     check_flags,
-    find_first,
+    find_part,
     read_csv,
     warn_unclicked,
 )
@@ -157,20 +157,16 @@ def load_aliexpress(path, country, *, subset="all"):
 
 def find_files(path, country, part):
     folders = (f"AliExpress_{country}/", f"aliexpress/AliExpress_{country}/", "")
-    processed = find_first(path, [f"{folder}{part}.csv" for folder in folders])
-    if processed:
-        return [processed]
-    files = []
-    for table in ("user", "item"):
-        stems = [f"{code}_{table}_{part}" for code in (country, country.lower())]
-        names = [f"{s}.{suffix}" for s in stems for suffix in ("csv", "zip")]
-        files.append(find_first(path, [f + name for f in folders for name in names]))
-        if files[-1] is None:
-            raise FileNotFoundError(
-                f"Neither {folders[0]}{part}.csv nor {names[0]} is in {str(path)!r}. "
-                f"{DOWNLOAD}"
-            )
-    return files
+    names = [
+        f"{code}_{{table}}_{part}.{suffix}"
+        for code in (country, country.lower())
+        for suffix in ("csv", "zip")
+    ]
+    raw = [
+        [folder + name.format(table=table) for folder in folders for name in names]
+        for table in ("user", "item")
+    ]
+    return find_part(path, [f"{f}{part}.csv" for f in folders], raw, DOWNLOAD)
 
 
 def _read(pandas, files):

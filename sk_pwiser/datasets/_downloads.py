@@ -24,6 +24,20 @@ def find_first(path, candidates):
     return next((folder / c for c in candidates if (folder / c).is_file()), None)
 
 
+def find_part(path, processed, raw, download):
+    """Return the processed file of a part, or all of the publisher's, by candidates."""
+    if file := find_first(path, processed):
+        return [file]
+    files = [find_first(path, candidates) for candidates in raw]
+    if None in files:
+        missing = Path(raw[files.index(None)][0]).name
+        raise FileNotFoundError(
+            f"Neither {processed[0]} nor {missing} is in {str(path)!r} or its usual "
+            f"subfolders. {download}"
+        )
+    return files
+
+
 def warn_unclicked(target, user):
     """Count the rows with a conversion but no click, and warn if there are any."""
     n_unclicked = int((target["conversion"] > target["click"]).sum())

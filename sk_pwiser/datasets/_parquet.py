@@ -337,25 +337,11 @@ class ParquetImpressions:
         ValueError
             If a row group cannot be read and `on_corrupt="raise"`.
         """
-        for _, tables in self.iter_files(columns):
+        for _, tables in self._iter_files(columns):
             yield from tables
 
-    def iter_files(self, columns):
-        """Iterate over the files in order, without reading them.
-
-        Parameters
-        ----------
-        columns : list of str
-            Names of the columns to read.
-
-        Yields
-        ------
-        path : str
-            Path of the file, as in `files_`.
-        tables : iterator
-            The tables of the file, as in `iter_tables`, which are read when they are
-            requested.
-        """
+    def _iter_files(self, columns):
+        """Yield the path of each file, and its tables, which are read on request."""
         for fragment in self._dataset.get_fragments(filter=self.filters):
             yield fragment.path, self._iter_fragment(fragment, columns)
 

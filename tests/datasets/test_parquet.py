@@ -76,7 +76,7 @@ def test_partitions_are_columns(tmp_path):
     assert set(found["market"]) == {"nl"}
     later = ParquetImpressions(tmp_path, FEATURES, TARGETS, filters=[("day", "=", 1)])
     assert set(rows_of(later, ["day"])["day"]) == {1}
-    assert len(list(later.iter_files([]))) == 1
+    assert len(list(later._iter_files([]))) == 1
 
 
 def test_tables_have_about_the_rows_of_a_part(folder, monkeypatch):
