@@ -1065,9 +1065,6 @@ class MultiTaskCTRCVRClassifier(
 
     def __sklearn_tags__(self):
         tags = super().__sklearn_tags__()
-        tags.classifier_tags.multi_label = True
-        tags.classifier_tags.multi_class = False
-        tags.target_tags.multi_output = True
         tags.input_tags.allow_nan = True
         tags.input_tags.categorical = tags.input_tags.string = True
         tags.input_tags.sparse = True

@@ -16,6 +16,13 @@ class PredictionMixin:
     last)`, the probability of one task given another.
     """
 
+    def __sklearn_tags__(self):
+        tags = super().__sklearn_tags__()
+        tags.classifier_tags.multi_label = True
+        tags.classifier_tags.multi_class = False
+        tags.target_tags.multi_output = True
+        return tags
+
     def _predict_positive(self, X):
         """Return P(Y_k = 1), inside (0, 1): float32 of shape (n_samples, n_tasks)."""
         return self._positive(self._predict_logits(X))

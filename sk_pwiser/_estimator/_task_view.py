@@ -37,12 +37,6 @@ class TaskView(DocLink, ClassifierMixin, MetaEstimatorMixin, BaseEstimator):
     ----------
     estimator_ : estimator object
         The fitted clone of `estimator`, if `fit` was called on the view.
-    classes_ : ndarray of shape (2,)
-        Labels of the task.
-    n_features_in_ : int
-        Number of columns of `X`.
-    feature_names_in_ : ndarray of shape (`n_features_in_`,)
-        Names of the columns, if the estimator has them.
 
     See Also
     --------

@@ -264,12 +264,8 @@ class Stored(NamedTuple):
 class Job:
     """A training that several processes run together; it can be pickled."""
 
-    settings: Settings
+    plan: Plan  # without components and validation rows
     schema: Schema
-    monitor: str | None  # column of the history, for early stopping
-    first_epoch: int
-    max_epochs: int
-    random_state: np.random.RandomState  # after the rows were drawn
     seed: int  # of the order of rows, and of each process
     train: Stored
     valid: Stored | None
@@ -282,8 +278,8 @@ class Job:
         return len(self.train.store), n_valid
 
     def start(self) -> Start:
-        state = self.random_state.get_state(legacy=False)
-        settings = compared(self.settings)
+        state = self.plan.random_state.get_state(legacy=False)
+        settings = compared(self.plan.settings)
         return Start(settings, state, 0, self.n_rows[0], {}, self.schema)
 
 
@@ -320,12 +316,8 @@ def prepare_job(
         assert valid is None or isinstance(valid, StreamedImpressions)
         _check_divisible(plan, data.schema, train)
     return Job(
-        settings,
+        replace(plan, components=None, eval_rows={}),
         data.schema,
-        plan.monitor,
-        plan.first_epoch,
-        plan.max_epochs,
-        plan.random_state,
         deepcopy(plan.random_state).randint(LARGEST_SEED),
         Stored(train.store, train.load),
         None if valid is None else Stored(valid.store, valid.load),
@@ -371,27 +363,24 @@ def run_job(
     verbose: int,
 ) -> TrainingResult:
     """Train, as one of several connected processes, on the rows of this process."""
-    settings = replace(job.settings, device=str(device), verbose=verbose)
-    random_state = deepcopy(job.random_state)
-    targets = job.schema.targets
+    settings = replace(job.plan.settings, device=str(device), verbose=verbose)
+    random_state = deepcopy(job.plan.random_state)
     components = _seeded_components(
-        settings, targets.task_names, device, job.has_groups, random_state
-    )
-    plan = Plan(
         settings,
+        job.schema.targets.task_names,
         device,
-        Rows(None, targets, None, None),
-        {},
-        components,
-        job.monitor,
-        job.first_epoch,
-        job.max_epochs,
+        job.has_groups,
         random_state,
-        None,
-        single_pass=False,
+    )
+    plan = replace(
+        job.plan,
+        settings=settings,
+        device=device,
+        components=components,
+        random_state=random_state,
     )
     net = build(plan, job.schema, net_class)
     connect(net)
     data = EncodedData(rows, job.schema)
     result = optimise(plan, data, net, None, checkpoints)
-    return replace(result, settings=job.settings, n_rows=job.n_rows)
+    return replace(result, settings=job.plan.settings, n_rows=job.n_rows)

@@ -3,10 +3,11 @@
 import math
 import re
 from collections.abc import Mapping
+from dataclasses import dataclass
 from decimal import Decimal
 from itertools import chain, compress
 from numbers import Real
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 import numpy as np
 from sklearn.utils import murmurhash3_32
@@ -292,6 +293,7 @@ class Codes(NamedTuple):
         return self.table[self.indices[rows]]
 
 
+@dataclass(eq=False)
 class CategoryColumn:
     """Encodes a category column as codes.
 
@@ -302,15 +304,12 @@ class CategoryColumn:
     unseen values. Values in hash buckets do not.
     """
 
-    kind = "category"
-    # What the entries of a column are in messages; files of version 0.1.0 lack it.
-    place = "row"
+    name: Any
+    vocabulary: Vocabulary = DEFAULT
+    keeps_rare: bool = False
+    place: str = "row"  # of an entry, for messages; files of version 0.1.0 lack it
 
-    def __init__(self, name, vocabulary=DEFAULT, keeps_rare=False, place="row"):
-        self.name = name
-        self.vocabulary = vocabulary
-        self.keeps_rare = keeps_rare
-        self.place = place
+    kind = "category"
 
     @property
     def cardinality(self):

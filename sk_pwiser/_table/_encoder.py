@@ -1,8 +1,10 @@
 """The encoder of a table, and its changes in continued training."""
 
 import copy
+from dataclasses import dataclass
 from functools import cache
 from itertools import chain
+from typing import Any
 
 import numpy as np
 from scipy.sparse import issparse
@@ -62,7 +64,8 @@ CACHE_ROWS = 2_048
 SCHEMA = ("n_features_in_", "feature_names_in_")
 
 
-class TableEncoder(BaseEstimator):
+@dataclass(eq=False)
+class TableEncoder:
     """Encodes a table as category codes, numeric inputs and, if there are any, bags.
 
     The parameters up to `list_ages` are those of the estimator, whose name in messages
@@ -70,33 +73,18 @@ class TableEncoder(BaseEstimator):
     have codes of their own, from the cardinality of their column on.
     """
 
-    def __init__(
-        self,
-        categorical_features="from_dtype",
-        min_frequency=MIN_FREQUENCY,
-        max_categories=None,
-        n_hash_buckets=None,
-        numeric_encoding="standard",
-        max_bins=MAX_BINS,
-        list_pooling="mean",
-        list_weights=None,
-        shared_embeddings=None,
-        list_ages=None,
-        estimator_name=None,
-        keeps_rare=False,
-    ):
-        self.categorical_features = categorical_features
-        self.min_frequency = min_frequency
-        self.max_categories = max_categories
-        self.n_hash_buckets = n_hash_buckets
-        self.numeric_encoding = numeric_encoding
-        self.max_bins = max_bins
-        self.list_pooling = list_pooling
-        self.list_weights = list_weights
-        self.shared_embeddings = shared_embeddings
-        self.list_ages = list_ages
-        self.estimator_name = estimator_name
-        self.keeps_rare = keeps_rare
+    categorical_features: Any = "from_dtype"
+    min_frequency: Any = MIN_FREQUENCY
+    max_categories: Any = None
+    n_hash_buckets: Any = None
+    numeric_encoding: str = "standard"
+    max_bins: int = MAX_BINS
+    list_pooling: Any = "mean"
+    list_weights: dict | None = None
+    shared_embeddings: dict | None = None
+    list_ages: dict | None = None
+    estimator_name: str | None = None
+    keeps_rare: bool = False
 
     def check_parameters(self):
         check_vocabulary(vars(self))

@@ -1,6 +1,7 @@
 """Columns of lists, and sparse matrices: inputs with several entries per row."""
 
-from typing import NamedTuple
+from dataclasses import InitVar, dataclass
+from typing import Any, NamedTuple
 
 import numpy as np
 import scipy.sparse as sp
@@ -10,6 +11,7 @@ from sk_pwiser._table._categories import (
     MISSING,
     UNSEEN,
     CategoryColumn,
+    Vocabulary,
 )
 from sk_pwiser._table._frames import (
     first_known,
@@ -66,6 +68,7 @@ class ListAges(ListWeights):
 EMPTY_LIST, MISSING_LIST, N_SPECIAL = 0, 1, 2
 
 
+@dataclass(eq=False)
 class ListColumn:
     """Encodes a column of lists of categories as one bag per row.
 
@@ -79,27 +82,20 @@ class ListColumn:
     standardised log(1 + age).
     """
 
-    kind = "list of categories"
-    shared_name = ages_name = None  # in files of earlier versions
+    name: Any
+    vocabulary: InitVar[Vocabulary]
+    pooling: str
+    weights_name: Any = None
+    shared_name: Any = None
+    ages_name: Any = None
 
-    def __init__(
-        self,
-        name,
-        vocabulary,
-        pooling,
-        weights_name=None,
-        shared_name=None,
-        ages_name=None,
-    ):
-        self.name = name
-        self.pooling = pooling
-        self.weights_name = weights_name
-        self.shared_name = shared_name
-        self.ages_name = ages_name
+    kind = "list of categories"
+
+    def __post_init__(self, vocabulary):
         self.age_sums_ = np.zeros(3)  # numbers, sums and squares of log(1 + age)
         self.items_ = None
-        if shared_name is None:
-            self.items_ = CategoryColumn(name, vocabulary, place="element")
+        if self.shared_name is None:
+            self.items_ = CategoryColumn(self.name, vocabulary, place="element")
 
     @property
     def encoding(self):
@@ -204,12 +200,12 @@ class ListColumn:
         return values
 
 
+@dataclass(eq=False)
 class Elements:
     """Codes of a column: one per row or, for lists, as many as `sizes` has per row."""
 
-    def __init__(self, codes, sizes=None):
-        self.codes = codes
-        self.sizes = sizes
+    codes: np.ndarray
+    sizes: np.ndarray | None = None
 
     @classmethod
     def of_bags(cls, bags, shared_name):

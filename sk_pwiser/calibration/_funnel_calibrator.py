@@ -126,10 +126,6 @@ class FunnelCalibrator(
         The task that each task presupposes, None for none.
     n_tasks_ : int
         Number of tasks.
-    n_features_in_ : int
-        Number of columns of `X`, if the estimator has it.
-    feature_names_in_ : ndarray of shape (`n_features_in_`,)
-        Names of the columns, if the estimator has them.
 
     See Also
     --------
@@ -602,9 +598,6 @@ class FunnelCalibrator(
     def __sklearn_tags__(self):
         tags = super().__sklearn_tags__()
         tags.input_tags = get_tags(self.estimator).input_tags
-        tags.classifier_tags.multi_label = True
-        tags.classifier_tags.multi_class = False
-        tags.target_tags.multi_output = True
         return tags
 
 

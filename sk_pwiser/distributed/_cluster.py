@@ -225,10 +225,11 @@ def _train(folder):
             if (Path(name) / RESULT).exists():  # lost after the end of training
                 return
             saved = find_checkpoint(Path(name))
+    settings = job.plan.settings
     checkpoints = ReportedCheckpoints(
-        rank, folder / "none", job.start(), saved, job.settings.callbacks or ()
+        rank, folder / "none", job.start(), saved, settings.callbacks or ()
     )
-    verbose = int(job.settings.verbose) if rank == 0 else 0
+    verbose = int(settings.verbose) if rank == 0 else 0
     with shards(job, rank, workers.size) as rows:
         result = run_job(
             job,

@@ -93,15 +93,6 @@ def check_loss_weights(weights, losses, has_parameter, estimator):
         raise TypeError(
             f"weights must be a sequence of numbers >= 0 or None, got {weights!r}."
         )
-    for weight in weights:
-        is_number = isinstance(weight, Real) and not isinstance(weight, bool)
-        # The estimator checks names of weights.
-        if not isinstance(weight, str) and not (
-            is_number and 0 <= weight < float("inf")
-        ):
-            raise ValueError(
-                f"weights must contain finite numbers >= 0, got {weight!r}."
-            )
     if not has_parameter:
         raise ValueError(
             "weights must be None for an estimator without the parameter "

@@ -152,13 +152,10 @@ class LossComparison:
 
     @property
     def verdicts(self):
-        """The result in words.
+        """The result in words, a dict of str to str.
 
-        Returns
-        -------
-        dict of str to str
-            For each metric, whether each candidate is better than the baseline, worse,
-            or not distinguishable from it on these folds.
+        For each metric, whether each candidate is better than the baseline, worse, or
+        not distinguishable from it on these folds.
         """
         by_metric = {name: [] for name in self.scores}
         for row in self._rows():
@@ -226,13 +223,7 @@ class LossComparison:
 
     @property
     def seconds(self):
-        """Seconds per fold, as text: means of the fits, and of predicting and scoring.
-
-        Returns
-        -------
-        str
-            One line per candidate.
-        """
+        """Mean seconds of fits, and of predictions and scores: a line per candidate."""
         lines = [
             f"{name}: {fit:.2f} s per fit, {score:.2f} s to predict and score"
             for name, fit, score in zip(

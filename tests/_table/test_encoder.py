@@ -127,7 +127,7 @@ def test_messages_contain_the_name_of_the_estimator(name):
     for empty in (np.zeros((0, 2)), np.zeros((3, 0))):
         with pytest.raises(ValueError, match=f"minimum of 1 is required by {expected}"):
             encoder.fit_transform(empty)
-    assert encoder.get_params()["estimator_name"] == name
+    assert encoder.estimator_name == name
     assert pickle.loads(pickle.dumps(encoder)).n_features_in_ == 2
 
 
