@@ -1,9 +1,9 @@
 """Weights for logs in which conversions of recent impressions are still to come."""
 
 import numpy as np
-from sklearn.utils import check_array
+from sklearn.utils import assert_all_finite
 
-from sk_pwiser._table import read_labels, zero_one_labels
+from sk_pwiser._table import read_array, read_labels, zero_one_labels
 from sk_pwiser._utils import accept_any_case_of_y, warn_user
 
 __all__ = ["delay_distribution", "delayed_feedback_weights"]
@@ -230,17 +230,9 @@ def _rates(cvr, clicked, converted, seen):
 
 def _column(name, values, n_samples=None, allows_nan=False):
     """Return numbers, one per row."""
-    finite = "allow-nan" if allows_nan else True
-    try:
-        column = check_array(
-            values,
-            ensure_2d=False,
-            dtype=np.float64,
-            ensure_all_finite=finite,
-            input_name=name,
-        )
-    except (TypeError, ValueError) as error:
-        raise ValueError(f"{name} must contain one number per row. {error}") from error
+    rule = "must contain one number per row."
+    column = read_array(values, name, rule, dtype=np.float64, error=ValueError)
+    assert_all_finite(column, allow_nan=allows_nan, input_name=name)
     n_samples = len(column) if n_samples is None else n_samples
     if column.shape != (n_samples,):
         raise ValueError(f"{name} must have shape ({n_samples},); got {column.shape}.")

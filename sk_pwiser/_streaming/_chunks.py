@@ -43,7 +43,7 @@ class Source:
     def chunks(self) -> Iterator[Chunk]:
         """Read the rows in order, and check them."""
         dataset, settings, numbers = self.dataset, self.settings, GroupNumbers()
-        tables = dataset.iter_tables(_columns(dataset))
+        tables = dataset.iter_tables(dataset._used_columns())
         for table, place in in_background(tables, self.pool):
             with named_place(place):
                 targets = check_targets(
@@ -72,21 +72,9 @@ def named_place(place):
         raise kind(f"In {place}: {error}") from error
 
 
-def _columns(dataset):
-    groups = [] if dataset.groups is None else [dataset.groups]
-    weights = _weight_columns(dataset)
-    names = [*dataset.features, *dataset.targets, *weights, *groups]
-    return list(dict.fromkeys(names))
-
-
-def _weight_columns(dataset):
-    given = dataset.sample_weight
-    return [given] if isinstance(given, str) else list(given or [])
-
-
 def _read_weights(table, dataset):
     columns = [
-        table[name].to_numpy(zero_copy_only=False) for name in _weight_columns(dataset)
+        table[name].to_numpy(zero_copy_only=False) for name in dataset._weight_columns()
     ]
     if not columns:
         return None

@@ -4,7 +4,6 @@ from sk_pwiser._table._categories import (
     UNSEEN,
     CategoryColumn,
     Vocabulary,
-    check_vocabulary,
     factorize,
 )
 from sk_pwiser._table._column_kinds import (
@@ -36,7 +35,6 @@ from sk_pwiser._table._frames import (
 )
 from sk_pwiser._table._labels import (
     MISSING_LABELS,
-    ReadLabels,
     SoftTargets,
     Targets,
     check_targets,
@@ -45,8 +43,8 @@ from sk_pwiser._table._labels import (
     is_missing,
     names_of_columns,
     one_task_labels,
+    read_array,
     read_labels,
-    refuse_unreadable,
     zero_one_labels,
 )
 from sk_pwiser._table._lists import (
@@ -73,7 +71,6 @@ from sk_pwiser._table._target_statistics import (
     ExtendedStatistics,
     TargetStatistics,
     assign_blocks,
-    check_target_encoding,
     make_target_statistics,
     read_times,
 )

@@ -1,7 +1,7 @@
 """The encoder of a table, and its changes in continued training."""
 
 import copy
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from functools import cache
 from itertools import chain
 from typing import Any
@@ -85,6 +85,7 @@ class TableEncoder:
     list_ages: dict | None = None
     estimator_name: str | None = None
     keeps_rare: bool = False
+    n_features_in_: int = field(init=False, repr=False)
 
     def check_parameters(self):
         check_vocabulary(vars(self))

@@ -120,7 +120,13 @@ def load_hillstrom(path, *, subset="all"):
     check_columns(rows, [*IS_CATEGORY, *TASK_NAMES], file.name)
     check_flags(rows, TASK_NAMES, file)
     target = rows[TASK_NAMES].astype("int64")
-    is_test = _test_rows(target)
+    _, test = train_test_split(
+        np.arange(len(target)),
+        test_size=0.3,
+        stratify=target.sum(axis=1),
+        random_state=0,
+    )
+    is_test = np.isin(np.arange(len(target)), test)
     rows_of = {"all": np.ones_like(is_test), "train": ~is_test, "test": is_test}
     keep = rows_of[subset]
     data = rows.loc[keep, list(IS_CATEGORY)].reset_index(drop=True)
@@ -136,15 +142,3 @@ def load_hillstrom(path, *, subset="all"):
         is_test=is_test[keep],
         DESCR=DESCR,
     )
-
-
-def _test_rows(target):
-    _, test = train_test_split(
-        np.arange(len(target)),
-        test_size=0.3,
-        stratify=target.sum(axis=1),
-        random_state=0,
-    )
-    is_test = np.zeros(len(target), dtype=bool)
-    is_test[test] = True
-    return is_test

@@ -292,6 +292,12 @@ class ParquetImpressions:
                 "targets."
             )
 
+    def _used_columns(self):
+        """Return the names of all columns that training reads."""
+        groups = [] if self.groups is None else [self.groups]
+        columns = [*self.features, *self.targets, *self._weight_columns(), *groups]
+        return list(dict.fromkeys(columns))
+
     def _weight_columns(self):
         if self.sample_weight is None:
             return []
@@ -308,9 +314,7 @@ class ParquetImpressions:
         }
         # The schema of the first file, including the columns from folder names.
         first = datasets.dataset(self.files_, **options).schema
-        groups = [] if self.groups is None else [self.groups]
-        columns = [*self.features, *self.targets, *self._weight_columns(), *groups]
-        unique = list(dict.fromkeys(columns))
+        unique = self._used_columns()
         schema = unify_schemas(self._files, first, unique)
         for field in first:  # filters may read other columns
             if field.name not in unique:
