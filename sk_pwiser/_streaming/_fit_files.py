@@ -366,11 +366,7 @@ def run_job(
     settings = replace(job.plan.settings, device=str(device), verbose=verbose)
     random_state = deepcopy(job.plan.random_state)
     components = _seeded_components(
-        settings,
-        job.schema.targets.task_names,
-        device,
-        job.has_groups,
-        random_state,
+        settings, job.schema.targets.task_names, device, job.has_groups, random_state
     )
     plan = replace(
         job.plan,

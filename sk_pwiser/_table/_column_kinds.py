@@ -25,11 +25,7 @@ from sk_pwiser._table._frames import (
     list_columns,
     to_float,
 )
-from sk_pwiser._table._lists import (
-    ListColumn,
-    ListSettings,
-    check_lists,
-)
+from sk_pwiser._table._lists import ListColumn, ListSettings, check_lists
 from sk_pwiser._table._numbers import (
     NUMERIC_ENCODINGS,
     ArrayColumn,
@@ -224,7 +220,7 @@ def warn_about_codes(columns):
             f"The numeric columns {names} contain whole numbers that look like codes "
             "or ids, but they are encoded by their size. Name those that are codes in "
             "categorical_features; sk_pwiser.inspection.describe_impressions shows "
-            "what they gain. Any such list, even an empty one, silences this warning.",
+            "what they gain. Any such list, even an empty one, silences this warning."
         )
 
 

@@ -49,11 +49,7 @@ from sk_pwiser._table._lists import (
     check_lists,
     combine_bags,
 )
-from sk_pwiser._table._numbers import (
-    MAX_BINS,
-    NUMERIC_ENCODINGS,
-    NumericColumn,
-)
+from sk_pwiser._table._numbers import MAX_BINS, NUMERIC_ENCODINGS, NumericColumn
 from sk_pwiser._utils import check_choice, check_integer, warn_user
 
 # Number of rows of the result that are filled at a time, column by column: this part of

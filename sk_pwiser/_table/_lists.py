@@ -38,10 +38,7 @@ def make_bags(offsets, indices, weights, ages=None):
     """Return bags in the form that training reads, if possible without copies."""
     is_one = weights is None or bool((weights == 1).all())
     return Bags(
-        offsets.astype(np.int64, copy=False),
-        indices,
-        None if is_one else weights,
-        ages,
+        offsets.astype(np.int64, copy=False), indices, None if is_one else weights, ages
     )
 
 

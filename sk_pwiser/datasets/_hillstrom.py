@@ -9,11 +9,7 @@ from sklearn.utils import Bunch
 from sklearn.utils._param_validation import StrOptions, validate_params
 
 from sk_pwiser._utils import import_extra
-from sk_pwiser.datasets._downloads import (
-    check_columns,
-    check_flags,
-    find_file,
-)
+from sk_pwiser.datasets._downloads import check_columns, check_flags, find_file
 
 FILE_NAME = (
     "Kevin_Hillstrom_MineThatData_E-MailAnalytics_DataMiningChallenge_2008.03.20.csv"
@@ -51,10 +47,7 @@ Mining Challenge, 2008.
 
 
 @validate_params(
-    {
-        "path": [str, os.PathLike],
-        "subset": [StrOptions({"all", "train", "test"})],
-    },
+    {"path": [str, os.PathLike], "subset": [StrOptions({"all", "train", "test"})]},
     prefer_skip_nested_validation=True,
 )
 def load_hillstrom(path, *, subset="all"):

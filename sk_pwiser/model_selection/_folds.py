@@ -10,12 +10,7 @@ from sklearn.model_selection._split import GroupsConsumerMixin
 from sklearn.utils import column_or_1d, indexable
 
 from sk_pwiser._funnel import funnel_strata, strata_of_folds
-from sk_pwiser._times import (
-    check_duration,
-    column_of_times,
-    read_duration,
-    read_times,
-)
+from sk_pwiser._times import check_duration, column_of_times, read_duration, read_times
 from sk_pwiser._utils import check_integer
 
 
