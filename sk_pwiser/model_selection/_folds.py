@@ -24,16 +24,13 @@ class FunnelStratifiedKFold(StratifiedKFold):
     ----------
     n_splits : int, default=5
         Number of folds, at least 2.
-
     shuffle : bool, default=True
         Whether to shuffle the rows of each depth before splitting them into folds.
         Unlike in :class:`~sklearn.model_selection.StratifiedKFold`, the default is
         True, because logs are ordered by time or by user.
-
     random_state : int, RandomState instance or None, default=None
         Seed of the shuffling; an int gives the same folds at every call. Must be
         None if ``shuffle=False``.
-
     task_parents : "chain", None or dict, default="chain"
         Which task presupposes which, see
         :class:`~sk_pwiser.MultiTaskCTRCVRClassifier`; names are those of the columns of
@@ -80,11 +77,9 @@ class FunnelStratifiedKFold(StratifiedKFold):
         ----------
         X : array-like of shape (n_samples, n_features)
             Only its length is used; ``np.zeros(n_samples)`` is sufficient.
-
         y : array-like of shape (n_samples, n_tasks) or (n_samples,)
             Labels, 0 or 1; the tasks in funnel order. Labels of tasks after the first
             may be missing. The labels of a single task may have any two values.
-
         groups : object, default=None
             Ignored; exists for compatibility.
 
@@ -117,20 +112,16 @@ class FunnelTimeSplit(BaseCrossValidator):
     ----------
     n_splits : int, default=5
         Number of folds, at least 1.
-
     time : str or array-like of shape (n_samples,)
         The name of a column of ``X``, or the times of the rows. Dates, or numbers of
         any unit. The rows may be in any order, and rows of equal time are not split.
-
     gap : duration, default=0
         Training rows end this long before the test part begins, for example the delay
         after which labels are known: a number, in the unit of the times (in seconds if
         these are dates), a text such as "1h" or "7d", or a timedelta.
-
     min_conversions : int, default=1
         The least number of rows in each part in which the last task happened, and all
         that it presupposes.
-
     task_parents : "chain", None or dict, default="chain"
         Which task presupposes which, as in :class:`FunnelStratifiedKFold`.
 
@@ -190,10 +181,8 @@ class FunnelTimeSplit(BaseCrossValidator):
         ----------
         X : table or array-like of shape (n_samples, n_features)
             The rows. Only the column of times is read.
-
         y : array-like of shape (n_samples, n_tasks) or (n_samples,)
             Labels, 0 or 1; the tasks in funnel order.
-
         groups : object, default=None
             Ignored; exists for compatibility.
 
@@ -268,14 +257,11 @@ class FunnelGroupKFold(GroupsConsumerMixin, FunnelStratifiedKFold):
     ----------
     n_splits : int, default=5
         Number of folds, at least 2.
-
     shuffle : bool, default=True
         Whether to shuffle the groups before they are assigned to folds.
-
     random_state : int, RandomState instance or None, default=None
         Seed of the shuffling; an int gives the same folds at every call. Must be
         None if ``shuffle=False``.
-
     task_parents : "chain", None or dict, default="chain"
         Which task presupposes which, as in :class:`FunnelStratifiedKFold`.
 
