@@ -95,7 +95,7 @@ class TargetStatistics:
             blocks, counts, of_others = count_parts(
                 own[0][1], y, weight, rows_of_blocks, others, self.cardinalities[j]
             )
-            self._fit_column(blocks, counts, of_others, earlier)
+            counts = self._fit_table(j, blocks, counts, of_others, earlier)
             self._encode_blocks(j, own, rows_of_blocks, blocks, counts, others, inputs)
         self._update_tables()
         return inputs
@@ -127,7 +127,7 @@ class TargetStatistics:
             counts = dense.sum(axis=0)
             # A generator, since all blocks at the same time would double the memory.
             parts = sparse_blocks(dense, n_rows[j])
-            self._fit_column(parts, counts, of_others, earlier)
+            self._fit_table(j, parts, counts, of_others, earlier)
             table = np.repeat(self._inputs(j, counts)[np.newaxis], len(dense) + 1, 0)
             for b, part in enumerate(sparse_blocks(dense, n_rows[j])):
                 rest = counts[..., part.codes] - part.counts
@@ -143,15 +143,15 @@ class TargetStatistics:
             self.rates_ = earlier.rates_
         self.counts_, self.strengths_, self.means_, self.scales_ = [], [], [], []
 
-    def _fit_column(self, blocks, counts, others, earlier):
-        """Learn a further column from its `BlockValues` and the counts of all rows."""
+    def _fit_table(self, j, blocks, counts, others, earlier):
+        """Learn the next table, and return the counts by which rows are encoded."""
         if earlier is not None:
-            j, total = len(self.counts_), counts + others
+            total = counts + others
             is_absent = total[0].max(axis=0) == 0
             total[..., is_absent] = earlier.counts_[j][..., is_absent]
             scale = earlier.scales_[j].copy()
             self._keep(total, earlier.strengths_[j], earlier.means_[j], scale)
-            return
+            return counts
         strengths = self._estimate_strengths(counts)
         n_rows, mean, squares = 0.0, 0.0, 0.0
         for part in blocks:
@@ -166,6 +166,7 @@ class TargetStatistics:
             mean += (own_mean - mean) * share
             n_rows += n_own
         self._keep(counts + others, strengths, mean, np.sqrt(squares / n_rows))
+        return counts
 
     def _encode_blocks(self, j, own, rows_of_blocks, blocks, counts, others, inputs):
         """Fill in the inputs of a table's elements, which leave out their own block."""
@@ -373,21 +374,17 @@ class ExtendedStatistics(TargetStatistics):
             self._warn_if_seen(self.counted(codes, lists), y, weight)
             if not self.adds:
                 return self.transform(codes, lists)
-        inputs = np.empty((len(codes), self.n_outputs), dtype=np.float32)
-        rows_of_blocks = split_rows(block, others)
-        for j, own in enumerate(self._by_table(codes, lists)):
-            blocks, counts, of_others = count_parts(
-                own[0][1], y, weight, rows_of_blocks, others, self.cardinalities[j]
-            )
-            base = self.counts_[j]
-            if self.rows == "seen":
-                base = _subtract(base, counts + of_others)
-            counts += base
-            self._encode_blocks(j, own, rows_of_blocks, blocks, counts, others, inputs)
-            if self.rows == "new":
-                self.counts_[j] = counts + of_others
-        self._update_tables()
-        return inputs
+        return super().fit_transform(codes, y, weight, block, others, None, lists)
+
+    def _begin(self, total, ones, earlier):
+        """Keep what the source has learnt."""
+
+    def _fit_table(self, j, blocks, counts, others, earlier):
+        base = self.counts_[j]
+        if self.rows == "seen":
+            return counts + _subtract(base, counts + others)
+        self.counts_[j] = counts + base + others
+        return counts + base
 
     def _warn_if_seen(self, counted, y, weight):
         """Warn if rows that are passed as new are probably in the counts of the source.
