@@ -19,10 +19,10 @@ from sklearn.compose import make_column_selector, make_column_transformer
 from sklearn.ensemble import HistGradientBoostingClassifier
 from sklearn.linear_model import LogisticRegression
 from sklearn.metrics import log_loss, roc_auc_score
-from sklearn.model_selection import GridSearchCV
+from sklearn.model_selection import GridSearchCV, StratifiedKFold
 from sklearn.multioutput import MultiOutputClassifier
 from sklearn.pipeline import make_pipeline
-from sklearn.preprocessing import OneHotEncoder, StandardScaler
+from sklearn.preprocessing import OneHotEncoder, StandardScaler, TargetEncoder
 
 from sk_pwiser import MultiTaskCTRCVRClassifier
 from sk_pwiser._utils import import_extra
@@ -35,7 +35,6 @@ from sk_pwiser.model_selection import (
     compare_losses,
     compare_models,
 )
-from sk_pwiser.model_selection._compare_models import target_encoder
 
 LOSSES = ("bce", "pwiser")
 # Generated logs, each drawn with several seeds.
@@ -233,6 +232,15 @@ def score_models(settings, arguments, seed):
         for name, model in models.items()
     }
     return scores, search.best_params_["pwiser_weight"]
+
+
+def target_encoder(seed):
+    """Return an encoder that draws its folds by the seed."""
+    encoder = TargetEncoder()
+    if encoder.random_state is None:  # TODO(1.0): scikit-learn before 1.9
+        return encoder.set_params(random_state=seed)
+    folds = StratifiedKFold(5, shuffle=True, random_state=seed)
+    return encoder.set_params(cv=folds)
 
 
 def encode_columns(numeric, categorical):

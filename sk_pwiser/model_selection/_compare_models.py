@@ -4,6 +4,7 @@ import importlib.util
 from collections.abc import Mapping
 
 import numpy as np
+import sklearn
 from sklearn.base import BaseEstimator, ClassifierMixin, TransformerMixin
 from sklearn.compose import ColumnTransformer, make_column_selector
 from sklearn.ensemble import HistGradientBoostingClassifier
@@ -13,6 +14,7 @@ from sklearn.model_selection import StratifiedKFold
 from sklearn.multioutput import MultiOutputClassifier
 from sklearn.pipeline import make_pipeline
 from sklearn.preprocessing import OneHotEncoder, StandardScaler, TargetEncoder
+from sklearn.utils.fixes import parse_version
 
 from sk_pwiser._table import (
     CategoryColumn,
@@ -247,19 +249,15 @@ def many_values(X):
     return [name for name in IS_CATEGORY(X) if X[name].nunique() >= MIN_VALUES]
 
 
-def target_encoder(seed):
-    """Return an encoder that draws its folds by the seed."""
-    encoder = TargetEncoder()
-    if encoder.random_state is None:  # TODO(1.0): scikit-learn before 1.9
-        return encoder.set_params(random_state=seed)
-    folds = StratifiedKFold(5, shuffle=True, random_state=seed)
-    return encoder.set_params(cv=folds)
-
-
 def with_statistics(model, max_categories=None):
     """Return a pipeline of trees, with cross-fitted target statistics as columns."""
-    rates = "rates", target_encoder(0), many_values
-    columns = ColumnTransformer([("columns", "passthrough", slice(None)), rates])
+    rates = TargetEncoder(random_state=0)
+    if parse_version(sklearn.__version__) >= parse_version("1.9"):
+        # From there on, its own parameters of the folds are deprecated.
+        rates = TargetEncoder(cv=StratifiedKFold(5, shuffle=True, random_state=0))
+    columns = ColumnTransformer(
+        [("columns", "passthrough", slice(None)), ("rates", rates, many_values)]
+    )
     columns.set_output(transform="pandas")
     return make_pipeline(PlainColumns(max_categories), columns, model)
 
