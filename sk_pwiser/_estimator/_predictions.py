@@ -8,24 +8,11 @@ from sk_pwiser._utils import accept_any_case_of_y, ends_of_path
 from sk_pwiser.metrics import mean_auc_scorer
 
 
-class PredictionMixin:
-    """Mixin class of classifiers of a funnel, fitted with the names of its tasks.
+class ProbabilityMixin:
+    """Mixin class of classifiers that define `_predict_positive(X)`.
 
-    A class defines `_predict_logits(X)`, an array of shape (n_samples, n_tasks),
-    `_positive(logits)`, their probabilities as float32, and `_conditional(X, first,
-    last)`, the probability of one task given another.
+    It returns the probabilities of the tasks, an array of shape (n_samples, n_tasks).
     """
-
-    def __sklearn_tags__(self):
-        tags = super().__sklearn_tags__()
-        tags.classifier_tags.multi_label = True
-        tags.classifier_tags.multi_class = False
-        tags.target_tags.multi_output = True
-        return tags
-
-    def _predict_positive(self, X):
-        """Return P(Y_k = 1), inside (0, 1): float32 of shape (n_samples, n_tasks)."""
-        return self._positive(self._predict_logits(X))
 
     def predict_proba(self, X):
         """Predict probabilities over impressions.
@@ -38,8 +25,8 @@ class PredictionMixin:
         Returns
         -------
         float32 ndarray of shape (n_samples, n_tasks)
-            Column k is P(Y_k = 1 | impression). For a single task, the ordinary
-            `(n_samples, 2)` with the probabilities of both classes.
+            Column k is P(Y_k = 1 | impression). For a single task, and for a view of
+            one, the ordinary `(n_samples, 2)` with the probabilities of both classes.
 
         Raises
         ------
@@ -69,6 +56,26 @@ class PredictionMixin:
         if self.classes_.ndim == 1:
             return self.classes_[positive[:, 0]]
         return np.take_along_axis(self.classes_, positive.T, axis=1).T
+
+
+class PredictionMixin(ProbabilityMixin):
+    """Mixin class of classifiers of a funnel, fitted with the names of its tasks.
+
+    A class defines `_predict_logits(X)`, an array of shape (n_samples, n_tasks),
+    `_positive(logits)`, their probabilities as float32, and `_conditional(X, first,
+    last)`, the probability of one task given another.
+    """
+
+    def __sklearn_tags__(self):
+        tags = super().__sklearn_tags__()
+        tags.classifier_tags.multi_label = True
+        tags.classifier_tags.multi_class = False
+        tags.target_tags.multi_output = True
+        return tags
+
+    def _predict_positive(self, X):
+        """Return P(Y_k = 1), inside (0, 1): float32 of shape (n_samples, n_tasks)."""
+        return self._positive(self._predict_logits(X))
 
     def predict_cvr(self, X, task=None):
         """Predict P(last task | first task): the conversion rate of a click.

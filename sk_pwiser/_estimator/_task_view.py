@@ -10,16 +10,21 @@ from sklearn.metrics import roc_auc_score
 from sklearn.utils import get_tags
 from sklearn.utils.validation import check_is_fitted
 
+from sk_pwiser._estimator._predictions import ProbabilityMixin
 from sk_pwiser._table import check_unreserved, choose_task_names, names_of_columns
 from sk_pwiser._utils import DocLink
 from sk_pwiser.metrics import make_task_scorer
 
 
-class TaskView(DocLink, ClassifierMixin, MetaEstimatorMixin, BaseEstimator):
+class TaskView(
+    DocLink, ProbabilityMixin, ClassifierMixin, MetaEstimatorMixin, BaseEstimator
+):
     """One task of a multi-task classifier, as an ordinary binary classifier.
 
     Tools for binary classifiers, such as partial dependence, calibration curves,
     stacking and explainers, take the view in place of the estimator.
+
+    Probabilities are over impressions, those of "cvr" given a click.
 
     A view of a fitted estimator predicts at once, with the networks and the memory of
     that estimator. A view of an unfitted one, or a clone of any view, is a
@@ -187,12 +192,13 @@ class TaskView(DocLink, ClassifierMixin, MetaEstimatorMixin, BaseEstimator):
         return self._fitted.feature_names_in_
 
     def _predict_positive(self, X):
-        """Return P(task), or P(last | first), of shape (n_samples,)."""
+        """Return P(task), or P(last | first), of shape (n_samples, 1)."""
         column, estimator = self._column, self._fitted
         if self._is_cvr:
-            return estimator.predict_cvr(X)
+            return estimator.predict_cvr(X)[:, np.newaxis]
         # A single task has a column per class.
-        return estimator.predict_proba(X)[:, column if self._n_tasks > 1 else 1]
+        column = column if self._n_tasks > 1 else 1
+        return estimator.predict_proba(X)[:, column, np.newaxis]
 
     @property
     def _n_tasks(self):
@@ -201,23 +207,6 @@ class TaskView(DocLink, ClassifierMixin, MetaEstimatorMixin, BaseEstimator):
     @property
     def _is_cvr(self):
         return self.task == "cvr" and self._n_tasks > 1
-
-    def predict_proba(self, X):
-        """Predict the probabilities of both classes.
-
-        Parameters
-        ----------
-        X : {DataFrame, array-like, sparse matrix} of shape (n_samples, n_features)
-            Impressions.
-
-        Returns
-        -------
-        ndarray of shape (n_samples, 2)
-            1 - p and p, the estimator's probability of the task over impressions, or
-            with "cvr" given a click.
-        """
-        positive = self._predict_positive(X)
-        return np.column_stack([1 - positive, positive])
 
     def decision_function(self, X):
         """Compute the logit of the task.
@@ -237,25 +226,9 @@ class TaskView(DocLink, ClassifierMixin, MetaEstimatorMixin, BaseEstimator):
         if not self._is_cvr and hasattr(estimator, "predict_logits"):
             logits = estimator.predict_logits(X)
             return logits if logits.ndim == 1 else logits[:, column]
-        positive = np.asarray(self._predict_positive(X), dtype=np.float64)
+        positive = self._predict_positive(X)[:, 0].astype(np.float64)
         limits = np.finfo(np.float32)
         return logit(np.clip(positive, limits.tiny, 1 - limits.epsneg))
-
-    def predict(self, X):
-        """Predict labels: the second class where its probability is at least 0.5.
-
-        Parameters
-        ----------
-        X : {DataFrame, array-like, sparse matrix} of shape (n_samples, n_features)
-            Impressions.
-
-        Returns
-        -------
-        ndarray of shape (n_samples,)
-            Labels. At low base rates few rows or none reach 0.5; rank by
-            `predict_proba` instead.
-        """
-        return self.classes_[(self._predict_positive(X) >= 0.5).astype(int)]
 
     def score(self, X, y, sample_weight=None):
         """Compute the ROC AUC of the task.
