@@ -16,10 +16,9 @@ from sk_pwiser._estimator._parameters import (
     one_eval_set,
     with_entry,
 )
-from sk_pwiser._estimator._predictions import PredictionMixin
 from sk_pwiser._estimator._saving import from_plain, to_plain
 from sk_pwiser._estimator._summary import summary_html
-from sk_pwiser._estimator._task_view import TaskView, check_task, find_column
+from sk_pwiser._estimator._task_view import PredictionMixin
 from sk_pwiser._files import (
     FORMAT_VERSION,
     check_version,
@@ -830,34 +829,6 @@ class MultiTaskCTRCVRClassifier(
             with limited_threads():
                 return write_predictions(self._result, X, output)
         return super().predict_proba(X)
-
-    def task(self, task):
-        """Return one task as an ordinary binary classifier.
-
-        Parameters
-        ----------
-        task : int or str
-            The task: its index, its name, or "cvr" for P(last task | first task).
-
-        Returns
-        -------
-        TaskView
-            Of a fitted estimator it predicts at once; of an unfitted one, `fit` trains
-            a clone of the estimator on all tasks. See
-            :class:`~sk_pwiser.TaskView`.
-
-        Raises
-        ------
-        ValueError
-            If the fitted estimator has no such task. A view of an unfitted estimator
-            raises it in `fit`.
-        TypeError
-            If `task` is neither an int nor a str.
-        """
-        check_task(task)
-        if hasattr(self, "task_names_"):
-            find_column(task, self.task_names_)
-        return TaskView(self, task)
 
     def encode(self, X):
         """Encode a table as the network reads it.

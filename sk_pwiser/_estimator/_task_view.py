@@ -1,4 +1,4 @@
-"""One task of a multi-task classifier, as an ordinary binary classifier."""
+"""Predictions of all tasks, and one task as an ordinary binary classifier."""
 
 from numbers import Integral
 
@@ -10,10 +10,64 @@ from sklearn.metrics import roc_auc_score
 from sklearn.utils import get_tags
 from sklearn.utils.validation import check_is_fitted
 
-from sk_pwiser._estimator._predictions import ProbabilityMixin
-from sk_pwiser._table import check_unreserved, choose_task_names, names_of_columns
-from sk_pwiser._utils import DocLink
-from sk_pwiser.metrics import make_task_scorer
+from sk_pwiser._table import (
+    check_unreserved,
+    choose_task_names,
+    names_of_columns,
+    probability_frame,
+)
+from sk_pwiser._utils import DocLink, accept_any_case_of_y, ends_of_path
+from sk_pwiser.metrics import make_task_scorer, mean_auc_scorer
+
+
+class ProbabilityMixin:
+    """Mixin class of classifiers that define `_predict_positive(X)`.
+
+    It returns the probabilities of the tasks, an array of shape (n_samples, n_tasks).
+    """
+
+    def predict_proba(self, X):
+        """Predict probabilities over impressions.
+
+        Parameters
+        ----------
+        X : {DataFrame, array-like, sparse matrix} of shape (n_samples, n_features)
+            Impressions.
+
+        Returns
+        -------
+        float32 ndarray of shape (n_samples, n_tasks)
+            Column k is P(Y_k = 1 | impression). For a single task, and for a view of
+            one, the ordinary `(n_samples, 2)` with the probabilities of both classes.
+
+        Raises
+        ------
+        ValueError, TypeError
+            If the columns of `X` are not those seen in fit.
+        """
+        positive = self._predict_positive(X)
+        if self.classes_.ndim == 1:
+            return np.hstack([1 - positive, positive])
+        return positive
+
+    def predict(self, X):
+        """Predict labels: 1 where the probability is at least 0.5.
+
+        Parameters
+        ----------
+        X : {DataFrame, array-like, sparse matrix} of shape (n_samples, n_features)
+            Impressions.
+
+        Returns
+        -------
+        ndarray of shape (n_samples, n_tasks) or (n_samples,)
+            Labels, in the dtype of those in `fit`. At low base rates few rows or none
+            reach 0.5; rank by `predict_proba` instead.
+        """
+        positive = (self._predict_positive(X) >= 0.5).astype(int)
+        if self.classes_.ndim == 1:
+            return self.classes_[positive[:, 0]]
+        return np.take_along_axis(self.classes_, positive.T, axis=1).T
 
 
 class TaskView(
@@ -256,6 +310,153 @@ class TaskView(
             return scorer(self._fitted, X, y, sample_weight=sample_weight)
         scorer = make_task_scorer(roc_auc_score, 0)
         return scorer(self, X, y, sample_weight=sample_weight)
+
+
+class PredictionMixin(ProbabilityMixin):
+    """Mixin class of classifiers of a funnel, fitted with the names of its tasks.
+
+    A class defines `_predict_logits(X)`, an array of shape (n_samples, n_tasks),
+    `_positive(logits)`, their probabilities as float32, and `_conditional(X, first,
+    last)`, the probability of one task given another.
+    """
+
+    def __sklearn_tags__(self):
+        tags = super().__sklearn_tags__()
+        tags.classifier_tags.multi_label = True
+        tags.classifier_tags.multi_class = False
+        tags.target_tags.multi_output = True
+        return tags
+
+    def _predict_positive(self, X):
+        """Return P(Y_k = 1), inside (0, 1): float32 of shape (n_samples, n_tasks)."""
+        return self._positive(self._predict_logits(X))
+
+    def predict_cvr(self, X, task=None):
+        """Predict P(last task | first task): the conversion rate of a click.
+
+        Parameters
+        ----------
+        X : {DataFrame, array-like, sparse matrix} of shape (n_samples, n_features)
+            Impressions.
+        task : int or str, default=None
+            Index or name of the task, by default the last one. The first task is that
+            which it presupposes, directly or through others.
+
+        Returns
+        -------
+        ndarray of shape (n_samples,)
+            Probabilities: P(task) / P(first), at most 1.
+
+        Raises
+        ------
+        ValueError
+            If there is no such task, or if it presupposes no other one.
+        """
+        check_is_fitted(self)
+        return self._conditional(X, *ends_of_path(task, self.task_parents_))
+
+    @accept_any_case_of_y
+    def score(self, X, Y, sample_weight=None):
+        """Compute the mean ROC AUC over the tasks.
+
+        Not the accuracy: at a click rate of 1 %, predicting no click at all has an
+        accuracy of 99 %.
+
+        Parameters
+        ----------
+        X : {DataFrame, array-like, sparse matrix} of shape (n_samples, n_features)
+            Impressions.
+        Y : array-like of shape (n_samples, n_tasks) or (n_samples,)
+            True labels. With `missing_labels="ignore"`, and in a calibrator, labels of
+            tasks after the first may be missing; the AUC of that task then leaves out
+            the row.
+        sample_weight : array-like of shape (n_samples,) or (n_samples, n_tasks), \
+                default=None
+            Weights of the rows, or of the rows and tasks, >= 0.
+
+        Returns
+        -------
+        float
+            Mean of the tasks' AUC; NaN, with a warning, if a task has only one class.
+
+        Raises
+        ------
+        ValueError, TypeError
+            If labels or weights are invalid, as in `fit`.
+        """
+        check_is_fitted(self)
+        return mean_auc_scorer(self, X, Y, sample_weight=sample_weight)
+
+    def predict_logits(self, X):
+        """Predict log-odds over impressions, which do not saturate near 0 and 1.
+
+        Parameters
+        ----------
+        X : {DataFrame, array-like, sparse matrix} of shape (n_samples, n_features)
+            Impressions.
+
+        Returns
+        -------
+        float32 ndarray of shape (n_samples, n_tasks) or (n_samples,)
+            Column k is log(p / (1 - p)) of p = P(Y_k = 1 | impression), also with
+            `task_space="conditional"`. 1-D for a single task.
+        """
+        logits = self._predict_logits(X).astype(np.float32, copy=False)
+        return logits[:, 0] if self.classes_.ndim == 1 else logits
+
+    def predict_frame(self, X):
+        """Predict probabilities over impressions as a DataFrame.
+
+        The values are those of `predict_proba`, which returns an array: `set_output` of
+        scikit-learn is for transformers, and its scorers and meta-estimators take the
+        columns of probabilities by position.
+
+        Parameters
+        ----------
+        X : {DataFrame, array-like, sparse matrix} of shape (n_samples, n_features)
+            Impressions.
+
+        Returns
+        -------
+        DataFrame of shape (n_samples, n_tasks)
+            One column per task, named as in `task_names_`, with P(task = 1 |
+            impression), also for a single task. A polars DataFrame if `X` is one;
+            otherwise a pandas DataFrame, with the index of `X` if it has one.
+
+        Raises
+        ------
+        ImportError
+            If pandas is not installed, and `X` is not a polars DataFrame.
+        """
+        return probability_frame(self._predict_positive(X), X, self.task_names_)
+
+    def task(self, task):
+        """Return one task as an ordinary binary classifier.
+
+        Parameters
+        ----------
+        task : int or str
+            The task: its index, its name, or "cvr" for P(last task | first task).
+
+        Returns
+        -------
+        TaskView
+            Of a fitted estimator it predicts at once; of an unfitted one, `fit` trains
+            a clone of the estimator on all tasks. See
+            :class:`~sk_pwiser.TaskView`.
+
+        Raises
+        ------
+        ValueError
+            If the fitted estimator has no such task. A view of an unfitted estimator
+            raises it in `fit`.
+        TypeError
+            If `task` is neither an int nor a str.
+        """
+        check_task(task)
+        if hasattr(self, "task_names_"):
+            find_column(task, self.task_names_)
+        return TaskView(self, task)
 
 
 def find_column(task, names):

@@ -1,6 +1,8 @@
 """Numeric columns: encodings and bins."""
 
 from copy import copy
+from dataclasses import dataclass
+from typing import Any
 
 import numpy as np
 from scipy.special import ndtri
@@ -90,6 +92,7 @@ LARGEST_DEVIATION = 10.0
 LARGEST_VALUE, SMALLEST_VALUE = 1e100, 1e-100
 
 
+@dataclass(eq=False)
 class NumericColumn:
     """Encodes a numeric column, with an indicator if it had missing values in fit.
 
@@ -99,6 +102,8 @@ class NumericColumn:
     never changed in training would be arbitrary. `learn_constant` learns it from later
     rows.
     """
+
+    name: Any
 
     kind = "numeric"
 
@@ -113,9 +118,6 @@ class NumericColumn:
 
     # Whether the network also reads the position among the bins as a normal score.
     has_scores = False
-
-    def __init__(self, name):
-        self.name = name
 
     @property
     def bins(self):
@@ -257,6 +259,7 @@ class QuantileColumn(NumericColumn):
         return self.values_, self.scores_
 
 
+@dataclass(eq=False)
 class PiecewiseLinearColumn(NumericColumn):
     """Encodes a column as positions relative to the edges of at most `max_bins` bins.
 
@@ -268,12 +271,7 @@ class PiecewiseLinearColumn(NumericColumn):
 
     n_bins_ = 1
 
-    # Columns in files of version 0.1.0 do not have this attribute.
-    max_bins = MAX_BINS
-
-    def __init__(self, name, max_bins=MAX_BINS):
-        super().__init__(name)
-        self.max_bins = max_bins
+    max_bins: int = MAX_BINS  # files of version 0.1.0 lack it
 
     @property
     def _words(self):

@@ -482,27 +482,9 @@ class FunnelCalibrator(
 
         return names, logits
 
-    @available_if(lambda self: hasattr(self.estimator, "task"))
-    def task(self, task):
-        """Return one task as an ordinary binary classifier.
-
-        Parameters
-        ----------
-        task : int or str
-            The task: its index, its name, or "cvr" for P(last task | first task).
-
-        Returns
-        -------
-        TaskView
-            A :class:`~sk_pwiser.TaskView` of this calibrator.
-
-        Raises
-        ------
-        ValueError
-            If the fitted calibrator has no such task.
-        """
-        fitted = getattr(self, "estimator_", self.estimator)
-        return fitted.task(task).set_params(estimator=self)
+    task = available_if(lambda self: hasattr(self.estimator, "task"))(
+        PredictionMixin.task
+    )
 
     def save(self, path):
         """Write the fitted calibrator and its estimator to a file without code.
