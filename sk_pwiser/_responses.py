@@ -122,7 +122,6 @@ class Predictions:
         return read_task_parents(parents, list(parents))
 
     def first_of_cvr(self, n_tasks):
-        """Return the column of the first task that the last one presupposes."""
         first = path_to(n_tasks - 1, self.task_parents(n_tasks))[0]
         if first == n_tasks - 1:
             raise ValueError(
@@ -169,7 +168,6 @@ def nested_estimators(estimator):
 
 
 def _predict_cvr(estimator, X):
-    """Return ``predict_cvr`` of the outermost estimator that has it, or None."""
     layers = list(nested_estimators(estimator))
     for i, layer in enumerate(layers):
         if not hasattr(layer, "predict_cvr"):
@@ -225,7 +223,6 @@ def _predicted_labels(labels, k, targets):
 
 
 def find_paths(params, name):
-    """Return all keys in ``get_params()`` whose last part is a given name."""
     return [key for key in params if key == name or key.endswith(f"__{name}")]
 
 

@@ -309,7 +309,6 @@ class SessionCriticWeights(DocLink, BaseEstimator):
         )
 
     def _fit_critics(self, critic, states, p, rewards, sessions):
-        """Fit one critic per task, repeatedly if the targets depend on the critics."""
         targets = sessions.discounted_sums(rewards, self.gamma)
         n_fits = self.max_iter if self.target == "bootstrap" else 1
         for n_iter in range(1, n_fits + 1):

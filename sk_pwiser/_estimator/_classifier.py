@@ -727,7 +727,6 @@ class MultiTaskCTRCVRClassifier(
 
     @staticmethod
     def _attributes(result: TrainingResult):
-        """Return the fitted attributes."""
         encoder, targets = result.schema.encoder, result.schema.targets
         attributes = {
             "_result": result,
@@ -1031,7 +1030,6 @@ class MultiTaskCTRCVRClassifier(
         return bundle
 
     def _summary_html(self):
-        """Return the summary of the fit, empty before it."""
         return summary_html(self._result) if hasattr(self, "_result") else ""
 
     def __sklearn_tags__(self):

@@ -172,7 +172,6 @@ class TaskView(
         return self
 
     def _check_labels(self, y, tasks):
-        """Return the labels of all tasks."""
         if tasks is None and np.ndim(y) < 2:
             raise ValueError(
                 "A view of one task learns from the labels of all tasks: pass y of "

@@ -124,7 +124,6 @@ def read_file(path: str | PathLike[str]) -> tuple[Any, dict[str, np.ndarray]]:
 
 
 def _read_header(file, path):
-    """Return the bytes and the entries of the header, if it is of this format."""
     start = file.read(8)
     size = int.from_bytes(start, "little")
     try:

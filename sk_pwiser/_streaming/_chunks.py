@@ -20,8 +20,6 @@ from sk_pwiser._utils import in_background
 
 
 class Chunk(NamedTuple):
-    """Some rows of a dataset, without rows of weight 0."""
-
     X: Any  # pyarrow.Table, not yet encoded
     targets: Targets
     weights: np.ndarray | None  # float64 (n_rows,) or (n_rows, n_tasks), not scaled
@@ -138,7 +136,6 @@ class RowSample:
         self.n_kept = 0
 
     def add(self, table, weights):
-        """Add rows, a pyarrow.Table, and their weights per row or per row and task."""
         keys = self.generator.random(len(table))
         if np.isfinite(self.limit):
             kept = np.flatnonzero(keys < self.limit)

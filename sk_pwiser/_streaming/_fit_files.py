@@ -93,7 +93,6 @@ def prepare_dataset(
     earlier: TrainingResult | None = None,
     n_files: int | None = None,
 ) -> tuple[Plan, EncodedData]:
-    """Check parameters and rows, learn the encoding, and store the encoded rows."""
     settings, dataset = source.settings, source.dataset
     if not dataset.targets:
         raise ValueError("targets of the dataset is empty; fit needs labels.")
@@ -210,7 +209,6 @@ def _plan(
     earlier: TrainingResult | None,
     random_state: Any,
 ) -> Plan:
-    """Check all labels and weights, and plan the training."""
     settings = source.settings
     summary, targets = learnt.summary, learnt.summary.targets()
     eval_rows = check_eval_sets(settings, sets, targets)

@@ -320,7 +320,6 @@ def learn_schema(
 
 
 def check_rows_left(dataset: Any, summary: Any) -> None:
-    """Raise if no row is left; warn if some could not be read."""
     if dataset.corrupt_:
         warn_user(
             f"{len(dataset.corrupt_)} files or row groups cannot be read and are left "

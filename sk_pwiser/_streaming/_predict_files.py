@@ -56,7 +56,6 @@ def _warn_about_corrupt(dataset):
 
 
 def write_predictions(result, dataset, output):
-    """Write the probabilities of a dataset into a folder, one file per file."""
     if not reads_in_parts(dataset):
         raise TypeError(
             "output must be None unless X is a dataset that is read in parts; got "

@@ -57,7 +57,6 @@ class HoldOut:
         self.groups = GroupValues()
 
     def count(self, targets, groups):
-        """Count rows or groups, in the first pass."""
         self._choose(targets, groups, self._add)
 
     def _add(self, strata):
@@ -131,7 +130,6 @@ class TimeEdges:
         return np.quantile(self.sampled, shares, method="higher")
 
     def last_edge(self, share):
-        """Return the time from which on a share of the rows comes; None without one."""
         if self.column is None or self.sampled.min() == self.sampled.max():
             return None
         return last_edge(self.sampled, share)

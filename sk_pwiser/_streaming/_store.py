@@ -292,7 +292,6 @@ def _streamed(source: Source, store: RowStore, load: Any) -> StreamedImpressions
 
 
 def encode_eval_rows(source: Source, schema: Schema) -> StreamedImpressions:
-    """Encode validation rows of a dataset like rows of a prediction, and store them."""
     store = RowStore(source.folder / "eval", source.file_rows)
     summary = RowSummary()
     for chunk in source.chunks():

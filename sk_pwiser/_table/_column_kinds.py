@@ -36,7 +36,6 @@ from sk_pwiser._utils import check_integer, warn_user
 
 
 def find_category_columns(categorical_features, X, names):
-    """Return a list of bools, one per column: whether it is a category column."""
     if categorical_features is None:
         return [False] * len(names)
     if isinstance(categorical_features, str):
@@ -72,7 +71,6 @@ def refuse_chosen_columns(categorical_features):
 
 
 def check_encoding_params(params):
-    """Raise if an entry is invalid, whatever the table is."""
     check_target_encoding(params)
     check_vocabulary(params)
     check_lists(params)
@@ -310,7 +308,6 @@ def refuse_merged(name, column):
 
 
 def column_kinds(encoder):
-    """Return the names of the columns of a fitted `TableEncoder`, by kind."""
     if encoder.sparse_ is not None:
         names = getattr(encoder, "feature_names_in_", range(encoder.n_features_in_))
         return {"sparse": list(names)}

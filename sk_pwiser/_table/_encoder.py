@@ -241,7 +241,6 @@ class TableEncoder:
         return {name: getattr(self, name) for name in SCHEMA if hasattr(self, name)}
 
     def _pair(self, columns, kind):
-        """Return pairs of encoder and column for the encoders of one class."""
         pairs = zip(self.columns_, columns, strict=True)
         return [pair for pair in pairs if isinstance(pair[0], kind)]
 
@@ -377,7 +376,6 @@ def _with_lists(pairs):
 
 
 def elements_of(lists, name):
-    """Return the elements of the lists that share the vocabulary of a column."""
     return [each.elements for encoder, each in lists if encoder.shared_name == name]
 
 

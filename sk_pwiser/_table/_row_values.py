@@ -130,13 +130,11 @@ class WeightScale:
 
     @property
     def is_binary(self):
-        """Whether all scaled weights are 0 or 1."""
         equal = self.smallest >= self.largest
         return equal and self.given in (None, self.largest)
 
     @property
     def is_even(self):
-        """Whether all scaled weights are 1."""
         return self.is_binary and not self.has_zero
 
     def apply(self, weights):

@@ -296,8 +296,6 @@ def split_rows(block, others):
 
 
 def count_parts(elements, y, weight, rows_of_blocks, others, size):
-    """Count the elements of each block, of all blocks, and of `others`."""
-
     def count_rows(rows):
         part = elements.at(rows)
         codes = part.codes.astype(np.intp)
@@ -320,7 +318,6 @@ def sparse_blocks(counts, n_rows):
 
 
 def sum_labels(y, weight, used):
-    """Return the sums of weights per task, over the used rows and their positives."""
     weight, y = weight[used], y[used]
     return weight.sum(axis=0, dtype=float), (weight * y).sum(axis=0, dtype=float)
 

@@ -390,7 +390,6 @@ class FunnelCalibrator(
         return curves
 
     def _groups(self, X):
-        """Return the values of the column `by`, as keys of a dict, or None."""
         if self.by is None:
             return None
         try:

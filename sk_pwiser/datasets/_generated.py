@@ -170,7 +170,6 @@ def _check_sizes(n_numeric, n_categorical, n_categories):
 
 
 def _draw_world(rng, n_numeric, sizes):
-    """Draw the model of users: directions, popularities and category effects."""
     directions = np.zeros((n_numeric, 4))
     if n_numeric:
         # Orthogonal directions, which repeat with fewer than four features.
@@ -196,7 +195,6 @@ def _draw_effects(rng, share):
 
 
 def _scores(latent, codes, effects):
-    """Return the scores of interest, conversion and accident, before intercepts."""
     shared, own_interest, own_conversion, own_accident = latent.T
     scores = np.column_stack(
         [

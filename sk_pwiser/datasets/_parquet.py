@@ -75,7 +75,6 @@ def _is_hidden(path):
 
 
 def read_footers(filesystem, paths, on_corrupt):
-    """Return the files with a readable footer, and the paths of the corrupt ones."""
     _, _, parquet = import_parquet()
     files, corrupt = [], []
     for path in paths:

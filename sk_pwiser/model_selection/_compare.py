@@ -78,7 +78,6 @@ def find_path(estimator, params, name):
 
 
 def takes_weight(loss):
-    """Return whether a loss takes the parameter ``pwiser_weight``."""
     # The registry of losses is not available here, because it imports torch.
     if isinstance(loss, str):
         return loss == "pwiser"
