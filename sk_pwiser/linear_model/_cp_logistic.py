@@ -300,10 +300,7 @@ class CPMultiTaskLogistic(LinearPredictions, ClassifierMixin, BaseEstimator):
 
     def _set_result(self, targets, modes, problem, factors, objective, n_iter):
         self._modes, self._mean = modes, problem.columns.mean
-        self._is_binary, self._is_single = targets.is_binary, targets.is_single
-        self.classes_ = targets.classes
-        self.task_names_ = targets.task_names
-        self.n_tasks_ = len(targets.task_names)
+        self._set_targets(targets)
         self.levels_ = modes.levels
         self.loadings_ = factors.loadings
         names = (self.task_mode, *modes.names)
