@@ -25,6 +25,7 @@ from sk_pwiser._table._encoder import (
 )
 from sk_pwiser._table._frames import (
     as_table,
+    column_of,
     find_column,
     first_known,
     list_columns,
@@ -127,6 +128,7 @@ __all__ = [
     "check_weights",
     "choose_task_names",
     "column_kinds",
+    "column_of",
     "combine_bags",
     "combine_weights",
     "factorize",
