@@ -58,15 +58,7 @@ def perceptron(n_in, units):
 
 
 class BareMMoE(nn.Module):
-    """Embeddings, experts, one gate and one tower per task; returns logits.
-
-    Parameters
-    ----------
-    cardinalities : sequence of int
-        Number of values of each category column.
-    n_numeric : int
-        Number of numeric inputs.
-    """
+    """Embeddings, experts, one gate and one tower per task; returns logits."""
 
     def __init__(self, cardinalities, n_numeric):
         super().__init__()
@@ -173,15 +165,7 @@ def predict_bare(model, data, batch_size):
 class GraphedLoop:
     """A bare loop whose step is captured as one CUDA graph and replayed.
 
-    Parameters
-    ----------
-    cardinalities : sequence of int
-        Number of values of each category column.
-    data : Prepared
-        Tensors on CUDA.
-    batch_size : int
-        Number of rows per batch, at most the number of all rows. A last batch with
-        fewer rows is left out.
+    A last batch with fewer rows is left out.
     """
 
     def __init__(self, cardinalities, data, batch_size):
@@ -293,14 +277,7 @@ def rechub_layers(units):
 def rechub_features(cardinalities, numeric, embedding_dim):
     """Describe the columns for torch-rechub, which stores a model's embeddings there.
 
-    Parameters
-    ----------
-    cardinalities : sequence of int
-        Number of values of each category column.
-    numeric : dict of str to int
-        Number of inputs of each numeric feature.
-    embedding_dim : int
-        Width of the embeddings.
+    `numeric` has the number of inputs of each numeric feature.
     """
     features = rechub("basic.features")
     return [
@@ -539,13 +516,7 @@ def fit_pytabkit(name, X, y, *, seed=0):
 
 
 class PerTask:
-    """One scikit-learn classifier per task, used like a multi-task model.
-
-    Parameters
-    ----------
-    fit_one : callable
-        Function of `X` and the labels of a task that returns a fitted classifier.
-    """
+    """One classifier per task, fitted by `fit_one(X, y)`, as a multi-task model."""
 
     def __init__(self, fit_one):
         self.fit_one = fit_one
@@ -566,18 +537,14 @@ class Rechub:
 
     Batches have 512 rows, embeddings a width of 16, hidden layers 128 and 64 units. The
     codes and standardised numbers come from the encoder of this package. The epoch with
-    the lowest log loss on the held-out rows is kept.
-
-    Parameters
-    ----------
-    seed : int
-        Seed of the initial weights, the held-out rows and the order of the rows.
-    max_epochs, patience : int
-        Largest number of epochs, and number of epochs without improvement.
+    the lowest log loss on the held-out rows is kept. The seed is that of the initial
+    weights, the held-out rows and the order of the rows.
     """
 
-    def __init__(self, seed, max_epochs=10, patience=2):
-        self.seed, self.max_epochs, self.patience = seed, max_epochs, patience
+    max_epochs, patience = 10, 2
+
+    def __init__(self, seed):
+        self.seed = seed
 
     def fit(self, X, Y):
         self.encoder_ = TableEncoder()

@@ -24,6 +24,7 @@ import numpy as np
 import pandas as pd
 from _harness import (
     GIB,
+    EpochClock,
     PeakMemory,
     at_most,
     begin,
@@ -33,7 +34,6 @@ from _harness import (
     peak_bytes,
 )
 from _tables import draw_codes, draw_labels
-from skorch.callbacks import Callback
 
 from sk_pwiser import MultiTaskCTRCVRClassifier
 from sk_pwiser._table._encoder import TableEncoder
@@ -67,22 +67,9 @@ def fit(X, Y, **params):
     return size
 
 
-class ProcessorTime(Callback):
-    """Measures the time of each epoch on the processor, whatever else runs there."""
-
-    def __init__(self):
-        self.seconds = []
-
-    def on_epoch_begin(self, net, **kwargs):
-        self.started = time.process_time()
-
-    def on_epoch_end(self, net, **kwargs):
-        self.seconds.append(time.process_time() - self.started)
-
-
 def measure_epochs(n, n_values):
     """Return the processor's seconds per epoch and the number of rows of the table."""
-    clock = ProcessorTime()
+    clock = EpochClock()
     size = fit(
         *table(n, n_values),
         max_epochs=2,

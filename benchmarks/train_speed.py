@@ -37,7 +37,15 @@ import time
 
 import numpy as np
 import torch
-from _harness import Report, at_least, at_most, interleave, make_parser, start
+from _harness import (
+    EpochClock,
+    Report,
+    at_least,
+    at_most,
+    interleave,
+    make_parser,
+    start,
+)
 from _peers import (
     EMBEDDING_DIM,
     EXPERT_UNITS,
@@ -52,7 +60,6 @@ from _peers import (
     skorch_run,
 )
 from _tables import CARDINALITIES, PLAIN, impressions, load_tables, prepare
-from skorch.callbacks import Callback
 
 from sk_pwiser import MultiTaskCTRCVRClassifier
 from sk_pwiser._table._encoder import TableEncoder
@@ -244,19 +251,6 @@ def report_others(report, arguments, n, times, batch_size):
             share = n // batch_size * batch_size / n if name == GRAPHED else 1.0
             seconds = times[name]["all"] / share
             report.line(f"{own}, over {name}", seconds / epochs, target=target)
-
-
-class EpochClock(Callback):
-    """Record the CPU seconds of each epoch in `seconds`."""
-
-    def on_train_begin(self, net, **kwargs):
-        self.seconds = []
-
-    def on_epoch_begin(self, net, **kwargs):
-        self.started = time.process_time()
-
-    def on_epoch_end(self, net, **kwargs):
-        self.seconds.append(time.process_time() - self.started)
 
 
 def clocked(run):
