@@ -403,15 +403,15 @@ class Report:
             print(line.rstrip(), flush=True)
             self.lines.append(line.rstrip())
 
-    def table(self, columns, label_width=28, width=17):
-        """Start a table of rows with a label and cells."""
+    def table(self, columns, label_width=28, width=17, after="", label=""):
+        """Start a table of rows with a label, cells and a text behind them."""
         self.label_width, self.width = label_width, width
-        self.row("", columns)
+        self.row(label, columns, after)
 
-    def row(self, label, cells):
+    def row(self, label, cells, after=""):
         """Print a row of the table."""
         cells = "".join(f"{cell:>{self.width}}" for cell in cells)
-        self.text(f"{label:<{self.label_width}}{cells}")
+        self.text(f"{label:<{self.label_width}}{cells}{after}")
 
     def section(self, heading, over=""):
         """Start a table of ratios."""

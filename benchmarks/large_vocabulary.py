@@ -1,7 +1,6 @@
 """Time and memory of training with up to 10^7 category values.
 
     python benchmarks/large_vocabulary.py
-    python benchmarks/large_vocabulary.py --quick
     python benchmarks/large_vocabulary.py --parts epoch --rounds 5
 
 Every value occurs in the rows: the number of values is checked against the embedding

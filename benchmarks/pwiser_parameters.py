@@ -2,7 +2,6 @@
 
     python benchmarks/pwiser_parameters.py            # everything, 5 seeds
     python benchmarks/pwiser_parameters.py --tables rare --seeds 3
-    python benchmarks/pwiser_parameters.py --quick    # a smoke run
 
 Each seed generates new impressions, 30 % of whose clicks are accidental; half of them
 are for training. All models of a seed are trained on the same rows from the same

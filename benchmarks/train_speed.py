@@ -2,7 +2,6 @@
 
     python benchmarks/train_speed.py                       # minutes on two cores
     python benchmarks/train_speed.py --parts loops         # or numbers, fits
-    python benchmarks/train_speed.py --quick               # a smoke run
     python benchmarks/train_speed.py --networks mmoe ple --threads 1
     python benchmarks/train_speed.py --device cuda --rows 1e6 --batch 2048 65536
 

@@ -1,7 +1,6 @@
 """The cost of a step of several workers: measured for one and two, modelled beyond.
 
     python benchmarks/workers.py
-    python benchmarks/workers.py --quick
 
 A step of `batch_size` rows is divided among workers, which are processes of this
 machine with one thread each, connected through the loopback interface. Its parts:
