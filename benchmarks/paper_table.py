@@ -37,7 +37,6 @@ row could have had.
 """
 
 import argparse
-import csv
 import hashlib
 import os
 import time
@@ -210,19 +209,12 @@ def read(path):
 
 def append(path, row):
     """Append a row, after the header if the file is new; refuse other columns."""
-    path = Path(path)
     is_new = not path.exists()
-    if not is_new:
-        with path.open(newline="") as file:
-            header = next(csv.reader(file), [])
-        if header != list(row):
-            raise ValueError(f"{path} has other columns than the new row: {header}")
+    header = list(row) if is_new else list(pd.read_csv(path, nrows=0))
+    if header != list(row):
+        raise ValueError(f"{path} has other columns than the new row: {header}")
     path.parent.mkdir(parents=True, exist_ok=True)
-    with path.open("a", newline="") as file:
-        writer = csv.DictWriter(file, fieldnames=list(row), lineterminator="\n")
-        if is_new:
-            writer.writeheader()
-        writer.writerow(row)
+    pd.DataFrame([row]).to_csv(path, mode="a", header=is_new, index=False)
 
 
 def attempt(cell, path, max_epochs, threads):

@@ -250,18 +250,16 @@ class TaskRocCurveDisplay(TaskCurvesDisplay):
 
     Examples
     --------
-    >>> from sk_pwiser import MultiTaskCTRCVRClassifier
-    >>> from sk_pwiser.datasets import make_ctr_cvr
     >>> from sk_pwiser.inspection import TaskRocCurveDisplay
-    >>> data = make_ctr_cvr(2_000, ctr=0.3, random_state=0)
-    >>> model = MultiTaskCTRCVRClassifier(max_epochs=3, random_state=0)
-    >>> model.fit(data.data[:1000], data.target[:1000])
-    MultiTaskCTRCVRClassifier(...)
-    >>> display = TaskRocCurveDisplay.from_estimator(
-    ...     model, data.data[1000:], data.target[1000:], cvr=True
+    >>> Y = [[0, 0], [0, 0], [1, 0], [1, 0], [1, 1], [1, 1]]
+    >>> P = [[0.2, 0.0], [0.5, 0.1], [0.4, 0.2], [0.6, 0.1], [0.7, 0.3], [0.8, 0.2]]
+    >>> display = TaskRocCurveDisplay.from_predictions(
+    ...     Y, P, task_names=["click", "conversion"], cvr=True
     ... )
     >>> display.task_names
     ['click', 'conversion', 'conversion | click']
+    >>> display.roc_auc
+    [0.875, 0.9375, 0.5]
     """
 
     _curve_name = "The ROC curve"
@@ -356,18 +354,12 @@ class TaskPrecisionRecallDisplay(TaskCurvesDisplay):
 
     Examples
     --------
-    >>> from sk_pwiser import MultiTaskCTRCVRClassifier
-    >>> from sk_pwiser.datasets import make_ctr_cvr
     >>> from sk_pwiser.inspection import TaskPrecisionRecallDisplay
-    >>> data = make_ctr_cvr(2_000, ctr=0.3, random_state=0)
-    >>> model = MultiTaskCTRCVRClassifier(max_epochs=3, random_state=0)
-    >>> model.fit(data.data[:1000], data.target[:1000])
-    MultiTaskCTRCVRClassifier(...)
-    >>> display = TaskPrecisionRecallDisplay.from_estimator(
-    ...     model, data.data[1000:], data.target[1000:]
-    ... )
-    >>> len(display.lines_), len(display.chance_levels_)
-    (2, 2)
+    >>> Y = [[0, 0], [0, 0], [1, 0], [1, 0], [1, 1], [1, 1]]
+    >>> P = [[0.2, 0.0], [0.5, 0.1], [0.4, 0.2], [0.6, 0.1], [0.7, 0.3], [0.8, 0.2]]
+    >>> display = TaskPrecisionRecallDisplay.from_predictions(Y, P)
+    >>> display.task_names, len(display.lines_)
+    (['task 0', 'task 1'], 2)
     """
 
     _curve_name = "The precision-recall curve"
