@@ -3,8 +3,7 @@
 - Bare torch loops on prepared tensors: `BareMMoE` is written in the usual way, with one
   module per expert, gate and tower. `BareStackedMMoE` has the same sizes, but computes
   all experts of a layer, and all towers, as one product. `train_bare` is a loop of
-  indexing, forward pass, loss, backward pass and Adam, and nothing else; on CUDA,
-  `GraphedLoop` replays a step that was captured once.
+  indexing, forward pass, loss, backward pass and Adam, and nothing else.
 - The training loops of skorch and of torch-rechub, in the form in which they are
   usually run.
 - Models of other packages with `fit(X, Y)` and `predict_proba(X)` of shape
@@ -37,7 +36,7 @@ from sklearn.preprocessing import (
     TargetEncoder,
 )
 from skorch import NeuralNet
-from torch import Tensor, nn
+from torch import nn
 from torch.nn import functional as F
 
 from sk_pwiser._table._encoder import TableEncoder
@@ -160,50 +159,6 @@ def predict_bare(model, data, batch_size):
             data.codes.split(batch_size), data.numeric.split(batch_size), strict=True
         )
         return torch.cat([model(*part).sigmoid() for part in parts])
-
-
-class GraphedLoop:
-    """A bare loop whose step is captured as one CUDA graph and replayed.
-
-    A last batch with fewer rows is left out.
-    """
-
-    def __init__(self, cardinalities, data, batch_size):
-        self.data, self.batch_size = data, batch_size
-        self.model = BareStackedMMoE(cardinalities, data.numeric.shape[1])
-        self.model.to(data.y.device).train()
-        self.optimizer = torch.optim.Adam(
-            self.model.parameters(), lr=1e-3, fused=True, capturable=True
-        )
-        self.rows = torch.arange(batch_size, device=data.y.device)
-        side = torch.cuda.Stream()
-        side.wait_stream(torch.cuda.current_stream())
-        with torch.cuda.stream(side):  # torch requires a warm-up
-            for _ in range(3):
-                self._step()
-        torch.cuda.current_stream().wait_stream(side)
-        self.optimizer.zero_grad(set_to_none=True)
-        self.graph = torch.cuda.CUDAGraph()
-        with torch.cuda.graph(self.graph):
-            self._step()
-
-    def _step(self) -> None:
-        codes, numeric, y = (tensor[self.rows] for tensor in self.data)
-        self.optimizer.zero_grad(set_to_none=True)
-        bare_loss(self.model(codes, numeric), y).backward()
-        self.optimizer.step()
-
-    @property
-    def n_rows(self) -> int:
-        """Number of rows of an epoch."""
-        return len(self.data.y) // self.batch_size * self.batch_size
-
-    def __call__(self) -> None:
-        """Train for one epoch, in random order."""
-        order: Tensor = torch.randperm(len(self.data.y), device=self.rows.device)
-        for rows in order[: self.n_rows].split(self.batch_size):
-            self.rows.copy_(rows)
-            self.graph.replay()
 
 
 # ---------------------------------------------------------------- loops of packages
