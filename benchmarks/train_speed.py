@@ -210,10 +210,8 @@ def report_own(report, arguments, n, times, batch_size):
     """Print the rows of the estimator, relative to the bare loop."""
     # The targets are for CPUs.
     has_targets = arguments.device == "cpu"
-    own = {
-        name: params for name, params in variants(arguments).items() if name in times
-    }
-    trained_once = [n for n, params in own.items() if params.get("n_epochs", 1) == 1]
+    own = {k: params for k, params in variants(arguments).items() if k in times}
+    trained_once = [k for k, params in own.items() if params.get("n_epochs", 1) == 1]
     for heading, part, names, targets in (
         ("Epochs of fit", "epoch", own, {BCE: 0.9, "pwiser": 0.86, "bfloat16": 1.3}),
         ("Whole fit of one epoch", "all", trained_once, {BCE: 0.8}),

@@ -235,9 +235,8 @@ def _module(name: str) -> Any:
 
 def _make(choice: Any, n_tasks: int, params: dict[str, Any]) -> Any:
     """Build the class with the given name, or the given class; copy an instance."""
-    aggregation = _module("aggregation")
-    kinds = aggregation.Aggregator, aggregation.Weighting
-    kinds += (_module("scalarization").Scalarizer,)
+    aggregation, scalarization = _module("aggregation"), _module("scalarization")
+    kinds = aggregation.Aggregator, aggregation.Weighting, scalarization.Scalarizer
     kind: Any = _find(choice) if isinstance(choice, str) else choice
     if isinstance(kind, type) and issubclass(kind, kinds):
         takes = inspect.signature(kind).parameters
