@@ -98,7 +98,7 @@ def begin(name, parser, **quick):
 
 
 def parse(parser, **quick):
-    """Parse the command line, and set the number of threads.
+    """Parse the command line, and set the number of threads; exit without the device.
 
     `quick` has the values, in a smoke run, of arguments that are not given.
     """
@@ -106,17 +106,12 @@ def parse(parser, **quick):
     for key, value in quick.items():
         if arguments.quick and getattr(arguments, key) == parser.get_default(key):
             setattr(arguments, key, value)
-    start(arguments)
-    return arguments
-
-
-def start(arguments):
-    """Exit if the device is missing; set the number of threads."""
     if arguments.device == "cuda" and not torch.cuda.is_available():
         raise SystemExit("--device cuda, but torch finds no CUDA here.")
     if arguments.threads is None:
         arguments.threads = torch.get_num_threads()
     limit_threads(arguments.threads)
+    return arguments
 
 
 def limit_threads(threads):

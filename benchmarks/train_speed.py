@@ -38,12 +38,12 @@ import numpy as np
 import torch
 from _harness import (
     EpochClock,
-    Report,
     at_least,
     at_most,
+    begin,
+    count,
     interleave,
     make_parser,
-    start,
 )
 from _peers import (
     EMBEDDING_DIM,
@@ -322,19 +322,13 @@ def report_fits(report, arguments):
 
 def main():
     parser = make_parser(__doc__, rounds=5)
-    parser.add_argument("--rows", type=float, default=1e5)
+    parser.add_argument("--rows", type=count, default=10**5)
     parser.add_argument("--batch", type=int, nargs="+", default=[2048])
     parser.add_argument("--networks", nargs="*", choices=NETWORKS, default=NETWORKS)
     parser.add_argument("--no-peers", action="store_true", help="without other loops")
     parser.add_argument("--parts", nargs="+", choices=PARTS, default=PARTS)
-    arguments = parser.parse_args()
-    arguments.networks, arguments.parts = [*arguments.networks], [*arguments.parts]
-    if arguments.quick:
-        arguments.rows, arguments.rounds = 6_000, 2
-    arguments.rows = int(arguments.rows)
-    start(arguments)
+    arguments, report = begin("train_speed", parser, rows=6_000, rounds=2)
     torch.manual_seed(0)  # for the bare models and the order of their rows
-    report = Report("train_speed", arguments)
     for batch_size in arguments.batch:
         if "loops" in arguments.parts:
             report_loops(report, arguments, batch_size)
