@@ -22,6 +22,7 @@ import shlex
 import sys
 import time
 from concurrent.futures import ProcessPoolExecutor
+from functools import partial
 from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
 from typing import NamedTuple
@@ -29,6 +30,7 @@ from typing import NamedTuple
 import numpy as np
 import torch
 from sklearn.metrics import log_loss, roc_auc_score
+from skorch.callbacks import Callback
 from threadpoolctl import threadpool_limits
 
 from sk_pwiser import __version__
@@ -44,16 +46,8 @@ RESULTS = Path(__file__).resolve().parents[1] / "docs" / "results"
 def make_parser(description, rounds=None, *, seeds=None, device=True):
     """Return a parser with the options that the benchmarks share.
 
-    Parameters
-    ----------
-    description : str
-        The docstring of the script.
-    rounds : int, default=None
-        Number of rounds of a benchmark of speed.
-    seeds : int, default=None
-        Number of seeds of a benchmark of AUC.
-    device : bool, default=True
-        Whether a benchmark of speed runs on CUDA, too.
+    A benchmark of speed has rounds, and runs on CUDA, too, if `device` is true; one of
+    AUC has seeds.
     """
     parser = argparse.ArgumentParser(
         description=description, formatter_class=argparse.RawDescriptionHelpFormatter
@@ -104,34 +98,20 @@ def begin(name, parser, **quick):
 
 
 def parse(parser, **quick):
-    """Parse the command line, and set the number of threads.
+    """Parse the command line, and set the number of threads; exit without the device.
 
-    Parameters
-    ----------
-    parser : ArgumentParser
-        The parser.
-    **quick
-        Values, in a smoke run, of arguments that are not given.
-
-    Returns
-    -------
-    Namespace
+    `quick` has the values, in a smoke run, of arguments that are not given.
     """
     arguments = parser.parse_args()
     for key, value in quick.items():
         if arguments.quick and getattr(arguments, key) == parser.get_default(key):
             setattr(arguments, key, value)
-    start(arguments)
-    return arguments
-
-
-def start(arguments):
-    """Exit if the device is missing; set the number of threads."""
     if arguments.device == "cuda" and not torch.cuda.is_available():
         raise SystemExit("--device cuda, but torch finds no CUDA here.")
     if arguments.threads is None:
         arguments.threads = torch.get_num_threads()
     limit_threads(arguments.threads)
+    return arguments
 
 
 def limit_threads(threads):
@@ -190,24 +170,10 @@ def synchronize(device):
 
 
 def interleave(runs, rounds, device="cpu", warm_ups=1):
-    """Time runs that alternate within a round, in random order.
+    """Return the seconds of runs, {name: {part: per round}}; "all" is the whole run.
 
-    Parameters
-    ----------
-    runs : dict of str to callable
-        Functions that run once. They return None, or a dict of the seconds of parts of
-        the run.
-    rounds : int
-        Number of rounds that are measured.
-    device : str, default="cpu"
-        Device to synchronise with before and after a run.
-    warm_ups : int, default=1
-        Number of rounds before the measured ones.
-
-    Returns
-    -------
-    dict of str to dict of str to ndarray of shape (rounds,)
-        The seconds of each run by part; "all" is the whole run.
+    The runs are functions by name, and alternate within a round, in random order. They
+    return None, or a dict of the seconds of parts of the run.
     """
     times = {name: [] for name in runs}
     for turn in range(rounds + warm_ups):
@@ -223,6 +189,19 @@ def interleave(runs, rounds, device="cpu", warm_ups=1):
         name: {part: np.array([row[part] for row in rows]) for part in rows[0]}
         for name, rows in times.items()
     }
+
+
+class EpochClock(Callback):
+    """Record the seconds of each epoch on the processor, whatever else runs there."""
+
+    def on_train_begin(self, net, **kwargs):
+        self.seconds = []
+
+    def on_epoch_begin(self, net, **kwargs):
+        self.started = time.process_time()
+
+    def on_epoch_end(self, net, **kwargs):
+        self.seconds.append(time.process_time() - self.started)
 
 
 def repeated(run, times):
@@ -306,6 +285,26 @@ def aucs(Y, p):
     return [roc_auc_score(*pair) for pair in zip(np.asarray(Y).T, p.T, strict=True)]
 
 
+def expected_auc(y, p, weights=1.0):
+    """Return the ROC AUC, NaN for one class; `y` are labels or their probabilities.
+
+    Given probabilities, it is that of each row with both labels, weighted by them.
+    """
+    labels = np.repeat([1, 0], len(y))
+    both = np.concatenate([weights * y, weights * (1 - y)])
+    present = both > 0
+    if len(np.unique(labels[present])) < 2:
+        return np.nan
+    p = np.tile(p, 2)[present]
+    return roc_auc_score(labels[present], p, sample_weight=both[present])
+
+
+def expected_log_loss(y, p):
+    """Return the mean cross-entropy; `y` are labels or their probabilities."""
+    p = np.clip(p, 1e-12, 1 - 1e-12)
+    return -np.mean(y * np.log(p) + (1 - y) * np.log1p(-p))
+
+
 def mean_log_loss(Y, p):
     """Return the log loss, averaged over the tasks."""
     pairs = zip(np.asarray(Y).T, p.T, strict=True)
@@ -358,29 +357,18 @@ def quartiles(ratios, digits=2):
 
 
 class Target(NamedTuple):
-    """The target of a figure."""
+    """The target of a figure: an upper or a lower bound."""
 
-    sign: str  # "at least" or "at most"
     value: float
-
-    def is_met(self, figure):
-        if self.sign == "at least":
-            return bool(figure >= self.value)
-        return bool(figure <= self.value)
+    is_lower: bool
 
     def verdict(self, figure):
-        return f"{self}: {'met' if self.is_met(figure) else 'missed'}"
-
-    def __str__(self):
-        return f"{self.sign} {self.value:g}"
-
-
-def at_least(value):
-    return Target("at least", value)
+        is_met = figure >= self.value if self.is_lower else figure <= self.value
+        bound = "at least" if self.is_lower else "at most"
+        return f"{bound} {self.value:g}: {'met' if is_met else 'missed'}"
 
 
-def at_most(value):
-    return Target("at most", value)
+at_least, at_most = partial(Target, is_lower=True), partial(Target, is_lower=False)
 
 
 # ---------------------------------------------------------------- tables
@@ -390,14 +378,7 @@ class Report:
     """The tables of a benchmark, printed line by line, and kept for a file.
 
     The first lines are the command and the description of the machine, as the pages of
-    the documentation expect them.
-
-    Parameters
-    ----------
-    name : str
-        Name of the benchmark, and of the file of its results.
-    arguments : Namespace
-        Arguments of the command line.
+    the documentation expect them. `name` is that of the file of the results.
     """
 
     def __init__(self, name, arguments):
@@ -417,35 +398,24 @@ class Report:
             print(line.rstrip(), flush=True)
             self.lines.append(line.rstrip())
 
-    def table(self, columns, label_width=28, width=17):
-        """Start a table of rows with a label and cells."""
+    def table(self, columns, label_width=28, width=17, after="", label=""):
+        """Start a table of rows with a label, cells and a text behind them."""
         self.label_width, self.width = label_width, width
-        self.row("", columns)
+        self.row(label, columns, after)
 
-    def row(self, label, cells):
+    def row(self, label, cells, after=""):
         """Print a row of the table."""
         cells = "".join(f"{cell:>{self.width}}" for cell in cells)
-        self.text(f"{label:<{self.label_width}}{cells}")
+        self.text(f"{label:<{self.label_width}}{cells}{after}")
 
     def section(self, heading, over=""):
         """Start a table of ratios."""
         self.text("", heading, f"  {'':<44}{'':>18}{over:>28}")
 
     def line(self, what, ratios=None, *, absolute="", digits=2, target=None):
-        """Print a row of a table of ratios.
+        """Print an absolute value with its unit, and ratios, one per round, to others.
 
-        Parameters
-        ----------
-        what : str
-            Label of the figure.
-        ratios : array-like of shape (rounds,), default=None
-            Ratios to the reference that the heading names, one per round.
-        absolute : str, default=""
-            The absolute value with its unit.
-        digits : int, default=2
-            Number of digits.
-        target : Target, default=None
-            Target of the median.
+        `target` is the `Target` of the median ratio.
         """
         cell = "" if ratios is None else quartiles(ratios, digits)
         verdict = f"  {target.verdict(np.median(ratios))}" if target else ""

@@ -3,8 +3,7 @@
 - Bare torch loops on prepared tensors: `BareMMoE` is written in the usual way, with one
   module per expert, gate and tower. `BareStackedMMoE` has the same sizes, but computes
   all experts of a layer, and all towers, as one product. `train_bare` is a loop of
-  indexing, forward pass, loss, backward pass and Adam, and nothing else; on CUDA,
-  `GraphedLoop` replays a step that was captured once.
+  indexing, forward pass, loss, backward pass and Adam, and nothing else.
 - The training loops of skorch and of torch-rechub, in the form in which they are
   usually run.
 - Models of other packages with `fit(X, Y)` and `predict_proba(X)` of shape
@@ -37,7 +36,7 @@ from sklearn.preprocessing import (
     TargetEncoder,
 )
 from skorch import NeuralNet
-from torch import Tensor, nn
+from torch import nn
 from torch.nn import functional as F
 
 from sk_pwiser._table._encoder import TableEncoder
@@ -58,15 +57,7 @@ def perceptron(n_in, units):
 
 
 class BareMMoE(nn.Module):
-    """Embeddings, experts, one gate and one tower per task; returns logits.
-
-    Parameters
-    ----------
-    cardinalities : sequence of int
-        Number of values of each category column.
-    n_numeric : int
-        Number of numeric inputs.
-    """
+    """Embeddings, experts, one gate and one tower per task; returns logits."""
 
     def __init__(self, cardinalities, n_numeric):
         super().__init__()
@@ -170,58 +161,6 @@ def predict_bare(model, data, batch_size):
         return torch.cat([model(*part).sigmoid() for part in parts])
 
 
-class GraphedLoop:
-    """A bare loop whose step is captured as one CUDA graph and replayed.
-
-    Parameters
-    ----------
-    cardinalities : sequence of int
-        Number of values of each category column.
-    data : Prepared
-        Tensors on CUDA.
-    batch_size : int
-        Number of rows per batch, at most the number of all rows. A last batch with
-        fewer rows is left out.
-    """
-
-    def __init__(self, cardinalities, data, batch_size):
-        self.data, self.batch_size = data, batch_size
-        self.model = BareStackedMMoE(cardinalities, data.numeric.shape[1])
-        self.model.to(data.y.device).train()
-        self.optimizer = torch.optim.Adam(
-            self.model.parameters(), lr=1e-3, fused=True, capturable=True
-        )
-        self.rows = torch.arange(batch_size, device=data.y.device)
-        side = torch.cuda.Stream()
-        side.wait_stream(torch.cuda.current_stream())
-        with torch.cuda.stream(side):  # torch requires a warm-up
-            for _ in range(3):
-                self._step()
-        torch.cuda.current_stream().wait_stream(side)
-        self.optimizer.zero_grad(set_to_none=True)
-        self.graph = torch.cuda.CUDAGraph()
-        with torch.cuda.graph(self.graph):
-            self._step()
-
-    def _step(self) -> None:
-        codes, numeric, y = (tensor[self.rows] for tensor in self.data)
-        self.optimizer.zero_grad(set_to_none=True)
-        bare_loss(self.model(codes, numeric), y).backward()
-        self.optimizer.step()
-
-    @property
-    def n_rows(self) -> int:
-        """Number of rows of an epoch."""
-        return len(self.data.y) // self.batch_size * self.batch_size
-
-    def __call__(self) -> None:
-        """Train for one epoch, in random order."""
-        order: Tensor = torch.randperm(len(self.data.y), device=self.rows.device)
-        for rows in order[: self.n_rows].split(self.batch_size):
-            self.rows.copy_(rows)
-            self.graph.replay()
-
-
 # ---------------------------------------------------------------- loops of packages
 
 
@@ -293,14 +232,7 @@ def rechub_layers(units):
 def rechub_features(cardinalities, numeric, embedding_dim):
     """Describe the columns for torch-rechub, which stores a model's embeddings there.
 
-    Parameters
-    ----------
-    cardinalities : sequence of int
-        Number of values of each category column.
-    numeric : dict of str to int
-        Number of inputs of each numeric feature.
-    embedding_dim : int
-        Width of the embeddings.
+    `numeric` has the number of inputs of each numeric feature.
     """
     features = rechub("basic.features")
     return [
@@ -539,13 +471,7 @@ def fit_pytabkit(name, X, y, *, seed=0):
 
 
 class PerTask:
-    """One scikit-learn classifier per task, used like a multi-task model.
-
-    Parameters
-    ----------
-    fit_one : callable
-        Function of `X` and the labels of a task that returns a fitted classifier.
-    """
+    """One classifier per task, fitted by `fit_one(X, y)`, as a multi-task model."""
 
     def __init__(self, fit_one):
         self.fit_one = fit_one
@@ -566,18 +492,14 @@ class Rechub:
 
     Batches have 512 rows, embeddings a width of 16, hidden layers 128 and 64 units. The
     codes and standardised numbers come from the encoder of this package. The epoch with
-    the lowest log loss on the held-out rows is kept.
-
-    Parameters
-    ----------
-    seed : int
-        Seed of the initial weights, the held-out rows and the order of the rows.
-    max_epochs, patience : int
-        Largest number of epochs, and number of epochs without improvement.
+    the lowest log loss on the held-out rows is kept. The seed is that of the initial
+    weights, the held-out rows and the order of the rows.
     """
 
-    def __init__(self, seed, max_epochs=10, patience=2):
-        self.seed, self.max_epochs, self.patience = seed, max_epochs, patience
+    max_epochs, patience = 10, 2
+
+    def __init__(self, seed):
+        self.seed = seed
 
     def fit(self, X, Y):
         self.encoder_ = TableEncoder()

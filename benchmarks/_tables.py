@@ -51,21 +51,11 @@ KINDS = ("mixed", "category", "text")
 
 
 class Prepared(NamedTuple):
-    """A table as tensors, for a bare loop.
+    """A table as tensors, for a bare loop."""
 
-    Parameters
-    ----------
-    codes : int64 Tensor of shape (n_samples, n_category_columns)
-        Codes; each column has its own range, without overlap.
-    numeric : float32 Tensor of shape (n_samples, n_numeric)
-        Standardised values.
-    y : float32 Tensor of shape (n_samples, 2)
-        Labels.
-    """
-
-    codes: Tensor
-    numeric: Tensor
-    y: Tensor
+    codes: Tensor  # int64; each column has its own range, without overlap
+    numeric: Tensor  # float32, standardised
+    y: Tensor  # float32
 
     def to(self, device):
         return Prepared(*(tensor.to(device) for tensor in self))
@@ -114,20 +104,9 @@ def prepare(X, Y, cardinalities=CARDINALITIES):
 def kuairand_like(n, kind="mixed", seed=0):
     """Return a table with columns like KuaiRand's: 36 of categories and 5 of counts.
 
-    Parameters
-    ----------
-    n : int
-        Number of rows.
-    kind : {"mixed", "category", "text"}, default="mixed"
-        The dtype of the categories: category dtype, as the reader of KuaiRand returns
-        them; text in object columns; or "mixed": category dtype for numbered
-        categories and object columns for text.
-    seed : int, default=0
-        Seed of the generator.
-
-    Returns
-    -------
-    DataFrame of shape (n, 41)
+    `kind` is the dtype of the categories: "category" dtype, as the reader of KuaiRand
+    returns them; "text" in object columns; or "mixed": category dtype for numbered
+    categories and object columns for text.
     """
     generator = np.random.default_rng(seed)
     columns = {}
@@ -177,50 +156,20 @@ BEIJING = 8 * 3600 * 1000  # offset to UTC of the dates of the publisher, millis
 
 
 class Tables(NamedTuple):
-    """Training rows and held-out rows of a data set.
-
-    Parameters
-    ----------
-    X, X_test : DataFrame
-        Features.
-    Y, Y_test : DataFrame
-        Labels 0 and 1, tasks in funnel order.
-    users : ndarray of shape (n_held_out,), default=None
-        User of each held-out row.
-    probabilities : ndarray of shape (n_held_out, n_tasks), default=None
-        True probabilities of the labels, known for generated test rows.
-    """
+    """Training rows and held-out rows of a data set, with labels in funnel order."""
 
     X: pd.DataFrame
     X_test: pd.DataFrame
     Y: pd.DataFrame
     Y_test: pd.DataFrame
-    users: np.ndarray | None = None
-    probabilities: np.ndarray | None = None
+    users: np.ndarray | None = None  # of the held-out rows
+    probabilities: np.ndarray | None = None  # of their labels, if they are generated
 
 
 def load_tables(name, path, part="test", seed=0):
-    """Return the training rows and the held-out rows of a data set.
+    """Return the `Tables` of a data set; FileNotFoundError if its files are absent.
 
-    Parameters
-    ----------
-    name : str
-        Name of the data set.
-    path : str
-        Folder of the files.
-    part : {"test", "validation"}, default="test"
-        Which rows are held out.
-    seed : int, default=0
-        Seed of generated tables; the other data sets have one fixed split.
-
-    Returns
-    -------
-    Tables
-
-    Raises
-    ------
-    FileNotFoundError
-        If the files of the data set are absent.
+    Only generated tables depend on the seed; the others have one fixed split.
     """
     if name in KUAIRAND:
         return _kuairand(name, path, part)

@@ -90,8 +90,7 @@ def main():
         sizes = f"{len(data[0]):,} rows, {len(data[1]):,} held out"
         settings = f"{arguments.network}, {arguments.loss}, {arguments.seeds} seeds"
         report.text("", f"{name}: {sizes}; {settings}")
-        heads = "".join(f"{column:>17}" for column in COLUMNS)
-        report.text(f"{'batch  lr':<32}{heads}{'time':>8}")
+        report.table(COLUMNS, 32, after=f"{'time':>8}", label="batch  lr")
         found = {case: [] for case in cases(arguments.batches)}
         for seed, case in product(range(arguments.seeds), found):
             found[case].append(fit(case, data, arguments, seed))
@@ -101,8 +100,7 @@ def main():
             label = f"{size:>6,}  {learning_rate(size, rule):.4f} {rule}"
             label += ", warm-up" if warms_up else ""
             cells = map(spread, rows[:-1], COLUMNS.values())
-            line = "".join(f"{cell:>17}" for cell in cells)
-            report.text(f"{label:<32}{line}{np.median(rows[-1] / own):>8.2f}")
+            report.row(label, cells, f"{np.median(rows[-1] / own):>8.2f}")
     report.save()
 
 

@@ -1,7 +1,6 @@
 """Calibration of PWiseR on later training rows, measured on the test rows of KuaiRand.
 
     SK_PWISER_DATA=/path/to/data python benchmarks/calibration.py
-    SK_PWISER_DATA=/path/to/data python benchmarks/calibration.py --quick
 
 The last days of the training rows are held out. The estimator is trained on the days
 before them, with cross-entropy and with PWiseR, and `FunnelCalibrator` is fitted to the

@@ -1,7 +1,6 @@
 """Time and memory of encoding a table, compared with scikit-learn's transformers.
 
     python benchmarks/encode_speed.py                   # 10^6 rows
-    python benchmarks/encode_speed.py --quick
     python benchmarks/encode_speed.py --rows 1e5 --kinds category text
 
 The table has columns like the 41 of KuaiRand: 27 of numbered categories, four of them

@@ -2,7 +2,6 @@
 
     python benchmarks/fdn_ablation.py --data synthetic     # needs no files
     python benchmarks/fdn_ablation.py --data engage --seeds 3
-    python benchmarks/fdn_ablation.py --quick              # a smoke run
 
 `synthetic` is the generator of the authors of FDN, written from its formulas: the
 features are sines of mixtures of one source per task and a shared source. The outcomes

@@ -2,7 +2,6 @@
 
     python benchmarks/importance.py
     python benchmarks/importance.py --rows 1000 5000
-    python benchmarks/importance.py --quick
 
 Both compute the AUC of two tasks for the same permutations of 20 numeric and 20
 category columns of generated impressions. scikit-learn's function takes both scorers in

@@ -1,7 +1,6 @@
 """Time and memory of training with up to 10^7 category values.
 
     python benchmarks/large_vocabulary.py
-    python benchmarks/large_vocabulary.py --quick
     python benchmarks/large_vocabulary.py --parts epoch --rounds 5
 
 Every value occurs in the rows: the number of values is checked against the embedding
@@ -24,6 +23,7 @@ import numpy as np
 import pandas as pd
 from _harness import (
     GIB,
+    EpochClock,
     PeakMemory,
     at_most,
     begin,
@@ -33,7 +33,6 @@ from _harness import (
     peak_bytes,
 )
 from _tables import draw_codes, draw_labels
-from skorch.callbacks import Callback
 
 from sk_pwiser import MultiTaskCTRCVRClassifier
 from sk_pwiser._table._encoder import TableEncoder
@@ -67,22 +66,9 @@ def fit(X, Y, **params):
     return size
 
 
-class ProcessorTime(Callback):
-    """Measures the time of each epoch on the processor, whatever else runs there."""
-
-    def __init__(self):
-        self.seconds = []
-
-    def on_epoch_begin(self, net, **kwargs):
-        self.started = time.process_time()
-
-    def on_epoch_end(self, net, **kwargs):
-        self.seconds.append(time.process_time() - self.started)
-
-
 def measure_epochs(n, n_values):
     """Return the processor's seconds per epoch and the number of rows of the table."""
-    clock = ProcessorTime()
+    clock = EpochClock()
     size = fit(
         *table(n, n_values),
         max_epochs=2,

@@ -2,7 +2,6 @@
 
     SK_PWISER_DATA=/path/to/data python benchmarks/linear.py
     python benchmarks/linear.py --only recovery low_rank    # needs no files
-    python benchmarks/linear.py --quick                     # a smoke run
 
 `tables`: all models receive the same one-hot columns, without values of a single row,
 and standardised numbers. The strength of the penalty of every model is chosen by the

@@ -2,7 +2,6 @@
 
     python benchmarks/merging.py                    # all three parts, 5 seeds
     python benchmarks/merging.py --parts rates --rates 0.01 --seeds 2
-    python benchmarks/merging.py --quick            # a smoke run
 
 "rates" and "corrupted" generate three markets with `make_ctr_cvr`: in market m the
 column numeric_m has the opposite sign, and 20 % of the clicks convert. A base is fitted
@@ -239,14 +238,12 @@ def print_table(report, title, make_parts, methods, seeds):
             numbers.setdefault(name, []).append(found)
     interference = f"interference of the sound members: {spread(disturbance, 3)}"
     report.text("", f"{title}; {seeds} seeds", interference)
-    heads = "".join(f"{column:>17}" for column in COLUMNS)
-    report.text(f"{'':<30}{heads}   coefficients or weights")
+    report.table(COLUMNS, label_width=30, after="   coefficients or weights")
     for name, rows in results.items():
-        cells = "".join(f"{spread(column):>17}" for column in np.transpose(rows))
         found = numbers[name]
         means = () if found[0] is None else np.mean(found, axis=0)
         text = "   " + " ".join(f"{value:.2f}" for value in means)
-        report.text(f"{name:<30}{cells}{text}")
+        report.row(name, map(spread, np.transpose(rows)), text)
 
 
 def main():

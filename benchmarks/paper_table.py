@@ -37,7 +37,6 @@ row could have had.
 """
 
 import argparse
-import csv
 import hashlib
 import os
 import time
@@ -49,11 +48,10 @@ from typing import NamedTuple
 import numpy as np
 import pandas as pd
 import torch
-from _harness import RESULTS, cvr_of
+from _harness import RESULTS, cvr_of, expected_auc, expected_log_loss
 from _tables import GENERATED, KUAIRAND, load_tables
 from joblib import Parallel, delayed
 from scipy import stats
-from sklearn.metrics import roc_auc_score
 
 from sk_pwiser import MultiTaskCTRCVRClassifier
 from sk_pwiser.metrics import expected_calibration_error, grouped_auc
@@ -81,48 +79,20 @@ METRICS = [metric for group in GROUPS for metric in group]
 # ---------------------------------------------------------------- figures
 
 
-def auc(y, p, weights=1.0):
-    """Return the ROC AUC; NaN if there is one class only."""
-    labels = np.repeat([1, 0], len(y))
-    both = np.concatenate([weights * y, weights * (1 - y)])
-    present = both > 0
-    if len(np.unique(labels[present])) < 2:
-        return np.nan
-    p = np.tile(p, 2)[present]
-    return roc_auc_score(labels[present], p, sample_weight=both[present])
-
-
-def binary_log_loss(y, p):
-    """Return the mean cross-entropy."""
-    p = np.clip(p, 1e-12, 1 - 1e-12)
-    return -np.mean(y * np.log(p) + (1 - y) * np.log1p(-p))
-
-
 def funnel_figures(y, p, users=None):
     """Return the figures of the first task (CTR), the last (CTCVR), and the CVR.
 
-    Parameters
-    ----------
-    y : ndarray of shape (n_samples, n_tasks)
-        Labels, or their true probabilities.
-    p : ndarray of shape (n_samples, n_tasks)
-        Predicted probabilities.
-    users : ndarray of shape (n_samples,), default=None
-        Groups of the grouped AUC, which is NaN without them.
-
-    Returns
-    -------
-    dict
+    `y` are labels, or their true probabilities. The grouped AUC is NaN without users.
     """
     clicks, deepest = y[:, 0], y[:, -1]
     clicked = clicks > 0
     among_clicks = deepest[clicked] / clicks[clicked]
     heads = {"ctr": (clicks, p[:, 0]), "ctcvr": (deepest, p[:, -1])}
-    figures = {f"{head}_auc": auc(*pair) for head, pair in heads.items()}
-    figures["cvr_auc"] = auc(among_clicks, cvr_of(p)[clicked], clicks[clicked])
-    figures["mean_auc"] = np.mean([auc(*pair) for pair in zip(y.T, p.T, strict=True)])
+    figures = {f"{head}_auc": expected_auc(*pair) for head, pair in heads.items()}
+    figures["cvr_auc"] = expected_auc(among_clicks, cvr_of(p)[clicked], clicks[clicked])
+    figures["mean_auc"] = np.mean(list(map(expected_auc, y.T, p.T)))
     for head, pair in heads.items():
-        figures[f"{head}_log_loss"] = binary_log_loss(*pair)
+        figures[f"{head}_log_loss"] = expected_log_loss(*pair)
         figures[f"{head}_ece"] = expected_calibration_error(*pair)
         by_user = np.nan if users is None else grouped_auc(*pair, users)
         figures[f"{head}_grouped_auc"] = by_user
@@ -133,29 +103,15 @@ def funnel_figures(y, p, users=None):
 
 
 class Cell(NamedTuple):
-    """One fit: its place in the table, its loss and its seed.
-
-    Parameters
-    ----------
-    block : {"embeddings", "target-encoding"}
-        Whether the estimator uses target encoding.
-    part : {"validation", "test"}
-        The held-out rows.
-    data, network, loss : str
-        Their names.
-    weight : str
-        The value of `pwiser_weight`; "" for other losses.
-    seed : int
-        Seed of the estimator and of generated impressions.
-    """
+    """One fit: its place in the table, its loss and its seed."""
 
     block: str
-    part: str
+    part: str  # "validation" or "test": the rows held out
     data: str
     network: str
     loss: str
-    weight: str
-    seed: int
+    weight: str  # `pwiser_weight`; "" for other losses
+    seed: int  # of the estimator and of generated impressions
 
 
 KEY = list(Cell._fields)
@@ -252,26 +208,13 @@ def read(path):
 
 
 def append(path, row):
-    """Append a row, after the header if the file is new.
-
-    Raises
-    ------
-    ValueError
-        If the file has other columns.
-    """
-    path = Path(path)
+    """Append a row, after the header if the file is new; refuse other columns."""
     is_new = not path.exists()
-    if not is_new:
-        with path.open(newline="") as file:
-            header = next(csv.reader(file), [])
-        if header != list(row):
-            raise ValueError(f"{path} has other columns than the new row: {header}")
+    header = list(row) if is_new else list(pd.read_csv(path, nrows=0))
+    if header != list(row):
+        raise ValueError(f"{path} has other columns than the new row: {header}")
     path.parent.mkdir(parents=True, exist_ok=True)
-    with path.open("a", newline="") as file:
-        writer = csv.DictWriter(file, fieldnames=list(row), lineterminator="\n")
-        if is_new:
-            writer.writeheader()
-        writer.writerow(row)
+    pd.DataFrame([row]).to_csv(path, mode="a", header=is_new, index=False)
 
 
 def attempt(cell, path, max_epochs, threads):
@@ -374,14 +317,10 @@ def interval(values):
 def comparisons(results, block):
     """Compare PWiseR with BCE in every cell, with the chosen weight and the default.
 
-    Returns
-    -------
-    finished : dict
-        From (data, network) to a dict of DataFrames with one row per seed and one
-        column per metric: the figures of "bce", and the differences of "tuned" and
-        "default" to them.
-    others : list of (data, network)
-        The cells in which not all losses have all seeds of the data set.
+    The first result maps (data, network) to DataFrames with one row per seed and one
+    column per metric: the figures of "bce", and the differences of "tuned" and
+    "default" to them. The second one lists the cells in which not all losses have all
+    seeds of the data set.
     """
     rows = results[(results["block"] == block) & (results["part"] == "test")]
     # That of the last run: earlier versions may have had another default.

@@ -1,7 +1,6 @@
 """Throughput of predictions, relative to the bare forward pass on prepared tensors.
 
     python benchmarks/predict_speed.py
-    python benchmarks/predict_speed.py --quick
     python benchmarks/predict_speed.py --device cuda --rows 1 1e4 1e6
 
 The MMoE of `train_speed.py` is fitted for one epoch: the time of a prediction depends

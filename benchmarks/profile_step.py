@@ -1,7 +1,6 @@
 """The parts of a training step, and the operators of torch with the most time.
 
     python benchmarks/profile_step.py
-    python benchmarks/profile_step.py --quick
     python benchmarks/profile_step.py --parts step operations --param loss=pwiser
     python benchmarks/profile_step.py --device cuda --batch 65536
 

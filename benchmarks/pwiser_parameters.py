@@ -2,7 +2,6 @@
 
     python benchmarks/pwiser_parameters.py            # everything, 5 seeds
     python benchmarks/pwiser_parameters.py --tables rare --seeds 3
-    python benchmarks/pwiser_parameters.py --quick    # a smoke run
 
 Each seed generates new impressions, 30 % of whose clicks are accidental; half of them
 are for training. All models of a seed are trained on the same rows from the same
@@ -23,8 +22,7 @@ conversion rate they are values of `pwiser_weight`.
 """
 
 import numpy as np
-from _harness import Report, make_parser, parse
-from sklearn.metrics import log_loss, roc_auc_score
+from _harness import Report, expected_auc, expected_log_loss, make_parser, parse
 from skorch.callbacks import Callback
 
 from sk_pwiser import MultiTaskCTRCVRClassifier
@@ -155,13 +153,6 @@ COLUMNS = {
 }
 
 
-def expected(metric, probability, prediction):
-    """Return the expectation of a metric over the labels, given their probability."""
-    labels = np.repeat([1, 0], len(probability))
-    weight = np.concatenate([probability, 1 - probability])
-    return metric(labels, np.tile(prediction, 2), sample_weight=weight)
-
-
 class BatchCounter(Callback):
     """Count the training batches."""
 
@@ -187,11 +178,11 @@ def evaluate(params, data, seed):
     ctcvr = ctr * data.cvr[half:]
     empty = [row.get("train_batches_without_pairs", np.nan) for row in model.history_]
     return (
-        expected(roc_auc_score, ctr, click),
-        expected(roc_auc_score, interest, click),
-        expected(roc_auc_score, ctcvr, conversion),
-        expected(log_loss, ctr, click),
-        expected(log_loss, ctcvr, conversion),
+        expected_auc(ctr, click),
+        expected_auc(interest, click),
+        expected_auc(ctcvr, conversion),
+        expected_log_loss(ctr, click),
+        expected_log_loss(ctcvr, conversion),
         click.mean() / ctr.mean(),
         conversion.mean() / ctcvr.mean(),
         sum(empty) / counter.n_batches,

@@ -1,7 +1,6 @@
 """Time and memory of PWiseR's pairwise term, and its share of a training step.
 
     python benchmarks/pwiser_scale.py             # everything, n = 10^3 .. 10^7
-    python benchmarks/pwiser_scale.py --quick     # a smoke run
     python benchmarks/pwiser_scale.py --parts step --threads 2
     python benchmarks/pwiser_scale.py --device cuda
 
@@ -45,6 +44,7 @@ from _harness import (
 from torch.nn import functional as F
 
 from sk_pwiser._training._criterion import MultiTaskCriterion
+from sk_pwiser._utils import import_extra
 from sk_pwiser.losses import BCE, PWiseR, pwiser_loss
 from sk_pwiser.networks import NetworkSpec, SharedBottom
 from sk_pwiser.weighting import Equal
@@ -211,12 +211,8 @@ def print_size(report, n, times, memory, errors):
 
 def draw(results, path):
     """Save the picture of time and memory against n."""
-    try:
-        from matplotlib.figure import Figure
-    except ImportError as error:
-        message = 'the picture needs matplotlib: pip install ".[plot]"'
-        raise ImportError(message) from error
-    figure = Figure(figsize=(9, 4.5), layout="constrained")
+    kind = import_extra("matplotlib.figure", "the picture").Figure
+    figure = kind(figsize=(9, 4.5), layout="constrained")
     axes = figure.subplots(1, 2)
     draw_lines(axes[0], [(n, t) for n, t, _ in results], np.median, 0)
     axes[0].set(title="time, forward and backward", ylabel="seconds")

@@ -17,17 +17,13 @@ measured on the test rows, which are later than the training rows on KuaiRand.
 A cell is the mean over the seeds, followed by the standard deviation.
 """
 
-import argparse
 import importlib.util
 import os
-import platform
-import time
 import warnings
 
 import numpy as np
-import torch
+from _harness import begin, expected_auc, make_parser, spread
 from _tables import load_tables
-from sklearn.metrics import roc_auc_score
 
 from sk_pwiser import MultiTaskCTRCVRClassifier
 from sk_pwiser.datasets import make_ctr_cvr
@@ -66,7 +62,6 @@ DEBIASING = {
     "single_task": ("single_task", {}),
 }
 FIGURES = ("predicted/observed", "AUC")
-WIDTH = 18
 
 
 def weighting_forms():
@@ -110,32 +105,20 @@ def fit(X, Y, params, seed):
         return model.fit(X, Y)
 
 
-def auc(y, p):
-    """Return the ROC AUC for probabilities in place of labels; NaN for one class."""
-    weights = np.concatenate([y, 1 - y])
-    present, labels = weights > 0, np.repeat([1, 0], len(y))
-    if len({*labels[present].tolist()}) < 2:
-        return np.nan
-    scores = np.tile(p, 2)
-    return roc_auc_score(
-        labels[present], scores[present], sample_weight=weights[present]
-    )
-
-
-def generated_figures(rates, forms, seeds):
+def generated_figures(n, n_test, rates, forms, seeds):
     """Return the figures per form, {form: list of one array per seed}."""
-    n, ctr, cvr = rates
+    ctr, cvr = rates
     found = {label: [] for label in forms}
     for seed in range(seeds):
         sizes = {"n_numeric": 4, "n_categorical": 2, "n_categories": 20}
-        data = make_ctr_cvr(n + N_TEST, ctr=ctr, cvr=cvr, random_state=seed, **sizes)
+        data = make_ctr_cvr(n + n_test, ctr=ctr, cvr=cvr, random_state=seed, **sizes)
         truth = np.column_stack([data.ctr, data.ctr * data.cvr])[n:]
         X, Y = data.data[:n], data.target[:n]
         for label, params in forms.items():
             model = fit(X, Y, {**SMALL, **params}, seed)
             ratios = model.predict_proba(X).sum(axis=0) / Y.sum().to_numpy()
             p = model.predict_proba(data.data[n:])
-            aucs = [auc(truth[:, k], p[:, k]) for k in range(2)]
+            aucs = list(map(expected_auc, truth.T, p.T))
             found[label].append(np.column_stack([ratios, aucs]).ravel())
     return found
 
@@ -147,62 +130,41 @@ def real_figures(tables, forms, seeds):
     for seed in range(seeds):
         for label, params in forms.items():
             p = fit(tables.X, tables.Y, params, seed).predict_proba(tables.X_test)
+            aucs = list(map(expected_auc, y.T, p.T))
             ratios = p.sum(axis=0) / y.sum(axis=0)
-            aucs = [auc(y[:, k], p[:, k]) for k in range(y.shape[1])]
             found[label].append(np.column_stack([ratios, aucs]).ravel())
     return found
 
 
-def print_table(caption, tasks, found):
+def print_table(report, caption, tasks, found):
     """Print the mean and the standard deviation of each figure."""
-    print(f"\n{caption}")
+    report.text("", caption)
     head = [f"{task} {figure}" for task in tasks for figure in FIGURES]
-    widths = [max(WIDTH, len(name) + 2) for name in head]
-    cells = "".join(f"{name:>{w}}" for name, w in zip(head, widths, strict=True))
-    print(f"{'':<26}{cells}")
+    report.table(head, label_width=26, width=max(map(len, head)) + 2)
     for label, values in found.items():
-        means, spreads = np.mean(values, axis=0), np.std(values, axis=0, ddof=1)
-        texts = [f"{m:.3f} ({s:.3f})" for m, s in zip(means, spreads, strict=True)]
-        cells = "".join(f"{text:>{w}}" for text, w in zip(texts, widths, strict=True))
-        print(f"{label:<26}{cells}", flush=True)
+        report.row(label, [spread(column, 3) for column in np.transpose(values)])
 
 
 def main():
     """Print one table per pair of rates, or per real table."""
-    parser = argparse.ArgumentParser(
-        description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
-    )
-    parser.add_argument(
-        "--data", nargs="+", help="real tables, such as rare, hillstrom"
-    )
-    parser.add_argument(
-        "--forms", help="only forms whose label contains one of these", nargs="+"
-    )
-    parser.add_argument("--seeds", type=int, default=3, help="at least 2")
-    args = parser.parse_args()
-
-    def chosen(forms):
-        parts = args.forms or [""]
-        return {k: v for k, v in forms.items() if any(part in k for part in parts)}
-
-    print(
-        f"Python {platform.python_version()}, torch {torch.__version__}, "
-        f"{os.cpu_count()} CPU cores; {args.seeds} seeds"
-    )
-    start = time.process_time()
-    if args.data is None:
-        for name, rates in RATES.items():
-            found = generated_figures(rates, chosen(small_forms()), args.seeds)
-            caption = f"{name}: {rates[0]:,} rows, {N_TEST:,} others"
-            print_table(caption, ["click", "conversion"], found)
-    for name in args.data or ():
+    parser = make_parser(__doc__, seeds=3)
+    real = "real tables, such as rare, hillstrom"
+    parser.add_argument("--data", nargs="+", help=real)
+    arguments, report = begin("rates", parser, seeds=2)
+    seeds = arguments.seeds
+    report.text(f"{seeds} seeds")
+    for name, (n, *rates) in RATES.items() if arguments.data is None else ():
+        n, n_test = (n // 25, N_TEST // 25) if arguments.quick else (n, N_TEST)
+        found = generated_figures(n, n_test, rates, small_forms(), seeds)
+        caption = f"{name}: {n:,} rows, {n_test:,} others"
+        print_table(report, caption, ["click", "conversion"], found)
+    for name in arguments.data or ():
         tables = load_tables(name, os.environ.get("SK_PWISER_DATA"))
-        forms = chosen(weighting_forms() | debiasing_forms())
-        found = real_figures(tables, forms, args.seeds)
+        found = real_figures(tables, weighting_forms() | debiasing_forms(), seeds)
         shares = ", ".join(f"{t} {100 * r:.2f} %" for t, r in tables.Y.mean().items())
         caption = f"{name}: {len(tables.X):,} rows, {len(tables.X_test):,} test rows; "
-        print_table(caption + shares, list(tables.Y), found)
-    print(f"\n{time.process_time() - start:.0f} s of CPU time")
+        print_table(report, caption + shares, list(tables.Y), found)
+    report.save()
 
 
 if __name__ == "__main__":

@@ -1,7 +1,6 @@
 """Latency of `predict_proba` for one row, by container, over the bare network.
 
     python benchmarks/row_latency.py
-    python benchmarks/row_latency.py --quick
 
 The default network on 6 numeric and 6 category columns, fitted for one epoch and given
 one row as a NumPy array, a pandas and a polars DataFrame. "bare network" is the same

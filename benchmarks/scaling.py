@@ -1,7 +1,6 @@
 """Growth of the time and memory of `fit` with rows, columns and batch.
 
     python benchmarks/scaling.py                 # up to 10^6 rows
-    python benchmarks/scaling.py --quick
     python benchmarks/scaling.py --parts rows --rows 1e5 1e6 1e7   # about 20 GiB
 
 The MMoE of `train_speed.py` with cross-entropy, one epoch, encoding included; later

@@ -2,7 +2,6 @@
 
     python benchmarks/serving.py
     python benchmarks/serving.py --clock processor
-    python benchmarks/serving.py --quick
 
 Every program predicts click and conversion of the same requests, on one thread: of one
 row, and of 100 candidates of one user, which share half of their fields. For each

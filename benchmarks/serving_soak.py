@@ -2,7 +2,6 @@
 
     python benchmarks/serving_soak.py                       # 10^6 predictions, minutes
     python benchmarks/serving_soak.py --calls 20000
-    python benchmarks/serving_soak.py --quick
 
 `Scorer` predicts single rows as dictionaries, and `predict_proba` DataFrames of 1 to
 200 rows, one call in `--mixed` (default 50). Among the rows are values that were not

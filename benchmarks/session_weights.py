@@ -2,7 +2,6 @@
 
     SK_PWISER_DATA=/path/to/data OMP_NUM_THREADS=1 python benchmarks/session_weights.py
     python benchmarks/session_weights.py --part validation --strengths 0.5 2 8
-    python benchmarks/session_weights.py --quick
 
 A session is the list of rows that a user saw on one day, in order of time. The first
 model is the estimator with its defaults and cross-entropy. For each way to train the
@@ -65,18 +64,16 @@ def measure(data, seed, strengths, results, notes):
 
 
 def print_tables(report, results, notes):
-    heads = "".join(f"{c:>17}" for c in COLUMNS)
-    report.text(f"{'':<32}{heads}   weight; fits")
+    report.table(COLUMNS, label_width=32, after="   weight; fits")
     for label, rows in results.items():
-        line = "".join(f"{spread(values):>17}" for values in np.transpose(rows))
+        text = ""
         if label in notes:
             mean, deviation, n_fits = notes[label]
             parts = [f"{m:.2f} ({s:.2f})" for m, s in zip(mean, deviation, strict=True)]
-            line += f"   {', '.join(parts)}; {n_fits}"
-        report.text(f"{label:<32}{line}")
-    heads = "".join(f"{c:>17}" for c in COLUMNS[:3])
-    report.text("", f"{'difference of the AUC':<32}{heads}")
-    report.label_width = 32
+            text = f"   {', '.join(parts)}; {n_fits}"
+        report.row(label, map(spread, np.transpose(rows)), text)
+    report.text("")
+    report.table(COLUMNS[:3], label_width=32, label="difference of the AUC")
     first = np.array(results.pop("no weights"))
     for label, rows in results.items():
         gains = (np.array(rows) - first)[:, :3]

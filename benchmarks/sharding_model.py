@@ -30,15 +30,6 @@ class Zipf:
     The first ids have a probability each. Further ids are in groups whose ranks differ
     by at most a thousandth, and those of a group are equally likely, so that memory
     does not grow with `n_ids`.
-
-    Parameters
-    ----------
-    n_ids : int
-        Number of ids.
-    exponent : float
-        Exponent of the rank.
-    n_single : int, default=2**16
-        Number of first ids with a probability each.
     """
 
     def __init__(self, n_ids, exponent, n_single=2**16):
@@ -79,25 +70,12 @@ class Zipf:
 
 
 class Copies(NamedTuple):
-    """Numbers that are stored beside the weights of a table, per weight.
+    """Numbers that are stored beside the weights of a table, per weight."""
 
-    Parameters
-    ----------
-    state : float
-        The optimiser's state: 2 for Adam, 1 for Adagrad. Row-wise Adagrad has one
-        number per row, `1 / dim`.
-    gradient : int, default=0
-        1 for a dense gradient; a gradient by rows is not counted.
-    average : int, default=0
-        1 for the average of the weights (`average_decay`).
-    best : int, default=0
-        1 for the weights of the best epoch (early stopping).
-    """
-
-    state: float
-    gradient: int = 0
-    average: int = 0
-    best: int = 0
+    state: float  # 2 for Adam, 1 for Adagrad, 1 / dim for row-wise Adagrad
+    gradient: int = 0  # 1 for a dense one; a gradient by rows is not counted
+    average: int = 0  # 1 for the average of the weights (`average_decay`)
+    best: int = 0  # 1 for the weights of the best epoch (early stopping)
 
 
 def table_bytes(n_rows, dim, copies, n_shards=1):

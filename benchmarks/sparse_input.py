@@ -178,20 +178,16 @@ def main():
     threads = arguments.threads
     text, n_bytes = in_fresh_process(size_text, arguments, threads=threads)
     report.text(text, "")
-    report.text(
-        f"  {'':<28}{'rows':>10}{'rows / s':>10}{'CPU s':>8}{'wall s':>8}"
-        f"{'memory':>18}{'AUC':>16}"
-    )
+    heads = ["rows", "rows / s", "CPU s", "wall s", "memory", "AUC"]
+    report.table(heads, label_width=28, width=18)
     for name in known:
         n, (processor, passed), memory, found = in_fresh_process(
             measure, name, arguments, threads=threads
         )
         auc = " ".join(f"{value:.4f}" for value in found) if found else "-"
         size = f"{memory / MIB:,.0f} MiB, {memory / n_bytes:.1f}x"
-        report.text(
-            f"  {name:<28}{n:>10,}{n / processor:>10,.0f}{processor:>8.0f}"
-            f"{passed:>8.0f}{size:>18}{auc:>16}"
-        )
+        numbers = n, n / processor, processor, passed
+        report.row(name, [*(f"{number:,.0f}" for number in numbers), size, auc])
     report.save()
 
 

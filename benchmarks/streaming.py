@@ -1,7 +1,6 @@
 """Memory, speed and AUC of training on Parquet files that are larger than memory.
 
     python benchmarks/streaming.py                        # 2 * 10^7 rows
-    python benchmarks/streaming.py --quick                # 6 * 10^4 rows
     python benchmarks/streaming.py --rows 1e8 --folder /disk/with/space
 
 A log of `--rows` rows is written to a temporary folder, in files of at most 10^6 rows.

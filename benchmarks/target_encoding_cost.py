@@ -1,7 +1,6 @@
 """Processor time that target encoding adds to a fit.
 
     python benchmarks/target_encoding_cost.py              # 10^6 rows, minutes
-    python benchmarks/target_encoding_cost.py --quick
 
 A fit of the default estimator with cross-entropy, from a DataFrame, with
 `target_encoding="auto"` and without. The table has 16 category columns, of which the

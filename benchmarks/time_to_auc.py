@@ -2,7 +2,6 @@
 
     SK_PWISER_DATA=/path/to/data python benchmarks/time_to_auc.py
     python benchmarks/time_to_auc.py --param lr=0.003
-    python benchmarks/time_to_auc.py --quick
 
 The clock of an estimator starts with the call of `fit` and includes encoding and
 validation. It is stopped while the weights are copied, after every epoch and `SHOTS`

@@ -2,7 +2,6 @@
 
     python benchmarks/train_speed.py                       # minutes on two cores
     python benchmarks/train_speed.py --parts loops         # or numbers, fits
-    python benchmarks/train_speed.py --quick               # a smoke run
     python benchmarks/train_speed.py --networks mmoe ple --threads 1
     python benchmarks/train_speed.py --device cuda --rows 1e6 --batch 2048 65536
 
@@ -12,7 +11,7 @@ columns, with embeddings of width 16, and 63 numeric columns; Adam, one epoch.
 - `bare torch loop` trains it on prepared tensors and does nothing else; see
   `_peers.py`. It uses Adam with default parameters. `stacked, fused` is the fastest
   loop of that kind: the experts as one product and the fused step of Adam. On CUDA the
-  tensors are on the device, and `CUDA graph` replays the step of that loop.
+  tensors are on the device.
 - `epochs of fit` is the number of rows over the seconds of the epoch in `history_`;
   `whole fit` is the same over the time of `fit` from a DataFrame, encoding included,
   with a new model and encoder. `encoding` is that part only.
@@ -37,7 +36,15 @@ import time
 
 import numpy as np
 import torch
-from _harness import Report, at_least, at_most, interleave, make_parser, start
+from _harness import (
+    EpochClock,
+    at_least,
+    at_most,
+    begin,
+    count,
+    interleave,
+    make_parser,
+)
 from _peers import (
     EMBEDDING_DIM,
     EXPERT_UNITS,
@@ -45,14 +52,12 @@ from _peers import (
     TOWER_UNITS,
     BareMMoE,
     BareStackedMMoE,
-    GraphedLoop,
     bare_run,
     rechub_run,
     rechub_version,
     skorch_run,
 )
 from _tables import CARDINALITIES, PLAIN, impressions, load_tables, prepare
-from skorch.callbacks import Callback
 
 from sk_pwiser import MultiTaskCTRCVRClassifier
 from sk_pwiser._table._encoder import TableEncoder
@@ -67,7 +72,7 @@ MMOE = {
     },
 }
 BARE, STACKED = "bare torch loop", "bare, stacked, fused"
-BARE_HALF, GRAPHED = "bare, bfloat16", "bare, CUDA graph"
+BARE_HALF = "bare, bfloat16"
 SKORCH, RECHUB = "skorch's own loop", "torch-rechub"
 JOINED = "torch-rechub, numbers as one feature"
 BCE, ENCODING = "bce", "encoding"
@@ -136,8 +141,6 @@ def variants(arguments):
     }
     # The first epoch compiles; the last one is measured.
     rows["compile"] = {"compile": True, "n_epochs": 3}
-    if arguments.device == "cuda":
-        rows["compile, CUDA graphs"] = {"compile": "reduce-overhead", "n_epochs": 3}
     for name in arguments.networks:
         rows[f"network {name}"] = {"network": name, "network_params": None}
     return rows
@@ -153,8 +156,6 @@ def loops(arguments, X, Y, data, batch_size):
         BARE_HALF: bare_run(BareMMoE, *shape, precision="bfloat16"),
         ENCODING: encoding_run(X),
     }
-    if device == "cuda":
-        runs[GRAPHED] = GraphedLoop(*shape)
     for name, params in variants(arguments).items():
         runs[name] = own_run(X, Y, batch_size, device, **params)
     if not arguments.no_peers:
@@ -187,12 +188,12 @@ def report_loops(report, arguments, batch_size):
     times = interleave(runs, arguments.rounds, arguments.device, warm_ups=0)
     report.section(f"Other loops, {n:,} rows, batch {batch_size:,}", f"over {BARE}")
     bare = times[BARE]["all"]
-    names = (BARE, STACKED, BARE_HALF, GRAPHED, ENCODING, SKORCH, RECHUB, JOINED)
+    names = (BARE, STACKED, BARE_HALF, ENCODING, SKORCH, RECHUB, JOINED)
     for name in names:
         if name in times:
             report.line(name, **compared(n, bare, times[name]["all"]))
     report_own(report, arguments, n, times, batch_size)
-    report_others(report, arguments, n, times, batch_size)
+    report_others(report, arguments, times, batch_size)
     for name, why in failed.items():
         report.note(f"{name} failed: {why}")
     if rechub_version() is None and not arguments.no_peers:
@@ -207,56 +208,31 @@ def compared(n, bare, seconds, target=None):
 
 def report_own(report, arguments, n, times, batch_size):
     """Print the rows of the estimator, relative to the bare loop."""
-    targets = {BCE: at_least(0.9), "pwiser": at_least(0.86), "bfloat16": at_least(1.3)}
-    if arguments.device == "cuda":
-        targets = {}  # the targets are for CPUs
-    bare = times[BARE]["all"]
-    own = [name for name in variants(arguments) if name in times]
-    report.section(f"Epochs of fit, batch {batch_size:,}", f"over {BARE}")
-    for name in own:
-        epochs = times[name]["epoch"]
-        report.line(name, **compared(n, bare, epochs, targets.get(name)))
-    report.section(f"Whole fit of one epoch, batch {batch_size:,}", f"over {BARE}")
-    targets = {BCE: at_least(0.8)} if targets else {}
-    for name in own:
-        if variants(arguments)[name].get("n_epochs", 1) == 1:
-            whole = times[name]["all"]
-            report.line(name, **compared(n, bare, whole, targets.get(name)))
+    # The targets are for CPUs.
+    has_targets = arguments.device == "cpu"
+    own = {k: params for k, params in variants(arguments).items() if k in times}
+    trained_once = [k for k, params in own.items() if params.get("n_epochs", 1) == 1]
+    for heading, part, names, targets in (
+        ("Epochs of fit", "epoch", own, {BCE: 0.9, "pwiser": 0.86, "bfloat16": 1.3}),
+        ("Whole fit of one epoch", "all", trained_once, {BCE: 0.8}),
+    ):
+        report.section(f"{heading}, batch {batch_size:,}", f"over {BARE}")
+        for name in names:
+            is_target = has_targets and name in targets
+            target = at_least(targets[name]) if is_target else None
+            seconds = times[name][part]
+            report.line(name, **compared(n, times[BARE]["all"], seconds, target))
 
 
-def report_others(report, arguments, n, times, batch_size):
+def report_others(report, arguments, times, batch_size):
     """Print the epochs of fit, relative to each other loop."""
-    on_cuda = arguments.device == "cuda"
-    targets = {SKORCH: 2.3, RECHUB: 20 if on_cuda else 4, GRAPHED: 0.8}
-    if on_cuda:
-        del targets[SKORCH]
+    targets = {SKORCH: 2.3, RECHUB: 4} if arguments.device == "cpu" else {}
     report.section(f"Epochs of fit with bce, batch {batch_size:,}", "over the loop")
-    best = {BCE: times[BCE]["epoch"]}
-    if on_cuda:
-        compiled = [name for name in times if name.startswith("compile")]
-        best |= {name: times[name]["epoch"] for name in compiled}
-    for name in (STACKED, SKORCH, RECHUB, JOINED, GRAPHED):
-        if name not in times:
-            continue
-        target = at_least(targets[name]) if name in targets else None
-        for own, epochs in best.items():
-            # The graph leaves out the rows of the last, smaller batch.
-            share = n // batch_size * batch_size / n if name == GRAPHED else 1.0
-            seconds = times[name]["all"] / share
-            report.line(f"{own}, over {name}", seconds / epochs, target=target)
-
-
-class EpochClock(Callback):
-    """Record the CPU seconds of each epoch in `seconds`."""
-
-    def on_train_begin(self, net, **kwargs):
-        self.seconds = []
-
-    def on_epoch_begin(self, net, **kwargs):
-        self.started = time.process_time()
-
-    def on_epoch_end(self, net, **kwargs):
-        self.seconds.append(time.process_time() - self.started)
+    for name in (STACKED, SKORCH, RECHUB, JOINED):
+        if name in times:
+            target = at_least(targets[name]) if name in targets else None
+            ratios = times[name]["all"] / times[BCE]["epoch"]
+            report.line(f"{BCE}, over {name}", ratios, target=target)
 
 
 def clocked(run):
@@ -346,19 +322,13 @@ def report_fits(report, arguments):
 
 def main():
     parser = make_parser(__doc__, rounds=5)
-    parser.add_argument("--rows", type=float, default=1e5)
+    parser.add_argument("--rows", type=count, default=10**5)
     parser.add_argument("--batch", type=int, nargs="+", default=[2048])
     parser.add_argument("--networks", nargs="*", choices=NETWORKS, default=NETWORKS)
     parser.add_argument("--no-peers", action="store_true", help="without other loops")
     parser.add_argument("--parts", nargs="+", choices=PARTS, default=PARTS)
-    arguments = parser.parse_args()
-    arguments.networks, arguments.parts = [*arguments.networks], [*arguments.parts]
-    if arguments.quick:
-        arguments.rows, arguments.rounds = 6_000, 2
-    arguments.rows = int(arguments.rows)
-    start(arguments)
+    arguments, report = begin("train_speed", parser, rows=6_000, rounds=2)
     torch.manual_seed(0)  # for the bare models and the order of their rows
-    report = Report("train_speed", arguments)
     for batch_size in arguments.batch:
         if "loops" in arguments.parts:
             report_loops(report, arguments, batch_size)

@@ -1,7 +1,6 @@
 """The cost of each weighting of the tasks in a training step.
 
     python benchmarks/weighting.py                # all weightings, both networks
-    python benchmarks/weighting.py --quick        # a smoke run
     python benchmarks/weighting.py --device cuda
 
 A step consists of the forward pass, the losses, the backward pass of the weighting and

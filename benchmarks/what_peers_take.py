@@ -193,8 +193,7 @@ def unseen_values(make):
     """Predict rows with users that training did not see."""
     (X, Y), (X_new, Y_new) = table(), table(1)
     X_new["user"] = pd.Categorical([f"new {i}" for i in range(N_ROWS)])
-    model = make().fit(X, Y["click"] if make is not Rechub else Y)
-    return learns(model.predict(X_new), Y_new["click"])
+    return learns(make().fit(X, Y["click"]).predict(X_new), Y_new["click"])
 
 
 def two_targets(make):
@@ -225,8 +224,7 @@ def weights_per_task(make):
 def many_values(make):
     """Fit a column with 1,000 values."""
     (X, Y), (X_new, Y_new) = table(n_users=1_000), table(1, n_users=1_000)
-    model = make().fit(X, Y["click"] if make is not Rechub else Y)
-    return learns(model.predict(X_new), Y_new["click"])
+    return learns(make().fit(X, Y["click"]).predict(X_new), Y_new["click"])
 
 
 def list_column(make):
@@ -241,7 +239,7 @@ def list_column(make):
 def plain_file(make):
     """Write a model to a file and read it without executing code of the file."""
     X, Y = table()
-    model = make().fit(X, Y["click"] if make is not Rechub else Y)
+    model = make().fit(X, Y["click"])
     with tempfile.TemporaryDirectory() as folder:
         model.file(str(Path(folder) / "model"))
     return "yes"

@@ -1,7 +1,6 @@
 """The cost of a step of several workers: measured for one and two, modelled beyond.
 
     python benchmarks/workers.py
-    python benchmarks/workers.py --quick
 
 A step of `batch_size` rows is divided among workers, which are processes of this
 machine with one thread each, connected through the loopback interface. Its parts:
@@ -35,14 +34,12 @@ gradients contain the time that a worker waits for the other.
 import multiprocessing
 import tempfile
 import time
-from contextlib import suppress
 from datetime import timedelta
 from itertools import product
-from queue import Empty
 
 import numpy as np
-import torch
 import torch.distributed as dist
+import torch.multiprocessing
 from _harness import begin, limit_threads, make_parser
 
 from sk_pwiser import MultiTaskCTRCVRClassifier
@@ -155,32 +152,11 @@ def run_worker(rank, size, meeting, n_categories, batch_size, n_steps, queue):
 
 def measure(size, n_categories, batch_size, n_steps):
     """Return the median seconds of the parts of a step of some workers."""
-    context = multiprocessing.get_context("spawn")
-    queue = context.Queue()
+    queue = multiprocessing.get_context("spawn").SimpleQueue()
     with tempfile.TemporaryDirectory() as folder:
-        arguments = (
-            size,
-            f"{folder}/meeting",
-            n_categories,
-            batch_size,
-            n_steps,
-            queue,
-        )
-        processes = [
-            context.Process(target=run_worker, args=(rank, *arguments))
-            for rank in range(size)
-        ]
-        for process in processes:
-            process.start()
-        found = None
-        while found is None and all(p.exitcode in (None, 0) for p in processes):
-            with suppress(Empty):
-                found = queue.get(timeout=5)
-        for process in processes:
-            process.join()
-    if found is None:
-        raise SystemExit("A worker failed; its error is above.")
-    return found
+        given = size, f"{folder}/meeting", n_categories, batch_size, n_steps, queue
+        torch.multiprocessing.spawn(run_worker, given, nprocs=size)
+    return queue.get()
 
 
 def modelled(n_workers, one, two, half):

@@ -15,14 +15,9 @@ from pathlib import Path
 
 import joblib
 import numpy as np
-from sklearn.compose import make_column_selector, make_column_transformer
-from sklearn.ensemble import HistGradientBoostingClassifier
-from sklearn.linear_model import LogisticRegression
 from sklearn.metrics import log_loss, roc_auc_score
-from sklearn.model_selection import GridSearchCV, StratifiedKFold
+from sklearn.model_selection import GridSearchCV
 from sklearn.multioutput import MultiOutputClassifier
-from sklearn.pipeline import make_pipeline
-from sklearn.preprocessing import OneHotEncoder, StandardScaler, TargetEncoder
 
 from sk_pwiser import MultiTaskCTRCVRClassifier
 from sk_pwiser._utils import import_extra
@@ -30,6 +25,7 @@ from sk_pwiser.datasets import load_kuairand, make_ctr_cvr
 from sk_pwiser.inspection import describe_impressions
 from sk_pwiser.metrics import ctcvr_auc_scorer, predicted_over_observed
 from sk_pwiser.model_selection import (
+    MODELS,
     FunnelStratifiedKFold,
     FunnelTimeSplit,
     compare_losses,
@@ -208,20 +204,10 @@ def score_models(settings, arguments, seed):
         scoring=ctcvr_auc_scorer,
         cv=FunnelStratifiedKFold(3, random_state=seed),
     )
-    one_hot = OneHotEncoder(handle_unknown="ignore")
     models = {
-        "logistic regression": MultiOutputClassifier(
-            make_pipeline(
-                encode_columns(StandardScaler(), one_hot),
-                # The default of 1 overfits values that occur a few times.
-                LogisticRegression(C=0.1, max_iter=1000),
-            )
-        ),
+        "logistic regression": MultiOutputClassifier(MODELS["logistic_regression"]()),
         "HistGradientBoosting": MultiOutputClassifier(
-            make_pipeline(
-                encode_columns("passthrough", target_encoder(seed)),
-                HistGradientBoostingClassifier(random_state=seed),
-            )
+            MODELS["hist_gradient_boosting"]()
         ),
         "sk_pwiser, bce": bce,
         "sk_pwiser, pwiser": search,
@@ -232,23 +218,6 @@ def score_models(settings, arguments, seed):
         for name, model in models.items()
     }
     return scores, search.best_params_["pwiser_weight"]
-
-
-def target_encoder(seed):
-    """Return an encoder that draws its folds by the seed."""
-    encoder = TargetEncoder()
-    if encoder.random_state is None:  # TODO(1.0): scikit-learn before 1.9
-        return encoder.set_params(random_state=seed)
-    folds = StratifiedKFold(5, shuffle=True, random_state=seed)
-    return encoder.set_params(cv=folds)
-
-
-def encode_columns(numeric, categorical):
-    """Return a transformer of the columns for models of scikit-learn."""
-    return make_column_transformer(
-        (numeric, make_column_selector(dtype_include="number")),
-        (categorical, make_column_selector(dtype_include="category")),
-    )
 
 
 def score(model, X, Y):

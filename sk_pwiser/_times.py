@@ -12,7 +12,7 @@ from typing import NamedTuple
 import numpy as np
 from sklearn.utils import _safe_indexing
 
-from sk_pwiser._table import history_column, is_missing, n_rows
+from sk_pwiser._table import column_of, history_column, is_missing, n_rows
 from sk_pwiser._utils import warn_user
 
 NUMBER, NAIVE, AWARE = "numbers", "dates without a time zone", "dates with a time zone"
@@ -248,18 +248,6 @@ def duration_label(value):
     return f"{number}ns"
 
 
-def column_of_times(X, name):
-    names = getattr(X, "column_names", None)
-    if names is not None and hasattr(X, "to_pandas"):  # a table of Arrow
-        if name in names:
-            return X[name].to_numpy()
-    else:
-        names = list(getattr(X, "columns", X if isinstance(X, dict) else ()))
-        if name in names:
-            return X[name]
-    raise ValueError(f"time={name!r} is not a column of X; its columns are {names}.")
-
-
 def warn_about_random_folds(estimators, X, cv, splits, groups=None):
     """Warn once if folds train on rows from after the start of their test part.
 
@@ -300,7 +288,9 @@ def _order_of_rows(estimator, X):
         is_name = isinstance(name, str)
         try:
             column = (
-                column_of_times(X, name) if is_name else _safe_indexing(X, name, axis=1)
+                column_of(X, "time", name)
+                if is_name
+                else _safe_indexing(X, name, axis=1)
             )
             return name, read_times(column, name).values, why
         except (ValueError, TypeError, IndexError):  # made by an earlier step

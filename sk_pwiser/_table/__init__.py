@@ -18,6 +18,7 @@ from sk_pwiser._table._encoder import (
 )
 from sk_pwiser._table._frames import (
     as_table,
+    column_of,
     find_column,
     first_known,
     list_columns,

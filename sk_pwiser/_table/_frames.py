@@ -287,6 +287,18 @@ def find_column(parameter, column, names):
     )
 
 
+def column_of(X, parameter, name):
+    """Return the column of a table whose name is the value of a parameter."""
+    is_arrow = hasattr(X, "column_names")
+    names = X.column_names if is_arrow else getattr(X, "columns", ())
+    names = list(X if isinstance(X, dict) else names)
+    if name in names:
+        return X[name].to_numpy() if is_arrow else X[name]
+    raise ValueError(
+        f"{parameter}={name!r} is not a column of X; its columns are {names}."
+    )
+
+
 def list_columns(X):
     if hasattr(X, "iloc"):
         return [column for _, column in X.items()]

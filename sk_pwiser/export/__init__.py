@@ -20,7 +20,6 @@ TRUSTED_TYPES = [
     "sk_pwiser.calibration._curves.TemperatureCurve",
     "sk_pwiser.calibration._funnel_calibrator.FunnelCalibrator",
     "sk_pwiser.linear_model._cp_logistic.CPMultiTaskLogistic",
-    "sk_pwiser.linear_model._cp_logistic.GroupModes",
     "sk_pwiser.linear_model._sparse_linear.MultiTaskSparseLinear",
     "sk_pwiser.linear_model._sparse_linear_cv.MultiTaskSparseLinearCV",
     "sk_pwiser.model_selection._folds.FunnelStratifiedKFold",

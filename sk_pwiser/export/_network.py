@@ -37,10 +37,14 @@ def fitted_result(estimator):
     return estimator._result
 
 
-def shifts_of(estimator):
-    """Return the shifts of a calibrator by the value of its column, else None."""
+def market_of(estimator, encoder):
+    """Return the index of the column `by` of a calibrator and its shifts, or None."""
     by = getattr(estimator, "by", None)
-    return None if by is None else estimator.shifts_
+    if by is None:
+        return None
+    # `by` is an index, or a name that the encoder knows, too.
+    names = [column.name for column in encoder.columns_]
+    return names.index(by) if by in names else by, estimator.shifts_
 
 
 def check_exportable(encoder):
@@ -135,7 +139,7 @@ def probability_network(estimator):
         curves, parents = estimator.calibrators_, [-1] * estimator.n_tasks_
         if estimator.ordered:
             parents = read_task_parents(estimator.task_parents_, estimator.task_names_)
-        has_shifts = shifts_of(estimator) is not None
+        has_shifts = estimator.by is not None
         return ProbabilityNetwork(network, both_classes, curves, parents, has_shifts)
     return ProbabilityNetwork(network, both_classes)
 

@@ -17,8 +17,8 @@ from sk_pwiser.export._network import (
     call_network,
     check_exportable,
     fitted_result,
+    market_of,
     probability_network,
-    shifts_of,
 )
 
 # The first version with all operators used here; runtimes since 2022 support it.
@@ -109,7 +109,12 @@ def to_onnx(estimator, path, *, inputs="encoded"):
     import_extra("onnx.compose", "to_onnx")
     network = probability_network(estimator)
     _check_size(network)
-    market = _find_market(estimator, schema.encoder, inputs)
+    market = market_of(estimator, schema.encoder)
+    if market is not None and inputs != "raw":
+        raise ValueError(
+            f"A calibrator with by={estimator.by!r} needs the values of this column: "
+            "export it with inputs='raw'."
+        )
     encoder = None
     if inputs == "raw":
         encoder = encoding_model(schema, OPSET, market, len(estimator.task_names_))
@@ -140,25 +145,6 @@ def _check_size(network):
             "GiB, but an ONNX file can contain at most 2 GiB. Use a smaller "
             "embedding_dim, or max_categories in encoding_params."
         )
-
-
-def _find_market(estimator, encoder, inputs):
-    """Return the index of the column `by` of a calibrator and its shifts, or None."""
-    shifts = shifts_of(estimator)
-    if shifts is None:
-        return None
-    by, names = estimator.by, [column.name for column in encoder.columns_]
-    index = names.index(by) if by in names else by
-    if inputs != "raw":
-        raise ValueError(
-            f"A calibrator with by={by!r} needs the values of this column: export it "
-            "with inputs='raw'."
-        )
-    if not isinstance(encoder.columns_[index], CategoryColumn):
-        raise ValueError(
-            f"by={by!r} must be a category column of the estimator for an export."
-        )
-    return index, shifts
 
 
 def _trace(network):
@@ -304,6 +290,32 @@ class GraphBuilder:
         self.constants.append(numpy_helper.from_array(np.asarray(values), name))
         return name
 
+    def look_up(self, name, codes, default):
+        """Append a lookup of the int codes of the values in a column of text or floats.
+
+        `codes` maps the values, all str or all float, to their codes.
+        """
+        from onnx import TensorProto, helper
+
+        keys, values = list(codes), list(codes.values())
+        if isinstance(keys[0], str):
+            attributes = {
+                "keys_strings": keys,
+                "values_int64s": values,
+                "default_int64": default,
+            }
+        else:
+            double, int64 = TensorProto.DOUBLE, TensorProto.INT64
+            attributes = {
+                key: helper.make_tensor(key, kind, [len(entries)], entries)
+                for key, kind, entries in (
+                    ("keys_tensor", double, keys),
+                    ("values_tensor", int64, values),
+                    ("default_tensor", int64, [default]),
+                )
+            }
+        return self.add("LabelEncoder", name, domain="ai.onnx.ml", **attributes)
+
     def input(self, name, kind):
         """Append an input of shape (n_samples, 1); return its name."""
         from onnx import helper
@@ -342,6 +354,11 @@ def encoding_model(schema, opset, market=None, n_tasks=1):
     if market is not None:
         index, shifts = market
         column = schema.encoder.columns_[index]
+        if not isinstance(column, CategoryColumn):
+            raise ValueError(
+                f"by={column.name!r} must be a category column of the estimator for an "
+                "export."
+            )
         _add_shifts(graph, column, shifts, n_tasks)
         outputs += [("encoding/shifts", TensorProto.DOUBLE)]
     codes = _without_rare(graph, codes, schema.encoder)
@@ -390,43 +407,23 @@ def _look_up_text(graph, column):
             "it has both missing values and the empty string, which would stand for "
             "missing values in the graph",
         )
-    return graph.add(
-        "LabelEncoder",
-        graph.input(str(column.name), TensorProto.STRING),
-        domain="ai.onnx.ml",
-        keys_strings=list(map(str, codes)),
-        values_int64s=list(codes.values()),
-        default_int64=UNSEEN,
-    )
+    name = graph.input(str(column.name), TensorProto.STRING)
+    return graph.look_up(name, {str(k): code for k, code in codes.items()}, UNSEEN)
 
 
 def _look_up_numbers(graph, column):
-    from onnx import TensorProto, helper
+    from onnx import TensorProto
 
     name = graph.input(str(column.name), TensorProto.DOUBLE)
-    keys, codes = _as_doubles(column), [*column.codes_.values()] or [UNSEEN]
-    int64 = TensorProto.INT64
-    found = graph.add(
-        "LabelEncoder",
-        name,
-        domain="ai.onnx.ml",
-        keys_tensor=helper.make_tensor("keys", TensorProto.DOUBLE, [len(keys)], keys),
-        values_tensor=helper.make_tensor("values", int64, [len(codes)], codes),
-        default_tensor=helper.make_tensor("default", int64, [1], [UNSEEN]),
-    )
-    missing = graph.add("IsNaN", name)
-    return graph.add("Where", missing, np.int64(column.missing_code_), found)
-
-
-def _as_doubles(column):
-    """Return the values of a column as equal floats."""
-    keys = [float(value) for value in column.codes_]
-    for key, value in zip(keys, column.codes_, strict=True):
-        if key != value:
+    for value in column.codes_:
+        if float(value) != value:
             raise _export_error(
                 column, f"its value {value!r} has no equal of type double"
             )
-    return keys or [0.0]
+    codes = {float(value): code for value, code in column.codes_.items()}
+    found = graph.look_up(name, codes or {0.0: UNSEEN}, UNSEEN)
+    missing = graph.add("IsNaN", name)
+    return graph.add("Where", missing, np.int64(column.missing_code_), found)
 
 
 def _add_numbers(graph, column):
@@ -453,26 +450,10 @@ def _add_numbers(graph, column):
 
 def _add_shifts(graph, column, shifts, n_tasks):
     """Add the shifts of the log-odds by the values of a category column."""
-    from onnx import TensorProto, helper
-
-    places = list(range(len(shifts) + 1))  # the last one is that of other values
-    if "numbers" in column.kinds_:
-        keys = [float(value) for value in shifts] or [0.0]
-        double, int64 = TensorProto.DOUBLE, TensorProto.INT64
-        values = {
-            "keys_tensor": helper.make_tensor("keys", double, [len(keys)], keys),
-            "values_tensor": helper.make_tensor(
-                "values", int64, [len(keys)], places[: len(keys)]
-            ),
-            "default_tensor": helper.make_tensor("default", int64, [1], places[-1:]),
-        }
-    else:
-        values = {
-            "keys_strings": list(map(str, shifts)) or [""],
-            "values_int64s": places[: max(len(shifts), 1)],
-            "default_int64": places[-1],
-        }
-    found = graph.add("LabelEncoder", str(column.name), domain="ai.onnx.ml", **values)
+    kind = float if "numbers" in column.kinds_ else str
+    places = {kind(value): place for place, value in enumerate(shifts)}
+    last = len(shifts)  # the place of other values
+    found = graph.look_up(str(column.name), places or {kind(): last}, last)
     table = np.vstack([*shifts.values(), np.zeros(n_tasks)])
     rows = graph.add("Squeeze", found, [1])
     graph.add("Gather", table, rows, output="encoding/shifts", axis=0)

@@ -26,8 +26,8 @@ from sk_pwiser.export._network import (
     call_network,
     check_exportable,
     fitted_result,
+    market_of,
     probability_network,
-    shifts_of,
 )
 from sk_pwiser.export._onnx import OnnxNetwork
 
@@ -377,12 +377,7 @@ class Scorer:
         self._encoder = RowEncoder(schema)
         self.field_names = [field.name for field in self._encoder.fields]
         self.task_names = list(estimator.task_names_)
-        self._shifts = shifts_of(estimator)
-        if self._shifts is not None:
-            # `by` is an index, or a name that the encoder knows, too.
-            by = estimator.by
-            names = self.field_names
-            self._by = names.index(by) if by in names else by
+        self._market = market_of(estimator, schema.encoder)
         self._network = probability_network(estimator)
         self._start(runtime)
 
@@ -455,18 +450,17 @@ class Scorer:
             raise ValueError("rows must contain at least one row; got none.")
         encoded = self._encoder.encode(columns, n_rows)
         inputs = {"codes": encoded.codes, "numeric": encoded.numeric}
-        if self._shifts is not None:
-            shifts = self._find_shifts(columns[self._by])
-            inputs["shifts"] = np.array(repeat(shifts, n_rows))
+        if self._market is not None:
+            index, shifts = self._market
+            found = self._find_shifts(shifts, columns[index])
+            inputs["shifts"] = np.array(repeat(found, n_rows))
         return self._run(inputs | encoded.bag_inputs())
 
-    def _find_shifts(self, values):
+    def _find_shifts(self, shifts, values):
         """Return the shifts of the log-odds by task, in a list of one per value."""
         common = np.zeros(len(self.task_names))
         keys = values.tolist() if isinstance(values, np.ndarray) else values
-        return [
-            common if is_missing(key) else self._shifts.get(key, common) for key in keys
-        ]
+        return [common if is_missing(key) else shifts.get(key, common) for key in keys]
 
     def _read(self, rows, shared):
         """Return the values of each field, or a shared one, and the number of rows."""

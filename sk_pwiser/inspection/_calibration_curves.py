@@ -13,7 +13,6 @@ from sk_pwiser.inspection._axes import (
     style,
 )
 from sk_pwiser.inspection._ranking_curves import TaskCurvesDisplay
-from sk_pwiser.inspection._task_rows import warn_about_one_class
 from sk_pwiser.metrics import reliability_curve
 
 # Coverage of the confidence intervals of the observed rates.
@@ -76,6 +75,7 @@ class TaskCalibrationDisplay(TaskCurvesDisplay):
     ['before', 'before', 'after', 'after']
     """
 
+    _curve_name = "The reliability curve"
     _curve_options = ("n_bins", "strategy")
 
     def __init__(self, *, curves, base_rates, task_names, model_names=None):
@@ -84,27 +84,16 @@ class TaskCalibrationDisplay(TaskCurvesDisplay):
         self.task_names = task_names
         self.model_names = model_names
 
-    @classmethod
-    def _from_rows(cls, rows, n_bins=10, strategy="quantile"):
-        warn_about_one_class(rows, "The reliability curve")
-        curves = []
-        for each in rows:
-            curve = reliability_curve(
-                each.y if each.has_both_classes else [0],
-                each.p if each.has_both_classes else [0],
-                n_bins=n_bins,
-                strategy=strategy,
-                sample_weight=each.weight if each.has_both_classes else None,
-            )
-            if not each.has_both_classes:
-                curve.update({key: values[:0] for key, values in curve.items()})
-            curves.append(curve)
-        return cls(
-            curves=curves,
-            base_rates=[each.base_rate for each in rows],
-            task_names=[each.task for each in rows],
-            model_names=[each.model for each in rows],
+    @staticmethod
+    def _compute(rows, n_bins=10, strategy="quantile"):
+        given = rows.y, rows.p, rows.weight
+        y, p, weight = given if rows.has_both_classes else ([0], [0], None)
+        curve = reliability_curve(
+            y, p, n_bins=n_bins, strategy=strategy, sample_weight=weight
         )
+        if not rows.has_both_classes:
+            curve.update({key: values[:0] for key, values in curve.items()})
+        return {"curves": curve, "base_rates": rows.base_rate}
 
     def plot(self, ax=None, *, ref_line=True, intervals=True, scale="auto", **kwargs):
         """Draw the curves.

@@ -62,18 +62,12 @@ class FunnelScoreDisplay:
 
     Examples
     --------
-    >>> from sk_pwiser import MultiTaskCTRCVRClassifier
-    >>> from sk_pwiser.datasets import make_ctr_cvr
     >>> from sk_pwiser.inspection import FunnelScoreDisplay
-    >>> data = make_ctr_cvr(2_000, ctr=0.3, random_state=0)
-    >>> model = MultiTaskCTRCVRClassifier(max_epochs=3, random_state=0)
-    >>> model.fit(data.data[:1000], data.target[:1000])
-    MultiTaskCTRCVRClassifier(...)
-    >>> display = FunnelScoreDisplay.from_estimator(
-    ...     model, data.data[1000:], data.target[1000:], task="conversion"
-    ... )
-    >>> len(display.lines_)
-    3
+    >>> Y = [[0, 0], [0, 0], [1, 0], [1, 0], [1, 1], [1, 1]]
+    >>> P = [[0.2, 0.0], [0.5, 0.1], [0.4, 0.2], [0.6, 0.1], [0.7, 0.3], [0.8, 0.2]]
+    >>> display = FunnelScoreDisplay.from_predictions(Y, P, task=-1)
+    >>> [line.get_label() for line in display.lines_]
+    ['no task 0 (2 rows)', 'task 0, no task 1 (2 rows)', 'task 1 (2 rows)']
     """
 
     def __init__(self, *, log_odds, depth, task_name, task_names):

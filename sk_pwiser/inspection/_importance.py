@@ -123,7 +123,7 @@ def task_importances(
     if sample_weight is not None:
         weight = check_weights(sample_weight, *read.targets.shape, read.names)
     scorers = [
-        _TaskScore(scoring, read.targets[:, k], read.known[:, k], _of_task(weight, k))
+        _task_scorer(scoring, read.targets[:, k], read.known[:, k], _of_task(weight, k))
         for k in range(len(read.names))
     ]
     _warn_about_one_class(scorers, read.names)
@@ -132,7 +132,10 @@ def task_importances(
 
     def scores(*permutation):
         p = estimator._positive(logits(*permutation))
-        return [score(p[:, k]) for k, score in enumerate(scorers)]
+        return [
+            np.nan if score is None else score(q)
+            for score, q in zip(scorers, p.T, strict=True)
+        ]
 
     baseline = np.array(scores())
     permuted = [[scores(name, order) for order in orders] for name in names]
@@ -316,24 +319,15 @@ class TaskImportanceDisplay:
         return self
 
 
-class _TaskScore:
-    """The score of one task, from the probabilities of all rows."""
-
-    def __init__(self, scoring, y, known, weight):
-        if weight is not None:
-            known = known & (weight > 0)
-        self._rows = slice(None) if known.all() else known
-        self._y = y[self._rows].astype(np.float64)
-        self._weight = None if weight is None else weight[self._rows]
-        self._score = SCORES[scoring]
-        has_rows = len(self._y) > 0
-        self.has_both_classes = has_rows and self._y.min() < self._y.max()
-        self.is_defined = self.has_both_classes or (has_rows and scoring == "log_loss")
-
-    def __call__(self, p):
-        if not self.is_defined:
-            return np.nan
-        return self._score(self._y, p[self._rows], self._weight)
+def _task_scorer(scoring, y, known, weight):
+    """Return a function of the probabilities of all rows, None if it is undefined."""
+    if weight is not None:
+        known = known & (weight > 0)
+    rows = slice(None) if known.all() else known
+    y, weight = y[rows].astype(np.float64), None if weight is None else weight[rows]
+    if len(y) == 0 or (scoring != "log_loss" and y.min() == y.max()):
+        return None
+    return lambda p: SCORES[scoring](y, p[rows], weight)
 
 
 def _roc_auc(y, p, weight):
@@ -374,7 +368,7 @@ def _warn_about_one_class(scorers, names):
     undefined = [
         f"task {name!r}"
         for scorer, name in zip(scorers, names, strict=True)
-        if not scorer.is_defined
+        if scorer is None
     ]
     if undefined:
         warnings.warn(

@@ -12,8 +12,7 @@ from sk_pwiser._table import (
     as_table,
     check_match,
     check_targets,
-    find_column,
-    list_columns,
+    column_of,
     result_frame,
 )
 from sk_pwiser._times import NUMBER, read_times
@@ -167,8 +166,7 @@ def read_column(time, X, n_samples):
     """Return the `Times` of the rows, given as such or as the name of a column."""
     name, column = "time", time
     if isinstance(time, str):
-        index = find_column("time", time, list(getattr(X, "columns", ())))
-        name, column = time, list_columns(X)[index]
+        name, column = time, column_of(X, "time", time)
     times = read_times(column, name)
     if len(times.values) != n_samples:
         raise ValueError(

@@ -29,10 +29,12 @@ from sk_pwiser.inspection._task_rows import (
 class TaskCurvesDisplay:
     """Base class of displays with one curve per task and model.
 
-    A subclass computes its curves in `_from_rows`, which takes the keywords of
-    `_curve_options`, and draws them in `plot`.
+    A subclass returns the parameters of one curve, NaN or empty if it is undefined,
+    from `_compute`, which takes the keywords of `_curve_options`. It draws all of them
+    in `plot`.
     """
 
+    _curve_name: str
     _curve_options: tuple[str, ...] = ()
 
     @classmethod
@@ -81,8 +83,7 @@ class TaskCurvesDisplay:
         """
         import_pyplot(cls.__name__)
         rows = read_estimators(estimator, X, Y, cvr=cvr, sample_weight=sample_weight)
-        options = {k: kwargs.pop(k) for k in cls._curve_options if k in kwargs}
-        return cls._from_rows(rows, **options).plot(ax, **kwargs)
+        return cls._draw(rows, ax, kwargs)
 
     @classmethod
     def from_predictions(
@@ -138,8 +139,7 @@ class TaskCurvesDisplay:
         rows = read_predictions(
             Y, P, task_names=task_names, cvr=cvr, sample_weight=sample_weight
         )
-        options = {k: kwargs.pop(k) for k in cls._curve_options if k in kwargs}
-        return cls._from_rows(rows, **options).plot(ax, **kwargs)
+        return cls._draw(rows, ax, kwargs)
 
     @classmethod
     def from_cv_results(
@@ -189,8 +189,20 @@ class TaskCurvesDisplay:
         """
         import_pyplot(cls.__name__)
         rows = read_folds(cv_results, X, Y, cvr=cvr, sample_weight=sample_weight)
+        return cls._draw(rows, ax, kwargs)
+
+    @classmethod
+    def _draw(cls, rows, ax, kwargs):
+        """Compute and draw one curve for each `TaskRows`."""
+        warn_about_one_class(rows, cls._curve_name)
         options = {k: kwargs.pop(k) for k in cls._curve_options if k in kwargs}
-        return cls._from_rows(rows, **options).plot(ax, **kwargs)
+        curves = [cls._compute(each, **options) for each in rows]
+        display = cls(
+            **{name: [curve[name] for curve in curves] for name in curves[0]},
+            task_names=[each.task for each in rows],
+            model_names=[each.model for each in rows],
+        )
+        return display.plot(ax, **kwargs)
 
     def _draw_curves(self, ax, xs, ys, scores, form, kwargs, **fixed):
         """Draw lines without markers, with scores in the legend; return the styles."""
@@ -238,19 +250,19 @@ class TaskRocCurveDisplay(TaskCurvesDisplay):
 
     Examples
     --------
-    >>> from sk_pwiser import MultiTaskCTRCVRClassifier
-    >>> from sk_pwiser.datasets import make_ctr_cvr
     >>> from sk_pwiser.inspection import TaskRocCurveDisplay
-    >>> data = make_ctr_cvr(2_000, ctr=0.3, random_state=0)
-    >>> model = MultiTaskCTRCVRClassifier(max_epochs=3, random_state=0)
-    >>> model.fit(data.data[:1000], data.target[:1000])
-    MultiTaskCTRCVRClassifier(...)
-    >>> display = TaskRocCurveDisplay.from_estimator(
-    ...     model, data.data[1000:], data.target[1000:], cvr=True
+    >>> Y = [[0, 0], [0, 0], [1, 0], [1, 0], [1, 1], [1, 1]]
+    >>> P = [[0.2, 0.0], [0.5, 0.1], [0.4, 0.2], [0.6, 0.1], [0.7, 0.3], [0.8, 0.2]]
+    >>> display = TaskRocCurveDisplay.from_predictions(
+    ...     Y, P, task_names=["click", "conversion"], cvr=True
     ... )
     >>> display.task_names
     ['click', 'conversion', 'conversion | click']
+    >>> display.roc_auc
+    [0.875, 0.9375, 0.5]
     """
+
+    _curve_name = "The ROC curve"
 
     def __init__(self, *, fpr, tpr, roc_auc, task_names, model_names=None):
         self.fpr = fpr
@@ -259,19 +271,12 @@ class TaskRocCurveDisplay(TaskCurvesDisplay):
         self.task_names = task_names
         self.model_names = model_names
 
-    @classmethod
-    def _from_rows(cls, rows):
-        warn_about_one_class(rows, "The ROC curve")
-        curves = [_roc_curve(each) for each in rows]
-        return cls(
-            fpr=[fpr for fpr, _ in curves],
-            tpr=[tpr for _, tpr in curves],
-            roc_auc=[
-                float(auc(*curve)) if len(curve[0]) else np.nan for curve in curves
-            ],
-            task_names=[each.task for each in rows],
-            model_names=[each.model for each in rows],
-        )
+    @staticmethod
+    def _compute(rows):
+        if not rows.has_both_classes:
+            return {"fpr": np.empty(0), "tpr": np.empty(0), "roc_auc": np.nan}
+        fpr, tpr, _ = roc_curve(rows.y, rows.p, sample_weight=rows.weight)
+        return {"fpr": fpr, "tpr": tpr, "roc_auc": float(auc(fpr, tpr))}
 
     def plot(self, ax=None, *, plot_chance_level=True, **kwargs):
         """Draw the curves.
@@ -308,14 +313,6 @@ class TaskRocCurveDisplay(TaskCurvesDisplay):
         ax.legend(loc="lower right")
         self.ax_, self.figure_ = ax, ax.figure
         return self
-
-
-def _roc_curve(rows):
-    """Return the false and true positive rates, empty if they are undefined."""
-    if not rows.has_both_classes:
-        return np.empty(0), np.empty(0)
-    fpr, tpr, _ = roc_curve(rows.y, rows.p, sample_weight=rows.weight)
-    return fpr, tpr
 
 
 class TaskPrecisionRecallDisplay(TaskCurvesDisplay):
@@ -357,19 +354,15 @@ class TaskPrecisionRecallDisplay(TaskCurvesDisplay):
 
     Examples
     --------
-    >>> from sk_pwiser import MultiTaskCTRCVRClassifier
-    >>> from sk_pwiser.datasets import make_ctr_cvr
     >>> from sk_pwiser.inspection import TaskPrecisionRecallDisplay
-    >>> data = make_ctr_cvr(2_000, ctr=0.3, random_state=0)
-    >>> model = MultiTaskCTRCVRClassifier(max_epochs=3, random_state=0)
-    >>> model.fit(data.data[:1000], data.target[:1000])
-    MultiTaskCTRCVRClassifier(...)
-    >>> display = TaskPrecisionRecallDisplay.from_estimator(
-    ...     model, data.data[1000:], data.target[1000:]
-    ... )
-    >>> len(display.lines_), len(display.chance_levels_)
-    (2, 2)
+    >>> Y = [[0, 0], [0, 0], [1, 0], [1, 0], [1, 1], [1, 1]]
+    >>> P = [[0.2, 0.0], [0.5, 0.1], [0.4, 0.2], [0.6, 0.1], [0.7, 0.3], [0.8, 0.2]]
+    >>> display = TaskPrecisionRecallDisplay.from_predictions(Y, P)
+    >>> display.task_names, len(display.lines_)
+    (['task 0', 'task 1'], 2)
     """
+
+    _curve_name = "The precision-recall curve"
 
     def __init__(
         self,
@@ -388,18 +381,21 @@ class TaskPrecisionRecallDisplay(TaskCurvesDisplay):
         self.task_names = task_names
         self.model_names = model_names
 
-    @classmethod
-    def _from_rows(cls, rows):
-        warn_about_one_class(rows, "The precision-recall curve")
-        curves = [_precision_recall_curve(each) for each in rows]
-        return cls(
-            precision=[precision for precision, _, _ in curves],
-            recall=[recall for _, recall, _ in curves],
-            average_precision=[average for _, _, average in curves],
-            base_rates=[each.base_rate for each in rows],
-            task_names=[each.task for each in rows],
-            model_names=[each.model for each in rows],
-        )
+    @staticmethod
+    def _compute(rows):
+        precision, recall, average = np.empty(0), np.empty(0), np.nan
+        if rows.has_both_classes:
+            pair, weight = (rows.y, rows.p), rows.weight
+            precision, recall, _ = precision_recall_curve(
+                *pair, sample_weight=weight, drop_intermediate=True
+            )
+            average = float(average_precision_score(*pair, sample_weight=weight))
+        return {
+            "precision": precision,
+            "recall": recall,
+            "average_precision": average,
+            "base_rates": rows.base_rate,
+        }
 
     def plot(self, ax=None, *, plot_chance_level=True, scale="auto", **kwargs):
         """Draw the curves.
@@ -451,14 +447,3 @@ class TaskPrecisionRecallDisplay(TaskCurvesDisplay):
             ax.plot([0, 1], [np.mean(of_task)] * 2, color=color, **dotted)[0]
             for (_, color), of_task in rates.items()
         ]
-
-
-def _precision_recall_curve(rows):
-    """Return precision, recall and average precision; empty and NaN if undefined."""
-    if not rows.has_both_classes:
-        return np.empty(0), np.empty(0), np.nan
-    precision, recall, _ = precision_recall_curve(
-        rows.y, rows.p, sample_weight=rows.weight, drop_intermediate=True
-    )
-    average = average_precision_score(rows.y, rows.p, sample_weight=rows.weight)
-    return precision, recall, float(average)

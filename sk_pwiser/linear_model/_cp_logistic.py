@@ -223,12 +223,13 @@ class CPMultiTaskLogistic(LinearPredictions, ClassifierMixin, BaseEstimator):
         targets = read_targets(y, missing_labels=self.missing_labels)
         weights = label_weights(sample_weight, features, targets)
         find_constant_tasks(targets, weights)
-        modes = GroupModes(self.group_modes).fit(levels)
-        codes = modes.encode(levels, features.shape[0])
-        problem = self._problem(features, targets, weights, codes, modes)
+        encoder = fit_levels(self.group_modes, levels)
+        codes = encode_levels(encoder, levels, features.shape[0])
+        n_levels = [] if encoder is None else list(map(len, encoder.categories_))
+        problem = self._problem(features, targets, weights, codes, n_levels)
         factors, values, n_iter = self._best_of_starts(problem)
         validate_data(self, X, skip_check_array=True)
-        return self._set_result(targets, modes, problem, factors, values[-1], n_iter)
+        return self._set_result(targets, encoder, problem, factors, values[-1], n_iter)
 
     def _check_parameters(self):
         if self.solver == "als" and self.loss != "squared_error":
@@ -257,7 +258,7 @@ class CPMultiTaskLogistic(LinearPredictions, ClassifierMixin, BaseEstimator):
         )
         return levels, features
 
-    def _problem(self, features, targets, weights, codes, modes):
+    def _problem(self, features, targets, weights, codes, n_levels):
         mean, variances = weighted_moments(
             features, weights.sum(axis=1) + np.finfo(float).tiny
         )
@@ -270,7 +271,7 @@ class CPMultiTaskLogistic(LinearPredictions, ClassifierMixin, BaseEstimator):
             targets.values,
             weights,
             codes,
-            [len(levels) for levels in modes.levels.values()],
+            n_levels,
             offsets,
             loss=self.loss,
             alpha=self.alpha,
@@ -298,16 +299,14 @@ class CPMultiTaskLogistic(LinearPredictions, ClassifierMixin, BaseEstimator):
             fits.append(solve(problem, start, max_iter=self.max_iter, tol=self.tol))
         return min(fits, key=lambda fit: fit[1][-1])
 
-    def _set_result(self, targets, modes, problem, factors, objective, n_iter):
-        self._modes, self._mean = modes, problem.columns.mean
-        self._is_binary, self._is_single = targets.is_binary, targets.is_single
-        self.classes_ = targets.classes
-        self.task_names_ = targets.task_names
-        self.n_tasks_ = len(targets.task_names)
-        self.levels_ = modes.levels
+    def _set_result(self, targets, encoder, problem, factors, objective, n_iter):
+        self._encoder, self._mean = encoder, problem.columns.mean
+        self._set_targets(targets)
+        names, levels = [*self.group_modes], getattr(encoder, "categories_", ())
+        levels = [np.array(values.tolist()) for values in levels]
+        self.levels_ = dict(zip(names, levels, strict=True))
         self.loadings_ = factors.loadings
-        names = (self.task_mode, *modes.names)
-        self.factors_ = dict(zip(names, factors.modes, strict=True))
+        self.factors_ = dict(zip([self.task_mode, *names], factors.modes, strict=True))
         shape = (self.n_tasks_, *problem.n_levels)
         # The intercepts for centred features.
         self._centred_intercept = problem.offsets.reshape(
@@ -340,7 +339,7 @@ class CPMultiTaskLogistic(LinearPredictions, ClassifierMixin, BaseEstimator):
         levels, features = self._split(X)
         if not is_table:
             validate_data(self, X, skip_check_array=True, reset=False)
-        codes = self._modes.encode(levels, features.shape[0])
+        codes = encode_levels(self._encoder, levels, features.shape[0])
         tasks, *groups = self.factors_.values()
         projected = features @ self.loadings_ - self._mean @ self.loadings_
         intercept = self._centred_intercept
@@ -390,48 +389,29 @@ def split_columns(X, group_modes):
     return X[:, positions].astype(object), X[:, others]
 
 
-class GroupModes:
-    """Codes of the levels of metadata columns; -1 for unseen and missing ones."""
+def fit_levels(names, levels):
+    """Return the encoder of metadata columns, None without any."""
+    if not names:
+        return None
+    for name, column in zip(names, levels.T, strict=True):
+        # A missing value differs from itself, or is None or pandas.NA.
+        n_missing = sum(v is None or (v == v) is not True for v in column.tolist())
+        if n_missing:
+            raise ValueError(
+                f"The column {name!r} of group_modes has {n_missing} missing values."
+            )
+        if len(set(column)) < 2:
+            raise ValueError(
+                f"The column {name!r} of group_modes must have two levels or more; "
+                f"it has one, {column[0]!r}."
+            )
+    return OrdinalEncoder(
+        dtype=np.int64, handle_unknown="use_encoded_value", unknown_value=-1
+    ).fit(levels)
 
-    def __init__(self, names):
-        self.names = list(names)
-        self._encoder = OrdinalEncoder(
-            dtype=np.int64, handle_unknown="use_encoded_value", unknown_value=-1
-        )
 
-    def fit(self, levels):
-        """Learn the levels."""
-        if not self.names:
-            return self
-        for name, column in zip(self.names, levels.T, strict=True):
-            # A missing value differs from itself, or is None or pandas.NA.
-            n_missing = sum(v is None or (v == v) is not True for v in column.tolist())
-            if n_missing:
-                raise ValueError(
-                    f"The column {name!r} of group_modes has {n_missing} missing "
-                    "values."
-                )
-            if len(set(column)) < 2:
-                raise ValueError(
-                    f"The column {name!r} of group_modes must have two levels or more; "
-                    f"it has one, {column[0]!r}."
-                )
-        self._encoder.fit(levels)
-        return self
-
-    @property
-    def levels(self):
-        """Map the columns to their levels, in the order of the codes."""
-        if not self.names:
-            return {}
-        found = self._encoder.categories_
-        return {
-            name: np.array(values.tolist())
-            for name, values in zip(self.names, found, strict=True)
-        }
-
-    def encode(self, levels, n_samples):
-        """Return int codes of shape (n_samples, n_group_modes)."""
-        if not self.names:
-            return np.empty((n_samples, 0), dtype=np.int64)
-        return self._encoder.transform(levels)
+def encode_levels(encoder, levels, n_samples):
+    """Return codes, (n_samples, n_group_modes), -1 for unseen and missing levels."""
+    if encoder is None:
+        return np.empty((n_samples, 0), dtype=np.int64)
+    return encoder.transform(levels)

@@ -96,10 +96,14 @@ def label_weights(sample_weight, X, targets):
     return weight
 
 
+def class_weights(targets, weights):
+    """Return the weight of the labels 1, and that of the labels 0, of each task."""
+    return [(weights * (targets.values == label)).sum(axis=0) for label in (1, 0)]
+
+
 def find_constant_tasks(targets, weights):
     """Return which binary tasks have one label only, with a warning for each."""
-    positive = (weights * (targets.values == 1)).sum(axis=0)
-    negative = (weights * (targets.values == 0)).sum(axis=0)
+    positive, negative = class_weights(targets, weights)
     is_constant = targets.is_binary & ((positive == 0) | (negative == 0))
     if targets.is_single and is_constant[0]:
         found = targets.classes[int(positive[0] > 0)]
@@ -119,8 +123,7 @@ def find_constant_tasks(targets, weights):
 
 def smoothed_log_odds(targets, weights):
     """Return the log-odds of the tasks, with half a row added to each class."""
-    positive = (weights * (targets.values == 1)).sum(axis=0)
-    negative = (weights * (targets.values == 0)).sum(axis=0)
+    positive, negative = class_weights(targets, weights)
     return np.log(positive + 0.5) - np.log(negative + 0.5)
 
 
@@ -184,8 +187,18 @@ class LinearPredictions(DocLink):
     """Predictions from the linear predictors of the tasks.
 
     Subclasses have a method `_linear_predictors` that returns logits or values of shape
-    (n_samples, n_tasks), and set `_is_binary`, `_is_single` and `classes_` in `fit`.
+    (n_samples, n_tasks), and call `_set_targets` in `fit`.
     """
+
+    def _set_targets(self, targets):
+        """Set the fitted attributes about the tasks."""
+        self._is_binary, self._is_single = targets.is_binary, targets.is_single
+        self.task_names_ = targets.task_names
+        self.n_tasks_ = len(targets.task_names)
+        if targets.classes is not None:
+            self.classes_ = targets.classes
+        else:
+            self.__dict__.pop("classes_", None)
 
     def _task_types(self):
         """Return the type of all tasks, or the types of each of them."""

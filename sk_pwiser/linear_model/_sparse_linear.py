@@ -11,14 +11,14 @@ from sklearn.utils._param_validation import Interval, StrOptions
 from sklearn.utils.validation import validate_data
 
 from sk_pwiser._table import MISSING_LABELS
-from sk_pwiser._utils import accept_any_case_of_y, check_choice
+from sk_pwiser._utils import accept_any_case_of_y
 from sk_pwiser.linear_model._linear_base import (
     TASK_TYPES,
     LinearPredictions,
     label_weights,
     read_targets,
 )
-from sk_pwiser.linear_model._sparse_solver import SparseProblem, SparseSettings
+from sk_pwiser.linear_model._sparse_solver import SparseProblem
 
 NOT_NEGATIVE = Interval(Real, 0, None, closed="left")
 SPARSE_CONSTRAINTS = {
@@ -86,19 +86,9 @@ class SparseLinearBase(LinearPredictions, BaseEstimator):
         self._fit(X, targets, label_weights(sample_weight, X, targets))
         return self
 
-    def _settings(self):
-        names = ("l2", "mean_reg", "fit_intercept", "scale_targets", "max_iter", "tol")
-        return SparseSettings(**{name: getattr(self, name) for name in names})
-
     def _set_solution(self, targets, coef, intercept, n_iter):
         """Set the fitted attributes, all of them after the fit has succeeded."""
-        self._is_binary, self._is_single = targets.is_binary, targets.is_single
-        self.task_names_ = targets.task_names
-        self.n_tasks_ = len(targets.task_names)
-        if targets.classes is not None:
-            self.classes_ = targets.classes
-        else:
-            self.__dict__.pop("classes_", None)
+        self._set_targets(targets)
         self.coef_, self.intercept_ = coef, intercept
         self.n_iter_ = max(n_iter, 1)
 
@@ -272,27 +262,12 @@ class MultiTaskSparseLinear(SparseLinearBase):
         self.tol = tol
 
     def _fit(self, X, targets, weights):
-        problem = SparseProblem(X, targets, weights, self._settings())
+        problem = SparseProblem(X, targets, weights, self)
         self._set_solution(targets, *problem.solve(self.alpha))
 
 
 @accept_any_case_of_y
-def multi_task_sparse_path(
-    X,
-    y,
-    *,
-    alphas=10,
-    eps=0.01,
-    task_types="binary",
-    missing_labels="error",
-    l2=0.0,
-    mean_reg=0.0,
-    fit_intercept=True,
-    scale_targets=False,
-    sample_weight=None,
-    max_iter=2000,
-    tol=1e-4,
-):
+def multi_task_sparse_path(X, y, *, alphas=10, eps=0.01, sample_weight=None, **params):
     """Compute the coefficients of :class:`MultiTaskSparseLinear` for several alphas.
 
     The alphas are solved in descending order, and each solution is the start of the
@@ -310,25 +285,12 @@ def multi_task_sparse_path(
         times it.
     eps : float, default=0.01
         The smallest alpha over the largest one, if `alphas` is a number.
-    task_types : {"binary", "regression"} or sequence of str, default="binary"
-        Type of all tasks, or of each task.
-    missing_labels : {"error", "ignore"}, default="error"
-        Whether labels and values may be missing (NaN in `y`).
-    l2 : float, default=0.0
-        Strength of the squared penalty.
-    mean_reg : float, default=0.0
-        Strength of the penalty on differences between the tasks.
-    fit_intercept : bool, default=True
-        Whether the tasks have intercepts, which are not penalised.
-    scale_targets : bool, default=False
-        Whether the values of regression tasks are divided by their standard deviation.
     sample_weight : array-like of shape (n_samples,) or (n_samples, n_tasks), \
             default=None
         Weights of the rows, or of the rows and tasks, >= 0.
-    max_iter : int, default=2000
-        Largest number of steps per alpha.
-    tol : float, default=1e-4
-        Tolerance of the optimality conditions.
+    **params : dict
+        Parameters of :class:`MultiTaskSparseLinear` other than `alpha`, such as
+        `task_types`. `max_iter` is the largest number of steps per alpha.
 
     Returns
     -------
@@ -343,6 +305,8 @@ def multi_task_sparse_path(
     ------
     ValueError
         If data or parameters are invalid.
+    TypeError
+        If a parameter is unknown.
 
     Examples
     --------
@@ -355,13 +319,13 @@ def multi_task_sparse_path(
     >>> (coefs != 0).any(axis=0).sum(axis=0)  # number of features at each alpha
     array([0, 1, 5])
     """
+    # `alpha` is no parameter of a path: giving it twice is an error.
+    settings = MultiTaskSparseLinear(alpha=0.0, **params)
+    settings._validate_params()
     X = check_array(X, accept_sparse="csc", dtype=np.float64)
-    check_choice("missing_labels", missing_labels, MISSING_LABELS)
-    targets = read_targets(y, task_types, missing_labels)
+    targets = read_targets(y, settings.task_types, settings.missing_labels)
     weights = label_weights(sample_weight, X, targets)
-    settings = SparseSettings(l2, mean_reg, fit_intercept, scale_targets, max_iter, tol)
     problem = SparseProblem(X, targets, weights, settings)
     alphas = problem.alphas(alphas, eps)
-    solutions = [problem.solve(alpha) for alpha in alphas]
-    coefs = np.stack([coef for coef, _, _ in solutions], axis=-1)
-    return alphas, coefs, np.stack([b for _, b, _ in solutions], axis=-1)
+    coefs, intercepts, _ = zip(*map(problem.solve, alphas), strict=True)
+    return alphas, np.stack(coefs, axis=-1), np.stack(intercepts, axis=-1)

@@ -152,13 +152,11 @@ class MultiTaskSparseLinearCV(SparseLinearBase):
         self.random_state = random_state
 
     def _fit(self, X, targets, weights):
-        problem = SparseProblem(X, targets, weights, self._settings())
+        problem = SparseProblem(X, targets, weights, self)
         alphas = problem.alphas(self.alphas, self.eps)
         rows = X.tocsr() if hasattr(X, "tocsr") else X
         folds = Parallel(n_jobs=self.n_jobs)(
-            delayed(fold_scores)(
-                rows, targets, weights, train, test, alphas, self._settings()
-            )
+            delayed(fold_scores)(rows, targets, weights, train, test, alphas, self)
             for train, test in self._splits(X, targets)
         )
         scores = np.stack(folds, axis=1)
@@ -189,29 +187,18 @@ def fold_scores(X, targets, weights, train, test, alphas, settings):
     rows = X[train].tocsc() if hasattr(X, "tocsc") else X[train]
     part = LinearTargets(**{**vars(targets), "values": targets.values[train]})
     problem = SparseProblem(rows, part, weights[train], settings)
-    scores = []
-    for alpha in alphas:
+    values, weights = targets.values[test], weights[test]
+    # A task with one label only has no score.
+    is_defined = [
+        len(np.unique(labels[weight > 0])) > 1
+        for labels, weight in zip(values.T, weights.T, strict=True)
+    ]
+    scores = np.full((len(alphas), len(is_defined)), np.nan)
+    for row, alpha in zip(scores, alphas, strict=True):
         coef, intercept, _ = problem.solve(alpha)
         linear = X[test] @ coef.T + intercept
-        scores.append(
-            defined_scores(
-                targets.values[test], linear, targets.is_binary, weights[test]
-            )
-        )
-    return np.array(scores)
-
-
-def defined_scores(values, linear, is_binary, weights):
-    """Return the scores of the tasks, NaN for tasks with one label only."""
-    scores = np.full(len(is_binary), np.nan)
-    for k, binary in enumerate(is_binary):
-        rows = weights[:, k] > 0
-        labels = values[rows, k]
-        if len(np.unique(labels)) > 1:
-            one = slice(k, k + 1)
-            scores[k] = task_scores(
-                values[rows, one], linear[rows, one], [binary], weights[rows, one]
-            )[0]
+        parts = values, linear, targets.is_binary, weights
+        row[is_defined] = task_scores(*(part[..., is_defined] for part in parts))
     return scores
 
 

@@ -6,7 +6,6 @@ matrix products per step, which numpy and scipy compute at full speed.
 """
 
 import warnings
-from dataclasses import dataclass
 
 import numpy as np
 from scipy.special import expit
@@ -23,20 +22,11 @@ from sk_pwiser.linear_model._linear_base import (
 MIN_WORKING_SET = 64
 
 
-@dataclass(frozen=True)
-class SparseSettings:
-    """Parameters of the problem and of the solver; see `MultiTaskSparseLinear`."""
-
-    l2: float = 0.0
-    mean_reg: float = 0.0
-    fit_intercept: bool = True
-    scale_targets: bool = False
-    max_iter: int = 2000
-    tol: float = 1e-4
-
-
 class SparseProblem:
-    """Coefficients of given features and targets, for any alpha."""
+    """Coefficients of given features and targets, for any alpha.
+
+    `settings` is an estimator with the parameters of the penalty and of the solver.
+    """
 
     def __init__(self, X, targets, weights, settings):
         self.is_constant = find_constant_tasks(targets, weights)

@@ -7,6 +7,7 @@ from sklearn.exceptions import UndefinedMetricWarning
 from sklearn.utils import check_consistent_length, column_or_1d
 
 from sk_pwiser._auc import auc_within
+from sk_pwiser._table import column_of
 from sk_pwiser.metrics._task_scorer import TaskScorer, check_task
 
 
@@ -167,7 +168,7 @@ class _GroupedAUCScorer(TaskScorer):
                 raise ValueError(
                     f"groups must be None, since {self!r} reads them from X."
                 )
-            groups = _column(X, self._column)
+            groups = np.asarray(column_of(X, "groups", self._column))
         elif groups is None:
             raise ValueError(
                 f"{self!r} needs groups: pass them to it, name a column of X, or pass "
@@ -198,13 +199,3 @@ class _GroupedAUCScorer(TaskScorer):
 
     def _requested(self):
         return "groups" if self._column is None else None
-
-
-def _column(X, name):
-    """Return a column of a table by its name."""
-    names = getattr(X, "column_names", None)  # of a table of Arrow
-    names = list(getattr(X, "columns", ())) if names is None else names
-    if name not in names:
-        raise ValueError(f"groups={name!r} is not a column of X; they are {names}.")
-    column = X[name]
-    return column.to_numpy() if hasattr(column, "to_numpy") else np.asarray(column)

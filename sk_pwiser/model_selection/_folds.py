@@ -10,7 +10,8 @@ from sklearn.model_selection._split import GroupsConsumerMixin
 from sklearn.utils import column_or_1d, indexable
 
 from sk_pwiser._funnel import funnel_strata, strata_of_folds
-from sk_pwiser._times import check_duration, column_of_times, read_duration, read_times
+from sk_pwiser._table import column_of
+from sk_pwiser._times import check_duration, read_duration, read_times
 from sk_pwiser._utils import check_integer
 
 
@@ -201,7 +202,7 @@ class FunnelTimeSplit(BaseCrossValidator):
         self._check_params()
         name, column = "time", self.time
         if isinstance(column, str):
-            name, column = column, column_of_times(X, column)
+            name, column = column, column_of(X, "time", column)
         times = read_times(column, name)
         gap = read_duration(self.gap, "gap", times.kind)
         strata = funnel_strata(y, self.task_parents, "y")

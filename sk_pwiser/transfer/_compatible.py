@@ -8,7 +8,13 @@ import torch
 from sklearn.utils.validation import check_is_fitted
 
 from sk_pwiser._estimator import MultiTaskCTRCVRClassifier
-from sk_pwiser._table import TargetStatistics, as_table, check_targets, n_rows
+from sk_pwiser._table import (
+    TargetStatistics,
+    as_table,
+    check_targets,
+    column_of,
+    n_rows,
+)
 from sk_pwiser.networks import SHARED_PARAMS, Bags
 from sk_pwiser.weighting import depends_on
 
@@ -289,12 +295,7 @@ def check_markets(markets, X, n_estimators):
         return None
     n_samples = n_rows(X)
     if isinstance(markets, str):
-        names = list(getattr(X, "columns", []))
-        if markets not in names:
-            raise ValueError(
-                f"markets={markets!r} is not a column of X; its columns are {names}."
-            )
-        markets = X[markets]
+        markets = column_of(X, "markets", markets)
     indices = np.asarray(markets)
     if indices.shape != (n_samples,) or indices.dtype.kind not in "iu":
         raise ValueError(

@@ -1,5 +1,6 @@
 """Selection of the estimators of a pool that predict best together."""
 
+from functools import cache
 from itertools import combinations
 from math import comb
 
@@ -127,38 +128,33 @@ def select_estimators(
         raise TypeError(f"scoring must be callable or None; got {scoring!r}.")
     X = check_table(X)
     y = check_labels(pool[0], X, Y)
-    score = SubsetScores(predict_each(pool, X), pool[0], X, y, scoring)
+    score = subset_scorer(predict_each(pool, X), pool[0], X, y, scoring)
     indices, weights = METHODS[method](
         score, len(pool), n_select, n_iter, check_random_state(random_state)
     )
     return Bunch(indices=np.array(indices), weights=weights, score=score(indices))
 
 
-class SubsetScores:
-    """Scores of the mean predictions of subsets, each computed once."""
+def subset_scorer(probabilities, like, X, y, scoring):
+    """Return a function that scores the mean prediction of a sorted tuple of members.
 
-    def __init__(self, probabilities, like, X, y, scoring):
-        self.probabilities = probabilities
-        self.task_names = like.task_names_
-        self.X = X
-        self.Y = y[:, 0].astype(int) if like.classes_.ndim == 1 else y.astype(int)
-        self.scoring = mean_log_loss_scorer if scoring is None else scoring
-        self._known = {}
+    `like` is an estimator of the pool. Each subset is scored once.
+    """
+    Y = (y[:, 0] if like.classes_.ndim == 1 else y).astype(int)
+    scoring = mean_log_loss_scorer if scoring is None else scoring
 
-    def __call__(self, members):
-        """Return the score of a sorted tuple of members."""
-        members = tuple(int(member) for member in members)
-        if members not in self._known:
-            mean = self.probabilities[list(members)].mean(axis=0)
-            model = MeanPrediction(mean, self.task_names)
-            value = float(self.scoring(model, self.X, self.Y))
-            if not np.isfinite(value):
-                raise ValueError(
-                    f"scoring must return a finite number; it returned {value} for the "
-                    f"estimators {list(members)}."
-                )
-            self._known[members] = value
-        return self._known[members]
+    @cache
+    def score(members):
+        mean = probabilities[list(members)].mean(axis=0)
+        value = float(scoring(MeanPrediction(mean, like.task_names_), X, Y))
+        if not np.isfinite(value):
+            raise ValueError(
+                f"scoring must return a finite number; it returned {value} for the "
+                f"estimators {list(members)}."
+            )
+        return value
+
+    return score
 
 
 class MeanPrediction(ClassifierMixin, BaseEstimator):
@@ -210,14 +206,14 @@ def log_probability_gradient(p, drawn):
     return gradient
 
 
-def learn_policy(reward, n_members, size, *, lr, n_iter, random_state):
+def learn_policy(reward, n_members, size, n_iter, random_state):
     """Learn the probabilities of members from the rewards of subsets.
 
     Ascends the expected reward by Adam on the scores. The baseline, the mean of the
     rewards so far, does not change the expected step, only its variance.
     """
     scores = torch.zeros(n_members, dtype=torch.float64)
-    optimizer = torch.optim.Adam([scores], lr=lr, eps=EPSILON, maximize=True)
+    optimizer = torch.optim.Adam([scores], lr=LEARNING_RATE, eps=EPSILON, maximize=True)
     baseline = 0.0
     for step in range(1, n_iter + 1):
         p = softmax(scores.numpy())
@@ -237,14 +233,7 @@ def _equal_weights(indices, n_members):
 
 
 def _policy(score, n_members, size, n_iter, random_state):
-    weights = learn_policy(
-        score,
-        n_members,
-        size,
-        lr=LEARNING_RATE,
-        n_iter=n_iter,
-        random_state=random_state,
-    )
+    weights = learn_policy(score, n_members, size, n_iter, random_state)
     best = np.argsort(-weights, kind="stable")[:size]
     return tuple(sorted(best.tolist())), weights
 

@@ -1,7 +1,7 @@
 """Aggregators and scalarizers of TorchJD."""
 
 import inspect
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from copy import deepcopy
 from numbers import Number
 from typing import Any
@@ -11,7 +11,6 @@ from torch import Tensor, nn
 
 from sk_pwiser._utils import import_extra
 from sk_pwiser.weighting._gradient import GradientWeighting
-from sk_pwiser.weighting._task_weighting import TaskWeighting
 
 
 class TorchJD(GradientWeighting):
@@ -113,18 +112,6 @@ class TorchJD(GradientWeighting):
         """Return the scalarizer's combination of the losses, of shape `()`."""
         total: Tensor = self.aggregator(losses)
         return total
-
-    def backward(
-        self,
-        losses: Tensor,
-        penalty: Tensor | None,
-        parameters: Iterable[nn.Parameter],
-    ) -> None:
-        """Combine losses or gradients and store the result in the parameters."""
-        if self.needs_task_gradients:
-            super().backward(losses, penalty, parameters)
-        else:
-            TaskWeighting.backward(self, losses, penalty, parameters)
 
     def combine(self, gradients: Sequence[Tensor]) -> list[Tensor]:
         """Return the combined gradient of each tensor, of shape `(n_entries,)`."""
@@ -246,14 +233,10 @@ def _module(name: str) -> Any:
     return import_extra(f"torchjd.{name}", 'weighting="torchjd"')
 
 
-def _kinds() -> tuple[type, ...]:
-    aggregation, scalarization = _module("aggregation"), _module("scalarization")
-    return aggregation.Aggregator, aggregation.Weighting, scalarization.Scalarizer
-
-
 def _make(choice: Any, n_tasks: int, params: dict[str, Any]) -> Any:
     """Build the class with the given name, or the given class; copy an instance."""
-    kinds = _kinds()
+    aggregation, scalarization = _module("aggregation"), _module("scalarization")
+    kinds = aggregation.Aggregator, aggregation.Weighting, scalarization.Scalarizer
     kind: Any = _find(choice) if isinstance(choice, str) else choice
     if isinstance(kind, type) and issubclass(kind, kinds):
         takes = inspect.signature(kind).parameters

@@ -132,16 +132,16 @@ def test_a_row_with_other_columns_is_not_appended(tmp_path, module):
 
 
 def test_figures_of_labels_and_of_probabilities(module):
-    figures = module("paper_table")
+    figures = module("_harness")
     generator = np.random.default_rng(0)
     probability, p = generator.random((2, 400))
     labels = np.repeat([1, 0], 400)
     weights = np.concatenate([probability, 1 - probability])
     expected = roc_auc_score(labels, np.tile(p, 2), sample_weight=weights)
-    assert figures.auc(probability, p) == pytest.approx(expected)
+    assert figures.expected_auc(probability, p) == pytest.approx(expected)
     y = (generator.random(400) < probability).astype(int)
-    assert figures.auc(y, p) == pytest.approx(roc_auc_score(y, p))
-    assert figures.binary_log_loss(y, p) == pytest.approx(log_loss(y, p))
+    assert figures.expected_auc(y, p) == pytest.approx(roc_auc_score(y, p))
+    assert figures.expected_log_loss(y, p) == pytest.approx(log_loss(y, p))
 
 
 def test_data_sets_in_their_order_and_networks_by_name(tmp_path, module):

@@ -301,7 +301,7 @@ def test_tables_without_pandas(monkeypatch, described):
 @pytest.mark.parametrize(
     ("changes", "error", "message"),
     [
-        ({"time": "hour"}, ValueError, "time contains 'hour', which is not a column"),
+        ({"time": "hour"}, ValueError, "time='hour' is not a column"),
         ({"time": "late"}, TypeError, "Column 'late' must hold times"),
         ({"time": "holes"}, ValueError, "Column 'holes' must hold a time in every row"),
         ({"time": [1, 2]}, ValueError, "time must have one entry per row of X, 4000"),

@@ -222,6 +222,15 @@ def test_given_alphas_are_sorted():
     assert coefs[..., 0].any(axis=0).sum() < coefs[..., 1].any(axis=0).sum()
 
 
+@pytest.mark.parametrize(
+    ("params", "error"),
+    [({"alpha": 1.0}, TypeError), ({"l3": 1.0}, TypeError), ({"l2": -1}, ValueError)],
+)
+def test_a_path_refuses_wrong_parameters(params, error):
+    with pytest.raises(error, match=next(iter(params))):
+        multi_task_sparse_path(*mixed_problem(), **params)
+
+
 def test_it_selects_features_in_a_pipeline():
     rng = np.random.default_rng(0)
     codes = rng.integers(0, 5, (400, 3))

@@ -62,7 +62,7 @@ def test_draws_have_the_probabilities_of_the_policy():
 
 def learn(reward, size=1, n_iter=300, seed=0):
     rng = np.random.RandomState(seed)
-    return learn_policy(reward, 4, size, lr=0.1, n_iter=n_iter, random_state=rng)
+    return learn_policy(reward, 4, size, n_iter, rng)
 
 
 def test_equal_rewards_leave_the_policy_uniform():
