@@ -17,7 +17,7 @@ from sk_pwiser.history._history_state import (
     read_history_labels,
 )
 from sk_pwiser.history._history_tables import ListOutput, Table
-from sk_pwiser.history._one_row import OneRow
+from sk_pwiser.history._one_row import MemoryRow
 from sk_pwiser.history._plan import Plan, check_params
 
 # Number of rows that are computed at a time.
@@ -323,7 +323,7 @@ class HistoryFeatures(DocLink, HistoryFiles, TransformerMixin, BaseEstimator):
         """
         self._fitted()
         if self._one_row is None:
-            self._one_row = OneRow(self._state, self._plan, *self._pasts())
+            self._one_row = MemoryRow(self._state, self._plan)
         features, is_early = self._one_row.features(row)
         if is_early:
             self._warn_early(1)
@@ -532,11 +532,9 @@ def _features(rows, times, state, plan, pasts, of_all):
             of_block = [[part[block] for part in of_task] for of_task in priors]
             own[:, block] = past.numbers(code[block], times[block], of_block)
         features |= dict(zip(plan.names_of_key(key), own, strict=True))
-    places = [0] * len(pasts)
     for each in plan.lists:
         past, code = pasts[each.key], codes[each.key]
-        sizes, values, ages = past.last_values(places[each.key], code, times)
-        places[each.key] += 1
+        sizes, values, ages = past.last_values(each.place, code, times)
         index = state.indices[each.column]
         features[each.name] = ListOutput(sizes, values, index.values)
         if each.ages == "buckets":

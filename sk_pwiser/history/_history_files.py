@@ -10,7 +10,7 @@ from sk_pwiser._files import PlainForm, read_file, write_bytes, write_file
 from sk_pwiser._times import duration_label
 from sk_pwiser._utils import import_extra
 from sk_pwiser._version import __version__
-from sk_pwiser.history._history_state import HistoryState, ValueIndex, lists_of
+from sk_pwiser.history._history_state import HistoryState, ValueIndex
 from sk_pwiser.history._key_log import (
     KeyLog,
     ListLog,
@@ -117,7 +117,7 @@ class HistoryFiles:
             }
             tables[f"key_{key}"] = columns | _totals_table(log)
             tables[f"rows_{key}"] = _rows_table(log)
-            lists = zip(lists_of(plan, key), log.lists, strict=True)
+            lists = zip(plan.lists_of(key), log.lists, strict=True)
             for place, (each, own) in enumerate(lists):
                 tables[f"list_{key}_{place}"] = {
                     "key": np.repeat(np.arange(log.n_keys), np.diff(own.offsets)),
@@ -274,13 +274,13 @@ def _read_state(plan, references, read):
     n_tasks = len(plan.task_names)
     tables = [read(f"key_{key}") for key in range(len(plan.keys))]
     lists = [
-        [read(f"list_{key}_{i}") for i in range(len(lists_of(plan, key)))]
+        [read(f"list_{key}_{i}") for i in range(len(plan.lists_of(key)))]
         for key in range(len(plan.keys))
     ]
     indices = {name: ValueIndex([]) for name in plan.columns}
     for key, names in enumerate(plan.keys):
         columns = [(name, tables[key][name]) for name in names]
-        for each, table in zip(lists_of(plan, key), lists[key], strict=True):
+        for each, table in zip(plan.lists_of(key), lists[key], strict=True):
             columns.append((each.column, table["value"]))
         for name, column in columns:
             values = column.unique().to_pylist()
@@ -294,7 +294,7 @@ def _read_state(plan, references, read):
             np.stack(places, axis=1), tables[key], read(f"rows_{key}"), plan, n_tasks
         )
         log.reference = references[key]
-        for each, table in zip(lists_of(plan, key), lists[key], strict=True):
+        for each, table in zip(plan.lists_of(key), lists[key], strict=True):
             time = table["time"].to_numpy()
             values = indices[each.column].places_of(table["value"].to_pylist())
             log.lists.append(ListLog(_read_offsets(table, log.n_keys), time, values))

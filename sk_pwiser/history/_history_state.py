@@ -141,13 +141,8 @@ class HistoryState:
 
     def pasts(self, plan):
         """Return the `Past` of every key, and that of all rows."""
-        windows = [window for _, window in plan.windows]
-        half_lives = [half_life for _, half_life in plan.half_lives]
-        pasts = [
-            Past(log, plan, windows, half_lives, lists_of(plan, key))
-            for key, log in enumerate(self.logs)
-        ]
-        return pasts, Past(self.everything, plan_of_all(plan))
+        pasts = [Past(log, plan, key) for key, log in enumerate(self.logs)]
+        return pasts, Past(self.everything, plan.of_all)
 
     def ids(self, columns, names):
         """Return the places of rows' values, -1 for unseen ones, of the columns."""
@@ -178,16 +173,15 @@ class HistoryState:
         new.indices = indices
         labels = rows.labels
         new.task_names, new.classes = labels.names, self.classes or labels.classes
-        half_lives = [half_life for _, half_life in plan.half_lives]
         ids = {name: new.ids(rows.columns, [name]) for name in indices}
         new.logs = []
         for key, (names, log) in enumerate(zip(plan.keys, self.logs, strict=True)):
-            lists = [
-                (ids[each.column][:, 0], each.task) for each in lists_of(plan, key)
-            ]
+            lists = [(ids[each.column][:, 0], each.task) for each in plan.lists_of(key)]
             own = np.concatenate([ids[name] for name in names], axis=1)
-            added = log_of_rows(own, rows.time, labels.values, lists, len(half_lives))
-            new.logs.append(combine(log, added, half_lives))
+            added = log_of_rows(
+                own, rows.time, labels.values, lists, len(plan.half_lives)
+            )
+            new.logs.append(combine(log, added, plan.half_lives))
         none = np.zeros((len(rows.time), 0), dtype=np.int64)
         added = log_of_rows(none, rows.time, labels.values, [], 0)
         new.everything = combine(self.everything, added, [])
@@ -216,19 +210,18 @@ class HistoryState:
             name: index.places_of(other.indices[name].values)
             for name, index in new.indices.items()
         }
-        half_lives = [half_life for _, half_life in plan.half_lives]
         new.logs = []
         for key, (names, log) in enumerate(zip(plan.keys, self.logs, strict=True)):
             added = other.logs[key]
             lists = [
                 ListLog(own.offsets, own.time, moves[each.column][own.value])
-                for own, each in zip(added.lists, lists_of(plan, key), strict=True)
+                for own, each in zip(added.lists, plan.lists_of(key), strict=True)
             ]
             moved = [moves[n][added.columns[:, j]] for j, n in enumerate(names)]
             added = replaced(added, columns=np.stack(moved, axis=1), lists=lists)
             order = np.argsort(unique_keys(added.columns)[1])
             sorted_added = select_keys(added, order)
-            new.logs.append(combine(log, sorted_added, half_lives))
+            new.logs.append(combine(log, sorted_added, plan.half_lives))
         new.everything = combine(self.everything, other.everything, [])
         ends = [state.end for state in (self, other) if state.end is not None]
         new.end = max(ends, default=None)
@@ -241,7 +234,7 @@ class HistoryState:
         for key, (names, log) in enumerate(zip(plan.keys, self.logs, strict=True)):
             for j, name in enumerate(names):
                 used[name].append(log.columns[:, j])
-            for each, own in zip(lists_of(plan, key), log.lists, strict=True):
+            for each, own in zip(plan.lists_of(key), log.lists, strict=True):
                 used[each.column].append(own.value)
         moves, indices = {}, {}
         for name, index in self.indices.items():
@@ -268,7 +261,7 @@ class HistoryState:
                 ListLog(own.offsets, own.time, moves[each.column][own.value])
                 if each.column in indices
                 else own
-                for each, own in zip(lists_of(plan, key), log.lists, strict=True)
+                for each, own in zip(plan.lists_of(key), log.lists, strict=True)
             ]
             columns = np.stack(columns, axis=1)
             new.logs.append(replaced(log, columns=columns, lists=lists))
@@ -287,23 +280,10 @@ def empty_state(plan, kind, labels):
         return log_of_rows(ids, time, none, empty, n_half_lives)
 
     logs = [
-        log(len(key), lists_of(plan, i), len(plan.half_lives))
+        log(len(key), plan.lists_of(i), len(plan.half_lives))
         for i, key in enumerate(plan.keys)
     ]
     indices = {name: ValueIndex([]) for name in plan.columns}
     return HistoryState(
         kind, labels.names, labels.classes, None, indices, logs, log(0, [], 0)
     )
-
-
-def lists_of(plan, key):
-    """Return the lists of a key."""
-    return [each for each in plan.lists if each.key == key]
-
-
-def plan_of_all(plan):
-    """Return the plan of the log of all rows, which has no key to bound."""
-    plan = copy.copy(plan)
-    plan.max_age = plan.max_keys = None
-    plan.horizon = max([0, *plan.delays])
-    return plan

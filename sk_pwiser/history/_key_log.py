@@ -252,6 +252,20 @@ def bisect(values, low, high, bound):
         high = np.where(is_open & ~is_below, middle, high)
 
 
+def decayed_rows(log, first, half_lives):
+    """Return the decayed sums up to each row, from given first rows on.
+
+    The last axis has the impressions, the known labels, and those that are 1.
+    """
+    known, positive = log.labels >= 0, log.labels == 1
+    values = np.concatenate([np.ones((len(known), 1)), known, positive], axis=1)
+    sums = np.zeros((len(values), len(half_lives), values.shape[1]))
+    for h, half_life in enumerate(half_lives):
+        place = np.arange(len(values)) - first
+        sums[:, h] = decayed_sums(log.time, place, values, half_life)
+    return sums
+
+
 def decayed_sums(time, place, values, half_life):
     """Return, for each row, the decayed sum over the rows of its slice up to it.
 
