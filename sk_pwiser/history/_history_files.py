@@ -172,8 +172,8 @@ class HistoryFiles:
 
     def _describe(self):
         """Return what the state has beside its arrays."""
-        state, _ = self._fitted()
-        params = self.get_params(deep=False)
+        state, plan = self._fitted()
+        params = dict(plan.params)
         for name in ("label_delay", "windows", "half_lives", "max_age"):
             params[name] = _plain_durations(params[name])
         return {

@@ -6,6 +6,7 @@ from typing import NamedTuple
 import numpy as np
 
 from sk_pwiser._table import (
+    as_table,
     choose_task_names,
     factorize,
     one_task_labels,
@@ -39,7 +40,9 @@ def read_history_labels(y, n_rows, known=None):
     """Read labels, of which any may be missing, for the tasks of a state if `known`."""
     names = None if known is None else known.task_names
     classes = None if known is None else known.classes
-    if y is None:
+    if hasattr(y, "column_names") or hasattr(y, "collect"):
+        y = as_table(y)
+    if y is None or (known is not None and n_rows == len(y) == 0):
         names = names or []
         return Labels(np.full((n_rows, len(names)), -1, dtype=np.int8), names, classes)
     labels, missing, columns = read_labels(y, "any", input_name="y")
@@ -64,7 +67,8 @@ def read_history_labels(y, n_rows, known=None):
 
 def _check_tasks(n_tasks, columns, names):
     if n_tasks != len(names):
-        raise ValueError(f"y must have the tasks {names}; it has {n_tasks} columns.")
+        rule = f"have the tasks {names}" if names else "be None, as it was in fit"
+        raise ValueError(f"y must {rule}; it has {n_tasks} columns.")
     if columns is not None and n_tasks > 1 and columns != names:
         raise ValueError(f"The columns of y must be the tasks {names}; got {columns}.")
 

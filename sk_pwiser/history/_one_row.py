@@ -8,6 +8,7 @@ key is over by `max_age`.
 
 import math
 from bisect import bisect_left
+from collections.abc import Mapping
 from functools import lru_cache
 from math import exp2, log, log1p
 from typing import NamedTuple
@@ -166,6 +167,10 @@ class OneRow:
 
     def features(self, row):
         """Return the new columns of a row, and whether it is from before the end."""
+        if not isinstance(row, Mapping):
+            raise TypeError(
+                f"row must be a dict, with the fields of a row; got {type(row)}."
+            )
         plan, end = self.plan, self.state.end
         time = read_time(field_of(row, plan.time), plan.time, self.state.kind)
         is_early = end is not None and time < end

@@ -37,9 +37,9 @@ class Plan:
     """What is computed per row, for checked parameters, a kind of times and tasks."""
 
     def __init__(self, params, kind, task_names):
-        self.kind = kind
+        self.params, self.kind = copy.deepcopy(params), kind
         self.task_names = list(task_names)
-        self.time = params["time"]
+        self.time, self.passthrough = params["time"], params["passthrough"]
         self.unit = unit_of(kind)
         self.keys = as_keys(params["keys"])
         self.key_names = ["_x_".join(key) for key in self.keys]
@@ -81,6 +81,10 @@ class Plan:
     def lists_of(self, key):
         """Return the lists of a key."""
         return [each for each in self.lists if each.key == key]
+
+    def kept(self, names):
+        """Return the names of the columns that pass through."""
+        return [name for name in names if name != self.time] if self.passthrough else []
 
     def names_of_key(self, key):
         """Return the names of the numbers of a key, in their order."""
