@@ -13,15 +13,7 @@ from sk_pwiser._table import (
     read_labels,
     zero_one_labels,
 )
-from sk_pwiser.history._key_log import (
-    ListLog,
-    combine,
-    log_of_rows,
-    pack,
-    replaced,
-    select_keys,
-    unique_keys,
-)
+from sk_pwiser.history._key_log import Slices, combine, log_of_rows, pack
 from sk_pwiser.history._point_in_time import Past
 
 
@@ -157,15 +149,15 @@ class HistoryState:
         return ids
 
     def codes(self, key, log, ids):
-        """Return the places in a log of keys that are given by their ids."""
+        """Return the places in a log of keys, `n_keys` for those that it lacks."""
         if not log.n_keys:
-            return np.full(len(ids), -1)
+            return np.zeros(len(ids), dtype=np.int64)
         sizes = [len(self.indices[name].values) + 1 for name in key]
         keys = pack(log.columns, sizes)
         is_known = (ids >= 0).all(axis=1)
         wanted = pack(np.where(is_known[:, np.newaxis], ids, 0), sizes)
         places = np.minimum(np.searchsorted(keys, wanted), len(keys) - 1)
-        return np.where(is_known & (keys[places] == wanted), places, -1)
+        return np.where(is_known & (keys[places] == wanted), places, log.n_keys)
 
     def extended(self, rows, plan):
         """Return the state with new rows, of which none is summed into totals yet."""
@@ -214,18 +206,10 @@ class HistoryState:
             name: index.places_of(other.indices[name].values)
             for name, index in new.indices.items()
         }
-        new.logs = []
-        for key, (names, log) in enumerate(zip(plan.keys, self.logs, strict=True)):
-            added = other.logs[key]
-            lists = [
-                ListLog(own.offsets, own.time, moves[each.column][own.value])
-                for own, each in zip(added.lists, plan.lists_of(key), strict=True)
-            ]
-            moved = [moves[n][added.columns[:, j]] for j, n in enumerate(names)]
-            added = replaced(added, columns=np.stack(moved, axis=1), lists=lists)
-            order = np.argsort(unique_keys(added.columns)[1])
-            sorted_added = select_keys(added, order)
-            new.logs.append(combine(log, sorted_added, plan.half_lives))
+        new.logs = [
+            combine(log, _moved(added, moves, plan, key).sorted(), plan.half_lives)
+            for key, (log, added) in enumerate(zip(self.logs, other.logs, strict=True))
+        ]
         new.everything = combine(self.everything, other.everything, [])
         ends = [state.end for state in (self, other) if state.end is not None]
         new.end = max(ends, default=None)
@@ -246,30 +230,31 @@ class HistoryState:
             is_used[np.concatenate(used[name])] = True
             # One value stays, since it gives lists their type.
             is_used[:1] |= not is_used.any()
-            moves[name] = is_used.cumsum() - 1
             if is_used.sum() <= len(is_used) / 2:
-                indices[name] = ValueIndex(
-                    [index.values[i] for i in np.flatnonzero(is_used)]
-                )
+                moves[name] = is_used.cumsum() - 1
+                kept = np.flatnonzero(is_used)
+                indices[name] = ValueIndex([index.values[i] for i in kept])
         if not indices:
             return self
         new = copy.copy(self)
         new.indices = self.indices | indices
-        new.logs = []
-        for key, (names, log) in enumerate(zip(plan.keys, self.logs, strict=True)):
-            columns = [
-                moves[name][log.columns[:, j]] if name in indices else log.columns[:, j]
-                for j, name in enumerate(names)
-            ]
-            lists = [
-                ListLog(own.offsets, own.time, moves[each.column][own.value])
-                if each.column in indices
-                else own
-                for each, own in zip(plan.lists_of(key), log.lists, strict=True)
-            ]
-            columns = np.stack(columns, axis=1)
-            new.logs.append(replaced(log, columns=columns, lists=lists))
+        new.logs = [_moved(log, moves, plan, k) for k, log in enumerate(self.logs)]
         return new
+
+
+def _moved(log, moves, plan, key):
+    """Return a log with other places of values; `moves` has those of some columns."""
+    columns = log.columns.copy()
+    for j, name in enumerate(plan.keys[key]):
+        if name in moves:
+            columns[:, j] = moves[name][columns[:, j]]
+    lists = [
+        Slices(own.offsets, own.time, moves[each.column][own.value])
+        if each.column in moves
+        else own
+        for each, own in zip(plan.lists_of(key), log.lists, strict=True)
+    ]
+    return log.replaced(columns=columns, lists=lists)
 
 
 def empty_state(plan, kind, labels):

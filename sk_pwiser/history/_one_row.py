@@ -48,7 +48,7 @@ class PastsOfKeys:
     """
 
     def __init__(self, log, plan):
-        totals, starts = log.totals, np.repeat(log.offsets[:-1], np.diff(log.offsets))
+        totals, starts = log.totals, log.offsets[log.rows.keys()]
         columns = [totals["count"], *totals["known"].T, *totals["positive"].T]
         columns += [totals["last"], *totals["last_positive"].T, totals["first"]]
         for of_one in np.moveaxis(totals["decayed"], 0, -1):

@@ -10,14 +10,11 @@ from typing import NamedTuple
 import numpy as np
 
 from sk_pwiser.history._key_log import (
-    ListLog,
+    add_totals,
     bisect,
     decay,
     decayed_rows,
-    ranges,
-    replaced,
-    select_keys,
-    without_keys,
+    no_totals,
 )
 
 
@@ -40,13 +37,13 @@ class View(NamedTuple):
 class Past:
     """A `KeyLog` with cumulated counts, for queries at any time from its totals on.
 
+    Another key behind those of the log has no past, for queries of unknown keys.
     With a `max_age`, the rows of a key form stretches: one ends where the key has no
     impression for longer than this age, and only the present one counts.
     """
 
     def __init__(self, log, plan, key=0):
-        self.is_empty = not log.n_keys
-        log = log if log.n_keys else without_keys(log, len(plan.half_lives))
+        self.own, log = log, log.with_empty_key()
         self.log, self.plan, self.lists = log, plan, plan.lists_of(key)
         known, positive = log.labels >= 0, log.labels == 1
         self.known, self.positive = _cumulate(known), _cumulate(positive)
@@ -73,25 +70,20 @@ class Past:
         self.is_linked = self.is_linked & ~is_late
 
     def view(self, code, time):
-        """Return what queries see; a code of -1 sees nothing."""
+        """Return what queries see."""
         log, max_age = self.log, self.plan.max_age
-        is_known = code >= 0
-        code = np.where(is_known, code, 0)
-        start = np.where(is_known, log.offsets[code], 0)
-        end = np.where(is_known, log.offsets[code + 1], 0)
-        end = bisect(log.time, start, end, time)
-        has_rows, has_none = end > start, end == start
-        last = log.totals["last"][code]
-        is_on = is_known & self.is_linked[code]
+        start = log.offsets[code]
+        end = bisect(log.time, start, log.offsets[code + 1], time)
+        has_rows = end > start
+        # Totals that are not linked to the first row count before that row.
+        is_on, last = log.totals["count"][code] > 0, log.totals["last"][code]
         if len(log.time):
             before = np.maximum(end - 1, 0)
-            last = np.where(has_rows, log.time[before], last)
             begin = np.where(has_rows, self.stretch[before], start)
-            is_on = is_on & (has_none | (begin == start))
+            is_linked = self.is_linked[code] & (begin == start)
+            is_on = np.where(has_rows, is_linked, is_on)
+            last = np.where(has_rows, log.time[before], last)
             start = begin
-        # Totals that are not linked to the first row count for none before it either.
-        has_totals = is_known & (log.totals["count"][code] > 0)
-        is_on = is_on | (has_totals & has_none)
         has_any = has_rows | is_on
         if max_age is not None:
             has_any = has_any & (time - last <= max_age)
@@ -109,7 +101,7 @@ class Past:
         ]
 
     def numbers(self, code, time, priors):
-        """Return the numbers of `Plan.names_of_key`, for places of keys or -1."""
+        """Return the numbers of `Plan.names_of_key`, for places of keys."""
         view = self.view(code, time)
         seen = self._seen_labels(view, time)
         numbers = self._ages(view, seen, time)
@@ -199,117 +191,84 @@ class Past:
         positive = [upto(k, n_tasks + k) for k in range(1, n_tasks + 1)]
         return upto(0, 0), known, positive
 
-    def slice_of_list(self, place, code, time):
-        """Return the slice of the elements of a list that queries see."""
+    def last_values(self, place, code, time):
+        """Return sizes, values by index, and ages of the elements of a list."""
         each, log = self.lists[place], self.log.lists[place]
-        is_known = code >= 0
-        known = np.where(is_known, code, 0)
-        start = np.where(is_known, log.offsets[known], 0)
-        end = np.where(is_known, log.offsets[known + 1], 0)
+        start, end = log.offsets[code], log.offsets[code + 1]
         if self.plan.max_age is not None:
             view = self.view(code, time)
-            first = self.log.totals["first"][view.code]
+            first = self.log.totals["first"][code]
             if len(self.log.time):
                 row = np.minimum(view.start, len(self.log.time) - 1)
                 first = np.where(view.is_on, first, self.log.time[row])
             start = bisect(log.time, start, end, first)
             end = np.where(view.has_any, end, start)
         end = bisect(log.time, start, end, time - each.delay)
-        return np.maximum(start, end - each.n), end
-
-    def last_values(self, place, codes, times):
-        """Return sizes, values by index, and ages of the elements of a list."""
-        start, end = self.slice_of_list(place, codes, times)
-        log, sizes = self.log.lists[place], end - start
-        rows = ranges(start, sizes)
-        ages = (np.repeat(times, sizes) - log.time[rows]) / self.plan.unit
-        return sizes, log.value[rows], ages
+        found = log.cut(np.maximum(start, end - each.n), end)
+        sizes = np.diff(found.offsets)
+        ages = (np.repeat(time, sizes) - found.time) / self.plan.unit
+        return sizes, found.value, ages
 
     def folded(self, end):
         """Return the log at its end, with rows that have become old as totals."""
-        log, half_lives = self.log, self.plan.half_lives
-        if self.is_empty:
-            return select_keys(log, np.zeros(0, dtype=np.int64))
-        starts, ends = log.offsets[:-1], log.offsets[1:]
-        begin = starts.copy()
-        has_rows = ends > starts
-        begin[has_rows] = self.stretch[ends[has_rows] - 1]
-        is_on = self.is_linked & (begin == starts)
-        is_on |= (log.totals["count"] > 0) & ~has_rows
-        bound = np.full(log.n_keys, end - self.plan.horizon)
-        cut = bisect(log.time, begin, ends, bound)
+        log, plan = self.own, self.plan
+        begin, stops = log.offsets[:-1].copy(), log.offsets[1:]
+        has_rows = stops > begin
+        begin[has_rows] = self.stretch[stops[has_rows] - 1]
+        is_linked = self.is_linked[:-1] & (begin == log.offsets[:-1])
+        is_on = np.where(has_rows, is_linked, log.totals["count"] > 0)
+        cut = bisect(log.time, begin, stops, np.full(len(begin), end - plan.horizon))
         totals = {
             name: np.where(is_on.reshape(-1, *[1] * (total.ndim - 1)), total, 0)
             for name, total in log.totals.items()
         }
-        scale = np.ones(len(half_lives))
         if log.reference is not None:
-            scale = decay(end - log.reference, half_lives)
-        totals["decayed"] = totals["decayed"] * scale[:, np.newaxis]
-        self._add_rows(totals, begin, cut, end)
-        sizes = ends - cut
-        rows = ranges(cut, sizes)
-        offsets = np.append(0, sizes.cumsum())
-        new = replaced(
-            log,
-            offsets=offsets,
-            time=log.time[rows],
-            labels=log.labels[rows],
-            totals=totals,
-            reference=end,
-        )
-        new.lists = [
-            self._newest(each, plan, end, begin, is_on, totals)
-            for each, plan in zip(log.lists, self.lists, strict=True)
+            totals["decayed"] *= decay(end - log.reference, plan.half_lives)[:, None]
+        totals = add_totals(totals, self._totals_of(begin, cut, end))
+        lists = [
+            self._newest(own, each, end, begin, is_on, totals["first"])
+            for own, each in zip(log.lists, self.lists, strict=True)
         ]
+        rows = log.rows.cut(cut, stops)
+        new = log.replaced(rows=rows, lists=lists, totals=totals, reference=end)
         return self._bounded(new, end)
 
-    def _add_rows(self, totals, begin, cut, end):
-        """Add the rows `begin[i]:cut[i]` of each key to its totals."""
+    def _totals_of(self, begin, cut, end):
+        """Return the totals of the rows `begin[i]:cut[i]` of each key at an instant."""
+        time, half_lives = self.log.time, self.plan.half_lives
+        n_tasks = self.positive.shape[1]
+        totals = no_totals(len(cut), n_tasks, len(half_lives), time.dtype)
         has_rows = cut > begin
         first, last = begin[has_rows], cut[has_rows] - 1
-        time = self.log.time
-        # Rows that arrived late may be older than the totals.
-        had = totals["count"][has_rows] > 0
-        for name, chosen, rows in (
-            ("first", np.minimum, first),
-            ("last", np.maximum, last),
-        ):
-            old, new = totals[name][has_rows], time[rows]
-            totals[name][has_rows] = np.where(had, chosen(old, new), new)
+        totals["count"] = cut - begin
+        totals["known"] = self.known[cut] - self.known[begin]
+        totals["positive"] = self.positive[cut] - self.positive[begin]
+        totals["first"][has_rows] = time[first]
+        totals["last"][has_rows] = time[last]
         place = self.last_positive[last]
-        is_recent = place >= first[:, np.newaxis]
-        had = totals["positive"][has_rows] > 0
-        old, new = totals["last_positive"][has_rows], time[place]
-        new = np.where(had, np.maximum(old, new), new)
-        totals["last_positive"][has_rows] = np.where(is_recent, new, old)
-        totals["count"] += cut - begin
-        for name, rows in (("known", self.known), ("positive", self.positive)):
-            totals[name] += rows[cut] - rows[begin]
-        ages = end - time[last]
-        for h, half_life in enumerate(self.plan.half_lives):
-            weight = decay(ages, half_life)[:, np.newaxis]
-            totals["decayed"][has_rows, h] += self.decayed[last, h] * weight
+        is_own = place >= first[:, np.newaxis]
+        totals["last_positive"][has_rows] = np.where(is_own, time[place], 0)
+        for h, half_life in enumerate(half_lives):
+            weight = decay(end - time[last], half_life)[:, np.newaxis]
+            totals["decayed"][has_rows, h] = self.decayed[last, h] * weight
+        return totals
 
-    def _newest(self, log, each, end, begin, is_on, totals):
-        """Return a list log with what queries from an instant on may see."""
+    def _newest(self, log, each, end, begin, is_on, first):
+        """Return the elements of a list that queries from an instant on may see."""
         start, stop = log.offsets[:-1], log.offsets[1:]
         if self.plan.max_age is not None and len(log.time):
-            first = totals["first"].astype(log.time.dtype)
-            has_rows = ~is_on & (begin < self.log.offsets[1:])
+            first = first.astype(log.time.dtype)
+            has_rows = ~is_on & (begin < self.own.offsets[1:])
             first[has_rows] = self.log.time[begin[has_rows]]
             start = bisect(log.time, start, stop, first)
         bound = np.full(len(start), end - each.delay)
         start = np.maximum(start, bisect(log.time, start, stop, bound) - each.n)
-        rows = ranges(start, stop - start)
-        offsets = np.append(0, (stop - start).cumsum())
-        return ListLog(offsets, log.time[rows], log.value[rows])
+        return log.cut(start, stop)
 
     def _bounded(self, log, end):
-        """Drop the keys that are too old or too many."""
+        """Return a log without keys that are too old or too many."""
         max_age, max_keys = self.plan.max_age, self.plan.max_keys
-        last = log.last_time()
-        is_kept = np.ones(log.n_keys, dtype=bool)
+        last, is_kept = log.last_time(), np.ones(log.n_keys, dtype=bool)
         if max_age is not None:
             is_kept &= end - last <= max_age
         if max_keys is not None and is_kept.sum() > max_keys:
@@ -317,7 +276,7 @@ class Past:
                 [np.arange(log.n_keys), np.where(is_kept, last, -np.inf)]
             )
             is_kept[order[:-max_keys]] = False
-        return log if is_kept.all() else select_keys(log, np.flatnonzero(is_kept))
+        return log if is_kept.all() else log.select(np.flatnonzero(is_kept))
 
 
 def _cumulate(is_counted):

@@ -18,13 +18,7 @@ from sk_pwiser.history._history_state import (
     read_column,
 )
 from sk_pwiser.history._history_tables import Table
-from sk_pwiser.history._key_log import (
-    KeyLog,
-    ListLog,
-    decay,
-    select_keys,
-    unique_keys,
-)
+from sk_pwiser.history._key_log import KeyLog, Slices, decay, unique_keys
 from sk_pwiser.history._one_row import KeyPast, OneRow, PastsOfKeys, field_of
 from sk_pwiser.history._plan import Plan
 
@@ -111,7 +105,7 @@ class RecordForm:
         lists = []
         for i, of_list in enumerate(values, 1 + 2 * n_tasks):
             own, arrays = part(i)
-            lists.append(ListLog(own, np.concatenate(arrays), of_list))
+            lists.append(Slices(own, np.concatenate(arrays), of_list))
         found = list(map(np.array, zip(*(past.totals for past in pasts), strict=True)))
 
         def total(start, *shape):
@@ -132,9 +126,8 @@ class RecordForm:
             "last_positive": total(2 + 2 * n_tasks, n_tasks),
             "decayed": decayed,
         }
-        times = np.concatenate(times)
-        log = KeyLog(columns, offsets, times, labels, lists, totals, reference)
-        return select_keys(log, np.argsort(unique_keys(columns)[1]))
+        rows = Slices(offsets, np.concatenate(times), labels)
+        return KeyLog(columns, rows, lists, totals, reference).sorted()
 
 
 class StoredHistory:
