@@ -40,7 +40,7 @@ def train(rank, size, folder):
     return {
         "weights": [p.detach().cpu().numpy() for p in result.net.module_.parameters()],
         "state": [t.cpu().numpy() for t in result.net.criterion_.state_dict().values()],
-        "valid_loss": [row.get("valid_loss") for row in result.net.history],
+        "history": [dict(row) for row in result.net.history],
         "n_rows": result.n_rows,
     }
 

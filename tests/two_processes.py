@@ -5,7 +5,7 @@ import sys
 from pathlib import Path
 
 
-def run_two(program, folder, *arguments):
+def run_two(program, folder, *arguments, n_processes=2):
     """Run `program RANK *arguments FOLDER` with the ranks 0 and 1, until both end."""
     command = [sys.executable, "-W", "ignore", str(Path(__file__).with_name(program))]
     processes = [
@@ -14,7 +14,7 @@ def run_two(program, folder, *arguments):
             stderr=subprocess.PIPE,
             text=True,
         )
-        for rank in range(2)
+        for rank in range(n_processes)
     ]
     errors = [process.communicate(timeout=300)[1] for process in processes]
-    assert [process.returncode for process in processes] == [0, 0], errors
+    assert not any(process.returncode for process in processes), errors

@@ -68,7 +68,8 @@ def check_monitored_groups(monitor: str | None, has_groups: bool) -> None:
     if monitor is not None and monitor.startswith(GROUPED) and not has_groups:
         raise ValueError(
             f"early_stopping={monitor.removeprefix('valid_')!r} needs the group of "
-            "each validation row: pass groups to fit, or groups_val with X_val."
+            "each validation row: pass groups to fit, groups_val with X_val, or groups "
+            "to ParquetImpressions."
         )
 
 

@@ -165,9 +165,10 @@ class ParquetImpressions:
     sample_weight : str or list of str, default=None
         Column with the weights of the rows, or one column per task.
     groups : str, default=None
-        Column with the groups of the rows, for losses that compare rows within groups.
-        The rows of a group must be consecutive rows of one file. Rows are read in parts
-        of 16,384 rows; a group at the border of two parts may count as two groups.
+        Column with the groups of the rows, for losses and early stopping that compare
+        rows within groups. The rows of a group must be consecutive rows of one file.
+        Rows are read in parts of 16,384 rows; a group at the border of two parts may
+        count as two groups.
     filesystem : pyarrow.fs.FileSystem, default=None
         File system that contains the files. By default, it is taken from a URI such as
         `"s3://..."`; other paths are local.

@@ -1,7 +1,5 @@
 """The transformer: features of a log's own past."""
 
-import copy
-
 import numpy as np
 from sklearn.base import BaseEstimator, TransformerMixin
 from sklearn.exceptions import NotFittedError
@@ -17,7 +15,7 @@ from sk_pwiser.history._history_state import (
     read_history_labels,
 )
 from sk_pwiser.history._history_tables import ListOutput, Table
-from sk_pwiser.history._one_row import OneRow
+from sk_pwiser.history._one_row import MemoryRow
 from sk_pwiser.history._plan import Plan, check_params
 
 # Number of rows that are computed at a time.
@@ -51,7 +49,7 @@ class HistoryFeatures(DocLink, HistoryFiles, TransformerMixin, BaseEstimator):
         timedelta.
     windows : list of duration, default=()
         Numbers are counted over all the past, and over the last of each of these
-        durations.
+        durations, in which no event is known unless they exceed its `label_delay`.
     half_lives : list of duration, default=()
         Numbers are also counted with weights that halve with each of these ages.
     lists : list of dict, default=()
@@ -262,7 +260,8 @@ class HistoryFeatures(DocLink, HistoryFiles, TransformerMixin, BaseEstimator):
         if state.end is not None and (is_early := times < state.end).any():
             self._warn_early(int(is_early.sum()))
             times = np.maximum(times, state.end)
-        return self._output(table, rows, times, state, plan, self._pasts())
+        names = self.feature_names_in_
+        return self._output(table, names, rows, times, state, plan, self._pasts())
 
     def replay(self, X, y=None, *, update=False):
         """Walk a later period in the order of time, each row with what was known then.
@@ -295,7 +294,8 @@ class HistoryFeatures(DocLink, HistoryFiles, TransformerMixin, BaseEstimator):
         self._refuse_early(rows, state)
         state = state.extended(rows, plan)
         pasts = state.pasts(plan)
-        result = self._output(table, rows, rows.time, state, plan, pasts)
+        names = self.feature_names_in_
+        result = self._output(table, names, rows, rows.time, state, plan, pasts)
         if update:
             self._set_state(state.folded(*pasts).compacted(plan), plan)
         return result
@@ -323,13 +323,11 @@ class HistoryFeatures(DocLink, HistoryFiles, TransformerMixin, BaseEstimator):
         """
         self._fitted()
         if self._one_row is None:
-            self._one_row = OneRow(self._state, self._plan, *self._pasts())
+            self._one_row = MemoryRow(self._state, self._plan)
         features, is_early = self._one_row.features(row)
         if is_early:
             self._warn_early(1)
-        if not self.passthrough:
-            return features
-        return {name: row[name] for name in row if name != self.time} | features
+        return {name: row[name] for name in self._plan.kept(row)} | features
 
     def merge(self, other):
         """Add the state of another history of the same parameters and tasks.
@@ -356,11 +354,11 @@ class HistoryFeatures(DocLink, HistoryFiles, TransformerMixin, BaseEstimator):
         if not isinstance(other, HistoryFeatures):
             raise TypeError(f"other must be a HistoryFeatures; got {other!r}.")
         added, _ = other._fitted()
-        own, others = self.get_params(), other.get_params()
+        own, others = plan.params, other._plan.params
         differing = [name for name in own if own[name] != others[name]]
         if differing:
             raise ValueError(f"The histories differ in the parameters {differing}.")
-        check_kind(added.kind, state.kind, self.time)
+        check_kind(added.kind, state.kind, plan.time)
         if added.task_names != state.task_names:
             raise ValueError(
                 f"The histories differ in their tasks: {state.task_names} and "
@@ -389,7 +387,9 @@ class HistoryFeatures(DocLink, HistoryFiles, TransformerMixin, BaseEstimator):
             The names.
         """
         _, plan = self._fitted()
-        return np.array([*self._kept(), *plan.feature_names()], dtype=object)
+        return np.array(
+            [*plan.kept(self.feature_names_in_), *plan.feature_names()], dtype=object
+        )
 
     @property
     def end_(self):
@@ -444,7 +444,7 @@ class HistoryFeatures(DocLink, HistoryFiles, TransformerMixin, BaseEstimator):
         table = Table(X)
         times = read_times(table.column(self.time), self.time)
         labels = read_history_labels(y, table.n_rows)
-        plan = Plan(copy.deepcopy(params), times.kind, labels.names)
+        plan = Plan(params, times.kind, labels.names)
         self._check_names(table, plan)
         rows = Rows(self._columns(table, plan), times.values, labels)
         state = empty_state(plan, times.kind, labels).extended(rows, plan)
@@ -452,8 +452,7 @@ class HistoryFeatures(DocLink, HistoryFiles, TransformerMixin, BaseEstimator):
         names = np.array(table.names, dtype=object)
         result = None
         if returns_features:
-            kept = self._kept(names)
-            result = self._output(table, rows, rows.time, state, plan, pasts, kept)
+            result = self._output(table, names, rows, rows.time, state, plan, pasts)
         state = state.folded(*pasts).compacted(plan)
         self.feature_names_in_, self.n_features_in_ = names, len(names)
         self._set_state(state, plan)
@@ -462,10 +461,10 @@ class HistoryFeatures(DocLink, HistoryFiles, TransformerMixin, BaseEstimator):
     def _read(self, X, y, state, plan, has_labels=True):
         """Return the rows of a later table, checked, and the table."""
         table = Table(X)
-        times = read_times(table.column(self.time), self.time)
-        check_kind(times.kind, state.kind, self.time)
+        times = read_times(table.column(plan.time), plan.time)
+        check_kind(times.kind, state.kind, plan.time)
         labels = read_history_labels(y, table.n_rows, state) if has_labels else None
-        for name in self._kept():
+        for name in plan.kept(self.feature_names_in_):
             table.column(name)
         return Rows(self._columns(table, plan), times.values, labels), table
 
@@ -476,17 +475,12 @@ class HistoryFeatures(DocLink, HistoryFiles, TransformerMixin, BaseEstimator):
         if not all(isinstance(name, str) for name in table.names):
             raise TypeError(f"The columns of X must have text as names: {table.names}.")
         names = plan.feature_names()
-        names += self._kept(table.names) if self.passthrough else []
+        names += plan.kept(table.names)
         if repeated := sorted({name for name in names if names.count(name) > 1}):
             raise ValueError(
                 f"The new columns would repeat the names {repeated}; rename columns of "
                 "X, or remove equal lists."
             )
-
-    def _kept(self, names=None):
-        """Return the names of the columns that pass through."""
-        names = self.feature_names_in_ if names is None else names
-        return [name for name in names if name != self.time] if self.passthrough else []
 
     def _refuse_early(self, rows, state, overlap="error"):
         if overlap == "merge" or state.end is None or not len(rows.time):
@@ -494,8 +488,9 @@ class HistoryFeatures(DocLink, HistoryFiles, TransformerMixin, BaseEstimator):
         is_early = rows.time < state.end
         if is_early.any():
             raise ValueError(
-                f"Column {self.time!r}: {is_early.sum()} rows are from before the end "
-                f"of the state, {self.end_}, the first in row {is_early.argmax()}. "
+                f"Column {self._plan.time!r}: {is_early.sum()} rows are from before "
+                f"the end of the state, {self.end_}, the first in row "
+                f"{is_early.argmax()}. "
                 "update(..., overlap='merge') adds late rows."
             )
 
@@ -507,13 +502,11 @@ class HistoryFeatures(DocLink, HistoryFiles, TransformerMixin, BaseEstimator):
             "time."
         )
 
-    def _output(self, table, rows, times, state, plan, pasts, kept=None):
+    def _output(self, table, names, rows, times, state, plan, pasts):
         features = _features(rows, times, state, plan, *pasts)
         kind = _get_output_config("transform", self)["dense"]
         kind = table.kind if kind == "default" else kind
-        return table.with_features(
-            self._kept() if kept is None else kept, features, kind
-        )
+        return table.with_features(plan.kept(names), features, kind)
 
 
 def _features(rows, times, state, plan, pasts, of_all):
@@ -532,11 +525,9 @@ def _features(rows, times, state, plan, pasts, of_all):
             of_block = [[part[block] for part in of_task] for of_task in priors]
             own[:, block] = past.numbers(code[block], times[block], of_block)
         features |= dict(zip(plan.names_of_key(key), own, strict=True))
-    places = [0] * len(pasts)
     for each in plan.lists:
         past, code = pasts[each.key], codes[each.key]
-        sizes, values, ages = past.last_values(places[each.key], code, times)
-        places[each.key] += 1
+        sizes, values, ages = past.last_values(each.place, code, times)
         index = state.indices[each.column]
         features[each.name] = ListOutput(sizes, values, index.values)
         if each.ages == "buckets":

@@ -10,17 +10,11 @@ from sk_pwiser._files import PlainForm, read_file, write_bytes, write_file
 from sk_pwiser._times import duration_label
 from sk_pwiser._utils import import_extra
 from sk_pwiser._version import __version__
-from sk_pwiser.history._history_state import HistoryState, ValueIndex, lists_of
-from sk_pwiser.history._key_log import (
-    KeyLog,
-    ListLog,
-    no_totals,
-    select_keys,
-    unique_keys,
-)
+from sk_pwiser.history._history_state import HistoryState, ValueIndex
+from sk_pwiser.history._key_log import KeyLog, Slices, no_totals
 from sk_pwiser.history._plan import Plan, check_params
 
-FORM = PlainForm([KeyLog, ListLog])
+FORM = PlainForm([KeyLog, Slices])
 DESCRIPTION = "history.json"
 
 
@@ -117,10 +111,10 @@ class HistoryFiles:
             }
             tables[f"key_{key}"] = columns | _totals_table(log)
             tables[f"rows_{key}"] = _rows_table(log)
-            lists = zip(lists_of(plan, key), log.lists, strict=True)
+            lists = zip(plan.lists_of(key), log.lists, strict=True)
             for place, (each, own) in enumerate(lists):
                 tables[f"list_{key}_{place}"] = {
-                    "key": np.repeat(np.arange(log.n_keys), np.diff(own.offsets)),
+                    "key": own.keys(),
                     "time": own.time,
                     "value": _values(state.indices[each.column], own.value, each.name),
                 }
@@ -172,8 +166,8 @@ class HistoryFiles:
 
     def _describe(self):
         """Return what the state has beside its arrays."""
-        state, _ = self._fitted()
-        params = self.get_params(deep=False)
+        state, plan = self._fitted()
+        params = dict(plan.params)
         for name in ("label_delay", "windows", "half_lives", "max_age"):
             params[name] = _plain_durations(params[name])
         return {
@@ -263,7 +257,7 @@ def _totals_table(log):
 
 def _rows_table(log):
     return {
-        "key": np.repeat(np.arange(log.n_keys), np.diff(log.offsets)),
+        "key": log.rows.keys(),
         "time": log.time,
         **{f"label:{k}": column for k, column in enumerate(log.labels.T)},
     }
@@ -271,44 +265,38 @@ def _rows_table(log):
 
 def _read_state(plan, references, read):
     """Return the values of the columns, the logs of the keys and that of all rows."""
-    n_tasks = len(plan.task_names)
     tables = [read(f"key_{key}") for key in range(len(plan.keys))]
     lists = [
-        [read(f"list_{key}_{i}") for i in range(len(lists_of(plan, key)))]
+        [read(f"list_{key}_{i}") for i in range(len(plan.lists_of(key)))]
         for key in range(len(plan.keys))
     ]
     indices = {name: ValueIndex([]) for name in plan.columns}
     for key, names in enumerate(plan.keys):
         columns = [(name, tables[key][name]) for name in names]
-        for each, table in zip(lists_of(plan, key), lists[key], strict=True):
+        for each, table in zip(plan.lists_of(key), lists[key], strict=True):
             columns.append((each.column, table["value"]))
         for name, column in columns:
             values = column.unique().to_pylist()
             indices[name] = indices[name].extended(values)
     logs = []
     for key, names in enumerate(plan.keys):
-        places = [
+        columns = [
             indices[name].places_of(tables[key][name].to_pylist()) for name in names
         ]
-        log = _read_log(
-            np.stack(places, axis=1), tables[key], read(f"rows_{key}"), plan, n_tasks
-        )
+        columns = np.stack(columns, axis=1)
+        log = _read_log(columns, tables[key], read(f"rows_{key}"), plan)
         log.reference = references[key]
-        for each, table in zip(lists_of(plan, key), lists[key], strict=True):
-            time = table["time"].to_numpy()
+        for each, table in zip(plan.lists_of(key), lists[key], strict=True):
             values = indices[each.column].places_of(table["value"].to_pylist())
-            log.lists.append(ListLog(_read_offsets(table, log.n_keys), time, values))
-        order = np.argsort(unique_keys(log.columns)[1])
-        logs.append(select_keys(log, order))
+            log.lists.append(_read_slices(table, log.n_keys, values))
+        logs.append(log.sorted())
     none = np.zeros((1, 0), dtype=np.int64)
-    everything = _read_log(none, read("key"), read("rows"), None, n_tasks)
-    return indices, logs, everything
+    return indices, logs, _read_log(none, read("key"), read("rows"), plan.of_all)
 
 
-def _read_log(columns, table, rows, plan, n_tasks):
-    n_half_lives = 0 if plan is None else len(plan.half_lives)
-    time = rows["time"].to_numpy()
-    totals = no_totals(len(columns), n_tasks, n_half_lives, time.dtype)
+def _read_log(columns, table, rows, plan):
+    n_tasks, time = len(plan.task_names), rows["time"].to_numpy()
+    totals = no_totals(len(columns), n_tasks, len(plan.half_lives), time.dtype)
     for name, total in totals.items():
         shape, n_columns = total.shape, int(np.prod(total.shape[1:], dtype=int))
         ends = [""] if total.ndim == 1 else range(n_columns)
@@ -317,10 +305,10 @@ def _read_log(columns, table, rows, plan, n_tasks):
             totals[name] = np.stack(found, axis=1).reshape(shape)
     labels = [rows[f"label:{k}"].to_numpy() for k in range(n_tasks)]
     labels = np.reshape(labels, (n_tasks, len(time))).T.astype(np.int8)
-    offsets = _read_offsets(rows, len(columns))
-    return KeyLog(columns, offsets, time, labels, [], totals)
+    return KeyLog(columns, _read_slices(rows, len(columns), labels), [], totals)
 
 
-def _read_offsets(table, n_keys):
+def _read_slices(table, n_keys, values):
     keys = table["key"].to_numpy()
-    return np.append(0, np.bincount(keys, minlength=n_keys).cumsum())
+    offsets = np.append(0, np.bincount(keys, minlength=n_keys).cumsum())
+    return Slices(offsets, table["time"].to_numpy(), values)

@@ -6,21 +6,14 @@ from typing import NamedTuple
 import numpy as np
 
 from sk_pwiser._table import (
+    as_table,
     choose_task_names,
     factorize,
     one_task_labels,
     read_labels,
     zero_one_labels,
 )
-from sk_pwiser.history._key_log import (
-    ListLog,
-    combine,
-    log_of_rows,
-    pack,
-    replaced,
-    select_keys,
-    unique_keys,
-)
+from sk_pwiser.history._key_log import Slices, combine, log_of_rows, pack
 from sk_pwiser.history._point_in_time import Past
 
 
@@ -39,7 +32,9 @@ def read_history_labels(y, n_rows, known=None):
     """Read labels, of which any may be missing, for the tasks of a state if `known`."""
     names = None if known is None else known.task_names
     classes = None if known is None else known.classes
-    if y is None:
+    if hasattr(y, "column_names") or hasattr(y, "collect"):
+        y = as_table(y)
+    if y is None or (known is not None and n_rows == len(y) == 0):
         names = names or []
         return Labels(np.full((n_rows, len(names)), -1, dtype=np.int8), names, classes)
     labels, missing, columns = read_labels(y, "any", input_name="y")
@@ -64,7 +59,8 @@ def read_history_labels(y, n_rows, known=None):
 
 def _check_tasks(n_tasks, columns, names):
     if n_tasks != len(names):
-        raise ValueError(f"y must have the tasks {names}; it has {n_tasks} columns.")
+        rule = f"have the tasks {names}" if names else "be None, as it was in fit"
+        raise ValueError(f"y must {rule}; it has {n_tasks} columns.")
     if columns is not None and n_tasks > 1 and columns != names:
         raise ValueError(f"The columns of y must be the tasks {names}; got {columns}.")
 
@@ -141,13 +137,8 @@ class HistoryState:
 
     def pasts(self, plan):
         """Return the `Past` of every key, and that of all rows."""
-        windows = [window for _, window in plan.windows]
-        half_lives = [half_life for _, half_life in plan.half_lives]
-        pasts = [
-            Past(log, plan, windows, half_lives, lists_of(plan, key))
-            for key, log in enumerate(self.logs)
-        ]
-        return pasts, Past(self.everything, plan_of_all(plan))
+        pasts = [Past(log, plan, key) for key, log in enumerate(self.logs)]
+        return pasts, Past(self.everything, plan.of_all)
 
     def ids(self, columns, names):
         """Return the places of rows' values, -1 for unseen ones, of the columns."""
@@ -158,15 +149,15 @@ class HistoryState:
         return ids
 
     def codes(self, key, log, ids):
-        """Return the places in a log of keys that are given by their ids."""
+        """Return the places in a log of keys, `n_keys` for those that it lacks."""
         if not log.n_keys:
-            return np.full(len(ids), -1)
+            return np.zeros(len(ids), dtype=np.int64)
         sizes = [len(self.indices[name].values) + 1 for name in key]
         keys = pack(log.columns, sizes)
         is_known = (ids >= 0).all(axis=1)
         wanted = pack(np.where(is_known[:, np.newaxis], ids, 0), sizes)
         places = np.minimum(np.searchsorted(keys, wanted), len(keys) - 1)
-        return np.where(is_known & (keys[places] == wanted), places, -1)
+        return np.where(is_known & (keys[places] == wanted), places, log.n_keys)
 
     def extended(self, rows, plan):
         """Return the state with new rows, of which none is summed into totals yet."""
@@ -178,16 +169,15 @@ class HistoryState:
         new.indices = indices
         labels = rows.labels
         new.task_names, new.classes = labels.names, self.classes or labels.classes
-        half_lives = [half_life for _, half_life in plan.half_lives]
         ids = {name: new.ids(rows.columns, [name]) for name in indices}
         new.logs = []
         for key, (names, log) in enumerate(zip(plan.keys, self.logs, strict=True)):
-            lists = [
-                (ids[each.column][:, 0], each.task) for each in lists_of(plan, key)
-            ]
+            lists = [(ids[each.column][:, 0], each.task) for each in plan.lists_of(key)]
             own = np.concatenate([ids[name] for name in names], axis=1)
-            added = log_of_rows(own, rows.time, labels.values, lists, len(half_lives))
-            new.logs.append(combine(log, added, half_lives))
+            added = log_of_rows(
+                own, rows.time, labels.values, lists, len(plan.half_lives)
+            )
+            new.logs.append(combine(log, added, plan.half_lives))
         none = np.zeros((len(rows.time), 0), dtype=np.int64)
         added = log_of_rows(none, rows.time, labels.values, [], 0)
         new.everything = combine(self.everything, added, [])
@@ -216,19 +206,10 @@ class HistoryState:
             name: index.places_of(other.indices[name].values)
             for name, index in new.indices.items()
         }
-        half_lives = [half_life for _, half_life in plan.half_lives]
-        new.logs = []
-        for key, (names, log) in enumerate(zip(plan.keys, self.logs, strict=True)):
-            added = other.logs[key]
-            lists = [
-                ListLog(own.offsets, own.time, moves[each.column][own.value])
-                for own, each in zip(added.lists, lists_of(plan, key), strict=True)
-            ]
-            moved = [moves[n][added.columns[:, j]] for j, n in enumerate(names)]
-            added = replaced(added, columns=np.stack(moved, axis=1), lists=lists)
-            order = np.argsort(unique_keys(added.columns)[1])
-            sorted_added = select_keys(added, order)
-            new.logs.append(combine(log, sorted_added, half_lives))
+        new.logs = [
+            combine(log, _moved(added, moves, plan, key).sorted(), plan.half_lives)
+            for key, (log, added) in enumerate(zip(self.logs, other.logs, strict=True))
+        ]
         new.everything = combine(self.everything, other.everything, [])
         ends = [state.end for state in (self, other) if state.end is not None]
         new.end = max(ends, default=None)
@@ -241,7 +222,7 @@ class HistoryState:
         for key, (names, log) in enumerate(zip(plan.keys, self.logs, strict=True)):
             for j, name in enumerate(names):
                 used[name].append(log.columns[:, j])
-            for each, own in zip(lists_of(plan, key), log.lists, strict=True):
+            for each, own in zip(plan.lists_of(key), log.lists, strict=True):
                 used[each.column].append(own.value)
         moves, indices = {}, {}
         for name, index in self.indices.items():
@@ -249,30 +230,31 @@ class HistoryState:
             is_used[np.concatenate(used[name])] = True
             # One value stays, since it gives lists their type.
             is_used[:1] |= not is_used.any()
-            moves[name] = is_used.cumsum() - 1
             if is_used.sum() <= len(is_used) / 2:
-                indices[name] = ValueIndex(
-                    [index.values[i] for i in np.flatnonzero(is_used)]
-                )
+                moves[name] = is_used.cumsum() - 1
+                kept = np.flatnonzero(is_used)
+                indices[name] = ValueIndex([index.values[i] for i in kept])
         if not indices:
             return self
         new = copy.copy(self)
         new.indices = self.indices | indices
-        new.logs = []
-        for key, (names, log) in enumerate(zip(plan.keys, self.logs, strict=True)):
-            columns = [
-                moves[name][log.columns[:, j]] if name in indices else log.columns[:, j]
-                for j, name in enumerate(names)
-            ]
-            lists = [
-                ListLog(own.offsets, own.time, moves[each.column][own.value])
-                if each.column in indices
-                else own
-                for each, own in zip(lists_of(plan, key), log.lists, strict=True)
-            ]
-            columns = np.stack(columns, axis=1)
-            new.logs.append(replaced(log, columns=columns, lists=lists))
+        new.logs = [_moved(log, moves, plan, k) for k, log in enumerate(self.logs)]
         return new
+
+
+def _moved(log, moves, plan, key):
+    """Return a log with other places of values; `moves` has those of some columns."""
+    columns = log.columns.copy()
+    for j, name in enumerate(plan.keys[key]):
+        if name in moves:
+            columns[:, j] = moves[name][columns[:, j]]
+    lists = [
+        Slices(own.offsets, own.time, moves[each.column][own.value])
+        if each.column in moves
+        else own
+        for each, own in zip(plan.lists_of(key), log.lists, strict=True)
+    ]
+    return log.replaced(columns=columns, lists=lists)
 
 
 def empty_state(plan, kind, labels):
@@ -287,23 +269,10 @@ def empty_state(plan, kind, labels):
         return log_of_rows(ids, time, none, empty, n_half_lives)
 
     logs = [
-        log(len(key), lists_of(plan, i), len(plan.half_lives))
+        log(len(key), plan.lists_of(i), len(plan.half_lives))
         for i, key in enumerate(plan.keys)
     ]
     indices = {name: ValueIndex([]) for name in plan.columns}
     return HistoryState(
         kind, labels.names, labels.classes, None, indices, logs, log(0, [], 0)
     )
-
-
-def lists_of(plan, key):
-    """Return the lists of a key."""
-    return [each for each in plan.lists if each.key == key]
-
-
-def plan_of_all(plan):
-    """Return the plan of the log of all rows, which has no key to bound."""
-    plan = copy.copy(plan)
-    plan.max_age = plan.max_keys = None
-    plan.horizon = max([0, *plan.delays])
-    return plan

@@ -9,31 +9,101 @@ part of it.
 import numpy as np
 
 
-class ListLog:
-    """The values of a list column, by their index, in the slice of each key."""
+class Slices:
+    """Rows sorted by key and time; those of key i are `offsets[i]:offsets[i + 1]`.
+
+    `value` has the labels of impressions, or the indices of values of a list.
+    """
 
     def __init__(self, offsets, time, value):
         self.offsets, self.time, self.value = offsets, time, value
+
+    def keys(self):
+        """Return the place of each row's key."""
+        return np.repeat(np.arange(len(self.offsets) - 1), np.diff(self.offsets))
+
+    def cut(self, starts, stops):
+        """Return the rows from `starts[i]` to `stops[i]` as those of key i."""
+        sizes = stops - starts
+        rows, offsets = ranges(starts, sizes), np.append(0, sizes.cumsum())
+        return Slices(offsets, self.time[rows], self.value[rows])
+
+    def select(self, places):
+        """Return the rows of some keys, in their order."""
+        return self.cut(self.offsets[places], self.offsets[places + 1])
+
+    def combined(self, other, codes, n_keys):
+        """Return the rows of both; `codes` has the new places of the keys of each."""
+        keys = np.append(codes[0][self.keys()], codes[1][other.keys()])
+        time = np.append(self.time, other.time)
+        order = np.lexsort([time, keys])
+        value = np.concatenate([self.value, other.value])[order]
+        return Slices(_offsets(keys, n_keys), time[order], value)
 
 
 class KeyLog:
     """Totals and recent rows of all keys of a kind, such as the users.
 
     `columns` are the keys, sorted, by the indices of their values in the vocabularies,
-    and `offsets` their slices in the rows. `totals` are sums over rows that are no
-    longer kept, see `no_totals`; decayed ones have their value at `reference`, None
-    without any.
+    `rows` their recent impressions, and `lists` the elements of each list. `totals` are
+    sums over rows that are no longer kept, see `no_totals`; decayed ones have their
+    value at `reference`, None without any.
     """
 
-    def __init__(self, columns, offsets, time, labels, lists, totals, reference=None):
-        self.columns, self.offsets = columns, offsets
-        self.time, self.labels, self.lists = time, labels, lists
+    def __init__(self, columns, rows, lists, totals, reference=None):
+        self.columns, self.rows, self.lists = columns, rows, lists
         self.totals, self.reference = totals, reference
 
     @property
     def n_keys(self):
         """Number of keys."""
         return len(self.columns)
+
+    @property
+    def offsets(self):
+        """The slices of the keys in the rows."""
+        return self.rows.offsets
+
+    @property
+    def time(self):
+        """The times of the rows."""
+        return self.rows.time
+
+    @property
+    def labels(self):
+        """The labels of the rows, -1 where missing."""
+        return self.rows.value
+
+    def replaced(self, **parts):
+        """Return the log with some parts replaced."""
+        return KeyLog(**{**vars(self), **parts})
+
+    def select(self, places):
+        """Return the log of some keys, which are given by their places, in order."""
+        return self.replaced(
+            columns=self.columns[places],
+            rows=self.rows.select(places),
+            lists=[each.select(places) for each in self.lists],
+            totals={name: total[places] for name, total in self.totals.items()},
+        )
+
+    def sorted(self):
+        """Return the log with its keys in order."""
+        return self.select(np.argsort(unique_keys(self.columns)[1]))
+
+    def with_empty_key(self):
+        """Return the log with another key behind the others, which has no past."""
+
+        def extended(array):
+            return np.concatenate([array, np.zeros((1, *array.shape[1:]), array.dtype)])
+
+        def more(rows):
+            offsets = np.append(rows.offsets, rows.offsets[-1])
+            return Slices(offsets, rows.time, rows.value)
+
+        totals = {name: extended(total) for name, total in self.totals.items()}
+        lists = list(map(more, self.lists))
+        return self.replaced(rows=more(self.rows), lists=lists, totals=totals)
 
     def last_time(self):
         """Return the time of the last impression of each key."""
@@ -75,18 +145,17 @@ def log_of_rows(ids, time, labels, lists, n_half_lives):
         lists = [(values[has_key], task) for values, task in lists]
     columns, codes = unique_keys(ids)
     order = np.lexsort([time, codes])
-    offsets = _offsets(codes, len(columns))
     codes, time, labels = codes[order], time[order], labels[order]
-    logs = []
+    rows, slices = Slices(_offsets(codes, len(columns)), time, labels), []
     for values, task in lists:
         values = values[order]
         is_element = values >= 0
         if task is not None:
             is_element &= labels[:, task] == 1
         own = _offsets(codes[is_element], len(columns))
-        logs.append(ListLog(own, time[is_element], values[is_element]))
+        slices.append(Slices(own, time[is_element], values[is_element]))
     totals = no_totals(len(columns), labels.shape[1], n_half_lives, time.dtype)
-    return KeyLog(columns, offsets, time, labels, logs, totals)
+    return KeyLog(columns, rows, slices, totals)
 
 
 def unique_keys(ids):
@@ -136,98 +205,41 @@ def combine(a, b, half_lives):
         return b if not a.n_keys else a
     columns, codes = unique_keys(np.concatenate([a.columns, b.columns]))
     codes = codes[: a.n_keys], codes[a.n_keys :]
+    n_keys, totals = len(columns), []
     references = [log.reference for log in (a, b) if log.reference is not None]
     reference = max(references, default=None)
-    totals = _add_totals((a, b), codes, len(columns), reference, half_lives)
-    key_of_row = [
-        np.repeat(of_log, np.diff(log.offsets))
-        for of_log, log in zip(codes, (a, b), strict=True)
-    ]
-    of_row, time = np.concatenate(key_of_row), np.concatenate([a.time, b.time])
-    order = np.lexsort([time, of_row])
-    labels = np.concatenate([a.labels, b.labels])[order]
-    lists = [
-        _combine_lists(*pair, codes, len(columns))
-        for pair in zip(a.lists, b.lists, strict=True)
-    ]
-    offsets = _offsets(of_row, len(columns))
-    return KeyLog(columns, offsets, time[order], labels, lists, totals, reference)
-
-
-def _add_totals(logs, codes, n_keys, reference, half_lives):
-    dtype = np.result_type(*(log.time for log in logs))
-    n_tasks = logs[0].labels.shape[1]
-    totals = no_totals(n_keys, n_tasks, len(half_lives), dtype)
-    for log, places in zip(logs, codes, strict=True):
-        own = log.totals
-        for name, chosen, counted in (
-            ("first", np.minimum, "count"),
-            ("last", np.maximum, "count"),
-            ("last_positive", np.maximum, "positive"),
-        ):
-            old, new = totals[name][places], own[name]
-            had, has = totals[counted][places] > 0, own[counted] > 0
-            both = np.where(had & has, chosen(old, new), np.where(has, new, old))
-            totals[name][places] = both
-        for name in ("count", "known", "positive"):
-            totals[name][places] += own[name]
+    for log, places in zip((a, b), codes, strict=True):
+        n_tasks, dtype = log.labels.shape[1], log.time.dtype
+        own = no_totals(n_keys, n_tasks, len(half_lives), dtype)
+        for name, total in log.totals.items():
+            own[name][places] = total
         if log.reference is not None:
-            scale = decay(reference - log.reference, half_lives)
-            totals["decayed"][places] += own["decayed"] * scale[:, np.newaxis]
-    return totals
+            own["decayed"] *= decay(reference - log.reference, half_lives)[:, None]
+        totals.append(own)
+    rows = a.rows.combined(b.rows, codes, n_keys)
+    pairs = zip(a.lists, b.lists, strict=True)
+    lists = [own.combined(other, codes, n_keys) for own, other in pairs]
+    return KeyLog(columns, rows, lists, add_totals(*totals), reference)
+
+
+def add_totals(a, b):
+    """Return the totals of the rows of two totals of the same keys."""
+    summed = "count", "known", "positive", "decayed"
+    both = {name: a[name] + b[name] for name in summed}
+    for name, chosen, counted in (
+        ("first", np.minimum, "count"),
+        ("last", np.maximum, "count"),
+        ("last_positive", np.maximum, "positive"),
+    ):
+        one = np.where(b[counted] > 0, b[name], a[name])
+        has_both = (a[counted] > 0) & (b[counted] > 0)
+        both[name] = np.where(has_both, chosen(a[name], b[name]), one)
+    return both
 
 
 def decay(age, half_lives):
     """Return the weights of events of an age, one per half-life."""
     return np.exp2(-age / np.array(half_lives, dtype=np.float64))
-
-
-def _combine_lists(a, b, codes, n_keys):
-    of_element = np.concatenate(
-        [
-            np.repeat(of_log, np.diff(log.offsets))
-            for of_log, log in zip(codes, (a, b), strict=True)
-        ]
-    )
-    time = np.concatenate([a.time, b.time])
-    order = np.lexsort([time, of_element])
-    value = np.concatenate([a.value, b.value])[order]
-    return ListLog(_offsets(of_element, n_keys), time[order], value)
-
-
-def without_keys(log, n_half_lives):
-    """Return a log with one key that has no row, in place of one without keys."""
-    columns = np.zeros((1, log.columns.shape[1]), dtype=np.int64)
-    totals = no_totals(1, log.labels.shape[1], n_half_lives, log.time.dtype)
-    offsets = np.zeros(2, dtype=np.int64)
-    lists = [ListLog(offsets, each.time, each.value) for each in log.lists]
-    return replaced(log, columns=columns, offsets=offsets, totals=totals, lists=lists)
-
-
-def replaced(log, **parts):
-    """Return the log with some parts replaced."""
-    return KeyLog(**{**vars(log), **parts})
-
-
-def select_keys(log, places):
-    """Return the log of some keys, which are given by their places, in this order."""
-    sizes = np.diff(log.offsets)[places]
-    rows = ranges(log.offsets[places], sizes)
-    lists = []
-    for each in log.lists:
-        own = np.diff(each.offsets)[places]
-        elements = ranges(each.offsets[places], own)
-        offsets = np.append(0, own.cumsum())
-        lists.append(ListLog(offsets, each.time[elements], each.value[elements]))
-    return KeyLog(
-        log.columns[places],
-        np.append(0, sizes.cumsum()),
-        log.time[rows],
-        log.labels[rows],
-        lists,
-        {name: total[places] for name, total in log.totals.items()},
-        log.reference,
-    )
 
 
 def ranges(starts, sizes):
@@ -250,6 +262,20 @@ def bisect(values, low, high, bound):
         is_below = is_open & (values[np.minimum(middle, len(values) - 1)] < bound)
         low = np.where(is_below, middle + 1, low)
         high = np.where(is_open & ~is_below, middle, high)
+
+
+def decayed_rows(log, first, half_lives):
+    """Return the decayed sums up to each row, from given first rows on.
+
+    The last axis has the impressions, the known labels, and those that are 1.
+    """
+    known, positive = log.labels >= 0, log.labels == 1
+    values = np.concatenate([np.ones((len(known), 1)), known, positive], axis=1)
+    sums = np.zeros((len(values), len(half_lives), values.shape[1]))
+    for h, half_life in enumerate(half_lives):
+        place = np.arange(len(values)) - first
+        sums[:, h] = decayed_sums(log.time, place, values, half_life)
+    return sums
 
 
 def decayed_sums(time, place, values, half_life):

@@ -1,5 +1,6 @@
 """The parameters of `HistoryFeatures`, checked, in the unit of the log's times."""
 
+import copy
 from numbers import Integral
 from typing import NamedTuple
 
@@ -17,9 +18,13 @@ DEFAULT_N = 20
 
 
 class ListPlan(NamedTuple):
-    """A list of last values of a column, of rows in which a given task happened."""
+    """A list of last values of a column, of rows in which a given task happened.
+
+    `place` is its place among the lists of its key.
+    """
 
     key: int
+    place: int
     column: str
     n: int
     task: int | None
@@ -32,23 +37,27 @@ class Plan:
     """What is computed per row, for checked parameters, a kind of times and tasks."""
 
     def __init__(self, params, kind, task_names):
-        self.kind = kind
+        self.params, self.kind = copy.deepcopy(params), kind
         self.task_names = list(task_names)
-        self.time = params["time"]
+        self.time, self.passthrough = params["time"], params["passthrough"]
         self.unit = unit_of(kind)
         self.keys = as_keys(params["keys"])
         self.key_names = ["_x_".join(key) for key in self.keys]
         self.delays = _delays(params["label_delay"], kind, self.task_names)
-        self.windows = _durations(params["windows"], "windows", kind)
-        self.half_lives = _durations(params["half_lives"], "half_lives", kind)
+        self.windows, self.half_lives = (
+            [read_duration(value, name, kind) for value in params[name]]
+            for name in ("windows", "half_lives")
+        )
+        self.horizons = ["", *(f"_{duration_label(v)}" for v in params["windows"])]
+        self.horizons += [f"_decay_{duration_label(v)}" for v in params["half_lives"]]
         self.smoothing = float(params["smoothing"])
         self.max_keys = params["max_keys"]
         self.max_age = params["max_age"]
         if self.max_age is not None:
             self.max_age = read_duration(self.max_age, "max_age", kind)
-        self.lists = [self._list(entry) for entry in params["lists"]]
-        # How long before the end of the log a row must be kept with its time.
-        self.horizon = max([0, *self.delays, *(w for _, w in self.windows)])
+        self.lists = []
+        for entry in params["lists"]:
+            self.lists.append(self._list(entry))
 
     @property
     def columns(self):
@@ -56,13 +65,31 @@ class Plan:
         of_keys = [name for key in self.keys for name in key]
         return list(dict.fromkeys([*of_keys, *(each.column for each in self.lists)]))
 
+    @property
+    def horizon(self):
+        """How long before the end of the log a row must be kept with its time."""
+        return max([0, *self.delays, *self.windows])
+
+    @property
+    def of_all(self):
+        """The plan of the log of all rows: only counts, and no key to bound."""
+        plan = copy.copy(self)
+        plan.max_age = plan.max_keys = None
+        plan.windows = plan.half_lives = plan.lists = ()
+        return plan
+
+    def lists_of(self, key):
+        """Return the lists of a key."""
+        return [each for each in self.lists if each.key == key]
+
+    def kept(self, names):
+        """Return the names of the columns that pass through."""
+        return [name for name in names if name != self.time] if self.passthrough else []
+
     def names_of_key(self, key):
         """Return the names of the numbers of a key, in their order."""
-        horizons = ["", *(f"_{label}" for label, _ in self.windows)]
-        horizons += [f"_decay_{label}" for label, _ in self.half_lives]
-        first = ["since_impression", *(f"since_{task}" for task in self.task_names)]
-        names = list(first)
-        for horizon in horizons:
+        names = ["since_impression", *(f"since_{task}" for task in self.task_names)]
+        for horizon in self.horizons:
             names.append(f"log_impressions{horizon}")
             for task in self.task_names:
                 names += [f"log_{task}{horizon}", f"{task}_logit{horizon}"]
@@ -85,7 +112,8 @@ class Plan:
         name = f"{self.key_names[index]}__last_{entry['column']}{ending}"
         n = entry.get("n", DEFAULT_N)
         ages = entry.get("ages")
-        return ListPlan(index, entry["column"], n, task, delay, ages, name)
+        place = len(self.lists_of(index))
+        return ListPlan(index, place, entry["column"], n, task, delay, ages, name)
 
 
 def as_keys(keys):
@@ -190,7 +218,3 @@ def _delays(label_delay, kind, task_names):
             )
         delays = label_delay
     return [read_duration(delay, "label_delay", kind) for delay in delays]
-
-
-def _durations(values, name, kind):
-    return [(duration_label(v), read_duration(v, name, kind)) for v in values]

@@ -4,8 +4,7 @@ import copy
 import json
 import math
 import struct
-from functools import lru_cache
-from typing import NamedTuple
+from itertools import accumulate
 
 import numpy as np
 
@@ -16,192 +15,119 @@ from sk_pwiser.history._history_state import (
     Labels,
     ValueIndex,
     empty_state,
-    lists_of,
     read_column,
 )
 from sk_pwiser.history._history_tables import Table
-from sk_pwiser.history._key_log import (
-    KeyLog,
-    ListLog,
-    decay,
-    select_keys,
-    unique_keys,
-)
-from sk_pwiser.history._one_row import OneRow, field_of
+from sk_pwiser.history._key_log import KeyLog, Slices, decay, unique_keys
+from sk_pwiser.history._one_row import KeyPast, OneRow, PastsOfKeys, field_of
 from sk_pwiser.history._plan import Plan
-from sk_pwiser.history._point_in_time import Past
 
-DTYPES = {"q": np.dtype("<i8"), "d": np.dtype("<f8")}
-
-
-class Place(NamedTuple):
-    """Where an array is in a record, and what it is an attribute of."""
-
-    part: str  # "past" (of a `Past`), "log" (of its `KeyLog`), "total" or "list"
-    name: str
-    start: int
-    stop: int
-    kind: str
-    shape: tuple
+# What a record begins with, by the type of its times.
+STARTS = {"q": b"history0", "d": b"history1"}
+to_json = json.JSONEncoder().encode
 
 
-class Form(NamedTuple):
-    """The form of the records of a kind of keys: numbers of 8 bytes, and JSON.
+class RecordForm:
+    """The form of the records of a kind of keys: numbers of 8 bytes, then JSON.
 
-    A record has the numbers of its rows and of the elements of each list, the arrays of
-    a `Past` and of its `KeyLog` for this key, and the values of the lists as JSON.
+    A record has the sizes of the parts of a `KeyPast`, the reference and the totals,
+    the parts, and the values of the lists.
     """
 
-    n_tasks: int
-    n_half_lives: int
-    n_lists: int
-
-    def arrays(self, n_rows, is_whole, sizes):
-        """Yield the part, name, type and shape of each array of a record."""
-        k, h = self.n_tasks, self.n_half_lives
-        width, time = 1 + 2 * k, "q" if is_whole else "d"
-        yield "log", "time", time, (n_rows,)
-        yield "past", "stretch", "q", (n_rows,)
-        yield "past", "known", "q", (n_rows + 1, k)
-        yield "past", "positive", "q", (n_rows + 1, k)
-        yield "past", "last_positive", "q", (n_rows, k)
-        yield "past", "decayed", "d", (n_rows, h, width)
-        yield "past", "is_linked", "q", (1,)
-        yield "total", "count", "q", (1,)
-        yield "total", "first", time, (1,)
-        yield "total", "last", time, (1,)
-        yield "total", "known", "q", (1, k)
-        yield "total", "positive", "q", (1, k)
-        yield "total", "last_positive", time, (1, k)
-        yield "total", "decayed", "d", (1, h, width)
-        yield "log", "reference", "d", (1,)
-        for place, size in enumerate(sizes):
-            yield "list", place, time, (size,)
-
-    def write(self, past, key, values):
-        """Return the record of a key of a `Past`; `values` has those of its lists.
-
-        Cumulated counts and places of rows begin anew with the first row of the key.
-        """
-        log = past.log
-        start, end = (int(log.offsets[key + i]) for i in (0, 1))
-        rows, ends = slice(start, end), slice(start, end + 1)
-        found = {
-            "past": {
-                "stretch": past.stretch[rows] - start,
-                "known": past.known[ends] - past.known[start],
-                "positive": past.positive[ends] - past.positive[start],
-                "last_positive": np.maximum(past.last_positive[rows] - start, -1),
-                "decayed": past.decayed[rows],
-                "is_linked": past.is_linked[key],
-            },
-            "log": {"time": log.time[rows], "reference": log.reference or 0.0},
-            "total": {name: total[key] for name, total in log.totals.items()},
-            "list": [
-                each.time[each.offsets[key] : each.offsets[key + 1]]
-                for each in log.lists
-            ],
+    def __init__(self, plan, key=0):
+        self.n_tasks, self.half_lives = len(plan.delays), plan.half_lives
+        self.n_lists = len(plan.lists_of(key))
+        self.n_parts = 2 + 2 * self.n_tasks + self.n_lists
+        n_counts = 1 + 2 * self.n_tasks
+        self.heads = {
+            start: struct.Struct(
+                f"=8s{self.n_parts}q{kind}{n_counts}q{2 + self.n_tasks}{kind}"
+                f"{n_counts * len(plan.half_lives)}d"
+            )
+            for kind, start in STARTS.items()
         }
-        sizes = list(map(len, values))
-        is_whole = log.time.dtype.kind == "i"
+
+    def write(self, past, values=()):
+        """Return the record of a key; `values` has those of its lists."""
         parts = [
-            struct.pack(
-                self.head, end - start, is_whole, log.reference is not None, *sizes
+            view[start:stop]
+            for view, start, stop in zip(
+                past.views, past.starts, past.stops, strict=True
             )
         ]
-        for part, name, kind, _ in self.arrays(end - start, is_whole, sizes):
-            array = np.asarray(found[part][name], dtype=DTYPES[kind])
-            parts.append(array.tobytes())
-        return b"".join([*parts, json.dumps(values).encode() if values else b""])
+        reference = past.reference or 0
+        is_whole = isinstance(reference, int) and parts[0].format != "d"
+        kind = "q" if is_whole else "d"
+        kinds = [kind, *"q" * (2 * self.n_tasks), *kind * self.n_lists, "d"]
+        head = self.heads[STARTS[kind]]
+        record = head.pack(STARTS[kind], *map(len, parts), reference, *past.totals)
+        for part, kind in zip(parts, kinds, strict=True):
+            record += np.asarray(part, dtype=kind).tobytes()
+        text = to_json(values).encode() if values else b""
+        # Views of numbers of 8 bytes need whole ones.
+        return record + text.ljust(-(-len(text) // 8) * 8)
 
-    @property
-    def head(self):
-        """Form of the first numbers of a record."""
-        return f"<{3 + self.n_lists}q"
+    def read(self, record, name):
+        """Return the past of the key of a record with a given name."""
+        n_parts = self.n_parts
+        try:
+            head = self.heads[record[:8]]
+            _, *numbers = head.unpack_from(record)
+            *starts, end = accumulate(numbers[:n_parts], initial=head.size // 8)
+            ints, floats = memoryview(record).cast("q"), memoryview(record).cast("d")
+            values = json.loads(record[8 * end :]) if self.n_lists else ()
+            if end > len(ints):
+                raise ValueError("it is too short")
+        except (LookupError, TypeError, ValueError, struct.error) as error:
+            raise ValueError(f"store[{name!r}] is no valid record: {error}.") from error
+        times = ints if head is self.heads[STARTS["q"]] else floats
+        views = [times, *[ints] * (2 * self.n_tasks), *[times] * self.n_lists, floats]
+        reference, totals = numbers[n_parts], numbers[n_parts + 1 :]
+        return KeyPast(reference, totals, starts, [*starts[1:], end], views, values)
 
-    def places(self, record):
-        """Return the places of arrays, where values begin, and if there is a reference.
+    def log(self, pasts, columns, values=()):
+        """Return the log of the pasts of keys, by the indices of their values.
 
-        The places of records of equal sizes are computed once.
+        `values` has the indices of the values of each list.
         """
-        if len(record) < struct.calcsize(self.head):
-            raise ValueError("a record is damaged.")
-        sizes = struct.unpack_from(self.head, record)
-        return *_places(self, *sizes[:2], sizes[3:]), bool(sizes[2])
+        n_keys, n_tasks = len(pasts), self.n_tasks
 
-    def values(self, record, end):
-        """Return the values of each list of a record, which begin at `end`."""
-        return json.loads(record[end:]) if self.n_lists else []
+        def part(i):
+            arrays = [np.asarray(p.views[i][p.starts[i] : p.stops[i]]) for p in pasts]
+            return np.append(0, np.cumsum(list(map(len, arrays)))), arrays
 
-    def past(self, record, past):
-        """Return the past of the one key of a record, with the plan of another."""
-        places, end, has_reference = self.places(record)
-        view, found = memoryview(record), {"past": {}, "log": {}, "total": {}}
-        times = found["list"] = {}
-        for part, name, start, stop, kind, shape in places:
-            # No view has an axis of size 0, and nothing reads such an array.
-            has_any = stop > start
-            found[part][name] = view[start:stop].cast(kind, shape) if has_any else ()
-        values = self.values(record, end)
-        lists = [ListLog((0, len(v)), times[i], v) for i, v in enumerate(values)]
-        time, reference = found["log"].values()
-        reference = reference[0] if has_reference else None
-        own = object.__new__(Past)
-        log = KeyLog(None, (0, len(time)), time, None, lists, found["total"], reference)
-        vars(own).update(vars(past), log=log, **found["past"])
-        return own
+        offsets, times = part(0)
+        labels = np.zeros((offsets[-1], n_tasks), dtype=np.int8)
+        for k in range(n_tasks):
+            for i, value in ((1 + 2 * k, 1), (2 + 2 * k, -1)):
+                for first, places in zip(offsets, part(i)[1], strict=False):
+                    labels[first + places, k] = value
+        lists = []
+        for i, of_list in enumerate(values, 1 + 2 * n_tasks):
+            own, arrays = part(i)
+            lists.append(Slices(own, np.concatenate(arrays), of_list))
+        found = list(map(np.array, zip(*(past.totals for past in pasts), strict=True)))
 
-    def log(self, records, columns, indices, half_lives):
-        """Return the log of the keys of records, by the indices of their values.
+        def total(start, *shape):
+            columns = found[start : start + math.prod(shape)]
+            return np.moveaxis(np.reshape(columns, (*shape, n_keys)), -1, 0)
 
-        `indices` has the `ValueIndex` of each list.
-        """
-        found, references = {}, []
-        values = [[] for _ in indices]
-        for record in records:
-            places, end, has_reference = self.places(record)
-            for part, name, start, _, kind, shape in places:
-                array = np.ndarray(shape, DTYPES[kind], record, start)
-                found.setdefault((part, name), []).append(array)
-            for of_list, own in zip(values, self.values(record, end), strict=True):
-                of_list += own
-            last = found["log", "reference"][-1].item()
-            references.append(last if has_reference else None)
-
-        def offsets(key):
-            return np.append(0, np.cumsum([len(array) for array in found[key]]))
-
-        joined = {key: np.concatenate(arrays) for key, arrays in found.items()}
-        totals = {key[1]: joined[key] for key in joined if key[0] == "total"}
-        reference = max((r for r in references if r is not None), default=None)
-        for place, own in enumerate(references):
-            if own is not None:
-                scale = decay(reference - own, half_lives)
-                totals["decayed"][place] *= scale[:, np.newaxis]
-        known, positive = (
-            np.concatenate([np.diff(array, axis=0) for array in found["past", name]])
-            for name in ("known", "positive")
-        )
-        labels = np.where(known > 0, positive, -1).astype(np.int8)
-        lists = [
-            ListLog(offsets(key := ("list", place)), joined[key], index.places_of(own))
-            for place, (index, own) in enumerate(zip(indices, values, strict=True))
-        ]
-        time = "log", "time"
-        log = KeyLog(
-            columns, offsets(time), joined[time], labels, lists, totals, reference
-        )
-        return select_keys(log, np.argsort(unique_keys(columns)[1]))
-
-
-@lru_cache(maxsize=4096)
-def _places(form, n_rows, is_whole, sizes):
-    """Return the places of the arrays of records of equal sizes, and their end."""
-    end, places = struct.calcsize(form.head), []
-    for part, name, kind, shape in form.arrays(n_rows, is_whole, sizes):
-        start, end = end, end + 8 * math.prod(shape)
-        places.append(Place(part, name, start, end, kind, shape))
-    return tuple(places), end
+        reference = max(past.reference for past in pasts)
+        decayed = total(3 + 3 * n_tasks, len(self.half_lives), 1 + 2 * n_tasks)
+        for place, past in enumerate(pasts):
+            scale = decay(reference - past.reference, self.half_lives)
+            decayed[place] *= scale[:, np.newaxis]
+        totals = {
+            "count": found[0],
+            "first": found[2 + 3 * n_tasks],
+            "last": found[1 + 2 * n_tasks],
+            "known": total(1, n_tasks).astype(np.int64),  # also without tasks
+            "positive": total(1 + n_tasks, n_tasks).astype(np.int64),
+            "last_positive": total(2 + 2 * n_tasks, n_tasks),
+            "decayed": decayed,
+        }
+        rows = Slices(offsets, np.concatenate(times), labels)
+        return KeyLog(columns, rows, lists, totals, reference).sorted()
 
 
 class StoredHistory:
@@ -299,8 +225,9 @@ class StoredHistory:
             plan = Plan(content["params"], content["kind"], names)
             none = Labels(np.zeros((0, len(names)), np.int8), names, content["classes"])
             state = empty_state(plan, content["kind"], none)
-            of_all, record = Form(len(names), 0, 0), self.store[f"{self.prefix}:"]
-            everything = of_all.log([record], np.zeros((1, 0), np.int64), [], [])
+            form = RecordForm(plan.of_all)
+            past = form.read(self.store[name := f"{self.prefix}:"], name)
+            everything = form.log([past], np.zeros((1, 0), np.int64))
             return state.indices, state.logs, everything
 
         text = self.store.get(self.prefix, b"null")
@@ -387,95 +314,82 @@ class StoredRow(OneRow):
     """The new columns of single rows, whose keys are looked up in a store."""
 
     def __init__(self, history, store, prefix):
-        self.state, self.plan = history._fitted()
+        super().__init__(*history._fitted())
         self.store, self.prefix = store, prefix
-        pasts, of_all = self.state.pasts(self.plan)
-        self.pasts = [past.for_one_row() for past in pasts]
-        self.of_all = of_all.for_one_row()
-        self.names = [self.plan.names_of_key(key) for key in range(len(pasts))]
-        self.forms = forms_of(self.plan)
-
-    def look_up(self, key, names, row):
-        """Return the past of the key of a row, and its place there, -1 for none."""
-        values = [field_of(row, name) for name in names]
-        name = store_key(self.prefix, self.plan.key_names[key], values)
-        record = None if name is None else self.store.get(name)
-        if record is None:
-            return self.pasts[key], -1
-        return self.forms[key].past(record, self.pasts[key]), 0
+        self.forms = [RecordForm(self.plan, key) for key in range(len(self.names))]
 
     def values_of(self, column, elements):
-        """Return the values of elements of a list."""
-        return list(elements)
+        """Return the values of the elements of a list."""
+        return elements
+
+    def look_up(self, key, names, row):
+        """Return the past of the key of a row, None for none."""
+        return self.read(key, [field_of(row, name) for name in names])[1]
+
+    def read(self, key, values):
+        """Return the name of the record of a key, and its past, None for none."""
+        name = store_key(self.prefix, self.plan.key_names[key], values)
+        record = None if name is None else self.store.get(name)
+        return name, None if record is None else self.forms[key].read(record, name)
 
     def state_of(self, table):
         """Return the names of the records of the keys of a table, and their state."""
         plan, state = self.plan, copy.copy(self.state)
-        half_lives = [half_life for _, half_life in plan.half_lives]
-        names, of_keys = [], []
+        state.indices = {name: ValueIndex([]) for name in plan.columns}
+        state.logs = list(state.logs)
+
+        def add(name, values):
+            state.indices[name] = state.indices[name].extended(dict.fromkeys(values))
+            return state.indices[name].places_of(values)
+
+        names = []
         for key, columns in enumerate(plan.keys):
             read = [read_column(table.column(name), name) for name in columns]
             ids = np.stack([indices for indices, _ in read], axis=1)
             distinct, _ = unique_keys(ids[(ids >= 0).all(axis=1)])
-            found = []
+            keys, pasts = [], []
             for row in distinct:
                 values = [own[i] for (_, own), i in zip(read, row, strict=True)]
-                name = store_key(self.prefix, plan.key_names[key], values)
-                if name is not None and (record := self.store.get(name)) is not None:
+                name, past = self.read(key, values)
+                if past is not None:
                     names.append(name)
-                    found.append((values, record))
-            of_keys.append(found)
-        state.indices = {name: ValueIndex([]) for name in plan.columns}
-
-        def add(name, values):
-            index = state.indices[name].extended(list(dict.fromkeys(values)))
-            state.indices[name] = index
-            return index.places_of(list(values))
-
-        logs = []
-        for key, (columns, found) in enumerate(zip(plan.keys, of_keys, strict=True)):
-            if not found:
-                logs.append(self.state.logs[key])
+                    keys.append(values)
+                    pasts.append(past)
+            if not pasts:
                 continue
-            places = [
-                add(name, [values[j] for values, _ in found])
-                for j, name in enumerate(columns)
+            of_keys = zip(columns, zip(*keys, strict=True), strict=True)
+            places = np.stack([add(name, values) for name, values in of_keys], axis=1)
+            lists = [
+                add(each.column, [v for past in pasts for v in past.values[each.place]])
+                for each in plan.lists_of(key)
             ]
-            form, records = self.forms[key], [record for _, record in found]
-            for place, each in enumerate(lists_of(plan, key)):
-                for record in records:
-                    end = form.places(record)[1]
-                    add(each.column, form.values(record, end)[place])
-            lists = [state.indices[each.column] for each in lists_of(plan, key)]
-            logs.append(form.log(records, np.stack(places, axis=1), lists, half_lives))
-        state.logs = logs
+            state.logs[key] = self.forms[key].log(pasts, places, lists)
         return names, state
-
-
-def forms_of(plan):
-    """Return the form of the records of each key."""
-    n_tasks, n_half_lives = len(plan.task_names), len(plan.half_lives)
-    return [
-        Form(n_tasks, n_half_lives, len(lists_of(plan, key)))
-        for key in range(len(plan.keys))
-    ]
 
 
 def store_key(prefix, name, values):
     """Return the name of the record of a key, None if one of its values is missing."""
-    plain = []
+    texts = []
     for value in values:
-        if is_missing(value):
-            return None
-        plain.append(_plain(value, name))
-    return f"{prefix}:{name}:{json.dumps(plain)}"
+        if type(value) not in (int, str):
+            if is_missing(value):
+                return None
+            value = _plain(value, name)
+        texts.append(str(value) if type(value) is int else to_json(value))
+    return f"{prefix}:{name}:[{', '.join(texts)}]"
 
 
 def _plain(value, name):
     """Return a value as text or a number; equal numbers become the same one."""
-    value = value.item() if hasattr(value, "item") else value
+    value = _listed(value, name)
     if isinstance(value, bool | float) and math.isfinite(value):
         value = int(value) if value == int(value) else value
+    return value
+
+
+def _listed(value, name):
+    """Return a value as one of Python, which JSON keeps."""
+    value = value.item() if hasattr(value, "item") else value
     if not isinstance(value, str | int | float):
         raise TypeError(
             f"A store holds values that are text or numbers; {name!r} has {value!r}."
@@ -486,27 +400,21 @@ def _plain(value, name):
 def _records(history, prefix):
     """Return all records of a history by their names."""
     state, plan = history._fitted()
-    pasts, of_all = history._pasts()
-    records, forms = {}, forms_of(plan)
-    for key, (names, past) in enumerate(zip(plan.keys, pasts, strict=True)):
-        indices = [state.indices[name].values for name in names]
-        lists = lists_of(plan, key)
-        for place, row in enumerate(state.logs[key].columns):
-            values = [own[i] for own, i in zip(indices, row, strict=True)]
-            texts = []
-            for each, own in zip(lists, past.log.lists, strict=True):
-                known = state.indices[each.column].values
-                elements = own.value[own.offsets[place] : own.offsets[place + 1]]
-                texts.append([_listed(known[i], each.name) for i in elements])
+    records = {}
+    for key, (names, log) in enumerate(zip(plan.keys, state.logs, strict=True)):
+        pasts, form = PastsOfKeys(log, plan), RecordForm(plan, key)
+        columns = [state.indices[name].values for name in names]
+        lists = [(state.indices[e.column].values, e.name) for e in plan.lists_of(key)]
+        for place, row in enumerate(log.columns.tolist()):
+            values = [own[i] for own, i in zip(columns, row, strict=True)]
+            past = pasts[place]
+            texts = [
+                [_listed(known[i], name) for i in elements]
+                for (known, name), elements in zip(lists, past.values, strict=True)
+            ]
             name = store_key(prefix, plan.key_names[key], values)
-            records[name] = forms[key].write(past, place, texts)
-    form = Form(len(plan.task_names), 0, 0)
-    records[f"{prefix}:"] = form.write(of_all, 0, [])
+            records[name] = form.write(past, texts)
+    of_all = PastsOfKeys(state.everything, plan.of_all)[0]
+    records[f"{prefix}:"] = RecordForm(plan.of_all).write(of_all)
     values = FORM.encode(history._describe(), "history")[0]
     return records | {prefix: json.dumps(values).encode()}  # the last one written
-
-
-def _listed(value, name):
-    """Return a value of a list, which JSON keeps."""
-    _plain(value, name)
-    return value.item() if hasattr(value, "item") else value

@@ -250,7 +250,7 @@ def test_the_auc_within_groups_needs_groups_with_both_labels(earlier, tmp_path):
         model.fit(X, Y, **VALID | {"groups_val": np.arange(len(LAST))})
     pytest.importorskip("pyarrow")
     X.join(Y).to_parquet(tmp_path / "a.parquet")
-    with pytest.raises(ValueError, match=message):
+    with pytest.raises(ValueError, match=f"{message}.* groups to ParquetImpressions"):
         model.fit(ParquetImpressions(tmp_path, list(X), list(Y)))
 
 

@@ -19,8 +19,8 @@ pytestmark = pytest.mark.skipif(
 )
 
 
-def train_jointly(dataset, folder, eval_set=None, **params):
-    """Return what each of two processes found."""
+def train_jointly(dataset, folder, eval_set=None, n_processes=2, **params):
+    """Return what each of two processes found, or one alone."""
     params = {
         "network_params": SMALL,
         "max_epochs": 2,
@@ -31,11 +31,23 @@ def train_jointly(dataset, folder, eval_set=None, **params):
     }
     settings = Settings.of(vars(MultiTaskCTRCVRClassifier(**params)))
     job = prepare_job(
-        settings, dataset, eval_set, folder, n_processes=2, estimator_name="Model"
+        settings,
+        dataset,
+        eval_set,
+        folder,
+        n_processes=n_processes,
+        estimator_name="Model",
     )
     (folder / "job.pickle").write_bytes(pickle.dumps(job))
-    run_two("joint_training.py", folder, "2")
-    return [pickle.loads((folder / f"{r}.pickle").read_bytes()) for r in range(2)]
+    run_two("joint_training.py", folder, str(n_processes), n_processes=n_processes)
+    return [
+        pickle.loads((folder / f"{rank}.pickle").read_bytes())
+        for rank in range(n_processes)
+    ]
+
+
+def valid_losses(found):
+    return [row.get("valid_loss") for row in found["history"]]
 
 
 @pytest.fixture
@@ -74,11 +86,12 @@ def test_all_workers_end_with_the_same_weights(form, three_stages, tmp_path):
     for name in ("weights", "state"):
         for a, b in zip(first[name], second[name], strict=True):
             np.testing.assert_array_equal(a, b)
-    assert first["valid_loss"] == second["valid_loss"]
+    assert valid_losses(first) == valid_losses(second)
     assert sum(first["n_rows"]) == 6_000
 
 
-def test_lists_with_attention(log, tmp_path):
+def test_lists_with_attention_and_statistics_by_time_and_group(log, tmp_path):
+    """Figures of the first weights, almost untrained, are those of one process."""
     pandas = pytest.importorskip("pandas")
     table = pandas.read_parquet(log.train.path_or_glob)[:1_000]
     category = next(name for name in log.features if name.startswith("category"))
@@ -88,33 +101,50 @@ def test_lists_with_attention(log, tmp_path):
     table["age"] = [
         [float(i), np.nan, 1.0][: len(v)] for i, v in enumerate(table["last"])
     ]
-    for name in ("log", "rows"):
+    table["hour"] = np.arange(len(values)) / 10
+    for name in ("log", "rows", "one"):
         (tmp_path / name).mkdir()
     table.to_parquet(tmp_path / "log" / "part.parquet")
     dataset = ParquetImpressions(
-        tmp_path / "log", [category, "last", "age"], ["click", "conversion"]
+        tmp_path / "log",
+        [category, "last", "age", "hour"],
+        ["click", "conversion"],
+        groups="user",
     )
-    first, second = train_jointly(
-        dataset,
-        tmp_path / "rows",
-        max_epochs=1,
-        optimizer_params={"lazy_embeddings": True},
-        encoding_params={
+    params = {
+        "network_params": SMALL,
+        "max_epochs": 1,
+        "batch_size": 256,
+        "lr": 1e-12,
+        "early_stopping": "grouped_auc",
+        "optimizer_params": {"lazy_embeddings": True},
+        "encoding_params": {
             "list_pooling": "attention",
             "shared_embeddings": {"last": category},
             "list_ages": {"last": "age"},
+            "list_target_encoding": True,
+            "time_column": "hour",
         },
-    )
+        "random_state": 0,
+    }
+    first, second = train_jointly(dataset, tmp_path / "rows", **params)
     assert "error" not in first, first["error"]
     for a, b in zip(first["weights"], second["weights"], strict=True):
         np.testing.assert_array_equal(a, b)
+    (alone,) = train_jointly(dataset, tmp_path / "one", n_processes=1, **params)
+    one, two = alone["history"][0], first["history"][0]
+    figures = [name for name in one if name.startswith(("valid_loss", "valid_group"))]
+    assert len(figures) > 3
+    for name in figures:
+        assert two[name] == second["history"][0][name]
+        assert two[name] == pytest.approx(one[name], rel=1e-5), name
 
 
 def test_fewer_validation_rows_than_workers(log, tmp_path):
     rows = log.X_test[:1], log.Y_test[:1]
     found = train_jointly(log.train, tmp_path, eval_set=rows, max_epochs=1)
     assert [each["n_rows"][1] for each in found] == [1, 1]
-    assert found[0]["valid_loss"] == found[1]["valid_loss"]
+    assert valid_losses(found[0]) == valid_losses(found[1])
 
 
 def test_a_diverged_fit_with_gradients_of_tasks(log, tmp_path):

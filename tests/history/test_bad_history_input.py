@@ -104,3 +104,9 @@ def test_bad_tables_and_labels():
     with pytest.raises(ValueError, match="y must have the tasks"):
         history.update(late, Y["click"])
     history.update(late)  # no label is known yet
+    for row in (late[:1], late.iloc[0], [1]):
+        with pytest.raises(TypeError, match="row must be a dict"):
+            history.transform_row(row)
+    history = HistoryFeatures(["user"], time="time").fit(X)
+    with pytest.raises(ValueError, match="y must be None, as it was in fit"):
+        history.update(late, Y)

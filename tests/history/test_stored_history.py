@@ -118,6 +118,24 @@ def test_other_stores(tmp_path):
     assert_same_rows(pickle.loads(pickle.dumps(stored)), history, [row])
 
 
+def test_whole_times_then_fractions():
+    # Beyond 2^53, where floats leave out every second integer.
+    X = pd.DataFrame({"user": ["a", "b", "a"], "t": 2**60 + np.array([1, 2, 4])})
+    y = np.array([1, 0, 1])
+    params = {"windows": [4], "half_lives": [3], "lists": [{"column": "t"}]}
+    history = HistoryFeatures(["user"], time="t", **params).fit(X, y)
+    stored = StoredHistory.write(history, {})
+    row = {"user": "a", "t": 2**60 + 5}
+    assert stored.transform_row(row)["user__since_task_0"] == 1
+    assert_same_rows(stored, history, [row])
+    later = pd.DataFrame({"user": ["a", None], "t": 2.0**60 + np.array([1e4, 1.1e4])})
+    for each in (history, stored):
+        each.update(later, [1, 0])
+    rows = [{"user": user, "t": 2.0**60 + 2e4} for user in "abc"]
+    assert_same_rows(stored, history, rows)
+    assert_same_rows(StoredHistory.write(history, {}), history, rows)
+
+
 def test_equal_numbers_are_one_key():
     X = pd.DataFrame({"user": np.arange(4) % 2, "t": np.arange(4)})
     history = HistoryFeatures(["user"], time="t").fit(X)
@@ -155,6 +173,13 @@ def test_bad_input():
     assert stored.store == before
     with pytest.raises(ValueError, match="has no field 'user'"):
         stored.transform_row({"t": 3})
+    for damaged in (b"", b"damaged", before['history:user:["a"]'][:-8], "text"):
+        stored.store['history:user:["a"]'] = damaged
+        with pytest.raises(ValueError, match=r"store\['history:user.* no valid record"):
+            stored.transform_row({"user": "a", "t": 5})
+        with pytest.raises(ValueError, match="no valid record"):
+            stored.update(X.assign(user="a", t=5))
+    stored.store |= before
     stored.store["history:"] = b"damaged"
     with pytest.raises(ValueError, match="no valid history"):
         stored.refresh()

@@ -78,7 +78,12 @@ def test_equal_values_in_every_table(library):
             "time": X["time"].to_numpy(),
         },
     }[library]
-    labels = {"polars": pl.from_pandas(Y), "dict": Y.to_numpy()}.get(library, Y)
+    labels = {
+        "polars": pl.from_pandas(Y),
+        "lazy": pl.from_pandas(Y).lazy(),
+        "arrow": pa.Table.from_pandas(Y),
+        "dict": Y.to_numpy(),
+    }[library]
     delay = ["1min", "1h"] if library == "dict" else make().label_delay
     params = {"label_delay": delay, "lists": [{"column": "item", "task": 0, "n": 4}]}
     history, same = make(**params), make(**params)
@@ -236,6 +241,35 @@ def test_a_refit_forgets_and_a_refused_call_changes_nothing():
     pd.testing.assert_frame_equal(
         history.transform(late), make().fit(X[:50], Y[:50]).transform(late)
     )
+
+
+def test_parameters_that_are_set_later_wait_for_a_fit(tmp_path):
+    X, Y = make_log(300, ctr=0.3)
+    late = X[-5:].assign(time=X["time"].max() + pd.Timedelta(days=1))
+    history = make().fit(X, Y)
+    expected = history.transform(late)
+    row = history.transform_row(late.to_dict("records")[0])
+    history.set_params(windows=["9d"], half_lives=[], time="when", passthrough=False)
+    pd.testing.assert_frame_equal(history.transform(late), expected)
+    assert history.transform_row(late.to_dict("records")[0]).keys() == row.keys()
+    history.save(tmp_path / "history")
+    loaded = HistoryFeatures.load(tmp_path / "history")
+    pd.testing.assert_frame_equal(loaded.transform(late), expected)
+    assert loaded.get_params() == make().get_params()
+    history.merge(make().fit(late, Y[:5]))
+    with pytest.raises(ValueError, match="'when' is not a column"):
+        history.fit(X, Y)
+
+
+def test_a_period_without_rows_changes_nothing():
+    X, Y = make_log(300, ctr=0.3)
+    late = X[-5:].assign(time=X["time"].max() + pd.Timedelta(days=1))
+    history = make().fit(X, Y)
+    expected = history.transform(late)
+    for none in (Y[:0], Y[:0].to_numpy(), None):
+        assert history.replay(X[:0], none, update=True).shape == (0, expected.shape[1])
+        history.update(X[:0], none)
+        pd.testing.assert_frame_equal(history.transform(late), expected)
 
 
 def test_late_rows_are_refused_or_merged():
