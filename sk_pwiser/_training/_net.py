@@ -570,7 +570,7 @@ class MultiTaskNet(NeuralNet):  # type: ignore[misc]
             if training and n_steps % FLUSH_INTERVAL == 0:
                 self._flush_tiny_values(average)
             n_in_batch = self.n_rows_of(batch)
-            total += step["loss"].detach() * n_in_batch
+            total.add_(step["loss"].detach(), alpha=n_in_batch)
             n_rows += n_in_batch
             if not training:
                 logits.append(step["y_pred"])
@@ -586,6 +586,8 @@ class MultiTaskNet(NeuralNet):  # type: ignore[misc]
             self._record_validation(prefix, iterator.dataset, torch.cat(logits))
 
     def _flush_tiny_values(self, average: WeightAverage | None) -> None:
+        if torch.device(self.device).type != "cpu":  # which compute with them as fast
+            return
         averages = [] if average is None else average.averages()
         flush_tiny_values(self.module_, self.optimizer_, averages)
 
