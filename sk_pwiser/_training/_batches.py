@@ -199,6 +199,9 @@ def _free_memory(device: torch.device) -> int | None:
 
 CPU = torch.device("cpu")
 
+# Consecutive batches whose rows other devices than a CPU gather by the same kernels.
+JOINT_BATCHES, JOINT_ROWS = 32, 2**16
+
 
 class BatchIndices(NamedTuple):
     """The rows of the batches of one epoch.
@@ -302,6 +305,25 @@ def _permutation(n: int) -> Tensor:
     return torch.randperm(n, generator=generator_on(CPU))
 
 
+def split(batch: Batch, bounds: list[int], entries: list[int]) -> Iterator[Batch]:
+    """Yield the batches, as views, of rows that were gathered together."""
+    inputs, y = batch
+    bags = {k[4:]: values for k, values in inputs.items() if k.startswith("bag_")}
+    rows = Impressions(
+        inputs["codes"].long(),
+        inputs["numeric"],
+        y,
+        inputs.get("sample_weight"),
+        inputs.get("groups"),
+        bags=Bags(**bags) if bags else None,
+    )
+    for (start, stop), (begin, end) in zip(
+        pairwise(bounds), pairwise(entries), strict=True
+    ):
+        own = slice(start - bounds[0], stop - bounds[0])
+        yield rows.batch(own, slice(begin - entries[0], end - entries[0]))
+
+
 class BatchIterator:
     """Iterates over the batches of impressions, one indexing operation per batch.
 
@@ -335,17 +357,20 @@ class BatchIterator:
 
     def _batches(self, data: Impressions) -> Iterator[Batch]:
         order, bounds, weight = self._sample(data)
-        entries = pairwise(data.entry_bounds(order, bounds))
-        for (start, stop), of_batch in zip(pairwise(bounds), entries, strict=True):
-            rows = slice(start, stop) if order is None else order[start:stop]
-            inputs, y = data.batch(rows, slice(*of_batch))
+        entries, n_joint = data.entry_bounds(order, bounds), 1
+        if order is not None and data.device.type != "cpu":
+            n_joint = max(1, min(JOINT_BATCHES, JOINT_ROWS // self.batch_size))
+        for first in range(0, len(bounds) - 1, n_joint):
+            own, ends = (x[first : first + n_joint + 1] for x in (bounds, entries))
+            drawn = slice(own[0], own[-1])
+            rows = drawn if order is None else order[drawn]
+            inputs, y = data.batch(rows, slice(ends[0], ends[-1]))
             if weight is not None:
-                own = inputs.get("sample_weight")
-                part = weight[start:stop]
-                if own is not None:
-                    part = own * part.view(-1, *[1] * (own.dim() - 1))
+                known, part = inputs.get("sample_weight"), weight[drawn]
+                if known is not None:
+                    part = known * part.view(-1, *[1] * (known.dim() - 1))
                 inputs["sample_weight"] = part
-            yield inputs, y
+            yield from split((inputs, y), own, ends) if n_joint > 1 else [(inputs, y)]
 
     def _sample(self, data: Impressions) -> BatchIndices:
         """Sample rows, as indices of the tensors and on their device."""
