@@ -18,6 +18,7 @@ from skorch.callbacks import Callback, LRScheduler
 from sk_pwiser import MultiTaskCTRCVRClassifier
 from sk_pwiser._training import BatchIterator, Impressions, _batches, _devices
 from sk_pwiser._utils import Generators, active, widest_float
+from sk_pwiser.datasets import ParquetImpressions
 from sk_pwiser.losses import LOSSES, _pairwise
 from sk_pwiser.networks import NETWORKS, Bags
 from sk_pwiser.weighting import WEIGHTINGS, TaskWeighting
@@ -265,6 +266,37 @@ def test_rows_of_several_batches_are_gathered_together(simulated, sampler, monke
         assert expected.keys() == found.keys()
         for name, values in expected.items():
             assert_array_equal(found[name].cpu(), values)
+
+
+def test_rows_in_pinned_memory_are_moved_without_a_wait(simulated):
+    offsets = torch.tensor([0, 2, 3])
+    rows = Impressions(torch.ones(2, 1), torch.ones(2, 3), bags=Bags(offsets, offsets))
+    with pytest.raises(RuntimeError, match="waits for sim"), no_synchronisation():
+        rows.to(simulated)
+    pinned = rows.pinned()
+    with no_synchronisation():
+        found = pinned.to(simulated)
+    assert_array_equal(found.numeric.cpu(), rows.numeric)
+    assert_array_equal(found.bags.offsets.cpu(), offsets)
+
+
+def test_inputs_of_a_prediction_are_copied_once(simulated):
+    rows = Impressions(torch.ones(4, 1), torch.ones(4, 3))
+    before = counts()
+    [(inputs, y)] = BatchIterator(rows, 8, device=simulated)
+    assert (counts() - before).synchronisations == {"copy from the host": 2}
+    assert y is inputs["numeric"]
+
+
+def test_parts_of_files_are_moved_without_a_wait(tmp_path, monkeypatch):
+    pytest.importorskip("pyarrow")
+    monkeypatch.setattr("sk_pwiser._streaming._store.FILE_ROWS", 50)
+    X.join(Y).to_parquet(tmp_path / "rows.parquet")
+    log = ParquetImpressions(tmp_path, [*X], [*Y], shuffle_rows=100)
+    steps = Steps()
+    small(loss="bce", callbacks=[steps], max_epochs=1, batch_size=25).fit(log)
+    assert steps.n_steps > 8  # of several parts
+    assert not (steps.last - steps.first).synchronisations
 
 
 def test_a_fit_agrees_with_the_cpu(simulated):

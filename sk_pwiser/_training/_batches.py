@@ -3,7 +3,7 @@
 from bisect import bisect_right
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, replace
-from functools import cached_property
+from functools import cached_property, partial
 from itertools import pairwise
 from typing import Any, NamedTuple, Protocol
 
@@ -11,7 +11,7 @@ import torch
 from torch import Tensor
 from torch.utils.data import Dataset
 
-from sk_pwiser._training._devices import copied_ahead
+from sk_pwiser._training._devices import copied_ahead, moved, pins_memory
 from sk_pwiser._utils import generator_on
 from sk_pwiser.networks import Bags
 
@@ -151,7 +151,7 @@ class Impressions(Dataset[Batch]):
         return (weights[:, 1:] == 0).sum(dim=0).tolist()
 
     def pinned(self) -> "Impressions":
-        """Return a copy in pinned memory, from where copies to CUDA are faster."""
+        """Return a copy in pinned memory, whose copies to a device are faster."""
         pinned: dict[str, Any] = {k: t.pin_memory() for k, t in self._tensors().items()}
         if self.bags is not None:
             pinned["bags"] = Bags(
@@ -175,10 +175,27 @@ class Impressions(Dataset[Batch]):
         free = _free_memory(device)
         if free is not None and n_bytes > free // 2:
             return self
-        moved: dict[str, Any] = {name: t.to(device) for name, t in tensors.items()}
+        copies: dict[str, Any] = {name: _to(t, device) for name, t in tensors.items()}
         if self.bags is not None:
-            moved["bags"] = self.bags.to(device)
-        return replace(self, **moved)
+            copies["bags"] = Bags(**{k: _to(t, device) for k, t in of_bags.items()})
+        return replace(self, **copies)
+
+
+def _to(tensor: Tensor, device: torch.device) -> Tensor:
+    """Move a tensor; the host does not wait for a copy of pinned memory."""
+    return tensor.to(device, non_blocking=tensor.is_pinned())
+
+
+# Beyond this size, in bytes, pinning takes longer than one wait per epoch.
+LARGEST_PINNED = 2**24
+
+
+def _sent(tensor: Tensor | None, device: torch.device) -> Tensor | None:
+    """Move a tensor of the host, by pinned memory if it is small."""
+    if tensor is None:
+        return None
+    is_pinned = tensor.nbytes <= LARGEST_PINNED and pins_memory(device)
+    return _to(tensor.pin_memory() if is_pinned else tensor, device)
 
 
 def _index(tensor: Tensor, rows: Tensor | slice) -> Tensor:
@@ -349,11 +366,12 @@ class BatchIterator:
         """Iterate over the batches of one epoch."""
         for part in self.dataset.parts(self.sampler != "sequential"):
             batches = self._batches(part)
-            if self.device.type == "cuda" and part.device.type == "cpu":
-                batches = copied_ahead(batches, self.device)
-            for inputs, y in batches:
-                moved = {name: t.to(self.device) for name, t in inputs.items()}
-                yield moved, y.to(self.device)
+            is_copied = self.device.type == "cuda" and part.device.type == "cpu"
+            if is_copied and len(part) > self.batch_size:
+                yield from copied_ahead(batches, self.device)
+                continue
+            for batch in batches:
+                yield moved(batch, partial(_to, device=self.device))
 
     def _batches(self, data: Impressions) -> Iterator[Batch]:
         order, bounds, weight = self._sample(data)
@@ -376,10 +394,9 @@ class BatchIterator:
         """Sample rows, as indices of the tensors and on their device."""
         indices = self._sample_rows(data)
         rows, device = data.rows, data.codes.device
-        order = None if indices.order is None else indices.order.to(device)
+        order, weight = _sent(indices.order, device), _sent(indices.weight, device)
         if rows is not None:
             order = rows if order is None else rows[order]
-        weight = None if indices.weight is None else indices.weight.to(device)
         return BatchIndices(order, indices.bounds, weight)
 
     def _sample_rows(self, data: Impressions) -> BatchIndices:

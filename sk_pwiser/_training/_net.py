@@ -220,6 +220,10 @@ def keep_freed_memory() -> None:
     torch.empty(2**25 - 2**13, dtype=torch.uint8)
 
 
+# Modes of torch.compile that use CUDA graphs.
+MODES_WITH_GRAPHS = "reduce-overhead", "max-autotune"
+
+
 def close_bars(net: NeuralNet) -> None:
     """Erase the progress bars of a net whose training was interrupted."""
     for _, callback in getattr(net, "callbacks_", []):
@@ -676,7 +680,10 @@ class MultiTaskNet(NeuralNet):  # type: ignore[misc]
             # An iterator: most weightings do not read the parameters.
             chain(self.module_.parameters(), self.criterion_.loss.parameters()),
         )
-        return {"loss": loss, "y_pred": output.logits}
+        logits = output.logits
+        if self.compile_mode in MODES_WITH_GRAPHS:  # whose next step overwrites it
+            logits = logits.clone()
+        return {"loss": loss, "y_pred": logits}
 
     def validation_step(self, batch: Batch, **fit_params: Any) -> dict[str, Tensor]:
         """Compute the loss of a batch, and the logits, without gradients."""
