@@ -83,6 +83,33 @@ struct Memory final : c10::Allocator {
 };
 static Memory memory;
 
+// Memory of the host from which copies to the device need not wait.
+struct PinnedMemory final : c10::Allocator {
+  static std::mutex lock;
+  static std::set<const void*> addresses;
+  static bool has(const void* address) {
+    std::lock_guard<std::mutex> guard(lock);
+    return addresses.count(address) > 0;
+  }
+  static void release(void* address) {
+    std::lock_guard<std::mutex> guard(lock);
+    addresses.erase(address);
+    free(address);
+  }
+  c10::DataPtr allocate(size_t n_bytes) override {
+    std::lock_guard<std::mutex> guard(lock);
+    void* address = malloc(n_bytes + 1);
+    addresses.insert(address);
+    return {address, address, &release, at::kCPU};
+  }
+  void copy_data(void* to, const void* from, size_t n_bytes) const override {
+    memcpy(to, from, n_bytes);
+  }
+};
+std::mutex PinnedMemory::lock;
+std::set<const void*> PinnedMemory::addresses;
+static PinnedMemory pinned_memory;
+
 // The same values as a tensor of the CPU, without a copy.
 static Tensor on_cpu(const Tensor& tensor) {
   if (tensor.is_cpu()) return tensor;
@@ -225,6 +252,8 @@ struct Hooks final : at::PrivateUse1HooksInterface {
   bool hasPrimaryContext(DeviceIndex) const override { return true; }
   bool isBuilt() const override { return true; }
   bool isAvailable() const override { return true; }
+  bool isPinnedPtr(const void* data) const override { return PinnedMemory::has(data); }
+  c10::Allocator* getPinnedMemoryAllocator() const override { return &pinned_memory; }
   const at::Generator& getDefaultGenerator(DeviceIndex) const override {
     return default_numbers();
   }

@@ -16,10 +16,11 @@ from simulated_device import counts, no_float64, no_synchronisation
 from skorch.callbacks import Callback, LRScheduler
 
 from sk_pwiser import MultiTaskCTRCVRClassifier
-from sk_pwiser._training import _devices
-from sk_pwiser._utils import widest_float
+from sk_pwiser._training import BatchIterator, Impressions, _batches, _devices
+from sk_pwiser._utils import Generators, active, widest_float
+from sk_pwiser.datasets import ParquetImpressions
 from sk_pwiser.losses import LOSSES, _pairwise
-from sk_pwiser.networks import NETWORKS
+from sk_pwiser.networks import NETWORKS, Bags
 from sk_pwiser.weighting import WEIGHTINGS, TaskWeighting
 
 pytestmark = pytest.mark.usefixtures("simulated")
@@ -122,19 +123,19 @@ class Steps(Callback):
             self.n_steps += 1
 
 
-def calls_per_step(model=MultiTaskCTRCVRClassifier, fit_params=None, **params):
+def calls_per_step(fit_params=None, batch_size=400, **params):
     steps = Steps()
     # 400 rows are enough pairs for each way of computing them.
     rows = np.arange(1600) % len(X)
     defaults = {
-        "batch_size": 400,
+        "batch_size": batch_size,
         "max_epochs": 1,
         "early_stopping": False,
         "random_state": 0,
     }
-    estimator = model(**{**defaults, **params}, callbacks=[steps])
+    estimator = MultiTaskCTRCVRClassifier(**{**defaults, **params}, callbacks=[steps])
     estimator.fit(X.iloc[rows], Y.iloc[rows], **(fit_params or {}))
-    assert steps.n_steps == 3
+    assert steps.n_steps == 1600 // batch_size - 1
     kernels, waits = steps.last - steps.first
     return kernels.total() / steps.n_steps, waits.total() / steps.n_steps, waits
 
@@ -179,13 +180,10 @@ class TestSynchronisationsPerStep:
     def test_default_loss(self, params):
         assert_no_wait(**params)
 
-    @pytest.mark.parametrize(
-        ("surrogate", "waits"), [("hinge", 0), ("squared_hinge", 0), ("logistic", 4)]
-    )
-    def test_pairs_that_are_sorted(self, surrogate, waits, monkeypatch):
+    def test_many_pairs_of_the_logistic_surrogate(self, monkeypatch):
         monkeypatch.setattr(_pairwise, "BRUTE_FORCE_PAIRS_DEVICE", 0)
-        _, found, _ = calls_per_step(loss_params={"surrogate": surrogate})
-        assert found <= waits
+        _, found, _ = calls_per_step(loss_params={"surrogate": "logistic"})
+        assert found <= 4
 
     @pytest.mark.parametrize("network", NETWORKS)
     def test_networks(self, network):
@@ -222,6 +220,83 @@ class TestSynchronisationsPerStep:
         model.set_params(max_epochs=1).fit(X, Y)
         found = (steps.last - steps.first).synchronisations
         assert found == {"aten::_coalesce": steps.n_steps}
+
+
+class TestKernelsPerStep:
+    """Over an epoch, whose kernels do not depend on the size of the batches."""
+
+    @pytest.mark.parametrize(
+        ("params", "most"),
+        [
+            ({}, 120),
+            ({"loss_params": {"surrogate": "squared_hinge"}}, 120),
+            ({"loss_params": {"pairs": "funnel", "tasks": "all"}}, 120),
+            ({"fit_params": {"sample_weight": 1 + np.arange(1600) % 3}}, 120),
+            ({"loss": "bce"}, 60),
+        ],
+        ids=str,
+    )
+    def test_at_most(self, params, most):
+        found, *_ = calls_per_step(batch_size=25, **params)
+        assert found <= most
+
+
+@pytest.mark.parametrize("sampler", ["shuffled", "stratified", "grouped"])
+def test_rows_of_several_batches_are_gathered_together(simulated, sampler, monkeypatch):
+    monkeypatch.setattr(_batches, "JOINT_BATCHES", 4)
+    generator = torch.Generator().manual_seed(0)
+    sizes = torch.randint(4, (200,), generator=generator)
+    indices = torch.arange(int(sizes.sum()))
+    offsets = torch.cat([torch.zeros(1, dtype=torch.int64), sizes.cumsum(0)])
+    rows = Impressions(
+        torch.arange(200, dtype=torch.int16).view(100, 2),
+        torch.rand(100, 3, generator=generator),
+        (torch.arange(100) < 5).float().unsqueeze(1).expand(100, 2).contiguous(),
+        torch.rand(100, generator=generator),
+        torch.arange(100) // 3,
+        bags=Bags(offsets, indices),
+    )
+    drawn = []
+    for each in (rows, rows.to(simulated)):
+        with active(Generators(0)):
+            drawn.append(list(BatchIterator(each, 8, sampler)))
+    assert len(drawn[0]) > 10
+    for (expected, y), (found, found_y) in zip(*drawn, strict=True):
+        assert_array_equal(found_y.cpu(), y)
+        assert expected.keys() == found.keys()
+        for name, values in expected.items():
+            assert_array_equal(found[name].cpu(), values)
+
+
+def test_rows_in_pinned_memory_are_moved_without_a_wait(simulated):
+    offsets = torch.tensor([0, 2, 3])
+    rows = Impressions(torch.ones(2, 1), torch.ones(2, 3), bags=Bags(offsets, offsets))
+    with pytest.raises(RuntimeError, match="waits for sim"), no_synchronisation():
+        rows.to(simulated)
+    pinned = rows.pinned()
+    with no_synchronisation():
+        found = pinned.to(simulated)
+    assert_array_equal(found.numeric.cpu(), rows.numeric)
+    assert_array_equal(found.bags.offsets.cpu(), offsets)
+
+
+def test_inputs_of_a_prediction_are_copied_once(simulated):
+    rows = Impressions(torch.ones(4, 1), torch.ones(4, 3))
+    before = counts()
+    [(inputs, y)] = BatchIterator(rows, 8, device=simulated)
+    assert (counts() - before).synchronisations == {"copy from the host": 2}
+    assert y is inputs["numeric"]
+
+
+def test_parts_of_files_are_moved_without_a_wait(tmp_path, monkeypatch):
+    pytest.importorskip("pyarrow")
+    monkeypatch.setattr("sk_pwiser._streaming._store.FILE_ROWS", 50)
+    X.join(Y).to_parquet(tmp_path / "rows.parquet")
+    log = ParquetImpressions(tmp_path, [*X], [*Y], shuffle_rows=100)
+    steps = Steps()
+    small(loss="bce", callbacks=[steps], max_epochs=1, batch_size=25).fit(log)
+    assert steps.n_steps > 8  # of several parts
+    assert not (steps.last - steps.first).synchronisations
 
 
 def test_a_fit_agrees_with_the_cpu(simulated):

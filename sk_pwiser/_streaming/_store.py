@@ -24,6 +24,7 @@ from sk_pwiser._streaming._learn import (
 from sk_pwiser._table._column_kinds import warn_about_random_validation
 from sk_pwiser._table._lists import Bags
 from sk_pwiser._training._batches import Batch, Impressions, TrainingData
+from sk_pwiser._training._devices import pins_memory
 from sk_pwiser._training._encode import EncodedData, Inputs, Schema, task_labels
 from sk_pwiser._training._settings import Settings
 from sk_pwiser._utils import generator_on, in_background
@@ -194,7 +195,7 @@ class StreamedImpressions(Dataset[Batch]):
 
     def _read(self, files: Sequence[int]) -> Impressions:
         rows = self.load(self.store.read(files))
-        return rows.pinned() if self.device.type == "cuda" else rows
+        return rows.pinned() if pins_memory(self.device) else rows
 
     @cached_property
     def sample(self) -> Impressions:

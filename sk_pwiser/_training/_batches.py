@@ -3,7 +3,7 @@
 from bisect import bisect_right
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, replace
-from functools import cached_property
+from functools import cached_property, partial
 from itertools import pairwise
 from typing import Any, NamedTuple, Protocol
 
@@ -11,7 +11,7 @@ import torch
 from torch import Tensor
 from torch.utils.data import Dataset
 
-from sk_pwiser._training._devices import copied_ahead
+from sk_pwiser._training._devices import copied_ahead, moved, pins_memory
 from sk_pwiser._utils import generator_on
 from sk_pwiser.networks import Bags
 
@@ -151,7 +151,7 @@ class Impressions(Dataset[Batch]):
         return (weights[:, 1:] == 0).sum(dim=0).tolist()
 
     def pinned(self) -> "Impressions":
-        """Return a copy in pinned memory, from where copies to CUDA are faster."""
+        """Return a copy in pinned memory, whose copies to a device are faster."""
         pinned: dict[str, Any] = {k: t.pin_memory() for k, t in self._tensors().items()}
         if self.bags is not None:
             pinned["bags"] = Bags(
@@ -175,10 +175,27 @@ class Impressions(Dataset[Batch]):
         free = _free_memory(device)
         if free is not None and n_bytes > free // 2:
             return self
-        moved: dict[str, Any] = {name: t.to(device) for name, t in tensors.items()}
+        copies: dict[str, Any] = {name: _to(t, device) for name, t in tensors.items()}
         if self.bags is not None:
-            moved["bags"] = self.bags.to(device)
-        return replace(self, **moved)
+            copies["bags"] = Bags(**{k: _to(t, device) for k, t in of_bags.items()})
+        return replace(self, **copies)
+
+
+def _to(tensor: Tensor, device: torch.device) -> Tensor:
+    """Move a tensor; the host does not wait for a copy of pinned memory."""
+    return tensor.to(device, non_blocking=tensor.is_pinned())
+
+
+# Beyond this size, in bytes, pinning takes longer than one wait per epoch.
+LARGEST_PINNED = 2**24
+
+
+def _sent(tensor: Tensor | None, device: torch.device) -> Tensor | None:
+    """Move a tensor of the host, by pinned memory if it is small."""
+    if tensor is None:
+        return None
+    is_pinned = tensor.nbytes <= LARGEST_PINNED and pins_memory(device)
+    return _to(tensor.pin_memory() if is_pinned else tensor, device)
 
 
 def _index(tensor: Tensor, rows: Tensor | slice) -> Tensor:
@@ -198,6 +215,9 @@ def _free_memory(device: torch.device) -> int | None:
 
 
 CPU = torch.device("cpu")
+
+# Consecutive batches whose rows other devices than a CPU gather by the same kernels.
+JOINT_BATCHES, JOINT_ROWS = 32, 2**16
 
 
 class BatchIndices(NamedTuple):
@@ -302,6 +322,25 @@ def _permutation(n: int) -> Tensor:
     return torch.randperm(n, generator=generator_on(CPU))
 
 
+def split(batch: Batch, bounds: list[int], entries: list[int]) -> Iterator[Batch]:
+    """Yield the batches, as views, of rows that were gathered together."""
+    inputs, y = batch
+    bags = {k[4:]: values for k, values in inputs.items() if k.startswith("bag_")}
+    rows = Impressions(
+        inputs["codes"].long(),
+        inputs["numeric"],
+        y,
+        inputs.get("sample_weight"),
+        inputs.get("groups"),
+        bags=Bags(**bags) if bags else None,
+    )
+    for (start, stop), (begin, end) in zip(
+        pairwise(bounds), pairwise(entries), strict=True
+    ):
+        own = slice(start - bounds[0], stop - bounds[0])
+        yield rows.batch(own, slice(begin - entries[0], end - entries[0]))
+
+
 class BatchIterator:
     """Iterates over the batches of impressions, one indexing operation per batch.
 
@@ -327,34 +366,37 @@ class BatchIterator:
         """Iterate over the batches of one epoch."""
         for part in self.dataset.parts(self.sampler != "sequential"):
             batches = self._batches(part)
-            if self.device.type == "cuda" and part.device.type == "cpu":
-                batches = copied_ahead(batches, self.device)
-            for inputs, y in batches:
-                moved = {name: t.to(self.device) for name, t in inputs.items()}
-                yield moved, y.to(self.device)
+            is_copied = self.device.type == "cuda" and part.device.type == "cpu"
+            if is_copied and len(part) > self.batch_size:
+                yield from copied_ahead(batches, self.device)
+                continue
+            for batch in batches:
+                yield moved(batch, partial(_to, device=self.device))
 
     def _batches(self, data: Impressions) -> Iterator[Batch]:
         order, bounds, weight = self._sample(data)
-        entries = pairwise(data.entry_bounds(order, bounds))
-        for (start, stop), of_batch in zip(pairwise(bounds), entries, strict=True):
-            rows = slice(start, stop) if order is None else order[start:stop]
-            inputs, y = data.batch(rows, slice(*of_batch))
+        entries, n_joint = data.entry_bounds(order, bounds), 1
+        if order is not None and data.device.type != "cpu":
+            n_joint = max(1, min(JOINT_BATCHES, JOINT_ROWS // self.batch_size))
+        for first in range(0, len(bounds) - 1, n_joint):
+            own, ends = (x[first : first + n_joint + 1] for x in (bounds, entries))
+            drawn = slice(own[0], own[-1])
+            rows = drawn if order is None else order[drawn]
+            inputs, y = data.batch(rows, slice(ends[0], ends[-1]))
             if weight is not None:
-                own = inputs.get("sample_weight")
-                part = weight[start:stop]
-                if own is not None:
-                    part = own * part.view(-1, *[1] * (own.dim() - 1))
+                known, part = inputs.get("sample_weight"), weight[drawn]
+                if known is not None:
+                    part = known * part.view(-1, *[1] * (known.dim() - 1))
                 inputs["sample_weight"] = part
-            yield inputs, y
+            yield from split((inputs, y), own, ends) if n_joint > 1 else [(inputs, y)]
 
     def _sample(self, data: Impressions) -> BatchIndices:
         """Sample rows, as indices of the tensors and on their device."""
         indices = self._sample_rows(data)
         rows, device = data.rows, data.codes.device
-        order = None if indices.order is None else indices.order.to(device)
+        order, weight = _sent(indices.order, device), _sent(indices.weight, device)
         if rows is not None:
             order = rows if order is None else rows[order]
-        weight = None if indices.weight is None else indices.weight.to(device)
         return BatchIndices(order, indices.bounds, weight)
 
     def _sample_rows(self, data: Impressions) -> BatchIndices:

@@ -1,7 +1,7 @@
 """Devices of torch, and batches on their way to one."""
 
 from collections.abc import Callable, Iterable, Iterator
-from functools import cache
+from functools import cache, partial
 from typing import TYPE_CHECKING, Any, TypeVar
 
 import torch
@@ -105,21 +105,38 @@ Item = TypeVar("Item")
 Started = TypeVar("Started")
 
 
+@cache
+def pins_memory(device: torch.device) -> bool:
+    """Return whether the host need not wait for copies to a device of pinned memory."""
+    if device.type in ("cpu", "mps"):  # which share memory
+        return False
+    try:
+        return torch.zeros(1).pin_memory().is_pinned()
+    except RuntimeError:
+        return False
+
+
+def moved(batch: "Batch", copy: "Callable[[torch.Tensor], torch.Tensor]") -> "Batch":
+    """Copy the tensors of a batch; numeric inputs in place of labels are not twice."""
+    inputs, y = batch
+    copies = {name: copy(tensor) for name, tensor in inputs.items()}
+    return copies, copies["numeric"] if y is inputs.get("numeric") else copy(y)
+
+
 def copied_ahead(batches: "Iterable[Batch]", device: torch.device) -> "Iterator[Batch]":
     """Copy batches from the host to a CUDA device, each one step ahead.
 
     The copies run in a stream of their own, from pinned memory, so that neither the
     host nor the computation waits for them.
     """
-    stream = torch.cuda.Stream(device)  # type: ignore[no-untyped-call]
+    stream = _copy_stream(device)
 
     def copy(batch: "Batch") -> "tuple[Batch, torch.cuda.Event]":
         with torch.cuda.stream(stream):
-            inputs = {name: _copy(t, device) for name, t in batch[0].items()}
-            y = _copy(batch[1], device)
+            copies = moved(batch, partial(_copy, device=device))
             copied = torch.cuda.Event()  # type: ignore[no-untyped-call]
             copied.record(stream)
-        return (inputs, y), copied
+        return copies, copied
 
     for (inputs, y), copied in one_ahead(batches, copy):
         current = torch.cuda.current_stream(device)
@@ -129,6 +146,12 @@ def copied_ahead(batches: "Iterable[Batch]", device: torch.device) -> "Iterator[
             # Its memory is not reused before the computation has read it.
             tensor.record_stream(current)
         yield inputs, y
+
+
+@cache
+def _copy_stream(device: torch.device) -> "torch.cuda.Stream":
+    """Return the stream of copies, one per device: each would keep its own memory."""
+    return torch.cuda.Stream(device)  # type: ignore[no-untyped-call]
 
 
 def _copy(tensor: torch.Tensor, device: torch.device) -> torch.Tensor:

@@ -220,6 +220,10 @@ def keep_freed_memory() -> None:
     torch.empty(2**25 - 2**13, dtype=torch.uint8)
 
 
+# Modes of torch.compile that use CUDA graphs.
+MODES_WITH_GRAPHS = "reduce-overhead", "max-autotune"
+
+
 def close_bars(net: NeuralNet) -> None:
     """Erase the progress bars of a net whose training was interrupted."""
     for _, callback in getattr(net, "callbacks_", []):
@@ -570,7 +574,7 @@ class MultiTaskNet(NeuralNet):  # type: ignore[misc]
             if training and n_steps % FLUSH_INTERVAL == 0:
                 self._flush_tiny_values(average)
             n_in_batch = self.n_rows_of(batch)
-            total += step["loss"].detach() * n_in_batch
+            total.add_(step["loss"].detach(), alpha=n_in_batch)
             n_rows += n_in_batch
             if not training:
                 logits.append(step["y_pred"])
@@ -586,6 +590,8 @@ class MultiTaskNet(NeuralNet):  # type: ignore[misc]
             self._record_validation(prefix, iterator.dataset, torch.cat(logits))
 
     def _flush_tiny_values(self, average: WeightAverage | None) -> None:
+        if torch.device(self.device).type != "cpu":  # which compute with them as fast
+            return
         averages = [] if average is None else average.averages()
         flush_tiny_values(self.module_, self.optimizer_, averages)
 
@@ -674,7 +680,10 @@ class MultiTaskNet(NeuralNet):  # type: ignore[misc]
             # An iterator: most weightings do not read the parameters.
             chain(self.module_.parameters(), self.criterion_.loss.parameters()),
         )
-        return {"loss": loss, "y_pred": output.logits}
+        logits = output.logits
+        if self.compile_mode in MODES_WITH_GRAPHS:  # whose next step overwrites it
+            logits = logits.clone()
+        return {"loss": loss, "y_pred": logits}
 
     def validation_step(self, batch: Batch, **fit_params: Any) -> dict[str, Tensor]:
         """Compute the loss of a batch, and the logits, without gradients."""

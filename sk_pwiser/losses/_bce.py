@@ -1,7 +1,9 @@
 """Binary cross-entropy."""
 
 from collections.abc import Sequence
+from typing import Any
 
+import torch
 from torch import Tensor
 from torch.nn import functional as F
 
@@ -32,7 +34,26 @@ class BCE(_PointwiseLoss):
 
     def row_losses(self, logits: Tensor, targets: Tensor) -> Tensor:
         """Compute the cross-entropy per row and task; targets may be probabilities."""
-        return F.binary_cross_entropy_with_logits(logits, targets, reduction="none")
+        if logits.is_cpu:
+            return F.binary_cross_entropy_with_logits(logits, targets, reduction="none")
+        losses: Tensor = _CrossEntropy.apply(logits, targets)  # type: ignore[no-untyped-call]
+        return losses
+
+
+class _CrossEntropy(torch.autograd.Function):
+    """Cross-entropy by fewer kernels than torch's own."""
+
+    @staticmethod
+    def forward(ctx: Any, logits: Tensor, targets: Tensor) -> Tensor:
+        ctx.save_for_backward(logits, targets)
+        loss = torch.addcmul(logits, logits, targets, value=-1)
+        return loss.sub_(F.logsigmoid(logits))
+
+    @staticmethod
+    def backward(ctx: Any, *grad_outputs: Tensor) -> tuple[Tensor | None, ...]:
+        logits, targets = ctx.saved_tensors
+        of_targets = -grad_outputs[0] * logits if ctx.needs_input_grad[1] else None
+        return grad_outputs[0] * (logits.sigmoid() - targets), of_targets
 
 
 class _BCEWithRanking(BCE):

@@ -1,6 +1,7 @@
 """PWiseR: a loss per task plus a pairwise term that ranks conversions first."""
 
 from collections.abc import Callable, Mapping, Sequence
+from functools import partial
 from numbers import Integral
 from typing import Any
 
@@ -15,13 +16,15 @@ from sk_pwiser._utils import (
     read_task_parents,
     task_paths,
 )
-from sk_pwiser.losses._pairwise import SURROGATES
+from sk_pwiser.losses._pairwise import SURROGATES, WithGradients
 from sk_pwiser.losses._pwiser_loss import check_margins
 from sk_pwiser.losses._task_loss import MultiTaskLoss, per_task, weights_of_task
 from sk_pwiser.losses._weighted_scores import (
     PAIRS,
     WeightedScores,
-    has_pairs,
+    is_joint,
+    joint_terms,
+    lacks_pairs,
     means_over_pairs,
     rows_by_depth,
 )
@@ -118,6 +121,8 @@ class PWiseR(MultiTaskLoss):
 
     estimator_parameters = ("pwiser_weight", "task_parents")
 
+    _batches_without_pairs: Tensor
+
     def __init__(
         self,
         task_names: Sequence[str],
@@ -149,7 +154,9 @@ class PWiseR(MultiTaskLoss):
         self.base = _build_base(base, base_params, self.task_names)
         self.asks_for_groups = self.base.asks_for_groups
         self.takes_task_weights = self.base.takes_task_weights
-        self._batches_without_pairs: int | Tensor = 0
+        # In place, as graphs require.
+        n_batches = torch.zeros((), dtype=torch.int64)
+        self.register_buffer("_batches_without_pairs", n_batches, persistent=False)
 
     def forward(
         self,
@@ -163,6 +170,10 @@ class PWiseR(MultiTaskLoss):
         if self.pwiser_weight == 0 or not self.heads:
             return losses
         scores = logits if self.score == "logit" else logits.sigmoid()
+        if is_joint(scores.device, self.surrogate):
+            compute = partial(self._joint_terms, y=y, sample_weight=sample_weight)
+            of_tasks: Tensor = WithGradients.apply(compute, scores)  # type: ignore[no-untyped-call]
+            return losses + of_tasks.to(losses.dtype)
         terms: list[list[Tensor]] = [[] for _ in self.task_names]
         for path, heads in self.paths:
             is_at_depth = rows_by_depth(y, sample_weight, path)
@@ -170,8 +181,37 @@ class PWiseR(MultiTaskLoss):
                 weight = weights_of_task(sample_weight, head)
                 of_rows = WeightedScores(scores[:, head], weight)
                 terms[head].append(self._term(of_rows, is_at_depth))
-        means = [_mean(each, losses).to(losses.dtype) for each in terms]
+        zero = losses.new_zeros(())
+        means = [_mean(each, zero).to(losses.dtype) for each in terms]
         return losses + self.pwiser_weight * torch.stack(means)
+
+    def _joint_terms(
+        self, scores: Tensor, y: Tensor, sample_weight: Tensor | None
+    ) -> tuple[Tensor, Tensor]:
+        """Return the weighted terms of all tasks, and their gradient."""
+        terms: list[list[Tensor]] = [[] for _ in self.task_names]
+        gradients: list[list[Tensor]] = [[] for _ in self.task_names]
+        for path, heads in self.paths:
+            weight = sample_weight
+            if weight is not None:
+                is_shared = weight.dim() == 1
+                weight = weight.unsqueeze(0) if is_shared else _rows(weight, heads)
+            found = joint_terms(
+                _rows(scores, heads),
+                rows_by_depth(y, sample_weight, path),
+                weight,
+                self.margins,
+                self.surrogate,
+                self.pairs,
+                self.pwiser_weight / len(y),
+            )
+            for head, term, gradient in zip(heads, *found, strict=True):
+                terms[head].append(term)
+                gradients[head].append(gradient)
+        zeros = found[1].new_zeros(len(y))
+        values = torch.stack([_mean(each, zeros[0]) for each in terms])
+        columns = torch.stack([_mean(each, zeros) for each in gradients], dim=1)
+        return values.to(scores.dtype), columns.to(scores.dtype)
 
     def _term(self, scores: WeightedScores, is_at_depth: Tensor) -> Tensor:
         """Sum the means over pairs, each times the share of its higher rows."""
@@ -208,27 +248,38 @@ class PWiseR(MultiTaskLoss):
         self.base.observe(y, sample_weight)
         if self.pwiser_weight == 0 or not self.heads:
             return
-        lacks_pairs: Tensor | bool = True
+        found = []
         for path, heads in self.paths:
             is_at_depth = rows_by_depth(y, sample_weight, path)
             if sample_weight is not None:
                 columns = per_task(sample_weight).expand(len(y), y.shape[1]).unbind(1)
                 largest = torch.stack([columns[head] for head in heads]).amax(dim=0)
                 is_at_depth = is_at_depth & (largest > 0)
-            lacks_pairs = lacks_pairs & ~has_pairs(is_at_depth.any(dim=1), self.pairs)
-        self._batches_without_pairs = self._batches_without_pairs + lacks_pairs
+            found.append(lacks_pairs(is_at_depth.any(dim=1), self.pairs))
+        lacks_all = found[0] if len(found) == 1 else torch.stack(found).all()
+        count = self._batches_without_pairs
+        count.add_(lacks_all.to(count.device))
 
     def pop_epoch_record(self) -> dict[str, float]:
         """Return the epoch's figures, with the batches without pairs; reset them."""
-        count, self._batches_without_pairs = self._batches_without_pairs, 0
-        return {**self.base.pop_epoch_record(), "batches_without_pairs": int(count)}
+        count = int(self._batches_without_pairs)
+        self._batches_without_pairs.zero_()
+        return {**self.base.pop_epoch_record(), "batches_without_pairs": count}
 
 
-def _mean(terms: list[Tensor], losses: Tensor) -> Tensor:
-    """Return the mean of terms, 0 of none."""
+def _rows(values: Tensor, heads: Sequence[int]) -> Tensor:
+    """Return columns in ascending order as rows."""
+    rows = values.t()
+    if heads[-1] - heads[0] + 1 == len(heads):
+        return rows[heads[0] : heads[-1] + 1]
+    return torch.stack([rows[head] for head in heads])
+
+
+def _mean(terms: list[Tensor], zero: Tensor) -> Tensor:
+    """Return the mean of terms, or `zero`."""
     if len(terms) > 1:
         return torch.stack(terms).mean(dim=0)
-    return terms[0] if terms else losses.new_zeros(())
+    return terms[0] if terms else zero
 
 
 def _find_heads(tasks: Any, task_names: Sequence[str]) -> list[int]:

@@ -1,13 +1,14 @@
 """Scores with weights, and means over pairs of rows at different depths."""
 
 from collections.abc import Iterator, Sequence
+from functools import cache
 from typing import NamedTuple
 
 import torch
 from torch import Tensor
 
 from sk_pwiser._utils import widest_float
-from sk_pwiser.losses._pairwise import pairwise_mean
+from sk_pwiser.losses._pairwise import joint_hinge_sums, pairwise_mean
 
 PAIRS = ("conversion", "funnel")
 
@@ -70,16 +71,27 @@ def rows_by_depth(
         y = _columns(y, path)
         if sample_weight is not None and sample_weight.dim() == 2:
             sample_weight = _columns(sample_weight, path)
-    leading = y.cumprod(dim=1).sum(dim=1)
-    depth = torch.where(leading == y.sum(dim=1), leading, -1)
+    happened, may_lack = _labels_by_depth(y.shape[1], starts_with_first, y.device)
+    is_found = y.t().unsqueeze(1) == happened
     if sample_weight is not None and sample_weight.dim() == 2:
-        is_known = sample_weight > 0
-        # The first task has a label in every row.
-        later = is_known[:, 1:] if starts_with_first else is_known
-        n_known = later.cumprod(dim=1).sum(dim=1) + int(starts_with_first)
-        is_known = (leading < n_known) | (n_known == y.shape[1])
-        depth = torch.where(is_known, depth, -1)
-    return depth == torch.arange(y.shape[1] + 1, device=y.device).unsqueeze(1)
+        is_found &= (sample_weight.t().unsqueeze(1) > 0) | may_lack
+    return is_found.all(dim=0)
+
+
+@cache
+def _labels_by_depth(
+    n_tasks: int, starts_with_first: bool, device: torch.device
+) -> tuple[Tensor, Tensor]:
+    """Return for each task and depth whether it happened, and may lack its label.
+
+    Labels after the first 0 may be missing. The first task has a label in every row.
+    Both have the shape (n_tasks, n_tasks + 1, 1).
+    """
+    task, depth = torch.arange(n_tasks).view(-1, 1, 1), torch.arange(n_tasks + 1)
+    happened = task < depth.unsqueeze(1)
+    may_lack = task > depth.unsqueeze(1)
+    may_lack[0] |= starts_with_first
+    return happened.to(device), may_lack.to(device)
 
 
 def _columns(values: Tensor, path: Sequence[int]) -> Tensor:
@@ -103,8 +115,45 @@ def means_over_pairs(
             yield parts[depth], parts[depth].mean_above(parts[lower], margin, surrogate)
 
 
-def has_pairs(is_present: Tensor, pairs: str) -> Tensor:
-    """Return whether there is a pair of rows to compare, from the depths with rows."""
+def is_joint(device: torch.device, surrogate: str) -> bool:
+    """Return whether `joint_terms` computes the terms of a device."""
+    has_float64 = widest_float(device) == torch.float64
+    return not selects_without_sync(device) and surrogate != "logistic" and has_float64
+
+
+def joint_terms(
+    scores: Tensor,
+    is_at_depth: Tensor,
+    weight: Tensor | None,
+    margins: Sequence[float],
+    surrogate: str,
+    pairs: str,
+    factor: float,
+) -> tuple[Tensor, Tensor]:
+    """Return the sums over lower depths of `factor` times mean times higher weight.
+
+    Of all heads at once: `scores` and `weight` have the shape (n_heads, batch), and so
+    has the gradient, which is returned as well. The weight of the higher rows cancels
+    out against the divisor of the mean.
+    """
+    scores, is_at_depth = scores.double(), is_at_depth.double()
+    at_depth = is_at_depth if weight is None else is_at_depth * weight.unsqueeze(1)
+    at_depth = at_depth.expand(len(scores), -1, -1)
+    total = at_depth.sum(-1, keepdim=True).clamp_(min=torch.finfo(torch.float64).tiny)
+    lower = (at_depth / total.div_(factor))[:, :-1]
     if pairs == "funnel":
-        return is_present.sum() > 1
-    return is_present[-1] & is_present[:-1].any()
+        higher = at_depth.flip(1).cumsum(1).flip(1)[:, 1:]  # deeper than each level
+    else:  # one level, as the higher rows of all lower depths are the same
+        higher, lower = at_depth[:, -1:], lower.sum(1, keepdim=True)
+    margin: Tensor | float = margins[-1]
+    if len({*margins}) > 1:
+        of_depths = zip(is_at_depth, reversed(margins), strict=False)
+        margin = torch.stack([rows * value for rows, value in of_depths]).sum(0)
+    return joint_hinge_sums(scores, margin, higher, lower, surrogate == "squared_hinge")
+
+
+def lacks_pairs(is_present: Tensor, pairs: str) -> Tensor:
+    """Return whether there is no pair to compare, from the depths with rows."""
+    if pairs == "funnel":
+        return is_present.sum() < 2
+    return ~(is_present[-1] & is_present[:-1].any())

@@ -106,7 +106,7 @@ class BinProjection(nn.Module):
     """
 
     starts: Tensor
-    rows: Tensor
+    rows: Tensor | None
     factors: Tensor
     first_scores: Tensor
     score_steps: Tensor
@@ -120,18 +120,15 @@ class BinProjection(nn.Module):
         width = dim + self.has_scores
         self.n_out = n_columns * width
         self.owners = [column for column in range(n_columns) for _ in range(width)]
-        # Columns with fewer bins than the longest are padded by row `n_rows` of zeros.
-        rows = torch.full((n_columns, longest), n_rows)
+        # Columns with fewer bins than the longest are padded by any row times 0.
+        is_used = torch.arange(longest) < torch.tensor(n_bins).unsqueeze(1)
+        rows = (is_used.flatten().cumsum(0) - 1).view(is_used.shape)
         first_scores = torch.zeros(n_columns, 1, width)
         score_steps = torch.zeros(n_columns, longest, 1)
-        start = 0
-        for column, n in enumerate(n_bins):
-            rows[column, :n] = torch.arange(start, start + n)
-            start += n
-            if self.has_scores:
-                scores = edge_scores(n)
-                first_scores[column, 0, 0] = scores[0]
-                score_steps[column, :n, 0] = scores.diff()
+        for column, n in enumerate(n_bins if self.has_scores else ()):
+            scores = edge_scores(n)
+            first_scores[column, 0, 0] = scores[0]
+            score_steps[column, :n, 0] = scores.diff()
         factors = torch.tensor([*scales] or [1.0] * n_columns, dtype=torch.float32)
         # Smaller weights than those of variance 1 / dim, and even smaller ones where
         # the components count half, gave a higher AUC on validation rows.
@@ -139,8 +136,8 @@ class BinProjection(nn.Module):
         self.weight = nn.Parameter(torch.randn(n_rows, dim) * sizes.unsqueeze(1))
         for name, buffer in (
             ("starts", torch.arange(longest, dtype=torch.float32)),
-            ("rows", rows),
-            ("factors", factors.view(-1, 1, 1)),
+            ("rows", None if bool(is_used.all()) else rows),
+            ("factors", (factors.view(-1, 1) * is_used).unsqueeze(2)),
             ("first_scores", first_scores),
             ("score_steps", score_steps),
         ):
@@ -149,8 +146,11 @@ class BinProjection(nn.Module):
     def forward(self, positions: Tensor) -> Tensor:
         """Map `(batch, n_columns)` to `(batch, n_out)`, column after column."""
         components = (positions.t().unsqueeze(2) - self.starts).clamp_(0, 1)
-        matrices = F.embedding(self.rows, F.pad(self.weight, (0, 0, 0, 1)))
-        matrices = matrices * self.factors
+        weight: Tensor = self.weight
+        if self.rows is not None:
+            weight = F.embedding(self.rows, weight)
+        n_columns, longest, _ = self.factors.shape
+        matrices = weight.view(n_columns, longest, -1) * self.factors
         if self.has_scores:  # which are linear within a bin, like the components
             matrices = torch.cat([self.score_steps, matrices], dim=2)
         inputs = torch.baddbmm(self.first_scores, components, matrices)
@@ -249,6 +249,9 @@ class NumericInputs(nn.Module):
 
     def forward(self, numeric: Tensor) -> Tensor:
         """Map `(batch, n_numeric)` to `(batch, n_out)`."""
+        if len(self.layers) == 1:  # of all columns, in their order
+            inputs: Tensor = self.layers[0](numeric)
+            return inputs
         parts = [
             layer(numeric.index_select(1, self.get_buffer(columns)))
             for layer, columns in zip(self.layers, self.columns, strict=True)
@@ -268,6 +271,7 @@ class InputLayer(nn.Module):
     """
 
     offsets: Tensor
+    unseen: Tensor  # the rows of the tables for unseen values, one per column
     used: Tensor | None
 
     # Standard deviation of initial embeddings. If it is small, the embedding of a rare
@@ -278,12 +282,11 @@ class InputLayer(nn.Module):
         super().__init__()
         self.unseen_code = spec.unseen_code
         self.category_dropout = spec.category_dropout
-        self.cardinalities = list(spec.cardinalities)
         n_columns, dim = len(spec.cardinalities), spec.embedding_dim
-        sizes = torch.tensor([0, *spec.cardinalities], dtype=torch.int64)
-        self.register_buffer("offsets", sizes.cumsum(0)[:-1], persistent=False)
-        n_rows = int(sizes.sum())
-        tables = [nn.Embedding(n_rows, dim) for _ in range(n_tables)]
+        for name in ("offsets", "unseen"):
+            self.register_buffer(name, torch.zeros(0), persistent=False)
+        self._set_cardinalities(spec.cardinalities)
+        tables = [nn.Embedding(sum(spec.cardinalities), dim) for _ in range(n_tables)]
         for table in tables:
             nn.init.normal_(table.weight, std=self.initial_std)
         self.embeddings = nn.ModuleList(tables)
@@ -328,7 +331,7 @@ class InputLayer(nn.Module):
 
     def columns(self, codes: Tensor, numeric: Tensor) -> list[Tensor]:
         """Return the dense input of each table, without interactions."""
-        places = self._drop(codes) + self.offsets
+        places = self._places(codes)
         sums, numeric = self._split(numeric)
         numbers = [numeric] * len(self.embeddings)
         if self.bins is not None:
@@ -369,9 +372,7 @@ class InputLayer(nn.Module):
         bags: Sequence[BagSpec],
     ) -> None:
         """Replace the embedding tables, in place, by those of other cardinalities."""
-        self.cardinalities = list(cardinalities)
-        offsets = torch.tensor([0, *cardinalities]).cumsum(0)[:-1]
-        self.offsets = offsets.to(self.offsets.device)
+        self._set_cardinalities(cardinalities)
         for embedding, weight in zip(self.embeddings, weights, strict=True):
             embedding.get_parameter("weight").data = weight
             embedding.num_embeddings = len(weight)  # type: ignore[assignment]
@@ -386,7 +387,7 @@ class InputLayer(nn.Module):
         assert self.bags is not None
         targets = None
         if self.bags.attended:  # whose values are dropped apart from those of `forward`
-            targets = self._drop(codes) + self.offsets
+            targets = self._places(codes)
         sums = self.bags(bags, targets, self.embeddings)
         return torch.cat([sums, numeric], dim=1)
 
@@ -412,11 +413,19 @@ class InputLayer(nn.Module):
         """Select the components that the columns use."""
         return embedded if self.used is None else embedded.index_select(1, self.used)
 
-    def _drop(self, codes: Tensor) -> Tensor:
-        """Apply category dropout in training."""
+    def _set_cardinalities(self, cardinalities: Sequence[int]) -> None:
+        """Set the first row of each column, and that of its unseen values."""
+        self.cardinalities = list(cardinalities)
+        ends = torch.tensor([0, *cardinalities], dtype=torch.int64).cumsum(0)
+        self.offsets = ends[:-1].to(self.offsets.device)
+        self.unseen = self.offsets + self.unseen_code
+
+    def _places(self, codes: Tensor) -> Tensor:
+        """Return the rows of the tables, after category dropout in training."""
+        places = codes + self.offsets
         if not self.training or self.category_dropout == 0:
-            return codes
+            return places
         # Not torch.rand, which torch.compile cannot call with `generator`.
         drawn = torch.empty(codes.shape, device=codes.device)
         drawn.uniform_(generator=generator_on(codes.device))
-        return codes.masked_fill(drawn < self.category_dropout, self.unseen_code)
+        return torch.where(drawn < self.category_dropout, self.unseen, places)

@@ -3,6 +3,7 @@
 import math
 from collections.abc import Callable, Iterable, Sequence
 from itertools import pairwise
+from typing import cast
 
 import torch
 from torch import Tensor, nn
@@ -105,7 +106,11 @@ def pair(modules: nn.ModuleList, inputs: Tensor) -> Iterable[tuple[nn.Module, Te
 
 
 class TaskTowers(nn.ModuleList):
-    """One tower per task, with the output biases `base_logits` at the start."""
+    """One tower per task, with the output biases `base_logits` at the start.
+
+    On a CPU they are computed one after the other, and elsewhere together, which needs
+    fewer kernels. Each has its own parameters, since some belong to rare tasks.
+    """
 
     def __init__(
         self, n_in: int, units: Sequence[int], base_logits: Tensor, dropout: float = 0.0
@@ -116,7 +121,45 @@ class TaskTowers(nn.ModuleList):
 
     def forward(self, inputs: Tensor) -> Tensor:
         """Map `(batch, n_in)` or `(n_tasks, batch, n_in)` to `(batch, n_tasks)`."""
-        return torch.cat([tower(each) for tower, each in pair(self, inputs)], dim=1)
+        if inputs.is_cpu or len(self) == 1:
+            return torch.cat([tower(each) for tower, each in pair(self, inputs)], dim=1)
+        return self._jointly(inputs)
+
+    def _jointly(self, inputs: Tensor) -> Tensor:
+        """Compute all towers by the same kernels."""
+        towers = cast(list[Tower], list(self))
+        hidden, dropout = inputs, towers[0].hidden.dropout
+        *layers, (weight, bias) = _join([tower.linears for tower in towers])
+        for layer in layers:
+            hidden = torch.relu(_apply_jointly(*layer, hidden))
+            hidden = drop(hidden, dropout, self.training)
+        with torch.autocast(inputs.device.type, enabled=False):
+            logits = _apply_jointly(weight, bias, hidden.to(weight.dtype))
+        return logits.squeeze(2).t()
+
+
+def _join(towers: Sequence[Sequence[nn.Linear]]) -> list[tuple[Tensor, Tensor]]:
+    """Return the weights and biases of each layer of all towers, from one copy.
+
+    Their shapes are (n_towers, n_out, n_in) and (n_towers, 1, n_out).
+    """
+    parts, shapes = [], []
+    for layers in zip(*towers, strict=True):
+        n_out, n_in = layers[0].weight.shape
+        parts += [layer.weight.flatten() for layer in layers]
+        parts += [layer.bias for layer in layers]
+        shapes += [(len(towers), n_out, n_in), (len(towers), 1, n_out)]
+    joined = torch.split(torch.cat(parts), [math.prod(shape) for shape in shapes])
+    views = [part.view(shape) for part, shape in zip(joined, shapes, strict=True)]
+    return list(zip(views[::2], views[1::2], strict=True))
+
+
+def _apply_jointly(weight: Tensor, bias: Tensor, inputs: Tensor) -> Tensor:
+    """Map inputs like those of `TaskTowers` to `(n_towers, batch, n_out)`."""
+    if inputs.dim() == 3:
+        return torch.baddbmm(bias, inputs, weight.transpose(1, 2))
+    outputs = nn.functional.linear(inputs, weight.flatten(0, 1), bias.flatten())
+    return outputs.view(len(inputs), len(weight), -1).transpose(0, 1)
 
 
 class Tower(nn.Module):
@@ -129,6 +172,11 @@ class Tower(nn.Module):
         self.hidden = MLP(n_in, units, dropout)
         self.output = OutputLayer(Linear(self.hidden.n_out, 1))
         nn.init.constant_(self.output.linear.bias, base_logit)
+
+    @property
+    def linears(self) -> list[Linear]:
+        """The linear maps from the first to the last one."""
+        return cast(list[Linear], [*self.hidden.layers, self.output.linear])
 
     def forward(self, inputs: Tensor) -> Tensor:
         """Map `(batch, n_in)` to `(batch, 1)`."""

@@ -1,15 +1,48 @@
 """Weightings with the same weights in all steps."""
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 
 import torch
-from torch import Tensor
+from torch import Tensor, nn
 
 from sk_pwiser._utils import check_number, is_iterable
 from sk_pwiser.weighting._task_weighting import TaskWeighting
 
 
-class Equal(TaskWeighting):
+class _Constant(TaskWeighting):
+    """Base class of the weightings whose weights do not change."""
+
+    weights: Tensor
+
+    def __init__(self, n_tasks: int, weights: Sequence[float]) -> None:
+        super().__init__(n_tasks)
+        # A setting of the user is not part of the state: `partial_fit` may change it.
+        self.register_buffer(
+            "weights", torch.tensor(weights, dtype=torch.float32), persistent=False
+        )
+
+    def backward(
+        self,
+        losses: Tensor,
+        penalty: Tensor | None,
+        parameters: Iterable[nn.Parameter],
+    ) -> None:
+        """Compute the gradients of a step, for which the weights are known before."""
+        if penalty is None:
+            torch.autograd.backward(losses, self._factors)
+        else:
+            torch.autograd.backward([losses, penalty], [self._factors, None])
+
+    def end_epoch(self) -> list[float]:
+        """Return the weights."""
+        return self._factors.tolist()
+
+    @property
+    def _factors(self) -> Tensor:
+        return self.weights if self.n_tasks > 1 else torch.ones_like(self.weights)
+
+
+class Equal(_Constant):
     """The sum of the tasks' losses.
 
     Parameters
@@ -25,12 +58,15 @@ class Equal(TaskWeighting):
     tensor(0.7500)
     """
 
+    def __init__(self, n_tasks: int) -> None:
+        super().__init__(n_tasks, [1.0] * n_tasks)
+
     def forward(self, losses: Tensor) -> Tensor:
         """Return the sum of the losses, of shape `()`."""
         return losses.sum()
 
 
-class Fixed(TaskWeighting):
+class Fixed(_Constant):
     """A weighted sum of the tasks' losses, with weights given by the user.
 
     Parameters
@@ -48,10 +84,7 @@ class Fixed(TaskWeighting):
     tensor(1.5000)
     """
 
-    weights: Tensor
-
     def __init__(self, n_tasks: int, *, weights: Sequence[float]) -> None:
-        super().__init__(n_tasks)
         if isinstance(weights, Mapping) or not is_iterable(weights):
             raise TypeError(
                 f"weights must be a sequence of numbers, one per task; got {weights!r}."
@@ -70,10 +103,7 @@ class Fixed(TaskWeighting):
             raise ValueError(
                 f"weights must hold at least one number > 0; got {weights!r}."
             )
-        # A setting of the user is not part of the state: `partial_fit` may change it.
-        self.register_buffer(
-            "weights", torch.tensor(values, dtype=torch.float32), persistent=False
-        )
+        super().__init__(n_tasks, values)
 
     def forward(self, losses: Tensor) -> Tensor:
         """Return the weighted sum of the losses, of shape `()`."""

@@ -6,6 +6,7 @@ import pytest
 import torch
 from numpy.testing import assert_allclose
 from refusals import X, Y, refuses, small
+from skorch.callbacks import Callback
 
 from sk_pwiser._training._devices import check_compiler
 
@@ -64,6 +65,23 @@ def test_predictions_pickles_and_further_training(compilations):
     copy.partial_fit(X, Y)
     assert copy.n_iter_ == 3
     assert compilations[-1][0] is copy.net_.module_
+
+
+@pytest.mark.parametrize(("mode", "copies"), [(True, 0), ("reduce-overhead", 1)])
+def test_what_outlives_a_step_is_not_in_the_memory_of_a_graph(
+    compilations, mode, copies
+):
+    """The next step of a CUDA graph writes its outputs to the same memory."""
+
+    class Kept(Callback):
+        def on_batch_end(self, net, y_pred, training, **kwargs):
+            if training:
+                names.append(y_pred.grad_fn.name())
+
+    names = []
+    small(compile=mode, callbacks=[Kept()], max_epochs=1).fit(X, Y)
+    assert names
+    assert all(("Clone" in name) == copies for name in names)
 
 
 # torch raises it while it looks for compilers.

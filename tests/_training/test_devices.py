@@ -1,6 +1,7 @@
 """Devices: copies to CUDA, its free memory, and what other devices support."""
 
 from contextlib import nullcontext
+from functools import cache
 
 import pytest
 import torch
@@ -57,7 +58,7 @@ class Copied:
 
 class Stream:
     def __init__(self, device):
-        pass
+        LOG.append("new stream")
 
 
 class Event:
@@ -80,10 +81,14 @@ def test_a_batch_waits_for_its_own_copy_alone(monkeypatch):
     monkeypatch.setattr(torch.cuda, "stream", lambda stream: nullcontext())
     monkeypatch.setattr(torch.cuda, "current_stream", lambda device: Current("current"))
     monkeypatch.setattr(_devices, "_copy", Copied)
+    monkeypatch.setattr(
+        _devices, "_copy_stream", cache(_devices._copy_stream.__wrapped__)
+    )
     batches = [({"x": torch.tensor(i)}, torch.tensor(i + 1)) for i in (1, 3, 5)]
     found = list(copied_ahead(batches, torch.device("cuda")))
     assert [y.tensor.item() for _, y in found] == [2, 4, 6]
     assert LOG == [
+        "new stream",
         "copy 1",
         "copy 2",
         "copy 3",
@@ -94,6 +99,19 @@ def test_a_batch_waits_for_its_own_copy_alone(monkeypatch):
         "wait for copies up to 4",
         "wait for copies up to 6",
     ]
+    list(copied_ahead(batches, torch.device("cuda")))
+    assert LOG.count("new stream") == 1
+
+
+@pytest.mark.parametrize(("n_rows", "pins"), [(8, False), (9, True)])
+def test_the_rows_of_a_single_batch_are_not_pinned(n_rows, pins, monkeypatch):
+    copied = []
+    monkeypatch.setattr(_batches, "copied_ahead", lambda *args: copied.append(1) or [])
+    monkeypatch.setattr(_batches, "moved", lambda batch, copy: batch)
+    rows = Impressions(torch.zeros(n_rows, 1), torch.zeros(n_rows, 1))
+    batches = list(BatchIterator(rows, 8, device=torch.device("cuda")))
+    assert bool(copied) is pins
+    assert len(batches) == 1 - pins
 
 
 def test_memory_in_the_cache_of_torch_is_free(monkeypatch):

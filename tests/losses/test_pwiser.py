@@ -9,7 +9,13 @@ from hypothesis import given
 from hypothesis import strategies as st
 from numpy.testing import assert_allclose
 
-from sk_pwiser.losses import BCE, MultiTaskLoss, PWiseR, pwiser_loss
+from sk_pwiser.losses import (
+    BCE,
+    MultiTaskLoss,
+    PWiseR,
+    _weighted_scores,
+    pwiser_loss,
+)
 
 NAMES = ["click", "conversion"]
 
@@ -75,8 +81,9 @@ def depth_is_known(labels, weights):
     n_tasks=st.integers(1, 3),
     seed=st.integers(0, 10**6),
     weights=st.sampled_from(["none", "per row", "per task"]),
+    selects=st.booleans(),
 )
-def test_equals_the_definition(surrogate, pairs, n, n_tasks, seed, weights):
+def test_equals_the_definition(surrogate, pairs, n, n_tasks, seed, weights, selects):
     rng = np.random.default_rng(seed)
     y, depth = random_labels(rng, n, n_tasks)
     logits, margins = rng.normal(scale=2, size=(n, n_tasks)), rng.normal(size=n_tasks)
@@ -92,7 +99,9 @@ def test_equals_the_definition(surrogate, pairs, n, n_tasks, seed, weights):
     loss = PWiseR(names, pwiser_weight=0.7, tasks="all", **params)
     if given_weight is not None:
         given_weight = torch.from_numpy(given_weight)
-    losses, gradient = loss_and_gradient(loss, logits, y, given_weight)
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(_weighted_scores, "selects_without_sync", lambda device: selects)
+        losses, gradient = loss_and_gradient(loss, logits, y, given_weight)
     for k in range(n_tasks):
         value, slope = term_by_hand(
             logits[:, k], depth, n_tasks, margins, weight[:, k], surrogate, pairs
@@ -359,3 +368,23 @@ def test_with_funnel_pairs_two_lower_depths_are_enough():
         loss = PWiseR(NAMES, pairs=pairs)
         loss.observe(FUNNEL[1:])
         assert loss.pop_epoch_record() == {"batches_without_pairs": count}
+
+
+@pytest.mark.parametrize("pairs", ["conversion", "funnel"])
+@pytest.mark.parametrize("surrogate", ["hinge", "squared_hinge"])
+@pytest.mark.parametrize("n_converted", [0, 1, 5000])
+def test_selected_and_weighted_rows_agree_at_a_low_rate(
+    surrogate, pairs, n_converted, monkeypatch
+):
+    """Also for large scores, ties at the kink, and a batch without pairs."""
+    rng = np.random.default_rng(0)
+    y = np.zeros((5000, 2))
+    y[:n_converted], y[:150, 0] = 1, 1
+    logits = torch.from_numpy(rng.integers(-4, 5, size=(5000, 2)) / 2.0)
+    logits[::10] = 1000.0
+    params = {"surrogate": surrogate, "pairs": pairs, "tasks": "all"}
+    loss = PWiseR(NAMES, pwiser_weight=0.3, **params)
+    expected = loss_and_gradient(loss, logits, y)
+    monkeypatch.setattr(_weighted_scores, "selects_without_sync", lambda device: False)
+    for found, known in zip(loss_and_gradient(loss, logits, y), expected, strict=True):
+        assert_allclose(found, known, rtol=1e-9, atol=1e-12)

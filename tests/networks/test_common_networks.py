@@ -14,7 +14,7 @@ from torch.nn.functional import binary_cross_entropy_with_logits
 from sk_pwiser._utils import Generators, active
 from sk_pwiser.networks import NETWORKS, Labels, NetworkSpec
 from sk_pwiser.networks._experts import Gates
-from sk_pwiser.networks._layers import StackedLinear
+from sk_pwiser.networks._layers import StackedLinear, TaskTowers
 
 CARDINALITIES = [3, 5, 7]
 RATES = [0.3, 0.02, 0.001]
@@ -286,3 +286,20 @@ def test_compiles_to_one_graph(name, task_space):
     assert (found.conditional_logits is None) == (task_space == "entire")
     network.train()
     compiled(*inputs).logits.sum().backward()
+
+
+@pytest.mark.parametrize("units", [(), (5,), (5, 3)])
+@pytest.mark.parametrize("shape", [(7, 4), (3, 7, 4)])
+def test_towers_that_are_computed_together(units, shape):
+    towers = TaskTowers(4, units, torch.tensor([-1.0, -2.0, -3.0]))
+    inputs = torch.randn(shape, requires_grad=True)
+    wanted = [inputs, *towers.parameters()]
+    factors = torch.randn(7, 3)
+    results = [towers(inputs), towers._jointly(inputs)]
+    torch.testing.assert_close(*results)
+    slopes = [torch.autograd.grad((factors * x).sum(), wanted) for x in results]
+    torch.testing.assert_close(*slopes)
+    # Each task has the gradients of its own tower alone.
+    own = torch.autograd.grad(towers._jointly(inputs)[:, 1].sum(), wanted[1:])
+    size = len(own) // 3
+    assert not any(bool(g.any()) for g in (*own[:size], *own[2 * size :]))

@@ -2,14 +2,18 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Iterable
 from typing import Any
 
 import torch
 from torch import Tensor
 
 from sk_pwiser._utils import check_choice, check_number, widest_float
-from sk_pwiser.losses._pairwise._hinge import hinge_sums, squared_hinge_sums
+from sk_pwiser.losses._pairwise._hinge import (
+    hinge_sums,
+    joint_hinge_sums,
+    squared_hinge_sums,
+)
 from sk_pwiser.losses._pairwise._logistic import logistic_sums
 from sk_pwiser.losses._pairwise._surrogates import (
     SURROGATES,
@@ -17,7 +21,7 @@ from sk_pwiser.losses._pairwise._surrogates import (
     brute_force_sums,
 )
 
-__all__ = ["SURROGATES", "pairwise_mean"]
+__all__ = ["SURROGATES", "WithGradients", "joint_hinge_sums", "pairwise_mean"]
 
 # Up to this number of pairs their matrix is faster than sorting or a grid. The time of
 # other devices goes into the number of kernels, of which the matrix needs few.
@@ -30,37 +34,40 @@ _SUMS: dict[str, Callable[[Tensor, Tensor, float, Tensor, Tensor], PairSums]] = 
 }
 
 
-class _WithGradients(torch.autograd.Function):
-    """Attach a value with precomputed gradients to the graph of the scores."""
+class WithGradients(torch.autograd.Function):
+    """Attach a value to the graph of scores whose gradients are computed with it."""
 
     @staticmethod
-    def forward(ctx: Any, higher: Tensor, lower: Tensor, *mean: Tensor) -> Tensor:
-        value, higher_gradient, lower_gradient = mean
-        ctx.save_for_backward(higher, lower, higher_gradient, lower_gradient)
-        return value.clone()
+    def forward(
+        ctx: Any, compute: Callable[..., Iterable[Tensor]], *scores: Tensor
+    ) -> Tensor:
+        value, *gradients = compute(*scores)
+        ctx.save_for_backward(*scores, *gradients)
+        return value
 
     @staticmethod
     def backward(ctx: Any, *grad_outputs: Tensor) -> tuple[Tensor | None, ...]:
-        higher, lower, *gradients = ctx.saved_tensors
+        n_scores = len(ctx.saved_tensors) // 2
+        scores, gradients = ctx.saved_tensors[:n_scores], ctx.saved_tensors[n_scores:]
         gradients = [grad_outputs[0] * gradient for gradient in gradients]
         if torch.is_grad_enabled():  # create_graph=True
             gradients = [
-                _DifferentiableOnce.apply(gradient, higher, lower)  # type: ignore[no-untyped-call]
+                _DifferentiableOnce.apply(gradient, *scores)  # type: ignore[no-untyped-call]
                 for gradient in gradients
             ]
-        return *gradients, None, None, None
+        return None, *gradients
 
 
 class _DifferentiableOnce(torch.autograd.Function):
     """Raise on a second backward pass, which would treat the gradients as constants."""
 
     @staticmethod
-    def forward(ctx: Any, gradient: Tensor, higher: Tensor, lower: Tensor) -> Tensor:
+    def forward(ctx: Any, gradient: Tensor, *scores: Tensor) -> Tensor:
         return gradient.clone()
 
     @staticmethod
     def backward(ctx: Any, *grad_outputs: Tensor) -> tuple[Tensor | None, ...]:
-        raise RuntimeError("pairwise_mean can be differentiated once, not twice.")
+        raise RuntimeError("means over pairs can be differentiated once, not twice.")
 
 
 def pairwise_mean(
@@ -100,9 +107,11 @@ def pairwise_mean(
     _check_side("lower", lower, lower_weight)
     dtype = result_dtype(higher, lower)
     higher, lower = higher.to(dtype), lower.to(dtype)
-    with torch.no_grad():
-        mean = _mean(higher, lower, margin, surrogate, higher_weight, lower_weight)
-    result: Tensor = _WithGradients.apply(higher, lower, *mean)  # type: ignore[no-untyped-call]
+
+    def compute(higher: Tensor, lower: Tensor) -> PairSums:
+        return _mean(higher, lower, margin, surrogate, higher_weight, lower_weight)
+
+    result: Tensor = WithGradients.apply(compute, higher, lower)  # type: ignore[no-untyped-call]
     return result
 
 

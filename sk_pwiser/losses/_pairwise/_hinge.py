@@ -29,6 +29,7 @@ from typing import NamedTuple
 
 import torch
 from torch import Tensor
+from torch.nn import functional as F
 
 from sk_pwiser.losses._pairwise._surrogates import PairSums
 
@@ -164,3 +165,45 @@ def _higher_gradient(gaps: Tensor, weight: Tensor, b0: Tensor, b1: Tensor) -> Te
     distance = b1[1:].clone()
     distance[:-1].add_(sums_from_right(b0[1:])[1:].mul_(gaps))
     return sums_from_right(distance).mul_(weight).mul_(-2.0)
+
+
+def joint_hinge_sums(
+    scores: Tensor,
+    margins: Tensor | float,
+    higher_weight: Tensor,
+    lower_weight: Tensor,
+    squared: bool,
+) -> tuple[Tensor, Tensor]:
+    """Sum w_v q_c h(m_c - (f_v - f_c)) over all pairs of rows; return its gradient too.
+
+    The scores f, (n_heads, batch), and the margins m of the lower rows, (batch,), serve
+    all levels of the weights w and q, (n_heads, n_levels, batch). Both sides are sorted
+    together, so that few kernels and no value decide: both are f and f + m in one
+    array. Rounding of f + m makes pairs active, or not, that are within it of the kink.
+    """
+    n_heads, n_rows = scores.shape
+    # At ties the lower row comes first: it is not above the higher one.
+    keys = torch.cat([scores + margins, scores], dim=-1)
+    ordered, order = torch.sort(keys, stable=True)
+    gaps, zeros = ordered.diff().unsqueeze(1), torch.zeros_like(lower_weight)
+    weights = torch.cat([zeros, higher_weight, lower_weight, zeros], dim=-1)
+    weights = weights.view(n_heads, -1, 2, 2 * n_rows)
+    weights = weights.gather(-1, order[:, None, None].expand(weights.shape))
+    sums = weights.cumsum(-1)
+    higher, lower = weights.unbind(2)
+    s0, from_left = sums.unbind(2)  # S0 of all higher rows up to each place
+    from_right = from_left[..., -1:] - from_left
+    s1 = (gaps * s0[..., :-1]).cumsum(-1)  # from the second place on
+    if squared:
+        steps = gaps * s0[..., :-1]
+        steps[..., 1:].add_(s1[..., :-1], alpha=2)
+        value = (gaps * steps).cumsum(-1).mul_(lower[..., 1:])
+        distance = (gaps * from_right[..., :-1]).cumsum(-1)
+        distance = distance[..., -1:] - F.pad(distance, (1, 0))
+        gradient = (lower * F.pad(s1, (1, 0))).addcmul_(higher, distance, value=-1)
+        gradient.mul_(2)
+    else:
+        value = s1 * lower[..., 1:]
+        gradient = (lower * s0).addcmul_(higher, from_right, value=-1)
+    in_rows = torch.empty_like(ordered).scatter_(-1, order, gradient.sum(1))
+    return value.sum((1, 2)), in_rows.view(n_heads, 2, n_rows).sum(1)
