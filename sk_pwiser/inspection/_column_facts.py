@@ -260,19 +260,7 @@ def unseen_share(entries, is_last):
 def cross_fitted_auc(entries, y, known, fold):
     """Return the mean AUC over folds of the rates of values in the other folds.
 
-    Parameters
-    ----------
-    entries : Entries
-        The column.
-    y, known : float ndarray of shape (n_samples,)
-        Labels, and 1 for the rows that are used.
-    fold : int ndarray of shape (n_samples,)
-        Fold of each row.
-
-    Returns
-    -------
-    float
-        NaN if one label occurs only.
+    `known` is 1 for the rows that are used. The AUC is NaN if one label occurs only.
     """
     ones, n = entries.counts(y * known, fold), entries.counts(known, fold)
     found = []

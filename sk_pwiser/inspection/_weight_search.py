@@ -5,7 +5,7 @@ from numbers import Real
 import numpy as np
 from sklearn.utils.validation import check_is_fitted
 
-from sk_pwiser._responses import nested_estimators
+from sk_pwiser._responses import Predictions
 from sk_pwiser.inspection._axes import (
     DOTTED,
     GREY,
@@ -154,7 +154,7 @@ class WeightSearchDisplay:
             scores=scores,
             standard_errors=errors,
             best_value=None if best is None else results["params"][best][param_name],
-            task_names=_task_names(search),
+            task_names=Predictions(search, None, {}).task_names(),
         )
         return display.plot(ax, **kwargs)
 
@@ -295,14 +295,6 @@ def _slice(results, param_name, best):
             )
     order = np.argsort(values, kind="stable")
     return np.array(rows)[order], np.array(values, dtype=float)[order]
-
-
-def _task_names(search):
-    """Return the task names of the refitted estimator, if there is one."""
-    for estimator in nested_estimators(search):
-        if hasattr(estimator, "task_names_"):
-            return list(estimator.task_names_)
-    return []
 
 
 def _set_scale(ax, values):
