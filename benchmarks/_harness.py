@@ -191,6 +191,13 @@ def interleave(runs, rounds, device="cpu", warm_ups=1):
     }
 
 
+def processor_time(function, *arguments, **params):
+    """Return the processor's seconds of a call, and its result."""
+    started = time.process_time()
+    result = function(*arguments, **params)
+    return time.process_time() - started, result
+
+
 class EpochClock(Callback):
     """Record the seconds of each epoch on the processor, whatever else runs there."""
 
@@ -326,9 +333,7 @@ def figures_of(Y, p):
 
 def evaluate(model, X, X_test, Y, Y_test):
     """Fit a model; return `figures_of`, the epochs, the seconds of processor time."""
-    started = time.process_time()
-    model.fit(X, Y)
-    seconds = time.process_time() - started
+    seconds, _ = processor_time(model.fit, X, Y)
     figures = figures_of(Y_test, model.predict_proba(X_test).astype(float))
     return [*figures, getattr(model, "n_iter_", np.nan), seconds]
 

@@ -10,10 +10,8 @@ on the processor, of one thread; "difference" is the largest difference between 
 importances.
 """
 
-import time
-
 import numpy as np
-from _harness import at_least, begin, count, make_parser
+from _harness import at_least, begin, count, make_parser, processor_time
 from sklearn.inspection import permutation_importance
 
 from sk_pwiser import MultiTaskCTRCVRClassifier
@@ -38,12 +36,6 @@ def by_scikit_learn(model, X, Y, n_repeats):
     return np.stack([each.importances for each in found.values()], axis=1)
 
 
-def seconds_of(function, *arguments):
-    started = time.process_time()
-    result = function(*arguments)
-    return time.process_time() - started, result
-
-
 def main():
     parser = make_parser(__doc__, rounds=3, device=False)
     parser.add_argument("--rows", type=count, nargs="+", default=[1_000, 5_000])
@@ -63,8 +55,8 @@ def main():
         rows = model, X[:n], Y[:n], arguments.repeats
         times = []
         for _ in range(arguments.rounds):
-            own, found = seconds_of(by_sk_pwiser, *rows)
-            theirs, expected = seconds_of(by_scikit_learn, *rows)
+            own, found = processor_time(by_sk_pwiser, *rows)
+            theirs, expected = processor_time(by_scikit_learn, *rows)
             times.append((own, theirs))
         own, theirs = np.transpose(times)
         report.line(
