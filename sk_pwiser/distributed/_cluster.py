@@ -138,15 +138,15 @@ def run(folder, workers, storage, max_failures):
             result = trainer.fit()
         except TrainingFailedError as error:
             failure = error
-        stored = read_error(folder)
-        if stored is not None:
-            raise stored from failure
+        if stored := sorted(Path(folder).glob(ERRORS)):
+            raise pickle.loads(stored[0].read_bytes()) from failure
         if failure is not None:
             raise RuntimeError(
                 f"Training failed, after max_failures={max_failures} restarts: "
                 f"{failure}"
             ) from failure
-        return read_result(result.checkpoint)
+        with result.checkpoint.as_directory() as kept:
+            return pickle.loads((Path(kept) / RESULT).read_bytes())
     finally:
         if "://" not in storage:
             shutil.rmtree(os.path.join(storage, name), ignore_errors=True)
@@ -257,15 +257,3 @@ def _write_error(folder, error):
         file.write(content)
     path = Path(file.name)
     path.rename(folder / ERRORS.replace("*", path.name))
-
-
-def read_error(folder):
-    """Return the error that a worker stored, or None."""
-    paths = sorted(Path(folder).glob(ERRORS))
-    return pickle.loads(paths[0].read_bytes()) if paths else None
-
-
-def read_result(checkpoint):
-    """Return the pieces of the fitted network."""
-    with checkpoint.as_directory() as name:
-        return pickle.loads((Path(name) / RESULT).read_bytes())

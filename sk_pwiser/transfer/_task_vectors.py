@@ -6,6 +6,7 @@ not depend on the rounding of differences.
 """
 
 from copy import deepcopy
+from functools import partial
 
 import numpy as np
 import torch
@@ -122,17 +123,15 @@ def recompute_batch_norm(net, rows):
         layer.eval()
 
 
-def row_log_losses(logits, y):
-    """Return the cross-entropy per row and task, of shape `(batch, n_tasks)`."""
-    return F.binary_cross_entropy_with_logits(logits, y, reduction="none")
-
-
 def row_entropies(logits, _y=None):
     """Return the entropy of predictions per row and task, `(batch, n_tasks)`."""
     return -F.logsigmoid(-logits) - logits * torch.sigmoid(logits)
 
 
-OBJECTIVES = {"log_loss": row_log_losses, "entropy": row_entropies}
+OBJECTIVES = {
+    "log_loss": partial(F.binary_cross_entropy_with_logits, reduction="none"),
+    "entropy": row_entropies,
+}
 
 
 class MergeObjective:
