@@ -212,8 +212,7 @@ class HistoryFeatures(DocLink, HistoryFiles, TransformerMixin, BaseEstimator):
         state, plan = self._fitted()
         rows, _ = self._read(X, y, state, plan)
         self._refuse_early(rows, state, overlap)
-        state = state.extended(rows, plan)
-        self._set_state(state.folded(*state.pasts(plan)).compacted(plan), plan)
+        self._set_state(state.extended(rows, plan).folded(plan), plan)
         return self
 
     def partial_fit(self, X, y=None):
@@ -297,7 +296,7 @@ class HistoryFeatures(DocLink, HistoryFiles, TransformerMixin, BaseEstimator):
         names = self.feature_names_in_
         result = self._output(table, names, rows, rows.time, state, plan, pasts)
         if update:
-            self._set_state(state.folded(*pasts).compacted(plan), plan)
+            self._set_state(state.folded(plan, pasts), plan)
         return result
 
     def transform_row(self, row):
@@ -369,8 +368,7 @@ class HistoryFeatures(DocLink, HistoryFiles, TransformerMixin, BaseEstimator):
                 f"The histories differ in their classes: {state.classes} and "
                 f"{added.classes}."
             )
-        state = state.merged(added, plan)
-        self._set_state(state.folded(*state.pasts(plan)).compacted(plan), plan)
+        self._set_state(state.merged(added, plan).folded(plan), plan)
         return self
 
     def get_feature_names_out(self, input_features=None):
@@ -453,7 +451,7 @@ class HistoryFeatures(DocLink, HistoryFiles, TransformerMixin, BaseEstimator):
         result = None
         if returns_features:
             result = self._output(table, names, rows, rows.time, state, plan, pasts)
-        state = state.folded(*pasts).compacted(plan)
+        state = state.folded(plan, pasts)
         self.feature_names_in_, self.n_features_in_ = names, len(names)
         self._set_state(state, plan)
         return result
@@ -511,10 +509,10 @@ class HistoryFeatures(DocLink, HistoryFiles, TransformerMixin, BaseEstimator):
 
 def _features(rows, times, state, plan, pasts, of_all):
     """Return the new columns by name."""
-    features, codes = {}, []
+    features, codes, places = {}, [], state.places(rows.columns)
     priors = of_all.priors(np.zeros(len(times), dtype=np.int64), times)
     for key, (names, past) in enumerate(zip(plan.keys, pasts, strict=True)):
-        code = state.codes(names, state.logs[key], state.ids(rows.columns, names))
+        code = state.codes(names, state.logs[key], places)
         codes.append(code)
         # Queries in the order of the log read its memory in this order, and blocks of
         # them keep what is computed in the cache.

@@ -209,9 +209,9 @@ def combine(a, b, half_lives):
     references = [log.reference for log in (a, b) if log.reference is not None]
     reference = max(references, default=None)
     for log, places in zip((a, b), codes, strict=True):
-        n_tasks, dtype = log.labels.shape[1], log.time.dtype
-        own = no_totals(n_keys, n_tasks, len(half_lives), dtype)
+        own = {}
         for name, total in log.totals.items():
+            own[name] = np.zeros((n_keys, *total.shape[1:]), dtype=total.dtype)
             own[name][places] = total
         if log.reference is not None:
             own["decayed"] *= decay(reference - log.reference, half_lives)[:, None]

@@ -49,12 +49,8 @@ class RecordForm:
 
     def write(self, past, values=()):
         """Return the record of a key; `values` has those of its lists."""
-        parts = [
-            view[start:stop]
-            for view, start, stop in zip(
-                past.views, past.starts, past.stops, strict=True
-            )
-        ]
+        slices = map(slice, past.starts, past.stops)
+        parts = [view[own] for view, own in zip(past.views, slices, strict=True)]
         reference = past.reference or 0
         is_whole = isinstance(reference, int) and parts[0].format != "d"
         kind = "q" if is_whole else "d"
