@@ -472,8 +472,7 @@ class HistoryFeatures(DocLink, HistoryFiles, TransformerMixin, BaseEstimator):
     def _check_names(self, table, plan):
         if not all(isinstance(name, str) for name in table.names):
             raise TypeError(f"The columns of X must have text as names: {table.names}.")
-        names = plan.feature_names()
-        names += plan.kept(table.names)
+        names = plan.feature_names() + plan.kept(table.names)
         if repeated := sorted({name for name in names if names.count(name) > 1}):
             raise ValueError(
                 f"The new columns would repeat the names {repeated}; rename columns of "
