@@ -104,6 +104,12 @@ class ValueIndex:
         )
 
 
+def add_values(indices, name, values):
+    """Add values to the index of a column; return the place of each."""
+    indices[name] = indices[name].extended(dict.fromkeys(values))
+    return indices[name].places_of(values)
+
+
 class Rows(NamedTuple):
     """Rows of a log: per column, the index of each row's value, and the values."""
 
