@@ -508,11 +508,9 @@ class HistoryFeatures(DocLink, HistoryFiles, TransformerMixin, BaseEstimator):
 
 def _features(rows, times, state, plan, pasts, of_all):
     """Return the new columns by name."""
-    features, codes, places = {}, [], state.places(rows.columns)
+    features, codes = {}, state.codes(rows.columns, plan)
     priors = of_all.priors(np.zeros(len(times), dtype=np.int64), times)
-    for key, (names, past) in enumerate(zip(plan.keys, pasts, strict=True)):
-        code = state.codes(names, state.logs[key], places)
-        codes.append(code)
+    for key, (code, past) in enumerate(zip(codes, pasts, strict=True)):
         # Queries in the order of the log read its memory in this order, and blocks of
         # them keep what is computed in the cache.
         order = np.lexsort([times, code])

@@ -153,17 +153,22 @@ class HistoryState:
             for name, (indices, values) in columns.items()
         }
 
-    def codes(self, key, log, places):
-        """Return the places of rows' keys in a log, `n_keys` for those it lacks."""
-        ids = np.stack([places[name] for name in key], axis=1)
-        if not log.n_keys:
-            return np.zeros(len(ids), dtype=np.int64)
-        sizes = [len(self.indices[name].values) + 1 for name in key]
-        keys = pack(log.columns, sizes)
-        is_known = (ids >= 0).all(axis=1)
-        wanted = pack(np.where(is_known[:, np.newaxis], ids, 0), sizes)
-        places = np.minimum(np.searchsorted(keys, wanted), len(keys) - 1)
-        return np.where(is_known & (keys[places] == wanted), places, log.n_keys)
+    def codes(self, columns, plan):
+        """Return the places of rows' keys per log, `n_keys` for those that it lacks."""
+        places, codes = self.places(columns), []
+        for names, log in zip(plan.keys, self.logs, strict=True):
+            ids = np.stack([places[name] for name in names], axis=1)
+            found = np.full(len(ids), log.n_keys)
+            if log.n_keys:
+                sizes = [len(self.indices[name].values) + 1 for name in names]
+                keys = pack(log.columns, sizes)
+                is_known = (ids >= 0).all(axis=1)
+                wanted = pack(np.where(is_known[:, np.newaxis], ids, 0), sizes)
+                place = np.minimum(np.searchsorted(keys, wanted), len(keys) - 1)
+                is_known &= keys[place] == wanted
+                found[is_known] = place[is_known]
+            codes.append(found)
+        return codes
 
     def extended(self, rows, plan):
         """Return the state with new rows, of which none is summed into totals yet."""

@@ -92,17 +92,20 @@ class KeyLog:
         return self.select(np.argsort(unique_keys(self.columns)[1]))
 
     def with_empty_key(self):
-        """Return the log with another key behind the others, which has no past."""
+        """Return the log with slices of another key behind the others, without rows.
 
-        def extended(array):
-            return np.concatenate([array, np.zeros((1, *array.shape[1:]), array.dtype)])
+        There are totals of one key at least, for queries to read.
+        """
 
         def more(rows):
             offsets = np.append(rows.offsets, rows.offsets[-1])
             return Slices(offsets, rows.time, rows.value)
 
-        totals = {name: extended(total) for name, total in self.totals.items()}
-        lists = list(map(more, self.lists))
+        lists, totals = list(map(more, self.lists)), self.totals
+        if not self.n_keys:
+            totals = {
+                n: np.zeros((1, *t.shape[1:]), t.dtype) for n, t in totals.items()
+            }
         return self.replaced(rows=more(self.rows), lists=lists, totals=totals)
 
     def last_time(self):
