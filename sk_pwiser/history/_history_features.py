@@ -212,8 +212,7 @@ class HistoryFeatures(DocLink, HistoryFiles, TransformerMixin, BaseEstimator):
         state, plan = self._fitted()
         rows, _ = self._read(X, y, state, plan)
         self._refuse_early(rows, state, overlap)
-        state = state.extended(rows, plan)
-        self._set_state(state.folded(*state.pasts(plan)).compacted(plan), plan)
+        self._set_state(state.extended(rows, plan).folded(plan), plan)
         return self
 
     def partial_fit(self, X, y=None):
@@ -297,7 +296,7 @@ class HistoryFeatures(DocLink, HistoryFiles, TransformerMixin, BaseEstimator):
         names = self.feature_names_in_
         result = self._output(table, names, rows, rows.time, state, plan, pasts)
         if update:
-            self._set_state(state.folded(*pasts).compacted(plan), plan)
+            self._set_state(state.folded(plan, pasts), plan)
         return result
 
     def transform_row(self, row):
@@ -369,8 +368,7 @@ class HistoryFeatures(DocLink, HistoryFiles, TransformerMixin, BaseEstimator):
                 f"The histories differ in their classes: {state.classes} and "
                 f"{added.classes}."
             )
-        state = state.merged(added, plan)
-        self._set_state(state.folded(*state.pasts(plan)).compacted(plan), plan)
+        self._set_state(state.merged(added, plan).folded(plan), plan)
         return self
 
     def get_feature_names_out(self, input_features=None):
@@ -453,7 +451,7 @@ class HistoryFeatures(DocLink, HistoryFiles, TransformerMixin, BaseEstimator):
         result = None
         if returns_features:
             result = self._output(table, names, rows, rows.time, state, plan, pasts)
-        state = state.folded(*pasts).compacted(plan)
+        state = state.folded(plan, pasts)
         self.feature_names_in_, self.n_features_in_ = names, len(names)
         self._set_state(state, plan)
         return result
@@ -474,8 +472,7 @@ class HistoryFeatures(DocLink, HistoryFiles, TransformerMixin, BaseEstimator):
     def _check_names(self, table, plan):
         if not all(isinstance(name, str) for name in table.names):
             raise TypeError(f"The columns of X must have text as names: {table.names}.")
-        names = plan.feature_names()
-        names += plan.kept(table.names)
+        names = plan.feature_names() + plan.kept(table.names)
         if repeated := sorted({name for name in names if names.count(name) > 1}):
             raise ValueError(
                 f"The new columns would repeat the names {repeated}; rename columns of "
@@ -511,11 +508,9 @@ class HistoryFeatures(DocLink, HistoryFiles, TransformerMixin, BaseEstimator):
 
 def _features(rows, times, state, plan, pasts, of_all):
     """Return the new columns by name."""
-    features, codes = {}, []
+    features, codes = {}, state.codes(rows.columns, plan)
     priors = of_all.priors(np.zeros(len(times), dtype=np.int64), times)
-    for key, (names, past) in enumerate(zip(plan.keys, pasts, strict=True)):
-        code = state.codes(names, state.logs[key], state.ids(rows.columns, names))
-        codes.append(code)
+    for key, (code, past) in enumerate(zip(codes, pasts, strict=True)):
         # Queries in the order of the log read its memory in this order, and blocks of
         # them keep what is computed in the cache.
         order = np.lexsort([times, code])

@@ -10,7 +10,7 @@ from sk_pwiser._files import PlainForm, read_file, write_bytes, write_file
 from sk_pwiser._times import duration_label
 from sk_pwiser._utils import import_extra
 from sk_pwiser._version import __version__
-from sk_pwiser.history._history_state import HistoryState, ValueIndex
+from sk_pwiser.history._history_state import HistoryState, ValueIndex, add_values
 from sk_pwiser.history._key_log import KeyLog, Slices, no_totals
 from sk_pwiser.history._plan import Plan, check_params
 
@@ -265,29 +265,16 @@ def _rows_table(log):
 
 def _read_state(plan, references, read):
     """Return the values of the columns, the logs of the keys and that of all rows."""
-    tables = [read(f"key_{key}") for key in range(len(plan.keys))]
-    lists = [
-        [read(f"list_{key}_{i}") for i in range(len(plan.lists_of(key)))]
-        for key in range(len(plan.keys))
-    ]
-    indices = {name: ValueIndex([]) for name in plan.columns}
+    indices, logs = {name: ValueIndex([]) for name in plan.columns}, []
     for key, names in enumerate(plan.keys):
-        columns = [(name, tables[key][name]) for name in names]
-        for each, table in zip(plan.lists_of(key), lists[key], strict=True):
-            columns.append((each.column, table["value"]))
-        for name, column in columns:
-            values = column.unique().to_pylist()
-            indices[name] = indices[name].extended(values)
-    logs = []
-    for key, names in enumerate(plan.keys):
-        columns = [
-            indices[name].places_of(tables[key][name].to_pylist()) for name in names
-        ]
+        table = read(f"key_{key}")
+        columns = [add_values(indices, name, table[name].to_pylist()) for name in names]
         columns = np.stack(columns, axis=1)
-        log = _read_log(columns, tables[key], read(f"rows_{key}"), plan)
+        log = _read_log(columns, table, read(f"rows_{key}"), plan)
         log.reference = references[key]
-        for each, table in zip(plan.lists_of(key), lists[key], strict=True):
-            values = indices[each.column].places_of(table["value"].to_pylist())
+        for each in plan.lists_of(key):
+            table = read(f"list_{key}_{each.place}")
+            values = add_values(indices, each.column, table["value"].to_pylist())
             log.lists.append(_read_slices(table, log.n_keys, values))
         logs.append(log.sorted())
     none = np.zeros((1, 0), dtype=np.int64)

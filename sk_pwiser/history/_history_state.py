@@ -104,6 +104,12 @@ class ValueIndex:
         )
 
 
+def add_values(indices, name, values):
+    """Add values to the index of a column; return the place of each."""
+    indices[name] = indices[name].extended(dict.fromkeys(values))
+    return indices[name].places_of(values)
+
+
 class Rows(NamedTuple):
     """Rows of a log: per column, the index of each row's value, and the values."""
 
@@ -140,43 +146,44 @@ class HistoryState:
         pasts = [Past(log, plan, key) for key, log in enumerate(self.logs)]
         return pasts, Past(self.everything, plan.of_all)
 
-    def ids(self, columns, names):
-        """Return the places of rows' values, -1 for unseen ones, of the columns."""
-        ids = np.empty((len(next(iter(columns.values()))[0]), len(names)), np.int64)
-        for j, name in enumerate(names):
-            indices, values = columns[name]
-            ids[:, j] = np.append(self.indices[name].places_of(values), -1)[indices]
-        return ids
+    def places(self, columns):
+        """Return the places of rows' values by column, -1 for unseen ones."""
+        return {
+            name: np.append(self.indices[name].places_of(values), -1)[indices]
+            for name, (indices, values) in columns.items()
+        }
 
-    def codes(self, key, log, ids):
-        """Return the places in a log of keys, `n_keys` for those that it lacks."""
-        if not log.n_keys:
-            return np.zeros(len(ids), dtype=np.int64)
-        sizes = [len(self.indices[name].values) + 1 for name in key]
-        keys = pack(log.columns, sizes)
-        is_known = (ids >= 0).all(axis=1)
-        wanted = pack(np.where(is_known[:, np.newaxis], ids, 0), sizes)
-        places = np.minimum(np.searchsorted(keys, wanted), len(keys) - 1)
-        return np.where(is_known & (keys[places] == wanted), places, log.n_keys)
+    def codes(self, columns, plan):
+        """Return the places of rows' keys per log, `n_keys` for those that it lacks."""
+        places, codes = self.places(columns), []
+        for names, log in zip(plan.keys, self.logs, strict=True):
+            ids = np.stack([places[name] for name in names], axis=1)
+            found = np.full(len(ids), log.n_keys)
+            if log.n_keys:
+                sizes = [len(self.indices[name].values) + 1 for name in names]
+                keys = pack(log.columns, sizes)
+                is_known = (ids >= 0).all(axis=1)
+                wanted = pack(np.where(is_known[:, np.newaxis], ids, 0), sizes)
+                place = np.minimum(np.searchsorted(keys, wanted), len(keys) - 1)
+                is_known &= keys[place] == wanted
+                found[is_known] = place[is_known]
+            codes.append(found)
+        return codes
 
     def extended(self, rows, plan):
         """Return the state with new rows, of which none is summed into totals yet."""
-        indices = {
+        new, labels = copy.copy(self), rows.labels
+        new.indices = {
             name: self.indices[name].extended(values)
             for name, (_, values) in rows.columns.items()
         }
-        new = copy.copy(self)
-        new.indices = indices
-        labels = rows.labels
         new.task_names, new.classes = labels.names, self.classes or labels.classes
-        ids = {name: new.ids(rows.columns, [name]) for name in indices}
+        places, n_half_lives = new.places(rows.columns), len(plan.half_lives)
         new.logs = []
         for key, (names, log) in enumerate(zip(plan.keys, self.logs, strict=True)):
-            lists = [(ids[each.column][:, 0], each.task) for each in plan.lists_of(key)]
-            own = np.concatenate([ids[name] for name in names], axis=1)
-            added = log_of_rows(
-                own, rows.time, labels.values, lists, len(plan.half_lives)
-            )
+            lists = [(places[each.column], each.task) for each in plan.lists_of(key)]
+            ids = np.stack([places[name] for name in names], axis=1)
+            added = log_of_rows(ids, rows.time, labels.values, lists, n_half_lives)
             new.logs.append(combine(log, added, plan.half_lives))
         none = np.zeros((len(rows.time), 0), dtype=np.int64)
         added = log_of_rows(none, rows.time, labels.values, [], 0)
@@ -186,14 +193,18 @@ class HistoryState:
             new.end = last if self.end is None else max(last, self.end)
         return new
 
-    def folded(self, pasts, of_all):
-        """Return the state with old rows as totals, and without keys that are over."""
+    def folded(self, plan, pasts=None):
+        """Return the state with old rows as totals, and without keys that are over.
+
+        `pasts` are those of the state, which are computed if absent.
+        """
         if self.end is None:
             return self
+        pasts, of_all = pasts or self.pasts(plan)
         new = copy.copy(self)
         new.logs = [past.folded(self.end) for past in pasts]
         new.everything = of_all.folded(self.end)
-        return new
+        return new.compacted(plan)
 
     def merged(self, other, plan):
         """Return the state with the rows of another one, old rows not yet as totals."""

@@ -80,9 +80,11 @@ class Table:
             return X.with_columns(**new) if X.width else type(X)(new)
         import pandas as pd
 
+        # Tables of other libraries without columns have no length.
+        index = X.index if X.shape[1] or self.kind == "pandas" else None
         # Without a copy, as one array per column.
-        columns = {n: pd.Series(column, index=X.index) for n, column in new.items()}
-        frame = pd.DataFrame(columns, index=X.index, copy=False)
+        columns = {n: pd.Series(column, index=index) for n, column in new.items()}
+        frame = pd.DataFrame(columns, index=index, copy=False)
         return pd.concat([X, frame], axis=1) if X.shape[1] else frame
 
 

@@ -92,17 +92,20 @@ class KeyLog:
         return self.select(np.argsort(unique_keys(self.columns)[1]))
 
     def with_empty_key(self):
-        """Return the log with another key behind the others, which has no past."""
+        """Return the log with slices of another key behind the others, without rows.
 
-        def extended(array):
-            return np.concatenate([array, np.zeros((1, *array.shape[1:]), array.dtype)])
+        There are totals of one key at least, for queries to read.
+        """
 
         def more(rows):
             offsets = np.append(rows.offsets, rows.offsets[-1])
             return Slices(offsets, rows.time, rows.value)
 
-        totals = {name: extended(total) for name, total in self.totals.items()}
-        lists = list(map(more, self.lists))
+        lists, totals = list(map(more, self.lists)), self.totals
+        if not self.n_keys:
+            totals = {
+                n: np.zeros((1, *t.shape[1:]), t.dtype) for n, t in totals.items()
+            }
         return self.replaced(rows=more(self.rows), lists=lists, totals=totals)
 
     def last_time(self):
@@ -209,9 +212,9 @@ def combine(a, b, half_lives):
     references = [log.reference for log in (a, b) if log.reference is not None]
     reference = max(references, default=None)
     for log, places in zip((a, b), codes, strict=True):
-        n_tasks, dtype = log.labels.shape[1], log.time.dtype
-        own = no_totals(n_keys, n_tasks, len(half_lives), dtype)
+        own = {}
         for name, total in log.totals.items():
+            own[name] = np.zeros((n_keys, *total.shape[1:]), dtype=total.dtype)
             own[name][places] = total
         if log.reference is not None:
             own["decayed"] *= decay(reference - log.reference, half_lives)[:, None]

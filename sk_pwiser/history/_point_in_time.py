@@ -56,7 +56,7 @@ class Past:
     def _find_stretches(self):
         """Find the first row of each row's stretch, and if the totals belong to it."""
         log, max_age = self.log, self.plan.max_age
-        starts, sizes = log.offsets[:-1], np.diff(log.offsets)
+        starts, sizes = self.own.offsets[:-1], np.diff(self.own.offsets)
         self.is_linked = log.totals["count"] > 0
         self.stretch = np.repeat(starts, sizes)
         if max_age is None or not len(log.time):
@@ -74,9 +74,13 @@ class Past:
         log, max_age = self.log, self.plan.max_age
         start = log.offsets[code]
         end = bisect(log.time, start, log.offsets[code + 1], time)
-        has_rows = end > start
+        has_rows, is_known = end > start, code < log.n_keys
+        code = np.where(is_known, code, 0)
         # Totals that are not linked to the first row count before that row.
-        is_on, last = log.totals["count"][code] > 0, log.totals["last"][code]
+        is_on, last = (
+            is_known & (log.totals["count"][code] > 0),
+            log.totals["last"][code],
+        )
         if len(log.time):
             before = np.maximum(end - 1, 0)
             begin = np.where(has_rows, self.stretch[before], start)
@@ -197,7 +201,7 @@ class Past:
         start, end = log.offsets[code], log.offsets[code + 1]
         if self.plan.max_age is not None:
             view = self.view(code, time)
-            first = self.log.totals["first"][code]
+            first = self.log.totals["first"][view.code]
             if len(self.log.time):
                 row = np.minimum(view.start, len(self.log.time) - 1)
                 first = np.where(view.is_on, first, self.log.time[row])
@@ -215,7 +219,7 @@ class Past:
         begin, stops = log.offsets[:-1].copy(), log.offsets[1:]
         has_rows = stops > begin
         begin[has_rows] = self.stretch[stops[has_rows] - 1]
-        is_linked = self.is_linked[:-1] & (begin == log.offsets[:-1])
+        is_linked = self.is_linked[: log.n_keys] & (begin == log.offsets[:-1])
         is_on = np.where(has_rows, is_linked, log.totals["count"] > 0)
         cut = bisect(log.time, begin, stops, np.full(len(begin), end - plan.horizon))
         totals = {

@@ -14,6 +14,7 @@ from sk_pwiser.history._history_files import FORM
 from sk_pwiser.history._history_state import (
     Labels,
     ValueIndex,
+    add_values,
     empty_state,
     read_column,
 )
@@ -49,12 +50,8 @@ class RecordForm:
 
     def write(self, past, values=()):
         """Return the record of a key; `values` has those of its lists."""
-        parts = [
-            view[start:stop]
-            for view, start, stop in zip(
-                past.views, past.starts, past.stops, strict=True
-            )
-        ]
+        slices = map(slice, past.starts, past.stops)
+        parts = [view[own] for view, own in zip(past.views, slices, strict=True)]
         reference = past.reference or 0
         is_whole = isinstance(reference, int) and parts[0].format != "d"
         kind = "q" if is_whole else "d"
@@ -338,11 +335,7 @@ class StoredRow(OneRow):
         state.indices = {name: ValueIndex([]) for name in plan.columns}
         state.logs = list(state.logs)
 
-        def add(name, values):
-            state.indices[name] = state.indices[name].extended(dict.fromkeys(values))
-            return state.indices[name].places_of(values)
-
-        names = []
+        names, indices = [], state.indices
         for key, columns in enumerate(plan.keys):
             read = [read_column(table.column(name), name) for name in columns]
             ids = np.stack([indices for indices, _ in read], axis=1)
@@ -358,12 +351,13 @@ class StoredRow(OneRow):
             if not pasts:
                 continue
             of_keys = zip(columns, zip(*keys, strict=True), strict=True)
-            places = np.stack([add(name, values) for name, values in of_keys], axis=1)
-            lists = [
-                add(each.column, [v for past in pasts for v in past.values[each.place]])
-                for each in plan.lists_of(key)
-            ]
-            state.logs[key] = self.forms[key].log(pasts, places, lists)
+            places = [add_values(indices, name, values) for name, values in of_keys]
+            lists = []
+            for each in plan.lists_of(key):
+                values = [v for past in pasts for v in past.values[each.place]]
+                lists.append(add_values(indices, each.column, values))
+            log = self.forms[key].log(pasts, np.stack(places, axis=1), lists)
+            state.logs[key] = log
         return names, state
 
 

@@ -194,6 +194,11 @@ def test_names_clone_set_output_and_pickle():
     assert polars.columns == list(expected)
     replayed = history.set_output(transform="pandas").replay(pl.from_pandas(late))
     assert isinstance(replayed, pd.DataFrame)
+    # Tables without columns of their own.
+    bare = make(passthrough=False).set_output(transform="pandas")
+    for table in (pl.from_pandas(X), dict(X)):
+        assert list(bare.fit_transform(table, Y)) == list(bare.get_feature_names_out())
+        assert len(bare.transform(pl.from_pandas(late))) == 5
 
 
 def test_without_labels_there_are_impressions_only():
