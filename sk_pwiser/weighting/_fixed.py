@@ -28,14 +28,19 @@ class _Constant(TaskWeighting):
         parameters: Iterable[nn.Parameter],
     ) -> None:
         """Compute the gradients of a step, for which the weights are known before."""
-        if penalty is None:
-            torch.autograd.backward(losses, self._factors)
-        else:
-            torch.autograd.backward([losses, penalty], [self._factors, None])
+        if type(self).forward not in (Equal.forward, Fixed.forward):
+            super().backward(losses, penalty, parameters)  # of a subclass
+            return
+        terms: list[tuple[Tensor, Tensor | None]] = [(losses, self._factors)]
+        if penalty is not None:
+            terms.append((penalty, None))
+        # As in a sum, a constant term has no gradient.
+        terms = [term for term in terms if term[0].requires_grad] or terms
+        torch.autograd.backward([term for term, _ in terms], [w for _, w in terms])
 
     def end_epoch(self) -> list[float]:
         """Return the weights."""
-        return self._factors.tolist()
+        return super().end_epoch() or self._factors.tolist()
 
     @property
     def _factors(self) -> Tensor:

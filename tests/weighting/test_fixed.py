@@ -50,3 +50,26 @@ def test_any_sequence_of_numbers_is_accepted(weights):
 def test_registry_holds_them():
     assert WEIGHTINGS["equal"] is Equal
     assert WEIGHTINGS["fixed"] is Fixed
+
+
+@pytest.mark.parametrize("weighting", [Equal(2), Fixed(2, weights=[1, 4])])
+@pytest.mark.parametrize("penalty", [None, torch.tensor(0.5), "of the parameters"])
+def test_gradients_are_those_of_the_sum(weighting, penalty):
+    """A network may have a penalty that is constant for some tasks."""
+    x = torch.nn.Parameter(torch.tensor([2.0, 3.0]))
+    of_parameters = isinstance(penalty, str)
+    weighting.backward(x**2, x.sum() if of_parameters else penalty, [x])
+    expected = 2 * x.detach() * weighting.weights + of_parameters
+    assert torch.equal(x.grad, expected)
+    assert weighting.end_epoch() == weighting.weights.tolist()
+
+
+def test_a_subclass_may_combine_the_losses_otherwise():
+    class First(Equal):
+        def forward(self, losses):
+            return 3 * losses[0]
+
+    weighting, x = First(2), torch.nn.Parameter(torch.tensor([2.0, 3.0]))
+    weighting.backward(x**2, None, [x])
+    assert x.grad.tolist() == [12.0, 0.0]
+    assert weighting.end_epoch() == [3.0, 0.0]
