@@ -165,22 +165,26 @@ class MultiTaskCTRCVRClassifier(
           of the column in `shared_embeddings`: one for all list columns, or a dict of
           names of list columns; see :ref:`inputs`;
         - `list_target_encoding`, False by default: whether list columns have target
-          statistics, too, the means over their elements. True selects those with
-          `target_encoding_min_values` values or more, and those that share the
-          vocabulary of a column of `target_encoding`; otherwise a list of names;
+          statistics, too, the means over their elements, of which rare ones count as
+          unseen. True selects those with `target_encoding_min_values` values or more,
+          and those that share the vocabulary of a column of `target_encoding`;
+          otherwise a list of names;
         - `list_weights`, None by default: a dict of names of list columns to names of
           columns with one weight >= 0 per element, for a weighted mean or sum;
         - `max_bins`, 64 by default: largest number of bins of a numeric column. Up to
-          `max_bins` + 1 distinct values are all edges of bins. More than 16 bins
+          `max_bins` + 1 distinct values are all edges of bins. With 16 or fewer, all
+          bins have equal shares, but for values that fill one alone. More than 16
           require 32 rows per bin;
         - `max_categories`, None by default: largest number of codes of a column's
           values, as in scikit-learn's OneHotEncoder: the most frequent have codes of
-          their own, the others share that of unseen values;
+          their own, the others share that of unseen values. Target statistics
+          distinguish them all the same;
         - `min_frequency`, 2 by default: values seen in fewer rows share the code of
           unseen values. Target statistics distinguish them all the same;
         - `n_hash_buckets`, None by default: number of codes over which values are
           distributed by a hash, unseen values included, in place of a vocabulary. With
-          `max_categories`, the most frequent values keep codes of their own;
+          `max_categories`, the most frequent values keep codes of their own. Target
+          statistics are those of the buckets;
         - `shared_embeddings`, None by default: a dict of names of list columns to names
           of category columns, such as the last authors of a user and this row's author.
           The two have one vocabulary, counted over both, and one embedding per value;

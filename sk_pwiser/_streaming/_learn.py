@@ -12,7 +12,6 @@ from sk_pwiser._table._column_kinds import warn_about_constants
 from sk_pwiser._table._encoder import elements_of
 from sk_pwiser._table._frames import as_table, list_columns
 from sk_pwiser._table._labels import Targets
-from sk_pwiser._table._lists import ListColumn
 from sk_pwiser._table._numbers import ArrayColumn, NumericColumn
 from sk_pwiser._table._row_values import (
     WeightScale,
@@ -208,9 +207,7 @@ class TableLearner:
         for column, own in lists:
             if column.shared_name is None:
                 self.counts[column.name].add(own.elements)
-            column.add_ages(own, by_name.get(column.ages_name))
-            self.missing_lists[column.name] |= bool((own.sizes < 0).any())
-            self.empty_lists[column.name] |= bool((own.sizes == 0).any())
+            column.add(own, by_name.get(column.ages_name))
         self.sample.add(X.select(self.numeric), weights)
 
     def _begin(self, X):
@@ -221,21 +218,18 @@ class TableLearner:
             for column in columns
             if isinstance(column, CategoryColumn)
         }
-        lists = [column for column in columns if isinstance(column, ListColumn)]
-        for column in lists:
+        for column in self.encoder.lists_:
             if column.shared_name is None:
                 self.counts[column.name] = ValueCounts(column.items_, self.max_values)
-        self.missing_lists = dict.fromkeys((c.name for c in lists), False)
-        self.empty_lists = dict(self.missing_lists)
         kinds = NumericColumn, ArrayColumn
         self.numeric = [c.name for c in columns if isinstance(c, kinds)]
 
     def finish(self):
         for counts in self.counts.values():
             counts.finish()
+        for column in self.encoder.lists_:
+            column.finish()
         columns = {column.name: column for column in self.encoder.columns_}
-        for name, has_missing in self.missing_lists.items():
-            columns[name].learn_special(has_missing, self.empty_lists[name])
         table, weights = self.sample.finish()
         if weights is not None:
             weights = row_weights(scale_weights(weights))

@@ -90,6 +90,7 @@ class ListColumn:
 
     def __post_init__(self, vocabulary):
         self.age_sums_ = np.zeros(3)  # numbers, sums and squares of log(1 + age)
+        self.has_missing_ = self.has_empty_ = False
         self.items_ = None
         if self.shared_name is None:
             self.items_ = CategoryColumn(self.name, vocabulary, place="element")
@@ -110,24 +111,28 @@ class ListColumn:
     def fit_transform(self, lists, items, weights=None, ages=None):
         is_own = items is self.items_
         codes = (items.fit_transform if is_own else items.transform)(lists.elements)
-        self.learn_special((lists.sizes < 0).any(), (lists.sizes == 0).any())
-        self.add_ages(lists, ages)
+        self.add(lists, ages)
+        self.finish()
         return self._encode(lists, items, codes, weights, ages)
 
-    def learn_special(self, has_missing, has_empty):
+    def add(self, lists, ages):
+        """Learn from some rows which special lists there are, and the ages."""
+        self.has_missing_ |= bool((lists.sizes < 0).any())
+        self.has_empty_ |= bool((lists.sizes == 0).any())
+        if self.ages_name is not None:
+            ages = self._read_ages(lists, ages)
+            known = np.log1p(ages[~np.isnan(ages)])
+            self.age_sums_ += [len(known), known.sum(), (known**2).sum()]
+
+    def finish(self):
+        """Learn the codes of special lists, after the codes of values."""
         if self.items_ is None:
             codes = MISSING_LIST, EMPTY_LIST, N_SPECIAL + UNSEEN
         else:
             codes = MISSING, self.items_.cardinality, UNSEEN
         missing, empty, unseen = codes
-        self.missing_code_ = missing if has_missing else unseen
-        self.empty_code_ = empty if has_empty else unseen
-
-    def add_ages(self, lists, column):
-        if self.ages_name is not None:
-            ages = self._read_ages(lists, column)
-            known = np.log1p(ages[~np.isnan(ages)])
-            self.age_sums_ += [len(known), known.sum(), (known**2).sum()]
+        self.missing_code_ = missing if self.has_missing_ else unseen
+        self.empty_code_ = empty if self.has_empty_ else unseen
 
     def transform(self, lists, items, weights=None, ages=None):
         codes = items.transform(lists.elements)
