@@ -57,6 +57,7 @@ from torch.nn.functional import (
 )
 
 from sk_pwiser import MultiTaskCTRCVRClassifier
+from sk_pwiser.inspection import dead_units
 from sk_pwiser.losses import MultiTaskLoss
 from sk_pwiser.networks import MMoE, NetworkOutput, SharedBottom, _input
 from sk_pwiser.networks._layers import StackedLinear
@@ -518,18 +519,11 @@ def figures(tables, params, seed, n_networks=1):
     return [*aucs(tables.Y_test, p), mean_log_loss(tables.Y_test, p)], model, seconds
 
 
-@torch.no_grad()
-def dead_units(model, X):
+def n_dead(model, X):
     """Return how many units of the bottom's last layer are 0 or less on all rows."""
-    encoded = model.encode(X)
-    largest = []
-    last = model.net_.module_.bottom.layers[-1]
-    hook = last.register_forward_hook(lambda *call: largest.append(call[-1].amax(0)))
-    inputs = (torch.as_tensor(encoded.codes).long(), torch.as_tensor(encoded.numeric))
-    for codes, numeric in zip(*(rows.split(4096) for rows in inputs), strict=True):
-        model.net_.module_(codes, numeric)
-    hook.remove()
-    return int((torch.stack(largest).amax(0) <= 0).sum())
+    bottom = model.net_.module_.bottom
+    share = dead_units(model, X)[f"bottom.layers.{len(bottom.layers) - 1}"]
+    return round(share * bottom.n_out)
 
 
 def in_groups(params):
@@ -564,7 +558,7 @@ def run(report, name, arguments, path, n_rows):
             times[label].append(duration)
             weights[label].append(model.pwiser_weight_)
             if arguments.comparison == "dead_units":
-                dead[label].append(dead_units(model, tables.X))
+                dead[label].append(n_dead(model, tables.X))
     seconds = time.perf_counter() - started
     rates = ", ".join(f"{task} {rate:.2%}" for task, rate in tables.Y.mean().items())
     size = f"{len(tables.X):,} rows, {len(tables.X_test):,} held out"
