@@ -221,7 +221,7 @@ def dead_units(estimator, X):
     -----
     Units die by the weight decay of ReLU layers: a unit that contributes little decays
     to 0 and stays there. Dead units are no sign that a layer is too wide, and settings
-    that avoid them have not gained AUC; see :ref:`dead_units`.
+    that avoid them have not gained AUC; see :ref:`the comparison <dead_units>`.
 
     Examples
     --------
