@@ -15,9 +15,9 @@ The lines of `dead_units` end with the number of the units of the bottom's last 
 whose activation is 0 on every training row, so that they have no gradient: the mean
 over the seeds.
 
-The lines of `auto_weight`, `interaction`, `experts` and `members` end with the
-processor time of a fit, as a multiple of the time of the first line's fits, those of
-`auto_weight` also with how often each weight was the weight of the fit.
+The lines of `auto_weight`, `interaction`, `cross_layers`, `experts` and `members` end
+with the processor time of a fit, as a multiple of the time of the first line's fits,
+those of `auto_weight` also with how often each weight was the weight of the fit.
 
 `experts` compares activations and normalisations of the hidden layers, and `members`
 an average over networks with networks that share all weights but small adapters. Both
@@ -466,6 +466,10 @@ COMPARISONS = {
         "3 layers, rank 32": cross(n_cross_layers=3, cross_rank=32),
         "cross, lr=1e-3": cross() | {"lr": 1e-3},
     },
+    "cross_layers": {
+        f"{n} layer{'s' * (n > 1)}": cross(n_cross_layers=n, cross_rank=32)
+        for n in (1, 2, 3, 4)
+    },
     "experts": {
         "ReLU": BCE["bce"],
         "layer norm, SiLU": network(NormalisedBottom, norm="layer", activation=silu),
@@ -482,7 +486,7 @@ COMPARISONS = {
     "average_decay": values_of("optimizer_params__average_decay", "0", "0.9", "0.99"),
     "target_encoding": values_of("target_encoding", "False", "auto"),
 }
-TIMED = ("auto_weight", "interaction", "experts", "members")
+TIMED = ("auto_weight", "interaction", "cross_layers", "experts", "members")
 DATA = (
     *("engage", "long", "rare", "hillstrom", "oulad", "flights", "adult", "columns-40"),
     *("generated-0.15-clean", "generated-0.5-clean", "generated-12-clean"),
