@@ -8,8 +8,9 @@ The first setting of a comparison is the reference. Each other setting is fitted
 same rows with the same seeds. A line shows the mean difference in thousandths of AUC
 per task (log loss in thousandths of a nat), followed by its standard error over the
 seeds. The defaults of the estimator were chosen by these comparisons. No test row is
-read: the held-out rows are a part of the training rows, on KuaiRand their last day.
-Generated tables are new for each seed. Data sets whose files are absent are left out.
+read: the held-out rows are a part of the training rows, the last one in time where the
+tables are split by time. Generated tables are new for each seed. Data sets whose files
+are absent are left out.
 
 The lines of `dead_units` end with the number of the units of the bottom's last layer
 whose activation is 0 on every training row, so that they have no gradient: the mean
@@ -467,8 +468,9 @@ COMPARISONS = {
         "cross, lr=1e-3": cross() | {"lr": 1e-3},
     },
     "cross_layers": {
-        f"{n} layer{'s' * (n > 1)}": cross(n_cross_layers=n, cross_rank=32)
-        for n in (1, 2, 3, 4)
+        "1 layer": cross(cross_rank=32),
+        "none": BCE["bce"],
+        **{f"{n} layers": cross(n_cross_layers=n, cross_rank=32) for n in (2, 3, 4)},
     },
     "experts": {
         "ReLU": BCE["bce"],
@@ -490,6 +492,7 @@ TIMED = ("auto_weight", "interaction", "cross_layers", "experts", "members")
 DATA = (
     *("engage", "long", "rare", "hillstrom", "oulad", "flights", "adult", "columns-40"),
     *("generated-0.15-clean", "generated-0.5-clean", "generated-12-clean"),
+    *("movielens", "insteval"),
 )
 
 
