@@ -8,15 +8,21 @@ The first setting of a comparison is the reference. Each other setting is fitted
 same rows with the same seeds. A line shows the mean difference in thousandths of AUC
 per task (log loss in thousandths of a nat), followed by its standard error over the
 seeds. The defaults of the estimator were chosen by these comparisons. No test row is
-read: the held-out rows are a part of the training rows, on KuaiRand their last day.
-Generated tables are new for each seed. Data sets whose files are absent are left out.
+read: the held-out rows are a part of the training rows, the last one in time where the
+tables are split by time. Generated tables are new for each seed. Data sets whose files
+are absent are left out.
 
 The lines of `dead_units` end with the number of the units of the bottom's last layer
 whose activation is 0 on every training row, so that they have no gradient: the mean
 over the seeds.
 
-The lines of `auto_weight` end with the processor time of a fit, as a multiple of the
-time of the first line's fits, and with how often each weight was the weight of the fit.
+The lines of `auto_weight`, `interaction`, `cross_layers`, `experts` and `members` end
+with the processor time of a fit, as a multiple of the time of the first line's fits,
+those of `auto_weight` also with how often each weight was the weight of the fit.
+
+`experts` compares activations and normalisations of the hidden layers, and `members`
+an average over networks with networks that share all weights but small adapters. Both
+are defined in this file.
 
 `pwiser_forms` compares further forms of the pairwise term, which this file defines.
 They act on the last task. As in `PWiseR`, each mean over lower rows is weighted with
@@ -42,15 +48,20 @@ from _harness import (
 )
 from _tables import KUAIRAND, load_tables
 from skorch.callbacks import Callback
+from torch import nn
 from torch.nn.functional import (
     binary_cross_entropy_with_logits,
     leaky_relu,
     logsigmoid,
+    relu,
+    silu,
 )
 
 from sk_pwiser import MultiTaskCTRCVRClassifier
+from sk_pwiser.inspection import dead_units
 from sk_pwiser.losses import MultiTaskLoss
-from sk_pwiser.networks import NetworkOutput, SharedBottom, _input
+from sk_pwiser.networks import MMoE, NetworkOutput, SharedBottom, _input
+from sk_pwiser.networks._layers import StackedLinear
 
 # ---------------------------------------------------------------- forms of the term
 
@@ -216,6 +227,135 @@ class AllBins(SharedBottom):
             super().__init__(spec, **params)
 
 
+class BatchNorm(nn.BatchNorm1d):
+    """Batch normalisation of each unit of one layer, or of stacked layers."""
+
+    def forward(self, hidden):
+        flat = hidden if hidden.dim() == 2 else hidden.transpose(0, 1).flatten(1)
+        normal = super().forward(flat)
+        if hidden.dim() == 2:
+            return normal
+        return normal.view(hidden.transpose(0, 1).shape).transpose(0, 1)
+
+
+NORMS = {None: lambda width: nn.Identity(), "batch": BatchNorm, "layer": nn.LayerNorm}
+
+
+class NormalisedBottom(SharedBottom):
+    """A shared bottom whose layers have a normalisation before the activation."""
+
+    def __init__(self, spec, *, norm=None, activation=relu, **params):
+        super().__init__(spec, **params)
+        self.activation = activation
+        self.norms = nn.ModuleList(
+            NORMS[norm](layer.out_features) for layer in self.bottom.layers
+        )
+
+    def forward(self, codes, numeric):
+        hidden = self.input_layer(codes, numeric)
+        for layer, norm in zip(self.bottom.layers, self.norms, strict=True):
+            hidden = self.activation(norm(layer(hidden)))
+        return NetworkOutput(self.towers(hidden))
+
+
+class HomeExperts(MMoE):
+    """A mixture of the experts of HoME: batch normalisation and Swish in each layer."""
+
+    def __init__(self, spec, **params):
+        super().__init__(spec, **params)
+        self.norms = nn.ModuleList(
+            BatchNorm(layer.bias.numel()) for layer in self.experts.layers
+        )
+
+    def forward(self, codes, numeric):
+        inputs = hidden = self.input_layer(codes, numeric)
+        for layer, norm in zip(self.experts.layers, self.norms, strict=True):
+            hidden = silu(norm(layer(hidden)))
+        mixed = self.gates(inputs, hidden)
+        return NetworkOutput(self.towers(mixed.expand(self.n_tasks, -1, -1)))
+
+
+class Adapter(nn.Module):
+    """Multiplies the units of each member by numbers, which start as random signs.
+
+    Without signs, they start as 1. Weight decay pulls them towards these.
+    """
+
+    def __init__(self, n_members, width, signs):
+        super().__init__()
+        start = torch.ones(n_members, 1, width)
+        if signs:
+            start -= 2 * torch.randint(2, start.shape)
+        self.register_buffer("start", start)
+        self.change = nn.Parameter(torch.zeros(start.shape))
+
+    def forward(self, hidden):
+        return hidden * (self.start + self.change)
+
+
+class Members(SharedBottom):
+    """Members that share all weights but adapters and the last layers.
+
+    The adapters of the "hidden" form multiply the first hidden layer, which is then
+    computed once for all members; those of "full" the inputs and the outputs of each
+    layer, as in TabM, with a bias of each member. The losses of the members are
+    averaged in training, for binary cross-entropy only, and their probabilities in
+    predictions.
+    """
+
+    def __init__(self, spec, *, n_members, form, **params):
+        super().__init__(spec, **params)
+        layers, n = self.bottom.layers, n_members
+        first, widths = layers[0], [layer.out_features for layer in layers]
+        width = first.out_features if form == "hidden" else first.in_features
+        self.form = form
+        self.adapters = nn.ModuleList([Adapter(n, width, signs=True)])
+        self.outputs, self.biases = nn.ModuleList(), nn.ParameterList()
+        if form == "full":
+            self.adapters += [Adapter(n, width, signs=False) for width in widths[:-1]]
+            self.outputs += [Adapter(n, width, signs=False) for width in widths]
+            self.biases += [torch.zeros(n, 1, width) for width in widths]
+        self.heads = nn.ModuleList()
+        for tower in self.towers:
+            head = StackedLinear(n, tower.hidden.n_out, 1)
+            head.weight.data *= tower.output.initial_gain
+            head.bias.data += tower.output.linear.bias.data
+            self.heads.append(head)
+
+    def forward(self, codes, numeric):
+        hidden = self._bottom(self.input_layer(codes, numeric))
+        towers = zip(self.towers, self.heads, strict=True)
+        logits = torch.cat([head(tower.hidden(hidden)) for tower, head in towers], 2)
+        log_p, log_q = (
+            logsigmoid(sign * logits.double()).logsumexp(0) for sign in (1, -1)
+        )
+        mean = (log_p - log_q).float()
+        if not self.training:
+            return NetworkOutput(mean)
+
+        def losses(labels):
+            y = labels.y.expand(logits.shape)
+            each = binary_cross_entropy_with_logits(logits, y, reduction="none")
+            return each.mean((0, 1))
+
+        # The loss of the mean has no gradient.
+        return NetworkOutput(mean.detach(), extra_losses={"members": losses})
+
+    def _bottom(self, inputs):
+        if self.form == "full":
+            hidden = inputs
+            for index, layer in enumerate(self.bottom.layers):
+                product = self.adapters[index](hidden) @ layer.weight.t()
+                own_bias = layer.bias + self.biases[index]
+                hidden = relu(self.outputs[index](product) + own_bias)
+            return hidden
+        first, *others = self.bottom.layers
+        hidden = self.adapters[0](relu(first(inputs)))
+        for layer in others:
+            hidden = relu(layer(hidden))
+        return hidden
+
+
 # ---------------------------------------------------------------- comparisons
 
 
@@ -234,6 +374,14 @@ def values_of(name, *texts, label="{}"):
 
 def pwiser(weight, **params):
     return {"pwiser_weight": weight, **params}
+
+
+def cross(**params):
+    return {"network_params": {"interaction": "cross", **params}, "loss": "bce"}
+
+
+def network(kind, **params):
+    return {"network": kind, "network_params": params, "loss": "bce"}
 
 
 BCE = {"bce": {"loss": "bce"}}
@@ -310,12 +458,41 @@ COMPARISONS = {
         },
         "LeakyReLU": {"network": LeakyBottom, "loss": "bce"},
     },
+    "interaction": {
+        "none": BCE["bce"],
+        "fm": {"network_params": {"interaction": "fm"}, "loss": "bce"},
+        "cross": cross(),
+        "cross, rank 32": cross(cross_rank=32),
+        "2 layers, rank 32": cross(n_cross_layers=2, cross_rank=32),
+        "3 layers, rank 32": cross(n_cross_layers=3, cross_rank=32),
+        "cross, lr=1e-3": cross() | {"lr": 1e-3},
+    },
+    "cross_layers": {
+        "1 layer": cross(cross_rank=32),
+        "none": BCE["bce"],
+        **{f"{n} layers": cross(n_cross_layers=n, cross_rank=32) for n in (2, 3, 4)},
+    },
+    "experts": {
+        "ReLU": BCE["bce"],
+        "layer norm, SiLU": network(NormalisedBottom, norm="layer", activation=silu),
+        "batch norm, SiLU": network(NormalisedBottom, norm="batch", activation=silu),
+        "mmoe": network("mmoe"),
+        "mmoe, experts of HoME": network(HomeExperts),
+    },
+    "members": {
+        "one network": BCE["bce"],
+        "3 networks": {"n_networks": 3, "loss": "bce"},
+        "8 members, hidden": network(Members, n_members=8, form="hidden"),
+        "4 members, full": network(Members, n_members=4, form="full"),
+    },
     "average_decay": values_of("optimizer_params__average_decay", "0", "0.9", "0.99"),
     "target_encoding": values_of("target_encoding", "False", "auto"),
 }
+TIMED = ("auto_weight", "interaction", "cross_layers", "experts", "members")
 DATA = (
     *("engage", "long", "rare", "hillstrom", "oulad", "flights", "adult", "columns-40"),
     *("generated-0.15-clean", "generated-0.5-clean", "generated-12-clean"),
+    *("movielens", "insteval"),
 )
 
 
@@ -332,28 +509,28 @@ def fitted(X, Y, groups, seed, n_splits=0, **params):
     return model.fit(X, Y, groups=groups)
 
 
-def figures(tables, params, seed):
-    """Fit once; return the AUC of each task with the log loss, the model, the time."""
+def figures(tables, params, seed, n_networks=1):
+    """Fit; return the AUC of each task with the log loss, the model and the time.
+
+    With several networks, the probabilities are averaged, and the model is the last.
+    """
     groups = tables.X["user_id"] if in_groups(params) else None
-    started = time.process_time()
-    model = fitted(tables.X, tables.Y, groups, seed, **params)
-    seconds = time.process_time() - started
-    p = model.predict_proba(tables.X_test)
+    total, seconds = 0.0, 0.0
+    for index in range(n_networks):
+        started = time.process_time()
+        own_seed = seed + 1000 * index
+        model = fitted(tables.X, tables.Y, groups, own_seed, **params)
+        seconds += time.process_time() - started
+        total = total + model.predict_proba(tables.X_test)
+    p = total / n_networks
     return [*aucs(tables.Y_test, p), mean_log_loss(tables.Y_test, p)], model, seconds
 
 
-@torch.no_grad()
-def dead_units(model, X):
+def n_dead(model, X):
     """Return how many units of the bottom's last layer are 0 or less on all rows."""
-    encoded = model.encode(X)
-    largest = []
-    last = model.net_.module_.bottom.layers[-1]
-    hook = last.register_forward_hook(lambda *call: largest.append(call[-1].amax(0)))
-    inputs = (torch.as_tensor(encoded.codes).long(), torch.as_tensor(encoded.numeric))
-    for codes, numeric in zip(*(rows.split(4096) for rows in inputs), strict=True):
-        model.net_.module_(codes, numeric)
-    hook.remove()
-    return int((torch.stack(largest).amax(0) <= 0).sum())
+    bottom = model.net_.module_.bottom
+    share = dead_units(model, X)[f"bottom.layers.{len(bottom.layers) - 1}"]
+    return round(share * bottom.n_out)
 
 
 def in_groups(params):
@@ -381,12 +558,14 @@ def run(report, name, arguments, path, n_rows):
         tables = load_tables(name, path, "validation", seed=seed)
         tables = some_rows(tables, n_rows, seed)
         for label, params in settings.items():
-            row, model, duration = figures(tables, params, seed)
+            own = dict(params)
+            n_networks = own.pop("n_networks", 1)
+            row, model, duration = figures(tables, own, seed, n_networks)
             results[label].append(row)
             times[label].append(duration)
             weights[label].append(model.pwiser_weight_)
             if arguments.comparison == "dead_units":
-                dead[label].append(dead_units(model, tables.X))
+                dead[label].append(n_dead(model, tables.X))
     seconds = time.perf_counter() - started
     rates = ", ".join(f"{task} {rate:.2%}" for task, rate in tables.Y.mean().items())
     size = f"{len(tables.X):,} rows, {len(tables.X_test):,} held out"
@@ -396,13 +575,15 @@ def run(report, name, arguments, path, n_rows):
     if arguments.comparison == "dead_units":
         columns.append("dead units")
         notes = {label: [f"{np.mean(counts):.1f}"] for label, counts in dead.items()}
-    if arguments.comparison == "auto_weight":
-        columns += ["time", "weights"]
+    if arguments.comparison in TIMED:
+        columns.append("time")
         base = np.array(next(iter(times.values())))
+        notes = {label: [f"{np.mean(times[label] / base):.1f}"] for label in settings}
+    if arguments.comparison == "auto_weight":
+        columns.append("weights")
         for label in settings:
             counts = Counter(sorted(weights[label])).items()
-            chosen = ", ".join(f"{weight:g}: {n}" for weight, n in counts)
-            notes[label] = [f"{np.mean(times[label] / base):.1f}", chosen]
+            notes[label].append(", ".join(f"{weight:g}: {n}" for weight, n in counts))
     report.table(columns, width=18)
     results = {label: np.array(rows) for label, rows in results.items()}
     reference, *others = settings

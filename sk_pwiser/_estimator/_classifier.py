@@ -82,10 +82,14 @@ class MultiTaskCTRCVRClassifier(
         experts `n_experts` and `expert_units`. Every network takes
 
         - `interaction`, None by default: products of columns in the network's input.
-          "cross" replaces the input x by x * (W x + b) + x, one cross layer of DCN-v2
+          "cross" replaces the input x by x * (W x + b) + x, a cross layer of DCN-v2
           (Wang et al., 2021); "fm" appends the second-order term of a factorisation
           machine (Rendle, 2010), the sum over pairs of columns of the elementwise
           products of their embeddings;
+        - `n_cross_layers`, 1 by default: number of cross layers, of which each one
+          multiplies x with a linear function of the output of the layer before it;
+        - `cross_rank`, None by default: rank of the matrices W, which saves time on
+          wide inputs. They are full if it is None or at least half their width;
         - `task_space`, "entire" by default: a task after the first learns from all
           impressions, and its head gives P(Y_k = 1 | impression). With "conditional"
           it learns from those where the task before it happened, and its head gives

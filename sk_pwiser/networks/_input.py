@@ -321,7 +321,8 @@ class InputLayer(nn.Module):
         if spec.interaction is not None:
             kind = INTERACTIONS[spec.interaction]
             widths = [*spec.widths, *[dim] * len(spec.bags)]
-            layers = [kind(widths, dim, n_numeric) for _ in range(n_tables)]
+            options = {name: getattr(spec, name) for name in kind.options}
+            layers = [kind(widths, dim, n_numeric, **options) for _ in range(n_tables)]
             self.interactions = nn.ModuleList(layers)
             self.width = layers[0].width
 

@@ -1,5 +1,6 @@
 """Products of columns, for the dense input of any network."""
 
+import math
 from collections.abc import Sequence
 
 import torch
@@ -11,14 +12,16 @@ class Interaction(nn.Module):
 
     The columns of the input are the embeddings of the category columns, of `widths` up
     to `embedding_dim`, the sums over bags, which count as category columns, and
-    `n_numeric` numeric inputs.
+    `n_numeric` numeric inputs. `options` are the fields of the specification that the
+    class takes as keyword arguments.
     """
 
     width: int
     needs_equal_widths = False
+    options: tuple[str, ...] = ()
 
     def __init__(
-        self, widths: Sequence[int], embedding_dim: int, n_numeric: int
+        self, widths: Sequence[int], embedding_dim: int, n_numeric: int, **options: int
     ) -> None:
         super().__init__()
 
@@ -27,20 +30,56 @@ class Interaction(nn.Module):
         raise NotImplementedError
 
 
-class CrossLayer(Interaction):
-    """A cross layer of DCN-v2, x * (W x + b) + x, which starts as the identity."""
+class CrossNetwork(Interaction):
+    r"""The cross layers of DCN-v2, :math:`x_{l+1} = x_0 \odot (W_l x_l + b_l) + x_l`.
+
+    They start as the identity.
+    """
+
+    options = ("n_cross_layers", "cross_rank")
 
     def __init__(
-        self, widths: Sequence[int], embedding_dim: int, n_numeric: int
+        self,
+        widths: Sequence[int],
+        embedding_dim: int,
+        n_numeric: int,
+        *,
+        n_cross_layers: int = 1,
+        cross_rank: int | None = None,
     ) -> None:
         super().__init__(widths, embedding_dim, n_numeric)
         self.width = sum(widths) + n_numeric
-        self.weight = nn.Parameter(torch.zeros(self.width, self.width))
-        self.bias = nn.Parameter(torch.zeros(self.width))
+        layers = [CrossLayer(self.width, cross_rank) for _ in range(n_cross_layers)]
+        self.layers = nn.ModuleList(layers)
 
     def forward(self, inputs: Tensor) -> Tensor:
         """Map `(batch, width)` to the same shape."""
-        return inputs * torch.addmm(self.bias, inputs, self.weight) + inputs
+        hidden = inputs
+        for layer in self.layers:
+            hidden = inputs * layer(hidden) + hidden
+        return hidden
+
+
+class CrossLayer(nn.Module):
+    """The linear map of a cross layer: a matrix, or the product of two of low rank.
+
+    The product takes less time if the rank is below half the width, and is used then.
+    """
+
+    def __init__(self, width: int, rank: int | None) -> None:
+        super().__init__()
+        self.reduction: nn.Parameter | None = None
+        n_in = width
+        if rank is not None and 2 * rank < width:
+            self.reduction = nn.Parameter(torch.randn(width, rank) / math.sqrt(width))
+            n_in = rank
+        self.weight = nn.Parameter(torch.zeros(n_in, width))
+        self.bias = nn.Parameter(torch.zeros(width))
+
+    def forward(self, inputs: Tensor) -> Tensor:
+        """Map `(batch, width)` to the same shape."""
+        reduced = inputs if self.reduction is None else inputs @ self.reduction
+        return torch.addmm(self.bias, reduced, self.weight)
 
 
 class FactorizationMachine(Interaction):
@@ -83,6 +122,6 @@ class FactorizationMachine(Interaction):
 
 
 INTERACTIONS: dict[str, type[Interaction]] = {
-    "cross": CrossLayer,
+    "cross": CrossNetwork,
     "fm": FactorizationMachine,
 }

@@ -1,9 +1,12 @@
 """What every network returns, and the base class of the networks."""
 
-from collections.abc import Callable, Iterable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass, replace
-from typing import NamedTuple
+from functools import partial
+from typing import Any, NamedTuple
 
+import torch
 from torch import Tensor, nn
 
 from sk_pwiser._utils import at_least_float32
@@ -16,7 +19,14 @@ from sk_pwiser.networks._chain import (
 )
 from sk_pwiser.networks._dense_rows import DenseRows
 from sk_pwiser.networks._input import InputLayer
-from sk_pwiser.networks._layers import TaskTowers, check_dropout, check_units
+from sk_pwiser.networks._layers import (
+    MLP,
+    Activation,
+    StackedMLP,
+    TaskTowers,
+    check_dropout,
+    check_units,
+)
 from sk_pwiser.networks._spec import NetworkSpec
 
 
@@ -248,6 +258,29 @@ class MultiTaskNetwork(nn.Module):
     ) -> DenseRows:
         """Return the dense inputs of many rows, to permute one input at a time."""
         return DenseRows(self, batches, updates)
+
+    @contextmanager
+    def _largest_activations(self) -> Iterator[dict[str, Tensor]]:
+        """Record the largest absolute activation of each hidden unit of perceptrons.
+
+        The tensors, by the path of the layer, are those of all calls in the context.
+        """
+        largest: dict[str, Tensor] = {}
+
+        def record(
+            path: str, activation: Activation, layer: nn.Module, args: Any, out: Tensor
+        ) -> None:
+            units = activation(out.detach()).abs().amax(dim=-2)
+            largest[path] = torch.maximum(units, largest.get(path, units))
+
+        with ExitStack() as hooks:
+            for path, module in self.named_modules():
+                if isinstance(module, MLP | StackedMLP):
+                    activation = getattr(module, "activation", torch.relu)
+                    for index, layer in enumerate(module.layers):
+                        own = partial(record, f"{path}.layers.{index}", activation)
+                        hooks.callback(layer.register_forward_hook(own).remove)
+            yield largest
 
     @property
     def base_logits(self) -> Tensor:

@@ -3,14 +3,17 @@
 from collections.abc import Sequence
 from dataclasses import dataclass
 
-from sk_pwiser._utils import chain_parents, check_choice, check_number
+from sk_pwiser._utils import chain_parents, check_choice, check_integer, check_number
 from sk_pwiser.networks._bags import N_SPECIAL, BagSpec
 from sk_pwiser.networks._interaction import INTERACTIONS
 
 TASK_SPACES = ("entire", "conditional")
 
 # Fields of the specification that users set in `network_params`, for every network.
-SHARED_PARAMS = ("interaction", "monotonicity_weight", "task_space")
+SHARED_PARAMS = (
+    *("cross_rank", "interaction", "monotonicity_weight", "n_cross_layers"),
+    "task_space",
+)
 
 
 @dataclass(frozen=True)
@@ -44,8 +47,8 @@ class NetworkSpec:
         Factor of the components of each numeric input, > 0. With factors, a position
         also becomes a normal score. Empty for components of scale 1 alone.
     interaction : {"cross", "fm"} or None, default=None
-        Products of columns in the dense input: one cross layer of DCN-v2 ("cross"), or
-        the second-order term of a factorisation machine ("fm").
+        Products of columns in the dense input: cross layers of DCN-v2 ("cross"), or the
+        second-order term of a factorisation machine ("fm").
     task_space : {"entire", "conditional"}, default="entire"
         Whether the columns of the logits that `forward` returns are read as
         P(Y_k = 1 | impression) or as P(Y_k = 1 | Y_{k-1} = 1, impression).
@@ -65,6 +68,11 @@ class NetworkSpec:
     task_parents : sequence of int or None, default=None
         Index of the task that each task presupposes, smaller than its own, -1 for none.
         None for a funnel, in which it is the task before.
+    n_cross_layers : int, default=1
+        Number of cross layers, with `interaction="cross"`.
+    cross_rank : int or None, default=None
+        Rank of the matrices of the cross layers. They are products of two if it is
+        below half the width of the dense input, and full otherwise, and with None.
 
     References
     ----------
@@ -95,6 +103,8 @@ class NetworkSpec:
     negative_sampling_rate: float = 1.0
     bags: Sequence[BagSpec] = ()
     task_parents: Sequence[int] | None = None
+    n_cross_layers: int = 1
+    cross_rank: int | None = None
 
     def __post_init__(self) -> None:
         """Check the options."""
@@ -112,6 +122,7 @@ class NetworkSpec:
                 f"numeric_bins, {len(n_bins)} in all; got {scales!r}."
             )
         check_choice("interaction", self.interaction, (*INTERACTIONS, None))
+        self._check_cross_layers()
         self._check_embedding_dims()
         self._check_bags()
         check_choice("task_space", self.task_space, TASK_SPACES)
@@ -136,6 +147,17 @@ class NetworkSpec:
                 f"negative_sampling_rate={self.negative_sampling_rate} requires that "
                 "all tasks presuppose the first one, whose rows the log left out; "
                 "task_parents has several tasks without a parent."
+            )
+
+    def _check_cross_layers(self) -> None:
+        check_integer("n_cross_layers", self.n_cross_layers, at_least=1)
+        if self.cross_rank is not None:
+            check_integer("cross_rank", self.cross_rank, at_least=1)
+        depth = self.n_cross_layers, self.cross_rank
+        if self.interaction != "cross" and depth != (1, None):
+            raise ValueError(
+                "n_cross_layers={} and cross_rank={} require interaction='cross'; "
+                "got {!r}.".format(*depth, self.interaction)
             )
 
     def _check_bags(self) -> None:

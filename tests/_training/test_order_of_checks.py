@@ -15,6 +15,11 @@ from sk_pwiser import MultiTaskCTRCVRClassifier
         ({"network_params": {"dropout": 2.0}}, ValueError, "dropout .* got 2"),
         ({"network_params": {"tower_units": (0,)}}, ValueError, r"tower_units\[0\]"),
         ({"network_params": {"interaction": "dot"}}, ValueError, "interaction .*'dot'"),
+        (
+            {"network_params": {"n_cross_layers": 2}},
+            ValueError,
+            "n_cross_layers=2 .* require interaction='cross'",
+        ),
         ({"network_params": {"task_space": "all"}}, ValueError, "task_space .* 'all'"),
         (
             {"network_params": {"monotonicity_weight": -1}},

@@ -44,6 +44,9 @@ PARAMS = {
     },
     "fm": {"network_params": {"interaction": "fm"}},
     "cross": {"network_params": {"interaction": "cross"}},
+    "deep cross": {
+        "network_params": {"interaction": "cross", "n_cross_layers": 2, "cross_rank": 3}
+    },
     "conditional": {
         "network_params": {"task_space": "conditional"},
         "negative_sampling_rate": 0.5,

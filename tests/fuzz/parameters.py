@@ -130,9 +130,11 @@ NAMES = sorted(MultiTaskCTRCVRClassifier().get_params().keys() - LEFT_OUT)
 ENTRIES = {
     "network_params": [
         "bottom_units",
+        "cross_rank",
         "dropout",
         "interaction",
         "monotonicity_weight",
+        "n_cross_layers",
         "task_space",
         "tower_units",
     ],

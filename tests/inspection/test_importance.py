@@ -32,6 +32,9 @@ PARAMS = {
     "positions": {"numeric_encoding": "piecewise_linear", "embedding_dim": "auto"},
     "standard": {"numeric_encoding": "standard"},
     "cross": {"network_params": {"interaction": "cross"}},
+    "deep cross": {
+        "network_params": {"interaction": "cross", "n_cross_layers": 2, "cross_rank": 3}
+    },
     "fm": {"network_params": {"interaction": "fm"}},
     "conditional": {
         "network_params": {"task_space": "conditional"},

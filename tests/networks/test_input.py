@@ -37,8 +37,10 @@ def batch(n, bins=BINS, cardinalities=CARDINALITIES):
     return codes, numeric
 
 
-def layer(interaction=None, n_tables=1, bins=BINS, cardinalities=CARDINALITIES):
-    options = {"numeric_bins": bins, "interaction": interaction}
+def layer(
+    interaction=None, n_tables=1, bins=BINS, cardinalities=CARDINALITIES, **options
+):
+    options |= {"numeric_bins": bins, "interaction": interaction}
     spec = NetworkSpec(cardinalities, len(bins), DIM, [0.5], **options)
     made = InputLayer(spec, n_tables=n_tables)
     # Larger values than the initial ones, so that every term contributes.
@@ -250,16 +252,31 @@ def test_wrong_widths(options, message):
 
 
 @pytest.mark.parametrize("n_tables", [1, 3])
-def test_cross_layer_against_numpy(n_tables):
-    made, (codes, numeric) = layer("cross", n_tables), batch(6)
+@pytest.mark.parametrize("rank", [None, 3, 100])
+@pytest.mark.parametrize("n_layers", [1, 3])
+def test_cross_layers_against_numpy(n_layers, rank, n_tables):
+    depth = {"n_cross_layers": n_layers, "cross_rank": rank}
+    made, (codes, numeric) = layer("cross", n_tables, **depth), batch(6)
     assert made.width == 3 * DIM + N_NUMERIC
     out = results(made, codes, numeric)
     assert len(out) == n_tables
     for table, x in enumerate(dense_inputs(made, codes, numeric)):
-        w = made.interactions[table].weight.detach().numpy()
-        b = made.interactions[table].bias.detach().numpy()
-        for row, expected in zip(out[table], x, strict=True):
-            assert_allclose(row, expected * (expected @ w + b) + expected, rtol=1e-10)
+        hidden = x
+        assert len(made.interactions[table].layers) == n_layers
+        for each in made.interactions[table].layers:
+            values = {k: v.detach().numpy() for k, v in each.named_parameters()}
+            w = values["weight"]
+            if rank == 3:
+                w = values["reduction"] @ w
+                assert np.linalg.matrix_rank(w) == 3
+            assert w.shape == (made.width, made.width)
+            hidden = np.array(
+                [
+                    first * (row @ w + values["bias"]) + row
+                    for first, row in zip(x, hidden, strict=True)
+                ]
+            )
+        assert_allclose(out[table], hidden, rtol=1e-9)
 
 
 @pytest.mark.parametrize("n_tables", [1, 3])
@@ -281,14 +298,17 @@ def test_factorisation_machine_against_the_double_sum(n_tables):
 
 @pytest.mark.parametrize("n_tables", [1, 2])
 def test_products_start_near_zero(n_tables):
-    def start(interaction):
+    def start(interaction, **options):
         torch.manual_seed(0)
-        spec = NetworkSpec(CARDINALITIES, 4, DIM, [0.5], interaction=interaction)
+        options["interaction"] = interaction
+        spec = NetworkSpec(CARDINALITIES, 4, DIM, [0.5], **options)
         return InputLayer(spec, n_tables=n_tables)
 
     codes, numeric = batch(20, bins=[0] * 4)
     plain = start(None)(codes, numeric)
-    torch.testing.assert_close(start("cross")(codes, numeric), plain, rtol=0, atol=0)
+    for n_layers, rank in [(1, None), (2, 2)]:
+        crossed = start("cross", n_cross_layers=n_layers, cross_rank=rank)
+        torch.testing.assert_close(crossed(codes, numeric), plain, rtol=0, atol=0)
     with_pairs = start("fm")(codes, numeric)
     torch.testing.assert_close(with_pairs[..., :-DIM], plain, rtol=0, atol=0)
     assert 0 < with_pairs[..., -DIM:].abs().max() < 0.01
@@ -328,6 +348,19 @@ def test_widths_of_any_table(interaction, n_tables, bins, cardinalities, n):
             r"task_space .*\['entire', .*; got 'clicked'",
         ),
         ({"monotonicity_weight": -1}, "monotonicity_weight must be .* >= 0; got -1"),
+        (
+            {"interaction": "cross", "n_cross_layers": 0},
+            "n_cross_layers must be an integer >= 1; got 0",
+        ),
+        (
+            {"interaction": "cross", "cross_rank": 0},
+            "cross_rank must be an integer >= 1; got 0",
+        ),
+        (
+            {"interaction": "fm", "n_cross_layers": 2},
+            "n_cross_layers=2 .* require interaction='cross'; got 'fm'",
+        ),
+        ({"cross_rank": 8}, "cross_rank=8 require interaction='cross'; got None"),
     ],
 )
 def test_bad_options_are_named(options, message):
@@ -335,7 +368,13 @@ def test_bad_options_are_named(options, message):
         NetworkSpec([3], 2, DIM, [0.5, 0.1], **options)
 
 
-@pytest.mark.parametrize("option", ["interaction", "task_space", "monotonicity_weight"])
+@pytest.mark.parametrize(
+    "option",
+    [
+        *("interaction", "task_space", "monotonicity_weight"),
+        *("n_cross_layers", "cross_rank"),
+    ],
+)
 def test_options_of_a_wrong_type_are_named(option):
     with pytest.raises(TypeError, match=f"{option} must be .*; got True"):
         NetworkSpec([3], 2, DIM, [0.5, 0.1], **{option: True})
@@ -359,6 +398,7 @@ OPTIONS = [
     {"numeric_bins": BINS},
     {"numeric_bins": [0, 12, 0, 9], "bin_scales": [1.0, 0.5, 1.0, 1.0]},
     {"interaction": "cross"},
+    {"interaction": "cross", "n_cross_layers": 2, "cross_rank": 2},
     {"interaction": "fm"},
     {"numeric_bins": BINS, "interaction": "cross"},
     {"numeric_bins": BINS, "interaction": "fm"},
