@@ -141,6 +141,8 @@ def variants(arguments):
     }
     # The first epoch compiles; the last one is measured.
     rows["compile"] = {"compile": True, "n_epochs": 3}
+    if arguments.device == "cuda":
+        rows["graph of the step"] = {"compile": "graph", "n_epochs": 3}
     for name in arguments.networks:
         rows[f"network {name}"] = {"network": name, "network_params": None}
     return rows

@@ -42,6 +42,7 @@ struct Inside {
 static std::mutex count_lock;
 static std::map<std::string, int64_t> kernels, synchronisations;
 static bool is_forbidden = false;  // to synchronise
+static bool is_warned_of = false;
 
 static void launch(const std::string& name) {
   std::lock_guard<std::mutex> guard(count_lock);
@@ -50,9 +51,12 @@ static void launch(const std::string& name) {
 
 static void synchronise(const std::string& name) {
   if (is_inside) return;
-  std::lock_guard<std::mutex> guard(count_lock);
-  ++synchronisations[name];
+  {
+    std::lock_guard<std::mutex> guard(count_lock);
+    ++synchronisations[name];
+  }
   TORCH_CHECK(!is_forbidden, "The host waits for ", DEVICE, " in ", name, ".");
+  if (is_warned_of) TORCH_WARN("called a synchronizing operation of ", DEVICE);
 }
 
 // --------------------------------------------------------------------------- memory
@@ -231,6 +235,18 @@ struct Numbers final : c10::GeneratorImpl {
 static at::Generator& default_numbers() {
   static auto made = at::make_generator<Numbers>();
   return made;
+}
+
+// That of the CPU would draw from the CPU's generator.
+static std::tuple<Tensor, Tensor> dropout(const Tensor& input, double p,
+                                          std::optional<bool> train) {
+  launch("aten::native_dropout");
+  Inside now;
+  bool is_active = train.value_or(true);
+  auto mask = at::empty_like(input, input.options().dtype(at::kBool));
+  mask.bernoulli_(is_active ? 1 - p : 1.0);
+  double scale = !is_active ? 1.0 : p < 1 ? 1 / (1 - p) : 0.0;
+  return {input * mask * scale, mask};
 }
 
 // ------------------------------------------------------------------- hooks of torch
@@ -412,6 +428,7 @@ TORCH_LIBRARY_IMPL(aten, PrivateUse1, m) {
   m.impl("_copy_from_and_resize", &copy_from_and_resize);
   m.impl("_local_scalar_dense", &item);
   m.impl("as_strided", &at::native::as_strided_tensorimpl);
+  m.impl("native_dropout", &dropout);
   m.impl("view", &at::native::view);
   m.impl("_reshape_alias", &at::native::_reshape_alias);
   m.impl("unfold", &at::native::unfold);
@@ -456,10 +473,14 @@ PYBIND11_MODULE(TORCH_EXTENSION_NAME, m) {
     at::RegisterPrivateUse1HooksInterface(new Hooks());
   });
   m.def("default_generator", [] { return default_numbers(); });
+  m.def("generator_id", [](const at::Generator& generator) {
+    return reinterpret_cast<uintptr_t>(generator.unsafeGetGeneratorImpl());
+  });
   m.def("counts", [] {
     std::lock_guard<std::mutex> guard(count_lock);
     return std::make_pair(kernels, synchronisations);
   });
   m.def("forbid_synchronisation", [](bool forbidden) { is_forbidden = forbidden; });
+  m.def("warn_of_synchronisation", [](bool warned) { is_warned_of = warned; });
   m.def("set_float64", [](bool present) { has_float64 = present; });
 }

@@ -1,7 +1,8 @@
 """A simulated accelerator, "sim", which finds and counts what a GPU would not forgive.
 
 Its memory is not the CPU's, so that mixed devices, generators of another device and
-NumPy on its tensors raise. It counts the kernels and synchronisations of a call.
+NumPy on its tensors raise. It counts the kernels and synchronisations of a call, and it
+has graphs as CUDA has.
 """
 
 import hashlib
@@ -14,6 +15,7 @@ from pathlib import Path
 from typing import Any, NamedTuple
 
 import torch
+from recorded_graph import RecordedGraph, recording
 
 NAME = "sim"
 SOURCE = Path(__file__).with_suffix(".cpp")
@@ -30,19 +32,31 @@ def simulated_device() -> torch.device:
     torch.utils.rename_privateuse1_backend(NAME)
     built.install()
     generator = built.default_generator()
+    RecordedGraph.device = built
+    stream = types.SimpleNamespace(wait_stream=lambda other: None)
     module = types.ModuleType(f"torch.{NAME}")
     functions = {
+        "CUDAGraph": RecordedGraph,
+        "Stream": lambda device=None: stream,
         "_is_in_bad_fork": lambda: False,
         "_lazy_init": lambda: None,
         "current_device": lambda: 0,
+        "current_stream": lambda device=None: stream,
         "device": lambda device: nullcontext(),
         "device_count": lambda: 1,
         "get_amp_supported_dtype": lambda: [torch.bfloat16],
+        "get_sync_debug_mode": lambda: "default",
+        "graph": lambda graph, **options: recording(graph),
+        "graph_pool_handle": lambda: (0, 0),
         "get_rng_state": lambda device=NAME: generator.get_state(),
         "is_available": lambda: True,
         "is_initialized": lambda: True,
         "manual_seed_all": lambda seed: generator.manual_seed(seed) and None,
         "set_rng_state": lambda state, device=NAME: generator.set_state(state) and None,
+        "set_sync_debug_mode": lambda mode: built.warn_of_synchronisation(
+            mode == "warn"
+        ),
+        "stream": lambda stream: nullcontext(),
     }
     module.__dict__.update(functions)
     torch._register_device_module(NAME, module)

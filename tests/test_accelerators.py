@@ -210,7 +210,7 @@ class TestSynchronisationsPerStep:
         assert not (steps.last - steps.first).synchronisations
 
     @pytest.mark.parametrize("loads", [False, True])
-    def test_large_tables_wait_for_the_number_of_their_rows(self, loads, tmp_path):
+    def test_large_tables(self, loads, tmp_path):
         model = small(loss="bce", optimizer_params={"lazy_embeddings": True})
         model.fit(X, Y)
         if loads:
@@ -218,8 +218,7 @@ class TestSynchronisationsPerStep:
             model = MultiTaskCTRCVRClassifier.load(tmp_path / "model")
         model.set_params(callbacks=[steps := Steps()], batch_size=50, warm_start=True)
         model.set_params(max_epochs=1).fit(X, Y)
-        found = (steps.last - steps.first).synchronisations
-        assert found == {"aten::_coalesce": steps.n_steps}
+        assert not (steps.last - steps.first).synchronisations
 
 
 class TestKernelsPerStep:

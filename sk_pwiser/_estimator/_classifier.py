@@ -278,11 +278,14 @@ class MultiTaskCTRCVRClassifier(
         device of torch, such as "cpu" or "cuda:1".
     precision : {"float32", "bfloat16"}, default="float32"
         Precision of the forward pass; "bfloat16" uses autocast.
-    compile : bool or {"default", "reduce-overhead", "max-autotune"}, default=False
+    compile : bool or {"default", "reduce-overhead", "max-autotune", "graph"}, \
+            default=False
         Whether training runs the network through :func:`torch.compile`, and in which
         mode: "reduce-overhead" and "max-autotune" use CUDA graphs. Compiling takes up
         to a minute, and did not speed up training on CPUs. It does not support
-        weightings of gradients.
+        weightings of gradients. "graph" does not compile: the whole step, with its
+        gradients and the optimiser, becomes a CUDA graph with the same results; where
+        it cannot, a warning names the reason, see :ref:`graphs`.
     callbacks : list, default=None
         Callbacks of skorch, see :ref:`hooks`. Those that read validation figures
         require early stopping. The history has no figures per batch; `EpochScoring`

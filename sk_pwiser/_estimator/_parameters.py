@@ -52,7 +52,10 @@ PARAMETER_CONSTRAINTS = {
     "n_iter_no_change": [Limits(Integral, 1, None, closed="left")],
     "device": [str, torch.device],
     "precision": [StrOptions({"float32", "bfloat16"})],
-    "compile": ["boolean", StrOptions({"default", "reduce-overhead", "max-autotune"})],
+    "compile": [
+        "boolean",
+        StrOptions({"default", "reduce-overhead", "max-autotune", "graph"}),
+    ],
     "callbacks": [list, tuple, None],
     "checkpoint_dir": [str, PathLike, None],
     "warm_start": ["boolean"],

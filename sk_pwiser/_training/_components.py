@@ -50,7 +50,7 @@ class Components:
     # Class and keyword arguments, but for `lr`
     optimizer: tuple[type[torch.optim.Optimizer], dict[str, Any]]
     sampler: str
-    compile_mode: str | None  # of torch.compile; None for eager execution
+    compile_mode: str | None  # of torch.compile, "graph", or None
     min_lazy_size: int | None  # weights of tables updated by rows; None if none are
 
 
@@ -211,6 +211,8 @@ def _compile_mode(
 ) -> str | None:
     if not settings.compile:
         return None
+    if settings.compile == "graph":
+        return "graph"
     if weighting.needs_task_gradients and weighting.n_tasks > 1:
         raise ValueError(
             f"compile={settings.compile!r} requires a weighting of losses; weighting="

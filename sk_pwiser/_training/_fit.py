@@ -667,7 +667,7 @@ def _random_numbers(
             cpu = torch.Generator().set_state(cpu.get_state())
         seed = int(torch.randint(LARGEST_SEED, (), generator=cpu))
         parts = net.module_, net.criterion_, net.optimizer_
-        if net.compile_mode is not None or draws_globally(*parts):
+        if net.compile_mode not in (None, "graph") or draws_globally(*parts):
             stack.enter_context(seeded_globally(seed, plan.device))
             yield plan.device
         else:

@@ -3,9 +3,10 @@
 import sys
 import warnings
 from collections.abc import Iterable, Iterator, Mapping, Sequence
-from contextlib import AbstractContextManager
+from contextlib import AbstractContextManager, nullcontext
 from copy import deepcopy
 from dataclasses import dataclass
+from functools import partial
 from itertools import chain
 from typing import Any, Protocol
 
@@ -42,6 +43,7 @@ from sk_pwiser._training._early_stopping import (
     score_validation,
     summary_name,
 )
+from sk_pwiser._training._graph import Step, graphed_steps
 from sk_pwiser._training._optimizers import (
     FLUSH_INTERVAL,
     TABLES,
@@ -292,13 +294,15 @@ class MultiTaskNet(NeuralNet):  # type: ignore[misc]
     """A skorch net over impressions, with per-task validation AUC in its history.
 
     `average_decay` is 0 for no average of the weights, `compile_mode` None for eager
-    execution, and `advice` goes into messages about a divergence. `scorer` gives a
-    further figure of the validation rows, and so does `has_grouped_auc`.
+    execution and "graph" for graphs of the step, and `advice` goes into messages about
+    a divergence. `scorer` gives a further figure of the validation rows, and so does
+    `has_grouped_auc`.
     """
 
     # The last two epochs whose training loss was the lowest so far, each with its
     # weights, during training only, and the epoch whose weights were restored after
     # training had diverged.
+    is_joint = False  # trained together with the nets of other workers
     lowest_: tuple[tuple[int, dict[str, Tensor]], ...] = ()
     kept_epoch_: int | None = None
 
@@ -413,11 +417,6 @@ class MultiTaskNet(NeuralNet):  # type: ignore[misc]
         """
         self.stop_training_ = False
         keep_freed_memory()
-        # In training only: predictions come with any number of rows, and each number
-        # may be compiled anew.
-        network: Any = self.module_
-        if self.compile_mode is not None:
-            network = torch.compile(network, mode=self.compile_mode)
         loop, keeper = self._loop_state(), self._keeper()
         if checkpoints is not None:
             checkpoints.begin(self, loop)
@@ -426,10 +425,11 @@ class MultiTaskNet(NeuralNet):  # type: ignore[misc]
         n_earlier = len(self.history) - loop.n_complete
         n_epochs = self.max_epochs if epochs is None else epochs
         try:
-            while loop.n_complete < n_epochs and not self.stop_training_:
-                self._run_epoch(X, loop, keeper, network)
-                if checkpoints is not None:
-                    checkpoints.save(self, loop)
+            with self._step() as step:
+                while loop.n_complete < n_epochs and not self.stop_training_:
+                    self._run_epoch(X, loop, keeper, step)
+                    if checkpoints is not None:
+                        checkpoints.save(self, loop)
         except KeyboardInterrupt:
             if keeper is None or not keeper.restore(self):
                 raise
@@ -439,6 +439,17 @@ class MultiTaskNet(NeuralNet):  # type: ignore[misc]
                 f"{loop.n_complete} complete epochs are kept, and fit returns."
             )
         return self
+
+    def _step(self) -> AbstractContextManager[Step]:
+        """Return the training step, which is valid in a `with` block."""
+        if self.compile_mode == "graph":
+            return graphed_steps(self)
+        # In training only: predictions come with any number of rows, and each number
+        # may be compiled anew.
+        network: Any = self.module_
+        if self.compile_mode is not None:
+            network = torch.compile(network, mode=self.compile_mode)
+        return nullcontext(partial(self.train_step, network=network))
 
     def _loop_state(self) -> LoopState:
         """Return the state before the first epoch."""
@@ -452,7 +463,7 @@ class MultiTaskNet(NeuralNet):  # type: ignore[misc]
         X: TrainingData,
         loop: LoopState,
         keeper: KeepOnInterrupt | None,
-        network: Any,
+        step: Step,
     ) -> None:
         """Train for an epoch, and compute its validation figures."""
         datasets = {"dataset_train": X.train, "dataset_valid": X.valid}
@@ -463,8 +474,7 @@ class MultiTaskNet(NeuralNet):  # type: ignore[misc]
             self.get_iterator(X.train, training=True),
             True,
             "train",
-            self.train_step,
-            network=network,
+            step,
             average=loop.average,
         )
         if loop.average is not None:

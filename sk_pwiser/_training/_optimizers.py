@@ -248,7 +248,7 @@ def smallest_lazy_table(
         or params["clip_grad_norm"] is not None,
         "GradientNormClipping in callbacks": clips_gradients(settings.callbacks),
         f"weighting={settings.weighting!r}": needs_task_gradients,
-        f"compile={settings.compile!r}": bool(settings.compile),
+        f"compile={settings.compile!r}": settings.compile not in (False, "graph"),
         f"device={str(device)!r}": not has_sparse_gradients(device),
     }
     found = [name for name, is_obstacle in obstacles.items() if is_obstacle]
@@ -340,12 +340,14 @@ class LazyAdam(torch.optim.Adam):
     def _step_rows(self, parameter: nn.Parameter, group: dict[str, Any]) -> None:
         state = self.state[parameter]
         if not state:
-            state["step"] = torch.zeros((), dtype=torch.float32)
+            device = parameter.device if group["capturable"] else None
+            state["step"] = torch.zeros((), dtype=torch.float32, device=device)
             state["exp_avg"] = torch.zeros_like(parameter)
             state["exp_avg_sq"] = torch.zeros_like(parameter)
-        state["step"] = state["step"].cpu()  # a loaded one may be on the device
-        gradient = parameter.grad.coalesce()  # type: ignore[union-attr]
-        rows, g = gradient.indices()[0], gradient.values()
+        if not group["capturable"]:
+            state["step"] = state["step"].cpu()  # a loaded one may be on the device
+        assert parameter.grad is not None
+        rows, g = _summed_rows(parameter.grad)
         weight, m, v = (
             tensor.index_select(0, rows)
             for tensor in (parameter, state["exp_avg"], state["exp_avg_sq"])
@@ -359,12 +361,28 @@ class LazyAdam(torch.optim.Adam):
         beta1, beta2 = group["betas"]
         m = m.lerp(g, 1 - beta1)
         v = v.mul(beta2).addcmul_(g, g, value=1 - beta2)
-        step = float(state["step"])
+        step = state["step"] if group["capturable"] else float(state["step"])
         scale = (v / (1 - beta2**step)).sqrt_().add_(group["eps"])
         moved = weight - group["lr"] / (1 - beta1**step) * m / scale
         parameter.index_copy_(0, rows, F.hardshrink(moved, TINY_WEIGHT))
         state["exp_avg"].index_copy_(0, rows, F.hardshrink(m, TINY_MOMENT))
         state["exp_avg_sq"].index_copy_(0, rows, F.hardshrink(v, TINY_MOMENT))
+
+
+def _summed_rows(gradient: Tensor) -> tuple[Tensor, Tensor]:
+    """Return the rows of a sparse gradient, and the sum of the entries of each row.
+
+    On a device other than the CPU a row may be there several times, each time with the
+    sum: the host would wait for the number of different rows.
+    """
+    if gradient.device.type == "cpu":
+        gradient = gradient.coalesce()
+        return gradient.indices()[0], gradient.values()
+    rows, order = gradient._indices()[0].sort()
+    place = rows.diff(prepend=rows[:1]).ne(0).cumsum(0)
+    values = gradient._values().index_select(0, order)
+    sums = torch.zeros_like(values).index_add_(0, place, values)
+    return rows, sums.index_select(0, place)
 
 
 @dataclass(frozen=True)

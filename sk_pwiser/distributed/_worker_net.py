@@ -67,6 +67,7 @@ class WorkerNet(MultiTaskNet):
     rows; their sum is the gradient of this loss, and all workers take the same step.
     """
 
+    is_joint = True
     workers: Workers
     seed: int = 0
     generators: Generators
@@ -79,7 +80,7 @@ class WorkerNet(MultiTaskNet):
         """Connect the net to the nets of the other workers; all draw by one seed."""
         self.workers, self.seed = workers, seed
         self.tables = list(sparse_tables(self.module_))
-        is_compiled = self.compile_mode is not None
+        is_compiled = self.compile_mode not in (None, "graph")
         self.draws_globally = is_compiled or draws_globally(self.module_)
         self.generators = Generators(_seed(seed, -1, workers.rank))
         weighting = self.criterion_.weighting

@@ -2,7 +2,9 @@
 
 from collections.abc import Iterable
 
+import torch
 from torch import Tensor, nn
+from torch.nn import functional as F
 
 
 class TaskWeighting(nn.Module):
@@ -42,12 +44,13 @@ class TaskWeighting(nn.Module):
     """
 
     needs_task_gradients: bool = False
+    _sums: Tensor
 
     def __init__(self, n_tasks: int) -> None:
         super().__init__()
         self.n_tasks = n_tasks
-        self._weights: Tensor | None = None
-        self._n_steps = 0
+        # Sums of the epoch, and its number of steps; in place, as graphs require.
+        self.register_buffer("_sums", torch.zeros(n_tasks + 1), persistent=False)
 
     def set_base_losses(self, losses: Tensor) -> None:
         """Receive the losses of predictions that equal the base rates of the tasks.
@@ -134,11 +137,10 @@ class TaskWeighting(nn.Module):
         weights : Tensor of shape (n_tasks,)
             Factor of each task's loss or gradient in the step.
         """
-        weights = weights.detach()
-        if self._weights is not None:
-            weights = self._weights + weights.to(self._weights)
-        self._weights = weights
-        self._n_steps += 1
+        sums = self._sums
+        # Weightings of gradients compute them on the CPU: the host need not wait.
+        weights = weights.detach().to(sums, non_blocking=sums.device.type != "cpu")
+        sums.add_(F.pad(weights, (0, 1), value=1.0))
 
     def end_epoch(self) -> list[float]:
         """Return the epoch's mean weights and reset them.
@@ -150,6 +152,6 @@ class TaskWeighting(nn.Module):
         list of float
             One weight per task, or an empty list if there was no step.
         """
-        weights, n_steps = self._weights, self._n_steps
-        self._weights, self._n_steps = None, 0
-        return [] if weights is None else (weights / n_steps).tolist()
+        *weights, n_steps = self._sums.tolist()
+        self._sums.zero_()
+        return [weight / n_steps for weight in weights] if n_steps else []

@@ -1,0 +1,387 @@
+"""A training step as a graph: the device launches its kernels by one call of the host.
+
+A graph executes the kernels of one recorded step again, on the same memory. Python code
+does not run again, so that a step can be recorded only if its kernels, their shapes and
+the numbers that the host passes to them are the same in each step.
+"""
+
+import random
+import sys
+import traceback
+import warnings
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from inspect import ismethod
+from pathlib import Path
+from threading import Lock
+from typing import Any, NamedTuple
+
+import numpy as np
+import torch
+from skorch.callbacks import Callback, GradientNormClipping
+from torch import Tensor, nn
+
+from sk_pwiser._training._batches import CPU, Batch
+from sk_pwiser._training._callbacks import group_arguments
+from sk_pwiser._training._optimizers import sparse_tables
+from sk_pwiser._utils import generator_on, warn_user
+
+# Ordinary steps before a recording, in which libraries and optimisers create what they
+# keep; the last one is watched. Each shape of batches has a graph of its own: the sizes
+# of the batches of a table differ by one row at most.
+WARM_UP, MAX_GRAPHS = 3, 8
+
+# torch can record one graph at a time.
+_RECORDING = Lock()
+
+Step = Callable[..., dict[str, Tensor]]
+
+
+@contextmanager
+def graphed_steps(net: Any) -> Iterator[Step]:
+    """Yield the training step of a net, which graphs replay where they can."""
+    obstacle = _find_obstacle(net)
+    if obstacle is not None:
+        _warn(obstacle)
+        yield net.train_step
+        return
+    steps = _GraphedSteps(net)
+    current = steps.tools.current_stream(steps.device)
+    # A graph cannot be recorded in the default stream; the whole training leaves it.
+    steps.stream.wait_stream(current)
+    try:
+        with _capturable(net.optimizer_), steps.tools.stream(steps.stream):
+            yield steps
+    finally:
+        current.wait_stream(steps.stream)
+
+
+def _warn(obstacle: str) -> None:
+    warn_user(
+        f"compile='graph' is not possible with {obstacle}. Steps run without a graph."
+    )
+
+
+def _find_obstacle(net: Any) -> str | None:
+    """Return what is known to prevent a graph, before the first step."""
+    tools: Any = getattr(torch, torch.device(net.device).type, None)
+    recordable = getattr(tools, "CUDAGraph", None)
+    if not hasattr(recordable, "register_generator_state"):  # since torch 2.4
+        return f"device={str(net.device)!r}: graphs require CUDA and torch 2.4"
+    weighting, optimizer = net.criterion_.weighting, net.optimizer_
+    needs_gradients = weighting.needs_task_gradients and weighting.n_tasks > 1
+    on_device = all("capturable" in g or g.get("fused") for g in optimizer.param_groups)
+    logs_rows = getattr(optimizer, "undo", None) is not None
+    name_of_weighting = f"weighting={type(weighting).__name__}"
+    name_of_optimizer = f"optimizer={type(optimizer).__name__}"
+    obstacles = {
+        "weights that several workers train": net.is_joint,
+        f"{name_of_weighting}, which needs the gradient per task": needs_gradients,
+        "batches of whole groups, whose sizes differ": (
+            net.iterator_train__sampler == "grouped"
+        ),
+        "columns of lists, whose numbers of entries differ": bool(
+            net.module_.spec.bags
+        ),
+        "updates of large embedding tables, of which a failed one is undone": (
+            logs_rows and any(True for _ in sparse_tables(net.module_))
+        ),
+        f"{name_of_optimizer}, which counts its steps on the host": not on_device,
+    }
+    for _, callback in net.callbacks_:
+        name = f"the callback {type(callback).__name__}, which acts within a step"
+        obstacles[name] = _acts_within_steps(callback)
+    return next((name for name, is_there in obstacles.items() if is_there), None)
+
+
+def _acts_within_steps(callback: Callback) -> bool:
+    if isinstance(callback, GradientNormClipping):
+        return False
+    methods = ("on_batch_begin", "on_grad_computed")
+    return any(_overrides(callback, method) for method in methods)
+
+
+def _overrides(callback: Callback, method: str) -> bool:
+    return getattr(type(callback), method) is not getattr(Callback, method)
+
+
+@contextmanager
+def _capturable(optimizer: torch.optim.Optimizer) -> Iterator[None]:
+    """Let an optimiser count its steps on the device in a `with` block."""
+    groups = [g for g in optimizer.param_groups if "capturable" in g]
+    before = [group["capturable"] for group in groups]
+    for group in groups:
+        group["capturable"] = True
+        for state in _counted(optimizer, group):
+            state["step"] = state["step"].to(group["params"][0].device)
+    try:
+        yield
+    finally:
+        for group, value in zip(groups, before, strict=True):
+            group["capturable"] = value
+            if not (value or group.get("fused")):
+                for state in _counted(optimizer, group):
+                    state["step"] = state["step"].cpu()
+
+
+def _counted(
+    optimizer: torch.optim.Optimizer, group: dict[str, Any]
+) -> Iterator[dict[str, Any]]:
+    """Yield the states of a group's parameters that count their steps by a tensor."""
+    for parameter in group["params"]:
+        state = optimizer.state.get(parameter, {})
+        if isinstance(state.get("step"), Tensor):
+            yield state
+
+
+class _Graph(NamedTuple):
+    """A recorded step, and the tensors that it reads and writes."""
+
+    graph: Any
+    inputs: dict[str, Tensor]
+    y: Tensor
+    result: dict[str, Tensor]
+
+
+class _GraphedSteps:
+    """The training step of a net, with a graph for each shape of its batches.
+
+    A shape runs ordinarily at first; see `WARM_UP`. If a step turns out to do what a
+    graph cannot repeat, all further steps are ordinary ones.
+    """
+
+    def __init__(self, net: Any) -> None:
+        self.net = net
+        self.device = next(net.module_.parameters()).device  # with its number
+        self.tools: Any = getattr(torch, self.device.type)
+        self.stream = self.tools.Stream(self.device)
+        self.pool = self.tools.graph_pool_handle()
+        self.graphs: dict[Any, _Graph] = {}
+        self.n_seen: dict[Any, int] = {}
+        self.arguments: list[list[dict[str, Any]]] = []  # all that were seen
+        self.is_possible = True
+        self.epoch = -1
+        self.attributes: dict[tuple[str, ...], Any] = {}  # when last watched
+        # Graphs read the learning rates from the device, since they change.
+        groups = net.optimizer_.param_groups
+        self.lrs = [group["lr"] for group in groups]
+        self.lr_tensors = [torch.full((), lr, device=self.device) for lr in self.lrs]
+        # Results are overwritten by the next step.
+        callbacks = (callback for _, callback in net.callbacks_)
+        self.copies = any(_overrides(each, "on_batch_end") for each in callbacks)
+
+    def __call__(self, batch: Batch, **fit_params: Any) -> dict[str, Tensor]:
+        """Take a training step."""
+        if not self.is_possible:
+            return self._ordinary(batch, **fit_params)
+        self._begin_epoch()
+        key = self._key(batch)
+        recorded = self.graphs.get(key)
+        if recorded is None:
+            n_seen = self.n_seen[key] = self.n_seen.get(key, 0) + 1
+            if len(self.n_seen) > MAX_GRAPHS:
+                self._give_up(self._varying())
+            if not self.is_possible or n_seen < WARM_UP:
+                return self._ordinary(batch, **fit_params)
+            if n_seen == WARM_UP:
+                return self._watched(batch, **fit_params)
+            recorded = self._record(batch, **fit_params)
+            if recorded is None:
+                return self._ordinary(batch, **fit_params)
+            self.graphs[key] = recorded
+        return self._replay(recorded, batch)
+
+    def _ordinary(self, batch: Batch, **fit_params: Any) -> dict[str, Tensor]:
+        step: dict[str, Tensor] = self.net.train_step(batch, **fit_params)
+        return step
+
+    def _give_up(self, obstacle: str) -> None:
+        self.is_possible = False
+        self.graphs.clear()
+        _warn(obstacle)
+
+    def _begin_epoch(self) -> None:
+        """Record anew if attributes have changed between two epochs."""
+        epoch = len(self.net.history)
+        if epoch != self.epoch and self.attributes != (now := self._attributes()):
+            self.attributes = now
+            self.graphs.clear()
+            self.n_seen = {k: min(n, WARM_UP - 1) for k, n in self.n_seen.items()}
+        self.epoch = epoch
+
+    def _key(self, batch: Batch) -> tuple[Any, int]:
+        """Return what a graph is for: the shapes, and the optimiser's arguments."""
+        shapes = tuple((n, t.shape, t.dtype) for n, t in batch[0].items())
+        arguments = group_arguments(self.net.optimizer_)
+        for group in arguments:
+            del group["lr"]
+        if arguments not in self.arguments:
+            self.arguments.append(arguments)
+        return shapes, self.arguments.index(arguments)
+
+    def _varying(self) -> str:
+        """Name what differs among too many keys."""
+        if len(self.arguments) == 1:
+            return f"batches of more than {MAX_GRAPHS} sizes"
+        pairs = zip(self.arguments[0], self.arguments[-1], strict=True)
+        names = {k for before, now in pairs for k in now if before.get(k) != now[k]}
+        return f"arguments of the optimiser that change: {', '.join(sorted(names))}"
+
+    def _watched(self, batch: Batch, **fit_params: Any) -> dict[str, Tensor]:
+        """Take an ordinary step, and find out what a graph would not repeat."""
+        attributes, numbers = self._attributes(), _states_on_host()
+        mode = self.tools.get_sync_debug_mode()
+        with warnings.catch_warnings(record=True) as found:
+            warnings.simplefilter("always")
+            self.tools.set_sync_debug_mode("warn")
+            try:
+                step = self._ordinary(batch, **fit_params)
+            finally:
+                self.tools.set_sync_debug_mode(mode)
+        obstacles = self._changes_since(attributes)
+        if numbers != _states_on_host():
+            obstacles.append("random numbers that are drawn on the host")
+        for warning in found:
+            message, place = str(warning.message), (warning.filename, warning.lineno)
+            if "called a synchronizing" in message:
+                name = self._name_of(*place)
+                obstacles.append(f"{name}, where the host waits for the device")
+            elif not message.startswith("Synchronization debug mode"):
+                warnings.warn_explicit(message, warning.category, *place)
+        if obstacles:
+            self._give_up(obstacles[0])
+        return step
+
+    def _changes_since(self, earlier: dict[tuple[str, ...], Any]) -> list[str]:
+        """Name the attributes that have changed, and keep the new ones."""
+        self.attributes = self._attributes()
+        return [
+            f"{key[-1]}, which changes in each step"
+            for key, value in self.attributes.items()
+            if earlier.get(key, value) != value
+        ]
+
+    def _attributes(self) -> dict[tuple[str, ...], Any]:
+        """Return what Python holds of each part of the net.
+
+        The values of tensors on the device may change, but not their places.
+        """
+        optimizer = self.net.optimizer_
+        name = f"{type(optimizer).__name__}.state"
+        found: dict[tuple[str, ...], Any] = {
+            (name,): _frozen([*optimizer.state.values()], set())
+        }
+        for part in ("module_", "criterion_"):
+            for place, module in getattr(self.net, part).named_modules():
+                for attribute, value in vars(module).items():
+                    name = f"{type(module).__name__}.{attribute}"
+                    if attribute != "training":
+                        found[part, place, name] = _frozen(value, set())
+        return found
+
+    def _name_of(self, filename: str, line: int) -> str:
+        """Name a line of code, and the part of the net in its file, if there is one."""
+        net = self.net
+        parts = [*net.module_.modules(), *net.criterion_.modules(), net.optimizer_]
+        names = {
+            kind.__name__
+            for kind in map(type, parts)
+            if getattr(sys.modules[kind.__module__], "__file__", None) == filename
+        }
+        name = f"line {line} of {Path(filename).name}"
+        return f"{names.pop()} ({name})" if len(names) == 1 else name
+
+    def _name_of_error(self, error: Exception) -> str:
+        """Name the line of code of a part of the net from which an error came."""
+        frames = reversed(traceback.extract_tb(error.__traceback__))
+        names = [self._name_of(frame.filename, frame.lineno or 0) for frame in frames]
+        return next((name for name in names if "(" in name), names[0])
+
+    def _record(self, batch: Batch, **fit_params: Any) -> _Graph | None:
+        """Record a step; nothing is computed yet. None if that is not possible."""
+        net, tools = self.net, self.tools
+        if obstacles := self._changes_since(self.attributes):
+            self._give_up(obstacles[0])
+            return None
+        inputs = {name: tensor.clone() for name, tensor in batch[0].items()}
+        y = batch[1].clone()
+        generator = generator_on(self.device)
+        self._update_lrs()
+        groups = net.optimizer_.param_groups
+        try:
+            graph = tools.CUDAGraph()
+            if generator is not None:
+                graph.register_generator_state(generator)
+            for group, lr in zip(groups, self.lr_tensors, strict=True):
+                group["lr"] = lr
+            recording = tools.graph(
+                graph,
+                pool=self.pool,
+                stream=self.stream,
+                capture_error_mode="thread_local",
+            )
+            with _RECORDING, recording:
+                step = net.train_step((inputs, y), **fit_params)
+        except RuntimeError as error:
+            reason = str(error).partition("\n")[0]
+            self._give_up(f"{self._name_of_error(error)}: {reason}")
+            return None
+        finally:
+            for group, value in zip(groups, self.lrs, strict=True):
+                group["lr"] = value
+        return _Graph(graph, inputs, y, {k: v.detach() for k, v in step.items()})
+
+    def _replay(self, recorded: _Graph, batch: Batch) -> dict[str, Tensor]:
+        for name, tensor in recorded.inputs.items():
+            tensor.copy_(batch[0][name])
+        recorded.y.copy_(batch[1])
+        self._update_lrs()
+        self.net._set_training(True)
+        recorded.graph.replay()
+        if not self.copies:
+            return recorded.result
+        return {name: tensor.clone() for name, tensor in recorded.result.items()}
+
+    def _update_lrs(self) -> None:
+        for number, group in enumerate(self.net.optimizer_.param_groups):
+            if group["lr"] != self.lrs[number]:
+                self.lrs[number] = group["lr"]
+                self.lr_tensors[number].fill_(group["lr"])
+
+
+def _states_on_host() -> list[Any]:
+    """Return the states of the generators that a step may draw from on the host."""
+    generators = torch.default_generator, generator_on(CPU)
+    of_numpy = np.random.get_state()  # noqa: NPY002
+    return [_frozen([*generators, of_numpy], set()), random.getstate()]
+
+
+# Larger tensors and arrays on the host are known by their place alone.
+_COMPARED = 10_000
+
+
+def _frozen(value: Any, seen: set[int]) -> Any:
+    """Return an object that equals a later one if the value has not changed."""
+    if isinstance(value, torch.Generator):
+        return value.get_state().tolist() if value.device == CPU else None
+    if isinstance(value, np.random.Generator):
+        return repr(value.bit_generator.state)
+    if isinstance(value, Tensor):
+        if value.device == CPU and value.numel() <= _COMPARED:
+            return id(value), value.tolist()
+        address = None if value.is_sparse else value.data_ptr()
+        return id(value), value.shape, value.requires_grad, address
+    if isinstance(value, np.ndarray) and value.size <= _COMPARED:
+        return value.tolist()
+    if value is None or isinstance(value, bool | int | float | str | np.generic):
+        return repr(value)
+    if isinstance(value, nn.Module | type) or id(value) in seen:
+        return id(value)
+    seen.add(id(value))
+    if isinstance(value, dict):
+        return [(_frozen(k, seen), _frozen(v, seen)) for k, v in value.items()]
+    if isinstance(value, list | tuple | set | frozenset):
+        return [_frozen(each, seen) for each in value]
+    if ismethod(value):  # a hook
+        return _frozen(value.__self__, seen)
+    return id(value), _frozen(getattr(value, "__dict__", None), seen)
