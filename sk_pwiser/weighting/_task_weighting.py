@@ -4,7 +4,6 @@ from collections.abc import Iterable
 
 import torch
 from torch import Tensor, nn
-from torch.nn import functional as F
 
 
 class TaskWeighting(nn.Module):
@@ -45,12 +44,19 @@ class TaskWeighting(nn.Module):
 
     needs_task_gradients: bool = False
     _sums: Tensor
+    _n_steps: Tensor
+    _one: Tensor
 
     def __init__(self, n_tasks: int) -> None:
         super().__init__()
         self.n_tasks = n_tasks
-        # Sums of the epoch, and its number of steps; in place, as graphs require.
-        self.register_buffer("_sums", torch.zeros(n_tasks + 1), persistent=False)
+        # In place, as graphs require.
+        for name, value in (
+            ("_sums", torch.zeros(n_tasks)),
+            ("_n_steps", torch.zeros(1)),
+            ("_one", torch.ones(1)),
+        ):
+            self.register_buffer(name, value, persistent=False)
 
     def set_base_losses(self, losses: Tensor) -> None:
         """Receive the losses of predictions that equal the base rates of the tasks.
@@ -137,10 +143,10 @@ class TaskWeighting(nn.Module):
         weights : Tensor of shape (n_tasks,)
             Factor of each task's loss or gradient in the step.
         """
-        sums = self._sums
         # Weightings of gradients compute them on the CPU: the host need not wait.
-        weights = weights.detach().to(sums, non_blocking=sums.device.type != "cpu")
-        sums.add_(F.pad(weights, (0, 1), value=1.0))
+        sums, on_device = self._sums, self._sums.device.type != "cpu"
+        weights = weights.detach().to(sums, non_blocking=on_device)
+        torch._foreach_add_([sums, self._n_steps], [weights, self._one])  # one kernel
 
     def end_epoch(self) -> list[float]:
         """Return the epoch's mean weights and reset them.
@@ -152,6 +158,7 @@ class TaskWeighting(nn.Module):
         list of float
             One weight per task, or an empty list if there was no step.
         """
-        *weights, n_steps = self._sums.tolist()
+        weights, n_steps = self._sums / self._n_steps, float(self._n_steps)
         self._sums.zero_()
-        return [weight / n_steps for weight in weights] if n_steps else []
+        self._n_steps.zero_()
+        return weights.tolist() if n_steps else []

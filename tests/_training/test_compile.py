@@ -118,8 +118,17 @@ def test_a_machine_without_a_compiler(earlier, monkeypatch, device):
     refuses(earlier, ValueError, message)
 
 
+def test_a_cpu_has_no_graphs():
+    eager, model = small(device="cpu"), small(device="cpu", compile="graph")
+    for fit in (model.fit, model.partial_fit):
+        with pytest.warns(UserWarning, match="not possible with device='cpu'"):
+            fit(X, Y)
+        getattr(eager, fit.__name__)(X, Y)
+        assert_allclose(model.predict_proba(X), eager.predict_proba(X), rtol=0)
+
+
 @pytest.mark.skipif(not torch.cuda.is_available(), reason="needs CUDA")
-@pytest.mark.parametrize("mode", ["default", "reduce-overhead"])
+@pytest.mark.parametrize("mode", ["default", "reduce-overhead", "graph"])
 def test_on_cuda(mode):
     params = {
         "encoding_params": WITHOUT_DROPOUT,
