@@ -249,6 +249,20 @@ static std::tuple<Tensor, Tensor> dropout(const Tensor& input, double p,
   return {input * mask * scale, mask};
 }
 
+// The schema of this operator does not say that it writes the running statistics.
+using OptionalTensor = std::optional<Tensor>;
+static std::tuple<Tensor, Tensor, Tensor> batch_norm(
+    const Tensor& input, const OptionalTensor& weight, const OptionalTensor& bias,
+    const OptionalTensor& mean, const OptionalTensor& var, bool training,
+    double momentum, double eps) {
+  if (!mean || !mean->defined()) {
+    return at::_native_batch_norm_legit(input, weight, bias, training, momentum, eps);
+  }
+  Tensor own_mean = *mean, own_var = *var;
+  return at::_native_batch_norm_legit(input, weight, bias, own_mean, own_var, training,
+                                      momentum, eps);
+}
+
 // ------------------------------------------------------------------- hooks of torch
 
 struct Guard final : c10::impl::NoOpDeviceGuardImpl<c10::DeviceType::PrivateUse1> {
@@ -428,6 +442,7 @@ TORCH_LIBRARY_IMPL(aten, PrivateUse1, m) {
   m.impl("_copy_from_and_resize", &copy_from_and_resize);
   m.impl("_local_scalar_dense", &item);
   m.impl("as_strided", &at::native::as_strided_tensorimpl);
+  m.impl("native_batch_norm", &batch_norm);
   m.impl("native_dropout", &dropout);
   m.impl("view", &at::native::view);
   m.impl("_reshape_alias", &at::native::_reshape_alias);

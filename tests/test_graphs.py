@@ -259,16 +259,18 @@ class TestWholeFits:
         _, n_replays = compare(network=Annealed, callbacks=[Anneal()])
         assert n_replays == 30 - 2 * WARM_UP - 2 * 2  # the others are watched anew
 
-    def test_random_numbers_of_torchs_own_layers(self):
-        class Noisy(SharedBottom):
+    @pytest.mark.parametrize("kind", ["Dropout", "BatchNorm1d"])
+    def test_layers_of_torch_with_a_state(self, kind):
+        class Own(SharedBottom):
             def __init__(self, spec):
                 super().__init__(spec, bottom_units=(8,), tower_units=(4,))
-                self.noise = nn.Dropout(0.5)
+                argument = 0.5 if kind == "Dropout" else spec.n_numeric
+                self.layer = getattr(nn, kind)(argument)
 
             def forward(self, codes, numeric, *bags):
-                return super().forward(codes, self.noise(numeric), *bags)
+                return super().forward(codes, self.layer(numeric), *bags)
 
-        compare(network=Noisy, network_params=None)
+        compare(network=Own, network_params=None)
 
 
 class TestFurtherCalls:
