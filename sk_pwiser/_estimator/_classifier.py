@@ -81,6 +81,11 @@ class MultiTaskCTRCVRClassifier(
         `dropout`; "shared_bottom" and "single_task" take `bottom_units`, those with
         experts `n_experts` and `expert_units`. Every network takes
 
+        - `domain_features`, None by default: names or indices of columns that name the
+          market, surface or season of a row. They set a factor in (0, 2) of each column
+          of the network's input, by the gate of EPNet (Chang et al., 2023), so that one
+          network serves markets in which columns matter differently; see
+          :ref:`domain_features`;
         - `interaction`, None by default: products of columns in the network's input.
           "cross" replaces the input x by x * (W x + b) + x, a cross layer of DCN-v2
           (Wang et al., 2021); "fm" appends the second-order term of a factorisation

@@ -32,6 +32,7 @@ from sk_pwiser._table._column_kinds import (
 )
 from sk_pwiser._table._frames import (
     as_table,
+    find_column,
     is_dataframe,
     is_sparse,
     list_columns,
@@ -65,8 +66,9 @@ class TableEncoder:
     """Encodes a table as category codes, numeric inputs and, if there are any, bags.
 
     The parameters up to `list_ages` are those of the estimator, whose name in messages
-    is `estimator_name`. With `keeps_rare`, values that share the code of unseen values
-    have codes of their own, from the cardinality of their column on.
+    is `estimator_name`. The columns `domain_features` must be inputs of the network.
+    With `keeps_rare`, values that share the code of unseen values have codes of their
+    own, from the cardinality of their column on.
     """
 
     categorical_features: Any = "from_dtype"
@@ -79,6 +81,7 @@ class TableEncoder:
     list_weights: dict | None = None
     shared_embeddings: dict | None = None
     list_ages: dict | None = None
+    domain_features: Any = ()
     estimator_name: str | None = None
     keeps_rare: bool = False
     n_features_in_: int = field(init=False, repr=False)
@@ -152,9 +155,21 @@ class TableEncoder:
         if self.sparse_ is not None:
             self.columns_ = []
             refuse_chosen_columns(self.categorical_features)
+            if self.domain_features:
+                raise ValueError(
+                    "domain_features must be empty if X is sparse, whose columns the "
+                    f"network sums; got {self.domain_features!r}."
+                )
             return X
         names = list(getattr(self, "feature_names_in_", range(self.n_features_in_)))
         self.columns_ = make_columns(vars(self), X, names)
+        for feature in self.domain_features:
+            column = self.columns_[find_column("domain_features", feature, names)]
+            if not isinstance(column, CategoryColumn | NumericColumn | ListColumn):
+                raise ValueError(
+                    f"domain_features contains {feature!r}, which only belongs to a "
+                    "column of lists."
+                )
         return X
 
     def learn_numbers(self, pairs, sample_weight):

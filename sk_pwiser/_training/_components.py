@@ -134,6 +134,13 @@ def _check_network(
         1,
         shared=SHARED_PARAMS,
     )
+    features = shared.get("domain_features")
+    if features is not None and not isinstance(features, list | tuple):
+        raise TypeError(
+            "domain_features must be a list of names or indices of columns, or None; "
+            f"got {features!r}."
+        )
+    shared["domain_features"] = [0] if features else None
     is_automatic = settings.embedding_dim == "auto"
     spec = NetworkSpec(
         [3],

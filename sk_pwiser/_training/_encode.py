@@ -30,6 +30,7 @@ from sk_pwiser._table import (
     check_match,
     check_targets,
     combine_weights,
+    find_column,
     grow_encoder,
     learn_constant_columns,
     make_target_statistics,
@@ -257,6 +258,8 @@ class Schema:
         )
         bin_scales = self.encoder.bin_scales_
         n_statistics = 0 if self.statistics is None else self.statistics.n_outputs
+        if features := shared.get("domain_features"):
+            shared["domain_features"] = self._find_inputs(features)
         return NetworkSpec(
             self.encoder.cardinalities_,
             self.encoder.n_numeric_ + n_statistics,
@@ -272,6 +275,19 @@ class Schema:
             task_parents=self.targets.parents,
             **shared,
         )
+
+    def _find_inputs(self, features: Sequence[Any]) -> list[int]:
+        """Return the inputs of columns, without statistics, as the network counts."""
+        encoder, places, found = self.encoder, self.places(), []
+        names = [column.name for column in encoder.columns_]
+        n_columns, n_bags = len(encoder.cardinalities_), len(encoder.bags_)
+        for feature in features:
+            name = names[find_column("domain_features", feature, names)]
+            codes, numeric, bags = places[name]
+            found += [*codes, *(n_columns + bag for bag in bags)] or [
+                n_columns + n_bags + index for index in numeric
+            ]
+        return found
 
 
 @dataclass(frozen=True)
@@ -568,6 +584,7 @@ def make_encoder(settings: Settings, estimator_name: str) -> TableEncoder:
         list_ages=params["list_ages"],
         numeric_encoding=settings.numeric_encoding,
         max_bins=params["max_bins"],
+        domain_features=settings.shared_param("domain_features") or (),
         estimator_name=estimator_name,
         keeps_rare=True,  # for target statistics, and to tell rare from new values
     )

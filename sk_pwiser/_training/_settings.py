@@ -114,7 +114,8 @@ class Settings:
 
     def shared_param(self, name: str) -> Any:
         """Return one of the entries of `network_params` that every network takes."""
-        return self.network_params.get(name, SHARED_DEFAULTS[name])
+        value = self.network_params.get(name, SHARED_DEFAULTS[name])
+        return tuple(value) if isinstance(value, list) else value
 
     @property
     def grows(self) -> bool:

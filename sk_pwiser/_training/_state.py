@@ -134,7 +134,7 @@ def check_same_model(settings: Settings, earlier: Settings) -> None:
         ),
         *(
             (name, settings.shared_param(name), earlier.shared_param(name))
-            for name in ("task_space", "interaction")
+            for name in ("task_space", "interaction", "domain_features")
         ),
     ):
         if now != before:

@@ -12,7 +12,7 @@ from sklearn.base import clone
 from sklearn.exceptions import UndefinedMetricWarning
 from sklearn.metrics import check_scoring, roc_auc_score
 from sklearn.model_selection import check_cv, cross_validate
-from sklearn.utils import check_random_state, indexable
+from sklearn.utils import _safe_indexing, check_random_state, indexable
 
 from sk_pwiser._responses import find_paths, planned_tasks
 from sk_pwiser._table import check_match, n_rows
@@ -141,6 +141,7 @@ def compare_losses(
     cv=5,
     scoring=None,
     groups=None,
+    by=None,
     params=None,
     n_jobs=None,
     verbose=0,
@@ -182,6 +183,9 @@ def compare_losses(
     groups : array-like of shape (n_samples,), default=None
         Group of each row, for splitters that use groups. To pass groups to losses, use
         ``params={"groups": groups}``.
+    by : str or int, default=None
+        A column of ``X``, such as the market. The scores are also computed on the test
+        rows of each of its values, as metrics such as "click AUC, market=nl".
     params : dict, default=None
         Parameters of ``fit``, such as ``sample_weight``. Parameters of length n_samples
         are split like the rows.
@@ -243,12 +247,12 @@ def compare_losses(
     """
     candidates = build_candidates(estimator, losses, weights)
     return cross_validate_candidates(
-        candidates, X, Y, cv, scoring, groups, params, n_jobs, verbose, random_state
+        candidates, X, Y, cv, scoring, groups, by, params, n_jobs, verbose, random_state
     )
 
 
 def cross_validate_candidates(
-    candidates, X, Y, cv, scoring, groups, params, n_jobs, verbose, random_state
+    candidates, X, Y, cv, scoring, groups, by, params, n_jobs, verbose, random_state
 ):
     """Fit and score every candidate on every fold; see `compare_losses`."""
     X, Y, groups = indexable(X, Y, groups)
@@ -257,6 +261,7 @@ def cross_validate_candidates(
         scoring = default_scoring(candidates[0].estimator, Y)
     for candidate in candidates:
         check_scoring(candidate.estimator, scoring=scoring)
+    rows_by = {} if by is None else rows_of_values(X, by)
     seed = random_state
     if not isinstance(random_state, Integral):
         seed = check_random_state(random_state).randint(2**31 - 1)
@@ -274,7 +279,7 @@ def cross_validate_candidates(
                 model = clone(candidate.estimator).set_params(**candidate.params)
                 set_seeds(model, int(of_split))
                 yield joblib.delayed(fit_and_score)(
-                    get_config(), model, X, Y, split, scoring, params
+                    get_config(), model, X, Y, split, scoring, params, rows_by
                 )
 
     # A generator returns each fit when it ends, but not every backend supports it.
@@ -341,7 +346,23 @@ def set_seeds(estimator, seed):
     estimator.set_params(**dict.fromkeys(used, seed))
 
 
-def fit_and_score(config, estimator, X, Y, split, scoring, params):
+def rows_of_values(X, by):
+    """Return which rows have each value of a column, by the text of the value."""
+    try:
+        values = list(_safe_indexing(X, by, axis=1))
+    except (KeyError, ValueError, IndexError, TypeError) as error:
+        names = list(getattr(X, "columns", range(np.shape(X)[1])))
+        raise ValueError(
+            f"by={by!r} is not a column of X; its columns are {names}."
+        ) from error
+    found = {}
+    for row, value in enumerate(values):
+        if value is not None and value == value:  # not missing
+            found.setdefault(f"{by}={value}", []).append(row)
+    return found
+
+
+def fit_and_score(config, estimator, X, Y, split, scoring, params, rows_by):
     """Fit on the training rows of a split; return test scores and seconds of both."""
     # Workers do not inherit the configuration of scikit-learn. One warning reports the
     # undefined scores of all fits.
@@ -355,14 +376,25 @@ def fit_and_score(config, estimator, X, Y, split, scoring, params):
             scoring=scoring,
             params=params,
             error_score="raise",
+            return_estimator=bool(rows_by),
         )
-    scores = {
-        key.removeprefix("test_"): value[0]
-        for key, value in found.items()
-        if key.startswith("test_")
-    }
-    if isinstance(scoring, str):
-        scores = {scoring: scores["score"]}
+        scores = {
+            key.removeprefix("test_"): value[0]
+            for key, value in found.items()
+            if key.startswith("test_")
+        }
+        if isinstance(scoring, str):
+            scores = {scoring: scores["score"]}
+        names = list(scores)
+        for value, of_value in rows_by.items():
+            rows, of_rows = np.intersect1d(split[1], of_value), np.nan
+            if len(rows):
+                scorer = check_scoring(estimator, scoring=scoring)
+                tables = (_safe_indexing(table, rows) for table in (X, Y))
+                of_rows = scorer(found["estimator"][0], *tables)
+            for name in names:
+                own = of_rows[name] if isinstance(of_rows, dict) else of_rows
+                scores[f"{name}, {value}"] = own
     return scores, found["fit_time"][0], found["score_time"][0]
 
 

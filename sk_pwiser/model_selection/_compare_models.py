@@ -44,6 +44,7 @@ def compare_models(
     cv=5,
     scoring=None,
     groups=None,
+    by=None,
     n_jobs=None,
     verbose=0,
     random_state=0,
@@ -78,6 +79,8 @@ def compare_models(
         As in :func:`compare_losses`.
     groups : array-like of shape (n_samples,), default=None
         Group of each row, for splitters that use groups.
+    by : str or int, default=None
+        As in :func:`compare_losses`: a column for whose values there are scores.
     n_jobs : int, default=None
         Number of fits that run in parallel, by joblib.
     verbose : int, default=0
@@ -131,7 +134,7 @@ def compare_models(
             )
     candidates = [Candidate(name, model, {}) for name, model in found.items()]
     return cross_validate_candidates(
-        candidates, X, Y, cv, scoring, groups, None, n_jobs, verbose, random_state
+        candidates, X, Y, cv, scoring, groups, by, None, n_jobs, verbose, random_state
     )
 
 

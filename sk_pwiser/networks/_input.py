@@ -9,7 +9,7 @@ from torch.nn import functional as F
 
 from sk_pwiser._utils import generator_on
 from sk_pwiser.networks._bags import BagEmbeddings, Bags, BagSpec
-from sk_pwiser.networks._interaction import INTERACTIONS
+from sk_pwiser.networks._interaction import INTERACTIONS, DomainGate
 from sk_pwiser.networks._spec import NetworkSpec
 
 # Columns with more bins than `FEW_BINS` are projected to fewer inputs, since a first
@@ -266,7 +266,7 @@ class InputLayer(nn.Module):
     looked up in one call; of narrower embeddings, the first components are used.
     Category dropout replaces random values by the code of unseen values in training,
     which trains the embedding of this code, and regularises the others. Each of
-    `n_tables` tables has its own projections of numeric columns and its own
+    `n_tables` tables has its own projections of numeric columns, and its own gate and
     interaction.
     """
 
@@ -317,6 +317,14 @@ class InputLayer(nn.Module):
                 dropout=spec.category_dropout,
             )
             self.bags.set_columns(spec.bags, self.offsets)
+        self.gates: nn.ModuleList | None = None
+        if spec.domain_features:
+            owners, n_fields = self.owners(spec), n_columns + len(spec.bags)
+            gates = [
+                DomainGate(owners, spec.domain_features, n_fields)
+                for _ in range(n_tables)
+            ]
+            self.gates = nn.ModuleList(gates)
         self.interactions: nn.ModuleList | None = None
         if spec.interaction is not None:
             kind = INTERACTIONS[spec.interaction]
@@ -331,7 +339,7 @@ class InputLayer(nn.Module):
         return self.combine(self.columns(codes, numeric))
 
     def columns(self, codes: Tensor, numeric: Tensor) -> list[Tensor]:
-        """Return the dense input of each table, without interactions."""
+        """Return the dense input of each table, without gates and interactions."""
         places = self._places(codes)
         sums, numeric = self._split(numeric)
         numbers = [numeric] * len(self.embeddings)
@@ -344,9 +352,10 @@ class InputLayer(nn.Module):
 
     def combine(self, inputs: list[Tensor]) -> Tensor:
         """Return the output of this layer for what `columns` returns."""
-        if self.interactions is not None:
-            layers = zip(self.interactions, inputs, strict=True)
-            inputs = [interaction(columns) for interaction, columns in layers]
+        for layers in (self.gates, self.interactions):
+            if layers is not None:
+                pairs = zip(layers, inputs, strict=True)
+                inputs = [layer(columns) for layer, columns in pairs]
         return inputs[0] if len(inputs) == 1 else torch.stack(inputs)
 
     def owners(self, spec: NetworkSpec) -> list[int]:

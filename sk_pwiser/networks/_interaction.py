@@ -5,6 +5,9 @@ from collections.abc import Sequence
 
 import torch
 from torch import Tensor, nn
+from torch.nn import functional as F
+
+from sk_pwiser.networks._layers import Linear
 
 
 class Interaction(nn.Module):
@@ -119,6 +122,42 @@ class FactorizationMachine(Interaction):
             )
         pairs = (total.square() - squares) / 2
         return torch.cat([inputs, pairs], dim=1)
+
+
+class DomainGate(nn.Module):
+    """Multiplies every column by a factor in (0, 2), which the domain features set.
+
+    The factors are 2 sigmoid(W relu(V d + c) + b), with d the columns of the features,
+    and start at 1. Embeddings are divided by the root of their mean square: as they
+    start near 0, so would the effects of the domain.
+    """
+
+    n_units = 32
+
+    def __init__(
+        self, owners: Sequence[int], features: Sequence[int], n_embedded: int
+    ) -> None:
+        super().__init__()
+        self.is_embedded = [feature < n_embedded for feature in features]
+        places = [[p for p, own in enumerate(owners) if own == f] for f in features]
+        for index, of_feature in enumerate(places):
+            buffer = torch.tensor(of_feature)
+            self.register_buffer(f"places_{index}", buffer, persistent=False)
+        self.scales = [math.sqrt(len(of_feature)) for of_feature in places]
+        self.hidden = Linear(sum(map(len, places)), self.n_units)
+        self.output = Linear(self.n_units, len(owners))
+        nn.init.zeros_(self.output.weight)
+
+    def forward(self, inputs: Tensor) -> Tensor:
+        """Map `(batch, width)` to the same shape."""
+        parts = []
+        for index, is_embedded in enumerate(self.is_embedded):
+            part = inputs.index_select(1, self.get_buffer(f"places_{index}"))
+            if is_embedded:
+                part = F.normalize(part, dim=1, eps=1e-4) * self.scales[index]
+            parts.append(part)
+        hidden = torch.relu(self.hidden(torch.cat(parts, dim=1)))
+        return inputs * (2 * torch.sigmoid(self.output(hidden)))
 
 
 INTERACTIONS: dict[str, type[Interaction]] = {

@@ -11,7 +11,8 @@ TASK_SPACES = ("entire", "conditional")
 
 # Fields of the specification that users set in `network_params`, for every network.
 SHARED_PARAMS = (
-    *("cross_rank", "interaction", "monotonicity_weight", "n_cross_layers"),
+    *("cross_rank", "domain_features", "interaction"),
+    *("monotonicity_weight", "n_cross_layers"),
     "task_space",
 )
 
@@ -73,9 +74,13 @@ class NetworkSpec:
     cross_rank : int or None, default=None
         Rank of the matrices of the cross layers. They are products of two if it is
         below half the width of the dense input, and full otherwise, and with None.
+    domain_features : sequence of int or None, default=None
+        Inputs that set a factor in (0, 2) of each column of the dense input: category
+        columns counted first, then bags, then numeric inputs. None for no factors.
 
     References
     ----------
+    Chang et al. (2023), "PEPNet", :arxiv:`2302.01115`, for the factors;
     Gorishniy, Rubachev and Babenko (2022), :arxiv:`2203.05556`, for the bins; Wang et
     al. (2021), "DCN V2", :arxiv:`2008.13535`, and Rendle (2010), "Factorization
     Machines", ICDM, for the interactions.
@@ -105,6 +110,7 @@ class NetworkSpec:
     task_parents: Sequence[int] | None = None
     n_cross_layers: int = 1
     cross_rank: int | None = None
+    domain_features: Sequence[int] | None = None
 
     def __post_init__(self) -> None:
         """Check the options."""

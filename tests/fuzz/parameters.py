@@ -131,6 +131,7 @@ ENTRIES = {
     "network_params": [
         "bottom_units",
         "cross_rank",
+        "domain_features",
         "dropout",
         "interaction",
         "monotonicity_weight",

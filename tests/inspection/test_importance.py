@@ -36,6 +36,7 @@ PARAMS = {
         "network_params": {"interaction": "cross", "n_cross_layers": 2, "cross_rank": 3}
     },
     "fm": {"network_params": {"interaction": "fm"}},
+    "domain": {"network_params": {"domain_features": ["area", "price"]}},
     "conditional": {
         "network_params": {"task_space": "conditional"},
         "negative_sampling_rate": 0.5,

@@ -5,6 +5,7 @@ import warnings
 
 import joblib
 import numpy as np
+import pandas as pd
 import pytest
 from fake_losses import ByLoss, OwnLoss, assumed_finite, rate, rows
 from numpy.testing import assert_allclose, assert_array_equal
@@ -323,3 +324,33 @@ def test_the_estimator_is_not_changed():
     compare_losses(model, X, Y, cv=2)
     assert model.get_params() == before
     assert not hasattr(model, "rate_")
+
+
+@pytest.mark.parametrize("scoring", [None, "mean", {"click AUC": ctr_auc_scorer}])
+def test_scores_by_a_column_are_those_of_its_test_rows(scoring):
+    X, Y = rows(720)
+    market = np.where(np.arange(720) % 3 < 2, np.arange(720) % 3, np.nan)
+    market[:30] = 3  # in the first fold only
+    table = pd.DataFrame(X).assign(market=market).rename(columns=str)
+    cv = [(np.arange(240, 720), np.arange(240)), (np.arange(480), np.arange(480, 720))]
+    scoring = mean_log_loss_scorer if scoring == "mean" else scoring
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore", UndefinedMetricWarning)
+        found = compare_losses(ByLoss(), table, Y, cv=cv, scoring=scoring, by="market")
+        whole = compare_losses(ByLoss(), table, Y, cv=cv, scoring=scoring)
+    names = [f"{name}, market={m}" for m in (3.0, 0.0, 1.0) for name in whole.scores]
+    assert sorted(found.scores) == sorted([*whole.scores, *names])
+    for i, params in enumerate(found.params):
+        for j, (train, test) in enumerate(cv):
+            model = ByLoss(random_state=found.seeds[j]).set_params(**params)
+            model.fit(table.iloc[train], Y[train])
+            for m in (0.0, 1.0, 3.0):
+                own = test[table["market"].to_numpy()[test] == m]
+                for name in whole.scores:
+                    score = SCORERS.get(name, mean_log_loss_scorer)
+                    expected = np.nan
+                    if len(own):
+                        expected = score(model, table.iloc[own], Y[own])
+                    assert_allclose(found.scores[f"{name}, market={m}"][i, j], expected)
+    for name in whole.scores:
+        assert_array_equal(found.scores[name], whole.scores[name])

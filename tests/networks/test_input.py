@@ -6,6 +6,7 @@ import numpy as np
 import pytest
 import torch
 from numpy.testing import assert_allclose
+from scipy.special import expit
 
 from sk_pwiser.networks import NETWORKS, NetworkSpec
 from sk_pwiser.networks._input import (
@@ -314,6 +315,38 @@ def test_products_start_near_zero(n_tables):
     assert 0 < with_pairs[..., -DIM:].abs().max() < 0.01
 
 
+@pytest.mark.parametrize("embedding_dims", [(), (4, 1, 3)])
+def test_domain_features_multiply_every_column_by_factors(embedding_dims):
+    torch.manual_seed(0)
+    features = [2, 4]  # the last category column, and the input with 3 bins
+    spec = NetworkSpec(
+        CARDINALITIES,
+        len(BINS),
+        DIM,
+        [0.5],
+        numeric_bins=BINS,
+        embedding_dims=embedding_dims,
+        domain_features=features,
+    )
+    made, (codes, numeric) = InputLayer(spec).double(), batch(9)
+    (columns,) = made.columns(codes, numeric.double())
+    columns = columns.detach().numpy()
+    assert_allclose(run(made, codes, numeric), columns, rtol=1e-12)  # they start at 1
+    for parameter in made.gates.parameters():
+        torch.nn.init.normal_(parameter)
+    owners = np.array(made.owners(spec))
+    embedded, position = columns[:, owners == 2], columns[:, owners == 4]
+    embedded = embedded / np.sqrt((embedded**2).mean(1, keepdims=True))
+    domain = np.hstack([embedded, position])
+    p = {name: value.detach().numpy() for name, value in made.named_parameters()}
+    for name in ("hidden", "output"):
+        weight, bias = p[f"gates.0.{name}.weight"], p[f"gates.0.{name}.bias"]
+        domain = domain @ weight.T + bias
+        domain = np.maximum(domain, 0) if name == "hidden" else expit(domain)
+    assert_allclose(run(made, codes, numeric), columns * 2 * domain, rtol=1e-6)
+    assert domain.std(axis=0).max() > 0.1
+
+
 def test_pairs_keep_full_precision_under_autocast():
     made, (codes, numeric) = layer("fm").float(), batch(20)
     numeric[:, 0] += 100.0
@@ -402,6 +435,8 @@ OPTIONS = [
     {"interaction": "fm"},
     {"numeric_bins": BINS, "interaction": "cross"},
     {"numeric_bins": BINS, "interaction": "fm"},
+    {"domain_features": [2, 5]},
+    {"numeric_bins": BINS, "interaction": "cross", "domain_features": [0, 2, 4]},
 ]
 
 
@@ -432,7 +467,7 @@ def test_gradients_reach_the_input_of_every_network(network):
     optimizer = torch.optim.SGD(network.parameters(), lr=0.1)
     for _ in range(2):
         optimizer.zero_grad()
-        network(codes, numeric).logits.square().sum().backward()
+        network(codes, numeric).logits.square().mean().backward()
         optimizer.step()
     for parameter_name, parameter in network.input_layer.named_parameters():
         assert parameter.grad.isfinite().all(), parameter_name
