@@ -161,7 +161,7 @@ class TestWholeFits:
             {"optimizer": torch.optim.NAdam},
             {"optimizer": torch.optim.RMSprop},
         ],
-        ids=str,
+        ids=lambda params: "sample_weight" if "fit_params" in params else str(params),
     )
     def test_parameters(self, params):
         compare(**params)
@@ -427,7 +427,10 @@ class TestFallbacks:
             ({"loss": Waits}, r"Waits \(line \d+ of test_graphs.py\), where"),
             ({"network": Draws}, "random numbers that are drawn on the host"),
         ],
-        ids=str,
+        ids=[
+            *("gradients", "cpu", "groups", "lists", "adagrad", "callback", "momentum"),
+            *("network", "weighting", "wait", "generator"),
+        ],
     )
     def test_obstacles(self, params, reason):
         random.seed(0)

@@ -151,6 +151,5 @@ def _log_sum_exp(scores: Tensor, context: Tensor, n_contexts: int) -> Tensor:
         maxima = lowest.scatter_reduce(0, rows, scores, "amax")
     shifted = (scores - maxima[context]).exp()
     sums = scores.new_zeros(size).scatter_add(0, rows, shifted)
-    # Sums over rows are at least 1 by the shift. Unused contexts are bounded away from
-    # 0, where the logarithm has no finite gradient.
-    return sums.clamp(min=1.0).log() + maxima
+    # The logarithm of an unused context's 0 would have no finite gradient.
+    return torch.where(sums > 0, sums, 1.0).log() + maxima
