@@ -136,6 +136,7 @@ def test_the_host_waits_for_no_value_of_the_device(loss, with_groups, weight_sha
     y = torch.zeros(600, 2, **on_meta)
     weight = None if weight_shape is None else torch.ones(weight_shape, **on_meta)
     groups = torch.zeros(600, dtype=torch.int64, **on_meta) if with_groups else None
+    loss.to("meta")
     losses = loss(logits, y, weight, groups)
     losses.sum().backward()
     loss.observe(y, weight)

@@ -111,6 +111,7 @@ def sides(draw):
 @example(sides=([[1.0], [1e-20, 0.0, -1e-20]], [None, None]), margin=1.0)
 @example(sides=([[0.0], [1.0, 0.0, -1.0]], [None, [0.0, 0.0, 0.0]]), margin=1.0)
 @example(sides=([[700.0] * 3, [-1.0, 0.0]], [None, None]), margin=0.0)
+@example(sides=([[0.0], [0.25]], [None, [2.0**-1040]]), margin=0.0)
 def test_equals_all_pairs(surrogate, path, sides, margin):
     scores, weights = sides
     expected = over_pairs(*scores, margin, surrogate, *weights)

@@ -171,7 +171,8 @@ def relative_weight(weight: Tensor | None, scores: Tensor) -> Tensor:
     if weight is None or weight.numel() == 0:
         return torch.ones_like(scores, dtype=torch.float64, requires_grad=False)
     weight = weight.detach().to(scores.device).double()
-    return weight / weight.amax().clamp(min=torch.finfo(torch.float64).tiny)
+    largest = weight.amax()
+    return weight / torch.where(largest > 0, largest, 1.0)
 
 
 def _check_side(name: str, scores: Tensor, weight: Tensor | None) -> None:
