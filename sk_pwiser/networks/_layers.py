@@ -108,8 +108,9 @@ def pair(modules: nn.ModuleList, inputs: Tensor) -> Iterable[tuple[nn.Module, Te
 class TaskTowers(nn.ModuleList):
     """One tower per task, with the output biases `base_logits` at the start.
 
-    On a CPU they are computed one after the other, and elsewhere together, which needs
-    fewer kernels. Each has its own parameters, since some belong to rare tasks.
+    On a CPU, and without training, they are computed one after the other; training
+    steps elsewhere compute them together, which needs fewer kernels. Each has its own
+    parameters, since some belong to rare tasks.
     """
 
     def __init__(
@@ -121,7 +122,7 @@ class TaskTowers(nn.ModuleList):
 
     def forward(self, inputs: Tensor) -> Tensor:
         """Map `(batch, n_in)` or `(n_tasks, batch, n_in)` to `(batch, n_tasks)`."""
-        if inputs.is_cpu or len(self) == 1:
+        if inputs.is_cpu or not self.training or len(self) == 1:
             return torch.cat([tower(each) for tower, each in pair(self, inputs)], dim=1)
         return self._jointly(inputs)
 

@@ -112,6 +112,7 @@ def test_attention_learns_whether_the_author_is_in_the_list():
             weight_decay=0,
             early_stopping=False,
             random_state=0,
+            device="cpu",  # for the same random numbers
             encoding_params={
                 "list_pooling": pooling,
                 "shared_embeddings": {"last": "author"},

@@ -167,7 +167,11 @@ def test_tiny_weights_become_zeros(single_pass):
     """Below 1e-38 a CPU is some hundred times as slow, so that they end before it."""
     data = make_ctr_cvr(500, ctr=0.3, random_state=0)
     model = MultiTaskCTRCVRClassifier(
-        target_encoding=False, max_epochs=2, callbacks=[Shrink()], random_state=0
+        target_encoding=False,
+        max_epochs=2,
+        callbacks=[Shrink()],
+        device="cpu",
+        random_state=0,
     )
     fit = model.partial_fit if single_pass else model.fit
     fit(data.data, data.target)

@@ -131,7 +131,8 @@ def test_cross_fitting_by_hand(cv):
     assert_array_equal(calibrated.feature_names_in_, X.columns)
     assert not hasattr(calibrated.estimator, "classes_")
     assert calibrated.score(X, Y) == pytest.approx(
-        np.mean([roc_auc_score(Y.iloc[:, k], expected[:, k]) for k in range(2)])
+        np.mean([roc_auc_score(Y.iloc[:, k], expected[:, k]) for k in range(2)]),
+        abs=1e-3,  # rows that tie up to rounding
     )
     assert_array_equal(calibrated.predict(X), expected >= 0.5)
 

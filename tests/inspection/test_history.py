@@ -94,10 +94,10 @@ def test_dead_units_are_0_on_every_row():
     found = dead_units(make_pipeline(FunctionTransformer(), model), X)
     towers = {f"towers.{task}.hidden.layers.0" for task in range(2)}
     assert found.keys() == {"bottom.layers.0", *towers}
-    encoded = model.encode(X)
+    encoded, network = model.encode(X), model.net_.module_.cpu()
     with torch.no_grad():
         inputs = torch.tensor(encoded.codes).long(), torch.tensor(encoded.numeric)
-        hidden = torch.relu(layer(model.net_.module_.input_layer(*inputs)))
+        hidden = torch.relu(layer(network.input_layer(*inputs)))
     n_dead = np.sum(hidden.numpy().max(axis=0) == 0)
     assert 4 <= n_dead <= 7
     assert found["bottom.layers.0"] == n_dead / 8

@@ -172,7 +172,7 @@ def test_propensity_weights_add_up_to_the_rows(fits, name):
             parts.append(torch.stack([keywords["propensity"]]))
         else:
             parts.append(torch.stack(list(keywords["propensities"])))
-    propensities = torch.cat(parts, dim=1)[:, :, 0].numpy()
+    propensities = torch.cat(parts, dim=1)[:, :, 0].cpu().numpy()
     click = fits.log.Y["click"].to_numpy()
     known = np.stack([click, 1 - click])[: len(propensities)]
     smallest = propensities.min(axis=1, keepdims=True)

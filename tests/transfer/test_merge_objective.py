@@ -64,7 +64,7 @@ def test_the_objectives_are_those_of_the_predictions():
 @pytest.mark.parametrize("network", ["shared_bottom", "esmm", "stem"])
 def test_the_gradient_is_that_of_autograd_through_the_merge(name, network):
     params = {} if network == "shared_bottom" else {"network_params": {}}
-    base = small(network=network, **params).fit(X, Y)
+    base = small(network=network, device="cpu", **params).fit(X, Y)
     objective, *_ = make_objective(name, base)
     start = np.random.default_rng(1).uniform(0.2, 0.6, (len(objective.names), 2))
     value, gradient = objective(start)
