@@ -15,7 +15,7 @@ from sklearn.model_selection import check_cv, cross_validate
 from sklearn.utils import _safe_indexing, check_random_state, indexable
 
 from sk_pwiser._responses import find_paths, planned_tasks
-from sk_pwiser._table import check_match, n_rows
+from sk_pwiser._table import check_match, factorize, n_rows
 from sk_pwiser._times import warn_about_random_folds
 from sk_pwiser._utils import path_to
 from sk_pwiser.metrics import cvr_auc_scorer, make_task_scorer, mean_log_loss_scorer
@@ -185,7 +185,8 @@ def compare_losses(
         ``params={"groups": groups}``.
     by : str or int, default=None
         A column of ``X``, such as the market. The scores are also computed on the test
-        rows of each of its values, as metrics such as "click AUC, market=nl".
+        rows of each of its values, without weights, as metrics such as
+        "click AUC, market=nl".
     params : dict, default=None
         Parameters of ``fit``, such as ``sample_weight``. Parameters of length n_samples
         are split like the rows.
@@ -347,19 +348,19 @@ def set_seeds(estimator, seed):
 
 
 def rows_of_values(X, by):
-    """Return which rows have each value of a column, by the text of the value."""
+    """Return the rows of each value of a column, by the text of the value."""
     try:
-        values = list(_safe_indexing(X, by, axis=1))
+        column = _safe_indexing(X, by, axis=1)
     except (KeyError, ValueError, IndexError, TypeError) as error:
         names = list(getattr(X, "columns", range(np.shape(X)[1])))
         raise ValueError(
             f"by={by!r} is not a column of X; its columns are {names}."
         ) from error
-    found = {}
-    for row, value in enumerate(values):
-        if value is not None and value == value:  # not missing
-            found.setdefault(f"{by}={value}", []).append(row)
-    return found
+    codes, values = factorize(column)  # -1 where the value is missing
+    return {
+        f"{by}={values[code]}": np.flatnonzero(codes == code)
+        for code in np.unique(codes[codes >= 0])
+    }
 
 
 def fit_and_score(config, estimator, X, Y, split, scoring, params, rows_by):
@@ -386,10 +387,10 @@ def fit_and_score(config, estimator, X, Y, split, scoring, params, rows_by):
         if isinstance(scoring, str):
             scores = {scoring: scores["score"]}
         names = list(scores)
+        scorer = check_scoring(estimator, scoring=scoring)
         for value, of_value in rows_by.items():
             rows, of_rows = np.intersect1d(split[1], of_value), np.nan
             if len(rows):
-                scorer = check_scoring(estimator, scoring=scoring)
                 tables = (_safe_indexing(table, rows) for table in (X, Y))
                 of_rows = scorer(found["estimator"][0], *tables)
             for name in names:

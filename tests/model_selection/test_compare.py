@@ -30,6 +30,7 @@ from sk_pwiser.metrics import (
     mean_log_loss_scorer,
 )
 from sk_pwiser.model_selection import FunnelStratifiedKFold, compare_losses
+from sk_pwiser.model_selection._compare import rows_of_values
 
 X, Y = rows()
 SCORERS = {
@@ -324,6 +325,33 @@ def test_the_estimator_is_not_changed():
     compare_losses(model, X, Y, cv=2)
     assert model.get_params() == before
     assert not hasattr(model, "rate_")
+
+
+@pytest.mark.parametrize(
+    "column",
+    [
+        pd.Series(["de", None, "fr", "de"], dtype=object),
+        pd.Series(["de", None, "fr", "de"], dtype="string"),
+        pd.Series(
+            ["de", None, "fr", "de"], dtype=pd.CategoricalDtype(["xx", "de", "fr"])
+        ),
+    ],
+    ids=["object", "string", "category"],
+)
+def test_values_of_a_column_in_every_dtype(column):
+    found = rows_of_values(pd.DataFrame({"market": column}), "market")
+    assert {name: list(rows) for name, rows in found.items()} == {
+        "market=de": [0, 3],
+        "market=fr": [2],
+    }
+
+
+@pytest.mark.parametrize("dtype", ["Int64", "float64"])
+def test_values_of_a_number_in_every_dtype(dtype):
+    table = pd.DataFrame({"tab": pd.array([1, None, 2, 1], dtype=dtype)})
+    assert [list(r) for r in rows_of_values(table, "tab").values()] == [[0, 3], [2]]
+    as_polars = pytest.importorskip("polars").DataFrame({"tab": [1, None, 2, 1]})
+    assert [list(r) for r in rows_of_values(as_polars, 0).values()] == [[0, 3], [2]]
 
 
 @pytest.mark.parametrize("scoring", [None, "mean", {"click AUC": ctr_auc_scorer}])
