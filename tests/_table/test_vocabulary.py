@@ -117,6 +117,7 @@ def test_hashes_are_murmurhash3_of_text_and_of_integers():
     ]
 
 
+@pytest.mark.slow
 def test_hashes_are_the_same_in_another_process():
     code = "from sk_pwiser._table._categories import hash_values\n"
     code += "print(hash_values(['a', 'b', 1, 2.5, True]).tolist())"

@@ -34,7 +34,16 @@ def data():
     ]
 
 
-@pytest.mark.parametrize("name", sorted(NETWORKS))
+@pytest.mark.parametrize(
+    "name",
+    [
+        "shared_bottom",
+        *(
+            pytest.param(name, marks=pytest.mark.slow)
+            for name in sorted(set(NETWORKS) - {"shared_bottom"})
+        ),
+    ],
+)
 def test_auc_comes_close_to_that_of_the_true_probabilities(name, data):
     (X, Y, _, _), (X_test, Y_test, ctr, cvr) = data
     model = MultiTaskCTRCVRClassifier(
