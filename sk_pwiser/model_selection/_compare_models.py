@@ -29,8 +29,6 @@ from sk_pwiser._utils import import_extra
 from sk_pwiser.model_selection._compare import Candidate, cross_validate_candidates
 
 OWN = "sk_pwiser"
-# HistGradientBoosting has at most 255 bins per column.
-MAX_CATEGORIES = 255
 # As in `target_encoding="auto"` of the estimator.
 MIN_VALUES = 100
 IS_CATEGORY = make_column_selector(dtype_include="category")
@@ -70,7 +68,8 @@ def compare_models(
         - "tabm": TabM of the package pytabkit.
 
         Other parameters are the defaults. Models of other packages fit each task by
-        itself, and trees also get target statistics of columns with many values, by
+        itself. The trees of scikit-learn and LightGBM read category columns of at least
+        100 values as target statistics, by
         :class:`~sklearn.preprocessing.TargetEncoder`. In a dict, estimators may be any
         classifiers whose `predict_proba` the scorers of :mod:`sk_pwiser.metrics` read.
     cv : int, splitter or iterable of (train, test), default=5
@@ -170,10 +169,7 @@ def is_installed(name):
 
 
 class PlainColumns(TransformerMixin, BaseEstimator):
-    """Reads a table as the estimator does, into frequent categories and floats."""
-
-    def __init__(self, max_categories=None):
-        self.max_categories = max_categories
+    """Reads a table as the estimator does, into categories and floats."""
 
     def fit(self, X, y=None):
         encoder = TableEncoder()
@@ -181,11 +177,7 @@ class PlainColumns(TransformerMixin, BaseEstimator):
         self.encoder_, self.categories_ = encoder, {}
         for column, values in zip(encoder.columns_, list_columns(table), strict=True):
             if isinstance(column, CategoryColumn):
-                counts = import_extra("pandas", "compare_models").Series(
-                    as_texts(values)
-                )
-                order = counts.value_counts().index[: self.max_categories]
-                self.categories_[column.name] = sorted(order)
+                self.categories_[column.name] = sorted(set(as_texts(values)))
             elif not isinstance(column, NumericColumn):
                 raise ValueError(
                     f"Column {column.name!r} holds lists, which models of other "
@@ -239,30 +231,30 @@ class CatBoost(ClassifierMixin, BaseEstimator):
     @staticmethod
     def _as_text(X):
         return X.assign(
-            **{name: X[name].astype(str).fillna("missing") for name in IS_CATEGORY(X)}
+            **{name: X[name].astype(str).fillna("unseen") for name in IS_CATEGORY(X)}
         )
 
 
 def as_texts(values):
-    """Return the values of a category column as text, None for missing ones."""
-    return [None if is_missing(value) else str(value) for value in values]
+    """Return the values of a category column as text, and missing ones as a value."""
+    return ["missing" if is_missing(value) else str(value) for value in values]
 
 
 def many_values(X):
     return [name for name in IS_CATEGORY(X) if X[name].nunique() >= MIN_VALUES]
 
 
-def with_statistics(model, max_categories=None):
-    """Return a pipeline of trees, with cross-fitted target statistics as columns."""
+def with_statistics(model):
+    """Return a pipeline of trees that read rates in place of columns of many values."""
     rates = TargetEncoder(random_state=0)
     if parse_version(sklearn.__version__) >= parse_version("1.9"):
         # From there on, its own parameters of the folds are deprecated.
         rates = TargetEncoder(cv=StratifiedKFold(5, shuffle=True, random_state=0))
     columns = ColumnTransformer(
-        [("columns", "passthrough", slice(None)), ("rates", rates, many_values)]
+        [("rates", rates, many_values)], remainder="passthrough"
     )
     columns.set_output(transform="pandas")
-    return make_pipeline(PlainColumns(max_categories), columns, model)
+    return make_pipeline(PlainColumns(), columns, model)
 
 
 def own_model():
@@ -283,8 +275,7 @@ def logistic_regression():
 
 
 def hist_gradient_boosting():
-    model = HistGradientBoostingClassifier(random_state=0)
-    return with_statistics(model, MAX_CATEGORIES)
+    return with_statistics(HistGradientBoostingClassifier(random_state=0))
 
 
 def lightgbm():

@@ -3,7 +3,8 @@
 import numpy as np
 import pandas as pd
 import pytest
-from numpy.testing import assert_array_equal
+from numpy.testing import assert_allclose, assert_array_equal
+from pandas.testing import assert_frame_equal
 from refusals import small
 from sklearn.dummy import DummyClassifier
 from sklearn.linear_model import LogisticRegression
@@ -91,15 +92,33 @@ def test_containers_and_single_tasks(rows):
 
 def test_columns_are_read_as_by_the_estimator(rows):
     X, _ = rows
-    columns = PlainColumns(max_categories=20).fit(X)
+    columns = PlainColumns().fit(X)
     table = columns.transform(X.iloc[::-1])
     assert IS_CATEGORY(table) == [*IS_CATEGORY(X), "user", "flag"]
-    assert table["user"].nunique() == 20
     numbers = X.select_dtypes("number").columns
     assert_array_equal(table.select_dtypes(float).columns, numbers)
-    assert PlainColumns().fit(X).transform(X)["user"].nunique() >= MIN_VALUES
+    assert set(table["user"]) == {"missing", *X["user"].dropna()}
     new = columns.transform(X.assign(user="new"))
     assert new["user"].isna().all()
+
+
+def test_trees_read_rates_in_place_of_many_values(rows):
+    X, Y = rows
+    assert X["user"].nunique() >= MIN_VALUES
+    columns = MODELS["hist_gradient_boosting"]()[:-1]
+    table = columns.fit_transform(X, Y["click"])
+    rates = table.pop("rates__user")
+    plain = PlainColumns().fit_transform(X).drop(columns="user")
+    assert_frame_equal(table.rename(columns=lambda name: name.split("__")[1]), plain)
+    # Rates of new rows, from all rows, of one value and of all of them.
+    found = columns.transform(X.assign(user=X["user"].where(Y["click"] == 1, "new")))
+    new = found["rates__user"][Y["click"] == 0]
+    assert_allclose(new, Y["click"].mean())
+    assert np.corrcoef(found["rates__user"], Y["click"])[0, 1] > 0.5
+    own_rate = Y["click"].groupby(X["user"].fillna("missing")).transform("mean")
+    once = ~X["user"].fillna("missing").duplicated(keep=False)
+    assert once.sum() > 10  # no row has its own label in its rate
+    assert not np.isclose(rates, own_rate)[once].any()
 
 
 @pytest.mark.parametrize(
