@@ -111,6 +111,7 @@ def test_labels_are_accepted_as_y_and_as_Y():
         delayed_feedback_weights(LABELS, TIMES["delay"], TIMES["elapsed"])
 
 
+@pytest.mark.slow
 def test_a_fit_with_the_weights_has_the_rates_of_all_conversions():
     data = make_ctr_cvr(20_000, ctr=0.3, cvr=0.3, random_state=1)
     rng = np.random.default_rng(1)

@@ -31,6 +31,7 @@ def model(table, _estimators_on_device):
     return small(embedding_dim=3).fit(*table)
 
 
+@pytest.mark.slow
 def test_logits_are_those_of_the_probabilities(model, table):
     logits = model.predict_logits(table[0])
     p = model.predict_proba(table[0]).astype(float)

@@ -26,6 +26,7 @@ def small(features=("market",), **params):
     return MultiTaskCTRCVRClassifier(network_params=network_params, **params)
 
 
+@pytest.mark.slow
 def test_one_network_learns_which_columns_matter_in_a_market():
     rng = np.random.default_rng(0)
     market, x = rng.integers(8, size=3_000), rng.normal(size=(3_000, 6))

@@ -33,6 +33,7 @@ def fit(log, task_space="entire", sample_weight=None, **params):
     return model.fit(data.data[kept], data.target[kept], sample_weight=sample_weight)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("task_space", ["entire", "conditional"])
 def test_probabilities_are_those_of_the_full_log(log, task_space):
     data, kept = log

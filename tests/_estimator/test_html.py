@@ -172,6 +172,7 @@ def test_the_history_with_the_epoch_that_was_kept():
         assert row == [f"{epoch}{kept}", *figures]
 
 
+@pytest.mark.slow
 def test_the_history_of_many_epochs_of_a_single_task_and_of_updates():
     model = small(max_epochs=95, early_stopping=True, n_iter_no_change=95)
     header, rows, _ = history_of(model.fit(X, Y["click"]))

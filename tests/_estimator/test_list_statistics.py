@@ -130,6 +130,7 @@ def test_the_inputs_of_a_fit(ctr):
     assert len(plain.fit(X, Y).encode(X).numeric_names) == len(names) - 9
 
 
+@pytest.mark.slow
 def test_random_labels_are_not_in_the_inputs():
     """Inputs of training rows that had their own labels would separate them."""
     rng = np.random.default_rng(0)
@@ -141,6 +142,7 @@ def test_random_labels_are_not_in_the_inputs():
     assert p.std() < 0.1
 
 
+@pytest.mark.slow
 @pytest.mark.filterwarnings("ignore:Rows with new category values")
 @pytest.mark.parametrize("grows", [False, True])
 def test_every_later_call_takes_them(grows, tmp_path):

@@ -185,6 +185,7 @@ def test_errors(earlier, method):
     earlier.set_params(missing_labels="error")
 
 
+@pytest.mark.slow
 def test_scores_raise_the_errors_of_fit(earlier):
     for labels, weights, message in (
         (LABELS, None, "Input Y contains NaN: .* in column 'conversion', .* in row"),
@@ -242,6 +243,7 @@ def bce(**network_params):
     return ignoring(loss="bce", network_params=network_params, **params)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("network", ["shared_bottom", "esmm"])
 def test_conditional_space_has_no_bias_by_selection(selected, network):
     data, labels = selected
@@ -250,6 +252,7 @@ def test_conditional_space_has_no_bias_by_selection(selected, network):
     assert rate(model, data, labels) == pytest.approx(truth, rel=0.15)
 
 
+@pytest.mark.slow
 def test_entire_space_has_a_bias_by_selection_and_a_warning(selected):
     data, labels = selected
     truth = data.target["conversion"].mean()

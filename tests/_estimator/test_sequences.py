@@ -93,6 +93,7 @@ def test_frequencies_are_counted_over_both_columns():
     assert model.encode(table).bag_inputs["bag_indices"].tolist() == [4, 6, 6, 3, 0]
 
 
+@pytest.mark.slow
 def test_attention_learns_whether_the_author_is_in_the_list():
     rng = np.random.default_rng(0)
     n = 2000

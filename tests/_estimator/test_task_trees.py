@@ -9,6 +9,7 @@ import torch
 from numpy.testing import assert_allclose, assert_array_equal
 from refusals import small
 from sklearn.base import clone
+from suites import fast_for
 from torch.nn.functional import logsigmoid
 
 from sk_pwiser import MultiTaskCTRCVRClassifier
@@ -54,7 +55,9 @@ def tree(**params):
     return small(task_parents=TREE, max_epochs=2, network_params=None, **params)
 
 
-@pytest.mark.parametrize("network", sorted(set(NETWORKS) - set(CORRECTED)))
+@pytest.mark.parametrize(
+    "network", fast_for({"mmoe", "esmm"}, sorted(set(NETWORKS) - set(CORRECTED)))
+)
 @pytest.mark.parametrize("parents", [TREE, None], ids=["tree", "siblings"])
 def test_every_network_without_corrections_takes_every_structure(network, parents):
     params = {"network_params": {"task_space": "conditional"}} if parents else {}
@@ -94,6 +97,7 @@ def test_conditional_heads_multiply_along_each_path():
         assert_allclose(logits[:, k].sigmoid(), product, rtol=1e-12)
 
 
+@pytest.mark.slow
 def test_conditional_heads_learn_the_rates_among_rows_with_their_parent():
     model = small(
         network="single_task",
@@ -194,6 +198,7 @@ def test_rows_are_stratified_by_the_last_task_that_they_reached():
     assert all((Y["return"].iloc[test].sum() >= 5) for _, test in splits.split(X, Y))
 
 
+@pytest.mark.slow
 def test_continued_training_keeps_the_structure(tmp_path):
     model = tree(warm_start=True, random_state=0).fit(X, Y)
     assert model.fit(X, Y).n_iter_ == 4
@@ -270,6 +275,7 @@ def test_a_calibrator_with_folds_fits_clones_of_the_structure():
     assert calibrated.fit(X, Y).task_parents_ == {"click": None, **TREE}
 
 
+@pytest.mark.slow
 def test_comparisons_follow_the_structure():
     found = compare_losses(
         tree(random_state=0), X, Y, losses=["bce", "pwiser"], cv=2, random_state=0

@@ -251,6 +251,7 @@ def test_rows_are_in_another_order_in_every_epoch(folder):
     assert (first != second).any()
 
 
+@pytest.mark.slow
 def test_it_learns_as_in_memory(folder):
     params = {"max_epochs": 15, "loss": "pwiser"}
     found = make(**params).fit(read(folder, shuffle_rows=400)).score(X, Y)

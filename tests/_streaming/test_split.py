@@ -84,6 +84,7 @@ def test_more_rows_than_numpy_draws_from(monkeypatch):
         assert_array_equal(shares(y, is_valid), [370, 29, 1])
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("size", [2, 30, 300])
 def test_groups_are_held_out_as_a_whole(size):
     y = rare_labels(4_000, 300, 12)

@@ -46,6 +46,7 @@ def model(_estimators_on_device):
     return auto().fit(X, Y)
 
 
+@pytest.mark.slow
 def test_the_model_is_the_fit_with_the_chosen_weight(model):
     numeric = small(pwiser_weight=model.pwiser_weight_).fit(X, Y)
     assert_array_equal(model.predict_proba(X), numeric.predict_proba(X))
@@ -124,6 +125,7 @@ def test_other_losses_ignore_it():
     auto(loss_params={"tasks": ()}, early_stopping=False).fit(X, Y)
 
 
+@pytest.mark.slow
 def test_continued_fits_and_copies_keep_the_weight(model, tmp_path):
     weight, p = model.pwiser_weight_, model.predict_proba(X)
     model.save(tmp_path / "model")
@@ -159,6 +161,7 @@ def test_a_transferred_fit_keeps_the_weight_of_its_source(model):
     assert tuned.pwiser_weight_ == model.pwiser_weight_
 
 
+@pytest.mark.slow
 def test_searches_and_comparisons_take_it():
     grid = {"pwiser_weight": ["auto"]}
     search = GridSearchCV(

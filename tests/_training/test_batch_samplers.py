@@ -150,6 +150,7 @@ def mean_term(data, logits, sampler, weight, seeds):
     return epochs.mean().item(), (epochs.std() / seeds**0.5).item()
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("weighted", [False, True])
 def test_stratified_batches_do_not_change_the_expected_term(weighted):
     # 4 conversions, fewer than the 64 batches: each is drawn some 16 times per epoch.

@@ -20,6 +20,7 @@ from checkpointed import (
 from numpy.testing import assert_array_equal
 from refusals import X, Y, small
 from skorch.callbacks import Callback, EpochScoring, LRScheduler
+from suites import fast_for
 from torch.optim.lr_scheduler import OneCycleLR
 
 from sk_pwiser._training import Checkpoints
@@ -87,7 +88,7 @@ FITS = [
 ]
 
 
-@pytest.mark.parametrize("params", FITS, ids=str)
+@pytest.mark.parametrize("params", fast_for(FITS[:9], FITS), ids=str)
 def test_a_resumed_fit_equals_an_unbroken_one(params, tmp_path):
     params = {"max_epochs": 4, **params}
     interrupt(tmp_path, 2, **params)
@@ -106,6 +107,7 @@ def test_an_object_of_torchjd(tmp_path):
 STOPPING = {"early_stopping": True, "lr": 0.1, "n_iter_no_change": 2, "max_epochs": 20}
 
 
+@pytest.mark.slow
 def test_early_stopping_at_every_epoch(tmp_path):
     expected = small(**STOPPING).fit(X, Y)
     n_epochs = expected.n_iter_

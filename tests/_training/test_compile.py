@@ -35,6 +35,7 @@ def compilations(monkeypatch):
     return recorded
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("network", ["shared_bottom", "stem"])
 def test_compiled_training_gives_the_same_network(compilations, network):
     params = {
@@ -55,6 +56,7 @@ def test_compiled_training_gives_the_same_network(compilations, network):
     )
 
 
+@pytest.mark.slow
 def test_predictions_pickles_and_further_training(compilations):
     model = small(compile="reduce-overhead").fit(X, Y)
     assert compilations[-1][1] == {"mode": "reduce-overhead"}
@@ -85,6 +87,7 @@ def test_what_outlives_a_step_is_not_in_the_memory_of_a_graph(
 
 
 # torch raises it while it looks for compilers.
+@pytest.mark.slow
 @pytest.mark.filterwarnings("ignore::DeprecationWarning")
 def test_the_real_compiler(compiler):
     params = {"encoding_params": WITHOUT_DROPOUT, "max_epochs": 1}

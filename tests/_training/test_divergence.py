@@ -41,6 +41,7 @@ def test_large_weights_of_a_term_are_no_divergence():
     assert model.fit(X[:60], Y[:60]).history_[0, "train_loss"] > 100
 
 
+@pytest.mark.slow
 def test_labels_that_change_are_no_divergence():
     x, y = X[:100], Y.iloc[:100, :1]
     model = small(lr=0.05, weight_decay=0.0, batch_size=20)

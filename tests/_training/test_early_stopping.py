@@ -185,6 +185,7 @@ FIRST, LAST = USERS[: len(X)], USERS[len(X) :]
 VALID = {"X_val": X_LATE, "Y_val": Y_LATE, "groups_val": LAST}
 
 
+@pytest.mark.slow
 def test_the_auc_within_groups_decides(tmp_path):
     """Also of rows without a label, after a warm start, and in files of the model."""
     labels = Y_LATE.astype(float)

@@ -40,6 +40,7 @@ def test_stratified_batches_all_have_pairs(rare):
     assert without_pairs(fit(rare, stratified_batches=True)) == [0, 0]
 
 
+@pytest.mark.slow
 def test_stratified_batches_stay_calibrated(rare):
     # Converted rows are drawn more than twice as often: without weights, the mean
     # prediction would be more than twice as large.

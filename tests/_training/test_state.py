@@ -193,6 +193,7 @@ def update_traced(model, interrupt):
         sys.settrace(before)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("lazy", [False, True])
 def test_an_interrupt_at_any_line_leaves_an_update_undone_or_complete(lazy):
     def model():

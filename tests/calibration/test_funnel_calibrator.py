@@ -328,6 +328,7 @@ def test_rows_of_a_sampled_log_give_the_rates_of_the_full_one(
     assert (p.sum(axis=0) > 4 * counts).all()
 
 
+@pytest.mark.slow
 def test_the_sampling_of_the_network_is_known():
     """A trained network, calibrated on rows of its own sampled log."""
     data = make_ctr_cvr(150_000, ctr=0.02, cvr=0.05, random_state=0)

@@ -5,6 +5,7 @@ import pytest
 from numpy.testing import assert_allclose, assert_array_equal
 from refusals import small
 from serving_rows import HAS_CONSTANT, OTHER, X, Y, one_row_each, raw_inputs
+from suites import fast_for
 
 from sk_pwiser._table import NUMERIC_ENCODINGS
 from sk_pwiser.export import TRUSTED_TYPES, Scorer, to_onnx
@@ -15,7 +16,7 @@ pytestmark = HAS_CONSTANT
 TABLES = (X, OTHER, OTHER[:1])
 
 
-@pytest.fixture(scope="module", params=NETWORKS)
+@pytest.fixture(scope="module", params=fast_for({"shared_bottom", "esmm"}, NETWORKS))
 def models(request):
     """One network with every numeric encoding."""
     params = {"network": request.param, "network_params": None, "max_epochs": 1}

@@ -209,6 +209,7 @@ def test_does_not_change_with_the_estimator(model):
     assert not np.array_equal(model.predict_proba(X), before)
 
 
+@pytest.mark.slow
 def test_pickle_predicts_the_same_without_pandas(model, tmp_path):
     scorer, rows = Scorer(model), records(X[:3])
     path = tmp_path / "scorer.pickle"

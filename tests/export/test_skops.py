@@ -18,6 +18,7 @@ from sklearn.base import clone
 from sklearn.compose import make_column_transformer
 from sklearn.pipeline import make_pipeline
 from sklearn.preprocessing import QuantileTransformer
+from suites import fast_for
 from torch.optim import Adam
 
 from sk_pwiser import MultiTaskCTRCVRClassifier
@@ -63,7 +64,7 @@ PARAMS = [
 ]
 
 
-@pytest.mark.parametrize("params", PARAMS, ids=str)
+@pytest.mark.parametrize("params", fast_for(PARAMS[:4], PARAMS), ids=str)
 def test_a_loaded_estimator_predicts_and_continues_to_the_bit(params):
     model = train(**params)
     again = through_skops(model)

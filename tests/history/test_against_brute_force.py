@@ -99,6 +99,7 @@ def test_replay_and_transform_of_a_later_period(rows, params, t):
         )
 
 
+@pytest.mark.slow
 @few
 @given(
     rows=logs, params=settings_of_history, cuts=st.lists(st.integers(1, 25), max_size=4)

@@ -13,6 +13,7 @@ from sklearn.inspection import permutation_importance
 from sklearn.metrics import average_precision_score, log_loss, roc_auc_score
 from sklearn.pipeline import make_pipeline
 from sklearn.preprocessing import FunctionTransformer
+from suites import fast_for
 from torch import nn
 
 from sk_pwiser.calibration import FunnelCalibrator
@@ -59,7 +60,7 @@ def assert_equals_scikit_learn(model, X=X, Y=Y):
     return found
 
 
-@pytest.mark.parametrize("network", NETWORKS)
+@pytest.mark.parametrize("network", fast_for({"mmoe", "esmm"}, NETWORKS))
 def test_of_every_network(network, monkeypatch):
     model = small(network=network, network_params=None).fit(X, Y)
     before = model.predict_proba(X)

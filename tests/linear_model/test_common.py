@@ -23,13 +23,15 @@ ESTIMATORS = {
         alphas=4, cv=3, task_types="regression", random_state=0
     ),
 }
+FAST = {"cp", "sparse cv"}
 
 
 def cases():
     for label, estimator in ESTIMATORS.items():
         for instance, check in estimator_checks_generator(estimator, legacy=True):
             name = getattr(check, "func", check).__name__
-            yield pytest.param(instance, check, id=f"{label}-{name}")
+            marks = () if label in FAST else pytest.mark.slow
+            yield pytest.param(instance, check, id=f"{label}-{name}", marks=marks)
 
 
 # The checks' labels are random: tasks are constant, and folds have few rows.

@@ -195,6 +195,7 @@ def test_weights_per_task_are_repeated_labels():
     assert_allclose(weighted.predict_proba(data), p, atol=1e-3)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(("ctr", "ctcvr"), [(0.02, 0.001), (0.1, 0.01)])
 def test_the_sum_of_rare_events_is_kept(ctr, ctcvr):
     X, Y = rare_problem(40_000, ctr, ctcvr)
@@ -287,6 +288,7 @@ def test_too_few_iterations_are_reported(params):
         model.fit(np.column_stack([X, market]), Y)
 
 
+@pytest.mark.slow
 def test_the_least_squares_form_gives_probabilities():
     X, market, Y = grid_data()
     data = np.column_stack([X, market])

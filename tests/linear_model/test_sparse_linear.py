@@ -433,6 +433,7 @@ def test_scorers_read_missing_labels_as_the_estimator_does():
     assert mean_auc_scorer(model, X, y) == pytest.approx(model.score(X, y))
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(("ctr", "ctcvr"), [(0.02, 0.001), (0.1, 0.01)])
 def test_the_sum_of_the_probabilities_is_that_of_the_labels(ctr, ctcvr):
     """The intercepts are not penalised; with the default tolerance."""

@@ -40,6 +40,7 @@ def test_scores_and_the_choice_equal_a_loop():
     assert_allclose(model.alpha_, (2 * binary + regression) / 3)
 
 
+@pytest.mark.slow
 def test_the_last_fit_is_that_of_the_chosen_alpha():
     X, y = mixed_problem(n=200)
     model = MultiTaskSparseLinearCV(task_types=MIXED, random_state=0, **TIGHT)
@@ -58,6 +59,7 @@ def test_it_finds_more_than_a_single_large_penalty():
     assert model.score(X, y) > 0.6
 
 
+@pytest.mark.slow
 def test_folds_depend_on_the_seed_only():
     X, y = mixed_problem(n=200)
     fits = [

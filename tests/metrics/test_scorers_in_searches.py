@@ -65,6 +65,7 @@ def scores_by_hand(X, Y, train, test, weight=None):
     return dict(zip(SCORERS, values, strict=True))
 
 
+@pytest.mark.slow
 def test_multimetric_grid_search_in_processes(data):
     X, Y = data
     cv = FunnelStratifiedKFold(2, random_state=0)

@@ -79,6 +79,7 @@ def test_models_of_extra_packages(rows, name):
     assert np.isfinite(comparison.scores["click AUC"]).all()
 
 
+@pytest.mark.slow
 def test_containers_and_single_tasks(rows):
     polars = pytest.importorskip("polars")
     X, Y = rows

@@ -171,6 +171,7 @@ def make_timed(n=240):
     return X, Y
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("where", ["time_column", "pipeline", "columns", "calibrator"])
 def test_random_folds_of_rows_with_times_give_one_warning(where):
     X, Y = make_timed()

@@ -272,6 +272,7 @@ def test_copies_and_pickles_predict_the_same(name):
         assert copied.spec == network.spec
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
     ("name", "task_space"),
     [("stem", "conditional"), ("ple", "entire"), ("escm2", "entire")],

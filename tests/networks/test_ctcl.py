@@ -208,6 +208,7 @@ def auc_of_the_task_with_few_labels(seed, **params):
     return roc_auc_score(y_test[:, 1], logits[:, 1])
 
 
+@pytest.mark.slow
 def test_consistency_helps_a_task_with_few_labels(consistency):
     plain, helped = (
         np.mean(

@@ -2,6 +2,7 @@
 
 import pytest
 from sklearn.metrics import roc_auc_score
+from suites import fast_for
 
 from sk_pwiser import MultiTaskCTRCVRClassifier
 from sk_pwiser.datasets import make_ctr_cvr
@@ -34,16 +35,7 @@ def data():
     ]
 
 
-@pytest.mark.parametrize(
-    "name",
-    [
-        "shared_bottom",
-        *(
-            pytest.param(name, marks=pytest.mark.slow)
-            for name in sorted(set(NETWORKS) - {"shared_bottom"})
-        ),
-    ],
-)
+@pytest.mark.parametrize("name", fast_for({"shared_bottom"}, NETWORKS))
 def test_auc_comes_close_to_that_of_the_true_probabilities(name, data):
     (X, Y, _, _), (X_test, Y_test, ctr, cvr) = data
     model = MultiTaskCTRCVRClassifier(

@@ -11,6 +11,7 @@ import pytest
 import torch
 from numpy.testing import assert_allclose
 from rates_log import expected_auc, make_model
+from suites import fast_for
 
 from sk_pwiser.calibration import FunnelCalibrator
 from sk_pwiser.losses import LOSSES
@@ -53,6 +54,7 @@ NOT_CALIBRATED = {
     "weighting nash": "a batch with a conversion reduces its own weight",
     "weighting torchjd": "weights are computed from the batch that they weight",
 }
+FAST = {"loss bce", "loss pwiser", "network escm2", "network mmoe", "weighting ema"}
 # How far the AUC of each task may lie below that of the plain form.
 TOLERANCES = {
     "loss focal": (0.015, 0.03),
@@ -84,13 +86,13 @@ def outputs(model, X):
     return found
 
 
-@pytest.mark.parametrize("form", sorted(FORMS.keys() - NOT_CALIBRATED))
+@pytest.mark.parametrize("form", fast_for(FAST, sorted(FORMS.keys() - NOT_CALIBRATED)))
 def test_predicts_as_many_events_as_there_are(fits, form):
     p = fits.model(**FORMS[form]).predict_proba(fits.log.X)
     assert_counts(p.sum(axis=0), fits.log.Y.sum())
 
 
-@pytest.mark.parametrize("form", sorted(FORMS))
+@pytest.mark.parametrize("form", fast_for(FAST, sorted(FORMS)))
 def test_auc_is_no_worse_than_that_of_the_plain_form(fits, form):
     found = fits.aucs(fits.model(**FORMS[form]))
     plain = fits.aucs(fits.model())
@@ -155,6 +157,7 @@ def test_the_weights_of_ema_are_the_inverse_losses(fits):
     assert (scaled < 2).all()
 
 
+@pytest.mark.slow
 def test_the_weights_of_gradnorm_do_not_depend_on_the_first_batch(fits):
     found = [
         weights_of(fits.model(weighting="gradnorm", random_state=seed))
@@ -181,6 +184,7 @@ def test_propensity_weights_add_up_to_the_rows(fits, name):
     assert_allclose(ratios, 1, atol=4 / np.sqrt(click.sum()))
 
 
+@pytest.mark.slow
 def test_decay_does_not_outweigh_a_rare_task_that_shares_nothing():
     # With the full weight decay, the second task has the same prediction for all rows.
     rng, n = np.random.default_rng(0), 60_000

@@ -10,6 +10,7 @@ from numpy.testing import assert_allclose, assert_array_equal
 from refusals import X as OTHER
 from refusals import small
 from sklearn.exceptions import NotFittedError
+from suites import fast_for
 
 from sk_pwiser.networks import NETWORKS, MultiTaskNetwork, NetworkOutput
 from sk_pwiser.transfer import _regularizers, check_compatible, fine_tune
@@ -85,6 +86,7 @@ def drift(source, **params):
     return distance, abs(features(model) - features(source)).max()
 
 
+@pytest.mark.slow
 def test_a_large_weight_returns_the_weights_or_the_features(source):
     # Adam's steps are as long as lr at any weight: the distance stays near lr.
     plain, plain_features = drift(source)
@@ -160,7 +162,7 @@ def test_statistics_include_new_rows_and_leave_out_seen_ones(source):
         check_compatible([source, new])
 
 
-@pytest.mark.parametrize("network", NETWORKS)
+@pytest.mark.parametrize("network", fast_for({"mmoe", "esmm"}, NETWORKS))
 def test_every_network_has_features(network):
     source = small(network=network, network_params=None, max_epochs=1).fit(X, Y)
     model = fine_tune(source, X[:150], Y[:150], regularizer="tred", extend=False)
@@ -168,6 +170,7 @@ def test_every_network_has_features(network):
     assert not np.array_equal(model.predict_proba(X), source.predict_proba(X))
 
 
+@pytest.mark.slow
 def test_other_settings_of_training(source):
     model = fine_tune(
         source,

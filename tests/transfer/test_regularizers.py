@@ -159,6 +159,7 @@ def test_the_separation_keeps_what_matters_and_loses_noise(rate, n):
     assert r2[4:].max() < 0.2
 
 
+@pytest.mark.slow
 def test_the_separation_keeps_what_matters_to_the_rare_task():
     rng = np.random.default_rng(0)
     features = np.maximum(rng.standard_normal((200_000, 8)), 0).astype(np.float32)
@@ -171,6 +172,7 @@ def test_the_separation_keeps_what_matters_to_the_rare_task():
     assert gates[4:].max() < 0.1
 
 
+@pytest.mark.slow
 def test_the_separation_leaves_out_tasks_with_labels_of_one_class():
     features, labels = draw_features(2_000, 0)
     expected = separate(features, labels, None, seed=0)
@@ -181,6 +183,7 @@ def test_the_separation_leaves_out_tasks_with_labels_of_one_class():
     assert torch.equal(gates, torch.ones(8))
 
 
+@pytest.mark.slow
 def test_the_separation_follows_weights_of_rows_and_labels():
     features, labels = draw_features(2_000, 0)
     other = features[:, [4, 5, 6, 7, 0, 1, 2, 3]]
@@ -193,6 +196,7 @@ def test_the_separation_follows_weights_of_rows_and_labels():
     assert gates[:4].min() > 0.5 > 0.1 > gates[4:].max()
 
 
+@pytest.mark.slow
 def test_the_separation_repeats_and_copes_with_dead_features():
     features, labels = draw_features(300, 1)
     features[:, 2] = 0

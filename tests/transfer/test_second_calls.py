@@ -114,6 +114,7 @@ def test_fine_tuning_twice_on_the_same_rows(tuned):
     assert_rates(model, 1)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("regularizer", REGULARIZERS)
 def test_regularisers_twice(source, regularizer):
     model = fine_tune(source, *DATA[1], regularizer=regularizer)
@@ -161,6 +162,7 @@ def test_fit_like_and_then_updates(source):
     check_compatible([source, sibling])
 
 
+@pytest.mark.slow
 def test_a_merge_of_merged_models(source):
     members = [fine_tune(source, *DATA[m], extend=False) for m in (1, 2, 3)]
     fixed = {"objective": None, "bounds": (0, 1)}

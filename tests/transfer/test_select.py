@@ -107,6 +107,7 @@ def test_networks_and_encoders_may_differ(pool):
     assert found.indices.tolist() == [0]
 
 
+@pytest.mark.slow
 def test_weights_of_the_selection_protect_the_student(pool):
     found = select_estimators(pool, X, Y, n_select=2, random_state=0)
     student = small(max_epochs=10, random_state=0)
