@@ -23,12 +23,10 @@ has no normalisation, gates with uniform initial weights, embeddings with a scal
 0.01 and output biases at the base rates. ESMM of torch-rechub takes no numeric columns;
 for ESMM, numbers are therefore cut at their quantiles in both packages.
 
-Two more rows follow: `unseen values` adds this package's category dropout, and
-`defaults` is its estimator with default parameters except for the widths, with PWiseR,
-its own learning rate and early stopping. Learning rates and numbers of epochs were
-chosen on a later part of the training days (`--part validation`), not on the test part:
-first the ones with the best mean AUC of torch-rechub's shared bottom, then the best of
-this package if they differ.
+The row `unseen values` adds this package's category dropout. Learning rates and numbers
+of epochs were chosen on a later part of the training days (`--part validation`), not on
+the test part: first the ones with the best mean AUC of torch-rechub's shared bottom,
+then the best of this package if they differ.
 
 torch-rechub is trained with its `MTLTrainer.train_one_epoch`. Its `fit` is not used,
 since it requires validation data, stops early on them and writes weights to disk. The
@@ -186,7 +184,6 @@ def compare(report, network, tables, arguments, lr, n_epochs):
     own = {
         "same": ("sk_pwiser, the same", same | NO_CATEGORY_DROPOUT),
         "unseen": ("sk_pwiser, unseen values", same),
-        "defaults": ("sk_pwiser, defaults", {"network_params": OWN[network]}),
     }
 
     def results(fit):
@@ -210,7 +207,7 @@ def compare(report, network, tables, arguments, lr, n_epochs):
 
 def main():
     parser = make_parser(__doc__, seeds=3)
-    rows = ["peer", "same", "unseen", "defaults"]
+    rows = ["peer", "same", "unseen"]
     parser.add_argument("--data", nargs="+", choices=SETTINGS, default=SETTINGS)
     parser.add_argument("--networks", nargs="+", choices=OWN, default=OWN)
     parser.add_argument("--rows", nargs="+", choices=rows, default=rows)
