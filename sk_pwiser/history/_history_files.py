@@ -11,7 +11,7 @@ from sk_pwiser._times import duration_label
 from sk_pwiser._utils import import_extra
 from sk_pwiser._version import __version__
 from sk_pwiser.history._history_state import HistoryState, ValueIndex, add_values
-from sk_pwiser.history._key_log import KeyLog, Slices, no_totals
+from sk_pwiser.history._key_log import KeyLog, Slices, columns_of_totals, no_totals
 from sk_pwiser.history._plan import Plan, check_params
 
 FORM = PlainForm([KeyLog, Slices])
@@ -246,13 +246,8 @@ def _values(index, places, name):
 
 def _totals_table(log):
     """Return the totals as one column per number; arrays of a key become several."""
-    table = {}
-    for name, total in log.totals.items():
-        flat = total.reshape(len(total), int(np.prod(total.shape[1:], dtype=int)))
-        ends = [""] if total.ndim == 1 else range(flat.shape[1])
-        for column, end in zip(flat.T, ends, strict=True):
-            table[f"total:{name}{end}"] = column
-    return table
+    columns = columns_of_totals(log.totals)
+    return {f"total:{name}": column for name, column in columns.items()}
 
 
 def _rows_table(log):
@@ -284,12 +279,8 @@ def _read_state(plan, references, read):
 def _read_log(columns, table, rows, plan):
     n_tasks, time = len(plan.task_names), rows["time"].to_numpy()
     totals = no_totals(len(columns), n_tasks, len(plan.half_lives), time.dtype)
-    for name, total in totals.items():
-        shape, n_columns = total.shape, int(np.prod(total.shape[1:], dtype=int))
-        ends = [""] if total.ndim == 1 else range(n_columns)
-        found = [table[f"total:{name}{end}"].to_numpy() for end in ends]
-        if found:
-            totals[name] = np.stack(found, axis=1).reshape(shape)
+    for name, column in columns_of_totals(totals).items():
+        column[:] = table[f"total:{name}"].to_numpy()
     labels = [rows[f"label:{k}"].to_numpy() for k in range(n_tasks)]
     labels = np.reshape(labels, (n_tasks, len(time))).T.astype(np.int8)
     return KeyLog(columns, _read_slices(rows, len(columns), labels), [], totals)

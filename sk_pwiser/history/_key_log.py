@@ -6,7 +6,12 @@ by key and time, so that the rows of a key are a slice, and those before an inst
 part of it.
 """
 
+import math
+
 import numpy as np
+
+# The names of the totals, in the order of the columns of `columns_of_totals`.
+TOTALS = "count", "known", "positive", "last", "last_positive", "first", "decayed"
 
 
 class Slices:
@@ -133,6 +138,17 @@ def no_totals(n_keys, n_tasks, n_half_lives, dtype):
         "last_positive": np.zeros((n_keys, n_tasks), dtype=dtype),
         "decayed": np.zeros((n_keys, n_half_lives, 1 + 2 * n_tasks)),
     }
+
+
+def columns_of_totals(totals):
+    """Return views of the totals, by name, with one number per key each."""
+    columns = {}
+    for name in TOTALS:
+        total = totals[name]
+        flat = total.reshape(len(total), math.prod(total.shape[1:]))
+        ends = [""] if total.ndim == 1 else range(flat.shape[1])
+        columns |= {f"{name}{end}": flat[:, i] for i, end in enumerate(ends)}
+    return columns
 
 
 def log_of_rows(ids, time, labels, lists, n_half_lives):

@@ -17,7 +17,7 @@ import numpy as np
 
 from sk_pwiser._table import is_missing
 from sk_pwiser._times import read_time
-from sk_pwiser.history._key_log import decayed_rows, pack
+from sk_pwiser.history._key_log import columns_of_totals, decayed_rows, pack
 from sk_pwiser.history._point_in_time import shrinkage
 
 
@@ -48,11 +48,8 @@ class PastsOfKeys:
     """
 
     def __init__(self, log, plan):
-        totals, starts = log.totals, log.offsets[log.rows.keys()]
-        columns = [totals["count"], *totals["known"].T, *totals["positive"].T]
-        columns += [totals["last"], *totals["last_positive"].T, totals["first"]]
-        for of_one in np.moveaxis(totals["decayed"], 0, -1):
-            columns += [*of_one]
+        starts = log.offsets[log.rows.keys()]
+        columns = columns_of_totals(log.totals).values()
         parts = [(log.offsets, log.time)]
         for labels in log.labels.T:
             for value in (1, -1):

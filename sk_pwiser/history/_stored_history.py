@@ -19,7 +19,14 @@ from sk_pwiser.history._history_state import (
     read_column,
 )
 from sk_pwiser.history._history_tables import Table
-from sk_pwiser.history._key_log import KeyLog, Slices, decay, unique_keys
+from sk_pwiser.history._key_log import (
+    KeyLog,
+    Slices,
+    columns_of_totals,
+    decay,
+    no_totals,
+    unique_keys,
+)
 from sk_pwiser.history._one_row import KeyPast, OneRow, PastsOfKeys, field_of
 from sk_pwiser.history._plan import Plan
 
@@ -103,27 +110,15 @@ class RecordForm:
         for i, of_list in enumerate(values, 1 + 2 * n_tasks):
             own, arrays = part(i)
             lists.append(Slices(own, np.concatenate(arrays), of_list))
-        found = list(map(np.array, zip(*(past.totals for past in pasts), strict=True)))
-
-        def total(start, *shape):
-            columns = found[start : start + math.prod(shape)]
-            return np.moveaxis(np.reshape(columns, (*shape, n_keys)), -1, 0)
-
-        reference = max(past.reference for past in pasts)
-        decayed = total(3 + 3 * n_tasks, len(self.half_lives), 1 + 2 * n_tasks)
-        for place, past in enumerate(pasts):
-            scale = decay(reference - past.reference, self.half_lives)
-            decayed[place] *= scale[:, np.newaxis]
-        totals = {
-            "count": found[0],
-            "first": found[2 + 3 * n_tasks],
-            "last": found[1 + 2 * n_tasks],
-            "known": total(1, n_tasks).astype(np.int64),  # also without tasks
-            "positive": total(1 + n_tasks, n_tasks).astype(np.int64),
-            "last_positive": total(2 + 2 * n_tasks, n_tasks),
-            "decayed": decayed,
-        }
         rows = Slices(offsets, np.concatenate(times), labels)
+        totals = no_totals(n_keys, n_tasks, len(self.half_lives), rows.time.dtype)
+        numbers = zip(*(past.totals for past in pasts), strict=True)
+        columns_of = columns_of_totals(totals).values()
+        for column, of_keys in zip(columns_of, numbers, strict=True):
+            column[:] = of_keys
+        reference = max(past.reference for past in pasts)
+        for decayed, past in zip(totals["decayed"], pasts, strict=True):
+            decayed *= decay(reference - past.reference, self.half_lives)[:, None]
         return KeyLog(columns, rows, lists, totals, reference).sorted()
 
 
