@@ -211,7 +211,8 @@ class HistoryFeatures(DocLink, HistoryFiles, TransformerMixin, BaseEstimator):
             raise ValueError(f"overlap must be 'error' or 'merge'; got {overlap!r}.")
         state, plan = self._fitted()
         rows, _ = self._read(X, y, state, plan)
-        self._refuse_early(rows, state, overlap)
+        if overlap == "error":
+            self._refuse_early(rows, state)
         self._set_state(state.extended(rows, plan).folded(plan), plan)
         return self
 
@@ -357,11 +358,11 @@ class HistoryFeatures(DocLink, HistoryFiles, TransformerMixin, BaseEstimator):
         differing = [name for name in own if own[name] != others[name]]
         if differing:
             raise ValueError(f"The histories differ in the parameters {differing}.")
-        check_kind(added.kind, state.kind, plan.time)
-        if added.task_names != state.task_names:
+        check_kind(other._plan.kind, plan.kind, plan.time)
+        if other._plan.task_names != plan.task_names:
             raise ValueError(
-                f"The histories differ in their tasks: {state.task_names} and "
-                f"{added.task_names}."
+                f"The histories differ in their tasks: {plan.task_names} and "
+                f"{other._plan.task_names}."
             )
         if added.classes and state.classes and added.classes != state.classes:
             raise ValueError(
@@ -400,7 +401,7 @@ class HistoryFeatures(DocLink, HistoryFiles, TransformerMixin, BaseEstimator):
     @property
     def task_names_(self):
         """Names of the tasks."""
-        return list(self._fitted()[0].task_names)
+        return list(self._fitted()[1].task_names)
 
     def __getstate__(self):
         state = super().__getstate__()
@@ -445,7 +446,7 @@ class HistoryFeatures(DocLink, HistoryFiles, TransformerMixin, BaseEstimator):
         plan = Plan(params, times.kind, labels.names)
         self._check_names(table, plan)
         rows = Rows(self._columns(table, plan), times.values, labels)
-        state = empty_state(plan, times.kind, labels).extended(rows, plan)
+        state = empty_state(plan, labels.classes).extended(rows, plan)
         pasts = state.pasts(plan)
         names = np.array(table.names, dtype=object)
         result = None
@@ -460,8 +461,11 @@ class HistoryFeatures(DocLink, HistoryFiles, TransformerMixin, BaseEstimator):
         """Return the rows of a later table, checked, and the table."""
         table = Table(X)
         times = read_times(table.column(plan.time), plan.time)
-        check_kind(times.kind, state.kind, plan.time)
-        labels = read_history_labels(y, table.n_rows, state) if has_labels else None
+        check_kind(times.kind, plan.kind, plan.time)
+        labels = None
+        if has_labels:
+            known = plan.task_names, state.classes
+            labels = read_history_labels(y, table.n_rows, *known)
         for name in plan.kept(self.feature_names_in_):
             table.column(name)
         return Rows(self._columns(table, plan), times.values, labels), table
@@ -479,16 +483,12 @@ class HistoryFeatures(DocLink, HistoryFiles, TransformerMixin, BaseEstimator):
                 "X, or remove equal lists."
             )
 
-    def _refuse_early(self, rows, state, overlap="error"):
-        if overlap == "merge" or state.end is None or not len(rows.time):
-            return
-        is_early = rows.time < state.end
-        if is_early.any():
+    def _refuse_early(self, rows, state):
+        if state.end is not None and (is_early := rows.time < state.end).any():
             raise ValueError(
                 f"Column {self._plan.time!r}: {is_early.sum()} rows are from before "
                 f"the end of the state, {self.end_}, the first in row "
-                f"{is_early.argmax()}. "
-                "update(..., overlap='merge') adds late rows."
+                f"{is_early.argmax()}. update(..., overlap='merge') adds late rows."
             )
 
     def _warn_early(self, n_rows):

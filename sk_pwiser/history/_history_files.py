@@ -1,6 +1,7 @@
 """Histories on disk: one file without code, or a folder of Parquet tables."""
 
 import json
+from contextlib import contextmanager
 from datetime import timedelta
 from pathlib import Path
 
@@ -68,15 +69,15 @@ class HistoryFiles:
             If the file is damaged, altered or not one of a history.
         """
         values, arrays = read_file(path)
-
-        def build(content):
+        with valid_history(path):
+            content, plan = read_description(values, arrays)
             indices = {
                 name: ValueIndex(_as_list(found))
                 for name, found in content["indices"].items()
             }
-            return indices, content["logs"], content["everything"]
-
-        return cls._build(path, lambda: FORM.decode(values, arrays), build)
+            learnt = indices, content["logs"], content["everything"]
+            state = HistoryState(content["classes"], content["end"], *learnt)
+            return cls._of(content, plan, state)
 
     def write_parquet(self, folder):
         """Write the history to a folder of Parquet files, for other programs to read.
@@ -158,11 +159,11 @@ class HistoryFiles:
         def read(name):
             return parquet.read_table(folder / f"{name}.parquet")
 
-        def build(content):
-            plan = Plan(content["params"], content["kind"], content["task_names"])
-            return _read_state(plan, content["references"], read)
-
-        return cls._build(folder, lambda: FORM.decode(json.loads(text), {}), build)
+        with valid_history(folder):
+            content, plan = read_description(json.loads(text))
+            learnt = _read_state(plan, content["references"], read)
+            state = HistoryState(content["classes"], content["end"], *learnt)
+            return cls._of(content, plan, state)
 
     def _describe(self):
         """Return what the state has beside its arrays."""
@@ -175,41 +176,38 @@ class HistoryFiles:
             "sk_pwiser": __version__,
             "params": params,
             "features": list(self.feature_names_in_),
-            "kind": state.kind,
-            "task_names": state.task_names,
+            "kind": plan.kind,
+            "task_names": plan.task_names,
             "classes": state.classes,
             "end": state.end,
             "references": [log.reference for log in state.logs],
         }
 
     @classmethod
-    def _build(cls, path, decode, build):
-        """Return the history of a decoded file."""
-        try:
-            content = decode()
-            if content["class"] != "HistoryFeatures":
-                raise ValueError(f"it is one of {content['class']!r}")
-            history = cls(**content["params"])
-            check_params(content["params"])
-            plan = Plan(content["params"], content["kind"], content["task_names"])
-            indices, logs, everything = build(content)
-            state = HistoryState(
-                content["kind"],
-                content["task_names"],
-                content["classes"],
-                content["end"],
-                indices,
-                logs,
-                everything,
-            )
-            history.feature_names_in_ = np.array(content["features"], dtype=object)
-            history.n_features_in_ = len(content["features"])
-            history._set_state(state, plan)
-        except (AttributeError, LookupError, OSError, TypeError, ValueError) as error:
-            raise ValueError(
-                f"{str(path)!r} holds no valid history: {error}"
-            ) from error
+    def _of(cls, content, plan, state):
+        history = cls(**content["params"])
+        history.feature_names_in_ = np.array(content["features"], dtype=object)
+        history.n_features_in_ = len(content["features"])
+        history._set_state(state, plan)
         return history
+
+
+@contextmanager
+def valid_history(path):
+    """Raise errors in the content of a file as one that names the file."""
+    try:
+        yield
+    except (AttributeError, LookupError, OSError, TypeError, ValueError) as error:
+        raise ValueError(f"{str(path)!r} holds no valid history: {error}") from error
+
+
+def read_description(values, arrays=()):
+    """Return the decoded content of a file, checked, and the plan."""
+    content = FORM.decode(values, arrays)
+    if content["class"] != "HistoryFeatures":
+        raise ValueError(f"it is one of {content['class']!r}")
+    check_params(content["params"])
+    return content, Plan(content["params"], content["kind"], content["task_names"])
 
 
 def _plain_durations(value):

@@ -28,13 +28,11 @@ class Labels(NamedTuple):
     classes: list | None
 
 
-def read_history_labels(y, n_rows, known=None):
-    """Read labels, of which any may be missing, for the tasks of a state if `known`."""
-    names = None if known is None else known.task_names
-    classes = None if known is None else known.classes
+def read_history_labels(y, n_rows, names=None, classes=None):
+    """Read labels, of which any may be missing, for the tasks of `names` if given."""
     if hasattr(y, "column_names") or hasattr(y, "collect"):
         y = as_table(y)
-    if y is None or (known is not None and n_rows == len(y) == 0):
+    if y is None or (names is not None and n_rows == len(y) == 0):
         names = names or []
         return Labels(np.full((n_rows, len(names)), -1, dtype=np.int8), names, classes)
     labels, missing, columns = read_labels(y, "any", input_name="y")
@@ -136,9 +134,8 @@ class HistoryState:
     `everything` all rows as those of one key, for the base rates.
     """
 
-    def __init__(self, kind, task_names, classes, end, indices, logs, everything):
-        self.kind, self.task_names, self.classes = kind, task_names, classes
-        self.end, self.indices = end, indices
+    def __init__(self, classes, end, indices, logs, everything):
+        self.classes, self.end, self.indices = classes, end, indices
         self.logs, self.everything = logs, everything
 
     def pasts(self, plan):
@@ -177,7 +174,7 @@ class HistoryState:
             name: self.indices[name].extended(values)
             for name, (_, values) in rows.columns.items()
         }
-        new.task_names, new.classes = labels.names, self.classes or labels.classes
+        new.classes = self.classes or labels.classes
         places, n_half_lives = new.places(rows.columns), len(plan.half_lives)
         new.logs = []
         for key, (names, log) in enumerate(zip(plan.keys, self.logs, strict=True)):
@@ -268,10 +265,9 @@ def _moved(log, moves, plan, key):
     return log.replaced(columns=columns, lists=lists)
 
 
-def empty_state(plan, kind, labels):
+def empty_state(plan, classes):
     """Return the state of a history without rows."""
-    n_tasks = len(labels.names)
-    none = np.zeros((0, n_tasks), dtype=np.int8)
+    none = np.zeros((0, len(plan.task_names)), dtype=np.int8)
     time = np.zeros(0, dtype=np.int64)
 
     def log(n_columns, lists, n_half_lives):
@@ -284,6 +280,4 @@ def empty_state(plan, kind, labels):
         for i, key in enumerate(plan.keys)
     ]
     indices = {name: ValueIndex([]) for name in plan.columns}
-    return HistoryState(
-        kind, labels.names, labels.classes, None, indices, logs, log(0, [], 0)
-    )
+    return HistoryState(classes, None, indices, logs, log(0, [], 0))

@@ -169,7 +169,7 @@ class OneRow:
                 f"row must be a dict, with the fields of a row; got {type(row)}."
             )
         plan, end = self.plan, self.state.end
-        time = read_time(field_of(row, plan.time), plan.time, self.state.kind)
+        time = read_time(field_of(row, plan.time), plan.time, plan.kind)
         is_early = end is not None and time < end
         time = end if is_early else time
         _, horizons = look(self.of_all, time, self.plan_of_all) or self.nothing

@@ -10,9 +10,8 @@ import numpy as np
 
 from sk_pwiser._table import is_missing
 from sk_pwiser.history._history_features import HistoryFeatures
-from sk_pwiser.history._history_files import FORM
+from sk_pwiser.history._history_files import FORM, read_description, valid_history
 from sk_pwiser.history._history_state import (
-    Labels,
     ValueIndex,
     add_values,
     empty_state,
@@ -28,7 +27,6 @@ from sk_pwiser.history._key_log import (
     unique_keys,
 )
 from sk_pwiser.history._one_row import KeyPast, OneRow, PastsOfKeys, field_of
-from sk_pwiser.history._plan import Plan
 
 # What a record begins with, by the type of its times.
 STARTS = {"q": b"history0", "d": b"history1"}
@@ -211,22 +209,17 @@ class StoredHistory:
         StoredHistory
             This object.
         """
-
-        def build(content):
-            names = content["task_names"]
-            plan = Plan(content["params"], content["kind"], names)
-            none = Labels(np.zeros((0, len(names)), np.int8), names, content["classes"])
-            state = empty_state(plan, content["kind"], none)
+        text = self.store.get(self.prefix, b"null")
+        with valid_history(f"store[{self.prefix!r}]"):
+            content, plan = read_description(json.loads(text))
             form = RecordForm(plan.of_all)
             past = form.read(self.store[name := f"{self.prefix}:"], name)
-            everything = form.log([past], np.zeros((1, 0), np.int64))
-            return state.indices, state.logs, everything
-
-        text = self.store.get(self.prefix, b"null")
-        self._history = HistoryFeatures._build(
-            f"store[{self.prefix!r}]", lambda: FORM.decode(json.loads(text), {}), build
-        )
-        self._history._one_row = StoredRow(self._history, self.store, self.prefix)
+            state = empty_state(plan, content["classes"])
+            state.end = content["end"]
+            state.everything = form.log([past], np.zeros((1, 0), np.int64))
+            history = HistoryFeatures._of(content, plan, state)
+        history._one_row = StoredRow(history, self.store, self.prefix)
+        self._history = history
         return self
 
     def transform_row(self, row):
