@@ -1,15 +1,12 @@
 """Importance of the columns for each task, by permutations of encoded rows."""
 
-import warnings
-
 import numpy as np
 from scipy.stats import t
 from sklearn.exceptions import UndefinedMetricWarning
 from sklearn.metrics import average_precision_score
 from sklearn.utils import Bunch, check_random_state
 
-from sk_pwiser._table import check_weights
-from sk_pwiser._utils import check_choice, check_integer
+from sk_pwiser._utils import check_choice, check_integer, warn_user
 from sk_pwiser.inspection._axes import axes_or_new, import_pyplot, task_color
 from sk_pwiser.inspection._task_rows import read_responses
 
@@ -118,15 +115,19 @@ def task_importances(
             "pipeline[-1] and pipeline[:-1].transform(X). Got "
             f"{type(estimator).__name__}."
         )
-    read = read_responses(estimator, X, Y)
-    weight = None
-    if sample_weight is not None:
-        weight = check_weights(sample_weight, *read.targets.shape, read.names)
-    scorers = [
-        _task_scorer(scoring, read.targets[:, k], read.known[:, k], _of_task(weight, k))
-        for k in range(len(read.names))
+    read = read_responses(estimator, X, Y, sample_weight=sample_weight)
+    scorers = [_task_scorer(scoring, read, k) for k in range(len(read.names))]
+    undefined = [
+        f"task {name!r}"
+        for scorer, name in zip(scorers, read.names, strict=True)
+        if scorer is None
     ]
-    _warn_about_one_class(scorers, read.names)
+    if undefined:
+        warn_user(
+            f"The importance is undefined and set to nan for {', '.join(undefined)}, "
+            "which has only one class, or no rows.",
+            UndefinedMetricWarning,
+        )
     names, logits = estimator._permuted_logits(X, read.targets)
     orders = list(_permutations(len(read.p), n_repeats, random_state))
 
@@ -319,22 +320,24 @@ class TaskImportanceDisplay:
         return self
 
 
-def _task_scorer(scoring, y, known, weight):
+def _task_scorer(scoring, read, k):
     """Return a function of the probabilities of all rows, None if it is undefined."""
-    if weight is not None:
-        known = known & (weight > 0)
-    rows = slice(None) if known.all() else known
-    y, weight = y[rows].astype(np.float64), None if weight is None else weight[rows]
+    rows, weight = read.known[:, k], None
+    if read.weight is not None:
+        rows = rows & (read.weight[:, k] > 0)
+        weight = read.weight[rows, k]
+    rows = slice(None) if rows.all() else rows
+    y = read.targets[rows, k].astype(np.float64)
     if len(y) == 0 or (scoring != "log_loss" and y.min() == y.max()):
         return None
-    return lambda p: SCORES[scoring](y, p[rows], weight)
+    return lambda p: SCORES[scoring](y, p[rows], sample_weight=weight)
 
 
-def _roc_auc(y, p, weight):
+def _roc_auc(y, p, sample_weight):
     """Return the ROC AUC, several times as fast as scikit-learn's for given labels."""
     order = np.argsort(p)
     p, y = p[order], y[order]
-    weight = np.ones(len(y)) if weight is None else weight[order]
+    weight = np.ones(len(y)) if sample_weight is None else sample_weight[order]
     # Rows with equal scores count as one step.
     last = np.append(np.flatnonzero(p[1:] != p[:-1]), len(p) - 1)
     positives = np.append(0, np.cumsum(weight * y)[last])
@@ -343,40 +346,16 @@ def _roc_auc(y, p, weight):
     return area / (positives[-1] * negatives[-1])
 
 
-def _average_precision(y, p, weight):
-    return average_precision_score(y, p, sample_weight=weight)
-
-
-def _negative_log_loss(y, p, weight):
+def _negative_log_loss(y, p, sample_weight):
     p = p.astype(np.float64)
-    return np.average(np.log(np.where(y == 1, p, 1 - p)), weights=weight)
+    return np.average(np.log(np.where(y == 1, p, 1 - p)), weights=sample_weight)
 
 
 SCORES = {
     "roc_auc": _roc_auc,
-    "average_precision": _average_precision,
+    "average_precision": average_precision_score,
     "log_loss": _negative_log_loss,
 }
-
-
-def _of_task(weight, k):
-    """Return the weights of one task."""
-    return weight if weight is None or weight.ndim == 1 else weight[:, k]
-
-
-def _warn_about_one_class(scorers, names):
-    undefined = [
-        f"task {name!r}"
-        for scorer, name in zip(scorers, names, strict=True)
-        if scorer is None
-    ]
-    if undefined:
-        warnings.warn(
-            f"The importance is undefined and set to nan for {', '.join(undefined)}, "
-            "which has only one class, or no rows.",
-            UndefinedMetricWarning,
-            stacklevel=3,
-        )
 
 
 def _permutations(n_rows, n_repeats, random_state):

@@ -19,9 +19,10 @@ from sk_pwiser.inspection._axes import (
     style,
 )
 from sk_pwiser.inspection._task_rows import (
-    read_estimators,
+    GivenPredictions,
+    by_name,
     read_folds,
-    read_predictions,
+    read_models,
     warn_about_one_class,
 )
 
@@ -82,8 +83,8 @@ class TaskCurvesDisplay:
             If a task has only one class. Its curve is empty.
         """
         import_pyplot(cls.__name__)
-        rows = read_estimators(estimator, X, Y, cvr=cvr, sample_weight=sample_weight)
-        return cls._draw(rows, ax, kwargs)
+        models = by_name(estimator, "estimator")
+        return cls._draw(read_models(models, X, Y, cvr, sample_weight), ax, kwargs)
 
     @classmethod
     def from_predictions(
@@ -136,9 +137,8 @@ class TaskCurvesDisplay:
             If a task has only one class. Its curve is empty.
         """
         import_pyplot(cls.__name__)
-        rows = read_predictions(
-            Y, P, task_names=task_names, cvr=cvr, sample_weight=sample_weight
-        )
+        models = {name: GivenPredictions(p) for name, p in by_name(P, "P").items()}
+        rows = read_models(models, None, Y, cvr, sample_weight, task_names)
         return cls._draw(rows, ax, kwargs)
 
     @classmethod
@@ -188,7 +188,7 @@ class TaskCurvesDisplay:
             If a task has only one class in a fold. Its curve is empty.
         """
         import_pyplot(cls.__name__)
-        rows = read_folds(cv_results, X, Y, cvr=cvr, sample_weight=sample_weight)
+        rows = read_folds(cv_results, X, Y, cvr, sample_weight)
         return cls._draw(rows, ax, kwargs)
 
     @classmethod

@@ -1,6 +1,5 @@
 """Labels and predictions per task and model, as the displays use them."""
 
-import warnings
 from collections import Counter
 from collections.abc import Mapping
 from typing import NamedTuple
@@ -17,6 +16,7 @@ from sk_pwiser._responses import (
     check_targets,
 )
 from sk_pwiser._table import check_weights
+from sk_pwiser._utils import warn_user
 
 
 class TaskRows(NamedTuple):
@@ -62,16 +62,17 @@ class GivenPredictions:
 
 
 class Responses(NamedTuple):
-    """Labels, 0 if not known, and predictions of all tasks for one model."""
+    """Labels, 0 if not known, predictions and weights of all tasks for one model."""
 
     names: list
     targets: np.ndarray
     known: np.ndarray
     p: np.ndarray
+    weight: np.ndarray | None
     predictions: Predictions
 
 
-def read_responses(estimator, X, Y, task_names=None):
+def read_responses(estimator, X, Y, task_names=None, sample_weight=None):
     """Return the `Responses` of a fitted estimator or of `GivenPredictions`."""
     predictions = Predictions(estimator, X, {})
     targets, known, y_names = check_targets(
@@ -85,19 +86,24 @@ def read_responses(estimator, X, Y, task_names=None):
     columns = [predictions.of_task(k, targets, "predict_proba") for k in range(n_tasks)]
     for name, p in zip(names, columns, strict=True):
         _check_probabilities(p, name)
-    return Responses(names, targets, known, np.column_stack(columns), predictions)
+    weight = None
+    if sample_weight is not None:
+        weight = check_weights(sample_weight, *targets.shape, names)
+        weight = np.broadcast_to(weight.reshape(len(weight), -1), targets.shape)
+    p = np.column_stack(columns)
+    return Responses(names, targets, known, p, weight, predictions)
 
 
-def read_estimators(estimator, X, Y, *, cvr=False, sample_weight=None):
-    """Return the `TaskRows` of all tasks, and the CVR, of a model or a dict of them."""
+def read_models(models, X, Y, cvr, sample_weight, task_names=None):
+    """Return the `TaskRows` of all tasks, and the CVR, of a dict of models."""
     return [
         rows
-        for name, model in _named(estimator, "estimator").items()
-        for rows in _read(name, model, X, Y, None, cvr, sample_weight)
+        for name, model in models.items()
+        for rows in _read(name, model, X, Y, cvr, sample_weight, task_names)
     ]
 
 
-def read_folds(cv_results, X, Y, *, cvr=False, sample_weight=None):
+def read_folds(cv_results, X, Y, cvr, sample_weight):
     """Return the `TaskRows` of all tasks, and the CVR, in each test fold."""
     for key, option in (
         ("estimator", "return_estimator"),
@@ -115,29 +121,14 @@ def read_folds(cv_results, X, Y, *, cvr=False, sample_weight=None):
             f"X has {_num_samples(X)} rows, but a test fold of cv_results has the row "
             f"{last}; pass the rows of cross_validate."
         )
-    return [
-        rows
-        for estimator, test in folds
-        for rows in _read(
-            None,
-            estimator,
-            *(_safe_indexing(each, test) for each in (X, Y)),
-            None,
-            cvr,
-            None if sample_weight is None else _safe_indexing(sample_weight, test),
+    found = []
+    for estimator, test in folds:
+        x, y, weight = (
+            None if each is None else _safe_indexing(each, test)
+            for each in (X, Y, sample_weight)
         )
-    ]
-
-
-def read_predictions(Y, P, *, task_names=None, cvr=False, sample_weight=None):
-    """Return the `TaskRows` of probabilities: an array, or a dict from model names."""
-    return [
-        rows
-        for name, given in _named(P, "P").items()
-        for rows in _read(
-            name, GivenPredictions(given), None, Y, task_names, cvr, sample_weight
-        )
-    ]
+        found += _read(None, estimator, x, y, cvr, weight)
+    return found
 
 
 def warn_about_one_class(rows, curve):
@@ -158,14 +149,14 @@ def warn_about_one_class(rows, curve):
             what if n_folds == 1 else f"{what} in {n} of {n_folds} folds"
             for (what, n_folds), n in constant.items()
         ]
-        warnings.warn(
+        warn_user(
             f"{curve} is undefined and left empty for task {', task '.join(found)}.",
             UndefinedMetricWarning,
-            stacklevel=4,
         )
 
 
-def _named(models, parameter):
+def by_name(models, parameter):
+    """Return a dict of models, also of a single one without a name."""
     if not isinstance(models, Mapping):
         return {None: models}
     if not models:
@@ -175,23 +166,23 @@ def _named(models, parameter):
     return models
 
 
-def _read(model, estimator, X, Y, task_names, cvr, sample_weight):
-    read = read_responses(estimator, X, Y, task_names)
-    names, n_tasks = read.names, len(read.names)
-    weight = None
-    if sample_weight is not None:
-        weight = check_weights(sample_weight, *read.targets.shape, names)
-    rows = [
-        _select(read, name, model, read.p[:, k], k, read.known[:, k], weight)
-        for k, name in enumerate(names)
+def _read(model, estimator, X, Y, cvr, sample_weight, task_names=None):
+    read = read_responses(estimator, X, Y, task_names, sample_weight)
+    names = read.names
+
+    def select(name, k, p, rows):
+        weight = None if read.weight is None else read.weight[rows, k]
+        return TaskRows(name, model, read.targets[rows, k], p[rows], weight)
+
+    found = [
+        select(name, k, read.p[:, k], read.known[:, k]) for k, name in enumerate(names)
     ]
     if cvr:
         p = read.predictions.cvr(read.targets)
-        first = read.predictions.first_of_cvr(n_tasks)
+        first = read.predictions.first_of_cvr(len(names))
         clicked = read.known[:, -1] & (read.targets[:, first] == 1)
-        name = f"{names[-1]} | {names[first]}"
-        rows.append(_select(read, name, model, p, n_tasks - 1, clicked, weight))
-    return rows
+        found.append(select(f"{names[-1]} | {names[first]}", -1, p, clicked))
+    return found
 
 
 def _choose_names(n_tasks, task_names, *found):
@@ -204,12 +195,6 @@ def _choose_names(n_tasks, task_names, *found):
             f"got {list(task_names)!r}."
         )
     return [str(name) for name in task_names]
-
-
-def _select(read, name, model, p, k, rows, weight):
-    if weight is not None:
-        weight = (weight if weight.ndim == 1 else weight[:, k])[rows]
-    return TaskRows(name, model, read.targets[rows, k], p[rows], weight)
 
 
 def _check_probabilities(p, task):
