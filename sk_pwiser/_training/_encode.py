@@ -2,7 +2,6 @@
 
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field, replace
-from itertools import islice
 from typing import Any, NamedTuple
 
 import numpy as np
@@ -528,10 +527,8 @@ def column_inputs(
     encoder = make_encoder(settings, estimator_name)
     X, errors = encoder.learn_readable(X)
     statistics = unfitted_statistics(settings, encoder, X.shape[0])
-    n_rates, n_tasks = 0, targets.values.shape[1]
     if statistics is not None:
-        statistics.n_tasks_ = n_tasks
-        n_rates = n_tasks + 1
+        statistics.n_tasks_ = targets.values.shape[1]
     schema = Schema(
         encoder,
         targets.without_labels(),
@@ -544,30 +541,21 @@ def column_inputs(
     if encoder.sparse_ is not None:
         sparse = ColumnInput("sparse", "embedding", 1, spec.embedding_dim)
         return X, dict.fromkeys(names, sparse)
-    widths, vectors = list(spec.widths), vector_counts(encoder)
-    words = dict.fromkeys(encoder.category_names_, "")
-    for index in [] if statistics is None else statistics.columns:
-        widths[index] += n_rates
-        words[encoder.category_names_[index]] = ", rates"
-    in_lists = [] if statistics is None else [index for index, _ in statistics.lists]
-    list_rates = {encoder.lists_[index].name for index in in_lists}
-    of_categories = dict(zip(words, widths, strict=True))
-    numeric, found = iter(numeric_widths(spec)), {}
+    numeric, places = numeric_widths(spec), schema.places()
+    vectors = vector_counts(encoder)
+    found = {n: ColumnInput("refused", error=text) for n, text in errors.items()}
     for column in encoder.columns_:
-        kind, name = column.kind, column.name
-        if name in of_categories:
-            width = of_categories[name]
-        elif name in vectors:  # a list column
-            width = spec.embedding_dim + n_rates * (name in list_rates)
-        else:
-            width = sum(islice(numeric, len(getattr(column, "bins", ()))))
-        text = column.encoding + (
-            ", rates" if name in list_rates else words.get(name, "")
-        )
+        name, text = column.name, column.encoding
+        codes, inputs, bags = places.get(name, ((), (), ()))
+        if inputs and (codes or bags):
+            text += ", rates"
+        width = sum(spec.widths[code] for code in codes)
+        width += spec.embedding_dim * len(bags) + sum(numeric[i] for i in inputs)
         has_amounts = getattr(column, "has_amounts_", False)
-        found[name] = ColumnInput(kind, text, vectors.get(name, 0), width, has_amounts)
-    refused = {n: ColumnInput("refused", error=text) for n, text in errors.items()}
-    return X, {name: {**found, **refused}[name] for name in names}
+        found[name] = ColumnInput(
+            column.kind, text, vectors.get(name, 0), width, has_amounts
+        )
+    return X, {name: found[name] for name in names}
 
 
 def make_encoder(settings: Settings, estimator_name: str) -> TableEncoder:
