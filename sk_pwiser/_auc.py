@@ -1,7 +1,25 @@
-"""The mean AUC within groups of rows, from checked arrays."""
+"""The AUC of weighted scores, and the mean AUC within groups, from checked arrays."""
 
 import numpy as np
 from scipy.stats import rankdata
+
+
+def auc_of_weights(score, ones, zeros):
+    """Return the AUC of scores with weights of ones and of zeros, NaN without either.
+
+    It is several times as fast as that of scikit-learn, which checks its input.
+    """
+    if not len(score):
+        return np.nan
+    order = np.argsort(score)
+    score = score[order]
+    # Equal scores count as one step.
+    last = np.append(np.flatnonzero(score[1:] != score[:-1]), len(score) - 1)
+    ones = np.append(0, np.cumsum(ones[order])[last])
+    zeros = np.append(0, np.cumsum(zeros[order])[last])
+    area = np.diff(ones) @ (zeros[1:] + zeros[:-1]) / 2
+    n_pairs = ones[-1] * zeros[-1]
+    return area / n_pairs if n_pairs else np.nan
 
 
 def auc_within(y, score, codes):

@@ -1,14 +1,13 @@
 """The funnel depth of rows, and parts of them with equal shares of every depth."""
 
 import math
-import warnings
 
 import numpy as np
 from sklearn.utils import check_consistent_length, check_random_state
 from sklearn.utils.random import sample_without_replacement
 
 from sk_pwiser._table import one_task_labels, read_labels, zero_one_labels
-from sk_pwiser._utils import CHAIN, read_task_parents
+from sk_pwiser._utils import CHAIN, read_task_parents, warn_user
 
 
 def funnel_depth(Y):
@@ -205,11 +204,9 @@ def strata_of_folds(y, n_splits, task_parents=CHAIN):
     # With fewer rows than folds scikit-learn raises, so no warning is needed.
     if rare and len(strata) >= n_splits:
         counts = ", ".join(f"{_describe(s)} ({n} rows)" for s, n in rare)
-        warnings.warn(
+        warn_user(
             f"Fewer rows than n_splits={n_splits} in {counts}: too few for every fold, "
-            "so stratified together with a neighbouring depth.",
-            UserWarning,
-            stacklevel=3,
+            "so stratified together with a neighbouring depth."
         )
     return stratum_of[strata]
 

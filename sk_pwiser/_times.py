@@ -52,6 +52,13 @@ def read_times(column, name):
     return _read_array(np.asarray(column), name)
 
 
+def times_of(X, time):
+    """Read times that are given as such or as the name of a column of a table."""
+    if isinstance(time, str):
+        return read_times(column_of(X, "time", time), time)
+    return read_times(time, "time")
+
+
 def _read_polars(column, name):
     _refuse_missing(column.is_null().to_numpy(), name)
     times = _read_array(column.to_numpy(), name, column.dtype)
@@ -285,14 +292,10 @@ def _order_of_rows(estimator, X):
             name, why = value.time, f"HistoryFeatures has time={value.time!r}"
         else:
             continue
-        is_name = isinstance(name, str)
         try:
-            column = (
-                column_of(X, "time", name)
-                if is_name
-                else _safe_indexing(X, name, axis=1)
-            )
-            return name, read_times(column, name).values, why
+            is_name = isinstance(name, str)
+            times = times_of(X, name if is_name else _safe_indexing(X, name, axis=1))
+            return name, times.values, why
         except (ValueError, TypeError, IndexError):  # made by an earlier step
             continue
     return None

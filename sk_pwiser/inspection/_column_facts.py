@@ -6,6 +6,7 @@ from typing import Any, NamedTuple
 import numpy as np
 from scipy.sparse import issparse
 
+from sk_pwiser._auc import auc_of_weights
 from sk_pwiser._table import (
     NUMERIC_ENCODINGS,
     factorize,
@@ -266,7 +267,7 @@ def cross_fitted_auc(entries, y, known, fold):
     found = []
     for k, rates in enumerate(rates_of_others(ones, n)):
         if entries.row is None:
-            found.append(grouped_auc(rates, ones[k], n[k] - ones[k]))
+            found.append(auc_of_weights(rates, ones[k], n[k] - ones[k]))
             continue
         # The mean over the elements of each list; without any, the mean rate.
         row, used = entries.row, (fold == k) & (known > 0)
@@ -274,7 +275,7 @@ def cross_fitted_auc(entries, y, known, fold):
             np.bincount(row, w, len(y)) for w in (rates[entries.codes], None)
         )
         mean = np.where(sizes > 0, sums / np.maximum(sizes, 1), ones.sum() / n.sum())
-        found.append(grouped_auc(mean[used], y[used], 1 - y[used]))
+        found.append(auc_of_weights(mean[used], y[used], 1 - y[used]))
     found = [auc for auc in found if not np.isnan(auc)]
     return np.mean(found) if found else np.nan
 
@@ -293,14 +294,6 @@ def rates_of_others(ones, n, base=None):
         mean = rate if base is None else base[k]
         other_ones, others = ones.sum(axis=0) - ones[k], n.sum(axis=0) - n[k]
         yield (other_ones + strength * mean) / (others + strength)
-
-
-def grouped_auc(score, ones, zeros):
-    """Return the AUC of scores with numbers of ones and zeros each, or NaN."""
-    _, place = np.unique(score, return_inverse=True)
-    ones, zeros = np.bincount(place, ones), np.bincount(place, zeros)
-    n_pairs = ones.sum() * zeros.sum()
-    return ones @ (zeros.cumsum() - zeros / 2) / n_pairs if n_pairs else np.nan
 
 
 def category_gain(values, bins, rows):
@@ -328,8 +321,9 @@ def compare_rates(before, after, ones, zeros):
     All arguments are by fold and code. The gain is NaN if there is one label only.
     """
     gains, total, squares = [], 0.0, 0.0
-    for p, q, n_ones, n_zeros in zip(before, after, ones, zeros, strict=False):
-        gains.append(grouped_auc(q, n_ones, n_zeros) - grouped_auc(p, n_ones, n_zeros))
+    for p, q, *counts in zip(before, after, ones, zeros, strict=False):
+        gains.append(auc_of_weights(q, *counts) - auc_of_weights(p, *counts))
+        n_ones, n_zeros = counts
         of_one, of_zero = np.log(q / p), np.log((1 - q) / (1 - p))
         total += n_ones @ of_one + n_zeros @ of_zero
         squares += n_ones @ of_one**2 + n_zeros @ of_zero**2

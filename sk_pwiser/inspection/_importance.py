@@ -6,6 +6,7 @@ from sklearn.exceptions import UndefinedMetricWarning
 from sklearn.metrics import average_precision_score
 from sklearn.utils import Bunch, check_random_state
 
+from sk_pwiser._auc import auc_of_weights
 from sk_pwiser._utils import check_choice, check_integer, warn_user
 from sk_pwiser.inspection._axes import axes_or_new, import_pyplot, task_color
 from sk_pwiser.inspection._task_rows import read_responses
@@ -334,16 +335,8 @@ def _task_scorer(scoring, read, k):
 
 
 def _roc_auc(y, p, sample_weight):
-    """Return the ROC AUC, several times as fast as scikit-learn's for given labels."""
-    order = np.argsort(p)
-    p, y = p[order], y[order]
-    weight = np.ones(len(y)) if sample_weight is None else sample_weight[order]
-    # Rows with equal scores count as one step.
-    last = np.append(np.flatnonzero(p[1:] != p[:-1]), len(p) - 1)
-    positives = np.append(0, np.cumsum(weight * y)[last])
-    negatives = np.append(0, np.cumsum(weight * (1 - y))[last])
-    area = np.diff(positives) @ (negatives[1:] + negatives[:-1]) / 2
-    return area / (positives[-1] * negatives[-1])
+    weight = 1.0 if sample_weight is None else sample_weight
+    return auc_of_weights(p, weight * y, weight * (1 - y))
 
 
 def _negative_log_loss(y, p, sample_weight):

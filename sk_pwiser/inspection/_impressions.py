@@ -12,10 +12,9 @@ from sk_pwiser._table import (
     as_table,
     check_match,
     check_targets,
-    column_of,
     result_frame,
 )
-from sk_pwiser._times import NUMBER, read_times
+from sk_pwiser._times import NUMBER, times_of
 from sk_pwiser._utils import aligned, check_integer
 from sk_pwiser.inspection._column_facts import (
     DRIFT,
@@ -143,7 +142,13 @@ def describe_impressions(
     check_match(X, len(depth), Y=Y, **given)
     period, starts = np.zeros(len(depth), dtype=np.intp), ["all"]
     if time is not None:
-        period, starts = split_periods(read_column(time, X, len(depth)), n_periods)
+        times = times_of(X, time)
+        if len(times.values) != len(depth):
+            raise ValueError(
+                f"time must have one entry per row of X, {len(depth)}; it has "
+                f"{len(times.values)}."
+            )
+        period, starts = split_periods(times, n_periods)
     rows, n_samples = slice(None), len(depth)
     if n_samples > max_rows:
         rows = np.sort(rng.choice(n_samples, max_rows, replace=False))
@@ -160,20 +165,6 @@ def describe_impressions(
         n_described=len(sample.fold),
         has_times=time is not None,
     )
-
-
-def read_column(time, X, n_samples):
-    """Return the `Times` of the rows, given as such or as the name of a column."""
-    name, column = "time", time
-    if isinstance(time, str):
-        name, column = time, column_of(X, "time", time)
-    times = read_times(column, name)
-    if len(times.values) != n_samples:
-        raise ValueError(
-            f"time must have one entry per row of X, {n_samples}; it has "
-            f"{len(times.values)}."
-        )
-    return times
 
 
 def split_periods(times, n_periods):

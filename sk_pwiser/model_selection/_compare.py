@@ -17,7 +17,7 @@ from sklearn.utils import _safe_indexing, check_random_state, indexable
 from sk_pwiser._responses import find_paths, planned_tasks
 from sk_pwiser._table import check_match, factorize, n_rows
 from sk_pwiser._times import warn_about_random_folds
-from sk_pwiser._utils import path_to
+from sk_pwiser._utils import path_to, warn_user
 from sk_pwiser.metrics import cvr_auc_scorer, make_task_scorer, mean_log_loss_scorer
 from sk_pwiser.model_selection._comparison import LossComparison
 from sk_pwiser.model_selection._folds import FunnelStratifiedKFold
@@ -417,10 +417,9 @@ def warn_undefined(by_metric):
     n_splits = next(iter(by_metric.values())).shape[1]
     undefined = [f"{name} on {n}" for name, n in counts.items() if n]
     if undefined:
-        warnings.warn(
+        warn_user(
             f"Some of the {n_splits} folds have no finite score and are left out: "
             f"{', '.join(undefined)}. The test rows of such a fold usually contain no "
             "event of a task; use fewer folds or more rows.",
             UndefinedMetricWarning,
-            stacklevel=4,
         )

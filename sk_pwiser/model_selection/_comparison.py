@@ -216,7 +216,8 @@ class LossComparison:
         for row in self._rows():
             compared = ("", "")
             if row["candidate"] != self.candidates[0]:
-                compared = (_number(row["difference"], "+"), _interval(row, "+"))
+                interval = _interval(row["low"], row["high"], "+")
+                compared = (_number(row["difference"], "+"), interval)
             mean = _number(row["mean"])
             cells.append((row["metric"], row["candidate"], mean, *compared))
         return aligned(cells, "<<>>>")
@@ -276,18 +277,17 @@ def _verdict(rows, baseline):
     sentences, similar, undefined = [], [], []
     for row in rows:
         candidate, low, high = row["candidate"], row["low"], row["high"]
-        is_visible = _number(abs(row["difference"])) != _number(0)
+        amount = _number(abs(row["difference"]))
         if np.isnan(low):
             undefined.append(candidate)
-        elif low > 0 and is_visible:
-            amount = f"{_number(row['difference'])} {_interval(row)}"
-            sentences.append(f"{candidate} is ahead of {baseline} by {amount}")
-        elif high < 0 and is_visible:
-            turned = {"low": -high, "high": -low}
-            amount = f"{_number(-row['difference'])} {_interval(turned)}"
-            sentences.append(f"{candidate} is behind {baseline} by {amount}")
-        else:
+        elif low <= 0 <= high or amount == _number(0):
             similar.append(candidate)
+        else:
+            place = "ahead of" if low > 0 else "behind"
+            interval = _interval(*sorted([abs(low), abs(high)]))
+            sentences.append(
+                f"{candidate} is {place} {baseline} by {amount} {interval}"
+            )
     if similar:
         sentences.append(
             f"no difference between {baseline} and {' or '.join(similar)} that these "
@@ -301,8 +301,8 @@ def _verdict(rows, baseline):
     return "; ".join(sentences)
 
 
-def _interval(row, sign=""):
-    return f"[{_number(row['low'], sign)}, {_number(row['high'], sign)}]"
+def _interval(low, high, sign=""):
+    return f"[{_number(low, sign)}, {_number(high, sign)}]"
 
 
 def _number(value, sign=""):

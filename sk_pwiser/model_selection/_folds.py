@@ -10,8 +10,7 @@ from sklearn.model_selection._split import GroupsConsumerMixin
 from sklearn.utils import column_or_1d, indexable
 
 from sk_pwiser._funnel import funnel_strata, strata_of_folds
-from sk_pwiser._table import column_of
-from sk_pwiser._times import check_duration, read_duration, read_times
+from sk_pwiser._times import check_duration, read_duration, times_of
 from sk_pwiser._utils import check_integer
 
 
@@ -200,10 +199,7 @@ class FunnelTimeSplit(BaseCrossValidator):
         """
         # Not a generator itself, so that bad input raises at the call.
         self._check_params()
-        name, column = "time", self.time
-        if isinstance(column, str):
-            name, column = column, column_of(X, "time", column)
-        times = read_times(column, name)
+        times = times_of(X, self.time)
         gap = read_duration(self.gap, "gap", times.kind)
         strata = funnel_strata(y, self.task_parents, "y")
         if len(strata) != len(times.values):

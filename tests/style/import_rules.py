@@ -82,6 +82,7 @@ FOLDERS = {
     ),
     "inspection": Folder(
         (
+            "_auc",
             "_estimator",
             "_funnel",
             "_responses",
