@@ -229,7 +229,6 @@ def _rates(cvr, clicked, converted, seen):
 
 
 def _column(name, values, n_samples=None, allows_nan=False):
-    """Return numbers, one per row."""
     rule = "must contain one number per row."
     column = read_array(values, name, rule, dtype=np.float64, error=ValueError)
     assert_all_finite(column, allow_nan=allows_nan, input_name=name)

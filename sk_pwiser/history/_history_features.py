@@ -507,7 +507,6 @@ class HistoryFeatures(DocLink, HistoryFiles, TransformerMixin, BaseEstimator):
 
 
 def _features(rows, times, state, plan, pasts, of_all):
-    """Return the new columns by name."""
     features, codes = {}, state.codes(rows.columns, plan)
     priors = of_all.priors(np.zeros(len(times), dtype=np.int64), times)
     for key, (code, past) in enumerate(zip(codes, pasts, strict=True)):

@@ -211,7 +211,6 @@ def read_description(values, arrays=()):
 
 
 def _plain_durations(value):
-    """Return durations as numbers and text."""
     if isinstance(value, dict):
         return {name: _plain_durations(each) for name, each in value.items()}
     if isinstance(value, list | tuple):

@@ -266,7 +266,6 @@ def _moved(log, moves, plan, key):
 
 
 def empty_state(plan, classes):
-    """Return the state of a history without rows."""
     none = np.zeros((0, len(plan.task_names)), dtype=np.int8)
     time = np.zeros(0, dtype=np.int64)
 

@@ -57,7 +57,6 @@ class Table:
         self.X = X
 
     def column(self, name):
-        """Return a column as an array or a Series."""
         if name not in self.names:
             raise ValueError(
                 f"{name!r} is not a column of X; its columns are {self.names}."
@@ -99,7 +98,6 @@ def _as_array(name, column):
 
 
 def _converted(X, kind, wanted, kept):
-    """Return the kept columns in another kind of table."""
     if kind == "dict":
         X = {name: X[name] for name in kept}
         if wanted == "pandas":
@@ -162,7 +160,6 @@ def _arrow_lists(new):
 
 
 def _python_lists(new):
-    """Return lists as an array of Python lists."""
     elements = new.elements.tolist()
     if new.values is not None:
         elements = [new.values[place] for place in elements]

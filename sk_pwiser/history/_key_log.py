@@ -34,7 +34,6 @@ class Slices:
         return Slices(offsets, self.time[rows], self.value[rows])
 
     def select(self, places):
-        """Return the rows of some keys, in their order."""
         return self.cut(self.offsets[places], self.offsets[places + 1])
 
     def combined(self, other, codes, n_keys):
@@ -61,26 +60,21 @@ class KeyLog:
 
     @property
     def n_keys(self):
-        """Number of keys."""
         return len(self.columns)
 
     @property
     def offsets(self):
-        """The slices of the keys in the rows."""
         return self.rows.offsets
 
     @property
     def time(self):
-        """The times of the rows."""
         return self.rows.time
 
     @property
     def labels(self):
-        """The labels of the rows, -1 where missing."""
         return self.rows.value
 
     def replaced(self, **parts):
-        """Return the log with some parts replaced."""
         return KeyLog(**{**vars(self), **parts})
 
     def select(self, places):
@@ -93,7 +87,6 @@ class KeyLog:
         )
 
     def sorted(self):
-        """Return the log with its keys in order."""
         return self.select(np.argsort(unique_keys(self.columns)[1]))
 
     def with_empty_key(self):
@@ -114,7 +107,6 @@ class KeyLog:
         return self.replaced(rows=more(self.rows), lists=lists, totals=totals)
 
     def last_time(self):
-        """Return the time of the last impression of each key."""
         has_rows = np.diff(self.offsets) > 0
         last = self.totals["last"].astype(self.time.dtype)
         last[has_rows] = self.time[self.offsets[1:][has_rows] - 1]

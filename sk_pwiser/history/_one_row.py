@@ -222,7 +222,6 @@ class MemoryRow(OneRow):
         ]
 
     def values_of(self, column, elements):
-        """Return the values of the elements of a list."""
         values = self.state.indices[column].values
         return [values[i] for i in elements]
 
@@ -247,7 +246,6 @@ class MemoryRow(OneRow):
 
 
 def field_of(row, name):
-    """Return a field of a row."""
     try:
         return row[name]
     except KeyError:

@@ -79,11 +79,9 @@ class Plan:
         return plan
 
     def lists_of(self, key):
-        """Return the lists of a key."""
         return [each for each in self.lists if each.key == key]
 
     def kept(self, names):
-        """Return the names of the columns that pass through."""
         return [name for name in names if name != self.time] if self.passthrough else []
 
     def names_of_key(self, key):
@@ -96,7 +94,6 @@ class Plan:
         return [f"{self.key_names[key]}__{name}" for name in names]
 
     def feature_names(self):
-        """Return the names of all new columns."""
         names = [n for key in range(len(self.keys)) for n in self.names_of_key(key)]
         for each in self.lists:
             names += [each.name] + ([f"{each.name}_ages"] if each.ages else [])
@@ -204,7 +201,6 @@ def find_task(task, task_names, name):
 
 
 def _delays(label_delay, kind, task_names):
-    """Return the delay of each task."""
     delays = [label_delay] * len(task_names)
     if isinstance(label_delay, dict):
         delays = [0] * len(task_names)

@@ -304,7 +304,6 @@ class StoredRow(OneRow):
         self.forms = [RecordForm(self.plan, key) for key in range(len(self.names))]
 
     def values_of(self, column, elements):
-        """Return the values of the elements of a list."""
         return elements
 
     def look_up(self, key, names, row):

@@ -20,12 +20,10 @@ RARE = 0.1
 
 
 def import_pyplot(user):
-    """Return `matplotlib.pyplot`, which `user` needs."""
     return import_extra("matplotlib.pyplot", user)
 
 
 def axes_or_new(ax, user):
-    """Return the given axes, or the axes of a new figure if `ax` is None."""
     pyplot = import_pyplot(user)
     return pyplot.subplots(layout="constrained")[1] if ax is None else ax
 
@@ -48,7 +46,6 @@ def row_of_axes(ax, n_axes, user):
 
 
 def task_color(index):
-    """Return the colour of the task with this index."""
     return PALETTE[index % len(PALETTE)]
 
 
@@ -115,7 +112,6 @@ def legend_above(ax):
 
 
 def set_integer_ticks(axis):
-    """Put the ticks of an axis at whole numbers."""
     from matplotlib.ticker import MaxNLocator
 
     axis.set_major_locator(MaxNLocator(integer=True))

@@ -49,12 +49,10 @@ class ColumnFacts:
     flags: list = field(default_factory=list)
 
     def flag(self, name, holds):
-        """Add a flag to a column, if it holds."""
         if holds:
             self.flags.append(name)
 
     def flag_scores(self):
-        """Add the flags of leaks and drift."""
         self.flag("leak", any(auc > LEAK for auc in self.auc))
         self.flag("drift", self.drift > DRIFT)
 
@@ -211,7 +209,6 @@ def describe_numbers(facts, column, rows):
 
 
 def read_categories(column):
-    """Return the `Entries` of category values."""
     indices, values = factorize(column)
     codes = np.where(indices < 0, len(values), indices).astype(np.intp)
     return Entries(codes, len(values))

@@ -180,7 +180,6 @@ def split_periods(times, n_periods):
 
 
 def describe_depths(depth, task_names):
-    """Return the columns of the table of depths."""
     counts = np.bincount(depth + 1, minlength=len(task_names) + 2)
     first = 0 if counts[0] else 1  # unknown depths are rare
     return {
@@ -192,7 +191,6 @@ def describe_depths(depth, task_names):
 
 
 def describe_periods(targets, period, starts):
-    """Return the columns of the table of periods."""
     rates = {}
     known = known_labels(targets)
     for k, name in enumerate(targets.task_names):
@@ -223,7 +221,6 @@ MEANINGS = {
 
 
 def label_notes(targets, estimator):
-    """Return sentences about the labels."""
     notes = targets.problems()
     if targets.missing is not None and estimator.missing_labels == "error":
         n_missing = int(targets.missing.sum())
@@ -232,7 +229,6 @@ def label_notes(targets, estimator):
 
 
 def column_notes(columns, task_names):
-    """Return a sentence for each flag, with its columns."""
     notes = []
     for flag, meaning in MEANINGS.items():
         own = [facts for facts in columns if flag in facts.flags]
@@ -431,7 +427,6 @@ class ImpressionsDescription:
         )
 
     def _tables(self):
-        """Yield the headers, the cells and the sides of each table."""
         rows = zip(*self._depths.values(), strict=True)
         cells = [(f"{d}: {name}", f"{n:,}", _share(s, 2)) for d, name, n, s in rows]
         yield [("depth", "rows", "share")], cells, "<>>"

@@ -193,7 +193,6 @@ class TaskCurvesDisplay:
 
     @classmethod
     def _draw(cls, rows, ax, kwargs):
-        """Compute and draw one curve for each `TaskRows`."""
         warn_about_one_class(rows, cls._curve_name)
         options = {k: kwargs.pop(k) for k in cls._curve_options if k in kwargs}
         curves = [cls._compute(each, **options) for each in rows]

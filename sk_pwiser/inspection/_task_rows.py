@@ -57,7 +57,6 @@ class GivenPredictions:
         self._P = P
 
     def predict_proba(self, X):
-        """Return the given probabilities; `X` is ignored."""
         return self._P
 
 

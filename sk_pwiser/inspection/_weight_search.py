@@ -245,7 +245,6 @@ class WeightSearchDisplay:
 
 
 def _find_param(results, param):
-    """Return the full name of a parameter of the search."""
     names = [key.removeprefix("param_") for key in results if key.startswith("param_")]
     found = [name for name in names if name == param] or [
         name for name in names if name.endswith(f"__{param}")
@@ -256,7 +255,6 @@ def _find_param(results, param):
 
 
 def _find_scorers(results, scoring):
-    """Return the names of the scorers to draw."""
     prefix = "mean_test_"
     names = [key.removeprefix(prefix) for key in results if key.startswith(prefix)]
     chosen = [scoring] if isinstance(scoring, str) else scoring or names

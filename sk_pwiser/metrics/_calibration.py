@@ -236,7 +236,6 @@ def predicted_over_observed(y_true, y_prob, *, sample_weight=None):
 
 
 def _cross_entropy(y, p):
-    """Return the cross-entropy of labels and probabilities, in nats."""
     limit = np.finfo(np.float64).eps
     p = np.clip(p, limit, 1 - limit)
     return -(y * np.log(p) + (1 - y) * np.log1p(-p))
