@@ -24,9 +24,8 @@ def funnel_depth(Y):
     -------
     depth : ndarray of int of shape (n_samples,)
         From 0 (the first task is 0) to ``n_tasks`` (all tasks are 1). A label after a 0
-        does not count, so a conversion without a click has depth 0. If a label before
-        the first 0 is missing, the depth is unknown and is -1: for example, a click
-        with a missing conversion may have depth 1 or 2.
+        does not count: a conversion without a click has depth 0. If a label before
+        the first 0 is missing, the depth is unknown and is -1.
 
     Raises
     ------
@@ -59,10 +58,8 @@ def funnel_holdout(
     Parameters
     ----------
     Y : array-like of shape (n_samples, n_tasks) or (n_samples,)
-        Labels, 0 or 1; the tasks in funnel order, the click first. Labels of tasks
-        after the first may be missing; rows of unknown depth are separate strata, as in
-        :class:`FunnelStratifiedKFold`. The labels of a single task may have any two
-        values.
+        Labels, as for :func:`funnel_depth`. Rows of unknown depth are separate strata,
+        as in :class:`FunnelStratifiedKFold`.
     test_size : float, default=0.25
         Fraction of the rows in the test set, in (0, 1). The number of test rows is
         rounded up, but each set contains at least one row.
@@ -72,10 +69,7 @@ def funnel_holdout(
         Groups of rows, such as sessions, which are not split. The groups are stratified
         by the depth of their deepest row, and `test_size` is a fraction of the groups.
     task_parents : "chain", None or dict, default="chain"
-        Which task presupposes which, see
-        :class:`~sk_pwiser.MultiTaskCTRCVRClassifier`; names are those of the columns of
-        `Y`, or indices. If the tasks are no funnel, rows are stratified by the last of
-        the tasks that they reached.
+        Which task presupposes which, as in :class:`FunnelStratifiedKFold`.
 
     Returns
     -------
@@ -164,10 +158,9 @@ def _largest_remainder(counts, total):
 
 
 def merge_rare(counts, *, min_rows):
-    """Merge strata of fewer than `min_rows` rows with a neighbour, given their numbers.
+    """Return the merged stratum of each, and the numbers of rows of the rare ones.
 
-    Returns the merged stratum of each, from the shallowest to the deepest without gaps,
-    and the rare strata with their numbers of rows.
+    Strata of fewer than `min_rows` rows are merged with a neighbour.
     """
     groups = [[d] for d in np.flatnonzero(counts).tolist()]
     rare = [(d, int(counts[d])) for [d] in groups if counts[d] < min_rows]
@@ -189,10 +182,7 @@ def merge_rare(counts, *, min_rows):
 
 
 def funnel_strata(Y, task_parents=CHAIN, input_name="Y"):
-    """Return 2 d for rows of depth d, and 2 d + 1 for unknown depths of d or more.
-
-    Without a funnel, d is the number of the last task that the row reached.
-    """
+    """Return 2 d for rows of depth d, and 2 d + 1 for unknown depths of d or more."""
     depth, is_unknown = _depth(Y, task_parents, input_name=input_name)
     return 2 * depth + is_unknown
 

@@ -1,8 +1,4 @@
-"""Times and durations: columns of dates or numbers that order the rows of a log.
-
-Dates become nanoseconds since 1970 in UTC, as int64; numbers stay numbers in their own
-unit.
-"""
+"""Times and durations: columns of dates or numbers that order the rows of a log."""
 
 import re
 from datetime import UTC, date, datetime, timedelta
@@ -209,10 +205,7 @@ def check_duration(value, name, *, zero=False):
 
 
 def read_duration(value, name, kind):
-    """Return a duration in the unit of times of a kind: nanoseconds for dates.
-
-    A number is in seconds for dates; text such as "7d" needs dates.
-    """
+    """Return a duration in the unit of times of a kind: nanoseconds for dates."""
     is_number = isinstance(value, Real) and not isinstance(value, np.timedelta64)
     if kind != NUMBER:
         return round(_to_duration(value, name) * (10**9 if is_number else 1))

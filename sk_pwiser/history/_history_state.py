@@ -18,14 +18,11 @@ from sk_pwiser.history._point_in_time import Past
 
 
 class Labels(NamedTuple):
-    """Labels of rows: int8 (n_samples, n_tasks), -1 if missing.
-
-    `classes` are the two labels of a single task, if they are not 0 and 1.
-    """
+    """Labels of rows: int8 (n_samples, n_tasks), -1 if missing."""
 
     values: np.ndarray
     names: list
-    classes: list | None
+    classes: list | None  # of a single task, if its labels are not 0 and 1
 
 
 def read_history_labels(y, n_rows, names=None, classes=None):
@@ -191,10 +188,7 @@ class HistoryState:
         return new
 
     def folded(self, plan, pasts=None):
-        """Return the state with old rows as totals, and without keys that are over.
-
-        `pasts` are those of the state, which are computed if absent.
-        """
+        """Return the state with old rows as totals, and without keys that are over."""
         if self.end is None:
             return self
         pasts, of_all = pasts or self.pasts(plan)

@@ -15,12 +15,10 @@ TOTALS = "count", "known", "positive", "last", "last_positive", "first", "decaye
 
 
 class Slices:
-    """Rows sorted by key and time; those of key i are `offsets[i]:offsets[i + 1]`.
-
-    `value` has the labels of impressions, or the indices of values of a list.
-    """
+    """Rows sorted by key and time; those of key i are `offsets[i]:offsets[i + 1]`."""
 
     def __init__(self, offsets, time, value):
+        # The values are labels of impressions, or indices of values of a list.
         self.offsets, self.time, self.value = offsets, time, value
 
     def keys(self):
@@ -90,10 +88,7 @@ class KeyLog:
         return self.select(np.argsort(unique_keys(self.columns)[1]))
 
     def with_empty_key(self):
-        """Return the log with slices of another key behind the others, without rows.
-
-        There are totals of one key at least, for queries to read.
-        """
+        """Return the log with a key without rows at the end, and totals to read."""
 
         def more(rows):
             offsets = np.append(rows.offsets, rows.offsets[-1])
@@ -144,11 +139,10 @@ def columns_of_totals(totals):
 
 
 def log_of_rows(ids, time, labels, lists, n_half_lives):
-    """Return the log of new rows, none of which is summed.
+    """Return the log of new rows, none of which is summed; -1 are missing values.
 
-    Rows in which one of `ids` is missing, -1, belong to no key. `lists` has, per list,
-    the index of each row's value, -1 if missing, and the task that must have happened,
-    or None.
+    `lists` has, per list, the index of each row's value, and the task that must have
+    happened, or None.
     """
     has_key = (ids >= 0).all(axis=1)
     if not has_key.all():
@@ -276,15 +270,12 @@ def bisect(values, low, high, bound):
 
 
 def decayed_rows(log, first, half_lives):
-    """Return the decayed sums up to each row, from given first rows on.
-
-    The last axis has the impressions, the known labels, and those that are 1.
-    """
+    """Return decayed sums from given first rows on: impressions, labels known and 1."""
     known, positive = log.labels >= 0, log.labels == 1
     values = np.concatenate([np.ones((len(known), 1)), known, positive], axis=1)
     sums = np.zeros((len(values), len(half_lives), values.shape[1]))
+    place = np.arange(len(values)) - first
     for h, half_life in enumerate(half_lives):
-        place = np.arange(len(values)) - first
         sums[:, h] = decayed_sums(log.time, place, values, half_life)
     return sums
 

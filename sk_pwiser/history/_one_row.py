@@ -22,29 +22,23 @@ from sk_pwiser.history._point_in_time import shrinkage
 
 
 class KeyPast(NamedTuple):
-    """What a state has of one key, or of all rows.
+    """What a state has of one key, or of all rows; see `PastsOfKeys`."""
 
-    `totals` are numbers in the order of `PastsOfKeys`, the decayed ones as of the time
-    `reference`; its parts of the rows of the key are ``views[i][starts[i]:stops[i]]``,
-    and `values` are those of the elements of each list.
-    """
-
-    reference: float
+    reference: float  # the time of the decayed totals
     totals: list
-    starts: list
+    starts: list  # part i of the rows is views[i][starts[i] : stops[i]]
     stops: list
     views: list
-    values: list
+    values: list  # of the elements, per list
 
 
 class PastsOfKeys:
     """The pasts of the keys of a log, by their places.
 
-    With K tasks the totals are `count`, K `known` and K `positive`; as times `last`, K
-    `last_positive` and `first`; and the decayed sums. The parts of the rows are their
-    times; per task the places of the labels that are 1 and of those that are missing,
-    from the first row of the key on; per list the times of the elements; and the
-    decayed sums up to each row.
+    The totals are the `columns_of_totals`. The parts of the rows are their times; per
+    task the places of the labels that are 1 and of those that are missing, from the
+    first row of the key on; per list the times of the elements; and the decayed sums up
+    to each row.
     """
 
     def __init__(self, log, plan):

@@ -4,12 +4,7 @@ import copy
 from numbers import Integral
 from typing import NamedTuple
 
-from sk_pwiser._times import (
-    check_duration,
-    duration_label,
-    read_duration,
-    unit_of,
-)
+from sk_pwiser._times import check_duration, duration_label, read_duration, unit_of
 from sk_pwiser._utils import check_boolean, check_integer, check_number
 
 LIST_FIELDS = ("column", "key", "n", "task", "ages")
@@ -18,13 +13,10 @@ DEFAULT_N = 20
 
 
 class ListPlan(NamedTuple):
-    """A list of last values of a column, of rows in which a given task happened.
-
-    `place` is its place among the lists of its key.
-    """
+    """A list of last values of a column, of rows in which a given task happened."""
 
     key: int
-    place: int
+    place: int  # among the lists of its key
     column: str
     n: int
     task: int | None
@@ -56,7 +48,7 @@ class Plan:
         if self.max_age is not None:
             self.max_age = read_duration(self.max_age, "max_age", kind)
         self.lists = []
-        for entry in params["lists"]:
+        for entry in params["lists"]:  # an entry counts the lists before it
             self.lists.append(self._list(entry))
 
     @property

@@ -19,18 +19,13 @@ from sk_pwiser.history._key_log import (
 
 
 class View(NamedTuple):
-    """What queries see of the rows of their keys, one entry per query.
-
-    `is_on` says whether the totals of the key count; its rows before the instant are
-    those from `start` to `end`, and `last` is the time of the last one, if it
-    `has_any`.
-    """
+    """What queries see of the rows of their keys, one entry per query."""
 
     code: np.ndarray
-    is_on: np.ndarray
-    start: np.ndarray
+    is_on: np.ndarray  # whether the totals of the key count
+    start: np.ndarray  # of the rows before the instant, up to `end`
     end: np.ndarray
-    last: np.ndarray
+    last: np.ndarray  # the time of the last row, if it `has_any`
     has_any: np.ndarray
 
 
@@ -77,10 +72,8 @@ class Past:
         has_rows, is_known = end > start, code < log.n_keys
         code = np.where(is_known, code, 0)
         # Totals that are not linked to the first row count before that row.
-        is_on, last = (
-            is_known & (log.totals["count"][code] > 0),
-            log.totals["last"][code],
-        )
+        is_on = is_known & (log.totals["count"][code] > 0)
+        last = log.totals["last"][code]
         if len(log.time):
             before = np.maximum(end - 1, 0)
             begin = np.where(has_rows, self.stretch[before], start)
@@ -289,10 +282,9 @@ def _cumulate(is_counted):
 
 
 def shrinkage(known, positive, smoothing):
-    """Return what shrinks log-odds to those of numbers of labels.
+    """Return the events and the other rows that are added to rates, and the log-odds.
 
-    These are the events and the other rows that are added, such that the rarer of the
-    two are `smoothing`, and the log-odds. The rate is 1/2 before any label.
+    The rarer of the two are `smoothing`. The rate is 1/2 before any label.
     """
     rate = (positive + 0.5) / (known + 1)
     strength = smoothing / np.minimum(rate, 1 - rate)

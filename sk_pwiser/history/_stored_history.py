@@ -88,10 +88,7 @@ class RecordForm:
         return KeyPast(reference, totals, starts, [*starts[1:], end], views, values)
 
     def log(self, pasts, columns, values=()):
-        """Return the log of the pasts of keys, by the indices of their values.
-
-        `values` has the indices of the values of each list.
-        """
+        """Return the log of pasts; `columns` and `values` have indices of values."""
         n_keys, n_tasks = len(pasts), self.n_tasks
 
         def part(i):
@@ -321,7 +318,6 @@ class StoredRow(OneRow):
         plan, state = self.plan, copy.copy(self.state)
         state.indices = {name: ValueIndex([]) for name in plan.columns}
         state.logs = list(state.logs)
-
         names, indices = [], state.indices
         for key, columns in enumerate(plan.keys):
             read = [read_column(table.column(name), name) for name in columns]

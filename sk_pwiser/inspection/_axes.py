@@ -52,8 +52,7 @@ def task_color(index):
 def curve_styles(task_names, model_names=None, scores=None, form="{}"):
     """Return keywords of each curve: a colour per task, a line style per model.
 
-    Several curves of a task and a model are those of folds. They are thin, and have one
-    entry in the legend, with the mean and the standard deviation of their scores.
+    Several curves of a task and a model are those of folds: thin, with one label.
     """
     model_names = model_names or [None] * len(task_names)
     tasks, models = list(dict.fromkeys(task_names)), list(dict.fromkeys(model_names))
@@ -118,12 +117,9 @@ def set_integer_ticks(axis):
 
 
 def style(kwargs, **defaults):
-    """Return the properties of a line: the defaults, updated by `kwargs`.
-
-    The names are normalised, since matplotlib refuses two spellings of one property,
-    such as `c` and `color`.
-    """
+    """Return the properties of a line: the defaults, updated by `kwargs`."""
     from matplotlib.cbook import normalize_kwargs
     from matplotlib.lines import Line2D
 
+    # matplotlib refuses two spellings of one property, such as c and color.
     return {**defaults, **normalize_kwargs(kwargs, Line2D)}

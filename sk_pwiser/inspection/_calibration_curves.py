@@ -24,10 +24,9 @@ class TaskCalibrationDisplay(TaskCurvesDisplay):
 
     `from_estimator`, `from_predictions` and `from_cv_results` create the display; they
     also take `n_bins`, by default 10, and `strategy` of
-    :func:`~sk_pwiser.metrics.reliability_curve`. Each task has the same colour in all
-    displays. The vertical lines are 95 % confidence intervals of the observed rates by
-    Clopper and Pearson: a curve that crosses the diagonal within them may still be
-    calibrated.
+    :func:`~sk_pwiser.metrics.reliability_curve`. The vertical lines are 95 % confidence
+    intervals of the observed rates by Clopper and Pearson: a curve that crosses the
+    diagonal within them may still be calibrated.
 
     Parameters
     ----------

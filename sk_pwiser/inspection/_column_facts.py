@@ -68,10 +68,7 @@ class Rows(NamedTuple):
 
     @classmethod
     def draw(cls, targets, depth, period, rng):
-        """Draw folds with equal shares of every depth and, with one period, the last.
-
-        `period` is the index of the period of each row.
-        """
+        """Draw folds with equal shares of each depth and, with one period, the last."""
         n_samples = len(depth)
         order = np.lexsort((rng.random_sample(n_samples), depth))
         fold = np.empty(n_samples, dtype=np.intp)
@@ -133,9 +130,9 @@ def describe_columns(table, inputs, rows):
 
 
 def is_determined(name, columns):
-    """Return whether the values of a column are those of another one, such as a user.
+    """Return whether another column, such as a user, determines a column.
 
-    Most of their gain is then that of the other column, which says more.
+    Most of the gain of the column is then that of the other, which says more.
     """
     own = columns[name]
     for other in columns.values():
@@ -215,10 +212,7 @@ def read_categories(column):
 
 
 def describe_sparse(X, inputs, rows):
-    """Return the facts of the columns of a sparse matrix, all in one pass.
-
-    The AUC is that of whether an entry is nonzero.
-    """
+    """Return the facts of sparse columns in one pass; the AUC is that of nonzeros."""
     is_nonzero = X.astype(bool).astype(float).T
     is_nan = X.astype(float)
     is_nan.data = np.isnan(is_nan.data).astype(float)
@@ -256,10 +250,7 @@ def unseen_share(entries, is_last):
 
 
 def cross_fitted_auc(entries, y, known, fold):
-    """Return the mean AUC over folds of the rates of values in the other folds.
-
-    `known` is 1 for the rows that are used. The AUC is NaN if one label occurs only.
-    """
+    """Return the mean AUC over folds of rates in the other folds, NaN for one label."""
     ones, n = entries.counts(y * known, fold), entries.counts(known, fold)
     found = []
     for k, rates in enumerate(rates_of_others(ones, n)):
@@ -278,10 +269,7 @@ def cross_fitted_auc(entries, y, known, fold):
 
 
 def rates_of_others(ones, n, base=None):
-    """Yield the shrunk rates of the codes in all folds but one, for each fold.
-
-    They are shrunk to the mean rate, or to the rates `base` of each fold.
-    """
+    """Yield, per fold, rates of codes in the others, shrunk to the mean or `base`."""
     total = n.sum()
     rate = ones.sum() / total if total else 0.0
     if not 0 < rate < 1:
@@ -294,10 +282,7 @@ def rates_of_others(ones, n, base=None):
 
 
 def category_gain(values, bins, rows):
-    """Return the gain of AUC of distinct values over bins, and whether it is clear.
-
-    The largest gain over the tasks is returned, among the clear ones if there are any.
-    """
+    """Return the largest gain of AUC of values over bins, and whether it is clear."""
     bin_of_value = np.zeros(values.n_values + 1, dtype=np.intp)
     bin_of_value[values.codes] = bins.codes
     found = []
@@ -313,10 +298,7 @@ def category_gain(values, bins, rows):
 
 
 def compare_rates(before, after, ones, zeros):
-    """Return the gain of AUC of the second rates, and of log loss in standard errors.
-
-    All arguments are by fold and code. The gain is NaN if there is one label only.
-    """
+    """Return the gain of AUC of second rates, and of log loss in standard errors."""
     gains, total, squares = [], 0.0, 0.0
     for p, q, *counts in zip(before, after, ones, zeros, strict=False):
         gains.append(auc_of_weights(q, *counts) - auc_of_weights(p, *counts))

@@ -28,22 +28,20 @@ N_BINS, N_POINTS = 512, 256
 class FunnelScoreDisplay:
     """Densities of the predicted log-odds of a task, by funnel depth.
 
-    The depth of a row is the number of leading tasks that are 1. PWiseR ranks the rows
-    at the end of the funnel above all other rows: the more the densities differ, the
-    better the ranking. Each density has an area of 1, however few rows it represents.
+    PWiseR ranks the rows at the end of the funnel above all other rows: the more the
+    densities differ, the better the ranking. Each density has an area of 1, however few
+    rows it represents. That of the rows that reach a task has the colour of the task in
+    other displays; that of the rows without the first task is grey.
 
-    `from_estimator` and `from_predictions` create the display. The density of the rows
-    that reach a task has the colour of this task in other displays; the density of the
-    rows without the first task is grey.
+    `from_estimator` and `from_predictions` create the display.
 
     Parameters
     ----------
     log_odds : ndarray of shape (n_samples,)
         Predicted log-odds of the task.
     depth : int ndarray of shape (n_samples,)
-        Depth of each row, as returned by
-        :func:`~sk_pwiser.model_selection.funnel_depth`. Rows of unknown depth, -1, are
-        left out.
+        :func:`~sk_pwiser.model_selection.funnel_depth` of each row, the number of
+        leading tasks that are 1. Rows of unknown depth, -1, are left out.
     task_name : str
         Task whose log-odds are drawn.
     task_names : list of str
@@ -103,8 +101,7 @@ class FunnelScoreDisplay:
         Raises
         ------
         ValueError
-            If the labels are invalid or do not match the tasks of the estimator, or if
-            there is no such task.
+            If labels are invalid or do not match the tasks, or there is no such task.
         TypeError
             If `task` is neither an int nor a str.
         """
@@ -139,8 +136,8 @@ class FunnelScoreDisplay:
         Raises
         ------
         ValueError
-            If labels, probabilities or names are invalid or do not match, or if there
-            is no such task.
+            If labels, probabilities or names are invalid or do not match, or there is
+            no such task.
         TypeError
             If `task` is neither an int nor a str.
         """

@@ -28,10 +28,9 @@ def task_importances(
     """Compute the permutation importance of every column for every task.
 
     The importance of a column is the decrease of a task's score when the values of the
-    column are permuted over the rows. The values are those of
+    column are permuted over the rows: that of
     :func:`sklearn.inspection.permutation_importance` with the same `random_state`, but
-    the table is encoded once, and the embeddings are looked up once, for all columns,
-    repeats and tasks.
+    the table is encoded and the embeddings are looked up only once.
 
     Parameters
     ----------
@@ -87,8 +86,8 @@ def task_importances(
 
     Notes
     -----
-    Two columns with the same information replace each other, so that the importance of
-    each of them is small; see :func:`sklearn.inspection.permutation_importance`.
+    Two columns with the same information replace each other, and have a small
+    importance each.
 
     The dense input of the network is kept in memory for all rows: 4 bytes per row and
     component of an embedding. For large tables, pass a sample of the rows.
@@ -157,10 +156,8 @@ def task_importances(
 class TaskImportanceDisplay:
     """Permutation importance of the columns: a bar per column and task.
 
-    `from_estimator` creates the display from a fitted estimator, by
-    :func:`task_importances`. Each task has the same colour in all displays. The lines
-    at the ends of the bars are 95 % confidence intervals of the means over the
-    permutations.
+    `from_estimator` creates the display by :func:`task_importances`. The lines at the
+    ends of the bars are 95 % confidence intervals of the means over permutations.
 
     Parameters
     ----------

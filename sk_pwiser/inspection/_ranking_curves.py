@@ -30,9 +30,8 @@ from sk_pwiser.inspection._task_rows import (
 class TaskCurvesDisplay:
     """Base class of displays with one curve per task and model.
 
-    A subclass returns the parameters of one curve, NaN or empty if it is undefined,
-    from `_compute`, which takes the keywords of `_curve_options`. It draws all of them
-    in `plot`.
+    `_compute` returns the parameters of one curve, NaN or empty if it is undefined, and
+    takes the keywords of `_curve_options`.
     """
 
     _curve_name: str
@@ -47,10 +46,8 @@ class TaskCurvesDisplay:
         Parameters
         ----------
         estimator : estimator object or dict
-            A fitted estimator of several tasks, such as
-            :class:`~sk_pwiser.MultiTaskCTRCVRClassifier`, also inside a pipeline or a
-            search. With a dict from names to estimators, each estimator has its own
-            line style.
+            A fitted estimator of several tasks, also inside a pipeline or a search, or
+            a dict from names to estimators, which have their own line styles.
         X : {DataFrame, array-like, sparse matrix} of shape (n_samples, n_features)
             Impressions.
         Y : array-like of shape (n_samples, n_tasks) or (n_samples,)
@@ -74,8 +71,7 @@ class TaskCurvesDisplay:
         Raises
         ------
         ValueError
-            If labels or weights are invalid or do not match the tasks of the
-            estimator.
+            If labels or weights are invalid or do not match the tasks.
 
         Warns
         -----
@@ -105,9 +101,9 @@ class TaskCurvesDisplay:
         Y : array-like of shape (n_samples, n_tasks) or (n_samples,)
             Labels, 0 or 1. Labels of tasks after the first may be missing.
         P : array-like of shape (n_samples, n_tasks) or (n_samples,), list or dict
-            Probabilities over impressions as `predict_proba` returns them: an array,
-            or a list of arrays of shape (n_samples, 2). With a dict from names of
-            models to probabilities, each model has its own line style.
+            Probabilities over impressions as `predict_proba` returns them: an array, a
+            list of arrays of shape (n_samples, 2), or a dict of these by model, which
+            have their own line styles.
         task_names : list of str, default=None
             Names of the tasks; by default the column names of `Y`.
         sample_weight : array-like of shape (n_samples,) or (n_samples, n_tasks), \
@@ -179,8 +175,8 @@ class TaskCurvesDisplay:
         Raises
         ------
         ValueError
-            If `cv_results` has no estimators or indices, or not of these rows; if
-            labels or weights are invalid or do not match the tasks of the estimators.
+            If `cv_results` has no estimators or indices, or not of these rows, or if
+            labels or weights are invalid or do not match the tasks.
 
         Warns
         -----
@@ -216,8 +212,7 @@ class TaskCurvesDisplay:
 class TaskRocCurveDisplay(TaskCurvesDisplay):
     """ROC curves, one per task, with the AUC in the legend.
 
-    `from_estimator`, `from_predictions` and `from_cv_results` create the display. Each
-    task has the same colour in all displays.
+    `from_estimator`, `from_predictions` and `from_cv_results` create the display.
 
     Parameters
     ----------
@@ -295,8 +290,8 @@ class TaskRocCurveDisplay(TaskCurvesDisplay):
             The display.
         """
         ax = axes_or_new(ax, "TaskRocCurveDisplay")
-        form = "AUC = {:.3f}"
-        self._draw_curves(ax, self.fpr, self.tpr, self.roc_auc, form, kwargs)
+        curves = self.fpr, self.tpr, self.roc_auc, "AUC = {:.3f}"
+        self._draw_curves(ax, *curves, kwargs)
         self.chance_level_ = None
         if plot_chance_level:
             (self.chance_level_,) = ax.plot(
@@ -317,9 +312,8 @@ class TaskRocCurveDisplay(TaskCurvesDisplay):
 class TaskPrecisionRecallDisplay(TaskCurvesDisplay):
     """Precision-recall curves, one per task, with the average precision in the legend.
 
-    `from_estimator`, `from_predictions` and `from_cv_results` create the display. Each
-    task has the same colour in all displays. The dotted lines are the base rates, which
-    are the precision of a random ranking.
+    `from_estimator`, `from_predictions` and `from_cv_results` create the display. The
+    dotted lines are the base rates, which are the precision of a random ranking.
 
     Parameters
     ----------

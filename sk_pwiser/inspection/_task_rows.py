@@ -20,14 +20,10 @@ from sk_pwiser._utils import warn_user
 
 
 class TaskRows(NamedTuple):
-    """Labels and predictions of one task and one model, where the label is known.
+    """Labels and predictions of one task and one model, where the label is known."""
 
-    The task is called "<last> | <first>" for the CVR; `model` is None for a single
-    model without a name.
-    """
-
-    task: str
-    model: str | None
+    task: str  # "<last> | <first>" for the CVR
+    model: str | None  # None for a single model without a name
     y: np.ndarray
     p: np.ndarray
     weight: np.ndarray | None

@@ -24,9 +24,8 @@ LINES = ("--", "-", ":")
 class TrainingHistoryDisplay:
     """Training loss, validation loss and validation AUC per task, by epoch.
 
-    `from_estimator` creates the display. Each task has the same colour in all displays;
-    the mean over the tasks is black. A vertical line marks the epoch whose weights the
-    estimator uses.
+    `from_estimator` creates the display. The mean over the tasks is black. A vertical
+    line marks the epoch whose weights the estimator uses.
 
     Parameters
     ----------
@@ -101,8 +100,7 @@ class TrainingHistoryDisplay:
         Raises
         ------
         ValueError
-            If the estimator has no history, or if `kind="auc"` but there were no
-            validation rows.
+            If the estimator has no history, or if `kind="auc"` without validation rows.
         """
         import_pyplot(cls.__name__)
         trained = _trained_estimator(estimator)
@@ -207,9 +205,9 @@ def dead_units(estimator, X):
     Returns
     -------
     dict of str to float
-        Share of the units, in [0, 1], by the path of the layer in `net_.module_`.
-        Stacked layers, such as those of experts, are one layer. The layers are those of
-        bottoms, experts and towers, except for the outputs.
+        Share of the units, in [0, 1], by the path in `net_.module_` of each layer of
+        bottoms, experts and towers, except for the outputs. Stacked layers, such as
+        those of experts, are one layer.
 
     Raises
     ------
@@ -264,8 +262,7 @@ def plot_task_weights(estimator, ax=None):
     ----------
     estimator : estimator object
         A fitted :class:`~sk_pwiser.MultiTaskCTRCVRClassifier`, also inside a pipeline
-        or a search. Its `history_` contains the mean weights per epoch as
-        `train_weight_<task>`.
+        or a search. Its `history_` has the mean weights as `train_weight_<task>`.
     ax : matplotlib Axes, default=None
         The axes to draw on; None creates a new figure.
 

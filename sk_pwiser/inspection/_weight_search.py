@@ -23,8 +23,7 @@ class WeightSearchDisplay:
     """Cross-validated scores by `pwiser_weight`, with standard errors.
 
     `from_search` creates the display of a cross-validated search, and `from_estimator`
-    that of a fit with `pwiser_weight="auto"`. It has one plot per scorer, since the
-    scores of different scorers are usually too far apart for the same axes. A vertical
+    that of a fit with `pwiser_weight="auto"`. It has one plot per scorer. A vertical
     line marks the value that the search has selected. A weight of 0, which is plain
     cross-entropy, is drawn at the left of a logarithmic axis.
 
@@ -58,9 +57,9 @@ class WeightSearchDisplay:
     Notes
     -----
     The standard error is the standard deviation over the folds divided by the square
-    root of their number. It is approximate, since folds share training rows. A fold
-    that is hard for one weight is usually hard for all weights, so a difference between
-    two weights can be significant even if their intervals overlap.
+    root of their number. It is approximate, since folds share training rows. A
+    difference between two weights can be significant even if their intervals overlap,
+    since a fold that is hard for one weight is usually hard for all.
 
     Examples
     --------
@@ -264,12 +263,9 @@ def _find_scorers(results, scoring):
 
 
 def _slice(results, param_name, best):
-    """Return candidates that differ from the best one in one parameter, and its values.
-
-    Successive halving repeats candidates with more resources, such as rows or epochs;
-    only candidates with the resources of the best one are returned.
-    """
+    """Return candidates that differ from the best in one parameter, and its values."""
     candidates = results["params"]
+    # Successive halving repeats candidates with more resources, such as rows or epochs.
     resources = results.get("n_resources", [None] * len(candidates))
     others = [
         ({name: v for name, v in params.items() if name != param_name}, resource)
