@@ -6,7 +6,6 @@ from numbers import Integral, Real
 from typing import NamedTuple
 
 import numpy as np
-from sklearn.utils import _safe_indexing
 
 from sk_pwiser._table import column_of, history_column, is_missing, n_rows
 from sk_pwiser._utils import warn_user
@@ -286,9 +285,7 @@ def _order_of_rows(estimator, X):
         else:
             continue
         try:
-            is_name = isinstance(name, str)
-            times = times_of(X, name if is_name else _safe_indexing(X, name, axis=1))
-            return name, times.values, why
+            return name, read_times(column_of(X, "time", name), name).values, why
         except (ValueError, TypeError, IndexError):  # made by an earlier step
             continue
     return None

@@ -1,6 +1,7 @@
 """Access to tables of pandas, polars, Arrow and SciPy: columns, cells and rows."""
 
 import datetime
+from contextlib import suppress
 from decimal import Decimal
 from itertools import chain
 from numbers import Integral, Real
@@ -8,6 +9,7 @@ from typing import NamedTuple
 
 import numpy as np
 import scipy.sparse as sp
+from sklearn.utils import _safe_indexing
 
 from sk_pwiser._table._labels import is_missing, refuse_dicts, refuse_unreadable
 from sk_pwiser._utils import import_extra
@@ -287,15 +289,20 @@ def find_column(parameter, column, names):
     )
 
 
-def column_of(X, parameter, name):
-    """Return the column of a table whose name is the value of a parameter."""
+def column_of(X, parameter, column):
+    """Return the column of a table by its name or index, the value of a parameter."""
     is_arrow = hasattr(X, "column_names")
     names = X.column_names if is_arrow else getattr(X, "columns", ())
     names = list(X if isinstance(X, dict) else names)
-    if name in names:
-        return X[name].to_numpy() if is_arrow else X[name]
+    if isinstance(column, str) and column in names:
+        return X[column].to_numpy() if is_arrow else X[column]
+    if not isinstance(column, str):
+        with suppress(ValueError, KeyError, IndexError, TypeError):
+            return _safe_indexing(X, column, axis=1)
+    if not names and getattr(X, "ndim", 0) == 2:
+        names = list(range(X.shape[1]))
     raise ValueError(
-        f"{parameter}={name!r} is not a column of X; its columns are {names}."
+        f"{parameter}={column!r} is not a column of X; its columns are {names}."
     )
 
 

@@ -36,6 +36,7 @@ from sk_pwiser._responses import (
 )
 from sk_pwiser._table import (
     check_weights,
+    column_of,
     is_missing,
     one_task_labels,
     read_labels,
@@ -265,16 +266,16 @@ class FunnelCalibrator(
         else:
             estimator, logits = self._cross_fit(X, y, labels, sample_weight, weight)
         weight[np.isnan(logits)] = 0.0
-        names = Predictions(estimator, X, {}).task_names() or columns
+        fitted = Predictions(estimator, None, {})
+        names = fitted.task_names() or columns
         names = names or [f"task_{k}" for k in range(labels.shape[1])]
-        parents = Predictions(estimator, X, {}).task_parents(len(names))
+        parents = fitted.task_parents(len(names))
         if self.ordered:
             _warn_about_order(labels, weight, names, parents)
         weight[labels[:, 0] == 0] /= self._sampling_rate(estimator)
         curves = self._fit_curves(logits, labels, weight, names)
-        shifts = self._fit_shifts(logits, labels, weight, curves, groups)
+        self.shifts_ = self._fit_shifts(logits, labels, weight, curves, groups)
         self.estimator_, self.calibrators_ = estimator, curves
-        self.shifts_ = shifts
         self.classes_, self.task_names_ = classes, names
         self.n_tasks_ = len(names)
         self.task_parents_ = parents_by_name(parents, names)
@@ -392,14 +393,7 @@ class FunnelCalibrator(
     def _groups(self, X):
         if self.by is None:
             return None
-        try:
-            column = _safe_indexing(X, self.by, axis=1)
-        except (ValueError, KeyError, IndexError, TypeError) as error:
-            names = list(getattr(X, "columns", range(np.shape(X)[1])))
-            raise ValueError(
-                f"by={self.by!r} is not a column of X; its columns are {names}."
-            ) from error
-        values = np.asarray(column, dtype=object)
+        values = np.asarray(column_of(X, "by", self.by), dtype=object)
         return [None if is_missing(value) else value for value in values]
 
     def _fit_shifts(self, logits, labels, weight, curves, groups):
@@ -541,21 +535,18 @@ class FunnelCalibrator(
         """
         values, arrays = read_file(path)
         name = repr(str(path))
-        own, rest = {}, {}
-        for key, array in arrays.items():
-            (own if key.startswith("calibrator") else rest)[key] = array
         try:
             if values["class"] != cls.__name__:
                 raise ValueError(f"it is a model of {values['class']!r}")
             of_estimator = values.pop("estimator")
-            content = PlainForm(METHODS.values()).decode(values, own)
+            content = PlainForm(METHODS.values()).decode(values, arrays)
             calibrator = cls(None, **content["params"])
             vars(calibrator).update({key: content["fitted"][key] for key in FITTED})
         except (KeyError, TypeError, ValueError) as error:
             raise ValueError(
                 f"{name} is not a valid file of a {cls.__name__}: {error}"
             ) from error
-        estimator = from_plain(MultiTaskCTRCVRClassifier, of_estimator, rest, name)
+        estimator = from_plain(MultiTaskCTRCVRClassifier, of_estimator, arrays, name)
         calibrator.estimator = calibrator.estimator_ = estimator
         return calibrator
 

@@ -15,7 +15,7 @@ from sklearn.model_selection import check_cv, cross_validate
 from sklearn.utils import _safe_indexing, check_random_state, indexable
 
 from sk_pwiser._responses import find_paths, planned_tasks
-from sk_pwiser._table import check_match, factorize, n_rows
+from sk_pwiser._table import check_match, column_of, factorize, n_rows
 from sk_pwiser._times import warn_about_random_folds
 from sk_pwiser._utils import path_to, warn_user
 from sk_pwiser.metrics import cvr_auc_scorer, make_task_scorer, mean_log_loss_scorer
@@ -349,14 +349,7 @@ def set_seeds(estimator, seed):
 
 def rows_of_values(X, by):
     """Return the rows of each value of a column, by the text of the value."""
-    try:
-        column = _safe_indexing(X, by, axis=1)
-    except (KeyError, ValueError, IndexError, TypeError) as error:
-        names = list(getattr(X, "columns", range(np.shape(X)[1])))
-        raise ValueError(
-            f"by={by!r} is not a column of X; its columns are {names}."
-        ) from error
-    codes, values = factorize(column)  # -1 where the value is missing
+    codes, values = factorize(column_of(X, "by", by))  # -1 where it is missing
     return {
         f"{by}={values[code]}": np.flatnonzero(codes == code)
         for code in np.unique(codes[codes >= 0])
