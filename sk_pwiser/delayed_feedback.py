@@ -21,9 +21,8 @@ def delay_distribution(delay, *, elapsed):
 
     with the number :math:`n_j` of conversions of delay :math:`d_j`. It is 1 from the
     largest delay in the log on: later conversions count as none. Delays with
-    :math:`n_j = R_j`, where no impression with a shorter delay is old enough to be
-    compared, are left out of the product: a single such conversion would make F zero at
-    all shorter delays.
+    :math:`n_j = R_j`, which cannot be compared with shorter ones, are left out of the
+    product: a single such conversion would make F zero at all shorter delays.
 
     Parameters
     ----------
@@ -153,12 +152,10 @@ def delayed_feedback_weights(Y, *, delay, elapsed, cvr=None, min_probability=0.0
     -----
     F is assumed to be the same for all rows, and no delay to exceed the longest one in
     the log. With `cvr=None`, the weight of a click without a conversion is exact if all
-    clicks have the same conversion rate. If rates are small, it is close to 1 in any
-    case.
+    clicks have the same conversion rate. If rates are small, it is close to 1.
 
     The weights are those of the feedback shift correction (Yasui et al. 2020), where F
-    and p are two further models instead of the estimates above. See
-    :ref:`delayed_conversions` for other methods.
+    and p are two further models. See :ref:`delayed_conversions` for other methods.
 
     References
     ----------

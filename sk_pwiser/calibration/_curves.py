@@ -11,7 +11,8 @@ from scipy.optimize import minimize, minimize_scalar
 from scipy.special import expit, logit
 from sklearn.isotonic import IsotonicRegression
 
-# Rows of each label added at the end of the logits where that label is least expected.
+# Rows of each label added at the end of the logits where that label is least expected,
+# which keep the rates above 0 and below 1.
 PSEUDO_ROWS = 0.5
 # Two steps whose rates differ by less than this share are one step: without rounding
 # errors, isotonic regression would have merged them.
@@ -30,11 +31,9 @@ class Curve:
 class IsotonicCurve(Curve):
     """Isotonic regression whose steps are joined by straight lines in log-odds.
 
-    The curve passes through the mean logit and the rate of each step, so that rows keep
-    their order within it. Half a row of label 1 at the smallest logit and half a row of
-    label 0 at the largest keep the rates above 0 and below 1. In Oron and Flournoy
-    (2017) the lines are straight in the rates, which lie above the exponential growth
-    of rare events, so that the sum of the probabilities exceeds their number.
+    The curve passes through the mean logit and the rate of each step. In Oron and
+    Flournoy (2017) the lines are straight in the rates, which lie above the exponential
+    growth of rare events, so that the sum of the probabilities exceeds their number.
     """
 
     def fit(self, logits, y, weight):
@@ -59,9 +58,8 @@ class IsotonicCurve(Curve):
 class SigmoidCurve(Curve):
     """Platt's method: the sigmoid of a linear function of the logit.
 
-    The labels are replaced by ``(n_1 + 1) / (n_1 + 2)`` and ``1 / (n_0 + 2)``, with
-    sums of weights in units of the rarer label's mean weight: in those of the average
-    row, they would change the sum of the labels in a sampled log.
+    Weights are in units of the rarer label's mean weight: in those of the average row,
+    Platt's targets would change the sum of the labels in a sampled log.
     """
 
     def fit(self, logits, y, weight):
@@ -71,7 +69,6 @@ class SigmoidCurve(Curve):
         weight = weight / weight.sum()
         centre, scale = logits.mean(), logits.std() or 1.0
         z = (logits - centre) / scale
-
         features = np.column_stack([z, np.ones_like(z)])
 
         def log_loss(parameters):
@@ -85,14 +82,8 @@ class SigmoidCurve(Curve):
 
         start = [0.0, logit(weight @ target)]
         options = {"gtol": 1e-12, "initial_trust_radius": 10.0}
-        found = minimize(
-            log_loss,
-            start,
-            method="trust-exact",
-            jac=True,
-            hess=curvature,
-            options=options,
-        )
+        trust = {"method": "trust-exact", "options": options}
+        found = minimize(log_loss, start, jac=True, hess=curvature, **trust)
         self.slope_ = float(found.x[0] / scale)
         self.intercept_ = float(found.x[1] - self.slope_ * centre)
         return self
@@ -125,7 +116,6 @@ METHODS = {
     "temperature": TemperatureCurve,
 }
 
-
 # Bounds of the logarithm of the variance of the shifts of groups.
 LOG_VARIANCES = -12.0, 4.0
 NEWTON_STEPS = 50
@@ -134,9 +124,7 @@ NEWTON_STEPS = 50
 def fit_shifts(logits, y, weight, group, n_groups):
     """Return one shift in log-odds per group, shrunk to 0 by empirical Bayes.
 
-    They are normal around 0, with the variance that maximises the marginal likelihood
-    of the labels (Laplace's approximation), so that groups with few events keep the
-    curve.
+    The variance maximises Laplace's approximation of the marginal likelihood.
     """
     weight = weight / weight[y == (y.mean() < 0.5)].mean()
 

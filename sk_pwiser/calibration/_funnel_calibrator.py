@@ -74,8 +74,7 @@ class FunnelCalibrator(
     A loss that ranks, such as PWiseR, or rates that change with time move the predicted
     probabilities away from the observed rates. The calibrator maps the logit of each
     task to a probability by a curve fitted to rows that the estimator was not trained
-    on. A later task that would then be more likely than an earlier one is lowered to
-    it, so that P(conversion) <= P(click) in every row.
+    on, and lowers a later task to an earlier one, so that P(conversion) <= P(click).
 
     Parameters
     ----------
@@ -94,21 +93,19 @@ class FunnelCalibrator(
         rows. An int is the number of folds of
         :class:`~sk_pwiser.model_selection.FunnelStratifiedKFold`, not shuffled.
     ordered : bool, default=True
-        Whether no task is more likely than the task that it presupposes: in a funnel,
-        or by the `task_parents_` of an estimator that has them, the one before it. With
-        False the probabilities of the tasks are calibrated independently of each other.
+        Whether no task is more likely than the task that it presupposes: the one before
+        it in a funnel, or by the `task_parents_` of an estimator that has them. False
+        calibrates them independently.
     negative_sampling_rate : float or "auto", default="auto"
         Share of the rows without a click (the first task) that the log has kept, in
-        (0, 1]. The rows passed to `fit` are expected to be of this sampled log. Rows
-        without a click then count 1 / rate times in the curves, so that calibrated
+        (0, 1]. These rows count 1 / rate times in the curves, so that calibrated
         probabilities are those of the full log. "auto" is the estimator's own
         parameter of this name, or 1 if it has none. Pass 1 if the estimator was
         trained on a sampled log, but the rows of the calibration are of the full one.
     by : str or int, default=None
         Name or index of a column of `X`, such as the market. The log-odds of each of
-        its values are shifted, per task, from the common curve to the rate of the
-        value, as far as its number of events supports it. Values that are missing or
-        were not in `fit` have the common curve.
+        its values are shifted, per task, to the rate of the value, as far as its number
+        of events supports it. Values that are missing or new have the common curve.
 
     Attributes
     ----------
@@ -117,8 +114,8 @@ class FunnelCalibrator(
     calibrators_ : list
         The curve of each task, None for a task that is left unchanged.
     shifts_ : dict
-        The shifts of the values of the column `by`: from a value to an ndarray of shape
-        (n_tasks,), in log-odds. Empty without `by`.
+        From a value of the column `by` to its shifts, in log-odds: an ndarray of shape
+        (n_tasks,). Empty without `by`.
     classes_ : ndarray of shape (n_tasks, 2) or (2,)
         The labels of each task; 1-D for a single task.
     task_names_ : list of str
@@ -137,9 +134,9 @@ class FunnelCalibrator(
     -----
     "isotonic" draws straight lines, in log-odds, between the centres of the steps of
     :class:`~sklearn.isotonic.IsotonicRegression`, similar to Oron and Flournoy (2017),
-    since steps lose the ranking of their rows. AUC stays the same, except for the rows
-    outside the outermost centres. "sigmoid" equals that of
-    :class:`~sklearn.calibration.CalibratedClassifierCV` for rows of equal weight.
+    so that AUC stays the same, except for rows outside the outermost centres. "sigmoid"
+    equals that of :class:`~sklearn.calibration.CalibratedClassifierCV` for rows of
+    equal weight.
 
     The shifts of `by` are the modes of their posterior distribution: the prior is
     normal with mean 0, and its variance maximises the marginal likelihood of the
@@ -223,8 +220,8 @@ class FunnelCalibrator(
         sample_weight : array-like of shape (n_samples,) or (n_samples, n_tasks), \
                 default=None
             Weights of the rows, or of the rows and tasks, >= 0, in the curves and in
-            the fits. Only their ratios matter to the curves. They are multiplied by the
-            weights that follow from `negative_sampling_rate`, so leave those out.
+            the fits, without those that follow from `negative_sampling_rate`. Only
+            their ratios matter to the curves.
 
         Returns
         -------
@@ -242,9 +239,9 @@ class FunnelCalibrator(
         UserWarning
             If a task has one class only in these rows: its probabilities stay those of
             the estimator. If `ordered=True`, but labels break the order of the tasks.
-            Each is one warning that names all such tasks. If `cv` trains on rows from
-            after the start of its test part, although the estimator has a `time_column`
-            or a :class:`~sk_pwiser.history.HistoryFeatures`, or `X` columns of these.
+            If `cv` trains on rows from after the start of its test part, although the
+            estimator has a `time_column` or a
+            :class:`~sk_pwiser.history.HistoryFeatures`, or `X` columns of these.
         """
         X, y, sample_weight = indexable(X, y, sample_weight)
         if self.cv is None:
@@ -315,10 +312,7 @@ class FunnelCalibrator(
         return fitted.classes()
 
     def _cross_fit(self, X, y, labels, sample_weight, weight):
-        """Return the final estimator, and logits of clones for left-out rows.
-
-        They are NaN elsewhere, and for tasks of which the clone saw one class only.
-        """
+        """Return the final estimator, and logits of clones, NaN where there is none."""
         logits = np.full(labels.shape, np.nan)
         splits = list(self._splits(X, y, labels))
         warn_about_random_folds([self.estimator], X, self.cv, splits)
@@ -327,7 +321,7 @@ class FunnelCalibrator(
             found = _positive_logits(model, _safe_indexing(X, test), labels.shape[1])
             counts = weight[train] > 0
             for k, seen in enumerate(counts.T):
-                if len(np.unique(labels[train][seen, k])) == 2:
+                if len(np.unique(labels[train][seen, k])) == 2:  # both classes
                     logits[test, k] = found[:, k]
         return self._fit_clone(X, y, sample_weight), logits
 

@@ -180,24 +180,17 @@ def unique_keys(ids):
 
 def pack(ids, sizes):
     """Return one integer per row, in the order of the rows."""
-    if np.prod([float(size) for size in sizes]) > 2.0**63 - 1:
+    if math.prod(map(int, sizes)) >= 2**63:
         raise ValueError(
             f"a key of columns with {[int(size) for size in sizes]} values has more "
             "than 2^63 possible values; use fewer columns."
         )
-    packed = np.zeros(len(ids), dtype=np.int64)
-    for column, size in zip(ids.T, sizes, strict=True):
-        packed = packed * int(size) + column
-    return packed
+    return np.ravel_multi_index(tuple(ids.T), tuple(sizes))
 
 
 def unpack(packed, sizes):
     """Return the rows that `pack` made integers of."""
-    columns = []
-    for size in sizes[::-1]:
-        packed, column = np.divmod(packed, int(size))
-        columns.append(column)
-    return np.stack(columns[::-1], axis=1)
+    return np.stack(np.unravel_index(packed, tuple(sizes)), axis=1)
 
 
 def _offsets(codes, n_keys):

@@ -277,8 +277,7 @@ class Past:
 
 
 def _cumulate(is_counted):
-    zeros = np.zeros((1, is_counted.shape[1]), dtype=np.int64)
-    return np.concatenate([zeros, is_counted.cumsum(axis=0, dtype=np.int64)])
+    return np.insert(is_counted.cumsum(axis=0, dtype=np.int64), 0, 0, axis=0)
 
 
 def shrinkage(known, positive, smoothing):

@@ -149,10 +149,8 @@ def compare_losses(
 ):
     """Compare losses by cross-validation on the same folds and with the same seeds.
 
-    Each candidate is a loss, or a loss with a weight. All candidates are fitted on the
-    training rows of each fold with the same ``random_state``, and scored on its test
-    rows. The result contains their differences to the first candidate, with confidence
-    intervals.
+    Each candidate is a loss, or a loss with a weight. The result contains their
+    differences to the first candidate, with confidence intervals.
 
     Parameters
     ----------
@@ -165,8 +163,7 @@ def compare_losses(
         Labels, 0 or 1; the tasks in funnel order, the click first.
     losses : sequence of str or class, default=("bce", "pwiser")
         Values of the parameter ``loss``. The first one is the baseline. The
-        ``loss_params`` of the estimator are only used with its own loss; other losses
-        are used with their default parameters.
+        ``loss_params`` of the estimator are only used with its own loss.
     weights : sequence of float, default=None
         Values of ``pwiser_weight``, one candidate each, for the losses that take it:
         "pwiser", and classes that list it in ``estimator_parameters``. None keeps the
@@ -197,8 +194,8 @@ def compare_losses(
         1 prints one line after each fit.
     random_state : int, RandomState instance or None, default=0
         Seed of the folds, if ``cv`` is an int, and of the fits. Each fold has its own
-        seed, which replaces every ``random_state`` of the estimator and is the same for
-        all candidates. With None, folds and seeds differ between calls.
+        seed, which replaces every ``random_state`` of all candidates. With None, folds
+        and seeds differ between calls.
 
     Returns
     -------
@@ -215,8 +212,8 @@ def compare_losses(
     Warns
     -----
     UndefinedMetricWarning
-        If a score is undefined on a fold, for example because its test rows contain no
-        conversion. The comparison in this metric leaves out the fold.
+        If a score is undefined on a fold, for example without a conversion in its test
+        rows. The comparison in this metric leaves out the fold.
     UserWarning
         If folds train on rows from after the start of their test part, although the
         estimator has a `time_column` or a

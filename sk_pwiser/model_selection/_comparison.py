@@ -14,9 +14,8 @@ CONFIDENCE = 0.95
 class LossComparison:
     r"""Scores of several candidates on the same folds, compared with the first one.
 
-    :func:`compare_losses` returns this object; it can also be created from scores that
-    were computed elsewhere. Its parameters are attributes of the same names. ``print``
-    shows a table and a verdict for each metric.
+    :func:`compare_losses` returns this object, which can also be created from other
+    scores. Its parameters are attributes. ``print`` shows a table and verdicts.
 
     Parameters
     ----------
@@ -39,9 +38,8 @@ class LossComparison:
     Raises
     ------
     ValueError
-        If there are fewer than two candidates, if two candidates have the same name, if
-        the shape of the scores of a metric is wrong, or if ``test_train_ratio`` is
-        negative.
+        If there are fewer than two candidates or two of the same name, if the shape of
+        the scores of a metric is wrong, or if ``test_train_ratio`` is negative.
 
     See Also
     --------
@@ -49,12 +47,9 @@ class LossComparison:
 
     Notes
     -----
-    The confidence interval is the one of a paired Student t-test. Let :math:`d_j` be
-    the difference to the baseline on fold :math:`j` of :math:`J`, and :math:`s^2` the
-    sample variance of these differences. Because training sets overlap, the differences
-    are not independent, and :math:`s^2 / J` underestimates the variance of their mean.
-    The corrected variance of Nadeau and Bengio is used for folds, for repeated folds
-    and for random splits:
+    The confidence interval is the one of a paired Student t-test. Because training sets
+    overlap, the variance of the mean of the differences to the baseline on :math:`J`
+    folds, of sample variance :math:`s^2`, is that of Nadeau and Bengio:
 
     .. math:: \left(\frac{1}{J} + \frac{n_{test}}{n_{train}}\right) s^2
 
@@ -155,7 +150,7 @@ class LossComparison:
         """The result in words, a dict of str to str.
 
         For each metric, whether each candidate is better than the baseline, worse, or
-        not distinguishable from it on these folds.
+        neither on these folds.
         """
         by_metric = {name: [] for name in self.scores}
         for row in self._rows():
@@ -174,8 +169,8 @@ class LossComparison:
         Returns
         -------
         matplotlib Axes
-            The axes, with a group of horizontal intervals per metric, one interval per
-            candidate except for the baseline. A vertical line marks 0.
+            The axes, with a group of horizontal intervals per metric, one per candidate
+            except for the baseline.
         """
         pyplot = import_extra("matplotlib.pyplot", "LossComparison.plot")
         if ax is None:
