@@ -30,26 +30,24 @@ class HistoryFeatures(DocLink, HistoryFiles, TransformerMixin, BaseEstimator):
     and the time since the last impression and event; over all the past, over windows
     and with exponential decay. Lists hold the last values of a column.
 
-    A row sees what is strictly earlier than itself: impressions with an earlier time,
-    and labels of impressions whose time plus `label_delay` is earlier. Rows of equal
-    time see none of each other. See :ref:`history`.
+    A row sees impressions with an earlier time, and labels of impressions whose time
+    plus `label_delay` is earlier. See :ref:`history`.
 
     Parameters
     ----------
     keys : list of str or tuple of str
-        Columns whose values have a past, such as ``["user", "item"]``; a tuple stands
-        for the pairs of values, such as ``("user", "category")``. Rows in which a value
-        is missing have no past for this key.
+        Columns whose values have a past, such as ``["user", "item"]``; a tuple, such as
+        ``("user", "category")``, stands for the pairs of values. A missing value has no
+        past.
     time : str
         The column of times: dates, or numbers of any unit.
     label_delay : duration, list or dict, default=0
         How long after its impression a label is known, one for all tasks, one per task,
         or a dict from names of tasks. A duration is a number, in the unit of the times
-        (in seconds if these are dates), a text such as "30min", "1h" or "7d", or a
-        timedelta.
+        (seconds if these are dates), a text such as "30min" or "7d", or a timedelta.
     windows : list of duration, default=()
         Numbers are counted over all the past, and over the last of each of these
-        durations, in which no event is known unless they exceed its `label_delay`.
+        durations, which have no known event unless they exceed its `label_delay`.
     half_lives : list of duration, default=()
         Numbers are also counted with weights that halve with each of these ages.
     lists : list of dict, default=()
@@ -72,8 +70,7 @@ class HistoryFeatures(DocLink, HistoryFiles, TransformerMixin, BaseEstimator):
         The largest number of keys of a kind in the state after `fit` and `update`;
         those with the latest impressions are kept.
     passthrough : bool, default=True
-        Whether the columns of ``X`` precede the new ones. The column of times is left
-        out; a copy of it under another name is not.
+        Whether the columns of ``X``, except for the times, precede the new ones.
 
     Attributes
     ----------
@@ -161,8 +158,8 @@ class HistoryFeatures(DocLink, HistoryFiles, TransformerMixin, BaseEstimator):
         Raises
         ------
         ValueError, TypeError
-            If a parameter is invalid, if a column is absent, if a time is missing or
-            cannot be sorted, or if a label is neither 0 nor 1. An earlier fit is kept.
+            If a parameter is invalid, a column is absent, a time is missing or cannot
+            be sorted, or a label is neither 0 nor 1. An earlier fit is kept.
         """
         self._fit(X, y, returns_features=False)
         return self
@@ -194,8 +191,8 @@ class HistoryFeatures(DocLink, HistoryFiles, TransformerMixin, BaseEstimator):
         y : array-like of shape (n_samples, n_tasks) or (n_samples,), default=None
             Labels. None if no label is known.
         overlap : {"error", "merge"}, default="error"
-            What rows from before the end of the state are: an error, or rows that
-            arrive late and are added as if they had been in time.
+            What rows from before the end of the state are: an error, or late rows that
+            are added as if they had been in time.
 
         Returns
         -------
@@ -266,8 +263,8 @@ class HistoryFeatures(DocLink, HistoryFiles, TransformerMixin, BaseEstimator):
     def replay(self, X, y=None, *, update=False):
         """Walk a later period in the order of time, each row with what was known then.
 
-        This is the honest way to evaluate a model on a later period: a row sees the
-        state and the earlier rows of ``X``, as it would have in operation.
+        A row sees the state and the earlier rows of ``X``, as it would have in
+        operation, so that a model is honestly evaluated on a later period.
 
         Parameters
         ----------
@@ -303,8 +300,7 @@ class HistoryFeatures(DocLink, HistoryFiles, TransformerMixin, BaseEstimator):
     def transform_row(self, row):
         """Return a row with what is known at its time; for serving.
 
-        The values are those of `transform`, from lookups that build no table: see
-        ``benchmarks/history.py`` for the time per row.
+        The values are those of `transform`, from lookups that build no table.
 
         Parameters
         ----------
@@ -332,8 +328,8 @@ class HistoryFeatures(DocLink, HistoryFiles, TransformerMixin, BaseEstimator):
     def merge(self, other):
         """Add the state of another history of the same parameters and tasks.
 
-        The logs of both may be of different users, or of any periods. With `max_age`,
-        a key that is in both may keep less of its past than in one joint log.
+        The logs may be of any users and periods. With `max_age`, a key that is in both
+        may keep less of its past than in one joint log.
 
         Parameters
         ----------

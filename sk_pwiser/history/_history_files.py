@@ -25,9 +25,9 @@ class HistoryFiles:
     def save(self, path):
         """Write the history to a file that holds no code.
 
-        The file has the parameters and the state, so that a loaded history gives the
-        same values and can be updated. It is in the format of safetensors, has a
-        checksum, and appears at once or not at all; see :ref:`files`.
+        A loaded history gives the same values and can be updated. The file is in the
+        format of safetensors, has a checksum, and appears at once or not at all; see
+        :ref:`files`.
 
         Parameters
         ----------

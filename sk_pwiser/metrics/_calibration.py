@@ -113,9 +113,8 @@ def reliability_curve(
 ):
     """Compute predicted and observed rates over bins of rows.
 
-    Unlike :func:`sklearn.calibration.calibration_curve`, this function takes weights of
-    the rows, keeps rows with equal predictions in one bin, and returns the sizes of the
-    bins.
+    Unlike :func:`sklearn.calibration.calibration_curve`, it takes weights, keeps equal
+    predictions in one bin, and returns the sizes of the bins.
 
     Parameters
     ----------

@@ -87,11 +87,10 @@ def make_task_scorer(
     is the ratio of the last to the first probability, clipped to [0, 1] (0 where both
     are 0). It needs at least two tasks.
 
-    A metric is undefined if ``Y`` has only one class or, for the CVR, if the first task
-    is 0 in every row. The score is then NaN, with one ``UndefinedMetricWarning`` that
-    names the task. This applies to ``roc_auc_score``, ``average_precision_score`` and
-    every metric that issues this warning or returns NaN. The mean over tasks is NaN if
-    the score of a task is NaN.
+    With only one class in ``Y`` or, for the CVR, no row of the first task,
+    ``roc_auc_score``, ``average_precision_score`` and every metric that issues an
+    ``UndefinedMetricWarning`` or returns NaN are NaN, with one such warning that names
+    the task. The mean over tasks is NaN if the score of a task is NaN.
 
     In a ``scoring`` with several scorers, each of ``predict_proba``, ``predict`` and
     ``predict_cvr`` is called once for all of them.
@@ -288,12 +287,9 @@ class TaskScorer(_BaseScorer):
 
 
 def shared_cache(method_caller):
-    """Return the dict that the scorers of one ``scoring`` share, or a new one.
-
-    Scikit-learn passes ``partial(_cached_call, cache)`` to each of several scorers. The
-    function itself cannot be used: it reduces probabilities of several tasks to one
-    column.
-    """
+    """Return the dict that the scorers of one ``scoring`` share, or a new one."""
+    # scikit-learn passes partial(_cached_call, cache) to each of several scorers, but
+    # the function itself reduces probabilities of several tasks to one column.
     arguments = getattr(method_caller, "args", ())
     is_shared = len(arguments) == 1 and isinstance(arguments[0], dict)
     return arguments[0] if is_shared else {}
