@@ -52,8 +52,7 @@ def funnel_holdout(
     """Split rows once into training and test indices, stratified by funnel depth.
 
     Every depth (see :func:`funnel_depth`) contributes its share of the test rows,
-    rounded by largest remainder. This is how the estimator selects its validation rows
-    for early stopping.
+    rounded by largest remainder. The estimator selects its validation rows by it.
 
     Parameters
     ----------

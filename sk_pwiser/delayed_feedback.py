@@ -29,8 +29,7 @@ def delay_distribution(delay, *, elapsed):
     delay : array-like of shape (n_conversions,)
         Time from the impression to the conversion, in any unit.
     elapsed : array-like of shape (n_conversions,)
-        Time from the impression to the end of the log, in the same unit, at least the
-        delay.
+        Time from the impression to the end of the log, in this unit; not below `delay`.
 
     Returns
     -------
@@ -42,8 +41,7 @@ def delay_distribution(delay, *, elapsed):
     Raises
     ------
     ValueError
-        If the shapes differ, if there is no conversion, or if a delay is negative or
-        above its elapsed time.
+        If shapes differ, there is no conversion, or a delay is outside [0, elapsed].
 
     Warns
     -----
@@ -114,11 +112,9 @@ def delayed_feedback_weights(Y, *, delay, elapsed, cvr=None, min_probability=0.0
     Parameters
     ----------
     Y : array-like of shape (n_samples, n_tasks)
-        Labels, 0 or 1, at least two tasks. The labels of the last one are those at the
-        end of the log.
+        Labels, 0 or 1, of at least two tasks, as known at the end of the log.
     delay : array-like of shape (n_samples,)
-        Time from the impression to the conversion, in any unit; read for the converted
-        rows only, NaN elsewhere.
+        Time from impression to conversion, in any unit; read for converted rows only.
     elapsed : array-like of shape (n_samples,)
         Time from the impression to the end of the log, in the same unit.
     cvr : array-like of shape (n_samples,), default=None

@@ -93,9 +93,8 @@ class FunnelCalibrator(
         rows. An int is the number of folds of
         :class:`~sk_pwiser.model_selection.FunnelStratifiedKFold`, not shuffled.
     ordered : bool, default=True
-        Whether no task is more likely than the task that it presupposes: the one before
-        it in a funnel, or by the `task_parents_` of an estimator that has them. False
-        calibrates them independently.
+        Whether no task is more likely than the one that it presupposes: the one before
+        it, or that of the `task_parents_` of the estimator. False calibrates each one.
     negative_sampling_rate : float or "auto", default="auto"
         Share of the rows without a click (the first task) that the log has kept, in
         (0, 1]. These rows count 1 / rate times in the curves, so that calibrated
@@ -143,8 +142,7 @@ class FunnelCalibrator(
     labels (empirical Bayes). They change the order of rows only between values.
 
     "sigmoid" and "isotonic" also calibrate an estimator whose probabilities are those
-    of the sampled log. "temperature" cannot, because it leaves a probability of 0.5
-    unchanged.
+    of the sampled log. "temperature" cannot: it leaves a probability of 0.5 unchanged.
 
     References
     ----------
@@ -480,8 +478,7 @@ class FunnelCalibrator(
         ----------
         path : str or path-like
             The file, in the format of
-            :meth:`~sk_pwiser.MultiTaskCTRCVRClassifier.save`. One that exists is
-            replaced.
+            :meth:`~sk_pwiser.MultiTaskCTRCVRClassifier.save`; it may exist already.
 
         Raises
         ------

@@ -36,9 +36,8 @@ class HistoryFeatures(DocLink, HistoryFiles, TransformerMixin, BaseEstimator):
     Parameters
     ----------
     keys : list of str or tuple of str
-        Columns whose values have a past, such as ``["user", "item"]``; a tuple, such as
-        ``("user", "category")``, stands for the pairs of values. A missing value has no
-        past.
+        Columns whose values have a past, unless missing, such as ``["user", "item"]``;
+        a tuple, such as ``("user", "category")``, stands for the pairs of values.
     time : str
         The column of times: dates, or numbers of any unit.
     label_delay : duration, list or dict, default=0
@@ -64,8 +63,7 @@ class HistoryFeatures(DocLink, HistoryFiles, TransformerMixin, BaseEstimator):
         Strength of the shrinkage of rates to the rate over all keys: the number of
         events of the rarer kind that the added rows would have.
     max_age : duration, default=None
-        A key that has no impression for longer than this begins anew, and is dropped
-        from the state.
+        A key that has no impression for longer begins anew, and leaves the state.
     max_keys : int, default=None
         The largest number of keys of a kind in the state after `fit` and `update`;
         those with the latest impressions are kept.

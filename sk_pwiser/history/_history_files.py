@@ -26,8 +26,7 @@ class HistoryFiles:
         """Write the history to a file that holds no code.
 
         A loaded history gives the same values and can be updated. The file is in the
-        format of safetensors, has a checksum, and appears at once or not at all; see
-        :ref:`files`.
+        format of safetensors, has a checksum, and appears at once; see :ref:`files`.
 
         Parameters
         ----------

@@ -2,8 +2,7 @@
 
 A row is an impression of a key. Rows that are older than every window and delay are
 summed into totals; the others are kept with their times. All arrays of rows are sorted
-by key and time, so that the rows of a key are a slice, and those before an instant a
-part of it.
+by key and time, so that the rows of a key before an instant are a slice.
 """
 
 import math

@@ -1,9 +1,8 @@
 """The new columns of a single row, from what a state has of each of its keys.
 
 NumPy needs about a microsecond per call, however short its arrays are; the loops of
-this module need less for one row. A state is folded at its end, and the row is not from
-before it: the totals of a key count, and so does each of its earlier rows, unless the
-key is over by `max_age`.
+this module need less for one row. A state is folded at its end, and the row is later:
+the totals of a key, and its earlier rows, count unless the key is over by `max_age`.
 """
 
 import math
@@ -36,9 +35,8 @@ class PastsOfKeys:
     """The pasts of the keys of a log, by their places.
 
     The totals are the `columns_of_totals`. The parts of the rows are their times; per
-    task the places of the labels that are 1 and of those that are missing, from the
-    first row of the key on; per list the times of the elements; and the decayed sums up
-    to each row.
+    task the places of labels that are 1 and of missing ones, from the first row of the
+    key on; per list the times of the elements; and the decayed sums up to each row.
     """
 
     def __init__(self, log, plan):

@@ -6,8 +6,7 @@ and :func:`dead_units` counts the units that its network does not use.
 
 The displays require matplotlib, the extra "plot". They have the interface of
 scikit-learn's displays: ``from_estimator`` or ``from_predictions`` computes and draws
-the curves, and ``plot`` draws them again, for example on other axes. Each task has the
-same colour in all displays.
+the curves, and ``plot`` draws them again. A task has the same colour in all of them.
 """
 
 from sk_pwiser.inspection._calibration_curves import TaskCalibrationDisplay

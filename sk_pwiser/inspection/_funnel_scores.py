@@ -45,14 +45,12 @@ class FunnelScoreDisplay:
     task_name : str
         Task whose log-odds are drawn.
     task_names : list of str
-        Names of the tasks of the funnel, in order: in a tree of tasks, of a path that
-        the task is on.
+        Names of the tasks of the funnel, in order: in a tree, of a path with the task.
 
     Attributes
     ----------
     lines_ : list of matplotlib Line2D
-        The densities in order of depth. Depths with fewer than two distinct scores are
-        left out.
+        The densities of depths with at least two distinct scores, in order of depth.
     ax_ : matplotlib Axes
         The axes.
     figure_ : matplotlib Figure
@@ -136,8 +134,7 @@ class FunnelScoreDisplay:
         Raises
         ------
         ValueError
-            If labels, probabilities or names are invalid or do not match, or there is
-            no such task.
+            If labels, probabilities or names are invalid, or there is no such task.
         TypeError
             If `task` is neither an int nor a str.
         """

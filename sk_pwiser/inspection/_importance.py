@@ -76,8 +76,7 @@ def task_importances(
         If `estimator` is of another class, such as a pipeline, or `n_repeats` is not an
         int.
     ValueError
-        If `scoring` is unknown, `n_repeats` is less than 1, `X` is sparse, or labels or
-        weights are invalid.
+        If `scoring`, `n_repeats`, labels or weights are invalid, or `X` is sparse.
 
     Warns
     -----
@@ -86,8 +85,7 @@ def task_importances(
 
     Notes
     -----
-    Two columns with the same information replace each other, and have a small
-    importance each.
+    Two columns with the same information replace each other: each has a small value.
 
     The dense input of the network is kept in memory for all rows: 4 bytes per row and
     component of an embedding. For large tables, pass a sample of the rows.

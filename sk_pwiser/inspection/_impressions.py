@@ -53,8 +53,7 @@ def describe_impressions(
         Impressions, as in ``fit`` of :class:`~sk_pwiser.MultiTaskCTRCVRClassifier`.
         Columns that it refuses, such as dates, are reported.
     Y : array-like of shape (n_samples, n_tasks) or (n_samples,)
-        Labels, 0 or 1; the tasks in funnel order, the click first. Those of tasks after
-        the first may be missing.
+        Labels, as for :func:`~sk_pwiser.model_selection.funnel_depth`.
     time : str or array-like of shape (n_samples,), default=None
         The name of a column of ``X``, or the times of the rows: dates, or numbers of
         any unit, by which rates are shown, and the last period is compared.
@@ -93,14 +92,12 @@ def describe_impressions(
     predicted by the mean over their elements; columns that are refused, and arrays of
     numbers, by whether their value is missing. An AUC above 0.95 suggests a leak.
 
-    Drift is the AUC, computed in the same way, of telling the rows of the last period
-    from those of the first.
+    Drift is the AUC, computed in the same way, of the last against the first period.
 
     Whole numbers that repeat are compared as categories and as bins: the rate of a
     value, shrunk to the rate of its bin, with the latter. The largest gain of AUC over
     the tasks is noted if it is at least 0.005, if the log loss improves by five
-    standard errors, and if the column is not an attribute of another one, as the age of
-    a user is.
+    standard errors, and if the column is no attribute of another one, such as a user.
 
     Examples
     --------
@@ -331,8 +328,7 @@ class ImpressionsDescription:
             - ``values``: number of distinct values; of nonzero ones in sparse columns;
             - ``missing``: share of missing values;
             - ``unseen``: share of rows of the last period, or of a random tenth without
-              times, whose value does not occur in the other rows; for categories and
-              for numbers that may be ones;
+              times, whose value no other row has, of what is or may be a category;
             - ``drift``: AUC of telling the last period from the first, NaN without
               times;
             - ``auc_<task>``: cross-fitted AUC of the column alone;

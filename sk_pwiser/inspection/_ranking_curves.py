@@ -56,8 +56,7 @@ class TaskCurvesDisplay:
                 default=None
             Weights of the rows, or of each row and task.
         cvr : bool, default=False
-            Whether to add a curve of P(last task | first task) over the rows in which
-            the first task is 1.
+            Whether to add a curve of P(last task | first task) where the first is 1.
         ax : matplotlib Axes, default=None
             The axes to draw on; None creates a new figure.
         **kwargs : dict
@@ -102,8 +101,7 @@ class TaskCurvesDisplay:
             Labels, 0 or 1. Labels of tasks after the first may be missing.
         P : array-like of shape (n_samples, n_tasks) or (n_samples,), list or dict
             Probabilities over impressions as `predict_proba` returns them: an array, a
-            list of arrays of shape (n_samples, 2), or a dict of these by model, which
-            have their own line styles.
+            list of arrays (n_samples, 2), or a dict of these by model.
         task_names : list of str, default=None
             Names of the tasks; by default the column names of `Y`.
         sample_weight : array-like of shape (n_samples,) or (n_samples, n_tasks), \
@@ -159,8 +157,7 @@ class TaskCurvesDisplay:
                 default=None
             Weights of the rows, or of each row and task.
         cvr : bool, default=False
-            Whether to add curves of P(last task | first task) over the rows in which
-            the first task is 1.
+            Whether to add curves of P(last task | first task) where the first is 1.
         ax : matplotlib Axes, default=None
             The axes to draw on; None creates a new figure.
         **kwargs : dict
@@ -169,8 +166,7 @@ class TaskCurvesDisplay:
         Returns
         -------
         display : object of this class
-            The display, drawn. Its lists have all tasks of the first fold, then those
-            of the second one, and so on.
+            The display, drawn. Its lists have all tasks of the first fold first.
 
         Raises
         ------

@@ -199,21 +199,18 @@ def dead_units(estimator, X):
         or a search.
     X : {DataFrame, array-like, sparse matrix} of shape (n_samples, n_features)
         Impressions, best the training rows, or thousands of them: on few rows, units
-        that respond to rare values seem dead. For a pipeline, the rows as its last step
-        receives them.
+        that respond to rare values seem dead. For a pipeline, those of its last step.
 
     Returns
     -------
     dict of str to float
         Share of the units, in [0, 1], by the path in `net_.module_` of each layer of
-        bottoms, experts and towers, except for the outputs. Stacked layers, such as
-        those of experts, are one layer.
+        bottoms, experts and towers, except for the outputs. Stacked layers are one.
 
     Raises
     ------
     ValueError
-        If `estimator` contains no network, or the columns of `X` are not those seen in
-        `fit`.
+        If `estimator` contains no network, or `X` has other columns than in `fit`.
 
     Notes
     -----

@@ -13,9 +13,7 @@ Pass them as ``scoring`` to :class:`~sklearn.model_selection.GridSearchCV`,
 - ``ctr_log_loss_scorer``, ``ctcvr_log_loss_scorer``: minus the binary log loss of the
   first and of the last task, in nats.
 - ``mean_log_loss_scorer``: minus the mean binary log loss over the tasks, in nats.
-  Unlike scikit-learn's ``"neg_log_loss"``, which treats two tasks as two classes, this
-  scorer includes the rows without the event, and its scale does not depend on the
-  number of tasks.
+  Scikit-learn's ``"neg_log_loss"`` treats two tasks as two classes.
 
 An AUC is NaN, with an ``UndefinedMetricWarning``, if the labels have only one class.
 :func:`make_task_scorer` makes other scorers, for example of the metrics in this module:
@@ -24,8 +22,7 @@ An AUC is NaN, with an ``UndefinedMetricWarning``, if the labels have only one c
 :func:`make_grouped_auc_scorer` takes from a column of ``X`` or by metadata routing.
 :func:`reliability_curve`, the rates behind the calibration error, is called with the
 predictions. Several scorers in one ``scoring`` share their predictions, as
-scikit-learn's own scorers do: each method of the estimator runs once per fold and
-split.
+scikit-learn's own scorers do.
 """
 
 from sk_pwiser.metrics._calibration import (

@@ -68,8 +68,7 @@ def expected_calibration_error(
     y_prob : array-like of shape (n_samples,)
         Predicted probabilities of label 1.
     n_bins : int, default=20
-        Number of bins. There may be fewer bins, since equal predictions are always in
-        the same bin.
+        Number of bins; there may be fewer, since equal predictions are in one bin.
     strategy : {"quantile", "uniform"}, default="quantile"
         Whether the bins contain equal shares of the rows or have equal widths. At low
         rates, nearly all rows are in the first bin of equal width.
@@ -86,8 +85,7 @@ def expected_calibration_error(
     Raises
     ------
     ValueError
-        If a parameter is invalid, if the lengths differ, or if a label or a probability
-        is outside [0, 1].
+        If a parameter, a label or a probability is invalid, or the lengths differ.
 
     References
     ----------
@@ -123,8 +121,7 @@ def reliability_curve(
     y_prob : array-like of shape (n_samples,)
         Predicted probabilities of label 1.
     n_bins : int, default=20
-        Number of bins. There may be fewer bins, since equal predictions are always in
-        the same bin.
+        Number of bins; there may be fewer, since equal predictions are in one bin.
     strategy : {"quantile", "uniform"}, default="quantile"
         Whether the bins contain equal shares of the rows or have equal widths.
     sample_weight : array-like of shape (n_samples,), default=None
@@ -133,8 +130,7 @@ def reliability_curve(
     Returns
     -------
     sklearn.utils.Bunch
-        Dictionary-like object with one entry per bin that contains rows, in increasing
-        order of the predictions.
+        Dictionary-like object with one entry per bin with rows, in increasing order.
 
         predicted, observed : ndarray of shape (n_bins,)
             Mean prediction and mean label.
@@ -147,8 +143,7 @@ def reliability_curve(
     Raises
     ------
     ValueError
-        If a parameter is invalid, if the lengths differ, or if a label or a probability
-        is outside [0, 1].
+        If a parameter, a label or a probability is invalid, or the lengths differ.
 
     See Also
     --------

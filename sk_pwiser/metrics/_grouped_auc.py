@@ -15,8 +15,7 @@ def grouped_auc(y_true, y_score, groups, *, return_share=False):
     """Compute the mean ROC AUC within groups, weighted by the sizes of the groups.
 
     Impressions are usually ranked within a user, a page or an auction, where it does
-    not help to distinguish users. Groups with only one class have no AUC and are left
-    out.
+    not help to distinguish users. Groups with only one class are left out.
 
     Parameters
     ----------
@@ -33,17 +32,14 @@ def grouped_auc(y_true, y_score, groups, *, return_share=False):
     Returns
     -------
     auc : float
-        The mean AUC. NaN, with an ``UndefinedMetricWarning``, if no group has both
-        classes.
+        The mean AUC. NaN, with an ``UndefinedMetricWarning``, without such groups.
     share : float
-        Share of rows in groups with both classes, in [0, 1]. Only returned if
-        ``return_share=True``.
+        Share of rows in groups with both classes, in [0, 1], if ``return_share=True``.
 
     Raises
     ------
     ValueError
-        If the lengths differ, if a label is neither 0 nor 1, if a score is NaN, or if a
-        group is missing.
+        If lengths differ, a label is neither 0 nor 1, or a score or group is missing.
 
     See Also
     --------

@@ -48,8 +48,7 @@ def make_task_scorer(
           DataFrame ``Y``, then in the ``task_names_`` of the estimator. A task named
           "cvr" or "mean" is scored by its index.
     greater_is_better : bool, default=True
-        Whether a higher value of the metric is better. If False, the scorer returns
-        minus the metric.
+        Whether a higher value is better. If False, the scorer returns minus the metric.
     response_method : {"predict_proba", "predict"}, default="predict_proba"
         Whether the metric receives the probability of the event or the predicted
         label. With ``task="cvr"`` it always receives a probability.
@@ -68,8 +67,7 @@ def make_task_scorer(
         If ``metric`` is not callable or ``task`` is neither an int nor a str.
     ValueError
         If ``response_method`` is unknown, or is "predict" with ``task="cvr"``. The
-        scorer raises it if one of several tasks has the name "cvr" or "mean" and
-        ``task`` is this name.
+        scorer raises it if ``task``, "cvr" or "mean", is the name of one of several.
 
     Notes
     -----

@@ -166,8 +166,7 @@ def compare_losses(
         ``loss_params`` of the estimator are only used with its own loss.
     weights : sequence of float, default=None
         Values of ``pwiser_weight``, one candidate each, for the losses that take it:
-        "pwiser", and classes that list it in ``estimator_parameters``. None keeps the
-        value of the estimator.
+        "pwiser", and classes with it in ``estimator_parameters``. None keeps its value.
     cv : int, splitter or iterable of (train, test), default=5
         An int is the number of folds of :class:`FunnelStratifiedKFold`, at least 2. A
         splitter, such as ``TimeSeriesSplit`` or ``RepeatedKFold``, or an iterable of
@@ -181,12 +180,10 @@ def compare_losses(
         Group of each row, for splitters that use groups. To pass groups to losses, use
         ``params={"groups": groups}``.
     by : str or int, default=None
-        A column of ``X``, such as the market. The scores are also computed on the test
-        rows of each of its values, without weights, as metrics such as
-        "click AUC, market=nl".
+        A column of ``X``, such as the market. The scores are also computed for each of
+        its values, without weights, as metrics such as "click AUC, market=nl".
     params : dict, default=None
-        Parameters of ``fit``, such as ``sample_weight``. Parameters of length n_samples
-        are split like the rows.
+        Parameters of ``fit``, such as ``sample_weight``; those per row are split, too.
     n_jobs : int, default=None
         Number of fits that run in parallel, by joblib. None means 1, unless there is a
         :class:`joblib.parallel_config` context; -1 means all processors.
@@ -194,8 +191,7 @@ def compare_losses(
         1 prints one line after each fit.
     random_state : int, RandomState instance or None, default=0
         Seed of the folds, if ``cv`` is an int, and of the fits. Each fold has its own
-        seed, which replaces every ``random_state`` of all candidates. With None, folds
-        and seeds differ between calls.
+        seed, which replaces every ``random_state`` of all candidates.
 
     Returns
     -------

@@ -25,8 +25,7 @@ class LossComparison:
         For each metric, scores of shape (n_candidates, n_splits); larger is better.
         Each column contains the scores on one fold. Undefined scores are NaN.
     test_train_ratio : float
-        Number of test rows divided by the number of training rows, for example 1 / 4
-        for five folds.
+        Number of test rows divided by that of training rows: 1 / 4 for five folds.
     params : list of dict, default=None
         For each candidate, the parameters that define it:
         ``estimator.set_params(**params[i])`` creates candidate ``i``.
@@ -149,8 +148,7 @@ class LossComparison:
     def verdicts(self):
         """The result in words, a dict of str to str.
 
-        For each metric, whether each candidate is better than the baseline, worse, or
-        neither on these folds.
+        For each metric, whether each candidate is better or worse than the baseline.
         """
         by_metric = {name: [] for name in self.scores}
         for row in self._rows():

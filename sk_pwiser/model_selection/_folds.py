@@ -17,8 +17,7 @@ from sk_pwiser._utils import check_integer
 class FunnelStratifiedKFold(StratifiedKFold):
     """Stratified K-fold over the funnel depth of a multi-task ``y``.
 
-    Every fold has the proportions of the depths (see :func:`funnel_depth`) of the whole
-    data, up to whole rows.
+    Every fold has the proportions of the depths, see :func:`funnel_depth`, of all rows.
 
     Parameters
     ----------
@@ -32,9 +31,8 @@ class FunnelStratifiedKFold(StratifiedKFold):
         None if ``shuffle=False``.
     task_parents : "chain", None or dict, default="chain"
         Which task presupposes which, see
-        :class:`~sk_pwiser.MultiTaskCTRCVRClassifier`; names are those of the columns of
-        ``y``, or indices. If the tasks are no funnel, rows are stratified by the last
-        of the tasks that they reached.
+        :class:`~sk_pwiser.MultiTaskCTRCVRClassifier`, by names of columns of ``y`` or
+        indices. Without a funnel, rows are stratified by the last task reached.
 
     See Also
     --------
@@ -88,8 +86,7 @@ class FunnelStratifiedKFold(StratifiedKFold):
         Raises
         ------
         ValueError
-            If a label is invalid, if ``X`` and ``y`` have different lengths, or if
-            there are fewer rows than folds.
+            If a label is invalid, lengths differ, or there are fewer rows than folds.
         """
         # Not a generator itself, so that a bad y raises at the call.
         return super().split(
@@ -100,8 +97,7 @@ class FunnelStratifiedKFold(StratifiedKFold):
 class FunnelTimeSplit(BaseCrossValidator):
     """Folds in the order of time, with conversions in every part.
 
-    Each test part is a period, and its training part all rows before it, as a model
-    would be trained in operation.
+    Each test part is a period, and its training part all rows before it.
 
     Parameters
     ----------
@@ -115,8 +111,7 @@ class FunnelTimeSplit(BaseCrossValidator):
         the labels: a number, in the unit of the times (in seconds if these are dates),
         a text such as "1h" or "7d", or a timedelta.
     min_conversions : int, default=1
-        The least number of rows in each part in which the last task happened, and all
-        that it presupposes.
+        The least number of rows in each part with the last task and its parents.
     task_parents : "chain", None or dict, default="chain"
         Which task presupposes which, as in :class:`FunnelStratifiedKFold`.
 
@@ -129,8 +124,7 @@ class FunnelTimeSplit(BaseCrossValidator):
     -----
     Test parts are consecutive periods at the end of the log, of ``n_samples //
     (n_splits + 1)`` rows each, up to rows of equal time. One with fewer conversions
-    begins earlier. Labels of tasks after the first may be missing; such rows do not
-    count as conversions.
+    begins earlier. Rows with missing labels do not count as conversions.
 
     Examples
     --------
@@ -193,7 +187,9 @@ class FunnelTimeSplit(BaseCrossValidator):
             there are too few rows or conversions.
         """
         # Not a generator itself, so that bad input raises at the call.
-        self._check_params()
+        check_integer("n_splits", self.n_splits, at_least=1)
+        check_integer("min_conversions", self.min_conversions, at_least=0)
+        check_duration(self.gap, "gap", zero=True)
         times = times_of(X, self.time)
         gap = read_duration(self.gap, "gap", times.kind)
         strata = funnel_strata(y, self.task_parents, "y")
@@ -230,11 +226,6 @@ class FunnelTimeSplit(BaseCrossValidator):
             parts.append((order[:train], order[start:end]))
             end = start
         return parts[::-1]
-
-    def _check_params(self):
-        check_integer("n_splits", self.n_splits, at_least=1)
-        check_integer("min_conversions", self.min_conversions, at_least=0)
-        check_duration(self.gap, "gap", zero=True)
 
 
 class FunnelGroupKFold(GroupsConsumerMixin, FunnelStratifiedKFold):
@@ -289,8 +280,7 @@ class FunnelGroupKFold(GroupsConsumerMixin, FunnelStratifiedKFold):
         Raises
         ------
         ValueError
-            If labels are invalid, a group is missing, or there are fewer groups than
-            folds.
+            If a label is invalid, a group missing, or there are too few groups.
         """
         if groups is None:
             raise ValueError("groups must be one group per row; got None.")
