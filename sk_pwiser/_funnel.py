@@ -60,8 +60,7 @@ def funnel_holdout(
         Labels, as for :func:`funnel_depth`. Rows of unknown depth are separate strata,
         as in :class:`FunnelStratifiedKFold`.
     test_size : float, default=0.25
-        Fraction of the rows in the test set, in (0, 1). The number of test rows is
-        rounded up, but each set contains at least one row.
+        Fraction of the test rows, in (0, 1), rounded up. Each set has at least one row.
     random_state : int, RandomState instance or None, default=None
         Seed of the selection; an int gives the same split at every call.
     groups : array-like of shape (n_samples,), default=None
@@ -107,11 +106,7 @@ def funnel_holdout(
     """
     if not 0.0 < test_size < 1.0:
         raise ValueError(f"test_size must be in (0, 1), got {test_size!r}.")
-    return hold_out(funnel_strata(Y, task_parents), test_size, random_state, groups)
-
-
-def hold_out(strata, test_size, random_state, groups=None):
-    """Hold out a share of each stratum; of whole groups by their deepest row."""
+    strata = funnel_strata(Y, task_parents)
     rule, number = "Y must have at least 2 rows", None
     if groups is not None:
         check_consistent_length(strata, groups)

@@ -33,11 +33,6 @@ class Times(NamedTuple):
     kind: str
 
 
-def unit_of(kind):
-    """Return how many units of times make a unit of ages: seconds for dates."""
-    return 1 if kind == NUMBER else 10**9
-
-
 def read_times(column, name):
     """Read numbers, or dates of any library; far and missing ones are errors."""
     if hasattr(column, "null_count"):

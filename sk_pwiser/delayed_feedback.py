@@ -119,8 +119,7 @@ def delayed_feedback_weights(Y, *, delay, elapsed, cvr=None, min_probability=0.0
         Time from the impression to the end of the log, in the same unit.
     cvr : array-like of shape (n_samples,), default=None
         The conversion rate p of each row, such as `predict_cvr` of an earlier fit. By
-        default one rate for all rows, the sum of 1 / F(e) over the converted rows
-        divided by the number of clicks.
+        default the sum of 1 / F(e) over the converted rows, divided by the clicks.
     min_probability : float, default=0.05
         Smallest F(e) of a row with a label, in (0, 1].
 

@@ -1,9 +1,8 @@
 """Calibration curves of one task: functions from logits to probabilities.
 
-Only the ratios of the weights influence a curve. In a sampled log the weights differ by
-orders of magnitude between the labels. The constants of the methods are therefore
-relative to the mean weight of one label, not to that of all rows, which can be a
-hundred times the weight of a conversion.
+Only the ratios of the weights influence a curve. The constants of the methods are
+relative to the mean weight of one label, since that of all rows can be a hundred times
+the weight of a conversion in a sampled log.
 """
 
 import numpy as np

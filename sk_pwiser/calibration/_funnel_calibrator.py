@@ -94,7 +94,7 @@ class FunnelCalibrator(
         :class:`~sk_pwiser.model_selection.FunnelStratifiedKFold`, not shuffled.
     ordered : bool, default=True
         Whether no task is more likely than the one that it presupposes: the one before
-        it, or that of the `task_parents_` of the estimator. False calibrates each one.
+        it, or that of the estimator's `task_parents_`. False calibrates each alone.
     negative_sampling_rate : float or "auto", default="auto"
         Share of the rows without a click (the first task) that the log has kept, in
         (0, 1]. These rows count 1 / rate times in the curves, so that calibrated
@@ -134,8 +134,7 @@ class FunnelCalibrator(
     "isotonic" draws straight lines, in log-odds, between the centres of the steps of
     :class:`~sklearn.isotonic.IsotonicRegression`, similar to Oron and Flournoy (2017),
     so that AUC stays the same, except for rows outside the outermost centres. "sigmoid"
-    equals that of :class:`~sklearn.calibration.CalibratedClassifierCV` for rows of
-    equal weight.
+    is that of :class:`~sklearn.calibration.CalibratedClassifierCV` for equal weights.
 
     The shifts of `by` are the modes of their posterior distribution: the prior is
     normal with mean 0, and its variance maximises the marginal likelihood of the
@@ -218,8 +217,7 @@ class FunnelCalibrator(
         sample_weight : array-like of shape (n_samples,) or (n_samples, n_tasks), \
                 default=None
             Weights of the rows, or of the rows and tasks, >= 0, in the curves and in
-            the fits, without those that follow from `negative_sampling_rate`. Only
-            their ratios matter to the curves.
+            the fits, without those that follow from `negative_sampling_rate`.
 
         Returns
         -------

@@ -57,16 +57,14 @@ class HistoryFeatures(DocLink, HistoryFiles, TransformerMixin, BaseEstimator):
         - "n": the largest number of values, by default 20;
         - "task": a task that must have happened, by name or index, by default none;
         - "ages": "values" adds a column with lists of the values' ages, "buckets" one
-          with the integers ``floor(log2(1 + age))``, which the estimator can take as
-          categories.
+          with ``floor(log2(1 + age))``, which the estimator can take as categories.
     smoothing : float, default=2.0
         Strength of the shrinkage of rates to the rate over all keys: the number of
         events of the rarer kind that the added rows would have.
     max_age : duration, default=None
         A key that has no impression for longer begins anew, and leaves the state.
     max_keys : int, default=None
-        The largest number of keys of a kind in the state after `fit` and `update`;
-        those with the latest impressions are kept.
+        The largest number of keys of a kind in the state, those of latest impressions.
     passthrough : bool, default=True
         Whether the columns of ``X``, except for the times, precede the new ones.
 
@@ -189,8 +187,7 @@ class HistoryFeatures(DocLink, HistoryFiles, TransformerMixin, BaseEstimator):
         y : array-like of shape (n_samples, n_tasks) or (n_samples,), default=None
             Labels. None if no label is known.
         overlap : {"error", "merge"}, default="error"
-            What rows from before the end of the state are: an error, or late rows that
-            are added as if they had been in time.
+            Whether rows from before the end of the state are an error, or are added.
 
         Returns
         -------
@@ -250,13 +247,15 @@ class HistoryFeatures(DocLink, HistoryFiles, TransformerMixin, BaseEstimator):
             As in `fit`.
         """
         state, plan = self._fitted()
-        rows, table = self._read(X, None, state, plan, has_labels=False)
+        rows, table = self._read(X, None, state, plan)
         times = rows.time
         if state.end is not None and (is_early := times < state.end).any():
             self._warn_early(int(is_early.sum()))
             times = np.maximum(times, state.end)
+        if self._derived is None:
+            self._derived = state.pasts(plan)
         names = self.feature_names_in_
-        return self._output(table, names, rows, times, state, plan, self._pasts())
+        return self._output(table, names, rows, times, state, plan, self._derived)
 
     def replay(self, X, y=None, *, update=False):
         """Walk a later period in the order of time, each row with what was known then.
@@ -426,11 +425,6 @@ class HistoryFeatures(DocLink, HistoryFiles, TransformerMixin, BaseEstimator):
         self._state, self._plan = state, plan
         self._derived = self._one_row = None
 
-    def _pasts(self):
-        if self._derived is None:
-            self._derived = self._state.pasts(self._plan)
-        return self._derived
-
     def _fit(self, X, y, returns_features):
         params = self.get_params(deep=False)
         check_params(params)
@@ -451,15 +445,13 @@ class HistoryFeatures(DocLink, HistoryFiles, TransformerMixin, BaseEstimator):
         self._set_state(state, plan)
         return result
 
-    def _read(self, X, y, state, plan, has_labels=True):
+    def _read(self, X, y, state, plan):
         """Return the rows of a later table, checked, and the table."""
         table = Table(X)
         times = read_times(table.column(plan.time), plan.time)
         check_kind(times.kind, plan.kind, plan.time)
-        labels = None
-        if has_labels:
-            known = plan.task_names, state.classes
-            labels = read_history_labels(y, table.n_rows, *known)
+        known = plan.task_names, state.classes
+        labels = read_history_labels(y, table.n_rows, *known)
         for name in plan.kept(self.feature_names_in_):
             table.column(name)
         return Rows(self._columns(table, plan), times.values, labels), table

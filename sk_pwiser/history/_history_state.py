@@ -110,7 +110,7 @@ class Rows(NamedTuple):
 
     columns: dict
     time: np.ndarray
-    labels: Labels | None
+    labels: Labels
 
 
 def read_column(column, name):

@@ -8,8 +8,6 @@ import numpy as np
 
 from sk_pwiser._table import as_table
 
-KINDS = "pandas", "polars", "arrow", "dict"
-
 
 class ListOutput(NamedTuple):
     """A column of lists: sizes, and elements, which are places in `values` if given."""
@@ -20,7 +18,7 @@ class ListOutput(NamedTuple):
 
 
 def kind_of(X):
-    """Return the kind of a table, one of `KINDS`; an array, without names, is none."""
+    """Return "pandas", "polars", "arrow" or "dict"; arrays, without names, are none."""
     if isinstance(X, Mapping):
         return "dict"
     library = type(X).__module__.partition(".")[0]
@@ -37,7 +35,7 @@ def kind_of(X):
 
 
 class Table:
-    """A table of one of the `KINDS`; an error if it has no names of columns."""
+    """A table of any kind; an error if it has no names of columns."""
 
     def __init__(self, X):
         if hasattr(X, "reads_in_parts") or hasattr(X, "collect"):

@@ -100,12 +100,6 @@ class KeyLog:
             }
         return self.replaced(rows=more(self.rows), lists=lists, totals=totals)
 
-    def last_time(self):
-        has_rows = np.diff(self.offsets) > 0
-        last = self.totals["last"].astype(self.time.dtype)
-        last[has_rows] = self.time[self.offsets[1:][has_rows] - 1]
-        return last
-
 
 def no_totals(n_keys, n_tasks, n_half_lives, dtype):
     """Return the totals of keys without old rows.

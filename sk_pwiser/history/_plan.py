@@ -4,7 +4,7 @@ import copy
 from numbers import Integral
 from typing import NamedTuple
 
-from sk_pwiser._times import check_duration, duration_label, read_duration, unit_of
+from sk_pwiser._times import NUMBER, check_duration, duration_label, read_duration
 from sk_pwiser._utils import check_boolean, check_integer, check_number
 
 LIST_FIELDS = ("column", "key", "n", "task", "ages")
@@ -32,7 +32,7 @@ class Plan:
         self.params, self.kind = copy.deepcopy(params), kind
         self.task_names = list(task_names)
         self.time, self.passthrough = params["time"], params["passthrough"]
-        self.unit = unit_of(kind)
+        self.unit = 1 if kind == NUMBER else 10**9  # of ages, which are in seconds
         self.keys = as_keys(params["keys"])
         self.key_names = ["_x_".join(key) for key in self.keys]
         self.delays = _delays(params["label_delay"], kind, self.task_names)

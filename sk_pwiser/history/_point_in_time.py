@@ -265,7 +265,9 @@ class Past:
     def _bounded(self, log, end):
         """Return a log without keys that are too old or too many."""
         max_age, max_keys = self.plan.max_age, self.plan.max_keys
-        last, is_kept = log.last_time(), np.ones(log.n_keys, dtype=bool)
+        has_rows, is_kept = np.diff(log.offsets) > 0, np.ones(log.n_keys, dtype=bool)
+        last = log.totals["last"].astype(log.time.dtype)
+        last[has_rows] = log.time[log.offsets[1:][has_rows] - 1]
         if max_age is not None:
             is_kept &= end - last <= max_age
         if max_keys is not None and is_kept.sum() > max_keys:

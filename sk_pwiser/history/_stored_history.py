@@ -36,8 +36,7 @@ to_json = json.JSONEncoder().encode
 class RecordForm:
     """The form of the records of a kind of keys: numbers of 8 bytes, then JSON.
 
-    A record has the sizes of the parts of a `KeyPast`, the reference and the totals,
-    the parts, and the values of the lists.
+    A record is a `KeyPast`: sizes of the parts, reference, totals, parts and values.
     """
 
     def __init__(self, plan, key=0):

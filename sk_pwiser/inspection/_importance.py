@@ -60,8 +60,7 @@ def task_importances(
         importances_mean, importances_std : ndarray of shape (n_columns, n_tasks)
             Mean and standard deviation over the repeats.
         intervals : ndarray of shape (n_columns, n_tasks, 2)
-            Ends of 95 % confidence intervals of the means over permutations of these
-            rows, by Student's t; NaN with one repeat.
+            95 % confidence intervals of the means, by Student's t; NaN for one repeat.
         baseline : ndarray of shape (n_tasks,)
             Scores without a permutation, those of "log_loss" negated.
         column_names : list

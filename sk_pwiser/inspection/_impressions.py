@@ -60,8 +60,7 @@ def describe_impressions(
     estimator : MultiTaskCTRCVRClassifier, default=None
         The estimator to describe, fitted or not, by default with default parameters.
     n_periods : int, default=10
-        Number of periods, at least 2, with about equal numbers of rows. There may be
-        fewer, since rows of equal time are in one period.
+        Largest number of periods, at least 2, with about equal numbers of rows.
     max_rows : int, default=1_000_000
         Columns are described by a random sample of this number of rows if there are
         more. Depths and rates are those of all rows.

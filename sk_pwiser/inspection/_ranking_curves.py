@@ -108,8 +108,7 @@ class TaskCurvesDisplay:
                 default=None
             Weights of the rows, or of each row and task.
         cvr : bool, default=False
-            Whether to add a curve of P(last task | first task), the ratio of the
-            probabilities, over the rows in which the first task is 1.
+            Whether to add a curve of P(last task | first task), the ratio of both.
         ax : matplotlib Axes, default=None
             The axes to draw on; None creates a new figure.
         **kwargs : dict
@@ -141,8 +140,7 @@ class TaskCurvesDisplay:
     ):
         """Draw the curves of each test fold of a cross-validation.
 
-        All curves of a task have its colour and one entry in the legend. Scores in it
-        are the mean and the standard deviation over the folds.
+        The legend has the mean and the standard deviation of the scores over the folds.
 
         Parameters
         ----------

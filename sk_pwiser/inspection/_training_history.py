@@ -137,8 +137,7 @@ class TrainingHistoryDisplay:
         Raises
         ------
         ValueError
-            If `kind` is unknown or is "auc" without validation rows, or if `ax` does
-            not contain one axes per plot.
+            If `kind` is unknown or has no curves, or `ax` has not one axes per plot.
         """
         plots = self._plots(kind)
         self.axes_ = row_of_axes(ax, len(plots), "TrainingHistoryDisplay")

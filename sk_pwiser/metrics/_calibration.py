@@ -79,8 +79,7 @@ def expected_calibration_error(
     -------
     float
         Sum over the bins of the share of rows times the distance between their mean
-        prediction and their mean label; 0 is best. Noise alone gives a positive value,
-        which is larger for bins with fewer rows.
+        prediction and their mean label; 0 is best, but noise alone gives more.
 
     Raises
     ------

@@ -102,9 +102,8 @@ def make_grouped_auc_scorer(task, *, groups=None):
     Returns
     -------
     scorer : callable
-        ``scorer(estimator, X, Y, groups=None)`` returns a float, see
-        :func:`grouped_auc`. It is NaN, with an ``UndefinedMetricWarning``, if no group
-        has both classes.
+        ``scorer(estimator, X, Y, groups=None)`` returns a float, as
+        :func:`grouped_auc`: NaN, with an ``UndefinedMetricWarning``, if undefined.
 
     Raises
     ------

@@ -72,11 +72,9 @@ def make_task_scorer(
     Notes
     -----
     ``Y``, of shape (n_samples, n_tasks) or (n_samples,), contains 0 and 1, or for a
-    single task the two ``classes_`` of the estimator, of which the second one is the
-    event; the metric receives 0 and 1. If the estimator has
-    ``missing_labels="ignore"``, labels of tasks after the first may be missing; the
-    score of a task leaves out the rows without a label. Labels and weights are checked
-    as in ``fit``, with the same errors.
+    single task the two ``classes_`` of the estimator; the metric receives 0 and 1. With
+    ``missing_labels="ignore"`` in the estimator, labels of tasks after the first may be
+    missing, and their rows are left out. Labels and weights are checked as in ``fit``.
 
     ``predict_proba`` of the estimator may return an array of shape (n_samples,
     n_tasks), a list of ``n_tasks`` arrays of shape (n_samples, 2), or for one task an

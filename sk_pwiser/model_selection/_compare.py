@@ -208,8 +208,7 @@ def compare_losses(
     Warns
     -----
     UndefinedMetricWarning
-        If a score is undefined on a fold, for example without a conversion in its test
-        rows. The comparison in this metric leaves out the fold.
+        If a score is undefined on a fold, which is then left out for this metric.
     UserWarning
         If folds train on rows from after the start of their test part, although the
         estimator has a `time_column` or a

@@ -167,8 +167,7 @@ class LossComparison:
         Returns
         -------
         matplotlib Axes
-            The axes, with a group of horizontal intervals per metric, one per candidate
-            except for the baseline.
+            The axes, with intervals per metric and candidate except for the baseline.
         """
         pyplot = import_extra("matplotlib.pyplot", "LossComparison.plot")
         if ax is None:

@@ -183,8 +183,7 @@ class FunnelTimeSplit(BaseCrossValidator):
         Raises
         ------
         ValueError, TypeError
-            If a parameter is invalid, if times are missing or cannot be sorted, or if
-            there are too few rows or conversions.
+            If a parameter or a time is invalid, or if rows or conversions are too few.
         """
         # Not a generator itself, so that bad input raises at the call.
         check_integer("n_splits", self.n_splits, at_least=1)
