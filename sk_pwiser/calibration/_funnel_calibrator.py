@@ -315,9 +315,8 @@ class FunnelCalibrator(
         for train, test in splits:
             model = self._fit_clone(X, y, sample_weight, train)
             found = _positive_logits(model, _safe_indexing(X, test), labels.shape[1])
-            counts = weight[train] > 0
-            for k, seen in enumerate(counts.T):
-                if len(np.unique(labels[train][seen, k])) == 2:  # both classes
+            for k, seen in enumerate((weight[train] > 0).T):
+                if len(np.unique(labels[train][seen, k])) == 2:
                     logits[test, k] = found[:, k]
         return self._fit_clone(X, y, sample_weight), logits
 
@@ -333,13 +332,11 @@ class FunnelCalibrator(
         return check_cv(self.cv, y, classifier=True).split(X, y)
 
     def _fit_clone(self, X, y, sample_weight, rows=None):
+        params = {} if sample_weight is None else {"sample_weight": sample_weight}
         if rows is not None:
             X, y = _safe_indexing(X, rows), _safe_indexing(y, rows)
-        if sample_weight is None:
-            return clone(self.estimator).fit(X, y)
-        if rows is not None:
-            sample_weight = _safe_indexing(sample_weight, rows)
-        return clone(self.estimator).fit(X, y, sample_weight=sample_weight)
+            params = {name: _safe_indexing(v, rows) for name, v in params.items()}
+        return clone(self.estimator).fit(X, y, **params)
 
     def _sampling_rate(self, estimator):
         if self.negative_sampling_rate != "auto":
@@ -401,11 +398,10 @@ class FunnelCalibrator(
                 "column whose values group the rows, such as markets."
             )
         group = np.array([index[value] for value in groups])
+        is_known = np.array([value is not None for value in groups])
         shifts = np.zeros((len(index), len(curves)))
         for k, curve in enumerate(curves):
-            rows = (weight[:, k] > 0) & np.array(
-                [value is not None for value in groups]
-            )
+            rows = (weight[:, k] > 0) & is_known
             if curve is None or len(np.unique(labels[rows, k])) < 2:
                 continue
             calibrated = curve.transform(logits[rows, k])
