@@ -84,8 +84,7 @@ class FunnelCalibrator(
     method : {"isotonic", "sigmoid", "temperature"}, default="isotonic"
         The curves: an increasing function ("isotonic", for some hundred events or
         more), a sigmoid of a linear function of the logit ("sigmoid", Platt's method,
-        for fewer), or the logit divided by one number ("temperature"), which corrects
-        the spread of the logits and the rate together, not each by itself.
+        for fewer), or the logit divided by one number ("temperature").
     cv : int, cross-validation generator or iterable, default=None
         With None, `estimator` must be fitted, and `fit` fits only the curves.
         Otherwise `fit` trains a clone of the estimator per split, fits the curves to

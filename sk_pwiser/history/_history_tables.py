@@ -1,7 +1,7 @@
 """Tables of any library: their columns, and new columns beside them."""
 
 from collections.abc import Mapping
-from itertools import chain
+from itertools import pairwise
 from typing import NamedTuple
 
 import numpy as np
@@ -98,23 +98,18 @@ def _as_array(name, column):
 def _converted(X, kind, wanted, kept):
     if kind == "dict":
         X = {name: X[name] for name in kept}
-        if wanted == "pandas":
-            import pandas as pd
-
-            return pd.DataFrame(X)
-        if wanted == "polars":
-            import polars as pl
-
-            return pl.DataFrame(X)
-        return X
-    X = X.select(kept) if kind in ("arrow", "polars") else X[kept]
+    else:
+        X = X[kept] if kind == "pandas" else X.select(kept)
     if kind == wanted:
         return X
     if wanted == "pandas":
-        return X.to_pandas()
+        import pandas as pd
+
+        return pd.DataFrame(X) if kind == "dict" else X.to_pandas()
     import polars as pl
 
-    return pl.from_arrow(X) if kind == "arrow" else pl.from_pandas(X)
+    readers = {"dict": pl.DataFrame, "arrow": pl.from_arrow, "pandas": pl.from_pandas}
+    return readers[kind](X)
 
 
 def _new_column(new, kind):
@@ -163,6 +158,6 @@ def _python_lists(new):
         elements = [new.values[place] for place in elements]
     ends = new.sizes.cumsum().tolist()
     lists = np.empty(len(ends), dtype=object)
-    for row, (start, end) in enumerate(zip(chain([0], ends), ends, strict=False)):
+    for row, (start, end) in enumerate(pairwise([0, *ends])):
         lists[row] = elements[start:end]
     return lists

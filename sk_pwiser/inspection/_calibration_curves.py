@@ -46,10 +46,8 @@ class TaskCalibrationDisplay(TaskCurvesDisplay):
         The curves.
     intervals_ : list of matplotlib LineCollection
         The confidence intervals; empty if they are not drawn.
-    ax_ : matplotlib Axes
-        The axes.
-    figure_ : matplotlib Figure
-        The figure.
+    ax_, figure_ : matplotlib Axes and Figure
+        The axes and their figure.
 
     See Also
     --------

@@ -51,10 +51,8 @@ class FunnelScoreDisplay:
     ----------
     lines_ : list of matplotlib Line2D
         The densities of depths with at least two distinct scores, in order of depth.
-    ax_ : matplotlib Axes
-        The axes.
-    figure_ : matplotlib Figure
-        The figure.
+    ax_, figure_ : matplotlib Axes and Figure
+        The axes and their figure.
 
     Examples
     --------

@@ -173,10 +173,8 @@ class TaskImportanceDisplay:
         The bars of each task.
     shown_ : list
         Names of the columns that are drawn, from the top.
-    ax_ : matplotlib Axes
-        The axes.
-    figure_ : matplotlib Figure
-        The figure.
+    ax_, figure_ : matplotlib Axes and Figure
+        The axes and their figure.
 
     See Also
     --------

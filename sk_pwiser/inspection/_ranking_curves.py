@@ -226,10 +226,8 @@ class TaskRocCurveDisplay(TaskCurvesDisplay):
         The curves.
     chance_level_ : matplotlib Line2D or None
         The diagonal, if it is drawn.
-    ax_ : matplotlib Axes
-        The axes.
-    figure_ : matplotlib Figure
-        The figure.
+    ax_, figure_ : matplotlib Axes and Figure
+        The axes and their figure.
 
     See Also
     --------
@@ -329,10 +327,8 @@ class TaskPrecisionRecallDisplay(TaskCurvesDisplay):
         The curves.
     chance_levels_ : list of matplotlib Line2D
         The base rates, one line per task.
-    ax_ : matplotlib Axes
-        The axes.
-    figure_ : matplotlib Figure
-        The figure.
+    ax_, figure_ : matplotlib Axes and Figure
+        The axes and their figure.
 
     See Also
     --------

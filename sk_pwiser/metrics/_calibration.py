@@ -17,10 +17,8 @@ def normalized_entropy(y_true, y_prob, *, sample_weight=None):
 
     Parameters
     ----------
-    y_true : array-like of shape (n_samples,)
-        Labels, 0 or 1, or the true probabilities of generated rows.
-    y_prob : array-like of shape (n_samples,)
-        Predicted probabilities of label 1.
+    y_true, y_prob : array-like of shape (n_samples,)
+        Labels, 0 or 1, or true probabilities, and predicted probabilities of label 1.
     sample_weight : array-like of shape (n_samples,), default=None
         Weights of the rows.
 
@@ -63,10 +61,8 @@ def expected_calibration_error(
 
     Parameters
     ----------
-    y_true : array-like of shape (n_samples,)
-        Labels, 0 or 1, or the true probabilities of generated rows.
-    y_prob : array-like of shape (n_samples,)
-        Predicted probabilities of label 1.
+    y_true, y_prob : array-like of shape (n_samples,)
+        Labels, 0 or 1, or true probabilities, and predicted probabilities of label 1.
     n_bins : int, default=20
         Number of bins; there may be fewer, since equal predictions are in one bin.
     strategy : {"quantile", "uniform"}, default="quantile"
@@ -115,10 +111,8 @@ def reliability_curve(
 
     Parameters
     ----------
-    y_true : array-like of shape (n_samples,)
-        Labels, 0 or 1, or the true probabilities of generated rows.
-    y_prob : array-like of shape (n_samples,)
-        Predicted probabilities of label 1.
+    y_true, y_prob : array-like of shape (n_samples,)
+        Labels, 0 or 1, or true probabilities, and predicted probabilities of label 1.
     n_bins : int, default=20
         Number of bins; there may be fewer, since equal predictions are in one bin.
     strategy : {"quantile", "uniform"}, default="quantile"
@@ -192,10 +186,8 @@ def predicted_over_observed(y_true, y_prob, *, sample_weight=None):
 
     Parameters
     ----------
-    y_true : array-like of shape (n_samples,)
-        Labels, 0 or 1, or the true probabilities of generated rows.
-    y_prob : array-like of shape (n_samples,)
-        Predicted probabilities of label 1.
+    y_true, y_prob : array-like of shape (n_samples,)
+        Labels, 0 or 1, or true probabilities, and predicted probabilities of label 1.
     sample_weight : array-like of shape (n_samples,), default=None
         Weights of the rows.
 

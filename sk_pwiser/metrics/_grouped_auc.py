@@ -19,12 +19,8 @@ def grouped_auc(y_true, y_score, groups, *, return_share=False):
 
     Parameters
     ----------
-    y_true : array-like of shape (n_samples,)
-        Labels, 0 or 1.
-    y_score : array-like of shape (n_samples,)
-        Predicted scores: probabilities or logits.
-    groups : array-like of shape (n_samples,)
-        Group of each row.
+    y_true, y_score, groups : array-like of shape (n_samples,)
+        Label, 0 or 1, predicted score, a probability or logit, and group of each row.
     return_share : bool, default=False
         Whether to also return the share of rows in groups with both classes. If it is
         small, the AUC only describes a few, untypical groups.
