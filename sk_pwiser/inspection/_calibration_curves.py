@@ -56,20 +56,16 @@ class TaskCalibrationDisplay(TaskCurvesDisplay):
 
     Examples
     --------
-    >>> from sk_pwiser import MultiTaskCTRCVRClassifier
-    >>> from sk_pwiser.calibration import FunnelCalibrator
+    >>> import numpy as np
     >>> from sk_pwiser.datasets import make_ctr_cvr
     >>> from sk_pwiser.inspection import TaskCalibrationDisplay
-    >>> data = make_ctr_cvr(3_000, ctr=0.3, random_state=0)
-    >>> X, Y = data.data, data.target
-    >>> before = MultiTaskCTRCVRClassifier(max_epochs=3, random_state=0)
-    >>> before = before.fit(X[:1000], Y[:1000])
-    >>> after = FunnelCalibrator(before).fit(X[1000:2000], Y[1000:2000])
-    >>> display = TaskCalibrationDisplay.from_estimator(
-    ...     {"before": before, "after": after}, X[2000:], Y[2000:], n_bins=5
+    >>> log = make_ctr_cvr(3_000, ctr=0.3, random_state=0)
+    >>> P = np.column_stack([log.ctr, log.ctr * log.cvr])
+    >>> display = TaskCalibrationDisplay.from_predictions(
+    ...     log.target, {"true": P, "too low": P / 2}, n_bins=5
     ... )
     >>> display.model_names
-    ['before', 'before', 'after', 'after']
+    ['true', 'true', 'too low', 'too low']
     """
 
     _curve_name = "The reliability curve"
