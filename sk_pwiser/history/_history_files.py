@@ -125,9 +125,8 @@ class HistoryFiles:
 
         for name, columns in tables.items():
             parquet.write_table(pa.table(columns), folder / f"{name}.parquet")
-        description = self._describe()
         # Last, so that an interrupted folder is none.
-        text = json.dumps(FORM.encode(description, "history")[0], indent=1)
+        text = json.dumps(FORM.encode(self._describe(), "history")[0], indent=1)
         write_bytes(folder / DESCRIPTION, text.encode("ascii"))
 
     @classmethod

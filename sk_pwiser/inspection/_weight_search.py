@@ -226,12 +226,10 @@ class WeightSearchDisplay:
         """
         self.axes_ = row_of_axes(ax, len(self.scores), "WeightSearchDisplay")
         self.containers_ = []
-        others = [name for name in self.scores if name not in self.task_names]
+        order = list(dict.fromkeys([*self.task_names, *self.scores]))
         for one, (name, scores) in zip(self.axes_, self.scores.items(), strict=True):
-            order = [*self.task_names, *others]
             properties = style(kwargs, color=task_color(order.index(name)), marker="o")
-            error = self.standard_errors[name]
-            properties = {"capsize": 3, **properties}
+            error, properties = self.standard_errors[name], {"capsize": 3} | properties
             drawn = one.errorbar(self.values, scores, error, **properties)
             self.containers_.append(drawn)
             if self.best_value is not None:
