@@ -8,12 +8,7 @@ from sklearn.utils import _safe_indexing, check_random_state
 
 from sk_pwiser._estimator import MultiTaskCTRCVRClassifier
 from sk_pwiser._funnel import funnel_depth
-from sk_pwiser._table import (
-    as_table,
-    check_match,
-    check_targets,
-    result_frame,
-)
+from sk_pwiser._table import as_table, check_match, check_targets, result_frame
 from sk_pwiser._times import NUMBER, times_of
 from sk_pwiser._utils import aligned, check_integer
 from sk_pwiser.inspection._column_facts import (
@@ -36,14 +31,7 @@ STYLE = (
 
 
 def describe_impressions(
-    X,
-    Y,
-    *,
-    time=None,
-    estimator=None,
-    n_periods=10,
-    max_rows=1_000_000,
-    random_state=0,
+    X, Y, *, time=None, estimator=None, n_periods=10, max_rows=1_000_000, random_state=0
 ):
     """Describe impressions before a fit, and what a fit would do with them.
 

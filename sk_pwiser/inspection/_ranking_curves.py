@@ -83,15 +83,7 @@ class TaskCurvesDisplay:
 
     @classmethod
     def from_predictions(
-        cls,
-        Y,
-        P,
-        *,
-        task_names=None,
-        sample_weight=None,
-        cvr=False,
-        ax=None,
-        **kwargs,
+        cls, Y, P, *, task_names=None, sample_weight=None, cvr=False, ax=None, **kwargs
     ):
         """Draw the curves of predicted probabilities.
 
