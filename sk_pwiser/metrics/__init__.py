@@ -32,7 +32,7 @@ from sk_pwiser.metrics._calibration import (
     reliability_curve,
 )
 from sk_pwiser.metrics._grouped_auc import grouped_auc, make_grouped_auc_scorer
-from sk_pwiser.metrics._scorers import (
+from sk_pwiser.metrics._task_scorer import (
     ctcvr_auc_scorer,
     ctcvr_average_precision_scorer,
     ctcvr_log_loss_scorer,
@@ -40,10 +40,10 @@ from sk_pwiser.metrics._scorers import (
     ctr_average_precision_scorer,
     ctr_log_loss_scorer,
     cvr_auc_scorer,
+    make_task_scorer,
     mean_auc_scorer,
     mean_log_loss_scorer,
 )
-from sk_pwiser.metrics._task_scorer import make_task_scorer
 
 __all__ = [
     "ctcvr_auc_scorer",
