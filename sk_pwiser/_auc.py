@@ -26,7 +26,6 @@ def auc_within(y, score, codes):
     """Return the mean AUC of groups with both classes, and their share of the rows.
 
     Groups have the weight of their rows. The AUC is NaN if none has both classes.
-    `codes` are integers from 0 on, `y` is 0 or 1.
     """
     # Ranks over all rows have the same order and ties within each group as the scores.
     ranks = rankdata(score, method="dense")

@@ -46,9 +46,8 @@ class KeyLog:
     """Totals and recent rows of all keys of a kind, such as the users.
 
     `columns` are the keys, sorted, by the indices of their values in the vocabularies,
-    `rows` their recent impressions, and `lists` the elements of each list. `totals` are
-    sums over rows that are no longer kept, see `no_totals`; decayed ones have their
-    value at `reference`, None without any.
+    and `lists` the elements of each list. `totals` are sums over rows that are no
+    longer kept; decayed ones have their value at `reference`, None without any.
     """
 
     def __init__(self, columns, rows, lists, totals, reference=None):
@@ -102,20 +101,15 @@ class KeyLog:
 
 
 def no_totals(n_keys, n_tasks, n_half_lives, dtype):
-    """Return the totals of keys without old rows.
-
-    `count` is the number of impressions, `first` and `last` their times. `known` are
-    the known labels per task, `positive` those that are 1, `last_positive` the time of
-    the last of them. `decayed` has, per half-life, the decayed numbers of impressions,
-    of known labels per task, and of labels that are 1 per task.
-    """
+    """Return the totals of keys without old rows; times have the dtype."""
     return {
-        "count": np.zeros(n_keys, dtype=np.int64),
-        "first": np.zeros(n_keys, dtype=dtype),
+        "count": np.zeros(n_keys, dtype=np.int64),  # of impressions
+        "first": np.zeros(n_keys, dtype=dtype),  # their times
         "last": np.zeros(n_keys, dtype=dtype),
-        "known": np.zeros((n_keys, n_tasks), dtype=np.int64),
-        "positive": np.zeros((n_keys, n_tasks), dtype=np.int64),
-        "last_positive": np.zeros((n_keys, n_tasks), dtype=dtype),
+        "known": np.zeros((n_keys, n_tasks), dtype=np.int64),  # labels
+        "positive": np.zeros((n_keys, n_tasks), dtype=np.int64),  # labels that are 1
+        "last_positive": np.zeros((n_keys, n_tasks), dtype=dtype),  # time of the last
+        # Of impressions, of known labels per task, and of labels that are 1 per task.
         "decayed": np.zeros((n_keys, n_half_lives, 1 + 2 * n_tasks)),
     }
 
@@ -267,11 +261,8 @@ def decayed_rows(log, first, half_lives):
 
 
 def decayed_sums(time, place, values, half_life):
-    """Return, for each row, the decayed sum over the rows of its slice up to it.
-
-    Sums within blocks of four rows, then sums of the blocks by the same function, then
-    both together: only positive terms are added, and no weight exceeds 1.
-    """
+    """Return, for each row, the decayed sum over the rows of its slice up to it."""
+    # Sums within blocks of four rows, then of the blocks: no weight exceeds 1.
     sums = values.astype(np.float64)
     in_block = place & 3
     for step in (1, 2):
