@@ -64,7 +64,7 @@ class HistoryFeatures(DocLink, HistoryFiles, TransformerMixin, BaseEstimator):
     max_age : duration, default=None
         A key that has no impression for longer begins anew, and leaves the state.
     max_keys : int, default=None
-        The largest number of keys of a kind in the state, those of latest impressions.
+        The largest number of keys of a kind in the state: the latest are kept.
     passthrough : bool, default=True
         Whether the columns of ``X``, except for the times, precede the new ones.
 

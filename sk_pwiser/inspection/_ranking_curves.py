@@ -100,7 +100,8 @@ class TaskCurvesDisplay:
                 default=None
             Weights of the rows, or of each row and task.
         cvr : bool, default=False
-            Whether to add a curve of P(last task | first task), the ratio of both.
+            Whether to add a curve of P(last task | first task), the ratio of the
+            probabilities, over the rows in which the first task is 1.
         ax : matplotlib Axes, default=None
             The axes to draw on; None creates a new figure.
         **kwargs : dict

@@ -131,6 +131,8 @@ class WeightSearchDisplay:
             numeric, or if the search has several parameters and `refit=False`.
         sklearn.exceptions.NotFittedError
             If the search is not fitted.
+        ImportError
+            If matplotlib is not installed.
         """
         import_pyplot(cls.__name__)
         check_is_fitted(search, "cv_results_")
@@ -181,6 +183,8 @@ class WeightSearchDisplay:
             If the fit has not compared weights.
         sklearn.exceptions.NotFittedError
             If the estimator is not fitted.
+        ImportError
+            If matplotlib is not installed.
         """
         import_pyplot(cls.__name__)
         check_is_fitted(estimator)

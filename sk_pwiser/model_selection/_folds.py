@@ -27,8 +27,7 @@ class FunnelStratifiedKFold(StratifiedKFold):
         Whether to shuffle the rows of each depth before splitting them into folds: by
         default, because logs are ordered by time or by user.
     random_state : int, RandomState instance or None, default=None
-        Seed of the shuffling; an int gives the same folds at every call. Must be
-        None if ``shuffle=False``.
+        Seed of the shuffling, as in scikit-learn; must be None if ``shuffle=False``.
     task_parents : "chain", None or dict, default="chain"
         Which task presupposes which, see
         :class:`~sk_pwiser.MultiTaskCTRCVRClassifier`, by names of columns of ``y`` or
@@ -241,8 +240,7 @@ class FunnelGroupKFold(GroupsConsumerMixin, FunnelStratifiedKFold):
     shuffle : bool, default=True
         Whether to shuffle the groups before they are assigned to folds.
     random_state : int, RandomState instance or None, default=None
-        Seed of the shuffling; an int gives the same folds at every call. Must be
-        None if ``shuffle=False``.
+        Seed of the shuffling, as in scikit-learn; must be None if ``shuffle=False``.
     task_parents : "chain", None or dict, default="chain"
         Which task presupposes which, as in :class:`FunnelStratifiedKFold`.
 
