@@ -8,6 +8,7 @@ from sklearn.utils import check_consistent_length, column_or_1d
 from sk_pwiser._table import (
     check_match,
     choose_task_names,
+    factorize,
     n_rows,
     names_of_columns,
     one_task_labels,
@@ -30,6 +31,16 @@ def check_targets(Y, missing_labels="error", classes=None):
     if missing is not None:
         known = ~missing.reshape(targets.shape)
     return targets, known, names or []
+
+
+def rows_of_values(column, name=None):
+    """Return a mask of the rows of each value, by its text, without missing values."""
+    codes, values = factorize(column if hasattr(column, "name") else np.asarray(column))
+    prefix = "" if name is None else f"{name}="
+    return {
+        f"{prefix}{values[code]}": codes == code
+        for code in np.unique(codes[codes >= 0])
+    }
 
 
 def check_rows(X, n_samples, **others):

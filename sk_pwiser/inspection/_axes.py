@@ -11,8 +11,9 @@ GREY = "#7F7F7F"
 DOTTED = (0, (1, 2))  # reference lines
 
 # Lines and markers that distinguish several models in one plot.
-LINE_STYLES = ("-", "--", ":", "-.")
-MARKERS = ("o", "s", "^", "D")
+DASHES = ((8, 3), (5, 1), (1, 1), (3, 1, 1, 1))
+LINE_STYLES = ("-", "--", ":", "-.", *((0, dashes) for dashes in DASHES))
+MARKERS = ("o", "s", "^", "D", "v", "P", "X", "*")
 
 # Scales of an axis, and the base rate below which "auto" is "log".
 SCALES = ("auto", "linear", "log")

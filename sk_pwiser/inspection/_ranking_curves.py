@@ -39,7 +39,16 @@ class TaskCurvesDisplay:
 
     @classmethod
     def from_estimator(
-        cls, estimator, X, Y, *, sample_weight=None, cvr=False, ax=None, **kwargs
+        cls,
+        estimator,
+        X,
+        Y,
+        *,
+        sample_weight=None,
+        cvr=False,
+        by=None,
+        ax=None,
+        **kwargs,
     ):
         """Draw the curves of the predictions of fitted estimators.
 
@@ -57,6 +66,9 @@ class TaskCurvesDisplay:
             Weights of the rows, or of each row and task.
         cvr : bool, default=False
             Whether to add a curve of P(last task | first task) where the first is 1.
+        by : str or int, default=None
+            A column of `X`, such as the market: each of its values, at most 8, has its
+            own curves, in a line style of its own. Rows without a value are left out.
         ax : matplotlib Axes, default=None
             The axes to draw on; None creates a new figure.
         **kwargs : dict
@@ -70,7 +82,8 @@ class TaskCurvesDisplay:
         Raises
         ------
         ValueError
-            If labels or weights are invalid or do not match the tasks.
+            If labels or weights are invalid or do not match the tasks, or if `by` is
+            no column or has more than 8 values.
 
         Warns
         -----
@@ -79,11 +92,20 @@ class TaskCurvesDisplay:
         """
         import_pyplot(cls.__name__)
         models = by_name(estimator, "estimator")
-        return cls._draw(read_models(models, X, Y, cvr, sample_weight), ax, kwargs)
+        return cls._draw(read_models(models, X, Y, cvr, sample_weight, by), ax, kwargs)
 
     @classmethod
     def from_predictions(
-        cls, Y, P, *, task_names=None, sample_weight=None, cvr=False, ax=None, **kwargs
+        cls,
+        Y,
+        P,
+        *,
+        task_names=None,
+        sample_weight=None,
+        cvr=False,
+        by=None,
+        ax=None,
+        **kwargs,
     ):
         """Draw the curves of predicted probabilities.
 
@@ -102,6 +124,9 @@ class TaskCurvesDisplay:
         cvr : bool, default=False
             Whether to add a curve of P(last task | first task), the ratio of the
             probabilities, over the rows in which the first task is 1.
+        by : array-like of shape (n_samples,), default=None
+            A value per row, such as its market: each value, at most 8, has its own
+            curves, in a line style of its own. Rows without a value are left out.
         ax : matplotlib Axes, default=None
             The axes to draw on; None creates a new figure.
         **kwargs : dict
@@ -115,7 +140,8 @@ class TaskCurvesDisplay:
         Raises
         ------
         ValueError
-            If labels, probabilities, names or weights are invalid or do not match.
+            If labels, probabilities, names or weights are invalid or do not match, or
+            if `by` has more than 8 values.
 
         Warns
         -----
@@ -124,7 +150,7 @@ class TaskCurvesDisplay:
         """
         import_pyplot(cls.__name__)
         models = {name: GivenPredictions(p) for name, p in by_name(P, "P").items()}
-        rows = read_models(models, None, Y, cvr, sample_weight, task_names)
+        rows = read_models(models, None, Y, cvr, sample_weight, by, task_names)
         return cls._draw(rows, ax, kwargs)
 
     @classmethod
@@ -319,7 +345,7 @@ class TaskPrecisionRecallDisplay(TaskCurvesDisplay):
     lines_ : list of matplotlib Line2D
         The curves.
     chance_levels_ : list of matplotlib Line2D
-        The base rates, one line per task.
+        The base rates, one line per task and value of `by`.
     ax_, figure_ : matplotlib Axes and Figure
         The axes and their figure.
 
@@ -411,15 +437,20 @@ class TaskPrecisionRecallDisplay(TaskCurvesDisplay):
         return self
 
     def _plot_base_rates(self, ax, styles):
-        """Draw one line per task: all models are evaluated on the same rows."""
+        """Draw the rate of each task over folds, once for models of the same rows."""
         rates = {}
-        for name, own, rate in zip(
+        for task, own, rate in zip(
             self.task_names, styles, self.base_rates, strict=True
         ):
-            rates.setdefault((name, own["color"]), []).append(rate)
+            curve = task, own["color"], own["linestyle"]
+            rates.setdefault(curve, []).append(rate)
+        levels = dict.fromkeys(
+            (task, color, np.mean(of_folds))
+            for (task, color, _), of_folds in rates.items()
+        )
         dotted = {"linestyle": DOTTED, "linewidth": 1}
         ax.plot([], [], color=GREY, label="base rates", **dotted)
         return [
-            ax.plot([0, 1], [np.mean(of_task)] * 2, color=color, **dotted)[0]
-            for (_, color), of_task in rates.items()
+            ax.plot([0, 1], [rate] * 2, color=color, **dotted)[0]
+            for _, color, rate in levels
         ]

@@ -14,16 +14,20 @@ from sk_pwiser._responses import (
     check_rows,
     check_same_tasks,
     check_targets,
+    rows_of_values,
 )
-from sk_pwiser._table import check_weights
+from sk_pwiser._table import check_weights, column_of
 from sk_pwiser._utils import warn_user
+
+# Curves of more values of `by` could not be told apart.
+MAX_VALUES = 8
 
 
 class TaskRows(NamedTuple):
     """Labels and predictions of one task and one model, where the label is known."""
 
     task: str  # "<last> | <first>" for the CVR
-    model: str | None  # None for a single model without a name
+    model: str | None  # with the value of `by`; None for one model without a name
     y: np.ndarray
     p: np.ndarray
     weight: np.ndarray | None
@@ -89,13 +93,32 @@ def read_responses(estimator, X, Y, task_names=None, sample_weight=None):
     return Responses(names, targets, known, p, weight, predictions)
 
 
-def read_models(models, X, Y, cvr, sample_weight, task_names=None):
-    """Return the `TaskRows` of all tasks, and the CVR, of a dict of models."""
+def read_models(models, X, Y, cvr, sample_weight, by, task_names=None):
+    """Return the `TaskRows` of all tasks, and the CVR, of a dict of models.
+
+    `by` is a column of `X`, or an array if `X` is None; each value has its own rows.
+    """
+    parts = {None: True} if by is None else _parts(X, Y, by)
     return [
         rows
         for name, model in models.items()
-        for rows in _read(name, model, X, Y, cvr, sample_weight, task_names)
+        for rows in _read(name, model, X, Y, cvr, sample_weight, task_names, parts)
     ]
+
+
+def _parts(X, Y, by):
+    if X is not None:
+        found = rows_of_values(column_of(X, "by", by), by)
+    else:
+        check_consistent_length(by, Y)
+        found = rows_of_values(by, getattr(by, "name", None))
+    if not 0 < len(found) <= MAX_VALUES:
+        what = "a column" if X is None else f"{by!r}"
+        raise ValueError(
+            f"by must have at least one value and at most {MAX_VALUES}, since each has "
+            f"its own curves; got {what} with {len(found):,} values."
+        )
+    return found
 
 
 def read_folds(cv_results, X, Y, cvr, sample_weight):
@@ -131,9 +154,8 @@ def warn_about_one_class(rows, curve):
     curves = Counter((each.task, each.model) for each in rows)
     constant = Counter(
         (
-            f"{each.task!r} has only class {each.y[0]}"
-            if len(each.y)
-            else f"{each.task!r} has no rows",
+            ", ".join([repr(each.task), *filter(None, [each.model])])
+            + (f" has only class {each.y[0]}" if len(each.y) else " has no rows"),
             curves[each.task, each.model],
         )
         for each in rows
@@ -161,22 +183,23 @@ def by_name(models, parameter):
     return models
 
 
-def _read(model, estimator, X, Y, cvr, sample_weight, task_names=None):
+def _read(model, estimator, X, Y, cvr, sample_weight, task_names=None, parts=None):
     read = read_responses(estimator, X, Y, task_names, sample_weight)
     names = read.names
-
-    def select(name, k, p, rows):
-        weight = None if read.weight is None else read.weight[rows, k]
-        return TaskRows(name, model, read.targets[rows, k], p[rows], weight)
-
-    found = [
-        select(name, k, read.p[:, k], read.known[:, k]) for k, name in enumerate(names)
-    ]
+    curves = [(name, k, read.p[:, k], read.known[:, k]) for k, name in enumerate(names)]
     if cvr:
         p = read.predictions.cvr(read.targets)
         first = read.predictions.first_of_cvr(len(names))
         clicked = read.known[:, -1] & (read.targets[:, first] == 1)
-        found.append(select(f"{names[-1]} | {names[first]}", -1, p, clicked))
+        curves.append((f"{names[-1]} | {names[first]}", -1, p, clicked))
+    found = []
+    for part, of_part in (parts or {None: True}).items():
+        label = ", ".join(str(each) for each in (model, part) if each is not None)
+        for name, k, p, known in curves:
+            rows = known & of_part
+            weight = None if read.weight is None else read.weight[rows, k]
+            y = read.targets[rows, k]
+            found.append(TaskRows(name, label or None, y, p[rows], weight))
     return found
 
 

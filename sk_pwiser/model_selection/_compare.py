@@ -14,8 +14,8 @@ from sklearn.metrics import check_scoring, roc_auc_score
 from sklearn.model_selection import check_cv, cross_validate
 from sklearn.utils import _safe_indexing, check_random_state, indexable
 
-from sk_pwiser._responses import find_paths, planned_tasks
-from sk_pwiser._table import check_match, column_of, factorize, n_rows
+from sk_pwiser._responses import find_paths, planned_tasks, rows_of_values
+from sk_pwiser._table import check_match, column_of, n_rows
 from sk_pwiser._times import warn_about_random_folds
 from sk_pwiser._utils import path_to, warn_user
 from sk_pwiser.metrics import cvr_auc_scorer, make_task_scorer, mean_log_loss_scorer
@@ -255,7 +255,7 @@ def cross_validate_candidates(
         scoring = default_scoring(candidates[0].estimator, Y)
     for candidate in candidates:
         check_scoring(candidate.estimator, scoring=scoring)
-    rows_by = {} if by is None else rows_of_values(X, by)
+    rows_by = {} if by is None else rows_of_values(column_of(X, "by", by), by)
     seed = random_state
     if not isinstance(random_state, Integral):
         seed = check_random_state(random_state).randint(2**31 - 1)
@@ -340,15 +340,6 @@ def set_seeds(estimator, seed):
     estimator.set_params(**dict.fromkeys(used, seed))
 
 
-def rows_of_values(X, by):
-    """Return the rows of each value of a column, by the text of the value."""
-    codes, values = factorize(column_of(X, "by", by))  # -1 where it is missing
-    return {
-        f"{by}={values[code]}": np.flatnonzero(codes == code)
-        for code in np.unique(codes[codes >= 0])
-    }
-
-
 def fit_and_score(config, estimator, X, Y, split, scoring, params, rows_by):
     """Fit on the training rows of a split; return test scores and seconds of both."""
     # Workers do not inherit the configuration of scikit-learn. One warning reports the
@@ -375,7 +366,8 @@ def fit_and_score(config, estimator, X, Y, split, scoring, params, rows_by):
         names = list(scores)
         scorer = check_scoring(estimator, scoring=scoring)
         for value, of_value in rows_by.items():
-            rows, of_rows = np.intersect1d(split[1], of_value), np.nan
+            test = np.asarray(split[1])
+            rows, of_rows = test[of_value[test]], np.nan
             if len(rows):
                 tables = (_safe_indexing(table, rows) for table in (X, Y))
                 of_rows = scorer(found["estimator"][0], *tables)

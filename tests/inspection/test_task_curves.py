@@ -240,6 +240,64 @@ def test_one_class_is_a_warning_that_names_the_task(rows, display_class):
 
 
 @pytest.mark.parametrize("display_class", DISPLAYS)
+def test_values_of_a_column_have_curves_of_their_own(rows, fitted, display_class):
+    Y, P = rows
+    market = np.resize(["nl", "be", "nl", None], N)
+    weight = np.linspace(0.5, 2, N)
+    options = {"cvr": True, "sample_weight": weight}
+    display = display_class.from_predictions(Y, P, by=market, **options)
+    assert display.model_names == ["nl"] * 3 + ["be"] * 3
+    one, two = display.lines_[0], display.lines_[3]
+    assert one.get_color() == two.get_color()
+    assert one.get_linestyle() != two.get_linestyle()
+    for k, value in enumerate(["nl", "be"]):
+        own = market == value
+        options["sample_weight"] = weight[own]
+        expected = display_class.from_predictions(Y[own], P[own], **options)
+        for a, b in zip(display.lines_[3 * k :], expected.lines_, strict=False):
+            assert_array_equal(a.get_xydata(), b.get_xydata())
+    column = pd.Series(market, name="market")
+    named = display_class.from_predictions(Y, {"a": P}, by=column)
+    assert named.model_names == ["a, market=nl"] * 2 + ["a, market=be"] * 2
+    X = np.column_stack([features(P), np.resize([0, 1, 0, np.nan], N)])
+    of_model = display_class.from_estimator(fitted, X, Y, by=3)
+    assert of_model.model_names == ["3=0.0"] * 2 + ["3=1.0"] * 2
+    for a, b in zip(named.lines_, of_model.lines_, strict=True):
+        assert_array_equal(a.get_xydata(), b.get_xydata())
+
+
+def test_each_value_has_its_base_rate_and_warning(rows):
+    Y, P = rows
+    market = np.where(Y["buy"] == 1, "nl", np.resize(["nl", "be"], N))
+    with pytest.warns(UndefinedMetricWarning, match="task 'buy', be has only class 0"):
+        display = TaskPrecisionRecallDisplay.from_predictions(Y, P, by=market)
+    levels = [line.get_ydata()[0] for line in display.chance_levels_]
+    means = Y.groupby(market, sort=False).mean().loc[["nl", "be"]].to_numpy().ravel()
+    assert sorted(levels) == pytest.approx(sorted(means))
+
+
+@pytest.mark.parametrize(
+    ("by", "message"),
+    [
+        (np.arange(N), r"at most 8.*; got a column with 400 values"),
+        ([None] * N, "at least one value .* 0 values"),
+        (["nl"], "inconsistent numbers of samples"),
+    ],
+)
+def test_bad_values_of_a_column(rows, by, message):
+    with pytest.raises(ValueError, match=message):
+        TaskRocCurveDisplay.from_predictions(*rows, by=by)
+
+
+def test_a_column_that_is_not_there(rows, fitted):
+    Y, P = rows
+    with pytest.raises(ValueError, match="by='tab' is not a column of X"):
+        TaskRocCurveDisplay.from_estimator(fitted, features(P), Y, by="tab")
+    with pytest.raises(ValueError, match="got 0 with 400 values"):
+        TaskRocCurveDisplay.from_estimator(fitted, features(P), Y, by=0)
+
+
+@pytest.mark.parametrize("display_class", DISPLAYS)
 def test_missing_labels_take_no_part_in_their_task(rows, display_class):
     Y, P = rows
     some = Y.astype(float)

@@ -23,6 +23,8 @@ from sklearn.model_selection import (
 from sklearn.pipeline import make_pipeline
 from sklearn.preprocessing import StandardScaler
 
+from sk_pwiser._responses import rows_of_values
+from sk_pwiser._table import column_of
 from sk_pwiser.metrics import (
     ctcvr_auc_scorer,
     ctr_auc_scorer,
@@ -30,7 +32,6 @@ from sk_pwiser.metrics import (
     mean_log_loss_scorer,
 )
 from sk_pwiser.model_selection import FunnelStratifiedKFold, compare_losses
-from sk_pwiser.model_selection._compare import rows_of_values
 
 X, Y = rows()
 SCORERS = {
@@ -327,6 +328,11 @@ def test_the_estimator_is_not_changed():
     assert not hasattr(model, "rate_")
 
 
+def rows_by(table, by):
+    found = rows_of_values(column_of(table, "by", by), by)
+    return {name: np.flatnonzero(mask).tolist() for name, mask in found.items()}
+
+
 @pytest.mark.parametrize(
     "column",
     [
@@ -339,19 +345,16 @@ def test_the_estimator_is_not_changed():
     ids=["object", "string", "category"],
 )
 def test_values_of_a_column_in_every_dtype(column):
-    found = rows_of_values(pd.DataFrame({"market": column}), "market")
-    assert {name: list(rows) for name, rows in found.items()} == {
-        "market=de": [0, 3],
-        "market=fr": [2],
-    }
+    found = rows_by(pd.DataFrame({"market": column}), "market")
+    assert found == {"market=de": [0, 3], "market=fr": [2]}
 
 
 @pytest.mark.parametrize("dtype", ["Int64", "float64"])
 def test_values_of_a_number_in_every_dtype(dtype):
     table = pd.DataFrame({"tab": pd.array([1, None, 2, 1], dtype=dtype)})
-    assert [list(r) for r in rows_of_values(table, "tab").values()] == [[0, 3], [2]]
+    assert [*rows_by(table, "tab").values()] == [[0, 3], [2]]
     as_polars = pytest.importorskip("polars").DataFrame({"tab": [1, None, 2, 1]})
-    assert [list(r) for r in rows_of_values(as_polars, 0).values()] == [[0, 3], [2]]
+    assert [*rows_by(as_polars, 0).values()] == [[0, 3], [2]]
 
 
 @pytest.mark.parametrize("scoring", [None, "mean", {"click AUC": ctr_auc_scorer}])
