@@ -121,8 +121,12 @@ def _new_column(new, kind):
     if kind == "polars":
         import polars as pl
 
-        is_python = arrays is None and new.dtype == object
-        return pl.Series(new.tolist() if is_python else new)
+        if arrays is not None:
+            import pyarrow as pa
+
+            # As a table: polars up to 1.40 crashes on arrays of long lists of text.
+            return pl.DataFrame(pa.table([arrays], [""])).to_series()
+        return pl.Series(new.tolist() if new.dtype == object else new)
     if kind == "arrow" and arrays is None:
         import pyarrow as pa  # installed, since the table is one of its objects
 

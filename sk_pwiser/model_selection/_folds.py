@@ -7,7 +7,7 @@ from sklearn.model_selection import (
     StratifiedKFold,
 )
 from sklearn.model_selection._split import GroupsConsumerMixin
-from sklearn.utils import column_or_1d, indexable
+from sklearn.utils import check_random_state, column_or_1d, indexable
 
 from sk_pwiser._funnel import funnel_strata, strata_of_folds
 from sk_pwiser._times import check_duration, read_duration, times_of
@@ -296,7 +296,7 @@ class FunnelGroupKFold(GroupsConsumerMixin, FunnelStratifiedKFold):
                 f"{n_groups}."
             )
         strata = strata_of_folds(y, self.n_splits, self.task_parents)
-        folds = StratifiedGroupKFold(
-            self.n_splits, shuffle=self.shuffle, random_state=self.random_state
-        )
-        return folds.split(X, strata, codes)
+        if self.shuffle:  # here, since scikit-learn 1.6 gives groups others' counts
+            order = check_random_state(self.random_state).permutation(n_groups)
+            codes = order.argsort()[codes]
+        return StratifiedGroupKFold(self.n_splits).split(X, strata, codes)

@@ -86,8 +86,9 @@ def test_a_search_through_a_pipeline(weight):
     model.set_score_request(sample_weight=True)
     grid = {"multitaskctrcvrclassifier__lr": [0.003]}
     cv = FunnelStratifiedKFold(2, random_state=0)
-    search = GridSearchCV(make_pipeline("passthrough", model), grid, cv=cv)
-    search.fit(X, Y, sample_weight=weight)
+    # scikit-learn 1.6 asks for the request of the pipeline itself, too.
+    pipeline = make_pipeline("passthrough", model).set_score_request(sample_weight=True)
+    search = GridSearchCV(pipeline, grid, cv=cv).fit(X, Y, sample_weight=weight)
     assert search.best_score_ == np.mean(fold_scores(cv, weight))
     direct = small().fit(X, Y, sample_weight=weight)
     assert_array_equal(search.predict_proba(X), direct.predict_proba(X))

@@ -315,10 +315,10 @@ def test_pipeline_and_cross_val_predict():
 
 
 def test_partial_dependence(view):
-    grid = np.array([-1.0, 1.0])
     found = partial_dependence(
-        view, X, ["numeric_0"], custom_values={"numeric_0": grid}, method="brute"
+        view, X, ["numeric_0"], grid_resolution=3, method="brute"
     )
+    grid = found["grid_values"][0]
     # One array of scores per class, of which "brute" keeps the positive.
     expected = [view.predict_proba(X.assign(numeric_0=v))[:, 1].mean() for v in grid]
     assert_allclose(found["average"][0], expected, rtol=1e-5)

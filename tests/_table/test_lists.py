@@ -190,7 +190,8 @@ def test_dtypes_of_numeric_arrays(column):
         pd.Series(FIXED, dtype=object),
         pd.Series(list(np.array(FIXED)), dtype=object),
         pl.Series(FIXED),
-        pl.Series([["a"], ["b"]], dtype=pl.Array(pl.Categorical, 1)),
+        pl.Series([["a"], ["b"]], dtype=pl.Array(pl.String, 1)),
+        pl.Series([["a"], ["b"]], dtype=pl.List(pl.Categorical)),
     ],
 )
 def test_dtypes_of_lists_of_categories(column):

@@ -18,6 +18,7 @@ from sklearn.base import clone
 from sklearn.compose import make_column_transformer
 from sklearn.pipeline import make_pipeline
 from sklearn.preprocessing import QuantileTransformer
+from sklearn.utils.fixes import parse_version
 from suites import fast_for
 from torch.optim import Adam
 
@@ -102,6 +103,10 @@ def test_of_estimators_that_are_not_fitted():
     assert vars(again).keys() == vars(model).keys()
 
 
+@pytest.mark.skipif(
+    parse_version(sklearn.__version__) < parse_version("1.7"),
+    reason="skops does not know a type of scikit-learn 1.6's ColumnTransformer",
+)
 def test_pipelines():
     scaled = make_column_transformer(
         (QuantileTransformer(n_quantiles=10), ["price"]),

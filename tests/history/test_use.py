@@ -138,7 +138,7 @@ def test_times_of_every_form_give_the_same_order_and_ages(form):
     ages = history.fit_transform(table)["user__since_impression"]
     assert_allclose(ages, np.array([2, np.nan, np.nan, 6]) * 86_400)
     day = 86_400 if form == "number" else timedelta(days=1)
-    value = times[3] + (np.timedelta64(day) if form == "ns" else day)
+    value = times[3] + (np.timedelta64(day) if form in ("ns", "us") else day)
     row = history.transform_row({"user": "a", "time": value})
     assert row["user__since_impression"] == 86_400
 

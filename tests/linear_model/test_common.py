@@ -1,11 +1,14 @@
 """scikit-learn's own checks of the linear estimators."""
 
 import pytest
+import sklearn
+from sklearn.base import is_classifier
 from sklearn.utils.estimator_checks import (
     check_dataframe_column_names_consistency,
     check_param_validation,
     estimator_checks_generator,
 )
+from sklearn.utils.fixes import parse_version
 
 from sk_pwiser.linear_model import (
     CPMultiTaskLogistic,
@@ -24,13 +27,20 @@ ESTIMATORS = {
     ),
 }
 FAST = {"cp", "sparse cv"}
+# The checks of weights take the class of the first row, which their two fits do not
+# have in common, for 0.
+SWAPS_CLASSES = parse_version(sklearn.__version__) < parse_version("1.7")
 
 
 def cases():
     for label, estimator in ESTIMATORS.items():
         for instance, check in estimator_checks_generator(estimator, legacy=True):
             name = getattr(check, "func", check).__name__
-            marks = () if label in FAST else pytest.mark.slow
+            marks = [] if label in FAST else [pytest.mark.slow]
+            is_of_weights = name.startswith("check_sample_weight_equivalence")
+            if SWAPS_CLASSES and is_classifier(estimator) and is_of_weights:
+                reason = "scikit-learn 1.6 swaps the classes of one of the two fits"
+                marks.append(pytest.mark.xfail(reason=reason))
             yield pytest.param(instance, check, id=f"{label}-{name}", marks=marks)
 
 

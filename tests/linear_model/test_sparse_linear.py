@@ -92,9 +92,12 @@ def test_regression_tasks_give_the_multi_task_lasso(fit_intercept):
 def test_one_binary_task_gives_an_l1_logistic_regression():
     X, y = mixed_problem(n=200, p=15)
     y, alpha = y[:, 0], 0.12
+    # The default is "deprecated" where l1_ratio alone names the penalty.
+    is_old = LogisticRegression().penalty == "l2"
+    l1 = {"penalty": "l1"} if is_old else {"l1_ratio": 1.0}
     # liblinear penalises the intercept, so that neither has one.
     expected = LogisticRegression(
-        l1_ratio=1.0,
+        **l1,
         C=2 / (alpha * len(X)),
         solver="liblinear",
         fit_intercept=False,

@@ -14,7 +14,7 @@ Y = (RNG.random((N, 2)) < [0.5, 0.6]).astype(int).cumprod(axis=1)
 LISTS = [RNG.integers(5, size=1 + i % 3).tolist() for i in range(N)]
 TABLES = {
     "lists": pd.DataFrame({"items": LISTS, "other": LISTS[::-1], "n": np.arange(N)}),
-    "sparse": sp.random_array((N, 6), density=0.3, rng=0, format="csr"),
+    "sparse": sp.csr_array(sp.random(N, 6, density=0.3, random_state=0)),
 }
 
 
