@@ -156,7 +156,8 @@ def _nanoseconds(values, name):
 
 def read_time(value, name, kind):
     """Read a single time of a given kind, as `read_times` reads a column."""
-    if kind == NUMBER and type(value) in (int, float):
+    is_number = isinstance(value, int | float | np.number)
+    if kind == NUMBER and is_number and not isinstance(value, bool):
         number, found = value, NUMBER
         if number != number or number in (np.inf, -np.inf):
             raise ValueError(f"{name!r} must be a finite time; got {value!r}.")

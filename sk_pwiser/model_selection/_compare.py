@@ -166,8 +166,8 @@ def compare_losses(
         ``loss_params`` of the estimator are only used with its own loss.
     weights : sequence of float, default=None
         Values of ``pwiser_weight``, one candidate each, for the losses that take it:
-        "pwiser", and classes with it in ``estimator_parameters``. None keeps that of the
-        estimator.
+        "pwiser", and classes with it in ``estimator_parameters``. None keeps the weight
+        of the estimator.
     cv : int, splitter or iterable of (train, test), default=5
         An int is the number of folds of :class:`FunnelStratifiedKFold`, at least 2. A
         splitter, such as ``TimeSeriesSplit`` or ``RepeatedKFold``, or an iterable of

@@ -74,6 +74,18 @@ def test_bad_times(times, message):
         HistoryFeatures(["user"], time="time").fit(X)
 
 
+@pytest.mark.parametrize("kind", [float, np.float64, np.float32])
+@pytest.mark.parametrize("value", [np.inf, -np.inf, np.nan])
+def test_a_single_time_is_finite(kind, value):
+    X = pd.DataFrame({"user": [1, 2], "time": [1.0, 2.0]})
+    history = HistoryFeatures(["user"], time="time").fit(X)
+    assert history.transform_row({"user": 1, "time": kind(3)})
+    with pytest.raises(ValueError, match="'time' must be a"):
+        history.transform_row({"user": 1, "time": kind(value)})
+    with pytest.raises(TypeError, match="must hold times"):
+        history.transform_row({"user": 1, "time": True})
+
+
 def test_times_of_another_kind_than_in_fit():
     X = pd.DataFrame({"user": [1, 2], "time": pd.to_datetime(["2026-01-01"] * 2)})
     history = HistoryFeatures(["user"], time="time", label_delay=5).fit(X)
