@@ -17,7 +17,7 @@ from sklearn.model_selection import train_test_split
 from torch import Tensor
 
 from sk_pwiser.datasets import load_hillstrom, load_kuairand, make_ctr_cvr
-from sk_pwiser.datasets._downloads import find_file
+from sk_pwiser.datasets._downloads import find_files
 from sk_pwiser.datasets._kuairand import DOWNLOAD, IMPRESSION_FILES
 from sk_pwiser.model_selection import funnel_depth
 
@@ -222,9 +222,9 @@ def _kuairand_rows(name, path, subset):
     if name != "rare":
         return load_kuairand(path, name, subset=subset)
     rows = load_kuairand(path, "engage", subset=subset)
-    file = find_file(
-        path, IMPRESSION_FILES[subset], inside="kuairand_pure", download=DOWNLOAD
-    )
+    name = IMPRESSION_FILES[subset]
+    form = [[name, f"kuairand_pure/{name}"]]
+    [file] = find_files(path, form, download=DOWNLOAD)
     feedback = pd.read_parquet(file, columns=RARE_LABELS).to_numpy(dtype=np.int64)
     click = rows.target["click"]
     rows.target = pd.DataFrame({"click": click, "rare": click * feedback.max(axis=1)})

@@ -11,7 +11,7 @@ from sklearn.utils._param_validation import Interval, StrOptions, validate_param
 from sk_pwiser._utils import import_extra
 from sk_pwiser.datasets._downloads import (
     check_flags,
-    find_part,
+    find_files,
     open_text,
     read_csv,
     warn_unclicked,
@@ -34,15 +34,16 @@ def read_part(skeleton, common, columns, labels, multi_valued, n_rows=None):
         wanted = {cells[3] for _, cells in _lines(skeleton, 6, n_rows)}
     shared = _read_common(common, wanted, multi_valued)
     start = len(labels)
-    for place, cells in _lines(skeleton, 6, n_rows):
-        labels.append(_flag(cells[1], place, "click"))
-        labels.append(_flag(cells[2], place, "conversion"))
-        index = cells[3]
+    for place, (_, *flags, index, count, text) in _lines(skeleton, 6, n_rows):
+        for name, flag in zip(TASK_NAMES, flags, strict=True):
+            if flag not in ("0", "1"):
+                raise ValueError(f"{place}: {name} must be 0 or 1, found {flag!r}.")
+            labels.append(int(flag))
         if index not in shared:
             raise ValueError(
                 f"{place}: common_feature_index {index!r} is not in {common}."
             )
-        own = _parse(cells[5], cells[4], place, multi_valued)
+        own = _parse(text, count, place, multi_valued)
         features = _union(shared[index], own, multi_valued, place)
         for name, column in columns.items():
             missing = NO_IDS if name in multi_valued else MISSING
@@ -65,12 +66,6 @@ def _lines(file, n_cells, n_rows=None):
                     f"{place}: expected {n_cells} fields, found {len(cells)}."
                 )
             yield place, cells
-
-
-def _flag(cell, place, name):
-    if cell not in ("0", "1"):
-        raise ValueError(f"{place}: {name} must be 0 or 1, found {cell!r}.")
-    return int(cell)
 
 
 def _parse(text, count, place, multi_valued):
@@ -156,12 +151,11 @@ DOWNLOAD = (
 )
 DESCR = """Ali-CCP (Alibaba Click and Conversion Prediction)
 
-Impressions of recommended items in the shop Taobao. `click` is 1 if the user clicked
-the item, `conversion` is 1 if the user bought it. Training and test rows are split by
-time. The features are ids of the user and of the user's attributes (101, 121 to 129),
-of earlier behaviour (109_14, 110_14, 127_14, 150_14), of the item (205 to 216), of user
-and item together (508, 509, 702, 853) and of the context (301). The publisher's files
-contain some conversions without a click.
+Impressions of recommended items in the shop Taobao, with the labels `click` and
+`conversion`, a purchase. Training and test rows are split by time. The features are ids
+of the user and of the user's attributes (101, 121 to 129), of earlier behaviour
+(109_14, 110_14, 127_14, 150_14), of the item (205 to 216), of user and item together
+(508, 509, 702, 853) and of the context (301).
 
 Xiao Ma, Liqin Zhao, Guan Huang, Zhi Wang, Zelin Hu, Xiaoqiang Zhu, Kun Gai. Entire
 Space Multi-Task Model: An Effective Approach for Estimating Post-Click Conversion
@@ -181,9 +175,9 @@ Rate. SIGIR 2018. doi:10.1145/3209978.3210104
 def load_ali_ccp(path, *, subset="all", multi_valued=MULTI_VALUED, n_rows=None):
     """Load the Ali-CCP impressions of recommended items, a funnel of two tasks.
 
-    Each row is an impression. The first task is the click, the second one the
-    conversion. The files are the publisher's or a processed form that many publications
-    use; if the folder contains both, the processed form is read.
+    Each row is an impression, the tasks are the click and the conversion. The files are
+    the publisher's or a processed form that many publications use, which is read if the
+    folder contains both.
 
     Parameters
     ----------
@@ -218,10 +212,8 @@ def load_ali_ccp(path, *, subset="all", multi_valued=MULTI_VALUED, n_rows=None):
             which must not be changed. It has no columns for the processed form.
         target : DataFrame of shape (n_samples, 2)
             The labels 0 and 1, columns `click` and `conversion`.
-        task_names : list of str
-            `["click", "conversion"]`.
-        feature_names : list of str
-            Names of the columns of `data`.
+        task_names, feature_names : list of str
+            Names of the columns of `target` and of `data`.
         is_test : ndarray of shape (n_samples,)
             True in the test rows.
         n_unclicked_conversions : int
@@ -245,11 +237,9 @@ def load_ali_ccp(path, *, subset="all", multi_valued=MULTI_VALUED, n_rows=None):
 
     Notes
     -----
-    In the publisher's files, each id has a value, such as the logarithm of a count,
-    which is left out.
-
-    The publisher's files are read line by line. The ids, and the common features of
-    the rows that are read, stay in memory until all rows are read.
+    In the publisher's files, which are read line by line, each id has a value, such as
+    the logarithm of a count, which is left out. The ids, and the common features of the
+    rows that are read, stay in memory until all rows are read.
 
     References
     ----------
@@ -274,7 +264,7 @@ def load_ali_ccp(path, *, subset="all", multi_valued=MULTI_VALUED, n_rows=None):
         )
     parts = ["train", "test"] if subset == "all" else [subset]
     # Look for all files before reading the first one.
-    files = [find_files(path, part) for part in parts]
+    files = [_find_part(path, part) for part in parts]
     if len({len(found) for found in files}) > 1:
         raise ValueError(
             f"The parts of Ali-CCP in {str(path)!r} have different forms: "
@@ -296,10 +286,10 @@ def load_ali_ccp(path, *, subset="all", multi_valued=MULTI_VALUED, n_rows=None):
     )
 
 
-def find_files(path, part):
+def _find_part(path, part):
     stems = part, f"sample_skeleton_{part}", f"common_features_{part}"
     processed, *raw = ([f"{stem}.csv", f"ali_ccp/{stem}.csv"] for stem in stems)
-    return find_part(path, processed, raw, DOWNLOAD)
+    return find_files(path, [processed], raw, download=DOWNLOAD)
 
 
 def _read_processed(pandas, files, n_rows):

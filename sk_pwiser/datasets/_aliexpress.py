@@ -1,16 +1,15 @@
 """The AliExpress data set: search results, clicks and conversions in five countries."""
 
 import os
-import warnings
 
 import numpy as np
 from sklearn.utils import Bunch
 from sklearn.utils._param_validation import StrOptions, validate_params
 
-from sk_pwiser._utils import import_extra
+from sk_pwiser._utils import import_extra, warn_user
 from sk_pwiser.datasets._downloads import (
     check_flags,
-    find_part,
+    find_files,
     read_csv,
     warn_unclicked,
 )
@@ -20,10 +19,10 @@ TASK_NAMES = ["click", "conversion"]
 CATEGORICAL = [f"categorical_{number}" for number in range(1, 17)]
 NUMERICAL = [f"numerical_{number}" for number in range(1, 64)]
 FEATURES = [*CATEGORICAL, *NUMERICAL]
-# Numbers of columns in the publisher's files, and positions, counted from 1, of the
-# columns that contain categories.
-USER_COLUMNS, USER_CATEGORIES = 33, (*range(2, 9), 32, 33)
-ITEM_COLUMNS, ITEM_CATEGORIES = 49, (19, 34, 35, 36, 40, 41, 42)
+# Positions, counted from 1, of the features in the publisher's files, and of those that
+# are categories. The first column of both files is the search.
+USER_FEATURES, USER_CATEGORIES = range(2, 34), (*range(2, 9), 32, 33)
+ITEM_FEATURES, ITEM_CATEGORIES = range(2, 49), (19, 34, 35, 36, 40, 41, 42)
 DOWNLOAD = (
     "Download AliExpress from https://tianchi.aliyun.com/dataset/74690 (files "
     "XX_user_train, XX_item_train, XX_user_test and XX_item_test for the country XX), "
@@ -32,10 +31,9 @@ DOWNLOAD = (
 )
 DESCR = """AliExpress
 
-Search results in the shop AliExpress, one data set per country. `click` is 1 if the
-user clicked the result, `conversion` is 1 if the user also bought the item. Training
-and test rows are split by time. 16 features are categories and 63 are numbers; their
-meaning is not published.
+Search results in the shop AliExpress, one data set per country, with the labels `click`
+and `conversion`, a purchase of the item. Training and test rows are split by time. 16
+features are categories and 63 are numbers; their meaning is not published.
 
 Pengcheng Li, Runze Li, Qing Da, An-Xiang Zeng, Lijun Zhang. Improving Multi-Scenario
 Learning to Rank in E-commerce by Exploiting Task Relationships in the Label Space.
@@ -56,7 +54,7 @@ def load_aliexpress(path, country, *, subset="all"):
 
     Each row is an item in the results of a search. The first task is the click, the
     second one the conversion. The files are the publisher's or a processed form that
-    most publications use; if the folder contains both, the processed form is read.
+    most publications use, which is read if the folder contains both.
 
     Parameters
     ----------
@@ -80,10 +78,8 @@ def load_aliexpress(path, country, *, subset="all"):
             float32. The search is not a feature.
         target : DataFrame of shape (n_samples, 2)
             The labels 0 and 1, columns `click` and `conversion`.
-        task_names : list of str
-            `["click", "conversion"]`.
-        feature_names : list of str
-            Names of the columns of `data`.
+        task_names, feature_names : list of str
+            Names of the columns of `target` and of `data`.
         is_test : ndarray of shape (n_samples,)
             True in the test rows.
         search_id : ndarray of shape (n_samples,)
@@ -99,9 +95,8 @@ def load_aliexpress(path, country, *, subset="all"):
     FileNotFoundError
         If a file is not found.
     ValueError
-        If a column is missing, a field cannot be read (the message names the file, the
-        line and the column), a label is not 0 or 1, or `country` or `subset` is
-        unknown.
+        If a column is missing, a field cannot be read (the message names the file, line
+        and column), a label is not 0 or 1, or `country` or `subset` is unknown.
 
     Warns
     -----
@@ -134,10 +129,8 @@ def load_aliexpress(path, country, *, subset="all"):
     pandas = import_extra("pandas", "load_aliexpress")
     parts = ["train", "test"] if subset == "all" else [subset]
     # Look for all files before reading the first one.
-    files = [find_files(path, country, part) for part in parts]
-    tables = []
-    for found in files:
-        tables.append(_read(pandas, found))
+    files = [_find_part(path, country, part) for part in parts]
+    tables = [_read(pandas, found) for found in files]
     sizes = [len(table) for table in tables]
     rows = pandas.concat(tables, ignore_index=True) if len(tables) > 1 else tables[0]
     del tables
@@ -155,7 +148,7 @@ def load_aliexpress(path, country, *, subset="all"):
     )
 
 
-def find_files(path, country, part):
+def _find_part(path, country, part):
     folders = (f"AliExpress_{country}/", f"aliexpress/AliExpress_{country}/", "")
     names = [
         f"{code}_{{table}}_{part}.{suffix}"
@@ -166,7 +159,8 @@ def find_files(path, country, part):
         [folder + name.format(table=table) for folder in folders for name in names]
         for table in ("user", "item")
     ]
-    return find_part(path, [f"{f}{part}.csv" for f in folders], raw, DOWNLOAD)
+    processed = [[f"{folder}{part}.csv" for folder in folders]]
+    return find_files(path, processed, raw, download=DOWNLOAD)
 
 
 def _read(pandas, files):
@@ -184,14 +178,12 @@ def _read(pandas, files):
 
 
 def _read_raw(pandas, user_file, item_file):
-    n_user = len(USER_CATEGORIES)
-    n_numbers = USER_COLUMNS - 1 - n_user
-    users = _read_raw_table(
-        pandas, user_file, USER_COLUMNS, USER_CATEGORIES, (0, 0), has_label=False
-    )
-    items = _read_raw_table(
-        pandas, item_file, ITEM_COLUMNS, ITEM_CATEGORIES, (n_user, n_numbers)
-    )
+    names = iter(CATEGORICAL), iter(NUMERICAL)  # those of the user file come first
+    columns = {"search_id": "str", **_types(USER_FEATURES, USER_CATEGORIES, *names)}
+    users = read_csv(pandas, user_file, columns, has_header=False)
+    columns = {"search_id": "str", **_types(ITEM_FEATURES, ITEM_CATEGORIES, *names)}
+    columns["label"] = "int64"
+    items = read_csv(pandas, item_file, columns, has_header=False)
     repeated = users["search_id"].duplicated()
     if repeated.any():
         line = int(repeated.argmax()) + 1
@@ -202,12 +194,9 @@ def _read_raw(pandas, user_file, item_file):
     check_flags(items, ["label"], item_file, n_header_lines=0, values=(0, 1, 2))
     rows = items.merge(users, on="search_id", how="inner", validate="m:1")
     if lost := len(items) - len(rows):
-        # The frames of `_read`, the loader and `validate_params` come first.
-        warnings.warn(
+        warn_user(
             f"{lost} rows of {item_file} are left out, because their search is not in "
-            f"{user_file}.",
-            UserWarning,
-            stacklevel=5,
+            f"{user_file}."
         )
     label = rows.pop("label")
     rows["click"] = (label >= 1).astype("int64")
@@ -215,17 +204,10 @@ def _read_raw(pandas, user_file, item_file):
     return rows
 
 
-def _read_raw_table(pandas, file, n_columns, categories, counted, has_label=True):
-    """Read a file without a header; its columns are numbered after `counted` ones."""
-    n_categories, n_numbers = counted
-    columns = {"search_id": "str"}
-    for position in range(2, n_columns + (not has_label)):
-        if position in categories:
-            n_categories += 1
-            columns[f"categorical_{n_categories}"] = "str"
-        else:
-            n_numbers += 1
-            columns[f"numerical_{n_numbers}"] = "float32"
-    if has_label:
-        columns["label"] = "int64"
-    return read_csv(pandas, file, columns, has_header=False, may_be_missing=True)
+def _types(features, categories, category_names, number_names):
+    return {
+        next(category_names if is_category else number_names): (
+            "str" if is_category else "float32"
+        )
+        for is_category in (position in categories for position in features)
+    }

@@ -2,52 +2,38 @@
 
 import csv
 import io
-import warnings
 import zipfile
 from pathlib import Path
 
 import numpy as np
 
-
-def find_file(folder, name, *, inside, download):
-    file = find_first(folder, [name, f"{inside}/{name}"])
-    if file is None:
-        raise FileNotFoundError(
-            f"{name!r} is neither in {str(folder)!r} nor in its subfolder {inside!r}. "
-            f"{download}"
-        )
-    return file
+from sk_pwiser._utils import warn_user
 
 
-def find_first(path, candidates):
-    folder = Path(path).expanduser()
-    return next((folder / c for c in candidates if (folder / c).is_file()), None)
-
-
-def find_part(path, processed, raw, download):
-    """Return the processed file of a part, or all of the publisher's, by candidates."""
-    if file := find_first(path, processed):
-        return [file]
-    files = [find_first(path, candidates) for candidates in raw]
-    if None in files:
-        missing = Path(raw[files.index(None)][0]).name
-        raise FileNotFoundError(
-            f"Neither {processed[0]} nor {missing} is in {str(path)!r} or its usual "
-            f"subfolders. {download}"
-        )
-    return files
+def find_files(path, *forms, download):
+    """Return the files of the first form that is complete, each by its candidates."""
+    folder, missing = Path(path).expanduser(), []
+    for form in forms:
+        files = [
+            next((folder / name for name in names if (folder / name).is_file()), None)
+            for names in form
+        ]
+        if None not in files:
+            return files
+        missing.append(form[files.index(None)][0])
+    raise FileNotFoundError(
+        f"There is no {' and no '.join(missing)} in {str(path)!r} or its usual "
+        f"subfolders. {download}"
+    )
 
 
 def warn_unclicked(target, user):
     """Count the rows with a conversion but no click, and warn if there are any."""
     n_unclicked = int((target["conversion"] > target["click"]).sum())
     if n_unclicked:
-        # The frames of the loader and of `validate_params` come before the user's.
-        warnings.warn(
+        warn_user(
             f"{user}: {n_unclicked} rows have a conversion and no click. They are kept "
-            "with these labels.",
-            UserWarning,
-            stacklevel=4,
+            "with these labels."
         )
     return n_unclicked
 
@@ -58,10 +44,8 @@ def check_columns(frame, columns, source):
         raise ValueError(f"{source} lacks the column(s) {missing}.")
 
 
-def read_csv(
-    pandas, file, dtypes, *, has_header=True, may_be_missing=False, n_rows=None
-):
-    """Read columns of given types from a csv file, or from a zip file with one."""
+def read_csv(pandas, file, dtypes, *, has_header=True, n_rows=None):
+    """Read columns from a csv file, or a zip file with one; NaN if without a header."""
     names, options = list(dtypes), {"header": None, "names": list(dtypes)}
     if has_header:
         header = pandas.read_csv(file, nrows=0)
@@ -80,13 +64,13 @@ def read_csv(
             **options,
         )
     except (ValueError, OverflowError) as error:
-        fault = _first_fault(file, types, has_header, may_be_missing)
+        fault = _first_fault(file, types, has_header)
         raise ValueError(fault or f"{file}: {error}") from error
-    floats = [] if may_be_missing else [n for n in names if types[n] == "float32"]
+    floats = [name for name in names if has_header and types[name] == "float32"]
     # A line with too many fields may turn the first column into an index.
     is_whole = isinstance(rows.index, pandas.RangeIndex)
     if not (is_whole and all(np.isfinite(rows[name]).all() for name in floats)):
-        raise ValueError(_first_fault(file, types, has_header, may_be_missing))
+        raise ValueError(_first_fault(file, types, has_header))
     return rows[list(dtypes)]
 
 
@@ -113,7 +97,7 @@ def open_text(file):
     return io.TextIOWrapper(archive.open(archive.namelist()[0]), "utf-8", newline="")
 
 
-def _first_fault(file, types, has_header, may_be_missing):
+def _first_fault(file, types, has_header):
     """Return a message about the first line that does not have the expected form."""
     with open_text(file) as lines:
         reader = csv.reader(lines)
@@ -124,7 +108,7 @@ def _first_fault(file, types, has_header, may_be_missing):
             if len(cells) != len(types):
                 return f"{place}: expected {len(types)} fields, found {len(cells)}."
             for cell, (name, kind) in zip(cells, types.items(), strict=True):
-                if fault := _fault(cell, kind, may_be_missing):
+                if fault := _fault(cell, kind, may_be_missing=not has_header):
                     return f"{place}: column {name!r} {fault}, found {cell!r}."
     return None
 

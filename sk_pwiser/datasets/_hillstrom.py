@@ -9,7 +9,7 @@ from sklearn.utils import Bunch
 from sklearn.utils._param_validation import StrOptions, validate_params
 
 from sk_pwiser._utils import import_extra
-from sk_pwiser.datasets._downloads import check_columns, check_flags, find_file
+from sk_pwiser.datasets._downloads import check_columns, check_flags, find_files
 
 FILE_NAME = (
     "Kevin_Hillstrom_MineThatData_E-MailAnalytics_DataMiningChallenge_2008.03.20.csv"
@@ -20,26 +20,16 @@ DOWNLOAD = (
     "minethatdata-e-mail-analytics-and-data.html."
 )
 TASK_NAMES = ["visit", "conversion"]
-# Whether each feature is a category: text or a flag.
-IS_CATEGORY = {
-    "recency": False,
-    "history_segment": True,
-    "history": False,
-    "mens": True,
-    "womens": True,
-    "zip_code": True,
-    "newbie": True,
-    "channel": True,
-    "segment": True,
-}
+FEATURES = ["recency", "history_segment", "history", "mens", "womens", "zip_code"]
+FEATURES += ["newbie", "channel", "segment"]
+# The others, text and flags, are categories.
+NUMBERS = ["recency", "history"]
 DESCR = """Hillstrom's e-mail campaign
 
 64,000 customers of a shop who bought something within the last year. Each customer
 received an e-mail about men's merchandise, an e-mail about women's merchandise, or none
 (`segment`). `visit` is 1 if the customer visited the web site in the following two
-weeks, `conversion` is 1 if the customer bought something there. The amount spent is an
-outcome and is left out. 30 % of the rows are test rows, selected at random and
-stratified by the number of labels that are 1.
+weeks, `conversion` is 1 if the customer bought something there.
 
 Published openly by Kevin Hillstrom, The MineThatData E-Mail Analytics And Data
 Mining Challenge, 2008.
@@ -75,10 +65,8 @@ def load_hillstrom(path, *, subset="all"):
             (US dollars) as floats. `spend` is an outcome and is left out.
         target : DataFrame of shape (n_samples, 2)
             The labels 0 and 1, columns `visit` and `conversion`.
-        task_names : list of str
-            `["visit", "conversion"]`.
-        feature_names : list of str
-            Names of the columns of `data`.
+        task_names, feature_names : list of str
+            Names of the columns of `target` and of `data`.
         is_test : ndarray of shape (n_samples,)
             True in the test rows.
         DESCR : str
@@ -108,9 +96,10 @@ def load_hillstrom(path, *, subset="all"):
     pandas = import_extra("pandas", "load_hillstrom")
     file = Path(path).expanduser()
     if not file.is_file():
-        file = find_file(path, FILE_NAME, inside="hillstrom", download=DOWNLOAD)
+        form = [[FILE_NAME, f"hillstrom/{FILE_NAME}"]]
+        [file] = find_files(path, form, download=DOWNLOAD)
     rows = pandas.read_csv(file)
-    check_columns(rows, [*IS_CATEGORY, *TASK_NAMES], file.name)
+    check_columns(rows, [*FEATURES, *TASK_NAMES], file.name)
     check_flags(rows, TASK_NAMES, file)
     target = rows[TASK_NAMES].astype("int64")
     _, test = train_test_split(
@@ -120,18 +109,14 @@ def load_hillstrom(path, *, subset="all"):
         random_state=0,
     )
     is_test = np.isin(np.arange(len(target)), test)
-    rows_of = {"all": np.ones_like(is_test), "train": ~is_test, "test": is_test}
-    keep = rows_of[subset]
-    data = rows.loc[keep, list(IS_CATEGORY)].reset_index(drop=True)
-    dtypes = {
-        name: "category" if is_category else "float64"
-        for name, is_category in IS_CATEGORY.items()
-    }
+    keep = (subset == "all") | (is_test == (subset == "test"))
+    data = rows.loc[keep, FEATURES].reset_index(drop=True)
+    dtypes = dict.fromkeys(FEATURES, "category") | dict.fromkeys(NUMBERS, "float64")
     return Bunch(
         data=data.astype(dtypes),
         target=target[keep].reset_index(drop=True),
         task_names=list(TASK_NAMES),
-        feature_names=list(IS_CATEGORY),
+        feature_names=list(FEATURES),
         is_test=is_test[keep],
         DESCR=DESCR,
     )

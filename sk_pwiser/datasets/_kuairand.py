@@ -2,7 +2,6 @@
 
 import os
 from itertools import chain
-from pathlib import Path
 
 import numpy as np
 from sklearn.utils import Bunch
@@ -12,7 +11,7 @@ from sk_pwiser._utils import import_extra
 from sk_pwiser.datasets._downloads import (
     check_columns,
     check_flags,
-    find_first,
+    find_files,
     read_csv,
 )
 
@@ -78,13 +77,11 @@ DESCR = """KuaiRand-Pure
 
 Impressions of short videos in the Kuaishou app. The training rows were shown from
 2022-04-25 to 2022-04-30, the test rows from 2022-05-01 to 2022-05-08. The first label
-is the click. The second label can only be 1 if the video was clicked: `engage` is 1 if
-the user liked, followed, commented, forwarded or visited the author's profile, `long`
-is 1 if the publisher marks a long view, and the five reactions may be labels of their
-own. The features are the ids, the tab and the hour
-of the impression, and the published attributes of users and videos. All other feedback
-is left out, because it is only known after the impression. Some rows occur more than
-once in the published files.
+is the click; later ones, an engagement, a long view or single reactions, can only be 1
+if the video was clicked. The features are the ids, the tab and the hour of the
+impression, and the published attributes of users and videos. All other feedback is left
+out, because it is only known after the impression. Some rows occur more than once in
+the published files.
 
 Chongming Gao, Shijun Li, Yuan Zhang, Jiawei Chen, Biao Li, Wenqiang Lei, Peng Jiang,
 Xiangnan He. KuaiRand: An Unbiased Sequential Recommendation Dataset with Randomly
@@ -137,14 +134,12 @@ def load_kuairand(path, second="engage", *, subset="all"):
         target : DataFrame of shape (n_samples, n_tasks)
             The labels 0 and 1, columns `click` and the value of `second`, or the
             reactions.
-        task_names : list of str
-            Names of the columns of `target`.
+        task_names, feature_names : list of str
+            Names of the columns of `target` and of `data`.
         task_parents : dict
             The task that each later task presupposes: the click. It is the
             `task_parents` of :class:`~sk_pwiser.MultiTaskCTRCVRClassifier` for
             "reactions".
-        feature_names : list of str
-            Names of the columns of `data`.
         is_test : ndarray of shape (n_samples,)
             True in the test rows.
         time_ms : ndarray of shape (n_samples,)
@@ -164,8 +159,8 @@ def load_kuairand(path, second="engage", *, subset="all"):
     Notes
     -----
     Rows of the csv file are training rows if the publisher's `date` is from 2022-04-25
-    to 2022-04-30, and test rows if it is from 2022-05-01 to 2022-05-08. Rows of earlier
-    days are left out. The rows are returned in the order of their time.
+    to 2022-04-30, and test rows from 2022-05-01 to 2022-05-08. Rows of earlier days are
+    left out. The rows are returned in the order of their time.
 
     References
     ----------
@@ -185,9 +180,9 @@ def load_kuairand(path, second="engage", *, subset="all"):
     import_extra("pyarrow", "load_kuairand")
     parts = ["train", "test"] if subset == "all" else [subset]
     # Look for all files before reading the first one.
-    folder, *logs = _find_files(path, parts)
-    users = _read_table(pandas, folder / USER_FILE, "user_id", USER_FEATURES)
-    videos = _read_table(pandas, folder / VIDEO_FILE, "video_id", VIDEO_FEATURES)
+    users, videos, *logs = _find_files(path, parts)
+    users = _read_table(pandas, users, "user_id", USER_FEATURES)
+    videos = _read_table(pandas, videos, "video_id", VIDEO_FEATURES)
     logs = [
         _read_impressions(pandas, log, second, part)
         for log, part in zip(logs, parts, strict=True)
@@ -209,17 +204,10 @@ def load_kuairand(path, second="engage", *, subset="all"):
 
 def _find_files(path, parts):
     folders = ("", "kuairand_pure/", "data/", "KuaiRand-Pure/data/")
-    users = find_first(path, [folder + USER_FILE for folder in folders])
-    folder = Path(path).expanduser() if users is None else users.parent
-    logs = [find_first(folder, [IMPRESSION_FILES[part], LOG_FILE]) for part in parts]
-    required = [USER_FILE, VIDEO_FILE]
-    required += [
-        IMPRESSION_FILES[p] for p, log in zip(parts, logs, strict=True) if not log
-    ]
-    for name in required:
-        if not (folder / name).is_file():
-            raise FileNotFoundError(f"{name!r} is not in {str(folder)!r}. {DOWNLOAD}")
-    return [folder, *logs]
+    candidates = [folder + USER_FILE for folder in folders]
+    [users] = find_files(path, [candidates], download=DOWNLOAD)
+    logs = [[IMPRESSION_FILES[part], LOG_FILE] for part in parts]
+    return users, *find_files(users.parent, [[VIDEO_FILE], *logs], download=DOWNLOAD)
 
 
 def _read_table(pandas, file, key, features):

@@ -3,6 +3,7 @@
 import fnmatch
 import glob
 import os
+import re
 from typing import NamedTuple
 
 from sk_pwiser._utils import check_choice, check_integer, import_extra
@@ -43,18 +44,15 @@ def find_files(path_or_glob, filesystem):
 def _match(filesystem, name):
     from pyarrow import fs
 
-    if any(mark in name for mark in "*?["):
-        if isinstance(filesystem, fs.LocalFileSystem):
-            found = glob.glob(name, recursive=True)
-        else:
-            # List all files below the last folder without a wildcard.
-            base = name[: min(name.find(m) for m in "*?[" if m in name)]
-            selector = fs.FileSelector(base.rpartition("/")[0], recursive=True)
-            listed = [info.path for info in filesystem.get_file_info(selector)]
-            found = fnmatch.filter(listed, name)
-    else:
-        found = [name]
-    paths = []
+    found, paths = [name], []
+    base, *pattern = re.split(r"[*?[]", name)
+    if pattern and isinstance(filesystem, fs.LocalFileSystem):
+        found = glob.glob(name, recursive=True)
+    elif pattern:
+        # List all files below the last folder without a wildcard.
+        selector = fs.FileSelector(base.rpartition("/")[0], recursive=True)
+        listed = [info.path for info in filesystem.get_file_info(selector)]
+        found = fnmatch.filter(listed, name)
     for info in filesystem.get_file_info(found):
         if info.type == fs.FileType.File:
             paths.append(info.path)
@@ -64,14 +62,10 @@ def _match(filesystem, name):
                 each.path
                 for each in filesystem.get_file_info(selector)
                 if each.type == fs.FileType.File
-                and not _is_hidden(each.path[len(info.path) :])
+                # No part of the path below the folder begins with _ or a dot.
+                and not re.search(r"(^|/)[_.]", each.path[len(info.path) :])
             ]
     return paths
-
-
-def _is_hidden(path):
-    """Return whether a part of the path begins with _ or a dot, unlike data files."""
-    return any(part.startswith(("_", ".")) for part in path.split("/"))
 
 
 def read_footers(filesystem, paths, on_corrupt):
@@ -95,11 +89,7 @@ def read_footers(filesystem, paths, on_corrupt):
 
 
 def unify_schemas(files, schema, columns):
-    """Return the common schema of the columns in all files.
-
-    Dictionaries are read as their values; a column without values may have the type
-    null. `schema` is that of the first file, with the columns from folder names.
-    """
+    """Return the common schema of all files; `schema` has columns from folder names."""
     pyarrow, _, _ = import_parquet()
     known = {name for file in files for name in file.schema.names} | {*schema.names}
     fields = []
@@ -109,29 +99,31 @@ def unify_schemas(files, schema, columns):
                 f"{name!r} is not a column of the dataset; its columns are "
                 f"{sorted(known)}."
             )
+        first_of = {}  # the first file with each type
         if name in schema.names and name not in files[0].schema.names:
-            fields.append((name, _value_type(schema.field(name).type)))
-            continue
-        source = None
-        for file in files:
-            if name not in file.schema.names:
-                raise ValueError(f"{file.path!r} lacks the column {name!r}.")
-            kind = _value_type(file.schema.field(name).type)
-            if pyarrow.types.is_null(kind):
-                continue
-            if source is None:
-                source, expected = file.path, kind
-            elif kind != expected:
-                raise ValueError(
-                    f"The column {name!r} is of type {kind} in {file.path!r}, but "
-                    f"{expected} in {source!r}."
-                )
-        fields.append((name, pyarrow.null() if source is None else expected))
+            first_of[_value_type(schema, name)] = files[0].path
+        else:
+            for file in files:
+                if name not in file.schema.names:
+                    raise ValueError(f"{file.path!r} lacks the column {name!r}.")
+                first_of.setdefault(_value_type(file.schema, name), file.path)
+        if len(first_of) > 1:
+            first_of.pop(pyarrow.null(), None)  # a column without values
+        (expected, source), *others = first_of.items()
+        if others:
+            kind, path = others[0]
+            raise ValueError(
+                f"The column {name!r} is of type {kind} in {path!r}, but {expected} in "
+                f"{source!r}."
+            )
+        fields.append((name, expected))
     return pyarrow.schema(fields)
 
 
-def _value_type(kind):
+def _value_type(schema, name):
+    """Return the type of a column; dictionaries are read as their values."""
     pyarrow, _, _ = import_parquet()
+    kind = schema.field(name).type
     return kind.value_type if pyarrow.types.is_dictionary(kind) else kind
 
 
@@ -160,8 +152,7 @@ class ParquetImpressions:
         read them; for files without labels, pass an empty list.
     filters : pyarrow.dataset.Expression or list of tuple, default=None
         Which rows to use, as in :func:`pyarrow.parquet.read_table`, for example
-        `[("day", ">=", 3)]`. Files and row groups that cannot contain such rows are not
-        read.
+        `[("day", ">=", 3)]`. Files and row groups without such rows are not read.
     sample_weight : str or list of str, default=None
         Column with the weights of the rows, or one column per task.
     groups : str, default=None
@@ -181,14 +172,14 @@ class ParquetImpressions:
         memory.
     max_values : int, default=1000000
         Number of distinct values of a category column up to which their frequencies are
-        exact. If there are more, the least frequent values are dropped repeatedly while
-        rows are read, with one warning.
+        exact. Beyond it, the least frequent ones are dropped repeatedly while rows are
+        read, with one warning.
     shuffle_rows : int, default=262144
         Number of rows that are shuffled together in training. Twice as many rows are in
         memory at a time.
     cache_dir : str or os.PathLike, default=None
-        Folder for the encoded rows, which are deleted at the end of `fit`. By default,
-        it is :func:`tempfile.gettempdir`, which may be in memory.
+        Folder for the encoded rows, which are deleted at the end of `fit`; by default
+        :func:`tempfile.gettempdir`, which may be in memory.
 
     Attributes
     ----------

@@ -231,7 +231,7 @@ def test_missing_files(raw, tmp_path):
         load_ali_ccp(tmp_path / "nowhere")
     (folder / "common_features_test.csv").unlink()
     assert len(load_ali_ccp(folder, subset="train").data) == 30
-    with pytest.raises(FileNotFoundError, match=r"nor common_features_test\.csv is in"):
+    with pytest.raises(FileNotFoundError, match=r"no common_features_test\.csv in"):
         load_ali_ccp(folder)
 
 
