@@ -1,5 +1,6 @@
 """The first pass over a data set: its encoding, and a summary of its labels."""
 
+from collections import Counter
 from dataclasses import dataclass, replace
 from typing import Any
 
@@ -108,7 +109,7 @@ class ValueCounts:
         self.max_values = max_values
         # Without codes of their own, values need not be counted.
         self.is_counting = column.vocabulary.max_values != 0
-        self.counts, self.kinds = {}, set()
+        self.counts, self.kinds = Counter(), set()
         self.n_missing = self.n_dropped = self.max_dropped = 0
 
     def add(self, *columns):
@@ -118,10 +119,8 @@ class ValueCounts:
         if not self.is_counting:
             self.n_dropped += sum(counts)
             return
-        total = self.counts
-        for value, count in zip(values, counts, strict=True):
-            total[value] = total.get(value, 0) + count
-        if len(total) > self.max_values:
+        self.counts.update(dict(zip(values, counts, strict=True)))
+        if len(self.counts) > self.max_values:
             self._drop()
 
     def _drop(self):
@@ -130,7 +129,7 @@ class ValueCounts:
         limit = int(np.partition(counts, -n_kept - 1)[-n_kept - 1])
         self.max_dropped += limit
         self.n_dropped += int(counts[counts <= limit].sum())
-        self.counts = {v: n for v, n in self.counts.items() if n > limit}
+        self.counts = Counter({v: n for v, n in self.counts.items() if n > limit})
 
     def finish(self):
         self.column.learn(

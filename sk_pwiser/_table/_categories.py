@@ -2,6 +2,7 @@
 
 import math
 import re
+from collections import Counter
 from collections.abc import Mapping
 from dataclasses import dataclass
 from decimal import Decimal
@@ -95,8 +96,7 @@ def _numbers(name, value, default, names, is_category):
 def hash_values(values):
     """Return a hash of each value, uint32; values that compare equal have equal hashes.
 
-    Text is hashed as UTF-8, an integer by its 64 bits, and another number by the bits
-    of its double. 1, 1.0, True and Decimal(1) are the same integer.
+    1, 1.0, True and Decimal(1) are the same integer, which is hashed by its 64 bits.
     """
     kinds = set(map(type, values))
     if len(kinds) == 1 and kinds <= HASHES.keys():
@@ -175,8 +175,8 @@ FEW_ROWS = 64
 def factorize(column):
     """Return the index of each row's value, -1 if missing, and the distinct values.
 
-    The indices may share memory with the column. The order of the values depends on the
-    kind of column; they are Python objects that compare equal across libraries.
+    These are Python objects that compare equal across libraries, in no set order. The
+    indices may share memory with the column.
     """
     if isinstance(column, np.ndarray):
         return _factorize_array(column)
@@ -297,11 +297,9 @@ class Codes(NamedTuple):
 class CategoryColumn:
     """Encodes a category column as codes.
 
-    The codes depend on the distinct values and their frequencies alone (see
-    `sort_values`). The order of the rows, the library, the dtype of the column and the
-    declared order of its categories do not matter. With `keeps_rare`, the other values
-    of fit also have codes of their own, from `cardinality` on, in place of the code of
-    unseen values. Values in hash buckets do not.
+    The codes depend on the distinct values and their frequencies alone, not on the
+    order of the rows or the library. With `keeps_rare`, rare values outside of hash
+    buckets also have codes of their own, from `cardinality` on.
     """
 
     name: Any
@@ -314,7 +312,8 @@ class CategoryColumn:
     @property
     def cardinality(self):
         """Number of codes without those of rare values, the number of embeddings."""
-        return self._first_bucket + (self.vocabulary.n_hash_buckets or 0)
+        n_buckets = self.vocabulary.n_hash_buckets or 0
+        return FIRST_VALUE + self.n_frequent_ + n_buckets
 
     @property
     def n_codes(self):
@@ -323,10 +322,6 @@ class CategoryColumn:
     @property
     def encoding(self):
         return "embedding" if self.vocabulary.n_hash_buckets is None else "hashed"
-
-    @property
-    def _first_bucket(self):
-        return FIRST_VALUE + self.n_frequent_
 
     @property
     def own_values_(self):
@@ -344,10 +339,10 @@ class CategoryColumn:
             return self.transform(column)
         indices, values = self._factorize(column)
         *counts, n_missing = count_values(indices, len(values)).tolist()
-        self.learn(values, counts, n_missing > 0)
+        self.learn(values, counts, n_missing > 0, _kinds(values))
         return self._encode(indices, values)
 
-    def learn(self, values, counts, has_missing, kinds=None, n_others=0):
+    def learn(self, values, counts, has_missing, kinds, n_others=0):
         """Learn values; `n_others` rows have further ones, without codes."""
         frequent, rare = self._split(values, counts)
         self.n_frequent_ = len(frequent)
@@ -357,7 +352,7 @@ class CategoryColumn:
                 (value, code)
                 for code, value in enumerate(sort_values(rare), self.cardinality)
             )
-        self.kinds_ = _kinds(values) if kinds is None else kinds
+        self.kinds_ = kinds
         # In another table, the share of rows with new values is about the share of rows
         # in fit whose value occurred once (Good, 1953).
         unusual = sum(
@@ -406,7 +401,7 @@ class CategoryColumn:
 
     def count(self, *columns):
         """Return the distinct values, their numbers of rows, kinds, and n_missing."""
-        total, all_kinds, n_all_missing = {}, set(), 0
+        total, all_kinds, n_all_missing = Counter(), set(), 0
         for column in columns:
             indices, values = self._factorize(column)
             *counts, n_missing = count_values(indices, len(values)).tolist()
@@ -419,11 +414,7 @@ class CategoryColumn:
                 )
             all_kinds |= kinds
             n_all_missing += n_missing
-            if not total:
-                total = dict(zip(values, counts, strict=True))
-                continue
-            for value, n_rows in zip(values, counts, strict=True):
-                total[value] = total.get(value, 0) + n_rows
+            total.update(dict(zip(values, counts, strict=True)))
         return list(total), list(total.values()), all_kinds, n_all_missing
 
     def _factorize(self, column):
@@ -459,9 +450,8 @@ class CategoryColumn:
                 f"Column {self.name!r} cannot have n_hash_buckets: {error}. Convert it "
                 "to text."
             ) from error
-        codes = self._first_bucket + hashes.astype(np.int64) % (
-            self.vocabulary.n_hash_buckets
-        )
+        buckets = hashes.astype(np.int64) % self.vocabulary.n_hash_buckets
+        codes = FIRST_VALUE + self.n_frequent_ + buckets
         if self.codes_:
             own = [self.codes_.get(value, -1) for value in values]
             codes = np.where(np.array(own) < 0, codes, own)
@@ -469,11 +459,7 @@ class CategoryColumn:
 
 
 def sort_values(values):
-    """Sort distinct values: numbers, then text, then others by the name of their type.
-
-    The order only depends on the values, unless they are objects that are not
-    comparable, such as frozensets or tuples of mixed types.
-    """
+    """Sort distinct values: numbers, text, then others by type if comparable."""
     ranks = {cls: _rank(cls) for cls in set(map(type, values))}
     groups: dict[tuple, list] = {rank: [] for rank in sorted(set(ranks.values()))}
     for value in values:

@@ -157,10 +157,7 @@ def warn_about_unseen(pairs, codes):
 
 
 def _expects_unseen(encoder, column):
-    """Return whether new values are to be expected, such as the users of another fold.
-
-    This is so for ids and many values, unless another spelling was in fit.
-    """
+    """Return whether ids, or one of many values, are new, and not spelt otherwise."""
     if len(encoder.codes_) < MANY_VALUES and not has_id_name(encoder.name):
         return False
     values = [v for v in encoder.count(column)[0][:N_CHECKED] if isinstance(v, str)]
@@ -223,11 +220,11 @@ def warn_about_codes(columns):
 
 
 def looks_like_codes(column, name=""):
-    """Return whether a numeric column looks like codes or ids.
+    """Return whether whole numbers that repeat look like codes or ids.
 
-    Its values are whole numbers that repeat. Either the column has the name of an id,
-    or the frequencies of neighbouring values are unrelated; those of ages, counts and
-    durations change gradually, and prices and rounded amounts have typical last digits.
+    The column has the name of an id, or the frequencies of neighbouring values are
+    unrelated; those of ages, counts and durations change gradually, and prices and
+    rounded amounts have typical last digits.
     """
     values = to_float(column)
     values = values[:: max(1, len(values) // SAMPLE_ROWS)]

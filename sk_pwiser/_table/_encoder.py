@@ -7,7 +7,7 @@ from itertools import chain
 from typing import Any
 
 import numpy as np
-from scipy.sparse import issparse
+from scipy.sparse import csr_array, issparse
 from sklearn.base import BaseEstimator
 from sklearn.utils.validation import validate_data
 
@@ -16,7 +16,6 @@ from sk_pwiser._table._categories import (
     MIN_FREQUENCY,
     UNSEEN,
     CategoryColumn,
-    check_vocabulary,
     sort_values,
 )
 from sk_pwiser._table._column_kinds import (
@@ -46,12 +45,10 @@ from sk_pwiser._table._lists import (
     Elements,
     ListColumn,
     SparseColumns,
-    as_csr,
-    check_lists,
     combine_bags,
 )
-from sk_pwiser._table._numbers import MAX_BINS, NUMERIC_ENCODINGS, NumericColumn
-from sk_pwiser._utils import check_choice, check_integer, warn_user
+from sk_pwiser._table._numbers import MAX_BINS, NumericColumn
+from sk_pwiser._utils import warn_user
 
 # Number of rows of the result that are filled at a time, column by column: this part of
 # the result stays in the cache of the processor.
@@ -65,10 +62,8 @@ SCHEMA = ("n_features_in_", "feature_names_in_")
 class TableEncoder:
     """Encodes a table as category codes, numeric inputs and, if there are any, bags.
 
-    The parameters up to `list_ages` are those of the estimator, whose name in messages
-    is `estimator_name`. The columns `domain_features` must be inputs of the network.
-    With `keeps_rare`, values that share the code of unseen values have codes of their
-    own, from the cardinality of their column on.
+    The parameters up to `list_ages` are those of the estimator, checked by the caller;
+    `estimator_name` is its name in messages.
     """
 
     categorical_features: Any = "from_dtype"
@@ -81,23 +76,13 @@ class TableEncoder:
     list_weights: dict | None = None
     shared_embeddings: dict | None = None
     list_ages: dict | None = None
-    domain_features: Any = ()
+    domain_features: Any = ()  # columns that must be inputs of the network
     estimator_name: str | None = None
     keeps_rare: bool = False
     n_features_in_: int = field(init=False, repr=False)
 
-    def check_parameters(self):
-        check_vocabulary(vars(self))
-        check_lists(vars(self))
-        check_choice("numeric_encoding", self.numeric_encoding, NUMERIC_ENCODINGS)
-        check_integer("max_bins", self.max_bins, at_least=1)
-
     def fit_transform(self, X, sample_weight=None, n_further=None):
-        """Learn the encoding of a table, and encode the table as `transform` does.
-
-        `n_further` receives this encoder when the columns are learnt, and returns the
-        number of columns of `numeric` that the caller fills.
-        """
+        """Learn and encode a table; `n_further` maps this encoder to that number."""
         X = self.begin(X)
         if self.sparse_ is not None:
             bags = self.sparse_.fit(X, sample_weight)
@@ -150,7 +135,6 @@ class TableEncoder:
 
     def begin(self, X):
         """Learn the names and kinds of the columns, and return the checked table."""
-        self.check_parameters()
         X = self._validate(X, reset=True)
         if self.sparse_ is not None:
             self.columns_ = []
@@ -229,22 +213,14 @@ class TableEncoder:
                     "X must have at least one row and one column; its shape is "
                     f"{X.shape}."
                 )
-        elif reads_sparse:
-            X = as_csr(
-                validate_data(
-                    validator,
-                    X,
-                    reset=reset,
-                    accept_sparse="csr",
-                    ensure_all_finite=False,
-                )
-            )
-        elif reset or not has_form(X, self):
-            # Lists may mix numbers and text, all of which numpy would convert to text.
-            dtype = None if hasattr(X, "dtype") else object
-            X = validate_data(
-                validator, X, reset=reset, dtype=dtype, ensure_all_finite=False
-            )
+        elif reads_sparse or reset or not has_form(X, self):
+            options = {"accept_sparse": "csr", "ensure_all_finite": False}
+            if not reads_sparse:
+                # numpy would convert lists of numbers and text to text.
+                options["dtype"] = None if hasattr(X, "dtype") else object
+            X = validate_data(validator, X, reset=reset, **options)
+        if reads_sparse:
+            X = X.tocsr() if issparse(X) else csr_array(X)
         if reset:
             for name in self._schema():
                 delattr(self, name)
@@ -395,11 +371,10 @@ def elements_of(lists, name):
 
 
 def grow_encoder(encoder, X):
-    """Return an encoder that also has codes for the frequent new values of a table.
+    """Return an encoder with codes for frequent new values, and each code's old one.
 
-    Values that have an embedding keep their codes. Columns with `max_categories` or
-    `n_hash_buckets` do not grow. The second result has an array per category column:
-    the code that each code had before, -1 for new values.
+    These are an array per category column, -1 for new values. Values that have an
+    embedding keep their codes; with `max_categories` or `n_hash_buckets`, none is new.
     """
     grown = copy.copy(encoder)
     grown.columns_ = list(encoder.columns_)
@@ -442,11 +417,7 @@ def grow_column(column, data, *others):
 
 
 def learn_constant_columns(encoder, X, sample_weight=None):
-    """Learn the encoding of numeric columns that have been constant so far.
-
-    Their input was 0 in every row, and its weights are not trained, so that the first
-    rows in which they vary can set their encoding. They keep their numbers of inputs.
-    """
+    """Learn numeric columns that were constant, so that their weights are untrained."""
     constant = [c for c in encoder.columns_ if getattr(c, "has_constant", False)]
     if not constant:
         return encoder

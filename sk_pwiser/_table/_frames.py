@@ -109,12 +109,6 @@ def _dtype_name(column):
 
 def read_lists(column, name):
     """Return the lists of a column; TypeError for other rows and for lists of lists."""
-    if not has_lists(column) and _first_row(column) is not None:
-        row, value = _first_row(column)
-        raise TypeError(
-            f"Column {name!r} contained lists in fit; row {row} contains {value!r}, "
-            "which is not a list."
-        )
     if column.dtype == object or not has_lists(column):
         return _read_objects(column, name)
     if hasattr(column, "iloc"):
@@ -128,16 +122,13 @@ def _first_row(column):
 
 def _read_objects(column, name):
     cells = [None if is_missing(cell) else cell for cell in column]
-    types = set(map(type, cells)) - {type(None)}
-    if not all(issubclass(cls, _LISTS) for cls in types):
-        row, value = next(
-            (row, cell)
-            for row, cell in enumerate(cells)
-            if cell is not None and not isinstance(cell, _LISTS)
-        )
+    allowed = *_LISTS, type(None)
+    wrong = [cls for cls in set(map(type, cells)) if not issubclass(cls, allowed)]
+    if wrong:
+        row = next(row for row, cell in enumerate(cells) if type(cell) in wrong)
         raise TypeError(
-            f"Column {name!r} contains lists; row {row} contains {value!r}, which is "
-            "not a list."
+            f"Column {name!r} must only contain lists; row {row} contains "
+            f"{cells[row]!r}, which is not a list."
         )
     sizes = np.fromiter(
         (-1 if cell is None else len(cell) for cell in cells), np.int64, len(cells)
@@ -146,14 +137,12 @@ def _read_objects(column, name):
     elements = np.fromiter(
         chain.from_iterable(known), dtype=object, count=int(np.maximum(sizes, 0).sum())
     )
-    if any(issubclass(cls, (*_LISTS, tuple)) for cls in set(map(type, elements))):
-        row = next(
-            row
-            for row, cell in enumerate(cells)
-            if cell is not None and any(isinstance(v, (*_LISTS, tuple)) for v in cell)
-        )
-        raise _nested_error(name, row, cells[row])
-    return Lists(sizes, elements)
+    lists, types = Lists(sizes, elements), set(map(type, elements))
+    nested = [cls for cls in types if issubclass(cls, (*_LISTS, tuple))]
+    if nested:
+        first = next(i for i, value in enumerate(elements) if type(value) in nested)
+        raise _nested_error(name, lists.row_of(first), cells[lists.row_of(first)])
+    return lists
 
 
 def _read_polars(column, name):
@@ -326,12 +315,7 @@ def row_chunks(n_rows, min_size=0):
 
 
 def has_category_dtype(column):
-    """Return whether a column is a category column by its dtype.
-
-    In an array these are columns that contain text. Objects that are all numbers, or
-    begin with a date, are no categories. Lists are, except for lists of floats and
-    arrays of numbers with a fixed size.
-    """
+    """Return whether a column is a category column by its dtype or its objects."""
     if has_lists(column):
         return not has_numeric_lists(column)
     if isinstance(column, np.ndarray):

@@ -62,17 +62,14 @@ def _first_line(error):
 
 
 def _first_complex(values):
-    if sp.issparse(values):
-        values = values.tocoo()
-        entries, places = values.data, np.transpose([values.row, values.col])
-    else:
-        entries = np.ravel(values)
-        places = np.argwhere(np.ones(np.shape(values), dtype=bool))
-    if not entries.size:
+    values = values.tocsr() if sp.issparse(values) else np.asarray(values)
+    places = np.transpose([*values.imag.nonzero()])
+    if not len(places):  # 1 + 0j is complex, too
+        places = np.transpose([*values.nonzero()])
+    if not len(places):
         return ""
-    entry = int(np.argmax(entries.imag != 0))
-    row, *column = places[entry]
-    found = f"; it contains {entries[entry]} in row {row}"
+    row, *column = places[0].tolist()
+    found = f"; it contains {values[row, *column]} in row {row}"
     return found + (f" of column {column[0]}" if column else "")
 
 

@@ -4,7 +4,6 @@ from dataclasses import InitVar, dataclass
 from typing import Any, NamedTuple
 
 import numpy as np
-import scipy.sparse as sp
 
 from sk_pwiser._table._categories import (
     FIRST_VALUE,
@@ -45,14 +44,14 @@ def make_bags(offsets, indices, weights, ages=None):
 POOLINGS = "mean", "sum", "attention"
 
 
+@dataclass(eq=False)
 class ListWeights:
     """A column with the weights of a list column, which is not an input itself."""
 
+    name: Any
+
     kind = "weights of a list"
     encoding = "read with its list"
-
-    def __init__(self, name):
-        self.name = name
 
 
 class ListAges(ListWeights):
@@ -69,14 +68,10 @@ EMPTY_LIST, MISSING_LIST, N_SPECIAL = 0, 1, 2
 class ListColumn:
     """Encodes a column of lists of categories as one bag per row.
 
-    Elements have the codes of a category column. An empty list has one entry, with a
-    code of its own, and so has a missing list, with the code of missing elements. If
-    fit saw neither, they have the code of unseen values, whose vector is trained. With
-    pooling by "mean", the weights of a row are divided by their sum.
-
-    With `shared_name`, the elements have the codes of this category column, `items` of
-    the methods, which follow two codes for empty and for missing lists. Ages enter as
-    standardised log(1 + age).
+    Elements have the codes of a category column, `items` of the methods: of the column
+    `shared_name`, after two codes for empty and for missing lists, or of `items_`. Such
+    lists are one entry; if fit saw none, it has the code of unseen values. Ages enter
+    as standardised log(1 + age).
     """
 
     name: Any
@@ -287,9 +282,11 @@ class ListSettings:
 
     def __init__(self, params, names, list_names, category_names):
         pooling = params["list_pooling"]
-        self.pooling = pooling if isinstance(pooling, dict) else {}
-        self.default = "mean" if isinstance(pooling, dict) else pooling
-        _check_columns("list_pooling", self.pooling, names, list_names)
+        if isinstance(pooling, dict):
+            _check_columns("list_pooling", pooling, names, list_names)
+            self.pooling = dict.fromkeys(list_names, "mean") | pooling
+        else:
+            self.pooling = dict.fromkeys(list_names, pooling)
         for parameter in LIST_MAPPINGS:
             value = dict(params[parameter] or {})
             setattr(self, parameter, value)
@@ -303,8 +300,7 @@ class ListSettings:
                     f"shared_embeddings maps {column!r} to {name!r}, which is not a "
                     f"category column; these are {category_names}."
                 )
-        for column in list_names:
-            pooling = self.pooling.get(column, self.default)
+        for column, pooling in self.pooling.items():
             attends = pooling == "attention" and column not in self.numbers
             if attends and column not in self.shared_embeddings:
                 raise ValueError(
@@ -322,7 +318,7 @@ class ListSettings:
         return ListColumn(
             name,
             vocabulary,
-            self.pooling.get(name, self.default),
+            self.pooling[name],
             self.list_weights.get(name),
             self.shared_embeddings.get(name),
             self.list_ages.get(name),
@@ -351,8 +347,8 @@ class SparseColumns:
     """Encodes the columns of a sparse matrix as one bag per row.
 
     The weight of an entry is its value divided by the root mean square of the nonzero
-    values of its column in fit, so that ones stay 1; it is clipped. If a column had
-    missing values in fit, they select a separate vector; otherwise their weight is 0.
+    values of its column in fit, clipped. Missing values select a vector of their own if
+    the column had some in fit; otherwise their weight is 0.
     """
 
     def fit(self, X, sample_weight=None):
@@ -433,7 +429,3 @@ def _entry_weights(X, part, sample_weight):
         return None
     entries = np.arange(part.start, min(part.stop, X.nnz))
     return sample_weight[np.searchsorted(X.indptr, entries, side="right") - 1]
-
-
-def as_csr(X):
-    return X.tocsr() if sp.issparse(X) else sp.csr_array(X)

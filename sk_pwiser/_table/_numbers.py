@@ -48,10 +48,8 @@ def interpolation_nodes(ranks):
 def bin_edges(shares, max_bins=MAX_BINS):
     """Return the indices of the values at the edges of at most `max_bins` bins.
 
-    A value with a larger share than a bin of the others is frequent, and counts as a
-    full bin. The others have `N_BINS` bins with equal shares of rows, or fewer if
-    `max_bins` is reached. A column that is almost always 0 therefore has bins for its
-    other values.
+    Each value with a larger share than a bin of the others counts as a full bin, so
+    that a column that is almost always 0 has `N_BINS` bins for its other values.
     """
     if len(shares) <= max_bins + 1:
         return np.arange(len(shares))
@@ -97,10 +95,8 @@ class NumericColumn:
     """Encodes a numeric column, with an indicator if it had missing values in fit.
 
     A subclass defines `_fit`, which learns from the values that are not missing, and
-    `_nodes`, the map from values to inputs as points. If a column had one distinct
-    value in fit, every value is encoded as 0: the network's weights for an input that
-    never changed in training would be arbitrary. `learn_constant` learns it from later
-    rows.
+    `_nodes`, the map from values to inputs as points. A column with one distinct value
+    is encoded as 0 until `learn_constant` learns it from later rows.
     """
 
     name: Any
@@ -169,9 +165,6 @@ class NumericColumn:
             return self
         learnt.has_missing_ = self.has_missing_
         return learnt
-
-    def fit_transform(self, column, sample_weight=None):
-        return self.fit(column, sample_weight).transform(column)
 
     def transform(self, column, start=0):
         """Return the inputs of rows from `start` on, and the indicator if any."""
@@ -263,10 +256,8 @@ class QuantileColumn(NumericColumn):
 class PiecewiseLinearColumn(NumericColumn):
     """Encodes a column as positions relative to the edges of at most `max_bins` bins.
 
-    The position of a value is the index of its bin, counted from 0, plus the fraction
-    of the bin that lies below the value: 2 1/3 for a value one third of the way from
-    edge 2 to edge 3. The network expands a position to one component per bin; see
-    :class:`~sk_pwiser.networks._input.BinExpansion`.
+    The position is 2 1/3 for a value one third of the way from edge 2 to edge 3. The
+    network expands it to one component per bin, see `networks._input.BinExpansion`.
     """
 
     n_bins_ = 1
@@ -303,8 +294,7 @@ class PiecewiseLinearColumn(NumericColumn):
 class BinsAndScoresColumn(PiecewiseLinearColumn):
     """Encodes a column as positions among bins, which are also read as normal scores.
 
-    The components of quantile bins count half, since the score represents smooth
-    effects. Columns with few or frequent values may be similar to categories.
+    The components of quantile bins count half, since scores represent smooth effects.
     """
 
     has_scores = True

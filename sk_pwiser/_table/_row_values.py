@@ -61,10 +61,9 @@ def _check_order(columns, task_names):
 
 
 def combine_weights(targets, sample_weight, *, is_part=False):
-    """Check weights, and combine them with the missing labels, into weights per task.
+    """Check weights, and return labels, missing where these are 0, and joint weights.
 
-    Labels of tasks after the first with a weight of 0 are missing. All weights may be 0
-    only if there are further rows (`is_part`).
+    All weights may be 0 only if there are further rows (`is_part`).
     """
     weights = None
     if sample_weight is not None:
@@ -191,7 +190,7 @@ def base_rates(y, weights=None):
     """Return the rate of each task, above 0 and below the rate of the task before it.
 
     Half a row is added to the ones and to the zeros, both of all rows and of the rows
-    where the task before happened. A weight per task of 0 stands for a missing label.
+    where the task before happened.
     """
     rates, rate = [], 1.0
     for ones, before, total in _counts(y, weights):

@@ -36,15 +36,14 @@ class TargetStatistics:
 
     with p the base rate and a the strength of shrinkage, estimated per column and task
     by the method of moments. If the rates of a task do not vary more between the values
-    than chance explains, its input is 0: a network would learn noise from it, such as
-    that rows with a positive label have lower rates without it. Beside these, each
-    column gives log(1 + n). Missing and unseen values have n = k = 0. All inputs are
-    standardised. `columns` are indices among the category columns.
+    than chance explains, its input is 0. Beside these, each column gives log(1 + n).
+    Missing and unseen values have n = k = 0. All inputs are standardised. `columns` are
+    indices among the category columns.
 
-    A row of a list column has the means over its elements, each with the statistics of
-    its value; `lists` has pairs of the index of a list column and that of a table of
-    values: one of `columns`, if the two share a vocabulary, or a further one, which
-    counts each element as a row. `cardinalities` has the number of codes per table.
+    A row of a list column has the means over its elements. `lists` has pairs of the
+    index of a list column and that of a table of values: one of `columns`, if the two
+    share a vocabulary, or a further one, which counts each element as a row.
+    `cardinalities` has the number of codes per table.
 
     References
     ----------
@@ -82,11 +81,9 @@ class TargetStatistics:
         """Learn statistics, and return the inputs of the rows, (n_samples, n_outputs).
 
         Training rows are encoded with the statistics of all other blocks, and `others`,
-        the validation rows, with those of all training rows. A weight of 0 leaves a row
-        out of the task's rates. `earlier` are statistics of an earlier fit, whose base
+        the validation rows, with those of all training rows. Of an `earlier` fit base
         rates, strengths and scales are kept, so that the inputs keep their meaning for
-        a trained network, and also the counts of values that do not occur in these
-        rows.
+        a trained network, and the counts of values that do not occur in these rows.
         """
         self._begin(*sum_labels(y, weight, ~others), earlier)
         inputs = np.empty((len(codes), self.n_outputs), dtype=np.float32)
@@ -101,10 +98,7 @@ class TargetStatistics:
         return inputs
 
     def _by_table(self, codes, lists):
-        """Return, per table, the places of its inputs and the elements that have them.
-
-        The first of a table has the values that it counts.
-        """
+        """Return, per table, places of inputs and their elements, first the counted."""
         columns = [(j, Elements(codes[:, c])) for j, c in enumerate(self.columns)]
         parts = [*columns, *((j, lists[column]) for column, j in self.lists)]
         by_table = [[] for _ in self.cardinalities]
@@ -113,12 +107,11 @@ class TargetStatistics:
         return by_table
 
     def fit_blocks(self, total, ones, own, n_rows, others, earlier=None):
-        """Learn statistics from the counts of blocks, for rows that are not in memory.
+        """Learn statistics from counts; return per table the inputs by block and code.
 
         Per table there are counts of the blocks, `own`, (n_blocks, 2, n_tasks,
-        n_codes), see `count`, the numbers of rows of the blocks and the counts of
-        `others`, the validation rows; `own` is emptied to save memory. The result has
-        the inputs by block and code, of which the last block is for `others`.
+        n_codes), which is emptied to save memory, numbers of rows of the blocks, and
+        counts of `others`, the validation rows, whose inputs are in the last block.
         """
         self._begin(total, ones, earlier)
         tables = []
@@ -209,8 +202,8 @@ class TargetStatistics:
         """Add rows at a cost that depends on these alone; `undo` logs the change."""
         for j, part in enumerate(self.counted(codes, lists)):
             present, positions = np.unique(part.codes, return_inverse=True)
-            of_elements = part.repeat(y), part.repeat(weight)
-            added = count(positions, *of_elements, len(present), first=0)
+            places = Elements(positions, part.sizes)
+            added = count(places, y, weight, len(present), first=0)
             is_value = present >= FIRST_VALUE
             present = present[is_value].astype(np.intp)
             counts = self.counts_[j][..., present]
@@ -218,7 +211,7 @@ class TargetStatistics:
                 partial(self._set, j, present, counts, self.tables_[j][present])
             )
             self.counts_[j][..., present] = counts + added[..., is_value]
-            self.tables_[j][present] = self._table(j, present)
+            self.tables_[j][present] = self._inputs(j, self.counts_[j][..., present])
 
     def _set(self, j, codes, counts, table):
         self.counts_[j][..., codes] = counts
@@ -229,11 +222,7 @@ class TargetStatistics:
         return slice(j * width, (j + 1) * width)
 
     def _update_tables(self):
-        n_tables = len(self.cardinalities)
-        self.tables_ = [self._table(j, slice(None)) for j in range(n_tables)]
-
-    def _table(self, j, codes):
-        return self._inputs(j, self.counts_[j][..., codes])
+        self.tables_ = [self._inputs(j, c) for j, c in enumerate(self.counts_)]
 
     def _inputs(self, j, counts):
         values = self._rates(counts, self.strengths_[j])
@@ -271,8 +260,9 @@ class TargetStatistics:
         return strengths
 
 
-def count(codes, y, weight, size, first=FIRST_VALUE):
+def count(elements, y, weight, size, first=FIRST_VALUE):
     """Count rows and positives by task and code from `first` on, (2, n_tasks, size)."""
+    codes, y, weight = elements.codes, elements.repeat(y), elements.repeat(weight)
     counts = np.empty((2, y.shape[1], size))
     for task in range(y.shape[1]):
         w = weight[:, task]
@@ -296,19 +286,13 @@ def split_rows(block, others):
 
 
 def count_parts(elements, y, weight, rows_of_blocks, others, size):
-    def count_rows(rows):
-        part = elements.at(rows)
-        codes = part.codes.astype(np.intp)
-        return codes, count(
-            codes, part.repeat(y[rows]), part.repeat(weight[rows]), size
-        )
-
     blocks, counts = [], np.zeros((2, y.shape[1], size))
     for rows in rows_of_blocks:
-        codes, own = count_rows(rows)
+        part = elements.at(rows)
+        own = count(part, y[rows], weight[rows], size)
         counts += own
-        blocks += sparse_blocks([own], [np.bincount(codes, minlength=size)])
-    return blocks, counts, count_rows(others)[1]
+        blocks += sparse_blocks([own], [np.bincount(part.codes, minlength=size)])
+    return blocks, counts, count(elements.at(others), y[others], weight[others], size)
 
 
 def sparse_blocks(counts, n_rows):
@@ -323,10 +307,7 @@ def sum_labels(y, weight, used):
 
 
 def assign_blocks(n_samples, n_blocks, times=None, groups=None):
-    """Assign rows to blocks of consecutive rows, by their times if they are given.
-
-    Each of the groups of rows goes into the block of its first row.
-    """
+    """Assign rows, groups by their first, to blocks of consecutive rows or times."""
     rank = np.arange(n_samples)
     if times is not None:
         rank[np.argsort(times, kind="stable")] = np.arange(n_samples)
@@ -343,12 +324,11 @@ TOLERANCE = 1e-6
 
 
 class ExtendedStatistics(TargetStatistics):
-    """The statistics of an earlier fit, extended by other rows.
+    """The statistics of an earlier fit, with its scales, extended by other rows.
 
-    Base rates, strengths and scales stay. `origins` has an array per category column:
-    the code that each code has in `source`, -1 for new values. `rows`, "new" or "seen",
-    says whether `source` was learned from the rows, and `adds` whether the statistics
-    are to include new ones.
+    `origins` has an array per category column: the code that each code has in `source`,
+    -1 for new values. `rows`, "new" or "seen", says whether `source` was learned from
+    the rows, and `adds` whether the statistics are to include new ones.
     """
 
     def __init__(self, source, origins, rows, adds):
@@ -384,17 +364,12 @@ class ExtendedStatistics(TargetStatistics):
         return counts + base
 
     def _warn_if_seen(self, counted, y, weight):
-        """Warn if rows that are passed as new are probably in the counts of the source.
-
-        They are if these counts are large enough for all of them, and if they are at
-        least half of the rows of a value; of new rows, few alone are so by chance.
-        """
+        """Warn if rows passed as new fit into the counts, and are half of a value's."""
         if not np.isin(y, (0, 1)).all():
             return
         largest = 0.0
         for j, part in enumerate(counted):
-            codes, size = part.codes.astype(np.intp), self.cardinalities[j]
-            n, k = count(codes, part.repeat(y), part.repeat(weight), size)
+            n, k = count(part, y, weight, self.cardinalities[j])
             all_n, all_k = self.counts_[j]
             if min((all_k - k).min(), (all_n - all_k - n + k).min()) < -TOLERANCE:
                 return
@@ -468,10 +443,9 @@ def make_target_statistics(target_encoding, encoder, n_samples, params):
 
 
 def find_target_lists(encoder, columns, params):
-    """Yield the indices of list columns with target statistics, and their tables.
+    """Yield the indices of list columns with statistics, and the tables of `columns`.
 
-    The table of a list that shares the vocabulary of one of `columns` is that of the
-    column; other lists have one of their own, None.
+    None stands for a table of its own, of a list without a shared vocabulary.
     """
     chosen = params["list_target_encoding"]
     is_named = not isinstance(chosen, bool | np.bool_)

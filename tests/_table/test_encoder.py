@@ -15,9 +15,11 @@ from numpy.testing import assert_allclose, assert_array_equal
 from pandas.testing import assert_frame_equal
 from sklearn.preprocessing import StandardScaler
 
+from sk_pwiser._table import check_encoding_params
 from sk_pwiser._table._categories import MISSING, UNSEEN
 from sk_pwiser._table._encoder import TableEncoder
 from sk_pwiser._table._numbers import LARGEST_DEVIATION
+from sk_pwiser._training._settings import ENCODING_PARAMS
 
 
 def arrow(dtype):
@@ -154,13 +156,9 @@ def test_a_failed_fit_keeps_the_schema_and_a_new_fit_replaces_it():
     ],
 )
 def test_wrong_min_frequency(value, error):
-    encoder = TableEncoder(min_frequency=value)
     message = re.escape(f"min_frequency must be an integer >= 1; got {value!r}")
     with pytest.raises(error, match=message):
-        encoder.check_parameters()
-    # No column is read before the check.
-    with pytest.raises(error, match=message):
-        encoder.fit_transform(None)
+        check_encoding_params({**ENCODING_PARAMS, "min_frequency": value})
 
 
 def test_min_frequency_counts_rows():
@@ -172,15 +170,6 @@ def test_min_frequency_counts_rows():
         assert codes[:-1, 0].tolist() == expected
         assert codes[-1, 0] == MISSING
         assert encoder.cardinalities_ == [2 + len(kept)]
-
-
-@pytest.mark.parametrize(
-    ("value", "error"), [("deep", ValueError), (5, TypeError), (None, TypeError)]
-)
-def test_wrong_numeric_encoding(value, error):
-    message = rf"numeric_encoding must be one of \['standard', .* got {value!r}"
-    with pytest.raises(error, match=message):
-        TableEncoder(numeric_encoding=value).fit_transform(MIXED)
 
 
 def test_column_names_that_are_not_strings():

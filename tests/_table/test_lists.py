@@ -285,7 +285,6 @@ def test_complex_values_in_lists():
         ({}, {"nope": "w"}, ValueError, "contains 'nope', which is not a column of X"),
         ({}, {"c": "nope"}, ValueError, "contains 'nope', which is not a column of X"),
         ({}, {"w": "c"}, ValueError, r"'w', which is not a .* categories; .* \['c'\]"),
-        ({}, ["c", "w"], TypeError, "must be None or a dict"),
         ({"w": [1.0, 2.0, 3.0]}, {"c": "w"}, TypeError, "'w' does not contain lists"),
         (
             {"w": [[1.0], [2.0], [1.0]]},
@@ -310,6 +309,11 @@ def test_complex_values_in_lists():
 def test_wrong_weights(container, change, weights, error, message):
     with pytest.raises(error, match=f"list_weights.*{message}"):
         TableEncoder(list_weights=weights).fit_transform(container({**GOOD, **change}))
+
+
+def test_list_weights_that_are_no_dict_are_an_error():
+    with pytest.raises(TypeError, match="list_weights must be None or a dict"):
+        fitted(pd.DataFrame({"n": np.arange(N)}), list_weights=["c", "w"])
 
 
 def test_wrong_pooling():

@@ -54,7 +54,8 @@ NUMERIC_KINDS = {
 @pytest.mark.parametrize("kind", NUMERIC_KINDS)
 def test_standardisation_of_every_kind_of_column(kind):
     encoder = StandardColumn("column")
-    scaled, missing = encoder.fit_transform(NUMERIC_KINDS[kind](NUMBERS))
+    column = NUMERIC_KINDS[kind](NUMBERS)
+    scaled, missing = encoder.fit(column).transform(column)
     reference = StandardScaler().fit(np.array(NUMBERS, dtype=float)[:, None])
     expected = reference.transform(np.array(NUMBERS, dtype=float)[:, None])[:, 0]
     assert scaled.dtype == np.float32
@@ -83,7 +84,7 @@ def test_standardisation_of_every_kind_of_column(kind):
     ],
 )
 def test_standardisation_of_two_values(column):
-    [scaled] = StandardColumn("column").fit_transform(column)
+    [scaled] = StandardColumn("column").fit(column).transform(column)
     # The mean is 2/3 of the way from the lower to the higher value, the standard
     # deviation sqrt(2)/3 of it.
     assert_allclose(scaled, [0.5**0.5, -(2**0.5), 0.5**0.5], rtol=1e-3)
@@ -95,7 +96,7 @@ def test_standardisation_of_two_values(column):
 def test_constant_columns_give_0_for_every_value(column):
     encoder = StandardColumn("column")
     values = np.array(column, dtype=float)
-    scaled, *missing = encoder.fit_transform(values)
+    scaled, *missing = encoder.fit(values).transform(values)
     assert_array_equal(scaled, np.zeros(12))
     assert len(encoder.bins) == 1 + (0 < np.isnan(values).sum() < 12)
     assert_array_equal(missing, [np.isnan(values)] * (len(encoder.bins) - 1))
@@ -105,7 +106,7 @@ def test_constant_columns_give_0_for_every_value(column):
 
 def test_missing_values_give_the_mean_if_there_were_none_in_fit():
     encoder = StandardColumn("column")
-    encoder.fit_transform(np.array([1.0, 3.0]))
+    encoder.fit(np.array([1.0, 3.0]))
     assert len(encoder.bins) == 1
     assert_array_equal(encoder.transform(np.array([np.nan, 2.0])), [[0.0, 0.0]])
 
@@ -116,7 +117,7 @@ def test_missing_values_give_the_mean_if_there_were_none_in_fit():
 )
 def test_huge_values_give_finite_inputs_without_a_warning(fitted):
     encoder = StandardColumn("column")
-    [first] = encoder.fit_transform(np.array(fitted))
+    [first] = encoder.fit(np.array(fitted)).transform(np.array(fitted))
     [second] = encoder.transform(np.array([1.7e308, -1.7e308, 5e-324, 0.0]))
     for numeric in (first, second):
         assert np.isfinite(numeric).all()
@@ -125,7 +126,7 @@ def test_huge_values_give_finite_inputs_without_a_warning(fitted):
 
 def test_only_extreme_values_are_clipped():
     encoder = StandardColumn("column")
-    encoder.fit_transform(np.array([-1.0, 1.0]))
+    encoder.fit(np.array([-1.0, 1.0]))
     [scaled] = encoder.transform(np.array([1e6, -1e6, 9.5]))
     assert scaled.tolist() == [10.0, -10.0, 9.5]
 
@@ -151,7 +152,7 @@ def test_only_extreme_values_are_clipped():
 def test_values_that_are_not_numbers_are_an_error(column):
     encoder = StandardColumn("price")
     with pytest.raises((TypeError, ValueError), match="Column 'price' cannot be read"):
-        encoder.fit_transform(column)
-    encoder.fit_transform(np.array([1.0, 2.0]))
+        encoder.fit(column)
+    encoder.fit(np.array([1.0, 2.0]))
     with pytest.raises((TypeError, ValueError), match="Column 'price' cannot be read"):
         encoder.transform(column)

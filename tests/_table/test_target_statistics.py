@@ -147,7 +147,7 @@ def test_an_update_adds_rows():
         added = statistics.counts_[0][..., code] - counts[..., code]
         assert_array_equal(added, [[new.sum()] * 2, y[400:][new].sum(axis=0)])
     table = statistics.tables_[0]
-    assert_allclose(table, statistics._table(0, slice(None)), rtol=1e-6)
+    assert_allclose(table, statistics._inputs(0, statistics.counts_[0]), rtol=1e-6)
     assert_array_equal(statistics.counts_[0][..., :FIRST_VALUE], 0.0)
     for restore in reversed(undo):
         restore()

@@ -17,6 +17,7 @@ from refusals import Y as LABELS
 from refusals import refuses, small
 from sklearn.preprocessing import OrdinalEncoder
 
+from sk_pwiser._table import check_encoding_params
 from sk_pwiser._table._categories import (
     FIRST_VALUE,
     MISSING,
@@ -26,6 +27,7 @@ from sk_pwiser._table._categories import (
     hash_values,
 )
 from sk_pwiser._table._encoder import TableEncoder
+from sk_pwiser._training._settings import ENCODING_PARAMS
 
 ALL = slice(None)
 KEYS = ("min_frequency", "max_categories", "n_hash_buckets")
@@ -248,8 +250,12 @@ def test_numbers_by_name_and_by_index():
     ],
 )
 def test_wrong_numbers_are_named(key, value, error, message):
-    with pytest.raises(error, match=message.format(key)):
+    def fit():
+        check_encoding_params({**ENCODING_PARAMS, key: value})
         TableEncoder(**{key: value}).fit_transform(TABLE)
+
+    with pytest.raises(error, match=message.format(key)):
+        fit()
 
 
 @pytest.mark.parametrize("key", KEYS)
