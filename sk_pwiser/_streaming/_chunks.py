@@ -5,6 +5,7 @@ from collections.abc import Iterator
 from concurrent.futures import Executor
 from contextlib import contextmanager
 from dataclasses import dataclass
+from itertools import count
 from pathlib import Path
 from time import monotonic
 from typing import Any, NamedTuple
@@ -96,11 +97,7 @@ def _with_weight(chunk):
 
 
 class GroupNumbers:
-    """Numbers groups in the order of their rows.
-
-    A group that occurs again after a part without it gets another number, so that only
-    the groups of one part are in memory.
-    """
+    """Numbers groups in the order of their rows; again after a part without them."""
 
     def __init__(self):
         self.known = {}
@@ -114,15 +111,13 @@ class GroupNumbers:
                 f"groups must not be missing; column {name!r} has no value in row "
                 f"{int(np.argmax(indices < 0))}."
             )
-        found = {}
-        for value in values:
-            number = self.known.get(value)
-            if number is None:
-                number = self.n_groups
-                self.n_groups += 1
-            found[value] = number
-        self.known = found
-        return np.array(list(found.values()), dtype=np.int64)[indices]
+        new = count(self.n_groups)
+        self.known = {
+            value: self.known[value] if value in self.known else next(new)
+            for value in values
+        }
+        self.n_groups = next(new)
+        return np.array(list(self.known.values()), dtype=np.int64)[indices]
 
 
 class RowSample:

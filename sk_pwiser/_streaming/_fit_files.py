@@ -178,10 +178,8 @@ def _seeded_components(
     has_groups: bool,
     random_state: np.random.RandomState,
 ) -> Components:
-    """Build the components, seeded by a copy of the random state.
-
-    The initial weights of the network do not depend on how many numbers they draw.
-    """
+    """Build the components, seeded by a copy of the random state."""
+    # The initial weights of the network do not depend on how many numbers they draw.
     seed = deepcopy(random_state).randint(LARGEST_SEED)
     with seeded_globally(seed, device):
         return check_components(settings, task_names, device, has_groups)

@@ -100,8 +100,7 @@ class ValueCounts:
     """Numbers of rows per value of a category column, exact up to `max_values` values.
 
     Whenever there are more, the least frequent ones are dropped until half as many are
-    left (Manku and Motwani, 2002, drop them at regular intervals), at most
-    `max_dropped` rows per value.
+    left (Manku and Motwani, 2002), at most `max_dropped` rows per value.
     """
 
     def __init__(self, column, max_values):
@@ -256,17 +255,13 @@ class TableLearner:
 
 @dataclass(frozen=True)
 class DatasetSchema:
-    """The result of the first pass over a dataset.
-
-    The target statistics of the schema are fitted in the second pass, by `blocks`;
-    `earlier` has those of the fit that training continues from.
-    """
+    """The result of the first pass over a dataset."""
 
     schema: Schema
     summary: RowSummary
-    blocks: Blocks | None
+    blocks: Blocks | None  # by which the second pass fits the target statistics
     hold_out: HoldOut
-    earlier: Any = None
+    earlier: Any = None  # statistics of the fit that training continues from
 
 
 def learn_schema(

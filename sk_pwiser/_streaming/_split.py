@@ -20,11 +20,7 @@ class GroupValues:
         self.values = None
 
     def of(self, groups, of_rows, combine, choose):
-        """Return the value of each row's group, for the next rows.
-
-        `combine`, a ufunc, reduces the values `of_rows` of a group to one; `choose`
-        maps these to values of new groups.
-        """
+        """Return the value of each row's group, by `choose` of new groups' combined."""
         numbers, first, place = np.unique(
             groups, return_index=True, return_inverse=True
         )
@@ -42,12 +38,11 @@ class GroupValues:
 
 
 class HoldOut:
-    """Chooses the validation rows of early stopping.
+    """Chooses the validation rows of early stopping: the last in time or at random.
 
-    With a column of times, they are the last rows, from a time on that a sample gives.
-    Otherwise the first pass counts the rows per funnel depth, and the second draws as
-    many of each as `funnel_holdout` would, at equal chances. Groups are held out as a
-    whole, by their deepest or last row in the part in which they begin.
+    For these, the first pass counts the rows per funnel depth, and the second draws as
+    many of each as `funnel_holdout` would. Groups are held out as a whole, by their
+    deepest or last row in the part in which they begin.
     """
 
     def __init__(self, fraction, times):

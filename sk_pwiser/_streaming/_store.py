@@ -39,8 +39,7 @@ Arrays = dict[str, np.ndarray]
 class RowStore:
     """Encoded rows in the files of a new folder, of which the store is the only user.
 
-    Memory maps would count as memory of the process. `forms` has the dtype and the
-    shape per row of each array.
+    They are no memory maps, which would count as memory of the process.
     """
 
     def __init__(self, folder: Path, file_rows: int | None = None) -> None:
@@ -51,6 +50,7 @@ class RowStore:
         # differ in size.
         self.fewest_rows = FILE_ROWS if file_rows is None else -(-file_rows // 2)
         self.sizes: list[int] = []
+        # The dtype and the shape per row of each array.
         self.forms: dict[str, tuple[np.dtype[Any], tuple[int, ...]]] = {}
         self.n_bytes = 0
         self._pending: list[Arrays] = []

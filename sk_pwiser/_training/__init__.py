@@ -2,7 +2,12 @@
 
 from skorch.callbacks import Freezer
 
-from sk_pwiser._training._batches import BatchIterator, Impressions, gather_bags
+from sk_pwiser._training._batches import (
+    BatchIterator,
+    Impressions,
+    TrainingData,
+    gather_bags,
+)
 from sk_pwiser._training._callbacks import InputMixup, KeepOnInterrupt
 from sk_pwiser._training._checkpoints import Checkpoints, find_checkpoint
 from sk_pwiser._training._encode import ColumnInput, Inputs, column_inputs
@@ -39,6 +44,7 @@ __all__ = [
     "MultiTaskNet",
     "PermutedTable",
     "Settings",
+    "TrainingData",
     "TrainingResult",
     "ValidationRows",
     "column_inputs",

@@ -63,11 +63,7 @@ class Workers:
         return value.item()
 
     def join(self, rows: Tensor, sizes: Sequence[int]) -> Tensor:
-        """Return the rows of all processes, by rank, `sizes[rank]` rows of each.
-
-        Gradients flow to the rows of this process only; the other processes compute
-        the other gradients.
-        """
+        """Return `sizes[rank]` rows of each process; gradients flow to the own ones."""
         own = rows[: sizes[self.rank]]
         parts = gather_rows(own.detach(), sizes)
         parts[self.rank] = own

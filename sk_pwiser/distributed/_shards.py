@@ -3,14 +3,14 @@
 from collections.abc import Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import contextmanager
-from dataclasses import dataclass, field, replace
-from typing import Any, NamedTuple
+from dataclasses import dataclass, field
+from typing import Any
 
 import numpy as np
 import torch
 
 from sk_pwiser._streaming import Job, StreamedImpressions
-from sk_pwiser._training import BatchIterator
+from sk_pwiser._training import BatchIterator, TrainingData
 from sk_pwiser._utils import Generators, active
 from sk_pwiser.distributed._exchange import Workers
 
@@ -29,8 +29,8 @@ class Clock:
 class Shard(StreamedImpressions):
     """Stored impressions, some of whose files a worker reads.
 
-    In training the files are dealt anew in every epoch, in an order that depends on the
-    clock only. Numbers of rows, labels and samples refer to all files.
+    Numbers of rows, labels and samples refer to all files, which are dealt anew in
+    every epoch of training.
     """
 
     rank: int = 0
@@ -58,20 +58,8 @@ class Shard(StreamedImpressions):
         return max(least, -(-n_own // n_batches))
 
 
-class Shards(NamedTuple):
-    """A worker's share of the training rows and, if any, of the validation rows."""
-
-    train: Shard
-    valid: Shard | None = None
-
-    def to(self, device: torch.device) -> "Shards":
-        """Move the parts to a device when they are read."""
-        valid = None if self.valid is None else replace(self.valid, device=device)
-        return Shards(replace(self.train, device=device), valid)
-
-
 @contextmanager
-def shards(job: Job, rank: int, n_workers: int) -> Iterator[Shards]:
+def shards(job: Job, rank: int, n_workers: int) -> Iterator[TrainingData]:
     """Open a worker's share of the rows of a job."""
     with ThreadPoolExecutor(1, thread_name_prefix="sk_pwiser-reader") as pool:
         common: dict[str, Any] = {
@@ -82,14 +70,13 @@ def shards(job: Job, rank: int, n_workers: int) -> Iterator[Shards]:
             "clock": Clock(job.seed),
         }
         valid = None if job.valid is None else Shard(*job.valid, **common)
-        yield Shards(Shard(*job.train, **common), valid)
+        yield TrainingData(Shard(*job.train, **common), valid)
 
 
 class JointIterator:
     """Iterates over batches until every worker has used its rows.
 
-    A worker that has no rows left yields a row that does not count. `sizes` has the
-    numbers of rows of the workers in the current step, `n_weights` the weights per row.
+    A worker that has no rows left yields a row that does not count.
     """
 
     def __init__(
@@ -98,8 +85,8 @@ class JointIterator:
         self.batches = batches
         self.workers = workers
         self.generators = generators
-        self.sizes: list[int] = []
-        self.n_weights = 0
+        self.sizes: list[int] = []  # rows of the workers in the current step
+        self.n_weights = 0  # weights per row
 
     def __getattr__(self, name: str) -> Any:
         """Return the attribute of the batches, such as their dataset."""

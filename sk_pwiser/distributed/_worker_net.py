@@ -34,8 +34,7 @@ Term = Tensor | Callable[[Labels], Tensor]
 class NetworkSums:
     """Sums the gradients of the trained parameters of a network over the workers.
 
-    The parameters of a loss follow those of the network; every worker computes their
-    gradients from all rows, so that they are not summed.
+    Those of a loss, which follow, every worker computes from all rows.
     """
 
     def __init__(self, workers: Workers, trained: list[nn.Parameter]) -> None:
@@ -218,10 +217,9 @@ def _seed(*parts: int) -> int:
 
 
 def join(own: Inputs, workers: Workers, sizes: Sequence[int], n_weights: int) -> Inputs:
-    """Join the outputs and labels of all workers, in one exchange.
+    """Join the outputs and labels of all workers, and average extra losses.
 
-    Extra losses of the network are averaged. `n_weights` is 0 if no worker's rows have
-    weights: rows that are drawn repeatedly may have some in a part of the workers only.
+    Rows that are drawn repeatedly may have `n_weights` in a part of the workers only.
     """
     output, y, sample_weight, groups = own
     columns = {"logits": output.logits}
