@@ -132,10 +132,10 @@ class RowSample:
 
     def add(self, table, weights):
         keys = self.generator.random(len(table))
+        weights = np.ones(len(table)) if weights is None else weights
         if np.isfinite(self.limit):
             kept = np.flatnonzero(keys < self.limit)
-            table, keys = table.take(kept), keys[kept]
-            weights = None if weights is None else weights[kept]
+            table, keys, weights = table.take(kept), keys[kept], weights[kept]
         if not len(keys):
             return
         self.tables.append(table)
@@ -151,24 +151,19 @@ class RowSample:
         chosen = np.sort(np.argpartition(keys, self.n_rows)[: self.n_rows])
         table, weights = self._join()
         self.tables, self.keys = [table.take(chosen)], [keys[chosen]]
-        self.weights = [None if weights is None else weights[chosen]]
+        self.weights = [weights[chosen]]
         self.limit, self.n_kept = keys[chosen].max(), len(chosen)
 
     def _join(self):
         import pyarrow as pa  # installed, since the tables are its own
 
         table = pa.concat_tables(self.tables).combine_chunks()
-        if all(weights is None for weights in self.weights):
-            return table, None
-        sizes = list(map(len, self.keys))
-        pairs = zip(self.weights, sizes, strict=True)
-        parts = [np.ones(n) if w is None else w for w, n in pairs]
-        n_columns = max(part.size // len(part) for part in parts)
-        if n_columns > 1:
-            parts = [
-                np.broadcast_to(part.reshape(len(part), -1), (len(part), n_columns))
-                for part in parts
-            ]
+        # Some of the parts may have weights per task.
+        n_columns = max(part[0].size for part in self.weights)
+        parts = [
+            np.broadcast_to(part.reshape(len(part), -1), (len(part), n_columns))
+            for part in self.weights
+        ]
         return table, np.concatenate(parts)
 
     def finish(self):

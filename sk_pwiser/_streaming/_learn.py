@@ -229,8 +229,7 @@ class TableLearner:
             column.finish()
         columns = {column.name: column for column in self.encoder.columns_}
         table, weights = self.sample.finish()
-        if weights is not None:
-            weights = row_weights(scale_weights(weights))
+        weights = row_weights(scale_weights(weights))
         values = list_columns(as_table(table)) if self.numeric else []
         encoders = [columns[name] for name in self.numeric]
         pairs = list(zip(encoders, values, strict=True))

@@ -14,6 +14,7 @@ import numpy as np
 from sklearn.utils import murmurhash3_32
 
 from sk_pwiser._table._frames import (
+    check_among,
     describe,
     find_column,
     infinity_error,
@@ -82,11 +83,8 @@ def _numbers(name, value, default, names, is_category):
     for column, number in value.items():
         index = find_column(name, column, names)
         if not is_category[index]:
-            known = [n for n, flag in zip(names, is_category, strict=True) if flag]
-            raise ValueError(
-                f"{name} contains {column!r}, which is not a category column; the "
-                f"category columns are {known}."
-            )
+            known = list(compress(names, is_category))
+            check_among(name, column, known, "category column")
         if index in found:
             raise ValueError(f"{name} contains the column {names[index]!r} twice.")
         found[index] = number

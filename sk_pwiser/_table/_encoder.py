@@ -196,7 +196,8 @@ class TableEncoder:
         """Check a table, in transform including the number and names of its columns."""
         validator = _estimator_class(self.estimator_name or type(self).__name__)()
         if not reset:
-            vars(validator).update(self._schema())
+            learnt = {k: v for k, v in vars(self).items() if k in SCHEMA}
+            vars(validator).update(learnt)
         X = as_table(X)
         reads_sparse = is_sparse(X) if reset else self.sparse_ is not None
         if issparse(X) and not reads_sparse:
@@ -222,14 +223,11 @@ class TableEncoder:
         if reads_sparse:
             X = X.tocsr() if issparse(X) else csr_array(X)
         if reset:
-            for name in self._schema():
-                delattr(self, name)
+            for name in SCHEMA:
+                vars(self).pop(name, None)
             vars(self).update(vars(validator))
             self.sparse_ = SparseColumns() if reads_sparse else None
         return X
-
-    def _schema(self):
-        return {name: getattr(self, name) for name in SCHEMA if hasattr(self, name)}
 
     def _pair(self, columns, kind):
         pairs = zip(self.columns_, columns, strict=True)

@@ -278,6 +278,15 @@ def find_column(parameter, column, names):
     )
 
 
+def check_among(parameter, column, names, kind="column of X"):
+    """Raise a ValueError if a parameter contains a name that is not of the kind."""
+    if column not in names:
+        raise ValueError(
+            f"{parameter} contains {column!r}, which is not a {kind}; these are "
+            f"{names}."
+        )
+
+
 def column_of(X, parameter, column):
     """Return the column of a table by its name or index, the value of a parameter."""
     is_arrow = hasattr(X, "column_names")

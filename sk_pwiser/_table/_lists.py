@@ -13,6 +13,7 @@ from sk_pwiser._table._categories import (
     Vocabulary,
 )
 from sk_pwiser._table._frames import (
+    check_among,
     first_known,
     has_lists,
     infinity_error,
@@ -253,6 +254,7 @@ def combine_bags(parts, sizes):
     return make_bags(offsets, indices, weights, ages)
 
 
+LISTS = "column of lists of categories"
 # Settings that map a list column to another column.
 LIST_MAPPINGS = {
     "list_weights": "columns of their weights",
@@ -327,16 +329,9 @@ class ListSettings:
 
 def _check_columns(parameter, columns, names, list_names=None):
     for column in columns:
-        if column not in names:
-            raise ValueError(
-                f"{parameter} contains {column!r}, which is not a column of X; its "
-                f"columns are {names}."
-            )
-        if list_names is not None and column not in list_names:
-            raise ValueError(
-                f"{parameter} contains {column!r}, which is not a column of lists of "
-                f"categories; these are {list_names}."
-            )
+        check_among(parameter, column, names)
+        if list_names is not None:
+            check_among(parameter, column, list_names, LISTS)
 
 
 # Number of entries that are processed at a time.

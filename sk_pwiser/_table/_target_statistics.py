@@ -8,12 +8,13 @@ import numpy as np
 
 from sk_pwiser._table._categories import FIRST_VALUE, CategoryColumn
 from sk_pwiser._table._frames import (
+    check_among,
     find_column,
     is_dataframe,
     list_columns,
     read_numbers,
 )
-from sk_pwiser._table._lists import Elements
+from sk_pwiser._table._lists import LISTS, Elements
 from sk_pwiser._table._numbers import LARGEST_DEVIATION
 from sk_pwiser._utils import check_integer, warn_user
 
@@ -414,11 +415,8 @@ def find_target_columns(target_encoding, columns, min_values):
                 f"{column!r}."
             )
         found = columns[find_column("target_encoding", column, names)]
-        if found not in categories:
-            raise ValueError(
-                f"target_encoding contains {column!r}, which is not a category column; "
-                f"the category columns are {[c.name for c in categories]}."
-            )
+        known = [c.name for c in categories]
+        check_among("target_encoding", found.name, known, "category column")
         chosen.add(categories.index(found))
     return sorted(chosen)
 
@@ -451,11 +449,7 @@ def find_target_lists(encoder, columns, params):
     is_named = not isinstance(chosen, bool | np.bool_)
     names = [column.name for column in encoder.lists_]
     for name in chosen if is_named else ():
-        if name not in names:
-            raise ValueError(
-                f"list_target_encoding contains {name!r}, which is not a column of "
-                f"lists of categories; these are {names}."
-            )
+        check_among("list_target_encoding", name, names, LISTS)
     categories = [encoder.category_names_[column] for column in columns]
     for index, column in enumerate(encoder.lists_):
         if not (column.name in chosen if is_named else chosen):
@@ -492,10 +486,7 @@ def read_times(X, column, names):
     """Return the times of the rows by which they are assigned to blocks, or None."""
     if column is None:
         return None
-    if column not in names:
-        raise ValueError(
-            f"time_column={column!r} is not a column of X; its columns are {names}."
-        )
+    check_among("time_column", column, names)
     # Lists may mix numbers and text, all of which numpy would convert to text.
     table = X if hasattr(X, "dtype") or is_dataframe(X) else np.array(X, object)
     values = list_columns(table)[names.index(column)]
