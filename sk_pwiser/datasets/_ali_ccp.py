@@ -2,6 +2,7 @@
 
 import os
 from array import array
+from inspect import getdoc
 from numbers import Integral
 
 import numpy as np
@@ -149,18 +150,6 @@ DOWNLOAD = (
     "sample_skeleton_train.csv, common_features_train.csv, sample_skeleton_test.csv "
     "and common_features_test.csv), or use a processed form, train.csv and test.csv."
 )
-DESCR = """Ali-CCP (Alibaba Click and Conversion Prediction)
-
-Impressions of recommended items in the shop Taobao, with the labels `click` and
-`conversion`, a purchase. Training and test rows are split by time. The features are ids
-of the user and of the user's attributes (101, 121 to 129), of earlier behaviour
-(109_14, 110_14, 127_14, 150_14), of the item (205 to 216), of user and item together
-(508, 509, 702, 853) and of the context (301).
-
-Xiao Ma, Liqin Zhao, Guan Huang, Zhi Wang, Zelin Hu, Xiaoqiang Zhu, Kun Gai. Entire
-Space Multi-Task Model: An Effective Approach for Estimating Post-Click Conversion
-Rate. SIGIR 2018. doi:10.1145/3209978.3210104
-"""
 
 
 @validate_params(
@@ -175,8 +164,9 @@ Rate. SIGIR 2018. doi:10.1145/3209978.3210104
 def load_ali_ccp(path, *, subset="all", multi_valued=MULTI_VALUED, n_rows=None):
     """Load the Ali-CCP impressions of recommended items, a funnel of two tasks.
 
-    Each row is an impression, the tasks are the click and the conversion. The files are
-    the publisher's or a processed form that many publications use, which is read if the
+    Each row is an impression in the shop Taobao, the tasks are the click and the
+    conversion, a purchase. Training and test rows are split by time. The files are the
+    publisher's or a processed form that many publications use, which is read if the
     folder contains both.
 
     Parameters
@@ -219,7 +209,7 @@ def load_ali_ccp(path, *, subset="all", multi_valued=MULTI_VALUED, n_rows=None):
         n_unclicked_conversions : int
             Number of rows with a conversion but no click. These rows are kept.
         DESCR : str
-            Description and source of the data.
+            This description.
 
     Raises
     ------
@@ -237,6 +227,10 @@ def load_ali_ccp(path, *, subset="all", multi_valued=MULTI_VALUED, n_rows=None):
 
     Notes
     -----
+    The fields are ids of the user and of the user's attributes (101, 121 to 129), of
+    earlier behaviour (109_14, 110_14, 127_14, 150_14), of the item (205 to 216), of
+    user and item together (508, 509, 702, 853) and of the context (301).
+
     In the publisher's files, which are read line by line, each id has a value, such as
     the logarithm of a count, which is left out. The ids, and the common features of the
     rows that are read, stay in memory until all rows are read.
@@ -282,7 +276,7 @@ def load_ali_ccp(path, *, subset="all", multi_valued=MULTI_VALUED, n_rows=None):
         feature_names=list(data.columns),
         is_test=np.repeat([part == "test" for part in parts], sizes),
         n_unclicked_conversions=warn_unclicked(target, "load_ali_ccp"),
-        DESCR=DESCR,
+        DESCR=getdoc(load_ali_ccp),
     )
 
 

@@ -1,6 +1,7 @@
 """The AliExpress data set: search results, clicks and conversions in five countries."""
 
 import os
+from inspect import getdoc
 
 import numpy as np
 from sklearn.utils import Bunch
@@ -29,16 +30,6 @@ DOWNLOAD = (
     "or its processed form (a folder AliExpress_XX with train.csv and test.csv) from "
     "https://github.com/easezyc/Multitask-Recommendation-Library."
 )
-DESCR = """AliExpress
-
-Search results in the shop AliExpress, one data set per country, with the labels `click`
-and `conversion`, a purchase of the item. Training and test rows are split by time. 16
-features are categories and 63 are numbers; their meaning is not published.
-
-Pengcheng Li, Runze Li, Qing Da, An-Xiang Zeng, Lijun Zhang. Improving Multi-Scenario
-Learning to Rank in E-commerce by Exploiting Task Relationships in the Label Space.
-CIKM 2020. doi:10.1145/3340531.3412713
-"""
 
 
 @validate_params(
@@ -53,8 +44,10 @@ def load_aliexpress(path, country, *, subset="all"):
     """Load the AliExpress search results of a country, a funnel of two tasks.
 
     Each row is an item in the results of a search. The first task is the click, the
-    second one the conversion. The files are the publisher's or a processed form that
-    most publications use, which is read if the folder contains both.
+    second one the conversion, a purchase of the item. Training and test rows are split
+    by time; the meaning of the features is not published. The files are the publisher's
+    or a processed form that most publications use, which is read if the folder contains
+    both.
 
     Parameters
     ----------
@@ -88,7 +81,7 @@ def load_aliexpress(path, country, *, subset="all"):
         n_unclicked_conversions : int
             Number of rows with a conversion but no click. These rows are kept.
         DESCR : str
-            Description and source of the data.
+            This description.
 
     Raises
     ------
@@ -144,7 +137,7 @@ def load_aliexpress(path, country, *, subset="all"):
         is_test=np.repeat([part == "test" for part in parts], sizes),
         search_id=rows["search_id"].to_numpy(copy=True),
         n_unclicked_conversions=warn_unclicked(target, "load_aliexpress"),
-        DESCR=DESCR,
+        DESCR=getdoc(load_aliexpress),
     )
 
 

@@ -1,6 +1,7 @@
 """The MineThatData e-mail campaign: visits and purchases."""
 
 import os
+from inspect import getdoc
 from pathlib import Path
 
 import numpy as np
@@ -24,16 +25,6 @@ FEATURES = ["recency", "history_segment", "history", "mens", "womens", "zip_code
 FEATURES += ["newbie", "channel", "segment"]
 # The others, text and flags, are categories.
 NUMBERS = ["recency", "history"]
-DESCR = """Hillstrom's e-mail campaign
-
-64,000 customers of a shop who bought something within the last year. Each customer
-received an e-mail about men's merchandise, an e-mail about women's merchandise, or none
-(`segment`). `visit` is 1 if the customer visited the web site in the following two
-weeks, `conversion` is 1 if the customer bought something there.
-
-Published openly by Kevin Hillstrom, The MineThatData E-Mail Analytics And Data
-Mining Challenge, 2008.
-"""
 
 
 @validate_params(
@@ -43,9 +34,11 @@ Mining Challenge, 2008.
 def load_hillstrom(path, *, subset="all"):
     """Load Hillstrom's e-mail campaign, a funnel of visit and purchase.
 
-    Each row is a customer. The first task is a visit to the web site, the second one a
-    purchase. The rows are in the order of the file. 30 % of them are test rows,
-    selected at random with seed 0 and stratified by `visit + conversion`.
+    Each row is a customer of a shop, who received an e-mail about men's or women's
+    merchandise, or none (`segment`). The first task is a visit to the web site in the
+    following two weeks, the second one a purchase there. The rows are in the order of
+    the file. 30 % of them are test rows, selected at random with seed 0 and stratified
+    by `visit + conversion`.
 
     Parameters
     ----------
@@ -70,7 +63,7 @@ def load_hillstrom(path, *, subset="all"):
         is_test : ndarray of shape (n_samples,)
             True in the test rows.
         DESCR : str
-            Description and source of the data.
+            This description.
 
     Raises
     ------
@@ -118,5 +111,5 @@ def load_hillstrom(path, *, subset="all"):
         task_names=list(TASK_NAMES),
         feature_names=list(FEATURES),
         is_test=is_test[keep],
-        DESCR=DESCR,
+        DESCR=getdoc(load_hillstrom),
     )

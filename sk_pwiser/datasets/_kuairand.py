@@ -1,6 +1,7 @@
 """The KuaiRand-Pure data set: short-video impressions, clicks and engagement."""
 
 import os
+from inspect import getdoc
 from itertools import chain
 
 import numpy as np
@@ -73,22 +74,6 @@ VIDEO_FEATURES = [
     "music_id",
     "tag",
 ]
-DESCR = """KuaiRand-Pure
-
-Impressions of short videos in the Kuaishou app. The training rows were shown from
-2022-04-25 to 2022-04-30, the test rows from 2022-05-01 to 2022-05-08. The first label
-is the click; later ones, an engagement, a long view or single reactions, can only be 1
-if the video was clicked. The features are the ids, the tab and the hour of the
-impression, and the published attributes of users and videos. All other feedback is left
-out, because it is only known after the impression. Some rows occur more than once in
-the published files.
-
-Chongming Gao, Shijun Li, Yuan Zhang, Jiawei Chen, Biao Li, Wenqiang Lei, Peng Jiang,
-Xiangnan He. KuaiRand: An Unbiased Sequential Recommendation Dataset with Randomly
-Exposed Videos. CIKM 2022. doi:10.1145/3511808.3557624
-
-Licence of the data: CC BY-SA 4.0.
-"""
 
 
 @validate_params(
@@ -146,7 +131,7 @@ def load_kuairand(path, second="engage", *, subset="all"):
             Time of each impression in milliseconds since 1970-01-01 UTC, for splits by
             time.
         DESCR : str
-            Description, source and licence of the data.
+            This description.
 
     Raises
     ------
@@ -158,9 +143,11 @@ def load_kuairand(path, second="engage", *, subset="all"):
 
     Notes
     -----
-    Rows of the csv file are training rows if the publisher's `date` is from 2022-04-25
-    to 2022-04-30, and test rows from 2022-05-01 to 2022-05-08. Rows of earlier days are
-    left out. The rows are returned in the order of their time.
+    Training rows were shown from 2022-04-25 to 2022-04-30, test rows from 2022-05-01 to
+    2022-05-08, by the publisher's `date`; earlier ones are left out. The rows are
+    returned in the order of their time; some occur more than once in the published
+    files. Feedback other than the labels is left out, since it is only known after the
+    impression. Licence of the data: CC BY-SA 4.0.
 
     References
     ----------
@@ -198,7 +185,7 @@ def load_kuairand(path, second="engage", *, subset="all"):
         feature_names=list(data.columns),
         is_test=np.repeat([part == "test" for part in parts], [len(x) for x in logs]),
         time_ms=rows["time_ms"].to_numpy(copy=True),
-        DESCR=DESCR,
+        DESCR=getdoc(load_kuairand),
     )
 
 
