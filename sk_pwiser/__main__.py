@@ -87,6 +87,7 @@ def make_parser():
         formatter_class=argparse.RawDescriptionHelpFormatter,
     )
     add = parser.add_argument
+    columns = {"nargs": "+", "default": [], "metavar": "COLUMN"}
     add(
         "--data",
         type=Path,
@@ -95,17 +96,13 @@ def make_parser():
     )
     add(
         "--targets",
-        nargs="+",
-        default=[],
-        metavar="COLUMN",
+        **columns,
         help="columns of the file that hold the labels (0 and 1, no and yes, or false "
         "and true), in funnel order, for example: click conversion",
     )
     add(
         "--categorical",
-        nargs="+",
-        default=[],
-        metavar="COLUMN",
+        **columns,
         help="columns of the file to treat as categories; text columns always are",
     )
     add(
@@ -120,13 +117,7 @@ def make_parser():
         help="compare with models of other packages instead of the losses: logistic "
         "regression, gradient boosting and, where installed, LightGBM, CatBoost, TabM",
     )
-    add(
-        "--ignore",
-        nargs="+",
-        default=[],
-        metavar="COLUMN",
-        help="columns of the file to leave out",
-    )
+    add("--ignore", **columns, help="columns of the file to leave out")
     add(
         "--weights",
         nargs="+",

@@ -287,7 +287,7 @@ def learn_schema(
                     learner.add(chunk.X, chunk.weights)
         progress(chunk.n_read)
     progress.close()  # filters may select fewer rows than the files have
-    check_rows_left(dataset, summary)
+    check_rows_left(dataset, summary.n_rows)
     schema = earlier
     if schema is None:
         learner.finish()
@@ -306,12 +306,12 @@ def learn_schema(
     return DatasetSchema(schema, summary, blocks, hold_out, known)
 
 
-def check_rows_left(dataset: Any, summary: Any) -> None:
+def check_rows_left(dataset: Any, n_rows: int) -> None:
     if dataset.corrupt_:
         warn_user(
             f"{len(dataset.corrupt_)} files or row groups cannot be read and are left "
             f"out, the first of them {dataset.corrupt_[0]}."
         )
-    if not summary.n_rows:
+    if not n_rows:
         what = "weights above 0" if dataset.sample_weight else "rows"
         raise ValueError(f"{dataset!r} has no {what} that its filters select.")

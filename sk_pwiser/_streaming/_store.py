@@ -18,7 +18,6 @@ from sk_pwiser._streaming._chunks import RowProgress, Source, named_place
 from sk_pwiser._streaming._learn import (
     BlockCounts,
     DatasetSchema,
-    RowSummary,
     check_rows_left,
 )
 from sk_pwiser._table._column_kinds import warn_about_random_validation
@@ -294,11 +293,9 @@ def _streamed(source: Source, store: RowStore, load: Any) -> StreamedImpressions
 
 def encode_eval_rows(source: Source, schema: Schema) -> StreamedImpressions:
     store = RowStore(source.folder / "eval", source.file_rows)
-    summary = RowSummary()
     for chunk in source.chunks():
         if not len(chunk.X):
             continue
-        summary.add(chunk.targets, None)
         with named_place(chunk.place):
             inputs = schema.transform(chunk.X)
         # There are weights only if labels are missing.
@@ -306,7 +303,7 @@ def encode_eval_rows(source: Source, schema: Schema) -> StreamedImpressions:
         impressions = inputs.impressions(chunk.targets.values, known, chunk.groups)
         store.add(impressions, np.arange(len(chunk.X)))
     store.flush()
-    check_rows_left(source.dataset, summary)
+    check_rows_left(source.dataset, len(store))
     return _streamed(source, store, partial(load_rows, schema, None))
 
 

@@ -1,5 +1,6 @@
 """Labels and names of the tasks."""
 
+from bisect import bisect_left
 from collections.abc import Mapping
 from dataclasses import dataclass, replace
 from typing import NamedTuple
@@ -81,22 +82,11 @@ def _culprit(values, dtype):
             if not _can_read(one, dtype):
                 return f"Found in column {column!r}."
     elif isinstance(values, list | tuple) or getattr(values, "ndim", 0) == 1:
-        row = _first_unreadable(values, dtype)
+        parts = range(1, len(values))
+        row = bisect_left(parts, True, key=lambda n: not _can_read(values[:n], dtype))
         if not _can_read(values[row : row + 1], dtype):
             return f"Found in row {row}."
     return ""
-
-
-def _first_unreadable(values, dtype):
-    """Return the first row that cannot be read, by bisection; or any, if each can."""
-    low, high = 0, len(values)
-    while high - low > 1:
-        middle = (low + high) // 2
-        if _can_read(values[low:middle], dtype):
-            low = middle
-        else:
-            high = middle
-    return low
 
 
 def _can_read(values, dtype):

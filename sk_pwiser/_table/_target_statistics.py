@@ -88,7 +88,10 @@ class TargetStatistics:
         """
         self._begin(*sum_labels(y, weight, ~others), earlier)
         inputs = np.empty((len(codes), self.n_outputs), dtype=np.float32)
-        rows_of_blocks = split_rows(block, others)
+        n_blocks = int(block[~others].max(initial=0)) + 1
+        rows_of_blocks = [
+            np.flatnonzero((block == b) & ~others) for b in range(n_blocks)
+        ]
         for j, own in enumerate(self._by_table(codes, lists)):
             blocks, counts, of_others = count_parts(
                 own[0][1], y, weight, rows_of_blocks, others, self.cardinalities[j]
@@ -279,11 +282,6 @@ class BlockValues(NamedTuple):
     codes: np.ndarray  # (n_values,)
     counts: np.ndarray  # (2, n_tasks, n_values), see `count`
     n_rows: np.ndarray  # (n_values,)
-
-
-def split_rows(block, others):
-    n_blocks = int(block[~others].max(initial=0)) + 1
-    return [np.flatnonzero((block == b) & ~others) for b in range(n_blocks)]
 
 
 def count_parts(elements, y, weight, rows_of_blocks, others, size):

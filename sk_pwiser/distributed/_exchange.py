@@ -88,7 +88,20 @@ class Workers:
             p.grad = gradient
         for p in trained:
             if id(p) in sparse:
-                p.grad = sum_sparse(p.grad, p, self.gather_numbers)
+                p.grad = self._sum_sparse(p.grad, p)
+
+    def _sum_sparse(self, gradient: Tensor | None, table: Tensor) -> Tensor:
+        """Return the coalesced sum of sparse gradients of a table; None counts as 0."""
+        if gradient is None:
+            rows = torch.zeros(0, dtype=torch.int64, device=table.device)
+            values = table.new_zeros(0, table.shape[1])
+        else:
+            gradient = gradient.coalesce()
+            rows, values = gradient.indices()[0], gradient.values()
+        sizes = [n for (n,) in self.gather_numbers(len(rows))]
+        rows, values = (torch.cat(gather_rows(each, sizes)) for each in (rows, values))
+        joined = torch.sparse_coo_tensor(rows.unsqueeze(0), values, table.shape)
+        return joined.coalesce()
 
     def sum_tensors(
         self, tensors: Sequence[Tensor | None], like: Sequence[Tensor]
@@ -137,21 +150,3 @@ def _sum_bucket(
         return list(sums)  # the host need not wait for the flags
     found = flat[: len(parts)].tolist()
     return [each if n else None for each, n in zip(sums, found, strict=True)]
-
-
-def sum_sparse(
-    gradient: Tensor | None,
-    table: Tensor,
-    gather_numbers: Callable[..., list[list[int]]],
-) -> Tensor:
-    """Return the coalesced sum of sparse gradients of a table; None stands for 0."""
-    if gradient is None:
-        rows = torch.zeros(0, dtype=torch.int64, device=table.device)
-        values = table.new_zeros(0, table.shape[1])
-    else:
-        gradient = gradient.coalesce()
-        rows, values = gradient.indices()[0], gradient.values()
-    sizes = [n for (n,) in gather_numbers(len(rows))]
-    all_rows, all_values = (torch.cat(gather_rows(t, sizes)) for t in (rows, values))
-    joined = torch.sparse_coo_tensor(all_rows.unsqueeze(0), all_values, table.shape)
-    return joined.coalesce()
