@@ -5,7 +5,6 @@ from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from concurrent.futures import Executor
 from dataclasses import dataclass, replace
 from functools import cached_property, partial
-from itertools import groupby
 from pathlib import Path
 from typing import Any
 
@@ -169,7 +168,10 @@ class StreamedImpressions(Dataset[Batch]):
 
     def parts(self, shuffled: bool) -> Iterator[Impressions]:
         """Yield all rows in parts, from files in a random order if `shuffled`."""
-        parts = (self._read(files) for files in self._split(self._order(shuffled)))
+        order = self._order(shuffled)
+        n_rows = sum(self.store.sizes[number] for number in order)
+        dealt = self.deal(order, max(1, round(n_rows / self.part_rows)))
+        parts = (self._read(files) for files in dealt if files)
         for part in in_background(parts, self.pool):
             yield part.to(self.device)
             if self.on_read is not None:
@@ -183,14 +185,12 @@ class StreamedImpressions(Dataset[Batch]):
         order: list[int] = torch.randperm(n_files, generator=generator_on(CPU)).tolist()
         return order
 
-    def _split(self, order: Sequence[int]) -> list[list[int]]:
+    def deal(self, order: Sequence[int], n_parts: int) -> list[list[int]]:
         """Distribute files over parts of about equal numbers of rows."""
         sizes = np.array(self.store.sizes)[list(order)]
-        n_parts = max(1, round(sizes.sum() / self.part_rows))
         middles = sizes.cumsum() - sizes / 2
-        numbers = (middles * n_parts / sizes.sum()).astype(int).tolist()
-        pairs = zip(numbers, order, strict=True)
-        return [[f for _, f in g] for _, g in groupby(pairs, key=lambda pair: pair[0])]
+        numbers = (middles * n_parts / sizes.sum()).astype(int)
+        return [np.array(order)[numbers == part].tolist() for part in range(n_parts)]
 
     def _read(self, files: Sequence[int]) -> Impressions:
         rows = self.load(self.store.read(files))

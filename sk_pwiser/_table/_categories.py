@@ -1,6 +1,5 @@
 """Category columns: vocabularies, rare values, hash buckets, codes."""
 
-import math
 import re
 from collections import Counter
 from collections.abc import Mapping
@@ -25,13 +24,8 @@ from sk_pwiser._table._frames import (
 from sk_pwiser._utils import check_integer
 
 MIN_FREQUENCY = 2
-
-# Largest values of the settings. Every bucket has a code, even if it is not used.
-LARGEST = {
-    "min_frequency": math.inf,
-    "max_categories": math.inf,
-    "n_hash_buckets": 2**31 - 1,
-}
+# Every bucket has a code, even if it is not used.
+MAX_BUCKETS = 2**31 - 1
 
 
 class Vocabulary(NamedTuple):
@@ -56,14 +50,15 @@ def check_vocabulary(params):
         value = params[name]
         if isinstance(value, Mapping):
             for column, number in value.items():
-                _check_count(f"{name}[{column!r}]", number, LARGEST[name])
+                _check_count(name, number, f"{name}[{column!r}]")
         elif value is not None or name == "min_frequency":
-            _check_count(name, value, LARGEST[name])
+            _check_count(name, value, name)
 
 
-def _check_count(name, value, largest):
-    if check_integer(name, value, at_least=1) > largest:
-        raise ValueError(f"{name} must be at most {largest}; got {value}.")
+def _check_count(name, value, place):
+    number = check_integer(place, value, at_least=1)
+    if name == "n_hash_buckets" and number > MAX_BUCKETS:
+        raise ValueError(f"{place} must be at most {MAX_BUCKETS}; got {value}.")
 
 
 def read_vocabularies(params, names, is_category):
@@ -127,13 +122,11 @@ def _canonical(value):
     return str(value.normalize() if isinstance(value, Decimal) else value)
 
 
-def _hash_text(value):
-    # Text such as a file name may contain surrogates, which plain UTF-8 cannot encode.
-    return murmurhash3_32(value.encode("utf-8", "surrogatepass"), positive=True)
-
-
 def _hash_texts(values):
-    return np.fromiter(map(_hash_text, values), dtype=np.uint32, count=len(values))
+    # Text such as a file name may contain surrogates, which plain UTF-8 cannot encode.
+    texts = (value.encode("utf-8", "surrogatepass") for value in values)
+    hashes = (murmurhash3_32(text, positive=True) for text in texts)
+    return np.fromiter(hashes, dtype=np.uint32, count=len(values))
 
 
 def _hash_integers(values):
@@ -143,10 +136,9 @@ def _hash_integers(values):
 def _hash_floats(values):
     values = np.array(values, dtype=np.float64)
     hashes = _hash_bits(values.view(np.int64))
-    is_whole = values == np.trunc(values)
-    is_small = is_whole & (np.abs(values) < 2.0**63)
+    is_large = np.abs(values) >= 2.0**63
+    is_small = (values == np.trunc(values)) & ~is_large
     hashes[is_small] = _hash_bits(values[is_small].astype(np.int64))
-    is_large = is_whole & ~is_small
     hashes[is_large] = _hash_texts([str(int(value)) for value in values[is_large]])
     return hashes
 
@@ -158,12 +150,7 @@ def _hash_bits(values):
     return murmurhash3_32(low ^ murmurhash3_32(high), positive=True)
 
 
-HASHES = {
-    str: _hash_texts,
-    int: _hash_integers,
-    bool: _hash_integers,
-    float: _hash_floats,
-}
+HASHES = {str: _hash_texts, int: _hash_integers, float: _hash_floats}
 
 
 # Up to this number of rows, a dict is faster than sorting or a polars expression.

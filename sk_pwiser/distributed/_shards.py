@@ -38,22 +38,15 @@ class Shard(StreamedImpressions):
     clock: Clock = field(default_factory=lambda: Clock(0))
 
     def _order(self, shuffled: bool) -> Sequence[int]:
-        return self.deal(shuffled)[self.rank]
-
-    def deal(self, shuffled: bool) -> list[list[int]]:
-        """Distribute the files over the workers, in shares of about equal size."""
-        sizes = np.array(self.store.sizes)
-        order = np.arange(len(sizes))
+        order = np.arange(len(self.store.sizes))
         if shuffled:
             seeds = self.clock.seed, self.clock.epoch
             order = np.random.default_rng(seeds).permutation(order)
-        middles = sizes[order].cumsum() - sizes[order] / 2
-        workers = (middles * self.n_workers / sizes.sum()).astype(int)
-        return [order[workers == rank].tolist() for rank in range(self.n_workers)]
+        return self.deal(order.tolist(), self.n_workers)[self.rank]
 
     def batch_rows(self, batch_size: int, shuffled: bool, least: int = 1) -> int:
         """Return this worker's rows per batch, so that all have as many batches."""
-        n_own = sum(self.store.sizes[file] for file in self.deal(shuffled)[self.rank])
+        n_own = sum(self.store.sizes[file] for file in self._order(shuffled))
         n_batches = -(-len(self) // batch_size)
         return max(least, -(-n_own // n_batches))
 
