@@ -7,13 +7,13 @@ from typing import Any
 import numpy as np
 
 from sk_pwiser._streaming._chunks import RowProgress, RowSample, Source, named_place
-from sk_pwiser._streaming._split import Blocks, HoldOut, TimeEdges
+from sk_pwiser._streaming._split import Blocks, HoldOut
 from sk_pwiser._table._categories import FIRST_VALUE, CategoryColumn
 from sk_pwiser._table._column_kinds import warn_about_constants
 from sk_pwiser._table._encoder import elements_of
 from sk_pwiser._table._frames import as_table, list_columns
 from sk_pwiser._table._labels import Targets
-from sk_pwiser._table._numbers import ArrayColumn, NumericColumn
+from sk_pwiser._table._numbers import NumericColumn
 from sk_pwiser._table._row_values import (
     WeightScale,
     base_rates,
@@ -219,8 +219,7 @@ class TableLearner:
         for column in self.encoder.lists_:
             if column.shared_name is None:
                 self.counts[column.name] = ValueCounts(column.items_, self.max_values)
-        kinds = NumericColumn, ArrayColumn
-        self.numeric = [c.name for c in columns if isinstance(c, kinds)]
+        self.numeric = [c.name for c in columns if isinstance(c, NumericColumn)]
 
     def finish(self):
         for counts in self.counts.values():
@@ -258,7 +257,7 @@ class DatasetSchema:
 
     schema: Schema
     summary: RowSummary
-    blocks: Blocks | None  # by which the second pass fits the target statistics
+    blocks: Blocks  # by which the second pass fits the target statistics
     hold_out: HoldOut
     earlier: Any = None  # statistics of the fit that training continues from
 
@@ -273,16 +272,16 @@ def learn_schema(
     encoder = make_encoder(settings, estimator_name)
     learner = TableLearner(encoder, dataset, generator)
     n_blocks = params["target_encoding_blocks"]
-    times = TimeEdges(params["time_column"], n_blocks, dataset.sample_rows, generator)
+    blocks = Blocks(params["time_column"], n_blocks, dataset.sample_rows, generator)
     summary = RowSummary()
-    hold_out = HoldOut(settings.validation_fraction, times)
+    hold_out = HoldOut(settings.validation_fraction, blocks)
     progress = RowProgress("Learning the columns", dataset.n_rows_, settings.verbose)
     for chunk in source.chunks():
         with named_place(chunk.place):
             if len(chunk.X):
                 summary.add(chunk.targets, chunk.weights)
                 hold_out.count(chunk.targets, chunk.groups)
-                times.add(chunk.X)
+                blocks.add(chunk.X)
                 if earlier is None:
                     learner.add(chunk.X, chunk.weights)
         progress(chunk.n_read)
@@ -298,9 +297,7 @@ def learn_schema(
             automatic_dims=automatic_dims(encoder.cardinalities_),
         )
     statistics = unfitted_statistics(settings, schema.encoder, summary.n_rows, earlier)
-    blocks, edges = None, times.finish()
-    if statistics is not None:
-        blocks = Blocks(summary.n_rows, n_blocks, times, edges)
+    blocks.finish()
     known = None if earlier is None else earlier.statistics
     schema = replace(schema, statistics=statistics)
     return DatasetSchema(schema, summary, blocks, hold_out, known)

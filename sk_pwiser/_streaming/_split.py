@@ -45,9 +45,9 @@ class HoldOut:
     deepest or last row in the part in which they begin.
     """
 
-    def __init__(self, fraction, times):
+    def __init__(self, fraction, blocks):
         self.fraction = fraction
-        self.times = times
+        self.blocks = blocks
         self.counts = np.zeros(0, dtype=np.int64)
         self.groups = GroupValues()
 
@@ -63,7 +63,7 @@ class HoldOut:
     def start(self, seed):
         """Start the second pass, which reads the same parts as the first one."""
         self.rng = np.random.default_rng(seed)
-        self.edge = self.times.last_edge(self.fraction)
+        self.edge = self.blocks.last_edge(self.fraction)
         self.groups = GroupValues()
         self.stratum_of, self.n_held = holdout_sizes(self.counts, self.fraction)
         self.n_left = np.zeros_like(self.n_held)
@@ -72,7 +72,7 @@ class HoldOut:
     def draw(self, X, targets, groups):
         if self.edge is None:
             return self._choose(targets, groups, self._draw)
-        is_held = self.times.read(X) >= self.edge
+        is_held = self.blocks.read(X) >= self.edge
         if groups is None:
             return is_held
         return self.groups.of(groups, is_held, np.maximum, np.asarray)
@@ -103,26 +103,28 @@ class HoldOut:
         return min(max(n_chosen, n_rows - n_kept), n_held)
 
 
-class TimeEdges:
-    """Times between blocks of about equal numbers of rows, by a sample of rows."""
+class Blocks:
+    """Assigns rows to blocks of about equal size, in time by a sample of the rows."""
 
-    def __init__(self, column, n_blocks, n_rows, generator):
+    def __init__(self, column, n_blocks, n_sampled, generator):
         self.column = column
         self.n_blocks = n_blocks
-        self.sample = RowSample(n_rows, generator)
+        self.sample = RowSample(n_sampled, generator)
+        self.n_rows = self.n_seen = 0
+        self.groups = GroupValues()
 
     def add(self, X):
+        self.n_rows += len(X)
         if self.column is not None:
             self.read(X)  # raises if times are missing
             self.sample.add(X.select([self.column]), None)
 
     def finish(self):
-        """Return the edges, float64 ndarray of shape (n_blocks - 1,), or None."""
-        if self.column is None:
-            return None
-        self.sampled = self.read(self.sample.finish()[0])
-        shares = np.arange(1, self.n_blocks) / self.n_blocks
-        return np.quantile(self.sampled, shares, method="higher")
+        """Choose the times between blocks when all rows were added."""
+        if self.column is not None:
+            self.sampled = self.read(self.sample.finish()[0])
+            shares = np.arange(1, self.n_blocks) / self.n_blocks
+            self.edges = np.quantile(self.sampled, shares, method="higher")
 
     def last_edge(self, share):
         if self.column is None or self.sampled.min() == self.sampled.max():
@@ -132,24 +134,12 @@ class TimeEdges:
     def read(self, X):
         return read_times(as_table(X), self.column, X.column_names)
 
-
-class Blocks:
-    """Assigns rows to blocks by `edges` in time, or to blocks of equal size."""
-
-    def __init__(self, n_rows, n_blocks, times, edges):
-        self.n_rows = n_rows
-        self.n_blocks = n_blocks
-        self.times = times
-        self.edges = edges
-        self.n_seen = 0
-        self.groups = GroupValues()
-
     def assign(self, X, groups):
-        if self.edges is None:
+        if self.column is None:
             rank = np.arange(self.n_seen, self.n_seen + len(X))
             block = rank * self.n_blocks // self.n_rows
         else:
-            block = np.searchsorted(self.edges, self.times.read(X), side="right")
+            block = np.searchsorted(self.edges, self.read(X), side="right")
         self.n_seen += len(X)
         if groups is None:
             return block

@@ -246,12 +246,12 @@ def encode_rows(source: Source, learnt: DatasetSchema, seed: int | None) -> Enco
     hold_out = learnt.hold_out
     if seed is not None:
         hold_out.start(seed)
-        if hold_out.times.column is None:
+        if learnt.blocks.column is None:
             names = [column.name for column in learnt.schema.encoder.columns_]
             warn_about_random_validation(names)
     schema, summary, blocks = learnt.schema, learnt.summary, learnt.blocks
     n_tasks, counts = len(schema.targets.task_names), None
-    if blocks is not None:
+    if schema.statistics is not None:
         counts = BlockCounts(schema.statistics, blocks.n_blocks, n_tasks)
     progress = RowProgress("Encoding", summary.n_rows, settings.verbose)
     for chunk in source.chunks():
@@ -265,7 +265,7 @@ def encode_rows(source: Source, learnt: DatasetSchema, seed: int | None) -> Enco
         if seed is not None:
             is_valid = hold_out.draw(chunk.X, chunk.targets, chunk.groups)
         block = None
-        if blocks is not None and counts is not None:
+        if counts is not None:
             block = blocks.assign(chunk.X, chunk.groups)
             block[is_valid] = blocks.n_blocks
             is_conditional = settings.shared_param("task_space") == "conditional"

@@ -375,22 +375,19 @@ class ArrayColumn(NumericColumn):
         return learnt
 
     def transform(self, column, start=0):
-        """Return the inputs of a column, or of slices of the result of `load`."""
-        is_loaded = getattr(column, "ndim", 1) == 2
-        values = column if is_loaded else self.load(column)
-        pairs = zip(self.elements_, values.T, strict=True)
+        """Return the inputs of slices of the result of `load`."""
+        pairs = zip(self.elements_, column.T, strict=True)
         inputs = [element.transform(numbers)[0] for element, numbers in pairs]
-        return [*inputs, np.isnan(values).all(axis=1)] if self.has_missing_ else inputs
+        return [*inputs, np.isnan(column).all(axis=1)] if self.has_missing_ else inputs
 
     def load(self, column):
         """Return the elements as float64 (n_samples, n_elements), NaN if missing."""
         lists = read_lists(column, self.name)
         is_known = lists.sizes >= 0
         sizes = lists.sizes[is_known]
+        n_elements = int(sizes[0]) if len(sizes) else 0
         if self.elements_ is not None:
             n_elements = len(self.elements_)
-        else:
-            n_elements = int(sizes[0]) if len(sizes) else 0
         if (sizes != n_elements).any():
             row = int(np.argmax(is_known & (lists.sizes != n_elements)))
             raise ValueError(

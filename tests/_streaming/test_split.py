@@ -8,7 +8,7 @@ import pytest
 from numpy.testing import assert_allclose, assert_array_equal
 
 from sk_pwiser._streaming import _split
-from sk_pwiser._streaming._split import Blocks, HoldOut, TimeEdges
+from sk_pwiser._streaming._split import Blocks, HoldOut
 from sk_pwiser._table import assign_blocks, check_targets
 from sk_pwiser.model_selection import funnel_holdout
 
@@ -25,7 +25,7 @@ def rare_labels(n_rows, n_clicks, n_conversions, seed=0):
 
 def hold_outs(y, groups=None, n_seeds=1, fraction=0.1, size=300):
     """Yield which rows are held out, in parts of `size` rows, for some seeds."""
-    drawn = HoldOut(fraction, TimeEdges(None, 10, 1_000, None))
+    drawn = HoldOut(fraction, Blocks(None, 10, 1_000, None))
     starts = range(0, len(y), size)
     targets = [check_targets(y[i : i + size], missing_labels="ignore") for i in starts]
     of_parts = [None if groups is None else groups[i : i + size] for i in starts]
@@ -110,8 +110,10 @@ def test_both_sides_have_rows():
 def test_blocks_of_consecutive_rows(has_groups, ends):
     """The second ends cut groups of seven rows."""
     groups = np.arange(300) // 7 if has_groups else None
-    blocks = Blocks(300, 4, TimeEdges(None, 4, 300, None), None)
+    blocks = Blocks(None, 4, 300, None)
     table = pa.table({"a": np.arange(300)})
+    blocks.add(table)
+    blocks.finish()
     found = [
         blocks.assign(
             table.slice(start, stop - start),
@@ -127,12 +129,12 @@ def test_blocks_of_time(has_groups):
     rng = np.random.default_rng(0)
     groups = np.arange(300) // 7 if has_groups else None
     table = pa.table({"a": np.arange(300), "time": rng.permutation(300) * 1.0})
-    times = TimeEdges("time", 5, 300, rng)
+    blocks = Blocks("time", 5, 300, rng)
     for rows in PARTS:
-        times.add(table.slice(rows.start, rows.stop - rows.start))
-    blocks = Blocks(300, 5, times, times.finish())
+        blocks.add(table.slice(rows.start, rows.stop - rows.start))
+    blocks.finish()
     found = blocks.assign(table, groups)
     time = table["time"].to_numpy()
     assert_array_equal(found, assign_blocks(300, 5, times=time, groups=groups))
     with pytest.raises(ValueError, match="time_column='time' must not have missing"):
-        times.add(pa.table({"time": [1.0, None]}))
+        blocks.add(pa.table({"time": [1.0, None]}))

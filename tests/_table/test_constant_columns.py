@@ -88,10 +88,11 @@ def test_elements_of_arrays():
 
     constant, later = rows([1.0, 2.0], [5.0, 5.0]), rows([1.0, 3.0], [4.0, 6.0])
     column = ArrayColumn("vector").fit(constant)
-    assert_array_equal(column.transform(later)[1], [0.0, 0.0])
+    values = column.load(later)
+    assert_array_equal(column.transform(values)[1], [0.0, 0.0])
     learnt = column.learn_constant(later)
-    assert_array_equal(learnt.transform(later)[1], [-1.0, 1.0])
-    assert_array_equal(learnt.transform(later)[0], column.transform(later)[0])
+    assert_array_equal(learnt.transform(values)[1], [-1.0, 1.0])
+    assert_array_equal(learnt.transform(values)[0], column.transform(values)[0])
     assert not learnt.has_constant
     assert column.learn_constant(constant) is column
 
