@@ -12,7 +12,6 @@ from sk_pwiser._table._categories import FIRST_VALUE, CategoryColumn
 from sk_pwiser._table._column_kinds import warn_about_constants
 from sk_pwiser._table._encoder import elements_of
 from sk_pwiser._table._frames import as_table, list_columns
-from sk_pwiser._table._labels import Targets
 from sk_pwiser._table._numbers import NumericColumn
 from sk_pwiser._table._row_values import (
     WeightScale,
@@ -36,7 +35,8 @@ class RowSummary:
     def __init__(self):
         self.n_rows = 0
         self.first = self.weights = None
-        self.states, self.counts, self.sums = {}, [], []
+        # By combination: numbers of rows, and sums of the weights, one per task.
+        self.counts, self.sums = Counter(), {}
 
     def add(self, targets, weights):
         n_rows, n_tasks = targets.values.shape
@@ -48,51 +48,41 @@ class RowSummary:
         if targets.missing is not None:
             state = np.where(targets.missing, np.int8(2), state)
         distinct, inverse = np.unique(state, axis=0, return_inverse=True)
-        places = np.array([self._place(row) for row in map(tuple, distinct.tolist())])
+        found = list(map(tuple, distinct.tolist()))
         weights = np.ones(n_rows) if weights is None else weights
         earlier = self.weights.largest
         self.weights.add(weights)
         # In units of the largest weight, like the total of the weights.
         largest = self.weights.largest or 1.0
-        self.sums = [sums * (earlier / largest) for sums in self.sums]
+        self.sums = {key: sums * (earlier / largest) for key, sums in self.sums.items()}
         own = np.broadcast_to(weights.reshape(n_rows, -1) / largest, (n_rows, n_tasks))
-        for task in range(n_tasks):
-            sums = np.bincount(inverse.ravel(), own[:, task], len(distinct))
-            for place, value in zip(places, sums, strict=True):
-                self.sums[place][task] += value
-        counts = np.bincount(inverse.ravel(), minlength=len(distinct))
-        for place, count in zip(places, counts.tolist(), strict=True):
-            self.counts[place] += count
-
-    def _place(self, state):
-        if state not in self.states:
-            self.states[state] = len(self.states)
-            self.counts.append(0)
-            self.sums.append(np.zeros(len(state)))
-        return self.states[state]
+        of_tasks = [np.bincount(inverse.ravel(), column) for column in own.T]
+        for key, sums in zip(found, np.transpose(of_tasks), strict=True):
+            self.sums[key] = self.sums.get(key, 0.0) + sums
+        counts = np.bincount(inverse.ravel()).tolist()
+        self.counts.update(dict(zip(found, counts, strict=True)))
 
     def scale(self, weights, n_rows):
         return self.weights.apply(np.ones(n_rows) if weights is None else weights)
 
     def targets(self):
         """Return one row of labels for each combination, with its number of rows."""
-        state = np.array(list(self.states))
+        state = np.array(list(self.counts))
         missing = state == 2
-        return Targets(
-            np.where(missing, 0, state).astype(np.float32),
-            self.first.classes,
-            self.first.task_names,
-            missing if missing.any() else None,
-            np.array(self.counts),
-            self.first.parents,
+        return replace(
+            self.first,
+            values=np.where(missing, 0, state).astype(np.float32),
+            missing=missing if missing.any() else None,
+            counts=np.array(list(self.counts.values())),
         )
 
     def base_rates(self):
-        y = self.targets().values
+        targets = self.targets()
+        y = targets.values
         if self.weights.is_even:
-            return base_rates(y, np.array(self.counts, dtype=float))
+            return base_rates(y, targets.counts.astype(float))
         scale = self.weights.total / self.weights.n_positive
-        sums = np.array(self.sums) / scale
+        sums = np.array(list(self.sums.values())) / scale
         return base_rates(y, sums if self.weights.per_task else sums[:, 0])
 
 
@@ -172,11 +162,8 @@ class BlockCounts:
         """Fit the statistics; return the inputs of each block, see `fit_blocks`."""
         for counts in self.counts:
             counts[..., :FIRST_VALUE] = 0.0
-        others = [counts[-1].copy() for counts in self.counts]
-        own = [counts[:-1] for counts in self.counts]
-        self.counts.clear()
         return self.statistics.fit_blocks(
-            self.total, self.ones, own, self.n_rows, others, earlier
+            self.total, self.ones, self.counts, self.n_rows, earlier
         )
 
 

@@ -46,8 +46,7 @@ def find_category_columns(categorical_features, X, names):
             )
         chosen = []
     else:
-        chosen = np.asarray(categorical_features).tolist()
-        chosen = chosen if isinstance(chosen, list) else [chosen]
+        chosen = np.atleast_1d(categorical_features).tolist()
     if chosen and all(isinstance(c, bool) for c in chosen):
         if len(chosen) != len(names):
             raise ValueError(

@@ -16,9 +16,11 @@ from sk_pwiser._utils import import_extra
 
 SPANS = datetime.timedelta, np.timedelta64
 DATES = datetime.date, datetime.time, np.datetime64
-# Prefixes of the names of dtypes of spans of time, and of dates and times.
-SPAN_DTYPES = "timedelta", "duration"
-DATE_DTYPES = "date", "time", "period"
+# Prefixes of the names of dtypes.
+TIME_DTYPES = {
+    "spans of time": ("timedelta", "duration"),
+    "dates": ("date", "time", "period"),
+}
 ADVICE = {
     "spans of time": ". The length in seconds, .dt.total_seconds(), is a number",
     "dates": (
@@ -360,8 +362,7 @@ def to_float(column):
     else:
         # numpy would accept text such as "7".
         is_number = dtype.kind not in "cmM" and not _is_text_dtype(dtype)
-    kinds = {"spans of time": SPAN_DTYPES, "dates": DATE_DTYPES}
-    kind = next((kind for kind, names in kinds.items() if name.startswith(names)), None)
+    kind = next((k for k, names in TIME_DTYPES.items() if name.startswith(names)), None)
     if kind or not is_number:
         advice = ADVICE.get(kind, "")
         raise TypeError(f"its dtype is {dtype}, which is not numeric{advice}")

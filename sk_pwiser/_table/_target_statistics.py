@@ -110,17 +110,17 @@ class TargetStatistics:
             by_table[j].append((place, elements))
         return by_table
 
-    def fit_blocks(self, total, ones, own, n_rows, others, earlier=None):
+    def fit_blocks(self, total, ones, of_blocks, n_rows, earlier=None):
         """Learn statistics from counts; return per table the inputs by block and code.
 
-        Per table there are counts of the blocks, `own`, (n_blocks, 2, n_tasks,
-        n_codes), which is emptied to save memory, numbers of rows of the blocks, and
-        counts of `others`, the validation rows, whose inputs are in the last block.
+        `of_blocks` has counts per table, (n_blocks + 1, 2, n_tasks, n_codes), the last
+        ones of the validation rows, and is emptied to save memory.
         """
         self._begin(total, ones, earlier)
         tables = []
-        for j, of_others in enumerate(others):
-            dense, own[j] = own[j], None
+        for j in range(len(of_blocks)):
+            dense, of_others = of_blocks[j][:-1], of_blocks[j][-1]
+            of_blocks[j] = None
             counts = dense.sum(axis=0)
             # A generator, since all blocks at the same time would double the memory.
             parts = sparse_blocks(dense, n_rows[j])

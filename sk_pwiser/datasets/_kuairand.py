@@ -43,26 +43,14 @@ LATER_LABELS = {
     "long": {"long": ["long_view"]},
     "reactions": {name: [column] for name, column in REACTIONS.items()},
 }
-COUNT_FEATURES = [
-    "follow_user_num",
-    "fans_user_num",
-    "friend_user_num",
-    "register_days",
-    "video_duration",
-]
+USER_COUNTS = ["follow_user_num", "fans_user_num", "friend_user_num", "register_days"]
+COUNT_FEATURES = [*USER_COUNTS, "video_duration"]
 USER_FEATURES = [
     "user_active_degree",
     "is_lowactive_period",
     "is_live_streamer",
     "is_video_author",
-    "follow_user_num",
-    "follow_user_num_range",
-    "fans_user_num",
-    "fans_user_num_range",
-    "friend_user_num",
-    "friend_user_num_range",
-    "register_days",
-    "register_days_range",
+    *(count + suffix for count in USER_COUNTS for suffix in ("", "_range")),
     *(f"onehot_feat{number}" for number in range(18)),
 ]
 VIDEO_FEATURES = [
