@@ -84,11 +84,7 @@ class TableEncoder:
     def fit_transform(self, X, sample_weight=None, n_further=None):
         """Learn and encode a table; `n_further` maps this encoder to that number."""
         X = self.begin(X)
-        if self.sparse_ is not None:
-            bags = self.sparse_.fit(X, sample_weight)
-            n_columns = 0 if n_further is None else n_further(self)
-            return *self._stack([], X.shape[0], n_further=n_columns), bags
-        columns = list_columns(X)
+        columns = self._list_columns(X)
         lists = self.read_lists(columns)
         codes = [
             encoder.fit_transform(column, *elements_of(lists, encoder.name))
@@ -99,6 +95,8 @@ class TableEncoder:
             encoder.fit_transform(own, *self._beside(encoder, columns))
             for encoder, own in lists
         ]
+        if self.sparse_ is not None:
+            bags = [self.sparse_.fit(X, sample_weight)]
         n_columns = 0 if n_further is None else n_further(self)
         return self._stack(columns, X.shape[0], codes, bags, n_columns)
 
@@ -107,8 +105,7 @@ class TableEncoder:
         X, errors = self.begin(X), {}
         if self.sparse_ is not None:
             self.sparse_.fit(X)
-            return X, errors
-        columns = list_columns(X)
+        columns = self._list_columns(X)
         # Lists may share the vocabulary of a category column.
         for kind in (CategoryColumn, NumericColumn, ListColumn):
             for encoder, column in self._pair(columns, kind):
@@ -170,10 +167,7 @@ class TableEncoder:
     def transform(self, X, n_further=0):
         """Return codes, float32 inputs, `n_further` of them empty, and bags if any."""
         X = self._validate(self.align(X), reset=False)
-        if self.sparse_ is not None:
-            stacked = self._stack([], X.shape[0], n_further=n_further)
-            return *stacked, self.sparse_.transform(X)
-        columns = list_columns(X)
+        columns = self._list_columns(X)
         pairs = self._pair(columns, CategoryColumn)
         codes = [encoder.transform(column) for encoder, column in pairs]
         warn_about_unseen(pairs, codes)
@@ -181,13 +175,17 @@ class TableEncoder:
             encoder.transform(own, *self._beside(encoder, columns))
             for encoder, own in self.read_lists(columns)
         ]
+        if self.sparse_ is not None:
+            bags = [self.sparse_.transform(X)]
         return self._stack(columns, X.shape[0], codes, bags, n_further)
 
     def columns_of(self, X, kind):
         """Return the encoders of one class, each with its column of `X`."""
         X = self._validate(X, reset=False)
-        columns = [] if self.sparse_ is not None else list_columns(X)
-        return self._pair(columns, kind)
+        return self._pair(self._list_columns(X), kind)
+
+    def _list_columns(self, X):
+        return [] if self.sparse_ is not None else list_columns(X)
 
     def align(self, X):
         return align_columns(as_table(X), getattr(self, "feature_names_in_", None))
@@ -245,15 +243,14 @@ class TableEncoder:
         names = encoder.weights_name, encoder.ages_name
         return items, *(of_name.get(name, (None, None))[1] for name in names)
 
-    def _stack(self, columns, n_samples, codes=(), bags=(), n_further=0):
+    def _stack(self, columns, n_samples, codes, bags, n_further):
         numeric = self._encode_numeric(columns, n_samples, n_further)
         dtype = np.min_scalar_type(-max(self.n_codes_, default=1))
         table = np.empty((n_samples, len(codes)), dtype=dtype)
         _fill_columns(table, [column.take for column in codes])
-        arrays = table, numeric
-        if not bags:
-            return arrays
-        return *arrays, combine_bags(bags, [n for n, *_ in self.bags_])
+        if bags and self.sparse_ is None:
+            bags = [combine_bags(bags, [n for n, *_ in self.bags_])]
+        return table, numeric, *bags
 
     def _encode_numeric(self, columns, n_samples, n_further):
         table = np.empty((n_samples, self.n_numeric_ + n_further), dtype=np.float32)
