@@ -1,16 +1,16 @@
 """The Ali-CCP data set."""
 
-import os
 from array import array
 from inspect import getdoc
 from numbers import Integral
 
 import numpy as np
 from sklearn.utils import Bunch
-from sklearn.utils._param_validation import Interval, StrOptions, validate_params
+from sklearn.utils._param_validation import Interval, validate_params
 
 from sk_pwiser._utils import import_extra
 from sk_pwiser.datasets._downloads import (
+    PARAMETERS,
     check_flags,
     find_files,
     open_text,
@@ -154,8 +154,7 @@ DOWNLOAD = (
 
 @validate_params(
     {
-        "path": [str, os.PathLike],
-        "subset": [StrOptions({"all", "train", "test"})],
+        **PARAMETERS,
         "multi_valued": ["array-like"],
         "n_rows": [Interval(Integral, 1, None, closed="left"), None],
     },

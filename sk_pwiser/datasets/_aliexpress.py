@@ -1,6 +1,5 @@
 """The AliExpress data set: search results, clicks and conversions in five countries."""
 
-import os
 from inspect import getdoc
 
 import numpy as np
@@ -9,6 +8,7 @@ from sklearn.utils._param_validation import StrOptions, validate_params
 
 from sk_pwiser._utils import import_extra, warn_user
 from sk_pwiser.datasets._downloads import (
+    PARAMETERS,
     check_flags,
     find_files,
     read_csv,
@@ -33,11 +33,7 @@ DOWNLOAD = (
 
 
 @validate_params(
-    {
-        "path": [str, os.PathLike],
-        "country": [StrOptions(set(COUNTRIES))],
-        "subset": [StrOptions({"all", "train", "test"})],
-    },
+    {**PARAMETERS, "country": [StrOptions(set(COUNTRIES))]},
     prefer_skip_nested_validation=True,
 )
 def load_aliexpress(path, country, *, subset="all"):

@@ -2,12 +2,20 @@
 
 import csv
 import io
+import os
 import zipfile
 from pathlib import Path
 
 import numpy as np
+from sklearn.utils._param_validation import StrOptions
 
 from sk_pwiser._utils import warn_user
+
+# Constraints of the parameters that all loaders have.
+PARAMETERS = {
+    "path": [str, os.PathLike],
+    "subset": [StrOptions({"all", "train", "test"})],
+}
 
 
 def find_files(path, *forms, download):

@@ -1,16 +1,20 @@
 """The MineThatData e-mail campaign: visits and purchases."""
 
-import os
 from inspect import getdoc
 from pathlib import Path
 
 import numpy as np
 from sklearn.model_selection import train_test_split
 from sklearn.utils import Bunch
-from sklearn.utils._param_validation import StrOptions, validate_params
+from sklearn.utils._param_validation import validate_params
 
 from sk_pwiser._utils import import_extra
-from sk_pwiser.datasets._downloads import check_columns, check_flags, find_files
+from sk_pwiser.datasets._downloads import (
+    PARAMETERS,
+    check_columns,
+    check_flags,
+    find_files,
+)
 
 FILE_NAME = (
     "Kevin_Hillstrom_MineThatData_E-MailAnalytics_DataMiningChallenge_2008.03.20.csv"
@@ -27,10 +31,7 @@ FEATURES += ["newbie", "channel", "segment"]
 NUMBERS = ["recency", "history"]
 
 
-@validate_params(
-    {"path": [str, os.PathLike], "subset": [StrOptions({"all", "train", "test"})]},
-    prefer_skip_nested_validation=True,
-)
+@validate_params(PARAMETERS, prefer_skip_nested_validation=True)
 def load_hillstrom(path, *, subset="all"):
     """Load Hillstrom's e-mail campaign, a funnel of visit and purchase.
 

@@ -1,6 +1,5 @@
 """The KuaiRand-Pure data set: short-video impressions, clicks and engagement."""
 
-import os
 from inspect import getdoc
 from itertools import chain
 
@@ -10,6 +9,7 @@ from sklearn.utils._param_validation import StrOptions, validate_params
 
 from sk_pwiser._utils import import_extra
 from sk_pwiser.datasets._downloads import (
+    PARAMETERS,
     check_columns,
     check_flags,
     find_files,
@@ -65,11 +65,7 @@ VIDEO_FEATURES = [
 
 
 @validate_params(
-    {
-        "path": [str, os.PathLike],
-        "second": [StrOptions(set(LATER_LABELS))],
-        "subset": [StrOptions({"all", "train", "test"})],
-    },
+    {**PARAMETERS, "second": [StrOptions(set(LATER_LABELS))]},
     prefer_skip_nested_validation=True,
 )
 def load_kuairand(path, second="engage", *, subset="all"):
