@@ -98,45 +98,43 @@ def _header(arrays):
 def read_file(path: str | PathLike[str]) -> tuple[Any, dict[str, np.ndarray]]:
     """Read what `write_file` wrote, each array into its own memory; or raise."""
     with open(path, "rb") as file:
-        header, entries = _read_header(file, path)
+        with _refusing(path, "is not a file of sk_pwiser, or is damaged"):
+            header, entries = _read_header(file)
         metadata = entries.pop("__metadata__")
         check_version(metadata.get("version"), repr(str(path)))
-        found = metadata.get("checksum")
-        if isinstance(found, str):
-            field = _checksum_field(found)
-            header = header.replace(field, _checksum_field(BLANK), 1)
-        digest = hashlib.sha256(header)
-        try:
+        with _refusing(path, "is damaged or was altered"):
+            found = metadata.get("checksum")
+            if isinstance(found, str):
+                field = _checksum_field(found)
+                header = header.replace(field, _checksum_field(BLANK), 1)
+            digest = hashlib.sha256(header)
             joined = _read_arrays(file, entries, len(header), digest)
-        except (ArithmeticError, LookupError, TypeError, ValueError) as error:
-            raise DamagedFileError(
-                f"{str(path)!r} is damaged or was altered: {error}."
-            ) from error
-    if found != digest.hexdigest():
-        raise DamagedFileError(
-            f"{str(path)!r} is damaged or was altered: its checksum does not match its "
-            "content."
-        )
+            if found != digest.hexdigest():
+                raise ValueError("its checksum does not match its content")
+            return split(joined)
+
+
+# What reading content of another form raises.
+_ERRORS = (ArithmeticError, LookupError, RecursionError, TypeError, ValueError)
+
+
+@contextmanager
+def _refusing(path: str | PathLike[str], reason: str) -> Iterator[None]:
     try:
-        return split(joined)
-    except ValueError as error:
-        raise DamagedFileError(f"{str(path)!r} cannot be read: {error}") from error
+        yield
+    except _ERRORS as error:
+        raise DamagedFileError(f"{str(path)!r} {reason}: {error}.") from error
 
 
-def _read_header(file, path):
+def _read_header(file):
     start = file.read(8)
     size = int.from_bytes(start, "little")
-    try:
-        if len(start) < 8 or size > _size(file) - 8:
-            raise ValueError("it is truncated")
-        text = file.read(size)
-        entries = json.loads(text)
-        if entries["__metadata__"]["format"] != FORMAT:
-            raise ValueError(f"its format is {entries['__metadata__']['format']!r}")
-    except (ValueError, KeyError, TypeError, RecursionError) as error:
-        raise DamagedFileError(
-            f"{str(path)!r} is not a file of sk_pwiser, or is damaged: {error}."
-        ) from error
+    if len(start) < 8 or size > _size(file) - 8:
+        raise ValueError("it is truncated")
+    text = file.read(size)
+    entries = json.loads(text)
+    if entries["__metadata__"]["format"] != FORMAT:
+        raise ValueError(f"its format is {entries['__metadata__']['format']!r}")
     return start + text, entries
 
 

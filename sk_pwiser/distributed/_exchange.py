@@ -109,8 +109,7 @@ class Workers:
         """Return the sums of tensors, of the shapes of `like`; None stands for 0."""
         sums: list[Tensor | None] = []
         for bucket in _buckets(like):
-            parts = [tensors[len(sums) + i] for i in range(len(bucket))]
-            sums += _sum_bucket(parts, bucket)
+            sums += _sum_bucket(tensors[len(sums) :][: len(bucket)], bucket)
         return sums
 
     def copy_from_first(self, tensors: Iterable[Tensor]) -> None:
