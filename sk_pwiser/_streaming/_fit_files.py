@@ -106,17 +106,13 @@ def prepare_dataset(
         check_same_model(settings, earlier.settings)
     random_state = check_random_state(settings.random_state)
     first_random_state = random_state.get_state(legacy=False)
-    components = _check_components(settings, dataset, random_state)
+    targets, has_groups = dataset.targets, dataset.groups is not None
+    names = choose_task_names(len(targets), settings.task_names, targets, None)
+    components = _seeded_components(settings, names, has_groups, random_state)
+    if isinstance(dataset.sample_weight, list):
+        check_task_weights(components.loss)
     sets = name_eval_sets(eval_set)
-    eval_dataset = None
-    if any(map(reads_in_parts, sets.values())):
-        eval_dataset = sets.pop("valid")
-        if sets or not reads_in_parts(eval_dataset):
-            raise ValueError(
-                "Several sets in eval_set must be tables with labels; a dataset that "
-                "is read in parts must be the only one."
-            )
-        _check_eval_dataset(dataset, eval_dataset)
+    eval_dataset = _take_eval_dataset(sets, dataset)
     seeds = _draw_seeds(random_state)
     schema = None if earlier is None else earlier.schema
     learnt = learn_schema(source, schema, seeds[0], estimator_name)
@@ -157,35 +153,26 @@ def _refuse_arrays(**given: Any) -> None:
             )
 
 
-def _check_components(
-    settings: Settings, dataset: Any, random_state: Any
-) -> Components:
-    n_tasks = len(dataset.targets)
-    names = choose_task_names(n_tasks, settings.task_names, dataset.targets, None)
-    device = find_device(settings.device)
-    components = _seeded_components(
-        settings, names, device, dataset.groups is not None, random_state
-    )
-    if isinstance(dataset.sample_weight, list):
-        check_task_weights(components.loss)
-    return components
-
-
 def _seeded_components(
-    settings: Settings,
-    task_names: tuple[str, ...],
-    device: torch.device,
-    has_groups: bool,
-    random_state: np.random.RandomState,
+    settings: Settings, task_names: tuple[str, ...], has_groups: bool, random_state: Any
 ) -> Components:
     """Build the components, seeded by a copy of the random state."""
     # The initial weights of the network do not depend on how many numbers they draw.
-    seed = deepcopy(random_state).randint(LARGEST_SEED)
-    with seeded_globally(seed, device):
+    device = find_device(settings.device)
+    with seeded_globally(deepcopy(random_state).randint(LARGEST_SEED), device):
         return check_components(settings, task_names, device, has_groups)
 
 
-def _check_eval_dataset(dataset: Any, eval_set: Any) -> None:
+def _take_eval_dataset(sets: dict[str, Any], dataset: Any) -> Any:
+    """Remove the only validation set if it is read in parts, and return it, or None."""
+    if not any(map(reads_in_parts, sets.values())):
+        return None
+    eval_set = sets.pop("valid")
+    if sets or not reads_in_parts(eval_set):
+        raise ValueError(
+            "Several sets in eval_set must be tables with labels; a dataset that is "
+            "read in parts must be the only one."
+        )
     if eval_set.targets != dataset.targets:
         raise ValueError(
             f"In eval_set: targets are {eval_set.targets}; the targets of the training "
@@ -196,6 +183,7 @@ def _check_eval_dataset(dataset: Any, eval_set: Any) -> None:
             f"In eval_set: sample_weight={eval_set.sample_weight!r}; validation rows "
             "of a dataset have no weights."
         )
+    return eval_set
 
 
 def _plan(
@@ -362,7 +350,7 @@ def run_job(
     settings = replace(job.plan.settings, device=str(device), verbose=verbose)
     random_state = deepcopy(job.plan.random_state)
     components = _seeded_components(
-        settings, job.schema.targets.task_names, device, job.has_groups, random_state
+        settings, job.schema.targets.task_names, job.has_groups, random_state
     )
     plan = replace(
         job.plan,
