@@ -26,16 +26,15 @@ def train(rank, size, folder):
     """Return weights and figures of a process."""
     job = pickle.loads((folder / "job.pickle").read_bytes())
     workers = Workers(CPU)
-    with shards(job, rank, size) as rows:
-        result = run_job(
-            job,
-            rows,
-            CPU,
-            net_class=WorkerNet,
-            connect=lambda net: net.join(workers, job.seed),
-            checkpoints=None,
-            verbose=0,
-        )
+    result = run_job(
+        job,
+        shards(job, rank, size),
+        CPU,
+        net_class=WorkerNet,
+        connect=lambda net: net.join(workers, job.seed),
+        checkpoints=None,
+        verbose=0,
+    )
     pickle.dumps(result.net)  # its connections are left out
     return {
         "weights": [p.detach().cpu().numpy() for p in result.net.module_.parameters()],

@@ -2,7 +2,6 @@
 
 import sys
 from collections.abc import Iterator
-from concurrent.futures import Executor
 from contextlib import contextmanager
 from dataclasses import dataclass
 from itertools import count
@@ -36,14 +35,13 @@ class Source:
     settings: Settings
     dataset: Any
     folder: Path
-    pool: Executor  # its thread reads ahead
     file_rows: int | None = None  # largest number of rows per stored file
 
     def chunks(self) -> Iterator[Chunk]:
         """Read the rows in order, and check them."""
         dataset, settings, numbers = self.dataset, self.settings, GroupNumbers()
         tables = dataset.iter_tables(dataset._used_columns())
-        for table, place in in_background(tables, self.pool):
+        for table, place in in_background(tables):
             with named_place(place):
                 targets = check_targets(
                     as_table(table.select(dataset.targets)),

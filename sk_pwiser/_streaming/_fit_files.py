@@ -2,12 +2,11 @@
 
 import tempfile
 from collections.abc import Callable, Mapping
-from concurrent.futures import ThreadPoolExecutor
 from copy import deepcopy
 from dataclasses import dataclass, replace
 from functools import partial
 from pathlib import Path
-from typing import Any, NamedTuple
+from typing import Any
 
 import numpy as np
 import torch
@@ -18,7 +17,6 @@ from sk_pwiser._streaming._chunks import Source
 from sk_pwiser._streaming._learn import DatasetSchema, learn_schema
 from sk_pwiser._streaming._store import (
     FILE_ROWS,
-    Arrays,
     RowStore,
     StreamedImpressions,
     encode_eval_rows,
@@ -72,12 +70,10 @@ def fit_dataset(
 ) -> TrainingResult:
     """Train on a dataset, which names its columns of `Y`, weights and groups."""
     _refuse_arrays(Y=Y, sample_weight=sample_weight, groups=groups)
-    with (
-        tempfile.TemporaryDirectory(prefix="sk_pwiser_", dir=dataset.cache_dir) as name,
-        ThreadPoolExecutor(1, thread_name_prefix="sk_pwiser-reader") as pool,
-    ):
+    where = {"prefix": "sk_pwiser_", "dir": dataset.cache_dir}
+    with tempfile.TemporaryDirectory(**where) as name:
         settings, searches = starting_settings(Settings.of(params), earlier)
-        source = Source(settings, dataset, Path(name), pool)
+        source = Source(settings, dataset, Path(name))
         plan, data = prepare_dataset(source, eval_set, estimator_name, earlier)
         plan = replace(plan, task=task)
         if searches:
@@ -237,13 +233,6 @@ def _plan(
 FILES_PER_PROCESS = 8
 
 
-class Stored(NamedTuple):
-    """Rows in a store, and the function that turns them into impressions."""
-
-    store: RowStore
-    load: Callable[[Arrays], Impressions]
-
-
 @dataclass(frozen=True)
 class Job:
     """A training that several processes run together; it can be pickled."""
@@ -251,15 +240,13 @@ class Job:
     plan: Plan  # without components and validation rows
     schema: Schema
     seed: int  # of the order of rows, and of each process
-    train: Stored
-    valid: Stored | None
-    part_rows: int  # rows that are shuffled together
+    train: StreamedImpressions
+    valid: StreamedImpressions | None
     has_groups: bool
 
     @property
     def n_rows(self) -> tuple[int, int]:
-        n_valid = 0 if self.valid is None else len(self.valid.store)
-        return len(self.train.store), n_valid
+        return len(self.train), 0 if self.valid is None else len(self.valid)
 
     def start(self) -> Start:
         state = self.plan.random_state.get_state(legacy=False)
@@ -282,30 +269,28 @@ def prepare_job(
         raise ValueError(
             f"eval_set must be one set for a fit by several workers; got {n_sets}."
         )
-    with ThreadPoolExecutor(1, thread_name_prefix="sk_pwiser-reader") as pool:
-        plan, data = prepare_dataset(
-            Source(settings, dataset, folder, pool),
-            eval_set,
-            estimator_name,
-            n_files=FILES_PER_PROCESS * n_processes,
-        )
-        train, valid = data.rows.train, data.rows.valid
-        assert isinstance(train, StreamedImpressions)
-        if isinstance(valid, Impressions):
-            store = RowStore(folder / "eval", max(train.store.sizes))
-            store.add(valid, np.arange(len(valid)))
-            store.flush()
-            load = partial(load_rows, data.schema, None)
-            valid = StreamedImpressions(store, load, train.part_rows, pool)
-        assert valid is None or isinstance(valid, StreamedImpressions)
-        _check_divisible(plan, data.schema, train)
+    plan, data = prepare_dataset(
+        Source(settings, dataset, folder),
+        eval_set,
+        estimator_name,
+        n_files=FILES_PER_PROCESS * n_processes,
+    )
+    train, valid = data.rows.train, data.rows.valid
+    assert isinstance(train, StreamedImpressions)
+    if isinstance(valid, Impressions):
+        store = RowStore(folder / "eval", max(train.store.sizes))
+        store.add(valid, np.arange(len(valid)))
+        store.flush()
+        load = partial(load_rows, data.schema, None)
+        valid = StreamedImpressions(store, load, train.part_rows)
+    assert valid is None or isinstance(valid, StreamedImpressions)
+    _check_divisible(plan, data.schema, train)
     return Job(
         replace(plan, components=None, eval_rows={}),
         data.schema,
         deepcopy(plan.random_state).randint(LARGEST_SEED),
-        Stored(train.store, train.load),
-        None if valid is None else Stored(valid.store, valid.load),
-        dataset.shuffle_rows,
+        replace(train, on_read=None),
+        valid,
         dataset.groups is not None,
     )
 

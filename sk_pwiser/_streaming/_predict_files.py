@@ -4,7 +4,7 @@ import hashlib
 import os
 import pickle
 import posixpath
-from concurrent.futures import ThreadPoolExecutor
+from contextlib import closing
 from pathlib import Path
 
 import numpy as np
@@ -31,17 +31,16 @@ def probabilities(logits):
 def iter_logits(result, dataset):
     tables = dataset.iter_tables(dataset.features)
     n_rows = 0
-    with ThreadPoolExecutor(1, thread_name_prefix="sk_pwiser-reader") as pool:
-        for logits in _logits_of(result, tables, pool):
-            n_rows += len(logits)
-            yield logits
+    for logits in _logits_of(result, tables):
+        n_rows += len(logits)
+        yield logits
     _warn_about_corrupt(dataset)
     if not n_rows:
         raise ValueError(f"{dataset!r} has no rows that its filters select.")
 
 
-def _logits_of(result, tables, pool):
-    for table, place in in_background(tables, pool):
+def _logits_of(result, tables):
+    for table, place in in_background(tables):
         with named_place(place):
             inputs = result.schema.transform(table)
         yield result.net.forward(inputs.impressions())
@@ -64,17 +63,16 @@ def write_predictions(result, dataset, output):
     folder = Path(output).expanduser().absolute()
     common = posixpath.commonpath(map(posixpath.dirname, dataset.files_))
     model = _hash_fit(result)
-    with ThreadPoolExecutor(1, thread_name_prefix="sk_pwiser-reader") as pool:
-        for path, tables in dataset._iter_files(dataset.features):
-            target = folder / posixpath.relpath(path, common)
-            if str(target) in dataset.files_:
-                raise ValueError(
-                    f"output={str(output)!r} would replace {path!r}, which is read."
-                )
-            stamp = f"{model} {_describe_rows(dataset, path)}".encode()
-            if _stamp_of(target) == stamp:
-                continue
-            parts = _logits_of(result, tables, pool)
+    for path, tables in dataset._iter_files(dataset.features):
+        target = folder / posixpath.relpath(path, common)
+        if str(target) in dataset.files_:
+            raise ValueError(
+                f"output={str(output)!r} would replace {path!r}, which is read."
+            )
+        stamp = f"{model} {_describe_rows(dataset, path)}".encode()
+        if _stamp_of(target) == stamp:
+            continue
+        with closing(_logits_of(result, tables)) as parts:
             _write(target, result.schema.targets.task_names, parts, stamp, dataset)
     _warn_about_corrupt(dataset)
     return folder

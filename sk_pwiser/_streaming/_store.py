@@ -2,7 +2,6 @@
 
 import shutil
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
-from concurrent.futures import Executor
 from dataclasses import dataclass, replace
 from functools import cached_property, partial
 from pathlib import Path
@@ -150,13 +149,12 @@ class StreamedImpressions(Dataset[Batch]):
     """Encoded impressions that are read from a store, in parts.
 
     Files of about `part_rows` rows, in a random order, make up a table in memory, from
-    which batches are drawn, while the thread of `pool` reads the next one.
+    which batches are drawn, while a thread reads the next one.
     """
 
     store: RowStore
     load: Callable[[Arrays], Impressions]
     part_rows: int
-    pool: Executor
     device: torch.device = CPU
     on_read: Callable[[int], None] | None = None
 
@@ -172,7 +170,7 @@ class StreamedImpressions(Dataset[Batch]):
         n_rows = sum(self.store.sizes[number] for number in order)
         dealt = self.deal(order, max(1, round(n_rows / self.part_rows)))
         parts = (self._read(files) for files in dealt if files)
-        for part in in_background(parts, self.pool):
+        for part in in_background(parts):
             yield part.to(self.device)
             if self.on_read is not None:
                 self.on_read(len(part))
@@ -288,7 +286,7 @@ def encode_rows(source: Source, learnt: DatasetSchema, seed: int | None) -> Enco
 
 
 def _streamed(source: Source, store: RowStore, load: Any) -> StreamedImpressions:
-    return StreamedImpressions(store, load, source.dataset.shuffle_rows, source.pool)
+    return StreamedImpressions(store, load, source.dataset.shuffle_rows)
 
 
 def encode_eval_rows(source: Source, schema: Schema) -> StreamedImpressions:

@@ -1,7 +1,7 @@
 """The number of threads of torch, and a thread that reads ahead."""
 
 from collections.abc import Iterator
-from concurrent.futures import Executor
+from concurrent.futures import ThreadPoolExecutor
 from contextlib import contextmanager
 from contextvars import ContextVar
 from typing import Any, TypeVar
@@ -76,10 +76,11 @@ T = TypeVar("T")
 _END: Any = object()
 
 
-def in_background(items: Iterator[T], pool: Executor) -> Iterator[T]:
+def in_background(items: Iterator[T]) -> Iterator[T]:
     """Yield items, or raise their errors, while a thread prepares the next one."""
-    pending = pool.submit(next, items, _END)
-    while (item := pending.result()) is not _END:
+    with ThreadPoolExecutor(1, thread_name_prefix="sk_pwiser-reader") as pool:
         pending = pool.submit(next, items, _END)
-        yield item
-        del item  # so that two items are in memory at a time, not three
+        while (item := pending.result()) is not _END:
+            pending = pool.submit(next, items, _END)
+            yield item
+            del item  # so that two items are in memory at a time, not three

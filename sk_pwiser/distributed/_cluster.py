@@ -230,16 +230,15 @@ def _train(folder):
         rank, folder / "none", job.start(), saved, settings.callbacks or ()
     )
     verbose = int(settings.verbose) if rank == 0 else 0
-    with shards(job, rank, workers.size) as rows:
-        result = run_job(
-            job,
-            rows,
-            device,
-            net_class=WorkerNet,
-            connect=lambda net: net.join(workers, job.seed),
-            checkpoints=checkpoints,
-            verbose=verbose,
-        )
+    result = run_job(
+        job,
+        shards(job, rank, workers.size),
+        device,
+        net_class=WorkerNet,
+        connect=lambda net: net.join(workers, job.seed),
+        checkpoints=checkpoints,
+        verbose=verbose,
+    )
     with tempfile.TemporaryDirectory(prefix="sk_pwiser_") as name:
         if rank == 0:
             write_pickle(Path(name) / RESULT, to_state(result))

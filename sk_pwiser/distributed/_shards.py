@@ -1,8 +1,6 @@
 """The share of the stored rows that a worker reads, in steps common to all workers."""
 
 from collections.abc import Iterator, Sequence
-from concurrent.futures import ThreadPoolExecutor
-from contextlib import contextmanager
 from dataclasses import dataclass, field
 from typing import Any
 
@@ -51,19 +49,22 @@ class Shard(StreamedImpressions):
         return max(least, -(-n_own // n_batches))
 
 
-@contextmanager
-def shards(job: Job, rank: int, n_workers: int) -> Iterator[TrainingData]:
-    """Open a worker's share of the rows of a job."""
-    with ThreadPoolExecutor(1, thread_name_prefix="sk_pwiser-reader") as pool:
-        common: dict[str, Any] = {
-            "part_rows": job.part_rows,
-            "pool": pool,
-            "rank": rank,
-            "n_workers": n_workers,
-            "clock": Clock(job.seed),
-        }
-        valid = None if job.valid is None else Shard(*job.valid, **common)
-        yield TrainingData(Shard(*job.train, **common), valid)
+def shards(job: Job, rank: int, n_workers: int) -> TrainingData:
+    """Return a worker's share of the rows of a job."""
+    clock = Clock(job.seed)
+
+    def share(rows: StreamedImpressions) -> Shard:
+        return Shard(
+            rows.store,
+            rows.load,
+            rows.part_rows,
+            rank=rank,
+            n_workers=n_workers,
+            clock=clock,
+        )
+
+    valid = None if job.valid is None else share(job.valid)
+    return TrainingData(share(job.train), valid)
 
 
 class JointIterator:
