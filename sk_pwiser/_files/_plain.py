@@ -11,11 +11,7 @@ TAG = "~"
 
 
 class PlainForm:
-    """Converts objects to values of JSON and arrays, and back, and calls no class.
-
-    Objects of the registered classes, which have different names, are restored by their
-    attributes, or the fields of a named tuple.
-    """
+    """Converts objects to values of JSON and arrays, and back, and calls no class."""
 
     def __init__(self, classes: Iterable[type]) -> None:
         self.classes = {cls.__name__: cls for cls in classes}

@@ -89,8 +89,7 @@ class RowSummary:
 class ValueCounts:
     """Numbers of rows per value of a category column, exact up to `max_values` values.
 
-    Whenever there are more, the least frequent ones are dropped until half as many are
-    left (Manku and Motwani, 2002), at most `max_dropped` rows per value.
+    Of more, half as many are kept (Manku and Motwani, 2002), the most frequent ones.
     """
 
     def __init__(self, column, max_values):

@@ -34,10 +34,7 @@ Arrays = dict[str, np.ndarray]
 
 
 class RowStore:
-    """Encoded rows in the files of a new folder, of which the store is the only user.
-
-    They are no memory maps, which would count as memory of the process.
-    """
+    """Encoded rows in files, as memory maps would count as memory of the process."""
 
     def __init__(self, folder: Path, file_rows: int | None = None) -> None:
         folder.mkdir()
@@ -146,11 +143,7 @@ SAMPLE_FILES = 4
 
 @dataclass(frozen=True)
 class StreamedImpressions(Dataset[Batch]):
-    """Encoded impressions that are read from a store, in parts.
-
-    Files of about `part_rows` rows, in a random order, make up a table in memory, from
-    which batches are drawn, while a thread reads the next one.
-    """
+    """Encoded impressions that are read from a store, in parts of about `part_rows`."""
 
     store: RowStore
     load: Callable[[Arrays], Impressions]

@@ -219,12 +219,7 @@ def warn_about_codes(columns):
 
 
 def looks_like_codes(column, name=""):
-    """Return whether whole numbers that repeat look like codes or ids.
-
-    The column has the name of an id, or the frequencies of neighbouring values are
-    unrelated; those of ages, counts and durations change gradually, and prices and
-    rounded amounts have typical last digits.
-    """
+    """Return whether whole numbers that repeat look like codes or ids, not amounts."""
     values = to_float(column)
     values = values[:: max(1, len(values) // SAMPLE_ROWS)]
     values = values[~np.isnan(values)]

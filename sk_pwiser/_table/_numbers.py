@@ -292,10 +292,7 @@ class PiecewiseLinearColumn(NumericColumn):
 
 
 class BinsAndScoresColumn(PiecewiseLinearColumn):
-    """Encodes a column as positions among bins, which are also read as normal scores.
-
-    The components of quantile bins count half, since scores represent smooth effects.
-    """
+    """Encodes a column as positions among bins, also to be read as normal scores."""
 
     has_scores = True
 
@@ -305,6 +302,7 @@ class BinsAndScoresColumn(PiecewiseLinearColumn):
 
     @property
     def bin_scales(self):
+        # The scores represent the smooth effects of quantile bins.
         is_half = self.n_bins_ > 1 and self.has_quantiles_
         return [0.5 if is_half else 1.0, *[1.0] * (len(self.bins) - 1)]
 

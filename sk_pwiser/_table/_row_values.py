@@ -91,15 +91,11 @@ def scale_weights(weights):
 
 
 class WeightScale:
-    """Scales weights so that the weights above 0 have a mean of 1, for rows in parts.
-
-    `mean` is the mean of earlier rows, by which weights are divided instead; `per_task`
-    is True if the weights of some row differ between its tasks.
-    """
+    """Scales weights, for rows in parts, so that those above 0 have a mean of 1."""
 
     def __init__(self, n_tasks, mean=None):
         self.n_tasks = n_tasks
-        self.given = mean
+        self.given = mean  # of earlier rows, by which weights are divided instead
         self.per_task = self.has_zero = False
         self.smallest, self.largest = np.inf, 0.0
         # Number of the weights above 0, and their sum divided by the largest weight.

@@ -5,10 +5,12 @@ import pickle
 import shutil
 import socket
 import tempfile
+import uuid
 from contextlib import contextmanager
 from numbers import Real
 from pathlib import Path
 
+from sk_pwiser._files import write_bytes
 from sk_pwiser._streaming import run_job
 from sk_pwiser._training import Checkpoints, find_checkpoint, to_state
 from sk_pwiser._utils import import_extra
@@ -194,11 +196,7 @@ def _report(figures, folder):
 
 
 def train_worker(config):
-    """Train the job in `config["folder"]` together with the other workers.
-
-    Errors other than a lost worker, such as diverging training, are stored in the
-    folder and end the job, since every restart would repeat them.
-    """
+    """Train the job in `config["folder"]` together with the other workers."""
     folder = Path(config["folder"])
     if any(folder.glob(ERRORS)):
         return
@@ -206,7 +204,7 @@ def train_worker(config):
         _train(folder)
     except LostWorkerError:
         raise
-    except Exception as error:
+    except Exception as error:  # such as divergence, which a restart would repeat
         _write_error(folder, error)
         raise
 
@@ -246,13 +244,9 @@ def _train(folder):
 
 
 def _write_error(folder, error):
-    """Write an error to a file, which appears when it is complete."""
     try:
         content = pickle.dumps(error)
         pickle.loads(content)
     except Exception:  # not every error can be stored
         content = pickle.dumps(RuntimeError(f"{type(error).__name__}: {error}"))
-    with tempfile.NamedTemporaryFile(dir=folder, delete=False) as file:
-        file.write(content)
-    path = Path(file.name)
-    path.rename(folder / ERRORS.replace("*", path.name))
+    write_bytes(folder / ERRORS.replace("*", uuid.uuid4().hex), content)

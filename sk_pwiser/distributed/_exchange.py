@@ -34,10 +34,7 @@ def gather_rows(own: Tensor, sizes: Sequence[int]) -> list[Tensor]:
 
 
 class Workers:
-    """The processes of the default group of :mod:`torch.distributed`.
-
-    Every method is a collective operation: all processes call it, in the same order.
-    """
+    """The processes of a fit, which call its methods together and in the same order."""
 
     def __init__(self, device: torch.device) -> None:
         self.device = device

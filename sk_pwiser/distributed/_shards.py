@@ -25,11 +25,7 @@ class Clock:
 
 @dataclass(frozen=True)
 class Shard(StreamedImpressions):
-    """Stored impressions, some of whose files a worker reads.
-
-    Numbers of rows, labels and samples refer to all files, which are dealt anew in
-    every epoch of training.
-    """
+    """Stored impressions, some of whose files a worker reads, others in each epoch."""
 
     rank: int = 0
     n_workers: int = 1
@@ -68,10 +64,7 @@ def shards(job: Job, rank: int, n_workers: int) -> TrainingData:
 
 
 class JointIterator:
-    """Iterates over batches until every worker has used its rows.
-
-    A worker that has no rows left yields a row that does not count.
-    """
+    """Iterates over batches, then over a row that does not count, as all workers do."""
 
     def __init__(
         self, batches: BatchIterator, workers: Workers, generators: Generators

@@ -32,17 +32,14 @@ Term = Tensor | Callable[[Labels], Tensor]
 
 
 class NetworkSums:
-    """Sums the gradients of the trained parameters of a network over the workers.
-
-    Those of a loss, which follow, every worker computes from all rows.
-    """
+    """Sums the gradients of the trained parameters of a network over the workers."""
 
     def __init__(self, workers: Workers, trained: list[nn.Parameter]) -> None:
         self.workers = workers
         self.trained = trained
 
     def __call__(self, gradients: Sequence[Tensor | None]) -> list[Tensor | None]:
-        """Return the sums of gradients in the order of the parameters."""
+        """Return the sums of gradients; those of a loss come from all rows already."""
         n = len(self.trained)
         return [
             *self.workers.sum_tensors(gradients[:n], self.trained),
