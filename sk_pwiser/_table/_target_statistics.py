@@ -403,19 +403,12 @@ def find_target_columns(target_encoding, columns, min_values):
             for index, column in enumerate(categories)
             if target_encoding and column.n_codes - FIRST_VALUE >= min_values
         ]
-    names = [column.name for column in columns]
+    names, known = ([c.name for c in each] for each in (columns, categories))
     chosen = set()
     for column in target_encoding:
-        # A mask would otherwise select the columns 0 and 1.
-        if isinstance(column, bool | np.bool_):
-            raise TypeError(
-                "target_encoding must contain names or indices of columns; got "
-                f"{column!r}."
-            )
-        found = columns[find_column("target_encoding", column, names)]
-        known = [c.name for c in categories]
-        check_among("target_encoding", found.name, known, "category column")
-        chosen.add(categories.index(found))
+        name = names[find_column("target_encoding", column, names)]
+        check_among("target_encoding", name, known, "category column")
+        chosen.add(known.index(name))
     return sorted(chosen)
 
 

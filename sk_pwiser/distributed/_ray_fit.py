@@ -6,6 +6,7 @@ from pathlib import Path
 
 from sk_pwiser._estimator import MultiTaskCTRCVRClassifier
 from sk_pwiser._streaming import prepare_job
+from sk_pwiser._table import reads_in_parts
 from sk_pwiser._training import Settings, from_state
 from sk_pwiser._utils import check_boolean, check_integer, check_number
 from sk_pwiser.distributed._cluster import (
@@ -134,7 +135,7 @@ def _check(estimator, dataset, num_workers, use_gpu, max_failures, timeout):
             "estimator must be a MultiTaskCTRCVRClassifier; got "
             f"{type(estimator).__name__}."
         )
-    if not getattr(dataset, "reads_in_parts", False):
+    if not reads_in_parts(dataset):
         raise TypeError(
             "dataset must be a ParquetImpressions, whose files the workers share; got "
             f"{type(dataset).__name__}."

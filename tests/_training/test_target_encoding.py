@@ -139,7 +139,7 @@ def test_a_time_column_orders_the_rows():
     [
         ({"target_encoding": ["item"]}, ValueError, "'item', which is not a column"),
         ({"target_encoding": ["x"]}, ValueError, "'x', which is not a category column"),
-        ({"target_encoding": [True, False]}, TypeError, "names or indices.*got True"),
+        ({"target_encoding": [True, False]}, ValueError, "True, which is not a column"),
         ({"target_encoding": "always"}, ValueError, "target_encoding.*'always'"),
         (
             {"encoding_params": {"time_column": "when"}},
