@@ -79,10 +79,9 @@ def load_kuairand(path, second="engage", *, subset="all"):
     ----------
     path : str or os.PathLike
         The folder with the files, or the parent of a folder `kuairand_pure`, `data` or
-        `KuaiRand-Pure/data` that contains them. The impressions are read from the
-        publisher's csv file `log_standard_4_22_to_5_08_pure.csv`, or from one Parquet
-        file for the training rows and one for the test rows; if the folder contains
-        both, from the Parquet files.
+        `KuaiRand-Pure/data` that contains them. The impressions are read from a Parquet
+        file for the training rows and one for the test rows, if there are any, or from
+        the publisher's csv file `log_standard_4_22_to_5_08_pure.csv`.
     second : {"engage", "long", "reactions"}, default="engage"
         The second task: `engage` is a click with a like, follow, comment, forward or
         visit of the author's profile; `long` is a click with a long view. With
@@ -127,11 +126,11 @@ def load_kuairand(path, second="engage", *, subset="all"):
 
     Notes
     -----
-    Training rows were shown from 2022-04-25 to 2022-04-30, test rows from 2022-05-01 to
-    2022-05-08, by the publisher's `date`; earlier ones are left out. The rows are
-    returned in the order of their time; some occur more than once in the published
-    files. Feedback other than the labels is left out, since it is only known after the
-    impression. Licence of the data: CC BY-SA 4.0.
+    Training rows have a `date` from 2022-04-25 to 2022-04-30, test rows from 2022-05-01
+    to 2022-05-08. Earlier rows of the csv file are left out, and its rows are returned
+    in the order of their time. Some rows occur more than once in the published files.
+    All other feedback is left out, since it is only known after the impression. Licence
+    of the data: CC BY-SA 4.0.
 
     References
     ----------
