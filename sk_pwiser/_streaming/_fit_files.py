@@ -49,9 +49,9 @@ from sk_pwiser._training._fit import (
 )
 from sk_pwiser._training._fit_tasks import FitTask
 from sk_pwiser._training._net import MultiTaskNet
-from sk_pwiser._training._settings import Settings, equal
+from sk_pwiser._training._settings import Settings
 from sk_pwiser._training._state import TrainingResult, check_same_model
-from sk_pwiser._utils import seeded_globally, warn_user
+from sk_pwiser._utils import equal, seeded_globally, warn_user
 
 FEWEST_ROWS = 128  # per stored file
 

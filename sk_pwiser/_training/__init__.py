@@ -10,6 +10,7 @@ from sk_pwiser._training._batches import (
 )
 from sk_pwiser._training._callbacks import InputMixup, KeepOnInterrupt
 from sk_pwiser._training._checkpoints import Checkpoints, find_checkpoint
+from sk_pwiser._training._early_stopping import KnownProbabilities
 from sk_pwiser._training._encode import ColumnInput, Inputs, column_inputs
 from sk_pwiser._training._fit import ValidationRows, fit, fit_from
 from sk_pwiser._training._fit_tasks import (
@@ -41,6 +42,7 @@ __all__ = [
     "InputMixup",
     "Inputs",
     "KeepOnInterrupt",
+    "KnownProbabilities",
     "MultiTaskNet",
     "PermutedTable",
     "Settings",

@@ -17,9 +17,15 @@ from sk_pwiser._files import DamagedFileError, PlainForm, read_file, write_file
 from sk_pwiser._training._batches import Impressions, TrainingData, TrainingRows
 from sk_pwiser._training._encode import STATE_CLASSES, Schema
 from sk_pwiser._training._net import LoopState, MultiTaskNet, has_state
-from sk_pwiser._training._settings import Settings, describe, equal
+from sk_pwiser._training._settings import Settings, describe
 from sk_pwiser._training._state import load_net_state, net_state, to_arrays, to_tensors
-from sk_pwiser._utils import Generators, global_states, set_global_states, warn_user
+from sk_pwiser._utils import (
+    Generators,
+    equal,
+    global_states,
+    set_global_states,
+    warn_user,
+)
 
 # The argument of `fit` from which each tensor is made.
 _SOURCES = {

@@ -213,14 +213,14 @@ def warn_about_absent(valid: TrainingRows, task_names: tuple[str, ...]) -> None:
         )
 
 
-class Validated(ClassifierMixin, BaseEstimator):  # type: ignore[misc]
-    """Stands for the estimator in a scorer of the validation rows."""
+class KnownProbabilities(ClassifierMixin, BaseEstimator):  # type: ignore[misc]
+    """Stands for an estimator in a scorer of rows whose probabilities are known."""
 
     missing_labels = "ignore"
 
     def __init__(self, probabilities: np.ndarray, task_names: Sequence[str]) -> None:
         self.probabilities = probabilities
-        self.task_names_ = list(task_names)
+        self.task_names = self.task_names_ = list(task_names)
         self.classes_ = np.array([0, 1])
         if len(task_names) > 1:
             self.classes_ = np.tile(self.classes_, (len(task_names), 1))
@@ -243,7 +243,8 @@ def score_validation(
     y, weights = rows.labels().round(), rows.weights()
     if weights is not None and weights.dim() == 2:
         y[:, 1:] = y[:, 1:].where(weights[:, 1:] > 0, torch.nan)
-    estimator = Validated(logits.sigmoid().double().cpu().numpy(), task_names)
+    probabilities = logits.sigmoid().double().cpu().numpy()
+    estimator = KnownProbabilities(probabilities, task_names)
     labels = y.cpu().numpy()
     labels = labels[:, 0].astype(int) if len(task_names) == 1 else labels
     return float(scorer(estimator, np.empty((len(y), 0)), labels))

@@ -57,7 +57,7 @@ from sk_pwiser._training._encode import (
 from sk_pwiser._training._fit_tasks import FitTask
 from sk_pwiser._training._net import MultiTaskNet, close_bars
 from sk_pwiser._training._optimizers import LazyAdam
-from sk_pwiser._training._settings import Settings, equal
+from sk_pwiser._training._settings import Settings
 from sk_pwiser._training._state import (
     TrainingResult,
     Undo,
@@ -71,6 +71,7 @@ from sk_pwiser._utils import (
     Generators,
     active,
     draws_globally,
+    equal,
     limited_threads,
     seeded_globally,
     warn_user,

@@ -8,6 +8,7 @@ from typing import Any
 
 import numpy as np
 
+from sk_pwiser._utils import equal
 from sk_pwiser.networks import SHARED_PARAMS, NetworkSpec
 
 # Keys of `encoding_params` and their defaults.
@@ -158,21 +159,3 @@ def _copy(value: Any) -> Any:
     if isinstance(value, list):
         return [_copy(each) for each in value]
     return value.copy() if isinstance(value, np.ndarray) else value
-
-
-def equal(a: Any, b: Any) -> bool:
-    """Compare values, also dictionaries and sequences that hold arrays."""
-    if a is b:
-        return True
-    if type(a) is not type(b):
-        return False
-    if isinstance(a, Mapping):
-        return a.keys() == b.keys() and all(equal(a[key], b[key]) for key in a)
-    if isinstance(a, list | tuple):
-        return len(a) == len(b) and all(map(equal, a, b))
-    if isinstance(a, np.ndarray):
-        return np.array_equal(a, b)
-    try:
-        return bool(a == b)
-    except (TypeError, ValueError, RuntimeError):
-        return False

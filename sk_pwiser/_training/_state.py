@@ -20,8 +20,8 @@ from sk_pwiser._training._encode import STATE_CLASSES as ENCODING_CLASSES
 from sk_pwiser._training._encode import Schema
 from sk_pwiser._training._net import EpochHistory, MultiTaskNet
 from sk_pwiser._training._optimizers import LazyAdam, sparse_tables
-from sk_pwiser._training._settings import Settings, equal
-from sk_pwiser._utils import Generators, seeded_globally, warn_user
+from sk_pwiser._training._settings import Settings
+from sk_pwiser._utils import Generators, equal, seeded_globally, warn_user
 
 # Functions that undo the changes of an update in place, the latest last.
 Undo = list[Callable[[], None]]

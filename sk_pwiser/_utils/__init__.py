@@ -7,6 +7,7 @@ from sk_pwiser._utils._checks import (
     check_choice,
     check_integer,
     check_number,
+    equal,
     is_iterable,
     warn_user,
 )

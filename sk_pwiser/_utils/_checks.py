@@ -3,7 +3,7 @@
 import math
 import sys
 import warnings
-from collections.abc import Callable, Collection, Iterable, Sequence
+from collections.abc import Callable, Collection, Iterable, Mapping, Sequence
 from functools import wraps
 from inspect import signature
 from numbers import Integral, Rational, Real
@@ -96,6 +96,24 @@ def check_choice(name: str, value: object, choices: Collection[str | None]) -> s
         return value  # type: ignore[return-value]
     kind = ValueError if isinstance(value, str) else TypeError
     raise kind(f"{name} must be one of {list(choices)}; got {value!r}.")
+
+
+def equal(a: Any, b: Any) -> bool:
+    """Compare values, also dictionaries and sequences that hold arrays or tensors."""
+    if a is b:
+        return True
+    if type(a) is not type(b):
+        return False
+    if isinstance(a, Mapping):
+        return a.keys() == b.keys() and all(equal(a[key], b[key]) for key in a)
+    if isinstance(a, list | tuple):
+        return len(a) == len(b) and all(map(equal, a, b))
+    try:
+        if hasattr(a, "shape"):
+            return a.shape == b.shape and bool((a == b).all())
+        return bool(a == b)
+    except (TypeError, ValueError, RuntimeError):
+        return False
 
 
 def accept_any_case_of_y(function: Callable[..., Any]) -> Callable[..., Any]:

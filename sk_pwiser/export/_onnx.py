@@ -176,25 +176,13 @@ def _trace(network):
 
 
 def _example_inputs(network, n_rows):
-    """Return encoded inputs by name, with two entries per bag."""
-    spec, rng = network.network.spec, np.random.default_rng(0)
-    sizes = [len(spec.cardinalities), spec.n_numeric, spec.n_tasks]
-    codes, numeric, shifts = [rng.random((n_rows, n)) for n in sizes]
-    inputs = {
-        "codes": (codes * spec.cardinalities).astype(np.int64),
-        "numeric": numeric.astype(np.float32),
-    }
+    """Return encoded inputs by name."""
+    codes, numeric, bags = network.network._random_inputs(n_rows)
+    inputs = {"codes": codes.numpy(), "numeric": numeric.numpy()}
     if network.takes_shifts:
-        inputs["shifts"] = shifts
-    if spec.bags:
-        n_entries = 2 * n_rows * len(spec.bags)
-        last = np.cumsum([bag.n_vectors for bag in spec.bags]) - 1
-        inputs["bag_offsets"] = np.arange(0, n_entries + 1, 2)
-        inputs["bag_indices"] = np.tile(np.repeat(last, 2), n_rows)
-        inputs["bag_weights"] = np.ones(n_entries, dtype=np.float32)
-    if any(bag.has_ages for bag in spec.bags):
-        inputs["bag_ages"] = np.zeros(n_entries, dtype=np.float32)
-    return inputs
+        inputs["shifts"] = np.ones((n_rows, network.network.n_tasks))
+    tensors = {} if bags is None else bags.tensors
+    return inputs | {f"bag_{name}": t.numpy() for name, t in tensors.items()}
 
 
 class OnnxNetwork:

@@ -259,6 +259,26 @@ class MultiTaskNetwork(nn.Module):
         """Return the dense inputs of many rows, to permute one input at a time."""
         return DenseRows(self, batches, updates)
 
+    def _random_inputs(self, n_rows: int) -> tuple[Tensor, Tensor, Bags | None]:
+        """Return inputs for `__call__`, with two entries per bag."""
+        spec, random = self.spec, torch.Generator().manual_seed(0)
+        sizes = torch.tensor(spec.cardinalities, dtype=torch.float64)
+        shares = torch.rand(n_rows, len(sizes), generator=random, dtype=torch.float64)
+        numeric = torch.randn(n_rows, spec.n_numeric, generator=random)
+        device, bags = self.input_layer.offsets.device, None
+        if spec.bags:
+            n_entries = 2 * n_rows * len(spec.bags)
+            has_ages = any(bag.has_ages for bag in spec.bags)
+            # The last vector of a bag, to which attention applies.
+            last = torch.tensor([bag.n_vectors for bag in spec.bags]).cumsum(0) - 1
+            bags = Bags(
+                torch.arange(0, n_entries + 1, 2),
+                last.repeat_interleave(2).repeat(n_rows),
+                torch.ones(n_entries),
+                torch.zeros(n_entries) if has_ages else None,
+            ).to(device)
+        return (shares * sizes).long().to(device), numeric.to(device), bags
+
     @contextmanager
     def _largest_activations(self) -> Iterator[dict[str, Tensor]]:
         """Record the largest absolute activation of each hidden unit of perceptrons.

@@ -15,7 +15,8 @@ from sk_pwiser._table import (
     column_of,
     n_rows,
 )
-from sk_pwiser.networks import SHARED_PARAMS, Bags
+from sk_pwiser._utils import equal
+from sk_pwiser.networks import SHARED_PARAMS
 from sk_pwiser.weighting import depends_on
 
 # Number of random rows that show which parameters a task depends on. For a single row,
@@ -83,11 +84,7 @@ def check_compatible(estimators):
     """
     first, *others = _list_fitted(estimators)
     for index, other in enumerate(others, 1):
-        difference = find_difference(first, other)
-        if difference is not None:
-            raise ValueError(
-                f"estimators[{index}] differs from estimators[0] in {difference}."
-            )
+        check_same_network(f"estimators[{index}]", other, "estimators[0]", first)
 
 
 def _list_fitted(estimators):
@@ -105,24 +102,24 @@ def _list_fitted(estimators):
     return estimators
 
 
-def find_difference(first, other):
-    """Describe the first difference between two fitted estimators; None if equal."""
-    parts = zip(_parts(first._result), _parts(other._result), strict=False)
-    for of_first, of_other in parts:
-        for name in of_first | of_other:
-            a, b = of_first.get(name), of_other.get(name)
-            if _equal(a, b):
+def check_same_network(name, estimator, other_name, other):
+    """Raise a ValueError at the first difference in network, tasks or encoders."""
+    parts = zip(_parts(estimator._result), _parts(other._result), strict=False)
+    for found, expected in parts:
+        for part in expected | found:
+            a, b = found.get(part), expected.get(part)
+            if equal(a, b):
                 continue
             if isinstance(a, dict) and isinstance(b, dict):
-                values = a | b
-                key = next(k for k in values if not _equal(a.get(k), b.get(k)))
-                name, a, b = f"{name}, value {key!r}", a.get(key), b.get(key)
-            return f"{name}: {_shown(b)}, not {_shown(a)}"
-    return None
-
-
-def _shown(value):
-    return value.__name__ if isinstance(value, type) else reprlib.repr(value)
+                key = next(k for k in b | a if not equal(a.get(k), b.get(k)))
+                part, a, b = f"{part}, value {key!r}", a.get(key), b.get(key)
+            a, b = (
+                each.__name__ if isinstance(each, type) else reprlib.repr(each)
+                for each in (a, b)
+            )
+            raise ValueError(
+                f"{name} differs from {other_name} in {part}: {a}, not {b}."
+            )
 
 
 def _parts(result):
@@ -179,19 +176,6 @@ def _learnt(part):
     return {name: value for name, value in vars(part).items() if name[-1] == "_"}
 
 
-def _equal(a, b):
-    """Compare values, also containers that hold arrays."""
-    if a is b:
-        return True
-    if type(a) is not type(b):
-        return False
-    if isinstance(a, dict):
-        return a.keys() == b.keys() and all(_equal(a[key], b[key]) for key in a)
-    if isinstance(a, list | tuple):
-        return len(a) == len(b) and all(map(_equal, a, b))
-    return bool(np.array_equal(a, b))
-
-
 def check_pool(estimators):
     """Return the estimators as a list; all must be fitted to the same tasks."""
     pool = _list_fitted(estimators)
@@ -218,9 +202,7 @@ def check_members(base, estimators):
     check_fitted("base", base)
     members = check_pool(estimators)
     for index, member in enumerate(members):
-        difference = find_difference(base, member)
-        if difference is not None:
-            raise ValueError(f"estimators[{index}] differs from base in {difference}.")
+        check_same_network(f"estimators[{index}]", member, "base", base)
     return members
 
 
@@ -236,11 +218,8 @@ def check_labels(estimator, X, Y):
     """Return the labels of rows as a float32 array of shape (n_samples, n_tasks)."""
     found, names = n_rows(X), estimator.task_names_
     is_single = estimator.classes_.ndim == 1
-    targets = check_targets(
-        Y,
-        default_names=tuple(names),
-        classes=estimator.classes_ if is_single else None,
-    )
+    classes = estimator.classes_ if is_single else None
+    targets = check_targets(Y, default_names=tuple(names), classes=classes)
     if len(targets.values) != found:
         raise ValueError(
             f"X and Y have inconsistent numbers of samples: X has {found} rows, Y has "
@@ -375,8 +354,11 @@ def _only_tasks(network, task_names):
     network.eval()
     try:
         with torch.enable_grad():
+            codes, numeric, bags = network._random_inputs(N_PROBES)
+            if bags is not None:
+                numeric = network.input_layer.with_sums(codes, numeric, bags)
             # Not __call__, which composes the heads of a chain.
-            output = network.forward(*_probes(network))
+            output = network.forward(codes, numeric)
     finally:
         network.train(was_training)
     heads = output.conditional_logits
@@ -387,26 +369,3 @@ def _only_tasks(network, task_names):
         for name, *of_tasks in zip(names, *depends, strict=True)
         if sum(of_tasks) == 1
     }
-
-
-def _probes(network):
-    """Return random codes and numeric inputs on the device of the network."""
-    spec, random = network.spec, np.random.default_rng(0)
-    codes = random.integers(
-        spec.cardinalities, size=(N_PROBES, len(spec.cardinalities))
-    )
-    numeric = random.standard_normal((N_PROBES, spec.n_numeric), dtype=np.float32)
-    device = next(network.parameters()).device
-    codes = torch.from_numpy(codes).to(device)
-    numeric = torch.from_numpy(numeric).to(device)
-    if spec.bags:
-        n_entries = N_PROBES * len(spec.bags)
-        # The last vector of a bag, to which attention applies.
-        indices = torch.tensor([bag.n_vectors for bag in spec.bags]).cumsum(0) - 1
-        bags = Bags(
-            torch.arange(n_entries + 1),
-            indices.repeat(N_PROBES),
-            ages=torch.zeros(n_entries),
-        )
-        numeric = network.input_layer.with_sums(codes, numeric, bags.to(device))
-    return codes, numeric

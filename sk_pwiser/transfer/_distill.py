@@ -102,9 +102,7 @@ def market_mixup(
 ):
     """Distil a pool with interpolated rows, without the meta-learning of the paper.
 
-    The function takes only the interpolation of tasks from task-robust data-free
-    meta-learning: it has no episodes, inner steps, query loss or generated inputs. It
-    trains a student like :func:`distill`, but in a share of the batches each row is
+    Trains a student like :func:`distill`, but in a share of the batches each row is
     mixed with another one, drawn at random: the student predicts
     `(1 - lam) * p_1 + lam * p_2` from the input `(1 - lam) * x_1 + lam * x_2`, where p
     are the probabilities predicted by the estimators, and x the embeddings and numeric
@@ -146,10 +144,9 @@ def market_mixup(
 
     Notes
     -----
-    The paper's choice of models by a policy is in :func:`select_estimators`. The paper
-    generates inputs by inverting the models, and trains a meta-learner on mixtures of
-    rows with equal labels; here impressions without labels are available, whose
-    predicted probabilities are mixed with them, and training is ordinary distillation.
+    Only the interpolation is taken from the paper, which generates inputs by inverting
+    the models, and trains a meta-learner, in episodes, on mixtures of rows with equal
+    labels. Its choice of models by a policy is in :func:`select_estimators`.
 
     References
     ----------
@@ -213,16 +210,6 @@ def check_student(student, teacher):
         )
 
 
-def _of_sampled_log(p, rate):
-    """Convert probabilities of the full log into those of the sampled log.
-
-    With a `negative_sampling_rate` below 1, a network is trained on the log from which
-    rows without a click were left out, and predicts probabilities in the full log.
-    """
-    first = p[:, :1]
-    return p / (first + rate * (1 - first))
-
-
 def train_on_probabilities(
     student, teacher, X, targets, sample_weight=None, callbacks=()
 ):
@@ -233,8 +220,11 @@ def train_on_probabilities(
         "stratified_batches": False,
         "callbacks": [*(student.callbacks or ()), *callbacks],
     }
+    # A network is trained with the probabilities of the sampled log, not the full one.
+    first = targets[:, :1]
+    targets = targets / (first + student.negative_sampling_rate * (1 - first))
     labels = SoftTargets(
-        _of_sampled_log(targets, student.negative_sampling_rate).astype(np.float32),
+        targets.astype(np.float32),
         teacher.classes_,
         tuple(teacher.task_names_),
         parents=read_task_parents(student.task_parents, teacher.task_names_),

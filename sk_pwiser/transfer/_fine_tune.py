@@ -6,14 +6,12 @@ import numpy as np
 import torch
 from sklearn.base import clone
 
-from sk_pwiser._table import UNSEEN
 from sk_pwiser._utils import accept_any_case_of_y, check_choice, check_number
 from sk_pwiser.transfer._compatible import check_fitted
 from sk_pwiser.transfer._fit_like import (
     embedding_tables,
+    extend_schema,
     find_present,
-    grow_schema,
-    offsets_of,
     train_like,
 )
 from sk_pwiser.transfer._regularizers import (
@@ -116,11 +114,10 @@ def fine_tune(
     weights channels by their importance; here all have the same weight. BSS penalises k
     singular values, also of inactive units; here k = 1.
 
-    The equations of TRED were not available. Here the gates g, which separate relevant
-    features :math:`g \circ \varphi_0` from the others, minimise the cross-entropy of a
-    linear model per task on the first part, relative to the entropy of the base rate,
-    minus 0.05 times the maximum mean discrepancy of the parts, plus penalties. Tasks
-    whose labels are all equal in `X` have no influence.
+    The equations of TRED were not available. Here the gates, which separate relevant
+    features from the others, minimise the cross-entropy of a linear model per task on
+    the first part, minus 0.05 times the maximum mean discrepancy of the parts, plus
+    penalties. Tasks whose labels are all equal in `X` have no influence.
 
     References
     ----------
@@ -168,14 +165,12 @@ def fine_tune(
     found = {}
 
     def share(rows):
-        schema, found["origins"] = grow_schema(result.schema, rows, seen, extend)
+        schema, found["origins"] = extend_schema(result.schema, rows, seen, extend)
         return schema
 
     @contextmanager
     def prepare(net, rows, seed):
-        is_known = load_weights(
-            net.module_, result.net.module_, result.schema.encoder, found["origins"]
-        )
+        is_known = load_weights(net.module_, result.net.module_, found["origins"])
         is_known &= find_present(net.module_, rows.train)
         penalty = nullcontext()
         if weight:
@@ -214,24 +209,24 @@ def _check_same_network(source, estimator):
             )
 
 
-def load_weights(network, source, encoder, origins):
+def load_weights(network, source, origins):
     """Copy the weights of a network into one that may have further embeddings.
 
     `origins` holds the code in `source` of each code, -1 for new values. Returns which
     rows of the embedding tables exist in `source`.
     """
-    sizes, before = network.spec.cardinalities, encoder.cardinalities_
-    rows, known = [], []
-    for origin, n_new, n_old, first in zip(
-        origins, sizes, before, offsets_of(before), strict=True
+    sizes, before = network.spec.cardinalities, source.input_layer
+    first_rows = zip(before.offsets.tolist(), before.unseen.tolist(), strict=True)
+    rows, known = [np.zeros(0, dtype=np.int64)], [np.zeros(0, dtype=bool)]
+    for origin, n_new, n_old, (first, unseen) in zip(
+        origins, sizes, before.cardinalities, first_rows, strict=True
     ):
-        has_embedding = (origin[:n_new] >= 0) & (origin[:n_new] < n_old)
-        rows.append(first + np.where(has_embedding, origin[:n_new], UNSEEN))
-        known.append(has_embedding)
-    empty = [np.zeros(0, dtype=np.int64)]
-    places = torch.from_numpy(np.concatenate([*rows, *empty]).astype(np.int64))
-    state, tables = dict(source.state_dict()), embedding_tables(source)
-    for name in tables:
+        codes = origin[:n_new]
+        known.append((codes >= 0) & (codes < n_old))
+        rows.append(np.where(known[-1], first + codes, unseen))
+    places = torch.from_numpy(np.concatenate(rows))
+    state = dict(source.state_dict())
+    for name in embedding_tables(source):
         state[name] = state[name][places.to(state[name].device)]
     try:
         network.load_state_dict(state)
@@ -242,7 +237,7 @@ def load_weights(network, source, encoder, origins):
             'the number of category values. With embedding_dim="auto", new values may '
             f"widen embeddings. Pass extend=False to add no values. {error}"
         ) from error
-    return torch.from_numpy(np.concatenate([*known, *empty]).astype(bool))
+    return torch.from_numpy(np.concatenate(known))
 
 
 @contextmanager

@@ -7,7 +7,7 @@ import numpy as np
 import torch
 from sklearn.base import clone
 
-from sk_pwiser._table import UNSEEN, ExtendedStatistics, grow_encoder
+from sk_pwiser._table import ExtendedStatistics, grow_encoder
 from sk_pwiser._training import fit_from, gather_bags
 from sk_pwiser._utils import accept_any_case_of_y
 from sk_pwiser.transfer._compatible import check_fitted, check_type
@@ -102,13 +102,11 @@ def fit_like(
     """
     check_type("estimator", estimator)
     check_fitted("source", source)
-    schema = source._result.schema
-    origins = [np.arange(n) for n in schema.encoder.n_codes_]
     return train_like(
         clone(estimator),
         source,
         (X, Y, sample_weight, groups, eval_set),
-        lambda rows: take_schema(schema, schema.encoder, origins, rows, seen, False),
+        lambda rows: extend_schema(source._result.schema, rows, seen, False)[0],
         lambda net, rows, seed: _filling_untrained(net, rows.train),
     )
 
@@ -122,34 +120,26 @@ def train_like(estimator, source, data, share, prepare):
     return estimator._set_result(result)
 
 
-def take_schema(schema, encoder, origins, rows, seen, adds):
-    """Return a schema for further rows: an encoder, and statistics that match it."""
-    statistics = schema.statistics
-    if statistics is None:
-        return replace(schema, encoder=encoder)
-    if seen and rows.weights is not None:
-        raise ValueError(
-            "sample_weight must be None with seen=True, and no label may be missing: "
-            "each fit scales its weights, so that weighted rows cannot be subtracted "
-            "from the target statistics of the source."
-        )
-    kind = "seen" if seen else "new"
-    statistics = ExtendedStatistics(statistics, origins, kind, adds)
-    return replace(schema, encoder=encoder, statistics=statistics)
-
-
-def grow_schema(schema, rows, seen, extends):
+def extend_schema(schema, rows, seen, extends):
     """Return a schema for further rows, with codes for their new values if `extends`.
 
     The second result has one array per category column: the code that each code had
     before, -1 for new values.
     """
-    encoder = schema.encoder
+    encoder, statistics = schema.encoder, schema.statistics
+    origins = [np.arange(n) for n in encoder.n_codes_]
     if extends:
         encoder, origins = grow_encoder(encoder, rows.X)
-    else:
-        origins = [np.arange(n) for n in encoder.n_codes_]
-    return take_schema(schema, encoder, origins, rows, seen, extends), origins
+    if statistics is not None:
+        if seen and rows.weights is not None:
+            raise ValueError(
+                "sample_weight must be None with seen=True, and no label may be "
+                "missing: each fit scales its weights, so that weighted rows cannot be "
+                "subtracted from the target statistics of the source."
+            )
+        kind = "seen" if seen else "new"
+        statistics = ExtendedStatistics(statistics, origins, kind, extends)
+    return replace(schema, encoder=encoder, statistics=statistics), origins
 
 
 def embedding_tables(network):
@@ -162,36 +152,29 @@ def embedding_tables(network):
     }
 
 
-def offsets_of(cardinalities):
-    """Return the first row of each category column in an embedding table."""
-    return np.cumsum([0, *cardinalities])[:-1]
-
-
 def find_present(network, rows):
     """Return which rows of the tables are trained, with those of unseen values."""
-    sizes = network.spec.cardinalities
-    offsets = offsets_of(sizes)
-    present = np.zeros(sum(sizes), dtype=bool)
-    present[offsets + UNSEEN] = True
-    codes = rows.select(rows.codes).cpu().numpy().astype(np.int64)
-    present[np.unique(codes + offsets)] = True
-    layer = network.input_layer.bags
-    if layer is not None and layer.shares:
+    layer, of_bags = network.input_layer, network.input_layer.bags
+    present = torch.zeros(sum(layer.cardinalities), dtype=torch.bool)
+    present[layer.unseen.cpu()] = True
+    codes = rows.select(rows.codes).cpu().long()
+    present[codes + layer.offsets.cpu()] = True
+    if of_bags is not None and of_bags.shares:
         selected = torch.arange(len(rows.codes)) if rows.rows is None else rows.rows
-        bags = gather_bags(rows.bags, selected, layer.n_bags).to(layer.starts.device)
-        _, is_own, _, places = layer.locate(bags)
-        present[places[~is_own].cpu().numpy()] = True
-    return torch.from_numpy(present)
+        bags = gather_bags(rows.bags, selected, of_bags.n_bags)
+        _, is_own, _, places = of_bags.locate(bags.to(of_bags.starts.device))
+        present[places[~is_own].cpu()] = True
+    return present
 
 
 @contextmanager
 def _filling_untrained(net, rows):
     """Give values without a training row the embedding of unseen values afterwards."""
     yield
-    network = net.module_
-    sizes = network.spec.cardinalities
-    absent = (~find_present(network, rows)).nonzero().squeeze(1)
-    unseen = torch.from_numpy(np.repeat(offsets_of(sizes) + UNSEEN, sizes))[absent]
+    layer = net.module_.input_layer
+    absent = (~find_present(net.module_, rows)).nonzero().squeeze(1)
+    sizes = torch.tensor(layer.cardinalities, dtype=torch.int64)
+    unseen = layer.unseen.cpu().repeat_interleave(sizes)[absent]
     with torch.no_grad():
-        for table in embedding_tables(network).values():
+        for table in embedding_tables(net.module_).values():
             table[absent.to(table.device)] = table[unseen.to(table.device)]

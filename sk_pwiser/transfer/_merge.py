@@ -382,23 +382,18 @@ def merge_interference(base, estimators, X, *, coefficients=1.0, markets=None):
     states = [read_state(member, base.net_.device) for member in members]
 
     def predict(used):
-        """Predict with the task vectors of some members."""
+        """Predict probabilities with the task vectors of some members."""
         by_name = dict.fromkeys(first, np.where(used, values, 0.0))
-        return probabilities(base.net_, combine(first, states, by_name), rows)
+        state = combine(first, states, by_name)
+        with torch.no_grad():
+            outputs = infer_with(base.net_, state, rows)
+            logits = [widest(output.logits) for output, _ in outputs]
+        return torch.cat(logits).sigmoid().cpu().double().numpy()
 
-    together = predict(np.ones(len(members), dtype=bool))
-    total = 0.0
+    together, total = predict(True), 0.0
     for index in range(len(members)):
         alone = predict(np.arange(len(members)) == index)
         kept = slice(None) if markets is None else markets == index
         differences = np.abs(alone - together)[kept]
         total += float(differences.mean()) if differences.size else 0.0
     return total
-
-
-def probabilities(net, state, rows):
-    """Predict with other weights: float64 array of shape (n_samples, n_tasks)."""
-    with torch.no_grad():
-        outputs = infer_with(net, state, rows)
-        logits = [widest(output.logits) for output, _ in outputs]
-    return torch.cat(logits).sigmoid().cpu().double().numpy()

@@ -7,9 +7,9 @@ from math import comb
 import numpy as np
 import torch
 from scipy.special import softmax
-from sklearn.base import BaseEstimator, ClassifierMixin
 from sklearn.utils import Bunch, check_random_state
 
+from sk_pwiser._training import KnownProbabilities
 from sk_pwiser._utils import accept_any_case_of_y, check_choice, check_integer
 from sk_pwiser.metrics import mean_log_loss_scorer
 from sk_pwiser.transfer._compatible import (
@@ -136,17 +136,14 @@ def select_estimators(
 
 
 def subset_scorer(probabilities, like, X, y, scoring):
-    """Return a function that scores the mean prediction of a sorted tuple of members.
-
-    `like` is an estimator of the pool. Each subset is scored once.
-    """
+    """Return a function that scores the mean prediction of a sorted tuple."""
     Y = (y[:, 0] if like.classes_.ndim == 1 else y).astype(int)
     scoring = mean_log_loss_scorer if scoring is None else scoring
 
     @cache
     def score(members):
         mean = probabilities[list(members)].mean(axis=0)
-        value = float(scoring(MeanPrediction(mean, like.task_names_), X, Y))
+        value = float(scoring(KnownProbabilities(mean, like.task_names_), X, Y))
         if not np.isfinite(value):
             raise ValueError(
                 f"scoring must return a finite number; it returned {value} for the "
@@ -155,34 +152,6 @@ def subset_scorer(probabilities, like, X, y, scoring):
         return value
 
     return score
-
-
-class MeanPrediction(ClassifierMixin, BaseEstimator):
-    """A classifier with known probabilities of certain rows, for scorers."""
-
-    def __init__(self, positive, task_names):
-        self.positive = positive
-        self.task_names = task_names
-
-    def __sklearn_is_fitted__(self):
-        return True
-
-    @property
-    def classes_(self):
-        """The labels of each task; 1-D for a single task."""
-        n_tasks = self.positive.shape[1]
-        return np.array([0, 1]) if n_tasks == 1 else np.tile([0, 1], (n_tasks, 1))
-
-    @property
-    def task_names_(self):
-        """Names of the tasks."""
-        return self.task_names
-
-    def predict_proba(self, _X):
-        """Return the probabilities, `(n_samples, 2)` for a single task."""
-        if self.positive.shape[1] == 1:
-            return np.hstack([1 - self.positive, self.positive])
-        return self.positive
 
 
 def draw(p, size, random_state):
@@ -207,14 +176,10 @@ def log_probability_gradient(p, drawn):
 
 
 def learn_policy(reward, n_members, size, n_iter, random_state):
-    """Learn the probabilities of members from the rewards of subsets.
-
-    Ascends the expected reward by Adam on the scores. The baseline, the mean of the
-    rewards so far, does not change the expected step, only its variance.
-    """
+    """Learn the probabilities of members from rewards of subsets, by Adam."""
     scores = torch.zeros(n_members, dtype=torch.float64)
     optimizer = torch.optim.Adam([scores], lr=LEARNING_RATE, eps=EPSILON, maximize=True)
-    baseline = 0.0
+    baseline = 0.0  # the mean of the rewards, which reduces the variance of the steps
     for step in range(1, n_iter + 1):
         p = softmax(scores.numpy())
         drawn = draw(p, size, random_state)

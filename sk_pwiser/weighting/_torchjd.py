@@ -9,7 +9,7 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
-from sk_pwiser._utils import import_extra
+from sk_pwiser._utils import equal, import_extra
 from sk_pwiser.weighting._gradient import GradientWeighting
 
 
@@ -168,7 +168,7 @@ class TorchJD(GradientWeighting):
             name: {
                 key: deepcopy(value)
                 for key, value in attributes.items()
-                if not _are_equal(value, self._initial_attributes[name].get(key))
+                if not equal(value, self._initial_attributes[name].get(key))
             }
             for name, attributes in self._attributes().items()
         }
@@ -283,13 +283,3 @@ def _is_plain(value: Any) -> bool:
         return all(map(_is_plain, value))
     kinds = (Tensor, Number, str, torch.dtype, torch.device, type(None))
     return isinstance(value, kinds)
-
-
-def _are_equal(one: Any, other: Any) -> bool:
-    if type(one) is not type(other):
-        return False
-    if isinstance(one, Tensor):
-        return one.shape == other.shape and bool((one == other).all())
-    if isinstance(one, list | tuple):
-        return len(one) == len(other) and all(map(_are_equal, one, other))
-    return bool(one == other)
