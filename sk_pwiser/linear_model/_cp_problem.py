@@ -10,7 +10,6 @@ its transpose, from which both gradients and least-squares steps are computed. T
 solvers are L-BFGS over all factors at once, and alternating least squares.
 """
 
-import warnings
 from dataclasses import dataclass
 
 import numpy as np
@@ -19,6 +18,8 @@ from scipy.optimize import minimize
 from scipy.sparse.linalg import LinearOperator, cg
 from scipy.special import expit
 from sklearn.exceptions import ConvergenceWarning
+
+from sk_pwiser._utils import warn_user
 
 # Relative residual at which conjugate gradients end, so that steps are nearly exact.
 CG_TOLERANCE = 1e-12
@@ -41,6 +42,11 @@ class Factors:
     intercepts: np.ndarray
     projected: np.ndarray | None = None
 
+    @classmethod
+    def of(cls, blocks, projected=None):
+        """Return factors of the arrays that `blocks` returns."""
+        return cls(blocks[0], blocks[1:-1], blocks[-1], projected)
+
     @property
     def blocks(self):
         """Return all arrays: the loadings, the modes and the intercepts."""
@@ -50,8 +56,7 @@ class Factors:
         """Return factors in which one block is replaced."""
         blocks = self.blocks
         blocks[position] = block
-        projected = self.projected if position > 0 else None
-        return Factors(blocks[0], blocks[1:-1], blocks[-1], projected)
+        return Factors.of(blocks, self.projected if position > 0 else None)
 
     def balanced(self):
         """Return factors of equal predictions whose norms are equal, and smallest."""
@@ -61,21 +66,26 @@ class Factors:
         norms[:, ~is_used] = 1.0
         mean = np.exp(np.log(norms).mean(axis=0))
         parts = [part * (mean / norm) for part, norm in zip(parts, norms, strict=True)]
-        return Factors(parts[0], parts[1:], self.intercepts)
+        return Factors.of([*parts, self.intercepts])
 
     def flatten(self):
         """Return all numbers in one vector."""
-        return np.concatenate([block.ravel() for block in self.blocks])
+        return flatten(self.blocks)
 
     def unflatten(self, vector):
         """Return factors of the same shapes with the numbers of a vector."""
-        ends = np.cumsum([block.size for block in self.blocks])[:-1]
-        parts = np.split(vector, ends)
-        shaped = [
-            part.reshape(block.shape)
-            for part, block in zip(parts, self.blocks, strict=True)
-        ]
-        return Factors(shaped[0], shaped[1:-1], shaped[-1])
+        return Factors.of(unflatten(vector, self.blocks))
+
+
+def flatten(arrays):
+    """Return all numbers of some arrays in one vector."""
+    return np.concatenate([array.ravel() for array in arrays])
+
+
+def unflatten(vector, arrays):
+    """Return arrays of the same shapes with the numbers of a vector."""
+    parts = np.split(vector, np.cumsum([array.size for array in arrays])[:-1])
+    return [p.reshape(a.shape) for p, a in zip(parts, arrays, strict=True)]
 
 
 class CPProblem:
@@ -104,17 +114,14 @@ class CPProblem:
         self.labels = np.nan_to_num(labels)
         self.offsets, self.loss = offsets, loss
         self.n_levels = tuple(n_levels)
-        self.penalties = (alpha, intercept_alpha)
+        # Of all blocks: the loadings, the modes and the intercepts.
+        self.penalties = [alpha] * (2 + len(self.n_levels)) + [intercept_alpha]
         self.cells = cell_of(codes, self.n_levels)
         n_cells = int(np.prod(self.n_levels, dtype=int))
         self._sum_cells = indicators(self.cells, n_cells)
         self._sum_levels = [
             indicators(codes[:, d], n) for d, n in enumerate(self.n_levels)
         ]
-
-    def penalty_of(self, position, n_blocks):
-        """Return the strength of the penalty of a block."""
-        return self.penalties[position == n_blocks - 1]
 
     def linear(self, factors):
         """Return the linear predictors, (n_samples, n_tasks)."""
@@ -128,10 +135,9 @@ class CPProblem:
             losses = np.logaddexp(0.0, linear) - self.labels * linear
         else:
             losses = 0.5 * (linear - (2.0 * self.labels - 1.0)) ** 2
-        blocks = factors.blocks
         penalty = sum(
-            0.5 * self.penalty_of(i, len(blocks)) * np.vdot(block, block)
-            for i, block in enumerate(blocks)
+            0.5 * alpha * np.vdot(block, block)
+            for alpha, block in zip(self.penalties, factors.blocks, strict=True)
         )
         return np.vdot(self.weights, losses) + penalty
 
@@ -144,17 +150,13 @@ class CPProblem:
     def gradient(self, factors, linear):
         """Return the gradient of the objective as a vector."""
         residual = self.residual(linear)
-        blocks = factors.blocks
-        parts = []
-        for i, block in enumerate(blocks):
-            _, transposed = self.block_map(factors, i)
-            part = transposed(residual) + self.penalty_of(i, len(blocks)) * block
-            parts.append(part.ravel())
-        return np.concatenate(parts)
+        return flatten(
+            self.block_map(factors, i)[1](residual) + self.penalties[i] * block
+            for i, block in enumerate(factors.blocks)
+        )
 
     def curvatures(self, factors):
         """Return rough second derivatives, whose orders of magnitude differ."""
-        alpha, intercept_alpha = self.penalties
         of_loss = 0.25 if self.loss == "log_loss" else 1.0
         # Sums over the tasks of weight times squared factor, (n_samples, rank).
         by_row = self.weights @ factors.modes[0] ** 2
@@ -166,9 +168,11 @@ class CPProblem:
         for d, sums in enumerate(self._sum_levels):
             inputs = projected * self._product(factors, without=d)
             blocks.append(sums @ (by_row * inputs**2))
-        blocks = [alpha + of_loss * block for block in blocks]
-        blocks.append(intercept_alpha + of_loss * (self._sum_cells @ self.weights).T)
-        curvatures = np.concatenate([block.ravel() for block in blocks])
+        blocks.append((self._sum_cells @ self.weights).T)
+        curvatures = flatten(
+            alpha + of_loss * block
+            for alpha, block in zip(self.penalties, blocks, strict=True)
+        )
         # Intercepts without rows and without a penalty stay where they are.
         return np.where(curvatures > 0, curvatures, 1.0)
 
@@ -276,12 +280,11 @@ def solve_als(problem, factors, *, max_iter, tol):
     last = len(factors.blocks) - 1
     values = [problem.value(factors, problem.linear(factors))]
     for n_iter in range(1, max_iter + 1):
-        before = np.concatenate([U.ravel() for U in factors.modes])
+        before = flatten(factors.modes)
         for positions in [(0, last), *((i, last) for i in range(1, last))]:
             factors = minimise_blocks(problem, factors, positions)
             values.append(problem.value(factors, problem.linear(factors)))
-        after = np.concatenate([U.ravel() for U in factors.modes])
-        change = np.linalg.norm(after - before)
+        change = np.linalg.norm(flatten(factors.modes) - before)
         if change <= tol * max(np.linalg.norm(before), np.finfo(float).tiny):
             return factors, values, n_iter
     warn_not_converged(max_iter)
@@ -290,28 +293,20 @@ def solve_als(problem, factors, *, max_iter, tol):
 
 def minimise_blocks(problem, factors, positions):
     """Solve the ridge regression in blocks of the factors by conjugate gradients."""
-    blocks = factors.blocks
-    chosen = [blocks[i] for i in positions]
+    chosen = [factors.blocks[i] for i in positions]
     maps = [problem.block_map(factors, i) for i in positions]
-    penalties = [problem.penalty_of(i, len(blocks)) for i in positions]
-    ends = np.cumsum([block.size for block in chosen])[:-1]
-
-    def unpack(vector):
-        parts = np.split(vector, ends)
-        return [p.reshape(b.shape) for p, b in zip(parts, chosen, strict=True)]
+    penalties = [problem.penalties[i] for i in positions]
 
     def transpose(residual, parts):
-        return np.concatenate(
-            [
-                (transposed(residual) + penalty * part).ravel()
-                for (_, transposed), penalty, part in zip(
-                    maps, penalties, parts, strict=True
-                )
-            ]
+        return flatten(
+            transposed(residual) + penalty * part
+            for (_, transposed), penalty, part in zip(
+                maps, penalties, parts, strict=True
+            )
         )
 
     def hessian(vector):
-        parts = unpack(vector)
+        parts = unflatten(vector, chosen)
         linear = sum(apply(part) for (apply, _), part in zip(maps, parts, strict=True))
         return transpose(problem.weights * linear, parts)
 
@@ -320,16 +315,14 @@ def minimise_blocks(problem, factors, positions):
     n = len(gradient)
     operator = LinearOperator((n, n), matvec=hessian, dtype=float)
     step, _ = cg(operator, -gradient, rtol=CG_TOLERANCE, maxiter=10 * n)
-    for i, block, change in zip(positions, chosen, unpack(step), strict=True):
-        factors = factors.replaced(i, block + change)
+    for i, change in zip(positions, unflatten(step, chosen), strict=True):
+        factors = factors.replaced(i, factors.blocks[i] + change)
     return factors
 
 
 def warn_not_converged(max_iter):
-    """Warn that the limit of iterations was reached."""
-    warnings.warn(
+    warn_user(
         f"The factors did not converge within max_iter={max_iter}. Increase max_iter "
         "or tol.",
         ConvergenceWarning,
-        stacklevel=3,
     )

@@ -1,6 +1,5 @@
 """Labels, weights, columns and predictions, as all linear models treat them."""
 
-import warnings
 from dataclasses import dataclass
 
 import numpy as np
@@ -16,7 +15,7 @@ from sk_pwiser._table import (
     read_labels,
     zero_one_labels,
 )
-from sk_pwiser._utils import DocLink, accept_any_case_of_y
+from sk_pwiser._utils import DocLink, accept_any_case_of_y, warn_user
 
 TASK_TYPES = ("binary", "regression")
 
@@ -112,11 +111,9 @@ def find_constant_tasks(targets, weights):
             f"only one class: {found!r}."
         )
     for k in np.flatnonzero(is_constant):
-        warnings.warn(
+        warn_user(
             f"Task {targets.task_names[k]!r} is {int(positive[k] > 0)} in every row "
-            "with a label: its predictions are constant.",
-            UserWarning,
-            stacklevel=2,
+            "with a label: its predictions are constant."
         )
     return is_constant
 

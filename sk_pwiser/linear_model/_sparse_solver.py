@@ -5,12 +5,11 @@ losses of tasks with rows of their own. FISTA (Beck and Teboulle, 2009) consists
 matrix products per step, which numpy and scipy compute at full speed.
 """
 
-import warnings
-
 import numpy as np
 from scipy.special import expit
 from sklearn.exceptions import ConvergenceWarning
 
+from sk_pwiser._utils import warn_user
 from sk_pwiser.linear_model._linear_base import (
     Columns,
     find_constant_tasks,
@@ -26,6 +25,9 @@ class SparseProblem:
     """Coefficients of given features and targets, for any alpha.
 
     `settings` is an estimator with the parameters of the penalty and of the solver.
+    `V` is the last solution, at first coefficients of 0: scaled coefficients, and the
+    intercepts in the last row. The tolerance is relative to the largest violation at
+    the start, and `alpha_max` the smallest alpha with this solution.
     """
 
     def __init__(self, X, targets, weights, settings):
@@ -36,36 +38,74 @@ class SparseProblem:
         # It is left out, and its intercept is the log-odds with half a row added to
         # each class.
         loss = MixedLoss(values, weights * ~self.is_constant, targets.is_binary)
-        start = np.zeros(values.shape[1])
+        self.columns = _scaled_columns(X, loss.weights, settings)
+        self.objective = Objective(self.columns, loss, settings)
+        self.V = np.zeros((self.columns.n_features + 1, values.shape[1]))
         if settings.fit_intercept:
             odds = smoothed_log_odds(targets, weights)
-            start = np.where(self.is_constant, odds, loss.best_constants())
-        self.columns = _scaled_columns(X, loss.weights, settings)
-        objective = Objective(self.columns, loss, settings)
-        self.solver = SparseSolver(
-            objective, tol=settings.tol, max_iter=settings.max_iter, start=start
-        )
-        self._scaled = self.solver.null
+            self.V[-1] = np.where(self.is_constant, odds, loss.best_constants())
+        gradient = self.objective.gradient(self.V, self.objective.predict(self.V))
+        norms = np.linalg.norm(gradient[:-1], axis=1)
+        self.alpha_max = float(np.max(norms * self.columns.scale, initial=0.0))
+        largest = max(float(norms.max(initial=0.0)), np.finfo(float).tiny)
+        self.tol, self.max_iter = settings.tol * largest, settings.max_iter
+        self.curvature = 1.0
 
     def alphas(self, alphas, eps):
         """Return penalties in descending order, a logarithmic grid for an int."""
         if not isinstance(alphas, int | np.integer):
             return np.sort(np.asarray(alphas, dtype=float))[::-1]
-        largest = self.solver.alpha_max
         # If no feature has an effect, all alphas give the same, empty model.
-        largest = largest if largest > 0 else 1.0
+        largest = self.alpha_max if self.alpha_max > 0 else 1.0
         return np.geomspace(largest, eps * largest, alphas)
 
     def solve(self, alpha):
         """Return coefficients, intercepts and steps, starting at the last solution."""
-        self._scaled, n_iter = self.solver.solve(alpha, self._scaled)
-        W = self._scaled[:-1] / self.columns.scale[:, np.newaxis]
-        intercept = self._scaled[-1] - self.columns.mean @ W
+        n_iter = self._minimise(alpha)
+        W = self.V[:-1] / self.columns.scale[:, np.newaxis]
+        intercept = self.V[-1] - self.columns.mean @ W
         coef = np.ascontiguousarray(W.T) * self.task_scale[:, np.newaxis]
         if self.is_constant.any():
             coef[self.is_constant] = 0.0
-            intercept[self.is_constant] = self._scaled[-1, self.is_constant]
+            intercept[self.is_constant] = self.V[-1, self.is_constant]
         return coef, intercept * self.task_scale, n_iter
+
+    def _minimise(self, alpha):
+        """Set the minimiser for an alpha, and return the number of steps."""
+        # The coefficients are divided by the scale, and so are the rows' penalties.
+        thresholds = np.append(alpha / self.columns.scale, 0.0)
+        n_iter, linear = 0, self.objective.predict(self.V)
+        while True:
+            gradient = self.objective.gradient(self.V, linear)
+            violation = optimality_violation(self.V, gradient, thresholds)
+            worst = violation.max()
+            if worst <= self.tol:
+                return n_iter
+            if n_iter >= self.max_iter:
+                warn_user(
+                    f"After max_iter={self.max_iter} steps the optimality conditions "
+                    f"are violated by {worst / self.tol:.1f} times the tolerance. "
+                    "Increase max_iter or tol.",
+                    ConvergenceWarning,
+                )
+                return n_iter
+            # Early sets of features are too small to be worth an exact solution.
+            inner_tol = max(0.1 * worst, 0.3 * self.tol)
+            features = working_set(self.V, violation)
+            linear, n_steps = self._solve_for(
+                features, thresholds, inner_tol, self.max_iter - n_iter
+            )
+            n_iter += n_steps
+
+    def _solve_for(self, features, thresholds, tol, max_iter):
+        """Run FISTA on some features; the coefficients of the others are 0."""
+        part, rows = self.objective, slice(None)
+        if len(features) < self.columns.n_features:
+            part, rows = part.select(features), np.append(features, len(self.V) - 1)
+        self.V[rows], linear, n_steps, self.curvature = fista(
+            part, self.V[rows], thresholds[rows], self.curvature, tol, max_iter
+        )
+        return linear, n_steps
 
 
 def _task_scale(targets, weights, scale_targets):
@@ -209,67 +249,6 @@ class Objective:
     def _penalised(self, V):
         W = V[:-1] / self.columns.scale[:, np.newaxis]
         return W, W - W.mean(axis=1, keepdims=True)
-
-
-class SparseSolver:
-    """Minimises an objective plus ``alpha`` times the sum of the rows' norms.
-
-    `tol` is relative to the largest violation at coefficients of 0, `start` are the
-    intercepts there, and `alpha_max` is the smallest alpha with this solution.
-    """
-
-    def __init__(self, objective, *, tol, max_iter, start):
-        self.objective = objective
-        self.max_iter = max_iter
-        self.null = np.zeros((objective.columns.n_features + 1, len(start)))
-        self.null[-1] = start
-        gradient = objective.gradient(self.null, objective.predict(self.null))[:-1]
-        norms = np.linalg.norm(gradient, axis=1)
-        self.alpha_max = float(np.max(norms * objective.columns.scale, initial=0.0))
-        self.tol = tol * max(float(norms.max(initial=0.0)), np.finfo(float).tiny)
-        self.curvature = 1.0
-
-    def solve(self, alpha, V):
-        """Return the minimiser and the number of steps, starting at V."""
-        # The coefficients are divided by the scale, and so are the rows' penalties.
-        thresholds = np.append(alpha / self.objective.columns.scale, 0.0)
-        n_iter = 0
-        linear = self.objective.predict(V)
-        while True:
-            gradient = self.objective.gradient(V, linear)
-            violation = optimality_violation(V, gradient, thresholds)
-            worst = violation.max()
-            if worst <= self.tol:
-                return V, n_iter
-            if n_iter >= self.max_iter:
-                warnings.warn(
-                    f"After max_iter={self.max_iter} steps the optimality conditions "
-                    f"are violated by {worst / self.tol:.1f} times the tolerance. "
-                    "Increase max_iter or tol.",
-                    ConvergenceWarning,
-                    stacklevel=2,
-                )
-                return V, n_iter
-            # Early sets of features are too small to be worth an exact solution.
-            inner_tol = max(0.1 * worst, 0.3 * self.tol)
-            features = working_set(V, violation)
-            V, linear, n_steps = self._solve_for(
-                features, V, thresholds, inner_tol, self.max_iter - n_iter
-            )
-            n_iter += n_steps
-
-    def _solve_for(self, features, V, thresholds, tol, max_iter):
-        """Run FISTA on some features; the coefficients of the others are 0."""
-        if len(features) == len(V) - 1:
-            part, rows = self.objective, slice(None)
-        else:
-            part = self.objective.select(features)
-            rows = np.append(features, len(V) - 1)
-        V = V.copy()
-        V[rows], linear, n_steps, self.curvature = fista(
-            part, V[rows], thresholds[rows], self.curvature, tol, max_iter
-        )
-        return V, linear, n_steps
 
 
 def optimality_violation(V, gradient, thresholds):
