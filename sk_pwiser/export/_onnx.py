@@ -117,11 +117,11 @@ def to_onnx(estimator, path, *, inputs="encoded"):
         )
     encoder = None
     if inputs == "raw":
-        encoder = encoding_model(schema, OPSET, market, len(estimator.task_names_))
+        encoder = encoding_model(onnx, schema, market, len(estimator.task_names_))
     model = onnx.load_from_string(_trace(network))
     if encoder is not None:
         encoder.ir_version = model.ir_version
-        model = _join(encoder, model, market is not None)
+        model = _join(onnx, encoder, model)
     names = {"task_names": list(estimator.task_names_)}
     if encoder is None:
         names["category_names"] = schema.encoder.category_names_
@@ -237,16 +237,12 @@ def _log_add_exp(graph, first, second):
     return graph.op("Add", larger, graph.op("Log", graph.op("Add", one, rest)))
 
 
-def _join(encoder, network, has_shifts):
+def _join(onnx, encoder, network):
     """Return the model that encodes raw inputs and runs the network."""
-    import onnx
-
     # A column may have the same name as a tensor of the network.
     network = onnx.compose.add_prefix(network, "network/")
-    names = [("encoding/codes", "network/codes")]
-    names += [("encoding/numeric", "network/numeric")]
-    if has_shifts:
-        names += [("encoding/shifts", "network/shifts")]
+    outputs = [output.name for output in encoder.graph.output]
+    names = [(name, name.replace("encoding", "network")) for name in outputs]
     model = onnx.compose.merge_models(encoder, network, io_map=names)
     last = f"network/{OUTPUT}"
     model.graph.node.append(onnx.helper.make_node("Identity", [last], [OUTPUT]))
@@ -257,25 +253,23 @@ def _join(encoder, network, has_shifts):
 class GraphBuilder:
     """Collects the nodes, constants and inputs of a graph, and names its tensors."""
 
-    def __init__(self):
+    def __init__(self, onnx):
+        self.types, self.helper = onnx.TensorProto, onnx.helper
+        self.from_array = onnx.numpy_helper.from_array
         self.nodes, self.constants, self.inputs = [], [], []
 
     def add(self, operator, *inputs, output=None, **attributes):
         """Append a node with one output; return the name of the output."""
-        from onnx import helper
-
         output = f"encoding/{len(self.nodes)}" if output is None else output
         inputs = [x if isinstance(x, str) else self.constant(x) for x in inputs]
-        node = helper.make_node(operator, inputs, [output], **attributes)
+        node = self.helper.make_node(operator, inputs, [output], **attributes)
         self.nodes.append(node)
         return output
 
     def constant(self, values):
         """Append a constant array; return its name."""
-        from onnx import numpy_helper
-
         name = f"encoding/constant_{len(self.constants)}"
-        self.constants.append(numpy_helper.from_array(np.asarray(values), name))
+        self.constants.append(self.from_array(np.asarray(values), name))
         return name
 
     def look_up(self, name, codes, default):
@@ -283,8 +277,6 @@ class GraphBuilder:
 
         `codes` maps the values, all str or all float, to their codes.
         """
-        from onnx import TensorProto, helper
-
         keys, values = list(codes), list(codes.values())
         if isinstance(keys[0], str):
             attributes = {
@@ -293,9 +285,9 @@ class GraphBuilder:
                 "default_int64": default,
             }
         else:
-            double, int64 = TensorProto.DOUBLE, TensorProto.INT64
+            double, int64 = self.types.DOUBLE, self.types.INT64
             attributes = {
-                key: helper.make_tensor(key, kind, [len(entries)], entries)
+                key: self.helper.make_tensor(key, kind, [len(entries)], entries)
                 for key, kind, entries in (
                     ("keys_tensor", double, keys),
                     ("values_tensor", int64, values),
@@ -306,28 +298,18 @@ class GraphBuilder:
 
     def input(self, name, kind):
         """Append an input of shape (n_samples, 1); return its name."""
-        from onnx import helper
-
         shape = ["n_samples", 1]
-        self.inputs.append(helper.make_tensor_value_info(name, kind, shape))
+        self.inputs.append(self.helper.make_tensor_value_info(name, kind, shape))
         return name
 
 
-def encoding_model(schema, opset, market=None, n_tasks=1):
-    """Return a model that encodes raw columns.
-
-    Its outputs are ``encoding/codes``, ``encoding/numeric`` and, for the index of a
-    column and its shifts in `market`, ``encoding/shifts``.
-    """
-    from onnx import TensorProto, helper
-
-    graph = GraphBuilder()
+def encoding_model(onnx, schema, market, n_tasks):
+    """Return a model that encodes raw columns and, with `market`, finds shifts."""
+    graph = GraphBuilder(onnx)
     codes, numeric = [], []
     for column in schema.encoder.columns_:
-        if column.name == OUTPUT:
-            raise _export_error(column, "it has the name of the output")
-        if isinstance(column, ListColumn | ListWeights):
-            raise _export_error(column, 'it contains lists; use inputs="encoded"')
+        if reason := _obstacle(column):
+            raise ValueError(f"Column {column.name!r} cannot be exported: {reason}.")
         if isinstance(column, CategoryColumn):
             codes.append(_add_categories(graph, column))
         else:
@@ -337,8 +319,10 @@ def encoding_model(schema, opset, market=None, n_tasks=1):
         for column, table in zip(statistics.columns, statistics.tables_, strict=True):
             rows = graph.add("Squeeze", codes[column], [1])
             numeric.append(graph.add("Gather", table, rows, axis=0))
-    outputs = [("encoding/codes", TensorProto.INT64)]
-    outputs += [("encoding/numeric", TensorProto.FLOAT)]
+    outputs = {
+        "encoding/codes": graph.types.INT64,
+        "encoding/numeric": graph.types.FLOAT,
+    }
     if market is not None:
         index, shifts = market
         column = schema.encoder.columns_[index]
@@ -348,7 +332,7 @@ def encoding_model(schema, opset, market=None, n_tasks=1):
                 "export."
             )
         _add_shifts(graph, column, shifts, n_tasks)
-        outputs += [("encoding/shifts", TensorProto.DOUBLE)]
+        outputs["encoding/shifts"] = graph.types.DOUBLE
     codes = _without_rare(graph, codes, schema.encoder)
     for name, columns, dtype in (
         ("encoding/codes", codes, np.int64),
@@ -356,58 +340,52 @@ def encoding_model(schema, opset, market=None, n_tasks=1):
     ):
         columns = columns or [_add_empty(graph, dtype)]
         graph.add("Concat", *columns, output=name, axis=1)
+    helper = graph.helper
     outputs = [
         helper.make_tensor_value_info(name, kind, ["n_samples", None])
-        for name, kind in outputs
+        for name, kind in outputs.items()
     ]
     made = helper.make_graph(
         graph.nodes, "encoding", graph.inputs, outputs, graph.constants
     )
-    versions = [helper.make_opsetid("", opset), helper.make_opsetid("ai.onnx.ml", 4)]
+    versions = [helper.make_opsetid("", OPSET), helper.make_opsetid("ai.onnx.ml", 4)]
     return helper.make_model(made, opset_imports=versions)
+
+
+def _obstacle(column):
+    """Return why a graph cannot take the raw values of a column, or None."""
+    if column.name == OUTPUT:
+        return "it has the name of the output"
+    if isinstance(column, ListColumn | ListWeights):
+        return 'it contains lists; use inputs="encoded"'
+    if not isinstance(column, CategoryColumn):
+        return None
+    codes, kinds = column.codes_, sorted(column.kinds_)
+    if column.vocabulary.n_hash_buckets is not None:
+        return "it has hash buckets, for which ONNX has no operator"
+    if len(kinds) > 1 or "other objects" in kinds:
+        return f"it contains {' and '.join(kinds)}; a graph takes text or numbers"
+    if "numbers" in kinds:
+        inexact = [value for value in codes if float(value) != value]
+        return (
+            f"its value {inexact[0]!r} has no equal of type double" if inexact else None
+        )
+    if "" in codes and column.missing_code_ != UNSEEN:
+        return (
+            "it has both missing values and the empty string, which would stand for "
+            "missing values in the graph"
+        )
+    return None
 
 
 def _add_categories(graph, column):
     """Add the lookup of a category column; return its codes, including rare values."""
-    if column.vocabulary.n_hash_buckets is not None:
-        raise _export_error(
-            column, "it has hash buckets, for which ONNX has no operator"
-        )
-    if len(column.kinds_) > 1 or "other objects" in column.kinds_:
-        kinds = " and ".join(sorted(column.kinds_))
-        raise _export_error(
-            column, f"it contains {kinds}; a graph takes text or numbers"
-        )
-    if "numbers" in column.kinds_:
-        return _look_up_numbers(graph, column)
-    return _look_up_text(graph, column)
-
-
-def _look_up_text(graph, column):
-    from onnx import TensorProto
-
-    codes = dict(column.codes_)
-    if "" not in codes:
-        codes[""] = column.missing_code_
-    elif column.missing_code_ != UNSEEN:
-        raise _export_error(
-            column,
-            "it has both missing values and the empty string, which would stand for "
-            "missing values in the graph",
-        )
-    name = graph.input(str(column.name), TensorProto.STRING)
-    return graph.look_up(name, {str(k): code for k, code in codes.items()}, UNSEEN)
-
-
-def _look_up_numbers(graph, column):
-    from onnx import TensorProto
-
-    name = graph.input(str(column.name), TensorProto.DOUBLE)
-    for value in column.codes_:
-        if float(value) != value:
-            raise _export_error(
-                column, f"its value {value!r} has no equal of type double"
-            )
+    if "numbers" not in column.kinds_:
+        name = graph.input(str(column.name), graph.types.STRING)
+        codes = {str(value): code for value, code in column.codes_.items()}
+        codes.setdefault("", column.missing_code_)
+        return graph.look_up(name, codes, UNSEEN)
+    name = graph.input(str(column.name), graph.types.DOUBLE)
     codes = {float(value): code for value, code in column.codes_.items()}
     found = graph.look_up(name, codes or {0.0: UNSEEN}, UNSEEN)
     missing = graph.add("IsNaN", name)
@@ -416,9 +394,7 @@ def _look_up_numbers(graph, column):
 
 def _add_numbers(graph, column):
     """Add the encoding of a numeric column; return its inputs."""
-    from onnx import TensorProto
-
-    name = graph.input(str(column.name), TensorProto.DOUBLE)
+    name = graph.input(str(column.name), graph.types.DOUBLE)
     nodes, inputs = column.nodes
     if len(nodes) == 1:  # some runtimes cannot multiply matrices without columns
         nodes, inputs = np.append(nodes, nodes + 1), np.repeat(inputs, 2)
@@ -433,7 +409,7 @@ def _add_numbers(graph, column):
     encoded = graph.add("Add", encoded, np.float64(inputs[0]))
     encoded = graph.add("Where", missing, np.float64(column.fill_value_), encoded)
     numbers = [encoded, missing] if column.has_missing_ else [encoded]
-    return [graph.add("Cast", number, to=TensorProto.FLOAT) for number in numbers]
+    return [graph.add("Cast", number, to=graph.types.FLOAT) for number in numbers]
 
 
 def _add_shifts(graph, column, shifts, n_tasks):
@@ -462,18 +438,12 @@ def _without_rare(graph, codes, encoder):
 
 def _add_empty(graph, dtype):
     """Add a tensor with one row per sample and no columns."""
-    from onnx import numpy_helper
-
     n_rows = graph.add("Slice", graph.add("Shape", graph.inputs[0].name), [0], [1])
     shape = graph.add("Concat", n_rows, np.zeros(1, np.int64), axis=0)
-    value = numpy_helper.from_array(np.zeros(1, dtype))
+    value = graph.from_array(np.zeros(1, dtype))
     return graph.add("ConstantOfShape", shape, value=value)
 
 
 def _network_error(network, reason):
     name = type(network.network).__name__
     return ValueError(f"The network {name} cannot be exported: {reason}")
-
-
-def _export_error(column, reason):
-    return ValueError(f"Column {column.name!r} cannot be exported: {reason}.")

@@ -274,13 +274,14 @@ class RowEncoder:
             if isinstance(field, ListField):
                 lists.append(field)
                 continue
+            if isinstance(field, Field):  # which a list reads
+                continue
             is_one = len(values) == 1
+            found = field.encode_one(values[0]) if is_one else field.encode(values)
             if isinstance(field, CategoryField):
-                found = field.encode_one(values[0]) if is_one else field.encode(values)
                 codes.append(found)
                 categories[field.name] = field
-            elif isinstance(field, NumericField):
-                found = field.encode_one(values[0]) if is_one else field.encode(values)
+            else:
                 numeric += found
         for column, table in self._statistics:
             numeric += list(table[codes[column]].T)
