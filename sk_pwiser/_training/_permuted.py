@@ -10,7 +10,7 @@ from torch import Tensor
 from sk_pwiser._training._batches import Impressions, gather_bags
 from sk_pwiser._training._encode import Inputs
 from sk_pwiser._training._state import TrainingResult
-from sk_pwiser.networks import Bags
+from sk_pwiser.networks import Bags, DenseRows
 
 BATCH = 4096
 # Above, rows of almost the same logit need not keep their order, of which there are
@@ -97,9 +97,9 @@ class PermutedTable:
         self._error = 0.0
         try:
             with torch.inference_mode(), self._net._autocast():
-                rows = self._net.module_._dense_rows(
-                    self._batches(impressions), self._net.precision == "float32"
-                )
+                batches = self._batches(impressions)
+                in_parts = self._net.precision == "float32"
+                rows = DenseRows(self._net.module_, batches, in_parts)
             found = self._from_rows(rows, [], np.arange(len(impressions)))
         except Exception:  # a user's network may read the codes in any way
             return None

@@ -109,20 +109,9 @@ class TargetAttention(nn.Module):
     .. math:: a = w^T \operatorname{relu}(W [q, k, q - k, q \odot k, s, known] + b) + c
 
     The weights are not normalised, so that their sum tells how well the bag fits the
-    target. They start near 1 / `USUAL_ENTRIES`, which is about a mean.
-
-    Parameters
-    ----------
-    dim : int
-        Width of the embeddings.
-    has_ages : bool
-        Whether entries have ages.
-
-    References
-    ----------
-    Zhou, Zhu, Song, Fan, Zhu, Ma, Yan, Jin, Li and Gai (2018). "Deep Interest Network
-    for Click-Through Rate Prediction." KDD. :arxiv:`1706.06978`. Equation 3; its
-    activation unit has no ages, and other layers.
+    target. They start near 1 / `USUAL_ENTRIES`, which is about a mean. Equation 3 of
+    the Deep Interest Network (Zhou et al. 2018, :arxiv:`1706.06978`); its activation
+    unit has no ages, and other layers.
     """
 
     n_units = 32
@@ -216,10 +205,7 @@ class BagEmbeddings(nn.Module):
             self.rows = offsets[torch.tensor(columns, device=device)]
 
     def forward(
-        self,
-        bags: Bags,
-        codes: Tensor | None = None,
-        tables: Sequence[nn.Module] = (),
+        self, bags: Bags, codes: Tensor | None, tables: Sequence[nn.Module]
     ) -> Tensor:
         """Return `(batch, n_tables * n_bags * dim)`, table after table.
 

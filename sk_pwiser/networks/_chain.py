@@ -24,17 +24,13 @@ def conditional_base_logits(
     base_rates: Sequence[float], parents: Sequence[int]
 ) -> Tensor:
     """Compute the log-odds of each task's rate among rows with its parent."""
-    rates = [
-        rate if parent < 0 else _conditional_rate(rate, base_rates[parent])
-        for rate, parent in zip(base_rates, parents, strict=True)
-    ]
+    rates = list(base_rates)
+    for k, parent in enumerate(parents):
+        if parent >= 0:
+            # Without rows that have the parent, the conditional rate is unknown.
+            rate = rates[k] / base_rates[parent] if base_rates[parent] else 0.5
+            rates[k] = min(rate, HIGHEST_CONDITIONAL_RATE)
     return base_logits(rates)
-
-
-def _conditional_rate(rate: float, of_parent: float) -> float:
-    # Without rows that have the parent, the conditional rate is unknown.
-    conditional = rate / of_parent if of_parent else 0.5
-    return min(conditional, HIGHEST_CONDITIONAL_RATE)
 
 
 def full_log_logits(sampled_logits: Tensor, rate: float) -> Tensor:

@@ -9,10 +9,8 @@ from torch.nn import functional as F
 from sk_pwiser._utils import at_least_float32, check_choice, check_number
 from sk_pwiser.networks._entire_space import (
     _CorrectedESMM,
+    dual_loss,
     earlier_weights,
-    later_losses,
-    later_weights,
-    weighted_mean,
 )
 from sk_pwiser.networks._multi_task_network import Labels
 from sk_pwiser.networks._spec import NetworkSpec
@@ -132,24 +130,10 @@ def counterfactual_loss(
     is_mirrored: bool = True,
     weight: float = 1.0,
 ) -> Tensor:
-    """Compute the losses of heads and of their counterfactual twins.
-
-    The result is `(n_tasks,)`, 0 for the first task. All other tensors are `(batch,
-    n_tasks - 1)`; `propensities` are the probabilities that the previous task happened,
-    and that it did not. Rows have the weight of the task if it happened, and the weight
-    of the previous task otherwise.
-    """
-    happened, target = labels.y[:, :-1], labels.y[:, 1:]
+    """Compute the losses of heads and of their counterfactual twins."""
+    target = labels.y[:, 1:]
     mirrored = 1 - target if is_mirrored else target
-    factual = weighted_mean(
-        later_losses(labels, heads, target),
-        later_weights(labels) * happened / propensities[0],
-    )
-    counterfactual = weighted_mean(
-        later_losses(labels, twins, mirrored),
-        earlier_weights(labels) * (1 - happened) / propensities[1],
-    )
-    return weight * F.pad(factual + counterfactual, (1, 0))
+    return dual_loss(labels, heads, twins, mirrored, propensities, weight)
 
 
 def prior_loss(

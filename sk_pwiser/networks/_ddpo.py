@@ -9,7 +9,7 @@ from torch.nn import functional as F
 from sk_pwiser._utils import at_least_float32, check_number
 from sk_pwiser.networks._entire_space import (
     _CorrectedESMM,
-    earlier_weights,
+    dual_loss,
     later_losses,
     later_weights,
     weighted_mean,
@@ -135,20 +135,6 @@ def dual_propensity_loss(
     propensities: tuple[Tensor, Tensor],
     weight: float = 1.0,
 ) -> Tensor:
-    """Compute the losses of heads for labels, and for the teachers' probabilities.
-
-    All tensors are `(batch, n_tasks - 1)`; `propensities` are the probabilities that
-    the previous task happened, and that it did not. The result is `(n_tasks,)`, 0 for
-    the first task. Rows have the weight of the task if the previous task happened, and
-    the weight of the previous task otherwise.
-    """
-    happened, target = labels.y[:, :-1], labels.y[:, 1:]
-    known = weighted_mean(
-        later_losses(labels, heads, target),
-        later_weights(labels) * happened / propensities[0],
-    )
-    guessed = weighted_mean(
-        later_losses(labels, heads, teachers.detach().sigmoid()),
-        earlier_weights(labels) * (1 - happened) / propensities[1],
-    )
-    return weight * F.pad(known + guessed, (1, 0))
+    """Compute the losses of heads for labels, and for the teachers' probabilities."""
+    guesses = teachers.detach().sigmoid()
+    return dual_loss(labels, heads, heads, guesses, propensities, weight)

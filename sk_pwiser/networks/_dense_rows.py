@@ -34,16 +34,8 @@ class DenseRows:
     """The dense inputs of many rows, and a copy of the network that reads them.
 
     The embeddings are looked up once. A permutation of one input replaces its columns,
-    and a linear map that reads all columns only computes the part of these.
-
-    Parameters
-    ----------
-    network : MultiTaskNetwork
-        A network that reads codes and numbers through its `input_layer` alone.
-    batches : iterable of (codes, numeric, bags)
-        The inputs of all rows, on the device of the network.
-    in_parts : bool
-        Whether linear maps compute the part of the permuted columns only.
+    and with `in_parts` a linear map that reads all columns only computes the part of
+    these. The network must read `batches` through its `input_layer` alone.
     """
 
     def __init__(

@@ -98,6 +98,33 @@ def entire_space_loss(
     return weight * F.pad(losses, (1, 0))
 
 
+def dual_loss(
+    labels: Labels,
+    heads: Tensor,
+    others: Tensor,
+    other_targets: Tensor,
+    propensities: tuple[Tensor, Tensor],
+    weight: float,
+) -> Tensor:
+    """Compute the losses of heads for labels, and of `others` in the other rows.
+
+    The result is `(n_tasks,)`, 0 for the first task. All other tensors are `(batch,
+    n_tasks - 1)`; `propensities` are the probabilities that the previous task happened,
+    and that it did not. Rows have the weight of the task if it happened, and the weight
+    of the previous task otherwise.
+    """
+    happened = labels.y[:, :-1]
+    known = weighted_mean(
+        later_losses(labels, heads, labels.y[:, 1:]),
+        later_weights(labels) * happened / propensities[0],
+    )
+    unknown = weighted_mean(
+        later_losses(labels, others, other_targets),
+        earlier_weights(labels) * (1 - happened) / propensities[1],
+    )
+    return weight * F.pad(known + unknown, (1, 0))
+
+
 def later_losses(labels: Labels, logits: Tensor, targets: Tensor) -> Tensor:
     """Compute losses of heads after the first, `(batch, n_tasks - 1)`, unweighted."""
     # The loss takes one column per task; that of the first is not used.

@@ -22,7 +22,6 @@ class ExpertGroups(nn.ModuleList):
         super().__init__(
             StackedMLP(size, n_in, units, dropout, activation) for size in sizes
         )
-        self.sizes = list(sizes)
         self.n_out = [n_in, *units][-1]
 
     def forward(self, inputs: Tensor) -> Tensor:
@@ -43,13 +42,10 @@ class Gates(nn.ModuleList):
 
     def weights(self, inputs: Tensor) -> Tensor:
         """Return the gate weights, of shape `(batch, n_gates, n_experts)`."""
-        return self._logits(inputs).softmax(dim=2)
+        return self.logits(inputs).softmax(dim=2)
 
-    def log_weights(self, inputs: Tensor) -> Tensor:
-        """Return the logarithms of the gate weights, of the same shape."""
-        return self._logits(inputs).log_softmax(dim=2)
-
-    def _logits(self, inputs: Tensor) -> Tensor:
+    def logits(self, inputs: Tensor) -> Tensor:
+        """Return the gate weights before the softmax, of the same shape."""
         return torch.stack([gate(each) for gate, each in pair(self, inputs)], dim=1)
 
     def forward(self, inputs: Tensor, experts: Tensor) -> Tensor:

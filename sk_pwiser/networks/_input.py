@@ -202,8 +202,8 @@ def numeric_widths(spec: NetworkSpec) -> list[int]:
     widths = [1] * spec.n_numeric
     for columns, width in numeric_groups(n_bins, scales):
         for j in columns:
-            expansion = BinExpansion(n_bins[j : j + 1], scales[j : j + 1])
-            widths[j] = width + (len(scales) > 0) if width else expansion.n_out
+            has_score = n_bins[j] > 1 and len(scales) > 0
+            widths[j] = (width or max(1, n_bins[j])) + has_score
     return widths
 
 
@@ -286,21 +286,18 @@ class InputLayer(nn.Module):
         for name in ("offsets", "unseen"):
             self.register_buffer(name, torch.zeros(0), persistent=False)
         self._set_cardinalities(spec.cardinalities)
-        tables = [nn.Embedding(sum(spec.cardinalities), dim) for _ in range(n_tables)]
+        each_table = range(n_tables)
+        tables = [nn.Embedding(sum(spec.cardinalities), dim) for _ in each_table]
         for table in tables:
             nn.init.normal_(table.weight, std=self.initial_std)
         self.embeddings = nn.ModuleList(tables)
-        self.bins: nn.ModuleList | None = None
-        n_numeric = spec.n_numeric
         n_embedded = sum(spec.widths) + dim * len(spec.bags)
+        self.bins = nn.ModuleList()
         if any(spec.numeric_bins):
-            of_tables = [
-                NumericInputs(spec.numeric_bins, spec.bin_scales, n_embedded)
-                for _ in range(n_tables)
-            ]
-            self.bins = nn.ModuleList(of_tables)
-            n_numeric = of_tables[0].n_out
-        self.width = n_embedded + n_numeric
+            args = spec.numeric_bins, spec.bin_scales, n_embedded
+            self.bins.extend(NumericInputs(*args) for _ in each_table)
+        owners, n_fields = self.owners(spec), n_columns + len(spec.bags)
+        self.width = len(owners)
         used = None
         if sum(spec.widths) < n_columns * dim:
             components = torch.arange(dim) < torch.tensor(spec.widths).unsqueeze(1)
@@ -317,21 +314,18 @@ class InputLayer(nn.Module):
                 dropout=spec.category_dropout,
             )
             self.bags.set_columns(spec.bags, self.offsets)
-        self.gates: nn.ModuleList | None = None
-        if spec.domain_features:
-            owners, n_fields = self.owners(spec), n_columns + len(spec.bags)
-            gates = [
-                DomainGate(owners, spec.domain_features, n_fields)
-                for _ in range(n_tables)
-            ]
-            self.gates = nn.ModuleList(gates)
-        self.interactions: nn.ModuleList | None = None
+        self.gates = nn.ModuleList()
+        if features := spec.domain_features:
+            gates = [DomainGate(owners, features, n_fields) for _ in each_table]
+            self.gates.extend(gates)
+        self.interactions = nn.ModuleList()
         if spec.interaction is not None:
             kind = INTERACTIONS[spec.interaction]
             widths = [*spec.widths, *[dim] * len(spec.bags)]
+            n_numeric = self.width - n_embedded
             options = {name: getattr(spec, name) for name in kind.options}
-            layers = [kind(widths, dim, n_numeric, **options) for _ in range(n_tables)]
-            self.interactions = nn.ModuleList(layers)
+            layers = [kind(widths, dim, n_numeric, **options) for _ in each_table]
+            self.interactions.extend(layers)
             self.width = layers[0].width
 
     def forward(self, codes: Tensor, numeric: Tensor) -> Tensor:
@@ -343,7 +337,7 @@ class InputLayer(nn.Module):
         places = self._places(codes)
         sums, numeric = self._split(numeric)
         numbers = [numeric] * len(self.embeddings)
-        if self.bins is not None:
+        if self.bins:
             numbers = [bins(numeric) for bins in self.bins]
         return [
             torch.cat([self._use(table(places).flatten(1)), *bags, own], dim=1)
@@ -353,7 +347,7 @@ class InputLayer(nn.Module):
     def combine(self, inputs: list[Tensor]) -> Tensor:
         """Return the output of this layer for what `columns` returns."""
         for layers in (self.gates, self.interactions):
-            if layers is not None:
+            if layers:
                 pairs = zip(layers, inputs, strict=True)
                 inputs = [layer(columns) for layer, columns in pairs]
         return inputs[0] if len(inputs) == 1 else torch.stack(inputs)
@@ -366,7 +360,7 @@ class InputLayer(nn.Module):
         widths = [*spec.widths, *[spec.embedding_dim] * len(spec.bags)]
         found = [owner for owner, width in enumerate(widths) for _ in range(width)]
         of_numbers = list(range(spec.n_numeric))
-        if self.bins is not None:
+        if self.bins:
             of_numbers = self.bins[0].owners  # type: ignore[assignment]
         return found + [len(widths) + owner for owner in of_numbers]
 
@@ -412,12 +406,9 @@ class InputLayer(nn.Module):
 
     def column_embeddings(self, column: int) -> Tensor:
         """Return a column's embeddings, one row per code, tables side by side."""
-        start, size = int(self.offsets[column]), self.cardinalities[column]
-        tables = [
-            table.get_parameter("weight")[start : start + size]
-            for table in self.embeddings
-        ]
-        return torch.cat(tables, dim=1).detach()
+        start = int(self.offsets[column])
+        rows = slice(start, start + self.cardinalities[column])
+        return torch.cat([table[rows] for table in self.tables], dim=1).detach()
 
     def _use(self, embedded: Tensor) -> Tensor:
         """Select the components that the columns use."""

@@ -103,7 +103,7 @@ class MetaHeac(MultiTaskNetwork):
         judged = self.output(self.critics(mixed.flatten(0, 1)))
         judged = judged.view(judged.shape[0], *mixed.shape[:2]).permute(2, 1, 0)
         logits = judged + torch.stack(list(self.task_bias))
-        log_weights = self.critic_gates.log_weights(inputs)
+        log_weights = self.critic_gates.logits(inputs).log_softmax(dim=2)
         return NetworkOutput(mixture_logits(logits, at_least_float32(log_weights)))
 
 

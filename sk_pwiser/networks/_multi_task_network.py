@@ -1,6 +1,6 @@
 """What every network returns, and the base class of the networks."""
 
-from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass, replace
 from functools import partial
@@ -17,7 +17,6 @@ from sk_pwiser.networks._chain import (
     conditional_base_logits,
     full_log_logits,
 )
-from sk_pwiser.networks._dense_rows import DenseRows
 from sk_pwiser.networks._input import InputLayer
 from sk_pwiser.networks._layers import (
     MLP,
@@ -252,12 +251,6 @@ class MultiTaskNetwork(nn.Module):
         ]
         self.spec = replace(self.spec, cardinalities=list(cardinalities), bags=bags)
         self.input_layer.set_tables(cardinalities, weights, bags)
-
-    def _dense_rows(
-        self, batches: Iterable[tuple[Tensor, Tensor, Bags | None]], updates: bool
-    ) -> DenseRows:
-        """Return the dense inputs of many rows, to permute one input at a time."""
-        return DenseRows(self, batches, updates)
 
     def _random_inputs(self, n_rows: int) -> tuple[Tensor, Tensor, Bags | None]:
         """Return inputs for `__call__`, with two entries per bag."""

@@ -4,7 +4,7 @@ from collections.abc import Sequence
 
 from torch import Tensor
 
-from sk_pwiser.networks._layers import TaskTowers, check_dropout, check_units
+from sk_pwiser.networks._layers import check_units
 from sk_pwiser.networks._multi_task_network import MultiTaskNetwork, NetworkOutput
 from sk_pwiser.networks._spec import NetworkSpec
 
@@ -56,9 +56,7 @@ class SingleTask(MultiTaskNetwork):
         super().__init__(spec, n_tables=spec.n_tasks)
         bottom = check_units("bottom_units", bottom_units)
         units = bottom + check_units("tower_units", tower_units)
-        self.towers = TaskTowers(
-            self.width, units, self.base_logits, check_dropout(dropout)
-        )
+        self.towers = self._make_towers(self.width, units, dropout)
 
     def forward(self, codes: Tensor, numeric: Tensor) -> NetworkOutput:
         """Compute the logits of a batch, of shape `(batch, n_tasks)`."""
