@@ -96,6 +96,8 @@ def pwiser_loss(
             "scores must have shape (batch,) and y shape (batch, n_tasks); got "
             f"{tuple(scores.shape)} and {tuple(y.shape)}."
         )
+    if not scores.is_floating_point():
+        raise ValueError(f"scores must be floats; got dtype {scores.dtype}.")
     if sample_weight is not None and sample_weight.shape != scores.shape:
         raise ValueError(
             f"sample_weight must have the shape of scores, {tuple(scores.shape)}; got "

@@ -189,6 +189,13 @@ def test_bad_arguments_are_named(params, error, message):
         pwiser_loss(torch.zeros(3), torch.zeros(3, 2), **params)
 
 
+def test_scores_must_be_floats():
+    with pytest.raises(
+        ValueError, match=r"scores must be floats; got dtype torch.int64"
+    ):
+        pwiser_loss(torch.zeros(3, dtype=torch.int64), torch.zeros(3, 2))
+
+
 def test_shapes_that_do_not_fit():
     with pytest.raises(ValueError, match=r"got \(3,\) and \(2, 2\)"):
         pwiser_loss(torch.zeros(3), torch.zeros(2, 2))

@@ -3,17 +3,14 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Iterable
+from functools import partial
 from typing import Any
 
 import torch
 from torch import Tensor
 
-from sk_pwiser._utils import check_choice, check_number, widest_float
-from sk_pwiser.losses._pairwise._hinge import (
-    hinge_sums,
-    joint_hinge_sums,
-    squared_hinge_sums,
-)
+from sk_pwiser._utils import at_least_float32, widest_float
+from sk_pwiser.losses._pairwise._hinge import hinge_sums, joint_hinge_sums
 from sk_pwiser.losses._pairwise._logistic import logistic_sums
 from sk_pwiser.losses._pairwise._surrogates import (
     SURROGATES,
@@ -29,7 +26,7 @@ BRUTE_FORCE_PAIRS, BRUTE_FORCE_PAIRS_DEVICE = 2**17, 2**22
 
 _SUMS: dict[str, Callable[[Tensor, Tensor, float, Tensor, Tensor], PairSums]] = {
     "hinge": hinge_sums,
-    "squared_hinge": squared_hinge_sums,
+    "squared_hinge": partial(hinge_sums, squared=True),
     "logistic": logistic_sums,
 }
 
@@ -82,36 +79,28 @@ def pairwise_mean(
 
     `higher` and `lower` are finite scores, 1-D, and h(u) is `max(u, 0)`, its square, or
     `log(1 + exp(u))`. The mean is weighted by the products of two weights, which get no
-    gradient. Without pairs, or if all pairs have weight 0, the mean and its gradient
-    are 0. It is float64 if a score vector has that dtype and float32 otherwise, and can
-    be differentiated once; a second derivative raises a RuntimeError.
+    gradient; it is 0 with gradient 0 without weighted pairs. It is float64 or float32,
+    and can be differentiated once; a second derivative raises a RuntimeError.
 
     For n scores, of which m are on the smaller side, the hinges take O(n log m) time
-    and the logistic surrogate O(n); all take O(n) memory, with the gradients. The
-    matrix of pairs is formed for small inputs only. Everything is computed in float64:
-    on the CPU if the device of the scores has no float64. On a CPU, equal inputs give
-    bitwise equal results.
+    and the logistic surrogate O(n); all take O(n) memory. Everything is computed in
+    float64: on the CPU if the device of the scores has no float64. On a CPU, equal
+    inputs give bitwise equal results.
 
-    The hinges are exact, and sort the scores as Rust and Hocking (2023),
-    :arxiv:`2302.11062`: a pair is active if `margin - (v - c) > 0` in float64
-    arithmetic on the scores as passed, including ties and kinks, and the gradient at
-    the kink is 0. The logistic surrogate is exact up to `BRUTE_FORCE_PAIRS` pairs. For
-    more pairs it is interpolated on a grid, with a relative error below 1e-9 in the
-    value and 2e-9 in each entry of the gradient (derived in `_logistic`). If scores
-    fill a range of more than 131072 units without wide gaps, all pairs are evaluated,
-    which is slow.
+    The hinges are exact: a pair is active if `margin - (v - c) > 0` in float64, and the
+    gradient at the kink is 0. The logistic surrogate is exact up to `BRUTE_FORCE_PAIRS`
+    pairs, and has the relative errors of `_logistic` beyond. If scores fill a range of
+    more than 131072 units without wide gaps, it evaluates all pairs, which is slow.
     """
-    check_choice("surrogate", surrogate, SURROGATES)
-    margin = check_number("margin", margin)
-    _check_side("higher", higher, higher_weight)
-    _check_side("lower", lower, lower_weight)
-    dtype = result_dtype(higher, lower)
-    higher, lower = higher.to(dtype), lower.to(dtype)
-
-    def compute(higher: Tensor, lower: Tensor) -> PairSums:
-        return _mean(higher, lower, margin, surrogate, higher_weight, lower_weight)
-
-    result: Tensor = WithGradients.apply(compute, higher, lower)  # type: ignore[no-untyped-call]
+    compute = partial(
+        _mean,
+        margin=margin,
+        surrogate=surrogate,
+        higher_weight=higher_weight,
+        lower_weight=lower_weight,
+    )
+    sides = at_least_float32(higher), at_least_float32(lower)
+    result: Tensor = WithGradients.apply(compute, *sides)  # type: ignore[no-untyped-call]
     return result
 
 
@@ -156,12 +145,6 @@ def _mean(
     return PairSums(*(mean.to(higher.device) for mean in means))
 
 
-def result_dtype(higher: Tensor, lower: Tensor) -> torch.dtype:
-    """Return float64 if a score vector has it, float32 otherwise."""
-    dtype = torch.promote_types(higher.dtype, lower.dtype)
-    return dtype if dtype == torch.float64 else torch.float32
-
-
 def relative_weight(weight: Tensor | None, scores: Tensor) -> Tensor:
     """Return float64 weights with a maximum of 1, or all 0 if all weights are 0.
 
@@ -173,17 +156,3 @@ def relative_weight(weight: Tensor | None, scores: Tensor) -> Tensor:
     weight = weight.detach().to(scores.device).double()
     largest = weight.amax()
     return weight / torch.where(largest > 0, largest, 1.0)
-
-
-def _check_side(name: str, scores: Tensor, weight: Tensor | None) -> None:
-    """Raise a ValueError if the scores of one side or their weights do not fit."""
-    if scores.ndim != 1 or not scores.is_floating_point():
-        raise ValueError(
-            f"{name} must be a 1-D tensor of floats; got shape {tuple(scores.shape)} "
-            f"and dtype {scores.dtype}."
-        )
-    if weight is not None and weight.shape != scores.shape:
-        raise ValueError(
-            f"{name}_weight must have the shape of {name}, {tuple(scores.shape)}; got "
-            f"{tuple(weight.shape)}."
-        )

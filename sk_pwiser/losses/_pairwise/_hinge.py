@@ -111,60 +111,32 @@ def hinge_sums(
     margin: float,
     higher_weight: Tensor,
     lower_weight: Tensor,
+    squared: bool = False,
 ) -> PairSums:
-    """Sum w_v w_c max(margin - (v - c), 0) over all pairs, with its gradients."""
+    """Sum w_v w_c max(margin - (v - c), 0), or its square, and return the gradients."""
     pairs = find_active_pairs(higher, lower, margin)
+    gaps, n_active = pairs.gaps, pairs.n_active
     weight = higher_weight.index_select(0, pairs.order)
     s0 = running_weight(weight)
-    s1 = running_distance(pairs.gaps, s0)
-    b0 = bin_sums(pairs.n_active, lower_weight, s0.numel())
-    b1 = bin_sums(pairs.n_active, pairs.violation.mul_(lower_weight), s0.numel())
-    return PairSums(
-        torch.dot(s0, b1) + torch.dot(s1, b0),
-        unsort(sums_from_right(b0[1:]).mul_(weight).neg_(), pairs.order),
-        s0.index_select(0, pairs.n_active).mul_(lower_weight),
-    )
-
-
-def squared_hinge_sums(
-    higher: Tensor,
-    lower: Tensor,
-    margin: float,
-    higher_weight: Tensor,
-    lower_weight: Tensor,
-) -> PairSums:
-    """Sum the square, as `hinge_sums` does the hinge."""
-    pairs = find_active_pairs(higher, lower, margin)
-    weight = higher_weight.index_select(0, pairs.order)
-    s0 = running_weight(weight)
-    s1 = running_distance(pairs.gaps, s0)
-    lower_gradient = s0.index_select(0, pairs.n_active).mul_(pairs.violation)
-    lower_gradient.add_(s1.index_select(0, pairs.n_active)).mul_(lower_weight).mul_(2.0)
-    b0 = bin_sums(pairs.n_active, lower_weight, s0.numel())
+    s1 = running_distance(gaps, s0)
+    b0 = bin_sums(n_active, lower_weight, s0.numel())
     moment = pairs.violation * lower_weight
-    b1 = bin_sums(pairs.n_active, moment, s0.numel())
-    b2 = bin_sums(pairs.n_active, moment.mul_(pairs.violation), s0.numel())
-    return PairSums(
-        _value(pairs.gaps, s0, s1, b0, b1, b2),
-        unsort(_higher_gradient(pairs.gaps, weight, b0, b1), pairs.order),
-        lower_gradient,
-    )
-
-
-def _value(
-    gaps: Tensor, s0: Tensor, s1: Tensor, b0: Tensor, b1: Tensor, b2: Tensor
-) -> Tensor:
-    """Sum S2 + 2 u S1 + u^2 S0 over the lower scores, which are binned by k."""
-    s2 = s1.new_zeros(s1.shape)
-    torch.cumsum(gaps * (2 * s1[1:-1] + gaps * s0[1:-1]), 0, out=s2[2:])
-    return torch.dot(s2, b0) + 2 * torch.dot(s1, b1) + torch.dot(s0, b2)
-
-
-def _higher_gradient(gaps: Tensor, weight: Tensor, b0: Tensor, b1: Tensor) -> Tensor:
-    """Return -2 w_v sum_c w_c u in sorted order, by the running sums from the right."""
-    distance = b1[1:].clone()
-    distance[:-1].add_(sums_from_right(b0[1:])[1:].mul_(gaps))
-    return sums_from_right(distance).mul_(weight).mul_(-2.0)
+    b1 = bin_sums(n_active, moment, s0.numel())
+    lower_gradient = s0.index_select(0, n_active)
+    if not squared:
+        value = torch.dot(s0, b1) + torch.dot(s1, b0)
+        higher_gradient = sums_from_right(b0[1:]).mul_(weight).neg_()
+        lower_gradient.mul_(lower_weight)
+    else:
+        b2 = bin_sums(n_active, moment.mul_(pairs.violation), s0.numel())
+        s2 = running_distance(gaps, 2 * s1 + F.pad(gaps, (1, 1)) * s0)
+        value = torch.dot(s2, b0) + 2 * torch.dot(s1, b1) + torch.dot(s0, b2)
+        distance = b1[1:].clone()
+        distance[:-1].add_(sums_from_right(b0[1:])[1:].mul_(gaps))
+        higher_gradient = sums_from_right(distance).mul_(weight).mul_(-2.0)
+        lower_gradient.mul_(pairs.violation).add_(s1.index_select(0, n_active))
+        lower_gradient.mul_(lower_weight).mul_(2.0)
+    return PairSums(value, unsort(higher_gradient, pairs.order), lower_gradient)
 
 
 def joint_hinge_sums(

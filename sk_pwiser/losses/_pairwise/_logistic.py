@@ -64,7 +64,8 @@ def logistic_sums(
     x, y = higher - origin - margin, lower - origin
     n_blocks = _n_blocks(x, y)
     if not math.isfinite(n_blocks):
-        return _not_finite(x, y)
+        nan = x.new_tensor(math.nan)
+        return PairSums(nan, nan.expand(x.shape), nan.expand(y.shape))
     if n_blocks <= MAX_BLOCKS:
         return _grid_sums(x, y, *weights)
     x, y, x_shift, y_shift = _close_gaps(higher, lower, GAP + abs(margin))
@@ -81,11 +82,6 @@ def _n_blocks(x: Tensor, y: Tensor) -> float:
     """Return the number of blocks of the grid that the scores span."""
     spread = torch.maximum(x.amax(), y.amax()) - torch.minimum(x.amin(), y.amin())
     return float(spread) / BLOCK_UNITS
-
-
-def _not_finite(x: Tensor, y: Tensor) -> PairSums:
-    nan = x.new_tensor(math.nan)
-    return PairSums(nan, nan.expand(x.shape), nan.expand(y.shape))
 
 
 def _close_gaps(
