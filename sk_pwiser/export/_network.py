@@ -64,10 +64,9 @@ def check_exportable(encoder):
 class ProbabilityNetwork(nn.Module):
     """A copy of a trained network on the CPU that returns probabilities.
 
-    With `both_classes`, the output has one column per class of a single task, like
-    `predict_proba` for 1-D `y`. `curves`, a list with one curve or None per task, and
-    `parents` are those of a calibrator, which has shifts if `takes_shifts`: the task
-    than which each one is not more likely, -1 for none.
+    With `both_classes`, the output has one column per class of a single task. `curves`,
+    one per task, and `parents`, tasks that are at least as likely, are those of a
+    calibrator, which has shifts if `takes_shifts`.
     """
 
     def __init__(

@@ -188,8 +188,7 @@ def _example_inputs(network, n_rows):
 class OnnxNetwork:
     """A network in ONNX Runtime, which computes on the thread that calls it.
 
-    Raises ImportError without ONNX Runtime, and ValueError if the network cannot be
-    exported, or if its graph computes something else for other numbers of rows.
+    It must compute the same as in PyTorch for other numbers of rows.
     """
 
     def __init__(self, network):
@@ -273,10 +272,7 @@ class GraphBuilder:
         return name
 
     def look_up(self, name, codes, default):
-        """Append a lookup of the int codes of the values in a column of text or floats.
-
-        `codes` maps the values, all str or all float, to their codes.
-        """
+        """Append a lookup of int codes by values, all text or all floats."""
         keys, values = list(codes), list(codes.values())
         if isinstance(keys[0], str):
             attributes = {

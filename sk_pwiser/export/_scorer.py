@@ -70,10 +70,7 @@ class ListField(Field):
         self.column = column
 
     def encode(self, values, categories, n_rows):
-        """Return the bags of this field; `values` has the columns of all fields.
-
-        `categories` has the fields of category columns by name.
-        """
+        """Return the bags, from the values and the category fields by name."""
         column, items = self.column, self.column.items_
         if column.shared_name is not None:
             items = categories[column.shared_name].column

@@ -30,11 +30,10 @@ FIRST_ROUND = 20
 
 @dataclass
 class Factors:
-    """The parameters of the model.
+    """The loadings L, (n_features, rank), the modes U_1, of the tasks, to U_D, and b.
 
-    `loadings` is L, (n_features, rank), and `modes` holds U_1 of the tasks, then those
-    of the group modes, each (n_levels, rank). `intercepts` is b, (n_tasks, n_cells),
-    relative to the offset of the task; a cell is a combination of levels.
+    Modes are (n_levels, rank). `intercepts` is b, (n_tasks, n_cells), relative to the
+    offset of the task; a cell is a combination of levels.
     """
 
     loadings: np.ndarray
@@ -232,10 +231,9 @@ def indicators(codes, n_levels):
 def solve_lbfgs(problem, factors, *, max_iter, tol):
     """Minimise over all factors at once by L-BFGS.
 
-    Between rounds of steps the norms of the factors are made equal, as at a minimum:
-    L-BFGS would take many short steps along the curved valleys of equal predictions.
-    Returns factors, the objective at the start and after every round, and the
-    iterations.
+    Between rounds the norms of the factors are made equal: L-BFGS would take many short
+    steps along the curved valleys of equal predictions. Returns factors, the objective
+    at the start and after every round, and the iterations.
     """
     values = [problem.value(factors, problem.linear(factors))]
     n_iter, n_steps = 0, FIRST_ROUND

@@ -213,8 +213,6 @@ class Objective:
     """The differentiable part of the problem, in scaled coefficients.
 
     V, (n_features + 1, n_tasks), has ``scale * W`` and the intercepts in the last row.
-    The penalties are ``l2 / 2 ||W||^2`` and ``mean_reg / 2 ||W - mean over the
-    tasks||^2``.
     """
 
     def __init__(self, columns, loss, settings):

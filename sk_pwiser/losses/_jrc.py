@@ -24,8 +24,7 @@ class JRC(_BCEWithRanking):
     row i. With the logits z it is :math:`\sigma(z_{jk})` if that label is 1 and
     :math:`\sigma(-z_{jk})` if it is 0. The w are the sample weights, and v are the same
     divided by their mean in the context. Contexts are the groups passed to `fit`, such
-    as users, sessions or requests, restricted to the batch. Without groups the whole
-    batch is one context.
+    as users, sessions or requests, within a batch; without groups it is one context.
 
     Parameters
     ----------
@@ -36,15 +35,14 @@ class JRC(_BCEWithRanking):
 
     Notes
     -----
-    This implementation differs from the paper, in which a row has two logits, f[0] and
-    f[1], for the joint distribution of row and label, with P(1 | x) =
-    :math:`\sigma(f[1] - f[0])`; the softmax over rows takes f[y]. Networks here return
-    one logit per task, z = f[1] - f[0], which leaves the marginal weight of each row
-    undetermined. All rows of a context are taken to be equally likely, as in the data,
-    so that f[y] is the log-probability of the label, and calibrated probabilities
-    minimise the expectation of both parts, in any context. Halves, f = (-z/2, z/2),
-    would pull the scores of the many negatives together if positives are rare. Bai et
-    al. (2023) replace exponentials with probabilities for the same reason.
+    In the paper a row has two logits, f[0] and f[1], for the joint distribution of row
+    and label, with P(1 | x) = :math:`\sigma(f[1] - f[0])`; the softmax over rows takes
+    f[y]. Networks here return one logit per task, z = f[1] - f[0], which leaves the
+    marginal weight of each row undetermined. All rows of a context are taken to be
+    equally likely, so that f[y] is the log-probability of the label, and calibrated
+    probabilities minimise the expectation of both parts, in any context. Halves, f =
+    (-z/2, z/2), would pull the scores of the many negatives together if positives are
+    rare. Bai et al. (2023) replace exponentials with probabilities for the same reason.
 
     The second part is non-negative and grows as the logarithm of the context size. A
     row of weight 0 is excluded from its context too, and a weight of 2 has the gradient
@@ -101,10 +99,8 @@ def context_losses(
 ) -> Tensor:
     """Compute -log softmax of each row's own label over the rows of its context.
 
-    `label_logits`, (n_rows, n_tasks, 2), are the logits of label 0 and of label 1. The
-    losses, (n_rows, n_tasks), are without weights, which are only used in the sums,
-    divided by the mean of the positive weights in the context. Without `groups`, there
-    is one.
+    `label_logits`, (n_rows, n_tasks, 2), are the logits of both labels. The losses,
+    (n_rows, n_tasks), use weights in the sums only. Without `groups`, there is one.
     """
     if groups is None:
         context, n_contexts = torch.zeros_like(y[:, 0], dtype=torch.int64), 1
@@ -128,11 +124,7 @@ def _number_from_0(groups: Tensor) -> Tensor:
 
 
 def _log_relative_weight(weight: Tensor, context: Tensor, n_contexts: int) -> Tensor:
-    """Return the logarithm of weight / mean in the context, with a last axis of 1.
-
-    In a context whose weights are all 0, the rows get equal weights here, which keeps
-    the losses finite. The losses are multiplied by the weights of 0 later.
-    """
+    """Return log(weight / mean in the context), 0 if all are 0, as 3-D tensor."""
     rows = context.unsqueeze(1).expand_as(weight)
     zeros = weight.new_zeros(n_contexts, weight.shape[1])
     total = zeros.scatter_add(0, rows, weight)[context]

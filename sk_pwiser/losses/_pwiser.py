@@ -47,9 +47,8 @@ class PWiseR(MultiTaskLoss):
     h the surrogate and m the margins. The means are computed as in :func:`pwiser_loss`;
     the weight of a pair is the product of the weights of its rows. A mean over no pairs
     is 0. The other tasks have the cross-entropy alone. A row with a missing label,
-    which has the weight 0 for that task, is in no pair of that task's head. If its
-    depth is unknown, such as for a clicked row whose conversion label is missing, it is
-    in no pair of any head.
+    which has the weight 0 for that task, is in no pair of that task's head, and in none
+    of any head if its depth is unknown, such as a clicked row without a second label.
 
     If the tasks are a tree, each path from a task without a parent to one that no other
     task presupposes is such a funnel, with its own depths, V and C. A head with several
@@ -78,11 +77,9 @@ class PWiseR(MultiTaskLoss):
         which shorter paths use the last ones.
     pairs : {"conversion", "funnel"}, default="conversion"
         Whether only converted rows are compared with each lower depth, or the rows of
-        every depth with each depth below it. In the latter case V stands for the rows
-        of the greater depth.
+        every depth, then in place of V, with each depth below it.
     base : str or class, default="bce"
-        The loss in place of the cross-entropy: a name of `LOSSES`, or a subclass of
-        :class:`MultiTaskLoss`.
+        A loss in place of the cross-entropy: a name, or a :class:`MultiTaskLoss`.
     base_params : dict, default=None
         Keyword arguments of that loss.
 
@@ -100,11 +97,9 @@ class PWiseR(MultiTaskLoss):
 
     The paper's form, as far as it can be read, is `surrogate="squared_hinge"` with
     `score="probability"`. It divides each sum over pairs by the number of lower rows
-    alone, so the paper's weight is lambda / n. The term changes scores and thus
-    probabilities: check the log loss too.
+    alone, so the paper's weight is lambda / n. Check the log loss of probabilities too.
 
-    `row_losses` are the row losses of the base loss. The loss can be differentiated
-    once, not twice.
+    `row_losses` are those of the base loss. The loss can be differentiated once only.
 
     References
     ----------

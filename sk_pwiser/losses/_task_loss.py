@@ -22,15 +22,13 @@ class MultiTaskLoss(nn.Module):
     Attributes
     ----------
     estimator_parameters : tuple of str
-        Parameters of the estimator that are passed to the loss as well, such as
-        `pwiser_weight`.
+        Parameters of the estimator that the loss takes, such as `pwiser_weight`.
     heads : sequence of int
         Indices of the tasks that the term of weight `pwiser_weight` ranks, by default
         the last one, if the loss takes this parameter. The AUC of the last of them
         decides which weight `pwiser_weight="auto"` chooses.
     asks_for_groups : bool
-        Whether the loss compares rows within groups. Batches then keep the rows of a
-        group together.
+        Whether the loss compares rows within groups, which batches then keep together.
     takes_task_weights : bool
         Whether `sample_weight` may have shape `(batch, n_tasks)`.
 
@@ -132,8 +130,8 @@ class MultiTaskLoss(nn.Module):
     def observe(self, y: Tensor, sample_weight: Tensor | None = None) -> None:
         """Update the figures for the history.
 
-        This method is called once per training or validation batch, whereas `forward`
-        is called once per set of heads. By default nothing is recorded.
+        Called once per training or validation batch, whereas `forward` is called once
+        per set of heads. By default nothing is recorded.
 
         Parameters
         ----------
@@ -146,8 +144,7 @@ class MultiTaskLoss(nn.Module):
     def pop_epoch_record(self) -> dict[str, float]:
         """Return the epoch's figures for the history and reset them.
 
-        This method is also called before the first batch, to obtain the names of the
-        figures.
+        This method is also called before the first batch, for the names of the figures.
 
         Returns
         -------

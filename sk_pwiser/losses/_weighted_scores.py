@@ -20,11 +20,7 @@ class WeightedScores(NamedTuple):
     weight: Tensor | None = None
 
     def at(self, is_chosen: Tensor) -> "WeightedScores":
-        """Return the chosen rows.
-
-        On a device whose host would have to wait for the number of chosen rows, all
-        rows are returned, and the other rows have the weight 0.
-        """
+        """Return the chosen rows; all, others with weight 0, if the host would wait."""
         if selects_without_sync(self.values.device):
             rows = is_chosen.nonzero().squeeze(1)
             weight = self.weight
@@ -82,10 +78,9 @@ def rows_by_depth(
 def _labels_by_depth(
     n_tasks: int, starts_with_first: bool, device: torch.device
 ) -> tuple[Tensor, Tensor]:
-    """Return for each task and depth whether it happened, and may lack its label.
+    """Return if each task happened, and may lack its label, (n_tasks, n_tasks + 1, 1).
 
     Labels after the first 0 may be missing. The first task has a label in every row.
-    Both have the shape (n_tasks, n_tasks + 1, 1).
     """
     task, depth = torch.arange(n_tasks).view(-1, 1, 1), torch.arange(n_tasks + 1)
     happened = task < depth.unsqueeze(1)
@@ -132,9 +127,8 @@ def joint_terms(
 ) -> tuple[Tensor, Tensor]:
     """Return the sums over lower depths of `factor` times mean times higher weight.
 
-    Of all heads at once: `scores` and `weight` have the shape (n_heads, batch), and so
-    has the gradient, which is returned as well. The weight of the higher rows cancels
-    out against the divisor of the mean.
+    Of all heads at once, `(n_heads, batch)`, with the gradient in `scores`. The weight
+    of the higher rows cancels out against the divisor of the mean.
     """
     scores, is_at_depth = scores.double(), is_at_depth.double()
     at_depth = is_at_depth if weight is None else is_at_depth * weight.unsqueeze(1)

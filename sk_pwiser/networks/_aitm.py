@@ -39,15 +39,14 @@ class AITM(MultiTaskNetwork):
 
     Notes
     -----
-    This implementation differs from the paper in two points: the penalty, the
-    calibrator of the paper, is a mean over rows, so that its weight does not depend on
-    the batch size; and the linear maps of a transfer have biases.
+    This implementation differs from the paper in two points: the penalty, its
+    calibrator, is a mean over rows, and the linear maps of a transfer have biases.
 
     References
     ----------
-    D. Xi, Z. Chen, P. Yan, Y. Zhang, Y. Zhu, F. Zhuang and Y. Chen (2021). Modeling
-    the Sequential Dependence among Audience Multi-step Conversions with Multi-task
-    Learning in Targeted Display Advertising. KDD. :arxiv:`2105.08489`
+    Xi et al. (2021). Modeling the Sequential Dependence among Audience Multi-step
+    Conversions with Multi-task Learning in Targeted Display Advertising. KDD.
+    :arxiv:`2105.08489`
 
     Examples
     --------

@@ -138,11 +138,7 @@ class TargetAttention(nn.Module):
 
 
 class BagEmbeddings(nn.Module):
-    """Weighted sums of vectors, one sum per bag: a linear layer of sparse inputs.
-
-    The vectors are those of this layer, and for bags with a `column` rows of the
-    embedding tables of category columns.
-    """
+    """Sums of vectors per bag: of this layer, or of the tables of category columns."""
 
     starts: Tensor
     unseen: Tensor
@@ -207,11 +203,7 @@ class BagEmbeddings(nn.Module):
     def forward(
         self, bags: Bags, codes: Tensor | None, tables: Sequence[nn.Module]
     ) -> Tensor:
-        """Return `(batch, n_tables * n_bags * dim)`, table after table.
-
-        `tables` are those of category columns, of which `codes` selects the rows of the
-        targets of attention.
-        """
+        """Return `(batch, n_tables * n_bags * dim)`; `codes` are those of targets."""
         bags = bags._replace(indices=self._drop(bags.indices))
         if self.shares or torch.jit.is_tracing():  # type: ignore[no-untyped-call]
             sums = self._sums_of_entries(bags, codes, tables)
@@ -226,9 +218,8 @@ class BagEmbeddings(nn.Module):
         """Return where the vectors of entries are, each of shape (n_entries,).
 
         The bag of the entry, counted over all rows; whether the vector is one of this
-        layer; its row in the tables of this layer; and its row in the tables of
-        category columns. A row that is not used is that of the first vector of the bag
-        or of unseen values.
+        layer; its row there, and in the tables of category columns: a valid one if
+        unused.
         """
         n_entries = bags.indices.shape[0]
         ends = bags.offsets[1:-1]

@@ -91,8 +91,7 @@ def chain_logits(
     Parameters
     ----------
     conditional_logits : Tensor of shape (batch, n_tasks)
-        Log-odds of P(Y_k = 1 | Y_{k-1} = 1, impression); of P(Y_1 = 1 | impression)
-        in the first column.
+        Log-odds of P(Y_k = 1 | Y_{k-1} = 1, impression) and P(Y_1 = 1 | impression).
     parents : sequence of int, default=None
         Column of the task that takes the place of k - 1 for each task, -1 for none. By
         default the tasks are a funnel.

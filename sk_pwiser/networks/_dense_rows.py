@@ -63,10 +63,9 @@ class DenseRows:
                     self._compute_in_parts(module)
 
     def outputs(self, inputs: Sequence[int], order: Tensor) -> Iterator[Any]:
-        """Yield the network's output for consecutive rows.
+        """Yield the output for consecutive rows, with `inputs` as in the rows `order`.
 
-        The values of `inputs`, counted as in `InputLayer.owners`, are those of the rows
-        `order`. The first call must have no inputs.
+        Inputs are counted as in `InputLayer.owners`. The first call must have none.
         """
         if inputs != self._inputs:
             _put(self._tables, self._columns, self._values)
@@ -81,10 +80,7 @@ class DenseRows:
             yield self._network(codes, codes.float())
 
     def exact_output(self, rows: Tensor) -> Any:
-        """Return the network's output for some rows of the last permutation.
-
-        Linear maps are computed as a whole, with the rounding errors of the network.
-        """
+        """Return the output for rows of the last permutation, rounded as usual."""
         self._given.columns = [table[rows] for table in self._tables]
         codes = rows.new_zeros(len(rows), 0)
         self._is_exact = True

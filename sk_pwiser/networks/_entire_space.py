@@ -76,13 +76,10 @@ def entire_space_loss(
     imputed: Tensor | None = None,
     weight: float = 1.0,
 ) -> Tensor:
-    """Compute the loss of conditional heads over the entire space, `(n_tasks,)`.
+    """Compute the loss of :class:`ESCM2`, `(n_tasks,)`, 0 for the first task.
 
-    The formulas, without and with imputation, are those of :class:`ESCM2`; all tensors
-    are `(batch, n_tasks - 1)`. The result is 0 for the first task, and for tasks of
-    which no label is known. The paper imputes the loss itself, a number that does not
-    depend on the head and has no gradient for it: rows without a label would not train
-    the head.
+    The other tensors are `(batch, n_tasks - 1)`. The paper imputes the loss itself, a
+    number without a gradient for the head: rows without a label would not train it.
     """
     target = labels.y[:, 1:]
     known = later_weights(labels) * labels.y[:, :-1] / propensity.detach()
@@ -108,10 +105,8 @@ def dual_loss(
 ) -> Tensor:
     """Compute the losses of heads for labels, and of `others` in the other rows.
 
-    The result is `(n_tasks,)`, 0 for the first task. All other tensors are `(batch,
-    n_tasks - 1)`; `propensities` are the probabilities that the previous task happened,
-    and that it did not. Rows have the weight of the task if it happened, and the weight
-    of the previous task otherwise.
+    The result is `(n_tasks,)`, 0 for the first task, and all other tensors are `(batch,
+    n_tasks - 1)`; `propensities` are P(previous task) and its complement.
     """
     happened = labels.y[:, :-1]
     known = weighted_mean(
@@ -134,16 +129,12 @@ def later_losses(labels: Labels, logits: Tensor, targets: Tensor) -> Tensor:
 
 
 def later_weights(labels: Labels) -> Tensor:
-    """Return the weights of rows for tasks after the first, ones if there are none."""
+    """Return the weights of rows for tasks after the first."""
     return _weights(labels)[:, 1:]
 
 
 def earlier_weights(labels: Labels) -> Tensor:
-    """Return the weights of the rows for the task before each task after the first.
-
-    These are the weights of losses that use the label of the previous task only: a
-    missing label has the weight 0.
-    """
+    """Return the weights of the rows for the task before each task after the first."""
     return _weights(labels)[:, :-1]
 
 

@@ -44,17 +44,16 @@ class FDN(MultiTaskNetwork):
         The penalty of a pair: the squared cosine of its outputs, averaged over rows
         ("row"); the squared Frobenius norm of the product of the two centred,
         row-normalised output matrices, divided by the squared number of rows
-        ("batch"); or the mean product of the lengths of the outputs ("norm_product"),
-        as computed by the paper's code. The last one reduces lengths and does not make
-        outputs orthogonal.
+        ("batch"); or, as in the paper's code, the mean product of the lengths of the
+        outputs ("norm_product"), which does not make them orthogonal.
     orthogonality_weight : float, default=0.1
         Weight of the penalty, summed over pairs; 1 in the paper's code.
 
     Notes
     -----
-    This implementation differs from the paper in several points: there are no class
-    weights, since these bias probabilities; the input is not scaled and shifted; there
-    is dropout; and all tasks have the same number of pairs.
+    This implementation differs from the paper: there are no class weights, which bias
+    probabilities, the input is not scaled and shifted, there is dropout, and all tasks
+    have the same number of pairs.
 
     References
     ----------

@@ -32,15 +32,13 @@ class BinExpansion(nn.Module):
     """Expand positions among the edges of bins to one component per bin.
 
     Component t of a position u is u - t, clipped to [0, 1]: the piecewise linear
-    encoding of Gorishniy, Rubachev and Babenko (2022), :arxiv:`2203.05556`, equation 1,
-    except that values beyond the outer edges are clipped to these. Inputs with 0 bins
-    stay unchanged, and come first.
+    encoding of :arxiv:`2203.05556`, equation 1, except that values beyond the outer
+    edges are clipped to these. Inputs with 0 bins stay unchanged, and come first.
 
     With `scales`, the factors of the components, a position is also mapped to its
-    normal score: at edge t of n, the normal quantile of the share t / n of the bins
-    below, limited to [0.01, 0.99], and linear between the edges. Smooth effects need
-    this one component only. Scores come before the components; inputs with one bin have
-    none.
+    normal score: at edge t of n, the normal quantile of t / n, limited to [0.01, 0.99],
+    and linear between the edges, which is all that smooth effects need. Scores come
+    before the components; inputs with one bin have none.
     """
 
     plain: Tensor
@@ -100,9 +98,8 @@ class BinProjection(nn.Module):
     """Map positions among many bins to few inputs, by a learned matrix per column.
 
     The inputs are the components of :class:`BinExpansion` times the matrix, after the
-    normal score of the position: a linear layer on the piecewise linear encoding
-    (:arxiv:`2203.05556`, section 3.4), without a bias, since the next layer has one.
-    That layer thus reads `dim` inputs of a column in place of one per bin.
+    normal score: a linear layer on the encoding (:arxiv:`2203.05556`, section 3.4),
+    without a bias, since the next layer, which reads `dim` inputs per column, has one.
     """
 
     starts: Tensor
@@ -210,11 +207,9 @@ def numeric_widths(spec: NetworkSpec) -> list[int]:
 class NumericInputs(nn.Module):
     """The numeric inputs, of which those with bins become several each.
 
-    An input with at most `FEW_BINS` bins becomes one component per bin, see
-    :class:`BinExpansion`. With more bins, the components are projected, see
-    :class:`BinProjection`: to at most `LARGEST_SMOOTH_DIM` inputs if the score beside
-    them represents smooth effects (a factor below 1), and otherwise, since values with
-    a bin of their own may act like categories, to at most `LARGEST_DIM`.
+    With at most `FEW_BINS` bins, these are one component per bin. Otherwise the
+    components are projected to at most `LARGEST_SMOOTH_DIM` inputs, if the score beside
+    them represents smooth effects (a factor below 1), or else to at most `LARGEST_DIM`.
     """
 
     def __init__(
@@ -262,12 +257,10 @@ class NumericInputs(nn.Module):
 class InputLayer(nn.Module):
     """Category embeddings and sums over bags beside numeric inputs.
 
-    All category columns share one embedding table, in which each has an offset, and are
-    looked up in one call; of narrower embeddings, the first components are used.
-    Category dropout replaces random values by the code of unseen values in training,
-    which trains the embedding of this code, and regularises the others. Each of
-    `n_tables` tables has its own projections of numeric columns, and its own gate and
-    interaction.
+    All category columns share one embedding table, in which each has an offset; of
+    narrower embeddings, the first components are used. Category dropout replaces random
+    values by the code of unseen values in training, which trains its embedding. Each of
+    `n_tables` tables has its own projections of numeric columns, gate and interaction.
     """
 
     offsets: Tensor
@@ -353,10 +346,7 @@ class InputLayer(nn.Module):
         return inputs[0] if len(inputs) == 1 else torch.stack(inputs)
 
     def owners(self, spec: NetworkSpec) -> list[int]:
-        """Return the input that each column of `columns` depends on.
-
-        Category columns are counted first, then bags, then numeric inputs.
-        """
+        """Return the input of each column; categories are counted first, then bags."""
         widths = [*spec.widths, *[spec.embedding_dim] * len(spec.bags)]
         found = [owner for owner, width in enumerate(widths) for _ in range(width)]
         of_numbers = list(range(spec.n_numeric))
@@ -384,10 +374,7 @@ class InputLayer(nn.Module):
             self.bags.set_columns(bags, self.offsets)
 
     def with_sums(self, codes: Tensor, numeric: Tensor, bags: Bags) -> Tensor:
-        """Put the sums over bags before the numeric inputs, as `forward` reads them.
-
-        Networks pass numeric inputs to this layer unchanged, and need not know of bags.
-        """
+        """Put the sums over bags before the numeric inputs, which networks pass on."""
         assert self.bags is not None
         targets = None
         if self.bags.attended:  # whose values are dropped apart from those of `forward`

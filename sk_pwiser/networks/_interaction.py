@@ -13,10 +13,9 @@ from sk_pwiser.networks._layers import Linear
 class Interaction(nn.Module):
     """Base class: maps a dense input to one of `width` columns.
 
-    The columns of the input are the embeddings of the category columns, of `widths` up
-    to `embedding_dim`, the sums over bags, which count as category columns, and
-    `n_numeric` numeric inputs. `options` are the fields of the specification that the
-    class takes as keyword arguments.
+    The columns are the embeddings of category columns, of `widths` up to
+    `embedding_dim`, the sums over bags, and `n_numeric` numbers. `options` are fields
+    of the specification.
     """
 
     width: int
@@ -64,10 +63,7 @@ class CrossNetwork(Interaction):
 
 
 class CrossLayer(nn.Module):
-    """The linear map of a cross layer: a matrix, or the product of two of low rank.
-
-    The product takes less time if the rank is below half the width, and is used then.
-    """
+    """The linear map of a cross layer: a matrix, or two of a low rank if faster."""
 
     def __init__(self, width: int, rank: int | None) -> None:
         super().__init__()
@@ -89,10 +85,9 @@ class FactorizationMachine(Interaction):
     """The input, followed by the second-order term of a factorisation machine.
 
     The term is the sum over pairs i < j of e_i * e_j, elementwise, with e_i the
-    embedding of a category column, or a numeric input times a learned vector. Rendle's
-    term is the sum of its `embedding_dim` elements; here the network weights these.
-    Lemma 3.1 of Rendle (2010), "Factorization Machines", computes the sum over pairs in
-    linear time.
+    embedding of a category column, or a numeric input times a learned vector. The
+    network weights its `embedding_dim` elements. Lemma 3.1 of Rendle (2010) computes it
+    in linear time.
     """
 
     # Standard deviation of initial vectors, the same as that of embeddings: products

@@ -30,11 +30,7 @@ class Linear(nn.Linear):
 
 
 class StackedLinear(nn.Module):
-    """Independent linear maps of one shape, computed as one product.
-
-    All maps are in one parameter tensor, so that they should belong to the same tasks:
-    weightings of gradients decide per tensor whether tasks share it.
-    """
+    """Independent linear maps of the same tasks, in one tensor, by one product."""
 
     def __init__(self, n_stacked: int, n_in: int, n_out: int) -> None:
         super().__init__()
@@ -108,9 +104,8 @@ def pair(modules: nn.ModuleList, inputs: Tensor) -> Iterable[tuple[nn.Module, Te
 class TaskTowers(nn.ModuleList):
     """One tower per task, with the output biases `base_logits` at the start.
 
-    On a CPU, and without training, they are computed one after the other; training
-    steps elsewhere compute them together, which needs fewer kernels. Each has its own
-    parameters, since some belong to rare tasks.
+    Training steps on devices other than a CPU compute them together, by fewer kernels.
+    Each has its own parameters, since some belong to rare tasks.
     """
 
     def __init__(
@@ -140,10 +135,7 @@ class TaskTowers(nn.ModuleList):
 
 
 def _join(towers: Sequence[Sequence[nn.Linear]]) -> list[tuple[Tensor, Tensor]]:
-    """Return the weights and biases of each layer of all towers, from one copy.
-
-    Their shapes are (n_towers, n_out, n_in) and (n_towers, 1, n_out).
-    """
+    """Return weights, (n_towers, n_out, n_in), and biases by layer, of one copy."""
     parts, shapes = [], []
     for layers in zip(*towers, strict=True):
         n_out, n_in = layers[0].weight.shape
@@ -186,10 +178,7 @@ class Tower(nn.Module):
 
 
 class OutputLayer(nn.Module):
-    """The last linear map, to logits: in float32 also under mixed precision.
-
-    Logits of half precision have three digits, so that many rows would tie.
-    """
+    """The last linear map, in float32: in half precision, many logits would tie."""
 
     # Factor of the initial weights: small ones keep the first predictions near the
     # base rates.

@@ -34,8 +34,7 @@ class MMoE(MultiTaskNetwork):
 
     Notes
     -----
-    This implementation differs from the paper in the gates, which have a bias and start
-    uniform.
+    Unlike those of the paper, the gates have a bias and start uniform.
 
     References
     ----------
@@ -101,8 +100,7 @@ class OMoE(MMoE):
 
     Notes
     -----
-    This implementation differs from the paper in the gate, which has a bias and starts
-    uniform.
+    Unlike that of the paper, the gate has a bias and starts uniform.
 
     References
     ----------

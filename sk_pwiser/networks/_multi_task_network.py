@@ -41,9 +41,8 @@ class Labels:
         Weights of the rows, with a mean of 1 over the training rows. Of weights per row
         and task, 0 stands for a label that is missing; `y` is 0 there.
     row_losses : callable
-        The pointwise part of the loss that training minimises, without weights:
-        maps logits and targets in [0, 1], both of shape `(batch, n_tasks)`, to losses
-        of the same shape.
+        The pointwise part of the loss, without weights: maps logits and targets in
+        [0, 1], both of shape `(batch, n_tasks)`, to losses of the same shape.
 
     Examples
     --------
@@ -71,8 +70,7 @@ class NetworkOutput(NamedTuple):
         these only. In conditional task space, a network may return log-odds of
         P(Y_k = 1 | Y_{k-1} = 1, impression) here: the base class composes them.
     aux_logits : sequence of Tensor of shape (batch, n_tasks), default=()
-        Logits of extra heads, each trained with the losses of the tasks, in the space
-        of the tasks.
+        Logits of extra heads in the space of the tasks, trained with their losses.
     aux_weight : float, default=1.0
         Weight of the losses of the extra heads.
     extra_losses : mapping of str to Tensor or callable, default={}
@@ -83,9 +81,8 @@ class NetworkOutput(NamedTuple):
         Log-odds of P(Y_k = 1 | Y_{k-1} = 1, impression), if `logits` are composed of
         conditional heads. Set in conditional task space, None in entire space.
     sampled_logits : Tensor of shape (batch, n_tasks) or None, default=None
-        Log-odds of P(Y_k = 1 | impression) in the sampled log, which the losses are
-        computed from in entire space, if `logits` were corrected to the full log. Set
-        by the base class.
+        Log-odds of P(Y_k = 1 | impression) in the sampled log, for the losses in entire
+        space, if the base class corrected `logits` to the full log.
 
     Examples
     --------
@@ -110,9 +107,8 @@ class MultiTaskNetwork(nn.Module):
     """Base class of the networks.
 
     A subclass takes the specification and its own keyword parameters, builds its
-    layers on the `width` outputs of `input_layer`, and defines `forward`. The class
-    itself is then a valid `network=` of
-    :class:`~sk_pwiser.MultiTaskCTRCVRClassifier`.
+    layers on the `width` outputs of `input_layer`, and defines `forward`. The class is
+    then a valid `network=` of :class:`~sk_pwiser.MultiTaskCTRCVRClassifier`.
 
     The base class implements `task_space`. In conditional space, it reads the columns
     of the logits that `forward` returns as conditional heads and composes them to
@@ -274,10 +270,7 @@ class MultiTaskNetwork(nn.Module):
 
     @contextmanager
     def _largest_activations(self) -> Iterator[dict[str, Tensor]]:
-        """Record the largest absolute activation of each hidden unit of perceptrons.
-
-        The tensors, by the path of the layer, are those of all calls in the context.
-        """
+        """Record the largest absolute activation of hidden units, by path of layer."""
         largest: dict[str, Tensor] = {}
 
         def record(
@@ -297,21 +290,14 @@ class MultiTaskNetwork(nn.Module):
 
     @property
     def base_logits(self) -> Tensor:
-        """Initial output biases: log-odds of the base rates in the task space.
-
-        A float32 Tensor of shape (n_tasks,), finite for all rates.
-        """
+        """Initial output biases in the task space, float32 of shape (n_tasks,)."""
         if self.spec.task_space == "conditional":
             return self.conditional_base_logits
         return base_logits(self.spec.base_rates)
 
     @property
     def conditional_base_logits(self) -> Tensor:
-        """Initial output biases of conditional heads, in either task space.
-
-        Log-odds of the rate of each task among rows with the task that it presupposes,
-        a float32 Tensor of shape (n_tasks,), finite for all rates.
-        """
+        """Log-odds of the rates among rows with the parent task, of the same form."""
         return conditional_base_logits(self.spec.base_rates, self.spec.parents)
 
     def forward(self, codes: Tensor, numeric: Tensor) -> NetworkOutput:
@@ -327,7 +313,6 @@ class MultiTaskNetwork(nn.Module):
         Returns
         -------
         NetworkOutput
-            Logits `(batch, n_tasks)` and, if the network has them, auxiliary logits
-            and extra losses.
+            Logits `(batch, n_tasks)`, and auxiliary logits and extra losses if any.
         """
         raise NotImplementedError(f"{type(self).__name__} must define forward.")

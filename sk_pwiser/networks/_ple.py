@@ -23,9 +23,8 @@ class PLE(MultiTaskNetwork):
 
     with j over the experts that the gate mixes, t(j) the task, or the shared stream,
     that expert j belongs to, and :math:`x_k = x`, the input of embeddings and numeric
-    values, in the first level. The last level has no shared gate, since no layer would
-    read its output. The logit is :math:`z_k = t_k(x_k)` with t_k the tower. One level
-    is the CGC of the paper.
+    values, in the first level. The last level has no shared gate. The logit is
+    :math:`z_k = t_k(x_k)` with t_k the tower. One level is the CGC of the paper.
 
     Parameters
     ----------
@@ -46,8 +45,7 @@ class PLE(MultiTaskNetwork):
 
     Notes
     -----
-    This implementation differs from the paper in the gates, which have a bias and start
-    uniform.
+    Unlike those of the paper, the gates have a bias and start uniform.
 
     References
     ----------
@@ -122,11 +120,7 @@ class ExtractionLevel(nn.Module):
         self.shared_gate = Gates(n_in, 1, n_all) if not is_last else None
 
     def forward(self, streams: Tensor) -> Tensor:
-        """Map the streams of tasks and the shared stream to those of the next level.
-
-        They are one input for all, `(batch, n_in)`, or `(n_tasks + 1, batch, n_in)`
-        with the shared stream last.
-        """
+        """Map the streams of tasks and the shared one, the last, to the next level."""
         n_tasks, n_own, _ = self.counts
         is_first = streams.dim() == 2
         experts = self.experts(streams)

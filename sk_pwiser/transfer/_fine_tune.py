@@ -212,8 +212,7 @@ def _check_same_network(source, estimator):
 def load_weights(network, source, origins):
     """Copy the weights of a network into one that may have further embeddings.
 
-    `origins` holds the code in `source` of each code, -1 for new values. Returns which
-    rows of the embedding tables exist in `source`.
+    `origins` holds the earlier codes, -1 for new values. Returns which rows existed.
     """
     sizes, before = network.spec.cardinalities, source.input_layer
     first_rows = zip(before.offsets.tolist(), before.unseen.tolist(), strict=True)

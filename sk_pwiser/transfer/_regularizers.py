@@ -83,21 +83,17 @@ def distance_penalty(features, reference):
     return (features - reference).square().sum(dim=1).mean()
 
 
-def spectral_penalty(features, n_values=1):
-    """Compute the sum of the smallest squared singular values of `(batch, width)`.
-
-    Features that are 0 in all rows, such as inactive ReLU units, are left out: each of
-    them would add a singular value of 0.
-    """
+def spectral_penalty(features):
+    """Compute the smallest squared singular value of `(batch, width)`."""
+    # Each feature that is 0 in all rows would add a singular value of 0.
     features = features[:, (features != 0).any(dim=0)]
-    return torch.linalg.svdvals(features)[-n_values:].square().sum()
+    return torch.linalg.svdvals(features)[-1:].square().sum()
 
 
 def squared_discrepancy(x, y, n_kernels=5):
     """Compute the squared maximum mean discrepancy of two samples, (n_rows, width).
 
-    The kernel is the mean of Gaussian kernels exp(-d^2 / w), with widths w spread by
-    factors of 2 around the mean squared distance between different points.
+    The kernel is the mean of Gaussian kernels, whose widths differ by factors of 2.
     """
     points = torch.cat([x, y])
     distances = _squared_distances(points)
@@ -121,11 +117,10 @@ def separate(features, y, sample_weight, seed):
     """Find which features matter for the labels: gates in (0, 1), near 1 if they do.
 
     Linear models of the gated features predict the labels. The cross-entropy of each
-    task is divided by the entropy of its base rate, relative to that of a rate of 1/2:
-    it is near 1 at the start at any rate, so that the penalties have the same effect at
-    all rates. Half of the rows of a step have positive labels of the task, weighted by
+    task is divided by the entropy of its base rate, so that the penalties have the same
+    effect at all rates. Half of the rows of a step have positive labels, weighted by
     the base rate. Tasks whose labels are all equal are left out; all gates are 1
-    without any other.
+    without another.
     """
     generator = torch.Generator().manual_seed(seed)
     device, width = features.device, features.shape[1]
@@ -160,11 +155,7 @@ def separate(features, y, sample_weight, seed):
 
 
 class _BalancedTask(NamedTuple):
-    """Rows of a task by label: the positive ones, then the negative ones.
-
-    `rows` are indices, `sums` the cumulated weights of these rows, and `shares` the
-    shares of the weight, > 0: the base rate, and 1 minus the base rate.
-    """
+    """Rows of a task by label, 1 first, with cumulated weights and shares of weight."""
 
     rows: list
     sums: list

@@ -46,10 +46,9 @@ def combine(base, members, coefficients):
 
 
 def trim_vectors(base, members, share, names):
-    """Trim task vectors, and keep the entries that agree on their sign (TIES-Merging).
+    """Set a share of each task vector, the smallest, to 0 (TIES-Merging).
 
-    The `share` of the entries of each vector with the smallest magnitudes over all
-    tensors in `names` is set to 0; then only entries with the sign of the sum remain.
+    Then only entries with the sign of the sum remain, of the tensors in `names`.
     """
     limits = [_magnitude_limit(base, member, share, names) for member in members]
     trimmed = [dict(member) for member in members]
@@ -75,10 +74,9 @@ def _magnitude_limit(base, member, share, names):
 
 
 def with_state(estimator, state, rows):
-    """Copy a fitted estimator, and replace its weights.
+    """Copy a fitted estimator with other weights, and without moments of the optimiser.
 
-    Statistics of batch normalisation are computed over the encoded `rows`. The
-    optimiser of the copy has no state: moments of other weights do not fit these.
+    Statistics of batch normalisation are computed over the encoded `rows`.
     """
     copy = deepcopy(estimator)
     net = copy.net_

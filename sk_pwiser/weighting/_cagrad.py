@@ -43,14 +43,12 @@ class CAGrad(GradientWeighting):
     Notes
     -----
     The weights are exact for two tasks. For more tasks, weight is moved between two
-    tasks at a time, until the objective is proved to be within 1e-9 of its minimum, in
-    units of :math:`\lVert g_0 \rVert` times the root mean square length of the
-    gradients. If :math:`g_w = 0` at the minimum, no step decreases all losses, and d
-    is :math:`g_0`.
+    tasks at a time, until the objective is within 1e-9 of its minimum, in units of
+    :math:`\lVert g_0 \rVert` times the root mean square length of the gradients. If
+    :math:`g_w = 0` at the minimum, no step decreases all losses, and d is :math:`g_0`.
 
-    This implementation differs from the paper in the scale of the step: d is
-    multiplied by the number of tasks, as in the authors' code, because the other
-    parameters take the gradient of the sum of the losses, not of their mean.
+    Unlike in the paper, and as in the authors' code, d is multiplied by the number of
+    tasks, because the other parameters take the gradient of the sum of the losses.
 
     References
     ----------
@@ -104,11 +102,10 @@ def dual_weights(
 ) -> Tensor:
     """Minimise `slopes @ w + c * sqrt(w @ gram @ w)` over the simplex.
 
-    In each iteration, the optimal amount of weight is moved from the task with the
-    largest derivative to the task with the smallest one, until the derivatives prove
-    that the objective is within `tol` of its minimum. For two tasks the first move is
-    exact. `gram` and `slopes` are float64 and of magnitude about 1; c > 0. For a few
-    tasks, Python floats are many times as fast as tensors.
+    Each iteration moves the optimal weight from the task with the largest derivative to
+    the one with the smallest, until the objective is proved to be within `tol` of its
+    minimum. Inputs are of magnitude 1. For few tasks, Python floats are faster than
+    tensors.
     """
     rows, q = gram.tolist(), slopes.tolist()
     tasks = range(len(q))

@@ -10,8 +10,7 @@ from torch import Tensor, nn
 class LossDependencies:
     """The parameter tensors on which the loss of each task depends, in `depends`.
 
-    The computational graph decides, not the values of the gradients, in the first step
-    with these parameters: a task without any signal in the batch still depends on them.
+    The graph of the first step decides, not the values of the gradients.
     """
 
     def __init__(self) -> None:
@@ -56,11 +55,10 @@ def depends_on(
 ) -> list[bool]:
     """Return whether the loss of a task depends on each parameter tensor.
 
-    The losses of all tasks are entries of one tensor, so that every parameter is part
-    of the graph of every loss, and gradients of other tasks' towers are zeros instead
-    of None. Therefore NaN is propagated backward from the loss of the task, and 0 from
-    the others: NaN times 0 is NaN, also where the labels make a gradient 0. The graph
-    is retained.
+    As the losses are entries of one tensor, gradients of other tasks' towers are zeros,
+    not None. Therefore NaN is propagated from the loss of the task, and 0 from the
+    others: NaN times 0 is NaN, also where the labels make a gradient 0. The graph is
+    retained.
     """
     probe = torch.zeros_like(losses)
     probe[task] = torch.nan

@@ -24,8 +24,7 @@ class DynamicWeightAverage(TaskWeighting):
     n_tasks : int
         Number of tasks.
     temperature : float, default=2.0
-        Temperature T of the softmax, > 0. The weights are more uniform for higher
-        values.
+        Temperature T of the softmax, > 0. Higher values give more uniform weights.
 
     Notes
     -----
@@ -33,10 +32,9 @@ class DynamicWeightAverage(TaskWeighting):
     loss is a hundred times as large as the other losses still dominates the sum. The
     weighting "ema" with `rate="dwa"` also removes the scale.
 
-    This implementation differs from the paper in batches in which the loss of a task
-    is exactly 0 because the batch has no rows for it: they do not enter the mean of
-    the task. A task without a mean has rate 1. Each call of `partial_fit` counts as
-    one epoch.
+    Unlike in the paper, losses of exactly 0, of batches without rows for the task, do
+    not enter its mean. A task without a mean has rate 1. Each call of `partial_fit`
+    counts as one epoch.
 
     References
     ----------
@@ -76,8 +74,7 @@ class DynamicWeightAverage(TaskWeighting):
 class TrainingRates(nn.Module):
     """Ratios of the tasks' mean losses in the last two epochs.
 
-    A loss that is not above 0 comes from a batch without rows for its task, and does
-    not enter the means.
+    A loss that is not above 0 is of a batch without rows of the task, and is left out.
     """
 
     mean: Tensor

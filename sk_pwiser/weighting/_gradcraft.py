@@ -51,10 +51,9 @@ class GradCraft(GradientWeighting):
 
     This implementation differs from the authors' code in three points: lengths and
     conflicts are computed over the shared parameters instead of all parameters; the
-    step is the sum over the tasks instead of their mean, as with equal weights; and
-    the averages exclude the current batch, except in the first step. Otherwise a batch
-    with a positive row of a rare task, whose gradient is long, would reduce its own
-    weight. A task whose gradient was 0 in all steps so far is ignored.
+    step is the sum over the tasks instead of their mean; and the averages exclude the
+    current batch, except in the first step, see :class:`MetaBalance`. A task whose
+    gradient was 0 in all steps so far is ignored.
 
     References
     ----------

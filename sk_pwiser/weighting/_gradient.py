@@ -33,11 +33,10 @@ class GradientWeighting(TaskWeighting):
     ----------
     skips_rows : bool
         Whether the matrices for `combine` may lack the rows of large embedding tables
-        in which the gradients of all tasks are 0. The number of entries then differs
-        between steps.
+        in which all gradients are 0, so that their sizes differ between steps.
     indices : sequence of int or None
-        Position of each tensor that is passed to `combine` among all trained
-        parameters, for methods with a state per tensor. None before the first step.
+        Positions of the tensors passed to `combine` among all trained parameters, for
+        methods with a state per tensor. None before the first step.
     join_gradients : callable or None
         Set where a batch is divided among processes: returns the sums over them of the
         gradients of one loss, in the order of the parameters.
@@ -193,10 +192,7 @@ class GradientWeighting(TaskWeighting):
 def plain_gradient(
     gradients: Sequence[Tensor | None], depends: Sequence[bool]
 ) -> Tensor | None:
-    """Return the gradient of the first task whose loss depends on a tensor.
-
-    It is zeros if no loss depends on the tensor, and None if the tensor is in no graph.
-    """
+    """Return the gradient of the first task that depends on a tensor, if any."""
     in_graph = [g for g in gradients if g is not None]
     dependent = [g for g, is_used in zip(gradients, depends, strict=True) if is_used]
     return next((g for g in [*dependent, *in_graph] if g is not None), None)

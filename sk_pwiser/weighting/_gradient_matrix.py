@@ -10,11 +10,9 @@ LARGE_TABLE = 4096
 
 
 class GradientMatrix:
-    """The tasks' gradients of several parameter tensors, flattened into one matrix.
+    """The tasks' gradients, None for 0, of several tensors as one matrix.
 
-    It lacks the rows of large embedding tables that are 0 for every task, which are
-    most of them in a batch. `gradients` has, per parameter tensor, one gradient per
-    task; None stands for 0.
+    It lacks rows of large tables that are 0 for every task, which are most in a batch.
     """
 
     def __init__(
@@ -65,8 +63,7 @@ def fill_missing(gradients: Sequence[Tensor | None]) -> list[Tensor]:
 def copy_overlapping(gradients: Sequence[Tensor]) -> list[Tensor]:
     """Return gradients that can be changed in place, one without the others.
 
-    Autograd may return the same memory for two parameters, or an expanded tensor, whose
-    entries share memory.
+    Autograd may return the same memory for two parameters, or an expanded tensor.
     """
     storages: set[int] = set()
     separate = []

@@ -42,10 +42,8 @@ class GradNorm(GradientWeighting):
     -----
     This implementation differs from the paper in these points:
 
-    - The weights multiply the gradients of the shared parameters only. Parameters of
-      one task, such as its tower, take the plain gradient of that task, as with all
-      subclasses of :class:`GradientWeighting`. In the paper the weight multiplies the
-      whole loss.
+    - The weights multiply the gradients of the shared parameters only, as with all
+      subclasses of :class:`GradientWeighting`, and in the paper the whole loss.
     - The norms are computed over all shared parameters, not over the last shared
       layer.
     - The targets are divided by the mean of :math:`r_j^\alpha`. Otherwise weights with
@@ -57,9 +55,9 @@ class GradNorm(GradientWeighting):
       the longest one, the weight of the task is unchanged in this step, and the task
       does not enter the means.
     - The initial loss :math:`L_k(0)` is the expected loss at the base rate of the task,
-      for cross-entropy the entropy of the rate, instead of the loss of the first batch,
-      which depends on whether the batch has a positive row. If the weighting is used
-      alone, or with a loss that has no pointwise part, it is the first loss above 0.
+      for cross-entropy the entropy of the rate, instead of that of the first batch. If
+      the weighting is used alone, or with a loss that has no pointwise part, it is the
+      first loss above 0.
 
     References
     ----------

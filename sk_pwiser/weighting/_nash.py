@@ -31,9 +31,8 @@ class Nash(GradientWeighting):
     n_tasks : int
         Number of tasks.
     max_norm : float or None, default=1.0
-        Largest length of the combined gradient of the shared parameters; a longer
-        gradient is scaled down. With None, the length is the square root of the
-        number of tasks.
+        Largest length of the combined gradient of the shared parameters, to which a
+        longer one is scaled down. With None, it is the root of the number of tasks.
     tol : float, default=1e-8
         Tolerance for the largest entry of :math:`|\alpha \circ G G^\top \alpha - 1|`.
     max_iter : int, default=100
@@ -54,9 +53,8 @@ class Nash(GradientWeighting):
     Adam, or a decreasing learning rate.
 
     The authors' code solves a sequence of convex programs to a tolerance of 1e-3, takes
-    steps whose length depends on the scale of the gradients, multiplies the gradients
-    of parameters of one task by the weights as well, and may reuse weights for several
-    steps.
+    steps whose length depends on the scale of the gradients, weights the gradients of
+    parameters of one task as well, and may reuse weights for several steps.
 
     References
     ----------

@@ -18,8 +18,7 @@ class PCGrad(GradientWeighting):
         \tilde g_k \leftarrow \tilde g_k - \frac{\min(\tilde g_k^\top g_j, 0)}
         {\lVert g_j \rVert^2}\, g_j
 
-    The step is :math:`\sum_k \tilde g_k`. Without conflicts it is the plain sum of the
-    gradients.
+    The step is :math:`\sum_k \tilde g_k`, without conflicts the plain sum of gradients.
 
     Parameters
     ----------
@@ -28,9 +27,8 @@ class PCGrad(GradientWeighting):
 
     Notes
     -----
-    The projections are computed from the inner products of the gradients. The random
-    order, which has an effect with three or more tasks, depends on the `random_state`
-    of the estimator.
+    The random order, which has an effect with three or more tasks, depends on the
+    `random_state` of the estimator.
 
     References
     ----------

@@ -61,9 +61,8 @@ class TaskWeighting(nn.Module):
     def set_base_losses(self, losses: Tensor) -> None:
         """Receive the losses of predictions that equal the base rates of the tasks.
 
-        Called once before training, with values that do not depend on the labels of a
-        single batch. By default they are not used. A weighting that is used alone, or
-        with a loss that has no pointwise part, does not receive them.
+        Called once before training, unless the loss has no pointwise part. By default
+        they are not used.
 
         Parameters
         ----------
@@ -120,8 +119,7 @@ class TaskWeighting(nn.Module):
     def report(self, losses: Tensor) -> Tensor:
         """Return the sum of the losses, for the history and for early stopping.
 
-        Weights that change during training would make epochs incomparable, so they
-        are ignored here.
+        Weights that change in training, and make epochs incomparable, are ignored.
 
         Parameters
         ----------

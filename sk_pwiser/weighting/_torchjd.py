@@ -26,11 +26,9 @@ class TorchJD(GradientWeighting):
         Number of tasks.
     aggregator : str, class or instance, default="UPGrad"
         An `Aggregator`, `Weighting` or `Scalarizer` of TorchJD: an instance, which is
-        copied, a class, or the name of a class. Names are looked up in
-        `torchjd.aggregation` first and in `torchjd.scalarization` second.
+        copied, a class, or its name in `torchjd.aggregation` or `.scalarization`.
     **params : dict
-        Parameters of the class. `n_tasks` and `shape` are set to the number of tasks
-        by default.
+        Parameters of the class. `n_tasks` and `shape` default to the number of tasks.
 
     Raises
     ------
@@ -214,8 +212,7 @@ def as_weighting(
 ) -> tuple[Any, dict[str, Any] | None]:
     """Replace a class or instance of TorchJD by `TorchJD` and its parameters.
 
-    `weighting` and `weighting_params` of an estimator are returned unchanged if they do
-    not belong to TorchJD. An instance of any other class raises a TypeError.
+    Others are returned unchanged, but for instances, which raise a TypeError.
     """
     kind = choice if isinstance(choice, type) else type(choice)
     if any(base.__module__.partition(".")[0] == "torchjd" for base in kind.__mro__):

@@ -46,8 +46,7 @@ class ActivePairs(NamedTuple):
 def inactive_bound(higher: Tensor, margin: float) -> Tensor:
     """Return for each v the largest c with margin - (v - c) <= 0 in float64.
 
-    A comparison of c with the rounded v - margin would differ from the formula for some
-    pairs within rounding of the kink, such as v = margin = 1 and c = 1e-20.
+    The rounded v - margin would be wrong within rounding of the kink.
     """
     # The rounded v - c reaches the margin from half a spacing below it.
     half_spacing = (margin - math.nextafter(margin, -math.inf)) / 2

@@ -54,8 +54,7 @@ def logistic_sums(
     """Sum w_v w_c log(1 + exp(margin - (v - c))) over all pairs, with its gradients.
 
     If the scores span more than MAX_BLOCKS blocks, wide gaps between them are closed
-    first. All pairs are evaluated only if they still span more (over 131072 units). The
-    result is NaN if a score is not finite. All tensors are float64, contiguous and not
+    first. The result is NaN if a score is not finite. All tensors are float64 and not
     empty.
     """
     weights = higher_weight, lower_weight
@@ -124,11 +123,7 @@ def _grid_sums(
 
 
 def _stencils(positions: Tensor) -> Iterator[tuple[slice, Tensor, Tensor]]:
-    """Yield chunks of positions with their ORDER nodes and Lagrange weights.
-
-    Position p lies between the two middle ones of the nodes floor(p) .. floor(p) + 7:
-    node i is at coordinate i - 3.
-    """
+    """Yield chunks of positions with ORDER nodes, floor(p) on, and Lagrange weights."""
     offsets = torch.arange(ORDER, device=positions.device)[:, None]
     ratios = (offsets - offsets.T).double()
     scale = ratios.fill_diagonal_(1.0).prod(1)[:, None]
