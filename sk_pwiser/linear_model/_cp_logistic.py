@@ -11,7 +11,7 @@ from sklearn.utils import check_array, check_random_state
 from sklearn.utils._param_validation import Interval, StrOptions
 from sklearn.utils.validation import check_is_fitted, validate_data
 
-from sk_pwiser._table import MISSING_LABELS, find_column
+from sk_pwiser._table import MISSING_LABELS, find_column, is_missing
 from sk_pwiser._utils import accept_any_case_of_y
 from sk_pwiser.linear_model._cp_problem import (
     CPProblem,
@@ -56,9 +56,8 @@ class CPMultiTaskLogistic(LinearPredictions, ClassifierMixin, BaseEstimator):
     alpha : float, default=1.0
         Strength of the penalty of the factors, > 0.
     intercept_alpha : float, default=1.0
-        Strength of the penalty of the intercepts, >= 0. It keeps the intercepts of
-        cells without rows, or with one label only, finite. With 0 and squared errors
-        the intercepts are those of the paper, without a penalty.
+        Strength of the penalty of the intercepts, >= 0; 0 in the paper. It keeps the
+        intercepts of cells without rows, or with one label only, finite.
     task_mode : str, default="event"
         Name of the mode of the columns of `y`, in `factors_`.
     group_modes : sequence of (str or int), default=()
@@ -70,12 +69,10 @@ class CPMultiTaskLogistic(LinearPredictions, ClassifierMixin, BaseEstimator):
         Whether labels may be missing (NaN in `y`), in any task but a single one. With
         "ignore" such rows take no part in the task.
     loss : {"log_loss", "squared_error"}, default="log_loss"
-        Logistic loss, or half the squared distance to -1 and 1. The latter is the
-        least-squares form of the paper; its predictor f gives the probability
-        ``(1 + f) / 2``, clipped to [0, 1].
+        Logistic loss, or half the squared distance to -1 and 1, as in the paper, whose
+        predictor f gives the probability ``(1 + f) / 2``, clipped to [0, 1].
     solver : {"lbfgs", "als"}, default="lbfgs"
-        L-BFGS over all factors at once, or alternating least squares as in the paper,
-        for squared errors only.
+        L-BFGS over all factors at once, or, for squared errors, the paper's ALS.
     max_iter : int, default=400
         Largest number of iterations.
     tol : float, default=1e-5
@@ -95,8 +92,7 @@ class CPMultiTaskLogistic(LinearPredictions, ClassifierMixin, BaseEstimator):
     loadings_ : ndarray of shape (n_features, rank)
         The loadings, which all cells share. `n_features` does not count the metadata.
     factors_ : dict
-        The factors of each mode, ndarray of shape (n_levels, rank): `task_mode` and the
-        columns of `group_modes`.
+        Factors by mode, `task_mode` and `group_modes`, of shape (n_levels, rank).
     levels_ : dict
         The levels of each column of `group_modes`, in the order of the factors.
     objective_ : float
@@ -119,9 +115,8 @@ class CPMultiTaskLogistic(LinearPredictions, ClassifierMixin, BaseEstimator):
     The problem is not convex: different starts may end in different minima. With a
     product of three factors and more, a large `alpha` makes all of them 0.
 
-    Differences from the paper: the logistic loss; the small penalty of the intercepts;
-    linear kernels only, so that each least-squares step is a ridge regression in the
-    primal; the mean factor of unseen levels.
+    Differences from the paper: the logistic loss, the penalty of the intercepts, linear
+    kernels only, and the mean factor of unseen levels.
 
     References
     ----------
@@ -394,9 +389,7 @@ def fit_levels(names, levels):
     if not names:
         return None
     for name, column in zip(names, levels.T, strict=True):
-        # A missing value differs from itself, or is None or pandas.NA.
-        n_missing = sum(v is None or (v == v) is not True for v in column.tolist())
-        if n_missing:
+        if n_missing := sum(map(is_missing, column.tolist())):
             raise ValueError(
                 f"The column {name!r} of group_modes has {n_missing} missing values."
             )

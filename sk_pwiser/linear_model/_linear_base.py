@@ -285,16 +285,14 @@ class LinearPredictions(DocLink):
     def score(self, X, y, sample_weight=None):
         """Compute the mean over the tasks of ROC AUC, or R2 of regression tasks.
 
-        It is not the accuracy: at a click rate of 1 %, predicting no click at all has
-        an accuracy of 99 %.
+        At a click rate of 1 %, predicting no click at all has an accuracy of 99 %.
 
         Parameters
         ----------
         X : {array-like, sparse matrix} of shape (n_samples, n_features)
             Features.
         y : array-like of shape (n_samples, n_tasks) or (n_samples,)
-            True labels and values. With `missing_labels="ignore"` rows with NaN are
-            left out of their task.
+            True labels and values; NaN as in `fit`.
         sample_weight : array-like of shape (n_samples,) or (n_samples, n_tasks), \
                 default=None
             Weights of the rows, or of the rows and tasks, >= 0.

@@ -4,7 +4,6 @@ from numbers import Integral, Real
 from typing import ClassVar
 
 import numpy as np
-from scipy import sparse
 from sklearn.base import BaseEstimator, _fit_context
 from sklearn.utils import ClassifierTags, RegressorTags, check_array
 from sklearn.utils._param_validation import Interval, StrOptions
@@ -51,13 +50,12 @@ class SparseLinearBase(LinearPredictions, BaseEstimator):
         X : {array-like, sparse matrix} of shape (n_samples, n_features)
             Features.
         y : array-like of shape (n_samples, n_tasks) or (n_samples,)
-            Labels 0 and 1 of binary tasks, or any two labels of a single one; values of
-            regression tasks.
+            Labels 0 and 1, any two of a single task, or values of regression tasks.
         sample_weight : array-like of shape (n_samples,) or (n_samples, n_tasks), \
                 default=None
-            Weights of the rows, or of the rows and tasks, >= 0. Only the ratios within
-            a task matter, since its loss is a mean. A row of weight 0 takes no part in
-            the task. A choice of alpha weights the scores, too.
+            Weights of the rows, or of the rows and tasks, >= 0, also of the scores for
+            a choice of alpha. Only the ratios within a task matter; a row of weight 0
+            takes no part in it.
 
         Returns
         -------
@@ -96,9 +94,7 @@ class SparseLinearBase(LinearPredictions, BaseEstimator):
         X = validate_data(
             self, X, accept_sparse=("csr", "csc"), dtype=np.float64, reset=False
         )
-        linear = X @ self.coef_.T
-        linear = linear.toarray() if sparse.issparse(linear) else linear
-        return linear + self.intercept_
+        return X @ self.coef_.T + self.intercept_
 
     def __sklearn_tags__(self):
         tags = super().__sklearn_tags__()
@@ -122,9 +118,8 @@ class MultiTaskSparseLinear(SparseLinearBase):
     The loss of binary tasks, such as click and conversion, is logistic; that of
     regression tasks, such as the order value, is the squared error. A feature has a
     coefficient for every task or for none, since the penalty is the sum over the
-    features of the Euclidean norm of their coefficients. With w_k the coefficients of
-    task k, n_k its number of labelled rows and w^j the coefficients of feature j, the
-    objective is
+    features of the norm of their coefficients. With w_k the coefficients of task k, n_k
+    its number of labelled rows and w^j the coefficients of feature j, the objective is
 
         sum over binary k of (2 / n_k) sum_i log(1 + exp(-y_ik x_i'w_k))
         + sum over regression k of (1 / (2 n_k)) sum_i (y_ik - x_i'w_k)^2
@@ -152,14 +147,12 @@ class MultiTaskSparseLinear(SparseLinearBase):
         Whether the tasks have intercepts.
     scale_targets : bool, default=False
         Whether the values of regression tasks are divided by their standard deviation
-        during the fit. Without it the choice of features depends on the units of the
-        values: an order value in cents outweighs all binary tasks. Coefficients and
-        predictions are in the units of `y` in both cases.
+        during the fit. Without it the choice of features depends on the units: an order
+        value in cents outweighs all binary tasks. Results are in the units of `y`.
     max_iter : int, default=2000
         Largest number of steps of the solver.
     tol : float, default=1e-4
-        Largest violation of the optimality conditions, relative to the gradient at
-        coefficients of 0.
+        Largest violation of the optimality conditions, relative to that of zeros.
 
     Attributes
     ----------
@@ -190,8 +183,7 @@ class MultiTaskSparseLinear(SparseLinearBase):
     Notes
     -----
     Differences from the paper: intercepts are not penalised, so that predictions do not
-    depend on the origin of the features, and all tasks share one table, in which each
-    task may have other rows with labels.
+    depend on the origin of the features, and all tasks share one table.
 
     Columns should have similar scales, as for any penalised model. Inside
     :class:`~sklearn.feature_selection.SelectFromModel`, pass ``threshold=1e-10``; its
@@ -270,8 +262,7 @@ class MultiTaskSparseLinear(SparseLinearBase):
 def multi_task_sparse_path(X, y, *, alphas=10, eps=0.01, sample_weight=None, **params):
     """Compute the coefficients of :class:`MultiTaskSparseLinear` for several alphas.
 
-    The alphas are solved in descending order, and each solution is the start of the
-    next.
+    The alphas are solved in descending order, each from the last solution.
 
     Parameters
     ----------
@@ -280,9 +271,8 @@ def multi_task_sparse_path(X, y, *, alphas=10, eps=0.01, sample_weight=None, **p
     y : array-like of shape (n_samples, n_tasks) or (n_samples,)
         Labels 0 and 1 of binary tasks, values of regression tasks.
     alphas : int or array-like of shape (n_alphas,), default=10
-        The penalties, or their number. In the latter case their logarithms are evenly
-        spaced, from the smallest penalty at which all coefficients are 0 down to `eps`
-        times it.
+        The penalties, or their number, on a logarithmic grid from the smallest penalty
+        at which all coefficients are 0 down to `eps` times it.
     eps : float, default=0.01
         The smallest alpha over the largest one, if `alphas` is a number.
     sample_weight : array-like of shape (n_samples,) or (n_samples, n_tasks), \

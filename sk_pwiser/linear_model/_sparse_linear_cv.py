@@ -17,17 +17,15 @@ from sk_pwiser.model_selection import FunnelStratifiedKFold
 class MultiTaskSparseLinearCV(SparseLinearBase):
     """MultiTaskSparseLinear with alpha chosen by cross-validation.
 
-    In each fold the model is fitted along the path of alphas in descending order; each
-    solution is the start of the next. The alpha with the best mean AUC of the binary
-    tasks and the one with the best mean R2 of the regression tasks are averaged,
-    weighted by the numbers of tasks, and the model is fitted to all rows.
+    In each fold the model is fitted along the path of alphas. The alpha with the best
+    mean AUC of the binary tasks and the one with the best mean R2 of the regression
+    tasks are averaged, weighted by the numbers of tasks, for a fit to all rows.
 
     Parameters
     ----------
     alphas : int or array-like of shape (n_alphas,), default=10
-        The penalties, or their number. In the latter case their logarithms are evenly
-        spaced, from the smallest penalty at which all coefficients are 0 down to `eps`
-        times it.
+        The penalties, or their number, on a logarithmic grid from the smallest penalty
+        at which all coefficients are 0 down to `eps` times it.
     eps : float, default=0.01
         The smallest alpha over the largest one, if `alphas` is a number.
     cv : int, cross-validation generator or iterable, default=5
@@ -45,13 +43,11 @@ class MultiTaskSparseLinearCV(SparseLinearBase):
     fit_intercept : bool, default=True
         Whether the tasks have intercepts.
     scale_targets : bool, default=False
-        Whether the values of regression tasks are divided by their standard deviation
-        during the fit; see :class:`MultiTaskSparseLinear`.
+        Whether values are scaled in the fit; see :class:`MultiTaskSparseLinear`.
     max_iter : int, default=2000
         Largest number of steps of the solver per alpha.
     tol : float, default=1e-4
-        Largest violation of the optimality conditions, relative to the gradient at
-        coefficients of 0.
+        Largest violation of the optimality conditions, relative to that of zeros.
     n_jobs : int, default=None
         Number of folds that are computed in parallel.
     random_state : int, RandomState instance or None, default=None

@@ -174,8 +174,16 @@ class PWiseR(MultiTaskLoss):
             is_at_depth = rows_by_depth(y, sample_weight, path)
             for head in heads:
                 weight = weights_of_task(sample_weight, head)
-                of_rows = WeightedScores(scores[:, head], weight)
-                terms[head].append(self._term(of_rows, is_at_depth))
+                of_pairs = means_over_pairs(
+                    WeightedScores(scores[:, head], weight),
+                    is_at_depth,
+                    self.margins,
+                    self.surrogate,
+                    self.pairs,
+                )
+                # Each mean over pairs, times the share of its higher rows.
+                shares = [m * rows.weight_per_row(len(y)) for rows, m in of_pairs]
+                terms[head].append(torch.stack(shares).sum())
         zero = losses.new_zeros(())
         means = [_mean(each, zero).to(losses.dtype) for each in terms]
         return losses + self.pwiser_weight * torch.stack(means)
@@ -207,15 +215,6 @@ class PWiseR(MultiTaskLoss):
         values = torch.stack([_mean(each, zeros[0]) for each in terms])
         columns = torch.stack([_mean(each, zeros) for each in gradients], dim=1)
         return values.to(scores.dtype), columns.to(scores.dtype)
-
-    def _term(self, scores: WeightedScores, is_at_depth: Tensor) -> Tensor:
-        """Sum the means over pairs, each times the share of its higher rows."""
-        n_rows = len(scores.values)
-        means = means_over_pairs(
-            scores, is_at_depth, self.margins, self.surrogate, self.pairs
-        )
-        shares = [mean * higher.weight_per_row(n_rows) for higher, mean in means]
-        return torch.stack(shares).sum()
 
     def cautions(self, base_rates: Sequence[float]) -> list[str]:
         """Return a message if the weight is large and conversions are rare."""
@@ -279,8 +278,9 @@ def _mean(terms: list[Tensor], zero: Tensor) -> Tensor:
 
 def _find_heads(tasks: Any, task_names: Sequence[str]) -> list[int]:
     """Return the indices of the tasks that take the term, in ascending order."""
+    n_tasks, heads = len(task_names), set()
     if isinstance(tasks, str) and tasks == "all":
-        return list(range(len(task_names)))
+        return list(range(n_tasks))
     rule = (
         f"tasks must be 'all', or names or indices of the tasks {list(task_names)}; "
         f"got {tasks!r}."
@@ -289,21 +289,17 @@ def _find_heads(tasks: Any, task_names: Sequence[str]) -> list[int]:
         tasks = [tasks]
     if not is_iterable(tasks):
         raise TypeError(rule)
-    return sorted({_find_head(task, task_names, rule) for task in tasks})
-
-
-def _find_head(task: object, task_names: Sequence[str], rule: str) -> int:
-    """Return the index of one task; `rule` is the error message."""
-    n_tasks = len(task_names)
-    if isinstance(task, str):
-        index = task_names.index(task) if task in task_names else n_tasks
-    elif isinstance(task, Integral) and not isinstance(task, bool):
-        index = int(task)
-    else:
-        raise TypeError(rule)
-    if not -n_tasks <= index < n_tasks:
-        raise ValueError(rule)
-    return index % n_tasks
+    for task in tasks:
+        if isinstance(task, str):
+            index = task_names.index(task) if task in task_names else n_tasks
+        elif isinstance(task, Integral) and not isinstance(task, bool):
+            index = int(task)
+        else:
+            raise TypeError(rule)
+        if not -n_tasks <= index < n_tasks:
+            raise ValueError(rule)
+        heads.add(index % n_tasks)
+    return sorted(heads)
 
 
 def _build_base(

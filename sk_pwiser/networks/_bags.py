@@ -165,14 +165,9 @@ class BagEmbeddings(nn.Module):
         n_own = [bag.n_vectors if bag.column is None else N_SPECIAL for bag in bags]
         own_starts = torch.tensor([0, *n_own]).cumsum(0)
         has_column = torch.tensor([bag.column is not None for bag in bags])
-        for name, buffer in (
-            ("starts", own_starts[:-1]),
-            ("unseen", own_starts[:-1]),
-            ("own_starts", own_starts[:-1]),
-            ("rows", own_starts[:-1]),
-            ("is_shared", has_column),
-        ):
-            self.register_buffer(name, buffer, persistent=False)
+        self.register_buffer("is_shared", has_column, persistent=False)
+        for name in ("starts", "unseen", "own_starts", "rows"):
+            self.register_buffer(name, own_starts[:-1], persistent=False)
         self.embeddings = nn.ModuleList(
             nn.EmbeddingBag(
                 int(own_starts[-1]), dim, mode="sum", include_last_offset=True
@@ -244,9 +239,9 @@ class BagEmbeddings(nn.Module):
             vectors = F.embedding(own, table.weight, sparse=table.sparse)
             if self.shares:
                 vectors = torch.where(is_own.unsqueeze(1), vectors, tables[t](shared))
-            weights = torch.ones_like(vectors[:, 0])
-            if bags.weights is not None:
-                weights = bags.weights
+            weights = bags.weights
+            if weights is None:
+                weights = torch.ones_like(vectors[:, 0])
             for i, (b, spec) in enumerate(self.attended):
                 assert codes is not None
                 assert spec.column is not None
@@ -257,9 +252,7 @@ class BagEmbeddings(nn.Module):
                 found = attention(targets, vectors[chosen], ages).to(weights.dtype)
                 weights = weights.index_put((chosen,), found * weights[chosen])
             vectors = vectors * weights.unsqueeze(1)
-            zeros = torch.zeros(
-                n_sums, vectors.shape[1], dtype=vectors.dtype, device=vectors.device
-            )
+            zeros = vectors.new_zeros(n_sums, vectors.shape[1])
             places = bag.unsqueeze(1).expand_as(vectors)
             sums.append(zeros.scatter_add(0, places, vectors))
         return sums

@@ -22,13 +22,11 @@ def distill(estimators, X, *, weights=None, student):
     r"""Train an estimator on the predictions of others, without their data.
 
     The student minimises the weighted sum of its cross-entropies with the estimators'
-    probabilities p on unlabelled impressions, averaged over the rows and summed over
-    the tasks,
+    probabilities p on unlabelled impressions, summed over the tasks,
 
     .. math:: \sum_m w_m \mathrm{BCE}(q, p_m) = \mathrm{BCE}(q, \sum_m w_m p_m),
 
-    with its own probabilities q. It is least where q is the weighted mean of the
-    estimators' probabilities.
+    with its own probabilities q, which is least at the weighted mean of the p.
 
     Parameters
     ----------
@@ -58,8 +56,7 @@ def distill(estimators, X, *, weights=None, student):
     Notes
     -----
     Early stopping monitors the cross-entropy with the estimators' probabilities, or the
-    expected AUC of labels drawn from them. Target statistics are means of these
-    probabilities.
+    expected AUC of labels drawn from them. Target statistics are their means.
 
     References
     ----------
@@ -76,7 +73,7 @@ def distill(estimators, X, *, weights=None, student):
     >>> networks = ("mmoe", "aitm")
     >>> models = [MultiTaskCTRCVRClassifier(network=n, max_epochs=3) for n in networks]
     >>> teachers = [model.fit(X[:600], Y[:600]) for model in models]
-    >>> student = MultiTaskCTRCVRClassifier(max_epochs=3, random_state=0)
+    >>> student = MultiTaskCTRCVRClassifier(max_epochs=3)
     >>> distill(teachers, X[600:], student=student).predict_proba(X).shape
     (900, 2)
     """
@@ -116,13 +113,12 @@ def market_mixup(
     X : {DataFrame, array-like} of shape (n_samples, n_features)
         Impressions. Labels are not needed.
     weights : array-like of shape (n_estimators,), default=None
-        Weights of the estimators, >= 0, scaled to a sum of 1. The weights returned by
-        :func:`select_estimators` protect against corrupted estimators. None for equal
-        weights.
+        Weights of the estimators, as in :func:`distill`. Those that
+        :func:`select_estimators` returns protect against corrupted estimators.
     markets : array-like of int of shape (n_samples,) or str, default=None
-        For each row, the index of the estimator of its market, as an array or as the
-        name of a column of `X`. The prediction of this estimator alone is the target of
-        the row. None for the weighted mean of all predictions.
+        For each row, the index of the estimator of its market, whose prediction alone
+        is the target, as an array or the name of a column of `X`. None for the weighted
+        mean of all predictions.
     concentration : float, default=0.5
         Both parameters of the Beta distribution of lam, > 0. Below 1, one of the two
         rows dominates in most batches.
@@ -155,18 +151,16 @@ def market_mixup(
 
     Examples
     --------
+    >>> from sklearn.base import clone
     >>> from sk_pwiser import MultiTaskCTRCVRClassifier
     >>> from sk_pwiser.datasets import make_ctr_cvr
     >>> from sk_pwiser.transfer import market_mixup
     >>> data = make_ctr_cvr(900, ctr=0.3, random_state=0)
     >>> X, Y = data.data, data.target
     >>> markets = [slice(0, 300), slice(300, 600)]
-    >>> models = [MultiTaskCTRCVRClassifier(max_epochs=2) for _ in range(3)]
-    >>> pool = [
-    ...     model.fit(X[m], Y[m]) for model, m in zip(models, markets, strict=False)
-    ... ]
-    >>> start = market_mixup(pool, X[600:], student=models[2])
-    >>> start.predict_proba(X).shape
+    >>> student = MultiTaskCTRCVRClassifier(max_epochs=2)
+    >>> pool = [clone(student).fit(X[rows], Y[rows]) for rows in markets]
+    >>> market_mixup(pool, X[600:], student=student).predict_proba(X).shape
     (900, 2)
     """
     pool = check_pool(estimators)

@@ -40,8 +40,7 @@ def fine_tune(
     r"""Train a copy of a fitted estimator on the impressions of a new market.
 
     The network starts from the weights of `source`, with a new optimiser. A regulariser
-    keeps it near `source`, which helps if the market has few rows; :ref:`transfer` has
-    the formulas:
+    keeps it near `source`, for markets of few rows; :ref:`transfer` has the formulas:
 
     - "l2_sp" penalises the distance from the source's weights, without embeddings of
       category values that are new or do not occur in `X`;
@@ -61,8 +60,7 @@ def fine_tune(
     Y : array-like of shape (n_samples, n_tasks) or (n_samples,)
         Labels, the tasks of the source.
     sample_weight : array-like of shape (n_samples,), default=None
-        Weights of the rows, >= 0. With `seen=True`, not supported if there are target
-        statistics.
+        Weights of the rows, >= 0. Not with `seen=True` and target statistics.
     groups : array-like of shape (n_samples,), default=None
         Group of each row, as in `fit`.
     eval_set : tuple of (X, Y), default=None
@@ -87,9 +85,8 @@ def fine_tune(
     Returns
     -------
     MultiTaskCTRCVRClassifier
-        A new fitted estimator. Its `history_` begins with the first epoch of this
-        training. The training loss in it includes the penalty, the validation loss does
-        not.
+        A new fitted estimator. The training loss in its `history_`, of this training
+        only, includes the penalty; the validation loss does not.
 
     Raises
     ------
@@ -100,8 +97,7 @@ def fine_tune(
     Warns
     -----
     UserWarning
-        If `seen=False` and the target statistics of the source suggest that it was
-        fitted on the rows of `X`.
+        If `seen=False`, but the source was probably fitted on the rows of `X`.
 
     See Also
     --------
@@ -109,10 +105,9 @@ def fine_tune(
 
     Notes
     -----
-    Departures from the papers: L2-SP treats the output layer separately, since its task
-    is new; here the tasks are the same, and all weights are kept near the source. DELTA
-    weights channels by their importance; here all have the same weight. BSS penalises k
-    singular values, also of inactive units; here k = 1.
+    Departures from the papers: L2-SP does not keep the output layer near the source,
+    since its task is new. DELTA weights channels by their importance; here all have the
+    same weight. BSS penalises k singular values, also of inactive units; here k = 1.
 
     The equations of TRED were not available. Here the gates, which separate relevant
     features from the others, minimise the cross-entropy of a linear model per task on
@@ -141,8 +136,7 @@ def fine_tune(
     >>> from sk_pwiser.transfer import fine_tune
     >>> data = make_ctr_cvr(1_000, ctr=0.3, random_state=0)
     >>> X, Y = data.data, data.target
-    >>> source = MultiTaskCTRCVRClassifier(max_epochs=2, random_state=0)
-    >>> source = source.fit(X[:800], Y[:800])
+    >>> source = MultiTaskCTRCVRClassifier(max_epochs=2).fit(X[:800], Y[:800])
     >>> model = fine_tune(source, X[800:], Y[800:], regularizer="l2_sp", max_epochs=3)
     >>> model.n_iter_, source.n_iter_
     (3, 2)

@@ -29,12 +29,10 @@ def fit_like(
 
     An encoder that is learnt on one market has its own codes, bins of numbers and
     target statistics, so that weights of two markets' networks have different meanings.
-    This function takes the encoder of `source`, with all category values that occurred
-    in its fit. Everything else is as in `estimator.fit`: the network starts from random
-    weights, and its output biases from the rates of this market.
-
-    Category values without a training row get the embedding of unseen values, since
-    their own has not been trained.
+    This function takes the encoder of `source`. Everything else is as in
+    `estimator.fit`: the network starts from random weights, and its output biases from
+    the rates of this market. Category values without a training row get the embedding
+    of unseen values.
 
     Parameters
     ----------
@@ -51,8 +49,7 @@ def fit_like(
     Y : array-like of shape (n_samples, n_tasks) or (n_samples,)
         Labels, the tasks of `source`.
     sample_weight : array-like of shape (n_samples,), default=None
-        Weights of the rows, >= 0. With `seen=True`, not supported if there are target
-        statistics.
+        Weights of the rows, >= 0. Not with `seen=True` and target statistics.
     groups : array-like of shape (n_samples,), default=None
         Group of each row, as in `fit`.
     eval_set : tuple of (X, Y), default=None
@@ -78,8 +75,7 @@ def fit_like(
     Warns
     -----
     UserWarning
-        If `seen=False` and the target statistics of `source` suggest that it was fitted
-        on the rows of `X`.
+        If `seen=False`, but `source` was probably fitted on the rows of `X`.
 
     See Also
     --------
@@ -92,13 +88,9 @@ def fit_like(
     >>> from sk_pwiser.transfer import check_compatible, fit_like
     >>> data = make_ctr_cvr(1_000, ctr=0.3, random_state=0)
     >>> X, Y = data.data, data.target
-    >>> model = MultiTaskCTRCVRClassifier(max_epochs=1, random_state=0)
-    >>> source = model.fit(X, Y)
-    >>> markets = [
-    ...     fit_like(model, source, X[rows], Y[rows], seen=True)
-    ...     for rows in (X.index < 500, X.index >= 500)
-    ... ]
-    >>> check_compatible([source, *markets])
+    >>> source = MultiTaskCTRCVRClassifier(max_epochs=1).fit(X, Y)
+    >>> model = fit_like(source, source, X[:500], Y[:500], seen=True)
+    >>> check_compatible([source, model])
     """
     check_type("estimator", estimator)
     check_fitted("source", source)

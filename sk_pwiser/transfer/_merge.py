@@ -74,8 +74,7 @@ def merge_estimators(
     base : MultiTaskCTRCVRClassifier
         The fitted estimator from which the others were fine-tuned.
     estimators : sequence of MultiTaskCTRCVRClassifier
-        Fitted estimators with the network, tasks and encoder of the base; see
-        :func:`check_compatible`.
+        Fitted estimators that :func:`check_compatible` accepts together with the base.
     X : {DataFrame, array-like} of shape (n_samples, n_features)
         Held-out impressions of all markets. With a `negative_sampling_rate` below 1,
         they are rows of the sampled log, as in `fit`.
@@ -123,22 +122,21 @@ def merge_estimators(
 
     Notes
     -----
-    Departures from the papers: AdaMerging minimises the entropy with Adam over batches;
-    here the default is the log loss on labelled rows, and L-BFGS-B minimises it on all
-    rows. AdaMerging merges the encoder only, and each task keeps its head; here the
-    markets share the tasks, and the heads are merged as well. Statistics of batch
-    normalisation are computed again on `X`. R-MTLLMF was readable in the abstract only.
+    Departures from the papers: AdaMerging minimises the entropy with Adam over batches,
+    and each task keeps its head; here L-BFGS-B minimises the objective on all rows, and
+    the heads are merged as well. Statistics of batch normalisation are computed again
+    on `X`. R-MTLLMF was readable in the abstract only.
 
     References
     ----------
-    Yang et al. (2024). "AdaMerging: Adaptive Model Merging
-    for Multi-Task Learning." ICLR. :arxiv:`2310.02575`
+    Yang et al. (2024). "AdaMerging: Adaptive Model Merging for Multi-Task Learning."
+    ICLR. :arxiv:`2310.02575`
 
-    Yadav et al. (2023). "TIES-Merging: Resolving Interference
-    When Merging Models." NeurIPS. :arxiv:`2306.01708`
+    Yadav et al. (2023). "TIES-Merging: Resolving Interference When Merging Models."
+    NeurIPS. :arxiv:`2306.01708`
 
-    Djuhera et al. (2024). "R-MTLLMF: Resilient Multi-Task
-    Large Language Model Fusion at the Wireless Edge." :arxiv:`2411.18220`
+    Djuhera et al. (2024). "R-MTLLMF: Resilient Multi-Task Large Language Model Fusion
+    at the Wireless Edge." :arxiv:`2411.18220`
 
     Examples
     --------
@@ -147,9 +145,7 @@ def merge_estimators(
     >>> from sk_pwiser.transfer import fine_tune, merge_estimators
     >>> data = make_ctr_cvr(1_200, ctr=0.3, random_state=0)
     >>> X, Y = data.data, data.target
-    >>> base = MultiTaskCTRCVRClassifier(max_epochs=2, random_state=0)
-    >>> base.fit(X[:400], Y[:400]).n_iter_
-    2
+    >>> base = MultiTaskCTRCVRClassifier(max_epochs=2).fit(X[:400], Y[:400])
     >>> markets = [slice(400, 700), slice(700, 1_000)]
     >>> params = {"max_epochs": 1, "extend": False}
     >>> models = [fine_tune(base, X[m], Y[m], **params) for m in markets]
@@ -163,7 +159,11 @@ def merge_estimators(
     objective = check_choice("objective", objective, (*OBJECTIVES, None))
     granularity = check_choice("granularity", granularity, GRANULARITIES)
     low, high = _check_bounds(bounds)
-    start = _check_prior(prior, len(members), low, high)
+    start = one_per_estimator("prior", prior, len(members))
+    if not ((start >= low) & (start <= high)).all():
+        raise ValueError(
+            f"prior must be within the bounds ({low:g}, {high:g}); got {prior!r}."
+        )
     if trim is not None:
         trim = check_number("trim", trim, at_least=0, below=1)
     frozen = _frozen_names(base, freeze)
@@ -225,16 +225,6 @@ def _check_bounds(bounds):
     if low > high:
         raise ValueError(f"bounds must be in ascending order; got {bounds!r}.")
     return low, high
-
-
-def _check_prior(prior, n_members, low, high):
-    """Return the initial coefficients, one per member."""
-    values = one_per_estimator("prior", prior, n_members)
-    if not ((values >= low) & (values <= high)).all():
-        raise ValueError(
-            f"prior must be within the bounds ({low:g}, {high:g}); got {prior!r}."
-        )
-    return values
 
 
 def _frozen_names(base, freeze):
@@ -332,8 +322,7 @@ def merge_interference(base, estimators, X, *, coefficients=1.0, markets=None):
     Returns
     -------
     float
-        The sum over the estimators of mean differences of probabilities, over rows and
-        tasks.
+        The sum over the estimators of mean differences, over rows and tasks.
 
     Raises
     ------
@@ -344,8 +333,7 @@ def merge_interference(base, estimators, X, *, coefficients=1.0, markets=None):
     Notes
     -----
     The measure is the disentanglement error of Ortiz-Jimenez et al., with the absolute
-    difference of probabilities as the distance. An estimator whose market has no row
-    contributes 0.
+    difference as the distance. An estimator whose market has no row contributes 0.
 
     References
     ----------
@@ -362,9 +350,7 @@ def merge_interference(base, estimators, X, *, coefficients=1.0, markets=None):
     >>> from sk_pwiser.transfer import fine_tune, merge_interference
     >>> data = make_ctr_cvr(900, ctr=0.3, random_state=0)
     >>> X, Y = data.data, data.target
-    >>> base = MultiTaskCTRCVRClassifier(max_epochs=2, random_state=0)
-    >>> base.fit(X[:300], Y[:300]).n_iter_
-    2
+    >>> base = MultiTaskCTRCVRClassifier(max_epochs=2).fit(X[:300], Y[:300])
     >>> markets = [slice(300, 600), slice(600, 900)]
     >>> params = {"max_epochs": 1, "extend": False}
     >>> models = [fine_tune(base, X[m], Y[m], **params) for m in markets]

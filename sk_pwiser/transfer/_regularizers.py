@@ -96,7 +96,10 @@ def squared_discrepancy(x, y, n_kernels=5):
     The kernel is the mean of Gaussian kernels, whose widths differ by factors of 2.
     """
     points = torch.cat([x, y])
-    distances = _squared_distances(points)
+    # Not torch.cdist, whose gradient is not finite for equal points after a root.
+    squares = points.square().sum(dim=1)
+    distances = squares.unsqueeze(0) + squares.unsqueeze(1) - 2 * points @ points.T
+    distances = distances.clamp(min=0)
     n, n_x = len(points), len(x)
     mean = distances.detach().sum() / (n * (n - 1))
     scale = mean.clamp(min=torch.finfo(points.dtype).tiny)
@@ -104,13 +107,6 @@ def squared_discrepancy(x, y, n_kernels=5):
     kernel = torch.stack([torch.exp(-distances / w) for w in widths]).mean(dim=0)
     within = kernel[:n_x, :n_x].mean() + kernel[n_x:, n_x:].mean()
     return within - 2 * kernel[:n_x, n_x:].mean()
-
-
-def _squared_distances(points):
-    # Not torch.cdist, whose gradient is not finite for equal points after a root.
-    squares = points.square().sum(dim=1)
-    distances = squares.unsqueeze(0) + squares.unsqueeze(1) - 2 * points @ points.T
-    return distances.clamp(min=0)
 
 
 def separate(features, y, sample_weight, seed):

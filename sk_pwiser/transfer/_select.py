@@ -39,8 +39,7 @@ def select_estimators(
     """Select the estimators of a pool whose mean prediction scores best.
 
     A set of estimators is scored by the mean of their probabilities on labelled rows.
-    Estimators that were trained on corrupted data, or for traffic that differs too
-    much, are left out.
+    Those of corrupted data, or of traffic that differs too much, are left out.
 
     Parameters
     ----------
@@ -90,10 +89,9 @@ def select_estimators(
     Notes
     -----
     In the paper the reward of a set of models is the validation accuracy of a
-    meta-learner that was trained with them. Here it is the score of their mean
-    prediction, which needs no training. The policy follows the gradient of the
-    log-probability of a draw without replacement; the paper sums the logarithms of the
-    models' own probabilities. For sets of one estimator the two are equal.
+    meta-learner that was trained with them, here the score of their mean prediction.
+    The policy follows the gradient of the log-probability of a draw without
+    replacement; the paper sums the logarithms of the models' own probabilities.
 
     References
     ----------

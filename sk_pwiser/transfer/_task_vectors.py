@@ -6,6 +6,7 @@ not depend on the rounding of differences.
 """
 
 from copy import deepcopy
+from dataclasses import dataclass
 from functools import partial
 
 import numpy as np
@@ -50,7 +51,11 @@ def trim_vectors(base, members, share, names):
 
     Then only entries with the sign of the sum remain, of the tensors in `names`.
     """
-    limits = [_magnitude_limit(base, member, share, names) for member in members]
+    limits = []
+    for member in members:
+        sizes = [(member[name] - base[name]).abs().flatten() for name in names]
+        sizes = torch.cat(sizes)
+        limits.append(sizes.kthvalue(int(share * len(sizes)) + 1).values)
     trimmed = [dict(member) for member in members]
     for name in names:
         vectors = torch.stack([member[name] - base[name] for member in members])
@@ -61,16 +66,6 @@ def trim_vectors(base, members, share, names):
             is_kept = (vector != 0) & (vector.sign() == elected)
             state[name] = torch.where(is_kept, state[name], base[name])
     return trimmed
-
-
-def _magnitude_limit(base, member, share, names):
-    """Return the smallest magnitude among the entries of a vector that are kept."""
-    flat = [(member[name] - base[name]).abs().flatten() for name in names]
-    magnitudes = torch.cat(flat) if flat else torch.zeros(0)
-    n_removed = int(share * len(magnitudes))
-    if n_removed == 0:
-        return 0.0
-    return magnitudes.kthvalue(n_removed + 1).values
 
 
 def with_state(estimator, state, rows):
@@ -132,6 +127,7 @@ OBJECTIVES = {
 }
 
 
+@dataclass
 class MergeObjective:
     """A mean over rows and tasks, as a function of the coefficients of a merge.
 
@@ -139,21 +135,17 @@ class MergeObjective:
     task vector with the gradient of the weights.
     """
 
-    def __init__(self, net, base, members, names, rows, objective):
-        self.net = net
-        self.base = base
-        self.members = members
-        self.names = names
-        self.rows = rows
-        self.row_values = OBJECTIVES[objective]
+    net: object
+    base: dict
+    members: list
+    names: list
+    rows: object
+    objective: str
 
     def __call__(self, coefficients):
         """Return the objective and its gradient, (n_merged_tensors, n_members)."""
-        merged = combine(
-            self.base,
-            self.members,
-            dict(zip(self.names, coefficients, strict=True)),
-        )
+        by_name = dict(zip(self.names, coefficients, strict=True))
+        merged = combine(self.base, self.members, by_name)
         for name in self.names:
             merged[name].requires_grad_()
         value = self._accumulate(merged)
@@ -168,8 +160,10 @@ class MergeObjective:
         total = 0.0
         with torch.enable_grad():
             for output, y in infer_with(self.net, merged, self.rows):
-                logits = _training_logits(output)
-                values = self.row_values(logits, widest(y))
+                # The logits of the sampled log, which labels belong to.
+                sampled = output.sampled_logits
+                logits = widest(output.logits if sampled is None else sampled)
+                values = OBJECTIVES[self.objective](logits, widest(y))
                 part = values.sum() / (len(self.rows) * logits.shape[1])
                 if part.requires_grad:
                     part.backward()
@@ -187,9 +181,3 @@ class MergeObjective:
             (rows,) = gradient.indices()
             new, old, gradient = new[rows], old[rows], gradient.values()
         return float((widest(gradient) * (widest(new) - widest(old))).sum())
-
-
-def _training_logits(output):
-    """Return the logits of the sampled log, which labels belong to."""
-    is_sampled = output.sampled_logits is not None
-    return widest(output.sampled_logits if is_sampled else output.logits)

@@ -110,7 +110,11 @@ class ExponentialMovingAverage(TaskWeighting):
         # scale of the losses. Instead, the weight is 0 before the first loss above 0.
         weights = is_known / torch.where(is_known, average, 1.0)
         if self.rates is not None:
-            weights = weights * self._factors(self.rates())
+            rates = self.rates()
+            if self.rate == "dwa":
+                weights = weights * softmax_weights(rates, self.temperature)
+            else:
+                weights = weights * (rates / rates.mean())
         return (weights.to(losses.dtype) * losses).sum()
 
     def _observe(self, losses: Tensor) -> None:
@@ -122,11 +126,6 @@ class ExponentialMovingAverage(TaskWeighting):
         moved = torch.lerp(self.average, losses, 1 / mass)
         self.average.copy_(torch.where(is_positive, moved, self.average))
         self.mass.copy_(torch.where(is_positive, mass, self.mass))
-
-    def _factors(self, rates: Tensor) -> Tensor:
-        if self.rate == "dwa":
-            return softmax_weights(rates, self.temperature)
-        return rates / rates.mean()
 
     def end_epoch(self) -> list[float]:
         """Return the epoch's mean weights and reset them; update the rates."""
