@@ -62,22 +62,23 @@ def check_exportable(encoder):
 
 
 class ProbabilityNetwork(nn.Module):
-    """A copy of a trained network on the CPU that returns probabilities.
+    """A copy of a trained network on the CPU with the output of `predict_proba`."""
 
-    With `both_classes`, the output has one column per class of a single task. `curves`,
-    one per task, and `parents`, tasks that are at least as likely, are those of a
-    calibrator, which has shifts if `takes_shifts`.
-    """
-
-    def __init__(
-        self, network, both_classes, curves=(), parents=(), takes_shifts=False
-    ):
+    def __init__(self, estimator):
         super().__init__()
+        network = fitted_result(estimator).net.module_
         self.network = copy.deepcopy(network).cpu().requires_grad_(False)
-        self.both_classes = both_classes
-        self.curves = nn.ModuleList(map(CurveLayer, curves))
-        self.parents = parents
-        self.takes_shifts = takes_shifts
+        self.both_classes = estimator.classes_.ndim == 1
+        self.curves, self.parents, self.takes_shifts = nn.ModuleList(), [], False
+        if isinstance(estimator, FunnelCalibrator):
+            self.curves.extend(map(CurveLayer, estimator.calibrators_))
+            # The tasks than which others are not more likely, -1 for none.
+            self.parents = [-1] * estimator.n_tasks_
+            if estimator.ordered:
+                self.parents = read_task_parents(
+                    estimator.task_parents_, estimator.task_names_
+                )
+            self.takes_shifts = estimator.by is not None
         self.eval()  # as a whole, since the exporter restores the mode of the whole
 
     def forward(self, codes, numeric, *others):
@@ -128,19 +129,6 @@ class CurveLayer(nn.Module):
         if not self.is_line:
             shares = shares.clamp(0, 1)
         return self.first + (shares * self.rises).sum(dim=1)
-
-
-def probability_network(estimator):
-    """Return the network of a fitted estimator, with the output of `predict_proba`."""
-    network = fitted_result(estimator).net.module_
-    both_classes = estimator.classes_.ndim == 1
-    if isinstance(estimator, FunnelCalibrator):
-        curves, parents = estimator.calibrators_, [-1] * estimator.n_tasks_
-        if estimator.ordered:
-            parents = read_task_parents(estimator.task_parents_, estimator.task_names_)
-        has_shifts = estimator.by is not None
-        return ProbabilityNetwork(network, both_classes, curves, parents, has_shifts)
-    return ProbabilityNetwork(network, both_classes)
 
 
 def call_network(network, inputs):

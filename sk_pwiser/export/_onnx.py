@@ -14,11 +14,11 @@ from sk_pwiser._files import write_bytes
 from sk_pwiser._table import UNSEEN, CategoryColumn, ListColumn, ListWeights
 from sk_pwiser._utils import check_choice, import_extra
 from sk_pwiser.export._network import (
+    ProbabilityNetwork,
     call_network,
     check_exportable,
     fitted_result,
     market_of,
-    probability_network,
 )
 
 # The first version with all operators used here; runtimes since 2022 support it.
@@ -103,7 +103,7 @@ def to_onnx(estimator, path, *, inputs="encoded"):
     check_exportable(schema.encoder)
     onnx = import_extra("onnx", "to_onnx")
     import_extra("onnx.compose", "to_onnx")
-    network = probability_network(estimator)
+    network = ProbabilityNetwork(estimator)
     _check_size(network)
     market = market_of(estimator, schema.encoder)
     if market is not None and inputs != "raw":

@@ -23,11 +23,11 @@ from sk_pwiser._table import (
 from sk_pwiser._training import Inputs
 from sk_pwiser._utils import check_choice
 from sk_pwiser.export._network import (
+    ProbabilityNetwork,
     call_network,
     check_exportable,
     fitted_result,
     market_of,
-    probability_network,
 )
 from sk_pwiser.export._onnx import OnnxNetwork
 
@@ -55,8 +55,6 @@ def make_fields(encoder):
 
 class Field:
     """A field that another one reads: numbers of the elements of lists."""
-
-    has_lists = True
 
     def __init__(self, column):
         self.name = column.name
@@ -87,19 +85,17 @@ class ListField(Field):
 class CategoryField:
     """Encodes the values of a category column by lookup, in a copy of the column."""
 
-    has_lists = False
-
     def __init__(self, column):
         self.name = column.name
         self.column = copy.copy(column)
         self.column.place = None  # messages begin with the row
         self.column.codes_ = dict(column.codes_)
-        is_hashed = column.vocabulary.n_hash_buckets is not None
         # Unknown values of these types are unseen values, without a further check.
         self._unseen_types = set()
-        if not is_hashed:
-            self._unseen_types |= {str} if "text" in column.kinds_ else set()
-            self._unseen_types |= {int, bool} if "numbers" in column.kinds_ else set()
+        if column.vocabulary.n_hash_buckets is None:
+            types = {"text": {str}, "numbers": {int, bool}}
+            known = [types.get(kind, set()) for kind in column.kinds_]
+            self._unseen_types.update(*known)
 
     def encode_one(self, value):
         """Return the code of a value."""
@@ -142,8 +138,6 @@ class CategoryField:
 
 class NumericField:
     """Encodes a numeric column by interpolation between the nodes of its encoding."""
-
-    has_lists = False
 
     def __init__(self, column):
         self.name = column.name
@@ -372,7 +366,7 @@ class Scorer:
         self.field_names = [field.name for field in self._encoder.fields]
         self.task_names = list(estimator.task_names_)
         self._market = market_of(estimator, schema.encoder)
-        self._network = probability_network(estimator)
+        self._network = ProbabilityNetwork(estimator)
         self._start(runtime)
 
     def _start(self, runtime):
@@ -529,9 +523,9 @@ def _is_column(value):
 
 def _is_column_of(value, field):
     """Return whether a value is the column of a field rather than a row's value."""
-    if not _is_column(value) or not field.has_lists:
-        return _is_column(value)
-    return _is_column(first_known(value))  # a list of lists
+    if _is_column(value) and isinstance(field, Field):
+        return _is_column(first_known(value))  # a list of lists
+    return _is_column(value)
 
 
 def _as_values(column):

@@ -1,5 +1,6 @@
 """Joint feature selection with a penalty chosen by cross-validation."""
 
+from dataclasses import replace
 from numbers import Integral, Real
 from typing import ClassVar
 
@@ -8,7 +9,7 @@ from sklearn.model_selection import KFold, check_cv
 from sklearn.utils._param_validation import Interval
 from sklearn.utils.parallel import Parallel, delayed
 
-from sk_pwiser.linear_model._linear_base import LinearTargets, task_scores
+from sk_pwiser.linear_model._linear_base import task_scores
 from sk_pwiser.linear_model._sparse_linear import SPARSE_CONSTRAINTS, SparseLinearBase
 from sk_pwiser.linear_model._sparse_solver import SparseProblem
 from sk_pwiser.model_selection import FunnelStratifiedKFold
@@ -86,13 +87,9 @@ class MultiTaskSparseLinearCV(SparseLinearBase):
 
     Notes
     -----
-    Differences from the paper: 5 folds instead of 10, and R2 instead of the mean
-    squared error, which cannot be averaged over tasks of different units.
-
-    References
-    ----------
-    Cao et al. (2024). "MTLComb: multi-task learning combining regression and
-    classification tasks for joint feature selection." :arxiv:`2405.09886`
+    Differences from the paper (Cao et al. 2024, :arxiv:`2405.09886`): 5 folds instead
+    of 10, and R2 instead of the mean squared error, which cannot be averaged over tasks
+    of different units.
 
     Examples
     --------
@@ -181,7 +178,7 @@ class MultiTaskSparseLinearCV(SparseLinearBase):
 def fold_scores(X, targets, weights, train, test, alphas, settings):
     """Return the scores of one fold, ndarray of shape (n_alphas, n_tasks)."""
     rows = X[train].tocsc() if hasattr(X, "tocsc") else X[train]
-    part = LinearTargets(**{**vars(targets), "values": targets.values[train]})
+    part = replace(targets, values=targets.values[train])
     problem = SparseProblem(rows, part, weights[train], settings)
     values, weights = targets.values[test], weights[test]
     # A task with one label only has no score.

@@ -71,8 +71,7 @@ def fine_tune(
         Weight of the penalty, >= 0; by default 0.001 for "bss", and 0.01 otherwise.
     seen : bool, default=False
         Whether the source was fitted on the rows of `X`, too, as after one fit on all
-        markets. The target statistics of a training row then leave out its block of
-        rows, so that its own label is not among its inputs.
+        markets; see :func:`fit_like`.
     extend : bool, default=True
         Whether the encoder learns from the rows. Category values without an embedding
         get one if they occur in `min_frequency` rows, with the embedding of unseen

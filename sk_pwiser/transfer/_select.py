@@ -126,22 +126,14 @@ def select_estimators(
         raise TypeError(f"scoring must be callable or None; got {scoring!r}.")
     X = check_table(X)
     y = check_labels(pool[0], X, Y)
-    score = subset_scorer(predict_each(pool, X), pool[0], X, y, scoring)
-    indices, weights = METHODS[method](
-        score, len(pool), n_select, n_iter, check_random_state(random_state)
-    )
-    return Bunch(indices=np.array(indices), weights=weights, score=score(indices))
-
-
-def subset_scorer(probabilities, like, X, y, scoring):
-    """Return a function that scores the mean prediction of a sorted tuple."""
-    Y = (y[:, 0] if like.classes_.ndim == 1 else y).astype(int)
+    y = (y[:, 0] if pool[0].classes_.ndim == 1 else y).astype(int)
+    probabilities, task_names = predict_each(pool, X), pool[0].task_names_
     scoring = mean_log_loss_scorer if scoring is None else scoring
 
     @cache
     def score(members):
         mean = probabilities[list(members)].mean(axis=0)
-        value = float(scoring(KnownProbabilities(mean, like.task_names_), X, Y))
+        value = float(scoring(KnownProbabilities(mean, task_names), X, y))
         if not np.isfinite(value):
             raise ValueError(
                 f"scoring must return a finite number; it returned {value} for the "
@@ -149,7 +141,10 @@ def subset_scorer(probabilities, like, X, y, scoring):
             )
         return value
 
-    return score
+    indices, weights = METHODS[method](
+        score, len(pool), n_select, n_iter, check_random_state(random_state)
+    )
+    return Bunch(indices=np.array(indices), weights=weights, score=score(indices))
 
 
 def draw(p, size, random_state):

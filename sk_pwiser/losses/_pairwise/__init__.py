@@ -1,7 +1,5 @@
 """Means of a surrogate over all pairs of two score vectors, in near-linear time."""
 
-from __future__ import annotations
-
 from collections.abc import Callable, Iterable
 from functools import partial
 from typing import Any

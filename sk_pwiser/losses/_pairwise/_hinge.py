@@ -22,8 +22,6 @@ Hocking (2023), arXiv 2302.11062, expands the square into powers of the scores, 
 cancel. Here the origin moves with k, and all terms are non-negative.
 """
 
-from __future__ import annotations
-
 import math
 from typing import NamedTuple
 

@@ -16,8 +16,6 @@ is applied to x and to y; the second application enlarges the error of the first
 sums over pairs, since all terms have the same sign.
 """
 
-from __future__ import annotations
-
 import math
 from collections.abc import Iterator
 

@@ -1,7 +1,5 @@
 """Surrogates of the 0-1 ranking error, and their sums over the matrix of pairs."""
 
-from __future__ import annotations
-
 from typing import NamedTuple
 
 import torch
