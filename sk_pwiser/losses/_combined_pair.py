@@ -39,9 +39,8 @@ class CombinedPair(_BCEWithRanking):
     code, the pair part is 0 if a batch has no pairs, and sample weights apply to the
     pairs too. The default of bce_share is the start of the authors' search.
 
-    The pair part is a mean over the pairs of a batch, which does not shrink with the
-    rate of positives as cross-entropy does. It dominates the steps of a rare task,
-    whose probabilities then need calibration.
+    The mean over pairs does not shrink with the rate of positives as cross-entropy
+    does. It dominates the steps of a rare task, whose probabilities need calibration.
 
     `row_losses` is the cross-entropy alone, without the factor s. Unless bce_share is
     1, the loss can be differentiated once, not twice.

@@ -39,8 +39,7 @@ class Focal(_PointwiseLoss):
     The paper divides the sum by the number of positive anchors, instead of the number
     of rows, and sets alpha to 0.25.
 
-    `row_losses` with a probability t as target returns t times the loss of a positive
-    plus 1 - t times the loss of a negative row.
+    For a probability t as target, `row_losses` mixes the losses of both labels.
 
     References
     ----------

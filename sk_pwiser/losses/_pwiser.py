@@ -50,9 +50,8 @@ class PWiseR(MultiTaskLoss):
     which has the weight 0 for that task, is in no pair of that task's head, and in none
     of any head if its depth is unknown, such as a clicked row without a second label.
 
-    If the tasks are a tree, each path from a task without a parent to one that no other
-    task presupposes is such a funnel, with its own depths, V and C. A head with several
-    paths takes the mean of their terms.
+    In a tree of tasks, each path from a task without a parent to one that no other task
+    presupposes is such a funnel. A head with several paths has the mean of their terms.
 
     Parameters
     ----------
@@ -65,16 +64,14 @@ class PWiseR(MultiTaskLoss):
         Which task presupposes which, see
         :class:`~sk_pwiser.MultiTaskCTRCVRClassifier`.
     tasks : None, "all", str, int or sequence of (str or int), default=None
-        Names or indices of the tasks whose heads take the term; by default the last
-        task of each path, in a funnel the last one.
+        Names or indices of the tasks whose heads take the term; None for the last ones.
     score : {"logit", "probability"}, default="logit"
         The scores that the term ranks.
     surrogate : {"hinge", "squared_hinge", "logistic"}, default="hinge"
         h(u) is `max(u, 0)`, its square, or `log(1 + exp(u))`.
     margins : float or array-like of shape (n_tasks,), default=1.0
-        Margins in the unit of the score, from the deepest lower depth to depth 0. A
-        float applies to all depths. In a tree as many as the longest path has tasks, of
-        which shorter paths use the last ones.
+        Margins in the unit of the score, from the deepest lower depth of the longest
+        path to depth 0; shorter paths use the last ones. A float applies to all.
     pairs : {"conversion", "funnel"}, default="conversion"
         Whether only converted rows are compared with each lower depth, or the rows of
         every depth, then in place of V, with each depth below it.

@@ -69,9 +69,8 @@ def pwiser_loss(
 
     Notes
     -----
-    Since these are means over pairs, the gradient of a converted row grows as their
-    rate falls. :class:`PWiseR` multiplies the means by the share of the converted rows,
-    which removes that dependence.
+    As in all means over pairs, the gradient of a converted row grows as their rate
+    falls. :class:`PWiseR`, which multiplies by their share, has no such dependence.
 
     The paper, as far as it can be read, squares the hinge of probabilities and divides
     each sum by the number of its lower rows alone.

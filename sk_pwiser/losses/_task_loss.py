@@ -71,10 +71,9 @@ class MultiTaskLoss(nn.Module):
         y : float Tensor of shape (batch, n_tasks)
             Labels, 0 or 1; 0 where they are missing, with a weight of 0 for the task.
         sample_weight : Tensor of shape (batch,) or (batch, n_tasks), default=None
-            Non-negative weights of the rows, with a mean of 1 over the training rows.
-            Weights per row and task are passed only if `takes_task_weights` is True. A
-            weight of 0 excludes the row from the task; the losses are still divided by
-            the number of rows of the batch.
+            Non-negative weights of the rows, with a mean of 1 over the training rows;
+            per row and task only if `takes_task_weights` is True. A weight of 0
+            excludes the row from the task, but not from the number of rows.
         groups : int64 Tensor of shape (batch,), default=None
             Group of each row, a number; None if `fit` was given no groups.
 

@@ -24,9 +24,8 @@ class AITM(MultiTaskNetwork):
     with d the width of a tower. The logit is linear in :math:`h_k`. In a tree of tasks,
     the task that task k presupposes takes the place of k - 1.
 
-    Training adds 0.6 times :func:`~sk_pwiser.losses.funnel_monotonicity_penalty`, which
-    penalises a probability of a later task above that of an earlier task;
-    `monotonicity_weight` sets another weight.
+    Training adds :func:`~sk_pwiser.losses.funnel_monotonicity_penalty`, with the weight
+    0.6 unless `monotonicity_weight` sets another.
 
     Parameters
     ----------

@@ -43,8 +43,7 @@ def full_log_logits(sampled_logits: Tensor, rate: float) -> Tensor:
         \quad\text{and}\quad
         1 - P^{full}_k = \frac{(1 - r)(1 - P_1) + r\,(1 - P_k)}{1 - P_1 + r\, P_1}.
 
-    For the first task the log-odds change by log r. The probability of a later task
-    given an earlier one does not change.
+    For the first task the log-odds change by log r; conditional probabilities do not.
 
     Parameters
     ----------
@@ -93,8 +92,7 @@ def chain_logits(
     conditional_logits : Tensor of shape (batch, n_tasks)
         Log-odds of P(Y_k = 1 | Y_{k-1} = 1, impression) and P(Y_1 = 1 | impression).
     parents : sequence of int, default=None
-        Column of the task that takes the place of k - 1 for each task, -1 for none. By
-        default the tasks are a funnel.
+        Column of the task in place of k - 1 for each task, -1 for none. None: a funnel.
 
     Returns
     -------

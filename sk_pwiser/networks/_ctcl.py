@@ -56,8 +56,7 @@ class CTCL(MultiTaskNetwork):
 
     Notes
     -----
-    Large weights make the towers alike, since a transfer net can only predict the mean
-    of p_k given :math:`h_j`.
+    Large weights make the towers alike: nets can only predict means given :math:`h_j`.
 
     This implementation differs from the paper in six points. The value above is
     subtracted. The transfer nets are perceptrons on the last hidden vector of a tower

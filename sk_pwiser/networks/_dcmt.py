@@ -31,10 +31,9 @@ class DCMT(_CorrectedESMM):
         + \frac{\sum_i w^*_i\, \delta(q^*_i, r^*_i)}{\sum_i w^*_i}, \quad
         w_i = \frac{o_i}{p_i}, \quad w^*_i = \frac{1 - o_i}{1 - p_i},
 
-    with r the label of the task, :math:`\delta` the part of `loss=` that belongs to a
-    row, and p the network's probability of the previous task, without gradient. A
-    prior ties the two together: the mean over all rows of :math:`|1 - q_i - q^*_i|`.
-    Predictions do not depend on the twins.
+    with r the label of the task, :math:`\delta` the pointwise part of `loss=`, and p
+    the network's probability of the previous task, without gradient. A prior ties the
+    two together, the mean of :math:`|1 - q_i - q^*_i|`. Predictions use no twins.
 
     Parameters
     ----------

@@ -34,9 +34,9 @@ class DDPO(_CorrectedESMM):
         + \frac{\sum_i w^*_i\, \delta(q_i, \tilde q_i)}{\sum_i w^*_i}, \quad
         w_i = \frac{o_i}{p_i}, \quad w^*_i = \frac{1 - o_i}{1 - p_i},
 
-    with :math:`\delta` the part of `loss=` that belongs to a row and p the network's
-    probability of the previous task. Neither p nor the teacher takes a gradient from
-    this loss. Predictions do not depend on the teachers.
+    with :math:`\delta` the pointwise part of `loss=` and p the network's probability of
+    the previous task. This loss trains neither p nor the teachers, and predictions do
+    not depend on the latter.
 
     Parameters
     ----------

@@ -51,15 +51,13 @@ class FDN(MultiTaskNetwork):
 
     Notes
     -----
-    This implementation differs from the paper: there are no class weights, which bias
-    probabilities, the input is not scaled and shifted, there is dropout, and all tasks
-    have the same number of pairs.
+    Unlike in the paper, there are no class weights, which bias probabilities, the input
+    is not scaled and shifted, there is dropout, and all tasks have as many pairs.
 
     References
     ----------
-    J. Zhou, Q. Yu, C. Luo and J. Zhang (2023). Feature Decomposition for Reducing
-    Negative Transfer: A Novel Multi-Task Learning Method for Recommender System. AAAI
-    (student abstract). :arxiv:`2302.05031`
+    Zhou et al. (2023). Feature Decomposition for Reducing Negative Transfer: A Novel
+    Multi-Task Learning Method for Recommender System. AAAI. :arxiv:`2302.05031`
 
     Examples
     --------

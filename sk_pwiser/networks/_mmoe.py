@@ -82,8 +82,7 @@ class OMoE(MMoE):
 
     .. math:: z_k = t_k(\sum_j g(x)_j e_j(x)), \quad g(x) = softmax(W x + c)
 
-    with x the input of embeddings and numeric values, e_j expert j, g the gate, t_k
-    the tower and z_k the logit of task k.
+    with the symbols of :class:`MMoE`, whose paper has this baseline.
 
     Parameters
     ----------
@@ -97,15 +96,6 @@ class OMoE(MMoE):
         Widths of each tower's hidden layers.
     dropout : float, default=0.0
         Share of activations that are dropped in experts and towers in training.
-
-    Notes
-    -----
-    Unlike that of the paper, the gate has a bias and starts uniform.
-
-    References
-    ----------
-    Ma et al. (2018). Modeling Task Relationships in Multi-task Learning with Multi-gate
-    Mixture-of-Experts. KDD. :doi:`10.1145/3219819.3220007`
 
     Examples
     --------

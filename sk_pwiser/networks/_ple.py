@@ -49,9 +49,8 @@ class PLE(MultiTaskNetwork):
 
     References
     ----------
-    H. Tang, J. Liu, M. Zhao and X. Gong (2020). Progressive Layered Extraction (PLE):
-    A Novel Multi-Task Learning (MTL) Model for Personalized Recommendations. RecSys.
-    :doi:`10.1145/3383313.3412236`
+    Tang et al. (2020). Progressive Layered Extraction (PLE): A Novel Multi-Task
+    Learning Model for Personalized Recommendations. :doi:`10.1145/3383313.3412236`
 
     Examples
     --------

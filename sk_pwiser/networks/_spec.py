@@ -28,8 +28,7 @@ class NetworkSpec:
     n_numeric : int
         Number of numeric inputs.
     embedding_dim : int
-        Width of the embedding of a category value, the largest one if
-        `embedding_dims` is given.
+        Width of the embeddings of category values, with `embedding_dims` the largest.
     base_rates : sequence of float
         Mean of the labels of each task, a probability; their number is that of the
         tasks. Output biases start from these rates, with calibrated predictions.

@@ -34,8 +34,7 @@ class CAGrad(GradientWeighting):
     n_tasks : int
         Number of tasks.
     c : float, default=0.4
-        Radius of the ball, relative to the length of :math:`g_0`, in [0, 1). With 0,
-        the step is the plain sum of the gradients.
+        Radius of the ball over :math:`\lVert g_0 \rVert`, in [0, 1); 0 is a plain sum.
     rescale : {0, 1, 2}, default=1
         Divisor of d, which brings its length closer to that of :math:`g_0`: 1 for
         `rescale=0`, :math:`1 + c^2` for `rescale=1`, and :math:`1 + c` for `rescale=2`.

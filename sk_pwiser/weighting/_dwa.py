@@ -32,9 +32,8 @@ class DynamicWeightAverage(TaskWeighting):
     loss is a hundred times as large as the other losses still dominates the sum. The
     weighting "ema" with `rate="dwa"` also removes the scale.
 
-    Unlike in the paper, losses of exactly 0, of batches without rows for the task, do
-    not enter its mean. A task without a mean has rate 1. Each call of `partial_fit`
-    counts as one epoch.
+    Unlike in the paper, losses of exactly 0, of batches without rows for the task, are
+    left out. A task without a mean has rate 1. Each `partial_fit` counts as one epoch.
 
     References
     ----------

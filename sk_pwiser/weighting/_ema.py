@@ -27,8 +27,7 @@ class ExponentialMovingAverage(TaskWeighting):
     n_tasks : int
         Number of tasks.
     decay : float, default=0.9
-        Decay :math:`\beta` of the average, in [0, 1). With 0, each loss is divided by
-        the loss of the previous batch.
+        Decay :math:`\beta` of the average, in [0, 1); 0 for the loss of the last batch.
     rate : {None, "dwa", "plain"}, default=None
         Additional factor :math:`\lambda_k` of each task, from its training rate
         :math:`r_k`, the ratio of its mean losses in the last two epochs:

@@ -34,8 +34,7 @@ class GradCraft(GradientWeighting):
     n_tasks : int
         Number of tasks.
     relax : float, default=0.5
-        The factor r, in [0, 1]. With 0 the lengths are unchanged, with 1 all moving
-        averages of the lengths become equal.
+        The factor r, in [0, 1]: 0 for no change, 1 for equal moving averages.
     decay : float, default=0.9
         Decay :math:`\beta` of the moving averages, in [0, 1).
     epsilon : float, default=1e-8

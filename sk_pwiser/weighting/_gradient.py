@@ -167,7 +167,7 @@ class GradientWeighting(TaskWeighting):
             self.record(torch.ones(self.n_tasks, dtype=torch.float64))
             return
         matrix = GradientMatrix([by_tensor[i] for i in shared], self.skips_rows)
-        combined = self.combine(matrix.split())
+        combined = self.combine(matrix.matrices)
         self._check_combined(combined, matrix.sizes)
         restored = matrix.restore(combined, [plain[i] for i in shared])
         for i, gradient in zip(shared, restored, strict=True):

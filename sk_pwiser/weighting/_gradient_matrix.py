@@ -28,13 +28,11 @@ class GradientMatrix:
             for of_tasks, rows in zip(dense, self.rows, strict=True)
         ]
         self.sizes = [of_tasks[0].numel() for of_tasks in parts]
-        self.matrix = dense[0][0].new_empty(len(dense[0]), sum(self.sizes))
-        for k, row in enumerate(self.matrix):
+        matrix = dense[0][0].new_empty(len(dense[0]), sum(self.sizes))
+        for k, row in enumerate(matrix):
             torch.cat([of_tasks[k].reshape(-1) for of_tasks in parts], out=row)
-
-    def split(self) -> list[Tensor]:
-        """Return one matrix per parameter tensor, of shape `(n_tasks, n_entries)`."""
-        return list(torch.split(self.matrix, self.sizes, dim=1))
+        # One per parameter tensor, of shape (n_tasks, n_entries).
+        self.matrices = list(torch.split(matrix, self.sizes, dim=1))
 
     def restore(
         self, combined: Sequence[Tensor], buffers: Sequence[Tensor]

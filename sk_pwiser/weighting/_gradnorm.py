@@ -51,13 +51,11 @@ class GradNorm(GradientWeighting):
     - The descent is on the logarithms of the weights, with its own learning rate `lr`
       and with the sum above divided by :math:`\bar G`, and no step moves a weight
       beyond its target. The weights therefore remain positive for losses of any scale.
-    - If the loss of a task is not above 0, or its gradient is negligible compared to
-      the longest one, the weight of the task is unchanged in this step, and the task
-      does not enter the means.
+    - A task whose loss is not above 0, or whose gradient is negligible compared to the
+      longest one, keeps its weight in this step, and does not enter the means.
     - The initial loss :math:`L_k(0)` is the expected loss at the base rate of the task,
-      for cross-entropy the entropy of the rate, instead of that of the first batch. If
-      the weighting is used alone, or with a loss that has no pointwise part, it is the
-      first loss above 0.
+      for cross-entropy the entropy of the rate, instead of that of the first batch, and
+      the first loss above 0 if the loss has no pointwise part.
 
     References
     ----------

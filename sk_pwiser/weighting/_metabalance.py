@@ -27,8 +27,7 @@ class MetaBalance(GradientWeighting):
     n_tasks : int
         Number of tasks.
     relax : float, default=0.7
-        The factor r, in [0, 1]. With 0 the step is the plain sum, with 1 all moving
-        averages of the lengths become equal.
+        The factor r, in [0, 1]: 0 for the plain sum, 1 for equal moving averages.
     decay : float, default=0.9
         Decay :math:`\beta` of the moving averages, in [0, 1).
     target : int, default=0

@@ -49,8 +49,7 @@ class Nash(GradientWeighting):
     two gradients are opposite. The cosines are then bounded away from this case by
     1e-6. A task whose gradient is 0 is ignored, and its weight is 0.
 
-    The length of the step does not decrease near an optimum. Use an optimiser such as
-    Adam, or a decreasing learning rate.
+    Steps do not get shorter near an optimum: use Adam, or a decreasing learning rate.
 
     The authors' code solves a sequence of convex programs to a tolerance of 1e-3, takes
     steps whose length depends on the scale of the gradients, weights the gradients of

@@ -11,8 +11,7 @@ class PCGrad(GradientWeighting):
     r"""PCGrad: projecting conflicting gradients.
 
     Starting from :math:`\tilde g_k = g_k`, each task's gradient is projected onto the
-    normal plane of the gradient of every other task with which it conflicts. The
-    other tasks j are visited in random order:
+    normal planes of the gradients in conflict with it, of tasks j in random order:
 
     .. math::
         \tilde g_k \leftarrow \tilde g_k - \frac{\min(\tilde g_k^\top g_j, 0)}

@@ -14,9 +14,8 @@ class TaskWeighting(nn.Module):
     :class:`~sk_pwiser.MultiTaskCTRCVRClassifier`. The weightings of this package raise
     TypeError or ValueError for parameters of a wrong type or out of range.
 
-    Parameters and persistent buffers are the state of a weighting: they are stored
-    with the fitted estimator, and `partial_fit` continues from them. Settings of the
-    user must not be stored in them.
+    Parameters and persistent buffers are the state of a weighting, from which
+    `partial_fit` continues. Settings of the user must not be stored in them.
 
     With one task there is nothing to combine, and `forward` is not called.
 
@@ -28,8 +27,7 @@ class TaskWeighting(nn.Module):
     Attributes
     ----------
     needs_task_gradients : bool
-        Whether the weighting combines the tasks' gradients instead of their losses. A
-        step then needs one backward pass per task.
+        Whether gradients are combined, which needs one backward pass per task.
 
     Examples
     --------

@@ -39,8 +39,7 @@ class TorchJD(GradientWeighting):
     Notes
     -----
     The result of several aggregators, such as UPGrad, has the scale of the mean of the
-    tasks' gradients, while parameters of one task take the gradient of its loss, which
-    has the scale of the sum.
+    tasks' gradients, while parameters of one task have the scale of the sum.
 
     Methods that compare several batches in one step, such as MoDo, receive only one.
 

@@ -22,7 +22,7 @@ def test_combined_gradients_come_back_in_the_shapes_of_the_parameters(skips_rows
     small = [torch.randn(2, 4), None]
     large = [sparse_table([0, 7]), sparse_table([7, 4000])]
     matrix = GradientMatrix([small, large], skips_rows)
-    first, second = matrix.split()
+    first, second = matrix.matrices
     assert first.shape == (2, 8)
     assert second.shape == (2, 9 if skips_rows else 3 * LARGE_TABLE)
     weights = torch.tensor([2.0, 10.0])
