@@ -39,8 +39,7 @@ def to_onnx(estimator, path, *, inputs="encoded"):
     ----------
     estimator : MultiTaskCTRCVRClassifier or FunnelCalibrator
         The fitted estimator, or the fitted calibrator of one, whose curves become part
-        of the graph. With `by`, its column must be a category column of the
-        estimator, and `inputs` "raw".
+        of the graph. Its column `by` must have categories, and `inputs` be "raw".
     path : str or path-like
         The file. An existing file is only replaced when the export is complete.
     inputs : {"encoded", "raw"}, default="encoded"
@@ -172,7 +171,6 @@ def _trace(network):
 
 
 def _example_inputs(network, n_rows):
-    """Return encoded inputs by name."""
     codes, numeric, bags = network.network._random_inputs(n_rows)
     inputs = {"codes": codes.numpy(), "numeric": numeric.numpy()}
     if network.takes_shifts:
@@ -208,7 +206,6 @@ class OnnxNetwork:
             raise _network_error(network, error) from error
 
     def __call__(self, inputs):
-        """Return the probabilities of arrays by name."""
         if len(inputs) > len(self._names):
             inputs = {name: inputs[name] for name in self._names}
         return self._session.run(None, inputs)[0]

@@ -42,7 +42,6 @@ SCALARS = NUMBERS | {str}
 
 
 def make_fields(encoder):
-    """Return the field of each column of a fitted `TableEncoder`."""
     check_exportable(encoder)
     kinds = {CategoryColumn: CategoryField, ListColumn: ListField, ListWeights: Field}
     return [
@@ -98,7 +97,6 @@ class CategoryField:
             self._unseen_types.update(*known)
 
     def encode_one(self, value):
-        """Return the code of a value."""
         try:
             code = self.column.codes_.get(value)
         except TypeError:
@@ -297,9 +295,8 @@ class Scorer:
 
     A scorer looks up category values in dictionaries and runs the network in ONNX
     Runtime, which is much faster than `predict_proba` on a DataFrame with one row. It
-    is a copy: later fits of the estimator do not change it. Threads can share it. It
-    can be pickled, and contains neither training data nor the optimiser. Only load
-    pickles from a trusted source.
+    is a copy that later fits do not change, and threads can share it. It can be
+    pickled, without training data and optimiser; only load pickles that you trust.
 
     Parameters
     ----------
@@ -386,12 +383,10 @@ class Scorer:
         return {key: value for key, value in vars(self).items() if key != "_run"}
 
     def __setstate__(self, state):
-        """Set the state, and start a session."""
         vars(self).update(state)
         self._start(self._requested)
 
     def __call__(self, rows, shared=None):
-        """Return the predictions of `predict_proba`."""
         return self.predict_proba(rows, shared)
 
     def predict_proba(self, rows, shared=None):

@@ -41,8 +41,7 @@ class CPMultiTaskLogistic(LinearPredictions, ClassifierMixin, BaseEstimator):
     decomposition: the coefficients of event k in market m are ``L (U_1[k] * U_2[m])``,
     with loadings L of shape (n_features, rank) that all cells share, and factors of
     `rank` numbers per event and per market. Cells with few rows thus learn from the
-    others, with far fewer parameters than one regression per cell has. Each cell has
-    its own intercept. The objective is
+    others. Each cell has its own intercept. The objective is
 
         sum of the losses + (alpha / 2) (||L||^2 + sum over modes ||U_d||^2)
         + (intercept_alpha / 2) sum of squared intercepts,

@@ -142,7 +142,6 @@ class Columns:
 
     @property
     def n_features(self):
-        """Number of columns."""
         return self.X.shape[1]
 
     def dot(self, V):
@@ -156,7 +155,6 @@ class Columns:
         return product / self.scale[:, np.newaxis]
 
     def select(self, features):
-        """Return some of the columns."""
         return Columns(self.X[:, features], self.mean[features], self.scale[features])
 
 
@@ -188,7 +186,6 @@ class LinearPredictions(DocLink):
     """
 
     def _set_targets(self, targets):
-        """Set the fitted attributes about the tasks."""
         self._is_binary, self._is_single = targets.is_binary, targets.is_single
         self.task_names_ = targets.task_names
         self.n_tasks_ = len(targets.task_names)

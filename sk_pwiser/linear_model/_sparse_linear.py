@@ -65,8 +65,7 @@ class SparseLinearBase(LinearPredictions, BaseEstimator):
         Raises
         ------
         ValueError
-            If data or parameters are invalid, or if alpha is to be chosen and no fold
-            has a score. An earlier fit stays usable.
+            If an argument is invalid, or no fold has a score; an earlier fit stays.
 
         Warns
         -----
@@ -185,9 +184,8 @@ class MultiTaskSparseLinear(SparseLinearBase):
     Differences from the paper: intercepts are not penalised, so that predictions do not
     depend on the origin of the features, and all tasks share one table.
 
-    Columns should have similar scales, as for any penalised model. Inside
-    :class:`~sklearn.feature_selection.SelectFromModel`, pass ``threshold=1e-10``; its
-    default drops features below the mean norm.
+    Columns should have similar scales. In
+    :class:`~sklearn.feature_selection.SelectFromModel`, pass ``threshold=1e-10``.
 
     With tasks of both types, scorers that expect one column of probabilities per task
     do not apply: `predict_proba` has the columns of the binary tasks.
@@ -198,8 +196,7 @@ class MultiTaskSparseLinear(SparseLinearBase):
     classification tasks for joint feature selection." :arxiv:`2405.09886`
 
     Beck and Teboulle (2009). "A Fast Iterative Shrinkage-Thresholding Algorithm for
-    Linear Inverse Problems." SIAM Journal on Imaging Sciences 2(1).
-    :doi:`10.1137/080716542`
+    Linear Inverse Problems." SIAM J. Imaging Sciences 2(1). :doi:`10.1137/080716542`
 
     Examples
     --------

@@ -30,8 +30,7 @@ class MultiTaskSparseLinearCV(SparseLinearBase):
     eps : float, default=0.01
         The smallest alpha over the largest one, if `alphas` is a number.
     cv : int, cross-validation generator or iterable, default=5
-        The folds. An int is a number of folds of shuffled rows, stratified by the
-        depth in the funnel of the binary tasks.
+        The folds; an int for shuffled rows, stratified by the depth in the funnel.
     task_types : {"binary", "regression"} or sequence of str, default="binary"
         Type of all tasks, or of each task.
     missing_labels : {"error", "ignore"}, default="error"
@@ -164,7 +163,6 @@ class MultiTaskSparseLinearCV(SparseLinearBase):
         self.best_alphas_, self.scores_ = best, scores
 
     def _splits(self, X, targets):
-        """Return pairs of training and test rows."""
         values = targets.values
         labels = np.nan_to_num(values[:, targets.is_binary]).astype(int)
         if not isinstance(self.cv, Integral):

@@ -192,7 +192,6 @@ def log_loss(logits, labels):
 
 
 def half_squares(predicted, values):
-    """Return half the squared errors."""
     return 0.5 * (predicted - values) ** 2
 
 
@@ -241,7 +240,6 @@ class Objective:
         return gradient
 
     def select(self, features):
-        """Return the objective of some of the features."""
         return Objective(self.columns.select(features), self.loss, self.settings)
 
     def _penalised(self, V):

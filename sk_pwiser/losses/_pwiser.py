@@ -302,7 +302,6 @@ def _find_heads(tasks: Any, task_names: Sequence[str]) -> list[int]:
 def _build_base(
     base: object, params: Mapping[str, Any] | None, task_names: Sequence[str]
 ) -> MultiTaskLoss:
-    """Build the base loss from its name or class."""
     from sk_pwiser.losses import LOSSES  # not at the top: it imports this file
 
     others = {n: each for n, each in LOSSES.items() if not issubclass(each, PWiseR)}

@@ -104,7 +104,6 @@ class DCMT(_CorrectedESMM):
     def _corrections(
         self, inputs: Tensor, heads: Tensor, propensities: tuple[Tensor, Tensor]
     ) -> dict[str, Callable[[Labels], Tensor]]:
-        """Return the losses of heads and twins, and the prior."""
         twins = at_least_float32(self.twins(inputs))
         correction = partial(
             counterfactual_loss,

@@ -105,7 +105,6 @@ class DDPO(_CorrectedESMM):
     def _corrections(
         self, inputs: Tensor, heads: Tensor, propensities: tuple[Tensor, Tensor]
     ) -> dict[str, Callable[[Labels], Tensor]]:
-        """Return the losses of the teachers, and of heads that learn from them."""
         teachers = at_least_float32(self.teachers(inputs))
         teacher = partial(teacher_loss, teachers=teachers, weight=self.teacher_weight)
         correction = partial(

@@ -106,7 +106,6 @@ class ESCM2(_CorrectedESMM):
     def _corrections(
         self, inputs: Tensor, heads: Tensor, propensities: tuple[Tensor, Tensor]
     ) -> dict[str, Callable[[Labels], Tensor]]:
-        """Return the loss over the entire space."""
         correction = partial(
             entire_space_loss,
             heads=heads,

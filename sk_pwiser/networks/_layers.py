@@ -23,7 +23,6 @@ class Linear(nn.Linear):
     """A linear map with He-uniform initial weights and a bias of 0."""
 
     def reset_parameters(self) -> None:
-        """Draw the initial weights."""
         bound = he_bound(self.in_features)
         nn.init.uniform_(self.weight, -bound, bound)
         nn.init.zeros_(self.bias)
@@ -156,8 +155,6 @@ def _apply_jointly(weight: Tensor, bias: Tensor, inputs: Tensor) -> Tensor:
 
 
 class Tower(nn.Module):
-    """The tower of one task."""
-
     def __init__(
         self, n_in: int, units: Sequence[int], base_logit: float, dropout: float
     ) -> None:
@@ -168,7 +165,6 @@ class Tower(nn.Module):
 
     @property
     def linears(self) -> list[Linear]:
-        """The linear maps from the first to the last one."""
         return cast(list[Linear], [*self.hidden.layers, self.output.linear])
 
     def forward(self, inputs: Tensor) -> Tensor:
@@ -198,7 +194,6 @@ class OutputLayer(nn.Module):
 
 
 def check_units(name: str, units: Sequence[int]) -> tuple[int, ...]:
-    """Return layer widths as a tuple, after a check."""
     if not is_iterable(units):
         raise TypeError(f"{name} must be a sequence of layer widths; got {units!r}.")
     return tuple(
@@ -208,5 +203,4 @@ def check_units(name: str, units: Sequence[int]) -> tuple[int, ...]:
 
 
 def check_dropout(dropout: float) -> float:
-    """Return the dropout rate; raise an error if it is not a number in [0, 1)."""
     return check_number("dropout", dropout, at_least=0, below=1)

@@ -107,7 +107,6 @@ class NetworkSpec:
     domain_features: Sequence[int] | None = None
 
     def __post_init__(self) -> None:
-        """Check the options."""
         check_number("category_dropout", self.category_dropout, at_least=0, below=1)
         n_bins, n_numeric = self.numeric_bins, self.n_numeric
         if len(n_bins) not in (0, n_numeric) or min(n_bins, default=0) < 0:

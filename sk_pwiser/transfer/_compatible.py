@@ -25,7 +25,6 @@ N_PROBES = 64
 
 
 def check_type(name, estimator):
-    """Raise a TypeError unless a value is an estimator of this package."""
     if not isinstance(estimator, MultiTaskCTRCVRClassifier):
         raise TypeError(
             f"{name} must be a MultiTaskCTRCVRClassifier; got {estimator!r}."
@@ -33,7 +32,6 @@ def check_type(name, estimator):
 
 
 def check_fitted(name, estimator):
-    """Raise unless a value is a fitted estimator of this package."""
     check_type(name, estimator)
     check_is_fitted(
         estimator, "_result", msg=f"{name}, a %(name)s, is not fitted: call fit first."
@@ -183,7 +181,6 @@ def check_pool(estimators):
 
 
 def check_same_tasks(name, estimator, other_name, other):
-    """Raise a ValueError unless two fitted estimators have the same tasks."""
     for attribute, noun in (("task_names_", "tasks"), ("classes_", "classes")):
         found, expected = (
             np.asarray(getattr(e, attribute)) for e in (estimator, other)
@@ -234,7 +231,6 @@ def check_labels(estimator, X, Y):
 
 
 def encode(estimator, X, y=None):
-    """Return rows in the encoding of a fitted estimator."""
     return estimator._result.schema.transform(X).impressions(y)
 
 

@@ -116,12 +116,10 @@ def market_mixup(
         Weights of the estimators, as in :func:`distill`. Those that
         :func:`select_estimators` returns protect against corrupted estimators.
     markets : array-like of int of shape (n_samples,) or str, default=None
-        For each row, the index of the estimator of its market, whose prediction alone
-        is the target, as an array or the name of a column of `X`. None for the weighted
-        mean of all predictions.
+        For each row, the index of the estimator of its market, whose prediction is the
+        target instead of the weighted mean, as an array or the name of a column of `X`.
     concentration : float, default=0.5
-        Both parameters of the Beta distribution of lam, > 0. Below 1, one of the two
-        rows dominates in most batches.
+        Both parameters of the Beta distribution of lam, > 0; if < 1, one row dominates.
     share : float, default=0.5
         Share in [0, 1] of the batches that are mixed.
     student : MultiTaskCTRCVRClassifier

@@ -124,9 +124,8 @@ def fine_tune(
     X. Chen, Wang, Fu, Long and Wang (2019). "Catastrophic Forgetting Meets Negative
     Transfer: Batch Spectral Shrinkage for Safe Transfer Learning." NeurIPS.
 
-    Li, Hu, Li, Xiong, Xu and Dou (2024). "Towards accurate knowledge transfer via
-    target-awareness representation disentanglement." Machine Learning 113(2), 699-723.
-    :arxiv:`2010.08532`
+    Li et al. (2024). "Towards accurate knowledge transfer via target-awareness
+    representation disentanglement." Machine Learning 113(2). :arxiv:`2010.08532`
 
     Examples
     --------

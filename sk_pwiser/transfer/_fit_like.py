@@ -42,8 +42,7 @@ def fit_like(
         `source`; `categorical_features`, `target_encoding` and the entries of
         `encoding_params` about columns and values are ignored.
     source : MultiTaskCTRCVRClassifier
-        The fitted estimator whose encoder is used. It is not changed. A fit of one
-        epoch is enough to learn an encoder.
+        The fitted estimator whose encoder is used, not changed. One epoch is enough.
     X : {DataFrame, array-like} of shape (n_samples, n_features)
         Impressions of the market.
     Y : array-like of shape (n_samples, n_tasks) or (n_samples,)

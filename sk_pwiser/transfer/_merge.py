@@ -98,9 +98,8 @@ def merge_estimators(
         Parts of the network that are taken from the base, such as "embedding": names of
         :func:`named_parts`, or their beginnings, such as "towers" for all towers.
     realign : bool or dict, default=False
-        Whether to train the merged estimator on `X` and `Y` for one epoch. A dict may
-        contain other rows as `X` and `Y`, and `max_epochs`. Without rows, nothing is
-        trained. Frozen parts are not trained.
+        Whether to train the merged estimator, without frozen parts, on `X` and `Y` for
+        one epoch. A dict may contain other rows as `X` and `Y`, and `max_epochs`.
     return_coefficients : bool, default=False
         Whether to return the coefficients as well.
     random_state : int, RandomState instance or None, default=None
@@ -111,8 +110,7 @@ def merge_estimators(
     merged : MultiTaskCTRCVRClassifier
         A new fitted estimator with the parameters, encoder and history of the base.
     coefficients : ndarray of shape (n_estimators,) or dict of str to ndarray
-        The coefficients, with `granularity="layer"` by the names of the tensors. Only
-        with `return_coefficients=True`.
+        With `return_coefficients=True`, for "layer" by the names of the tensors.
 
     Raises
     ------
@@ -218,7 +216,6 @@ def _minimise(objective, start, granularity, bounds):
 
 
 def _check_bounds(bounds):
-    """Return the lower and the upper bound."""
     if not isinstance(bounds, tuple | list) or len(bounds) != 2:
         raise ValueError(f"bounds must be a pair of numbers; got {bounds!r}.")
     low, high = (check_number("bounds", bound) for bound in bounds)
@@ -228,7 +225,6 @@ def _check_bounds(bounds):
 
 
 def _frozen_names(base, freeze):
-    """Return the names of the tensors of frozen parts."""
     wanted = [freeze] if isinstance(freeze, str) else list(freeze)
     parts = named_parts(base)
     frozen = set()

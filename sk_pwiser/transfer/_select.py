@@ -82,9 +82,8 @@ def select_estimators(
     Raises
     ------
     ValueError, TypeError
-        If the pool is empty or smaller than `n_select`, if the tasks of the estimators
-        or labels differ, if there are too many sets for "exhaustive", if a score is not
-        finite, or if another parameter is invalid.
+        If the pool is empty or smaller than `n_select`, if tasks differ, if there are
+        too many sets, if a score is not finite, or if another parameter is invalid.
 
     Notes
     -----

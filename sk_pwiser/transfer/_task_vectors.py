@@ -171,7 +171,6 @@ class MergeObjective:
         return total
 
     def _inner(self, tensor, member, name):
-        """Return the inner product of a gradient with a task vector."""
         gradient = tensor.grad
         if gradient is None:
             return 0.0
