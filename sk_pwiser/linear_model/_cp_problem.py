@@ -67,14 +67,6 @@ class Factors:
         parts = [part * (mean / norm) for part, norm in zip(parts, norms, strict=True)]
         return Factors.of([*parts, self.intercepts])
 
-    def flatten(self):
-        """Return all numbers in one vector."""
-        return flatten(self.blocks)
-
-    def unflatten(self, vector):
-        """Return factors of the same shapes with the numbers of a vector."""
-        return Factors.of(unflatten(vector, self.blocks))
-
 
 def flatten(arrays):
     """Return all numbers of some arrays in one vector."""
@@ -256,20 +248,20 @@ def lbfgs_round(problem, factors, max_iter, tol):
     scale = np.sqrt(problem.curvatures(factors) / total)
 
     def evaluate(vector):
-        current = factors.unflatten(vector / scale)
+        current = Factors.of(unflatten(vector / scale, factors.blocks))
         linear = problem.linear(current)
         gradient = problem.gradient(current, linear) / scale
         return problem.value(current, linear) / total, gradient / total
 
     result = minimize(
         evaluate,
-        factors.flatten() * scale,
+        flatten(factors.blocks) * scale,
         jac=True,
         method="L-BFGS-B",
         options={"maxiter": max_iter, "maxfun": 10 * max_iter, "gtol": tol, "ftol": 0},
     )
     # Status 1 is the limit of iterations; with any other the search has ended.
-    factors = factors.unflatten(result.x / scale)
+    factors = Factors.of(unflatten(result.x / scale, factors.blocks))
     return factors, result.fun * total, max(result.nit, 1), result.status != 1
 
 

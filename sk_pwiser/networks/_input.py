@@ -326,15 +326,19 @@ class InputLayer(nn.Module):
 
     def columns(self, codes: Tensor, numeric: Tensor) -> list[Tensor]:
         """Return the dense input of each table, without gates and interactions."""
-        places = self._places(codes)
-        sums, numeric = self._split(numeric)
-        numbers = [numeric] * len(self.embeddings)
+        places, n_tables = self._places(codes), len(self.embeddings)
+        embedded = [table(places).flatten(1) for table in self.embeddings]
+        if self.used is not None:
+            embedded = [each.index_select(1, self.used) for each in embedded]
+        parts: list[Sequence[Tensor]] = [embedded]
+        if self.bags is not None:  # the sums over bags come before the numeric inputs
+            n_sums = n_tables * self.bags.width
+            parts.append(numeric[:, :n_sums].chunk(n_tables, dim=1))
+            numeric = numeric[:, n_sums:]
+        parts.append([numeric] * n_tables)
         if self.bins:
-            numbers = [bins(numeric) for bins in self.bins]
-        return [
-            torch.cat([self._use(table(places).flatten(1)), *bags, own], dim=1)
-            for table, bags, own in zip(self.embeddings, sums, numbers, strict=True)
-        ]
+            parts[-1] = [bins(numeric) for bins in self.bins]
+        return [torch.cat(of_table, dim=1) for of_table in zip(*parts, strict=True)]
 
     def combine(self, inputs: list[Tensor]) -> Tensor:
         """Return the output of this layer for what `columns` returns."""
@@ -381,24 +385,11 @@ class InputLayer(nn.Module):
         sums = self.bags(bags, targets, self.embeddings)
         return torch.cat([sums, numeric], dim=1)
 
-    def _split(self, numeric: Tensor) -> tuple[list[tuple[Tensor, ...]], Tensor]:
-        """Separate the sums over bags, per table, from the numeric inputs."""
-        n_tables = len(self.embeddings)
-        if self.bags is None:
-            return [()] * n_tables, numeric
-        n_sums = n_tables * self.bags.width
-        sums = numeric[:, :n_sums].chunk(n_tables, dim=1)
-        return [(each,) for each in sums], numeric[:, n_sums:]
-
     def column_embeddings(self, column: int) -> Tensor:
         """Return a column's embeddings, one row per code, tables side by side."""
         start = int(self.offsets[column])
         rows = slice(start, start + self.cardinalities[column])
         return torch.cat([table[rows] for table in self.tables], dim=1).detach()
-
-    def _use(self, embedded: Tensor) -> Tensor:
-        """Select the components that the columns use."""
-        return embedded if self.used is None else embedded.index_select(1, self.used)
 
     def _set_cardinalities(self, cardinalities: Sequence[int]) -> None:
         """Set the first row of each column, and that of its unseen values."""

@@ -97,9 +97,10 @@ def infer_with(net, state, rows):
 def recompute_batch_norm(net, rows):
     """Compute the running statistics of batch normalisation anew, if there are any."""
     layers = [
-        module for module in net.module_.modules() if isinstance(module, _BatchNorm)
+        module
+        for module in net.module_.modules()
+        if isinstance(module, _BatchNorm) and module.track_running_stats
     ]
-    layers = [layer for layer in layers if layer.track_running_stats]
     if not layers:
         return
     momenta = [layer.momentum for layer in layers]

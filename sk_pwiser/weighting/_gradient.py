@@ -80,7 +80,8 @@ class GradientWeighting(TaskWeighting):
         """
         # Here the host waits for the device. Small matrices are faster on the CPU, and
         # some devices do not support float64.
-        gram = gram_matrix(gradients)
+        products = torch.stack([g @ g.t() for g in gradients])
+        gram = products.cpu().double().sum(dim=0)
         if not bool(gram.isfinite().all()):
             weights = torch.full_like(gram[0], torch.nan)
         elif not bool(gram.any()):
@@ -141,7 +142,9 @@ class GradientWeighting(TaskWeighting):
         with torch.no_grad():
             self._set_gradients(trained, gradients[: self.n_tasks])
             if len(parts) > self.n_tasks:
-                _add_gradients(trained, gradients[-1])
+                for p, gradient in zip(trained, gradients[-1], strict=True):
+                    if gradient is not None:
+                        p.grad = gradient if p.grad is None else p.grad.add_(gradient)
 
     def _set_gradients(
         self,
@@ -196,17 +199,3 @@ def plain_gradient(
     in_graph = [g for g in gradients if g is not None]
     dependent = [g for g, is_used in zip(gradients, depends, strict=True) if is_used]
     return next((g for g in [*dependent, *in_graph] if g is not None), None)
-
-
-def _add_gradients(
-    parameters: Sequence[nn.Parameter], gradients: Sequence[Tensor | None]
-) -> None:
-    for p, gradient in zip(parameters, gradients, strict=True):
-        if gradient is not None:
-            p.grad = gradient if p.grad is None else p.grad.add_(gradient)
-
-
-def gram_matrix(gradients: Sequence[Tensor]) -> Tensor:
-    """Compute the inner products of the tasks' gradients, in float64 on the CPU."""
-    products = torch.stack([g @ g.t() for g in gradients])
-    return products.cpu().double().sum(dim=0)

@@ -66,11 +66,8 @@ class TorchJD(GradientWeighting):
         # Methods that read the gradients themselves may have a state per entry.
         self.skips_rows = self._gram_weighting is not None
         self._initial_attributes = deepcopy(self._attributes())
-        self._check_n_tasks()
-
-    def _check_n_tasks(self) -> None:
-        """Combine a small input, so that unsuitable methods raise before training."""
-        method, n = deepcopy(self.aggregator), self.n_tasks
+        # Combine a small input, so that unsuitable methods raise before training.
+        method, n = deepcopy(self.aggregator), n_tasks
         with torch.random.fork_rng(devices=[]):
             try:
                 method(torch.eye(n) if self.needs_task_gradients else torch.ones(n))

@@ -9,9 +9,11 @@ from scipy.optimize import check_grad
 from sk_pwiser.linear_model._cp_problem import (
     CPProblem,
     Factors,
+    flatten,
     minimise_blocks,
     solve_als,
     solve_lbfgs,
+    unflatten,
 )
 from sk_pwiser.linear_model._linear_base import Columns
 
@@ -86,14 +88,14 @@ def test_the_gradient_is_that_of_the_objective(loss, storage):
     problem, factors = make_problem(loss, storage=storage), make_factors()
 
     def value(vector):
-        current = factors.unflatten(vector)
+        current = Factors.of(unflatten(vector, factors.blocks))
         return problem.value(current, problem.linear(current))
 
     def gradient(vector):
-        current = factors.unflatten(vector)
+        current = Factors.of(unflatten(vector, factors.blocks))
         return problem.gradient(current, problem.linear(current))
 
-    start = factors.flatten()
+    start = flatten(factors.blocks)
     scale = np.linalg.norm(gradient(start))
     assert check_grad(value, gradient, start) < 1e-5 * scale
 
