@@ -112,7 +112,7 @@ def equal(a: Any, b: Any) -> bool:
         if hasattr(a, "shape"):
             return a.shape == b.shape and bool((a == b).all())
         return bool(a == b)
-    except (TypeError, ValueError, RuntimeError):
+    except (AttributeError, TypeError, ValueError, RuntimeError):
         return False
 
 

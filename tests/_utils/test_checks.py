@@ -5,8 +5,9 @@ from fractions import Fraction
 
 import numpy as np
 import pytest
+import torch
 
-from sk_pwiser._utils import check_choice, check_integer, check_number
+from sk_pwiser._utils import check_choice, check_integer, check_number, equal
 
 
 @pytest.mark.parametrize("value", [1, 0.5, np.float32(0.5), np.int64(1), np.float64(1)])
@@ -75,3 +76,20 @@ def test_values_that_are_not_choices(value, error):
         check_choice("kind", value, ("a", None))
     with pytest.raises(TypeError, match="got None"):
         check_choice("kind", None, ("a",))
+
+
+@pytest.mark.parametrize(
+    ("a", "b", "expected"),
+    [
+        ({"a": [np.arange(3), None]}, {"a": [np.arange(3), None]}, True),
+        ({"a": [np.arange(3)]}, {"a": [np.arange(4)]}, False),
+        ({"a": 1}, {"b": 1}, False),
+        (torch.arange(3), torch.arange(3), True),
+        (torch.arange(3), torch.tensor([0, 1, 1]), False),
+        (torch.arange(3), np.arange(3), False),
+        ((1, "a"), [1, "a"], False),
+        (1, 1.0, False),
+    ],
+)
+def test_containers_of_arrays_are_compared(a, b, expected):
+    assert equal(a, b) is expected
