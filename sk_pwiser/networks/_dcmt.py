@@ -86,13 +86,7 @@ class DCMT(_CorrectedESMM):
         tower_units: Sequence[int] = (128, 64, 32),
         dropout: float = 0.0,
     ) -> None:
-        super().__init__(
-            spec,
-            correction_weight=correction_weight,
-            min_propensity=min_propensity,
-            tower_units=tower_units,
-            dropout=dropout,
-        )
+        super().__init__(spec, correction_weight, min_propensity, tower_units, dropout)
         choices = ("mirrored", "observed")
         label = check_choice("counterfactual_label", counterfactual_label, choices)
         self.is_mirrored = label == "mirrored"

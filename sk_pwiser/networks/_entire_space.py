@@ -25,7 +25,6 @@ class _CorrectedESMM(ESMM):
     def __init__(
         self,
         spec: NetworkSpec,
-        *,
         correction_weight: float,
         min_propensity: float,
         tower_units: Sequence[int],

@@ -12,6 +12,9 @@ from torch import Tensor, nn
 from sk_pwiser._utils import equal, import_extra
 from sk_pwiser.weighting._gradient import GradientWeighting
 
+# Errors of methods whose parameters or number of tasks do not fit.
+ERRORS = AttributeError, IndexError, RuntimeError, TypeError, ValueError
+
 
 class TorchJD(GradientWeighting):
     """A method of the package TorchJD, which is an optional dependency.
@@ -71,13 +74,7 @@ class TorchJD(GradientWeighting):
         with torch.random.fork_rng(devices=[]):
             try:
                 method(torch.eye(n) if self.needs_task_gradients else torch.ones(n))
-            except (
-                AttributeError,
-                IndexError,
-                RuntimeError,
-                TypeError,
-                ValueError,
-            ) as error:
+            except ERRORS as error:
                 raise ValueError(
                     f"{type(method).__name__} of TorchJD cannot combine {n} tasks: "
                     f"{error}"
@@ -237,7 +234,7 @@ def _make(choice: Any, n_tasks: int, params: dict[str, Any]) -> Any:
         given = {k: v for k, v in context.items() if k in takes and k not in params}
         try:
             made: Any = kind(**given, **params)
-        except (AttributeError, RuntimeError, TypeError, ValueError) as error:
+        except ERRORS as error:
             raise ValueError(
                 f"weighting_params must fit {kind.__name__} of TorchJD: {error}"
             ) from error
