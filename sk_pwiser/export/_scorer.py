@@ -433,15 +433,11 @@ class Scorer:
         inputs = {"codes": encoded.codes, "numeric": encoded.numeric}
         if self._market is not None:
             index, shifts = self._market
-            found = self._find_shifts(shifts, columns[index])
-            inputs["shifts"] = np.array(repeat(found, n_rows))
+            keys, common = columns[index], np.zeros(len(self.task_names))
+            keys = keys.tolist() if isinstance(keys, np.ndarray) else keys
+            known = [common if is_missing(k) else shifts.get(k, common) for k in keys]
+            inputs["shifts"] = np.array(repeat(known, n_rows))
         return self._run(inputs | encoded.bag_inputs())
-
-    def _find_shifts(self, shifts, values):
-        """Return the shifts of the log-odds by task, in a list of one per value."""
-        common = np.zeros(len(self.task_names))
-        keys = values.tolist() if isinstance(values, np.ndarray) else values
-        return [common if is_missing(key) else shifts.get(key, common) for key in keys]
 
     def _read(self, rows, shared):
         """Return the values of each field, or a shared one, and the number of rows."""

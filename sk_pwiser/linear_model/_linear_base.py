@@ -139,10 +139,7 @@ class Columns:
 
     def __init__(self, X, mean, scale):
         self.X, self.mean, self.scale = X, mean, scale
-
-    @property
-    def n_features(self):
-        return self.X.shape[1]
+        self.n_features = X.shape[1]
 
     def dot(self, V):
         """Return the product with V of shape (n_features, k)."""

@@ -243,9 +243,8 @@ class PWiseR(MultiTaskLoss):
         for path, heads in self.paths:
             is_at_depth = rows_by_depth(y, sample_weight, path)
             if sample_weight is not None:
-                columns = per_task(sample_weight).expand(len(y), y.shape[1]).unbind(1)
-                largest = torch.stack([columns[head] for head in heads]).amax(dim=0)
-                is_at_depth = is_at_depth & (largest > 0)
+                weights = _rows(per_task(sample_weight).expand_as(y), heads)
+                is_at_depth = is_at_depth & (weights.amax(dim=0) > 0)
             found.append(lacks_pairs(is_at_depth.any(dim=1), self.pairs))
         lacks_all = found[0] if len(found) == 1 else torch.stack(found).all()
         count = self._batches_without_pairs

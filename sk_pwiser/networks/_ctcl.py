@@ -96,8 +96,7 @@ class CTCL(MultiTaskNetwork):
         dropout: float = 0.0,
     ) -> None:
         super().__init__(spec)
-        choices = ("prediction", "label")
-        consistency = check_choice("consistency", consistency, choices)
+        check_choice("consistency", consistency, ("prediction", "label"))
         self.reads_predictions = consistency == "prediction"
         self.consistency_weight = check_number(
             "consistency_weight", consistency_weight, at_least=0

@@ -88,8 +88,8 @@ class DCMT(_CorrectedESMM):
     ) -> None:
         super().__init__(spec, correction_weight, min_propensity, tower_units, dropout)
         choices = ("mirrored", "observed")
-        label = check_choice("counterfactual_label", counterfactual_label, choices)
-        self.is_mirrored = label == "mirrored"
+        check_choice("counterfactual_label", counterfactual_label, choices)
+        self.is_mirrored = counterfactual_label == "mirrored"
         self.prior_weight = check_number("prior_weight", prior_weight, at_least=0)
         # The probabilities of a head and its twin add up to 1 at the start.
         opposite = -self.conditional_base_logits[1:]

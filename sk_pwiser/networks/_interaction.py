@@ -27,10 +27,6 @@ class Interaction(nn.Module):
     ) -> None:
         super().__init__()
 
-    def forward(self, inputs: Tensor) -> Tensor:
-        """Map `(batch, n_in)` to `(batch, width)`."""
-        raise NotImplementedError
-
 
 class CrossNetwork(Interaction):
     r"""The cross layers of DCN-v2, :math:`x_{l+1} = x_0 \odot (W_l x_l + b_l) + x_l`.

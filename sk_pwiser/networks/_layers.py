@@ -8,7 +8,7 @@ from typing import cast
 import torch
 from torch import Tensor, nn
 
-from sk_pwiser._utils import check_integer, check_number, is_iterable
+from sk_pwiser._utils import check_integer, is_iterable
 from sk_pwiser._utils import dropout as drop
 
 Activation = Callable[[Tensor], Tensor]
@@ -200,7 +200,3 @@ def check_units(name: str, units: Sequence[int]) -> tuple[int, ...]:
         check_integer(f"{name}[{index}]", width, at_least=1)
         for index, width in enumerate(units)
     )
-
-
-def check_dropout(dropout: float) -> float:
-    return check_number("dropout", dropout, at_least=0, below=1)

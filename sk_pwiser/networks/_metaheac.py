@@ -6,13 +6,12 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 
-from sk_pwiser._utils import at_least_float32, check_integer
+from sk_pwiser._utils import at_least_float32, check_integer, check_number
 from sk_pwiser.networks._experts import Gates
 from sk_pwiser.networks._layers import (
     OutputLayer,
     StackedLinear,
     StackedMLP,
-    check_dropout,
     check_units,
 )
 from sk_pwiser.networks._multi_task_network import MultiTaskNetwork, NetworkOutput
@@ -83,7 +82,7 @@ class MetaHeac(MultiTaskNetwork):
         super().__init__(spec)
         n_experts = check_integer("n_experts", n_experts, at_least=1)
         n_critics = check_integer("n_critics", n_critics, at_least=1)
-        dropout = check_dropout(dropout)
+        dropout = check_number("dropout", dropout, at_least=0, below=1)
         units = check_units("expert_units", expert_units)
         self.experts = StackedMLP(n_experts, self.width, units, dropout)
         self.gates = Gates(self.width, spec.n_tasks, n_experts)

@@ -9,7 +9,7 @@ from typing import Any, NamedTuple
 import torch
 from torch import Tensor, nn
 
-from sk_pwiser._utils import at_least_float32
+from sk_pwiser._utils import at_least_float32, check_number
 from sk_pwiser.networks._bags import N_SPECIAL, Bags
 from sk_pwiser.networks._chain import (
     base_logits,
@@ -23,7 +23,6 @@ from sk_pwiser.networks._layers import (
     Activation,
     StackedMLP,
     TaskTowers,
-    check_dropout,
     check_units,
 )
 from sk_pwiser.networks._spec import NetworkSpec
@@ -223,7 +222,8 @@ class MultiTaskNetwork(nn.Module):
         base_logits: Tensor | None = None,
     ) -> TaskTowers:
         """Make one tower per task, or per entry of `base_logits`, the output biases."""
-        units, dropout = check_units("tower_units", tower_units), check_dropout(dropout)
+        units = check_units("tower_units", tower_units)
+        dropout = check_number("dropout", dropout, at_least=0, below=1)
         biases = self.base_logits if base_logits is None else base_logits
         return TaskTowers(n_in, units, biases, dropout)
 

@@ -47,9 +47,8 @@ class NetworkSpec:
         Products of columns in the dense input: cross layers of DCN-v2 ("cross"), or the
         second-order term of a factorisation machine ("fm").
     task_space : {"entire", "conditional"}, default="entire"
-        Whether the columns of the logits that `forward` returns are read as
-        P(Y_k = 1 | impression) or as P(Y_k = 1 | Y_{k-1} = 1, impression).
-        :class:`MultiTaskNetwork` composes the latter to logits over impressions.
+        Whether the logits that `forward` returns are of P(Y_k = 1 | impression) or of
+        P(Y_k = 1 | Y_{k-1} = 1, impression), which :class:`MultiTaskNetwork` composes.
     monotonicity_weight : float or None, default=None
         Weight of :func:`~sk_pwiser.losses.funnel_monotonicity_penalty`. None takes the
         default of the network's class.
@@ -61,8 +60,7 @@ class NetworkSpec:
     bags : sequence of BagSpec, default=()
         Inputs with any number of entries per row, such as lists of categories.
     task_parents : sequence of int or None, default=None
-        Index of the task that each task presupposes, smaller than its own, -1 for none.
-        None for a funnel, in which it is the task before.
+        Index of the earlier task that each one presupposes or -1. None for a funnel.
     n_cross_layers : int, default=1
         Number of cross layers, with `interaction="cross"`.
     cross_rank : int or None, default=None
@@ -74,10 +72,9 @@ class NetworkSpec:
 
     References
     ----------
-    Chang et al. (2023), "PEPNet", :arxiv:`2302.01115`, for the factors;
-    Gorishniy, Rubachev and Babenko (2022), :arxiv:`2203.05556`, for the bins; Wang et
-    al. (2021), "DCN V2", :arxiv:`2008.13535`, and Rendle (2010), "Factorization
-    Machines", ICDM, for the interactions.
+    Chang et al. (2023), :arxiv:`2302.01115`, for the factors; Gorishniy et al. (2022),
+    :arxiv:`2203.05556`, for the bins; Wang et al. (2021), :arxiv:`2008.13535`, and
+    Rendle (2010), "Factorization Machines", ICDM, for the interactions.
 
     Examples
     --------

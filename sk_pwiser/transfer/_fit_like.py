@@ -56,8 +56,7 @@ def fit_like(
     seen : bool, default=False
         Whether `source` was fitted on the rows of `X`, too. The target statistics of a
         training row then leave out its block of rows, so that its own label is not
-        among its inputs. With False, the rows are encoded by the statistics of `source`
-        as they would be in a prediction, which is right if they are new to it.
+        among its inputs. With False, they are encoded as in a prediction.
 
     Returns
     -------

@@ -52,9 +52,8 @@ def select_estimators(
     n_select : int
         Number of estimators to select.
     scoring : callable, default=None
-        ``scoring(estimator, X, Y)`` returns a number, higher is better: a scorer of
-        :mod:`sk_pwiser.metrics`, for example. The estimator passed has `predict_proba`
-        for these rows. None for minus the mean log loss over the tasks.
+        ``scoring(estimator, X, Y)`` returns a number, higher is better, like scorers of
+        :mod:`sk_pwiser.metrics`. None for minus the mean log loss over the tasks.
     method : {"policy", "greedy", "exhaustive"}, default="policy"
         How sets are found:
 

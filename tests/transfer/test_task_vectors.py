@@ -96,10 +96,3 @@ def test_trimming_keeps_large_entries_of_the_elected_sign(share):
         assert_array_equal(member["bias"], original["bias"])
     assert (expected != 0).any()
     assert (expected == 0).any()
-
-
-def test_trimming_without_tensors_changes_nothing():
-    base, members = states(2)
-    assert_array_equal(
-        trim_vectors(base, members, 0.5, [])[0]["bias"], members[0]["bias"]
-    )
