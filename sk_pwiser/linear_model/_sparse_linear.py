@@ -53,9 +53,8 @@ class SparseLinearBase(LinearPredictions, BaseEstimator):
             Labels 0 and 1, any two of a single task, or values of regression tasks.
         sample_weight : array-like of shape (n_samples,) or (n_samples, n_tasks), \
                 default=None
-            Weights of the rows, or of the rows and tasks, >= 0, also of the scores for
-            a choice of alpha. Only the ratios within a task matter; a row of weight 0
-            takes no part in it.
+            Weights of the rows, or of the rows and tasks, >= 0, also in scores. Only
+            ratios within a task matter; a row of weight 0 takes no part in it.
 
         Returns
         -------

@@ -87,8 +87,7 @@ class MultiTaskSparseLinearCV(SparseLinearBase):
     Notes
     -----
     Differences from the paper (Cao et al. 2024, :arxiv:`2405.09886`): 5 folds instead
-    of 10, and R2 instead of the mean squared error, which cannot be averaged over tasks
-    of different units.
+    of 10, and R2 instead of the mean squared error, which depends on units.
 
     Examples
     --------

@@ -35,8 +35,7 @@ class DDPO(_CorrectedESMM):
         w_i = \frac{o_i}{p_i}, \quad w^*_i = \frac{1 - o_i}{1 - p_i},
 
     with :math:`\delta` the pointwise part of `loss=` and p the network's probability of
-    the previous task. This loss trains neither p nor the teachers, and predictions do
-    not depend on the latter.
+    the previous task, without gradient, like the teacher. Predictions use no teacher.
 
     Parameters
     ----------

@@ -295,9 +295,8 @@ def named_parts(estimator):
 
     A part has the name of the attribute of the network that holds it, such as "bottom",
     "experts", "gates" or "towers". The tables of category embeddings are "embedding",
-    and the other tensors of the input layer "input_layer". Tensors on which only one
-    task depends, by the computational graph, form a part of their own, named after the
-    task: "towers.click".
+    and the other tensors of the input layer "input_layer". Tensors on which one task
+    depends, by the computational graph, form a part named after it: "towers.click".
 
     Parameters
     ----------

@@ -30,9 +30,8 @@ def fit_like(
     An encoder that is learnt on one market has its own codes, bins of numbers and
     target statistics, so that weights of two markets' networks have different meanings.
     This function takes the encoder of `source`. Everything else is as in
-    `estimator.fit`: the network starts from random weights, and its output biases from
-    the rates of this market. Category values without a training row get the embedding
-    of unseen values.
+    `estimator.fit`, with random weights and the rates of this market at the start.
+    Category values without a training row get the embedding of unseen values.
 
     Parameters
     ----------

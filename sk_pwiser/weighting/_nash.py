@@ -23,8 +23,7 @@ class Nash(GradientWeighting):
 
     where the rows of G are the gradients :math:`g_k` of the shared parameters and
     :math:`1 / \alpha` is taken elementwise. The step does not depend on the scale of
-    the losses. :math:`\lVert d \rVert^2` is the number of tasks, and the gain of task k
-    is :math:`1 / \alpha_k > 0`.
+    the losses. :math:`\lVert d \rVert^2` is the number of tasks; gains are positive.
 
     Parameters
     ----------
