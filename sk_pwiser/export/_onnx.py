@@ -39,7 +39,7 @@ def to_onnx(estimator, path, *, inputs="encoded"):
     ----------
     estimator : MultiTaskCTRCVRClassifier or FunnelCalibrator
         The fitted estimator, or the fitted calibrator of one, whose curves become part
-        of the graph. Its column `by` must have categories, and `inputs` be "raw".
+        of the graph. With `by`, a category column, `inputs` must be "raw".
     path : str or path-like
         The file. An existing file is only replaced when the export is complete.
     inputs : {"encoded", "raw"}, default="encoded"

@@ -286,7 +286,7 @@ class LinearPredictions(DocLink):
         X : {array-like, sparse matrix} of shape (n_samples, n_features)
             Features.
         y : array-like of shape (n_samples, n_tasks) or (n_samples,)
-            True labels and values; NaN as in `fit`.
+            True values; rows with NaN are left out with `missing_labels="ignore"`.
         sample_weight : array-like of shape (n_samples,) or (n_samples, n_tasks), \
                 default=None
             Weights of the rows, or of the rows and tasks, >= 0.

@@ -183,8 +183,8 @@ class MultiTaskSparseLinear(SparseLinearBase):
     Differences from the paper: intercepts are not penalised, so that predictions do not
     depend on the origin of the features, and all tasks share one table.
 
-    Columns should have similar scales. In
-    :class:`~sklearn.feature_selection.SelectFromModel`, pass ``threshold=1e-10``.
+    Columns should have similar scales. Pass ``threshold=1e-10`` to
+    :class:`~sklearn.feature_selection.SelectFromModel`; its default is the mean norm.
 
     With tasks of both types, scorers that expect one column of probabilities per task
     do not apply: `predict_proba` has the columns of the binary tasks.

@@ -64,7 +64,8 @@ class PWiseR(MultiTaskLoss):
         Which task presupposes which, see
         :class:`~sk_pwiser.MultiTaskCTRCVRClassifier`.
     tasks : None, "all", str, int or sequence of (str or int), default=None
-        Names or indices of the tasks whose heads take the term; None for the last ones.
+        Names or indices of the tasks whose heads take the term; by default the last
+        task of each path.
     score : {"logit", "probability"}, default="logit"
         The scores that the term ranks.
     surrogate : {"hinge", "squared_hinge", "logistic"}, default="hinge"
@@ -76,7 +77,7 @@ class PWiseR(MultiTaskLoss):
         Whether only converted rows are compared with each lower depth, or the rows of
         every depth, then in place of V, with each depth below it.
     base : str or class, default="bce"
-        A loss in place of the cross-entropy: a name, or a :class:`MultiTaskLoss`.
+        The loss in place of the cross-entropy, a name or a class of losses.
     base_params : dict, default=None
         Keyword arguments of that loss.
 

@@ -24,8 +24,8 @@ class MultiTaskLoss(nn.Module):
     estimator_parameters : tuple of str
         Parameters of the estimator that the loss takes, such as `pwiser_weight`.
     heads : sequence of int
-        Indices of the tasks that the term of weight `pwiser_weight` ranks, if any. The
-        AUC of the last one decides which weight `pwiser_weight="auto"` chooses.
+        Indices of the tasks that the term of weight `pwiser_weight` ranks, by default
+        the last. The AUC of the last of them decides on `pwiser_weight="auto"`.
     asks_for_groups : bool
         Whether the loss compares rows within groups, which batches then keep together.
     takes_task_weights : bool
