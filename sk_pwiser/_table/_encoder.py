@@ -33,6 +33,7 @@ from sk_pwiser._table._frames import (
     as_table,
     find_column,
     is_dataframe,
+    is_polars,
     is_sparse,
     list_columns,
     read_lists,
@@ -207,6 +208,8 @@ class TableEncoder:
             if reset or not has_columns(X, getattr(self, "feature_names_in_", None)):
                 refuse_repeated("The columns of X", list(X.columns))
                 validate_data(validator, X, reset=reset, skip_check_array=True)
+                if is_polars(X):
+                    _check_names_are_read(X)
             if X.shape[0] < 1 or X.shape[1] < 1:
                 raise ValueError(
                     "X must have at least one row and one column; its shape is "
@@ -355,6 +358,17 @@ def _fill_columns(table, columns):
         rows = slice(start, start + CACHE_ROWS)
         for index, take in enumerate(columns):
             table[rows, index] = take(rows)
+
+
+def _check_names_are_read(X):
+    probe = BaseEstimator()
+    validate_data(probe, X, skip_check_array=True)
+    if not hasattr(probe, "feature_names_in_"):
+        raise TypeError(
+            "This release of scikit-learn cannot read the column names of this release "
+            "of polars, so that columns could be confused. Upgrade scikit-learn to 1.9 "
+            "or newer, or pass X.to_pandas()."
+        )
 
 
 def _with_lists(pairs):

@@ -65,6 +65,21 @@ def test_lists_keep_the_types_of_their_values():
         assert encoder.transform(frame)[0].tolist() == [[3, 2], [UNSEEN, UNSEEN]]
 
 
+def test_names_that_scikit_learn_cannot_read_are_refused(monkeypatch):
+    fitted = TableEncoder()
+    fitted.fit_transform(pd.DataFrame({"a": [1.0, 2.0], "b": [3.0, 4.0]}))
+    # As scikit-learn before 1.9 with polars 2.
+    monkeypatch.setattr("sklearn.utils.validation._get_feature_names", lambda X: None)
+    table = pl.DataFrame({"b": [3.0, 4.0], "a": [1.0, 2.0]})
+    with pytest.raises(TypeError, match="cannot read the column names"):
+        TableEncoder().fit_transform(table)
+    with (
+        pytest.warns(UserWarning, match="does not have valid feature names"),
+        pytest.raises(TypeError, match="cannot read the column names"),
+    ):
+        fitted.transform(table.rename({"a": "c"}))
+
+
 def test_pandas_in_fit_and_polars_or_arrays_at_predict():
     X = pd.DataFrame(
         {
