@@ -36,6 +36,7 @@ from sk_pwiser._streaming import (
 from sk_pwiser._table import reads_in_parts, refuse_parts
 from sk_pwiser._training import (
     CallbackSupportMixin,
+    GivenRows,
     PermutedTable,
     Settings,
     TrainingResult,
@@ -630,10 +631,7 @@ class MultiTaskCTRCVRClassifier(
         earlier = getattr(self, "_result", None) if self.warm_start else None
         result = self._train(
             fit_dataset if reads_in_parts(X) else fit,
-            X,
-            Y,
-            sample_weight,
-            groups,
+            GivenRows(X, Y, sample_weight, groups),
             one_eval_set(eval_set, X_val, Y_val, sample_weight_val, groups_val),
             earlier=earlier,
         )
@@ -642,18 +640,11 @@ class MultiTaskCTRCVRClassifier(
         return self
 
     @runs_callbacks
-    def _train(self, train, X, Y, sample_weight, *args, **kwargs):
+    def _train(self, train, given, *args, **kwargs):
         """Train by a function of the package, and return its result."""
-        return train(
-            vars(self),
-            X,
-            Y,
-            sample_weight,
-            *args,
-            **kwargs,
-            task=fit_task(self, X, Y, sample_weight),
-            estimator_name=type(self).__name__,
-        )
+        task = fit_task(self, given)
+        name = type(self).__name__
+        return train(vars(self), given, *args, **kwargs, task=task, estimator_name=name)
 
     def _warn_about_rises(self, result):
         """Warn if a later task is more probable than an earlier one in many rows."""
@@ -717,10 +708,7 @@ class MultiTaskCTRCVRClassifier(
         try:
             result = self._train(
                 fit,
-                X,
-                Y,
-                sample_weight,
-                groups,
+                GivenRows(X, Y, sample_weight, groups),
                 earlier=earlier,
                 classes=classes,
                 single_pass=True,

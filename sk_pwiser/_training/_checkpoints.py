@@ -104,13 +104,6 @@ class Checkpoint:
     start: Start
     state: dict[str, Any]
 
-    @property
-    def random_state(self) -> np.random.RandomState:
-        """The estimator's random state at the start of the training."""
-        random_state = np.random.RandomState()
-        random_state.set_state(self.start.random_state)
-        return random_state
-
     def check_settings(self, settings: Settings) -> None:
         """Raise a ValueError that names the parameters that differ."""
         now, before = compared(settings), self.start.settings

@@ -2,9 +2,11 @@
 
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
+from copy import deepcopy
 from dataclasses import dataclass
 from typing import Any
 
+import numpy as np
 import torch
 from torch import nn
 
@@ -30,7 +32,14 @@ from sk_pwiser._training._optimizers import (
     use_sparse_gradients,
 )
 from sk_pwiser._training._settings import Settings
-from sk_pwiser._utils import build, check_names, read_task_parents, resolve, task_paths
+from sk_pwiser._utils import (
+    build,
+    check_names,
+    read_task_parents,
+    resolve,
+    seeded_globally,
+    task_paths,
+)
 from sk_pwiser.losses import LOSSES, MultiTaskLoss
 from sk_pwiser.networks import (
     NETWORKS,
@@ -39,6 +48,8 @@ from sk_pwiser.networks import (
     NetworkSpec,
 )
 from sk_pwiser.weighting import WEIGHTINGS, TaskWeighting, as_weighting
+
+LARGEST_SEED = np.iinfo(np.int32).max
 
 
 @dataclass(frozen=True)
@@ -59,26 +70,30 @@ def check_components(
     task_names: tuple[str, ...],
     device: torch.device,
     has_groups: bool,
+    random_state: np.random.RandomState,
 ) -> Components:
     """Build the parts independent of the table; check the network's parameters."""
     check_callbacks(settings.callbacks)
     check_early_stopping(settings.early_stopping, task_names)
-    loss = build_loss(settings, task_names)
-    weighting = build(
-        WEIGHTINGS,
-        TaskWeighting,
-        "weighting",
-        *as_weighting(settings.weighting, settings.weighting_params),
-        len(task_names),
-    )
-    parents = read_task_parents(settings.task_parents, task_names)
-    _check_network(settings, loss, parents)
-    optimizer = check_optimizer(
-        settings.optimizer,
-        settings.lr,
-        settings.weight_decay,
-        settings.optimizer_params,
-    )
+    # Seeded by a copy: how many numbers a loss or weighting draws leaves the network's
+    # initial weights unchanged.
+    with seeded_globally(deepcopy(random_state).randint(LARGEST_SEED), device):
+        loss = build_loss(settings, task_names)
+        weighting = build(
+            WEIGHTINGS,
+            TaskWeighting,
+            "weighting",
+            *as_weighting(settings.weighting, settings.weighting_params),
+            len(task_names),
+        )
+        parents = read_task_parents(settings.task_parents, task_names)
+        _check_network(settings, loss, parents)
+        optimizer = check_optimizer(
+            settings.optimizer,
+            settings.lr,
+            settings.weight_decay,
+            settings.optimizer_params,
+        )
     return Components(
         loss,
         weighting,

@@ -5,6 +5,7 @@ from functools import cache, partial
 from typing import TYPE_CHECKING, Any, TypeVar
 
 import torch
+from skorch.exceptions import DeviceWarning
 from torch import nn
 from torch.nn import functional as F
 
@@ -36,6 +37,15 @@ def find_device(name: str | torch.device) -> torch.device:
             f"device={str(name)!r} cannot be used on this machine: {error}"
         ) from error
     return device
+
+
+def device_or_cpu(name: str | torch.device) -> torch.device:
+    """Return the torch device, or the CPU, with a warning, where it is not present."""
+    try:
+        return find_device(name)
+    except ValueError as error:
+        warn_user(f"{error} Loading on the CPU instead.", DeviceWarning)
+        return torch.device("cpu")
 
 
 def _accelerator() -> torch.device | None:

@@ -125,6 +125,15 @@ def _as_tensor(array: np.ndarray | None) -> Any:
     return torch.from_numpy(array if array.flags.writeable else array.copy())
 
 
+class GivenRows(NamedTuple):
+    """A table with labels, weights and groups as the user passes them to `fit`."""
+
+    X: Any
+    Y: Any
+    sample_weight: Any = None
+    groups: Any = None
+
+
 @dataclass(frozen=True)
 class Rows:
     """Labels, weights and groups that were checked, with a table not yet encoded."""
@@ -311,10 +320,7 @@ class EncodedData:
 
 def check_rows(
     settings: Settings,
-    X: Any,
-    Y: Any,
-    sample_weight: Any,
-    groups: Any,
+    given: GivenRows,
     expected: Targets | None,
     classes: Any,
     single_pass: bool,
@@ -325,18 +331,18 @@ def check_rows(
     `expected` has the tasks of the earlier fit, or of the training rows. Weights are
     divided by `weight_scale`, by default by their mean.
     """
-    refuse_parts(X)
+    refuse_parts(given.X)
     check_encoding_params(settings.encoding_params)
     check_boolean("grow_vocabulary", settings.encoding_params["grow_vocabulary"])
-    targets = Y
-    if not isinstance(Y, SoftTargets):
-        targets = _check_tasks(settings, Y, expected, classes, single_pass)
-    X = as_table(X)
+    targets = given.Y
+    if not isinstance(targets, SoftTargets):
+        targets = _check_tasks(settings, given.Y, expected, classes, single_pass)
+    given = given._replace(X=as_table(given.X))
     n_samples = len(targets.values)
-    check_match(X, n_samples, Y=Y, sample_weight=sample_weight, groups=groups)
-    targets, weights = combine_weights(targets, sample_weight)
-    rows = Rows(X, targets, weights, check_groups(groups, n_samples))
-    if sample_weight is None:
+    check_match(n_samples=n_samples, **given._asdict())
+    targets, weights = combine_weights(targets, given.sample_weight)
+    rows = Rows(given.X, targets, weights, check_groups(given.groups, n_samples))
+    if given.sample_weight is None:
         weight_scale = 1.0  # the weights, if any, are 0 for missing labels
     return _with_weight(rows, weight_scale)
 

@@ -9,6 +9,8 @@ from typing import Any
 from skorch import NeuralNet
 from skorch.callbacks import Callback
 
+from sk_pwiser._training._encode import GivenRows
+
 try:
     from sklearn.callback import CallbackSupportMixin as CallbackSupportMixin
     from sklearn.callback import with_callbacks
@@ -87,12 +89,13 @@ class EpochTasks(Callback):  # type: ignore[misc]
             net.stop_training_ = True
 
 
-def fit_task(estimator: Any, X: Any, y: Any, sample_weight: Any) -> FitTask | None:
+def fit_task(estimator: Any, given: GivenRows) -> FitTask | None:
     """Return the task of a fit, None for an estimator without such callbacks."""
     if not hasattr(estimator, "_skl_callbacks"):
         return None
-    metadata = None if sample_weight is None else {"sample_weight": sample_weight}
-    data = {"X": X, "y": y, "metadata": metadata}
+    weight = given.sample_weight
+    metadata = None if weight is None else {"sample_weight": weight}
+    data = {"X": given.X, "y": given.Y, "metadata": metadata}
     return FitTask(estimator, data, estimator._init_callback_context)
 
 

@@ -1,7 +1,6 @@
 """The private skorch net: the training loop and its history."""
 
 import sys
-import warnings
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from contextlib import AbstractContextManager, nullcontext
 from copy import deepcopy
@@ -16,7 +15,6 @@ from sklearn.exceptions import ConvergenceWarning
 from sklearn.metrics import roc_auc_score
 from skorch import NeuralNet
 from skorch.callbacks import Callback, EpochTimer, LRScheduler, PrintLog, ProgressBar
-from skorch.exceptions import DeviceWarning
 from skorch.history import History
 from torch import Tensor, nn
 from torch.nn import functional as F
@@ -36,7 +34,7 @@ from sk_pwiser._training._callbacks import (
     positions_of,
     release_optimizers,
 )
-from sk_pwiser._training._devices import find_device
+from sk_pwiser._training._devices import device_or_cpu
 from sk_pwiser._training._diagnostics import CHECKED_ROWS, changed_weights, excess_loss
 from sk_pwiser._training._early_stopping import (
     grouped_aucs,
@@ -337,13 +335,8 @@ class MultiTaskNet(NeuralNet):  # type: ignore[misc]
     def __setstate__(self, state: dict[str, Any]) -> None:
         """Restore a state, on the CPU if its device is not present."""
         # skorch itself checks only whether there is any CUDA device.
-        try:
-            find_device(state["device"])
-        except ValueError as error:
-            message = f"{error} Loading on the CPU instead."
-            warnings.warn(message, DeviceWarning, stacklevel=2)
-            state = {**state, "device": "cpu"}
-        super().__setstate__(state)
+        device = str(device_or_cpu(state["device"]))
+        super().__setstate__({**state, "device": device})
         self.__dict__.update(module=self.module_, criterion=self.criterion_)
 
     @property

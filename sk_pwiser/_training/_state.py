@@ -14,14 +14,14 @@ from torch import Tensor
 
 from sk_pwiser._training._callbacks import continues, group_arguments
 from sk_pwiser._training._components import build_net, build_network, check_components
-from sk_pwiser._training._devices import find_device
+from sk_pwiser._training._devices import device_or_cpu
 from sk_pwiser._training._diagnostics import Rises
 from sk_pwiser._training._encode import STATE_CLASSES as ENCODING_CLASSES
 from sk_pwiser._training._encode import Schema
 from sk_pwiser._training._net import EpochHistory, MultiTaskNet
 from sk_pwiser._training._optimizers import LazyAdam, sparse_tables
 from sk_pwiser._training._settings import Settings, equal
-from sk_pwiser._utils import Generators, seeded_globally, warn_user
+from sk_pwiser._utils import Generators, seeded_globally
 
 # Functions that undo the changes of an update in place, the latest last.
 Undo = list[Callable[[], None]]
@@ -123,34 +123,26 @@ _OF_STATE = ("amsgrad", "centered", "momentum")
 
 
 def check_same_model(settings: Settings, earlier: Settings) -> None:
-    """Raise if continuing an earlier fit would change the meaning of its weights.
+    """Raise if continuing an earlier fit would change the meaning of its weights."""
+    # Other changes of the network change the shapes of its parameters.
+    for name in ("numeric_encoding", "negative_sampling_rate", "task_parents"):
+        _check_same(name, getattr(settings, name), getattr(earlier, name))
+    for name in ("task_space", "interaction", "domain_features"):
+        _check_same(name, settings.shared_param(name), earlier.shared_param(name))
 
-    Other changes of the network change the shapes of its parameters.
-    """
-    for name, now, before in (
-        *(
-            (name, getattr(settings, name), getattr(earlier, name))
-            for name in ("numeric_encoding", "negative_sampling_rate", "task_parents")
-        ),
-        *(
-            (name, settings.shared_param(name), earlier.shared_param(name))
-            for name in ("task_space", "interaction", "domain_features")
-        ),
-    ):
-        if now != before:
-            raise ValueError(
-                f"Training cannot continue with {name}={now!r}: the earlier fit used "
-                f"{before!r}."
-            )
+
+def _check_same(name: str, now: Any, before: Any) -> None:
+    if now != before:
+        raise ValueError(
+            f"Training cannot continue with {name}={now!r}: the earlier fit used "
+            f"{before!r}."
+        )
 
 
 def changed_parts(settings: Settings, earlier: Settings) -> str:
     """Describe which parameters that shape a net have changed since the earlier fit."""
-    names = [
-        name
-        for part in ("network", "loss", "weighting")
-        for name in (part, f"{part}_params")
-    ]
+    parts = ("network", "loss", "weighting")
+    names = [name for part in parts for name in (part, f"{part}_params")]
     return "; ".join(
         f"{name}={now!r}, before {before!r}"
         for name in [*names, "embedding_dim"]
@@ -327,28 +319,15 @@ _OF_NET = ("max_epochs", "average_decay", "compile_mode")
 
 
 def to_state(result: TrainingResult) -> dict[str, Any]:
-    """Return the content of a file: plain values, arrays and `STATE_CLASSES`.
-
-    Callbacks and the folder of checkpoints are left out.
-    """
+    """Return the content of a file: plain values, arrays and `STATE_CLASSES`."""
     net = result.net
+    device = str(result.settings.device)
     state = {
+        **vars(result),
         "settings": replace(
-            result.settings,
-            callbacks=None,
-            device=str(result.settings.device),
-            checkpoint_dir=None,
+            result.settings, callbacks=None, device=device, checkpoint_dir=None
         ),
-        "schema": result.schema,
         "generators": result.generators.__getstate__(),
-        "single_pass": result.single_pass,
-        "best_epoch": result.best_epoch,
-        "n_rows": result.n_rows,
-        "rises": result.rises,
-        "split": result.split,
-        "weight_scale": result.weight_scale,
-        "stop_reason": result.stop_reason,
-        "search": result.search,
         "net": {name: getattr(net, name) for name in _OF_NET},
         "sampler": net.iterator_train__sampler,
         **net_state(net),
@@ -372,11 +351,12 @@ def from_state(state: Mapping[str, Any], defaults: Mapping[str, Any]) -> Trainin
     # The targets of files of earlier versions have no structure; `replace` adds it.
     schema = state["schema"]
     schema = replace(schema, targets=replace(schema.targets))
-    device = _device(settings.device)
+    device = device_or_cpu(settings.device)
     # The next training compiles the network.
     eager = replace(settings, compile=False)
     with seeded_globally(0, device):
-        components = check_components(eager, schema.targets.task_names, device, False)
+        names, random_state = schema.targets.task_names, np.random.RandomState(0)
+        components = check_components(eager, names, device, False, random_state)
         net = build_net(
             eager,
             replace(components, sampler=state["sampler"]),
@@ -390,25 +370,7 @@ def from_state(state: Mapping[str, Any], defaults: Mapping[str, Any]) -> Trainin
     load_net_state(net, to_tensors(state))
     generators = Generators.__new__(Generators)
     generators.__setstate__(to_tensors(state["generators"]))
-    return TrainingResult(
-        net,
-        schema,
-        generators,
-        settings,
-        state["single_pass"],
-        state["best_epoch"],
-        state["n_rows"],
-        state["rises"],
-        state.get("split"),
-        state.get("weight_scale"),
-        state.get("stop_reason"),
-        state.get("search"),
-    )
-
-
-def _device(name: str) -> torch.device:
-    try:
-        return find_device(name)
-    except ValueError as error:
-        warn_user(f"{error} Loading on the CPU instead.")
-        return torch.device("cpu")
+    known = {field.name for field in fields(TrainingResult)}
+    kept = {name: value for name, value in state.items() if name in known}
+    rebuilt = {"net": net, "schema": schema, "generators": generators}
+    return TrainingResult(**{**kept, **rebuilt, "settings": settings})
