@@ -16,15 +16,13 @@ from torch import Tensor
 from sk_pwiser._files import DamagedFileError, PlainForm, read_file, write_file
 from sk_pwiser._training._batches import Impressions, TrainingData, TrainingRows
 from sk_pwiser._training._encode import STATE_CLASSES, Schema
-from sk_pwiser._training._net import LoopState, MultiTaskNet, has_state
+from sk_pwiser._training._net import LoopState, MultiTaskNet, stateful
 from sk_pwiser._training._settings import Settings, describe, equal
 from sk_pwiser._training._state import load_net_state, net_state, to_arrays, to_tensors
 from sk_pwiser._utils import Generators, global_states, set_global_states, warn_user
 
-# The argument of `fit` from which each tensor is made.
+# The argument of `fit` from which a tensor is made, if it is not X.
 _SOURCES = {
-    "codes": "X",
-    "numeric": "X",
     "y": "Y",
     "sample_weight": "sample_weight",
     "groups": "groups",
@@ -34,7 +32,8 @@ _SOURCES = {
 
 def fingerprint(data: TrainingData) -> dict[str, str]:
     """Return a digest of the rows, on the CPU, for each argument of `fit`."""
-    digests = {name: hashlib.blake2b(digest_size=16) for name in _SOURCES.values()}
+    names = ("X", *_SOURCES.values())
+    digests = {name: hashlib.blake2b(digest_size=16) for name in names}
     for name, tensor in _tensors(data.train):
         _add(digests[name], tensor)
     valid = data.valid
@@ -50,13 +49,8 @@ def fingerprint(data: TrainingData) -> dict[str, str]:
 
 def _tensors(rows: TrainingRows) -> Iterator[tuple[str, Tensor]]:
     assert isinstance(rows, Impressions)  # rows read in parts have no checkpoints
-    for attribute, source in _SOURCES.items():
-        tensor = getattr(rows, attribute)
-        if tensor is not None:
-            yield source, tensor
-    if rows.bags is not None:
-        for tensor in rows.bags.tensors.values():
-            yield "X", tensor
+    for name, tensor in rows.tensors().items():
+        yield _SOURCES.get(name, "X"), tensor
 
 
 def _add(digest: hashlib.blake2b, tensor: Tensor) -> None:
@@ -292,4 +286,4 @@ def _restarts(callback: Any) -> bool:
     """Return whether a callback has a state, by its attributes, but cannot save it."""
     is_ours = type(callback).__module__.startswith("sk_pwiser.")
     attributes = [name for name in vars(callback) if re.fullmatch(r"[^_].*[^_]_", name)]
-    return bool(attributes) and not is_ours and not has_state(callback)
+    return bool(attributes) and not is_ours and stateful(callback) is None

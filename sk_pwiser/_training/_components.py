@@ -8,6 +8,7 @@ from typing import Any
 
 import numpy as np
 import torch
+from skorch.callbacks import GradientNormClipping
 from torch import nn
 
 from sk_pwiser._training._batches import BatchIterator
@@ -17,15 +18,14 @@ from sk_pwiser._training._devices import check_compiler, evaluation_batch_size
 from sk_pwiser._training._diagnostics import advice
 from sk_pwiser._training._early_stopping import (
     GROUPED,
+    BestEpochStopping,
     check_early_stopping,
-    early_stopping_callback,
 )
 from sk_pwiser._training._net import MultiTaskNet
 from sk_pwiser._training._optimizers import (
     LazyAdam,
     can_fuse,
     check_optimizer,
-    clipping_callbacks,
     parameter_groups,
     smallest_lazy_table,
     sparse_tables,
@@ -182,13 +182,10 @@ def _check_network(
 
 @contextmanager
 def _named_allocations(settings: Settings) -> Iterator[None]:
-    """Name the parameters that set the size of a network in errors about its memory.
-
-    torch raises RuntimeError if there is no memory, and TypeError or OverflowError for
-    sizes that it cannot count.
-    """
+    """Name the parameters that set the size of a network in errors about its memory."""
     try:
         yield
+    # RuntimeError of torch for too little memory, two others for uncountable sizes.
     except (MemoryError, OverflowError, RuntimeError, TypeError) as error:
         reason = str(error).partition("\n")[0]
         sized = ("memory", "overflow", "storage size", "invalid size")
@@ -265,11 +262,7 @@ def build_net(
     average_decay: float,
     net_class: type[MultiTaskNet] = MultiTaskNet,
 ) -> MultiTaskNet:
-    """Build an initialised net around a network.
-
-    `monitor` is the column of the history that early stopping monitors, None for no
-    early stopping; an `average_decay` of 0 means no average of the weights.
-    """
+    """Build an initialised net around a network, which early stopping may `monitor`."""
     criterion = MultiTaskCriterion(
         components.loss,
         components.weighting,
@@ -277,16 +270,17 @@ def build_net(
         network.spec.parents,
     )
     criterion.set_base_losses(network)
-    own_callbacks = []
+    own_callbacks: list[Any] = []
     if monitor is not None:
-        own_callbacks.append(
-            early_stopping_callback(monitor, settings.n_iter_no_change, first_epoch)
-        )
-    own_callbacks += clipping_callbacks(settings.optimizer_params)
+        stopping = BestEpochStopping(monitor, settings.n_iter_no_change, first_epoch)
+        own_callbacks.append(("early_stopping", stopping))
+    norm = settings.optimizer_params["clip_grad_norm"]
+    if norm is not None:
+        own_callbacks.append(("clip_grad_norm", GradientNormClipping(norm)))
     optimizer, optimizer_kwargs = components.optimizer
     if components.min_lazy_size is not None:
         use_sparse_gradients(network, components.min_lazy_size)
-        if any(True for _ in sparse_tables(network)):
+        if sparse_tables(network):
             optimizer = LazyAdam
     kwargs = {f"optimizer__{key}": value for key, value in optimizer_kwargs.items()}
     if isinstance(settings.optimizer, str) and can_fuse(

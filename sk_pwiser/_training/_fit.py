@@ -17,7 +17,6 @@ from sk_pwiser._training._auto_weight import (
     starting_settings,
 )
 from sk_pwiser._training._batches import Impressions, TrainingData
-from sk_pwiser._training._callbacks import check_monitors
 from sk_pwiser._training._checkpoints import (
     Checkpoint,
     Checkpoints,
@@ -41,6 +40,7 @@ from sk_pwiser._training._diagnostics import find_rises
 from sk_pwiser._training._early_stopping import (
     best_epoch,
     check_monitored_groups,
+    check_monitors,
     hold_out,
     plan_epochs,
     stop_reason,
@@ -57,7 +57,7 @@ from sk_pwiser._training._encode import (
     grow_schema,
 )
 from sk_pwiser._training._fit_tasks import FitTask
-from sk_pwiser._training._net import MultiTaskNet, close_bars
+from sk_pwiser._training._net import MultiTaskNet, close_bar
 from sk_pwiser._training._optimizers import LazyAdam
 from sk_pwiser._training._settings import Settings, equal
 from sk_pwiser._training._state import (
@@ -436,7 +436,7 @@ def optimise(
                     net.partial_fit(rows, checkpoints=checkpoints, further=further)
         data.update_statistics(undo)
     finally:
-        close_bars(net)
+        close_bar(net)
         if isinstance(net.optimizer_, LazyAdam):
             net.optimizer_.undo = None
     result = _result(plan, data, net, generators, best_epoch(net))

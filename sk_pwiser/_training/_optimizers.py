@@ -1,12 +1,11 @@
 """The optimiser, Adam by rows of large tables, and the average of the weights."""
 
 import inspect
-from collections.abc import Callable, Iterable, Iterator, Mapping
+from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass
 from typing import Any
 
 import torch
-from skorch.callbacks import Callback, GradientNormClipping
 from torch import Tensor, nn
 from torch.nn import functional as F
 
@@ -43,6 +42,14 @@ _UNSUITABLE = {
     'layers; optimizer="adam" updates large embedding tables by their rows',
 }
 
+# The ranges of numbers in `LOOP_PARAMS`, which may be None.
+_LIMITS: dict[str, dict[str, float]] = {
+    "average_decay": {"at_least": 0, "below": 1},
+    "clip_grad_norm": {"above": 0},
+    "embedding_lr": {"above": 0},
+    "embedding_weight_decay": {"at_least": 0},
+}
+
 # Arguments that are parameters of the estimator.
 DEFAULT_WEIGHT_DECAY = 1e-4  # which optimisers without weight decay ignore
 _OWN_PARAMETERS = ("lr", "weight_decay")
@@ -56,8 +63,7 @@ def check_optimizer(
 ) -> tuple[type[torch.optim.Optimizer], dict[str, Any]]:
     """Return the optimiser's class and its keyword arguments, except for `lr`.
 
-    A step on three small tensors checks that the optimiser accepts them and works with
-    dense gradients and without a closure, before a table is encoded.
+    A step on three small tensors checks that it takes them and dense gradients.
     """
     kind = OPTIMIZERS[optimizer] if isinstance(optimizer, str) else optimizer
     if not issubclass(kind, torch.optim.Optimizer):
@@ -136,10 +142,7 @@ def _check_in_float32(given: Mapping[str, float | None]) -> None:
 def parameter_groups(
     weight_decay: float, params: Mapping[str, Any], network: MultiTaskNetwork
 ) -> list[tuple[str, dict[str, float]]]:
-    """Return patterns of parameter names with their own arguments, for skorch.
-
-    The first pattern that matches a name applies.
-    """
+    """Return arguments by patterns of names, of which the first match applies."""
     groups = [(pattern, {"weight_decay": 0.0}) for pattern in _WITHOUT_DECAY]
     lr, decay = params["embedding_lr"], params["embedding_weight_decay"]
     of_embeddings = _of_embeddings(lr, weight_decay, decay)
@@ -163,15 +166,9 @@ def _of_embeddings(
 
 
 def _check_loop_params(params: Mapping[str, Any]) -> None:
-    if params["average_decay"] is not None:
-        check_number("average_decay", params["average_decay"], at_least=0, below=1)
-    if params["clip_grad_norm"] is not None:
-        check_number("clip_grad_norm", params["clip_grad_norm"], above=0)
-    if params["embedding_lr"] is not None:
-        check_number("embedding_lr", params["embedding_lr"], above=0)
-    decay = params["embedding_weight_decay"]
-    if decay is not None:
-        check_number("embedding_weight_decay", decay, at_least=0)
+    for name, limits in _LIMITS.items():
+        if params[name] is not None:
+            check_number(name, params[name], **limits)
     lazy = params["lazy_embeddings"]
     # Missing values of pandas compare as neither equal nor unequal.
     if not isinstance(lazy, bool) and not (isinstance(lazy, str) and lazy == "auto"):
@@ -263,24 +260,17 @@ def smallest_lazy_table(
     return 0 if wanted is True or settings.grows else LARGE_TABLE
 
 
-def clipping_callbacks(params: Mapping[str, Any]) -> list[tuple[str, Callback]]:
-    """Return the callback that clips gradients, if `clip_grad_norm` is set."""
-    norm = params["clip_grad_norm"]
-    return [] if norm is None else [("clip_grad_norm", GradientNormClipping(norm))]
-
-
-def use_sparse_gradients(network: nn.Module, min_size: int = LARGE_TABLE) -> None:
+def use_sparse_gradients(network: nn.Module, min_size: int) -> None:
     """Let the large embedding tables of a network have sparse gradients."""
     for module in network.modules():
         if isinstance(module, TABLES) and module.weight.numel() >= min_size:
             module.sparse = True
 
 
-def sparse_tables(network: nn.Module) -> Iterator[Tensor]:
-    """Yield the embedding tables of a network that have sparse gradients."""
-    for module in network.modules():
-        if isinstance(module, TABLES) and module.sparse:
-            yield module.weight
+def sparse_tables(network: nn.Module) -> list[Tensor]:
+    """Return the embedding tables of a network that have sparse gradients."""
+    modules = (module for module in network.modules() if isinstance(module, TABLES))
+    return [module.weight for module in modules if module.sparse]
 
 
 @torch.no_grad()
@@ -289,10 +279,8 @@ def flush_tiny_values(
     optimizer: torch.optim.Optimizer,
     averages: Iterable[Tensor] = (),
 ) -> None:
-    """Set tiny weights, averages of weights and moments of an optimiser to 0.
-
-    Tables with sparse gradients are left out: `LazyAdam` does so for a step's rows.
-    """
+    """Set tiny weights, averages of weights and moments of an optimiser to 0."""
+    # `LazyAdam` does so for the rows of a step.
     tables = set(sparse_tables(network))
     for parameter in network.parameters():
         if parameter not in tables:
@@ -370,14 +358,12 @@ class LazyAdam(torch.optim.Adam):
 
 
 def _summed_rows(gradient: Tensor) -> tuple[Tensor, Tensor]:
-    """Return the rows of a sparse gradient, and the sum of the entries of each row.
-
-    On a device other than the CPU a row may be there several times, each time with the
-    sum: the host would wait for the number of different rows.
-    """
+    """Return the rows of a sparse gradient, and the sum of the entries of each row."""
     if gradient.device.type == "cpu":
         gradient = gradient.coalesce()
         return gradient.indices()[0], gradient.values()
+    # Here a row may be there several times, each time with the sum: the host would
+    # wait for the number of different rows.
     rows, order = gradient._indices()[0].sort()
     place = rows.diff(prepend=rows[:1]).ne(0).cumsum(0)
     values = gradient._values().index_select(0, order)
@@ -468,12 +454,8 @@ class WeightAverage:
             self._swap()
 
     def state_dict(self) -> dict[str, Any]:
-        """Return the state while the average is in the module.
-
-        The averages themselves are then weights of the module; the state has those of
-        the last step.
-        """
-        assert self.is_in_module
+        """Return the state, with the weights of the last step."""
+        assert self.is_in_module  # which has the averages themselves
         parts = [
             {"weights": list(part.averages), "n_pending": part.n_pending}
             for part in self.parts

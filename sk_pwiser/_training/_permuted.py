@@ -7,7 +7,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from sk_pwiser._training._batches import Impressions, gather_bags
+from sk_pwiser._training._batches import Impressions, bags_of, gather_bags
 from sk_pwiser._training._encode import Inputs
 from sk_pwiser._training._state import TrainingResult
 from sk_pwiser.networks import Bags
@@ -115,11 +115,10 @@ class PermutedTable:
         for start in range(0, len(impressions), BATCH):
             batch, _ = impressions[start : min(start + BATCH, len(impressions))]
             batch = {name: tensor.to(device) for name, tensor in batch.items()}
-            bags = {k[4:]: t for k, t in batch.items() if k.startswith("bag_")}
-            if bags:
-                bags["indices"] = bags["indices"].long()
-            of_batch = Bags(**bags) if bags else None
-            yield batch["codes"].long(), batch["numeric"], of_batch
+            bags = bags_of(batch)
+            if bags is not None:
+                bags = bags._replace(indices=bags.indices.long())
+            yield batch["codes"].long(), batch["numeric"], bags
 
     def _permute(self, name: Any, order: np.ndarray) -> Inputs:
         """Return the encoded table with the permuted column."""
