@@ -52,8 +52,53 @@ def gather_bags(
 Batch = tuple[dict[str, Tensor], Tensor]
 
 
+class TrainingRows(Protocol):
+    """Rows to train on: :class:`Impressions`, or rows that are read in parts."""
+
+    @property
+    def rows(self) -> Tensor | None:
+        """Indices of the selected rows; None for all rows."""
+
+    @property
+    def device(self) -> torch.device:
+        """Device of the tensors."""
+
+    @property
+    def sample(self) -> "Impressions":
+        """Some of the rows, for checks that need few rows."""
+
+    @property
+    def n_missing(self) -> list[int] | None:
+        """Numbers of missing labels of the tasks after the first, or None."""
+
+    def __len__(self) -> int: ...
+
+    def parts(self, shuffled: bool) -> Iterator["Impressions"]:
+        """Yield the tables that batches are drawn from."""
+
+    def to(self, device: torch.device) -> "TrainingRows":
+        """Move the tensors to a device if they fit."""
+
+    def column(self, name: str) -> Tensor | None:
+        """Return a tensor of the selected rows, "y" for example, or None."""
+
+    def labels(self) -> Tensor:
+        """Return the labels of the selected rows, of shape `(n_rows, n_tasks)`."""
+        y = self.column("y")
+        assert y is not None
+        return y
+
+    def weights(self) -> Tensor | None:
+        """Return the weights of the selected rows, or None."""
+        return self.column("sample_weight")
+
+    def group_numbers(self) -> Tensor | None:
+        """Return the groups of the selected rows, or None."""
+        return self.column("groups")
+
+
 @dataclass(frozen=True)
-class Impressions(Dataset[Batch]):
+class Impressions(TrainingRows, Dataset[Batch]):
     """Encoded impressions, or a selection of their rows.
 
     A weight of 0 for a row and task marks a missing label. Selected rows share the
@@ -123,22 +168,10 @@ class Impressions(Dataset[Batch]):
         """Return the impressions with other selected rows."""
         return replace(self, rows=rows)
 
-    def select(self, tensor: Tensor) -> Tensor:
-        """Return the selected rows of a tensor that has all rows."""
-        return tensor if self.rows is None else tensor[self.rows]
-
-    def labels(self) -> Tensor:
-        """Return the labels of the selected rows, of shape `(n_rows, n_tasks)`."""
-        assert self.y is not None
-        return self.select(self.y)
-
-    def weights(self) -> Tensor | None:
-        """Return the weights of the selected rows, or None."""
-        return None if self.sample_weight is None else self.select(self.sample_weight)
-
-    def group_numbers(self) -> Tensor | None:
-        """Return the groups of the selected rows, or None."""
-        return None if self.groups is None else self.select(self.groups)
+    def column(self, name: str) -> Tensor | None:
+        """Return the selected rows of a tensor by its name, or None."""
+        tensor: Tensor | None = getattr(self, name)
+        return tensor if tensor is None or self.rows is None else tensor[self.rows]
 
     @cached_property
     def n_missing(self) -> list[int] | None:
@@ -337,7 +370,7 @@ class BatchIterator:
 
     def __init__(
         self,
-        impressions: "TrainingRows",
+        impressions: TrainingRows,
         batch_size: int,
         sampler: str = "sequential",
         device: torch.device | None = None,
@@ -387,51 +420,13 @@ class BatchIterator:
         return BatchIndices(order, indices.bounds, weight)
 
     def _sample_rows(self, data: Impressions) -> BatchIndices:
-        if self.sampler == "grouped" and data.groups is not None:
-            return grouped(data.select(data.groups), self.batch_size)
+        if self.sampler == "grouped" and (groups := data.group_numbers()) is not None:
+            return grouped(groups, self.batch_size)
         if self.sampler == "stratified":
             return stratified(converted(data.labels(), self.paths), self.batch_size)
         if self.sampler == "sequential":
             return BatchIndices(None, even_bounds(len(data), self.batch_size))
         return shuffled(len(data), self.batch_size)
-
-
-class TrainingRows(Protocol):
-    """Rows to train on: :class:`Impressions`, or rows that are read in parts."""
-
-    @property
-    def rows(self) -> Tensor | None:
-        """Indices of the selected rows; None for all rows."""
-
-    @property
-    def device(self) -> torch.device:
-        """Device of the tensors."""
-
-    @property
-    def sample(self) -> Impressions:
-        """Some of the rows, for checks that need few rows."""
-
-    @property
-    def n_missing(self) -> list[int] | None:
-        """Numbers of missing labels of the tasks after the first, or None."""
-
-    def __len__(self) -> int:
-        """Return the number of rows."""
-
-    def parts(self, shuffled: bool) -> Iterator[Impressions]:
-        """Yield the tables that batches are drawn from."""
-
-    def labels(self) -> Tensor:
-        """Return the labels of all rows, of shape `(n_rows, n_tasks)`."""
-
-    def weights(self) -> Tensor | None:
-        """Return the weights of all rows, or None."""
-
-    def group_numbers(self) -> Tensor | None:
-        """Return the groups of all rows, int64 `(n_rows,)`, or None."""
-
-    def to(self, device: torch.device) -> "TrainingRows":
-        """Move the tensors to a device if they fit."""
 
 
 class TrainingData(NamedTuple):

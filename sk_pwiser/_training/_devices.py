@@ -103,11 +103,8 @@ def check_compiler(device: torch.device, compile: bool | str) -> None:
 
 
 def evaluation_batch_size(device: torch.device) -> int:
-    """Return the number of rows per batch if no gradient is kept.
-
-    On a CPU the activations of a batch should stay in the cache; on other devices
-    larger batches use the device better.
-    """
+    """Return the number of rows per batch if no gradient is kept."""
+    # On a CPU the activations of a batch should stay in the cache.
     return 2_048 if device.type == "cpu" else 32_768
 
 

@@ -57,18 +57,6 @@ def automatic_dims(cardinalities: Sequence[int]) -> tuple[int, ...]:
     return tuple(min(LARGEST_DIM, round(1.6 * n**0.56)) for n in cardinalities)
 
 
-def embedding_widths(
-    embedding_dim: int | str, dims: tuple[int, ...], bag_sizes: Sequence[int]
-) -> tuple[int, tuple[int, ...]]:
-    """Return the largest width, and the widths of the category columns if they differ.
-
-    `dims` are the automatic widths of the category columns.
-    """
-    if embedding_dim != "auto":
-        return int(embedding_dim), ()
-    return max([*dims, *automatic_dims(bag_sizes)], default=1), dims
-
-
 class Inputs(NamedTuple):
     """The inputs of a network, encoded: arrays with all rows of a table."""
 
@@ -80,13 +68,12 @@ class Inputs(NamedTuple):
         """Return the weights of the entries, `(n_samples, n_vectors)`, if any."""
         if self.bags is None:
             return None
-        offsets, indices, weights, *_ = self.bags
-        assert offsets is not None
-        assert indices is not None
-        if weights is None:
-            weights = np.ones(len(indices), dtype=np.float32)
+        found = self.bag_inputs()
+        starts = found["bag_offsets"][:: len(bags)]
         shape = len(self.codes), sum(n_vectors for n_vectors, *_ in bags)
-        return csr_array((weights, indices, offsets[:: len(bags)]), shape=shape)
+        return csr_array(
+            (found["bag_weights"], found["bag_indices"], starts), shape=shape
+        )
 
     def bag_inputs(self) -> dict[str, np.ndarray]:
         """Return the arrays of the bags by name, with all weights; or nothing."""
@@ -162,16 +149,15 @@ class Rows:
 
 
 def task_labels(
-    targets: Targets, weights: np.ndarray | None, *, conditional: bool
+    settings: Settings, targets: Targets, weights: np.ndarray | None
 ) -> tuple[np.ndarray, np.ndarray]:
     """Return labels and weights, `(n_samples, n_tasks)`, that give each task's rate.
 
-    If `conditional`, it is the rate among the rows where the task that it presupposes
-    happened. Probabilities may take the place of labels.
+    Conditional ones are those where the task that it presupposes happened.
     """
     y = targets.values
     task_weights = np.ones_like(y)
-    if conditional:
+    if settings.shared_param("task_space") == "conditional":
         labels = torch.from_numpy(y)
         task_weights = labels_of_parents(labels, targets.parents).numpy()
         y = conditional_labels(labels, targets.parents).numpy()
@@ -259,11 +245,12 @@ class Schema:
     def spec(self, settings: Settings, **shared: Any) -> NetworkSpec:
         """Describe the table to a network."""
         bags = [BagSpec(*bag) for bag in self.encoder.bags_]
-        largest, dims = embedding_widths(
-            settings.embedding_dim,
-            self.automatic_dims,
-            [bag.n_vectors for bag in bags],
-        )
+        largest = settings.embedding_dim
+        dims: tuple[int, ...] = ()
+        if largest == "auto":
+            dims = self.automatic_dims
+            of_bags = automatic_dims([bag.n_vectors for bag in bags])
+            largest = max([*dims, *of_bags], default=1)
         bin_scales = self.encoder.bin_scales_
         n_statistics = 0 if self.statistics is None else self.statistics.n_outputs
         if features := shared.get("domain_features"):
@@ -271,7 +258,7 @@ class Schema:
         return NetworkSpec(
             self.encoder.cardinalities_,
             self.encoder.n_numeric_ + n_statistics,
-            largest,
+            int(largest),
             self.base_rates.tolist(),
             unseen_code=UNSEEN,
             category_dropout=settings.encoding_params["category_dropout"],
@@ -300,16 +287,14 @@ class Schema:
 
 @dataclass(frozen=True)
 class EncodedData:
-    """The rows as tensors, and the schema that they were encoded by.
-
-    `labelled` has codes, labels, task weights and elements of lists of rows that are
-    not in the target statistics yet, and `further` sets of rows that are only measured.
-    """
+    """The rows as tensors, and the schema that they were encoded by."""
 
     rows: TrainingData
     schema: Schema
+    # Codes, labels, task weights and elements of lists of rows that are not in the
+    # target statistics yet.
     labelled: tuple[np.ndarray, np.ndarray, np.ndarray, list[Any]] | None = None
-    further: Mapping[str, Impressions] = field(default_factory=dict)
+    further: Mapping[str, Impressions] = field(default_factory=dict)  # only measured
 
     def update_statistics(self, undo: list[Callable[[], None]]) -> None:
         """Add the rows of an update to the statistics that they were encoded by."""
@@ -355,15 +340,7 @@ def _check_tasks(
     single_pass: bool,
 ) -> Targets:
     """Check the labels; their tasks must be the expected ones."""
-    if expected is None:
-        return check_targets(
-            Y,
-            settings.task_names,
-            classes=classes,
-            missing_labels=settings.missing_labels,
-            task_parents=settings.task_parents,
-        )
-    if single_pass and expected.classes.ndim == 1:
+    if single_pass and expected is not None and expected.classes.ndim == 1:
         if classes is not None and not np.array_equal(
             np.unique(classes), expected.classes
         ):
@@ -375,11 +352,13 @@ def _check_tasks(
     targets = check_targets(
         Y,
         settings.task_names,
-        default_names=expected.task_names,
+        default_names=None if expected is None else expected.task_names,
         classes=classes,
         missing_labels=settings.missing_labels,
         task_parents=settings.task_parents,
     )
+    if expected is None:
+        return targets
     if targets.classes.shape == (2,) == expected.classes.shape:
         # The name of a single task is not checked: a Series may have any.
         targets = replace(targets, task_names=expected.task_names)
@@ -421,10 +400,9 @@ def encode(
 
     In an update the rows are added to the rows of the earlier fit: their inputs are the
     statistics before the update, otherwise the statistics of other blocks. With
-    `extends`, the statistics of `earlier` encode the rows, instead of new ones, and its
-    constant columns stay; base rates are computed from the rows.
+    `extends`, the statistics of `earlier` encode the rows, instead of new ones.
     """
-    adds = is_update and earlier is not None
+    adds, known = is_update and earlier is not None, None
     if earlier is None:
         schema, (codes, numeric, *bags) = _learn(settings, rows, estimator_name)
         # Constants are usual in a small batch, and in a single row.
@@ -435,6 +413,11 @@ def encode(
         schema, (codes, numeric, *bags) = _encode_again(rows, earlier, extends)
         if adds and not settings.grows:
             warn_about_new_values(schema.encoder, codes, rows.X)
+        if not (adds or extends):
+            known = earlier.statistics
+            shape, encoder = rows.targets.values.shape, earlier.encoder
+            statistics = unfitted_statistics(settings, encoder, shape, earlier)
+            schema = replace(schema, statistics=statistics)
     names = [column.name for column in schema.encoder.columns_]
     times = read_times(rows.X, settings.encoding_params["time_column"], names)
     train, valid = np.arange(len(rows.targets.values)), None
@@ -443,25 +426,15 @@ def encode(
             warn_about_random_validation(names)
         train, valid = hold_out(settings, rows, split, times)
     rates, labelled = None, None
+    lists = schema.elements(bags)
     if not adds:
-        known = None
-        if earlier is not None and not extends:
-            known = earlier.statistics
-            n_samples = len(rows.targets.values)
-            schema = replace(
-                schema,
-                statistics=unfitted_statistics(
-                    settings, earlier.encoder, n_samples, earlier
-                ),
-            )
-        lists = schema.elements(bags)
         rates = _fit_statistics(
             settings, rows, schema, codes, lists, times, valid, known
         )
     elif schema.statistics is not None:
-        lists = schema.elements(bags)
         rates = schema.statistics.transform(codes, lists)
-        labelled = (codes.copy(), *_task_labels(settings, rows), lists)
+        labels = task_labels(settings, rows.targets, rows.weights)
+        labelled = (codes.copy(), *labels, lists)
     if rates is not None:
         numeric[:, schema.encoder.n_numeric_ :] = rates
     codes = schema.without_rare(codes)
@@ -478,16 +451,12 @@ def _learn(settings: Settings, rows: Rows, name: str) -> tuple[Schema, tuple[Any
 
     The numeric inputs have columns without values for the target statistics.
     """
-    n_samples, n_tasks = rows.targets.values.shape
     encoder, statistics = make_encoder(settings, name), None
 
     def count_rates(encoder: TableEncoder) -> int:
         nonlocal statistics
-        statistics = unfitted_statistics(settings, encoder, n_samples)
-        if statistics is None:
-            return 0
-        statistics.n_tasks_ = n_tasks
-        return statistics.n_outputs
+        statistics = unfitted_statistics(settings, encoder, rows.targets.values.shape)
+        return 0 if statistics is None else statistics.n_outputs
 
     encoded = encoder.fit_transform(rows.X, row_weights(rows.weights), count_rates)
     schema = Schema(
@@ -532,9 +501,8 @@ def column_inputs(
     check_encoding_params(settings.encoding_params)
     encoder = make_encoder(settings, estimator_name)
     X, errors = encoder.learn_readable(X)
-    statistics = unfitted_statistics(settings, encoder, X.shape[0])
-    if statistics is not None:
-        statistics.n_tasks_ = targets.values.shape[1]
+    shape = X.shape[0], targets.values.shape[1]
+    statistics = unfitted_statistics(settings, encoder, shape)
     schema = Schema(
         encoder,
         targets.without_labels(),
@@ -607,24 +575,18 @@ def _fit_statistics(
         times=times,
         groups=rows.groups,
     )
-    y, weights = _task_labels(settings, rows)
+    y, weights = task_labels(settings, rows.targets, rows.weights)
     rates: np.ndarray = schema.statistics.fit_transform(
         codes, y, weights, block, is_valid, earlier, lists
     )
     return rates
 
 
-def _task_labels(settings: Settings, rows: Rows) -> tuple[np.ndarray, np.ndarray]:
-    """Return the labels and weights from which the rate of each task is computed."""
-    is_conditional = settings.shared_param("task_space") == "conditional"
-    return task_labels(rows.targets, rows.weights, conditional=is_conditional)
-
-
 def grow_schema(schema: Schema, X: Any) -> tuple[Schema, np.ndarray | None]:
     """Return a schema with codes for the frequent new values, and the rows' origins.
 
-    These are the row of the earlier embedding tables for each row of the new ones, -1
-    for new values. Without new values, the same schema and None are returned.
+    These are the rows of the earlier embedding tables, -1 for new values, or None if
+    there are no new values.
     """
     before = schema.encoder.cardinalities_
     encoder, origins = grow_encoder(schema.encoder, schema.encoder.align(X))
@@ -647,13 +609,15 @@ def grow_schema(schema: Schema, X: Any) -> tuple[Schema, np.ndarray | None]:
 def unfitted_statistics(
     settings: Settings,
     encoder: TableEncoder,
-    n_samples: int,
+    shape: tuple[int, int],  # of the labels
     earlier: Schema | None = None,
 ) -> TargetStatistics | None:
     """Return unfitted statistics; of the columns that an earlier fit selected."""
     statistics: TargetStatistics | None = make_target_statistics(
-        settings.target_encoding, encoder, n_samples, settings.encoding_params
+        settings.target_encoding, encoder, shape[0], settings.encoding_params
     )
+    if statistics is not None:
+        statistics.n_tasks_ = shape[1]
     if earlier is None:
         return statistics
     found, expected = (

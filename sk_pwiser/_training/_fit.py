@@ -497,9 +497,7 @@ def _result(
 def search_weight(plan: Plan, data: EncodedData, *, can_split: bool) -> TrainingResult:
     """Train with several weights of the pairwise term, and return the chosen fit.
 
-    The candidates share the encoded rows, and on the first split the random numbers of
-    a fit with a number as weight: the result is the same as that of such a fit.
-    Further splits draw other validation rows.
+    It equals a fit with a number as weight. Further splits draw other validation rows.
     """
     assert plan.components is not None
     loss = plan.components.loss
@@ -567,10 +565,7 @@ def _with_weight(plan: Plan, weight: float) -> Plan:
 def _another_split(
     plan: Plan, rows: TrainingData, number: int
 ) -> tuple[Plan, TrainingData]:
-    """Draw other validation rows, and random numbers of a training on the others.
-
-    The rows keep their target statistics, each without its own label.
-    """
+    """Draw other validation rows; all keep their statistics, without their labels."""
     table = rows.train
     assert isinstance(table, Impressions)
     seed = deepcopy(plan.random_state).randint(LARGEST_SEED)

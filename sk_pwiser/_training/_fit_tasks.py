@@ -27,8 +27,7 @@ except ImportError:  # scikit-learn before 1.9
 class FitTask:
     """A task of a fit: all of it, one of its trainings, or an epoch.
 
-    `data` has `X`, `y` and `metadata`, which the callbacks may read. The context is
-    that of scikit-learn, which `new_context` makes when the task begins.
+    Callbacks may read `data`: `X`, `y` and `metadata`.
     """
 
     def __init__(
@@ -49,10 +48,7 @@ class FitTask:
         return FitTask(self.estimator, self.data, new_context)
 
     def end(self, result: Callable[[], Any]) -> bool:
-        """Tell the callbacks, and return whether one of them asks to stop.
-
-        `result` is called if a callback asks for the estimator as fitted so far.
-        """
+        """Tell the callbacks, which may read the result; return whether one stops."""
         stops: bool = self.context.call_on_fit_task_end(
             estimator=self.estimator,
             **self.data,
@@ -100,10 +96,7 @@ def fit_task(estimator: Any, given: GivenRows) -> FitTask | None:
 
 
 def runs_callbacks(method: Callable[..., Any]) -> Callable[..., Any]:
-    """Tear down scikit-learn's callbacks after a method, and name those that raise.
-
-    This is for callbacks of skorch, too.
-    """
+    """Tear down scikit-learn's callbacks after a method, and name all that raise."""
     managed = with_callbacks(method)
 
     @wraps(method)

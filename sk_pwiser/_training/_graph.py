@@ -146,8 +146,7 @@ class _Graph(NamedTuple):
 class _GraphedSteps:
     """The training step of a net, with a graph for each shape of its batches.
 
-    A shape runs ordinarily at first; see `WARM_UP`. If a step turns out to do what a
-    graph cannot repeat, all further steps are ordinary ones.
+    If a step does what a graph cannot repeat, all further steps are ordinary ones.
     """
 
     def __init__(self, net: Any) -> None:
@@ -258,10 +257,7 @@ class _GraphedSteps:
         ]
 
     def _attributes(self) -> dict[tuple[str, ...], Any]:
-        """Return what Python holds of each part of the net.
-
-        The values of tensors on the device may change, but not their places.
-        """
+        """Return what Python holds of the net, with the places of tensors only."""
         optimizer = self.net.optimizer_
         name = f"{type(optimizer).__name__}.state"
         found: dict[tuple[str, ...], Any] = {

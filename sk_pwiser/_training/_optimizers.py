@@ -300,14 +300,12 @@ def _flush(tensor: Tensor, tiny: float) -> None:
 class LazyAdam(torch.optim.Adam):
     """Adam whose steps update only the embeddings of values in the batch.
 
-    Parameters with dense gradients are updated as in :class:`torch.optim.Adam`. Of one
-    with a sparse gradient, only the rows in the gradient are updated, and only their
-    moments decay, as in :class:`torch.optim.SparseAdam`. Other rows are not changed,
-    whereas Adam continues to move them by their decaying moments. Weight decay applies
-    to the rows in the gradient. If `undo` is a list, a step appends a
-    :class:`RowChange` for the rows that it replaces.
+    Of a parameter with a sparse gradient, only the rows in the gradient are updated,
+    and only their moments decay, as in :class:`torch.optim.SparseAdam`, whereas Adam
+    continues to move the other rows by their decaying moments.
     """
 
+    # A step appends a `RowChange` for the rows that it replaces.
     undo: list[Callable[[], None]] | None = None
 
     @torch.no_grad()
@@ -400,11 +398,9 @@ EVERY_STEP, INTERVAL, TABLE_INTERVAL = 64, 8, 64
 
 
 class WeightAverage:
-    r"""An exponential moving average of parameters, swapped in for evaluation.
+    """An exponential moving average of parameters, swapped in for evaluation.
 
-    After step n the average keeps the share :math:`\min(d, (1 + n) / (10 + n))`, with d
-    the decay, so that the initial weights are soon forgotten. The average of `tables`,
-    the large embedding tables, is updated less often.
+    The average of `tables`, the large embedding tables, is updated less often.
     """
 
     def __init__(
@@ -430,6 +426,7 @@ class WeightAverage:
 
     @torch.no_grad()
     def _update(self, part: "_Part") -> None:
+        # Smaller at first, so that the initial weights are soon forgotten.
         decay = min(self.decay, (1 + self.n_steps) / (10 + self.n_steps))
         share = 1 - decay**part.n_pending
         if part.averages:

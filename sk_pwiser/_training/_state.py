@@ -153,9 +153,8 @@ def changed_parts(settings: Settings, earlier: Settings) -> str:
 def continue_from(net: MultiTaskNet, earlier: MultiTaskNet, changed: str = "") -> None:
     """Copy weights, optimiser state and history of an earlier net into a new one.
 
-    The arguments of the optimiser, such as its learning rate, are those of the new net.
-    Its state starts anew if they ask for another state.
-    The schedule of a callback that is in both nets continues, unless `lr` differs.
+    The arguments of the optimiser are those of the new net. The schedule of a callback
+    that is in both nets continues, unless `lr` differs.
     """
     for kind, part, source in (
         ("network", net.module_, earlier.module_),
@@ -202,12 +201,9 @@ def _have_same_state(
 
 
 def take_back(undo: Undo) -> None:
-    """Undo an update, its latest change first, and empty the log.
-
-    Each entry of the log restores the values before one change. An entry that is
-    interrupted runs again, so that a second Ctrl-C does no harm.
-    """
+    """Undo an update, its latest change first, and empty the log."""
     while undo:
+        # An interrupted entry runs again, so that a second Ctrl-C does no harm.
         with suppress(KeyboardInterrupt):
             while undo:
                 undo[-1]()
@@ -217,8 +213,7 @@ def take_back(undo: Undo) -> None:
 def log_net(net: MultiTaskNet, undo: Undo) -> None:
     """Log the state of a net before it is trained in place.
 
-    Weights, criterion and the state of the optimiser are copied, but for large
-    embedding tables, of which the optimiser logs the rows that it replaces.
+    Of large embedding tables, the optimiser logs the rows that it replaces.
     """
     tables = set(sparse_tables(net.module_))
     if isinstance(net.optimizer_, LazyAdam):
@@ -265,9 +260,8 @@ def grow_tables(
 ) -> None:
     """Add rows to a net's embedding tables in place, for new category values.
 
-    `origins` has the earlier row for each row, -1 for new ones. New rows are copies of
-    the row of unseen values of their column. In the state of the optimiser they are 0,
-    as for a value without a step. `undo` logs the earlier tables and states.
+    `origins` has the earlier row for each row, -1 for new ones, which are copies of the
+    row of unseen values of their column, and have no state in the optimiser.
     """
     before = list(net.module_.spec.cardinalities)
     tables = net.module_.input_layer.tables
@@ -337,10 +331,7 @@ def to_state(result: TrainingResult) -> dict[str, Any]:
 
 
 def from_state(state: Mapping[str, Any], defaults: Mapping[str, Any]) -> TrainingResult:
-    """Build the result from the content that `to_state` returned.
-
-    `defaults` has the estimator's default parameters, for those newer than the file.
-    """
+    """Build a result from what `to_state` returned; newer parameters are `defaults`."""
     saved = state["settings"]
     if not isinstance(saved, Settings):
         raise ValueError("it has no settings")

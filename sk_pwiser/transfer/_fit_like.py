@@ -179,7 +179,7 @@ def find_present(network, rows):
     offsets = offsets_of(sizes)
     present = np.zeros(sum(sizes), dtype=bool)
     present[offsets + UNSEEN] = True
-    codes = rows.select(rows.codes).cpu().numpy().astype(np.int64)
+    codes = rows.column("codes").cpu().numpy().astype(np.int64)
     present[np.unique(codes + offsets)] = True
     layer = network.input_layer.bags
     if layer is not None and layer.shares:
