@@ -50,18 +50,6 @@ class KeepOnInterrupt(Callback):  # type: ignore[misc]
 
     weights_: dict[str, Any] | None = None
 
-    def on_train_begin(self, net: NeuralNet, **kwargs: Any) -> None:
-        """Forget the weights of an earlier training.
-
-        Parameters
-        ----------
-        net : NeuralNet
-            The net that is trained.
-        **kwargs : dict
-            Further arguments that skorch passes.
-        """
-        self.weights_ = None
-
     def keep(self, net: NeuralNet) -> None:
         """Copy the weights at the end of an epoch.
 
@@ -89,18 +77,6 @@ class KeepOnInterrupt(Callback):  # type: ignore[misc]
             return False
         net.module_.load_state_dict(self.weights_)
         return True
-
-    def on_train_end(self, net: NeuralNet, **kwargs: Any) -> None:
-        """Free the memory of the copy.
-
-        Parameters
-        ----------
-        net : NeuralNet
-            The net that is trained.
-        **kwargs : dict
-            Further arguments that skorch passes.
-        """
-        self.weights_ = None
 
 
 def find_callback(net: NeuralNet, kind: type[T]) -> T | None:
@@ -183,10 +159,13 @@ def positions_of(callbacks: Iterable[tuple[str, Any]]) -> list[Position]:
     ]
 
 
-def release_optimizers(callbacks: Iterable[tuple[str, Any]]) -> None:
-    """Let the schedules of callbacks forget the optimiser of a training."""
-    # A pickle of the estimator would hold it twice, here for its device alone.
+def release(callbacks: Iterable[tuple[str, Any]]) -> None:
+    """Let callbacks forget the optimiser and the copied weights of a training."""
+    # A pickle of the estimator would hold the optimiser twice, here for its device
+    # alone.
     for _, callback in callbacks:
+        if isinstance(callback, KeepOnInterrupt):
+            callback.weights_ = None
         if isinstance(callback, LRScheduler) and callback.lr_scheduler_ is not None:
             schedule: Any = callback.lr_scheduler_
             for each in (schedule, *getattr(schedule, "_schedulers", [])):
@@ -216,22 +195,9 @@ class InputMixup(Callback):  # type: ignore[misc]
     """Mix the dense inputs and the labels of a share of the training batches.
 
     Each row of such a batch becomes `(1 - lam) * own + lam * partner`, with a random
-    partner of the batch and one `lam` per batch, drawn from Beta(alpha, alpha). The
-    output of the network's `input_layer` is mixed: category values have no mean, but
-    their embeddings have.
-
-    Parameters
-    ----------
-    alpha : float
-        Parameter of the Beta distribution, > 0.
-    share : float
-        Share of the batches that are mixed, in [0, 1].
-
-    Notes
-    -----
-    Labels and weights are mixed such that the loss of a mixed row, which is linear in
-    the label, is the mean of the losses with both labels. Losses with pairs of labels
-    do not take mixed labels.
+    partner of the batch and one `lam` per batch, drawn from Beta(alpha, alpha): the
+    output of the network's `input_layer`, and labels and weights such that a loss that
+    is linear in the label is the mean of the losses with both labels.
 
     References
     ----------

@@ -34,7 +34,7 @@ from sk_pwiser._training._callbacks import (
     begin_schedule,
     find_callback,
     positions_of,
-    release_optimizers,
+    release,
 )
 from sk_pwiser._training._devices import device_or_cpu
 from sk_pwiser._training._diagnostics import CHECKED_ROWS, changed_weights, excess_loss
@@ -348,7 +348,7 @@ class MultiTaskNet(NeuralNet):  # type: ignore[misc]
             self.fit_loop(X, checkpoints)
             self.notify("on_train_end", X=X, y=y)
         finally:
-            release_optimizers(self.callbacks_)
+            release(self.callbacks_)
         self._check_end(X.train.sample)
         self.lowest_, self.further_ = (), {}
         self.schedules_ = positions_of(self.callbacks_)

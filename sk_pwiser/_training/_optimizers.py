@@ -12,7 +12,7 @@ from torch.nn import functional as F
 from sk_pwiser._training._callbacks import clips_gradients
 from sk_pwiser._training._devices import has_sparse_gradients
 from sk_pwiser._training._settings import LOOP_PARAMS, Settings
-from sk_pwiser._utils import check_number
+from sk_pwiser._utils import check_names, check_number, resolve
 from sk_pwiser.networks import MultiTaskNetwork
 
 OPTIMIZERS: dict[str, type[torch.optim.Optimizer]] = {
@@ -65,30 +65,23 @@ def check_optimizer(
 
     A step on three small tensors checks that it takes them and dense gradients.
     """
-    kind = OPTIMIZERS[optimizer] if isinstance(optimizer, str) else optimizer
-    if not issubclass(kind, torch.optim.Optimizer):
-        raise TypeError(
-            f"optimizer must be a name or a subclass of torch's Optimizer; got {kind}."
-        )
+    registry = OPTIMIZERS, torch.optim.Optimizer, "optimizer", optimizer
+    kind = resolve(*registry)  # type: ignore[no-untyped-call]
     _check_suitable(kind)
     _check_loop_params(params)
-    embedding_lr = params["embedding_lr"]
-    embedding_decay = params["embedding_weight_decay"]
-    params = {k: v for k, v in params.items() if k not in LOOP_PARAMS}
-    known = list(inspect.signature(kind).parameters)[1:]
-    for key in params:
-        if key in _OWN_PARAMETERS:
-            raise ValueError(
-                f"optimizer_params holds {key!r}, which is a parameter of the "
-                f"estimator: set {key}={params[key]!r} there."
-            )
-        if key not in known:
-            taken = [name for name in known if name not in _OWN_PARAMETERS]
-            raise ValueError(
-                f"optimizer_params holds {key!r}, which optimizer={optimizer!r} does "
-                f"not take; the keys are {[*LOOP_PARAMS, *taken]}."
-            )
-    kwargs = dict(params)
+    given = {
+        "lr": lr,
+        "embedding_lr": params["embedding_lr"],
+        "weight_decay": weight_decay,
+        "embedding_weight_decay": params["embedding_weight_decay"],
+    }
+    own = {k: v for k, v in params.items() if k not in LOOP_PARAMS}
+    known = inspect.signature(kind).parameters
+    of_estimator = {name: given[name] for name in _OWN_PARAMETERS if name in known}
+    check_names(  # type: ignore[no-untyped-call]
+        *registry, own, 1, shared=LOOP_PARAMS, **of_estimator
+    )
+    kwargs = dict(own)
     if "weight_decay" in known:
         kwargs["weight_decay"] = weight_decay
     elif weight_decay not in (0.0, DEFAULT_WEIGHT_DECAY):
@@ -96,17 +89,11 @@ def check_optimizer(
             f"weight_decay={weight_decay!r}, but optimizer={optimizer!r} has no weight "
             "decay; set weight_decay=0."
         )
-    if embedding_decay and "weight_decay" not in known:
+    elif given["embedding_weight_decay"]:
         raise ValueError(
-            f"embedding_weight_decay={embedding_decay!r}, but optimizer={optimizer!r} "
-            "has no weight decay."
+            f"embedding_weight_decay={given['embedding_weight_decay']!r}, but "
+            f"optimizer={optimizer!r} has no weight decay."
         )
-    given = {
-        "lr": lr,
-        "embedding_lr": embedding_lr,
-        "weight_decay": weight_decay,
-        "embedding_weight_decay": embedding_decay,
-    }
     _check_in_float32(given)
     try:
         _take_step(kind, given, kwargs)
@@ -114,7 +101,7 @@ def check_optimizer(
         found = [f"{key}={value!r}" for key, value in given.items()]
         raise ValueError(
             f"optimizer={optimizer!r} cannot train with {', '.join(found)} and "
-            f"optimizer_params={dict(params)!r}: {error}"
+            f"optimizer_params={own!r}: {error}"
         ) from error
     return kind, kwargs
 
