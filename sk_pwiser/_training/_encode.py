@@ -198,25 +198,19 @@ class Schema:
         """
         if self.encoder.sparse_ is not None:
             raise ValueError("X must not be a sparse table.")
-        places, n_codes, n_numeric, n_bags = {}, 0, 0, 0
-        rates = self.rate_places()
+        places: dict[Any, tuple[list[int], list[int], list[int]]] = {}
+        rates, n_codes, n_numeric, n_bags = self.rate_places(), 0, 0, 0
         for column in self.encoder.columns_:
-            codes: list[int] = []
-            numeric: list[int] = []
-            bags: list[int] = []
             if isinstance(column, CategoryColumn):
-                codes, numeric = [n_codes], rates.get(("codes", n_codes), [])
+                places[column.name] = [n_codes], rates.get(("codes", n_codes), []), []
                 n_codes += 1
             elif isinstance(column, ListColumn):
-                bags, numeric = [n_bags], rates.get(("bags", n_bags), [])
+                places[column.name] = [], rates.get(("bags", n_bags), []), [n_bags]
                 n_bags += 1
             elif isinstance(column, NumericColumn):
                 n = len(column.input_names)
-                numeric = [*range(n_numeric, n_numeric + n)]
+                places[column.name] = [], [*range(n_numeric, n_numeric + n)], []
                 n_numeric += n
-            else:
-                continue
-            places[column.name] = codes, numeric, bags
         return places
 
     def rate_places(self) -> dict[tuple[str, int], list[int]]:
@@ -402,7 +396,8 @@ def encode(
     statistics before the update, otherwise the statistics of other blocks. With
     `extends`, the statistics of `earlier` encode the rows, instead of new ones.
     """
-    adds, known = is_update and earlier is not None, None
+    params, known = settings.encoding_params, None
+    adds = is_update and earlier is not None
     if earlier is None:
         schema, (codes, numeric, *bags) = _learn(settings, rows, estimator_name)
         # Constants are usual in a small batch, and in a single row.
@@ -419,31 +414,32 @@ def encode(
             statistics = unfitted_statistics(settings, encoder, shape, earlier)
             schema = replace(schema, statistics=statistics)
     names = [column.name for column in schema.encoder.columns_]
-    times = read_times(rows.X, settings.encoding_params["time_column"], names)
-    train, valid = np.arange(len(rows.targets.values)), None
+    times = read_times(rows.X, params["time_column"], names)
+    parts, is_valid = None, np.zeros(len(codes), dtype=bool)
     if holds_out:
         if times is None:
             warn_about_random_validation(names)
-        train, valid = hold_out(settings, rows, split, times)
-    rates, labelled = None, None
-    lists = schema.elements(bags)
-    if not adds:
-        rates = _fit_statistics(
-            settings, rows, schema, codes, lists, times, valid, known
-        )
-    elif schema.statistics is not None:
-        rates = schema.statistics.transform(codes, lists)
-        labels = task_labels(settings, rows.targets, rows.weights)
-        labelled = (codes.copy(), *labels, lists)
-    if rates is not None:
+        parts = hold_out(settings, rows, split, times)
+        is_valid[parts[1]] = True
+    labelled = None
+    if schema.statistics is not None:
+        y, weights = task_labels(settings, rows.targets, rows.weights)
+        lists, n_blocks = schema.elements(bags), params["target_encoding_blocks"]
+        if adds:
+            rates = schema.statistics.transform(codes, lists)
+            labelled = codes.copy(), y, weights, lists
+        else:
+            block = assign_blocks(len(codes), n_blocks, times=times, groups=rows.groups)
+            rates = schema.statistics.fit_transform(
+                codes, y, weights, block, is_valid, known, lists
+            )
         numeric[:, schema.encoder.n_numeric_ :] = rates
-    codes = schema.without_rare(codes)
-    inputs = Inputs(codes, numeric, *bags)
+    inputs = Inputs(schema.without_rare(codes), numeric, *bags)
     impressions = inputs.impressions(rows.targets.values, rows.weights, rows.groups)
-    if valid is None:
+    if parts is None:
         return EncodedData(TrainingData(impressions), schema, labelled)
-    parts = [impressions.at(torch.from_numpy(part)) for part in (train, valid)]
-    return EncodedData(TrainingData(parts[0], parts[1]), schema, labelled)
+    train, valid = (impressions.at(torch.from_numpy(part)) for part in parts)
+    return EncodedData(TrainingData(train, valid), schema, labelled)
 
 
 def _learn(settings: Settings, rows: Rows, name: str) -> tuple[Schema, tuple[Any, ...]]:
@@ -550,36 +546,6 @@ def make_encoder(settings: Settings, estimator_name: str) -> TableEncoder:
         estimator_name=estimator_name,
         keeps_rare=True,  # for target statistics, and to tell rare from new values
     )
-
-
-def _fit_statistics(
-    settings: Settings,
-    rows: Rows,
-    schema: Schema,
-    codes: np.ndarray,
-    lists: list[Any],
-    times: np.ndarray | None,
-    valid: np.ndarray | None,
-    earlier: TargetStatistics | None,
-) -> np.ndarray | None:
-    """Fit the target statistics, if any; return the inputs of all rows."""
-    params, n_samples = settings.encoding_params, len(codes)
-    if schema.statistics is None:
-        return None
-    is_valid = np.zeros(n_samples, dtype=bool)
-    if valid is not None:
-        is_valid[valid] = True
-    block = assign_blocks(
-        n_samples,
-        params["target_encoding_blocks"],
-        times=times,
-        groups=rows.groups,
-    )
-    y, weights = task_labels(settings, rows.targets, rows.weights)
-    rates: np.ndarray = schema.statistics.fit_transform(
-        codes, y, weights, block, is_valid, earlier, lists
-    )
-    return rates
 
 
 def grow_schema(schema: Schema, X: Any) -> tuple[Schema, np.ndarray | None]:

@@ -317,18 +317,8 @@ def fit(
     schema, origins = plan.schema, None
     if single_pass and schema is not None and settings.grows:
         schema, origins = grow_schema(schema, plan.rows.X)
-    data = encode(
-        settings,
-        plan.rows,
-        schema,
-        plan.split_state(),
-        holds_out=plan.holds_out,
-        is_update=single_pass,
-        estimator_name=estimator_name,
-    )
-    data = with_eval_rows(data, plan.eval_rows)
+    plan, data = encode_plan(plan, schema, estimator_name)
     checkpoints = make_checkpoints(plan, data)
-    plan = without_tables(plan, data)
     if plan.components is not None:
         for message in plan.components.loss.cautions(data.schema.base_rates.tolist()):
             warn_user(message)
@@ -339,6 +329,24 @@ def fit(
     built = data.schema if origins is None else plan.schema
     assert built is not None
     return optimise(plan, data, build(plan, built), origins, checkpoints, undo)
+
+
+def encode_plan(
+    plan: Plan, schema: Schema | None, estimator_name: str, *, extends: bool = False
+) -> tuple[Plan, EncodedData]:
+    """Encode all rows of a plan, which then no longer holds their tables."""
+    data = encode(
+        plan.settings,
+        plan.rows,
+        schema,
+        plan.split_state(),
+        holds_out=plan.holds_out,
+        is_update=plan.single_pass,
+        estimator_name=estimator_name,
+        extends=extends,
+    )
+    data = with_eval_rows(data, plan.eval_rows)
+    return without_tables(plan, data), data
 
 
 def without_tables(plan: Plan, data: EncodedData) -> Plan:
@@ -622,18 +630,8 @@ def fit_from(
     settings, _ = starting_settings(settings, source)
     plan = validate(settings, given, eval_set, source)
     plan = replace(plan, earlier=None, split=plan.first_random_state, task=task)
-    data = encode(
-        settings,
-        plan.rows,
-        share(plan.rows),
-        plan.split_state(),
-        holds_out=plan.holds_out,
-        is_update=False,
-        estimator_name=estimator_name,
-        extends=True,
-    )
-    data = with_eval_rows(data, plan.eval_rows)
-    plan = without_tables(plan, data)
+    schema = share(plan.rows)
+    plan, data = encode_plan(plan, schema, estimator_name, extends=True)
     net = build(plan, data.schema)
     # Drawn from a copy: training has the random numbers of an ordinary fit.
     seed = deepcopy(plan.random_state).randint(LARGEST_SEED)

@@ -89,16 +89,11 @@ def _find_obstacle(net: Any) -> str | None:
         f"{name_of_optimizer}, which counts its steps on the host": not on_device,
     }
     for _, callback in net.callbacks_:
-        name = f"the callback {type(callback).__name__}, which acts within a step"
-        obstacles[name] = _acts_within_steps(callback)
+        if not isinstance(callback, GradientNormClipping):
+            name = f"the callback {type(callback).__name__}, which acts within a step"
+            methods = ("on_batch_begin", "on_grad_computed")
+            obstacles[name] = any(_overrides(callback, method) for method in methods)
     return next((name for name, is_there in obstacles.items() if is_there), None)
-
-
-def _acts_within_steps(callback: Callback) -> bool:
-    if isinstance(callback, GradientNormClipping):
-        return False
-    methods = ("on_batch_begin", "on_grad_computed")
-    return any(_overrides(callback, method) for method in methods)
 
 
 def _overrides(callback: Callback, method: str) -> bool:
