@@ -462,8 +462,7 @@ class MultiTaskCTRCVRClassifier(
         Parameters
         ----------
         deep : bool, default=True
-            Whether to include the entries of dictionaries, as
-            `<dictionary>__<entry>`.
+            Whether to include entries of dictionaries, as `<dictionary>__<entry>`.
 
         Returns
         -------

@@ -303,12 +303,11 @@ class TaskView(
             NaN, with a warning, if the labels have one class only.
         """
         check_is_fitted(self)
+        estimator, task = self, 0
         if np.ndim(y) > 1 and np.shape(y)[1] > 1:
-            task = "cvr" if self._is_cvr else self._column
-            scorer = make_task_scorer(roc_auc_score, task)
-            return scorer(self._fitted, X, y, sample_weight=sample_weight)
-        scorer = make_task_scorer(roc_auc_score, 0)
-        return scorer(self, X, y, sample_weight=sample_weight)
+            estimator, task = self._fitted, "cvr" if self._is_cvr else self._column
+        scorer = make_task_scorer(roc_auc_score, task)
+        return scorer(estimator, X, y, sample_weight=sample_weight)
 
 
 class PredictionMixin(ProbabilityMixin):

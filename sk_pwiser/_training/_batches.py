@@ -291,11 +291,9 @@ def grouped(groups: Tensor, batch_size: int) -> BatchIndices:
 def stratified(converted: Tensor, batch_size: int) -> BatchIndices:
     """Sample at least one converted row into every batch.
 
-    The converted rows are distributed evenly over the batches. If they are fewer than
-    the batches, they are drawn several times, with weights that sum to the weight of
-    one draw. Losses that are weighted sums over rows divided by the size of the batch,
-    such as the pairwise term of PWiseR, then have the same expectation as with shuffled
-    rows.
+    If they are fewer than the batches, they are drawn several times, with weights that
+    sum to the weight of one draw. Losses that are weighted sums over rows divided by
+    the size of the batch have the same expectation as with shuffled rows.
     """
     converted = converted.cpu()
     n_rows, deepest = len(converted), converted.nonzero().squeeze(1)

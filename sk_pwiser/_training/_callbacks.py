@@ -18,7 +18,7 @@ from skorch.callbacks import (
 )
 from torch import Tensor, nn
 
-from sk_pwiser._training._batches import Batch
+from sk_pwiser._training._batches import CPU, Batch
 from sk_pwiser._utils import generator_on
 
 T = TypeVar("T")
@@ -186,9 +186,6 @@ def group_arguments(optimizer: torch.optim.Optimizer) -> list[dict[str, Any]]:
         {key: value for key, value in group.items() if key != "params"}
         for group in optimizer.param_groups
     ]
-
-
-CPU = torch.device("cpu")
 
 
 class InputMixup(Callback):  # type: ignore[misc]

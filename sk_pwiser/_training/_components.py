@@ -79,21 +79,12 @@ def check_components(
     # initial weights unchanged.
     with seeded_globally(deepcopy(random_state).randint(LARGEST_SEED), device):
         loss = build_loss(settings, task_names)
-        weighting = build(
-            WEIGHTINGS,
-            TaskWeighting,
-            "weighting",
-            *as_weighting(settings.weighting, settings.weighting_params),
-            len(task_names),
-        )
+        chosen = as_weighting(settings.weighting, settings.weighting_params)
+        registry = WEIGHTINGS, TaskWeighting, "weighting"
+        weighting = build(*registry, *chosen, len(task_names))
         parents = read_task_parents(settings.task_parents, task_names)
         _check_network(settings, loss, parents)
-        optimizer = check_optimizer(
-            settings.optimizer,
-            settings.lr,
-            settings.weight_decay,
-            settings.optimizer_params,
-        )
+        optimizer = check_optimizer(settings)
     return Components(
         loss,
         weighting,
@@ -122,17 +113,10 @@ def check_task_weights(loss: MultiTaskLoss) -> None:
 
 def build_loss(settings: Settings, task_names: tuple[str, ...]) -> MultiTaskLoss:
     """Build the loss, with the parameters of the estimator that it takes."""
-    kind = resolve(LOSSES, MultiTaskLoss, "loss", settings.loss)
+    registry = LOSSES, MultiTaskLoss, "loss", settings.loss
+    kind = resolve(*registry)
     given = {name: getattr(settings, name) for name in kind.estimator_parameters}
-    return build(
-        LOSSES,
-        MultiTaskLoss,
-        "loss",
-        settings.loss,
-        settings.loss_params,
-        task_names,
-        **given,
-    )
+    return build(*registry, settings.loss_params, task_names, **given)
 
 
 def _check_network(
@@ -140,15 +124,8 @@ def _check_network(
 ) -> None:
     """Check names and values of `network_params`, by a network of a small table."""
     own, shared = _split_params(settings.network_params)
-    kind = check_names(
-        NETWORKS,
-        MultiTaskNetwork,
-        "network",
-        settings.network,
-        own,
-        1,
-        shared=SHARED_PARAMS,
-    )
+    registry = NETWORKS, MultiTaskNetwork, "network", settings.network
+    kind = check_names(*registry, own, 1, shared=SHARED_PARAMS)
     features = shared.get("domain_features")
     if features is not None and not isinstance(features, list | tuple):
         raise TypeError(
@@ -298,9 +275,7 @@ def build_net(
         scorer=settings.early_stopping if monitor == "valid_score" else None,
         has_grouped_auc=monitor is not None and monitor.startswith(GROUPED),
         optimizer=optimizer,
-        optimizer__param_groups=parameter_groups(
-            settings.weight_decay, settings.optimizer_params, network
-        ),
+        optimizer__param_groups=parameter_groups(settings, network),
         lr=settings.lr,
         batch_size=settings.batch_size,
         max_epochs=max_epochs,

@@ -55,18 +55,16 @@ def excess_loss(logits: Tensor, y: Tensor, weights: Tensor | None) -> str | None
     weights = weights.view(len(y), -1).expand_as(y)
     total = weights.sum(dim=0)
     rates = ((weights * y).sum(dim=0) + 0.5) / (total + 1.0)
-    found, constant = (
-        ((weights * cross_entropy(each, y)).sum(dim=0) / (total + 1.0)).sum().item()
+    losses = (
+        F.binary_cross_entropy_with_logits(each, y, reduction="none")
         for each in (logits.to(dtype), rates.logit().expand_as(y))
+    )
+    found, constant = (
+        ((weights * each).sum(dim=0) / (total + 1.0)).sum().item() for each in losses
     )
     if found <= DIVERGED * constant:
         return None
     return f"{found:.3g}, where constant probabilities have {constant:.3g}"
-
-
-def cross_entropy(logits: Tensor, y: Tensor) -> Tensor:
-    """Return the binary cross-entropy of each label."""
-    return F.binary_cross_entropy_with_logits(logits, y, reduction="none")
 
 
 def advice(settings: Settings) -> str:

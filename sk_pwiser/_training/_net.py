@@ -364,11 +364,7 @@ class MultiTaskNet(NeuralNet):  # type: ignore[misc]
         return copied
 
     def fit_loop(self, X: TrainingData, checkpoints: "Checkpoints | None") -> None:
-        """Train until the last epoch, or until a callback requests a stop.
-
-        An interrupt propagates, unlike in skorch, unless `KeepOnInterrupt` is among
-        the callbacks and an epoch is complete.
-        """
+        """Train until the last epoch or a stop; an interrupt propagates."""
         self.stop_training_ = False
         keep_freed_memory()
         loop, keeper = self._loop_state(), find_callback(self, KeepOnInterrupt)

@@ -56,21 +56,20 @@ _OWN_PARAMETERS = ("lr", "weight_decay")
 
 
 def check_optimizer(
-    optimizer: str | type[torch.optim.Optimizer],
-    lr: float,
-    weight_decay: float,
-    params: Mapping[str, Any],
+    settings: Settings,
 ) -> tuple[type[torch.optim.Optimizer], dict[str, Any]]:
     """Return the optimiser's class and its keyword arguments, except for `lr`.
 
     A step on three small tensors checks that it takes them and dense gradients.
     """
+    optimizer, params = settings.optimizer, settings.optimizer_params
+    weight_decay = settings.weight_decay
     registry = OPTIMIZERS, torch.optim.Optimizer, "optimizer", optimizer
     kind = resolve(*registry)  # type: ignore[no-untyped-call]
     _check_suitable(kind)
     _check_loop_params(params)
     given = {
-        "lr": lr,
+        "lr": settings.lr,
         "embedding_lr": params["embedding_lr"],
         "weight_decay": weight_decay,
         "embedding_weight_decay": params["embedding_weight_decay"],
@@ -96,7 +95,7 @@ def check_optimizer(
         )
     _check_in_float32(given)
     try:
-        _take_step(kind, given, kwargs)
+        _take_step(kind, settings, kwargs)
     except Exception as error:
         found = [f"{key}={value!r}" for key, value in given.items()]
         raise ValueError(
@@ -127,28 +126,27 @@ def _check_in_float32(given: Mapping[str, float | None]) -> None:
 
 
 def parameter_groups(
-    weight_decay: float, params: Mapping[str, Any], network: MultiTaskNetwork
+    settings: Settings, network: MultiTaskNetwork
 ) -> list[tuple[str, dict[str, float]]]:
     """Return arguments by patterns of names, of which the first match applies."""
     groups = [(pattern, {"weight_decay": 0.0}) for pattern in _WITHOUT_DECAY]
-    lr, decay = params["embedding_lr"], params["embedding_weight_decay"]
-    of_embeddings = _of_embeddings(lr, weight_decay, decay)
+    of_embeddings = _of_embeddings(settings)
     for task, rate in enumerate(network.spec.base_rates):
         share = min(1.0, rate / RARE, (1 - rate) / RARE)
         for pattern in network.task_parameters:
             is_table = "embeddings." in pattern
-            own = of_embeddings if is_table else {"weight_decay": weight_decay}
+            own = of_embeddings if is_table else {"weight_decay": settings.weight_decay}
             own = {**own, "weight_decay": share * own["weight_decay"]}
             groups.append((pattern.format(task=task), own))
     return [*groups, (_EMBEDDINGS, of_embeddings)]
 
 
-def _of_embeddings(
-    lr: float | None, weight_decay: float, decay: float | None
-) -> dict[str, float]:
+def _of_embeddings(settings: Settings) -> dict[str, float]:
     """Return the arguments of embeddings that differ from the other parameters."""
+    params = settings.optimizer_params
+    lr, decay = params["embedding_lr"], params["embedding_weight_decay"]
     if decay is None:
-        decay = EMBEDDING_DECAY_RATIO * weight_decay
+        decay = EMBEDDING_DECAY_RATIO * settings.weight_decay
     return {"weight_decay": float(decay)} | ({} if lr is None else {"lr": float(lr)})
 
 
@@ -165,23 +163,18 @@ def _check_loop_params(params: Mapping[str, Any]) -> None:
 
 
 def _take_step(
-    kind: type[torch.optim.Optimizer],
-    given: Mapping[str, Any],
-    kwargs: Mapping[str, Any],
+    kind: type[torch.optim.Optimizer], settings: Settings, kwargs: Mapping[str, Any]
 ) -> None:
     """Take a step on a matrix, a bias and an embedding table, each in its group."""
     weight, bias = nn.Parameter(torch.zeros(2, 2)), nn.Parameter(torch.zeros(2))
     table = nn.Parameter(torch.zeros(2, 2))
-    of_table = _of_embeddings(
-        given["embedding_lr"], given["weight_decay"], given["embedding_weight_decay"]
-    )
     groups = [
         {"params": [weight]},
         {"params": [bias], "weight_decay": 0.0},
-        {"params": [table], **of_table},
+        {"params": [table], **_of_embeddings(settings)},
     ]
     make: Any = kind
-    optimizer = make(groups, lr=given["lr"], **kwargs)
+    optimizer = make(groups, lr=settings.lr, **kwargs)
     for parameter in (weight, bias, table):
         parameter.grad = torch.ones_like(parameter)
     optimizer.step(lambda: torch.zeros(()))

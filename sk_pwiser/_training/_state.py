@@ -231,7 +231,10 @@ def log_net(net: MultiTaskNet, undo: Undo) -> None:
     state = {
         parameter: of_parameter
         if parameter in tables
-        else {key: _copy(value) for key, value in of_parameter.items()}
+        else {
+            key: value.clone() if isinstance(value, Tensor) else value
+            for key, value in of_parameter.items()
+        }
         for parameter, of_parameter in net.optimizer_.state.items()
     }
     n_epochs, best = len(net.history), dict(net.best_)
@@ -249,10 +252,6 @@ def log_net(net: MultiTaskNet, undo: Undo) -> None:
         net.best_ = best
 
     undo.append(restore)
-
-
-def _copy(value: Any) -> Any:
-    return value.clone() if isinstance(value, Tensor) else value
 
 
 def grow_tables(
