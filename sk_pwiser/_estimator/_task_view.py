@@ -21,10 +21,7 @@ from sk_pwiser.metrics import make_task_scorer, mean_auc_scorer
 
 
 class ProbabilityMixin:
-    """Mixin class of classifiers that define `_predict_positive(X)`.
-
-    It returns the probabilities of the tasks, an array of shape (n_samples, n_tasks).
-    """
+    """Mixin class of classifiers that define `_predict_positive(X)`, of all tasks."""
 
     def predict_proba(self, X):
         """Predict probabilities over impressions.

@@ -142,10 +142,7 @@ def compared(settings: Settings) -> dict[str, Any]:
 
 
 def find_checkpoint(folder: Path) -> Checkpoint | None:
-    """Read the last checkpoint of a folder; if it is damaged, the one before it.
-
-    It is None if the folder has none, and an error if all are damaged or one is newer.
-    """
+    """Read the last checkpoint of a folder that is not damaged; None without any."""
     damaged: list[DamagedFileError] = []
     for path in sorted(folder.glob(FILES), reverse=True):
         try:
@@ -219,10 +216,7 @@ class Checkpoints:
         self.global_device: torch.device | None = None
 
     def use(self, generators: Generators, global_device: torch.device | None) -> None:
-        """Set the random generators, which checkpoints include.
-
-        `global_device` is None if the fit draws from no global generator of torch.
-        """
+        """Set the generators in checkpoints, and the device of torch's own, if used."""
         self.generators, self.global_device = generators, global_device
 
     def begin(self, net: MultiTaskNet, loop: LoopState) -> None:

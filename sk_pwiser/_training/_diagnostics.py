@@ -120,10 +120,7 @@ class Rises(NamedTuple):
 
 
 def find_rises(net: Any, train: TrainingRows, n_epochs: int) -> Rises | None:
-    """Compare tasks with their parents on a sample of the training rows.
-
-    None if there are too few rows and epochs, or if the share is below a warning's.
-    """
+    """Compare tasks with their parents on a sample of the rows, if it is not small."""
     n_trained, train = len(train) * n_epochs, train.sample
     n_rows = min(MAX_ROWS, len(train), int(ROWS_PER_TRAINED_ROW * n_trained))
     pairs = [(k, p) for k, p in enumerate(net.module_.spec.parents) if p >= 0]

@@ -140,10 +140,7 @@ def hold_out(
 def held_by_time(
     times: np.ndarray, share: float, groups: np.ndarray | None = None
 ) -> np.ndarray:
-    """Return whether each row is among a share of the last ones in time.
-
-    Rows of equal time stay together, and so do groups.
-    """
+    """Return whether each row, with its time and group, is among the last in time."""
     if groups is not None:
         _, number = np.unique(groups, return_inverse=True)
         latest = np.full(number.max() + 1, -np.inf)

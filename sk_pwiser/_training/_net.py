@@ -134,10 +134,7 @@ BARS = 2
 
 
 class EpochTable(PrintLog):  # type: ignore[misc]
-    """skorch's table, with the tasks in the order of the funnel and then their mean.
-
-    There is a line for every `interval`-th epoch.
-    """
+    """skorch's table of every `interval`-th epoch, with the tasks in their order."""
 
     def __init__(
         self,
