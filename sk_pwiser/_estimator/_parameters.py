@@ -10,7 +10,7 @@ import torch
 from sklearn.utils._param_validation import Interval, StrOptions
 
 from sk_pwiser._table import NUMERIC_ENCODINGS, reads_in_parts
-from sk_pwiser._training import OPTIMIZERS, ValidationRows
+from sk_pwiser._training import OPTIMIZERS, GivenRows
 from sk_pwiser._utils import CHAIN
 from sk_pwiser.losses import LOSSES
 from sk_pwiser.networks import NETWORKS
@@ -120,7 +120,7 @@ def explain_names(function):
 
 
 def one_eval_set(eval_set, X_val, Y_val, sample_weight_val, groups_val):
-    rows = ValidationRows(X_val, Y_val, sample_weight_val, groups_val)
+    rows = GivenRows(X_val, Y_val, sample_weight_val, groups_val)
     given = [name for name, value in rows._asdict().items() if value is not None]
     if not given:
         return eval_set

@@ -20,13 +20,14 @@ def to_plain(estimator):
     if result is not None:
         result = to_state(result)
         _check_params(" at the last fit", vars(result["settings"]))
+    routing = estimator.get_metadata_routing()
     params["device"] = str(params["device"])
     del params["checkpoint_dir"]
     content = {
         "class": type(estimator).__name__,
         "sk_pwiser": __version__,
         "params": params,
-        "requests": _read_requests(estimator),
+        "requests": {m: dict(getattr(routing, m).requests) for m in ROUTED},
         "result": result,
     }
     return PlainForm(STATE_CLASSES).encode(content, "model")
@@ -43,7 +44,9 @@ def from_plain(cls, values, arrays, name):
             raise ValueError("it is a checkpoint, from which fit resumes training")
         defaults = cls().get_params(deep=False)
         params = content["params"]
-        _check_names(params, defaults)
+        unknown = [name for name in params if name not in defaults]
+        if unknown:
+            raise ValueError(f"its parameters {unknown} are unknown")
         # A file must not choose where a later fit writes.
         estimator = cls(**{**params, "checkpoint_dir": None})
         _set_requests(estimator, content.get("requests", {}))
@@ -64,23 +67,12 @@ def from_plain(cls, values, arrays, name):
     return estimator
 
 
-def _read_requests(estimator):
-    routing = estimator.get_metadata_routing()
-    return {method: dict(getattr(routing, method).requests) for method in ROUTED}
-
-
 def _set_requests(estimator, requests):
     with config_context(enable_metadata_routing=True):
         for method in ROUTED:
             made = {k: v for k, v in requests.get(method, {}).items() if v is not None}
             if made:
                 getattr(estimator, f"set_{method}_request")(**made)
-
-
-def _check_names(params, defaults):
-    unknown = [name for name in params if name not in defaults]
-    if unknown:
-        raise ValueError(f"its parameters {unknown} are unknown")
 
 
 def _written_by(values):

@@ -96,12 +96,9 @@ def _rows(result):
 
 
 def layer_rows(network):
-    """Return path, kind, shape and number of parameters of the layers of a network.
-
-    Equal layers at the same place, such as of the towers, are one row, with "*" in the
-    path.
-    """
+    """Return path, kind, shape and number of parameters of the layers of a network."""
     groups = {}
+    # Equal layers at the same place, such as of the towers, are one row.
     for path, layer in network.named_modules():
         own = dict(layer.named_parameters(recurse=False))
         if own:

@@ -21,10 +21,7 @@ from sk_pwiser.metrics import make_task_scorer, mean_auc_scorer
 
 
 class ProbabilityMixin:
-    """Mixin class of classifiers that define `_predict_positive(X)`.
-
-    It returns the probabilities of the tasks, an array of shape (n_samples, n_tasks).
-    """
+    """Mixin class of classifiers that define `_predict_positive(X)`, of all tasks."""
 
     def predict_proba(self, X):
         """Predict probabilities over impressions.
@@ -303,12 +300,11 @@ class TaskView(
             NaN, with a warning, if the labels have one class only.
         """
         check_is_fitted(self)
+        estimator, task = self, 0
         if np.ndim(y) > 1 and np.shape(y)[1] > 1:
-            task = "cvr" if self._is_cvr else self._column
-            scorer = make_task_scorer(roc_auc_score, task)
-            return scorer(self._fitted, X, y, sample_weight=sample_weight)
-        scorer = make_task_scorer(roc_auc_score, 0)
-        return scorer(self, X, y, sample_weight=sample_weight)
+            estimator, task = self._fitted, "cvr" if self._is_cvr else self._column
+        scorer = make_task_scorer(roc_auc_score, task)
+        return scorer(estimator, X, y, sample_weight=sample_weight)
 
 
 class PredictionMixin(ProbabilityMixin):

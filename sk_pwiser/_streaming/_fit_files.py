@@ -28,15 +28,15 @@ from sk_pwiser._training._auto_weight import starting_settings
 from sk_pwiser._training._batches import BatchIterator, Impressions, TrainingData
 from sk_pwiser._training._checkpoints import Checkpoints, Start, compared
 from sk_pwiser._training._components import (
+    LARGEST_SEED,
     Components,
     check_components,
     check_task_weights,
 )
 from sk_pwiser._training._devices import find_device
 from sk_pwiser._training._early_stopping import check_monitored_groups, plan_epochs
-from sk_pwiser._training._encode import EncodedData, Rows, Schema
+from sk_pwiser._training._encode import EncodedData, GivenRows, Rows, Schema
 from sk_pwiser._training._fit import (
-    LARGEST_SEED,
     Plan,
     build,
     check_eval_sets,
@@ -58,10 +58,7 @@ FEWEST_ROWS = 128  # per stored file
 
 def fit_dataset(
     params: Mapping[str, Any],
-    dataset: Any,
-    Y: Any = None,
-    sample_weight: Any = None,
-    groups: Any = None,
+    given: GivenRows,
     eval_set: Any = None,
     *,
     earlier: TrainingResult | None = None,
@@ -69,7 +66,14 @@ def fit_dataset(
     estimator_name: str,
 ) -> TrainingResult:
     """Train on a dataset, which names its columns of `Y`, weights and groups."""
-    _refuse_arrays(Y=Y, sample_weight=sample_weight, groups=groups)
+    dataset, *arrays = given
+    for name, value in zip(given._fields[1:], arrays, strict=True):
+        if value is not None:
+            role = "targets" if name == "Y" else name
+            raise ValueError(
+                f"{name} must be None for a dataset, whose parameter {role} names its "
+                "columns."
+            )
     where = {"prefix": "sk_pwiser_", "dir": dataset.cache_dir}
     with tempfile.TemporaryDirectory(**where) as name:
         settings, searches = starting_settings(Settings.of(params), earlier)
@@ -104,7 +108,8 @@ def prepare_dataset(
     first_random_state = random_state.get_state(legacy=False)
     targets, has_groups = dataset.targets, dataset.groups is not None
     names = choose_task_names(len(targets), settings.task_names, targets, None)
-    components = _seeded_components(settings, names, has_groups, random_state)
+    device = find_device(settings.device)
+    components = check_components(settings, names, device, has_groups, random_state)
     if isinstance(dataset.sample_weight, list):
         check_task_weights(components.loss)
     sets = name_eval_sets(eval_set)
@@ -112,10 +117,15 @@ def prepare_dataset(
     seeds = _draw_seeds(random_state)
     schema = None if earlier is None else earlier.schema
     learnt = learn_schema(source, schema, seeds[0], estimator_name)
-    plan = replace(
-        _plan(source, learnt, components, sets, eval_dataset, earlier, random_state),
-        first_random_state=first_random_state,
-        split=split_of(earlier, None, first_random_state),
+    plan = _plan(
+        source,
+        learnt,
+        components,
+        sets,
+        eval_dataset,
+        earlier,
+        random_state,
+        first_random_state,
     )
     if not equal(plan.split, first_random_state):
         # Validation rows are those of the first fit.
@@ -137,26 +147,6 @@ def prepare_dataset(
 def _draw_seeds(random_state: Any) -> list[int]:
     """Draw the seeds of the sample for distributions and of the validation rows."""
     return [int(seed) for seed in random_state.randint(LARGEST_SEED, size=2)]
-
-
-def _refuse_arrays(**given: Any) -> None:
-    for name, value in given.items():
-        if value is not None:
-            role = "targets" if name == "Y" else name
-            raise ValueError(
-                f"{name} must be None for a dataset, whose parameter {role} names its "
-                "columns."
-            )
-
-
-def _seeded_components(
-    settings: Settings, task_names: tuple[str, ...], has_groups: bool, random_state: Any
-) -> Components:
-    """Build the components, seeded by a copy of the random state."""
-    # The initial weights of the network do not depend on how many numbers they draw.
-    device = find_device(settings.device)
-    with seeded_globally(deepcopy(random_state).randint(LARGEST_SEED), device):
-        return check_components(settings, task_names, device, has_groups)
 
 
 def _take_eval_dataset(sets: dict[str, Any], dataset: Any) -> Any:
@@ -190,6 +180,7 @@ def _plan(
     eval_dataset: Any,
     earlier: TrainingResult | None,
     random_state: Any,
+    first_random_state: dict[str, Any],
 ) -> Plan:
     settings = source.settings
     summary, targets = learnt.summary, learnt.summary.targets()
@@ -224,8 +215,9 @@ def _plan(
         first_epoch,
         max_epochs,
         random_state,
+        first_random_state,
+        split_of(earlier, first_random_state),
         earlier,
-        single_pass=False,
     )
 
 
@@ -334,8 +326,8 @@ def run_job(
     """Train, as one of several connected processes, on the rows of this process."""
     settings = replace(job.plan.settings, device=str(device), verbose=verbose)
     random_state = deepcopy(job.plan.random_state)
-    components = _seeded_components(
-        settings, job.schema.targets.task_names, job.has_groups, random_state
+    components = check_components(
+        settings, job.schema.targets.task_names, device, job.has_groups, random_state
     )
     plan = replace(
         job.plan,

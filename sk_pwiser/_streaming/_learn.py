@@ -282,7 +282,8 @@ def learn_schema(
             summary.base_rates(),
             automatic_dims=automatic_dims(encoder.cardinalities_),
         )
-    statistics = unfitted_statistics(settings, schema.encoder, summary.n_rows, earlier)
+    shape = summary.n_rows, len(schema.targets.task_names)
+    statistics = unfitted_statistics(settings, schema.encoder, shape, earlier)
     blocks.finish()
     known = None if earlier is None else earlier.statistics
     schema = replace(schema, statistics=statistics)

@@ -20,7 +20,12 @@ from sk_pwiser._streaming._learn import (
 )
 from sk_pwiser._table._column_kinds import warn_about_random_validation
 from sk_pwiser._table._lists import Bags
-from sk_pwiser._training._batches import Batch, Impressions, TrainingData
+from sk_pwiser._training._batches import (
+    Batch,
+    Impressions,
+    TrainingData,
+    TrainingRows,
+)
 from sk_pwiser._training._devices import pins_memory
 from sk_pwiser._training._encode import EncodedData, Inputs, Schema, task_labels
 from sk_pwiser._training._settings import Settings
@@ -142,7 +147,7 @@ SAMPLE_FILES = 4
 
 
 @dataclass(frozen=True)
-class StreamedImpressions(Dataset[Batch]):
+class StreamedImpressions(TrainingRows, Dataset[Batch]):
     """Encoded impressions that are read from a store, in parts of about `part_rows`."""
 
     store: RowStore
@@ -194,18 +199,7 @@ class StreamedImpressions(Dataset[Batch]):
         chosen = np.linspace(0, last, min(SAMPLE_FILES, last + 1)).astype(int)
         return self._read(chosen.tolist()).to(self.device)
 
-    def labels(self) -> Tensor:
-        y = self._column("y")
-        assert y is not None
-        return y
-
-    def weights(self) -> Tensor | None:
-        return self._column("sample_weight")
-
-    def group_numbers(self) -> Tensor | None:
-        return self._column("groups")
-
-    def _column(self, name: str) -> Tensor | None:
+    def column(self, name: str) -> Tensor | None:
         if name not in self.store.forms:
             return None
         files = range(len(self.store.sizes))
@@ -259,8 +253,7 @@ def encode_rows(source: Source, learnt: DatasetSchema, seed: int | None) -> Enco
         if counts is not None:
             block = blocks.assign(chunk.X, chunk.groups)
             block[is_valid] = blocks.n_blocks
-            is_conditional = settings.shared_param("task_space") == "conditional"
-            labelled = task_labels(chunk.targets, weights, conditional=is_conditional)
+            labelled = task_labels(settings, chunk.targets, weights)
             lists = schema.elements([inputs.bags])
             counts.add(inputs.codes, lists, *labelled, block)
         for store, chosen in ((train, ~is_valid), (valid, is_valid)):

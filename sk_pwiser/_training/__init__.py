@@ -11,8 +11,13 @@ from sk_pwiser._training._batches import (
 from sk_pwiser._training._callbacks import InputMixup, KeepOnInterrupt
 from sk_pwiser._training._checkpoints import Checkpoints, find_checkpoint
 from sk_pwiser._training._early_stopping import KnownProbabilities
-from sk_pwiser._training._encode import ColumnInput, Inputs, column_inputs
-from sk_pwiser._training._fit import ValidationRows, fit, fit_from
+from sk_pwiser._training._encode import (
+    ColumnInput,
+    GivenRows,
+    Inputs,
+    column_inputs,
+)
+from sk_pwiser._training._fit import fit, fit_from
 from sk_pwiser._training._fit_tasks import (
     CallbackSupportMixin,
     fit_task,
@@ -29,35 +34,3 @@ from sk_pwiser._training._state import (
     take_back,
     to_state,
 )
-
-__all__ = [
-    "OPTIMIZERS",
-    "STATE_CLASSES",
-    "BatchIterator",
-    "CallbackSupportMixin",
-    "Checkpoints",
-    "ColumnInput",
-    "Freezer",
-    "Impressions",
-    "InputMixup",
-    "Inputs",
-    "KeepOnInterrupt",
-    "KnownProbabilities",
-    "MultiTaskNet",
-    "PermutedTable",
-    "Settings",
-    "TrainingData",
-    "TrainingResult",
-    "ValidationRows",
-    "column_inputs",
-    "find_checkpoint",
-    "fit",
-    "fit_from",
-    "fit_task",
-    "from_state",
-    "gather_bags",
-    "runs_callbacks",
-    "sparse_tables",
-    "take_back",
-    "to_state",
-]

@@ -29,10 +29,7 @@ AHEAD = 2.0
 def starting_settings(
     settings: Settings, earlier: Any, single_pass: bool = False
 ) -> tuple[Settings, bool]:
-    """Replace the weight "auto" by a number; return whether the fit searches for one.
-
-    A continued fit keeps the weight of the earlier one.
-    """
+    """Replace the weight "auto" by a number; return whether the fit searches one."""
     if settings.pwiser_weight != AUTO:
         return settings, False
     weight = DEFAULT_WEIGHT if earlier is None else earlier.settings.pwiser_weight
@@ -77,24 +74,20 @@ class ValidationRows:
 
     def __init__(self, y: Tensor, weights: Tensor | None, task: int) -> None:
         self.task = task
-        self.is_positive = y[:, task].cpu().numpy() > 0
+        is_positive = y[:, task].cpu().numpy() > 0
         values = torch.ones_like(y) if weights is None else weights.view(len(y), -1)
         self.weights = values.expand_as(y)[:, task].cpu().numpy().astype(float)
+        is_known = self.weights > 0
+        self.rows = [np.flatnonzero(s & is_known) for s in (is_positive, ~is_positive)]
 
     @property
     def n_rarer(self) -> int:
         """Number of positives or of negatives, whichever are fewer."""
-        is_known = self.weights > 0
-        n_positives = int((self.is_positive & is_known).sum())
-        return min(n_positives, int(is_known.sum()) - n_positives)
+        return min(map(len, self.rows))
 
-    def parts(self, values: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
+    def parts(self, values: np.ndarray) -> list[np.ndarray]:
         """Return the values of the positives and of the negatives."""
-        is_known = self.weights > 0
-        return (
-            values[self.is_positive & is_known],
-            values[~self.is_positive & is_known],
-        )
+        return [values[rows] for rows in self.rows]
 
     def place(self, logits: Tensor) -> Placements:
         """Compare every positive with every negative; ties count half."""
@@ -107,11 +100,8 @@ class ValidationRows:
         return float(np.average(placed.positives, weights=self.parts(self.weights)[0]))
 
     def difference(self, a: Placements, b: Placements) -> tuple[float, float]:
-        """Return the AUC of `a` minus that of `b`, and the variance of the difference.
-
-        The variance is that of DeLong, DeLong and Clarke-Pearson (1988).
-        """
-        variance = 0.0
+        """Return the AUC of `a` minus that of `b`, and its variance."""
+        variance = 0.0  # DeLong, DeLong and Clarke-Pearson (1988)
         for x, y, w in zip(a, b, self.parts(self.weights), strict=True):
             d = x - y - np.average(x - y, weights=w)
             n = max(len(w), 2)
@@ -128,10 +118,7 @@ def _below(scores: np.ndarray, others: np.ndarray, weights: np.ndarray) -> np.nd
 
 
 class WeightSearch:
-    """Paired comparison of weights on the validation rows of one split or several.
-
-    The AUC of `task` decides, an index of `task_names`.
-    """
+    """Paired comparison of weights by the AUC of a task on the rows of splits."""
 
     def __init__(self, task: int, task_names: Sequence[str]) -> None:
         self.task, self.task_names = task, task_names
@@ -168,13 +155,10 @@ class WeightSearch:
         return rows.n_rarer > 0
 
     def add(self, weight: float, logits: Tensor, aucs: list[float]) -> None:
-        """Add a trained candidate: its logits, and its AUC of each task.
-
-        If it is a standard error behind the default, greater weights are left out: the
-        effect of the term grows with its weight.
-        """
+        """Add a trained candidate: its logits, and its AUC of each task."""
         self.placed[-1][weight] = self.rows[-1].place(logits)
         self.aucs[weight].append(aucs)
+        # The effect of the term grows with its weight.
         if weight > DEFAULT_WEIGHT and self._is_ahead(DEFAULT_WEIGHT, weight, 1.0):
             self.candidates = [w for w in self.candidates if w < weight]
 
@@ -203,14 +187,12 @@ class WeightSearch:
         return difference > n_errors * error
 
     def choose(self) -> float:
-        """Return the default, or the smallest weight near a best one that beats it.
-
-        Near means within one standard error.
-        """
+        """Return the default, or the smallest weight near a best one that beats it."""
         best = max(self.candidates, key=lambda w: self.difference(w, DEFAULT_WEIGHT))
         if not self._is_ahead(best, DEFAULT_WEIGHT, AHEAD):
             return DEFAULT_WEIGHT
-        return min(w for w in self.candidates if not self._is_ahead(best, w, 1.0))
+        near = [w for w in self.candidates if not self._is_ahead(best, w, 1.0)]
+        return min(near)
 
     def table(self) -> dict[str, Any]:
         """Return the figures of the candidates that were trained, as columns."""
@@ -230,14 +212,10 @@ class WeightSearch:
 
     def summary(self) -> str:
         """Return a line on the choice: differences to the default weight."""
-        found = {
-            w: self.difference(w, DEFAULT_WEIGHT)
-            for w in CANDIDATES[1:]
-            if self.aucs[w]
-        }
         differences = ", ".join(
-            f"{weight:g}: {difference:+.4f} ({error:.4f})"
-            for weight, (difference, error) in sorted(found.items())
+            "{:g}: {:+.4f} ({:.4f})".format(w, *self.difference(w, DEFAULT_WEIGHT))
+            for w in sorted(CANDIDATES[1:])
+            if self.aucs[w]
         )
         return (
             f"pwiser_weight={self.choose():g} is chosen. AUC of "

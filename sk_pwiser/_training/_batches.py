@@ -1,7 +1,7 @@
 """Encoded impressions, and the batches that training draws from them."""
 
 from bisect import bisect_right
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
 from functools import cached_property, partial
 from itertools import pairwise
@@ -21,8 +21,7 @@ def gather_bags(
 ) -> Bags:
     """Return the bags of some rows, `n_bags` per row, in the order of the rows.
 
-    `entries` counts the entries before them and up to their last one; without it, the
-    host waits for the device.
+    Without `entries`, which bounds their entries, the host waits for the device.
     """
     if isinstance(rows, slice):
         offsets = bags.offsets[rows.start * n_bags : rows.stop * n_bags + 1]
@@ -53,8 +52,53 @@ def gather_bags(
 Batch = tuple[dict[str, Tensor], Tensor]
 
 
+class TrainingRows(Protocol):
+    """Rows to train on: :class:`Impressions`, or rows that are read in parts."""
+
+    @property
+    def rows(self) -> Tensor | None:
+        """Indices of the selected rows; None for all rows."""
+
+    @property
+    def device(self) -> torch.device:
+        """Device of the tensors."""
+
+    @property
+    def sample(self) -> "Impressions":
+        """Some of the rows, for checks that need few rows."""
+
+    @property
+    def n_missing(self) -> list[int] | None:
+        """Numbers of missing labels of the tasks after the first, or None."""
+
+    def __len__(self) -> int: ...
+
+    def parts(self, shuffled: bool) -> Iterator["Impressions"]:
+        """Yield the tables that batches are drawn from."""
+
+    def to(self, device: torch.device) -> "TrainingRows":
+        """Move the tensors to a device if they fit."""
+
+    def column(self, name: str) -> Tensor | None:
+        """Return a tensor of the selected rows, "y" for example, or None."""
+
+    def labels(self) -> Tensor:
+        """Return the labels of the selected rows, of shape `(n_rows, n_tasks)`."""
+        y = self.column("y")
+        assert y is not None
+        return y
+
+    def weights(self) -> Tensor | None:
+        """Return the weights of the selected rows, or None."""
+        return self.column("sample_weight")
+
+    def group_numbers(self) -> Tensor | None:
+        """Return the groups of the selected rows, or None."""
+        return self.column("groups")
+
+
 @dataclass(frozen=True)
-class Impressions(Dataset[Batch]):
+class Impressions(TrainingRows, Dataset[Batch]):
     """Encoded impressions, or a selection of their rows.
 
     A weight of 0 for a row and task marks a missing label. Selected rows share the
@@ -70,7 +114,6 @@ class Impressions(Dataset[Batch]):
     bags: Bags | None = None
 
     def __len__(self) -> int:
-        """Return the number of selected rows."""
         return len(self.codes) if self.rows is None else len(self.rows)
 
     def __getitem__(self, rows: Tensor | slice) -> Batch:
@@ -125,22 +168,10 @@ class Impressions(Dataset[Batch]):
         """Return the impressions with other selected rows."""
         return replace(self, rows=rows)
 
-    def select(self, tensor: Tensor) -> Tensor:
-        """Return the selected rows of a tensor that has all rows."""
-        return tensor if self.rows is None else tensor[self.rows]
-
-    def labels(self) -> Tensor:
-        """Return the labels of the selected rows, of shape `(n_rows, n_tasks)`."""
-        assert self.y is not None
-        return self.select(self.y)
-
-    def weights(self) -> Tensor | None:
-        """Return the weights of the selected rows, or None."""
-        return None if self.sample_weight is None else self.select(self.sample_weight)
-
-    def group_numbers(self) -> Tensor | None:
-        """Return the groups of the selected rows, or None."""
-        return None if self.groups is None else self.select(self.groups)
+    def column(self, name: str) -> Tensor | None:
+        """Return the selected rows of a tensor by its name, or None."""
+        tensor: Tensor | None = getattr(self, name)
+        return tensor if tensor is None or self.rows is None else tensor[self.rows]
 
     @cached_property
     def n_missing(self) -> list[int] | None:
@@ -150,35 +181,38 @@ class Impressions(Dataset[Batch]):
             return None
         return (weights[:, 1:] == 0).sum(dim=0).tolist()
 
-    def pinned(self) -> "Impressions":
-        """Return a copy in pinned memory, whose copies to a device are faster."""
-        pinned: dict[str, Any] = {k: t.pin_memory() for k, t in self._tensors().items()}
-        if self.bags is not None:
-            pinned["bags"] = Bags(
-                **{k: t.pin_memory() for k, t in self.bags.tensors.items()}
-            )
-        return replace(self, **pinned)
-
-    def _tensors(self) -> dict[str, Tensor]:
-        """Return the tensors of the rows by name."""
+    def tensors(self) -> dict[str, Tensor]:
+        """Return the tensors by name, those of bags with the prefix "bag_"."""
         names = ("codes", "numeric", "y", "sample_weight", "groups", "rows")
         values = {name: getattr(self, name) for name in names}
-        return {name: value for name, value in values.items() if value is not None}
+        found = {name: value for name, value in values.items() if value is not None}
+        if self.bags is not None:
+            found |= {f"bag_{k}": tensor for k, tensor in self.bags.tensors.items()}
+        return found
+
+    def pinned(self) -> "Impressions":
+        """Return a copy in pinned memory, whose copies to a device are faster."""
+        return self._copy(Tensor.pin_memory)
 
     def to(self, device: torch.device) -> "Impressions":
         """Move the tensors to a device if half of its free memory holds them."""
-        tensors = self._tensors()
-        of_bags = {} if self.bags is None else self.bags.tensors
-        n_bytes = sum(
-            tensor.nbytes for tensor in [*tensors.values(), *of_bags.values()]
-        )
+        n_bytes = sum(tensor.nbytes for tensor in self.tensors().values())
         free = _free_memory(device)
         if free is not None and n_bytes > free // 2:
             return self
-        copies: dict[str, Any] = {name: _to(t, device) for name, t in tensors.items()}
-        if self.bags is not None:
-            copies["bags"] = Bags(**{k: _to(t, device) for k, t in of_bags.items()})
-        return replace(self, **copies)
+        return self._copy(partial(_to, device=device))
+
+    def _copy(self, copy: Callable[[Tensor], Tensor]) -> "Impressions":
+        copies: dict[str, Any] = {k: copy(t) for k, t in self.tensors().items()}
+        bags = bags_of(copies)
+        own = {k: t for k, t in copies.items() if not k.startswith("bag_")}
+        return replace(self, **own, bags=bags)
+
+
+def bags_of(inputs: Mapping[str, Tensor]) -> Bags | None:
+    """Return the bags among the inputs of a batch, if there are any."""
+    found = {k[4:]: t for k, t in inputs.items() if k.startswith("bag_")}
+    return Bags(**found) if found else None
 
 
 def _to(tensor: Tensor, device: torch.device) -> Tensor:
@@ -221,29 +255,19 @@ JOINT_BATCHES, JOINT_ROWS = 32, 2**16
 
 
 class BatchIndices(NamedTuple):
-    """The rows of the batches of one epoch.
-
-    `bounds` says where each batch starts, and where the last one ends. `weight` has
-    factors of the sample weights, for rows that are drawn more than once.
-    """
+    """The rows of the batches of one epoch."""
 
     order: Tensor | None  # int64 (n_drawn,); None for all rows in their order
-    bounds: list[int]
-    weight: Tensor | None = None  # float32 (n_drawn,)
+    bounds: list[int]  # where each batch starts, and where the last one ends
+    # float32 (n_drawn,): factors of the weights of rows drawn more than once
+    weight: Tensor | None = None
 
 
 def even_bounds(n_rows: int, batch_size: int) -> list[int]:
-    """Return bounds of batches whose sizes differ by at most one row.
-
-    This avoids a small last batch, whose step would have the weight of a full one.
-    """
+    """Return bounds of batches whose sizes differ by at most one row."""
+    # The step of a small last batch would have the weight of a full one.
     n_batches = -(-n_rows // batch_size)
     return [n_rows * batch // n_batches for batch in range(n_batches + 1)]
-
-
-def sequential(n_rows: int, batch_size: int) -> BatchIndices:
-    """Sample all rows in their order."""
-    return BatchIndices(None, even_bounds(n_rows, batch_size))
 
 
 def shuffled(n_rows: int, batch_size: int) -> BatchIndices:
@@ -252,10 +276,7 @@ def shuffled(n_rows: int, batch_size: int) -> BatchIndices:
 
 
 def grouped(groups: Tensor, batch_size: int) -> BatchIndices:
-    """Sample the groups in a random order, each group within one batch.
-
-    A group of more than `batch_size` rows is split.
-    """
+    """Sample the groups in a random order, those of up to `batch_size` rows unsplit."""
     _, groups = torch.unique(groups.cpu(), return_inverse=True)
     rank = _permutation(int(groups.max()) + 1)[groups]
     order = torch.argsort(rank, stable=True)
@@ -270,11 +291,9 @@ def grouped(groups: Tensor, batch_size: int) -> BatchIndices:
 def stratified(converted: Tensor, batch_size: int) -> BatchIndices:
     """Sample at least one converted row into every batch.
 
-    The converted rows are distributed evenly over the batches. If they are fewer than
-    the batches, they are drawn several times, with weights that sum to the weight of
-    one draw. Losses that are weighted sums over rows divided by the size of the batch,
-    such as the pairwise term of PWiseR, then have the same expectation as with shuffled
-    rows.
+    If they are fewer than the batches, they are drawn several times, with weights that
+    sum to the weight of one draw. Losses that are weighted sums over rows divided by
+    the size of the batch have the same expectation as with shuffled rows.
     """
     converted = converted.cpu()
     n_rows, deepest = len(converted), converted.nonzero().squeeze(1)
@@ -325,14 +344,13 @@ def _permutation(n: int) -> Tensor:
 def split(batch: Batch, bounds: list[int], entries: list[int]) -> Iterator[Batch]:
     """Yield the batches, as views, of rows that were gathered together."""
     inputs, y = batch
-    bags = {k[4:]: values for k, values in inputs.items() if k.startswith("bag_")}
     rows = Impressions(
         inputs["codes"].long(),
         inputs["numeric"],
         y,
         inputs.get("sample_weight"),
         inputs.get("groups"),
-        bags=Bags(**bags) if bags else None,
+        bags=bags_of(inputs),
     )
     for (start, stop), (begin, end) in zip(
         pairwise(bounds), pairwise(entries), strict=True
@@ -350,7 +368,7 @@ class BatchIterator:
 
     def __init__(
         self,
-        impressions: "TrainingRows",
+        impressions: TrainingRows,
         batch_size: int,
         sampler: str = "sequential",
         device: torch.device | None = None,
@@ -400,51 +418,13 @@ class BatchIterator:
         return BatchIndices(order, indices.bounds, weight)
 
     def _sample_rows(self, data: Impressions) -> BatchIndices:
-        if self.sampler == "grouped" and data.groups is not None:
-            return grouped(data.select(data.groups), self.batch_size)
+        if self.sampler == "grouped" and (groups := data.group_numbers()) is not None:
+            return grouped(groups, self.batch_size)
         if self.sampler == "stratified":
             return stratified(converted(data.labels(), self.paths), self.batch_size)
         if self.sampler == "sequential":
-            return sequential(len(data), self.batch_size)
+            return BatchIndices(None, even_bounds(len(data), self.batch_size))
         return shuffled(len(data), self.batch_size)
-
-
-class TrainingRows(Protocol):
-    """Rows to train on: :class:`Impressions`, or rows that are read in parts."""
-
-    @property
-    def rows(self) -> Tensor | None:
-        """Indices of the selected rows; None for all rows."""
-
-    @property
-    def device(self) -> torch.device:
-        """Device of the tensors."""
-
-    @property
-    def sample(self) -> Impressions:
-        """Some of the rows, for checks that need few rows."""
-
-    @property
-    def n_missing(self) -> list[int] | None:
-        """Numbers of missing labels of the tasks after the first, or None."""
-
-    def __len__(self) -> int:
-        """Return the number of rows."""
-
-    def parts(self, shuffled: bool) -> Iterator[Impressions]:
-        """Yield the tables that batches are drawn from."""
-
-    def labels(self) -> Tensor:
-        """Return the labels of all rows, of shape `(n_rows, n_tasks)`."""
-
-    def weights(self) -> Tensor | None:
-        """Return the weights of all rows, or None."""
-
-    def group_numbers(self) -> Tensor | None:
-        """Return the groups of all rows, int64 `(n_rows,)`, or None."""
-
-    def to(self, device: torch.device) -> "TrainingRows":
-        """Move the tensors to a device if they fit."""
 
 
 class TrainingData(NamedTuple):

@@ -1,10 +1,9 @@
 """Callbacks of skorch: checks, interrupts, schedules of the learning rate, mixup."""
 
-import inspect
 from collections.abc import Iterable
 from copy import deepcopy
 from types import SimpleNamespace
-from typing import Any
+from typing import Any, TypeVar
 
 import torch
 from scipy.special import betaincinv
@@ -19,9 +18,10 @@ from skorch.callbacks import (
 )
 from torch import Tensor, nn
 
-from sk_pwiser._training._batches import Batch
-from sk_pwiser._training._early_stopping import GROUPED
+from sk_pwiser._training._batches import CPU, Batch
 from sk_pwiser._utils import generator_on
+
+T = TypeVar("T")
 
 
 class KeepOnInterrupt(Callback):  # type: ignore[misc]
@@ -49,18 +49,6 @@ class KeepOnInterrupt(Callback):  # type: ignore[misc]
     """
 
     weights_: dict[str, Any] | None = None
-
-    def on_train_begin(self, net: NeuralNet, **kwargs: Any) -> None:
-        """Forget the weights of an earlier training.
-
-        Parameters
-        ----------
-        net : NeuralNet
-            The net that is trained.
-        **kwargs : dict
-            Further arguments that skorch passes.
-        """
-        self.weights_ = None
 
     def keep(self, net: NeuralNet) -> None:
         """Copy the weights at the end of an epoch.
@@ -90,24 +78,14 @@ class KeepOnInterrupt(Callback):  # type: ignore[misc]
         net.module_.load_state_dict(self.weights_)
         return True
 
-    def on_train_end(self, net: NeuralNet, **kwargs: Any) -> None:
-        """Free the memory of the copy.
 
-        Parameters
-        ----------
-        net : NeuralNet
-            The net that is trained.
-        **kwargs : dict
-            Further arguments that skorch passes.
-        """
-        self.weights_ = None
+def find_callback(net: NeuralNet, kind: type[T]) -> T | None:
+    """Return the first callback of a kind among those of a net, if there is one."""
+    return next((c for _, c in net.callbacks_ if isinstance(c, kind)), None)
 
 
 def asks_to_stop(callback: Callback) -> bool:
-    """Return whether a KeyboardInterrupt is the way in which a callback ends training.
-
-    Early stopping of skorch raises it when its patience is exhausted.
-    """
+    """Return whether skorch's early stopping has just raised KeyboardInterrupt."""
     is_stopping = isinstance(callback, EarlyStopping)
     return is_stopping and callback.misses_ == callback.patience
 
@@ -136,25 +114,6 @@ def check_callbacks(callbacks: Any) -> None:
             )
 
 
-def check_monitors(callbacks: Any) -> None:
-    """Raise for callbacks that read validation figures, if there are none.
-
-    Raises
-    ------
-    ValueError
-        If the `monitor` of a callback is such a figure.
-    """
-    for entry in map(without_name, callbacks or []):
-        monitor = _monitor_of(entry)
-        if monitor.startswith(("valid_loss", "valid_log_loss", "valid_auc", GROUPED)):
-            kind = entry if isinstance(entry, type) else type(entry)
-            raise ValueError(
-                f"callbacks holds {kind.__name__}, whose monitor is {monitor!r}, but "
-                "there are no validation rows. Set early_stopping to True, or pass an "
-                "eval_set to fit; partial_fit has none."
-            )
-
-
 def clips_gradients(callbacks: Any) -> bool:
     """Return whether one of the callbacks clips gradients, which must be dense then."""
     return any(
@@ -171,16 +130,6 @@ def without_name(entry: Any) -> Any:
     return entry[1] if _is_named(entry) else entry
 
 
-def _monitor_of(callback: Any) -> str:
-    """Return the column of the history that a callback of skorch reads, or ""."""
-    if not isinstance(callback, type):
-        monitor = getattr(callback, "monitor", "")
-    else:
-        parameter = inspect.signature(callback).parameters.get("monitor")
-        monitor = "" if parameter is None else parameter.default
-    return monitor if isinstance(monitor, str) else ""
-
-
 # A callback, and the state of its schedule at the end of a training.
 Position = tuple[LRScheduler, dict[str, Any]]
 
@@ -190,11 +139,8 @@ def begin_schedule(
     optimizer: torch.optim.Optimizer,
     positions: Iterable[Position],
 ) -> None:
-    """Create the schedule of a callback, at its position if it has one.
-
-    skorch derives the position from the number of epochs: it would step once too
-    often, and it cannot count batches.
-    """
+    """Create the schedule of a callback, at its position if it has one."""
+    # From the number of epochs, skorch would derive a wrong position.
     before = group_arguments(optimizer)
     callback.on_train_begin(SimpleNamespace(history=[], optimizer_=optimizer))
     for earlier, state in positions:
@@ -213,13 +159,13 @@ def positions_of(callbacks: Iterable[tuple[str, Any]]) -> list[Position]:
     ]
 
 
-def release_optimizers(callbacks: Iterable[tuple[str, Any]]) -> None:
-    """Let the schedules of callbacks forget the optimiser of a training.
-
-    A callback is a parameter of the estimator, and is pickled with it: its optimiser
-    would be there twice, and could be read only where its device is present.
-    """
+def release(callbacks: Iterable[tuple[str, Any]]) -> None:
+    """Let callbacks forget the optimiser and the copied weights of a training."""
+    # A pickle of the estimator would hold the optimiser twice, here for its device
+    # alone.
     for _, callback in callbacks:
+        if isinstance(callback, KeepOnInterrupt):
+            callback.weights_ = None
         if isinstance(callback, LRScheduler) and callback.lr_scheduler_ is not None:
             schedule: Any = callback.lr_scheduler_
             for each in (schedule, *getattr(schedule, "_schedulers", [])):
@@ -242,29 +188,13 @@ def group_arguments(optimizer: torch.optim.Optimizer) -> list[dict[str, Any]]:
     ]
 
 
-CPU = torch.device("cpu")
-
-
 class InputMixup(Callback):  # type: ignore[misc]
     """Mix the dense inputs and the labels of a share of the training batches.
 
     Each row of such a batch becomes `(1 - lam) * own + lam * partner`, with a random
-    partner of the batch and one `lam` per batch, drawn from Beta(alpha, alpha). The
-    output of the network's `input_layer` is mixed: category values have no mean, but
-    their embeddings have.
-
-    Parameters
-    ----------
-    alpha : float
-        Parameter of the Beta distribution, > 0.
-    share : float
-        Share of the batches that are mixed, in [0, 1].
-
-    Notes
-    -----
-    Labels and weights are mixed such that the loss of a mixed row, which is linear in
-    the label, is the mean of the losses with both labels. Losses with pairs of labels
-    do not take mixed labels.
+    partner of the batch and one `lam` per batch, drawn from Beta(alpha, alpha): the
+    output of the network's `input_layer`, and labels and weights such that a loss that
+    is linear in the label is the mean of the losses with both labels.
 
     References
     ----------

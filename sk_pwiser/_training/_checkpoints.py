@@ -16,7 +16,7 @@ from torch import Tensor
 from sk_pwiser._files import DamagedFileError, PlainForm, read_file, write_file
 from sk_pwiser._training._batches import Impressions, TrainingData, TrainingRows
 from sk_pwiser._training._encode import STATE_CLASSES, Schema
-from sk_pwiser._training._net import LoopState, MultiTaskNet, has_state
+from sk_pwiser._training._net import LoopState, MultiTaskNet, stateful
 from sk_pwiser._training._settings import Settings, describe
 from sk_pwiser._training._state import load_net_state, net_state, to_arrays, to_tensors
 from sk_pwiser._utils import (
@@ -27,10 +27,8 @@ from sk_pwiser._utils import (
     warn_user,
 )
 
-# The argument of `fit` from which each tensor is made.
+# The argument of `fit` from which a tensor is made, if it is not X.
 _SOURCES = {
-    "codes": "X",
-    "numeric": "X",
     "y": "Y",
     "sample_weight": "sample_weight",
     "groups": "groups",
@@ -40,7 +38,8 @@ _SOURCES = {
 
 def fingerprint(data: TrainingData) -> dict[str, str]:
     """Return a digest of the rows, on the CPU, for each argument of `fit`."""
-    digests = {name: hashlib.blake2b(digest_size=16) for name in _SOURCES.values()}
+    names = ("X", *_SOURCES.values())
+    digests = {name: hashlib.blake2b(digest_size=16) for name in names}
     for name, tensor in _tensors(data.train):
         _add(digests[name], tensor)
     valid = data.valid
@@ -56,13 +55,8 @@ def fingerprint(data: TrainingData) -> dict[str, str]:
 
 def _tensors(rows: TrainingRows) -> Iterator[tuple[str, Tensor]]:
     assert isinstance(rows, Impressions)  # rows read in parts have no checkpoints
-    for attribute, source in _SOURCES.items():
-        tensor = getattr(rows, attribute)
-        if tensor is not None:
-            yield source, tensor
-    if rows.bags is not None:
-        for tensor in rows.bags.tensors.values():
-            yield "X", tensor
+    for name, tensor in rows.tensors().items():
+        yield _SOURCES.get(name, "X"), tensor
 
 
 def _add(digest: hashlib.blake2b, tensor: Tensor) -> None:
@@ -110,13 +104,6 @@ class Checkpoint:
     start: Start
     state: dict[str, Any]
 
-    @property
-    def random_state(self) -> np.random.RandomState:
-        """The estimator's random state at the start of the training."""
-        random_state = np.random.RandomState()
-        random_state.set_state(self.start.random_state)
-        return random_state
-
     def check_settings(self, settings: Settings) -> None:
         """Raise a ValueError that names the parameters that differ."""
         now, before = compared(settings), self.start.settings
@@ -161,10 +148,7 @@ def compared(settings: Settings) -> dict[str, Any]:
 
 
 def find_checkpoint(folder: Path) -> Checkpoint | None:
-    """Read the last checkpoint of a folder; if it is damaged, the one before it.
-
-    It is None if the folder has none, and an error if all are damaged or one is newer.
-    """
+    """Read the last checkpoint of a folder that is not damaged; None without any."""
     damaged: list[DamagedFileError] = []
     for path in sorted(folder.glob(FILES), reverse=True):
         try:
@@ -238,10 +222,7 @@ class Checkpoints:
         self.global_device: torch.device | None = None
 
     def use(self, generators: Generators, global_device: torch.device | None) -> None:
-        """Set the random generators, which checkpoints include.
-
-        `global_device` is None if the fit draws from no global generator of torch.
-        """
+        """Set the generators in checkpoints, and the device of torch's own, if used."""
         self.generators, self.global_device = generators, global_device
 
     def begin(self, net: MultiTaskNet, loop: LoopState) -> None:
@@ -305,4 +286,4 @@ def _restarts(callback: Any) -> bool:
     """Return whether a callback has a state, by its attributes, but cannot save it."""
     is_ours = type(callback).__module__.startswith("sk_pwiser.")
     attributes = [name for name in vars(callback) if re.fullmatch(r"[^_].*[^_]_", name)]
-    return bool(attributes) and not is_ours and not has_state(callback)
+    return bool(attributes) and not is_ours and stateful(callback) is None

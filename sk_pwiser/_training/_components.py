@@ -2,10 +2,13 @@
 
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
+from copy import deepcopy
 from dataclasses import dataclass
 from typing import Any
 
+import numpy as np
 import torch
+from skorch.callbacks import GradientNormClipping
 from torch import nn
 
 from sk_pwiser._training._batches import BatchIterator
@@ -15,22 +18,28 @@ from sk_pwiser._training._devices import check_compiler, evaluation_batch_size
 from sk_pwiser._training._diagnostics import advice
 from sk_pwiser._training._early_stopping import (
     GROUPED,
+    BestEpochStopping,
     check_early_stopping,
-    early_stopping_callback,
 )
 from sk_pwiser._training._net import MultiTaskNet
 from sk_pwiser._training._optimizers import (
     LazyAdam,
     can_fuse,
     check_optimizer,
-    clipping_callbacks,
     parameter_groups,
     smallest_lazy_table,
     sparse_tables,
     use_sparse_gradients,
 )
 from sk_pwiser._training._settings import Settings
-from sk_pwiser._utils import build, check_names, read_task_parents, resolve, task_paths
+from sk_pwiser._utils import (
+    build,
+    check_names,
+    read_task_parents,
+    resolve,
+    seeded_globally,
+    task_paths,
+)
 from sk_pwiser.losses import LOSSES, MultiTaskLoss
 from sk_pwiser.networks import (
     NETWORKS,
@@ -39,6 +48,8 @@ from sk_pwiser.networks import (
     NetworkSpec,
 )
 from sk_pwiser.weighting import WEIGHTINGS, TaskWeighting, as_weighting
+
+LARGEST_SEED = np.iinfo(np.int32).max
 
 
 @dataclass(frozen=True)
@@ -59,26 +70,21 @@ def check_components(
     task_names: tuple[str, ...],
     device: torch.device,
     has_groups: bool,
+    random_state: np.random.RandomState,
 ) -> Components:
     """Build the parts independent of the table; check the network's parameters."""
     check_callbacks(settings.callbacks)
     check_early_stopping(settings.early_stopping, task_names)
-    loss = build_loss(settings, task_names)
-    weighting = build(
-        WEIGHTINGS,
-        TaskWeighting,
-        "weighting",
-        *as_weighting(settings.weighting, settings.weighting_params),
-        len(task_names),
-    )
-    parents = read_task_parents(settings.task_parents, task_names)
-    _check_network(settings, loss, parents)
-    optimizer = check_optimizer(
-        settings.optimizer,
-        settings.lr,
-        settings.weight_decay,
-        settings.optimizer_params,
-    )
+    # Seeded by a copy: how many numbers a loss or weighting draws leaves the network's
+    # initial weights unchanged.
+    with seeded_globally(deepcopy(random_state).randint(LARGEST_SEED), device):
+        loss = build_loss(settings, task_names)
+        chosen = as_weighting(settings.weighting, settings.weighting_params)
+        registry = WEIGHTINGS, TaskWeighting, "weighting"
+        weighting = build(*registry, *chosen, len(task_names))
+        parents = read_task_parents(settings.task_parents, task_names)
+        _check_network(settings, loss, parents)
+        optimizer = check_optimizer(settings)
     return Components(
         loss,
         weighting,
@@ -107,17 +113,10 @@ def check_task_weights(loss: MultiTaskLoss) -> None:
 
 def build_loss(settings: Settings, task_names: tuple[str, ...]) -> MultiTaskLoss:
     """Build the loss, with the parameters of the estimator that it takes."""
-    kind = resolve(LOSSES, MultiTaskLoss, "loss", settings.loss)
+    registry = LOSSES, MultiTaskLoss, "loss", settings.loss
+    kind = resolve(*registry)
     given = {name: getattr(settings, name) for name in kind.estimator_parameters}
-    return build(
-        LOSSES,
-        MultiTaskLoss,
-        "loss",
-        settings.loss,
-        settings.loss_params,
-        task_names,
-        **given,
-    )
+    return build(*registry, settings.loss_params, task_names, **given)
 
 
 def _check_network(
@@ -125,15 +124,8 @@ def _check_network(
 ) -> None:
     """Check names and values of `network_params`, by a network of a small table."""
     own, shared = _split_params(settings.network_params)
-    kind = check_names(
-        NETWORKS,
-        MultiTaskNetwork,
-        "network",
-        settings.network,
-        own,
-        1,
-        shared=SHARED_PARAMS,
-    )
+    registry = NETWORKS, MultiTaskNetwork, "network", settings.network
+    kind = check_names(*registry, own, 1, shared=SHARED_PARAMS)
     features = shared.get("domain_features")
     if features is not None and not isinstance(features, list | tuple):
         raise TypeError(
@@ -167,13 +159,10 @@ def _check_network(
 
 @contextmanager
 def _named_allocations(settings: Settings) -> Iterator[None]:
-    """Name the parameters that set the size of a network in errors about its memory.
-
-    torch raises RuntimeError if there is no memory, and TypeError or OverflowError for
-    sizes that it cannot count.
-    """
+    """Name the parameters that set the size of a network in errors about its memory."""
     try:
         yield
+    # RuntimeError of torch for too little memory, two others for uncountable sizes.
     except (MemoryError, OverflowError, RuntimeError, TypeError) as error:
         reason = str(error).partition("\n")[0]
         sized = ("memory", "overflow", "storage size", "invalid size")
@@ -250,11 +239,7 @@ def build_net(
     average_decay: float,
     net_class: type[MultiTaskNet] = MultiTaskNet,
 ) -> MultiTaskNet:
-    """Build an initialised net around a network.
-
-    `monitor` is the column of the history that early stopping monitors, None for no
-    early stopping; an `average_decay` of 0 means no average of the weights.
-    """
+    """Build an initialised net around a network, which early stopping may `monitor`."""
     criterion = MultiTaskCriterion(
         components.loss,
         components.weighting,
@@ -262,16 +247,17 @@ def build_net(
         network.spec.parents,
     )
     criterion.set_base_losses(network)
-    own_callbacks = []
+    own_callbacks: list[Any] = []
     if monitor is not None:
-        own_callbacks.append(
-            early_stopping_callback(monitor, settings.n_iter_no_change, first_epoch)
-        )
-    own_callbacks += clipping_callbacks(settings.optimizer_params)
+        stopping = BestEpochStopping(monitor, settings.n_iter_no_change, first_epoch)
+        own_callbacks.append(("early_stopping", stopping))
+    norm = settings.optimizer_params["clip_grad_norm"]
+    if norm is not None:
+        own_callbacks.append(("clip_grad_norm", GradientNormClipping(norm)))
     optimizer, optimizer_kwargs = components.optimizer
     if components.min_lazy_size is not None:
         use_sparse_gradients(network, components.min_lazy_size)
-        if any(True for _ in sparse_tables(network)):
+        if sparse_tables(network):
             optimizer = LazyAdam
     kwargs = {f"optimizer__{key}": value for key, value in optimizer_kwargs.items()}
     if isinstance(settings.optimizer, str) and can_fuse(
@@ -289,9 +275,7 @@ def build_net(
         scorer=settings.early_stopping if monitor == "valid_score" else None,
         has_grouped_auc=monitor is not None and monitor.startswith(GROUPED),
         optimizer=optimizer,
-        optimizer__param_groups=parameter_groups(
-            settings.weight_decay, settings.optimizer_params, network
-        ),
+        optimizer__param_groups=parameter_groups(settings, network),
         lr=settings.lr,
         batch_size=settings.batch_size,
         max_epochs=max_epochs,

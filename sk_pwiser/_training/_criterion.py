@@ -17,11 +17,7 @@ from sk_pwiser.weighting import TaskWeighting
 
 
 class MultiTaskCriterion(nn.Module):
-    """The weighted losses of all tasks, in float32, plus the weighted penalty.
-
-    The penalty is :func:`~sk_pwiser.losses.funnel_monotonicity_penalty`. The loss also
-    computes the losses of auxiliary heads.
-    """
+    """The weighted losses of all tasks and auxiliary heads, plus the penalties."""
 
     def __init__(
         self,
@@ -148,11 +144,8 @@ class MultiTaskCriterion(nn.Module):
 def happened_before(
     y: Tensor, sample_weight: Tensor | None, parents: Sequence[int]
 ) -> Tensor:
-    """Return the weights of rows for conditional heads, of shape `(batch, n_tasks)`.
-
-    A conditional head learns from the rows where the task that it presupposes happened.
-    Divided by the size of the batch, the losses add up to the log-likelihood.
-    """
+    """Return the weights of rows for conditional heads, of shape `(batch, n_tasks)`."""
+    # Divided by the size of the batch, the losses add up to the log-likelihood.
     happened = labels_of_parents(y, parents)
     if sample_weight is None:
         return happened

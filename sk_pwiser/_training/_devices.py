@@ -5,6 +5,7 @@ from functools import cache, partial
 from typing import TYPE_CHECKING, Any, TypeVar
 
 import torch
+from skorch.exceptions import DeviceWarning
 from torch import nn
 from torch.nn import functional as F
 
@@ -36,6 +37,15 @@ def find_device(name: str | torch.device) -> torch.device:
             f"device={str(name)!r} cannot be used on this machine: {error}"
         ) from error
     return device
+
+
+def device_or_cpu(name: str | torch.device) -> torch.device:
+    """Return the torch device, or the CPU, with a warning, where it is not present."""
+    try:
+        return find_device(name)
+    except ValueError as error:
+        warn_user(f"{error} Loading on the CPU instead.", DeviceWarning)
+        return torch.device("cpu")
 
 
 def _accelerator() -> torch.device | None:
@@ -93,11 +103,8 @@ def check_compiler(device: torch.device, compile: bool | str) -> None:
 
 
 def evaluation_batch_size(device: torch.device) -> int:
-    """Return the number of rows per batch if no gradient is kept.
-
-    On a CPU the activations of a batch should stay in the cache; on other devices
-    larger batches use the device better.
-    """
+    """Return the number of rows per batch if no gradient is kept."""
+    # On a CPU the activations of a batch should stay in the cache.
     return 2_048 if device.type == "cpu" else 32_768
 
 

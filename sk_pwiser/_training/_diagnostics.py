@@ -1,6 +1,6 @@
 """Training that diverges, and tasks whose probabilities break the funnel."""
 
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator
 from numbers import Real
 from typing import Any, NamedTuple
 
@@ -47,9 +47,7 @@ def changed_weights(
 def excess_loss(logits: Tensor, y: Tensor, weights: Tensor | None) -> str | None:
     """Compare the cross-entropy of logits with that of constant probabilities.
 
-    A trained network may be worse than constants on rows that it was not trained on, or
-    if its loss aims at something else, but not many times. Both figures are returned if
-    the first is more than `DIVERGED` times the second.
+    Both figures are returned if the first is more than `DIVERGED` times the second.
     """
     dtype = widest_float(y.device)
     y = y.to(dtype)
@@ -57,18 +55,16 @@ def excess_loss(logits: Tensor, y: Tensor, weights: Tensor | None) -> str | None
     weights = weights.view(len(y), -1).expand_as(y)
     total = weights.sum(dim=0)
     rates = ((weights * y).sum(dim=0) + 0.5) / (total + 1.0)
-    found, constant = (
-        ((weights * cross_entropy(each, y)).sum(dim=0) / (total + 1.0)).sum().item()
+    losses = (
+        F.binary_cross_entropy_with_logits(each, y, reduction="none")
         for each in (logits.to(dtype), rates.logit().expand_as(y))
+    )
+    found, constant = (
+        ((weights * each).sum(dim=0) / (total + 1.0)).sum().item() for each in losses
     )
     if found <= DIVERGED * constant:
         return None
     return f"{found:.3g}, where constant probabilities have {constant:.3g}"
-
-
-def cross_entropy(logits: Tensor, y: Tensor) -> Tensor:
-    """Return the binary cross-entropy of each label."""
-    return F.binary_cross_entropy_with_logits(logits, y, reduction="none")
 
 
 def advice(settings: Settings) -> str:
@@ -89,17 +85,13 @@ def _far(settings: Settings) -> Iterator[tuple[str, Any]]:
     own = ("lr", "weight_decay", "pwiser_weight")
     values: dict[str, Any] = {name: getattr(settings, name) for name in own}
     values |= {k: v for k, v in settings.optimizer_params.items() if k in usual}
-    values |= _weights(settings.network_params)
+    of_network = settings.network_params.items()
+    values |= {k: v for k, v in of_network if k.endswith(("weight", "weights"))}
     values |= {**settings.loss_params, **settings.weighting_params}
     for name, value in values.items():
         limit = usual.get(name, USUAL_WEIGHT)
         if any(abs(number) > limit for number in _numbers(value)):
             yield name, value
-
-
-def _weights(params: Mapping[str, Any]) -> dict[str, Any]:
-    """Return the weights of penalties among a network's parameters."""
-    return {k: v for k, v in params.items() if k.endswith(("weight", "weights"))}
 
 
 def _numbers(value: Any) -> Iterator[float]:
@@ -128,11 +120,7 @@ class Rises(NamedTuple):
 
 
 def find_rises(net: Any, train: TrainingRows, n_epochs: int) -> Rises | None:
-    """Compare tasks with their parents on a sample of the training rows.
-
-    `n_epochs` bounds the size of the sample. None if no task has a parent, if the
-    sample would be too small, or if the share is too small for a warning.
-    """
+    """Compare tasks with their parents on a sample of the rows, if it is not small."""
     n_trained, train = len(train) * n_epochs, train.sample
     n_rows = min(MAX_ROWS, len(train), int(ROWS_PER_TRAINED_ROW * n_trained))
     pairs = [(k, p) for k, p in enumerate(net.module_.spec.parents) if p >= 0]

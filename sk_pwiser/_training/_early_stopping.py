@@ -8,13 +8,14 @@ import numpy as np
 import torch
 from sklearn.base import BaseEstimator, ClassifierMixin
 from skorch import NeuralNet
-from skorch.callbacks import Callback, EarlyStopping
+from skorch.callbacks import EarlyStopping
 from skorch.utils import noop
 from torch import Tensor
 
 from sk_pwiser._auc import auc_within
 from sk_pwiser._funnel import funnel_holdout
 from sk_pwiser._training._batches import TrainingRows
+from sk_pwiser._training._callbacks import find_callback, without_name
 from sk_pwiser._training._settings import Settings
 from sk_pwiser._utils import warn_user
 
@@ -73,16 +74,36 @@ def check_monitored_groups(monitor: str | None, has_groups: bool) -> None:
         )
 
 
+def check_monitors(callbacks: Any) -> None:
+    """Raise for callbacks that read validation figures, of which there are none."""
+    for entry in map(without_name, callbacks or []):
+        monitor = _monitor_of(entry)
+        if monitor.startswith(("valid_loss", "valid_log_loss", "valid_auc", GROUPED)):
+            kind = entry if isinstance(entry, type) else type(entry)
+            raise ValueError(
+                f"callbacks holds {kind.__name__}, whose monitor is {monitor!r}, but "
+                "there are no validation rows. Set early_stopping to True, or pass an "
+                "eval_set to fit; partial_fit has none."
+            )
+
+
+def _monitor_of(callback: Any) -> str:
+    """Return the column of the history that a callback of skorch reads, or ""."""
+    if not isinstance(callback, type):
+        monitor = getattr(callback, "monitor", "")
+    else:
+        parameter = signature(callback).parameters.get("monitor")
+        monitor = "" if parameter is None else parameter.default
+    return monitor if isinstance(monitor, str) else ""
+
+
 def plan_epochs(
     settings: Settings,
     n_rows: int,
     task_names: tuple[str, ...],
     has_eval_set: bool,
 ) -> tuple[str | None, int, int]:
-    """Return the column that early stopping monitors, or None, and limits of epochs.
-
-    The limits are the first epoch that may be the best one, and the largest number.
-    """
+    """Return the monitored column, the first epoch that may be best, and the last."""
     first, most = 1, settings.max_epochs
     if settings.early_stopping == "auto" and not has_eval_set:
         n_steps = FIRST_STEPS + min(n_rows, MIN_ROWS) // ROWS_PER_STEP
@@ -101,10 +122,7 @@ def hold_out(
     split: np.random.RandomState,
     times: np.ndarray | None,
 ) -> tuple[np.ndarray, np.ndarray]:
-    """Return sorted training and validation rows, in whole groups.
-
-    They are the last rows in time, or drawn by funnel depth without times.
-    """
+    """Return the rows of both parts, in whole groups: the last in time, or drawn."""
     if times is not None:
         is_held = held_by_time(times, settings.validation_fraction, rows.groups)
         if is_held.any():
@@ -122,11 +140,7 @@ def hold_out(
 def held_by_time(
     times: np.ndarray, share: float, groups: np.ndarray | None = None
 ) -> np.ndarray:
-    """Return whether each row is among a share of the last ones in time.
-
-    Rows of equal time stay together, and so do groups, whose time is that of their last
-    row. If all rows are of one time, none is held.
-    """
+    """Return whether each row, with its time and group, is among the last in time."""
     if groups is not None:
         _, number = np.unique(groups, return_inverse=True)
         latest = np.full(number.max() + 1, -np.inf)
@@ -144,16 +158,13 @@ def last_edge(times: np.ndarray, share: float) -> float:
 
 
 def grouped_aucs(rows: TrainingRows, logits: Tensor) -> Iterator[float]:
-    """Yield the mean AUC within groups per task, NaN if no group has both labels.
-
-    Weights are not read, but for those of 0, of missing labels.
-    """
+    """Yield the mean AUC within groups per task, NaN if no group has both labels."""
     y, weights, groups = rows.labels().round(), rows.weights(), rows.group_numbers()
     assert groups is not None
     for k in range(y.shape[1]):
         labels, scores, codes = y[:, k], logits[:, k], groups
         if weights is not None and weights.dim() == 2:
-            known = weights[:, k] > 0
+            known = weights[:, k] > 0  # other weights are not read
             labels, scores, codes = labels[known], scores[known], codes[known]
         if not len(labels):
             yield float("nan")
@@ -250,41 +261,21 @@ def score_validation(
     return float(scorer(estimator, np.empty((len(y), 0)), labels))
 
 
-def early_stopping_callback(
-    monitor: str, patience: int, first_epoch: int
-) -> tuple[str, Callback]:
-    """Make the callback that stops training and restores the best epoch's weights."""
-    stopping = BestEpochStopping(
-        monitor,
-        first_epoch=first_epoch,
-        patience=patience,
-        threshold=0.0,
-        lower_is_better=monitor.startswith(("valid_loss", "valid_log_loss")),
-        load_best=True,
-        sink=noop,
-    )
-    return "early_stopping", stopping
-
-
 def best_epoch(net: NeuralNet) -> int:
     """Return the epoch whose weights a trained net has, as numbered in its history."""
     if net.kept_epoch_ is not None:
         return int(net.kept_epoch_)
-    stopping = _stopping_of(net)
+    stopping = find_callback(net, BestEpochStopping)
     # 0 if no epoch was better than another, for example if all figures are NaN.
     if stopping is not None and stopping.best_epoch_:
         return int(stopping.best_epoch_)
     return int(net.history[-1, "epoch"])
 
 
-def _stopping_of(net: NeuralNet) -> "BestEpochStopping | None":
-    callbacks = (callback for _, callback in net.callbacks_)
-    return next((c for c in callbacks if isinstance(c, BestEpochStopping)), None)
-
-
 def stop_reason(net: NeuralNet, n_epochs: int) -> str:
     """Say where and why a training of `n_epochs` ended, and whose weights it kept."""
-    last, stopping = int(net.history[-1, "epoch"]), _stopping_of(net)
+    last = int(net.history[-1, "epoch"])
+    stopping = find_callback(net, BestEpochStopping)
     reason = f"Stopped at epoch {last}"
     if stopping is not None and stopping.misses_ == stopping.patience:
         is_loss = stopping.monitor == "valid_loss"
@@ -298,16 +289,20 @@ def stop_reason(net: NeuralNet, n_epochs: int) -> str:
 
 
 class BestEpochStopping(EarlyStopping):  # type: ignore[misc]
-    """Early stopping that restores the best epoch's weights in any case.
-
-    The epochs of a training before `first_epoch` are not judged.
-    """
+    """Early stopping from `first_epoch` on, whose best weights are always restored."""
 
     best_epoch_: int
     best_model_weights_: dict[str, Any] | None
 
-    def __init__(self, monitor: str, first_epoch: int = 1, **kwargs: Any) -> None:
-        super().__init__(monitor, **kwargs)
+    def __init__(self, monitor: str, patience: int, first_epoch: int) -> None:
+        super().__init__(
+            monitor,
+            patience=patience,
+            threshold=0.0,
+            lower_is_better=monitor.startswith(("valid_loss", "valid_log_loss")),
+            load_best=True,
+            sink=noop,
+        )
         self.first_epoch = first_epoch
 
     def on_train_begin(self, net: NeuralNet, **kwargs: Any) -> None:

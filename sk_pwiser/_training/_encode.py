@@ -57,18 +57,6 @@ def automatic_dims(cardinalities: Sequence[int]) -> tuple[int, ...]:
     return tuple(min(LARGEST_DIM, round(1.6 * n**0.56)) for n in cardinalities)
 
 
-def embedding_widths(
-    embedding_dim: int | str, dims: tuple[int, ...], bag_sizes: Sequence[int]
-) -> tuple[int, tuple[int, ...]]:
-    """Return the largest width, and the widths of the category columns if they differ.
-
-    `dims` are the automatic widths of the category columns.
-    """
-    if embedding_dim != "auto":
-        return int(embedding_dim), ()
-    return max([*dims, *automatic_dims(bag_sizes)], default=1), dims
-
-
 class Inputs(NamedTuple):
     """The inputs of a network, encoded: arrays with all rows of a table."""
 
@@ -80,13 +68,12 @@ class Inputs(NamedTuple):
         """Return the weights of the entries, `(n_samples, n_vectors)`, if any."""
         if self.bags is None:
             return None
-        offsets, indices, weights, *_ = self.bags
-        assert offsets is not None
-        assert indices is not None
-        if weights is None:
-            weights = np.ones(len(indices), dtype=np.float32)
+        found = self.bag_inputs()
+        starts = found["bag_offsets"][:: len(bags)]
         shape = len(self.codes), sum(n_vectors for n_vectors, *_ in bags)
-        return csr_array((weights, indices, offsets[:: len(bags)]), shape=shape)
+        return csr_array(
+            (found["bag_weights"], found["bag_indices"], starts), shape=shape
+        )
 
     def bag_inputs(self) -> dict[str, np.ndarray]:
         """Return the arrays of the bags by name, with all weights; or nothing."""
@@ -125,6 +112,15 @@ def _as_tensor(array: np.ndarray | None) -> Any:
     return torch.from_numpy(array if array.flags.writeable else array.copy())
 
 
+class GivenRows(NamedTuple):
+    """A table with labels, weights and groups as the user passes them to `fit`."""
+
+    X: Any
+    Y: Any
+    sample_weight: Any = None
+    groups: Any = None
+
+
 @dataclass(frozen=True)
 class Rows:
     """Labels, weights and groups that were checked, with a table not yet encoded."""
@@ -153,16 +149,15 @@ class Rows:
 
 
 def task_labels(
-    targets: Targets, weights: np.ndarray | None, *, conditional: bool
+    settings: Settings, targets: Targets, weights: np.ndarray | None
 ) -> tuple[np.ndarray, np.ndarray]:
     """Return labels and weights, `(n_samples, n_tasks)`, that give each task's rate.
 
-    If `conditional`, it is the rate among the rows where the task that it presupposes
-    happened. Probabilities may take the place of labels.
+    Conditional ones are those where the task that it presupposes happened.
     """
     y = targets.values
     task_weights = np.ones_like(y)
-    if conditional:
+    if settings.shared_param("task_space") == "conditional":
         labels = torch.from_numpy(y)
         task_weights = labels_of_parents(labels, targets.parents).numpy()
         y = conditional_labels(labels, targets.parents).numpy()
@@ -203,25 +198,19 @@ class Schema:
         """
         if self.encoder.sparse_ is not None:
             raise ValueError("X must not be a sparse table.")
-        places, n_codes, n_numeric, n_bags = {}, 0, 0, 0
-        rates = self.rate_places()
+        places: dict[Any, tuple[list[int], list[int], list[int]]] = {}
+        rates, n_codes, n_numeric, n_bags = self.rate_places(), 0, 0, 0
         for column in self.encoder.columns_:
-            codes: list[int] = []
-            numeric: list[int] = []
-            bags: list[int] = []
             if isinstance(column, CategoryColumn):
-                codes, numeric = [n_codes], rates.get(("codes", n_codes), [])
+                places[column.name] = [n_codes], rates.get(("codes", n_codes), []), []
                 n_codes += 1
             elif isinstance(column, ListColumn):
-                bags, numeric = [n_bags], rates.get(("bags", n_bags), [])
+                places[column.name] = [], rates.get(("bags", n_bags), []), [n_bags]
                 n_bags += 1
             elif isinstance(column, NumericColumn):
                 n = len(column.input_names)
-                numeric = [*range(n_numeric, n_numeric + n)]
+                places[column.name] = [], [*range(n_numeric, n_numeric + n)], []
                 n_numeric += n
-            else:
-                continue
-            places[column.name] = codes, numeric, bags
         return places
 
     def rate_places(self) -> dict[tuple[str, int], list[int]]:
@@ -250,11 +239,12 @@ class Schema:
     def spec(self, settings: Settings, **shared: Any) -> NetworkSpec:
         """Describe the table to a network."""
         bags = [BagSpec(*bag) for bag in self.encoder.bags_]
-        largest, dims = embedding_widths(
-            settings.embedding_dim,
-            self.automatic_dims,
-            [bag.n_vectors for bag in bags],
-        )
+        largest = settings.embedding_dim
+        dims: tuple[int, ...] = ()
+        if largest == "auto":
+            dims = self.automatic_dims
+            of_bags = automatic_dims([bag.n_vectors for bag in bags])
+            largest = max([*dims, *of_bags], default=1)
         bin_scales = self.encoder.bin_scales_
         n_statistics = 0 if self.statistics is None else self.statistics.n_outputs
         if features := shared.get("domain_features"):
@@ -262,7 +252,7 @@ class Schema:
         return NetworkSpec(
             self.encoder.cardinalities_,
             self.encoder.n_numeric_ + n_statistics,
-            largest,
+            int(largest),
             self.base_rates.tolist(),
             unseen_code=UNSEEN,
             category_dropout=settings.encoding_params["category_dropout"],
@@ -291,16 +281,14 @@ class Schema:
 
 @dataclass(frozen=True)
 class EncodedData:
-    """The rows as tensors, and the schema that they were encoded by.
-
-    `labelled` has codes, labels, task weights and elements of lists of rows that are
-    not in the target statistics yet, and `further` sets of rows that are only measured.
-    """
+    """The rows as tensors, and the schema that they were encoded by."""
 
     rows: TrainingData
     schema: Schema
+    # Codes, labels, task weights and elements of lists of rows that are not in the
+    # target statistics yet.
     labelled: tuple[np.ndarray, np.ndarray, np.ndarray, list[Any]] | None = None
-    further: Mapping[str, Impressions] = field(default_factory=dict)
+    further: Mapping[str, Impressions] = field(default_factory=dict)  # only measured
 
     def update_statistics(self, undo: list[Callable[[], None]]) -> None:
         """Add the rows of an update to the statistics that they were encoded by."""
@@ -311,10 +299,7 @@ class EncodedData:
 
 def check_rows(
     settings: Settings,
-    X: Any,
-    Y: Any,
-    sample_weight: Any,
-    groups: Any,
+    given: GivenRows,
     expected: Targets | None,
     classes: Any,
     single_pass: bool,
@@ -325,18 +310,18 @@ def check_rows(
     `expected` has the tasks of the earlier fit, or of the training rows. Weights are
     divided by `weight_scale`, by default by their mean.
     """
-    refuse_parts(X)
+    refuse_parts(given.X)
     check_encoding_params(settings.encoding_params)
     check_boolean("grow_vocabulary", settings.encoding_params["grow_vocabulary"])
-    targets = Y
-    if not isinstance(Y, SoftTargets):
-        targets = _check_tasks(settings, Y, expected, classes, single_pass)
-    X = as_table(X)
+    targets = given.Y
+    if not isinstance(targets, SoftTargets):
+        targets = _check_tasks(settings, given.Y, expected, classes, single_pass)
+    given = given._replace(X=as_table(given.X))
     n_samples = len(targets.values)
-    check_match(X, n_samples, Y=Y, sample_weight=sample_weight, groups=groups)
-    targets, weights = combine_weights(targets, sample_weight)
-    rows = Rows(X, targets, weights, check_groups(groups, n_samples))
-    if sample_weight is None:
+    check_match(n_samples=n_samples, **given._asdict())
+    targets, weights = combine_weights(targets, given.sample_weight)
+    rows = Rows(given.X, targets, weights, check_groups(given.groups, n_samples))
+    if given.sample_weight is None:
         weight_scale = 1.0  # the weights, if any, are 0 for missing labels
     return _with_weight(rows, weight_scale)
 
@@ -349,15 +334,7 @@ def _check_tasks(
     single_pass: bool,
 ) -> Targets:
     """Check the labels; their tasks must be the expected ones."""
-    if expected is None:
-        return check_targets(
-            Y,
-            settings.task_names,
-            classes=classes,
-            missing_labels=settings.missing_labels,
-            task_parents=settings.task_parents,
-        )
-    if single_pass and expected.classes.ndim == 1:
+    if single_pass and expected is not None and expected.classes.ndim == 1:
         if classes is not None and not np.array_equal(
             np.unique(classes), expected.classes
         ):
@@ -369,11 +346,13 @@ def _check_tasks(
     targets = check_targets(
         Y,
         settings.task_names,
-        default_names=expected.task_names,
+        default_names=None if expected is None else expected.task_names,
         classes=classes,
         missing_labels=settings.missing_labels,
         task_parents=settings.task_parents,
     )
+    if expected is None:
+        return targets
     if targets.classes.shape == (2,) == expected.classes.shape:
         # The name of a single task is not checked: a Series may have any.
         targets = replace(targets, task_names=expected.task_names)
@@ -415,9 +394,9 @@ def encode(
 
     In an update the rows are added to the rows of the earlier fit: their inputs are the
     statistics before the update, otherwise the statistics of other blocks. With
-    `extends`, the statistics of `earlier` encode the rows, instead of new ones, and its
-    constant columns stay; base rates are computed from the rows.
+    `extends`, the statistics of `earlier` encode the rows, instead of new ones.
     """
+    params, known = settings.encoding_params, None
     adds = is_update and earlier is not None
     if earlier is None:
         schema, (codes, numeric, *bags) = _learn(settings, rows, estimator_name)
@@ -429,42 +408,38 @@ def encode(
         schema, (codes, numeric, *bags) = _encode_again(rows, earlier, extends)
         if adds and not settings.grows:
             warn_about_new_values(schema.encoder, codes, rows.X)
+        if not (adds or extends):
+            known = earlier.statistics
+            shape, encoder = rows.targets.values.shape, earlier.encoder
+            statistics = unfitted_statistics(settings, encoder, shape, earlier)
+            schema = replace(schema, statistics=statistics)
     names = [column.name for column in schema.encoder.columns_]
-    times = read_times(rows.X, settings.encoding_params["time_column"], names)
-    train, valid = np.arange(len(rows.targets.values)), None
+    times = read_times(rows.X, params["time_column"], names)
+    parts, is_valid = None, np.zeros(len(codes), dtype=bool)
     if holds_out:
         if times is None:
             warn_about_random_validation(names)
-        train, valid = hold_out(settings, rows, split, times)
-    rates, labelled = None, None
-    if not adds:
-        known = None
-        if earlier is not None and not extends:
-            known = earlier.statistics
-            n_samples = len(rows.targets.values)
-            schema = replace(
-                schema,
-                statistics=unfitted_statistics(
-                    settings, earlier.encoder, n_samples, earlier
-                ),
+        parts = hold_out(settings, rows, split, times)
+        is_valid[parts[1]] = True
+    labelled = None
+    if schema.statistics is not None:
+        y, weights = task_labels(settings, rows.targets, rows.weights)
+        lists, n_blocks = schema.elements(bags), params["target_encoding_blocks"]
+        if adds:
+            rates = schema.statistics.transform(codes, lists)
+            labelled = codes.copy(), y, weights, lists
+        else:
+            block = assign_blocks(len(codes), n_blocks, times=times, groups=rows.groups)
+            rates = schema.statistics.fit_transform(
+                codes, y, weights, block, is_valid, known, lists
             )
-        lists = schema.elements(bags)
-        rates = _fit_statistics(
-            settings, rows, schema, codes, lists, times, valid, known
-        )
-    elif schema.statistics is not None:
-        lists = schema.elements(bags)
-        rates = schema.statistics.transform(codes, lists)
-        labelled = (codes.copy(), *_task_labels(settings, rows), lists)
-    if rates is not None:
         numeric[:, schema.encoder.n_numeric_ :] = rates
-    codes = schema.without_rare(codes)
-    inputs = Inputs(codes, numeric, *bags)
+    inputs = Inputs(schema.without_rare(codes), numeric, *bags)
     impressions = inputs.impressions(rows.targets.values, rows.weights, rows.groups)
-    if valid is None:
+    if parts is None:
         return EncodedData(TrainingData(impressions), schema, labelled)
-    parts = [impressions.at(torch.from_numpy(part)) for part in (train, valid)]
-    return EncodedData(TrainingData(parts[0], parts[1]), schema, labelled)
+    train, valid = (impressions.at(torch.from_numpy(part)) for part in parts)
+    return EncodedData(TrainingData(train, valid), schema, labelled)
 
 
 def _learn(settings: Settings, rows: Rows, name: str) -> tuple[Schema, tuple[Any, ...]]:
@@ -472,16 +447,12 @@ def _learn(settings: Settings, rows: Rows, name: str) -> tuple[Schema, tuple[Any
 
     The numeric inputs have columns without values for the target statistics.
     """
-    n_samples, n_tasks = rows.targets.values.shape
     encoder, statistics = make_encoder(settings, name), None
 
     def count_rates(encoder: TableEncoder) -> int:
         nonlocal statistics
-        statistics = unfitted_statistics(settings, encoder, n_samples)
-        if statistics is None:
-            return 0
-        statistics.n_tasks_ = n_tasks
-        return statistics.n_outputs
+        statistics = unfitted_statistics(settings, encoder, rows.targets.values.shape)
+        return 0 if statistics is None else statistics.n_outputs
 
     encoded = encoder.fit_transform(rows.X, row_weights(rows.weights), count_rates)
     schema = Schema(
@@ -526,9 +497,8 @@ def column_inputs(
     check_encoding_params(settings.encoding_params)
     encoder = make_encoder(settings, estimator_name)
     X, errors = encoder.learn_readable(X)
-    statistics = unfitted_statistics(settings, encoder, X.shape[0])
-    if statistics is not None:
-        statistics.n_tasks_ = targets.values.shape[1]
+    shape = X.shape[0], targets.values.shape[1]
+    statistics = unfitted_statistics(settings, encoder, shape)
     schema = Schema(
         encoder,
         targets.without_labels(),
@@ -578,47 +548,11 @@ def make_encoder(settings: Settings, estimator_name: str) -> TableEncoder:
     )
 
 
-def _fit_statistics(
-    settings: Settings,
-    rows: Rows,
-    schema: Schema,
-    codes: np.ndarray,
-    lists: list[Any],
-    times: np.ndarray | None,
-    valid: np.ndarray | None,
-    earlier: TargetStatistics | None,
-) -> np.ndarray | None:
-    """Fit the target statistics, if any; return the inputs of all rows."""
-    params, n_samples = settings.encoding_params, len(codes)
-    if schema.statistics is None:
-        return None
-    is_valid = np.zeros(n_samples, dtype=bool)
-    if valid is not None:
-        is_valid[valid] = True
-    block = assign_blocks(
-        n_samples,
-        params["target_encoding_blocks"],
-        times=times,
-        groups=rows.groups,
-    )
-    y, weights = _task_labels(settings, rows)
-    rates: np.ndarray = schema.statistics.fit_transform(
-        codes, y, weights, block, is_valid, earlier, lists
-    )
-    return rates
-
-
-def _task_labels(settings: Settings, rows: Rows) -> tuple[np.ndarray, np.ndarray]:
-    """Return the labels and weights from which the rate of each task is computed."""
-    is_conditional = settings.shared_param("task_space") == "conditional"
-    return task_labels(rows.targets, rows.weights, conditional=is_conditional)
-
-
 def grow_schema(schema: Schema, X: Any) -> tuple[Schema, np.ndarray | None]:
     """Return a schema with codes for the frequent new values, and the rows' origins.
 
-    These are the row of the earlier embedding tables for each row of the new ones, -1
-    for new values. Without new values, the same schema and None are returned.
+    These are the rows of the earlier embedding tables, -1 for new values, or None if
+    there are no new values.
     """
     before = schema.encoder.cardinalities_
     encoder, origins = grow_encoder(schema.encoder, schema.encoder.align(X))
@@ -641,13 +575,15 @@ def grow_schema(schema: Schema, X: Any) -> tuple[Schema, np.ndarray | None]:
 def unfitted_statistics(
     settings: Settings,
     encoder: TableEncoder,
-    n_samples: int,
+    shape: tuple[int, int],  # of the labels
     earlier: Schema | None = None,
 ) -> TargetStatistics | None:
     """Return unfitted statistics; of the columns that an earlier fit selected."""
     statistics: TargetStatistics | None = make_target_statistics(
-        settings.target_encoding, encoder, n_samples, settings.encoding_params
+        settings.target_encoding, encoder, shape[0], settings.encoding_params
     )
+    if statistics is not None:
+        statistics.n_tasks_ = shape[1]
     if earlier is None:
         return statistics
     found, expected = (

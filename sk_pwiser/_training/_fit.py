@@ -5,7 +5,7 @@ from contextlib import AbstractContextManager, ExitStack, contextmanager, nullco
 from copy import deepcopy
 from dataclasses import dataclass, replace
 from pathlib import Path
-from typing import Any, NamedTuple
+from typing import Any
 
 import numpy as np
 import torch
@@ -17,7 +17,6 @@ from sk_pwiser._training._auto_weight import (
     starting_settings,
 )
 from sk_pwiser._training._batches import Impressions, TrainingData
-from sk_pwiser._training._callbacks import check_monitors
 from sk_pwiser._training._checkpoints import (
     Checkpoint,
     Checkpoints,
@@ -28,6 +27,7 @@ from sk_pwiser._training._checkpoints import (
     fingerprint,
 )
 from sk_pwiser._training._components import (
+    LARGEST_SEED,
     Components,
     build_loss,
     build_net,
@@ -36,10 +36,11 @@ from sk_pwiser._training._components import (
     check_task_weights,
 )
 from sk_pwiser._training._devices import find_device
-from sk_pwiser._training._diagnostics import Rises, find_rises
+from sk_pwiser._training._diagnostics import find_rises
 from sk_pwiser._training._early_stopping import (
     best_epoch,
     check_monitored_groups,
+    check_monitors,
     hold_out,
     plan_epochs,
     stop_reason,
@@ -48,6 +49,7 @@ from sk_pwiser._training._early_stopping import (
 )
 from sk_pwiser._training._encode import (
     EncodedData,
+    GivenRows,
     Rows,
     Schema,
     check_rows,
@@ -55,7 +57,7 @@ from sk_pwiser._training._encode import (
     grow_schema,
 )
 from sk_pwiser._training._fit_tasks import FitTask
-from sk_pwiser._training._net import MultiTaskNet, close_bars
+from sk_pwiser._training._net import MultiTaskNet, close_bar
 from sk_pwiser._training._optimizers import LazyAdam
 from sk_pwiser._training._settings import Settings
 from sk_pwiser._training._state import (
@@ -76,9 +78,6 @@ from sk_pwiser._utils import (
     seeded_globally,
     warn_user,
 )
-from sk_pwiser.losses import MultiTaskLoss
-
-LARGEST_SEED = np.iinfo(np.int32).max
 
 
 @dataclass(frozen=True)
@@ -94,18 +93,19 @@ class Plan:
     first_epoch: int  # that may be the best one
     max_epochs: int
     random_state: np.random.RandomState
+    first_random_state: dict[str, Any]
+    split: dict[str, Any]  # state that draws the validation rows
     earlier: TrainingResult | None
-    single_pass: bool
-    first_random_state: dict[str, Any] | None = None
+    single_pass: bool = False
     folder: Path | None = None  # of checkpoints
     saved: Checkpoint | None = None  # from which training resumes
-    split: dict[str, Any] | None = None  # state that draws the validation rows
     task: FitTask | None = None  # for scikit-learn's callbacks
 
     @property
     def schema(self) -> Schema | None:
-        """The schema of the earlier fit, if training continues or resumes."""
-        return _schema(self.earlier, self.saved)
+        """The schema that encodes the rows, None if it is to be learnt."""
+        origin = self.earlier if self.saved is None else self.saved.start
+        return None if origin is None else origin.schema
 
     @property
     def n_earlier(self) -> int:
@@ -121,52 +121,44 @@ class Plan:
 
     def split_state(self) -> np.random.RandomState:
         """Return the random state that draws the validation rows."""
-        if self.split is None or equal(self.split, self.first_random_state):
+        if equal(self.split, self.first_random_state):
             return self.random_state
-        state = np.random.RandomState()
-        state.set_state(self.split)
-        return state
+        return random_state_at(self.split)
 
     def draw_seed(self) -> int:
         """Draw a seed from the estimator's `random_state`."""
         return int(self.random_state.randint(LARGEST_SEED))
 
 
+def random_state_at(state: dict[str, Any]) -> np.random.RandomState:
+    """Return a new random state at the position of another one."""
+    random_state = np.random.RandomState()
+    random_state.set_state(state)
+    return random_state
+
+
 def validate(
     settings: Settings,
-    X: Any,
-    Y: Any,
-    sample_weight: Any,
-    groups: Any,
+    given: GivenRows,
     eval_set: Any,
     earlier: TrainingResult | None,
-    classes: Any,
-    single_pass: bool,
+    classes: Any = None,
+    single_pass: bool = False,
 ) -> Plan:
     """Check all parameters and rows before any work is done, except the values of X."""
     if earlier is not None:
         check_same_model(settings, earlier.settings)
-    is_update = (
-        single_pass
-        and earlier is not None
-        and earlier.single_pass
-        and settings.equals(earlier.settings)
-    )
     saved = None if single_pass or earlier else _find_saved(settings)
     device = find_device(settings.device)
     random_state = check_random_state(settings.random_state)
+    origin: TrainingResult | Start | None = earlier
     if saved is not None:
-        random_state = saved.random_state
+        random_state, origin = random_state_at(saved.start.random_state), saved.start
     first_random_state = random_state.get_state(legacy=False)
-    schema = _schema(earlier, saved)
-    tasks = None if schema is None else schema.targets
     rows = check_rows(
         settings,
-        X,
-        Y,
-        sample_weight,
-        groups,
-        tasks,
+        given,
+        None if origin is None else origin.schema.targets,
         classes,
         single_pass,
         earlier.weight_scale if single_pass and earlier is not None else None,
@@ -175,16 +167,21 @@ def validate(
         saved.check_n_rows(len(rows.targets.values))
     eval_rows = check_eval_sets(settings, name_eval_sets(eval_set), rows.targets)
     task_names = rows.targets.task_names
-    components = None
-    if not is_update:
-        # Seeded by a copy: how many numbers a loss or weighting draws leaves the
-        # network's initial weights unchanged.
-        with seeded_globally(deepcopy(random_state).randint(LARGEST_SEED), device):
-            components = check_components(
-                settings, task_names, device, rows.groups is not None
-            )
+    components: Components | None = None
+    if (
+        single_pass
+        and earlier is not None
+        and earlier.single_pass
+        and settings.equals(earlier.settings)
+    ):
+        loss = earlier.net.criterion_.loss
+    else:
+        components = check_components(
+            settings, task_names, device, rows.groups is not None, random_state
+        )
+        loss = components.loss
     if any(part.has_task_weights for part in (rows, *eval_rows.values())):
-        check_task_weights(components.loss if components else _loss_of(earlier))
+        check_task_weights(loss)
     monitor, first_epoch, max_epochs = None, 1, 1
     if not single_pass:
         monitor, first_epoch, max_epochs = plan_epochs(
@@ -208,28 +205,21 @@ def validate(
         first_epoch,
         max_epochs,
         random_state,
+        first_random_state,
+        split_of(origin, first_random_state),
         earlier,
         single_pass,
-        first_random_state,
         check_folder(settings.checkpoint_dir) if writes else None,
         saved,
-        split_of(earlier, saved, first_random_state),
     )
 
 
 def split_of(
-    earlier: TrainingResult | None,
-    saved: Checkpoint | None,
-    random_state: dict[str, Any],
+    origin: TrainingResult | Start | None, random_state: dict[str, Any]
 ) -> dict[str, Any]:
-    """Return the state that draws the validation rows: the one of the first fit.
-
-    Another split would validate on rows that the earlier fit was trained on.
-    """
-    found = saved.start.split if saved is not None else None
-    if earlier is not None:
-        found = earlier.split
-    return random_state if found is None else found
+    """Return the state that draws the validation rows: the one of the first fit."""
+    # Another split would validate on rows that the earlier fit was trained on.
+    return random_state if origin is None else origin.split or random_state
 
 
 def _find_saved(settings: Settings) -> Checkpoint | None:
@@ -242,34 +232,8 @@ def _find_saved(settings: Settings) -> Checkpoint | None:
     return saved
 
 
-def _schema(earlier: TrainingResult | None, saved: Checkpoint | None) -> Schema | None:
-    """Return the schema that encodes the rows, None if it is to be learnt."""
-    if saved is not None:
-        return saved.start.schema
-    return None if earlier is None else earlier.schema
-
-
-def _loss_of(earlier: TrainingResult | None) -> MultiTaskLoss:
-    """Return the loss of a net that is updated in place."""
-    assert earlier is not None
-    loss: MultiTaskLoss = earlier.net.criterion_.loss
-    return loss
-
-
-class ValidationRows(NamedTuple):
-    """Validation rows with weights and groups, the arguments of `fit` with _val."""
-
-    X: Any
-    Y: Any
-    sample_weight: Any = None
-    groups: Any = None
-
-
 def name_eval_sets(eval_set: Any) -> dict[str, Any]:
-    """Return validation sets by the names of their figures; the last is "valid".
-
-    Several sets are a dict, or a list of pairs, whose names are "valid_0" and so on.
-    """
+    """Return validation sets by the names of their figures; the last is "valid"."""
     if eval_set is None:
         return {}
     names: list[Any] = []
@@ -297,33 +261,27 @@ def check_eval_sets(
     """Check validation rows, all but the tables, against the training labels."""
     checked = {}
     for name, eval_set in sets.items():
-        is_pair = isinstance(eval_set, tuple | list) and len(eval_set) == 2
-        if not is_pair and not isinstance(eval_set, ValidationRows):
-            found = (
-                f"{len(eval_set)} entries"
-                if isinstance(eval_set, tuple | list)
-                else type(eval_set).__name__
-            )
+        has_names = isinstance(eval_set, GivenRows)  # X_val, Y_val and so on
+        is_sequence = isinstance(eval_set, tuple | list)
+        if not has_names and not (is_sequence and len(eval_set) == 2):
+            found = type(eval_set).__name__
+            if is_sequence:
+                found = f"{len(eval_set)} entries"
             raise TypeError(f"eval_set must be a pair (X, Y); got {found}.")
-        rows = ValidationRows(*eval_set)
         try:
             # Validation rows may have only one of the classes, as those of an update.
-            checked[name] = check_rows(
-                settings, *rows, targets, classes=None, single_pass=True
-            )
+            rows = GivenRows(*eval_set)
+            checked[name] = check_rows(settings, rows, targets, None, single_pass=True)
         except (ValueError, TypeError) as error:
             where = "eval_set" if len(sets) == 1 else f"the set {name!r} of eval_set"
-            if isinstance(eval_set, ValidationRows):
+            if has_names:
                 where = "the validation rows"
             raise type(error)(f"In {where}: {error}") from error
     return checked
 
 
 def with_eval_rows(data: EncodedData, eval_rows: Mapping[str, Rows]) -> EncodedData:
-    """Encode validation rows like rows of a prediction, and add them to the data.
-
-    They are in no target statistic and in no distribution of a column.
-    """
+    """Add validation rows to the data, encoded like the rows of a prediction."""
     if not eval_rows:
         return data
     encoded = {
@@ -339,10 +297,7 @@ def with_eval_rows(data: EncodedData, eval_rows: Mapping[str, Rows]) -> EncodedD
 
 def fit(
     params: Mapping[str, Any],
-    X: Any,
-    Y: Any,
-    sample_weight: Any = None,
-    groups: Any = None,
+    given: GivenRows,
     eval_set: Any = None,
     *,
     earlier: TrainingResult | None = None,
@@ -354,29 +309,17 @@ def fit(
 ) -> TrainingResult:
     """Train on a table.
 
-    `estimator_name` serves messages. An update logs in `undo`, also if it fails, the
-    changes that it makes in place to the net of `earlier`; `take_back` undoes them.
+    An update logs in `undo`, also if it fails, the changes that it makes in place to
+    the net of `earlier`; `take_back` undoes them.
     """
     settings, searches = starting_settings(Settings.of(params), earlier, single_pass)
-    plan = validate(
-        settings, X, Y, sample_weight, groups, eval_set, earlier, classes, single_pass
-    )
+    plan = validate(settings, given, eval_set, earlier, classes, single_pass)
     plan = replace(plan, task=task)
     schema, origins = plan.schema, None
     if single_pass and schema is not None and settings.grows:
         schema, origins = grow_schema(schema, plan.rows.X)
-    data = encode(
-        settings,
-        plan.rows,
-        schema,
-        plan.split_state(),
-        holds_out=plan.holds_out,
-        is_update=single_pass,
-        estimator_name=estimator_name,
-    )
-    data = with_eval_rows(data, plan.eval_rows)
+    plan, data = encode_plan(plan, schema, estimator_name)
     checkpoints = make_checkpoints(plan, data)
-    plan = without_tables(plan, data)
     if plan.components is not None:
         for message in plan.components.loss.cautions(data.schema.base_rates.tolist()):
             warn_user(message)
@@ -387,6 +330,24 @@ def fit(
     built = data.schema if origins is None else plan.schema
     assert built is not None
     return optimise(plan, data, build(plan, built), origins, checkpoints, undo)
+
+
+def encode_plan(
+    plan: Plan, schema: Schema | None, estimator_name: str, *, extends: bool = False
+) -> tuple[Plan, EncodedData]:
+    """Encode all rows of a plan, which then no longer holds their tables."""
+    data = encode(
+        plan.settings,
+        plan.rows,
+        schema,
+        plan.split_state(),
+        holds_out=plan.holds_out,
+        is_update=plan.single_pass,
+        estimator_name=estimator_name,
+        extends=extends,
+    )
+    data = with_eval_rows(data, plan.eval_rows)
+    return without_tables(plan, data), data
 
 
 def without_tables(plan: Plan, data: EncodedData) -> Plan:
@@ -408,7 +369,6 @@ def make_checkpoints(plan: Plan, data: EncodedData) -> Checkpoints | None:
     """Return the object that writes checkpoints and resumes; None without a folder."""
     if plan.folder is None:
         return None
-    assert plan.first_random_state is not None
     digests = fingerprint(data.rows)
     if plan.saved is not None:
         plan.saved.check_data(digests)
@@ -458,11 +418,7 @@ def optimise(
     checkpoints: Checkpoints | None = None,
     undo: Undo | None = None,
 ) -> TrainingResult:
-    """Train the net.
-
-    With `origins` its embedding tables get further rows first; see `grow_tables`.
-    Changes of a net in place, and of the target statistics, are logged in `undo`.
-    """
+    """Train the net, after its embedding tables have grown if there are `origins`."""
     undo = [] if undo is None else undo
     task = plan.task
     if task is not None:
@@ -489,17 +445,17 @@ def optimise(
                     net.partial_fit(rows, checkpoints=checkpoints, further=further)
         data.update_statistics(undo)
     finally:
-        close_bars(net)
+        close_bar(net)
         if isinstance(net.optimizer_, LazyAdam):
             net.optimizer_.undo = None
-    rises, reason = None, None
+    result = _result(plan, data, net, generators, best_epoch(net))
     if not plan.single_pass:
         n_epochs = len(net.history) - plan.n_earlier
         rises = find_rises(net, data.rows.train, n_epochs)
         reason = stop_reason(net, n_epochs)
         if plan.settings.verbose:
             print(reason)
-    result = _result(plan, data, net, generators, best_epoch(net), rises, reason)
+        result = replace(result, rises=rises, stop_reason=reason)
     if task is not None:
         task.end(lambda: result)
     return result
@@ -525,10 +481,14 @@ def _result(
     net: MultiTaskNet,
     generators: Generators,
     best_epoch: int,
-    rises: Rises | None = None,
-    reason: str | None = None,
 ) -> TrainingResult:
-    valid = data.rows.valid
+    valid, earlier = data.rows.valid, plan.earlier
+    weight_scale, search = plan.rows.weight_scale, None
+    if earlier is not None:
+        if plan.single_pass:  # of the first call
+            weight_scale = earlier.weight_scale
+        if plan.settings.pwiser_weight == earlier.settings.pwiser_weight:
+            search = earlier.search
     return TrainingResult(
         net,
         data.schema,
@@ -537,20 +497,16 @@ def _result(
         plan.single_pass,
         best_epoch,
         (len(data.rows.train), 0 if valid is None else len(valid)),
-        rises,
-        plan.split if plan.holds_out else None,
-        _weight_scale(plan),
-        reason,
-        _search_of(plan),
+        split=plan.split if plan.holds_out else None,
+        weight_scale=weight_scale,
+        search=search,
     )
 
 
 def search_weight(plan: Plan, data: EncodedData, *, can_split: bool) -> TrainingResult:
     """Train with several weights of the pairwise term, and return the chosen fit.
 
-    The candidates share the encoded rows, and on the first split the random numbers of
-    a fit with a number as weight: the result is the same as that of such a fit.
-    Further splits draw other validation rows.
+    It equals a fit with a number as weight. Further splits draw other validation rows.
     """
     assert plan.components is not None
     loss = plan.components.loss
@@ -602,11 +558,9 @@ def search_weight(plan: Plan, data: EncodedData, *, can_split: bool) -> Training
 def _with_weight(plan: Plan, weight: float) -> Plan:
     """Return the plan of the same training with another weight of the term."""
     assert plan.components is not None
-    assert plan.first_random_state is not None
     settings = replace(plan.settings, pwiser_weight=weight)
-    state = np.random.RandomState()
-    state.set_state(plan.first_random_state)
-    with seeded_globally(state.randint(LARGEST_SEED), plan.device):
+    seed = random_state_at(plan.first_random_state).randint(LARGEST_SEED)
+    with seeded_globally(seed, plan.device):
         loss = build_loss(settings, plan.components.loss.task_names)
     weighting = deepcopy(plan.components.weighting)
     return replace(
@@ -620,10 +574,7 @@ def _with_weight(plan: Plan, weight: float) -> Plan:
 def _another_split(
     plan: Plan, rows: TrainingData, number: int
 ) -> tuple[Plan, TrainingData]:
-    """Draw other validation rows, and random numbers of a training on the others.
-
-    The rows keep their target statistics, each without its own label.
-    """
+    """Draw other validation rows; all keep their statistics, without their labels."""
     table = rows.train
     assert isinstance(table, Impressions)
     seed = deepcopy(plan.random_state).randint(LARGEST_SEED)
@@ -633,32 +584,15 @@ def _another_split(
     return replace(plan, random_state=state), TrainingData(train, valid)
 
 
-def _weight_scale(plan: Plan) -> float | None:
-    """Return the scale of the weights of later updates, set by the first call."""
-    if plan.single_pass and plan.earlier is not None:
-        return plan.earlier.weight_scale
-    return plan.rows.weight_scale
-
-
-def _search_of(plan: Plan) -> dict[str, Any] | None:
-    """Return the search of the earlier fit, if training continues with its weight."""
-    if plan.earlier is None:
-        return None
-    is_same = plan.settings.pwiser_weight == plan.earlier.settings.pwiser_weight
-    return plan.earlier.search if is_same else None
-
-
 @contextmanager
 def _random_numbers(
     plan: Plan, net: MultiTaskNet, generators: Generators
 ) -> Iterator[torch.device | None]:
     """Activate the fit's generators; seed torch's own if they may be used.
 
-    Yields the device of the latter, None if they are not used.
-
-    A network, loss, weighting or optimiser of the user's own may hold layers such as
-    `torch.nn.Dropout`, which draw from the global generators, and compiled code cannot
-    draw from others. Such fits in several threads run one after the other.
+    Yields the device of the latter, None if they are not used. The user's own layers,
+    such as `torch.nn.Dropout`, and compiled code draw from the global generators. Such
+    fits in several threads run one after the other.
     """
     with active(generators), ExitStack() as stack:
         # Drawn in any case: the order of rows does not depend on the components.
@@ -677,10 +611,7 @@ def _random_numbers(
 
 def fit_from(
     params: Mapping[str, Any],
-    X: Any,
-    Y: Any,
-    sample_weight: Any = None,
-    groups: Any = None,
+    given: GivenRows,
     eval_set: Any = None,
     *,
     source: TrainingResult,
@@ -691,30 +622,17 @@ def fit_from(
 ) -> TrainingResult:
     """Train a new net on a table that is encoded by the schema of another fit.
 
-    `source` has the same tasks and encoding and is not changed; optimiser, history and
-    random numbers are new. `checkpoint_dir` is ignored, since it may contain the
-    checkpoints of the source. `share` maps the checked rows to the schema that encodes
-    them. `prepare` receives the new net, the encoded rows and a seed; training runs
-    inside the context that it returns.
+    `share` maps the checked rows to the schema that encodes them. `prepare` receives
+    the new net, the encoded rows and a seed; training runs inside the context that it
+    returns.
     """
+    # Its checkpoints may be those of the source.
     settings = Settings.of({**params, "checkpoint_dir": None})
     settings, _ = starting_settings(settings, source)
-    plan = validate(
-        settings, X, Y, sample_weight, groups, eval_set, source, None, False
-    )
+    plan = validate(settings, given, eval_set, source)
     plan = replace(plan, earlier=None, split=plan.first_random_state, task=task)
-    data = encode(
-        settings,
-        plan.rows,
-        share(plan.rows),
-        plan.split_state(),
-        holds_out=plan.holds_out,
-        is_update=False,
-        estimator_name=estimator_name,
-        extends=True,
-    )
-    data = with_eval_rows(data, plan.eval_rows)
-    plan = without_tables(plan, data)
+    schema = share(plan.rows)
+    plan, data = encode_plan(plan, schema, estimator_name, extends=True)
     net = build(plan, data.schema)
     # Drawn from a copy: training has the random numbers of an ordinary fit.
     seed = deepcopy(plan.random_state).randint(LARGEST_SEED)

@@ -9,6 +9,8 @@ from typing import Any
 from skorch import NeuralNet
 from skorch.callbacks import Callback
 
+from sk_pwiser._training._encode import GivenRows
+
 try:
     from sklearn.callback import CallbackSupportMixin as CallbackSupportMixin
     from sklearn.callback import with_callbacks
@@ -25,8 +27,7 @@ except ImportError:  # scikit-learn before 1.9
 class FitTask:
     """A task of a fit: all of it, one of its trainings, or an epoch.
 
-    `data` has `X`, `y` and `metadata`, which the callbacks may read. The context is
-    that of scikit-learn, which `new_context` makes when the task begins.
+    Callbacks may read `data`: `X`, `y` and `metadata`.
     """
 
     def __init__(
@@ -47,10 +48,7 @@ class FitTask:
         return FitTask(self.estimator, self.data, new_context)
 
     def end(self, result: Callable[[], Any]) -> bool:
-        """Tell the callbacks, and return whether one of them asks to stop.
-
-        `result` is called if a callback asks for the estimator as fitted so far.
-        """
+        """Tell the callbacks, which may read the result; return whether one stops."""
         stops: bool = self.context.call_on_fit_task_end(
             estimator=self.estimator,
             **self.data,
@@ -87,20 +85,18 @@ class EpochTasks(Callback):  # type: ignore[misc]
             net.stop_training_ = True
 
 
-def fit_task(estimator: Any, X: Any, y: Any, sample_weight: Any) -> FitTask | None:
+def fit_task(estimator: Any, given: GivenRows) -> FitTask | None:
     """Return the task of a fit, None for an estimator without such callbacks."""
     if not hasattr(estimator, "_skl_callbacks"):
         return None
-    metadata = None if sample_weight is None else {"sample_weight": sample_weight}
-    data = {"X": X, "y": y, "metadata": metadata}
+    weight = given.sample_weight
+    metadata = None if weight is None else {"sample_weight": weight}
+    data = {"X": given.X, "y": given.Y, "metadata": metadata}
     return FitTask(estimator, data, estimator._init_callback_context)
 
 
 def runs_callbacks(method: Callable[..., Any]) -> Callable[..., Any]:
-    """Tear down scikit-learn's callbacks after a method, and name those that raise.
-
-    This is for callbacks of skorch, too.
-    """
+    """Tear down scikit-learn's callbacks after a method, and name all that raise."""
     managed = with_callbacks(method)
 
     @wraps(method)

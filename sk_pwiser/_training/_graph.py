@@ -84,21 +84,16 @@ def _find_obstacle(net: Any) -> str | None:
             net.module_.spec.bags
         ),
         "updates of large embedding tables, of which a failed one is undone": (
-            logs_rows and any(True for _ in sparse_tables(net.module_))
+            logs_rows and sparse_tables(net.module_)
         ),
         f"{name_of_optimizer}, which counts its steps on the host": not on_device,
     }
     for _, callback in net.callbacks_:
-        name = f"the callback {type(callback).__name__}, which acts within a step"
-        obstacles[name] = _acts_within_steps(callback)
+        if not isinstance(callback, GradientNormClipping):
+            name = f"the callback {type(callback).__name__}, which acts within a step"
+            methods = ("on_batch_begin", "on_grad_computed")
+            obstacles[name] = any(_overrides(callback, method) for method in methods)
     return next((name for name, is_there in obstacles.items() if is_there), None)
-
-
-def _acts_within_steps(callback: Callback) -> bool:
-    if isinstance(callback, GradientNormClipping):
-        return False
-    methods = ("on_batch_begin", "on_grad_computed")
-    return any(_overrides(callback, method) for method in methods)
 
 
 def _overrides(callback: Callback, method: str) -> bool:
@@ -146,8 +141,7 @@ class _Graph(NamedTuple):
 class _GraphedSteps:
     """The training step of a net, with a graph for each shape of its batches.
 
-    A shape runs ordinarily at first; see `WARM_UP`. If a step turns out to do what a
-    graph cannot repeat, all further steps are ordinary ones.
+    If a step does what a graph cannot repeat, all further steps are ordinary ones.
     """
 
     def __init__(self, net: Any) -> None:
@@ -170,10 +164,10 @@ class _GraphedSteps:
         callbacks = (callback for _, callback in net.callbacks_)
         self.copies = any(_overrides(each, "on_batch_end") for each in callbacks)
 
-    def __call__(self, batch: Batch, **fit_params: Any) -> dict[str, Tensor]:
+    def __call__(self, batch: Batch) -> dict[str, Tensor]:
         """Take a training step."""
         if not self.is_possible:
-            return self._ordinary(batch, **fit_params)
+            return self.net.train_step(batch)
         self._begin_epoch()
         key = self._key(batch)
         recorded = self.graphs.get(key)
@@ -182,18 +176,14 @@ class _GraphedSteps:
             if len(self.n_seen) > MAX_GRAPHS:
                 self._give_up(self._varying())
             if not self.is_possible or n_seen < WARM_UP:
-                return self._ordinary(batch, **fit_params)
+                return self.net.train_step(batch)
             if n_seen == WARM_UP:
-                return self._watched(batch, **fit_params)
-            recorded = self._record(batch, **fit_params)
+                return self._watched(batch)
+            recorded = self._record(batch)
             if recorded is None:
-                return self._ordinary(batch, **fit_params)
+                return self.net.train_step(batch)
             self.graphs[key] = recorded
         return self._replay(recorded, batch)
-
-    def _ordinary(self, batch: Batch, **fit_params: Any) -> dict[str, Tensor]:
-        step: dict[str, Tensor] = self.net.train_step(batch, **fit_params)
-        return step
 
     def _give_up(self, obstacle: str) -> None:
         self.is_possible = False
@@ -227,7 +217,7 @@ class _GraphedSteps:
         names = {k for before, now in pairs for k in now if before.get(k) != now[k]}
         return f"arguments of the optimiser that change: {', '.join(sorted(names))}"
 
-    def _watched(self, batch: Batch, **fit_params: Any) -> dict[str, Tensor]:
+    def _watched(self, batch: Batch) -> dict[str, Tensor]:
         """Take an ordinary step, and find out what a graph would not repeat."""
         attributes, numbers = self._attributes(), _states_on_host()
         mode = self.tools.get_sync_debug_mode()
@@ -235,7 +225,7 @@ class _GraphedSteps:
             warnings.simplefilter("always")
             self.tools.set_sync_debug_mode("warn")
             try:
-                step = self._ordinary(batch, **fit_params)
+                step = self.net.train_step(batch)
             finally:
                 self.tools.set_sync_debug_mode(mode)
         obstacles = self._changes_since(attributes)
@@ -262,10 +252,7 @@ class _GraphedSteps:
         ]
 
     def _attributes(self) -> dict[tuple[str, ...], Any]:
-        """Return what Python holds of each part of the net.
-
-        The values of tensors on the device may change, but not their places.
-        """
+        """Return what Python holds of the net, with the places of tensors only."""
         optimizer = self.net.optimizer_
         name = f"{type(optimizer).__name__}.state"
         found: dict[tuple[str, ...], Any] = {
@@ -297,7 +284,7 @@ class _GraphedSteps:
         names = [self._name_of(frame.filename, frame.lineno or 0) for frame in frames]
         return next((name for name in names if "(" in name), names[0])
 
-    def _record(self, batch: Batch, **fit_params: Any) -> _Graph | None:
+    def _record(self, batch: Batch) -> _Graph | None:
         """Record a step; nothing is computed yet. None if that is not possible."""
         net, tools = self.net, self.tools
         if obstacles := self._changes_since(self.attributes):
@@ -321,7 +308,7 @@ class _GraphedSteps:
                 capture_error_mode="thread_local",
             )
             with _RECORDING, recording:
-                step = net.train_step((inputs, y), **fit_params)
+                step = net.train_step((inputs, y))
         except RuntimeError as error:
             reason = str(error).partition("\n")[0]
             self._give_up(f"{self._name_of_error(error)}: {reason}")

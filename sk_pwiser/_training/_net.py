@@ -1,14 +1,13 @@
 """The private skorch net: the training loop and its history."""
 
 import sys
-import warnings
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from contextlib import AbstractContextManager, nullcontext
 from copy import deepcopy
 from dataclasses import dataclass
 from functools import partial
 from itertools import chain
-from typing import Any, Protocol
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 import torch
@@ -16,7 +15,6 @@ from sklearn.exceptions import ConvergenceWarning
 from sklearn.metrics import roc_auc_score
 from skorch import NeuralNet
 from skorch.callbacks import Callback, EpochTimer, LRScheduler, PrintLog, ProgressBar
-from skorch.exceptions import DeviceWarning
 from skorch.history import History
 from torch import Tensor, nn
 from torch.nn import functional as F
@@ -27,16 +25,18 @@ from sk_pwiser._training._batches import (
     Impressions,
     TrainingData,
     TrainingRows,
+    bags_of,
 )
 from sk_pwiser._training._callbacks import (
     KeepOnInterrupt,
     Position,
     asks_to_stop,
     begin_schedule,
+    find_callback,
     positions_of,
-    release_optimizers,
+    release,
 )
-from sk_pwiser._training._devices import find_device
+from sk_pwiser._training._devices import device_or_cpu
 from sk_pwiser._training._diagnostics import CHECKED_ROWS, changed_weights, excess_loss
 from sk_pwiser._training._early_stopping import (
     grouped_aucs,
@@ -52,15 +52,16 @@ from sk_pwiser._training._optimizers import (
     sparse_tables,
 )
 from sk_pwiser._utils import warn_user, widest_float
-from sk_pwiser.networks import Bags, NetworkOutput
+from sk_pwiser.networks import NetworkOutput
+
+if TYPE_CHECKING:
+    from sk_pwiser._training._checkpoints import Checkpoints
 
 
 class EpochHistory(History):  # type: ignore[misc]
     """A history with a row per epoch, and in it one row for all batches.
 
-    skorch's own adds a row per batch, whose memory and time grow with the steps of
-    training. Callbacks that record a figure of a batch, or read the last batch, find
-    the one row.
+    skorch's own adds a row per batch, whose memory and time grow with the steps.
     """
 
     def new_batch(self) -> None:
@@ -76,42 +77,34 @@ class EpochHistory(History):  # type: ignore[misc]
 
 
 def task_aucs(y: Tensor, logits: Tensor, weights: Tensor | None) -> Iterator[float]:
-    """Yield the AUC of each task, NaN if there is only one class.
-
-    With probabilities in place of labels, each row has both labels, with its
-    probabilities as weights. Rows with a weight of 0 for a task are ignored in its AUC.
-    """
-    if bool(((y > 0) & (y < 1)).any()):
+    """Yield the AUC of each task, NaN if there is only one class."""
+    if bool(((y > 0) & (y < 1)).any()):  # probabilities in place of labels
         y, logits, weights = _with_both_labels(y, logits, weights)
     for k in range(y.shape[1]):
         parts = [y[:, k], logits[:, k]]
-        if weights is not None and weights.dim() == 1:
-            parts.append(weights)
-        elif weights is not None:
-            is_known = weights[:, k] > 0
-            parts = [part[is_known] for part in (*parts, weights[:, k])]
-        labels, *scores_and_weights = (part.cpu().numpy() for part in parts)
+        if weights is not None:
+            weight = weights if weights.dim() == 1 else weights[:, k]
+            is_known = weight > 0
+            parts = [part[is_known] for part in (*parts, weight)]
+        labels, scores, *given = (part.cpu().numpy() for part in parts)
         if len(labels) == 0 or labels.min() == labels.max():
             yield float("nan")
-        else:
-            scores, *weight_of_rows = scores_and_weights
-            sample_weight = weight_of_rows[0] if weight_of_rows else None
-            yield float(roc_auc_score(labels, scores, sample_weight=sample_weight))
+            continue
+        sample_weight = given[0] if given else None
+        yield float(roc_auc_score(labels, scores, sample_weight=sample_weight))
 
 
 def task_log_losses(
     y: Tensor, logits: Tensor, weights: Tensor | None, negative_rate: float = 1.0
 ) -> list[float]:
-    """Return the log loss of each task, which may have probabilities as labels.
-
-    Rows without a click, of which the log has kept a share, count for the whole log.
-    """
+    """Return the log loss of each task, which may have probabilities as labels."""
     dtype = widest_float(y.device)
     y, logits = y.to(dtype), logits.to(dtype)
     losses = F.binary_cross_entropy_with_logits(logits, y, reduction="none")
     known = (
         torch.ones_like(y) if weights is None else weights.to(dtype).view(len(y), -1)
     )
+    # Rows without a click, of which the log has kept a share, count for all of them.
     known = known * torch.where(y[:, :1] == 0, 1 / negative_rate, 1.0)
     return list(((losses * known).sum(0) / known.expand_as(y).sum(0)).tolist())
 
@@ -141,12 +134,7 @@ BARS = 2
 
 
 class EpochTable(PrintLog):  # type: ignore[misc]
-    """skorch's table, with the tasks in the order of the funnel and then their mean.
-
-    skorch sorts the columns by name. It marks the best figures by colours, which are
-    left out if the output is not a terminal: a log file would contain their codes.
-    There is a line for every `interval`-th epoch.
-    """
+    """skorch's table of every `interval`-th epoch, with the tasks in their order."""
 
     def __init__(
         self,
@@ -175,18 +163,16 @@ class EpochTable(PrintLog):  # type: ignore[misc]
     def table(self, row: dict[str, Any]) -> str:
         """Return the table of one epoch."""
         if not sys.stdout.isatty():
-            # Without these flags, no figure is marked.
+            # These mark figures by colours, whose codes do not belong into a log file.
             row = {k: v for k, v in row.items() if not k.endswith("_best")}
         table: str = super().table(row)
         return table
 
 
 class BatchProgressBar(ProgressBar):  # type: ignore[misc]
-    """A progress bar without figures of single batches.
+    """A progress bar without figures of single batches, which the history lacks.
 
-    skorch's own class reads these from the history, which has rows per epoch only. The
-    bar is erased at the end of the epoch. Where it cannot be, since the output is
-    neither a terminal nor a notebook, there is none.
+    The bar is erased at the end of the epoch; where it cannot be, there is none.
     """
 
     pbar_: Any = None
@@ -213,12 +199,9 @@ class BatchProgressBar(ProgressBar):  # type: ignore[misc]
 
 
 def keep_freed_memory() -> None:
-    """Make the C library keep the memory that a step frees for the next step.
-
-    glibc returns freed blocks to the system above a limit, and each step then waits for
-    the pages that it touches anew. The limit is twice the largest mapped block freed so
-    far, of at most 32 MiB, so that freeing one, untouched, raises it.
-    """
+    """Make the C library keep the memory that a step frees for the next step."""
+    # glibc returns freed blocks to the system above a limit, twice the largest mapped
+    # block freed so far, of at most 32 MiB: freeing one, untouched, raises it.
     torch.empty(2**25 - 2**13, dtype=torch.uint8)
 
 
@@ -226,11 +209,11 @@ def keep_freed_memory() -> None:
 MODES_WITH_GRAPHS = "reduce-overhead", "max-autotune"
 
 
-def close_bars(net: NeuralNet) -> None:
-    """Erase the progress bars of a net whose training was interrupted."""
-    for _, callback in getattr(net, "callbacks_", []):
-        if isinstance(callback, BatchProgressBar):
-            callback.close()
+def close_bar(net: NeuralNet) -> None:
+    """Erase the progress bar of a net whose training was interrupted."""
+    bar = find_callback(net, BatchProgressBar)
+    if bar is not None:
+        bar.close()
 
 
 @dataclass
@@ -241,19 +224,15 @@ class LoopState:
     n_complete: int = 0
 
     def state_dict(self, net: NeuralNet) -> dict[str, Any]:
-        """Return the state at the end of an epoch.
-
-        The state of a callback is included if it is a schedule of the learning rate,
-        or has the methods `state_dict` and `load_state_dict`.
-        """
+        """Return the state at the end of an epoch."""
         return {
             "n_complete": self.n_complete,
             "is_stopped": bool(net.stop_training_),
             "average": None if self.average is None else self.average.state_dict(),
             "callbacks": {
-                name: _stateful(callback).state_dict()
+                name: part.state_dict()
                 for name, callback in net.callbacks_
-                if has_state(callback)
+                if (part := stateful(callback)) is not None
             },
         }
 
@@ -264,30 +243,17 @@ class LoopState:
         if self.average is not None:
             self.average.load_state_dict(state["average"])
         for name, callback in net.callbacks_:
-            if name in state["callbacks"] and has_state(callback):
-                _stateful(callback).load_state_dict(state["callbacks"][name])
+            part = stateful(callback)
+            if name in state["callbacks"] and part is not None:
+                part.load_state_dict(state["callbacks"][name])
 
 
-class LoopObserver(Protocol):
-    """Saves the state of a training loop, and may restore it."""
-
-    def begin(self, net: Any, loop: LoopState) -> None:
-        """Restore an earlier state, if there is one, before the first epoch."""
-
-    def save(self, net: Any, loop: LoopState) -> None:
-        """Save the state at the end of an epoch."""
-
-
-def has_state(callback: Any) -> bool:
-    """Return whether the state of a callback is in checkpoints."""
+def stateful(callback: Any) -> Any:
+    """Return what has the state of a callback, itself or its schedule; None if none."""
     if isinstance(callback, LRScheduler):
-        return True
-    return hasattr(callback, "state_dict") and hasattr(callback, "load_state_dict")
-
-
-def _stateful(callback: Any) -> Any:
-    """Return the object with the state of a callback: itself, or its schedule."""
-    return callback.lr_scheduler_ if isinstance(callback, LRScheduler) else callback
+        return callback.lr_scheduler_
+    methods = ("state_dict", "load_state_dict")
+    return callback if all(hasattr(callback, name) for name in methods) else None
 
 
 class MultiTaskNet(NeuralNet):  # type: ignore[misc]
@@ -299,10 +265,10 @@ class MultiTaskNet(NeuralNet):  # type: ignore[misc]
     `has_grouped_auc`.
     """
 
+    is_joint = False  # trained together with the nets of other workers
     # The last two epochs whose training loss was the lowest so far, each with its
     # weights, during training only, and the epoch whose weights were restored after
     # training had diverged.
-    is_joint = False  # trained together with the nets of other workers
     lowest_: tuple[tuple[int, dict[str, Tensor]], ...] = ()
     kept_epoch_: int | None = None
 
@@ -337,13 +303,8 @@ class MultiTaskNet(NeuralNet):  # type: ignore[misc]
     def __setstate__(self, state: dict[str, Any]) -> None:
         """Restore a state, on the CPU if its device is not present."""
         # skorch itself checks only whether there is any CUDA device.
-        try:
-            find_device(state["device"])
-        except ValueError as error:
-            message = f"{error} Loading on the CPU instead."
-            warnings.warn(message, DeviceWarning, stacklevel=2)
-            state = {**state, "device": "cpu"}
-        super().__setstate__(state)
+        device = str(device_or_cpu(state["device"]))
+        super().__setstate__({**state, "device": device})
         self.__dict__.update(module=self.module_, criterion=self.criterion_)
 
     @property
@@ -374,20 +335,17 @@ class MultiTaskNet(NeuralNet):  # type: ignore[misc]
         y: None = None,
         classes: None = None,
         *,
-        checkpoints: LoopObserver | None = None,
+        checkpoints: "Checkpoints | None" = None,
         further: Mapping[str, TrainingRows] | None = None,
     ) -> "MultiTaskNet":
-        """Train; unlike in skorch, an interrupt propagates.
-
-        The rows of `further` are measured after every epoch, by name.
-        """
+        """Train, and measure the rows of `further` after every epoch, by name."""
         self.lowest_, self.kept_epoch_, self.further_ = (), None, dict(further or {})
         try:
             self.notify("on_train_begin", X=X, y=y)
-            self.fit_loop(X, checkpoints=checkpoints)
+            self.fit_loop(X, checkpoints)
             self.notify("on_train_end", X=X, y=y)
         finally:
-            release_optimizers(self.callbacks_)
+            release(self.callbacks_)
         self._check_end(X.train.sample)
         self.lowest_, self.further_ = (), {}
         self.schedules_ = positions_of(self.callbacks_)
@@ -402,31 +360,19 @@ class MultiTaskNet(NeuralNet):  # type: ignore[misc]
         copied.__dict__.update(history_=deepcopy(self.history_), best_=dict(self.best_))
         return copied
 
-    def fit_loop(
-        self,
-        X: TrainingData,
-        y: None = None,
-        epochs: int | None = None,
-        *,
-        checkpoints: LoopObserver | None = None,
-    ) -> "MultiTaskNet":
-        """Train for some epochs, or until a callback requests a stop.
-
-        An interrupt propagates, unlike in skorch, unless `KeepOnInterrupt` is among
-        the callbacks and an epoch is complete.
-        """
+    def fit_loop(self, X: TrainingData, checkpoints: "Checkpoints | None") -> None:
+        """Train until the last epoch or a stop; an interrupt propagates."""
         self.stop_training_ = False
         keep_freed_memory()
-        loop, keeper = self._loop_state(), self._keeper()
+        loop, keeper = self._loop_state(), find_callback(self, KeepOnInterrupt)
         if checkpoints is not None:
             checkpoints.begin(self, loop)
             if keeper is not None and loop.n_complete:
                 keeper.keep(self)
         n_earlier = len(self.history) - loop.n_complete
-        n_epochs = self.max_epochs if epochs is None else epochs
         try:
             with self._step() as step:
-                while loop.n_complete < n_epochs and not self.stop_training_:
+                while loop.n_complete < self.max_epochs and not self.stop_training_:
                     self._run_epoch(X, loop, keeper, step)
                     if checkpoints is not None:
                         checkpoints.save(self, loop)
@@ -438,7 +384,6 @@ class MultiTaskNet(NeuralNet):  # type: ignore[misc]
                 "Training was interrupted. callbacks holds KeepOnInterrupt: the "
                 f"{loop.n_complete} complete epochs are kept, and fit returns."
             )
-        return self
 
     def _step(self) -> AbstractContextManager[Step]:
         """Return the training step, which is valid in a `with` block."""
@@ -492,23 +437,22 @@ class MultiTaskNet(NeuralNet):  # type: ignore[misc]
     def _keep_lowest(self, X: TrainingData) -> None:
         """Copy the weights of an epoch whose training loss is the lowest so far.
 
-        The loss is measured during the epoch, so that its last steps may have made the
-        weights worse; the copy before the last one is kept for this case. Early
-        stopping has its own copy. An update has one epoch, and large tables are not
-        copied.
+        Early stopping has its own copy. An update has one epoch, and large tables are
+        not copied.
         """
         is_best = self.history[-1, "train_loss_best"]
-        has_large_tables = any(True for _ in sparse_tables(self.module_))
+        has_large_tables = bool(sparse_tables(self.module_))
         if is_best and X.valid is None and self.max_epochs > 1 and not has_large_tables:
+            # The loss is measured during the epoch, whose last steps may have made the
+            # weights worse: the copy before the last one is kept, too.
             state = {k: v.clone() for k, v in self.module_.state_dict().items()}
             copied = int(self.history[-1, "epoch"]), state
             self.lowest_ = (*self.lowest_[-1:], copied)
 
     def notify(self, method_name: str, **kwargs: Any) -> None:
-        """Run the callbacks.
+        """Run the callbacks, those after skorch's early stopping, too.
 
-        skorch's early stopping raises KeyboardInterrupt. Here that sets a flag, read
-        after the epoch, so that the callbacks after it run, too.
+        It raises KeyboardInterrupt, which here sets a flag that is read later.
         """
         getattr(self, method_name)(self, **kwargs)
         for _, callback in self.callbacks_:
@@ -522,16 +466,11 @@ class MultiTaskNet(NeuralNet):  # type: ignore[misc]
                     raise
                 self.stop_training_ = True
 
-    def _keeper(self) -> KeepOnInterrupt | None:
-        """Return the callback that keeps complete epochs on interrupts, if any."""
-        callbacks = (callback for _, callback in self.callbacks_)
-        return next((c for c in callbacks if isinstance(c, KeepOnInterrupt)), None)
-
     def _check_end(self, rows: Impressions) -> None:
         """Check on training rows that weights and predictions are finite.
 
-        After a divergence with finite weights, a ConvergenceWarning is issued, and
-        copied weights are restored: the last ones that have not diverged themselves.
+        After a divergence with finite weights, copied ones are restored: the last that
+        have not diverged themselves.
         """
         n_rows = max(self.batch_size, CHECKED_ROWS)
         batches = BatchIterator(rows, n_rows, device=torch.device(self.device))
@@ -568,17 +507,13 @@ class MultiTaskNet(NeuralNet):  # type: ignore[misc]
         prefix: str,
         step_fn: Any,
         average: WeightAverage | None = None,
-        **fit_params: Any,
     ) -> None:
-        """Iterate over the rows once; record the mean loss and, in validation, AUC.
-
-        The losses are summed on the device: reading each of them would synchronise with
-        the device in every batch.
-        """
+        """Iterate over the rows once; record the mean loss and, in validation, AUC."""
+        # Summed on the device: to read each loss, the host would wait for the device.
         total, n_rows, logits = torch.zeros((), device=self.device), 0, []
         for n_steps, batch in enumerate(iterator, 1):
             self.notify("on_batch_begin", batch=batch, training=training)
-            step = step_fn(batch, **fit_params)
+            step = step_fn(batch)
             if average is not None:
                 average.step()
             if training and n_steps % FLUSH_INTERVAL == 0:
@@ -715,12 +650,8 @@ class MultiTaskNet(NeuralNet):  # type: ignore[misc]
         """Run the network, by default `module_`, on the inputs of a batch."""
         network = self.module_ if network is None else network
         # Until here codes are stored in the smallest type that holds them.
-        codes = x["codes"].long()
-        bags: tuple[Bags, ...] = ()
-        if "bag_indices" in x:
-            indices = x["bag_indices"].long()
-            numbers = x.get("bag_weights"), x.get("bag_ages")
-            bags = (Bags(x["bag_offsets"], indices, *numbers),)
+        codes, found = x["codes"].long(), bags_of(x)
+        bags = () if found is None else (found._replace(indices=found.indices.long()),)
         with self._autocast():
             output: NetworkOutput = network(codes, x["numeric"], *bags)
         return output

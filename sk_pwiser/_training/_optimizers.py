@@ -1,19 +1,18 @@
 """The optimiser, Adam by rows of large tables, and the average of the weights."""
 
 import inspect
-from collections.abc import Callable, Iterable, Iterator, Mapping
+from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass
 from typing import Any
 
 import torch
-from skorch.callbacks import Callback, GradientNormClipping
 from torch import Tensor, nn
 from torch.nn import functional as F
 
 from sk_pwiser._training._callbacks import clips_gradients
 from sk_pwiser._training._devices import has_sparse_gradients
 from sk_pwiser._training._settings import LOOP_PARAMS, Settings
-from sk_pwiser._utils import check_number
+from sk_pwiser._utils import check_names, check_number, resolve
 from sk_pwiser.networks import MultiTaskNetwork
 
 OPTIMIZERS: dict[str, type[torch.optim.Optimizer]] = {
@@ -43,46 +42,45 @@ _UNSUITABLE = {
     'layers; optimizer="adam" updates large embedding tables by their rows',
 }
 
+# The ranges of numbers in `LOOP_PARAMS`, which may be None.
+_LIMITS: dict[str, dict[str, float]] = {
+    "average_decay": {"at_least": 0, "below": 1},
+    "clip_grad_norm": {"above": 0},
+    "embedding_lr": {"above": 0},
+    "embedding_weight_decay": {"at_least": 0},
+}
+
 # Arguments that are parameters of the estimator.
 DEFAULT_WEIGHT_DECAY = 1e-4  # which optimisers without weight decay ignore
 _OWN_PARAMETERS = ("lr", "weight_decay")
 
 
 def check_optimizer(
-    optimizer: str | type[torch.optim.Optimizer],
-    lr: float,
-    weight_decay: float,
-    params: Mapping[str, Any],
+    settings: Settings,
 ) -> tuple[type[torch.optim.Optimizer], dict[str, Any]]:
     """Return the optimiser's class and its keyword arguments, except for `lr`.
 
-    A step on three small tensors checks that the optimiser accepts them and works with
-    dense gradients and without a closure, before a table is encoded.
+    A step on three small tensors checks that it takes them and dense gradients.
     """
-    kind = OPTIMIZERS[optimizer] if isinstance(optimizer, str) else optimizer
-    if not issubclass(kind, torch.optim.Optimizer):
-        raise TypeError(
-            f"optimizer must be a name or a subclass of torch's Optimizer; got {kind}."
-        )
+    optimizer, params = settings.optimizer, settings.optimizer_params
+    weight_decay = settings.weight_decay
+    registry = OPTIMIZERS, torch.optim.Optimizer, "optimizer", optimizer
+    kind = resolve(*registry)  # type: ignore[no-untyped-call]
     _check_suitable(kind)
     _check_loop_params(params)
-    embedding_lr = params["embedding_lr"]
-    embedding_decay = params["embedding_weight_decay"]
-    params = {k: v for k, v in params.items() if k not in LOOP_PARAMS}
-    known = list(inspect.signature(kind).parameters)[1:]
-    for key in params:
-        if key in _OWN_PARAMETERS:
-            raise ValueError(
-                f"optimizer_params holds {key!r}, which is a parameter of the "
-                f"estimator: set {key}={params[key]!r} there."
-            )
-        if key not in known:
-            taken = [name for name in known if name not in _OWN_PARAMETERS]
-            raise ValueError(
-                f"optimizer_params holds {key!r}, which optimizer={optimizer!r} does "
-                f"not take; the keys are {[*LOOP_PARAMS, *taken]}."
-            )
-    kwargs = dict(params)
+    given = {
+        "lr": settings.lr,
+        "embedding_lr": params["embedding_lr"],
+        "weight_decay": weight_decay,
+        "embedding_weight_decay": params["embedding_weight_decay"],
+    }
+    own = {k: v for k, v in params.items() if k not in LOOP_PARAMS}
+    known = inspect.signature(kind).parameters
+    of_estimator = {name: given[name] for name in _OWN_PARAMETERS if name in known}
+    check_names(  # type: ignore[no-untyped-call]
+        *registry, own, 1, shared=LOOP_PARAMS, **of_estimator
+    )
+    kwargs = dict(own)
     if "weight_decay" in known:
         kwargs["weight_decay"] = weight_decay
     elif weight_decay not in (0.0, DEFAULT_WEIGHT_DECAY):
@@ -90,25 +88,19 @@ def check_optimizer(
             f"weight_decay={weight_decay!r}, but optimizer={optimizer!r} has no weight "
             "decay; set weight_decay=0."
         )
-    if embedding_decay and "weight_decay" not in known:
+    elif given["embedding_weight_decay"]:
         raise ValueError(
-            f"embedding_weight_decay={embedding_decay!r}, but optimizer={optimizer!r} "
-            "has no weight decay."
+            f"embedding_weight_decay={given['embedding_weight_decay']!r}, but "
+            f"optimizer={optimizer!r} has no weight decay."
         )
-    given = {
-        "lr": lr,
-        "embedding_lr": embedding_lr,
-        "weight_decay": weight_decay,
-        "embedding_weight_decay": embedding_decay,
-    }
     _check_in_float32(given)
     try:
-        _take_step(kind, given, kwargs)
+        _take_step(kind, settings, kwargs)
     except Exception as error:
         found = [f"{key}={value!r}" for key, value in given.items()]
         raise ValueError(
             f"optimizer={optimizer!r} cannot train with {', '.join(found)} and "
-            f"optimizer_params={dict(params)!r}: {error}"
+            f"optimizer_params={own!r}: {error}"
         ) from error
     return kind, kwargs
 
@@ -134,44 +126,34 @@ def _check_in_float32(given: Mapping[str, float | None]) -> None:
 
 
 def parameter_groups(
-    weight_decay: float, params: Mapping[str, Any], network: MultiTaskNetwork
+    settings: Settings, network: MultiTaskNetwork
 ) -> list[tuple[str, dict[str, float]]]:
-    """Return patterns of parameter names with their own arguments, for skorch.
-
-    The first pattern that matches a name applies.
-    """
+    """Return arguments by patterns of names, of which the first match applies."""
     groups = [(pattern, {"weight_decay": 0.0}) for pattern in _WITHOUT_DECAY]
-    lr, decay = params["embedding_lr"], params["embedding_weight_decay"]
-    of_embeddings = _of_embeddings(lr, weight_decay, decay)
+    of_embeddings = _of_embeddings(settings)
     for task, rate in enumerate(network.spec.base_rates):
         share = min(1.0, rate / RARE, (1 - rate) / RARE)
         for pattern in network.task_parameters:
             is_table = "embeddings." in pattern
-            own = of_embeddings if is_table else {"weight_decay": weight_decay}
+            own = of_embeddings if is_table else {"weight_decay": settings.weight_decay}
             own = {**own, "weight_decay": share * own["weight_decay"]}
             groups.append((pattern.format(task=task), own))
     return [*groups, (_EMBEDDINGS, of_embeddings)]
 
 
-def _of_embeddings(
-    lr: float | None, weight_decay: float, decay: float | None
-) -> dict[str, float]:
+def _of_embeddings(settings: Settings) -> dict[str, float]:
     """Return the arguments of embeddings that differ from the other parameters."""
+    params = settings.optimizer_params
+    lr, decay = params["embedding_lr"], params["embedding_weight_decay"]
     if decay is None:
-        decay = EMBEDDING_DECAY_RATIO * weight_decay
+        decay = EMBEDDING_DECAY_RATIO * settings.weight_decay
     return {"weight_decay": float(decay)} | ({} if lr is None else {"lr": float(lr)})
 
 
 def _check_loop_params(params: Mapping[str, Any]) -> None:
-    if params["average_decay"] is not None:
-        check_number("average_decay", params["average_decay"], at_least=0, below=1)
-    if params["clip_grad_norm"] is not None:
-        check_number("clip_grad_norm", params["clip_grad_norm"], above=0)
-    if params["embedding_lr"] is not None:
-        check_number("embedding_lr", params["embedding_lr"], above=0)
-    decay = params["embedding_weight_decay"]
-    if decay is not None:
-        check_number("embedding_weight_decay", decay, at_least=0)
+    for name, limits in _LIMITS.items():
+        if params[name] is not None:
+            check_number(name, params[name], **limits)
     lazy = params["lazy_embeddings"]
     # Missing values of pandas compare as neither equal nor unequal.
     if not isinstance(lazy, bool) and not (isinstance(lazy, str) and lazy == "auto"):
@@ -181,23 +163,18 @@ def _check_loop_params(params: Mapping[str, Any]) -> None:
 
 
 def _take_step(
-    kind: type[torch.optim.Optimizer],
-    given: Mapping[str, Any],
-    kwargs: Mapping[str, Any],
+    kind: type[torch.optim.Optimizer], settings: Settings, kwargs: Mapping[str, Any]
 ) -> None:
     """Take a step on a matrix, a bias and an embedding table, each in its group."""
     weight, bias = nn.Parameter(torch.zeros(2, 2)), nn.Parameter(torch.zeros(2))
     table = nn.Parameter(torch.zeros(2, 2))
-    of_table = _of_embeddings(
-        given["embedding_lr"], given["weight_decay"], given["embedding_weight_decay"]
-    )
     groups = [
         {"params": [weight]},
         {"params": [bias], "weight_decay": 0.0},
-        {"params": [table], **of_table},
+        {"params": [table], **_of_embeddings(settings)},
     ]
     make: Any = kind
-    optimizer = make(groups, lr=given["lr"], **kwargs)
+    optimizer = make(groups, lr=settings.lr, **kwargs)
     for parameter in (weight, bias, table):
         parameter.grad = torch.ones_like(parameter)
     optimizer.step(lambda: torch.zeros(()))
@@ -263,24 +240,17 @@ def smallest_lazy_table(
     return 0 if wanted is True or settings.grows else LARGE_TABLE
 
 
-def clipping_callbacks(params: Mapping[str, Any]) -> list[tuple[str, Callback]]:
-    """Return the callback that clips gradients, if `clip_grad_norm` is set."""
-    norm = params["clip_grad_norm"]
-    return [] if norm is None else [("clip_grad_norm", GradientNormClipping(norm))]
-
-
-def use_sparse_gradients(network: nn.Module, min_size: int = LARGE_TABLE) -> None:
+def use_sparse_gradients(network: nn.Module, min_size: int) -> None:
     """Let the large embedding tables of a network have sparse gradients."""
     for module in network.modules():
         if isinstance(module, TABLES) and module.weight.numel() >= min_size:
             module.sparse = True
 
 
-def sparse_tables(network: nn.Module) -> Iterator[Tensor]:
-    """Yield the embedding tables of a network that have sparse gradients."""
-    for module in network.modules():
-        if isinstance(module, TABLES) and module.sparse:
-            yield module.weight
+def sparse_tables(network: nn.Module) -> list[Tensor]:
+    """Return the embedding tables of a network that have sparse gradients."""
+    modules = (module for module in network.modules() if isinstance(module, TABLES))
+    return [module.weight for module in modules if module.sparse]
 
 
 @torch.no_grad()
@@ -289,10 +259,8 @@ def flush_tiny_values(
     optimizer: torch.optim.Optimizer,
     averages: Iterable[Tensor] = (),
 ) -> None:
-    """Set tiny weights, averages of weights and moments of an optimiser to 0.
-
-    Tables with sparse gradients are left out: `LazyAdam` does so for a step's rows.
-    """
+    """Set tiny weights, averages of weights and moments of an optimiser to 0."""
+    # `LazyAdam` does so for the rows of a step.
     tables = set(sparse_tables(network))
     for parameter in network.parameters():
         if parameter not in tables:
@@ -312,14 +280,12 @@ def _flush(tensor: Tensor, tiny: float) -> None:
 class LazyAdam(torch.optim.Adam):
     """Adam whose steps update only the embeddings of values in the batch.
 
-    Parameters with dense gradients are updated as in :class:`torch.optim.Adam`. Of one
-    with a sparse gradient, only the rows in the gradient are updated, and only their
-    moments decay, as in :class:`torch.optim.SparseAdam`. Other rows are not changed,
-    whereas Adam continues to move them by their decaying moments. Weight decay applies
-    to the rows in the gradient. If `undo` is a list, a step appends a
-    :class:`RowChange` for the rows that it replaces.
+    Of a parameter with a sparse gradient, only the rows in the gradient are updated,
+    and only their moments decay, as in :class:`torch.optim.SparseAdam`, whereas Adam
+    continues to move the other rows by their decaying moments.
     """
 
+    # A step appends a `RowChange` for the rows that it replaces.
     undo: list[Callable[[], None]] | None = None
 
     @torch.no_grad()
@@ -370,14 +336,12 @@ class LazyAdam(torch.optim.Adam):
 
 
 def _summed_rows(gradient: Tensor) -> tuple[Tensor, Tensor]:
-    """Return the rows of a sparse gradient, and the sum of the entries of each row.
-
-    On a device other than the CPU a row may be there several times, each time with the
-    sum: the host would wait for the number of different rows.
-    """
+    """Return the rows of a sparse gradient, and the sum of the entries of each row."""
     if gradient.device.type == "cpu":
         gradient = gradient.coalesce()
         return gradient.indices()[0], gradient.values()
+    # Here a row may be there several times, each time with the sum: the host would
+    # wait for the number of different rows.
     rows, order = gradient._indices()[0].sort()
     place = rows.diff(prepend=rows[:1]).ne(0).cumsum(0)
     values = gradient._values().index_select(0, order)
@@ -414,11 +378,9 @@ EVERY_STEP, INTERVAL, TABLE_INTERVAL = 64, 8, 64
 
 
 class WeightAverage:
-    r"""An exponential moving average of parameters, swapped in for evaluation.
+    """An exponential moving average of parameters, swapped in for evaluation.
 
-    After step n the average keeps the share :math:`\min(d, (1 + n) / (10 + n))`, with d
-    the decay, so that the initial weights are soon forgotten. The average of `tables`,
-    the large embedding tables, is updated less often.
+    The average of `tables`, the large embedding tables, is updated less often.
     """
 
     def __init__(
@@ -444,6 +406,7 @@ class WeightAverage:
 
     @torch.no_grad()
     def _update(self, part: "_Part") -> None:
+        # Smaller at first, so that the initial weights are soon forgotten.
         decay = min(self.decay, (1 + self.n_steps) / (10 + self.n_steps))
         share = 1 - decay**part.n_pending
         if part.averages:
@@ -468,12 +431,8 @@ class WeightAverage:
             self._swap()
 
     def state_dict(self) -> dict[str, Any]:
-        """Return the state while the average is in the module.
-
-        The averages themselves are then weights of the module; the state has those of
-        the last step.
-        """
-        assert self.is_in_module
+        """Return the state, with the weights of the last step."""
+        assert self.is_in_module  # which has the averages themselves
         parts = [
             {"weights": list(part.averages), "n_pending": part.n_pending}
             for part in self.parts

@@ -7,7 +7,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from sk_pwiser._training._batches import Impressions, gather_bags
+from sk_pwiser._training._batches import Impressions, bags_of, gather_bags
 from sk_pwiser._training._encode import Inputs
 from sk_pwiser._training._state import TrainingResult
 from sk_pwiser.networks import Bags, DenseRows
@@ -23,10 +23,8 @@ class PermutedTable:
     """An encoded table, and the network: logits after a permutation of one column.
 
     Rows of different labels, int `(n_samples, n_tasks)`, have the order that `predict`
-    gives them; other rows may differ by rounding errors.
-
-    The table is encoded once, and so is the dense input of the network, unless the
-    network, or attention to another column, needs the codes of the permuted rows.
+    gives them; other rows may differ by rounding errors. The dense input of the network
+    is computed once, unless the codes of the permuted rows are needed.
     """
 
     def __init__(self, result: TrainingResult, X: Any, labels: np.ndarray) -> None:
@@ -43,10 +41,7 @@ class PermutedTable:
         self._rows = self._find_rows()
 
     def logits(self, name: Any = None, order: np.ndarray | None = None) -> np.ndarray:
-        """Return float32 logits `(n_samples, n_tasks)`.
-
-        The values of column `name` are those of the rows `order`.
-        """
+        """Return float32 logits with the values of a column in another order."""
         if order is None:
             return self._logits.numpy()
         codes, numeric, bags = self._places[name]
@@ -115,11 +110,10 @@ class PermutedTable:
         for start in range(0, len(impressions), BATCH):
             batch, _ = impressions[start : min(start + BATCH, len(impressions))]
             batch = {name: tensor.to(device) for name, tensor in batch.items()}
-            bags = {k[4:]: t for k, t in batch.items() if k.startswith("bag_")}
-            if bags:
-                bags["indices"] = bags["indices"].long()
-            of_batch = Bags(**bags) if bags else None
-            yield batch["codes"].long(), batch["numeric"], of_batch
+            bags = bags_of(batch)
+            if bags is not None:
+                bags = bags._replace(indices=bags.indices.long())
+            yield batch["codes"].long(), batch["numeric"], bags
 
     def _permute(self, name: Any, order: np.ndarray) -> Inputs:
         """Return the encoded table with the permuted column."""

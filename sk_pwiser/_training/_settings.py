@@ -49,11 +49,7 @@ SHARED_DEFAULTS: dict[str, Any] = {
 
 @dataclass(frozen=True)
 class Settings:
-    """Parameters of the estimator, under their own names.
-
-    Dictionaries and lists are copies: an earlier fit can compare its settings with
-    later ones although a user has changed a dictionary in place.
-    """
+    """Copies of the estimator's parameters, which no later change reaches."""
 
     network: Any
     network_params: dict[str, Any]
@@ -92,10 +88,7 @@ class Settings:
 
     @classmethod
     def of(cls, params: Mapping[str, Any]) -> "Settings":
-        """Copy parameters, with an empty dictionary for None.
-
-        Further parameters, which a subclass of the estimator may have, are left out.
-        """
+        """Copy the parameters of an estimator; a subclass may have further ones."""
         copies: dict[str, Any] = {
             field.name: _copy(params[field.name]) for field in fields(cls)
         }
@@ -135,10 +128,7 @@ class Settings:
 
 
 def describe(value: Any) -> Any:
-    """Return a representation that a file can hold, equal for equal settings.
-
-    Classes, functions and objects are represented by their text, without addresses.
-    """
+    """Return what a file can hold, equal for equal settings: text for objects."""
     if value is None or isinstance(value, bool | str | np.ndarray):
         return value
     if isinstance(value, Integral):

@@ -14,14 +14,14 @@ from torch import Tensor
 
 from sk_pwiser._training._callbacks import continues, group_arguments
 from sk_pwiser._training._components import build_net, build_network, check_components
-from sk_pwiser._training._devices import find_device
+from sk_pwiser._training._devices import device_or_cpu
 from sk_pwiser._training._diagnostics import Rises
 from sk_pwiser._training._encode import STATE_CLASSES as ENCODING_CLASSES
 from sk_pwiser._training._encode import Schema
 from sk_pwiser._training._net import EpochHistory, MultiTaskNet
 from sk_pwiser._training._optimizers import LazyAdam, sparse_tables
 from sk_pwiser._training._settings import Settings
-from sk_pwiser._utils import Generators, equal, seeded_globally, warn_user
+from sk_pwiser._utils import Generators, equal, seeded_globally
 
 # Functions that undo the changes of an update in place, the latest last.
 Undo = list[Callable[[], None]]
@@ -123,34 +123,26 @@ _OF_STATE = ("amsgrad", "centered", "momentum")
 
 
 def check_same_model(settings: Settings, earlier: Settings) -> None:
-    """Raise if continuing an earlier fit would change the meaning of its weights.
+    """Raise if continuing an earlier fit would change the meaning of its weights."""
+    # Other changes of the network change the shapes of its parameters.
+    for name in ("numeric_encoding", "negative_sampling_rate", "task_parents"):
+        _check_same(name, getattr(settings, name), getattr(earlier, name))
+    for name in ("task_space", "interaction", "domain_features"):
+        _check_same(name, settings.shared_param(name), earlier.shared_param(name))
 
-    Other changes of the network change the shapes of its parameters.
-    """
-    for name, now, before in (
-        *(
-            (name, getattr(settings, name), getattr(earlier, name))
-            for name in ("numeric_encoding", "negative_sampling_rate", "task_parents")
-        ),
-        *(
-            (name, settings.shared_param(name), earlier.shared_param(name))
-            for name in ("task_space", "interaction", "domain_features")
-        ),
-    ):
-        if now != before:
-            raise ValueError(
-                f"Training cannot continue with {name}={now!r}: the earlier fit used "
-                f"{before!r}."
-            )
+
+def _check_same(name: str, now: Any, before: Any) -> None:
+    if now != before:
+        raise ValueError(
+            f"Training cannot continue with {name}={now!r}: the earlier fit used "
+            f"{before!r}."
+        )
 
 
 def changed_parts(settings: Settings, earlier: Settings) -> str:
     """Describe which parameters that shape a net have changed since the earlier fit."""
-    names = [
-        name
-        for part in ("network", "loss", "weighting")
-        for name in (part, f"{part}_params")
-    ]
+    parts = ("network", "loss", "weighting")
+    names = [name for part in parts for name in (part, f"{part}_params")]
     return "; ".join(
         f"{name}={now!r}, before {before!r}"
         for name in [*names, "embedding_dim"]
@@ -161,9 +153,8 @@ def changed_parts(settings: Settings, earlier: Settings) -> str:
 def continue_from(net: MultiTaskNet, earlier: MultiTaskNet, changed: str = "") -> None:
     """Copy weights, optimiser state and history of an earlier net into a new one.
 
-    The arguments of the optimiser, such as its learning rate, are those of the new net.
-    Its state starts anew if they ask for another state.
-    The schedule of a callback that is in both nets continues, unless `lr` differs.
+    The arguments of the optimiser are those of the new net. The schedule of a callback
+    that is in both nets continues, unless `lr` differs.
     """
     for kind, part, source in (
         ("network", net.module_, earlier.module_),
@@ -210,12 +201,9 @@ def _have_same_state(
 
 
 def take_back(undo: Undo) -> None:
-    """Undo an update, its latest change first, and empty the log.
-
-    Each entry of the log restores the values before one change. An entry that is
-    interrupted runs again, so that a second Ctrl-C does no harm.
-    """
+    """Undo an update, its latest change first, and empty the log."""
     while undo:
+        # An interrupted entry runs again, so that a second Ctrl-C does no harm.
         with suppress(KeyboardInterrupt):
             while undo:
                 undo[-1]()
@@ -225,8 +213,7 @@ def take_back(undo: Undo) -> None:
 def log_net(net: MultiTaskNet, undo: Undo) -> None:
     """Log the state of a net before it is trained in place.
 
-    Weights, criterion and the state of the optimiser are copied, but for large
-    embedding tables, of which the optimiser logs the rows that it replaces.
+    Of large embedding tables, the optimiser logs the rows that it replaces.
     """
     tables = set(sparse_tables(net.module_))
     if isinstance(net.optimizer_, LazyAdam):
@@ -244,7 +231,10 @@ def log_net(net: MultiTaskNet, undo: Undo) -> None:
     state = {
         parameter: of_parameter
         if parameter in tables
-        else {key: _copy(value) for key, value in of_parameter.items()}
+        else {
+            key: value.clone() if isinstance(value, Tensor) else value
+            for key, value in of_parameter.items()
+        }
         for parameter, of_parameter in net.optimizer_.state.items()
     }
     n_epochs, best = len(net.history), dict(net.best_)
@@ -264,18 +254,13 @@ def log_net(net: MultiTaskNet, undo: Undo) -> None:
     undo.append(restore)
 
 
-def _copy(value: Any) -> Any:
-    return value.clone() if isinstance(value, Tensor) else value
-
-
 def grow_tables(
     net: MultiTaskNet, cardinalities: list[int], origins: np.ndarray, undo: Undo
 ) -> None:
     """Add rows to a net's embedding tables in place, for new category values.
 
-    `origins` has the earlier row for each row, -1 for new ones. New rows are copies of
-    the row of unseen values of their column. In the state of the optimiser they are 0,
-    as for a value without a step. `undo` logs the earlier tables and states.
+    `origins` has the earlier row for each row, -1 for new ones, which are copies of the
+    row of unseen values of their column, and have no state in the optimiser.
     """
     before = list(net.module_.spec.cardinalities)
     tables = net.module_.input_layer.tables
@@ -327,28 +312,15 @@ _OF_NET = ("max_epochs", "average_decay", "compile_mode")
 
 
 def to_state(result: TrainingResult) -> dict[str, Any]:
-    """Return the content of a file: plain values, arrays and `STATE_CLASSES`.
-
-    Callbacks and the folder of checkpoints are left out.
-    """
+    """Return the content of a file: plain values, arrays and `STATE_CLASSES`."""
     net = result.net
+    device = str(result.settings.device)
     state = {
+        **vars(result),
         "settings": replace(
-            result.settings,
-            callbacks=None,
-            device=str(result.settings.device),
-            checkpoint_dir=None,
+            result.settings, callbacks=None, device=device, checkpoint_dir=None
         ),
-        "schema": result.schema,
         "generators": result.generators.__getstate__(),
-        "single_pass": result.single_pass,
-        "best_epoch": result.best_epoch,
-        "n_rows": result.n_rows,
-        "rises": result.rises,
-        "split": result.split,
-        "weight_scale": result.weight_scale,
-        "stop_reason": result.stop_reason,
-        "search": result.search,
         "net": {name: getattr(net, name) for name in _OF_NET},
         "sampler": net.iterator_train__sampler,
         **net_state(net),
@@ -358,10 +330,7 @@ def to_state(result: TrainingResult) -> dict[str, Any]:
 
 
 def from_state(state: Mapping[str, Any], defaults: Mapping[str, Any]) -> TrainingResult:
-    """Build the result from the content that `to_state` returned.
-
-    `defaults` has the estimator's default parameters, for those newer than the file.
-    """
+    """Build a result from what `to_state` returned; newer parameters are `defaults`."""
     saved = state["settings"]
     if not isinstance(saved, Settings):
         raise ValueError("it has no settings")
@@ -372,11 +341,12 @@ def from_state(state: Mapping[str, Any], defaults: Mapping[str, Any]) -> Trainin
     # The targets of files of earlier versions have no structure; `replace` adds it.
     schema = state["schema"]
     schema = replace(schema, targets=replace(schema.targets))
-    device = _device(settings.device)
+    device = device_or_cpu(settings.device)
     # The next training compiles the network.
     eager = replace(settings, compile=False)
     with seeded_globally(0, device):
-        components = check_components(eager, schema.targets.task_names, device, False)
+        names, random_state = schema.targets.task_names, np.random.RandomState(0)
+        components = check_components(eager, names, device, False, random_state)
         net = build_net(
             eager,
             replace(components, sampler=state["sampler"]),
@@ -390,25 +360,7 @@ def from_state(state: Mapping[str, Any], defaults: Mapping[str, Any]) -> Trainin
     load_net_state(net, to_tensors(state))
     generators = Generators.__new__(Generators)
     generators.__setstate__(to_tensors(state["generators"]))
-    return TrainingResult(
-        net,
-        schema,
-        generators,
-        settings,
-        state["single_pass"],
-        state["best_epoch"],
-        state["n_rows"],
-        state["rises"],
-        state.get("split"),
-        state.get("weight_scale"),
-        state.get("stop_reason"),
-        state.get("search"),
-    )
-
-
-def _device(name: str) -> torch.device:
-    try:
-        return find_device(name)
-    except ValueError as error:
-        warn_user(f"{error} Loading on the CPU instead.")
-        return torch.device("cpu")
+    known = {field.name for field in fields(TrainingResult)}
+    kept = {name: value for name, value in state.items() if name in known}
+    rebuilt = {"net": net, "schema": schema, "generators": generators}
+    return TrainingResult(**{**kept, **rebuilt, "settings": settings})

@@ -14,11 +14,10 @@ def check_names(
 ):
     """Return the class of a component, after a check of the names of its parameters.
 
-    All components take `n_args` positional arguments and the `shared` parameters;
-    `context` has parameters of the estimator.
+    All components take `n_args` positional arguments and the `shared` parameters.
     """
     kind = resolve(registry, base, parameter, choice)
-    params = {} if params is None else dict(params)
+    params = params or {}
     signature = inspect.signature(kind).parameters.values()
     known = [
         p.name for p in signature if p.kind in (p.POSITIONAL_OR_KEYWORD, p.KEYWORD_ONLY)

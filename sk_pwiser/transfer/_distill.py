@@ -4,7 +4,7 @@ import numpy as np
 from sklearn.base import clone
 
 from sk_pwiser._table import SoftTargets, n_rows
-from sk_pwiser._training import InputMixup, fit
+from sk_pwiser._training import GivenRows, InputMixup, fit
 from sk_pwiser._utils import check_number, read_task_parents
 from sk_pwiser.transfer._compatible import (
     check_markets,
@@ -226,9 +226,7 @@ def train_on_probabilities(
         return trained.set_params(**{name: getattr(student, name) for name in changed})
     result = fit(
         {**vars(student), **changed},
-        X,
-        labels,
-        sample_weight,
+        GivenRows(X, labels, sample_weight),
         estimator_name=type(student).__name__,
     )
     return clone(student)._set_result(result)

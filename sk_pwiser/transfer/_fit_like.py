@@ -8,7 +8,7 @@ import torch
 from sklearn.base import clone
 
 from sk_pwiser._table import ExtendedStatistics, grow_encoder
-from sk_pwiser._training import fit_from, gather_bags
+from sk_pwiser._training import GivenRows, fit_from, gather_bags
 from sk_pwiser._utils import accept_any_case_of_y
 from sk_pwiser.transfer._compatible import check_fitted, check_type
 
@@ -103,8 +103,14 @@ def fit_like(
 def train_like(estimator, source, data, share, prepare):
     """Fit an estimator in place, with the schema of a fitted one; see `fit_from`."""
     estimator._validate_params()
+    *given, eval_set = data
     result = estimator._train(
-        fit_from, *data, source=source._result, share=share, prepare=prepare
+        fit_from,
+        GivenRows(*given),
+        eval_set,
+        source=source._result,
+        share=share,
+        prepare=prepare,
     )
     return estimator._set_result(result)
 
@@ -146,7 +152,7 @@ def find_present(network, rows):
     layer, of_bags = network.input_layer, network.input_layer.bags
     present = torch.zeros(sum(layer.cardinalities), dtype=torch.bool)
     present[layer.unseen.cpu()] = True
-    codes = rows.select(rows.codes).cpu().long()
+    codes = rows.column("codes").cpu().long()
     present[codes + layer.offsets.cpu()] = True
     if of_bags is not None and of_bags.shares:
         selected = torch.arange(len(rows.codes)) if rows.rows is None else rows.rows

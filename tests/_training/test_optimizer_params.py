@@ -95,3 +95,13 @@ def test_the_values_of_the_estimator_are_the_defaults_of_the_embeddings(impressi
 def test_bad_values_are_refused(impressions, params, message):
     with pytest.raises(ValueError, match=message):
         fitted(impressions, **params)
+
+
+def test_an_optimizer_with_any_keyword_arguments(impressions):
+    class Own(torch.optim.Adam):
+        def __init__(self, params, **kwargs):
+            super().__init__(params, **kwargs)
+
+    model = fitted(impressions, optimizer=Own, optimizer_params={"betas": (0.5, 0.9)})
+    betas = {group["betas"] for group in model.net_.optimizer_.param_groups}
+    assert betas == {(0.5, 0.9)}
