@@ -163,9 +163,9 @@ def test_losses_on_a_device_without_float64(monkeypatch, is_weighted):
     monkeypatch.setattr(_weighted_scores, "selects_without_sync", lambda device: False)
     mean = _pairwise._mean
 
-    def on_the_cpu(*args):
+    def on_the_cpu(*args, **params):
         with torch.utils._python_dispatch._disable_current_modes():
-            return mean(*args)
+            return mean(*args, **params)
 
     monkeypatch.setattr(_pairwise, "_mean", on_the_cpu)
     with NoFloat64():
