@@ -34,7 +34,7 @@ from sk_pwiser._training._components import (
     check_task_weights,
 )
 from sk_pwiser._training._devices import find_device
-from sk_pwiser._training._early_stopping import check_monitored_groups, plan_epochs
+from sk_pwiser._training._early_stopping import check_monitored, plan_epochs
 from sk_pwiser._training._encode import EncodedData, GivenRows, Rows, Schema
 from sk_pwiser._training._fit import (
     Plan,
@@ -188,15 +188,13 @@ def _plan(
     has_task_weights = any(rows.has_task_weights for rows in eval_rows.values())
     if summary.weights.per_task or has_task_weights:
         check_task_weights(components.loss)
+    has_eval_set = bool(sets) or eval_dataset is not None
     monitor, first_epoch, max_epochs = plan_epochs(
-        settings,
-        summary.n_rows,
-        targets.task_names,
-        bool(sets) or eval_dataset is not None,
+        settings, summary.n_rows, targets.task_names, has_eval_set
     )
     valid: Any = source.dataset if eval_dataset is None else eval_dataset
     has_groups = eval_rows.get("valid", valid).groups is not None
-    check_monitored_groups(monitor, has_groups)
+    check_monitored(monitor, settings.callbacks, has_eval_set, has_groups)
     if earlier is not None and (
         targets.task_names != earlier.schema.targets.task_names
     ):

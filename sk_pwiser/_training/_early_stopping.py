@@ -64,18 +64,18 @@ def check_early_stopping(early_stopping: Any, task_names: tuple[str, ...]) -> st
     return columns[early_stopping]
 
 
-def check_monitored_groups(monitor: str | None, has_groups: bool) -> None:
-    """Raise if the monitored figure needs groups that the validation rows lack."""
+def check_monitored(
+    monitor: str | None, callbacks: Any, has_eval_set: bool, has_groups: bool
+) -> None:
+    """Raise if early stopping or a callback monitors figures that there are not."""
     if monitor is not None and monitor.startswith(GROUPED) and not has_groups:
         raise ValueError(
             f"early_stopping={monitor.removeprefix('valid_')!r} needs the group of "
             "each validation row: pass groups to fit, groups_val with X_val, or groups "
             "to ParquetImpressions."
         )
-
-
-def check_monitors(callbacks: Any) -> None:
-    """Raise for callbacks that read validation figures, of which there are none."""
+    if monitor is not None or has_eval_set:
+        return
     for entry in map(without_name, callbacks or []):
         monitor = _monitor_of(entry)
         if monitor.startswith(("valid_loss", "valid_log_loss", "valid_auc", GROUPED)):

@@ -39,8 +39,7 @@ from sk_pwiser._training._devices import find_device
 from sk_pwiser._training._diagnostics import find_rises
 from sk_pwiser._training._early_stopping import (
     best_epoch,
-    check_monitored_groups,
-    check_monitors,
+    check_monitored,
     hold_out,
     plan_epochs,
     stop_reason,
@@ -187,9 +186,8 @@ def validate(
         monitor, first_epoch, max_epochs = plan_epochs(
             settings, len(rows.targets.values), task_names, bool(eval_rows)
         )
-    check_monitored_groups(monitor, eval_rows.get("valid", rows).groups is not None)
-    if monitor is None and not eval_rows:
-        check_monitors(settings.callbacks)
+    has_groups = eval_rows.get("valid", rows).groups is not None
+    check_monitored(monitor, settings.callbacks, bool(eval_rows), has_groups)
     rows.targets.warn_about_labels(
         constant_tasks=not single_pass,
         selection=settings.shared_param("task_space") == "entire",

@@ -15,7 +15,7 @@ from impressions_in_files import (
 )
 from numpy.testing import assert_allclose, assert_array_equal
 from sklearn.metrics import roc_auc_score
-from skorch.callbacks import Callback
+from skorch.callbacks import Callback, EarlyStopping
 
 from sk_pwiser._streaming import StreamedImpressions
 from sk_pwiser._table import NUMERIC_ENCODINGS
@@ -469,6 +469,14 @@ def test_arguments_that_a_dataset_has_itself(folder, arguments, error, message):
 def test_what_takes_tables_only_says_so(folder, fitted):
     with pytest.raises(TypeError, match="ParquetImpressions is read in parts"):
         fitted.partial_fit(read(folder), None)
+
+
+def test_a_callback_that_monitors_validation_rows_needs_them(folder):
+    stops = EarlyStopping(monitor="valid_loss", patience=1)
+    model = make(early_stopping=False, callbacks=[stops], max_epochs=2)
+    with pytest.raises(ValueError, match="'valid_loss', but there are no validation"):
+        model.fit(read(folder))
+    assert len(model.fit(read(folder), eval_set=(X, Y)).history_) <= 2
 
 
 def test_a_refused_dataset_keeps_the_earlier_fit(folder, tmp_path):
