@@ -24,8 +24,9 @@ def funnel_depth(Y):
     -------
     depth : ndarray of int of shape (n_samples,)
         From 0 (the first task is 0) to ``n_tasks`` (all tasks are 1). A label after a 0
-        does not count: a conversion without a click has depth 0. If a label before
-        the first 0 is missing, the depth is unknown and is -1.
+        does not count, so a conversion without a click has depth 0. If a label before
+        the first 0 is missing, the depth is unknown and is -1: for example, a click
+        with a missing conversion may have depth 1 or 2.
 
     Raises
     ------
@@ -52,22 +53,29 @@ def funnel_holdout(
     """Split rows once into training and test indices, stratified by funnel depth.
 
     Every depth (see :func:`funnel_depth`) contributes its share of the test rows,
-    rounded by largest remainder. The estimator selects its validation rows by it.
+    rounded by largest remainder. This is how the estimator selects its validation rows
+    for early stopping.
 
     Parameters
     ----------
     Y : array-like of shape (n_samples, n_tasks) or (n_samples,)
-        Labels, as for :func:`funnel_depth`. Rows of unknown depth are separate strata,
-        as in :class:`FunnelStratifiedKFold`.
+        Labels, 0 or 1; the tasks in funnel order, the click first. Labels of tasks
+        after the first may be missing; rows of unknown depth are separate strata, as in
+        :class:`FunnelStratifiedKFold`. The labels of a single task may have any two
+        values.
     test_size : float, default=0.25
-        Fraction of the test rows, in (0, 1), rounded up. Each set has at least one row.
+        Fraction of the rows in the test set, in (0, 1). The number of test rows is
+        rounded up, but each set contains at least one row.
     random_state : int, RandomState instance or None, default=None
         Seed of the selection; an int gives the same split at every call.
     groups : array-like of shape (n_samples,), default=None
         Groups of rows, such as sessions, which are not split. The groups are stratified
         by the depth of their deepest row, and `test_size` is a fraction of the groups.
     task_parents : "chain", None or dict, default="chain"
-        Which task presupposes which, as in :class:`FunnelStratifiedKFold`.
+        Which task presupposes which, see
+        :class:`~sk_pwiser.MultiTaskCTRCVRClassifier`; names are those of the columns of
+        `Y`, or indices. If the tasks are no funnel, rows are stratified by the last of
+        the tasks that they reached.
 
     Returns
     -------

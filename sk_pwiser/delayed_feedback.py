@@ -21,15 +21,17 @@ def delay_distribution(delay, *, elapsed):
 
     with the number :math:`n_j` of conversions of delay :math:`d_j`. It is 1 from the
     largest delay in the log on: later conversions count as none. Delays with
-    :math:`n_j = R_j`, which cannot be compared with shorter ones, are left out of the
-    product: a single such conversion would make F zero at all shorter delays.
+    :math:`n_j = R_j`, where no impression with a shorter delay is old enough to be
+    compared, are left out of the product: a single such conversion would make F zero at
+    all shorter delays.
 
     Parameters
     ----------
     delay : array-like of shape (n_conversions,)
         Time from the impression to the conversion, in any unit.
     elapsed : array-like of shape (n_conversions,)
-        Time from the impression to the end of the log, in this unit; not below `delay`.
+        Time from the impression to the end of the log, in the same unit, at least the
+        delay.
 
     Returns
     -------
@@ -41,7 +43,8 @@ def delay_distribution(delay, *, elapsed):
     Raises
     ------
     ValueError
-        If shapes differ, there is no conversion, or a delay is outside [0, elapsed].
+        If the shapes differ, if there is no conversion, or if a delay is negative or
+        above its elapsed time.
 
     Warns
     -----
@@ -112,14 +115,17 @@ def delayed_feedback_weights(Y, *, delay, elapsed, cvr=None, min_probability=0.0
     Parameters
     ----------
     Y : array-like of shape (n_samples, n_tasks)
-        Labels, 0 or 1, of at least two tasks, as known at the end of the log.
+        Labels, 0 or 1, at least two tasks. The labels of the last one are those at the
+        end of the log.
     delay : array-like of shape (n_samples,)
-        Time from impression to conversion, in any unit; read for converted rows only.
+        Time from the impression to the conversion, in any unit; read for the converted
+        rows only, NaN elsewhere.
     elapsed : array-like of shape (n_samples,)
         Time from the impression to the end of the log, in the same unit.
     cvr : array-like of shape (n_samples,), default=None
         The conversion rate p of each row, such as `predict_cvr` of an earlier fit. By
-        default the sum of 1 / F(e) over the converted rows, divided by the clicks.
+        default one rate for all rows, the sum of 1 / F(e) over the converted rows
+        divided by the number of clicks.
     min_probability : float, default=0.05
         Smallest F(e) of a row with a label, in (0, 1].
 
@@ -147,10 +153,12 @@ def delayed_feedback_weights(Y, *, delay, elapsed, cvr=None, min_probability=0.0
     -----
     F is assumed to be the same for all rows, and no delay to exceed the longest one in
     the log. With `cvr=None`, the weight of a click without a conversion is exact if all
-    clicks have the same conversion rate. If rates are small, it is close to 1.
+    clicks have the same conversion rate. If rates are small, it is close to 1 in any
+    case.
 
     The weights are those of the feedback shift correction (Yasui et al. 2020), where F
-    and p are two further models. See :ref:`delayed_conversions` for other methods.
+    and p are two further models instead of the estimates above. See
+    :ref:`delayed_conversions` for other methods.
 
     References
     ----------

@@ -85,11 +85,13 @@ class MultiTaskCTRCVRClassifier(
         - `domain_features`, None by default: names or indices of columns that name the
           market, surface or season of a row. They set a factor in (0, 2) of each column
           of the network's input, by the gate of EPNet (Chang et al., 2023), so that one
-          network serves different markets; see :ref:`domain_features`;
+          network serves markets in which columns matter differently; see
+          :ref:`domain_features`;
         - `interaction`, None by default: products of columns in the network's input.
           "cross" replaces the input x by x * (W x + b) + x, a cross layer of DCN-v2
-          (Wang et al., 2021); "fm" appends the sum over pairs of columns of the
-          elementwise products of their embeddings (Rendle, 2010);
+          (Wang et al., 2021); "fm" appends the second-order term of a factorisation
+          machine (Rendle, 2010), the sum over pairs of columns of the elementwise
+          products of their embeddings;
         - `n_cross_layers`, 1 by default: number of cross layers, of which each one
           multiplies x with a linear function of the output of the layer before it;
         - `cross_rank`, None by default: rank of the matrices W, which saves time on
@@ -97,9 +99,11 @@ class MultiTaskCTRCVRClassifier(
         - `task_space`, "entire" by default: a task after the first learns from all
           impressions, and its head gives P(Y_k = 1 | impression). With "conditional"
           it learns from those where the task before it happened, and its head gives
-          P(Y_k = 1 | Y_{k-1} = 1, impression), which predictions multiply;
+          P(Y_k = 1 | Y_{k-1} = 1, impression). Predictions are over impressions in
+          both cases, in the latter by the product of the heads;
         - `monotonicity_weight`, 0 by default and 0.6 with "aitm": weight of
-          :func:`~sk_pwiser.losses.funnel_monotonicity_penalty`.
+          :func:`~sk_pwiser.losses.funnel_monotonicity_penalty`, which penalises a
+          later task's probability above an earlier one's.
     loss : {"pwiser", "bce", "combined_pair", "focal", "jrc"} or class, default="pwiser"
         The loss: binary cross-entropy ("bce"), the same plus the pairwise ranking term
         of PWiseR, another of :mod:`sk_pwiser.losses`, or a subclass of
@@ -108,11 +112,12 @@ class MultiTaskCTRCVRClassifier(
         Keyword arguments of the loss class, such as `surrogate`, `score`, `margins` and
         `tasks` of :class:`~sk_pwiser.losses.PWiseR`.
     pwiser_weight : float or "auto", default=0.1
-        Weight of the pairwise term, >= 0, relative to the cross-entropy of a converted
-        row at any conversion rate; see :class:`~sk_pwiser.losses.PWiseR`. With "auto",
-        `fit` also trains with 0, 0.3 and 1, and keeps 0.1 unless the validation AUC of
-        the last task is higher by two standard errors with another weight; see
-        :ref:`auto_weight`. Losses without the term ignore it.
+        Weight of the pairwise term, >= 0: how strongly the term pulls the score of a
+        converted row, relative to its own cross-entropy, at any conversion rate; see
+        :class:`~sk_pwiser.losses.PWiseR`. With "auto", `fit` also trains with 0, 0.3
+        and 1, and keeps 0.1 unless the validation AUC of the last task is higher by two
+        standard errors with another weight; see :ref:`auto_weight`. Losses without the
+        term ignore it.
     weighting : {"equal", "cagrad", "dwa", "ema", "fixed", "gradcraft", "gradnorm", \
             "metabalance", "nash", "pcgrad", "torchjd", "uncertainty"}, class or \
             Module, default="equal"
@@ -142,8 +147,9 @@ class MultiTaskCTRCVRClassifier(
         value counts as the mean of the known ones, with an input that indicates it.
         See :ref:`encodings_of_numbers`.
     target_encoding : "auto", bool or array-like of (str or int), default="auto"
-        The category columns whose values also give target statistics, the shrunk
-        log-odds of each task and the logarithm of the number of rows; see
+        The category columns whose values also give target statistics: for each task
+        the share of rows in which it happened, shrunk to the base rate, as log-odds
+        minus the base log-odds, and the logarithm of the number of rows; see
         :ref:`target_encoding`. "auto" and True select the columns with at least 100
         distinct values, False none; otherwise names or indices.
     embedding_dim : int or "auto", default=16
@@ -202,14 +208,15 @@ class MultiTaskCTRCVRClassifier(
     missing_labels : {"error", "ignore"}, default="error"
         Whether labels of tasks after the first may be missing (NaN, None, pandas.NA or
         null in `Y`), such as a conversion that may still come. With "ignore", they take
-        no part in the loss, the AUC and the rates of their task; see
-        :ref:`missing_labels`. The loss must take weights per row and task, as those of
-        the package do.
+        no part in the loss, the pairs, the AUC and the rates of their task, and the row
+        keeps its other labels; see :ref:`missing_labels`. The loss must take weights
+        per row and task, as those of the package do.
     task_parents : "chain", None or dict, default="chain"
-        Which task presupposes which, see :ref:`task_trees`. "chain": each the one
-        before it, as conversions presuppose clicks. None: no task another one. A dict:
-        tasks those that they are mapped to, such as
-        ``{"conversion": "click", "like": "click"}``; others presuppose none.
+        Which task presupposes which. "chain": each the one before it, as conversions
+        presuppose clicks. None: no task another one, as a like and a comment on the
+        same view. Otherwise a dict from the names of tasks to the names of those that
+        they presuppose, such as ``{"conversion": "click", "like": "click"}``; tasks
+        without an entry presuppose none. See :ref:`task_trees`.
     negative_sampling_rate : float, default=1.0
         Share of the rows without a click (the first task) that the log has kept, in
         (0, 1], drawn at random. Training uses the rows of the sampled log, without
@@ -223,8 +230,8 @@ class MultiTaskCTRCVRClassifier(
         Keyword arguments of the optimiser, such as `betas` or `momentum`, and
 
         - `average_decay`, 0.99 by default: decay in [0, 1) of an exponential moving
-          average of the weights over the steps of `fit`, with which the network is
-          validated and predicts. 0 or None for no average;
+          average of the weights over the steps of `fit`. Validation figures and
+          predictions are those of the averaged network. 0 or None for no average;
         - `clip_grad_norm`, None by default: largest norm of the gradient of all
           parameters; longer ones are scaled down;
         - `embedding_lr`, None by default: learning rate of the embeddings; None for
@@ -232,8 +239,9 @@ class MultiTaskCTRCVRClassifier(
         - `embedding_weight_decay`, None by default: weight decay of the embeddings;
           None for five times `weight_decay`;
         - `lazy_embeddings`, "auto" by default: whether a step of "adam" updates only
-          the embeddings of values in the batch, and only their moments. "auto" does so
-          for tables of 2**20 weights or more, if the other parameters support it.
+          the embeddings of values in the batch, and only their moments, so that its
+          cost does not depend on the number of values. "auto" does so for tables of
+          2**20 weights or more, if the other parameters support it.
     lr : float, default=0.003
         Learning rate.
     weight_decay : float, default=0.0001
@@ -245,8 +253,10 @@ class MultiTaskCTRCVRClassifier(
     stratified_batches : bool, default=False
         Whether every batch has a row at the end of the funnel, a converted one. If
         there are fewer converted rows than batches, they are drawn several times, with
-        weights that sum to one draw. The expected loss is that of shuffled batches, but
-        for the pair terms of "combined_pair" and "jrc", means over pairs of a batch.
+        weights that sum to one draw. The expected loss is that of shuffled batches,
+        also with the pairwise term of "pwiser", in which a converted row counts with
+        its weight. The pair terms of "combined_pair" and "jrc" are means over the pairs
+        of a batch, for which this does not hold.
     max_epochs : int, default=50
         Largest number of epochs.
     early_stopping : "auto", bool, str or callable, default="auto"
@@ -278,9 +288,10 @@ class MultiTaskCTRCVRClassifier(
             default=False
         Whether training runs the network through :func:`torch.compile`, and in which
         mode: "reduce-overhead" and "max-autotune" use CUDA graphs. Compiling takes up
-        to a minute, did not speed up training on CPUs, and does not support weightings
-        of gradients. "graph" does not compile: the whole step becomes a CUDA graph,
-        with the same results, or a warning names why it cannot; see :ref:`graphs`.
+        to a minute, and did not speed up training on CPUs. It does not support
+        weightings of gradients. "graph" does not compile: the whole step, with its
+        gradients and the optimiser, becomes a CUDA graph with the same results; where
+        it cannot, a warning names the reason, see :ref:`graphs`.
     callbacks : list, default=None
         Callbacks of skorch, see :ref:`hooks`. Those that read validation figures
         require early stopping. The history has no figures per batch; `EpochScoring`
@@ -291,10 +302,10 @@ class MultiTaskCTRCVRClassifier(
         Ctrl-C. Callbacks of scikit-learn are set by ``set_callbacks`` instead, see
         :ref:`sklearn_callbacks`.
     checkpoint_dir : str or path-like, default=None
-        A folder for checkpoints of one fit at a time, written after every epoch, of
-        which the last two are kept. After a crash, `fit` of a new estimator with the
-        same parameters and `warm_start=True` resumes from them; see :ref:`checkpoints`.
-        `partial_fit` writes none.
+        A folder for checkpoints, of one fit at a time: `fit` writes the state of
+        training to it after every epoch, and keeps the last two files. After a crash,
+        `fit` of a new estimator with the same parameters and `warm_start=True` resumes
+        from them; see :ref:`checkpoints`. `partial_fit` writes none.
     warm_start : bool, default=False
         Whether `fit` continues from the earlier fit, with its encoding, weights,
         optimiser state, validation split and history; see :ref:`warm_start`. Target
@@ -305,10 +316,11 @@ class MultiTaskCTRCVRClassifier(
         `max_categories` and `n_hash_buckets` are ignored. Without an earlier fit, `fit`
         resumes from `checkpoint_dir`, if it has a checkpoint.
     verbose : int, default=0
-        1 prints one line per epoch: the losses, the mean log loss and the AUC of the
-        validation rows; and at the end where and why training ended. 2 adds, in a
-        terminal or a notebook, a progress bar over the batches. A larger number n
-        prints every n-th epoch, without bars.
+        1 prints one line per epoch: the losses, the mean log loss of the validation
+        rows, the validation AUC of the tasks in the order of the funnel, and their
+        mean; and at the end where and why training ended. 2 adds, in a terminal or a
+        notebook, a progress bar over the batches. A larger number n prints every n-th
+        epoch, without bars.
     random_state : int, RandomState instance or None, default=None
         Seed of all random numbers. torch's global generators are left unchanged.
     task_names : list of str, default=None
@@ -328,8 +340,9 @@ class MultiTaskCTRCVRClassifier(
         `valid_log_loss_mean` and `valid_auc_mean`. `valid_loss` has the pairwise term
         and the weights of the tasks; settings are compared by the log loss. A scorer
         as `early_stopping` adds `valid_score`, "grouped_auc" `valid_grouped_auc_<task>`
-        and their mean, PWiseR `train_batches_without_pairs`, and missing labels
-        `train_missing_<task>`, the number of rows without that label.
+        and their mean, PWiseR `train_batches_without_pairs`,
+        and missing labels `train_missing_<task>`, the number of rows without that
+        label.
     n_iter_ : int
         Number of epochs trained, including those before a warm start.
     best_epoch_ : int
@@ -344,10 +357,11 @@ class MultiTaskCTRCVRClassifier(
         The weight of the pairwise term; with "auto", the chosen one.
     pwiser_weight_search_ : dict
         The comparison, if `pwiser_weight="auto"` has compared weights: `task`, the name
-        of the task that decided, and columns with one entry per weight, as for
-        `pandas.DataFrame`: `pwiser_weight`; `n_splits`, the number of splits;
-        `valid_auc_<task>`, the mean AUC on the validation rows; `difference`, that of
-        the deciding task minus that with 0.1 on the same splits; `standard_error`.
+        of the task that decided, and columns with one entry per weight that was
+        trained, as for `pandas.DataFrame`: `pwiser_weight`; `n_splits`, the number of
+        splits; `valid_auc_<task>`, the mean AUC on the validation rows;
+        `difference`, the mean AUC of the task that decided minus that with 0.1 on the
+        same splits, and its `standard_error`.
     task_names_ : list of str
         Names of the tasks.
     task_parents_ : dict of str to (str or None)
@@ -547,20 +561,22 @@ class MultiTaskCTRCVRClassifier(
                 default=None
             Weights of the rows, or of the rows and tasks, >= 0. Weights above 0 are
             scaled to a mean of 1. Weights below 1e-38 times the largest one count as 0,
-            with a warning. A weight of 0 for a task leaves the row out of its loss and
-            AUC; after the first task, it makes the label missing, as NaN does.
+            with a warning. A weight of 0 for a task after the first makes the
+            label missing, as NaN does with `missing_labels="ignore"`; for the first
+            task, it leaves the row out of that task's loss and AUC only.
         groups : array-like of shape (n_samples,), default=None
             Group of each row, such as a session. Losses that compare rows do so within
             groups, the validation rows of early stopping are whole groups, and so are
             the blocks of the target statistics.
         eval_set : tuple of (X, Y), ParquetImpressions, list or dict, default=None
             Validation rows, such as a later day, a ParquetImpressions only if `X` is
-            one, too, which early stopping uses in place of a part of the rows. They
-            take no part in the encoding, and have no weights, and groups only in a
-            ParquetImpressions. With `early_stopping="auto"` they turn it on; with False
-            every epoch is trained. Of a list of pairs, or a dict of names to pairs, the
-            last is the validation set; figures of the others are in `history_`, too,
-            beginning with `valid_0_`, `valid_1_` and so on, or with their name.
+            one, too. Their figures go into `history_`, and early stopping uses them in
+            place of a random part of the rows. They take no part in the encoding, and
+            have no weights, and groups only in a ParquetImpressions. With
+            `early_stopping="auto"` they turn it on; with False every epoch is trained.
+            Of a list of pairs, or a dict of names to pairs, the last is the validation
+            set; the figures of the others begin with `valid_0_`, `valid_1_` and so on,
+            or with their name.
         X_val : {DataFrame, array-like} of shape (n_val, n_features), default=None
             Validation rows, in place of `eval_set`, as in
             :class:`~sklearn.ensemble.HistGradientBoostingClassifier`; they may be a
@@ -589,9 +605,10 @@ class MultiTaskCTRCVRClassifier(
             If a checkpoint cannot be written. An earlier fit stays usable, and so do
             earlier checkpoints.
         KeyboardInterrupt
-            If training is interrupted. An earlier fit stays usable, and
-            `checkpoint_dir` has the last complete epoch. With
-            :class:`~sk_pwiser.callbacks.KeepOnInterrupt` in `callbacks`, `fit` returns.
+            If training is interrupted, by Ctrl-C for example. An earlier fit stays
+            usable, and `checkpoint_dir` has the last complete epoch. To keep the epochs
+            trained so far instead, put :class:`~sk_pwiser.callbacks.KeepOnInterrupt`
+            into `callbacks`.
 
         Warns
         -----
@@ -645,12 +662,13 @@ class MultiTaskCTRCVRClassifier(
     @accept_any_case_of_y
     @_fit_context(prefer_skip_nested_validation=True)
     def partial_fit(self, X, Y, classes=None, sample_weight=None, groups=None):
-        """Update the network with one pass over some rows; none are held out.
+        """Update the network with one pass over some rows.
 
         The first call learns the encoding of the columns, and builds the network. Later
-        calls keep the encoding, but for numeric columns that were constant so far, take
-        new category values as unseen, and update the network in place, so that no other
-        thread may predict before the call returns.
+        calls keep the encoding, take new category values as unseen, and update the
+        network in place, so that no other thread may predict before the call returns.
+        A numeric column that was constant so far is learnt from the first rows in which
+        it varies. No rows are held out.
 
         Parameters
         ----------

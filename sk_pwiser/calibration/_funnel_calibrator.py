@@ -74,7 +74,8 @@ class FunnelCalibrator(
     A loss that ranks, such as PWiseR, or rates that change with time move the predicted
     probabilities away from the observed rates. The calibrator maps the logit of each
     task to a probability by a curve fitted to rows that the estimator was not trained
-    on, and lowers a later task to an earlier one, so that P(conversion) <= P(click).
+    on. A later task that would then be more likely than an earlier one is lowered to
+    it, so that P(conversion) <= P(click) in every row.
 
     Parameters
     ----------
@@ -84,7 +85,8 @@ class FunnelCalibrator(
     method : {"isotonic", "sigmoid", "temperature"}, default="isotonic"
         The curves: an increasing function ("isotonic", for some hundred events or
         more), a sigmoid of a linear function of the logit ("sigmoid", Platt's method,
-        for fewer), or the logit divided by one number ("temperature").
+        for fewer), or the logit divided by one number ("temperature"), which corrects
+        the spread of the logits and the rate together, not each by itself.
     cv : int, cross-validation generator or iterable, default=None
         With None, `estimator` must be fitted, and `fit` fits only the curves.
         Otherwise `fit` trains a clone of the estimator per split, fits the curves to
@@ -92,18 +94,21 @@ class FunnelCalibrator(
         rows. An int is the number of folds of
         :class:`~sk_pwiser.model_selection.FunnelStratifiedKFold`, not shuffled.
     ordered : bool, default=True
-        Whether no task is more likely than the one that it presupposes: the one before
-        it, or that of the estimator's `task_parents_`. False calibrates each alone.
+        Whether no task is more likely than the task that it presupposes: in a funnel,
+        or by the `task_parents_` of an estimator that has them, the one before it. With
+        False the probabilities of the tasks are calibrated independently of each other.
     negative_sampling_rate : float or "auto", default="auto"
         Share of the rows without a click (the first task) that the log has kept, in
-        (0, 1]. These rows count 1 / rate times in the curves, so that calibrated
+        (0, 1]. The rows passed to `fit` are expected to be of this sampled log. Rows
+        without a click then count 1 / rate times in the curves, so that calibrated
         probabilities are those of the full log. "auto" is the estimator's own
         parameter of this name, or 1 if it has none. Pass 1 if the estimator was
         trained on a sampled log, but the rows of the calibration are of the full one.
     by : str or int, default=None
         Name or index of a column of `X`, such as the market. The log-odds of each of
-        its values are shifted, per task, to the rate of the value, as far as its number
-        of events supports it. Values that are missing or new have the common curve.
+        its values are shifted, per task, from the common curve to the rate of the
+        value, as far as its number of events supports it. Values that are missing or
+        were not in `fit` have the common curve.
 
     Attributes
     ----------
@@ -112,8 +117,8 @@ class FunnelCalibrator(
     calibrators_ : list
         The curve of each task, None for a task that is left unchanged.
     shifts_ : dict
-        From a value of the column `by` to its shifts, in log-odds: an ndarray of shape
-        (n_tasks,). Empty without `by`.
+        The shifts of the values of the column `by`: from a value to an ndarray of shape
+        (n_tasks,), in log-odds. Empty without `by`.
     classes_ : ndarray of shape (n_tasks, 2) or (2,)
         The labels of each task; 1-D for a single task.
     task_names_ : list of str
@@ -132,15 +137,17 @@ class FunnelCalibrator(
     -----
     "isotonic" draws straight lines, in log-odds, between the centres of the steps of
     :class:`~sklearn.isotonic.IsotonicRegression`, similar to Oron and Flournoy (2017),
-    so that AUC stays the same, except for rows outside the outermost centres. "sigmoid"
-    is that of :class:`~sklearn.calibration.CalibratedClassifierCV` for equal weights.
+    since steps lose the ranking of their rows. AUC stays the same, except for the rows
+    outside the outermost centres. "sigmoid" equals that of
+    :class:`~sklearn.calibration.CalibratedClassifierCV` for rows of equal weight.
 
     The shifts of `by` are the modes of their posterior distribution: the prior is
     normal with mean 0, and its variance maximises the marginal likelihood of the
     labels (empirical Bayes). They change the order of rows only between values.
 
     "sigmoid" and "isotonic" also calibrate an estimator whose probabilities are those
-    of the sampled log. "temperature" cannot: it leaves a probability of 0.5 unchanged.
+    of the sampled log. "temperature" cannot, because it leaves a probability of 0.5
+    unchanged.
 
     References
     ----------
@@ -216,7 +223,8 @@ class FunnelCalibrator(
         sample_weight : array-like of shape (n_samples,) or (n_samples, n_tasks), \
                 default=None
             Weights of the rows, or of the rows and tasks, >= 0, in the curves and in
-            the fits, without those that follow from `negative_sampling_rate`.
+            the fits. Only their ratios matter to the curves. They are multiplied by the
+            weights that follow from `negative_sampling_rate`, so leave those out.
 
         Returns
         -------
@@ -234,9 +242,9 @@ class FunnelCalibrator(
         UserWarning
             If a task has one class only in these rows: its probabilities stay those of
             the estimator. If `ordered=True`, but labels break the order of the tasks.
-            If `cv` trains on rows from after the start of its test part, although the
-            estimator has a `time_column` or a
-            :class:`~sk_pwiser.history.HistoryFeatures`, or `X` columns of these.
+            Each is one warning that names all such tasks. If `cv` trains on rows from
+            after the start of its test part, although the estimator has a `time_column`
+            or a :class:`~sk_pwiser.history.HistoryFeatures`, or `X` columns of these.
         """
         X, y, sample_weight = indexable(X, y, sample_weight)
         if self.cv is None:
@@ -471,7 +479,8 @@ class FunnelCalibrator(
         ----------
         path : str or path-like
             The file, in the format of
-            :meth:`~sk_pwiser.MultiTaskCTRCVRClassifier.save`; it may exist already.
+            :meth:`~sk_pwiser.MultiTaskCTRCVRClassifier.save`. One that exists is
+            replaced.
 
         Raises
         ------

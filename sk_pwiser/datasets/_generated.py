@@ -45,12 +45,13 @@ def make_ctr_cvr(
 ):
     """Generate impressions with clicks, conversions and their true probabilities.
 
-    An impression is clicked out of genuine interest or by accident, and only a genuine
-    click can convert. The probabilities of interest and of conversion are logistic
-    functions of two scores, which depend on a shared direction of the standard normal
-    numeric features and on correlated effects of the categories, and contain quadratic
-    terms, which a linear model cannot represent. Accidents depend on another direction
-    (with at least four numeric features) and on independent category effects.
+    An impression is clicked out of genuine interest or, without interest, by accident.
+    Only a genuine click can convert. The probabilities of interest and of conversion
+    are logistic functions of two scores. Both scores depend on a shared direction of
+    the standard normal numeric features and on correlated effects of the categories,
+    and both contain quadratic terms, which a linear model cannot represent. Accidents
+    depend on another direction (with at least four numeric features) and on independent
+    category effects.
 
     Parameters
     ----------
@@ -62,12 +63,13 @@ def make_ctr_cvr(
         Number of categorical features.
     n_categories : int or array-like of int, default=50
         Number of values of each categorical feature, or one number per feature. The
-        share of code k is proportional to 1 / (k + 1).
+        popularity of the values is long-tailed: the share of code k is proportional to
+        1 / (k + 1).
     ctr : float, default=0.05
         Mean of the true click probability over the rows.
     cvr : float, default=0.1
-        Expected conversions divided by the expected clicks, including accidental ones.
-        It must be less than `1 - click_noise`.
+        Expected number of conversions divided by the expected number of clicks,
+        including accidental clicks. It must be less than `1 - click_noise`.
     click_noise : float, default=0.0
         Expected fraction of accidental clicks among the clicks, in [0, 1).
     as_frame : bool, default=True
@@ -83,8 +85,8 @@ def make_ctr_cvr(
 
         data : DataFrame or ndarray of shape (n_samples, n_features)
             The features `numeric_0`, ... as floats, then `category_0`, ... as
-            `category`, whose values are the codes 0, 1, ... In an array, all columns
-            are floats.
+            `category`, whose values are the codes. In an array, all columns are floats,
+            and the last `n_categorical` columns contain the codes 0, 1, ...
         target : DataFrame or ndarray of shape (n_samples, 2)
             The labels 0 and 1, columns `click` and `conversion`. Every converted row
             is also clicked.
@@ -96,21 +98,24 @@ def make_ctr_cvr(
         interest : ndarray of shape (n_samples,)
             True probability P(genuine click | row), which is less than `ctr` with click
             noise and equal to it otherwise.
-        task_names, feature_names : list of str
-            Names of the columns of `target` and of `data`.
+        task_names : list of str
+            `["click", "conversion"]`.
+        feature_names : list of str
+            Names of the columns of `data`.
 
     Raises
     ------
     ValueError
-        If a parameter is out of range, there is no feature, `n_categories` does not
-        contain one number per categorical feature, or `cvr` is too large.
+        If a parameter is out of range, if there is no feature, if `n_categories` does
+        not contain one number per categorical feature, or if `cvr` is not less than
+        `1 - click_noise`.
 
     Notes
     -----
-    The mean probabilities of the generated rows equal `ctr`, `cvr` and `click_noise`
-    exactly; the rates of the labels differ from them by sampling noise. Calls with
-    different seeds use unrelated models of users, so training and test data must come
-    from the same call.
+    Scales and intercepts are solved for the generated rows, so that the mean
+    probabilities equal `ctr`, `cvr` and `click_noise` exactly; the rates of the labels
+    differ from them by sampling noise. Calls with different seeds use unrelated models
+    of users, so training and test data must come from the same call.
 
     Examples
     --------

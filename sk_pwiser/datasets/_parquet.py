@@ -135,16 +135,16 @@ class ParquetImpressions:
     """Impressions in Parquet files, which `fit` and `predict_proba` read in parts.
 
     :class:`~sk_pwiser.MultiTaskCTRCVRClassifier` takes this object in place of `X` and
-    `Y`. The footers of all files are checked when it is created. See
-    :ref:`larger_than_memory`.
+    `Y`, and reads the rows in `fit`. The footers of all files are read and checked when
+    the object is created. See :ref:`larger_than_memory`.
 
     Parameters
     ----------
     path_or_glob : str, os.PathLike or list of these
         A file, a folder with files at any depth, or a pattern such as
         `"log/day=2024-05-*/*.parquet"`. Folders named `column=value` add a column
-        (Hive partitions), and names in a folder that begin with `_` or `.` are left
-        out. Files are read in the order of their paths.
+        (Hive partitions). Inside a folder, files and folders whose names begin with `_`
+        or `.` are left out. Files are read in the order of their paths.
     features : list of str
         Columns of `X`, in this order.
     targets : str or list of str
@@ -152,32 +152,35 @@ class ParquetImpressions:
         read them; for files without labels, pass an empty list.
     filters : pyarrow.dataset.Expression or list of tuple, default=None
         Which rows to use, as in :func:`pyarrow.parquet.read_table`, for example
-        `[("day", ">=", 3)]`. Files and row groups without such rows are not read.
+        `[("day", ">=", 3)]`. Files and row groups that cannot contain such rows are not
+        read.
     sample_weight : str or list of str, default=None
         Column with the weights of the rows, or one column per task.
     groups : str, default=None
         Column with the groups of the rows, for losses and early stopping that compare
-        rows within groups. The rows of a group must be consecutive rows of one file; if
-        it lies at the border of two parts of 16,384 rows, it may count as two groups.
+        rows within groups. The rows of a group must be consecutive rows of one file.
+        Rows are read in parts of 16,384 rows; a group at the border of two parts may
+        count as two groups.
     filesystem : pyarrow.fs.FileSystem, default=None
         File system that contains the files. By default, it is taken from a URI such as
         `"s3://..."`; other paths are local.
     on_corrupt : {"raise", "skip"}, default="raise"
         Whether files and row groups that cannot be read raise an error, or are left out
-        with one warning.
+        with one warning that counts them.
     sample_rows : int, default=200000
         Number of rows, drawn at random, from which the distributions of numeric columns
-        are learnt. Of no more rows, the encoding is the same as in memory.
+        are learnt. Up to this number of rows, the encoding is the same as for a fit in
+        memory.
     max_values : int, default=1000000
         Number of distinct values of a category column up to which their frequencies are
-        exact. Beyond it, the least frequent ones are dropped repeatedly while rows are
-        read, with one warning.
+        exact. If there are more, the least frequent values are dropped repeatedly while
+        rows are read, with one warning.
     shuffle_rows : int, default=262144
         Number of rows that are shuffled together in training. Twice as many rows are in
         memory at a time.
     cache_dir : str or os.PathLike, default=None
-        Folder for the encoded rows, which are deleted at the end of `fit`; by default
-        :func:`tempfile.gettempdir`, which may be in memory.
+        Folder for the encoded rows, which are deleted at the end of `fit`. By default,
+        it is :func:`tempfile.gettempdir`, which may be in memory.
 
     Attributes
     ----------
@@ -191,8 +194,9 @@ class ParquetImpressions:
     Raises
     ------
     ValueError, TypeError
-        If a parameter is invalid, a column is missing in a file or has different types,
-        a file is corrupt, or there are no rows. The message names file and column.
+        If a parameter is invalid, if a column is missing in a file or has different
+        types, if a file is corrupt, or if there are no rows. The message names the file
+        and the column.
     FileNotFoundError
         If no file matches.
 

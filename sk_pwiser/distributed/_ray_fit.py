@@ -34,11 +34,12 @@ def fit(
 ):
     """Train an estimator on a dataset with several workers of a Ray cluster.
 
-    The calling process learns the columns and encodes the rows, of which every worker
-    reads a share. Outputs and labels are joined over the workers before the loss is
-    computed, and gradients are summed. A step, with all pairs of rows that the loss
-    compares, is therefore the same as in one process on the joined batch of
-    `batch_size` rows. See :ref:`many_workers`.
+    The columns are learnt and the rows encoded once, by the calling process. Every
+    worker then reads its share of the encoded rows and runs the network on it. Outputs
+    and labels are joined over the workers before the loss is computed, and gradients
+    are summed. The loss and the gradient of a step, with all pairs of rows that PWiseR,
+    JRC and the combined pair loss compare, are therefore the same as in one process on
+    the joined batch of `batch_size` rows. See :ref:`many_workers`.
 
     Parameters
     ----------
@@ -50,8 +51,9 @@ def fit(
         Number of workers, each a process.
     storage_path : str or os.PathLike
         Folder for checkpoints and, unless `dataset.cache_dir` is set, for the encoded
-        rows, which all machines see; both are deleted at the end. For checkpoints it
-        may be a URI such as `"s3://..."`, where the last ones remain.
+        rows; both are deleted at the end. With workers on several machines, a folder
+        that all of them see. For checkpoints it may be a URI such as `"s3://..."`,
+        where the last ones remain.
     use_gpu : bool, default=False
         Whether every worker uses a GPU.
     eval_set : ParquetImpressions or tuple of (X, Y), default=None
@@ -60,13 +62,13 @@ def fit(
         Resources that Ray reserves per worker; by default one CPU, and one GPU if
         `use_gpu`.
     max_failures : int, default=3
-        How often training resumes from the checkpoint of its last epoch after a worker
-        was lost.
+        How often training resumes from its last checkpoint after a worker was lost.
+        A checkpoint is written after every epoch.
     address : str, default=None
         Address of a running cluster, such as `"10.0.0.1:6379"`, or `"auto"` for the one
-        on this machine. By default the cluster that this process is connected to, the
-        one in the environment variable `RAY_ADDRESS`, or else one that is started on
-        this machine and stopped at the end.
+        on this machine. By default the cluster that this process is connected to, or
+        the address in the environment variable `RAY_ADDRESS`; without either, Ray is
+        started on this machine and stopped at the end.
     timeout : float, default=60.0
         Seconds to wait for the cluster to answer, and for its resources to be free.
 
@@ -86,15 +88,17 @@ def fit(
     ConnectionError
         If there is no cluster at the address.
     RuntimeError
-        If workers were lost more than `max_failures` times, or have different weights
-        after an epoch, since a callback or a class of your own depends on the worker.
-        Other errors of a worker are raised unchanged.
+        If workers were lost more than `max_failures` times, or if they do not have the
+        same weights after an epoch, since a callback or a class of your own depends on
+        the worker. Other errors of a worker are raised unchanged.
 
     Notes
     -----
     With the same `random_state`, files, parameters and number of workers the result is
-    the same on CPUs, also after a worker was lost. The example
-    `examples/cluster/ray_fit.py` runs on one machine.
+    the same on CPUs, also after a worker was lost; with another number of workers, the
+    rows come in another order.
+
+    The example `examples/cluster/ray_fit.py` runs on one machine.
     """
     import_ray()
     settings = _check(estimator, dataset, num_workers, use_gpu, max_failures, timeout)

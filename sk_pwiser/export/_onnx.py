@@ -33,13 +33,15 @@ EXPORT_LOCK = threading.Lock()
 def to_onnx(estimator, path, *, inputs="encoded"):
     """Write the network of a fitted estimator to an ONNX file.
 
-    The graph has the output ``probabilities``: that of `predict_proba`, in float32.
+    The graph has the output ``probabilities``: the result of `predict_proba`, in
+    float32.
 
     Parameters
     ----------
     estimator : MultiTaskCTRCVRClassifier or FunnelCalibrator
         The fitted estimator, or the fitted calibrator of one, whose curves become part
-        of the graph. With `by`, a category column, `inputs` must be "raw".
+        of the graph. With `by`, its column must be a category column of the
+        estimator, and `inputs` "raw".
     path : str or path-like
         The file. An existing file is only replaced when the export is complete.
     inputs : {"encoded", "raw"}, default="encoded"
@@ -63,17 +65,20 @@ def to_onnx(estimator, path, *, inputs="encoded"):
         :class:`~sk_pwiser.calibration.FunnelCalibrator` of one.
     ValueError
         If `inputs` is unknown, or if the network or a column cannot be exported; the
-        message names it, and no file is written. Columns of arrays of numbers cannot be
-        exported, nor with "raw" columns of lists, with hash buckets, with both text and
-        numbers, with values that are neither, with both missing values and the empty
-        string, or with the name "probabilities".
+        message names it. Columns of arrays of numbers cannot be exported. With "raw",
+        the same holds for columns of lists, and for columns with hash buckets, with
+        both text and numbers, with values that are neither, with both missing values
+        and the empty string, or with the name "probabilities". In these cases no file
+        is written.
     OSError
         If the file cannot be written, for example because its folder does not exist.
 
     Notes
     -----
-    The TorchScript-based exporter of PyTorch is deprecated, but needs onnx only. The
-    graph computes in float32, even if `precision="bfloat16"` was used in training.
+    The network is exported with the TorchScript-based exporter of PyTorch, which is
+    deprecated, but needs no package in addition to onnx.
+
+    The graph computes in float32, even if `precision="bfloat16"` was used in training.
 
     Examples
     --------

@@ -295,8 +295,9 @@ class Scorer:
 
     A scorer looks up category values in dictionaries and runs the network in ONNX
     Runtime, which is much faster than `predict_proba` on a DataFrame with one row. It
-    is a copy that later fits do not change, and threads can share it. It can be
-    pickled, without training data and optimiser; only load pickles that you trust.
+    is a copy: later fits of the estimator do not change it. Threads can share it. It
+    can be pickled, and contains neither training data nor the optimiser. Only load
+    pickles from a trusted source.
 
     Parameters
     ----------
@@ -305,7 +306,8 @@ class Scorer:
     runtime : {"auto", "onnx", "torch"}, default="auto"
         What runs the network: ONNX Runtime, or PyTorch, which takes several times as
         long for few rows. "auto" is "onnx" if onnx and onnxruntime are installed and
-        the network can be exported, also when a pickle is loaded, else "torch".
+        the network can be exported, and "torch" otherwise. "auto" decides again when a
+        pickle is loaded.
 
     Attributes
     ----------
@@ -331,11 +333,13 @@ class Scorer:
     Notes
     -----
     The scorer computes on the CPU in float32. Its predictions differ from those of
-    `predict_proba` by rounding errors, and more with `precision="bfloat16"`.
+    `predict_proba` by rounding errors, and more from those of an estimator with
+    `precision="bfloat16"`.
 
-    ONNX Runtime computes on the thread that calls the scorer, with a copy of the
-    weights. PyTorch uses several threads: in a server with one worker per core, call
-    ``torch.set_num_threads(1)``, so that the workers do not compete for the cores.
+    ONNX Runtime computes on the thread that calls the scorer. It holds a copy of the
+    weights beside those that are pickled. PyTorch uses several threads: in a server
+    with one worker per core, call ``torch.set_num_threads(1)``, so that the workers do
+    not compete for the cores.
 
     Examples
     --------
@@ -402,12 +406,14 @@ class Scorer:
             - columns, as a dictionary from field names to lists or 1-D arrays of equal
               length. The value of a list column is then a list of lists.
 
-            Missing values are None or NaN. Other fields are ignored. A value of a
-            different kind than in `fit`, such as text instead of a number, is an error.
+            Missing values are None or NaN. Other fields are ignored. Each row is
+            checked separately: a value of a different kind than in `fit`, such as text
+            instead of a number, is an error even if all other rows are valid.
         shared : dict, default=None
             One value for each field that the rows do not have, such as those of the
             user to whom all candidates are shown. The result is that of the rows
-            ``{**shared, **row}``, which must not differ in their fields.
+            ``{**shared, **row}``, but these values are encoded once. The rows must not
+            differ in their fields.
 
         Returns
         -------

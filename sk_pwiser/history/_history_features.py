@@ -30,23 +30,26 @@ class HistoryFeatures(DocLink, HistoryFiles, TransformerMixin, BaseEstimator):
     and the time since the last impression and event; over all the past, over windows
     and with exponential decay. Lists hold the last values of a column.
 
-    A row sees impressions with an earlier time, and labels of impressions whose time
-    plus `label_delay` is earlier. See :ref:`history`.
+    A row sees what is strictly earlier than itself: impressions with an earlier time,
+    and labels of impressions whose time plus `label_delay` is earlier. Rows of equal
+    time see none of each other. See :ref:`history`.
 
     Parameters
     ----------
     keys : list of str or tuple of str
-        Columns whose values have a past, unless missing, such as ``["user", "item"]``;
-        a tuple, such as ``("user", "category")``, stands for the pairs of values.
+        Columns whose values have a past, such as ``["user", "item"]``; a tuple stands
+        for the pairs of values, such as ``("user", "category")``. Rows in which a value
+        is missing have no past for this key.
     time : str
         The column of times: dates, or numbers of any unit.
     label_delay : duration, list or dict, default=0
         How long after its impression a label is known, one for all tasks, one per task,
         or a dict from names of tasks. A duration is a number, in the unit of the times
-        (seconds if these are dates), a text such as "30min" or "7d", or a timedelta.
+        (in seconds if these are dates), a text such as "30min", "1h" or "7d", or a
+        timedelta.
     windows : list of duration, default=()
         Numbers are counted over all the past, and over the last of each of these
-        durations, which have no known event unless they exceed its `label_delay`.
+        durations, in which no event is known unless they exceed its `label_delay`.
     half_lives : list of duration, default=()
         Numbers are also counted with weights that halve with each of these ages.
     lists : list of dict, default=()
@@ -57,16 +60,20 @@ class HistoryFeatures(DocLink, HistoryFiles, TransformerMixin, BaseEstimator):
         - "n": the largest number of values, by default 20;
         - "task": a task that must have happened, by name or index, by default none;
         - "ages": "values" adds a column with lists of the values' ages, "buckets" one
-          with ``floor(log2(1 + age))``, which the estimator can take as categories.
+          with the integers ``floor(log2(1 + age))``, which the estimator can take as
+          categories.
     smoothing : float, default=2.0
         Strength of the shrinkage of rates to the rate over all keys: the number of
         events of the rarer kind that the added rows would have.
     max_age : duration, default=None
-        A key that has no impression for longer begins anew, and leaves the state.
+        A key that has no impression for longer than this begins anew, and is dropped
+        from the state.
     max_keys : int, default=None
-        The largest number of keys of a kind in the state: the latest are kept.
+        The largest number of keys of a kind in the state after `fit` and `update`;
+        those with the latest impressions are kept.
     passthrough : bool, default=True
-        Whether the columns of ``X``, except for the times, precede the new ones.
+        Whether the columns of ``X`` precede the new ones. The column of times is left
+        out; a copy of it under another name is not.
 
     Attributes
     ----------
@@ -154,8 +161,8 @@ class HistoryFeatures(DocLink, HistoryFiles, TransformerMixin, BaseEstimator):
         Raises
         ------
         ValueError, TypeError
-            If a parameter is invalid, a column is absent, a time is missing or cannot
-            be sorted, or a label is neither 0 nor 1. An earlier fit is kept.
+            If a parameter is invalid, if a column is absent, if a time is missing or
+            cannot be sorted, or if a label is neither 0 nor 1. An earlier fit is kept.
         """
         self._fit(X, y, returns_features=False)
         return self
@@ -187,7 +194,8 @@ class HistoryFeatures(DocLink, HistoryFiles, TransformerMixin, BaseEstimator):
         y : array-like of shape (n_samples, n_tasks) or (n_samples,), default=None
             Labels. None if no label is known.
         overlap : {"error", "merge"}, default="error"
-            Whether rows from before the end of the state are an error, or are added.
+            What rows from before the end of the state are: an error, or rows that
+            arrive late and are added as if they had been in time.
 
         Returns
         -------
@@ -260,8 +268,8 @@ class HistoryFeatures(DocLink, HistoryFiles, TransformerMixin, BaseEstimator):
     def replay(self, X, y=None, *, update=False):
         """Walk a later period in the order of time, each row with what was known then.
 
-        A row sees the state and the earlier rows of ``X``, as it would have in
-        operation, so that a model is honestly evaluated on a later period.
+        This is the honest way to evaluate a model on a later period: a row sees the
+        state and the earlier rows of ``X``, as it would have in operation.
 
         Parameters
         ----------
@@ -297,7 +305,8 @@ class HistoryFeatures(DocLink, HistoryFiles, TransformerMixin, BaseEstimator):
     def transform_row(self, row):
         """Return a row with what is known at its time; for serving.
 
-        The values are those of `transform`, from lookups that build no table.
+        The values are those of `transform`, from lookups that build no table: see
+        ``benchmarks/history.py`` for the time per row.
 
         Parameters
         ----------
@@ -325,8 +334,8 @@ class HistoryFeatures(DocLink, HistoryFiles, TransformerMixin, BaseEstimator):
     def merge(self, other):
         """Add the state of another history of the same parameters and tasks.
 
-        The logs may be of any users and periods. With `max_age`, a key that is in both
-        may keep less of its past than in one joint log.
+        The logs of both may be of different users, or of any periods. With `max_age`,
+        a key that is in both may keep less of its past than in one joint log.
 
         Parameters
         ----------

@@ -25,8 +25,9 @@ class HistoryFiles:
     def save(self, path):
         """Write the history to a file that holds no code.
 
-        A loaded history gives the same values and can be updated. The file is in the
-        format of safetensors, has a checksum, and appears at once; see :ref:`files`.
+        The file has the parameters and the state, so that a loaded history gives the
+        same values and can be updated. It is in the format of safetensors, has a
+        checksum, and appears at once or not at all; see :ref:`files`.
 
         Parameters
         ----------

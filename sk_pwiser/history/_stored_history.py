@@ -120,7 +120,8 @@ class StoredHistory:
     """Features of the past of single rows, with the state in a key-value store.
 
     Servers that share a store, such as Redis, need no memory for the state: a row reads
-    one record per key. See :ref:`history`.
+    one record per key. The values are those of
+    :meth:`~sk_pwiser.history.HistoryFeatures.transform_row`. See :ref:`history`.
 
     Parameters
     ----------
@@ -223,7 +224,8 @@ class StoredHistory:
         Parameters
         ----------
         row : dict
-            As for :meth:`~sk_pwiser.history.HistoryFeatures.transform_row`.
+            The fields of the row, as for
+            :meth:`~sk_pwiser.history.HistoryFeatures.transform_row`.
 
         Returns
         -------
@@ -240,7 +242,8 @@ class StoredHistory:
     def update(self, X, y=None, *, overlap="error"):
         """Append a later period of the log to the records of its keys.
 
-        The cost depends on the number of rows alone. `max_keys` does not apply.
+        The cost depends on the number of rows alone. `max_keys` does not apply: the
+        store bounds the number of its keys, for example by their age.
 
         Parameters
         ----------
@@ -249,7 +252,7 @@ class StoredHistory:
         y : array-like of shape (n_samples, n_tasks) or (n_samples,), default=None
             Labels. None if no label is known.
         overlap : {"error", "merge"}, default="error"
-            As for :meth:`~sk_pwiser.history.HistoryFeatures.update`.
+            What rows from before the end of the state are.
 
         Returns
         -------

@@ -97,7 +97,8 @@ class FunnelScoreDisplay:
         Raises
         ------
         ValueError
-            If labels are invalid or do not match the tasks, or there is no such task.
+            If the labels are invalid or do not match the tasks of the estimator, or if
+            there is no such task.
         TypeError
             If `task` is neither an int nor a str.
         """
@@ -132,7 +133,8 @@ class FunnelScoreDisplay:
         Raises
         ------
         ValueError
-            If labels, probabilities or names are invalid, or there is no such task.
+            If labels, probabilities or names are invalid or do not match, or if there
+            is no such task.
         TypeError
             If `task` is neither an int nor a str.
         """

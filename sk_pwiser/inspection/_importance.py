@@ -28,9 +28,10 @@ def task_importances(
     """Compute the permutation importance of every column for every task.
 
     The importance of a column is the decrease of a task's score when the values of the
-    column are permuted over the rows: that of
+    column are permuted over the rows. The values are those of
     :func:`sklearn.inspection.permutation_importance` with the same `random_state`, but
-    the table is encoded and the embeddings are looked up only once.
+    the table is encoded once, and the embeddings are looked up once, for all columns,
+    repeats and tasks.
 
     Parameters
     ----------
@@ -60,7 +61,8 @@ def task_importances(
         importances_mean, importances_std : ndarray of shape (n_columns, n_tasks)
             Mean and standard deviation over the repeats.
         intervals : ndarray of shape (n_columns, n_tasks, 2)
-            95 % confidence intervals of the means, by Student's t; NaN for one repeat.
+            Ends of 95 % confidence intervals of the means over permutations of these
+            rows, by Student's t; NaN with one repeat.
         baseline : ndarray of shape (n_tasks,)
             Scores without a permutation, those of "log_loss" negated.
         column_names : list
@@ -75,7 +77,8 @@ def task_importances(
         If `estimator` is of another class, such as a pipeline, or `n_repeats` is not an
         int.
     ValueError
-        If `scoring`, `n_repeats`, labels or weights are invalid, or `X` is sparse.
+        If `scoring` is unknown, `n_repeats` is less than 1, `X` is sparse, or labels or
+        weights are invalid.
 
     Warns
     -----
@@ -84,7 +87,8 @@ def task_importances(
 
     Notes
     -----
-    Two columns with the same information replace each other: each has a small value.
+    Two columns with the same information replace each other, so that the importance of
+    each of them is small; see :func:`sklearn.inspection.permutation_importance`.
 
     The dense input of the network is kept in memory for all rows: 4 bytes per row and
     component of an embedding. For large tables, pass a sample of the rows.

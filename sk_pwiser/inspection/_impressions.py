@@ -41,19 +41,25 @@ def describe_impressions(
         Impressions, as in ``fit`` of :class:`~sk_pwiser.MultiTaskCTRCVRClassifier`.
         Columns that it refuses, such as dates, are reported.
     Y : array-like of shape (n_samples, n_tasks) or (n_samples,)
-        Labels, as for :func:`~sk_pwiser.model_selection.funnel_depth`.
+        Labels, 0 or 1; the tasks in funnel order, the click first. Those of tasks after
+        the first may be missing.
     time : str or array-like of shape (n_samples,), default=None
         The name of a column of ``X``, or the times of the rows: dates, or numbers of
-        any unit, by which rates are shown, and the last period is compared.
+        any unit. With times, rates are shown by period, and the last period is compared
+        with the rows before it.
     estimator : MultiTaskCTRCVRClassifier, default=None
-        The estimator to describe, fitted or not, by default with default parameters.
+        The estimator whose encoding is described; it need not be fitted. None is one
+        with the default parameters.
     n_periods : int, default=10
-        Largest number of periods, at least 2, with about equal numbers of rows.
+        Number of periods, at least 2, with about equal numbers of rows. Rows of equal
+        time are in one period, so that there may be fewer.
     max_rows : int, default=1_000_000
         Columns are described by a random sample of this number of rows if there are
-        more. Depths and rates are those of all rows.
+        more, whose distinct values are then fewer. Depths and rates are those of all
+        rows.
     random_state : int, RandomState instance or None, default=0
-        Seed of the sample, of the folds, and of the last period without times.
+        Seed of the sample, of the folds, and of the rows that stand for the last period
+        if there are no times.
 
     Returns
     -------
@@ -76,15 +82,18 @@ def describe_impressions(
     with the same value, in at most 64 bins for numbers, shrunk to the mean rate. It is
     the mean over five folds, each predicted with the rates of the others, so that a
     column with a value of its own for each row has 0.5 rather than 1. Lists are
-    predicted by the mean over their elements; columns that are refused, and arrays of
-    numbers, by whether their value is missing. An AUC above 0.95 suggests a leak.
+    predicted by the mean over their elements. Columns that are refused, and arrays of
+    numbers, are predicted by whether their value is missing. An AUC above 0.95 suggests
+    a leak: a value that is known only after the event.
 
-    Drift is the AUC, computed in the same way, of the last against the first period.
+    Drift is the AUC, computed in the same way, of telling the rows of the last period
+    from those of the first.
 
     Whole numbers that repeat are compared as categories and as bins: the rate of a
-    value, shrunk to the rate of its bin, with the latter. The largest gain of AUC over
-    the tasks is noted if it is at least 0.005, if the log loss improves by five
-    standard errors, and if the column is no attribute of another one, such as a user.
+    value, shrunk to the rate of its bin, with the latter. The gain is that of the AUC
+    of the task with the largest gain. It is noted if it is at least 0.005, if the log
+    loss improves by five standard errors, and if the column is not an attribute of
+    another one, as the age of a user is: its gain is then that of the users.
 
     Examples
     --------
@@ -315,7 +324,8 @@ class ImpressionsDescription:
             - ``values``: number of distinct values; of nonzero ones in sparse columns;
             - ``missing``: share of missing values;
             - ``unseen``: share of rows of the last period, or of a random tenth without
-              times, whose value no other row has, of what is or may be a category;
+              times, whose value does not occur in the other rows; for categories and
+              for numbers that may be ones;
             - ``drift``: AUC of telling the last period from the first, NaN without
               times;
             - ``auc_<task>``: cross-fitted AUC of the column alone;

@@ -159,7 +159,8 @@ class TaskCurvesDisplay:
     ):
         """Draw the curves of each test fold of a cross-validation.
 
-        The legend has the mean and the standard deviation of the scores over the folds.
+        All curves of a task have its colour and one entry in the legend. Scores in it
+        are the mean and the standard deviation over the folds.
 
         Parameters
         ----------
@@ -174,7 +175,8 @@ class TaskCurvesDisplay:
                 default=None
             Weights of the rows, or of each row and task.
         cvr : bool, default=False
-            Whether to add curves of P(last task | first task) where the first is 1.
+            Whether to add curves of P(last task | first task) over the rows in which
+            the first task is 1.
         ax : matplotlib Axes, default=None
             The axes to draw on; None creates a new figure.
         **kwargs : dict
@@ -183,13 +185,14 @@ class TaskCurvesDisplay:
         Returns
         -------
         display : object of this class
-            The display, drawn. Its lists have all tasks of the first fold first.
+            The display, drawn. Its lists have all tasks of the first fold, then those
+            of the second one, and so on.
 
         Raises
         ------
         ValueError
-            If `cv_results` has no estimators or indices, or not of these rows, or if
-            labels or weights are invalid or do not match the tasks.
+            If `cv_results` has no estimators or indices, or not of these rows; if
+            labels or weights are invalid or do not match the tasks of the estimators.
 
         Warns
         -----

@@ -100,7 +100,8 @@ class TrainingHistoryDisplay:
         Raises
         ------
         ValueError
-            If the estimator has no history, or if `kind="auc"` without validation rows.
+            If the estimator has no history, or if `kind="auc"` but there were no
+            validation rows.
         """
         import_pyplot(cls.__name__)
         trained = _trained_estimator(estimator)
@@ -137,7 +138,8 @@ class TrainingHistoryDisplay:
         Raises
         ------
         ValueError
-            If `kind` is unknown or has no curves, or `ax` has not one axes per plot.
+            If `kind` is unknown or is "auc" without validation rows, or if `ax` does
+            not contain one axes per plot.
         """
         plots = self._plots(kind)
         self.axes_ = row_of_axes(ax, len(plots), "TrainingHistoryDisplay")
@@ -198,18 +200,21 @@ def dead_units(estimator, X):
         or a search.
     X : {DataFrame, array-like, sparse matrix} of shape (n_samples, n_features)
         Impressions, best the training rows, or thousands of them: on few rows, units
-        that respond to rare values seem dead. For a pipeline, those of its last step.
+        that respond to rare values seem dead. For a pipeline, the rows as its last step
+        receives them.
 
     Returns
     -------
     dict of str to float
-        Share of the units, in [0, 1], by the path in `net_.module_` of each layer of
-        bottoms, experts and towers, except for the outputs. Stacked layers are one.
+        Share of the units, in [0, 1], by the path of the layer in `net_.module_`.
+        Stacked layers, such as those of experts, are one layer. The layers are those of
+        bottoms, experts and towers, except for the outputs.
 
     Raises
     ------
     ValueError
-        If `estimator` contains no network, or `X` has other columns than in `fit`.
+        If `estimator` contains no network, or the columns of `X` are not those seen in
+        `fit`.
 
     Notes
     -----
@@ -258,7 +263,8 @@ def plot_task_weights(estimator, ax=None):
     ----------
     estimator : estimator object
         A fitted :class:`~sk_pwiser.MultiTaskCTRCVRClassifier`, also inside a pipeline
-        or a search. Its `history_` has the mean weights as `train_weight_<task>`.
+        or a search. Its `history_` contains the mean weights per epoch as
+        `train_weight_<task>`.
     ax : matplotlib Axes, default=None
         The axes to draw on; None creates a new figure.
 

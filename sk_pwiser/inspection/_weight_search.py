@@ -107,8 +107,9 @@ class WeightSearchDisplay:
         Parameters
         ----------
         search : estimator object
-            A fitted :class:`~sklearn.model_selection.GridSearchCV` or similar. Only
-            candidates with the selected values of other parameters are drawn.
+            A fitted :class:`~sklearn.model_selection.GridSearchCV` or similar. If the
+            search has several parameters, only candidates with the selected values of
+            the other parameters are drawn.
         param : str, default="pwiser_weight"
             A numeric parameter of the search. For a parameter inside a pipeline, such
             as "classifier__pwiser_weight", the last part of the name is enough.

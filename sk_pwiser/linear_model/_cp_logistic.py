@@ -41,7 +41,8 @@ class CPMultiTaskLogistic(LinearPredictions, ClassifierMixin, BaseEstimator):
     decomposition: the coefficients of event k in market m are ``L (U_1[k] * U_2[m])``,
     with loadings L of shape (n_features, rank) that all cells share, and factors of
     `rank` numbers per event and per market. Cells with few rows thus learn from the
-    others. Each cell has its own intercept. The objective is
+    others, with far fewer parameters than one regression per cell has. Each cell has
+    its own intercept. The objective is
 
         sum of the losses + (alpha / 2) (||L||^2 + sum over modes ||U_d||^2)
         + (intercept_alpha / 2) sum of squared intercepts,
@@ -55,8 +56,9 @@ class CPMultiTaskLogistic(LinearPredictions, ClassifierMixin, BaseEstimator):
     alpha : float, default=1.0
         Strength of the penalty of the factors, > 0.
     intercept_alpha : float, default=1.0
-        Strength of the penalty of the intercepts, >= 0; 0 in the paper. It keeps the
-        intercepts of cells without rows, or with one label only, finite.
+        Strength of the penalty of the intercepts, >= 0. It keeps the intercepts of
+        cells without rows, or with one label only, finite. With 0 and squared errors
+        the intercepts are those of the paper, without a penalty.
     task_mode : str, default="event"
         Name of the mode of the columns of `y`, in `factors_`.
     group_modes : sequence of (str or int), default=()
@@ -68,10 +70,12 @@ class CPMultiTaskLogistic(LinearPredictions, ClassifierMixin, BaseEstimator):
         Whether labels may be missing (NaN in `y`), in any task but a single one. With
         "ignore" such rows take no part in the task.
     loss : {"log_loss", "squared_error"}, default="log_loss"
-        Logistic loss, or half the squared distance to -1 and 1, as in the paper, whose
-        predictor f gives the probability ``(1 + f) / 2``, clipped to [0, 1].
+        Logistic loss, or half the squared distance to -1 and 1. The latter is the
+        least-squares form of the paper; its predictor f gives the probability
+        ``(1 + f) / 2``, clipped to [0, 1].
     solver : {"lbfgs", "als"}, default="lbfgs"
-        L-BFGS over all factors at once, or, for squared errors, the paper's ALS.
+        L-BFGS over all factors at once, or alternating least squares as in the paper,
+        for squared errors only.
     max_iter : int, default=400
         Largest number of iterations.
     tol : float, default=1e-5
@@ -91,7 +95,8 @@ class CPMultiTaskLogistic(LinearPredictions, ClassifierMixin, BaseEstimator):
     loadings_ : ndarray of shape (n_features, rank)
         The loadings, which all cells share. `n_features` does not count the metadata.
     factors_ : dict
-        Factors by mode, `task_mode` and `group_modes`, of shape (n_levels, rank).
+        The factors of each mode, ndarray of shape (n_levels, rank): `task_mode` and the
+        columns of `group_modes`.
     levels_ : dict
         The levels of each column of `group_modes`, in the order of the factors.
     objective_ : float
@@ -114,8 +119,9 @@ class CPMultiTaskLogistic(LinearPredictions, ClassifierMixin, BaseEstimator):
     The problem is not convex: different starts may end in different minima. With a
     product of three factors and more, a large `alpha` makes all of them 0.
 
-    Differences from the paper: the logistic loss, the penalty of the intercepts, linear
-    kernels only, and the mean factor of unseen levels.
+    Differences from the paper: the logistic loss; the small penalty of the intercepts;
+    linear kernels only, so that each least-squares step is a ridge regression in the
+    primal; the mean factor of unseen levels.
 
     References
     ----------

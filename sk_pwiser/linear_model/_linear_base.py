@@ -279,14 +279,16 @@ class LinearPredictions(DocLink):
     def score(self, X, y, sample_weight=None):
         """Compute the mean over the tasks of ROC AUC, or R2 of regression tasks.
 
-        At a click rate of 1 %, predicting no click at all has an accuracy of 99 %.
+        It is not the accuracy: at a click rate of 1 %, predicting no click at all has
+        an accuracy of 99 %.
 
         Parameters
         ----------
         X : {array-like, sparse matrix} of shape (n_samples, n_features)
             Features.
         y : array-like of shape (n_samples, n_tasks) or (n_samples,)
-            True values; rows with NaN are left out with `missing_labels="ignore"`.
+            True labels and values. With `missing_labels="ignore"` rows with NaN are
+            left out of their task.
         sample_weight : array-like of shape (n_samples,) or (n_samples, n_tasks), \
                 default=None
             Weights of the rows, or of the rows and tasks, >= 0.

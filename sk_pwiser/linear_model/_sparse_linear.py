@@ -50,11 +50,13 @@ class SparseLinearBase(LinearPredictions, BaseEstimator):
         X : {array-like, sparse matrix} of shape (n_samples, n_features)
             Features.
         y : array-like of shape (n_samples, n_tasks) or (n_samples,)
-            Labels 0 and 1, any two of a single task, or values of regression tasks.
+            Labels 0 and 1 of binary tasks, or any two labels of a single one; values of
+            regression tasks.
         sample_weight : array-like of shape (n_samples,) or (n_samples, n_tasks), \
                 default=None
-            Weights of the rows, or of the rows and tasks, >= 0, also in scores. Only
-            ratios within a task matter; a row of weight 0 takes no part in it.
+            Weights of the rows, or of the rows and tasks, >= 0. Only the ratios within
+            a task matter, since its loss is a mean. A row of weight 0 takes no part in
+            the task. A choice of alpha weights the scores, too.
 
         Returns
         -------
@@ -64,7 +66,8 @@ class SparseLinearBase(LinearPredictions, BaseEstimator):
         Raises
         ------
         ValueError
-            If an argument is invalid, or no fold has a score; an earlier fit stays.
+            If data or parameters are invalid, or if alpha is to be chosen and no fold
+            has a score. An earlier fit stays usable.
 
         Warns
         -----
@@ -116,8 +119,9 @@ class MultiTaskSparseLinear(SparseLinearBase):
     The loss of binary tasks, such as click and conversion, is logistic; that of
     regression tasks, such as the order value, is the squared error. A feature has a
     coefficient for every task or for none, since the penalty is the sum over the
-    features of the norm of their coefficients. With w_k the coefficients of task k, n_k
-    its number of labelled rows and w^j the coefficients of feature j, the objective is
+    features of the Euclidean norm of their coefficients. With w_k the coefficients of
+    task k, n_k its number of labelled rows and w^j the coefficients of feature j, the
+    objective is
 
         sum over binary k of (2 / n_k) sum_i log(1 + exp(-y_ik x_i'w_k))
         + sum over regression k of (1 / (2 n_k)) sum_i (y_ik - x_i'w_k)^2
@@ -145,12 +149,14 @@ class MultiTaskSparseLinear(SparseLinearBase):
         Whether the tasks have intercepts.
     scale_targets : bool, default=False
         Whether the values of regression tasks are divided by their standard deviation
-        during the fit. Without it the choice of features depends on the units: an order
-        value in cents outweighs all binary tasks. Results are in the units of `y`.
+        during the fit. Without it the choice of features depends on the units of the
+        values: an order value in cents outweighs all binary tasks. Coefficients and
+        predictions are in the units of `y` in both cases.
     max_iter : int, default=2000
         Largest number of steps of the solver.
     tol : float, default=1e-4
-        Largest violation of the optimality conditions, relative to that of zeros.
+        Largest violation of the optimality conditions, relative to the gradient at
+        coefficients of 0.
 
     Attributes
     ----------
@@ -181,10 +187,12 @@ class MultiTaskSparseLinear(SparseLinearBase):
     Notes
     -----
     Differences from the paper: intercepts are not penalised, so that predictions do not
-    depend on the origin of the features, and all tasks share one table.
+    depend on the origin of the features, and all tasks share one table, in which each
+    task may have other rows with labels.
 
-    Columns should have similar scales. Pass ``threshold=1e-10`` to
-    :class:`~sklearn.feature_selection.SelectFromModel`; its default is the mean norm.
+    Columns should have similar scales, as for any penalised model. Inside
+    :class:`~sklearn.feature_selection.SelectFromModel`, pass ``threshold=1e-10``; its
+    default drops features below the mean norm.
 
     With tasks of both types, scorers that expect one column of probabilities per task
     do not apply: `predict_proba` has the columns of the binary tasks.
@@ -195,7 +203,8 @@ class MultiTaskSparseLinear(SparseLinearBase):
     classification tasks for joint feature selection." :arxiv:`2405.09886`
 
     Beck and Teboulle (2009). "A Fast Iterative Shrinkage-Thresholding Algorithm for
-    Linear Inverse Problems." SIAM J. Imaging Sciences 2(1). :doi:`10.1137/080716542`
+    Linear Inverse Problems." SIAM Journal on Imaging Sciences 2(1).
+    :doi:`10.1137/080716542`
 
     Examples
     --------
@@ -258,7 +267,8 @@ class MultiTaskSparseLinear(SparseLinearBase):
 def multi_task_sparse_path(X, y, *, alphas=10, eps=0.01, sample_weight=None, **params):
     """Compute the coefficients of :class:`MultiTaskSparseLinear` for several alphas.
 
-    The alphas are solved in descending order, each from the last solution.
+    The alphas are solved in descending order, and each solution is the start of the
+    next.
 
     Parameters
     ----------
@@ -267,8 +277,9 @@ def multi_task_sparse_path(X, y, *, alphas=10, eps=0.01, sample_weight=None, **p
     y : array-like of shape (n_samples, n_tasks) or (n_samples,)
         Labels 0 and 1 of binary tasks, values of regression tasks.
     alphas : int or array-like of shape (n_alphas,), default=10
-        The penalties, or their number, on a logarithmic grid from the smallest penalty
-        at which all coefficients are 0 down to `eps` times it.
+        The penalties, or their number. In the latter case their logarithms are evenly
+        spaced, from the smallest penalty at which all coefficients are 0 down to `eps`
+        times it.
     eps : float, default=0.01
         The smallest alpha over the largest one, if `alphas` is a number.
     sample_weight : array-like of shape (n_samples,) or (n_samples, n_tasks), \

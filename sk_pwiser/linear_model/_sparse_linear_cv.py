@@ -18,19 +18,22 @@ from sk_pwiser.model_selection import FunnelStratifiedKFold
 class MultiTaskSparseLinearCV(SparseLinearBase):
     """MultiTaskSparseLinear with alpha chosen by cross-validation.
 
-    In each fold the model is fitted along the path of alphas. The alpha with the best
-    mean AUC of the binary tasks and the one with the best mean R2 of the regression
-    tasks are averaged, weighted by the numbers of tasks, for a fit to all rows.
+    In each fold the model is fitted along the path of alphas in descending order; each
+    solution is the start of the next. The alpha with the best mean AUC of the binary
+    tasks and the one with the best mean R2 of the regression tasks are averaged,
+    weighted by the numbers of tasks, and the model is fitted to all rows.
 
     Parameters
     ----------
     alphas : int or array-like of shape (n_alphas,), default=10
-        The penalties, or their number, on a logarithmic grid from the smallest penalty
-        at which all coefficients are 0 down to `eps` times it.
+        The penalties, or their number. In the latter case their logarithms are evenly
+        spaced, from the smallest penalty at which all coefficients are 0 down to `eps`
+        times it.
     eps : float, default=0.01
         The smallest alpha over the largest one, if `alphas` is a number.
     cv : int, cross-validation generator or iterable, default=5
-        The folds; an int for shuffled rows, stratified by the depth in the funnel.
+        The folds. An int is a number of folds of shuffled rows, stratified by the
+        depth in the funnel of the binary tasks.
     task_types : {"binary", "regression"} or sequence of str, default="binary"
         Type of all tasks, or of each task.
     missing_labels : {"error", "ignore"}, default="error"
@@ -43,11 +46,13 @@ class MultiTaskSparseLinearCV(SparseLinearBase):
     fit_intercept : bool, default=True
         Whether the tasks have intercepts.
     scale_targets : bool, default=False
-        Whether values are scaled in the fit; see :class:`MultiTaskSparseLinear`.
+        Whether the values of regression tasks are divided by their standard deviation
+        during the fit; see :class:`MultiTaskSparseLinear`.
     max_iter : int, default=2000
         Largest number of steps of the solver per alpha.
     tol : float, default=1e-4
-        Largest violation of the optimality conditions, relative to that of zeros.
+        Largest violation of the optimality conditions, relative to the gradient at
+        coefficients of 0.
     n_jobs : int, default=None
         Number of folds that are computed in parallel.
     random_state : int, RandomState instance or None, default=None
@@ -86,8 +91,13 @@ class MultiTaskSparseLinearCV(SparseLinearBase):
 
     Notes
     -----
-    Differences from the paper (Cao et al. 2024, :arxiv:`2405.09886`): 5 folds instead
-    of 10, and R2 instead of the mean squared error, which depends on units.
+    Differences from the paper: 5 folds instead of 10, and R2 instead of the mean
+    squared error, which cannot be averaged over tasks of different units.
+
+    References
+    ----------
+    Cao et al. (2024). "MTLComb: multi-task learning combining regression and
+    classification tasks for joint feature selection." :arxiv:`2405.09886`
 
     Examples
     --------

@@ -20,8 +20,9 @@ class CombinedPair(_BCEWithRanking):
     with the logits z, the positive rows P and negative rows N of the batch in task k,
     and the mean sample weight of the batch, 1 without weights. The mean is over all
     pairs; a pair has the product of the weights of its rows. Time is nearly linear and
-    memory linear in the rows. Cross-entropy has almost no gradient for a negative with
-    a probability near 0; the pairs have one as long as positives score no higher.
+    memory linear in the rows. If positives are rare, cross-entropy has almost no
+    gradient for a negative with a probability near 0; the pairs have one as long as
+    positives score no higher.
 
     Parameters
     ----------
@@ -35,12 +36,14 @@ class CombinedPair(_BCEWithRanking):
     -----
     Calibrated probabilities minimise the expectation of both parts.
 
-    The paper is for one task; here each task has its own loss. Unlike in the authors'
-    code, the pair part is 0 if a batch has no pairs, and sample weights apply to the
-    pairs too. The default of bce_share is the start of the authors' search.
+    The paper is for one task; here each task has its own loss. This implementation
+    differs from the authors' code in two ways: the pair part is 0 if a batch has no
+    positives or no negatives, and sample weights apply to the pairs too. The default
+    of bce_share is the value at which the authors' search starts.
 
-    The mean over pairs does not shrink with the rate of positives as cross-entropy
-    does. It dominates the steps of a rare task, whose probabilities need calibration.
+    The pair part is a mean over the pairs of a batch, which does not shrink with the
+    rate of positives as cross-entropy does. It dominates the steps of a rare task,
+    whose probabilities then need calibration.
 
     `row_losses` is the cross-entropy alone, without the factor s. Unless bce_share is
     1, the loss can be differentiated once, not twice.

@@ -25,21 +25,26 @@ class Focal(_PointwiseLoss):
     task_names : sequence of str
         Names of the tasks, in the order of the columns of the logits.
     gamma : float, default=2.0
-        Focusing parameter, >= 0, larger for less influence; 0 is cross-entropy.
+        Focusing parameter, >= 0. The larger it is, the less well-classified rows
+        count; 0 is cross-entropy.
     alpha : float, default=None
-        Weight of the positives, within (0, 1); negatives have 1 - alpha. None for 1.
+        Weight of the positives, within (0, 1); the negatives have 1 - alpha. If None,
+        both have the weight 1.
 
     Notes
     -----
-    For gamma above 0 the probabilities that minimise the expected loss have the right
-    order, but are nearer to 1/2 than the true ones (Charoenphakdee et al. 2021): rare
-    events are predicted several times too often. An alpha other than 1/2 shifts them as
-    well. Calibrate the probabilities if their values matter.
+    For gamma above 0 the probabilities that minimise the expected loss are not the true
+    probabilities: they are nearer to 1/2 (Charoenphakdee et al. 2021), so that rare
+    events are predicted several times too often, but they have the right order.
+    Calibrate the probabilities if their values matter. An alpha other than 1/2 shifts
+    them as well.
 
-    The paper divides the sum by the number of positive anchors, instead of the number
-    of rows, and sets alpha to 0.25.
+    The paper divides the sum by the number of positive anchors. This implementation
+    divides it by the number of rows, which is defined for batches without positives
+    too. The paper sets alpha to 0.25.
 
-    For a probability t as target, `row_losses` mixes the losses of both labels.
+    `row_losses` with a probability t as target returns t times the loss of a positive
+    plus 1 - t times the loss of a negative row.
 
     References
     ----------

@@ -24,7 +24,8 @@ class JRC(_BCEWithRanking):
     row i. With the logits z it is :math:`\sigma(z_{jk})` if that label is 1 and
     :math:`\sigma(-z_{jk})` if it is 0. The w are the sample weights, and v are the same
     divided by their mean in the context. Contexts are the groups passed to `fit`, such
-    as users, sessions or requests, within a batch; without groups it is one context.
+    as users, sessions or requests, restricted to the batch. Without groups the whole
+    batch is one context.
 
     Parameters
     ----------
@@ -35,14 +36,15 @@ class JRC(_BCEWithRanking):
 
     Notes
     -----
-    In the paper a row has two logits, f[0] and f[1], for the joint distribution of row
-    and label, with P(1 | x) = :math:`\sigma(f[1] - f[0])`; the softmax over rows takes
-    f[y]. Networks here return one logit per task, z = f[1] - f[0], which leaves the
-    marginal weight of each row undetermined. All rows of a context are taken to be
-    equally likely, so that f[y] is the log-probability of the label, and calibrated
-    probabilities minimise the expectation of both parts, in any context. Halves, f =
-    (-z/2, z/2), would pull the scores of the many negatives together if positives are
-    rare. Bai et al. (2023) replace exponentials with probabilities for the same reason.
+    This implementation differs from the paper, in which a row has two logits, f[0] and
+    f[1], for the joint distribution of row and label, with P(1 | x) =
+    :math:`\sigma(f[1] - f[0])`; the softmax over rows takes f[y]. Networks here return
+    one logit per task, z = f[1] - f[0], which leaves the marginal weight of each row
+    undetermined. All rows of a context are taken to be equally likely, as in the data,
+    so that f[y] is the log-probability of the label, and calibrated probabilities
+    minimise the expectation of both parts, in any context. Halves, f = (-z/2, z/2),
+    would pull the scores of the many negatives together if positives are rare. Bai et
+    al. (2023) replace exponentials with probabilities for the same reason.
 
     The second part is non-negative and grows as the logarithm of the context size. A
     row of weight 0 is excluded from its context too, and a weight of 2 has the gradient

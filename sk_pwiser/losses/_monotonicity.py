@@ -18,8 +18,9 @@ def funnel_monotonicity_penalty(
 
     .. math:: \frac{1}{n} \sum_i \sum_k w_{i,k+1} \max(p_{i,k+1} - p_{ik}, 0)
 
-    with the probabilities p and the sample weights w: the behavioral expectation
-    calibrator of AITM, there a sum over the rows, here a mean.
+    with the probabilities p and the sample weights w. In the paper of AITM this is the
+    behavioral expectation calibrator, there a sum over the rows. Here it is a mean, so
+    that its weight does not depend on the batch size.
 
     Parameters
     ----------
@@ -29,18 +30,20 @@ def funnel_monotonicity_penalty(
         Weights of the rows, with a mean of 1 over the training rows. If they are given
         per row and task, the weight of the later task of each pair applies.
     parents : sequence of int, default=None
-        Index of the task that each task presupposes, -1 for none; by default a funnel.
+        Index of the task that each task presupposes, -1 for none; by default the task
+        before it.
 
     Returns
     -------
     Tensor of shape ()
-        The penalty on the scale of probabilities, 0 if no probability rises.
+        The penalty on the scale of probabilities. It is 0 if no probability rises or
+        there is only one task.
 
     References
     ----------
-    Xi et al. (2021). Modeling the Sequential Dependence among Audience Multi-step
-    Conversions with Multi-task Learning in Targeted Display Advertising. KDD.
-    :arxiv:`2105.08489`
+    D. Xi, Z. Chen, P. Yan, Y. Zhang, Y. Zhu, F. Zhuang and Y. Chen (2021). Modeling
+    the Sequential Dependence among Audience Multi-step Conversions with Multi-task
+    Learning in Targeted Display Advertising. KDD. :arxiv:`2105.08489`
 
     Examples
     --------

@@ -47,11 +47,13 @@ class PWiseR(MultiTaskLoss):
     h the surrogate and m the margins. The means are computed as in :func:`pwiser_loss`;
     the weight of a pair is the product of the weights of its rows. A mean over no pairs
     is 0. The other tasks have the cross-entropy alone. A row with a missing label,
-    which has the weight 0 for that task, is in no pair of that task's head, and in none
-    of any head if its depth is unknown, such as a clicked row without a second label.
+    which has the weight 0 for that task, is in no pair of that task's head. If its
+    depth is unknown, such as for a clicked row whose conversion label is missing, it is
+    in no pair of any head.
 
-    In a tree of tasks, each path from a task without a parent to one that no other task
-    presupposes is such a funnel. A head with several paths has the mean of their terms.
+    If the tasks are a tree, each path from a task without a parent to one that no other
+    task presupposes is such a funnel, with its own depths, V and C. A head with several
+    paths takes the mean of their terms.
 
     Parameters
     ----------
@@ -65,19 +67,22 @@ class PWiseR(MultiTaskLoss):
         :class:`~sk_pwiser.MultiTaskCTRCVRClassifier`.
     tasks : None, "all", str, int or sequence of (str or int), default=None
         Names or indices of the tasks whose heads take the term; by default the last
-        task of each path.
+        task of each path, in a funnel the last one.
     score : {"logit", "probability"}, default="logit"
         The scores that the term ranks.
     surrogate : {"hinge", "squared_hinge", "logistic"}, default="hinge"
         h(u) is `max(u, 0)`, its square, or `log(1 + exp(u))`.
     margins : float or array-like of shape (n_tasks,), default=1.0
-        Margins in the unit of the score, from the deepest lower depth of the longest
-        path to depth 0; shorter paths use the last ones. A float applies to all.
+        Margins in the unit of the score, from the deepest lower depth to depth 0. A
+        float applies to all depths. In a tree as many as the longest path has tasks, of
+        which shorter paths use the last ones.
     pairs : {"conversion", "funnel"}, default="conversion"
         Whether only converted rows are compared with each lower depth, or the rows of
-        every depth, then in place of V, with each depth below it.
+        every depth with each depth below it. In the latter case V stands for the rows
+        of the greater depth.
     base : str or class, default="bce"
-        The loss in place of the cross-entropy, a name or a class of losses.
+        The loss in place of the cross-entropy: a name of `LOSSES`, or a subclass of
+        :class:`MultiTaskLoss`.
     base_params : dict, default=None
         Keyword arguments of that loss.
 
@@ -95,9 +100,11 @@ class PWiseR(MultiTaskLoss):
 
     The paper's form, as far as it can be read, is `surrogate="squared_hinge"` with
     `score="probability"`. It divides each sum over pairs by the number of lower rows
-    alone, so the paper's weight is lambda / n. Check the log loss of probabilities too.
+    alone, so the paper's weight is lambda / n. The term changes scores and thus
+    probabilities: check the log loss too.
 
-    `row_losses` are those of the base loss. The loss can be differentiated once only.
+    `row_losses` are the row losses of the base loss. The loss can be differentiated
+    once, not twice.
 
     References
     ----------

@@ -35,9 +35,10 @@ def pwiser_loss(
         \underset{V \times C}{mean}\ h(m_{click} - (f_v - f_c))
         + \underset{V \times N}{mean}\ h(m_{no\,click} - (f_v - f_n))
 
-    With more tasks, the rows at the end of the funnel are compared with those of each
-    lower depth, with one mean per lower depth, and with one task positives with
-    negatives. The means are over all pairs, in near-linear time and linear memory.
+    With more tasks, the rows at the end of the funnel are compared with the rows of
+    each lower depth, with one mean per lower depth. With one task, positives are
+    compared with negatives. The means are exact over all pairs, in near-linear time
+    and linear memory.
 
     Parameters
     ----------
@@ -55,7 +56,8 @@ def pwiser_loss(
         Whether only the deepest rows are compared with each lower depth, or the rows of
         every depth with each depth below it.
     sample_weight : Tensor of shape (batch,), default=None
-        Non-negative weights of the rows, whose products are the weights of the pairs.
+        Non-negative weights of the rows. The weight of a pair is the product of the
+        weights of its rows.
 
     Returns
     -------
@@ -65,12 +67,14 @@ def pwiser_loss(
     Raises
     ------
     ValueError
-        If shapes or dtypes do not fit, a name is unknown, or a margin is not finite.
+        If the shapes do not fit, `surrogate` or `pairs` is unknown, or a margin is not
+        finite.
 
     Notes
     -----
-    As in all means over pairs, the gradient of a converted row grows as their rate
-    falls. :class:`PWiseR`, which multiplies by their share, has no such dependence.
+    Since these are means over pairs, the gradient of a converted row grows as their
+    rate falls. :class:`PWiseR` multiplies the means by the share of the converted rows,
+    which removes that dependence.
 
     The paper, as far as it can be read, squares the hinge of probabilities and divides
     each sum by the number of its lower rows alone.

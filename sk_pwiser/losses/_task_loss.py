@@ -22,12 +22,15 @@ class MultiTaskLoss(nn.Module):
     Attributes
     ----------
     estimator_parameters : tuple of str
-        Parameters of the estimator that the loss takes, such as `pwiser_weight`.
+        Parameters of the estimator that are passed to the loss as well, such as
+        `pwiser_weight`.
     heads : sequence of int
         Indices of the tasks that the term of weight `pwiser_weight` ranks, by default
-        the last. The AUC of the last of them decides on `pwiser_weight="auto"`.
+        the last one, if the loss takes this parameter. The AUC of the last of them
+        decides which weight `pwiser_weight="auto"` chooses.
     asks_for_groups : bool
-        Whether the loss compares rows within groups, which batches then keep together.
+        Whether the loss compares rows within groups. Batches then keep the rows of a
+        group together.
     takes_task_weights : bool
         Whether `sample_weight` may have shape `(batch, n_tasks)`.
 
@@ -70,9 +73,10 @@ class MultiTaskLoss(nn.Module):
         y : float Tensor of shape (batch, n_tasks)
             Labels, 0 or 1; 0 where they are missing, with a weight of 0 for the task.
         sample_weight : Tensor of shape (batch,) or (batch, n_tasks), default=None
-            Non-negative weights of the rows, with a mean of 1 over the training rows;
-            per row and task only if `takes_task_weights` is True. A weight of 0
-            excludes the row from the task, but not from the number of rows.
+            Non-negative weights of the rows, with a mean of 1 over the training rows.
+            Weights per row and task are passed only if `takes_task_weights` is True. A
+            weight of 0 excludes the row from the task; the losses are still divided by
+            the number of rows of the batch.
         groups : int64 Tensor of shape (batch,), default=None
             Group of each row, a number; None if `fit` was given no groups.
 
@@ -128,8 +132,8 @@ class MultiTaskLoss(nn.Module):
     def observe(self, y: Tensor, sample_weight: Tensor | None = None) -> None:
         """Update the figures for the history.
 
-        Called once per training or validation batch, whereas `forward` is called once
-        per set of heads. By default nothing is recorded.
+        This method is called once per training or validation batch, whereas `forward`
+        is called once per set of heads. By default nothing is recorded.
 
         Parameters
         ----------
@@ -142,7 +146,8 @@ class MultiTaskLoss(nn.Module):
     def pop_epoch_record(self) -> dict[str, float]:
         """Return the epoch's figures for the history and reset them.
 
-        This method is also called before the first batch, for the names of the figures.
+        This method is also called before the first batch, to obtain the names of the
+        figures.
 
         Returns
         -------

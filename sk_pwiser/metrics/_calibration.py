@@ -17,8 +17,10 @@ def normalized_entropy(y_true, y_prob, *, sample_weight=None):
 
     Parameters
     ----------
-    y_true, y_prob : array-like of shape (n_samples,)
-        Labels, 0 or 1, or true probabilities, and predicted probabilities of label 1.
+    y_true : array-like of shape (n_samples,)
+        Labels, 0 or 1, or the true probabilities of generated rows.
+    y_prob : array-like of shape (n_samples,)
+        Predicted probabilities of label 1.
     sample_weight : array-like of shape (n_samples,), default=None
         Weights of the rows.
 
@@ -61,10 +63,13 @@ def expected_calibration_error(
 
     Parameters
     ----------
-    y_true, y_prob : array-like of shape (n_samples,)
-        Labels, 0 or 1, or true probabilities, and predicted probabilities of label 1.
+    y_true : array-like of shape (n_samples,)
+        Labels, 0 or 1, or the true probabilities of generated rows.
+    y_prob : array-like of shape (n_samples,)
+        Predicted probabilities of label 1.
     n_bins : int, default=20
-        Number of bins; there may be fewer, since equal predictions are in one bin.
+        Number of bins. There may be fewer bins, since equal predictions are always in
+        the same bin.
     strategy : {"quantile", "uniform"}, default="quantile"
         Whether the bins contain equal shares of the rows or have equal widths. At low
         rates, nearly all rows are in the first bin of equal width.
@@ -75,12 +80,14 @@ def expected_calibration_error(
     -------
     float
         Sum over the bins of the share of rows times the distance between their mean
-        prediction and their mean label; 0 is best, but noise alone gives more.
+        prediction and their mean label; 0 is best. Noise alone gives a positive value,
+        which is larger for bins with fewer rows.
 
     Raises
     ------
     ValueError
-        If a parameter, a label or a probability is invalid, or the lengths differ.
+        If a parameter is invalid, if the lengths differ, or if a label or a probability
+        is outside [0, 1].
 
     References
     ----------
@@ -106,15 +113,19 @@ def reliability_curve(
 ):
     """Compute predicted and observed rates over bins of rows.
 
-    Unlike :func:`sklearn.calibration.calibration_curve`, it takes weights, keeps equal
-    predictions in one bin, and returns the sizes of the bins.
+    Unlike :func:`sklearn.calibration.calibration_curve`, this function takes weights of
+    the rows, keeps rows with equal predictions in one bin, and returns the sizes of the
+    bins.
 
     Parameters
     ----------
-    y_true, y_prob : array-like of shape (n_samples,)
-        Labels, 0 or 1, or true probabilities, and predicted probabilities of label 1.
+    y_true : array-like of shape (n_samples,)
+        Labels, 0 or 1, or the true probabilities of generated rows.
+    y_prob : array-like of shape (n_samples,)
+        Predicted probabilities of label 1.
     n_bins : int, default=20
-        Number of bins; there may be fewer, since equal predictions are in one bin.
+        Number of bins. There may be fewer bins, since equal predictions are always in
+        the same bin.
     strategy : {"quantile", "uniform"}, default="quantile"
         Whether the bins contain equal shares of the rows or have equal widths.
     sample_weight : array-like of shape (n_samples,), default=None
@@ -123,7 +134,8 @@ def reliability_curve(
     Returns
     -------
     sklearn.utils.Bunch
-        Dictionary-like object with one entry per bin with rows, in increasing order.
+        Dictionary-like object with one entry per bin that contains rows, in increasing
+        order of the predictions.
 
         predicted, observed : ndarray of shape (n_bins,)
             Mean prediction and mean label.
@@ -136,7 +148,8 @@ def reliability_curve(
     Raises
     ------
     ValueError
-        If a parameter, a label or a probability is invalid, or the lengths differ.
+        If a parameter is invalid, if the lengths differ, or if a label or a probability
+        is outside [0, 1].
 
     See Also
     --------
@@ -186,8 +199,10 @@ def predicted_over_observed(y_true, y_prob, *, sample_weight=None):
 
     Parameters
     ----------
-    y_true, y_prob : array-like of shape (n_samples,)
-        Labels, 0 or 1, or true probabilities, and predicted probabilities of label 1.
+    y_true : array-like of shape (n_samples,)
+        Labels, 0 or 1, or the true probabilities of generated rows.
+    y_prob : array-like of shape (n_samples,)
+        Predicted probabilities of label 1.
     sample_weight : array-like of shape (n_samples,), default=None
         Weights of the rows.
 

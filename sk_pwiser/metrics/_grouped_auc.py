@@ -15,12 +15,17 @@ def grouped_auc(y_true, y_score, groups, *, return_share=False):
     """Compute the mean ROC AUC within groups, weighted by the sizes of the groups.
 
     Impressions are usually ranked within a user, a page or an auction, where it does
-    not help to distinguish users. Groups with only one class are left out.
+    not help to distinguish users. Groups with only one class have no AUC and are left
+    out.
 
     Parameters
     ----------
-    y_true, y_score, groups : array-like of shape (n_samples,)
-        Label, 0 or 1, predicted score, a probability or logit, and group of each row.
+    y_true : array-like of shape (n_samples,)
+        Labels, 0 or 1.
+    y_score : array-like of shape (n_samples,)
+        Predicted scores: probabilities or logits.
+    groups : array-like of shape (n_samples,)
+        Group of each row.
     return_share : bool, default=False
         Whether to also return the share of rows in groups with both classes. If it is
         small, the AUC only describes a few, untypical groups.
@@ -28,14 +33,17 @@ def grouped_auc(y_true, y_score, groups, *, return_share=False):
     Returns
     -------
     auc : float
-        The mean AUC. NaN, with an ``UndefinedMetricWarning``, without such groups.
+        The mean AUC. NaN, with an ``UndefinedMetricWarning``, if no group has both
+        classes.
     share : float
-        Share of rows in groups with both classes, in [0, 1], if ``return_share=True``.
+        Share of rows in groups with both classes, in [0, 1]. Only returned if
+        ``return_share=True``.
 
     Raises
     ------
     ValueError
-        If lengths differ, a label is neither 0 nor 1, or a score or group is missing.
+        If the lengths differ, if a label is neither 0 nor 1, if a score is NaN, or if a
+        group is missing.
 
     See Also
     --------
@@ -98,8 +106,9 @@ def make_grouped_auc_scorer(task, *, groups=None):
     Returns
     -------
     scorer : callable
-        ``scorer(estimator, X, Y, groups=None)`` returns a float, as
-        :func:`grouped_auc`: NaN, with an ``UndefinedMetricWarning``, if undefined.
+        ``scorer(estimator, X, Y, groups=None)`` returns a float, see
+        :func:`grouped_auc`. It is NaN, with an ``UndefinedMetricWarning``, if no group
+        has both classes.
 
     Raises
     ------

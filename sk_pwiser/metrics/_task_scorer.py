@@ -48,7 +48,8 @@ def make_task_scorer(
           DataFrame ``Y``, then in the ``task_names_`` of the estimator. A task named
           "cvr" or "mean" is scored by its index.
     greater_is_better : bool, default=True
-        Whether a higher value is better. If False, the scorer returns minus the metric.
+        Whether a higher value of the metric is better. If False, the scorer returns
+        minus the metric.
     response_method : {"predict_proba", "predict"}, default="predict_proba"
         Whether the metric receives the probability of the event or the predicted
         label. With ``task="cvr"`` it always receives a probability.
@@ -67,14 +68,17 @@ def make_task_scorer(
         If ``metric`` is not callable or ``task`` is neither an int nor a str.
     ValueError
         If ``response_method`` is unknown, or is "predict" with ``task="cvr"``. The
-        scorer raises it if ``task``, "cvr" or "mean", is the name of one of several.
+        scorer raises it if one of several tasks has the name "cvr" or "mean" and
+        ``task`` is this name.
 
     Notes
     -----
     ``Y``, of shape (n_samples, n_tasks) or (n_samples,), contains 0 and 1, or for a
-    single task the two ``classes_`` of the estimator; the metric receives 0 and 1. With
-    ``missing_labels="ignore"`` in the estimator, labels of tasks after the first may be
-    missing, and their rows are left out. Labels and weights are checked as in ``fit``.
+    single task the two ``classes_`` of the estimator, of which the second one is the
+    event; the metric receives 0 and 1. If the estimator has
+    ``missing_labels="ignore"``, labels of tasks after the first may be missing; the
+    score of a task leaves out the rows without a label. Labels and weights are checked
+    as in ``fit``, with the same errors.
 
     ``predict_proba`` of the estimator may return an array of shape (n_samples,
     n_tasks), a list of ``n_tasks`` arrays of shape (n_samples, 2), or for one task an
@@ -83,10 +87,11 @@ def make_task_scorer(
     is the ratio of the last to the first probability, clipped to [0, 1] (0 where both
     are 0). It needs at least two tasks.
 
-    With only one class in ``Y`` or, for the CVR, no row of the first task,
-    ``roc_auc_score``, ``average_precision_score`` and every metric that issues an
-    ``UndefinedMetricWarning`` or returns NaN are NaN, with one such warning that names
-    the task. The mean over tasks is NaN if the score of a task is NaN.
+    A metric is undefined if ``Y`` has only one class or, for the CVR, if the first task
+    is 0 in every row. The score is then NaN, with one ``UndefinedMetricWarning`` that
+    names the task. This applies to ``roc_auc_score``, ``average_precision_score`` and
+    every metric that issues this warning or returns NaN. The mean over tasks is NaN if
+    the score of a task is NaN.
 
     In a ``scoring`` with several scorers, each of ``predict_proba``, ``predict`` and
     ``predict_cvr`` is called once for all of them.

@@ -149,8 +149,10 @@ def compare_losses(
 ):
     """Compare losses by cross-validation on the same folds and with the same seeds.
 
-    Each candidate is a loss, or a loss with a weight. The result contains their
-    differences to the first candidate, with confidence intervals.
+    Each candidate is a loss, or a loss with a weight. All candidates are fitted on the
+    training rows of each fold with the same ``random_state``, and scored on its test
+    rows. The result contains their differences to the first candidate, with confidence
+    intervals.
 
     Parameters
     ----------
@@ -163,11 +165,12 @@ def compare_losses(
         Labels, 0 or 1; the tasks in funnel order, the click first.
     losses : sequence of str or class, default=("bce", "pwiser")
         Values of the parameter ``loss``. The first one is the baseline. The
-        ``loss_params`` of the estimator are only used with its own loss.
+        ``loss_params`` of the estimator are only used with its own loss; other losses
+        are used with their default parameters.
     weights : sequence of float, default=None
         Values of ``pwiser_weight``, one candidate each, for the losses that take it:
-        "pwiser", and classes with it in ``estimator_parameters``. None keeps the weight
-        of the estimator.
+        "pwiser", and classes that list it in ``estimator_parameters``. None keeps the
+        value of the estimator.
     cv : int, splitter or iterable of (train, test), default=5
         An int is the number of folds of :class:`FunnelStratifiedKFold`, at least 2. A
         splitter, such as ``TimeSeriesSplit`` or ``RepeatedKFold``, or an iterable of
@@ -181,10 +184,12 @@ def compare_losses(
         Group of each row, for splitters that use groups. To pass groups to losses, use
         ``params={"groups": groups}``.
     by : str or int, default=None
-        A column of ``X``, such as the market. The scores are also computed for each of
-        its values, without weights, as metrics such as "click AUC, market=nl".
+        A column of ``X``, such as the market. The scores are also computed on the test
+        rows of each of its values, without weights, as metrics such as
+        "click AUC, market=nl".
     params : dict, default=None
-        Parameters of ``fit``, such as ``sample_weight``; those per row are split, too.
+        Parameters of ``fit``, such as ``sample_weight``. Parameters of length n_samples
+        are split like the rows.
     n_jobs : int, default=None
         Number of fits that run in parallel, by joblib. None means 1, unless there is a
         :class:`joblib.parallel_config` context; -1 means all processors.
@@ -192,7 +197,8 @@ def compare_losses(
         1 prints one line after each fit.
     random_state : int, RandomState instance or None, default=0
         Seed of the folds, if ``cv`` is an int, and of the fits. Each fold has its own
-        seed, which replaces every ``random_state`` of all candidates.
+        seed, which replaces every ``random_state`` of the estimator and is the same for
+        all candidates. With None, folds and seeds differ between calls.
 
     Returns
     -------
@@ -209,7 +215,8 @@ def compare_losses(
     Warns
     -----
     UndefinedMetricWarning
-        If a score is undefined on a fold, which is then left out for this metric.
+        If a score is undefined on a fold, for example because its test rows contain no
+        conversion. The comparison in this metric leaves out the fold.
     UserWarning
         If folds train on rows from after the start of their test part, although the
         estimator has a `time_column` or a

@@ -14,8 +14,9 @@ CONFIDENCE = 0.95
 class LossComparison:
     r"""Scores of several candidates on the same folds, compared with the first one.
 
-    :func:`compare_losses` returns this object, which can also be created from other
-    scores. Its parameters are attributes. ``print`` shows a table and verdicts.
+    :func:`compare_losses` returns this object; it can also be created from scores that
+    were computed elsewhere. Its parameters are attributes of the same names. ``print``
+    shows a table and a verdict for each metric.
 
     Parameters
     ----------
@@ -25,7 +26,8 @@ class LossComparison:
         For each metric, scores of shape (n_candidates, n_splits); larger is better.
         Each column contains the scores on one fold. Undefined scores are NaN.
     test_train_ratio : float
-        Number of test rows divided by that of training rows: 1 / 4 for five folds.
+        Number of test rows divided by the number of training rows, for example 1 / 4
+        for five folds.
     params : list of dict, default=None
         For each candidate, the parameters that define it:
         ``estimator.set_params(**params[i])`` creates candidate ``i``.
@@ -37,8 +39,9 @@ class LossComparison:
     Raises
     ------
     ValueError
-        If there are fewer than two candidates or two of the same name, if the shape of
-        the scores of a metric is wrong, or if ``test_train_ratio`` is negative.
+        If there are fewer than two candidates, if two candidates have the same name, if
+        the shape of the scores of a metric is wrong, or if ``test_train_ratio`` is
+        negative.
 
     See Also
     --------
@@ -46,9 +49,12 @@ class LossComparison:
 
     Notes
     -----
-    The confidence interval is the one of a paired Student t-test. Because training sets
-    overlap, the variance of the mean of the differences to the baseline on :math:`J`
-    folds, of sample variance :math:`s^2`, is that of Nadeau and Bengio:
+    The confidence interval is the one of a paired Student t-test. Let :math:`d_j` be
+    the difference to the baseline on fold :math:`j` of :math:`J`, and :math:`s^2` the
+    sample variance of these differences. Because training sets overlap, the differences
+    are not independent, and :math:`s^2 / J` underestimates the variance of their mean.
+    The corrected variance of Nadeau and Bengio is used for folds, for repeated folds
+    and for random splits:
 
     .. math:: \left(\frac{1}{J} + \frac{n_{test}}{n_{train}}\right) s^2
 
@@ -167,7 +173,8 @@ class LossComparison:
         Returns
         -------
         matplotlib Axes
-            The axes, with intervals per metric and candidate except for the baseline.
+            The axes, with a group of horizontal intervals per metric, one interval per
+            candidate except for the baseline. A vertical line marks 0.
         """
         pyplot = import_extra("matplotlib.pyplot", "LossComparison.plot")
         if ax is None:

@@ -17,21 +17,25 @@ from sk_pwiser._utils import check_integer
 class FunnelStratifiedKFold(StratifiedKFold):
     """Stratified K-fold over the funnel depth of a multi-task ``y``.
 
-    Every fold has the proportions of the depths, see :func:`funnel_depth`, of all rows.
+    Every fold has the same proportions of the depths (see :func:`funnel_depth`) as the
+    whole data, up to whole rows.
 
     Parameters
     ----------
     n_splits : int, default=5
         Number of folds, at least 2.
     shuffle : bool, default=True
-        Whether to shuffle the rows of each depth before splitting them into folds: by
-        default, because logs are ordered by time or by user.
+        Whether to shuffle the rows of each depth before splitting them into folds.
+        Unlike in :class:`~sklearn.model_selection.StratifiedKFold`, the default is
+        True, because logs are ordered by time or by user.
     random_state : int, RandomState instance or None, default=None
-        Seed of the shuffling, as in scikit-learn; must be None if ``shuffle=False``.
+        Seed of the shuffling; an int gives the same folds at every call. Must be
+        None if ``shuffle=False``.
     task_parents : "chain", None or dict, default="chain"
         Which task presupposes which, see
-        :class:`~sk_pwiser.MultiTaskCTRCVRClassifier`, by names of columns of ``y`` or
-        indices. Without a funnel, rows are stratified by the last task reached.
+        :class:`~sk_pwiser.MultiTaskCTRCVRClassifier`; names are those of the columns of
+        ``y``, or indices. If the tasks are no funnel, rows are stratified by the last
+        of the tasks that they reached.
 
     See Also
     --------
@@ -44,7 +48,8 @@ class FunnelStratifiedKFold(StratifiedKFold):
     one. One ``UserWarning`` lists these depths and their numbers of rows.
 
     Labels of tasks after the first may be missing. Rows of unknown depth are strata of
-    their own, one per number of tasks that are known to be 1.
+    their own, one per number of tasks that are known to be 1, so that every fold has
+    the same share of them.
 
     Examples
     --------
@@ -73,7 +78,8 @@ class FunnelStratifiedKFold(StratifiedKFold):
         X : array-like of shape (n_samples, n_features)
             Only its length is used; ``np.zeros(n_samples)`` is sufficient.
         y : array-like of shape (n_samples, n_tasks) or (n_samples,)
-            Labels, as for :func:`funnel_depth`.
+            Labels, 0 or 1; the tasks in funnel order. Labels of tasks after the first
+            may be missing. The labels of a single task may have any two values.
         groups : object, default=None
             Ignored; exists for compatibility.
 
@@ -85,7 +91,9 @@ class FunnelStratifiedKFold(StratifiedKFold):
         Raises
         ------
         ValueError
-            If a label is invalid, lengths differ, or there are fewer rows than folds.
+            If a label is neither 0 nor 1, if a label of the first task is missing, if
+            ``X`` and ``y`` have different lengths, or if there are fewer rows than
+            folds.
         """
         # Not a generator itself, so that a bad y raises at the call.
         return super().split(
@@ -96,7 +104,9 @@ class FunnelStratifiedKFold(StratifiedKFold):
 class FunnelTimeSplit(BaseCrossValidator):
     """Folds in the order of time, with conversions in every part.
 
-    Each test part is a period, and its training part all rows before it.
+    Each test part is a period, and its training part all rows before it, as a model
+    would be trained in operation. A random split puts rows of one session on both
+    sides, and trains on the future.
 
     Parameters
     ----------
@@ -106,11 +116,12 @@ class FunnelTimeSplit(BaseCrossValidator):
         The name of a column of ``X``, or the times of the rows. Dates, or numbers of
         any unit. The rows may be in any order, and rows of equal time are not split.
     gap : duration, default=0
-        Training rows end this long before the test part begins, such as the delay of
-        the labels: a number, in the unit of the times (in seconds if these are dates),
-        a text such as "1h" or "7d", or a timedelta.
+        Training rows end this long before the test part begins, for example the delay
+        after which labels are known: a number, in the unit of the times (in seconds if
+        these are dates), a text such as "1h" or "7d", or a timedelta.
     min_conversions : int, default=1
-        The least number of rows in each part with the last task and its parents.
+        The least number of rows in each part in which the last task happened, and all
+        that it presupposes.
     task_parents : "chain", None or dict, default="chain"
         Which task presupposes which, as in :class:`FunnelStratifiedKFold`.
 
@@ -123,7 +134,8 @@ class FunnelTimeSplit(BaseCrossValidator):
     -----
     Test parts are consecutive periods at the end of the log, of ``n_samples //
     (n_splits + 1)`` rows each, up to rows of equal time. One with fewer conversions
-    begins earlier. Rows with missing labels do not count as conversions.
+    begins earlier. Labels of tasks after the first may be missing; such rows do not
+    count as conversions.
 
     Examples
     --------
@@ -182,7 +194,8 @@ class FunnelTimeSplit(BaseCrossValidator):
         Raises
         ------
         ValueError, TypeError
-            If a parameter or a time is invalid, or if rows or conversions are too few.
+            If a parameter is invalid, if times are missing or cannot be sorted, or if
+            there are too few rows or conversions.
         """
         # Not a generator itself, so that bad input raises at the call.
         check_integer("n_splits", self.n_splits, at_least=1)
@@ -229,9 +242,10 @@ class FunnelTimeSplit(BaseCrossValidator):
 class FunnelGroupKFold(GroupsConsumerMixin, FunnelStratifiedKFold):
     """K-fold that keeps groups whole and has funnel depths in similar proportions.
 
-    Rows of one group, such as a user, are all in one part of a fold, so that a model is
-    tested on users that it has not seen. The folds have about the same proportions of
-    the depths, see :func:`funnel_depth`, as far as whole groups allow.
+    Rows of one group, such as a user, are all in the training part or all in the test
+    part of a fold, so that a model is tested on users that it has not seen. The folds
+    have about the same proportions of the depths, see :func:`funnel_depth`, as far as
+    whole groups allow.
 
     Parameters
     ----------
@@ -240,7 +254,8 @@ class FunnelGroupKFold(GroupsConsumerMixin, FunnelStratifiedKFold):
     shuffle : bool, default=True
         Whether to shuffle the groups before they are assigned to folds.
     random_state : int, RandomState instance or None, default=None
-        Seed of the shuffling, as in scikit-learn; must be None if ``shuffle=False``.
+        Seed of the shuffling; an int gives the same folds at every call. Must be
+        None if ``shuffle=False``.
     task_parents : "chain", None or dict, default="chain"
         Which task presupposes which, as in :class:`FunnelStratifiedKFold`.
 

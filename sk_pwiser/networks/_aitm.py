@@ -24,8 +24,9 @@ class AITM(MultiTaskNetwork):
     with d the width of a tower. The logit is linear in :math:`h_k`. In a tree of tasks,
     the task that task k presupposes takes the place of k - 1.
 
-    Training adds :func:`~sk_pwiser.losses.funnel_monotonicity_penalty`, with the weight
-    0.6 unless `monotonicity_weight` sets another.
+    Training adds 0.6 times :func:`~sk_pwiser.losses.funnel_monotonicity_penalty`, which
+    penalises a probability of a later task above that of an earlier task;
+    `monotonicity_weight` sets another weight.
 
     Parameters
     ----------
@@ -38,14 +39,15 @@ class AITM(MultiTaskNetwork):
 
     Notes
     -----
-    This implementation differs from the paper in two points: the penalty, its
-    calibrator, is a mean over rows, and the linear maps of a transfer have biases.
+    This implementation differs from the paper in two points: the penalty, the
+    calibrator of the paper, is a mean over rows, so that its weight does not depend on
+    the batch size; and the linear maps of a transfer have biases.
 
     References
     ----------
-    Xi et al. (2021). Modeling the Sequential Dependence among Audience Multi-step
-    Conversions with Multi-task Learning in Targeted Display Advertising. KDD.
-    :arxiv:`2105.08489`
+    D. Xi, Z. Chen, P. Yan, Y. Zhang, Y. Zhu, F. Zhuang and Y. Chen (2021). Modeling
+    the Sequential Dependence among Audience Multi-step Conversions with Multi-task
+    Learning in Targeted Display Advertising. KDD. :arxiv:`2105.08489`
 
     Examples
     --------

@@ -18,7 +18,8 @@ class Bags(NamedTuple):
     offsets : int64 Tensor of shape (batch * n_bags + 1,)
         Where the entries of each bag start, and where the last ones end.
     indices : int64 Tensor of shape (n_entries,)
-        The vector that each entry selects, counted over all bags, bag after bag.
+        The vector that each entry selects, counted over all bags: those of the second
+        bag follow those of the first.
     weights : float32 Tensor of shape (n_entries,), default=None
         Weights of the entries; None if all are 1.
     ages : float32 Tensor of shape (n_entries,), default=None

@@ -43,7 +43,8 @@ def full_log_logits(sampled_logits: Tensor, rate: float) -> Tensor:
         \quad\text{and}\quad
         1 - P^{full}_k = \frac{(1 - r)(1 - P_1) + r\,(1 - P_k)}{1 - P_1 + r\, P_1}.
 
-    For the first task the log-odds change by log r; conditional probabilities do not.
+    For the first task the log-odds change by log r. The probability of a later task
+    given an earlier one does not change.
 
     Parameters
     ----------
@@ -90,9 +91,11 @@ def chain_logits(
     Parameters
     ----------
     conditional_logits : Tensor of shape (batch, n_tasks)
-        Log-odds of P(Y_k = 1 | Y_{k-1} = 1, impression) and P(Y_1 = 1 | impression).
+        Log-odds of P(Y_k = 1 | Y_{k-1} = 1, impression); of P(Y_1 = 1 | impression)
+        in the first column.
     parents : sequence of int, default=None
-        Column of the task in place of k - 1 for each task, -1 for none. None: a funnel.
+        Column of the task that takes the place of k - 1 for each task, -1 for none. By
+        default the tasks are a funnel.
 
     Returns
     -------

@@ -22,19 +22,21 @@ from sk_pwiser.networks._spec import NetworkSpec
 class CTCL(MultiTaskNetwork):
     r"""Cross-task consistency learning: each task also predicts its neighbours.
 
-    The network is :class:`SharedBottom` with transfer nets. For neighbours j and k in
-    the funnel, :math:`T_{jk}` maps the last hidden vector :math:`h_j` of the tower of
-    task j to a logit of task k. Its loss compares this logit with the network's own
-    probability of task k, without gradient ("prediction"), or with the label ("label"),
+    The network is :class:`SharedBottom`, with transfer nets beside it. For neighbours j
+    and k in the funnel, :math:`T_{jk}` maps the last hidden vector :math:`h_j` of the
+    tower of task j to a logit of task k. Its loss compares this logit with the
+    network's own probability of task k, without gradient ("prediction"), or with the
+    label ("label"),
 
     .. math:: X_{jk} = \delta(T_{jk}(h_j), \mathrm{sg}(p_k))
         \quad\text{or}\quad X_{jk} = \delta(T_{jk}(h_j), y_k),
 
     with :math:`\delta` the pointwise part of `loss=`, averaged over rows. Of the first
-    form the value at :math:`T_{jk} = p_k` is subtracted, which leaves its gradient
-    unchanged: a validation loss does not fall because predictions become more certain.
-    The loss of task j increases by `consistency_weight` times the mean of
-    :math:`X_{jk}` over its neighbours k. Predictions do not depend on the nets.
+    form the value at :math:`T_{jk} = p_k` is subtracted, which makes it a divergence
+    and leaves its gradient unchanged: a validation loss does not fall because
+    predictions become more certain. The loss of
+    task j increases by `consistency_weight` times the mean of :math:`X_{jk}` over its
+    neighbours k. Predictions do not depend on the transfer nets.
 
     Parameters
     ----------
@@ -56,15 +58,17 @@ class CTCL(MultiTaskNetwork):
 
     Notes
     -----
-    Large weights make the towers alike: nets can only predict means given :math:`h_j`.
+    Large weights make the towers alike, since a transfer net can only predict the mean
+    of p_k given :math:`h_j`.
 
     This implementation differs from the paper in six points. The value above is
     subtracted. The transfer nets are perceptrons on the last hidden vector of a tower
-    instead of its prediction, a single number here. The network's own probabilities are
-    soft targets: the most probable class of a rare task is always 0. The paper
-    minimises :math:`(1 - \lambda) L_j + \lambda X_{jk}`, apart from a factor a weight
-    of :math:`\lambda / (1 - \lambda)`. There are any number of tasks. Uncertainty
-    weights are a weighting. The authors' code calls "prediction" xtsc, and "label" xtc.
+    instead of its prediction, which is a single number here. The network's own
+    probabilities are soft targets: the most probable class of a rare task is always 0.
+    The paper minimises :math:`(1 - \lambda) L_j + \lambda X_{jk}`, apart from a factor
+    a weight of :math:`\lambda / (1 - \lambda)`. There are any number of tasks.
+    Uncertainty weights are a weighting, not a part of the network. In the authors' code
+    "prediction" is called xtsc, and "label" xtc.
 
     References
     ----------

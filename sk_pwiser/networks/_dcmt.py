@@ -22,18 +22,20 @@ class DCMT(_CorrectedESMM):
     The twin tower of the paper is left out, since its form could not be read: here the
     twin is a separate tower, and its label is a parameter.
 
-    The conditional heads are those of :class:`ESMM`. Each head after the first, with
-    probability q, has a counterfactual twin with probability :math:`q^*`, a tower on
-    the same input. The head learns if the previous task happened, o = 1, and the twin
-    from the other rows. Both losses are averages by inverse propensities,
+    The conditional heads are the heads of :class:`ESMM`. Each head after the first,
+    with probability q, has a counterfactual twin with probability :math:`q^*`, a tower
+    on the same input. The head learns from the rows in which the previous task
+    happened, o = 1, and the twin from the others. Both losses are averages by inverse
+    propensities,
 
     .. math:: \frac{\sum_i w_i\, \delta(q_i, r_i)}{\sum_i w_i}
         + \frac{\sum_i w^*_i\, \delta(q^*_i, r^*_i)}{\sum_i w^*_i}, \quad
         w_i = \frac{o_i}{p_i}, \quad w^*_i = \frac{1 - o_i}{1 - p_i},
 
-    with r the label of the task, :math:`\delta` the pointwise part of `loss=`, and p
-    the network's probability of the previous task, without gradient. A prior ties the
-    two together, the mean of :math:`|1 - q_i - q^*_i|`. Predictions use no twins.
+    with r the label of the task, :math:`\delta` the part of `loss=` that belongs to a
+    row, and p the network's probability of the previous task, without gradient. A
+    prior ties the two together: the mean over all rows of :math:`|1 - q_i - q^*_i|`.
+    Predictions do not depend on the twins.
 
     Parameters
     ----------
@@ -47,7 +49,8 @@ class DCMT(_CorrectedESMM):
         Weight of the prior, >= 0.
     min_propensity : float, default=0.1
         Smallest values of p and of 1 - p as a share of their means, the base rates, in
-        (0, 1]. With 0.1, no row counts more than ten times as much as an average row.
+        (0, 1]. With 0.1, no row counts more than ten times as much as a row with an
+        average propensity.
     tower_units : sequence of int, default=(128, 64, 32)
         Widths of each tower's hidden layers.
     dropout : float, default=0.0
@@ -55,9 +58,10 @@ class DCMT(_CorrectedESMM):
 
     Notes
     -----
-    Only the abstract of the paper could be read, see :ref:`entire-space-family`. The
-    re-implementation by others that the losses follow also divides by the number of
-    rows, and has fixed weights and a propensity of at least 0.001, for two tasks.
+    Only the abstract of the paper could be read; see :ref:`entire-space-family` for the
+    label of the twin. The losses follow a re-implementation by other authors, which
+    also divides by the number of rows, and has fixed weights and a propensity of at
+    least 0.001. Here there are any number of tasks, and the losses of `loss=`.
 
     References
     ----------

@@ -24,9 +24,9 @@ class DDPO(_CorrectedESMM):
     The attention of the paper, which transfers between the networks, is left out, since
     its form could not be read.
 
-    The conditional heads are those of :class:`ESMM`. Each head after the first, with
-    probability q, has a teacher with probability :math:`\tilde q`, a tower on the same
-    input, whose loss is a mean over the rows in which the previous task happened,
+    The conditional heads are the heads of :class:`ESMM`. Each head after the first,
+    with probability q, has a teacher with probability :math:`\tilde q`, a tower on the
+    same input that learns only from the rows in which the previous task happened,
     o = 1. The head learns from all rows: from the label r where it is known, and from
     the teacher elsewhere. Both parts are averages by inverse propensities,
 
@@ -34,8 +34,9 @@ class DDPO(_CorrectedESMM):
         + \frac{\sum_i w^*_i\, \delta(q_i, \tilde q_i)}{\sum_i w^*_i}, \quad
         w_i = \frac{o_i}{p_i}, \quad w^*_i = \frac{1 - o_i}{1 - p_i},
 
-    with :math:`\delta` the pointwise part of `loss=` and p the network's probability of
-    the previous task, without gradient, like the teacher. Predictions use no teacher.
+    with :math:`\delta` the part of `loss=` that belongs to a row and p the network's
+    probability of the previous task. Neither p nor the teacher takes a gradient from
+    this loss. Predictions do not depend on the teachers.
 
     Parameters
     ----------
@@ -44,10 +45,12 @@ class DDPO(_CorrectedESMM):
     correction_weight : float, default=0.1
         Weight of the loss above, >= 0.
     teacher_weight : float, default=0.1
-        Weight of the teachers' losses, >= 0.
+        Weight of the teachers' losses, means over the rows in which the previous task
+        happened, >= 0.
     min_propensity : float, default=0.1
         Smallest values of p and of 1 - p as a share of their means, the base rates, in
-        (0, 1]. With 0.1, no row counts more than ten times as much as an average row.
+        (0, 1]. With 0.1, no row counts more than ten times as much as a row with an
+        average propensity.
     tower_units : sequence of int, default=(128, 64, 32)
         Widths of each tower's hidden layers.
     dropout : float, default=0.0
@@ -56,10 +59,11 @@ class DDPO(_CorrectedESMM):
     Notes
     -----
     Only the abstract of the paper could be read; the losses follow a re-implementation
-    by other authors, and the default weights are not the paper's. Here the head of the
-    previous task is the network of the propensity, sums are divided by the sums of the
-    weights (Swaminathan and Joachims 2015) instead of the number of rows, and
-    propensities are clipped relative to the base rate, for any number of tasks.
+    by other authors. The default weights of the losses are not the paper's. There is no
+    separate network for the propensity: it is the head of the previous task. This
+    implementation divides by the sums of the weights (Swaminathan and Joachims 2015)
+    instead of the number of rows and clips propensities relative to the base rate; it
+    takes any number of tasks, and uses the losses of `loss=`, cross-entropy or not.
 
     References
     ----------

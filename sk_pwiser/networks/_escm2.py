@@ -14,10 +14,11 @@ from sk_pwiser.networks._spec import NetworkSpec
 class ESCM2(_CorrectedESMM):
     r"""Entire space counterfactual multi-task model: ESMM with a corrected CVR.
 
-    The conditional heads are those of :class:`ESMM`. Each head after the first has an
-    additional loss over all impressions, although its label r is known only if the
-    previous task happened, o = 1. With :math:`\delta(q, r)` the pointwise part of
-    `loss=` and p the propensity, the loss weights the known rows by w = o / p ("ipw"),
+    The conditional heads are the heads of :class:`ESMM`. Each head after the first has
+    an additional loss over all impressions, although its label r is known only if the
+    previous task happened, o = 1. With :math:`\delta(q, r)` the head's own part of
+    `loss=` in a row and p the propensity, the loss weights the known rows by
+    w = o / p ("ipw"),
 
     .. math:: \frac{\sum_i w_i\, \delta(q_i, r_i)}{\sum_i w_i},
 
@@ -45,8 +46,8 @@ class ESCM2(_CorrectedESMM):
         Weight of the additional losses, >= 0.
     min_propensity : float, default=0.1
         Smallest propensity as a share of the base rate, in (0, 1]. With 0.1, no row
-        counts more than ten times as much as an average row. Rows with a smaller
-        propensity count less than a consistent estimate requires.
+        counts more than ten times as much as a row with an average propensity. Rows
+        with a smaller propensity count less than a consistent estimate requires.
     tower_units : sequence of int, default=(128, 64, 32)
         Widths of each tower's hidden layers.
     dropout : float, default=0.0
@@ -54,12 +55,14 @@ class ESCM2(_CorrectedESMM):
 
     Notes
     -----
-    This implementation differs from the paper in four points: it takes any number of
-    tasks, and any loss; the propensity takes no gradient and is clipped relative to the
-    base rate; the weights are divided by their sum in the batch; and the doubly robust
-    form imputes labels instead of losses, so that rows without labels train the heads,
-    and trains the imputation by the loss of these labels instead of the squared error
-    of the imputed loss, whose gradient vanishes where the head's logit is 0.
+    This implementation differs from the paper in five points: it takes any number of
+    tasks; the propensity takes no gradient and is clipped relative to the base rate;
+    the weights are divided by their sum in the batch; the doubly robust form imputes
+    labels instead of losses, so that rows without labels train the heads, and trains
+    the imputation by the loss of these labels instead of the squared error of the
+    imputed loss, whose gradient vanishes where the head's logit is 0 and grows with the
+    square of the logit; and the additional losses use the pointwise part of `loss=`,
+    cross-entropy or not.
 
     References
     ----------

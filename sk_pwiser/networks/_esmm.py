@@ -17,8 +17,8 @@ class ESMM(MultiTaskNetwork):
 
     with x the input of shared embeddings and numeric values and t_j the tower of
     conditional head j: for two tasks CTCVR = CTR x CVR. All heads are trained on all
-    impressions, the CVR head through the product, which is computed in log space. The
-    probability of a later task never exceeds that of an earlier task.
+    impressions, the CVR head through the product. The product is computed in log space.
+    The probability of a later task never exceeds that of an earlier task.
 
     Parameters
     ----------
@@ -31,8 +31,9 @@ class ESMM(MultiTaskNetwork):
 
     Notes
     -----
-    `predict_cvr` is the product of the heads after the first. Unlike the paper, this
-    implementation takes any number of tasks, also in a tree, and numeric values.
+    `predict_cvr` is the product of the heads after the first, which is the CVR head for
+    two tasks. This implementation differs from the paper in that it takes any number of
+    tasks, also in a tree, and numeric values beside embeddings.
 
     References
     ----------

@@ -44,20 +44,23 @@ class FDN(MultiTaskNetwork):
         The penalty of a pair: the squared cosine of its outputs, averaged over rows
         ("row"); the squared Frobenius norm of the product of the two centred,
         row-normalised output matrices, divided by the squared number of rows
-        ("batch"); or, as in the paper's code, the mean product of the lengths of the
-        outputs ("norm_product"), which does not make them orthogonal.
+        ("batch"); or the mean product of the lengths of the outputs ("norm_product"),
+        as computed by the paper's code. The last one reduces lengths and does not make
+        outputs orthogonal.
     orthogonality_weight : float, default=0.1
         Weight of the penalty, summed over pairs; 1 in the paper's code.
 
     Notes
     -----
-    Unlike in the paper, there are no class weights, which bias probabilities, the input
-    is not scaled and shifted, there is dropout, and all tasks have as many pairs.
+    This implementation differs from the paper in several points: there are no class
+    weights, since these bias probabilities; the input is not scaled and shifted; there
+    is dropout; and all tasks have the same number of pairs.
 
     References
     ----------
-    Zhou et al. (2023). Feature Decomposition for Reducing Negative Transfer: A Novel
-    Multi-Task Learning Method for Recommender System. AAAI. :arxiv:`2302.05031`
+    J. Zhou, Q. Yu, C. Luo and J. Zhang (2023). Feature Decomposition for Reducing
+    Negative Transfer: A Novel Multi-Task Learning Method for Recommender System. AAAI
+    (student abstract). :arxiv:`2302.05031`
 
     Examples
     --------

@@ -185,7 +185,8 @@ def numeric_widths(spec: NetworkSpec) -> list[int]:
     Returns
     -------
     list of int, of length n_numeric
-        1 without bins, else the components or their learned sums, and the score.
+        1 for an input without bins. Otherwise, the components of its bins or their
+        learned sums, and the normal score.
 
     Examples
     --------

@@ -29,7 +29,8 @@ class MetaHeac(MultiTaskNetwork):
 
     with x the input of embeddings and numeric values, e_j the experts, c_m the
     critics, b_k one bias per task, and the gates :math:`g_k(x), a_k(x)` softmax
-    functions of x, one per task. Probabilities are mixed, in log space.
+    functions of x, one per task. Every critic returns a probability; these are mixed,
+    in log space, by weights that sum to 1.
 
     Parameters
     ----------
@@ -48,9 +49,10 @@ class MetaHeac(MultiTaskNetwork):
 
     Notes
     -----
-    The gates are linear in x with separate weights per task, instead of networks that
-    read the embedding of a campaign, and start uniform. One bias per task lets tasks
-    with different base rates share the critics.
+    This implementation also differs from the paper in its gates: a gate is linear in x
+    with separate weights per task, instead of a network that reads the embedding of a
+    campaign; it starts uniform. One bias per task lets tasks with different base rates
+    share the critics.
 
     References
     ----------

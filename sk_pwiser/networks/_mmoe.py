@@ -34,7 +34,8 @@ class MMoE(MultiTaskNetwork):
 
     Notes
     -----
-    Unlike those of the paper, the gates have a bias and start uniform.
+    This implementation differs from the paper in the gates, which have a bias and start
+    uniform.
 
     References
     ----------
@@ -82,7 +83,8 @@ class OMoE(MMoE):
 
     .. math:: z_k = t_k(\sum_j g(x)_j e_j(x)), \quad g(x) = softmax(W x + c)
 
-    with the symbols of :class:`MMoE`, whose paper has this baseline.
+    with x the input of embeddings and numeric values, e_j expert j, g the gate, t_k
+    the tower and z_k the logit of task k.
 
     Parameters
     ----------
@@ -96,6 +98,16 @@ class OMoE(MMoE):
         Widths of each tower's hidden layers.
     dropout : float, default=0.0
         Share of activations that are dropped in experts and towers in training.
+
+    Notes
+    -----
+    This implementation differs from the paper in the gate, which has a bias and starts
+    uniform.
+
+    References
+    ----------
+    Ma et al. (2018). Modeling Task Relationships in Multi-task Learning with Multi-gate
+    Mixture-of-Experts. KDD. :doi:`10.1145/3219819.3220007`
 
     Examples
     --------

@@ -40,8 +40,9 @@ class Labels:
         Weights of the rows, with a mean of 1 over the training rows. Of weights per row
         and task, 0 stands for a label that is missing; `y` is 0 there.
     row_losses : callable
-        The pointwise part of the loss, without weights: maps logits and targets in
-        [0, 1], both of shape `(batch, n_tasks)`, to losses of the same shape.
+        The pointwise part of the loss that training minimises, without weights:
+        maps logits and targets in [0, 1], both of shape `(batch, n_tasks)`, to losses
+        of the same shape.
 
     Examples
     --------
@@ -69,7 +70,8 @@ class NetworkOutput(NamedTuple):
         these only. In conditional task space, a network may return log-odds of
         P(Y_k = 1 | Y_{k-1} = 1, impression) here: the base class composes them.
     aux_logits : sequence of Tensor of shape (batch, n_tasks), default=()
-        Logits of extra heads in the space of the tasks, trained with their losses.
+        Logits of extra heads, each trained with the losses of the tasks, in the space
+        of the tasks.
     aux_weight : float, default=1.0
         Weight of the losses of the extra heads.
     extra_losses : mapping of str to Tensor or callable, default={}
@@ -80,8 +82,9 @@ class NetworkOutput(NamedTuple):
         Log-odds of P(Y_k = 1 | Y_{k-1} = 1, impression), if `logits` are composed of
         conditional heads. Set in conditional task space, None in entire space.
     sampled_logits : Tensor of shape (batch, n_tasks) or None, default=None
-        Log-odds of P(Y_k = 1 | impression) in the sampled log, for the losses in entire
-        space, if the base class corrected `logits` to the full log.
+        Log-odds of P(Y_k = 1 | impression) in the sampled log, which the losses are
+        computed from in entire space, if `logits` were corrected to the full log. Set
+        by the base class.
 
     Examples
     --------
@@ -106,8 +109,9 @@ class MultiTaskNetwork(nn.Module):
     """Base class of the networks.
 
     A subclass takes the specification and its own keyword parameters, builds its
-    layers on the `width` outputs of `input_layer`, and defines `forward`. The class is
-    then a valid `network=` of :class:`~sk_pwiser.MultiTaskCTRCVRClassifier`.
+    layers on the `width` outputs of `input_layer`, and defines `forward`. The class
+    itself is then a valid `network=` of
+    :class:`~sk_pwiser.MultiTaskCTRCVRClassifier`.
 
     The base class implements `task_space`. In conditional space, it reads the columns
     of the logits that `forward` returns as conditional heads and composes them to
@@ -313,6 +317,7 @@ class MultiTaskNetwork(nn.Module):
         Returns
         -------
         NetworkOutput
-            Logits `(batch, n_tasks)`, and auxiliary logits and extra losses if any.
+            Logits `(batch, n_tasks)` and, if the network has them, auxiliary logits
+            and extra losses.
         """
         raise NotImplementedError(f"{type(self).__name__} must define forward.")

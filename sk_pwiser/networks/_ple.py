@@ -23,8 +23,9 @@ class PLE(MultiTaskNetwork):
 
     with j over the experts that the gate mixes, t(j) the task, or the shared stream,
     that expert j belongs to, and :math:`x_k = x`, the input of embeddings and numeric
-    values, in the first level. The last level has no shared gate. The logit is
-    :math:`z_k = t_k(x_k)` with t_k the tower. One level is the CGC of the paper.
+    values, in the first level. The last level has no shared gate, since no layer would
+    read its output. The logit is :math:`z_k = t_k(x_k)` with t_k the tower. One level
+    is the CGC of the paper.
 
     Parameters
     ----------
@@ -45,12 +46,14 @@ class PLE(MultiTaskNetwork):
 
     Notes
     -----
-    Unlike those of the paper, the gates have a bias and start uniform.
+    This implementation differs from the paper in the gates, which have a bias and start
+    uniform.
 
     References
     ----------
-    Tang et al. (2020). Progressive Layered Extraction (PLE): A Novel Multi-Task
-    Learning Model for Personalized Recommendations. :doi:`10.1145/3383313.3412236`
+    H. Tang, J. Liu, M. Zhao and X. Gong (2020). Progressive Layered Extraction (PLE):
+    A Novel Multi-Task Learning (MTL) Model for Personalized Recommendations. RecSys.
+    :doi:`10.1145/3383313.3412236`
 
     Examples
     --------

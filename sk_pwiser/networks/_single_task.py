@@ -17,9 +17,10 @@ class SingleTask(MultiTaskNetwork):
     with x_k the input from the task's own embeddings, b_k its bottom, t_k its tower
     and z_k its logit. The tasks share only the optimiser and early stopping.
 
-    Weight decay competes with gradients that are proportional to the rate of a task: at
-    a rate of 0.4 %, the default would leave a constant prediction. All parameters of a
-    task with a base rate below 5 % have the weight decay times the rate divided by 5 %.
+    Weight decay competes with gradients that are proportional to the rate of a task:
+    the default would leave a constant prediction of a task with a rate of 0.4 %. All
+    parameters of a task with a base rate below 5 % therefore have the weight decay
+    times the rate divided by 5 %.
 
     Parameters
     ----------

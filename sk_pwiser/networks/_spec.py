@@ -24,22 +24,26 @@ class NetworkSpec:
     Parameters
     ----------
     cardinalities : sequence of int
-        Number of codes of each category column, including missing and unseen values.
+        Number of codes of each category column, including the codes for missing and
+        unseen values. Empty if there are no category columns.
     n_numeric : int
         Number of numeric inputs.
     embedding_dim : int
-        Width of the embeddings of category values, with `embedding_dims` the largest.
+        Width of the embedding of a category value, the largest one if
+        `embedding_dims` is given.
     base_rates : sequence of float
-        Mean of the labels of each task, a probability; their number is that of the
-        tasks. Output biases start from these rates, with calibrated predictions.
+        Mean of the labels of each task, a probability; its length is the number of
+        tasks. Networks initialise their output biases from these rates, so that
+        training starts from calibrated predictions.
     unseen_code : int, default=1
         Code of an unknown category value, the same in every column.
     category_dropout : float, default=0.0
         Probability that a category value is replaced by `unseen_code` in training.
     numeric_bins : sequence of int, default=()
-        Number of bins of each numeric input, or 0; empty if no input has bins. An input
-        with bins is a position among their edges, in [0, n_bins], and becomes one
-        component per bin, or with more than 8 bins a few learned sums of these.
+        Number of bins of each numeric input, or 0. An input with bins is a position
+        among their edges, in [0, n_bins], and becomes one component per bin, or with
+        more than 8 bins a few learned sums of the components. Empty if no input has
+        bins.
     bin_scales : sequence of float, default=()
         Factor of the components of each numeric input, > 0. With factors, a position
         also becomes a normal score. Empty for components of scale 1 alone.
@@ -47,20 +51,24 @@ class NetworkSpec:
         Products of columns in the dense input: cross layers of DCN-v2 ("cross"), or the
         second-order term of a factorisation machine ("fm").
     task_space : {"entire", "conditional"}, default="entire"
-        Whether the logits that `forward` returns are of P(Y_k = 1 | impression) or of
-        P(Y_k = 1 | Y_{k-1} = 1, impression), which :class:`MultiTaskNetwork` composes.
+        Whether the columns of the logits that `forward` returns are read as
+        P(Y_k = 1 | impression) or as P(Y_k = 1 | Y_{k-1} = 1, impression).
+        :class:`MultiTaskNetwork` composes the latter to logits over impressions.
     monotonicity_weight : float or None, default=None
         Weight of :func:`~sk_pwiser.losses.funnel_monotonicity_penalty`. None takes the
         default of the network's class.
     embedding_dims : sequence of int, default=()
-        Width of the embeddings of each category column, empty if all have the largest.
+        Width of the embeddings of each category column, at most `embedding_dim`. Empty
+        if all have this width.
     negative_sampling_rate : float, default=1.0
         Share of the rows without the first task that the log has kept, in (0, 1].
         :class:`MultiTaskNetwork` corrects the logits to those of the full log.
     bags : sequence of BagSpec, default=()
-        Inputs with any number of entries per row, such as lists of categories.
+        Inputs with any number of entries per row: lists of categories, or the columns
+        of a sparse matrix.
     task_parents : sequence of int or None, default=None
-        Index of the earlier task that each one presupposes or -1. None for a funnel.
+        Index of the task that each task presupposes, smaller than its own, -1 for none.
+        None for a funnel, in which it is the task before.
     n_cross_layers : int, default=1
         Number of cross layers, with `interaction="cross"`.
     cross_rank : int or None, default=None
@@ -72,9 +80,10 @@ class NetworkSpec:
 
     References
     ----------
-    Chang et al. (2023), :arxiv:`2302.01115`, for the factors; Gorishniy et al. (2022),
-    :arxiv:`2203.05556`, for the bins; Wang et al. (2021), :arxiv:`2008.13535`, and
-    Rendle (2010), "Factorization Machines", ICDM, for the interactions.
+    Chang et al. (2023), "PEPNet", :arxiv:`2302.01115`, for the factors;
+    Gorishniy, Rubachev and Babenko (2022), :arxiv:`2203.05556`, for the bins; Wang et
+    al. (2021), "DCN V2", :arxiv:`2008.13535`, and Rendle (2010), "Factorization
+    Machines", ICDM, for the interactions.
 
     Examples
     --------

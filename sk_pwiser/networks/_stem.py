@@ -44,8 +44,9 @@ class STEM(MultiTaskNetwork):
 
     Notes
     -----
-    Unlike those of the paper, the gates are linear, have a bias, start uniform, and
-    read the mean of the two inputs instead of their sum. There is one layer of experts.
+    This implementation differs from the paper in the gates: they are linear, have a
+    bias, start uniform, and read the mean of the two inputs instead of their sum, so
+    that numeric values keep their scale. There is one layer of experts.
 
     References
     ----------

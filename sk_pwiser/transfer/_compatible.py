@@ -68,9 +68,11 @@ def check_compatible(estimators):
     >>> from sk_pwiser.datasets import make_ctr_cvr
     >>> from sk_pwiser.transfer import check_compatible
     >>> data = make_ctr_cvr(400, ctr=0.3, random_state=0)
-    >>> first = MultiTaskCTRCVRClassifier(max_epochs=1)
-    >>> other = MultiTaskCTRCVRClassifier(max_epochs=1, network_params={"dropout": 0.1})
-    >>> models = [model.fit(data.data, data.target) for model in (first, other)]
+    >>> first, second = (
+    ...     MultiTaskCTRCVRClassifier(max_epochs=1, network_params={"dropout": dropout})
+    ...     for dropout in (0.0, 0.1)
+    ... )
+    >>> models = [model.fit(data.data, data.target) for model in (first, second)]
     >>> check_compatible(models[:1])
     >>> check_compatible(models)
     Traceback (most recent call last):
@@ -295,8 +297,10 @@ def named_parts(estimator):
 
     A part has the name of the attribute of the network that holds it, such as "bottom",
     "experts", "gates" or "towers". The tables of category embeddings are "embedding",
-    and the other tensors of the input layer "input_layer". Tensors on which one task
-    depends, by the computational graph, form a part named after it: "towers.click".
+    and the other tensors of the input layer "input_layer". Tensors on which only one
+    task depends form a part of their own, named after the task: "towers.click". The
+    dependence is read from the computational graph, so that this also works for a
+    user's own network.
 
     Parameters
     ----------

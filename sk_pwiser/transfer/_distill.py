@@ -22,11 +22,13 @@ def distill(estimators, X, *, weights=None, student):
     r"""Train an estimator on the predictions of others, without their data.
 
     The student minimises the weighted sum of its cross-entropies with the estimators'
-    probabilities p on unlabelled impressions, summed over the tasks,
+    probabilities p on unlabelled impressions, averaged over the rows and summed over
+    the tasks,
 
     .. math:: \sum_m w_m \mathrm{BCE}(q, p_m) = \mathrm{BCE}(q, \sum_m w_m p_m),
 
-    with its own probabilities q, which is least at the weighted mean of the p.
+    with its own probabilities q. It is least where q is the weighted mean of the
+    estimators' probabilities.
 
     Parameters
     ----------
@@ -56,7 +58,8 @@ def distill(estimators, X, *, weights=None, student):
     Notes
     -----
     Early stopping monitors the cross-entropy with the estimators' probabilities, or the
-    expected AUC of labels drawn from them. Target statistics are their means.
+    expected AUC of labels drawn from them. Target statistics are means of these
+    probabilities.
 
     References
     ----------
@@ -73,7 +76,7 @@ def distill(estimators, X, *, weights=None, student):
     >>> networks = ("mmoe", "aitm")
     >>> models = [MultiTaskCTRCVRClassifier(network=n, max_epochs=3) for n in networks]
     >>> teachers = [model.fit(X[:600], Y[:600]) for model in models]
-    >>> student = MultiTaskCTRCVRClassifier(max_epochs=3)
+    >>> student = MultiTaskCTRCVRClassifier(max_epochs=3, random_state=0)
     >>> distill(teachers, X[600:], student=student).predict_proba(X).shape
     (900, 2)
     """
@@ -99,7 +102,9 @@ def market_mixup(
 ):
     """Distil a pool with interpolated rows, without the meta-learning of the paper.
 
-    Trains a student like :func:`distill`, but in a share of the batches each row is
+    The function takes only the interpolation of tasks from task-robust data-free
+    meta-learning: it has no episodes, inner steps, query loss or generated inputs. It
+    trains a student like :func:`distill`, but in a share of the batches each row is
     mixed with another one, drawn at random: the student predicts
     `(1 - lam) * p_1 + lam * p_2` from the input `(1 - lam) * x_1 + lam * x_2`, where p
     are the probabilities predicted by the estimators, and x the embeddings and numeric
@@ -113,13 +118,16 @@ def market_mixup(
     X : {DataFrame, array-like} of shape (n_samples, n_features)
         Impressions. Labels are not needed.
     weights : array-like of shape (n_estimators,), default=None
-        Weights of the estimators, as in :func:`distill`. Those that
-        :func:`select_estimators` returns protect against corrupted estimators.
+        Weights of the estimators, >= 0, scaled to a sum of 1. The weights returned by
+        :func:`select_estimators` protect against corrupted estimators. None for equal
+        weights.
     markets : array-like of int of shape (n_samples,) or str, default=None
-        For each row, the index of the estimator of its market, whose prediction is the
-        target instead of the weighted mean, as an array or the name of a column of `X`.
+        For each row, the index of the estimator of its market, as an array or as the
+        name of a column of `X`. The prediction of this estimator alone is the target of
+        the row. None for the weighted mean of all predictions.
     concentration : float, default=0.5
-        Both parameters of the Beta distribution of lam, > 0; if < 1, one row dominates.
+        Both parameters of the Beta distribution of lam, > 0. Below 1, one of the two
+        rows dominates in most batches.
     share : float, default=0.5
         Share in [0, 1] of the batches that are mixed.
     student : MultiTaskCTRCVRClassifier
@@ -138,9 +146,10 @@ def market_mixup(
 
     Notes
     -----
-    Only the interpolation is taken from the paper, which generates inputs by inverting
-    the models, and trains a meta-learner, in episodes, on mixtures of rows with equal
-    labels. Its choice of models by a policy is in :func:`select_estimators`.
+    The paper's choice of models by a policy is in :func:`select_estimators`. The paper
+    generates inputs by inverting the models, and trains a meta-learner on mixtures of
+    rows with equal labels; here impressions without labels are available, whose
+    predicted probabilities are mixed with them, and training is ordinary distillation.
 
     References
     ----------
@@ -149,16 +158,18 @@ def market_mixup(
 
     Examples
     --------
-    >>> from sklearn.base import clone
     >>> from sk_pwiser import MultiTaskCTRCVRClassifier
     >>> from sk_pwiser.datasets import make_ctr_cvr
     >>> from sk_pwiser.transfer import market_mixup
     >>> data = make_ctr_cvr(900, ctr=0.3, random_state=0)
     >>> X, Y = data.data, data.target
     >>> markets = [slice(0, 300), slice(300, 600)]
-    >>> student = MultiTaskCTRCVRClassifier(max_epochs=2)
-    >>> pool = [clone(student).fit(X[rows], Y[rows]) for rows in markets]
-    >>> market_mixup(pool, X[600:], student=student).predict_proba(X).shape
+    >>> models = [MultiTaskCTRCVRClassifier(max_epochs=2) for _ in range(3)]
+    >>> pool = [
+    ...     model.fit(X[m], Y[m]) for model, m in zip(models, markets, strict=False)
+    ... ]
+    >>> start = market_mixup(pool, X[600:], student=models[2])
+    >>> start.predict_proba(X).shape
     (900, 2)
     """
     pool = check_pool(estimators)

@@ -40,7 +40,8 @@ def fine_tune(
     r"""Train a copy of a fitted estimator on the impressions of a new market.
 
     The network starts from the weights of `source`, with a new optimiser. A regulariser
-    keeps it near `source`, for markets of few rows; :ref:`transfer` has the formulas:
+    keeps it near `source`, which helps if the market has few rows; :ref:`transfer` has
+    the formulas:
 
     - "l2_sp" penalises the distance from the source's weights, without embeddings of
       category values that are new or do not occur in `X`;
@@ -60,7 +61,8 @@ def fine_tune(
     Y : array-like of shape (n_samples, n_tasks) or (n_samples,)
         Labels, the tasks of the source.
     sample_weight : array-like of shape (n_samples,), default=None
-        Weights of the rows, >= 0. Not with `seen=True` and target statistics.
+        Weights of the rows, >= 0. With `seen=True`, not supported if there are target
+        statistics.
     groups : array-like of shape (n_samples,), default=None
         Group of each row, as in `fit`.
     eval_set : tuple of (X, Y), default=None
@@ -71,7 +73,8 @@ def fine_tune(
         Weight of the penalty, >= 0; by default 0.001 for "bss", and 0.01 otherwise.
     seen : bool, default=False
         Whether the source was fitted on the rows of `X`, too, as after one fit on all
-        markets; see :func:`fit_like`.
+        markets. The target statistics of a training row then leave out its block of
+        rows, so that its own label is not among its inputs.
     extend : bool, default=True
         Whether the encoder learns from the rows. Category values without an embedding
         get one if they occur in `min_frequency` rows, with the embedding of unseen
@@ -84,8 +87,9 @@ def fine_tune(
     Returns
     -------
     MultiTaskCTRCVRClassifier
-        A new fitted estimator. The training loss in its `history_`, of this training
-        only, includes the penalty; the validation loss does not.
+        A new fitted estimator. Its `history_` begins with the first epoch of this
+        training. The training loss in it includes the penalty, the validation loss does
+        not.
 
     Raises
     ------
@@ -96,7 +100,8 @@ def fine_tune(
     Warns
     -----
     UserWarning
-        If `seen=False`, but the source was probably fitted on the rows of `X`.
+        If `seen=False` and the target statistics of the source suggest that it was
+        fitted on the rows of `X`.
 
     See Also
     --------
@@ -104,14 +109,16 @@ def fine_tune(
 
     Notes
     -----
-    Departures from the papers: L2-SP does not keep the output layer near the source,
-    since its task is new. DELTA weights channels by their importance; here all have the
-    same weight. BSS penalises k singular values, also of inactive units; here k = 1.
+    Departures from the papers: L2-SP treats the output layer separately, since its task
+    is new; here the tasks are the same, and all weights are kept near the source. DELTA
+    weights channels by their importance; here all have the same weight. BSS penalises k
+    singular values, also of inactive units; here k = 1.
 
-    The equations of TRED were not available. Here the gates, which separate relevant
-    features from the others, minimise the cross-entropy of a linear model per task on
-    the first part, minus 0.05 times the maximum mean discrepancy of the parts, plus
-    penalties. Tasks whose labels are all equal in `X` have no influence.
+    The equations of TRED were not available. Here the gates g, which separate relevant
+    features :math:`g \circ \varphi_0` from the others, minimise the cross-entropy of a
+    linear model per task on the first part, relative to the entropy of the base rate,
+    minus 0.05 times the maximum mean discrepancy of the parts, plus penalties. Tasks
+    whose labels are all equal in `X` have no influence.
 
     References
     ----------
@@ -124,8 +131,9 @@ def fine_tune(
     X. Chen, Wang, Fu, Long and Wang (2019). "Catastrophic Forgetting Meets Negative
     Transfer: Batch Spectral Shrinkage for Safe Transfer Learning." NeurIPS.
 
-    Li et al. (2024). "Towards accurate knowledge transfer via target-awareness
-    representation disentanglement." Machine Learning 113(2). :arxiv:`2010.08532`
+    Li, Hu, Li, Xiong, Xu and Dou (2024). "Towards accurate knowledge transfer via
+    target-awareness representation disentanglement." Machine Learning 113(2), 699-723.
+    :arxiv:`2010.08532`
 
     Examples
     --------
@@ -134,7 +142,8 @@ def fine_tune(
     >>> from sk_pwiser.transfer import fine_tune
     >>> data = make_ctr_cvr(1_000, ctr=0.3, random_state=0)
     >>> X, Y = data.data, data.target
-    >>> source = MultiTaskCTRCVRClassifier(max_epochs=2).fit(X[:800], Y[:800])
+    >>> source = MultiTaskCTRCVRClassifier(max_epochs=2, random_state=0)
+    >>> source = source.fit(X[:800], Y[:800])
     >>> model = fine_tune(source, X[800:], Y[800:], regularizer="l2_sp", max_epochs=3)
     >>> model.n_iter_, source.n_iter_
     (3, 2)

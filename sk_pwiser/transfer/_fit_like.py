@@ -29,9 +29,12 @@ def fit_like(
 
     An encoder that is learnt on one market has its own codes, bins of numbers and
     target statistics, so that weights of two markets' networks have different meanings.
-    This function takes the encoder of `source`. Everything else is as in
-    `estimator.fit`, with random weights and the rates of this market at the start.
-    Category values without a training row get the embedding of unseen values.
+    This function takes the encoder of `source`, with all category values that occurred
+    in its fit. Everything else is as in `estimator.fit`: the network starts from random
+    weights, and its output biases from the rates of this market.
+
+    Category values without a training row get the embedding of unseen values, since
+    their own has not been trained.
 
     Parameters
     ----------
@@ -41,13 +44,15 @@ def fit_like(
         `source`; `categorical_features`, `target_encoding` and the entries of
         `encoding_params` about columns and values are ignored.
     source : MultiTaskCTRCVRClassifier
-        The fitted estimator whose encoder is used, not changed. One epoch is enough.
+        The fitted estimator whose encoder is used. It is not changed. A fit of one
+        epoch is enough to learn an encoder.
     X : {DataFrame, array-like} of shape (n_samples, n_features)
         Impressions of the market.
     Y : array-like of shape (n_samples, n_tasks) or (n_samples,)
         Labels, the tasks of `source`.
     sample_weight : array-like of shape (n_samples,), default=None
-        Weights of the rows, >= 0. Not with `seen=True` and target statistics.
+        Weights of the rows, >= 0. With `seen=True`, not supported if there are target
+        statistics.
     groups : array-like of shape (n_samples,), default=None
         Group of each row, as in `fit`.
     eval_set : tuple of (X, Y), default=None
@@ -55,7 +60,8 @@ def fit_like(
     seen : bool, default=False
         Whether `source` was fitted on the rows of `X`, too. The target statistics of a
         training row then leave out its block of rows, so that its own label is not
-        among its inputs. With False, they are encoded as in a prediction.
+        among its inputs. With False, the rows are encoded by the statistics of `source`
+        as they would be in a prediction, which is right if they are new to it.
 
     Returns
     -------
@@ -72,7 +78,8 @@ def fit_like(
     Warns
     -----
     UserWarning
-        If `seen=False`, but `source` was probably fitted on the rows of `X`.
+        If `seen=False` and the target statistics of `source` suggest that it was fitted
+        on the rows of `X`.
 
     See Also
     --------
@@ -85,9 +92,13 @@ def fit_like(
     >>> from sk_pwiser.transfer import check_compatible, fit_like
     >>> data = make_ctr_cvr(1_000, ctr=0.3, random_state=0)
     >>> X, Y = data.data, data.target
-    >>> source = MultiTaskCTRCVRClassifier(max_epochs=1).fit(X, Y)
-    >>> model = fit_like(source, source, X[:500], Y[:500], seen=True)
-    >>> check_compatible([source, model])
+    >>> model = MultiTaskCTRCVRClassifier(max_epochs=1, random_state=0)
+    >>> source = model.fit(X, Y)
+    >>> markets = [
+    ...     fit_like(model, source, X[rows], Y[rows], seen=True)
+    ...     for rows in (X.index < 500, X.index >= 500)
+    ... ]
+    >>> check_compatible([source, *markets])
     """
     check_type("estimator", estimator)
     check_fitted("source", source)

@@ -74,7 +74,8 @@ def merge_estimators(
     base : MultiTaskCTRCVRClassifier
         The fitted estimator from which the others were fine-tuned.
     estimators : sequence of MultiTaskCTRCVRClassifier
-        Fitted estimators that :func:`check_compatible` accepts together with the base.
+        Fitted estimators with the network, tasks and encoder of the base; see
+        :func:`check_compatible`.
     X : {DataFrame, array-like} of shape (n_samples, n_features)
         Held-out impressions of all markets. With a `negative_sampling_rate` below 1,
         they are rows of the sampled log, as in `fit`.
@@ -98,8 +99,9 @@ def merge_estimators(
         Parts of the network that are taken from the base, such as "embedding": names of
         :func:`named_parts`, or their beginnings, such as "towers" for all towers.
     realign : bool or dict, default=False
-        Whether to train the merged estimator, without frozen parts, on `X` and `Y` for
-        one epoch. A dict may contain other rows as `X` and `Y`, and `max_epochs`.
+        Whether to train the merged estimator on `X` and `Y` for one epoch. A dict may
+        contain other rows as `X` and `Y`, and `max_epochs`. Without rows, nothing is
+        trained. Frozen parts are not trained.
     return_coefficients : bool, default=False
         Whether to return the coefficients as well.
     random_state : int, RandomState instance or None, default=None
@@ -110,7 +112,8 @@ def merge_estimators(
     merged : MultiTaskCTRCVRClassifier
         A new fitted estimator with the parameters, encoder and history of the base.
     coefficients : ndarray of shape (n_estimators,) or dict of str to ndarray
-        With `return_coefficients=True`, for "layer" by the names of the tensors.
+        The coefficients, with `granularity="layer"` by the names of the tensors. Only
+        with `return_coefficients=True`.
 
     Raises
     ------
@@ -120,21 +123,22 @@ def merge_estimators(
 
     Notes
     -----
-    Departures from the papers: AdaMerging minimises the entropy with Adam over batches,
-    and each task keeps its head; here L-BFGS-B minimises the objective on all rows, and
-    the heads are merged as well. Statistics of batch normalisation are computed again
-    on `X`. R-MTLLMF was readable in the abstract only.
+    Departures from the papers: AdaMerging minimises the entropy with Adam over batches;
+    here the default is the log loss on labelled rows, and L-BFGS-B minimises it on all
+    rows. AdaMerging merges the encoder only, and each task keeps its head; here the
+    markets share the tasks, and the heads are merged as well. Statistics of batch
+    normalisation are computed again on `X`. R-MTLLMF was readable in the abstract only.
 
     References
     ----------
-    Yang et al. (2024). "AdaMerging: Adaptive Model Merging for Multi-Task Learning."
-    ICLR. :arxiv:`2310.02575`
+    Yang et al. (2024). "AdaMerging: Adaptive Model Merging
+    for Multi-Task Learning." ICLR. :arxiv:`2310.02575`
 
-    Yadav et al. (2023). "TIES-Merging: Resolving Interference When Merging Models."
-    NeurIPS. :arxiv:`2306.01708`
+    Yadav et al. (2023). "TIES-Merging: Resolving Interference
+    When Merging Models." NeurIPS. :arxiv:`2306.01708`
 
-    Djuhera et al. (2024). "R-MTLLMF: Resilient Multi-Task Large Language Model Fusion
-    at the Wireless Edge." :arxiv:`2411.18220`
+    Djuhera et al. (2024). "R-MTLLMF: Resilient Multi-Task
+    Large Language Model Fusion at the Wireless Edge." :arxiv:`2411.18220`
 
     Examples
     --------
@@ -143,7 +147,9 @@ def merge_estimators(
     >>> from sk_pwiser.transfer import fine_tune, merge_estimators
     >>> data = make_ctr_cvr(1_200, ctr=0.3, random_state=0)
     >>> X, Y = data.data, data.target
-    >>> base = MultiTaskCTRCVRClassifier(max_epochs=2).fit(X[:400], Y[:400])
+    >>> base = MultiTaskCTRCVRClassifier(max_epochs=2, random_state=0)
+    >>> base.fit(X[:400], Y[:400]).n_iter_
+    2
     >>> markets = [slice(400, 700), slice(700, 1_000)]
     >>> params = {"max_epochs": 1, "extend": False}
     >>> models = [fine_tune(base, X[m], Y[m], **params) for m in markets]
@@ -318,7 +324,8 @@ def merge_interference(base, estimators, X, *, coefficients=1.0, markets=None):
     Returns
     -------
     float
-        The sum over the estimators of mean differences, over rows and tasks.
+        The sum over the estimators of mean differences of probabilities, over rows and
+        tasks.
 
     Raises
     ------
@@ -329,7 +336,8 @@ def merge_interference(base, estimators, X, *, coefficients=1.0, markets=None):
     Notes
     -----
     The measure is the disentanglement error of Ortiz-Jimenez et al., with the absolute
-    difference as the distance. An estimator whose market has no row contributes 0.
+    difference of probabilities as the distance. An estimator whose market has no row
+    contributes 0.
 
     References
     ----------
@@ -346,7 +354,9 @@ def merge_interference(base, estimators, X, *, coefficients=1.0, markets=None):
     >>> from sk_pwiser.transfer import fine_tune, merge_interference
     >>> data = make_ctr_cvr(900, ctr=0.3, random_state=0)
     >>> X, Y = data.data, data.target
-    >>> base = MultiTaskCTRCVRClassifier(max_epochs=2).fit(X[:300], Y[:300])
+    >>> base = MultiTaskCTRCVRClassifier(max_epochs=2, random_state=0)
+    >>> base.fit(X[:300], Y[:300]).n_iter_
+    2
     >>> markets = [slice(300, 600), slice(600, 900)]
     >>> params = {"max_epochs": 1, "extend": False}
     >>> models = [fine_tune(base, X[m], Y[m], **params) for m in markets]

@@ -39,7 +39,8 @@ def select_estimators(
     """Select the estimators of a pool whose mean prediction scores best.
 
     A set of estimators is scored by the mean of their probabilities on labelled rows.
-    Those of corrupted data, or of traffic that differs too much, are left out.
+    Estimators that were trained on corrupted data, or for traffic that differs too
+    much, are left out.
 
     Parameters
     ----------
@@ -52,8 +53,9 @@ def select_estimators(
     n_select : int
         Number of estimators to select.
     scoring : callable, default=None
-        ``scoring(estimator, X, Y)`` returns a number, higher is better, like scorers of
-        :mod:`sk_pwiser.metrics`. None for minus the mean log loss over the tasks.
+        ``scoring(estimator, X, Y)`` returns a number, higher is better: a scorer of
+        :mod:`sk_pwiser.metrics`, for example. The estimator passed has `predict_proba`
+        for these rows. None for minus the mean log loss over the tasks.
     method : {"policy", "greedy", "exhaustive"}, default="policy"
         How sets are found:
 
@@ -81,15 +83,17 @@ def select_estimators(
     Raises
     ------
     ValueError, TypeError
-        If the pool is empty or smaller than `n_select`, if tasks differ, if there are
-        too many sets, if a score is not finite, or if another parameter is invalid.
+        If the pool is empty or smaller than `n_select`, if the tasks of the estimators
+        or labels differ, if there are too many sets for "exhaustive", if a score is not
+        finite, or if another parameter is invalid.
 
     Notes
     -----
     In the paper the reward of a set of models is the validation accuracy of a
-    meta-learner that was trained with them, here the score of their mean prediction.
-    The policy follows the gradient of the log-probability of a draw without
-    replacement; the paper sums the logarithms of the models' own probabilities.
+    meta-learner that was trained with them. Here it is the score of their mean
+    prediction, which needs no training. The policy follows the gradient of the
+    log-probability of a draw without replacement; the paper sums the logarithms of the
+    models' own probabilities. For sets of one estimator the two are equal.
 
     References
     ----------

@@ -34,7 +34,8 @@ class CAGrad(GradientWeighting):
     n_tasks : int
         Number of tasks.
     c : float, default=0.4
-        Radius of the ball over :math:`\lVert g_0 \rVert`, in [0, 1); 0 is a plain sum.
+        Radius of the ball, relative to the length of :math:`g_0`, in [0, 1). With 0,
+        the step is the plain sum of the gradients.
     rescale : {0, 1, 2}, default=1
         Divisor of d, which brings its length closer to that of :math:`g_0`: 1 for
         `rescale=0`, :math:`1 + c^2` for `rescale=1`, and :math:`1 + c` for `rescale=2`.
@@ -42,12 +43,14 @@ class CAGrad(GradientWeighting):
     Notes
     -----
     The weights are exact for two tasks. For more tasks, weight is moved between two
-    tasks at a time, until the objective is within 1e-9 of its minimum, in units of
-    :math:`\lVert g_0 \rVert` times the root mean square length of the gradients. If
-    :math:`g_w = 0` at the minimum, no step decreases all losses, and d is :math:`g_0`.
+    tasks at a time, until the objective is proved to be within 1e-9 of its minimum, in
+    units of :math:`\lVert g_0 \rVert` times the root mean square length of the
+    gradients. If :math:`g_w = 0` at the minimum, no step decreases all losses, and d
+    is :math:`g_0`.
 
-    Unlike in the paper, and as in the authors' code, d is multiplied by the number of
-    tasks, because the other parameters take the gradient of the sum of the losses.
+    This implementation differs from the paper in the scale of the step: d is
+    multiplied by the number of tasks, as in the authors' code, because the other
+    parameters take the gradient of the sum of the losses, not of their mean.
 
     References
     ----------

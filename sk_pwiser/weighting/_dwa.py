@@ -24,7 +24,8 @@ class DynamicWeightAverage(TaskWeighting):
     n_tasks : int
         Number of tasks.
     temperature : float, default=2.0
-        Temperature T of the softmax, > 0. Higher values give more uniform weights.
+        Temperature T of the softmax, > 0. The weights are more uniform for higher
+        values.
 
     Notes
     -----
@@ -32,8 +33,10 @@ class DynamicWeightAverage(TaskWeighting):
     loss is a hundred times as large as the other losses still dominates the sum. The
     weighting "ema" with `rate="dwa"` also removes the scale.
 
-    Unlike in the paper, losses of exactly 0, of batches without rows for the task, are
-    left out. A task without a mean has rate 1. Each `partial_fit` counts as one epoch.
+    This implementation differs from the paper in batches in which the loss of a task
+    is exactly 0 because the batch has no rows for it: they do not enter the mean of
+    the task. A task without a mean has rate 1. Each call of `partial_fit` counts as
+    one epoch.
 
     References
     ----------

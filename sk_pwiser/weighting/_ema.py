@@ -19,15 +19,17 @@ class ExponentialMovingAverage(TaskWeighting):
         {1 - \beta^{t - 1}}
 
     at step t, where :math:`L_k` is the loss of task k in the batch and :math:`E_k` its
-    average over the earlier batches, without a gradient; in the first step the loss
-    itself. All tasks have the same influence, regardless of the scale of their losses.
+    average over the earlier batches, through which no gradient flows. In the first
+    step :math:`E_k` is the loss itself. All tasks have the same influence from the
+    first step, regardless of the scale of their losses.
 
     Parameters
     ----------
     n_tasks : int
         Number of tasks.
     decay : float, default=0.9
-        Decay :math:`\beta` of the average, in [0, 1); 0 for the loss of the last batch.
+        Decay :math:`\beta` of the average, in [0, 1). With 0, each loss is divided by
+        the loss of the previous batch.
     rate : {None, "dwa", "plain"}, default=None
         Additional factor :math:`\lambda_k` of each task, from its training rate
         :math:`r_k`, the ratio of its mean losses in the last two epochs:
@@ -43,16 +45,18 @@ class ExponentialMovingAverage(TaskWeighting):
 
     Notes
     -----
-    A loss that is not > 0, such as that of a batch without rows for the task, does not
-    change the average. The averages are updated in training mode only.
+    Losses are expected to be > 0. A loss that is not, such as that of a batch without
+    rows for the task, does not change the average. The averages are updated in
+    training mode only.
 
     The average excludes the current batch. If it included it, a batch with a positive
     row of a rare task would reduce its own weight, and the task would be predicted too
     low: at a rate of 0.1 %, batches of 512 rows and a decay of 0.9, by 17 %.
 
-    The formulas of the paper's Rated EMA and Dynamic Weighted EMA were not available:
-    `rate="plain"` and `rate="dwa"` are definitions by the names. The bias correction
-    of the average and the exclusion of the current loss are choices made here.
+    The paper combines the averages with training rates in two ways, called Rated EMA
+    and Dynamic Weighted EMA. Their formulas were not available: `rate="plain"` and
+    `rate="dwa"` are definitions by the names. The bias correction of the average and
+    the exclusion of the current loss are choices of this implementation.
 
     References
     ----------

@@ -34,7 +34,8 @@ class GradCraft(GradientWeighting):
     n_tasks : int
         Number of tasks.
     relax : float, default=0.5
-        The factor r, in [0, 1]: 0 for no change, 1 for equal moving averages.
+        The factor r, in [0, 1]. With 0 the lengths are unchanged, with 1 all moving
+        averages of the lengths become equal.
     decay : float, default=0.9
         Decay :math:`\beta` of the moving averages, in [0, 1).
     epsilon : float, default=1e-8
@@ -50,9 +51,10 @@ class GradCraft(GradientWeighting):
 
     This implementation differs from the authors' code in three points: lengths and
     conflicts are computed over the shared parameters instead of all parameters; the
-    step is the sum over the tasks instead of their mean; and the averages exclude the
-    current batch, except in the first step, see :class:`MetaBalance`. A task whose
-    gradient was 0 in all steps so far is ignored.
+    step is the sum over the tasks instead of their mean, as with equal weights; and
+    the averages exclude the current batch, except in the first step. Otherwise a batch
+    with a positive row of a rare task, whose gradient is long, would reduce its own
+    weight. A task whose gradient was 0 in all steps so far is ignored.
 
     References
     ----------

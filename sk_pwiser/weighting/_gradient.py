@@ -33,10 +33,11 @@ class GradientWeighting(TaskWeighting):
     ----------
     skips_rows : bool
         Whether the matrices for `combine` may lack the rows of large embedding tables
-        in which all gradients are 0, so that their sizes differ between steps.
+        in which the gradients of all tasks are 0. The number of entries then differs
+        between steps.
     indices : sequence of int or None
-        Positions of the tensors passed to `combine` among all trained parameters, for
-        methods with a state per tensor. None before the first step.
+        Position of each tensor that is passed to `combine` among all trained
+        parameters, for methods with a state per tensor. None before the first step.
     join_gradients : callable or None
         Set where a batch is divided among processes: returns the sums over them of the
         gradients of one loss, in the order of the parameters.

@@ -42,8 +42,10 @@ class GradNorm(GradientWeighting):
     -----
     This implementation differs from the paper in these points:
 
-    - The weights multiply the gradients of the shared parameters only, as with all
-      subclasses of :class:`GradientWeighting`, and in the paper the whole loss.
+    - The weights multiply the gradients of the shared parameters only. Parameters of
+      one task, such as its tower, take the plain gradient of that task, as with all
+      subclasses of :class:`GradientWeighting`. In the paper the weight multiplies the
+      whole loss.
     - The norms are computed over all shared parameters, not over the last shared
       layer.
     - The targets are divided by the mean of :math:`r_j^\alpha`. Otherwise weights with
@@ -51,11 +53,13 @@ class GradNorm(GradientWeighting):
     - The descent is on the logarithms of the weights, with its own learning rate `lr`
       and with the sum above divided by :math:`\bar G`, and no step moves a weight
       beyond its target. The weights therefore remain positive for losses of any scale.
-    - A task whose loss is not above 0, or whose gradient is negligible compared to the
-      longest one, keeps its weight in this step, and does not enter the means.
+    - If the loss of a task is not above 0, or its gradient is negligible compared to
+      the longest one, the weight of the task is unchanged in this step, and the task
+      does not enter the means.
     - The initial loss :math:`L_k(0)` is the expected loss at the base rate of the task,
-      for cross-entropy the entropy of the rate, instead of that of the first batch, and
-      the first loss above 0 if the loss has no pointwise part.
+      for cross-entropy the entropy of the rate, instead of the loss of the first batch,
+      which depends on whether the batch has a positive row. If the weighting is used
+      alone, or with a loss that has no pointwise part, it is the first loss above 0.
 
     References
     ----------

@@ -20,14 +20,16 @@ class MetaBalance(GradientWeighting):
         g_k \leftarrow r \frac{n_0}{n_k} g_k + (1 - r) g_k, \quad\text{then}\quad
         n_k \leftarrow \beta n_k + (1 - \beta) \lVert g_k \rVert
 
-    with the original gradient in the second formula. The step is the sum over tasks.
+    with the original gradient in the second formula. The step is the sum over the
+    tasks.
 
     Parameters
     ----------
     n_tasks : int
         Number of tasks.
     relax : float, default=0.7
-        The factor r, in [0, 1]: 0 for the plain sum, 1 for equal moving averages.
+        The factor r, in [0, 1]. With 0 the step is the plain sum, with 1 all moving
+        averages of the lengths become equal.
     decay : float, default=0.9
         Decay :math:`\beta` of the moving averages, in [0, 1).
     target : int, default=0
@@ -38,10 +40,12 @@ class MetaBalance(GradientWeighting):
     The weights differ between tensors. The history contains the mean weight of each
     task over the tensors in which its gradient is not 0.
 
-    Of the paper's three strategies, this is the one that both increases and decreases
-    lengths. Unlike in the authors' code, the averages exclude the current batch, except
-    in the first step. Otherwise a batch with a positive row of a rare task, whose
-    gradient is long, would reduce its own weight.
+    The paper has three strategies. This is the one that both increases and decreases
+    lengths; the other two only increase or only decrease them.
+
+    This implementation differs from the authors' code in that the averages exclude the
+    current batch, except in the first step. Otherwise a batch with a positive row of a
+    rare task, whose gradient is long, would reduce its own weight.
 
     References
     ----------

@@ -23,15 +23,17 @@ class Nash(GradientWeighting):
 
     where the rows of G are the gradients :math:`g_k` of the shared parameters and
     :math:`1 / \alpha` is taken elementwise. The step does not depend on the scale of
-    the losses. :math:`\lVert d \rVert^2` is the number of tasks; gains are positive.
+    the losses. :math:`\lVert d \rVert^2` is the number of tasks, and the gain of task k
+    is :math:`1 / \alpha_k > 0`.
 
     Parameters
     ----------
     n_tasks : int
         Number of tasks.
     max_norm : float or None, default=1.0
-        Largest length of the combined gradient of the shared parameters, to which a
-        longer one is scaled down. With None, it is the root of the number of tasks.
+        Largest length of the combined gradient of the shared parameters; a longer
+        gradient is scaled down. With None, the length is the square root of the
+        number of tasks.
     tol : float, default=1e-8
         Tolerance for the largest entry of :math:`|\alpha \circ G G^\top \alpha - 1|`.
     max_iter : int, default=100
@@ -48,11 +50,13 @@ class Nash(GradientWeighting):
     two gradients are opposite. The cosines are then bounded away from this case by
     1e-6. A task whose gradient is 0 is ignored, and its weight is 0.
 
-    Steps do not get shorter near an optimum: use Adam, or a decreasing learning rate.
+    The length of the step does not decrease near an optimum. Use an optimiser such as
+    Adam, or a decreasing learning rate.
 
     The authors' code solves a sequence of convex programs to a tolerance of 1e-3, takes
-    steps whose length depends on the scale of the gradients, weights the gradients of
-    parameters of one task as well, and may reuse weights for several steps.
+    steps whose length depends on the scale of the gradients, multiplies the gradients
+    of parameters of one task by the weights as well, and may reuse weights for several
+    steps.
 
     References
     ----------

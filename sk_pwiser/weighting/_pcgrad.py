@@ -11,13 +11,15 @@ class PCGrad(GradientWeighting):
     r"""PCGrad: projecting conflicting gradients.
 
     Starting from :math:`\tilde g_k = g_k`, each task's gradient is projected onto the
-    normal planes of the gradients in conflict with it, of tasks j in random order:
+    normal plane of the gradient of every other task with which it conflicts. The
+    other tasks j are visited in random order:
 
     .. math::
         \tilde g_k \leftarrow \tilde g_k - \frac{\min(\tilde g_k^\top g_j, 0)}
         {\lVert g_j \rVert^2}\, g_j
 
-    The step is :math:`\sum_k \tilde g_k`, without conflicts the plain sum of gradients.
+    The step is :math:`\sum_k \tilde g_k`. Without conflicts it is the plain sum of the
+    gradients.
 
     Parameters
     ----------
@@ -26,8 +28,9 @@ class PCGrad(GradientWeighting):
 
     Notes
     -----
-    The random order, which has an effect with three or more tasks, depends on the
-    `random_state` of the estimator.
+    The projections are computed from the inner products of the gradients. The random
+    order, which has an effect with three or more tasks, depends on the `random_state`
+    of the estimator.
 
     References
     ----------

@@ -14,8 +14,9 @@ class TaskWeighting(nn.Module):
     :class:`~sk_pwiser.MultiTaskCTRCVRClassifier`. The weightings of this package raise
     TypeError or ValueError for parameters of a wrong type or out of range.
 
-    Parameters and persistent buffers are the state of a weighting, from which
-    `partial_fit` continues. Settings of the user must not be stored in them.
+    Parameters and persistent buffers are the state of a weighting: they are stored
+    with the fitted estimator, and `partial_fit` continues from them. Settings of the
+    user must not be stored in them.
 
     With one task there is nothing to combine, and `forward` is not called.
 
@@ -27,7 +28,8 @@ class TaskWeighting(nn.Module):
     Attributes
     ----------
     needs_task_gradients : bool
-        Whether gradients are combined, which needs one backward pass per task.
+        Whether the weighting combines the tasks' gradients instead of their losses. A
+        step then needs one backward pass per task.
 
     Examples
     --------
@@ -59,8 +61,9 @@ class TaskWeighting(nn.Module):
     def set_base_losses(self, losses: Tensor) -> None:
         """Receive the losses of predictions that equal the base rates of the tasks.
 
-        Called once before training, unless the loss has no pointwise part. By default
-        they are not used.
+        Called once before training, with values that do not depend on the labels of a
+        single batch. By default they are not used. A weighting that is used alone, or
+        with a loss that has no pointwise part, does not receive them.
 
         Parameters
         ----------
@@ -117,7 +120,8 @@ class TaskWeighting(nn.Module):
     def report(self, losses: Tensor) -> Tensor:
         """Return the sum of the losses, for the history and for early stopping.
 
-        Weights that change in training, and make epochs incomparable, are ignored.
+        Weights that change during training would make epochs incomparable, so they
+        are ignored here.
 
         Parameters
         ----------

@@ -29,9 +29,11 @@ class TorchJD(GradientWeighting):
         Number of tasks.
     aggregator : str, class or instance, default="UPGrad"
         An `Aggregator`, `Weighting` or `Scalarizer` of TorchJD: an instance, which is
-        copied, a class, or its name in `torchjd.aggregation` or `.scalarization`.
+        copied, a class, or the name of a class. Names are looked up in
+        `torchjd.aggregation` first and in `torchjd.scalarization` second.
     **params : dict
-        Parameters of the class. `n_tasks` and `shape` default to the number of tasks.
+        Parameters of the class. `n_tasks` and `shape` are set to the number of tasks
+        by default.
 
     Raises
     ------
@@ -42,7 +44,8 @@ class TorchJD(GradientWeighting):
     Notes
     -----
     The result of several aggregators, such as UPGrad, has the scale of the mean of the
-    tasks' gradients, while parameters of one task have the scale of the sum.
+    tasks' gradients, while parameters of one task take the gradient of its loss, which
+    has the scale of the sum.
 
     Methods that compare several batches in one step, such as MoDo, receive only one.
 

@@ -25,13 +25,15 @@ class Uncertainty(TaskWeighting):
     Notes
     -----
     This is the paper's form for classification losses, which the paper itself calls
-    an approximation. The log-variances are not bounded; the optimal weight is above 1
-    if the loss is below 1/2. The losses of rare events are far below, so their weights
-    rise during the whole training, at a speed that is limited by the learning rate,
-    which is that of the network. The weights have no weight decay.
+    an approximation. The log-variances are not bounded, so that weights above 1 are
+    possible; the optimal weight is above 1 if the loss is below 1/2. The losses of
+    rare events are far below 1/2, so their weights rise during the whole training, at
+    a speed that is limited by the learning rate. The weights are learned with the
+    optimiser and the learning rate of the network, without weight decay.
 
-    Unlike in the paper, a batch in which the loss of a task is exactly 0, since it has
-    no rows for it, leaves the log-variance of the task unchanged.
+    This implementation differs from the paper in batches in which the loss of a task
+    is exactly 0 because the batch has no rows for it: the log-variance of the task is
+    then unchanged.
 
     References
     ----------

@@ -350,7 +350,7 @@ def test_estimators_learn_with_every_encoding_and_are_pickled(name):
     p = model.fit(gaps, Y).predict_proba(gaps)
     assert model.score(gaps, Y) > 0.6
     layer = model.net_.module_.input_layer
-    assert (layer.bins is not None) == (name in WITH_BINS)
+    assert bool(layer.bins) == (name in WITH_BINS)
     assert_array_equal(pickle.loads(pickle.dumps(model)).predict_proba(gaps), p)
 
 

@@ -120,7 +120,7 @@ def test_transferred_models_predict_as_many_events_as_there_are(fits, name):
 
 @pytest.mark.parametrize("name", ["mmoe", "omoe", "ple", "stem", "metaheac"])
 def test_gates_use_all_experts(fits, name, monkeypatch):
-    found, compute = [], Gates._logits
+    found, compute = [], Gates.logits
 
     def record(gates, inputs):
         logits = compute(gates, inputs)
@@ -128,7 +128,7 @@ def test_gates_use_all_experts(fits, name, monkeypatch):
         return logits
 
     model = fits.model(**network(name))
-    monkeypatch.setattr(Gates, "_logits", record)
+    monkeypatch.setattr(Gates, "logits", record)
     model.predict_proba(fits.log.X_test)
     assert found
     for shares in found:
