@@ -273,6 +273,9 @@ def cross_validate_candidates(
     warn_about_random_folds(estimators, X, cv, splits, groups)
     seeds = check_random_state(seed).randint(2**31 - 1, size=len(splits))
 
+    # Per thread, and joblib may start later jobs from a thread of its own.
+    config = get_config()
+
     def jobs():
         # Folds are the outer loop, so that the candidates of a fold finish together.
         for split, of_split in zip(splits, seeds, strict=True):
@@ -280,7 +283,7 @@ def cross_validate_candidates(
                 model = clone(candidate.estimator).set_params(**candidate.params)
                 set_seeds(model, int(of_split))
                 yield joblib.delayed(fit_and_score)(
-                    get_config(), model, X, Y, split, scoring, params, rows_by
+                    config, model, X, Y, split, scoring, params, rows_by
                 )
 
     # A generator returns each fit when it ends, but not every backend supports it.

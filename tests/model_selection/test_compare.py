@@ -277,7 +277,7 @@ def test_parallel_fits_give_the_same_scores(backend):
     with joblib.parallel_config(backend, n_jobs=2):
         parallel = compare_losses(ByLoss(), X, Y, cv=2)
         with config_context(assume_finite=True):
-            config = compare_losses(ByLoss(), X, Y, cv=2, scoring=assumed_finite)
+            config = compare_losses(ByLoss(), X, Y, cv=4, scoring=assumed_finite)
     assert_same_scores(parallel.scores, serial.scores)
     assert (config.scores["score"] == 1).all()
     assert compare_losses(ByLoss(), X, Y, cv=2, n_jobs=1).candidates
