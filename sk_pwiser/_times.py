@@ -123,7 +123,8 @@ def _zone_of(value, name, row):
         return NAIVE if value.tzinfo is None else f"dates of {value.tzinfo}"
     if isinstance(value, date | np.datetime64):
         return NAIVE
-    if isinstance(value, Real) and not isinstance(value, bool | np.bool_):
+    is_other = isinstance(value, bool | np.bool_ | np.timedelta64)
+    if isinstance(value, Real) and not is_other:
         return NUMBER
     raise _unsortable(name, f"{value!r} in row {row}")
 
@@ -156,17 +157,16 @@ def _nanoseconds(values, name):
 
 def read_time(value, name, kind):
     """Read a single time of a given kind, as `read_times` reads a column."""
-    is_number = isinstance(value, int | float | np.number)
-    if kind == NUMBER and is_number and not isinstance(value, bool):
+    if kind == NUMBER and type(value) in (int, float):
         number, found = value, NUMBER
-        if number != number or number in (np.inf, -np.inf):
-            raise ValueError(f"{name!r} must be a finite time; got {value!r}.")
     elif is_missing(value):
         raise ValueError(f"{name!r} must be a time; got {value!r}.")
     else:
         found = _zone_of(value, name, 0)
         found = found if found in (NUMBER, NAIVE) else AWARE
         number = _to_number(value)
+    if number != number or number in (np.inf, -np.inf):
+        raise ValueError(f"{name!r} must be a finite time; got {value!r}.")
     check_kind(found, kind, name)
     return number
 

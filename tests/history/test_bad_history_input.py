@@ -84,6 +84,8 @@ def test_a_single_time_is_finite(kind, value):
         history.transform_row({"user": 1, "time": kind(value)})
     with pytest.raises(TypeError, match="must hold times"):
         history.transform_row({"user": 1, "time": True})
+    with pytest.raises(TypeError, match="must hold times"):
+        history.transform_row({"user": 1, "time": np.timedelta64(3, "s")})
 
 
 def test_times_of_another_kind_than_in_fit():

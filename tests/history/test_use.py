@@ -143,6 +143,17 @@ def test_times_of_every_form_give_the_same_order_and_ages(form):
     assert row["user__since_impression"] == 86_400
 
 
+@pytest.mark.parametrize("dtype", [np.uint8, np.uint32, np.int16, np.float32])
+def test_a_single_time_of_any_dtype_is_an_exact_number(dtype):
+    times = np.arange(50, dtype=dtype)
+    X = pd.DataFrame({"user": ["a", "b"] * 25, "time": times})
+    history = HistoryFeatures(["user"], time="time", half_lives=[3.0], windows=[5])
+    history.fit(X, times % 3 == 0)
+    row = {"user": "a", "time": dtype(60)}
+    expected = history.transform_row(row | {"time": 60})
+    assert history.transform_row(row) == expected
+
+
 def test_in_a_pipeline_and_by_folds_of_time():
     X, Y = make_log(3000, ctr=0.3, cvr=0.3, signal=1.5)
     model = make_pipeline(
