@@ -477,7 +477,10 @@ def read_times(X, column, names):
     """Return the times of the rows by which they are assigned to blocks, or None."""
     if column is None:
         return None
-    check_among("time_column", column, names)
+    if column not in names:
+        raise ValueError(
+            f"time_column={column!r} is not a column of X; these are {names}."
+        )
     # Lists may mix numbers and text, all of which numpy would convert to text.
     table = X if hasattr(X, "dtype") or is_dataframe(X) else np.array(X, object)
     values = list_columns(table)[names.index(column)]

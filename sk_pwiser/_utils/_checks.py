@@ -109,9 +109,10 @@ def equal(a: Any, b: Any) -> bool:
     if isinstance(a, list | tuple):
         return len(a) == len(b) and all(map(equal, a, b))
     try:
-        if hasattr(a, "shape"):
-            return a.shape == b.shape and bool((a == b).all())
-        return bool(a == b)
+        shape = getattr(a, "shape", ())  # scalars of numpy have one, too
+        if shape != getattr(b, "shape", ()):
+            return False
+        return bool((a == b).all() if shape else a == b)
     except (AttributeError, TypeError, ValueError, RuntimeError):
         return False
 

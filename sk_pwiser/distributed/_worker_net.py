@@ -75,7 +75,7 @@ class WorkerNet(MultiTaskNet):
     def join(self, workers: Workers, seed: int) -> None:
         """Connect the net to the nets of the other workers; all draw by one seed."""
         self.workers, self.seed = workers, seed
-        self.tables = list(sparse_tables(self.module_))
+        self.tables = sparse_tables(self.module_)
         is_compiled = self.compile_mode not in (None, "graph")
         self.draws_globally = is_compiled or draws_globally(self.module_)
         self.generators = Generators(_seed(seed, -1, workers.rank))

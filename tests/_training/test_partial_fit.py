@@ -125,6 +125,14 @@ def test_a_dictionary_changed_in_place_takes_effect():
     assert model.partial_fit(X, Y).net_.criterion_.loss.pairs == "funnel"
 
 
+def test_equal_names_of_numpy_do_not_build_the_net_anew():
+    names = np.array(["click", "conversion"])
+    model = updated(task_names=list(names))
+    net = model.net_
+    model.set_params(task_names=list(names)).partial_fit(X, Y)
+    assert model.net_ is net
+
+
 def test_an_update_after_fit_has_a_new_net():
     model = small(early_stopping=True).fit(X, Y)
     net, p = model.net_, model.predict_proba(X)

@@ -144,12 +144,12 @@ def test_a_time_column_orders_the_rows():
         (
             {"encoding_params": {"time_column": "when"}},
             ValueError,
-            "time_column contains 'when', which is not a column",
+            "time_column='when' is not a column of X",
         ),
         (
             {"target_encoding": False, "encoding_params": {"time_column": "when"}},
             ValueError,
-            "time_column contains 'when', which is not a column",
+            "time_column='when' is not a column of X",
         ),
         (
             {"encoding_params": {"time_column": "x"}},

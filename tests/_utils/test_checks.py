@@ -89,6 +89,11 @@ def test_values_that_are_not_choices(value, error):
         (torch.arange(3), np.arange(3), False),
         ((1, "a"), [1, "a"], False),
         (1, 1.0, False),
+        ([np.str_("a")], [np.str_("a")], True),
+        (np.str_("a"), np.str_("b"), False),
+        (np.bytes_(b"a"), np.bytes_(b"a"), True),
+        (np.array(1), np.array([1]), False),
+        (np.datetime64("2020"), np.datetime64("2020"), True),
     ],
 )
 def test_containers_of_arrays_are_compared(a, b, expected):
