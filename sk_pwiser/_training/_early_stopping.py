@@ -69,10 +69,10 @@ def check_monitored(
 ) -> None:
     """Raise if early stopping or a callback monitors figures that there are not."""
     if monitor is not None and monitor.startswith(GROUPED) and not has_groups:
+        figure = monitor.removeprefix("valid_").removesuffix("_mean")
         raise ValueError(
-            f"early_stopping={monitor.removeprefix('valid_')!r} needs the group of "
-            "each validation row: pass groups to fit, groups_val with X_val, or groups "
-            "to ParquetImpressions."
+            f"early_stopping={figure!r} needs the group of each validation row: pass "
+            "groups to fit, groups_val with X_val, or groups to ParquetImpressions."
         )
     if monitor is not None or has_eval_set:
         return

@@ -242,7 +242,7 @@ def test_the_auc_within_groups_of_files(has_set, tmp_path):
 
 def test_the_auc_within_groups_needs_groups_with_both_labels(earlier, tmp_path):
     model = earlier.set_params(early_stopping="grouped_auc")
-    message = "early_stopping='grouped_auc_mean' needs the group of each validation row"
+    message = "early_stopping='grouped_auc' needs the group of each validation row"
     refuses(model, ValueError, message)
     refuses(model, ValueError, message, groups=np.arange(300), eval_set=(X, Y))
     refuses(model, ValueError, message, X_val=X, Y_val=Y)
