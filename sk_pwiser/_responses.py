@@ -34,12 +34,14 @@ def check_targets(Y, missing_labels="error", classes=None):
 
 
 def rows_of_values(column, name=None):
-    """Return a mask of the rows of each value, by its text, without missing values."""
+    """Return the rows of each value, by its text, without missing values."""
     codes, values = factorize(column if hasattr(column, "name") else np.asarray(column))
-    prefix = "" if name is None else f"{name}="
+    prefix, order = "" if name is None else f"{name}=", np.argsort(codes, kind="stable")
+    found, starts = np.unique(codes[order], return_index=True)
     return {
-        f"{prefix}{values[code]}": codes == code
-        for code in np.unique(codes[codes >= 0])
+        f"{prefix}{values[code]}": rows
+        for code, rows in zip(found, np.split(order, starts[1:]), strict=False)
+        if code >= 0
     }
 
 

@@ -98,7 +98,7 @@ def read_models(models, X, Y, cvr, sample_weight, by, task_names=None):
 
     `by` is a column of `X`, or an array if `X` is None; each value has its own rows.
     """
-    parts = {None: True} if by is None else _parts(X, Y, by)
+    parts = None if by is None else _parts(X, Y, by)
     return [
         rows
         for name, model in models.items()
@@ -193,10 +193,11 @@ def _read(model, estimator, X, Y, cvr, sample_weight, task_names=None, parts=Non
         clicked = read.known[:, -1] & (read.targets[:, first] == 1)
         curves.append((f"{names[-1]} | {names[first]}", -1, p, clicked))
     found = []
-    for part, of_part in (parts or {None: True}).items():
+    all_rows = {None: np.arange(len(read.targets))}
+    for part, of_part in (parts or all_rows).items():
         label = ", ".join(str(each) for each in (model, part) if each is not None)
         for name, k, p, known in curves:
-            rows = known & of_part
+            rows = of_part[known[of_part]]
             weight = None if read.weight is None else read.weight[rows, k]
             y = read.targets[rows, k]
             found.append(TaskRows(name, label or None, y, p[rows], weight))

@@ -376,8 +376,7 @@ def fit_and_score(config, estimator, X, Y, split, scoring, params, rows_by):
         names = list(scores)
         scorer = check_scoring(estimator, scoring=scoring)
         for value, of_value in rows_by.items():
-            test = np.asarray(split[1])
-            rows, of_rows = test[of_value[test]], np.nan
+            rows, of_rows = np.intersect1d(split[1], of_value), np.nan
             if len(rows):
                 tables = (_safe_indexing(table, rows) for table in (X, Y))
                 of_rows = scorer(found["estimator"][0], *tables)

@@ -330,7 +330,16 @@ def test_the_estimator_is_not_changed():
 
 def rows_by(table, by):
     found = rows_of_values(column_of(table, "by", by), by)
-    return {name: np.flatnonzero(mask).tolist() for name, mask in found.items()}
+    return {name: rows.tolist() for name, rows in found.items()}
+
+
+def test_rows_of_many_values_need_the_memory_of_one_column():
+    users = np.random.default_rng(0).permutation(np.repeat(np.arange(1_000), 3))
+    found = rows_of_values(users, "user")
+    assert sum(map(len, found.values())) == len(users)
+    for name, own in found.items():
+        assert_array_equal(own, np.flatnonzero(users == int(name.split("=")[1])))
+    assert rows_of_values(users[:0]) == {}
 
 
 @pytest.mark.parametrize(
