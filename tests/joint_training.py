@@ -15,8 +15,7 @@ import torch
 import torch.distributed as dist
 
 from sk_pwiser._streaming import run_job
-from sk_pwiser.distributed._exchange import Workers
-from sk_pwiser.distributed._shards import shards
+from sk_pwiser.distributed._exchange import Workers, shards
 from sk_pwiser.distributed._worker_net import WorkerNet
 
 CPU = torch.device("cpu")

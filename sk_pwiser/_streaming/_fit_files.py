@@ -26,6 +26,7 @@ from sk_pwiser._streaming._store import (
 from sk_pwiser._table import check_encoding_params, choose_task_names, reads_in_parts
 from sk_pwiser._training._auto_weight import starting_settings
 from sk_pwiser._training._batches import BatchIterator, Impressions, TrainingData
+from sk_pwiser._training._callbacks import FitTask
 from sk_pwiser._training._checkpoints import Checkpoints, Start, compared
 from sk_pwiser._training._components import (
     LARGEST_SEED,
@@ -47,7 +48,6 @@ from sk_pwiser._training._fit import (
     with_eval_rows,
     without_tables,
 )
-from sk_pwiser._training._fit_tasks import FitTask
 from sk_pwiser._training._net import MultiTaskNet
 from sk_pwiser._training._settings import Settings
 from sk_pwiser._training._state import TrainingResult, check_same_model

@@ -8,7 +8,13 @@ from sk_pwiser._training._batches import (
     TrainingData,
     gather_bags,
 )
-from sk_pwiser._training._callbacks import InputMixup, KeepOnInterrupt
+from sk_pwiser._training._callbacks import (
+    CallbackSupportMixin,
+    InputMixup,
+    KeepOnInterrupt,
+    fit_task,
+    runs_callbacks,
+)
 from sk_pwiser._training._checkpoints import Checkpoints, find_checkpoint
 from sk_pwiser._training._early_stopping import KnownProbabilities
 from sk_pwiser._training._encode import (
@@ -18,11 +24,6 @@ from sk_pwiser._training._encode import (
     column_inputs,
 )
 from sk_pwiser._training._fit import fit, fit_from
-from sk_pwiser._training._fit_tasks import (
-    CallbackSupportMixin,
-    fit_task,
-    runs_callbacks,
-)
 from sk_pwiser._training._net import MultiTaskNet
 from sk_pwiser._training._optimizers import OPTIMIZERS, sparse_tables
 from sk_pwiser._training._permuted import PermutedTable

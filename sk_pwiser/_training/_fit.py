@@ -17,6 +17,7 @@ from sk_pwiser._training._auto_weight import (
     starting_settings,
 )
 from sk_pwiser._training._batches import Impressions, TrainingData
+from sk_pwiser._training._callbacks import FitTask
 from sk_pwiser._training._checkpoints import (
     Checkpoint,
     Checkpoints,
@@ -55,7 +56,6 @@ from sk_pwiser._training._encode import (
     encode,
     grow_schema,
 )
-from sk_pwiser._training._fit_tasks import FitTask
 from sk_pwiser._training._net import MultiTaskNet, close_bar
 from sk_pwiser._training._optimizers import LazyAdam
 from sk_pwiser._training._settings import Settings

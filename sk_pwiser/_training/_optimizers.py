@@ -65,7 +65,7 @@ def check_optimizer(
     optimizer, params = settings.optimizer, settings.optimizer_params
     weight_decay = settings.weight_decay
     registry = OPTIMIZERS, torch.optim.Optimizer, "optimizer", optimizer
-    kind = resolve(*registry)  # type: ignore[no-untyped-call]
+    kind = resolve(*registry)
     _check_suitable(kind)
     _check_loop_params(params)
     given = {
@@ -77,9 +77,7 @@ def check_optimizer(
     own = {k: v for k, v in params.items() if k not in LOOP_PARAMS}
     known = inspect.signature(kind).parameters
     of_estimator = {name: given[name] for name in _OWN_PARAMETERS if name in known}
-    check_names(  # type: ignore[no-untyped-call]
-        *registry, own, 1, shared=LOOP_PARAMS, **of_estimator
-    )
+    check_names(*registry, own, 1, shared=LOOP_PARAMS, **of_estimator)
     kwargs = dict(own)
     if "weight_decay" in known:
         kwargs["weight_decay"] = weight_decay

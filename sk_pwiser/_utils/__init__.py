@@ -1,18 +1,21 @@
 """Shared: parameter checks, optional packages, registry, random numbers, threads."""
 
 from sk_pwiser._utils._checks import (
+    DocLink,
     accept_any_case_of_y,
     aligned,
+    build,
     check_boolean,
     check_choice,
     check_integer,
+    check_names,
     check_number,
     equal,
+    import_extra,
     is_iterable,
+    resolve,
     warn_user,
 )
-from sk_pwiser._utils._doc_link import DocLink
-from sk_pwiser._utils._extras import import_extra
 from sk_pwiser._utils._random import (
     Generators,
     active,
@@ -23,7 +26,6 @@ from sk_pwiser._utils._random import (
     seeded_globally,
     set_global_states,
 )
-from sk_pwiser._utils._registry import build, check_names, resolve
 from sk_pwiser._utils._task_tree import (
     CHAIN,
     chain_parents,

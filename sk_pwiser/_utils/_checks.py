@@ -1,10 +1,13 @@
-"""Checks of parameters, warnings, and lines of tables."""
+"""Checks of parameters, the registry, optional packages, warnings, lines of tables."""
 
+import importlib
+import inspect
 import math
 import sys
 import warnings
 from collections.abc import Callable, Collection, Iterable, Mapping, Sequence
-from functools import wraps
+from functools import cache, wraps
+from importlib.metadata import PackageNotFoundError, metadata
 from inspect import signature
 from numbers import Integral, Rational, Real
 from typing import Any, TypeGuard
@@ -136,3 +139,125 @@ def accept_any_case_of_y(function: Callable[..., Any]) -> Callable[..., Any]:
         return function(*args, **kwargs)
 
     return call
+
+
+def build(
+    registry: Mapping[str, type],
+    base: type,
+    parameter: str,
+    choice: Any,
+    params: Mapping[str, Any] | None,
+    *args: Any,
+    **context: Any,
+) -> Any:
+    """Build a component from `args` that all take, after `check_names`."""
+    kind = check_names(registry, base, parameter, choice, params, len(args), **context)
+    return kind(*args, **context, **(params or {}))
+
+
+def check_names(
+    registry: Mapping[str, type],
+    base: type,
+    parameter: str,
+    choice: Any,
+    params: Mapping[str, Any] | None,
+    n_args: int,
+    *,
+    shared: Collection[str] = (),
+    **context: Any,
+) -> type[Any]:
+    """Return the class of a component, after a check of the names of its parameters.
+
+    All components take `n_args` positional arguments and the `shared` parameters.
+    """
+    kind = resolve(registry, base, parameter, choice)
+    params = params or {}
+    signature = inspect.signature(kind).parameters.values()
+    known = [
+        p.name for p in signature if p.kind in (p.POSITIONAL_OR_KEYWORD, p.KEYWORD_ONLY)
+    ]
+    known = [name for name in known[n_args:] if name not in context]
+    takes_any = any(p.kind == p.VAR_KEYWORD for p in signature)
+    for key in params:
+        if key in context:
+            raise ValueError(
+                f"{parameter}_params holds {key!r}, which is a parameter of the "
+                f"estimator: set {key}={params[key]!r} there."
+            )
+        if not (takes_any or key in known):
+            raise ValueError(
+                f"{parameter}_params holds {key!r}, which {choice!r} does not take; "
+                f"it takes {[*known, *shared]}."
+            )
+    try:
+        inspect.signature(kind).bind(*[None] * n_args, **context, **params)
+    except TypeError as error:
+        raise ValueError(
+            f"{parameter}_params lacks an argument that {choice!r} requires: {error}."
+        ) from error
+    return kind
+
+
+def resolve(
+    registry: Mapping[str, type], base: type, parameter: str, choice: Any
+) -> type[Any]:
+    if isinstance(choice, str):
+        if choice not in registry:
+            raise ValueError(
+                f"{parameter} must be one of {sorted(registry)} or a subclass of "
+                f"{base.__name__}; got {choice!r}."
+            )
+        return registry[choice]
+    if not (isinstance(choice, type) and issubclass(choice, base)):
+        raise TypeError(
+            f"{parameter} must be a name or a subclass of {base.__name__}; got "
+            f"{choice!r}."
+        )
+    return choice
+
+
+# What pip installs for a package, and the extra of this package that does so, too.
+REQUIREMENTS = {
+    "matplotlib": ("matplotlib", "plot"),
+    "onnx": ("onnx onnxruntime", "onnx"),
+    "onnxruntime": ("onnx onnxruntime", "onnx"),
+    "pandas": ("pandas pyarrow", "pandas"),
+    "pyarrow": ("pyarrow", "pandas"),
+    "ray": ('"ray[train]" pandas pyarrow', "ray"),
+    "torchjd": ('"torchjd[quadprog-projector]"', "torchjd"),
+}
+
+
+def import_extra(module: str, user: str) -> Any:
+    """Return an optional module, or raise an ImportError that names the extra."""
+    name = module.partition(".")[0]
+    try:
+        importlib.import_module(name)  # even if the module itself is loaded already
+        return importlib.import_module(module)
+    except ImportError as error:
+        packages, extra = REQUIREMENTS[name]
+        raise ImportError(
+            f"{user} needs {name}: pip install {packages} (extra [{extra}])"
+        ) from error
+
+
+@cache
+def documentation_address() -> str:
+    try:
+        lines: list[str] = metadata("sk_pwiser").get_all("Project-URL") or []
+    except PackageNotFoundError:
+        return ""
+    urls = dict(line.split(", ", 1) for line in lines)
+    return urls.get("Documentation", "").rstrip("/")
+
+
+class DocLink:
+    """Mixin class of estimators with a page in the API reference."""
+
+    _doc_link_module = "sk_pwiser"
+
+    @property
+    def _doc_link_template(self) -> str:
+        address = documentation_address()
+        page = "/generated/{estimator_module}.{estimator_name}.html"
+        return address and address + page

@@ -19,8 +19,7 @@ from sk_pwiser._utils import (
     set_global_states,
     widest,
 )
-from sk_pwiser.distributed._exchange import Workers
-from sk_pwiser.distributed._shards import JointIterator, Shard
+from sk_pwiser.distributed._exchange import JointIterator, Shard, Workers
 from sk_pwiser.networks import Labels, NetworkOutput
 
 CPU = torch.device("cpu")

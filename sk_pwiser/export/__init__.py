@@ -21,6 +21,6 @@ TRUSTED_TYPES = [
     "sk_pwiser.calibration._funnel_calibrator.FunnelCalibrator",
     "sk_pwiser.linear_model._cp_logistic.CPMultiTaskLogistic",
     "sk_pwiser.linear_model._sparse_linear.MultiTaskSparseLinear",
-    "sk_pwiser.linear_model._sparse_linear_cv.MultiTaskSparseLinearCV",
+    "sk_pwiser.linear_model._sparse_linear.MultiTaskSparseLinearCV",
     "sk_pwiser.model_selection._folds.FunnelStratifiedKFold",
 ]

@@ -3,9 +3,9 @@
 from sk_pwiser.linear_model._cp_logistic import CPMultiTaskLogistic
 from sk_pwiser.linear_model._sparse_linear import (
     MultiTaskSparseLinear,
+    MultiTaskSparseLinearCV,
     multi_task_sparse_path,
 )
-from sk_pwiser.linear_model._sparse_linear_cv import MultiTaskSparseLinearCV
 
 __all__ = [
     "CPMultiTaskLogistic",

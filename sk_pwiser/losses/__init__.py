@@ -8,8 +8,7 @@ from sk_pwiser.losses._combined_pair import CombinedPair
 from sk_pwiser.losses._focal import Focal
 from sk_pwiser.losses._jrc import JRC
 from sk_pwiser.losses._monotonicity import funnel_monotonicity_penalty
-from sk_pwiser.losses._pwiser import PWiseR
-from sk_pwiser.losses._pwiser_loss import pwiser_loss
+from sk_pwiser.losses._pwiser import PWiseR, pwiser_loss
 from sk_pwiser.losses._task_loss import MultiTaskLoss
 
 LOSSES: dict[str, type[MultiTaskLoss]] = {

@@ -7,7 +7,7 @@ from torch import Tensor
 from torch.nn import functional as F
 
 from sk_pwiser._utils import at_least_float32, check_number
-from sk_pwiser.networks._entire_space import (
+from sk_pwiser.networks._esmm import (
     _CorrectedESMM,
     dual_loss,
     later_losses,

@@ -6,7 +6,7 @@ from functools import partial
 from torch import Tensor
 
 from sk_pwiser._utils import check_choice
-from sk_pwiser.networks._entire_space import _CorrectedESMM, entire_space_loss
+from sk_pwiser.networks._esmm import _CorrectedESMM, entire_space_loss
 from sk_pwiser.networks._multi_task_network import Labels
 from sk_pwiser.networks._spec import NetworkSpec
 

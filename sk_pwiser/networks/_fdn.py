@@ -7,8 +7,7 @@ from torch import Tensor
 from torch.nn import functional as F
 
 from sk_pwiser._utils import at_least_float32, check_choice, check_integer, check_number
-from sk_pwiser.networks._experts import ExpertGroups
-from sk_pwiser.networks._layers import TaskTowers, check_units
+from sk_pwiser.networks._layers import ExpertGroups, TaskTowers, check_units
 from sk_pwiser.networks._multi_task_network import MultiTaskNetwork, NetworkOutput
 from sk_pwiser.networks._spec import NetworkSpec
 

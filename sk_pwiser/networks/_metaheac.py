@@ -7,8 +7,8 @@ from torch import Tensor, nn
 from torch.nn import functional as F
 
 from sk_pwiser._utils import at_least_float32, check_integer, check_number
-from sk_pwiser.networks._experts import Gates
 from sk_pwiser.networks._layers import (
+    Gates,
     OutputLayer,
     StackedLinear,
     StackedMLP,

@@ -5,8 +5,7 @@ from collections.abc import Sequence
 from torch import Tensor
 
 from sk_pwiser._utils import check_integer
-from sk_pwiser.networks._experts import Gates
-from sk_pwiser.networks._layers import StackedMLP, check_units
+from sk_pwiser.networks._layers import Gates, StackedMLP, check_units
 from sk_pwiser.networks._multi_task_network import MultiTaskNetwork, NetworkOutput
 from sk_pwiser.networks._spec import NetworkSpec
 

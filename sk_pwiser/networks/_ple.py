@@ -6,8 +6,7 @@ import torch
 from torch import Tensor, nn
 
 from sk_pwiser._utils import check_integer
-from sk_pwiser.networks._experts import ExpertGroups, Gates, mix
-from sk_pwiser.networks._layers import check_units
+from sk_pwiser.networks._layers import ExpertGroups, Gates, check_units, mix
 from sk_pwiser.networks._multi_task_network import MultiTaskNetwork, NetworkOutput
 from sk_pwiser.networks._spec import NetworkSpec
 

@@ -8,12 +8,12 @@ which are passed to `fit` as `sample_weight`.
 
 from sk_pwiser._row_weights import SessionCriticWeights
 from sk_pwiser.weighting._cagrad import CAGrad
-from sk_pwiser.weighting._dependencies import depends_on as depends_on
 from sk_pwiser.weighting._dwa import DynamicWeightAverage
 from sk_pwiser.weighting._ema import ExponentialMovingAverage
 from sk_pwiser.weighting._fixed import Equal, Fixed
 from sk_pwiser.weighting._gradcraft import GradCraft
 from sk_pwiser.weighting._gradient import GradientWeighting
+from sk_pwiser.weighting._gradient import depends_on as depends_on
 from sk_pwiser.weighting._gradnorm import GradNorm
 from sk_pwiser.weighting._metabalance import MetaBalance
 from sk_pwiser.weighting._nash import Nash

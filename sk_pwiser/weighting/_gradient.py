@@ -1,13 +1,178 @@
 """Methods that combine the tasks' gradients instead of their losses."""
 
 from collections.abc import Callable, Iterable, Sequence
+from typing import Any
 
 import torch
 from torch import Tensor, nn
 
-from sk_pwiser.weighting._dependencies import LossDependencies
-from sk_pwiser.weighting._gradient_matrix import GradientMatrix, copy_overlapping
 from sk_pwiser.weighting._task_weighting import TaskWeighting
+
+
+class LossDependencies:
+    """The parameter tensors on which the loss of each task depends, in `depends`.
+
+    The graph of the first step decides, not the values of the gradients.
+    """
+
+    def __init__(self) -> None:
+        self.depends: list[list[bool]] = []
+        self._parameter_ids: tuple[int, ...] = ()
+
+    def __reduce__(self) -> tuple[Any, ...]:
+        # The ids of objects are not valid in a copy or in another process.
+        return type(self), ()
+
+    def find(self, losses: Tensor, parameters: Sequence[nn.Parameter]) -> None:
+        """Find the dependencies, if they are not known for these parameters yet."""
+        ids = tuple(map(id, parameters))
+        if ids != self._parameter_ids:
+            self._parameter_ids = ids
+            self.depends = [
+                depends_on(losses, task, parameters) for task in range(len(losses))
+            ]
+
+    def add_nonzero(self, gradients: Sequence[Sequence[Tensor | None]]) -> None:
+        """Add the dependencies that follow from the nonzero gradients of a step.
+
+        The graph of the first step may lack some of them if no unit of a ReLU layer is
+        active, or if a loss is constant in a batch without labels of its task.
+        """
+        unknown = [
+            (k, i, gradient)
+            for k, of_task in enumerate(gradients)
+            for i, gradient in enumerate(of_task)
+            if gradient is not None and not self.depends[k][i]
+        ]
+        if not unknown:
+            return
+        # All at once, so that the host waits for the device only once.
+        is_nonzero = torch.stack([gradient.any() for _, _, gradient in unknown])
+        for (k, i, _), found in zip(unknown, is_nonzero.tolist(), strict=True):
+            self.depends[k][i] |= found
+
+
+def depends_on(
+    losses: Tensor, task: int, parameters: Sequence[nn.Parameter]
+) -> list[bool]:
+    """Return whether the loss of a task depends on each parameter tensor.
+
+    As the losses are entries of one tensor, gradients of other tasks' towers are zeros,
+    not None. Therefore NaN is propagated from the loss of the task, and 0 from the
+    others: NaN times 0 is NaN, also where the labels make a gradient 0. The graph is
+    retained.
+    """
+    probe = torch.zeros_like(losses)
+    probe[task] = torch.nan
+    # Anomaly detection would raise on these intended NaN.
+    with torch.autograd.set_detect_anomaly(False):
+        gradients = torch.autograd.grad(
+            losses, parameters, probe, retain_graph=True, allow_unused=True
+        )
+    # Large embedding tables may have sparse gradients.
+    values = [g._values() if g is not None and g.is_sparse else g for g in gradients]
+    if all(g is None for g in values):
+        return [False] * len(values)
+    # All at once, so that the host waits for the device only once.
+    found = torch.stack([g.isnan().any() for g in values if g is not None]).tolist()
+    is_nan = iter(found)
+    return [g is not None and next(is_nan) for g in values]
+
+
+# In a smaller table, the search for nonzero rows costs more than it saves.
+LARGE_TABLE = 4096
+
+
+class GradientMatrix:
+    """The tasks' gradients, None for 0, of several tensors as one matrix.
+
+    It lacks rows of large tables that are 0 for every task, which are most in a batch.
+    """
+
+    def __init__(
+        self, gradients: Sequence[Sequence[Tensor | None]], skips_rows: bool
+    ) -> None:
+        dense = [fill_missing(of_tasks) for of_tasks in gradients]
+        self.shapes = [of_tasks[0].shape for of_tasks in dense]
+        self.rows = [
+            nonzero_rows(of_tasks) if skips_rows else None for of_tasks in dense
+        ]
+        parts = [
+            [g if rows is None else g.index_select(0, rows) for g in of_tasks]
+            for of_tasks, rows in zip(dense, self.rows, strict=True)
+        ]
+        self.sizes = [of_tasks[0].numel() for of_tasks in parts]
+        matrix = dense[0][0].new_empty(len(dense[0]), sum(self.sizes))
+        for k, row in enumerate(matrix):
+            torch.cat([of_tasks[k].reshape(-1) for of_tasks in parts], out=row)
+        # One per parameter tensor, of shape (n_tasks, n_entries).
+        self.matrices = list(torch.split(matrix, self.sizes, dim=1))
+
+    def restore(
+        self, combined: Sequence[Tensor], buffers: Sequence[Tensor]
+    ) -> list[Tensor]:
+        """Return combined gradients in the shapes of the parameter tensors.
+
+        The skipped rows are those of `buffers`, gradients of one task, in which they
+        are 0; a buffer is overwritten and returned if rows were skipped.
+        """
+        return [
+            part.view(shape).to(buffer.dtype)
+            if rows is None
+            else buffer.index_copy_(0, rows, part.view(len(rows), -1))
+            for part, shape, rows, buffer in zip(
+                combined, self.shapes, self.rows, buffers, strict=True
+            )
+        ]
+
+
+def fill_missing(gradients: Sequence[Tensor | None]) -> list[Tensor]:
+    """Return the gradients of one parameter tensor with zeros in place of None."""
+    first = next(g for g in gradients if g is not None)
+    return [torch.zeros_like(first) if g is None else g for g in gradients]
+
+
+def copy_overlapping(gradients: Sequence[Tensor]) -> list[Tensor]:
+    """Return gradients that can be changed in place, one without the others.
+
+    Autograd may return the same memory for two parameters, or an expanded tensor.
+    """
+    storages: set[int] = set()
+    separate = []
+    for gradient in gradients:
+        storage = gradient.untyped_storage()
+        owns_all = storage.nbytes() == gradient.numel() * gradient.element_size()
+        is_new = storage.data_ptr() not in storages
+        storages.add(storage.data_ptr())
+        separate.append(
+            gradient
+            if owns_all and is_new
+            else gradient.clone(memory_format=torch.contiguous_format)
+        )
+    return separate
+
+
+def nonzero_rows(gradients: Sequence[Tensor]) -> Tensor | None:
+    """Return the rows in which a task has a nonzero gradient; None stands for all."""
+    table = gradients[0]
+    if table.dim() != 2 or len(table) < LARGE_TABLE or table.device.type != "cpu":
+        # On other devices the number of rows would have to be copied to the host, and
+        # passes over the table are cheap.
+        return None
+    has_nonzero = _has_nonzero_bits(table)
+    for other in gradients[1:]:
+        has_nonzero |= _has_nonzero_bits(other)
+    return has_nonzero.nonzero().squeeze(1)
+
+
+def _has_nonzero_bits(table: Tensor) -> Tensor:
+    # Reading two float32 values as one int64 is three times as fast. A negative zero
+    # counts as nonzero, which does no harm.
+    size = table.element_size()
+    start, width = size * table.storage_offset(), size * table.shape[1]
+    fits_int64 = table.is_contiguous() and start % 8 == 0 and width % 8 == 0
+    return (table.view(torch.int64) if fits_int64 else table).any(dim=1)
+
 
 Gradients = Sequence[Tensor | None]
 

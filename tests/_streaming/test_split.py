@@ -7,8 +7,8 @@ import pyarrow as pa
 import pytest
 from numpy.testing import assert_allclose, assert_array_equal
 
-from sk_pwiser._streaming import _split
-from sk_pwiser._streaming._split import Blocks, HoldOut
+from sk_pwiser._streaming import _learn
+from sk_pwiser._streaming._learn import Blocks, HoldOut
 from sk_pwiser._table import assign_blocks, check_targets
 from sk_pwiser.model_selection import funnel_holdout
 
@@ -78,7 +78,7 @@ def test_rows_of_different_parts_are_drawn_like_rows_of_one():
 
 
 def test_more_rows_than_numpy_draws_from(monkeypatch):
-    monkeypatch.setattr(_split, "LARGEST_POPULATION", 50)
+    monkeypatch.setattr(_learn, "LARGEST_POPULATION", 50)
     y = rare_labels(4_000, 300, 12)
     for is_valid in hold_outs(y, n_seeds=5):
         assert_array_equal(shares(y, is_valid), [370, 29, 1])

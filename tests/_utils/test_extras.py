@@ -9,7 +9,7 @@ import pytest
 
 from sk_pwiser import MultiTaskCTRCVRClassifier
 from sk_pwiser._utils import import_extra
-from sk_pwiser._utils._extras import REQUIREMENTS
+from sk_pwiser._utils._checks import REQUIREMENTS
 
 PYPROJECT = tomllib.loads((Path(__file__).parents[2] / "pyproject.toml").read_text())
 EXTRAS = PYPROJECT["project"]["optional-dependencies"]

@@ -6,7 +6,7 @@ import pytest
 
 from sk_pwiser import MultiTaskCTRCVRClassifier
 from sk_pwiser.datasets import ParquetImpressions
-from sk_pwiser.distributed import _cluster, fit
+from sk_pwiser.distributed import _ray_fit, fit
 
 
 @pytest.fixture
@@ -107,7 +107,7 @@ def test_an_address_where_nothing_listens():
         unused.bind(("127.0.0.1", 0))
         address = f"127.0.0.1:{unused.getsockname()[1]}"
     with pytest.raises(ConnectionError, match=f"address='{address}' within 5 s"):
-        _cluster._check_address(address, 5.0)
+        _ray_fit._check_address(address, 5.0)
 
 
 def test_a_missing_extra(monkeypatch, log, tmp_path):

@@ -12,8 +12,6 @@ from numpy.testing import assert_allclose, assert_array_equal
 from sk_pwiser.losses import _pairwise
 from sk_pwiser.losses._pairwise import (
     SURROGATES,
-    _logistic,
-    _surrogates,
     pairwise_mean,
 )
 
@@ -321,8 +319,8 @@ def test_logistic_evaluates_all_pairs_if_the_grid_would_be_too_large(monkeypatch
     def no_grid(*args):
         raise AssertionError
 
-    monkeypatch.setattr(_logistic, "MAX_BLOCKS", 8)
-    monkeypatch.setattr(_logistic, "_grid_sums", no_grid)
+    monkeypatch.setattr(_pairwise, "MAX_BLOCKS", 8)
+    monkeypatch.setattr(_pairwise, "_grid_sums", no_grid)
     sides = np.linspace(0, 9000, 40), np.linspace(-3000, 4000, 30)
     actual = evaluate(*sides, 1.0, "logistic", path="near-linear")
     assert_same(actual, over_pairs(*sides, 1.0, "logistic"))
@@ -333,8 +331,8 @@ def test_the_size_of_chunks_does_not_matter(surrogate, monkeypatch):
     rng = np.random.default_rng(4)
     sides = rng.normal(scale=40, size=23), rng.normal(scale=40, size=19)
     expected = over_pairs(*sides, 0.5, surrogate)
-    monkeypatch.setattr(_surrogates, "CHUNK_PAIRS", 41)
-    monkeypatch.setattr(_logistic, "CHUNK_SCORES", 5)
+    monkeypatch.setattr(_pairwise, "CHUNK_PAIRS", 41)
+    monkeypatch.setattr(_pairwise, "CHUNK_SCORES", 5)
     for path in PATHS:
         assert_same(evaluate(*sides, 0.5, surrogate, path=path), expected)
 

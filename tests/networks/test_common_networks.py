@@ -13,8 +13,7 @@ from torch.nn.functional import binary_cross_entropy_with_logits
 
 from sk_pwiser._utils import Generators, active
 from sk_pwiser.networks import NETWORKS, Labels, NetworkSpec
-from sk_pwiser.networks._experts import Gates
-from sk_pwiser.networks._layers import StackedLinear, TaskTowers
+from sk_pwiser.networks._layers import Gates, StackedLinear, TaskTowers
 
 CARDINALITIES = [3, 5, 7]
 RATES = [0.3, 0.02, 0.001]

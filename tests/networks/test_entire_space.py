@@ -9,7 +9,7 @@ from numpy.testing import assert_allclose
 from torch.nn.functional import binary_cross_entropy_with_logits
 
 from sk_pwiser.networks import Labels
-from sk_pwiser.networks._entire_space import entire_space_loss
+from sk_pwiser.networks._esmm import entire_space_loss
 
 N = 7
 

@@ -16,7 +16,7 @@ from suites import fast_for
 from sk_pwiser.calibration import FunnelCalibrator
 from sk_pwiser.losses import LOSSES
 from sk_pwiser.networks import NETWORKS
-from sk_pwiser.networks._experts import Gates
+from sk_pwiser.networks._layers import Gates
 from sk_pwiser.transfer import fine_tune
 from sk_pwiser.weighting import WEIGHTINGS
 

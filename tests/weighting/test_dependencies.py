@@ -8,7 +8,7 @@ import torch
 from torch import nn
 
 from sk_pwiser.networks import NETWORKS, NetworkSpec
-from sk_pwiser.weighting._dependencies import LossDependencies, depends_on
+from sk_pwiser.weighting._gradient import LossDependencies, depends_on
 
 
 def losses_of(network, codes, numeric, weights):

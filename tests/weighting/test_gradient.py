@@ -6,7 +6,7 @@ from torch import nn
 
 from sk_pwiser.networks import NETWORKS, NetworkSpec
 from sk_pwiser.weighting import GradientWeighting, PCGrad
-from sk_pwiser.weighting._gradient_matrix import LARGE_TABLE
+from sk_pwiser.weighting._gradient import LARGE_TABLE
 
 
 class Given(GradientWeighting):

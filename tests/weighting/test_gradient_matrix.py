@@ -3,7 +3,7 @@
 import pytest
 import torch
 
-from sk_pwiser.weighting._gradient_matrix import (
+from sk_pwiser.weighting._gradient import (
     LARGE_TABLE,
     GradientMatrix,
     copy_overlapping,

@@ -1,0 +1,526 @@
+"""Means of a surrogate over all pairs of two score vectors, in near-linear time."""
+
+import math
+from collections.abc import Callable, Iterable, Iterator
+from functools import partial
+from typing import Any, NamedTuple
+
+import torch
+from torch import Tensor
+from torch.nn import functional as F
+
+from sk_pwiser._utils import at_least_float32, widest_float
+
+SURROGATES: tuple[str, ...] = ("hinge", "squared_hinge", "logistic")
+# Largest part of the matrix of pairs held in memory
+CHUNK_PAIRS, CHUNK_PAIRS_DEVICE = 2**18, 2**22
+
+
+class PairSums(NamedTuple):
+    """The weighted sum over all pairs and its gradients, in float64."""
+
+    value: Tensor
+    higher_gradient: Tensor
+    lower_gradient: Tensor
+
+
+def surrogate_value(violation: Tensor, surrogate: str) -> Tensor:
+    """Apply the surrogate h to u = margin - (higher score - lower score)."""
+    if surrogate == "hinge":
+        return torch.relu(violation)
+    if surrogate == "squared_hinge":
+        return torch.relu(violation).square()
+    # log(1 + exp(u)); torch's softplus is linear above u = 20, this is exact.
+    return -torch.nn.functional.logsigmoid(-violation)
+
+
+def brute_force_sums(
+    higher: Tensor,
+    lower: Tensor,
+    margin: float,
+    higher_weight: Tensor,
+    lower_weight: Tensor,
+    surrogate: str,
+) -> PairSums:
+    """Sum over the matrix of pairs, a block of rows at a time."""
+    value = higher.new_zeros(())
+    lower_gradient = torch.zeros_like(lower)
+    higher_gradients = []
+    n_pairs = CHUNK_PAIRS if lower.is_cpu else CHUNK_PAIRS_DEVICE
+    n_rows = max(1, n_pairs // lower.numel())
+    for start in range(0, higher.numel(), n_rows):
+        rows = slice(start, start + n_rows)
+        weight = higher_weight[rows]
+        violation = margin - (higher[rows, None] - lower)
+        losses, slopes = _value_and_slope(violation, surrogate)
+        value += torch.dot(weight, losses @ lower_weight)
+        higher_gradients.append((slopes @ lower_weight).mul_(weight).neg_())
+        lower_gradient += weight @ slopes
+    return PairSums(
+        value, torch.cat(higher_gradients), lower_gradient.mul_(lower_weight)
+    )
+
+
+def _value_and_slope(violation: Tensor, surrogate: str) -> tuple[Tensor, Tensor]:
+    """Return h(u) and h'(u); the slope at a kink is 0."""
+    if surrogate == "logistic":
+        return surrogate_value(violation, surrogate), torch.sigmoid(violation)
+    active = violation.relu_()
+    if surrogate == "hinge":
+        return active, active.sign()
+    return active.square(), active.mul_(2)
+
+
+class ActivePairs(NamedTuple):
+    """The active pairs: for each lower score the first of the sorted higher scores."""
+
+    order: Tensor  # (n_higher,) indices that sort the higher scores
+    gaps: Tensor  # (n_higher - 1,) between neighbours in that order
+    n_active: Tensor  # (n_lower,) number of active scores, the first in that order
+    violation: Tensor  # (n_lower,) u of the last active score; not positive if none
+
+
+def inactive_bound(higher: Tensor, margin: float) -> Tensor:
+    """Return for each v the largest c with margin - (v - c) <= 0 in float64.
+
+    The rounded v - margin would be wrong within rounding of the kink.
+    """
+    # The rounded v - c reaches the margin from half a spacing below it.
+    half_spacing = (margin - math.nextafter(margin, -math.inf)) / 2
+    bound = higher - margin + half_spacing
+    # After two roundings the bound is within two steps of the answer; the formula
+    # itself decides on which side.
+    infinity = bound.new_full((), math.inf)
+    above = bound.nextafter(infinity)
+    bound = torch.where(higher - above >= margin, above, bound)
+    for _ in range(2):
+        below = bound.nextafter(-infinity)
+        bound = torch.where(higher - bound >= margin, bound, below)
+    return bound
+
+
+def find_active_pairs(higher: Tensor, lower: Tensor, margin: float) -> ActivePairs:
+    """Sort the higher scores and count the active ones for each lower score."""
+    ordered, order = torch.sort(higher)
+    bound = inactive_bound(ordered, margin)
+    n_active = torch.searchsorted(bound, lower, out_int32=True)
+    # Entry k of the padded scores is the last of the first k; for k = 0 any finite
+    # score serves.
+    last_active = torch.cat((ordered[:1], ordered)).index_select(0, n_active)
+    violation = last_active.sub_(lower).neg_().add_(margin)
+    return ActivePairs(order, ordered.diff(), n_active, violation)
+
+
+def running_weight(weight: Tensor) -> Tensor:
+    """Return S0: entry k is the sum of the first k weights, k = 0..n."""
+    sums = weight.new_zeros(weight.numel() + 1)
+    torch.cumsum(weight, 0, out=sums[1:])
+    return sums
+
+
+def running_distance(gaps: Tensor, step: Tensor) -> Tensor:
+    """Return the running sum of gap * step for k = 0..n; it is 0 up to k = 1."""
+    sums = gaps.new_zeros(gaps.numel() + 2)
+    torch.cumsum(gaps * step[1:-1], 0, out=sums[2:])
+    return sums
+
+
+def bin_sums(n_active: Tensor, values: Tensor, n_bins: int) -> Tensor:
+    """Sum the values of the lower scores with equal numbers of active pairs."""
+    sums = torch.zeros(n_bins, dtype=torch.float64, device=values.device)
+    return sums.index_add_(0, n_active, values)
+
+
+def sums_from_right(values: Tensor) -> Tensor:
+    """Return the running sum from the last entry to the first."""
+    return values.flip(0).cumsum(0).flip(0)
+
+
+def unsort(values: Tensor, order: Tensor) -> Tensor:
+    """Invert the sorting by `order`."""
+    return torch.empty_like(values).index_copy_(0, order, values)
+
+
+def hinge_sums(
+    higher: Tensor,
+    lower: Tensor,
+    margin: float,
+    higher_weight: Tensor,
+    lower_weight: Tensor,
+    squared: bool = False,
+) -> PairSums:
+    """Sum w_v w_c max(margin - (v - c), 0), or its square, and return the gradients."""
+    pairs = find_active_pairs(higher, lower, margin)
+    gaps, n_active = pairs.gaps, pairs.n_active
+    weight = higher_weight.index_select(0, pairs.order)
+    s0 = running_weight(weight)
+    s1 = running_distance(gaps, s0)
+    b0 = bin_sums(n_active, lower_weight, s0.numel())
+    moment = pairs.violation * lower_weight
+    b1 = bin_sums(n_active, moment, s0.numel())
+    lower_gradient = s0.index_select(0, n_active)
+    if not squared:
+        value = torch.dot(s0, b1) + torch.dot(s1, b0)
+        higher_gradient = sums_from_right(b0[1:]).mul_(weight).neg_()
+        lower_gradient.mul_(lower_weight)
+    else:
+        b2 = bin_sums(n_active, moment.mul_(pairs.violation), s0.numel())
+        s2 = running_distance(gaps, 2 * s1 + F.pad(gaps, (1, 1)) * s0)
+        value = torch.dot(s2, b0) + 2 * torch.dot(s1, b1) + torch.dot(s0, b2)
+        distance = b1[1:].clone()
+        distance[:-1].add_(sums_from_right(b0[1:])[1:].mul_(gaps))
+        higher_gradient = sums_from_right(distance).mul_(weight).mul_(-2.0)
+        lower_gradient.mul_(pairs.violation).add_(s1.index_select(0, n_active))
+        lower_gradient.mul_(lower_weight).mul_(2.0)
+    return PairSums(value, unsort(higher_gradient, pairs.order), lower_gradient)
+
+
+def joint_hinge_sums(
+    scores: Tensor,
+    margins: Tensor | float,
+    higher_weight: Tensor,
+    lower_weight: Tensor,
+    squared: bool,
+) -> tuple[Tensor, Tensor]:
+    """Sum w_v q_c h(m_c - (f_v - f_c)) over all pairs of rows; return its gradient too.
+
+    The scores f, (n_heads, batch), and the margins m of the lower rows, (batch,), serve
+    all levels of the weights w and q, (n_heads, n_levels, batch). Both sides are sorted
+    together, so that few kernels and no value decide: both are f and f + m in one
+    array. Rounding of f + m makes pairs active, or not, that are within it of the kink.
+    """
+    n_heads, n_rows = scores.shape
+    # At ties the lower row comes first: it is not above the higher one.
+    keys = torch.cat([scores + margins, scores], dim=-1)
+    ordered, order = torch.sort(keys, stable=True)
+    gaps, zeros = ordered.diff().unsqueeze(1), torch.zeros_like(lower_weight)
+    weights = torch.cat([zeros, higher_weight, lower_weight, zeros], dim=-1)
+    weights = weights.view(n_heads, -1, 2, 2 * n_rows)
+    weights = weights.gather(-1, order[:, None, None].expand(weights.shape))
+    sums = weights.cumsum(-1)
+    higher, lower = weights.unbind(2)
+    s0, from_left = sums.unbind(2)  # S0 of all higher rows up to each place
+    from_right = from_left[..., -1:] - from_left
+    s1 = (gaps * s0[..., :-1]).cumsum(-1)  # from the second place on
+    if squared:
+        steps = gaps * s0[..., :-1]
+        steps[..., 1:].add_(s1[..., :-1], alpha=2)
+        value = (gaps * steps).cumsum(-1).mul_(lower[..., 1:])
+        distance = (gaps * from_right[..., :-1]).cumsum(-1)
+        distance = distance[..., -1:] - F.pad(distance, (1, 0))
+        gradient = (lower * F.pad(s1, (1, 0))).addcmul_(higher, distance, value=-1)
+        gradient.mul_(2)
+    else:
+        value = s1 * lower[..., 1:]
+        gradient = (lower * s0).addcmul_(higher, from_right, value=-1)
+    in_rows = torch.empty_like(ordered).scatter_(-1, order, gradient.sum(1))
+    return value.sum((1, 2)), in_rows.view(n_heads, 2, n_rows).sum(1)
+
+
+# Scores processed at once. On a CPU, ORDER times as many stay below 2**15 elements:
+# beyond that torch starts threads, which are slower here.
+CHUNK_SCORES = 2**11
+CHUNK_SCORES_DEVICE = 2**18
+NODES_PER_UNIT = 8
+ORDER = 8
+BLOCK_NODES = 256
+BLOCK_UNITS = BLOCK_NODES // NODES_PER_UNIT
+MAX_BLOCKS = 4096
+# exp(-GAP) is 0 in float64: the kernel is 0 below -GAP and linear above GAP.
+GAP = 768.0
+
+
+def logistic_sums(
+    higher: Tensor,
+    lower: Tensor,
+    margin: float,
+    higher_weight: Tensor,
+    lower_weight: Tensor,
+) -> PairSums:
+    """Sum w_v w_c log(1 + exp(margin - (v - c))) over all pairs, with its gradients.
+
+    If the scores span more than MAX_BLOCKS blocks, wide gaps between them are closed
+    first. The result is NaN if a score is not finite. All tensors are float64 and not
+    empty.
+    """
+    weights = higher_weight, lower_weight
+    # The margin is subtracted from small numbers; large ones would absorb it.
+    origin = torch.minimum(higher.amin(), lower.amin())
+    x, y = higher - origin - margin, lower - origin
+    n_blocks = _n_blocks(x, y)
+    if not math.isfinite(n_blocks):
+        nan = x.new_tensor(math.nan)
+        return PairSums(nan, nan.expand(x.shape), nan.expand(y.shape))
+    if n_blocks <= MAX_BLOCKS:
+        return _grid_sums(x, y, *weights)
+    x, y, x_shift, y_shift = _close_gaps(higher, lower, GAP + abs(margin))
+    x -= margin
+    if _n_blocks(x, y) > MAX_BLOCKS:
+        return brute_force_sums(higher, lower, margin, *weights, "logistic")
+    sums = _grid_sums(x, y, *weights)
+    # The loss of a pair with u > 0 across a gap is u: add what closing the gap removed.
+    excess = hinge_sums(x_shift, y_shift, 0.0, *weights).value
+    return sums._replace(value=sums.value + excess)
+
+
+def _n_blocks(x: Tensor, y: Tensor) -> float:
+    """Return the number of blocks of the grid that the scores span."""
+    spread = torch.maximum(x.amax(), y.amax()) - torch.minimum(x.amin(), y.amin())
+    return float(spread) / BLOCK_UNITS
+
+
+def _close_gaps(
+    higher: Tensor, lower: Tensor, widest: float
+) -> tuple[Tensor, Tensor, Tensor, Tensor]:
+    """Close wide gaps; return the scores of both sides, and their shifts."""
+    scores, order = torch.sort(torch.cat((higher, lower)))
+    starts_cluster = torch.cat((scores.new_ones(1) > 0, scores.diff() > widest))
+    cluster = starts_cluster.cumsum(0) - 1
+    start = scores[starts_cluster]
+    end = scores[starts_cluster.roll(-1)]
+    closed_start = torch.zeros_like(start)
+    torch.cumsum((end - start + widest)[:-1], 0, out=closed_start[1:])
+    closed = torch.empty_like(scores)
+    closed[order] = scores - start[cluster] + closed_start[cluster]
+    shift = torch.empty_like(scores)
+    shift[order] = (start - closed_start)[cluster]
+    n = higher.numel()
+    return closed[:n], closed[n:], shift[:n], shift[n:]
+
+
+def _grid_sums(
+    x: Tensor, y: Tensor, higher_weight: Tensor, lower_weight: Tensor
+) -> PairSums:
+    """Distribute the weights to a grid, sum over its nodes, interpolate the slopes."""
+    origin = torch.minimum(x.amin(), y.amin())
+    x_nodes, y_nodes = ((s - origin).mul_(NODES_PER_UNIT) for s in (x, y))
+    n_nodes = int(torch.maximum(x_nodes.amax(), y_nodes.amax())) + ORDER
+    n_nodes = BLOCK_NODES * math.ceil(n_nodes / BLOCK_NODES)
+    x_mass = _distribute(x_nodes, higher_weight, n_nodes)
+    y_mass = _distribute(y_nodes, lower_weight, n_nodes)
+    values, x_slopes = _node_sums(y_mass)
+    # y - x = (-x) - (-y): for the other side the kernel is the same on a mirrored axis.
+    _, y_slopes = _node_sums(x_mass.flip(0))
+    return PairSums(
+        torch.dot(x_mass, values),
+        _interpolate(x_slopes, x_nodes).mul_(higher_weight).neg_(),
+        _interpolate(y_slopes.flip(0), y_nodes).mul_(lower_weight),
+    )
+
+
+def _stencils(positions: Tensor) -> Iterator[tuple[slice, Tensor, Tensor]]:
+    """Yield chunks of positions with ORDER nodes, floor(p) on, and Lagrange weights."""
+    offsets = torch.arange(ORDER, device=positions.device)[:, None]
+    ratios = (offsets - offsets.T).double()
+    scale = ratios.fill_diagonal_(1.0).prod(1)[:, None]
+    size = CHUNK_SCORES if positions.is_cpu else CHUNK_SCORES_DEVICE
+    for start in range(0, positions.numel(), size):
+        chunk = slice(start, start + size)
+        cell = positions[chunk].long()
+        distance = (positions[chunk] - cell + (ORDER // 2 - 1)) - offsets
+        left = torch.ones_like(distance)
+        right = torch.ones_like(distance)
+        for i in range(1, ORDER):
+            torch.mul(left[i - 1], distance[i - 1], out=left[i])
+            torch.mul(right[-i], distance[-i], out=right[-i - 1])
+        yield chunk, cell + offsets, left.mul_(right).div_(scale)
+
+
+def _distribute(positions: Tensor, weight: Tensor, n_nodes: int) -> Tensor:
+    """Distribute the weight of each score to its neighbours on the grid."""
+    mass = positions.new_zeros(n_nodes)
+    for chunk, nodes, lagrange in _stencils(positions):
+        mass.index_add_(0, nodes.view(-1), lagrange.mul_(weight[chunk]).view(-1))
+    return mass
+
+
+def _interpolate(node_values: Tensor, positions: Tensor) -> Tensor:
+    """Interpolate values at the nodes of the grid at the positions."""
+    values = torch.empty_like(positions)
+    for chunk, nodes, lagrange in _stencils(positions):
+        near = node_values.index_select(0, nodes.view(-1)).view(nodes.shape)
+        torch.sum(lagrange.mul_(near), 0, out=values[chunk])
+    return values
+
+
+def _node_sums(mass: Tensor) -> tuple[Tensor, Tensor]:
+    """Return at each node x the sums of mass * k(y - x) and of mass * k'(y - x).
+
+    At a distance of over 32, a block, the kernel is z or exp(z) to within 1e-14, whose
+    sums need only the moments of the blocks; for nearer nodes it is evaluated.
+    """
+    blocks = mass.view(-1, BLOCK_NODES)
+    # Each block with its two neighbours, times the kernel matrix between them.
+    zeros = mass.new_zeros(BLOCK_NODES)
+    near = torch.cat((zeros, mass, zeros)).unfold(0, 3 * BLOCK_NODES, BLOCK_NODES)
+    z = _coordinates(1 - 2 * BLOCK_NODES, 2 * BLOCK_NODES, mass)
+    values, slopes = (
+        (near @ kernel.unfold(0, 3 * BLOCK_NODES, 1).T).flip(1)
+        for kernel in (surrogate_value(z, "logistic"), torch.sigmoid(z))
+    )
+    if len(blocks) > 2:
+        _add_far_blocks(blocks, values, slopes)
+    return values.view(-1), slopes.view(-1)
+
+
+def _coordinates(start: int, end: int, like: Tensor) -> Tensor:
+    """Return the coordinates of the nodes start .. end - 1, in units of the scores."""
+    nodes = torch.arange(start, end, dtype=like.dtype, device=like.device)
+    return nodes.div_(NODES_PER_UNIT)
+
+
+def _add_far_blocks(blocks: Tensor, values: Tensor, slopes: Tensor) -> None:
+    """Add the contributions of blocks at a distance of two or more."""
+    coordinate = _coordinates(0, BLOCK_NODES, blocks)
+    weight, moment = blocks.sum(1), blocks @ coordinate
+    weight_right = sums_from_right(weight)
+    # The sum over J >= I + 2 of (J - I) weight_J, then of the coordinate in the block.
+    distance = weight_right + sums_from_right(weight_right)
+    linear = distance.mul_(BLOCK_UNITS).add_(sums_from_right(moment))
+    values[:-2] += linear[2:, None] - coordinate * weight_right[2:, None]
+    slopes[:-2] += weight_right[2:, None]
+    exponential = blocks @ coordinate.exp()
+    decayed = torch.zeros_like(exponential)
+    for step in range(2, min(len(blocks), int(GAP) // BLOCK_UNITS)):
+        decayed[step:] += exponential[:-step] * math.exp(-step * BLOCK_UNITS)
+    tail = torch.exp(-coordinate) * decayed[:, None]
+    values += tail
+    slopes += tail
+
+
+# Up to this number of pairs their matrix is faster than sorting or a grid. The time of
+# other devices goes into the number of kernels, of which the matrix needs few.
+BRUTE_FORCE_PAIRS, BRUTE_FORCE_PAIRS_DEVICE = 2**17, 2**22
+
+_SUMS: dict[str, Callable[[Tensor, Tensor, float, Tensor, Tensor], PairSums]] = {
+    "hinge": hinge_sums,
+    "squared_hinge": partial(hinge_sums, squared=True),
+    "logistic": logistic_sums,
+}
+
+
+class WithGradients(torch.autograd.Function):
+    """Attach a value to the graph of scores whose gradients are computed with it."""
+
+    @staticmethod
+    def forward(
+        ctx: Any, compute: Callable[..., Iterable[Tensor]], *scores: Tensor
+    ) -> Tensor:
+        value, *gradients = compute(*scores)
+        ctx.save_for_backward(*scores, *gradients)
+        return value
+
+    @staticmethod
+    def backward(ctx: Any, *grad_outputs: Tensor) -> tuple[Tensor | None, ...]:
+        n_scores = len(ctx.saved_tensors) // 2
+        scores, gradients = ctx.saved_tensors[:n_scores], ctx.saved_tensors[n_scores:]
+        gradients = [grad_outputs[0] * gradient for gradient in gradients]
+        if torch.is_grad_enabled():  # create_graph=True
+            gradients = [
+                _DifferentiableOnce.apply(gradient, *scores)  # type: ignore[no-untyped-call]
+                for gradient in gradients
+            ]
+        return None, *gradients
+
+
+class _DifferentiableOnce(torch.autograd.Function):
+    """Raise on a second backward pass, which would treat the gradients as constants."""
+
+    @staticmethod
+    def forward(ctx: Any, gradient: Tensor, *scores: Tensor) -> Tensor:
+        return gradient.clone()
+
+    @staticmethod
+    def backward(ctx: Any, *grad_outputs: Tensor) -> tuple[Tensor | None, ...]:
+        raise RuntimeError("means over pairs can be differentiated once, not twice.")
+
+
+def pairwise_mean(
+    higher: Tensor,
+    lower: Tensor,
+    margin: float,
+    surrogate: str = "hinge",
+    higher_weight: Tensor | None = None,
+    lower_weight: Tensor | None = None,
+) -> Tensor:
+    """Mean over all pairs (v, c) of h(margin - (higher_v - lower_c)).
+
+    `higher` and `lower` are finite scores, 1-D, and h(u) is `max(u, 0)`, its square, or
+    `log(1 + exp(u))`. The mean is weighted by the products of two weights, which get no
+    gradient; it is 0 with gradient 0 without weighted pairs. It is float64 or float32,
+    and can be differentiated once; a second derivative raises a RuntimeError.
+
+    For n scores, of which m are on the smaller side, the hinges take O(n log m) time
+    and the logistic surrogate O(n); all take O(n) memory. Everything is computed in
+    float64: on the CPU if the device of the scores has no float64. On a CPU, equal
+    inputs give bitwise equal results.
+
+    The hinges are exact: a pair is active if `margin - (v - c) > 0` in float64, and the
+    gradient at the kink is 0. The logistic surrogate is exact up to `BRUTE_FORCE_PAIRS`
+    pairs, and has the relative errors of `_logistic` beyond. If scores fill a range of
+    more than 131072 units without wide gaps, it evaluates all pairs, which is slow.
+    """
+    compute = partial(
+        _mean,
+        margin=margin,
+        surrogate=surrogate,
+        higher_weight=higher_weight,
+        lower_weight=lower_weight,
+    )
+    sides = at_least_float32(higher), at_least_float32(lower)
+    result: Tensor = WithGradients.apply(compute, *sides)  # type: ignore[no-untyped-call]
+    return result
+
+
+def _mean(
+    higher: Tensor,
+    lower: Tensor,
+    margin: float,
+    surrogate: str,
+    higher_weight: Tensor | None,
+    lower_weight: Tensor | None,
+) -> PairSums:
+    """Divide the sums over the pairs by their total weight, in the scores' dtype."""
+    n_pairs = higher.numel() * lower.numel()
+    if n_pairs == 0:
+        return PairSums(
+            higher.new_zeros(()), torch.zeros_like(higher), torch.zeros_like(lower)
+        )
+    device = higher.device
+    if widest_float(device) != torch.float64:
+        device = torch.device("cpu")
+    scores = higher.to(device).double(), lower.to(device).double()
+    weights = (
+        relative_weight(higher_weight, scores[0]),
+        relative_weight(lower_weight, scores[1]),
+    )
+    scores = scores[0].contiguous(), scores[1].contiguous()
+    most = BRUTE_FORCE_PAIRS if device.type == "cpu" else BRUTE_FORCE_PAIRS_DEVICE
+    if n_pairs <= most:
+        sums = brute_force_sums(*scores, margin, *weights, surrogate)
+    elif scores[0].numel() <= scores[1].numel():
+        sums = _SUMS[surrogate](*scores, margin, *weights)
+    else:
+        # v - c = (-c) - (-v): the same pairs with the sides exchanged. The sorted side
+        # is the smaller one.
+        sides = -scores[1], -scores[0]
+        mirror = _SUMS[surrogate](*sides, margin, *reversed(weights))
+        gradients = -mirror.lower_gradient, -mirror.higher_gradient
+        sums = PairSums(mirror.value, *gradients)
+    # If all weights are 0, so are the sums; a divisor of 1 keeps them 0.
+    total = (weights[0].sum() * weights[1].sum()).clamp(min=1.0)
+    means = ((part / total).to(higher.dtype) for part in sums)
+    return PairSums(*(mean.to(higher.device) for mean in means))
+
+
+def relative_weight(weight: Tensor | None, scores: Tensor) -> Tensor:
+    """Return float64 weights with a maximum of 1, or all 0 if all weights are 0.
+
+    A mean does not depend on the scale of the weights. After rescaling, neither a
+    product of two weights nor their total can underflow: the total is 0 or at least 1.
+    """
+    if weight is None or weight.numel() == 0:
+        return torch.ones_like(scores, dtype=torch.float64, requires_grad=False)
+    weight = weight.detach().to(scores.device).double()
+    largest = weight.amax()
+    return weight / torch.where(largest > 0, largest, 1.0)
