@@ -187,7 +187,7 @@ class TaskView(
             names_of_columns(Y),
             None,
         )
-        column = find_column(self.task, names)
+        column = task_column(self.task, names)
         if tasks is not None:
             labels = np.asarray(tasks)[:, column]
             is_same = np.shape(y) == labels.shape and (
@@ -223,7 +223,7 @@ class TaskView(
 
     @property
     def _column(self):
-        return find_column(self.task, self._fitted.task_names_)
+        return task_column(self.task, self._fitted.task_names_)
 
     @property
     def classes_(self):
@@ -450,11 +450,11 @@ class PredictionMixin(ProbabilityMixin):
         """
         check_task(task)
         if hasattr(self, "task_names_"):
-            find_column(task, self.task_names_)
+            task_column(task, self.task_names_)
         return TaskView(self, task)
 
 
-def find_column(task, names):
+def task_column(task, names):
     """Return the column of the labels of a task; of the last one for "cvr"."""
     check_task(task)
     names = list(names)

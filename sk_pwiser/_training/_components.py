@@ -92,10 +92,7 @@ def check_components(
         _sampler(settings, loss, has_groups),
         _compile_mode(settings, weighting, device),
         smallest_lazy_table(
-            settings,
-            weighting.needs_task_gradients and weighting.n_tasks > 1,
-            *optimizer,
-            device,
+            settings, weighting.uses_task_gradients, *optimizer, device
         ),
     )
 
@@ -209,7 +206,7 @@ def _compile_mode(
         return None
     if settings.compile == "graph":
         return "graph"
-    if weighting.needs_task_gradients and weighting.n_tasks > 1:
+    if weighting.uses_task_gradients:
         raise ValueError(
             f"compile={settings.compile!r} requires a weighting of losses; weighting="
             f"{settings.weighting!r} needs one backward pass per task, which a "

@@ -69,14 +69,14 @@ def _find_obstacle(net: Any) -> str | None:
     if not hasattr(recordable, "register_generator_state"):  # since torch 2.4
         return f"device={str(net.device)!r}: graphs require CUDA and torch 2.4"
     weighting, optimizer = net.criterion_.weighting, net.optimizer_
-    needs_gradients = weighting.needs_task_gradients and weighting.n_tasks > 1
     on_device = all("capturable" in g or g.get("fused") for g in optimizer.param_groups)
     logs_rows = getattr(optimizer, "undo", None) is not None
     name_of_weighting = f"weighting={type(weighting).__name__}"
+    needs_gradients = f"{name_of_weighting}, which needs the gradient per task"
     name_of_optimizer = f"optimizer={type(optimizer).__name__}"
     obstacles = {
         "weights that several workers train": net.is_joint,
-        f"{name_of_weighting}, which needs the gradient per task": needs_gradients,
+        needs_gradients: weighting.uses_task_gradients,
         "batches of whole groups, whose sizes differ": (
             net.iterator_train__sampler == "grouped"
         ),

@@ -208,7 +208,7 @@ TINY_WEIGHT, TINY_MOMENT, FLUSH_INTERVAL = 1e-20, 1e-30, 64
 
 def smallest_lazy_table(
     settings: Settings,
-    needs_task_gradients: bool,
+    uses_task_gradients: bool,
     optimizer: type[torch.optim.Optimizer],
     kwargs: Mapping[str, Any],
     device: torch.device,
@@ -222,7 +222,7 @@ def smallest_lazy_table(
         )
         or params["clip_grad_norm"] is not None,
         "GradientNormClipping in callbacks": clips_gradients(settings.callbacks),
-        f"weighting={settings.weighting!r}": needs_task_gradients,
+        f"weighting={settings.weighting!r}": uses_task_gradients,
         f"compile={settings.compile!r}": settings.compile not in (False, "graph"),
         f"device={str(device)!r}": not has_sparse_gradients(device),
     }

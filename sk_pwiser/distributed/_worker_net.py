@@ -185,7 +185,7 @@ class WorkerNet(MultiTaskNet):
         """Compute the loss of the joined batch and the gradients of all its rows."""
         step = super().train_step_single(batch, **fit_params)
         weighting = self.criterion_.weighting
-        if not weighting.needs_task_gradients or weighting.n_tasks == 1:
+        if not weighting.uses_task_gradients:
             self.workers.sum_gradients(self.module_.parameters(), self.tables)
         return step
 

@@ -289,7 +289,7 @@ class GradientWeighting(TaskWeighting):
         parameters: Iterable[nn.Parameter],
     ) -> None:
         """Combine the tasks' gradients and store the result in the parameters."""
-        if self.n_tasks == 1 or not self.needs_task_gradients:
+        if not self.uses_task_gradients:
             super().backward(losses, penalty, parameters)
             return
         trained = [p for p in parameters if p.requires_grad]

@@ -58,6 +58,11 @@ class TaskWeighting(nn.Module):
         ):
             self.register_buffer(name, value, persistent=False)
 
+    @property
+    def uses_task_gradients(self) -> bool:
+        """Whether a step computes one gradient per task: only with several tasks."""
+        return self.needs_task_gradients and self.n_tasks > 1
+
     def set_base_losses(self, losses: Tensor) -> None:
         """Receive the losses of predictions that equal the base rates of the tasks.
 
