@@ -51,7 +51,7 @@ from _harness import (
     spread,
 )
 from _peers import PEERS, peer_models
-from _tables import load_tables
+from _tables import GENERATED, load_tables
 
 from sk_pwiser import MultiTaskCTRCVRClassifier
 from sk_pwiser.losses import LOSSES
@@ -61,6 +61,7 @@ DATA = (
     *("engage", "long", "hillstrom", "oulad", "flights", "adult", "columns-40"),
     *("movielens", "insteval"),
 )
+CHOICES = (*DATA, "rare", *GENERATED)
 # After the AUC of each task.
 COLUMNS = {"CVR AUC": 4, "log loss": 4, "epochs": 1, "seconds": 1}
 
@@ -104,7 +105,7 @@ def run(report, name, arguments, path):
 
 def main():
     parser = make_parser(__doc__, seeds=3)
-    parser.add_argument("--data", nargs="+", choices=DATA, default=DATA)
+    parser.add_argument("--data", nargs="+", choices=CHOICES, default=DATA)
     parser.add_argument("--networks", nargs="*", choices=NETWORKS, default=NETWORKS)
     parser.add_argument("--losses", nargs="+", choices=LOSSES, default=LOSSES)
     parser.add_argument("--peers", nargs="+", choices=PEERS, default=PEERS)
