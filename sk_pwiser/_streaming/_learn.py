@@ -218,10 +218,11 @@ class RowSummary:
         targets = self.targets()
         y = targets.values
         if self.weights.is_even:
-            return base_rates(y, targets.counts.astype(float))
+            return base_rates(y, targets.counts.astype(float), targets.parents)
         scale = self.weights.total / self.weights.n_positive
         sums = np.array(list(self.sums.values())) / scale
-        return base_rates(y, sums if self.weights.per_task else sums[:, 0])
+        weights = sums if self.weights.per_task else sums[:, 0]
+        return base_rates(y, weights, targets.parents)
 
 
 class ValueCounts:
