@@ -324,8 +324,8 @@ class MultiTaskCTRCVRClassifier(
     random_state : int, RandomState instance or None, default=None
         Seed of all random numbers. torch's global generators are left unchanged.
     task_names : list of str, default=None
-        Names of the tasks, in the order of the columns of `Y`; by default the columns of
-        a DataFrame `Y`, or "click" and "conversion" for two tasks. None of several
+        Names of the tasks, in the order of the columns of `Y`; by default the columns
+        of a DataFrame `Y`, or "click" and "conversion" for two tasks. None of several
         tasks may have the name "mean", a column of `history_`, or "cvr", which means
         P(last task | first task).
 

@@ -369,7 +369,7 @@ def _check_tasks(
 def _with_weight(rows: Rows, scale: float | None) -> Rows:
     """Leave out rows of weight 0, and divide the others by a scale or by their mean."""
     if rows.weights is None:
-        return rows
+        return replace(rows, weight_scale=scale)
     kept = np.flatnonzero(rows.weights.reshape(len(rows.weights), -1).any(axis=1))
     if len(kept) < len(rows.weights):
         rows = rows.at(kept)
