@@ -146,6 +146,11 @@ class Blocks:
             self.sampled = self.read(self.sample.finish()[0])
             shares = np.arange(1, self.n_blocks) / self.n_blocks
             self.edges = np.quantile(self.sampled, shares, method="higher")
+            # The rank of the next row of each time that several blocks may share.
+            self.ranks = {
+                time: round((self.sampled < time).mean() * self.n_rows)
+                for time in np.unique(self.edges).tolist()
+            }
 
     def last_edge(self, share):
         if self.column is None or self.sampled.min() == self.sampled.max():
@@ -160,11 +165,22 @@ class Blocks:
             rank = np.arange(self.n_seen, self.n_seen + len(X))
             block = rank * self.n_blocks // self.n_rows
         else:
-            block = np.searchsorted(self.edges, self.read(X), side="right")
+            block = self._assign_by_time(self.read(X))
         self.n_seen += len(X)
         if groups is None:
             return block
         return self.groups.of(groups, block, np.minimum, np.asarray)
+
+    def _assign_by_time(self, times):
+        """Return the blocks of the next rows; those of one time fill them in order."""
+        block = np.searchsorted(self.edges, times, side="right")
+        for time, rank in self.ranks.items():
+            rows = np.flatnonzero(times == time)
+            own = (rank + np.arange(len(rows))) * self.n_blocks // self.n_rows
+            first = np.searchsorted(self.edges, time)
+            block[rows] = own.clip(first, block[rows])
+            self.ranks[time] += len(rows)
+        return block
 
 
 class RowSummary:

@@ -397,8 +397,11 @@ def test_corrupt_parts_are_left_out_with_one_warning(tmp_path):
     assert_same_state(vars(columns_of(model)[2]), vars(columns_of(expected)[2]))
 
 
-def test_blocks_of_time_need_no_order_of_rows(tmp_path):
-    log = LOG.assign(time=np.arange(1_200)).sample(frac=1, random_state=0)
+@pytest.mark.parametrize("n_times", [1_200, 2])
+def test_blocks_of_time_need_no_order_of_rows(tmp_path, n_times):
+    """Two days have several blocks each, so that a block has others to learn from."""
+    log = LOG.assign(time=np.arange(1_200) * n_times // 1_200)
+    log = log.sample(frac=1, random_state=0)
     write(log, tmp_path)
     params = {"target_encoding_min_values": 20, "time_column": "time"}
     names = [*FEATURES, "time"]
