@@ -329,6 +329,18 @@ def test_a_warm_start_keeps_the_encoding(folder):
     assert len(model.history_) == 4
 
 
+@pytest.mark.filterwarnings(r"ignore:The columns \['numeric_0'\] have the same")
+def test_a_warm_start_learns_a_column_that_was_constant(folder, tmp_path):
+    constant = LOG.assign(numeric_0=1.0)
+    write(constant, tmp_path)
+    model = make(warm_start=True).fit(read(tmp_path))
+    expected = make(warm_start=True).fit(in_memory(constant), Y)
+    model.fit(ParquetImpressions(folder, FEATURES[::-1], TARGETS))
+    found, wanted = (each.encode(X).numeric for each in (model, expected.fit(X, Y)))
+    assert_allclose(found, wanted, rtol=1e-5, atol=1e-6)
+    assert len(np.unique(found[:, 0])) > 100
+
+
 def test_a_warm_start_validates_on_the_same_rows(folder, monkeypatch):
     from sk_pwiser._streaming import _fit_files
 
