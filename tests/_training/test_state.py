@@ -95,6 +95,21 @@ def test_a_warm_start_validates_on_the_same_rows(monkeypatch, seed, tmp_path):
     assert watch.parts[-1] != watch.parts[0]
 
 
+@pytest.mark.parametrize("seed", [None, 0])
+def test_a_call_without_a_split_keeps_the_validation_rows(monkeypatch, seed):
+    """Otherwise a later fit would validate on rows that the first was trained on."""
+    X, Y = make_rows(IDS)
+    model = make_model(early_stopping=True, warm_start=True, random_state=seed)
+    with monkeypatch.context() as patch:
+        first = Watch(patch)
+        model.fit(X, Y)
+    some = X[:300], Y[:300]
+    model.partial_fit(*some).fit(*some, eval_set=some)
+    later = Watch(monkeypatch)
+    model.fit(X, Y)
+    assert later.parts == first.parts
+
+
 @pytest.mark.parametrize("ctr", [0.02, 0.3])
 def test_groups_are_held_out_as_a_whole(monkeypatch, ctr):
     watch = Watch(monkeypatch)
